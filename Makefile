@@ -1,0 +1,46 @@
+# Every target does the set-up it needs: programs through .ci/setup, Python packages into .venv.
+# PYTHON makes .venv, QEMU runs the guest; both may be set: make test QEMU=/opt/qemu-system-x86_64
+
+PYTHON ?= python3
+QEMU ?= qemu-system-x86_64
+export PYTHON QEMU
+
+bin := .venv/bin
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help validate test test-hw guest lint bench clean programs
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+validate: .venv/ready ## compare every layout with the machine
+	@$(bin)/pagetable validate
+
+test: .venv/ready ## run all tests, those on the machine among them
+	@$(bin)/pytest
+
+test-hw: .venv/ready ## run the tests on the machine alone; JUnit in build/test-hw.xml
+	@$(bin)/pytest -m hw --junit-xml=build/test-hw.xml
+
+guest: programs ## build the guest's stub
+	@$(MAKE) -s -C guest/x86
+
+lint: .venv/ready ## check style and types
+	@$(bin)/ruff check
+	@$(bin)/mypy
+
+bench: .venv/ready ## measure; figures in build/bench.json
+	@$(bin)/python -m tests.bench
+
+clean: ## remove what was built, except .venv
+	@$(MAKE) -s -C guest/x86 clean
+	@rm -rf build dist
+
+programs:
+	@.ci/setup
+
+.venv/ready: pyproject.toml | guest
+	@echo "installing Python packages into .venv"
+	@$(PYTHON) -m venv .venv
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	@touch $@

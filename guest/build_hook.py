@@ -1,0 +1,32 @@
+"""Builds the guest's stub into every package, so that installing one needs no compiler."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class StubBuildHook(BuildHookInterface[Any]):
+    """Runs `make -C guest/x86` when the stub is missing or older than one of its sources."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Leave an up-to-date stub in the tree, or end the build with a sentence."""
+        sources = Path(self.root, "guest", "x86")
+        stub = Path(self.root, "harness", "machine", "stub.elf")
+        if stub.exists() and stub.stat().st_mtime >= newest(sources):
+            return
+        for program in ("make", "gcc"):
+            if shutil.which(program) is None:
+                self.app.abort(
+                    f"{stub} has to be built from {sources}, and {program} is not in PATH: "
+                    "install gcc and make, or install a wheel, which contains the stub."
+                )
+        if subprocess.run(["make", "-C", str(sources)], check=False).returncode != 0:
+            self.app.abort(f"{stub} could not be built: `make -C {sources}` says why.")
+
+
+def newest(directory: Path) -> float:
+    """The time of the last change to a file under `directory`, in seconds since the epoch."""
+    return max(path.stat().st_mtime for path in directory.rglob("*") if path.is_file())

@@ -1,0 +1,178 @@
+"""Imports go one way, and the generic part of the library knows no architecture.
+
+Both rules are read from the syntax tree of each module, so an import inside a function or under
+`TYPE_CHECKING` counts too.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "harness"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# What each part of the package may import of the others.
+MAY_IMPORT = {
+    "__init__": set(),
+    "paging": set(),
+    "machine": set(),
+    "check": {"paging", "machine"},
+    "report": {"paging", "machine", "check"},
+    "cli": {"paging", "machine", "check", "report"},
+    "pytest_plugin": {"paging", "machine", "check", "report"},
+}
+
+# No processes, no files, no clocks: what the library leaves to the other parts.
+OUTSIDE_WORLD = {
+    *("io", "os", "pathlib", "shutil", "tempfile"),
+    *("asyncio", "multiprocessing", "signal", "socket", "subprocess"),
+    *("datetime", "time"),
+}
+
+# The parts of the library that describe an architecture or a kernel.
+SPECIFIC = {"x86", "linux"}
+
+# Not "npt", which is what numpy.typing is called for short.
+ARCHITECTURES = re.compile(
+    r"(?<![a-z])("
+    r"x86|x64|ia32|i386|intel|amd|amd64|pae|la57|pml4|pml5|vmx|svm|ept"
+    r"|arm|arm64|aarch64|aarch32|lpae|riscv|riscv64|sv32|sv39|sv48|sv57"
+    r"|s390|s390x|ppc|ppc64|powerpc|mips|loongarch|sparc"
+    r")(?![a-z0-9])"
+)
+
+
+def named(module: Path) -> str:
+    """The name of a test case: the module's path."""
+    return str(module.relative_to(PACKAGE))
+
+
+def part(package: Path, module: Path) -> str:
+    """The part of the package to which a module belongs: its first directory, or its own name."""
+    return module.relative_to(package).with_suffix("").parts[0]
+
+
+def generic_modules() -> list[Path]:
+    """The modules of the library that must hold for every architecture."""
+    library = PACKAGE / "paging"
+    return [m for m in MODULES if library in m.parents and part(library, m) not in SPECIFIC]
+
+
+def imported(package: Path, module: Path) -> Iterator[str]:
+    """The dotted names that a module imports, relative ones resolved."""
+    home = [package.name, *module.relative_to(package).parent.parts]
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = home[: len(home) - node.level + 1] if node.level else []
+            origin = [*above, *filter(None, [node.module])]
+            yield from (".".join([*origin, alias.name]) for alias in node.names)
+
+
+def wrong_imports(package: Path, module: Path) -> set[str]:
+    """The imports by which a module breaks the one-way flow."""
+    own = part(package, module)
+    allowed = MAY_IMPORT[own] | {own}
+    wrong = set()
+    for name in imported(package, module):
+        first, *rest = name.split(".")
+        if first == package.name:
+            foreign = bool(rest) and rest[0] in MAY_IMPORT and rest[0] not in allowed
+        else:
+            foreign = own == "paging" and first in OUTSIDE_WORLD
+        if foreign:
+            wrong.add(name)
+    return wrong
+
+
+def architecture_names(source: str) -> set[str]:
+    """The architectures that code names, in identifiers and strings; documentation may name any."""
+    tree = ast.parse(source)
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in documentation and isinstance(node, ast.Constant):
+            continue
+        for _, value in ast.iter_fields(node):
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str):
+                    found.update(ARCHITECTURES.findall(in_words(text)))
+    return found
+
+
+def in_words(identifier: str) -> str:
+    """`WalkOfX86Table` as `walk_of_x86_table`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", identifier).lower()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=named)
+def test_every_module_belongs_to_a_part(module: Path) -> None:
+    assert part(PACKAGE, module) in MAY_IMPORT
+
+
+@pytest.mark.parametrize("module", MODULES, ids=named)
+def test_imports_go_one_way(module: Path) -> None:
+    assert wrong_imports(PACKAGE, module) == set()
+
+
+@pytest.mark.parametrize("module", generic_modules(), ids=named)
+def test_the_generic_library_names_no_architecture(module: Path) -> None:
+    assert architecture_names(module.read_text()) == set()
+
+
+@pytest.mark.parametrize(
+    ("where", "statement", "wrong"),
+    [
+        ("paging/walk.py", "import harness.machine", {"harness.machine"}),
+        ("paging/walk.py", "from harness import machine", {"harness.machine"}),
+        ("paging/walk.py", "from ..check import compare", {"harness.check.compare"}),
+        ("paging/walk.py", "from .. import cli", {"harness.cli"}),
+        ("paging/__init__.py", "from ..machine import ram", {"harness.machine.ram"}),
+        ("paging/x86/cpu.py", "from ...machine.qemu import Qemu", {"harness.machine.qemu.Qemu"}),
+        ("paging/walk.py", "def f():\n    import harness.report", {"harness.report"}),
+        ("paging/walk.py", "import os.path", {"os.path"}),
+        ("paging/walk.py", "from time import monotonic", {"time.monotonic"}),
+        ("machine/qemu.py", "from harness.paging.entry import Leaf", {"harness.paging.entry.Leaf"}),
+        ("machine/qemu.py", "from harness.check import oracles", {"harness.check.oracles"}),
+        ("check/compare.py", "from harness import report", {"harness.report"}),
+        ("report/terminal.py", "import harness.cli", {"harness.cli"}),
+        ("pytest_plugin.py", "from .cli import main", {"harness.cli.main"}),
+        ("__init__.py", "from .paging import walk", {"harness.paging.walk"}),
+        ("paging/walk.py", "from .x86 import cpu\nfrom . import entry\nimport numpy", set()),
+        ("machine/qemu.py", "import os\nfrom .monitor import Monitor", set()),
+        ("check/compare.py", "from harness.paging import walk\nfrom ..machine import ram", set()),
+        ("cli.py", "from harness import check, report", set()),
+    ],
+)
+def test_a_planted_import_is_found(
+    tmp_path: Path, where: str, statement: str, wrong: set[str]
+) -> None:
+    module = tmp_path / "harness" / where
+    module.parent.mkdir(parents=True)
+    module.write_text(statement)
+    assert wrong_imports(tmp_path / "harness", module) == wrong
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("from .x86 import cpu", {"x86"}),
+        ("from . import riscv", {"riscv"}),
+        ("if format.name == 'x86-64 4-level': pass", {"x86"}),
+        ("raise ValueError(f'{address} under LA57')", {"la57"}),
+        ("class Arm64Format: pass", {"arm64"}),
+        ("class PAERoot: pass", {"pae"}),
+        ("def walk(memory, *, pae_root=None): pass", {"pae"}),
+        ("cpu.is_amd64", {"amd64"}),
+        ("walk(memory, sv39=True)", {"sv39"}),
+        ("def f():\n    global ept", {"ept"}),
+        ("'''As x86 does.'''\ndef f():\n    '''Of arm64.'''\nlimit = 1\n'''See Intel.'''", set()),
+        ("harm = alarm + accept + space  # as on x86", set()),
+    ],
+)
+def test_a_planted_architecture_is_found(source: str, names: set[str]) -> None:
+    assert architecture_names(source) == names

@@ -1,0 +1,35 @@
+"""Page tables, generic over levels.  What the bits mean and how to change them.
+
+No processes, no files, no clocks: everything here is a function of memory and CPU state.
+
+The words, used by the code, the documents and the output alike:
+
+table      one block of entries at a physical address, at a level.
+level      0 is the table that can only map pages.  A pointer found at level n leads to a
+           table at level n-1: a law of the library, in every format.  It is what bounds
+           every walk, self-maps included.
+slot       the place of one entry: a table and an index.
+entry      what a slot says, decoded: Absent, Pointer, Leaf or Malformed (with the
+           offending bits).
+root       the table where the walk of an address begins, and the span of addresses it
+           serves.  A format may have several.  There is no pretended table above the root.
+span       addresses first..last, both included, so that the end of the address space
+           never wraps.
+walk       every step from root to answer: slot, raw value, entry.
+granted    the rights of a mapping as one word of entry bits, a set bit being a right
+           given; the rights along a walk are the AND of what its entries grant.
+CPU state  control registers, keys, flags and features: fields, never constants.
+access     read, write or fetch; by the user or the supervisor; explicit or implicit.
+outcome    allowed (the physical address, and the accessed and dirty bits to be set) or a
+           fault (vector, error code, CR2, level, reason).  A fault is a value, not an
+           exception.
+unbacked   said of a physical address with no memory behind it.  It is an answer of its
+           own, apart from "not present".
+space      an address space under construction: roots, memory, table allocator.
+
+The house: `address` spans and their arithmetic; `format` what a format is, decode and
+encode once for all; `entry` the four kinds; `memory` physical memory as the library sees
+it; `table` Table, Slot, Root; `walk` an address to its walk, and all leaves of a space,
+as the definition; `bulk` the same answers for millions of addresses, as arrays; `space`
+the builder; `x86` formats, CPU state and access rights of that architecture.
+"""

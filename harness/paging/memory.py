@@ -1,0 +1,88 @@
+"""Physical memory as the library sees it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.paging.address import Physical, Span
+
+Words = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
+
+
+class Memory(Protocol):
+    """Memory that can be read an entry at a time, or many entries at once."""
+
+    def load(self, address: Physical, size: int) -> int | None:
+        """The little-endian word of `size` bytes (4 or 8) at an aligned address.
+
+        None where there is no memory: never a made-up value.
+        """
+
+    def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:
+        """The words at many aligned addresses, shape (n,).
+
+        The mask tells which addresses have memory behind them; None says that all have.
+        Words without memory are 0.
+        """
+
+
+class WritableMemory(Memory, Protocol):
+    """Memory that a space can be built in."""
+
+    def store(self, address: Physical, size: int, value: int) -> None:
+        """Writes one word; ValueError where there is no memory."""
+
+    def scatter(self, addresses: Words, size: int, values: Words) -> None:
+        """Writes many words; ValueError where there is no memory behind any of them."""
+
+
+class BufferMemory:
+    """Memory held in a buffer, its first byte at physical address `base`.
+
+    The buffer's length and `base` are multiples of 8 bytes.  A writable buffer gives a
+    WritableMemory.
+    """
+
+    def __init__(self, buffer: bytes | bytearray | npt.NDArray[np.uint8], base: int = 0):
+        octets = np.frombuffer(buffer, np.uint8)
+        self.span = Span.of(base, len(octets))
+        self._words: dict[int, npt.NDArray[np.unsignedinteger]] = {
+            4: octets.view("<u4"),
+            8: octets.view("<u8"),
+        }
+        self._views = {width: words.data for width, words in self._words.items()}
+
+    def load(self, address: Physical, size: int) -> int | None:
+        offset = address - self.span.first
+        if offset < 0 or address > self.span.last:
+            return None
+        return int(self._views[size][offset // size])
+
+    def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:
+        words = self._words[size]
+        index = self._index(addresses, size)
+        if not len(index) or int(index.max()) < len(words):
+            return words[index].astype(np.uint64, copy=False), None
+        backed = index < len(words)
+        return np.where(backed, words[np.where(backed, index, 0)], 0).astype(np.uint64), backed
+
+    def store(self, address: Physical, size: int, value: int) -> None:
+        if address not in self.span:
+            raise ValueError(f"no memory at {address:#x}: it is {self.span}")
+        self._views[size][(address - self.span.first) // size] = value
+
+    def scatter(self, addresses: Words, size: int, values: Words) -> None:
+        words = self._words[size]
+        index = self._index(addresses, size)
+        if len(index) and int(index.max()) >= len(words):
+            outside = addresses[index >= len(words)][0]
+            raise ValueError(f"no memory at {int(outside):#x}: it is {self.span}")
+        words[index] = values
+
+    def _index(self, addresses: Words, size: int) -> Words:
+        """Word numbers; an address below the base wraps to one far beyond the end."""
+        return (addresses - np.uint64(self.span.first)) >> np.uint64(size.bit_length() - 1)

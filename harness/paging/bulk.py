@@ -407,7 +407,13 @@ def _list_tables(format: Format, layer: _Layer, reached: _Reached, found: Leaves
     physical = np.zeros(n, np.uint64) if here.leaf is None else _address(here.leaf, raw)
     physical[kind != End.LEAF] = 0
     columns: tuple[npt.NDArray[Any], ...] = (virtual, kind, raw, physical, granted)
-    into: tuple[npt.NDArray[Any], ...] = (found.virtual, found.end, found.raw, found.physical, found.granted)
+    into: tuple[npt.NDArray[Any], ...] = (
+        found.virtual,
+        found.end,
+        found.raw,
+        found.physical,
+        found.granted,
+    )
     points = kind == _POINTER
     ends = ~points & (place < len(found.virtual))
     if n and ends.all() and place[-1] - place[0] == n - 1:
@@ -433,3 +439,36 @@ def _tables(trees: Sequence[Sequence[_Layer]]) -> Tables:
     new = np.ones(len(address), np.bool_)
     new[1:] = (address[1:] != address[:-1]) | (level[1:] != level[:-1])
     return Tables(address[new], level[new], np.add.reduceat(paths, np.flatnonzero(new)))
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The entries that many walks read, for every lane and level; arrays of shape (levels, n).
+
+    The first index is the level; where `used` is false the walk read no entry at that level.
+    """
+
+    slot: Words
+    raw: Words
+    used: Mask
+
+
+def paths(memory: Memory, root: Root, addresses: Words) -> Paths:
+    """Every step of the walks of addresses that all begin at one root's table."""
+    format = root.table.format
+    shape = (len(format.levels), len(addresses))
+    found = Paths(np.zeros(shape, np.uint64), np.zeros(shape, np.uint64), np.zeros(shape, np.bool_))
+    table = np.full(len(addresses), root.table.address, np.uint64)
+    going = np.ones(len(addresses), np.bool_)
+    for level in range(root.table.level, -1, -1):
+        here = format.levels[level]
+        index = (addresses >> np.uint64(here.shift)) & np.uint64(here.entries - 1)
+        slot = table + index * np.uint64(format.entry_bytes)
+        raw, backed = memory.gather(slot, format.entry_bytes)
+        going &= True if backed is None else backed
+        found.slot[level], found.raw[level], found.used[level] = slot, raw, going
+        if here.pointer is None:
+            break
+        going = going & (_kinds(format, level, raw, backed) == _POINTER)
+        table = np.where(going, _address(here.pointer, raw), table)
+    return found

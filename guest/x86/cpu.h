@@ -1,0 +1,70 @@
+/* The bits, selectors and ports of the PC that the stub uses; for C and for assembly. */
+#ifndef CPU_H
+#define CPU_H
+
+#define CR0_PE		0x00000001
+#define CR0_MP		0x00000002
+#define CR0_ET		0x00000010
+#define CR0_NE		0x00000020
+#define CR0_WP		0x00010000
+#define CR0_PG		0x80000000
+#define CR0_OWN		(CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE)
+
+#define CR4_PAE		0x00000020
+#define CR4_PGE		0x00000080
+#define CR4_LA57	0x00001000
+#define CR4_PKE		0x00400000
+#define CR4_PKS		0x01000000
+
+#define MSR_EFER	0xc0000080
+#define EFER_LME	0x00000100
+#define EFER_LMA	0x00000400
+#define EFER_NXE	0x00000800
+#define EFER_OWN	(EFER_LME | EFER_NXE)	/* what the stub runs with between batches */
+#define MSR_PKRS	0x6e1
+
+#define RFLAGS_FIXED	0x00002
+#define RFLAGS_AC	0x40000
+
+/* selectors of gdt[], with the privilege level they are used at */
+#define CODE64		0x08
+#define DATA		0x10
+#define CODE32		0x18
+#define USER_DATA	(0x20 | 3)
+#define USER_CODE64	(0x28 | 3)
+#define TASK		0x30
+
+#define BREAKPOINT	3
+#define INVALID_OPCODE	6
+#define STACK_FAULT	12
+#define PROTECTION	13
+#define PAGE_FAULT	14
+
+/* the 16550 at COM1 */
+#define COM1		0x3f8
+#define COM1_IRQ	4
+#define COM1_IER	(COM1 + 1)
+#define COM1_FCR	(COM1 + 2)
+#define COM1_LCR	(COM1 + 3)
+#define COM1_MCR	(COM1 + 4)
+#define COM1_LSR	(COM1 + 5)
+#define LSR_RECEIVED	0x01
+#define LSR_EMPTY	0x20
+
+/* the interrupt controllers: a pair of 8259, the first of which reaches LINT0 of the local APIC */
+#define PIC		0x20
+#define PIC_DATA	0x21
+#define PIC2_DATA	0xa1
+#define END_OF_INTERRUPT 0x20
+#define APIC_SPURIOUS	0xfee000f0
+#define APIC_LINT0	0xfee00350
+
+#define EXCEPTIONS	32
+#define INTERRUPTS	8	/* of the first interrupt controller, vectors 32 to 39 */
+#define VECTORS		(EXCEPTIONS + INTERRUPTS)
+
+/* code at fixed distances, so that C finds it without a table of pointers: those would be absolute */
+#define HANDLER_BYTES	16
+#define ROUTINE_BYTES	16
+
+#endif

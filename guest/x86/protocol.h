@@ -1,0 +1,111 @@
+/*
+ * What the stub and the harness share in guest memory, declared here and nowhere else: the harness reads
+ * these layouts, the enumerators and the addresses of `batch` and `machine_info` from the stub's debug
+ * information.  All numbers are little endian; "physical" is a guest physical address.
+ *
+ * The console, COM1, carries only control: a line of text each way, which a person can type as well.
+ *
+ *     (start)        -> ready 1               the version of this protocol
+ *     run NONCE      -> done NONCE COUNT      the jobs of `batch` are executed, COUNT in decimal
+ *     park NONCE     -> parked NONCE          the tested tables are loaded and stay so
+ *     leave          -> left NONCE            only while parked
+ *     help           -> the list of commands
+ *     anything else  -> error SENTENCE
+ *
+ * NONCE is 16 hexadecimal digits, those of batch.nonce: the answer of another run can not pass for this
+ * one's.  An exception that no probe provoked is reported as `panic NAME=VALUE...` and the stub halts.
+ */
+#ifndef PROTOCOL_H
+#define PROTOCOL_H
+
+#include <stdint.h>
+
+enum protocol { PROTOCOL_VERSION = 1 };
+
+/* Words a job can patch and watch: the entries of a five-level path, and the word that the access reaches. */
+enum { WORDS = 6 };
+
+enum access {
+	ACCESS_NONE,	/* patch, flush and watch only */
+	ACCESS_READ,
+	ACCESS_WRITE,
+	ACCESS_FETCH,
+};
+
+/*
+ * Code of a fetched frame is, by convention, `mov $imm64,%rax; ud2` (12 bytes: data is imm64, vector 6 at
+ * address + 10) or, at the last byte of a page, `int3` (vector 3, rip is address + 1).
+ */
+
+enum flush {
+	FLUSH_NONE,
+	FLUSH_PAGE,	/* INVLPG of the address */
+	FLUSH_ALL,	/* MOV to CR3 of the tested CR3 */
+	FLUSH_GLOBAL,	/* CR4.PGE changed and changed back */
+};
+
+/* result.vector of an access that ended without an exception */
+enum vector { VECTOR_NONE = 0xff };
+
+/* CR2 before every access: no page fault can leave this behind, it is canonical at no level count. */
+enum cr2 { CR2_UNTOUCHED = 0x5a5a5a5a5a5a5a5a };
+
+struct job {
+	uint64_t address;	/* virtual */
+	uint64_t value;		/* what a write stores */
+	uint8_t access;		/* enum access */
+	uint8_t user;		/* 1: from CPL 3 */
+	uint8_t ac;		/* 1: EFLAGS.AC is set during the access */
+	uint8_t size;		/* of a read or write: 1 or 8 bytes */
+	uint8_t flush;		/* enum flush, after patching and before the access */
+	uint8_t patched;	/* how many of word[] are stored to where[] first */
+	uint8_t watched;	/* how many of where[] are read into after[] last */
+	uint8_t reserved;
+	uint64_t where[WORDS];	/* physical, multiples of 8 */
+	uint64_t word[WORDS];
+};
+
+struct result {
+	uint64_t data;		/* what a read found; RAX after a fetch; 0 if the access failed */
+	uint64_t cr2;		/* CR2_UNTOUCHED, if the access did not change it */
+	uint64_t rip;		/* as saved by the exception; of the stub itself for reads and writes */
+	uint32_t error;		/* error code; 0 where the vector has none */
+	uint8_t vector;		/* VECTOR_NONE for a read or write that was done */
+	uint8_t completed;	/* 1: the access itself was done. A fetch always ends in an exception: this
+				   tells whether the instruction at `address` was reached */
+	uint16_t reserved;
+	uint64_t after[WORDS];	/* the watched words */
+};
+
+/*
+ * Written by the harness before `run` or `park`.  Both sets of tables map the whole RAM linearly at `window`,
+ * with the same entries (so EFER.NXE=0 wants a window without XD); the tables of entry_cr3 hold the
+ * identity of the RAM as well and have the level count of cr4.  In the window the pages of .text are
+ * executable, those of .user are executable by CPL 3, and .data and .bss are writable.
+ */
+struct batch {
+	uint64_t nonce;
+	uint64_t cr0, cr3, cr4, efer;
+	uint64_t pkru, pkrs;	/* loaded if cr4 has PKE, PKS */
+	uint64_t window;	/* virtual address of physical 0 */
+	uint64_t entry_cr3;	/* below 4 GiB */
+	uint64_t jobs, results;	/* physical: arrays of `count` struct job, struct result */
+	uint64_t count;
+	/* written by the stub */
+	uint64_t done;		/* jobs executed */
+	uint64_t done_nonce;
+};
+
+struct cpuid {
+	uint32_t eax, ebx, ecx, edx;
+};
+
+/* CPUID as the guest sees it; the number is the leaf (subleaf 0); zeros, if the CPU has no such leaf. */
+struct machine_info {
+	struct cpuid leaf_0, leaf_1, leaf_7, leaf_80000000, leaf_80000001, leaf_80000008;
+};
+
+extern struct batch batch;
+extern struct machine_info machine_info;
+
+#endif

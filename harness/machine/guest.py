@@ -1,0 +1,401 @@
+"""The running stub: a guest that executes batches of probes.
+
+    with Guest("tcg", ram_bytes=256 * MIB) as guest:
+        ...write tables into guest.ram.buffer...
+        jobs = guest.image.new_jobs(1000)
+        ...
+        results = guest.run(state, jobs)
+        with guest.parked(state) as monitor:
+            monitor.gva2gpa(0x1000)
+
+Jobs and results are arrays in shared memory; the console carries a line each way per batch. The
+memory for them has two halves, so that this process writes the next batch while the guest runs one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+import pexpect
+from pexpect.socket_pexpect import SocketSpawn
+
+from harness.machine.errors import GuestLost, Misuse, ProtocolError
+from harness.machine.monitor import Monitor
+from harness.machine.qemu import Qemu, engine_named
+from harness.machine.ram import JOB_ARENA, MIB, Ram
+from harness.machine.stub import StubImage
+
+GLANCE: Final = 0.25
+"""Seconds between two looks at QEMU's run state while an answer of the stub is awaited."""
+
+LONGEST_LINE: Final = 4096
+"""Bytes; the stub's longest line is that of a panic, about 700."""
+
+HALVES: Final = 2
+
+
+@dataclass(frozen=True)
+class State:
+    """What a batch runs under: plain numbers of control registers and MSRs.
+
+    `window` is the virtual address at which both the tested tables (`cr3`) and the entry tables
+    (`entry_cr3`) map all RAM; protocol.h says what they have to map. PKRU and PKRS are loaded only
+    where CR4 has PKE and PKS. A value that the processor refuses costs the guest.
+    """
+
+    cr0: int
+    cr3: int
+    cr4: int
+    efer: int
+    window: int
+    entry_cr3: int
+    pkru: int = 0
+    pkrs: int = 0
+
+
+@dataclass(frozen=True)
+class MachineInfo:
+    """The guest's processor, by its own CPUID (SDM 2A, CPUID)."""
+
+    leaves: Mapping[int, tuple[int, int, int, int]]
+    """EAX, EBX, ECX, EDX by leaf, subleaf 0."""
+
+    @property
+    def vendor(self) -> str:
+        _, ebx, ecx, edx = self.leaves[0]
+        return b"".join(word.to_bytes(4, "little") for word in (ebx, edx, ecx)).decode("ascii")
+
+    @property
+    def physical_bits(self) -> int:
+        """MAXPHYADDR; without the leaf that tells it, 36, which every processor has."""
+        return self.leaves[0x8000_0008][0] & 0xFF or 36
+
+    @property
+    def virtual_bits(self) -> int:
+        return self.leaves[0x8000_0008][0] >> 8 & 0xFF or 48
+
+    def has(self, feature: str) -> bool:
+        """Whether CPUID shows a feature of `FEATURES`."""
+        leaf, register, bit = FEATURES[feature]
+        return bool(self.leaves[leaf]["abcd".index(register)] >> bit & 1)
+
+
+FEATURES: Final[Mapping[str, tuple[int, str, int]]] = {
+    "pse": (1, "d", 3),
+    "pae": (1, "d", 6),
+    "pge": (1, "d", 13),
+    "pat": (1, "d", 16),
+    "pse36": (1, "d", 17),
+    "pcid": (1, "c", 17),
+    "smep": (7, "b", 7),
+    "smap": (7, "b", 20),
+    "umip": (7, "c", 2),
+    "pku": (7, "c", 3),
+    "la57": (7, "c", 16),
+    "pks": (7, "c", 31),
+    "nx": (0x8000_0001, "d", 20),
+    "gigabyte_pages": (0x8000_0001, "d", 26),
+}
+"""What concerns paging: leaf, register and bit by name."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Jobs that were written to one half of the job memory."""
+
+    state: State
+    nonce: int
+    half: int
+    count: int
+
+
+class Guest:
+    """A guest with the stub at its prompt, owning its QEMU, memory, monitor and console.
+
+    `engine` is the name of one, `ram_bytes` its memory (see `ram`), `cpu` another -cpu than the
+    engine's own, `qemu` the program, `deadline` the seconds that any answer may take.
+
+    `image` is the stub, `ram` the memory, `monitor` QEMU's monitor, `info` the processor, `version`
+    QEMU's, `capacity` the jobs of one batch.
+
+    Raises `Misuse`, `LaunchFailure` or, if the stub does not come up, `GuestLost` or `ProtocolError`.
+    After any of these, as after any `MachineError` of a method, nothing of the guest is left.
+    """
+
+    def __init__(
+        self,
+        engine: str = "tcg",
+        *,
+        ram_bytes: int = 256 * MIB,
+        cpu: str | None = None,
+        qemu: str = "qemu-system-x86_64",
+        image: StubImage | None = None,
+        deadline: float = 30.0,
+    ) -> None:
+        self.engine = engine_named(engine)
+        self.image = image or StubImage.load()
+        self.deadline = deadline
+        self.ram = Ram(ram_bytes)
+        self._flying: deque[_Batch] = deque()
+        self._next_half = 0
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.ram.close)
+            self._qemu = Qemu(qemu, self.engine, self.ram, self.image.path, cpu=cpu)
+            stack.callback(self._qemu.end)
+            self.monitor = Monitor(self._qemu, deadline)
+            stack.callback(self.monitor.close)
+            self._console = SocketSpawn(self._qemu.console, timeout=GLANCE)
+            self._console.delaybeforesend = None
+            self._console.logfile_read = self._qemu.transcript
+            self._divide_job_memory()
+            self._greet()
+            self._resources = stack.pop_all()
+        self.version = self.monitor.version
+        self.info = self._read_info()
+
+    @property
+    def pid(self) -> int:
+        """The process id of QEMU."""
+        return self._qemu.pid
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The command line that started QEMU."""
+        return self._qemu.command
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the guest and give back all it held; a second call does nothing."""
+        self._resources.close()
+
+    # ---- batches ----
+
+    def run(self, state: State, jobs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        """Execute `jobs`, any number of them, and answer their results, in their order.
+
+        `jobs` is an array of `image.job_dtype`, the answer one of `image.result_dtype`. Raises
+        `Misuse` for jobs that reach outside RAM, `GuestLost` if the guest does not survive them.
+        """
+        self._check_idle()
+        results = np.empty(len(jobs), dtype=self.image.result_dtype)
+        collected = 0
+        for first in range(0, len(jobs), self.capacity):
+            if len(self._flying) == HALVES:
+                collected += self._collect(results[collected:])
+            self.start(state, jobs[first : first + self.capacity])
+        while self._flying:
+            collected += self._collect(results[collected:])
+        return results
+
+    def start(self, state: State, jobs: npt.NDArray[np.void]) -> None:
+        """Hand over one batch, at most `capacity` jobs, and return while the guest executes it.
+
+        Two batches can be under way: the second is executed once the first was finished.
+        """
+        if len(self._flying) == HALVES:
+            raise Misuse("two batches are under way already: finish() one first")
+        self._check_jobs(jobs)
+        batch = _Batch(state, secrets.randbits(64), self._next_half, len(jobs))
+        self._next_half = (self._next_half + 1) % HALVES
+        self._jobs[batch.half][: len(jobs)] = jobs
+        self._flying.append(batch)
+        if len(self._flying) == 1:
+            self._send(batch)
+
+    def finish(self) -> npt.NDArray[np.void]:
+        """The results of the oldest batch under way; waits for them."""
+        if not self._flying:
+            raise Misuse("no batch is under way: start() one first")
+        results = np.empty(self._flying[0].count, dtype=self.image.result_dtype)
+        self._collect(results)
+        return results
+
+    def _collect(self, results: npt.NDArray[np.void]) -> int:
+        """Put the results of the oldest batch first into `results`; answers how many they are."""
+        batch = self._flying[0]
+        self._expect(f"done {batch.nonce:016x} {batch.count}")
+        if (self._shared["done_nonce"], self._shared["done"]) != (batch.nonce, batch.count):
+            raise self._broken("it says that the batch is done, but the memory does not", "done")
+        self._flying.popleft()
+        if self._flying:
+            self._send(self._flying[0])
+        results[: batch.count] = self._results[batch.half][: batch.count]
+        return batch.count
+
+    def _send(self, batch: _Batch) -> None:
+        self._describe(batch)
+        self._command(f"run {batch.nonce:016x}")
+
+    def _describe(self, batch: _Batch) -> None:
+        """Fill in the `batch` structure that the stub reads."""
+        values = {
+            **asdict(batch.state),
+            "nonce": batch.nonce,
+            "jobs": self._halves[batch.half][0].start,
+            "results": self._halves[batch.half][1].start,
+            "count": batch.count,
+            "done": 0,
+            "done_nonce": ~batch.nonce & 0xFFFF_FFFF_FFFF_FFFF,
+        }
+        for name, value in values.items():
+            self._shared[name] = value
+
+    # ---- parking ----
+
+    @contextlib.contextmanager
+    def parked(self, state: State) -> Iterator[Monitor]:
+        """The guest with the tested state loaded and its processor stopped, for the monitor."""
+        self._check_idle()
+        batch = _Batch(state, secrets.randbits(64), 0, 0)
+        self._describe(batch)
+        self._command(f"park {batch.nonce:016x}")
+        self._expect(f"parked {batch.nonce:016x}")
+        with self._ended_by_errors():
+            self.monitor.stop()
+            yield self.monitor
+            self.monitor.cont()
+        self._command("leave")
+        self._expect(f"left {batch.nonce:016x}")
+
+    # ---- start ----
+
+    def _divide_job_memory(self) -> None:
+        """Give each half of the job memory as many jobs as it has room for, with their results."""
+        job, result = self.image.job_dtype.itemsize, self.image.result_dtype.itemsize
+        size = len(JOB_ARENA) // HALVES
+        self.capacity = size // (job + result)
+        self._halves = [
+            (range(first, first + self.capacity * job), range(first + self.capacity * job, first + size))
+            for first in JOB_ARENA[::size]
+        ]
+        self._jobs = [self.ram.view(jobs, self.image.job_dtype) for jobs, _ in self._halves]
+        self._results = [self.ram.view(results, self.image.result_dtype) for _, results in self._halves]
+
+    def _greet(self) -> None:
+        """Wait for the stub, and see that it and the engine are those that were asked for."""
+        self._expect(f"ready {self.image.enums['PROTOCOL_VERSION']}")
+        in_use = self.monitor.engine_in_use()
+        if in_use != self.engine.name:
+            raise ProtocolError(f"QEMU runs {in_use}, asked for {self.engine.name}", in_use)
+        start = self.image.batch
+        span = range(start, start + self.image.batch_dtype.itemsize)
+        self._shared = self.ram.view(span, self.image.batch_dtype)[0]
+
+    def _read_info(self) -> MachineInfo:
+        start = self.image.machine_info
+        dtype = self.image.machine_info_dtype
+        record = self.ram.view(range(start, start + dtype.itemsize), dtype)[0]
+        assert dtype.names is not None
+        return MachineInfo(
+            {
+                int(name.removeprefix("leaf_"), 16): tuple(int(word) for word in record[name])
+                for name in dtype.names
+            }
+        )
+
+    # ---- console ----
+
+    def _command(self, line: str) -> None:
+        try:
+            self._console.send(line + "\n")
+        except OSError:
+            raise self._lost("QEMU closed the console") from None
+
+    def _expect(self, line: str) -> None:
+        """Wait for this line; anything else, and no line within the deadline, is the guest's end."""
+        with self._ended_by_errors():
+            answer = self._read_line()
+            if answer == line:
+                return
+            if answer.startswith("panic "):
+                registers = {name: int(value, 16) for name, value in _PANIC.findall(answer)}
+                raise self._lost(f"unexpected exception, {answer}", registers)
+            raise self._broken(f"it printed {answer[:80]!r} instead of {line!r}", answer)
+
+    def _read_line(self) -> str:
+        end = time.monotonic() + self.deadline
+        while True:
+            try:
+                self._console.expect_exact(b"\n", timeout=max(0.0, min(GLANCE, end - time.monotonic())))
+            except pexpect.EOF:
+                raise self._lost("QEMU ended") from None
+            except pexpect.TIMEOUT:
+                if len(self._console.buffer) > LONGEST_LINE:
+                    raise self._broken("it prints without end", self._console.buffer.decode("latin-1"))
+                self._check_running()
+            else:
+                return bytes(self._console.before).decode("ascii", "backslashreplace").rstrip("\r")
+            if time.monotonic() >= end:
+                raise self._lost(f"no answer within {self.deadline:g} s", self.monitor.registers())
+
+    def _check_running(self) -> None:
+        status = self.monitor.status()
+        if status == "shutdown":
+            seen = "it reset, as after a triple fault"
+            raise self._lost(seen, self.monitor.registers())
+        if status != "running":
+            raise self._lost(f"QEMU is in the state {status}", self.monitor.registers())
+
+    # ---- endings ----
+
+    def _lost(self, seen: str, registers: Mapping[str, int] | None = None) -> GuestLost:
+        return self._qemu.guest_lost(seen, registers)
+
+    def _broken(self, what: str, answer: str) -> ProtocolError:
+        return ProtocolError(f"the stub breaks the protocol: {what}", answer)
+
+    @contextlib.contextmanager
+    def _ended_by_errors(self) -> Iterator[None]:
+        """End the guest when the block fails or is interrupted: it is in no known state then."""
+        try:
+            yield
+        except BaseException:
+            if hasattr(self, "_resources"):
+                self.close()
+            raise
+
+    # ---- arguments ----
+
+    def _check_idle(self) -> None:
+        if self._flying:
+            raise Misuse("a batch is under way: finish() it first")
+
+    def _check_jobs(self, jobs: npt.NDArray[np.void]) -> None:
+        """Refuse what would make the stub touch memory that no job may name."""
+        if jobs.dtype != self.image.job_dtype or jobs.ndim != 1:
+            raise Misuse("jobs are a one-dimensional array of job_dtype: take one from new_jobs()")
+        if len(jobs) > self.capacity:
+            raise Misuse(f"{len(jobs)} jobs are more than one batch holds, {self.capacity}: use run()")
+        for name in ("patched", "watched"):
+            _refuse(jobs, jobs[name] > self.image.enums["WORDS"], f"{name} has no room in where[]")
+        outside = (jobs["where"] >= self.ram.size) | (jobs["where"] % np.uint64(8) != 0)
+        _refuse(jobs, outside.any(axis=1), "where[] has an address outside RAM, or a misaligned one")
+
+
+def _refuse(jobs: npt.NDArray[np.void], wrong: npt.NDArray[np.bool_], reason: str) -> None:
+    if wrong.any():
+        index = int(np.argmax(wrong))
+        raise Misuse(f"job {index}, {jobs[index]}: {reason}")
+
+
+_PANIC: Final = re.compile(r"(\w+)=([0-9a-f]+)")

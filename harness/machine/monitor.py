@@ -1,0 +1,219 @@
+"""QEMU's monitor: what the machine holds, as QEMU sees it.
+
+Every call has a deadline and notices the end of the process. A monitor that does not answer has
+lost the guest: `GuestLost` is raised, and QEMU was ended. An answer that can not be read is a
+`ProtocolError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Awaitable, Mapping
+from typing import Final, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from qemu.qmp import ExecuteError, QMPClient, QMPError
+
+from harness.machine.errors import ProtocolError
+from harness.machine.qemu import Qemu, version_of
+
+T = TypeVar("T")
+
+ANSWER_LIMIT: Final = 1 << 32
+"""Bytes of one answer: `info tlb` of a space with many aliases is long."""
+
+TLB_FLAGS: Final = "XGPDACTUW"
+"""The flags of a row of `info tlb`, as QEMU prints them: no-execute, global, large page, dirty,
+accessed, cache disable, write-through, user, writable (QEMU, target/i386/monitor.c: print_pte)."""
+
+TLB_ROW: Final = np.dtype(
+    [("virtual", "<u8"), ("physical", "<u8"), *((flag, "?") for flag in TLB_FLAGS)]
+)
+"""One row of `info tlb`: one page, 4K or large, with the flags of its leaf alone."""
+
+_HEX_DIGITS: Final = 16
+_TLB_PATTERN: Final = b"%b: %b %b\r\n" % (b"0" * _HEX_DIGITS, b"0" * _HEX_DIGITS, b"-" * 9)
+
+
+class Monitor:
+    """The monitor of one QEMU, connected. `version` is QEMU's; `deadline` is in seconds a call.
+
+    Raises `LaunchFailure` if QEMU ends before it answers, `Misuse` if it is too old.
+    """
+
+    def __init__(self, qemu: Qemu, deadline: float) -> None:
+        self._qemu = qemu
+        self._deadline = deadline
+        self._loop = asyncio.new_event_loop()
+        self._client = QMPClient(readbuflen=ANSWER_LIMIT)
+        # An end of the connection is reported by an exception here; it need not be logged, too.
+        self._client.logger = _silent_logger()
+        try:
+            self.version = self._connect()
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self) -> tuple[int, int, int]:
+        try:
+            self._wait(self._client.connect(self._qemu.monitor), self._deadline)
+        except TimeoutError:
+            reason = f"its monitor said nothing for {self._deadline:g} s"
+            raise self._qemu.launch_failure(reason) from None
+        except (QMPError, OSError, EOFError) as error:
+            reason = "it ended before its monitor answered"
+            raise self._qemu.launch_failure(reason) from error
+        greeting = self._client.greeting
+        assert greeting is not None  # connect() has negotiated
+        return version_of(cast("Mapping[str, int]", greeting.QMP.version["qemu"]))
+
+    def close(self) -> None:
+        """End the conversation; QEMU itself is not touched."""
+        if self._loop.is_closed():
+            return
+        try:
+            self._wait(self._disconnected(), self._deadline)
+        finally:
+            self._loop.close()
+
+    async def _disconnected(self) -> None:
+        try:
+            await self._client.disconnect()
+        except (QMPError, OSError, EOFError):
+            pass  # it says how the connection ended, which is past interest
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    def _wait(self, work: Awaitable[T], deadline: float) -> T:
+        async def bounded() -> T:
+            async with asyncio.timeout(deadline):
+                return await work
+
+        return self._loop.run_until_complete(bounded())
+
+    def execute(self, command: str, **arguments: object) -> object:
+        """What the QMP command returns.
+
+        Raises `GuestLost` without an answer in time, `ExecuteError` if QEMU refuses.
+        """
+        try:
+            return self._wait(self._client.execute(command, arguments), self._deadline)
+        except ExecuteError:
+            raise
+        except TimeoutError:
+            seen = f"QEMU's monitor did not answer {command} within {self._deadline:g} s"
+            raise self._qemu.guest_lost(seen) from None
+        except (QMPError, OSError, EOFError) as error:
+            raise self._qemu.guest_lost(f"QEMU ended while asked for {command}") from error
+
+    def human(self, command: str) -> str:
+        """What the command for people prints; its lines end in CR LF."""
+        return cast(str, self.execute("human-monitor-command", **{"command-line": command}))
+
+    def engine_in_use(self) -> str:
+        """The name of the engine that executes the guest: `kvm` or `tcg`."""
+        state = cast("Mapping[str, bool]", self.execute("query-kvm"))
+        return "kvm" if state["enabled"] else "tcg"
+
+    def status(self) -> str:
+        """QEMU's run state: `running`, `paused`, `shutdown` (after a reset), ..."""
+        return cast("Mapping[str, str]", self.execute("query-status"))["status"]
+
+    def stop(self) -> None:
+        """Stop the guest's processor: questions are answered faster, and about one moment."""
+        self.execute("stop")
+
+    def cont(self) -> None:
+        """Let the guest run on."""
+        self.execute("cont")
+
+    def registers(self) -> dict[str, int]:
+        """The registers that `info registers` prints as one number, by QEMU's names.
+
+        Among them RIP, RFL, RAX to R15, CR0, CR2, CR3, CR4, EFER.
+        """
+        text = self.human("info registers")
+        return {name: int(digits, 16) for name, digits in _REGISTER.findall(text)}
+
+    def gva2gpa(self, address: int) -> int | None:
+        """The physical address at a virtual one, as QEMU's debug walker sees it; None: unmapped."""
+        answer = self.human(f"gva2gpa {address:#x}").strip()
+        if answer == "Unmapped":
+            return None
+        if not answer.startswith("gpa: 0x"):
+            raise ProtocolError(f"the monitor answered gva2gpa with {answer!r}", answer)
+        return int(answer.removeprefix("gpa: "), 16)
+
+    def info_tlb(self) -> npt.NDArray[np.void]:
+        """All pages that QEMU finds in the current tables, as an array of `TLB_ROW`."""
+        return parse_tlb(self.human("info tlb"))
+
+    def read_physical(self, address: int, size: int) -> bytes:
+        """`size` bytes of physical memory; where there is none, QEMU reads zeros."""
+        self.execute("pmemsave", val=address, size=size, filename=self._qemu.scratch_path)
+        return os.pread(self._qemu.scratch, size, 0)
+
+    def read_virtual(self, address: int, size: int) -> bytes | None:
+        """`size` bytes of virtual memory, or None if QEMU finds a byte of them not mapped."""
+        signed = address - (1 << 64) if address >> 63 else address  # QMP's integers are signed
+        try:
+            self.execute("memsave", val=signed, size=size, filename=self._qemu.scratch_path)
+        except ExecuteError as refusal:
+            if "Invalid addr" in str(refusal):
+                return None
+            raise ProtocolError(f"the monitor refused memsave: {refusal}", str(refusal)) from None
+        return os.pread(self._qemu.scratch, size, 0)
+
+
+def parse_tlb(text: str) -> npt.NDArray[np.void]:
+    """The rows of `info tlb` as an array of `TLB_ROW`; raises `ProtocolError` if it is no table."""
+    characters = np.frombuffer(text.encode(), dtype=np.uint8)
+    width = len(_TLB_PATTERN)
+    if characters.size % width:
+        raise _no_table(text)
+    lines = characters.reshape(-1, width)
+    pattern = np.frombuffer(_TLB_PATTERN, dtype=np.uint8)
+    fixed = [i for i, byte in enumerate(_TLB_PATTERN) if byte not in b"0-"]
+    if not np.array_equal(lines[:, fixed], np.broadcast_to(pattern[fixed], (len(lines), len(fixed)))):
+        raise _no_table(text)
+    rows = np.empty(len(lines), dtype=TLB_ROW)
+    second = _TLB_PATTERN.index(b" ") + 1
+    rows["virtual"] = _numbers(lines[:, :_HEX_DIGITS])
+    rows["physical"] = _numbers(lines[:, second : second + _HEX_DIGITS])
+    for column, flag in enumerate(TLB_FLAGS, start=_TLB_PATTERN.index(b"-")):
+        rows[flag] = lines[:, column] != ord("-")
+    return rows
+
+
+def _numbers(digits: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """The values of rows of sixteen hexadecimal digits."""
+    nibbles = _DIGIT_VALUE[digits]
+    octets = np.ascontiguousarray(nibbles[:, 0::2] << 4 | nibbles[:, 1::2])
+    return octets.view(">u8")[:, 0].astype(np.uint64)
+
+
+def _no_table(text: str) -> ProtocolError:
+    return ProtocolError(f"the monitor answered info tlb with {text[:60]!r}, which is no row", text)
+
+
+def _silent_logger() -> logging.Logger:
+    logger = logging.Logger("qemu.qmp")
+    logger.addHandler(logging.NullHandler())
+    return logger
+
+
+def _digit_values() -> npt.NDArray[np.uint8]:
+    values = np.zeros(256, dtype=np.uint8)
+    for value, digit in enumerate(b"0123456789abcdef"):
+        values[digit] = value
+    return values
+
+
+_DIGIT_VALUE: Final = _digit_values()
+_REGISTER: Final = re.compile(r"\b([A-Z][A-Z0-9]*) *=([0-9a-f]{8,16})\b(?! [0-9a-f]{16})")

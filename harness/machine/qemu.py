@@ -1,0 +1,237 @@
+"""One QEMU process, from its start to its certain end.
+
+QEMU gets nothing but what the guest needs, and everything by inheritance: RAM, the monitor's and the
+console's socket, a scratch file for memory reads. So there are no paths, no ports, and nothing to
+clean up but the process; and the kernel ends that when this process ends, however it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.machine.errors import Evidence, GuestLost, LaunchFailure, Misuse
+from harness.machine.ram import MIB, Ram
+
+OLDEST_QEMU: Final = (7, 2, 0)
+"""The oldest version whose behaviour was measured; older ones are refused."""
+
+PATIENCE: Final = 2.0
+"""Seconds that each step of ending QEMU may take before the next, harder one."""
+
+TRANSCRIPT_BYTES: Final = 16384
+"""How much of the end of the console's output is kept as evidence."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What executes the guest: its name, QEMU's -accel and -cpu for it."""
+
+    name: str
+    accelerator: str
+    cpu: str
+
+
+ENGINES: Final[Mapping[str, Engine]] = {
+    engine.name: engine
+    for engine in (
+        Engine("tcg", "tcg", "max"),
+        # With arch-capabilities QEMU 7.2 aborts on an MSR that nested and software KVM lack.
+        Engine("kvm", "kvm", "max,-arch-capabilities"),
+    )
+}
+
+
+def engine_named(name: str) -> Engine:
+    """The engine of that name; raises `Misuse` if there is none."""
+    if name not in ENGINES:
+        raise Misuse(f"there is no engine {name!r}: choose one of {', '.join(ENGINES)}")
+    return ENGINES[name]
+
+
+class Transcript:
+    """The end of what the guest printed, as a file to write to."""
+
+    def __init__(self) -> None:
+        self._end = b""
+
+    def write(self, text: bytes) -> None:
+        self._end = (self._end + text)[-TRANSCRIPT_BYTES:]
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def last_lines(self, count: int = 10) -> tuple[str, ...]:
+        """The last lines, without their ends; bytes that are no text are escaped."""
+        return tuple(self._end.decode("ascii", "backslashreplace").splitlines()[-count:])
+
+
+class Qemu:
+    """A QEMU that runs `kernel`, an ELF file with a PVH note, in `ram`.
+
+    `monitor` and `console` are this process's ends of the sockets, `scratch` is a file that QEMU
+    writes memory reads to, `scratch_path` its name there. `cpu` None is the engine's own choice.
+    The process must be started from a thread that outlives it: the kernel ends it with the thread.
+
+    Raises `Misuse` if `program` or a tool it needs is not installed.
+    """
+
+    def __init__(
+        self, program: str, engine: Engine, ram: Ram, kernel: Path, *, cpu: str | None = None
+    ) -> None:
+        self.engine = engine
+        self.transcript = Transcript()
+        with contextlib.ExitStack() as stack:
+            self.monitor, monitor = _socket_pair(stack)
+            self.console, console = _socket_pair(stack)
+            self.scratch = _anonymous_file(stack, "monitor-scratch")
+            self._stderr = _anonymous_file(stack, "qemu-stderr")
+            self.scratch_path = f"/proc/self/fd/{self.scratch}"
+            self.command = (
+                *(installed("setpriv"), "--pdeathsig", "KILL", "--", installed(program)),
+                *_machine(engine, cpu or engine.cpu, ram, kernel),
+                *("-chardev", f"socket,id=monitor,fd={monitor.fileno()}"),
+                *("-mon", "chardev=monitor,mode=control"),
+                *("-chardev", f"socket,id=console,fd={console.fileno()}"),
+                *("-serial", "chardev:console"),
+            )
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=self._stderr,
+                stderr=self._stderr,
+                pass_fds=(ram.fd, monitor.fileno(), console.fileno(), self.scratch),
+                process_group=0,  # a Ctrl-C is for this process, which then ends QEMU in order
+            )
+            # Only QEMU holds these from now on, so that its end is seen as the end of the stream.
+            monitor.close()
+            console.close()
+            self._resources = stack.pop_all()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """None while QEMU runs; negative for the signal that ended it."""
+        return self._process.poll()
+
+    def stderr(self) -> str:
+        """All that QEMU has printed so far."""
+        size = os.fstat(self._stderr).st_size
+        return os.pread(self._stderr, size, 0).decode("utf-8", "replace")
+
+    def launch_failure(self, reason: str) -> LaunchFailure:
+        """End QEMU, and answer the exception that says why it never came up."""
+        exit_code = self._settled_exit_code()
+        stderr = self.stderr()
+        self.end()
+        ending = "" if exit_code is None else f" ({_ending(exit_code)})"
+        return LaunchFailure(
+            f"QEMU did not start: {reason}{ending}.",
+            exit_code=exit_code,
+            command=self.command,
+            stderr=stderr,
+        )
+
+    def guest_lost(self, seen: str, registers: Mapping[str, int] | None = None) -> GuestLost:
+        """End QEMU, and answer the exception that says how its guest was lost."""
+        exit_code = self._settled_exit_code()
+        stderr = self.stderr()
+        self.end()
+        ending = "" if exit_code is None else f" ({_ending(exit_code)})"
+        evidence = Evidence(self.transcript.last_lines(), stderr, exit_code, registers or {})
+        return GuestLost(f"the guest is lost: {seen}{ending}.", evidence)
+
+    def _settled_exit_code(self) -> int | None:
+        """The exit code of a process whose streams ended a moment ago; None if it runs on."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.1)
+        return self._process.poll()
+
+    def end(self) -> None:
+        """End the process if it still runs, reap it, close what was shared with it."""
+        for step in (self._process.terminate, self._process.kill):
+            if self._process.poll() is not None:
+                break
+            step()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(PATIENCE)
+        self._process.wait()
+        self._resources.close()
+
+
+def installed(program: str) -> str:
+    """The path of a program; raises `Misuse` if it can not be found."""
+    path = shutil.which(program)
+    if path is None:
+        raise Misuse(f"{program} is not installed, or not in PATH: install it, or name its path")
+    return path
+
+
+def version_of(greeting: Mapping[str, int]) -> tuple[int, int, int]:
+    """The version in QMP's greeting; raises `Misuse` if it is older than `OLDEST_QEMU`."""
+    version = (greeting["major"], greeting["minor"], greeting["micro"])
+    if version < OLDEST_QEMU:
+        raise Misuse(
+            f"QEMU {_dotted(version)} is too old: install {_dotted(OLDEST_QEMU)} or newer, "
+            "or name another one"
+        )
+    return version
+
+
+def _machine(engine: Engine, cpu: str, ram: Ram, kernel: Path) -> Iterator[str]:
+    """The arguments that make the machine: a processor, RAM, one serial port and its interrupt."""
+    yield from ("-nodefaults", "-no-user-config", "-display", "none", "-nic", "none")
+    # A reset, and so a triple fault, stops the guest with its registers in place.
+    yield from ("-action", "reboot=shutdown,shutdown=pause,panic=pause")
+    yield from (
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    )
+    yield from (
+        "-machine",
+        "microvm,memory-backend=ram,pic=on,pit=off,rtc=off,acpi=off,auto-kernel-cmdline=off",
+    )
+    yield from ("-accel", engine.accelerator, "-cpu", cpu, "-smp", "1")
+    yield from ("-m", f"{ram.size // MIB}M")
+    yield from (
+        "-object",
+        f"memory-backend-file,id=ram,size={ram.size},mem-path=/proc/self/fd/{ram.fd},share=on",
+    )
+    yield from ("-kernel", _escaped(kernel))
+
+
+def _escaped(path: Path) -> str:
+    """A path that QEMU does not take for an option: commas are doubled in its option syntax."""
+    return re.sub(",", ",,", str(path.absolute()))
+
+
+def _socket_pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair()
+    return stack.enter_context(ours), stack.enter_context(theirs)
+
+
+def _anonymous_file(stack: contextlib.ExitStack, name: str) -> int:
+    fd = os.memfd_create(name)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _ending(exit_code: int) -> str:
+    if exit_code < 0:
+        return f"ended by {signal.Signals(-exit_code).name}"
+    return f"exit code {exit_code}"
+
+
+def _dotted(version: tuple[int, int, int]) -> str:
+    return ".".join(map(str, version))

@@ -396,11 +396,10 @@ static void stay_parked(void)
 	for (read_line(line, sizeof line); !equal(line, "leave"); read_line(line, sizeof line))
 		print("error the guest is parked: the only command is leave\n");
 	leave_tested_state();
-	print_nonce("left");
-	print("\n");
 }
 
-/* Calls the function at its alias in the window, under the entry tables, with the batch's level count. */
+/* Calls the function at its alias in the window, under the entry tables, with the batch's level count.
+   When it returns, the tables are in use no more: only then may the harness be told, who will rewrite them. */
 static void call_in_window(void (*function)(void))
 {
 	reenter_long_mode(batch.entry_cr3, CR4_PAE | (batch.cr4 & CR4_LA57));
@@ -454,6 +453,8 @@ static void obey(const char *line)
 			print("\n");
 		} else if (*line == 'p') {
 			call_in_window(stay_parked);
+			print_nonce("left");
+			print("\n");
 		} else {
 			call_in_window(run_jobs);
 			print_nonce("done");

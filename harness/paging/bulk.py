@@ -7,7 +7,7 @@ Addresses, entries and rights are uint64 arrays of shape (n,), one lane or row a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import groupby, pairwise, zip_longest
 from typing import Any, NamedTuple
@@ -181,6 +181,18 @@ class Leaves:
     def complete(self) -> bool:
         """Whether every row of the space is here."""
         return self.total == len(self.virtual)
+
+    def take(self, chosen: Mask) -> Leaves:
+        """The chosen rows; the total and the tables stay those of the space."""
+        return replace(
+            self,
+            virtual=self.virtual[chosen],
+            end=self.end[chosen],
+            level=self.level[chosen],
+            raw=self.raw[chosen],
+            physical=self.physical[chosen],
+            granted=self.granted[chosen],
+        )
 
 
 @dataclass(frozen=True)

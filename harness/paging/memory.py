@@ -48,19 +48,19 @@ class BufferMemory:
     """
 
     def __init__(self, buffer: bytes | bytearray | npt.NDArray[np.uint8], base: int = 0):
-        octets = np.frombuffer(buffer, np.uint8)
-        self.span = Span.of(base, len(octets))
+        self.octets = np.frombuffer(buffer, np.uint8)
+        self.span = Span.of(base, len(self.octets))
         self._words: dict[int, npt.NDArray[np.unsignedinteger]] = {
-            4: octets.view("<u4"),
-            8: octets.view("<u8"),
+            4: self.octets.view("<u4"),
+            8: self.octets.view("<u8"),
         }
-        self._views = {width: words.data for width, words in self._words.items()}
+        self._views: dict[int, memoryview[int]] = {width: words.data for width, words in self._words.items()}
 
     def load(self, address: Physical, size: int) -> int | None:
         offset = address - self.span.first
-        if offset < 0 or address > self.span.last:
-            return None
-        return int(self._views[size][offset // size])
+        if 0 <= offset < self._size:
+            return self._views[size][offset // size]
+        return None
 
     def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:
         words = self._words[size]

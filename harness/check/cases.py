@@ -1,0 +1,98 @@
+"""Which accesses are tried in a space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.check.marks import CODE, WORD
+from harness.paging import bulk
+from harness.paging.address import Span
+from harness.paging.bulk import Bytes, End, Leaves
+from harness.paging.memory import Mask, Memory, Words
+from harness.paging.x86.access import Kind
+from harness.paging.x86.cpu import Cpu
+
+STRAY = 512
+"""Addresses tried that nothing in the space suggests."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Accesses, one a lane; arrays of shape (n,).  Reads and writes are of one aligned word.
+
+    kind  uint8, a `Kind`
+    user  from user mode
+    ac    with EFLAGS.AC set
+    """
+
+    address: Words
+    kind: Bytes
+    user: Mask
+    ac: Mask
+
+    def __len__(self) -> int:
+        return len(self.address)
+
+    def take(self, chosen: Mask | slice | np.ndarray) -> Cases:
+        """The chosen lanes."""
+        return Cases(self.address[chosen], self.kind[chosen], self.user[chosen], self.ac[chosen])
+
+
+def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
+    """Every access to all that a space holds, at its edges and just beyond them.
+
+    Each row of `leaves` is read, written and fetched by supervisor and user, at the first and
+    the last word (fetched: at the code of its first and last page), and so are the words
+    before and after it where nothing is mapped, the edges of what the roots serve, and a few
+    stray addresses.  With SMAP, the supervisor also tries data with AC set.  Nothing in the
+    span `outside` is tried.  Fetches come last: what was executed is not written afterwards.
+    """
+    format = cpu.format
+    sizes = np.array([level.size for level in format.levels], np.uint64)[leaves.level]
+    past = leaves.virtual + sizes
+    last_page = past - np.uint64(format.levels[0].size)
+    held = leaves.end != End.UNBACKED
+    data = np.concatenate([leaves.virtual[held], past[held] - np.uint64(WORD)])
+    code = np.unique(np.concatenate([leaves.virtual[held], last_page[held]])) + np.uint64(CODE)
+    around = _unmapped(cpu, memory, np.concatenate([leaves.virtual - np.uint64(WORD), past]))
+    edges = [edge for root in cpu.roots for edge in _edges(root.span)]
+    stray = np.random.default_rng(0).integers(0, 1 << 64, STRAY, dtype=np.uint64)
+    elsewhere = np.concatenate([around, np.array(edges, np.uint64), stray & ~np.uint64(WORD - 1)])
+    elsewhere = _unmapped(cpu, memory, elsewhere)
+
+    data = np.unique(np.concatenate([data, elsewhere]))
+    code = np.unique(np.concatenate([code, elsewhere]))
+    parts = [
+        _each(data, kind, user, ac)
+        for kind in (Kind.READ, Kind.WRITE)
+        for user, ac in ((False, False), (True, False), *(((False, True),) if cpu.smap else ()))
+    ]
+    parts += [_each(code, Kind.FETCH, user, False) for user in (False, True)]
+    cases = Cases(
+        np.concatenate([part.address for part in parts]),
+        np.concatenate([part.kind for part in parts]),
+        np.concatenate([part.user for part in parts]),
+        np.concatenate([part.ac for part in parts]),
+    )
+    last_tried = cases.address + np.uint64(WORD - 1)
+    within = (last_tried >= np.uint64(outside.first)) & (cases.address <= np.uint64(outside.last))
+    return cases.take(~within)
+
+
+def _each(address: Words, kind: Kind, user: bool, ac: bool) -> Cases:
+    n = len(address)
+    return Cases(address, np.full(n, kind, np.uint8), np.full(n, user), np.full(n, ac))
+
+
+def _unmapped(cpu: Cpu, memory: Memory, addresses: Words) -> Words:
+    """Those of the addresses at which no page is mapped."""
+    absent: Mask = bulk.walk(memory, cpu.roots, addresses).end != End.LEAF
+    return addresses[absent]
+
+
+def _edges(span: Span) -> tuple[int, ...]:
+    """The first and the last word of a span, and the words before and after it."""
+    words = (span.first, span.last + 1 - WORD, span.first - WORD, span.last + 1)
+    return tuple(address % (1 << 64) for address in words)

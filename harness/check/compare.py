@@ -1,0 +1,59 @@
+"""Answers side by side, and the verdict on each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from harness.paging.x86.access import Access
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One question to which an oracle and the reference answer differently.
+
+    oracle    who was asked
+    address   the virtual address of the question, or the physical one of table bytes
+    access    the access that a probe made, None where the question was another
+    ac        EFLAGS.AC of that access
+    expected  what the reference says, for people
+    observed  what the oracle says, for people
+    """
+
+    oracle: str
+    address: int
+    access: Access | None
+    ac: bool
+    expected: str
+    observed: str
+
+
+@dataclass
+class Comparison:
+    """What came of asking one oracle about one space.
+
+    compared        questions with a verdict: agree, disagree or quirk
+    disagreed       how many disagree
+    disagreements   the first of these, with the details
+    quirks          how often each known departure showed, by its name
+    not_comparable  how many questions have no verdict, by the reason
+    news            what was expected by way of quirks and did not come, with its count
+    """
+
+    oracle: str
+    compared: int = 0
+    disagreed: int = 0
+    disagreements: list[Disagreement] = field(default_factory=list)
+    quirks: Counter[str] = field(default_factory=Counter)
+    not_comparable: Counter[str] = field(default_factory=Counter)
+    news: Counter[str] = field(default_factory=Counter)
+
+    def disagree(self, count: int, examples: Iterable[Disagreement]) -> None:
+        """Counts disagreements and keeps the examples."""
+        self.disagreed += count
+        self.disagreements.extend(examples)
+
+
+EXAMPLES = 5
+"""Disagreements that an oracle describes in full; the others are counted."""

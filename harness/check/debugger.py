@@ -1,0 +1,368 @@
+"""Asking QEMU's monitor: its debug walker, and memory as it sees it.
+
+The debug walker is not the path that the guest's accesses take.  It answers for translation
+and never for rights, and it ignores reserved bits: a known quirk, which is counted wherever
+it makes a difference.  To tell that from a wrong answer, the reference is asked twice, once by
+the rules and once with a format that has no reserved bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from harness.check.compare import EXAMPLES, Comparison, Disagreement
+from harness.check.quirks import DEBUG_WALKER
+from harness.machine.monitor import Monitor
+from harness.paging import bulk
+from harness.paging.address import Physical, Span
+from harness.paging.bulk import End, Leaves
+from harness.paging.format import Format
+from harness.paging.memory import BufferMemory, Mask, Memory, Words
+from harness.paging.table import Root, Table
+from harness.paging.x86 import formats
+from harness.paging.x86.cpu import Cpu
+
+SAMPLE = 256
+"""Mappings whose edges gva2gpa is asked about, unless all are wanted."""
+
+CHUNK = 1 << 20
+"""Bytes of physical memory fetched at once: a few large reads instead of many small ones."""
+
+RUN = 16 << 20
+"""Bytes of virtual memory fetched at once."""
+
+TLB_BITS = {
+    "X": formats.XD,
+    "G": formats.G,
+    "P": formats.PS,
+    "D": formats.D,
+    "A": formats.A,
+    "C": formats.PCD,
+    "T": formats.PWT,
+    "U": formats.US,
+    "W": formats.RW,
+}
+"""The entry bit that each flag of a row of `info tlb` shows."""
+
+TLB_ADDRESS = formats.bits(49, 12)
+"""The address bits that `info tlb` prints."""
+
+
+class MonitorMemory:
+    """Physical memory read through the monitor; what was read once is kept."""
+
+    def __init__(self, monitor: Monitor, span: Span) -> None:
+        self.span = span
+        self._monitor = monitor
+        self._chunks: dict[int, BufferMemory] = {}
+
+    def load(self, address: Physical, size: int) -> int | None:
+        """The word at `address`, None outside RAM, of which the monitor would read zeros."""
+        return self._chunk(address).load(address, size) if address in self.span else None
+
+    def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:
+        """The words at many addresses."""
+        found = np.zeros(len(addresses), np.uint64)
+        backed = (addresses >= np.uint64(self.span.first)) & (
+            addresses <= np.uint64(self.span.last)
+        )
+        chunk = addresses // np.uint64(CHUNK)
+        for number in np.unique(chunk[backed]).tolist():
+            lanes = backed & (chunk == np.uint64(number))
+            found[lanes] = self._chunk(number * CHUNK).gather(addresses[lanes], size)[0]
+        return found, None if backed.all() else backed
+
+    def _chunk(self, address: int) -> BufferMemory:
+        first = address // CHUNK * CHUNK
+        if first not in self._chunks:
+            size = min(CHUNK, self.span.last + 1 - first)
+            self._chunks[first] = BufferMemory(self._monitor.read_physical(first, size), first)
+        return self._chunks[first]
+
+
+@dataclass(frozen=True)
+class TableImage:
+    """The tables of a space as they were written: where each is, and its words, (tables, n)."""
+
+    address: Words
+    words: Words
+
+    @classmethod
+    def of(cls, memory: Memory, roots: tuple[Root, ...]) -> TableImage:
+        """Every table that has memory behind it."""
+        format = roots[0].table.format
+        address = np.unique(bulk.leaves(memory, roots, limit=0).tables.address)
+        offset = np.arange(0, format.table_bytes(0), format.entry_bytes, dtype=np.uint64)
+        words, backed = memory.gather((address[:, None] + offset).ravel(), format.entry_bytes)
+        whole = np.ones(len(address), np.bool_)
+        if backed is not None:
+            whole = backed.reshape(len(address), -1).all(axis=1)
+        return cls(address[whole], words.reshape(len(address), -1)[whole])
+
+
+@dataclass(frozen=True)
+class Debugger:
+    """The monitor of a stopped guest whose CPU has the tables of a space loaded.
+
+    memory   the guest's RAM, shared with this process
+    outside  the span that is left out of every comparison
+    """
+
+    monitor: Monitor
+    cpu: Cpu
+    memory: BufferMemory
+    outside: Span
+
+    def compare_tables(self, written: TableImage) -> Comparison:
+        """Table bytes through the monitor against those written, accessed and dirty aside."""
+        comparison = Comparison("table bytes")
+        seen = TableImage.of(self._monitor_memory, self.cpu.roots)
+        comparison.compared = len(written.address)
+        position = np.searchsorted(seen.address, written.address).clip(max=len(seen.address) - 1)
+        used = np.uint64(self.cpu.format.accessed | self.cpu.format.dirty)
+        wrong: Mask = ((seen.words[position] ^ written.words) & ~used).any(axis=1)
+        wrong = wrong | (seen.address[position] != written.address)
+        _disagree(
+            comparison,
+            wrong,
+            lambda lane: (int(written.address[lane]), "the table as written", "other bytes"),
+        )
+        return comparison
+
+    def compare_walkers(self) -> Comparison:
+        """All leaves as read through the monitor against those read from shared memory."""
+        comparison = Comparison("walk of monitor memory")
+        here = bulk.leaves(self.memory, self.cpu.roots)
+        there = bulk.leaves(self._monitor_memory, self.cpu.roots)
+        comparison.compared = here.total
+        n = min(len(here.virtual), len(there.virtual))
+        columns = ("virtual", "end", "level", "raw", "physical", "granted")
+        wrong = np.zeros(n, np.bool_)
+        for name in columns:
+            wrong |= getattr(here, name)[:n] != getattr(there, name)[:n]
+        _disagree(
+            comparison,
+            wrong,
+            lambda lane: (int(here.virtual[lane]), _row(here, lane), _row(there, lane)),
+        )
+        if here.total != there.total:
+            text = "{} rows in all".format
+            comparison.disagree(1, [_question(comparison, 0, text(here.total), text(there.total))])
+        return comparison
+
+    def compare_tlb(self) -> Comparison:
+        """Every row of `info tlb` against every mapping of the space, in both directions."""
+        comparison = Comparison("info tlb")
+        leaves = self._mapped()
+        rows = self.monitor.info_tlb()
+        inside = (rows["virtual"] < np.uint64(self.outside.first)) | (
+            rows["virtual"] > np.uint64(self.outside.last)
+        )
+        rows = rows[inside]
+        seen = np.stack([rows["virtual"], rows["physical"], _flags(rows)])
+        flags = leaves.raw & np.uint64(sum(TLB_BITS.values()))
+        expected = np.stack([leaves.virtual, leaves.physical & np.uint64(TLB_ADDRESS), flags])
+        comparison.compared = expected.shape[1]
+        self._count_quirk(comparison, leaves.virtual)
+        for ours, theirs, missing in ((expected, seen, "no such row"), (seen, expected, None)):
+            wrong = ~_present(ours, theirs)
+            _disagree(
+                comparison,
+                wrong,
+                lambda lane, ours=ours, missing=missing: (  # type: ignore[misc]
+                    int(ours[0, lane]),
+                    _tlb(ours[:, lane]) if missing else "no such row",
+                    missing or _tlb(ours[:, lane]),
+                ),
+            )
+        return comparison
+
+    def compare_translations(self, thorough: bool = False) -> Comparison:
+        """`gva2gpa` at the edges of mappings, beside them, and at addresses with no translation."""
+        comparison = Comparison("gva2gpa")
+        addresses = self._edges(self._mapped(), None if thorough else SAMPLE)
+        walks = bulk.walk(self.memory, self._debug_roots, addresses)
+        unbacked = walks.end == End.UNBACKED
+        if unbacked.any():
+            reason = "an entry of the path has no memory behind it"
+            comparison.not_comparable[reason] += int(unbacked.sum())
+        asked = np.flatnonzero(~unbacked)
+        answers = [self.monitor.gva2gpa(int(addresses[lane])) for lane in asked]
+        expected = [
+            int(walks.physical[lane]) if walks.end[lane] == End.LEAF else None for lane in asked
+        ]
+        comparison.compared = len(asked)
+        self._count_quirk(comparison, addresses[walks.end == End.LEAF])
+        wrong = np.array(
+            [ours != theirs for ours, theirs in zip(expected, answers, strict=True)], np.bool_
+        )
+        _disagree(
+            comparison,
+            wrong,
+            lambda lane: (
+                int(addresses[asked[lane]]),
+                _translation(expected[lane]),
+                _translation(answers[lane]),
+            ),
+        )
+        return comparison
+
+    def compare_contents(self) -> Comparison:
+        """Memory by virtual address against RAM, for every small page that has RAM behind it."""
+        comparison = Comparison("memsave")
+        leaves = self._mapped()
+        size = self.cpu.format.levels[0].size
+        small = (leaves.level == 0) & (leaves.physical <= np.uint64(self.memory.span.last))
+        virtual, physical = leaves.virtual[small], leaves.physical[small]
+        comparison.compared = len(virtual)
+        self._count_quirk(comparison, virtual)
+        ram = self.memory.octets.reshape(-1, size)
+        frame = physical // np.uint64(size)
+        for part in _runs(virtual, size, RUN // size):
+            n = part.stop - part.start
+            content = self.monitor.read_virtual(int(virtual[part.start]), n * size)
+            wrong = np.ones(n, np.bool_)
+            if content is not None:
+                pages = np.frombuffer(content, np.uint8).reshape(n, size)
+                wrong = (pages != ram[frame[part]]).any(axis=1)
+            _disagree(
+                comparison,
+                wrong,
+                lambda lane, part=part: (  # type: ignore[misc]
+                    int(virtual[part.start + lane]),
+                    f"the bytes at {int(physical[part.start + lane]):#x}",
+                    "other bytes, or none",
+                ),
+            )
+        return comparison
+
+    @property
+    def _debug_roots(self) -> tuple[Root, ...]:
+        """The roots as the debug walker reads them, by a format without reserved bits."""
+        format = debug_format(self.cpu.levels)
+        table = self.cpu.roots[0].table
+        return tuple(
+            Root(Table(format, table.address, table.level), root.span) for root in self.cpu.roots
+        )
+
+    @cached_property
+    def _monitor_memory(self) -> MonitorMemory:
+        return MonitorMemory(self.monitor, self.memory.span)
+
+    def _mapped(self) -> Leaves:
+        """Every page that the debug walker should find, outside the window."""
+        leaves = bulk.leaves(self.memory, self._debug_roots)
+        inside = (leaves.virtual >= np.uint64(self.outside.first)) & (
+            leaves.virtual <= np.uint64(self.outside.last)
+        )
+        return leaves.take((leaves.end == End.LEAF) & ~inside)
+
+    def _count_quirk(self, comparison: Comparison, translated: Words) -> None:
+        """Counts the addresses that the debug walker translates and the rules do not."""
+        walks = bulk.walk(self.memory, self.cpu.roots, translated)
+        if departs := int((walks.end != End.LEAF).sum()):
+            comparison.quirks[DEBUG_WALKER.name] += departs
+
+    def _edges(self, leaves: Leaves, sample: int | None) -> Words:
+        """First and last byte of mappings, the bytes beside them, and the edges of the roots."""
+        chosen = _spread(leaves, sample)
+        sizes = np.array([level.size for level in self.cpu.format.levels], np.uint64)
+        first, past = leaves.virtual[chosen], leaves.virtual[chosen] + sizes[leaves.level[chosen]]
+        one = np.uint64(1)
+        roots = [
+            edge % (1 << 64)
+            for root in self.cpu.roots
+            for edge in (root.span.first - 1, root.span.first, root.span.last, root.span.last + 1)
+        ]
+        addresses = np.concatenate(
+            [first, past - one, first - one, past, np.array(roots, np.uint64)]
+        )
+        inside = (addresses >= np.uint64(self.outside.first)) & (
+            addresses <= np.uint64(self.outside.last)
+        )
+        return np.unique(addresses[~inside])
+
+
+@cache
+def debug_format(levels: int) -> Format:
+    """Long mode as the debug walker reads it: every address bit, no reserved ones."""
+    return formats.long_mode(levels, 52, True, True).without_reserved()
+
+
+def _spread(leaves: Leaves, sample: int | None) -> np.ndarray:
+    """About `sample` rows, evenly from every kind of row: level and rights along the walk."""
+    n = len(leaves.virtual)
+    if sample is None or n <= sample:
+        return np.arange(n)
+    kinds, kind = np.unique(
+        np.stack([leaves.level.astype(np.uint64), leaves.granted]), axis=1, return_inverse=True
+    )
+    each = -(-sample // kinds.shape[1])
+    chosen = []
+    for number in range(kinds.shape[1]):
+        rows = np.flatnonzero(kind.ravel() == number)
+        chosen.append(rows[np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(np.int64)])
+    rest = np.linspace(0, n - 1, sample).astype(np.int64)
+    return np.unique(np.concatenate([*chosen, rest]))
+
+
+def _flags(rows: np.ndarray) -> Words:
+    """The entry bits that rows of `info tlb` show."""
+    flags = np.zeros(len(rows), np.uint64)
+    for name, bit in TLB_BITS.items():
+        flags[rows[name]] |= np.uint64(bit)
+    return flags
+
+
+def _present(ours: Words, theirs: Words) -> Mask:
+    """Which columns of `ours` stand in `theirs` too; both of shape (3, n)."""
+    order = np.argsort(theirs[0], kind="stable")
+    position = np.searchsorted(theirs[0], ours[0], sorter=order)
+    if not len(order):
+        return np.zeros(ours.shape[1], np.bool_)
+    candidate = theirs[:, order[position.clip(max=len(order) - 1)]]
+    same: Mask = (candidate == ours).all(axis=0)
+    return same
+
+
+def _runs(virtual: Words, size: int, longest: int) -> Iterator[slice]:
+    """Cuts pages, sorted by address, into runs without gaps of at most `longest` pages."""
+    gaps = np.flatnonzero(np.diff(virtual) != size) + 1
+    for first, last in pairwise([0, *gaps.tolist(), len(virtual)]):
+        for start in range(first, last, longest):
+            yield slice(start, min(start + longest, last))
+
+
+def _disagree(
+    comparison: Comparison, wrong: Mask, describe: Callable[[int], tuple[int, str, str]]
+) -> None:
+    lanes = np.flatnonzero(wrong)
+    if len(lanes):
+        comparison.disagree(
+            len(lanes), [_question(comparison, *describe(int(lane))) for lane in lanes[:EXAMPLES]]
+        )
+
+
+def _question(comparison: Comparison, address: int, expected: str, observed: str) -> Disagreement:
+    return Disagreement(comparison.oracle, address, None, False, expected, observed)
+
+
+def _row(leaves: Leaves, lane: int) -> str:
+    return (
+        f"{End(int(leaves.end[lane])).name.lower()} {int(leaves.raw[lane]):#x}"
+        f" at level {int(leaves.level[lane])}"
+    )
+
+
+def _tlb(row: np.ndarray) -> str:
+    flags = "".join(name if int(row[2]) & bit else "-" for name, bit in TLB_BITS.items())
+    return f"{int(row[0]):016x}: {int(row[1]):016x} {flags}"
+
+
+def _translation(physical: int | None) -> str:
+    return "unmapped" if physical is None else f"{physical:#x}"

@@ -1,0 +1,49 @@
+"""What the harness puts into frames, so that what a guest finds there names the frame.
+
+Every marked word is a bijection of its own physical address.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import numpy as np
+
+from harness.paging.memory import BufferMemory, Words
+
+WORD = 8
+"""Bytes of a marked word; addresses of marks are multiples of it."""
+
+CODE = 16
+"""Offset in a page of the code that a fetch executes: `mov $mark, %rax; ud2`."""
+
+NONCE = secrets.randbits(64)
+"""Of this process, so that memory left by another run holds no mark of this one."""
+
+_ODD = 0x9E3779B97F4A7C15
+_INVERSE = pow(_ODD, -1, 1 << 64)
+_MOV_RAX = 0xB848
+_UD2 = 0x0B0F
+
+
+def mark(physical: Words) -> Words:
+    """The word that marks each physical address."""
+    return (physical * np.uint64(_ODD)) ^ np.uint64(NONCE)
+
+
+def marked(word: int) -> int:
+    """The physical address that a mark names; any number for a word that is none."""
+    return ((word ^ NONCE) * _INVERSE) % (1 << 64)
+
+
+def put_marks(memory: BufferMemory, physical: Words) -> None:
+    """Marks the words at physical addresses."""
+    memory.scatter(physical, WORD, mark(physical))
+
+
+def put_code(memory: BufferMemory, physical: Words) -> None:
+    """Puts code at physical addresses that loads the mark of its own address, and stops."""
+    marks = mark(physical)
+    memory.scatter(physical, WORD, marks << np.uint64(16) | np.uint64(_MOV_RAX))
+    tail = marks >> np.uint64(48) | np.uint64(_UD2 << 16)
+    memory.scatter(physical + np.uint64(WORD), WORD, tail)

@@ -1,0 +1,286 @@
+"""Asking the machine: accesses that the guest executes, beside what the reference expects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.check import marks
+from harness.check.cases import Cases
+from harness.check.compare import EXAMPLES, Comparison, Disagreement
+from harness.check.quirks import FaultQuirk
+from harness.check.window import Window
+from harness.machine.guest import Guest
+from harness.machine.ram import ARENA
+from harness.paging import bulk
+from harness.paging.bulk import End, Paths
+from harness.paging.memory import BufferMemory, Mask, Words
+from harness.paging.x86.access import Access, Kind
+from harness.paging.x86.bulk import ALLOWED, REASONS, Outcomes, outcomes
+from harness.paging.x86.cpu import Cpu
+
+_KINDS = {Kind.READ: "ACCESS_READ", Kind.WRITE: "ACCESS_WRITE", Kind.FETCH: "ACCESS_FETCH"}
+
+CODE_END = 10
+"""Bytes from the start of the fetched code to the instruction that ends it."""
+
+INVALID_OPCODE = 6
+"""The vector by which fetched code ends."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the reference expects of cases, and what is needed to see whether it comes true.
+
+    allowed  whether the access is made
+    data     the physical address of the word that it reaches
+    content  what lies there before; code in its place for fetches
+    in_table whether that word is an entry of a table
+    """
+
+    cases: Cases
+    outcomes: Outcomes
+    paths: Paths
+    allowed: Mask
+    data: Words
+    content: Words
+    in_table: Mask
+
+    def take(self, chosen: Mask) -> Expected:
+        """The chosen lanes."""
+        walks, paths, o = self.outcomes.walks, self.paths, self.outcomes
+        return Expected(
+            self.cases.take(chosen),
+            Outcomes(
+                bulk.Walks(*(getattr(walks, name)[chosen] for name in walks.__dataclass_fields__)),
+                o.vector[chosen],
+                o.error[chosen],
+                o.sets_cr2[chosen],
+                o.reason[chosen],
+                o.unbacked[chosen],
+            ),
+            Paths(paths.slot[:, chosen], paths.raw[:, chosen], paths.used[:, chosen]),
+            self.allowed[chosen],
+            self.data[chosen],
+            self.content[chosen],
+            self.in_table[chosen],
+        )
+
+
+def ask_guest(
+    guest: Guest,
+    window: Window,
+    cpu: Cpu,
+    memory: BufferMemory,
+    cases: Cases,
+    quirks: tuple[FaultQuirk, ...],
+) -> Comparison:
+    """Has the guest make every access and compares all that it saw with the reference."""
+    comparison = Comparison("probe")
+    expected, reasons = expect(cpu, memory, cases)
+    comparison.not_comparable.update(reasons)
+    jobs = make_jobs(guest, expected)
+    results = guest.run(window.state, jobs)
+    judge(comparison, cpu, guest, expected, jobs, results, quirks)
+    return comparison
+
+
+def expect(cpu: Cpu, memory: BufferMemory, cases: Cases) -> tuple[Expected, dict[str, int]]:
+    """The reference's expectation of the cases that can be compared, and why the others cannot.
+
+    Marks the frames that the cases reach.
+    """
+    foreseen = outcomes(cpu, memory, cases.address, cases.kind, cases.user, cases.ac)
+    paths = bulk.paths(memory, cpu.roots[0], cases.address)
+    paths.used[:, foreseen.walks.end == End.NO_ROOT] = False
+    allowed = (foreseen.vector == ALLOWED) & ~foreseen.unbacked
+    data = foreseen.walks.physical & ~np.uint64(marks.WORD - 1)
+    fetch = cases.kind == Kind.FETCH
+
+    tables = np.unique(bulk.leaves(memory, cpu.roots, limit=0).tables.address)
+    table_bytes = np.uint64(cpu.format.table_bytes(0))
+    in_table = allowed & np.isin(data & ~(table_bytes - np.uint64(1)), tables)
+    no_memory = allowed & (data > np.uint64(memory.span.last))
+    own = allowed & (data < np.uint64(ARENA.stop))
+    reasons = {
+        "an entry of the path has no memory behind it": foreseen.unbacked,
+        "the page has no memory behind it": no_memory,
+        "the page holds the harness's own memory": own,
+        "a table is not code": in_table & fetch & ~own,
+    }
+    comparable = ~np.logical_or.reduce(list(reasons.values()))
+
+    ours = allowed & comparable & ~in_table
+    marks.put_marks(memory, data[ours & ~fetch])
+    marks.put_code(memory, data[ours & fetch])
+    content = np.zeros(len(cases), np.uint64)
+    reached = allowed & comparable
+    content[reached] = memory.gather(data[reached], marks.WORD)[0]
+    content[ours & fetch] = marks.mark(data[ours & fetch])
+    whole = Expected(cases, foreseen, paths, allowed, data, content, in_table)
+    counted = {reason: int(mask.sum()) for reason, mask in reasons.items() if mask.any()}
+    return whole.take(comparable), counted
+
+
+def make_jobs(guest: Guest, expected: Expected) -> npt.NDArray[np.void]:
+    """The jobs that put the path of each case back as it was built, try it, and look at it.
+
+    The words of a job are the entries of the path from the root down, and after them the
+    word that the access reaches.
+    """
+    cases, enums = expected.cases, guest.image.enums
+    jobs = guest.image.new_jobs(len(cases))
+    jobs["address"] = cases.address
+    for kind, name in _KINDS.items():
+        jobs["access"][cases.kind == kind] = enums[name]
+    jobs["user"], jobs["ac"] = cases.user, cases.ac
+    jobs["size"], jobs["flush"] = marks.WORD, enums["FLUSH_PAGE"]
+
+    steps = expected.paths.used.sum(axis=0)
+    for level, column in _columns(expected):
+        used = expected.paths.used[level]
+        jobs["where"][used, column] = expected.paths.slot[level, used]
+        jobs["word"][used, column] = expected.paths.raw[level, used]
+    jobs["patched"] = jobs["watched"] = steps
+    data = expected.allowed & (cases.kind != Kind.FETCH)
+    jobs["where"][data, steps[data]] = expected.data[data]
+    jobs["word"][data, steps[data]] = expected.content[data]
+    jobs["watched"][data] += 1
+    jobs["patched"][data & ~expected.in_table] += 1
+    jobs["value"] = np.where(expected.in_table, expected.content, ~expected.content)
+    return jobs
+
+
+def judge(
+    comparison: Comparison,
+    cpu: Cpu,
+    guest: Guest,
+    expected: Expected,
+    jobs: npt.NDArray[np.void],
+    results: npt.NDArray[np.void],
+    quirks: tuple[FaultQuirk, ...],
+) -> None:
+    """Puts a verdict on every result."""
+    untouched = np.uint64(guest.image.enums["CR2_UNTOUCHED"])
+    foreseen, cases = expected.outcomes, expected.cases
+    completed = results["completed"] != 0
+    cr2 = results["cr2"] == np.where(foreseen.sets_cr2, cases.address, untouched)
+    same = (completed == expected.allowed) & cr2
+    same &= expected.allowed | (results["vector"] == foreseen.vector)
+    same &= _data_agrees(cpu, expected, jobs, results)
+    same &= _entries_agree(cpu, expected, results)
+
+    by_rule = expected.allowed | (results["error"] == foreseen.error)
+    agree = same & by_rule
+    for quirk in quirks:
+        error, departs = quirk.departing(foreseen)
+        shown = same & departs & ~by_rule & (results["error"] == error)
+        if shown.any():
+            comparison.quirks[quirk.name] += int(shown.sum())
+        if (departs & agree).any():
+            comparison.news[f"{quirk.name} did not show"] += int((departs & agree).sum())
+        agree |= shown
+    comparison.compared += len(cases)
+    wrong = np.flatnonzero(~agree)
+    comparison.disagree(
+        len(wrong),
+        (_describe(expected, jobs, results, lane) for lane in wrong[:EXAMPLES].tolist()),
+    )
+
+
+def _columns(expected: Expected) -> list[tuple[int, int]]:
+    """Each level that a path can use, with the job's word that holds its entry."""
+    used = expected.paths.used.any(axis=1)
+    top = int(np.flatnonzero(used)[-1]) if used.any() else -1
+    return [(level, top - level) for level in range(top, -1, -1)]
+
+
+def _data_agrees(
+    cpu: Cpu, expected: Expected, jobs: npt.NDArray[np.void], results: npt.NDArray[np.void]
+) -> Mask:
+    """Whether each access that is made reached its word.  A table's word may have been used."""
+    kind = expected.cases.kind
+    steps = expected.paths.used.sum(axis=0)
+    lanes = np.arange(len(steps))
+    after = results["after"][lanes, np.minimum(steps, results["after"].shape[1] - 1)]
+    used = np.uint64(cpu.format.accessed | cpu.format.dirty)
+    care = np.where(expected.in_table, ~used, ~np.uint64(0))
+    read = ((results["data"] ^ expected.content) & care) == 0
+    written = ((after ^ jobs["value"]) & care) == 0
+    end = expected.cases.address + np.uint64(CODE_END)
+    fetched = read & (results["vector"] == INVALID_OPCODE) & (results["rip"] == end)
+    same: Mask = np.select([kind == Kind.READ, kind == Kind.WRITE], [read, written], fetched)
+    return same | ~expected.allowed
+
+
+def _entries_agree(cpu: Cpu, expected: Expected, results: npt.NDArray[np.void]) -> Mask:
+    """Whether the machine left each path as it must: on success A everywhere and D in the leaf
+    of a write; on a fault no change, but that A above the last entry is the machine's choice.
+    """
+    paths, format = expected.paths, cpu.format
+    accessed, dirty = np.uint64(format.accessed), np.uint64(format.dirty)
+    ended = expected.outcomes.walks.level
+    write = expected.cases.kind == Kind.WRITE
+    sets = np.zeros_like(paths.raw)
+    free = np.zeros_like(paths.raw)
+    for level, _ in _columns(expected):
+        sets[level][expected.allowed] = accessed
+        sets[level][expected.allowed & write & (ended == level)] |= dirty
+        free[level][~expected.allowed & (ended != level)] = accessed
+        own = expected.in_table & write & (paths.slot[level] == expected.data)
+        free[level][own] |= accessed | dirty
+    for high, _ in _columns(expected):
+        for low in range(high):
+            same = paths.used[high] & paths.used[low] & (paths.slot[high] == paths.slot[low])
+            sets[high, same] = sets[low, same] = sets[high, same] | sets[low, same]
+            free[high, same] = free[low, same] = free[high, same] | free[low, same]
+    agree = np.ones(len(expected.cases), np.bool_)
+    for level, column in _columns(expected):
+        wrong = results["after"][:, column] ^ (paths.raw[level] | sets[level])
+        agree &= ((wrong & ~free[level]) == 0) | ~paths.used[level]
+    return agree
+
+
+def _describe(
+    expected: Expected,
+    jobs: npt.NDArray[np.void],
+    results: npt.NDArray[np.void],
+    lane: int,
+) -> Disagreement:
+    cases, foreseen, result = expected.cases, expected.outcomes, results[lane]
+    steps = int(expected.paths.used[:, lane].sum())
+    before, after = jobs["word"][lane, :steps], result["after"][:steps]
+    entries = ", ".join(
+        f"{int(old):#x} -> {int(new):#x}" for old, new in zip(before, after, strict=True)
+    )
+    if expected.allowed[lane]:
+        says = f"reaches {int(foreseen.walks.physical[lane]):#x}"
+    else:
+        reason = REASONS[int(foreseen.reason[lane])]
+        says = (
+            f"{_fault(int(foreseen.vector[lane]), int(foreseen.error[lane]))}"
+            f" at level {int(foreseen.walks.level[lane])}: {reason and reason.value}"
+        )
+    kind = Kind(int(cases.kind[lane]))
+    if result["completed"]:
+        found = int(result["after"][steps] if kind is Kind.WRITE else result["data"])
+        saw = f"done, and the word is {found:#x}"
+        if expected.allowed[lane]:
+            saw += f", the mark of {marks.marked(found):#x}"
+    else:
+        saw = f"{_fault(int(result['vector']), int(result['error']))}, CR2 {int(result['cr2']):#x}"
+    return Disagreement(
+        oracle="probe",
+        address=int(cases.address[lane]),
+        access=Access(kind, bool(cases.user[lane])),
+        ac=bool(cases.ac[lane]),
+        expected=says,
+        observed=f"{saw}; entries from the root down: {entries}",
+    )
+
+
+def _fault(vector: int, error: int) -> str:
+    names = {12: "#SS", 13: "#GP", 14: "#PF"}
+    return f"{names.get(vector, f'vector {vector}')}({error:#x})"

@@ -1,0 +1,170 @@
+"""One space, every oracle: what a guest, and QEMU's monitor, make of it beside the reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.check import probes
+from harness.check.cases import Cases, of_space
+from harness.check.compare import Comparison
+from harness.check.debugger import Debugger, TableImage
+from harness.check.layouts import Layout, build
+from harness.check.quirks import fault_quirks
+from harness.check.window import Window, open_window
+from harness.machine.guest import Guest, MachineInfo
+from harness.machine.ram import TABLE_ARENA
+from harness.paging import bulk
+from harness.paging.address import Span
+from harness.paging.memory import BufferMemory
+from harness.paging.space import TableAllocator
+from harness.paging.x86.cpu import Cpu
+
+PROBES_ON_KVM = 20_000
+"""Probes of a space that KVM executes: where it is emulated it is a hundred times slower."""
+
+
+@dataclass(frozen=True)
+class SpaceReport:
+    """What came of one layout at one number of levels on one engine.
+
+    skipped      why nothing was compared, None where it was
+    comparisons  one for each oracle
+    seconds      wall time, the start of the guest included
+    """
+
+    layout: str
+    levels: int
+    engine: str
+    qemu: str
+    skipped: str | None
+    comparisons: tuple[Comparison, ...]
+    seconds: float
+
+    @property
+    def disagreed(self) -> int:
+        """Disagreements over all oracles."""
+        return sum(comparison.disagreed for comparison in self.comparisons)
+
+    @property
+    def compared(self) -> int:
+        """Questions with a verdict over all oracles."""
+        return sum(comparison.compared for comparison in self.comparisons)
+
+
+def validate(
+    layout: Layout,
+    levels: int,
+    engine: str,
+    *,
+    qemu: str = "qemu-system-x86_64",
+    thorough: bool = False,
+    deadline: float = 60.0,
+) -> SpaceReport:
+    """Builds a layout in a new guest's memory and asks every oracle about it.
+
+    Raises LayoutError for a layout that cannot be built, Misuse and MachineError for a guest
+    that cannot be had or is lost.
+    """
+    started = time.monotonic()
+    cpu = f"max,phys-bits={layout.maxphyaddr}" if layout.maxphyaddr and engine == "tcg" else None
+    with Guest(engine, ram_bytes=layout.ram, cpu=cpu, qemu=qemu, deadline=deadline) as guest:
+        comparisons: tuple[Comparison, ...] = ()
+        skipped = lacking(layout, levels, guest.info)
+        if skipped is None:
+            memory = BufferMemory(guest.ram.buffer)
+            built = build(
+                layout,
+                levels,
+                memory,
+                maxphyaddr=guest.info.physical_bits,
+                page1gb=guest.info.has("gigabyte_pages"),
+            )
+            comparisons = compare_space(guest, memory, built.cpu, thorough=thorough)
+        return SpaceReport(
+            layout.name,
+            levels,
+            engine,
+            ".".join(map(str, guest.version)),
+            skipped,
+            comparisons,
+            time.monotonic() - started,
+        )
+
+
+def lacking(layout: Layout, levels: int, info: MachineInfo) -> str | None:
+    """What the layout needs and the guest's processor has not, as a reason; None if nothing."""
+    if levels == 5 and not info.has("la57"):
+        return "the engine's processor has no five-level paging (LA57)"
+    if layout.maxphyaddr not in (None, info.physical_bits):
+        return (
+            f"the engine's processor has MAXPHYADDR {info.physical_bits},"
+            f" and the layout asks for {layout.maxphyaddr}"
+        )
+    if "1G" in layout.page_sizes(levels) and not info.has("gigabyte_pages"):
+        return "the engine's processor has no 1-GByte pages"
+    for feature, wanted in (("smep", layout.smep), ("smap", layout.smap), ("nx", layout.nxe)):
+        if wanted and not info.has(feature):
+            return f"the engine's processor has no {feature.upper()}"
+    return None
+
+
+def compare_space(
+    guest: Guest, memory: BufferMemory, cpu: Cpu, *, thorough: bool = False
+) -> tuple[Comparison, ...]:
+    """Asks every oracle about the space whose root `cpu` holds, in the guest's memory.
+
+    `memory` is the guest's RAM.  The free frames that the space maps are overwritten with
+    marks.  Raises SpaceError where the space has no hole for the window.
+    """
+    allocator = TableAllocator(memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
+    window = open_window(memory, cpu, guest.image, allocator)
+    written = TableImage.of(memory, cpu.roots)
+    leaves = bulk.leaves(memory, cpu.roots)
+    inside = (leaves.virtual >= np.uint64(window.span.first)) & (
+        leaves.virtual <= np.uint64(window.span.last)
+    )
+    cases = of_space(cpu, memory, leaves.take(~inside), window.span)
+    return (
+        _ask_guest(guest, window, cpu, memory, cases),
+        *_ask_monitor(guest, window, cpu, memory, written, thorough),
+    )
+
+
+def _ask_guest(
+    guest: Guest, window: Window, cpu: Cpu, memory: BufferMemory, cases: Cases
+) -> Comparison:
+    engine = guest.engine.name
+    left_out = 0
+    if engine == "kvm" and len(cases) > PROBES_ON_KVM:
+        chosen = np.linspace(0, len(cases) - 1, PROBES_ON_KVM).astype(np.int64)
+        left_out = len(cases) - PROBES_ON_KVM
+        cases = cases.take(chosen)
+    quirks = fault_quirks(engine, guest.version)
+    comparison = probes.ask_guest(guest, window, cpu, memory, cases, quirks)
+    if left_out:
+        comparison.not_comparable["not asked: kvm executes a sample"] = left_out
+    return comparison
+
+
+def _ask_monitor(
+    guest: Guest,
+    window: Window,
+    cpu: Cpu,
+    memory: BufferMemory,
+    written: TableImage,
+    thorough: bool,
+) -> tuple[Comparison, ...]:
+    with guest.parked(window.state) as monitor:
+        debugger = Debugger(monitor, cpu, memory, window.span)
+        questions: tuple[Callable[[], Comparison], ...] = (
+            lambda: debugger.compare_tables(written),
+            debugger.compare_walkers,
+            debugger.compare_tlb,
+            lambda: debugger.compare_translations(thorough),
+            debugger.compare_contents,
+        )
+        return tuple(question() for question in questions)

@@ -103,7 +103,7 @@ class Level:
 
     def index(self, address: int) -> int:
         """Which entry of a table at this level `address` uses."""
-        return address >> self.shift & self.entries - 1
+        return address >> self.shift & (1 << self.index_bits) - 1
 
     def shape(self, raw: int) -> Shape:
         """How the present entry `raw` is to be read here."""
@@ -160,7 +160,21 @@ class Format:
 
     def decode(self, raw: int, level: int) -> Entry:
         """What the raw entry says at `level`."""
-        return _decode(self, raw, level)
+        if self.levels[level].pointer is None:
+            return self._decode(raw, level)
+        return _decode_cached(self, raw, level)
+
+    def _decode(self, raw: int, level: int) -> Entry:
+        if not self.present.matches(raw):
+            return Absent()
+        here = self.levels[level]
+        shape = here.shape(raw)
+        offending = raw & shape.reserved_mask
+        if offending:
+            return Malformed(offending)
+        if shape is here.leaf:
+            return Leaf(shape.address_of(raw), here.size)
+        return Pointer(Table(self, shape.address_of(raw), level - 1))
 
     def malformed(self, raw: int, level: int) -> list[Reserved]:
         """The reserved bits that are set in a present entry, part by part, with the reasons."""
@@ -234,17 +248,8 @@ class Format:
 
 
 @lru_cache(maxsize=1 << 16)
-def _decode(format: Format, raw: int, level: int) -> Entry:
-    if not format.present.matches(raw):
-        return Absent()
-    here = format.levels[level]
-    shape = here.shape(raw)
-    offending = raw & shape.reserved_mask
-    if offending:
-        return Malformed(offending)
-    if shape is here.leaf:
-        return Leaf(shape.address_of(raw), here.size)
-    return Pointer(Table(format, shape.address_of(raw), level - 1))
+def _decode_cached(format: Format, raw: int, level: int) -> Entry:
+    return format._decode(raw, level)
 
 
 def _union(masks: Iterable[int]) -> int:

@@ -54,11 +54,13 @@ class BufferMemory:
             4: self.octets.view("<u4"),
             8: self.octets.view("<u8"),
         }
-        self._views: dict[int, memoryview[int]] = {width: words.data for width, words in self._words.items()}
+        self._views: dict[int, memoryview[int]] = {
+            width: words.data for width, words in self._words.items()
+        }
 
     def load(self, address: Physical, size: int) -> int | None:
         offset = address - self.span.first
-        if 0 <= offset < self._size:
+        if 0 <= offset < len(self.octets):
             return self._views[size][offset // size]
         return None
 

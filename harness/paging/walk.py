@@ -7,8 +7,6 @@ answers fast.  Nothing here changes memory, and nothing here knows an architectu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import reduce
-from operator import and_
 from typing import NamedTuple
 
 from harness.paging.address import Physical, Virtual
@@ -62,7 +60,10 @@ class Walk(NamedTuple):
     def granted(self) -> int:
         """The rights that all entries of the walk give together."""
         format = self.root.table.format
-        return reduce(and_, (format.granted(step.raw) for step in self.steps), format.rights_mask)
+        granted = format.rights_mask
+        for step in self.steps:
+            granted &= format.granted(step.raw)
+        return granted
 
 
 def walk(memory: Memory, root: Root, address: Virtual) -> Walk:

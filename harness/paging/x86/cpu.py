@@ -97,24 +97,24 @@ class Cpu:
             page1gb=page1gb,
         )
 
-    @property
+    @cached_property
     def levels(self) -> int:
         """Levels of tables that a walk may use."""
         return 5 if self.cr4 & Cr4.LA57 else 4
 
-    @property
+    @cached_property
     def wp(self) -> bool:
         return bool(self.cr0 & Cr0.WP)
 
-    @property
+    @cached_property
     def nxe(self) -> bool:
         return bool(self.efer & Efer.NXE)
 
-    @property
+    @cached_property
     def smep(self) -> bool:
         return bool(self.cr4 & Cr4.SMEP)
 
-    @property
+    @cached_property
     def smap(self) -> bool:
         return bool(self.cr4 & Cr4.SMAP)
 

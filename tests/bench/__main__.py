@@ -1,0 +1,65 @@
+"""Measures all figures, or those of the modules named, and writes build/bench.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from tests.bench.measure import Figure
+
+MODULES = ("paging", "machine")
+
+
+def main(names: list[str]) -> None:
+    """Prints a line a figure as it comes, then writes them all."""
+    about = machine()
+    print(", ".join(f"{key} {value}" for key, value in about.items()))
+    figures: list[Figure] = []
+    for name in names or MODULES:
+        for figure in import_module(f"tests.bench.{name}").figures():
+            print(
+                f"{figure.name:24} {figure.value:15,.1f} {figure.unit:4}"
+                f" ({min(figure.samples):,.1f} to {max(figure.samples):,.1f});"
+                f" {figure.ratio:.2f} times as long as {figure.beside}",
+                flush=True,
+            )
+            figures.append(figure)
+    path = Path("build/bench.json")
+    path.parent.mkdir(exist_ok=True)
+    content = {
+        "machine": about,
+        "figures": {
+            figure.name: {
+                "value": figure.value,
+                "unit": figure.unit,
+                "samples": figure.samples,
+                "beside": figure.beside,
+                "ratio": figure.ratio,
+            }
+            for figure in figures
+        },
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def machine() -> dict[str, str]:
+    """What the figures were taken on: processor, cores, engine and versions."""
+    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    qemu = os.environ.get("QEMU", "qemu-system-x86_64")
+    version = subprocess.run([qemu, "--version"], check=True, capture_output=True, text=True).stdout
+    return {
+        "cpu": cpu[0].partition(":")[2].strip() if cpu else platform.processor(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "engine": "tcg",
+        "qemu": version.splitlines()[0].removeprefix("QEMU emulator version "),
+    }
+
+
+main(sys.argv[1:])

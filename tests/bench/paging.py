@@ -1,0 +1,66 @@
+"""The library: walks and leaves of a dense space of 4K pages on random frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+
+from harness.paging import bulk
+from harness.paging.address import Physical, Span, Virtual
+from harness.paging.memory import BufferMemory
+from harness.paging.space import Space, TableAllocator
+from harness.paging.walk import walk
+from harness.paging.x86 import formats
+from harness.paging.x86.cpu import Cpu
+from tests.bench.measure import Figure, rate
+
+PAGES = 1 << 21
+LANES = 1 << 21
+SCALAR = 50_000
+
+
+@cache
+def dense() -> tuple[BufferMemory, Cpu]:
+    """A 4-level space with PAGES pages from address 0 on."""
+    memory = BufferMemory(np.zeros(PAGES * 8 + (1 << 20), np.uint8))
+    allocator = TableAllocator(memory, memory.span)
+    root = allocator.allocate(formats.long_mode(4, 40, True, True), 3)
+    cpu = Cpu.long_mode(4, root.address)
+    frames = np.random.default_rng(1).permutation(PAGES).astype(np.uint64) << np.uint64(12)
+    Space(memory, cpu.roots, allocator).map(Virtual(0), frames, 0, cpu.format.granting("write"))
+    return memory, cpu
+
+
+def figures() -> Iterator[Figure]:
+    """walks_per_s, leaves_per_s, scalar_walks_per_s."""
+    memory, cpu = dense()
+    span = Span(0, PAGES * cpu.format.levels[0].size - 1)
+    random = np.random.default_rng(2)
+    addresses = random.integers(span.first, span.last, LANES, dtype=np.uint64, endpoint=True)
+    words = memory.octets.view(np.uint64)
+    index = random.integers(0, len(words), LANES)
+    yield rate(
+        "walks_per_s",
+        LANES,
+        lambda: bulk.walk(memory, cpu.roots, addresses),
+        "one random read for each",
+        lambda: words[index],
+    )
+    yield rate(
+        "leaves_per_s",
+        PAGES,
+        lambda: bulk.leaves(memory, cpu.roots),
+        "a copy of the tables",
+        words.copy,
+    )
+    some = [Virtual(address) for address in addresses[:SCALAR].tolist()]
+    root = cpu.roots[0]
+    yield rate(
+        "scalar_walks_per_s",
+        SCALAR,
+        lambda: [walk(memory, root, address) for address in some],
+        "four reads of memory for each",
+        lambda: [memory.load(Physical(address & 0xFFF8), 8) for address in some for _ in range(4)],
+    )

@@ -1,10 +1,10 @@
 """How the machine can fail. Every message is a sentence; the evidence is in the attributes.
 
-    MachineError
-    ├── LaunchFailure    QEMU did not come up: exit code, command line, stderr
-    ├── GuestLost        it was up and is gone: reset, triple fault, panic, hang, killed
-    └── ProtocolError    it answers, but not what was agreed
-    Misuse (ValueError)  the request can not be carried out: bad argument, no QEMU, no engine, bad ELF
+MachineError
+├── LaunchFailure    QEMU did not come up: exit code, command line, stderr
+├── GuestLost        it was up and is gone: reset, triple fault, panic, hang, killed
+└── ProtocolError    it answers, but not what was agreed
+Misuse (ValueError)  the request can not be carried out: bad argument, no QEMU, bad ELF
 """
 
 from __future__ import annotations

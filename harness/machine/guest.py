@@ -27,9 +27,9 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 import pexpect
-from pexpect.socket_pexpect import SocketSpawn
+from pexpect.fdpexpect import fdspawn
 
-from harness.machine.errors import GuestLost, Misuse, ProtocolError
+from harness.machine.errors import GuestLost, MachineError, Misuse, ProtocolError
 from harness.machine.monitor import Monitor
 from harness.machine.qemu import Qemu, engine_named
 from harness.machine.ram import JOB_ARENA, MIB, Ram
@@ -42,6 +42,8 @@ LONGEST_LINE: Final = 4096
 """Bytes; the stub's longest line is that of a panic, about 700."""
 
 HALVES: Final = 2
+WORD_BYTES: Final = 8
+"""The words that a job patches and watches lie at multiples of this."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,8 @@ class Guest:
     `image` is the stub, `ram` the memory, `monitor` QEMU's monitor, `info` the processor, `version`
     QEMU's, `capacity` the jobs of one batch.
 
-    Raises `Misuse`, `LaunchFailure` or, if the stub does not come up, `GuestLost` or `ProtocolError`.
-    After any of these, as after any `MachineError` of a method, nothing of the guest is left.
+    Raises `Misuse`, `LaunchFailure`, or, if the stub does not come up, `GuestLost` or
+    `ProtocolError`. After these, as after any `MachineError` of a method, the guest is ended.
     """
 
     def __init__(
@@ -145,23 +147,31 @@ class Guest:
         self.engine = engine_named(engine)
         self.image = image or StubImage.load()
         self.deadline = deadline
-        self.ram = Ram(ram_bytes)
         self._flying: deque[_Batch] = deque()
         self._next_half = 0
-        with contextlib.ExitStack() as stack:
-            stack.callback(self.ram.close)
-            self._qemu = Qemu(qemu, self.engine, self.ram, self.image.path, cpu=cpu)
-            stack.callback(self._qemu.end)
-            self.monitor = Monitor(self._qemu, deadline)
-            stack.callback(self.monitor.close)
-            self._console = SocketSpawn(self._qemu.console, timeout=GLANCE)
-            self._console.delaybeforesend = None
-            self._console.logfile_read = self._qemu.transcript
+        self._ready = False
+        self._resources = contextlib.ExitStack()
+        with self._ended_by_errors():
+            self._launch(ram_bytes, cpu, qemu)
             self._divide_job_memory()
             self._greet()
-            self._resources = stack.pop_all()
         self.version = self.monitor.version
         self.info = self._read_info()
+
+    def _launch(self, ram_bytes: int, cpu: str | None, qemu: str) -> None:
+        """Start QEMU and connect to it; `_resources` undoes each step, in the opposite order."""
+        self.ram = Ram(ram_bytes)
+        self._resources.callback(self.ram.close)
+        self._qemu = Qemu(qemu, self.engine, self.ram, self.image.path, cpu=cpu)
+        self._resources.callback(self._qemu.close)
+        self.monitor = Monitor(self._qemu, self.deadline)
+        self._resources.callback(self.monitor.close)
+        self._resources.callback(self._qemu.end)  # first of all: no one waits for a hung QEMU
+        self._console = fdspawn(
+            self._qemu.console, encoding="ascii", codec_errors="backslashreplace", use_poll=True
+        )
+        self._console.delaybeforesend = None
+        self._console.logfile_read = self._qemu.transcript
 
     @property
     def pid(self) -> int:
@@ -197,12 +207,13 @@ class Guest:
         `Misuse` for jobs that reach outside RAM, `GuestLost` if the guest does not survive them.
         """
         self._check_idle()
+        self._check_jobs(jobs)
         results = np.empty(len(jobs), dtype=self.image.result_dtype)
         collected = 0
         for first in range(0, len(jobs), self.capacity):
             if len(self._flying) == HALVES:
                 collected += self._collect(results[collected:])
-            self.start(state, jobs[first : first + self.capacity])
+            self._start(state, jobs[first : first + self.capacity])
         while self._flying:
             collected += self._collect(results[collected:])
         return results
@@ -214,7 +225,12 @@ class Guest:
         """
         if len(self._flying) == HALVES:
             raise Misuse("two batches are under way already: finish() one first")
+        if len(jobs) > self.capacity:
+            raise Misuse(f"{len(jobs)} jobs: one batch holds {self.capacity}, so use run()")
         self._check_jobs(jobs)
+        self._start(state, jobs)
+
+    def _start(self, state: State, jobs: npt.NDArray[np.void]) -> None:
         batch = _Batch(state, secrets.randbits(64), self._next_half, len(jobs))
         self._next_half = (self._next_half + 1) % HALVES
         self._jobs[batch.half][: len(jobs)] = jobs
@@ -270,12 +286,14 @@ class Guest:
         self._describe(batch)
         self._command(f"park {batch.nonce:016x}")
         self._expect(f"parked {batch.nonce:016x}")
-        with self._ended_by_errors():
-            self.monitor.stop()
+        self.monitor.stop()
+        try:
             yield self.monitor
-            self.monitor.cont()
-        self._command("leave")
-        self._expect(f"left {batch.nonce:016x}")
+        finally:
+            if self._qemu.exit_code() is None:
+                self.monitor.cont()
+                self._command("leave")
+                self._expect(f"left {batch.nonce:016x}")
 
     # ---- start ----
 
@@ -285,11 +303,11 @@ class Guest:
         size = len(JOB_ARENA) // HALVES
         self.capacity = size // (job + result)
         self._halves = [
-            (range(first, first + self.capacity * job), range(first + self.capacity * job, first + size))
-            for first in JOB_ARENA[::size]
+            (range(first, first + self.capacity * job), range(first + self.capacity * job, end))
+            for first, end in ((first, first + size) for first in JOB_ARENA[::size])
         ]
-        self._jobs = [self.ram.view(jobs, self.image.job_dtype) for jobs, _ in self._halves]
-        self._results = [self.ram.view(results, self.image.result_dtype) for _, results in self._halves]
+        self._jobs = [self.ram.view(span, self.image.job_dtype) for span, _ in self._halves]
+        self._results = [self.ram.view(span, self.image.result_dtype) for _, span in self._halves]
 
     def _greet(self) -> None:
         """Wait for the stub, and see that it and the engine are those that were asked for."""
@@ -297,6 +315,7 @@ class Guest:
         in_use = self.monitor.engine_in_use()
         if in_use != self.engine.name:
             raise ProtocolError(f"QEMU runs {in_use}, asked for {self.engine.name}", in_use)
+        self._ready = True
         start = self.image.batch
         span = range(start, start + self.image.batch_dtype.itemsize)
         self._shared = self.ram.view(span, self.image.batch_dtype)[0]
@@ -306,12 +325,11 @@ class Guest:
         dtype = self.image.machine_info_dtype
         record = self.ram.view(range(start, start + dtype.itemsize), dtype)[0]
         assert dtype.names is not None
-        return MachineInfo(
-            {
-                int(name.removeprefix("leaf_"), 16): tuple(int(word) for word in record[name])
-                for name in dtype.names
-            }
-        )
+        leaves = {}
+        for name in dtype.names:
+            eax, ebx, ecx, edx = (int(word) for word in record[name])
+            leaves[int(name.removeprefix("leaf_"), 16)] = eax, ebx, ecx, edx
+        return MachineInfo(leaves)
 
     # ---- console ----
 
@@ -319,10 +337,10 @@ class Guest:
         try:
             self._console.send(line + "\n")
         except OSError:
-            raise self._lost("QEMU closed the console") from None
+            raise self._qemu_ended() from None
 
     def _expect(self, line: str) -> None:
-        """Wait for this line; anything else, and no line within the deadline, is the guest's end."""
+        """Wait for this line; any other, and none within the deadline, is the guest's end."""
         with self._ended_by_errors():
             answer = self._read_line()
             if answer == line:
@@ -334,21 +352,20 @@ class Guest:
 
     def _read_line(self) -> str:
         end = time.monotonic() + self.deadline
-        while True:
+        while (left := end - time.monotonic()) > 0:
             try:
-                self._console.expect_exact(b"\n", timeout=max(0.0, min(GLANCE, end - time.monotonic())))
-            except pexpect.EOF:
-                raise self._lost("QEMU ended") from None
+                self._console.expect_exact("\n", timeout=min(GLANCE, left))
+                return self._console.before or ""
             except pexpect.TIMEOUT:
-                if len(self._console.buffer) > LONGEST_LINE:
-                    raise self._broken("it prints without end", self._console.buffer.decode("latin-1"))
                 self._check_running()
-            else:
-                return bytes(self._console.before).decode("ascii", "backslashreplace").rstrip("\r")
-            if time.monotonic() >= end:
-                raise self._lost(f"no answer within {self.deadline:g} s", self.monitor.registers())
+            except (pexpect.EOF, OSError):
+                raise self._qemu_ended() from None
+        raise self._lost(f"no answer within {self.deadline:g} s", self.monitor.registers())
 
     def _check_running(self) -> None:
+        """See that an answer can still come."""
+        if len(self._console.buffer) > LONGEST_LINE:
+            raise self._broken("it prints a line without end", self._console.buffer)
         status = self.monitor.status()
         if status == "shutdown":
             seen = "it reset, as after a triple fault"
@@ -361,6 +378,11 @@ class Guest:
     def _lost(self, seen: str, registers: Mapping[str, int] | None = None) -> GuestLost:
         return self._qemu.guest_lost(seen, registers)
 
+    def _qemu_ended(self) -> MachineError:
+        if self._ready:
+            return self._lost("QEMU ended")
+        return self._qemu.launch_failure("it ended before the stub was ready")
+
     def _broken(self, what: str, answer: str) -> ProtocolError:
         return ProtocolError(f"the stub breaks the protocol: {what}", answer)
 
@@ -370,8 +392,7 @@ class Guest:
         try:
             yield
         except BaseException:
-            if hasattr(self, "_resources"):
-                self.close()
+            self.close()
             raise
 
     # ---- arguments ----
@@ -384,17 +405,18 @@ class Guest:
         """Refuse what would make the stub touch memory that no job may name."""
         if jobs.dtype != self.image.job_dtype or jobs.ndim != 1:
             raise Misuse("jobs are a one-dimensional array of job_dtype: take one from new_jobs()")
-        if len(jobs) > self.capacity:
-            raise Misuse(f"{len(jobs)} jobs are more than one batch holds, {self.capacity}: use run()")
         for name in ("patched", "watched"):
             _refuse(jobs, jobs[name] > self.image.enums["WORDS"], f"{name} has no room in where[]")
-        outside = (jobs["where"] >= self.ram.size) | (jobs["where"] % np.uint64(8) != 0)
-        _refuse(jobs, outside.any(axis=1), "where[] has an address outside RAM, or a misaligned one")
+        where = jobs["where"]
+        _refuse(jobs, where >= self.ram.size, "where[] has an address outside RAM")
+        misaligned = where & np.uint64(WORD_BYTES - 1) != 0
+        _refuse(jobs, misaligned, f"where[] has an address that is no multiple of {WORD_BYTES}")
 
 
 def _refuse(jobs: npt.NDArray[np.void], wrong: npt.NDArray[np.bool_], reason: str) -> None:
+    """Raise `Misuse` naming the first job with a True in its row of `wrong`, if there is one."""
     if wrong.any():
-        index = int(np.argmax(wrong))
+        index = int(np.argmax(wrong)) * len(jobs) // wrong.size
         raise Misuse(f"job {index}, {jobs[index]}: {reason}")
 
 

@@ -8,6 +8,7 @@ lost the guest: `GuestLost` is raised, and QEMU was ended. An answer that can no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -76,15 +77,14 @@ class Monitor:
         if self._loop.is_closed():
             return
         try:
-            self._wait(self._disconnected(), self._deadline)
+            with contextlib.suppress(TimeoutError):
+                self._wait(self._disconnected(), self._deadline)
         finally:
             self._loop.close()
 
     async def _disconnected(self) -> None:
-        try:
+        with contextlib.suppress(QMPError, OSError, EOFError):  # how it ended is past interest
             await self._client.disconnect()
-        except (QMPError, OSError, EOFError):
-            pass  # it says how the connection ended, which is past interest
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         for task in rest:
             task.cancel()
@@ -179,8 +179,8 @@ def parse_tlb(text: str) -> npt.NDArray[np.void]:
         raise _no_table(text)
     lines = characters.reshape(-1, width)
     pattern = np.frombuffer(_TLB_PATTERN, dtype=np.uint8)
-    fixed = [i for i, byte in enumerate(_TLB_PATTERN) if byte not in b"0-"]
-    if not np.array_equal(lines[:, fixed], np.broadcast_to(pattern[fixed], (len(lines), len(fixed)))):
+    separators = np.flatnonzero((pattern != ord("0")) & (pattern != ord("-")))
+    if (lines[:, separators] != pattern[separators]).any():
         raise _no_table(text)
     rows = np.empty(len(lines), dtype=TLB_ROW)
     second = _TLB_PATTERN.index(b" ") + 1

@@ -1,8 +1,8 @@
 """One QEMU process, from its start to its certain end.
 
-QEMU gets nothing but what the guest needs, and everything by inheritance: RAM, the monitor's and the
-console's socket, a scratch file for memory reads. So there are no paths, no ports, and nothing to
-clean up but the process; and the kernel ends that when this process ends, however it does.
+QEMU gets nothing but what the guest needs, and everything by inheritance: RAM, the monitor's and
+the console's socket, a scratch file for memory reads. So there are no paths, no ports, and nothing
+to clean up but the process; and the kernel ends that when this process ends, however it does.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ OLDEST_QEMU: Final = (7, 2, 0)
 PATIENCE: Final = 2.0
 """Seconds that each step of ending QEMU may take before the next, harder one."""
 
-TRANSCRIPT_BYTES: Final = 16384
-"""How much of the end of the console's output is kept as evidence."""
+TRANSCRIPT_SIZE: Final = 16384
+"""How many characters of the end of the console's output are kept as evidence."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,17 @@ class Transcript:
     """The end of what the guest printed, as a file to write to."""
 
     def __init__(self) -> None:
-        self._end = b""
+        self._end = ""
 
-    def write(self, text: bytes) -> None:
-        self._end = (self._end + text)[-TRANSCRIPT_BYTES:]
+    def write(self, text: str) -> None:
+        self._end = (self._end + text)[-TRANSCRIPT_SIZE:]
 
     def flush(self) -> None:
         """Nothing is held back."""
 
     def last_lines(self, count: int = 10) -> tuple[str, ...]:
-        """The last lines, without their ends; bytes that are no text are escaped."""
-        return tuple(self._end.decode("ascii", "backslashreplace").splitlines()[-count:])
+        """The last lines, without their ends."""
+        return tuple(self._end.splitlines()[-count:])
 
 
 class Qemu:
@@ -159,7 +159,7 @@ class Qemu:
         return self._process.poll()
 
     def end(self) -> None:
-        """End the process if it still runs, reap it, close what was shared with it."""
+        """End the process, if it still runs, and reap it."""
         for step in (self._process.terminate, self._process.kill):
             if self._process.poll() is not None:
                 break
@@ -167,6 +167,10 @@ class Qemu:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(PATIENCE)
         self._process.wait()
+
+    def close(self) -> None:
+        """End the process, and give back all that was shared with it."""
+        self.end()
         self._resources.close()
 
 

@@ -10,8 +10,8 @@
            │ the tested tables and frames                    │
     size   └─────────────────────────────────────────────────┘
 
-The memory is an anonymous file: it has no name, needs no /dev/shm, and is gone with the last process
-that holds it.
+The memory is an anonymous file: it has no name, needs no /dev/shm, and is gone with the last
+process that holds it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The guest program as a file: where its parts lie, and the structures of its protocol.
 
 The structures are declared once, in the guest's protocol.h; their layout, the enumerators and the
-addresses of the shared variables are read from the symbols and the debug information of the ELF file.
+addresses of the shared variables are read from the ELF file's symbols and debug information.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from elftools.dwarf.die import DIE
 from elftools.dwarf.dwarfinfo import DWARFInfo
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import Section, SymbolTableSection
 
 from harness.machine.errors import Misuse
 from harness.machine.ram import MIB, STUB
@@ -59,7 +60,9 @@ class StubImage:
         try:
             content = path.read_bytes() if path.stat().st_size <= LARGEST_FILE else b""
         except OSError as error:
-            raise Misuse(f"{path} can not be read ({error.strerror}): build it, `make guest`") from None
+            raise Misuse(
+                f"{path} can not be read ({error.strerror}): build it, `make guest`"
+            ) from None
         try:
             return _read(cls, path, ELFFile(io.BytesIO(content)))
         except _NotAStubError as error:
@@ -87,9 +90,15 @@ def _read(cls: type[StubImage], path: Path, elf: ELFFile) -> StubImage:
             raise _NotAStubError(f"{name} at {address:#x} lies outside its data")
     return cls(
         path=path,
-        **sections,
-        **symbols,
-        **{f"{name}_dtype": dtype for name, dtype in structures.items()},
+        text=sections["text"],
+        user=sections["user"],
+        data=sections["data"],
+        batch=symbols["batch"],
+        machine_info=symbols["machine_info"],
+        job_dtype=structures["job"],
+        result_dtype=structures["result"],
+        batch_dtype=structures["batch"],
+        machine_info_dtype=structures["machine_info"],
         enums=_enumerators(dwarf),
     )
 
@@ -105,25 +114,32 @@ def _check_header(elf: ELFFile) -> None:
         if first < STUB.start or first + size > STUB.stop:
             raise _NotAStubError(f"it loads {size} bytes at {first:#x}, outside its 1 MiB")
         if segment["p_vaddr"] != first:
-            raise _NotAStubError(f"it is linked at {segment['p_vaddr']:#x} but loaded at {first:#x}")
+            raise _NotAStubError(
+                f"it is linked at {segment['p_vaddr']:#x} but loaded at {first:#x}"
+            )
         if segment["p_offset"] + segment["p_filesz"] > elf.stream_len:
             raise _NotAStubError("it is truncated")
 
 
 def _extent(elf: ELFFile, names: tuple[str, ...]) -> range:
     """The addresses that the adjacent sections take together."""
-    parts = [elf.get_section_by_name(name) for name in names]
-    if None in parts:
-        raise _NotAStubError(f"it has no section {names[parts.index(None)]}")
-    extent = range(parts[0]["sh_addr"], parts[-1]["sh_addr"] + parts[-1]["sh_size"])
+    first, last = _section(elf, names[0]), _section(elf, names[-1])
+    extent = range(first["sh_addr"], last["sh_addr"] + last["sh_size"])
     if not extent or extent.start < STUB.start or extent.stop > STUB.stop:
         raise _NotAStubError(f"its section {names[0]} lies outside its 1 MiB")
     return extent
 
 
+def _section(elf: ELFFile, name: str) -> Section:
+    section = elf.get_section_by_name(name)
+    if section is None:
+        raise _NotAStubError(f"it has no section {name}")
+    return section
+
+
 def _symbol(elf: ELFFile, name: str) -> int:
-    table = elf.get_section_by_name(".symtab")
-    found = table.get_symbol_by_name(name) if table else None
+    table = _section(elf, ".symtab")
+    found = table.get_symbol_by_name(name) if isinstance(table, SymbolTableSection) else None
     if not found:
         raise _NotAStubError(f"it has no symbol {name}")
     return int(found[0]["st_value"])
@@ -144,7 +160,7 @@ def _structures(dwarf: DWARFInfo) -> dict[str, np.dtype[np.void]]:
 
 def _enumerators(dwarf: DWARFInfo) -> dict[str, int]:
     return {
-        _name(enumerator): int(enumerator.attributes["DW_AT_const_value"].value)
+        _name(enumerator): _value(enumerator, "DW_AT_const_value")
         for enumeration in _top_level(dwarf, "DW_TAG_enumeration_type")
         for enumerator in enumeration.iter_children()
     }
@@ -171,18 +187,24 @@ def _dtype(die: DIE) -> np.dtype[Any]:
         return np.dtype(
             {
                 "names": [_name(member) for member in members],
-                "formats": [_dtype(member.get_DIE_from_attribute("DW_AT_type")) for member in members],
-                "offsets": [member.attributes["DW_AT_data_member_location"].value for member in members],
-                "itemsize": die.attributes["DW_AT_byte_size"].value,
+                "formats": [_type_of(member) for member in members],
+                "offsets": [_value(member, "DW_AT_data_member_location") for member in members],
+                "itemsize": _value(die, "DW_AT_byte_size"),
             }
         )
     if die.tag == "DW_TAG_array_type":
-        lengths = tuple(
-            dimension.attributes["DW_AT_upper_bound"].value + 1 for dimension in die.iter_children()
-        )
-        return np.dtype((_dtype(die.get_DIE_from_attribute("DW_AT_type")), lengths))
+        shape = tuple(_value(part, "DW_AT_upper_bound") + 1 for part in die.iter_children())
+        return np.dtype((_type_of(die), shape))
     if die.tag == "DW_TAG_base_type":
-        return np.dtype(f"<u{die.attributes['DW_AT_byte_size'].value}")
+        return np.dtype(f"<u{_value(die, 'DW_AT_byte_size')}")
     if die.tag == "DW_TAG_typedef":
-        return _dtype(die.get_DIE_from_attribute("DW_AT_type"))
+        return _type_of(die)
     raise _NotAStubError(f"its protocol has a {die.tag}, which is no number")
+
+
+def _type_of(die: DIE) -> np.dtype[Any]:
+    return _dtype(die.get_DIE_from_attribute("DW_AT_type"))
+
+
+def _value(die: DIE, attribute: str) -> int:
+    return int(die.attributes[attribute].value)

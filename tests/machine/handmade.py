@@ -48,9 +48,7 @@ class HandMade:
         top = 8 * self.index(WINDOW, levels - 1)
         self[tested + top] = self[entry + top]
         cr4 = CR4_PAE | CR4_PGE | (CR4_LA57 if levels == 5 else 0)
-        self.state = State(
-            cr0=CR0, cr3=tested, cr4=cr4, efer=EFER, window=WINDOW, entry_cr3=entry
-        )
+        self.state = State(cr0=CR0, cr3=tested, cr4=cr4, efer=EFER, window=WINDOW, entry_cr3=entry)
 
     def __getitem__(self, address: int) -> int:
         return int(self._words[address // 8])

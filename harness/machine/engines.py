@@ -1,0 +1,44 @@
+"""Which engines this host can run, and why not the others.
+
+An engine counts as present when it has brought the stub to its prompt: a /dev/kvm that opens says
+little about what happens behind it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from harness.machine.errors import MachineError, Misuse
+from harness.machine.guest import Guest
+from harness.machine.qemu import ENGINES, engine_named
+from harness.machine.ram import ARENA, RAM_UNIT
+
+KVM_DEVICE: Final = Path("/dev/kvm")
+
+
+def why_absent(
+    name: str, *, qemu: str = "qemu-system-x86_64", deadline: float = 10.0
+) -> str | None:
+    """Why this host can not run the engine, as a sentence; None if it can.
+
+    Boots the stub, which takes about 50 ms; `deadline` in seconds bounds each of its answers.
+    Raises `Misuse` if there is no engine of that name.
+    """
+    engine = engine_named(name)
+    if name == "kvm":
+        if not KVM_DEVICE.exists():
+            return f"There is no {KVM_DEVICE}: load the kvm module, or allow nested virtualization."
+        if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+            return f"{KVM_DEVICE} may not be opened by this user: join the group that owns it."
+    try:
+        with Guest(engine.name, ram_bytes=ARENA.stop + RAM_UNIT, qemu=qemu, deadline=deadline):
+            return None
+    except (MachineError, Misuse) as error:
+        return str(error)
+
+
+def engines(*, qemu: str = "qemu-system-x86_64", deadline: float = 10.0) -> dict[str, str | None]:
+    """Every engine by name, with what `why_absent` answers for it."""
+    return {name: why_absent(name, qemu=qemu, deadline=deadline) for name in ENGINES}

@@ -56,8 +56,8 @@ class Shape:
     def address_of(self, raw: int) -> Physical:
         """The physical address that a raw entry holds."""
         address = 0
-        for mask, shift in self.address:
-            address |= (raw & mask) << shift
+        for field in self.address:
+            address |= (raw & field.mask) << field.shift
         return Physical(address)
 
     def encode(self, address: int) -> int:

@@ -125,7 +125,7 @@ def judge(cpu: Cpu, walk: Walk, access: Access) -> Outcome:
         return _page_fault(cpu, walk, access, 0, Reason.NOT_PRESENT)
     if isinstance(entry, Malformed):
         return _page_fault(cpu, walk, access, Error.P | Error.RSVD, Reason.RESERVED)
-    reason = denied(cpu, access, walk.root.table.format.rights_of(walk.granted))
+    reason = denied(cpu, access, walk.granted)
     if reason is not None:
         return _page_fault(cpu, walk, access, Error.P, reason)
     physical = walk.physical
@@ -134,18 +134,19 @@ def judge(cpu: Cpu, walk: Walk, access: Access) -> Outcome:
     return Allowed(physical, used, used[-1] if access.kind is Kind.WRITE else None)
 
 
-def denied(cpu: Cpu, access: Access, rights: tuple[str, ...]) -> Reason | None:
+def denied(cpu: Cpu, access: Access, granted: int) -> Reason | None:
     """The first rule that denies the access to a page with the given rights (SDM 4.6.1)."""
-    user_page = "user" in rights
+    rights = cpu.format.rights
+    user_page = granted & rights["user"]
     if access.user and not user_page:
         return Reason.USER_DENIED
     if access.kind is Kind.FETCH:
         if not access.user and user_page and cpu.smep:
             return Reason.SMEP
-        return None if "execute" in rights else Reason.EXECUTE_DENIED
+        return None if granted & rights["execute"] else Reason.EXECUTE_DENIED
     if not access.user and user_page and cpu.smap and (access.implicit or not cpu.ac):
         return Reason.SMAP
-    if access.kind is Kind.WRITE and "write" not in rights and (access.user or cpu.wp):
+    if access.kind is Kind.WRITE and not granted & rights["write"] and (access.user or cpu.wp):
         return Reason.WRITE_DENIED
     return None
 

@@ -1,0 +1,124 @@
+"""What the bits of raw entries say, many entries at once, and how attributes change.
+
+Attributes are the bits of a leaf besides its address and what makes it a leaf: rights, memory
+type, accessed and dirty, and the software's own.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from functools import lru_cache, reduce
+from operator import or_
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.paging.format import Format, Shape
+from harness.paging.memory import Mask, Words
+
+
+class Kind(IntEnum):
+    """The kinds of `Entry`, for arrays."""
+
+    ABSENT = 0
+    POINTER = 1
+    LEAF = 2
+    MALFORMED = 3
+
+
+def kinds(format: Format, level: int, raw: Words) -> npt.NDArray[np.uint8]:
+    """The `Kind` of each entry at `level`, shape (n,): `Format.decode` for arrays."""
+    here = format.levels[level]
+    if here.pointer is None:
+        found = _kinds_of(here.leaf, Kind.LEAF, raw)
+    else:
+        found = _kinds_of(here.pointer, Kind.POINTER, raw)
+        if here.leaf is not None:
+            points = raw & np.uint64(here.points.mask) == np.uint64(here.points.value)
+            found = np.where(points, found, _kinds_of(here.leaf, Kind.LEAF, raw))
+    present = format.present
+    found[raw & np.uint64(present.mask) != np.uint64(present.value)] = Kind.ABSENT
+    return found
+
+
+def _kinds_of(shape: Shape | None, wellformed: Kind, raw: Words) -> npt.NDArray[np.uint8]:
+    assert shape is not None
+    found = np.full(len(raw), wellformed, np.uint8)
+    found[raw & np.uint64(shape.reserved_mask) != 0] = Kind.MALFORMED
+    return found
+
+
+@overload
+def withheld(format: Format, raw: int, rights: int) -> int: ...
+@overload
+def withheld(format: Format, raw: Words, rights: int) -> Words: ...
+def withheld(format: Format, raw: int | Words, rights: int) -> int | Words:
+    """The entry or entries without the given rights, a mask of bits of `format.rights`."""
+    given, denied = rights & ~format.denied, rights & format.denied
+    if isinstance(raw, int):
+        return raw & ~given | denied
+    return raw & ~np.uint64(given) | np.uint64(denied)
+
+
+@lru_cache
+def address_mask(format: Format, level: int) -> int:
+    """The bits of a leaf at `level` that hold its address."""
+    leaf = format.levels[level].leaf
+    return reduce(or_, (field.mask for field in leaf.address), 0) if leaf else 0
+
+
+@lru_cache
+def structure_mask(format: Format, level: int) -> int:
+    """The bits that make an entry at `level` present, and a leaf rather than a pointer."""
+    here = format.levels[level]
+    both = here.pointer is not None and here.leaf is not None
+    return format.present.mask | (here.points.mask if both else 0)
+
+
+def attributes(format: Format, level: int, raw: int) -> int:
+    """What a leaf holds besides its address: what `format.leaf` was given to make it."""
+    return raw & ~(address_mask(format, level) | structure_mask(format, level))
+
+
+def carried(format: Format, bits: int, source: int, target: int) -> int:
+    """The attributes `bits` of a leaf at level `source`, as a leaf at level `target` has them.
+
+    A bit that the format names moves to where that name is in the other level; one that it
+    does not name is the software's and stays.  ValueError where a name is not known there.
+    """
+    here, there = format.levels[source], format.levels[target]
+    moved = bits & ~reduce(or_, here.bits.values(), 0)
+    for name, mask in here.bits.items():
+        if not bits & mask or mask & structure_mask(format, source):
+            continue
+        if name not in there.bits:
+            raise ValueError(f"a {there.name} has no {name}, which the {here.name} sets")
+        moved |= (bits & mask) // _lowest(mask) * _lowest(there.bits[name])
+    return moved
+
+
+@lru_cache
+def read_by_machine(format: Format, level: int) -> int:
+    """The bits of a leaf at `level` that the machine reads; the others are the software's."""
+    named = reduce(or_, format.levels[level].bits.values(), 0)
+    kept = address_mask(format, level) | structure_mask(format, level)
+    return named | kept | format.rights_mask | format.accessed | format.dirty
+
+
+def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
+    """Which pages the machine may go on reaching as `before` says although `after` does not.
+
+    Not what was absent or malformed, which no machine caches, nor what only gained: a right
+    newly given, an accessed or dirty bit newly set, is looked up when it is missed (SDM volume
+    3A, 4.10.4.3).
+    """
+    changed = (before ^ after) & np.uint64(read_by_machine(format, level))
+    gains = (after ^ np.uint64(format.denied)) & np.uint64(format.rights_mask)
+    gains |= after & np.uint64(format.accessed | format.dirty)
+    narrowed: Mask = (kinds(format, level, before) == Kind.LEAF) & (changed & ~gains != 0)
+    return narrowed
+
+
+def _lowest(mask: int) -> int:
+    return mask & -mask

@@ -1,0 +1,131 @@
+"""The keys of layouts: what the value of each must look like.  `layouts` says what they mean."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+RIGHTS = {"w": "write", "u": "user", "x": "execute"}
+"""What the letters of rights stand for."""
+
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+"""What the letters of sizes stand for, in bytes."""
+
+
+def in_units(size: int) -> str:
+    """A size as a layout gives it, in the largest unit that needs no fraction."""
+    unit, scale = max(
+        ((unit, scale) for unit, scale in UNITS.items() if size % scale == 0),
+        key=lambda pair: pair[1],
+    )
+    return f"{size // scale}{unit}"
+
+
+def values_of(table: object, known: Collection[str], required: Iterable[str]) -> dict[str, Any]:
+    """What the keys of a table say, by key."""
+    if not isinstance(table, dict):
+        raise ValueError("this is no table")
+    for key in table:
+        if key not in known:
+            raise ValueError(f"there is no key {key!r} here, but {', '.join(known)}")
+    for key in required:
+        if key not in table:
+            raise ValueError(f"{key} is missing")
+    values = dict[str, Any]()
+    for key, value in table.items():
+        try:
+            values[key] = _READERS[key](value)
+        except ValueError as error:
+            raise ValueError(f"{key} is {reprlib.repr(value)}, {error}") from None
+    return values
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("no string")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("neither true nor false")
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError("no whole number from 0 up")
+    return value
+
+
+def _positive(value: object) -> int:
+    if not _number(value):
+        raise ValueError("and must be more")
+    return _number(value)
+
+
+def _distance(value: object) -> int:
+    """Bytes."""
+    if not isinstance(value, str):
+        return _number(value)
+    match = re.fullmatch(r"([0-9]+)([KMGT]?)", value, re.ASCII)
+    if not match:
+        raise ValueError("no size: write it like 4K, 2M or 1G")
+    return int(match[1]) * UNITS[match[2]]
+
+
+def _size(value: object) -> int:
+    """Bytes, at least 1."""
+    return _positive(_distance(value))
+
+
+def _physical(value: object) -> int | str:
+    if value in ("any", "random"):
+        return str(value)
+    if isinstance(value, str):
+        raise ValueError("neither a number nor any nor random")
+    return _number(value)
+
+
+def _rights(value: object) -> tuple[str, ...]:
+    if not isinstance(value, str) or not set(value) <= set(RIGHTS):
+        raise ValueError(f"no word of the letters {', '.join(RIGHTS)}")
+    return tuple(RIGHTS[letter] for letter in value)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError("no list of strings")
+    return tuple(value)
+
+
+def _level_counts(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError("no list of numbers of levels")
+    return tuple(_number(item) for item in value)
+
+
+_READERS: Mapping[str, Callable[[object], object]] = {
+    "title": _text,
+    "levels": _level_counts,
+    "ram": _size,
+    "tables": _size,
+    **dict.fromkeys(("wp", "nxe", "smep", "smap", "root"), _flag),
+    "maxphyaddr": _number,
+    "virtual": _number,
+    "size": _size,
+    "count": _positive,
+    "step": _size,
+    "physical": _physical,
+    "physical_step": _distance,
+    "seed": _number,
+    "rights": _rights,
+    "bits": _names,
+    "table_rights": _rights,
+    "level": _number,
+    "like": _number,
+    "value": _number,
+}
+"""How to read the value of each key; it means the same wherever it may stand."""

@@ -1,0 +1,522 @@
+"""Layouts: written descriptions of spaces, and the tables that are built from them.
+
+A layout is a TOML file.  This one uses every key there is::
+
+    title = "Two pages, and a second way to them"
+    levels = [4, 5]                  # the numbers of levels it is written for
+    ram = "128M"                     # of the guest: a multiple of 2M, at most 3G
+    tables = "8M"                    # for the tables, "16M" unless said
+
+    [cpu]                            # optional, as is every key of it
+    wp = true                        # CR0.WP, true unless said
+    nxe = true                       # EFER.NXE, true unless said
+    smep = false                     # CR4.SMEP, false unless said
+    smap = false                     # CR4.SMAP, false unless said
+    maxphyaddr = 40                  # width of physical addresses; the engine's own unless said
+
+    [[map]]                          # pages of one size
+    virtual = 0xffff_8000_0000_0000  # the first address
+    size = "4K"                      # of a page: 4K, 2M or 1G
+    count = 16                       # how many pages, 1 unless said
+    step = "2M"                      # from each page to the next, the size unless said
+    physical = 0x300_0000            # the first frame; or "any", as unless said; or "random"
+    physical_step = 0                # from each frame to the next, the size unless said
+    rights = "wx"                    # write, user, execute; all unless said
+    bits = ["G", "PCD"]              # further bits of the entries, by the format's names
+    table_rights = "wux"             # of the tables that this map adds; all unless said
+    levels = [5]                     # left out at other numbers of levels
+
+    [[share]]                        # leads to a table that another address uses
+    virtual = 0xffff_8100_0000_0000  # the first address that the slot spans
+    level = 2                        # of the slot: it leads to a level-1 table,
+    like = 0xffff_8000_0000_0000     # the one on the walk of this address
+    count = 4                        # how many slots, one after the other; 1 unless said
+    rights = "w"                     # of the slot; all unless said
+
+    [[share]]
+    virtual = 0xffff_f680_0000_0000
+    root = true                      # in place of level and like: the root table, in itself
+    levels = [4]
+
+    [[entry]]                        # a raw entry, for odd cases
+    virtual = 0xffff_8000_4000_0000  # the first address that the slot spans
+    level = 1
+    value = 0x8000_0000_0400_2083
+
+Sizes are numbers of bytes, or strings with K, M, G or T.  Reading is a right that each page
+has.  A frame that is "any" or "random" is one that nothing in the file names: the lowest that
+is free, or one that the map's `seed` (a number, 0 unless said) picks, always the same; large
+pages choose first.  Maps are built first, then shares, then entries, each in the order of the
+file, and nothing may be put where something is.
+
+RAM is divided from the bottom up: what belongs to the machine, then the tables, then frames
+for pages.  Pages may lie beyond RAM, as devices do, but not in the first two parts.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from harness.check.keys import RIGHTS, in_units, values_of
+from harness.machine.ram import ARENA, LARGEST_RAM, RAM_UNIT
+from harness.paging.address import Span, Virtual, aligned
+from harness.paging.entry import Leaf, Pointer
+from harness.paging.format import Format
+from harness.paging.memory import BufferMemory, Mask, Words, WritableMemory
+from harness.paging.space import Space, TableAllocator
+from harness.paging.table import Table
+from harness.paging.walk import walk
+from harness.paging.x86.cpu import Cpu
+
+ALL = tuple(RIGHTS.values())
+"""Every right that can be withheld."""
+
+
+class LayoutError(ValueError):
+    """A layout that cannot be read or built: a sentence that says where and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """Pages of one size.  The fields are the keys of the file; sizes are in bytes.
+
+    `where` is the place in the file, for people; no `levels` stands for all.
+    """
+
+    where: str
+    virtual: int
+    size: int
+    count: int = 1
+    step: int | None = None
+    physical: int | Literal["any", "random"] = "any"
+    physical_step: int | None = None
+    seed: int | None = None
+    rights: tuple[str, ...] = ALL
+    bits: tuple[str, ...] = ()
+    table_rights: tuple[str, ...] = ALL
+    levels: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.physical_step is not None and isinstance(self.physical, str):
+            raise ValueError("physical_step needs a number for physical to step from")
+        if self.seed is not None and self.physical != "random":
+            raise ValueError('seed is of use with physical = "random" alone')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Slots that lead to a table that another address uses, or to the root itself."""
+
+    where: str
+    virtual: int
+    level: int | None = None
+    like: int | None = None
+    root: bool = False
+    count: int = 1
+    rights: tuple[str, ...] = ALL
+    levels: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if [self.level is None, self.like is None] != [self.root, self.root]:
+            raise ValueError("a share needs both level and like, or root = true alone")
+        if self.level == 0:
+            raise ValueError("level is 0, whose entries lead to no table")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A raw entry."""
+
+    where: str
+    virtual: int
+    level: int
+    value: int
+    levels: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A description of a space, read from a file.
+
+    name              the file's, without its ending
+    ram, tables       bytes
+    maxphyaddr        the width of physical addresses that it needs, None where any will do
+    wp to smap        the control state that it is written for
+    """
+
+    name: str
+    title: str
+    levels: tuple[int, ...]
+    ram: int
+    tables: int = 16 << 20
+    wp: bool = True
+    nxe: bool = True
+    smep: bool = False
+    smap: bool = False
+    maxphyaddr: int | None = None
+    maps: tuple[Map, ...] = ()
+    shares: tuple[Share, ...] = ()
+    entries: tuple[Entry, ...] = ()
+
+    def __post_init__(self) -> None:
+        for levels in self.levels:
+            self.cpu(levels, 0, self.maxphyaddr or Cpu.maxphyaddr, True).format  # noqa: B018
+        for key, size in (("ram", self.ram), ("tables", self.tables)):
+            if size % RAM_UNIT:
+                raise ValueError(f"{key} is {in_units(size)}, no multiple of {in_units(RAM_UNIT)}")
+        if self.ram > LARGEST_RAM:
+            raise ValueError(
+                f"ram is {in_units(self.ram)}; a guest has at most {in_units(LARGEST_RAM)}"
+            )
+        if self.ram <= ARENA.stop + self.tables:
+            raise ValueError(
+                f"ram is {in_units(self.ram)}, too little: the machine takes"
+                f" {in_units(ARENA.stop)} of it, tables {in_units(self.tables)}, pages the rest"
+            )
+        parts: tuple[Map | Share | Entry, ...] = (*self.maps, *self.shares, *self.entries)
+        for part in parts:
+            if not set(part.levels) <= set(self.levels):
+                raise LayoutError(
+                    f"{part.where}: levels is {list(part.levels)},"
+                    f" and the layout is for {list(self.levels)}"
+                )
+
+    def cpu(self, levels: int, root: int, maxphyaddr: int, page1gb: bool) -> Cpu:
+        """The CPU state that the layout asks for, its root table at physical `root`."""
+        return Cpu.long_mode(
+            levels,
+            root,
+            wp=self.wp,
+            nxe=self.nxe,
+            smep=self.smep,
+            smap=self.smap,
+            maxphyaddr=maxphyaddr,
+            page1gb=page1gb,
+        )
+
+    def page_sizes(self, levels: int) -> frozenset[str]:
+        """The sizes of the pages that are mapped at this number of levels: 4K, 2M, 1G."""
+        return frozenset(in_units(part.size) for part in _at(levels, self.maps))
+
+
+@dataclass(frozen=True)
+class Built:
+    """A layout whose tables stand in memory.
+
+    cpu     the state in which its addresses translate as described
+    tables  the memory that is set aside for its tables
+    frames  the rest of RAM, where its pages are
+    """
+
+    layout: Layout
+    cpu: Cpu
+    space: Space
+    tables: Span
+    frames: Span
+
+
+def shipped() -> list[Path]:
+    """The layouts that come with the harness, in a checkout and as installed.
+
+    Raises LayoutError where there are none.
+    """
+    here = Path(__file__)
+    for directory in (here.parents[1] / "images", here.parents[2] / "images"):
+        if found := sorted(directory.glob("*.toml")):
+            return found
+    raise LayoutError(f"{here.parents[1]} comes without layouts: install the harness anew")
+
+
+def find(name: str) -> Path:
+    """The shipped layout of this name, or else the file at this path."""
+    paths = {path.stem: path for path in shipped()}
+    path = paths.get(name) or Path(name)
+    if path.suffix != ".toml" and not path.exists():
+        raise LayoutError(f"no layout is called {name!r}: there are {', '.join(paths)}")
+    return path
+
+
+def load(path: str | Path) -> Layout:
+    """Reads a layout; LayoutError where the file cannot be read or is none."""
+    try:
+        text = Path(path).read_bytes().decode()
+    except OSError as error:
+        raise LayoutError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise LayoutError(f"{path} is not text in UTF-8: {error}") from None
+    except ValueError as error:
+        raise LayoutError(f"{str(path)!r} is no name of a file: {error}") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, origin: str) -> Layout:
+    """Reads a layout from the text of a file; `origin` is the file's path, for messages."""
+    try:
+        top = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LayoutError(f"{origin} is not TOML: {error}") from None
+    with _blaming(f"{origin}, cpu"):
+        cpu = values_of(top.pop("cpu", {}), ("wp", "nxe", "smep", "smap", "maxphyaddr"), ())
+    maps = _parts(Map, top.pop("map", []), f"{origin}, map")
+    shares = _parts(Share, top.pop("share", []), f"{origin}, share")
+    entries = _parts(Entry, top.pop("entry", []), f"{origin}, entry")
+    with _blaming(origin):
+        required = ("title", "levels", "ram")
+        known = (*required, "tables", "cpu", "map", "share", "entry")
+        head = values_of(top, known, required)
+        name = Path(origin).stem
+        return Layout(name=name, maps=maps, shares=shares, entries=entries, **head, **cpu)
+
+
+_Part = TypeVar("_Part", Map, Share, Entry)
+
+
+def _parts(kind: type[_Part], tables: object, where: str) -> tuple[_Part, ...]:
+    """The tables of one name, in order; their numbers begin with 1."""
+    if not isinstance(tables, list):
+        raise LayoutError(f"{where} is no list of tables: write its name in double brackets")
+    known = [field for field in fields(kind) if field.name != "where"]
+    names = [field.name for field in known]
+    required = [field.name for field in known if field.default is MISSING]
+    parts = []
+    for number, table in enumerate(tables, 1):
+        with _blaming(f"{where} {number}"):
+            values = values_of(table, names, required)
+            parts.append(kind(where=f"{where} {number}", **values))
+    return tuple(parts)
+
+
+@contextmanager
+def _blaming(where: str) -> Iterator[None]:
+    """Puts the place in front of what went wrong."""
+    try:
+        yield
+    except LayoutError:
+        raise
+    except ValueError as error:
+        raise LayoutError(f"{where}: {error}") from None
+
+
+def build(
+    layout: Layout, levels: int, memory: WritableMemory, maxphyaddr: int, page1gb: bool
+) -> Built:
+    """Builds the tables of a layout in memory that has at least its RAM.
+
+    `maxphyaddr` and `page1gb` are what the processor has.  Raises LayoutError where the
+    layout cannot be built for it; the memory is then as it was.
+    """
+    if levels not in layout.levels:
+        raise LayoutError(f"{layout.name} is for {list(layout.levels)} levels, not for {levels}")
+    if layout.maxphyaddr not in (None, maxphyaddr):
+        raise LayoutError(f"{layout.name} is for MAXPHYADDR {layout.maxphyaddr}, not {maxphyaddr}")
+    tables = Span.of(ARENA.stop, layout.tables)
+    frames = Span(tables.last + 1, layout.ram - 1)
+    cpu = layout.cpu(levels, tables.first, maxphyaddr, page1gb)
+    pages = _choose_frames(layout, cpu, tables, frames)
+    # A trial goes first, so that a layout that is refused leaves the memory alone.
+    trial = BufferMemory(np.zeros(tables.size, np.uint8), tables.first)
+    _construct(layout, cpu, trial, tables, pages)
+    space = _construct(layout, cpu, memory, tables, pages)
+    return Built(layout, cpu, space, tables, frames)
+
+
+def _at(levels: int, parts: Iterable[_Part]) -> list[_Part]:
+    """The parts of a layout that count at this number of levels."""
+    return [part for part in parts if not part.levels or levels in part.levels]
+
+
+class _Frames:
+    """Which frames of RAM are free, counted in the smallest pages."""
+
+    def __init__(self, span: Span, granule: int) -> None:
+        self.granule = granule
+        self.free: Mask = np.zeros((span.last + 1) // granule, np.bool_)
+        self.free[span.first // granule :] = True
+
+    def take(self, addresses: Words, size: int) -> None:
+        """Takes the frames that pages at these addresses reach, as far as they are in RAM."""
+        within = size // self.granule
+        first = np.unique(addresses) // np.uint64(self.granule)
+        first = first[first < len(self.free)].astype(np.int64)
+        frames = (first[:, None] + np.arange(within)).ravel()
+        self.free[frames[frames < len(self.free)]] = False
+
+    def choose(self, part: Map) -> Words:
+        """Takes free frames, each aligned to the size of the map's pages."""
+        within = part.size // self.granule
+        whole = self.free[: len(self.free) // within * within].reshape(-1, within)
+        found = np.flatnonzero(whole.all(axis=1))
+        if len(found) < part.count:
+            raise ValueError(
+                f"ram has {len(found)} free frames of {in_units(part.size)},"
+                f" of which count asks {part.count}"
+            )
+        if part.physical == "random":
+            # This generator's numbers never change, so a layout means the same for ever.
+            found = np.random.RandomState(part.seed or 0).permutation(found)
+        found = found[: part.count]
+        whole[found] = False
+        return found.astype(np.uint64) * np.uint64(part.size)
+
+
+def _choose_frames(layout: Layout, cpu: Cpu, tables: Span, frames: Span) -> dict[str, Words]:
+    """The physical address of every page of each map, by the place of the map in the file.
+
+    What the layout names is taken before anything is chosen.
+    """
+    maps, entries = _at(cpu.levels, layout.maps), _at(cpu.levels, layout.entries)
+    free = _Frames(frames, cpu.format.levels[0].size)
+    pages = dict[str, Words]()
+    for part in maps:
+        with _blaming(part.where):
+            _page_level(cpu.format, part.size)
+            if part.count > tables.size // cpu.format.entry_bytes:
+                raise ValueError(f"tables have no room for a count of {part.count}")
+            if isinstance(part.physical, int):
+                pages[part.where] = _named_frames(part, part.physical, cpu, frames)
+                free.take(pages[part.where], part.size)
+    for entry in entries:
+        with _blaming(entry.where):
+            leaf = _leaf_of(entry, cpu.format, tables, frames)
+            if leaf is not None:
+                free.take(np.array([leaf.address], np.uint64), leaf.size)
+    # The larger the page, the fewer frames will do.
+    for part in sorted(maps, key=lambda part: -part.size):
+        if part.where not in pages:
+            with _blaming(part.where):
+                pages[part.where] = free.choose(part)
+    return pages
+
+
+def _named_frames(part: Map, first: int, cpu: Cpu, frames: Span) -> Words:
+    """The frames that a map names."""
+    step = part.size if part.physical_step is None else part.physical_step
+    last = first + (part.count - 1) * step
+    if last >> cpu.maxphyaddr:
+        raise ValueError(f"physical reaches {last:#x}, beyond MAXPHYADDR {cpu.maxphyaddr}")
+    _refuse_below(frames, "physical", first)
+    return np.uint64(first) + np.arange(part.count, dtype=np.uint64) * np.uint64(step)
+
+
+def _leaf_of(entry: Entry, format: Format, tables: Span, frames: Span) -> Leaf | None:
+    """The page that a raw entry maps, if it does; ValueError if it leads out of the tables."""
+    _check_level(format, entry.level)
+    if entry.value >> 8 * format.entry_bytes:
+        raise ValueError(f"value is {entry.value:#x}, wider than {format.entry_bytes} bytes")
+    decoded = format.decode(entry.value, entry.level)
+    if isinstance(decoded, Pointer) and not tables.covers(
+        Span.of(decoded.table.address, decoded.table.size)
+    ):
+        raise ValueError(f"value leads to {decoded.table}, outside of the tables in {tables}")
+    if not isinstance(decoded, Leaf):
+        return None
+    _refuse_below(frames, "value", decoded.address)
+    return decoded
+
+
+def _refuse_below(frames: Span, key: str, address: int) -> None:
+    if address < frames.first:
+        raise ValueError(
+            f"{key} has a page at {address:#x}; below {frames.first:#x} lie the machine's own"
+            " memory and the tables"
+        )
+
+
+def _construct(
+    layout: Layout, cpu: Cpu, memory: WritableMemory, tables: Span, pages: Mapping[str, Words]
+) -> Space:
+    """Builds everything; the root is the first table."""
+    allocator = TableAllocator(memory, tables)
+    allocator.allocate(cpu.format, cpu.levels - 1)
+    space = Space(memory, cpu.roots, allocator)
+    for part in _at(cpu.levels, layout.maps):
+        with _blaming(part.where):
+            _map(space, part, pages[part.where])
+    for share in _at(cpu.levels, layout.shares):
+        with _blaming(share.where):
+            _share(space, share)
+    for entry in _at(cpu.levels, layout.entries):
+        with _blaming(entry.where):
+            _fill(space, entry.virtual, entry.level, entry.value)
+    return space
+
+
+def _map(space: Space, part: Map, frames: Words) -> None:
+    format = space.format
+    level = _page_level(format, part.size)
+    bits = format.granting(*part.rights) | _named_bits(format, level, part.bits)
+    table_bits = format.granting(*part.table_rights)
+    step = part.step or part.size
+    together = part.count if step == part.size else 1
+    for page in range(0, part.count, together):
+        first = Virtual(part.virtual + page * step)
+        space.map(first, frames[page : page + together], level, bits, table_bits)
+
+
+def _share(space: Space, share: Share) -> None:
+    format = space.format
+    level, table = len(format.levels) - 1, space.roots[0].table
+    if share.level is not None and share.like is not None:
+        level, table = share.level, _table_for(space, share.like, share.level - 1)
+    pointer = format.pointer(table.address, level, format.granting(*share.rights))
+    for slot in range(share.count):
+        _fill(space, share.virtual + slot * format.levels[level].size, level, pointer)
+
+
+def _table_for(space: Space, address: int, level: int) -> Table:
+    """The table at `level` that the walk of an address uses."""
+    _check_level(space.format, level + 1)
+    for root in space.roots:
+        if address in root.span:
+            for step in walk(space.memory, root, Virtual(address)).steps:
+                if step.slot.level == level:
+                    return step.slot.table
+    raise ValueError(f"like is {address:#x}, whose walk uses no table at level {level}")
+
+
+def _fill(space: Space, address: int, level: int, raw: int) -> None:
+    """Puts a raw entry where nothing is yet."""
+    size = space.format.levels[level].size
+    if not aligned(address, size):
+        raise ValueError(
+            f"virtual is {address:#x}; a slot at level {level} begins at a multiple of {size:#x}"
+        )
+    slot = space.slot(Virtual(address), level)
+    if there := space.read(slot):
+        raise ValueError(f"virtual {address:#x} is taken: its level-{level} entry is {there:#x}")
+    space.write(slot, raw)
+
+
+def _page_level(format: Format, size: int) -> int:
+    """The level whose leaves are pages of `size` bytes."""
+    sizes = {format.levels[level].size: level for level in format.page_levels()}
+    if size not in sizes:
+        known = ", ".join(map(in_units, sizes))
+        raise ValueError(f"size is {in_units(size)}; pages of {format.name} have {known}")
+    return sizes[size]
+
+
+def _check_level(format: Format, level: int) -> None:
+    if level >= len(format.levels):
+        raise ValueError(f"level is {level}; {format.name} has 0 to {len(format.levels) - 1}")
+
+
+def _named_bits(format: Format, level: int, names: Iterable[str]) -> int:
+    """The bits of an entry by their names; rights are not among them."""
+    here = format.levels[level]
+    known = {name: mask for name, mask in here.bits.items() if not mask & format.rights_mask}
+    bits = 0
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"bits has {name!r}; a {here.name} has {', '.join(known)}, and rights say the rest"
+            )
+        bits |= known[name]
+    return bits

@@ -34,7 +34,6 @@
 #define USER_CODE64	(0x28 | 3)
 #define TASK		0x30
 
-#define BREAKPOINT	3
 #define INVALID_OPCODE	6
 #define STACK_FAULT	12
 #define PROTECTION	13

@@ -33,8 +33,9 @@ enum access {
 };
 
 /*
- * Code of a fetched frame is, by convention, `mov $imm64,%rax; ud2` (12 bytes: data is imm64, vector 6 at
- * address + 10) or, at the last byte of a page, `int3` (vector 3, rip is address + 1).
+ * The code of a fetched frame is, by convention, `mov $imm64,%rax; ud2` (12 bytes: data is imm64, vector 6 at
+ * address + 10) or, where a page ends, the byte 06 (vector 6 at address).  The latter is PUSH ES, which
+ * 64-bit mode does not have; INT3 is as short, but the local KVM can not execute it at CPL 0.
  */
 
 enum flush {

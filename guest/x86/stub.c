@@ -191,8 +191,7 @@ static void load_descriptors(void)
 		uint64_t handler = (uint64_t)handlers + vector * HANDLER_BYTES;
 		idt[vector] = (struct gate) {
 			.offset_low = handler, .offset_middle = handler >> 16, .offset_high = handler >> 32,
-			.selector = CODE64, .stack = 1,
-			.type = vector == BREAKPOINT ? 0xee : 0x8e,	/* INT3 is wanted from CPL 3 too */
+			.selector = CODE64, .stack = 1, .type = 0x8e,
 		};
 	}
 	task.stack[0] = (uint64_t)exception_stack_top;

@@ -149,7 +149,7 @@ class Guest:
         self.deadline = deadline
         self._flying: deque[_Batch] = deque()
         self._next_half = 0
-        self._ready = False
+        self._ready = self._ended = False
         self._resources = contextlib.ExitStack()
         with self._ended_by_errors():
             self._launch(ram_bytes, cpu, qemu)
@@ -196,6 +196,7 @@ class Guest:
 
     def close(self) -> None:
         """End the guest and give back all it held; a second call does nothing."""
+        self._ended = True
         self._resources.close()
 
     # ---- batches ----
@@ -290,7 +291,7 @@ class Guest:
         try:
             yield self.monitor
         finally:
-            if self._qemu.exit_code() is None:
+            if not self._ended and self._qemu.exit_code() is None:
                 self.monitor.cont()
                 self._command("leave")
                 self._expect(f"left {batch.nonce:016x}")
@@ -334,6 +335,8 @@ class Guest:
     # ---- console ----
 
     def _command(self, line: str) -> None:
+        if self._ended:
+            raise Misuse("this guest was ended: start another")
         try:
             self._console.send(line + "\n")
         except OSError:

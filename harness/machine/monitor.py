@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
-from harness.machine.errors import ProtocolError
+from harness.machine.errors import Misuse, ProtocolError
 from harness.machine.qemu import Qemu, version_of
 
 T = TypeVar("T")
@@ -100,8 +100,11 @@ class Monitor:
     def execute(self, command: str, **arguments: object) -> object:
         """What the QMP command returns.
 
-        Raises `GuestLost` without an answer in time, `ExecuteError` if QEMU refuses.
+        Raises `GuestLost` without an answer in time, `ExecuteError` if QEMU refuses, `Misuse` if
+        the guest was ended before.
         """
+        if self._loop.is_closed():
+            raise Misuse(f"the monitor can not be asked for {command}: its guest was ended")
         try:
             return self._wait(self._client.execute(command, arguments), self._deadline)
         except ExecuteError:

@@ -5,12 +5,12 @@ The words are the manual's (SDM 3A, 4.5): the tests that use them know what the 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
 
 import numpy as np
 
 from harness.machine.guest import Guest, State
-from harness.machine.ram import ARENA, MIB, RAM_UNIT, TABLE_ARENA
+from harness.machine.ram import RAM_UNIT
 
 PRESENT, WRITE, USER, ACCESSED, DIRTY, LARGE, GLOBAL = 1, 2, 4, 0x20, 0x40, 0x80, 0x100
 NX = 1 << 63
@@ -29,26 +29,35 @@ class HandMade:
     """Entry tables and tested tables of one level count in a guest's RAM.
 
     `state` runs batches under them; `frame()` and `table()` hand out zeroed pages; `map()` writes a
-    path to a page; `slot()` answers where the entry of a level lies.
+    path to a page; `slot()` answers where the entry of a level lies. `frames` are the addresses of
+    free frames, none twice in the life of a guest: TCG does not see that this process rewrites
+    code, and a KVM that shadows tables does not see that it rewrites tables.
     """
 
-    def __init__(self, guest: Guest, levels: int) -> None:
+    def __init__(
+        self,
+        guest: Guest,
+        levels: int,
+        frames: Iterator[int],
+        *,
+        window: int = WINDOW,
+        nx: int = NX,
+    ) -> None:
         self._words = guest.ram.buffer.view("<u8")
         self._guest = guest
         self.levels = levels
-        guest.ram.buffer[TABLE_ARENA.start : TABLE_ARENA.stop] = 0
-        self._next_table = TABLE_ARENA.start
-        self._next_frame = ARENA.stop
+        self._frames = frames
         entry, tested = self.table(), self.table()
         for large in range(0, guest.ram.size, RAM_UNIT):
             self.map(entry, large, large | LARGE | WRITE, level=1)
-            self.map(entry, WINDOW + large, large | LARGE | WRITE | NX, level=1)
-        self._map_stub(entry)
+        for large in range(0, guest.ram.size, RAM_UNIT):
+            self.map(entry, window + large, large | LARGE | WRITE | nx, level=1)
+        self._map_stub(entry, window, nx)
         self.root = tested
-        top = 8 * self.index(WINDOW, levels - 1)
+        top = 8 * self.index(window, levels - 1)
         self[tested + top] = self[entry + top]
         cr4 = CR4_PAE | CR4_PGE | (CR4_LA57 if levels == 5 else 0)
-        self.state = State(cr0=CR0, cr3=tested, cr4=cr4, efer=EFER, window=WINDOW, entry_cr3=entry)
+        self.state = State(cr0=CR0, cr3=tested, cr4=cr4, efer=EFER, window=window, entry_cr3=entry)
 
     def __getitem__(self, address: int) -> int:
         return int(self._words[address // 8])
@@ -56,29 +65,22 @@ class HandMade:
     def __setitem__(self, address: int, word: int) -> None:
         self._words[address // 8] = np.uint64(word)
 
-    def _map_stub(self, entry: int) -> None:
+    def _map_stub(self, entry: int, window: int, nx: int) -> None:
         image = self._guest.image
-        self[self.slot(entry, WINDOW, 1)] = 0
+        self[self.slot(entry, window, 1)] = 0
         for page in range(0, RAM_UNIT, PAGE):
-            rights = WRITE | NX
+            rights = WRITE | nx
             if page in image.text:
                 rights = 0
             elif page in image.user:
                 rights = USER
-            self.map(entry, WINDOW + page, page | rights, level=0)
-
-    def with_cr4(self, *, on: int = 0) -> State:
-        return replace(self.state, cr4=self.state.cr4 | on)
+            self.map(entry, window + page, page | rights, level=0)
 
     def table(self) -> int:
-        address = self._next_table
-        self._next_table += PAGE
-        assert self._next_table <= TABLE_ARENA.stop
-        return address
+        return self.frame()
 
     def frame(self, content: bytes = b"") -> int:
-        address = self._next_frame
-        self._next_frame += PAGE
+        address = next(self._frames)
         page = self._guest.ram.buffer[address : address + PAGE]
         page[:] = 0
         page[: len(content)] = np.frombuffer(content, dtype=np.uint8)
@@ -103,6 +105,3 @@ class HandMade:
         slot = self.slot(root, address, level)
         self[slot] = word | PRESENT
         return slot
-
-
-__all__ = ["MIB", "HandMade"]

@@ -1,0 +1,47 @@
+"""Guests for the tests of the machine: one an engine and module, with tables written by hand."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from harness.machine.engines import why_absent
+from harness.machine.guest import Guest
+from harness.machine.ram import ARENA, MIB
+from tests.machine.handmade import PAGE, HandMade
+
+RAM_BYTES = 128 * MIB
+
+
+@pytest.fixture(scope="session")
+def absent() -> dict[str, str | None]:
+    """Why an engine can not be run here; None: it can."""
+    return {name: why_absent(name) for name in ("tcg", "kvm")}
+
+
+@pytest.fixture(scope="module", params=["tcg", "kvm"])
+def guest(request: pytest.FixtureRequest, absent: dict[str, str | None]) -> Iterator[Guest]:
+    if reason := absent[request.param]:
+        pytest.skip(reason)
+    with Guest(request.param, ram_bytes=RAM_BYTES, deadline=20) as guest:
+        yield guest
+
+
+@pytest.fixture(scope="module")
+def frames(guest: Guest) -> Iterator[int]:
+    return itertools.count(ARENA.stop, PAGE)
+
+
+@pytest.fixture(params=[4, 5])
+def levels(request: pytest.FixtureRequest, guest: Guest) -> int:
+    count: int = request.param
+    if count == 5 and not guest.info.has("la57"):
+        pytest.skip(f"{guest.engine.name} shows the guest no LA57, so it has no five levels")
+    return count
+
+
+@pytest.fixture
+def made(guest: Guest, levels: int, frames: Iterator[int]) -> HandMade:
+    return HandMade(guest, levels, frames)

@@ -58,7 +58,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -146,12 +146,14 @@ class Layout:
     """A description of a space, read from a file.
 
     name              the file's, without its ending
+    text              of the file, so that a report can carry the layout along
     ram, tables       bytes
     maxphyaddr        the width of physical addresses that it needs, None where any will do
     wp to smap        the control state that it is written for
     """
 
     name: str
+    text: str = field(repr=False)
     title: str
     levels: tuple[int, ...]
     ram: int
@@ -271,8 +273,8 @@ def parse(text: str, origin: str) -> Layout:
         required = ("title", "levels", "ram")
         known = (*required, "tables", "cpu", "map", "share", "entry")
         head = values_of(top, known, required)
-        name = Path(origin).stem
-        return Layout(name=name, maps=maps, shares=shares, entries=entries, **head, **cpu)
+        parts = {"maps": maps, "shares": shares, "entries": entries}
+        return Layout(name=Path(origin).stem, text=text, **parts, **head, **cpu)
 
 
 _Part = TypeVar("_Part", Map, Share, Entry)

@@ -149,7 +149,7 @@ class Monitor:
         answer = self.human(f"gva2gpa {address:#x}").strip()
         if answer == "Unmapped":
             return None
-        if not answer.startswith("gpa: 0x"):
+        if not answer.startswith("gpa: "):
             raise ProtocolError(f"the monitor answered gva2gpa with {answer!r}", answer)
         return int(answer.removeprefix("gpa: "), 16)
 

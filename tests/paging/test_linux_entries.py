@@ -435,7 +435,7 @@ def test_shared_memory_keeps_its_rights_and_is_clean_to_the_child(
         (0, 0xF7FF_FFFF_FFFF_FE00, "lent to a device"),
         (1, 0x0FFF_FFFF_FFFF_F400, "no such entry at level 1"),
         (2, 0xC7FF_FFFF_FFFF_FC00, "no such entry at level 2"),
-        (3, 2, "no such entry at level 3"),
+        (2, 2, "no such entry at level 2"),
         (0, 1 << 46 | P, "reserved bits"),
     ],
     ids=["lent to write", "lent to read", "swap", "migration", "nonsense", "malformed"],

@@ -273,8 +273,15 @@ def parse(text: str, origin: str) -> Layout:
         required = ("title", "levels", "ram")
         known = (*required, "tables", "cpu", "map", "share", "entry")
         head = values_of(top, known, required)
-        parts = {"maps": maps, "shares": shares, "entries": entries}
-        return Layout(name=Path(origin).stem, text=text, **parts, **head, **cpu)
+        return Layout(
+            name=Path(origin).stem,
+            text=text,
+            maps=maps,
+            shares=shares,
+            entries=entries,
+            **head,
+            **cpu,
+        )
 
 
 _Part = TypeVar("_Part", Map, Share, Entry)

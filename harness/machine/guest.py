@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -119,6 +119,14 @@ class _Batch:
     nonce: int
     half: int
     count: int
+
+
+@dataclass(frozen=True)
+class _Half:
+    """Where one half of the job memory has its jobs and their results."""
+
+    jobs: range
+    results: range
 
 
 class Guest:
@@ -224,6 +232,7 @@ class Guest:
 
         Two batches can be under way: the second is executed once the first was finished.
         """
+        self._check_alive()
         if len(self._flying) == HALVES:
             raise Misuse("two batches are under way already: finish() one first")
         if len(jobs) > self.capacity:
@@ -234,13 +243,14 @@ class Guest:
     def _start(self, state: State, jobs: npt.NDArray[np.void]) -> None:
         batch = _Batch(state, secrets.randbits(64), self._next_half, len(jobs))
         self._next_half = (self._next_half + 1) % HALVES
-        self._jobs[batch.half][: len(jobs)] = jobs
+        self.ram.view(self._halves[batch.half].jobs, self.image.job_dtype)[: len(jobs)] = jobs
         self._flying.append(batch)
         if len(self._flying) == 1:
             self._send(batch)
 
     def finish(self) -> npt.NDArray[np.void]:
         """The results of the oldest batch under way; waits for them."""
+        self._check_alive()
         if not self._flying:
             raise Misuse("no batch is under way: start() one first")
         results = np.empty(self._flying[0].count, dtype=self.image.result_dtype)
@@ -251,12 +261,14 @@ class Guest:
         """Put the results of the oldest batch first into `results`; answers how many they are."""
         batch = self._flying[0]
         self._expect(f"done {batch.nonce:016x} {batch.count}")
-        if (self._shared["done_nonce"], self._shared["done"]) != (batch.nonce, batch.count):
+        shared = self._structure(self.image.batch, self.image.batch_dtype)
+        if (shared["done_nonce"], shared["done"]) != (batch.nonce, batch.count):
             raise self._broken("it says that the batch is done, but the memory does not", "done")
         self._flying.popleft()
         if self._flying:
             self._send(self._flying[0])
-        results[: batch.count] = self._results[batch.half][: batch.count]
+        found = self.ram.view(self._halves[batch.half].results, self.image.result_dtype)
+        results[: batch.count] = found[: batch.count]
         return batch.count
 
     def _send(self, batch: _Batch) -> None:
@@ -268,14 +280,19 @@ class Guest:
         values = {
             **asdict(batch.state),
             "nonce": batch.nonce,
-            "jobs": self._halves[batch.half][0].start,
-            "results": self._halves[batch.half][1].start,
+            "jobs": self._halves[batch.half].jobs.start,
+            "results": self._halves[batch.half].results.start,
             "count": batch.count,
             "done": 0,
             "done_nonce": ~batch.nonce & 0xFFFF_FFFF_FFFF_FFFF,
         }
+        shared = self._structure(self.image.batch, self.image.batch_dtype)
         for name, value in values.items():
-            self._shared[name] = value
+            shared[name] = value
+
+    def _structure(self, address: int, dtype: np.dtype[np.void]) -> np.void:
+        """One of the stub's variables, in place."""
+        return cast(np.void, self.ram.view(range(address, address + dtype.itemsize), dtype)[0])
 
     # ---- parking ----
 
@@ -303,12 +320,10 @@ class Guest:
         job, result = self.image.job_dtype.itemsize, self.image.result_dtype.itemsize
         size = len(JOB_ARENA) // HALVES
         self.capacity = size // (job + result)
-        self._halves = [
-            (range(first, first + self.capacity * job), range(first + self.capacity * job, end))
-            for first, end in ((first, first + size) for first in JOB_ARENA[::size])
-        ]
-        self._jobs = [self.ram.view(span, self.image.job_dtype) for span, _ in self._halves]
-        self._results = [self.ram.view(span, self.image.result_dtype) for _, span in self._halves]
+        self._halves = []
+        for first in JOB_ARENA[::size]:
+            middle = first + self.capacity * job
+            self._halves.append(_Half(range(first, middle), range(middle, first + size)))
 
     def _greet(self) -> None:
         """Wait for the stub, and see that it and the engine are those that were asked for."""
@@ -317,14 +332,10 @@ class Guest:
         if in_use != self.engine.name:
             raise ProtocolError(f"QEMU runs {in_use}, asked for {self.engine.name}", in_use)
         self._ready = True
-        start = self.image.batch
-        span = range(start, start + self.image.batch_dtype.itemsize)
-        self._shared = self.ram.view(span, self.image.batch_dtype)[0]
 
     def _read_info(self) -> MachineInfo:
-        start = self.image.machine_info
         dtype = self.image.machine_info_dtype
-        record = self.ram.view(range(start, start + dtype.itemsize), dtype)[0]
+        record = self._structure(self.image.machine_info, dtype)
         assert dtype.names is not None
         leaves = {}
         for name in dtype.names:
@@ -335,8 +346,6 @@ class Guest:
     # ---- console ----
 
     def _command(self, line: str) -> None:
-        if self._ended:
-            raise Misuse("this guest was ended: start another")
         try:
             self._console.send(line + "\n")
         except OSError:
@@ -367,8 +376,9 @@ class Guest:
 
     def _check_running(self) -> None:
         """See that an answer can still come."""
-        if len(self._console.buffer) > LONGEST_LINE:
-            raise self._broken("it prints a line without end", self._console.buffer)
+        begun = self._console.before or ""
+        if len(begun) > LONGEST_LINE:
+            raise self._broken("it prints a line without end", begun)
         status = self.monitor.status()
         if status == "shutdown":
             seen = "it reset, as after a triple fault"
@@ -400,7 +410,12 @@ class Guest:
 
     # ---- arguments ----
 
+    def _check_alive(self) -> None:
+        if self._ended:
+            raise Misuse("this guest was ended: start another")
+
     def _check_idle(self) -> None:
+        self._check_alive()
         if self._flying:
             raise Misuse("a batch is under way: finish() it first")
 

@@ -95,7 +95,12 @@ class Monitor:
             async with asyncio.timeout(deadline):
                 return await work
 
-        return self._loop.run_until_complete(bounded())
+        task = self._loop.create_task(bounded())
+        try:
+            return self._loop.run_until_complete(task)
+        except BaseException:
+            task.cancel()  # by Ctrl-C it was left behind unfinished
+            raise
 
     def execute(self, command: str, **arguments: object) -> object:
         """What the QMP command returns.

@@ -43,7 +43,6 @@ class HandMade:
         window: int = WINDOW,
         nx: int = NX,
     ) -> None:
-        self._words = guest.ram.buffer.view("<u8")
         self._guest = guest
         self.levels = levels
         self._frames = frames
@@ -60,10 +59,10 @@ class HandMade:
         self.state = State(cr0=CR0, cr3=tested, cr4=cr4, efer=EFER, window=window, entry_cr3=entry)
 
     def __getitem__(self, address: int) -> int:
-        return int(self._words[address // 8])
+        return int(self._guest.ram.buffer.view("<u8")[address // 8])
 
     def __setitem__(self, address: int, word: int) -> None:
-        self._words[address // 8] = np.uint64(word)
+        self._guest.ram.buffer.view("<u8")[address // 8] = np.uint64(word)
 
     def _map_stub(self, entry: int, window: int, nx: int) -> None:
         image = self._guest.image

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import itertools
+import os
+
+import numpy as np
+import pytest
+
+from harness.machine.errors import Misuse
+from harness.machine.ram import ARENA, JOB_ARENA, LARGEST_RAM, RAM_UNIT, STUB, TABLE_ARENA, Ram
+
+SMALLEST = ARENA.stop + RAM_UNIT
+
+
+def test_the_parts_of_the_arena_lie_inside_it_apart() -> None:
+    parts = [STUB, TABLE_ARENA, JOB_ARENA]
+    assert all(part.start in ARENA and part[-1] in ARENA for part in parts)
+    assert all(low.stop <= high.start for low, high in itertools.pairwise(parts))
+
+
+@pytest.mark.parametrize(
+    "size", [-1, 0, 1, ARENA.stop, SMALLEST - 1, SMALLEST + 4096, LARGEST_RAM + RAM_UNIT, 1 << 60]
+)
+def test_a_size_that_no_guest_can_have_is_refused(size: int) -> None:
+    with pytest.raises(Misuse, match=f"^{size} bytes of RAM"):
+        Ram(size)
+
+
+@pytest.mark.parametrize("size", [SMALLEST, LARGEST_RAM])
+def test_ram_is_zero_writable_and_of_its_size(size: int) -> None:
+    ram = Ram(size)
+    assert len(ram.buffer) == ram.size == size == os.fstat(ram.fd).st_size
+    assert ram.buffer[0] == ram.buffer[-1] == 0
+    ram.buffer[-1] = 7
+    assert os.pread(ram.fd, 1, size - 1) == b"\x07"
+    ram.close()
+
+
+def test_a_view_is_the_memory_itself() -> None:
+    ram = Ram(SMALLEST)
+    dtype = np.dtype([("a", "<u8"), ("b", "<u4")])
+    view = ram.view(range(0x1000, 0x1000 + 30), dtype)
+    view["b"] = 0x01020304
+    assert len(view) == 2
+    assert ram.buffer[0x1008:0x100C].tolist() == [4, 3, 2, 1]
+    ram.close()
+
+
+def test_closing_gives_the_file_back_once() -> None:
+    ram = Ram(SMALLEST)
+    fd = ram.fd
+    view = ram.buffer[:8]
+    ram.close()
+    ram.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    assert view.tolist() == [0] * 8

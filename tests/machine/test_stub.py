@@ -1,0 +1,143 @@
+"""The stub as a file. Layouts are those of the C structures, computed here by hand."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from harness.machine.errors import Misuse
+from harness.machine.ram import STUB
+from harness.machine.stub import BUILT_STUB, LARGEST_FILE, StubImage
+
+PAGE = 4096
+WHOLE = BUILT_STUB.read_bytes() if BUILT_STUB.exists() else b""
+
+
+@pytest.fixture(scope="module")
+def image() -> StubImage:
+    return StubImage.load()
+
+
+def test_the_layouts_are_those_of_c(image: StubImage) -> None:
+    job = {
+        "address": 0,
+        "value": 8,
+        "access": 16,
+        "size": 19,
+        "watched": 22,
+        "where": 24,
+        "word": 72,
+    }
+    result = {
+        "data": 0,
+        "cr2": 8,
+        "rip": 16,
+        "error": 24,
+        "vector": 28,
+        "completed": 29,
+        "after": 32,
+    }
+    for dtype, offsets, size in (
+        (image.job_dtype, job, 120),
+        (image.result_dtype, result, 80),
+    ):
+        assert dtype.itemsize == size
+        assert dtype.fields is not None
+        assert {name: dtype.fields[name][1] for name in offsets} == offsets
+    assert image.job_dtype["where"].shape == image.result_dtype["after"].shape == (6,)
+    assert image.batch_dtype.itemsize == 14 * 8
+
+
+def test_the_enumerators_are_those_of_the_protocol(image: StubImage) -> None:
+    assert image.enums["PROTOCOL_VERSION"] == 1
+    assert image.enums["VECTOR_NONE"] == 0xFF
+    assert image.enums["CR2_UNTOUCHED"] == 0x5A5A_5A5A_5A5A_5A5A
+    accesses = [image.enums[f"ACCESS_{name}"] for name in ("NONE", "READ", "WRITE", "FETCH")]
+    assert accesses == [0, 1, 2, 3]
+
+
+def test_code_and_data_share_no_page(image: StubImage) -> None:
+    parts = [image.text, image.user, image.data]
+    assert all(part.start % PAGE == 0 == part.stop % PAGE for part in parts)
+    assert all(part.start >= STUB.start and part.stop <= STUB.stop for part in parts)
+    assert image.text.stop <= image.user.start
+    assert image.user.stop <= image.data.start
+    assert image.batch in image.data
+
+
+def test_new_jobs_are_zero(image: StubImage) -> None:
+    jobs = image.new_jobs(3)
+    assert jobs.shape == (3,)
+    assert jobs.tobytes() == bytes(360)
+
+
+def load(content: bytes, directory: Path) -> StubImage:
+    path = directory / "broken.elf"
+    path.write_bytes(content)
+    return StubImage.load(path)
+
+
+def test_a_missing_file_is_told_how_to_build(tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match=r"can not be read .*make guest"):
+        StubImage.load(tmp_path / "none.elf")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x7fELF", b"#!/bin/sh\n", bytes(1000), b"\xff" * 5000], ids=repr
+)
+def test_what_is_no_elf_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match=r"is no stub: .*make guest"):
+        load(content, tmp_path)
+
+
+def test_a_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.elf"
+    with path.open("wb") as file:
+        file.truncate(LARGEST_FILE + 1)
+    with pytest.raises(Misuse, match="is no stub"):
+        StubImage.load(path)
+
+
+def test_another_program_is_refused() -> None:
+    with pytest.raises(Misuse, match="is no stub"):
+        StubImage.load(Path("/bin/true"))
+
+
+@pytest.mark.parametrize("part", range(1, 40))
+def test_a_truncated_stub_is_refused(part: int, tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match="is no stub"):
+        load(WHOLE[: len(WHOLE) * part // 40], tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_stub_is_sound_or_refused(seed: int, tmp_path: Path) -> None:
+    """Whatever 20 changed bytes do: no other exception, no hang, nothing outside the stub's MiB."""
+    chance = random.Random(seed)
+    content = bytearray(WHOLE)
+    for _ in range(20):
+        content[chance.randrange(len(content))] = chance.randrange(256)
+    try:
+        image = load(bytes(content), tmp_path)
+    except Misuse:
+        return
+    assert all(part.start >= STUB.start for part in (image.text, image.user, image.data))
+    assert all(part.stop <= STUB.stop for part in (image.text, image.user, image.data))
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "reason"),
+    [
+        (0x10, 3, "not an executable"),  # e_type: shared object
+        (0x12, 0xB7, "not an executable"),  # e_machine: AArch64
+        (0x38, 0, "loads nothing"),  # e_phnum
+    ],
+)
+def test_a_header_that_asks_for_another_machine_is_refused(
+    offset: int, value: int, reason: str, tmp_path: Path
+) -> None:
+    content = bytearray(WHOLE)
+    content[offset] = value
+    with pytest.raises(Misuse, match=reason):
+        load(bytes(content), tmp_path)

@@ -2,7 +2,7 @@
 
 A layout is a TOML file.  This one uses every key there is::
 
-    title = "Two pages, and a second way to them"
+    title = "Every key of a layout"
     levels = [4, 5]                  # the numbers of levels it is written for
     ram = "128M"                     # of the guest: a multiple of 2M, at most 3G
     tables = "8M"                    # for the tables, "16M" unless said
@@ -24,6 +24,13 @@ A layout is a TOML file.  This one uses every key there is::
     rights = "wx"                    # write, user, execute; all unless said
     bits = ["G", "PCD"]              # further bits of the entries, by the format's names
     table_rights = "wux"             # of the tables that this map adds; all unless said
+
+    [[map]]
+    virtual = 0xff00_0000_0000_0000
+    size = "4K"
+    count = 1000
+    physical = "random"
+    seed = 7                         # of the frames' order, 0 unless said
     levels = [5]                     # left out at other numbers of levels
 
     [[share]]                        # leads to a table that another address uses
@@ -45,9 +52,9 @@ A layout is a TOML file.  This one uses every key there is::
 
 Sizes are numbers of bytes, or strings with K, M, G or T.  Reading is a right that each page
 has.  A frame that is "any" or "random" is one that nothing in the file names: the lowest that
-is free, or one that the map's `seed` (a number, 0 unless said) picks, always the same; large
-pages choose first.  Maps are built first, then shares, then entries, each in the order of the
-file, and nothing may be put where something is.
+is free, or one that the seed picks, always the same; large pages choose first.  Maps are built
+first, then shares, then entries, each in the order of the file, and nothing may be put where
+something is.  A map, a share and an entry may each have `levels`.
 
 RAM is divided from the bottom up: what belongs to the machine, then the tables, then frames
 for pages.  Pages may lie beyond RAM, as devices do, but not in the first two parts.

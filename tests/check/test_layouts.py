@@ -1,0 +1,533 @@
+"""What a layout says is what its tables hold, and what it may not say is refused in a sentence.
+
+What is expected is read from the files here, by arithmetic of its own.
+"""
+
+import re
+import textwrap
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from harness.check import layouts
+from harness.check.layouts import Built, LayoutError, build, find, load, parse, shipped
+from harness.paging import bulk
+from harness.paging.address import Virtual
+from harness.paging.bulk import End, Leaves
+from harness.paging.entry import Pointer
+from harness.paging.memory import BufferMemory
+from harness.paging.walk import Walk, walk
+
+MIB = 1 << 20
+UNITS = {"K": 1 << 10, "M": MIB, "G": 1 << 30, "T": 1 << 40}
+MACHINE = 32 * MIB
+TABLES = 16 * MIB
+MAXPHYADDR = 40
+
+PAGE_LEVELS = {"4K": 0, "2M": 1, "1G": 2}
+SHIFTS = (12, 21, 30, 39, 48)
+"""Bits of an address below the index at each level."""
+
+PRESENT = 1
+ACCESSED_DIRTY = 1 << 5 | 1 << 6
+RIGHTS = {"w": "write", "u": "user", "x": "execute"}
+
+CASES = [(path, levels) for path in shipped() for levels in load(path).levels]
+every_layout = pytest.mark.parametrize(
+    ("path", "levels"), CASES, ids=[f"{path.stem}-{levels}" for path, levels in CASES]
+)
+
+WITHOUT_SHARES = [case for case in CASES if "share" not in tomllib.loads(case[0].read_text())]
+
+
+class Page(NamedTuple):
+    """A page as the file has it: `physical` is None where the harness is to choose."""
+
+    virtual: int
+    level: int
+    physical: int | None
+    rights: set[str]
+
+
+def size_of(value: int | str) -> int:
+    return value if isinstance(value, int) else int(value[:-1]) * UNITS[value[-1]]
+
+
+def parts(path: Path, name: str, levels: int) -> list[dict[str, Any]]:
+    """The tables of one name that count at this number of levels."""
+    found: list[dict[str, Any]] = tomllib.loads(path.read_text()).get(name, [])
+    return [part for part in found if levels in part.get("levels", [levels])]
+
+
+def pages(path: Path, levels: int) -> Iterator[Page]:
+    """Every page that the file maps, with the rights that all levels give together.
+
+    A table has the rights that the first map gives it that needs it.
+    """
+    tables: dict[tuple[int, int], set[str]] = {}
+    for part in parts(path, "map", levels):
+        size, level = size_of(part["size"]), PAGE_LEVELS[part["size"]]
+        for number in range(part.get("count", 1)):
+            virtual = part["virtual"] + number * size_of(part.get("step", size))
+            physical = part.get("physical", "any")
+            if isinstance(physical, int):
+                physical += number * size_of(part.get("physical_step", size))
+            rights = set(part.get("rights", "wux"))
+            for above in range(level + 1, levels):
+                given = set(part.get("table_rights", "wux"))
+                rights &= tables.setdefault((above, virtual >> SHIFTS[above]), given)
+            yield Page(virtual, level, None if isinstance(physical, str) else physical, rights)
+
+
+@cache
+def built(path: Path, levels: int) -> tuple[Built, BufferMemory]:
+    layout = load(path)
+    memory = BufferMemory(np.zeros(layout.ram, np.uint8))
+    return build(layout, levels, memory, MAXPHYADDR, True), memory
+
+
+def walk_of(path: Path, levels: int, address: int) -> Walk:
+    made, memory = built(path, levels)
+    (root,) = (root for root in made.cpu.roots if address in root.span)
+    return walk(memory, root, Virtual(address))
+
+
+def leaves_of(path: Path, levels: int) -> Leaves:
+    made, memory = built(path, levels)
+    return bulk.leaves(memory, made.cpu.roots)
+
+
+def shipped_at(name: str, levels: int) -> tuple[Path, int]:
+    return find(name), levels
+
+
+@every_layout
+def test_a_layout_maps_the_pages_that_its_file_names(path: Path, levels: int) -> None:
+    for page in pages(path, levels):
+        found = walk_of(path, levels, page.virtual)
+        assert found.level == page.level, hex(page.virtual)
+        assert found.physical is not None, hex(page.virtual)
+        assert page.physical in (None, found.physical), hex(page.virtual)
+        rights = set(found.root.table.format.rights_of(found.granted))
+        assert rights == {RIGHTS[letter] for letter in page.rights}, hex(page.virtual)
+
+
+@every_layout
+def test_frames_that_the_harness_chooses_are_free_and_no_page_has_them_twice(
+    path: Path, levels: int
+) -> None:
+    file = tomllib.loads(path.read_text())
+    first = MACHINE + size_of(file.get("tables", TABLES))
+    taken = np.zeros(size_of(file["ram"]) >> SHIFTS[0], np.uint8)
+    for page in pages(path, levels):
+        if page.physical is None:
+            physical = walk_of(path, levels, page.virtual).physical
+            size = 1 << SHIFTS[page.level]
+            assert physical is not None
+            assert physical >= first
+            assert physical % size == 0
+            frames = taken[physical >> SHIFTS[0] : physical + size >> SHIFTS[0]]
+            assert len(frames) << SHIFTS[0] == size
+            frames += 1
+    named = np.zeros_like(taken)
+    for page in pages(path, levels):
+        if page.physical is not None:
+            named[page.physical >> SHIFTS[0] : page.physical + (1 << SHIFTS[page.level]) >> 12] = 1
+    assert not (taken + named > 1).any()
+
+
+@pytest.mark.parametrize(
+    ("path", "levels"),
+    WITHOUT_SHARES,
+    ids=[f"{path.stem}-{levels}" for path, levels in WITHOUT_SHARES],
+)
+def test_a_layout_holds_nothing_but_what_its_file_names(path: Path, levels: int) -> None:
+    raw = [entry for entry in parts(path, "entry", levels) if entry["value"] & PRESENT]
+    assert leaves_of(path, levels).total == len(list(pages(path, levels))) + len(raw)
+
+
+@every_layout
+def test_a_raw_entry_stands_where_the_file_puts_it(path: Path, levels: int) -> None:
+    for entry in parts(path, "entry", levels):
+        last = walk_of(path, levels, entry["virtual"]).steps[-1]
+        assert (last.slot.level, last.raw) == (entry["level"], entry["value"])
+
+
+@every_layout
+def test_a_share_leads_to_the_table_that_the_file_names(path: Path, levels: int) -> None:
+    for share in parts(path, "share", levels):
+        level = share.get("level", levels - 1)
+        target = built(path, levels)[0].cpu.cr3
+        if "like" in share:
+            like = {step.slot.level: step for step in walk_of(path, levels, share["like"]).steps}
+            target = like[level - 1].slot.table.address
+        for number in range(share.get("count", 1)):
+            address = share["virtual"] + (number << SHIFTS[level])
+            steps = {step.slot.level: step for step in walk_of(path, levels, address).steps}
+            entry = steps[level].entry
+            assert isinstance(entry, Pointer)
+            assert entry.table.address == target
+            given = {RIGHTS[letter] for letter in share.get("rights", "wux")}
+            format = entry.table.format
+            assert set(format.rights_of(format.granted(steps[level].raw))) == given
+
+
+@every_layout
+def test_no_entry_is_accessed_or_dirty_before_the_machine_uses_it(path: Path, levels: int) -> None:
+    leaves = leaves_of(path, levels)
+    mapped = leaves.raw[leaves.end == End.LEAF]
+    assert not (mapped & np.uint64(ACCESSED_DIRTY)).any()
+
+
+@every_layout
+def test_the_root_has_a_slot_to_spare_for_the_window(path: Path, levels: int) -> None:
+    made, memory = built(path, levels)
+    slots = [slot for root in made.cpu.roots for _, slot in root.slots()]
+    assert any(memory.load(slot.address, 8) == 0 for slot in slots)
+
+
+@every_layout
+def test_tables_lie_above_the_machines_memory_and_below_the_frames(path: Path, levels: int) -> None:
+    made, _ = built(path, levels)
+    assert made.tables.first == MACHINE
+    assert made.frames.first == made.tables.last + 1
+    assert made.frames.last == made.layout.ram - 1
+    tables = leaves_of(path, levels).tables.address
+    assert tables.min() >= made.tables.first
+    assert tables.max() <= made.tables.last
+
+
+@every_layout
+def test_a_layout_has_the_control_state_that_its_file_asks_for(path: Path, levels: int) -> None:
+    asked = tomllib.loads(path.read_text()).get("cpu", {})
+    cpu = built(path, levels)[0].cpu
+    assert cpu.levels == levels
+    assert (cpu.wp, cpu.nxe) == (asked.get("wp", True), asked.get("nxe", True))
+    assert (cpu.smep, cpu.smap) == (asked.get("smep", False), asked.get("smap", False))
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_the_dense_layout_has_65536_neighbours_on_frames_in_no_order(levels: int) -> None:
+    leaves = leaves_of(*shipped_at("dense", levels))
+    assert leaves.total == len(np.unique(leaves.physical)) == 65_536
+    assert (np.diff(leaves.virtual) == 4096).all()
+    neighbours = np.diff(leaves.physical.astype(np.int64)) == 4096
+    assert neighbours.sum() < 100
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_a_page_has_65536_aliases_that_differ_in_bits_31_to_16(levels: int) -> None:
+    leaves = leaves_of(*shipped_at("aliases", levels))
+    aliases = leaves.virtual[leaves.physical == 0x300_0000]
+    assert len(np.unique(aliases)) == 65_536
+    assert set((aliases & np.uint64(0xFFFF_FFFF_0000_FFFF)).tolist()) == {0xFFFF_FF00_0000_4000}
+    assert len(leaves.tables.address) < 10
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_a_walk_through_the_self_map_alone_ends_at_the_root(levels: int) -> None:
+    path = find("self-map")
+    (share,) = parts(path, "share", levels)
+    index = share["virtual"] >> SHIFTS[levels - 1] & 0x1FF
+    address = share["virtual"] | sum(index << shift for shift in SHIFTS[: levels - 1])
+    made, _ = built(path, levels)
+    assert walk_of(path, levels, address).physical == made.cpu.cr3
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_the_malformed_layout_has_reserved_bits_at_every_level(levels: int) -> None:
+    leaves = leaves_of(*shipped_at("malformed", levels))
+    assert set(leaves.level[leaves.end == End.MALFORMED].tolist()) == set(range(levels))
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_the_rights_layout_has_every_pair_of_rights_of_table_and_leaf(levels: int) -> None:
+    rights, pairs = find("rights"), set()
+    for page in pages(rights, levels):
+        if page.level == 0:
+            *_, above, leaf = walk_of(rights, levels, page.virtual).steps
+            format = leaf.slot.table.format
+            pairs.add((format.granted(above.raw), format.granted(leaf.raw)))
+    assert len(pairs) == 64
+
+
+def test_every_level_count_and_page_size_has_a_layout() -> None:
+    assert {levels for _, levels in CASES} == {4, 5}
+    assert load(find("page-sizes")).page_sizes(4) == {"4K", "2M", "1G"}
+    assert load(find("smallest")).page_sizes(5) == {"4K"}
+
+
+def example() -> str:
+    """The layout in the module's documentation."""
+    assert layouts.__doc__ is not None
+    _, _, indented = layouts.__doc__.partition("::\n\n")
+    return textwrap.dedent(indented[: indented.index("\nSizes are")])
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_the_documented_example_can_be_built(levels: int) -> None:
+    layout = parse(example(), "example.toml")
+    build(layout, levels, BufferMemory(np.zeros(layout.ram, np.uint8)), MAXPHYADDR, True)
+
+
+def test_the_documented_example_uses_every_key() -> None:
+    used = set(re.findall(r"^(\w+) = ", example(), re.MULTILINE))
+    keys = {
+        field.name for kind in (layouts.Map, layouts.Share, layouts.Entry) for field in fields(kind)
+    }
+    keys |= {"title", "ram", "tables", "wp", "nxe", "smep", "smap", "maxphyaddr"}
+    assert used == keys - {"where"}
+
+
+def test_a_part_for_five_levels_is_no_matter_at_four() -> None:
+    layout = parse(HEAD + PAGE + FIVE_LEVELS_ONLY, "x.toml")
+    memory = BufferMemory(np.zeros(layout.ram, np.uint8))
+    assert bulk.leaves(memory, build(layout, 4, memory, MAXPHYADDR, True).cpu.roots).total == 1
+    assert bulk.leaves(memory, build(layout, 5, memory, MAXPHYADDR, True).cpu.roots).total == 2
+
+
+def test_a_seed_means_the_same_frames_every_time() -> None:
+    def frames(seed: int) -> list[int]:
+        text = HEAD + f"{PAGE}count = 50\nphysical = 'random'\nseed = {seed}\n"
+        layout = parse(text, "x.toml")
+        memory = BufferMemory(np.zeros(layout.ram, np.uint8))
+        roots = build(layout, 4, memory, MAXPHYADDR, True).cpu.roots
+        listed: list[int] = bulk.leaves(memory, roots).physical.tolist()
+        return listed
+
+    assert frames(1) == frames(1)
+    assert frames(1) != frames(2)
+
+
+HEAD = """
+title = "x"
+levels = [4, 5]
+ram = "64M"
+"""
+
+PAGE = """
+[[map]]
+virtual = 0x40_0000
+size = "4K"
+"""
+
+FIVE_LEVELS_ONLY = """
+[[map]]
+virtual = 0xff_0000_0000_0000
+size = "4K"
+levels = [5]
+"""
+
+SHARE = """
+[[share]]
+virtual = 0x80_0000
+level = 1
+like = 0x40_0000
+"""
+
+ENTRY = """
+[[entry]]
+virtual = 0x40_1000
+level = 0
+value = 0x300_0007
+"""
+
+CPU = "\n[cpu]\n"
+
+
+def edited(text: str, old: str, new: str) -> str:
+    assert text.count(old) == 1
+    return HEAD + text.replace(old, new)
+
+
+REFUSED = {
+    "an unknown key": (HEAD + "rams = 1\n", "x.toml: there is no key 'rams'"),
+    "an unknown key of a map": (HEAD + PAGE + "sizes = 1\n", "x.toml, map 1: .* 'sizes'"),
+    "an unknown key of the CPU": (HEAD + CPU + "pae = true\n", "x.toml, cpu: .* 'pae'"),
+    "no title": ("levels = [4]\nram = '64M'", "title is missing"),
+    "no address": (edited(PAGE, "virtual = 0x40_0000", ""), "map 1: virtual is missing"),
+    "one table for a list": (HEAD + "map = 3\n", "x.toml, map is no list of tables"),
+    "a list of other things": (HEAD + "map = [3]\n", "x.toml, map 1: this is no table"),
+    "a title of another type": ("title = 1\nlevels = [4]\nram = 1", "title is 1, no string"),
+    "an address of another type": (edited(PAGE, "0x40_0000", "'0'"), "map 1: virtual is '0', no"),
+    "an address that is a fraction": (edited(PAGE, "0x40_0000", "0.5"), "virtual is 0.5, no"),
+    "a flag of another type": (HEAD + CPU + "wp = 1\n", "cpu: wp is 1, neither"),
+    "a number that is a flag": (HEAD + PAGE + "count = true\n", "count is True, no whole"),
+    "bits of another type": (HEAD + PAGE + "bits = 'G'\n", "bits is 'G', no list"),
+    "levels of another type": ("title = ''\nlevels = 4\nram = 1", "levels is 4, no list"),
+    "a negative address": (edited(PAGE, "0x40_0000", "-4096"), "virtual is -4096, no whole"),
+    "a negative count": (HEAD + PAGE + "count = -1\n", "map 1: count is -1, no whole"),
+    "no pages": (HEAD + PAGE + "count = 0\n", "map 1: count is 0, and must be more"),
+    "a size that is none": (edited(PAGE, "4K", "4KB"), "size is '4KB', no size"),
+    "a size that no page has": (edited(PAGE, "4K", "8K"), "map 1: size is 8K; .*4K, 2M, 1G"),
+    "a misaligned page": (edited(PAGE, "4K", "2M").replace("0x40", "0x41"), "map 1: .*0x410000"),
+    "a misaligned step": (HEAD + PAGE + "count = 2\nstep = 5000\n", "map 1: .*0x401388"),
+    "a misaligned frame": (HEAD + PAGE + "physical = 0x3000001\n", "map 1: .*0x3000001"),
+    "a non-canonical page": (edited(PAGE, "0x40", "0x8000_0000"), "map 1: .*0x800000000000"),
+    "pages that leave their half": (
+        edited(PAGE, "0x40_0000", "0x7fff_ffff_f000") + "count = 2",
+        "map 1: .*0x7ffffffff000",
+    ),
+    "pages beyond the last address": (
+        edited(PAGE, "0x40_0000", "0xffff_ffff_ffff_f000") + "count = 2",
+        "map 1: .*0xfffffffffffff000",
+    ),
+    "an address that no word holds": (
+        edited(PAGE, "0x40_0000", "0x1_0000_0000_0000_0000"),
+        "map 1: .*0x10000000000000000",
+    ),
+    "pages that overlap": (HEAD + PAGE + PAGE, "x.toml, map 2: .*0x400000.* taken"),
+    "pages that overlap themselves": (
+        HEAD + PAGE + "count = 2\nstep = 1\n",
+        "map 1: .*0x400001",
+    ),
+    "a page over a table": (HEAD + PAGE + PAGE.replace("4K", "2M"), "map 2: .*0x400000.* taken"),
+    "a share over a table": (
+        HEAD + PAGE + SHARE.replace("0x80", "0x40"),
+        "share 1: virtual 0x400000 is taken",
+    ),
+    "an entry over a page": (HEAD + PAGE + ENTRY.replace("1000", "0000"), "entry 1: .* is taken"),
+    "an unknown right": (HEAD + PAGE + "rights = 'rw'\n", "rights is 'rw', no word of"),
+    "an unknown bit": (HEAD + PAGE + "bits = ['G', 'Z']\n", "map 1: bits has 'Z'; a PTE has"),
+    "a bit that is a right": (HEAD + PAGE + "bits = ['W']\n", "map 1: bits has 'W'"),
+    "a bit that makes it a page": (HEAD + PAGE + "bits = ['P']\n", "map 1: .*0x1 are not free"),
+    "a right that cannot be withheld": (
+        HEAD + CPU + "nxe = false\n" + PAGE + "rights = 'w'\n",
+        "map 1: .*0x8000000000000000 are not free",
+    ),
+    "another number of levels": ("title = ''\nlevels = [3]\nram = '64M'", "4 or 5 levels, not 3"),
+    "levels that the layout is not for": (HEAD + PAGE + "levels = [3]\n", "map 1: levels is"),
+    "a width that no CPU has": (HEAD + CPU + "maxphyaddr = 60\n", "32 to 52 bits, not 60"),
+    "a width that the CPU has not": (HEAD + CPU + "maxphyaddr = 41\n", "MAXPHYADDR 41, not 40"),
+    "RAM in odd pieces": (HEAD.replace("64M", "65M"), "ram is 65M, no multiple of 2M"),
+    "too much RAM": (HEAD.replace("64M", "4G"), "ram is 4G; a guest has at most 3G"),
+    "too little RAM": (HEAD.replace("64M", "48M"), "ram is 48M, too little"),
+    "tables in odd pieces": (HEAD + "tables = '4K'\n", "tables is 4K, no multiple"),
+    "tables that leave no frames": (HEAD + "tables = '32M'\n", "ram is 64M, too little"),
+    "tables used up": (
+        HEAD + "tables = '2M'\n" + PAGE + "count = 600\nstep = '1G'\n",
+        "map 1: .*0x2000000..0x21fffff is used up",
+    ),
+    "a count beyond all tables": (
+        HEAD + PAGE + "count = 1000000000000\n",
+        "map 1: tables have no room for a count of 1000000000000",
+    ),
+    "frames used up": (HEAD + PAGE + "count = 5000\n", "ram has 4096 free frames of 4K"),
+    "no frame of the size": (edited(PAGE, "0x40_0000", "0").replace("4K", "1G"), "ram has 0 free"),
+    "a frame of the machine's": (HEAD + PAGE + "physical = 0x100000\n", "a page at 0x100000; bel"),
+    "a frame of the tables'": (HEAD + PAGE + "physical = 0x2fff000\n", "a page at 0x2fff000; bel"),
+    "a frame beyond MAXPHYADDR": (
+        HEAD + PAGE + "physical = 0xff_ffff_f000\ncount = 2\n",
+        "map 1: physical reaches 0x10000000000, beyond MAXPHYADDR 40",
+    ),
+    "a physical word": (HEAD + PAGE + "physical = 'some'\n", "physical is 'some', neither"),
+    "steps from nowhere": (HEAD + PAGE + "physical_step = 0\n", "map 1: physical_step needs"),
+    "a seed for nothing": (HEAD + PAGE + "seed = 1\n", "map 1: seed is of use with"),
+    "a share of nothing": (HEAD + SHARE, "share 1: like is 0x400000, whose walk uses no"),
+    "a share of a page": (
+        HEAD + PAGE.replace("4K", "2M") + SHARE,
+        "share 1: like is 0x400000, whose walk uses no table at level 0",
+    ),
+    "a share of no address": (
+        HEAD + PAGE + SHARE.replace("0x40_0000", "1_000_000_000_000_000"),
+        "share 1: like is 0x38d7ea4c68000, whose walk",
+    ),
+    "a share without like": (HEAD + PAGE + SHARE.replace("like", "# like"), "share 1: .*both"),
+    "a share of the root and more": (HEAD + PAGE + SHARE + "root = true", "share 1: .*both"),
+    "a share at the bottom": (HEAD + PAGE + SHARE.replace("= 1", "= 0"), "share 1: level is 0"),
+    "a share above the root": (HEAD + PAGE + SHARE.replace("= 1", "= 4"), "share 1: level is 4;"),
+    "a misaligned share": (HEAD + PAGE + SHARE.replace("0x80", "0x90"), "share 1: virtual is 0x90"),
+    "an entry above the root": (HEAD + ENTRY.replace("= 0\n", "= 4\n"), "entry 1: level is 4; "),
+    "a misaligned entry": (HEAD + ENTRY.replace("0x40_1000", "0x40_1008"), "entry 1: virtual is"),
+    "an entry that is too wide": (
+        HEAD + ENTRY.replace("0x300_0007", "0x1_0000_0000_0000_0000"),
+        "entry 1: value is 0x10000000000000000, wider than 8 bytes",
+    ),
+    "a table outside RAM": (
+        HEAD + ENTRY.replace("= 0\n", "= 1\n").replace("1000", "0000").replace("300", "4000"),
+        "entry 1: value leads to the level-0 table at 0x40000000, outside of the tables",
+    ),
+    "a table in a frame": (
+        HEAD + ENTRY.replace("= 0\n", "= 1\n").replace("1000", "0000"),
+        "entry 1: value leads to the level-0 table at 0x3000000, outside of the tables",
+    ),
+    "an entry to the machine's": (HEAD + ENTRY.replace("300", "100"), "value has a page at 0x1000"),
+    "a key that is written twice": (HEAD + "ram = '64M'\n", "x.toml is not TOML: "),
+    "no TOML": ("]" * 3, "x.toml is not TOML: "),
+    "brackets without end": ("a = " + "[" * 100_000, "x.toml is not TOML: "),
+    "a number without end": ("a = " + "9" * 100_000, "x.toml is not TOML: "),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_a_layout_may_not_say_is_refused_in_a_sentence(text: str, said: str) -> None:
+    # Just where the tables go: a write anywhere else would be an error of another kind.
+    memory = np.full(TABLES, 0xA5, np.uint8)
+    with pytest.raises(LayoutError) as refused:
+        build(parse(text, "x.toml"), 4, BufferMemory(memory, MACHINE), MAXPHYADDR, True)
+    sentence = str(refused.value)
+    assert re.search(said, sentence)
+    assert "\n" not in sentence
+    assert refused.value.__cause__ is None
+    assert (memory == 0xA5).all()
+
+
+def test_pages_of_1g_are_refused_for_a_processor_without_them() -> None:
+    layout = load(find("page-sizes"))
+    memory = BufferMemory(np.zeros(layout.ram, np.uint8))
+    with pytest.raises(LayoutError, match=r"map 3: size is 1G; .* have 4K, 2M$"):
+        build(layout, 4, memory, MAXPHYADDR, False)
+
+
+def test_a_number_of_levels_that_a_layout_is_not_for_is_refused() -> None:
+    layout = load(find("five-level-only"))
+    with pytest.raises(LayoutError, match=r"five-level-only is for \[5\] levels, not for 4"):
+        build(layout, 4, BufferMemory(np.zeros(layout.ram, np.uint8)), MAXPHYADDR, True)
+
+
+def test_a_page_may_lie_beyond_ram() -> None:
+    layout = parse(HEAD + PAGE + "physical = 0xfee0_0000\n", "x.toml")
+    memory = BufferMemory(np.zeros(layout.ram, np.uint8))
+    roots = build(layout, 4, memory, MAXPHYADDR, True).cpu.roots
+    assert walk(memory, roots[0], Virtual(0x40_0123)).physical == 0xFEE0_0123
+
+
+def test_a_file_that_cannot_be_read_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes(b'title = "\xe4"')
+    for path, said in {
+        tmp_path / "none.toml": "No such file or directory",
+        tmp_path: "Is a directory",
+        latin: "is not text in UTF-8",
+        Path("a\0b.toml"): "is no name of a file",
+    }.items():
+        with pytest.raises(LayoutError, match=said):
+            load(path)
+
+
+def test_a_layout_is_found_by_name_or_path(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(HEAD)
+    assert find("dense") in shipped()
+    assert find(str(mine)) == mine
+    assert load(mine).name == "mine"
+    with pytest.raises(LayoutError, match=r"no layout is called 'dence': there are .*dense"):
+        find("dence")
+
+
+def test_an_installed_package_brings_its_layouts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layouts, "__file__", str(tmp_path / "harness/check/layouts.py"))
+    with pytest.raises(LayoutError, match="comes without layouts"):
+        shipped()
+    for directory in (tmp_path / "harness" / "images", tmp_path / "images"):
+        directory.mkdir(parents=True)
+        (directory / "one.toml").touch()
+    assert shipped() == [tmp_path / "harness" / "images" / "one.toml"]

@@ -165,6 +165,6 @@ def _ask_monitor(
             debugger.compare_walkers,
             debugger.compare_tlb,
             lambda: debugger.compare_translations(thorough),
-            debugger.compare_contents,
+            lambda: debugger.compare_contents(thorough),
         )
         return tuple(question() for question in questions)

@@ -1,61 +1,49 @@
-"""A space under construction: maps pages, allocating the tables on the way.
+"""A space with a life: its pages are mapped, changed, unmapped, and it is torn down.
 
-Only a space changes memory, and a request that it refuses changes nothing.
+Only a space changes memory, and a request that it refuses changes nothing.  What narrows or
+unmaps returns a `Flush`, which must be done before the change is complete.  Threads may map,
+populate, protect and unmap in one space together; `free_empty` and `tear_down` need it to
+themselves.
+
+`reshape` moves pages and changes their size, `visit` shows what a range holds, `slots` works
+on one entry at a time, `copy` forks, `sync` shares root entries among spaces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from harness.paging.address import Physical, Span, Virtual, aligned
-from harness.paging.entry import Pointer
-from harness.paging.format import Format
-from harness.paging.memory import Words, WritableMemory
-from harness.paging.table import Root, Slot, Table
+from harness.paging.allocator import TableAllocator
+from harness.paging.bits import Kind, address_mask, carried, kinds, stale, structure_mask
+from harness.paging.errors import OutOfTables, SpaceError
+from harness.paging.flush import Flush
+from harness.paging.lock import held
+from harness.paging.memory import Words
+from harness.paging.table import Slot, Table
+from harness.paging.tree import Account, Run, Tree
+
+__all__ = ["Account", "Batch", "OutOfTables", "Space", "SpaceError", "TableAllocator"]
 
 
-class SpaceError(ValueError):
-    """A request that a space cannot fulfil; the space is as it was before."""
+class Batch(NamedTuple):
+    """Entries for consecutive slots at one level, from that of address `first` on."""
+
+    first: Virtual
+    level: int
+    raw: Words
 
 
-class TableAllocator:
-    """Hands out empty tables from a span of physical memory, lowest address first."""
-
-    def __init__(self, memory: WritableMemory, span: Span) -> None:
-        self.memory = memory
-        self.span = span
-        self.next = span.first
-
-    def allocate(self, format: Format, level: int) -> Table:
-        """A new, empty table, aligned to its size; SpaceError when no room is left."""
-        size = format.table_bytes(level)
-        address = -(-self.next // size) * size
-        if address + size - 1 > self.span.last:
-            raise SpaceError(f"no room for a level-{level} table: {self.span} is used up")
-        self.next = address + size
-        table = Table(format, Physical(address), level)
-        slots = np.arange(address, self.next, format.entry_bytes, dtype=np.uint64)
-        self.memory.scatter(slots, format.entry_bytes, np.zeros(len(slots), np.uint64))
-        return table
-
-
-class Space:
+class Space(Tree):
     """An address space: the roots where its walks begin, and the tables below them.
 
     memory     holds the tables
     roots      where walks begin, for instance `Cpu.roots`; their tables exist already
     allocator  where further tables come from
     """
-
-    def __init__(
-        self, memory: WritableMemory, roots: tuple[Root, ...], allocator: TableAllocator
-    ) -> None:
-        self.memory = memory
-        self.roots = roots
-        self.allocator = allocator
-        self.format = roots[0].table.format
 
     def map(
         self,
@@ -75,19 +63,89 @@ class Space:
         address, a bit that a leaf may not have, a range that no root serves, pages that
         overlap with what is there, and memory exhausted.
         """
-        raw = self._leaves(first, frames, level, bits)
-        pieces = list(self._pieces(first, len(frames), level))
-        for piece in pieces:
-            self._check_free(piece, level)
-        slots = self._slots([Virtual(piece.first) for piece in pieces], level, table_bits)
-        size = self.format.levels[level].size
-        for piece, slot in zip(pieces, slots, strict=True):
-            index = (piece.first - first) // size
-            self.memory.scatter(
-                self._addresses(slot, piece.size // size),
-                self.format.entry_bytes,
-                raw[index : index + piece.size // size],
-            )
+        self.place([Batch(first, level, self.leaves(first, frames, level, bits))], table_bits)
+
+    def map_range(
+        self,
+        first: Virtual,
+        frame: Physical,
+        size: int,
+        bits: int,
+        table_bits: int | None = None,
+    ) -> None:
+        """Maps `size` bytes from `first` on to those from `frame` on, in the largest pages that
+        the alignment of both allows.
+
+        bits  as for `map` at level 0; larger pages have the same attributes in their places
+
+        Raises SpaceError as `map` does.
+        """
+        batches = []
+        for at, start, level, count in self._sizes(first, frame, size):
+            steps = np.arange(count, dtype=np.uint64) * np.uint64(self.format.levels[level].size)
+            raw = self.leaves(at, np.uint64(start) + steps, level, self.carried(at, bits, 0, level))
+            batches.append(Batch(at, level, raw))
+        self.place(batches, table_bits)
+
+    def unmap(self, span: Span) -> Flush:
+        """Clears every entry in the span; holes are passed over, tables stay (`free_empty`).
+
+        Raises SpaceError where the span cuts a page, and for a malformed entry.
+        """
+        return self._rewrite(self.filled(span), lambda raw, level: np.zeros_like(raw))
+
+    def protect(self, span: Span, bits: int, mask: int | None = None) -> Flush:
+        """Gives the pages in the span other attributes; all else is passed over.
+
+        bits, mask  as for `map` at level 0: the bits under the mask become `bits`.  It is the
+                    mask of all rights unless given
+
+        Raises SpaceError where the span cuts a page, for a malformed entry, and for a bit that
+        a leaf may not have.
+        """
+        mask = self.format.rights_mask if mask is None else mask
+        runs = self.filled(span)
+        changes = {
+            level: self._change(span.first, level, bits, mask)
+            for level in {0, *(run.level for run in runs)}
+        }
+
+        def change(raw: Words, level: int) -> Words:
+            kept, given = changes[level]
+            return np.where(kinds(self.format, level, raw) == Kind.LEAF, raw & kept | given, raw)
+
+        return self._rewrite(runs, change)
+
+    def rewrite(self, span: Span, change: Callable[[Words, int], Words]) -> Flush:
+        """Has `change(entries, level)` turn the entries of the span into others.
+
+        It is given arrays of entries of one level, shape (n,), none of them zero, a pointer or
+        malformed, and returns what they become, for which the same holds but that they may be
+        zero.  It is asked twice: by its first answers to the whole span it may still refuse.
+
+        Raises SpaceError where the span cuts a page, for a malformed entry, and whatever
+        `change` raises.
+        """
+        runs = self.filled(span)
+        for run in runs:
+            chosen = run.raw != 0
+            after = change(run.raw[chosen], run.level)
+            self._check_wellformed(run.addresses[chosen], after, run.level)
+        return self._rewrite(runs, change)
+
+    def populate(self, span: Span, level: int = 0, table_bits: int | None = None) -> None:
+        """Makes all tables down to `level` that the span needs, so that mapping pages of that
+        level there takes no memory any more.
+
+        Raises SpaceError where something else than a table is in the way, and OutOfTables.
+        """
+        self._check_level(span.first, level)
+        here = self.format.levels[level]
+        room = self.allocator.span.size // self.format.table_bytes(level)
+        if span.size // (here.size * here.entries) > room:
+            raise OutOfTables(f"{span} needs more level-{level} tables than there is room for")
+        places = [(Virtual(piece.first), level) for piece in self.pieces(span, level)]
+        self.grow(places, self._pointer_bits(table_bits))
 
     def slot(self, address: Virtual, level: int, table_bits: int | None = None) -> Slot:
         """The slot of `address` at `level`, the tables above it allocated as needed.
@@ -95,124 +153,241 @@ class Space:
         Raises SpaceError where something else than a table is in the way, where no root
         serves the address, and when memory is exhausted.
         """
-        return self._slots([address], level, table_bits)[0]
+        self._check_level(address, level)
+        table = self.grow([(address, level)], self._pointer_bits(table_bits))[0]
+        return table.slot_for(address)
 
-    def write(self, slot: Slot, raw: int) -> None:
-        """Writes one raw entry, whatever it says."""
-        self.memory.store(slot.address, self.format.entry_bytes, raw)
+    def free_empty(self, span: Span) -> Flush:
+        """Unlinks the tables on the ways into the span in which nothing is left, roots excepted;
+        they are free after the flush."""
+        flush = Flush()
+        for served in self.served(span):
+            self._free_empty(self.root_for(served.first).table, served, False, flush)
+        return flush
 
-    def read(self, slot: Slot) -> int:
-        """The raw entry in a slot; SpaceError where there is no memory."""
-        raw = self.memory.load(slot.address, self.format.entry_bytes)
-        if raw is None:
-            raise SpaceError(f"{slot} has no memory behind it")
-        return raw
+    def tear_down(self) -> Flush:
+        """Ends the space: its roots lead nowhere, and after the flush all its tables are free."""
+        if not self.roots:
+            raise SpaceError("the space was torn down before")
+        for root in self.roots:
+            slots = [slot for _, slot in root.slots()]
+            with self.lock(root.table):
+                self.put(slots[0], np.zeros(len(slots), np.uint64))
+        self.roots = ()
+        flush = Flush()
+        flush.add_everything()
+        flush.then(self.free_all)
+        return flush
 
-    def _leaves(self, first: Virtual, frames: Words, level: int, bits: int) -> Words:
-        """The entries that map `frames`."""
-        leaf = self.format.levels[level].leaf if level < len(self.format.levels) else None
+    def place(self, batches: Sequence[Batch], table_bits: int | None) -> None:
+        """Writes entries where nothing is, all or none; the tables they need are made.
+
+        Raises SpaceError unless every place is free and served, and OutOfTables.
+        """
+        cut = [part for batch in batches for part in self._cut(batch)]
+        tables = self.clear_ground(cut, table_bits)
+        if len(cut) == 1:
+            with self.lock(tables[0]):
+                self._fill(tables[0], cut[0])
+            return
+        with held(self.lock(table) for table in tables):
+            for batch, table in zip(cut, tables, strict=True):
+                self._check_free(table, batch)
+            for batch, table in zip(cut, tables, strict=True):
+                self.put(table.slot_for(batch.first), batch.raw)
+
+    def clear_ground(self, batches: Sequence[Batch], table_bits: int | None) -> list[Table]:
+        """The table of each batch, which must lie in one; all are made, or none.
+
+        Raises SpaceError unless the place of every batch is free, and OutOfTables.
+        """
+        if len(batches) > 1:
+            for batch in batches:
+                table = self.path(batch.first, batch.level)[-1]
+                if table.level == batch.level:
+                    self._check_free(table, batch)
+        places = [(batch.first, batch.level) for batch in batches]
+        return self.grow(places, self._pointer_bits(table_bits))
+
+    def filled(self, span: Span) -> list[Run]:
+        """The runs of the span in which there is anything, all fit to be changed.
+
+        Raises SpaceError where the span cuts an entry, and for a malformed one.
+        """
+        smallest = self.format.levels[0].size
+        if not (aligned(span.first, smallest) and aligned(span.last + 1, smallest)):
+            raise SpaceError(f"{span} does not begin and end at a multiple of {smallest:#x}")
+        runs = [run for run in self.runs(span) if run.raw.any()]
+        for run in runs:
+            self._check_wellformed(run.addresses, run.raw, run.level)
+            for address, raw in (run.first, run.raw[0]), (run.span.last, run.raw[-1]):
+                if raw and address not in span:
+                    raise SpaceError(
+                        f"{span} cuts the level-{run.level} entry {int(raw):#x} at"
+                        f" {address & -run.slot.size:#x}: split it first"
+                    )
+        return runs
+
+    def forget(self, run: Run, after: Words, flush: Flush) -> None:
+        """Puts on the list what is stale when the entries of a run have become `after`."""
+        gone = stale(self.format, run.level, run.raw, after)
+        if gone.any():
+            lasting = np.uint64(self.format.levels[run.level].bits.get("G", 0))
+            flush.add(
+                run.addresses[gone],
+                everything=run.shared,
+                global_pages=bool((run.raw[gone] & lasting).any()),
+            )
+
+    def leaves(self, first: int, frames: Words, level: int, bits: int) -> Words:
+        """The entries that map `frames`, whose addresses begin at `first`; SpaceError if there
+        can be none."""
+        leaf = self.format.levels[level].leaf if 0 <= level < len(self.format.levels) else None
         if leaf is None:
             known = ", ".join(map(str, self.format.page_levels()))
             raise SpaceError(f"{self.format.name} has pages at levels {known}, not at {level}")
         try:
-            attributes = self.format.leaf(0, level, bits)
-            for frame in {int(frames.min()), int(frames.max())} if len(frames) else ():
-                leaf.encode(frame)
-            low = int(np.bitwise_or.reduce(frames)) & self.format.levels[level].size - 1
-            leaf.encode(low)
+            if len(frames) == 1:
+                return np.array([self.format.leaf(int(frames[0]), level, bits)], np.uint64)
+            raw = np.full(len(frames), self.format.leaf(0, level, bits), np.uint64)
+            if len(frames):
+                low = int(np.bitwise_or.reduce(frames)) & self.format.levels[level].size - 1
+                for frame in low, int(frames.min()), int(frames.max()):
+                    leaf.encode(frame)
         except ValueError as error:
             raise SpaceError(f"cannot map at {first:#x}, level {level}: {error}") from None
-        raw = np.full(len(frames), attributes, np.uint64)
         for mask, shift in leaf.address:
             raw |= frames >> np.uint64(shift) & np.uint64(mask)
         return raw
 
-    def _pieces(self, first: Virtual, pages: int, level: int) -> Iterable[Span]:
-        """The range cut where a new table begins."""
+    def carried(self, address: int, bits: int, source: int, target: int) -> int:
+        """`bits.carried`, with the address in the error."""
+        try:
+            return carried(self.format, bits, source, target)
+        except ValueError as error:
+            raise SpaceError(f"cannot map at {address:#x}, level {target}: {error}") from None
+
+    def _rewrite(self, runs: Sequence[Run], change: Callable[[Words, int], Words]) -> Flush:
+        """Changes what the runs held when they were read, and still hold."""
+        flush = Flush()
+        for run in runs:
+            with self.lock(run.slot.table):
+                now = run._replace(raw=self.words(run.slot, len(run.raw)))
+                chosen = (run.raw != 0) & (now.raw != 0)
+                after = now.raw.copy()
+                after[chosen] = change(now.raw[chosen], run.level)
+                self.put(run.slot, after)
+            self.forget(now, after, flush)
+        return flush
+
+    def _change(
+        self, address: int, level: int, bits: int, mask: int
+    ) -> tuple[np.uint64, np.uint64]:
+        """The bits that a change of attributes keeps, and those that it gives, at one level."""
+        here = self.carried(address, mask, 0, level)
+        given = self.carried(address, bits, 0, level)
+        fixed = here & (address_mask(self.format, level) | structure_mask(self.format, level))
+        if fixed or given & ~here:
+            raise SpaceError(
+                f"cannot change {given:#x} under mask {here:#x} at {address:#x}, level {level}:"
+                f" bits {fixed | given & ~here:#x} are not to be given so"
+            )
+        self.leaves(address, np.zeros(1, np.uint64), level, given)
+        return ~np.uint64(here), np.uint64(given)
+
+    def _sizes(
+        self, first: int, frame: int, size: int
+    ) -> Iterator[tuple[Virtual, Physical, int, int]]:
+        """How the largest pages tile a range: address, frame, level and count of equal ones."""
+        levels = self.format.levels
+        usable = [n for n in self.format.page_levels() if aligned(first - frame, levels[n].size)]
+        if not (usable and aligned(first | size, levels[usable[0]].size) and size >= 0):
+            smallest = levels[self.format.page_levels()[0]].size
+            raise SpaceError(
+                f"cannot map {size:#x} bytes at {first:#x} to {frame:#x}: not all are multiples"
+                f" of the page size {smallest:#x}"
+            )
+        done = 0
+        while done < size:
+            at = first + done
+            level = max(
+                n for n in usable if aligned(at, levels[n].size) and levels[n].size <= size - done
+            )
+            upto = size - done
+            for larger in usable:
+                if larger > level:
+                    upto = min(upto, -at % levels[larger].size or upto)
+                    break
+            count = upto // levels[level].size
+            yield Virtual(at), Physical(frame + done), level, count
+            done += count * levels[level].size
+
+    def _cut(self, batch: Batch) -> Iterator[Batch]:
+        """The batch cut where a new table begins; SpaceError for a range that is not served."""
+        first, level, raw = batch
         here = self.format.levels[level]
         if not aligned(first, here.size):
             raise SpaceError(f"{first:#x} is no multiple of the page size {here.size:#x}")
-        if not pages:
-            return ()
-        span = Span.of(first, pages * here.size)
-        root = self._root(first)
-        if not root.span.covers(span):
-            raise SpaceError(f"{span} leaves {root.span}, the addresses that its root serves")
-        return span.pieces(here.size * here.entries)
-
-    def _check_free(self, span: Span, level: int) -> None:
-        """SpaceError unless nothing is there for the pages of one table."""
-        table = self._root(Virtual(span.first)).table
-        while table.level > level:
-            slot = table.slot_for(span.first)
-            raw = self.read(slot)
-            if not raw:
-                return
-            table = self._pointed(slot, raw, span.first)
-        slot = table.slot_for(span.first)
-        size = self.format.levels[level].size
-        words, backed = self.memory.gather(
-            self._addresses(slot, span.size // size), self.format.entry_bytes
-        )
-        taken = words != 0 if backed is None else (words != 0) | ~backed
-        if taken.any():
-            index = int(taken.argmax())
-            raise SpaceError(
-                f"{span.first + index * size:#x} is taken:"
-                f" its level-{level} entry is {int(words[index]):#x}"
+        self._check_level(first, level)
+        if len(raw) <= 1:
+            yield from [batch] * len(raw)  # one entry lies in one table
+            return
+        for piece in self.pieces(Span.of(first, len(raw) * here.size), level):
+            start = piece.first - first >> here.shift
+            yield Batch(
+                Virtual(piece.first), level, raw[start : start + (piece.size >> here.shift)]
             )
 
-    def _slots(
-        self, addresses: Iterable[Virtual], level: int, table_bits: int | None
-    ) -> list[Slot]:
-        """The slots of several addresses at one level; all tables are allocated or none."""
-        if table_bits is None:
-            table_bits = self.format.granting(*self.format.rights)
-        mark, made = self.allocator.next, list[Slot]()
-        try:
-            return [self._slot(address, level, table_bits, made) for address in addresses]
-        except SpaceError:
-            for slot in made:
-                self.write(slot, 0)
-            self.allocator.next = mark
-            raise
+    def _fill(self, table: Table, batch: Batch) -> None:
+        self._check_free(table, batch)
+        self.put(table.slot_for(batch.first), batch.raw)
 
-    def _slot(self, address: Virtual, level: int, table_bits: int, made: list[Slot]) -> Slot:
-        table = self._root(address).table
-        if not 0 <= level <= table.level:
-            raise SpaceError(f"{self.format.name} has levels 0 to {table.level}, not {level}")
-        while table.level > level:
-            slot = table.slot_for(address)
-            raw = self.read(slot)
-            if raw:
-                table = self._pointed(slot, raw, address)
+    def _check_free(self, table: Table, batch: Batch) -> None:
+        """SpaceError unless nothing is where the batch goes in a table."""
+        words = self.words(table.slot_for(batch.first), len(batch.raw))
+        if words.any():
+            index = int((words != 0).argmax())
+            address = batch.first + index * self.format.levels[batch.level].size
+            raise SpaceError(
+                f"{address:#x} is taken: its level-{batch.level} entry is {int(words[index]):#x}"
+            )
+
+    def _check_level(self, address: int, level: int) -> None:
+        top = self.root_for(address).table.level
+        if not 0 <= level <= top:
+            raise SpaceError(f"{address:#x} has tables at levels 0 to {top}, not at {level}")
+
+    def _check_wellformed(self, addresses: Words, raw: Words, level: int) -> None:
+        wrong = kinds(self.format, level, raw) == Kind.MALFORMED
+        if wrong.any():
+            address, entry = int(addresses[wrong.argmax()]), int(raw[wrong.argmax()])
+            parts = self.format.malformed(entry, level)
+            reasons = " and ".join(f"{part.mask:#x} ({part.reason})" for part in parts)
+            raise SpaceError(
+                f"the level-{level} entry {entry:#x} at {address:#x} is malformed: it has {reasons}"
+            )
+
+    def _pointer_bits(self, table_bits: int | None) -> Callable[[int], int]:
+        bits = self.format.granting(*self.format.rights) if table_bits is None else table_bits
+        return lambda level: bits
+
+    def _free_empty(self, table: Table, span: Span, shared: bool, flush: Flush) -> None:
+        """Unlinks what is empty below a table, from the bottom up."""
+        here = self.format.levels[table.level]
+        if here.pointer is None:
+            return
+        first = table.slot_for(span.first)
+        raw = self.words(first, here.index(span.last) - first.index + 1)
+        for step in np.flatnonzero(kinds(self.format, table.level, raw) == Kind.POINTER).tolist():
+            slot = table.slot(first.index + step)
+            below = self.pointed(int(raw[step]), table.level)
+            if below is None or not self.owns(below):
                 continue
-            table = self.allocator.allocate(self.format, slot.level - 1)
-            try:
-                self.write(slot, self.format.pointer(table.address, slot.level, table_bits))
-            except ValueError as error:
-                raise SpaceError(f"no table can be put above {address:#x}: {error}") from None
-            made.append(slot)
-        return table.slot_for(address)
-
-    def _pointed(self, slot: Slot, raw: int, address: int) -> Table:
-        """The table that an entry leads to; SpaceError if it leads to none."""
-        entry = self.format.decode(raw, slot.level)
-        if not isinstance(entry, Pointer):
-            kind = type(entry).__name__.lower()
-            raise SpaceError(
-                f"{address:#x} is taken: its level-{slot.level} entry is {raw:#x}, {kind}"
-            )
-        return entry.table
-
-    def _addresses(self, slot: Slot, n: int) -> Words:
-        """Physical addresses of `n` slots of one table, from `slot` on."""
-        width = self.format.entry_bytes
-        return np.arange(slot.address, slot.address + n * width, width, dtype=np.uint64)
-
-    def _root(self, address: Virtual) -> Root:
-        for root in self.roots:
-            if address in root.span:
-                return root
-        spans = " and ".join(str(root.span) for root in self.roots)
-        raise SpaceError(f"{address:#x} is not an address of this space, which has {spans}")
+            at = (span.first & -here.size) + step * here.size
+            inside = Span.of(at, here.size).clip(span)
+            assert inside is not None
+            aliased = shared or self.is_shared(below)
+            self._free_empty(below, inside, aliased, flush)
+            if not self.words(below.slot(0), self.format.levels[below.level].entries).any():
+                self.unlink(slot, below, flush)
+                flush.add(np.array([at], np.uint64), everything=aliased)

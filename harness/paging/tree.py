@@ -1,0 +1,409 @@
+"""The tables of a space: which are its own, how they are reached, made, linked and given back.
+
+Only tables that came from the space's allocator are its own.  It follows pointers to others,
+such as tables that several spaces share, when it is asked what is there, and refuses to
+change them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from harness.paging.address import Span, Virtual
+from harness.paging.allocator import TableAllocator
+from harness.paging.bits import Kind, kinds
+from harness.paging.entry import Pointer
+from harness.paging.errors import SpaceError
+from harness.paging.flush import Flush
+from harness.paging.lock import SPLIT_LEVELS, TableLock
+from harness.paging.memory import Words, WritableMemory
+from harness.paging.table import Root, Slot, Table
+
+COUNTED_LEVELS = 3
+"""How many levels, from 0 up, Linux counts as a process's page tables."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """The tables of a space.
+
+    tables   how many, by level from 0 up
+    bytes    what all of them take
+    counted  what those of the lowest `COUNTED_LEVELS` levels take
+    """
+
+    tables: tuple[int, ...]
+    bytes: int
+    counted: int
+
+
+class Run(NamedTuple):
+    """Consecutive slots of one table, none of which was a pointer when they were read.
+
+    slot    the first of them
+    first   the first address that it spans
+    raw     the entries as they were read
+    shared  whether the table can be reached at other addresses too
+    """
+
+    slot: Slot
+    first: Virtual
+    raw: Words
+    shared: bool
+
+    @property
+    def level(self) -> int:
+        return self.slot.level
+
+    @property
+    def span(self) -> Span:
+        """The addresses of all of them."""
+        return Span.of(self.first, len(self.raw) * self.slot.size)
+
+    @property
+    def addresses(self) -> Words:
+        """The first address that each of them spans."""
+        steps = np.arange(len(self.raw), dtype=np.uint64)
+        return np.uint64(self.first) + steps * np.uint64(self.slot.size)
+
+
+@dataclass
+class _Node:
+    """What a space knows of a table: the pointers that lead to it, and its lock.
+
+    own  whether it is given back in the end; a root may belong to somebody else
+    """
+
+    table: Table
+    own: bool
+    links: int = 0
+    lock: TableLock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lock = TableLock(self.table)
+
+
+class Tree:
+    """The roots of a space and the tables under them.
+
+    memory     holds the tables
+    roots      where walks begin; their tables exist already
+    allocator  where further tables come from
+
+    What the roots lead to already becomes the space's own, as far as it is the allocator's.
+    Threads may grow one tree and change its entries together, under the locks.  Who takes
+    tables away must be alone, as in Linux, where that is what the mmap lock is for.
+    """
+
+    def __init__(
+        self, memory: WritableMemory, roots: tuple[Root, ...], allocator: TableAllocator
+    ) -> None:
+        self.memory = memory
+        self.roots = roots
+        self.allocator = allocator
+        self.format = roots[0].table.format
+        self._top_lock = TableLock(roots[0].table)
+        self._nodes: dict[int, _Node] = {}
+        self._adopt()
+
+    def root_for(self, address: int) -> Root:
+        """Where the walk of an address begins; SpaceError if it has no place in this space."""
+        for root in self.roots:
+            if address in root.span:
+                return root
+        if not self.roots:
+            raise SpaceError(f"{address:#x} has no place in a space that was torn down")
+        spans = " and ".join(str(root.span) for root in self.roots)
+        raise SpaceError(f"{address:#x} is not an address of this space, which has {spans}")
+
+    def served(self, span: Span) -> Iterator[Span]:
+        """The span, cut where another root takes over; SpaceError where none does."""
+        first = span.first
+        while True:
+            root = self.root_for(first)
+            if span.last <= root.span.last:
+                yield Span(first, span.last)
+                return
+            yield Span(first, root.span.last)
+            first = root.span.last + 1
+            if not any(first in other.span for other in self.roots):
+                raise SpaceError(f"{span} leaves {root.span}, the addresses that its root serves")
+
+    def pieces(self, span: Span, level: int) -> Iterator[Span]:
+        """The span, cut where another table at `level` or another root takes over."""
+        here = self.format.levels[level]
+        for served in self.served(span):
+            yield from served.pieces(here.size * here.entries)
+
+    def path(self, address: int, level: int = 0) -> list[Table]:
+        """The tables on the way to an address, from the root down, at most to `level`.
+
+        SpaceError where a pointer leads to a table that is not this space's.
+        """
+        table = self.root_for(address).table
+        tables = [table]
+        format, load, nodes = self.format, self.memory.load, self._nodes
+        while table.level > level:
+            raw = load(table.slot_for(address).address, format.entry_bytes)
+            if not raw:
+                break
+            entry = format.decode(raw, table.level)
+            if not isinstance(entry, Pointer):
+                break
+            table = entry.table
+            node = nodes.get(table.address)
+            if node is None or node.table.level != table.level:
+                raise SpaceError(
+                    f"{address:#x} lies in {table}, which is not this space's: it was reached"
+                    f" by the level-{table.level + 1} entry {raw:#x}"
+                )
+            tables.append(table)
+        return tables
+
+    def run(self, address: Virtual, last: int) -> Run:
+        """The slots from that of `address` on, in the lowest table on its way, as far as they
+        hold no pointer and span no address beyond `last`."""
+        raw = np.empty(0, np.uint64)
+        while not len(raw):
+            tables = self.path(address)
+            table = tables[-1]
+            here = self.format.levels[table.level]
+            first, index = address & -here.size, here.index(address)
+            count = min((last - first >> here.shift) + 1, here.entries - index)
+            raw = self.words(table.slot(index), count)
+            if here.pointer is not None:
+                points = kinds(self.format, table.level, raw) == Kind.POINTER
+                if points.any():
+                    raw = raw[: points.argmax()]
+        shared = any(self._nodes[table.address].links > 1 for table in tables[1:])
+        shared |= self._nodes[tables[0].address].links > 0
+        return Run(table.slot(index), Virtual(first), raw, shared)
+
+    def runs(self, span: Span) -> Iterator[Run]:
+        """All slots for a span, run after run; what is done to one run is seen by the next."""
+        for served in self.served(span):
+            first = served.first
+            while first <= served.last:
+                run = self.run(Virtual(first), served.last)
+                yield run
+                first = run.span.last + 1
+
+    def grow(
+        self, places: Sequence[tuple[Virtual, int]], bits: Callable[[int], int]
+    ) -> list[Table]:
+        """The table at `level` for each (address, level); all that are missing are made, or none.
+
+        bits  what a pointer made in a table of the level given holds besides the address
+
+        Raises SpaceError where something else than a table is in the way, and OutOfTables.
+        """
+        tables = [self._lowest(address, level) for address, level in places]
+        if all(table.level == level for table, (_, level) in zip(tables, places, strict=True)):
+            return tables
+        reserve = self._reserve(self._missing(places, tables), bits)
+        try:
+            return [self._link(address, level, reserve) for address, level in places]
+        finally:
+            self._return(reserve)
+
+    def read(self, slot: Slot) -> int:
+        """The raw entry in a slot; SpaceError where there is no memory."""
+        raw = self.memory.load(slot.address, self.format.entry_bytes)
+        if raw is None:
+            raise SpaceError(f"{slot} has no memory behind it")
+        return raw
+
+    def write(self, slot: Slot, raw: int) -> None:
+        """Writes one raw entry, whatever it says.
+
+        What must be flushed for it is left to the caller, as is a table that it unlinks.
+        """
+        self._count_link(self.read(slot), slot.level, -1)
+        self.put(slot, np.array([raw], np.uint64))
+        self._count_link(raw, slot.level, 1)
+
+    def words(self, slot: Slot, count: int) -> Words:
+        """The raw entries of `count` slots from one on; SpaceError where there is no memory."""
+        width = self.format.entry_bytes
+        if count == 1:
+            return np.array([self.read(slot)], np.uint64)
+        raw, backed = self.memory.gather(_addresses(slot, count), width)
+        if backed is not None and not backed.all():
+            raise SpaceError(f"{slot.table} has no memory behind it")
+        return raw
+
+    def put(self, slot: Slot, raw: Words) -> None:
+        """Writes the entries of consecutive slots of one table, none of them a pointer before
+        or after that `write` or the tree itself did not count."""
+        width = self.format.entry_bytes
+        if len(raw) == 1:
+            self.memory.store(slot.address, width, int(raw[0]))
+        else:
+            self.memory.scatter(_addresses(slot, len(raw)), width, raw)
+
+    def lock(self, table: Table) -> TableLock:
+        """The lock that guards the entries of a table; see `harness.paging.lock`."""
+        node = self._nodes.get(table.address)
+        return node.lock if node and table.level < SPLIT_LEVELS else self._top_lock
+
+    def is_shared(self, table: Table) -> bool:
+        """Whether more than one pointer leads to the table."""
+        return self._nodes[table.address].links > 1
+
+    def owns(self, table: Table) -> bool:
+        """Whether the table is this space's, at that level."""
+        node = self._nodes.get(table.address)
+        return node is not None and node.own and node.table.level == table.level
+
+    def account(self) -> Account:
+        """The tables that the space holds now, those that wait for a flush included."""
+        own = [node.table for node in list(self._nodes.values()) if node.own]
+        levels = Counter(table.level for table in own)
+        return Account(
+            tuple(levels[level] for level in range(len(self.format.levels))),
+            sum(table.size for table in own),
+            sum(table.size for table in own if table.level < COUNTED_LEVELS),
+        )
+
+    def unlink(self, slot: Slot, table: Table, flush: Flush) -> None:
+        """Clears the pointer in a slot.  The table is freed after the flush if it was the last."""
+        with self.lock(slot.table):
+            self.put(slot, np.zeros(1, np.uint64))
+        self.drop(table, flush)
+
+    def drop(self, table: Table, flush: Flush) -> None:
+        """Counts one pointer less to a table, which is freed after the flush if it was the last."""
+        node = self._nodes[table.address]
+        node.links -= 1
+        if not node.links:
+            flush.then(lambda: self._free(table))
+
+    def attach(self, table: Table) -> None:
+        """Makes a new table the space's own, with the one pointer that is about to lead to it."""
+        self._nodes[table.address] = _Node(table, own=True, links=1)
+
+    def free_all(self) -> None:
+        """Gives back every table."""
+        for node in list(self._nodes.values()):
+            if node.own:
+                self.allocator.free(node.table)
+        self._nodes.clear()
+
+    def _free(self, table: Table) -> None:
+        if self._nodes.pop(table.address, None) is not None:
+            self.allocator.free(table)
+
+    def _adopt(self) -> None:
+        """Takes over the tables that the roots lead to, and counts the pointers to each."""
+        found = {root.table.address: root.table for root in self.roots}
+        todo = list(found.values())
+        for table in todo:
+            self._nodes[table.address] = _Node(table, own=self.allocator.gave(table))
+        while todo:
+            table = todo.pop()
+            if not table.level:
+                continue
+            raw = self.words(table.slot(0), self.format.levels[table.level].entries)
+            for pointer in raw[kinds(self.format, table.level, raw) == Kind.POINTER].tolist():
+                below = self.pointed(pointer, table.level)
+                assert below is not None
+                if below.address in self._nodes:
+                    self._nodes[below.address].links += 1
+                elif self.allocator.gave(below):
+                    self.attach(below)
+                    todo.append(below)
+
+    def _count_link(self, raw: int, level: int, change: int) -> None:
+        """Counts a pointer that comes or goes, if it leads to a table that the space knows."""
+        table = self.pointed(raw, level)
+        if table is not None and table.address in self._nodes:
+            self._nodes[table.address].links += change
+
+    def pointed(self, raw: int, level: int) -> Table | None:
+        """The table that an entry leads to, if it is a pointer."""
+        entry = self.format.decode(raw, level) if raw and level else None
+        return entry.table if isinstance(entry, Pointer) else None
+
+    def _lowest(self, address: Virtual, level: int) -> Table:
+        """The lowest table on the way to `level`; SpaceError if what comes next is no table."""
+        if not 0 <= level <= self.root_for(address).table.level:
+            known = self.root_for(address).table.level
+            raise SpaceError(f"{self.format.name} has levels 0 to {known}, not {level}")
+        table = self.path(address, level)[-1]
+        if table.level > level:
+            raw = self.read(table.slot_for(address))
+            if raw:
+                entry = self.format.decode(raw, table.level)
+                if isinstance(entry, Pointer):  # linked since
+                    return self._lowest(address, level)
+                kind = type(entry).__name__.lower()
+                raise SpaceError(
+                    f"{address:#x} is taken: its level-{table.level} entry is {raw:#x}, {kind}"
+                )
+        return table
+
+    def _missing(
+        self, places: Sequence[tuple[Virtual, int]], tables: Sequence[Table]
+    ) -> Counter[int]:
+        """How many tables are missing, by level, given the lowest that each place has."""
+        missing = {
+            (level, address >> self.format.levels[level + 1].shift)
+            for (address, lowest), table in zip(places, tables, strict=True)
+            for level in range(lowest, table.level)
+        }
+        return Counter(level for level, _ in missing)
+
+    def _reserve(self, missing: Counter[int], bits: Callable[[int], int]) -> _Reserve:
+        """New tables by level, each with the pointer that will lead to it; all or none."""
+        reserve: _Reserve = defaultdict(deque)
+        try:
+            for level in sorted(missing, reverse=True):
+                for _ in range(missing[level]):
+                    reserve[level].append(self._new(level, bits(level + 1)))
+        except SpaceError:
+            self._return(reserve)
+            raise
+        return reserve
+
+    def _new(self, level: int, bits: int) -> tuple[Table, int]:
+        table = self.allocator.allocate(self.format, level)
+        try:
+            return table, self.format.pointer(table.address, level + 1, bits)
+        except ValueError as error:
+            self.allocator.free(table)
+            raise SpaceError(f"{table} cannot be put in place: {error}") from None
+
+    def _return(self, reserve: _Reserve) -> None:
+        for tables in reserve.values():
+            for table, _ in tables:
+                self.allocator.free(table)
+
+    def _link(self, address: Virtual, level: int, reserve: _Reserve) -> Table:
+        """The table for an address at a level, those that are missing taken from the reserve.
+
+        Where another thread was faster its table is used, and ours stays in the reserve.
+        """
+        table = self._lowest(address, level)
+        while table.level > level:
+            slot = table.slot_for(address)
+            with self.lock(table):
+                if self.read(slot) == 0:
+                    new, pointer = reserve[table.level - 1].popleft()
+                    self.attach(new)
+                    self.put(slot, np.array([pointer], np.uint64))
+            table = self._lowest(address, level)
+        return table
+
+
+_Reserve = defaultdict[int, deque[tuple[Table, int]]]
+
+
+def _addresses(slot: Slot, count: int) -> Words:
+    """Physical addresses of `count` slots of one table, from `slot` on."""
+    width = slot.table.format.entry_bytes
+    return np.arange(slot.address, slot.address + count * width, width, dtype=np.uint64)

@@ -212,6 +212,27 @@ def test_a_layout_has_the_control_state_that_its_file_asks_for(path: Path, level
     assert (cpu.smep, cpu.smap) == (asked.get("smep", False), asked.get("smap", False))
 
 
+@pytest.mark.parametrize("switch", ["wp", "nxe", "smep", "smap"])
+@pytest.mark.parametrize("on", [True, False])
+def test_each_switch_of_the_cpu_is_its_own(switch: str, on: bool) -> None:
+    switches = dict.fromkeys(("wp", "nxe", "smep", "smap"), not on) | {switch: on}
+    lines = [f"{name} = {str(value).lower()}\n" for name, value in switches.items()]
+    layout = parse(HEAD + CPU + "".join(lines), "x.toml")
+    memory = BufferMemory(np.zeros(TABLES, np.uint8), MACHINE)
+    cpu = build(layout, 4, memory, MAXPHYADDR, True).cpu
+    assert {name: getattr(cpu, name) for name in switches} == switches
+
+
+def test_any_frame_is_the_lowest_that_nothing_names() -> None:
+    text = HEAD + PAGE.replace("0x40", "0x80") + "count = 2\n"
+    text += PAGE + "count = 3\nphysical = 0x300_0000\n"
+    text += ENTRY.replace("0x40", "0xc0").replace("0x300_0007", "0x300_4007")
+    memory = BufferMemory(np.zeros(TABLES, np.uint8), MACHINE)
+    root, _ = build(parse(text, "x.toml"), 4, memory, MAXPHYADDR, True).cpu.roots
+    assert walk(memory, root, Virtual(0x80_0000)).physical == 0x300_3000
+    assert walk(memory, root, Virtual(0x80_1000)).physical == 0x300_5000
+
+
 @pytest.mark.parametrize("levels", [4, 5])
 def test_the_dense_layout_has_65536_neighbours_on_frames_in_no_order(levels: int) -> None:
     leaves = leaves_of(*shipped_at("dense", levels))

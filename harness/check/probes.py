@@ -10,7 +10,7 @@ import numpy.typing as npt
 from harness.check import marks
 from harness.check.cases import Cases
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
-from harness.check.quirks import FaultQuirk
+from harness.check.quirks import AccessedQuirk, ErrorQuirk, Quirk
 from harness.check.window import Window
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA
@@ -20,6 +20,9 @@ from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.bulk import ALLOWED, REASONS, Outcomes, outcomes
 from harness.paging.x86.cpu import Cpu
+
+PROBE = "probe"
+"""The oracle: an access that the guest makes."""
 
 _KINDS = {Kind.READ: "ACCESS_READ", Kind.WRITE: "ACCESS_WRITE", Kind.FETCH: "ACCESS_FETCH"}
 
@@ -75,10 +78,10 @@ def ask_guest(
     cpu: Cpu,
     memory: BufferMemory,
     cases: Cases,
-    quirks: tuple[FaultQuirk, ...],
+    quirks: tuple[ErrorQuirk | AccessedQuirk, ...],
 ) -> Comparison:
     """Has the guest make every access and compares all that it saw with the reference."""
-    comparison = Comparison("probe")
+    comparison = Comparison(PROBE)
     expected, reasons = expect(cpu, memory, cases)
     comparison.not_comparable.update(reasons)
     jobs = make_jobs(guest, expected)
@@ -160,7 +163,7 @@ def judge(
     expected: Expected,
     jobs: npt.NDArray[np.void],
     results: npt.NDArray[np.void],
-    quirks: tuple[FaultQuirk, ...],
+    quirks: tuple[ErrorQuirk | AccessedQuirk, ...],
 ) -> None:
     """Puts a verdict on every result."""
     untouched = np.uint64(guest.image.enums["CR2_UNTOUCHED"])
@@ -170,24 +173,36 @@ def judge(
     same = (completed == expected.allowed) & cr2
     same &= expected.allowed | (results["vector"] == foreseen.vector)
     same &= _data_agrees(cpu, expected, jobs, results)
-    same &= _entries_agree(cpu, expected, results)
-
-    by_rule = expected.allowed | (results["error"] == foreseen.error)
-    agree = same & by_rule
+    error = expected.allowed | (results["error"] == foreseen.error)
+    entries = _entries_agree(cpu, expected, results)
     for quirk in quirks:
-        error, departs = quirk.departing(foreseen)
-        shown = same & departs & ~by_rule & (results["error"] == error)
-        if shown.any():
-            comparison.quirks[quirk.name] += int(shown.sum())
-        if (departs & agree).any():
-            comparison.news[f"{quirk.name} did not show"] += int((departs & agree).sum())
-        agree |= shown
+        if isinstance(quirk, ErrorQuirk):
+            lanes, codes = quirk.departing(foreseen)
+            error |= _excused(comparison, quirk, same & lanes, error, results["error"] == codes)
+        else:
+            lanes = quirk.departing(cpu, foreseen)
+            departs = _entries_agree(cpu, expected, results, accessed_anyway=lanes)
+            entries |= _excused(comparison, quirk, same & lanes, entries, departs)
+    agree = same & error & entries
     comparison.compared += len(cases)
     wrong = np.flatnonzero(~agree)
     comparison.disagree(
         len(wrong),
         (_describe(expected, jobs, results, lane) for lane in wrong[:EXAMPLES].tolist()),
     )
+
+
+def _excused(
+    comparison: Comparison, quirk: Quirk, lanes: Mask, by_rule: Mask, departs: Mask
+) -> Mask:
+    """The lanes that depart as a quirk says; those that should and follow the rule are news."""
+    shown = lanes & departs & ~by_rule
+    absent = lanes & by_rule & ~departs
+    if shown.any():
+        comparison.quirks[quirk.name] += int(shown.sum())
+    if absent.any():
+        comparison.news[f"{quirk.name} did not show"] += int(absent.sum())
+    return shown
 
 
 def _columns(expected: Expected) -> list[tuple[int, int]]:
@@ -215,9 +230,16 @@ def _data_agrees(
     return same | ~expected.allowed
 
 
-def _entries_agree(cpu: Cpu, expected: Expected, results: npt.NDArray[np.void]) -> Mask:
+def _entries_agree(
+    cpu: Cpu,
+    expected: Expected,
+    results: npt.NDArray[np.void],
+    accessed_anyway: Mask | None = None,
+) -> Mask:
     """Whether the machine left each path as it must: on success A everywhere and D in the leaf
     of a write; on a fault no change, but that A above the last entry is the machine's choice.
+
+    In the lanes `accessed_anyway`, A must be set in the last entry too.
     """
     paths, format = expected.paths, cpu.format
     accessed, dirty = np.uint64(format.accessed), np.uint64(format.dirty)
@@ -228,6 +250,8 @@ def _entries_agree(cpu: Cpu, expected: Expected, results: npt.NDArray[np.void]) 
     for level, _ in _columns(expected):
         sets[level][expected.allowed] = accessed
         sets[level][expected.allowed & write & (ended == level)] |= dirty
+        if accessed_anyway is not None:
+            sets[level][accessed_anyway & (ended == level)] |= accessed
         free[level][~expected.allowed & (ended != level)] = accessed
         own = expected.in_table & write & (paths.slot[level] == expected.data)
         free[level][own] |= accessed | dirty
@@ -272,7 +296,7 @@ def _describe(
     else:
         saw = f"{_fault(int(result['vector']), int(result['error']))}, CR2 {int(result['cr2']):#x}"
     return Disagreement(
-        oracle="probe",
+        oracle=PROBE,
         address=int(cases.address[lane]),
         access=Access(kind, bool(cases.user[lane])),
         ac=bool(cases.ac[lane]),

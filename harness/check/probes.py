@@ -41,6 +41,7 @@ class Expected:
     data     the physical address of the word that it reaches
     content  what lies there before; code in its place for fetches
     in_table whether that word is an entry of a table
+    window   which entries of the paths the stub itself uses, and may set A in; (levels, n)
     """
 
     cases: Cases
@@ -50,6 +51,7 @@ class Expected:
     data: Words
     content: Words
     in_table: Mask
+    window: Mask
 
     def take(self, chosen: Mask) -> Expected:
         """The chosen lanes."""
@@ -69,6 +71,7 @@ class Expected:
             self.data[chosen],
             self.content[chosen],
             self.in_table[chosen],
+            self.window[:, chosen],
         )
 
 
@@ -82,7 +85,7 @@ def ask_guest(
 ) -> Comparison:
     """Has the guest make every access and compares all that it saw with the reference."""
     comparison = Comparison(PROBE)
-    expected, reasons = expect(cpu, memory, cases)
+    expected, reasons = expect(cpu, memory, cases, window)
     comparison.not_comparable.update(reasons)
     jobs = make_jobs(guest, expected)
     results = guest.run(window.state, jobs)
@@ -90,7 +93,9 @@ def ask_guest(
     return comparison
 
 
-def expect(cpu: Cpu, memory: BufferMemory, cases: Cases) -> tuple[Expected, dict[str, int]]:
+def expect(
+    cpu: Cpu, memory: BufferMemory, cases: Cases, window: Window
+) -> tuple[Expected, dict[str, int]]:
     """The reference's expectation of the cases that can be compared, and why the others cannot.
 
     Marks the frames that the cases reach.
@@ -122,7 +127,9 @@ def expect(cpu: Cpu, memory: BufferMemory, cases: Cases) -> tuple[Expected, dict
     reached = allowed & comparable
     content[reached] = memory.gather(data[reached], marks.WORD)[0]
     content[ours & fetch] = marks.mark(data[ours & fetch])
-    whole = Expected(cases, foreseen, paths, allowed, data, content, in_table)
+    way_in = bulk.paths(memory, cpu.roots[0], np.array([window.span.first], np.uint64)).slot
+    used_there = (paths.slot < np.uint64(ARENA.stop)) | np.isin(paths.slot, way_in)
+    whole = Expected(cases, foreseen, paths, allowed, data, content, in_table, used_there)
     counted = {reason: int(mask.sum()) for reason, mask in reasons.items() if mask.any()}
     return whole.take(comparable), counted
 
@@ -252,7 +259,7 @@ def _entries_agree(
         sets[level][expected.allowed & write & (ended == level)] |= dirty
         if accessed_anyway is not None:
             sets[level][accessed_anyway & (ended == level)] |= accessed
-        free[level][~expected.allowed & (ended != level)] = accessed
+        free[level][~expected.allowed & ((ended != level) | expected.window[level])] = accessed
         own = expected.in_table & write & (paths.slot[level] == expected.data)
         free[level][own] |= accessed | dirty
     for high, _ in _columns(expected):

@@ -6,11 +6,11 @@ Addresses, entries and rights are uint64 arrays of shape (n,), one lane or row a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from itertools import groupby, pairwise, zip_longest
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -117,6 +117,44 @@ def _descend(memory: Memory, table: Table, address: Words, lanes: Counts, walks:
         base, granted = _address(here.pointer, raw), given
 
 
+def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
+    """The walks of many addresses, the entries given instead of read.
+
+    words  shape (levels, n): the entry that each walk finds at each level, should it come there
+
+    All roots are tables of the same level.  The tables' addresses play no part.
+    """
+    roots = tuple(roots)
+    table, n = roots[0].table, len(addresses)
+    format = table.format
+    going = np.zeros(n, np.bool_)
+    for root in roots:
+        going |= (addresses >= np.uint64(root.span.first)) & (
+            addresses <= np.uint64(root.span.last)
+        )
+    walks = Walks(
+        addresses,
+        np.full(n, End.NO_ROOT, np.uint8),
+        np.zeros(n, np.uint8),
+        np.zeros(n, np.uint64),
+        np.zeros(n, np.uint64),
+        np.where(going, np.uint64(format.rights_mask), np.uint64(0)),
+    )
+    for level in range(table.level, -1, -1):
+        here, raw = format.levels[level], words[level]
+        walks.granted[going] &= (raw ^ np.uint64(format.denied))[going]
+        kind = _kinds(format, level, raw, None)
+        ended = going & (kind != _POINTER)
+        np.copyto(walks.end, kind, where=ended)
+        walks.level[ended] = level
+        np.copyto(walks.raw, raw, where=ended)
+        if here.leaf is not None:
+            physical = _address(here.leaf, raw) | addresses & np.uint64(here.size - 1)
+            np.copyto(walks.physical, physical, where=ended & (kind == End.LEAF))
+        going &= ~ended
+    return walks
+
+
 def _kinds(format: Format, level: int, raw: Words, backed: Mask | None) -> Bytes:
     """The `End` of each raw entry at `level`, or _POINTER: `Format.decode` for arrays."""
     here = format.levels[level]
@@ -209,18 +247,15 @@ class Tables:
     paths: Words
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Layer:
-    """All tables at one level, each decoded once, and the rows (entries not absent) in them.
+    """All tables at one level, each read once, and the rows (entries not absent) in them.
 
-    table   addresses of the tables, shape (t,)
-    start   rows start[i]:start[i+1] are those of table i, shape (t+1,)
-    index   slot of each row in its table
-    kind    `End` or _POINTER of each row
-    child   for each row that is a pointer: number of its table in the layer below
-    ahead   how many ends lie in and under the rows before each row
-    before  and how many before the first row of each table
-    below   how many ends lie in and under each table
+    table  addresses of the tables, shape (t,)
+    start  rows start[i]:start[i+1] are those of table i, shape (t+1,)
+    index  slot of each row in its table
+    raw    the entry of each row
+    kind   `End` or _POINTER of each row
     """
 
     level: int
@@ -229,10 +264,32 @@ class _Layer:
     index: npt.NDArray[np.uint16]
     raw: Words
     kind: Bytes
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """A layer and all that lies under it.
+
+    below  how many ends lie in and under each table of the layer
+    links  where the rows lead; None where no row is a pointer, so that each is one end
+    """
+
+    layer: _Layer
+    below: Counts
+    links: _Links | None
+
+
+class _Links(NamedTuple):
+    """From the rows of a layer to the tables of the next.
+
+    under  the tree of the layer one level down
+    child  number of its table there for each row that is a pointer, 0 for any other
+    ahead  how many ends lie in and under the rows before each row
+    """
+
+    under: _Tree
     child: Counts
     ahead: Counts
-    before: Counts
-    below: Counts
 
 
 def leaves(memory: Memory, roots: Iterable[Root], limit: int = 1 << 26) -> Leaves:
@@ -242,8 +299,8 @@ def leaves(memory: Memory, roots: Iterable[Root], limit: int = 1 << 26) -> Leave
     the number of aliases.
     """
     roots = tuple(roots)
-    trees = [_layers(memory, root) for root in roots]
-    totals = [int(layers[0].below.sum()) for layers in trees]
+    trees = [_root_tree(memory, root) for root in roots]
+    totals = [int(tree.below[0]) for tree in trees]
     n = min(sum(totals), limit)
     found = Leaves(
         virtual=np.empty(n, np.uint64),
@@ -256,42 +313,47 @@ def leaves(memory: Memory, roots: Iterable[Root], limit: int = 1 << 26) -> Leave
         tables=_tables(trees),
     )
     place = 0
-    for root, layers, total in zip(roots, trees, totals, strict=True):
-        reached = _Reached(
-            np.zeros(1, np.int64),
-            np.array([root.first_address(0)], np.uint64),
-            np.array([root.table.format.rights_mask], np.uint64),
-            np.array([place], np.int64),
-        )
-        _list(root.table.format, layers, reached, found)
+    for root, tree, total in zip(roots, trees, totals, strict=True):
+        _list(root.table.format, tree, _Reached.root(root, place), found)
         place += total
     return found
 
 
-def _layers(memory: Memory, root: Root) -> list[_Layer]:
-    """Every table at and below a root, level by level from the top."""
-    format = root.table.format
-    layers: list[_Layer] = []
+def _root_tree(memory: Memory, root: Root) -> _Tree:
+    """All tables of the slots that serve a root's span."""
+    here = root.table.format.levels[root.table.level]
+    slots = np.arange(here.index(root.span.first), here.index(root.span.last) + 1, dtype=np.uint64)
     tables = np.array([root.table.address], np.uint64)
-    for level in range(root.table.level, -1, -1):
-        here = format.levels[level]
-        slots = np.arange(here.entries, dtype=np.uint64)
-        if not layers:
-            slots = slots[here.index(root.span.first) : here.index(root.span.last) + 1]
-        layer = _layer(memory, format, level, tables, slots)
-        layers.append(layer)
-        points = layer.kind == _POINTER
-        if not points.any():
-            break
-        assert here.pointer is not None
-        targets = _address(here.pointer, layer.raw[points])
-        tables, child = np.unique(targets, return_inverse=True)
-        if len(tables) == len(targets):
-            tables, child = targets, np.arange(len(targets))
-        layer.child[points] = child
-    for upper, lower in reversed(list(pairwise(layers))):
-        _count(upper, lower)
-    return layers
+    return _tree(memory, root.table.format, root.table.level, tables, slots)
+
+
+def _tree(memory: Memory, format: Format, level: int, tables: Words, slots: Words) -> _Tree:
+    """The given slots of some tables at one level, and every table under them."""
+    layer = _layer(memory, format, level, tables, slots)
+    points = layer.kind == _POINTER
+    if not points.any():
+        return _Tree(layer, np.diff(layer.start), None)
+    shape = format.levels[level].pointer
+    assert shape is not None
+    targets, numbers = _distinct(_address(shape, layer.raw[points]))
+    all_slots = np.arange(format.levels[level - 1].entries, dtype=np.uint64)
+    under = _tree(memory, format, level - 1, targets, all_slots)
+    child = np.zeros(len(points), np.int64)
+    child[points] = numbers
+    ends = np.where(points, under.below[child], 1)
+    ahead = np.concatenate([[0], np.cumsum(ends)])
+    return _Tree(layer, np.diff(ahead[layer.start]), _Links(under, child, ahead))
+
+
+def _distinct(addresses: Words) -> tuple[Words, Counts]:
+    """The addresses without repetition, and the number of each one among them.
+
+    Where none repeats their order stays, so that the rows to list lie side by side.
+    """
+    distinct, numbers = np.unique(addresses, return_inverse=True)
+    if len(distinct) == len(addresses):
+        return addresses, np.arange(len(addresses))
+    return distinct, numbers
 
 
 def _layer(memory: Memory, format: Format, level: int, tables: Words, slots: Words) -> _Layer:
@@ -300,12 +362,13 @@ def _layer(memory: Memory, format: Format, level: int, tables: Words, slots: Wor
     Of the slots of one table that are unbacked, the first stands for all.
     """
     offsets = slots * np.uint64(format.entry_bytes)
+    together = max(1, LANES // len(slots))
+    numbers = np.tile(slots.astype(np.uint16), min(together, len(tables)))
+    # Only what is written of these takes memory.
     index = np.empty(len(tables) * len(slots), np.uint16)
     raw = np.empty(len(index), np.uint64)
     kind = np.empty(len(index), np.uint8)
     start = np.zeros(len(tables) + 1, np.int64)
-    slot_numbers = slots.astype(np.uint16)
-    together = max(1, LANES // len(slots))
     for first in range(0, len(tables), together):
         part = tables[first : first + together]
         words, backed = memory.gather((part[:, None] + offsets).ravel(), format.entry_bytes)
@@ -313,27 +376,14 @@ def _layer(memory: Memory, format: Format, level: int, tables: Words, slots: Wor
         held = (kinds != End.ABSENT).reshape(len(part), len(slots))
         if backed is not None:
             held &= _first_unbacked_only(backed.reshape(held.shape))
-        counts = np.count_nonzero(held, axis=1)
-        filled = start[first]
-        start[first + 1 : first + 1 + len(part)] = filled + np.cumsum(counts)
-        rows = slice(filled, start[first + len(part)])
-        chosen = held.ravel()
-        raw[rows] = words[chosen]
-        kind[rows] = kinds[chosen]
-        index[rows] = np.broadcast_to(slot_numbers, held.shape)[held]
+        last = first + len(part)
+        start[first + 1 : last + 1] = start[first] + np.cumsum(np.count_nonzero(held, axis=1))
+        rows = slice(start[first], start[last])
+        chosen = slice(held.size) if held.all() else held.ravel()
+        raw[rows], kind[rows] = words[chosen], kinds[chosen]
+        index[rows] = numbers[: held.size][chosen]
     n = start[-1]
-    return _Layer(
-        level,
-        tables,
-        start,
-        index[:n],
-        raw[:n],
-        kind[:n],
-        child=np.full(n, -1),
-        ahead=np.arange(n),
-        before=start[:-1],
-        below=np.diff(start),
-    )
+    return _Layer(level, tables, start, index[:n], raw[:n], kind[:n])
 
 
 def _first_unbacked_only(backed: Mask) -> Mask:
@@ -342,27 +392,6 @@ def _first_unbacked_only(backed: Mask) -> Mask:
     torn = np.flatnonzero(~backed.all(axis=1))
     keep[torn, backed[torn].argmin(axis=1)] = True
     return keep
-
-
-def _count(layer: _Layer, lower: _Layer) -> None:
-    """Puts the ends under each pointer of a layer in place of the pointer's own row."""
-    weight = np.ones(len(layer.kind), np.int64)
-    points = layer.kind == _POINTER
-    weight[points] = lower.below[layer.child[points]]
-    total = np.concatenate([[0], np.cumsum(weight)])
-    layer.ahead, layer.before = total[:-1], total[layer.start[:-1]]
-    layer.below = total[layer.start[1:]] - layer.before
-
-
-def _paths(layers: Sequence[_Layer]) -> list[Words]:
-    """In how many ways each table of each layer is reached."""
-    paths = [np.ones(1, np.uint64)]
-    for upper, lower in pairwise(layers):
-        per_row = np.repeat(paths[-1], np.diff(upper.start))[upper.kind == _POINTER]
-        reached = np.zeros(len(lower.table), np.uint64)
-        np.add.at(reached, upper.child[upper.kind == _POINTER], per_row)
-        paths.append(reached)
-    return paths
 
 
 class _Reached(NamedTuple):
@@ -378,79 +407,128 @@ class _Reached(NamedTuple):
     granted: Words
     place: Counts
 
+    @classmethod
+    def root(cls, root: Root, place: int) -> _Reached:
+        return cls(
+            np.zeros(1, np.int64),
+            np.array([root.first_address(0)], np.uint64),
+            np.array([root.table.format.rights_mask], np.uint64),
+            np.array([place], np.int64),
+        )
+
     def take(self, chosen: slice | Mask) -> _Reached:
         return _Reached(
             self.table[chosen], self.base[chosen], self.granted[chosen], self.place[chosen]
         )
 
+    def parts(self, layer: _Layer) -> Iterator[_Reached]:
+        """The tables in order, together as many as hold LANES rows, and one at least."""
+        upto = np.cumsum(layer.start[self.table + 1] - layer.start[self.table])
+        first = done = 0
+        while first < len(upto):
+            last = max(first + 1, int(np.searchsorted(upto, done + LANES, side="right")))
+            yield self.take(slice(first, last))
+            first, done = last, int(upto[last - 1])
 
-def _list(format: Format, layers: Sequence[_Layer], reached: _Reached, found: Leaves) -> None:
+
+class _Rows(NamedTuple):
+    """Columns of `Leaves`."""
+
+    virtual: Words
+    end: Bytes
+    raw: Words
+    physical: Words
+    granted: Words
+
+
+def _list(format: Format, tree: _Tree, reached: _Reached, found: Leaves) -> None:
     """Writes the ends in and under the tables reached to their places, as far as there is room."""
-    layer, room = layers[0], len(found.virtual)
-    upto = np.cumsum(layer.start[reached.table + 1] - layer.start[reached.table])
-    first = 0
-    while first < len(upto):
-        done = int(upto[first - 1]) if first else 0
-        last = max(first + 1, int(np.searchsorted(upto, done + LANES, side="right")))
-        below = _list_tables(format, layer, reached.take(slice(first, last)), found)
-        first = last
-        if len(layers) > 1:
-            wanted = (layers[1].below[below.table] > 0) & (below.place < room)
-            _list(format, layers[1:], below.take(wanted), found)
+    layer, links = tree.layer, tree.links
+    for part in reached.parts(layer):
+        begin = layer.start[part.table]
+        counts = layer.start[part.table + 1] - begin
+        lines = _runs(begin, counts)
+        rows = _rows(format, layer, part, lines, counts)
+        if links is None:
+            _put(rows, _runs(part.place, counts), layer.level, found)
+            continue
+        place = np.repeat(part.place - links.ahead[begin], counts) + links.ahead[lines]
+        points = rows.end == _POINTER
+        _put(_Rows(*(column[~points] for column in rows)), place[~points], layer.level, found)
+        below = _Reached(links.child[lines], rows.virtual, rows.granted, place)
+        wanted = points & (links.under.below[below.table] > 0) & (place < len(found.virtual))
+        _list(format, links.under, below.take(wanted), found)
 
 
-def _list_tables(format: Format, layer: _Layer, reached: _Reached, found: Leaves) -> _Reached:
-    """Writes the ends in a few tables to their places, and returns where the pointers lead."""
+def _rows(
+    format: Format, layer: _Layer, reached: _Reached, lines: slice | Counts, counts: Counts
+) -> _Rows:
+    """What stands in the lines of a layer, seen along the ways on which it was reached."""
     here = format.levels[layer.level]
-    begin, end = layer.start[reached.table], layer.start[reached.table + 1]
-    counts = end - begin
-    n = int(counts.sum())
-    rows: slice | Counts = slice(begin[0], end[-1])
-    if not n or (begin[1:] != end[:-1]).any():
-        rows = np.repeat(begin - (np.cumsum(counts) - counts), counts) + np.arange(n)
-    raw, kind = layer.raw[rows], layer.kind[rows]
-    virtual = layer.index[rows].astype(np.uint64) << np.uint64(here.shift)
-    virtual += np.repeat(reached.base, counts)
-    place = np.repeat(reached.place - layer.before[reached.table], counts) + layer.ahead[rows]
-    gives = raw ^ np.uint64(format.denied)
-    gives[kind == End.UNBACKED] = format.rights_mask
-    granted = np.repeat(reached.granted, counts) & gives
+    raw, end = layer.raw[lines], layer.kind[lines]
+    virtual = layer.index[lines].astype(np.uint64) << np.uint64(here.shift)
+    virtual |= np.repeat(reached.base, counts)
+    above = np.repeat(reached.granted, counts)
+    granted = above & (raw ^ np.uint64(format.denied))
+    physical = np.zeros_like(raw) if here.leaf is None else _address(here.leaf, raw)
+    if (end != End.LEAF).any():
+        physical[end != End.LEAF] = 0
+        granted = np.where(end == End.UNBACKED, above, granted)
+    return _Rows(virtual, end, raw, physical, granted)
 
-    physical = np.zeros(n, np.uint64) if here.leaf is None else _address(here.leaf, raw)
-    physical[kind != End.LEAF] = 0
-    columns: tuple[npt.NDArray[Any], ...] = (virtual, kind, raw, physical, granted)
-    into: tuple[npt.NDArray[Any], ...] = (
-        found.virtual,
-        found.end,
-        found.raw,
-        found.physical,
-        found.granted,
-    )
-    points = kind == _POINTER
-    ends = ~points & (place < len(found.virtual))
-    if n and ends.all() and place[-1] - place[0] == n - 1:
-        there = slice(int(place[0]), int(place[-1]) + 1)
-        found.level[there] = layer.level
-        for column, values in zip(into, columns, strict=True):
-            column[there] = values
+
+def _runs(first: Counts, counts: Counts) -> slice | Counts:
+    """The numbers first[0], first[0] + 1, ..., counts[0] of them, then those from first[1] on,
+    and so on; as a slice where each run begins where the one before it ends."""
+    if (first[1:] == first[:-1] + counts[:-1]).all():
+        return slice(int(first[0]), int(first[-1] + counts[-1]))
+    before = np.cumsum(counts) - counts
+    return np.repeat(first - before, counts) + np.arange(counts.sum())
+
+
+def _put(rows: _Rows, place: slice | Counts, level: int, found: Leaves) -> None:
+    """Writes rows to their places, as far as there is room."""
+    room = len(found.virtual)
+    fits: slice | Mask
+    if isinstance(place, slice):
+        place = slice(place.start, min(place.stop, room))
+        fits = slice(place.stop - place.start)
     else:
-        found.level[place[ends]] = layer.level
-        for column, values in zip(into, columns, strict=True):
-            column[place[ends]] = values[ends]
-    return _Reached(layer.child[rows][points], virtual[points], granted[points], place[points])
+        fits = place < room
+        place = place[fits]
+    found.virtual[place] = rows.virtual[fits]
+    found.end[place] = rows.end[fits]
+    found.level[place] = level
+    found.raw[place] = rows.raw[fits]
+    found.physical[place] = rows.physical[fits]
+    found.granted[place] = rows.granted[fits]
 
 
-def _tables(trees: Sequence[Sequence[_Layer]]) -> Tables:
+def _tables(trees: Iterable[_Tree]) -> Tables:
     """The tables of all roots, those that are reached from several counted once."""
-    layers = [layer for tree in trees for layer in tree]
-    address = np.concatenate([layer.table for layer in layers])
-    level = np.concatenate([np.full(len(one.table), one.level, np.uint8) for one in layers])
-    paths = np.concatenate([paths for tree in trees for paths in _paths(tree)])
+    layers = [(one.layer, paths) for tree in trees for one, paths in _paths(tree)]
+    address = np.concatenate([layer.table for layer, _ in layers])
+    level = np.concatenate([np.full(len(one.table), one.level, np.uint8) for one, _ in layers])
+    paths = np.concatenate([paths for _, paths in layers])
     order = np.lexsort((address, level))
     address, level, paths = address[order], level[order], paths[order]
     new = np.ones(len(address), np.bool_)
     new[1:] = (address[1:] != address[:-1]) | (level[1:] != level[:-1])
     return Tables(address[new], level[new], np.add.reduceat(paths, np.flatnonzero(new)))
+
+
+def _paths(tree: _Tree) -> Iterator[tuple[_Tree, Words]]:
+    """Each layer, and in how many ways each of its tables is reached."""
+    paths = np.ones(1, np.uint64)
+    while True:
+        yield tree, paths
+        if tree.links is None:
+            return
+        points = tree.layer.kind == _POINTER
+        along = np.repeat(paths, np.diff(tree.layer.start))[points]
+        paths = np.zeros(len(tree.links.under.layer.table), np.uint64)
+        np.add.at(paths, tree.links.child[points], along)
+        tree = tree.links.under
 
 
 @dataclass(frozen=True)

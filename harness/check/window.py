@@ -38,14 +38,17 @@ def open_window(
 
     Raises SpaceError where the space has no hole for it.
     """
-    ram = memory.span
-    at = find_hole(memory, cpu.roots, ram.size)
-    _map_ram(Space(memory, cpu.roots, allocator), at, ram, image)
+    ram, format = memory.span, cpu.format
+    at, hole = find_hole(memory, cpu.roots, ram.size)
+    top = allocator.allocate(format, hole.level - 1)
+    inside = Space(memory, (Root(top, Span.of(at, hole.size)),), allocator)
+    _map_ram(inside, at, ram, image)
+    way_in = format.pointer(top.address, hole.level, format.granting(*format.rights))
+    memory.store(hole.address, format.entry_bytes, way_in)
 
-    root = allocator.allocate(cpu.format, cpu.levels - 1)
-    entry = replace(cpu, cr3=root.address)
+    entry = replace(cpu, cr3=allocator.allocate(format, cpu.levels - 1).address)
     entry_space = Space(memory, entry.roots, allocator)
-    _map_ram(entry_space, at, ram, image)
+    entry_space.write(entry_space.slot(at, hole.level), way_in)
     if at != ram.first:
         _map_ram(entry_space, Virtual(ram.first), ram, image)
     state = State(
@@ -54,8 +57,8 @@ def open_window(
     return Window(Span.of(at, ram.size), state)
 
 
-def find_hole(memory: BufferMemory, roots: Iterable[Root], size: int) -> Virtual:
-    """The first address of an absent slot that spans `size` bytes, at the lowest level that can.
+def find_hole(memory: BufferMemory, roots: Iterable[Root], size: int) -> tuple[Virtual, Slot]:
+    """An absent slot that spans `size` bytes, at the lowest level that can, and its first address.
 
     The tables above it grant every right and are reached in one way only, so that what is
     mapped there is not seen elsewhere.  Raises SpaceError where there is none.
@@ -84,13 +87,13 @@ def _hole(
     slots: Iterable[tuple[Virtual, Slot]],
     level: int,
     shared: set[tuple[int, int]],
-) -> Virtual | None:
+) -> tuple[Virtual, Slot] | None:
     for first, slot in slots:
         format = slot.table.format
         raw = memory.load(slot.address, format.entry_bytes)
         if slot.level == level:
             if raw == 0:
-                return first
+                return first, slot
         elif raw and format.granted(raw) == format.rights_mask:
             entry = format.decode(raw, slot.level)
             if not isinstance(entry, Pointer):

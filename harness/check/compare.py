@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from harness.paging.walk import Walk
 from harness.paging.x86.access import Access
 
 
@@ -19,6 +20,7 @@ class Disagreement:
     ac        EFLAGS.AC of that access
     expected  what the reference says, for people
     observed  what the oracle says, for people
+    walk      the reference's walk of the address, None where there is none
     """
 
     oracle: str
@@ -27,6 +29,7 @@ class Disagreement:
     ac: bool
     expected: str
     observed: str
+    walk: Walk | None = None
 
 
 @dataclass

@@ -27,6 +27,13 @@ from harness.paging.table import Root, Table
 from harness.paging.x86 import formats
 from harness.paging.x86.cpu import Cpu
 
+TABLE_BYTES = "table bytes"
+MONITOR_MEMORY = "walk of monitor memory"
+INFO_TLB = "info tlb"
+GVA2GPA = "gva2gpa"
+MEMSAVE = "memsave"
+"""The oracles; the address of a question about table bytes is a physical one."""
+
 SAMPLE = 256
 """Mappings whose edges gva2gpa is asked about, and runs of pages that memsave copies, unless
 all are wanted."""
@@ -100,9 +107,9 @@ class TableImage:
         address = np.unique(bulk.leaves(memory, roots, limit=0).tables.address)
         offset = np.arange(0, format.table_bytes(0), format.entry_bytes, dtype=np.uint64)
         words, backed = memory.gather((address[:, None] + offset).ravel(), format.entry_bytes)
-        whole = np.ones(len(address), np.bool_)
+        whole: Mask = np.ones(len(address), np.bool_)
         if backed is not None:
-            whole = backed.reshape(len(address), -1).all(axis=1)
+            whole = np.logical_and.reduce(backed.reshape(len(address), -1), axis=1)
         return cls(address[whole], words.reshape(len(address), -1)[whole])
 
 
@@ -121,9 +128,21 @@ class Debugger:
     outside: Span
     only: int | None = None
 
+    def questions(
+        self, written: TableImage, thorough: bool = False
+    ) -> dict[str, Callable[[], Comparison]]:
+        """What can be asked, by oracle: about tables that were written so, as much as wanted."""
+        return {
+            TABLE_BYTES: lambda: self.compare_tables(written),
+            MONITOR_MEMORY: self.compare_walkers,
+            INFO_TLB: self.compare_tlb,
+            GVA2GPA: lambda: self.compare_translations(thorough),
+            MEMSAVE: lambda: self.compare_contents(thorough),
+        }
+
     def compare_tables(self, written: TableImage) -> Comparison:
         """Table bytes through the monitor against those written, accessed and dirty aside."""
-        comparison = Comparison("table bytes")
+        comparison = Comparison(TABLE_BYTES)
         seen = TableImage.of(self._monitor_memory, self.cpu.roots)
         if self.only is not None:
             asked = written.address == np.uint64(self.only)
@@ -142,7 +161,7 @@ class Debugger:
 
     def compare_walkers(self) -> Comparison:
         """All leaves as read through the monitor against those read from shared memory."""
-        comparison = Comparison("walk of monitor memory")
+        comparison = Comparison(MONITOR_MEMORY)
         here, there = self._rows(self.memory), self._rows(self._monitor_memory)
         comparison.compared = here.total
         n = min(len(here.virtual), len(there.virtual))
@@ -162,7 +181,7 @@ class Debugger:
 
     def compare_tlb(self) -> Comparison:
         """Every row of `info tlb` against every mapping of the space, in both directions."""
-        comparison = Comparison("info tlb")
+        comparison = Comparison(INFO_TLB)
         leaves = self._mapped()
         rows = self.monitor.info_tlb()
         rows = rows[self._asked(rows["virtual"])]
@@ -188,7 +207,7 @@ class Debugger:
 
     def compare_translations(self, thorough: bool = False) -> Comparison:
         """`gva2gpa` at the edges of mappings, beside them, and at addresses with no translation."""
-        comparison = Comparison("gva2gpa")
+        comparison = Comparison(GVA2GPA)
         if self.only is not None:
             addresses = np.array([self.only], np.uint64)
         else:
@@ -224,7 +243,7 @@ class Debugger:
 
         Of many runs of pages without a gap, a sample is compared unless all are wanted.
         """
-        comparison = Comparison("memsave")
+        comparison = Comparison(MEMSAVE)
         leaves = self._mapped()
         size = self.cpu.format.levels[0].size
         small = (leaves.level == 0) & (leaves.physical <= np.uint64(self.memory.span.last))

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import attrgetter
 
 import numpy as np
 
 from harness.check import probes
 from harness.check.cases import Cases, of_space
-from harness.check.compare import Comparison
-from harness.check.debugger import Debugger, TableImage
+from harness.check.compare import Comparison, Disagreement
+from harness.check.debugger import TABLE_BYTES, Debugger, TableImage
 from harness.check.layouts import Layout, build
 from harness.check.quirks import fault_quirks
 from harness.check.window import Window, open_window
 from harness.machine.guest import Guest, MachineInfo
 from harness.machine.ram import TABLE_ARENA
 from harness.paging import bulk
-from harness.paging.address import Span
+from harness.paging.address import Span, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.space import TableAllocator
-from harness.paging.x86.cpu import Cpu
+from harness.paging.walk import walk
+from harness.paging.x86.access import Access
+from harness.paging.x86.cpu import Cpu, root_for
+
+DEADLINE = 60.0
+"""Seconds that a guest has for each answer."""
 
 PROBES_ON_KVM = 20_000
 """Probes of a space that KVM executes: where it is emulated it is a hundred times slower."""
@@ -36,7 +45,7 @@ class SpaceReport:
     seconds      wall time, the start of the guest included
     """
 
-    layout: str
+    layout: Layout
     levels: int
     engine: str
     qemu: str
@@ -50,9 +59,18 @@ class SpaceReport:
         return sum(comparison.disagreed for comparison in self.comparisons)
 
     @property
+    def disagreements(self) -> list[Disagreement]:
+        """Those that the oracles describe in full."""
+        return [one for comparison in self.comparisons for one in comparison.disagreements]
+
+    @property
     def compared(self) -> int:
         """Questions with a verdict over all oracles."""
         return sum(comparison.compared for comparison in self.comparisons)
+
+    def count(self, what: str) -> Counter[str]:
+        """One of the counters of a comparison (`quirks`, `not_comparable`, `news`), over all."""
+        return reduce(Counter.__add__, map(attrgetter(what), self.comparisons), Counter[str]())
 
 
 def validate(
@@ -62,30 +80,21 @@ def validate(
     *,
     qemu: str = "qemu-system-x86_64",
     thorough: bool = False,
-    deadline: float = 60.0,
 ) -> SpaceReport:
     """Builds a layout in a new guest's memory and asks every oracle about it.
 
-    Raises LayoutError for a layout that cannot be built, Misuse and MachineError for a guest
-    that cannot be had or is lost.
+    Raises LayoutError for a layout that cannot be built, SpaceError for one that leaves no
+    hole for the window, Misuse and MachineError for a guest that cannot be had or is lost.
     """
     started = time.monotonic()
-    cpu = f"max,phys-bits={layout.maxphyaddr}" if layout.maxphyaddr and engine == "tcg" else None
-    with Guest(engine, ram_bytes=layout.ram, cpu=cpu, qemu=qemu, deadline=deadline) as guest:
+    with guest_for(layout, engine, qemu) as guest:
         comparisons: tuple[Comparison, ...] = ()
         skipped = lacking(layout, levels, guest.info)
         if skipped is None:
-            memory = BufferMemory(guest.ram.buffer)
-            built = build(
-                layout,
-                levels,
-                memory,
-                maxphyaddr=guest.info.physical_bits,
-                page1gb=guest.info.has("gigabyte_pages"),
-            )
-            comparisons = compare_space(guest, memory, built.cpu, thorough=thorough)
+            memory, cpu = build_in(guest, layout, levels)
+            comparisons = compare_space(guest, memory, cpu, thorough=thorough)
         return SpaceReport(
-            layout.name,
+            layout,
             levels,
             engine,
             ".".join(map(str, guest.version)),
@@ -93,6 +102,14 @@ def validate(
             comparisons,
             time.monotonic() - started,
         )
+
+
+@contextmanager
+def guest_for(layout: Layout, engine: str, qemu: str) -> Iterator[Guest]:
+    """A guest with the RAM, and where the engine can choose it the MAXPHYADDR, of a layout."""
+    cpu = f"max,phys-bits={layout.maxphyaddr}" if layout.maxphyaddr and engine == "tcg" else None
+    with Guest(engine, ram_bytes=layout.ram, cpu=cpu, qemu=qemu, deadline=DEADLINE) as guest:
+        yield guest
 
 
 def lacking(layout: Layout, levels: int, info: MachineInfo) -> str | None:
@@ -112,6 +129,19 @@ def lacking(layout: Layout, levels: int, info: MachineInfo) -> str | None:
     return None
 
 
+def build_in(guest: Guest, layout: Layout, levels: int) -> tuple[BufferMemory, Cpu]:
+    """Builds a layout in a guest's RAM, for what its processor has."""
+    memory = BufferMemory(guest.ram.buffer)
+    built = build(
+        layout,
+        levels,
+        memory,
+        maxphyaddr=guest.info.physical_bits,
+        page1gb=guest.info.has("gigabyte_pages"),
+    )
+    return memory, built.cpu
+
+
 def compare_space(
     guest: Guest, memory: BufferMemory, cpu: Cpu, *, thorough: bool = False
 ) -> tuple[Comparison, ...]:
@@ -120,18 +150,63 @@ def compare_space(
     `memory` is the guest's RAM.  The free frames that the space maps are overwritten with
     marks.  Raises SpaceError where the space has no hole for the window.
     """
-    allocator = TableAllocator(memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
-    window = open_window(memory, cpu, guest.image, allocator)
+    window = _window(guest, memory, cpu)
     written = TableImage.of(memory, cpu.roots)
     leaves = bulk.leaves(memory, cpu.roots)
     inside = (leaves.virtual >= np.uint64(window.span.first)) & (
         leaves.virtual <= np.uint64(window.span.last)
     )
     cases = of_space(cpu, memory, leaves.take(~inside), window.span)
-    return (
-        _ask_guest(guest, window, cpu, memory, cases),
-        *_ask_monitor(guest, window, cpu, memory, written, thorough),
-    )
+    probed = _ask_guest(guest, window, cpu, memory, cases)
+    with guest.parked(window.state) as monitor:
+        questions = Debugger(monitor, cpu, memory, window.span).questions(written, thorough)
+        comparisons = (probed, *(ask() for ask in questions.values()))
+    for comparison in comparisons:
+        _add_walks(comparison, memory, cpu)
+    return comparisons
+
+
+def compare_one(
+    guest: Guest,
+    memory: BufferMemory,
+    cpu: Cpu,
+    oracle: str,
+    address: int,
+    access: Access | None,
+    ac: bool,
+) -> Comparison:
+    """Asks one oracle one question about a space.  Raises KeyError for an unknown oracle."""
+    window = _window(guest, memory, cpu)
+    written = TableImage.of(memory, cpu.roots)
+    if access is not None:
+        case = Cases(
+            np.array([address], np.uint64),
+            np.array([access.kind], np.uint8),
+            np.array([access.user]),
+            np.array([ac]),
+        )
+        comparison = _ask_guest(guest, window, cpu, memory, case)
+    else:
+        with guest.parked(window.state) as monitor:
+            debugger = Debugger(monitor, cpu, memory, window.span, only=address)
+            comparison = debugger.questions(written)[oracle]()
+    _add_walks(comparison, memory, cpu)
+    return comparison
+
+
+def _window(guest: Guest, memory: BufferMemory, cpu: Cpu) -> Window:
+    allocator = TableAllocator(memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
+    return open_window(memory, cpu, guest.image, allocator)
+
+
+def _add_walks(comparison: Comparison, memory: BufferMemory, cpu: Cpu) -> None:
+    """Puts the reference's walks beside the disagreements."""
+    for number, found in enumerate(comparison.disagreements):
+        address = Virtual(found.address)
+        root = root_for(cpu, address)
+        if root is not None and found.oracle != TABLE_BYTES:
+            traced = replace(found, walk=walk(memory, root, address))
+            comparison.disagreements[number] = traced
 
 
 def _ask_guest(
@@ -148,23 +223,3 @@ def _ask_guest(
     if left_out:
         comparison.not_comparable["not asked: kvm executes a sample"] = left_out
     return comparison
-
-
-def _ask_monitor(
-    guest: Guest,
-    window: Window,
-    cpu: Cpu,
-    memory: BufferMemory,
-    written: TableImage,
-    thorough: bool,
-) -> tuple[Comparison, ...]:
-    with guest.parked(window.state) as monitor:
-        debugger = Debugger(monitor, cpu, memory, window.span)
-        questions: tuple[Callable[[], Comparison], ...] = (
-            lambda: debugger.compare_tables(written),
-            debugger.compare_walkers,
-            debugger.compare_tlb,
-            lambda: debugger.compare_translations(thorough),
-            lambda: debugger.compare_contents(thorough),
-        )
-        return tuple(question() for question in questions)

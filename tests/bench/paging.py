@@ -57,10 +57,20 @@ def figures() -> Iterator[Figure]:
     )
     some = [Virtual(address) for address in addresses[:SCALAR].tolist()]
     root = cpu.roots[0]
+
+    def walk_each() -> None:
+        for address in some:
+            walk(memory, root, address)
+
+    def read_each() -> None:
+        for address in some:
+            for _ in root.table.format.levels:
+                memory.load(Physical(address & 0xFFF8), 8)
+
     yield rate(
         "scalar_walks_per_s",
         SCALAR,
-        lambda: [walk(memory, root, address) for address in some],
-        "four reads of memory for each",
-        lambda: [memory.load(Physical(address & 0xFFF8), 8) for address in some for _ in range(4)],
+        walk_each,
+        "a read of memory for each level",
+        read_each,
     )

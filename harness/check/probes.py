@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +10,14 @@ import numpy.typing as npt
 from harness.check import marks
 from harness.check.cases import Cases
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
-from harness.check.quirks import AccessedQuirk, ErrorQuirk, Quirk
+from harness.check.quirks import AccessedQuirk, DenialQuirk, ErrorQuirk, FaultQuirk, Quirk
 from harness.check.window import Window
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA
 from harness.paging import bulk
 from harness.paging.bulk import End, Paths
 from harness.paging.memory import BufferMemory, Mask, Words
-from harness.paging.x86.access import Access, Kind
+from harness.paging.x86.access import Access, Kind, Vector
 from harness.paging.x86.bulk import ALLOWED, REASONS, Outcomes, outcomes
 from harness.paging.x86.cpu import Cpu
 
@@ -81,7 +81,7 @@ def ask_guest(
     cpu: Cpu,
     memory: BufferMemory,
     cases: Cases,
-    quirks: tuple[ErrorQuirk | AccessedQuirk, ...],
+    quirks: tuple[FaultQuirk, ...],
 ) -> Comparison:
     """Has the guest make every access and compares all that it saw with the reference."""
     comparison = Comparison(PROBE)
@@ -170,7 +170,7 @@ def judge(
     expected: Expected,
     jobs: npt.NDArray[np.void],
     results: npt.NDArray[np.void],
-    quirks: tuple[ErrorQuirk | AccessedQuirk, ...],
+    quirks: tuple[FaultQuirk, ...],
 ) -> None:
     """Puts a verdict on every result."""
     untouched = np.uint64(guest.image.enums["CR2_UNTOUCHED"])
@@ -186,11 +186,16 @@ def judge(
         if isinstance(quirk, ErrorQuirk):
             lanes, codes = quirk.departing(foreseen)
             error |= _excused(comparison, quirk, same & lanes, error, results["error"] == codes)
-        else:
+        elif isinstance(quirk, AccessedQuirk):
             lanes = quirk.departing(cpu, foreseen)
             departs = _entries_agree(cpu, expected, results, accessed_anyway=lanes)
             entries |= _excused(comparison, quirk, same & lanes, entries, departs)
     agree = same & error & entries
+    for quirk in quirks:
+        if isinstance(quirk, DenialQuirk):
+            lanes, some = quirk.departing(cases)
+            denied = _denied(cpu, expected, results) & (results["error"] == some).any(axis=0)
+            agree |= _excused(comparison, quirk, lanes, agree, denied)
     comparison.compared += len(cases)
     wrong = np.flatnonzero(~agree)
     comparison.disagree(
@@ -210,6 +215,15 @@ def _excused(
     if absent.any():
         comparison.news[f"{quirk.name} did not show"] += int(absent.sum())
     return shown
+
+
+def _denied(cpu: Cpu, expected: Expected, results: npt.NDArray[np.void]) -> Mask:
+    """Whether each access came to a page fault, and to nothing else, whatever was expected."""
+    fault = (results["completed"] == 0) & (results["vector"] == Vector.PF)
+    fault &= results["cr2"] == expected.cases.address
+    none_allowed = replace(expected, allowed=np.zeros_like(expected.allowed))
+    denied: Mask = fault & _entries_agree(cpu, none_allowed, results)
+    return denied
 
 
 def _columns(expected: Expected) -> list[tuple[int, int]]:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from harness.check.cases import Cases
+from harness.paging.address import Span
 from harness.paging.memory import Mask
 from harness.paging.x86 import formats
-from harness.paging.x86.access import Error, Vector
+from harness.paging.x86.access import Error, Kind, Vector
 from harness.paging.x86.bulk import Outcomes
 from harness.paging.x86.cpu import Cpu
 
@@ -22,8 +24,9 @@ from harness.paging.x86.cpu import Cpu
 class Quirk:
     """One departure.
 
-    engine    who departs: the name of an engine, or of a part of QEMU's monitor
-    versions  the first and the last version that it was seen in
+    engine    who departs: as `executor` names it, or a part of QEMU's monitor
+    versions  the first and the last version that it was seen in: QEMU's, or the kernel's of a
+              module of KVM
     rule      what the manual says
     departs   what the engine does instead
     evidence  how that is known
@@ -58,6 +61,21 @@ class AccessedQuirk(Quirk):
     departing: Callable[[Cpu, Outcomes], Mask]
 
 
+@dataclass(frozen=True)
+class DenialQuirk(Quirk):
+    """A departure in addresses that the engine keeps for itself: whatever the tables say, it
+    answers with a page fault of its own, which leaves the entries as any fault does.
+
+    departing  given the accesses, the lanes in which the engine does, and the error codes of
+               which it gives one; shape (k, n)
+    """
+
+    departing: Callable[[Cases], tuple[Mask, npt.NDArray[np.uint32]]]
+
+
+FaultQuirk = ErrorQuirk | AccessedQuirk | DenialQuirk
+
+
 def _reserved_without_present(outcomes: Outcomes) -> tuple[Mask, npt.NDArray[np.uint32]]:
     lanes = (outcomes.vector == Vector.PF) & ((outcomes.error & int(Error.RSVD)) != 0)
     return lanes, outcomes.error & ~np.uint32(Error.P)
@@ -70,6 +88,26 @@ def _gigabyte_page(cpu: Cpu, outcomes: Outcomes) -> Mask:
     page = (walks.raw & np.uint64(formats.P | formats.PS)) == formats.P | formats.PS
     lanes: Mask = (outcomes.vector == Vector.PF) & (walks.level == 2) & page & fits
     return lanes
+
+
+PVM_SLOT = Span.of(0xFFFF_8000_0000_0000, 512 << 30)
+"""The addresses that kvm_pvm keeps for itself while the guest runs in user mode."""
+
+PVM_CPU_AREA = 24 << 10
+PVM_CPU_STEP = 2 << 20
+"""Bytes that each processor of the host has there, and from one processor's to the next's."""
+
+
+def _in_pvm_slot(cases: Cases) -> tuple[Mask, npt.NDArray[np.uint32]]:
+    """User accesses there: P and RSVD tell whether the host's processor has something there."""
+    first, last = np.uint64(PVM_SLOT.first), np.uint64(PVM_SLOT.last)
+    lanes: Mask = cases.user & (cases.address >= first) & (cases.address <= last)
+    absent = np.full(len(cases), int(Error.U), np.uint32)
+    absent[cases.kind == Kind.WRITE] |= int(Error.W)
+    absent[cases.kind == Kind.FETCH] |= int(Error.I)
+    in_area = (cases.address - first) % np.uint64(PVM_CPU_STEP) < np.uint64(PVM_CPU_AREA)
+    present = absent | np.where(in_area, np.uint32(Error.P | Error.RSVD), np.uint32(0))
+    return lanes, np.stack([absent, present])
 
 
 RESERVED_WITHOUT_PRESENT = ErrorQuirk(
@@ -96,6 +134,25 @@ GIGABYTE_PAGE_ACCESSED = AccessedQuirk(
     departing=_gigabyte_page,
 )
 
+PVM_KEEPS_A_SLOT = DenialQuirk(
+    name="pvm-keeps-user-mode-out-of-a-slot",
+    engine="kvm_pvm",
+    versions=((6, 18, 44), (6, 18, 44)),
+    rule="What an access comes to is decided by the guest's own tables, and so are P and RSVD of"
+    " its error code (SDM volume 3A, 4.6 and 4.7).",
+    departs="Every user access to ffff800000000000..ffff807fffffffff, root slot 256, is a page"
+    " fault, to user pages too. P and RSVD are both clear, or, in the 24 KiB at the start of the"
+    " 2 MiB there that belong to the processor of the host that runs the guest, both set; I"
+    " shows a fetch even with NXE=0 and SMEP=0. No A is set. Supervisor accesses follow the rules.",
+    evidence="Seen with kernel 6.18.44 on both processors of a host: of the root slots 8 to 511,"
+    " with user, supervisor and absent pages read, written and fetched, this one alone departs,"
+    " after INVLPG, MOV CR3 and a change of CR4.PGE alike; and so do all of 9,600 user accesses to"
+    " random entries in it, under every state of WP, NXE, SMEP and SMAP. TCG follows the rules"
+    " on the same tables. PVM runs the guest at CPL 3 on tables that keep entries of the host in"
+    " the upper half: arch/x86/kvm/pvm/host_mmu.c, clone_host_mmu, of virt-pvm/linux.",
+    departing=_in_pvm_slot,
+)
+
 DEBUG_WALKER = Quirk(
     name="debug-walker-ignores-reserved-bits",
     engine="monitor",
@@ -106,14 +163,15 @@ DEBUG_WALKER = Quirk(
     " x86_cpu_get_phys_page_attrs_debug, and target/i386/monitor.c.",
 )
 
-FAULT_QUIRKS: tuple[ErrorQuirk | AccessedQuirk, ...] = (
+FAULT_QUIRKS: tuple[FaultQuirk, ...] = (
     RESERVED_WITHOUT_PRESENT,
     GIGABYTE_PAGE_ACCESSED,
+    PVM_KEEPS_A_SLOT,
 )
 
 
-def fault_quirks(engine: str, version: tuple[int, ...]) -> tuple[ErrorQuirk | AccessedQuirk, ...]:
-    """The departures in faults to be expected of an engine in this version of QEMU."""
+def fault_quirks(engine: str, version: tuple[int, ...]) -> tuple[FaultQuirk, ...]:
+    """The departures in faults to be expected of what `executor` names, in this version."""
     return tuple(
         quirk
         for quirk in FAULT_QUIRKS

@@ -19,6 +19,7 @@ from harness.check.debugger import TABLE_BYTES, Debugger, TableImage
 from harness.check.layouts import Layout, build
 from harness.check.quirks import fault_quirks
 from harness.check.window import Window, open_window
+from harness.machine.engines import executor
 from harness.machine.guest import Guest, MachineInfo
 from harness.machine.ram import TABLE_ARENA
 from harness.paging import bulk
@@ -218,7 +219,7 @@ def _ask_guest(
         chosen = np.linspace(0, len(cases) - 1, PROBES_ON_KVM).astype(np.int64)
         left_out = len(cases) - PROBES_ON_KVM
         cases = cases.take(chosen)
-    quirks = fault_quirks(engine, guest.version)
+    quirks = fault_quirks(*executor(guest))
     comparison = probes.ask_guest(guest, window, cpu, memory, cases, quirks)
     if left_out:
         comparison.not_comparable["not asked: kvm executes a sample"] = left_out

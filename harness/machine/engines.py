@@ -7,6 +7,7 @@ little about what happens behind it.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,10 @@ from harness.machine.qemu import ENGINES, engine_named
 from harness.machine.ram import ARENA, RAM_UNIT
 
 KVM_DEVICE: Final = Path("/dev/kvm")
+MODULES: Final = Path("/sys/module")
+KVM_MODULES: Final = ("kvm_amd", "kvm_intel", "kvm_pvm")
+"""What can be behind /dev/kvm, one at a time: the two that use the processor's virtualization,
+and one that does without."""
 
 
 def why_absent(
@@ -42,3 +47,24 @@ def why_absent(
 def engines(*, qemu: str = "qemu-system-x86_64", deadline: float = 10.0) -> dict[str, str | None]:
     """Every engine by name, with what `why_absent` answers for it."""
     return {name: why_absent(name, qemu=qemu, deadline=deadline) for name in ENGINES}
+
+
+def executor(guest: Guest) -> tuple[str, tuple[int, ...]]:
+    """Who executes a guest's instructions, and in which version.
+
+    `tcg` with QEMU's version, or the host's module behind KVM with the kernel's; where the host
+    does not tell which that is, `kvm`.
+    """
+    if guest.engine.name != "kvm":
+        return guest.engine.name, guest.version
+    release, _, _ = os.uname().release.partition("-")
+    return kvm_module() or "kvm", tuple(map(int, re.findall(r"\d+", release)))
+
+
+def kvm_module(modules: Path = MODULES) -> str | None:
+    """The one module of `KVM_MODULES` that the kernel holds; None if it holds none, or several.
+
+    A module that is built into the kernel is listed even if it gave way to another one.
+    """
+    held = [name for name in KVM_MODULES if (modules / name).is_dir()]
+    return held[0] if len(held) == 1 else None

@@ -6,7 +6,6 @@ type, accessed and dirty, and the software's own.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from functools import lru_cache, reduce
 from operator import or_
 from typing import overload
@@ -18,13 +17,13 @@ from harness.paging.format import Format, Shape
 from harness.paging.memory import Mask, Words
 
 
-class Kind(IntEnum):
-    """The kinds of `Entry`, for arrays."""
+class Kind:
+    """The kinds of `Entry`, for arrays of uint8."""
 
-    ABSENT = 0
-    POINTER = 1
-    LEAF = 2
-    MALFORMED = 3
+    ABSENT = np.uint8(0)
+    POINTER = np.uint8(1)
+    LEAF = np.uint8(2)
+    MALFORMED = np.uint8(3)
 
 
 def kinds(format: Format, level: int, raw: Words) -> npt.NDArray[np.uint8]:
@@ -42,7 +41,7 @@ def kinds(format: Format, level: int, raw: Words) -> npt.NDArray[np.uint8]:
     return found
 
 
-def _kinds_of(shape: Shape | None, wellformed: Kind, raw: Words) -> npt.NDArray[np.uint8]:
+def _kinds_of(shape: Shape | None, wellformed: np.uint8, raw: Words) -> npt.NDArray[np.uint8]:
     assert shape is not None
     found = np.full(len(raw), wellformed, np.uint8)
     found[raw & np.uint64(shape.reserved_mask) != 0] = Kind.MALFORMED
@@ -64,8 +63,7 @@ def withheld(format: Format, raw: int | Words, rights: int) -> int | Words:
 @lru_cache
 def address_mask(format: Format, level: int) -> int:
     """The bits of a leaf at `level` that hold its address."""
-    leaf = format.levels[level].leaf
-    return reduce(or_, (field.mask for field in leaf.address), 0) if leaf else 0
+    return _address_mask(format.levels[level].leaf)
 
 
 @lru_cache
@@ -79,6 +77,11 @@ def structure_mask(format: Format, level: int) -> int:
 def attributes(format: Format, level: int, raw: int) -> int:
     """What a leaf holds besides its address: what `format.leaf` was given to make it."""
     return raw & ~(address_mask(format, level) | structure_mask(format, level))
+
+
+def pointer_attributes(format: Format, level: int, raw: int) -> int:
+    """What a pointer holds besides its address: what `format.pointer` was given to make it."""
+    return raw & ~(_address_mask(format.levels[level].pointer) | structure_mask(format, level))
 
 
 def carried(format: Format, bits: int, source: int, target: int) -> int:
@@ -100,24 +103,31 @@ def carried(format: Format, bits: int, source: int, target: int) -> int:
 
 @lru_cache
 def read_by_machine(format: Format, level: int) -> int:
-    """The bits of a leaf at `level` that the machine reads; the others are the software's."""
-    named = reduce(or_, format.levels[level].bits.values(), 0)
-    kept = address_mask(format, level) | structure_mask(format, level)
-    return named | kept | format.rights_mask | format.accessed | format.dirty
+    """The bits at `level` that the machine reads; the others are the software's."""
+    here = format.levels[level]
+    named = reduce(or_, here.bits.values(), structure_mask(format, level))
+    addresses = _address_mask(here.leaf) | _address_mask(here.pointer)
+    return named | addresses | format.rights_mask | format.accessed | format.dirty
 
 
 def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
-    """Which pages the machine may go on reaching as `before` says although `after` does not.
+    """Where the machine may go on using `before`, which says what `after` does not.
 
-    Not what was absent or malformed, which no machine caches, nor what only gained: a right
-    newly given, an accessed or dirty bit newly set, is looked up when it is missed (SDM volume
-    3A, 4.10.4.3).
+    Not where it was absent or malformed, which no machine keeps, nor where it only gains: a
+    right newly given, an accessed or dirty bit newly set, is looked up when it is missed (SDM
+    volume 3A, 4.10.4.3).
     """
+    found = kinds(format, level, before)
     changed = (before ^ after) & np.uint64(read_by_machine(format, level))
     gains = (after ^ np.uint64(format.denied)) & np.uint64(format.rights_mask)
     gains |= after & np.uint64(format.accessed | format.dirty)
-    narrowed: Mask = (kinds(format, level, before) == Kind.LEAF) & (changed & ~gains != 0)
+    kept = (found == Kind.LEAF) | (found == Kind.POINTER)
+    narrowed: Mask = kept & (changed & ~gains != 0)
     return narrowed
+
+
+def _address_mask(shape: Shape | None) -> int:
+    return reduce(or_, (field.mask for field in shape.address), 0) if shape else 0
 
 
 def _lowest(mask: int) -> int:

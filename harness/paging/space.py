@@ -63,7 +63,8 @@ class Space(Tree):
         address, a bit that a leaf may not have, a range that no root serves, pages that
         overlap with what is there, and memory exhausted.
         """
-        self.place([Batch(first, level, self.leaves(first, frames, level, bits))], table_bits)
+        raw = self.leaves(first, frames, level, bits)
+        self.place([Batch(first, level, raw)], table_bits)
 
     def map_range(
         self,
@@ -139,7 +140,7 @@ class Space(Tree):
 
         Raises SpaceError where something else than a table is in the way, and OutOfTables.
         """
-        self._check_level(span.first, level)
+        self.lowest(Virtual(span.first), level)
         here = self.format.levels[level]
         room = self.allocator.span.size // self.format.table_bytes(level)
         if span.size // (here.size * here.entries) > room:
@@ -153,7 +154,6 @@ class Space(Tree):
         Raises SpaceError where something else than a table is in the way, where no root
         serves the address, and when memory is exhausted.
         """
-        self._check_level(address, level)
         table = self.grow([(address, level)], self._pointer_bits(table_bits))[0]
         return table.slot_for(address)
 
@@ -162,7 +162,7 @@ class Space(Tree):
         they are free after the flush."""
         flush = Flush()
         for served in self.served(span):
-            self._free_empty(self.root_for(served.first).table, served, False, flush)
+            self._free_empty([self.root_for(served.first).table], served, flush)
         return flush
 
     def tear_down(self) -> Flush:
@@ -179,52 +179,56 @@ class Space(Tree):
         flush.then(self.free_all)
         return flush
 
-    def place(self, batches: Sequence[Batch], table_bits: int | None) -> None:
+    def place(self, batches: Sequence[Batch], table_bits: int | None = None) -> None:
         """Writes entries where nothing is, all or none; the tables they need are made.
 
         Raises SpaceError unless every place is free and served, and OutOfTables.
         """
-        cut = [part for batch in batches for part in self._cut(batch)]
-        tables = self.clear_ground(cut, table_bits)
-        if len(cut) == 1:
-            with self.lock(tables[0]):
-                self._fill(tables[0], cut[0])
-            return
-        with held(self.lock(table) for table in tables):
-            for batch, table in zip(cut, tables, strict=True):
+        places = self.clear_ground(batches, table_bits)
+        if len(places) == 1:
+            [(table, batch)] = places
+            with self.lock(table):
                 self._check_free(table, batch)
-            for batch, table in zip(cut, tables, strict=True):
+                self.put(table.slot_for(batch.first), batch.raw)
+            return
+        with held(self.lock(table) for table, _ in places):
+            for table, batch in places:
+                self._check_free(table, batch)
+            for table, batch in places:
                 self.put(table.slot_for(batch.first), batch.raw)
 
-    def clear_ground(self, batches: Sequence[Batch], table_bits: int | None) -> list[Table]:
-        """The table of each batch, which must lie in one; all are made, or none.
+    def clear_ground(
+        self, batches: Sequence[Batch], table_bits: int | None = None
+    ) -> list[tuple[Table, Batch]]:
+        """The batches cut where a new table begins, and their tables; all are made, or none.
 
-        Raises SpaceError unless the place of every batch is free, and OutOfTables.
+        Raises SpaceError unless every place is free and served, and OutOfTables.
         """
-        if len(batches) > 1:
-            for batch in batches:
-                table = self.path(batch.first, batch.level)[-1]
+        cut = [part for batch in batches for part in self._cut(batch)]
+        if len(cut) > 1:  # a lone one is free if its table is missing, and checked if it is not
+            for batch in cut:
+                table = self.lowest(batch.first, batch.level)
                 if table.level == batch.level:
                     self._check_free(table, batch)
-        places = [(batch.first, batch.level) for batch in batches]
-        return self.grow(places, self._pointer_bits(table_bits))
+        places = [(batch.first, batch.level) for batch in cut]
+        return list(zip(self.grow(places, self._pointer_bits(table_bits)), cut, strict=True))
 
     def filled(self, span: Span) -> list[Run]:
-        """The runs of the span in which there is anything, all fit to be changed.
+        """The runs of the span from the first to the last entry that is not zero in each.
 
         Raises SpaceError where the span cuts an entry, and for a malformed one.
         """
         smallest = self.format.levels[0].size
         if not (aligned(span.first, smallest) and aligned(span.last + 1, smallest)):
             raise SpaceError(f"{span} does not begin and end at a multiple of {smallest:#x}")
-        runs = [run for run in self.runs(span) if run.raw.any()]
+        runs = [run.trimmed() for run in self.runs(span) if run.raw.any()]
         for run in runs:
             self._check_wellformed(run.addresses, run.raw, run.level)
-            for address, raw in (run.first, run.raw[0]), (run.span.last, run.raw[-1]):
-                if raw and address not in span:
+            for end, raw in (run.span.first, run.raw[0]), (run.span.last, run.raw[-1]):
+                if end not in span:
                     raise SpaceError(
                         f"{span} cuts the level-{run.level} entry {int(raw):#x} at"
-                        f" {address & -run.slot.size:#x}: split it first"
+                        f" {end & -run.slot.size:#x}: split it first"
                     )
         return runs
 
@@ -328,7 +332,6 @@ class Space(Tree):
         here = self.format.levels[level]
         if not aligned(first, here.size):
             raise SpaceError(f"{first:#x} is no multiple of the page size {here.size:#x}")
-        self._check_level(first, level)
         if len(raw) <= 1:
             yield from [batch] * len(raw)  # one entry lies in one table
             return
@@ -337,10 +340,6 @@ class Space(Tree):
             yield Batch(
                 Virtual(piece.first), level, raw[start : start + (piece.size >> here.shift)]
             )
-
-    def _fill(self, table: Table, batch: Batch) -> None:
-        self._check_free(table, batch)
-        self.put(table.slot_for(batch.first), batch.raw)
 
     def _check_free(self, table: Table, batch: Batch) -> None:
         """SpaceError unless nothing is where the batch goes in a table."""
@@ -351,11 +350,6 @@ class Space(Tree):
             raise SpaceError(
                 f"{address:#x} is taken: its level-{batch.level} entry is {int(words[index]):#x}"
             )
-
-    def _check_level(self, address: int, level: int) -> None:
-        top = self.root_for(address).table.level
-        if not 0 <= level <= top:
-            raise SpaceError(f"{address:#x} has tables at levels 0 to {top}, not at {level}")
 
     def _check_wellformed(self, addresses: Words, raw: Words, level: int) -> None:
         wrong = kinds(self.format, level, raw) == Kind.MALFORMED
@@ -368,26 +362,26 @@ class Space(Tree):
             )
 
     def _pointer_bits(self, table_bits: int | None) -> Callable[[int], int]:
-        bits = self.format.granting(*self.format.rights) if table_bits is None else table_bits
+        bits = self.all_rights if table_bits is None else table_bits
         return lambda level: bits
 
-    def _free_empty(self, table: Table, span: Span, shared: bool, flush: Flush) -> None:
-        """Unlinks what is empty below a table, from the bottom up."""
+    def _free_empty(self, path: list[Table], span: Span, flush: Flush) -> None:
+        """Unlinks what is empty below the last table of a path, from the bottom up."""
+        table = path[-1]
         here = self.format.levels[table.level]
         if here.pointer is None:
             return
         first = table.slot_for(span.first)
         raw = self.words(first, here.index(span.last) - first.index + 1)
         for step in np.flatnonzero(kinds(self.format, table.level, raw) == Kind.POINTER).tolist():
-            slot = table.slot(first.index + step)
             below = self.pointed(int(raw[step]), table.level)
             if below is None or not self.owns(below):
                 continue
-            at = (span.first & -here.size) + step * here.size
-            inside = Span.of(at, here.size).clip(span)
+            at = Span.of((span.first & -here.size) + step * here.size, here.size)
+            inside = at.clip(span)
             assert inside is not None
-            aliased = shared or self.is_shared(below)
-            self._free_empty(below, inside, aliased, flush)
+            self._free_empty([*path, below], inside, flush)
             if not self.words(below.slot(0), self.format.levels[below.level].entries).any():
-                self.unlink(slot, below, flush)
-                flush.add(np.array([at], np.uint64), everything=aliased)
+                shared = self.is_shared([*path, below])
+                self.unlink(table.slot(first.index + step), below, flush)
+                flush.add(np.array([at.first], np.uint64), everything=shared)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.paging.address import Span, Virtual
+from harness.paging.address import Physical, Span, Virtual
 from harness.paging.allocator import TableAllocator
-from harness.paging.bits import Kind, kinds
+from harness.paging.bits import Kind, kinds, pointer_attributes
 from harness.paging.entry import Pointer
 from harness.paging.errors import SpaceError
 from harness.paging.flush import Flush
@@ -71,6 +71,14 @@ class Run(NamedTuple):
         steps = np.arange(len(self.raw), dtype=np.uint64)
         return np.uint64(self.first) + steps * np.uint64(self.slot.size)
 
+    def trimmed(self) -> Run:
+        """The run from its first to its last entry that is not zero; there must be one."""
+        filled = np.flatnonzero(self.raw)
+        start, stop = int(filled[0]), int(filled[-1]) + 1
+        slot = self.slot.table.slot(self.slot.index + start)
+        first = Virtual(self.first + start * slot.size)
+        return Run(slot, first, self.raw[start:stop], self.shared)
+
 
 @dataclass
 class _Node:
@@ -107,6 +115,7 @@ class Tree:
         self.roots = roots
         self.allocator = allocator
         self.format = roots[0].table.format
+        self.all_rights = self.format.granting(*self.format.rights)
         self._top_lock = TableLock(roots[0].table)
         self._nodes: dict[int, _Node] = {}
         self._adopt()
@@ -148,8 +157,11 @@ class Tree:
         table = self.root_for(address).table
         tables = [table]
         format, load, nodes = self.format, self.memory.load, self._nodes
+        width = format.entry_bytes
         while table.level > level:
-            raw = load(table.slot_for(address).address, format.entry_bytes)
+            # Without a Slot: this is what a call that maps one page spends its time on.
+            index = format.levels[table.level].index(address)
+            raw = load(Physical(table.address + index * width), width)
             if not raw:
                 break
             entry = format.decode(raw, table.level)
@@ -180,9 +192,7 @@ class Tree:
                 points = kinds(self.format, table.level, raw) == Kind.POINTER
                 if points.any():
                     raw = raw[: points.argmax()]
-        shared = any(self._nodes[table.address].links > 1 for table in tables[1:])
-        shared |= self._nodes[tables[0].address].links > 0
-        return Run(table.slot(index), Virtual(first), raw, shared)
+        return Run(table.slot(index), Virtual(first), raw, self.is_shared(tables))
 
     def runs(self, span: Span) -> Iterator[Run]:
         """All slots for a span, run after run; what is done to one run is seen by the next."""
@@ -202,7 +212,7 @@ class Tree:
 
         Raises SpaceError where something else than a table is in the way, and OutOfTables.
         """
-        tables = [self._lowest(address, level) for address, level in places]
+        tables = [self.lowest(address, level) for address, level in places]
         if all(table.level == level for table, (_, level) in zip(tables, places, strict=True)):
             return tables
         reserve = self._reserve(self._missing(places, tables), bits)
@@ -246,14 +256,20 @@ class Tree:
         else:
             self.memory.scatter(_addresses(slot, len(raw)), width, raw)
 
+    def pointer_bits(self, slot: Slot) -> int:
+        """What the pointer in a slot holds besides the address and the accessed bit."""
+        return pointer_attributes(self.format, slot.level, self.read(slot)) & ~self.format.accessed
+
     def lock(self, table: Table) -> TableLock:
         """The lock that guards the entries of a table; see `harness.paging.lock`."""
         node = self._nodes.get(table.address)
         return node.lock if node and table.level < SPLIT_LEVELS else self._top_lock
 
-    def is_shared(self, table: Table) -> bool:
-        """Whether more than one pointer leads to the table."""
-        return self._nodes[table.address].links > 1
+    def is_shared(self, path: Sequence[Table]) -> bool:
+        """Whether the last table of a path from a root can be reached in other ways too."""
+        if self._nodes[path[0].address].links:
+            return True
+        return any(self._nodes[table.address].links > 1 for table in path[1:])
 
     def owns(self, table: Table) -> bool:
         """Whether the table is this space's, at that level."""
@@ -270,6 +286,20 @@ class Tree:
             sum(table.size for table in own if table.level < COUNTED_LEVELS),
         )
 
+    def new_table(self, level: int, bits: int) -> tuple[Table, int]:
+        """A new table, and the pointer that will lead to it; SpaceError if none can."""
+        table = self.allocator.allocate(self.format, level)
+        try:
+            return table, self.format.pointer(table.address, level + 1, bits)
+        except ValueError as error:
+            self.allocator.free(table)
+            raise SpaceError(f"{table} cannot be put in place: {error}") from None
+
+    def link(self, slot: Slot, table: Table, pointer: int) -> None:
+        """Makes a new table the space's own, by a pointer in a slot whose lock is held."""
+        self._nodes[table.address] = _Node(table, own=True, links=1)
+        self.put(slot, np.array([pointer], np.uint64))
+
     def unlink(self, slot: Slot, table: Table, flush: Flush) -> None:
         """Clears the pointer in a slot.  The table is freed after the flush if it was the last."""
         with self.lock(slot.table):
@@ -282,10 +312,6 @@ class Tree:
         node.links -= 1
         if not node.links:
             flush.then(lambda: self._free(table))
-
-    def attach(self, table: Table) -> None:
-        """Makes a new table the space's own, with the one pointer that is about to lead to it."""
-        self._nodes[table.address] = _Node(table, own=True, links=1)
 
     def free_all(self) -> None:
         """Gives back every table."""
@@ -308,15 +334,27 @@ class Tree:
             table = todo.pop()
             if not table.level:
                 continue
-            raw = self.words(table.slot(0), self.format.levels[table.level].entries)
-            for pointer in raw[kinds(self.format, table.level, raw) == Kind.POINTER].tolist():
+            for pointer in self._pointers(table):
                 below = self.pointed(pointer, table.level)
                 assert below is not None
                 if below.address in self._nodes:
                     self._nodes[below.address].links += 1
                 elif self.allocator.gave(below):
-                    self.attach(below)
+                    self._nodes[below.address] = _Node(below, own=True, links=1)
                     todo.append(below)
+
+    def _pointers(self, table: Table) -> list[int]:
+        """The pointers in a table; of a root only those for the addresses that it serves."""
+        level = self.format.levels[table.level]
+        raw = self.words(table.slot(0), level.entries)
+        serving = [root for root in self.roots if root.table == table]
+        if serving:
+            ours = np.zeros(len(raw), np.bool_)
+            for root in serving:
+                ours[level.index(root.span.first) : level.index(root.span.last) + 1] = True
+            raw = np.where(ours, raw, np.uint64(0))
+        found: list[int] = raw[kinds(self.format, table.level, raw) == Kind.POINTER].tolist()
+        return found
 
     def _count_link(self, raw: int, level: int, change: int) -> None:
         """Counts a pointer that comes or goes, if it leads to a table that the space knows."""
@@ -329,18 +367,21 @@ class Tree:
         entry = self.format.decode(raw, level) if raw and level else None
         return entry.table if isinstance(entry, Pointer) else None
 
-    def _lowest(self, address: Virtual, level: int) -> Table:
-        """The lowest table on the way to `level`; SpaceError if what comes next is no table."""
-        if not 0 <= level <= self.root_for(address).table.level:
-            known = self.root_for(address).table.level
-            raise SpaceError(f"{self.format.name} has levels 0 to {known}, not {level}")
-        table = self.path(address, level)[-1]
+    def lowest(self, address: Virtual, level: int) -> Table:
+        """The lowest table on the way to `level`; SpaceError if what comes next is no table, and
+        for a level that the address has no tables at."""
+        tables = self.path(address, level)
+        table = tables[-1]
+        if not 0 <= level <= tables[0].level:
+            raise SpaceError(
+                f"{address:#x} has tables at levels 0 to {tables[0].level}, not at {level}"
+            )
         if table.level > level:
             raw = self.read(table.slot_for(address))
             if raw:
                 entry = self.format.decode(raw, table.level)
                 if isinstance(entry, Pointer):  # linked since
-                    return self._lowest(address, level)
+                    return self.lowest(address, level)
                 kind = type(entry).__name__.lower()
                 raise SpaceError(
                     f"{address:#x} is taken: its level-{table.level} entry is {raw:#x}, {kind}"
@@ -364,19 +405,11 @@ class Tree:
         try:
             for level in sorted(missing, reverse=True):
                 for _ in range(missing[level]):
-                    reserve[level].append(self._new(level, bits(level + 1)))
+                    reserve[level].append(self.new_table(level, bits(level + 1)))
         except SpaceError:
             self._return(reserve)
             raise
         return reserve
-
-    def _new(self, level: int, bits: int) -> tuple[Table, int]:
-        table = self.allocator.allocate(self.format, level)
-        try:
-            return table, self.format.pointer(table.address, level + 1, bits)
-        except ValueError as error:
-            self.allocator.free(table)
-            raise SpaceError(f"{table} cannot be put in place: {error}") from None
 
     def _return(self, reserve: _Reserve) -> None:
         for tables in reserve.values():
@@ -388,15 +421,14 @@ class Tree:
 
         Where another thread was faster its table is used, and ours stays in the reserve.
         """
-        table = self._lowest(address, level)
+        table = self.lowest(address, level)
         while table.level > level:
             slot = table.slot_for(address)
             with self.lock(table):
                 if self.read(slot) == 0:
                     new, pointer = reserve[table.level - 1].popleft()
-                    self.attach(new)
-                    self.put(slot, np.array([pointer], np.uint64))
-            table = self._lowest(address, level)
+                    self.link(slot, new, pointer)
+            table = self.lowest(address, level)
         return table
 
 

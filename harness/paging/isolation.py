@@ -1,0 +1,92 @@
+"""Page-table isolation: two root tables for one space.
+
+The kernel's root reaches everything; the user's root reaches the user half and, of the kernel,
+what is needed to enter it.  Which one is loaded decides what the machine sees.  Below the
+roots the user half has one set of tables, to which both lead.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.paging.allocator import TableAllocator
+from harness.paging.bits import withheld
+from harness.paging.flush import Flush
+from harness.paging.memory import Words, WritableMemory
+from harness.paging.space import Account, Space
+from harness.paging.table import Root, Slot, Table
+
+
+class IsolatedSpace(Space):
+    """A space whose root entries for the user half are kept in two root tables.
+
+    In the kernel's they do not let user pages be executed, so that a kernel that returned to
+    user mode without a change of root is found out at once.
+
+    roots       as the kernel has them
+    user        the one of them that serves the user half
+    user_table  the user's root table
+    entry       what the user's root reaches of the kernel: a space of its own to map it in
+
+    What is flushed for the user half is to be flushed under both roots.
+
+    Raises ValueError for roots that do not tell user and kernel apart, and for a format in
+    which a root entry cannot withhold execution.
+    """
+
+    def __init__(
+        self,
+        memory: WritableMemory,
+        roots: tuple[Root, ...],
+        allocator: TableAllocator,
+        user: Root,
+        user_table: Table,
+    ) -> None:
+        format = user.table.format
+        self._user, self._user_table = user, user_table
+        self._seen_by_user, self._execute = format.rights["user"], format.rights["execute"]
+        pointer = format.levels[user.table.level].pointer
+        if pointer is None or pointer.reserved_mask & self._execute:
+            raise ValueError(f"the root entries of {format.name} cannot withhold execution")
+        rest = tuple(Root(user_table, root.span) for root in roots if root != user)
+        if len(rest) != len(roots) - 1 or not rest:
+            raise ValueError("isolation needs a root for the user half, and one for the kernel's")
+        self.entry = Space(memory, rest, allocator)
+        super().__init__(memory, roots, allocator)
+
+    @property
+    def user_roots(self) -> tuple[Root, ...]:
+        """Where walks begin while the user's root is loaded."""
+        return tuple(Root(self._user_table, root.span) for root in self.roots)
+
+    def put(self, slot: Slot, raw: Words) -> None:
+        """Writes root entries of the user half to both roots."""
+        if slot.table == self._user.table and self._serves_user(slot):
+            super().put(Slot(self._user_table, slot.index), raw)
+            denied = withheld(self.format, raw, self._execute)
+            raw = np.where(raw & np.uint64(self._seen_by_user) != 0, denied, raw)
+        super().put(slot, raw)
+
+    def pointer_bits(self, slot: Slot) -> int:
+        """As the user's root has them."""
+        if slot.table == self._user.table and self._serves_user(slot):
+            slot = Slot(self._user_table, slot.index)
+        return super().pointer_bits(slot)
+
+    def account(self) -> Account:
+        """The tables of the kernel's root and of the user's, those that both reach once."""
+        mine, entry = super().account(), self.entry.account()
+        return Account(
+            tuple(map(sum, zip(mine.tables, entry.tables, strict=True))),
+            mine.bytes + entry.bytes,
+            mine.counted + entry.counted,
+        )
+
+    def tear_down(self) -> Flush:
+        """Ends the space with both its roots."""
+        return super().tear_down().absorb(self.entry.tear_down())
+
+    def _serves_user(self, slot: Slot) -> bool:
+        level = self.format.levels[slot.level]
+        span = self._user.span
+        return level.index(span.first) <= slot.index <= level.index(span.last)

@@ -1,0 +1,121 @@
+"""Pages moved to other addresses, split into smaller ones, collapsed into a larger one.
+
+A space must be left alone by other threads meanwhile.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.paging.address import Span, Virtual, aligned
+from harness.paging.bits import attributes, withheld
+from harness.paging.entry import Leaf
+from harness.paging.errors import SpaceError
+from harness.paging.flush import Flush
+from harness.paging.lock import held
+from harness.paging.space import Batch, Space
+from harness.paging.tree import Run
+
+
+def move(space: Space, span: Span, to: Virtual, table_bits: int | None = None) -> Flush:
+    """Moves all that the span holds to `to` and up, where nothing may be.
+
+    Rights that tables withhold do not move along; `table_bits` is as for `Space.map`.
+
+    Raises SpaceError as `map` and `unmap` do, where the two ranges overlap, and for a page
+    whose size the distance is no multiple of.
+    """
+    space.root_for(to)
+    target, distance = Span.of(to, span.size), to - span.first
+    if target.clip(span):
+        raise SpaceError(f"{span} cannot be moved to {target}: they overlap")
+    runs = space.filled(span)
+    space.clear_ground([_moved(run, distance) for run in runs], table_bits)
+    flush = Flush()
+    for run in runs:
+        with space.lock(run.slot.table):
+            now = run._replace(raw=space.words(run.slot, len(run.raw)))
+            space.put(run.slot, np.zeros_like(now.raw))
+        space.forget(now, np.zeros_like(now.raw), flush)
+        space.place([_moved(now, distance)])
+    return flush
+
+
+def split(space: Space, address: Virtual) -> Flush:
+    """Makes the page at `address` many of the next smaller size, alike in all else.
+
+    Raises SpaceError where there is no page, or none smaller, and OutOfTables.
+    """
+    run = space.run(address, address)
+    format, slot, raw = space.format, run.slot, int(run.raw[0])
+    entry, level = format.decode(raw, slot.level), slot.level - 1
+    if not isinstance(entry, Leaf) or level < 0:
+        raise SpaceError(
+            f"{address:#x} lies in no page that can be split: its level-{slot.level} entry"
+            f" is {raw:#x}"
+        )
+    below = format.levels[level]
+    bits = space.carried(address, attributes(format, slot.level, raw), slot.level, level)
+    steps = np.arange(below.entries, dtype=np.uint64) * np.uint64(below.size)
+    leaves = space.leaves(run.first, np.uint64(entry.address) + steps, level, bits)
+    table, pointer = space.new_table(level, space.all_rights)
+    space.put(table.slot(0), leaves)
+    with space.lock(slot.table):
+        space.link(slot, table, pointer)
+    flush = Flush()
+    space.forget(run, np.zeros_like(run.raw), flush)
+    return flush
+
+
+def collapse(space: Space, address: Virtual, level: int) -> Flush:
+    """Makes one page at `level` of the table that spans `address` there.
+
+    The table must be full of pages that lie one after the other and are alike; the large page
+    is accessed and dirty if any of them is, and lacks the rights that the pointer withheld.
+
+    Raises SpaceError where that is not so, or the frames are not aligned for such a page.
+    """
+    format, lower = space.format, level - 1
+    tables = space.path(address, max(lower, 0))
+    if tables[-1].level != lower:
+        raise SpaceError(f"{address:#x} has no level-{lower} table to make a page of")
+    slot, table = tables[-2].slot_for(address), tables[-1]
+    first = Virtual(address & -slot.size)
+    used = format.accessed | format.dirty
+    with held([space.lock(slot.table), space.lock(table)]):
+        run = space.run(first, first + slot.size - 1)
+        bits, frame = _alike(space, run, lower)
+        bits |= int(np.bitwise_or.reduce(run.raw)) & used
+        withhold = format.rights_mask & ~format.granted(space.read(slot))
+        bits = withheld(format, space.carried(first, bits, lower, level), withhold)
+        space.put(slot, space.leaves(first, np.array([frame], np.uint64), level, bits))
+    flush = Flush()
+    space.forget(run, np.zeros_like(run.raw), flush)
+    space.drop(table, flush)
+    return flush
+
+
+def _alike(space: Space, run: Run, level: int) -> tuple[int, int]:
+    """What all pages of a full table hold besides address, accessed and dirty; the first frame."""
+    format = space.format
+    used = np.uint64(format.accessed | format.dirty)
+    size, entries = format.levels[level].size, format.levels[level].entries
+    entry = format.decode(int(run.raw[0]), run.level)
+    if isinstance(entry, Leaf) and run.level == level and len(run.raw) == entries:
+        bits = attributes(format, level, int(run.raw[0])) & ~int(used)
+        frames = np.uint64(entry.address) + np.arange(entries, dtype=np.uint64) * np.uint64(size)
+        if np.array_equal(run.raw & ~used, space.leaves(run.first, frames, level, bits)):
+            return bits, entry.address
+    raise SpaceError(
+        f"the level-{level} table at {run.first:#x} is not full of pages that are alike and lie"
+        " one after the other"
+    )
+
+
+def _moved(run: Run, distance: int) -> Batch:
+    if not aligned(distance, run.slot.size):
+        raise SpaceError(
+            f"the page of {run.slot.size:#x} bytes at {run.first:#x}, level {run.level}, cannot be"
+            f" moved by {distance:#x} bytes: split it first"
+        )
+    return Batch(Virtual(run.first + distance), run.level, run.raw)

@@ -1,0 +1,91 @@
+"""What a range holds, holes included, shown one by one from the lowest address up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+from harness.paging.address import Span
+from harness.paging.entry import Entry, Pointer
+from harness.paging.table import Slot, Table
+from harness.paging.tree import Tree
+
+
+class Visit(NamedTuple):
+    """One thing that was found.
+
+    span   its addresses, clipped to the range
+    slot   the slot that spans them; of a hole the first of several in one table
+    raw    the entry, 0 in a hole
+    entry  the same, decoded
+    """
+
+    span: Span
+    slot: Slot
+    raw: int
+    entry: Entry
+
+
+class Visitor(Protocol):
+    """Who is shown a range."""
+
+    def table(self, visit: Visit) -> bool:
+        """Shown a pointer; answers whether to be shown what lies below."""
+
+    def filled(self, visit: Visit) -> None:
+        """Shown a page, a malformed entry, or one that only software understands."""
+
+    def hole(self, visit: Visit) -> None:
+        """Shown where nothing is."""
+
+
+def visits(tree: Tree, span: Span) -> Iterator[Visit]:
+    """All but the pointers: the spans of what is returned tile the range without a gap.
+
+    A hole ends where its table does.  Tables of other spaces are read as well.
+    """
+    for found in _visits(tree, span, lambda visit: True):
+        if not isinstance(found.entry, Pointer):
+            yield found
+
+
+def visit(tree: Tree, span: Span, visitor: Visitor) -> None:
+    """Shows the range to a visitor, pointers before what lies below them."""
+    for found in _visits(tree, span, visitor.table):
+        if isinstance(found.entry, Pointer):
+            continue
+        if found.raw:
+            visitor.filled(found)
+        else:
+            visitor.hole(found)
+
+
+def _visits(tree: Tree, span: Span, enter: Callable[[Visit], bool]) -> Iterator[Visit]:
+    for served in tree.served(span):
+        yield from _table_visits(tree, tree.root_for(served.first).table, served, enter)
+
+
+def _table_visits(
+    tree: Tree, table: Table, span: Span, enter: Callable[[Visit], bool]
+) -> Iterator[Visit]:
+    """What one table and those below it hold for a span that lies in it."""
+    format, here = tree.format, tree.format.levels[table.level]
+    start = table.slot_for(span.first)
+    raws = tree.words(start, here.index(span.last) - start.index + 1).tolist()
+    cut = list(span.pieces(here.size))
+    hole = 0
+    for step, raw in enumerate(raws):
+        if not raw and step + 1 < len(raws) and not raws[step + 1]:
+            continue
+        first = step if raw else hole
+        found = Visit(
+            Span(cut[first].first, cut[step].last),
+            table.slot(start.index + first),
+            raw,
+            format.decode(raw, table.level),
+        )
+        hole = step + 1
+        if not isinstance(found.entry, Pointer):
+            yield found
+        elif enter(found):
+            yield from _table_visits(tree, found.entry.table, found.span, enter)

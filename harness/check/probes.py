@@ -10,14 +10,15 @@ import numpy.typing as npt
 from harness.check import marks
 from harness.check.cases import Cases
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
-from harness.check.quirks import AccessedQuirk, DenialQuirk, ErrorQuirk, FaultQuirk, Quirk
+from harness.check.quirks import FaultQuirk
+from harness.check.verdicts import Seen, agreeing
 from harness.check.window import Window
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA
 from harness.paging import bulk
 from harness.paging.bulk import End, Paths
 from harness.paging.memory import BufferMemory, Mask, Words
-from harness.paging.x86.access import Access, Kind, Vector
+from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.bulk import ALLOWED, REASONS, Outcomes, outcomes
 from harness.paging.x86.cpu import Cpu
 
@@ -182,48 +183,23 @@ def judge(
     same &= _data_agrees(cpu, expected, jobs, results)
     error = expected.allowed | (results["error"] == foreseen.error)
     entries = _entries_agree(cpu, expected, results)
-    for quirk in quirks:
-        if isinstance(quirk, ErrorQuirk):
-            lanes, codes = quirk.departing(foreseen)
-            error |= _excused(comparison, quirk, same & lanes, error, results["error"] == codes)
-        elif isinstance(quirk, AccessedQuirk):
-            lanes = quirk.departing(cpu, foreseen)
-            departs = _entries_agree(cpu, expected, results, accessed_anyway=lanes)
-            entries |= _excused(comparison, quirk, same & lanes, entries, departs)
-    agree = same & error & entries
-    for quirk in quirks:
-        if isinstance(quirk, DenialQuirk):
-            lanes, some = quirk.departing(cases)
-            denied = _denied(cpu, expected, results) & (results["error"] == some).any(axis=0)
-            agree |= _excused(comparison, quirk, lanes, agree, denied)
+    agree = agreeing(
+        comparison,
+        cpu,
+        cases,
+        foreseen,
+        Seen(results, error, entries, same),
+        lambda made, accessed_anyway: _entries_agree(
+            cpu, replace(expected, allowed=made), results, accessed_anyway
+        ),
+        quirks,
+    )
     comparison.compared += len(cases)
     wrong = np.flatnonzero(~agree)
     comparison.disagree(
         len(wrong),
         (_describe(expected, jobs, results, lane) for lane in wrong[:EXAMPLES].tolist()),
     )
-
-
-def _excused(
-    comparison: Comparison, quirk: Quirk, lanes: Mask, by_rule: Mask, departs: Mask
-) -> Mask:
-    """The lanes that depart as a quirk says; those that should and follow the rule are news."""
-    shown = lanes & departs & ~by_rule
-    absent = lanes & by_rule & ~departs
-    if shown.any():
-        comparison.quirks[quirk.name] += int(shown.sum())
-    if absent.any():
-        comparison.news[f"{quirk.name} did not show"] += int(absent.sum())
-    return shown
-
-
-def _denied(cpu: Cpu, expected: Expected, results: npt.NDArray[np.void]) -> Mask:
-    """Whether each access came to a page fault, and to nothing else, whatever was expected."""
-    fault = (results["completed"] == 0) & (results["vector"] == Vector.PF)
-    fault &= results["cr2"] == expected.cases.address
-    none_allowed = replace(expected, allowed=np.zeros_like(expected.allowed))
-    denied: Mask = fault & _entries_agree(cpu, none_allowed, results)
-    return denied
 
 
 def _columns(expected: Expected) -> list[tuple[int, int]]:

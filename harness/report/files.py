@@ -1,0 +1,125 @@
+"""A run as JSON, and as JUnit for what watches over tests."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from harness.check.compare import Comparison
+from harness.check.validate import SpaceReport
+from harness.report.run import Finding, Run
+from harness.report.text import finding_lines, walk_lines
+
+
+def as_object(run: Run) -> dict[str, Any]:
+    """A run as what JSON can hold; addresses are hexadecimal strings.
+
+    `disagreements` counts all of them; each layout describes the first of each oracle.
+    """
+    return {
+        "engine": run.engine,
+        "qemu": run.qemu,
+        "layouts": [_space(run, space) for space in run.spaces if space.skipped is None],
+        "compared": run.compared,
+        "disagreements": run.disagreed,
+        "quirks": run.count("quirks"),
+        "not_comparable": run.count("not_comparable"),
+        "skipped": [
+            {"layout": space.layout.name, "levels": space.levels, "reason": space.skipped}
+            for space in run.spaces
+            if space.skipped is not None
+        ],
+        "news": run.count("news"),
+        "seconds": round(run.seconds, 3),
+        "failure": run.failure,
+    }
+
+
+def _space(run: Run, space: SpaceReport) -> dict[str, Any]:
+    return {
+        "layout": space.layout.name,
+        "title": space.layout.title,
+        "levels": space.levels,
+        "compared": space.compared,
+        "disagreements": space.disagreed,
+        "seconds": round(space.seconds, 3),
+        "oracles": [_oracle(one) for one in space.comparisons],
+        "findings": [_finding(one) for one in run.findings if one.space is space],
+    }
+
+
+def _oracle(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "oracle": comparison.oracle,
+        "compared": comparison.compared,
+        "disagreements": comparison.disagreed,
+        "quirks": comparison.quirks,
+        "not_comparable": comparison.not_comparable,
+        "news": comparison.news,
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    found = finding.disagreement
+    return {
+        "oracle": found.oracle,
+        "address": f"{found.address:#x}",
+        "access": found.access and str(found.access),
+        "ac": found.ac,
+        "expected": found.expected,
+        "observed": found.observed,
+        "walk": walk_lines(found.walk) if found.walk else None,
+        "case": finding.case and str(finding.case),
+    }
+
+
+def as_junit(run: Run) -> str:
+    """A run as JUnit XML: a test case a space, engine and versions in the head."""
+    suite = ElementTree.Element("testsuite", name="pagetable validate", time=f"{run.seconds:.3f}")
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in environment(run.engine, run.qemu).items():
+        ElementTree.SubElement(properties, "property", name=name, value=value)
+    for space in run.spaces:
+        case = ElementTree.SubElement(
+            suite,
+            "testcase",
+            classname="pagetable.validate",
+            name=f"{space.layout.name}-{space.levels}",
+            time=f"{space.seconds:.3f}",
+        )
+        if space.skipped is not None:
+            ElementTree.SubElement(case, "skipped", message=space.skipped)
+        if space.disagreed:
+            message = f"{space.disagreed} of {space.compared} answers disagree"
+            failure = ElementTree.SubElement(case, "failure", message=message)
+            lines = (finding_lines(one) for one in run.findings if one.space is space)
+            failure.text = "\n".join("\n".join(part) for part in lines)
+    if run.failure is not None:
+        case = ElementTree.SubElement(suite, "testcase", classname="pagetable", name="machine")
+        ElementTree.SubElement(case, "error", message=run.failure)
+    for kind, path in (("skipped", "skipped"), ("failures", "failure"), ("errors", "error")):
+        suite.set(kind, str(len(suite.findall(f"testcase/{path}"))))
+    suite.set("tests", str(len(suite.findall("testcase"))))
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
+
+
+def environment(engine: str, qemu: str) -> dict[str, str]:
+    """What a report was made with, by name."""
+    return {
+        "engine": engine,
+        "qemu": qemu,
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
+    }
+
+
+def write(run: Run, directory: Path) -> None:
+    """Writes report.json and junit.xml into the directory; OSError where that fails."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "report.json").write_text(json.dumps(as_object(run), indent=2) + "\n")
+    (directory / "junit.xml").write_text(as_junit(run) + "\n")

@@ -1,0 +1,72 @@
+"""What came of a validation, all spaces together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.check.compare import Disagreement
+from harness.check.replay import Case
+from harness.check.validate import SpaceReport
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A disagreement about a space that is described in full.
+
+    case     the file from which it can be replayed, None where it could not be written
+    unsaved  why it could not
+    """
+
+    space: SpaceReport
+    disagreement: Disagreement
+    case: Path | None
+    unsaved: OSError | None = None
+
+
+def find(space: SpaceReport, directory: Path) -> list[Finding]:
+    """The disagreements about a space, each saved as a case in the directory."""
+    found = []
+    for disagreement in space.disagreements:
+        try:
+            path = Case.of(space, disagreement).save(directory)
+            found.append(Finding(space, disagreement, path))
+        except OSError as error:
+            found.append(Finding(space, disagreement, None, error))
+    return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """Reports of spaces, in the order in which they were asked for.
+
+    findings  the disagreements about them
+    seconds   wall time
+    failure   why there are no more of them, None where all are here
+    """
+
+    engine: str
+    spaces: tuple[SpaceReport, ...]
+    findings: tuple[Finding, ...]
+    seconds: float
+    failure: str | None = None
+
+    @property
+    def qemu(self) -> str:
+        """QEMU's version, empty where none was started."""
+        return self.spaces[0].qemu if self.spaces else ""
+
+    @property
+    def compared(self) -> int:
+        """Questions with a verdict."""
+        return sum(space.compared for space in self.spaces)
+
+    @property
+    def disagreed(self) -> int:
+        """How many of them disagree."""
+        return sum(space.disagreed for space in self.spaces)
+
+    def count(self, what: str) -> Counter[str]:
+        """One of the counters of a comparison (`quirks`, `not_comparable`, `news`), over all."""
+        return sum((space.count(what) for space in self.spaces), Counter[str]())

@@ -1,0 +1,122 @@
+"""Reports for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from harness.check.validate import SpaceReport
+from harness.report.run import Run
+from harness.report.text import finding_lines, quirk_lines
+
+WIDTH = 100
+"""Columns of what is no terminal."""
+
+
+def following(reports: Iterable[SpaceReport], total: int) -> Iterator[SpaceReport]:
+    """The reports as they come, with a bar that shows how far it is, where one can see it.
+
+    The bar is drawn by this thread alone, so that processes can be forked meanwhile.
+    """
+    screen = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    bar = Progress(
+        *columns,
+        console=screen,
+        auto_refresh=False,
+        transient=True,
+        disable=not screen.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("starting", total=total)
+        bar.refresh()
+        for report in reports:
+            name = f"{report.layout.name}, {report.levels} levels"
+            bar.update(task, advance=1, description=name, refresh=True)
+            yield report
+
+
+def show(run: Run) -> None:
+    """Prints what came of a run: a table, quirks, news, and each disagreement in full."""
+    screen = Console(highlight=False, emoji=False, markup=False)
+    if not screen.is_terminal:
+        screen.width = WIDTH
+    screen.print(_table(run))
+    for title, lines in _sections(run):
+        screen.print(f"\n{title}", style="bold")
+        for line in lines:
+            screen.print(line, soft_wrap=True)
+    screen.print(f"\n{_verdict(run)}", soft_wrap=True)
+
+
+def _table(run: Run) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("layout")
+    for heading in ("levels", "compared", "disagree", "quirks", "not comparable", "seconds"):
+        table.add_column(heading, justify="right")
+    for space in run.spaces:
+        name, levels = space.layout.name, str(space.levels)
+        if space.skipped is not None:
+            table.add_row(name, levels, "skipped", style="dim")
+            continue
+        table.add_row(
+            name,
+            levels,
+            *_counts(space),
+            f"{space.seconds:.1f}",
+            style="red" if space.disagreed else None,
+        )
+    table.add_section()
+    table.add_row("all", "", *_counts(run), f"{run.seconds:.1f}")
+    return table
+
+
+def _counts(part: SpaceReport | Run) -> tuple[str, ...]:
+    counts = (
+        part.compared,
+        part.disagreed,
+        part.count("quirks").total(),
+        part.count("not_comparable").total(),
+    )
+    return tuple(f"{count:,}" for count in counts)
+
+
+def _sections(run: Run) -> Iterator[tuple[str, Iterable[str]]]:
+    """What stands below the table, each with its heading; nothing where there is nothing."""
+    oracles = _by_oracle(run)
+    if oracles:
+        yield "Compared, by oracle", [f"{count:>11,}  {name}" for name, count in oracles.items()]
+    if counts := run.count("quirks"):
+        yield "Known quirks", quirk_lines(counts)
+    if counts := run.count("not_comparable"):
+        yield "Not comparable", [f"{count:>11,}  {reason}" for reason, count in counts.items()]
+    if skipped := [space for space in run.spaces if space.skipped is not None]:
+        lines = [f"{one.layout.name}, {one.levels} levels: {one.skipped}" for one in skipped]
+        yield "Skipped", lines
+    if counts := run.count("news"):
+        yield "News", [f"{count:>11,}  {what}" for what, count in counts.items()]
+    if run.findings:
+        yield "Disagreements", [line for one in run.findings for line in (*finding_lines(one), "")]
+
+
+def _by_oracle(run: Run) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for space in run.spaces:
+        for one in space.comparisons:
+            counts[one.oracle] = counts.get(one.oracle, 0) + one.compared
+    return counts
+
+
+def _verdict(run: Run) -> str:
+    where = f"on {run.engine}, QEMU {run.qemu}"
+    if run.disagreed:
+        described = len(run.findings)
+        rest = f", of which {described} are described" if described < run.disagreed else ""
+        return f"{run.disagreed:,} of {run.compared:,} answers disagree {where}{rest}."
+    if run.failure:
+        return f"{run.compared:,} answers agree {where}, and then the machine failed."
+    return f"All {run.compared:,} answers agree {where}."

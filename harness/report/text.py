@@ -1,0 +1,127 @@
+"""Walks and disagreements as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+
+from harness.check.compare import Comparison, Disagreement
+from harness.check.keys import in_units
+from harness.check.quirks import DEBUG_WALKER, FAULT_QUIRKS
+from harness.check.replay import Case
+from harness.paging.entry import Absent, Leaf, Malformed, Pointer
+from harness.paging.format import Format
+from harness.paging.walk import Step, Walk
+from harness.report.run import Finding
+
+QUIRKS = {quirk.name: quirk for quirk in (*FAULT_QUIRKS, DEBUG_WALKER)}
+"""Every known departure by its name."""
+
+HEAD = ("level", "entry", "slot", "raw", "meaning", "bits", "rights so far")
+
+
+def finding_lines(finding: Finding) -> Iterator[str]:
+    """A disagreement of a validation: what was asked, both answers, the walk, and the case."""
+    space = finding.space
+    where = f"{space.layout.name}, {space.levels} levels, {space.engine}, QEMU {space.qemu}"
+    question, *answers = disagreement_lines(finding.disagreement)
+    yield f"{where}, {question}"
+    yield from answers
+    if finding.case is not None:
+        yield f"  replay    pagetable replay {finding.case}"
+
+
+def disagreement_lines(found: Disagreement) -> Iterator[str]:
+    """What was asked, both answers, and the whole walk."""
+    access = f"{found.access} at " if found.access else ""
+    ac = " with AC set" if found.ac else ""
+    yield f"{found.oracle}: {access}{found.address:#x}{ac}"
+    yield f"  expected  {found.expected}"
+    yield f"  observed  {found.observed}"
+    if found.walk is not None:
+        for label, line in zip_longest(["walk"], walk_lines(found.walk), fillvalue=""):
+            yield f"  {label:8}  {line}"
+
+
+def walk_lines(walk: Walk) -> list[str]:
+    """Every step of a walk: slot, raw value, meaning, and rights as they accumulate."""
+    format = walk.root.table.format
+    granted = format.rights_mask
+    rows: list[Sequence[str]] = [HEAD]
+    for step in walk.steps:
+        granted &= format.granted(step.raw)
+        rows.append(_step(format, step, granted))
+    if walk.unbacked is not None:
+        slot = walk.unbacked
+        name = format.levels[slot.level].name
+        rows.append((str(slot.level), name, f"{slot.address:#x}", "", "no memory there", "", ""))
+    return aligned(rows)
+
+
+def _step(format: Format, step: Step, granted: int) -> tuple[str, ...]:
+    here = format.levels[step.slot.level]
+    return (
+        str(step.slot.level),
+        here.name,
+        f"{step.slot.address:#x}",
+        f"{step.raw:#0{2 + 2 * format.entry_bytes}x}",
+        meaning(format, step),
+        " ".join(_set_bits(here.bits, step.raw)),
+        " ".join(("read", *format.rights_of(granted))) if step.raw else "",
+    )
+
+
+def meaning(format: Format, step: Step) -> str:
+    """What an entry says."""
+    entry = step.entry
+    if isinstance(entry, Absent):
+        return "not present"
+    if isinstance(entry, Malformed):
+        parts = format.malformed(step.raw, step.slot.level)
+        return "reserved: " + ", ".join(f"{part.mask:#x} {part.reason}" for part in parts)
+    if isinstance(entry, Leaf):
+        return f"{in_units(entry.size)} page at {entry.address:#x}"
+    assert isinstance(entry, Pointer)
+    return f"table at {entry.table.address:#x}"
+
+
+def _set_bits(bits: Mapping[str, int], raw: int) -> Iterator[str]:
+    """The names of the bits that are set; of a field, with its value."""
+    for name, mask in bits.items():
+        value = (raw & mask) // (mask & -mask)
+        if value:
+            yield name if mask.bit_count() == 1 else f"{name}={value}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines, every column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
+    """Each known departure that showed: how often, what it is, and how that is known."""
+    for name, count in counts.items():
+        quirk = QUIRKS[name]
+        yield f"{name}: {count:,} times"
+        yield f"  rule      {quirk.rule}"
+        yield f"  departs   {quirk.departs}"
+        yield f"  evidence  {quirk.evidence}"
+
+
+def replay_lines(case: Case, comparison: Comparison) -> Iterator[str]:
+    """What a case asked, the answers that were saved, and those of now."""
+    yield f"{case.layout}, {case.levels} levels, {case.engine}, {case.question}"
+    yield f"  saved with QEMU {case.qemu}"
+    yield f"  expected  {case.expected}"
+    yield f"  observed  {case.observed}"
+    yield ""
+    for found in comparison.disagreements:
+        yield "They disagree now:"
+        yield from list(disagreement_lines(found))[1:]
+    if not comparison.disagreed:
+        yield "They agree now."
+    yield from quirk_lines(comparison.quirks)

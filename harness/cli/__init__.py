@@ -1,0 +1,34 @@
+"""The command `pagetable`: one module a command.
+
+`ending`    errors as sentences, and the exit codes
+`engine`    the options by which a machine is chosen
+`validate`  layouts, built and compared with the machine
+`replay`    a saved case, asked again
+
+Their top level imports typer and nothing of the package but these, so that `--help` answers at
+once: what a command works with is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from harness.cli.replay import replay
+from harness.cli.validate import validate
+
+app = typer.Typer(
+    name="pagetable",
+    help="Page tables, and the proof on a running guest that the machine reads them the same way.",
+    epilog="Exit codes: 0 all agree, 1 a disagreement, 2 misuse or no engine, 3 the machine"
+    " failed, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(validate)
+app.command()(replay)
+
+
+def main() -> None:
+    """Runs the command with the arguments of this process."""
+    app()

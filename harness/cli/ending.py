@@ -1,0 +1,47 @@
+"""How a command ends: errors as a sentence on stderr, and the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+DISAGREEMENT, MISUSE, MACHINE_FAILURE, INTERRUPTED = 1, 2, 3, 130
+"""Exit codes; 0 says that all agree.  The last is the shell's for a program that Ctrl-C ended."""
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Ends the command with a sentence and a code where the block fails or is interrupted."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        complain("interrupted.")
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        code = _code(error)
+        if code is None:
+            raise
+        complain(str(error))
+        raise typer.Exit(code) from None
+
+
+def complain(sentence: str) -> None:
+    """Says on stderr what is amiss."""
+    typer.echo(f"pagetable: {sentence}", err=True)
+
+
+def _code(error: Exception) -> int | None:
+    """The exit code of an error that is foreseen; None for a fault of this program."""
+    from harness.check.layouts import LayoutError
+    from harness.check.replay import CaseError
+    from harness.machine.errors import MachineError, Misuse
+    from harness.paging.space import SpaceError
+
+    misplaced = FileExistsError | NotADirectoryError | PermissionError
+    if isinstance(error, LayoutError | SpaceError | CaseError | Misuse | misplaced):
+        return MISUSE
+    return MACHINE_FAILURE if isinstance(error, MachineError | OSError) else None

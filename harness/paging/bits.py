@@ -93,7 +93,7 @@ def carried(format: Format, bits: int, source: int, target: int) -> int:
     here, there = format.levels[source], format.levels[target]
     moved = bits & ~reduce(or_, here.bits.values(), 0)
     for name, mask in here.bits.items():
-        if not bits & mask or mask & structure_mask(format, source):
+        if not bits & mask:
             continue
         if name not in there.bits:
             raise ValueError(f"a {there.name} has no {name}, which the {here.name} sets")

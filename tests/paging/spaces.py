@@ -1,0 +1,176 @@
+"""Spaces to test with: x86 at both level counts, and a made-up format that shares nothing
+with it but the rules of the library.
+
+`UNEVEN` has tables of 8, 4 and 16 entries, pages of 64 and 512 bytes (2048 at the top), its
+flags above the address, "present" and the rights among them, and a field that lies elsewhere at
+every level.  Its space has two root tables, one above the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from harness.paging.address import Physical, Span, Virtual
+from harness.paging.allocator import TableAllocator
+from harness.paging.entry import Absent, Leaf
+from harness.paging.format import Field, Format, Level, Pattern, Reserved, Shape
+from harness.paging.memory import BufferMemory, Words
+from harness.paging.space import Space
+from harness.paging.table import Root, Table
+from harness.paging.walk import Walk, walk
+from harness.paging.x86.cpu import canonical_halves
+from harness.paging.x86.formats import long_mode
+
+
+def bits(high: int, low: int | None = None) -> int:
+    return (1 << high + 1) - (1 << (high if low is None else low))
+
+
+PRESENT, WRITE, USER, STILL = bits(63), bits(62), bits(61), bits(60)
+PAGE, ACCESSED, DIRTY, GLOBAL = bits(59), bits(58), bits(57), bits(56)
+
+
+def _uneven() -> Format:
+    beyond = Reserved(bits(39, 32), "beyond 32 bits")
+    pointer = Shape((Field(bits(31, 5)),), (beyond,))
+    points = Pattern(PAGE, 0)
+
+    def level(number: int, shift: int, index_bits: int) -> Level:
+        low = (Reserved(bits(shift - 1, 6), "below the page"),) if shift > 6 else ()
+        return Level(
+            f"U{number}",
+            shift,
+            index_bits,
+            pointer if number else None,
+            Shape((Field(bits(31, shift)),), (beyond, *low)),
+            points,
+            {"G": GLOBAL, "COLOR": bits(41 + 2 * number, 40 + 2 * number)},
+        )
+
+    return Format(
+        name="uneven",
+        entry_bytes=8,
+        present=Pattern(PRESENT, PRESENT),
+        levels=(level(0, 6, 3), level(1, 9, 2), level(2, 11, 4)),
+        rights={"write": WRITE, "user": USER, "execute": STILL},
+        denied=STILL,
+        accessed=ACCESSED,
+        dirty=DIRTY,
+    )
+
+
+UNEVEN = _uneven()
+FORMATS = {
+    "x86-4": long_mode(4, 40, True, True),
+    "x86-5": long_mode(5, 40, True, True),
+    "uneven": UNEVEN,
+}
+ROOM = Span(0, (1 << 20) - 1)
+"""Where the tables of a test lie.  Frames are numbers only: no test reads what is in them."""
+
+
+@dataclass
+class World:
+    """A memory with spaces in it."""
+
+    format: Format
+    memory: BufferMemory = field(
+        default_factory=lambda: BufferMemory(np.zeros(ROOM.size, np.uint8))
+    )
+
+    def __post_init__(self) -> None:
+        self.allocator = TableAllocator(self.memory, ROOM)
+        self.space = self.new_space()
+
+    def new_roots(self) -> tuple[Root, ...]:
+        """Roots with new tables: one for both halves, or one for each."""
+        level = len(self.format.levels) - 1
+        if self.format is not UNEVEN:
+            table = self.allocator.allocate(self.format, level)
+            return tuple(Root(table, half) for half in canonical_halves(level + 1))
+        top = self.format.levels[level]
+        return tuple(
+            Root(
+                self.allocator.allocate(self.format, level), Span.of(first, top.size * top.entries)
+            )
+            for first in (0, top.size * top.entries)
+        )
+
+    def new_space(self) -> Space:
+        return Space(self.memory, self.new_roots(), self.allocator)
+
+    def size(self, level: int) -> int:
+        return self.format.levels[level].size
+
+    @property
+    def page(self) -> int:
+        """Bytes of the smallest page."""
+        return self.size(0)
+
+    @property
+    def table_span(self) -> int:
+        """Bytes that a level-0 table spans."""
+        return self.size(1)
+
+    def pages(self, first: int, count: int) -> Span:
+        """`count` of the smallest pages."""
+        return Span.of(first, count * self.page)
+
+    def frames(self, count: int, level: int = 0, first: int = 8) -> Words:
+        """Physical addresses of pages in a row."""
+        size = self.size(level)
+        return np.array([(first + n) * size for n in range(count)], np.uint64)
+
+    def rights(self, *names: str) -> int:
+        return self.format.granting(*names)
+
+    def snapshot(self) -> tuple[bytes, object]:
+        """Everything that a refused request must leave as it was."""
+        return self.memory.octets.tobytes(), self.space.account()
+
+
+def look(space: Space, address: int) -> Walk:
+    """The walk of an address, by the definition."""
+    return walk(space.memory, space.root_for(address), Virtual(address))
+
+
+def physical(space: Space, address: int) -> Physical | None:
+    return look(space, address).physical
+
+
+def leaf_level(space: Space, address: int) -> int | None:
+    found = look(space, address)
+    return found.level if isinstance(found.steps[-1].entry, Leaf) else None
+
+
+def empty(space: Space, address: int) -> bool:
+    found = look(space, address)
+    return isinstance(found.steps[-1].entry, Absent) and found.steps[-1].raw == 0
+
+
+def granted(space: Space, address: int) -> set[str]:
+    return set(space.format.rights_of(look(space, address).granted))
+
+
+def software_bit(format: Format) -> int:
+    """A bit that a level-0 leaf may have and that the hardware has no name for."""
+    named = format.rights_mask | format.accessed | format.dirty
+    for mask in format.levels[0].bits.values():
+        named |= mask
+    leaf = format.levels[0].leaf
+    assert leaf is not None
+    named |= leaf.reserved_mask | format.present.mask | sum(part.mask for part in leaf.address)
+    return next(1 << n for n in range(8 * format.entry_bytes) if not named >> n & 1)
+
+
+def tables_under(space: Space) -> list[Table]:
+    """Every table that the roots lead to, found one entry at a time."""
+    tables = list({root.table.address: root.table for root in space.roots}.values())
+    for table in tables:
+        for slot in table.slots():
+            entry = space.format.decode(space.read(slot), table.level)
+            if hasattr(entry, "table") and entry.table not in tables:
+                tables.append(entry.table)
+    return tables

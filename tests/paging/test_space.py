@@ -1,0 +1,625 @@
+"""The life of a space, in formats that share nothing but the rules of the library."""
+
+import re
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import pytest
+
+from harness.paging.address import Physical, Span, Virtual
+from harness.paging.errors import OutOfTables, SpaceError
+from harness.paging.memory import Words
+from harness.paging.space import Space
+from harness.paging.table import Table
+from harness.paging.tree import COUNTED_LEVELS
+from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.formats import PAT, PAT_LARGE, PCD, long_mode
+from tests.paging.spaces import (
+    FORMATS,
+    ROOM,
+    UNEVEN,
+    World,
+    empty,
+    granted,
+    leaf_level,
+    physical,
+    software_bit,
+    tables_under,
+)
+
+
+@pytest.fixture(params=FORMATS)
+def world(request: pytest.FixtureRequest) -> World:
+    return World(FORMATS[request.param])
+
+
+@pytest.fixture
+def x86() -> World:
+    return World(FORMATS["x86-5"])
+
+
+def test_every_page_of_a_batch_is_mapped_to_its_frame_at_every_level(world: World) -> None:
+    for level in world.format.page_levels():
+        first, size = 16 * world.size(1) if level == 0 else 0, world.size(level)
+        world = World(world.format)
+        frames = world.frames(5, level)[::-1].copy()
+        world.space.map(Virtual(first), frames, level, world.rights("write"))
+        for page, frame in enumerate(frames.tolist()):
+            for offset in (0, size - 1):
+                assert physical(world.space, first + page * size + offset) == frame + offset
+            assert leaf_level(world.space, first + page * size) == level
+        assert granted(world.space, first) == {"write"}
+
+
+def test_a_batch_may_cross_tables_at_every_level_and_leaves_its_neighbours_alone(
+    world: World,
+) -> None:
+    first = world.size(len(world.format.levels) - 1) - 3 * world.page
+    world.space.map(Virtual(first), world.frames(7), 0, world.rights())
+    assert [physical(world.space, first + n * world.page) for n in range(-1, 8)] == [
+        None,
+        *world.frames(7).tolist(),
+        None,
+    ]
+
+
+def test_the_last_page_of_the_address_space_can_be_mapped_and_unmapped(world: World) -> None:
+    last = world.space.roots[-1].span.last
+    span = Span(last - 2 * world.page + 1, last)
+    world.space.map(Virtual(span.first), world.frames(2), 0, world.rights())
+    assert physical(world.space, last) == 10 * world.page - 1
+    with world.space.unmap(span) as flush:
+        assert flush.addresses.tolist() == [span.first, span.first + world.page]
+    assert empty(world.space, last)
+
+
+def test_a_batch_may_cross_from_one_root_to_the_next_where_they_meet() -> None:
+    world = World(UNEVEN)
+    border = world.space.roots[1].span.first
+    world.space.map(Virtual(border - 2 * world.page), world.frames(4), 0, world.rights())
+    assert [physical(world.space, border + n * world.page) for n in range(-2, 2)] == (
+        world.frames(4).tolist()
+    )
+    with world.space.unmap(world.pages(border - world.page, 2)) as flush:
+        assert len(flush.addresses) == 2
+
+
+def test_an_empty_batch_changes_nothing(world: World) -> None:
+    before = world.snapshot()
+    world.space.map(Virtual(0), world.frames(0), 0, world.rights())
+    assert world.snapshot() == before
+
+
+def test_map_range_takes_the_largest_pages_that_both_alignments_allow(world: World) -> None:
+    small, large = world.size(0), world.size(1)
+    first, size = large - small, small + 2 * large + 3 * small
+    world.space.map_range(Virtual(first), Physical(5 * large - small), size, world.rights("write"))
+    levels = [leaf_level(world.space, first + at) for at in range(0, size, small)]
+    per_large = large // small
+    assert levels == [0] + [1] * 2 * per_large + [0] * 3
+    for at in range(0, size, small):
+        assert physical(world.space, first + at) == 5 * large - small + at
+    assert empty(world.space, first - 1)
+    assert empty(world.space, first + size)
+
+
+def test_map_range_never_takes_a_page_that_the_distance_misaligns(world: World) -> None:
+    size = world.size(1)
+    world.space.map_range(Virtual(size), Physical(2 * size + world.page), size, world.rights())
+    assert leaf_level(world.space, size) == 0
+    assert physical(world.space, 2 * size - 1) == 3 * size + world.page - 1
+
+
+def test_map_range_reaches_the_largest_page_by_way_of_all_others() -> None:
+    world = World(UNEVEN)
+    span = Span(world.size(2) - world.page, 2 * world.size(2) + world.page - 1)
+    world.space.map_range(Virtual(span.first), Physical(span.first), span.size, world.rights())
+    tiles = [leaf_level(world.space, at) for at in range(span.first, span.last, world.page)]
+    assert tiles == [0, *[2] * (world.size(2) // world.page), 0]
+
+
+def test_attributes_move_to_where_a_larger_page_has_them(x86: World) -> None:
+    x86.space.map_range(Virtual(0), Physical(0), x86.size(1) + x86.page, PAT | PCD)
+    assert x86.space.read(x86.space.slot(Virtual(0), 1)) & (PAT_LARGE | PCD) == PAT_LARGE | PCD
+    assert x86.space.read(x86.space.slot(Virtual(x86.size(1)), 0)) & (PAT | PCD) == PAT | PCD
+    other = World(UNEVEN)
+    color = UNEVEN.levels[0].bits["COLOR"]
+    other.space.map_range(Virtual(0), Physical(0), other.size(1), color)
+    raw = other.space.read(other.space.slot(Virtual(0), 1))
+    assert raw & (color | UNEVEN.levels[1].bits["COLOR"]) == UNEVEN.levels[1].bits["COLOR"]
+
+
+def test_unmap_clears_all_kinds_of_entries_and_passes_over_holes(world: World) -> None:
+    space, page = world.space, world.page
+    space.map(Virtual(0), world.frames(2), 0, world.rights())
+    space.map(Virtual(4 * page), world.frames(1), 0, world.rights())
+    space.map(Virtual(world.table_span), world.frames(1, 1), 1, world.rights())
+    software = space.slot(Virtual(2 * page), 0)
+    space.write(software, 0x60)
+    with space.unmap(Span(0, 2 * world.table_span - 1)) as flush:
+        assert flush.addresses.tolist() == [0, page, 4 * page, world.table_span]
+        assert not flush.everything
+    assert all(empty(space, at) for at in range(0, 2 * world.table_span, page))
+
+
+def test_unmap_of_nothing_has_nothing_to_flush(world: World) -> None:
+    assert not world.space.unmap(world.space.roots[0].span)
+
+
+def test_protect_changes_rights_and_nothing_else(world: World) -> None:
+    space, page = world.space, world.page
+    used = world.format.accessed | world.format.dirty
+    space.map(Virtual(0), world.frames(3), 0, world.rights("write", "user", "execute") | used)
+    with space.protect(Span.of(page, page), world.rights("user")) as flush:
+        assert flush.addresses.tolist() == [page]
+    assert granted(space, page) == {"user"}
+    assert granted(space, 0) == granted(space, 2 * page) == {"write", "user", "execute"}
+    assert physical(space, page) == world.frames(3)[1]
+    assert space.read(space.slot(Virtual(page), 0)) & used == used
+
+
+def test_protect_of_pages_of_several_sizes_reaches_each_in_its_place() -> None:
+    world = World(UNEVEN)
+    color = [level.bits["COLOR"] for level in UNEVEN.levels]
+    world.space.map(Virtual(0), world.frames(8), 0, color[0])
+    world.space.map(Virtual(world.table_span), world.frames(1, 1), 1, color[1])
+    half = color[0] & -color[0]
+    with world.space.protect(Span(0, 2 * world.table_span - 1), half, color[0]) as flush:
+        assert len(flush.addresses) == 9
+    assert world.space.read(world.space.slot(Virtual(0), 0)) & color[0] == half
+    raw = world.space.read(world.space.slot(Virtual(world.table_span), 1))
+    assert raw & color[1] == color[1] & -color[1]
+
+
+def test_only_what_narrows_is_flushed(world: World) -> None:
+    space, format = world.space, world.format
+    span = world.pages(0, 1)
+    space.map(Virtual(0), world.frames(1), 0, world.rights("user"))
+
+    def flushed(given: int, mask: int) -> bool:
+        with space.protect(span, given, mask) as flush:
+            return bool(len(flush.addresses))
+
+    write, user = format.rights["write"], format.rights["user"]
+    software = software_bit(format)
+    assert not flushed(write, write)
+    assert not flushed(format.accessed | format.dirty, format.accessed | format.dirty)
+    assert not flushed(software, software)
+    assert not flushed(write, write)
+    assert flushed(0, format.dirty)
+    assert flushed(0, format.accessed)
+    assert flushed(0, write)
+    assert flushed(write, write | user)
+    assert flushed(format.levels[0].bits["G"], format.levels[0].bits["G"])
+    execute = format.rights["execute"]
+    assert not flushed(0, execute)
+    assert flushed(execute, execute)
+
+
+def test_a_flush_tells_whether_global_pages_are_in_it(world: World) -> None:
+    lasting = world.format.levels[0].bits["G"]
+    world.space.map(Virtual(0), world.frames(1), 0, world.rights())
+    world.space.map(Virtual(world.page), world.frames(1), 0, lasting)
+    with world.space.unmap(world.pages(0, 1)) as flush:
+        assert not flush.global_pages
+    with world.space.unmap(world.pages(world.page, 1)) as flush:
+        assert flush.global_pages
+
+
+def test_what_lies_under_a_shared_table_is_flushed_everywhere(world: World) -> None:
+    space = world.space
+    space.map(Virtual(0), world.frames(1), 0, world.rights())
+    slot = space.slot(Virtual(0), 1)
+    space.write(space.slot(Virtual(world.table_span), 1), space.read(slot))
+    with space.unmap(world.pages(0, 1)) as flush:
+        assert flush.everything
+    assert empty(space, world.table_span)
+    before = world.allocator.gave
+    [table] = {t for t in tables_under(space) if t.level == 0}
+    with space.free_empty(world.pages(0, 1)) as flush:
+        assert flush.everything
+    assert before(table), "the second pointer still leads there"
+    with space.free_empty(world.pages(world.table_span, 1)) as flush:
+        assert not flush.everything
+    assert not before(table)
+
+
+def test_rewrite_is_given_what_is_there_and_nothing_else(world: World) -> None:
+    space = world.space
+    space.map(Virtual(0), world.frames(2), 0, world.rights())
+    space.write(space.slot(Virtual(3 * world.page), 0), 0x60)
+    seen = []
+
+    def change(raw: Words, level: int) -> Words:
+        seen.append((level, len(raw)))
+        return np.where(raw == 0x60, np.uint64(0x40), raw)
+
+    assert not space.rewrite(Span(0, world.table_span - 1), change)
+    assert set(seen) == {(0, 3)}
+    assert space.read(space.slot(Virtual(3 * world.page), 0)) == 0x40
+
+
+def test_a_rewrite_that_is_refused_for_its_last_entry_changes_none(world: World) -> None:
+    first = world.table_span - world.page
+    world.space.map(Virtual(first), world.frames(2), 0, world.rights("write"))
+    before = world.snapshot()
+    leaf = world.format.levels[0].leaf
+    assert leaf is not None
+    wrong = np.uint64(leaf.reserved_mask & -leaf.reserved_mask)
+    last = world.space.read(world.space.slot(Virtual(world.table_span), 0))
+
+    def change(raw: Words, level: int) -> Words:
+        return np.where(raw == last, raw | wrong, np.uint64(0))
+
+    with pytest.raises(SpaceError, match="malformed"):
+        world.space.rewrite(world.pages(first, 2), change)
+    assert world.snapshot() == before
+
+
+def test_populate_makes_the_tables_so_that_mapping_needs_none(world: World) -> None:
+    span = Span(0, 3 * world.table_span - 1)
+    world.space.populate(span)
+    tables = world.space.account().tables
+    assert tables[0] == 3
+    world.allocator.remaining = 0
+    world.space.map(Virtual(0), world.frames(3 * 8), 0, world.rights())
+    assert world.space.account().tables == tables
+
+
+def test_tables_are_given_the_rights_that_are_asked_for(world: World) -> None:
+    space = world.space
+    space.map(Virtual(0), world.frames(1), 0, world.rights("write", "user"), world.rights("write"))
+    assert granted(space, 0) == {"write"}
+
+
+def test_free_empty_frees_what_is_empty_and_only_that(world: World) -> None:
+    space = world.space
+    space.map(Virtual(0), world.frames(1), 0, world.rights())
+    space.map(Virtual(world.table_span), world.frames(1), 0, world.rights())
+    with space.unmap(world.pages(0, 1)):
+        pass
+    with space.free_empty(Span(0, 2 * world.table_span - 1)) as flush:
+        assert flush.addresses.tolist() == [0]
+    assert space.account().tables[0] == 1
+    assert physical(space, world.table_span) is not None
+    with space.unmap(world.pages(world.table_span, 1)):
+        pass
+    roots = len({root.table for root in space.roots})
+    with space.free_empty(space.roots[0].span):
+        pass
+    assert space.account().tables == (*[0] * (len(world.format.levels) - 1), roots)
+
+
+def test_tables_are_freed_after_the_flush_and_not_before(world: World) -> None:
+    space = world.space
+    space.populate(world.pages(0, 1))
+    [table] = [table for table in tables_under(space) if table.level == 0]
+    flush = space.free_empty(world.pages(0, 1))
+    assert world.allocator.gave(table)
+    assert space.account().tables[0] == 1
+    flush.done()
+    assert not world.allocator.gave(table)
+    assert space.account().tables[0] == 0
+
+
+def test_the_account_is_of_every_table_by_level_and_zero_in_the_end(world: World) -> None:
+    space = world.space
+    space.map(Virtual(0), world.frames(1), 0, world.rights())
+    space.map(Virtual(world.size(2)), world.frames(1), 0, world.rights())
+    found = tables_under(space)
+    account = space.account()
+    for level in range(len(world.format.levels)):
+        assert account.tables[level] == sum(table.level == level for table in found)
+    entry = world.format.entry_bytes
+    sizes = {t: entry * world.format.levels[t.level].entries for t in found}
+    assert account.bytes == sum(sizes.values())
+    assert account.counted == sum(n for t, n in sizes.items() if t.level < COUNTED_LEVELS)
+    with space.tear_down() as flush:
+        assert flush.everything and flush.global_pages
+        assert space.account() == account
+    assert space.account().bytes == space.account().counted == 0
+    assert not any(space.account().tables)
+    assert not any(map(world.allocator.gave, found))
+
+
+def test_a_space_that_was_torn_down_refuses_all(world: World) -> None:
+    with world.space.tear_down():
+        pass
+    with pytest.raises(SpaceError, match="torn down"):
+        world.space.map(Virtual(0), world.frames(1), 0, world.rights())
+    with pytest.raises(SpaceError, match="torn down"):
+        world.space.tear_down()
+
+
+def test_tear_down_clears_roots_that_belong_to_somebody_else(world: World) -> None:
+    roots = tuple(
+        type(root)(
+            Table(world.format, Physical(ROOM.last + 1 - root.table.size), root.table.level),
+            root.span,
+        )
+        for root in world.space.roots[:1]
+    )
+    world.allocator.span = Span(0, ROOM.last // 2)
+    space = Space(world.memory, roots, world.allocator)
+    space.map(Virtual(0), world.frames(1), 0, world.rights())
+    assert space.account().tables[-1] == 0
+    with space.tear_down():
+        pass
+    assert not any(world.memory.octets[roots[0].table.address :])
+
+
+def test_a_space_takes_over_the_tables_that_its_roots_lead_to(world: World) -> None:
+    world.space.map(Virtual(0), world.frames(1), 0, world.rights())
+    again = Space(world.memory, world.space.roots, world.allocator)
+    assert again.account() == world.space.account()
+    with again.unmap(world.pages(0, 1)), again.free_empty(world.pages(0, 1)):
+        pass
+    assert again.account().tables[0] == 0
+
+
+def test_a_self_map_is_no_table_to_change_through(x86: World) -> None:
+    root = x86.space.roots[0].table
+    top = x86.size(root.level)
+    pointer = x86.format.pointer(root.address, root.level, x86.space.all_rights)
+    x86.space.write(root.slot(3), pointer)
+    again = Space(x86.memory, x86.space.roots, x86.allocator)
+    for space in x86.space, again:
+        before = x86.snapshot()
+        with pytest.raises(SpaceError, match="not this space's"):
+            space.map(Virtual(3 * top), x86.frames(1), 0, x86.rights())
+        assert x86.snapshot() == before
+    again.map(Virtual(0), x86.frames(1), 0, x86.rights())
+    with again.unmap(x86.pages(0, 1)) as flush:
+        assert flush.everything, "the page was reachable through the self-map too"
+
+
+@pytest.mark.parametrize("action", ["map", "map_range", "populate", "slot"])
+def test_every_failure_of_an_allocation_leaves_the_space_as_it_was(
+    world: World, action: str
+) -> None:
+    first = world.size(len(world.format.levels) - 1) - 3 * world.table_span
+    actions: dict[str, Callable[[], object]] = {
+        "map": lambda: world.space.map(
+            Virtual(first), world.frames(world.table_span * 6 // world.page), 0, world.rights()
+        ),
+        "map_range": lambda: world.space.map_range(
+            Virtual(first + world.page), Physical(0), 4 * world.table_span, world.rights()
+        ),
+        "populate": lambda: world.space.populate(Span.of(first, 6 * world.table_span)),
+        "slot": lambda: world.space.slot(Virtual(first), 0),
+    }
+    tables = world.space.account()
+    for allowed in range(100):
+        world.allocator.remaining = allowed
+        before = [world.space.read(slot) for r in world.space.roots for slot in r.table.slots()]
+        try:
+            actions[action]()
+        except OutOfTables:
+            assert world.space.account() == tables
+            after = [world.space.read(slot) for r in world.space.roots for slot in r.table.slots()]
+            assert after == before
+        else:
+            break
+    needed = sum(world.space.account().tables) - sum(tables.tables)
+    assert allowed == needed > 0
+
+
+def test_tables_that_a_failure_gave_back_are_used_again(world: World) -> None:
+    world.allocator.remaining = 1
+    with pytest.raises(OutOfTables):
+        world.space.map(Virtual(0), world.frames(1), 0, world.rights())
+    used = world.allocator.next
+    world.allocator.remaining = None
+    world.space.map(Virtual(0), world.frames(1), 0, world.rights())
+    top = len(world.format.levels) - 1
+    sizes = [world.format.table_bytes(level) for level in range(top)]
+    assert world.allocator.next - used <= sum(sizes) + max(sizes)
+
+
+def test_memory_that_is_used_up_is_a_sentence(world: World) -> None:
+    world.allocator.span = Span(0, world.allocator.next - 1)
+    before = world.snapshot()
+    with pytest.raises(OutOfTables, match="no room for a level-"):
+        world.space.map(Virtual(0), world.frames(1), 0, world.rights())
+    assert world.snapshot() == before
+
+
+def test_populating_more_than_memory_holds_is_refused_at_once(x86: World) -> None:
+    with pytest.raises(OutOfTables, match="more level-0 tables"):
+        x86.space.populate(x86.space.roots[0].span)
+
+
+# Every request that cannot be, with the words that its refusal must have.
+REFUSED: dict[str, tuple[Callable[[World], object], str]] = {
+    "overlap": (
+        lambda w: w.space.map(Virtual(0), w.frames(4), 0, 0),
+        r"^{page:#x} is taken: its level-0 entry is 0x",
+    ),
+    "a page over a table": (
+        lambda w: w.space.map(Virtual(0), w.frames(1, 1), 1, 0),
+        r"^0x0 is taken: its level-1 entry is 0x",
+    ),
+    "a table over a page": (
+        lambda w: w.space.map(Virtual(3 * w.table_span + w.page), w.frames(1), 0, 0),
+        r"is taken: its level-1 entry is 0x.*, leaf",
+    ),
+    "a page over a software entry": (
+        lambda w: w.space.map(Virtual(2 * w.page), w.frames(1), 0, 0),
+        r"is taken: its level-0 entry is 0x60",
+    ),
+    "misaligned address": (
+        lambda w: w.space.map(Virtual(4 * w.page + 8), w.frames(1), 0, 0),
+        r"is no multiple of the page size {page:#x}",
+    ),
+    "misaligned address of a large page": (
+        lambda w: w.space.map(Virtual(4 * w.table_span + w.page), w.frames(1, 1), 1, 0),
+        r"is no multiple of the page size {large:#x}",
+    ),
+    "misaligned frame": (
+        lambda w: w.space.map(Virtual(4 * w.page), w.frames(3) + np.uint64(8), 0, 0),
+        r"level 0: no entry of this kind can hold physical address",
+    ),
+    "misaligned frame of one large page": (
+        lambda w: w.space.map(Virtual(4 * w.table_span), w.frames(1, first=9), 1, 0),
+        r"level 1: no entry of this kind can hold physical address",
+    ),
+    "a frame beyond the width of addresses": (
+        lambda w: w.space.map(Virtual(4 * w.page), w.frames(2) | np.uint64(1 << 50), 0, 0),
+        r"at {four:#x}, level 0: no entry of this kind can hold physical address 0x4",
+    ),
+    "one frame beyond the width of addresses": (
+        lambda w: w.space.map(Virtual(4 * w.page), w.frames(1) | np.uint64(1 << 50), 0, 0),
+        r"at {four:#x}, level 0: no entry of this kind can hold physical address 0x4",
+    ),
+    "a range that wraps": (
+        lambda w: w.space.map(Virtual(w.space.roots[-1].span.last + 1 - w.page), w.frames(2), 0, 0),
+        r"leaves 0x.*, the addresses that its root serves",
+    ),
+    "a range that leaves its half": (
+        lambda w: w.space.map_range(
+            Virtual(w.space.roots[-1].span.last + 1 - w.page), Physical(0), 2 * w.page, 0
+        ),
+        r"leaves 0x.*, the addresses that its root serves",
+    ),
+    "an address beyond the roots": (
+        lambda w: w.space.map(Virtual(w.space.roots[-1].span.last + 1), w.frames(1), 0, 0),
+        r"is not an address of this space",
+    ),
+    "a negative address": (
+        lambda w: w.space.map(Virtual(-w.page), w.frames(1), 0, 0),
+        r"-0x.* is not an address of this space",
+    ),
+    "a level that has no pages": (
+        lambda w: w.space.map(Virtual(0), w.frames(1), 7, 0),
+        r"has pages at levels 0, 1, 2, not at 7",
+    ),
+    "a negative level": (
+        lambda w: w.space.map(Virtual(0), w.frames(1), -1, 0),
+        r"has pages at levels 0, 1, 2, not at -1",
+    ),
+    "a slot at a level that has no tables": (
+        lambda w: w.space.slot(Virtual(0), 7),
+        r"^0x0 has tables at levels 0 to \d, not at 7",
+    ),
+    "a flag that the format lacks": (
+        lambda w: w.space.map(Virtual(4 * w.page), w.frames(2), 0, w.format.present.mask),
+        r"at {four:#x}, level 0: bits 0x.* are not free in a",
+    ),
+    "a flag wider than an entry": (
+        lambda w: w.space.map(Virtual(4 * w.page), w.frames(1), 0, 1 << 64),
+        r"at {four:#x}, level 0: bits 0x1 are not free in a",
+    ),
+    "a flag of tables that the format lacks": (
+        lambda w: w.space.map(
+            Virtual(9 * w.table_span), w.frames(1), 0, 0, table_bits=w.format.present.mask
+        ),
+        r"cannot be put in place: bits 0x.* are not free",
+    ),
+    "protect with a flag that the format lacks": (
+        lambda w: w.space.protect(w.pages(0, 4), w.format.present.mask),
+        r"at 0x0, level 0",
+    ),
+    "a flag of a range that the format lacks": (
+        lambda w: w.space.map_range(
+            Virtual(4 * w.page), Physical(0), w.page, w.format.present.mask
+        ),
+        r"at {four:#x}, level 0: bits 0x.* are not free in a",
+    ),
+    "protect under a mask that takes the address": (
+        lambda w: w.space.protect(w.pages(0, 4), 0, (1 << 32) - 1),
+        r"cannot change 0x0 under mask 0xfffffff. at 0x0, level 0",
+    ),
+    "unmap of a part of a page": (
+        lambda w: w.space.unmap(Span(0, w.page)),
+        r"does not begin and end at a multiple of {page:#x}",
+    ),
+    "unmap that cuts the end of a large page": (
+        lambda w: w.space.unmap(Span(0, 3 * w.table_span + w.page - 1)),
+        r"cuts the level-1 entry 0x.* at {third:#x}: split it first",
+    ),
+    "unmap that cuts the start of a large page": (
+        lambda w: w.space.unmap(Span(3 * w.table_span + w.page, 4 * w.table_span - 1)),
+        r"cuts the level-1 entry 0x.* at {third:#x}: split it first",
+    ),
+    "protect with a malformed entry in the way": (
+        lambda w: w.space.protect(Span(0, 6 * w.table_span - 1), 0),
+        r"^the level-1 entry 0x.* at {fifth:#x} is malformed: it has 0x.* \(b",
+    ),
+    "unmap with a malformed entry in the way": (
+        lambda w: w.space.unmap(Span(0, 6 * w.table_span - 1)),
+        r"^the level-1 entry 0x.* at {fifth:#x} is malformed: it has 0x.* \(b",
+    ),
+    "map with a malformed entry in the way": (
+        lambda w: w.space.map(Virtual(5 * w.table_span), w.frames(1), 0, 0),
+        r"^{fifth:#x} is taken: its level-1 entry is 0x.*, malformed",
+    ),
+    "map into a foreign table": (
+        lambda w: w.space.map(Virtual(6 * w.table_span), w.frames(1), 0, 0),
+        r"^{sixth:#x} lies in the level-0 table at 0x.*, which is not this space's",
+    ),
+    "unmap in a foreign table": (
+        lambda w: w.space.unmap(Span(0, 7 * w.table_span - 1)),
+        r"malformed|not this space's",
+    ),
+    "unmap beyond the roots": (
+        lambda w: w.space.unmap(Span.of(w.space.roots[-1].span.last + 1, w.page)),
+        r"is not an address of this space",
+    ),
+}
+# The made-up format's tables span too little to hold all that stands in the way in one.
+CASES = [pytest.param(name, case, id=f"{name}-{case}") for name, case in product(FORMATS, REFUSED)]
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_a_request_that_cannot_be_is_a_sentence_and_changes_nothing(name: str, case: str) -> None:
+    world = World(FORMATS[name])
+    space, large = world.space, world.table_span
+    foreign = world.new_space()
+    foreign.map(Virtual(6 * large), world.frames(1), 0, world.rights())
+    space.map(Virtual(world.page), world.frames(1), 0, world.rights())
+    space.write(space.slot(Virtual(2 * world.page), 0), 0x60)
+    space.map(Virtual(3 * large), world.frames(1, 1), 1, world.rights())
+    pointer = world.format.levels[1].pointer
+    assert pointer is not None
+    malformed = pointer.reserved_mask & -pointer.reserved_mask | world.format.present.value
+    space.write(space.slot(Virtual(5 * large), 1), malformed)
+    shared = foreign.read(foreign.slot(Virtual(6 * large), 1))
+    space.write(space.slot(Virtual(6 * large), 1), shared)
+    before = world.snapshot()
+    action, words = REFUSED[case]
+    expected = words.format(
+        page=world.page,
+        large=large,
+        four=4 * world.page,
+        third=3 * large,
+        fifth=5 * large,
+        sixth=6 * large,
+    )
+    with pytest.raises(SpaceError) as refusal:
+        action(world)
+    assert re.search(expected, str(refusal.value)), str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert world.snapshot() == before
+
+
+def test_execution_cannot_be_withheld_where_the_format_lacks_the_bit() -> None:
+    world = World(long_mode(4, 40, False, True))
+    with pytest.raises(SpaceError, match="level 0: bits 0x8000000000000000 are not free"):
+        world.space.map(Virtual(0), world.frames(1), 0, world.rights("write"))
+
+
+def test_a_torn_table_is_not_taken_for_an_empty_one() -> None:
+    world = World(FORMATS["x86-4"])
+    world.space.write(world.space.roots[0].table.slot(0), world.format.pointer(1 << 30, 3, 0))
+    with pytest.raises(SpaceError, match="not this space's"):
+        world.space.map(Virtual(0), world.frames(1), 0, world.rights())
+
+
+def test_the_root_of_a_cpu_is_taken_as_it_is() -> None:
+    world = World(FORMATS["x86-4"])
+    root = world.allocator.allocate(world.format, 3)
+    cpu = Cpu.long_mode(4, root.address)
+    space = Space(world.memory, cpu.roots, world.allocator)
+    space.map(Virtual(cpu.roots[1].span.first), world.frames(1), 0, 0)
+    assert physical(space, cpu.roots[1].span.first) == world.frames(1)[0]

@@ -66,10 +66,12 @@ class DenialQuirk(Quirk):
     """A departure in addresses that the engine keeps for itself: whatever the tables say, it
     answers with a page fault of its own, which leaves the entries as any fault does.
 
+    kept       the addresses, in which no window can be
     departing  given the accesses, the lanes in which the engine does, and the error codes of
                which it gives one; shape (k, n)
     """
 
+    kept: Span
     departing: Callable[[Cases], tuple[Mask, npt.NDArray[np.uint32]]]
 
 
@@ -150,6 +152,7 @@ PVM_KEEPS_A_SLOT = DenialQuirk(
     " random entries in it, under every state of WP, NXE, SMEP and SMAP. TCG follows the rules"
     " on the same tables. PVM runs the guest at CPL 3 on tables that keep entries of the host in"
     " the upper half: arch/x86/kvm/pvm/host_mmu.c, clone_host_mmu, of virt-pvm/linux.",
+    kept=PVM_SLOT,
     departing=_in_pvm_slot,
 )
 
@@ -168,6 +171,9 @@ FAULT_QUIRKS: tuple[FaultQuirk, ...] = (
     GIGABYTE_PAGE_ACCESSED,
     PVM_KEEPS_A_SLOT,
 )
+
+KEPT = tuple(quirk.kept for quirk in FAULT_QUIRKS if isinstance(quirk, DenialQuirk))
+"""Addresses that some engine keeps for itself."""
 
 
 def fault_quirks(engine: str, version: tuple[int, ...]) -> tuple[FaultQuirk, ...]:

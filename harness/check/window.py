@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from harness.check.quirks import KEPT
 from harness.machine.guest import State
 from harness.machine.stub import StubImage
 from harness.paging import bulk
@@ -61,7 +62,8 @@ def find_hole(memory: BufferMemory, roots: Iterable[Root], size: int) -> tuple[V
     """An absent slot that spans `size` bytes, at the lowest level that can, and its first address.
 
     The tables above it grant every right and are reached in one way only, so that what is
-    mapped there is not seen elsewhere.  Raises SpaceError where there is none.
+    mapped there is not seen elsewhere.  It is the same on every engine: what one of them keeps
+    for itself is left alone on all.  Raises SpaceError where there is none.
     """
     roots = tuple(roots)
     format = roots[0].table.format
@@ -76,7 +78,7 @@ def find_hole(memory: BufferMemory, roots: Iterable[Root], size: int) -> tuple[V
     for level in range(len(format.levels)):
         if format.levels[level].size >= size:
             for root in roots:
-                hole = _hole(memory, root.slots(), level, shared)
+                hole = _hole(memory, root.slots(), level, size, shared)
                 if hole is not None:
                     return hole
     raise SpaceError(f"the space has no hole of {size:#x} bytes for the window of the stub")
@@ -86,13 +88,14 @@ def _hole(
     memory: BufferMemory,
     slots: Iterable[tuple[Virtual, Slot]],
     level: int,
+    size: int,
     shared: set[tuple[int, int]],
 ) -> tuple[Virtual, Slot] | None:
     for first, slot in slots:
         format = slot.table.format
         raw = memory.load(slot.address, format.entry_bytes)
         if slot.level == level:
-            if raw == 0:
+            if raw == 0 and not any(kept.clip(Span.of(first, size)) for kept in KEPT):
                 return first, slot
         elif raw and format.granted(raw) == format.rights_mask:
             entry = format.decode(raw, slot.level)
@@ -100,7 +103,7 @@ def _hole(
                 continue
             if (entry.table.address, entry.table.level) not in shared:
                 below = ((Virtual(first + s.index * s.size), s) for s in entry.table.slots())
-                hole = _hole(memory, below, level, shared)
+                hole = _hole(memory, below, level, size, shared)
                 if hole is not None:
                     return hole
     return None

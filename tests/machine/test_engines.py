@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from harness.machine import engines as module
-from harness.machine.engines import engines, why_absent
+from harness.machine.engines import engines, executor, kvm_module, why_absent
 from harness.machine.errors import Misuse
+from harness.machine.guest import Guest
+from harness.machine.ram import MIB
 
 
 def test_an_engine_that_does_not_exist_is_refused_with_the_names_of_those_that_do() -> None:
@@ -53,3 +55,45 @@ def test_a_kvm_that_opens_and_does_not_work_is_absent_with_what_qemu_said(
 @pytest.mark.hw
 def test_tcg_is_present() -> None:
     assert why_absent("tcg") is None
+
+
+@pytest.mark.parametrize(
+    ("held", "module"),
+    [
+        (("kvm", "kvm_intel"), "kvm_intel"),
+        (("kvm", "kvm_amd"), "kvm_amd"),
+        (("kvm", "kvm_pvm"), "kvm_pvm"),
+        (("kvm", "kvm_intel", "kvm_pvm"), None),
+        (("kvm", "kvm_intel", "kvm_amd"), None),
+        (("kvm",), None),
+    ],
+)
+def test_the_module_behind_kvm_is_named_if_there_is_one_only(
+    held: tuple[str, ...], module: str | None, tmp_path: Path
+) -> None:
+    for name in held:
+        (tmp_path / name).mkdir()
+    assert kvm_module(tmp_path) == module
+
+
+@pytest.mark.hw
+def test_tcg_executes_in_the_version_of_qemu() -> None:
+    with Guest("tcg", ram_bytes=64 * MIB) as guest:
+        assert executor(guest) == ("tcg", guest.version)
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize(
+    ("module", "name"), [("kvm_pvm", "kvm_pvm"), ("kvm_amd", "kvm_amd"), (None, "kvm")]
+)
+def test_kvm_executes_by_its_module_in_the_version_of_the_kernel(
+    module: str | None, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := why_absent("kvm"):
+        pytest.skip(reason)
+    monkeypatch.setattr("harness.machine.engines.kvm_module", lambda: module)
+    monkeypatch.setattr(
+        os, "uname", lambda: os.uname_result(("Linux", "host", "6.18.44-7-generic", "", "x86_64"))
+    )
+    with Guest("kvm", ram_bytes=64 * MIB) as guest:
+        assert executor(guest) == (name, (6, 18, 44))

@@ -1,6 +1,6 @@
 """Several guests side by side, each asked by a process of its own.
 
-Most of the time of a validation is this side's, so that threads would not help.
+Much of the time is this side's, so that threads would not help.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
+from typing import Generic, TypeVar
 
 from harness.check.layouts import Layout, LayoutError
 from harness.check.validate import SpaceReport, validate
 from harness.machine.errors import GuestLost, LaunchFailure, MachineError, Misuse, ProtocolError
 from harness.paging.space import SpaceError
+
+Answer = TypeVar("Answer")
 
 SIDE_BY_SIDE = 2
 """Guests at a time."""
@@ -34,74 +39,97 @@ def validate_all(
     Raises what `validate` raises, and ends the other guests; the notes of a MachineError are
     its evidence.  Guests that still run when the iterator is closed are ended.
     """
-    waiting = deque(spaces)
-    running: dict[Connection, _Worker] = {}
+
+    def one(layout: Layout, levels: int) -> Iterator[SpaceReport]:
+        yield validate(layout, levels, engine, qemu=qemu, thorough=thorough)
+
+    tasks = [
+        Task(f"{layout.name} at {levels} levels", partial(one, layout, levels))
+        for layout, levels in spaces
+    ]
+    return answers(tasks, SIDE_BY_SIDE)
+
+
+@dataclass(frozen=True)
+class Task(Generic[Answer]):
+    """What one process does: `work` yields answers; `name` tells people whose error it is."""
+
+    name: str
+    work: Callable[[], Iterator[Answer]]
+
+
+def answers(tasks: Sequence[Task[Answer]], at_once: int) -> Generator[Answer, None, None]:
+    """The answers of all tasks as they come, `at_once` of which run at a time.
+
+    Raises what a task raises, its name before the sentence, and ends the others; the notes of a
+    MachineError are its evidence.  Tasks that still run when the iterator is closed are ended.
+    """
+    waiting = deque(tasks)
+    running: dict[Connection, _Worker[Answer]] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < SIDE_BY_SIDE:
-                worker = _Worker(*waiting.popleft(), engine, qemu, thorough)
-                running[worker.answers] = worker
+            while waiting and len(running) < at_once:
+                worker = _Worker(waiting.popleft())
+                running[worker.receiver] = worker
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
-                answer = running[ready].answer()
-                del running[ready]
-                if isinstance(answer, Exception):
-                    raise answer
-                yield answer
+                message = running[ready].receive()
+                if isinstance(message, Exception):
+                    raise message
+                if isinstance(message, _Done):
+                    running.pop(ready).end()
+                else:
+                    yield message
     finally:
         for worker in running.values():
             worker.end()
 
 
-class _Worker:
-    """A process that validates one space, and sends what came of it to `answers`."""
+class _Done:
+    """In place of an answer: there are no more."""
 
-    def __init__(self, layout: Layout, levels: int, *how: str | bool) -> None:
-        self.name = f"{layout.name} at {levels} levels"
-        self.answers, sender = multiprocessing.Pipe(duplex=False)
-        arguments = (os.getpid(), sender, layout, levels, *how)
+
+class _Worker(Generic[Answer]):
+    """A process that does a task, and sends the answers to `receiver`."""
+
+    def __init__(self, task: Task[Answer]) -> None:
+        self._name = task.name
+        self.receiver, sender = multiprocessing.Pipe(duplex=False)
         self._process: ForkProcess = multiprocessing.get_context("fork").Process(
-            target=_work, args=arguments, daemon=True
+            target=_work, args=(os.getpid(), sender, task), daemon=True
         )
         self._process.start()
         # Held by the worker alone, so that its end is seen as the end of the pipe.
         sender.close()
 
-    def answer(self) -> SpaceReport | Exception:
+    def receive(self) -> Answer | Exception | _Done:
         """What the worker sent; a MachineError where it ended without."""
         try:
-            answer: SpaceReport | Exception = self.answers.recv()
+            message: Answer | Exception | _Done = self.receiver.recv()
+            return message
         except EOFError:
             self._process.join()
             code = self._process.exitcode
-            answer = MachineError(f"the process that validated {self.name} ended ({code}) unasked.")
-        self.end()
-        return answer
+            return MachineError(f"the process for {self._name} ended ({code}) unasked.")
 
     def end(self) -> None:
         """Ends the process, if it still runs, and with it its guest."""
         self._process.terminate()
         self._process.join()
-        self.answers.close()
+        self.receiver.close()
 
 
-def _work(
-    parent: int,
-    sender: Connection,
-    layout: Layout,
-    levels: int,
-    engine: str,
-    qemu: str,
-    thorough: bool,
-) -> None:
+def _work(parent: int, sender: Connection, task: Task[Answer]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends this
     _end_with(parent)
     try:
-        sender.send(validate(layout, levels, engine, qemu=qemu, thorough=thorough))
+        for answer in task.work():
+            sender.send(answer)
+        sender.send(_Done())
     except (LayoutError, SpaceError, Misuse) as error:
-        sender.send(type(error)(f"{layout.name} at {levels} levels: {error}"))
+        sender.send(type(error)(f"{task.name}: {error}"))
     except MachineError as error:
-        failure = MachineError(f"{layout.name} at {levels} levels: {error}")
+        failure = MachineError(f"{task.name}: {error}")
         failure.add_note(evidence(error))
         sender.send(failure)
 

@@ -261,7 +261,7 @@ class Linux:
 
     def present(self, raw: int, level: int) -> bool:
         """Whether Linux calls the entry present: a table, or a page even if PROT_NONE."""
-        return bool(raw & (P | _stays(level)))
+        return bool(raw & P or raw & _stays(level))
 
     def marked(self, raw: int, level: int, mark: Mark) -> bool:
         """Whether the entry carries the mark."""

@@ -1,0 +1,84 @@
+"""Every mapping is tried at its edges and beyond them, in every way, and the window never."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.check.cases import Cases, of_space
+from harness.check.marks import CODE
+from harness.paging import bulk
+from harness.paging.address import Span, Virtual
+from harness.paging.memory import BufferMemory
+from harness.paging.space import Space, TableAllocator
+from harness.paging.x86 import formats
+from harness.paging.x86.access import Kind
+from harness.paging.x86.cpu import Cpu
+
+PAGE = 0x40_0000
+LARGE = 0x4000_0000
+NOWHERE = Span(0x7000_0000_0000, 0x7000_0000_0FFF)
+
+
+def cases_of(levels: int, outside: Span = NOWHERE, **state: bool) -> Cases:
+    """A 4K page, a 2M page, and an entry with a reserved bit 2M above the 2M page."""
+    memory = BufferMemory(np.zeros(8 << 20, np.uint8))
+    allocator = TableAllocator(memory, memory.span)
+    root = allocator.allocate(formats.long_mode(levels, 40, True, True), levels - 1)
+    cpu = Cpu.long_mode(levels, root.address, **state)
+    space = Space(memory, cpu.roots, allocator)
+    space.map(Virtual(PAGE), np.array([0x5000], np.uint64), 0, formats.RW)
+    space.map(Virtual(LARGE), np.array([0x20_0000], np.uint64), 1, formats.RW)
+    space.write(space.slot(Virtual(LARGE + 0x40_0000), 1), formats.P | 1 << 50)
+    return of_space(cpu, memory, bulk.leaves(memory, cpu.roots), outside)
+
+
+def tried(cases: Cases, kind: Kind, user: bool, ac: bool = False) -> set[int]:
+    lanes = (cases.kind == kind) & (cases.user == user) & (cases.ac == ac)
+    return set(cases.address[lanes].tolist())
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+@pytest.mark.parametrize("user", [False, True])
+@pytest.mark.parametrize("kind", [Kind.READ, Kind.WRITE])
+def test_data_is_tried_at_the_edges_and_beyond(levels: int, kind: Kind, user: bool) -> None:
+    addresses = tried(cases_of(levels), kind, user)
+    for first, size in ((PAGE, 0x1000), (LARGE, 0x20_0000), (LARGE + 0x40_0000, 0x20_0000)):
+        assert {first, first + size - 8, first - 8, first + size} <= addresses
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_code_is_fetched_from_the_first_and_the_last_page_and_beyond(user: bool) -> None:
+    addresses = tried(cases_of(4), Kind.FETCH, user)
+    assert {PAGE + CODE, LARGE + CODE, LARGE + 0x20_0000 - 0x1000 + CODE} <= addresses
+    assert {PAGE - 8, PAGE + 0x1000, LARGE - 8, LARGE + 0x20_0000} <= addresses
+
+
+@pytest.mark.parametrize(("levels", "half"), [(4, 1 << 47), (5, 1 << 56)])
+def test_both_sides_of_every_canonical_edge_are_tried(levels: int, half: int) -> None:
+    edges = {0, half - 8, half, (1 << 64) - half - 8, (1 << 64) - half, (1 << 64) - 8}
+    for kind in Kind:
+        assert edges <= tried(cases_of(levels), kind, user=False)
+
+
+def test_ac_is_tried_where_smap_makes_it_matter() -> None:
+    assert not cases_of(4).ac.any()
+    assert {PAGE, LARGE} <= tried(cases_of(4, smap=True), Kind.READ, user=False, ac=True)
+
+
+def test_nothing_outside_is_tried_not_even_by_its_last_byte() -> None:
+    outside = Span(PAGE + 0x1000 - 4, PAGE + 0x1FFF)
+    addresses = cases_of(4, outside).address
+    assert PAGE + 0x1000 - 8 not in addresses and PAGE + 0x1000 not in addresses
+    assert PAGE in addresses
+
+
+def test_fetches_come_last() -> None:
+    fetch = cases_of(4).kind == Kind.FETCH
+    assert fetch[fetch.argmax() :].all()
+
+
+def test_no_access_is_tried_twice() -> None:
+    cases = cases_of(5, smap=True)
+    rows = np.stack([cases.address, cases.kind, cases.user, cases.ac], axis=1)
+    assert len(np.unique(rows, axis=0)) == len(rows)

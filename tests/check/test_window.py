@@ -1,0 +1,114 @@
+"""The window lies in a hole that no layout uses, and hides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.check.window import find_hole, open_window
+from harness.machine.ram import ARENA, TABLE_ARENA
+from harness.machine.stub import StubImage
+from harness.paging import bulk
+from harness.paging.address import Span, Virtual
+from harness.paging.memory import BufferMemory
+from harness.paging.space import Space, SpaceError, TableAllocator
+from harness.paging.walk import walk
+from harness.paging.x86 import formats
+from harness.paging.x86.cpu import Cpu, root_for
+
+RAM = 64 << 20
+GIB = 1 << 30
+POINTER = 0x7
+"""P, RW and US: a pointer that gives every right."""
+
+
+class Bench:
+    """A space in RAM of its own, above the machine's part."""
+
+    def __init__(self, levels: int) -> None:
+        self.memory = BufferMemory(np.zeros(RAM, np.uint8))
+        self.allocator = TableAllocator(self.memory, Span(ARENA.stop, ARENA.stop + (8 << 20) - 1))
+        root = self.allocator.allocate(formats.long_mode(levels, 40, True, True), levels - 1)
+        self.cpu = Cpu.long_mode(levels, root.address)
+        self.space = Space(self.memory, self.cpu.roots, self.allocator)
+
+    def page(self, virtual: int) -> None:
+        frame = np.array([48 << 20], np.uint64)
+        self.space.map(Virtual(virtual), frame, 0, formats.RW | formats.US)
+
+    def entry(self, virtual: int, level: int, raw: int) -> None:
+        self.space.write(self.space.slot(Virtual(virtual), level), raw)
+
+    def physical(self, cpu: Cpu, virtual: int) -> int | None:
+        root = root_for(cpu, Virtual(virtual))
+        assert root is not None
+        return walk(self.memory, root, Virtual(virtual)).physical
+
+
+@pytest.fixture(params=[4, 5])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return Bench(request.param)
+
+
+def test_the_hole_is_the_first_absent_slot_at_the_lowest_level_that_fits(bench: Bench) -> None:
+    bench.page(0)
+    first, slot = find_hole(bench.memory, bench.cpu.roots, GIB)
+    assert (first, slot.level) == (GIB, 2)
+    first, slot = find_hole(bench.memory, bench.cpu.roots, GIB + 1)
+    assert (first, slot.level) == (1 << 39, 3)
+
+
+@pytest.mark.parametrize("withheld", [formats.RW, formats.US, formats.XD])
+def test_a_hole_below_an_entry_that_withholds_a_right_is_none(bench: Bench, withheld: int) -> None:
+    bench.page(0)
+    slot = bench.space.slot(Virtual(0), 3)
+    bench.space.write(slot, bench.space.read(slot) ^ withheld)
+    first, _ = find_hole(bench.memory, bench.cpu.roots, GIB)
+    assert first >= 1 << 39
+
+
+def test_a_hole_in_a_shared_table_is_none(bench: Bench) -> None:
+    bench.page(0)
+    pointer = bench.space.read(bench.space.slot(Virtual(0), 3))
+    bench.entry(1 << 39, 3, pointer)
+    first, _ = find_hole(bench.memory, bench.cpu.roots, GIB)
+    assert first >= 1 << 40
+
+
+def test_a_space_without_a_hole_is_refused_with_a_sentence() -> None:
+    bench = Bench(4)
+    table = bench.cpu.roots[0].table
+    for slot in table.slots():
+        bench.space.write(slot, formats.P | formats.RW)  # a pointer to frame 0, for no user
+    with pytest.raises(SpaceError, match="no hole"):
+        find_hole(bench.memory, bench.cpu.roots, GIB)
+
+
+def test_the_window_maps_all_ram_and_only_inside_its_span(bench: Bench) -> None:
+    bench.page(0x7000)
+    before = bulk.leaves(bench.memory, bench.cpu.roots).virtual.tolist()
+    tables = TableAllocator(bench.memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
+    image = StubImage.load()
+    window = open_window(bench.memory, bench.cpu, image, tables)
+    after = bulk.leaves(bench.memory, bench.cpu.roots)
+    assert [one for one in after.virtual.tolist() if one not in window.span] == before
+    entry = replace(bench.cpu, cr3=window.state.entry_cr3)
+    for physical in (0, image.text.start, image.user.start, image.data.start, RAM - 1):
+        assert bench.physical(bench.cpu, window.span.first + physical) == physical
+        assert bench.physical(entry, window.span.first + physical) == physical
+        assert bench.physical(entry, physical) == physical
+    assert window.span == Span.of(window.span.first, RAM)
+
+
+def test_only_the_user_code_of_the_stub_is_the_users(bench: Bench) -> None:
+    tables = TableAllocator(bench.memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
+    image = StubImage.load()
+    window = open_window(bench.memory, bench.cpu, image, tables)
+    leaves = bulk.leaves(bench.memory, bench.cpu.roots)
+    user = leaves.physical[(leaves.granted & np.uint64(formats.US)) != 0]
+    assert user.tolist() == list(range(image.user.start, image.user.stop, 4096))
+    text = np.isin(leaves.physical, np.arange(image.text.start, image.text.stop, 4096))
+    assert not (leaves.granted[text] & np.uint64(formats.RW)).any()
+    assert window.span.size == RAM

@@ -11,7 +11,7 @@ from harness.check import marks
 from harness.check.cases import Cases
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.quirks import FaultQuirk
-from harness.check.verdicts import Seen, agreeing
+from harness.check.verdicts import Seen, agreeing, expected_text, observed_text
 from harness.check.window import Window
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA
@@ -19,7 +19,7 @@ from harness.paging import bulk
 from harness.paging.bulk import End, Paths
 from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.x86.access import Access, Kind
-from harness.paging.x86.bulk import ALLOWED, REASONS, Outcomes, outcomes
+from harness.paging.x86.bulk import ALLOWED, Outcomes, outcomes
 from harness.paging.x86.cpu import Cpu
 
 PROBE = "probe"
@@ -188,7 +188,7 @@ def judge(
         cpu,
         cases,
         foreseen,
-        Seen(results, error, entries, same),
+        Seen(results, error, entries, same, _ran(expected, results)),
         lambda made, accessed_anyway: _entries_agree(
             cpu, replace(expected, allowed=made), results, accessed_anyway
         ),
@@ -221,10 +221,16 @@ def _data_agrees(
     care = np.where(expected.in_table, ~used, ~np.uint64(0))
     read = ((results["data"] ^ expected.content) & care) == 0
     written = ((after ^ jobs["value"]) & care) == 0
-    end = expected.cases.address + np.uint64(CODE_END)
-    fetched = read & (results["vector"] == INVALID_OPCODE) & (results["rip"] == end)
+    fetched = _ran(expected, results) & (results["vector"] == INVALID_OPCODE)
     same: Mask = np.select([kind == Kind.READ, kind == Kind.WRITE], [read, written], fetched)
     return same | ~expected.allowed
+
+
+def _ran(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
+    """Whether code ran to its last instruction, and is what lies where it was fetched."""
+    end = expected.cases.address + np.uint64(CODE_END)
+    ran: Mask = (results["rip"] == end) & (results["data"] == expected.content)
+    return ran
 
 
 def _entries_agree(
@@ -270,38 +276,16 @@ def _describe(
     results: npt.NDArray[np.void],
     lane: int,
 ) -> Disagreement:
-    cases, foreseen, result = expected.cases, expected.outcomes, results[lane]
+    cases, result = expected.cases, results[lane]
     steps = int(expected.paths.used[:, lane].sum())
-    before, after = jobs["word"][lane, :steps], result["after"][:steps]
-    entries = ", ".join(
-        f"{int(old):#x} -> {int(new):#x}" for old, new in zip(before, after, strict=True)
-    )
-    if expected.allowed[lane]:
-        says = f"reaches {int(foreseen.walks.physical[lane]):#x}"
-    else:
-        reason = REASONS[int(foreseen.reason[lane])]
-        says = (
-            f"{_fault(int(foreseen.vector[lane]), int(foreseen.error[lane]))}"
-            f" at level {int(foreseen.walks.level[lane])}: {reason and reason.value}"
-        )
     kind = Kind(int(cases.kind[lane]))
-    if result["completed"]:
-        found = int(result["after"][steps] if kind is Kind.WRITE else result["data"])
-        saw = f"done, and the word is {found:#x}"
-        if expected.allowed[lane]:
-            saw += f", the mark of {marks.marked(found):#x}"
-    else:
-        saw = f"{_fault(int(result['vector']), int(result['error']))}, CR2 {int(result['cr2']):#x}"
+    found = int(result["after"][steps] if kind is Kind.WRITE else result["data"])
+    before = jobs["word"][lane, :steps].tolist()
     return Disagreement(
         oracle=PROBE,
         address=int(cases.address[lane]),
         access=Access(kind, bool(cases.user[lane])),
         ac=bool(cases.ac[lane]),
-        expected=says,
-        observed=f"{saw}; entries from the root down: {entries}",
+        expected=expected_text(expected.outcomes, lane),
+        observed=observed_text(result, found, bool(expected.allowed[lane]), before),
     )
-
-
-def _fault(vector: int, error: int) -> str:
-    names = {12: "#SS", 13: "#GP", 14: "#PF"}
-    return f"{names.get(vector, f'vector {vector}')}({error:#x})"

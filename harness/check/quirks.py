@@ -6,7 +6,7 @@ A quirk is expected of the engine it names, counted and shown; it never bends th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +75,29 @@ class DenialQuirk(Quirk):
     departing: Callable[[Cases], tuple[Mask, npt.NDArray[np.uint32]]]
 
 
-FaultQuirk = ErrorQuirk | AccessedQuirk | DenialQuirk
+@dataclass(frozen=True)
+class TranslationQuirk(Quirk):
+    """A departure in the reading of entries: the engine walks as another processor would.
+
+    as_if  given the CPU, the one in its place; the same where the quirk does not matter
+    """
+
+    as_if: Callable[[Cpu], Cpu]
+
+
+@dataclass(frozen=True)
+class CodeEndQuirk(Quirk):
+    """A departure in how code that was fetched and begun ends: by a page fault of the engine's own
+    at the instruction that should raise another exception.
+
+    departing  given the CPU, the accesses and the rules' outcomes, the lanes in which it does, and
+               the error codes
+    """
+
+    departing: Callable[[Cpu, Cases, Outcomes], tuple[Mask, npt.NDArray[np.uint32]]]
+
+
+FaultQuirk = ErrorQuirk | AccessedQuirk | DenialQuirk | TranslationQuirk | CodeEndQuirk
 
 
 def _reserved_without_present(outcomes: Outcomes) -> tuple[Mask, npt.NDArray[np.uint32]]:
@@ -112,6 +134,17 @@ def _in_pvm_slot(cases: Cases) -> tuple[Mask, npt.NDArray[np.uint32]]:
     return lanes, np.stack([absent, present])
 
 
+def _emulated_under_smap(
+    cpu: Cpu, cases: Cases, outcomes: Outcomes
+) -> tuple[Mask, npt.NDArray[np.uint32]]:
+    """Supervisor fetches from a user page, which SMEP=0 allows and SMAP does not concern."""
+    user_page = (outcomes.walks.granted & np.uint64(cpu.format.rights["user"])) != 0
+    lanes: Mask = user_page & ~cases.user & ~cases.ac & (cases.kind == Kind.FETCH)
+    lanes &= (outcomes.reason == 0) & cpu.smap
+    error = Error.P | (Error.I if cpu.nxe else 0)
+    return lanes, np.full(len(cases), int(error), np.uint32)
+
+
 RESERVED_WITHOUT_PRESENT = ErrorQuirk(
     name="tcg-reserved-bit-fault-lacks-p",
     engine="tcg",
@@ -136,6 +169,17 @@ GIGABYTE_PAGE_ACCESSED = AccessedQuirk(
     departing=_gigabyte_page,
 )
 
+GIGABYTE_PAGE_WITHOUT_CPUID = TranslationQuirk(
+    name="tcg-1g-page-without-cpuid",
+    engine="tcg",
+    versions=((7, 2, 22), (10, 0, 13)),
+    rule="PS is reserved in a PDPTE where CPUID shows no 1-GByte pages (SDM volume 3A, 4.5.4).",
+    departs="A PDPTE with PS=1 maps a 1G page all the same.",
+    evidence="Seen with -cpu max,-pdpe1gb on QEMU 7.2.22 and 10.0.13: the walker does not ask for"
+    " the CPUID bit (target/i386/tcg/sysemu/excp_helper.c, mmu_translate).",
+    as_if=lambda cpu: replace(cpu, page1gb=True),
+)
+
 PVM_KEEPS_A_SLOT = DenialQuirk(
     name="pvm-keeps-user-mode-out-of-a-slot",
     engine="kvm_pvm",
@@ -156,6 +200,19 @@ PVM_KEEPS_A_SLOT = DenialQuirk(
     departing=_in_pvm_slot,
 )
 
+PVM_EMULATES_UNDER_SMAP = CodeEndQuirk(
+    name="pvm-reads-supervisor-code-under-smap",
+    engine="kvm_pvm",
+    versions=((6, 18, 44), (6, 18, 44)),
+    rule="SMAP concerns data accesses: with SMEP=0 the supervisor executes user pages whatever"
+    " EFLAGS.AC is (SDM volume 3A, 4.6.1).",
+    departs="The code is fetched and runs, but UD2 in it, which KVM emulates, raises a page fault"
+    " with P, and I if NXE=1, at its own address.",
+    evidence="Seen with kernel 6.18.44 under every state of WP and NXE with SMEP=0 and SMAP=1; not"
+    " with EFLAGS.AC=1, SMAP=0, a supervisor page, or user code. TCG follows the rules.",
+    departing=_emulated_under_smap,
+)
+
 DEBUG_WALKER = Quirk(
     name="debug-walker-ignores-reserved-bits",
     engine="monitor",
@@ -169,7 +226,9 @@ DEBUG_WALKER = Quirk(
 FAULT_QUIRKS: tuple[FaultQuirk, ...] = (
     RESERVED_WITHOUT_PRESENT,
     GIGABYTE_PAGE_ACCESSED,
+    GIGABYTE_PAGE_WITHOUT_CPUID,
     PVM_KEEPS_A_SLOT,
+    PVM_EMULATES_UNDER_SMAP,
 )
 
 KEPT = tuple(quirk.kept for quirk in FAULT_QUIRKS if isinstance(quirk, DenialQuirk))

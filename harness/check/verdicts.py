@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.check import marks
 from harness.check.cases import Cases
 from harness.check.compare import Comparison
-from harness.check.quirks import AccessedQuirk, DenialQuirk, ErrorQuirk, FaultQuirk, Quirk
+from harness.check.quirks import (
+    AccessedQuirk,
+    CodeEndQuirk,
+    DenialQuirk,
+    ErrorQuirk,
+    FaultQuirk,
+    Quirk,
+)
 from harness.paging.memory import Mask
 from harness.paging.x86.access import Vector
-from harness.paging.x86.bulk import ALLOWED, Outcomes
+from harness.paging.x86.bulk import ALLOWED, REASONS, Outcomes
 from harness.paging.x86.cpu import Cpu
 
 EntriesAgree = Callable[[Mask, Mask | None], Mask]
@@ -29,12 +37,14 @@ class Seen:
     error    in the error code
     entries  in the entries of the path
     rest     in all else
+    ran      whether the code that was fetched ran to its last instruction
     """
 
     results: npt.NDArray[np.void]
     error: Mask
     entries: Mask
     rest: Mask
+    ran: Mask
 
 
 def agreeing(
@@ -63,12 +73,18 @@ def agreeing(
                 departs = entries_agree(allowed, lanes)
                 entries |= _shown(comparison, quirk, seen.rest & lanes, entries, departs)
     agree = seen.rest & error & entries
+    page_fault = results["vector"] == Vector.PF
     for quirk in quirks:
         if isinstance(quirk, DenialQuirk):
             lanes, codes = quirk.departing(cases)
-            departs = (results["completed"] == 0) & (results["vector"] == Vector.PF)
+            departs = page_fault & (results["completed"] == 0)
             departs &= (results["cr2"] == cases.address) & (results["error"] == codes).any(axis=0)
             departs &= entries_agree(np.zeros_like(allowed), None)
+            agree |= _shown(comparison, quirk, lanes, agree, departs)
+        elif isinstance(quirk, CodeEndQuirk):
+            lanes, codes = quirk.departing(cpu, cases, rules)
+            departs = page_fault & (results["error"] == codes) & seen.ran & entries
+            departs &= results["cr2"] == results["rip"]
             agree |= _shown(comparison, quirk, lanes, agree, departs)
     return agree
 
@@ -82,3 +98,38 @@ def _shown(comparison: Comparison, quirk: Quirk, lanes: Mask, by_rule: Mask, dep
     if absent.any():
         comparison.news[f"{quirk.name} did not show"] += int(absent.sum())
     return shown
+
+
+def expected_text(rules: Outcomes, lane: int) -> str:
+    """What the rules say of one access, for people."""
+    reason = REASONS[int(rules.reason[lane])]
+    if reason is None:
+        return f"reaches {int(rules.walks.physical[lane]):#x}"
+    fault = fault_text(int(rules.vector[lane]), int(rules.error[lane]))
+    return f"{fault} at level {int(rules.walks.level[lane])}: {reason.value}"
+
+
+def observed_text(result: np.void, found: int, marked: bool, before: Iterable[int]) -> str:
+    """What a guest saw of one access, for people.
+
+    found   the word that was read, written or executed, should it have been
+    marked  whether that word should be a mark
+    before  the words that are watched, from the first on: those of the path
+    """
+    if result["completed"]:
+        saw = f"done, and the word is {found:#x}"
+        if marked:
+            saw += f", the mark of {marks.marked(found):#x}"
+    else:
+        fault = fault_text(int(result["vector"]), int(result["error"]))
+        saw = f"{fault}, CR2 {int(result['cr2']):#x}"
+    entries = ", ".join(
+        f"{old:#x} -> {int(new):#x}" for old, new in zip(before, result["after"], strict=False)
+    )
+    return f"{saw}; entries from the root down: {entries}"
+
+
+def fault_text(vector: int, error: int) -> str:
+    """An exception with its error code, as the manuals write it."""
+    names = {12: "#SS", 13: "#GP", 14: "#PF"}
+    return f"{names.get(vector, f'vector {vector}')}({error:#x})"

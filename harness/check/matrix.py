@@ -1,0 +1,298 @@
+"""The matrix: millions of accesses, enumerated, each executed by a guest and compared in full.
+
+`families` declares the cases.  Those of a family differ in entries, address and access, and
+each is tried under every control state of the family: the jobs for the guest are made once,
+and the reference judges them anew under each state.  While the guest executes a batch, this
+process makes the next one and judges the one before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+
+import numpy as np
+
+from harness.check import chain as chains
+from harness.check import where
+from harness.check.chain import Answers
+from harness.check.compare import EXAMPLES, Comparison
+from harness.check.families import Family, code_places, families, lanes
+from harness.check.matrix_case import MatrixCase
+from harness.check.rig import Batch, Rig, Verdicts
+from harness.check.stage import Control, Model
+from harness.check.where import Condition
+from harness.check.workers import Task, answers
+from harness.machine.guest import Guest, MachineInfo
+from harness.machine.ram import LARGEST_RAM
+from harness.paging.bulk import Counts, End
+from harness.paging.format import Format
+from harness.paging.memory import Mask
+from harness.paging.x86.access import Reason
+from harness.paging.x86.bulk import REASONS
+
+BATCH = 1 << 15
+"""Cases that the guest executes at once, at most."""
+
+ACCESSES_ON_KVM = 120_000
+"""Accesses that KVM executes, spread evenly: where it is emulated it is a hundred times slower."""
+
+WIDTHS = (36, 39, 46, 52)
+"""MAXPHYADDR of the processors that TCG plays besides the usual one."""
+
+USUAL_WIDTH = 40
+
+NO_MEMORY = "data of a page without memory"
+UPPER_ACCESSED = "A above the entry at which a fault was found"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Cases of one family that are tried under the same control states, a batch of them."""
+
+    family: Family
+    controls: tuple[Control, ...]
+    numbers: Counts
+
+    def __len__(self) -> int:
+        return len(self.numbers) * len(self.controls)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be tried on an engine.
+
+    engine    its name
+    skipped   why not more, by the reason, with the number of cases or 0 where that is unknown
+    left_out  the cases that a rule leaves out of a product, by the rule's reason
+    """
+
+    engine: str
+    work: tuple[Work, ...]
+    skipped: Counter[str]
+    left_out: Counter[str]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.work))
+
+
+@dataclass
+class Report:
+    """What came of trying cases.
+
+    engine      who executed them, with QEMU's version
+    comparison  the verdicts, but no disagreement in full
+    failures    the first disagreements in full, each with all that it takes to try it again
+    masked      what was left out of comparisons by name, with the number of accesses
+    by_rule     accesses by mode and by the reason of the outcome, None where they are allowed
+    """
+
+    engine: str
+    qemu: str = ""
+    comparison: Comparison = field(default_factory=lambda: Comparison("matrix"))
+    failures: list[MatrixCase] = field(default_factory=list)
+    masked: Counter[str] = field(default_factory=Counter)
+    by_rule: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
+
+    def add(self, part: Report) -> None:
+        """Takes the report of other cases in."""
+        self.qemu = part.qemu or self.qemu
+        self.comparison.compared += part.comparison.compared
+        self.comparison.disagreed += part.comparison.disagreed
+        self.comparison.quirks += part.comparison.quirks
+        self.comparison.news += part.comparison.news
+        self.failures += part.failures[: EXAMPLES - len(self.failures)]
+        self.masked += part.masked
+        self.by_rule += part.by_rule
+
+
+# ---- what is to be tried ----
+
+
+def plan(
+    preset: str,
+    modes: Iterable[str],
+    engine: str,
+    info: MachineInfo,
+    expression: str | None = None,
+) -> Plan:
+    """What a preset tries in some modes, as far as an expression selects it and the engine, whose
+    processor is `info`, can.
+
+    Raises ValueError, a sentence, for an expression that is none or selects nothing, and where
+    the engine can do nothing of it.
+    """
+    skipped, some = Counter[str](), list[Family]()
+    for mode in modes:
+        usual, *others = _models(engine, info, mode)
+        lacking = usual.lacks(info)
+        if lacking is None:
+            some += families(preset, usual, others)
+        else:
+            skipped[f"mode {mode}: {lacking}"] += 0
+    if not some:
+        raise ValueError(f"{engine} can try nothing of it: {'; '.join(skipped)}")
+    condition = None
+    if expression is not None:
+        grids = (family.grid(control) for family in some for control in family.controls)
+        condition = where.read(expression, where.axes_of(grids))
+    chosen = Plan(engine, (), skipped, Counter())
+    work = tuple(part for family in some for part in _select(family, condition, info, chosen))
+    if not work:
+        raise ValueError(
+            f"no case satisfies {expression!r}"
+            + (f" here: {'; '.join(skipped)}" if skipped else "")
+        )
+    if engine == "kvm":
+        work = _sample(work, ACCESSES_ON_KVM, skipped)
+    return Plan(engine, work, skipped, chosen.left_out)
+
+
+def _models(engine: str, info: MachineInfo, mode: str) -> list[Model]:
+    """The processors that an engine can be, the usual one first."""
+    if engine != "tcg":
+        return [Model(info.physical_bits, info.has("gigabyte_pages"), mode)]
+    usual = Model(USUAL_WIDTH, True, mode)
+    widths = [Model(width, True, mode) for width in WIDTHS]
+    return [usual, *widths, Model(USUAL_WIDTH, False, mode)]
+
+
+def _select(
+    family: Family, condition: Condition | None, info: MachineInfo, into: Plan
+) -> Iterator[Work]:
+    """The cases of a family that are legal and satisfy a condition, in batches of equal size.
+
+    Counts in `into` what is not tried.
+    """
+    product, chosen = family.product, dict[bytes, tuple[Mask, list[Control]]]()
+    grid = product.grid()
+    ruled_out = [(rule, rule.leaves_out(grid)) for rule in product.rules]
+    for control in family.controls:
+        mask = np.ones(product.shape, np.bool_)
+        if condition is not None:
+            mask &= condition.holds(family.grid(control))
+        lacking = list(control.lacks(info))
+        if lacking:
+            reason = f"the engine's processor has no {', '.join(lacking)}"
+            into.skipped[reason] += int(mask.sum())
+            continue
+        for rule, out in ruled_out:
+            into.left_out[rule.reason] += int((mask & out).sum())
+            mask &= ~out
+        chosen.setdefault(mask.tobytes(), (mask, []))[1].append(control)
+    for mask, controls in chosen.values():
+        numbers = np.flatnonzero(mask)
+        parts = -(-len(numbers) // BATCH)
+        for part in np.array_split(numbers, parts) if parts else ():
+            yield Work(family, tuple(controls), part)
+
+
+def _sample(work: Sequence[Work], accesses: int, skipped: Counter[str]) -> tuple[Work, ...]:
+    """About as many cases as `accesses`, drawn evenly from everywhere."""
+    total = sum(map(len, work))
+    if total <= accesses:
+        return tuple(work)
+    random = np.random.default_rng(total)
+    few = []
+    for part in work:
+        count = -(-len(part.numbers) * accesses // total)
+        numbers = np.sort(random.choice(part.numbers, count, replace=False))
+        few.append(Work(part.family, part.controls, numbers))
+    skipped["kvm executes a sample"] += total - sum(map(len, few))
+    return tuple(few)
+
+
+# ---- trying it ----
+
+
+def run(
+    plan: Plan, *, jobs: int = 1, qemu: str = "qemu-system-x86_64", deadline: float = 60.0
+) -> Generator[Report, None, None]:
+    """Tries all cases, on `jobs` guests side by side: a report of each batch as it is judged.
+
+    Raises Misuse and MachineError for guests that cannot be had or are lost, SpaceError where
+    they lack room.  Guests that still run when the iterator is closed are ended.
+    """
+    work = sorted(plan.work, key=lambda part: part.family.model)
+    if jobs == 1:
+        return _tried(work, plan.engine, qemu, deadline)
+    return answers(
+        [
+            Task(
+                f"guest {share + 1} of {jobs}",
+                partial(_tried, work[share::jobs], plan.engine, qemu, deadline),
+            )
+            for share in range(jobs)
+        ],
+        jobs,
+    )
+
+
+def _tried(
+    work: Iterable[Work], engine: str, qemu: str, deadline: float
+) -> Generator[Report, None, None]:
+    """Tries cases on one guest after the other, one for each processor."""
+
+    def processor(part: Work) -> str | None:
+        return part.family.model.processor if engine == "tcg" else None
+
+    for cpu, same in groupby(work, processor):
+        with Guest(engine, ram_bytes=LARGEST_RAM, cpu=cpu, qemu=qemu, deadline=deadline) as guest:
+            yield from _on(Rig(guest), same)
+
+
+def _on(rig: Rig, work: Iterable[Work]) -> Iterator[Report]:
+    """Tries cases on one guest, one batch ahead of the verdicts."""
+    waiting: list[tuple[Batch, Callable[[Batch, Verdicts], Report]]] = []
+    for batch, report in _batches(rig, work):
+        rig.start(batch)
+        waiting.append((batch, report))
+        if len(waiting) > 1:
+            oldest, report = waiting.pop(0)
+            yield report(oldest, rig.finish(oldest))
+    for batch, report in waiting:
+        yield report(batch, rig.finish(batch))
+
+
+def _batches(
+    rig: Rig, work: Iterable[Work]
+) -> Iterator[tuple[Batch, Callable[[Batch, Verdicts], Report]]]:
+    """Each batch, and how to report what came of it."""
+    for part in work:
+        family = part.family
+        chain = rig.chain(family.model)
+        chain.put_code(*code_places(family))
+        question = chains.ask(rig.guest, chain, lanes(family, chain, part.numbers))
+        same_format: dict[Format, Answers] = {}
+        for control in part.controls:
+            cpu = family.model.cpu(control, chain.cpu.cr3)
+            batch = rig.batch(chain, cpu, question, same_format.get(cpu.format))
+            same_format[cpu.format] = batch.answers
+            yield batch, partial(_report, rig, part, control)
+
+
+def _report(rig: Rig, part: Work, control: Control, batch: Batch, verdicts: Verdicts) -> Report:
+    version = ".".join(map(str, rig.guest.version))
+    report = Report(rig.engine, version, verdicts.comparison)
+    rules, mode = verdicts.rules, part.family.model.mode
+    wrong = np.flatnonzero(~verdicts.agree)
+    report.comparison.compared = len(verdicts.agree)
+    report.comparison.disagreed = len(wrong)
+    for code, count in enumerate(np.bincount(rules.reason).tolist()):
+        if count:
+            report.by_rule[mode, REASONS[code]] = count
+    top = len(batch.chain.tables) - 1
+    upper = (rules.reason != 0) & (rules.walks.end != End.NO_ROOT) & (rules.walks.level < top)
+    no_memory = ~batch.question.lanes.backed & (rules.reason == 0)
+    for name, mask in ((UPPER_ACCESSED, upper), (NO_MEMORY, no_memory)):
+        if mask.any():
+            report.masked[name] = int(mask.sum())
+    for lane in wrong[:EXAMPLES].tolist():
+        values = part.family.case(control, int(part.numbers[lane]))
+        report.failures.append(
+            MatrixCase.of(rig, part.family.model, control, batch, verdicts, lane, values)
+        )
+    return report

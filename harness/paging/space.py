@@ -184,34 +184,32 @@ class Space(Tree):
 
         Raises SpaceError unless every place is free and served, and OutOfTables.
         """
-        places = self.clear_ground(batches, table_bits)
-        if len(places) == 1:
-            [(table, batch)] = places
+        cut = [part for batch in batches for part in self._cut(batch)]
+        if len(cut) == 1:  # whose table is missing, or whose place is looked at under the lock
+            [table] = self._grow_for(cut, table_bits)
             with self.lock(table):
-                self._check_free(table, batch)
-                self.put(table.slot_for(batch.first), batch.raw)
+                self._check_free(table, cut[0])
+                self.put(table.slot_for(cut[0].first), cut[0].raw)
             return
-        with held(self.lock(table) for table, _ in places):
-            for table, batch in places:
+        tables = self.clear_ground(cut, table_bits)
+        with held(self.lock(table) for table in tables):
+            for table, batch in zip(tables, cut, strict=True):
                 self._check_free(table, batch)
-            for table, batch in places:
+            for table, batch in zip(tables, cut, strict=True):
                 self.put(table.slot_for(batch.first), batch.raw)
 
-    def clear_ground(
-        self, batches: Sequence[Batch], table_bits: int | None = None
-    ) -> list[tuple[Table, Batch]]:
-        """The batches cut where a new table begins, and their tables; all are made, or none.
+    def clear_ground(self, batches: Sequence[Batch], table_bits: int | None = None) -> list[Table]:
+        """Makes the tables that batches need, all or none; returns that of each part of them,
+        which is cut where a new table begins.
 
         Raises SpaceError unless every place is free and served, and OutOfTables.
         """
         cut = [part for batch in batches for part in self._cut(batch)]
-        if len(cut) > 1:  # a lone one is free if its table is missing, and checked if it is not
-            for batch in cut:
-                table = self.lowest(batch.first, batch.level)
-                if table.level == batch.level:
-                    self._check_free(table, batch)
-        places = [(batch.first, batch.level) for batch in cut]
-        return list(zip(self.grow(places, self._pointer_bits(table_bits)), cut, strict=True))
+        for batch in cut:
+            table = self.lowest(batch.first, batch.level)
+            if table.level == batch.level:
+                self._check_free(table, batch)
+        return self._grow_for(cut, table_bits)
 
     def filled(self, span: Span) -> list[Run]:
         """The runs of the span from the first to the last entry that is not zero in each.
@@ -340,6 +338,10 @@ class Space(Tree):
             yield Batch(
                 Virtual(piece.first), level, raw[start : start + (piece.size >> here.shift)]
             )
+
+    def _grow_for(self, cut: Sequence[Batch], table_bits: int | None) -> list[Table]:
+        places = [(batch.first, batch.level) for batch in cut]
+        return self.grow(places, self._pointer_bits(table_bits))
 
     def _check_free(self, table: Table, batch: Batch) -> None:
         """SpaceError unless nothing is where the batch goes in a table."""

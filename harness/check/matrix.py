@@ -26,6 +26,7 @@ from harness.check.rig import Batch, Rig, Verdicts
 from harness.check.stage import Control, Model
 from harness.check.where import Condition
 from harness.check.workers import Task, answers
+from harness.machine.errors import Misuse
 from harness.machine.guest import Guest, MachineInfo
 from harness.machine.ram import LARGEST_RAM
 from harness.paging.bulk import Counts, End
@@ -122,8 +123,8 @@ def plan(
     """What a preset tries in some modes, as far as an expression selects it and the engine, whose
     processor is `info`, can.
 
-    Raises ValueError, a sentence, for an expression that is none or selects nothing, and where
-    the engine can do nothing of it.
+    Raises Misuse for an expression that is none or selects nothing, and where the engine can do
+    nothing of it.
     """
     skipped, some = Counter[str](), list[Family]()
     for mode in modes:
@@ -134,21 +135,24 @@ def plan(
         else:
             skipped[f"mode {mode}: {lacking}"] += 0
     if not some:
-        raise ValueError(f"{engine} can try nothing of it: {'; '.join(skipped)}")
+        raise Misuse(f"{engine} can try nothing of it: {'; '.join(skipped)}")
     condition = None
     if expression is not None:
         grids = (family.grid(control) for family in some for control in family.controls)
-        condition = where.read(expression, where.axes_of(grids))
+        try:
+            condition = where.read(expression, where.axes_of(grids))
+        except ValueError as error:
+            raise Misuse(str(error)) from None
     chosen = Plan(engine, (), skipped, Counter())
     work = tuple(part for family in some for part in _select(family, condition, info, chosen))
     if not work:
-        raise ValueError(
+        raise Misuse(
             f"no case satisfies {expression!r}"
             + (f" here: {'; '.join(skipped)}" if skipped else "")
         )
     if engine == "kvm":
         work = _sample(work, ACCESSES_ON_KVM, skipped)
-    return Plan(engine, work, skipped, chosen.left_out)
+    return Plan(engine, work, skipped, +chosen.left_out)
 
 
 def _models(engine: str, info: MachineInfo, mode: str) -> list[Model]:

@@ -113,6 +113,11 @@ class MatrixCase:
             np.array([self.backed]),
         )
 
+    @property
+    def title(self) -> str:
+        """What was asked of whom, for people."""
+        return f"{self.engine}, {self.values}"
+
     def save(self, directory: Path) -> Path:
         """Writes the case to a file whose name says what it is; OSError where that fails."""
         name = re.sub(r"[^A-Za-z0-9]+", "-", f"matrix-{self.engine}-{self.values}")[-200:]

@@ -82,6 +82,11 @@ class Case:
         access = f"{self.access}{', AC set' if self.ac else ''} at " if self.access else ""
         return f"{self.oracle}: {access}{self.address:#x}"
 
+    @property
+    def title(self) -> str:
+        """What was asked of whom, for people."""
+        return f"{self.layout}, {self.levels} levels, {self.engine}, {self.question}"
+
     def save(self, directory: Path) -> Path:
         """Writes the case to a file whose name says what it is; OSError where that fails."""
         parts = (self.layout, str(self.levels), self.engine, self.question)
@@ -101,14 +106,19 @@ class Case:
         }
 
 
-def load(path: Path) -> Case:
-    """Reads a saved case; CaseError where the file cannot be read or holds none."""
+def content(path: Path) -> Any:
+    """What a file holds that may be a case, of any kind; CaseError where it cannot be read."""
     try:
-        saved = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise CaseError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise CaseError(f"{path} is not JSON: {error}") from None
+
+
+def load(path: Path) -> Case:
+    """Reads a saved case; CaseError where the file cannot be read or holds none."""
+    saved = content(path)
     try:
         return _case(saved)
     except ValueError as error:

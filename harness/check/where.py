@@ -44,6 +44,9 @@ def read(text: str, axes: Axes) -> Condition:
     return Condition(text, holds)
 
 
+SHOWN: Final = 16
+"""Values of an axis that an error names."""
+
 _Holds = Callable[[Values], Mask | np.bool_]
 
 _ORDER: Final[Mapping[str, Callable[[int, int], bool]]] = {
@@ -146,8 +149,7 @@ class _Reader:
         known = self.axes[axis]
         value = word if word in known else _number(word)
         if value not in known:
-            shown = ", ".join(map(str, sorted(known, key=lambda v: (str(type(v)), v))[:40]))
-            self.fail(f"{axis} is never {word!r}, but {shown}")
+            self.fail(f"{axis} is never {word!r}, but {_shown(known)}")
         return value
 
     def _ordered(self, axis: str, compare: Callable[[int, int], bool]) -> set[Value]:
@@ -155,6 +157,8 @@ class _Reader:
         limit = _number(word)
         if limit is None:
             self.fail(f"{word!r} is no number")
+        if not any(isinstance(value, int) for value in self.axes[axis]):
+            self.fail(f"{axis} has no order, but the values {_shown(self.axes[axis])}")
         return {v for v in self.axes[axis] if isinstance(v, int) and compare(v, limit)}
 
     def _word(self, wanted: str) -> str:
@@ -172,6 +176,12 @@ class _Reader:
         if token:
             del self._tokens[0]
         return token
+
+
+def _shown(values: frozenset[Value]) -> str:
+    """The values of an axis, as many as a sentence can hold."""
+    first = sorted(values, key=lambda value: (isinstance(value, str), value))[:SHOWN]
+    return ", ".join(map(str, first)) + (", ..." if len(values) > SHOWN else "")
 
 
 def _number(word: str) -> int | None:

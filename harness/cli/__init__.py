@@ -3,6 +3,8 @@
 `ending`    errors as sentences, and the exit codes
 `engine`    the options by which a machine is chosen
 `validate`  layouts, built and compared with the machine
+`matrix`    accesses enumerated, executed and compared
+`rules`     the rules, with what executing them showed
 `replay`    a saved case, asked again
 
 Their top level imports typer and nothing of the package but these, so that `--help` answers at
@@ -13,7 +15,9 @@ from __future__ import annotations
 
 import typer
 
+from harness.cli.matrix import matrix
 from harness.cli.replay import replay
+from harness.cli.rules import rules
 from harness.cli.validate import validate
 
 app = typer.Typer(
@@ -26,6 +30,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(validate)
+app.command()(matrix)
+app.command()(rules)
 app.command()(replay)
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
+
+CASES = Path("build/cases")
+"""Where disagreements and the evidence of failures are saved, unless a report says where."""
 
 DISAGREEMENT, MISUSE, MACHINE_FAILURE, INTERRUPTED = 1, 2, 3, 130
 """Exit codes; 0 says that all agree.  The last is the shell's for a program that Ctrl-C ended."""
@@ -32,6 +36,17 @@ def sentences() -> Iterator[None]:
 def complain(sentence: str) -> None:
     """Says on stderr what is amiss."""
     typer.echo(f"pagetable: {sentence}", err=True)
+
+
+def kept(error: Exception, directory: Path) -> str:
+    """The sentence of a failure, with where its evidence is."""
+    path = directory / "failure.txt"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join((str(error), *getattr(error, "__notes__", ()))) + "\n")
+    except OSError as unwritten:
+        return f"{error} Its evidence could not be kept: {unwritten}"
+    return f"{error} The evidence is in {path}."
 
 
 def _code(error: Exception) -> int | None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.ending import DISAGREEMENT, sentences
 from harness.cli.engine import Qemu
+
+if TYPE_CHECKING:
+    from harness.check.compare import Comparison
+    from harness.check.matrix_case import MatrixCase
+    from harness.check.replay import Case
 
 
 def replay(
@@ -17,19 +22,28 @@ def replay(
 ) -> None:
     """Ask the one question of a saved case again.
 
-    The case carries its layout, which is built in a new guest; the same oracle is asked on the
-    same engine, and the answers of then and of now are printed.
+    The case carries its layout or its entries, which are built in a new guest; the same oracle is
+    asked on the same engine, and the answers of then and of now are printed.
 
     Example: pagetable replay build/cases/halves-5-tcg-probe-user-read-at-0x1000.json
     """
     with sentences():
-        from harness.check.replay import load
-        from harness.check.replay import replay as ask
         from harness.report.text import replay_lines
 
-        saved = load(case)
-        comparison = ask(saved, qemu=qemu)
+        saved, comparison = _asked(case, qemu)
         for line in replay_lines(saved, comparison):
             typer.echo(line)
         if comparison.disagreed:
             raise typer.Exit(DISAGREEMENT)
+
+
+def _asked(path: Path, qemu: str) -> tuple[Case | MatrixCase, Comparison]:
+    """The case in a file, of whichever kind, and what came of it now."""
+    from harness.check import matrix_case, replay
+
+    content = replay.content(path)
+    if isinstance(content, dict) and content.get("case") == matrix_case.KIND:
+        one = matrix_case.MatrixCase.read(content)
+        return one, matrix_case.replay(one, qemu=qemu)
+    case = replay.load(path)
+    return case, replay.replay(case, qemu=qemu)

@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.ending import DISAGREEMENT, MACHINE_FAILURE, MISUSE, complain, sentences
+from harness.cli.ending import (
+    CASES,
+    DISAGREEMENT,
+    MACHINE_FAILURE,
+    MISUSE,
+    complain,
+    kept,
+    sentences,
+)
 from harness.cli.engine import Engine, Qemu, usable
 
 if TYPE_CHECKING:
     from harness.check.layouts import Layout
     from harness.check.validate import SpaceReport
-    from harness.machine.errors import MachineError
     from harness.report.run import Run
-
-CASES = Path("build/cases")
-"""Where disagreements are saved, unless a report says where."""
 
 
 def validate(
@@ -118,26 +122,19 @@ def _validated(
     failure = None
     try:
         with closing(validate_all(spaces, engine, qemu=qemu, thorough=thorough)) as coming:
-            for report in following(coming, len(spaces)):
+            for report in following(coming, len(spaces), _step):
                 reports.append(report)
                 findings += find(report, directory)
     except MachineError as error:
-        failure = _kept(error, directory)
+        failure = kept(error, directory)
     order = [(layout.name, levels) for layout, levels in spaces]
     reports.sort(key=lambda report: order.index((report.layout.name, report.levels)))
     seconds = time.monotonic() - started
     return Run(engine, tuple(reports), tuple(findings), seconds, failure)
 
 
-def _kept(error: MachineError, directory: Path) -> str:
-    """The sentence of a failure, with where its evidence is."""
-    path = directory / "failure.txt"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join((str(error), *getattr(error, "__notes__", ()))) + "\n")
-    except OSError as unwritten:
-        return f"{error} Its evidence could not be kept: {unwritten}"
-    return f"{error} The evidence is in {path}."
+def _step(report: SpaceReport) -> tuple[int, str]:
+    return 1, f"{report.layout.name}, {report.levels} levels"
 
 
 def _leave(run: Run) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from rich import box
 from rich.console import Console
@@ -13,12 +14,18 @@ from harness.check.validate import SpaceReport
 from harness.report.run import Run
 from harness.report.text import finding_lines, quirk_lines
 
+Part = TypeVar("Part")
+
 WIDTH = 100
 """Columns of what is no terminal."""
 
 
-def following(reports: Iterable[SpaceReport], total: int) -> Iterator[SpaceReport]:
+def following(
+    reports: Iterable[Part], total: int, step: Callable[[Part], tuple[int, str]]
+) -> Iterator[Part]:
     """The reports as they come, with a bar that shows how far it is, where one can see it.
+
+    step  how much of the total a report is, and its name
 
     The bar is drawn by this thread alone, so that processes can be forked meanwhile.
     """
@@ -35,22 +42,32 @@ def following(reports: Iterable[SpaceReport], total: int) -> Iterator[SpaceRepor
         task = bar.add_task("starting", total=total)
         bar.refresh()
         for report in reports:
-            name = f"{report.layout.name}, {report.levels} levels"
-            bar.update(task, advance=1, description=name, refresh=True)
+            advance, name = step(report)
+            bar.update(task, advance=advance, description=name, refresh=True)
             yield report
 
 
 def show(run: Run) -> None:
     """Prints what came of a run: a table, quirks, news, and each disagreement in full."""
+    print_all(_table(run), _sections(run), _verdict(run))
+
+
+def print_all(table: Table, sections: Iterable[tuple[str, Iterable[str]]], verdict: str) -> None:
+    """Prints a table, sections below it with their headings, and a verdict."""
     screen = Console(highlight=False, emoji=False, markup=False)
     if not screen.is_terminal:
         screen.width = WIDTH
-    screen.print(_table(run))
-    for title, lines in _sections(run):
+    screen.print(table)
+    for title, lines in sections:
         screen.print(f"\n{title}", style="bold")
         for line in lines:
             screen.print(line, soft_wrap=True)
-    screen.print(f"\n{_verdict(run)}", soft_wrap=True)
+    screen.print(f"\n{verdict}", soft_wrap=True)
+
+
+def count_lines(counts: Mapping[str, int]) -> list[str]:
+    """Counts, each before what it is of."""
+    return [f"{count:>11,}  {what}" for what, count in counts.items()]
 
 
 def _table(run: Run) -> Table:
@@ -89,16 +106,16 @@ def _sections(run: Run) -> Iterator[tuple[str, Iterable[str]]]:
     """What stands below the table, each with its heading; nothing where there is nothing."""
     oracles = _by_oracle(run)
     if oracles:
-        yield "Compared, by oracle", [f"{count:>11,}  {name}" for name, count in oracles.items()]
+        yield "Compared, by oracle", count_lines(oracles)
     if counts := run.count("quirks"):
         yield "Known quirks", quirk_lines(counts)
     if counts := run.count("not_comparable"):
-        yield "Not comparable", [f"{count:>11,}  {reason}" for reason, count in counts.items()]
+        yield "Not comparable", count_lines(counts)
     if skipped := [space for space in run.spaces if space.skipped is not None]:
         lines = [f"{one.layout.name}, {one.levels} levels: {one.skipped}" for one in skipped]
         yield "Skipped", lines
     if counts := run.count("news"):
-        yield "News", [f"{count:>11,}  {what}" for what, count in counts.items()]
+        yield "News", count_lines(counts)
     if run.findings:
         yield "Disagreements", [line for one in run.findings for line in (*finding_lines(one), "")]
 

@@ -7,6 +7,7 @@ from itertools import zip_longest
 
 from harness.check.compare import Comparison, Disagreement
 from harness.check.keys import in_units
+from harness.check.matrix_case import MatrixCase
 from harness.check.quirks import DEBUG_WALKER, FAULT_QUIRKS
 from harness.check.replay import Case
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
@@ -112,9 +113,9 @@ def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
         yield f"  evidence  {quirk.evidence}"
 
 
-def replay_lines(case: Case, comparison: Comparison) -> Iterator[str]:
+def replay_lines(case: Case | MatrixCase, comparison: Comparison) -> Iterator[str]:
     """What a case asked, the answers that were saved, and those of now."""
-    yield f"{case.layout}, {case.levels} levels, {case.engine}, {case.question}"
+    yield case.title
     yield f"  saved with QEMU {case.qemu}"
     yield f"  expected  {case.expected}"
     yield f"  observed  {case.observed}"

@@ -1,0 +1,155 @@
+"""`pagetable matrix`: every access at every level, executed and compared with the reference."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.ending import CASES, DISAGREEMENT, MACHINE_FAILURE, complain, kept, sentences
+from harness.cli.engine import Engine, Qemu, usable
+
+if TYPE_CHECKING:
+    from harness.check.matrix import Plan, Report
+    from harness.check.matrix_case import MatrixCase
+    from harness.report.matrix import Result
+
+JOBS = 2
+"""Guests side by side, unless told otherwise."""
+
+Preset = Annotated[
+    str, typer.Option(help="quick: millions of accesses, in seconds; full: tens of millions.")
+]
+Mode = Annotated[str, typer.Option(help="4 or 5 levels, or all.")]
+
+
+def matrix(
+    preset: Preset = "quick",
+    mode: Mode = "all",
+    engine: Engine = "auto",
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="The cases to try, by axes and values: 'level=3 and access=fetch'.",
+            show_default=False,
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(metavar="N", help="Guests side by side.")] = JOBS,
+    qemu: Qemu = "qemu-system-x86_64",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write report.json and the cases of disagreements there.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Try every access at every level under every control state, and compare all that the machine
+    shows with the reference.
+
+    The cases are products of axes: bits of entries, accesses, control bits, addresses.  Each runs
+    in the guest, and its exception, error code, CR2, data and the A and D bits of every entry are
+    compared.  The first disagreements are shown in full, and saved as cases that `pagetable
+    replay` asks again: in DIR, or in build/cases.
+
+    Example: pagetable matrix --mode 5 --where 'level=4 and P=1 and access=write'
+    """
+    with sentences():
+        from harness.machine.errors import Misuse
+        from harness.report import matrix as reports
+
+        if jobs < 1:
+            raise Misuse(f"{jobs} guests can try nothing: choose 1 or more")
+        started = time.monotonic()
+        engine = usable(engine, qemu)
+        plan = planned(preset, mode, engine, qemu, where)
+        if not as_json:
+            typer.echo(f"{len(plan):,} accesses on {engine}")
+        result = tried(plan, jobs, qemu, report or CASES, started)
+        if as_json or report is not None:
+            text = json.dumps(reports.as_object(result), indent=2)
+        if as_json:
+            typer.echo(text)
+        else:
+            reports.show(result)
+        if report is not None:
+            report.mkdir(parents=True, exist_ok=True)
+            (report / "report.json").write_text(text + "\n")
+        _leave(result)
+
+
+def planned(preset: str, mode: str, engine: str, qemu: str, where: str | None) -> Plan:
+    """What is to be tried; Misuse for names that there are not, and where it is nothing."""
+    from harness.check.families import PRESETS
+    from harness.check.matrix import plan
+    from harness.check.stage import MODES
+    from harness.machine.errors import Misuse
+    from harness.machine.guest import Guest
+    from harness.machine.ram import ARENA, RAM_UNIT
+
+    if preset not in PRESETS:
+        raise Misuse(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    if mode != "all":
+        known(mode)
+    with Guest(engine, ram_bytes=ARENA.stop + RAM_UNIT, qemu=qemu) as guest:
+        info = guest.info
+    return plan(preset, MODES if mode == "all" else (mode,), engine, info, where)
+
+
+def known(mode: str) -> None:
+    """Misuse for the name of a mode that there is not."""
+    from harness.check.stage import MODES
+    from harness.machine.errors import Misuse
+
+    if mode not in MODES:
+        raise Misuse(f"there is no mode {mode!r}: choose one of {', '.join(MODES)}")
+
+
+def tried(plan: Plan, jobs: int, qemu: str, directory: Path, started: float) -> Result:
+    """Tries a plan, and keeps in the directory what tells against the machine."""
+    from harness.check.matrix import Report, run
+    from harness.machine.errors import MachineError
+    from harness.report.matrix import Result
+    from harness.report.terminal import following
+
+    total, failure = Report(plan.engine), None
+    try:
+        with closing(run(plan, jobs=jobs, qemu=qemu)) as coming:
+            for part in following(coming, len(plan), _step):
+                total.add(part)
+    except MachineError as error:
+        failure = kept(error, directory)
+    cases = tuple((case, path) for case, path in _saved(total.failures, directory))
+    return Result(plan, total, cases, time.monotonic() - started, failure)
+
+
+def _step(part: Report) -> tuple[int, str]:
+    wrong = part.comparison.disagreed
+    return part.comparison.compared, "disagreements" if wrong else "accesses"
+
+
+def _saved(cases: list[MatrixCase], directory: Path) -> Iterator[tuple[MatrixCase, Path | None]]:
+    for case in cases:
+        try:
+            yield case, case.save(directory)
+        except OSError as error:
+            complain(f"a case could not be saved: {error}")
+            yield case, None
+
+
+def _leave(result: Result) -> None:
+    """Ends with the exit code that a run deserves."""
+    if result.failure is not None:
+        complain(result.failure)
+    if result.failure is not None or any(path is None for _, path in result.cases):
+        raise typer.Exit(MACHINE_FAILURE)
+    if result.report.comparison.disagreed:
+        raise typer.Exit(DISAGREEMENT)

@@ -1,0 +1,82 @@
+"""`pagetable rules`: the rules of the reference, and what executing them showed."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.ending import CASES, DISAGREEMENT, sentences
+from harness.cli.engine import Engine, Qemu, usable
+from harness.cli.matrix import JOBS, known, planned, tried
+
+
+def rules(
+    mode: Annotated[str, typer.Option(help="4 or 5 levels.")] = "4",
+    engine: Engine = "auto",
+    qemu: Qemu = "qemu-system-x86_64",
+    reports: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="What `pagetable matrix --json` printed, instead of a run; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Print each rule by which an access faults, its section of the manual (Intel SDM, volume 3A),
+    how many accesses exercised it, and on which engines.
+
+    The counts are those of a quick run of the matrix, made now, or those of saved reports, of
+    several engines for instance.  The rules are the reference's own, so that this table cannot
+    drift from what is checked.
+
+    Example: pagetable rules --mode 5
+    """
+    with sentences():
+        from harness.report.matrix import Executed, rules_table
+        from harness.report.terminal import print_all
+
+        known(mode)
+        if reports:
+            found = [_read(path) for path in reports]
+        else:
+            found = [_run(mode, usable(engine, qemu), qemu)]
+        executed = [Executed(one["engine"], one["rules"].get(mode, {})) for one in found]
+        disagreed = sum(one["disagreements"] for one in found)
+        verdict = f"{disagreed:,} accesses disagree." if disagreed else "All accesses agree."
+        print_all(rules_table(mode, executed), (), verdict)
+        if disagreed:
+            raise typer.Exit(DISAGREEMENT)
+
+
+def _run(mode: str, engine: str, qemu: str) -> dict[str, Any]:
+    """The report of a quick run."""
+    from harness.machine.errors import MachineError
+    from harness.report.matrix import as_object
+
+    plan = planned("quick", mode, engine, qemu, None)
+    result = tried(plan, JOBS, qemu, CASES, time.monotonic())
+    if result.failure is not None:
+        raise MachineError(result.failure)
+    return as_object(result)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A saved report; Misuse where the file holds none."""
+    from harness.machine.errors import Misuse
+
+    try:
+        saved = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise Misuse(f"{path} cannot be read as a report: {error}") from None
+    wanted = {"engine": str, "rules": dict, "disagreements": int}
+    if not isinstance(saved, dict) or any(
+        not isinstance(saved.get(key), kind) for key, kind in wanted.items()
+    ):
+        raise Misuse(f"{path} is not what `pagetable matrix --json` prints")
+    return saved

@@ -1,0 +1,175 @@
+"""A run of the matrix, for the terminal and as JSON; and the rules as they were executed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from harness.check.matrix import Plan, Report
+from harness.check.matrix_case import MatrixCase, disagreement
+from harness.paging.x86.access import Reason
+from harness.report.terminal import count_lines, print_all
+from harness.report.text import disagreement_lines, quirk_lines, walk_lines
+
+ALLOWED = "ALLOWED"
+"""In place of the name of a reason: the access is allowed."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a plan.
+
+    cases    the failures, each with the file from which it can be replayed, None if unwritten
+    seconds  wall time
+    failure  why not all was tried, None where it was
+    """
+
+    plan: Plan
+    report: Report
+    cases: tuple[tuple[MatrixCase, Path | None], ...]
+    seconds: float
+    failure: str | None = None
+
+    @property
+    def rules(self) -> dict[str, dict[str, int]]:
+        """By mode, and by the name of a reason or ALLOWED: how many accesses came to it."""
+        rules: dict[str, dict[str, int]] = {}
+        for (mode, reason), count in self.report.by_rule.items():
+            rules.setdefault(mode, {})[reason.name if reason else ALLOWED] = count
+        return rules
+
+
+def as_object(result: Result) -> dict[str, Any]:
+    """A run as what JSON can hold; addresses and entries are hexadecimal strings.
+
+    `disagreements` counts all of them; `findings` describes the first.
+    """
+    comparison = result.report.comparison
+    return {
+        "engine": result.plan.engine,
+        "qemu": result.report.qemu,
+        "accesses": comparison.compared,
+        "compared": comparison.compared,
+        "disagreements": comparison.disagreed,
+        "quirks": comparison.quirks,
+        "not_comparable": result.plan.left_out,
+        "masked": result.report.masked,
+        "skipped": result.plan.skipped,
+        "news": comparison.news,
+        "rules": result.rules,
+        "findings": [_finding(case, path) for case, path in result.cases],
+        "seconds": round(result.seconds, 3),
+        "failure": result.failure,
+    }
+
+
+def _finding(case: MatrixCase, path: Path | None) -> dict[str, Any]:
+    walk = disagreement(case).walk
+    return {
+        "values": case.values,
+        "address": f"{case.address:#x}",
+        "access": str(case.access),
+        "ac": case.ac,
+        "words": [f"{word:#x}" for word in case.words],
+        "expected": case.expected,
+        "observed": case.observed,
+        "walk": walk_lines(walk) if walk else None,
+        "case": path and str(path),
+    }
+
+
+def show(result: Result) -> None:
+    """Prints what came of a run: a table by mode and rule, and what stands out."""
+    print_all(_table(result), _sections(result), _verdict(result))
+
+
+def _table(result: Result) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("mode")
+    table.add_column("outcome")
+    table.add_column("accesses", justify="right")
+    by_rule = result.report.by_rule
+    for mode in sorted({mode for mode, _ in by_rule}):
+        for reason in (None, *Reason):
+            if by_rule[mode, reason]:
+                outcome = reason.value if reason else "allowed"
+                table.add_row(mode, outcome, f"{by_rule[mode, reason]:,}")
+        table.add_section()
+    table.add_row("all", "", f"{result.report.comparison.compared:,}")
+    return table
+
+
+def _sections(result: Result) -> Iterator[tuple[str, Iterable[str]]]:
+    """What stands below the table, each with its heading; nothing where there is nothing."""
+    comparison = result.report.comparison
+    if comparison.quirks:
+        yield "Known quirks", quirk_lines(comparison.quirks)
+    for title, counts in (
+        ("Left to the machine: not compared", result.report.masked),
+        ("Left out by rule", result.plan.left_out),
+        ("Skipped", result.plan.skipped),
+        ("News", comparison.news),
+    ):
+        if counts:
+            yield title, count_lines(counts)
+    if result.cases:
+        yield "Disagreements", [line for one in result.cases for line in (*_case_lines(*one), "")]
+
+
+def _case_lines(case: MatrixCase, path: Path | None) -> Iterator[str]:
+    """A disagreement: its values, both answers, the walk, and the file to replay."""
+    yield case.values
+    yield from list(disagreement_lines(disagreement(case)))[1:]
+    if path is not None:
+        yield f"  replay    pagetable replay {path}"
+
+
+def _verdict(result: Result) -> str:
+    comparison, plan = result.report.comparison, result.plan
+    where = f"on {plan.engine}, QEMU {result.report.qemu}"
+    speed = f"{comparison.compared / result.seconds:,.0f} a second"
+    if comparison.disagreed:
+        count = f"{comparison.disagreed:,} of {comparison.compared:,}"
+        return f"{count} accesses disagree {where}; {speed}."
+    if result.failure:
+        return f"{comparison.compared:,} accesses agree {where}, and then the machine failed."
+    return f"All {comparison.compared:,} accesses agree {where}; {speed}."
+
+
+# ---- the rules ----
+
+
+@dataclass(frozen=True)
+class Executed:
+    """How often each outcome was executed on an engine, in one mode, by the reason's name."""
+
+    engine: str
+    counts: Mapping[str, int]
+
+
+def rules_table(mode: str, executed: Iterable[Executed]) -> Table:
+    """Every rule by which an access can fault: its section of the manual, how many accesses
+    exercised it in a mode, and on which engines."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("rule", "section", "accesses", "engines"):
+        table.add_column(heading, justify="right" if heading == "accesses" else "left")
+    runs = list(executed)
+    for reason in Reason:
+        sentence, section = sentence_and_section(reason)
+        counts = Counter({run.engine: run.counts.get(reason.name, 0) for run in runs})
+        engines = ", ".join(engine for engine, count in counts.items() if count)
+        total = f"{counts.total():,}" if counts.total() else f"none in mode {mode}"
+        table.add_row(sentence, section, total, engines)
+    return table
+
+
+def sentence_and_section(reason: Reason) -> tuple[str, str]:
+    """What a reason says, and where SDM volume 3A does."""
+    sentence, _, section = reason.value.rpartition(" (")
+    return sentence, section.removesuffix(")")

@@ -21,17 +21,16 @@ class IsolatedSpace(Space):
     """A space whose root entries for the user half are kept in two root tables.
 
     In the kernel's they do not let user pages be executed, so that a kernel that returned to
-    user mode without a change of root is found out at once.
+    user mode without a change of root is found out at once.  What is flushed for the user half
+    is to be flushed under both roots.
 
-    roots       as the kernel has them
+    roots       as the kernel has them, one table serving both halves
     user        the one of them that serves the user half
     user_table  the user's root table
     entry       what the user's root reaches of the kernel: a space of its own to map it in
 
-    What is flushed for the user half is to be flushed under both roots.
-
-    Raises ValueError for roots that do not tell user and kernel apart, and for a format in
-    which a root entry cannot withhold execution.
+    Raises ValueError for roots that have no user half beside another in one table, and for a
+    format in which a root entry cannot withhold execution.
     """
 
     def __init__(
@@ -49,8 +48,9 @@ class IsolatedSpace(Space):
         if pointer is None or pointer.reserved_mask & self._execute:
             raise ValueError(f"the root entries of {format.name} cannot withhold execution")
         rest = tuple(Root(user_table, root.span) for root in roots if root != user)
-        if len(rest) != len(roots) - 1 or not rest:
-            raise ValueError("isolation needs a root for the user half, and one for the kernel's")
+        alone = {root.table for root in roots} == {user.table}
+        if not alone or len(rest) != len(roots) - 1 or not rest:
+            raise ValueError("isolation needs one root table that serves a user half and another")
         self.entry = Space(memory, rest, allocator)
         super().__init__(memory, roots, allocator)
 
@@ -61,17 +61,19 @@ class IsolatedSpace(Space):
 
     def put(self, slot: Slot, raw: Words) -> None:
         """Writes root entries of the user half to both roots."""
-        if slot.table == self._user.table and self._serves_user(slot):
+        if self._is_mirrored(slot):
             super().put(Slot(self._user_table, slot.index), raw)
             denied = withheld(self.format, raw, self._execute)
             raw = np.where(raw & np.uint64(self._seen_by_user) != 0, denied, raw)
         super().put(slot, raw)
 
-    def pointer_bits(self, slot: Slot) -> int:
-        """As the user's root has them."""
-        if slot.table == self._user.table and self._serves_user(slot):
-            slot = Slot(self._user_table, slot.index)
-        return super().pointer_bits(slot)
+    def read(self, slot: Slot) -> int:
+        """As the user's root has it, accessed and dirty if it is so in either."""
+        return int(self._merged(slot, np.array([super().read(slot)], np.uint64))[0])
+
+    def words(self, slot: Slot, count: int) -> Words:
+        """As `read`, for `count` slots."""
+        return self._merged(slot, super().words(slot, count))
 
     def account(self) -> Account:
         """The tables of the kernel's root and of the user's, those that both reach once."""
@@ -86,7 +88,15 @@ class IsolatedSpace(Space):
         """Ends the space with both its roots."""
         return super().tear_down().absorb(self.entry.tear_down())
 
-    def _serves_user(self, slot: Slot) -> bool:
+    def _merged(self, slot: Slot, raw: Words) -> Words:
+        if not self._is_mirrored(slot):
+            return raw
+        used = np.uint64(self.format.accessed | self.format.dirty)
+        return super().words(Slot(self._user_table, slot.index), len(raw)) | raw & used
+
+    def _is_mirrored(self, slot: Slot) -> bool:
+        if slot.table != self._user.table:
+            return False
         level = self.format.levels[slot.level]
         span = self._user.span
         return level.index(span.first) <= slot.index <= level.index(span.last)

@@ -1,0 +1,227 @@
+"""Two roots for one space: which one is loaded decides what is reached."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.paging.address import Span, Virtual
+from harness.paging.copy import copy_range
+from harness.paging.isolation import IsolatedSpace
+from harness.paging.reshape import split
+from harness.paging.space import Space
+from harness.paging.sync import sync_roots
+from harness.paging.table import Root
+from harness.paging.walk import walk
+from harness.paging.x86.access import Access, Allowed, Kind, Outcome, outcome
+from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.formats import long_mode
+from tests.paging.spaces import FORMATS, World, granted, physical
+
+
+class Pair:
+    """An isolated space, and what each of its roots reaches."""
+
+    def __init__(self, name: str) -> None:
+        self.world = World(FORMATS[name])
+        self.space = self.another()
+        self.half, self.kernel_half = (root.span for root in self.space.roots)
+
+    def another(self) -> IsolatedSpace:
+        world = self.world
+        top = len(world.format.levels) - 1
+        roots = world.new_roots()
+        if len({root.table for root in roots}) > 1:
+            roots = halves(roots[0])
+        user_table = world.allocator.allocate(world.format, top)
+        return IsolatedSpace(world.memory, roots, world.allocator, roots[0], user_table)
+
+    def user(self, address: int, space: IsolatedSpace | None = None) -> set[str] | None:
+        """The rights that the user's root gives at an address, None where nothing is mapped."""
+        for root in (space or self.space).user_roots:
+            if address in root.span:
+                found = walk(self.world.memory, root, Virtual(address))
+                rights = self.world.format.rights_of(found.granted)
+                return None if found.leaf is None else set(rights)
+        raise AssertionError(f"{address:#x} is not served")
+
+
+def halves(root: Root) -> tuple[Root, Root]:
+    """The same table, serving two halves."""
+    middle = root.span.size // 2
+    return (
+        Root(root.table, Span(0, middle - 1)),
+        Root(root.table, Span(middle, root.span.last)),
+    )
+
+
+@pytest.fixture(params=FORMATS)
+def pair(request: pytest.FixtureRequest) -> Pair:
+    return Pair(request.param)
+
+
+def test_both_roots_reach_the_user_half_and_only_the_user_s_executes_it(pair: Pair) -> None:
+    world = pair.world
+    bits = world.rights("write", "user", "execute")
+    pair.space.map(Virtual(world.page), world.frames(1), 0, bits)
+    assert pair.user(world.page) == {"write", "user", "execute"}
+    assert granted(pair.space, world.page) == {"write", "user"}
+    assert physical(pair.space, world.page) == world.frames(1)[0]
+
+
+def test_a_page_at_the_root_level_is_mirrored_too() -> None:
+    pair = Pair("uneven")
+    bits = pair.world.rights("user", "execute")
+    pair.space.map(Virtual(0), pair.world.frames(2, 2), 2, bits)
+    assert pair.user(0) == {"user", "execute"}
+    assert granted(pair.space, 0) == {"user"}
+    split(pair.space, Virtual(0)).done()
+    assert pair.user(0) == {"user", "execute"}
+    pair.space.unmap(Span.of(0, 2 * pair.world.size(2))).done()
+    assert pair.user(0) is None
+
+
+def test_what_the_machine_noted_under_either_root_is_known() -> None:
+    pair = Pair("uneven")
+    world, format = pair.world, pair.world.format
+    pair.space.map(Virtual(0), world.frames(1, 2), 2, world.rights("write", "user"))
+    for root, bit in (
+        (pair.space.roots[0], format.dirty),
+        (pair.space.user_roots[0], format.accessed),
+    ):
+        at = root.table.slot(0).address
+        raw = world.memory.load(at, format.entry_bytes)
+        assert raw is not None
+        world.memory.store(at, format.entry_bytes, raw | bit)
+    assert pair.space.read(pair.space.slot(Virtual(0), 2)) & format.dirty
+    split(pair.space, Virtual(0)).done()
+    raw = pair.space.read(pair.space.slot(Virtual(0), 1))
+    assert raw & (format.dirty | format.accessed) == format.dirty | format.accessed
+
+
+def test_the_user_s_root_reaches_nothing_of_the_kernel_but_the_entry(pair: Pair) -> None:
+    world, first = pair.world, pair.kernel_half.first
+    pair.space.map(Virtual(first), world.frames(2), 0, world.rights("write"))
+    assert pair.user(first) is None
+    pair.space.entry.map(Virtual(first), world.frames(1), 0, world.rights("execute"))
+    assert pair.user(first) == {"execute"}
+    assert pair.user(first + world.page) is None
+    assert granted(pair.space, first) == {"write"}
+
+
+def test_what_is_unmapped_is_gone_under_both_roots(pair: Pair) -> None:
+    world = pair.world
+    pair.space.map(Virtual(0), world.frames(1), 0, world.rights("user"))
+    pair.space.unmap(world.pages(0, 1)).done()
+    pair.space.free_empty(world.pages(0, 1)).done()
+    assert pair.user(0) is None
+    top = pair.space.user_roots[0].table
+    assert all(pair.space.read(slot) == 0 for slot in top.slots())
+
+
+def test_shared_kernel_entries_stay_out_of_the_user_s_root(pair: Pair) -> None:
+    kernel = pair.world.space
+    first = pair.kernel_half.first
+    kernel.map(Virtual(first), pair.world.frames(1), 0, pair.world.rights("write"))
+    sync_roots(kernel, [pair.space], Span.of(first, pair.world.page))
+    assert physical(pair.space, first) == pair.world.frames(1)[0]
+    assert pair.user(first) is None
+
+
+def test_a_fork_gives_the_child_s_user_root_what_the_parent_s_has(pair: Pair) -> None:
+    world = pair.world
+    pair.space.map(Virtual(0), world.frames(1), 0, world.rights("write", "user", "execute"))
+    child = pair.another()
+    copy_range(pair.space, child, world.pages(0, 1)).flush.done()
+    for space in pair.space, child:
+        assert pair.user(0, space) == {"user", "execute"}
+        assert granted(space, 0) == {"user"}
+
+
+def test_a_failed_fork_leaves_nothing_in_either_root_of_the_child(pair: Pair) -> None:
+    world = pair.world
+    pair.space.map(Virtual(0), world.frames(1), 0, world.rights("write", "user"))
+    child = pair.another()
+    account = child.account()
+    world.allocator.remaining = 1
+    with pytest.raises(ValueError, match="allowance"):
+        copy_range(pair.space, child, world.pages(0, 1))
+    assert child.account() == account
+    assert pair.user(0, child) is None
+    assert pair.user(0) == {"write", "user"}
+
+
+def test_the_account_knows_both_roots_and_is_zero_in_the_end(pair: Pair) -> None:
+    world = pair.world
+    assert pair.space.account().tables[-1] == 2
+    pair.space.map(Virtual(0), world.frames(1), 0, world.rights("user"))
+    pair.space.entry.map(Virtual(pair.kernel_half.first), world.frames(1), 0, world.rights())
+    below = len(world.format.levels) - 1
+    assert pair.space.account().tables == (*[2] * below, 2)
+    user_table = pair.space.user_roots[0].table
+    pair.space.tear_down().done()
+    assert not any(pair.space.account().tables)
+    assert not world.allocator.gave(user_table)
+
+
+def test_a_space_taken_over_again_is_the_same(pair: Pair) -> None:
+    world = pair.world
+    pair.space.map(Virtual(0), world.frames(1), 0, world.rights("user"))
+    again = IsolatedSpace(
+        world.memory,
+        pair.space.roots,
+        world.allocator,
+        pair.space.roots[0],
+        pair.space.user_roots[0].table,
+    )
+    assert again.account() == pair.space.account()
+    again.tear_down().done()
+    assert not any(again.account().tables)
+
+
+def test_roots_that_do_not_tell_user_and_kernel_apart_are_refused(pair: Pair) -> None:
+    table = pair.space.user_roots[0].table
+    one = pair.space.roots[:1]
+    with pytest.raises(ValueError, match="one root table that serves"):
+        IsolatedSpace(pair.world.memory, one, pair.world.allocator, one[0], table)
+    apart = World(FORMATS["uneven"])
+    for roots, user in (
+        (pair.space.roots, Root(table, pair.half)),
+        (apart.space.roots, apart.space.roots[0]),
+    ):
+        with pytest.raises(ValueError, match="one root table that serves"):
+            IsolatedSpace(pair.world.memory, roots, pair.world.allocator, user, table)
+
+
+def test_a_format_that_cannot_withhold_execution_is_refused() -> None:
+    world = World(long_mode(4, 40, False, True))
+    roots = world.new_roots()
+    with pytest.raises(ValueError, match="cannot withhold execution"):
+        IsolatedSpace(world.memory, roots, world.allocator, roots[0], roots[0].table)
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_a_cpu_with_either_root_loaded_reaches_what_it_should(levels: int) -> None:
+    pair = Pair(f"x86-{levels}")
+    world, kernel_page = pair.world, pair.kernel_half.first
+    pair.space.map(Virtual(0), world.frames(1), 0, world.rights("user", "execute"))
+    pair.space.map(Virtual(kernel_page), world.frames(1), 0, world.rights("write", "execute"))
+    kernel = Cpu.long_mode(levels, pair.space.roots[0].table.address)
+    user = replace(kernel, cr3=pair.space.user_roots[0].table.address)
+    assert kernel.roots == pair.space.roots
+    assert user.roots == pair.space.user_roots
+
+    def goes(cpu: Cpu, address: int, kind: Kind, by_user: bool) -> bool:
+        result: Outcome = outcome(cpu, world.memory, Virtual(address), Access(kind, by_user))
+        return isinstance(result, Allowed)
+
+    assert goes(user, 0, Kind.FETCH, True)
+    assert not goes(kernel, 0, Kind.FETCH, True)
+    assert not goes(kernel, 0, Kind.FETCH, False)
+    assert goes(kernel, 0, Kind.READ, False)
+    assert goes(kernel, kernel_page, Kind.WRITE, False)
+    assert not goes(user, kernel_page, Kind.READ, False)
+
+
+def test_the_entry_is_a_space_of_the_kernel_half_alone(pair: Pair) -> None:
+    assert isinstance(pair.space.entry, Space)
+    assert [root.span for root in pair.space.entry.roots] == [pair.kernel_half]

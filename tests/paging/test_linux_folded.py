@@ -18,7 +18,7 @@ from harness.paging.value import Value
 from harness.paging.visit import visits
 from harness.paging.x86.cpu import canonical_halves
 from harness.paging.x86.formats import PS, RW, US, XD, A, D, G, P, long_mode
-from tests.paging.spaces import World, look
+from tests.paging.spaces import UNEVEN, World, look
 
 FORMATS = {levels: long_mode(levels, 46, True, True) for levels in (4, 5)}
 ENOMEM = errno.ENOMEM
@@ -232,6 +232,11 @@ def test_a_range_ends_with_its_entry_or_with_the_whole(
 def test_a_kernel_knows_the_spaces_of_its_own_level_count_only() -> None:
     with pytest.raises(SpaceError, match="has no pgd under x86-64 5-level"):
         Folded(FORMATS[5]).pgd_offset(World(FORMATS[4]).space, Virtual(0))
+
+
+def test_only_four_or_five_levels_have_these_names() -> None:
+    with pytest.raises(ValueError, match="for 4 or 5 levels, uneven has others"):
+        Folded(UNEVEN)
 
 
 # What entries say.

@@ -46,6 +46,8 @@ class Folded:
     """The old names in a kernel booted with the levels of `format`, of which x86-64 has 4 or 5."""
 
     def __init__(self, format: Format) -> None:
+        if len(format.levels) not in (4, 5):
+            raise ValueError(f"Linux's names are for 4 or 5 levels, {format.name} has others")
         pte, pmd, pud, p4d, *rest = format.levels
         [pgd] = rest or [p4d]
         self.format = format

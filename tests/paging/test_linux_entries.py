@@ -49,7 +49,7 @@ ENTRIES: list[tuple[Linux, Away, int, int]] = [
     (FOUR, Swap(0, 0), 0, 0x07FF_FFFF_FFFF_FE00),
     (FOUR, Swap(0, 1), 0, 0x07FF_FFFF_FFFF_FC00),
     (FOUR, Swap(1, 5), 0, 0x0FFF_FFFF_FFFF_F400),
-    (FOUR, Swap(22, (1 << 50) - 1), 0, 0xB000_0000_0000_0000),
+    (FOUR, Swap(22, (1 << 50) - 2), 0, 0xB000_0000_0000_0200),
     (FOUR, Poison(Physical(0x1000)), 0, 0xBFFF_FFFF_FFFF_FC00),
     (FOUR, Migration(Type.MIGRATION_READ, Physical(0x1000)), 0, 0xC7FF_FFFF_FFFF_FC00),
     (FOUR, Migration(Type.MIGRATION_WRITE, Physical(0x20_0000)), 1, 0xD7FF_FFFF_FFFB_FE00),
@@ -78,7 +78,7 @@ def away(linux: Linux) -> st.SearchStrategy[Away]:
     migrating = [Type.MIGRATION_READ, Type.MIGRATION_READ_EXCLUSIVE, Type.MIGRATION_WRITE]
     device = [Type.DEVICE_WRITE, Type.DEVICE_READ, Type.LENT_WRITE, Type.LENT_READ]
     return st.one_of(
-        st.builds(Swap, st.integers(0, 22), st.integers(0, (1 << 50) - 1)),
+        st.builds(Swap, st.integers(0, 22), st.integers(0, (1 << 50) - 2)),
         st.builds(
             Migration, st.sampled_from(migrating), frames(linux), st.booleans(), st.booleans()
         ),
@@ -100,12 +100,13 @@ def test_entries_are_those_of_the_headers(
 
 @both
 @given(data=st.data())
-def test_what_is_encoded_is_decoded_and_absent_to_the_hardware(
+def test_what_is_encoded_is_not_empty_is_decoded_and_is_absent_to_the_hardware(
     linux: Linux, data: st.DataObject
 ) -> None:
     meaning = data.draw(away(linux))
     level = data.draw(st.integers(0, 1)) if isinstance(meaning, Migration) else 0
     raw = linux.encode(meaning, level)
+    assert raw
     assert linux.decode(raw, level) == meaning
     assert linux.format.decode(raw, level) == Absent()
     assert not linux.present(raw, level)
@@ -126,7 +127,8 @@ def test_no_entry_without_a_page_holds_an_address_that_memory_can_have(
     [
         (Swap(23, 0), 0, "areas end at 22"),
         (Swap(-1, 0), 0, "areas end at 22"),
-        (Swap(0, 1 << 50), 0, "does not fit"),
+        (Swap(0, (1 << 50) - 1), 0, "offsets at 0x3fffffffffffe"),
+        (Swap(0, -1), 0, "does not fit"),
         (Swap(0, 0), 1, "no level-1 entry"),
         (Marker(Notes(0)), 0, "remembers"),
         (Marker(Notes(4)), 0, "remembers"),

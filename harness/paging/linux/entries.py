@@ -244,8 +244,12 @@ class Linux:
             raise ValueError(f"Linux writes no level-{level} entry that says {away}")
         match away:
             case Swap(area, offset):
-                if not (0 <= area < Type.POISON and 0 <= offset <= _OFFSET >> _OFFSET_SHIFT):
-                    raise ValueError(f"{away} does not fit: areas end at {Type.POISON - 1}")
+                # The one offset left out: with it an entry of area 0 would be empty.
+                last = (_OFFSET >> _OFFSET_SHIFT) - 1
+                if not (0 <= area < Type.POISON and 0 <= offset <= last):
+                    raise ValueError(
+                        f"{away} does not fit: areas end at {Type.POISON - 1}, offsets at {last:#x}"
+                    )
                 return _packed(area, offset)
             case Migration(type, address, young, dirty):
                 flags = (young | dirty << 1) << self._frame_bits

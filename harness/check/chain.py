@@ -91,15 +91,16 @@ class Chain:
     @property
     def sizes(self) -> Words:
         """Bytes that an entry spans, by level."""
-        return np.array([level.size for level in self.cpu.format.levels], np.uint64)
+        levels = self.tables[0].format.levels
+        return np.array([level.size for level in levels], np.uint64)
 
     def put_code(self, addresses: Words, single: Mask) -> None:
         """Puts what a fetch of each address executes into the frame of each size of page.
 
         single  whether it is one byte, since the page ends there
         """
-        for frame, level in zip(self.code, self.cpu.format.levels, strict=False):
-            physical = frame | addresses & np.uint64(level.size - 1)
+        for frame, size in zip(self.code, self.sizes, strict=False):
+            physical = frame | addresses & (size - np.uint64(1))
             marks.put_code(self.memory, physical[~single])
             self.memory.octets[physical[single].astype(np.int64)] = _LAST_BYTE_CODE
 

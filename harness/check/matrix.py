@@ -245,11 +245,11 @@ def _tried(
 
     for cpu, same in groupby(work, processor):
         with Guest(engine, ram_bytes=LARGEST_RAM, cpu=cpu, qemu=qemu, deadline=deadline) as guest:
-            yield from _on(Rig(guest), same)
+            yield from tried_on(Rig(guest), same)
 
 
-def _on(rig: Rig, work: Iterable[Work]) -> Iterator[Report]:
-    """Tries cases on one guest, one batch ahead of the verdicts."""
+def tried_on(rig: Rig, work: Iterable[Work]) -> Iterator[Report]:
+    """Tries cases on one guest, one batch ahead of the verdicts: a report of each batch."""
     waiting: list[tuple[Batch, Callable[[Batch, Verdicts], Report]]] = []
     for batch, report in _batches(rig, work):
         rig.start(batch)

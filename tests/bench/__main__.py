@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.bench.measure import Figure
 
-MODULES = ("paging", "machine")
+MODULES = ("paging", "machine", "matrix")
 
 
 def main(names: list[str]) -> None:

@@ -1,0 +1,264 @@
+"""The matrix on the machine, and what is refused before it comes there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pytest import MonkeyPatch
+from typer.testing import CliRunner
+
+from harness.check import matrix, matrix_case, rig
+from harness.check.matrix import Plan, Report
+from harness.check.matrix_case import MatrixCase
+from harness.check.replay import CaseError, content
+from harness.check.stage import MODES
+from harness.cli import app
+from harness.machine.engines import why_absent
+from harness.machine.errors import Misuse
+from harness.machine.guest import FEATURES, Guest, MachineInfo
+from harness.paging.x86 import bulk as x86
+from harness.paging.x86.access import Reason
+from harness.paging.x86.cpu import Cpu, Cr4
+
+QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
+LEAVES = (0, 1, 7, 0x8000_0000, 0x8000_0001, 0x8000_0008)
+
+
+def processor(*lacking: str, physical_bits: int = 40) -> MachineInfo:
+    """A processor with every feature but some."""
+    registers = {leaf: [0xFFFF_FFFF] * 4 for leaf in LEAVES}
+    registers[0x8000_0008][0] = physical_bits
+    for feature in lacking:
+        leaf, register, bit = FEATURES[feature]
+        registers[leaf]["abcd".index(register)] &= ~(1 << bit)
+    return MachineInfo({leaf: (a, b, c, d) for leaf, (a, b, c, d) in registers.items()})
+
+
+def tried(plan: Plan, jobs: int = 2) -> Report:
+    report = Report(plan.engine)
+    for part in matrix.run(plan, jobs=jobs, qemu=QEMU):
+        report.add(part)
+    return report
+
+
+# ---- planning ----
+
+
+def test_quick_and_full_are_as_large_as_they_promise() -> None:
+    assert len(matrix.plan("quick", MODES, "tcg", processor())) >= 5_000_000
+    assert len(matrix.plan("full", MODES, "tcg", processor())) >= 40_000_000
+
+
+def test_what_a_condition_selects_is_all_that_is_planned() -> None:
+    expression = "family=entry and level=3 and WP=0 and access=fetch"
+    plan = matrix.plan("quick", ["4"], "tcg", processor(), expression)
+    assert {control.wp for part in plan.work for control in part.controls} == {False}
+    assert {tuple(part.family.varied) for part in plan.work} == {(3,)}
+    kinds = [part.family.product.places(part.numbers)["access"] for part in plan.work]
+    assert set(np.concatenate(kinds).tolist()) == {2}
+
+
+def test_a_condition_that_selects_under_one_control_state_alone_is_followed() -> None:
+    expression = "family=entry and level=0 and (WP=0 and P=0 or WP=1 and P=1)"
+    plan = matrix.plan("quick", ["4"], "tcg", processor(), expression)
+    for part in plan.work:
+        present = part.family.product.places(part.numbers)["P"]
+        assert {control.wp for control in part.controls} == {bool(present[0])}
+        assert len(set(present.tolist())) == 1
+
+
+@pytest.mark.parametrize(
+    ("expression", "problem"),
+    [
+        ("level=3 and", "is no condition"),
+        ("depth=3", "there is no axis 'depth'"),
+        ("family=place and P=0", "no case satisfies 'family=place and P=0'"),
+    ],
+)
+def test_a_condition_that_is_none_or_selects_nothing_is_refused(
+    expression: str, problem: str
+) -> None:
+    with pytest.raises(Misuse, match=problem):
+        matrix.plan("quick", MODES, "tcg", processor(), expression)
+
+
+def test_a_mode_that_the_engine_lacks_is_skipped_and_alone_refused() -> None:
+    plan = matrix.plan("quick", MODES, "tcg", processor("la57"))
+    assert any("LA57" in reason for reason in plan.skipped)
+    assert {part.family.model.mode for part in plan.work} == {"4"}
+    with pytest.raises(Misuse, match="five-level paging"):
+        matrix.plan("quick", ["5"], "tcg", processor("la57"))
+
+
+@pytest.mark.parametrize("feature", ["nx", "smep", "smap"])
+def test_a_control_state_that_the_processor_lacks_never_reaches_it(feature: str) -> None:
+    plan = matrix.plan("quick", ["4"], "tcg", processor(feature))
+    field = {"nx": "nxe"}.get(feature, feature)
+    assert not any(getattr(control, field) for part in plan.work for control in part.controls)
+    assert plan.skipped[f"the engine's processor has no {feature.upper()}"] > 0
+
+
+def test_kvm_executes_a_sample_on_its_own_processor() -> None:
+    info = processor("gigabyte_pages", physical_bits=46)
+    plan = matrix.plan("quick", ["4"], "kvm", info)
+    assert 100_000 <= len(plan) <= 150_000
+    assert {(part.family.model.maxphyaddr, part.family.model.page1gb) for part in plan.work} == {
+        (46, False)
+    }
+    assert plan.skipped["kvm executes a sample"] > 0
+
+
+# ---- the machine ----
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("mode", MODES)
+def test_the_machine_agrees_with_the_reference_on_every_access_of_quick(mode: str) -> None:
+    report = tried(matrix.plan("quick", [mode], "tcg", processor()))
+    assert report.comparison.disagreed == 0, report.failures
+    assert not report.comparison.news
+    assert {reason for _, reason in report.by_rule} >= {None, *LONG_MODE}
+    assert report.by_rule.total() == report.comparison.compared
+
+
+LONG_MODE = {
+    Reason.NOT_CANONICAL,
+    Reason.NOT_PRESENT,
+    Reason.RESERVED,
+    Reason.USER_DENIED,
+    Reason.WRITE_DENIED,
+    Reason.EXECUTE_DENIED,
+    Reason.SMEP,
+    Reason.SMAP,
+}
+
+
+@pytest.mark.hw
+def test_kvm_agrees_on_a_sample_of_four_levels() -> None:
+    absent = why_absent("kvm", qemu=QEMU)
+    if absent:
+        pytest.skip(absent)
+    with Guest("kvm", qemu=QEMU) as guest:
+        info = guest.info
+    report = tried(matrix.plan("quick", ["4"], "kvm", info))
+    assert report.comparison.compared >= 100_000
+    assert report.comparison.disagreed == 0, report.failures
+
+
+@pytest.mark.hw
+def test_guests_side_by_side_try_what_one_would() -> None:
+    plan = matrix.plan("quick", ["4"], "tcg", processor(), "family=entry and level=1")
+    alone, together = tried(plan, 1), tried(plan, 2)
+    assert alone.by_rule == together.by_rule
+    assert alone.comparison.quirks == together.comparison.quirks
+
+
+@pytest.fixture(scope="module")
+def failure() -> MatrixCase:
+    """A case that disagrees while the reference knows no SMEP; afterwards it knows it again."""
+
+    def without_smep(cpu: Cpu, *rest: Any) -> x86.Outcomes:
+        return x86.judge(replace(cpu, cr4=cpu.cr4 & ~Cr4.SMEP), *rest)
+
+    condition = "family=rights and access=fetch and SMEP=1 and by=supervisor"
+    plan = matrix.plan("quick", ["5"], "tcg", processor(), condition)
+    with MonkeyPatch.context() as patch:
+        patch.setattr(rig, "judge", without_smep)
+        report = tried(plan, 1)
+    assert report.comparison.disagreed > 0
+    return report.failures[0]
+
+
+@pytest.mark.hw
+def test_a_failure_is_replayed_from_its_file(failure: MatrixCase, tmp_path: Path) -> None:
+    assert failure.expected.startswith("reaches")
+    assert failure.observed.startswith("#PF(0x11)")
+    path = failure.save(tmp_path)
+    assert MatrixCase.read(content(path)) == failure
+    comparison = matrix_case.replay(failure, qemu=QEMU)
+    assert (comparison.compared, comparison.disagreed) == (1, 0)
+    result = CliRunner().invoke(app, ["replay", str(path), "--qemu", QEMU])
+    assert result.exit_code == 0
+    assert "They agree now." in result.output
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize(
+    "harm",
+    [
+        {"words": ["0x1"]},
+        {"address": "-1"},
+        {"slots": ["0x0"] * 5},
+        {"model": {"mode": "6"}},
+        {"access": {"kind": "jump", "user": False}},
+        {"width": 4},
+    ],
+    ids=str,
+)
+def test_a_file_that_holds_no_case_is_refused(
+    failure: MatrixCase, tmp_path: Path, harm: dict[str, object]
+) -> None:
+    path = failure.save(tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **harm}))
+    with pytest.raises(CaseError, match="no case of the matrix"):
+        MatrixCase.read(content(path))
+
+
+# ---- the commands ----
+
+
+@pytest.mark.hw
+def test_the_command_prints_one_object_with_the_keys_of_validate() -> None:
+    arguments = ["--where", "family=rights and mode=4", "--json", "--qemu", QEMU]
+    result = CliRunner().invoke(app, ["matrix", *arguments])
+    assert result.exit_code == 0
+    printed = json.loads(result.stdout)
+    assert printed["accesses"] == printed["compared"] == 4096 * 12 * 2
+    assert printed["disagreements"] == 0
+    assert {"engine", "qemu", "quirks", "not_comparable", "seconds", "news"} <= set(printed)
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--where", "level=9"],
+        ["--where", "level="],
+        ["--mode", "6"],
+        ["--preset", "huge"],
+        ["--jobs", "0"],
+        ["--engine", "abacus"],
+    ],
+    ids=" ".join,
+)
+def test_misuse_ends_with_a_sentence_and_code_2(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, ["matrix", *arguments, "--qemu", QEMU])
+    assert result.exit_code == 2
+    assert re.match("pagetable: .", result.stderr)
+
+
+@pytest.mark.hw
+def test_the_rules_are_printed_with_their_sections_and_engines(tmp_path: Path) -> None:
+    arguments = ["--where", "family=rights", "--mode", "5", "--json", "--qemu", QEMU]
+    saved = tmp_path / "report.json"
+    saved.write_text(CliRunner().invoke(app, ["matrix", *arguments]).stdout)
+    result = CliRunner().invoke(app, ["rules", "--mode", "5", "--from", str(saved)])
+    assert result.exit_code == 0
+    lines = {line.strip().split("  ")[0]: line.split() for line in result.output.splitlines()}
+    # Of five levels, U/S (R/W) is set in all 5 entries in one case of 32, and clear in one of
+    # them in 31; XD may be anything with NXE=1, and without it must be clear in all of them.
+    user_page, read_only, any_xd, any_ac = 1, 31, 32, 2
+    by_user = user_page * read_only * any_xd * any_ac
+    by_supervisor = 31 * read_only * any_xd * any_ac
+    by_supervisor_with_ac = user_page * read_only * any_xd
+    by_user_without_nxe = user_page * read_only * any_ac
+    denied = by_user + by_supervisor + by_supervisor_with_ac + by_user_without_nxe
+    assert lines["a write to a read-only page"][-3:] == ["4.6.1", f"{denied:,}", "tcg"]
+    assert lines["the address is not canonical"][-4:] == ["none", "in", "mode", "5"]

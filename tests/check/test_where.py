@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from harness.check.where import axes_of, read
+
+# Six cases by hand.
+VALUES = {
+    "level": np.array([0, 1, 2, 3, 3, 3]),
+    "access": np.array(["read", "fetch", "read", "fetch", "write", "fetch"]),
+    "address": np.array([0, 1, 2, 3, 4, (1 << 64) - 1], np.uint64),
+}
+AXES = {**axes_of([VALUES]), "key": frozenset({0, 1})}
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("level=3", [3, 4, 5]),
+        ("level != 3", [0, 1, 2]),
+        ("level<2", [0, 1]),
+        ("level <= 2", [0, 1, 2]),
+        ("level>2", [3, 4, 5]),
+        ("level>=2", [2, 3, 4, 5]),
+        ("access=fetch", [1, 3, 5]),
+        ("level=3 and access=fetch", [3, 5]),
+        ("level=0 or access=fetch and level=1", [0, 1]),
+        ("(level=0 or access=fetch) and level=1", [1]),
+        ("not access=fetch", [0, 2, 4]),
+        ("not level=3 and access=fetch", [1]),
+        ("not (level=3 and access=fetch)", [0, 1, 2, 4]),
+        ("level in (0, 2)", [0, 2]),
+        ("access in (write)", [4]),
+        ("address=0xffffffffffffffff", [5]),
+        ("address=0b11", [3]),
+        ("level<0", []),
+    ],
+)
+def test_a_condition_holds_of_the_cases_it_says(text: str, chosen: list[int]) -> None:
+    holds = np.broadcast_to(read(text, AXES).holds(VALUES), 6)
+    assert np.flatnonzero(holds).tolist() == chosen
+
+
+@pytest.mark.parametrize("text", ["key=0", "key!=0", "key in (0, 1)", "key<1"])
+def test_a_comparison_is_false_of_cases_without_the_axis(text: str) -> None:
+    assert not read(text, AXES).holds(VALUES)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "'the end' stands where the name of an axis should"),
+        ("level", "'the end' after 'level' compares nothing"),
+        ("level=", "'the end' stands where a value should"),
+        ("level=3 and", "'the end' stands where the name of an axis should"),
+        ("level=3 level=2", "'level' is one too many"),
+        ("(level=3", r"'the end' stands where '\)' should"),
+        ("level in 3", r"'3' stands where '\(' should"),
+        ("level in ()", r"'\)' stands where a value should"),
+        ("and level=3", "'and' stands where the name of an axis should"),
+        ("level=and", "'and' stands where a value should"),
+        ("level==3", "'=' stands where a value should"),
+        ("level=3;", "';' is one too many"),
+        ("depth=3", "there is no axis 'depth', but access, address, key, level"),
+        ("level=9", "level is never '9', but 0, 1, 2, 3"),
+        ("access=jump", "access is never 'jump', but fetch, read, write"),
+        ("level=fetch", "level is never 'fetch'"),
+        ("access<3", "access has no order"),
+        ("level<much", "'much' is no number"),
+    ],
+)
+def test_what_is_no_condition_is_refused_in_a_sentence(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        read(text, AXES)

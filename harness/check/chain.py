@@ -177,6 +177,7 @@ def ask(guest: Guest, chain: Chain, lanes: Lanes) -> Question:
     placed = marks.mark(reached)
     jobs["where"][:, levels], jobs["word"][:, levels] = reached, placed
     jobs["value"] = ~placed >> _shift(lanes)
+    jobs.flags.writeable = False  # under many states, but made and handed over once
     return Question(lanes, jobs, placed)
 
 

@@ -327,6 +327,33 @@ class TestBatches:
         with pytest.raises(Misuse, match="no batch is under way"):
             guest.finish()
 
+    def test_jobs_that_cannot_change_are_the_same_every_time(
+        self, guest: Guest, made: HandMade
+    ) -> None:
+        address = ADDRESS[made.levels]
+        made.map(made.root, address, made.frame(DATA.to_bytes(8, "little")))
+        fixed, other = job(guest, "read", address), job(guest, "read", address + PAGE)
+        fixed.flags.writeable = other.flags.writeable = False
+        vectors = []
+        for jobs in (fixed, fixed, fixed, other, fixed, other, other, other):
+            guest.start(made.state, jobs)
+            vectors += guest.finish()["vector"].tolist()
+        right, fault = NO_EXCEPTION, PAGE_FAULT
+        assert vectors == [right, right, right, fault, right, fault, fault, fault]
+
+    def test_jobs_that_were_changed_are_handed_over_anew(
+        self, guest: Guest, made: HandMade
+    ) -> None:
+        address = ADDRESS[made.levels]
+        made.map(made.root, address, made.frame(DATA.to_bytes(8, "little")))
+        jobs = job(guest, "read", address)
+        vectors = []
+        for offset in (0, 0, PAGE, PAGE, 0):
+            jobs["address"] = address + offset
+            guest.start(made.state, jobs)
+            vectors += guest.finish()["vector"].tolist()
+        assert vectors == [NO_EXCEPTION, NO_EXCEPTION, PAGE_FAULT, PAGE_FAULT, NO_EXCEPTION]
+
     def test_no_jobs_have_no_results(self, guest: Guest, made: HandMade) -> None:
         assert len(guest.run(made.state, guest.image.new_jobs(0))) == 0
 

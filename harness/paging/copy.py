@@ -160,9 +160,8 @@ class Copy:
         smallest = source.format.levels[0].size
         if not (aligned(span.first, smallest) and aligned(span.last + 1, smallest)):
             raise SpaceError(f"{span} does not begin and end at a multiple of {smallest:#x}")
-        for space in source, target:
-            for _ in space.served(span):
-                pass
+        source.check_served(span)
+        target.check_served(span)
         self.source, self.target, self.span = source, target, span
         self.dialect = dialect or Hardware(source.format)
         self.private = private

@@ -29,6 +29,12 @@ def move(space: Space, span: Span, to: Virtual, table_bits: int | None = None) -
     target, distance = Span.of(to, span.size), to - span.first
     if target.clip(span):
         raise SpaceError(f"{span} cannot be moved to {target}: they overlap")
+    for run in space.runs(target):
+        if run.raw.any():
+            taken = run.trimmed()
+            raise SpaceError(
+                f"{taken.first:#x} is taken: its level-{run.level} entry is {int(taken.raw[0]):#x}"
+            )
     runs = space.filled(span)
     space.clear_ground([_moved(run, distance) for run in runs], table_bits)
     flush = Flush()
@@ -101,7 +107,7 @@ def _alike(space: Space, run: Run, level: int) -> tuple[int, int]:
     used = np.uint64(format.accessed | format.dirty)
     size, entries = format.levels[level].size, format.levels[level].entries
     entry = format.decode(int(run.raw[0]), run.level)
-    if isinstance(entry, Leaf) and run.level == level and len(run.raw) == entries:
+    if isinstance(entry, Leaf) and run.level == level:
         bits = attributes(format, level, int(run.raw[0])) & ~int(used)
         frames = np.uint64(entry.address) + np.arange(entries, dtype=np.uint64) * np.uint64(size)
         if np.array_equal(run.raw & ~used, space.leaves(run.first, frames, level, bits)):

@@ -143,6 +143,11 @@ class Tree:
             if not any(first in other.span for other in self.roots):
                 raise SpaceError(f"{span} leaves {root.span}, the addresses that its root serves")
 
+    def check_served(self, span: Span) -> None:
+        """SpaceError unless every address of the span has a root."""
+        for _ in self.served(span):
+            pass
+
     def pieces(self, span: Span, level: int) -> Iterator[Span]:
         """The span, cut where another table at `level` or another root takes over."""
         here = self.format.levels[level]

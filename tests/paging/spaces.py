@@ -165,6 +165,18 @@ def software_bit(format: Format) -> int:
     return next(1 << n for n in range(8 * format.entry_bytes) if not named >> n & 1)
 
 
+def given(world: World) -> set[int]:
+    """The addresses of all tables that the allocator gave and does not have back."""
+    levels = range(len(world.format.levels))
+    smallest = min(world.format.table_bytes(level) for level in levels)
+    return {
+        address
+        for address in range(0, world.allocator.next, smallest)
+        for level in levels
+        if world.allocator.gave(Table(world.format, Physical(address), level))
+    }
+
+
 def tables_under(space: Space) -> list[Table]:
     """Every table that the roots lead to, found one entry at a time."""
     tables = list({root.table.address: root.table for root in space.roots}.values())

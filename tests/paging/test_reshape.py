@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from harness.paging import slots
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.errors import OutOfTables, SpaceError
 from harness.paging.reshape import collapse, move, split
@@ -180,17 +181,14 @@ def test_the_large_page_was_used_if_any_small_one_was(world: World) -> None:
 
 
 def test_a_collapse_gives_no_right_that_the_pointer_withheld(world: World) -> None:
-    count = world.table_span // world.page
-    world.space.map(
-        Virtual(0),
-        world.frames(count, first=count),
-        0,
-        world.rights("write", "user", "execute"),
-        world.rights("user"),
-    )
-    before = granted(world.space, 0)
-    collapse(world.space, Virtual(0), 1).done()
-    assert granted(world.space, 0) == before == {"user"}
+    full_table(world, world.rights("write", "user", "execute"))
+    slot = world.space.slot(Virtual(world.table_span), 1)
+    pointed = slots.table(world.space, slot)
+    narrow = world.format.pointer(pointed.address, 1, world.rights("user"))
+    world.space.write(slot, narrow)
+    collapse(world.space, Virtual(world.table_span), 1).done()
+    assert leaf_level(world.space, world.table_span) == 1
+    assert granted(world.space, world.table_span) == {"user"}
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,24 @@ def test_clearing_a_pointer_flushes_all_that_lay_below(world: World) -> None:
     assert physical(world.space, 0) is None
 
 
+def test_clearing_what_a_shared_table_holds_flushes_everything(world: World) -> None:
+    space = world.space
+    space.map(Virtual(0), world.frames(1), 0, world.rights())
+    space.write(space.slot(Virtual(world.table_span), 1), space.read(space.slot(Virtual(0), 1)))
+    with slots.clear(space, down(world, 0), Virtual(0)) as flush:
+        assert flush.everything
+
+
+def test_clearing_what_is_malformed_needs_no_flush(world: World) -> None:
+    leaf = world.format.levels[0].leaf
+    assert leaf is not None
+    slot = down(world, 0)
+    bad = leaf.reserved_mask & -leaf.reserved_mask | world.format.present.value
+    world.space.write(slot, bad)
+    assert not slots.clear(world.space, slot, Virtual(0))
+    assert slots.value(world.space, slot).none
+
+
 def test_putting_what_narrows_nothing_needs_no_flush(world: World) -> None:
     world.space.map(Virtual(0), world.frames(1), 0, world.rights())
     slot = down(world, 0)

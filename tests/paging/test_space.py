@@ -9,6 +9,7 @@ import pytest
 
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.errors import OutOfTables, SpaceError
+from harness.paging.lock import TableLock
 from harness.paging.memory import Words
 from harness.paging.space import Space
 from harness.paging.table import Table
@@ -21,6 +22,7 @@ from tests.paging.spaces import (
     UNEVEN,
     World,
     empty,
+    given,
     granted,
     leaf_level,
     physical,
@@ -397,6 +399,7 @@ def test_every_failure_of_an_allocation_leaves_the_space_as_it_was(
             actions[action]()
         except OutOfTables:
             assert world.space.account() == tables
+            assert len(given(world)) == sum(tables.tables)
             after = [world.space.read(slot) for r in world.space.roots for slot in r.table.slots()]
             assert after == before
         else:
@@ -409,12 +412,74 @@ def test_tables_that_a_failure_gave_back_are_used_again(world: World) -> None:
     world.allocator.remaining = 1
     with pytest.raises(OutOfTables):
         world.space.map(Virtual(0), world.frames(1), 0, world.rights())
+    assert given(world) == {root.table.address for root in world.space.roots}
     used = world.allocator.next
-    world.allocator.remaining = None
-    world.space.map(Virtual(0), world.frames(1), 0, world.rights())
-    top = len(world.format.levels) - 1
-    sizes = [world.format.table_bytes(level) for level in range(top)]
-    assert world.allocator.next - used <= sum(sizes) + max(sizes)
+    world.allocator.remaining = 1
+    world.space.populate(world.pages(0, 1), level=len(world.format.levels) - 2)
+    assert world.allocator.next == used
+    assert len(given(world)) == len({root.table for root in world.space.roots}) + 1
+
+
+def test_a_table_is_empty_whatever_it_held_before(world: World) -> None:
+    world.space.map(Virtual(0), world.frames(3), 0, world.rights())
+    world.space.tear_down().done()
+    assert not given(world)
+    used, space = world.allocator.next, world.new_space()
+    space.populate(world.pages(0, 1))
+    assert world.allocator.next == used
+    assert all(empty(space, n * world.page) for n in range(3))
+
+
+def hooked(world: World, monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Has something happen after a request was checked and before the first lock is taken."""
+    lock = world.space.lock
+
+    def late(table: Table) -> TableLock:
+        monkeypatch.undo()
+        action()
+        return lock(table)
+
+    monkeypatch.setattr(world.space, "lock", late)
+
+
+def test_what_the_machine_notes_while_rights_change_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, used = world.space, world.format.accessed | world.format.dirty
+    space.map(Virtual(0), world.frames(1), 0, world.rights("write"))
+    slot = space.slot(Virtual(0), 0)
+    hooked(world, monkeypatch, lambda: space.write(slot, space.read(slot) | used))
+    space.protect(world.pages(0, 1), world.rights()).done()
+    assert space.read(slot) & used == used
+    assert granted(space, 0) == set()
+
+
+def test_what_others_unmap_meanwhile_is_not_rewritten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = world.space
+    space.map(Virtual(0), world.frames(2), 0, world.rights())
+    seen: list[int] = []
+
+    def change(raw: Words, level: int) -> Words:
+        seen.append(len(raw))
+        assert raw.all()
+        return raw
+
+    hooked(world, monkeypatch, lambda: space.unmap(world.pages(0, 1)).done())
+    assert not space.rewrite(world.pages(0, 2), change)
+    assert seen == [2, 1]
+
+
+def test_what_others_map_meanwhile_is_theirs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = world.space
+    space.map(Virtual(0), world.frames(1), 0, world.rights())
+    space.map(Virtual(2 * world.page), world.frames(1), 0, world.rights())
+    late = Virtual(world.page)
+    hooked(world, monkeypatch, lambda: space.map(late, world.frames(1), 0, world.rights()))
+    with space.unmap(world.pages(0, 3)) as flush:
+        assert flush.addresses.tolist() == [0, 2 * world.page]
+    assert physical(space, late) == world.frames(1)[0]
 
 
 def test_memory_that_is_used_up_is_a_sentence(world: World) -> None:

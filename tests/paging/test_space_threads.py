@@ -15,7 +15,7 @@ from harness.paging.errors import SpaceError
 from harness.paging.format import Format
 from harness.paging.lock import SPLIT_LEVELS, TableLock, held
 from harness.paging.table import Table
-from tests.paging.spaces import FORMATS, World, physical, tables_under
+from tests.paging.spaces import FORMATS, World, given, physical, tables_under
 
 THREADS = 8
 ROUNDS = 20
@@ -64,19 +64,7 @@ def test_threads_that_need_the_same_tables_get_one_of_each(world: World) -> None
             assert physical(world.space, number * world.page) == frame
         found = tables_under(world.space)
         assert sum(world.space.account().tables) == len(found)
-        assert {table.address for table in found} == set(_given(world))
-
-
-def _given(world: World) -> list[int]:
-    """The addresses of all tables that the allocator gave and does not have back."""
-    levels = range(len(world.format.levels))
-    smallest = min(world.format.table_bytes(level) for level in levels)
-    return [
-        address
-        for address in range(0, world.allocator.next, smallest)
-        for level in levels
-        if world.allocator.gave(Table(world.format, Physical(address), level))
-    ]
+        assert {table.address for table in found} == given(world)
 
 
 @pytest.mark.parametrize("populate", [False, True], ids=["map", "populate one slot"])
@@ -100,7 +88,7 @@ def test_the_loser_of_a_race_for_a_slot_gives_its_table_back(
     assert physical(world.space, world.page) == world.frames(1)[0]
     found = tables_under(world.space)
     assert sum(world.space.account().tables) == len(found)
-    assert {table.address for table in found} == set(_given(world))
+    assert {table.address for table in found} == given(world)
 
 
 def test_of_threads_that_map_the_same_page_one_wins_and_the_others_are_told(world: World) -> None:

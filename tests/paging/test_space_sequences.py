@@ -1,0 +1,372 @@
+"""Random sequences of operations, beside a dictionary of pages and a machine that forgets
+nothing unless it is told to."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from harness.paging import bulk
+from harness.paging.address import Physical, Span, Virtual
+from harness.paging.copy import Page, copy_range
+from harness.paging.errors import OutOfTables, SpaceError
+from harness.paging.flush import Flush
+from harness.paging.reshape import collapse, move, split
+from harness.paging.space import Space
+from tests.paging.spaces import FORMATS, World
+
+TABLES = 4
+"""Level-0 tables that the sequences use, all in a row."""
+
+
+class Mapped(NamedTuple):
+    """What is known of one small page: its frame, its rights, and the page that it is part of."""
+
+    frame: int
+    rights: frozenset[str]
+    first: int
+    pages: int
+
+
+Pages = dict[int, Mapped]
+
+rights = st.frozensets(st.sampled_from(["write", "user", "execute"]))
+
+edges = st.tuples(st.integers(0, TABLES - 1), st.integers(-3, 2))
+"""A table and a page counted from either end of it, so that sequences meet at the edges."""
+
+counts = st.one_of(st.integers(1, 5), st.just(0))
+
+
+class Sequences(RuleBasedStateMachine):
+    """Addresses are counted in small pages from `base` on; `count` 0 means one whole table."""
+
+    name = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(FORMATS[self.name])
+        self.space = self.world.space
+        self.per_table = self.world.table_span // self.world.page
+        whole = self.space.roots[-1].span
+        self.base = whole.last + 1 - TABLES * self.world.table_span
+        self.pages: Pages = {}
+        self.tables: set[int] = set()
+        self.cached: Pages = {}
+        self.next_frame = self.per_table
+
+    # What a range is, and what is expected of it.
+
+    def range_of(self, edge: tuple[int, int], count: int) -> range:
+        table, offset = edge
+        first = table * self.per_table + (offset % self.per_table if count else 0)
+        return range(first, min(first + (count or self.per_table), TABLES * self.per_table))
+
+    def address(self, page: int) -> Virtual:
+        return Virtual(self.base + page * self.world.page)
+
+    def span(self, pages: range) -> Span:
+        return Span.of(self.address(pages[0]), len(pages) * self.world.page)
+
+    def tables_of(self, pages: range) -> set[int]:
+        return {page // self.per_table for page in pages}
+
+    def cuts(self, pages: range) -> bool:
+        """Whether a large page lies in the range with a part of it only."""
+        return any(
+            one.first < pages[0] or one.first + one.pages > pages[-1] + 1
+            for one in map(self.pages.get, pages)
+            if one
+        )
+
+    def leaves(self, pages: range) -> set[int]:
+        """The first small page of each page in the range."""
+        return {self.pages[page].first for page in pages if page in self.pages}
+
+    def frames(self, count: int, granule: int) -> int:
+        """A new row of frames, by number, that begins at a multiple of `granule`."""
+        first = -(-self.next_frame // granule) * granule
+        self.next_frame = first + count
+        return first
+
+    def attempt(self, may: bool, action: Callable[[], Flush | None]) -> Flush | None:
+        """What an action returns that may succeed or must be refused; None if it was refused.
+
+        One that runs out of tables counts as refused: the invariants see that nothing changed.
+        """
+        try:
+            flush = action() or Flush()
+        except OutOfTables:
+            assert self.world.allocator.remaining == 0
+            return None
+        except SpaceError:
+            assert not may
+            return None
+        assert may
+        return flush
+
+    def forget(self, flush: Flush, expected: set[int]) -> None:
+        """The machine drops what it is told to, which must be just what was expected."""
+        assert not flush.everything
+        assert flush.addresses.tolist() == sorted(self.address(page) for page in expected)
+        self.drop(flush)
+
+    def drop(self, flush: Flush) -> None:
+        with flush:
+            for address in flush.addresses.tolist():
+                hit = self.cached.get((address - self.base) // self.world.page)
+                if hit:
+                    for page in range(hit.first, hit.first + hit.pages):
+                        self.cached.pop(page, None)
+
+    # The operations.
+
+    @rule(allowed=st.sampled_from([None, None, None, 0, 1]))
+    def allow(self, allowed: int | None) -> None:
+        self.world.allocator.remaining = allowed
+
+    @rule(edge=edges, count=counts, rights=rights)
+    def map_small(self, edge: tuple[int, int], count: int, rights: frozenset[str]) -> None:
+        pages = self.range_of(edge, count)
+        first = self.frames(len(pages), 1)
+        frames = (np.arange(len(pages), dtype=np.uint64) + np.uint64(first)) * np.uint64(
+            self.world.page
+        )
+        bits = self.world.rights(*rights)
+        may = not any(page in self.pages for page in pages)
+        done = self.attempt(may, lambda: self.space.map(self.address(pages[0]), frames, 0, bits))
+        if done is not None:
+            self.tables |= self.tables_of(pages)
+            for step, page in enumerate(pages):
+                self.pages[page] = Mapped(first + step, rights, page, 1)
+
+    @rule(table=st.integers(0, TABLES - 1), rights=rights)
+    def map_large(self, table: int, rights: frozenset[str]) -> None:
+        pages = range(table * self.per_table, (table + 1) * self.per_table)
+        first = self.frames(self.per_table, self.per_table)
+        frames = np.array([first * self.world.page], np.uint64)
+        bits = self.world.rights(*rights)
+        may = table not in self.tables and pages[0] not in self.pages
+        done = self.attempt(may, lambda: self.space.map(self.address(pages[0]), frames, 1, bits))
+        if done is not None:
+            for step, page in enumerate(pages):
+                self.pages[page] = Mapped(first + step, rights, pages[0], self.per_table)
+
+    @rule(edge=edges, tables=st.integers(1, 2), rights=rights)
+    def map_range(self, edge: tuple[int, int], tables: int, rights: frozenset[str]) -> None:
+        start = self.range_of(edge, 1)[0]
+        pages = range(start, min(start + tables * self.per_table, TABLES * self.per_table))
+        first = self.frames(len(pages) + self.per_table, self.per_table) + start % self.per_table
+        whole = {
+            table
+            for table in self.tables_of(pages)
+            if table * self.per_table >= pages[0] and (table + 1) * self.per_table <= pages[-1] + 1
+        }
+        may = not any(page in self.pages for page in pages) and not whole & self.tables
+        action = lambda: self.space.map_range(  # noqa: E731
+            self.address(start),
+            Physical(first * self.world.page),
+            len(pages) * self.world.page,
+            self.world.rights(*rights),
+        )
+        if self.attempt(may, action) is not None:
+            self.tables |= self.tables_of(pages) - whole
+            for step, page in enumerate(pages):
+                table = page // self.per_table
+                leaf = (table * self.per_table, self.per_table) if table in whole else (page, 1)
+                self.pages[page] = Mapped(first + step, rights, *leaf)
+
+    @rule(edge=edges, count=counts)
+    def unmap(self, edge: tuple[int, int], count: int) -> None:
+        pages = self.range_of(edge, count)
+        gone = self.leaves(pages)
+        flush = self.attempt(not self.cuts(pages), lambda: self.space.unmap(self.span(pages)))
+        if flush is not None:
+            for page in pages:
+                self.pages.pop(page, None)
+            self.forget(flush, gone)
+
+    @rule(edge=edges, count=counts, rights=rights)
+    def protect(self, edge: tuple[int, int], count: int, rights: frozenset[str]) -> None:
+        pages = self.range_of(edge, count)
+        bits = self.world.rights(*rights)
+        less = {page for page in self.leaves(pages) if self.pages[page].rights - rights}
+        action = lambda: self.space.protect(self.span(pages), bits)  # noqa: E731
+        flush = self.attempt(not self.cuts(pages), action)
+        if flush is not None:
+            for page in pages:
+                if page in self.pages:
+                    self.pages[page] = self.pages[page]._replace(rights=rights)
+            self.forget(flush, less)
+
+    @rule(edge=edges, count=counts, to=edges)
+    def move(self, edge: tuple[int, int], count: int, to: tuple[int, int]) -> None:
+        pages = self.range_of(edge, count)
+        start = self.range_of(to, count)[0]
+        target = range(start, start + len(pages))
+        distance = start - pages[0]
+        moved = {page + distance: self.pages[page] for page in pages if page in self.pages}
+        large = any(one.pages > 1 for one in moved.values())
+        fits = target[-1] < TABLES * self.per_table and not set(target) & set(pages)
+        may = (
+            fits
+            and not self.cuts(pages)
+            and not (large and distance % self.per_table)
+            and not any(page in self.pages for page in target)
+            and not (large and self._large_tables(pages, distance) & self.tables)
+        )
+        gone = self.leaves(pages)
+        action = lambda: move(self.space, self.span(pages), self.address(start))  # noqa: E731
+        flush = self.attempt(may, action)
+        if flush is not None:
+            for page in pages:
+                self.pages.pop(page, None)
+            for page, one in moved.items():
+                self.pages[page] = one._replace(first=one.first + distance)
+                if one.pages == 1:
+                    self.tables.add(page // self.per_table)
+            self.forget(flush, gone)
+
+    def _large_tables(self, pages: range, distance: int) -> set[int]:
+        """The tables in whose place large pages of the range would come."""
+        large = {p for p in pages if p in self.pages and self.pages[p].pages > 1}
+        return {(page + distance) // self.per_table for page in large}
+
+    @precondition(lambda self: self.pages)
+    @rule(data=st.data())
+    def split(self, data: st.DataObject) -> None:
+        page = data.draw(st.sampled_from(sorted(self.pages)))
+        one = self.pages[page]
+        flush = self.attempt(one.pages > 1, lambda: split(self.space, self.address(page)))
+        if flush is not None:
+            self.tables.add(page // self.per_table)
+            for part in range(one.first, one.first + one.pages):
+                self.pages[part] = self.pages[part]._replace(first=part, pages=1)
+            self.forget(flush, {one.first})
+
+    @rule(table=st.integers(0, TABLES - 1))
+    def collapse(self, table: int) -> None:
+        pages = range(table * self.per_table, (table + 1) * self.per_table)
+        held = [self.pages[page] for page in pages if page in self.pages]
+        may = (
+            table in self.tables
+            and len(held) == self.per_table
+            and held[0].frame % self.per_table == 0
+            and all(one.frame == held[0].frame + step for step, one in enumerate(held))
+            and len({one.rights for one in held}) == 1
+        )
+        flush = self.attempt(may, lambda: collapse(self.space, self.address(pages[0]), 1))
+        if flush is not None:
+            self.tables.remove(table)
+            for page in pages:
+                whole = self.pages[page]._replace(first=pages[0], pages=self.per_table)
+                self.pages[page] = whole
+            self.forget(flush, set(pages))
+
+    @rule(edge=edges, count=counts)
+    def populate(self, edge: tuple[int, int], count: int) -> None:
+        pages = self.range_of(edge, count)
+        may = not any(one.pages > 1 for one in map(self.pages.get, pages) if one)
+        done = self.attempt(may, lambda: self.space.populate(self.span(pages)))
+        if done is not None:
+            self.tables |= self.tables_of(pages)
+
+    @rule(edge=edges, count=counts)
+    def free_empty(self, edge: tuple[int, int], count: int) -> None:
+        pages = self.range_of(edge, count)
+        used = {page // self.per_table for page in self.pages}
+        gone = (self.tables_of(pages) & self.tables) - used
+        flush = self.space.free_empty(self.span(pages))
+        listed = set(flush.addresses.tolist())
+        assert {self.address(table * self.per_table) for table in gone} <= listed
+        self.tables -= gone
+        self.drop(flush)
+
+    @rule(edge=edges, count=counts, private=st.booleans())
+    def fork(self, edge: tuple[int, int], count: int, private: bool) -> None:
+        pages = self.range_of(edge, count)
+        self.world.allocator.remaining = None
+        child = self.world.new_space()
+        counted: list[int] = []
+
+        def copy() -> Flush:
+            copied = copy_range(self.space, child, self.span(pages), private=private)
+            counted.append(copied.counts.get(Page.PAGE, 0))
+            return copied.flush
+
+        less = {
+            page for page in self.leaves(pages) if private and "write" in self.pages[page].rights
+        }
+        flush = self.attempt(not self.cuts(pages), copy)
+        if flush is not None:
+            inside = [page for page in pages if page in self.pages]
+            for page in inside if private else ():
+                one = self.pages[page]
+                self.pages[page] = one._replace(rights=one.rights - {"write"})
+            assert counted == [len(inside)]
+            self.compare(child, {page: self.pages[page] for page in inside})
+            self.forget(flush, less)
+        else:
+            self.compare(child, {})
+        with child.tear_down():
+            pass
+        assert not any(child.account().tables)
+
+    # What holds after each of them.
+
+    def compare(self, space: Space, expected: Pages) -> None:
+        """The definition of a walk, for arrays, finds just the expected pages."""
+        count = TABLES * self.per_table
+        addresses = np.uint64(self.base) + np.arange(count, dtype=np.uint64) * np.uint64(
+            self.world.page
+        )
+        walks = bulk.walk(self.world.memory, space.roots, addresses)
+        found = {
+            page: (
+                int(walks.physical[page]) // self.world.page,
+                frozenset(self.world.format.rights_of(int(walks.granted[page]))),
+                self.per_table if walks.level[page] else 1,
+            )
+            for page in np.flatnonzero(walks.end == bulk.End.LEAF).tolist()
+        }
+        assert found == {page: (one.frame, one.rights, one.pages) for page, one in expected.items()}
+
+    @invariant()
+    def the_walks_are_those_of_the_dictionary(self) -> None:
+        self.compare(self.space, self.pages)
+
+    @invariant()
+    def the_machine_holds_nothing_stale(self) -> None:
+        for page, one in self.cached.items():
+            now = self.pages.get(page)
+            assert now, f"page {page} is still cached"
+            assert (now.frame, now.first, now.pages) == (one.frame, one.first, one.pages)
+            assert one.rights <= now.rights, f"page {page} has rights that were taken away"
+        self.cached = dict(self.pages)
+
+    @invariant()
+    def the_account_is_of_the_tables_that_there_are(self) -> None:
+        assert self.space.account().tables[0] == len(self.tables)
+
+    def teardown(self) -> None:
+        with self.space.tear_down():
+            pass
+        assert not any(self.space.account().tables)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_sequence_leaves_the_space_as_the_dictionary_says(name: str) -> None:
+    machine = type("Sequences", (Sequences,), {"name": name})
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=40, stateful_step_count=30, deadline=None)
+    )

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import reduce
 from itertools import groupby
+from operator import or_
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +24,7 @@ from harness.paging.table import Root, Table
 Bytes = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
 
-LANES = 1 << 14
+LANES = 1 << 15
 """Lanes worked on together, so that the arrays in between stay in the cache."""
 
 
@@ -159,37 +161,35 @@ def _kinds(format: Format, level: int, raw: Words, backed: Mask | None) -> Bytes
     """The `End` of each raw entry at `level`, or _POINTER: `Format.decode` for arrays."""
     here = format.levels[level]
     if here.leaf is None:
-        kind = _kinds_of(here.pointer, _POINTER, raw)
+        kind = _kinds_of(format, here.pointer, _POINTER, raw)
     elif here.pointer is None:
-        kind = _kinds_of(here.leaf, End.LEAF, raw)
+        kind = _kinds_of(format, here.leaf, End.LEAF, raw)
     else:
         points = (raw & np.uint64(here.points.mask)) == np.uint64(here.points.value)
-        kind = _kinds_of(here.pointer, _POINTER, raw)
+        kind = _kinds_of(format, here.pointer, _POINTER, raw)
         if not points.all():
-            kind = np.where(points, kind, _kinds_of(here.leaf, End.LEAF, raw))
-    present = (raw & np.uint64(format.present.mask)) == np.uint64(format.present.value)
-    if not present.all():
-        kind[~present] = End.ABSENT
+            kind = np.where(points, kind, _kinds_of(format, here.leaf, End.LEAF, raw))
     if backed is not None:
         kind[~backed] = End.UNBACKED
     return kind
 
 
-def _kinds_of(shape: Shape | None, wellformed: int, raw: Words) -> Bytes:
+def _kinds_of(format: Format, shape: Shape | None, wellformed: int, raw: Words) -> Bytes:
+    """The same where all entries are read in one shape."""
     assert shape is not None
     kind = np.full(len(raw), wellformed, np.uint8)
-    if shape.reserved_mask:
-        kind[(raw & np.uint64(shape.reserved_mask)) != 0] = End.MALFORMED
+    mask, value = format.present
+    clean = (raw & np.uint64(mask | shape.reserved_mask)) == np.uint64(value)
+    if not clean.all():
+        kind[~clean] = End.MALFORMED
+        kind[(raw & np.uint64(mask)) != np.uint64(value)] = End.ABSENT
     return kind
 
 
 def _address(shape: Shape, raw: Words) -> Words:
     """`Shape.address_of` for arrays."""
-    parts = [(raw & np.uint64(mask)) << np.uint64(shift) for mask, shift in shape.address]
-    address = parts[0]
-    for part in parts[1:]:
-        address |= part
-    return address
+    parts = ((raw & np.uint64(mask)) << np.uint64(shift) for mask, shift in shape.address)
+    return reduce(or_, parts)
 
 
 @dataclass(frozen=True)
@@ -265,6 +265,12 @@ class _Layer:
     raw: Words
     kind: Bytes
 
+    def lines(self, tables: Counts) -> tuple[slice | Counts, Counts]:
+        """Which rows are those of some tables, table after table, and how many each has."""
+        begin = self.start[tables]
+        counts = self.start[tables + 1] - begin
+        return _runs(begin, counts), counts
+
 
 @dataclass(frozen=True)
 class _Tree:
@@ -301,22 +307,12 @@ def leaves(memory: Memory, roots: Iterable[Root], limit: int = 1 << 26) -> Leave
     roots = tuple(roots)
     trees = [_root_tree(memory, root) for root in roots]
     totals = [int(tree.below[0]) for tree in trees]
-    n = min(sum(totals), limit)
-    found = Leaves(
-        virtual=np.empty(n, np.uint64),
-        end=np.empty(n, np.uint8),
-        level=np.empty(n, np.uint8),
-        raw=np.empty(n, np.uint64),
-        physical=np.empty(n, np.uint64),
-        granted=np.empty(n, np.uint64),
-        total=sum(totals),
-        tables=_tables(trees),
-    )
+    found = _Rows.empty(min(sum(totals), limit))
     place = 0
     for root, tree, total in zip(roots, trees, totals, strict=True):
         _list(root.table.format, tree, _Reached.root(root, place), found)
         place += total
-    return found
+    return Leaves(*found, total=sum(totals), tables=_tables(trees))
 
 
 def _root_tree(memory: Memory, root: Root) -> _Tree:
@@ -379,6 +375,7 @@ def _layer(memory: Memory, format: Format, level: int, tables: Words, slots: Wor
         last = first + len(part)
         start[first + 1 : last + 1] = start[first] + np.cumsum(np.count_nonzero(held, axis=1))
         rows = slice(start[first], start[last])
+        # Full tables need no sifting, and it would take as long as reading them.
         chosen = slice(held.size) if held.all() else held.ravel()
         raw[rows], kind[rows] = words[chosen], kinds[chosen]
         index[rows] = numbers[: held.size][chosen]
@@ -436,45 +433,106 @@ class _Rows(NamedTuple):
 
     virtual: Words
     end: Bytes
+    level: Bytes
     raw: Words
     physical: Words
     granted: Words
 
+    @classmethod
+    def empty(cls, n: int) -> _Rows:
+        """Room for `n` rows, in two blocks: much of the cost of a listing is the first touch of
+        its memory, and large blocks come in large pages."""
+        virtual, raw, physical, granted = np.empty((4, n), np.uint64)
+        end, level = np.empty((2, n), np.uint8)
+        return cls(virtual, end, level, raw, physical, granted)
 
-def _list(format: Format, tree: _Tree, reached: _Reached, found: Leaves) -> None:
+    def take(self, chosen: slice | Mask) -> _Rows:
+        """The chosen rows; those of a slice share their memory with these."""
+        return _Rows(
+            self.virtual[chosen],
+            self.end[chosen],
+            self.level[chosen],
+            self.raw[chosen],
+            self.physical[chosen],
+            self.granted[chosen],
+        )
+
+    def put(self, place: Counts, rows: _Rows) -> None:
+        """Writes rows to their places, as far as there is room."""
+        fits = place < len(self.virtual)
+        place, rows = place[fits], rows.take(fits)
+        self.virtual[place] = rows.virtual
+        self.end[place] = rows.end
+        self.level[place] = rows.level
+        self.raw[place] = rows.raw
+        self.physical[place] = rows.physical
+        self.granted[place] = rows.granted
+
+
+def _list(format: Format, tree: _Tree, reached: _Reached, found: _Rows) -> None:
     """Writes the ends in and under the tables reached to their places, as far as there is room."""
-    layer, links = tree.layer, tree.links
-    for part in reached.parts(layer):
-        begin = layer.start[part.table]
-        counts = layer.start[part.table + 1] - begin
-        lines = _runs(begin, counts)
-        rows = _rows(format, layer, part, lines, counts)
-        if links is None:
-            _put(rows, _runs(part.place, counts), layer.level, found)
-            continue
-        place = np.repeat(part.place - links.ahead[begin], counts) + links.ahead[lines]
-        points = rows.end == _POINTER
-        _put(_Rows(*(column[~points] for column in rows)), place[~points], layer.level, found)
-        below = _Reached(links.child[lines], rows.virtual, rows.granted, place)
-        wanted = points & (links.under.below[below.table] > 0) & (place < len(found.virtual))
-        _list(format, links.under, below.take(wanted), found)
+    for part in reached.parts(tree.layer):
+        if tree.links is None:
+            _list_ends(format, tree.layer, part, found)
+        else:
+            below = _list_tables(format, tree.layer, tree.links, part, found)
+            _list(format, tree.links.under, below, found)
 
 
-def _rows(
-    format: Format, layer: _Layer, reached: _Reached, lines: slice | Counts, counts: Counts
-) -> _Rows:
-    """What stands in the lines of a layer, seen along the ways on which it was reached."""
+def _list_ends(format: Format, layer: _Layer, reached: _Reached, found: _Rows) -> None:
+    """Lists tables without pointers: the rows of each stand together in the listing too."""
+    lines, counts = layer.lines(reached.table)
+    place = _runs(reached.place, counts)
+    if isinstance(place, slice) and place.stop <= len(found.virtual):
+        _fill(found.take(place), format, layer, reached, lines, counts)
+        return
+    if isinstance(place, slice):
+        place = np.arange(place.start, place.stop)
+    rows = _Rows.empty(len(place))
+    _fill(rows, format, layer, reached, lines, counts)
+    found.put(place, rows)
+
+
+def _list_tables(
+    format: Format, layer: _Layer, links: _Links, reached: _Reached, found: _Rows
+) -> _Reached:
+    """Lists the ends in some tables, and returns where their pointers lead."""
+    lines, counts = layer.lines(reached.table)
+    rows = _Rows.empty(int(counts.sum()))
+    _fill(rows, format, layer, reached, lines, counts)
+    first = reached.place - links.ahead[layer.start[reached.table]]
+    place = np.repeat(first, counts) + links.ahead[lines]
+    points = rows.end == _POINTER
+    found.put(place[~points], rows.take(~points))
+    below = _Reached(links.child[lines], rows.virtual, rows.granted, place)
+    holds = links.under.below[below.table] > 0
+    return below.take(points & holds & (place < len(found.virtual)))
+
+
+def _fill(
+    rows: _Rows,
+    format: Format,
+    layer: _Layer,
+    reached: _Reached,
+    lines: slice | Counts,
+    counts: Counts,
+) -> None:
+    """Writes the lines of a layer, as they are on the ways by which its tables were reached."""
     here = format.levels[layer.level]
-    raw, end = layer.raw[lines], layer.kind[lines]
-    virtual = layer.index[lines].astype(np.uint64) << np.uint64(here.shift)
+    virtual, granted = rows.virtual, rows.granted
+    rows.raw[:] = raw = layer.raw[lines]
+    rows.end[:] = end = layer.kind[lines]
+    rows.level[:] = layer.level
+    virtual[:] = layer.index[lines]
+    virtual <<= np.uint64(here.shift)
     virtual |= np.repeat(reached.base, counts)
     above = np.repeat(reached.granted, counts)
-    granted = above & (raw ^ np.uint64(format.denied))
-    physical = np.zeros_like(raw) if here.leaf is None else _address(here.leaf, raw)
+    np.bitwise_xor(raw, np.uint64(format.denied), out=granted)
+    granted &= above
+    rows.physical[:] = 0 if here.leaf is None else _address(here.leaf, raw)
     if (end != End.LEAF).any():
-        physical[end != End.LEAF] = 0
-        granted = np.where(end == End.UNBACKED, above, granted)
-    return _Rows(virtual, end, raw, physical, granted)
+        rows.physical[end != End.LEAF] = 0
+        np.copyto(granted, above, where=end == End.UNBACKED)
 
 
 def _runs(first: Counts, counts: Counts) -> slice | Counts:
@@ -484,24 +542,6 @@ def _runs(first: Counts, counts: Counts) -> slice | Counts:
         return slice(int(first[0]), int(first[-1] + counts[-1]))
     before = np.cumsum(counts) - counts
     return np.repeat(first - before, counts) + np.arange(counts.sum())
-
-
-def _put(rows: _Rows, place: slice | Counts, level: int, found: Leaves) -> None:
-    """Writes rows to their places, as far as there is room."""
-    room = len(found.virtual)
-    fits: slice | Mask
-    if isinstance(place, slice):
-        place = slice(place.start, min(place.stop, room))
-        fits = slice(place.stop - place.start)
-    else:
-        fits = place < room
-        place = place[fits]
-    found.virtual[place] = rows.virtual[fits]
-    found.end[place] = rows.end[fits]
-    found.level[place] = level
-    found.raw[place] = rows.raw[fits]
-    found.physical[place] = rows.physical[fits]
-    found.granted[place] = rows.granted[fits]
 
 
 def _tables(trees: Iterable[_Tree]) -> Tables:

@@ -148,20 +148,20 @@ def compare_space(
 ) -> tuple[Comparison, ...]:
     """Asks every oracle about the space whose root `cpu` holds, in the guest's memory.
 
-    `memory` is the guest's RAM.  The free frames that the space maps are overwritten with
-    marks.  Raises SpaceError where the space has no hole for the window.
+    `memory` is the guest's RAM.  The frames that the space maps are overwritten with marks,
+    and its entries may be accessed and dirty afterwards.  Raises SpaceError where the space has no hole for the window.
     """
-    window = _window(guest, memory, cpu)
-    written = TableImage.of(memory, cpu.roots)
-    leaves = bulk.leaves(memory, cpu.roots)
-    inside = (leaves.virtual >= np.uint64(window.span.first)) & (
-        leaves.virtual <= np.uint64(window.span.last)
-    )
-    cases = of_space(cpu, memory, leaves.take(~inside), window.span)
-    probed = _ask_guest(guest, window, cpu, memory, cases)
-    with guest.parked(window.state) as monitor:
-        questions = Debugger(monitor, cpu, memory, window.span).questions(written, thorough)
-        comparisons = (probed, *(ask() for ask in questions.values()))
+    with _window(guest, memory, cpu) as window:
+        written = TableImage.of(memory, cpu.roots)
+        leaves = bulk.leaves(memory, cpu.roots)
+        inside = (leaves.virtual >= np.uint64(window.span.first)) & (
+            leaves.virtual <= np.uint64(window.span.last)
+        )
+        cases = of_space(cpu, memory, leaves.take(~inside), window.span)
+        probed = _ask_guest(guest, window, cpu, memory, cases)
+        with guest.parked(window.state) as monitor:
+            questions = Debugger(monitor, cpu, memory, window.span).questions(written, thorough)
+            comparisons = (probed, *(ask() for ask in questions.values()))
     for comparison in comparisons:
         _add_walks(comparison, memory, cpu)
     return comparisons
@@ -177,27 +177,32 @@ def compare_one(
     ac: bool,
 ) -> Comparison:
     """Asks one oracle one question about a space.  Raises KeyError for an unknown oracle."""
-    window = _window(guest, memory, cpu)
-    written = TableImage.of(memory, cpu.roots)
-    if access is not None:
-        case = Cases(
-            np.array([address], np.uint64),
-            np.array([access.kind], np.uint8),
-            np.array([access.user]),
-            np.array([ac]),
-        )
-        comparison = _ask_guest(guest, window, cpu, memory, case)
-    else:
-        with guest.parked(window.state) as monitor:
-            debugger = Debugger(monitor, cpu, memory, window.span, only=address)
-            comparison = debugger.questions(written)[oracle]()
+    with _window(guest, memory, cpu) as window:
+        written = TableImage.of(memory, cpu.roots)
+        if access is not None:
+            case = Cases(
+                np.array([address], np.uint64),
+                np.array([access.kind], np.uint8),
+                np.array([access.user]),
+                np.array([ac]),
+            )
+            comparison = _ask_guest(guest, window, cpu, memory, case)
+        else:
+            with guest.parked(window.state) as monitor:
+                debugger = Debugger(monitor, cpu, memory, window.span, only=address)
+                comparison = debugger.questions(written)[oracle]()
     _add_walks(comparison, memory, cpu)
     return comparison
 
 
-def _window(guest: Guest, memory: BufferMemory, cpu: Cpu) -> Window:
+@contextmanager
+def _window(guest: Guest, memory: BufferMemory, cpu: Cpu) -> Iterator[Window]:
     allocator = TableAllocator(memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
-    return open_window(memory, cpu, guest.image, allocator)
+    window = open_window(memory, cpu, guest.image, allocator)
+    try:
+        yield window
+    finally:
+        window.close(memory)
 
 
 def _add_walks(comparison: Comparison, memory: BufferMemory, cpu: Cpu) -> None:

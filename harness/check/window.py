@@ -26,10 +26,15 @@ from harness.paging.x86.cpu import Cpu
 
 @dataclass(frozen=True)
 class Window:
-    """The window in a space, and the state in which the guest runs there."""
+    """The window in a space, the state in which the guest runs there, and the slot it fills."""
 
     span: Span
     state: State
+    hole: Slot
+
+    def close(self, memory: BufferMemory) -> None:
+        """Takes the window out of the space, which then maps what it did before."""
+        memory.store(self.hole.address, self.hole.table.format.entry_bytes, 0)
 
 
 def open_window(
@@ -55,7 +60,7 @@ def open_window(
     state = State(
         cr0=cpu.cr0, cr3=cpu.cr3, cr4=cpu.cr4, efer=cpu.efer, window=at, entry_cr3=entry.cr3
     )
-    return Window(Span.of(at, ram.size), state)
+    return Window(Span.of(at, ram.size), state, hole)
 
 
 def find_hole(memory: BufferMemory, roots: Iterable[Root], size: int) -> tuple[Virtual, Slot]:

@@ -29,7 +29,7 @@ def chain(model: Model) -> Chain:
     tables = [Table(cpu.format, Physical((4 + n) * MIB), n) for n in range(model.levels)]
     memory = BufferMemory(np.zeros(8, np.uint8))
     memory.span = Span(0, LARGEST_RAM - 1)
-    window = Window(Span(0, 0), State(0, 0, 0, 0, 0, 0))
+    window = Window(Span(0, 0), State(0, 0, 0, 0, 0, 0), tables[0].slot(0))
     data, code = np.array(DATA, np.uint64), np.array(CODE, np.uint64)
     return Chain(memory, cpu, tuple(tables), data, code, window)
 

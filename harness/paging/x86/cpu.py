@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntFlag
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum, IntFlag
 from functools import cached_property
 
 from harness.paging.address import Physical, Span, Virtual
@@ -12,12 +13,29 @@ from harness.paging.table import Root, Table
 from harness.paging.x86 import formats
 
 
+class Mode(Enum):
+    """The paging modes (SDM 4.1.1)."""
+
+    BITS_32 = "32"
+    PAE = "pae"
+    LEVEL_4 = "4"
+    LEVEL_5 = "5"
+
+
 class Cr0(IntFlag):
     """CR0 bits that matter to paging (SDM 2.5)."""
 
     PE = 1 << 0
     WP = 1 << 16
     PG = 1 << 31
+
+
+class Cr3(IntFlag):
+    """CR3 bits that are no part of an address (SDM 4.5.2)."""
+
+    LAM_U57 = 1 << 61
+    LAM_U48 = 1 << 62
+    KEEP = 1 << 63
 
 
 class Cr4(IntFlag):
@@ -32,6 +50,7 @@ class Cr4(IntFlag):
     SMAP = 1 << 21
     PKE = 1 << 22
     PKS = 1 << 24
+    LAM_SUP = 1 << 28
 
 
 class Efer(IntFlag):
@@ -42,14 +61,30 @@ class Efer(IntFlag):
     NXE = 1 << 11
 
 
+_MODE_BITS = {
+    Mode.BITS_32: (0, 0),
+    Mode.PAE: (Cr4.PAE, 0),
+    Mode.LEVEL_4: (Cr4.PAE, Efer.LME | Efer.LMA),
+    Mode.LEVEL_5: (Cr4.PAE | Cr4.LA57, Efer.LME | Efer.LMA),
+}
+"""The bits of CR4 and EFER that make each mode."""
+
+
 @dataclass(frozen=True)
 class Cpu:
-    """CPU state, in long mode.
+    """CPU state, with paging on.
 
     cr0, cr3, cr4, efer  the registers as the machine holds them
     ac                   EFLAGS.AC
     maxphyaddr           width of physical addresses in bits (CPUID 80000008H:EAX[7:0])
     page1gb              1-GByte pages (CPUID 80000001H:EDX[26])
+    pse36                4-MByte pages above 4 GiB (CPUID 01H:EDX[17])
+    lam                  linear-address masking (CPUID (07H,1):EAX[26])
+    amd                  AMD's reading where it differs from Intel's
+    pkru, pkrs           rights of protection keys on user and on supervisor pages
+    pdptes               the PDPTE registers, in PAE paging; `load` reads them from memory
+
+    Raises ValueError for a state that no machine can be in.
     """
 
     cr0: int
@@ -59,12 +94,34 @@ class Cpu:
     ac: bool = False
     maxphyaddr: int = 40
     page1gb: bool = True
+    pse36: bool = True
+    lam: bool = False
+    amd: bool = False
+    pkru: int = 0
+    pkrs: int = 0
+    pdptes: tuple[int, ...] = (0,) * formats.PDPTES
 
     def __post_init__(self) -> None:
-        if not (self.cr0 & Cr0.PG and self.cr4 & Cr4.PAE and self.efer & Efer.LMA):
-            raise ValueError(
-                f"not in long mode: CR0 {self.cr0:#x}, CR4 {self.cr4:#x}, EFER {self.efer:#x}"
-            )
+        if not self.cr0 & Cr0.PG:
+            raise ValueError(f"paging is off: CR0 is {self.cr0:#x}")
+        if self.efer & Efer.LMA and not self.cr4 & Cr4.PAE:
+            raise ValueError(f"long mode without PAE: CR4 {self.cr4:#x}, EFER {self.efer:#x}")
+        if len(self.pdptes) != formats.PDPTES:
+            raise ValueError(f"there are {formats.PDPTES} PDPTEs, not {len(self.pdptes)}")
+        for number, raw in enumerate(self.pdptes):
+            wrong = reserved_in_pdpte(raw, self.maxphyaddr)
+            if wrong:
+                raise ValueError(
+                    f"PDPTE {number} {raw:#x} cannot be loaded: {wrong:#x} is reserved"
+                )
+
+    @classmethod
+    def in_mode(
+        cls, mode: Mode, cr3: int, *, cr0: int = Cr0.WP, cr4: int = Cr4.PGE, efer: int = Efer.NXE
+    ) -> Cpu:
+        """A CPU in a paging mode, with the given bits set besides those that make the mode."""
+        cr4_mode, efer_mode = _MODE_BITS[mode]
+        return cls(cr0 | Cr0.PE | Cr0.PG, cr3, cr4 | cr4_mode, efer | efer_mode)
 
     @classmethod
     def long_mode(
@@ -83,24 +140,33 @@ class Cpu:
         """A CPU in long mode with 4 or 5 `levels` and its root table at physical `root`."""
         if levels not in (4, 5):
             raise ValueError(f"long mode has 4 or 5 levels, not {levels}")
-        return cls(
-            cr0=Cr0.PE | Cr0.PG | (Cr0.WP if wp else 0),
-            cr3=root,
-            cr4=Cr4.PAE
-            | Cr4.PGE
-            | (Cr4.LA57 if levels == 5 else 0)
-            | (Cr4.SMEP if smep else 0)
-            | (Cr4.SMAP if smap else 0),
-            efer=Efer.LME | Efer.LMA | (Efer.NXE if nxe else 0),
-            ac=ac,
-            maxphyaddr=maxphyaddr,
-            page1gb=page1gb,
+        cpu = cls.in_mode(
+            Mode.LEVEL_5 if levels == 5 else Mode.LEVEL_4,
+            root,
+            cr0=Cr0.WP if wp else 0,
+            cr4=Cr4.PGE | (Cr4.SMEP if smep else 0) | (Cr4.SMAP if smap else 0),
+            efer=Efer.NXE if nxe else 0,
         )
+        return replace(cpu, ac=ac, maxphyaddr=maxphyaddr, page1gb=page1gb)
+
+    @cached_property
+    def mode(self) -> Mode:
+        """The paging mode (SDM 4.1.1)."""
+        if not self.cr4 & Cr4.PAE:
+            return Mode.BITS_32
+        if not self.long:
+            return Mode.PAE
+        return Mode.LEVEL_5 if self.cr4 & Cr4.LA57 else Mode.LEVEL_4
+
+    @cached_property
+    def long(self) -> bool:
+        """Whether it is in long mode, where addresses have 64 bits; elsewhere they have 32."""
+        return bool(self.efer & Efer.LMA)
 
     @cached_property
     def levels(self) -> int:
         """Levels of tables that a walk may use."""
-        return 5 if self.cr4 & Cr4.LA57 else 4
+        return len(self.format.levels)
 
     @cached_property
     def wp(self) -> bool:
@@ -119,20 +185,58 @@ class Cpu:
         return bool(self.cr4 & Cr4.SMAP)
 
     @cached_property
+    def user_keys(self) -> int:
+        """The rights of keys on user pages: PKRU, or all of them where it plays no part."""
+        return self.pkru if self.long and self.cr4 & Cr4.PKE else 0
+
+    @cached_property
+    def supervisor_keys(self) -> int:
+        """The rights of keys on supervisor pages: PKRS, or all of them where it plays no part."""
+        return self.pkrs if self.long and self.cr4 & Cr4.PKS else 0
+
+    @cached_property
+    def reports_fetches(self) -> bool:
+        """Whether error codes tell a fetch: CR4.SMEP=1, or CR4.PAE=1 and EFER.NXE=1 (SDM 4.7)."""
+        return self.smep or bool(self.cr4 & Cr4.PAE and self.nxe)
+
+    @cached_property
     def format(self) -> Format:
         """The format that this CPU reads its tables in."""
-        return formats.long_mode(self.levels, self.maxphyaddr, self.nxe, self.page1gb)
+        if self.mode is Mode.BITS_32:
+            return formats.paging32(self.maxphyaddr, bool(self.cr4 & Cr4.PSE), self.pse36)
+        if self.mode is Mode.PAE:
+            return formats.pae(self.maxphyaddr, self.nxe)
+        levels = 5 if self.mode is Mode.LEVEL_5 else 4
+        return formats.long_mode(levels, self.maxphyaddr, self.nxe, self.page1gb, self.amd)
 
     @cached_property
     def roots(self) -> tuple[Root, ...]:
-        """Where walks begin: one table, which serves the two canonical halves."""
-        table = Table(self.format, Physical(self.cr3 & self._cr3_address), self.levels - 1)
-        return tuple(Root(table, half) for half in canonical_halves(self.levels))
+        """Where walks begin: one table in most modes, which serves both canonical halves in long
+        mode; in PAE paging the table of each PDPTE that is present."""
+        if self.mode is Mode.PAE:
+            return tuple(self._pdpte_roots())
+        level = self.levels - 1
+        low = self.format.table_bytes(level)
+        high = 1 << (self.maxphyaddr if self.long else formats.LEGACY_ADDRESS_BITS)
+        table = Table(self.format, Physical(self.cr3 & high - low), level)
+        spans = canonical_halves(self.levels) if self.long else (LEGACY_SPAN,)
+        return tuple(Root(table, span) for span in spans)
 
-    @property
-    def _cr3_address(self) -> int:
-        """The bits of CR3 that locate the root table: M-1:12 (SDM 4.5.2)."""
-        return (1 << self.maxphyaddr) - self.format.table_bytes(self.levels - 1)
+    def _pdpte_roots(self) -> Iterator[Root]:
+        shape, size = formats.pdpte(self.maxphyaddr), LEGACY_SPAN.size // formats.PDPTES
+        for number, raw in enumerate(self.pdptes):
+            if raw & formats.P:
+                table = Table(self.format, shape.address_of(raw), self.levels - 1)
+                yield Root(table, Span.of(number * size, size))
+
+
+LEGACY_SPAN = Span.of(0, 1 << formats.LEGACY_ADDRESS_BITS)
+"""Every address outside long mode."""
+
+
+def reserved_in_pdpte(raw: int, maxphyaddr: int) -> int:
+    """The bits that make loading a PDPTE fault (SDM 4.4.1)."""
+    return raw & formats.pdpte(maxphyaddr).reserved_mask if raw & formats.P else 0
 
 
 def canonical_halves(levels: int) -> tuple[Span, Span]:
@@ -144,7 +248,8 @@ def canonical_halves(levels: int) -> tuple[Span, Span]:
 
 
 def root_for(cpu: Cpu, address: Virtual) -> Root | None:
-    """Where the walk of an address begins; None for an address that is not canonical."""
+    """Where the walk of an address begins; None for an address that is not canonical, or, in PAE
+    paging, whose PDPTE is not present."""
     for root in cpu.roots:
         if address in root.span:
             return root

@@ -5,6 +5,7 @@ Bits are written as in the manual: the highest and the lowest, both included.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
 from harness.paging.format import Field, Format, Level, Pattern, Reserved, Shape
@@ -14,6 +15,15 @@ PAGE_BITS = 12
 
 INDEX_BITS = 9
 """Bits of an address that each level of 8-byte entries translates."""
+
+SHORT_INDEX_BITS = 10
+"""The same for the 4-byte entries of 32-bit paging."""
+
+LEGACY_ADDRESS_BITS = 32
+"""Width of addresses outside long mode."""
+
+PDPTES = 4
+"""PDPTE registers of PAE paging."""
 
 
 def bits(high: int, low: int | None = None) -> int:
@@ -37,7 +47,8 @@ KEY = bits(62, 59)
 XD = bits(63)
 
 _ENTRY = {"P": P, "W": RW, "U": US, "PWT": PWT, "PCD": PCD, "A": A}
-_LEAF = {**_ENTRY, "D": D, "G": G, "KEY": KEY, "XD": XD}
+_LEAF = {**_ENTRY, "D": D, "G": G}
+_POINTS = Pattern(PS, 0)
 
 
 def address_bits(levels: int) -> int:
@@ -45,55 +56,160 @@ def address_bits(levels: int) -> int:
     return PAGE_BITS + levels * INDEX_BITS
 
 
-@cache
-def long_mode(levels: int, maxphyaddr: int, nxe: bool, page1gb: bool) -> Format:
+def long_mode(levels: int, maxphyaddr: int, nxe: bool, page1gb: bool, amd: bool = False) -> Format:
     """4-level and 5-level paging (SDM 4.5, tables 4-14 to 4-20).
+
+    amd  bit 8 of a PML4E and PML5E must be zero, which Intel ignores (APM volume 2, 5.3.3)
 
     Raises ValueError for another number of levels, or a width that is not 32 to 52 bits.
     """
+    return _long_mode(levels, maxphyaddr, nxe, page1gb, amd)
+
+
+@cache
+def _long_mode(levels: int, maxphyaddr: int, nxe: bool, page1gb: bool, amd: bool) -> Format:
     if levels not in (4, 5):
         raise ValueError(f"long mode has 4 or 5 levels, not {levels}")
-    if not 32 <= maxphyaddr <= 52:
-        raise ValueError(f"MAXPHYADDR is 32 to 52 bits, not {maxphyaddr}")
-
-    everywhere: tuple[Reserved, ...] = ()
-    if maxphyaddr < 52:
-        everywhere += (Reserved(bits(51, maxphyaddr), f"beyond MAXPHYADDR {maxphyaddr}"),)
-    if not nxe:
-        everywhere += (Reserved(XD, "XD while EFER.NXE=0"),)
+    table, everywhere = _address(maxphyaddr, PAGE_BITS), _everywhere(maxphyaddr, 51, nxe)
     no_page = Reserved(PS, "PS where no page can be")
+    no_global = (Reserved(G, "bit 8 on AMD"),) if amd else ()
 
-    def address(low: int) -> tuple[Field, ...]:
-        return (Field(bits(maxphyaddr - 1, low)),)
-
-    table = address(PAGE_BITS)
     pointer = Shape(table, everywhere)
     only_pointer = Shape(table, (*everywhere, no_page))
-    page4k = Shape(table, everywhere)
-    page2m = Shape(address(21), (*everywhere, Reserved(bits(20, 13), "below a 2M page")))
-    page1g = Shape(address(30), (*everywhere, Reserved(bits(29, 13), "below a 1G page")))
+    top_pointer = Shape(table, (*everywhere, no_page, *no_global))
+    page1g = Shape(
+        _address(maxphyaddr, 30), (*everywhere, Reserved(bits(29, 13), "below a 1G page"))
+    )
 
-    points = Pattern(PS, 0)
-    small = {**_LEAF, "PAT": PAT}
-    large = {**_LEAF, "PS": PS, "PAT": PAT_LARGE}
+    leaf = {**_LEAF, "KEY": KEY, "XD": XD}
     above = {**_ENTRY, "PS": PS, "XD": XD}
-    pdpte = Level("PDPTE", 30, INDEX_BITS, pointer, page1g, points, large)
+    large = {**leaf, "PS": PS, "PAT": PAT_LARGE}
+    pdpte = Level("PDPTE", 30, INDEX_BITS, pointer, page1g, _POINTS, large)
     if not page1gb:
-        pdpte = Level("PDPTE", 30, INDEX_BITS, only_pointer, None, points, above)
+        pdpte = Level("PDPTE", 30, INDEX_BITS, only_pointer, None, _POINTS, above)
 
     return Format(
         name=f"x86-64 {levels}-level",
         entry_bytes=8,
         present=Pattern(P, P),
         levels=(
-            Level("PTE", PAGE_BITS, INDEX_BITS, None, page4k, points, small),
-            Level("PDE", 21, INDEX_BITS, pointer, page2m, points, large),
+            *_page_levels(maxphyaddr, everywhere, leaf),
             pdpte,
-            Level("PML4E", 39, INDEX_BITS, only_pointer, None, points, above),
-            Level("PML5E", 48, INDEX_BITS, only_pointer, None, points, above),
+            Level("PML4E", 39, INDEX_BITS, top_pointer, None, _POINTS, above),
+            Level("PML5E", 48, INDEX_BITS, top_pointer, None, _POINTS, above),
         )[:levels],
         rights={"write": RW, "user": US, "execute": XD},
         denied=XD,
         accessed=A,
         dirty=D,
     )
+
+
+@cache
+def pae(maxphyaddr: int, nxe: bool) -> Format:
+    """PAE paging below its PDPTEs (SDM 4.4.2, tables 4-9 to 4-11).
+
+    The PDPTEs are registers, not entries of a table: `pdpte` is how they read.
+    Raises ValueError for a width that is not 32 to 52 bits.
+    """
+    everywhere = _everywhere(maxphyaddr, 62, nxe)
+    return Format(
+        name="x86 PAE",
+        entry_bytes=8,
+        present=Pattern(P, P),
+        levels=_page_levels(maxphyaddr, everywhere, {**_LEAF, "XD": XD}),
+        rights={"write": RW, "user": US, "execute": XD},
+        denied=XD,
+        accessed=A,
+        dirty=D,
+    )
+
+
+@cache
+def pdpte(maxphyaddr: int) -> Shape:
+    """How a present PDPTE of PAE paging reads (SDM 4.4.1, table 4-8): it grants and notes nothing.
+
+    Raises ValueError for a width that is not 32 to 52 bits.
+    """
+    return Shape(
+        _address(maxphyaddr, PAGE_BITS),
+        (
+            Reserved(bits(2, 1), "bits 2:1 of a PDPTE"),
+            Reserved(bits(8, 5), "bits 8:5 of a PDPTE"),
+            Reserved(bits(63, maxphyaddr), f"beyond MAXPHYADDR {maxphyaddr}"),
+        ),
+    )
+
+
+@cache
+def paging32(maxphyaddr: int, pse: bool, pse36: bool) -> Format:
+    """32-bit paging (SDM 4.3, tables 4-3 to 4-6).  There is no right to execute to take away.
+
+    pse    4M pages (CR4.PSE); without them PS is ignored
+    pse36  a 4M page can lie above 4 GiB (CPUID.01H:EDX[17])
+
+    Raises ValueError for a width that is not 32 to 52 bits.
+    """
+    short = _address(LEGACY_ADDRESS_BITS, PAGE_BITS)
+    above = {**_ENTRY, "PS": PS}
+    pde = Level("PDE", 22, SHORT_INDEX_BITS, Shape(short), None, _POINTS, above)
+    if pse:
+        large = {**_LEAF, "PS": PS, "PAT": PAT_LARGE}
+        page4m = _page4m(_width(maxphyaddr), pse36)
+        pde = Level("PDE", 22, SHORT_INDEX_BITS, Shape(short), page4m, _POINTS, large)
+    small = {**_LEAF, "PAT": PAT}
+    return Format(
+        name="x86 32-bit",
+        entry_bytes=4,
+        present=Pattern(P, P),
+        levels=(Level("PTE", PAGE_BITS, SHORT_INDEX_BITS, None, Shape(short), _POINTS, small), pde),
+        rights={"write": RW, "user": US},
+        denied=0,
+        accessed=A,
+        dirty=D,
+    )
+
+
+def _page4m(maxphyaddr: int, pse36: bool) -> Shape:
+    """A 4M page: bits of its address above 31 are scattered over bits 20:13 (SDM table 4-4)."""
+    width = min(40, maxphyaddr) if pse36 else 32
+    address = _address(32, 22)
+    if width > 32:
+        address += (Field(bits(width - 20, 13), 32 - 13),)
+    return Shape(address, (Reserved(bits(21, width - 19), "below a 4M page"),))
+
+
+def _page_levels(
+    maxphyaddr: int, everywhere: tuple[Reserved, ...], leaf: Mapping[str, int]
+) -> tuple[Level, Level]:
+    """The two levels that PAE and long mode share: 4K and 2M pages."""
+    pointer = page4k = Shape(_address(maxphyaddr, PAGE_BITS), everywhere)
+    page2m = Shape(
+        _address(maxphyaddr, 21), (*everywhere, Reserved(bits(20, 13), "below a 2M page"))
+    )
+    small, large = {**leaf, "PAT": PAT}, {**leaf, "PS": PS, "PAT": PAT_LARGE}
+    return (
+        Level("PTE", PAGE_BITS, INDEX_BITS, None, page4k, _POINTS, small),
+        Level("PDE", 21, INDEX_BITS, pointer, page2m, _POINTS, large),
+    )
+
+
+def _address(maxphyaddr: int, low: int) -> tuple[Field, ...]:
+    """Where an entry holds an address whose bits below `low` are zero."""
+    return (Field(bits(_width(maxphyaddr) - 1, low)),)
+
+
+def _width(maxphyaddr: int) -> int:
+    if not 32 <= maxphyaddr <= 52:
+        raise ValueError(f"MAXPHYADDR is 32 to 52 bits, not {maxphyaddr}")
+    return maxphyaddr
+
+
+def _everywhere(maxphyaddr: int, highest: int, nxe: bool) -> tuple[Reserved, ...]:
+    """What is reserved in every 8-byte entry: the address bits up to `highest`, and XD."""
+    found: tuple[Reserved, ...] = ()
+    if _width(maxphyaddr) <= highest:
+        found += (Reserved(bits(highest, maxphyaddr), f"beyond MAXPHYADDR {maxphyaddr}"),)
+    if not nxe:
+        found += (Reserved(XD, "XD while EFER.NXE=0"),)
+    return found

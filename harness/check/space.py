@@ -1,0 +1,56 @@
+"""A space of one's own in a guest's RAM, to build in and compare."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.machine.guest import Guest
+from harness.machine.ram import ARENA
+from harness.paging.address import Span
+from harness.paging.memory import BufferMemory, Words
+from harness.paging.space import Space, SpaceError, TableAllocator
+from harness.paging.x86.cpu import Cpu
+
+TABLES = Span.of(ARENA.stop, 32 << 20)
+"""Where its tables come from; all RAM above is for frames."""
+
+
+class GuestSpace(Space):
+    """An empty space with 4 or 5 levels in the RAM of a guest.
+
+    cpu  the state under which it translates, with the features of the guest's processor
+
+    A guest holds one such space at a time: a new one uses the same memory.
+    """
+
+    def __init__(self, guest: Guest, levels: int) -> None:
+        memory = BufferMemory(guest.ram.buffer)
+        allocator = TableAllocator(memory, TABLES)
+        # No table is there yet, so the root's address does not matter before it is allocated.
+        format = self._cpu(guest, levels, 0).format
+        self.cpu = self._cpu(guest, levels, allocator.allocate(format, levels - 1).address)
+        super().__init__(memory, self.cpu.roots, allocator)
+        self._unused = Span(TABLES.last + 1, guest.ram.size - 1)
+
+    @staticmethod
+    def _cpu(guest: Guest, levels: int, root: int) -> Cpu:
+        return Cpu.long_mode(
+            levels,
+            root,
+            smep=guest.info.has("smep"),
+            smap=guest.info.has("smap"),
+            maxphyaddr=guest.info.physical_bits,
+            page1gb=guest.info.has("gigabyte_pages"),
+        )
+
+    def frames(self, count: int, level: int = 0) -> Words:
+        """Physical addresses of `count` consecutive free frames of the page size of `level`.
+
+        Raises SpaceError where RAM has no more of them.
+        """
+        size = self.format.levels[level].size
+        first = -(-self._unused.first // size) * size
+        if first + count * size > self._unused.last:
+            raise SpaceError(f"RAM has no {count} free frames of {size:#x} bytes in {self._unused}")
+        self._unused = Span(first + count * size, self._unused.last)
+        return np.uint64(first) + np.arange(count, dtype=np.uint64) * np.uint64(size)

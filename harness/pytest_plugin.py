@@ -1,0 +1,193 @@
+"""Fixtures for pytest: a running guest, a space in its RAM, and the proof that both agree.
+
+    def test_the_stack_has_a_guard_page(space, prove):
+        write = space.format.granting("write")
+        space.map(Virtual(0x7000_0000_1000), space.frames(4), level=0, bits=write)
+        prove(space.cpu)
+
+`guest`  a running guest, one for all tests of a session and engine; a new one where it was lost
+`space`  an empty space in its RAM, with `cpu` and `frames()`; of 4 and of 5 levels
+`prove`  asks every oracle about the space of a CPU state, and fails the test, with the walk,
+         where one of them disagrees
+
+A test that uses them runs on every engine, and at both numbers of levels.  What the host cannot
+run is skipped, and the reasons stand at the end of the output; but what `--engine` or `--qemu`
+names must run.  The reports of JUnit tell engines and versions in their head (without pytest-xdist,
+which carries no such properties).
+
+Everything of the package is imported when a fixture is used: pytest loads this module for every
+project that is tested beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from harness.check.compare import Comparison
+    from harness.check.space import GuestSpace
+    from harness.machine.guest import Guest
+    from harness.paging.x86.cpu import Cpu
+
+    Prove = Callable[[Cpu], tuple[Comparison, ...]]
+
+QEMU = "qemu-system-x86_64"
+LEVELS = (4, 5)
+RAM_BYTES = 256 << 20
+
+SKIPPED = "pagetable: "
+"""What the reasons of this module's skips begin with."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the options by which a machine is chosen."""
+    group = parser.getgroup("pagetable", "guests that prove page tables")
+    group.addoption(
+        "--engine",
+        action="append",
+        metavar="NAME",
+        help="run guests on this engine: tcg or kvm. May be given twice; every engine that this"
+        " host can run, unless given",
+    )
+    group.addoption("--qemu", default=QEMU, metavar="PATH", help=f"the QEMU to run ({QEMU})")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses an engine that there is not before any test is collected."""
+    chosen: list[str] | None = config.getoption("--engine")
+    for name in chosen or ():
+        if name not in _every_engine():
+            known = " or ".join(_every_engine())
+            raise pytest.UsageError(f"there is no engine {name!r}: choose {known}")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs tests on every engine, and at every number of levels."""
+    if "paging_engine" in metafunc.fixturenames:
+        engines = metafunc.config.getoption("--engine") or _every_engine()
+        metafunc.parametrize("paging_engine", engines, indirect=True, scope="session")
+    if "paging_levels" in metafunc.fixturenames:
+        metafunc.parametrize("paging_levels", LEVELS, indirect=True, ids="{}-level".format)
+
+
+def _every_engine() -> list[str]:
+    from harness.machine.qemu import ENGINES
+
+    return list(ENGINES)
+
+
+@pytest.fixture(scope="session")
+def _guests() -> Iterator[dict[str, Guest]]:
+    """The guests of this session by engine, as far as one was started."""
+    guests: dict[str, Guest] = {}
+    yield guests
+    for guest in guests.values():
+        guest.close()
+
+
+@pytest.fixture(scope="session")
+def paging_engine(
+    request: pytest.FixtureRequest,
+    _guests: dict[str, Guest],
+    record_testsuite_property: Callable[[str, object], None],
+) -> str:
+    """The name of an engine that this host can run."""
+    from harness.machine.engines import executor, why_absent
+
+    name = str(request.param)
+    reason = why_absent(name, qemu=request.config.getoption("--qemu"))
+    if reason is not None:
+        record_testsuite_property(f"engine {name}", f"absent: {reason}")
+        if request.config.getoption("--engine") or request.config.getoption("--qemu") != QEMU:
+            pytest.fail(f"{name} was asked for, and cannot run here: {reason}", pytrace=False)
+        pytest.skip(f"{SKIPPED}{name} cannot run here: {reason}")
+    guest = _running(_guests, name, request.config)
+    who, version = executor(guest)
+    versions = f"QEMU {_dotted(guest.version)}, executed by {who} {_dotted(version)}"
+    record_testsuite_property(f"engine {name}", versions)
+    return name
+
+
+@pytest.fixture
+def guest(paging_engine: str, _guests: dict[str, Guest], pytestconfig: pytest.Config) -> Guest:
+    """A running guest, whose RAM and processor other tests have used before."""
+    return _running(_guests, paging_engine, pytestconfig)
+
+
+@pytest.fixture
+def paging_levels(request: pytest.FixtureRequest, guest: Guest) -> int:
+    """A number of levels that the guest's processor has."""
+    levels: int = request.param
+    if levels == max(LEVELS) and not guest.info.has("la57"):
+        pytest.skip(f"{SKIPPED}{guest.engine.name} has a processor without LA57, so no five levels")
+    return levels
+
+
+@pytest.fixture
+def space(guest: Guest, paging_levels: int) -> GuestSpace:
+    """An empty space in the guest's RAM, with `cpu` and `frames()`."""
+    from harness.check.space import GuestSpace
+
+    return GuestSpace(guest, paging_levels)
+
+
+@pytest.fixture
+def prove(guest: Guest) -> Prove:
+    """Call it with a CPU state whose CR3 leads to tables in the guest's RAM.
+
+    Every oracle is asked about the space; the test fails where one disagrees with the library.
+    Returns the comparisons.  What the space maps is overwritten, and its entries may be accessed
+    and dirty afterwards.
+    """
+    from harness.check.validate import compare_space
+    from harness.paging.memory import BufferMemory
+    from harness.report.text import disagreement_lines
+
+    def prove(cpu: Cpu) -> tuple[Comparison, ...]:
+        __tracebackhide__ = True
+        comparisons = compare_space(guest, BufferMemory(guest.ram.buffer), cpu)
+        disagreed = sum(one.disagreed for one in comparisons)
+        if disagreed:
+            found = (d for one in comparisons for d in one.disagreements)
+            lines = [line for one in found for line in disagreement_lines(one)]
+            pytest.fail("\n".join((f"{disagreed} answers of {guest.engine.name} disagree", *lines)))
+        return comparisons
+
+    return prove
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says what this host could not run, and how many tests that cost."""
+    reasons = Counter(
+        reason.removeprefix("Skipped: ").removeprefix(SKIPPED)
+        for report in terminalreporter.getreports("skipped")
+        for reason in [str(report.longrepr[2] if isinstance(report.longrepr, tuple) else "")]
+        if SKIPPED in reason
+    )
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"{SKIPPED}{count} skipped: {reason}")
+
+
+def _running(guests: dict[str, Guest], engine: str, config: pytest.Config) -> Guest:
+    """The session's guest on an engine; a new one in place of one that was lost."""
+    from harness.machine.errors import MachineError
+    from harness.machine.guest import Guest
+
+    guest = guests.get(engine)
+    if guest is not None:
+        # Who is lost was ended, and has no RAM; whose QEMU was killed may not be known as lost.
+        with contextlib.suppress(MachineError):
+            if guest.ram.buffer.size and guest.monitor.status() == "running":
+                return guest
+        guest.close()
+    guests[engine] = Guest(engine, ram_bytes=RAM_BYTES, qemu=config.getoption("--qemu"))
+    return guests[engine]
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

@@ -105,12 +105,15 @@ class Level:
         """Which entry of a table at this level `address` uses."""
         return address >> self.shift & (1 << self.index_bits) - 1
 
+    def is_pointer(self, raw: int) -> bool:
+        """Whether the present entry `raw` is a pointer here, well-formed or not."""
+        return self.pointer is not None and (self.leaf is None or self.points.matches(raw))
+
     def shape(self, raw: int) -> Shape:
         """How the present entry `raw` is to be read here."""
-        if self.pointer is None or (self.leaf is not None and not self.points.matches(raw)):
-            assert self.leaf is not None
-            return self.leaf
-        return self.pointer
+        shape = self.pointer if self.is_pointer(raw) else self.leaf
+        assert shape is not None
+        return shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +140,8 @@ class Format:
     dirty: int
 
     def __post_init__(self) -> None:
+        if len(self.levels) > self.entry_bytes:
+            raise ValueError(f"{self.name}: a level number has no room in a slot's low bits")
         if self.levels[0].pointer is not None:
             raise ValueError(f"{self.name}: level 0 cannot hold pointers")
         for lower, upper in zip(self.levels, self.levels[1:], strict=False):
@@ -172,9 +177,9 @@ class Format:
         offending = raw & shape.reserved_mask
         if offending:
             return Malformed(offending)
-        if shape is here.leaf:
-            return Leaf(shape.address_of(raw), here.size)
-        return Pointer(Table(self, shape.address_of(raw), level - 1))
+        if here.is_pointer(raw):
+            return Pointer(Table(self, shape.address_of(raw), level - 1))
+        return Leaf(shape.address_of(raw), here.size)
 
     def malformed(self, raw: int, level: int) -> list[Reserved]:
         """The reserved bits that are set in a present entry, part by part, with the reasons."""
@@ -221,12 +226,13 @@ class Format:
         if shape is None:
             raise ValueError(f"{self.name} has no {kind} at level {level} ({here.name})")
         raw = shape.encode(address) | self.present.value
-        if shape is here.leaf and here.pointer is not None:
-            raw |= here.points.mask & ~here.points.value
         taken = _union(field.mask for field in shape.address) | self.present.mask
         if here.pointer is not None and here.leaf is not None:
-            taken |= here.points.mask
-        wrong = bits & (taken | shape.reserved_mask) | bits >> 8 * self.entry_bytes
+            points = here.points
+            raw |= points.value if kind == "pointer" else points.mask & ~points.value
+            taken |= points.mask
+        width = 8 * self.entry_bytes
+        wrong = bits & (taken | shape.reserved_mask) | bits >> width << width
         if wrong:
             raise ValueError(f"bits {wrong:#x} are not free in a {here.name} {kind} of {self.name}")
         return raw | bits

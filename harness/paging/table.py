@@ -70,7 +70,8 @@ class Slot:
         """The slot as one integer: its physical address with the level in the low bits.
 
         Entries are aligned to their width, which leaves the bits free: three of them for
-        8-byte entries, two for 4-byte entries.  Every format has fewer levels than that.
+        8-byte entries, two for 4-byte entries; a format with more levels is refused when it
+        is made.  Tables are aligned to their size.
         """
         return self.address | self.level
 

@@ -231,8 +231,7 @@ class Format:
             points = here.points
             raw |= points.value if kind == "pointer" else points.mask & ~points.value
             taken |= points.mask
-        width = 8 * self.entry_bytes
-        wrong = bits & (taken | shape.reserved_mask) | bits >> width << width
+        wrong = bits & (taken | shape.reserved_mask) | bits >> 8 * self.entry_bytes
         if wrong:
             raise ValueError(f"bits {wrong:#x} are not free in a {here.name} {kind} of {self.name}")
         return raw | bits

@@ -1,13 +1,27 @@
 """Where the library and the machine meet: the same tables, asked of both.
 
-`layouts`   written descriptions of spaces, and the tables built from them
-`keys`      what the values in such a description must look like
-`window`    the hole of a space in which the guest's own program runs
-`cases`     which accesses are tried in a space
-`marks`     what is put into frames, so that what is found there names the frame
-`probes`    accesses that the guest executes, beside what the reference expects
-`debugger`  what QEMU's monitor says of the space, beside the reference
-`quirks`    known departures of engines from the rules, with their evidence
-`compare`   answers side by side, and the verdict on each
-`validate`  one layout, every oracle
+The words that this package adds to those of `harness.paging`:
+
+layout   a written description of a space, from which its tables are built
+probe    one access that the guest executes and reports
+engine   what executes the guest: QEMU's TCG, or KVM
+oracle   anyone who can be asked: a guest's probe, `gva2gpa`, `info tlb`, memory through the monitor
+verdict  agree, disagree, known quirk, or not comparable; never a silent pass
+quirk    a known departure of one engine from the rules, with its evidence
+case     one access in the matrix, as a number in a product of axes
+
+`layouts`, `keys`  descriptions of spaces, the tables built from them, what their values look like
+`space`            a space of one's own in a guest's RAM
+`window`           the hole of a space in which the guest's own program runs
+`cases`            which accesses are tried in a space
+`marks`            what is put into frames, so that what is found there names the frame
+`probes`           accesses that the guest executes, beside what the reference expects
+`debugger`         what QEMU's monitor says of the space, beside the reference
+`quirks`           known departures of engines from the rules
+`verdicts`         the verdict on many accesses; `compare` what came of one oracle
+`validate`         one layout, every oracle
+`replay`           a disagreement as a file, and the question asked again
+`workers`          several guests side by side
+`matrix`           every access at every level: `product`, `families` and `where` say which,
+                   `stage`, `chain` and `rig` run them, `matrix_case` keeps one
 """

@@ -11,9 +11,9 @@
          where one of them disagrees
 
 A test that uses them runs on every engine, and at both numbers of levels.  What the host cannot
-run is skipped, and the reasons stand at the end of the output; but what `--engine` or `--qemu`
-names must run.  The reports of JUnit tell engines and versions in their head (without pytest-xdist,
-which carries no such properties).
+run is skipped, and the reasons stand at the end of the output; an engine that `--engine` names
+must run, though.  The reports of JUnit tell engines and versions in their head (but not under
+pytest-xdist, which carries no such properties).
 
 Everything of the package is imported when a fixture is used: pytest loads this module for every
 project that is tested beside it.
@@ -22,6 +22,7 @@ project that is tested beside it.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     Prove = Callable[[Cpu], tuple[Comparison, ...]]
 
-QEMU = "qemu-system-x86_64"
 LEVELS = (4, 5)
 RAM_BYTES = 256 << 20
 
@@ -54,7 +54,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run guests on this engine: tcg or kvm. May be given twice; every engine that this"
         " host can run, unless given",
     )
-    group.addoption("--qemu", default=QEMU, metavar="PATH", help=f"the QEMU to run ({QEMU})")
+    group.addoption(
+        "--qemu",
+        default=os.environ.get("QEMU", "qemu-system-x86_64"),
+        metavar="PATH",
+        help="the QEMU to run: a name or a path (%(default)s; the environment's QEMU)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -82,8 +87,14 @@ def _every_engine() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def _guests() -> Iterator[dict[str, Guest]]:
+def _guests(
+    record_testsuite_property: Callable[[str, object], None],
+) -> Iterator[dict[str, Guest]]:
     """The guests of this session by engine, as far as one was started."""
+    from harness.report.files import versions
+
+    for name, value in versions().items():
+        record_testsuite_property(name, value)
     guests: dict[str, Guest] = {}
     yield guests
     for guest in guests.values():
@@ -103,7 +114,7 @@ def paging_engine(
     reason = why_absent(name, qemu=request.config.getoption("--qemu"))
     if reason is not None:
         record_testsuite_property(f"engine {name}", f"absent: {reason}")
-        if request.config.getoption("--engine") or request.config.getoption("--qemu") != QEMU:
+        if request.config.getoption("--engine"):
             pytest.fail(f"{name} was asked for, and cannot run here: {reason}", pytrace=False)
         pytest.skip(f"{SKIPPED}{name} cannot run here: {reason}")
     guest = _running(_guests, name, request.config)

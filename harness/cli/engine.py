@@ -10,7 +10,10 @@ Engine = Annotated[
     str,
     typer.Option("--engine", help="tcg, kvm, or auto: tcg where this host can run it, else kvm."),
 ]
-Qemu = Annotated[str, typer.Option("--qemu", help="The QEMU to run: a name or a path.")]
+Qemu = Annotated[
+    str,
+    typer.Option("--qemu", envvar="QEMU", help="The QEMU to run: a name or a path."),
+]
 
 
 def usable(engine: str, qemu: str) -> str:

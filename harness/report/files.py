@@ -81,7 +81,7 @@ def as_junit(run: Run) -> str:
     """A run as JUnit XML: a test case a space, engine and versions in the head."""
     suite = ElementTree.Element("testsuite", name="pagetable validate", time=f"{run.seconds:.3f}")
     properties = ElementTree.SubElement(suite, "properties")
-    for name, value in environment(run.engine, run.qemu).items():
+    for name, value in {"engine": run.engine, "qemu": run.qemu, **versions()}.items():
         ElementTree.SubElement(properties, "property", name=name, value=value)
     for space in run.spaces:
         case = ElementTree.SubElement(
@@ -107,11 +107,9 @@ def as_junit(run: Run) -> str:
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
 
 
-def environment(engine: str, qemu: str) -> dict[str, str]:
-    """What a report was made with, by name."""
+def versions() -> dict[str, str]:
+    """What a report was made with, besides the engine, by name."""
     return {
-        "engine": engine,
-        "qemu": qemu,
         "python": platform.python_version(),
         "numpy": version("numpy"),
         "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",

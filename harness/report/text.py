@@ -11,7 +11,7 @@ from harness.check.matrix_case import MatrixCase
 from harness.check.quirks import DEBUG_WALKER, FAULT_QUIRKS
 from harness.check.replay import Case
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
-from harness.paging.format import Format
+from harness.paging.format import Format, Level
 from harness.paging.walk import Step, Walk
 from harness.report.run import Finding
 
@@ -67,7 +67,7 @@ def _step(format: Format, step: Step, granted: int) -> tuple[str, ...]:
         f"{step.slot.address:#x}",
         f"{step.raw:#0{2 + 2 * format.entry_bytes}x}",
         meaning(format, step),
-        " ".join(_set_bits(here.bits, step.raw)),
+        "" if isinstance(step.entry, Absent) else " ".join(_set_bits(here, step.raw)),
         " ".join(("read", *format.rights_of(granted))) if step.raw else "",
     )
 
@@ -86,11 +86,12 @@ def meaning(format: Format, step: Step) -> str:
     return f"table at {entry.table.address:#x}"
 
 
-def _set_bits(bits: Mapping[str, int], raw: int) -> Iterator[str]:
-    """The names of the bits that are set; of a field, with its value."""
-    for name, mask in bits.items():
+def _set_bits(level: Level, raw: int) -> Iterator[str]:
+    """The names of the bits that are set and no part of the address; of a field, its value too."""
+    address = sum(field.mask for field in level.shape(raw).address)
+    for name, mask in level.bits.items():
         value = (raw & mask) // (mask & -mask)
-        if value:
+        if value and not mask & address:
             yield name if mask.bit_count() == 1 else f"{name}={value}"
 
 

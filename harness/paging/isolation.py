@@ -12,6 +12,7 @@ import numpy as np
 from harness.paging.allocator import TableAllocator
 from harness.paging.bits import withheld
 from harness.paging.flush import Flush
+from harness.paging.format import Pattern
 from harness.paging.memory import Words, WritableMemory
 from harness.paging.space import Account, Space
 from harness.paging.table import Root, Slot, Table
@@ -43,9 +44,13 @@ class IsolatedSpace(Space):
     ) -> None:
         format = user.table.format
         self._user, self._user_table = user, user_table
-        self._seen_by_user, self._execute = format.rights["user"], format.rights["execute"]
+        seen = format.rights.get("user", 0)
+        self._seen_by_user = Pattern(
+            format.present.mask | seen, format.present.value | seen & ~format.denied
+        )
+        self._execute = format.rights.get("execute", 0)
         pointer = format.levels[user.table.level].pointer
-        if pointer is None or pointer.reserved_mask & self._execute:
+        if not self._execute or pointer is None or pointer.reserved_mask & self._execute:
             raise ValueError(f"the root entries of {format.name} cannot withhold execution")
         rest = tuple(Root(user_table, root.span) for root in roots if root != user)
         alone = {root.table for root in roots} == {user.table}
@@ -63,8 +68,8 @@ class IsolatedSpace(Space):
         """Writes root entries of the user half to both roots."""
         if self._is_mirrored(slot):
             super().put(Slot(self._user_table, slot.index), raw)
-            denied = withheld(self.format, raw, self._execute)
-            raw = np.where(raw & np.uint64(self._seen_by_user) != 0, denied, raw)
+            seen = raw & np.uint64(self._seen_by_user.mask) == np.uint64(self._seen_by_user.value)
+            raw = np.where(seen, withheld(self.format, raw, self._execute), raw)
         super().put(slot, raw)
 
     def read(self, slot: Slot) -> int:

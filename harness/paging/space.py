@@ -234,6 +234,7 @@ class Space(Tree):
         """Puts on the list what is stale when the entries of a run have become `after`."""
         gone = stale(self.format, run.level, run.raw, after)
         if gone.any():
+            # Formats give the bit of pages that outlive a change of the root this name.
             lasting = np.uint64(self.format.levels[run.level].bits.get("G", 0))
             flush.add(
                 run.addresses[gone],
@@ -248,16 +249,14 @@ class Space(Tree):
         if leaf is None:
             known = ", ".join(map(str, self.format.page_levels()))
             raise SpaceError(f"{self.format.name} has pages at levels {known}, not at {level}")
+        if len(frames) == 1:
+            return np.array([self._leaf(first, int(frames[0]), level, bits)], np.uint64)
+        raw = np.full(len(frames), self._leaf(first, 0, level, bits), np.uint64)
         try:
-            if len(frames) == 1:
-                return np.array([self.format.leaf(int(frames[0]), level, bits)], np.uint64)
-            raw = np.full(len(frames), self.format.leaf(0, level, bits), np.uint64)
-            if len(frames):
-                low = int(np.bitwise_or.reduce(frames)) & self.format.levels[level].size - 1
-                for frame in low, int(frames.min()), int(frames.max()):
-                    leaf.encode(frame)
-        except ValueError as error:
-            raise SpaceError(f"cannot map at {first:#x}, level {level}: {error}") from None
+            leaf.encode(int(np.bitwise_or.reduce(frames)))  # each bit has its own place, or none
+        except ValueError:
+            for frame in frames.tolist():
+                self._leaf(first, frame, level, bits)
         for mask, shift in leaf.address:
             raw |= frames >> np.uint64(shift) & np.uint64(mask)
         return raw
@@ -268,6 +267,12 @@ class Space(Tree):
             return carried(self.format, bits, source, target)
         except ValueError as error:
             raise SpaceError(f"cannot map at {address:#x}, level {target}: {error}") from None
+
+    def _leaf(self, first: int, frame: int, level: int, bits: int) -> int:
+        try:
+            return self.format.leaf(frame, level, bits)
+        except ValueError as error:
+            raise SpaceError(f"cannot map at {first:#x}, level {level}: {error}") from None
 
     def _rewrite(self, runs: Sequence[Run], change: Callable[[Words, int], Words]) -> Flush:
         """Changes what the runs held when they were read, and still hold."""
@@ -289,6 +294,7 @@ class Space(Tree):
         here = self.carried(address, mask, 0, level)
         given = self.carried(address, bits, 0, level)
         fixed = here & (address_mask(self.format, level) | structure_mask(self.format, level))
+        fixed |= here >> 8 * self.format.entry_bytes
         if fixed or given & ~here:
             raise SpaceError(
                 f"cannot change {given:#x} under mask {here:#x} at {address:#x}, level {level}:"
@@ -309,6 +315,12 @@ class Space(Tree):
                 f"cannot map {size:#x} bytes at {first:#x} to {frame:#x}: not all are multiples"
                 f" of the page size {smallest:#x}"
             )
+        if not size:
+            return
+        self.root_for(first)
+        self.check_served(Span.of(first, size))
+        for end in frame, frame + size - levels[usable[0]].size:
+            self._leaf(first, end, usable[0], 0)
         done = 0
         while done < size:
             at = first + done
@@ -333,6 +345,7 @@ class Space(Tree):
         if len(raw) <= 1:
             yield from [batch] * len(raw)  # one entry lies in one table
             return
+        self.root_for(first)
         for piece in self.pieces(Span.of(first, len(raw) * here.size), level):
             start = piece.first - first >> here.shift
             yield Batch(

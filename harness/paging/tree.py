@@ -326,7 +326,9 @@ class Tree:
         self._nodes.clear()
 
     def _free(self, table: Table) -> None:
-        if self._nodes.pop(table.address, None) is not None:
+        node = self._nodes.get(table.address)
+        if node is not None and not node.links:  # neither torn down nor linked again since
+            del self._nodes[table.address]
             self.allocator.free(table)
 
     def _adopt(self) -> None:

@@ -1,9 +1,9 @@
-"""Spaces to test with: x86 at both level counts, and a made-up format that shares nothing
-with it but the rules of the library.
+"""Spaces to test with: x86 at both level counts, and made-up formats that share nothing with it
+but the rules of the library.
 
-`UNEVEN` has tables of 8, 4 and 16 entries, pages of 64 and 512 bytes (2048 at the top), its
-flags above the address, "present" and the rights among them, and a field that lies elsewhere at
-every level.  Its space has two root tables, one above the other.
+Their tables have 8, 4 and 16 entries and their pages 64, 512 and 2048 bytes.  The flags are the
+highest bits of an entry, and one field lies elsewhere at every level.  A space has two root
+tables, one above the other.  `UNEVEN` has entries of 8 bytes, `SHORT` of 4.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ def bits(high: int, low: int | None = None) -> int:
     return (1 << high + 1) - (1 << (high if low is None else low))
 
 
-PRESENT, WRITE, USER, STILL = bits(63), bits(62), bits(61), bits(60)
-PAGE, ACCESSED, DIRTY, GLOBAL = bits(59), bits(58), bits(57), bits(56)
-
-
-def _uneven() -> Format:
-    beyond = Reserved(bits(39, 32), "beyond 32 bits")
-    pointer = Shape((Field(bits(31, 5)),), (beyond,))
-    points = Pattern(PAGE, 0)
+def _made_up(name: str, entry_bytes: int) -> Format:
+    top = 8 * entry_bytes - 1
+    present, write, user, still, page, accessed, dirty, lasting = (
+        bits(top - flag) for flag in range(8)
+    )
+    beyond = Reserved(bits(top - 8, top - 9), "beyond physical addresses")
+    pointer = Shape((Field(bits(top - 10, 4)),), (beyond,))
 
     def level(number: int, shift: int, index_bits: int) -> Level:
         low = (Reserved(bits(shift - 1, 6), "below the page"),) if shift > 6 else ()
@@ -44,28 +43,30 @@ def _uneven() -> Format:
             shift,
             index_bits,
             pointer if number else None,
-            Shape((Field(bits(31, shift)),), (beyond, *low)),
-            points,
-            {"G": GLOBAL, "COLOR": bits(41 + 2 * number, 40 + 2 * number)},
+            Shape((Field(bits(top - 10, shift)),), (beyond, *low)),
+            Pattern(page, 0),
+            {"G": lasting, "COLOR": bits(number + 1, number)},
         )
 
     return Format(
-        name="uneven",
-        entry_bytes=8,
-        present=Pattern(PRESENT, PRESENT),
+        name=name,
+        entry_bytes=entry_bytes,
+        present=Pattern(present, present),
         levels=(level(0, 6, 3), level(1, 9, 2), level(2, 11, 4)),
-        rights={"write": WRITE, "user": USER, "execute": STILL},
-        denied=STILL,
-        accessed=ACCESSED,
-        dirty=DIRTY,
+        rights={"write": write, "user": user, "execute": still},
+        denied=still,
+        accessed=accessed,
+        dirty=dirty,
     )
 
 
-UNEVEN = _uneven()
+UNEVEN = _made_up("uneven", 8)
+SHORT = _made_up("short", 4)
 FORMATS = {
     "x86-4": long_mode(4, 40, True, True),
     "x86-5": long_mode(5, 40, True, True),
     "uneven": UNEVEN,
+    "short": SHORT,
 }
 ROOM = Span(0, (1 << 20) - 1)
 """Where the tables of a test lie.  Frames are numbers only: no test reads what is in them."""
@@ -87,7 +88,7 @@ class World:
     def new_roots(self) -> tuple[Root, ...]:
         """Roots with new tables: one for both halves, or one for each."""
         level = len(self.format.levels) - 1
-        if self.format is not UNEVEN:
+        if self.format not in (UNEVEN, SHORT):
             table = self.allocator.allocate(self.format, level)
             return tuple(Root(table, half) for half in canonical_halves(level + 1))
         top = self.format.levels[level]

@@ -199,6 +199,14 @@ def test_a_format_that_cannot_withhold_execution_is_refused() -> None:
         IsolatedSpace(world.memory, roots, world.allocator, roots[0], roots[0].table)
 
 
+def test_what_only_software_understands_is_the_same_in_both_roots() -> None:
+    pair = Pair("uneven")
+    note = pair.world.format.rights["user"] | 0x60
+    pair.space.write(pair.space.roots[0].table.slot(1), note)
+    for root in pair.space.roots[0], pair.space.user_roots[0]:
+        assert pair.world.memory.load(root.table.slot(1).address, 8) == note
+
+
 @pytest.mark.parametrize("levels", [4, 5])
 def test_a_cpu_with_either_root_loaded_reaches_what_it_should(levels: int) -> None:
     pair = Pair(f"x86-{levels}")

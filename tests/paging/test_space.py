@@ -90,6 +90,7 @@ def test_a_batch_may_cross_from_one_root_to_the_next_where_they_meet() -> None:
 def test_an_empty_batch_changes_nothing(world: World) -> None:
     before = world.snapshot()
     world.space.map(Virtual(0), world.frames(0), 0, world.rights())
+    world.space.map_range(Virtual(0), Physical(0), 0, world.rights())
     assert world.snapshot() == before
 
 
@@ -360,6 +361,19 @@ def test_a_space_takes_over_the_tables_that_its_roots_lead_to(world: World) -> N
     assert again.account().tables[0] == 0
 
 
+def test_a_table_that_is_linked_again_before_the_flush_is_not_freed_by_it(world: World) -> None:
+    space = world.space
+    space.populate(world.pages(0, 1))
+    slot = space.slot(Virtual(0), 1)
+    pointer = space.read(slot)
+    with space.free_empty(world.pages(0, 1)):
+        upper = space.slot(Virtual(0), 1)
+        space.write(upper, pointer)
+    space.map(Virtual(0), world.frames(1), 0, world.rights())
+    assert physical(space, 0) == world.frames(1)[0]
+    assert len(given(world)) == sum(space.account().tables)
+
+
 def test_a_self_map_is_no_table_to_change_through(x86: World) -> None:
     root = x86.space.roots[0].table
     top = x86.size(root.level)
@@ -530,12 +544,12 @@ REFUSED: dict[str, tuple[Callable[[World], object], str]] = {
         r"level 1: no entry of this kind can hold physical address",
     ),
     "a frame beyond the width of addresses": (
-        lambda w: w.space.map(Virtual(4 * w.page), w.frames(2) | np.uint64(1 << 50), 0, 0),
-        r"at {four:#x}, level 0: no entry of this kind can hold physical address 0x4",
+        lambda w: w.space.map(Virtual(4 * w.page), w.frames(2) | np.uint64(1 << 60), 0, 0),
+        r"at {four:#x}, level 0: no entry of this kind can hold physical address 0x1",
     ),
     "one frame beyond the width of addresses": (
-        lambda w: w.space.map(Virtual(4 * w.page), w.frames(1) | np.uint64(1 << 50), 0, 0),
-        r"at {four:#x}, level 0: no entry of this kind can hold physical address 0x4",
+        lambda w: w.space.map(Virtual(4 * w.page), w.frames(1) | np.uint64(1 << 60), 0, 0),
+        r"at {four:#x}, level 0: no entry of this kind can hold physical address 0x1",
     ),
     "a range that wraps": (
         lambda w: w.space.map(Virtual(w.space.roots[-1].span.last + 1 - w.page), w.frames(2), 0, 0),
@@ -555,6 +569,30 @@ REFUSED: dict[str, tuple[Callable[[World], object], str]] = {
         lambda w: w.space.map(Virtual(-w.page), w.frames(1), 0, 0),
         r"-0x.* is not an address of this space",
     ),
+    "a range at a negative address": (
+        lambda w: w.space.map(Virtual(-w.page), w.frames(2), 0, 0),
+        r"-0x.* is not an address of this space",
+    ),
+    "a range of sizes at a negative address": (
+        lambda w: w.space.map_range(Virtual(-w.page), Physical(0), 2 * w.page, 0),
+        r"-0x.* is not an address of this space",
+    ),
+    "a range of frames below zero": (
+        lambda w: w.space.map_range(Virtual(4 * w.page), Physical(-w.page), w.page, 0),
+        r"at {four:#x}, level 0: no entry of this kind can hold physical address -0x",
+    ),
+    "a range of frames that ends beyond the width of addresses": (
+        lambda w: w.space.map_range(Virtual(4 * w.page), Physical(1 << 60), 2 * w.page, 0),
+        r"at {four:#x}, level 0: no entry of this kind can hold physical address 0x1",
+    ),
+    "a range of sizes that are no multiple of a page": (
+        lambda w: w.space.map_range(Virtual(4 * w.page), Physical(0), w.page + 8, 0),
+        r"cannot map {more:#x} bytes at {four:#x} to 0x0: not all are multiples of",
+    ),
+    "a range of a negative size": (
+        lambda w: w.space.map_range(Virtual(4 * w.page), Physical(0), -w.page, 0),
+        r"cannot map -0x.* bytes at {four:#x}",
+    ),
     "a level that has no pages": (
         lambda w: w.space.map(Virtual(0), w.frames(1), 7, 0),
         r"has pages at levels 0, 1, 2, not at 7",
@@ -573,7 +611,7 @@ REFUSED: dict[str, tuple[Callable[[World], object], str]] = {
     ),
     "a flag wider than an entry": (
         lambda w: w.space.map(Virtual(4 * w.page), w.frames(1), 0, 1 << 64),
-        r"at {four:#x}, level 0: bits 0x1 are not free in a",
+        r"at {four:#x}, level 0: bits 0x1[0]* are not free in a",
     ),
     "a flag of tables that the format lacks": (
         lambda w: w.space.map(
@@ -594,6 +632,10 @@ REFUSED: dict[str, tuple[Callable[[World], object], str]] = {
     "protect under a mask that takes the address": (
         lambda w: w.space.protect(w.pages(0, 4), 0, (1 << 32) - 1),
         r"cannot change 0x0 under mask 0xfffffff. at 0x0, level 0",
+    ),
+    "protect under a mask wider than an entry": (
+        lambda w: w.space.protect(w.pages(0, 4), 0, 1 << 64),
+        r"cannot change 0x0 under mask 0x10000000000000000 at 0x0, level 0",
     ),
     "unmap of a part of a page": (
         lambda w: w.space.unmap(Span(0, w.page)),
@@ -657,6 +699,7 @@ def test_a_request_that_cannot_be_is_a_sentence_and_changes_nothing(name: str, c
         page=world.page,
         large=large,
         four=4 * world.page,
+        more=world.page + 8,
         third=3 * large,
         fifth=5 * large,
         sixth=6 * large,

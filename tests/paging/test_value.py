@@ -5,7 +5,7 @@ import pytest
 from harness.paging.address import Span
 from harness.paging.value import Value
 from harness.paging.x86.formats import PAT, PS, RW, US, P
-from tests.paging.spaces import FORMATS, PAGE, PRESENT, UNEVEN
+from tests.paging.spaces import FORMATS, SHORT
 
 FOUR = FORMATS["x86-4"]
 TOP = (1 << 64) - 1
@@ -25,8 +25,9 @@ TOP = (1 << 64) - 1
         (Value(FOUR, 3, 0x1000 | P | PS), {"present", "bad"}),
         (Value(FOUR, 0, 1 << 45 | P), {"bottom", "present", "bad"}),
         (Value(FOUR, 1, 0x1000), set()),
-        (Value(UNEVEN, 2, 0x800 | PRESENT | PAGE), {"present", "leaf", "huge"}),
-        (Value(UNEVEN, 0, 0x40 | PRESENT), {"bottom", "present", "leaf"}),
+        (Value(SHORT, 2, 0x8800_0800), {"present", "leaf", "huge"}),
+        (Value(SHORT, 2, 0x8000_0800), {"present", "points"}),
+        (Value(SHORT, 0, 0x8000_0040), {"bottom", "present", "leaf"}),
     ],
     ids=str,
 )

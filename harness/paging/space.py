@@ -185,18 +185,23 @@ class Space(Tree):
         Raises SpaceError unless every place is free and served, and OutOfTables.
         """
         cut = [part for batch in batches for part in self._cut(batch)]
-        if len(cut) == 1:  # whose table is missing, or whose place is looked at under the lock
-            [table] = self._grow_for(cut, table_bits)
+        if len(cut) == 1:  # nothing is made for it unless its place is free
+            [batch] = cut
+            table = self.lowest(batch.first, batch.level)
+            if table.level > batch.level:
+                [table] = self._grow_for(cut, table_bits)
+            slot = table.slot_for(batch.first)
             with self.lock(table):
-                self._check_free(table, cut[0])
-                self.put(table.slot_for(cut[0].first), cut[0].raw)
+                self._check_free(slot, batch)
+                self.put(slot, batch.raw)
             return
         tables = self.clear_ground(cut, table_bits)
         with held(self.lock(table) for table in tables):
-            for table, batch in zip(tables, cut, strict=True):
-                self._check_free(table, batch)
-            for table, batch in zip(tables, cut, strict=True):
-                self.put(table.slot_for(batch.first), batch.raw)
+            slots = [table.slot_for(part.first) for table, part in zip(tables, cut, strict=True)]
+            for slot, batch in zip(slots, cut, strict=True):
+                self._check_free(slot, batch)
+            for slot, batch in zip(slots, cut, strict=True):
+                self.put(slot, batch.raw)
 
     def clear_ground(self, batches: Sequence[Batch], table_bits: int | None = None) -> list[Table]:
         """Makes the tables that batches need, all or none; returns that of each part of them,
@@ -208,7 +213,7 @@ class Space(Tree):
         for batch in cut:
             table = self.lowest(batch.first, batch.level)
             if table.level == batch.level:
-                self._check_free(table, batch)
+                self._check_free(table.slot_for(batch.first), batch)
         return self._grow_for(cut, table_bits)
 
     def filled(self, span: Span) -> list[Run]:
@@ -356,9 +361,9 @@ class Space(Tree):
         places = [(batch.first, batch.level) for batch in cut]
         return self.grow(places, self._pointer_bits(table_bits))
 
-    def _check_free(self, table: Table, batch: Batch) -> None:
-        """SpaceError unless nothing is where the batch goes in a table."""
-        words = self.words(table.slot_for(batch.first), len(batch.raw))
+    def _check_free(self, slot: Slot, batch: Batch) -> None:
+        """SpaceError unless nothing is where the batch goes, from a slot on."""
+        words = self.words(slot, len(batch.raw))
         if words.any():
             index = int((words != 0).argmax())
             address = batch.first + index * self.format.levels[batch.level].size

@@ -116,7 +116,7 @@ class Level:
         return shape
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Format:
     """A complete format.  Equality is identity: the makers of formats cache them.
 
@@ -149,6 +149,9 @@ class Format:
                 raise ValueError(f"{self.name}: {upper.name} does not span one {lower.name} table")
             if upper.pointer is None:
                 raise ValueError(f"{self.name}: {upper.name} cannot point, so nothing lies below")
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
 
     @cached_property
     def rights_mask(self) -> int:

@@ -51,6 +51,7 @@ class Walks:
     raw       the entry it ended at; 0 where it is unbacked or there is no root
     physical  the translation where the end is LEAF, else 0
     granted   the rights that the entries read give together
+    above     the rights that those above the level where the walk ended give together
     """
 
     address: Words
@@ -59,6 +60,7 @@ class Walks:
     raw: Words
     physical: Words
     granted: Words
+    above: Words
 
 
 def walk(memory: Memory, roots: Iterable[Root], addresses: Words) -> Walks:
@@ -68,7 +70,7 @@ def walk(memory: Memory, roots: Iterable[Root], addresses: Words) -> Walks:
         addresses,
         np.full(n, End.NO_ROOT, np.uint8),
         np.zeros(n, np.uint8),
-        *(np.zeros(n, np.uint64) for _ in range(3)),
+        *(np.zeros(n, np.uint64) for _ in range(4)),
     )
     for table, served in groupby(roots, key=lambda root: root.table):
         spans = [root.span for root in served]
@@ -106,6 +108,7 @@ def _descend(memory: Memory, table: Table, address: Words, lanes: Counts, walks:
             walks.level[ended] = level
             walks.raw[ended] = raw[stops]
             walks.granted[ended] = given[stops]
+            walks.above[ended] = granted[stops]
             if here.leaf is not None:
                 offset = address[stops] & np.uint64(here.size - 1)
                 found = kind[stops] == End.LEAF
@@ -124,7 +127,7 @@ def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
 
     words  shape (levels, n): the entry that each walk finds at each level, should it come there
 
-    All roots are tables of the same level.  The tables' addresses play no part.
+    There is a root, and all are tables of the same level.  The tables' addresses play no part.
     """
     roots = tuple(roots)
     table, n = roots[0].table, len(addresses)
@@ -138,22 +141,24 @@ def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
         addresses,
         np.full(n, End.NO_ROOT, np.uint8),
         np.zeros(n, np.uint8),
-        np.zeros(n, np.uint64),
-        np.zeros(n, np.uint64),
-        np.where(going, np.uint64(format.rights_mask), np.uint64(0)),
+        *(np.zeros(n, np.uint64) for _ in range(4)),
     )
+    granted: Words | np.uint64 = np.uint64(format.rights_mask)
     for level in range(table.level, -1, -1):
         here, raw = format.levels[level], words[level]
-        walks.granted[going] &= (raw ^ np.uint64(format.denied))[going]
+        given = granted & (raw ^ np.uint64(format.denied))
         kind = _kinds(format, level, raw, None)
         ended = going & (kind != _POINTER)
         np.copyto(walks.end, kind, where=ended)
         walks.level[ended] = level
         np.copyto(walks.raw, raw, where=ended)
+        np.copyto(walks.granted, given, where=ended)
+        np.copyto(walks.above, granted, where=ended)
         if here.leaf is not None:
             physical = _address(here.leaf, raw) | addresses & np.uint64(here.size - 1)
             np.copyto(walks.physical, physical, where=ended & (kind == End.LEAF))
         going &= ~ended
+        granted = given
     return walks
 
 

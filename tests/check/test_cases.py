@@ -57,7 +57,7 @@ def test_code_is_fetched_from_the_first_and_the_last_page_and_beyond(user: bool)
 @pytest.mark.parametrize(("levels", "half"), [(4, 1 << 47), (5, 1 << 56)])
 def test_both_sides_of_every_canonical_edge_are_tried(levels: int, half: int) -> None:
     edges = {0, half - 8, half, (1 << 64) - half - 8, (1 << 64) - half, (1 << 64) - 8}
-    for kind in Kind:
+    for kind in (Kind.READ, Kind.WRITE, Kind.FETCH):
         assert edges <= tried(cases_of(levels), kind, user=False)
 
 

@@ -56,6 +56,7 @@ def outcome(
             raw=word + np.uint64(raw),
             physical=word,
             granted=word,
+            above=word,
         ),
         vector=byte + np.uint8(vector),
         error=np.array([error], np.uint32),

@@ -15,15 +15,36 @@ from harness.paging.entry import Absent, Malformed
 from harness.paging.memory import Memory
 from harness.paging.table import Slot
 from harness.paging.walk import Walk, walk
-from harness.paging.x86.cpu import Cpu, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, linear, root_for
+from harness.paging.x86.formats import key_of
 
 
 class Kind(IntEnum):
-    """What an access does with memory."""
+    """What an access does with memory, and by which way it comes.
+
+    PUSH and POP stand for every write and read that refers to the stack segment; SHADOW_READ
+    and SHADOW_WRITE are those that only shadow-stack operations make.
+    """
 
     READ = 0
     WRITE = 1
     FETCH = 2
+    PUSH = 3
+    POP = 4
+    SHADOW_READ = 5
+    SHADOW_WRITE = 6
+
+    @property
+    def writes(self) -> bool:
+        return self in (Kind.WRITE, Kind.PUSH, Kind.SHADOW_WRITE)
+
+    @property
+    def stack(self) -> bool:
+        return self in (Kind.PUSH, Kind.POP)
+
+    @property
+    def shadow(self) -> bool:
+        return self in (Kind.SHADOW_READ, Kind.SHADOW_WRITE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +62,14 @@ class Access:
 
     def __str__(self) -> str:
         how = "implicit " if self.implicit else ""
-        return f"{how}{'user' if self.user else 'supervisor'} {self.kind.name.lower()}"
+        kind = self.kind.name.lower().replace("_", " stack ")
+        return f"{how}{'user' if self.user else 'supervisor'} {kind}"
 
 
 class Vector(IntEnum):
     """Exceptions that an access can raise (SDM 6.15)."""
 
+    SS = 12
     GP = 13
     PF = 14
 
@@ -59,12 +82,15 @@ class Error(IntFlag):
     U = 1 << 2
     RSVD = 1 << 3
     I = 1 << 4  # noqa: E741 - the manual's name
+    PK = 1 << 5
+    SS = 1 << 6
 
 
 class Reason(Enum):
-    """Why an access faults, with the section of SDM volume 3A that says so."""
+    """Why something faults, with the section of SDM volume 3A that says so."""
 
     NOT_CANONICAL = "the address is not canonical (3.3.7.1)"
+    NO_PDPTE = "the PDPTE of the address is not present (4.4.2)"
     NOT_PRESENT = "the entry is not present (4.7)"
     RESERVED = "the entry has reserved bits set (4.7)"
     USER_DENIED = "a user access to a supervisor page (4.6.1)"
@@ -72,6 +98,12 @@ class Reason(Enum):
     EXECUTE_DENIED = "a fetch from an execute-disabled page (4.6.1)"
     SMEP = "a supervisor fetch from a user page with CR4.SMEP=1 (4.6.1)"
     SMAP = "a supervisor data access to a user page with CR4.SMAP=1 (4.6.1)"
+    SHADOW_STACK = "a shadow-stack access to a page that is no shadow stack of its mode (4.6.1)"
+    PKU = "data on a user page whose key PKRU denies (4.6.2)"
+    PKS = "data on a supervisor page whose key IA32_PKRS denies (4.6.2)"
+    CR3_RESERVED = "a CR3 with reserved bits set is loaded (4.5.2)"
+    PDPTE_RESERVED = "a PDPTE with reserved bits set is loaded (4.4.1)"
+    LA57_CHANGED = "CR4.LA57 is changed in long mode (4.1.2)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +117,7 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The access raises an exception.
+    """An exception is raised.
 
     `cr2` is None where the exception leaves CR2 alone; `level` is where the walk ended, None
     where there was none.
@@ -109,11 +141,22 @@ Outcome = Allowed | Fault | Unbacked
 
 
 def outcome(cpu: Cpu, memory: Memory, address: Virtual, access: Access) -> Outcome:
-    """What the access to `address` comes to."""
+    """What the access to `address` comes to.
+
+    In data accesses metadata in the address is masked first, where LAM is on.
+    Raises ValueError for an address that is wider than the CPU's mode has them.
+    """
+    if not cpu.long and address not in LEGACY_SPAN:
+        raise ValueError(f"outside long mode there is no address {address:#x}: it is {LEGACY_SPAN}")
+    if access.kind is not Kind.FETCH:
+        address = linear(cpu, address)
     root = root_for(cpu, address)
-    if root is None:
-        return Fault(Vector.GP, 0, None, None, Reason.NOT_CANONICAL)
-    return judge(cpu, walk(memory, root, address), access)
+    if root is not None:
+        return judge(cpu, walk(memory, root, address), access)
+    if cpu.long:
+        vector = Vector.SS if access.kind.stack else Vector.GP
+        return Fault(vector, 0, None, None, Reason.NOT_CANONICAL)
+    return Fault(Vector.PF, described(cpu, access), address, None, Reason.NO_PDPTE)
 
 
 def judge(cpu: Cpu, walk: Walk, access: Access) -> Outcome:
@@ -121,42 +164,80 @@ def judge(cpu: Cpu, walk: Walk, access: Access) -> Outcome:
     if walk.unbacked is not None:
         return Unbacked(walk.unbacked)
     entry = walk.steps[-1].entry
+    error, fault = described(cpu, access), None
     if isinstance(entry, Absent):
-        return _page_fault(cpu, walk, access, 0, Reason.NOT_PRESENT)
-    if isinstance(entry, Malformed):
-        return _page_fault(cpu, walk, access, Error.P | Error.RSVD, Reason.RESERVED)
-    reason = denied(cpu, access, walk.granted)
-    if reason is not None:
-        return _page_fault(cpu, walk, access, Error.P, reason)
+        fault = Reason.NOT_PRESENT
+    elif isinstance(entry, Malformed):
+        error, fault = error | Error.P | Error.RSVD, Reason.RESERVED
+    else:
+        locked = key_denies(cpu, access, walk.granted, key_of(walk.steps[-1].raw))
+        error |= Error.P | (Error.PK if locked else 0)
+        fault = denied(cpu, access, walk.granted, shadow_stack(walk)) or locked
+    if fault is not None:
+        return Fault(Vector.PF, int(error), walk.address, walk.level, fault)
     physical = walk.physical
     assert physical is not None
     used = tuple(step.slot for step in walk.steps)
-    return Allowed(physical, used, used[-1] if access.kind is Kind.WRITE else None)
+    return Allowed(physical, used, used[-1] if access.kind.writes else None)
 
 
-def denied(cpu: Cpu, access: Access, granted: int) -> Reason | None:
-    """The first rule that denies the access to a page with the given rights (SDM 4.6.1)."""
+def denied(cpu: Cpu, access: Access, granted: int, shadow_stack: bool = False) -> Reason | None:
+    """The first rule that denies the access to a page with the given rights (SDM 4.6.1).
+
+    shadow_stack  whether the page is one
+    """
     rights = cpu.format.rights
     user_page = granted & rights["user"]
     if access.user and not user_page:
         return Reason.USER_DENIED
+    if access.kind.shadow:
+        fits = shadow_stack and access.user == bool(user_page)
+        return None if fits else Reason.SHADOW_STACK
     if access.kind is Kind.FETCH:
         if not access.user and user_page and cpu.smep:
             return Reason.SMEP
-        return None if granted & rights["execute"] else Reason.EXECUTE_DENIED
+        execute = rights.get("execute", 0)
+        return Reason.EXECUTE_DENIED if execute and not granted & execute else None
     if not access.user and user_page and cpu.smap and (access.implicit or not cpu.ac):
         return Reason.SMAP
-    if access.kind is Kind.WRITE and not granted & rights["write"] and (access.user or cpu.wp):
+    if access.kind.writes and not granted & rights["write"] and (access.user or cpu.wp):
         return Reason.WRITE_DENIED
     return None
 
 
-def _page_fault(cpu: Cpu, walk: Walk, access: Access, error: int, reason: Reason) -> Fault:
-    """W, U and I describe the access, whatever failed (SDM 4.7)."""
-    if access.kind is Kind.WRITE:
+def key_denies(cpu: Cpu, access: Access, granted: int, key: int) -> Reason | None:
+    """The rule by which the protection key of a page denies the access to it (SDM 4.6.2).
+
+    PKRS is not asked about a user's access to a supervisor page, which nothing can allow.
+    """
+    user_page = bool(granted & cpu.format.rights["user"])
+    if access.kind is Kind.FETCH or (access.user and not user_page):
+        return None
+    keys = cpu.user_keys if user_page else cpu.supervisor_keys
+    access_disabled, write_disabled = keys >> 2 * key & 1, keys >> 2 * key + 1 & 1
+    if access_disabled or (write_disabled and access.kind.writes and (access.user or cpu.wp)):
+        return Reason.PKU if user_page else Reason.PKS
+    return None
+
+
+def shadow_stack(walk: Walk) -> bool:
+    """Whether the page that a walk found is a shadow stack: R/W=1 in every entry above its own,
+    which has R/W=0 and D=1 (SDM 4.6.1)."""
+    format = walk.root.table.format
+    write, dirty = format.rights["write"], format.dirty
+    *above, leaf = (step.raw for step in walk.steps)
+    return all(raw & write for raw in above) and leaf & (write | dirty) == dirty
+
+
+def described(cpu: Cpu, access: Access) -> int:
+    """The bits of the error code that describe the access, whatever failed (SDM 4.7)."""
+    error = Error(0)
+    if access.kind.writes:
         error |= Error.W
     if access.user:
         error |= Error.U
-    if access.kind is Kind.FETCH and (cpu.smep or cpu.nxe):
+    if access.kind is Kind.FETCH and cpu.reports_fetches:
         error |= Error.I
-    return Fault(Vector.PF, int(error), walk.address, walk.level, reason)
+    if access.kind.shadow:
+        error |= Error.SS
+    return int(error)

@@ -1,8 +1,14 @@
-"""What many accesses come to, as arrays: `x86.access` a lane, and equal to it by test."""
+"""What many accesses come to, as arrays: `x86.access` a lane.
+
+The rules are not written again: few combinations of an access and a page's rights exist, so
+the scalar rules are asked about each of them, and every lane looks its own up.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +16,10 @@ import numpy.typing as npt
 from harness.paging import bulk
 from harness.paging.bulk import Bytes, End, Walks
 from harness.paging.memory import Mask, Memory, Words
-from harness.paging.x86.access import Error, Kind, Reason, Vector
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86 import access as rules
+from harness.paging.x86.access import Access, Error, Kind, Reason, Vector
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, lam_widths
+from harness.paging.x86.formats import KEY_SHIFT, KEYS, bits
 
 ALLOWED = 255
 """In place of a vector: no exception."""
@@ -19,7 +27,19 @@ ALLOWED = 255
 REASONS = (None, *Reason)
 """What a reason code stands for; 0 is no fault."""
 
-_CODE = {reason: code for code, reason in enumerate(REASONS)}
+_CODE = {reason: np.uint8(code) for code, reason in enumerate(REASONS)}
+_VECTOR = np.full(len(REASONS), Vector.PF, np.uint8)
+_VECTOR[_CODE[None]] = ALLOWED
+_VECTOR[_CODE[Reason.NOT_CANONICAL]] = Vector.GP
+
+_WRITES = np.array([kind.writes for kind in Kind])
+_STACK = np.array([kind.stack for kind in Kind])
+_SHADOW = np.array([kind.shadow for kind in Kind])
+
+
+def writes(kind: Bytes) -> Mask:
+    """Which accesses write, by their kinds."""
+    return _WRITES.take(kind)
 
 
 @dataclass(frozen=True)
@@ -44,46 +64,156 @@ class Outcomes:
 
 
 def outcomes(
-    cpu: Cpu, memory: Memory, addresses: Words, kind: Bytes, user: Mask, ac: Mask
+    cpu: Cpu,
+    memory: Memory,
+    addresses: Words,
+    kind: Bytes,
+    user: Mask,
+    ac: Mask,
+    implicit: Mask | None = None,
 ) -> Outcomes:
-    """What explicit accesses come to: `kind` holds `Kind` values, `ac` EFLAGS.AC of each."""
-    return judge(cpu, bulk.walk(memory, cpu.roots, addresses), kind, user, ac)
+    """What accesses come to: `kind` holds `Kind` values, `ac` EFLAGS.AC of each; none is
+    implicit unless `implicit` says which.
+
+    Raises ValueError for an address that is wider than the CPU's mode has them.
+    """
+    if not cpu.long and len(addresses) and int(addresses.max()) > LEGACY_SPAN.last:
+        raise ValueError(f"outside long mode addresses are in {LEGACY_SPAN}")
+    walks = bulk.walk(memory, cpu.roots, linear_addresses(cpu, addresses, kind))
+    return judge(cpu, walks, kind, user, ac, implicit)
 
 
-def judge(cpu: Cpu, walks: Walks, kind: Bytes, user: Mask, ac: Mask) -> Outcomes:
+def linear_addresses(cpu: Cpu, pointers: Words, kind: Bytes) -> Words:
+    """The addresses that accesses through `pointers` use: `cpu.linear` for arrays."""
+    found = pointers
+    for supervisor, width in enumerate(lam_widths(cpu)):
+        if width is not None:
+            metadata = np.uint64(bits(62, width))
+            sign = pointers & np.uint64(bits(width - 1)) != 0
+            masked = np.where(sign, pointers | metadata, pointers & ~metadata)
+            chosen = (pointers >> np.uint64(63) == supervisor) & (kind != Kind.FETCH)
+            found = np.where(chosen, masked, found)
+    return found
+
+
+def judge(
+    cpu: Cpu, walks: Walks, kind: Bytes, user: Mask, ac: Mask, implicit: Mask | None = None
+) -> Outcomes:
     """What the accesses come to, given the walks of their addresses."""
-    rights = cpu.format.rights
-    page_user = (walks.granted & np.uint64(rights["user"])) != 0
-    writable = (walks.granted & np.uint64(rights["write"])) != 0
-    executable = (walks.granted & np.uint64(rights["execute"])) != 0
-    fetch, write = kind == Kind.FETCH, kind == Kind.WRITE
-    on_user_page = ~user & page_user
+    access, page = _access_codes(kind, user, ac, implicit), _page_codes(cpu, walks, kind)
+    leaf = walks.end == End.LEAF
+    reason = _denials(cpu).take(access * _PAGES + page)
+    error = _described(cpu).take(access) | _END_ERROR.take(walks.end)
+    if cpu.user_keys or cpu.supervisor_keys:
+        key = (walks.raw >> np.uint64(KEY_SHIFT)).astype(np.uint16) & np.uint16(KEYS - 1)
+        locked = _key_denials(cpu).take((access * 2 + _user_page(cpu, page)) * KEYS + key)
+        error[leaf & (locked != 0)] |= np.uint32(Error.PK)
+        reason = np.where(reason == 0, locked, reason)
+    reason = np.where(leaf, reason, _end_reasons(cpu).take(walks.end))
 
-    reason = np.zeros(len(kind), np.uint8)
-    # The first rule that denies is the reason, so the last written comes first in the order.
-    reason[write & ~writable & (user | cpu.wp)] = _CODE[Reason.WRITE_DENIED]
-    reason[fetch & ~executable] = _CODE[Reason.EXECUTE_DENIED]
-    if cpu.smap:
-        reason[on_user_page & ~fetch & ~ac] = _CODE[Reason.SMAP]
-    if cpu.smep:
-        reason[on_user_page & fetch] = _CODE[Reason.SMEP]
-    reason[user & ~page_user] = _CODE[Reason.USER_DENIED]
-    reason[walks.end == End.MALFORMED] = _CODE[Reason.RESERVED]
-    reason[walks.end == End.ABSENT] = _CODE[Reason.NOT_PRESENT]
-    reason[walks.end == End.NO_ROOT] = _CODE[Reason.NOT_CANONICAL]
-
-    canonical = walks.end != End.NO_ROOT
-    page_fault = (reason != 0) & canonical
-    error = np.zeros(len(kind), np.uint32)
-    error[walks.end != End.ABSENT] |= int(Error.P)
-    error[walks.end == End.MALFORMED] |= int(Error.RSVD)
-    error[write] |= int(Error.W)
-    error[user] |= int(Error.U)
-    if cpu.smep or cpu.nxe:
-        error[fetch] |= int(Error.I)
+    vector = _VECTOR.take(reason)
+    vector[(reason == _CODE[Reason.NOT_CANONICAL]) & _STACK.take(kind)] = Vector.SS
+    page_fault = vector == Vector.PF
     error[~page_fault] = 0
-
-    vector = np.full(len(kind), ALLOWED, np.uint8)
-    vector[page_fault] = Vector.PF
-    vector[~canonical] = Vector.GP
     return Outcomes(walks, vector, error, page_fault, reason, walks.end == End.UNBACKED)
+
+
+# ---- every access and every page, as numbers ----
+
+_ACCESSES = 1 << 6
+_PAGES = 1 << 4
+
+
+def _access_codes(
+    kind: Bytes, user: Mask, ac: Mask, implicit: Mask | None
+) -> npt.NDArray[np.uint16]:
+    """Each access as six bits: its kind, then user, EFLAGS.AC and implicit."""
+    code = kind | user.view(np.uint8) << 3 | ac.view(np.uint8) << 4
+    if implicit is not None:
+        code |= implicit.view(np.uint8) << 5
+    return code.astype(np.uint16)
+
+
+def _accesses() -> Iterator[tuple[int, bool, Access]]:
+    """Every access that there is: its number, EFLAGS.AC, and what it is."""
+    for kind in Kind:
+        for user, ac, implicit in product((False, True), repeat=3):
+            if not (implicit and (user or kind is Kind.FETCH)):
+                code = kind | user << 3 | ac << 4 | implicit << 5
+                yield code, ac, Access(kind, user, implicit)
+
+
+def _page_codes(cpu: Cpu, walks: Walks, kind: Bytes) -> npt.NDArray[np.uint16]:
+    """Each page as four bits: the rights of the format in their order, and a shadow stack."""
+    code = np.zeros(len(kind), np.uint16)
+    for place, right in enumerate(cpu.format.rights.values()):
+        code |= ((walks.granted & np.uint64(right)) != 0).astype(np.uint16) << place
+    if _SHADOW.take(kind).any():
+        code |= _shadow_stacks(cpu, walks).astype(np.uint16) << 3
+    return code
+
+
+def _pages(cpu: Cpu) -> list[tuple[int, bool]]:
+    """What each number of a page says: the rights granted, and whether it is a shadow stack."""
+    rights = list(enumerate(cpu.format.rights.values()))
+    return [
+        (sum(right for place, right in rights if code >> place & 1), bool(code >> 3))
+        for code in range(_PAGES)
+    ]
+
+
+def _user_page(cpu: Cpu, page: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    return page >> np.uint16(list(cpu.format.rights).index("user")) & np.uint16(1)
+
+
+def _shadow_stacks(cpu: Cpu, walks: Walks) -> Mask:
+    """`access.shadow_stack` for arrays."""
+    write, dirty = np.uint64(cpu.format.rights["write"]), np.uint64(cpu.format.dirty)
+    shadow: Mask = (walks.above & write != 0) & (walks.raw & (write | dirty) == dirty)
+    return shadow
+
+
+# ---- the scalar rules, asked about each ----
+
+
+def _denials(cpu: Cpu) -> Bytes:
+    """Code of the reason why rights deny an access to a page, by both their numbers."""
+    found = np.zeros((_ACCESSES, _PAGES), np.uint8)
+    cpus, pages = [replace(cpu, ac=ac) for ac in (False, True)], _pages(cpu)
+    for access, ac, what in _accesses():
+        for page, (granted, shadow_stack) in enumerate(pages):
+            found[access, page] = _CODE[rules.denied(cpus[ac], what, granted, shadow_stack)]
+    return found
+
+
+def _key_denials(cpu: Cpu) -> Bytes:
+    """The same of keys, by the access, whether the page is a user's, and the key."""
+    found = np.zeros((_ACCESSES, 2, KEYS), np.uint8)
+    for access, _, what in _accesses():
+        for user_page, key in product(range(2), range(KEYS)):
+            granted = user_page * cpu.format.rights["user"]
+            found[access, user_page, key] = _CODE[rules.key_denies(cpu, what, granted, key)]
+    return found
+
+
+def _described(cpu: Cpu) -> npt.NDArray[np.uint32]:
+    """The bits of the error code that describe an access, by its number."""
+    found = np.zeros(_ACCESSES, np.uint32)
+    for access, _, what in _accesses():
+        found[access] = rules.described(cpu, what)
+    return found
+
+
+_END_ERROR = np.zeros(len(End), np.uint32)
+"""The bits of the error code that tell how a walk ended."""
+_END_ERROR[End.LEAF] = Error.P
+_END_ERROR[End.MALFORMED] = Error.P | Error.RSVD
+
+
+def _end_reasons(cpu: Cpu) -> Bytes:
+    """Code of the reason why an access faults whose walk finds no page, by its end."""
+    found = np.zeros(len(End), np.uint8)
+    found[End.ABSENT] = _CODE[Reason.NOT_PRESENT]
+    found[End.MALFORMED] = _CODE[Reason.RESERVED]
+    found[End.NO_ROOT] = _CODE[Reason.NOT_CANONICAL if cpu.long else Reason.NO_PDPTE]
+    return found

@@ -35,7 +35,7 @@ class Cr3(IntFlag):
 
     LAM_U57 = 1 << 61
     LAM_U48 = 1 << 62
-    KEEP = 1 << 63
+    KEEP_TLB = 1 << 63
 
 
 class Cr4(IntFlag):
@@ -254,3 +254,26 @@ def root_for(cpu: Cpu, address: Virtual) -> Root | None:
         if address in root.span:
             return root
     return None
+
+
+def linear(cpu: Cpu, pointer: Virtual) -> Virtual:
+    """The address that a data access through `pointer` uses: LAM puts copies of the highest
+    address bit in place of metadata, and leaves bit 63, which tells a user pointer from a
+    supervisor's (SDM volume 3A, linear-address masking)."""
+    width = lam_widths(cpu)[pointer >> 63]
+    if width is None:
+        return pointer
+    metadata = formats.bits(62, width)
+    sign = pointer >> width - 1 & 1
+    return Virtual(pointer | metadata if sign else pointer & ~metadata)
+
+
+def lam_widths(cpu: Cpu) -> tuple[int | None, int | None]:
+    """How many address bits LAM leaves to user and to supervisor pointers; None where it is off.
+
+    CR3.LAM_U57 wins over LAM_U48; supervisor pointers are as wide as the mode's addresses.
+    """
+    if not (cpu.lam and cpu.long):
+        return None, None
+    user = 57 if cpu.cr3 & Cr3.LAM_U57 else 48 if cpu.cr3 & Cr3.LAM_U48 else None
+    return user, formats.address_bits(cpu.levels) if cpu.cr4 & Cr4.LAM_SUP else None

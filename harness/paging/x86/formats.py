@@ -22,8 +22,14 @@ SHORT_INDEX_BITS = 10
 LEGACY_ADDRESS_BITS = 32
 """Width of addresses outside long mode."""
 
+KEYS = 16
+"""Protection keys."""
+
 PDPTES = 4
 """PDPTE registers of PAE paging."""
+
+PDPTE_BYTES = 8
+"""What each takes in memory."""
 
 
 def bits(high: int, low: int | None = None) -> int:
@@ -43,12 +49,18 @@ PS = bits(7)
 PAT = bits(7)
 G = bits(8)
 PAT_LARGE = bits(12)
-KEY = bits(62, 59)
+KEY_SHIFT = 59
+KEY = bits(KEY_SHIFT + 3, KEY_SHIFT)
 XD = bits(63)
 
 _ENTRY = {"P": P, "W": RW, "U": US, "PWT": PWT, "PCD": PCD, "A": A}
 _LEAF = {**_ENTRY, "D": D, "G": G}
 _POINTS = Pattern(PS, 0)
+
+
+def key_of(raw: int) -> int:
+    """The protection key of a leaf of long mode (SDM 4.6.2)."""
+    return (raw & KEY) >> KEY_SHIFT
 
 
 def address_bits(levels: int) -> int:

@@ -2,7 +2,10 @@
 
 import pytest
 
+from harness.check.debugger import GVA2GPA, INFO_TLB, MEMSAVE, TABLE_BYTES
 from harness.check.layouts import Layout, load, parse, shipped
+from harness.check.probes import PROBE
+from harness.check.replay import ORACLES
 from harness.check.validate import SpaceReport, lacking, validate
 from harness.machine.guest import FEATURES, MachineInfo
 from harness.report.run import Finding
@@ -47,7 +50,12 @@ def test_the_machine_reads_a_layout_as_the_reference_does(
     assert not report.disagreed, "\n".join(line for one in findings for line in finding_lines(one))
     assert not report.count("news")
     asked = {comparison.oracle: comparison.compared for comparison in report.comparisons}
-    assert min(asked["probe"], asked["table bytes"], asked["gva2gpa"]) > 0
+    assert set(asked) == set(ORACLES)
+    assert min(asked[PROBE], asked[TABLE_BYTES], asked[GVA2GPA]) > 0
+    assert report.compared > 3000
+    if layout.name == "dense":
+        assert min(asked[MEMSAVE], asked[INFO_TLB]) >= 65_536
+        assert asked[GVA2GPA] >= 400
 
 
 def info(**changed: bool) -> MachineInfo:

@@ -1,0 +1,79 @@
+"""The command as people run it, and processes as they are seen from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from harness.cli import app
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
+    """`pagetable` with these arguments, running as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
+    """Exit code, output and errors of `pagetable` with these arguments, run in this process."""
+    with contextlib.chdir(cwd):
+        ended = CliRunner().invoke(app, list(map(str, arguments)), prog_name="pagetable")
+    return ended.exit_code, ended.stdout, ended.stderr
+
+
+def guest_of(process: subprocess.Popen[str], within: float = 20.0) -> int:
+    """The process id of a QEMU that a worker of the command runs, when there is one."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        for worker in children(process.pid):
+            for child in children(worker):
+                if name(child).startswith("qemu"):
+                    return child
+        time.sleep(0.005)
+    raise AssertionError(f"no QEMU within {within:g} s")
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one started and has not reaped."""
+    try:
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def name(pid: int) -> str:
+    """The name of a process, empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def gone(pid: int, within: float = 5.0) -> bool:
+    """Whether the process ends in time; one that awaits its reaper counts as ended."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False

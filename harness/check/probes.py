@@ -25,7 +25,8 @@ from harness.paging.x86.cpu import Cpu
 PROBE = "probe"
 """The oracle: an access that the guest makes."""
 
-_KINDS = {Kind.READ: "ACCESS_READ", Kind.WRITE: "ACCESS_WRITE", Kind.FETCH: "ACCESS_FETCH"}
+KINDS = {Kind.READ: "ACCESS_READ", Kind.WRITE: "ACCESS_WRITE", Kind.FETCH: "ACCESS_FETCH"}
+"""The accesses that a guest can be asked to make, by the stub's names."""
 
 CODE_END = 10
 """Bytes from the start of the fetched code to the instruction that ends it."""
@@ -144,7 +145,7 @@ def make_jobs(guest: Guest, expected: Expected) -> npt.NDArray[np.void]:
     cases, enums = expected.cases, guest.image.enums
     jobs = guest.image.new_jobs(len(cases))
     jobs["address"] = cases.address
-    for kind, name in _KINDS.items():
+    for kind, name in KINDS.items():
         jobs["access"][cases.kind == kind] = enums[name]
     jobs["user"], jobs["ac"] = cases.user, cases.ac
     jobs["size"], jobs["flush"] = marks.WORD, enums["FLUSH_PAGE"]

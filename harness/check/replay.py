@@ -16,10 +16,10 @@ from typing import Any
 from harness.check import debugger
 from harness.check.compare import Comparison, Disagreement
 from harness.check.layouts import parse
-from harness.check.probes import PROBE
+from harness.check.probes import KINDS, PROBE
 from harness.check.validate import SpaceReport, build_in, compare_one, guest_for, lacking
 from harness.machine.errors import Misuse
-from harness.paging.x86.access import Access, Kind
+from harness.paging.x86.access import Access
 
 KIND = "layout"
 """What a case file says of itself: a question about a layout."""
@@ -165,7 +165,7 @@ def _typed(saved: Mapping[str, Any], key: str, kind: type) -> Any:
 def _access(saved: object) -> Access | None:
     if saved is None:
         return None
-    kinds = {kind.name.lower(): kind for kind in Kind}
+    kinds = {kind.name.lower(): kind for kind in KINDS}
     if not isinstance(saved, Mapping) or saved.get("kind") not in kinds:
         raise ValueError(f"access is {saved!r}; its kind is one of {', '.join(kinds)}")
     return Access(kinds[saved["kind"]], _typed(saved, "user", bool))

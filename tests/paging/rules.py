@@ -184,7 +184,7 @@ def _random_entry(source: random.Random, machine: Machine) -> int:
     raw |= 7 if source.random() < 0.6 else source.choice((0, 1, 3, 5))
     if source.random() < 0.15:
         raw |= 1 << 63
-    if source.random() < 0.3:
+    if source.random() < 0.2:
         frame = source.getrandbits(machine.maxphyaddr)
         raw |= frame // SIZES[2] * SIZES[2] | source.choice((0x80, 0x1080))
         if source.random() < 0.3:

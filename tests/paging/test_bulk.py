@@ -1,0 +1,205 @@
+"""The arrays give the scalar walker's answers."""
+
+import random
+from collections.abc import Iterable
+from itertools import product
+
+import numpy as np
+import pytest
+
+from harness.paging import bulk
+from harness.paging.address import Physical, Virtual
+from harness.paging.entry import Absent, Leaf, Malformed, Pointer
+from harness.paging.memory import Memory
+from harness.paging.table import Root
+from harness.paging.walk import Walk, leaves, walk
+from tests.paging.rules import READERS, Machine, memory_of, random_addresses, random_words
+from tests.paging.test_walk import mixed_entries
+from tests.paging.toys import MIXED_ROOTS
+
+ENDS = {Leaf: bulk.End.LEAF, Absent: bulk.End.ABSENT, Malformed: bulk.End.MALFORMED}
+FEW = (0, 255, 256, 511)
+
+
+def lane(found: Walk) -> tuple[int, int, int, int, int]:
+    """End, level, raw entry, rights and translation, as the arrays hold them."""
+    if found.unbacked is not None:
+        return bulk.End.UNBACKED, found.level, 0, found.granted, 0
+    step = found.steps[-1]
+    return ENDS[type(step.entry)], found.level, step.raw, found.granted, found.physical or 0
+
+
+def scalar(memory: Memory, roots: Iterable[Root], address: int) -> tuple[int, int, int, int, int]:
+    for root in roots:
+        if address in root.span:
+            return lane(walk(memory, root, Virtual(address)))
+    return bulk.End.NO_ROOT, 0, 0, 0, 0
+
+
+def lanes(walks: bulk.Walks) -> list[tuple[int, ...]]:
+    columns = (walks.end, walks.level, walks.raw, walks.granted, walks.physical)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+@pytest.mark.parametrize("machine", READERS, ids=str)
+def test_array_walks_are_the_scalar_ones(machine: Machine) -> None:
+    roots = machine.cpu().roots
+    for seed in range(5):
+        memory = memory_of(random_words(seed, machine))
+        addresses = random_addresses(seed, machine, 200)
+        walks = bulk.walk(memory, roots, np.array(addresses, np.uint64))
+        assert walks.address.tolist() == addresses
+        assert lanes(walks) == [scalar(memory, roots, address) for address in addresses]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_roots_with_tables_of_their_own_each_serve_their_addresses(seed: int) -> None:
+    source = random.Random(seed)
+    memory = memory_of(mixed_entries(source))
+    addresses = [source.randrange(0x200000) for _ in range(500)]
+    walks = bulk.walk(memory, MIXED_ROOTS, np.array(addresses, np.uint64))
+    assert lanes(walks) == [scalar(memory, MIXED_ROOTS, address) for address in addresses]
+
+
+def test_no_addresses_have_no_walks() -> None:
+    assert (
+        lanes(bulk.walk(memory_of([0] * 512), Machine().cpu().roots, np.zeros(0, np.uint64))) == []
+    )
+
+
+def test_more_lanes_than_are_worked_on_together_are_all_walked() -> None:
+    machine = Machine()
+    memory, roots = memory_of(random_words(1, machine)), machine.cpu().roots
+    some = random_addresses(1, machine, 97)
+    many = np.tile(np.array(some, np.uint64), bulk.LANES // 40)
+    expected = [scalar(memory, roots, address) for address in some]
+    assert lanes(bulk.walk(memory, roots, many)) == expected * (bulk.LANES // 40)
+
+
+@pytest.mark.parametrize("machine", READERS, ids=str)
+def test_every_step_of_many_walks_is_kept(machine: Machine) -> None:
+    memory, root = memory_of(random_words(2, machine)), machine.cpu().roots[0]
+    addresses = [a for a in random_addresses(2, machine, 200) if a in root.span]
+    paths = bulk.paths(memory, root, np.array(addresses, np.uint64))
+    for number, address in enumerate(addresses):
+        steps = walk(memory, root, Virtual(address)).steps
+        assert {
+            level: (int(paths.slot[level, number]), int(paths.raw[level, number]))
+            for level in np.flatnonzero(paths.used[:, number]).tolist()
+        } == {step.slot.level: (step.slot.address, step.raw) for step in steps}
+
+
+def rows(found: bulk.Leaves) -> list[tuple[int, ...]]:
+    columns = (found.end, found.level, found.raw, found.granted, found.physical)
+    return list(zip(found.virtual.tolist(), *(c.tolist() for c in columns), strict=True))
+
+
+@pytest.mark.parametrize("machine", READERS, ids=str)
+def test_array_leaves_are_the_scalar_ones_whatever_the_limit(machine: Machine) -> None:
+    roots = machine.cpu().roots
+    for seed in range(4):
+        memory = memory_of(random_words(seed, machine, FEW))
+        expected = [(found.address, *lane(found)) for found in leaves(memory, roots)]
+        total = len(expected)
+        for limit in {0, 1, total // 2, max(total - 1, 0), total, 1 << 26}:
+            found = bulk.leaves(memory, roots, limit)
+            assert rows(found) == expected[:limit]
+            assert found.total == total
+            assert found.complete == (limit >= total)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 511, 512, 513, 2000, 1 << 20])
+def test_dense_leaves_in_random_order_are_cut_where_the_limit_says(limit: int) -> None:
+    source = random.Random(limit)
+    order = source.sample(range(4), 4)
+    words = [0] * 512 * 7
+    words[0], words[512] = 0x1007, 0x2007
+    for place, table in enumerate(order):
+        words[1024 + place] = (3 + table) << 12 | 7
+    frames = source.sample(range(1 << 20), 2048)
+    words[1536:] = [frame << 12 | 0x67 for frame in frames]
+    found = bulk.leaves(memory_of(words), Machine().cpu().roots, limit)
+    listed = [frames[512 * table + slot] << 12 for table in order for slot in range(512)]
+    assert found.physical.tolist() == listed[:limit]
+    assert found.virtual.tolist() == [4096 * n for n in range(min(limit, 2048))]
+    assert (found.total, set(found.level.tolist())) == (2048, {0} if limit else set())
+
+
+def tables_by_hand(words: list[int], machine: Machine) -> dict[tuple[int, int], int]:
+    """Paths to every table of a space, found by following each pointer."""
+    paths: dict[tuple[int, int], int] = {}
+    memory, format = memory_of(words), machine.cpu().format
+
+    def follow(address: int, level: int, slots: range) -> None:
+        paths[address, level] = paths.get((address, level), 0) + 1
+        for slot in slots:
+            raw = memory.load(Physical(address + 8 * slot), 8)
+            entry = format.decode(raw, level) if raw else None
+            if isinstance(entry, Pointer):
+                follow(entry.table.address, level - 1, range(512))
+
+    follow(0, machine.levels - 1, range(256))
+    follow(0, machine.levels - 1, range(256, 512))
+    return paths
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_every_table_is_reported_with_the_ways_it_is_reached(levels: int) -> None:
+    for seed in range(2):
+        machine = Machine(levels)
+        words = random_words(seed, machine, (0, 256, 511))
+        tables = bulk.leaves(memory_of(words), machine.cpu().roots).tables
+        got = zip(tables.address.tolist(), tables.level.tolist(), strict=True)
+        assert dict(zip(got, tables.paths.tolist(), strict=True)) == tables_by_hand(words, machine)
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_a_table_of_self_maps_is_counted_to_the_last_and_listed_to_the_limit(levels: int) -> None:
+    found = bulk.leaves(memory_of([3] * 512), Machine(levels).cpu().roots, limit=5000)
+    assert found.total == 512**levels
+    assert not found.complete
+    assert found.virtual.tolist() == [4096 * n for n in range(5000)]
+    assert set(found.physical.tolist()) == {0}
+    assert found.tables.level.tolist() == list(range(levels))
+    # Each half of the root's slots is a root of its own, so its table is reached twice.
+    assert found.tables.paths.tolist() == [*(512**n for n in range(levels - 1, 0, -1)), 2]
+
+
+def test_65536_aliases_of_one_page_are_one_table_and_as_many_rows() -> None:
+    words = [0] * 512 * 4
+    words[0] = 0x1007
+    words[512:640] = [0x2007] * 128
+    words[1024:1536] = [0x3007] * 512
+    words[1536 + 4] = 0x5067
+    found = bulk.leaves(memory_of(words), Machine().cpu().roots)
+    assert found.total == 65536
+    assert set(found.physical.tolist()) == {0x5000}
+    assert found.virtual.tolist() == [
+        a << 30 | b << 21 | 4 << 12 for a, b in product(range(128), range(512))
+    ]
+    by_level = dict(zip(found.tables.level.tolist(), found.tables.paths.tolist(), strict=True))
+    assert by_level == {0: 65536, 1: 128, 2: 1, 3: 2}
+
+
+def test_of_the_slots_without_memory_the_first_of_each_table_stands_for_all() -> None:
+    words = [0] * 700
+    words[0], words[1], words[2] = 0x1007, 0x1005, 0x9007
+    words[512] = 0x87
+    found = bulk.leaves(memory_of(words), Machine().cpu().roots)
+    gigabyte, slot = 1 << 30, 1 << 39
+    assert rows(found) == [
+        (0, bulk.End.LEAF, 2, 0x87, 1 << 63 | 6, 0),
+        (188 * gigabyte, bulk.End.UNBACKED, 2, 0, 1 << 63 | 6, 0),
+        (slot, bulk.End.LEAF, 2, 0x87, 1 << 63 | 4, 0),
+        (slot + 188 * gigabyte, bulk.End.UNBACKED, 2, 0, 1 << 63 | 4, 0),
+        (2 * slot, bulk.End.UNBACKED, 2, 0, 1 << 63 | 6, 0),
+    ]
+
+
+def test_taking_rows_keeps_the_total_and_the_tables() -> None:
+    words = [0x4000_0083] * 512 + [0x4000_0083] * 512
+    words[:512] = [0x1003] * 512
+    found = bulk.leaves(memory_of(words), Machine().cpu().roots)
+    few = found.take(found.virtual < np.uint64(3 << 30))
+    assert few.virtual.tolist() == [0, 1 << 30, 2 << 30]
+    assert (few.total, few.tables) == (found.total, found.tables)

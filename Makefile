@@ -20,7 +20,7 @@ test: .venv/ready ## run all tests, those on the machine among them
 	@$(bin)/pytest
 
 test-hw: .venv/ready ## run the tests on the machine alone; JUnit in build/test-hw.xml
-	@$(bin)/pytest -m hw --junit-xml=build/test-hw.xml
+	@$(bin)/pytest -m hw -n 2 --junit-xml=build/test-hw.xml
 
 guest: programs ## build the guest's stub
 	@$(MAKE) -s -C guest/x86

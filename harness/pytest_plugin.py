@@ -12,8 +12,7 @@
 
 A test that uses them runs on every engine, and at both numbers of levels.  What the host cannot
 run is skipped, and the reasons stand at the end of the output; an engine that `--engine` names
-must run, though.  The reports of JUnit tell engines and versions in their head (but not under
-pytest-xdist, which carries no such properties).
+must run, though.  The reports of JUnit tell engines and versions in their head.
 
 Everything of the package is imported when a fixture is used: pytest loads this module for every
 project that is tested beside it.
@@ -25,9 +24,10 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest.junitxml import xml_key
 
 if TYPE_CHECKING:
     from harness.check.compare import Comparison
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 LEVELS = (4, 5)
 RAM_BYTES = 256 << 20
+
+HEAD = "pagetable"
+"""Where a worker of pytest-xdist keeps what goes into the head of the JUnit report."""
 
 SKIPPED = "pagetable: "
 """What the reasons of this module's skips begin with."""
@@ -87,14 +90,33 @@ def _every_engine() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def _record(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
+    """Puts a property into the head of the JUnit report, of the controller's under xdist."""
+    worker: dict[str, object] | None = getattr(request.config, "workeroutput", None)
+    if worker is None:
+        return request.getfixturevalue("record_testsuite_property")  # type: ignore[no-any-return]
+    return worker.setdefault(HEAD, {}).__setitem__  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes over what a worker of pytest-xdist has for the head of the JUnit report."""
+    report = node.config.stash.get(xml_key, None)
+    known = dict(report.global_properties) if report else {}
+    for name, value in getattr(node, "workeroutput", {}).get(HEAD, {}).items():
+        if report and name not in known:
+            report.add_global_property(name, value)
+
+
+@pytest.fixture(scope="session")
 def _guests(
-    record_testsuite_property: Callable[[str, object], None],
+    _record: Callable[[str, object], None],
 ) -> Iterator[dict[str, Guest]]:
     """The guests of this session by engine, as far as one was started."""
     from harness.report.files import versions
 
     for name, value in versions().items():
-        record_testsuite_property(name, value)
+        _record(name, value)
     guests: dict[str, Guest] = {}
     yield guests
     for guest in guests.values():
@@ -105,7 +127,7 @@ def _guests(
 def paging_engine(
     request: pytest.FixtureRequest,
     _guests: dict[str, Guest],
-    record_testsuite_property: Callable[[str, object], None],
+    _record: Callable[[str, object], None],
 ) -> str:
     """The name of an engine that this host can run."""
     from harness.machine.engines import executor, why_absent
@@ -113,14 +135,14 @@ def paging_engine(
     name = str(request.param)
     reason = why_absent(name, qemu=request.config.getoption("--qemu"))
     if reason is not None:
-        record_testsuite_property(f"engine {name}", f"absent: {reason}")
+        _record(f"engine {name}", f"absent: {reason}")
         if request.config.getoption("--engine"):
             pytest.fail(f"{name} was asked for, and cannot run here: {reason}", pytrace=False)
         pytest.skip(f"{SKIPPED}{name} cannot run here: {reason}")
     guest = _running(_guests, name, request.config)
     who, version = executor(guest)
     versions = f"QEMU {_dotted(guest.version)}, executed by {who} {_dotted(version)}"
-    record_testsuite_property(f"engine {name}", versions)
+    _record(f"engine {name}", versions)
     return name
 
 

@@ -96,9 +96,12 @@ def test_workers_of_xdist_have_guests_of_their_own(pytester: pytest.Pytester) ->
 
 
 @pytest.mark.hw
-def test_the_head_of_the_junit_report_has_engine_and_versions(pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "xdist"])
+def test_the_head_of_the_junit_report_has_engine_and_versions(
+    pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
     pytester.makepyfile(TWO_PAGES)
-    run(pytester, "--engine=tcg", "--junit-xml=report.xml").assert_outcomes(passed=2)
+    run(pytester, "--engine=tcg", "--junit-xml=report.xml", *workers).assert_outcomes(passed=2)
     head = ElementTree.parse(pytester.path / "report.xml").find("testsuite/properties")
     assert head is not None
     values = {one.get("name"): str(one.get("value")) for one in head}

@@ -149,7 +149,8 @@ def compare_space(
     """Asks every oracle about the space whose root `cpu` holds, in the guest's memory.
 
     `memory` is the guest's RAM.  The frames that the space maps are overwritten with marks,
-    and its entries may be accessed and dirty afterwards.  Raises SpaceError where the space has no hole for the window.
+    and its entries may be accessed and dirty afterwards.  Raises SpaceError where the space has
+    no hole for the window.
     """
     with _window(guest, memory, cpu) as window:
         written = TableImage.of(memory, cpu.roots)

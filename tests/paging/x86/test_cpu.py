@@ -1,0 +1,236 @@
+"""Which mode the control registers make, where its walks begin, and what can be loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from harness.paging.address import Span, Virtual
+from harness.paging.x86.access import Fault, Reason, Vector
+from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Efer, Mode, root_for
+from harness.paging.x86.load import load
+from tests.paging.x86.made import READ, comes_to, memory, path, supervisor
+
+PG, WP, PE = 1 << 31, 1 << 16, 1
+PAE, LA57, LMA = 1 << 5, 1 << 12, 1 << 10
+
+
+@pytest.mark.parametrize(
+    ("cr4", "efer", "mode", "levels"),
+    [
+        (0, 0, Mode.BITS_32, 2),
+        (LA57, 0, Mode.BITS_32, 2),
+        (PAE, 0, Mode.PAE, 2),
+        (PAE | LA57, 0, Mode.PAE, 2),
+        (PAE, LMA, Mode.LEVEL_4, 4),
+        (PAE | LA57, LMA, Mode.LEVEL_5, 5),
+    ],
+)
+def test_the_control_registers_make_the_mode(cr4: int, efer: int, mode: Mode, levels: int) -> None:
+    cpu = Cpu(PG | PE, 0, cr4, efer)
+    assert (cpu.mode, cpu.levels, cpu.long) == (mode, levels, levels > 2)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_cpu_made_for_a_mode_is_in_it(mode: Mode) -> None:
+    cpu = Cpu.in_mode(mode, 0x5000, cr0=Cr0.WP, cr4=Cr4.SMEP, efer=Efer.NXE)
+    assert (cpu.mode, cpu.cr3, cpu.wp, cpu.smep, cpu.smap, cpu.nxe) == (
+        *(mode, 0x5000),
+        *(True, True, False, True),
+    )
+    bare = Cpu.in_mode(mode, 0, cr0=0, cr4=0, efer=0)
+    assert (bare.mode, bare.wp, bare.smep, bare.nxe) == (mode, False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ((PE, 0, PAE, LMA), "paging is off"),
+        ((PG | PE, 0, 0, LMA), "long mode without PAE"),
+    ],
+)
+def test_a_state_that_no_machine_can_be_in_is_refused(
+    state: tuple[int, int, int, int], why: str
+) -> None:
+    with pytest.raises(ValueError, match=why):
+        Cpu(*state)
+
+
+def test_cr3_locates_one_table_in_32_bit_paging() -> None:
+    cpu = Cpu.in_mode(Mode.BITS_32, 0xFEDC_BFFF)
+    (root,) = cpu.roots
+    assert (root.table.address, root.table.level) == (0xFEDC_B000, 1)
+    assert root.span == Span(0, 0xFFFF_FFFF)
+
+
+@pytest.mark.parametrize(
+    ("mode", "maxphyaddr", "cr3", "address"),
+    [
+        (Mode.LEVEL_4, 40, 0x12_3456_7FFF, 0x12_3456_7000),
+        (Mode.LEVEL_5, 52, 0xF_FFFF_FFFF_FFFF, 0xF_FFFF_FFFF_F000),
+        (Mode.LEVEL_4, 52, 0xE00F_FFFF_FFFF_FFFF, 0xF_FFFF_FFFF_F000),
+    ],
+)
+def test_cr3_locates_one_table_for_both_halves_of_long_mode(
+    mode: Mode, maxphyaddr: int, cr3: int, address: int
+) -> None:
+    cpu = replace(Cpu.in_mode(mode, cr3), maxphyaddr=maxphyaddr)
+    low, high = cpu.roots
+    edge = 1 << (47 if mode is Mode.LEVEL_4 else 56)
+    assert (low.span, high.span) == (Span(0, edge - 1), Span(2**64 - edge, 2**64 - 1))
+    assert low.table == high.table and low.table.address == address
+    assert low.table.level == cpu.levels - 1
+
+
+def test_each_present_pdpte_is_the_root_of_one_gigabyte() -> None:
+    cpu = replace(Cpu.in_mode(Mode.PAE, 0), pdptes=(0x1001, 0x2000, 0x3FFF_0E19, 0xF_FFFF_F001))
+    found = [(root.table.address, root.table.level, root.span) for root in cpu.roots]
+    assert found == [
+        (0x1000, 1, Span(0, 0x3FFF_FFFF)),
+        (0x3FFF_0000, 1, Span(0x8000_0000, 0xBFFF_FFFF)),
+        (0xF_FFFF_F000, 1, Span(0xC000_0000, 0xFFFF_FFFF)),
+    ]
+    assert root_for(cpu, Virtual(0x4000_0000)) is None
+    assert root_for(cpu, Virtual(0xFFFF_FFFF)) == cpu.roots[2]
+
+
+def test_an_address_without_pdpte_is_a_page_fault_of_a_page_that_is_not_present() -> None:
+    cpu = replace(Cpu.in_mode(Mode.PAE, 0), pdptes=(0x1001, 0x1000, 0, 0))
+    where = memory({0x1000: 0x2007, 0x2000: 0x8007})
+    assert comes_to(cpu, where, 0x123, supervisor(READ)) == "reaches 0x8123"
+    assert comes_to(cpu, where, 0x4000_0000, supervisor(READ)) == "#PF(00) NO_PDPTE"
+
+
+def test_pdptes_are_registers_which_memory_does_not_change() -> None:
+    where = memory({0x20: 0x1001, 0x1000: 0x2007, 0x2000: 0x8007})
+    cpu = load(Cpu.in_mode(Mode.PAE, 0), Cpu.in_mode(Mode.PAE, 0x20), where)
+    assert isinstance(cpu, Cpu) and cpu.pdptes == (0x1001, 0, 0, 0)
+    where.octets[0x20:0x28] = 0
+    assert comes_to(cpu, where, 0x123, supervisor(READ)) == "reaches 0x8123"
+
+
+@pytest.mark.parametrize(("cr3", "read"), [(0x20, 0x20), (0x3F, 0x20), (0x1_0000_0040, 0x40)])
+def test_pdptes_are_read_where_bits_31_to_5_of_cr3_say(cr3: int, read: int) -> None:
+    where = memory({read + 8 * n: 0x1001 + 0x1000 * n for n in range(4)})
+    cpu = load(Cpu.in_mode(Mode.LEVEL_4, 0), Cpu.in_mode(Mode.PAE, cr3), where)
+    assert isinstance(cpu, Cpu) and cpu.pdptes == (0x1001, 0x2001, 0x3001, 0x4001)
+
+
+@pytest.mark.parametrize("bit", [1, 2, 5, 6, 7, 8, 40, 51, 52, 62, 63])
+def test_a_reserved_bit_in_a_present_pdpte_is_refused_when_it_is_loaded(bit: int) -> None:
+    now, then = Cpu.in_mode(Mode.PAE, 0), Cpu.in_mode(Mode.PAE, 0x40)
+    for number in range(4):
+        raw = 0x1001 | 1 << bit
+        answer = load(now, then, memory({0x40 + 8 * number: raw}))
+        assert answer == Fault(Vector.GP, 0, None, None, Reason.PDPTE_RESERVED)
+        with pytest.raises(ValueError, match=f"PDPTE {number} .* cannot be loaded"):
+            replace(then, pdptes=tuple(raw if n == number else 0 for n in range(4)))
+        absent = load(now, then, memory({0x40 + 8 * number: raw & ~1}))
+        assert isinstance(absent, Cpu) and not absent.roots
+
+
+@pytest.mark.parametrize("bit", [3, 4, 9, 10, 11, 12, 39])
+def test_any_other_bit_of_a_pdpte_is_loaded(bit: int) -> None:
+    cpu = Cpu.in_mode(Mode.PAE, 0)
+    answer = load(cpu, cpu, memory({0: 1 | 1 << bit}))
+    assert isinstance(answer, Cpu) and answer.pdptes[0] == 1 | 1 << bit
+
+
+def test_pdptes_without_memory_cannot_be_read() -> None:
+    with pytest.raises(ValueError, match="the PDPTEs at 0x10000 cannot be read"):
+        load(Cpu.in_mode(Mode.PAE, 0), Cpu.in_mode(Mode.PAE, 0x10000), memory({}))
+
+
+def test_pdptes_that_are_not_four_are_refused() -> None:
+    with pytest.raises(ValueError, match="there are 4 PDPTEs, not 1"):
+        replace(Cpu.in_mode(Mode.PAE, 0), pdptes=(1,))
+
+
+@pytest.mark.parametrize("mode", [Mode.LEVEL_4, Mode.LEVEL_5])
+@pytest.mark.parametrize("maxphyaddr", [36, 40, 52])
+def test_bits_of_cr3_at_and_above_maxphyaddr_are_refused_in_long_mode(
+    mode: Mode, maxphyaddr: int
+) -> None:
+    now = replace(Cpu.in_mode(mode, 0), maxphyaddr=maxphyaddr)
+    for bit in range(64):
+        then = replace(now, cr3=1 << bit)
+        answer = load(now, then, memory({}))
+        if bit < maxphyaddr:
+            assert answer == then
+        else:
+            assert answer == Fault(Vector.GP, 0, None, None, Reason.CR3_RESERVED)
+
+
+@pytest.mark.parametrize(
+    ("bits", "changes", "fine"),
+    [
+        (Cr3.LAM_U57, {"lam": True}, True),
+        (Cr3.LAM_U48, {"lam": True}, True),
+        (Cr3.LAM_U57 | Cr3.LAM_U48, {"lam": False}, False),
+        (Cr3.KEEP_TLB, {"lam": True}, False),
+        (1 << 60, {"lam": True}, False),
+    ],
+)
+def test_lam_has_a_use_for_bits_62_and_61_of_cr3(
+    bits: int, changes: dict[str, bool], fine: bool
+) -> None:
+    now = replace(Cpu.in_mode(Mode.LEVEL_4, 0), **changes)  # type: ignore[arg-type]
+    assert isinstance(load(now, replace(now, cr3=bits), memory({})), Cpu) == fine
+
+
+def test_pcide_has_a_use_for_bit_63_of_cr3() -> None:
+    now = Cpu.in_mode(Mode.LEVEL_4, 0, cr4=Cr4.PCIDE)
+    then = replace(now, cr3=1 << 63 | 0x1FFF)
+    assert load(now, then, memory({})) == then
+    assert then.roots[0].table.address == 0x1000
+
+
+def test_low_bits_of_cr3_are_no_part_of_the_address_and_never_refused() -> None:
+    now = Cpu.in_mode(Mode.LEVEL_4, 0)
+    then = load(now, replace(now, cr3=0x1FFF), memory({}))
+    assert isinstance(then, Cpu) and then.roots[0].table.address == 0x1000
+
+
+def test_la57_is_changed_outside_long_mode_only() -> None:
+    four, five = Cpu.in_mode(Mode.LEVEL_4, 0), Cpu.in_mode(Mode.LEVEL_5, 0)
+    legacy = Cpu.in_mode(Mode.BITS_32, 0)
+    refused = Fault(Vector.GP, 0, None, None, Reason.LA57_CHANGED)
+    assert load(four, five, memory({})) == load(five, four, memory({})) == refused
+    assert load(legacy, five, memory({})) == five
+    assert load(five, legacy, memory({})) == legacy
+    assert load(five, five, memory({})) == five
+
+
+@pytest.mark.parametrize(
+    ("mode", "address", "text"),
+    [
+        ("32", 0x0040_0123, "reaches 0x8123"),
+        ("32", 0x0040_1000, "#PF(00) NOT_PRESENT"),
+        ("32", 0xFFC0_0000, "#PF(00) NOT_PRESENT"),
+        ("pae", 0x0020_0123, "reaches 0x8123"),
+        ("pae", 0x0040_0123, "#PF(00) NOT_PRESENT"),
+        ("4", 0x80_4020_0123, "reaches 0x8123"),
+        ("4", 0x80_4020_1123, "#PF(00) NOT_PRESENT"),
+        ("5", 0x1_0080_4020_0123, "reaches 0x8123"),
+        ("5", 0x80_4020_0123, "#PF(00) NOT_PRESENT"),
+    ],
+)
+def test_each_level_takes_its_index_from_its_bits_of_the_address(
+    mode: str, address: int, text: str
+) -> None:
+    """Entry 1 of every table above the lowest, entry 0 of that."""
+    width, levels = (4, 2) if mode == "32" else (8, {"pae": 2, "4": 4, "5": 5}[mode])
+    tables = [0x1000 * (depth + 1) for depth in range(levels)]
+    words = {table + width: table + 0x1001 for table in tables[:-1]} | {tables[-1]: 0x8001}
+    cpu = Cpu.in_mode(Mode(mode), 0x1000)
+    if mode == "pae":
+        cpu = replace(cpu, pdptes=(0x1001, 0, 0, 0))
+    assert comes_to(cpu, memory(words, width), address, supervisor(READ)) == text
+
+
+@pytest.mark.parametrize("mode", ["32", "pae"])
+def test_there_is_no_address_beyond_32_bits_outside_long_mode(mode: str) -> None:
+    cpu, where = path(Cpu.in_mode(Mode(mode), 0), 1, 1)
+    with pytest.raises(ValueError, match="there is no address 0x100000000"):
+        comes_to(cpu, where, 1 << 32, supervisor(READ))

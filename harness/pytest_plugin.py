@@ -92,10 +92,12 @@ def _every_engine() -> list[str]:
 @pytest.fixture(scope="session")
 def _record(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
     """Puts a property into the head of the JUnit report, of the controller's under xdist."""
-    worker: dict[str, object] | None = getattr(request.config, "workeroutput", None)
+    worker: dict[str, Any] | None = getattr(request.config, "workeroutput", None)
     if worker is None:
-        return request.getfixturevalue("record_testsuite_property")  # type: ignore[no-any-return]
-    return worker.setdefault(HEAD, {}).__setitem__  # type: ignore[attr-defined, no-any-return]
+        record: Callable[[str, object], None] = request.getfixturevalue("record_testsuite_property")
+        return record
+    head: dict[str, object] = worker.setdefault(HEAD, {})
+    return head.__setitem__
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -30,12 +30,22 @@ enum access {
 	ACCESS_READ,
 	ACCESS_WRITE,
 	ACCESS_FETCH,
+	ACCESS_PUSH,		/* PUSH of the value, with the stack pointer such that the store is at the address */
+	ACCESS_DESCRIPTOR,	/* MOV to FS of the first descriptor of an LDT that begins at the address: an implicit
+				   access, which reads 8 bytes as the supervisor does, whoever executes the MOV */
 };
 
 /*
- * The code of a fetched frame is, by convention, `mov $imm64,%rax; ud2` (12 bytes: data is imm64, vector 6 at
- * address + 10) or, where a page ends, the byte 06 (vector 6 at address).  The latter is PUSH ES, which
- * 64-bit mode does not have; INT3 is as short, but the local KVM can not execute it at CPL 0.
+ * The code of a fetched frame is, by convention, `mov $imm32,%eax; ud2` (7 bytes: data is imm32, vector 6 at
+ * address + 5) or, in long mode, `mov $imm64,%rax; ud2` (12 bytes: data is imm64, vector 6 at address + 10).
+ * Where a page ends it is one byte.  In long mode, 06 (vector 6 at address): that is PUSH ES, which 64-bit mode
+ * does not have; INT3 is as short, but the local KVM can not execute it at CPL 0.  In the 32-bit modes, CC: INT3
+ * (vector 3 at address + 1).
+ *
+ * The word that ACCESS_DESCRIPTOR reaches is, by convention, a data segment (P, DPL 3, writable, A), whose base,
+ * 32 bits in three pieces, the data is.  Any other word may raise an exception with the error code 4, which names
+ * the descriptor: then the access was made all the same.  An LDT at an address that is not canonical may be
+ * refused before there is an access.
  */
 
 enum flush {
@@ -45,10 +55,14 @@ enum flush {
 	FLUSH_GLOBAL,	/* CR4.PGE changed and changed back */
 };
 
+/* FLUSH_ALL and FLUSH_GLOBAL load the PDPTEs of PAE paging, and may find them malformed: that exception is then the
+   result, and the access is not made. */
+
 /* result.vector of an access that ended without an exception */
 enum vector { VECTOR_NONE = 0xff };
 
-/* CR2 before every access: no page fault can leave this behind, it is canonical at no level count. */
+/* CR2 before every access, as reported in every mode: no page fault leaves this behind, it is canonical at no level
+   count. */
 enum cr2 { CR2_UNTOUCHED = 0x5a5a5a5a5a5a5a5a };
 
 struct job {
@@ -57,17 +71,17 @@ struct job {
 	uint8_t access;		/* enum access */
 	uint8_t user;		/* 1: from CPL 3 */
 	uint8_t ac;		/* 1: EFLAGS.AC is set during the access */
-	uint8_t size;		/* of a read or write: 1 or 8 bytes */
+	uint8_t size;		/* of a read or write: 1, 4, or in long mode 8 bytes; a push has the mode's own */
 	uint8_t flush;		/* enum flush, after patching and before the access */
 	uint8_t patched;	/* how many of word[] are stored to where[] first */
 	uint8_t watched;	/* how many of where[] are read into after[] last */
 	uint8_t reserved;
-	uint64_t where[WORDS];	/* physical, multiples of 8 */
+	uint64_t where[WORDS];	/* physical, multiples of the word's size: 4 bytes in 32-bit paging, else 8 */
 	uint64_t word[WORDS];
 };
 
 struct result {
-	uint64_t data;		/* what a read found; RAX after a fetch; 0 if the access failed */
+	uint64_t data;		/* what a read found; RAX after a fetch; a descriptor's base; 0 if the access failed */
 	uint64_t cr2;		/* CR2_UNTOUCHED, if the access did not change it */
 	uint64_t rip;		/* as saved by the exception; of the stub itself for reads and writes */
 	uint32_t error;		/* error code; 0 where the vector has none */
@@ -79,15 +93,19 @@ struct result {
 };
 
 /*
- * Written by the harness before `run` or `park`.  Both sets of tables map the whole RAM linearly at `window`,
- * with the same entries (so EFER.NXE=0 wants a window without XD); the tables of entry_cr3 hold the
- * identity of the RAM as well and have the level count of cr4.  In the window the pages of .text are
- * executable, those of .user are executable by CPL 3, and .data and .bss are writable.
+ * Written by the harness before `run` or `park`.  The registers tell the mode: 4- or 5-level paging if efer has
+ * LME, else PAE paging if cr4 has PAE, else 32-bit paging.
+ *
+ * Both sets of tables map the whole RAM linearly at `window`, with the same entries (so EFER.NXE=0 wants a window
+ * without XD); the tables of entry_cr3 hold the identity of the RAM as well and have the format of cr4 (LA57, PAE,
+ * PSE).  In the window the pages of .text are executable, those of .user are executable by CPL 3, and .data and .bss
+ * are writable.  The stub is in the first 2 MiB, and its pages are small ones: without large pages (32-bit paging
+ * without PSE) so is all of the window, a table each 4 MiB.  In the 32-bit modes, the window ends below 4 GiB.
  */
 struct batch {
 	uint64_t nonce;
 	uint64_t cr0, cr3, cr4, efer;
-	uint64_t pkru, pkrs;	/* loaded if cr4 has PKE, PKS */
+	uint64_t pkru, pkrs;	/* loaded if cr4 has PKE, PKS; the latter must grant the key of the window's pages */
 	uint64_t window;	/* virtual address of physical 0 */
 	uint64_t entry_cr3;	/* below 4 GiB */
 	uint64_t jobs, results;	/* physical: arrays of `count` struct job, struct result */
@@ -105,6 +123,11 @@ struct cpuid {
 struct machine_info {
 	struct cpuid leaf_0, leaf_1, leaf_7, leaf_80000000, leaf_80000001, leaf_80000008;
 };
+
+/* The 32-bit code, whose 64-bit numbers are aligned to 4 bytes, has the same layouts: no member needs padding. */
+_Static_assert(sizeof(struct job) == 3 * 8 + 2 * 8 * WORDS, "layout of struct job");
+_Static_assert(sizeof(struct result) == 4 * 8 + 8 * WORDS, "layout of struct result");
+_Static_assert(sizeof(struct batch) == 14 * 8, "layout of struct batch");
 
 extern struct batch batch;
 extern struct machine_info machine_info;

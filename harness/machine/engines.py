@@ -22,6 +22,9 @@ KVM_MODULES: Final = ("kvm_amd", "kvm_intel", "kvm_pvm")
 """What can be behind /dev/kvm, one at a time: the two that use the processor's virtualization,
 and one that does without."""
 
+LONG_MODE_ONLY: Final = ("kvm_pvm",)
+"""Who leaves a guest without a processor once it has left long mode and switches paging on."""
+
 
 def why_absent(
     name: str, *, qemu: str = "qemu-system-x86_64", deadline: float = 10.0
@@ -47,6 +50,12 @@ def why_absent(
 def engines(*, qemu: str = "qemu-system-x86_64", deadline: float = 10.0) -> dict[str, str | None]:
     """Every engine by name, with what `why_absent` answers for it."""
     return {name: why_absent(name, qemu=qemu, deadline=deadline) for name in ENGINES}
+
+
+def why_long_mode_only(guest: Guest) -> str | None:
+    """Why a guest is lost in 32-bit paging and PAE paging, as a sentence; None if it is not."""
+    name, _ = executor(guest)
+    return f"{name} runs guests in long mode only." if name in LONG_MODE_ONLY else None
 
 
 def executor(guest: Guest) -> tuple[str, tuple[int, ...]]:

@@ -31,9 +31,12 @@ from pexpect.fdpexpect import fdspawn
 
 from harness.machine.errors import GuestLost, MachineError, Misuse, ProtocolError
 from harness.machine.monitor import Monitor
+from harness.machine.processor import FEATURES, MachineInfo, Mode, State, check_state
 from harness.machine.qemu import Qemu, engine_named
 from harness.machine.ram import JOB_ARENA, MIB, Ram
 from harness.machine.stub import StubImage
+
+__all__ = ["FEATURES", "Guest", "MachineInfo", "Mode", "State"]
 
 GLANCE: Final = 0.25
 """Seconds between two looks at QEMU's run state while an answer of the stub is awaited."""
@@ -42,73 +45,6 @@ LONGEST_LINE: Final = 4096
 """Bytes; the stub's longest line is that of a panic, about 700."""
 
 HALVES: Final = 2
-WORD_BYTES: Final = 8
-"""The words that a job patches and watches lie at multiples of this."""
-
-
-@dataclass(frozen=True)
-class State:
-    """What a batch runs under: plain numbers of control registers and MSRs.
-
-    `window` is the virtual address at which both the tested tables (`cr3`) and the entry tables
-    (`entry_cr3`) map all RAM; protocol.h says what they have to map. PKRU and PKRS are loaded only
-    where CR4 has PKE and PKS. A value that the processor refuses costs the guest.
-    """
-
-    cr0: int
-    cr3: int
-    cr4: int
-    efer: int
-    window: int
-    entry_cr3: int
-    pkru: int = 0
-    pkrs: int = 0
-
-
-@dataclass(frozen=True)
-class MachineInfo:
-    """The guest's processor, by its own CPUID (SDM 2A, CPUID)."""
-
-    leaves: Mapping[int, tuple[int, int, int, int]]
-    """EAX, EBX, ECX, EDX by leaf, subleaf 0."""
-
-    @property
-    def vendor(self) -> str:
-        _, ebx, ecx, edx = self.leaves[0]
-        return b"".join(word.to_bytes(4, "little") for word in (ebx, edx, ecx)).decode("ascii")
-
-    @property
-    def physical_bits(self) -> int:
-        """MAXPHYADDR; without the leaf that tells it, 36, which every processor has."""
-        return self.leaves[0x8000_0008][0] & 0xFF or 36
-
-    @property
-    def virtual_bits(self) -> int:
-        return self.leaves[0x8000_0008][0] >> 8 & 0xFF or 48
-
-    def has(self, feature: str) -> bool:
-        """Whether CPUID shows a feature of `FEATURES`."""
-        leaf, register, bit = FEATURES[feature]
-        return bool(self.leaves[leaf]["abcd".index(register)] >> bit & 1)
-
-
-FEATURES: Final[Mapping[str, tuple[int, str, int]]] = {
-    "pse": (1, "d", 3),
-    "pae": (1, "d", 6),
-    "pge": (1, "d", 13),
-    "pat": (1, "d", 16),
-    "pse36": (1, "d", 17),
-    "pcid": (1, "c", 17),
-    "smep": (7, "b", 7),
-    "smap": (7, "b", 20),
-    "umip": (7, "c", 2),
-    "pku": (7, "c", 3),
-    "la57": (7, "c", 16),
-    "pks": (7, "c", 31),
-    "nx": (0x8000_0001, "d", 20),
-    "gigabyte_pages": (0x8000_0001, "d", 26),
-}
-"""What concerns paging: leaf, register and bit by name."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +93,7 @@ class Guest:
         self.deadline = deadline
         self._flying: deque[_Batch] = deque()
         self._next_half = 0
-        self._held: list[npt.NDArray[np.void] | None] = [None] * HALVES
+        self._held: list[_Held | None] = [None] * HALVES
         self._ready = self._ended = False
         self._resources = contextlib.ExitStack()
         with self._ended_by_errors():
@@ -214,10 +150,12 @@ class Guest:
         """Execute `jobs`, any number of them, and answer their results, in their order.
 
         `jobs` is an array of `image.job_dtype`, the answer one of `image.result_dtype`. Raises
-        `Misuse` for jobs that reach outside RAM, `GuestLost` if the guest does not survive them.
+        `Misuse` for jobs that reach outside RAM and for a state or an access that the processor
+        can not take, `GuestLost` if the guest does not survive them.
         """
         self._check_idle()
-        self._check_jobs(jobs)
+        check_state(state, self.info, self.ram.size)
+        self._check_jobs(jobs, state)
         results = np.empty(len(jobs), dtype=self.image.result_dtype)
         collected = 0
         for first in range(0, len(jobs), self.capacity):
@@ -240,16 +178,17 @@ class Guest:
             raise Misuse("two batches are under way already: finish() one first")
         if len(jobs) > self.capacity:
             raise Misuse(f"{len(jobs)} jobs: one batch holds {self.capacity}, so use run()")
-        if not any(_unchanged(held, jobs) for held in self._held):
-            self._check_jobs(jobs)
+        check_state(state, self.info, self.ram.size)
+        if not any(_unchanged(held, jobs, state) for held in self._held):
+            self._check_jobs(jobs, state)
         self._start(state, jobs)
 
     def _start(self, state: State, jobs: npt.NDArray[np.void]) -> None:
         batch = _Batch(state, secrets.randbits(64), self._next_half, len(jobs))
         self._next_half = (self._next_half + 1) % HALVES
-        if not _unchanged(self._held[batch.half], jobs):
+        if not _unchanged(self._held[batch.half], jobs, state):
             self.ram.view(self._halves[batch.half].jobs, self.image.job_dtype)[: len(jobs)] = jobs
-            self._held[batch.half] = jobs
+            self._held[batch.half] = _Held(jobs, state.mode)
         self._flying.append(batch)
         if len(self._flying) == 1:
             self._send(batch)
@@ -306,6 +245,7 @@ class Guest:
     def parked(self, state: State) -> Iterator[Monitor]:
         """The guest with the tested state loaded and its processor stopped, for the monitor."""
         self._check_idle()
+        check_state(state, self.info, self.ram.size)
         batch = _Batch(state, secrets.randbits(64), 0, 0)
         self._describe(batch)
         self._command(f"park {batch.nonce:016x}")
@@ -425,21 +365,45 @@ class Guest:
         if self._flying:
             raise Misuse("a batch is under way: finish() it first")
 
-    def _check_jobs(self, jobs: npt.NDArray[np.void]) -> None:
-        """Refuse what would make the stub touch memory that no job may name."""
+    def _check_jobs(self, jobs: npt.NDArray[np.void], state: State) -> None:
+        """Refuse what would make the stub touch memory that no job may name, or do what it can
+        not do in this mode."""
         if jobs.dtype != self.image.job_dtype or jobs.ndim != 1:
             raise Misuse("jobs are a one-dimensional array of job_dtype: take one from new_jobs()")
         for name in ("patched", "watched"):
             _refuse(jobs, jobs[name] > self.image.enums["WORDS"], f"{name} has no room in where[]")
         where = jobs["where"]
         _refuse(jobs, where >= self.ram.size, "where[] has an address outside RAM")
-        misaligned = where & np.uint64(WORD_BYTES - 1) != 0
-        _refuse(jobs, misaligned, f"where[] has an address that is no multiple of {WORD_BYTES}")
+        misaligned = where & np.uint64(state.word_bytes - 1) != 0
+        reason = f"where[] has an address that is no multiple of {state.word_bytes}"
+        _refuse(jobs, misaligned, reason)
+        _refuse(jobs, jobs["access"] > self.image.enums["ACCESS_DESCRIPTOR"], "no such access")
+        _refuse(jobs, jobs["flush"] > self.image.enums["FLUSH_GLOBAL"], "no such flush")
+        self._check_width(jobs, state)
+
+    def _check_width(self, jobs: npt.NDArray[np.void], state: State) -> None:
+        enums, sizes = self.image.enums, (1, 4, 8) if state.mode is Mode.LONG else (1, 4)
+        sized = (jobs["access"] == enums["ACCESS_READ"]) | (jobs["access"] == enums["ACCESS_WRITE"])
+        odd = np.logical_and.reduce([jobs["size"] != size for size in sizes])
+        _refuse(jobs, sized & odd, f"{state.mode.value} reads and writes {sizes} bytes")
+        if state.mode is not Mode.LONG:
+            above = jobs["address"] >> np.uint64(32) != 0
+            _refuse(jobs, above, f"{state.mode.value} has no address above 4 GiB")
 
 
-def _unchanged(held: npt.NDArray[np.void] | None, jobs: npt.NDArray[np.void]) -> bool:
+@dataclass(frozen=True)
+class _Held:
+    """Jobs that one half of the job memory holds, and the mode that they were checked for."""
+
+    jobs: npt.NDArray[np.void]
+    mode: Mode
+
+
+def _unchanged(held: _Held | None, jobs: npt.NDArray[np.void], state: State) -> bool:
     """Whether `jobs` are what one half of the job memory holds already."""
-    return held is jobs and not jobs.flags.writeable
+    if held is None or held.jobs is not jobs or jobs.flags.writeable:
+        return False
+    return held.mode is state.mode
 
 
 def _refuse(jobs: npt.NDArray[np.void], wrong: npt.NDArray[np.bool_], reason: str) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.machine.engines import why_absent
+from harness.machine.engines import why_absent, why_long_mode_only
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA, MIB
-from tests.machine.handmade import PAGE, HandMade
+from tests.machine.handmade import MODES, PAGE, HandMade, Mode
 
-RAM_BYTES = 128 * MIB
+RAM_BYTES = 96 * MIB
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +34,16 @@ def frames(guest: Guest) -> Iterator[int]:
     return itertools.count(ARENA.stop, PAGE)
 
 
-@pytest.fixture(params=[4, 5])
-def levels(request: pytest.FixtureRequest, guest: Guest) -> int:
-    count: int = request.param
-    if count == 5 and not guest.info.has("la57"):
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest, guest: Guest) -> Mode:
+    mode = MODES[request.param]
+    if mode.name == "5" and not guest.info.has("la57"):
         pytest.skip(f"{guest.engine.name} shows the guest no LA57, so it has no five levels")
-    return count
+    if not mode.long and (reason := why_long_mode_only(guest)):
+        pytest.skip(reason)
+    return mode
 
 
 @pytest.fixture
-def made(guest: Guest, levels: int, frames: Iterator[int]) -> HandMade:
-    return HandMade(guest, levels, frames)
+def made(guest: Guest, mode: Mode, frames: Iterator[int]) -> HandMade:
+    return HandMade(guest, mode, frames)

@@ -23,7 +23,7 @@ from harness.machine.guest import Guest
 from harness.machine.qemu import Engine
 from harness.machine.ram import ARENA, RAM_UNIT
 from tests.machine.broken import ENDLESS_LINE, HANG, TRIPLE_FAULT, says, stub_that
-from tests.machine.handmade import PAGE, HandMade
+from tests.machine.handmade import MODES, PAGE, HandMade
 
 SMALL = ARENA.stop + 4 * RAM_UNIT
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def guest() -> Iterator[Guest]:
 
 @pytest.fixture
 def made(guest: Guest) -> HandMade:
-    return HandMade(guest, 4, itertools.count(ARENA.stop, PAGE))
+    return HandMade(guest, MODES["4"], itertools.count(ARENA.stop, PAGE))
 
 
 def program(path: Path, text: str) -> str:
@@ -304,10 +304,10 @@ RUN_ONE = f"""
 import itertools, sys
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA
-from tests.machine.handmade import PAGE, WRITE, HandMade
+from tests.machine.handmade import MODES, PAGE, WRITE, HandMade
 mark = int(sys.argv[1])
 with Guest("tcg", ram_bytes={SMALL}) as guest:
-    made = HandMade(guest, 4, itertools.count(ARENA.stop, PAGE))
+    made = HandMade(guest, MODES["4"], itertools.count(ARENA.stop, PAGE))
     made.map(made.root, 0x1000, made.frame(bytes([mark] * 8)))
     jobs = guest.image.new_jobs(20000)
     jobs["access"], jobs["size"], jobs["address"] = 1, 8, 0x1000

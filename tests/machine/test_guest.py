@@ -1,327 +1,137 @@
-"""What the stub executes and reports, with tables that the tests write word by word.
-
-The expected vectors, error codes and bits are the manual's (SDM 3A, 4.6, 4.7, 4.8), written out.
-"""
+"""The running stub: batches, parking, the console, and the change from mode to mode."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from harness.machine.engines import why_long_mode_only
 from harness.machine.errors import Misuse
-from harness.machine.guest import Guest, State
+from harness.machine.guest import Guest
 from harness.machine.qemu import OLDEST_QEMU
+from tests.machine.conftest import RAM_BYTES
 from tests.machine.handmade import (
-    ACCESSED,
-    CR0_WP,
     CR4_LA57,
-    CR4_SMAP,
-    CR4_SMEP,
-    DIRTY,
-    EFER,
-    NX,
+    EFER_LMA,
+    MODES,
+    MOVED,
     PAGE,
     PRESENT,
     USER,
     WINDOW,
     WRITE,
     HandMade,
+    Mode,
 )
 
 pytestmark = pytest.mark.hw
 
 DATA = 0x8877_6655_4433_2211
-MOVED = 0x0123_4567_89AB_CDEF
-CODE = b"\x48\xb8" + MOVED.to_bytes(8, "little") + b"\x0f\x0b"  # mov $MOVED, %rax; ud2
-LAST_BYTE = b"\x06"  # push %es, which 64-bit mode does not have
-ADDRESS = {4: 0x0000_7F12_3456_7000, 5: 0x007F_1234_5678_9000}
-INVALID_OPCODE, PROTECTION, PAGE_FAULT, NO_EXCEPTION = 6, 13, 14, 0xFF
-UNTOUCHED = 0x5A5A_5A5A_5A5A_5A5A
-CR4_PKE = 1 << 22
-EFER_NXE = 0x800
-
-
-def job(guest: Guest, access: str, address: int, **fields: int) -> npt.NDArray[np.void]:
-    """One job: a read, write, fetch or none; 8 bytes, as supervisor, with INVLPG."""
-    jobs = guest.image.new_jobs(1)
-    jobs["access"] = guest.image.enums[f"ACCESS_{access.upper()}"]
-    jobs["flush"] = guest.image.enums["FLUSH_PAGE"]
-    jobs["address"] = address
-    jobs["size"] = 8
-    for name, value in fields.items():
-        jobs[name] = value
-    return jobs
-
-
-def outcome(guest: Guest, state: State, jobs: npt.NDArray[np.void]) -> Any:
-    return guest.run(state, jobs)[0]
-
-
-@pytest.mark.parametrize("user", [0, 1], ids=["supervisor", "user"])
-class TestAllowed:
-    def test_a_read_finds_the_data_of_the_frame(
-        self, guest: Guest, made: HandMade, user: int
-    ) -> None:
-        address = ADDRESS[made.levels]
-        made.map(made.root, address, made.frame(DATA.to_bytes(8, "little")) | USER * user)
-        result = outcome(guest, made.state, job(guest, "read", address, user=user))
-        assert (result["vector"], result["completed"], result["data"]) == (NO_EXCEPTION, 1, DATA)
-        assert (result["cr2"], result["error"], result["rip"]) == (UNTOUCHED, 0, 0)
-
-    def test_a_byte_is_read_alone(self, guest: Guest, made: HandMade, user: int) -> None:
-        address = ADDRESS[made.levels]
-        made.map(made.root, address, made.frame(DATA.to_bytes(8, "little")) | USER * user)
-        result = outcome(guest, made.state, job(guest, "read", address + 3, size=1, user=user))
-        assert (result["vector"], result["data"]) == (NO_EXCEPTION, 0x44)
-
-    def test_a_write_reaches_the_frame(self, guest: Guest, made: HandMade, user: int) -> None:
-        address, frame = ADDRESS[made.levels], made.frame()
-        made.map(made.root, address, frame | WRITE | USER * user)
-        jobs = job(guest, "write", address + 8, value=DATA, user=user)
-        assert outcome(guest, made.state, jobs)["vector"] == NO_EXCEPTION
-        assert (made[frame], made[frame + 8], made[frame + 16]) == (0, DATA, 0)
-
-    def test_a_byte_is_written_alone(self, guest: Guest, made: HandMade, user: int) -> None:
-        address, frame = ADDRESS[made.levels], made.frame()
-        made.map(made.root, address, frame | WRITE | USER * user)
-        jobs = job(guest, "write", address + 1, value=DATA, size=1, user=user)
-        assert outcome(guest, made.state, jobs)["vector"] == NO_EXCEPTION
-        assert made[frame] == 0x1100
-
-    def test_a_fetch_ends_in_the_exception_of_its_code(
-        self, guest: Guest, made: HandMade, user: int
-    ) -> None:
-        address = ADDRESS[made.levels]
-        made.map(made.root, address, made.frame(CODE) | USER * user)
-        result = outcome(guest, made.state, job(guest, "fetch", address, user=user))
-        assert (result["vector"], result["completed"]) == (INVALID_OPCODE, 1)
-        assert (result["data"], result["rip"]) == (MOVED, address + 10)
-
-    def test_the_last_byte_of_a_page_is_fetched(
-        self, guest: Guest, made: HandMade, user: int
-    ) -> None:
-        address = ADDRESS[made.levels]
-        made.map(made.root, address, made.frame(LAST_BYTE.rjust(PAGE)) | USER * user)
-        result = outcome(guest, made.state, job(guest, "fetch", address + PAGE - 1, user=user))
-        assert (result["vector"], result["completed"]) == (INVALID_OPCODE, 1)
-        assert result["rip"] == address + PAGE - 1
-
-    def test_accessed_and_dirty_are_among_the_words_watched(
-        self, guest: Guest, made: HandMade, user: int
-    ) -> None:
-        address, frame = ADDRESS[made.levels], made.frame()
-        leaf = made.map(made.root, address, frame | WRITE | USER * user)
-        top = made.slot(made.root, address, made.levels - 1)
-        jobs = np.concatenate(
-            [job(guest, name, address, value=DATA, user=user) for name in ("read", "write")]
-        )
-        jobs["where"][:, :3] = leaf, top, frame
-        jobs["watched"] = 3
-        read, write = guest.run(made.state, jobs)["after"]
-        assert read[0] & (ACCESSED | DIRTY) == ACCESSED
-        assert read[1] & ACCESSED
-        assert read[2] == 0
-        assert write[0] & (ACCESSED | DIRTY) == ACCESSED | DIRTY
-        assert write[2] == DATA
-
-
-READ_ONLY, SUPERVISOR = PRESENT | USER, PRESENT | WRITE
-FAULTS = {
-    "supervisor reads what is absent": ("read", 0, 0, 0x00),
-    "supervisor writes what is absent": ("write", 0, 0, 0x02),
-    "supervisor fetches what is absent": ("fetch", 0, 0, 0x10),
-    "user reads what is absent": ("read", 1, 0, 0x04),
-    "user writes what is absent": ("write", 1, 0, 0x06),
-    "user fetches what is absent": ("fetch", 1, 0, 0x14),
-    "supervisor writes what is read-only": ("write", 0, READ_ONLY, 0x03),
-    "user writes what is read-only": ("write", 1, READ_ONLY, 0x07),
-    "user reads what is the supervisor's": ("read", 1, SUPERVISOR, 0x05),
-    "user writes what is the supervisor's": ("write", 1, SUPERVISOR, 0x07),
-    "user fetches what is the supervisor's": ("fetch", 1, SUPERVISOR, 0x15),
-    "supervisor fetches what is no code": ("fetch", 0, SUPERVISOR | NX, 0x11),
-    "user fetches what is no code": ("fetch", 1, READ_ONLY | NX, 0x15),
-}
-
-
-@pytest.mark.parametrize(("access", "user", "word", "error"), FAULTS.values(), ids=FAULTS.keys())
-def test_a_denied_access_reports_error_code_and_address(
-    guest: Guest, made: HandMade, access: str, user: int, word: int, error: int
-) -> None:
-    address, frame = ADDRESS[made.levels], made.frame(CODE)
-    made[made.slot(made.root, address, 0)] = frame | word if word else 0
-    result = outcome(guest, made.state, job(guest, access, address + 0x123, value=1, user=user))
-    assert (result["vector"], result["error"]) == (PAGE_FAULT, error)
-    assert (result["cr2"], result["data"], result["completed"]) == (address + 0x123, 0, 0)
-    assert made[frame].to_bytes(8, "little") == CODE[:8]
-
-
-@pytest.mark.parametrize("access", ["read", "write", "fetch"])
-@pytest.mark.parametrize("user", [0, 1], ids=["supervisor", "user"])
-def test_a_non_canonical_address_is_a_protection_fault_and_leaves_cr2(
-    guest: Guest, made: HandMade, access: str, user: int
-) -> None:
-    address = 1 << (9 * made.levels + 12 - 1)
-    result = outcome(guest, made.state, job(guest, access, address, user=user))
-    assert (result["vector"], result["error"], result["completed"]) == (PROTECTION, 0, 0)
-    assert result["cr2"] == UNTOUCHED
-
-
-def test_the_supervisor_writes_what_is_read_only_without_wp(guest: Guest, made: HandMade) -> None:
-    address, frame = ADDRESS[made.levels], made.frame()
-    made.map(made.root, address, frame)
-    state = replace(made.state, cr0=made.state.cr0 & ~CR0_WP)
-    assert outcome(guest, state, job(guest, "write", address, value=1))["vector"] == NO_EXCEPTION
-    assert made[frame] == 1
-
-
-def test_smep_denies_the_supervisor_the_code_of_the_user(guest: Guest, made: HandMade) -> None:
-    address = ADDRESS[made.levels]
-    made.map(made.root, address, made.frame(CODE) | USER)
-    state = replace(made.state, cr4=made.state.cr4 | CR4_SMEP)
-    result = outcome(guest, state, job(guest, "fetch", address))
-    assert (result["vector"], result["error"]) == (PAGE_FAULT, 0x11)
-    assert outcome(guest, made.state, job(guest, "fetch", address))["vector"] == INVALID_OPCODE
-
-
-def test_smap_denies_the_supervisor_the_data_of_the_user_unless_ac(
-    guest: Guest, made: HandMade
-) -> None:
-    address = ADDRESS[made.levels]
-    made.map(made.root, address, made.frame() | USER | WRITE)
-    state = replace(made.state, cr4=made.state.cr4 | CR4_SMAP)
-    jobs = np.concatenate(
-        [
-            job(guest, "read", address, ac=0),
-            job(guest, "read", address, ac=1),
-            job(guest, "write", address, ac=0),
-            job(guest, "write", address, ac=1),
-            job(guest, "read", address, ac=0, user=1),
-            job(guest, "read", address, ac=1, user=1),
-        ]
-    )
-    results = guest.run(state, jobs)
-    done = [NO_EXCEPTION, 0]
-    assert [[r["vector"], r["error"]] for r in results] == [
-        [PAGE_FAULT, 0x01],
-        done,
-        [PAGE_FAULT, 0x03],
-        done,
-        done,
-        done,
-    ]
-
-
-def test_without_nxe_a_fetch_is_not_marked_in_the_error_code(
-    guest: Guest, levels: int, frames: Iterator[int]
-) -> None:
-    made = HandMade(guest, levels, frames, nx=0)
-    state = replace(made.state, efer=EFER & ~EFER_NXE)
-    result = outcome(guest, state, job(guest, "fetch", ADDRESS[levels]))
-    assert (result["vector"], result["error"]) == (PAGE_FAULT, 0)
-
-
-def test_pkru_denies_the_user_the_pages_of_a_key(guest: Guest, made: HandMade) -> None:
-    if not guest.info.has("pku"):
-        pytest.skip(f"{guest.engine.name} shows the guest no protection keys")
-    address, key = ADDRESS[made.levels], 5
-    made.map(made.root, address, made.frame() | USER | WRITE | key << 59)
-    state = replace(made.state, cr4=made.state.cr4 | CR4_PKE, pkru=0b01 << 2 * key)
-    result = outcome(guest, state, job(guest, "read", address, user=1))
-    assert (result["vector"], result["error"]) == (PAGE_FAULT, 0x25)
-    other = replace(state, pkru=0b01 << 2 * (key + 1))
-    assert outcome(guest, other, job(guest, "read", address, user=1))["vector"] == NO_EXCEPTION
+CONTENT = DATA.to_bytes(8, "little")
+PROTECTION, PAGE_FAULT, NO_EXCEPTION = 13, 14, 0xFF
 
 
 @pytest.mark.parametrize("flush", ["page", "all", "global"])
-def test_a_patched_entry_is_seen_after_its_flush(guest: Guest, made: HandMade, flush: str) -> None:
-    address, frame = ADDRESS[made.levels], made.frame(DATA.to_bytes(8, "little"))
+def test_a_patched_entry_is_seen_after_its_flush(made: HandMade, flush: str) -> None:
+    address, frame = made.mode.address, made.frame(CONTENT)
     other = made.frame(MOVED.to_bytes(8, "little"))
     leaf = made.map(made.root, address, frame)
-    jobs = np.concatenate([job(guest, "read", address) for _ in range(4)])
-    jobs["flush"] = guest.image.enums[f"FLUSH_{flush.upper()}"]
+    jobs = np.concatenate([made.job("read", address) for _ in range(4)])
+    jobs["flush"] = made.guest.image.enums[f"FLUSH_{flush.upper()}"]
     jobs["where"][:, 0] = leaf
     jobs["word"][:, 0] = [frame | PRESENT, other | PRESENT, 0, frame | PRESENT]
     jobs["patched"] = 1
-    results = guest.run(made.state, jobs)
-    assert results["data"].tolist() == [DATA, MOVED, 0, DATA]
+    results = made.guest.run(made.state, jobs)
+    data, moved = made.mode.cut(DATA), made.mode.cut(MOVED)
+    assert results["data"].tolist() == [data, moved, 0, data]
     assert results["vector"].tolist() == [NO_EXCEPTION, NO_EXCEPTION, PAGE_FAULT, NO_EXCEPTION]
 
 
-def test_no_access_patches_and_watches_alone(guest: Guest, made: HandMade) -> None:
-    frame = made.frame()
-    jobs = job(guest, "none", ADDRESS[made.levels], patched=2, watched=3)
-    jobs["where"][0, :3] = frame, frame + 8, frame + 16
-    jobs["word"][0, :3] = DATA, MOVED, 1
-    result = outcome(guest, made.state, jobs)
+def test_no_access_patches_and_watches_alone(made: HandMade) -> None:
+    frame, word = made.frame(), made.mode.entry_bytes
+    jobs = made.job("none", made.mode.address, patched=2, watched=4)
+    jobs["where"][0, :4] = frame, frame + 2 * word, frame + word, frame + 3 * word
+    jobs["word"][0, :2] = DATA, MOVED
+    result = made.ask(jobs)
     assert (result["vector"], result["completed"]) == (NO_EXCEPTION, 1)
-    assert result["after"][:3].tolist() == [DATA, MOVED, 0]
-    assert made[frame + 16] == 0
+    first, third = (value % (1 << 8 * word) for value in (DATA, MOVED))
+    assert result["after"].tolist()[:4] == [first, third, 0, 0]
+    assert made.content(frame, 4 * word) == b"".join(
+        value.to_bytes(word, "little") for value in (first, 0, third, 0)
+    )
 
 
 WINDOWS = {
-    "zero": (0, 4),
-    "in the lower half": (0x0000_4000_0000_0000, 4),
-    "in the upper half": (WINDOW, 4),
-    "beyond 48 bits": (0x00F0_0000_0000_0000, 5),
-    "beyond 48 bits in the upper half": (0xFF10_0000_0000_0000, 5),
+    "zero": (0, ["32", "32-small", "pae", "4", "5"]),
+    "at the end of 32 bits": ((1 << 32) - RAM_BYTES, ["32", "32-small", "pae", "4", "5"]),
+    "in the lower half": (0x0000_4000_0000_0000, ["4", "5"]),
+    "in the upper half": (WINDOW, ["4", "5"]),
+    "beyond 48 bits": (0x00F0_0000_0000_0000, ["5"]),
+    "beyond 48 bits in the upper half": (0xFF10_0000_0000_0000, ["5"]),
 }
 
 
-@pytest.mark.parametrize(("window", "needed"), WINDOWS.values(), ids=WINDOWS.keys())
+@pytest.mark.parametrize(
+    ("window", "mode"),
+    [
+        pytest.param(window, mode, id=f"{name}-{mode}")
+        for name, (window, modes) in WINDOWS.items()
+        for mode in modes
+    ],
+    indirect=["mode"],
+)
 def test_the_window_may_lie_anywhere(
-    guest: Guest, levels: int, frames: Iterator[int], window: int, needed: int
+    guest: Guest, mode: Mode, frames: Iterator[int], window: int
 ) -> None:
-    if levels < needed:
-        return  # the address does not exist
-    made = HandMade(guest, levels, frames, window=window)
-    address = ADDRESS[levels]
-    made.map(made.root, address, made.frame(DATA.to_bytes(8, "little")) | USER)
+    made = HandMade(guest, mode, frames, window=window)
+    made.map(made.root, mode.address, made.frame(CONTENT) | USER)
     for user in (0, 1):
-        assert outcome(guest, made.state, job(guest, "read", address, user=user))["data"] == DATA
+        result = made.ask(made.job("read", mode.address, user=user))
+        assert result["data"] == mode.cut(DATA)
 
 
-def test_one_guest_changes_between_four_and_five_levels(
-    guest: Guest, frames: Iterator[int]
-) -> None:
+def test_one_guest_changes_between_all_modes(guest: Guest, frames: Iterator[int]) -> None:
+    possible = [mode for mode in MODES.values() if mode.long or not why_long_mode_only(guest)]
     if not guest.info.has("la57"):
-        pytest.skip(f"{guest.engine.name} shows the guest no LA57, so it has no five levels")
-    for levels in (4, 5, 4, 5, 5, 4):
-        made = HandMade(guest, levels, frames)
-        made.map(made.root, ADDRESS[levels], made.frame(DATA.to_bytes(8, "little")))
-        assert outcome(guest, made.state, job(guest, "read", ADDRESS[levels]))["data"] == DATA
-        wide = outcome(guest, made.state, job(guest, "read", 1 << 55))
-        assert wide["vector"] == {4: PROTECTION, 5: PAGE_FAULT}[levels]
+        possible.remove(MODES["5"])
+    for before in possible:
+        for mode in (before, *possible):
+            made = HandMade(guest, mode, frames)
+            made.map(made.root, mode.address, made.frame(CONTENT) | USER)
+            for user in (0, 1):
+                result = made.ask(made.job("read", mode.address, user=user))
+                assert result["data"] == mode.cut(DATA)
+            if mode.long:
+                wide = made.ask(made.job("read", 1 << 55))
+                assert wide["vector"] == {4: PROTECTION, 5: PAGE_FAULT}[mode.levels]
 
 
 class TestBatches:
     def test_results_of_many_batches_come_in_the_order_of_the_jobs(
         self, guest: Guest, made: HandMade, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        address, frame = ADDRESS[made.levels], made.frame()
+        address, frame = made.mode.address, made.frame()
         made.map(made.root, address, frame | WRITE)
         if guest.engine.name == "kvm":  # whose local kind is slow
             monkeypatch.setattr(guest, "capacity", 1000)
         count = 2 * guest.capacity + 3
-        jobs = np.repeat(job(guest, "write", address, flush=0, watched=1), count)
+        jobs = np.repeat(made.job("write", address, flush=0, watched=1), count)
         jobs["value"] = np.arange(count)
         jobs["where"][:, 0] = frame
         results = guest.run(made.state, jobs)
         assert np.array_equal(results["after"][:, 0], np.arange(count))
 
     def test_two_batches_are_under_way_and_no_more(self, guest: Guest, made: HandMade) -> None:
-        address = ADDRESS[made.levels]
-        made.map(made.root, address, made.frame(DATA.to_bytes(8, "little")))
-        guest.start(made.state, job(guest, "read", address))
-        guest.start(made.state, job(guest, "read", address + PAGE))
+        address = made.mode.address
+        made.map(made.root, address, made.frame(CONTENT))
+        guest.start(made.state, made.job("read", address))
+        guest.start(made.state, made.job("read", address + PAGE))
         with pytest.raises(Misuse, match="two batches are under way"):
-            guest.start(made.state, job(guest, "read", address))
+            guest.start(made.state, made.job("read", address))
         with pytest.raises(Misuse, match="a batch is under way"):
-            guest.run(made.state, job(guest, "read", address))
+            guest.run(made.state, made.job("read", address))
         assert guest.finish()["vector"].tolist() == [NO_EXCEPTION]
         assert guest.finish()["vector"].tolist() == [PAGE_FAULT]
         with pytest.raises(Misuse, match="no batch is under way"):
@@ -330,9 +140,9 @@ class TestBatches:
     def test_jobs_that_cannot_change_are_the_same_every_time(
         self, guest: Guest, made: HandMade
     ) -> None:
-        address = ADDRESS[made.levels]
-        made.map(made.root, address, made.frame(DATA.to_bytes(8, "little")))
-        fixed, other = job(guest, "read", address), job(guest, "read", address + PAGE)
+        address = made.mode.address
+        made.map(made.root, address, made.frame(CONTENT))
+        fixed, other = made.job("read", address), made.job("read", address + PAGE)
         fixed.flags.writeable = other.flags.writeable = False
         vectors = []
         for jobs in (fixed, fixed, fixed, other, fixed, other, other, other):
@@ -344,9 +154,9 @@ class TestBatches:
     def test_jobs_that_were_changed_are_handed_over_anew(
         self, guest: Guest, made: HandMade
     ) -> None:
-        address = ADDRESS[made.levels]
-        made.map(made.root, address, made.frame(DATA.to_bytes(8, "little")))
-        jobs = job(guest, "read", address)
+        address = made.mode.address
+        made.map(made.root, address, made.frame(CONTENT))
+        jobs = made.job("read", address)
         vectors = []
         for offset in (0, 0, PAGE, PAGE, 0):
             jobs["address"] = address + offset
@@ -363,16 +173,60 @@ class TestBatches:
             ("patched", 7, "patched has no room"),
             ("watched", 7, "watched has no room"),
             ("where", 1 << 40, "outside RAM"),
-            ("where", 4, "no multiple of 8"),
+            ("where", 2, "no multiple of"),
+            ("access", 6, "no such access"),
+            ("flush", 4, "no such flush"),
         ],
     )
     def test_a_job_outside_its_bounds_is_refused_by_its_index(
         self, guest: Guest, made: HandMade, field: str, value: int, reason: str
     ) -> None:
-        jobs = guest.image.new_jobs(3)
+        jobs = np.concatenate([made.job("read", 0)] * 3)
         jobs[field][1] = value
         with pytest.raises(Misuse, match=f"^job 1, .*{reason}"):
             guest.run(made.state, jobs)
+
+    @pytest.mark.parametrize("access", ["read", "write"])
+    def test_an_access_has_a_width_that_the_mode_can_do(self, made: HandMade, access: str) -> None:
+        for size in range(17):
+            job = made.job(access, made.mode.address, size=size)
+            if size in (1, 4, made.mode.width):
+                assert made.ask(job)["vector"] == PAGE_FAULT
+            else:
+                with pytest.raises(Misuse, match="reads and writes"):
+                    made.ask(job)
+
+    @pytest.mark.parametrize("mode", ["32", "32-small", "pae"], indirect=True)
+    def test_an_address_of_more_than_32_bits_is_refused_where_there_is_none(
+        self, made: HandMade
+    ) -> None:
+        with pytest.raises(Misuse, match="no address above 4 GiB"):
+            made.ask(made.job("read", 1 << 32))
+
+    def test_words_are_as_wide_as_the_entries(self, made: HandMade) -> None:
+        """Only there may a word lie at an odd multiple of four."""
+        frame = made.frame()
+        job = made.job("none", 0, patched=1, watched=1)
+        job["where"][0, 0], job["word"][0, 0] = frame + 4, DATA
+        if made.mode.entry_bytes == 4:
+            assert made.ask(job)["after"][0] == DATA % (1 << 32)
+            assert made.content(frame, 12) == bytes(4) + CONTENT[:4] + bytes(4)
+        else:
+            with pytest.raises(Misuse, match="no multiple of 8"):
+                made.ask(job)
+
+    @pytest.mark.parametrize("mode", ["32"], indirect=True)
+    def test_jobs_that_cannot_change_are_looked_at_again_in_another_mode(
+        self, guest: Guest, made: HandMade, frames: Iterator[int]
+    ) -> None:
+        other = HandMade(guest, MODES["pae"], frames)
+        job = made.job("none", 0, watched=1)
+        job["where"][0, 0] = made.frame() + 4
+        job.flags.writeable = False
+        guest.start(made.state, job)
+        with pytest.raises(Misuse, match="no multiple of 8"):
+            guest.start(other.state, job)
+        guest.finish()
 
     def test_jobs_of_another_type_are_refused(self, guest: Guest, made: HandMade) -> None:
         with pytest.raises(Misuse, match=r"new_jobs\(\)"):
@@ -387,41 +241,46 @@ class TestParked:
         assert registers["CR3"] == made.state.cr3
         assert registers["CR4"] == made.state.cr4
         assert registers["CR0"] == made.state.cr0
-        assert registers["EFER"] & EFER == EFER
-        assert registers["RIP"] - WINDOW in guest.image.text
+        assert registers["EFER"] & ~EFER_LMA == made.state.efer
+        if made.mode.long:
+            assert registers["RIP"] - WINDOW in guest.image.text
+        else:  # in a segment that begins at the window
+            assert registers["EIP"] in guest.image.text
 
     def test_the_monitor_translates_and_reads(self, guest: Guest, made: HandMade) -> None:
-        address, frame = ADDRESS[made.levels], made.frame(DATA.to_bytes(8, "little"))
-        high = (1 << 64) - PAGE - 0x7000_0000
+        address, frame, window = made.mode.address, made.frame(CONTENT), made.state.window
+        high = (1 << 64 if made.mode.long else 1 << 32) - PAGE - 0x100_0000
         made.map(made.root, address, frame | WRITE)
-        made.map(made.root, high, frame | USER | NX)
+        made.map(made.root, high, frame | USER | made.mode.nx)
         with guest.parked(made.state) as monitor:
             assert monitor.gva2gpa(address + 5) == frame + 5
             assert monitor.gva2gpa(high + 7) == frame + 7
             assert monitor.gva2gpa(address + PAGE) is None
-            assert monitor.read_virtual(address, 8) == DATA.to_bytes(8, "little")
-            assert monitor.read_virtual(high, 8) == DATA.to_bytes(8, "little")
+            assert monitor.read_virtual(address, 8) == CONTENT
+            assert monitor.read_virtual(high, 8) == CONTENT
             assert monitor.read_virtual(address + PAGE, 8) is None
-            assert monitor.read_physical(frame, 8) == DATA.to_bytes(8, "little")
+            assert monitor.read_physical(frame, 8) == CONTENT
             rows = monitor.info_tlb()
+        stray = made.mode.nx if made.mode.name == "pae" else 0  # QEMU prints XD in the address
         seen = {
             int(row["virtual"]): (
-                int(row["physical"]),
+                int(row["physical"]) & ~stray,
                 bool(row["W"]),
                 bool(row["U"]),
                 bool(row["X"]),
             )
             for row in rows
-            if not WINDOW <= row["virtual"] < WINDOW + guest.ram.size
+            if not window <= row["virtual"] < window + guest.ram.size
         }
-        assert seen == {address: (frame, True, False, False), high: (frame, False, True, True)}
+        no_code = made.mode.nx != 0
+        assert seen == {address: (frame, True, False, False), high: (frame, False, True, no_code)}
 
     def test_the_guest_runs_on_after_parking(self, guest: Guest, made: HandMade) -> None:
-        address = ADDRESS[made.levels]
-        made.map(made.root, address, made.frame(DATA.to_bytes(8, "little")))
+        address = made.mode.address
+        made.map(made.root, address, made.frame(CONTENT))
         with pytest.raises(ZeroDivisionError), guest.parked(made.state):
             _ = 1 / 0
-        assert outcome(guest, made.state, job(guest, "read", address))["data"] == DATA
+        assert made.ask(made.job("read", address))["data"] == made.mode.cut(DATA)
 
 
 class TestConsole:
@@ -445,12 +304,13 @@ class TestConsole:
     def test_nothing_is_left_that_was_not_parked(self, guest: Guest) -> None:
         assert self.ask(guest, "leave").startswith("error nothing to leave")
 
+    @pytest.mark.parametrize("mode", ["4"], indirect=True)
     @pytest.mark.parametrize("command", ["run", "park"])
     @pytest.mark.parametrize("change", ["digit", "short", "long", "no hex"])
     def test_a_batch_is_run_by_its_own_nonce_alone(
         self, guest: Guest, made: HandMade, command: str, change: str
     ) -> None:
-        guest.run(made.state, job(guest, "none", 0))
+        guest.run(made.state, made.job("none", 0))
         batch = guest._structure(guest.image.batch, guest.image.batch_dtype)
         nonce = f"{int(batch['nonce']):016x}"
         wrong = {
@@ -474,7 +334,7 @@ def test_the_guest_tells_what_it_runs_on(guest: Guest) -> None:
 
 
 def test_between_batches_the_stub_runs_on_tables_of_its_own(guest: Guest, made: HandMade) -> None:
-    guest.run(made.state, job(guest, "none", 0))
+    made.ask(made.job("none", 0))
     guest.monitor.stop()
     registers = guest.monitor.registers()
     guest.monitor.cont()

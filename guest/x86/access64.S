@@ -1,0 +1,150 @@
+/* In long mode: the handlers of exceptions, and the accesses themselves; runs at the identity and in the window. */
+#include "cpu.h"
+#include "vectors.S"
+
+/* void call_at(uint64_t offset, void (*function)(void)): calls the function, and has its stack, at the alias
+   of the stub that lies `offset` above. */
+	.globl call_at
+call_at:
+	push %rbx
+	mov %rdi, %rbx
+	add %rdi, %rsp
+	add %rdi, %rsi
+	call *%rsi
+	sub %rbx, %rsp
+	pop %rbx
+	ret
+
+/*
+ * All handlers run on the one exception stack (IST 1), so that RSP may hold anything when a probe faults;
+ * hence the frame always lies at `frame`, where C reads it.
+ */
+caught:
+	cmpq $0, attempt_stack(%rip)
+	je unexpected
+	/* the access of attempt_user or attempt_supervisor: return from there, with RAX as it is */
+end_attempt:
+	mov attempt_stack(%rip), %rsp
+	movq $0, attempt_stack(%rip)
+	cld
+	pop %r15
+	pop %r14
+	pop %r13
+	pop %r12
+	pop %rbp
+	pop %rbx
+	ret
+
+unexpected:		/* struct registers */
+	push %r15
+	push %r14
+	push %r13
+	push %r12
+	push %r11
+	push %r10
+	push %r9
+	push %r8
+	push %rax
+	push %rcx
+	push %rdx
+	push %rbx
+	push %rsp
+	push %rbp
+	push %rsi
+	push %rdi
+	mov %rsp, %rdi
+	cld
+	call panic
+
+/* An interrupt ends the HLT of the idle loop and has no other use. */
+interrupted:
+	push %rax
+	mov $END_OF_INTERRUPT, %al
+	out %al, $PIC
+	pop %rax
+	iretq
+
+/*
+ * uintptr_t attempt_supervisor(uintptr_t address, uintptr_t value, uintptr_t routine, uintptr_t flags)
+ * uintptr_t attempt_user(the same)
+ * Go to the routine with address and value in RDI and RSI, and RAX 0.  They return, with the RAX of the moment,
+ * when an exception comes (its frame is then in `frame`) or at `finished` (frame.vector is then VECTOR_NONE).
+ */
+	.macro begin_attempt
+	push %rbx
+	push %rbp
+	push %r12
+	push %r13
+	push %r14
+	push %r15
+	mov %rsp, attempt_stack(%rip)
+	xor %eax, %eax
+	.endm
+
+	.globl attempt_supervisor
+attempt_supervisor:
+	begin_attempt
+	test $RFLAGS_AC, %ecx
+	jz 1f
+	push %rcx
+	popfq
+1:	jmp *%rdx
+finished:
+	movq $0xff, frame(%rip)
+	jmp end_attempt
+
+	.globl attempt_user
+attempt_user:
+	begin_attempt
+	push $USER_DATA
+	push $0
+	push %rcx
+	push $USER_CODE64
+	push %rdx
+	iretq
+
+/* In the order of `enum routine` in probes.c; an exception in a read leaves RAX 0. */
+	.macro routine instructions:vararg
+	.balign ROUTINE_BYTES
+	\instructions
+	.endm
+
+	.macro accesses end:vararg
+	routine movzbl (%rdi), %eax; \end
+	routine mov (%rdi), %eax; \end
+	routine mov (%rdi), %rax; \end
+	routine mov %sil, (%rdi); \end
+	routine mov %esi, (%rdi); \end
+	routine mov %rsi, (%rdi); \end
+	routine jmp *%rdi
+	routine lea 8(%rdi), %rsp; push %rsi; \end
+	routine mov $LDT_FIRST, %ecx; mov %ecx, %fs; \end
+	.endm
+
+	.globl supervisor_accesses
+	.balign ROUTINE_BYTES
+supervisor_accesses:
+	accesses jmp finished
+	routine mov %rsi, %cr3; jmp finished
+	routine mov %cr4, %rax; xor $CR4_PGE, %al; mov %rax, %cr4; xor $CR4_PGE, %al; mov %rax, %cr4; jmp finished
+	routine lldt %si; jmp finished
+	.balign ROUTINE_BYTES
+
+	.section .user, "ax"
+	.globl user_accesses
+	.balign ROUTINE_BYTES
+user_accesses:
+	accesses ud2
+	.balign ROUTINE_BYTES
+
+	.bss
+	.balign 4096
+	.skip 4096 - 7 * 8
+	.globl frame, exception_stack_top
+frame:
+	.skip 7 * 8
+exception_stack_top:
+attempt_stack:
+	.skip 8			/* RSP to return with from the access under way; 0: there is none */
+
+	.section .note.GNU-stack, "", @progbits

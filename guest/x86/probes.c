@@ -1,0 +1,225 @@
+/* The probes, and the tested state that they run under: once for long mode and once for the 32-bit modes. */
+#include "instructions.h"
+
+#pragma GCC visibility push(hidden)
+
+#include "console.h"
+#include "descriptors.h"
+#include "probes.h"
+
+#include <stdbool.h>
+
+/* access64.S, access32.S */
+extern const char supervisor_accesses[], user_accesses[];
+uintptr_t attempt_supervisor(uintptr_t address, uintptr_t value, uintptr_t routine, uintptr_t flags);
+uintptr_t attempt_user(uintptr_t address, uintptr_t value, uintptr_t routine, uintptr_t flags);
+
+/* What lies at supervisor_accesses and user_accesses, ROUTINE_BYTES each; the last three only at the former. */
+enum routine {
+	READ_1, READ_4, READ_8, WRITE_1, WRITE_4, WRITE_8, JUMP, PUSH, LOAD_SEGMENT,
+	LOAD_CR3, CHANGE_PGE, LOAD_LDT,
+};
+
+#ifdef __x86_64__
+#define EFER_BETWEEN	(EFER_OWN | EFER_LMA)	/* while the entry tables are loaded */
+#define NARROW		false
+#else
+#define EFER_BETWEEN	EFER_LEGACY
+#define NARROW		(!(batch.cr4 & CR4_PAE))
+#endif
+
+/* Where C finds a physical address, while a batch runs. */
+static inline void *physical(uint64_t address)
+{
+#ifdef __x86_64__
+	return (void *)(batch.window + address);
+#else
+	return (void *)(uintptr_t)address;	/* in the segment of the window */
+#endif
+}
+
+/* ---- words: 4 bytes in 32-bit paging, else 8 ---- */
+
+static inline void store(uint64_t address, uint64_t word, bool narrow)
+{
+	if (narrow)
+		*(volatile uint32_t *)physical(address) = word;
+	else
+		*(volatile uint64_t *)physical(address) = word;
+}
+
+static inline uint64_t load(uint64_t address, bool narrow)
+{
+	if (narrow)
+		return *(volatile uint32_t *)physical(address);
+	return *(volatile uint64_t *)physical(address);
+}
+
+/* ---- one probe ---- */
+
+/* Runs a routine of the supervisor's own needs; false, if it ends in an exception. */
+static inline bool survives(enum routine routine, uintptr_t value)
+{
+	attempt_supervisor(0, value, (uintptr_t)supervisor_accesses + routine * ROUTINE_BYTES, RFLAGS_FIXED);
+	return frame.vector == VECTOR_NONE;
+}
+
+static inline bool flush(const struct job *job)
+{
+	if (job->flush == FLUSH_PAGE) {
+#ifdef __x86_64__
+		asm volatile("invlpg (%0)" :: "r"(job->address) : "memory");
+#else
+		asm volatile("invlpg %%gs:(%0)" :: "r"((uintptr_t)job->address) : "memory");
+#endif
+		return true;
+	}
+	if (job->flush == FLUSH_ALL)
+		return survives(LOAD_CR3, batch.cr3);
+	if (job->flush == FLUSH_GLOBAL)
+		return survives(CHANGE_PGE, 0);
+	return true;
+}
+
+static inline bool lay_descriptor_table(uintptr_t address)
+{
+	describe(LDT, SYSTEM_LDT, address, sizeof(uint64_t));
+	return survives(LOAD_LDT, LDT);
+}
+
+/* The base of the segment that was loaded; afterwards there is neither the segment nor its table. */
+static inline uint64_t take_segment(void)
+{
+	uint64_t base = read_msr(MSR_FS_BASE);
+	asm volatile("mov %0, %%fs\n\tlldt %w0" :: "r"(0));
+	return base;
+}
+
+/* Where the code of the access lies. */
+static inline uintptr_t routine(const struct job *job)
+{
+	enum routine index = job->access == ACCESS_READ ? READ_1 + (job->size >> 2)
+		: job->access == ACCESS_WRITE ? WRITE_1 + (job->size >> 2)
+		: job->access == ACCESS_FETCH ? JUMP
+		: job->access == ACCESS_PUSH ? PUSH : LOAD_SEGMENT;
+	return (job->user ? linear(user_accesses) : (uintptr_t)supervisor_accesses) + index * ROUTINE_BYTES;
+}
+
+/* Whether the access was made, although it came to an exception. */
+static inline bool made_before_exception(const struct job *job, bool in_routine)
+{
+	bool by_access = frame.vector == PAGE_FAULT || frame.vector == PROTECTION || frame.vector == STACK_FAULT;
+	if (job->access == ACCESS_FETCH)	/* it may fail at the address or already at the jump */
+		return !(by_access && (in_routine || frame.ip == (uintptr_t)job->address));
+	if (job->access == ACCESS_DESCRIPTOR)	/* a descriptor that is none: the exception names its selector */
+		return (frame.vector == NOT_PRESENT || frame.vector == PROTECTION || frame.vector == STACK_FAULT)
+			&& frame.error == (LDT_FIRST & ~3u);
+	return false;
+}
+
+static inline void access(const struct job *job, struct result *result)
+{
+	uintptr_t at = routine(job), flags = RFLAGS_FIXED | (job->ac ? RFLAGS_AC : 0);
+
+	uintptr_t found = (job->user ? attempt_user : attempt_supervisor)(job->address, job->value, at, flags);
+	if (job->ac)
+		write_flags(RFLAGS_FIXED);	/* not CLAC: the local KVM does not execute it */
+	bool in_routine = frame.ip - at < ROUTINE_BYTES;
+	if (frame.vector == INVALID_OPCODE && in_routine)
+		frame.vector = VECTOR_NONE;	/* the end of a routine outside CPL 0 */
+	result->completed = frame.vector == VECTOR_NONE || made_before_exception(job, in_routine);
+	result->data = job->access == ACCESS_DESCRIPTOR ? take_segment() : found;
+}
+
+/* CR2 before an access to the address: CR2_UNTOUCHED, cut to the register, which is never near the address. */
+static inline uintptr_t untouched(uint64_t address)
+{
+#ifdef __x86_64__
+	(void)address;
+	return CR2_UNTOUCHED;
+#else
+	return (uint32_t)CR2_UNTOUCHED ^ (~address & 0x80000000);
+#endif
+}
+
+static inline void report(struct result *result, uintptr_t cr2_before)
+{
+	uintptr_t cr2 = read_cr2();
+	result->cr2 = cr2 == cr2_before ? CR2_UNTOUCHED : cr2;
+	result->vector = frame.vector;
+	result->error = frame.vector == VECTOR_NONE ? 0 : frame.error;
+	result->rip = frame.vector == VECTOR_NONE ? 0 : frame.ip;
+}
+
+static inline void probe(const struct job *job, struct result *result, bool narrow)
+{
+	for (unsigned i = 0; i < job->patched; i++)
+		store(job->where[i], job->word[i], narrow);
+	uintptr_t cr2 = untouched(job->address);
+	if (read_cr2() != cr2)
+		write_cr2(cr2);
+	result->data = 0;
+	result->completed = 0;
+	frame.vector = VECTOR_NONE;
+	if (flush(job)) {
+		if (job->access == ACCESS_NONE)
+			result->completed = 1;
+		else if (job->access != ACCESS_DESCRIPTOR || lay_descriptor_table(job->address))
+			access(job, result);
+	}
+	report(result, cr2);
+	for (unsigned i = 0; i < job->watched; i++)
+		result->after[i] = load(job->where[i], narrow);
+}
+
+/* ---- the tested state ---- */
+
+static void enter_tested_state(void)
+{
+	load_descriptors();
+#ifdef __i386__
+	asm volatile("mov %0, %%gs" :: "r"(USER_DATA));	/* access32.S */
+#endif
+	write_cr0(batch.cr0);
+	write_cr4(batch.cr4);
+	if (batch.cr4 & CR4_PKE)
+		asm volatile("wrpkru" :: "a"((uint32_t)batch.pkru), "c"(0), "d"(0));
+	if (batch.cr4 & CR4_PKS)
+		write_msr(MSR_PKRS, batch.pkrs);
+	write_msr(MSR_EFER, batch.efer);
+	write_cr3(batch.cr3);
+}
+
+static void leave_tested_state(void)
+{
+	write_msr(MSR_EFER, EFER_BETWEEN);
+	write_cr3(batch.entry_cr3);
+	write_cr4(batch.cr4 & CR4_FORMAT);
+	write_cr0(CR0_OWN);
+}
+
+void run_jobs(void)
+{
+	enter_tested_state();
+	const struct job *job = physical(batch.jobs);
+	struct result *result = physical(batch.results);
+	uintptr_t count = batch.count;
+	bool narrow = NARROW;
+	for (uintptr_t i = 0; i < count; i++)
+		probe(&job[i], &result[i], narrow);
+	leave_tested_state();
+	batch.done = count;
+	batch.done_nonce = batch.nonce;
+}
+
+void stay_parked(void)
+{
+	char line[32];
+
+	enter_tested_state();
+	print_nonce("parked");
+	print("\n");
+	for (read_line(line, sizeof line); !equal(line, "leave"); read_line(line, sizeof line))
+		print("error the guest is parked: the only command is leave\n");
+	leave_tested_state();
+}

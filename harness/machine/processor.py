@@ -1,0 +1,169 @@
+"""The guest's processor: what it is, and the state that a batch asks it to take.
+
+A state that the processor can not take is refused here, because not every engine survives the
+attempt: a move to CR4 of an unsupported bit, or to CR3 of a bit beyond the physical address width,
+hangs QEMU's TCG instead of raising an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from harness.machine.errors import Misuse
+
+CR0_NEEDED: Final = {0: "PE", 31: "PG"}
+CR0_KNOWN: Final = {**CR0_NEEDED, 1: "MP", 4: "ET", 5: "NE", 16: "WP", 18: "AM"}
+CR4_KNOWN: Final = {
+    4: "pse",
+    5: "pae",
+    7: "pge",
+    11: "umip",
+    12: "la57",
+    17: "pcid",
+    20: "smep",
+    21: "smap",
+    22: "pku",
+    24: "pks",
+}
+"""The feature that each bit of CR4 enables (SDM 3A, 2.5)."""
+EFER_KNOWN: Final = {0: "SCE", 8: "LME", 10: "LMA", 11: "NXE"}
+
+CR4_PAE: Final = 1 << 5
+CR4_PCIDE: Final = 1 << 17
+EFER_LME: Final = 1 << 8
+EFER_LMA: Final = 1 << 10
+EFER_NXE: Final = 1 << 11
+
+
+class Mode(Enum):
+    """How the processor executes and translates; long mode has 4 levels or 5, as CR4 says."""
+
+    BITS_32 = "32-bit paging"
+    PAE = "PAE paging"
+    LONG = "long mode"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a batch runs under: plain numbers of control registers and MSRs.
+
+    They tell the mode. `window` is the virtual address at which both the tested tables (`cr3`) and
+    the entry tables (`entry_cr3`) map all RAM; protocol.h says what they have to map. PKRU and PKRS
+    are loaded only where CR4 has PKE and PKS.
+    """
+
+    cr0: int
+    cr3: int
+    cr4: int
+    efer: int
+    window: int
+    entry_cr3: int
+    pkru: int = 0
+    pkrs: int = 0
+
+    @property
+    def mode(self) -> Mode:
+        if self.efer & EFER_LME:
+            return Mode.LONG
+        return Mode.PAE if self.cr4 & CR4_PAE else Mode.BITS_32
+
+    @property
+    def word_bytes(self) -> int:
+        """The size of an entry, and so of the words that jobs patch and watch."""
+        return 4 if self.mode is Mode.BITS_32 else 8
+
+
+@dataclass(frozen=True)
+class MachineInfo:
+    """The guest's processor, by its own CPUID (SDM 2A, CPUID)."""
+
+    leaves: Mapping[int, tuple[int, int, int, int]]
+    """EAX, EBX, ECX, EDX by leaf, subleaf 0."""
+
+    @property
+    def vendor(self) -> str:
+        _, ebx, ecx, edx = self.leaves[0]
+        return b"".join(word.to_bytes(4, "little") for word in (ebx, edx, ecx)).decode("ascii")
+
+    @property
+    def physical_bits(self) -> int:
+        """MAXPHYADDR; without the leaf that tells it, 36, which every processor has."""
+        return self.leaves[0x8000_0008][0] & 0xFF or 36
+
+    @property
+    def virtual_bits(self) -> int:
+        return self.leaves[0x8000_0008][0] >> 8 & 0xFF or 48
+
+    def has(self, feature: str) -> bool:
+        """Whether CPUID shows a feature of `FEATURES`."""
+        leaf, register, bit = FEATURES[feature]
+        return bool(self.leaves[leaf]["abcd".index(register)] >> bit & 1)
+
+
+FEATURES: Final[Mapping[str, tuple[int, str, int]]] = {
+    "pse": (1, "d", 3),
+    "pae": (1, "d", 6),
+    "pge": (1, "d", 13),
+    "pat": (1, "d", 16),
+    "pse36": (1, "d", 17),
+    "pcid": (1, "c", 17),
+    "smep": (7, "b", 7),
+    "smap": (7, "b", 20),
+    "umip": (7, "c", 2),
+    "pku": (7, "c", 3),
+    "la57": (7, "c", 16),
+    "pks": (7, "c", 31),
+    "nx": (0x8000_0001, "d", 20),
+    "gigabyte_pages": (0x8000_0001, "d", 26),
+}
+"""What concerns paging: leaf, register and bit by name."""
+
+
+def check_state(state: State, info: MachineInfo, ram_bytes: int) -> None:
+    """Raise `Misuse` for a state that this processor, with this much RAM, can not take."""
+    for reason in _refusals(state, info, ram_bytes):
+        raise Misuse(f"{reason}: {state}")
+
+
+def _refusals(state: State, info: MachineInfo, ram_bytes: int) -> Iterator[str]:
+    for bit, name in CR0_NEEDED.items():
+        if not state.cr0 >> bit & 1:
+            yield f"CR0 has no {name}, without which there is no paging"
+    for bit in _bits(state.cr0):
+        if bit not in CR0_KNOWN:
+            yield f"CR0 has bit {bit}, which is not supported"
+    for bit in _bits(state.cr4):
+        if bit not in CR4_KNOWN:
+            yield f"CR4 has bit {bit}, which is not supported"
+        elif not info.has(CR4_KNOWN[bit]):
+            yield f"CR4 has bit {bit}, but the guest's processor has no {CR4_KNOWN[bit]}"
+    for bit in _bits(state.efer):
+        if bit not in EFER_KNOWN:
+            yield f"EFER has bit {bit}, which is not supported"
+    if state.efer & EFER_NXE and not info.has("nx"):
+        yield "EFER has NXE, but the guest's processor has no nx"
+    yield from _contradictions(state)
+    for name, value in (("CR3", state.cr3), ("the entry tables' CR3", state.entry_cr3)):
+        if value >= ram_bytes:
+            yield f"{name} is {value:#x}, outside RAM"
+    if state.mode is not Mode.LONG and state.window + ram_bytes > 1 << 32:
+        yield f"{state.mode.value} has no room for the window at {state.window:#x}"
+
+
+def _contradictions(state: State) -> Iterator[str]:
+    """What no processor takes together (SDM 3A, 2.5 and 9.8.5)."""
+    if state.mode is Mode.LONG:
+        if not state.cr4 & CR4_PAE:
+            yield "EFER has LME, but CR4 no PAE"
+    elif state.efer & EFER_LMA:
+        yield "EFER has LMA without LME"
+    elif state.cr4 & CR4_PCIDE:
+        yield f"CR4 has PCIDE, which {state.mode.value} does not allow"
+
+
+def _bits(value: int) -> Iterator[int]:
+    """The bits that are set."""
+    return (bit for bit in range(value.bit_length()) if value >> bit & 1)

@@ -1,0 +1,145 @@
+"""Which states a processor can be asked to take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from harness.machine.errors import Misuse
+from harness.machine.guest import Guest
+from harness.machine.processor import FEATURES, MachineInfo, State, check_state
+from harness.machine.ram import ARENA, MIB, RAM_UNIT
+from tests.machine.handmade import (
+    CR0,
+    CR4_LA57,
+    CR4_PAE,
+    CR4_PCIDE,
+    CR4_PGE,
+    CR4_PKE,
+    CR4_PKS,
+    CR4_PSE,
+    CR4_SMAP,
+    CR4_SMEP,
+    EFER,
+    EFER_LMA,
+    EFER_LME,
+    EFER_NXE,
+    MODES,
+    PAGE,
+    HandMade,
+)
+
+RAM = 64 * MIB
+LONG = State(CR0, 40 * MIB, CR4_PAE | CR4_PGE, EFER, window=1 << 40, entry_cr3=41 * MIB)
+PAE = replace(LONG, efer=EFER_NXE, window=1 << 30)
+BITS_32 = replace(PAE, cr4=CR4_PSE, efer=0)
+
+
+def processor(*features: str) -> MachineInfo:
+    """One with these features alone."""
+    leaves = {leaf: [0, 0, 0, 0] for leaf in (0, 1, 7, 0x8000_0000, 0x8000_0001, 0x8000_0008)}
+    for feature in features:
+        leaf, register, bit = FEATURES[feature]
+        leaves[leaf]["abcd".index(register)] |= 1 << bit
+    return MachineInfo({leaf: (a, b, c, d) for leaf, (a, b, c, d) in leaves.items()})
+
+
+EVERYTHING = processor(*FEATURES)
+
+
+@pytest.mark.parametrize("state", [LONG, PAE, BITS_32], ids=["long", "pae", "32"])
+def test_a_state_of_every_mode_is_taken(state: State) -> None:
+    check_state(state, EVERYTHING, RAM)
+    check_state(replace(state, window=0), EVERYTHING, RAM)
+
+
+NEEDED = {
+    "pse": (CR4_PSE, BITS_32),
+    "pae": (CR4_PAE, PAE),
+    "pge": (CR4_PGE, LONG),
+    "la57": (CR4_LA57, LONG),
+    "pcid": (CR4_PCIDE, LONG),
+    "smep": (CR4_SMEP, BITS_32),
+    "smap": (CR4_SMAP, PAE),
+    "pku": (CR4_PKE, LONG),
+    "pks": (CR4_PKS, LONG),
+}
+
+
+@pytest.mark.parametrize(("feature", "bit", "state"), [(f, *n) for f, n in NEEDED.items()])
+def test_a_bit_of_cr4_needs_its_feature(feature: str, bit: int, state: State) -> None:
+    state = replace(state, cr4=state.cr4 | bit)
+    check_state(state, EVERYTHING, RAM)
+    lacking = processor(*(name for name in FEATURES if name != feature))
+    with pytest.raises(Misuse, match=f"CR4 has bit .*no {feature}"):
+        check_state(state, lacking, RAM)
+
+
+def test_nxe_needs_its_feature() -> None:
+    lacking = processor(*(name for name in FEATURES if name != "nx"))
+    check_state(replace(PAE, efer=0), lacking, RAM)
+    with pytest.raises(Misuse, match="no nx"):
+        check_state(PAE, lacking, RAM)
+
+
+REFUSED = {
+    "no paging": (replace(LONG, cr0=CR0 & ~(1 << 31)), "CR0 has no PG"),
+    "no protection": (replace(LONG, cr0=CR0 & ~1), "CR0 has no PE"),
+    "unknown bit of CR0": (replace(LONG, cr0=CR0 | 1 << 29), "CR0 has bit 29"),
+    "beyond CR0": (replace(LONG, cr0=CR0 | 1 << 32), "CR0 has bit 32"),
+    "reserved bit of CR4": (replace(LONG, cr4=LONG.cr4 | 1 << 15), "CR4 has bit 15"),
+    "beyond CR4": (replace(BITS_32, cr4=1 << 63), "CR4 has bit 63"),
+    "unknown bit of EFER": (replace(LONG, efer=EFER | 1 << 12), "EFER has bit 12"),
+    "LMA without LME": (replace(PAE, efer=EFER_LMA), "LMA without LME"),
+    "LME without PAE": (replace(LONG, cr4=CR4_PGE), "LME, but CR4 no PAE"),
+    "PCIDE without LME": (replace(PAE, cr4=PAE.cr4 | CR4_PCIDE), "PCIDE, which PAE paging"),
+    "CR3 at the end of RAM": (replace(LONG, cr3=RAM), "CR3 is 0x4000000, outside RAM"),
+    "CR3 beyond the address width": (replace(LONG, cr3=LONG.cr3 | 1 << 40), "outside RAM"),
+    "CR3 with its uppermost bit": (replace(LONG, cr3=LONG.cr3 | 1 << 63), "outside RAM"),
+    "entry tables outside RAM": (replace(LONG, entry_cr3=1 << 32), "the entry tables' CR3"),
+    "window over the end": (replace(BITS_32, window=(1 << 32) - RAM + PAGE), "no room"),
+    "window above 4 GiB": (replace(PAE, window=1 << 40), "no room for the window"),
+}
+
+
+@pytest.mark.parametrize(("state", "reason"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_no_processor_takes_is_refused(state: State, reason: str) -> None:
+    with pytest.raises(Misuse, match=reason):
+        check_state(state, EVERYTHING, RAM)
+
+
+def test_the_last_window_below_4_gib_is_taken() -> None:
+    check_state(replace(BITS_32, window=(1 << 32) - RAM), EVERYTHING, RAM)
+    check_state(replace(LONG, efer=EFER_LME | EFER_LMA, cr3=RAM - PAGE), EVERYTHING, RAM)
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[HandMade]:
+    size = ARENA.stop + 4 * RAM_UNIT
+    with Guest("tcg", ram_bytes=size, cpu="max,-smep", deadline=5) as guest:
+        yield HandMade(guest, MODES["4"], iter(range(ARENA.stop, size, PAGE)))
+
+
+@pytest.mark.hw
+class TestRefusedBeforeTheGuestSeesIt:
+    """The guest runs on: TCG would hang in these states."""
+
+    @pytest.mark.parametrize("register", ["cr3", "entry_cr3"])
+    def test_a_register_beyond_the_address_width(self, small: HandMade, register: str) -> None:
+        wide = getattr(small.state, register) | 1 << small.guest.info.physical_bits
+        with pytest.raises(Misuse, match="outside RAM"):
+            small.ask(small.job("none", 0), **{register: wide})
+        assert small.ask(small.job("none", 0))["completed"] == 1
+
+    @pytest.mark.parametrize("how", ["run", "start", "parked"])
+    def test_a_feature_that_the_processor_lacks(self, small: HandMade, how: str) -> None:
+        guest, state = small.guest, replace(small.state, cr4=small.state.cr4 | CR4_SMEP)
+        with pytest.raises(Misuse, match="no smep"):
+            if how == "parked":
+                with guest.parked(state):
+                    pass
+            else:
+                getattr(guest, how)(state, small.job("none", 0))
+        assert small.ask(small.job("none", 0))["completed"] == 1

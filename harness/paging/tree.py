@@ -313,10 +313,8 @@ class Tree:
 
     def drop(self, table: Table, flush: Flush) -> None:
         """Counts one pointer less to a table, which is freed after the flush if it was the last."""
-        node = self._nodes[table.address]
-        node.links -= 1
-        if not node.links:
-            flush.then(lambda: self._free(table))
+        self._nodes[table.address].links -= 1
+        flush.then(lambda: self._free(table))
 
     def free_all(self) -> None:
         """Gives back every table."""
@@ -326,8 +324,9 @@ class Tree:
         self._nodes.clear()
 
     def _free(self, table: Table) -> None:
+        """Gives a table back, unless pointers are left or it was linked again or given back."""
         node = self._nodes.get(table.address)
-        if node is not None and not node.links:  # neither torn down nor linked again since
+        if node is not None and not node.links:
             del self._nodes[table.address]
             self.allocator.free(table)
 

@@ -88,7 +88,7 @@ class World:
     def new_roots(self) -> tuple[Root, ...]:
         """Roots with new tables: one for both halves, or one for each."""
         level = len(self.format.levels) - 1
-        if self.format not in (UNEVEN, SHORT):
+        if len(self.format.levels) > 3:
             table = self.allocator.allocate(self.format, level)
             return tuple(Root(table, half) for half in canonical_halves(level + 1))
         top = self.format.levels[level]

@@ -222,6 +222,14 @@ def test_a_collapse_to_a_level_without_pages_is_refused() -> None:
     assert world.snapshot() == before
 
 
+def test_a_table_with_tables_below_is_not_collapsed(world: World) -> None:
+    world.space.map(Virtual(0), world.frames(world.table_span // world.page, first=3), 0, 0)
+    before = world.snapshot()
+    with pytest.raises(SpaceError, match="the level-1 table at 0x0 is not full of pages"):
+        collapse(world.space, Virtual(0), 2)
+    assert world.snapshot() == before
+
+
 def test_accessed_and_dirty_survive_a_split() -> None:
     world = World(FORMATS["x86-4"])
     world.space.map_range(Virtual(0), Physical(0), world.table_span, A | D)

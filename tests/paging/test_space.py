@@ -12,10 +12,10 @@ from harness.paging.errors import OutOfTables, SpaceError
 from harness.paging.lock import TableLock
 from harness.paging.memory import Words
 from harness.paging.space import Space
-from harness.paging.table import Table
+from harness.paging.table import Root, Table
 from harness.paging.tree import COUNTED_LEVELS
 from harness.paging.x86.cpu import Cpu
-from harness.paging.x86.formats import PAT, PAT_LARGE, PCD, long_mode
+from harness.paging.x86.formats import PAT, PAT_LARGE, PCD, long_mode, paging32
 from tests.paging.spaces import (
     FORMATS,
     ROOM,
@@ -337,7 +337,7 @@ def test_a_space_that_was_torn_down_refuses_all(world: World) -> None:
 
 def test_tear_down_clears_roots_that_belong_to_somebody_else(world: World) -> None:
     roots = tuple(
-        type(root)(
+        Root(
             Table(world.format, Physical(ROOM.last + 1 - root.table.size), root.table.level),
             root.span,
         )
@@ -715,6 +715,19 @@ def test_execution_cannot_be_withheld_where_the_format_lacks_the_bit() -> None:
     world = World(long_mode(4, 40, False, True))
     with pytest.raises(SpaceError, match="level 0: bits 0x8000000000000000 are not free"):
         world.space.map(Virtual(0), world.frames(1), 0, world.rights("write"))
+
+
+def test_frames_whose_address_is_scattered_over_the_entry_are_found_again() -> None:
+    world = World(paging32(40, pse=True, pse36=True))
+    root = Root(world.allocator.allocate(world.format, 1), Span(0, (1 << 32) - 1))
+    space = Space(world.memory, (root,), world.allocator)
+    frames = np.array([0xFF_FFC0_0000, 0x1_0040_0000, 0x80_0000], np.uint64)
+    space.map(Virtual(0x40_0000), frames, 1, 0)
+    assert [physical(space, n << 22) for n in range(1, 4)] == frames.tolist()
+    with pytest.raises(SpaceError, match=r"no entry of this kind can hold .* 0x10000000000"):
+        space.map(Virtual(0x4000_0000), np.array([0, 1 << 40], np.uint64), 1, 0)
+    space.map_range(Virtual(0x8000_0000), Physical(0xFF00_0000), 0x100_0000, 0)
+    assert physical(space, 0x80FF_FFFF) == 0xFFFF_FFFF
 
 
 def test_a_torn_table_is_not_taken_for_an_empty_one() -> None:

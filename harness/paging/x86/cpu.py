@@ -70,6 +70,10 @@ _MODE_BITS = {
 """The bits of CR4 and EFER that make each mode."""
 
 
+LEGACY_SPAN = Span.of(0, 1 << formats.LEGACY_ADDRESS_BITS)
+"""Every address outside long mode."""
+
+
 @dataclass(frozen=True)
 class Cpu:
     """CPU state, with paging on.
@@ -228,10 +232,6 @@ class Cpu:
             if raw & formats.P:
                 table = Table(self.format, shape.address_of(raw), self.levels - 1)
                 yield Root(table, Span.of(number * size, size))
-
-
-LEGACY_SPAN = Span.of(0, 1 << formats.LEGACY_ADDRESS_BITS)
-"""Every address outside long mode."""
 
 
 def reserved_in_pdpte(raw: int, maxphyaddr: int) -> int:

@@ -12,8 +12,9 @@ from harness.paging.x86.formats import LEGACY_ADDRESS_BITS, PDPTE_BYTES, PDPTES,
 
 
 def load(now: Cpu, then: Cpu, memory: Memory) -> Cpu | Fault:
-    """The CPU after a MOV to CR0, CR3 or CR4 that takes it from one state to another: `then` with
-    the PDPTEs that PAE paging has read from memory; or the #GP(0) that leaves it as it was.
+    """The CPU after MOV CR3, or a MOV to CR0 or CR4 that changes how it pages (SDM 4.4.1 lists
+    them), has taken it from one state to another: `then`, with the PDPTEs that PAE paging has
+    read from memory; or the #GP(0) that leaves it as it was.
 
     Raises ValueError where there is no memory behind the PDPTEs.
     """

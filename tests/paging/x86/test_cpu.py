@@ -13,7 +13,20 @@ from harness.paging.x86.load import load
 from tests.paging.x86.made import READ, comes_to, memory, path, supervisor
 
 PG, WP, PE = 1 << 31, 1 << 16, 1
-PAE, LA57, LMA = 1 << 5, 1 << 12, 1 << 10
+PAE, LA57 = 1 << 5, 1 << 12
+LME, LMA, NXE = 1 << 8, 1 << 10, 1 << 11
+
+
+def test_register_bits_are_where_the_manual_has_them() -> None:
+    assert {bit.name: bit.value for bit in Cr0} == {"PE": PE, "WP": WP, "PG": PG}
+    assert {bit.name: bit.value for bit in Efer} == {"LME": LME, "LMA": LMA, "NXE": NXE}
+    assert {bit.name: bit.value.bit_length() - 1 for bit in Cr3} == {
+        **{"LAM_U57": 61, "LAM_U48": 62, "KEEP_TLB": 63},
+    }
+    assert {bit.name: bit.value.bit_length() - 1 for bit in Cr4} == {
+        **{"PSE": 4, "PAE": 5, "PGE": 7, "LA57": 12, "PCIDE": 17, "SMEP": 20, "SMAP": 21},
+        **{"PKE": 22, "PKS": 24, "LAM_SUP": 28},
+    }
 
 
 @pytest.mark.parametrize(
@@ -32,15 +45,35 @@ def test_the_control_registers_make_the_mode(cr4: int, efer: int, mode: Mode, le
     assert (cpu.mode, cpu.levels, cpu.long) == (mode, levels, levels > 2)
 
 
-@pytest.mark.parametrize("mode", Mode)
-def test_a_cpu_made_for_a_mode_is_in_it(mode: Mode) -> None:
+@pytest.mark.parametrize(
+    ("mode", "cr4", "efer"),
+    [
+        (Mode.BITS_32, 0, 0),
+        (Mode.PAE, PAE, 0),
+        (Mode.LEVEL_4, PAE, LME | LMA),
+        (Mode.LEVEL_5, PAE | LA57, LME | LMA),
+    ],
+)
+def test_a_cpu_made_for_a_mode_has_its_bits_and_those_asked_for(
+    mode: Mode, cr4: int, efer: int
+) -> None:
     cpu = Cpu.in_mode(mode, 0x5000, cr0=Cr0.WP, cr4=Cr4.SMEP, efer=Efer.NXE)
-    assert (cpu.mode, cpu.cr3, cpu.wp, cpu.smep, cpu.smap, cpu.nxe) == (
-        *(mode, 0x5000),
-        *(True, True, False, True),
-    )
+    assert (cpu.mode, cpu.cr0, cpu.cr3) == (mode, PG | WP | PE, 0x5000)
+    assert (cpu.cr4, cpu.efer) == (cr4 | 1 << 20, efer | NXE)
     bare = Cpu.in_mode(mode, 0, cr0=0, cr4=0, efer=0)
-    assert (bare.mode, bare.wp, bare.smep, bare.nxe) == (mode, False, False, False)
+    assert (bare.mode, bare.cr0, bare.cr4, bare.efer) == (mode, PG | PE, cr4, efer)
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_a_cpu_made_in_long_mode_has_what_is_asked_for(levels: int) -> None:
+    bare = Cpu.long_mode(levels, 0x1000, wp=False, nxe=False)
+    assert (bare.levels, bare.cr0, bare.cr3, bare.efer) == (levels, PG | PE, 0x1000, LME | LMA)
+    full = Cpu.long_mode(levels, 0, smep=True, smap=True, ac=True, maxphyaddr=52, page1gb=False)
+    assert full.cr4 ^ bare.cr4 == 1 << 20 | 1 << 21
+    assert (full.cr0, full.efer) == (PG | WP | PE, LME | LMA | NXE)
+    assert (full.ac, full.maxphyaddr, full.page1gb) == (True, 52, False)
+    with pytest.raises(ValueError, match=f"4 or 5 levels, not {levels + 2}"):
+        Cpu.long_mode(levels + 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +91,7 @@ def test_a_state_that_no_machine_can_be_in_is_refused(
 
 
 def test_cr3_locates_one_table_in_32_bit_paging() -> None:
-    cpu = Cpu.in_mode(Mode.BITS_32, 0xFEDC_BFFF)
+    cpu = Cpu.in_mode(Mode.BITS_32, 0xFFFF_FFFF_FEDC_BFFF)
     (root,) = cpu.roots
     assert (root.table.address, root.table.level) == (0xFEDC_B000, 1)
     assert root.span == Span(0, 0xFFFF_FFFF)
@@ -68,6 +101,7 @@ def test_cr3_locates_one_table_in_32_bit_paging() -> None:
     ("mode", "maxphyaddr", "cr3", "address"),
     [
         (Mode.LEVEL_4, 40, 0x12_3456_7FFF, 0x12_3456_7000),
+        (Mode.LEVEL_4, 40, 0xFFFF_FF12_3456_7FFF, 0x12_3456_7000),
         (Mode.LEVEL_5, 52, 0xF_FFFF_FFFF_FFFF, 0xF_FFFF_FFFF_F000),
         (Mode.LEVEL_4, 52, 0xE00F_FFFF_FFFF_FFFF, 0xF_FFFF_FFFF_F000),
     ],

@@ -117,6 +117,7 @@ class Guest:
         )
         self._console.delaybeforesend = None
         self._console.logfile_read = self._qemu.transcript
+        self.monitor.cont()
 
     @property
     def pid(self) -> int:

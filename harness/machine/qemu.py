@@ -76,7 +76,7 @@ class Transcript:
 
 
 class Qemu:
-    """A QEMU that runs `kernel`, an ELF file with a PVH note, in `ram`.
+    """A QEMU that runs `kernel`, an ELF file with a PVH note, in `ram`, once the monitor says so.
 
     `monitor` and `console` are this process's ends of the sockets, `scratch` is a file that QEMU
     writes memory reads to, `scratch_path` its name there. `cpu` None is the engine's own choice.
@@ -97,7 +97,8 @@ class Qemu:
             self._stderr = _anonymous_file(stack, "qemu-stderr")
             self.scratch_path = f"/proc/self/fd/{self.scratch}"
             self.command = (
-                *(installed("setpriv"), "--pdeathsig", "KILL", "--", installed(program)),
+                *bound_to(os.getpid()),
+                installed(program),
                 *_machine(engine, cpu or engine.cpu, ram, kernel),
                 *("-chardev", f"socket,id=monitor,fd={monitor.fileno()}"),
                 *("-mon", "chardev=monitor,mode=control"),
@@ -174,6 +175,15 @@ class Qemu:
         self._resources.close()
 
 
+def bound_to(parent: int) -> tuple[str, ...]:
+    """What to put before a command, so that the kernel kills it when its parent ends.
+
+    `parent` is this process. If it ended before the kernel was asked, the command is not started.
+    """
+    ask = (installed("setpriv"), "--pdeathsig", "KILL", "--")
+    return *ask, installed("sh"), "-c", 'test $PPID = $0 && exec "$@"', str(parent)
+
+
 def installed(program: str) -> str:
     """The path of a program; raises `Misuse` if it can not be found."""
     path = shutil.which(program)
@@ -196,6 +206,8 @@ def version_of(greeting: Mapping[str, int]) -> tuple[int, int, int]:
 def _machine(engine: Engine, cpu: str, ram: Ram, kernel: Path) -> Iterator[str]:
     """The arguments that make the machine: a processor, RAM, one serial port and its interrupt."""
     yield from ("-nodefaults", "-no-user-config", "-display", "none", "-nic", "none")
+    # Not before the monitor is connected: an event in the midst of that is taken for an answer.
+    yield "-S"
     # A reset, and so a triple fault, stops the guest with its registers in place.
     yield from ("-action", "reboot=shutdown,shutdown=pause,panic=pause")
     yield from (

@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from harness.machine import qemu as qemu_module
 from harness.machine.errors import GuestLost, LaunchFailure, Misuse, ProtocolError
 from harness.machine.guest import Guest
-from harness.machine.qemu import Engine
+from harness.machine.qemu import Engine, bound_to
 from harness.machine.ram import ARENA, RAM_UNIT
 from tests.machine.broken import ENDLESS_LINE, HANG, TRIPLE_FAULT, says, stub_that
 from tests.machine.handmade import MODES, PAGE, HandMade
@@ -76,6 +78,12 @@ def guest() -> Iterator[Guest]:
 @pytest.fixture
 def made(guest: Guest) -> HandMade:
     return HandMade(guest, MODES["4"], itertools.count(ARENA.stop, PAGE))
+
+
+def endless(made: HandMade) -> npt.NDArray[np.void]:
+    """A job that is never done: the code at its address jumps to itself."""
+    made.map(made.root, made.mode.address, made.frame(b"\xeb\xfe"))
+    return made.job("fetch", made.mode.address)
 
 
 def program(path: Path, text: str) -> str:
@@ -188,7 +196,7 @@ class TestStubThatNeverComesUp:
 @pytest.mark.hw
 class TestLostWhileRunning:
     def test_a_killed_qemu_is_reported_with_its_signal(self, guest: Guest, made: HandMade) -> None:
-        guest.start(made.state, guest.image.new_jobs(guest.capacity))
+        guest.start(made.state, endless(made))
         os.kill(guest.pid, signal.SIGKILL)
         with pytest.raises(GuestLost, match=r"QEMU ended \(ended by SIGKILL\)") as caught:
             guest.finish()
@@ -232,14 +240,9 @@ class TestLostWhileRunning:
         self, guest: Guest, made: HandMade
     ) -> None:
         guest.deadline = 0.5
-        self_jump = made.frame(b"\xeb\xfe")
-        address = 0x1234_5000_0000
-        made.map(made.root, address, self_jump)
-        jobs = guest.image.new_jobs(1)
-        jobs["access"], jobs["address"] = guest.image.enums["ACCESS_FETCH"], address
         with pytest.raises(GuestLost, match=r"no answer within 0\.5 s") as caught:
-            guest.run(made.state, jobs)
-        assert caught.value.evidence.registers["RIP"] == address
+            guest.run(made.state, endless(made))
+        assert caught.value.evidence.registers["RIP"] == made.mode.address
 
     def test_a_lost_guest_says_that_it_was_ended(self, guest: Guest, made: HandMade) -> None:
         guest.close()
@@ -283,15 +286,21 @@ class TestInterrupted:
         assert gone(pid)
 
     def test_ctrl_c_while_a_batch_runs_ends_the_guest(self, guest: Guest, made: HandMade) -> None:
-        made.map(made.root, 0x1000, made.frame(b"\xeb\xfe"))
-        jobs = guest.image.new_jobs(1)
-        jobs["access"], jobs["address"] = guest.image.enums["ACCESS_FETCH"], 0x1000
+        jobs = endless(made)
         timer = threading.Timer(0.4, signal.raise_signal, [signal.SIGINT])
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             guest.run(made.state, jobs)
         timer.join()
         assert gone(guest.pid)
+
+    def test_a_command_whose_parent_is_gone_is_not_started(self) -> None:
+        started = [*bound_to(os.getpid()), "echo", "started"]
+        run = subprocess.run(started, capture_output=True, text=True, check=True)
+        assert run.stdout == "started\n"
+        by_another = ["sh", "-c", '"$@"; echo $?', "sh", *started]
+        run = subprocess.run(by_another, capture_output=True, text=True, check=True)
+        assert run.stdout == "1\n"
 
     def test_no_qemu_survives_the_kill_of_its_parent(self) -> None:
         process, pid = self.holder()

@@ -3,11 +3,12 @@
 This package knows addresses, bytes and the numbers of registers. It does not know what a page-table
 entry means, and imports nothing of the packages that do.
 
-`errors`   how things go wrong
-`ram`      guest memory shared with this process, and how it is divided
-`qemu`     one QEMU process: start, watch, end
-`monitor`  QMP: translations, memory and registers as QEMU sees them
-`stub`     the guest program as a file: its symbols, and the structures of its protocol
-`guest`    the running stub: batches of probes, parking
-`engines`  which engines this host can run, and why not the others
+`errors`     how things go wrong
+`ram`        guest memory shared with this process, and how it is divided
+`qemu`       one QEMU process: start, watch, end
+`monitor`    QMP: translations, memory and registers as QEMU sees them
+`stub`       the guest program as a file: its symbols, and the structures of its protocol
+`processor`  what the guest's processor is, and which states it can take
+`guest`      the running stub: batches of probes, parking
+`engines`    which engines this host can run, and why not the others
 """

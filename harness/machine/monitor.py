@@ -144,7 +144,8 @@ class Monitor:
     def registers(self) -> dict[str, int]:
         """The registers that `info registers` prints as one number, by QEMU's names.
 
-        Among them RIP, RFL, RAX to R15, CR0, CR2, CR3, CR4, EFER.
+        Among them CR0, CR2, CR3, CR4, EFER, and RIP, RFL, RAX to R15, or in a 32-bit mode EIP, EFL,
+        EAX to EDI.
         """
         text = self.human("info registers")
         return {name: int(digits, 16) for name, digits in _REGISTER.findall(text)}

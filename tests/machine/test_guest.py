@@ -15,6 +15,7 @@ from tests.machine.conftest import RAM_BYTES
 from tests.machine.handmade import (
     CR4_LA57,
     EFER_LMA,
+    LARGE,
     MODES,
     MOVED,
     PAGE,
@@ -47,6 +48,38 @@ def test_a_patched_entry_is_seen_after_its_flush(made: HandMade, flush: str) -> 
     data, moved = made.mode.cut(DATA), made.mode.cut(MOVED)
     assert results["data"].tolist() == [data, moved, 0, data]
     assert results["vector"].tolist() == [NO_EXCEPTION, NO_EXCEPTION, PAGE_FAULT, NO_EXCEPTION]
+
+
+@pytest.mark.parametrize("mode", ["pae"], indirect=True)
+@pytest.mark.parametrize("flush", ["all", "global"])
+def test_the_four_entries_at_the_top_of_pae_are_loaded_by_a_flush(
+    made: HandMade, flush: str
+) -> None:
+    """They are registers, that MOV to CR3 loads, and a change of CR4.PGE (SDM 3A, 4.4.1)."""
+    address = made.mode.address
+    made.map(made.root, address, made.frame(CONTENT))
+    slot = made.slot(made.root, address, 2)
+    jobs = np.concatenate([made.job("read", address, patched=1) for _ in range(3)])
+    jobs["flush"] = made.guest.image.enums[f"FLUSH_{flush.upper()}"]
+    jobs["where"][:, 0], jobs["word"][:, 0] = slot, [made[slot], 0, made[slot]]
+    results = made.guest.run(made.state, jobs)
+    assert results["vector"].tolist() == [NO_EXCEPTION, PAGE_FAULT, NO_EXCEPTION]
+    assert results["cr2"][1] == address
+
+
+@pytest.mark.parametrize(
+    ("mode", "large"), [("32", True), ("pae", True), ("32-small", False)], indirect=["mode"]
+)
+def test_pse_decides_what_32_bit_paging_takes_for_a_large_page(made: HandMade, large: bool) -> None:
+    """Without it, an entry at level 1 leads to a table, whatever its bit 7 (SDM 3A, table 4-5)."""
+    address = made.mode.address & -1 << made.mode.shifts[1]
+    made.map(made.root, address, LARGE, level=1)  # the first large page, at physical 0
+    at = made.guest.image.batch  # there is the nonce of the batch
+    result = made.ask(made.job("read", address + at))
+    if large:
+        assert (result["vector"], result["data"]) == (NO_EXCEPTION, made[at] % (1 << 32))
+    else:
+        assert (result["vector"], result["completed"]) == (PAGE_FAULT, 0)
 
 
 def test_no_access_patches_and_watches_alone(made: HandMade) -> None:

@@ -20,8 +20,9 @@ MAY_IMPORT = {
     "paging": set(),
     "machine": set(),
     "check": {"paging", "machine"},
-    "report": {"paging", "machine", "check"},
-    "cli": {"paging", "machine", "check", "report"},
+    "inspect": {"paging", "machine", "check"},
+    "report": {"paging", "machine", "check", "inspect"},
+    "cli": {"paging", "machine", "check", "inspect", "report"},
     "pytest_plugin": {"paging", "machine", "check", "report"},
 }
 

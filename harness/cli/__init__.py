@@ -6,6 +6,8 @@
 `matrix`    accesses enumerated, executed and compared
 `rules`     the rules, with what executing them showed
 `replay`    a saved case, asked again
+`source`    the options by which tables are chosen that are looked at
+`walk`      an address, step by step
 
 Their top level imports typer and nothing of the package but these, so that `--help` answers at
 once: what a command works with is imported when it runs.
@@ -19,6 +21,7 @@ from harness.cli.matrix import matrix
 from harness.cli.replay import replay
 from harness.cli.rules import rules
 from harness.cli.validate import validate
+from harness.cli.walk import walk
 
 app = typer.Typer(
     name="pagetable",
@@ -33,6 +36,7 @@ app.command()(validate)
 app.command()(matrix)
 app.command()(rules)
 app.command()(replay)
+app.command()(walk)
 
 
 def main() -> None:

@@ -53,10 +53,11 @@ def _code(error: Exception) -> int | None:
     """The exit code of an error that is foreseen; None for a fault of this program."""
     from harness.check.layouts import LayoutError
     from harness.check.replay import CaseError
+    from harness.inspect.snapshot import SourceError
     from harness.machine.errors import MachineError, Misuse
     from harness.paging.space import SpaceError
 
     misplaced = FileExistsError | NotADirectoryError | PermissionError
-    if isinstance(error, LayoutError | SpaceError | CaseError | Misuse | misplaced):
+    if isinstance(error, LayoutError | SpaceError | CaseError | SourceError | Misuse | misplaced):
         return MISUSE
     return MACHINE_FAILURE if isinstance(error, MachineError | OSError) else None

@@ -1,0 +1,31 @@
+"""CPU state and physical memory at one moment: what every question is asked of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.paging.address import Span
+from harness.paging.memory import Memory
+from harness.paging.x86.cpu import Cpu
+
+
+class SourceError(ValueError):
+    """A source that cannot be read: a sentence that says which, where, and why."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A machine at one moment.
+
+    title    what it is, for people
+    cpu      the state of the processor that is asked about
+    memory   its physical memory
+    backed   where there is memory, in order; None where the source does not tell
+    assumed  what the source does not tell and was taken to be so, a sentence each
+    """
+
+    title: str
+    cpu: Cpu
+    memory: Memory
+    backed: tuple[Span, ...] | None
+    assumed: tuple[str, ...] = ()

@@ -1,0 +1,29 @@
+"""What commands print with `--json`: one object, of a form that stays.
+
+version  of the form: it grows by one when a key changes its meaning or goes away, never when one
+         is added
+command  which command printed it
+source   what was looked at, for people
+assumed  what the source does not tell and was taken to be so, a sentence each
+
+Addresses, entries and masks are hexadecimal strings; counts, sizes in bytes and levels numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from harness.inspect.snapshot import Snapshot
+
+VERSION: Final = 1
+
+
+def answer(command: str, snapshot: Snapshot, **content: Any) -> dict[str, Any]:
+    """The object that a command prints of a snapshot, with its own keys after the common ones."""
+    return {
+        "version": VERSION,
+        "command": command,
+        "source": snapshot.title,
+        "assumed": list(snapshot.assumed),
+        **content,
+    }

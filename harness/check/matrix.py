@@ -26,6 +26,7 @@ from harness.check.rig import Batch, Rig, Verdicts
 from harness.check.stage import Control, Model
 from harness.check.where import Condition
 from harness.check.workers import Task, answers
+from harness.machine.engines import reads_as_amd
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest, MachineInfo
 from harness.machine.ram import LARGEST_RAM
@@ -158,7 +159,8 @@ def plan(
 def _models(engine: str, info: MachineInfo, mode: str) -> list[Model]:
     """The processors that an engine can be, the usual one first."""
     if engine != "tcg":
-        return [Model(info.physical_bits, info.has("gigabyte_pages"), mode)]
+        amd = reads_as_amd(engine, info)
+        return [Model(info.physical_bits, info.has("gigabyte_pages"), mode, amd)]
     usual = Model(USUAL_WIDTH, True, mode)
     widths = [Model(width, True, mode) for width in WIDTHS]
     return [usual, *widths, Model(USUAL_WIDTH, False, mode)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from harness.machine.engines import reads_as_amd
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA
 from harness.paging.address import Span
@@ -34,7 +37,7 @@ class GuestSpace(Space):
 
     @staticmethod
     def _cpu(guest: Guest, levels: int, root: int) -> Cpu:
-        return Cpu.long_mode(
+        cpu = Cpu.long_mode(
             levels,
             root,
             smep=guest.info.has("smep"),
@@ -42,6 +45,7 @@ class GuestSpace(Space):
             maxphyaddr=guest.info.physical_bits,
             page1gb=guest.info.has("gigabyte_pages"),
         )
+        return replace(cpu, amd=reads_as_amd(guest.engine.name, guest.info))
 
     def frames(self, count: int, level: int = 0) -> Words:
         """Physical addresses of `count` consecutive free frames of the page size of `level`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from harness.machine.guest import MachineInfo
@@ -15,11 +15,12 @@ MODES: Final = ("4", "5")
 
 @dataclass(frozen=True, order=True)
 class Model:
-    """A processor in one of its paging modes."""
+    """A processor in one of its paging modes; amd: it reads entries as AMD's do."""
 
     maxphyaddr: int
     page1gb: bool
     mode: str
+    amd: bool = False
 
     @property
     def levels(self) -> int:
@@ -33,7 +34,7 @@ class Model:
 
     def cpu(self, control: Control, root: int = 0) -> Cpu:
         """Its state under `control`, with its root table at physical `root`."""
-        return Cpu.long_mode(
+        cpu = Cpu.long_mode(
             self.levels,
             root,
             wp=control.wp,
@@ -43,6 +44,7 @@ class Model:
             maxphyaddr=self.maxphyaddr,
             page1gb=self.page1gb,
         )
+        return replace(cpu, amd=self.amd)
 
     def lacks(self, info: MachineInfo) -> str | None:
         """Why a guest's processor cannot be this one, as a reason; None if it can."""

@@ -19,7 +19,7 @@ from harness.check.debugger import TABLE_BYTES, Debugger, TableImage
 from harness.check.layouts import Layout, build
 from harness.check.quirks import fault_quirks
 from harness.check.window import Window, open_window
-from harness.machine.engines import executor
+from harness.machine.engines import executor, reads_as_amd
 from harness.machine.guest import Guest, MachineInfo
 from harness.machine.ram import TABLE_ARENA
 from harness.paging import bulk
@@ -140,7 +140,7 @@ def build_in(guest: Guest, layout: Layout, levels: int) -> tuple[BufferMemory, C
         maxphyaddr=guest.info.physical_bits,
         page1gb=guest.info.has("gigabyte_pages"),
     )
-    return memory, built.cpu
+    return memory, replace(built.cpu, amd=reads_as_amd(guest.engine.name, guest.info))
 
 
 def compare_space(

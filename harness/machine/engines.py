@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.machine.errors import MachineError, Misuse
-from harness.machine.guest import Guest
+from harness.machine.guest import Guest, MachineInfo
 from harness.machine.qemu import ENGINES, engine_named
 from harness.machine.ram import ARENA, RAM_UNIT
 
@@ -24,6 +24,10 @@ and one that does without."""
 
 LONG_MODE_ONLY: Final = ("kvm_pvm",)
 """Who leaves a guest without a processor once it has left long mode and switches paging on."""
+
+
+AMD_VENDORS: Final = ("AuthenticAMD", "HygonGenuine")
+"""Whose processors read entries as the APM says (CPUID leaf 0)."""
 
 
 def why_absent(
@@ -68,6 +72,14 @@ def executor(guest: Guest) -> tuple[str, tuple[int, ...]]:
         return guest.engine.name, guest.version
     release, _, _ = os.uname().release.partition("-")
     return kvm_module() or "kvm", tuple(map(int, re.findall(r"\d+", release)))
+
+
+def reads_as_amd(engine: str, info: MachineInfo) -> bool:
+    """Whether an engine reads entries as AMD's processors do where they differ from Intel's.
+
+    KVM goes by the vendor that it shows to the guest; TCG reads as Intel's, whatever it shows.
+    """
+    return engine != "tcg" and info.vendor in AMD_VENDORS
 
 
 def kvm_module(modules: Path = MODULES) -> str | None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from harness.machine import engines as module
-from harness.machine.engines import engines, executor, kvm_module, why_absent
+from harness.machine.engines import engines, executor, kvm_module, reads_as_amd, why_absent
 from harness.machine.errors import Misuse
-from harness.machine.guest import Guest
+from harness.machine.guest import Guest, MachineInfo
 from harness.machine.ram import MIB
 
 
@@ -50,6 +50,22 @@ def test_a_kvm_that_opens_and_does_not_work_is_absent_with_what_qemu_said(
     assert reason is not None
     assert "exit code 1" in reason
     assert "KVM_CREATE_VM" in reason
+
+
+@pytest.mark.parametrize(
+    ("engine", "vendor", "expected"),
+    [
+        ("kvm", b"AuthenticAMD", True),
+        ("kvm", b"HygonGenuine", True),
+        ("kvm", b"GenuineIntel", False),
+        ("tcg", b"AuthenticAMD", False),
+    ],
+)
+def test_an_engine_reads_entries_as_its_processor_s_vendor_and_tcg_as_intel(
+    engine: str, vendor: bytes, expected: bool
+) -> None:
+    ebx, edx, ecx = (int.from_bytes(vendor[at : at + 4], "little") for at in (0, 4, 8))
+    assert reads_as_amd(engine, MachineInfo({0: (0, ebx, ecx, edx)})) is expected
 
 
 @pytest.mark.hw

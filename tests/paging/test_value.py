@@ -29,7 +29,7 @@ TOP = (1 << 64) - 1
         (Value(SHORT, 2, 0x8000_0800), {"present", "points"}),
         (Value(SHORT, 0, 0x8000_0040), {"bottom", "present", "leaf"}),
     ],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value)) if isinstance(value, set) else str(value),
 )
 def test_a_value_answers_by_its_level(value: Value, true: set[str]) -> None:
     questions = {"bottom", "none", "present", "leaf", "huge", "points", "bad"}

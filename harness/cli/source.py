@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
@@ -13,12 +14,16 @@ import typer
 
 if TYPE_CHECKING:
     from harness.inspect.snapshot import Snapshot
-    from harness.paging.x86.cpu import Cpu
 
 
 Register = Annotated[
     str | None, typer.Option(metavar="N", help="In place of the source's own.", show_default=False)
 ]
+REGISTERS = ("cr0", "cr3", "cr4", "efer", "maxphyaddr")
+"""The options whose value goes into the CPU state as it is."""
+
+KINDS = ("layout", "case", "ram")
+"""The options that name a source."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,12 @@ class Source:
         int | None,
         typer.Option(help="4 or 5: the levels at which a layout is built.", show_default=False),
     ] = None
+    case: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A saved case: the tables it describes.", show_default=False
+        ),
+    ] = None
     ram: Annotated[
         Path | None,
         typer.Option(
@@ -48,6 +59,37 @@ class Source:
     cr3: Register = None
     cr4: Register = None
     efer: Register = None
+    maxphyaddr: Register = None
+
+    @classmethod
+    def named(cls, text: str) -> Source:
+        """The source that one word names: KIND:NAME, then any of these options, each after a comma
+        as NAME=VALUE.  The levels of a layout may follow an @.
+
+            layout:linux-5  layout:FILE@4  case:FILE  ram:FILE,cr3=0x1000,cr4=0x20
+
+        Raises Misuse for a word that is not of this form.
+        """
+        from harness.machine.errors import Misuse
+
+        kind, colon, rest = text.partition(":")
+        if not colon or kind not in KINDS:
+            forms = ", ".join(f"{kind}:NAME" for kind in KINDS)
+            raise Misuse(f"{text!r} names no source: write one of {forms}")
+        given: dict[str, Any] = {}
+        options = [field.name for field in fields(cls) if field.name not in KINDS]
+        while (match := _OPTION.fullmatch(rest)) and match["name"] in options:
+            rest = match["rest"]
+            given.setdefault(match["name"], match["value"])
+        if kind == "layout" and (match := _AT_LEVELS.fullmatch(rest)):
+            rest = match["rest"]
+            given.setdefault("levels", match["levels"])
+        if not rest:
+            raise Misuse(f"{text!r} names no source: nothing stands after {kind}:")
+        if "levels" in given:
+            given["levels"] = number("levels", given["levels"])
+        given[kind] = rest if kind == "layout" else Path(rest)
+        return cls(**given)
 
     @contextmanager
     def opened(self) -> Iterator[Snapshot]:
@@ -55,42 +97,35 @@ class Source:
 
         Raises Misuse where the options name no source or several, and what the source raises.
         """
-        from dataclasses import replace
-
-        from harness.inspect.sources import layout, ram
+        from harness.inspect.sources import case, layout, ram
         from harness.machine.errors import Misuse
 
-        named = [name for name in ("layout", "ram") if getattr(self, name) is not None]
+        named = [f"--{kind}" for kind in KINDS if getattr(self, kind) is not None]
         if len(named) != 1:
-            raise Misuse(
-                f"{'two sources are' if named else 'no source is'} named: choose one of"
-                " --layout, --ram"
-            )
+            choice = ", ".join(f"--{kind}" for kind in KINDS)
+            several = f"{len(named)} sources are named, {' and '.join(named)}"
+            raise Misuse(f"{several if named else 'no source is named'}: choose one of {choice}")
+        given = self._given()
         if self.layout is not None:
-            found = layout.snapshot(self.layout, self.levels)
-            yield replace(found, cpu=self._changed(found.cpu))
+            yield layout.snapshot(self.layout, self.levels, given)
+        elif self.case is not None:
+            yield case.snapshot(self.case, given)
         elif self.ram is not None:
             if self.cr3 is None:
                 raise Misuse("a file of memory does not tell where the root table is: add --cr3")
-            yield ram.snapshot(self.ram, self._changed(_usual()))
+            yield ram.snapshot(self.ram, given)
 
-    def _changed(self, cpu: Cpu) -> Cpu:
-        """The CPU with the registers that were given in place of its own."""
-        from dataclasses import replace
-
-        given: dict[str, Any] = {
+    def _given(self) -> dict[str, int]:
+        """The registers that were given in place of the source's own."""
+        return {
             name: number(name, text)
-            for name in ("cr0", "cr3", "cr4", "efer")
+            for name in REGISTERS
             if (text := getattr(self, name)) is not None
         }
-        return replace(cpu, **given)
 
 
-def _usual() -> Cpu:
-    """4-level paging with all that is usual."""
-    from harness.paging.x86.cpu import Cpu
-
-    return Cpu.long_mode(4, 0)
+_OPTION = re.compile(r"(?P<rest>.*),(?P<name>[a-z0-9]+)=(?P<value>[^,]*)", re.DOTALL)
+_AT_LEVELS = re.compile(r"(?P<rest>.*)@(?P<levels>\d+)", re.DOTALL)
 
 
 def number(what: str, text: str) -> int:

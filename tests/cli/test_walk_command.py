@@ -17,7 +17,7 @@ def test_a_walk_shows_every_step(tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (["0x1000"], "no source is named"),
-        (["0x1000", "--layout", "smallest", "--ram", "x", "--cr3", "0"], "two sources are named"),
+        (["0x1000", "--layout", "smallest", "--ram", "x", "--cr3", "0"], "2 sources are named"),
         (["here", "--layout", "smallest"], "the address is 'here', no number"),
         (["-0x1", "--layout", "smallest"], "No such option"),
         (["0x1000", "--layout", "smallest", "--cr3", "x"], "cr3 is 'x', no number"),

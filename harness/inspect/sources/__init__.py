@@ -1,5 +1,7 @@
 """Where snapshots come from, one module a kind of source.
 
-`layout`  a written description of a space, built in memory of this process
-`ram`     a file that holds physical memory, the registers given
+`layout`     a written description of a space, built in memory of this process
+`case`       a saved case: its layout, or the entries it carries
+`ram`        a file that holds physical memory, the registers given
+`registers`  the CPU state that goes with any of them
 """

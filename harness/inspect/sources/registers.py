@@ -1,0 +1,40 @@
+"""From the registers that a source has, and those given in their place, to the state of a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from harness.inspect.snapshot import SourceError
+from harness.paging.memory import Memory
+from harness.paging.x86.cpu import Cpu, Cr0, Mode
+from harness.paging.x86.load import read_pdptes
+
+WIDTHS = range(32, 53)
+"""The widths that physical addresses can have (SDM volume 3A, 4.1.4)."""
+
+
+def cpu_with(usual: Cpu, registers: Mapping[str, int], memory: Memory) -> Cpu:
+    """The state of `usual` but for these registers, by the names of its fields.
+
+    In PAE paging the PDPTEs are those in memory now: what the processor has loaded is not told.
+
+    Raises SourceError where paging is off, or no machine can be in that state.
+    """
+    if not registers.get("cr0", usual.cr0) & Cr0.PG:
+        raise SourceError(
+            f"paging is off (CR0 is {registers['cr0']:#x}): addresses are physical, and there are"
+            " no tables to look at"
+        )
+    if registers.get("maxphyaddr", usual.maxphyaddr) not in WIDTHS:
+        raise SourceError(
+            f"maxphyaddr is {registers['maxphyaddr']}: physical addresses have {WIDTHS[0]} to"
+            f" {WIDTHS[-1]} bits"
+        )
+    try:
+        cpu = replace(usual, **registers)  # type: ignore[arg-type]
+        if cpu.mode is Mode.PAE:
+            cpu = replace(cpu, pdptes=read_pdptes(memory, cpu.cr3))
+    except ValueError as error:
+        raise SourceError(str(error)) from None
+    return cpu

@@ -1,0 +1,115 @@
+"""Layouts, cases and memory files as sources."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.check import layouts
+from harness.check.matrix_case import MatrixCase
+from harness.check.replay import Case
+from harness.check.stage import Control, Model
+from harness.cli.source import Source
+from harness.inspect.snapshot import Snapshot, SourceError
+from harness.paging import bulk
+from harness.paging.address import Virtual
+from harness.paging.memory import BufferMemory
+from harness.paging.walk import walk
+from harness.paging.x86 import formats
+from harness.paging.x86.access import Access, Kind
+from harness.paging.x86.cpu import Mode, root_for
+
+
+def opened(text: str) -> Snapshot:
+    with Source.named(text).opened() as snapshot:
+        return snapshot
+
+
+def physical(snapshot: Snapshot, address: int) -> int | None:
+    """Where an address leads."""
+    root = root_for(snapshot.cpu, Virtual(address))
+    assert root is not None
+    return walk(snapshot.memory, root, Virtual(address)).physical
+
+
+def test_a_case_about_a_layout_has_that_layout_s_tables(tmp_path: Path) -> None:
+    text = layouts.load(layouts.find("smallest")).text
+    case = Case("smallest", text, 4, "tcg", "7.2.22", "gva2gpa", 0, None, False, "", "")
+    there, here = opened("layout:smallest@4"), opened(f"case:{case.save(tmp_path)}")
+    assert here.cpu == there.cpu
+    rows = [bulk.leaves(one.memory, one.cpu.roots) for one in (here, there)]
+    assert rows[0].total > 0
+    assert np.array_equal(rows[0].raw, rows[1].raw)
+
+
+def test_a_case_of_the_matrix_has_the_path_that_it_carries(tmp_path: Path) -> None:
+    model, control = Model(40, True, "4"), Control(nxe=False)
+    slots = (0x40_0008, 0x40_1010, 0x40_2018, 0x40_3020)
+    words = (0x1234_5007, 0x40_0007, 0x40_1007, 0x40_2007)
+    access = Access(Kind.READ, True)
+    answers = (0x20_1880_1000, access, True, 8, 0, True, "", "")
+    case = MatrixCase("tcg", "7.2.22", "A=1", model, control, words, slots, *answers)
+    snapshot = opened(f"case:{case.save(tmp_path)}")
+    assert snapshot.cpu.ac
+    assert not snapshot.cpu.nxe
+    assert physical(snapshot, 4 << 39 | 3 << 30 | 2 << 21 | 1 << 12 | 5) == 0x1234_5005
+    assert bulk.leaves(snapshot.memory, snapshot.cpu.roots).total == 1
+
+
+def test_a_file_of_memory_is_read_by_the_registers_given(tmp_path: Path) -> None:
+    path = tmp_path / "ram"
+    memory = BufferMemory(np.zeros(0x6000, np.uint8))
+    words = memory.octets.view(np.uint64)
+    for table in range(4):
+        words[table * 512 + 1] = (table + 1) * 0x1000 | 3
+    words[0x5000 // 8] = 0x5000 | formats.P  # a PDPTE, and a PDE of 32-bit paging
+    path.write_bytes(memory.octets.tobytes())
+    long = opened(f"ram:{path},cr3=0x0")
+    assert physical(long, 1 << 39 | 1 << 30 | 1 << 21 | 1 << 12) == 0x4000
+    assert len(long.assumed) == 4
+    pae = opened(f"ram:{path},cr3=0x5000,cr4=0x20,efer=0x800,cr0=0x80010001,maxphyaddr=36")
+    assert (pae.cpu.mode, pae.cpu.pdptes[0], pae.assumed) == (Mode.PAE, 0x5001, ())
+    assert opened(f"ram:{path},cr3=0x5000,cr4=0").cpu.mode is Mode.BITS_32
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("cr0=1", r"paging is off \(CR0 is 0x1\)"),
+        ("cr4=0,efer=0x500", "long mode without PAE"),
+        ("maxphyaddr=64", "maxphyaddr is 64: physical addresses have 32 to 52 bits"),
+        ("cr3=0x8000,cr4=0x20,efer=0", "the PDPTEs at 0x8000 cannot be read: there is no memory"),
+        ("cr4=0x20,efer=0", r"PDPTE 0 0x7 cannot be loaded: 0x6 is reserved"),
+    ],
+)
+def test_a_state_that_translates_nothing_is_a_sentence(
+    tmp_path: Path, options: str, said: str
+) -> None:
+    (tmp_path / "ram").write_bytes(bytes([7, *bytes(0xFFF)]))
+    with pytest.raises(SourceError, match=said):
+        opened(f"ram:{tmp_path / 'ram'},cr3=0,{options}")
+
+
+def test_what_is_no_file_of_memory_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "short").write_bytes(b"1234567")
+    os.mkfifo(tmp_path / "pipe")
+    for name, said in {
+        "empty": "is empty",
+        "short": "has 7 bytes",
+        "absent": "No such file",
+        "pipe": "cannot be read",
+        ".": "Is a directory",
+    }.items():
+        with pytest.raises(SourceError, match=said):
+            opened(f"ram:{tmp_path / name},cr3=0")
+
+
+def test_what_is_no_case_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "case").write_text(json.dumps({"case": "matrix"}))
+    with pytest.raises(ValueError, match="no case of the matrix"):
+        opened(f"case:{tmp_path / 'case'}")

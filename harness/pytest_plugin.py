@@ -9,6 +9,8 @@
 `space`  an empty space in its RAM, with `cpu` and `frames()`; of 4 and of 5 levels
 `prove`  asks every oracle about the space of a CPU state, and fails the test, with the walk,
          where one of them disagrees
+`live`   the guest as it runs in that space while it is changed: `prove(live)` has it do all
+         that was done, see `harness.check.live`
 
 A test that uses them runs on every engine, and at both numbers of levels.  What the host cannot
 run is skipped, and the reasons stand at the end of the output; an engine that `--engine` names
@@ -31,11 +33,12 @@ from _pytest.junitxml import xml_key
 
 if TYPE_CHECKING:
     from harness.check.compare import Comparison
+    from harness.check.live import Live
     from harness.check.space import GuestSpace
     from harness.machine.guest import Guest
     from harness.paging.x86.cpu import Cpu
 
-    Prove = Callable[[Cpu], tuple[Comparison, ...]]
+    Prove = Callable[[Cpu | Live], tuple[Comparison, ...]]
 
 LEVELS = (4, 5)
 RAM_BYTES = 256 << 20
@@ -172,20 +175,34 @@ def space(guest: Guest, paging_levels: int) -> GuestSpace:
 
 
 @pytest.fixture
+def live(guest: Guest, space: GuestSpace) -> Live:
+    """The guest as it runs in the space, which is to be changed now."""
+    from harness.check.live import Live
+
+    return Live(guest, space.memory, space.cpu)
+
+
+@pytest.fixture
 def prove(guest: Guest) -> Prove:
     """Call it with a CPU state whose CR3 leads to tables in the guest's RAM.
 
     Every oracle is asked about the space; the test fails where one disagrees with the library.
     Returns the comparisons.  What the space maps is overwritten, and its entries may be accessed
     and dirty afterwards.
+
+    Or call it with `live`: the guest does what was done there, and is asked as it goes.
     """
+    from harness.check.live import Live
     from harness.check.validate import compare_space
     from harness.paging.memory import BufferMemory
     from harness.report.text import disagreement_lines
 
-    def prove(cpu: Cpu) -> tuple[Comparison, ...]:
+    def prove(what: Cpu | Live) -> tuple[Comparison, ...]:
         __tracebackhide__ = True
-        comparisons = compare_space(guest, BufferMemory(guest.ram.buffer), cpu)
+        if isinstance(what, Live):
+            comparisons: tuple[Comparison, ...] = (what.run(),)
+        else:
+            comparisons = compare_space(guest, BufferMemory(guest.ram.buffer), what)
         disagreed = sum(one.disagreed for one in comparisons)
         if disagreed:
             found = (d for one in comparisons for d in one.disagreements)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from harness.machine.engines import reads_as_amd
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA
-from harness.paging.address import Span
+from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory, Words
 from harness.paging.space import Space, SpaceError, TableAllocator
 from harness.paging.x86.cpu import Cpu
@@ -18,21 +19,52 @@ TABLES = Span.of(ARENA.stop, 32 << 20)
 """Where its tables come from; all RAM above is for frames."""
 
 
+class Note(NamedTuple):
+    """Words that were stored, one lane each: where, what was there, and what is there now."""
+
+    addresses: Words
+    before: Words
+    after: Words
+
+
+class NotedMemory(BufferMemory):
+    """Memory that notes what is stored, while there are `notes` to put it in."""
+
+    notes: list[Note] | None = None
+
+    def store(self, address: Physical, size: int, value: int) -> None:
+        if self.notes is None:
+            super().store(address, size, value)
+        else:
+            self.scatter(np.array([address], np.uint64), size, np.array([value], np.uint64))
+
+    def scatter(self, addresses: Words, size: int, values: Words) -> None:
+        if self.notes is not None:
+            before, _ = self.gather(addresses, size)
+            self.notes.append(Note(addresses, before, values))
+        super().scatter(addresses, size, values)
+
+
 class GuestSpace(Space):
     """An empty space with 4 or 5 levels in the RAM of a guest.
 
-    cpu  the state under which it translates, with the features of the guest's processor
+    memory  that RAM
+    cpu     the state under which it translates, with the features of the guest's processor
 
-    A guest holds one such space at a time: a new one uses the same memory.
+    A guest holds one such space at a time: a new one uses the same memory, unless it is made
+    `beside` another, with tables and frames of their own.
     """
 
-    def __init__(self, guest: Guest, levels: int) -> None:
-        memory = BufferMemory(guest.ram.buffer)
-        allocator = TableAllocator(memory, TABLES)
+    memory: NotedMemory
+
+    def __init__(self, guest: Guest, levels: int, beside: GuestSpace | None = None) -> None:
+        memory = beside.memory if beside else NotedMemory(guest.ram.buffer)
+        allocator = beside.allocator if beside else TableAllocator(memory, TABLES)
         # No table is there yet, so the root's address does not matter before it is allocated.
         format = self._cpu(guest, levels, 0).format
         self.cpu = self._cpu(guest, levels, allocator.allocate(format, levels - 1).address)
         super().__init__(memory, self.cpu.roots, allocator)
+        self._beside = beside
         self._unused = Span(TABLES.last + 1, guest.ram.size - 1)
 
     @staticmethod
@@ -52,6 +84,8 @@ class GuestSpace(Space):
 
         Raises SpaceError where RAM has no more of them.
         """
+        if self._beside:
+            return self._beside.frames(count, level)
         size = self.format.levels[level].size
         first = -(-self._unused.first // size) * size
         if first + count * size > self._unused.last:

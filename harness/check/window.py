@@ -38,29 +38,35 @@ class Window:
 
 
 def open_window(
-    memory: BufferMemory, cpu: Cpu, image: StubImage, allocator: TableAllocator
+    memory: BufferMemory,
+    cpu: Cpu,
+    image: StubImage,
+    allocator: TableAllocator,
+    hole: tuple[Virtual, Slot] | None = None,
 ) -> Window:
     """Maps the window into the space of `cpu`, and makes the tables by which it is entered.
+
+    hole  an empty slot for it, and the first address that it spans; found unless given
 
     Raises SpaceError where the space has no hole for it.
     """
     ram, format = memory.span, cpu.format
-    at, hole = find_hole(memory, cpu.roots, ram.size)
-    top = allocator.allocate(format, hole.level - 1)
-    inside = Space(memory, (Root(top, Span.of(at, hole.size)),), allocator)
+    at, slot = hole or find_hole(memory, cpu.roots, ram.size)
+    top = allocator.allocate(format, slot.level - 1)
+    inside = Space(memory, (Root(top, Span.of(at, slot.size)),), allocator)
     _map_ram(inside, at, ram, image)
-    way_in = format.pointer(top.address, hole.level, format.granting(*format.rights))
-    memory.store(hole.address, format.entry_bytes, way_in)
+    way_in = format.pointer(top.address, slot.level, format.granting(*format.rights))
+    memory.store(slot.address, format.entry_bytes, way_in)
 
     entry = replace(cpu, cr3=allocator.allocate(format, cpu.levels - 1).address)
     entry_space = Space(memory, entry.roots, allocator)
-    entry_space.write(entry_space.slot(at, hole.level), way_in)
+    entry_space.write(entry_space.slot(at, slot.level), way_in)
     if at != ram.first:
         _map_ram(entry_space, Virtual(ram.first), ram, image)
     state = State(
         cr0=cpu.cr0, cr3=cpu.cr3, cr4=cpu.cr4, efer=cpu.efer, window=at, entry_cr3=entry.cr3
     )
-    return Window(Span.of(at, ram.size), state, hole)
+    return Window(Span.of(at, ram.size), state, slot)
 
 
 def find_hole(memory: BufferMemory, roots: Iterable[Root], size: int) -> tuple[Virtual, Slot]:

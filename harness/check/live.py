@@ -1,0 +1,511 @@
+"""A space that is changed while a guest runs in it.
+
+    live = Live(guest, space.memory, space.cpu)
+    live.probe(span)                # every access there, as the tables are now
+    live.flush(space.unmap(span))   # the guest clears the entries, and flushes what it is told
+    live.probe(span)
+    comparison = live.run()         # now the guest does all of it, in one go
+
+Operations work on the tables in the guest's memory as ever.  What they store is noted, taken
+back, and stored again by the guest, which in between executes the flushes that it is told and no
+others: a translation that the machine may keep is kept, and a flush that is missing shows.
+
+The guest also notes what it accesses.  The tables have that at once, from the reference, so that
+operations find the accessed and dirty bits that they would find on the machine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.check import marks
+from harness.check.cases import Cases
+from harness.check.compare import EXAMPLES, Comparison, Disagreement
+from harness.check.probes import CODE_END, INVALID_OPCODE, KINDS, PROBE
+from harness.check.quirks import DenialQuirk, Quirk, fault_quirks
+from harness.check.space import NotedMemory
+from harness.check.verdicts import Seen, agreeing, expected_text, observed_text
+from harness.check.window import Window, open_window
+from harness.machine.engines import executor
+from harness.machine.errors import Misuse
+from harness.machine.guest import Guest, State
+from harness.machine.ram import ARENA, TABLE_ARENA
+from harness.paging import bulk
+from harness.paging.address import Span, Virtual
+from harness.paging.bulk import End, Paths
+from harness.paging.flush import Flush
+from harness.paging.memory import Mask, Words
+from harness.paging.space import SpaceError, TableAllocator
+from harness.paging.table import Slot
+from harness.paging.x86.access import Access, Kind
+from harness.paging.x86.bulk import ALLOWED, Outcomes, outcomes
+from harness.paging.x86.cpu import Cpu
+
+TABLES = "tables"
+"""The oracle: the entries as the guest left them in the end."""
+
+READ, WRITTEN = 0, marks.WORD
+"""Offsets in a page of the word that is read, which names its frame, and of that which is
+written; code lies at `marks.CODE`."""
+
+ACCESSES = (
+    *((Kind.READ, *how) for how in ((False, False), (False, True), (True, False))),
+    *((Kind.WRITE, *how) for how in ((False, False), (False, True), (True, False))),
+    *((Kind.FETCH, *how) for how in ((False, False), (True, False))),
+)
+"""Kind, from user mode, with EFLAGS.AC: what is tried at a page, in this order."""
+
+
+KEPT_CODE = Quirk(
+    name="tcg-invlpg-keeps-code-of-large-page",
+    engine="tcg",
+    versions=((7, 2, 22), (10, 0, 13)),
+    rule="INVLPG of any address in a large page drops all that is cached for that page (SDM volume"
+    " 3A, 4.10.4.1).",
+    departs="Code that was executed in other 4K parts of the page is executed again, whatever the"
+    " entries say now.",
+    evidence="Seen with QEMU 7.2.22; KVM drops it on the same tables.  In accel/tcg/cputlb.c,"
+    " tlb_flush_page_by_mmuidx_async_0 drops the data of the large page but clears the cache of"
+    " jumps for one small page only; it is the same in sources after 10.0.",
+)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Accesses of one `probe`, and what is expected of them; one lane an access.
+
+    number   of the `probe`, from 1 on
+    first    the batch's number of its first job
+    aimed    the physical address of the word that is reached, 0 where none is
+    value    what is stored by a write
+    """
+
+    number: int
+    first: int
+    cpu: Cpu
+    cases: Cases
+    rules: Outcomes
+    paths: Paths
+    aimed: Words
+    value: Words
+
+    @property
+    def allowed(self) -> Mask:
+        """Which accesses are made."""
+        made: Mask = self.rules.vector == ALLOWED
+        return made
+
+
+@dataclass
+class _Batch:
+    """What the guest does under one root, from the load of CR3 on.
+
+    events  what it is asked, and between that the addresses that it flushes, None for all
+    """
+
+    cpu: Cpu
+    window: Window
+    jobs: list[npt.NDArray[np.void]] = field(default_factory=list)
+    events: list[_Asked | Words | None] = field(default_factory=list)
+
+    @property
+    def state(self) -> State:
+        """What the guest loads."""
+        cpu = self.cpu
+        return replace(self.window.state, cr0=cpu.cr0, cr4=cpu.cr4, efer=cpu.efer)
+
+    @property
+    def count(self) -> int:
+        """Jobs so far."""
+        return sum(map(len, self.jobs))
+
+
+class Live:
+    """A guest that runs under the tables of a space while they are changed.
+
+    memory  the guest's RAM, in which the spaces were made; what is stored there from now on is
+            noted
+    cpu     the state that the guest has first; 4 or 5 levels
+
+    A guest has one at a time.  What the spaces map are frames above the tables, whose content is
+    overwritten.  The stub has one root slot of each space to itself, in the middle of the lower
+    half or the next that is empty; SpaceError where none is.
+    """
+
+    def __init__(self, guest: Guest, memory: NotedMemory, cpu: Cpu) -> None:
+        self._guest, self._memory = guest, memory
+        engine, version = executor(guest)
+        self._quirks = fault_quirks(engine, version)
+        first, last = KEPT_CODE.versions
+        self._keeps_code = engine == KEPT_CODE.engine and first <= version <= last
+        arena = Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1)
+        self._allocator = TableAllocator(memory, arena)
+        self._random = np.random.default_rng()
+        self._probes = 0
+        self._not_asked: Counter[str] = Counter()
+        self._reset(_Batch(cpu, self._open(cpu)))
+
+    def _open(self, cpu: Cpu) -> Window:
+        hole = _hole(self._memory, cpu)
+        return open_window(self._memory, cpu, self._guest.image, self._allocator, hole)
+
+    def _reset(self, batch: _Batch) -> None:
+        self._batches = [batch]
+        self._windows = {batch.cpu.cr3: batch.window}
+        self._stored: list[tuple[Words, Words]] = []
+        self._not_asked.clear()
+        self._memory.notes = []
+
+    # What the guest is to do.
+
+    def load(self, cpu: Cpu) -> None:
+        """Has the guest load another state, for instance with the root of another space; with it
+        goes all that was cached, global pages excepted, which every load of the window drops."""
+        if cpu.cr3 not in self._windows:
+            self._windows[cpu.cr3] = self._open(cpu)
+        self._take_stores()
+        self._batches.append(_Batch(cpu, self._windows[cpu.cr3]))
+
+    def flush(self, flush: Flush) -> None:
+        """Has the guest flush what is asked for, and nothing else; then it is done."""
+        self._take_stores()
+        enums, image = self._guest.image.enums, self._guest.image
+        if flush.everything:
+            jobs = image.new_jobs(1)
+            jobs["flush"] = enums["FLUSH_GLOBAL" if flush.global_pages else "FLUSH_ALL"]
+        else:
+            jobs = image.new_jobs(len(flush.addresses))
+            jobs["address"], jobs["flush"] = flush.addresses, enums["FLUSH_PAGE"]
+        self._batches[-1].jobs.append(jobs)
+        self._batches[-1].events.append(None if flush.everything else flush.addresses)
+        flush.done()
+
+    def probe(self, span: Span, pages: int = 64) -> None:
+        """Has the guest try every access at the pages of the span and at both pages beside it.
+
+        pages  how many small pages of the span are tried at most: those at its ends, and some in
+               between at equal distances
+        """
+        self._take_stores()
+        self._probes += 1
+        batch = self._batches[-1]
+        cases = self._cases(batch, _pages(span, batch.cpu.format.levels[0].size, pages))
+        rules = outcomes(batch.cpu, self._memory, cases.address, cases.kind, cases.user, cases.ac)
+        cases, rules = _with_memory(cases, rules, self._memory.span)
+        paths = bulk.paths(self._memory, batch.cpu.roots[0], cases.address)
+        paths.used[:, rules.walks.end == End.NO_ROOT] = False
+        asked = _Asked(
+            self._probes,
+            batch.count,
+            batch.cpu,
+            cases,
+            rules,
+            paths,
+            rules.walks.physical,
+            self._random.integers(1 << 63, size=len(cases), dtype=np.uint64),
+        )
+        batch.events.append(asked)
+        batch.jobs.append(self._jobs(asked))
+        self._mark(asked)
+        slot, raw = _noted(asked, asked.allowed).last
+        self._memory.scatter(slot, batch.cpu.format.entry_bytes, raw)
+        self._take_stores(by_guest=False)
+
+    def _cases(self, batch: _Batch, pages: Words) -> Cases:
+        """All accesses at all pages that are left to the space, one access after the other."""
+        kept = [
+            (quirk.kept, quirk.name) for quirk in self._quirks if isinstance(quirk, DenialQuirk)
+        ]
+        for span, name in ((batch.window.span, "the window of the stub"), *kept):
+            own = (pages >= np.uint64(span.first)) & (pages <= np.uint64(span.last))
+            if own.any():
+                self._not_asked[name] += int(own.sum()) * len(ACCESSES)
+            pages = pages[~own]
+        offset = {Kind.READ: READ, Kind.WRITE: WRITTEN, Kind.FETCH: marks.CODE}
+        kind, user, ac = (np.repeat(column, len(pages)) for column in zip(*ACCESSES, strict=True))
+        address = np.concatenate([pages + np.uint64(offset[one[0]]) for one in ACCESSES])
+        return Cases(address, kind.astype(np.uint8), user, ac)
+
+    def _jobs(self, asked: _Asked) -> npt.NDArray[np.void]:
+        cases, enums = asked.cases, self._guest.image.enums
+        jobs = self._guest.image.new_jobs(len(cases))
+        jobs["address"], jobs["user"], jobs["ac"] = cases.address, cases.user, cases.ac
+        for kind, name in KINDS.items():
+            jobs["access"][cases.kind == kind] = enums[name]
+        jobs["size"], jobs["value"] = marks.WORD, asked.value
+        levels = len(asked.paths.slot)
+        jobs["watched"] = levels + 1
+        for level in range(levels):
+            used = asked.paths.used[level]
+            jobs["where"][used, levels - 1 - level] = asked.paths.slot[level, used]
+        jobs["where"][:, levels] = asked.aimed & ~np.uint64(marks.WORD - 1)
+        return jobs
+
+    def _mark(self, asked: _Asked) -> None:
+        """Puts what reads and fetches shall find into the frames; that is no store of a space."""
+        self._memory.notes, notes = None, self._memory.notes
+        kind, aimed = asked.cases.kind, asked.aimed
+        marks.put_marks(self._memory, aimed[asked.allowed & (kind == Kind.READ)])
+        marks.put_code(self._memory, aimed[asked.allowed & (kind == Kind.FETCH)])
+        self._memory.notes = notes
+
+    def _take_stores(self, by_guest: bool = True) -> None:
+        """Makes jobs of what was stored since; of what the guest does anyway, none."""
+        notes, self._memory.notes = self._memory.notes, []
+        assert notes is not None
+        if not notes:
+            return
+        where = np.concatenate([note.addresses for note in notes])
+        self._stored += [(note.addresses, note.before) for note in notes]
+        if by_guest:
+            values = np.concatenate([note.after for note in notes])
+            self._batches[-1].jobs.append(self._patches(where, values))
+
+    def _patches(self, where: Words, values: Words) -> npt.NDArray[np.void]:
+        room = self._guest.image.enums["WORDS"]
+        jobs = self._guest.image.new_jobs(-(-len(where) // room))
+        for name, words in (("where", where), ("word", values)):
+            padded = np.zeros(len(jobs) * room, np.uint64)
+            padded[: len(words)] = words
+            jobs[name] = padded.reshape(-1, room)
+        jobs["patched"] = np.minimum(room, len(where) - room * np.arange(len(jobs)))
+        return jobs
+
+    # What comes of it.
+
+    def run(self) -> Comparison:
+        """Has the guest do it all, and compares what it saw and the entries that it leaves.
+
+        The guest goes on from there: what follows is noted anew.  Raises Misuse where there is
+        more than one batch holds, since nothing may come between the flushes.
+        """
+        self._take_stores()
+        self._memory.notes = None
+        for batch in self._batches:
+            if batch.count > self._guest.capacity:
+                raise Misuse(
+                    f"{batch.count:,} jobs under one root: a batch holds {self._guest.capacity:,};"
+                    " probe fewer pages, or run() in between"
+                )
+        width = self._batches[0].cpu.format.entry_bytes
+        touched = np.unique(np.concatenate([where for where, _ in self._stored] or [_NONE]))
+        wanted, _ = self._memory.gather(touched, width)
+        for where, before in reversed(self._stored):
+            self._memory.scatter(where, width, before)
+        comparison = Comparison(PROBE, not_comparable=self._not_asked.copy())
+        for batch in self._batches:
+            jobs = np.concatenate([self._guest.image.new_jobs(0), *batch.jobs])
+            results = self._guest.run(batch.state, jobs)
+            for number, event in enumerate(batch.events):
+                if isinstance(event, _Asked):
+                    seen = results[event.first :][: len(event.cases)]
+                    self._judge(comparison, event, seen, batch.events[:number])
+        self._compare_entries(comparison, touched, wanted)
+        self._reset(self._batches[-1])
+        self._batches[-1].jobs, self._batches[-1].events = [], []
+        return comparison
+
+    def _judge(
+        self,
+        comparison: Comparison,
+        asked: _Asked,
+        results: npt.NDArray[np.void],
+        earlier: Sequence[_Asked | Words | None],
+    ) -> None:
+        cases, rules, allowed = asked.cases, asked.rules, asked.allowed
+        untouched = np.uint64(self._guest.image.enums["CR2_UNTOUCHED"])
+        word = results["after"][:, len(asked.paths.slot)]
+        named = results["data"] == marks.mark(asked.aimed)
+        ran = named & (results["rip"] == cases.address + np.uint64(CODE_END))
+        fetched = ran & (results["vector"] == INVALID_OPCODE)
+        kinds = [cases.kind == Kind.READ, cases.kind == Kind.WRITE]
+        made = np.select(kinds, [named, word == asked.value], fetched)
+        rest: Mask = (results["completed"] != 0) == allowed
+        rest &= np.where(allowed, made, results["vector"] == rules.vector)
+        rest &= results["cr2"] == np.where(rules.sets_cr2, cases.address, untouched)
+        error = allowed | (results["error"] == rules.error)
+
+        def entries_agree(made: Mask, accessed_anyway: Mask | None) -> Mask:
+            return _entries_agree(asked, results, made, accessed_anyway)
+
+        seen = Seen(results, error, entries_agree(allowed, None), rest, ran)
+        agree = agreeing(comparison, asked.cpu, cases, rules, seen, entries_agree, self._quirks)
+        comparison.compared += len(cases)
+        if self._keeps_code and not agree.all():
+            kept = _kept_code(asked, results, ~agree & (results["cr2"] == untouched), earlier)
+            kept &= entries_agree(allowed & ~kept, None)
+            if kept.any():
+                comparison.quirks[KEPT_CODE.name] += int(kept.sum())
+            agree |= kept
+        wrong = np.flatnonzero(~agree)
+        room = max(0, EXAMPLES - len(comparison.disagreements))
+        comparison.disagree(
+            len(wrong), [_describe(asked, results, lane) for lane in wrong[:room].tolist()]
+        )
+
+    def _compare_entries(self, comparison: Comparison, touched: Words, wanted: Words) -> None:
+        """Compares what was stored or noted: A that is set without need is the machine's choice."""
+        format = self._batches[0].cpu.format
+        found, _ = self._memory.gather(touched, format.entry_bytes)
+        wrong = np.flatnonzero((found ^ wanted) & ~(np.uint64(format.accessed) & ~wanted))
+        comparison.compared += len(touched)
+        comparison.disagree(
+            len(wrong),
+            [
+                Disagreement(
+                    oracle=TABLES,
+                    address=int(touched[lane]),
+                    access=None,
+                    ac=False,
+                    expected=f"{int(wanted[lane]):#x}",
+                    observed=f"{int(found[lane]):#x}",
+                )
+                for lane in wrong[:EXAMPLES].tolist()
+            ],
+        )
+
+
+def _hole(memory: NotedMemory, cpu: Cpu) -> tuple[Virtual, Slot]:
+    """An empty root slot for the window, from the middle of the lower half on: nothing of the
+    space's is ever beside it, and few programs have anything there."""
+    root = cpu.roots[0]
+    slots = list(root.slots())
+    middle = len(slots) // 2
+    for first, slot in slots[middle:] + slots[:middle]:
+        if memory.load(slot.address, cpu.format.entry_bytes) == 0:
+            return first, slot
+    raise SpaceError(f"{root.table} has no empty slot for the window of the stub")
+
+
+_NONE = np.empty(0, np.uint64)
+
+
+def _pages(span: Span, size: int, limit: int) -> Words:
+    """The first addresses of the pages that are tried for a span; they may wrap beside it."""
+    first, last = span.first // size, span.last // size
+    count = last - first + 1
+    inside = np.arange(count) if count <= limit else np.linspace(0, count - 1, limit).astype(int)
+    pages = [first - 1, *(first + step for step in inside.tolist()), last + 1]
+    return np.array([page * size % (1 << 64) for page in pages], np.uint64)
+
+
+def _with_memory(cases: Cases, rules: Outcomes, ram: Span) -> tuple[Cases, Outcomes]:
+    """The cases and outcomes; Misuse where a page is no frame of the guest's above the arena."""
+    physical = rules.walks.physical
+    lost = (physical < np.uint64(ARENA.stop)) | (physical > np.uint64(ram.last))
+    lost = rules.unbacked | lost & (rules.vector == ALLOWED)
+    if lost.any():
+        lane = int(lost.argmax())
+        raise Misuse(
+            f"{int(cases.address[lane]):#x} leads to {int(physical[lane]):#x}, where there is no"
+            f" memory for frames: it is {Span(ARENA.stop, ram.last)}"
+        )
+    return cases, rules
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """What the machine notes in the entries of paths, access after access.
+
+    after  each entry after the access of its lane; shape (levels, n)
+    last   the slots, and their entries after all accesses
+    """
+
+    after: Words
+    last: tuple[Words, Words]
+
+
+def _noted(asked: _Asked, made: Mask, accessed_anyway: Mask | None = None) -> _Noted:
+    """Which accesses set A in all entries of their paths, and, writes, D in the last of them.
+
+    made             the accesses that are made
+    accessed_anyway  those that set A, though not made, in the entry that ends the walk
+    """
+    format, paths = asked.cpu.format, asked.paths
+    lanes = np.broadcast_to(np.arange(len(made)), paths.used.shape)
+    ends = np.arange(len(paths.used))[:, np.newaxis] == asked.rules.walks.level
+    accessed = np.broadcast_to(made, paths.used.shape)
+    if accessed_anyway is not None:
+        accessed = accessed | ends & accessed_anyway
+    dirty = made & ends & (asked.cases.kind == Kind.WRITE)
+    slots, which = np.unique(paths.slot[paths.used], return_inverse=True)
+    last = np.zeros(len(slots), np.uint64)
+    last[which] = paths.raw[paths.used]
+    after = paths.raw.copy()
+    for bit, sets in ((format.accessed, accessed), (format.dirty, dirty)):
+        since = np.full(len(slots), len(made))
+        np.minimum.at(since, which[sets[paths.used]], lanes[paths.used & sets])
+        last[since < len(made)] |= np.uint64(bit)
+        after[paths.used] |= np.where(
+            since[which] <= lanes[paths.used], np.uint64(bit), np.uint64(0)
+        )
+    return _Noted(after, (slots, last))
+
+
+def _entries_agree(
+    asked: _Asked, results: npt.NDArray[np.void], made: Mask, accessed_anyway: Mask | None
+) -> Mask:
+    """Whether the entries were left as they must be; A above the last is the machine's choice
+    where nobody needs it."""
+    after = _noted(asked, made, accessed_anyway).after
+    levels = len(after)
+    agree = np.ones(len(made), np.bool_)
+    for level in range(levels):
+        wrong = results["after"][:, levels - 1 - level] ^ after[level]
+        above = asked.rules.walks.level < level
+        wrong[above] &= ~(np.uint64(asked.cpu.format.accessed) & ~after[level][above])
+        agree &= (wrong == 0) | ~asked.paths.used[level]
+    return agree
+
+
+def _kept_code(
+    asked: _Asked,
+    results: npt.NDArray[np.void],
+    suspects: Mask,
+    earlier: Sequence[_Asked | Words | None],
+) -> Mask:
+    """The suspects that are explained by KEPT_CODE: they executed what an earlier fetch found at
+    the same address in a large page, of which another address has been flushed since."""
+    address = asked.cases.address
+    suspects = suspects & (asked.cases.kind == Kind.FETCH)
+    suspects &= results["vector"] == INVALID_OPCODE
+    suspects &= results["rip"] == address + np.uint64(CODE_END)
+    kept = np.zeros_like(suspects)
+    for lane in np.flatnonzero(suspects).tolist():
+        flushed: set[int] = set()
+        small = np.uint64(asked.cpu.format.levels[0].size)
+        own = int(address[lane] // small)
+        for event in reversed(earlier):
+            if event is None or own in flushed:
+                break
+            if not isinstance(event, _Asked):
+                flushed |= set((event // small).tolist())
+                continue
+            same = (event.cases.address == address[lane]) & (event.cases.kind == Kind.FETCH)
+            same &= marks.mark(event.aimed) == results["data"][lane]
+            for other in np.flatnonzero(same & event.allowed).tolist():
+                pages = asked.cpu.format.levels[event.rules.walks.level[other]].size // int(small)
+                kept[lane] |= any(own // pages == page // pages for page in flushed)
+    return kept
+
+
+def _describe(asked: _Asked, results: npt.NDArray[np.void], lane: int) -> Disagreement:
+    cases, result = asked.cases, results[lane]
+    kind, levels = Kind(int(cases.kind[lane])), len(asked.paths.slot)
+    found = int(result["after"][levels] if kind is Kind.WRITE else result["data"])
+    steps = range(levels - 1, int(asked.rules.walks.level[lane]) - 1, -1)
+    marked = bool(asked.allowed[lane]) and kind is not Kind.WRITE
+    before = [int(asked.paths.raw[level, lane]) for level in steps]
+    return Disagreement(
+        oracle=PROBE,
+        address=int(cases.address[lane]),
+        access=Access(kind, bool(cases.user[lane])),
+        ac=bool(cases.ac[lane]),
+        expected=f"{expected_text(asked.rules, lane)}, in probe {asked.number}",
+        observed=observed_text(result, found, marked, before),
+    )

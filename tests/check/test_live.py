@@ -1,0 +1,346 @@
+"""Every operation on a space, done by a guest that runs in it: what it then sees is what the
+reference says, with the flushes that the operation returned and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from harness.check.live import Live
+from harness.check.space import GuestSpace
+from harness.machine.guest import Guest
+from harness.paging import slots
+from harness.paging.address import Physical, Span, Virtual
+from harness.paging.copy import copy_range
+from harness.paging.flush import Flush
+from harness.paging.isolation import IsolatedSpace
+from harness.paging.memory import Words
+from harness.paging.reshape import collapse, move, split
+from harness.paging.sync import sync_roots
+from harness.paging.value import Value
+from harness.paging.x86.access import Access, Allowed, Fault, Kind, Outcome, outcome
+from harness.paging.x86.cpu import Cr4, canonical_halves
+from harness.pytest_plugin import SKIPPED
+
+if TYPE_CHECKING:
+    from harness.pytest_plugin import Prove
+
+pytestmark = pytest.mark.hw
+
+PAGE, LARGE = 1 << 12, 2 << 20
+
+
+@pytest.fixture(params=["end of the user half", "end of the kernel half"])
+def at(request: pytest.FixtureRequest, space: GuestSpace) -> int:
+    """Where `furnish` begins."""
+    user, kernel = canonical_halves(space.cpu.levels)
+    half = user if "user" in request.param else kernel
+    return half.last + 1 - 8 * LARGE
+
+
+def furnish(space: GuestSpace, at: int) -> None:
+    """Small pages, a large page, a table full of pages in a row, and holes between them."""
+    all_rights = space.format.granting("write", "user", "execute")
+    space.map(Virtual(at), space.frames(6), 0, all_rights)
+    space.map(Virtual(at + 6 * PAGE), space.frames(2), 0, space.format.granting("write"))
+    space.map(Virtual(at + 2 * LARGE), space.frames(1, 1), 1, all_rights)
+    row = np.uint64(space.frames(1, 1)[0]) + np.arange(512, dtype=np.uint64) * np.uint64(PAGE)
+    space.map(Virtual(at + 4 * LARGE), row, 0, all_rights)
+
+
+SMALL = Span.of(0, 8 * PAGE)
+BIG = Span.of(2 * LARGE, LARGE)
+ROW = Span.of(4 * LARGE, LARGE)
+FREE = Span.of(6 * LARGE, 2 * LARGE)
+ALL = (SMALL, BIG, ROW, FREE)
+"""What `furnish` has where, counted from where it begins."""
+
+
+def there(span: Span, at: int) -> Span:
+    return Span.of(at + span.first, span.size)
+
+
+def narrower(raw: Words, level: int) -> Words:
+    return raw & ~np.uint64(2)
+
+
+def put_smaller_rights(space: GuestSpace, at: int) -> Flush:
+    slot = space.slot(Virtual(at), 0)
+    value = Value(space.format, 0, space.read(slot) & ~6)
+    return slots.put(space, slot, value, Virtual(at))
+
+
+def clear_a_pointer(space: GuestSpace, at: int) -> Flush:
+    return slots.clear(space, space.slot(Virtual(at), 1), Virtual(at))
+
+
+def walk_alloc(space: GuestSpace, at: int) -> Flush:
+    slot = slots.root(space, Virtual(at + FREE.first))
+    while slot.level:
+        slot = slots.walk_alloc(space, slot, Virtual(at + FREE.first))
+    frame = int(space.frames(1)[0])
+    raw = space.format.leaf(frame, 0, space.format.granting("write"))
+    return slots.put(space, slot, Value(space.format, 0, raw), Virtual(at + FREE.first))
+
+
+def nothing_to_flush(operation: Callable[[GuestSpace, int], None]) -> Operation:
+    def done(space: GuestSpace, at: int) -> Flush:
+        operation(space, at)
+        return Flush()
+
+    return done
+
+
+Operation = Callable[[GuestSpace, int], Flush]
+
+NARROWING: dict[str, Operation] = {
+    "unmap small pages": lambda s, at: s.unmap(there(SMALL, at)),
+    "unmap a large page": lambda s, at: s.unmap(there(BIG, at)),
+    "unmap all": lambda s, at: s.unmap(Span.of(at, 8 * LARGE)),
+    "protect small pages": lambda s, at: s.protect(there(SMALL, at), s.format.granting("user")),
+    "protect a large page": lambda s, at: s.protect(there(BIG, at), s.format.granting("write")),
+    "rewrite": lambda s, at: s.rewrite(there(SMALL, at), narrower),
+    "move small pages": lambda s, at: move(s, there(SMALL, at), Virtual(at + FREE.first + PAGE)),
+    "move a large page": lambda s, at: move(s, there(BIG, at), Virtual(at + FREE.first)),
+    "put a slot": put_smaller_rights,
+    "clear a slot": lambda s, at: slots.clear(s, s.slot(Virtual(at), 0), Virtual(at)),
+    "clear a pointer": clear_a_pointer,
+}
+"""Operations after which the machine may hold something stale, and TCG does."""
+
+OTHERS: dict[str, Operation] = {
+    "map small pages": nothing_to_flush(
+        lambda s, at: s.map(Virtual(at + FREE.first), s.frames(5), 0, s.format.granting("write"))
+    ),
+    "map a large page": nothing_to_flush(
+        lambda s, at: s.map(Virtual(at + FREE.first), s.frames(1, 1), 1, s.format.granting("user"))
+    ),
+    "map a range": nothing_to_flush(
+        lambda s, at: s.map_range(
+            Virtual(at + 7 * LARGE - 2 * PAGE),
+            Physical(int(s.frames(2, 1)[1]) - 2 * PAGE),
+            LARGE + 2 * PAGE,
+            s.format.granting("write"),
+        )
+    ),
+    "widen": lambda s, at: s.protect(
+        Span.of(at + 6 * PAGE, 2 * PAGE), s.format.granting("write", "user", "execute")
+    ),
+    "split": lambda s, at: split(s, Virtual(at + BIG.first)),
+    "collapse": lambda s, at: collapse(s, Virtual(at + ROW.first), 1),
+    "populate": nothing_to_flush(lambda s, at: s.populate(there(FREE, at))),
+    "free empty tables": lambda s, at: s.unmap(there(SMALL, at)).absorb(
+        s.free_empty(there(SMALL, at))
+    ),
+    "walk and allocate": walk_alloc,
+}
+
+
+@pytest.fixture
+def pages(guest: Guest) -> int:
+    """How many pages are probed in a part: KVM is a hundred times slower where it is emulated."""
+    return 40 if guest.engine.name == "tcg" else 4
+
+
+@pytest.fixture
+def keeping(guest: Guest) -> None:
+    """Only for engines that keep translations until they are told to drop them."""
+    if guest.engine.name != "tcg":
+        pytest.skip(f"{SKIPPED}{guest.engine.name} follows every store to a table, flushed or not")
+
+
+def probe_all(live: Live, at: int, pages: int) -> None:
+    for part in ALL:
+        live.probe(there(part, at), pages)
+
+
+@pytest.mark.parametrize("name", NARROWING | OTHERS)
+def test_the_machine_sees_what_the_operation_made_of_the_tables(
+    space: GuestSpace, live: Live, prove: Prove, at: int, pages: int, name: str
+) -> None:
+    furnish(space, at)
+    probe_all(live, at, pages)
+    live.flush((NARROWING | OTHERS)[name](space, at))
+    probe_all(live, at, pages)
+    [comparison] = prove(live)
+    assert comparison.compared > 4 * 2 * pages
+
+
+@pytest.mark.usefixtures("keeping")
+@pytest.mark.parametrize("name", NARROWING)
+def test_a_flush_that_is_withheld_shows(
+    space: GuestSpace, live: Live, at: int, pages: int, name: str
+) -> None:
+    furnish(space, at)
+    probe_all(live, at, pages)
+    live.probe(there(SMALL, at))  # the parts compete for the same places in the TLB
+    NARROWING[name](space, at).done()
+    probe_all(live, at, pages)
+    found = live.run()
+    assert found.disagreed
+    assert all("done, and" in one.observed for one in found.disagreements)
+
+
+@pytest.mark.usefixtures("keeping")
+def test_each_address_of_a_flush_is_needed(space: GuestSpace, live: Live, at: int) -> None:
+    furnish(space, at)
+    for page in range(6):
+        span = there(SMALL, at)
+        live.probe(span)
+        flush = space.protect(span, space.format.granting("user"))
+        addresses = flush.addresses
+        flush.done()
+        told = Flush()
+        told.add(np.delete(addresses, page))
+        live.flush(told)
+        live.probe(span)
+        found = live.run()
+        assert {one.address // PAGE * PAGE for one in found.disagreements} == {addresses[page]}
+        live.flush(space.protect(span, space.format.granting("write", "user", "execute")))
+
+
+@pytest.mark.usefixtures("keeping")
+@pytest.mark.parametrize("told", [True, False])
+def test_a_collapse_leaves_nothing_of_the_small_pages(
+    space: GuestSpace, live: Live, at: int, told: bool
+) -> None:
+    furnish(space, at)
+    live.probe(there(ROW, at))
+    flush = collapse(space, Virtual(at + ROW.first), 1)
+    live.flush(flush) if told else flush.done()
+    live.flush(space.unmap(there(ROW, at)))
+    live.probe(there(ROW, at))
+    assert bool(live.run().disagreed) is not told
+
+
+@pytest.mark.usefixtures("keeping")
+@pytest.mark.parametrize("told", [True, False])
+def test_a_table_that_is_shared_is_flushed_wherever_it_can_be_reached(
+    space: GuestSpace, live: Live, at: int, told: bool
+) -> None:
+    furnish(space, at)
+    alias = Virtual(at + FREE.first)
+    space.write(space.slot(alias, 1), space.read(space.slot(Virtual(at), 1)))
+    for first in (at, alias):
+        live.probe(Span.of(first, SMALL.size))
+    flush = space.unmap(there(SMALL, at))
+    if not told:
+        flush.everything = False
+    live.flush(flush)
+    live.probe(there(SMALL, at))
+    assert not live.run().disagreed
+    live.probe(Span.of(alias, SMALL.size))
+    assert not live.run().disagreed
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_after_a_fork_both_roots_read_the_parent_s_data_and_private_pages_are_not_written(
+    space: GuestSpace,
+    guest: Guest,
+    live: Live,
+    prove: Prove,
+    at: int,
+    pages: int,
+    private: bool,
+) -> None:
+    child = GuestSpace(guest, space.cpu.levels, beside=space)
+    furnish(space, at)
+    probe_all(live, at, pages)
+    live.flush(copy_range(space, child, Span.of(at, 8 * LARGE), private=private).flush)
+    probe_all(live, at, pages)
+    live.load(child.cpu)
+    probe_all(live, at, pages)
+    for offset in (0, BIG.first, ROW.first):
+        mine, its = (outcome_of_write(one, at + offset) for one in (space, child))
+        assert {type(mine), type(its)} == {Fault if private else Allowed}
+    live.load(space.cpu)
+    live.flush(child.tear_down())
+    probe_all(live, at, pages)
+    prove(live)
+
+
+def outcome_of_write(space: GuestSpace, address: int) -> Outcome:
+    return outcome(space.cpu, space.memory, Virtual(address), Access(Kind.WRITE, user=True))
+
+
+@pytest.mark.usefixtures("keeping")
+def test_a_fork_that_is_not_flushed_lets_the_parent_write(
+    space: GuestSpace, guest: Guest, live: Live, at: int
+) -> None:
+    child = GuestSpace(guest, space.cpu.levels, beside=space)
+    furnish(space, at)
+    live.probe(there(SMALL, at))
+    copy_range(space, child, there(SMALL, at)).flush.done()
+    live.probe(there(SMALL, at))
+    found = live.run().disagreements
+    assert {one.access.kind for one in found if one.access} == {Kind.WRITE}
+
+
+def test_after_a_sync_every_space_sees_the_kernel(
+    space: GuestSpace, guest: Guest, live: Live, prove: Prove, pages: int
+) -> None:
+    others = [GuestSpace(guest, space.cpu.levels, beside=space) for _ in range(2)]
+    kernel = canonical_halves(space.cpu.levels)[1]
+    top = space.format.levels[space.cpu.levels - 1].size
+    write = space.format.granting("write")
+    firsts = [kernel.last + 1 - count * top for count in (1, 3)]
+    for first in firsts:
+        space.map(Virtual(first), space.frames(3), 0, write)
+    sync_roots(space, others, kernel)
+    later = firsts[0] + 3 * PAGE
+    space.map(Virtual(later), space.frames(1), 0, write)
+    for one in (space, *others):
+        live.load(one.cpu)
+        for first in firsts:
+            live.probe(Span.of(first, 4 * PAGE), pages)
+        assert isinstance(outcome(one.cpu, one.memory, Virtual(later), SUPERVISOR_READ), Allowed)
+    live.flush(space.unmap(Span.of(later, PAGE)))
+    for one in (space, *others):
+        live.load(one.cpu)
+        live.probe(Span.of(later, PAGE), pages)
+    prove(live)
+
+
+SUPERVISOR_READ = Access(Kind.READ, user=False)
+
+
+def test_under_isolation_each_root_reaches_its_own_only(
+    space: GuestSpace, guest: Guest, prove: Prove, pages: int
+) -> None:
+    levels, format = space.cpu.levels, space.format
+    user_half, kernel_half = canonical_halves(levels)
+    user_table = space.allocator.allocate(format, levels - 1)
+    apart = IsolatedSpace(space.memory, space.roots, space.allocator, space.roots[0], user_table)
+    # Without SMEP and SMAP, nothing but the tables keeps the kernel out of user pages.
+    kernel = replace(space.cpu, cr4=space.cpu.cr4 & ~(Cr4.SMEP | Cr4.SMAP))
+    user = replace(kernel, cr3=user_table.address)
+    live = Live(guest, space.memory, kernel)
+
+    top = format.levels[levels - 1].size
+    code, secret = user_half.last + 1 - 4 * PAGE, kernel_half.last + 1 - 4 * PAGE
+    entry = kernel_half.last + 1 - top
+    spans = [Span.of(first, 4 * PAGE) for first in (code, secret, entry)]
+    apart.map(Virtual(code), space.frames(4), 0, format.granting("write", "user", "execute"))
+    apart.map(Virtual(secret), space.frames(4), 0, format.granting("write"))
+    shared = space.frames(4)
+    apart.entry.map(Virtual(entry), shared, 0, format.granting("execute"))
+    apart.map(Virtual(entry), shared, 0, format.granting("execute"))
+    fetch, read = Access(Kind.FETCH, user=False), SUPERVISOR_READ
+    for cpu, executes, reads in ((kernel, False, True), (user, True, False)):
+        live.load(cpu)
+        for span in spans:
+            live.probe(span, pages)
+        code_there = outcome(cpu, space.memory, Virtual(code), fetch)
+        secret_there = outcome(cpu, space.memory, Virtual(secret), read)
+        assert isinstance(code_there, Allowed) is executes
+        assert isinstance(secret_there, Allowed) is reads
+        assert isinstance(outcome(cpu, space.memory, Virtual(entry), fetch), Allowed)
+    live.flush(apart.unmap(Span.of(code, 2 * PAGE)))
+    live.probe(spans[0], pages)
+    live.load(kernel)
+    live.probe(spans[0], pages)
+    prove(live)

@@ -1,0 +1,386 @@
+"""An entry, bit by bit: what each one is called, what it means here, and who says so.
+
+A reading accounts for every bit exactly once.  What the bits are is taken from the format, so that
+a reading cannot differ from what the walker does; this module adds words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from itertools import groupby
+from typing import Final, NamedTuple
+
+from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
+from harness.paging.format import Field, Reserved, Shape
+from harness.paging.table import Table
+from harness.paging.x86 import formats
+from harness.paging.x86.cpu import Cpu, Cr4, Mode
+
+
+class Role(Enum):
+    """What a part of an entry is for."""
+
+    PRESENT = "present"
+    KIND = "kind"
+    ADDRESS = "address"
+    RIGHT = "right"
+    TYPE = "memory type"
+    USE = "accessed and dirty"
+    GLOBAL = "global"
+    KEY = "protection key"
+    RESERVED = "reserved"
+    IGNORED = "ignored"
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Neighbouring bits of a word that are one thing.
+
+    mask     which bits
+    name     what they are called
+    value    what they hold, as a number of their own; of an address, what they add to it
+    meaning  what that says here, or why it says nothing
+    """
+
+    mask: int
+    name: str
+    value: int
+    meaning: str
+
+    @property
+    def high(self) -> int:
+        """The number of the highest bit."""
+        return self.mask.bit_length() - 1
+
+    @property
+    def low(self) -> int:
+        """The number of the lowest bit."""
+        return (self.mask & -self.mask).bit_length() - 1
+
+
+@dataclass(frozen=True)
+class Part(Bits):
+    """A part of an entry as the machine reads it.
+
+    role     what it is for
+    section  where volume 3A of the SDM says so: a section, a table or a figure
+    """
+
+    role: Role
+    section: str
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it is set and must not be."""
+        return self.role is Role.RESERVED and self.value != 0
+
+
+@dataclass(frozen=True)
+class MemoryType:
+    """The entry of the PAT that PAT, PCD and PWT select, and what it holds after a reset.
+
+    The type that counts also depends on the MTRRs, which are not looked at (SDM 12.5.2).
+    """
+
+    index: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A raw entry as the machine reads it at one level.
+
+    name         what an entry of the level is called
+    table        the table of SDM volume 3A that describes such an entry
+    entry_bytes  its width
+    entry        what it says
+    parts        every bit once, from the highest down
+    memory_type  of the page, or of the table it leads to, by a PAT as at reset; None where it leads
+                 nowhere
+    """
+
+    level: int
+    name: str
+    table: str
+    entry_bytes: int
+    raw: int
+    entry: Entry
+    parts: tuple[Part, ...]
+    memory_type: MemoryType | None
+
+
+PAT_AT_RESET: Final = ("WB", "WT", "UC-", "UC") * 2
+"""The memory types in the PAT after a reset (SDM 12.12.4)."""
+
+_LONG_TABLES: Final = {
+    ("PML5E", False): "4-14",
+    ("PML4E", False): "4-15",
+    ("PDPTE", True): "4-16",
+    ("PDPTE", False): "4-17",
+    ("PDE", True): "4-18",
+    ("PDE", False): "4-19",
+    ("PTE", True): "4-20",
+}
+
+_TABLES: Final[Mapping[Mode, Mapping[tuple[str, bool], str]]] = {
+    Mode.LEVEL_4: _LONG_TABLES,
+    Mode.LEVEL_5: _LONG_TABLES,
+    Mode.BITS_32: {("PDE", True): "4-4", ("PDE", False): "4-5", ("PTE", True): "4-6"},
+    Mode.PAE: {
+        ("PDPTE", False): "4-8",
+        ("PDE", True): "4-9",
+        ("PDE", False): "4-10",
+        ("PTE", True): "4-11",
+    },
+}
+"""The table that describes an entry, by its name and whether it is a page."""
+
+_ABSENT_TABLES: Final = {Mode.BITS_32: "figure 4-4", Mode.PAE: "figure 4-7"}
+_ABSENT_TABLE: Final = "figure 4-11"
+"""Where the manual draws entries that are not present, by mode; the last is long mode's."""
+
+_ROLES: Final = {
+    "P": Role.PRESENT,
+    "W": Role.RIGHT,
+    "U": Role.RIGHT,
+    "XD": Role.RIGHT,
+    "PWT": Role.TYPE,
+    "PCD": Role.TYPE,
+    "PAT": Role.TYPE,
+    "A": Role.USE,
+    "D": Role.USE,
+    "PS": Role.KIND,
+    "G": Role.GLOBAL,
+    "KEY": Role.KEY,
+}
+"""What the names of formats are for."""
+
+_OF_POINTERS: Final = {"P", "W", "U", "XD", "PWT", "PCD", "A", "PS"}
+"""Those that mean something in an entry that leads to a table."""
+
+_SECTIONS: Final = {
+    Role.RIGHT: "4.6.1",
+    Role.TYPE: "4.9.2",
+    Role.USE: "4.8",
+    Role.GLOBAL: "4.10.2.4",
+    Role.KEY: "4.6.2",
+    Role.RESERVED: "4.7",
+}
+"""Where the manual says what a role is about; for the others, where it describes the entry."""
+
+_HLAT_RESTART: Final = formats.bits(11)
+
+
+def levels_of(cpu: Cpu) -> range:
+    """The levels at which an entry can be read, from 0 up; PAE paging's registers are the last."""
+    return range(cpu.levels + (cpu.mode is Mode.PAE))
+
+
+def read(cpu: Cpu, raw: int, level: int) -> Reading:
+    """What the raw entry says at `level` to this CPU.
+
+    Raises ValueError for a level that the mode lacks, and an entry wider than its entries.
+    """
+    if level not in levels_of(cpu):
+        last = levels_of(cpu)[-1]
+        raise ValueError(f"{cpu.format.name} has levels 0 to {last}, not {level}")
+    if not 0 <= raw < 1 << 8 * cpu.format.entry_bytes:
+        raise ValueError(
+            f"{raw:#x} has more than the {8 * cpu.format.entry_bytes} bits of an entry"
+        )
+    kind = _kind(cpu, raw, level)
+    labels = {bit: _label(cpu, kind, bit) for bit in range(8 * kind.entry_bytes)}
+    runs = groupby(reversed(labels), key=labels.__getitem__)
+    parts = [_part(cpu, kind, label, sum(1 << bit for bit in bits)) for label, bits in runs]
+    memory_type = _memory_type(kind) if isinstance(kind.entry, Leaf | Pointer) else None
+    return Reading(
+        level, kind.name, kind.table, kind.entry_bytes, raw, kind.entry, tuple(parts), memory_type
+    )
+
+
+class _Kind(NamedTuple):
+    """How the entry is to be read: `shape` is None where it is not present, `names` are the parts
+    that it may have, `page` tells a page, well-formed or not, from a pointer, and `register` what
+    is held in a register and not in a table."""
+
+    level: int
+    name: str
+    entry_bytes: int
+    raw: int
+    entry: Entry
+    shape: Shape | None
+    page: bool
+    register: bool
+    names: Mapping[str, int]
+    table: str
+
+
+def _kind(cpu: Cpu, raw: int, level: int) -> _Kind:
+    format = cpu.format
+    register = level == len(format.levels)
+    if register:
+        names = {"P": formats.P, "PWT": formats.PWT, "PCD": formats.PCD}
+        shape: Shape | None = formats.pdpte(cpu.maxphyaddr)
+        name, page, entry = "PDPTE", False, _pdpte(cpu, raw)
+    else:
+        here = format.levels[level]
+        name, entry = here.name, format.decode(raw, level)
+        shape, page = here.shape(raw), not here.is_pointer(raw)
+        names = {n: mask for n, mask in here.bits.items() if page or n in _OF_POINTERS}
+        if here.pointer is None or here.leaf is None:
+            names.pop("PS", None)
+    table = f"table {_TABLES[cpu.mode][name, page]}"
+    if isinstance(entry, Absent):
+        table = _ABSENT_TABLES.get(cpu.mode, _ABSENT_TABLE)
+        shape, page, names = None, False, {}
+    return _Kind(level, name, format.entry_bytes, raw, entry, shape, page, register, names, table)
+
+
+def _pdpte(cpu: Cpu, raw: int) -> Entry:
+    """What a PDPTE of PAE paging says; one that is malformed can be in memory, in no register."""
+    shape = formats.pdpte(cpu.maxphyaddr)
+    if not raw & formats.P:
+        return Absent()
+    if raw & shape.reserved_mask:
+        return Malformed(raw & shape.reserved_mask)
+    return Pointer(Table(cpu.format, shape.address_of(raw), cpu.levels - 1))
+
+
+class _Label(NamedTuple):
+    """What one bit is; neighbours with the same label are one part.
+
+    field  of an address: the part of it that the bit is in
+    why    for what is reserved or ignored: the reason
+    """
+
+    name: str
+    role: Role
+    field: Field | None = None
+    why: str = ""
+
+
+def _label(cpu: Cpu, kind: _Kind, bit: int) -> _Label:
+    mask = 1 << bit
+    if mask == formats.P:
+        return _Label("P", Role.PRESENT)
+    if kind.shape is None:
+        return _Label("ignored", Role.IGNORED, why="ignored, since the entry is not present")
+    for part in kind.shape.reserved:
+        if mask & part.mask:
+            return _reserved(part, mask)
+    for field in kind.shape.address:
+        if mask & field.mask:
+            return _Label("address", Role.ADDRESS, field)
+    for name, named in kind.names.items():
+        if mask & named:
+            off = _switched_off(cpu, name)
+            return _Label(name, Role.IGNORED if off else _ROLES[name], why=off)
+    if mask == _HLAT_RESTART and cpu.long:
+        return _Label("R", Role.IGNORED, why="ignored but in HLAT paging, which it restarts")
+    if mask == formats.PS and not kind.page and cpu.mode is Mode.BITS_32:
+        return _Label("PS", Role.IGNORED, why="ignored, since CR4.PSE=0")
+    return _Label("ignored", Role.IGNORED, why="ignored: free for software")
+
+
+def _reserved(part: Reserved, mask: int) -> _Label:
+    name = {formats.XD: "XD", formats.PS: "PS"}.get(part.mask, "reserved")
+    return _Label(name, Role.RESERVED, why=part.reason)
+
+
+def _switched_off(cpu: Cpu, name: str) -> str:
+    """Why this CPU ignores a part that others use; empty where it does not."""
+    if name == "G" and not cpu.cr4 & Cr4.PGE:
+        return "ignored, since CR4.PGE=0"
+    if name == "KEY" and not cpu.cr4 & (Cr4.PKE | Cr4.PKS):
+        return "ignored, since CR4.PKE=0 and CR4.PKS=0"
+    return ""
+
+
+def _part(cpu: Cpu, kind: _Kind, label: _Label, mask: int) -> Part:
+    value = (kind.raw & mask) // (mask & -mask)
+    if label.field is not None:
+        value = (kind.raw & mask) << label.field.shift
+    if label.role is Role.RESERVED:
+        meaning = f"{label.why}: {_consequence(kind) if value else 'must be 0'}"
+    elif label.role is Role.ADDRESS:
+        meaning = _address_meaning(kind, value)
+    elif label.role is Role.IGNORED:
+        meaning = label.why
+    else:
+        meaning = _meaning(cpu, kind, label.name, value)
+    section = _SECTIONS.get(label.role, kind.table)
+    return Part(mask, label.name, value, meaning, label.role, section)
+
+
+def _consequence(kind: _Kind) -> str:
+    """What comes of a reserved bit that is set."""
+    return "loading it raises #GP(0)" if kind.register else "any access faults"
+
+
+def _address_meaning(kind: _Kind, value: int) -> str:
+    assert kind.shape is not None
+    what = "the page" if kind.page else "the table"
+    if len(kind.shape.address) == 1:
+        return f"{what} is at {value:#x}"
+    return f"{value:#x} of the address: {what} is at {kind.shape.address_of(kind.raw):#x}"
+
+
+def _meaning(cpu: Cpu, kind: _Kind, name: str, value: int) -> str:
+    """What a part says that is neither an address, nor reserved, nor ignored."""
+    if name in ("PWT", "PCD", "PAT"):
+        chosen, of = _memory_type(kind), "page" if kind.page else "table it leads to"
+        return (
+            f"part of PAT index {chosen.index}, {chosen.name} after a reset: the type of the {of}"
+        )
+    if name == "KEY":
+        return f"key {value}: {_judges(cpu)}"
+    return _SAID[name][value]
+
+
+_SAID: Final[Mapping[str, tuple[str, str]]] = {
+    "P": ("not present: every access faults", "present"),
+    "W": (
+        "no writes here, whatever other levels say",
+        "writes, where every level allows them",
+    ),
+    "U": (
+        "for the supervisor alone, whatever other levels say",
+        "user accesses, where every level allows them",
+    ),
+    "XD": (
+        "fetches, where every level allows them",
+        "no fetches here, whatever other levels say",
+    ),
+    "A": ("not used since it was cleared", "used by an access"),
+    "D": ("not written since it was cleared", "written"),
+    "PS": ("leads to a table", "is a page"),
+    "G": (
+        "dropped from the TLB when CR3 is loaded",
+        "stays in the TLB when CR3 is loaded",
+    ),
+}
+"""What single bits say when clear and when set."""
+
+
+def _judges(cpu: Cpu) -> str:
+    """Which registers decide about a key."""
+    user = "PKRU decides on a user page" if cpu.cr4 & Cr4.PKE else ""
+    supervisor = "IA32_PKRS on a supervisor page" if cpu.cr4 & Cr4.PKS else ""
+    if user and supervisor:
+        return f"{user}, {supervisor}"
+    return user or f"{supervisor.replace(' on', ' decides on')}"
+
+
+def _memory_type(kind: _Kind) -> MemoryType:
+    """PAT, PCD and PWT as an index into the PAT, PWT lowest (SDM 4.9.2)."""
+    pat = kind.names.get("PAT", 0) if kind.page else 0
+    flags = (pat, formats.PCD, formats.PWT)
+    index = sum(bool(kind.raw & flag) << place for place, flag in enumerate(reversed(flags)))
+    return MemoryType(index, PAT_AT_RESET[index])
+
+
+def named(reading: Reading, role: Role) -> Iterator[Part]:
+    """The parts of a reading that are of a role."""
+    return (part for part in reading.parts if part.role is role)

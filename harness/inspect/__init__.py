@@ -5,6 +5,11 @@ The words that this package adds to those of `harness.paging`:
 source    where tables come from: a layout, a saved case, a running QEMU, a core dump, a memory file
 snapshot  what a source gives: CPU state and physical memory at one moment
 
-`snapshot`  the CPU state and memory that all questions are asked of
-`sources`   one module a kind of source
+reading   an entry bit by bit: what each part is called, what it means, what is wrong with it
+
+`snapshot`     the CPU state and memory that all questions are asked of
+`sources`      one module a kind of source
+`decode`       an entry as the machine reads it: `read` gives a Reading of Parts
+`linux`        the same entry as Linux reads it: `read` gives a LinuxReading of Bits
+`translation`  an address: `translate` gives a Translation of Stages, with rights as they accumulate
 """

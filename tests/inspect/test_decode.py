@@ -1,0 +1,280 @@
+"""A reading accounts for every bit once, and what it says of a bit is what the bit does.
+
+What bits do is not read from names: each is changed in turn, and the walker's decoder is asked.
+The names are compared with the tables of the manual, as they stand there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import reduce
+from operator import or_
+
+import pytest
+
+from harness.inspect import decode
+from harness.inspect.decode import Reading, Role, levels_of, read
+from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
+from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode, reserved_in_pdpte
+
+SAMPLES = 60
+"""Random entries a level of a state."""
+
+
+def states(mode: Mode) -> Iterator[Cpu]:
+    """CPUs in a mode that read entries differently."""
+    base = Cpu.in_mode(mode, 0, cr4=Cr4.PSE | Cr4.PGE | Cr4.PKE | Cr4.PKS)
+    yield base
+    yield replace(base, maxphyaddr=52)
+    yield replace(base, maxphyaddr=36, efer=base.efer & ~Efer.NXE, page1gb=False, amd=True)
+    yield replace(base, maxphyaddr=32, pse36=False, cr4=base.cr4 & ~(Cr4.PGE | Cr4.PKE | Cr4.PKS))
+    yield replace(base, cr4=base.cr4 & ~(Cr4.PSE | Cr4.PKS))
+
+
+EVERY = [
+    pytest.param(cpu, level, id=f"{mode.value}-state{number}-level{level}")
+    for mode in Mode
+    for number, cpu in enumerate(states(mode))
+    for level in levels_of(cpu)
+]
+every_level = pytest.mark.parametrize(("cpu", "level"), EVERY)
+
+
+def entries(cpu: Cpu, level: int) -> Iterator[int]:
+    """Random entries of all kinds, few with many bits set that must not be."""
+    source = random.Random(f"{cpu} {level}")
+    width = 8 * cpu.format.entry_bytes
+    for raw in (0, 1, 0x80, 0x81, (1 << width) - 1):
+        yield raw
+    for _ in range(SAMPLES):
+        raw = source.getrandbits(width)
+        for _ in range(source.randrange(4)):
+            raw &= source.getrandbits(width) | 0x81
+        yield raw
+        entry = read(cpu, raw | 1, level).entry
+        if isinstance(entry, Malformed):
+            yield raw & ~entry.bits | 1
+
+
+def union(reading: Reading, role: Role) -> int:
+    return reduce(or_, (part.mask for part in decode.named(reading, role)), 0)
+
+
+def meant(cpu: Cpu, raw: int, level: int) -> Entry:
+    """What the walker makes of the entry; of a PDPTE, which it sees in a register, as the CPU."""
+    if level < cpu.levels:
+        return cpu.format.decode(raw, level)
+    try:
+        roots = replace(cpu, pdptes=(raw, 0, 0, 0)).roots
+    except ValueError:
+        return Malformed(reserved_in_pdpte(raw, cpu.maxphyaddr))
+    return Pointer(roots[0].table) if roots else Absent()
+
+
+def where(entry: Entry) -> int:
+    """Where the entry leads, if anywhere."""
+    if isinstance(entry, Leaf):
+        return entry.address
+    return entry.table.address if isinstance(entry, Pointer) else 0
+
+
+def check(cpu: Cpu, raw: int, level: int) -> None:
+    """A reading agrees with what the walker does when any bit is changed."""
+    reading, entry = read(cpu, raw, level), meant(cpu, raw, level)
+    width = 8 * cpu.format.entry_bytes
+    masks = [part.mask for part in reading.parts]
+    assert sum(masks) == reduce(or_, masks) == (1 << width) - 1
+    assert masks == sorted(masks, reverse=True)
+    for part in reading.parts:
+        assert part.mask == (2 << part.high) - (1 << part.low)
+        assert part.meaning and part.section
+    assert reading.entry == entry
+    wrong = sum(raw & part.mask for part in reading.parts if part.wrong)
+    assert wrong == (entry.bits if isinstance(entry, Malformed) else 0)
+    if isinstance(entry, Leaf | Pointer):
+        address = sum(part.value for part in decode.named(reading, Role.ADDRESS))
+        assert address == where(entry)
+        for bit in range(width):
+            changes(cpu, raw, level, bit, role_of(reading, bit))
+
+
+def role_of(reading: Reading, bit: int) -> Role:
+    (role,) = {part.role for part in reading.parts if part.mask >> bit & 1}
+    return role
+
+
+def changes(cpu: Cpu, raw: int, level: int, bit: int, role: Role) -> None:
+    """What changing a bit of a well-formed entry does is what its role says."""
+    before, after = meant(cpu, raw, level), meant(cpu, raw ^ 1 << bit, level)
+    rights = cpu.format.granted(raw) != cpu.format.granted(raw ^ 1 << bit)
+    if level == cpu.levels:
+        rights = False  # a PDPTE of PAE paging grants nothing
+    if role is Role.PRESENT:
+        assert isinstance(after, Absent)
+    elif role is Role.RESERVED:
+        assert isinstance(after, Malformed) and after.bits == 1 << bit
+    elif role is Role.ADDRESS:
+        assert where(before) != where(after) or isinstance(after, Malformed)
+    elif role is Role.KIND:
+        assert type(before) is not type(after)
+    else:
+        assert before == after
+    assert rights == (role is Role.RIGHT) or role is Role.RESERVED
+
+
+@every_level
+def test_every_bit_is_accounted_for_once_and_does_what_is_said_of_it(cpu: Cpu, level: int) -> None:
+    kinds = set()
+    for raw in entries(cpu, level):
+        check(cpu, raw, level)
+        kinds.add(type(read(cpu, raw, level).entry))
+    assert Absent in kinds and kinds & {Leaf, Pointer}
+
+
+def layout(cpu: Cpu, raw: int, level: int) -> str:
+    """The parts as the manual's figures have them, from the left."""
+    return " ".join(
+        f"{part.name}[{part.high}:{part.low}]"
+        if part.high != part.low
+        else f"{part.name}[{part.low}]"
+        for part in read(cpu, raw, level).parts
+    )
+
+
+FULL = Cpu.in_mode(Mode.LEVEL_5, 0, cr4=Cr4.PSE | Cr4.PGE | Cr4.PKE)
+PAE = Cpu.in_mode(Mode.PAE, 0)
+SHORT = Cpu.in_mode(Mode.BITS_32, 0, cr4=Cr4.PSE | Cr4.PGE)
+LOW = "PCD[4] PWT[3] U[2] W[1] P[0]"
+
+
+@pytest.mark.parametrize(
+    ("cpu", "raw", "level", "table", "parts"),
+    [
+        (
+            *(FULL, 1, 0, "table 4-20"),
+            "XD[63] KEY[62:59] ignored[58:52] reserved[51:40] address[39:12] R[11] ignored[10:9]"
+            f" G[8] PAT[7] D[6] A[5] {LOW}",
+        ),
+        (
+            *(FULL, 1, 1, "table 4-19"),
+            "XD[63] ignored[62:52] reserved[51:40] address[39:12] R[11] ignored[10:8] PS[7]"
+            f" ignored[6] A[5] {LOW}",
+        ),
+        (
+            *(FULL, 0x81, 1, "table 4-18"),
+            "XD[63] KEY[62:59] ignored[58:52] reserved[51:40] address[39:21] reserved[20:13]"
+            f" PAT[12] R[11] ignored[10:9] G[8] PS[7] D[6] A[5] {LOW}",
+        ),
+        (
+            *(FULL, 0x81, 2, "table 4-16"),
+            "XD[63] KEY[62:59] ignored[58:52] reserved[51:40] address[39:30] reserved[29:13]"
+            f" PAT[12] R[11] ignored[10:9] G[8] PS[7] D[6] A[5] {LOW}",
+        ),
+        (
+            *(FULL, 1, 3, "table 4-15"),
+            "XD[63] ignored[62:52] reserved[51:40] address[39:12] R[11] ignored[10:8] PS[7]"
+            f" ignored[6] A[5] {LOW}",
+        ),
+        (
+            *(FULL, 1, 4, "table 4-14"),
+            "XD[63] ignored[62:52] reserved[51:40] address[39:12] R[11] ignored[10:8] PS[7]"
+            f" ignored[6] A[5] {LOW}",
+        ),
+        (
+            *(PAE, 1, 2, "table 4-8"),
+            "reserved[63:40] address[39:12] ignored[11:9] reserved[8:5] PCD[4] PWT[3] reserved[2:1]"
+            " P[0]",
+        ),
+        (
+            *(PAE, 1, 0, "table 4-11"),
+            f"XD[63] reserved[62:40] address[39:12] ignored[11:9] G[8] PAT[7] D[6] A[5] {LOW}",
+        ),
+        (
+            *(SHORT, 0x81, 1, "table 4-4"),
+            "address[31:22] reserved[21] address[20:13] PAT[12] ignored[11:9] G[8] PS[7] D[6] A[5]"
+            f" {LOW}",
+        ),
+        (*(SHORT, 1, 1, "table 4-5"), f"address[31:12] ignored[11:8] PS[7] ignored[6] A[5] {LOW}"),
+        (*(SHORT, 1, 0, "table 4-6"), f"address[31:12] ignored[11:9] G[8] PAT[7] D[6] A[5] {LOW}"),
+        (FULL, 0x1234_5678_9ABC_DEF0, 0, "figure 4-11", "ignored[63:1] P[0]"),
+    ],
+)
+def test_the_names_are_those_of_the_manual(
+    cpu: Cpu, raw: int, level: int, table: str, parts: str
+) -> None:
+    assert read(cpu, raw, level).table == table
+    assert layout(cpu, raw, level) == parts
+
+
+@pytest.mark.parametrize(
+    ("change", "bits", "reason"),
+    [
+        ({"cr4": FULL.cr4 & ~Cr4.PKE}, 0xF << 59, "CR4.PKE=0 and CR4.PKS=0"),
+        ({"cr4": FULL.cr4 & ~Cr4.PGE}, 1 << 8, "CR4.PGE=0"),
+    ],
+)
+def test_what_the_cpu_has_switched_off_is_ignored_and_why(
+    change: dict[str, int], bits: int, reason: str
+) -> None:
+    def part(cpu: Cpu) -> tuple[Role, bool]:
+        (found,) = (part for part in read(cpu, 1, 0).parts if part.mask == bits)
+        return found.role, reason in found.meaning
+
+    assert part(FULL)[0] is not Role.IGNORED
+    assert part(replace(FULL, **change)) == (Role.IGNORED, True)  # type: ignore[arg-type]
+
+
+def test_reserved_bits_say_why_they_are() -> None:
+    cpu = replace(FULL, efer=FULL.efer & ~Efer.NXE, page1gb=False)
+    said = {part.name: part.meaning for part in read(cpu, 1 << 63 | 1 << 45 | 0x81, 2).parts}
+    assert said["XD"] == "XD while EFER.NXE=0: any access faults"
+    assert said["reserved"] == "beyond MAXPHYADDR 40: any access faults"
+    assert said["PS"] == "PS where no page can be: any access faults"
+    (part,) = (part for part in read(PAE, 3, 2).parts if part.wrong)
+    assert part.meaning == "bits 2:1 of a PDPTE: loading it raises #GP(0)"
+
+
+@pytest.mark.parametrize(
+    ("raw", "level", "index", "name"),
+    [
+        (0x01, 0, 0, "WB"),
+        (0x09, 0, 1, "WT"),
+        (0x11, 0, 2, "UC-"),
+        (0x19, 0, 3, "UC"),
+        (0x81, 0, 4, "WB"),  # bit 7 is PAT in a small page,
+        (0x99, 0, 7, "UC"),
+        (0x1081, 1, 4, "WB"),  # bit 12 in a large one,
+        (0x89, 1, 1, "WT"),
+        (0x1019, 1, 3, "UC"),  # and neither in a pointer
+    ],
+)
+def test_the_memory_type_is_the_pats_after_a_reset(
+    raw: int, level: int, index: int, name: str
+) -> None:
+    found = read(FULL, raw, level).memory_type
+    assert found and (found.index, found.name) == (index, name)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "raw", "level", "sentence"),
+    [
+        (FULL, 1, 5, "x86-64 5-level has levels 0 to 4, not 5"),
+        (PAE, 1, 3, "x86 PAE has levels 0 to 2, not 3"),
+        (SHORT, 1 << 32, 0, "0x100000000 has more than the 32 bits of an entry"),
+        (FULL, -1, 0, "-0x1 has more than the 64 bits"),
+    ],
+)
+def test_what_is_no_entry_is_refused(cpu: Cpu, raw: int, level: int, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        read(cpu, raw, level)
+
+
+@pytest.mark.parametrize("name", ["W", "PS", "KEY", "D", "XD"])
+def test_a_name_with_the_wrong_role_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = Role.ADDRESS if name != "W" else Role.USE
+    monkeypatch.setitem(decode._ROLES, name, wrong)
+    with pytest.raises(AssertionError):
+        for raw in entries(FULL, 1):
+            check(FULL, raw, 1)

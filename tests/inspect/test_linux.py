@@ -1,0 +1,112 @@
+"""What Linux keeps in an entry covers just what the machine ignores, and says what was written."""
+
+from __future__ import annotations
+
+import random
+from functools import reduce
+from operator import or_
+
+import pytest
+
+from harness.inspect import decode, linux
+from harness.inspect.decode import Role
+from harness.paging.address import Physical
+from harness.paging.linux.entries import (
+    SAVED_DIRTY,
+    SOFT_DIRTY,
+    UFFD_WP,
+    Away,
+    Device,
+    Linux,
+    Marker,
+    Migration,
+    Notes,
+    Poison,
+    Swap,
+    Type,
+)
+from harness.paging.x86.cpu import Cpu, Mode
+
+CPU = Cpu.in_mode(Mode.LEVEL_4, 0)
+FRAME = Physical(0x12_3000)
+PAGE = CPU.format.leaf(FRAME, 0, CPU.format.granting("write", "user"))
+
+
+def said(raw: int, level: int = 0) -> str:
+    return linux.read(CPU, decode.read(CPU, raw, level)).said
+
+
+@pytest.mark.parametrize("mode", [Mode.LEVEL_4, Mode.LEVEL_5])
+def test_linux_has_what_the_machine_ignores_and_no_more(mode: Mode) -> None:
+    cpu = Cpu.in_mode(mode, 0)
+    source = random.Random(1)
+    for _ in range(400):
+        level, raw = source.randrange(cpu.levels), source.getrandbits(64)
+        raw &= ~source.choice([0, 1, 1 << 8, 0x181, 0x1FF])
+        reading = decode.read(cpu, raw, level)
+        parts = linux.read(cpu, reading).parts
+        ignored = reduce(or_, (part.mask for part in decode.named(reading, Role.IGNORED)), 0)
+        assert sum(part.mask for part in parts) == reduce(or_, (p.mask for p in parts)) == ignored
+        assert all(
+            part.meaning and part.mask == (2 << part.high) - (1 << part.low) for part in parts
+        )
+
+
+@pytest.mark.parametrize(
+    ("away", "phrase"),
+    [
+        (Swap(3, 0x1234), "a page in swap: number 0x1234 of area 3"),
+        (Poison(FRAME), "the page at 0x123000 is lost to a memory error"),
+        (Marker(Notes.UFFD_WP), "no page, a marker: UFFD_WP"),
+        (
+            Migration(Type.MIGRATION_WRITE, FRAME, young=True, dirty=True),
+            "the page at 0x123000 is being moved, comes back writable, and was accessed and dirty",
+        ),
+        (
+            Device(Type.DEVICE_READ, FRAME),
+            "the page at 0x123000 is a device's own memory, read-only",
+        ),
+        (Device(Type.LENT_WRITE, FRAME), "the page at 0x123000 is lent to a device, writable"),
+    ],
+)
+def test_a_page_that_is_away_is_said_to_be_where_it_is(away: Away, phrase: str) -> None:
+    assert said(Linux(CPU.format).encode(away)) == phrase
+
+
+def test_marks_are_named_in_every_state_that_can_have_them() -> None:
+    dialect = Linux(CPU.format)
+    none = dialect.protect(PAGE, 0, None)
+    swap = dialect.encode(Swap(0, 5))
+    for raw in (PAGE, none, swap):
+        marked = dialect.mark(dialect.mark(raw, 0, SOFT_DIRTY), 0, UFFD_WP)
+        names = "uffd-wp, soft-dirty"
+        assert said(marked) == f"{said(raw)}; {'soft-dirty, uffd-wp' if raw != swap else names}"
+    assert said(none) == "the page at 0x123000, which nobody may access (PROT_NONE)"
+    assert said(PAGE | SAVED_DIRTY) == "a page; saved dirty"
+
+
+def test_the_address_of_a_page_nobody_may_access_is_read_back() -> None:
+    raw = Linux(CPU.format).protect(PAGE, 0, None)
+    parts = {part.name: part for part in linux.read(CPU, decode.read(CPU, raw, 0)).parts}
+    assert (parts["address"].value, parts["PROT_NONE"].value) == (FRAME, 1)
+
+
+def test_the_memory_type_is_that_of_the_pat_as_linux_loads_it() -> None:
+    """Index 1 is WC to Linux and WT after a reset."""
+    reading = decode.read(CPU, PAGE | 1 << 3, 0)
+    assert (linux.read(CPU, reading).memory_type, reading.memory_type) == (
+        "WC",
+        decode.MemoryType(1, "WT"),
+    )
+
+
+def test_empty_and_foreign_entries_are_told_apart() -> None:
+    assert said(0) == said(0x60) == "nothing"
+    assert said(0x1000, 2) == "nothing that Linux writes at this level"
+
+
+@pytest.mark.parametrize("mode", [Mode.BITS_32, Mode.PAE])
+def test_another_mode_is_refused(mode: Mode) -> None:
+    cpu = Cpu.in_mode(mode, 0)
+    with pytest.raises(ValueError, match="is not known here"):
+        linux.read(cpu, decode.read(cpu, 1, 0))

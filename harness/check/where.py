@@ -1,13 +1,14 @@
-"""Conditions by which cases are selected: `level=3 and access=fetch`.
+"""Conditions by which cases are selected: `level=3 and access=fetch`, `write and not user`.
 
     condition   = term { "or" term }
     term        = factor { "and" factor }
     factor      = "not" factor | "(" condition ")" | comparison
     comparison  = AXIS ( "=" | "!=" | "<" | "<=" | ">" | ">=" ) VALUE
                 | AXIS "in" "(" VALUE { "," VALUE } ")"
+                | AXIS
 
-A comparison is false of cases that have no such axis.  Numbers may be written in any base
-that Python reads.
+An axis alone, which must have no values but 0 and 1, holds where it is 1.  A comparison is false
+of cases that have no such axis.  Numbers may be written in any base that Python reads.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ import numpy as np
 from harness.check.product import Value, Values
 from harness.paging.memory import Mask
 
+EXAMPLE: Final = "level=3 and access in (read, write)"
+"""Of a condition on cases."""
+
 Axes = Mapping[str, frozenset[Value]]
 """The axes that a condition may name, and the values on each."""
 
@@ -35,9 +39,12 @@ class Condition:
     holds: Callable[[Values], Mask | np.bool_]
 
 
-def read(text: str, axes: Axes) -> Condition:
-    """Reads a condition; ValueError, a sentence, where it is none or names what there is not."""
-    reader = _Reader(text, axes)
+def read(text: str, axes: Axes, example: str = EXAMPLE) -> Condition:
+    """Reads a condition; ValueError, a sentence, where it is none or names what there is not.
+
+    example  of a condition, which the sentence shows
+    """
+    reader = _Reader(text, axes, example)
     holds = reader.condition()
     if reader.token:
         reader.fail(f"{reader.token!r} is one too many")
@@ -55,6 +62,7 @@ _ORDER: Final[Mapping[str, Callable[[int, int], bool]]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+_OPERATIONS = {"in", "=", "!=", *_ORDER}
 _TOKEN = re.compile(r"\s*([\w.+-]+|[<>!]=|[=<>(),]|\S)")
 _WORD = re.compile(r"[\w.+-]+")
 _KEYWORDS = {"and", "or", "not", "in"}
@@ -63,8 +71,8 @@ _KEYWORDS = {"and", "or", "not", "in"}
 class _Reader:
     """Recursive descent over the tokens of one condition; `token` is the next, "" at the end."""
 
-    def __init__(self, text: str, axes: Axes) -> None:
-        self.text, self.axes = text, axes
+    def __init__(self, text: str, axes: Axes, example: str) -> None:
+        self.text, self.axes, self.example = text, axes, example
         self._tokens = [*_TOKEN.findall(text), ""]
 
     @property
@@ -73,8 +81,7 @@ class _Reader:
 
     def fail(self, problem: str) -> NoReturn:
         raise ValueError(
-            f"{self.text!r} is no condition: {problem};"
-            " write it like 'level=3 and access in (read, write)'"
+            f"{self.text!r} is no condition: {problem}; write it like {self.example!r}"
         )
 
     def condition(self) -> _Holds:
@@ -115,7 +122,9 @@ class _Reader:
         axis = self._word("the name of an axis")
         if axis not in self.axes:
             self.fail(f"there is no axis {axis!r}, but {', '.join(sorted(self.axes))}")
-        operation = self._take()
+        operation = self.token
+        if operation in _OPERATIONS:
+            self._take()
         if operation == "in":
             chosen = self._listed(axis)
         elif operation in ("=", "!="):
@@ -124,6 +133,8 @@ class _Reader:
                 chosen = set(self.axes[axis]) - chosen
         elif operation in _ORDER:
             chosen = self._ordered(axis, _ORDER[operation])
+        elif self.axes[axis] <= {0, 1}:
+            chosen = {1}
         else:
             self.fail(f"{operation or 'the end'!r} after {axis!r} compares nothing")
 

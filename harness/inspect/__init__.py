@@ -4,12 +4,15 @@ The words that this package adds to those of `harness.paging`:
 
 source    where tables come from: a layout, a saved case, a running QEMU, a core dump, a memory file
 snapshot  what a source gives: CPU state and physical memory at one moment
-
 reading   an entry bit by bit: what each part is called, what it means, what is wrong with it
+range     neighbours in a space that say the same, with how many addresses each of them has
+self-map  a pointer to a table that is in use at the pointer's own level or above
 
 `snapshot`     the CPU state and memory that all questions are asked of
 `sources`      one module a kind of source
 `decode`       an entry as the machine reads it: `read` gives a Reading of Parts
 `linux`        the same entry as Linux reads it: `read` gives a LinuxReading of Bits
 `translation`  an address: `translate` gives a Translation of Stages, with rights as they accumulate
+`graph`        the tables of a space, each once a level, and rows with the number of their addresses
+`ranges`       a whole space, neighbours merged, shared tables folded: `dump` gives a Dump of Ranges
 """

@@ -38,7 +38,7 @@ class End(IntEnum):
     NO_ROOT = 4
 
 
-_POINTER = 255
+POINTER = 255
 """In place of an `End`: the walk goes on."""
 
 
@@ -101,7 +101,7 @@ def _descend(memory: Memory, table: Table, address: Words, lanes: Counts, walks:
         if backed is not None:
             given = np.where(backed, given, granted)
         kind = _kinds(format, level, raw, backed)
-        stops = kind != _POINTER
+        stops = kind != POINTER
         if stops.any():
             ended = lanes[stops]
             walks.end[ended] = kind[stops]
@@ -112,14 +112,14 @@ def _descend(memory: Memory, table: Table, address: Words, lanes: Counts, walks:
             if here.leaf is not None:
                 offset = address[stops] & np.uint64(here.size - 1)
                 found = kind[stops] == End.LEAF
-                physical = _address(here.leaf, raw[stops]) | offset
+                physical = address_of(here.leaf, raw[stops]) | offset
                 walks.physical[ended] = np.where(found, physical, np.uint64(0))
             goes = ~stops
             address, lanes, raw, given = address[goes], lanes[goes], raw[goes], given[goes]
         if not len(lanes):
             return
         assert here.pointer is not None
-        base, granted = _address(here.pointer, raw), given
+        base, granted = address_of(here.pointer, raw), given
 
 
 def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
@@ -148,14 +148,14 @@ def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
         here, raw = format.levels[level], words[level]
         given = granted & (raw ^ np.uint64(format.denied))
         kind = _kinds(format, level, raw, None)
-        ended = going & (kind != _POINTER)
+        ended = going & (kind != POINTER)
         np.copyto(walks.end, kind, where=ended)
         walks.level[ended] = level
         np.copyto(walks.raw, raw, where=ended)
         np.copyto(walks.granted, given, where=ended)
         np.copyto(walks.above, granted, where=ended)
         if here.leaf is not None:
-            physical = _address(here.leaf, raw) | addresses & np.uint64(here.size - 1)
+            physical = address_of(here.leaf, raw) | addresses & np.uint64(here.size - 1)
             np.copyto(walks.physical, physical, where=ended & (kind == End.LEAF))
         going &= ~ended
         granted = given
@@ -163,15 +163,15 @@ def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
 
 
 def _kinds(format: Format, level: int, raw: Words, backed: Mask | None) -> Bytes:
-    """The `End` of each raw entry at `level`, or _POINTER: `Format.decode` for arrays."""
+    """The `End` of each raw entry at `level`, or POINTER: `Format.decode` for arrays."""
     here = format.levels[level]
     if here.leaf is None:
-        kind = _kinds_of(format, here.pointer, _POINTER, raw)
+        kind = _kinds_of(format, here.pointer, POINTER, raw)
     elif here.pointer is None:
         kind = _kinds_of(format, here.leaf, End.LEAF, raw)
     else:
         points = (raw & np.uint64(here.points.mask)) == np.uint64(here.points.value)
-        kind = _kinds_of(format, here.pointer, _POINTER, raw)
+        kind = _kinds_of(format, here.pointer, POINTER, raw)
         if not points.all():
             kind = np.where(points, kind, _kinds_of(format, here.leaf, End.LEAF, raw))
     if backed is not None:
@@ -191,7 +191,7 @@ def _kinds_of(format: Format, shape: Shape | None, wellformed: int, raw: Words) 
     return kind
 
 
-def _address(shape: Shape, raw: Words) -> Words:
+def address_of(shape: Shape, raw: Words) -> Words:
     """`Shape.address_of` for arrays."""
     parts = ((raw & np.uint64(mask)) << np.uint64(shift) for mask, shift in shape.address)
     return reduce(or_, parts)
@@ -253,14 +253,14 @@ class Tables:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """All tables at one level, each read once, and the rows (entries not absent) in them.
 
     table  addresses of the tables, shape (t,)
     start  rows start[i]:start[i+1] are those of table i, shape (t+1,)
     index  slot of each row in its table
     raw    the entry of each row
-    kind   `End` or _POINTER of each row
+    kind   `End` or POINTER of each row
     """
 
     level: int
@@ -285,7 +285,7 @@ class _Tree:
     links  where the rows lead; None where no row is a pointer, so that each is one end
     """
 
-    layer: _Layer
+    layer: Layer
     below: Counts
     links: _Links | None
 
@@ -330,13 +330,13 @@ def _root_tree(memory: Memory, root: Root) -> _Tree:
 
 def _tree(memory: Memory, format: Format, level: int, tables: Words, slots: Words) -> _Tree:
     """The given slots of some tables at one level, and every table under them."""
-    layer = _layer(memory, format, level, tables, slots)
-    points = layer.kind == _POINTER
+    layer = read_layer(memory, format, level, tables, slots)
+    points = layer.kind == POINTER
     if not points.any():
         return _Tree(layer, np.diff(layer.start), None)
     shape = format.levels[level].pointer
     assert shape is not None
-    targets, numbers = _distinct(_address(shape, layer.raw[points]))
+    targets, numbers = _distinct(address_of(shape, layer.raw[points]))
     all_slots = np.arange(format.levels[level - 1].entries, dtype=np.uint64)
     under = _tree(memory, format, level - 1, targets, all_slots)
     child = np.zeros(len(points), np.int64)
@@ -357,7 +357,7 @@ def _distinct(addresses: Words) -> tuple[Words, Counts]:
     return distinct, numbers
 
 
-def _layer(memory: Memory, format: Format, level: int, tables: Words, slots: Words) -> _Layer:
+def read_layer(memory: Memory, format: Format, level: int, tables: Words, slots: Words) -> Layer:
     """Reads the given slots of every table and keeps what is not absent.
 
     Of the slots of one table that are unbacked, the first stands for all.
@@ -385,7 +385,7 @@ def _layer(memory: Memory, format: Format, level: int, tables: Words, slots: Wor
         raw[rows], kind[rows] = words[chosen], kinds[chosen]
         index[rows] = numbers[: held.size][chosen]
     n = start[-1]
-    return _Layer(level, tables, start, index[:n], raw[:n], kind[:n])
+    return Layer(level, tables, start, index[:n], raw[:n], kind[:n])
 
 
 def _first_unbacked_only(backed: Mask) -> Mask:
@@ -423,7 +423,7 @@ class _Reached(NamedTuple):
             self.table[chosen], self.base[chosen], self.granted[chosen], self.place[chosen]
         )
 
-    def parts(self, layer: _Layer) -> Iterator[_Reached]:
+    def parts(self, layer: Layer) -> Iterator[_Reached]:
         """The tables in order, together as many as hold LANES rows, and one at least."""
         upto = np.cumsum(layer.start[self.table + 1] - layer.start[self.table])
         first = done = 0
@@ -484,7 +484,7 @@ def _list(format: Format, tree: _Tree, reached: _Reached, found: _Rows) -> None:
             _list(format, tree.links.under, below, found)
 
 
-def _list_ends(format: Format, layer: _Layer, reached: _Reached, found: _Rows) -> None:
+def _list_ends(format: Format, layer: Layer, reached: _Reached, found: _Rows) -> None:
     """Lists tables without pointers: the rows of each stand together in the listing too."""
     lines, counts = layer.lines(reached.table)
     place = _runs(reached.place, counts)
@@ -499,7 +499,7 @@ def _list_ends(format: Format, layer: _Layer, reached: _Reached, found: _Rows) -
 
 
 def _list_tables(
-    format: Format, layer: _Layer, links: _Links, reached: _Reached, found: _Rows
+    format: Format, layer: Layer, links: _Links, reached: _Reached, found: _Rows
 ) -> _Reached:
     """Lists the ends in some tables, and returns where their pointers lead."""
     lines, counts = layer.lines(reached.table)
@@ -507,7 +507,7 @@ def _list_tables(
     _fill(rows, format, layer, reached, lines, counts)
     first = reached.place - links.ahead[layer.start[reached.table]]
     place = np.repeat(first, counts) + links.ahead[lines]
-    points = rows.end == _POINTER
+    points = rows.end == POINTER
     found.put(place[~points], rows.take(~points))
     below = _Reached(links.child[lines], rows.virtual, rows.granted, place)
     holds = links.under.below[below.table] > 0
@@ -517,7 +517,7 @@ def _list_tables(
 def _fill(
     rows: _Rows,
     format: Format,
-    layer: _Layer,
+    layer: Layer,
     reached: _Reached,
     lines: slice | Counts,
     counts: Counts,
@@ -534,7 +534,7 @@ def _fill(
     above = np.repeat(reached.granted, counts)
     np.bitwise_xor(raw, np.uint64(format.denied), out=granted)
     granted &= above
-    rows.physical[:] = 0 if here.leaf is None else _address(here.leaf, raw)
+    rows.physical[:] = 0 if here.leaf is None else address_of(here.leaf, raw)
     if (end != End.LEAF).any():
         rows.physical[end != End.LEAF] = 0
         np.copyto(granted, above, where=end == End.UNBACKED)
@@ -569,7 +569,7 @@ def _paths(tree: _Tree) -> Iterator[tuple[_Tree, Words]]:
         yield tree, paths
         if tree.links is None:
             return
-        points = tree.layer.kind == _POINTER
+        points = tree.layer.kind == POINTER
         along = np.repeat(paths, np.diff(tree.layer.start))[points]
         paths = np.zeros(len(tree.links.under.layer.table), np.uint64)
         np.add.at(paths, tree.links.child[points], along)
@@ -604,6 +604,6 @@ def paths(memory: Memory, root: Root, addresses: Words) -> Paths:
         found.slot[level], found.raw[level], found.used[level] = slot, raw, going
         if here.pointer is None:
             break
-        going = going & (_kinds(format, level, raw, backed) == _POINTER)
-        table = np.where(going, _address(here.pointer, raw), table)
+        going = going & (_kinds(format, level, raw, backed) == POINTER)
+        table = np.where(going, address_of(here.pointer, raw), table)
     return found

@@ -8,6 +8,8 @@ VALUES = {
     "level": np.array([0, 1, 2, 3, 3, 3]),
     "access": np.array(["read", "fetch", "read", "fetch", "write", "fetch"]),
     "address": np.array([0, 1, 2, 3, 4, (1 << 64) - 1], np.uint64),
+    "W": np.array([False, True, True, False, False, True]),
+    "never": np.zeros(6, np.bool_),
 }
 AXES = {**axes_of([VALUES]), "key": frozenset({0, 1})}
 
@@ -33,6 +35,12 @@ AXES = {**axes_of([VALUES]), "key": frozenset({0, 1})}
         ("address=0xffffffffffffffff", [5]),
         ("address=0b11", [3]),
         ("level<0", []),
+        ("W", [1, 2, 5]),
+        ("W and level=3", [5]),
+        ("not W", [0, 3, 4]),
+        ("level=3 and not W or (never)", [3, 4]),
+        ("never", []),
+        ("W=0", [0, 3, 4]),
     ],
 )
 def test_a_condition_holds_of_the_cases_it_says(text: str, chosen: list[int]) -> None:
@@ -60,7 +68,7 @@ def test_a_comparison_is_false_of_cases_without_the_axis(text: str) -> None:
         ("level=and", "'and' stands where a value should"),
         ("level==3", "'=' stands where a value should"),
         ("level=3;", "';' is one too many"),
-        ("depth=3", "there is no axis 'depth', but access, address, key, level"),
+        ("depth=3", "there is no axis 'depth', but W, access, address, key, level"),
         ("level=9", "level is never '9', but 0, 1, 2, 3"),
         ("access=jump", "access is never 'jump', but fetch, read, write"),
         ("level=fetch", "level is never 'fetch'"),

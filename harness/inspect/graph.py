@@ -1,0 +1,448 @@
+"""The tables of a space as the graph that they are: each is read once a level and looked at once
+for each set of rights with which it is reached, however many addresses lead there.
+
+A space of a few tables can have billions of pages.  What is asked of whole spaces is asked of
+this graph, so that its cost is that of the tables, and pages come with the number of their
+addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from harness.paging import bulk
+from harness.paging.address import Span
+from harness.paging.bulk import LANES, POINTER, Bytes, Counts, End, Layer
+from harness.paging.format import Format
+from harness.paging.memory import Mask, Memory, Words
+from harness.paging.table import Root
+
+ENTRIES: Final = 1 << 24
+"""Entries of tables that are read, and rows that are looked at, unless told otherwise: the tables
+of 64 GiB in 4-KByte pages."""
+
+
+class Kind(IntEnum):
+    """What a row of a space is.
+
+    PAGE       a page
+    MALFORMED  an entry with reserved bits set
+    UNBACKED   the first slot of a table that has no memory behind it; it stands for those that
+               follow up to the next row of the table
+    SELF_MAP   a pointer to a table that is in use at the pointer's own level or above, so that
+               tables are read as lower ones, and in the end as pages
+    UNREAD     a pointer to a table that was not looked at, because there are too many
+    """
+
+    PAGE = End.LEAF
+    MALFORMED = End.MALFORMED
+    UNBACKED = End.UNBACKED
+    SELF_MAP = 5
+    UNREAD = 6
+
+
+@dataclass(frozen=True)
+class Floor:
+    """All tables at one level.
+
+    layer  what is in them
+    base   of the root level: the first address that each table spans; else empty
+    stop   of each table: the slot after the last that is used
+    child  of each row: the number of the table one floor down that it leads to; -1 where it is
+           no pointer, -2 where the table was not read
+    back   of each row: whether it leads to a table that is in use at this level or above
+    below  of each table: how many ends lie in and under it, tables not read counted as one
+    """
+
+    layer: Layer
+    base: Words
+    stop: Counts
+    child: Counts
+    back: Mask
+    below: Counts
+
+    @property
+    def owner(self) -> Counts:
+        """The number of the table of each row."""
+        return np.repeat(np.arange(len(self.layer.table)), np.diff(self.layer.start))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The tables of a space, from the roots' level down.
+
+    limit  how many rows are looked at
+    """
+
+    format: Format
+    floors: tuple[Floor, ...]
+    limit: int
+
+    @property
+    def total(self) -> int:
+        """How many ends the space has: what `bulk.leaves` would list."""
+        return int(self.floors[0].below.sum()) if self.floors else 0
+
+    @property
+    def unread(self) -> int:
+        """How many slots lead to tables that were not read."""
+        return sum(int(np.count_nonzero(floor.child == -2)) for floor in self.floors)
+
+
+def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENTRIES) -> Graph:
+    """Reads every table once a level, at most as many as hold `limit` entries."""
+    roots = tuple(roots)
+    if not roots:
+        return Graph(format, (), limit)
+    level = roots[0].table.level
+    layer = _joined([_root_layer(memory, root) for root in roots])
+    base = np.array([root.first_address(0) for root in roots], np.uint64)
+    stop = np.array([format.levels[level].index(root.span.last) + 1 for root in roots])
+    seen, budget = layer.table, limit
+    parts: list[Floor] = []
+    while True:
+        here = format.levels[level]
+        points = np.flatnonzero(layer.kind == POINTER)
+        child = np.full(len(layer.kind), -1, np.int64)
+        back = np.zeros(len(layer.kind), np.bool_)
+        parts.append(Floor(layer, base, stop, child, back, np.zeros(0, np.int64)))
+        if here.pointer is None or not len(points):
+            break
+        level -= 1
+        entries = format.levels[level].entries
+        targets = bulk.address_of(here.pointer, layer.raw[points])
+        tables, numbers = _distinct(targets)
+        readable = min(len(tables), budget // entries)
+        child[points] = np.where(numbers < readable, numbers, -2)
+        back[points] = np.isin(tables, seen)[numbers]
+        budget -= readable * entries
+        tables = tables[:readable]
+        if not readable:
+            break
+        slots = np.arange(entries, dtype=np.uint64)
+        layer = bulk.read_layer(memory, format, level, tables, slots)
+        base, stop = np.zeros(0, np.uint64), np.full(len(tables), entries)
+        seen = np.concatenate([seen, tables])
+    return Graph(format, tuple(_with_counts(parts)), limit)
+
+
+def _root_layer(memory: Memory, root: Root) -> Layer:
+    """The slots of a root table that serve its span."""
+    format, level = root.table.format, root.table.level
+    here = format.levels[level]
+    slots = np.arange(here.index(root.span.first), here.index(root.span.last) + 1, dtype=np.uint64)
+    table = np.array([root.table.address], np.uint64)
+    return bulk.read_layer(memory, format, level, table, slots)
+
+
+def _joined(layers: list[Layer]) -> Layer:
+    before = np.cumsum([0, *(len(layer.raw) for layer in layers)])
+    starts = [layer.start[1:] + rows for layer, rows in zip(layers, before, strict=False)]
+    return Layer(
+        layers[0].level,
+        np.concatenate([layer.table for layer in layers]),
+        np.concatenate([[0], *starts]).astype(np.int64),
+        np.concatenate([layer.index for layer in layers]),
+        np.concatenate([layer.raw for layer in layers]),
+        np.concatenate([layer.kind for layer in layers]),
+    )
+
+
+def _distinct(addresses: Words) -> tuple[Words, Counts]:
+    """The addresses without repetition in the order of their first appearance, and the number of
+    each one among them."""
+    distinct, first, numbers = np.unique(addresses, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return distinct[order], place[numbers]
+
+
+def _with_counts(parts: list[Floor]) -> list[Floor]:
+    """Floors with the number of ends below each table, counted from the bottom up."""
+    floors: list[Floor] = []
+    for floor in reversed(parts):
+        below = weighed(floor, np.ones(len(floor.child), np.int64), floors[-1:])
+        floors.append(replace(floor, below=below))
+    return floors[::-1]
+
+
+def weighed(floor: Floor, ends: Counts, under: Sequence[Floor]) -> Counts:
+    """The sum of a number that each row of a floor has, over each table; a row that leads to a
+    table of the floor under it, if there is one, has that table's `below` instead."""
+    ends = ends.copy()
+    if under:
+        followed = floor.child >= 0
+        ends[followed] = under[0].below[floor.child[followed]]
+    ahead = np.concatenate([[0], np.cumsum(ends)])
+    return np.diff(ahead[floor.layer.start])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one level, in order of their lowest addresses; arrays of shape (n,).
+
+    level     of all of them
+    virtual   the lowest address of the row
+    highest   the highest of its addresses
+    kind      uint8, a `Kind`
+    raw       the entry, 0 where it is unbacked
+    physical  where the page begins, or the table: that which a SELF_MAP or UNREAD leads to, that
+              in which an UNBACKED is; else 0
+    slots     how many slots the row stands for: 1, of UNBACKED more
+    granted   the rights that the entries from a root to here give together
+    paths     at how many addresses the row is, all with these rights
+    group     rows with the same number have their addresses at the same distances from another
+    view      which table it is in, and with which rights that was reached: rows with the same
+              number have that in common
+    window    whether a self-map lies on the way, so that the row is another view of a table
+    below     how many ends lie below a SELF_MAP or UNREAD, else 0
+    """
+
+    level: int
+    virtual: Words
+    highest: Words
+    kind: Bytes
+    raw: Words
+    physical: Words
+    slots: Counts
+    granted: Words
+    paths: Words
+    group: Counts
+    view: Counts
+    window: Mask
+    below: Counts
+
+    def take(self, chosen: Mask | Counts) -> Rows:
+        """The chosen rows."""
+        columns = (getattr(self, field.name)[chosen] for field in fields(self)[1:])
+        return Rows(self.level, *columns)
+
+
+class _Views(NamedTuple):
+    """Tables of a floor, by number, each as it is reached with certain rights.
+
+    base, highest  the first address of the lowest and of the highest span that it serves
+    """
+
+    table: Counts
+    base: Words
+    highest: Words
+    granted: Words
+    paths: Words
+    group: Counts
+    window: Mask
+
+    @classmethod
+    def together(cls, parts: list[_Views]) -> _Views:
+        joined: Any = map(np.concatenate, zip(*parts, strict=True))
+        return cls(*joined)
+
+    def take(self, chosen: slice | Mask | Counts) -> _Views:
+        columns: Any = (column[chosen] for column in self)
+        return _Views(*columns)
+
+
+def rows(graph: Graph, span: Span | None = None, each: int | None = None) -> Iterator[Rows]:
+    """All that a space holds, in blocks, from the roots' level down: every end and every self-map
+    once for each set of rights with which its table is reached.
+
+    span  looks at these addresses alone: at rows that lie in them, at least with a part
+    each  gives every end at every of its addresses instead, self-maps as the pages that they show;
+          of the ends in order of address at least this many, where there are as many
+
+    Where more rows than the limit of the graph would have to be looked at, the rest comes as
+    UNREAD rows.
+    """
+    if not graph.floors:
+        return
+    format, budget = graph.format, graph.limit
+    views, numbers, groups = _roots(graph), 0, 1
+    for depth, floor in enumerate(graph.floors):
+        level, leading = floor.layer.level, []
+        under = graph.floors[depth + 1 :][:1]
+        for first, part in _parts(floor.layer, views):
+            block, child = _looked_at(format, floor, part, numbers + first)
+            if span is not None:
+                inside = _meets(block, format.levels[level].size, span)
+                block, child = block.take(inside), child[inside]
+            followed = child >= 0
+            if under:
+                block.below[followed] = under[0].below[child[followed]]
+                leading.append(_leading(block.take(followed), child[followed]))
+            loops = (block.kind == Kind.SELF_MAP) & ~block.window
+            yield block.take(~followed if each is not None else ~followed | loops)
+        if not leading:
+            return
+        numbers += len(views.table)
+        views = _Views.together(leading)
+        whole = _whole(views, format.levels[level].size, span)
+        if each is None:
+            views, groups = _met(format, views, whole, groups)
+        else:
+            ends = np.where(whole, under[0].below[views.table], 0)
+            views = views.take(np.cumsum(ends) - ends < each)
+        lines = np.diff(under[0].layer.start)[views.table]
+        fits = np.cumsum(lines) <= budget
+        if not fits.all():
+            yield _left_out(level, views.take(~fits), under[0])
+        views = views.take(fits)
+        budget -= int(lines[fits].sum())
+
+
+def _roots(graph: Graph) -> _Views:
+    floor = graph.floors[0]
+    n = len(floor.base)
+    return _Views(
+        np.arange(n),
+        floor.base,
+        floor.base,
+        np.full(n, graph.format.rights_mask, np.uint64),
+        np.ones(n, np.uint64),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.bool_),
+    )
+
+
+def _parts(layer: Layer, views: _Views) -> Iterator[tuple[int, _Views]]:
+    """The views in order, together as many as hold LANES rows, and one at least; each part with
+    the number of its first."""
+    upto = np.cumsum(layer.start[views.table + 1] - layer.start[views.table])
+    first = done = 0
+    while first < len(upto):
+        last = max(first + 1, int(np.searchsorted(upto, done + LANES, side="right")))
+        yield first, views.take(slice(first, last))
+        first, done = last, int(upto[last - 1])
+
+
+def _looked_at(format: Format, floor: Floor, views: _Views, number: int) -> tuple[Rows, Counts]:
+    """All rows of some tables as they are on the ways there, pointers of kind POINTER too; and
+    the `child` of each.
+
+    number  of the first view
+    """
+    layer = floor.layer
+    here = format.levels[layer.level]
+    lines, counts = layer.lines(views.table)
+    place = np.repeat(np.arange(len(views.table)), counts)
+    offset = layer.index[lines].astype(np.uint64) << np.uint64(here.shift)
+    raw, kind, child = layer.raw[lines], layer.kind[lines], floor.child[lines]
+    granted = views.granted[place]
+    unbacked = kind == Kind.UNBACKED
+    granted = np.where(unbacked, granted, granted & (raw ^ np.uint64(format.denied)))
+    physical, slots = np.zeros(len(raw), np.uint64), np.ones(len(raw), np.int64)
+    pages, points = kind == Kind.PAGE, kind == POINTER
+    if here.leaf is not None:
+        physical[pages] = bulk.address_of(here.leaf, raw[pages])
+    if here.pointer is not None:
+        physical[points] = bulk.address_of(here.pointer, raw[points])
+    if unbacked.any():
+        physical[unbacked] = layer.table[views.table][place[unbacked]]
+        slots = _stands_for(floor, views, lines, place)
+    kind = np.where(floor.back[lines], np.uint8(Kind.SELF_MAP), kind)
+    kind[child == -2] = Kind.UNREAD
+    block = Rows(
+        layer.level,
+        views.base[place] | offset,
+        views.highest[place] | offset,
+        kind,
+        raw,
+        physical,
+        slots,
+        granted,
+        views.paths[place],
+        views.group[place],
+        place + number,
+        views.window[place],
+        (child == -2).astype(np.int64),
+    )
+    return block, child
+
+
+def _stands_for(floor: Floor, views: _Views, lines: slice | Counts, place: Counts) -> Counts:
+    """How many slots each row stands for: those up to the next row where it is unbacked."""
+    layer = floor.layer
+    index = layer.index[lines].astype(np.int64)
+    upto = floor.stop[views.table][place]
+    following = place[1:] == place[:-1]
+    upto[:-1][following] = index[1:][following]
+    return np.where(layer.kind[lines] == Kind.UNBACKED, upto - index, 1)
+
+
+def _meets(block: Rows, size: int, span: Span) -> Mask:
+    """Which rows have a part in the span."""
+    last = block.virtual + (block.slots.astype(np.uint64) * np.uint64(size) - np.uint64(1))
+    inside: Mask = (block.virtual <= np.uint64(span.last)) & (last >= np.uint64(span.first))
+    return inside
+
+
+def _leading(block: Rows, child: Counts) -> _Views:
+    """Pointers as views of the tables that they lead to, one a pointer."""
+    window = block.window | (block.kind == Kind.SELF_MAP)
+    return _Views(
+        child, block.virtual, block.highest, block.granted, block.paths, block.group, window
+    )
+
+
+def _whole(views: _Views, size: int, span: Span | None) -> Mask:
+    """Which views have all of their lowest addresses in the span."""
+    if span is None:
+        return np.ones(len(views.table), np.bool_)
+    last = views.base + np.uint64(size - 1)
+    inside: Mask = (views.base >= np.uint64(span.first)) & (last <= np.uint64(span.last))
+    return inside
+
+
+def _met(format: Format, views: _Views, whole: Mask, groups: int) -> tuple[_Views, int]:
+    """Views of the same table with the same rights, joined; and the number of the next group.
+
+    One that is not whole stays alone.
+    """
+    key = views.table
+    for right in format.rights.values():
+        key = key << 1 | (views.granted & np.uint64(right) != 0)
+    key = np.where(whole, key << 1 | views.window, -1 - np.arange(len(key)))
+    _, first, inverse, counts = np.unique(
+        key, return_index=True, return_inverse=True, return_counts=True
+    )
+    paths, highest = np.zeros(len(first), np.uint64), np.zeros(len(first), np.uint64)
+    np.add.at(paths, inverse, views.paths)
+    np.maximum.at(highest, inverse, views.highest)
+    group, several = views.group[first], counts > 1
+    group[several] = groups + np.arange(np.count_nonzero(several))
+    joined = views.take(first)._replace(paths=paths, highest=highest, group=group)
+    return joined.take(np.argsort(first)), groups + int(np.count_nonzero(several))
+
+
+def _left_out(level: int, views: _Views, floor: Floor) -> Rows:
+    """Tables that are not looked at, as rows of the slots that lead to them."""
+    n = len(views.table)
+    return Rows(
+        level,
+        views.base,
+        views.highest,
+        np.full(n, Kind.UNREAD, np.uint8),
+        np.zeros(n, np.uint64),
+        floor.layer.table[views.table],
+        np.ones(n, np.int64),
+        views.granted,
+        views.paths,
+        views.group,
+        np.full(n, -1, np.int64),
+        views.window,
+        floor.below[views.table],
+    )
+
+
+def no_rows() -> Rows:
+    """Rows of an empty space."""
+    words, counts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    kinds, mask = np.zeros(0, np.uint8), np.zeros(0, np.bool_)
+    return Rows(
+        0, words, words, kinds, words, words, counts, words, words, counts, counts, mask, counts
+    )

@@ -7,6 +7,7 @@
 `rules`     the rules, with what executing them showed
 `replay`    a saved case, asked again
 `source`    the options by which tables are chosen that are looked at
+`decode`    an entry, bit by bit
 `walk`      an address, step by step
 
 Their top level imports typer and nothing of the package but these, so that `--help` answers at
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import typer
 
+from harness.cli.decode import decode
 from harness.cli.matrix import matrix
 from harness.cli.replay import replay
 from harness.cli.rules import rules
@@ -36,6 +38,7 @@ app.command()(validate)
 app.command()(matrix)
 app.command()(rules)
 app.command()(replay)
+app.command()(decode)
 app.command()(walk)
 
 

@@ -66,10 +66,12 @@ class Part(Bits):
 
     role     what it is for
     section  where volume 3A of the SDM says so: a section, a table or a figure
+    reason   why it is reserved or ignored; empty where it is neither
     """
 
     role: Role
     section: str
+    reason: str
 
     @property
     def wrong(self) -> bool:
@@ -311,7 +313,9 @@ def _part(cpu: Cpu, kind: _Kind, label: _Label, mask: int) -> Part:
     else:
         meaning = _meaning(cpu, kind, label.name, value)
     section = _SECTIONS.get(label.role, kind.table)
-    return Part(mask, label.name, value, meaning, label.role, section)
+    if label.role is Role.RESERVED and kind.register:
+        section = "4.4.1"
+    return Part(mask, label.name, value, meaning, label.role, section, label.why)
 
 
 def _consequence(kind: _Kind) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from harness.inspect import decode
 from harness.inspect.decode import MemoryType, Reading
+from harness.inspect.linux import LinuxReading
+from harness.inspect.linux import read as read_linux
 from harness.inspect.snapshot import Snapshot
 from harness.paging.address import Physical, Virtual
 from harness.paging.bulk import End
@@ -42,10 +44,12 @@ class Stage:
     reading  what it says
     granted  the rights, as bits of the format, that all entries so far give together
     taken    those that it takes and the entries above it gave
+    linux    what Linux keeps in it; None where that is not wanted, or of a register
     """
 
     slot: Slot | None
     reading: Reading
+    linux: LinuxReading | None
     granted: int
     taken: int
 
@@ -103,10 +107,13 @@ class Translation:
         return self.stages[-1].granted if self.stages else 0
 
 
-def translate(snapshot: Snapshot, address: Virtual) -> Translation:
+def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Translation:
     """How the snapshot's machine translates an address.
 
-    Raises ValueError for an address that is wider than the CPU's mode has them.
+    linux  tell what Linux keeps in each entry too
+
+    Raises ValueError for an address that is wider than the CPU's mode has them, and where `linux`
+    is wanted of a mode in which Linux's use of entries is not known.
     """
     cpu = snapshot.cpu
     if not cpu.long and address not in LEGACY_SPAN:
@@ -114,7 +121,7 @@ def translate(snapshot: Snapshot, address: Virtual) -> Translation:
     inner = linear(cpu, address)
     root = root_for(cpu, inner)
     found = walk(snapshot.memory, root, inner) if root else None
-    stages = tuple(_stages(cpu, inner, found))
+    stages = tuple(_stages(cpu, inner, found, linux))
     end, reason = _ending(cpu, found)
     physical, backed = found.physical if found else None, None
     if physical is not None and snapshot.backed is not None:
@@ -142,15 +149,17 @@ def split(cpu: Cpu, address: int, page: int = 0) -> tuple[Index, ...]:
     return tuple(parts)
 
 
-def _stages(cpu: Cpu, address: int, found: Walk | None) -> Iterator[Stage]:
+def _stages(cpu: Cpu, address: int, found: Walk | None, linux: bool) -> Iterator[Stage]:
     format = cpu.format
     granted = format.rights_mask
     if cpu.mode is Mode.PAE:
         register = cpu.pdptes[split(cpu, address)[0].value]
-        yield Stage(None, decode.read(cpu, register, cpu.levels), granted, 0)
+        yield Stage(None, decode.read(cpu, register, cpu.levels), None, granted, 0)
     for slot, raw, entry in found.steps if found else ():
         given = granted if isinstance(entry, Absent) else granted & format.granted(raw)
-        yield Stage(slot, decode.read(cpu, raw, slot.level), given, granted & ~given)
+        reading = decode.read(cpu, raw, slot.level)
+        kept = read_linux(cpu, reading) if linux else None
+        yield Stage(slot, reading, kept, given, granted & ~given)
         granted = given
 
 

@@ -20,10 +20,10 @@ VERSION: Final = 1
 
 def answer(command: str, snapshot: Snapshot, **content: Any) -> dict[str, Any]:
     """The object that a command prints of a snapshot, with its own keys after the common ones."""
-    return {
-        "version": VERSION,
-        "command": command,
-        "source": snapshot.title,
-        "assumed": list(snapshot.assumed),
-        **content,
-    }
+    assumed = list(snapshot.assumed)
+    return bare(command, source=snapshot.title, assumed=assumed, **content)
+
+
+def bare(command: str, **content: Any) -> dict[str, Any]:
+    """The object that a command prints without having looked at a source."""
+    return {"version": VERSION, "command": command, **content}

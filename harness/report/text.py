@@ -104,6 +104,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def assumed_lines(assumed: Sequence[str]) -> Iterator[str]:
+    """What was taken to be so, where something was."""
+    if assumed:
+        yield ""
+        yield f"Taken to be so: {'; '.join(assumed)}."
+
+
 def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
     """Each known departure that showed: how often, what it is, and how that is known."""
     for name, count in counts.items():

@@ -1,0 +1,134 @@
+"""Entries bit by bit, as lines of text and as objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from harness.check.keys import in_units
+from harness.inspect.decode import Bits, Reading, Role
+from harness.inspect.linux import LinuxReading
+from harness.paging.entry import Absent, Leaf, Malformed, Pointer
+from harness.report.text import aligned
+
+_SPOKEN_BY_MEANING = {Role.ADDRESS, Role.IGNORED, Role.RESERVED}
+"""Roles of parts that say nothing by being set: what an entry means tells of them."""
+
+Readings = Sequence[tuple[Reading, LinuxReading | None]]
+"""Entries as the machine reads them, each with what Linux keeps in it where that is wanted."""
+
+
+def says(reading: Reading) -> str:
+    """What an entry says, as a phrase."""
+    match reading.entry:
+        case Absent():
+            return "not present"
+        case Malformed():
+            parts = (part for part in reading.parts if part.wrong)
+            wrong = ", ".join(f"{part.value << part.low:#x} {part.reason}" for part in parts)
+            return f"reserved: {wrong}"
+        case Leaf(address, size):
+            return f"{in_units(size)} page at {address:#x}"
+        case Pointer(table):
+            return f"table at {table.address:#x}"
+
+
+def flags(reading: Reading) -> str:
+    """The names of what is set in an entry, from the lowest bit up; of a field, its value too."""
+    found = (
+        part.name if part.mask.bit_count() == 1 else f"{part.name}={part.value}"
+        for part in reversed(reading.parts)
+        if part.value and part.role not in _SPOKEN_BY_MEANING
+    )
+    return " ".join(found)
+
+
+def raw_text(reading: Reading) -> str:
+    """The raw entry, all of its digits."""
+    return f"{reading.raw:#0{2 + 2 * reading.entry_bytes}x}"
+
+
+def reading_lines(reading: Reading, linux: LinuxReading | None) -> Iterator[str]:
+    """One entry: what it says, then every bit."""
+    yield f"{raw_text(reading)} as a {reading.name}, at level {reading.level}: {says(reading)}"
+    yield ""
+    rows = [("bits", "name", "value", "meaning", "SDM volume 3A")]
+    yield from _table([*rows, *(_row(part, part.section) for part in reading.parts)])
+    if linux is not None:
+        yield ""
+        kind = f", {linux.memory_type}" if linux.memory_type else ""
+        yield f"To Linux: {linux.said}{kind}"
+        yield ""
+        yield from _table([rows[0][:4], *(_row(part) for part in linux.parts)])
+
+
+def readings_lines(readings: Readings) -> Iterator[str]:
+    """The same raw entry at several levels, a line each."""
+    with_linux = any(linux for _, linux in readings)
+    rows = [("level", "entry", "meaning", "bits", *(["to Linux"] if with_linux else []))]
+    for reading, linux in readings:
+        said = [linux.said] if linux else []
+        rows.append((str(reading.level), reading.name, says(reading), flags(reading), *said))
+    yield f"{raw_text(readings[0][0])} at every level"
+    yield from _table(rows)
+
+
+def as_object(reading: Reading, linux: LinuxReading | None) -> dict[str, Any]:
+    """One entry as what JSON can hold."""
+    found: dict[str, Any] = {
+        "level": reading.level,
+        "entry": reading.name,
+        "raw": raw_text(reading),
+        "kind": type(reading.entry).__name__.lower(),
+        "says": says(reading),
+        "described": reading.table,
+        "memory_type": reading.memory_type and reading.memory_type.name,
+        "pat_index": reading.memory_type and reading.memory_type.index,
+        "parts": [
+            {
+                **_bits_object(part),
+                "role": part.role.value,
+                "section": part.section,
+                "wrong": part.wrong,
+            }
+            for part in reading.parts
+        ],
+    }
+    match reading.entry:
+        case Leaf(address, size):
+            found |= {"address": f"{address:#x}", "size": size}
+        case Pointer(table):
+            found |= {"address": f"{table.address:#x}"}
+        case Malformed(bits):
+            found |= {"reserved": f"{bits:#x}"}
+    if linux is not None:
+        found["linux"] = {
+            "kind": type(linux.meaning).__name__.lower(),
+            "says": linux.said,
+            "memory_type": linux.memory_type,
+            "parts": [_bits_object(part) for part in linux.parts],
+        }
+    return found
+
+
+def bits_text(part: Bits) -> str:
+    """Which bits a part is, as the manual writes them: 63, or 62:59."""
+    return str(part.high) if part.high == part.low else f"{part.high}:{part.low}"
+
+
+def _bits_object(part: Bits) -> dict[str, Any]:
+    return {
+        "bits": bits_text(part),
+        "mask": f"{part.mask:#x}",
+        "name": part.name,
+        "value": f"{part.value:#x}",
+        "meaning": part.meaning,
+    }
+
+
+def _row(part: Bits, *more: str) -> tuple[str, ...]:
+    return (bits_text(part), part.name, f"{part.value:#x}", part.meaning, *more)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"  {line}" for line in aligned(rows)]

@@ -1,0 +1,145 @@
+"""Translations of addresses as lines of text and as objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from harness.check.keys import in_units
+from harness.inspect.decode import Role, named
+from harness.inspect.translation import Index, Stage, Translation
+from harness.paging.bulk import End
+from harness.paging.entry import Absent
+from harness.paging.format import Format
+from harness.report import decode
+from harness.report.decode import flags, raw_text, says
+from harness.report.text import HEAD, aligned
+
+
+def translation_lines(format: Format, found: Translation) -> Iterator[str]:
+    """What becomes of an address: the answer, how the address splits, every step, and what the
+    page is like."""
+    yield f"{found.asked:#x}: {_answer(found)}"
+    if found.address != found.asked:
+        yield f"  masked    data accesses use {found.address:#x} (LAM), fetches do not"
+    form = "canonical" if found.canonical else "not canonical"
+    yield f"  form      {form}: {found.why}"
+    yield from _labelled("address", _split_lines(found.indices))
+    if found.stages or found.end is End.UNBACKED:
+        yield from _labelled("walk", _stage_lines(format, found))
+    yield from _labelled("page", _page_lines(found))
+    kept = [(stage.reading.name, stage.linux.said) for stage in found.stages if stage.linux]
+    yield from _labelled("to Linux", (f"{name}: {said}" for name, said in kept))
+
+
+def as_object(format: Format, found: Translation) -> dict[str, Any]:
+    """A translation as what JSON can hold.
+
+    `rights` are those that all entries so far give, besides reading; `taken` those that an entry
+    takes and the entries above it gave.
+    """
+    unbacked = found.walk.unbacked if found.walk else None
+    return {
+        "address": f"{found.asked:#x}",
+        "translated": f"{found.address:#x}",
+        "canonical": found.canonical,
+        "why": found.why,
+        "split": [_index_object(index) for index in found.indices],
+        "steps": [
+            {
+                "slot": stage.slot and f"{stage.slot.address:#x}",
+                "index": stage.slot and stage.slot.index,
+                "rights": list(format.rights_of(stage.granted)),
+                "taken": list(format.rights_of(stage.taken)),
+                **decode.as_object(stage.reading, stage.linux),
+            }
+            for stage in found.stages
+        ],
+        "unbacked": unbacked and f"{unbacked.address:#x}",
+        "end": found.end.name.lower(),
+        "reason": found.reason and found.reason.value,
+        "physical": None if found.physical is None else f"{found.physical:#x}",
+        "size": found.leaf and found.leaf.size,
+        "in_memory": found.backed,
+        "rights": list(format.rights_of(found.granted)) if found.leaf else None,
+        "memory_type": found.memory_type and found.memory_type.name,
+    }
+
+
+def rights_text(format: Format, granted: int) -> str:
+    """Rights in words; reading is one that every page has."""
+    return " ".join(("read", *format.rights_of(granted)))
+
+
+def _answer(found: Translation) -> str:
+    leaf, physical = found.leaf, found.physical
+    if leaf is not None and physical is not None:
+        return f"{physical:#x}, in a {in_units(leaf.size)} page"
+    if found.reason is not None:
+        at = f" at level {found.walk.level}" if found.walk else ""
+        return f"no translation{at}: {found.reason.value}"
+    return "no translation: there is no memory where the next entry would be"
+
+
+def _split_lines(indices: Sequence[Index]) -> list[str]:
+    return aligned(
+        [
+            [one.name for one in indices],
+            [f"{one.high}:{one.low}" for one in indices],
+            [str(one.value) if one.level is not None else f"{one.value:#x}" for one in indices],
+        ]
+    )
+
+
+def _stage_lines(format: Format, found: Translation) -> list[str]:
+    rows: list[Sequence[str]] = [HEAD]
+    for stage in found.stages:
+        reading = stage.reading
+        slot = f"{stage.slot.address:#x}" if stage.slot else "register"
+        rows.append(
+            (
+                *(str(reading.level), reading.name, slot),
+                *(raw_text(reading), says(reading), flags(reading)),
+                _rights(format, stage),
+            )
+        )
+    unbacked = found.walk.unbacked if found.walk else None
+    if unbacked is not None:
+        name = format.levels[unbacked.level].name
+        slot = f"{unbacked.address:#x}"
+        rows.append((str(unbacked.level), name, slot, "", "no memory there", "", ""))
+    return aligned(rows)
+
+
+def _rights(format: Format, stage: Stage) -> str:
+    if isinstance(stage.reading.entry, Absent):
+        return ""
+    taken = " ".join(format.rights_of(stage.taken))
+    return rights_text(format, stage.granted) + (f" (takes {taken})" if taken else "")
+
+
+def _page_lines(found: Translation) -> Iterator[str]:
+    """What else there is to know of the page, if there is one."""
+    kept, leaf = found.memory_type, found.leaf
+    if kept is None or leaf is None:
+        return
+    yield f"memory type {kept.name}: PAT index {kept.index}, by the PAT as after a reset"
+    for part in named(found.stages[-1].reading, Role.KEY):
+        yield f"protection {part.meaning}"
+    if found.backed is False:
+        yield "outside memory: a device's, or nobody's"
+
+
+def _index_object(index: Index) -> dict[str, Any]:
+    return {
+        "level": index.level,
+        "name": index.name,
+        "bits": f"{index.high}:{index.low}",
+        "value": index.value,
+    }
+
+
+def _labelled(label: str, lines: Iterable[str]) -> Iterator[str]:
+    """Lines, the first after a label and the others below it."""
+    for number, line in enumerate(lines):
+        yield f"  {'' if number else label:8}  {line}".rstrip()

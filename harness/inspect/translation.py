@@ -42,9 +42,9 @@ class Stage:
 
     slot     where it is; None of a PDPTE, which is a register
     reading  what it says
+    linux    what Linux keeps in it; None where that is not wanted, or of a register
     granted  the rights, as bits of the format, that all entries so far give together
     taken    those that it takes and the entries above it gave
-    linux    what Linux keeps in it; None where that is not wanted, or of a register
     """
 
     slot: Slot | None

@@ -75,10 +75,8 @@ def _answer(found: Translation) -> str:
     leaf, physical = found.leaf, found.physical
     if leaf is not None and physical is not None:
         return f"{physical:#x}, in a {in_units(leaf.size)} page"
-    if found.reason is not None:
-        at = f" at level {found.walk.level}" if found.walk else ""
-        return f"no translation{at}: {found.reason.value}"
-    return "no translation: there is no memory where the next entry would be"
+    why = found.reason.value if found.reason else "there is no memory where the entry would be"
+    return f"no translation{f' at level {found.walk.level}' if found.walk else ''}: {why}"
 
 
 def _split_lines(indices: Sequence[Index]) -> list[str]:

@@ -1,29 +1,75 @@
 """`pagetable walk`, as people run it."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.cli.commands import run
 
+WHERE = ("--layout", "page-sizes", "--levels", 4)
+GIGABYTE = "0xffff_8000_4000_1234"
 
-def test_a_walk_shows_every_step(tmp_path: Path) -> None:
-    code, out, _ = run("walk", "0x1000", "--layout", "smallest", "--levels", 4, cwd=tmp_path)
+
+def test_a_walk_shows_the_split_every_step_and_the_page(tmp_path: Path) -> None:
+    code, out, _ = run("walk", GIGABYTE, *WHERE, cwd=tmp_path)
     assert code == 0
-    assert out.splitlines()[1].split()[:2] == ["3", "PML4E"]
+    words = [line.split() for line in out.splitlines()]
+    assert ["layout", "page-sizes", "at", "4", "levels"] in words
+    assert "0xffff800040001234: 0x40001234, in a 1G page" in out
+    assert ["form", "canonical:", "bits", "63:47", "are", "all", "1"] in words
+    assert ["address", "PML4E", "PDPTE", "offset"] in words
+    assert ["256", "1", "0x1234"] in words
+    assert ["walk", "level", "entry"] in [line[:3] for line in words]
+    assert [line[:2] for line in words[-3:-1]] == [["3", "PML4E"], ["2", "PDPTE"]]
+    assert out.rstrip().splitlines()[-2].endswith("read write (takes user execute)")
+    assert "memory type WB: PAT index 0" in out
+
+
+def test_several_addresses_are_one_object_and_every_end_an_answer(tmp_path: Path) -> None:
+    hole, odd = "0x1000", "0x8000_0000_0000"
+    code, out, _ = run("walk", GIGABYTE, hole, odd, *WHERE, "--json", cwd=tmp_path)
+    assert code == 0
+    answer = json.loads(out)
+    assert (answer["version"], answer["command"]) == (1, "walk")
+    assert answer["source"] == "layout page-sizes at 4 levels"
+    page, nothing, never = answer["walks"]
+    assert (page["physical"], page["size"], page["end"]) == ("0x40001234", 1 << 30, "leaf")
+    assert page["steps"][1]["taken"] == ["user", "execute"]
+    assert page["steps"][1]["parts"][0]["name"] == "XD"
+    assert (nothing["end"], nothing["physical"]) == ("absent", None)
+    assert nothing["reason"] == "the entry is not present (4.7)"
+    assert (never["canonical"], never["end"], never["steps"]) == (False, "no_root", [])
+
+
+def test_what_linux_keeps_in_entries_is_told_where_it_is_asked(tmp_path: Path) -> None:
+    told = run("walk", GIGABYTE, *WHERE, "--linux", cwd=tmp_path)[1]
+    assert "to Linux" in told and "to Linux" not in run("walk", GIGABYTE, *WHERE, cwd=tmp_path)[1]
+
+
+def test_a_register_and_missing_memory_are_steps_too(tmp_path: Path) -> None:
+    memory = tmp_path / "memory"
+    memory.write_bytes((0x2001).to_bytes(8, "little") + bytes(0xFF8))
+    pae = ("--cr3", 0, "--cr4", 0x20, "--efer", 0)
+    code, out, _ = run("walk", "0x1000", "--ram", memory, *pae, cwd=tmp_path)
+    assert code == 0
+    assert "no translation at level 1: there is no memory where the entry would be" in out
+    lines = [line.split() for line in out.splitlines()]
+    register = ["2", "PDPTE", "register", "0x0000000000002001", "table", "at", "0x2000", "P"]
+    assert [*register, "read", "write", "user", "execute"] in [line[-12:] for line in lines]
+    assert ["1", "PDE", "0x2000", "no", "memory", "there"] in lines
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["0x1000"], "no source is named"),
-        (["0x1000", "--layout", "smallest", "--ram", "x", "--cr3", "0"], "2 sources are named"),
         (["here", "--layout", "smallest"], "the address is 'here', no number"),
         (["-0x1", "--layout", "smallest"], "No such option"),
+        (["0x1_0000_0000_0000_0000", "--layout", "smallest"], "which is no number of 64 bits"),
         (["0x1000", "--layout", "smallest", "--cr3", "x"], "cr3 is 'x', no number"),
         (["0x1000", "--ram", "x"], "add --cr3"),
         (["0x1000", "--ram", "x", "--cr3", "0"], "x cannot be read: No such file"),
-        (["0x800000000000", "--layout", "smallest", "--levels", "4"], "is not canonical"),
     ],
 )
 def test_what_cannot_be_walked_is_a_sentence(

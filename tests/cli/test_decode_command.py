@@ -1,0 +1,110 @@
+"""`pagetable decode`, as people run it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.cli.decode import ModeName
+from harness.paging.x86.cpu import Mode
+from tests.cli.commands import run
+
+LARGE = "0x8000_0000_4010_08e7"
+
+
+def rows(*arguments: object, cwd: Path) -> list[list[str]]:
+    code, out, errors = run("decode", *arguments, cwd=cwd)
+    assert (code, errors) == (0, "")
+    return [line.split() for line in out.splitlines()]
+
+
+def test_one_level_is_shown_bit_by_bit(tmp_path: Path) -> None:
+    found = rows(LARGE, "--level", 1, cwd=tmp_path)
+    said = "0x80000000401008e7 as a PDE, at level 1: reserved: 0x100000 below a 2M page"
+    assert found[0] == said.split()
+    assert [
+        "20:13",
+        "reserved",
+        "0x80",
+        "below",
+        "a",
+        "2M",
+        "page:",
+        "any",
+        "access",
+        "faults",
+    ] in [row[:-1] for row in found]
+    assert ["39:21", "address", "0x40000000"] in [row[:3] for row in found]
+    assert ["0", "P", "0x1", "present", "table", "4-18"] in found
+
+
+def test_without_a_level_all_readings_stand_side_by_side(tmp_path: Path) -> None:
+    found = rows(LARGE, "--mode", 5, cwd=tmp_path)
+    assert [row[:2] for row in found if row and row[0].isdigit()] == [
+        ["0", "PTE"],
+        ["1", "PDE"],
+        ["2", "PDPTE"],
+        ["3", "PML4E"],
+        ["4", "PML5E"],
+    ]
+
+
+def test_what_was_not_said_is_said_to_be_assumed(tmp_path: Path) -> None:
+    said = run("decode", "1", cwd=tmp_path)[1]
+    assert "paging has 4 levels" in said and "MAXPHYADDR is 40" in said
+    given = run("decode", "1", "--mode", "pae", "--maxphyaddr", 36, cwd=tmp_path)[1]
+    assert "Taken to be so" not in given
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "role"),
+    [
+        (["--no-nxe"], "XD", "reserved"),
+        (["--no-keys"], "KEY", "ignored"),
+        (["--no-pge"], "G", "ignored"),
+        ([], "XD", "right"),
+    ],
+)
+def test_options_are_the_state_that_entries_are_read_in(
+    tmp_path: Path, options: list[str], name: str, role: str
+) -> None:
+    out = run("decode", "1", "--level", 0, "--json", *options, cwd=tmp_path)[1]
+    (reading,) = json.loads(out)["readings"]
+    assert {part["role"] for part in reading["parts"] if part["name"] == name} == {role}
+
+
+def test_the_object_holds_each_part_and_what_linux_keeps(tmp_path: Path) -> None:
+    out = run("decode", "0x1fffffffffdb9600", "--level", 0, "--linux", "--json", cwd=tmp_path)[1]
+    answer = json.loads(out)
+    assert (answer["version"], answer["command"], answer["mode"]) == (1, "decode", "4")
+    (reading,) = answer["readings"]
+    assert reading["kind"] == "absent"
+    assert reading["linux"]["says"] == "a page in swap: number 0x1234 of area 3"
+    assert {"bits": "63:59", "mask": f"{31 << 59:#x}"}.items() <= reading["linux"]["parts"][
+        0
+    ].items()
+
+
+def test_the_modes_are_those_of_the_library() -> None:
+    assert [mode.value for mode in ModeName] == [mode.value for mode in Mode]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["x"], "the value is 'x', no number"),
+        (["1", "--level", "4"], "x86-64 4-level has levels 0 to 3, not 4"),
+        (["1", "--level", "-1"], "x86-64 4-level has levels 0 to 3, not -1"),
+        (["1", "--mode", "6"], "'6' is not one of"),
+        (["0x1_0000_0000", "--mode", "32"], "has more than the 32 bits of an entry"),
+        (["0x1_0000_0000_0000_0000"], "which is no number of 64 bits"),
+        (["1", "--maxphyaddr", "53"], "MAXPHYADDR is 32 to 52 bits, not 53"),
+        (["1", "--mode", "pae", "--linux"], "what Linux keeps in entries of x86 PAE is not known"),
+    ],
+)
+def test_what_cannot_be_decoded_is_a_sentence(
+    tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    code, out, errors = run("decode", *arguments, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert sentence in errors

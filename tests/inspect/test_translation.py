@@ -1,0 +1,129 @@
+"""A translation says of an address what the walker and the rules of access say, with the steps
+between, on random memory under random CPU state."""
+
+from __future__ import annotations
+
+import random
+from functools import reduce
+from operator import or_
+
+import pytest
+
+from harness.inspect.snapshot import Snapshot
+from harness.inspect.translation import Translation, split, translate
+from harness.paging.address import Span, Virtual
+from harness.paging.bulk import End
+from harness.paging.memory import BufferMemory
+from harness.paging.x86.access import Access, Allowed, Fault, Kind, Reason, outcome
+from harness.paging.x86.cpu import Cpu, Cr3, Mode, linear
+from tests.paging.x86 import test_arrays as made
+from tests.paging.x86.made import path
+
+FIXED = {Reason.NOT_CANONICAL, Reason.NO_PDPTE, Reason.NOT_PRESENT, Reason.RESERVED}
+"""What faults whatever the access."""
+
+WIDTH = {Mode.BITS_32: 32, Mode.PAE: 32, Mode.LEVEL_4: 48, Mode.LEVEL_5: 57}
+
+
+def of(cpu: Cpu, memory: BufferMemory, address: int) -> Translation:
+    return translate(Snapshot("made", cpu, memory, (memory.span,)), Virtual(address))
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_translation_agrees_with_the_rules_of_access(mode: Mode) -> None:
+    ends = set()
+    for seed in range(60):
+        source = random.Random(seed)
+        cpu, memory = made.cpu(source, mode), made.memory(source, mode)
+        for _ in range(40):
+            address = Virtual(made.address(source, mode))
+            found = of(cpu, memory, address)
+            answer = outcome(cpu, memory, address, Access(Kind.READ, user=True))
+            fault = answer.reason if isinstance(answer, Fault) else None
+            assert found.reason == (fault if fault in FIXED else None)
+            if isinstance(answer, Allowed):
+                assert found.physical == answer.physical
+            assert found.canonical == (fault is not Reason.NOT_CANONICAL)
+            agree_in_rights(cpu, found)
+            ends.add(found.end)
+    assert ends == set(End) - ({End.NO_ROOT} if mode is Mode.BITS_32 else set())
+
+
+def agree_in_rights(cpu: Cpu, found: Translation) -> None:
+    """Rights only ever go, each is taken by one entry, and what is left is the walk's."""
+    every = cpu.format.rights_mask
+    for stage in found.stages:
+        assert not stage.granted & stage.taken
+        assert stage.granted | stage.taken == every
+        every = stage.granted
+    if found.end is End.LEAF:
+        assert found.walk and found.granted == found.walk.granted
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_an_address_splits_into_parts_that_make_it_up(mode: Mode) -> None:
+    source, cpu = random.Random(2), Cpu.in_mode(mode, 0)
+    for level in cpu.format.page_levels():
+        address = source.getrandbits(WIDTH[mode])
+        parts = split(cpu, address, level)
+        assert sum(part.value << part.low for part in parts) == address
+        bits = [(2 << part.high) - (1 << part.low) for part in parts]
+        assert sum(bits) == reduce(or_, bits) == (1 << WIDTH[mode]) - 1
+        assert parts[-1].value == address % cpu.format.levels[level].size
+
+
+@pytest.mark.parametrize(
+    ("mode", "address", "said"),
+    [
+        (Mode.LEVEL_4, 0x7FFF_FFFF_FFFF, "bits 63:47 are all 0"),
+        (Mode.LEVEL_4, 0xFFFF_8000_0000_0000, "bits 63:47 are all 1"),
+        (
+            Mode.LEVEL_4,
+            0x8000_0000_0000,
+            "bits 63:47 are not all the same: bit 63 is 0, bit 47 is 1",
+        ),
+        (Mode.LEVEL_5, 0x8000_0000_0000, "bits 63:56 are all 0"),
+        (
+            Mode.LEVEL_5,
+            0xFE00_0000_0000_0000,
+            "bits 63:56 are not all the same: bit 56 is 0, bit 63 is 1",
+        ),
+        (Mode.PAE, 0xFFFF_FFFF, "every address of 32 bits is translated"),
+    ],
+)
+def test_the_form_of_an_address_is_told_with_the_bits_that_decide(
+    mode: Mode, address: int, said: str
+) -> None:
+    assert of(Cpu.in_mode(mode, 0), BufferMemory(bytes(0x1000)), address).why == said
+
+
+def test_the_entry_that_takes_a_right_is_known() -> None:
+    cpu, memory = path(Cpu.in_mode(Mode.LEVEL_4, 0), 7, 5, 7 | 1 << 63, 3)
+    rights = cpu.format.rights
+    taken = [stage.taken for stage in of(cpu, memory, 0).stages]
+    assert taken == [0, rights["write"], rights["execute"], rights["user"]]
+
+
+def test_memory_behind_the_page_is_told_where_the_source_tells_it() -> None:
+    cpu, memory = path(Cpu.in_mode(Mode.LEVEL_4, 0), 7, 7, 7, 7)
+    for backed, told in (
+        ((memory.span,), True),
+        ((Span(0, 0x7FFF), Span(0x9000, 0xFFFF)), False),
+        (None, None),
+    ):
+        snapshot = Snapshot("made", cpu, memory, backed)
+        assert translate(snapshot, Virtual(0x10)).backed is told
+
+
+def test_metadata_is_masked_before_the_walk() -> None:
+    cpu, memory = path(Cpu.in_mode(Mode.LEVEL_4, 0), 7, 7, 7, 7)
+    cpu = Cpu(cpu.cr0, cpu.cr3 | Cr3.LAM_U48, cpu.cr4, cpu.efer, lam=True)
+    found = of(cpu, memory, 0x7ABC_0000_0000_0010)
+    assert (found.asked, found.address) == (0x7ABC_0000_0000_0010, linear(cpu, found.asked))
+    assert found.physical == 0x8010
+
+
+@pytest.mark.parametrize("mode", [Mode.BITS_32, Mode.PAE])
+def test_an_address_wider_than_the_mode_has_is_refused(mode: Mode) -> None:
+    with pytest.raises(ValueError, match="outside long mode there is no address 0x100000000"):
+        of(Cpu.in_mode(mode, 0), BufferMemory(bytes(0x1000)), 1 << 32)

@@ -22,7 +22,7 @@ Register = Annotated[
 REGISTERS = ("cr0", "cr3", "cr4", "efer", "maxphyaddr")
 """The options whose value goes into the CPU state as it is."""
 
-KINDS = ("layout", "case", "ram")
+KINDS = ("layout", "case", "qmp", "ram")
 """The options that name a source."""
 
 
@@ -46,6 +46,18 @@ class Source:
             metavar="FILE", help="A saved case: the tables it describes.", show_default=False
         ),
     ] = None
+    qmp: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SOCKET",
+            help="A running QEMU, by its QMP socket; its guest stands still while tables are read.",
+            show_default=False,
+        ),
+    ] = None
+    vcpu: Annotated[int, typer.Option(metavar="N", help="Which processor of a machine.")] = 0
+    live: Annotated[
+        bool, typer.Option("--live", help="Let the guest run while its tables are read.")
+    ] = False
     ram: Annotated[
         Path | None,
         typer.Option(
@@ -66,7 +78,8 @@ class Source:
         """The source that one word names: KIND:NAME, then any of these options, each after a comma
         as NAME=VALUE.  The levels of a layout may follow an @.
 
-            layout:linux-5  layout:FILE@4  case:FILE  ram:FILE,cr3=0x1000,cr4=0x20
+            layout:linux-5  layout:FILE@4  case:FILE  qmp:SOCKET,vcpu=1,live=1
+            ram:FILE,cr3=0x1000,cr4=0x20
 
         Raises Misuse for a word that is not of this form.
         """
@@ -86,8 +99,8 @@ class Source:
             given.setdefault("levels", match["levels"])
         if not rest:
             raise Misuse(f"{text!r} names no source: nothing stands after {kind}:")
-        if "levels" in given:
-            given["levels"] = number("levels", given["levels"])
+        for name in given.keys() & {"levels", "vcpu", "live"}:
+            given[name] = number(name, given[name])
         given[kind] = rest if kind == "layout" else Path(rest)
         return cls(**given)
 
@@ -97,7 +110,8 @@ class Source:
 
         Raises Misuse where the options name no source or several, and what the source raises.
         """
-        from harness.inspect.sources import case, layout, ram
+        from harness.inspect.held import bounded
+        from harness.inspect.sources import case, layout, qmp, ram
         from harness.machine.errors import Misuse
 
         named = [f"--{kind}" for kind in KINDS if getattr(self, kind) is not None]
@@ -107,13 +121,15 @@ class Source:
             raise Misuse(f"{several if named else 'no source is named'}: choose one of {choice}")
         given = self._given()
         if self.layout is not None:
-            yield layout.snapshot(self.layout, self.levels, given)
+            yield bounded(layout.snapshot(self.layout, self.levels, given))
         elif self.case is not None:
-            yield case.snapshot(self.case, given)
+            yield bounded(case.snapshot(self.case, given))
+        elif self.qmp is not None:
+            yield qmp.snapshot(self.qmp, self.vcpu, self.live, given)
         elif self.ram is not None:
             if self.cr3 is None:
                 raise Misuse("a file of memory does not tell where the root table is: add --cr3")
-            yield ram.snapshot(self.ram, given)
+            yield bounded(ram.snapshot(self.ram, given))
 
     def _given(self) -> dict[str, int]:
         """The registers that were given in place of the source's own."""

@@ -12,15 +12,16 @@ import contextlib
 import logging
 import os
 import re
+import socket
 from collections.abc import Awaitable, Mapping
-from typing import Final, TypeVar, cast
+from typing import Final, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
-from harness.machine.errors import Misuse, ProtocolError
-from harness.machine.qemu import Qemu, version_of
+from harness.machine.errors import MachineError, Misuse, ProtocolError
+from harness.machine.qemu import version_of
 
 T = TypeVar("T")
 
@@ -40,15 +41,36 @@ _HEX_DIGITS: Final = 16
 _TLB_PATTERN: Final = b"%b: %b %b\r\n" % (b"0" * _HEX_DIGITS, b"0" * _HEX_DIGITS, b"-" * 9)
 
 
-class Monitor:
-    """The monitor of one QEMU, connected. `version` is QEMU's; `deadline` is in seconds a call.
+class Peer(Protocol):
+    """The QEMU at the other end: one that this process started, or a foreign one.
 
-    Raises `LaunchFailure` if QEMU ends before it answers, `Misuse` if it is too old.
+    `monitor` is the socket, `scratch` a file that QEMU writes memory reads to, `scratch_path` its
+    name there.
     """
 
-    def __init__(self, qemu: Qemu, deadline: float) -> None:
+    monitor: socket.socket
+    scratch: int
+    scratch_path: str
+
+    def launch_failure(self, reason: str) -> MachineError:
+        """The exception that says why the conversation never began."""
+
+    def guest_lost(self, seen: str) -> MachineError:
+        """The exception that says how it ended."""
+
+
+class Monitor:
+    """The monitor of one QEMU, connected. `version` is QEMU's; `deadline` is in seconds a call,
+    `vcpu` the number of the processor whose registers and tables are asked about.
+
+    Raises `LaunchFailure` if QEMU ends before it answers, `Misuse` if it is too old; for a foreign
+    QEMU these are what `Peer` says.
+    """
+
+    def __init__(self, qemu: Peer, deadline: float, vcpu: int = 0) -> None:
         self._qemu = qemu
         self._deadline = deadline
+        self._vcpu = vcpu
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient(readbuflen=ANSWER_LIMIT)
         # An end of the connection is reported by an exception here; it need not be logged, too.
@@ -122,7 +144,16 @@ class Monitor:
 
     def human(self, command: str) -> str:
         """What the command for people prints; its lines end in CR LF."""
-        return cast(str, self.execute("human-monitor-command", **{"command-line": command}))
+        asked = {"command-line": command, "cpu-index": self._vcpu}
+        return cast(str, self.execute("human-monitor-command", **asked))
+
+    def send_file(self, fd: int) -> None:
+        """Pass an open file to QEMU, for the next command that takes one."""
+
+        async def send() -> None:
+            self._client.send_fd_scm(fd)
+
+        self._wait(send(), self._deadline)
 
     def engine_in_use(self) -> str:
         """The name of the engine that executes the guest: `kvm` or `tcg`."""
@@ -172,7 +203,13 @@ class Monitor:
         """`size` bytes of virtual memory, or None if QEMU finds a byte of them not mapped."""
         signed = address - (1 << 64) if address >> 63 else address  # QMP's integers are signed
         try:
-            self.execute("memsave", val=signed, size=size, filename=self._qemu.scratch_path)
+            self.execute(
+                "memsave",
+                val=signed,
+                size=size,
+                filename=self._qemu.scratch_path,
+                **{"cpu-index": self._vcpu},
+            )
         except ExecuteError as refusal:
             if "Invalid addr" in str(refusal):
                 return None

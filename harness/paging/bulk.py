@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from harness.paging.errors import TooManyTables
 from harness.paging.format import Format, Shape
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Root, Table
@@ -318,6 +319,55 @@ def leaves(memory: Memory, roots: Iterable[Root], limit: int = 1 << 26) -> Leave
         _list(root.table.format, tree, _Reached.root(root, place), found)
         place += total
     return Leaves(*found, total=sum(totals), tables=_tables(trees))
+
+
+def layers(memory: Memory, roots: Iterable[Root], most: int) -> Iterator[Words]:
+    """The addresses of all tables of a space, level by level from the roots down, each level's
+    sorted and without repetition.
+
+    The tables of one level are read when the next level is asked for, and those of level 0 never.
+    It takes memory for `most` tables, whatever they hold.
+
+    Raises TooManyTables where there are more of them, or POINTERS times as many pointers.
+    """
+    roots = tuple(roots)
+    below, found, pointers = np.empty(0, np.uint64), 0, 0
+    for level in range(max((root.table.level for root in roots), default=-1), -1, -1):
+        rooted = [root.table.address for root in roots if root.table.level == level]
+        tables = np.unique(np.concatenate([below, np.array(rooted, np.uint64)]))
+        found += len(tables)
+        if found > most:
+            raise TooManyTables(f"there are more than {most:,} tables")
+        yield tables
+        if level:
+            targets = [np.empty(0, np.uint64)]
+            for part in _targets(memory, roots[0].table.format, level, tables):
+                targets.append(np.unique(part))
+                pointers += len(part)
+                if pointers > most * POINTERS:
+                    raise TooManyTables(f"there are more than {most * POINTERS:,} pointers")
+                if sum(map(len, targets)) > 2 * most:
+                    targets = [np.unique(np.concatenate(targets))]
+                    if len(targets[0]) > most:
+                        raise TooManyTables(f"there are more than {most:,} tables")
+            below = np.unique(np.concatenate(targets))
+
+
+POINTERS = 64
+"""How many times as many pointers as tables a space may have where their number is bounded: Linux
+leads 65,536 of them to one table."""
+
+
+def _targets(memory: Memory, format: Format, level: int, tables: Words) -> Iterator[Words]:
+    """Where the pointers in some tables lead, some tables at a time."""
+    here = format.levels[level]
+    assert here.pointer is not None
+    offsets = np.arange(here.entries, dtype=np.uint64) * np.uint64(format.entry_bytes)
+    together = max(1, LANES // len(offsets))
+    for first in range(0, len(tables), together):
+        slots = (tables[first : first + together, None] + offsets).ravel()
+        raw, backed = memory.gather(slots, format.entry_bytes)
+        yield _address(here.pointer, raw[_kinds(format, level, raw, backed) == _POINTER])
 
 
 def _root_tree(memory: Memory, root: Root) -> _Tree:

@@ -1,4 +1,4 @@
-"""What a space can refuse."""
+"""What a space can refuse, and what can be refused of one."""
 
 from __future__ import annotations
 
@@ -9,3 +9,7 @@ class SpaceError(ValueError):
 
 class OutOfTables(SpaceError):  # noqa: N818 - it names the condition, as in the message
     """There is no memory for another table."""
+
+
+class TooManyTables(ValueError):  # noqa: N818 - it names the condition
+    """A space has more tables than were to be looked at; they may be no tables at all."""

@@ -3,5 +3,6 @@
 `layout`     a written description of a space, built in memory of this process
 `case`       a saved case: its layout, or the entries it carries
 `ram`        a file that holds physical memory, the registers given
+`qmp`        a running QEMU, by its QMP socket
 `registers`  the CPU state that goes with any of them
 """

@@ -1,0 +1,253 @@
+"""The physical memory of a guest, where it is and how it is read fastest.
+
+`info mtree -f` says which addresses have memory.  Where that memory is a file that QEMU maps as
+shared, and this process may open it, it is mapped here too: the addresses at which QEMU has it
+(`gpa2hva`) and the kernel's list of its mappings tell which part of which file that is.  All else
+is read through the monitor, in a few large reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.machine.errors import ProtocolError
+from harness.machine.monitor import Monitor
+
+GAP: Final = 512 << 10
+"""Bytes; a read costs as much as that many bytes more of another, so closer ones become one."""
+
+LONGEST: Final = 64 << 20
+"""Bytes read at once, so that none comes near a deadline."""
+
+MEMORY: Final = frozenset({"ram", "rom", "romd", "nv-ram", "nv-rom"})
+"""The kinds of region that hold memory, not devices (QEMU, memory_region_type)."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """Physical addresses with memory behind them, and the place of that in a block of QEMU's.
+
+    `offset` is in bytes; `shared` the same bytes, mapped into this process, if they are.
+    """
+
+    span: range
+    block: str
+    offset: int
+    shared: npt.NDArray[np.uint8] | None = None
+
+
+def regions(flat_view: str, vcpu: int) -> tuple[Region, ...]:
+    """The memory of a processor, in order, as `info mtree -f` prints it.
+
+    Raises `ProtocolError` where it prints something else.
+    """
+    views = re.split(r"^FlatView #\d+\s*$", flat_view, flags=re.MULTILINE)
+    for name in (f"cpu-memory-{vcpu}", "memory"):
+        for view in views:
+            if f'AS "{name}"' in view:
+                return tuple(_rows(view))
+    raise ProtocolError("info mtree -f shows no address space of the processor", flat_view)
+
+
+def _rows(view: str) -> Iterator[Region]:
+    for first, last, kind, block, offset in _ROW.findall(view):
+        if kind in MEMORY:
+            yield Region(range(int(first, 16), int(last, 16) + 1), block, int(offset or "0", 16))
+
+
+_ROW: Final = re.compile(
+    r"^ +([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, ([\w/-]+)\): (.*?)(?: @([0-9a-f]{16}))?"
+    r"(?: KVM)?\r?$",
+    re.MULTILINE,
+)
+
+
+def share(monitor: Monitor, pid: int, found: tuple[Region, ...]) -> tuple[Region, ...]:
+    """The same regions, those mapped here too that QEMU, the process `pid`, shares with others.
+
+    Nothing is mapped where this process may not see QEMU's mappings or open its files.
+    """
+    try:
+        mappings = list(_mappings(pid))
+    except OSError:
+        return found
+    addresses: dict[str, int | None] = {}
+    for region in found:
+        if region.block not in addresses:
+            address = _host_address(monitor, region.span.start)
+            addresses[region.block] = None if address is None else address - region.offset
+    files = _Files(pid)
+    return tuple(
+        Region(
+            region.span,
+            region.block,
+            region.offset,
+            _shared(files, mappings, addresses[region.block], region),
+        )
+        for region in found
+    )
+
+
+@dataclass(frozen=True)
+class _Mapping:
+    """A part of QEMU's memory that is a file's, from byte `offset` of it on."""
+
+    span: range
+    offset: int
+    device: int
+    inode: int
+
+
+def _mappings(pid: int) -> Iterator[_Mapping]:
+    """The shared mappings of files of a process; raises OSError where they can not be seen."""
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        addresses, rights, offset, device, inode, *_ = line.split(maxsplit=5)
+        if rights.endswith("s") and inode != "0":
+            first, last = (int(edge, 16) for edge in addresses.split("-"))
+            major, minor = (int(part, 16) for part in device.split(":"))
+            yield _Mapping(
+                range(first, last), int(offset, 16), os.makedev(major, minor), int(inode)
+            )
+
+
+def _host_address(monitor: Monitor, address: int) -> int | None:
+    """Where QEMU has the memory at a physical address."""
+    match = re.search(r" is (0x[0-9a-f]+)", monitor.human(f"gpa2hva {address:#x}"))
+    return int(match[1], 16) if match else None
+
+
+class _Files:
+    """Files that a process has open, opened here for reading, by device and inode."""
+
+    def __init__(self, pid: int) -> None:
+        self._paths: dict[tuple[int, int], Path] = {}
+        with contextlib.suppress(OSError):
+            for path in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    status = path.stat()
+                    self._paths[status.st_dev, status.st_ino] = path
+
+    def map(self, mapping: _Mapping) -> npt.NDArray[np.uint8] | None:
+        """The bytes of a mapping; None where the file can not be opened."""
+        path = self._paths.get((mapping.device, mapping.inode))
+        if path is None:
+            return None
+        try:
+            with path.open("rb") as file:
+                content = mmap.mmap(
+                    file.fileno(), len(mapping.span), mmap.MAP_SHARED, mmap.PROT_READ,
+                    offset=mapping.offset,
+                )  # fmt: skip
+        except (OSError, ValueError):
+            return None
+        return np.frombuffer(content, np.uint8)
+
+
+def _shared(
+    files: _Files, mappings: list[_Mapping], block: int | None, region: Region
+) -> npt.NDArray[np.uint8] | None:
+    """The bytes of a region whose block QEMU has at address `block`."""
+    if block is None:
+        return None
+    first = block + region.offset
+    for mapping in mappings:
+        if first in mapping.span and first + len(region.span) <= mapping.span.stop:
+            content = files.map(mapping)
+            if content is None:
+                return None
+            start = first - mapping.span.start
+            return content[start : start + len(region.span)]
+    return None
+
+
+class PhysicalMemory:
+    """The memory of a guest in these regions, read in units of `unit` bytes, aligned to that.
+
+    `scratch` says whether QEMU can write memory reads to a file of ours; else it prints them, which
+    is slower.
+    """
+
+    def __init__(
+        self, monitor: Monitor, found: tuple[Region, ...], unit: int, scratch: bool
+    ) -> None:
+        self._monitor = monitor
+        self._unit = unit
+        self._scratch = scratch
+        self._regions = [whole for region in found if (whole := _in_units(region, unit))]
+        self._first = np.array([region.span.start for region in self._regions], np.uint64)
+        self._last = np.array([region.span.stop - 1 for region in self._regions], np.uint64)
+
+    def read(
+        self, addresses: npt.NDArray[np.uint64]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """The units at sorted addresses, shape (n, unit), and which of them have memory."""
+        units = np.zeros((len(addresses), self._unit), np.uint8)
+        backed = np.zeros(len(addresses), np.bool_)
+        number = np.searchsorted(self._first, addresses, side="right") - 1
+        inside = (number >= 0) & (addresses <= self._last[number.clip(min=0)])
+        for each in np.unique(number[inside]).tolist():
+            region, rows = self._regions[each], np.flatnonzero(inside & (number == each))
+            backed[rows] = True
+            if region.shared is not None:
+                held = region.shared.reshape(-1, self._unit)
+                offset = addresses[rows] - np.uint64(region.span.start)
+                units[rows] = held[(offset // np.uint64(self._unit)).astype(np.int64)]
+            else:
+                self._ask(addresses[rows], rows, units)
+        return units, backed
+
+    def _ask(
+        self,
+        addresses: npt.NDArray[np.uint64],
+        rows: npt.NDArray[np.intp],
+        units: npt.NDArray[np.uint8],
+    ) -> None:
+        """Reads units of one region through the monitor, close ones together."""
+        for part in self._runs(addresses):
+            first = int(addresses[part.start])
+            size = int(addresses[part.stop - 1]) + self._unit - first
+            read = np.frombuffer(self._bytes(first, size), np.uint8).reshape(-1, self._unit)
+            offset = addresses[part] - np.uint64(first)
+            units[rows[part]] = read[(offset // np.uint64(self._unit)).astype(np.int64)]
+
+    def _runs(self, addresses: npt.NDArray[np.uint64]) -> Iterator[slice]:
+        gap, longest = (GAP, LONGEST) if self._scratch else (0, self._unit)
+        first = 0
+        for number in range(1, len(addresses) + 1):
+            if number < len(addresses):
+                near = int(addresses[number] - addresses[number - 1]) - self._unit <= gap
+                if near and int(addresses[number] - addresses[first]) < longest:
+                    continue
+            yield slice(first, number)
+            first = number
+
+    def _bytes(self, address: int, size: int) -> bytes:
+        if self._scratch:
+            return self._monitor.read_physical(address, size)
+        words = _WORDS.findall(self._monitor.human(f"xp /{size // 8}gx {address:#x}"))
+        if len(words) != size // 8:
+            raise ProtocolError(f"the monitor did not print {size} bytes at {address:#x}", "")
+        return np.array([int(word, 16) for word in words], "<u8").tobytes()
+
+
+def _in_units(region: Region, unit: int) -> Region | None:
+    """The whole units of a region, None where it has none."""
+    first, past = -(-region.span.start // unit) * unit, region.span.stop // unit * unit
+    if past <= first:
+        return None
+    skipped = first - region.span.start
+    shared = region.shared if region.shared is None else region.shared[skipped:][: past - first]
+    return Region(range(first, past), region.block, region.offset + skipped, shared)
+
+
+_WORDS: Final = re.compile(r"0x([0-9a-f]{16})\b")

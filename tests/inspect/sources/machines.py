@@ -1,0 +1,90 @@
+"""QEMUs as a foreign program starts them, with a monitor for us and one for the test."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.machine.qemu import bound_to
+from harness.machine.stub import StubImage
+
+QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
+RAM = 64 << 20
+STUB = (
+    *("-machine", "microvm,pic=on,pit=off,rtc=off,acpi=off,auto-kernel-cmdline=off"),
+    *("-cpu", "max", "-m", f"{RAM >> 20}M", "-smp", "2", "-kernel", str(StubImage.load().path)),
+)
+"""A guest in long mode, with tables of its own, that runs until it is ended."""
+
+
+class Witness:
+    """A second monitor of a QEMU, by which the test sees what becomes of its guest."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(20)
+        self._socket.connect(str(path))
+        self._lines = self._socket.makefile("rb")
+        self.events: list[str] = []
+        json.loads(self._lines.readline())
+        self.ask("qmp_capabilities")
+
+    def ask(self, command: str, **arguments: object) -> Any:
+        question = {"execute": command, "arguments": arguments}
+        self._socket.sendall(json.dumps(question).encode() + b"\n")
+        while "event" in (answer := json.loads(self._lines.readline())):
+            self.events.append(answer["event"])
+        return answer["return"]
+
+    def status(self) -> str:
+        return str(self.ask("query-status")["status"])
+
+    def becomes(self, status: str, within: float = 10.0) -> bool:
+        end = time.monotonic() + within
+        while time.monotonic() < end:
+            if self.status() == status:
+                return True
+            time.sleep(0.02)
+        return False
+
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A running QEMU: the socket for us, the test's own monitor, its process."""
+
+    path: Path
+    witness: Witness
+    process: subprocess.Popen[bytes]
+
+
+@contextlib.contextmanager
+def running(directory: Path, *arguments: str, pass_fds: tuple[int, ...] = ()) -> Iterator[Machine]:
+    """A QEMU with these arguments, until the block ends."""
+    ours, theirs = directory / "qmp", directory / "witness"
+    sockets = [part for one in (ours, theirs) for part in ("-qmp", f"unix:{one},server,wait=off")]
+    command = [*bound_to(os.getpid()), QEMU, "-nodefaults", "-display", "none", *sockets]
+    process = subprocess.Popen([*command, *arguments], pass_fds=pass_fds)
+    try:
+        end = time.monotonic() + 20
+        while not theirs.exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        witness = Witness(theirs)
+        try:
+            yield Machine(ours, witness, process)
+        finally:
+            witness.close()
+    finally:
+        process.kill()
+        process.wait()

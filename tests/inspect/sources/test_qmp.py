@@ -1,0 +1,287 @@
+"""A running QEMU as a source: what is read, and that its guest is left as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.check import layouts
+from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.sources import qmp
+from harness.machine.errors import MachineError, Misuse
+from harness.machine.foreign import ForeignMonitor, Guard
+from harness.paging import bulk
+from harness.paging.bulk import Leaves
+from harness.paging.memory import BufferMemory
+from harness.paging.x86.cpu import Cpu, Mode
+from tests.cli.commands import ROOT, children, run
+from tests.inspect.sources.machines import RAM, STUB, Machine, running
+
+
+@pytest.fixture(scope="module")
+def ram() -> Iterator[int]:
+    """An anonymous file that is a guest's memory."""
+    fd = os.memfd_create("ram")
+    os.ftruncate(fd, RAM)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory, ram: int) -> Iterator[Machine]:
+    """A guest whose RAM can be shared."""
+    backend = f"memory-backend-file,id=ram,size={RAM},mem-path=/proc/self/fd/{ram},share=on"
+    shared = ("-object", backend, "-machine", "memory-backend=ram")
+    directory = tmp_path_factory.mktemp("machine")
+    with running(directory, *STUB, *shared, pass_fds=(ram,)) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def built(machine: Machine, ram: int) -> Cpu:
+    """The state in which a layout translates, whose tables are in the guest's memory."""
+    import mmap
+
+    memory = BufferMemory(np.frombuffer(mmap.mmap(ram, RAM), np.uint8))
+    return layouts.build(layouts.load(layouts.find("linux-5")), 5, memory, 40, page1gb=True).cpu
+
+
+def same(here: Leaves, there: Leaves) -> bool:
+    columns = ("virtual", "end", "level", "raw", "physical", "granted")
+    return all(np.array_equal(getattr(here, name), getattr(there, name)) for name in columns)
+
+
+def listed(snapshot: Snapshot) -> Leaves:
+    return bulk.leaves(snapshot.memory, snapshot.cpu.roots)
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("way", ["shared", "files", "printed"])
+def test_every_way_to_the_memory_shows_the_same_tables(
+    machine: Machine, ram: int, built: Cpu, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def refused(_: ForeignMonitor) -> Iterator[bool]:
+        yield False
+
+    asked: list[str] = []
+    execute = ForeignMonitor.execute
+
+    def watched(self: ForeignMonitor, command: str, **arguments: object) -> object:
+        asked.append(str(arguments.get("command-line", command)).split()[0])
+        return execute(self, command, **arguments)
+
+    monkeypatch.setattr(ForeignMonitor, "execute", watched)
+    if way == "printed":
+        monkeypatch.setattr(ForeignMonitor, "with_scratch", refused)
+    registers = {"cr3": built.cr3, "cr4": built.cr4}
+    found = qmp.snapshot(machine.path, 0, False, registers, shared=way == "shared")
+    memory = BufferMemory(np.frombuffer(os.pread(ram, RAM, 0), np.uint8))
+    assert same(listed(found), bulk.leaves(memory, built.roots))
+    assert listed(found).total > 1000
+    reads = {"shared": 1, "files": 30, "printed": 0}  # one finds out whether files work
+    assert asked.count("pmemsave") <= reads[way]
+    assert ("xp" in asked) == (way == "printed")
+
+
+@pytest.mark.hw
+def test_the_state_is_that_of_the_processor_asked_about(machine: Machine) -> None:
+    snapshot = qmp.snapshot(machine.path, 0, False, {})
+    assert snapshot.cpu.mode is Mode.LEVEL_4
+    assert snapshot.cpu.maxphyaddr == 40
+    assert snapshot.backed is not None
+    assert snapshot.backed[0].first == 0
+    assert listed(snapshot).total > 0
+    with pytest.raises(SourceError, match="paging is off"):  # it waits to be started
+        qmp.snapshot(machine.path, 1, False, {})
+    with pytest.raises(Misuse, match="no processor 2: it has 0, 1"):
+        qmp.snapshot(machine.path, 2, False, {})
+
+
+@pytest.mark.hw
+def test_where_there_is_no_ram_there_is_no_memory(machine: Machine) -> None:
+    snapshot = qmp.snapshot(machine.path, 0, False, {"cr3": 0xB000_0000})
+    leaves = listed(snapshot)
+    assert leaves.end.tolist() == [bulk.End.UNBACKED] * 2
+    with pytest.raises(SourceError, match="was not read"):
+        snapshot.memory.gather(np.array([0x10_0000], np.uint64), 8)
+
+
+@pytest.mark.hw
+def test_the_guest_stands_still_meanwhile_and_runs_afterwards(machine: Machine) -> None:
+    assert machine.witness.status() == "running"
+    machine.witness.events.clear()
+    qmp.snapshot(machine.path, 0, False, {})
+    assert machine.witness.status() == "running"
+    assert machine.witness.events == ["STOP", "RESUME"]
+    qmp.snapshot(machine.path, 0, True, {})
+    assert machine.witness.status() == "running"
+    assert machine.witness.events == ["STOP", "RESUME"]
+
+
+@pytest.mark.hw
+def test_a_guest_that_was_stopped_stays_so(machine: Machine) -> None:
+    machine.witness.ask("stop")
+    machine.witness.events.clear()
+    try:
+        assert listed(qmp.snapshot(machine.path, 0, False, {})).total > 0
+        assert machine.witness.status() == "paused"
+        assert machine.witness.events == []
+    finally:
+        machine.witness.ask("cont")
+
+
+HOLDING = """
+import contextlib, sys, time
+from pathlib import Path
+from harness.inspect.sources import qmp
+from harness.machine.foreign import Guard
+path = Path(sys.argv[1])
+with (
+    contextlib.closing(Guard(path)) as guard,
+    qmp.connected(path, 0) as connection,
+    connection.monitor.paused(guard),
+):
+    print("paused", flush=True)
+    time.sleep(60) if sys.argv[2] == "sleep" else 1 / 0
+"""
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, None])
+def test_the_guest_runs_again_however_who_stopped_it_ends(
+    machine: Machine, ending: signal.Signals | None
+) -> None:
+    command = [sys.executable, "-c", HOLDING, str(machine.path), "sleep" if ending else "fail"]
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, cwd=ROOT)
+    assert process.stdout is not None
+    with process.stdout as lines:
+        assert lines.readline() == b"paused\n"
+        if ending:
+            assert machine.witness.status() == "paused"
+            process.send_signal(ending)
+        process.wait(20)
+    assert machine.witness.becomes("running")
+    assert listed(qmp.snapshot(machine.path, 0, False, {})).total > 0
+
+
+@pytest.mark.hw
+def test_an_unkind_end_of_the_command_leaves_no_process_and_a_running_guest(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(qmp, "hold_tables", interrupted)
+    code, out, errors = run("walk", "0x1000", "--qmp", machine.path, cwd=tmp_path)
+    assert (code, out, errors) == (130, "", "pagetable: interrupted.\n")
+    assert machine.witness.status() == "running"
+    assert not children(os.getpid()) or machine.process.pid in children(os.getpid())
+
+
+@pytest.mark.hw
+def test_a_qemu_that_dies_in_between_is_a_sentence(tmp_path: Path) -> None:
+    lost = pytest.raises(MachineError, match=r"^the guest at .* is lost: QEMU ended while asked")
+    with (
+        running(tmp_path, *STUB) as machine,
+        lost,
+        contextlib.closing(Guard(machine.path)) as guard,
+        qmp.connected(machine.path, 0) as connection,
+        connection.monitor.paused(guard),
+    ):
+        machine.process.kill()
+        connection.snapshot({})
+
+
+@pytest.mark.hw
+def test_a_processor_whose_paging_is_off_is_a_sentence(tmp_path: Path) -> None:
+    with running(tmp_path, "-machine", "pc", "-S") as machine:
+        code, _, errors = run("walk", "0x1000", "--qmp", machine.path, cwd=tmp_path)
+        assert code == 2
+        assert "paging is off (CR0 is 0x60000010)" in errors
+        assert machine.witness.status() == "prelaunch"
+
+
+@contextlib.contextmanager
+def served(path: Path, said: bytes) -> Iterator[None]:
+    """A socket that takes one connection, says this, and then nothing."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        taken = []
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                taken.append(server.accept()[0])
+                taken[0].sendall(said)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            with socket.socket(socket.AF_UNIX) as last, contextlib.suppress(OSError):
+                last.connect(str(path))
+            thread.join()
+            for one in taken:
+                one.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (b"", "says nothing for 2 s: QMP serves one client at a time"),
+        (b"HTTP/1.1 200\r\n\r\n", "is no QMP socket: it begins with b'HTTP/1'"),
+        (b'{"QMP": 3}\n', "did not answer"),
+        (b'{"QMP": {"version": {}, "capabilities": []}}\n{"return": {}}\n', "no QMP socket of"),
+        (
+            b'{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}}, "capabilities":'
+            b' []}}\n{"return": {}}\n',
+            "did not answer query-cpus-fast within 2 s",
+        ),
+    ],
+    ids=["silent", "http", "odd", "no version", "mute"],
+)
+def test_what_is_no_qmp_socket_is_a_sentence(tmp_path: Path, said: bytes, sentence: str) -> None:
+    path = tmp_path / "socket"
+    with served(path, said):
+        began = time.monotonic()
+        code, out, errors = run("walk", "0x1000", "--qmp", path, cwd=tmp_path)
+        assert code in (2, 3)
+        assert out == ""
+        assert sentence in errors
+        assert errors.count("\n") == 1
+        assert time.monotonic() - began < 5
+
+
+def test_a_path_that_leads_nowhere_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name, said in {
+        "absent": "No such file or directory",
+        "file": "Connection refused",
+        "x" * 200: "too long",
+    }.items():
+        code, _, errors = run("walk", "0x1000", "--qmp", tmp_path / name, cwd=tmp_path)
+        assert code == 2
+        assert said in errors
+        assert errors.count("\n") == 1
+
+
+@pytest.mark.hw
+def test_a_monitor_with_another_client_is_a_sentence(machine: Machine, tmp_path: Path) -> None:
+    with qmp.connected(machine.path, 0):
+        code, _, errors = run("walk", "0x1000", "--qmp", machine.path, cwd=tmp_path)
+    assert code == 2
+    assert "another may be connected" in errors

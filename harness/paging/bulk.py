@@ -367,7 +367,7 @@ def _targets(memory: Memory, format: Format, level: int, tables: Words) -> Itera
     for first in range(0, len(tables), together):
         slots = (tables[first : first + together, None] + offsets).ravel()
         raw, backed = memory.gather(slots, format.entry_bytes)
-        yield _address(here.pointer, raw[_kinds(format, level, raw, backed) == _POINTER])
+        yield address_of(here.pointer, raw[_kinds(format, level, raw, backed) == POINTER])
 
 
 def _root_tree(memory: Memory, root: Root) -> _Tree:

@@ -34,7 +34,7 @@ GVA2GPA = "gva2gpa"
 MEMSAVE = "memsave"
 """The oracles; the address of a question about table bytes is a physical one."""
 
-SAMPLE = 256
+SAMPLE = 200
 """Mappings whose edges gva2gpa is asked about, and runs of pages that memsave copies, unless
 all are wanted."""
 

@@ -39,7 +39,7 @@ from harness.paging.x86.bulk import REASONS
 BATCH = 1 << 15
 """Cases that the guest executes at once, at most."""
 
-ACCESSES_ON_KVM = 120_000
+ACCESSES_ON_KVM = 102_000
 """Accesses that KVM executes, spread evenly: where it is emulated it is a hundred times slower."""
 
 WIDTHS = (36, 39, 46, 52)

@@ -24,7 +24,7 @@ from harness.machine.guest import Guest, MachineInfo
 from harness.machine.ram import TABLE_ARENA
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
-from harness.paging.memory import BufferMemory
+from harness.paging.memory import BufferMemory, Words
 from harness.paging.space import TableAllocator
 from harness.paging.walk import walk
 from harness.paging.x86.access import Access
@@ -33,7 +33,7 @@ from harness.paging.x86.cpu import Cpu, root_for
 DEADLINE = 60.0
 """Seconds that a guest has for each answer."""
 
-PROBES_ON_KVM = 20_000
+PROBES_ON_KVM = 8_000
 """Probes of a space that KVM executes: where it is emulated it is a hundred times slower."""
 
 
@@ -159,7 +159,7 @@ def compare_space(
             leaves.virtual <= np.uint64(window.span.last)
         )
         cases = of_space(cpu, memory, leaves.take(~inside), window.span)
-        probed = _ask_guest(guest, window, cpu, memory, cases)
+        probed = _ask_guest(guest, window, cpu, memory, written.address, cases)
         with guest.parked(window.state) as monitor:
             questions = Debugger(monitor, cpu, memory, window.span).questions(written, thorough)
             comparisons = (probed, *(ask() for ask in questions.values()))
@@ -187,7 +187,7 @@ def compare_one(
                 np.array([access.user]),
                 np.array([ac]),
             )
-            comparison = _ask_guest(guest, window, cpu, memory, case)
+            comparison = _ask_guest(guest, window, cpu, memory, written.address, case)
         else:
             with guest.parked(window.state) as monitor:
                 debugger = Debugger(monitor, cpu, memory, window.span, only=address)
@@ -217,7 +217,7 @@ def _add_walks(comparison: Comparison, memory: BufferMemory, cpu: Cpu) -> None:
 
 
 def _ask_guest(
-    guest: Guest, window: Window, cpu: Cpu, memory: BufferMemory, cases: Cases
+    guest: Guest, window: Window, cpu: Cpu, memory: BufferMemory, tables: Words, cases: Cases
 ) -> Comparison:
     engine = guest.engine.name
     left_out = 0
@@ -226,7 +226,7 @@ def _ask_guest(
         left_out = len(cases) - PROBES_ON_KVM
         cases = cases.take(chosen)
     quirks = fault_quirks(*executor(guest))
-    comparison = probes.ask_guest(guest, window, cpu, memory, cases, quirks)
+    comparison = probes.ask_guest(guest, window, cpu, memory, tables, cases, quirks)
     if left_out:
         comparison.not_comparable["not asked: kvm executes a sample"] = left_out
     return comparison

@@ -18,7 +18,7 @@ from typing import Final, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp import ExecuteError, Message, QMPClient, QMPError
 
 from harness.machine.errors import MachineError, Misuse, ProtocolError
 from harness.machine.qemu import version_of
@@ -72,7 +72,7 @@ class Monitor:
         self._deadline = deadline
         self._vcpu = vcpu
         self._loop = asyncio.new_event_loop()
-        self._client = QMPClient(readbuflen=ANSWER_LIMIT)
+        self._client = _Client(readbuflen=ANSWER_LIMIT)
         # An end of the connection is reported by an exception here; it need not be logged, too.
         self._client.logger = _silent_logger()
         try:
@@ -248,9 +248,19 @@ def _no_table(text: str) -> ProtocolError:
     return ProtocolError(f"the monitor answered info tlb with {text[:60]!r}, which is no row", text)
 
 
+class _Client(QMPClient):
+    """It writes no messages out for the log, which takes a third of its time for a short one."""
+
+    def _cb_outbound(self, msg: Message) -> Message:
+        return msg
+
+    def _cb_inbound(self, msg: Message) -> Message:
+        return msg
+
+
 def _silent_logger() -> logging.Logger:
     logger = logging.Logger("qemu.qmp")
-    logger.addHandler(logging.NullHandler())
+    logger.disabled = True
     return logger
 
 

@@ -12,6 +12,7 @@ import pytest
 from harness.check import probes
 from harness.check.cases import Cases
 from harness.check.compare import Comparison
+from harness.check.debugger import TableImage
 from harness.check.layouts import find, load
 from harness.check.marks import CODE
 from harness.check.quirks import (
@@ -248,7 +249,8 @@ class Probed:
             np.ones(len(lanes), np.bool_),
             np.zeros(len(lanes), np.bool_),
         )
-        self.expected, reasons = probes.expect(self.cpu, memory, cases, self.window)
+        tables = TableImage.of(memory, self.cpu.roots).address
+        self.expected, reasons = probes.expect(self.cpu, memory, tables, cases, self.window)
         assert not reasons
         self.jobs = probes.make_jobs(guest, self.expected)
         self.results = guest.run(self.window.state, self.jobs)

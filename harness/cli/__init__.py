@@ -9,6 +9,8 @@
 `source`    the options by which tables are chosen that are looked at
 `decode`    an entry, bit by bit
 `walk`      an address, step by step
+`pages`     the options of commands that look at many pages
+`dump`      all that a space holds
 
 Their top level imports typer and nothing of the package but these, so that `--help` answers at
 once: what a command works with is imported when it runs.
@@ -19,6 +21,7 @@ from __future__ import annotations
 import typer
 
 from harness.cli.decode import decode
+from harness.cli.dump import dump
 from harness.cli.matrix import matrix
 from harness.cli.replay import replay
 from harness.cli.rules import rules
@@ -40,6 +43,7 @@ app.command()(rules)
 app.command()(replay)
 app.command()(decode)
 app.command()(walk)
+app.command()(dump)
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ from harness.paging.format import Format
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Root
 
-ENTRIES: Final = 1 << 24
-"""Entries of tables that are read, and rows that are looked at, unless told otherwise: the tables
-of 64 GiB in 4-KByte pages."""
+ENTRIES: Final = 1 << 25
+"""Entries of tables that are read, and rows that are looked at, unless told otherwise: those of
+128 GiB in pages of 4 KiB."""
 
 
 class Kind(IntEnum):
@@ -87,6 +87,11 @@ class Graph:
     def total(self) -> int:
         """How many ends the space has: what `bulk.leaves` would list."""
         return int(self.floors[0].below.sum()) if self.floors else 0
+
+    @property
+    def tables(self) -> int:
+        """How many tables were read, each counted once a level."""
+        return sum(len(np.unique(floor.layer.table)) for floor in self.floors)
 
     @property
     def unread(self) -> int:

@@ -201,7 +201,7 @@ def dump(
         ranges = _first(ranges, each)
         if looked_at > each:
             cut = (*cut, f"Only the first {each:,} rows were looked at, of {graph.total:,}.")
-    return Dump(ranges, graph.total, sum(len(one.layer.table) for one in graph.floors), cut)
+    return Dump(ranges, graph.total, graph.tables, cut)
 
 
 def _unread(graph: graphs.Graph) -> tuple[str, ...]:

@@ -1,0 +1,92 @@
+"""`pagetable dump`: all that a space holds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.cli.ending import sentences
+from harness.cli.pages import (
+    LIMIT,
+    Json,
+    Limit,
+    Pat,
+    User,
+    Where,
+    Within,
+    chosen_of,
+    positive,
+    span_of,
+    types_of,
+)
+from harness.cli.source import Source, with_source
+
+
+@with_source
+def dump(
+    source: Source,
+    where: Where = None,
+    within: Within = None,
+    user: User = False,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Merge only what differs in nothing but the frames, which follow."
+        ),
+    ] = False,
+    expand: Annotated[
+        bool, typer.Option("--expand", help="Fold nothing: every page at all its addresses.")
+    ] = False,
+    limit: Limit = LIMIT,
+    pat: Pat = None,
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table for programs.")] = False,
+) -> None:
+    """Show a whole space: neighbours that say the same are one range, and a table that is shared
+    is shown once, with the number of addresses at which its pages are.
+
+    Rights are those that all levels give together, as letters: u of user, r, w, x.  Where the
+    page's own entry says otherwise, that is told.  A and D say how many pages have been accessed
+    and written.  Shared tables are folded for each set of rights with which they are reached, and
+    a self-map (a slot that leads back up) is one line.  Malformed entries and tables without
+    memory have lines of their own.  Nothing else is left out; what a limit cuts is said.
+
+    Example: pagetable dump --layout linux-5 --where 'w and x and not user'
+    """
+    with sentences(), source.opened() as snapshot:
+        import json
+        from dataclasses import replace
+
+        from harness.inspect import ranges
+        from harness.machine.errors import Misuse
+        from harness.report.objects import answer
+        from harness.report.ranges import dump_csv, dump_lines, dump_object, typed
+        from harness.report.text import assumed_lines
+
+        if as_json and as_csv:
+            raise Misuse("both --json and --csv: choose one")
+        positive(limit)
+        cpu, types = snapshot.cpu, types_of(pat)
+        found = ranges.dump(
+            snapshot.memory,
+            cpu.format,
+            cpu.roots,
+            span=span_of(within),
+            chosen=chosen_of(cpu, types, where, user),
+            exact=exact,
+            each=limit if expand else None,
+        )
+        if pat is None and typed(found):
+            assumed = (*snapshot.assumed, "IA32_PAT holds what it holds after a reset (--pat)")
+            snapshot = replace(snapshot, assumed=assumed)
+        if as_json:
+            content = dump_object(cpu.format, types, found, limit)
+            typer.echo(json.dumps(answer("dump", snapshot, **content)))
+        elif as_csv:
+            typer.echo(dump_csv(cpu.format, types, found, limit), nl=False)
+            for sentence in found.cut:
+                typer.echo(f"pagetable: {sentence}", err=True)
+        else:
+            lines = [snapshot.title, "", *dump_lines(cpu, types, found, limit)]
+            typer.echo("\n".join((*lines, *assumed_lines(snapshot.assumed))))

@@ -1,0 +1,96 @@
+"""The options of commands that look at many pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from harness.inspect.memory_type import Types
+    from harness.inspect.ranges import Chosen
+    from harness.paging.address import Span
+    from harness.paging.x86.cpu import Cpu
+
+LIMIT = 100_000
+"""Lines or rows that are printed, unless told otherwise."""
+
+Limit = Annotated[int, typer.Option("--limit", metavar="N", help="How many are shown at most.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Pat = Annotated[
+    str | None,
+    typer.Option(
+        "--pat", metavar="N", help="IA32_PAT; its value after a reset.", show_default=False
+    ),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CONDITION",
+        help="The pages to show: 'w and x and not user', 'size=4K and type=UC', 'D and not A',"
+        " 'own-w and not w'.",
+        show_default=False,
+    ),
+]
+User = Annotated[bool, typer.Option("--user", help="Only what user mode can reach.")]
+Within = Annotated[
+    str | None,
+    typer.Option(
+        "--range", metavar="A..B", help="Only what lies in these addresses.", show_default=False
+    ),
+]
+
+
+def types_of(pat: str | None) -> Types:
+    """The memory types of a value of IA32_PAT; Misuse where there is none."""
+    from harness.cli.source import number
+    from harness.inspect.memory_type import types
+    from harness.machine.errors import Misuse
+
+    try:
+        return types(None if pat is None else number("IA32_PAT", pat))
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+
+
+def chosen_of(cpu: Cpu, types: Types, where: str | None, user: bool) -> Chosen | None:
+    """The condition that pages must meet; Misuse where it is none."""
+    from harness.inspect.select import condition
+    from harness.machine.errors import Misuse
+
+    parts = [f"({where})"] if where is not None else []
+    if user:
+        parts.append("user")
+    if not parts:
+        return None
+    try:
+        if where is not None:
+            condition(cpu.format, types, where)
+        return condition(cpu.format, types, " and ".join(parts))
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+
+
+def span_of(text: str | None) -> Span | None:
+    """The span written A..B, both included; Misuse where it is none."""
+    from harness.cli.source import number
+    from harness.machine.errors import Misuse
+    from harness.paging.address import Span
+
+    if text is None:
+        return None
+    first, dots, last = text.partition("..")
+    if not dots:
+        raise Misuse(f"{text!r} is no range: write it like 0x1000..0x1fff, both included")
+    try:
+        return Span(number("the range's first address", first), number("its last", last))
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+
+
+def positive(limit: int) -> None:
+    """Misuse for a limit of nothing."""
+    from harness.machine.errors import Misuse
+
+    if limit < 1:
+        raise Misuse(f"--limit {limit} shows nothing: choose 1 or more")

@@ -1,0 +1,151 @@
+"""Conditions on the pages of a space: `w and x and not user`, `size=4K and type=UC`.
+
+The language is that of `check.where`; this module says which names there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.check import where
+from harness.check.keys import RIGHTS, in_units
+from harness.inspect import memory_type
+from harness.inspect.graph import Kind, Rows
+from harness.inspect.memory_type import Types
+from harness.inspect.ranges import Chosen
+from harness.paging.format import Format
+from harness.paging.memory import Mask
+
+EXAMPLE: Final = "w and x and not user"
+"""A condition on pages."""
+
+KINDS: Final = {
+    Kind.PAGE: "page",
+    Kind.MALFORMED: "malformed",
+    Kind.UNBACKED: "unbacked",
+    Kind.SELF_MAP: "self-map",
+    Kind.UNREAD: "unread",
+}
+"""What kinds of rows are called."""
+
+_Column = Callable[[Rows], npt.NDArray[Any]]
+
+
+def condition(format: Format, types: Types, text: str) -> Chosen:
+    """Reads a condition on rows; ValueError, a sentence, where it is none.
+
+    Names with the values 0 and 1, which may stand alone: the rights that all entries give
+    together, in full and by their first letters; with `own-` before them those that the page's
+    entry gives; A, D and other single bits of a page's entry; `shared`, of what is at several
+    addresses because tables are.  Others: level, size, kind, type, and the fields of an entry
+    (`KEY=3`).  A row that is no page has the rights of its way, and no bits.
+    """
+    columns, axes = _columns(format, types)
+    holds = where.read(text, axes, EXAMPLE).holds
+
+    def chosen(_: Format, rows: Rows) -> Mask:
+        found = holds(_Values(columns, rows))
+        return np.broadcast_to(np.asarray(found, np.bool_), rows.virtual.shape)
+
+    return chosen
+
+
+class _Values(Mapping[str, npt.NDArray[Any]]):
+    """Rows as the values of axes, computed as they are asked for."""
+
+    def __init__(self, columns: Mapping[str, _Column], rows: Rows):
+        self._columns, self._rows = columns, rows
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self._columns[name](self._rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+def _columns(format: Format, types: Types) -> tuple[dict[str, _Column], where.Axes]:
+    """Every name, how rows have it, and the values it can have."""
+    columns: dict[str, _Column] = {}
+    axes: dict[str, frozenset[int | str]] = {}
+
+    def add(name: str, column: _Column, values: Iterator[int | str] | range | list[str]) -> None:
+        columns[name], axes[name] = column, frozenset(values)
+
+    for letter, right in RIGHTS.items():
+        if bit := format.rights.get(right, 0):
+            for name in (right, letter):
+                add(name, _granted(bit), range(2))
+                add(f"own-{name}", _own(format, bit), range(2))
+    for name, bit in (("A", format.accessed), ("D", format.dirty)):
+        add(name, _bit(dict.fromkeys(range(len(format.levels)), bit)), range(2))
+    for name, masks in _fields(format).items():
+        width = max(mask.bit_count() for mask in masks.values())
+        add(name, _bit(masks), range(1 << width))
+    sizes = [in_units(level.size) for level in format.levels]
+    add("level", lambda rows: np.array(rows.level), range(len(format.levels)))
+    add("size", lambda rows: np.array(sizes[rows.level]), sizes)
+    add("kind", lambda rows: _KIND_NAMES[rows.kind], list(KINDS.values()))
+    add("type", lambda rows: _type(format, types, rows), sorted(set(types)))
+    add("shared", lambda rows: rows.paths > 1, range(2))
+    return columns, axes
+
+
+_KIND_NAMES = np.array([KINDS.get(Kind(n), "") if n in KINDS else "" for n in range(256)])
+
+
+def _granted(bit: int) -> _Column:
+    return lambda rows: rows.granted & np.uint64(bit) != 0
+
+
+def _own(format: Format, bit: int) -> _Column:
+    def own(rows: Rows) -> Mask:
+        given = (rows.raw ^ np.uint64(format.denied)) & np.uint64(bit) != 0
+        found: Mask = given & (rows.kind == Kind.PAGE)
+        return found
+
+    return own
+
+
+def _bit(masks: Mapping[int, int]) -> _Column:
+    """A field of pages, by the mask that it has at each level; 0 of all else."""
+
+    def field(rows: Rows) -> npt.NDArray[Any]:
+        mask = masks.get(rows.level, 0)
+        value = (rows.raw & np.uint64(mask)) >> np.uint64(
+            (mask & -mask).bit_length() - 1 if mask else 0
+        )
+        return np.where(rows.kind == Kind.PAGE, value, np.uint64(0))
+
+    return field
+
+
+def _type(format: Format, types: Types, rows: Rows) -> npt.NDArray[Any]:
+    """The memory type of pages, "" of all else."""
+    named = np.array(types)[memory_type.index(format.levels[rows.level], rows.raw)]
+    return np.where(rows.kind == Kind.PAGE, named, "")
+
+
+def fields(format: Format, level: int) -> dict[str, int]:
+    """The named bits of a page at a level that are neither its presence, its rights, its use nor
+    what makes it a page."""
+    here = format.levels[level]
+    taken = format.rights_mask | format.accessed | format.dirty | format.present.mask
+    if here.pointer is not None:
+        taken |= here.points.mask
+    return {name: mask for name, mask in here.bits.items() if not mask & taken}
+
+
+def _fields(format: Format) -> dict[str, dict[int, int]]:
+    """The same of all levels of pages, by name."""
+    found: dict[str, dict[int, int]] = {}
+    for level in format.page_levels():
+        for name, mask in fields(format, level).items():
+            found.setdefault(name, {})[level] = mask
+    return found

@@ -1,0 +1,229 @@
+"""A space as ranges, for people and for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from harness.check.keys import RIGHTS, in_units
+from harness.inspect import memory_type
+from harness.inspect.graph import Kind
+from harness.inspect.memory_type import Types
+from harness.inspect.ranges import Dump, Range
+from harness.inspect.select import KINDS, fields
+from harness.paging.format import Format
+from harness.paging.x86.cpu import Cpu
+from harness.report.text import aligned
+
+HEAD = ("addresses", "size", "pages", "rights", "type", "bits", "A", "D", "physical", "")
+
+
+def letters(format: Format, granted: int) -> str:
+    """Rights as four letters: user, read, write, execute; `-` for one that is not given."""
+    found = {
+        letter: letter if granted & format.rights[name] else "-"
+        for letter, name in RIGHTS.items()
+        if name in format.rights
+    }
+    # A format without a right to execute cannot take it away.
+    return found.get("u", "-") + "r" + found.get("w", "-") + found.get("x", "x")
+
+
+def names(format: Format, granted: int) -> list[str]:
+    """Rights by their names; reading is one that every page has."""
+    return ["read", *format.rights_of(granted)]
+
+
+def dump_lines(cpu: Cpu, types: Types, dump: Dump, limit: int) -> Iterator[str]:
+    """The first `limit` ranges as a table, and what they are in sum."""
+    rows: list[Sequence[str]] = [HEAD]
+    rows += (_cells(cpu, types, one) for one in dump.ranges.take(slice(limit)))
+    if len(rows) > 1:
+        yield from aligned(rows)
+    yield _sum(dump)
+    yield from notes(dump, limit)
+
+
+def _sum(dump: Dump) -> str:
+    if not dump.total:
+        return f"Nothing is mapped; the space has {counted(dump.tables, 'table')}."
+    shown = counted(len(dump.ranges), "range") if len(dump.ranges) else "Nothing of that kind"
+    return (
+        f"{shown}; the space has {dump.total:,} entries that are no pointers, at all addresses, in"
+        f" {counted(dump.tables, 'table')}."
+    )
+
+
+def notes(dump: Dump, limit: int) -> Iterator[str]:
+    """What is not shown, a sentence each."""
+    yield from dump.cut
+    if len(dump.ranges) > limit:
+        yield f"Only the first {limit:,} of {len(dump.ranges):,} ranges are shown (--limit)."
+
+
+def _cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
+    format = cpu.format
+    addresses = f"{one.first:#x}..{one.last:#x}"
+    size = in_units(one.pages * one.size)
+    rights = letters(format, one.granted)
+    if one.kind != Kind.PAGE:
+        what = f"{one.pages:,} x {in_units(one.size)}" if one.pages > 1 else in_units(one.size)
+        blank = ("",) * 5
+        rights = rights if one.kind == Kind.SELF_MAP else ""
+        return (addresses, size, what, rights, *blank, "; ".join(_odd(cpu, one)))
+    return (
+        addresses,
+        size,
+        f"{one.pages:,} x {in_units(one.size)}",
+        rights,
+        _type(format, types, one),
+        " ".join(_set(format, one)),
+        _share(one.accessed, one),
+        _share(one.dirty, one),
+        _frames(one),
+        "; ".join(_notes(format, one)),
+    )
+
+
+def _odd(cpu: Cpu, one: Range) -> Iterator[str]:
+    """What a range is that has no pages."""
+    if one.kind == Kind.MALFORMED:
+        parts = cpu.format.malformed(one.raw, one.level)
+        reserved = ", ".join(f"{part.mask:#x} {part.reason}" for part in parts)
+        yield f"malformed, reserved bits set: {reserved}"
+    elif one.kind == Kind.UNBACKED:
+        yield f"no memory at {one.physical:#x}, where the level-{one.level} table is"
+    elif one.kind == Kind.SELF_MAP:
+        root = one.physical in {root.table.address for root in cpu.roots}
+        above = "the root" if root else f"a table in use at level {one.level} or above"
+        yield f"self-map to {one.physical:#x}, {above}: {counted(one.below, 'entry')} by way of it"
+    else:
+        yield f"not read: the table at {one.physical:#x}"
+    yield from _aliases(one)
+
+
+def _notes(format: Format, one: Range) -> Iterator[str]:
+    if one.own != one.granted:
+        yield f"own rights {letters(format, one.own)}"
+    yield from _aliases(one)
+
+
+def _aliases(one: Range) -> Iterator[str]:
+    if one.times > 1:
+        yield f"{one.times:,} times, every {in_units(one.stride)}"
+    if one.paths > 1:
+        yield f"{one.paths:,} times by shared tables"
+    if one.times > 1 and one.paths > 1:
+        yield f"{one.aliases:,} in all"
+    if one.aliases > 1:
+        yield f"the last at {one.highest:#x}"
+
+
+def _frames(one: Range) -> str:
+    if one.pages == 1:
+        return f"{one.physical:#x}"
+    if one.repeated:
+        return f"{one.physical:#x}, one frame"
+    if one.pieces == 1:
+        return f"{one.physical:#x} on"
+    return f"{one.physical:#x}, scattered in {one.pieces:,}"
+
+
+def _share(count: int, one: Range) -> str:
+    """How many of the pages have a bit, in a word where it is none or all."""
+    every = one.pages * one.times
+    return "-" if not count else "all" if count == every else f"{count:,}"
+
+
+def _set(format: Format, one: Range) -> Iterator[str]:
+    """The named bits that are set, those of the memory type left out; of a field, its value."""
+    for name, mask in fields(format, one.level).items():
+        value = (one.bits & mask) // (mask & -mask)
+        if value and name not in memory_type.BITS:
+            yield name if mask.bit_count() == 1 else f"{name}={value}"
+
+
+def _type(format: Format, types: Types, one: Range) -> str:
+    return types[_type_index(format, one.level, one.bits)]
+
+
+@lru_cache(maxsize=1 << 12)
+def _type_index(format: Format, level: int, raw: int) -> int:
+    return int(memory_type.index(format.levels[level], np.array([raw], np.uint64))[0])
+
+
+def as_objects(format: Format, types: Types, ranges: Iterable[Range]) -> Iterator[dict[str, Any]]:
+    """Ranges as what JSON can hold."""
+    known = lru_cache(maxsize=None)(lambda granted: names(format, granted))
+    for one in ranges:
+        found = {
+            "first": hex(one.first),
+            "last": hex(one.last),
+            "kind": KINDS[one.kind],
+            "level": one.level,
+            "size": one.size,
+            "pages": one.pages,
+            "rights": known(one.granted),
+            "own_rights": known(one.own),
+            "memory_type": None,
+            "bits": hex(one.bits),
+            "raw": hex(one.raw),
+            "physical": hex(one.physical),
+            "pieces": one.pieces,
+            "one_frame": one.repeated,
+            "accessed": one.accessed,
+            "dirty": one.dirty,
+            "aliases": one.aliases,
+            "paths": one.paths,
+            "times": one.times,
+            "stride": one.stride,
+            "highest": hex(one.highest),
+            "below": one.below,
+        }
+        if one.kind == Kind.PAGE:
+            found["memory_type"] = types[_type_index(format, one.level, one.bits)]
+        yield found
+
+
+def dump_object(format: Format, types: Types, dump: Dump, limit: int) -> dict[str, Any]:
+    """A dump as what JSON can hold; at most `limit` ranges, and `cut` says so."""
+    return {
+        "total": dump.total,
+        "tables": dump.tables,
+        "ranges": list(as_objects(format, types, dump.ranges.take(slice(limit)))),
+        "cut": list(notes(dump, limit)),
+    }
+
+
+def dump_csv(format: Format, types: Types, dump: Dump, limit: int) -> str:
+    """Ranges as CSV, a column a key of the JSON object; rights by their names with blanks."""
+    text = io.StringIO()
+    writer: Any = None
+    for found in as_objects(format, types, dump.ranges.take(slice(limit))):
+        for key in ("rights", "own_rights"):
+            found[key] = " ".join(found[key])
+        if writer is None:
+            writer = csv.DictWriter(text, found, lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(found)
+    return text.getvalue()
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things: "1 entry", "2 entries"."""
+    plural = f"{what[:-1]}ies" if what.endswith("ry") else f"{what}s"
+    return f"{count:,} {what if count == 1 else plural}"
+
+
+def typed(dump: Dump) -> bool:
+    """Whether pages have other than the first type of the PAT, so that its value matters."""
+    format, pages = dump.ranges.format, dump.ranges.take(dump.ranges.kind == Kind.PAGE)
+    return any(
+        memory_type.index(here, pages.bits[pages.level == number]).any()
+        for number, here in enumerate(format.levels)
+    )

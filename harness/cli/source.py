@@ -22,7 +22,7 @@ Register = Annotated[
 REGISTERS = ("cr0", "cr3", "cr4", "efer", "maxphyaddr")
 """The options whose value goes into the CPU state as it is."""
 
-KINDS = ("layout", "case", "qmp", "ram")
+KINDS = ("layout", "case", "qmp", "core", "ram")
 """The options that name a source."""
 
 
@@ -54,7 +54,15 @@ class Source:
             show_default=False,
         ),
     ] = None
-    vcpu: Annotated[int, typer.Option(metavar="N", help="Which processor of a machine.")] = 0
+    core: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A core that QEMU's dump-guest-memory wrote, with or without -p.",
+            show_default=False,
+        ),
+    ] = None
+    vcpu: Annotated[int, typer.Option(metavar="N", help="Which processor of a guest or core.")] = 0
     live: Annotated[
         bool, typer.Option("--live", help="Let the guest run while its tables are read.")
     ] = False
@@ -79,7 +87,7 @@ class Source:
         as NAME=VALUE.  The levels of a layout may follow an @.
 
             layout:linux-5  layout:FILE@4  case:FILE  qmp:SOCKET,vcpu=1,live=1
-            ram:FILE,cr3=0x1000,cr4=0x20
+            core:FILE,efer=0x500  ram:FILE,cr3=0x1000,cr4=0x20
 
         Raises Misuse for a word that is not of this form.
         """
@@ -111,7 +119,7 @@ class Source:
         Raises Misuse where the options name no source or several, and what the source raises.
         """
         from harness.inspect.held import bounded
-        from harness.inspect.sources import case, layout, qmp, ram
+        from harness.inspect.sources import case, core, layout, qmp, ram
         from harness.machine.errors import Misuse
 
         named = [f"--{kind}" for kind in KINDS if getattr(self, kind) is not None]
@@ -126,6 +134,8 @@ class Source:
             yield bounded(case.snapshot(self.case, given))
         elif self.qmp is not None:
             yield qmp.snapshot(self.qmp, self.vcpu, self.live, given)
+        elif self.core is not None:
+            yield bounded(core.snapshot(self.core, self.vcpu, given))
         elif self.ram is not None:
             if self.cr3 is None:
                 raise Misuse("a file of memory does not tell where the root table is: add --cr3")

@@ -4,5 +4,6 @@
 `case`       a saved case: its layout, or the entries it carries
 `ram`        a file that holds physical memory, the registers given
 `qmp`        a running QEMU, by its QMP socket
+`core`       a core that QEMU wrote of its guest
 `registers`  the CPU state that goes with any of them
 """

@@ -12,15 +12,12 @@ from pathlib import Path
 
 from harness.inspect.held import HeldMemory, hold_tables
 from harness.inspect.snapshot import Snapshot
-from harness.inspect.sources.registers import WIDTHS, cpu_with
+from harness.inspect.sources.registers import AC, WIDTHS, cpu_with, unseen_keys
 from harness.machine.errors import ProtocolError
 from harness.machine.foreign import DEADLINE, ForeignMonitor, Guard, conversation
 from harness.machine.physical import PhysicalMemory, regions, share
 from harness.paging.address import Span
-from harness.paging.x86.cpu import Cpu, Cr4
-
-AC = 1 << 18
-"""EFLAGS.AC (SDM volume 3A, 2.3)."""
+from harness.paging.x86.cpu import Cpu
 
 AMD = ("AuthenticAMD", "HygonGenuine")
 """The vendors whose processors read entries as AMD's do."""
@@ -49,12 +46,10 @@ class Connection:
         own, assumed = _model(self.monitor, registers)
         own |= _control(self.monitor.registers())
         cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, self.memory)
-        if cpu.long and cpu.cr4 & Cr4.PKE:
-            assumed += ("QEMU does not show PKRU: its keys are taken to grant all",)
-        if cpu.long and cpu.cr4 & Cr4.PKS:
-            assumed += ("QEMU does not show IA32_PKRS: its keys are taken to grant all",)
         hold_tables(self.memory, cpu.roots)
-        return Snapshot(self.title, cpu, self.memory, self.backed, assumed)
+        return Snapshot(
+            self.title, cpu, self.memory, self.backed, (*assumed, *unseen_keys(cpu, "QEMU"))
+        )
 
 
 def _control(registers: Mapping[str, int]) -> dict[str, int]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from harness.inspect.snapshot import SourceError
 from harness.paging.memory import Memory
-from harness.paging.x86.cpu import Cpu, Cr0, Mode
+from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Mode
 from harness.paging.x86.load import read_pdptes
 
 WIDTHS = range(32, 53)
 """The widths that physical addresses can have (SDM volume 3A, 4.1.4)."""
+
+
+AC = 1 << 18
+"""EFLAGS.AC (SDM volume 3A, 2.3)."""
 
 
 def cpu_with(usual: Cpu, registers: Mapping[str, int], memory: Memory) -> Cpu:
@@ -38,3 +42,10 @@ def cpu_with(usual: Cpu, registers: Mapping[str, int], memory: Memory) -> Cpu:
     except ValueError as error:
         raise SourceError(str(error)) from None
     return cpu
+
+
+def unseen_keys(cpu: Cpu, source: str) -> Iterator[str]:
+    """What is assumed of the rights of protection keys, where they count and are not told."""
+    for name, bit in (("PKRU", Cr4.PKE), ("IA32_PKRS", Cr4.PKS)):
+        if cpu.long and cpu.cr4 & bit:
+            yield f"{source} does not tell {name}: every key is taken to grant all"

@@ -1,0 +1,288 @@
+"""A core dump of a guest, as QEMU's `dump-guest-memory` writes it, with and without `-p`.
+
+The addresses in it are physical ones: what `-p` says of virtual ones is not looked at, since QEMU
+gives wrong ones in 4- and 5-level paging.  With `-p` QEMU names what the guest maps alone, and of a
+mapping that is longer than the piece of RAM in which it begins, no more than that piece: all else
+is in the file, but nothing says where, so that it is no memory here.  The registers are those in
+QEMU's own notes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
+from elftools.elf.elffile import ELFFile
+
+from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.sources.ram import mapped
+from harness.inspect.sources.registers import AC, WIDTHS, cpu_with, unseen_keys
+from harness.paging.address import Physical, Span
+from harness.paging.memory import Mask, Memory, Words
+from harness.paging.x86.cpu import Cpu, Cr4, Efer
+
+LOAD, NOTE = 1, 4
+"""p_type of what is looked at (System V ABI, program header)."""
+
+SEGMENT = {
+    64: np.dtype(
+        [("type", "<u4"), ("flags", "<u4")]
+        + [(name, "<u8") for name in ("offset", "virtual", "physical", "size", "memory", "align")]
+    ),
+    32: np.dtype(
+        [("type", "<u4")]
+        + [(name, "<u4") for name in ("offset", "virtual", "physical", "size", "memory")]
+        + [("flags", "<u4"), ("align", "<u4")]
+    ),
+}
+"""A program header, by the class of the file."""
+
+NOTE_BYTES = 16 << 20
+"""Notes are read up to here: QEMU writes about 800 bytes a processor."""
+
+MOST_SEGMENTS = 1 << 22
+"""Program headers that are looked at; `-p` writes one for each run of pages that is mapped."""
+
+STATE_SIZE, RFLAGS, CS_FLAGS, CR = 432, 144, 160, 392
+"""QEMU's note of a processor, version 1: its size at least, and where in it RFLAGS, the flags of CS
+and the five control registers are (QEMU, target/i386/arch_dump.c: QEMUCPUState)."""
+
+CS_LONG = 1 << 21
+"""In the flags of CS: 64-bit code (SDM volume 3A, 3.4.5)."""
+
+
+def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
+    """The memory in a core, which is mapped and not read, and one of its processors.
+
+    registers  in place of its own
+
+    Raises SourceError where the file is no core of an x86 guest, is cut short, or tells no state
+    in which addresses are translated.
+    """
+    core = _Core.of(path)
+    segments = core.segments()
+    memory = CoreMemory.of(path, core.content, segments[segments["type"] == LOAD])
+    states = [desc for name, desc in core.notes(segments) if name == b"QEMU"]
+    own, assumed = _registers(path, vcpu, states, core.x86_64, registers)
+    cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, memory)
+    if "maxphyaddr" not in registers:
+        assumed.append(f"a core does not tell MAXPHYADDR: it is taken to be {WIDTHS[-1]} bits")
+    assumed += unseen_keys(cpu, "a core")
+    if (segments["virtual"] != segments["physical"]).any():
+        assumed.append(
+            "the core was written with -p, so that memory which the guest does not map is missing"
+        )
+    title = f"{path}, processor {vcpu}"
+    return Snapshot(title, cpu, memory, memory.backed, tuple(assumed))
+
+
+@dataclass(frozen=True)
+class _Core:
+    """A file with the head of an x86 core.
+
+    head    its ELF header
+    width   of its class: 32 or 64
+    count   of its program headers
+    """
+
+    path: Path
+    content: mmap.mmap
+    head: Mapping[str, Any]
+    width: int
+    count: int
+
+    @classmethod
+    def of(cls, path: Path) -> _Core:
+        content = mapped(path)
+        try:
+            elf = ELFFile(cast("IO[bytes]", content))
+            core = cls(path, content, elf.header, elf.elfclass, elf.num_segments())
+        except (ELFError, ConstructError, ValueError, OverflowError, LookupError) as error:
+            raise SourceError(f"{path} is no core: {str(error) or repr(error)}") from None
+        except (AttributeError, TypeError) as error:  # what pyelftools makes of odd sections
+            raise SourceError(f"{path} is no core that can be read: {error}") from None
+        kind, machine = core.head["e_type"], core.head["e_machine"]
+        if kind != "ET_CORE":
+            raise SourceError(f"{path} is no core: its ELF type is {kind}")
+        if machine not in ("EM_X86_64", "EM_386") or not elf.little_endian:
+            raise SourceError(f"{path} is a core of another machine than x86: {machine}")
+        return core
+
+    @property
+    def x86_64(self) -> bool:
+        """Whether the first processor was in long mode: QEMU chooses the machine by that."""
+        return bool(self.head["e_machine"] == "EM_X86_64")
+
+    def segments(self) -> npt.NDArray[np.void]:
+        """The program headers, an array of SEGMENT."""
+        layout, first = SEGMENT[self.width], self.head["e_phoff"]
+        if self.count and self.head["e_phentsize"] != layout.itemsize:
+            raise SourceError(
+                f"{self.path} is no core that can be read: its program headers have"
+                f" {self.head['e_phentsize']} bytes, not {layout.itemsize}"
+            )
+        if self.count > MOST_SEGMENTS:
+            raise SourceError(
+                f"{self.path} is hardly a core: it names {self.count:,} program headers"
+            )
+        self._holds(first, self.count * layout.itemsize, f"{self.count:,} program headers")
+        return np.frombuffer(self.content, layout, self.count, first)
+
+    def notes(self, segments: npt.NDArray[np.void]) -> Iterator[tuple[bytes, bytes]]:
+        """Name and content of each note."""
+        for segment in segments[segments["type"] == NOTE]:
+            first, size = int(segment["offset"]), int(segment["size"])
+            self._holds(first, size, "notes")
+            yield from _notes(self.content[first : first + min(size, NOTE_BYTES)])
+
+    def _holds(self, first: int, size: int, what: str) -> None:
+        """Raises SourceError where the file ends before that."""
+        if first + size > len(self.content):
+            raise SourceError(
+                f"{self.path} is cut short: it has {len(self.content):,} bytes, and its {what}"
+                f" reach to {first + size:,}"
+            )
+
+
+def _notes(octets: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The notes in a segment, as far as they are whole; none has no name and no content."""
+    place = 0
+    while place + _NOTE.size <= len(octets):
+        name, content, _ = _NOTE.unpack_from(octets, place)
+        place += _NOTE.size
+        start = place + -(-name // 4) * 4
+        if not name + content or start + content > len(octets):
+            return
+        yield octets[place : place + name].rstrip(b"\0"), octets[start : start + content]
+        place = start + -(-content // 4) * 4
+
+
+_NOTE = struct.Struct("<III")
+
+
+def _registers(
+    path: Path, vcpu: int, states: list[bytes], x86_64: bool, given: Mapping[str, int]
+) -> tuple[dict[str, int], list[str]]:
+    """The registers in the note of a processor, and what is assumed of EFER, which is in none."""
+    own: dict[str, int] = {"maxphyaddr": WIDTHS[-1]}
+    long, assumed = x86_64, []
+    if states:
+        if not vcpu < len(states):
+            raise SourceError(f"{path} has no processor {vcpu}: it has 0 to {len(states) - 1}")
+        state = states[vcpu]
+        if len(state) < STATE_SIZE:
+            raise SourceError(
+                f"{path} has a note of processor {vcpu} of {len(state)} bytes, not {STATE_SIZE}"
+            )
+        cr0, _, _, cr3, cr4 = struct.unpack_from("<5Q", state, CR)
+        own |= {"cr0": cr0, "cr3": cr3, "cr4": cr4}
+        own["ac"] = bool(struct.unpack_from("<Q", state, RFLAGS)[0] & AC)
+        long = long or bool(struct.unpack_from("<I", state, CS_FLAGS)[0] & CS_LONG)
+    elif "cr3" not in given:
+        raise SourceError(
+            f"{path} has no notes of QEMU, which tell the control registers: add --cr3, and --cr4"
+            " for other than 4-level paging"
+        )
+    pae = {**own, **given}.get("cr4", Cr4.PAE) & Cr4.PAE
+    own["efer"] = Efer.NXE | (Efer.LME | Efer.LMA if long and pae else 0)
+    if "efer" not in given:
+        assumed.append(
+            f"a core does not tell EFER: LMA is taken to be {int(bool(own['efer'] & Efer.LMA))},"
+            " as the machine of its head says, and NXE to be 1; --efer says otherwise"
+        )
+    return own, assumed
+
+
+@dataclass(frozen=True)
+class CoreMemory:
+    """Physical memory in the segments of a file; each address is in one, sorted.
+
+    first, past  physical addresses: those of a segment, the second one excluded
+    offset       in the file, of its first byte
+    """
+
+    content: npt.NDArray[np.uint8]
+    first: Words
+    past: Words
+    offset: Words
+
+    @classmethod
+    def of(cls, path: Path, content: mmap.mmap, segments: npt.NDArray[np.void]) -> CoreMemory:
+        """The memory in the segments, of which the first that holds an address has it.
+
+        Raises SourceError where the file does not have what they name.
+        """
+        segments = segments[segments["size"] > 0]
+        first, size, offset = (
+            segments[name].astype(np.uint64) for name in ("physical", "size", "offset")
+        )
+        if len(segments) and (
+            bool((first + size < first).any() or (offset + size < offset).any())
+            or int((offset + size).max()) > len(content)
+        ):
+            raise SourceError(
+                f"{path} is cut short: it has {len(content):,} bytes, and its segments reach beyond"
+            )
+        order = np.argsort(first, kind="stable")
+        first, size, offset = first[order], size[order], offset[order]
+        past = first + size
+        before: Words = np.concatenate([np.zeros(1, np.uint64), past[:-1]])[: len(past)]
+        covered: Words = np.maximum.accumulate(before)
+        begin: Words = np.maximum(first, covered)
+        new: Mask = begin < past
+        offset = offset + (begin - first)
+        return cls(np.frombuffer(content, np.uint8), begin[new], past[new], offset[new])
+
+    @property
+    def backed(self) -> tuple[Span, ...]:
+        """Where there is memory, neighbours as one."""
+        if not len(self.first):
+            return ()
+        apart = np.flatnonzero(self.first[1:] != self.past[:-1])
+        first = self.first[np.concatenate([[0], apart + 1])]
+        past = self.past[np.concatenate([apart, [len(self.past) - 1]])]
+        return tuple(
+            Span(one, other - 1) for one, other in zip(first.tolist(), past.tolist(), strict=True)
+        )
+
+    def load(self, address: Physical, size: int) -> int | None:
+        """The word at an address, None where the core has no memory."""
+        words, backed = self.gather(np.array([address], np.uint64), size)
+        return int(words[0]) if backed is None else None
+
+    def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:
+        """The words at many addresses, and which of them have memory."""
+        if not len(self.first):
+            return np.zeros(len(addresses), np.uint64), np.zeros(len(addresses), np.bool_)
+        number = np.searchsorted(self.first, addresses, side="right") - 1
+        backed: Mask = (number >= 0) & (addresses + np.uint64(size) <= self.past[number])
+        number[~backed] = 0
+        place = self.offset[number] + (addresses - self.first[number])
+        place[~backed] = self.offset[0]
+        words = self._words(place, size)
+        if backed.all():
+            return words, None
+        return np.where(backed, words, np.uint64(0)), backed
+
+    def _words(self, place: Words, size: int) -> Words:
+        """The words at places in the file, which have any alignment, most often all the same."""
+        phase = int(place[0]) % size if len(place) else 0
+        index, apart = np.divmod(place, np.uint64(size))
+        if (apart == np.uint64(phase)).all():
+            count = (len(self.content) - phase) // size
+            words = np.frombuffer(self.content, f"<u{size}", count, phase)[index.view(np.int64)]
+        else:
+            octets = self.content[place[:, None].view(np.int64) + np.arange(size)]
+            words = octets.view(f"<u{size}")[:, 0]
+        return words.astype(np.uint64)
+
+
+_: type[Memory] = CoreMemory

@@ -41,6 +41,9 @@ all are wanted."""
 CHUNK = 1 << 20
 """Bytes of physical memory fetched at once: a few large reads instead of many small ones."""
 
+MOST_ROWS = 1 << 22
+"""Mappings of a space that are listed: a space of shared tables can have any number."""
+
 RUN = 16 << 20
 """Bytes of virtual memory fetched at once."""
 
@@ -117,16 +120,18 @@ class TableImage:
 class Debugger:
     """The monitor of a stopped guest whose CPU has the tables of a space loaded.
 
-    memory   the guest's RAM, shared with this process
-    outside  the span that is left out of every comparison
+    memory   the guest's memory; its RAM, shared with this process, where contents are compared
+    outside  the span that is left out of every comparison, if there is one
     only     the one address that is asked about, or None for all that the space suggests
+    seen     the same memory through the monitor; None reads all of RAM so
     """
 
     monitor: Monitor
     cpu: Cpu
-    memory: BufferMemory
-    outside: Span
+    memory: Memory
+    outside: Span | None
     only: int | None = None
+    seen: Memory | None = None
 
     def questions(
         self, written: TableImage, thorough: bool = False
@@ -182,6 +187,11 @@ class Debugger:
     def compare_tlb(self) -> Comparison:
         """Every row of `info tlb` against every mapping of the space, in both directions."""
         comparison = Comparison(INFO_TLB)
+        total = bulk.leaves(self.memory, self._debug_roots, limit=0).total
+        if total > MOST_ROWS:
+            reason = f"not asked: info tlb would print more than {MOST_ROWS:,} rows"
+            comparison.not_comparable[reason] = total
+            return comparison
         leaves = self._mapped()
         rows = self.monitor.info_tlb()
         rows = rows[self._asked(rows["virtual"])]
@@ -246,9 +256,10 @@ class Debugger:
         comparison = Comparison(MEMSAVE)
         leaves = self._mapped()
         size = self.cpu.format.levels[0].size
-        small = (leaves.level == 0) & (leaves.physical <= np.uint64(self.memory.span.last))
+        memory = self._ram
+        small = (leaves.level == 0) & (leaves.physical <= np.uint64(memory.span.last))
         virtual, physical = leaves.virtual[small], leaves.physical[small]
-        ram = self.memory.octets.reshape(-1, size)
+        ram = memory.octets.reshape(-1, size)
         frame = physical // np.uint64(size)
         runs = list(_runs(virtual, size, RUN // size))
         if not thorough and len(runs) > SAMPLE:
@@ -285,8 +296,13 @@ class Debugger:
         )
 
     @cached_property
-    def _monitor_memory(self) -> MonitorMemory:
-        return MonitorMemory(self.monitor, self.memory.span)
+    def _monitor_memory(self) -> Memory:
+        return self.seen or MonitorMemory(self.monitor, self._ram.span)
+
+    @property
+    def _ram(self) -> BufferMemory:
+        assert isinstance(self.memory, BufferMemory)
+        return self.memory
 
     def _rows(self, memory: Memory) -> Leaves:
         """All that the space holds as read from `memory`, the window too; or what is asked."""
@@ -298,7 +314,7 @@ class Debugger:
 
     def _mapped(self) -> Leaves:
         """Every page that the debug walker should find, outside the window."""
-        leaves = bulk.leaves(self.memory, self._debug_roots)
+        leaves = bulk.leaves(self.memory, self._debug_roots, limit=MOST_ROWS)
         return leaves.take((leaves.end == End.LEAF) & self._asked(leaves.virtual))
 
     def _asked(self, address: Words) -> Mask:
@@ -306,6 +322,8 @@ class Debugger:
         asked: Mask
         if self.only is not None:
             asked = address == np.uint64(self.only)
+        elif self.outside is None:
+            asked = np.ones(len(address), np.bool_)
         else:
             first, last = np.uint64(self.outside.first), np.uint64(self.outside.last)
             asked = (address < first) | (address > last)

@@ -24,7 +24,7 @@ from harness.machine.guest import Guest, MachineInfo
 from harness.machine.ram import TABLE_ARENA
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
-from harness.paging.memory import BufferMemory, Words
+from harness.paging.memory import BufferMemory, Memory, Words
 from harness.paging.space import TableAllocator
 from harness.paging.walk import walk
 from harness.paging.x86.access import Access
@@ -164,7 +164,7 @@ def compare_space(
             questions = Debugger(monitor, cpu, memory, window.span).questions(written, thorough)
             comparisons = (probed, *(ask() for ask in questions.values()))
     for comparison in comparisons:
-        _add_walks(comparison, memory, cpu)
+        add_walks(comparison, memory, cpu)
     return comparisons
 
 
@@ -192,7 +192,7 @@ def compare_one(
             with guest.parked(window.state) as monitor:
                 debugger = Debugger(monitor, cpu, memory, window.span, only=address)
                 comparison = debugger.questions(written)[oracle]()
-    _add_walks(comparison, memory, cpu)
+    add_walks(comparison, memory, cpu)
     return comparison
 
 
@@ -206,7 +206,7 @@ def _window(guest: Guest, memory: BufferMemory, cpu: Cpu) -> Iterator[Window]:
         window.close(memory)
 
 
-def _add_walks(comparison: Comparison, memory: BufferMemory, cpu: Cpu) -> None:
+def add_walks(comparison: Comparison, memory: Memory, cpu: Cpu) -> None:
     """Puts the reference's walks beside the disagreements."""
     for number, found in enumerate(comparison.disagreements):
         address = Virtual(found.address)

@@ -6,6 +6,7 @@
 `matrix`    accesses enumerated, executed and compared
 `rules`     the rules, with what executing them showed
 `replay`    a saved case, asked again
+`check`     a foreign guest's own tables, compared with its machine
 `source`    the options by which tables are chosen that are looked at
 `decode`    an entry, bit by bit
 `walk`      an address, step by step
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import typer
 
+from harness.cli.check import check
 from harness.cli.decode import decode
 from harness.cli.dump import dump
 from harness.cli.matrix import matrix
@@ -41,6 +43,7 @@ app.command()(validate)
 app.command()(matrix)
 app.command()(rules)
 app.command()(replay)
+app.command()(check)
 app.command()(decode)
 app.command()(walk)
 app.command()(dump)

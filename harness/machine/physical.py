@@ -12,7 +12,7 @@ import contextlib
 import mmap
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -177,9 +177,7 @@ class PhysicalMemory:
     is slower.
     """
 
-    def __init__(
-        self, monitor: Monitor, found: tuple[Region, ...], unit: int, scratch: bool
-    ) -> None:
+    def __init__(self, monitor: Monitor, found: Sequence[Region], unit: int, scratch: bool) -> None:
         self._monitor = monitor
         self._unit = unit
         self._scratch = scratch

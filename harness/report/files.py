@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from harness.check.compare import Comparison
+from harness.check.compare import Comparison, Disagreement
 from harness.check.validate import SpaceReport
 from harness.report.run import Finding, Run
 from harness.report.text import finding_lines, walk_lines
@@ -47,12 +47,13 @@ def _space(run: Run, space: SpaceReport) -> dict[str, Any]:
         "compared": space.compared,
         "disagreements": space.disagreed,
         "seconds": round(space.seconds, 3),
-        "oracles": [_oracle(one) for one in space.comparisons],
+        "oracles": [oracle(one) for one in space.comparisons],
         "findings": [_finding(one) for one in run.findings if one.space is space],
     }
 
 
-def _oracle(comparison: Comparison) -> dict[str, Any]:
+def oracle(comparison: Comparison) -> dict[str, Any]:
+    """What came of asking one oracle."""
     return {
         "oracle": comparison.oracle,
         "compared": comparison.compared,
@@ -64,7 +65,14 @@ def _oracle(comparison: Comparison) -> dict[str, Any]:
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
-    found = finding.disagreement
+    return {
+        **disagreement(finding.disagreement),
+        "case": finding.case and str(finding.case),
+    }
+
+
+def disagreement(found: Disagreement) -> dict[str, Any]:
+    """A question, both answers, and the walk."""
     return {
         "oracle": found.oracle,
         "address": f"{found.address:#x}",
@@ -73,7 +81,6 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "expected": found.expected,
         "observed": found.observed,
         "walk": walk_lines(found.walk) if found.walk else None,
-        "case": finding.case and str(finding.case),
     }
 
 

@@ -5,9 +5,9 @@ The guest stands still while its registers and tables are read, and for no longe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.inspect.held import HeldMemory, hold_tables
@@ -15,7 +15,7 @@ from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources.registers import AC, WIDTHS, cpu_with, unseen_keys
 from harness.machine.errors import ProtocolError
 from harness.machine.foreign import DEADLINE, ForeignMonitor, Guard, conversation
-from harness.machine.physical import PhysicalMemory, regions, share
+from harness.machine.physical import PhysicalMemory, Region, regions, share
 from harness.paging.address import Span
 from harness.paging.x86.cpu import Cpu
 
@@ -27,14 +27,27 @@ AMD = ("AuthenticAMD", "HygonGenuine")
 class Connection:
     """A conversation with a QEMU about one of its processors, and the memory of its guest.
 
-    memory  every table that is read is kept, as it was when it was read first
-    backed  where there is memory, in order
+    regions  where there is memory, in order
+    scratch  whether QEMU can write what it reads to a file of ours
+    memory   every table that is read is kept, as it was when it was read first
     """
 
     monitor: ForeignMonitor
     title: str
+    regions: tuple[Region, ...]
+    scratch: bool
     memory: HeldMemory
-    backed: tuple[Span, ...]
+
+    @property
+    def shared(self) -> bool:
+        """Whether memory is read without QEMU."""
+        return any(region.shared is not None for region in self.regions)
+
+    def through_monitor(self) -> HeldMemory:
+        """The same memory, all of it read through the monitor."""
+        return _held(
+            self.monitor, [replace(region, shared=None) for region in self.regions], self.scratch
+        )
 
     def snapshot(self, registers: Mapping[str, int]) -> Snapshot:
         """The processor as it is now, and all tables that its root leads to.
@@ -47,9 +60,15 @@ class Connection:
         own |= _control(self.monitor.registers())
         cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, self.memory)
         hold_tables(self.memory, cpu.roots)
-        return Snapshot(
-            self.title, cpu, self.memory, self.backed, (*assumed, *unseen_keys(cpu, "QEMU"))
-        )
+        backed = tuple(Span(one.span.start, one.span.stop - 1) for one in self.regions)
+        assumed += tuple(unseen_keys(cpu, "QEMU"))
+        return Snapshot(self.title, cpu, self.memory, backed, assumed)
+
+
+def _held(monitor: ForeignMonitor, found: Sequence[Region], scratch: bool) -> HeldMemory:
+    """The memory in some regions."""
+    unit = Cpu.long_mode(4, 0).format.table_bytes(0)
+    return HeldMemory(unit, PhysicalMemory(monitor, found, unit, scratch).read)
 
 
 def _control(registers: Mapping[str, int]) -> dict[str, int]:
@@ -88,15 +107,13 @@ def connected(
 
     Raises Misuse where no QEMU talks to us there, MachineError where it breaks off.
     """
-    unit = Cpu.long_mode(4, 0).format.table_bytes(0)
     with conversation(path, vcpu, deadline) as monitor, monitor.with_scratch() as scratch:
         found = regions(monitor.human("info mtree -f"), vcpu)
         if shared:
             found = share(monitor, monitor.pid, found)
-        memory = HeldMemory(unit, PhysicalMemory(monitor, found, unit, scratch).read)
-        backed = tuple(Span(region.span.start, region.span.stop - 1) for region in found)
+        memory = _held(monitor, found, scratch)
         try:
-            yield Connection(monitor, f"QEMU at {path}, processor {vcpu}", memory, backed)
+            yield Connection(monitor, f"QEMU at {path}, processor {vcpu}", found, scratch, memory)
         finally:
             memory.release()
 

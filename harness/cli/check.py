@@ -1,0 +1,47 @@
+"""`pagetable check`: a foreign guest's own tables, compared with what its QEMU makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.ending import DISAGREEMENT, MISUSE, complain, sentences
+
+
+def check(
+    qmp: Annotated[Path, typer.Option(metavar="SOCKET", help="A running QEMU, by its QMP socket.")],
+    vcpu: Annotated[int, typer.Option(metavar="N", help="Which processor of the guest.")] = 0,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Ask about all mappings, not a sample.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compare the tables of a running guest, whatever it is, with what its QEMU makes of them.
+
+    QEMU prints all that is mapped (info tlb), which is compared row by row in both directions, and
+    translates a sample of addresses (gva2gpa), those beside each mapping among them.  Where the
+    guest's memory is shared with us, it is read both ways.  The guest stands still meanwhile, and
+    runs again in every case.
+
+    Exit codes: 0 all agree, 1 a disagreement, 2 misuse, 3 QEMU failed.
+
+    Example: pagetable check --qmp guest.sock
+    """
+    with sentences():
+        import json
+
+        from harness.inspect.check import check
+        from harness.report.check import as_object, compared, disagreed, show
+
+        checked = check(qmp, vcpu, thorough)
+        if as_json:
+            typer.echo(json.dumps(as_object(checked), indent=2))
+        else:
+            show(checked)
+        if disagreed(checked):
+            raise typer.Exit(DISAGREEMENT)
+        if not compared(checked):
+            complain("nothing was compared: the space maps nothing that could be.")
+            raise typer.Exit(MISUSE)

@@ -1,0 +1,68 @@
+"""A foreign guest's own tables, and what its QEMU makes of them beside the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.check.compare import Comparison
+from harness.check.debugger import Debugger
+from harness.check.validate import add_walks
+from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.sources import qmp
+from harness.inspect.sources.qmp import Connection
+from harness.machine.foreign import Guard
+
+DEADLINE = 30.0
+"""Seconds for each answer: `info tlb` of many mappings is long."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came of a check.
+
+    qemu, engine  the version that answered, and what executes the guest
+    comparisons   one for each oracle
+    """
+
+    snapshot: Snapshot
+    qemu: str
+    engine: str
+    comparisons: tuple[Comparison, ...]
+
+
+def check(path: Path, vcpu: int, thorough: bool) -> Checked:
+    """Asks the QEMU at a socket about the tables of a processor, while the guest stands still.
+
+    Raises Misuse where no QEMU talks to us, SourceError where the processor is not in 4- or
+    5-level paging, and MachineError where QEMU does not answer.
+    """
+    with (
+        closing(Guard(path)) as guard,
+        qmp.connected(path, vcpu, deadline=DEADLINE) as connection,
+        connection.monitor.paused(guard),
+    ):
+        snapshot = connection.snapshot({})
+        if not snapshot.cpu.long:
+            raise SourceError(
+                f"the processor is in {snapshot.cpu.mode.name} paging: 4- and 5-level paging are"
+                " what is compared"
+            )
+        comparisons = tuple(_asked(connection, snapshot, thorough))
+        for comparison in comparisons:
+            add_walks(comparison, snapshot.memory, snapshot.cpu)
+        monitor = connection.monitor
+        version = ".".join(map(str, monitor.version))
+        return Checked(snapshot, version, monitor.engine_in_use(), comparisons)
+
+
+def _asked(connection: Connection, snapshot: Snapshot, thorough: bool) -> Iterator[Comparison]:
+    """The answers of every oracle."""
+    read = connection.through_monitor()
+    debugger = Debugger(connection.monitor, snapshot.cpu, snapshot.memory, None, seen=read)
+    if connection.shared:
+        yield debugger.compare_walkers()
+    yield debugger.compare_tlb()
+    yield debugger.compare_translations(thorough)

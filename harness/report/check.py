@@ -1,0 +1,86 @@
+"""What came of checking a foreign guest's tables, for people and for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from harness.inspect.check import Checked
+from harness.report import files
+from harness.report.objects import answer
+from harness.report.terminal import count_lines, print_all
+from harness.report.text import disagreement_lines, quirk_lines
+
+
+def as_object(checked: Checked) -> dict[str, Any]:
+    """A check as what JSON can hold; `disagreements` counts all, the first of each oracle are
+    described as `findings`."""
+    return answer(
+        "check",
+        checked.snapshot,
+        engine=checked.engine,
+        qemu=checked.qemu,
+        compared=compared(checked),
+        disagreements=disagreed(checked),
+        quirks=_sum(checked, "quirks"),
+        not_comparable=_sum(checked, "not_comparable"),
+        oracles=[files.oracle(one) for one in checked.comparisons],
+        findings=[
+            files.disagreement(found) for one in checked.comparisons for found in one.disagreements
+        ],
+    )
+
+
+def show(checked: Checked) -> None:
+    """Prints a table of the oracles, quirks, and each disagreement in full."""
+    print_all(_table(checked), _sections(checked), _verdict(checked))
+
+
+def compared(checked: Checked) -> int:
+    """Questions with a verdict."""
+    return sum(one.compared for one in checked.comparisons)
+
+
+def disagreed(checked: Checked) -> int:
+    """How many of them disagree."""
+    return sum(one.disagreed for one in checked.comparisons)
+
+
+def _sum(checked: Checked, what: str) -> Counter[str]:
+    return sum((getattr(one, what) for one in checked.comparisons), Counter[str]())
+
+
+def _table(checked: Checked) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("asked")
+    for heading in ("compared", "disagree", "quirks", "not comparable"):
+        table.add_column(heading, justify="right")
+    for one in checked.comparisons:
+        counts = (one.compared, one.disagreed, one.quirks.total(), one.not_comparable.total())
+        style = "red" if one.disagreed else None
+        table.add_row(one.oracle, *(f"{count:,}" for count in counts), style=style)
+    return table
+
+
+def _sections(checked: Checked) -> Iterator[tuple[str, Iterable[str]]]:
+    if counts := _sum(checked, "quirks"):
+        yield "Known quirks", quirk_lines(counts)
+    if counts := _sum(checked, "not_comparable"):
+        yield "Not comparable", count_lines(counts)
+    if checked.snapshot.assumed:
+        yield "Assumed", checked.snapshot.assumed
+    if disagreed(checked):
+        found = [one for comparison in checked.comparisons for one in comparison.disagreements]
+        yield "Disagreements", [line for one in found for line in (*disagreement_lines(one), "")]
+
+
+def _verdict(checked: Checked) -> str:
+    where = f"about {checked.snapshot.title}, on {checked.engine}, QEMU {checked.qemu}"
+    total, wrong = compared(checked), disagreed(checked)
+    if wrong:
+        return f"{wrong:,} of {total:,} answers disagree {where}."
+    return f"All {total:,} answers agree {where}."

@@ -3,5 +3,7 @@
 `run`       what came of a validation, all spaces together
 `text`      walks and disagreements as lines of text
 `terminal`  tables
+`diagram`   a walk as a picture
+`html`      pages for the browser
 `files`     the same as JSON, and as JUnit for what watches over tests
 """

@@ -18,6 +18,9 @@ from harness.report.run import Finding
 QUIRKS = {quirk.name: quirk for quirk in (*FAULT_QUIRKS, DEBUG_WALKER)}
 """Every known departure by its name."""
 
+LETTERS = {"write": "w", "execute": "x", "user": "u"}
+"""The letters of rights, in the order in which they are shown after an r."""
+
 HEAD = ("level", "entry", "slot", "raw", "meaning", "bits", "rights so far")
 
 
@@ -46,6 +49,11 @@ def disagreement_lines(found: Disagreement) -> Iterator[str]:
 
 def walk_lines(walk: Walk) -> list[str]:
     """Every step of a walk: slot, raw value, meaning, and rights as they accumulate."""
+    return aligned(walk_rows(walk))
+
+
+def walk_rows(walk: Walk) -> list[Sequence[str]]:
+    """The same as cells, below those of HEAD."""
     format = walk.root.table.format
     granted = format.rights_mask
     rows: list[Sequence[str]] = [HEAD]
@@ -56,7 +64,7 @@ def walk_lines(walk: Walk) -> list[str]:
         slot = walk.unbacked
         name = format.levels[slot.level].name
         rows.append((str(slot.level), name, f"{slot.address:#x}", "", "no memory there", "", ""))
-    return aligned(rows)
+    return rows
 
 
 def _step(format: Format, step: Step, granted: int) -> tuple[str, ...]:
@@ -67,7 +75,7 @@ def _step(format: Format, step: Step, granted: int) -> tuple[str, ...]:
         f"{step.slot.address:#x}",
         f"{step.raw:#0{2 + 2 * format.entry_bytes}x}",
         meaning(format, step),
-        "" if isinstance(step.entry, Absent) else " ".join(_set_bits(here, step.raw)),
+        "" if isinstance(step.entry, Absent) else " ".join(set_bits(here, step.raw)),
         " ".join(("read", *format.rights_of(granted))) if step.raw else "",
     )
 
@@ -86,13 +94,35 @@ def meaning(format: Format, step: Step) -> str:
     return f"table at {entry.table.address:#x}"
 
 
-def _set_bits(level: Level, raw: int) -> Iterator[str]:
+def set_bits(level: Level, raw: int) -> Iterator[str]:
     """The names of the bits that are set and no part of the address; of a field, its value too."""
     address = sum(field.mask for field in level.shape(raw).address)
     for name, mask in level.bits.items():
         value = (raw & mask) // (mask & -mask)
         if value and not mask & address:
             yield name if mask.bit_count() == 1 else f"{name}={value}"
+
+
+def marked_bits(format: Format, step: Step) -> Iterator[tuple[str, bool]]:
+    """The bits of a present entry that people look for, by name, and whether they are set: rights,
+    accessed and dirty, and of the others those that are set."""
+    here = format.levels[step.slot.level]
+    looked_for = format.rights_mask | format.accessed | format.present.mask
+    looked_for |= format.dirty if isinstance(step.entry, Leaf) else 0
+    names = set(set_bits(here, step.raw))
+    for name, mask in here.bits.items():
+        said = next((one for one in names if one.partition("=")[0] == name), None)
+        if said is not None or mask & looked_for:
+            yield said or name, said is not None
+
+
+def rights_letters(format: Format, granted: int) -> str:
+    """The rights in a `granted` word as letters, a dash for each that is missing."""
+    return "r" + "".join(
+        letter if granted & format.rights[name] else "-"
+        for name, letter in LETTERS.items()
+        if name in format.rights
+    )
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,0 +1,110 @@
+"""The picture of a walk, read back from its text: fields are split as SDM volume 3A, 4.3 to 4.5,
+splits addresses."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from harness.paging.address import Virtual
+from harness.paging.memory import BufferMemory
+from harness.paging.walk import Walk, walk
+from harness.paging.x86.cpu import Cpu, Mode, root_for
+from harness.report.diagram import picture
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def walked(cpu: Cpu, address: int, words: dict[int, int]) -> Walk:
+    """The walk of an address through entries, given by where they are; memory ends at 0x8000."""
+    memory = BufferMemory(np.zeros(0x8000, np.uint8))
+    for place, word in words.items():
+        memory.store(place, cpu.format.entry_bytes, word)  # type: ignore[arg-type]
+    root = root_for(cpu, Virtual(address))
+    assert root is not None
+    return walk(memory, root, Virtual(address))
+
+
+def texts(walk: Walk, kind: str) -> list[str]:
+    """The texts of a kind in the picture, from the left."""
+    parsed = ElementTree.fromstring(picture(walk, "<note> & more"))
+    found = [text for text in parsed.iter(f"{SVG}text") if kind in text.attrib["class"].split()]
+    return [text.text or "" for text in sorted(found, key=lambda text: float(text.attrib["x"]))]
+
+
+UPPER = 0xFFFF_8000_4060_7ABC
+"""Slots 256, 1, 3 and 7, and the offset abc."""
+
+MAPPED = {0x800: 0x1007, 0x1008: 0x2007, 0x2018: 0x3003, 0x3038: 0x5061 | 1 << 63}
+
+
+def test_a_walk_shows_each_field_its_index_the_entry_and_the_physical_address() -> None:
+    found = walked(Cpu.long_mode(4, 0), UPPER, MAPPED)
+    assert texts(found, "address") == ["0xffff800040607abc"]
+    assert texts(found, "digits") == [
+        "0xffff",
+        "100000000",
+        "000000001",
+        "000000011",
+        "000000111",
+        "101010111100",
+    ]
+    raws = ["0000000000001007", "0000000000002007", "0000000000003003", "8000000000005061"]
+    assert texts(found, "raw") == [*raws, "+ 0xabc"]
+    assert texts(found, "physical") == ["0x5abc"]
+    assert texts(found, "rights") == ["rwxu", "rwxu", "rwx-", "r---", "r---"]
+    assert texts(found, "note") == ["<note> & more"]
+
+
+def test_set_bits_are_filled_and_clear_ones_are_not() -> None:
+    parsed = ElementTree.fromstring(picture(walked(Cpu.long_mode(4, 0), UPPER, MAPPED)))
+    chips = [
+        (float(text.attrib["x"]), text.text, "set" in text.attrib["class"].split())
+        for text in parsed.iter(f"{SVG}text")
+        if "chip" in text.attrib["class"].split()
+    ]
+    last = max(x for x, _, _ in chips) - 168
+    leaf = {name: is_set for x, name, is_set in chips if x > last}
+    assert leaf == {"P": True, "W": False, "U": False, "A": True, "D": True, "XD": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "missing"),
+    [
+        ({0x800: 0x1007}, "not present", 2),
+        ({0x800: 0x1087}, "reserved: 0x80 PS where", 3),
+        ({0x800: 0x9007}, "no memory at 0x9008", 2),
+    ],
+)
+def test_a_walk_that_ends_early_shows_why_and_which_bits_were_not_used(
+    words: dict[int, int], said: str, missing: int
+) -> None:
+    found = walked(Cpu.long_mode(4, 0), UPPER, words)
+    assert any(line.startswith(said) for line in texts(found, "meaning"))
+    assert texts(found, "unused") == [f"{UPPER & (1 << 12 + 9 * missing) - 1:#x}"]
+    assert texts(found, "physical") == []
+
+
+def test_a_large_page_takes_the_fields_below_as_its_offset() -> None:
+    found = walked(Cpu.long_mode(4, 0), UPPER, {0x800: 0x1007, 0x1008: 0x4000_0087})
+    assert texts(found, "digits")[-1] == "0x607abc"
+    assert texts(found, "physical") == ["0x40607abc"]
+
+
+def test_32_bit_addresses_have_two_fields_of_ten_bits() -> None:
+    cpu = Cpu.in_mode(Mode.BITS_32, 0)
+    found = walked(cpu, 0xFFC0_1ABC, {0xFFC: 0x1007, 0x1004: 0x5007})
+    assert texts(found, "digits") == ["1111111111", "0000000001", "101010111100"]
+    assert texts(found, "physical") == ["0x5abc"]
+
+
+def test_nothing_is_drawn_outside_the_picture() -> None:
+    for words in (MAPPED, {0x800: 0x1007}, {0x800: 0x1087}):
+        parsed = ElementTree.fromstring(picture(walked(Cpu.long_mode(4, 0), UPPER, words)))
+        _, _, width, height = map(float, parsed.attrib["viewBox"].split())
+        for part in parsed.iter():
+            if "y" in part.attrib:
+                assert 0 <= float(part.attrib["x"]) <= width
+                assert 0 <= float(part.attrib["y"]) <= height

@@ -8,7 +8,7 @@ export PYTHON QEMU
 bin := .venv/bin
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help validate test test-hw guest lint bench clean programs
+.PHONY: help validate test test-hw guest lint bench clean programs browser
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -16,7 +16,7 @@ help: ## list the targets
 validate: .venv/ready ## compare every layout with the machine
 	@$(bin)/pagetable validate
 
-test: .venv/ready ## run all tests, those on the machine among them
+test: browser .venv/ready ## run all tests, those on the machine among them
 	@$(bin)/pytest
 
 test-hw: .venv/ready ## run the tests on the machine alone; JUnit in build/test-hw.xml
@@ -38,6 +38,9 @@ clean: ## remove what was built, except .venv
 
 programs:
 	@.ci/setup
+
+browser:
+	@.ci/setup test
 
 .venv/ready: pyproject.toml | guest
 	@echo "installing Python packages into .venv"

@@ -12,6 +12,7 @@
 `walk`      an address, step by step
 `pages`     the options of commands that look at many pages
 `dump`      all that a space holds
+`output`    the options that write files beside what is printed
 
 Their top level imports typer and nothing of the package but these, so that `--help` answers at
 once: what a command works with is imported when it runs.

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.ending import sentences
+from harness.cli.output import Html, check, write
 from harness.cli.source import Source, number, with_source
+
+if TYPE_CHECKING:
+    from harness.inspect.snapshot import Snapshot
+    from harness.inspect.translation import Translation
 
 
 @with_source
@@ -20,11 +26,21 @@ def walk(
         bool, typer.Option("--linux", help="Also tell what Linux keeps in the entries.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    html: Html = None,
+    svg: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also draw the walk, of one address, as a picture to print or to paste.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Show how addresses are translated: the indices they split into, every entry on the way with
     the rights that are left after it, the page, or why there is none.
 
-    Example: pagetable walk 0x1000 --layout smallest
+    Examples: pagetable walk 0x1000 --layout smallest
+              pagetable walk 0x1000 --layout smallest --html walk.html --svg walk.svg
     """
     with sentences(), source.opened() as snapshot:
         import json
@@ -36,11 +52,19 @@ def walk(
         from harness.report.text import assumed_lines
         from harness.report.translation import as_object, translation_lines
 
+        for path in (html, svg):
+            check(path)
         try:
             asked = [Virtual(number("the address", text)) for text in addresses]
             found = [translate(snapshot, address, linux) for address in asked]
         except ValueError as error:
             raise Misuse(str(error)) from None
+        if svg is not None:
+            write(svg, _picture(snapshot, found))
+        if html is not None:
+            from harness.report.html.walk import walk_page
+
+            write(html, walk_page(snapshot, found))
         format = snapshot.cpu.format
         if as_json:
             walks = [as_object(format, one) for one in found]
@@ -53,3 +77,15 @@ def walk(
                 typer.echo(line)
         for line in assumed_lines(snapshot.assumed):
             typer.echo(line)
+
+
+def _picture(snapshot: Snapshot, found: list[Translation]) -> str:
+    """The picture of the walk of one address; Misuse where there are several, or no walk."""
+    from harness.machine.errors import Misuse
+    from harness.report.diagram import picture
+
+    if len(found) != 1:
+        raise Misuse(f"--svg draws one walk, and {len(found)} addresses are given")
+    if found[0].walk is None:
+        raise Misuse(f"there is no walk of {found[0].asked:#x} to draw: {found[0].why}")
+    return picture(found[0].walk, snapshot.title)

@@ -78,3 +78,30 @@ def test_what_cannot_be_walked_is_a_sentence(
     code, out, errors = run("walk", *arguments, cwd=tmp_path)
     assert (code, out) == (2, "")
     assert sentence in errors
+
+
+def test_a_walk_is_also_written_as_a_page_and_as_a_picture(tmp_path: Path) -> None:
+    files = ("--html", "walk.html", "--svg", "walk.svg")
+    code, out, _ = run("walk", "0x1000", "--layout", "smallest", *files, cwd=tmp_path)
+    assert (code, out) == (0, run("walk", "0x1000", "--layout", "smallest", cwd=tmp_path)[1])
+    assert "<h1" in (tmp_path / "walk.html").read_text()
+    assert (tmp_path / "walk.svg").read_text().startswith("<svg ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["0x1000", "--html", "none/walk.html"], "there is no directory none"),
+        (["0x1000", "--svg", "."], "it is a directory"),
+        (["0x1000", "0x2000", "--svg", "walk.svg"], "draws one walk, and 2 addresses are given"),
+        (["1 << 63", "--svg", "walk.svg"], "no number"),
+        (["0x8000000000000000", "--svg", "walk.svg"], "there is no walk of 0x8000000000000000"),
+    ],
+)
+def test_what_cannot_be_drawn_is_a_sentence(
+    tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    code, out, errors = run("walk", *arguments, "--layout", "smallest", cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert sentence in errors
+    assert list(tmp_path.iterdir()) == []

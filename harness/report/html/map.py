@@ -1,0 +1,255 @@
+"""What the map of a space is drawn from: its tables, each once, as numbers and short strings.
+
+`map.js` builds of it what is opened, and adds up addresses and rights on the way down; what
+entries mean is said here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from harness.check.keys import in_units
+from harness.inspect import graph as graphs
+from harness.inspect.graph import Floor, Graph, Kind
+from harness.inspect.snapshot import Snapshot
+from harness.paging.bits import address_mask
+from harness.paging.bulk import POINTER
+from harness.paging.format import Format
+from harness.paging.memory import Mask
+from harness.paging.table import Root, Table
+from harness.paging.walk import Step
+from harness.report.text import LETTERS, meaning, set_bits
+
+ENTRIES: Final = 1 << 22
+"""Entries of tables that are read for a map: the tables of 16 GiB in 4-KByte pages."""
+
+RUNS: Final = 1 << 18
+"""Runs that a map shows, some 6 MB of text; a page with many more takes seconds to open."""
+
+
+def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
+    """The map of a snapshot's space as what JSON can hold; None where there is no root.
+
+    levels  name, log2 of the bytes that an entry spans, and entries of each, from level 0 up
+    bytes   width of an entry
+    rights  the letters of rights; a set of rights is a number, its bit i the letter i
+    roots   first address, last address, and the address that slot 0 of the table would span; the
+            table of root i is table i
+    kinds   what entries are: kind, rights, text, and bytes from the address in one to the next
+    tables  level, address, paths, pages, bytes that they map, rights of pages under it, first slot
+            and the slot after the last, and runs of entries that say the same side by side: slot,
+            count, kind, and address or number of a table, -1 of one that is not shown
+    unread  slots that lead to tables that are not shown
+
+    Addresses are hexadecimal, without 0x, and counts strings: they can have more than 53 bits.
+    """
+    roots, format = snapshot.cpu.roots, snapshot.cpu.format
+    graph = graphs.read(snapshot.memory, format, roots, ENTRIES)
+    if not graph.floors:
+        return None
+    kinds: dict[_Said, int] = {}
+    tables = _tables(graph, roots)
+    rights = partial(_rights, format)
+    return {
+        "levels": [[level.name, level.shift, level.entries] for level in format.levels],
+        "bytes": format.entry_bytes,
+        "rights": "".join(_letters(format).values()),
+        "roots": [
+            [f"{root.span.first:x}", f"{root.span.last:x}", f"{root.first_address(0):x}"]
+            for root in roots
+        ],
+        "tables": [
+            [
+                one.table.level,
+                f"{one.table.address:x}",
+                str(one.paths),
+                str(one.pages),
+                str(one.size),
+                sorted(set(map(rights, one.granted))),
+                one.first,
+                one.stop,
+                ";".join(_run_text(one.table, run, kinds) for run in one.runs),
+            ]
+            for one in tables
+        ],
+        "kinds": list(kinds),
+        "unread": sum(run.count for one in tables for run in one.runs if run.child == NOT_SHOWN),
+    }
+
+
+_Said = tuple[str, int, str, str]
+"""Kind, rights, text, and the step in hexadecimal digits."""
+
+
+# ---- tables ----
+
+NO_TABLE: Final = -2
+NOT_SHOWN: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Entries of one table that lie side by side and say the same.
+
+    index  slot of the first
+    kind   a `Kind`, or POINTER
+    raw    the first entry
+    step   bytes from the address in one to that in the next
+    child  the number of the table that they lead to, or NO_TABLE or NOT_SHOWN
+    loops  whether that table is in use above
+    """
+
+    index: int
+    count: int
+    kind: int
+    raw: int
+    step: int
+    child: int
+    loops: bool
+
+
+@dataclass
+class _Table:
+    """A table of the map, with the slots first..stop-1.
+
+    paths    in how many ways it is reached from the roots
+    pages    how many lie in and under it, on all ways down from it, and `size` their bytes
+    granted  the rights that these pages have as far as it and what is under it decides
+    """
+
+    table: Table
+    first: int
+    stop: int
+    runs: list[_Run]
+    paths: int = 0
+    pages: int = 0
+    size: int = 0
+    granted: frozenset[int] = frozenset()
+
+
+def _tables(graph: Graph, roots: Sequence[Root]) -> list[_Table]:
+    """The tables that are shown, from those of the roots down, a floor after the other."""
+    tables: list[_Table] = []
+    for floor in graph.floors:
+        room = RUNS - sum(len(one.runs) for one in tables)
+        below = len(tables) + len(floor.layer.table)
+        tables += _of_floor(graph.format, floor, below, room)
+        if len(tables) < below:
+            break
+    for root, one in zip(roots, tables, strict=False):
+        one.first = graph.format.levels[one.table.level].index(root.span.first)
+        one.paths = 1
+    for one in tables:
+        one.runs = [
+            run if run.child < len(tables) else replace(run, child=NOT_SHOWN) for run in one.runs
+        ]
+        for run in one.runs:
+            if run.child >= 0:
+                tables[run.child].paths += one.paths * run.count
+    for one in reversed(tables):
+        _sum_up(one, tables)
+    return tables
+
+
+def _of_floor(format: Format, floor: Floor, below: int, room: int) -> Iterator[_Table]:
+    """The first tables of a floor, as many as have no more runs than there is room for.
+
+    below  the number of the first table of the floor under it
+    """
+    layer = floor.layer
+    start = np.flatnonzero(_begins(format, floor))
+    count = np.diff(np.append(start, len(layer.raw)))
+    kind, raw, child = layer.kind[start], layer.raw[start], floor.child[start]
+    following = layer.raw[start + (count > 1)]
+    step = np.where(kind == Kind.PAGE, following - raw, np.uint64(0))
+    child = np.where(child >= 0, child + below, np.where(child == -1, NO_TABLE, NOT_SHOWN))
+    columns = (layer.index[start], count, kind, raw, step, child, floor.back[start])
+    runs = list(map(_Run, *(column.tolist() for column in columns)))
+    bounds = np.searchsorted(start, layer.start).tolist()
+    addresses, stops = layer.table.tolist(), floor.stop.tolist()
+    for number, (address, stop) in enumerate(zip(addresses, stops, strict=True)):
+        if bounds[number + 1] > room:
+            return
+        table = Table(format, address, layer.level)
+        yield _Table(table, 0, stop, runs[bounds[number] : bounds[number + 1]])
+
+
+def _begins(format: Format, floor: Floor) -> Mask:
+    """The rows of a floor with which a run begins."""
+    layer = floor.layer
+    begins = np.ones(len(layer.raw), np.bool_)
+    if len(begins) < 2:
+        return begins
+    owner = floor.owner
+    kind, raw = layer.kind, layer.raw
+    beside = (owner[1:] == owner[:-1]) & (layer.index[1:] == layer.index[:-1] + 1)
+    beside &= kind[1:] == kind[:-1]
+    same = beside & (raw[1:] == raw[:-1])
+    mask = np.uint64(address_mask(format, layer.level))
+    onward = beside & (kind[1:] == Kind.PAGE) & ((raw[1:] ^ raw[:-1]) & ~mask == 0)
+    onward &= raw[1:] - raw[:-1] == np.uint64(format.levels[layer.level].size)
+    joins = same | onward
+    # A run goes on as it began, so that one number tells how its addresses follow each other.
+    turns = same[1:] != same[:-1]
+    joins[1:] &= ~(joins[:-1] & turns)
+    begins[1:] = ~joins
+    return begins
+
+
+def _sum_up(one: _Table, tables: Sequence[_Table]) -> None:
+    """Writes down what lies in and under a table, given the same of those under it."""
+    format, granted = one.table.format, set[int]()
+    for run in one.runs:
+        own = format.granted(run.raw)
+        if run.kind == Kind.PAGE:
+            one.pages += run.count
+            one.size += run.count * format.levels[one.table.level].size
+            granted.add(own)
+        elif run.child >= 0:
+            below = tables[run.child]
+            one.pages += run.count * below.pages
+            one.size += run.count * below.size
+            granted |= {own & given for given in below.granted}
+    one.granted = frozenset(granted)
+
+
+# ---- what they say ----
+
+
+def _letters(format: Format) -> dict[int, str]:
+    """Rights, each a bit, to their letters."""
+    return {
+        format.rights[name]: letter for name, letter in LETTERS.items() if name in format.rights
+    }
+
+
+def _rights(format: Format, granted: int) -> int:
+    """Rights as a number of the map."""
+    return sum(1 << place for place, right in enumerate(_letters(format)) if granted & right)
+
+
+def _run_text(table: Table, run: _Run, kinds: dict[_Said, int]) -> str:
+    """A run in one word; the kinds that it needs are added."""
+    format, here = table.format, table.format.levels[table.level]
+    rights = _rights(format, format.granted(run.raw))
+    bits = " ".join(set_bits(here, run.raw)) if run.raw else ""
+    holds = f"{run.raw:x}"
+    if run.kind == Kind.PAGE:
+        kind, text = in_units(here.size), bits
+        assert here.leaf is not None
+        holds = f"{here.leaf.address_of(run.raw):x}"
+    elif run.kind == POINTER:
+        kind, text = "table", "a self-map" if run.loops else ""
+        holds = str(run.child)
+    elif run.kind == Kind.UNBACKED:
+        kind, text = "unbacked", "no memory behind the table from here on"
+    else:
+        step = Step(table.slot(run.index), run.raw, format.decode(run.raw, table.level))
+        kind, text = "malformed", meaning(format, step)
+    number = kinds.setdefault((kind, rights, text, f"{run.step:x}"), len(kinds))
+    return f"{run.index},{run.count},{number},{holds}"

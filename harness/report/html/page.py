@@ -1,0 +1,52 @@
+"""Templates to pages: each a single file, in light and dark and for print."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib import resources
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.report import diagram
+
+
+def page(template: str, **content: object) -> str:
+    """The page that a template makes of its content."""
+    style = diagram.style() + _part("style.css")
+    script = _part("map.js")
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            # The style sheet and the script are ours: they are no content to be escaped.
+            style=Markup(style),
+            script=Markup(script),
+            style_hash=_hash(style),
+            script_hash=_hash(script),
+            picture=lambda walk: Markup(diagram.inline(walk)),
+            **content,
+        )
+    )
+
+
+def _part(name: str) -> str:
+    return resources.files(__package__).joinpath("templates", name).read_text()
+
+
+def _hash(text: str) -> str:
+    """What a policy lists to let a style sheet or script in this text, and no other, in."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader(__package__, "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,30 @@
+"""Addresses, step by step, as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from harness.inspect.snapshot import Snapshot
+from harness.inspect.translation import Translation
+from harness.report.decode import bits_text
+from harness.report.html import map
+from harness.report.html.page import page
+from harness.report.text import rights_letters, walk_rows
+
+
+def walk_page(snapshot: Snapshot, translations: Sequence[Translation]) -> str:
+    """The page of one translation or several: pictures, steps, and the map of the space, on
+    which the first is shown."""
+    cpu = snapshot.cpu
+    asked = ", ".join(f"{found.asked:#x}" for found in translations)
+    return page(
+        "walk.html",
+        title=f"{asked} in {snapshot.title}",
+        snapshot=snapshot,
+        translations=translations,
+        letters=partial(rights_letters, cpu.format),
+        walk_rows=walk_rows,
+        bits_text=bits_text,
+        map=map.as_object(snapshot),
+    )

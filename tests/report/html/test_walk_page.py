@@ -1,0 +1,246 @@
+"""The page of a walk, as a browser shows it: tables come from shipped layouts."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from harness.inspect.snapshot import Snapshot
+from harness.inspect.sources import layout
+from harness.inspect.translation import translate
+from harness.paging import bulk
+from harness.paging.address import Virtual
+from harness.paging.bulk import End
+from harness.report.html.walk import walk_page
+from tests.report.html.browser import CONTRAST, chromium, opened
+
+PAGE = 0x5555_5555_4234
+"""An address of the layouts linux-4 and linux-5: in the program's code."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+def tables(name: str) -> Snapshot:
+    return layout.snapshot(name, None, {})
+
+
+def saved(path: Path, snapshot: Snapshot, *addresses: int) -> Path:
+    """The page of walks in a file."""
+    found = [translate(snapshot, Virtual(address)) for address in addresses]
+    file = path / "walk.html"
+    file.write_text(walk_page(snapshot, found))
+    return file
+
+
+def search(page: Page, address: str, space: str = "virtual") -> str:
+    page.fill("#query", address)
+    page.select_option("#space", space)
+    page.click("#search button")
+    return page.inner_text("#answer")
+
+
+def open_all(page: Page) -> None:
+    """Opens tables until all are open."""
+    closed = "#tree details:not([open]) > summary"
+    while page.locator(closed).count():
+        page.evaluate(f"document.querySelectorAll('{closed}').forEach((one) => one.click())")
+        page.wait_for_function(
+            "[...document.querySelectorAll('#tree details:not(.group)[open]')]"
+            ".every((one) => one.querySelector(':scope > .node'))"
+        )
+
+
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def shown(page: Page) -> Counter[tuple[int, int, str]]:
+    """Every page on the map, once all is open: virtual address, physical address, and rights."""
+    found = Counter[tuple[int, int, str]]()
+    rows = page.evaluate(
+        """[...document.querySelectorAll('#tree div.row')].map((row) => ['from', 'extent', 'rights',
+        'holds'].map((kind) => row.querySelector('.' + kind)?.textContent ?? ''))"""
+    )
+    for start, extent, rights, holds in rows:
+        many, _, unit = extent.rpartition(" \N{MULTIPLICATION SIGN} ")
+        match = re.match(r"(?:\d+ )?\w+ pages? (0x[0-9a-f]+)(, all the same)?", holds)
+        if match:
+            size = int(unit[:-1]) * UNITS[unit[-1]]
+            for place in range(int(many or 1)):
+                step = 0 if match[2] else place * size
+                found[int(start, 0) + place * size, int(match[1], 0) + step, rights] += 1
+    return found
+
+
+@pytest.mark.parametrize("name", ["linux-4", "halves", "page-sizes"])
+def test_the_map_opened_whole_shows_each_page_once_with_its_effective_rights(
+    browser: Browser, tmp_path: Path, name: str
+) -> None:
+    snapshot = tables(name)
+    with opened(browser, saved(tmp_path, snapshot, 0)) as page:
+        open_all(page)
+        found = shown(page)
+    leaves = bulk.leaves(snapshot.memory, snapshot.cpu.roots)
+    leaves = leaves.take(leaves.end == End.LEAF)
+    rights = snapshot.cpu.format.rights
+    expected = Counter(
+        (
+            virtual,
+            physical,
+            "r"
+            + "".join(
+                letter if granted & rights[right] else "-"
+                for letter, right in (("w", "write"), ("x", "execute"), ("u", "user"))
+            ),
+        )
+        for virtual, physical, granted in zip(
+            leaves.virtual.tolist(), leaves.physical.tolist(), leaves.granted.tolist(), strict=True
+        )
+    )
+    assert expected
+    assert found == expected
+
+
+def test_tables_open_one_level_at_a_time(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, saved(tmp_path, tables("linux-5"), PAGE)) as page:
+        first = page.locator("#tree > .node").nth(1).locator("> details").first
+        assert first.locator(".node").count() == 0
+        first.locator("> summary").focus()
+        page.keyboard.press("Enter")
+        first.locator("> .node").wait_for()
+        assert first.locator(".node").count() == 1
+        assert first.locator("> .node > .about").inner_text().startswith("PML4E table")
+        page.keyboard.press("Enter")
+        assert not first.evaluate("one => one.open")
+
+
+def test_a_virtual_address_is_found_with_the_tables_on_its_way(
+    browser: Browser, tmp_path: Path
+) -> None:
+    snapshot = tables("linux-5")
+    found = translate(snapshot, Virtual(PAGE))
+    with opened(browser, saved(tmp_path, snapshot, 0xFFFF_8880_0000_0000)) as page:
+        answer = search(page, "5555_5555_4234")
+        assert answer == f"{PAGE:#x} is {found.physical:#x} in physical memory: a 4K page, r-xu."
+        assert page.locator(".hit").count() == 1
+        assert (
+            page.locator("[aria-current]").inner_text().split()[1]
+            == f"{PAGE & ~0xFFFF:#x}"[:-4] + "4000"
+        )
+        opened_tables = page.locator("details[open]:has(.hit) > .node > .about").all_inner_texts()
+        walked = found.walk
+        assert walked is not None
+        assert [text.split()[2] for text in opened_tables] == [
+            f"{step.slot.table.address:#x}" for step in walked.steps[1:]
+        ]
+
+
+def test_an_address_without_a_page_is_answered_with_the_reason(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with opened(browser, saved(tmp_path, tables("linux-4"), PAGE)) as page:
+        assert "Nothing is at 0x1000: slot 0 of the PML4E table" in search(page, "0x1000")
+        assert "is in no root's span" in search(page, "0x800000000000")
+        assert "This is no address" in search(page, "here")
+        assert "This is no address" in search(page, "0x12345678123456789")
+
+
+def test_a_physical_address_is_found_at_all_of_its_aliases(
+    browser: Browser, tmp_path: Path
+) -> None:
+    snapshot = tables("aliases")
+    leaves = bulk.leaves(snapshot.memory, snapshot.cpu.roots)
+    frame = int(leaves.physical[leaves.level == 0][0])
+    at = leaves.virtual[leaves.physical == frame]
+    most = int(leaves.physical[-1])
+    many = int((leaves.physical == most).sum())
+    with opened(browser, saved(tmp_path, snapshot, 0)) as page:
+        assert f"{len(at):,} virtual addresses" in search(page, f"{frame + 8:#x}", "physical")
+        places = page.locator("#places button").all_inner_texts()
+        assert sorted(places) == sorted(f"{address + 8:#x}" for address in at.tolist())
+        page.locator("#places button").first.click()
+        assert f"is {frame + 8:#x} in physical memory" in page.inner_text("#answer")
+        assert f"{many:,} virtual addresses, of which 32 are listed" in search(
+            page, f"{most:#x}", "physical"
+        )
+        root = snapshot.cpu.roots[0].table.address
+        assert "It is in the PML5E table" in search(page, f"{root + 8:#x}", "physical")
+
+
+def test_a_self_map_is_named_and_opens_without_end(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, saved(tmp_path, tables("self-map"), 0)) as page:
+        row = page.locator("summary", has_text="a self-map").first
+        row.click()
+        inner = page.locator("summary", has_text="a self-map").nth(1)
+        inner.click()
+        assert page.locator("summary", has_text="a self-map").count() >= 3
+
+
+def test_light_and_dark_differ_and_every_text_stands_out(browser: Browser, tmp_path: Path) -> None:
+    backgrounds = set()
+    for dark in (False, True):
+        with opened(browser, saved(tmp_path, tables("malformed"), 0x40_1000), dark=dark) as page:
+            page.evaluate("document.querySelectorAll('details').forEach((one) => one.open = true)")
+            backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+            found = page.evaluate(CONTRAST)
+            assert found["seen"] > 100
+            assert found["least"] >= 4.5, found["of"]
+    assert len(backgrounds) == 2
+
+
+def test_print_is_light_without_the_search_and_on_landscape_pages(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with opened(browser, saved(tmp_path, tables("linux-5"), PAGE), dark=True) as page:
+        page.emulate_media(media="print", color_scheme="dark")
+        assert (
+            page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        )
+        assert not page.is_visible("#search")
+        assert page.evaluate(CONTRAST)["least"] >= 4.5
+        pdf = page.pdf(prefer_css_page_size=True)
+    boxes = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf)
+    assert boxes
+    assert all(float(width) > float(height) for width, height in boxes)
+
+
+def test_without_scripts_the_walk_is_there_and_the_map_says_why_it_is_not(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with opened(browser, saved(tmp_path, tables("linux-4"), PAGE), scripts=False) as page:
+        assert page.locator("main table").first.locator("tbody tr").count() == 4
+        assert page.is_visible("svg.walk")
+        assert not page.is_visible("#search")
+        assert page.is_visible("noscript")
+
+
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>\"'&{{7*7}}"
+
+
+def test_a_hostile_title_is_text(browser: Browser, tmp_path: Path) -> None:
+    snapshot = replace(tables("linux-4"), title=HOSTILE, assumed=(HOSTILE,))
+    with opened(browser, saved(tmp_path, snapshot, PAGE)) as page:
+        assert page.title() == f"{PAGE:#x} in {HOSTILE}"
+        assert page.locator("img").count() == 0
+        assert page.inner_text(".source") == HOSTILE
+        assert page.inner_text("main li") == HOSTILE
+
+
+def test_a_script_that_is_not_the_page_s_own_does_not_run(browser: Browser, tmp_path: Path) -> None:
+    file = saved(tmp_path, tables("linux-4"), PAGE)
+    text = file.read_text()
+    file.write_text(text.replace("</main>", "</main><script>document.title = 'owned'</script>"))
+    with (
+        pytest.raises(AssertionError, match="Content Security Policy"),
+        opened(browser, file) as page,
+    ):
+        assert page.title() != "owned"

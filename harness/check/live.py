@@ -164,12 +164,15 @@ class Live:
     # What the guest is to do.
 
     def load(self, cpu: Cpu) -> None:
-        """Has the guest load another state, for instance with the root of another space; with it
-        goes all that was cached, global pages excepted, which every load of the window drops."""
-        if cpu.cr3 not in self._windows:
-            self._windows[cpu.cr3] = self._open(cpu)
+        """Has the guest load another state, for instance with the root of another space.
+
+        All that was cached goes with it: the guest changes between its own tables and those.
+        """
+        window = self._windows.get(cpu.cr3)
+        if window is None or not self._memory.load(window.hole.address, cpu.format.entry_bytes):
+            window = self._windows[cpu.cr3] = self._open(cpu)
         self._take_stores()
-        self._batches.append(_Batch(cpu, self._windows[cpu.cr3]))
+        self._batches.append(_Batch(cpu, window))
 
     def flush(self, flush: Flush) -> None:
         """Has the guest flush what is asked for, and nothing else; then it is done."""
@@ -185,16 +188,18 @@ class Live:
         self._batches[-1].events.append(None if flush.everything else flush.addresses)
         flush.done()
 
-    def probe(self, span: Span, pages: int = 64) -> None:
-        """Has the guest try every access at the pages of the span and at both pages beside it.
+    def probe(self, *spans: Span, pages: int = 64) -> None:
+        """Has the guest try every access at the pages of each span and at both pages beside it.
 
-        pages  how many small pages of the span are tried at most: those at its ends, and some in
+        pages  how many small pages of a span are tried at most: those at its ends, and some in
                between at equal distances
         """
         self._take_stores()
         self._probes += 1
         batch = self._batches[-1]
-        cases = self._cases(batch, _pages(span, batch.cpu.format.levels[0].size, pages))
+        size = batch.cpu.format.levels[0].size
+        tried = np.unique(np.concatenate([_pages(span, size, pages) for span in spans]))
+        cases = self._cases(batch, tried)
         rules = outcomes(batch.cpu, self._memory, cases.address, cases.kind, cases.user, cases.ac)
         cases, rules = _with_memory(cases, rules, self._memory.span)
         paths = bulk.paths(self._memory, batch.cpu.roots[0], cases.address)

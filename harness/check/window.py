@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
@@ -133,15 +134,16 @@ def _map_ram(space: Space, at: Virtual, ram: Span, image: StubImage) -> None:
     size = format.levels[large].size
     stub = range(image.text.start // size * size, -(-image.data.stop // size) * size)
     before, after = range(ram.first, stub.start, size), range(stub.stop, ram.last + 1, size)
-    for chunk in (before, after):
-        frames = np.array(chunk, np.uint64)
-        if len(frames):
-            space.map(Virtual(at + chunk.start), frames, large, data)
+    for part in (before, after):
+        if part:
+            space.map(Virtual(at + part.start), np.array(part, np.uint64), large, data)
     page = format.levels[small].size
-    for frame in range(stub.start, stub.stop, page):
-        bits = data
+
+    def bits(frame: int) -> int:
         if frame in image.user:
-            bits = format.granting("user", "execute") | used
-        elif frame in image.text:
-            bits = format.granting("execute") | used
-        space.map(Virtual(at + frame), np.array([frame], np.uint64), small, bits)
+            return format.granting("user", "execute") | used
+        return format.granting("execute") | used if frame in image.text else data
+
+    for held, frames in groupby(range(stub.start, stub.stop, page), bits):
+        chunk = list(frames)
+        space.map(Virtual(at + chunk[0]), np.array(chunk, np.uint64), small, held)

@@ -114,12 +114,13 @@ def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
     """Where the machine may go on using `before`, which says what `after` does not.
 
     Not where it was absent or malformed, which no machine keeps, nor where it only gains: a
-    right newly given, an accessed or dirty bit newly set, is looked up when it is missed (SDM
-    volume 3A, 4.10.4.3).
+    right newly given, an accessed or dirty bit newly set, is looked up when it is missed.  A
+    right that is exclusive is no mere gain (SDM volume 3A, 4.10.4.3).
     """
     found = kinds(format, level, before)
     changed = (before ^ after) & np.uint64(read_by_machine(format, level))
-    gains = (after ^ np.uint64(format.denied)) & np.uint64(format.rights_mask)
+    inclusive = np.uint64(format.rights_mask & ~format.exclusive)
+    gains = (after ^ np.uint64(format.denied)) & inclusive
     gains |= after & np.uint64(format.accessed | format.dirty)
     kept = (found == Kind.LEAF) | (found == Kind.POINTER)
     narrowed: Mask = kept & (changed & ~gains != 0)

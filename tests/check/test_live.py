@@ -106,6 +106,9 @@ NARROWING: dict[str, Operation] = {
     "rewrite": lambda s, at: s.rewrite(there(SMALL, at), narrower),
     "move small pages": lambda s, at: move(s, there(SMALL, at), Virtual(at + FREE.first + PAGE)),
     "move a large page": lambda s, at: move(s, there(BIG, at), Virtual(at + FREE.first)),
+    "give pages to users": lambda s, at: s.protect(
+        Span.of(at + 6 * PAGE, 2 * PAGE), s.format.granting("write", "user")
+    ),
     "put a slot": put_smaller_rights,
     "clear a slot": lambda s, at: slots.clear(s, s.slot(Virtual(at), 0), Virtual(at)),
     "clear a pointer": clear_a_pointer,
@@ -128,7 +131,7 @@ OTHERS: dict[str, Operation] = {
         )
     ),
     "widen": lambda s, at: s.protect(
-        Span.of(at + 6 * PAGE, 2 * PAGE), s.format.granting("write", "user", "execute")
+        Span.of(at + 6 * PAGE, 2 * PAGE), s.format.granting("write", "execute")
     ),
     "split": lambda s, at: split(s, Virtual(at + BIG.first)),
     "collapse": lambda s, at: collapse(s, Virtual(at + ROW.first), 1),
@@ -154,8 +157,7 @@ def keeping(guest: Guest) -> None:
 
 
 def probe_all(live: Live, at: int, pages: int) -> None:
-    for part in ALL:
-        live.probe(there(part, at), pages)
+    live.probe(*(there(part, at) for part in ALL), pages=pages)
 
 
 @pytest.mark.parametrize("name", NARROWING | OTHERS)
@@ -164,6 +166,7 @@ def test_the_machine_sees_what_the_operation_made_of_the_tables(
 ) -> None:
     furnish(space, at)
     probe_all(live, at, pages)
+    live.probe(there(SMALL, at))  # the parts compete for the same places in the TLB
     live.flush((NARROWING | OTHERS)[name](space, at))
     probe_all(live, at, pages)
     [comparison] = prove(live)
@@ -177,7 +180,7 @@ def test_a_flush_that_is_withheld_shows(
 ) -> None:
     furnish(space, at)
     probe_all(live, at, pages)
-    live.probe(there(SMALL, at))  # the parts compete for the same places in the TLB
+    live.probe(there(SMALL, at))
     NARROWING[name](space, at).done()
     probe_all(live, at, pages)
     found = live.run()
@@ -296,12 +299,12 @@ def test_after_a_sync_every_space_sees_the_kernel(
     for one in (space, *others):
         live.load(one.cpu)
         for first in firsts:
-            live.probe(Span.of(first, 4 * PAGE), pages)
+            live.probe(Span.of(first, 4 * PAGE), pages=pages)
         assert isinstance(outcome(one.cpu, one.memory, Virtual(later), SUPERVISOR_READ), Allowed)
     live.flush(space.unmap(Span.of(later, PAGE)))
     for one in (space, *others):
         live.load(one.cpu)
-        live.probe(Span.of(later, PAGE), pages)
+        live.probe(Span.of(later, PAGE), pages=pages)
     prove(live)
 
 
@@ -333,14 +336,14 @@ def test_under_isolation_each_root_reaches_its_own_only(
     for cpu, executes, reads in ((kernel, False, True), (user, True, False)):
         live.load(cpu)
         for span in spans:
-            live.probe(span, pages)
+            live.probe(span, pages=pages)
         code_there = outcome(cpu, space.memory, Virtual(code), fetch)
         secret_there = outcome(cpu, space.memory, Virtual(secret), read)
         assert isinstance(code_there, Allowed) is executes
         assert isinstance(secret_there, Allowed) is reads
         assert isinstance(outcome(cpu, space.memory, Virtual(entry), fetch), Allowed)
     live.flush(apart.unmap(Span.of(code, 2 * PAGE)))
-    live.probe(spans[0], pages)
+    live.probe(spans[0], pages=pages)
     live.load(kernel)
-    live.probe(spans[0], pages)
+    live.probe(spans[0], pages=pages)
     prove(live)

@@ -3,7 +3,8 @@ but the rules of the library.
 
 Their tables have 8, 4 and 16 entries and their pages 64, 512 and 2048 bytes.  The flags are the
 highest bits of an entry, and one field lies elsewhere at every level.  A space has two root
-tables, one above the other.  `UNEVEN` has entries of 8 bytes, `SHORT` of 4.
+tables, one above the other.  `UNEVEN` has entries of 8 bytes, and the right of users may keep
+others out; `SHORT` has entries of 4 bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def bits(high: int, low: int | None = None) -> int:
     return (1 << high + 1) - (1 << (high if low is None else low))
 
 
-def _made_up(name: str, entry_bytes: int) -> Format:
+def _made_up(name: str, entry_bytes: int, divided: bool) -> Format:
     top = 8 * entry_bytes - 1
     present, write, user, still, page, accessed, dirty, lasting = (
         bits(top - flag) for flag in range(8)
@@ -57,11 +58,12 @@ def _made_up(name: str, entry_bytes: int) -> Format:
         denied=still,
         accessed=accessed,
         dirty=dirty,
+        exclusive=user if divided else 0,
     )
 
 
-UNEVEN = _made_up("uneven", 8)
-SHORT = _made_up("short", 4)
+UNEVEN = _made_up("uneven", 8, divided=True)
+SHORT = _made_up("short", 4, divided=False)
 FORMATS = {
     "x86-4": long_mode(4, 40, True, True),
     "x86-5": long_mode(5, 40, True, True),

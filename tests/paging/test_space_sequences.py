@@ -55,7 +55,7 @@ class Sequences(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(FORMATS[self.name])
+        self.world = self.new_world()
         self.space = self.world.space
         self.per_table = self.world.table_span // self.world.page
         whole = self.space.roots[-1].span
@@ -64,6 +64,9 @@ class Sequences(RuleBasedStateMachine):
         self.tables: set[int] = set()
         self.cached: Pages = {}
         self.next_frame = self.per_table
+
+    def new_world(self) -> World:
+        return World(FORMATS[self.name])
 
     # What a range is, and what is expected of it.
 
@@ -92,6 +95,12 @@ class Sequences(RuleBasedStateMachine):
     def leaves(self, pages: range) -> set[int]:
         """The first small page of each page in the range."""
         return {self.pages[page].first for page in pages if page in self.pages}
+
+    def narrows(self, page: int, rights: frozenset[str]) -> bool:
+        """Whether somebody loses something when the page has these rights."""
+        exclusive = set(self.world.format.rights_of(self.world.format.exclusive))
+        lost, given = self.pages[page].rights - rights, rights - self.pages[page].rights
+        return bool(lost or given & exclusive)
 
     def frames(self, count: int, granule: int) -> int:
         """A new row of frames, by number, that begins at a multiple of `granule`."""
@@ -122,12 +131,19 @@ class Sequences(RuleBasedStateMachine):
         self.drop(flush)
 
     def drop(self, flush: Flush) -> None:
-        with flush:
-            for address in flush.addresses.tolist():
-                hit = self.cached.get((address - self.base) // self.world.page)
-                if hit:
-                    for page in range(hit.first, hit.first + hit.pages):
-                        self.cached.pop(page, None)
+        for address in flush.addresses.tolist():
+            hit = self.cached.get((address - self.base) // self.world.page)
+            if hit:
+                for page in range(hit.first, hit.first + hit.pages):
+                    self.cached.pop(page, None)
+        self.tell(flush)
+
+    def tell(self, flush: Flush) -> None:
+        """Has it flushed."""
+        flush.done()
+
+    def forked(self, child: Space) -> None:
+        """Looks at a child before it ends."""
 
     # The operations.
 
@@ -200,7 +216,7 @@ class Sequences(RuleBasedStateMachine):
     def protect(self, edge: tuple[int, int], count: int, rights: frozenset[str]) -> None:
         pages = self.range_of(edge, count)
         bits = self.world.rights(*rights)
-        less = {page for page in self.leaves(pages) if self.pages[page].rights - rights}
+        less = {page for page in self.leaves(pages) if self.narrows(page, rights)}
         action = lambda: self.space.protect(self.span(pages), bits)  # noqa: E731
         flush = self.attempt(not self.cuts(pages), action)
         if flush is not None:
@@ -316,6 +332,7 @@ class Sequences(RuleBasedStateMachine):
             assert counted == [len(inside)]
             self.compare(child, {page: self.pages[page] for page in inside})
             self.forget(flush, less)
+            self.forked(child)
         else:
             self.compare(child, {})
         with child.tear_down():

@@ -6,9 +6,10 @@
     live.probe(span)
     comparison = live.run()         # now the guest does all of it, in one go
 
-Operations work on the tables in the guest's memory as ever.  What they store is noted, taken
-back, and stored again by the guest, which in between executes the flushes that it is told and no
-others: a translation that the machine may keep is kept, and a flush that is missing shows.
+Operations work on the tables in the guest's memory as ever.  Where they store is noted, all is
+taken back, and the guest stores it again, what came before each flush or access before that; it
+executes the flushes that it is told and no others.  So a translation that the machine may keep is
+kept, and a flush that is missing shows.
 
 The guest also notes what it accesses.  The tables have that at once, from the reference, so that
 operations find the accessed and dirty bits that they would find on the machine.
@@ -28,7 +29,7 @@ from harness.check.cases import Cases
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.probes import CODE_END, INVALID_OPCODE, KINDS, PROBE
 from harness.check.quirks import DenialQuirk, Quirk, fault_quirks
-from harness.check.space import NotedMemory
+from harness.check.space import Note, NotedMemory
 from harness.check.verdicts import Seen, agreeing, expected_text, observed_text
 from harness.check.window import Window, open_window
 from harness.machine.engines import executor
@@ -157,7 +158,7 @@ class Live:
     def _reset(self, batch: _Batch) -> None:
         self._batches = [batch]
         self._windows = {batch.cpu.cr3: batch.window}
-        self._stored: list[tuple[Words, Words]] = []
+        self._stored: list[Note] = []
         self._not_asked.clear()
         self._memory.notes = []
 
@@ -260,15 +261,15 @@ class Live:
         self._memory.notes = notes
 
     def _take_stores(self, by_guest: bool = True) -> None:
-        """Makes jobs of what was stored since; of what the guest does anyway, none."""
+        """Makes jobs of what was stored since, each word once; none of what the guest notes."""
         notes, self._memory.notes = self._memory.notes, []
         assert notes is not None
         if not notes:
             return
-        where = np.concatenate([note.addresses for note in notes])
-        self._stored += [(note.addresses, note.before) for note in notes]
+        self._stored += notes
         if by_guest:
-            values = np.concatenate([note.after for note in notes])
+            where = np.unique(np.concatenate([note.addresses for note in notes]))
+            values, _ = self._memory.gather(where, self._batches[-1].cpu.format.entry_bytes)
             self._batches[-1].jobs.append(self._patches(where, values))
 
     def _patches(self, where: Words, values: Words) -> npt.NDArray[np.void]:
@@ -298,10 +299,10 @@ class Live:
                     " probe fewer pages, or run() in between"
                 )
         width = self._batches[0].cpu.format.entry_bytes
-        touched = np.unique(np.concatenate([where for where, _ in self._stored] or [_NONE]))
+        touched = np.unique(np.concatenate([note.addresses for note in self._stored] or [_NONE]))
         wanted, _ = self._memory.gather(touched, width)
-        for where, before in reversed(self._stored):
-            self._memory.scatter(where, width, before)
+        for note in reversed(self._stored):
+            self._memory.scatter(note.addresses, width, note.before)
         comparison = Comparison(PROBE, not_comparable=self._not_asked.copy())
         for batch in self._batches:
             jobs = np.concatenate([self._guest.image.new_jobs(0), *batch.jobs])

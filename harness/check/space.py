@@ -20,11 +20,10 @@ TABLES = Span.of(ARENA.stop, 32 << 20)
 
 
 class Note(NamedTuple):
-    """Words that were stored, one lane each: where, what was there, and what is there now."""
+    """Where words were stored, and what was there before; one lane each."""
 
     addresses: Words
     before: Words
-    after: Words
 
 
 class NotedMemory(BufferMemory):
@@ -41,7 +40,7 @@ class NotedMemory(BufferMemory):
     def scatter(self, addresses: Words, size: int, values: Words) -> None:
         if self.notes is not None:
             before, _ = self.gather(addresses, size)
-            self.notes.append(Note(addresses, before, values))
+            self.notes.append(Note(addresses, before))
         super().scatter(addresses, size, values)
 
 

@@ -13,6 +13,7 @@
 `pages`     the options of commands that look at many pages
 `dump`      all that a space holds
 `output`    the options that write files beside what is printed
+`find`      from physical memory to the addresses that lead there
 
 Their top level imports typer and nothing of the package but these, so that `--help` answers at
 once: what a command works with is imported when it runs.
@@ -25,6 +26,7 @@ import typer
 from harness.cli.check import check
 from harness.cli.decode import decode
 from harness.cli.dump import dump
+from harness.cli.find import find
 from harness.cli.matrix import matrix
 from harness.cli.replay import replay
 from harness.cli.rules import rules
@@ -48,6 +50,7 @@ app.command()(check)
 app.command()(decode)
 app.command()(walk)
 app.command()(dump)
+app.command()(find)
 
 
 def main() -> None:

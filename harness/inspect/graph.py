@@ -8,7 +8,7 @@ addresses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
@@ -37,6 +37,7 @@ class Kind(IntEnum):
     SELF_MAP   a pointer to a table that is in use at the pointer's own level or above, so that
                tables are read as lower ones, and in the end as pages
     UNREAD     a pointer to a table that was not looked at, because there are too many
+    POINTER    any other pointer; left out unless it is asked for
     """
 
     PAGE = End.LEAF
@@ -44,6 +45,7 @@ class Kind(IntEnum):
     UNBACKED = End.UNBACKED
     SELF_MAP = 5
     UNREAD = 6
+    POINTER = bulk.POINTER
 
 
 @dataclass(frozen=True)
@@ -172,19 +174,23 @@ def _with_counts(parts: list[Floor]) -> list[Floor]:
     """Floors with the number of ends below each table, counted from the bottom up."""
     floors: list[Floor] = []
     for floor in reversed(parts):
-        below = weighed(floor, np.ones(len(floor.child), np.int64), floors[-1:])
+        under = floors[-1].below if floors else None
+        below = weighed(floor, np.ones(len(floor.child), np.int64), under)
         floors.append(replace(floor, below=below))
     return floors[::-1]
 
 
-def weighed(floor: Floor, ends: Counts, under: Sequence[Floor]) -> Counts:
-    """The sum of a number that each row of a floor has, over each table; a row that leads to a
-    table of the floor under it, if there is one, has that table's `below` instead."""
-    ends = ends.copy()
-    if under:
+def weighed(floor: Floor, weight: Counts, under: Counts | None) -> Counts:
+    """The sum of the rows' weights in each table of a floor; a pointer has that of the table that
+    it leads to instead.
+
+    under  of each table of the next floor; None where there is none
+    """
+    if under is not None:
+        weight = weight.copy()
         followed = floor.child >= 0
-        ends[followed] = under[0].below[floor.child[followed]]
-    ahead = np.concatenate([[0], np.cumsum(ends)])
+        weight[followed] = under[floor.child[followed]]
+    ahead = np.concatenate([[0], np.cumsum(weight)])
     return np.diff(ahead[floor.layer.start])
 
 
@@ -206,7 +212,7 @@ class Rows:
     view      which table it is in, and with which rights that was reached: rows with the same
               number have that in common
     window    whether a self-map lies on the way, so that the row is another view of a table
-    below     how many ends lie below a SELF_MAP or UNREAD, else 0
+    below     how many ends lie below a pointer or UNREAD, else 0
     """
 
     level: int
@@ -253,13 +259,16 @@ class _Views(NamedTuple):
         return _Views(*columns)
 
 
-def rows(graph: Graph, span: Span | None = None, each: int | None = None) -> Iterator[Rows]:
+def rows(
+    graph: Graph, span: Span | None = None, each: int | None = None, pointers: bool = False
+) -> Iterator[Rows]:
     """All that a space holds, in blocks, from the roots' level down: every end and every self-map
     once for each set of rights with which its table is reached.
 
-    span  looks at these addresses alone: at rows that lie in them, at least with a part
-    each  gives every end at every of its addresses instead, self-maps as the pages that they show;
-          of the ends in order of address at least this many, where there are as many
+    span      looks at these addresses alone: at rows that lie in them, at least with a part
+    each      gives every end at every of its addresses instead, self-maps as the pages that they
+              show; of the ends in order of address at least this many, where there are as many
+    pointers  gives the other pointers, too
 
     Where more rows than the limit of the graph would have to be looked at, the rest comes as
     UNREAD rows.
@@ -281,7 +290,9 @@ def rows(graph: Graph, span: Span | None = None, each: int | None = None) -> Ite
                 block.below[followed] = under[0].below[child[followed]]
                 leading.append(_leading(block.take(followed), child[followed]))
             loops = (block.kind == Kind.SELF_MAP) & ~block.window
-            yield block.take(~followed if each is not None else ~followed | loops)
+            if not pointers:
+                block = block.take(~followed if each is not None else ~followed | loops)
+            yield block
         if not leading:
             return
         numbers += len(views.table)

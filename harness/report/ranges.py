@@ -215,8 +215,10 @@ def dump_csv(format: Format, types: Types, dump: Dump, limit: int) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """A number of things: "1 entry", "2 entries"."""
-    plural = f"{what[:-1]}ies" if what.endswith("ry") else f"{what}s"
+    """A number of things: "1 entry", "2 entries", "2 addresses"."""
+    plural = (
+        f"{what[:-1]}ies" if what.endswith("ry") else f"{what}{'es' if what[-1] == 's' else 's'}"
+    )
     return f"{count:,} {what if count == 1 else plural}"
 
 

@@ -1,0 +1,71 @@
+"""`pagetable find`: from physical memory to the addresses that lead there."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.cli.ending import sentences
+from harness.cli.pages import Json, Limit, positive
+from harness.cli.source import Source, number, with_source
+
+SHOWN = 64
+"""Addresses that are shown of each place, unless told otherwise."""
+
+
+@with_source
+def find(
+    source: Source,
+    physical: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PHYSICAL]...", help="Physical addresses.", show_default=False),
+    ] = None,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="The tables in use, and the slots that lead to them.")
+    ] = False,
+    aliases: Annotated[
+        bool, typer.Option("--aliases", help="The memory that is mapped more than once.")
+    ] = False,
+    limit: Limit = SHOWN,
+    as_json: Json = False,
+) -> None:
+    """Find every virtual address of a physical one, with the rights that each has; or the tables
+    of a space; or the memory that has several addresses.
+
+    All addresses are counted, however many tables are shared, and the first are shown.
+
+    Examples: pagetable find 0x3000000 --layout aliases; pagetable find --tables --layout self-map
+    """
+    with sentences(), source.opened() as snapshot:
+        import json
+
+        from harness.inspect import find, graph
+        from harness.machine.errors import Misuse
+        from harness.paging.address import Physical
+        from harness.report import find as reports
+        from harness.report.objects import answer
+        from harness.report.text import assumed_lines
+
+        if bool(physical) + tables + aliases != 1:
+            raise Misuse("choose one: physical addresses, --tables or --aliases")
+        positive(limit)
+        places = [Physical(number("the physical address", text)) for text in physical or ()]
+        cpu = snapshot.cpu
+        space = graph.read(snapshot.memory, cpu.format, cpu.roots)
+        if tables:
+            uses = list(find.tables(space))
+            content = {"tables": [reports.table_object(use) for use in uses]}
+            lines = list(reports.tables_lines(uses, limit))
+        elif aliases:
+            shared = find.shared(space)
+            content = reports.shared_object(shared, limit)
+            lines = list(reports.shared_lines(shared, limit))
+        else:
+            found = [find.addresses(space, place, limit) for place in places]
+            content = {"places": [reports.addresses_object(cpu.format, one) for one in found]}
+            lines = [line for one in found for line in reports.addresses_lines(cpu.format, one)]
+        if as_json:
+            typer.echo(json.dumps(answer("find", snapshot, **content)))
+        else:
+            typer.echo("\n".join((snapshot.title, "", *lines, *assumed_lines(snapshot.assumed))))

@@ -1,0 +1,227 @@
+"""The way back: from physical memory to the addresses that lead there, and to the tables in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from harness.inspect import graph as graphs
+from harness.inspect.graph import Floor, Graph, Kind, weighed
+from harness.paging import bulk
+from harness.paging.address import Physical, Span, Virtual
+from harness.paging.bulk import Counts
+from harness.paging.format import Format
+from harness.paging.memory import Mask
+from harness.paging.table import Slot, Table
+
+
+class Address(NamedTuple):
+    """One address that leads to a place in physical memory.
+
+    page     where the page begins that both lie in
+    size     of that page, in bytes
+    granted  the rights that all entries on the way give together
+    """
+
+    virtual: Virtual
+    page: Physical
+    size: int
+    level: int
+    raw: int
+    granted: int
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """All addresses of a place in physical memory.
+
+    total   how many there are
+    shown   the first of them, in order of the roots' spans
+    tables  the tables that are there
+    """
+
+    physical: Physical
+    total: int
+    shown: tuple[Address, ...]
+    tables: tuple[TableUse, ...]
+
+
+def addresses(graph: Graph, physical: Physical, limit: int) -> Addresses:
+    """Every address that leads to a place, counted, and the first `limit` of them."""
+    hits: list[_Hits] = []
+    for floor in reversed(graph.floors):
+        pages = _covers(graph, floor, physical)
+        below = weighed(floor, pages.astype(np.int64), hits[-1].below if hits else None)
+        hits.append(_Hits(floor, pages, below))
+    hits.reverse()
+    total = int(hits[0].below.sum()) if hits else 0
+    found = _listed(graph.format, hits, physical)
+    there = tuple(use for use in tables(graph) if physical in use.span)
+    return Addresses(physical, total, tuple(islice(found, limit)), there)
+
+
+class _Hits(NamedTuple):
+    """Where the pages are that hold a place.
+
+    pages  of each row of the floor, whether it is one
+    below  of each table, how many are in and under it
+    """
+
+    floor: Floor
+    pages: Mask
+    below: Counts
+
+
+def _covers(graph: Graph, floor: Floor, physical: int) -> Mask:
+    """Which rows of a floor are pages that hold a place."""
+    here = graph.format.levels[floor.layer.level]
+    pages = floor.layer.kind == Kind.PAGE
+    if here.leaf is None:
+        return np.zeros(len(pages), np.bool_)
+    page = bulk.address_of(here.leaf, floor.layer.raw)
+    covers: Mask = pages & (page == np.uint64(physical & -here.size))
+    return covers
+
+
+def _listed(format: Format, hits: list[_Hits], physical: int) -> Iterator[Address]:
+    """The addresses one by one, going down only where there are some."""
+    if hits:
+        for table, base in enumerate(hits[0].floor.base.tolist()):
+            yield from _listed_below(format, hits, physical, table, base, format.rights_mask)
+
+
+def _listed_below(
+    format: Format, hits: list[_Hits], physical: int, table: int, base: int, granted: int
+) -> Iterator[Address]:
+    (floor, pages, _), under = hits[0], hits[1:]
+    layer, here = floor.layer, format.levels[floor.layer.level]
+    rows = slice(layer.start[table], layer.start[table + 1])
+    child, leads = floor.child[rows], pages[rows]
+    if under:
+        leads = leads | (child >= 0) & (under[0].below[child] > 0)
+    for row in (np.flatnonzero(leads) + rows.start).tolist():
+        raw, lower = int(layer.raw[row]), int(floor.child[row])
+        virtual = base | int(layer.index[row]) << here.shift
+        given = granted & format.granted(raw)
+        if lower >= 0:
+            yield from _listed_below(format, under, physical, lower, virtual, given)
+        else:
+            offset = physical & here.size - 1
+            page = Physical(physical - offset)
+            yield Address(Virtual(virtual | offset), page, here.size, layer.level, raw, given)
+
+
+@dataclass(frozen=True)
+class TableUse:
+    """A table that is in use at a level.
+
+    entries  how many of its slots are not absent
+    ends     how many pages and other ends lie in and under it
+    paths    in how many ways it is reached from the roots
+    slots    how many slots lead to it, in tables that are each counted once
+    leaders  the first of them, LEADERS at most; none where it is a root
+    """
+
+    table: Table
+    entries: int
+    ends: int
+    paths: int
+    slots: int
+    leaders: tuple[Slot, ...]
+
+    @property
+    def span(self) -> Span:
+        """The physical addresses of the table."""
+        return Span.of(self.table.address, self.table.size)
+
+
+LEADERS: Final = 8
+"""Slots that a table is said to be reached by; there may be more."""
+
+
+def tables(graph: Graph) -> Iterator[TableUse]:
+    """The tables of a space, from the roots' level down, each once a level."""
+    format = graph.format
+    above: Floor | None = None
+    paths = np.zeros(0, np.uint64)
+    for floor in graph.floors:
+        layer, level = floor.layer, floor.layer.level
+        n = len(layer.table)
+        rows = np.zeros(0, np.int64)
+        if above is None:
+            paths = np.ones(n, np.uint64)
+        else:
+            rows = np.flatnonzero(above.child >= 0)
+            along = paths[above.owner[rows]]
+            paths = np.zeros(n, np.uint64)
+            np.add.at(paths, above.child[rows], along)
+            rows = rows[np.argsort(above.child[rows], kind="stable")]
+        slots = np.bincount(above.child[rows], minlength=n) if above else np.zeros(n, np.int64)
+        upto = np.cumsum(slots)
+        columns = (layer.table, np.diff(layer.start), floor.below, paths, slots, upto)
+        merged: dict[int, TableUse] = {}
+        for address, entries, ends, ways, count, last in zip(
+            *(column.tolist() for column in columns), strict=True
+        ):
+            first = rows[last - count : last][:LEADERS]
+            leaders = tuple(_slots(format, above, first)) if above else ()
+            table = Table(format, Physical(address), level)
+            use = TableUse(table, entries, ends, ways, count, leaders)
+            # A root that serves several spans is one table.
+            merged[address] = _both(merged[address], use) if address in merged else use
+        yield from merged.values()
+        above = floor
+
+
+def _both(one: TableUse, other: TableUse) -> TableUse:
+    return replace(
+        one,
+        entries=one.entries + other.entries,
+        ends=one.ends + other.ends,
+        paths=one.paths + other.paths,
+    )
+
+
+def _slots(format: Format, floor: Floor, rows: Counts) -> Iterator[Slot]:
+    """The slots of some rows."""
+    layer = floor.layer
+    owner = np.searchsorted(layer.start, rows, side="right") - 1
+    tables, index = layer.table[owner].tolist(), layer.index[rows].tolist()
+    for address, place in zip(tables, index, strict=True):
+        yield Slot(Table(format, Physical(address), layer.level), place)
+
+
+class Shared(NamedTuple):
+    """Neighbouring physical memory that has the same number of addresses, two or more."""
+
+    span: Span
+    addresses: int
+
+
+def shared(graph: Graph) -> list[Shared]:
+    """All memory that is mapped more than once, that with the most addresses first.
+
+    Pages of all sizes count, and tables that self-maps show as pages.
+    """
+    places, changes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    for rows in graphs.rows(graph):
+        size = np.uint64(graph.format.levels[rows.level].size)
+        pages = rows.kind == Kind.PAGE
+        paths = rows.paths[pages].astype(np.int64)
+        places += rows.physical[pages], rows.physical[pages] + size
+        changes += paths, -paths
+    place, number = np.unique(np.concatenate(places), return_inverse=True)
+    change = np.zeros(len(place), np.int64)
+    np.add.at(change, number, np.concatenate(changes))
+    # A place where nothing changes divides nothing.
+    place, change = place[change != 0], change[change != 0]
+    counts = np.cumsum(change)
+    chosen = np.flatnonzero(counts > 1)
+    first, last = place[chosen], place[chosen + 1] - np.uint64(1)
+    order = np.lexsort((first, -counts[chosen]))
+    columns = (first[order].tolist(), last[order].tolist(), counts[chosen][order].tolist())
+    return [Shared(Span(a, b), n) for a, b, n in zip(*columns, strict=True)]

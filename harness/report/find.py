@@ -1,0 +1,141 @@
+"""Addresses of physical memory, and the tables in it, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from harness.check.keys import in_units
+from harness.inspect.find import LEADERS, Addresses, Shared, TableUse
+from harness.paging.format import Format
+from harness.paging.table import Slot
+from harness.report.ranges import counted, letters, names
+from harness.report.text import aligned
+
+
+def addresses_lines(format: Format, found: Addresses) -> Iterator[str]:
+    """The addresses that lead to a place, and the tables that are there."""
+    rows: list[Sequence[str]] = [("address", "page", "rights", "entry")]
+    rows += (
+        (
+            f"{one.virtual:#x}",
+            f"{in_units(one.size)} at {one.page:#x}",
+            letters(format, one.granted),
+            f"{one.raw:#x}",
+        )
+        for one in found.shown
+    )
+    if found.shown:
+        yield from aligned(rows)
+    if found.total:
+        yield f"{counted(found.total, 'address')} of {found.physical:#x}{_first(found)}."
+    else:
+        yield f"No address leads to {found.physical:#x}."
+    for use in found.tables:
+        yield f"It is in {use.table}, {_reached(use)}."
+
+
+def _first(found: Addresses) -> str:
+    shown = len(found.shown)
+    return f"; the first {shown:,} are shown (--limit)" if shown < found.total else ""
+
+
+def tables_lines(uses: Sequence[TableUse], limit: int) -> Iterator[str]:
+    """The tables of a space, and how many there are at each level."""
+    rows: list[Sequence[str]] = [("level", "table", "entries", "ends below", "reached")]
+    rows += (
+        (
+            str(use.table.level),
+            f"{use.table.address:#x}",
+            f"{use.entries:,}",
+            f"{use.ends:,}",
+            _reached(use),
+        )
+        for use in uses[:limit]
+    )
+    yield from aligned(rows)
+    levels = sorted({use.table.level for use in uses}, reverse=True)
+    each = [f"{sum(u.table.level == level for u in uses):,} at level {level}" for level in levels]
+    yield f"{counted(len(uses), 'table')}: {', '.join(each)}."
+    yield from _cut(len(uses), "tables", limit)
+
+
+def _reached(use: TableUse) -> str:
+    if not use.slots:
+        return "as a root"
+    first = use.leaders[0]
+    more = f" and {use.slots - 1:,} more" if use.slots > 1 else ""
+    ways = f", in {use.paths:,} ways" if use.paths > 1 else ""
+    return f"by slot {first.index} of {first.table.address:#x}{more}{ways}"
+
+
+def shared_lines(found: Sequence[Shared], limit: int) -> Iterator[str]:
+    """Memory that is mapped more than once."""
+    if not found:
+        yield "No frame is mapped more than once."
+        return
+    rows: list[Sequence[str]] = [("physical", "size", "addresses")]
+    rows += (
+        (str(one.span), in_units(one.span.size), f"{one.addresses:,}") for one in found[:limit]
+    )
+    yield from aligned(rows)
+    size = in_units(sum(one.span.size for one in found))
+    yield f"{size} of memory in {counted(len(found), 'piece')} is mapped more than once."
+    yield from _cut(len(found), "pieces", limit)
+
+
+def _cut(count: int, what: str, limit: int) -> Iterator[str]:
+    if count > limit:
+        yield f"Only the first {limit:,} of {count:,} {what} are shown (--limit)."
+
+
+def addresses_object(format: Format, found: Addresses) -> dict[str, Any]:
+    """The addresses of a place as what JSON can hold; `total` counts those that are not shown."""
+    return {
+        "physical": hex(found.physical),
+        "total": found.total,
+        "addresses": [
+            {
+                "virtual": hex(one.virtual),
+                "page": hex(one.page),
+                "size": one.size,
+                "level": one.level,
+                "raw": hex(one.raw),
+                "rights": names(format, one.granted),
+            }
+            for one in found.shown
+        ],
+        "tables": [table_object(use) for use in found.tables],
+    }
+
+
+def table_object(use: TableUse) -> dict[str, Any]:
+    """A table as what JSON can hold; of the slots that lead to it the first LEADERS."""
+    return {
+        "address": hex(use.table.address),
+        "level": use.table.level,
+        "entries": use.entries,
+        "ends": use.ends,
+        "paths": use.paths,
+        "slots": use.slots,
+        "leaders": [_slot_object(slot) for slot in use.leaders[:LEADERS]],
+    }
+
+
+def _slot_object(slot: Slot) -> dict[str, Any]:
+    return {"table": hex(slot.table.address), "level": slot.level, "index": slot.index}
+
+
+def shared_object(found: Sequence[Shared], limit: int) -> dict[str, Any]:
+    """Memory that is mapped more than once as what JSON can hold."""
+    return {
+        "total": len(found),
+        "shared": [
+            {
+                "first": hex(one.span.first),
+                "last": hex(one.span.last),
+                "addresses": one.addresses,
+            }
+            for one in found[:limit]
+        ],
+    }

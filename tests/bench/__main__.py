@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.bench.measure import Figure
 
-MODULES = ("paging", "machine", "matrix")
+MODULES = ("paging", "space", "machine", "matrix")
 
 
 def main(names: list[str]) -> None:
@@ -23,8 +23,8 @@ def main(names: list[str]) -> None:
     for name in names or MODULES:
         for figure in import_module(f"tests.bench.{name}").figures():
             print(
-                f"{figure.name:24} {figure.value:15,.1f} {figure.unit:4}"
-                f" ({min(figure.samples):,.1f} to {max(figure.samples):,.1f});"
+                f"{figure.name:24} {figure.value:15,.2f} {figure.unit:4}"
+                f" ({min(figure.samples):,.2f} to {max(figure.samples):,.2f});"
                 f" {figure.ratio:.2f} times as long as {figure.beside}",
                 flush=True,
             )

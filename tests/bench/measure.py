@@ -39,10 +39,23 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def rate(
-    name: str, count: int, work: Callable[[], object], beside: str, other: Callable[[], object]
+    name: str,
+    count: int,
+    work: Callable[[], object],
+    beside: str,
+    other: Callable[[], object],
+    prepare: Callable[[], object] = lambda: None,
 ) -> Figure:
-    """How many of `count` things `work` does a second, with `other` run in turn."""
-    work(), other()
-    pairs = [(seconds(work), seconds(other)) for _ in range(SAMPLES)]
+    """How many of `count` things `work` does a second, with `other` run in turn.
+
+    prepare  is called before each of `work`, and not timed
+    """
+
+    def prepared() -> float:
+        prepare()
+        return seconds(work)
+
+    prepared(), other()
+    pairs = [(prepared(), seconds(other)) for _ in range(SAMPLES)]
     samples = tuple(count / ours for ours, _ in pairs)
     return Figure(name, "1/s", samples, beside, median(ours / theirs for ours, theirs in pairs))

@@ -22,22 +22,27 @@ STRAY = 512
 class Cases:
     """Accesses, one a lane; arrays of shape (n,).  Reads and writes are of one aligned word.
 
-    kind  uint8, a `Kind`
-    user  from user mode
-    ac    with EFLAGS.AC set
+    kind      uint8, a `Kind`
+    user      from user mode
+    ac        with EFLAGS.AC set
+    implicit  of a system structure; None where no access is
     """
 
     address: Words
     kind: Bytes
     user: Mask
     ac: Mask
+    implicit: Mask | None = None
 
     def __len__(self) -> int:
         return len(self.address)
 
     def take(self, chosen: Mask | slice | np.ndarray) -> Cases:
         """The chosen lanes."""
-        return Cases(self.address[chosen], self.kind[chosen], self.user[chosen], self.ac[chosen])
+        implicit = None if self.implicit is None else self.implicit[chosen]
+        return Cases(
+            self.address[chosen], self.kind[chosen], self.user[chosen], self.ac[chosen], implicit
+        )
 
 
 def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check import marks
+from harness.check.cases import Cases
 from harness.check.verdicts import Seen
-from harness.check.window import Window, open_window
+from harness.check.window import Window, new_root, open_window, with_pdptes
 from harness.machine.guest import Guest, State
 from harness.machine.ram import ARENA
 from harness.paging import bulk
@@ -23,43 +24,78 @@ from harness.paging.bulk import Bytes, End
 from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.space import TableAllocator
 from harness.paging.table import Table
-from harness.paging.x86.access import Kind
+from harness.paging.x86 import bulk as x86
+from harness.paging.x86.access import Fault, Kind
 from harness.paging.x86.bulk import ALLOWED, Outcomes
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode
+from harness.paging.x86.formats import PDPTE_BYTES, PDPTES, A, P
+from harness.paging.x86.load import load
 
-_KINDS = {Kind.READ: "ACCESS_READ", Kind.WRITE: "ACCESS_WRITE", Kind.FETCH: "ACCESS_FETCH"}
+_KINDS = {
+    Kind.READ: "ACCESS_READ",
+    Kind.WRITE: "ACCESS_WRITE",
+    Kind.FETCH: "ACCESS_FETCH",
+    Kind.PUSH: "ACCESS_PUSH",
+}
 
-INVALID_OPCODE = 6
-"""The vector by which fetched code ends."""
+FLUSHES = ("page", "all", "global")
+"""How the translations of an address are dropped: by INVLPG, MOV CR3, or a change of CR4.PGE."""
 
-CODE_END = 10
-"""Bytes from the start of fetched code to the instruction that ends it; a page's last byte is
-that instruction itself."""
+BREAKPOINT, INVALID_OPCODE = 3, 6
+"""The vectors by which fetched code ends."""
 
-_LAST_BYTE_CODE = 0x06
+NO_VECTOR = 0xFF
+"""How the guest says that an access ended without an exception."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """How what a fetch executes ends, in long mode or outside.
+
+    end             bytes from its start to the instruction that ends it
+    last, vector,   where a page ends it is one byte; the vector by which that ends, and how far
+    length          the instruction pointer gets
+    """
+
+    end: int
+    last: int
+    vector: int
+    length: int
+
+
+LONG_CODE = Code(10, 0x06, INVALID_OPCODE, 0)  # mov $, %rax; ud2, and push %es
+SHORT_CODE = Code(5, 0xCC, BREAKPOINT, 1)  # mov $, %eax; ud2, and int3
 
 
 @dataclass(frozen=True)
 class Lanes:
     """Accesses with the entries of their paths, one a lane; arrays of shape (n,).
 
-    words   the entry at each level, shape (levels, n)
-    kind    uint8, a `Kind`
-    user    from user mode
-    ac      with EFLAGS.AC set
-    width   uint8, bytes that are read or written, 1 or the width of a word
-    page    uint8, the level whose frame the entries lead to
-    backed  whether that frame has memory behind it
+    words     the entry at each level, shape (levels, n)
+    kind      uint8, a `Kind`
+    user      from user mode
+    implicit  of a descriptor: a supervisor's access, whoever is the cause
+    ac        with EFLAGS.AC set
+    width     uint8, the bytes accessed
+    page      uint8, the level whose frame the entries lead to
+    backed    whether that frame has memory behind it
+    flush     uint8, the number of one of `FLUSHES`
+    pdpte     a PDPTE that is loaded before the access, and the number of its register in
+    register  uint8; shape (1, n), or (0, n) where those stay that let every access through
     """
 
     words: Words
     address: Words
     kind: Bytes
     user: Mask
+    implicit: Mask
     ac: Mask
     width: Bytes
     page: Bytes
     backed: Mask
+    flush: Bytes
+    pdpte: Words
+    register: Bytes
 
     def __len__(self) -> int:
         return len(self.address)
@@ -68,6 +104,11 @@ class Lanes:
         """The chosen lanes."""
         fields = {name: getattr(self, name)[..., chosen] for name in self.__dataclass_fields__}
         return Lanes(**fields)
+
+    @property
+    def cases(self) -> Cases:
+        """What the processor is asked to do."""
+        return Cases(self.address, self.kind, self.user, self.ac, self.implicit)
 
 
 @dataclass(frozen=True)
@@ -86,12 +127,13 @@ class Chain:
 
     def state(self, cpu: Cpu) -> State:
         """What the guest has to load to run in the chain under the control state of `cpu`."""
-        return replace(self.window.state, cr0=cpu.cr0, cr4=cpu.cr4, efer=cpu.efer)
+        registers = {"cr0": cpu.cr0, "cr4": cpu.cr4, "efer": cpu.efer}
+        return replace(self.window.state, **registers, pkru=cpu.pkru, pkrs=cpu.pkrs)
 
     @property
     def sizes(self) -> Words:
-        """Bytes that an entry spans, by level."""
-        levels = self.tables[0].format.levels
+        """The sizes of the pages whose frames it has, by level."""
+        levels = self.cpu.format.levels[: len(self.data)]
         return np.array([level.size for level in levels], np.uint64)
 
     def put_code(self, addresses: Words, single: Mask) -> None:
@@ -99,29 +141,42 @@ class Chain:
 
         single  whether it is one byte, since the page ends there
         """
+        put = marks.put_code if self.cpu.long else marks.put_short_code
         for frame, size in zip(self.code, self.sizes, strict=False):
             physical = frame | addresses & (size - np.uint64(1))
-            marks.put_code(self.memory, physical[~single])
-            self.memory.octets[physical[single].astype(np.int64)] = _LAST_BYTE_CODE
+            put(self.memory, physical[~single])
+            self.memory.octets[physical[single].astype(np.int64)] = code_of(self.cpu).last
 
 
-def build(guest: Guest, cpu: Cpu, window_slot: int, allocator: TableAllocator) -> Chain:
+def code_of(cpu: Cpu) -> Code:
+    """How what a fetch executes ends."""
+    return LONG_CODE if cpu.long else SHORT_CODE
+
+
+def build(guest: Guest, cpu: Cpu, outside: Span, allocator: TableAllocator) -> Chain:
     """Makes a chain in the guest's memory, in the format of `cpu`.
 
-    window_slot  of the top table: it is the window's, and no case may use it
-    allocator    of tables in that memory
+    outside    what no case may use, whole entries of the top table or of the PDPTEs: the window
+               will be there
+    allocator  of tables in that memory
 
     Raises SpaceError where there is no room.
     """
     memory = BufferMemory(guest.ram.buffer)
-    format = cpu.format
-    top = cpu.levels - 1
+    format, top = cpu.format, cpu.levels - 1
     tables = tuple(allocator.allocate(format, level) for level in range(cpu.levels))
-    cpu = replace(cpu, cr3=tables[top].address)
-    granted = format.granting(*format.rights)
-    below = format.pointer(tables[top - 1].address, top, granted)
-    for slot in tables[top].slots():
-        if slot.index != window_slot:
+    cpu = new_root(memory, cpu, allocator)
+    below = format.pointer(tables[top - 1].address, top, format.granting(*format.rights))
+    if cpu.mode is Mode.PAE:
+        ours = [
+            raw if root.span.clip(outside) else tables[top].address | P
+            for raw, root in zip(cpu.pdptes, cpu.roots, strict=True)
+        ]
+        cpu = with_pdptes(memory, cpu, ours)
+    else:
+        tables = (*tables[:top], cpu.roots[0].table)
+    for first, slot in ((first, slot) for root in cpu.roots for first, slot in root.slots()):
+        if slot.table == tables[top] and not outside.clip(Span.of(first, slot.size)):
             memory.store(slot.address, format.entry_bytes, below)
     data, code = _frames(cpu, memory.span)
     return Chain(memory, cpu, tables, data, code, open_window(memory, cpu, guest.image, allocator))
@@ -144,41 +199,100 @@ def _frames(cpu: Cpu, ram: Span) -> tuple[Words, Words]:
 class Question:
     """Lanes as the guest is asked about them, whatever the control state.
 
-    jobs    what it executes.  Its words are the entries from the root down, then a word of
-            data: that which a read or write reaches, or one that must stay as it is
-    placed  that word before the access
+    jobs    what it executes.  Its words are the entries from the root down, those of the data
+            (that which an access reaches, or one that must stay as it is), and a PDPTE that is
+            loaded.  Where there is one, a last job loads what lets every access through
+    placed  the eight bytes of data before the access
     """
 
     lanes: Lanes
     jobs: npt.NDArray[np.void]
     placed: Words
 
+    def __len__(self) -> int:
+        return len(self.lanes)
+
+    def take(self, chosen: Mask) -> Question:
+        """The chosen lanes, to judge what came of them."""
+        jobs = self.jobs[: len(self)][chosen]
+        return Question(self.lanes.take(chosen), jobs, self.placed[chosen])
+
+    @property
+    def last(self) -> int:
+        """The column of the last word."""
+        return int(self.jobs["watched"][0]) - 1
+
+    @property
+    def parts(self) -> int:
+        """How many words the data takes."""
+        return self.last + 1 - len(self.lanes.words) - len(self.lanes.pdpte)
+
+    @property
+    def reached(self) -> Words:
+        """The physical address of the data."""
+        reached: Words = self.jobs["where"][: len(self.lanes), len(self.lanes.words)]
+        return reached
+
 
 def ask(guest: Guest, chain: Chain, lanes: Lanes) -> Question:
     """The jobs for lanes."""
-    enums, levels = guest.image.enums, len(chain.tables)
-    jobs = guest.image.new_jobs(len(lanes))
-    jobs["address"] = lanes.address
+    enums, levels, count = guest.image.enums, len(chain.tables), len(lanes)
+    closing = len(lanes.pdpte)
+    jobs = guest.image.new_jobs(count + closing)
+    ours = jobs[:count]
+    ours["address"] = lanes.address
     for kind, name in _KINDS.items():
-        jobs["access"][lanes.kind == kind] = enums[name]
-    jobs["user"], jobs["ac"], jobs["size"] = lanes.user, lanes.ac, lanes.width
-    jobs["flush"] = enums["FLUSH_PAGE"]
-    jobs["patched"] = jobs["watched"] = levels + 1
+        ours["access"][lanes.kind == kind] = enums[name]
+    ours["access"][lanes.implicit] = enums["ACCESS_DESCRIPTOR"]
+    ours["user"], ours["ac"], ours["size"] = lanes.user, lanes.ac, lanes.width
+    flushes = np.array([enums[f"FLUSH_{name.upper()}"] for name in FLUSHES], np.uint8)
+    ours["flush"] = flushes[lanes.flush]
     for level, table in enumerate(chain.tables):
         here = table.format.levels[level]
         index = (lanes.address >> np.uint64(here.shift)) & np.uint64(here.entries - 1)
         column = levels - 1 - level
-        jobs["where"][:, column] = np.uint64(table.address) + index * np.uint64(
+        ours["where"][:, column] = np.uint64(table.address) + index * np.uint64(
             table.format.entry_bytes
         )
-        jobs["word"][:, column] = lanes.words[level]
+        ours["word"][:, column] = lanes.words[level]
     reached = chain.data[lanes.page] | lanes.address & (chain.sizes[lanes.page] - np.uint64(1))
     reached &= ~np.uint64(marks.WORD - 1)
     placed = marks.mark(reached)
-    jobs["where"][:, levels], jobs["word"][:, levels] = reached, placed
-    jobs["value"] = ~placed >> _shift(lanes)
+    if lanes.implicit.any():
+        placed[lanes.implicit] = marks.descriptor(placed)[lanes.implicit]
+    last = _put_data(chain, ours, levels, reached, placed)
+    ours["patched"] = ours["watched"] = last + closing
+    for pdpte, register in zip(lanes.pdpte, lanes.register, strict=True):
+        at = np.uint64(chain.cpu.cr3) + register * np.uint64(PDPTE_BYTES)
+        ours["where"][:, last], ours["word"][:, last] = at, pdpte
+        jobs["patched"][count:] = 1
+        jobs["where"][count:, 0] = at[0]
+        jobs["word"][count:, 0] = chain.cpu.pdptes[int(register[0])]
+    ours["value"] = ~placed >> _shift(lanes)
     jobs.flags.writeable = False  # under many states, but made and handed over once
     return Question(lanes, jobs, placed)
+
+
+def _put_data(
+    chain: Chain, jobs: npt.NDArray[np.void], column: int, reached: Words, placed: Words
+) -> int:
+    """Has the data placed from a column of words on; answers the column behind."""
+    step = chain.cpu.format.entry_bytes
+    for part in range(marks.WORD // step):
+        jobs["where"][:, column + part] = reached + np.uint64(part * step)
+        jobs["word"][:, column + part] = placed >> np.uint64(8 * step * part)
+    if step < marks.WORD:
+        jobs["word"][:, column:] &= np.uint64((1 << 8 * step) - 1)
+    return column + marks.WORD // step
+
+
+def data_after(question: Question, results: npt.NDArray[np.void]) -> Words:
+    """The eight bytes of data as the guest left them: one word, or two of four bytes."""
+    first = len(question.lanes.words)
+    data: Words = results["after"][:, first]
+    if question.parts > 1:
+        data = data | results["after"][:, first + 1] << np.uint64(32)
+    return data
 
 
 def _shift(lanes: Lanes) -> Words:
@@ -186,44 +300,107 @@ def _shift(lanes: Lanes) -> Words:
     return (lanes.address & np.uint64(marks.WORD - 1)) << np.uint64(3)
 
 
+def _care(lanes: Lanes) -> Words:
+    """The bytes of its word that an access is about."""
+    return (~np.uint64(0) >> (np.uint64(64) - (lanes.width.astype(np.uint64) << np.uint64(3)))) << (
+        _shift(lanes)
+    )
+
+
 @dataclass(frozen=True)
 class Answers:
     """What must be seen of lanes that one format gives walks, should the access be made.
 
-    walks  the reference's
-    found  what is read, or loaded by the code that is fetched
-    flips  the bits of the word of data that change
-    rip    where fetched code ends, 0 for data
-    sets   the bits that change in each entry, shape (levels, n)
-    free   the bits that may change in each entry if the access is not made
+    walks    the reference's
+    refused  whether the PDPTEs cannot be loaded
+    found    what is read, or loaded by the code that is fetched
+    flips    the bits of the data that change
+    vector   by which the access ends all the same
+    rip      where fetched code ends, 0 for data
+    sets     the bits that change in each entry, shape (levels, n)
+    free     the bits that may change in each entry if the access is not made
+    marked   the bits that change in the PDPTE, access or not, in the shape of `Lanes.pdpte`
     """
 
     walks: bulk.Walks
+    refused: Mask
     found: Words
     flips: Words
+    vector: Bytes
     rip: Words
     sets: Words
     free: Words
+    marked: Words
 
 
-def foresee(chain: Chain, cpu: Cpu, question: Question) -> Answers:
-    """What must be seen where `cpu` allows the accesses."""
-    lanes = question.lanes
-    walks = bulk.walk_words(cpu.roots, lanes.words, lanes.address)
-    fetch, write = lanes.kind == Kind.FETCH, lanes.kind == Kind.WRITE
-    single = lanes.width != marks.WORD
+def foresee(
+    chain: Chain, cpu: Cpu, question: Question, pdpte_reserved: int | None = None
+) -> Answers:
+    """What must be seen where `cpu` allows the accesses.
+
+    pdpte_reserved  bits of a PDPTE that make an access fault, if it is no register but read from
+                    memory and marked as accessed like any entry
+    """
+    lanes, code = question.lanes, code_of(cpu)
+    fetch, writes = lanes.kind == Kind.FETCH, x86.writes(lanes.kind)
+    walks, refused, marked = _walks(cpu, lanes, pdpte_reserved)
+    single = lanes.width == 1
     word = walks.physical & ~np.uint64(marks.WORD - 1)
-    shift = _shift(lanes)
-    care = np.where(single, np.uint64(0xFF) << shift, ~np.uint64(0))
+    shift, care = _shift(lanes), _care(lanes)
     found = (marks.mark(word) & care) >> shift
-    found[fetch] = np.where(single, np.uint64(0), marks.mark(walks.physical))[fetch]
-    found[write] = 0
-    aimed = word == question.jobs["where"][:, len(chain.tables)]
-    flips = np.where(write & aimed, care, np.uint64(0))
-    end = np.where(single, lanes.address, lanes.address + np.uint64(CODE_END))
-    return Answers(
-        walks, found, flips, np.where(fetch, end, np.uint64(0)), *_used(cpu, lanes, walks)
-    )
+    if lanes.implicit.any():
+        found[lanes.implicit] &= np.uint64(0xFFFF_FFFF)  # the base of a segment
+    wide = np.uint64((1 << 8 * widest(cpu)) - 1)
+    found[fetch] = np.where(single, np.uint64(0), marks.mark(walks.physical) & wide)[fetch]
+    found[writes] = 0
+    flips = np.where(writes & (word == question.reached), care, np.uint64(0))
+    vector = np.where(single, np.uint8(code.vector), np.uint8(INVALID_OPCODE))
+    vector[~fetch] = NO_VECTOR
+    end = lanes.address + np.where(single, np.uint64(code.length), np.uint64(code.end))
+    rip = np.where(fetch, end if cpu.long else end & np.uint64(LEGACY_SPAN.last), np.uint64(0))
+    sets, free = _used(cpu, lanes, walks)
+    free[:, refused] = 0
+    return Answers(walks, refused, found, flips, vector, rip, sets, free, marked)
+
+
+def widest(cpu: Cpu) -> int:
+    """Bytes of the widest access."""
+    return marks.WORD if cpu.long else marks.WORD // 2
+
+
+def _walks(cpu: Cpu, lanes: Lanes, pdpte_reserved: int | None) -> tuple[bulk.Walks, Mask, Words]:
+    """The walks of lanes, where their PDPTEs cannot be loaded, and the bits that change in those.
+
+    There are few different PDPTEs, each of which is loaded once.
+    """
+    walks = bulk.walk_words(cpu.roots, lanes.words, lanes.address)
+    refused, marked = np.zeros(len(lanes), np.bool_), np.zeros_like(lanes.pdpte)
+    for pdpte, register in zip(lanes.pdpte, lanes.register, strict=True):
+        own = lanes.address // np.uint64(LEGACY_SPAN.size // PDPTES) == register
+        different, which = np.unique(pdpte, return_inverse=True)
+        for number, raw in enumerate(different.tolist()):
+            here = which == number
+            if pdpte_reserved is None or not raw & P:
+                loaded = _loaded(cpu, int(register[0]), raw)
+                if isinstance(loaded, Fault):
+                    refused |= here
+                else:
+                    words, address = lanes.words[:, here], lanes.address[here]
+                    walks.end[here] = bulk.walk_words(loaded.roots, words, address).end
+            elif raw & pdpte_reserved:
+                walks.end[here & own] = End.MALFORMED
+                walks.level[here & own] = len(lanes.words)
+            else:
+                marked[0, here & own] = A & ~raw
+    return walks, refused, marked
+
+
+def _loaded(cpu: Cpu, register: int, raw: int) -> Cpu | Fault:
+    """What comes of loading the PDPTEs with another in one register."""
+    pdptes = np.array(cpu.pdptes, "<u8")
+    pdptes[register] = raw
+    there = replace(cpu, cr3=0)
+    return load(there, there, BufferMemory(pdptes.view(np.uint8)))
 
 
 def _used(cpu: Cpu, lanes: Lanes, walks: bulk.Walks) -> tuple[Words, Words]:
@@ -233,13 +410,13 @@ def _used(cpu: Cpu, lanes: Lanes, walks: bulk.Walks) -> tuple[Words, Words]:
     A above the entry that ended the walk is the machine's choice.
     """
     accessed, dirty = np.uint64(cpu.format.accessed), np.uint64(cpu.format.dirty)
-    write = lanes.kind == Kind.WRITE
+    writes = x86.writes(lanes.kind)
     rooted = walks.end != End.NO_ROOT
     sets, free = np.zeros_like(lanes.words), np.zeros_like(lanes.words)
     for level in range(len(lanes.words)):
         used = rooted & (walks.level <= level)
         sets[level][used] = accessed
-        sets[level][used & write & (walks.level == level)] |= dirty
+        sets[level][used & writes & (walks.level == level)] |= dirty
         sets[level] &= ~lanes.words[level]
         free[level][rooted & (walks.level < level)] = accessed
     return sets, free
@@ -253,19 +430,18 @@ def compare(
     results: npt.NDArray[np.void],
 ) -> Seen:
     """Whether the guest saw each access come to its outcome, in everything that shows."""
-    enums, lanes = guest.image.enums, question.lanes
+    lanes = question.lanes
     allowed = outcomes.vector == ALLOWED
     fetch = lanes.kind == Kind.FETCH
-    done = np.where(fetch, np.uint8(INVALID_OPCODE), np.uint8(enums["VECTOR_NONE"]))
-    untouched, zero = np.uint64(enums["CR2_UNTOUCHED"]), np.uint64(0)
-    rest: Mask = results["vector"] == np.where(allowed, done, outcomes.vector)
+    untouched, zero = np.uint64(guest.image.enums["CR2_UNTOUCHED"]), np.uint64(0)
+    rest: Mask = results["vector"] == np.where(allowed, answers.vector, outcomes.vector)
     rest &= (results["completed"] != 0) == allowed
     rest &= results["cr2"] == np.where(outcomes.sets_cr2, lanes.address, untouched)
     ran = results["rip"] == answers.rip
     found = results["data"] == np.where(allowed, answers.found, zero)
     rest &= (ran | ~allowed) & (found | ~lanes.backed)
-    word = question.placed ^ np.where(allowed & lanes.backed, answers.flips, zero)
-    rest &= results["after"][:, len(lanes.words)] == word
+    data = question.placed ^ np.where(allowed & lanes.backed, answers.flips, zero)
+    rest &= data_after(question, results) == data
     entries = entries_agree(question, answers, results, allowed)
     error = results["error"] == outcomes.error
     return Seen(results, error, entries, rest, ran & found & fetch)
@@ -290,5 +466,7 @@ def entries_agree(
             here = answers.walks.level == level
             changed ^= np.where(here, ends_accessed & ~words[level], np.uint64(0))
         wrong |= np.where(allowed, changed ^ answers.sets[level], changed & ~answers.free[level])
+    for pdpte, marked in zip(question.lanes.pdpte, answers.marked, strict=True):
+        wrong |= results["after"][:, question.last] ^ pdpte ^ marked
     agree: Mask = wrong == 0
     return agree

@@ -7,6 +7,11 @@ rights  every entry carries every combination of rights
 place   every size of page is accessed at every edge and at random, at its first, a middle,
         its last word, and its last byte.  What straddles two pages is left out: the order
         in which its halves are checked is the processor's own
+flush   entries change under every way to drop translations
+key     one entry carries every protection key, under PKRU and PKRS
+pdpte   a PDPTE carries every single bit, and every pair, when it is loaded
+shadow  shadow-stack accesses to pages that are a shadow stack and that are none, and
+lam     pointers with metadata: both are counted as what no engine can be asked about
 """
 
 from __future__ import annotations
@@ -16,31 +21,31 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import combinations, product
 from operator import or_
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.check import marks
-from harness.check.chain import Chain, Lanes
+from harness.check.chain import FLUSHES, Chain, Lanes, widest
 from harness.check.product import Axis, Product, Rule, Value, Values
+from harness.check.quirks import WIDEST_PSE36
 from harness.check.stage import Control, Model
-from harness.machine.ram import LARGEST_RAM
 from harness.paging.bulk import Counts
+from harness.paging.format import Shape
 from harness.paging.memory import Mask, Words
 from harness.paging.x86 import formats
 from harness.paging.x86.access import Kind
-from harness.paging.x86.cpu import canonical_halves
+from harness.paging.x86.cpu import LEGACY_SPAN, Mode, canonical_halves
+from harness.paging.x86.formats import KEY_SHIFT
 
 PRESETS: Final = ("quick", "full")
-
-WINDOW_SLOT: Final = 170
-"""The slot of the top table that is the window's."""
 
 RANDOM_ADDRESSES: Final = 64
 
 
 ALL_ON: Final = Control()
-ALL_OFF: Final = Control(False, False, False, False)
+ALL_OFF: Final = Control(False, False, False, False, False)
 ONE_OFF: Final = (
     ALL_ON,
     Control(wp=False),
@@ -49,16 +54,58 @@ ONE_OFF: Final = (
     Control(smap=False),
     ALL_OFF,
 )
-EVERY_CONTROL: Final = tuple(Control(*bits) for bits in product((True, False), repeat=4))
+EVERY_CONTROL: Final = (
+    *(Control(*bits) for bits in product((True, False), repeat=4)),
+    Control(pge=False),
+    ALL_OFF,
+)
+
+
+def _rights_of_keys(right: Callable[[int], int]) -> int:
+    """A value of PKRU or PKRS, given the two bits of each key."""
+    return sum(right(key) % 4 << 2 * key for key in range(formats.KEYS))
+
+
+KEY_RIGHTS: Final = (
+    *(_rights_of_keys(lambda key, more=more: key + more) for more in range(4)),  # type: ignore
+    _rights_of_keys(lambda key: key // 4),
+)
+"""Values of PKRU that give every key every right, and no two keys the same rights in all."""
+
+WINDOW_KEY: Final = 0b11
+"""Rights of the key of the window's pages, which PKRS must not take away."""
+
+
+def _keyed(pkru: int, pkrs: int, **others: bool) -> Control:
+    keys = {"pke": True, "pks": True, "smap": False, **others}
+    return Control(**keys, pkru=pkru, pkrs=pkrs & ~WINDOW_KEY)
+
+
+KEY_CONTROLS: Final = (
+    *(_keyed(a, b) for a, b in zip(KEY_RIGHTS, KEY_RIGHTS[::-1], strict=True)),
+    _keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], wp=False),
+    _keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], smap=True),
+    _keyed(KEY_RIGHTS[2], KEY_RIGHTS[1], pks=False),
+    _keyed(KEY_RIGHTS[2], KEY_RIGHTS[1], pke=False),
+)
+EVERY_KEY_CONTROL: Final = tuple(
+    _keyed(a, b, wp=wp, smap=smap, pke=pke, pks=pks)
+    for a, b in product(KEY_RIGHTS, repeat=2)
+    for wp, smap in product((True, False), repeat=2)
+    for pke, pks in ((True, True), (True, False), (False, True))
+)
+KEYS_IN_VAIN: Final = _keyed((1 << 32) - 1, (1 << 32) - 1)
+"""Outside long mode, keys play no part."""
 
 
 @dataclass(frozen=True)
 class Family:
     """Cases of one model that vary the same entries.
 
-    varied    the levels whose entries vary, with the prefix of their axes' names
-    product   of the axes that the guest is given; the control state is beside it
-    controls  the control states under which each case is tried
+    varied     the levels whose entries vary, with the prefix of their axes' names
+    product    of the axes that the guest is given; the control state is beside it
+    controls   the control states under which each case is tried
+    no_engine  why no engine can be asked about what the reference has an answer to
     """
 
     name: str
@@ -66,15 +113,14 @@ class Family:
     varied: Mapping[int, str]
     product: Product
     controls: tuple[Control, ...]
+    no_engine: str | None = None
 
     @cached_property
     def fixed(self) -> dict[str, Value]:
         """What all cases have in common."""
         return {
             "family": self.name,
-            "mode": self.model.mode,
-            "maxphyaddr": self.model.maxphyaddr,
-            "page1gb": int(self.model.page1gb),
+            **self.model.values(),
         }
 
     def case(self, control: Control, number: int) -> str:
@@ -102,9 +148,12 @@ _BITS: Final = {
 }
 _PERMISSIVE: Final = ("P", "RW", "US")
 
-_HIGHEST_ADDRESS_BIT: Final = 51
 _LOWEST_FREE_BIT: Final = 9
-_HIGHEST_FREE_BIT: Final = 62
+_KEY, _FLUSH, _PDPTE, _REGISTER = "key", "flush", "pdpte.", "register"
+"""Names of axes, and the prefix of the bits of a PDPTE."""
+
+PDPTE_REGISTERS: Final = (2, 0, 3)
+"""Those that `pdpte` tries: that of its address first."""
 
 
 def _flag(name: str) -> Axis:
@@ -125,37 +174,80 @@ def _mask(together: Value) -> int:
 
 def _pages(model: Model, level: int) -> bool:
     """Whether an entry at a level can map a page, on this processor or on another."""
-    format = formats.long_mode(model.levels, model.maxphyaddr, True, True)
-    return format.levels[level].leaf is not None
+    return model.format.levels[level].leaf is not None
 
 
-def _shift(model: Model, level: int) -> int:
-    return formats.long_mode(model.levels, model.maxphyaddr, True, True).levels[level].shift
+def _never_a_page(model: Model, level: int) -> bool:
+    """Whether PS is ignored in the entries of a level."""
+    return not model.long and level > 0 and not _pages(model, level)
 
 
-def _beyond_memory(model: Model) -> int:
-    """The address bits of which each is more than any guest's memory."""
-    return formats.bits(model.maxphyaddr - 1, (LARGEST_RAM - 1).bit_length())
+def _beyond_memory(model: Model, level: int) -> int:
+    """The bits of a page's address at a level of which each is more than the guest's memory."""
+    leaf = model.format.levels[level].leaf
+    beyond = 0
+    for mask, shift in leaf.address if leaf else ():
+        beyond |= mask & -(1 << (model.ram_bytes - 1).bit_length() >> shift)
+    return beyond
+
+
+def _address(shape: Shape | None) -> int:
+    return reduce(or_, (field.mask for field in shape.address), 0) if shape else 0
+
+
+def _classes(model: Model, level: int) -> Iterator[tuple[int, int]]:
+    """Each class of reserved bits in the entries of a level, as its lowest and highest bit: those
+    beyond the processor's addresses, and those below the address of a large page."""
+    if model.format.entry_bytes < marks.WORD:
+        if level and _pages(model, level):
+            width = min(WIDEST_PSE36, model.maxphyaddr) if model.pse36 else 32
+            yield width - 19, 21
+        return
+    highest = 51 if model.long else 62
+    if model.maxphyaddr <= highest:
+        yield model.maxphyaddr, highest
+    if level and _pages(model, level):
+        yield 13, model.format.levels[level].shift - 1
+
+
+def _sets(model: Model, level: int) -> list[tuple[int, ...]]:
+    """The sets of bits that an entry carries besides those that have axes of their own: none, one
+    that is ignored, the highest of an address, and of each class of reserved bits the first and
+    the last, both, and each with those of another class."""
+    sets: list[tuple[int, ...]] = [(), (11,)]
+    if model.long:
+        sets += [(52,), (58,)]
+    if _pages(model, level):
+        sets.append((_address(model.format.levels[level].leaf).bit_length() - 1,))
+        if not model.long and level and model.format.entry_bytes < marks.WORD:
+            sets += [(13,), (20,)]  # an address or reserved, as CPUID says
+    classes = list(_classes(model, level))
+    for low, high in classes:
+        sets += [(low,), (high,), (low, high)]
+    for (a, b), (c, d) in combinations(classes, 2):
+        sets += [(c, b), (a, d), (a, c), (b, d)]
+    unique = dict.fromkeys(tuple(sorted(set(bits))) for bits in sets)
+    return list(unique)
 
 
 def _entry_axes(model: Model, level: int, names: Iterable[str], prefix: str) -> Iterator[Axis]:
     """Axes for single bits of an entry, as far as it has them."""
+    lacking = {"PS"} if level == 0 else set()
+    lacking |= set() if _pages(model, level) else {"PAT"}
+    lacking |= set() if model.format.entry_bytes == marks.WORD else {"XD"}
     for name in names:
-        lacks_it = (name == "PS" and level == 0) or (name == "PAT" and not _pages(model, level))
-        if not lacks_it:
+        if name not in lacking:
             yield _flag(prefix + name)
 
 
 def _address_rules(model: Model, level: int, prefix: str) -> tuple[Rule, ...]:
     """An entry that is present leads to the chain's own table or frame, or to no memory at all."""
-    low, shift = formats.PAGE_BITS, _shift(model, level)
-    pages = _pages(model, level)
-    beyond = _beyond_memory(model)
-    address = formats.bits(model.maxphyaddr - 1, low)
-    frame = formats.bits(model.maxphyaddr - 1, shift)
+    here, pages = model.format.levels[level], _pages(model, level)
+    beyond = _beyond_memory(model, level)
+    address, frame = _address(here.pointer), _address(here.leaf)
 
     def chosen(values: Values, mask: int) -> Mask:
-        sets = values[prefix + "set"]
+        sets = values.get(prefix + "set", np.array("none"))
         hits = [bool(_mask(together) & mask) for together in sets.ravel().tolist()]
         found: Mask = np.array(hits, np.bool_).reshape(sets.shape)
         return found
@@ -168,6 +260,8 @@ def _address_rules(model: Model, level: int, prefix: str) -> tuple[Rule, ...]:
         return bit(values, "P", 1)
 
     def page(values: Values) -> Mask:
+        if _never_a_page(model, level):
+            return np.zeros_like(bit(values, "PS", 0))
         return bit(values, "PS", int(level == 0))
 
     def moved_table(values: Values) -> Mask:
@@ -178,70 +272,91 @@ def _address_rules(model: Model, level: int, prefix: str) -> tuple[Rule, ...]:
         return present(values) & page(values) & pages & chosen(values, frame & ~beyond)
 
     def no_code(values: Values) -> Mask:
-        fetch: Mask = values["access"] == "fetch"
-        return present(values) & page(values) & pages & chosen(values, beyond) & fetch
+        loads = np.isin(values["access"], ("fetch", "descriptor"))
+        left_out: Mask = present(values) & page(values) & pages & chosen(values, beyond) & loads
+        return left_out
 
     return (
         Rule("the table's address would be another", moved_table),
         Rule("the page's address would be another", moved_frame),
-        Rule("there is nothing to execute where there is no memory", no_code),
+        Rule("there is no code and no descriptor where there is no memory", no_code),
     )
 
 
 # ---- accesses and addresses ----
 
-_ACCESS: Final = (
-    Axis("access", ("read", "write", "fetch")),
-    Axis("by", ("supervisor", "user")),
-    Axis("ac", (0, 1)),
-)
+_BY: Final = (Axis("by", ("supervisor", "user")), Axis("ac", (0, 1)))
+DATA_AND_CODE: Final = ("read", "write", "fetch")
+STACK_AND_SYSTEM: Final = ("push", "descriptor")
+EVERY_ACCESS: Final = (*DATA_AND_CODE, *STACK_AND_SYSTEM)
 _KINDS: Final[Mapping[Value, Kind]] = {
     "read": Kind.READ,
     "write": Kind.WRITE,
     "fetch": Kind.FETCH,
+    "push": Kind.PUSH,
+    "descriptor": Kind.READ,
 }
 
 _PAGE: Final = 1 << formats.PAGE_BITS
 _OFFSETS: Final[Mapping[Value, int]] = {
     "first": 0,
     "middle": _PAGE // 2,
-    "last-word": _PAGE - marks.WORD,
+    "last-word": _PAGE,
     "last-byte": _PAGE - 1,
 }
+"""Where in a page an access begins; the last word is the last that the access fits into, whose
+width is to be taken off."""
 
 
 def home(model: Model) -> int:
     """The address at which the cases are tried that do not vary it: the middle of a page, and
     another index at each level."""
-    format = formats.long_mode(model.levels, model.maxphyaddr, True, True)
-    address = format.levels[0].size // 2
-    for number, level in enumerate(format.levels):
+    address = model.format.levels[0].size // 2
+    for number, level in enumerate(model.format.levels):
         address |= 17 * (number + 1) % (level.entries // 2) << level.shift
-    return address
+    return address if model.long else address | LEGACY_SPAN.size // 2
 
 
 def places(model: Model) -> tuple[int, ...]:
-    """The pages at which `place` tries its accesses: at every canonical edge, on both sides,
-    and at random; none that the window takes."""
-    format = formats.long_mode(model.levels, model.maxphyaddr, True, True)
-    page, top = format.levels[0].size, format.levels[-1]
+    """The pages at which `place` tries its accesses: at every edge of what roots serve, on both
+    sides, and at random; none that the window takes."""
+    page, last = model.format.levels[0].size, (1 << 64 if model.long else LEGACY_SPAN.size) - 1
     edges = {0}
-    for levels in (4, 5):
-        for half in canonical_halves(levels):
-            edges |= {half.first, half.first - page, half.last + 1, half.last + 1 - page}
-    random = np.random.default_rng(model.levels)
-    wild = random.integers(0, 1 << 64, RANDOM_ADDRESSES, np.uint64).tolist()
-    lower, upper = canonical_halves(model.levels)
-    tame = [address & lower.last | upper.first * (n % 2) for n, address in enumerate(wild)]
-    pages = {address % (1 << 64) & -page for address in (*edges, *wild, *tame)}
-    return tuple(sorted(p for p in pages if top.index(p) != WINDOW_SLOT))
+    for first in _edges(model):
+        edges |= {first, first - page}
+    random = np.random.default_rng(len(model.mode) + model.levels)
+    wild = random.integers(0, last, RANDOM_ADDRESSES, np.uint64, endpoint=True).tolist()
+    tame = []
+    if model.long:
+        lower, upper = canonical_halves(model.levels)
+        tame = [address & lower.last | upper.first * (n % 2) for n, address in enumerate(wild)]
+    pages = {address & last & -page for address in (*edges, *wild, *tame)}
+    return tuple(sorted(p for p in pages if p not in model.window))
 
 
-_CODE_RULES: Final = (
+def _edges(model: Model) -> Iterator[int]:
+    """Where something ends that roots of some mode serve."""
+    if model.long:
+        for half in (half for levels in (4, 5) for half in canonical_halves(levels)):
+            yield from (half.first, half.last + 1)
+    else:
+        yield from range(0, LEGACY_SPAN.size, LEGACY_SPAN.size // formats.PDPTES)
+
+
+_OFFSET_RULES: Final = (
     Rule(
         "the code that a fetch executes has no room in a page's last word",
         lambda values: (values["access"] == "fetch") & (values["offset"] == "last-word"),
     ),
+    Rule(
+        "a push or a descriptor is more than the last byte of a page",
+        lambda values: (
+            np.isin(values["access"], ("push", "descriptor")) & (values["offset"] == "last-byte")
+        ),
+    ),
+)
+
+_LONG_RULES: Final = (
     Rule(
         # target/i386/tcg/translate.c: pc_save, where -1 stands for no address
         "QEMU 7.2 ends itself (SIGABRT) at an instruction in the last byte of all addresses",
@@ -254,68 +369,94 @@ _CODE_RULES: Final = (
 )
 
 
+def _place_rules(model: Model) -> tuple[Rule, ...]:
+    if not model.long:
+        return _OFFSET_RULES
+    lower, upper = canonical_halves(model.levels)
+
+    def no_table(values: Values) -> Mask:
+        address: Words = values["address"]
+        between = (address > np.uint64(lower.last)) & (address < np.uint64(upper.first))
+        left_out: Mask = (values["access"] == "descriptor") & between
+        return left_out
+
+    no_ldt = Rule("no descriptor table can be where addresses are not canonical", no_table)
+    return (*_OFFSET_RULES, *_LONG_RULES, no_ldt)
+
+
 # ---- the families ----
-
-
-def _product(axes: Iterable[Axis], rules: Iterable[Rule], address: Axis) -> Product:
-    return Product((*axes, address, *_ACCESS), tuple(rules))
 
 
 def _home(model: Model) -> Axis:
     return Axis("address", (home(model),), "#x")
 
 
-def entry(model: Model, controls: tuple[Control, ...]) -> Iterator[Family]:
+def _product(
+    axes: Iterable[Axis],
+    rules: Iterable[Rule],
+    address: Axis,
+    access: tuple[Value, ...] = EVERY_ACCESS,
+) -> Product:
+    return Product((*axes, address, Axis("access", access), *_BY), tuple(rules))
+
+
+def entry(
+    model: Model, controls: tuple[Control, ...], access: tuple[Value, ...]
+) -> Iterator[Family]:
     """Every combination of the bits of one entry, each level in turn."""
     names = ("P", "RW", "US", "A", "D", "PS", "PAT", "G", "XD")
     for level in range(model.levels):
-        sets: list[tuple[int, ...]] = [(), (11,), (52,), (58,)]
-        m, last, below = model.maxphyaddr, _HIGHEST_ADDRESS_BIT, _shift(model, level) - 1
-        if m <= last:
-            sets += [(m,), (last,), (m, last)]
-        if _pages(model, level):
-            sets.append((m - 1,))
-            if level > 0:
-                sets += [(13,), (below,), (13, below), (13, last), (below, m)]
         axes = (
             Axis("level", (level,)),
             *_entry_axes(model, level, names, ""),
-            Axis("set", tuple(map(_together, sets))),
+            Axis("set", tuple(map(_together, _sets(model, level)))),
         )
         rules = _address_rules(model, level, "")
-        yield Family("entry", model, {level: ""}, _product(axes, rules, _home(model)), controls)
+        product = _product(axes, rules, _home(model), access)
+        yield Family("entry", model, {level: ""}, product, controls)
 
 
 def bits(model: Model, controls: tuple[Control, ...], at_once: int) -> Iterator[Family]:
     """Every set of at most `at_once` bits that no other axis names, in one entry."""
-    free = range(_LOWEST_FREE_BIT, _HIGHEST_FREE_BIT + 1)
+    beyond = 8 * model.format.entry_bytes - (model.format.entry_bytes == marks.WORD)
+    free = range(_LOWEST_FREE_BIT, beyond)
     sets = [_together(some) for count in range(at_once + 1) for some in combinations(free, count)]
     for level in range(model.levels):
         axes = (
             Axis("level", (level,)),
-            *_entry_axes(model, level, ("P", "PS", "XD"), ""),
+            *_entry_axes(model, level, ("P", "PS", "G", "XD"), ""),
             Axis("set", tuple(sets)),
         )
         rules = _address_rules(model, level, "")
-        yield Family("bits", model, {level: ""}, _product(axes, rules, _home(model)), controls)
+        product = _product(axes, rules, _home(model), DATA_AND_CODE)
+        yield Family("bits", model, {level: ""}, product, controls)
 
 
-def pair(model: Model, controls: tuple[Control, ...]) -> Iterator[Family]:
+def pair(
+    model: Model, controls: tuple[Control, ...], access: tuple[Value, ...]
+) -> Iterator[Family]:
     """What decides precedence and rights, in every two entries."""
     names = ("P", "RW", "US", "XD")
-    sets = ("none", _together((_HIGHEST_ADDRESS_BIT,)))
     for lower, upper in combinations(range(model.levels), 2):
         axes = (
             Axis("upper", (upper,)),
             Axis("lower", (lower,)),
             *_entry_axes(model, upper, names, "upper."),
-            Axis("upper.set", sets),
+            Axis("upper.set", _one_reserved(model)),
             *_entry_axes(model, lower, (*names, "PS"), "lower."),
-            Axis("lower.set", sets),
+            Axis("lower.set", _one_reserved(model)),
         )
         rules = _address_rules(model, upper, "upper.") + _address_rules(model, lower, "lower.")
         varied = {upper: "upper.", lower: "lower."}
-        yield Family("pair", model, varied, _product(axes, rules, _home(model)), controls)
+        product = _product(axes, rules, _home(model), access)
+        yield Family("pair", model, varied, product, controls)
+
+
+def _one_reserved(model: Model) -> tuple[Value, ...]:
+    """No bit, and one that is reserved in every entry, where there is one."""
+    if model.format.entry_bytes < marks.WORD:
+        return ("none",)
+    return "none", "51" if model.long else "62"
 
 
 def rights(model: Model, controls: tuple[Control, ...]) -> Iterator[Family]:
@@ -340,30 +481,111 @@ def place(model: Model, controls: tuple[Control, ...]) -> Iterator[Family]:
                 Axis("offset", tuple(_OFFSETS)),
             )
             pages = Axis("address", places(model), "#x")
-            yield Family("place", model, {level: ""}, _product(axes, _CODE_RULES, pages), controls)
+            product = _product(axes, _place_rules(model), pages)
+            yield Family("place", model, {level: ""}, product, controls)
 
 
-def families(preset: str, usual: Model, others: Iterable[Model]) -> Iterator[Family]:
+def key(model: Model, controls: tuple[Control, ...]) -> Iterator[Family]:
+    """Every protection key, in the entries that can carry one and in those that cannot."""
+    for level in range(model.levels):
+        axes = (
+            Axis("level", (level,)),
+            *_entry_axes(model, level, ("RW", "US", "PS"), ""),
+            Axis(_KEY, tuple(range(formats.KEYS))),
+        )
+        rules = _address_rules(model, level, "")
+        yield Family("key", model, {level: ""}, _product(axes, rules, _home(model)), controls)
+
+
+def flush(model: Model) -> Iterator[Family]:
+    """Entries that change from case to case, and every way to drop what they said before.
+
+    MOV CR3 comes first, while no translation of a global page was made.
+    """
+    for level in range(model.levels):
+        axes = (
+            Axis(_FLUSH, ("all", "page", "global")),
+            Axis("level", (level,)),
+            *_entry_axes(model, level, ("G", "P", "RW", "US", "PS"), ""),
+        )
+        rules = _address_rules(model, level, "")
+        kept = Rule(
+            "MOV CR3 may leave the translation of a global page (4.10.4.1)",
+            lambda values: (values[_FLUSH] == "all") & (values["G"] == 1),
+        )
+        for controls, more in (((Control(),), (kept,)), ((Control(pge=False),), ())):
+            product = _product(axes, (*rules, *more), _home(model), DATA_AND_CODE)
+            yield Family("flush", model, {level: ""}, product, controls)
+
+
+def pdpte(model: Model, controls: tuple[Control, ...], at_once: int) -> Iterator[Family]:
+    """Every set of at most `at_once` bits in a PDPTE: that of the address, or another."""
+    taken = _address(formats.pdpte(model.maxphyaddr)) | formats.P
+    free = [bit for bit in range(64) if not taken & formats.bits(bit)]
+    sets = [_together(some) for count in range(at_once + 1) for some in combinations(free, count)]
+    top = model.levels - 1
+    for register in PDPTE_REGISTERS:
+        axes = (
+            Axis(_REGISTER, (register,)),
+            _flag(_PDPTE + "P"),
+            Axis(_PDPTE + "set", tuple(sets)),
+            *_entry_axes(model, top, ("P", "RW"), ""),
+            Axis(_FLUSH, ("all",)),
+        )
+        product = _product(axes, (), _home(model), DATA_AND_CODE)
+        yield Family("pdpte", model, {top: ""}, product, controls)
+
+
+def unasked(model: Model) -> Iterator[Family]:
+    """What the reference has an answer to and no engine can execute."""
+    axes = [Axis("level", (0,)), *_entry_axes(model, 0, ("P", "RW", "US", "D"), "")]
+    shadow = _product(axes, (), _home(model), ("shadow-read", "shadow-write"))
+    why = "shadow-stack accesses: no engine has shadow stacks (CET)"
+    yield Family("shadow", model, {0: ""}, shadow, (ALL_ON,), why)
+    if model.long:
+        tagged = tuple(home(model) | formats.bits(62, low) for low in (48, 57, 62))
+        product = Product((Axis("address", tagged, "#x"), Axis("access", DATA_AND_CODE), *_BY))
+        why = "pointers with metadata: no engine has linear-address masking (LAM)"
+        yield Family("lam", model, {}, product, (ALL_ON,), why)
+
+
+def families(preset: str, usual: Iterable[Model], others: Iterable[Model]) -> Iterator[Family]:
     """What a preset tries in one mode.
 
-    usual   the processor that all is tried on
+    usual   the processors that all is tried on
     others  those that differ in what is reserved
 
-    quick  every family on the usual processor, its control bits cleared one by one and all
+    quick  every family on the usual processors, its control bits cleared one by one and all
            together; single bits on the others
-    full   every family under every combination of control bits, entries on every processor
+    full   every family under every combination of control bits, and entries on all processors
     """
     full = preset == "full"
-    controls = EVERY_CONTROL if full else ONE_OFF
     few = EVERY_CONTROL if full else (ALL_ON, ALL_OFF)
-    yield from pair(usual, controls)
-    yield from rights(usual, few)
-    yield from place(usual, few)
-    for model in (usual, *others):
-        if full or model == usual:
-            yield from entry(model, controls)
-        at_once = 2 if full and model == usual else 1
-        yield from bits(model, (ALL_ON, Control(nxe=False)), at_once)
+    for model in usual:
+        for family in (pair, entry):
+            if full:
+                yield from family(model, EVERY_CONTROL, EVERY_ACCESS)
+            else:
+                yield from family(model, ONE_OFF, DATA_AND_CODE)
+                yield from family(model, few, STACK_AND_SYSTEM)
+        yield from rights(model, few if model.long else (*few, KEYS_IN_VAIN))
+        yield from place(model, few)
+        yield from flush(model)
+        if model.long:
+            yield from key(model, EVERY_KEY_CONTROL if full else KEY_CONTROLS)
+        yield from _single(model, 2 if full else 1)
+        yield from unasked(model)
+    for model in others:
+        if full:
+            yield from entry(model, ONE_OFF, EVERY_ACCESS)
+        yield from _single(model, 1)
+
+
+def _single(model: Model, at_once: int) -> Iterator[Family]:
+    """The families that try single bits, and more of them at once."""
+    yield from bits(model, (ALL_ON, Control(nxe=False)), at_once)
+    if Mode(model.mode) is Mode.PAE:
+        yield from pdpte(model, (ALL_ON, ALL_OFF), at_once)
 
 
 # ---- from numbers to lanes ----
@@ -380,41 +602,62 @@ def lanes(family: Family, chain: Chain, numbers: Counts) -> Lanes:
         return values[digits[name]]
 
     kind = column("access", _KINDS.__getitem__).astype(np.uint8)
+    implicit = column("access", lambda access: access == "descriptor") != 0
     fetch = kind == Kind.FETCH
     n = len(numbers)
     page, backed = np.zeros(n, np.uint8), np.ones(n, np.bool_)
     words = np.empty((family.model.levels, n), np.uint64)
     for level in range(family.model.levels):
         raw = np.full(n, _default(family, level), np.uint64)
-        for name, lookup in _contributions(family, level):
+        prefix = family.varied.get(level)
+        for name, lookup in () if prefix is None else _bits_of(family, prefix, level):
             raw |= lookup[digits[name]]
+        if level and (not _pages(family.model, level) or level >= len(chain.data)):
+            words[level] = raw | np.uint64(chain.tables[level - 1].address)
+            continue
+        frame = np.where(fetch, chain.code[level], chain.data[level])
         large = (raw & np.uint64(formats.PS)) != 0
         if level == 0:
-            raw |= np.where(fetch, chain.code[0], chain.data[0])
-        elif level < len(chain.data):
-            page[large] = level
-            frame = np.where(fetch, chain.code[level], chain.data[level])
-            raw |= np.where(large, frame, np.uint64(chain.tables[level - 1].address))
+            words[level] = raw | frame
         else:
-            raw |= np.uint64(chain.tables[level - 1].address)
-        if level < len(chain.data):
-            beyond = _beyond_memory(family.model)
-            backed &= ((raw & np.uint64(beyond)) == 0) | (page != level)
-        words[level] = raw
-    address, width = column("address"), np.full(n, marks.WORD, np.uint8)
+            page[large] = level
+            words[level] = raw | np.where(large, frame, np.uint64(chain.tables[level - 1].address))
+        beyond = np.uint64(_beyond_memory(family.model, level))
+        backed &= ((raw & beyond) == 0) | (page != level)
+    address, width = column("address"), np.full(n, widest(chain.cpu), np.uint8)
+    width[implicit] = marks.WORD
     if "offset" in axes:
-        address += column("offset", _OFFSETS.__getitem__)
         width[column("offset", lambda offset: offset == "last-byte") != 0] = 1
+        address += column("offset", _OFFSETS.__getitem__)
+        last = column("offset", lambda offset: offset == "last-word") != 0
+        address[last] -= width[last]
     return Lanes(
-        words,
-        address,
-        kind,
-        column("by", lambda who: who == "user") != 0,
-        column("ac") != 0,
-        width,
-        page,
-        backed,
+        words=words,
+        address=address,
+        kind=kind,
+        user=column("by", lambda who: who == "user") != 0,
+        implicit=implicit,
+        ac=column("ac") != 0,
+        width=width,
+        page=page,
+        backed=backed,
+        flush=column(_FLUSH, FLUSHES.index).astype(np.uint8) if _FLUSH in axes else page * 0,
+        **_pdptes(family, chain, digits, n),
     )
+
+
+def _pdptes(
+    family: Family, chain: Chain, digits: Mapping[str, Counts], n: int
+) -> dict[str, npt.NDArray[Any]]:
+    """The PDPTEs that cases load, and the registers."""
+    registers = [axis.values for axis in family.product.axes if axis.name == _REGISTER]
+    pdpte = np.empty((len(registers), n), np.uint64)
+    for raw, (register,) in zip(pdpte, registers, strict=True):
+        raw[:] = chain.cpu.pdptes[int(register)] & ~formats.P
+        for name, lookup in _bits_of(family, _PDPTE):
+            raw |= lookup[digits[name]]
+    of = np.array(registers, np.uint8).reshape(-1, 1)
+    return {"pdpte": pdpte, "register": np.broadcast_to(of, (len(registers), n))}
 
 
 def code_places(family: Family) -> tuple[Words, Mask]:
@@ -438,18 +681,15 @@ def _default(family: Family, level: int) -> int:
     return reduce(or_, (_BITS[name] for name in given), 0)
 
 
-def _contributions(family: Family, level: int) -> Iterator[tuple[str, Words]]:
+def _bits_of(family: Family, prefix: str, level: int = 0) -> Iterator[tuple[str, Words]]:
     """For each axis of an entry, the bits that each of its values sets."""
-    prefix = family.varied.get(level)
-    if prefix is None:
-        return
     for axis in family.product.axes:
         name = axis.name.removeprefix(prefix)
         if not axis.name.startswith(prefix):
             continue
         if name == "set":
             yield axis.name, np.array([_mask(value) for value in axis.values], np.uint64)
-        elif name in _BITS or name == "PAT":
-            large = formats.PAT if level == 0 else formats.PAT_LARGE
-            bit = _BITS.get(name, large)
+        elif name == _KEY or name in _BITS or name == "PAT":
+            unit = {"PAT": formats.PAT_LARGE if level else formats.PAT, _KEY: 1 << KEY_SHIFT}
+            bit = unit.get(name) or _BITS[name]
             yield axis.name, np.array([bit * int(value) for value in axis.values], np.uint64)

@@ -31,18 +31,17 @@ from harness.check.probes import CODE_END, INVALID_OPCODE, KINDS, PROBE
 from harness.check.quirks import DenialQuirk, Quirk, fault_quirks
 from harness.check.space import Note, NotedMemory
 from harness.check.verdicts import Seen, agreeing, expected_text, observed_text
-from harness.check.window import Window, open_window
+from harness.check.window import Hole, Window, open_window
 from harness.machine.engines import executor
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest, State
 from harness.machine.ram import ARENA, TABLE_ARENA
 from harness.paging import bulk
-from harness.paging.address import Span, Virtual
+from harness.paging.address import Span
 from harness.paging.bulk import End, Paths
 from harness.paging.flush import Flush
 from harness.paging.memory import Mask, Words
 from harness.paging.space import SpaceError, TableAllocator
-from harness.paging.table import Slot
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.bulk import ALLOWED, Outcomes, outcomes
 from harness.paging.x86.cpu import Cpu
@@ -170,7 +169,7 @@ class Live:
         All that was cached goes with it: the guest changes between its own tables and those.
         """
         window = self._windows.get(cpu.cr3)
-        if window is None or not self._memory.load(window.hole.address, cpu.format.entry_bytes):
+        if window is None or not self._memory.load(window.hole[0].address, cpu.format.entry_bytes):
             window = self._windows[cpu.cr3] = self._open(cpu)
         self._take_stores()
         self._batches.append(_Batch(cpu, window))
@@ -376,7 +375,7 @@ class Live:
         )
 
 
-def _hole(memory: NotedMemory, cpu: Cpu) -> tuple[Virtual, Slot]:
+def _hole(memory: NotedMemory, cpu: Cpu) -> Hole:
     """An empty root slot for the window, from the middle of the lower half on: nothing of the
     space's is ever beside it, and few programs have anything there."""
     root = cpu.roots[0]
@@ -384,7 +383,7 @@ def _hole(memory: NotedMemory, cpu: Cpu) -> tuple[Virtual, Slot]:
     middle = len(slots) // 2
     for first, slot in slots[middle:] + slots[:middle]:
         if memory.load(slot.address, cpu.format.entry_bytes) == 0:
-            return first, slot
+            return first, (slot,)
     raise SpaceError(f"{root.table} has no empty slot for the window of the stub")
 
 

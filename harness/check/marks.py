@@ -22,8 +22,9 @@ NONCE = secrets.randbits(64)
 
 _ODD = 0x9E3779B97F4A7C15
 _INVERSE = pow(_ODD, -1, 1 << 64)
-_MOV_RAX = 0xB848
+_MOV_RAX, _MOV_EAX = 0xB848, 0xB8
 _UD2 = 0x0B0F
+_SEGMENT = 0x00CF_F300_0000_FFFF
 
 
 def mark(physical: Words) -> Words:
@@ -42,8 +43,22 @@ def put_marks(memory: BufferMemory, physical: Words) -> None:
 
 
 def put_code(memory: BufferMemory, physical: Words) -> None:
-    """Puts code at physical addresses that loads the mark of its own address, and stops."""
+    """Puts code of long mode at physical addresses that loads the mark of its own address, and
+    stops."""
     marks = mark(physical)
     memory.scatter(physical, WORD, marks << np.uint64(16) | np.uint64(_MOV_RAX))
     tail = marks >> np.uint64(48) | np.uint64(_UD2 << 16)
     memory.scatter(physical + np.uint64(WORD), WORD, tail)
+
+
+def put_short_code(memory: BufferMemory, physical: Words) -> None:
+    """The same in code of 32 bits, with the lower half of the mark."""
+    low = mark(physical) & np.uint64(0xFFFF_FFFF)
+    memory.scatter(physical, WORD, low << np.uint64(8) | np.uint64(_UD2 << 40 | _MOV_EAX))
+
+
+def descriptor(base: Words) -> Words:
+    """The descriptor of a segment at each base, the lower half of which counts: data, writable,
+    accessed, of CPL 3, 4 GiB (SDM volume 3A, 3.4.5)."""
+    low, high = base & np.uint64(0xFF_FFFF), base >> np.uint64(24) & np.uint64(0xFF)
+    return low << np.uint64(16) | high << np.uint64(56) | np.uint64(_SEGMENT)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 
@@ -29,12 +29,12 @@ from harness.check.workers import Task, answers
 from harness.machine.engines import reads_as_amd
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest, MachineInfo
-from harness.machine.ram import LARGEST_RAM
 from harness.paging.bulk import Counts, End
 from harness.paging.format import Format
 from harness.paging.memory import Mask
 from harness.paging.x86.access import Reason
 from harness.paging.x86.bulk import REASONS
+from harness.paging.x86.cpu import Mode
 
 BATCH = 1 << 15
 """Cases that the guest executes at once, at most."""
@@ -43,9 +43,7 @@ ACCESSES_ON_KVM = 102_000
 """Accesses that KVM executes, spread evenly: where it is emulated it is a hundred times slower."""
 
 WIDTHS = (36, 39, 46, 52)
-"""MAXPHYADDR of the processors that TCG plays besides the usual one."""
-
-USUAL_WIDTH = 40
+"""MAXPHYADDR of the processors that TCG plays besides the usual one, which has 40."""
 
 NO_MEMORY = "data of a page without memory"
 UPPER_ACCESSED = "A above the entry at which a fault was found"
@@ -120,17 +118,20 @@ def plan(
     engine: str,
     info: MachineInfo,
     expression: str | None = None,
+    long_only: str | None = None,
 ) -> Plan:
     """What a preset tries in some modes, as far as an expression selects it and the engine, whose
     processor is `info`, can.
+
+    long_only  why the engine can do nothing outside long mode; None if it can
 
     Raises Misuse for an expression that is none or selects nothing, and where the engine can do
     nothing of it.
     """
     skipped, some = Counter[str](), list[Family]()
     for mode in modes:
-        usual, *others = _models(engine, info, mode)
-        lacking = usual.lacks(info)
+        usual, others = _models(engine, info, mode)
+        lacking = usual[0].lacks(info) or (None if usual[0].long else long_only)
         if lacking is None:
             some += families(preset, usual, others)
         else:
@@ -147,23 +148,28 @@ def plan(
     chosen = Plan(engine, (), skipped, Counter())
     work = tuple(part for family in some for part in _select(family, condition, info, chosen))
     if not work:
-        raise Misuse(
-            f"no case satisfies {expression!r}"
-            + (f" here: {'; '.join(skipped)}" if skipped else "")
-        )
+        reasons = "; ".join([*skipped, *+chosen.left_out])
+        raise Misuse(f"no case satisfies {expression!r}" + (f" here: {reasons}" if reasons else ""))
     if engine == "kvm":
         work = _sample(work, ACCESSES_ON_KVM, skipped)
     return Plan(engine, work, skipped, +chosen.left_out)
 
 
-def _models(engine: str, info: MachineInfo, mode: str) -> list[Model]:
-    """The processors that an engine can be, the usual one first."""
+def _models(engine: str, info: MachineInfo, mode: str) -> tuple[list[Model], list[Model]]:
+    """The processors that an engine can be: those that all is tried on, and those that differ in
+    what is reserved."""
     if engine != "tcg":
         amd = reads_as_amd(engine, info)
-        return [Model(info.physical_bits, info.has("gigabyte_pages"), mode, amd)]
-    usual = Model(USUAL_WIDTH, True, mode)
-    widths = [Model(width, True, mode) for width in WIDTHS]
-    return [usual, *widths, Model(USUAL_WIDTH, False, mode)]
+        gigabyte = info.has("gigabyte_pages")
+        return [Model(mode, info.physical_bits, gigabyte, info.has("pse36"), amd)], []
+    usual = Model(mode)
+    others = [replace(usual, maxphyaddr=width) for width in WIDTHS]
+    if usual.long:
+        others += [replace(usual, page1gb=False), replace(usual, amd=True)]
+    small = replace(usual, pse=False)
+    if Mode(mode) is Mode.BITS_32:
+        return [usual, small], [*others, replace(usual, pse36=False)]
+    return [usual], [*others, small]
 
 
 def _select(
@@ -181,9 +187,13 @@ def _select(
         if condition is not None:
             mask &= condition.holds(family.grid(control))
         lacking = list(control.lacks(info))
+        if family.no_engine is not None:
+            into.left_out[family.no_engine] += int(mask.sum())
+            continue
         if lacking:
             reason = f"the engine's processor has no {', '.join(lacking)}"
-            into.skipped[reason] += int(mask.sum())
+            if mask.any():
+                into.skipped[reason] += int(mask.sum())
             continue
         for rule, out in ruled_out:
             into.left_out[rule.reason] += int((mask & out).sum())
@@ -222,7 +232,7 @@ def run(
     Raises Misuse and MachineError for guests that cannot be had or are lost, SpaceError where
     they lack room.  Guests that still run when the iterator is closed are ended.
     """
-    work = sorted(plan.work, key=lambda part: part.family.model)
+    work = sorted(plan.work, key=lambda part: (*_guest(part.family.model), part.family.model))
     if jobs == 1:
         return _tried(work, plan.engine, qemu, deadline)
     return answers(
@@ -237,16 +247,18 @@ def run(
     )
 
 
+def _guest(model: Model) -> tuple[str, int]:
+    """The guest that plays a processor: its -cpu on TCG, and its bytes of memory."""
+    return model.processor, model.ram_bytes
+
+
 def _tried(
     work: Iterable[Work], engine: str, qemu: str, deadline: float
 ) -> Generator[Report, None, None]:
     """Tries cases on one guest after the other, one for each processor."""
-
-    def processor(part: Work) -> str | None:
-        return part.family.model.processor if engine == "tcg" else None
-
-    for cpu, same in groupby(work, processor):
-        with Guest(engine, ram_bytes=LARGEST_RAM, cpu=cpu, qemu=qemu, deadline=deadline) as guest:
+    for (cpu, ram), same in groupby(work, lambda part: _guest(part.family.model)):
+        processor = cpu if engine == "tcg" else None
+        with Guest(engine, ram_bytes=ram, cpu=processor, qemu=qemu, deadline=deadline) as guest:
             yield from tried_on(Rig(guest), same)
 
 
@@ -274,7 +286,7 @@ def _batches(
         question = chains.ask(rig.guest, chain, lanes(family, chain, part.numbers))
         same_format: dict[Format, Answers] = {}
         for control in part.controls:
-            cpu = family.model.cpu(control, chain.cpu.cr3)
+            cpu = family.model.cpu(control, chain.cpu)
             batch = rig.batch(chain, cpu, question, same_format.get(cpu.format))
             same_format[cpu.format] = batch.answers
             yield batch, partial(_report, rig, part, control)

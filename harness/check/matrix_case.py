@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,17 @@ from harness.check.replay import CaseError
 from harness.check.rig import Batch, Rig, Verdicts
 from harness.check.stage import MODES, Control, Model
 from harness.check.verdicts import expected_text, observed_text
+from harness.check.window import with_pdptes
+from harness.machine.engines import why_long_mode_only
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest
-from harness.machine.ram import LARGEST_RAM, TABLE_ARENA
+from harness.machine.ram import TABLE_ARENA
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import Walk, walk
 from harness.paging.x86.access import Access, Kind
-from harness.paging.x86.cpu import root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, root_for
+from harness.paging.x86.formats import PDPTE_BYTES, PDPTES, P
 
 KIND = "matrix"
 """What a case file says of itself: a question about the entries of one path."""
@@ -40,12 +43,16 @@ KIND = "matrix"
 class MatrixCase:
     """One access through a path of given entries, and the answers that it got.
 
-    values  of the case, axis by axis, as the matrix prints it
-    words   the entries, from level 0 up
-    slots   where they are, physical addresses
-    width   bytes that are read or written; 1 also says that the code fetched is a single byte
-    page    the level whose frame the entries lead to
-    backed  whether that frame has memory behind it
+    values    of the case, axis by axis, as the matrix prints it
+    words     the entries, from level 0 up
+    slots     where they are, physical addresses
+    user      whether user mode is the cause, as it can be of an implicit access
+    width     bytes that are accessed; 1 also says that the code fetched is a single byte
+    page      the level whose frame the entries lead to
+    backed    whether that frame has memory behind it
+    flush     how translations are dropped before: one of `FLUSHES`
+    pdpte     what is loaded into a PDPTE register before; None where they stay as they are
+    register  the number of that register
     """
 
     engine: str
@@ -57,10 +64,14 @@ class MatrixCase:
     slots: tuple[int, ...]
     address: int
     access: Access
+    user: bool
     ac: bool
     width: int
     page: int
     backed: bool
+    flush: str
+    pdpte: int | None
+    register: int
     expected: str
     observed: str
 
@@ -76,41 +87,60 @@ class MatrixCase:
         values: str,
     ) -> MatrixCase:
         """One lane of a batch."""
-        lanes, result = batch.question.lanes, verdicts.results[lane]
-        kind = Kind(int(lanes.kind[lane]))
-        words = tuple(lanes.words[:, lane].tolist())
-        found = int(result["after"][len(words)] if kind is Kind.WRITE else result["data"])
-        marked = verdicts.rules.reason[lane] == 0 and lanes.width[lane] == marks.WORD
+        only = np.array([lane])
+        question, result = batch.question.take(only), verdicts.results[lane]
+        lanes = question.lanes
+        kind, user, implicit = (
+            Kind(int(lanes.kind[0])),
+            bool(lanes.user[0]),
+            bool(lanes.implicit[0]),
+        )
+        words = tuple(lanes.words[:, 0].tolist())
+        after = chains.data_after(question, verdicts.results[only])
+        found = int(after[0] if kind.writes else result["data"])
+        marked = verdicts.rules.reason[lane] == 0 and lanes.width[0] == marks.WORD and not implicit
+        observed = observed_text(result, found, bool(marked), reversed(words))
+        for pdpte in lanes.pdpte[:, 0].tolist():
+            observed += f"; the PDPTE {pdpte:#x} -> {int(result['after'][question.last]):#x}"
         return cls(
-            rig.guest.engine.name,
-            ".".join(map(str, rig.guest.version)),
-            values,
-            model,
-            control,
-            words,
-            tuple(reversed(batch.question.jobs["where"][lane, : len(words)].tolist())),
-            int(lanes.address[lane]),
-            Access(kind, bool(lanes.user[lane])),
-            bool(lanes.ac[lane]),
-            int(lanes.width[lane]),
-            int(lanes.page[lane]),
-            bool(lanes.backed[lane]),
-            expected_text(verdicts.rules, lane),
-            observed_text(result, found, bool(marked), reversed(words)),
+            engine=rig.guest.engine.name,
+            qemu=".".join(map(str, rig.guest.version)),
+            values=values,
+            model=model,
+            control=control,
+            words=words,
+            slots=tuple(reversed(question.jobs["where"][0, : len(words)].tolist())),
+            address=int(lanes.address[0]),
+            access=Access(kind, user and not implicit, implicit),
+            user=user,
+            ac=bool(lanes.ac[0]),
+            width=int(lanes.width[0]),
+            page=int(lanes.page[0]),
+            backed=bool(lanes.backed[0]),
+            flush=chains.FLUSHES[int(lanes.flush[0])],
+            pdpte=next(iter(lanes.pdpte[:, 0].tolist()), None),
+            register=next(iter(lanes.register[:, 0].tolist()), 0),
+            expected=expected_text(verdicts.rules, lane),
+            observed=observed,
         )
 
     @property
     def lanes(self) -> Lanes:
         """The case as the only lane."""
+        loaded = [] if self.pdpte is None else [self.pdpte]
         return Lanes(
-            np.array(self.words, np.uint64)[:, None],
-            np.array([self.address], np.uint64),
-            np.array([self.access.kind], np.uint8),
-            np.array([self.access.user]),
-            np.array([self.ac]),
-            np.array([self.width], np.uint8),
-            np.array([self.page], np.uint8),
-            np.array([self.backed]),
+            words=np.array(self.words, np.uint64)[:, None],
+            address=np.array([self.address], np.uint64),
+            kind=np.array([self.access.kind], np.uint8),
+            user=np.array([self.user]),
+            implicit=np.array([self.access.implicit]),
+            ac=np.array([self.ac]),
+            width=np.array([self.width], np.uint8),
+            page=np.array([self.page], np.uint8),
+            backed=np.array([self.backed]),
+            flush=np.array([chains.FLUSHES.index(self.flush)], np.uint8),
+            pdpte=np.array(loaded, np.uint64)[:, None],
+            register=np.full((len(loaded), 1), self.register, np.uint8),
         )
 
     @property
@@ -135,14 +165,15 @@ class MatrixCase:
             "words": [f"{word:#x}" for word in self.words],
             "slots": [f"{slot:#x}" for slot in self.slots],
             "address": f"{self.address:#x}",
-            "access": {"kind": self.access.kind.name.lower(), "user": self.access.user},
+            "access": {**asdict(self.access), "kind": self.access.kind.name.lower()},
+            "pdpte": None if self.pdpte is None else f"{self.pdpte:#x}",
         }
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> MatrixCase:
         """The case in the object that `save` wrote; CaseError where it is none."""
         try:
-            access = saved["access"]
+            access, pdpte = saved["access"], saved["pdpte"]
             values = {
                 **saved,
                 "model": Model(**saved["model"]),
@@ -150,7 +181,8 @@ class MatrixCase:
                 "words": tuple(int(word, 0) for word in saved["words"]),
                 "slots": tuple(int(slot, 0) for slot in saved["slots"]),
                 "address": int(saved["address"], 0),
-                "access": Access(Kind[access["kind"].upper()], access["user"]),
+                "access": Access(**{**access, "kind": Kind[access["kind"].upper()]}),
+                "pdpte": None if pdpte is None else int(pdpte, 0),
             }
             case = cls(**{field.name: values[field.name] for field in fields(cls)})
             case._check()
@@ -165,10 +197,29 @@ class MatrixCase:
             raise ValueError(f"mode {self.model.mode!r} with {len(self.words)} entries")
         if not all(slot in TABLE_ARENA for slot in self.slots):
             raise ValueError("an entry is not where tables are")
-        if not all(0 <= word < 1 << 64 for word in (*self.words, self.address)):
-            raise ValueError("an entry or the address is no number of 64 bits")
-        if self.width not in (1, marks.WORD) or not 0 <= self.page < len(self.words):
+        bits = 8 * self.model.format.entry_bytes
+        if not all(0 <= word < 1 << bits for word in self.words):
+            raise ValueError(f"an entry is no number of {bits} bits")
+        if not 0 <= self.address < (1 << 64 if self.model.long else LEGACY_SPAN.size):
+            raise ValueError(f"there is no address {self.address:#x} in mode {self.model.mode}")
+        if self.address in self.model.window:
+            raise ValueError(f"{self.address:#x} is an address of the window's")
+        if self.width not in (1, marks.WORD // 2, marks.WORD) or self.page not in range(
+            len(self.words)
+        ):
             raise ValueError(f"width {self.width}, page {self.page}")
+        if self.flush not in chains.FLUSHES:
+            raise ValueError(f"flush {self.flush!r}")
+        self._check_pdpte()
+
+    def _check_pdpte(self) -> None:
+        if self.pdpte is None:
+            return
+        if Mode(self.model.mode) is not Mode.PAE or not 0 <= self.pdpte < 1 << 64:
+            raise ValueError(f"PDPTE {self.pdpte:#x} in mode {self.model.mode}")
+        size = LEGACY_SPAN.size // PDPTES
+        if self.register not in range(PDPTES) or self.register * size in self.model.window:
+            raise ValueError(f"PDPTE register {self.register}")
 
 
 def replay(case: MatrixCase, *, qemu: str = "qemu-system-x86_64") -> Comparison:
@@ -177,14 +228,17 @@ def replay(case: MatrixCase, *, qemu: str = "qemu-system-x86_64") -> Comparison:
     Raises Misuse where it cannot be asked here, MachineError for a guest that is lost.
     """
     processor = case.model.processor if case.engine == "tcg" else None
-    with Guest(case.engine, ram_bytes=LARGEST_RAM, cpu=processor, qemu=qemu) as guest:
+    ram = case.model.ram_bytes
+    with Guest(case.engine, ram_bytes=ram, cpu=processor, qemu=qemu) as guest:
         lacking = [*filter(None, [case.model.lacks(guest.info)]), *case.control.lacks(guest.info)]
+        if not case.model.long:
+            lacking += filter(None, [why_long_mode_only(guest)])
         if lacking:
             raise Misuse(f"the case cannot be replayed: the guest lacks {', '.join(lacking)}")
         rig = Rig(guest)
         chain = rig.chain(case.model)
         chain.put_code(case.lanes.address, case.lanes.width == 1)
-        cpu = case.model.cpu(case.control, chain.cpu.cr3)
+        cpu = case.model.cpu(case.control, chain.cpu)
         batch = rig.batch(chain, cpu, chains.ask(guest, chain, case.lanes), None)
         rig.start(batch)
         verdicts = rig.finish(batch)
@@ -209,12 +263,31 @@ def disagreement(case: MatrixCase) -> Disagreement:
     )
 
 
+def tables(case: MatrixCase) -> tuple[BufferMemory, Cpu]:
+    """The entries of a case in memory that holds nothing else, and the state to read them in.
+
+    Raises ValueError for PDPTEs that cannot be loaded.
+    """
+    memory = BufferMemory(np.zeros(len(TABLE_ARENA), np.uint8), TABLE_ARENA.start)
+    cpu = case.model.cpu(case.control)
+    for slot, word in zip(case.slots, case.words, strict=True):
+        memory.store(Physical(slot), cpu.format.entry_bytes, word)
+    top = case.slots[-1] & -cpu.format.table_bytes(cpu.levels - 1)
+    cpu = replace(cpu, cr3=top, ac=case.ac)
+    if cpu.mode is Mode.PAE:
+        pdptes = [top | P] * PDPTES
+        if case.pdpte is not None:
+            pdptes[case.register] = case.pdpte
+        nowhere_else = memory.span.last + 1 - PDPTES * PDPTE_BYTES
+        cpu = with_pdptes(memory, replace(cpu, cr3=nowhere_else), pdptes)
+    return memory, cpu
+
+
 def _walk(case: MatrixCase) -> Walk | None:
     """The walk through the entries of a case; None where there is no root for its address."""
-    memory = BufferMemory(np.zeros(len(TABLE_ARENA), np.uint8), TABLE_ARENA.start)
-    format = case.model.cpu(case.control).format
-    for slot, word in zip(case.slots, case.words, strict=True):
-        memory.store(Physical(slot), format.entry_bytes, word)
-    root = case.slots[-1] & -format.table_bytes(len(case.slots) - 1)
-    found = root_for(case.model.cpu(case.control, root), Virtual(case.address))
+    try:
+        memory, cpu = tables(case)
+    except ValueError:
+        return None
+    found = root_for(cpu, Virtual(case.address))
     return None if found is None else walk(memory, found, Virtual(case.address))

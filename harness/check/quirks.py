@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,8 @@ from harness.paging.address import Span
 from harness.paging.memory import Mask
 from harness.paging.x86 import formats
 from harness.paging.x86.access import Error, Kind, Vector
-from harness.paging.x86.bulk import Outcomes
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.bulk import Outcomes, writes
+from harness.paging.x86.cpu import Cpu, Cr4, Mode, canonical_halves
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,27 @@ class DenialQuirk(Quirk):
 
 
 @dataclass(frozen=True)
-class TranslationQuirk(Quirk):
-    """A departure in the reading of entries: the engine walks as another processor would.
+class Reading:
+    """By what accesses are judged.
 
-    as_if  given the CPU, the one in its place; the same where the quirk does not matter
+    pdpte_reserved  in PAE paging, for an engine that has no PDPTE registers but reads and marks
+                    PDPTEs as it does entries: the bits of one that make an access fault
     """
 
-    as_if: Callable[[Cpu], Cpu]
+    cpu: Cpu
+    cases: Cases
+    pdpte_reserved: int | None = None
+
+
+@dataclass(frozen=True)
+class ReadingQuirk(Quirk):
+    """A departure in what is judged: the engine treats entries as another processor would, or one
+    access as another.
+
+    as_if  what it judges by in place of what is there; that itself where the quirk plays no part
+    """
+
+    as_if: Callable[[Reading], Reading]
 
 
 @dataclass(frozen=True)
@@ -97,7 +112,7 @@ class CodeEndQuirk(Quirk):
     departing: Callable[[Cpu, Cases, Outcomes], tuple[Mask, npt.NDArray[np.uint32]]]
 
 
-FaultQuirk = ErrorQuirk | AccessedQuirk | DenialQuirk | TranslationQuirk | CodeEndQuirk
+FaultQuirk = ErrorQuirk | AccessedQuirk | DenialQuirk | ReadingQuirk | CodeEndQuirk
 
 
 def _reserved_without_present(outcomes: Outcomes) -> tuple[Mask, npt.NDArray[np.uint32]]:
@@ -107,12 +122,17 @@ def _reserved_without_present(outcomes: Outcomes) -> tuple[Mask, npt.NDArray[np.
 
 def _gigabyte_page(cpu: Cpu, outcomes: Outcomes) -> Mask:
     """Faults at a PDPTE with PS=1 that has no bit set which is reserved in a pointer too."""
+    if not cpu.long:
+        return np.zeros(len(outcomes.vector), np.bool_)
     walks, pdpte = outcomes.walks, cpu.format.levels[2]
     fits = (walks.raw & np.uint64(pdpte.pointer.reserved_mask if pdpte.pointer else 0)) == 0
     page = (walks.raw & np.uint64(formats.P | formats.PS)) == formats.P | formats.PS
     lanes: Mask = (outcomes.vector == Vector.PF) & (walks.level == 2) & page & fits
     return lanes
 
+
+WIDEST_PSE36: Final = 40
+"""Bits of a physical address that a 4M page can have at most."""
 
 PVM_SLOT = Span.of(0xFFFF_8000_0000_0000, 512 << 30)
 """The addresses that kvm_pvm keeps for itself while the guest runs in user mode."""
@@ -126,8 +146,10 @@ def _in_pvm_slot(cases: Cases) -> tuple[Mask, npt.NDArray[np.uint32]]:
     """User accesses there: P and RSVD tell whether the host's processor has something there."""
     first, last = np.uint64(PVM_SLOT.first), np.uint64(PVM_SLOT.last)
     lanes: Mask = cases.user & (cases.address >= first) & (cases.address <= last)
+    if cases.implicit is not None:
+        lanes &= ~cases.implicit
     absent = np.full(len(cases), int(Error.U), np.uint32)
-    absent[cases.kind == Kind.WRITE] |= int(Error.W)
+    absent[writes(cases.kind)] |= int(Error.W)
     absent[cases.kind == Kind.FETCH] |= int(Error.I)
     in_area = (cases.address - first) % np.uint64(PVM_CPU_STEP) < np.uint64(PVM_CPU_AREA)
     present = absent | np.where(in_area, np.uint32(Error.P | Error.RSVD), np.uint32(0))
@@ -143,6 +165,42 @@ def _emulated_under_smap(
     lanes &= (outcomes.reason == 0) & cpu.smap
     error = Error.P | (Error.I if cpu.nxe else 0)
     return lanes, np.full(len(cases), int(error), np.uint32)
+
+
+def _on(reading: Reading, **other: Any) -> Reading:
+    """The same accesses on another processor."""
+    return replace(reading, cpu=replace(reading.cpu, **other))
+
+
+def _other_page4m(reading: Reading) -> Reading:
+    if reading.cpu.mode is not Mode.BITS_32 or not reading.cpu.cr4 & Cr4.PSE:
+        return reading
+    return _on(reading, pse36=True, maxphyaddr=WIDEST_PSE36)
+
+
+def _beyond(cpu: Cpu) -> int:
+    """The bits of an entry that are beyond the address."""
+    return formats.bits(63, cpu.maxphyaddr)
+
+
+def _push_as_write(reading: Reading) -> Reading:
+    """Where it is not canonical; anywhere else the two come to the same."""
+    cases, cpu = reading.cases, reading.cpu
+    pushes = cases.kind == Kind.PUSH
+    if not (cpu.long and pushes.any()):
+        return reading
+    lower, upper = canonical_halves(cpu.levels)
+    between = (cases.address > np.uint64(lower.last)) & (cases.address < np.uint64(upper.first))
+    kind = np.where(pushes & between, np.uint8(Kind.WRITE), cases.kind)
+    return replace(reading, cases=replace(cases, kind=kind))
+
+
+def _heeding_ac(reading: Reading) -> Reading:
+    cases = reading.cases
+    if cases.implicit is None or not reading.cpu.smap:
+        return reading
+    explicit = cases.implicit & cases.ac & ~cases.user
+    return replace(reading, cases=replace(cases, implicit=cases.implicit & ~explicit))
 
 
 RESERVED_WITHOUT_PRESENT = ErrorQuirk(
@@ -169,7 +227,7 @@ GIGABYTE_PAGE_ACCESSED = AccessedQuirk(
     departing=_gigabyte_page,
 )
 
-GIGABYTE_PAGE_WITHOUT_CPUID = TranslationQuirk(
+GIGABYTE_PAGE_WITHOUT_CPUID = ReadingQuirk(
     name="tcg-1g-page-without-cpuid",
     engine="tcg",
     versions=((7, 2, 22), (10, 0, 13)),
@@ -177,7 +235,71 @@ GIGABYTE_PAGE_WITHOUT_CPUID = TranslationQuirk(
     departs="A PDPTE with PS=1 maps a 1G page all the same.",
     evidence="Seen with -cpu max,-pdpe1gb on QEMU 7.2.22 and 10.0.13: the walker does not ask for"
     " the CPUID bit (target/i386/tcg/sysemu/excp_helper.c, mmu_translate).",
-    as_if=lambda cpu: replace(cpu, page1gb=True),
+    as_if=lambda reading: _on(reading, page1gb=True),
+)
+
+LARGE_PAGE_ADDRESS = ReadingQuirk(
+    name="tcg-4m-page-address-is-never-too-wide",
+    engine="tcg",
+    versions=((7, 2, 22), (10, 0, 13)),
+    rule="Of a 4M page's entry, the bits 21:13 that hold no address bit of the processor are"
+    " reserved: all without PSE-36, else those for addresses beyond MAXPHYADDR (SDM volume 3A,"
+    " table 4-4).",
+    departs="Bits 20:13 always hold bits 39:32 of the address; bit 21 alone is reserved.",
+    evidence="Seen with QEMU 7.2.22 and 10.0.13, with MAXPHYADDR 36 and 39, and with -pse36: the"
+    " walker gathers the bits whatever CPUID shows (target/i386/tcg/sysemu/excp_helper.c,"
+    " mmu_translate).",
+    as_if=_other_page4m,
+)
+
+PML4E_BIT_8_IGNORED = ReadingQuirk(
+    name="tcg-pml4e-bit-8-is-ignored",
+    engine="tcg",
+    versions=((7, 2, 22), (10, 0, 13)),
+    rule="Bit 8 of a PML4E or PML5E must be zero on AMD's processors (APM volume 2, 5.3.3).",
+    departs="It is ignored, as on Intel's, whatever the vendor that CPUID shows.",
+    evidence="Seen with vendor=AuthenticAMD on QEMU 7.2.22 and 10.0.13; KVM on AMD's processors"
+    " takes the bit for reserved.",
+    as_if=lambda reading: _on(reading, amd=False),
+)
+
+PUSH_IS_A_WRITE = ReadingQuirk(
+    name="tcg-non-canonical-push-is-gp",
+    engine="tcg",
+    versions=((7, 2, 22), (10, 0, 13)),
+    rule="A stack reference to an address that is not canonical is #SS(0) (SDM volume 3A, 6.15).",
+    departs="It is #GP(0), as any other access.",
+    evidence="Seen with QEMU 7.2.22 and 10.0.13, in supervisor and user mode; KVM gives #SS at the"
+    " same addresses. The walker is not told by which segment an access comes"
+    " (target/i386/tcg/sysemu/excp_helper.c, get_physical_address).",
+    as_if=_push_as_write,
+)
+
+IMPLICIT_HEEDS_AC = ReadingQuirk(
+    name="tcg-implicit-access-heeds-ac",
+    engine="tcg",
+    versions=((7, 2, 22), (7, 2, 22)),
+    rule="With SMAP, an implicit supervisor access to a user page faults whatever EFLAGS.AC says"
+    " (SDM volume 3A, 4.6.1).",
+    departs="A descriptor is loaded from there in supervisor mode with EFLAGS.AC=1.",
+    evidence="Seen with QEMU 7.2.22, and a MOV to FS of a selector in the LDT; KVM faults on the"
+    " same tables. In user mode TCG faults too. It chooses how to translate by EFLAGS.AC and CPL"
+    " for these accesses as for any (target/i386/cpu.h, cpu_mmu_index_kernel).",
+    as_if=_heeding_ac,
+)
+
+PDPTES_ARE_ENTRIES = ReadingQuirk(
+    name="tcg-pdptes-are-entries",
+    engine="tcg",
+    versions=((7, 2, 22), (10, 0, 13)),
+    rule="The PDPTEs are loaded into registers, and checked, by MOV CR3: #GP(0) for one that is"
+    " present with a reserved bit set; they are not marked as accessed (SDM volume 3A, 4.4.1).",
+    departs="They are read at every walk, and A is set in them; a reserved bit makes the access"
+    " fault and not MOV CR3, and bits 2:1 and 8:5 are not reserved.",
+    evidence="Seen with QEMU 7.2.22, and but for bit 6, which was not tried, with 10.0.13: MOV CR3"
+    " loads no PDPTEs, the walker reads and marks them as the entries of a third level"
+    " (target/i386/tcg/sysemu/excp_helper.c, mmu_translate).",
+    as_if=lambda reading: replace(reading, pdpte_reserved=_beyond(reading.cpu)),
 )
 
 PVM_KEEPS_A_SLOT = DenialQuirk(
@@ -227,6 +349,11 @@ FAULT_QUIRKS: tuple[FaultQuirk, ...] = (
     RESERVED_WITHOUT_PRESENT,
     GIGABYTE_PAGE_ACCESSED,
     GIGABYTE_PAGE_WITHOUT_CPUID,
+    LARGE_PAGE_ADDRESS,
+    PML4E_BIT_8_IGNORED,
+    PUSH_IS_A_WRITE,
+    IMPLICIT_HEEDS_AC,
+    PDPTES_ARE_ENTRIES,
     PVM_KEEPS_A_SLOT,
     PVM_EMULATES_UNDER_SMAP,
 )

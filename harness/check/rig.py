@@ -3,16 +3,23 @@ what comes of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.check import chain as chains
-from harness.check.cases import Cases
-from harness.check.chain import Answers, Chain, Lanes, Question
+from harness.check.chain import Answers, Chain, Question
 from harness.check.compare import Comparison
-from harness.check.quirks import FAULT_QUIRKS, FaultQuirk, TranslationQuirk, fault_quirks
+from harness.check.quirks import (
+    FAULT_QUIRKS,
+    FaultQuirk,
+    Reading,
+    ReadingQuirk,
+    fault_quirks,
+)
 from harness.check.stage import MODES, Control, Model
 from harness.check.verdicts import agreeing
 from harness.machine.engines import executor
@@ -21,11 +28,9 @@ from harness.machine.ram import TABLE_ARENA
 from harness.paging.address import Span
 from harness.paging.memory import BufferMemory, Mask
 from harness.paging.space import TableAllocator
-from harness.paging.x86.bulk import Outcomes, judge
+from harness.paging.x86.access import Reason, Vector
+from harness.paging.x86.bulk import REASONS, Outcomes, judge
 from harness.paging.x86.cpu import Cpu
-
-WINDOW_SLOT = 170
-"""The slot of the top table that is the window's: no case may use it."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +38,39 @@ class Batch:
     """Lanes under one control state, as the guest is asked about them."""
 
     chain: Chain
-    cpu: Cpu
+    reading: Reading
     question: Question
     answers: Answers
+
+    @property
+    def cpu(self) -> Cpu:
+        """The control state."""
+        return self.reading.cpu
 
     @property
     def state(self) -> State:
         """What the guest has to load."""
         return self.chain.state(self.cpu)
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """What the accesses come to."""
+        cases, answers = self.reading.cases, self.answers
+        implicit = np.zeros(len(cases), np.bool_) if cases.implicit is None else cases.implicit
+        user = cases.user & ~implicit
+        found = judge(self.cpu, answers.walks, cases.kind, user, cases.ac, implicit)
+        if not answers.refused.any():
+            return found
+        return replace(
+            found,
+            vector=np.where(answers.refused, np.uint8(Vector.GP), found.vector),
+            error=np.where(answers.refused, np.uint32(0), found.error),
+            sets_cr2=found.sets_cr2 & ~answers.refused,
+            reason=np.where(answers.refused, _PDPTE_RESERVED, found.reason),
+        )
+
+
+_PDPTE_RESERVED = np.uint8(REASONS.index(Reason.PDPTE_RESERVED))
 
 
 @dataclass(frozen=True)
@@ -74,13 +104,15 @@ class Rig:
             share = len(TABLE_ARENA) // len(MODES)
             first = TABLE_ARENA.start + MODES.index(model.mode) * share
             allocator = TableAllocator(BufferMemory(self.guest.ram.buffer), Span.of(first, share))
-            cpu = model.cpu(Control())
-            self._chains[model.mode] = chains.build(self.guest, cpu, WINDOW_SLOT, allocator)
+            # Without PSE, so that the window is there under both its values.
+            cpu = replace(model, pse=False).cpu(Control())
+            self._chains[model.mode] = chains.build(self.guest, cpu, model.window, allocator)
         return self._chains[model.mode]
 
     def batch(self, chain: Chain, cpu: Cpu, question: Question, answers: Answers | None) -> Batch:
         """Lanes under the control state of `cpu`; `answers` are those for the same format."""
-        return Batch(chain, cpu, question, answers or chains.foresee(chain, cpu, question))
+        reading = Reading(cpu, question.lanes.cases)
+        return Batch(chain, reading, question, answers or chains.foresee(chain, cpu, question))
 
     def start(self, batch: Batch) -> None:
         """Hands a batch to the guest.  Two can be under way."""
@@ -88,13 +120,11 @@ class Rig:
 
     def finish(self, batch: Batch) -> Verdicts:
         """Judges the oldest batch under way, which is `batch`."""
-        rules = _outcomes(batch.cpu, batch)
-        results = self.guest.finish()
+        rules = batch.outcomes
+        results = self.guest.finish()[: len(batch.question)]
         comparison = Comparison("probe")
         agree = self._agreeing(comparison, batch, rules, results, self.quirks)
-        for quirk in self.quirks:
-            if isinstance(quirk, TranslationQuirk) and quirk.as_if(batch.cpu) != batch.cpu:
-                agree = self._translated(comparison, quirk, batch, rules, results, agree)
+        self._departing(comparison, batch, results, agree)
         if not agree.all():
             self._report_strangers(comparison, batch, rules, results, ~agree)
         return Verdicts(rules, results, agree, comparison)
@@ -117,30 +147,36 @@ class Rig:
             return chains.entries_agree(question, answers, results, made, bits)
 
         seen = chains.compare(self.guest, question, answers, rules, results)
-        cases = _cases(question.lanes)
+        cases = batch.reading.cases
         return agreeing(comparison, batch.cpu, cases, rules, seen, entries_agree, quirks)
 
-    def _translated(
-        self,
-        comparison: Comparison,
-        quirk: TranslationQuirk,
-        batch: Batch,
-        rules: Outcomes,
-        results: npt.NDArray[np.void],
-        agree: Mask,
-    ) -> Mask:
-        """Those that agree, or would if the processor were the one that the quirk makes of it."""
-        other = self.batch(batch.chain, quirk.as_if(batch.cpu), batch.question, None)
-        departing = _outcomes(other.cpu, other)
-        as_if = self._agreeing(Comparison("probe"), other, departing, results, self.quirks)
-        differs = (departing.vector != rules.vector) | (departing.error != rules.error)
-        shown, absent = as_if & ~agree, differs & agree & ~as_if
-        if shown.any():
-            comparison.quirks[quirk.name] += int(shown.sum())
-        if absent.any():
-            comparison.news[f"{quirk.name} did not show"] += int(absent.sum())
-        either: Mask = agree | shown
-        return either
+    def _departing(
+        self, comparison: Comparison, batch: Batch, results: npt.NDArray[np.void], agree: Mask
+    ) -> None:
+        """Adds to those that agree the lanes that do if judged as the engine is known to judge."""
+        quirks = [quirk for quirk in self.quirks if isinstance(quirk, ReadingQuirk)]
+        touched = {quirk: _touched(batch, quirk) for quirk in quirks}
+        quirks = [quirk for quirk in quirks if touched[quirk].any()]
+        if not quirks:
+            return
+        lanes = np.logical_or.reduce([touched[quirk] for quirk in quirks])
+        agreed, seen = agree[lanes], results[lanes]
+        question = batch.question.take(lanes)
+        rules = _read_as(batch, question, ())
+        departing = _read_as(batch, question, quirks)
+        outcomes = departing.outcomes
+        as_if = self._agreeing(Comparison("probe"), departing, outcomes, seen, self.quirks)
+        for quirk in quirks:
+            others = [other for other in quirks if other is not quirk]
+            without = _read_as(batch, question, others) if others else rules
+            takes_part = _differs(without, departing)
+            shown = int((takes_part & as_if & ~agreed).sum())
+            absent = int((takes_part & agreed & ~as_if & _differs(rules, departing)).sum())
+            if shown:
+                comparison.quirks[quirk.name] += shown
+            if absent:
+                comparison.news[f"{quirk.name} did not show"] += absent
+        agree[lanes] |= as_if
 
     def _report_strangers(
         self,
@@ -152,18 +188,45 @@ class Rig:
     ) -> None:
         """News of quirks that explain what is wrong, but do not name this engine or version."""
         for quirk in FAULT_QUIRKS:
-            if quirk not in self.quirks and not isinstance(quirk, TranslationQuirk):
-                agree = self._agreeing(Comparison("probe"), batch, rules, results, (quirk,))
+            if quirk not in self.quirks:
+                if isinstance(quirk, ReadingQuirk):
+                    other = _read_as(batch, batch.question, (quirk,))
+                    agree = self._agreeing(
+                        Comparison("probe"), other, other.outcomes, results, self.quirks
+                    )
+                else:
+                    agree = self._agreeing(Comparison("probe"), batch, rules, results, (quirk,))
                 shown = int((agree & wrong).sum())
                 if shown:
                     news = f"{quirk.name} shows on {self.engine}, in a version it does not name"
                     comparison.news[news] += shown
 
 
-def _outcomes(cpu: Cpu, batch: Batch) -> Outcomes:
-    lanes = batch.question.lanes
-    return judge(cpu, batch.answers.walks, lanes.kind, lanes.user, lanes.ac)
+def _touched(batch: Batch, quirk: ReadingQuirk) -> Mask:
+    """The lanes that a quirk may have judged otherwise."""
+    cases, lanes = batch.reading.cases, batch.question.lanes
+    other = quirk.as_if(batch.reading)
+    touched = np.zeros(len(lanes), np.bool_)
+    if other.cpu != batch.cpu or (other.pdpte_reserved is not None and len(lanes.pdpte)):
+        return ~touched
+    if other.cases is not cases:
+        touched |= other.cases.kind != cases.kind
+        if cases.implicit is not None and other.cases.implicit is not None:
+            touched |= other.cases.implicit != cases.implicit
+    return touched
 
 
-def _cases(lanes: Lanes) -> Cases:
-    return Cases(lanes.address, lanes.kind, lanes.user, lanes.ac)
+def _read_as(batch: Batch, question: Question, quirks: Sequence[ReadingQuirk]) -> Batch:
+    """Some lanes of a batch as an engine with some quirks judges them."""
+    reading = Reading(batch.cpu, question.lanes.cases)
+    reading = reduce(lambda now, quirk: quirk.as_if(now), quirks, reading)
+    answers = chains.foresee(batch.chain, reading.cpu, question, reading.pdpte_reserved)
+    return Batch(batch.chain, reading, question, answers)
+
+
+def _differs(one: Batch, other: Batch) -> Mask:
+    """The lanes that come to something else."""
+    a, b = one.outcomes, other.outcomes
+    differs: Mask = (a.vector != b.vector) | (a.error != b.error) | (a.reason != b.reason)
+    differs |= (one.answers.marked != other.answers.marked).any(axis=0)
+    return differs

@@ -4,52 +4,125 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Final
 
 from harness.machine.guest import MachineInfo
-from harness.paging.x86.cpu import Cpu
+from harness.machine.ram import LARGEST_RAM, MIB
+from harness.paging.address import Span
+from harness.paging.format import Format
+from harness.paging.x86 import formats
+from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode
 
-MODES: Final = ("4", "5")
-"""Names of paging modes: those of long mode by their levels."""
+MODES: Final = tuple(mode.value for mode in Mode)
+"""Names of paging modes: 32, pae, and those of long mode by their levels."""
+
+LEGACY_RAM: Final = 64 * MIB
+"""Bytes of a guest outside long mode, whose window must leave room for the cases."""
+
+LEGACY_WINDOW: Final = Span.of(1 << 30, 1 << 30)
+"""Where it is there: the second GiB, which has a PDPTE of its own."""
+
+WINDOW_SLOT: Final = 170
+"""The slot of the top table that is the window's in long mode."""
 
 
 @dataclass(frozen=True, order=True)
 class Model:
-    """A processor in one of its paging modes; amd: it reads entries as AMD's do."""
+    """A processor in one of its paging modes.
 
-    maxphyaddr: int
-    page1gb: bool
+    page1gb  1-GByte pages, in long mode
+    pse36    4-MByte pages above 4 GiB, in 32-bit paging
+    amd      AMD's, not Intel's
+    pse      CR4.PSE, which decides in 32-bit paging what an entry is
+    """
+
     mode: str
+    maxphyaddr: int = 40
+    page1gb: bool = True
+    pse36: bool = True
     amd: bool = False
+    pse: bool = True
+
+    @cached_property
+    def long(self) -> bool:
+        """Whether it is in long mode."""
+        return Mode(self.mode) in (Mode.LEVEL_4, Mode.LEVEL_5)
+
+    @cached_property
+    def format(self) -> Format:
+        """Its format with every size of page and every address bit that an engine may take for
+        its own, whether CPUID shows it or not."""
+        if self.mode == Mode.BITS_32.value:
+            return formats.paging32(52, self.pse, True)
+        return replace(self, page1gb=True, amd=False).cpu(Control()).format
 
     @property
     def levels(self) -> int:
         """Levels of tables."""
-        return int(self.mode)
+        return len(self.format.levels)
+
+    @property
+    def ram_bytes(self) -> int:
+        """Memory of its guest: in long mode enough for pages of 1 GiB."""
+        return LARGEST_RAM if self.long else LEGACY_RAM
+
+    @property
+    def window(self) -> Span:
+        """The addresses that no case may use: those of the stub."""
+        if not self.long:
+            return LEGACY_WINDOW
+        top = self.format.levels[-1]
+        return Span.of(WINDOW_SLOT << top.shift, top.size)
 
     @property
     def processor(self) -> str:
         """QEMU's -cpu for it on TCG, which can be any."""
-        return f"max,phys-bits={self.maxphyaddr}{'' if self.page1gb else ',-pdpe1gb'}"
+        features = [f"phys-bits={self.maxphyaddr}"]
+        features.append(f"vendor={'AuthenticAMD' if self.amd else 'GenuineIntel'}")
+        features += [] if self.page1gb else ["-pdpe1gb"]
+        features += [] if self.pse36 else ["-pse36"]
+        return ",".join(("max", *features))
 
-    def cpu(self, control: Control, root: int = 0) -> Cpu:
-        """Its state under `control`, with its root table at physical `root`."""
-        cpu = Cpu.long_mode(
-            self.levels,
-            root,
-            wp=control.wp,
-            nxe=control.nxe,
-            smep=control.smep,
-            smap=control.smap,
+    def values(self) -> dict[str, str | int]:
+        """What it has on its axes: those that play a part in its mode."""
+        values: dict[str, str | int] = {"mode": self.mode, "maxphyaddr": self.maxphyaddr}
+        if self.long:
+            values |= {"page1gb": int(self.page1gb), "amd": int(self.amd)}
+        elif self.mode == Mode.BITS_32.value:
+            values["pse36"] = int(self.pse36)
+        return {**values, "PSE": int(self.pse)}
+
+    def cpu(self, control: Control, like: Cpu | None = None) -> Cpu:
+        """Its state under `control`, with its root and its PDPTEs as in `like`."""
+        flags = {Cr4.PSE: self.pse, Cr4.PGE: control.pge, Cr4.SMEP: control.smep}
+        flags |= {Cr4.SMAP: control.smap, Cr4.PKE: control.pke, Cr4.PKS: control.pks}
+        cpu = Cpu.in_mode(
+            Mode(self.mode),
+            like.cr3 if like else 0,
+            cr0=Cr0.WP if control.wp else 0,
+            cr4=sum(flag for flag, there in flags.items() if there),
+            efer=Efer.NXE if control.nxe else 0,
+        )
+        return replace(
+            cpu,
             maxphyaddr=self.maxphyaddr,
             page1gb=self.page1gb,
+            pse36=self.pse36,
+            amd=self.amd,
+            pkru=control.pkru,
+            pkrs=control.pkrs,
+            pdptes=like.pdptes if like else cpu.pdptes,
         )
-        return replace(cpu, amd=self.amd)
 
     def lacks(self, info: MachineInfo) -> str | None:
         """Why a guest's processor cannot be this one, as a reason; None if it can."""
-        if self.mode == "5" and not info.has("la57"):
+        if self.mode == Mode.LEVEL_5.value and not info.has("la57"):
             return "the engine's processor has no five-level paging (LA57)"
+        if self.mode == Mode.PAE.value and not info.has("pae"):
+            return "the engine's processor has no PAE paging"
+        if self.pse and not info.has("pse"):
+            return "the engine's processor has no PSE"
         return None
 
 
@@ -61,6 +134,11 @@ class Control:
     nxe: bool = True
     smep: bool = True
     smap: bool = True
+    pge: bool = True
+    pke: bool = False
+    pks: bool = False
+    pkru: int = 0
+    pkrs: int = 0
 
     def values(self) -> dict[str, int]:
         """What it has on its axes."""
@@ -69,6 +147,8 @@ class Control:
     def lacks(self, info: MachineInfo) -> Iterator[str]:
         """The features that it needs and a guest's processor has not: without them it cannot be
         loaded, and loading it all the same costs the guest."""
-        for wanted, feature in ((self.nxe, "nx"), (self.smep, "smep"), (self.smap, "smap")):
+        needed = {"nx": self.nxe, "smep": self.smep, "smap": self.smap}
+        needed |= {"pge": self.pge, "pku": self.pke, "pks": self.pks}
+        for feature, wanted in needed.items():
             if wanted and not info.has(feature):
                 yield feature.upper()

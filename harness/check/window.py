@@ -1,8 +1,8 @@
 """The window: where the stub runs under the tested tables.
 
 All of RAM, mapped linearly into a hole of the space: any aligned hole, at the lowest level
-that fits.  No address is taken from the layouts; the window's span is left out of every
-comparison.
+that fits, or several side by side where no level does.  No address is taken from the layouts;
+the window's span is left out of every comparison.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Final
 
 import numpy as np
 
@@ -17,25 +18,30 @@ from harness.check.quirks import KEPT
 from harness.machine.guest import State
 from harness.machine.stub import StubImage
 from harness.paging import bulk
-from harness.paging.address import Span, Virtual
+from harness.paging.address import Physical, Span, Virtual
 from harness.paging.entry import Pointer
 from harness.paging.memory import BufferMemory
 from harness.paging.space import Space, SpaceError, TableAllocator
 from harness.paging.table import Root, Slot
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.cpu import Cpu, Mode
+from harness.paging.x86.formats import PDPTE_BYTES, P
+
+Hole = tuple[Virtual, tuple[Slot, ...]]
+"""Absent slots side by side, and the first address that they span."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """The window in a space, the state in which the guest runs there, and the slot it fills."""
+    """The window in a space, the state in which the guest runs there, and the slots it fills."""
 
     span: Span
     state: State
-    hole: Slot
+    hole: tuple[Slot, ...]
 
     def close(self, memory: BufferMemory) -> None:
         """Takes the window out of the space, which then maps what it did before."""
-        memory.store(self.hole.address, self.hole.table.format.entry_bytes, 0)
+        for slot in self.hole:
+            memory.store(slot.address, slot.table.format.entry_bytes, 0)
 
 
 def open_window(
@@ -43,42 +49,73 @@ def open_window(
     cpu: Cpu,
     image: StubImage,
     allocator: TableAllocator,
-    hole: tuple[Virtual, Slot] | None = None,
+    hole: Hole | None = None,
 ) -> Window:
     """Maps the window into the space of `cpu`, and makes the tables by which it is entered.
 
-    hole  an empty slot for it, and the first address that it spans; found unless given
+    hole  where to put it; found unless given
 
     Raises SpaceError where the space has no hole for it.
     """
     ram, format = memory.span, cpu.format
-    at, slot = hole or find_hole(memory, cpu.roots, ram.size)
-    top = allocator.allocate(format, slot.level - 1)
-    inside = Space(memory, (Root(top, Span.of(at, slot.size)),), allocator)
-    _map_ram(inside, at, ram, image)
-    way_in = format.pointer(top.address, slot.level, format.granting(*format.rights))
-    memory.store(slot.address, format.entry_bytes, way_in)
+    at, slots = hole or find_hole(memory, cpu.roots, ram.size)
+    level, size = slots[0].level, slots[0].size
+    below = tuple(
+        Root(allocator.allocate(format, level - 1), Span.of(at + n * size, size))
+        for n in range(len(slots))
+    )
+    _map_ram(Space(memory, below, allocator), at, ram, image)
 
-    entry = replace(cpu, cr3=allocator.allocate(format, cpu.levels - 1).address)
+    entry = new_root(memory, cpu, allocator)
     entry_space = Space(memory, entry.roots, allocator)
-    entry_space.write(entry_space.slot(at, slot.level), way_in)
+    for slot, root in zip(slots, below, strict=True):
+        way_in = format.pointer(root.table.address, level, format.granting(*format.rights))
+        memory.store(slot.address, format.entry_bytes, way_in)
+        entry_space.write(entry_space.slot(Virtual(root.span.first), level), way_in)
     if at != ram.first:
         _map_ram(entry_space, Virtual(ram.first), ram, image)
     state = State(
         cr0=cpu.cr0, cr3=cpu.cr3, cr4=cpu.cr4, efer=cpu.efer, window=at, entry_cr3=entry.cr3
     )
-    return Window(Span.of(at, ram.size), state, slot)
+    return Window(Span.of(at, ram.size), state, slots)
 
 
-def find_hole(memory: BufferMemory, roots: Iterable[Root], size: int) -> tuple[Virtual, Slot]:
-    """An absent slot that spans `size` bytes, at the lowest level that can, and its first address.
+def new_root(memory: BufferMemory, cpu: Cpu, allocator: TableAllocator) -> Cpu:
+    """The CPU with an empty table to begin its walks in; in PAE paging with one for each PDPTE.
+
+    Raises SpaceError where there is no room.
+    """
+    format, top = cpu.format, cpu.levels - 1
+    root = allocator.allocate(format, top).address
+    if cpu.mode is not Mode.PAE:
+        return replace(cpu, cr3=root)
+    tables = [allocator.allocate(format, top).address for _ in cpu.pdptes]
+    # Not at the start of a page: bits 11:5 of CR3 are a part of the address (SDM 4.4.1).
+    return with_pdptes(memory, replace(cpu, cr3=root + PDPTES_AT), [t | P for t in tables])
+
+
+def with_pdptes(memory: BufferMemory, cpu: Cpu, pdptes: Iterable[int]) -> Cpu:
+    """The CPU after PDPTEs were written to where its CR3 has them, and loaded."""
+    pdptes = tuple(pdptes)
+    for number, raw in enumerate(pdptes):
+        memory.store(Physical(cpu.cr3 + number * PDPTE_BYTES), PDPTE_BYTES, raw)
+    return replace(cpu, pdptes=pdptes)
+
+
+PDPTES_AT: Final = 0x7E0
+"""Where in a page PDPTEs are."""
+
+
+def find_hole(memory: BufferMemory, roots: Iterable[Root], size: int) -> Hole:
+    """Absent slots that span `size` bytes: one at the lowest level that can, or several in a root
+    table where no level can.
 
     The tables above it grant every right and are reached in one way only, so that what is
     mapped there is not seen elsewhere.  It is the same on every engine: what one of them keeps
     for itself is left alone on all.  Raises SpaceError where there is none.
     """
     roots = tuple(roots)
-    format = roots[0].table.format
+    levels = roots[0].table.format.levels
     tables = bulk.leaves(memory, roots, limit=0).tables
     shared = set(
         zip(
@@ -87,12 +124,13 @@ def find_hole(memory: BufferMemory, roots: Iterable[Root], size: int) -> tuple[V
             strict=True,
         )
     )
-    for level in range(len(format.levels)):
-        if format.levels[level].size >= size:
-            for root in roots:
-                hole = _hole(memory, root.slots(), level, size, shared)
-                if hole is not None:
-                    return hole
+    fitting = [n for n, level in enumerate(levels) if level.size >= size]
+    for level in fitting or [len(levels) - 1]:
+        count = -(-size // levels[level].size)
+        for root in roots:
+            hole = _hole(memory, root.slots(), level, count, shared)
+            if hole is not None:
+                return hole
     raise SpaceError(f"the space has no hole of {size:#x} bytes for the window of the stub")
 
 
@@ -100,40 +138,49 @@ def _hole(
     memory: BufferMemory,
     slots: Iterable[tuple[Virtual, Slot]],
     level: int,
-    size: int,
+    count: int,
     shared: set[tuple[int, int]],
-) -> tuple[Virtual, Slot] | None:
+) -> Hole | None:
+    found: list[tuple[Virtual, Slot]] = []
     for first, slot in slots:
         format = slot.table.format
         raw = memory.load(slot.address, format.entry_bytes)
         if slot.level == level:
-            if raw == 0 and not any(kept.clip(Span.of(first, size)) for kept in KEPT):
-                return first, slot
+            kept_by_some = any(kept.clip(Span.of(first, slot.size)) for kept in KEPT)
+            found = [] if raw or kept_by_some else [*found, (first, slot)]
+            if len(found) == count:
+                return found[0][0], tuple(slot for _, slot in found)
         elif raw and format.granted(raw) == format.rights_mask:
             entry = format.decode(raw, slot.level)
             if not isinstance(entry, Pointer):
                 continue
             if (entry.table.address, entry.table.level) not in shared:
                 below = ((Virtual(first + s.index * s.size), s) for s in entry.table.slots())
-                hole = _hole(memory, below, level, size, shared)
+                hole = _hole(memory, below, level, count, shared)
                 if hole is not None:
                     return hole
     return None
 
 
 def _map_ram(space: Space, at: Virtual, ram: Span, image: StubImage) -> None:
-    """Maps RAM at `at` for the supervisor: in large pages, but the stub's by what they hold.
+    """Maps RAM at `at` for the supervisor: in pages of the second size, where there is one below
+    the roots, but the stub's in small ones by what they hold.
 
     Nothing is execute-disabled, so that the window also works while that right cannot be
     taken away; all is accessed and dirty, so that running there writes no tables.
     """
     format = space.format
-    small, large = format.page_levels()[:2]
-    used = format.accessed | format.dirty
-    data = format.granting("write", "execute") | used
+
+    def granting(*names: str) -> int:
+        there = (name for name in names if name in format.rights)
+        return format.granting(*there) | format.accessed | format.dirty
+
+    sizes = [level for level in format.page_levels() if level <= space.roots[0].table.level]
+    small, large = sizes[0], sizes[:2][-1]
     size = format.levels[large].size
     stub = range(image.text.start // size * size, -(-image.data.stop // size) * size)
     before, after = range(ram.first, stub.start, size), range(stub.stop, ram.last + 1, size)
+    data = granting("write", "execute")
     for part in (before, after):
         if part:
             space.map(Virtual(at + part.start), np.array(part, np.uint64), large, data)
@@ -141,8 +188,8 @@ def _map_ram(space: Space, at: Virtual, ram: Span, image: StubImage) -> None:
 
     def bits(frame: int) -> int:
         if frame in image.user:
-            return format.granting("user", "execute") | used
-        return format.granting("execute") | used if frame in image.text else data
+            return granting("user", "execute")
+        return granting("execute") if frame in image.text else data
 
     for held, frames in groupby(range(stub.start, stub.stop, page), bits):
         chunk = list(frames)

@@ -25,7 +25,7 @@ JOBS = 2
 Preset = Annotated[
     str, typer.Option(help="quick: millions of accesses, in seconds; full: tens of millions.")
 ]
-Mode = Annotated[str, typer.Option(help="4 or 5 levels, or all.")]
+Mode = Annotated[str, typer.Option(help="32, pae, 4 or 5 (levels), or all.")]
 
 
 def matrix(
@@ -91,6 +91,7 @@ def planned(preset: str, mode: str, engine: str, qemu: str, where: str | None) -
     from harness.check.families import PRESETS
     from harness.check.matrix import plan
     from harness.check.stage import MODES
+    from harness.machine.engines import why_long_mode_only
     from harness.machine.errors import Misuse
     from harness.machine.guest import Guest
     from harness.machine.ram import ARENA, RAM_UNIT
@@ -100,8 +101,8 @@ def planned(preset: str, mode: str, engine: str, qemu: str, where: str | None) -
     if mode != "all":
         known(mode)
     with Guest(engine, ram_bytes=ARENA.stop + RAM_UNIT, qemu=qemu) as guest:
-        info = guest.info
-    return plan(preset, MODES if mode == "all" else (mode,), engine, info, where)
+        info, long_only = guest.info, why_long_mode_only(guest)
+    return plan(preset, MODES if mode == "all" else (mode,), engine, info, where, long_only)
 
 
 def known(mode: str) -> None:

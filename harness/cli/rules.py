@@ -15,7 +15,7 @@ from harness.cli.matrix import JOBS, known, planned, tried
 
 
 def rules(
-    mode: Annotated[str, typer.Option(help="4 or 5 levels.")] = "4",
+    mode: Annotated[str, typer.Option(help="32, pae, 4 or 5 (levels).")] = "4",
     engine: Engine = "auto",
     qemu: Qemu = "qemu-system-x86_64",
     reports: Annotated[

@@ -10,7 +10,6 @@ from harness.check.matrix import Plan
 from harness.check.rig import Rig
 from harness.check.stage import MODES, Control, Model
 from harness.machine.guest import Guest
-from harness.machine.ram import LARGEST_RAM
 from tests.bench.measure import Figure, rate
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
@@ -19,8 +18,8 @@ IDLE = 1 << 20
 
 def figures() -> Iterator[Figure]:
     """verified_per_s, verified_jobs2_per_s."""
-    model = Model(matrix.USUAL_WIDTH, True, MODES[0])
-    with Guest("tcg", ram_bytes=LARGEST_RAM, cpu=model.processor, qemu=QEMU) as guest:
+    model = Model("4")
+    with Guest("tcg", ram_bytes=model.ram_bytes, cpu=model.processor, qemu=QEMU) as guest:
         plan = matrix.plan("quick", MODES, "tcg", guest.info)
         yield verified("verified_per_s", plan, 1, guest, model)
         yield verified("verified_jobs2_per_s", plan, 2, guest, model)
@@ -29,7 +28,7 @@ def figures() -> Iterator[Figure]:
 def verified(name: str, plan: Plan, jobs: int, guest: Guest, model: Model) -> Figure:
     """The quick preset in all modes, the start of its guests included."""
     chain = Rig(guest).chain(model)
-    state = chain.state(model.cpu(Control(), chain.cpu.cr3))
+    state = chain.state(model.cpu(Control(), chain.cpu))
     idle = guest.image.new_jobs(IDLE)
 
     def run() -> None:

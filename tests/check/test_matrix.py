@@ -14,7 +14,7 @@ import pytest
 from pytest import MonkeyPatch
 from typer.testing import CliRunner
 
-from harness.check import matrix, matrix_case, rig
+from harness.check import matrix, matrix_case, quirks, rig
 from harness.check.matrix import Plan, Report
 from harness.check.matrix_case import MatrixCase
 from harness.check.replay import CaseError, content
@@ -35,6 +35,7 @@ def processor(*lacking: str, physical_bits: int = 40) -> MachineInfo:
     """A processor with every feature but some."""
     registers = {leaf: [0xFFFF_FFFF] * 4 for leaf in LEAVES}
     registers[0x8000_0008][0] = physical_bits
+    registers[0][1:] = (int.from_bytes(part) for part in (b"uneG", b"letn", b"Ieni"))
     for feature in lacking:
         leaf, register, bit = FEATURES[feature]
         registers[leaf]["abcd".index(register)] &= ~(1 << bit)
@@ -92,7 +93,7 @@ def test_a_condition_that_is_none_or_selects_nothing_is_refused(
 def test_a_mode_that_the_engine_lacks_is_skipped_and_alone_refused() -> None:
     plan = matrix.plan("quick", MODES, "tcg", processor("la57"))
     assert any("LA57" in reason for reason in plan.skipped)
-    assert {part.family.model.mode for part in plan.work} == {"4"}
+    assert {part.family.model.mode for part in plan.work} == {"32", "pae", "4"}
     with pytest.raises(Misuse, match="five-level paging"):
         matrix.plan("quick", ["5"], "tcg", processor("la57"))
 
@@ -109,13 +110,43 @@ def test_kvm_executes_a_sample_on_its_own_processor() -> None:
     info = processor("gigabyte_pages", physical_bits=46)
     plan = matrix.plan("quick", ["4"], "kvm", info)
     assert 100_000 <= len(plan) <= 150_000
-    assert {(part.family.model.maxphyaddr, part.family.model.page1gb) for part in plan.work} == {
-        (46, False)
-    }
+    models = {part.family.model for part in plan.work}
+    assert {(model.maxphyaddr, model.page1gb) for model in models} == {(46, False)}
     assert plan.skipped["kvm executes a sample"] > 0
 
 
 # ---- the machine ----
+
+
+EVERYWHERE = {
+    None,
+    Reason.NOT_PRESENT,
+    Reason.RESERVED,
+    Reason.USER_DENIED,
+    Reason.WRITE_DENIED,
+    Reason.SMEP,
+    Reason.SMAP,
+}
+LONG_MODE = {Reason.EXECUTE_DENIED, Reason.NOT_CANONICAL, Reason.PKU, Reason.PKS}
+REASONS = {
+    "32": EVERYWHERE,
+    "pae": EVERYWHERE | {Reason.EXECUTE_DENIED, Reason.NO_PDPTE, Reason.PDPTE_RESERVED},
+    "4": EVERYWHERE | LONG_MODE,
+    "5": EVERYWHERE | LONG_MODE,
+}
+ANYWHERE = {quirks.RESERVED_WITHOUT_PRESENT.name, quirks.IMPLICIT_HEEDS_AC.name}
+IN_LONG_MODE = {
+    quirks.GIGABYTE_PAGE_ACCESSED.name,
+    quirks.GIGABYTE_PAGE_WITHOUT_CPUID.name,
+    quirks.PML4E_BIT_8_IGNORED.name,
+    quirks.PUSH_IS_A_WRITE.name,
+}
+DEPARTURES = {
+    "32": ANYWHERE | {quirks.LARGE_PAGE_ADDRESS.name},
+    "pae": ANYWHERE | {quirks.PDPTES_ARE_ENTRIES.name},
+    "4": ANYWHERE | IN_LONG_MODE,
+    "5": ANYWHERE | IN_LONG_MODE,
+}
 
 
 @pytest.mark.hw
@@ -124,20 +155,9 @@ def test_the_machine_agrees_with_the_reference_on_every_access_of_quick(mode: st
     report = tried(matrix.plan("quick", [mode], "tcg", processor()))
     assert report.comparison.disagreed == 0, report.failures
     assert not report.comparison.news
-    assert {reason for _, reason in report.by_rule} >= {None, *LONG_MODE}
+    assert {reason for _, reason in report.by_rule} == REASONS[mode]
     assert report.by_rule.total() == report.comparison.compared
-
-
-LONG_MODE = {
-    Reason.NOT_CANONICAL,
-    Reason.NOT_PRESENT,
-    Reason.RESERVED,
-    Reason.USER_DENIED,
-    Reason.WRITE_DENIED,
-    Reason.EXECUTE_DENIED,
-    Reason.SMEP,
-    Reason.SMAP,
-}
+    assert set(report.comparison.quirks) == DEPARTURES[mode]
 
 
 @pytest.mark.hw
@@ -150,6 +170,52 @@ def test_kvm_agrees_on_a_sample_of_four_levels() -> None:
     report = tried(matrix.plan("quick", ["4"], "kvm", info))
     assert report.comparison.compared >= 100_000
     assert report.comparison.disagreed == 0, report.failures
+
+
+WHERE = {
+    quirks.GIGABYTE_PAGE_WITHOUT_CPUID: ("4", "page1gb=0 and level=2 and set=11"),
+    quirks.PML4E_BIT_8_IGNORED: ("5", "amd=1 and level=4 and set=11"),
+    quirks.PUSH_IS_A_WRITE: ("4", "family=place and access=push and offset=first and level=1"),
+    quirks.IMPLICIT_HEEDS_AC: ("32", "family=rights and access=descriptor"),
+    quirks.LARGE_PAGE_ADDRESS: ("32", "pse36=0 and level=1 and set=13"),
+    quirks.PDPTES_ARE_ENTRIES: ("pae", "maxphyaddr=36 and register=2 and access=read"),
+}
+
+
+def selected(quirk: quirks.ReadingQuirk) -> Plan:
+    """A few cases in which it shows, on one processor."""
+    mode, where = WHERE[quirk]
+    return matrix.plan("quick", [mode], "tcg", processor(), where)
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("quirk", WHERE, ids=lambda quirk: quirk.name)
+def test_a_departure_is_a_disagreement_where_its_quirk_does_not_name_the_version(
+    quirk: quirks.ReadingQuirk, monkeypatch: MonkeyPatch
+) -> None:
+    others = tuple(one for one in quirks.FAULT_QUIRKS if one is not quirk)
+    stranger = replace(quirk, versions=((1,), (2,)))
+    monkeypatch.setattr(quirks, "FAULT_QUIRKS", (*others, stranger))
+    monkeypatch.setattr(rig, "FAULT_QUIRKS", (*others, stranger))
+    report = tried(selected(quirk), 1)
+    assert report.comparison.disagreed > 0
+    news = f"{quirk.name} shows on tcg, in a version it does not name"
+    assert report.comparison.news[news] == report.comparison.disagreed
+
+
+@pytest.mark.hw
+def test_a_quirk_that_does_not_show_is_news(monkeypatch: MonkeyPatch) -> None:
+    """That TCG had four address bits less than it has."""
+
+    def narrower(reading: quirks.Reading) -> quirks.Reading:
+        return replace(reading, cpu=replace(reading.cpu, maxphyaddr=36))
+
+    absent = replace(quirks.LARGE_PAGE_ADDRESS, name="tcg-is-narrow", as_if=narrower)
+    monkeypatch.setattr(quirks, "FAULT_QUIRKS", (*quirks.FAULT_QUIRKS, absent))
+    where = "family=bits and level=0 and P=1 and set=39 and maxphyaddr=40 and PSE=1"
+    report = tried(matrix.plan("quick", ["pae"], "tcg", processor(), where), 1)
+    assert report.comparison.disagreed == 0
+    assert report.comparison.news["tcg-is-narrow did not show"] > 0
 
 
 @pytest.mark.hw
@@ -198,7 +264,9 @@ def test_a_failure_is_replayed_from_its_file(failure: MatrixCase, tmp_path: Path
         {"slots": ["0x0"] * 5},
         {"model": {"mode": "6"}},
         {"access": {"kind": "jump", "user": False}},
-        {"width": 4},
+        {"width": 2},
+        {"flush": "none"},
+        {"pdpte": "0x1"},
     ],
     ids=str,
 )
@@ -220,7 +288,7 @@ def test_the_command_prints_one_object_with_the_keys_of_validate() -> None:
     result = CliRunner().invoke(app, ["matrix", *arguments])
     assert result.exit_code == 0
     printed = json.loads(result.stdout)
-    assert printed["accesses"] == printed["compared"] == 4096 * 12 * 2
+    assert printed["accesses"] == printed["compared"] == 4096 * 20 * 2
     assert printed["disagreements"] == 0
     assert {"engine", "qemu", "quirks", "not_comparable", "seconds", "news"} <= set(printed)
 
@@ -260,5 +328,6 @@ def test_the_rules_are_printed_with_their_sections_and_engines(tmp_path: Path) -
     by_supervisor_with_ac = user_page * read_only * any_xd
     by_user_without_nxe = user_page * read_only * any_ac
     denied = by_user + by_supervisor + by_supervisor_with_ac + by_user_without_nxe
+    denied *= 2  # writes and pushes
     assert lines["a write to a read-only page"][-3:] == ["4.6.1", f"{denied:,}", "tcg"]
     assert lines["the address is not canonical"][-4:] == ["none", "in", "mode", "5"]

@@ -54,9 +54,9 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 def test_the_hole_is_the_first_absent_slot_at_the_lowest_level_that_fits(bench: Bench) -> None:
     bench.page(0)
-    first, slot = find_hole(bench.memory, bench.cpu.roots, GIB)
+    first, (slot,) = find_hole(bench.memory, bench.cpu.roots, GIB)
     assert (first, slot.level) == (GIB, 2)
-    first, slot = find_hole(bench.memory, bench.cpu.roots, GIB + 1)
+    first, (slot,) = find_hole(bench.memory, bench.cpu.roots, GIB + 1)
     assert (first, slot.level) == (1 << 39, 3)
 
 

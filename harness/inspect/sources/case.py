@@ -6,23 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from harness.check import matrix_case, replay
 from harness.check.layouts import parse
 from harness.check.matrix_case import MatrixCase
-from harness.inspect.snapshot import Snapshot
+from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources.layout import built
 from harness.inspect.sources.registers import cpu_with
-from harness.machine.ram import TABLE_ARENA
-from harness.paging.address import Physical
-from harness.paging.memory import BufferMemory
 
 
 def snapshot(path: Path, registers: Mapping[str, int]) -> Snapshot:
     """The tables that a case is about, and the state in which it was asked.
 
-    Raises CaseError where the file holds none, and LayoutError where its layout cannot be built.
+    Raises CaseError where the file holds none, LayoutError where its layout cannot be built, and
+    SourceError for PDPTEs that cannot be loaded.
     """
     content = replay.content(path)
     if isinstance(content, dict) and content.get("case") == matrix_case.KIND:
@@ -35,12 +31,10 @@ def snapshot(path: Path, registers: Mapping[str, int]) -> Snapshot:
 
 def _of_matrix(case: MatrixCase, registers: Mapping[str, int]) -> Snapshot:
     """The entries of a path, in memory that holds nothing else."""
-    memory = BufferMemory(np.zeros(len(TABLE_ARENA), np.uint8), TABLE_ARENA.start)
-    format = case.model.cpu(case.control).format
-    for slot, word in zip(case.slots, case.words, strict=True):
-        memory.store(Physical(slot), format.entry_bytes, word)
-    root = case.slots[-1] & -format.table_bytes(case.model.levels - 1)
-    cpu = replace(case.model.cpu(case.control, root), ac=case.ac)
+    try:
+        memory, cpu = matrix_case.tables(case)
+    except ValueError as error:
+        raise SourceError(str(error)) from None
     return Snapshot(
         f"case {case.title}",
         cpu_with(cpu, registers, memory),

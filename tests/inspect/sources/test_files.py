@@ -46,18 +46,63 @@ def test_a_case_about_a_layout_has_that_layout_s_tables(tmp_path: Path) -> None:
     assert np.array_equal(rows[0].raw, rows[1].raw)
 
 
+def matrix_case(
+    model: Model,
+    control: Control,
+    words: tuple[int, ...],
+    slots: tuple[int, ...],
+    address: int,
+    pdpte: int | None = None,
+) -> MatrixCase:
+    """A read by the user with EFLAGS.AC set."""
+    return MatrixCase(
+        engine="tcg",
+        qemu="7.2.22",
+        values="A=1",
+        model=model,
+        control=control,
+        words=words,
+        slots=slots,
+        address=address,
+        access=Access(Kind.READ, True),
+        user=True,
+        ac=True,
+        width=4,
+        page=0,
+        backed=True,
+        flush="page",
+        pdpte=pdpte,
+        register=2,
+        expected="",
+        observed="",
+    )
+
+
 def test_a_case_of_the_matrix_has_the_path_that_it_carries(tmp_path: Path) -> None:
-    model, control = Model(40, True, "4"), Control(nxe=False)
+    model, control = Model("4"), Control(nxe=False)
     slots = (0x40_0008, 0x40_1010, 0x40_2018, 0x40_3020)
     words = (0x1234_5007, 0x40_0007, 0x40_1007, 0x40_2007)
-    access = Access(Kind.READ, True)
-    answers = (0x20_1880_1000, access, True, 8, 0, True, "", "")
-    case = MatrixCase("tcg", "7.2.22", "A=1", model, control, words, slots, *answers)
+    case = matrix_case(model, control, words, slots, 0x20_1880_1000)
     snapshot = opened(f"case:{case.save(tmp_path)}")
     assert snapshot.cpu.ac
     assert not snapshot.cpu.nxe
     assert physical(snapshot, 4 << 39 | 3 << 30 | 2 << 21 | 1 << 12 | 5) == 0x1234_5005
     assert bulk.leaves(snapshot.memory, snapshot.cpu.roots).total == 1
+
+
+def test_a_case_of_the_matrix_has_the_pdpte_that_it_loads(tmp_path: Path) -> None:
+    slots, words = (0x40_0008, 0x40_1010), (0x1234_5007, 0x40_0007)
+    address = 2 << 30 | 2 << 21 | 1 << 12 | 5
+    for pdpte, found in ((None, 0x1234_5005), (0x40_1001, 0x1234_5005), (0, None)):
+        case = matrix_case(Model("pae"), Control(), words, slots, address, pdpte)
+        snapshot = opened(f"case:{case.save(tmp_path)}")
+        if found is None:
+            assert root_for(snapshot.cpu, Virtual(address)) is None
+        else:
+            assert physical(snapshot, address) == found
+    case = matrix_case(Model("pae"), Control(), words, slots, address, 0x40_1003)
+    with pytest.raises(SourceError, match="PDPTE 2 0x401003 cannot be loaded"):
+        opened(f"case:{case.save(tmp_path)}")
 
 
 def test_a_file_of_memory_is_read_by_the_registers_given(tmp_path: Path) -> None:

@@ -1,0 +1,193 @@
+"""Makes a Linux that boots in QEMU: Debian's kernel as it is, and `init.c` as its only program.
+
+`python -m images.linux.build`, which `make image-linux` runs, leaves in build/linux
+
+    vmlinuz    the kernel of the package that linux-image-amd64 depends on
+    config     what that kernel was configured with
+    init       init.c, linked to no library
+    initramfs  an archive that holds init alone
+
+and does nothing where all is there and up to date.  `make clean` has the next run fetch the
+kernel again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+PACKAGE: Final = "linux-image-amd64"
+"""Depends on the package that holds the newest kernel, and holds nothing itself."""
+
+SOURCE: Final = Path(__file__).with_name("init.c")
+PLACE: Final = Path(__file__).parents[2] / "build" / "linux"
+
+_COMPILE: Final = (
+    *("gcc", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror"),
+    *("-ffreestanding", "-fno-stack-protector", "-fcf-protection=none", "-fno-pie"),
+    *("-fno-asynchronous-unwind-tables", "-fno-tree-loop-distribute-patterns"),
+    *("-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-z,noexecstack"),
+)
+
+
+class CanNotBuild(Exception):  # noqa: N818 (an ending, not a mistake of this program)
+    """The image can not be made here; the sentence says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """The files that QEMU boots."""
+
+    kernel: Path
+    initramfs: Path
+
+
+def build(place: Path = PLACE) -> Image:
+    """The image in `place`, made as far as it is missing or older than its source.
+
+    Several processes may ask at once: one builds, the others wait for it.  Raises `CanNotBuild`.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    image = Image(place / "vmlinuz", place / "initramfs")
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not image.kernel.exists():
+            fetch_kernel(place)
+        if not _newer(image.initramfs, SOURCE, Path(__file__)):
+            init = place / "init"
+            _run((*_COMPILE, "-o", str(init), str(SOURCE)))
+            _write(image.initramfs, archive("init", init.read_bytes()))
+    return image
+
+
+def fetch_kernel(place: Path) -> None:
+    """Leave `vmlinuz` and `config` of Debian's newest kernel in `place`.
+
+    The package is fetched and checked by apt, and only read: nothing is installed.
+    Raises `CanNotBuild`.
+    """
+    for program, package in (("apt-get", "apt"), ("dpkg-deb", "dpkg")):
+        if shutil.which(program) is None:
+            raise CanNotBuild(
+                f"{program} is not installed, and the kernel comes from a Debian package: "
+                f"install {package}, or put a kernel's vmlinuz into {place}"
+            )
+    name = _kernel_package()
+    print(f"fetching {name}", flush=True)
+    with tempfile.TemporaryDirectory(dir=place) as directory:
+        # Not asked to: apt would else warn that its own user may not write here.
+        _run(("apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", name), cwd=directory)
+        (package,) = Path(directory).glob("*.deb")
+        _extract(package, place)
+
+
+def _kernel_package() -> str:
+    """The name of the package that holds the newest kernel."""
+    for renewed in (False, True):
+        if renewed:
+            _renew_lists()
+        answer = subprocess.run(
+            ("apt-cache", "depends", PACKAGE), capture_output=True, text=True, check=False
+        )
+        if found := re.search(r"Depends: (linux-image-\d\S+)", answer.stdout):
+            return found[1]
+    raise CanNotBuild(
+        f"apt knows no {PACKAGE}, whose kernel is booted: this is made for Debian on x86-64; "
+        f"elsewhere put a kernel's vmlinuz into {PLACE}"
+    )
+
+
+def _renew_lists() -> None:
+    """A fresh machine has no lists of packages."""
+    if os.geteuid() == 0:
+        _run(("apt-get", "-qq", "update"))
+    elif shutil.which("sudo") and not subprocess.run(("sudo", "-n", "true"), check=False).returncode:
+        _run(("sudo", "-n", "apt-get", "-qq", "update"))
+    else:
+        raise CanNotBuild(f"apt knows no {PACKAGE} yet: run 'apt-get update' as root")
+
+
+def _extract(package: Path, place: Path) -> None:
+    """The two files of /boot, which comes first: the modules behind it are not even unpacked."""
+    wanted = {"vmlinuz", "config"}
+    with subprocess.Popen(
+        ("dpkg-deb", "--fsys-tarfile", str(package)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as unpack:
+        assert unpack.stdout is not None
+        try:
+            with tarfile.open(fileobj=unpack.stdout, mode="r|") as files:
+                for member in files:
+                    found = re.fullmatch(r"\./boot/(vmlinuz|config)-.*", member.name)
+                    if found and (content := files.extractfile(member)):
+                        wanted.remove(found[1])
+                        _write(place / found[1], content.read())
+                    if not wanted:
+                        break
+        except tarfile.TarError as error:
+            raise CanNotBuild(f"{package.name} can not be read: {error}") from error
+        finally:
+            unpack.kill()
+    if wanted:
+        raise CanNotBuild(f"{package.name} has no {' and no '.join(sorted(wanted))} in /boot")
+
+
+def archive(name: str, content: bytes) -> bytes:
+    """A cpio archive that holds one executable file.
+
+    Source: Documentation/driver-api/early-userspace/buffer-format.rst in Linux, "newc".
+    """
+    return _entry(name, 0o100755, content) + _entry("TRAILER!!!", 0, b"")
+
+
+def _entry(name: str, mode: int, content: bytes) -> bytes:
+    path = name.encode() + b"\0"
+    inode, owner, group, links, time, device, check = 1, 0, 0, 1, 0, (0, 0, 0, 0), 0
+    fields = (inode, mode, owner, group, links, time, len(content), *device, len(path), check)
+    header = b"070701" + b"".join(b"%08x" % field for field in fields)
+    return _padded(header + path) + _padded(content)
+
+
+def _padded(part: bytes) -> bytes:
+    return part + bytes(-len(part) % 4)
+
+
+def _newer(product: Path, *sources: Path) -> bool:
+    """Whether a product is there and as new as all of its sources."""
+    return product.exists() and product.stat().st_mtime >= max(s.stat().st_mtime for s in sources)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """In whole or not at all: an interrupted run leaves nothing that looks finished."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.rename(path)
+
+
+def _run(command: Sequence[str], cwd: str | None = None) -> None:
+    try:
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise CanNotBuild(f"{command[0]} is not installed: run .ci/setup") from None
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
+        raise CanNotBuild(f"'{' '.join(command)}' failed and said: {said}")
+
+
+if __name__ == "__main__":
+    try:
+        built = build()
+    except CanNotBuild as reason:
+        sys.exit(f"{SOURCE.parent.name}: {reason}.")
+    print(f"{built.kernel.parent} holds the kernel and its initramfs")

@@ -1,0 +1,283 @@
+"""The machine that boots the Linux image: one QEMU that others can ask through a QMP socket.
+
+Its RAM is a file in memory that any process of the same user may open by the path that QEMU was
+given, as long as the process that started QEMU lives; nothing is left behind but that QEMU ends
+with the process, and with it the socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, cast
+
+import pexpect
+from pexpect.fdpexpect import fdspawn
+
+from harness.machine.errors import Evidence, GuestLost, Misuse
+from harness.machine.qemu import PATIENCE, bound_to, installed
+from harness.machine.ram import MIB
+from images.linux.build import Image
+from images.linux.facts import FAILED, READY, Facts, parse
+
+RAM_BYTES: Final = 640 * MIB
+"""The patterns take 290 MiB, and below 512 MiB Linux makes no large pages on its own."""
+
+CPUS: Final = 2
+"""One for each process of init.c."""
+
+_KERNEL_ARGUMENTS: Final = (
+    *("console=ttyS0", "quiet", "panic=-1"),
+    # Only where init asks for it, so that no page grows on its own; and two of 2M for hugetlb.
+    *("transparent_hugepage=madvise", "hugepages=2"),
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How Linux sets up paging: the number of levels, and whether it isolates its page tables."""
+
+    levels: int
+    isolated: bool
+
+    def __str__(self) -> str:
+        return f"{self.levels}-level-{'isolated' if self.isolated else 'shared'}"
+
+    @property
+    def kernel_arguments(self) -> tuple[str, ...]:
+        fewer = () if self.levels == 5 else ("no5lvl",)
+        return *_KERNEL_ARGUMENTS, *fewer, f"pti={'on' if self.isolated else 'off'}"
+
+
+@dataclass(frozen=True)
+class Started:
+    """A QEMU whose Linux boots.  `console` ends when QEMU does; `ram` is the path of its RAM."""
+
+    process: subprocess.Popen[bytes]
+    qmp: Path
+    ram: Path
+    errors: int
+
+    @property
+    def console(self) -> IO[bytes]:
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+    def stderr(self) -> str:
+        """All that QEMU had to say so far."""
+        return os.pread(self.errors, os.fstat(self.errors).st_size, 0).decode("utf-8", "replace")
+
+
+@contextlib.contextmanager
+def started(
+    image: Image, variant: Variant, qmp: Path, *, qemu: str = "qemu-system-x86_64"
+) -> Iterator[Started]:
+    """A QEMU that boots the image, with its monitor at the socket `qmp`; it ends with the block.
+
+    The kernel ends it, however this process or the thread that started it ends.  Raises `Misuse`
+    if QEMU is not installed or the socket is in use.
+    """
+    if _answers(qmp):
+        raise Misuse(f"a program listens at {qmp}: end it, or name another socket")
+    with _anonymous_file("linux-ram") as fd, _anonymous_file("qemu-stderr") as errors:
+        os.ftruncate(fd, RAM_BYTES)
+        ram = Path(f"/proc/{os.getpid()}/fd/{fd}")
+        process = subprocess.Popen(
+            (*bound_to(os.getpid()), installed(qemu), *_arguments(image, variant, qmp, ram)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            process_group=0,  # a Ctrl-C is for this process, which then ends QEMU in order
+        )
+        with process:
+            try:
+                yield Started(process, qmp, ram, errors)
+            finally:
+                _end(process)
+
+
+@contextlib.contextmanager
+def _anonymous_file(name: str) -> Iterator[int]:
+    fd = os.memfd_create(name)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _arguments(image: Image, variant: Variant, qmp: Path, ram: Path) -> Iterator[str]:
+    yield from ("-nodefaults", "-no-user-config", "-display", "none", "-nic", "none")
+    yield "-no-reboot"  # which is what a panic ends in
+    yield from (
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    )
+    # The one engine that has five levels on every host.
+    yield from ("-accel", "tcg", "-cpu", "max", "-smp", str(CPUS))
+    yield from ("-machine", "q35,memory-backend=ram", "-m", f"{RAM_BYTES // MIB}M")
+    yield from (
+        "-object",
+        f"memory-backend-file,id=ram,size={RAM_BYTES},mem-path={ram},share=on",
+    )
+    yield from ("-kernel", str(image.kernel), "-initrd", str(image.initramfs))
+    yield from ("-append", " ".join(variant.kernel_arguments))
+    yield from ("-serial", "stdio")
+    # In QEMU's option syntax a comma is doubled.
+    path = str(qmp).replace(",", ",,")
+    yield from ("-chardev", f"socket,id=monitor,path={path},server=on,wait=off")
+    yield from ("-mon", "chardev=monitor,mode=control")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Soft, so that QEMU removes its socket; then hard."""
+    for step in (process.terminate, process.kill):
+        step()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+            return
+
+
+@dataclass(frozen=True)
+class Booted:
+    """A Linux that has told all, stopped while both its processes spin in user mode.
+
+    qmp    the socket of QEMU's monitor, which takes one client at a time
+    ram    the file of its RAM, from physical address 0 on: QEMU maps the same
+    facts  what it printed
+    pid    QEMU's
+
+    Let it run, and `hold` it again before its registers are those of its processes.
+    """
+
+    variant: Variant
+    qmp: Path
+    ram: Path
+    facts: Facts
+    pid: int
+
+    def hold(self, deadline: float = 10.0) -> None:
+        """Stop it at a moment when each of its CPUs is in the process that runs there.
+
+        With the instruction that a process ends in under RIP, CR3 is that process's own, and with
+        isolation its user tables: no one else is at that address.  It is there but for the
+        kernel's ticks.  Raises `TimeoutError` after `deadline` seconds.
+        """
+        end = time.monotonic() + deadline
+        with Monitor(self.qmp, deadline) as monitor:
+            while True:
+                monitor.execute("stop")
+                if all(
+                    monitor.registers(process.cpu)["RIP"] == process.spins
+                    for process in self.facts.processes.values()
+                ):
+                    return
+                if time.monotonic() > end:
+                    raise TimeoutError(f"no CPU spins in user mode within {deadline:g} s")
+                monitor.execute("cont")
+                time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def booted(
+    image: Image,
+    variant: Variant,
+    qmp: Path,
+    *,
+    qemu: str = "qemu-system-x86_64",
+    deadline: float = 60.0,
+) -> Iterator[Booted]:
+    """The same Linux when it is ready, and held; `deadline` is in seconds.
+
+    Raises `GuestLost`, with what was on the console, if it does not get there.
+    """
+    with started(image, variant, qmp, qemu=qemu) as machine:
+        console = fdspawn(machine.console, encoding="ascii", codec_errors="replace", use_poll=True)
+        endings = (READY, FAILED, pexpect.EOF, pexpect.TIMEOUT)
+        ending = endings[console.expect(list(endings), timeout=deadline)]
+        if ending is not READY:
+            raise _lost(machine, console, ending, deadline)
+        facts = parse(console.before)
+        guest = Booted(variant, qmp, machine.ram, facts, machine.process.pid)
+        guest.hold()
+        yield guest
+
+
+def _lost(
+    machine: Started, console: fdspawn[str], ending: object, deadline: float
+) -> GuestLost:
+    lines = (console.before or "").splitlines()
+    if ending is FAILED:
+        seen = f"its init failed: {console.match[1]}"
+    elif ending is pexpect.EOF:
+        seen = "QEMU ended"
+    else:
+        seen = f"it is not ready after {deadline:g} s"
+    evidence = Evidence(tuple(lines[-10:]), machine.stderr(), machine.process.poll())
+    last = f", and printed last: {lines[-1]}" if lines else ""
+    return GuestLost(f"Linux is lost: {seen}{last}.", evidence)
+
+
+class Monitor:
+    """A client of the QMP socket at `path`; `deadline` is in seconds an answer."""
+
+    def __init__(self, path: Path, deadline: float) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.settimeout(deadline)
+            self._socket.connect(str(path))
+            self._stream = self._socket.makefile("rw")
+            self._stream.readline()  # the greeting
+            self.execute("qmp_capabilities")
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+        self._socket.close()
+
+    def execute(self, command: str, **arguments: object) -> object:
+        """What the command returns; raises `RuntimeError` if QEMU refuses."""
+        self._stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self._stream.flush()
+        for line in self._stream:
+            answer = json.loads(line)
+            if "error" in answer:
+                raise RuntimeError(f"QEMU refuses {command}: {answer['error']['desc']}")
+            if "return" in answer:  # else it is an event
+                return cast(object, answer["return"])
+        raise EOFError(f"QEMU ended while asked for {command}")
+
+    def human(self, command: str, cpu: int = 0) -> str:
+        """What the command for people prints, asked of one CPU."""
+        asked = {"command-line": command, "cpu-index": cpu}
+        return cast(str, self.execute("human-monitor-command", **asked))
+
+    def registers(self, cpu: int) -> dict[str, int]:
+        """The registers of one CPU that are printed as one number."""
+        text = self.human("info registers", cpu)
+        return {name: int(digits, 16) for name, digits in _REGISTER.findall(text)}
+
+
+_REGISTER: Final = re.compile(r"\b([A-Z][A-Z0-9]*) *=([0-9a-f]{8,16})\b")
+
+
+def _answers(path: Path) -> bool:
+    """Whether someone listens at a socket; one that was left behind is no one's."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+        return True

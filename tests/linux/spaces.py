@@ -1,0 +1,78 @@
+"""The two address spaces of the Linux guest, as the machine holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from harness.paging import bulk
+from harness.paging.bulk import Leaves, Walks
+from harness.paging.linux.entries import Linux
+from harness.paging.memory import BufferMemory, Words
+from harness.paging.x86.cpu import Cpu
+from images.linux.facts import Map, Process
+from images.linux.machine import Booted, Monitor
+
+USER_ROOT = 0x1000
+"""With isolation a process has two root tables, side by side: the user's is the upper one
+(PTI_USER_PGTABLE_BIT in Linux, arch/x86/entry/calling.h)."""
+
+
+@dataclass(frozen=True)
+class LinuxSpace:
+    """The space of one process, under the CR3 that its processor has in user mode."""
+
+    guest: Booted
+    process: Process
+    cpu: Cpu
+    memory: BufferMemory
+
+    @property
+    def name(self) -> str:
+        return self.process.space
+
+    @property
+    def maps(self) -> tuple[Map, ...]:
+        return tuple(m for m in self.guest.facts.maps if m.space == self.name)
+
+    def map(self, name: str) -> Map:
+        """The one map of that name."""
+        (only,) = self.guest.facts.of(self.name, name)
+        return only
+
+    def walks(self, addresses: Words) -> Walks:
+        return bulk.walk(self.memory, self.cpu.roots, addresses)
+
+    @cached_property
+    def leaves(self) -> Leaves:
+        return bulk.leaves(self.memory, self.cpu.roots)
+
+    @cached_property
+    def dialect(self) -> Linux:
+        return Linux(self.cpu.format)
+
+    def under(self, cr3: int) -> LinuxSpace:
+        """The same process with another CR3."""
+        return replace(self, cpu=replace(self.cpu, cr3=cr3))
+
+    def words(self, physical: Words) -> Words:
+        """What memory holds at these addresses."""
+        words, missing = self.memory.gather(physical, 8)
+        assert missing is None
+        return words
+
+
+def spaces_of(guest: Booted) -> dict[str, LinuxSpace]:
+    memory = BufferMemory(np.memmap(guest.ram, np.uint8, mode="r"))
+    return {space.name: space for space in _read(guest, memory)}
+
+
+def _read(guest: Booted, memory: BufferMemory) -> Iterator[LinuxSpace]:
+    with Monitor(guest.qmp, deadline=20) as monitor:
+        for process in guest.facts.processes.values():
+            held = monitor.registers(process.cpu)
+            cpu = Cpu(held["CR0"], held["CR3"], held["CR4"], held["EFER"])
+            yield LinuxSpace(guest, process, cpu, memory)

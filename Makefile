@@ -8,7 +8,7 @@ export PYTHON QEMU
 bin := .venv/bin
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help validate test test-hw guest lint bench clean programs browser
+.PHONY: help validate test test-hw guest image-linux lint bench clean programs browser
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -24,6 +24,9 @@ test-hw: .venv/ready ## run the tests on the machine alone; JUnit in build/test-
 
 guest: programs ## build the guest's stub
 	@$(MAKE) -s -C guest/x86
+
+image-linux: programs ## make the Linux guest (images/linux), with the kernel of Debian's package
+	@$(PYTHON) -m images.linux.build
 
 lint: .venv/ready ## check style and types
 	@$(bin)/ruff check

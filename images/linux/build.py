@@ -44,6 +44,10 @@ class CanNotBuild(Exception):  # noqa: N818 (an ending, not a mistake of this pr
     """The image can not be made here; the sentence says why, and what to do."""
 
 
+class NoKernel(CanNotBuild):
+    """This machine has no Debian to fetch a kernel from."""
+
+
 @dataclass(frozen=True)
 class Image:
     """The files that QEMU boots."""
@@ -74,21 +78,23 @@ def fetch_kernel(place: Path) -> None:
     """Leave `vmlinuz` and `config` of Debian's newest kernel in `place`.
 
     The package is fetched and checked by apt, and only read: nothing is installed.
-    Raises `CanNotBuild`.
+    Raises `NoKernel`.
     """
     for program, package in (("apt-get", "apt"), ("dpkg-deb", "dpkg")):
         if shutil.which(program) is None:
-            raise CanNotBuild(
+            raise NoKernel(
                 f"{program} is not installed, and the kernel comes from a Debian package: "
                 f"install {package}, or put a kernel's vmlinuz into {place}"
             )
     name = _kernel_package()
     print(f"fetching {name}", flush=True)
     with tempfile.TemporaryDirectory(dir=place) as directory:
-        # Not asked to: apt would else warn that its own user may not write here.
-        _run(("apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", name), cwd=directory)
-        (package,) = Path(directory).glob("*.deb")
-        _extract(package, place)
+        try:
+            _run(("apt-get", "-qq", "download", name), cwd=directory)
+        except CanNotBuild as reason:
+            raise NoKernel(str(reason)) from None
+        (fetched,) = Path(directory).glob("*.deb")
+        _extract(fetched, place)
 
 
 def _kernel_package() -> str:
@@ -101,7 +107,7 @@ def _kernel_package() -> str:
         )
         if found := re.search(r"Depends: (linux-image-\d\S+)", answer.stdout):
             return found[1]
-    raise CanNotBuild(
+    raise NoKernel(
         f"apt knows no {PACKAGE}, whose kernel is booted: this is made for Debian on x86-64; "
         f"elsewhere put a kernel's vmlinuz into {PLACE}"
     )
@@ -109,12 +115,17 @@ def _kernel_package() -> str:
 
 def _renew_lists() -> None:
     """A fresh machine has no lists of packages."""
+    update = ("apt-get", "-qq", "update")
     if os.geteuid() == 0:
-        _run(("apt-get", "-qq", "update"))
-    elif shutil.which("sudo") and not subprocess.run(("sudo", "-n", "true"), check=False).returncode:
-        _run(("sudo", "-n", "apt-get", "-qq", "update"))
+        command: Sequence[str] = update
+    elif shutil.which("sudo"):
+        command = ("sudo", "-n", *update)
     else:
-        raise CanNotBuild(f"apt knows no {PACKAGE} yet: run 'apt-get update' as root")
+        raise NoKernel(f"apt knows no {PACKAGE} yet: run 'apt-get update' as root")
+    try:
+        _run(command)
+    except CanNotBuild as reason:
+        raise NoKernel(f"apt knows no {PACKAGE} yet, and {reason}") from None
 
 
 def _extract(package: Path, place: Path) -> None:
@@ -136,11 +147,11 @@ def _extract(package: Path, place: Path) -> None:
                     if not wanted:
                         break
         except tarfile.TarError as error:
-            raise CanNotBuild(f"{package.name} can not be read: {error}") from error
+            raise NoKernel(f"{package.name} can not be read: {error}") from error
         finally:
             unpack.kill()
     if wanted:
-        raise CanNotBuild(f"{package.name} has no {' and no '.join(sorted(wanted))} in /boot")
+        raise NoKernel(f"{package.name} has no {' and no '.join(sorted(wanted))} in /boot")
 
 
 def archive(name: str, content: bytes) -> bytes:
@@ -181,8 +192,9 @@ def _run(command: Sequence[str], cwd: str | None = None) -> None:
     except FileNotFoundError:
         raise CanNotBuild(f"{command[0]} is not installed: run .ci/setup") from None
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise CanNotBuild(f"'{' '.join(command)}' failed and said: {said}")
+        lines = done.stderr.splitlines() or ["nothing"]
+        first = next((line for line in lines if re.search("error:|^E:", line)), lines[-1])
+        raise CanNotBuild(f"'{' '.join(command)}' failed and said: {first}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@
 #include <stdint.h>
 
 extern const char spin_here[];	/* the instruction that both processes end in */
+extern const char __bss_start[], _end[];	/* the linker's: the variables that begin as zero */
 
 /* ---- the kernel's numbers (x86-64) ---- */
 
@@ -58,13 +59,27 @@ static long call(long number, long a, long b, long c, long d, long e, long f)
 
 /* ---- lines ---- */
 
-static char line[64 * 1024];
-static size_t line_length;
+static char buffer[4096];
+static size_t buffered;
+
+static void flush(void)
+{
+	for (size_t done = 0; done < buffered;) {
+		long written = call(SYS_WRITE, 1, (long)(buffer + done), buffered - done, 0, 0, 0);
+		if (written <= 0)
+			break;
+		done += written;
+	}
+	buffered = 0;
+}
 
 static void print(const char *text)
 {
-	while (*text && line_length < sizeof line)
-		line[line_length++] = *text++;
+	while (*text) {
+		if (buffered == sizeof buffer)
+			flush();
+		buffer[buffered++] = *text++;
+	}
 }
 
 static void print_number(uint64_t value, unsigned base)
@@ -90,20 +105,14 @@ static void print_decimal(const char *name, uint64_t value)
 static void end_line(void)
 {
 	print("\n");
-	for (size_t done = 0; done < line_length;) {
-		long written = call(SYS_WRITE, 1, (long)(line + done), line_length - done, 0, 0, 0);
-		if (written <= 0)
-			break;
-		done += written;
-	}
-	line_length = 0;
+	flush();
 }
 
 static long checked(long result, const char *what, const char *name)
 {
 	if (result >= 0)
 		return result;
-	line_length = 0;
+	end_line();
 	print("@ failed call=");
 	print(what);
 	print(" name=");
@@ -262,15 +271,15 @@ struct process {
 static const struct process parent = { "parent", 0, parents, END(parents) };
 static const struct process child = { "child", 1, childs, END(childs) };
 
-static const char *read_file(const char *name, char *buffer, size_t size)
+static const char *read_file(const char *name, char *text, size_t size)
 {
 	long file = checked(call(SYS_OPEN, (long)name, 0, 0, 0, 0, 0), "open", name);
 	size_t length = 0;
 	for (long got = 1; got; length += got)
-		got = checked(call(SYS_READ, file, (long)(buffer + length), size - 1 - length, 0, 0, 0), "read", name);
-	buffer[length] = 0;
+		got = checked(call(SYS_READ, file, (long)(text + length), size - 1 - length, 0, 0, 0), "read", name);
+	text[length] = 0;
 	call(SYS_CLOSE, file, 0, 0, 0, 0, 0);
-	return buffer;
+	return text;
 }
 
 static uint64_t hex(const char **text)
@@ -364,10 +373,24 @@ static const char *report_map(const struct process *process, const char *text, l
 	return text + 1;
 }
 
+/*
+ * What a report needs is there before it tells what is there: else the line of its own variables would be of the past
+ * when it is printed.  Each process writes, since a fork took the right to write away.
+ */
+static __attribute__((noinline)) void settle(void)
+{
+	volatile char stack[2 * PAGE];
+	for (size_t offset = 0; offset < sizeof stack; offset += PAGE)
+		stack[offset] = 0;
+	for (uintptr_t page = (uintptr_t)__bss_start & -PAGE; page < (uintptr_t)_end; page += PAGE)
+		*(volatile char *)page = *(volatile char *)page;
+}
+
 static void report(const struct process *process)
 {
 	static char maps[32 * 1024];
 
+	settle();
 	print("@ process space=");
 	print(process->name);
 	print_decimal(" pid=", call(SYS_GETPID, 0, 0, 0, 0, 0, 0));

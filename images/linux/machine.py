@@ -204,17 +204,16 @@ def booted(
         ending = endings[console.expect(list(endings), timeout=deadline)]
         if ending is not READY:
             raise _lost(machine, console, ending, deadline)
-        facts = parse(console.before)
+        facts = parse(console.before or "")
         guest = Booted(variant, qmp, machine.ram, facts, machine.process.pid)
         guest.hold()
         yield guest
 
 
-def _lost(
-    machine: Started, console: fdspawn[str], ending: object, deadline: float
-) -> GuestLost:
+def _lost(machine: Started, console: fdspawn[str], ending: object, deadline: float) -> GuestLost:
     lines = (console.before or "").splitlines()
     if ending is FAILED:
+        assert isinstance(console.match, re.Match)
         seen = f"its init failed: {console.match[1]}"
     elif ending is pexpect.EOF:
         seen = "QEMU ended"

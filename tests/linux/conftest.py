@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from images.linux.build import CanNotBuild, Image, build
+from images.linux.build import Image, NoKernel, build
 from images.linux.machine import Booted, Variant, booted
 from tests.linux.spaces import LinuxSpace, spaces_of
 
@@ -17,16 +17,13 @@ VARIANTS = [Variant(levels, isolated) for levels in (4, 5) for isolated in (Fals
 def linux_image() -> Image:
     try:
         return build()
-    except CanNotBuild as reason:
+    except NoKernel as reason:
         pytest.skip(f"there is no Linux to boot: {reason}")
 
 
-# A boot takes five seconds, so under pytest-xdist with --dist loadgroup one worker has all tests
-# of a variant; pytest itself runs them one after the other, and ends a guest before the next.
-@pytest.fixture(
-    scope="session",
-    params=[pytest.param(v, id=str(v), marks=pytest.mark.xdist_group(str(v))) for v in VARIANTS],
-)
+# A boot takes five seconds of CPU time.  Pytest has all tests of one variant follow each other,
+# and ends its guest before the next one's.
+@pytest.fixture(scope="session", params=VARIANTS, ids=str)
 def linux(
     request: pytest.FixtureRequest, linux_image: Image, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Booted]:

@@ -1,4 +1,5 @@
-"""Builds the guest's stub into every package, so that installing one needs no compiler."""
+"""What every package holds besides the modules: the guest's stub, so that installing one needs no
+compiler, and in a wheel the layouts."""
 
 import shutil
 import subprocess
@@ -13,6 +14,10 @@ class StubBuildHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Leave an up-to-date stub in the tree, or end the build with a sentence."""
+        if self.target_name == "wheel":
+            # Of images/ the layouts alone: the recipes of guests there are for a checkout.
+            for layout in Path(self.root, "images").glob("*.toml"):
+                build_data["force_include"][str(layout)] = f"harness/images/{layout.name}"
         sources = Path(self.root, "guest", "x86")
         stub = Path(self.root, "harness", "machine", "stub.elf")
         if stub.exists() and stub.stat().st_mtime >= newest(sources):

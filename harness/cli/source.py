@@ -118,7 +118,6 @@ class Source:
 
         Raises Misuse where the options name no source or several, and what the source raises.
         """
-        from harness.inspect.held import bounded
         from harness.inspect.sources import case, core, layout, qmp, ram
         from harness.machine.errors import Misuse
 
@@ -129,17 +128,17 @@ class Source:
             raise Misuse(f"{several if named else 'no source is named'}: choose one of {choice}")
         given = self._given()
         if self.layout is not None:
-            yield bounded(layout.snapshot(self.layout, self.levels, given))
+            yield layout.snapshot(self.layout, self.levels, given)
         elif self.case is not None:
-            yield bounded(case.snapshot(self.case, given))
+            yield case.snapshot(self.case, given)
         elif self.qmp is not None:
             yield qmp.snapshot(self.qmp, self.vcpu, self.live, given)
         elif self.core is not None:
-            yield bounded(core.snapshot(self.core, self.vcpu, given))
+            yield core.snapshot(self.core, self.vcpu, given)
         elif self.ram is not None:
             if self.cr3 is None:
                 raise Misuse("a file of memory does not tell where the root table is: add --cr3")
-            yield bounded(ram.snapshot(self.ram, given))
+            yield ram.snapshot(self.ram, given)
 
     def _given(self) -> dict[str, int]:
         """The registers that were given in place of the source's own."""

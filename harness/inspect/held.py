@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
-from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.snapshot import SourceError
 from harness.paging import bulk
 from harness.paging.address import Physical
 from harness.paging.errors import TooManyTables
@@ -101,22 +101,7 @@ def hold_tables(memory: HeldMemory, roots: Iterable[Root]) -> None:
         for tables in bulk.layers(memory, roots, MOST_TABLES):
             memory.hold(tables)
     except TooManyTables as error:
-        raise SourceError(refusal(error)) from None
-
-
-def bounded(snapshot: Snapshot) -> Snapshot:
-    """The snapshot, if its space has no more tables than can be looked at; else SourceError."""
-    try:
-        for _ in bulk.layers(snapshot.memory, snapshot.cpu.roots, MOST_TABLES):
-            pass
-    except TooManyTables as error:
-        raise SourceError(refusal(error)) from None
-    return snapshot
-
-
-def refusal(error: TooManyTables) -> str:
-    """The sentence on a space that is not looked at."""
-    return f"this is hardly a space: {error}; is the root right?"
+        raise SourceError(f"this is hardly a space: {error}; is the root right?") from None
 
 
 _: type[Memory] = HeldMemory

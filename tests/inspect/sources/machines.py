@@ -55,6 +55,14 @@ class Witness:
             time.sleep(0.02)
         return False
 
+    def waits_for(self, seen: str, within: float = 20.0) -> None:
+        """Waits until this is seen among the registers of the first processor."""
+        end = time.monotonic() + within
+        question = {"command-line": "info registers"}
+        while seen not in self.ask("human-monitor-command", **question):
+            assert time.monotonic() < end, f"no {seen} within {within:g} s"
+            time.sleep(0.01)
+
     def close(self) -> None:
         self._lines.close()
         self._socket.close()
@@ -82,6 +90,8 @@ def running(directory: Path, *arguments: str, pass_fds: tuple[int, ...] = ()) ->
             time.sleep(0.01)
         witness = Witness(theirs)
         try:
+            if arguments[: len(STUB)] == STUB:
+                witness.waits_for("EFER=0000000000000d00")
             yield Machine(ours, witness, process)
         finally:
             witness.close()

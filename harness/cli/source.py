@@ -118,7 +118,6 @@ class Source:
 
         Raises Misuse where the options name no source or several, and what the source raises.
         """
-        from harness.inspect.sources import case, core, layout, qmp, ram
         from harness.machine.errors import Misuse
 
         named = [f"--{kind}" for kind in KINDS if getattr(self, kind) is not None]
@@ -126,19 +125,33 @@ class Source:
             choice = ", ".join(f"--{kind}" for kind in KINDS)
             several = f"{len(named)} sources are named, {' and '.join(named)}"
             raise Misuse(f"{several if named else 'no source is named'}: choose one of {choice}")
-        given = self._given()
+        yield self._snapshot(self._given())
+
+    def _snapshot(self, given: dict[str, int]) -> Snapshot:
+        """What the one source that is named gives; no other kind is imported."""
         if self.layout is not None:
-            yield layout.snapshot(self.layout, self.levels, given)
-        elif self.case is not None:
-            yield case.snapshot(self.case, given)
-        elif self.qmp is not None:
-            yield qmp.snapshot(self.qmp, self.vcpu, self.live, given)
-        elif self.core is not None:
-            yield core.snapshot(self.core, self.vcpu, given)
-        elif self.ram is not None:
-            if self.cr3 is None:
-                raise Misuse("a file of memory does not tell where the root table is: add --cr3")
-            yield ram.snapshot(self.ram, given)
+            from harness.inspect.sources import layout
+
+            return layout.snapshot(self.layout, self.levels, given)
+        if self.case is not None:
+            from harness.inspect.sources import case
+
+            return case.snapshot(self.case, given)
+        if self.qmp is not None:
+            from harness.inspect.sources import qmp
+
+            return qmp.snapshot(self.qmp, self.vcpu, self.live, given)
+        if self.core is not None:
+            from harness.inspect.sources import core
+
+            return core.snapshot(self.core, self.vcpu, given)
+        assert self.ram is not None
+        from harness.inspect.sources import ram
+        from harness.machine.errors import Misuse
+
+        if self.cr3 is None:
+            raise Misuse("a file of memory does not tell where the root table is: add --cr3")
+        return ram.snapshot(self.ram, given)
 
     def _given(self) -> dict[str, int]:
         """The registers that were given in place of the source's own."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
-from harness.check.compare import Comparison, Disagreement
 from harness.check.keys import in_units
-from harness.check.matrix_case import MatrixCase
-from harness.check.quirks import DEBUG_WALKER, FAULT_QUIRKS
-from harness.check.replay import Case
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.format import Format, Level
 from harness.paging.walk import Step, Walk
-from harness.report.run import Finding
 
-QUIRKS = {quirk.name: quirk for quirk in (*FAULT_QUIRKS, DEBUG_WALKER)}
-"""Every known departure by its name."""
+# What is named in annotations alone is imported for them alone: much comes with it, and the first
+# line of a command is to come at once.
+if TYPE_CHECKING:
+    from harness.check.compare import Comparison, Disagreement
+    from harness.check.matrix_case import MatrixCase
+    from harness.check.replay import Case
+    from harness.report.run import Finding
 
 LETTERS = {"write": "w", "execute": "x", "user": "u"}
 """The letters of rights, in the order in which they are shown after an r."""
@@ -143,8 +144,11 @@ def assumed_lines(assumed: Sequence[str]) -> Iterator[str]:
 
 def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
     """Each known departure that showed: how often, what it is, and how that is known."""
+    from harness.check.quirks import DEBUG_WALKER, FAULT_QUIRKS
+
+    quirks = {quirk.name: quirk for quirk in (*FAULT_QUIRKS, DEBUG_WALKER)}
     for name, count in counts.items():
-        quirk = QUIRKS[name]
+        quirk = quirks[name]
         yield f"{name}: {count:,} times"
         yield f"  rule      {quirk.rule}"
         yield f"  departs   {quirk.departs}"

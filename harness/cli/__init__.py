@@ -10,6 +10,7 @@
 `source`    the options by which tables are chosen that are looked at
 `decode`    an entry, bit by bit
 `walk`      an address, step by step
+`fault`     what an access comes to, and faults that were seen
 `pages`     the options of commands that look at many pages
 `dump`      all that a space holds
 `output`    the options that write files beside what is printed
@@ -26,6 +27,7 @@ import typer
 from harness.cli.check import check
 from harness.cli.decode import decode
 from harness.cli.dump import dump
+from harness.cli.fault import fault
 from harness.cli.find import find
 from harness.cli.matrix import matrix
 from harness.cli.replay import replay
@@ -49,6 +51,7 @@ app.command()(replay)
 app.command()(check)
 app.command()(decode)
 app.command()(walk)
+app.command()(fault)
 app.command()(dump)
 app.command()(find)
 

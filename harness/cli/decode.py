@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -65,8 +66,6 @@ def decode(
     Example: pagetable decode 0x80000000401008e7 --level 1 --linux
     """
     with sentences():
-        import json
-
         from harness.inspect import decode as entries
         from harness.inspect import linux as dialect
         from harness.machine.errors import Misuse

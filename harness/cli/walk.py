@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,8 +44,6 @@ def walk(
               pagetable walk 0x1000 --layout smallest --html walk.html --svg walk.svg
     """
     with sentences(), source.opened() as snapshot:
-        import json
-
         from harness.inspect.translation import translate
         from harness.machine.errors import Misuse
         from harness.paging.address import Virtual

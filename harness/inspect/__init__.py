@@ -14,6 +14,10 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `decode`       an entry as the machine reads it: `read` gives a Reading of Parts
 `linux`        the same entry as Linux reads it: `read` gives a LinuxReading of Bits
 `translation`  an address: `translate` gives a Translation of Stages, with rights as they accumulate
+`fault`        an access: `explain` gives an Explanation; a fault that was seen: `read_code` gives a
+               Seen, and `compare` what the tables say to it
+`remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
+`overlay`      memory with some words changed, to try a change without making it
 `graph`        the tables of a space, each once a level, and rows with the number of their addresses
 `ranges`       a whole space, neighbours merged, shared tables folded: `dump` gives a Dump of Ranges
 `select`       conditions on pages: `w and x and not user`

@@ -8,7 +8,6 @@ from typing import Any
 from harness.check.keys import in_units
 from harness.inspect.decode import Role, named
 from harness.inspect.translation import Index, Stage, Translation
-from harness.paging.bulk import End
 from harness.paging.entry import Absent
 from harness.paging.format import Format
 from harness.report import decode
@@ -24,12 +23,11 @@ def translation_lines(format: Format, found: Translation) -> Iterator[str]:
         yield f"  masked    data accesses use {found.address:#x} (LAM), fetches do not"
     form = "canonical" if found.canonical else "not canonical"
     yield f"  form      {form}: {found.why}"
-    yield from _labelled("address", _split_lines(found.indices))
-    if found.stages or found.end is End.UNBACKED:
-        yield from _labelled("walk", _stage_lines(format, found))
-    yield from _labelled("page", _page_lines(found))
+    yield from labelled("address", _split_lines(found.indices))
+    yield from labelled("walk", stage_lines(format, found))
+    yield from labelled("page", _page_lines(found))
     kept = [(stage.reading.name, stage.linux.said) for stage in found.stages if stage.linux]
-    yield from _labelled("to Linux", (f"{name}: {said}" for name, said in kept))
+    yield from labelled("to Linux", (f"{name}: {said}" for name, said in kept))
 
 
 def as_object(format: Format, found: Translation) -> dict[str, Any]:
@@ -89,7 +87,8 @@ def _split_lines(indices: Sequence[Index]) -> list[str]:
     )
 
 
-def _stage_lines(format: Format, found: Translation) -> list[str]:
+def stage_lines(format: Format, found: Translation) -> list[str]:
+    """Every entry on the way, with the rights that are left after it; none where there is none."""
     rows: list[Sequence[str]] = [HEAD]
     for stage in found.stages:
         reading = stage.reading
@@ -106,7 +105,7 @@ def _stage_lines(format: Format, found: Translation) -> list[str]:
         name = format.levels[unbacked.level].name
         slot = f"{unbacked.address:#x}"
         rows.append((str(unbacked.level), name, slot, "", "no memory there", "", ""))
-    return aligned(rows)
+    return aligned(rows) if len(rows) > 1 else []
 
 
 def _rights(format: Format, stage: Stage) -> str:
@@ -137,7 +136,7 @@ def _index_object(index: Index) -> dict[str, Any]:
     }
 
 
-def _labelled(label: str, lines: Iterable[str]) -> Iterator[str]:
+def labelled(label: str, lines: Iterable[str]) -> Iterator[str]:
     """Lines, the first after a label and the others below it."""
     for number, line in enumerate(lines):
         yield f"  {'' if number else label:8}  {line}".rstrip()

@@ -1,0 +1,216 @@
+"""`pagetable fault`: what an access comes to, and faults that were seen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.ending import sentences
+from harness.cli.source import Source, number, with_source
+
+if TYPE_CHECKING:
+    from harness.inspect.fault import Seen
+    from harness.inspect.snapshot import Snapshot
+    from harness.paging.x86.access import Access
+    from harness.paging.x86.cpu import Cpu
+
+
+class KindName(StrEnum):
+    """What accesses do, by the names that `harness.paging.x86.access.Kind` has for them."""
+
+    READ = "read"
+    WRITE = "write"
+    FETCH = "fetch"
+    PUSH = "push"
+    POP = "pop"
+    SHADOW_READ = "shadow-read"
+    SHADOW_WRITE = "shadow-write"
+
+
+@with_source
+def fault(
+    source: Source,
+    address: Annotated[
+        str | None,
+        typer.Argument(metavar="[ADDRESS]", help="A virtual address.", show_default=False),
+    ] = None,
+    access: Annotated[
+        KindName | None,
+        typer.Option(help="What the access does; the usual ones unless said.", show_default=False),
+    ] = None,
+    user: Annotated[
+        bool | None,
+        typer.Option(
+            "--user/--supervisor", help="Who makes it; both unless said.", show_default=False
+        ),
+    ] = None,
+    implicit: Annotated[
+        bool, typer.Option("--implicit", help="To a system structure, by the supervisor.")
+    ] = False,
+    ac: Annotated[
+        bool | None,
+        typer.Option(
+            "--ac/--no-ac", help="EFLAGS.AC, in place of the source's.", show_default=False
+        ),
+    ] = None,
+    pkru: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="In place of the source's own.", show_default=False),
+    ] = None,
+    code: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="The error code of a page fault that was seen.", show_default=False
+        ),
+    ] = None,
+    cr2: Annotated[
+        str | None, typer.Option(metavar="N", help="The CR2 that was seen.", show_default=False)
+    ] = None,
+    rip: Annotated[
+        str | None, typer.Option(metavar="N", help="The RIP that was seen.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say whether an access to ADDRESS would fault: the vector, error code and CR2, the rule with
+    its section (Intel SDM, volume 3A), and the smallest change that would let it pass.
+
+    With --code it goes backwards: a page fault that was seen, in words, and whether the tables of
+    the source, if one is named, would give it.
+
+    Example: pagetable fault 0xffff800040000000 --access fetch --user --layout page-sizes
+
+    Example: pagetable fault --code 0x1d --cr2 0x1000
+    """
+    with sentences():
+        from harness.machine.errors import Misuse
+
+        if code is None:
+            if address is None:
+                raise Misuse("no ADDRESS is given; or add --code, the error code that was seen")
+            if cr2 is not None or rip is not None:
+                raise Misuse("--cr2 and --rip belong to a fault that was seen: add its --code")
+            with source.opened() as snapshot:
+                snapshot = _changed(snapshot, ac, pkru)
+                accesses = _accesses(access, user, implicit)
+                _forward(snapshot, number("the address", address), accesses, access, as_json)
+            return
+        if address is not None or access is not None or user is not None or implicit:
+            raise Misuse("--code tells the access, and --cr2 the address: name neither besides")
+        seen = number("the error code", code)
+        place = None if cr2 is None else number("CR2", cr2)
+        instruction = None if rip is None else number("RIP", rip)
+        if source == Source():
+            _words(seen, place, instruction, as_json)
+            return
+        if place is None:
+            raise Misuse("what the tables give depends on the address: add --cr2")
+        with source.opened() as snapshot:
+            _backward(_changed(snapshot, ac, pkru), seen, place, instruction, as_json)
+
+
+def _changed(snapshot: Snapshot, ac: bool | None, pkru: str | None) -> Snapshot:
+    """The snapshot with what is given of the CPU state in place of its own."""
+    cpu = snapshot.cpu if ac is None else replace(snapshot.cpu, ac=ac)
+    if pkru is not None:
+        cpu = replace(cpu, pkru=number("PKRU", pkru))
+    return replace(snapshot, cpu=cpu)
+
+
+def _accesses(kind: KindName | None, user: bool | None, implicit: bool) -> list[Access]:
+    """The accesses that the options name; Misuse where there is no such access."""
+    from harness.machine.errors import Misuse
+    from harness.paging.x86.access import Access, Kind
+
+    named = [] if kind is None else [Kind[kind.name]]
+    kinds = named or [Kind.READ, Kind.WRITE, *([] if implicit else [Kind.FETCH])]
+    users = [not implicit, False] if user is None else [user]
+    try:
+        return [Access(one, by, implicit) for one in kinds for by in dict.fromkeys(users)]
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+
+
+def _forward(
+    snapshot: Snapshot, address: int, accesses: list[Access], one: KindName | None, as_json: bool
+) -> None:
+    """What accesses come to: in full where their kind was named, else in a table."""
+    from harness.inspect.fault import explain
+    from harness.machine.errors import Misuse
+    from harness.paging.address import Virtual
+    from harness.report import fault as reports
+
+    try:
+        found = [explain(snapshot, Virtual(address), access) for access in accesses]
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+    if as_json:
+        outcomes = [reports.as_object(snapshot.cpu, each) for each in found]
+        _print_object(snapshot, address=f"{address:#x}", outcomes=outcomes)
+        return
+    lines: list[str] = []
+    if one is None:
+        lines += reports.accesses_lines(found)
+    for each in found if one is not None else []:
+        lines += [*([""] if lines else []), *reports.explanation_lines(snapshot.cpu, each)]
+    _print(snapshot, lines)
+
+
+def _words(code: int, cr2: int | None, rip: int | None, as_json: bool) -> None:
+    """What a fault says by itself."""
+    from harness.report import fault as reports
+    from harness.report.objects import bare
+
+    seen = _seen(code, None, cr2, rip)
+    if as_json:
+        typer.echo(json.dumps(bare("fault", seen=reports.seen_object(seen)), indent=2))
+        return
+    for line in reports.seen_lines(seen, cr2):
+        typer.echo(line)
+
+
+def _backward(snapshot: Snapshot, code: int, cr2: int, rip: int | None, as_json: bool) -> None:
+    """What a fault says, and what the tables give."""
+    from harness.inspect.fault import compare
+    from harness.machine.errors import Misuse
+    from harness.paging.address import Virtual
+    from harness.report import fault as reports
+
+    seen = _seen(code, snapshot.cpu, cr2, rip)
+    try:
+        found = compare(snapshot, seen, Virtual(cr2))
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+    if as_json:
+        tables = reports.comparison_object(snapshot.cpu, found)
+        _print_object(snapshot, seen=reports.seen_object(seen), cr2=f"{cr2:#x}", tables=tables)
+        return
+    lines = reports.comparison_lines(snapshot.cpu, found)
+    _print(snapshot, [*reports.seen_lines(seen, cr2), "", *lines])
+
+
+def _seen(code: int, cpu: Cpu | None, cr2: int | None, rip: int | None) -> Seen:
+    """A fault that was seen; Misuse for a code that is none."""
+    from harness.inspect.fault import read_code
+    from harness.machine.errors import Misuse
+
+    try:
+        return read_code(code, cpu, cr2, rip)
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+
+
+def _print(snapshot: Snapshot, lines: list[str]) -> None:
+    from harness.report.text import assumed_lines
+
+    for line in (snapshot.title, "", *lines, *assumed_lines(snapshot.assumed)):
+        typer.echo(line)
+
+
+def _print_object(snapshot: Snapshot, **content: Any) -> None:
+    from harness.report.objects import answer
+
+    typer.echo(json.dumps(answer("fault", snapshot, **content), indent=2))

@@ -1,0 +1,295 @@
+"""Why an access faults, or what it does where it is allowed; and what faults that were seen say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.check.quirks import RESERVED_WITHOUT_PRESENT, Quirk
+from harness.inspect.decode import Bits
+from harness.inspect.remedy import Remedy, remedies
+from harness.inspect.snapshot import Snapshot
+from harness.inspect.translation import Stage, Translation, translate
+from harness.paging.address import Virtual
+from harness.paging.bulk import End
+from harness.paging.x86.access import (
+    Access,
+    Allowed,
+    Error,
+    Fault,
+    Kind,
+    Outcome,
+    Reason,
+    Vector,
+    outcome,
+)
+from harness.paging.x86.cpu import Cpu, Cr4
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What an access comes to, and why.
+
+    translation  of the address
+    to_blame     the entries by which the rule denies the access, from the root down; none where it
+                 is no entry's doing
+    noted        the entries in which the machine sets A or D that is clear now, and which of the
+                 two
+    remedies     what would let it pass, the smallest first
+    """
+
+    access: Access
+    outcome: Outcome
+    translation: Translation
+    to_blame: tuple[Stage, ...]
+    noted: tuple[tuple[Stage, str], ...]
+    remedies: tuple[Remedy, ...]
+
+
+def explain(snapshot: Snapshot, address: Virtual, access: Access) -> Explanation:
+    """What an access to an address comes to.
+
+    Raises ValueError for an address that is wider than the CPU's mode has them.
+    """
+    cpu, memory = snapshot.cpu, snapshot.memory
+    answer = outcome(cpu, memory, address, access)
+    masked = cpu if access.kind is not Kind.FETCH else replace(cpu, lam=False)
+    found = translate(replace(snapshot, cpu=masked), address)
+    changes = remedies(cpu, memory, address, access) if isinstance(answer, Fault) else ()
+    blamed = tuple(_to_blame(cpu, found, answer))
+    return Explanation(access, answer, found, blamed, tuple(_noted(cpu, found, answer)), changes)
+
+
+def _to_blame(cpu: Cpu, found: Translation, answer: Outcome) -> Iterator[Stage]:
+    if not isinstance(answer, Fault):
+        return
+    rights = cpu.format.rights
+    wanted = {
+        Reason.USER_DENIED: "user",
+        Reason.WRITE_DENIED: "write",
+        Reason.EXECUTE_DENIED: "execute",
+    }.get(answer.reason)
+    if wanted is not None:
+        for stage in found.stages:
+            given = cpu.format.granted(stage.reading.raw)
+            if stage.slot is not None and not given & rights[wanted]:
+                yield stage
+    elif found.stages:
+        yield found.stages[-1]
+
+
+def _noted(cpu: Cpu, found: Translation, answer: Outcome) -> Iterator[tuple[Stage, str]]:
+    if not isinstance(answer, Allowed):
+        return
+    accessed, dirty = cpu.format.accessed, cpu.format.dirty
+    for stage in found.stages:
+        if stage.slot in answer.accessed and not stage.reading.raw & accessed:
+            yield stage, "A"
+        if stage.slot == answer.dirty and not stage.reading.raw & dirty:
+            yield stage, "D"
+
+
+# ---- faults that were seen ----
+
+_CODE: Final = (
+    (Error.P, "an entry was not present", "the entry that denies it was present"),
+    (Error.W, "a read or a fetch", "a write"),
+    (Error.U, "by the supervisor", "by the user"),
+    (Error.RSVD, "no reserved bit", "an entry has reserved bits set"),
+    (Error.I, "not told to be a fetch", "a fetch"),
+    (Error.PK, "no protection key", "the protection key denies it"),
+    (Error.SS, "no shadow-stack access", "a shadow-stack access"),
+)
+"""What each bit of an error code says when clear and when set (SDM 4.7)."""
+
+_HLAT, _SGX, _RMP = 1 << 7, 1 << 15, 1 << 31
+_OTHERS: Final = (
+    (_HLAT, "HLAT", "HLAT paging has no translation"),
+    (_SGX, "SGX", "a violation of SGX's access control"),
+    (_RMP, "RMP", "a violation of AMD's reverse map (APM volume 2, 15.36)"),
+)
+"""Bits that need features which the rules of this package do not have, when set."""
+
+CODE_BITS: Final = 32
+"""The width of an error code."""
+
+_INSTRUCTION_BYTES: Final = 15
+"""The longest instruction (SDM volume 2A, 2.3.11)."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A page fault that was seen, in words.
+
+    bits        of the error code, from the lowest up: those that every processor has, and others
+                that are set
+    accesses    which accesses raise it
+    impossible  why no processor raises it, a sentence each
+    quirk       the known departure of an engine that it is
+    hints       what CR2 and RIP tell together, a sentence each
+    """
+
+    code: int
+    bits: tuple[Bits, ...]
+    accesses: tuple[Access, ...]
+    impossible: tuple[str, ...]
+    quirk: Quirk | None
+    hints: tuple[str, ...]
+
+
+def read_code(
+    code: int, cpu: Cpu | None = None, cr2: int | None = None, rip: int | None = None
+) -> Seen:
+    """What the error code of a page fault says; with a CPU, what it can be there.
+
+    Raises ValueError for a code of more than 32 bits.
+    """
+    if not 0 <= code < 1 << CODE_BITS:
+        raise ValueError(f"{code:#x} is no error code: those have {CODE_BITS} bits")
+    bits = [
+        Bits(int(flag), str(flag.name), int(bool(code & flag)), said[bool(code & flag)])
+        for flag, *said in _CODE
+    ]
+    bits += [Bits(flag, name, 1, said) for flag, name, said in _OTHERS if code & flag]
+    impossible = tuple(_impossible(code, cpu))
+    quirk = RESERVED_WITHOUT_PRESENT if code & Error.RSVD and not code & Error.P else None
+    hints = tuple(_hints(code, cr2, rip))
+    return Seen(code, tuple(bits), tuple(_accesses(code, cpu)), impossible, quirk, hints)
+
+
+def _accesses(code: int, cpu: Cpu | None) -> Iterator[Access]:
+    """The accesses that the code describes; where it does not tell fetches, a read may be one."""
+    user = bool(code & Error.U)
+    if code & Error.SS:
+        kinds = [Kind.SHADOW_WRITE if code & Error.W else Kind.SHADOW_READ]
+    elif code & Error.I:
+        kinds = [Kind.FETCH]
+    elif code & Error.W:
+        kinds = [Kind.WRITE]
+    else:
+        kinds = [Kind.READ] if cpu is not None and cpu.reports_fetches else [Kind.READ, Kind.FETCH]
+    for kind in kinds:
+        yield Access(kind, user)
+    for kind in kinds:
+        if not user and kind is not Kind.FETCH:
+            yield Access(kind, user, implicit=True)
+
+
+def _impossible(code: int, cpu: Cpu | None) -> Iterator[str]:
+    """Why no processor raises the code, or this one does not (SDM 4.7)."""
+    known = sum(int(flag) for flag, *_ in _CODE) | _HLAT | _SGX | _RMP
+    if code & ~known:
+        yield f"no processor sets {code & ~known:#x}: these bits are reserved"
+    if code & Error.RSVD and not code & Error.P:
+        yield "RSVD without P: reserved bits are looked at in entries that are present"
+    if code & Error.PK and not code & Error.P:
+        yield "PK without P: keys are looked at on pages that are present"
+    if code & Error.PK and code & Error.RSVD:
+        yield "PK with RSVD: keys are looked at after a walk that is valid"
+    if code & Error.PK and code & Error.I:
+        yield "PK with I: keys do not concern fetches (4.6.2)"
+    if code & Error.W and code & Error.I:
+        yield "W with I: a fetch writes nothing"
+    if code & Error.SS and code & Error.I:
+        yield "SS with I: a shadow-stack access is to data"
+    if code & _SGX and (not code & Error.P or code & (Error.RSVD | Error.PK)):
+        yield "SGX without P, or with RSVD or PK: SGX is asked after all else has passed"
+    if cpu is None:
+        return
+    if code & Error.I and not cpu.reports_fetches:
+        yield "I: this CPU has CR4.SMEP=0 and not both CR4.PAE and EFER.NXE=1, so it never sets it"
+    if code & Error.PK and not cpu.cr4 & (Cr4.PKE | Cr4.PKS):
+        yield "PK: this CPU has CR4.PKE=0 and CR4.PKS=0"
+    elif code & Error.PK and not cpu.long:
+        yield "PK: this CPU is not in long mode"
+
+
+def _hints(code: int, cr2: int | None, rip: int | None) -> Iterator[str]:
+    """What the place of the instruction tells of the access."""
+    if cr2 is None or rip is None:
+        return
+    within = 0 <= cr2 - rip < _INSTRUCTION_BYTES
+    if code & Error.I and not within:
+        yield (
+            f"a fetch faults within the {_INSTRUCTION_BYTES} bytes from RIP, and CR2 is not there:"
+            " one of the three belongs to another fault"
+        )
+    elif within and code & Error.W:
+        yield "CR2 is where RIP is: the code writes to itself"
+    elif within and not code & Error.I:
+        yield "CR2 is where RIP is: a fetch that the error code does not tell, or a read of code"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A fault that was seen, next to what the tables give now.
+
+    giving        the accesses that raise just this fault, with what they come to
+    instead       what the accesses come to that the code describes, where none raises it
+    explanations  why that may be, the likeliest first; or how it is given, a sentence each
+    """
+
+    giving: tuple[Explanation, ...]
+    instead: tuple[Explanation, ...]
+    explanations: tuple[str, ...]
+
+
+_IMPLICIT: Final = (
+    "only an implicit access, to a system structure, raises it with EFLAGS.AC=1; with AC=0 any does"
+)
+
+
+def compare(snapshot: Snapshot, seen: Seen, cr2: Virtual) -> Comparison:
+    """Whether the tables as they are would give the fault.
+
+    Raises ValueError for an address that is wider than the CPU's mode has them.
+    """
+    explained = [explain(snapshot, cr2, access) for access in seen.accesses]
+    giving = tuple(one for one in explained if _gives(one.outcome, seen))
+    if giving:
+        explicit = tuple(one for one in giving if not one.access.implicit)
+        return Comparison(explicit or giving, (), () if explicit else (_IMPLICIT,))
+    instead = tuple(one for one in explained if not one.access.implicit)
+    return Comparison((), instead, tuple(_likely(snapshot, seen, cr2, instead)))
+
+
+def _gives(answer: Outcome, seen: Seen) -> bool:
+    """Whether an outcome is the fault, as the rules or the quirk have it."""
+    if not isinstance(answer, Fault) or answer.vector is not Vector.PF:
+        return False
+    return answer.error == (seen.code | Error.P if seen.quirk else seen.code)
+
+
+def _likely(
+    snapshot: Snapshot, seen: Seen, cr2: Virtual, instead: tuple[Explanation, ...]
+) -> Iterator[str]:
+    """Why the tables do not give the fault that was seen."""
+    cpu, found = snapshot.cpu, instead[0].translation
+    if not found.canonical:
+        yield "CR2 never holds an address that is not canonical: such an access raises #GP or #SS"
+        return
+    present = found.end in (End.LEAF, End.MALFORMED)
+    allowed = any(isinstance(one.outcome, Allowed) for one in instead)
+    if seen.code & Error.RSVD:
+        yield (
+            f"the processor has another MAXPHYADDR than {cpu.maxphyaddr} bits, or another"
+            f" EFER.NXE than {int(cpu.nxe)}: what is reserved depends on both"
+        )
+    elif not seen.code & Error.P and present:
+        yield (
+            "the entry was made present since; a TLB never holds one that is not (4.10.2.3), so no"
+            " flush was missing"
+        )
+    elif seen.code & Error.P and allowed:
+        yield (
+            "rights were given since, or a TLB still had fewer: giving rights needs no flush, the"
+            " fault itself drops the old entry, and the access can be tried again (4.10.4.3)"
+        )
+    elif seen.code & Error.P and not present:
+        yield (
+            "the page was unmapped since; or it was before, and a TLB that was not flushed still"
+            " had it (4.10.4.2)"
+        )
+    yield "the tables were changed since"
+    yield f"another address space: here CR3 is {cpu.cr3:#x}; or another processor's registers"

@@ -1,0 +1,338 @@
+"""What accesses come to, what would let them pass, and faults that were seen: as lines of text and
+as objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from harness.check.keys import in_units
+from harness.inspect import decode
+from harness.inspect.decode import Role
+from harness.inspect.fault import Comparison, Explanation, Seen
+from harness.inspect.remedy import EntryChange, Missing, Remedy, Setting
+from harness.inspect.translation import Stage, Translation
+from harness.paging.entry import Leaf
+from harness.paging.x86 import formats
+from harness.paging.x86.access import Access, Allowed, Error, Fault, Kind, Outcome, Reason
+from harness.paging.x86.cpu import Cpu, canonical_halves
+from harness.report import translation
+from harness.report.decode import bits_text, raw_text
+from harness.report.text import aligned
+from harness.report.translation import labelled, stage_lines
+
+USUAL: Final = tuple(
+    Access(kind, user) for kind in (Kind.READ, Kind.WRITE, Kind.FETCH) for user in (True, False)
+)
+"""The accesses that are asked about where none is named."""
+
+ALTERNATIVES: Final = 3
+"""Remedies that are shown as text; an object has all."""
+
+
+def explanation_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
+    """One access: what it comes to, by which rule, what would let it pass, and the walk."""
+    found = one.translation
+    yield f"{one.access} at {found.asked:#x}: {outcome_text(one.outcome)}"
+    yield from labelled("rule", _rule(one.outcome))
+    yield from labelled("because", (_blame(stage) for stage in one.to_blame))
+    yield from labelled("sets", (f"{flag} in {_place(stage)}" for stage, flag in one.noted))
+    if isinstance(one.outcome, Fault):
+        if not one.remedies:
+            yield from labelled("change", _hopeless(cpu, one))
+        for label, remedy in zip(("change", "or", "or"), one.remedies[:ALTERNATIVES], strict=False):
+            yield from labelled(label, remedy_lines(cpu, found, remedy))
+        more = len(one.remedies) - ALTERNATIVES
+        if more > 0:
+            yield from labelled("or", [f"{more} more, which --json tells"])
+    yield from labelled("walk", stage_lines(cpu.format, found))
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """What an access comes to, on one line."""
+    if isinstance(outcome, Allowed):
+        return f"allowed, reaches {outcome.physical:#x}"
+    if isinstance(outcome, Fault):
+        code = f"error code {outcome.error:#x}"
+        spelled = error_text(outcome.error)
+        cr2 = "CR2 stays" if outcome.cr2 is None else f"CR2 {outcome.cr2:#x}"
+        return f"#{outcome.vector.name}, {code}{f' ({spelled})' if spelled else ''}, {cr2}"
+    return (
+        f"unknown: there is no memory at {outcome.slot.address:#x}, where the next entry would be"
+    )
+
+
+def error_text(code: int) -> str:
+    """The names of the bits set in an error code."""
+    return " ".join(str(flag.name) for flag in Error if code & flag)
+
+
+def accesses_lines(explained: Sequence[Explanation]) -> Iterator[str]:
+    """What several accesses to one address come to, a line each."""
+    yield f"{explained[0].translation.asked:#x}"
+    rows: list[Sequence[str]] = [("access", "outcome", "rule")]
+    for one in explained:
+        rows.append((str(one.access), outcome_text(one.outcome), "; ".join(_rule(one.outcome))))
+    yield from (f"  {line}" for line in aligned(rows))
+
+
+def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
+    """One change in all its parts, and what it opens besides."""
+    after = remedy.applied_to(cpu)
+    for entry in remedy.entries:
+        values = f"{_raw(entry, entry.old)} -> {_raw(entry, entry.new)}"
+        yield f"{entry.name} at {entry.slot.address:#x}: {values}"
+        yield f"  {_deeds(after, entry)}"
+        if entry.flush:
+            yield "  flush it from the TLB: the old entry may still be used"
+    for setting in remedy.settings:
+        yield f"{setting.name}: {_before_and_after(setting)}"
+        yield f"  {_opens(setting)}"
+    if remedy.missing is not None:
+        yield from _missing_lines(found, remedy.missing)
+
+
+def seen_lines(seen: Seen, cr2: int | None) -> Iterator[str]:
+    """What an error code says, bit by bit."""
+    where = "" if cr2 is None else f", CR2 {cr2:#x}"
+    yield f"#PF, error code {seen.code:#x} ({error_text(seen.code) or 'no bit set'}){where}"
+    rows = [(bits_text(bit), bit.name, str(bit.value), bit.meaning) for bit in seen.bits]
+    yield from (f"  {line}" for line in aligned([("bit", "name", "value", "meaning"), *rows]))
+    said = list(dict.fromkeys(_without_implicit(access) for access in seen.accesses))
+    yield from labelled("access", [" or ".join(said)])
+    yield from labelled("never", seen.impossible)
+    if seen.quirk is not None:
+        yield from labelled(
+            "quirk",
+            (
+                f"{seen.quirk.name}, of {seen.quirk.engine.upper()} in QEMU",
+                seen.quirk.departs,
+                seen.quirk.evidence,
+            ),
+        )
+    yield from labelled("note", seen.hints)
+
+
+def comparison_lines(cpu: Cpu, found: Comparison) -> Iterator[str]:
+    """Whether the tables as they are would give a fault that was seen."""
+    if found.giving:
+        yield "The tables as they are give this fault."
+    else:
+        yield "The tables as they are do not give this fault. It may be that"
+    yield from (f"  - {sentence}" for sentence in found.explanations)
+    for one in found.giving or found.instead:
+        yield ""
+        yield from explanation_lines(cpu, one)
+
+
+def as_object(cpu: Cpu, one: Explanation) -> dict[str, Any]:
+    """One access as what JSON can hold."""
+    return {
+        "access": str(one.access),
+        **_outcome_object(one.outcome),
+        "because": [_place_object(stage) for stage in one.to_blame],
+        "sets": [{**_place_object(stage), "bit": flag} for stage, flag in one.noted],
+        "remedies": [_remedy_object(remedy) for remedy in one.remedies],
+        "translation": translation.as_object(cpu.format, one.translation),
+    }
+
+
+def seen_object(seen: Seen) -> dict[str, Any]:
+    """A fault that was seen as what JSON can hold."""
+    return {
+        "code": f"{seen.code:#x}",
+        "bits": [
+            {"bit": bit.low, "name": bit.name, "set": bool(bit.value), "meaning": bit.meaning}
+            for bit in seen.bits
+        ],
+        "accesses": [str(access) for access in seen.accesses],
+        "impossible": list(seen.impossible),
+        "quirk": seen.quirk and seen.quirk.name,
+        "hints": list(seen.hints),
+    }
+
+
+def comparison_object(cpu: Cpu, found: Comparison) -> dict[str, Any]:
+    """What the tables give, as what JSON can hold."""
+    return {
+        "given": bool(found.giving),
+        "outcomes": [as_object(cpu, one) for one in found.giving or found.instead],
+        "explanations": list(found.explanations),
+    }
+
+
+def _rule(outcome: Outcome) -> list[str]:
+    if not isinstance(outcome, Fault):
+        return []
+    level = "" if outcome.level is None else f", at level {outcome.level}"
+    return [f"{outcome.reason.value}{level}"]
+
+
+def _place(stage: Stage) -> str:
+    where = f"at {stage.slot.address:#x}" if stage.slot else "register"
+    return f"the {stage.reading.name} {where}"
+
+
+def _blame(stage: Stage) -> str:
+    return f"{_place(stage)}, level {stage.reading.level}, holds {raw_text(stage.reading)}"
+
+
+def _hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
+    """Why no change helps."""
+    assert isinstance(one.outcome, Fault)
+    if one.outcome.reason is not Reason.NOT_CANONICAL:
+        yield "none that leaves tables and pages where they are"
+        return
+    top = formats.address_bits(cpu.levels) - 1
+    address = one.translation.address
+    low = address & formats.bits(top)
+    meant = low | formats.bits(63, top) if address >> top & 1 else low
+    yield f"none of the tables: the address itself must be another, {meant:#x} by its lower bits"
+    if any(address in half for half in canonical_halves(5)):
+        yield "it is canonical with five levels (CR4.LA57=1, set before paging is switched on)"
+
+
+def _raw(entry: EntryChange, raw: int) -> str:
+    return f"{raw:#0{2 + 2 * entry.slot.table.format.entry_bytes}x}"
+
+
+_SET: Final = {
+    "W": "sets W: opens {} to writes",
+    "U": "sets U: opens {} to the user",
+    "D": "sets D: makes {} a shadow stack",
+}
+_CLEARED: Final = {
+    "W": "clears W: closes {} to ordinary writes",
+    "U": "clears U: keeps {} for the supervisor, closed to the user",
+    "XD": "clears XD: opens {} to fetches",
+}
+"""What changing a bit does to the addresses that the entry serves."""
+
+
+def _deeds(cpu: Cpu, entry: EntryChange) -> str:
+    """What a change does, and to which addresses."""
+    changed, level = entry.old ^ entry.new, entry.slot.level
+    size, leaf = in_units(entry.span.size), entry.slot.table.format.decode(entry.new, level)
+    what = f"this {size} page"
+    if not isinstance(leaf, Leaf):
+        what = f"all {size} of {entry.span}, as far as lower entries allow,"
+    said: list[str] = []
+    for slot in entry.slots:
+        for part in decode.read(cpu, entry.old, slot.level).parts:
+            if not part.mask & changed or part.role is Role.IGNORED:
+                continue
+            if part.role is Role.KEY:
+                said.append(f"gives {{}} key {formats.key_of(entry.new)}")
+            elif part.wrong:
+                said.append(f"clears reserved {part.mask & changed:#x}: makes {{}} reachable")
+            elif deed := (_SET if entry.new & part.mask else _CLEARED).get(part.name):
+                said.append(deed)
+    said = list(dict.fromkeys(said))
+    return "; ".join(one.format("it" if number else what) for number, one in enumerate(said))
+
+
+_OPENS: Final = {
+    "CR0.WP": "lets the supervisor write to every read-only page",
+    "CR4.SMEP": "lets the supervisor execute every user page that may be executed",
+    "CR4.SMAP": "lets the supervisor access every user page",
+    "EFLAGS.AC": "lets explicit supervisor accesses reach every user page, until it is cleared",
+    "EFER.NXE": "gives XD its meaning in every entry",
+}
+"""What changing a control bit does besides."""
+
+
+def _opens(setting: Setting) -> str:
+    if setting.name in _OPENS:
+        return _OPENS[setting.name]
+    pages = "user" if setting.register == "pkru" else "supervisor"
+    return f"opens every {pages} page of the key"
+
+
+def _before_and_after(setting: Setting) -> str:
+    """The bits in a register, and the register."""
+    changed = setting.old ^ setting.new
+    bit = f"{int(bool(setting.old & changed))} -> {int(bool(setting.new & changed))}"
+    return bit if setting.register == "ac" else f"{bit} ({setting.old:#x} -> {setting.new:#x})"
+
+
+def _missing_lines(found: Translation, missing: Missing) -> Iterator[str]:
+    """What must be made, entry by entry."""
+    index = {one.level: one.value for one in found.indices}
+    for number, entry in enumerate(missing.entries):
+        target = "the address of a page" if entry.page else "the address of a new table"
+        if number:
+            place = f"in that table, entry {index[entry.level]} ({entry.name})"
+        elif missing.slot is None:
+            place = f"{entry.name} {index[entry.level]}, in memory at CR3, which is loaded again"
+        else:
+            place = f"{entry.name} at {missing.slot.address:#x}, now {missing.old:#x}"
+        yield f"{place}: {entry.bits:#x} | {target}"
+
+
+def _without_implicit(access: Access) -> str:
+    return str(access).removeprefix("implicit ")
+
+
+def _outcome_object(outcome: Outcome) -> dict[str, Any]:
+    if isinstance(outcome, Allowed):
+        return {"outcome": "allowed", "physical": f"{outcome.physical:#x}"}
+    if not isinstance(outcome, Fault):
+        return {"outcome": "unknown", "no_memory": f"{outcome.slot.address:#x}"}
+    return {
+        "outcome": "fault",
+        "vector": outcome.vector.name,
+        "error": f"{outcome.error:#x}",
+        "error_bits": error_text(outcome.error).split(),
+        "cr2": None if outcome.cr2 is None else f"{outcome.cr2:#x}",
+        "level": outcome.level,
+        "reason": outcome.reason.value,
+    }
+
+
+def _place_object(stage: Stage) -> dict[str, Any]:
+    return {
+        "slot": stage.slot and f"{stage.slot.address:#x}",
+        "level": stage.reading.level,
+        "entry": stage.reading.name,
+        "raw": raw_text(stage.reading),
+    }
+
+
+def _remedy_object(remedy: Remedy) -> dict[str, Any]:
+    return {
+        "bits": remedy.cost,
+        "entries": [
+            {
+                "slot": f"{one.slot.address:#x}",
+                "level": one.slot.level,
+                "entry": one.name,
+                "old": _raw(one, one.old),
+                "new": _raw(one, one.new),
+                "first": f"{one.span.first:#x}",
+                "last": f"{one.span.last:#x}",
+                "flush": one.flush,
+            }
+            for one in remedy.entries
+        ],
+        "settings": [
+            {
+                "name": one.name,
+                "register": one.register,
+                "old": f"{one.old:#x}",
+                "new": f"{one.new:#x}",
+            }
+            for one in remedy.settings
+        ],
+        "missing": remedy.missing and _missing_object(remedy.missing),
+    }
+
+
+def _missing_object(missing: Missing) -> dict[str, Any]:
+    return {
+        "slot": missing.slot and f"{missing.slot.address:#x}",
+        "old": f"{missing.old:#x}",
+        "entries": [
+            {"level": one.level, "entry": one.name, "bits": f"{one.bits:#x}", "page": one.page}
+            for one in missing.entries
+        ],
+    }

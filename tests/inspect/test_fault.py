@@ -1,0 +1,191 @@
+"""Why accesses fault, what they set where they do not, and what a fault that was seen tells."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from harness.inspect.fault import Comparison, Seen, compare, explain, read_code
+from harness.inspect.snapshot import Snapshot
+from harness.paging.address import Virtual
+from harness.paging.memory import BufferMemory
+from harness.paging.x86.access import Access, Fault, Kind, Reason, Vector, outcome
+from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode
+from tests.paging.x86 import test_arrays as made
+from tests.paging.x86.made import path
+
+CPU = Cpu.in_mode(Mode.LEVEL_4, 0)
+
+
+def at(cpu: Cpu, memory: BufferMemory) -> Snapshot:
+    return Snapshot("made", cpu, memory, (memory.span,))
+
+
+def blamed(cpu: Cpu, flags: tuple[int, ...], access: Access) -> list[int]:
+    """The levels of the entries that are to blame for what the access to address 0 comes to."""
+    found = explain(at(*path(cpu, *flags)), Virtual(0), access)
+    return [stage.reading.level for stage in found.to_blame]
+
+
+@pytest.mark.parametrize(
+    ("flags", "access", "levels"),
+    [
+        ((7, 3, 7, 3), Access(Kind.READ, user=True), [2, 0]),
+        ((5, 7, 7, 7), Access(Kind.WRITE, user=True), [3]),
+        ((7, 7, 7 | 1 << 63, 7), Access(Kind.FETCH, user=True), [1]),
+        ((7, 7, 0, 7), Access(Kind.READ, user=True), [1]),
+        ((7, 7, 7, 7), Access(Kind.READ, user=True), []),
+    ],
+)
+def test_the_entries_to_blame_are_those_that_withhold_what_the_access_needs(
+    flags: tuple[int, ...], access: Access, levels: list[int]
+) -> None:
+    assert blamed(CPU, flags, access) == levels
+
+
+def test_an_access_that_is_allowed_sets_what_is_clear() -> None:
+    snapshot = at(*path(CPU, 0x27, 7, 0x27, 0x27))
+    noted = explain(snapshot, Virtual(0), Access(Kind.WRITE, user=True)).noted
+    assert [(stage.reading.level, flag) for stage, flag in noted] == [(2, "A"), (0, "D")]
+    read = explain(snapshot, Virtual(0), Access(Kind.READ, user=True)).noted
+    assert [(stage.reading.level, flag) for stage, flag in read] == [(2, "A")]
+
+
+def described(seen: Seen, access: Access) -> bool:
+    """Whether the words fit an access; pushes and pops are writes and reads to an error code."""
+    kind = {Kind.PUSH: Kind.WRITE, Kind.POP: Kind.READ}.get(access.kind, access.kind)
+    return replace(access, kind=kind) in seen.accesses
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_every_fault_of_the_rules_is_possible_and_given_by_its_tables(mode: Mode) -> None:
+    count = 0
+    for seed in range(20):
+        source = random.Random(seed)
+        cpu, memory = made.cpu(source, mode), made.memory(source, mode)
+        for _ in range(25):
+            address, access = Virtual(made.address(source, mode)), made.access(source)
+            answer = outcome(cpu, memory, address, access)
+            if not isinstance(answer, Fault) or answer.vector is not Vector.PF:
+                continue
+            assert answer.cr2 is not None
+            seen = read_code(answer.error, cpu)
+            assert seen.impossible == () and seen.quirk is None and described(seen, access)
+            found = compare(at(cpu, memory), seen, answer.cr2)
+            assert found.giving and bool(found.explanations) <= access.implicit
+            count += 1
+    assert count > 100
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        (0x00, []),
+        (0x1D, ["P", "U", "RSVD", "I"]),
+        (0x27, ["P", "W", "U", "PK"]),
+        (0x8000_8081, ["P", "HLAT", "SGX", "RMP"]),
+    ],
+)
+def test_the_bits_that_are_set_are_named(code: int, names: list[str]) -> None:
+    assert [bit.name for bit in read_code(code).bits if bit.value] == names
+
+
+@pytest.mark.parametrize(
+    ("code", "beginning"),
+    [
+        (0x08, "RSVD without P"),
+        (0x20, "PK without P"),
+        (0x29, "PK with RSVD"),
+        (0x31, "PK with I"),
+        (0x13, "W with I"),
+        (0x51, "SS with I"),
+        (0x100, "no processor sets 0x100"),
+        (0x8000, "SGX without P"),
+    ],
+)
+def test_what_no_processor_raises_is_said_to_be_so(code: int, beginning: str) -> None:
+    assert [one for one in read_code(code).impossible if one.startswith(beginning)]
+
+
+def test_what_this_cpu_does_not_raise_is_said_to_be_so() -> None:
+    blind = replace(CPU, efer=CPU.efer & ~Efer.NXE)
+    (said,) = read_code(0x15, blind).impossible
+    assert said.startswith("I: this CPU has CR4.SMEP=0")
+    assert read_code(0x15, replace(blind, cr4=blind.cr4 | Cr4.SMEP)).impossible == ()
+    (said,) = read_code(0x25, CPU).impossible
+    assert said.startswith("PK: this CPU has CR4.PKE=0")
+    assert read_code(0x25).impossible == ()
+
+
+def test_a_reserved_bit_without_p_is_the_known_quirk_and_compared_as_such() -> None:
+    cpu, memory = path(CPU, 0x87, 7, 7, 7)
+    seen = read_code(0x0C, cpu)
+    assert seen.quirk and seen.quirk.name == "tcg-reserved-bit-fault-lacks-p"
+    assert compare(at(cpu, memory), seen, Virtual(0)).giving
+    assert not compare(at(*path(CPU, 7, 7, 7, 7)), seen, Virtual(0)).giving
+
+
+def told(flags: tuple[int, ...], code: int, cpu: Cpu = CPU, cr2: int = 0) -> Comparison:
+    state, memory = path(cpu, *flags)
+    return compare(at(state, memory), read_code(code, state), Virtual(cr2))
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "beginning"),
+    [
+        ((7, 7, 7, 7), 4, "the entry was made present since; a TLB never holds one that is not"),
+        ((7, 7, 7, 7), 7, "rights were given since, or a TLB still had fewer"),
+        ((7, 7, 7, 0), 7, "the page was unmapped since"),
+        ((7, 7, 7, 7), 0xD, "the processor has another MAXPHYADDR than 40 bits"),
+    ],
+)
+def test_a_fault_that_the_tables_do_not_give_is_explained(
+    flags: tuple[int, ...], code: int, beginning: str
+) -> None:
+    found = told(flags, code)
+    assert not found.giving and found.instead
+    assert found.explanations[0].startswith(beginning)
+    assert "CR3 is 0x1000" in found.explanations[-1]
+
+
+def test_an_implicit_access_gives_what_ac_spares_others() -> None:
+    smap = replace(CPU, cr4=CPU.cr4 | Cr4.SMAP)
+    found = told((7, 7, 7, 7), 1, replace(smap, ac=True))
+    assert [one.access.implicit for one in found.giving] == [True]
+    assert "with AC=0 any does" in found.explanations[0]
+    plain = told((7, 7, 7, 7), 1, smap)
+    assert [one.access.implicit for one in plain.giving] == [False] and not plain.explanations
+
+
+def test_a_page_fault_at_an_address_that_is_not_canonical_is_none() -> None:
+    (said,) = told((7, 7, 7, 7), 4, cr2=1 << 47).explanations
+    assert said.startswith("CR2 never holds an address that is not canonical")
+
+
+@pytest.mark.parametrize(
+    ("code", "cr2", "rip", "hint"),
+    [
+        (0x14, 0x1000, 0x2000, "a fetch faults within the 15 bytes from RIP"),
+        (0x14, 0x1000, 0xFF5, ""),
+        (0x14, 0x1000, 0xFF1, "a fetch faults within the 15 bytes from RIP"),
+        (0x04, 0x1000, 0x1000, "CR2 is where RIP is: a fetch that the error code does not tell"),
+        (0x04, 0x1000, 0x5000, ""),
+    ],
+)
+def test_rip_tells_fetches(code: int, cr2: int, rip: int, hint: str) -> None:
+    hints = read_code(code, None, cr2, rip).hints
+    assert [one.startswith(hint) for one in hints] == ([True] if hint else [])
+
+
+@pytest.mark.parametrize("code", [-1, 1 << 32])
+def test_a_code_of_more_than_32_bits_is_none(code: int) -> None:
+    with pytest.raises(ValueError, match="is no error code: those have 32 bits"):
+        read_code(code)
+
+
+def test_the_rule_and_its_level_are_the_outcomes() -> None:
+    found = explain(at(*path(CPU, 7, 3, 7, 7)), Virtual(0), Access(Kind.READ, user=True)).outcome
+    assert isinstance(found, Fault)
+    assert (found.reason, found.level, found.error) == (Reason.USER_DENIED, 0, 5)

@@ -283,8 +283,8 @@ def _likely(
         )
     elif seen.code & Error.P and allowed:
         yield (
-            "rights were given since, or a TLB still had fewer: giving rights needs no flush, the"
-            " fault itself drops the old entry, and the access can be tried again (4.10.4.3)"
+            "rights were given since, or a TLB still had fewer: the fault drops those, and the"
+            " access can be tried again (4.10.4.1, 4.10.4.3)"
         )
     elif seen.code & Error.P and not present:
         yield (

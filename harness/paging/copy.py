@@ -159,7 +159,9 @@ class Copy:
             raise SpaceError(f"{source.format.name} cannot be copied to {target.format.name}")
         smallest = source.format.levels[0].size
         if not (aligned(span.first, smallest) and aligned(span.last + 1, smallest)):
-            raise SpaceError(f"{span} does not begin and end at a multiple of {smallest:#x}")
+            raise SpaceError(
+                f"{span} does not begin and end at a multiple of {smallest:#x}, a page at level 0"
+            )
         source.check_served(span)
         target.check_served(span)
         self.source, self.target, self.span = source, target, span

@@ -223,7 +223,9 @@ class Space(Tree):
         """
         smallest = self.format.levels[0].size
         if not (aligned(span.first, smallest) and aligned(span.last + 1, smallest)):
-            raise SpaceError(f"{span} does not begin and end at a multiple of {smallest:#x}")
+            raise SpaceError(
+                f"{span} does not begin and end at a multiple of {smallest:#x}, a page at level 0"
+            )
         runs = [run.trimmed() for run in self.runs(span) if run.raw.any()]
         for run in runs:
             self._check_wellformed(run.addresses, run.raw, run.level)
@@ -253,7 +255,10 @@ class Space(Tree):
         leaf = self.format.levels[level].leaf if 0 <= level < len(self.format.levels) else None
         if leaf is None:
             known = ", ".join(map(str, self.format.page_levels()))
-            raise SpaceError(f"{self.format.name} has pages at levels {known}, not at {level}")
+            raise SpaceError(
+                f"cannot map at {first:#x}: {self.format.name} has pages at levels {known},"
+                f" not at {level}"
+            )
         if len(frames) == 1:
             return np.array([self._leaf(first, int(frames[0]), level, bits)], np.uint64)
         raw = np.full(len(frames), self._leaf(first, 0, level, bits), np.uint64)
@@ -318,7 +323,7 @@ class Space(Tree):
             smallest = levels[self.format.page_levels()[0]].size
             raise SpaceError(
                 f"cannot map {size:#x} bytes at {first:#x} to {frame:#x}: not all are multiples"
-                f" of the page size {smallest:#x}"
+                f" of {smallest:#x}, a page at level {self.format.page_levels()[0]}"
             )
         if not size:
             return
@@ -346,7 +351,9 @@ class Space(Tree):
         first, level, raw = batch
         here = self.format.levels[level]
         if not aligned(first, here.size):
-            raise SpaceError(f"{first:#x} is no multiple of the page size {here.size:#x}")
+            raise SpaceError(
+                f"{first:#x} is no multiple of the page size {here.size:#x} at level {level}"
+            )
         if len(raw) <= 1:
             yield from [batch] * len(raw)  # one entry lies in one table
             return

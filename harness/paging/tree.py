@@ -127,8 +127,8 @@ class Tree:
                 return root
         if not self.roots:
             raise SpaceError(f"{address:#x} has no place in a space that was torn down")
-        spans = " and ".join(str(root.span) for root in self.roots)
-        raise SpaceError(f"{address:#x} is not an address of this space, which has {spans}")
+        spans = " and ".join(f"{root.span} at level {root.table.level}" for root in self.roots)
+        raise SpaceError(f"{address:#x} is not an address of this space, whose roots serve {spans}")
 
     def served(self, span: Span) -> Iterator[Span]:
         """The span, cut where another root takes over; SpaceError where none does."""
@@ -141,7 +141,10 @@ class Tree:
             yield Span(first, root.span.last)
             first = root.span.last + 1
             if not any(first in other.span for other in self.roots):
-                raise SpaceError(f"{span} leaves {root.span}, the addresses that its root serves")
+                raise SpaceError(
+                    f"{span} leaves {root.span}, the addresses that its level-{root.table.level}"
+                    " root serves"
+                )
 
     def check_served(self, span: Span) -> None:
         """SpaceError unless every address of the span has a root."""

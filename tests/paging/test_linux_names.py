@@ -12,7 +12,7 @@ PATCH = re.findall(
     r"\w+",
     """
     BITS_PER_PT PTRS_PER_PT PT_TOP_LEVEL PT_SPLIT_LOCK_LVLS PT_ACCOUNT_LVLS __pt_shift __pt_index
-    PTP_INIT ptp_t ptv_t get_ptv
+    pt_ptr pt_val PTP_INIT ptp_t ptv_t get_ptv __ptv_flags
     ptv_bottom ptv_size ptv_mask ptv_addr_end ptv_none ptv_present ptv_bad ptv_huge ptv_devmap
     ptv_swap ptv_leaf ptv_pfn ptp_init ptp_convert ptp_next ptp_prev ptp_clear ptp_error
     ptp_clear_bad ptp_none_or_clear_bad ptp_page_vaddr ptp_walk ptp_lock_ptr ptp_lock ptp_unmap

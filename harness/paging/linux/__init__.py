@@ -7,10 +7,13 @@ Who knows the patch "Proof-of-concept: better(?) page-table manipulation API" (l
 
 the patch                here                      what changed, and why
 -----------------------  ------------------------  -----------------------------------------------
-ptp_t, PTP_INIT          table.Slot                a table and an index: a place is not a table
-ptv_t, get_ptv           value.Value, slots.value  knows its format beside its level
+pt_ptr, ptp_t, PTP_INIT  table.Slot                a table and an index: a place is not a table
+pt_val, ptv_t, get_ptv   value.Value, slots.value  knows its format beside its level
 BITS_PER_PT, PTRS_PER_PT format.Level              a property of each level, never one constant
 __pt_shift, __pt_index   Level.shift, Level.index
+__ptv_flags              bits.attributes,          a leaf and a pointer keep their addresses in
+                         bits.pointer_attributes   different bits, and PAT lies among those of a
+                                                   large page's address
 PT_TOP_LEVEL             Root.table.level          there is no level above the root's table
 PT_SPLIT_LOCK_LVLS       lock.SPLIT_LEVELS
 PT_ACCOUNT_LVLS          tree.COUNTED_LEVELS       tables of all levels are counted; Linux's count

@@ -102,7 +102,7 @@ class Copied:
     """What a copy came to.
 
     counts  how many of the smallest pages were copied, by what the dialect counts them as; an
-            entry of a large page counts for all that it spans
+            entry of a large page counts for all that it spans.  What none counts as is left out
     flush   what narrowed in the parent
     """
 
@@ -197,7 +197,7 @@ class Copy:
         if self.next <= self.span.last:
             raise SpaceError(f"the copy of {self.span} has only come to {self.next:#x}")
         counted = self.dialect.counted
-        counts = {counted(kind): pages for kind, pages in sorted(self._counts.items())}
+        counts = {counted(kind): pages for kind, pages in sorted(self._counts.items()) if pages}
         return Copied(counts, self._flush)
 
     def _copy_run(self) -> None:

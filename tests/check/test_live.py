@@ -18,6 +18,8 @@ from harness.paging.address import Physical, Span, Virtual
 from harness.paging.copy import copy_range
 from harness.paging.flush import Flush
 from harness.paging.isolation import IsolatedSpace
+from harness.paging.linux.entries import Counted, Linux, Swap
+from harness.paging.linux.folded import Folded
 from harness.paging.memory import Words
 from harness.paging.reshape import collapse, move, split
 from harness.paging.sync import sync_roots
@@ -87,6 +89,20 @@ def walk_alloc(space: GuestSpace, at: int) -> Flush:
     return slots.put(space, slot, Value(space.format, 0, raw), Virtual(at + FREE.first))
 
 
+def fill_by_old_names(space: GuestSpace, at: int) -> None:
+    k, address = Folded(space.format), Virtual(at + FREE.first)
+    p4d = k.p4d_alloc(space, k.pgd_offset(space, address), address)
+    assert p4d is not None
+    pud = k.pud_alloc(space, p4d, address)
+    assert pud is not None
+    pmd = k.pmd_alloc(space, pud, address)
+    assert pmd is not None
+    pte = k.pte_alloc_map(space, pmd, address)
+    assert pte is not None
+    raw = space.format.leaf(int(space.frames(1)[0]), 0, space.format.granting("user"))
+    k.set_pte_at(space, address, pte, Value(space.format, 0, raw))
+
+
 def nothing_to_flush(operation: Callable[[GuestSpace, int], None]) -> Operation:
     def done(space: GuestSpace, at: int) -> Flush:
         operation(space, at)
@@ -140,6 +156,7 @@ OTHERS: dict[str, Operation] = {
         s.free_empty(there(SMALL, at))
     ),
     "walk and allocate": walk_alloc,
+    "fill by Linux's names": nothing_to_flush(fill_by_old_names),
 }
 
 
@@ -268,6 +285,34 @@ def test_after_a_fork_both_roots_read_the_parent_s_data_and_private_pages_are_no
 
 def outcome_of_write(space: GuestSpace, address: int) -> Outcome:
     return outcome(space.cpu, space.memory, Virtual(address), Access(Kind.WRITE, user=True))
+
+
+def test_what_linux_alone_understands_is_absent_to_the_machine_on_both_sides_of_a_fork(
+    space: GuestSpace, guest: Guest, live: Live, prove: Prove, at: int, pages: int
+) -> None:
+    linux, child = Linux(space.format), GuestSpace(guest, space.cpu.levels, beside=space)
+    write = space.format.granting("write", "user")
+    bits = write | space.format.accessed | space.format.dirty
+    space.map(Virtual(at), space.frames(6), 0, bits)
+    live.probe(there(SMALL, at), pages=pages)
+    none, saved, away = (space.slot(Virtual(at + page * PAGE), 0) for page in range(3))
+    changes = {
+        none: linux.protect(space.read(none), 0, None),
+        saved: linux.protect(space.read(saved), 0, space.format.granting("user")),
+        away: linux.encode(Swap(3, 0x1234), 0),
+    }
+    for page, (slot, raw) in enumerate(changes.items()):
+        value = Value(space.format, 0, raw)
+        live.flush(slots.put(space, slot, value, Virtual(at + page * PAGE)))
+    live.probe(there(SMALL, at), pages=pages)
+    copied = copy_range(space, child, there(SMALL, at), linux)
+    assert copied.counts == {Counted.PAGE: 5, Counted.SWAP: 1}
+    live.flush(copied.flush)
+    for one in (space, child):
+        live.load(one.cpu)
+        live.probe(there(SMALL, at), pages=pages)
+        assert isinstance(outcome_of_write(one, at), Fault)
+    prove(live)
 
 
 @pytest.mark.usefixtures("keeping")

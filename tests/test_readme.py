@@ -1,0 +1,41 @@
+"""What the README shows is what happens."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```\n+(?:^```\n(.*?)^```$)?",
+    Path(__file__).parent.with_name("README.md").read_text(),
+    re.DOTALL | re.MULTILINE,
+)
+PROGRAMS = [(code, shown) for code, shown in BLOCKS if "def test_" not in code]
+TESTS = [code for code, _ in BLOCKS if "def test_" in code]
+
+
+@pytest.mark.parametrize(("code", "shown"), PROGRAMS)
+def test_a_program_prints_what_is_shown(code: str, shown: str) -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), {})
+    assert printed.getvalue() == shown
+
+
+def test_a_space_is_built_forked_and_torn_down_in_twenty_lines() -> None:
+    [code] = [code for code, _ in PROGRAMS if "copy_range" in code and "tear_down" in code]
+    assert len(code.splitlines()) <= 20
+
+
+@pytest.mark.hw
+def test_the_tests_for_other_projects_pass(pytester: pytest.Pytester) -> None:
+    for number, code in enumerate(TESTS):
+        pytester.makepyfile(**{f"test_{number}": code})
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--engine=tcg")
+    result.assert_outcomes(passed=2 * len(TESTS))

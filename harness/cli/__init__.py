@@ -15,6 +15,7 @@
 `dump`      all that a space holds
 `output`    the options that write files beside what is printed
 `find`      from physical memory to the addresses that lead there
+`lint`      what is odd about a space
 
 Their top level imports typer and nothing of the package but these, so that `--help` answers at
 once: what a command works with is imported when it runs.
@@ -29,6 +30,7 @@ from harness.cli.decode import decode
 from harness.cli.dump import dump
 from harness.cli.fault import fault
 from harness.cli.find import find
+from harness.cli.lint import lint
 from harness.cli.matrix import matrix
 from harness.cli.replay import replay
 from harness.cli.rules import rules
@@ -54,6 +56,7 @@ app.command()(walk)
 app.command()(fault)
 app.command()(dump)
 app.command()(find)
+app.command()(lint)
 
 
 def main() -> None:

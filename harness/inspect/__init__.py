@@ -23,4 +23,5 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `select`       conditions on pages: `w and x and not user`
 `check`        what a foreign guest's QEMU makes of its tables, beside the reference
 `find`         from physical memory back: its addresses, the tables there, what is mapped twice
+`lint`         rules about whole spaces, and what breaks them: `lint` gives what is Broken
 """

@@ -100,6 +100,16 @@ class Graph:
         """How many slots lead to tables that were not read."""
         return sum(int(np.count_nonzero(floor.child == -2)) for floor in self.floors)
 
+    @property
+    def cut(self) -> tuple[str, ...]:
+        """What was not read, a sentence; none where all was."""
+        if not self.unread:
+            return ()
+        return (
+            f"{self.unread:,} slots lead to tables that were not read: there are more than"
+            f" {self.limit:,} entries.",
+        )
+
 
 def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENTRIES) -> Graph:
     """Reads every table once a level, at most as many as hold `limit` entries."""
@@ -206,7 +216,8 @@ class Rows:
     physical  where the page begins, or the table: that which a SELF_MAP or UNREAD leads to, that
               in which an UNBACKED is; else 0
     slots     how many slots the row stands for: 1, of UNBACKED more
-    granted   the rights that the entries from a root to here give together
+    above     the rights that the entries on the way give together
+    granted   those that are left with the row's own
     paths     at how many addresses the row is, all with these rights
     group     rows with the same number have their addresses at the same distances from another
     view      which table it is in, and with which rights that was reached: rows with the same
@@ -222,6 +233,7 @@ class Rows:
     raw: Words
     physical: Words
     slots: Counts
+    above: Words
     granted: Words
     paths: Words
     group: Counts
@@ -348,9 +360,8 @@ def _looked_at(format: Format, floor: Floor, views: _Views, number: int) -> tupl
     place = np.repeat(np.arange(len(views.table)), counts)
     offset = layer.index[lines].astype(np.uint64) << np.uint64(here.shift)
     raw, kind, child = layer.raw[lines], layer.kind[lines], floor.child[lines]
-    granted = views.granted[place]
-    unbacked = kind == Kind.UNBACKED
-    granted = np.where(unbacked, granted, granted & (raw ^ np.uint64(format.denied)))
+    above, unbacked = views.granted[place], kind == Kind.UNBACKED
+    granted = np.where(unbacked, above, above & (raw ^ np.uint64(format.denied)))
     physical, slots = np.zeros(len(raw), np.uint64), np.ones(len(raw), np.int64)
     pages, points = kind == Kind.PAGE, kind == POINTER
     if here.leaf is not None:
@@ -370,6 +381,7 @@ def _looked_at(format: Format, floor: Floor, views: _Views, number: int) -> tupl
         raw,
         physical,
         slots,
+        above,
         granted,
         views.paths[place],
         views.group[place],
@@ -447,6 +459,7 @@ def _left_out(level: int, views: _Views, floor: Floor) -> Rows:
         floor.layer.table[views.table],
         np.ones(n, np.int64),
         views.granted,
+        views.granted,
         views.paths,
         views.group,
         np.full(n, -1, np.int64),
@@ -460,5 +473,18 @@ def no_rows() -> Rows:
     words, counts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
     kinds, mask = np.zeros(0, np.uint8), np.zeros(0, np.bool_)
     return Rows(
-        0, words, words, kinds, words, words, counts, words, words, counts, counts, mask, counts
+        level=0,
+        virtual=words,
+        highest=words,
+        kind=kinds,
+        raw=words,
+        physical=words,
+        slots=counts,
+        above=words,
+        granted=words,
+        paths=words,
+        group=counts,
+        view=counts,
+        window=mask,
+        below=counts,
     )

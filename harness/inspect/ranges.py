@@ -181,7 +181,7 @@ def dump(
             show, of all that is there the first so many
     """
     graph = graphs.read(memory, format, roots)
-    cut = _unread(graph)
+    cut = graph.cut
     parts, count, looked_at = list[Ranges](), 0, 0
     for rows in graphs.rows(graph, span, each and each + 1):
         looked_at += len(rows.virtual)
@@ -202,15 +202,6 @@ def dump(
         if looked_at > each:
             cut = (*cut, f"Only the first {each:,} rows were looked at, of {graph.total:,}.")
     return Dump(ranges, graph.total, graph.tables, cut)
-
-
-def _unread(graph: graphs.Graph) -> tuple[str, ...]:
-    if not graph.unread:
-        return ()
-    return (
-        f"Tables with more than {graph.limit:,} entries in sum: {graph.unread:,} slots lead to"
-        " some that were not read.",
-    )
 
 
 def _first(ranges: Ranges, limit: int) -> Ranges:

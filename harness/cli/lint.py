@@ -1,0 +1,60 @@
+"""`pagetable lint`: what is odd about a space."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.cli.ending import DISAGREEMENT, sentences
+from harness.cli.pages import Json, Limit, Pat, positive, types_of
+from harness.cli.source import Source, with_source
+
+SHOWN = 10
+"""Findings of a rule that are shown, unless told otherwise."""
+
+
+@with_source
+def lint(
+    source: Source,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RULE", help="Leave a rule out; may be given several times."),
+    ] = None,
+    limit: Limit = SHOWN,
+    pat: Pat = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is odd about a space: reserved bits, pages that are writable and executable, user
+    access to the upper half, memory mapped with several types, tables that can be reached as
+    data, empty tables, pages outside memory, rights that tables above withhold, and more.
+
+    An error is what faults or is undefined, or lets user code change tables; a warning is legal
+    and seldom meant; a note is legal and common.  Each rule says how many entries break it, at
+    all their addresses.
+
+    Exit codes: 0 nothing, or notes alone; 1 an error or a warning; 2 misuse.
+
+    Example: pagetable lint --layout malformed --ignore write-execute
+    """
+    with sentences(), source.opened() as snapshot:
+        import json
+
+        from harness.inspect import lint
+        from harness.machine.errors import Misuse
+        from harness.report import lint as reports
+        from harness.report.objects import answer
+        from harness.report.text import assumed_lines
+
+        positive(limit)
+        try:
+            broken, cut = lint.lint(snapshot, types_of(pat), ignore or (), limit)
+        except ValueError as error:
+            raise Misuse(str(error)) from None
+        if as_json:
+            typer.echo(json.dumps(answer("lint", snapshot, **reports.lint_object(broken, cut))))
+        else:
+            lines = (snapshot.title, "", *reports.lint_lines(broken, cut))
+            typer.echo("\n".join((*lines, *assumed_lines(snapshot.assumed))))
+        if any(one.rule.severity is not lint.Severity.NOTE for one in broken):
+            raise typer.Exit(DISAGREEMENT)

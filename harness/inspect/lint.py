@@ -1,0 +1,537 @@
+"""What is odd about a space: each rule is a sentence, and finds entries that break it.
+
+A rule looks at effective rights, those that all levels give together, and at every alias.  What
+self-maps show counts where tables are data; elsewhere it would say the same again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from harness.inspect import find, graph, memory_type
+from harness.inspect.graph import Graph, Kind, Rows
+from harness.inspect.memory_type import Types
+from harness.inspect.ranges import Range, Ranges, merged, of_rows, together
+from harness.inspect.snapshot import Snapshot
+from harness.paging.address import Physical, Span, Virtual
+from harness.paging.memory import Mask, Words
+from harness.paging.table import Slot
+from harness.paging.walk import walk
+from harness.paging.x86.cpu import Cpu, Cr4, root_for
+
+
+class Severity(Enum):
+    """How much a finding matters.
+
+    ERROR    the machine faults or is undefined there, or user code can change tables
+    WARNING  legal, and seldom meant
+    NOTE     legal and common; good to know when something is wrong
+    """
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Something that a space should not have.
+
+    name      for programs, and to leave it out
+    sentence  what was found, of several
+    section   where volume 3A of the SDM says so; empty where it does not
+    """
+
+    name: str
+    severity: Severity
+    sentence: str
+    section: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Neighbours that break a rule in the same way.
+
+    where     their lowest addresses; None of what is told by physical addresses
+    physical  the memory that is meant, where a rule is about memory
+    slot      the slot of the first entry; None where there is none
+    count     how many entries, at all their addresses
+    detail    what else there is to say, for people
+    """
+
+    rule: Rule
+    where: Span | None
+    physical: Span | None
+    slot: Slot | None
+    count: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A rule that is broken.
+
+    findings  the first of them, in order of address
+    total     how many there are
+    count     how many entries all of them are, at all their addresses
+    """
+
+    rule: Rule
+    findings: tuple[Finding, ...]
+    total: int
+    count: int
+
+
+@dataclass(frozen=True)
+class _Space:
+    """What rules may look at.
+
+    tables  where tables are, sorted
+    backed  where memory is, sorted, neighbours joined; None where that is not known
+    """
+
+    cpu: Cpu
+    graph: Graph
+    types: Types
+    tables: Words
+    backed: tuple[Span, ...] | None
+
+    def has(self, rows: Rows, right: str) -> Mask:
+        """Which rows all levels give a right; every page can be executed where there is none to
+        take away."""
+        bit = self.graph.format.rights.get(right, 0)
+        if not bit:
+            return np.ones(len(rows.virtual), np.bool_)
+        given: Mask = rows.granted & np.uint64(bit) != 0
+        return given
+
+    def size(self, rows: Rows) -> np.uint64:
+        return np.uint64(self.graph.format.levels[rows.level].size)
+
+
+# ---- rules about entries ----
+
+
+def _pages(rows: Rows) -> Mask:
+    """Pages, those that self-maps show left out."""
+    found: Mask = (rows.kind == Kind.PAGE) & ~rows.window
+    return found
+
+
+def _malformed(space: _Space, rows: Rows) -> Mask:
+    found: Mask = (rows.kind == Kind.MALFORMED) & ~rows.window
+    return found
+
+
+def _unbacked(space: _Space, rows: Rows) -> Mask:
+    found: Mask = (rows.kind == Kind.UNBACKED) & ~rows.window
+    return found
+
+
+def _write_and_execute(space: _Space, rows: Rows) -> Mask:
+    return _pages(rows) & space.has(rows, "write") & space.has(rows, "execute")
+
+
+def _user_in_kernel_half(space: _Space, rows: Rows) -> Mask:
+    high = rows.virtual >> np.uint64(63) != 0
+    found: Mask = _pages(rows) & space.has(rows, "user") & high & space.cpu.long
+    return found
+
+
+def _address_zero(space: _Space, rows: Rows) -> Mask:
+    found: Mask = _pages(rows) & (rows.virtual == 0)
+    return found
+
+
+def _global_user(space: _Space, rows: Rows) -> Mask:
+    mask = space.graph.format.levels[rows.level].bits.get("G", 0)
+    marked = (rows.raw & np.uint64(mask) != 0) & bool(space.cpu.cr4 & Cr4.PGE)
+    found: Mask = _pages(rows) & space.has(rows, "user") & marked
+    return found
+
+
+def _shadow_stack(space: _Space, rows: Rows) -> Mask:
+    format = space.graph.format
+    mask, write = (
+        np.uint64(format.rights["write"] | format.dirty),
+        np.uint64(format.rights["write"]),
+    )
+    own = rows.raw & mask == np.uint64(format.dirty)
+    found: Mask = _pages(rows) & own & (rows.above & write != 0)
+    return found
+
+
+def _withheld(space: _Space, rows: Rows) -> Mask:
+    format = space.graph.format
+    own = (rows.raw ^ np.uint64(format.denied)) & np.uint64(format.rights_mask)
+    found: Mask = _pages(rows) & (own & ~rows.granted != 0)
+    return found
+
+
+def _empty_table(space: _Space, rows: Rows) -> Mask:
+    found: Mask = (rows.kind == Kind.POINTER) & (rows.below == 0) & ~rows.window
+    return found
+
+
+def _outside(space: _Space, rows: Rows) -> Mask:
+    """Pages that memory does not cover wholly."""
+    pages = _pages(rows)
+    if space.backed is None:
+        return np.zeros(len(pages), np.bool_)
+    if not space.backed:
+        return pages
+    first = np.array([span.first for span in space.backed], np.uint64)
+    last = np.array([span.last for span in space.backed], np.uint64)
+    number = np.searchsorted(first, rows.physical, side="right") - 1
+    end = rows.physical + (space.size(rows) - np.uint64(1))
+    inside = (number >= 0) & (end <= last[np.maximum(number, 0)])
+    return pages & ~inside
+
+
+def _cached_outside(space: _Space, rows: Rows) -> Mask:
+    return _outside(space, rows) & ~_uncached(space, rows)
+
+
+def _device(space: _Space, rows: Rows) -> Mask:
+    return _outside(space, rows) & _uncached(space, rows)
+
+
+def _uncached(space: _Space, rows: Rows) -> Mask:
+    cached = np.array([name not in ("UC", "UC-", "WC") for name in space.types])
+    found: Mask = ~cached[memory_type.index(space.graph.format.levels[rows.level], rows.raw)]
+    return found
+
+
+def _shows_table(space: _Space, rows: Rows) -> Mask:
+    """Pages that hold a table."""
+    first = np.searchsorted(space.tables, rows.physical)
+    after = np.searchsorted(space.tables, rows.physical + space.size(rows))
+    found: Mask = (rows.kind == Kind.PAGE) & (after > first)
+    return found
+
+
+def _table_to_user_writing(space: _Space, rows: Rows) -> Mask:
+    return _shows_table(space, rows) & space.has(rows, "user") & space.has(rows, "write")
+
+
+def _table_to_user_reading(space: _Space, rows: Rows) -> Mask:
+    return _shows_table(space, rows) & space.has(rows, "user") & ~space.has(rows, "write")
+
+
+def _table_to_supervisor(space: _Space, rows: Rows) -> Mask:
+    return _shows_table(space, rows) & ~space.has(rows, "user") & ~rows.window
+
+
+def _self_map(space: _Space, rows: Rows) -> Mask:
+    found: Mask = (rows.kind == Kind.SELF_MAP) & ~rows.window
+    return found
+
+
+Breaks = Callable[[_Space, Rows], Mask]
+
+ERROR, WARNING, NOTE = Severity
+
+ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
+    (
+        Rule("reserved-bits", ERROR, "entries with reserved bits set: any access faults", "4.7"),
+        _malformed,
+    ),
+    (
+        Rule("table-without-memory", ERROR, "slots of tables that lie outside memory"),
+        _unbacked,
+    ),
+    (
+        Rule("table-user-writable", ERROR, "pages that let user code write to tables in use"),
+        _table_to_user_writing,
+    ),
+    (
+        Rule("table-user-readable", WARNING, "pages that let user code read tables in use"),
+        _table_to_user_reading,
+    ),
+    (
+        Rule("write-execute", WARNING, "pages that can be written and executed", "4.6"),
+        _write_and_execute,
+    ),
+    (
+        Rule("user-in-kernel-half", WARNING, "pages of the upper half that user code can reach"),
+        _user_in_kernel_half,
+    ),
+    (
+        Rule("address-zero", WARNING, "pages at address 0: null pointers do not fault"),
+        _address_zero,
+    ),
+    (
+        Rule(
+            "global-user",
+            WARNING,
+            "user pages that are global: a change of CR3 leaves their translations in the TLB",
+            "4.10.2.4",
+        ),
+        _global_user,
+    ),
+    (
+        Rule("cached-outside-ram", WARNING, "cached pages that lie outside memory"),
+        _cached_outside,
+    ),
+    (
+        Rule("empty-table", WARNING, "slots that lead to tables with nothing in them"),
+        _empty_table,
+    ),
+    (
+        Rule(
+            "shadow-stack",
+            NOTE,
+            "read-only dirty pages below tables that grant writing: with CR4.CET shadow stacks",
+            "4.6.1",
+        ),
+        _shadow_stack,
+    ),
+    (
+        Rule("self-map", NOTE, "slots that lead back up, so that tables are read as pages"),
+        _self_map,
+    ),
+    (
+        Rule("table-mapped", NOTE, "supervisor pages that hold tables in use, by no self-map"),
+        _table_to_supervisor,
+    ),
+    (
+        Rule(
+            "withheld-above",
+            NOTE,
+            "pages whose entries give rights that tables above withhold",
+            "4.6",
+        ),
+        _withheld,
+    ),
+    (
+        Rule("device", NOTE, "uncached pages that lie outside memory: devices"),
+        _device,
+    ),
+)
+"""Rules about single entries."""
+
+
+# ---- rules about memory that is mapped more than once ----
+
+MIXED_TYPES = Rule(
+    "mixed-types", ERROR, "pieces of memory that are mapped with several memory types", "12.12.4"
+)
+WRITABLE_CODE = Rule(
+    "writable-code", WARNING, "pieces of memory that one address can execute and another write"
+)
+RULES: Final = (*(rule for rule, _ in ENTRY_RULES), MIXED_TYPES, WRITABLE_CODE)
+"""Every rule."""
+
+LOOKED_AT = 256
+"""Addresses of a piece of memory that are searched for one of each kind to show."""
+
+
+class _Mapped(NamedTuple):
+    """Pages that have something in common, a row each: where, to where, at how many addresses."""
+
+    first: list[Words]
+    last: list[Words]
+
+    def add(self, space: _Space, rows: Rows) -> None:
+        self.first.append(rows.physical)
+        self.last.append(rows.physical + (space.size(rows) - np.uint64(1)))
+
+
+def _covered(mapped: _Mapped) -> list[Span]:
+    """The memory that some page covers, in order, neighbours joined."""
+    first, last = (np.concatenate([np.zeros(0, np.uint64), *part]) for part in mapped)
+    order = np.argsort(first, kind="stable")
+    first, last = first[order], np.maximum.accumulate(last[order])
+    new = np.ones(len(first), np.bool_)
+    new[1:] = first[1:] > last[:-1] + np.uint64(1)
+    start = np.flatnonzero(new)
+    stop = np.append(start[1:], len(first))[: len(start)] - 1
+    return [Span(a, b) for a, b in zip(first[start].tolist(), last[stop].tolist(), strict=True)]
+
+
+def _both(some: Sequence[Span], others: Sequence[Span]) -> Iterator[Span]:
+    """The memory that two lists of spans, each in order, have in common."""
+    one = other = 0
+    while one < len(some) and other < len(others):
+        common = some[one].clip(others[other])
+        if common is not None:
+            yield common
+        if some[one].last < others[other].last:
+            one += 1
+        else:
+            other += 1
+
+
+def lint(
+    snapshot: Snapshot,
+    types: Types,
+    ignored: Iterable[str] = (),
+    limit: int = 10,
+) -> tuple[list[Broken], tuple[str, ...]]:
+    """The rules that a space breaks, the worst first, each with its first `limit` findings; and
+    what was left out, a sentence each.
+
+    Raises ValueError for a rule to be ignored that there is not.
+    """
+    ignored = set(ignored)
+    if unknown := sorted(ignored - {rule.name for rule in RULES}):
+        known = ", ".join(rule.name for rule in RULES)
+        raise ValueError(f"there is no rule {unknown[0]!r}, but {known}")
+    cpu = snapshot.cpu
+    read = graph.read(snapshot.memory, cpu.format, cpu.roots)
+    tables = [floor.layer.table for floor in read.floors]
+    held = np.unique(np.concatenate([np.zeros(0, np.uint64), *tables]))
+    space = _Space(cpu, read, types, held, _joined(snapshot.backed))
+    rules = [(rule, breaks) for rule, breaks in ENTRY_RULES if rule.name not in ignored]
+    parts: list[list[Ranges]] = [[] for _ in rules]
+    typed, code, data = [_Mapped([], []) for _ in types], _Mapped([], []), _Mapped([], [])
+    for rows in graph.rows(read, pointers=True):
+        for part, (_, breaks) in zip(parts, rules, strict=True):
+            mask = breaks(space, rows)
+            if mask.any():
+                part.append(merged(of_rows(cpu.format, rows.take(mask))))
+        _sort_pages(space, rows.take(_pages(rows)), typed, code, data)
+    broken = [
+        _broken(space, snapshot, rule, merged(together(cpu.format, part)), limit)
+        for (rule, _), part in zip(rules, parts, strict=True)
+        if part
+    ]
+    if MIXED_TYPES.name not in ignored:
+        broken += _mixed_types(space, typed, limit)
+    if WRITABLE_CODE.name not in ignored:
+        broken += _writable_code(space, code, data, limit)
+    severities = list(Severity)
+    broken.sort(key=lambda one: severities.index(one.rule.severity))
+    return broken, read.cut
+
+
+def _joined(spans: Iterable[Span] | None) -> tuple[Span, ...] | None:
+    """Spans in order, those joined that follow each other."""
+    if spans is None:
+        return None
+    found: list[Span] = []
+    for span in sorted(spans):
+        if found and span.first <= found[-1].last + 1:
+            found[-1] = Span(found[-1].first, max(found[-1].last, span.last))
+        else:
+            found.append(span)
+    return tuple(found)
+
+
+def _sort_pages(
+    space: _Space, pages: Rows, typed: list[_Mapped], code: _Mapped, data: _Mapped
+) -> None:
+    """Adds pages to those of their memory type, and to code or data."""
+    chosen = memory_type.index(space.graph.format.levels[pages.level], pages.raw)
+    for number, name in enumerate(space.types):
+        if (here := chosen == number).any():
+            # Types of one name are one type, whatever chooses them.
+            typed[space.types.index(name)].add(space, pages.take(here))
+    write, execute = space.has(pages, "write"), space.has(pages, "execute")
+    code.add(space, pages.take(execute & ~write))
+    data.add(space, pages.take(write & ~execute))
+
+
+def _mixed_types(space: _Space, typed: list[_Mapped], limit: int) -> Iterator[Broken]:
+    by_name = {space.types[n]: _covered(one) for n, one in enumerate(typed) if one.first}
+    names = sorted(by_name)
+    found = [
+        (common, (one, other))
+        for place, one in enumerate(names)
+        for other in names[place + 1 :]
+        for common in _both(by_name[one], by_name[other])
+    ]
+
+    def kind(address: find.Address) -> str:
+        raw = np.array([address.raw], np.uint64)
+        here = space.graph.format.levels[address.level]
+        return space.types[int(memory_type.index(here, raw)[0])]
+
+    yield from _pieces(space, MIXED_TYPES, found, kind, limit)
+
+
+def _writable_code(space: _Space, code: _Mapped, data: _Mapped, limit: int) -> Iterator[Broken]:
+    kinds = ("executable", "writable")
+    found = [(common, kinds) for common in _both(_covered(code), _covered(data))]
+    rights = space.graph.format.rights
+    both = rights["write"] | rights.get("execute", 0)
+
+    def kind(address: find.Address) -> str:
+        given = address.granted & both
+        return "neither" if given in (0, both) else kinds[given == rights["write"]]
+
+    yield from _pieces(space, WRITABLE_CODE, found, kind, limit)
+
+
+def _pieces(
+    space: _Space,
+    rule: Rule,
+    found: Sequence[tuple[Span, tuple[str, ...]]],
+    kind: Callable[[find.Address], str],
+    limit: int,
+) -> Iterator[Broken]:
+    """Pieces of memory that are mapped in two ways, with an address of each."""
+    if not found:
+        return
+    found = sorted(found)
+    findings = []
+    for piece, names in found[:limit]:
+        there = find.addresses(space.graph, Physical(piece.first), LOOKED_AT)
+        first: dict[str, int] = {}
+        for address in there.shown:
+            first.setdefault(kind(address), address.virtual)
+        ways = [f"{name} at {first[name]:#x}" if name in first else name for name in names]
+        findings.append(Finding(rule, None, piece, None, there.total, " and ".join(ways)))
+    yield Broken(rule, tuple(findings), len(found), len(found))
+
+
+def _broken(space: _Space, snapshot: Snapshot, rule: Rule, ranges: Ranges, limit: int) -> Broken:
+    findings = tuple(
+        Finding(
+            rule,
+            Span(one.first, one.last),
+            _memory(one),
+            _slot(snapshot, one),
+            one.pages * one.paths,
+            _detail(space, one),
+        )
+        for one in ranges.take(slice(limit))
+    )
+    count = int((ranges.pages.astype(np.uint64) * ranges.paths).sum())
+    return Broken(rule, findings, len(ranges), count)
+
+
+def _memory(one: Range) -> Span | None:
+    """The memory of a page, and of several where they follow each other."""
+    if one.kind != Kind.PAGE or one.pieces > 1:
+        return None
+    return Span.of(one.physical, one.size if one.repeated else one.pages * one.size)
+
+
+def _slot(snapshot: Snapshot, one: Range) -> Slot | None:
+    """The slot of the first entry."""
+    root = root_for(snapshot.cpu, Virtual(one.first))
+    if root is None:
+        return None
+    found = walk(snapshot.memory, root, Virtual(one.first))
+    slots = [step.slot for step in found.steps] + [found.unbacked]
+    return next((slot for slot in slots if slot is not None and slot.level == one.level), None)
+
+
+def _detail(space: _Space, one: Range) -> str:
+    format = space.graph.format
+    if one.kind == Kind.MALFORMED:
+        parts = format.malformed(one.raw, one.level)
+        return ", ".join(f"{part.mask:#x} {part.reason}" for part in parts)
+    if one.kind == Kind.SELF_MAP:
+        root = one.physical in {root.table.address for root in space.cpu.roots}
+        return f"{'the root' if root else 'the table'} at {one.physical:#x}"
+    if one.kind in (Kind.POINTER, Kind.UNBACKED):
+        return f"the table at {one.physical:#x}"
+    missing = format.rights_of(one.own & ~one.granted)
+    return f"withheld: {', '.join(missing)}" if missing else ""

@@ -1,0 +1,83 @@
+"""What is odd about a space, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from harness.inspect.lint import Broken, Finding, Severity
+from harness.paging.address import Span
+from harness.report.ranges import counted
+from harness.report.text import aligned
+
+
+def lint_lines(broken: Sequence[Broken], cut: Sequence[str]) -> Iterator[str]:
+    """Each rule that is broken, with its first findings, and how many there are."""
+    for one in broken:
+        rule = one.rule
+        section = f" (SDM volume 3A, {rule.section})" if rule.section else ""
+        times = counted(one.count, "time")
+        yield f"{rule.severity.value}: {rule.name}, {times}: {rule.sentence}{section}"
+        yield from (f"  {line}" for line in aligned([_cells(found) for found in one.findings]))
+        if one.total > len(one.findings):
+            yield f"  ... and {one.total - len(one.findings):,} more (--limit)"
+        yield ""
+    yield from cut
+    yield verdict(broken)
+
+
+def verdict(broken: Sequence[Broken]) -> str:
+    """How many rules are broken."""
+    if not broken:
+        return "Nothing is odd about this space."
+    counts = dict.fromkeys(Severity, 0)
+    for one in broken:
+        counts[one.rule.severity] += 1
+    each = [counted(count, severity.value) for severity, count in counts.items() if count]
+    return f"{counted(len(broken), 'rule')} broken: {', '.join(each)}."
+
+
+def _cells(found: Finding) -> tuple[str, ...]:
+    return (
+        str(found.where or found.physical),
+        counted(found.count, "entry" if found.where else "address"),
+        str(found.slot or ""),
+        f"at {found.physical}" if found.where and found.physical else "",
+        found.detail,
+    )
+
+
+def lint_object(broken: Sequence[Broken], cut: Sequence[str]) -> dict[str, Any]:
+    """The same as what JSON can hold.  `total` of a rule counts the findings that are not shown,
+    `count` the entries of all."""
+    return {
+        "rules": [
+            {
+                "rule": one.rule.name,
+                "severity": one.rule.severity.value,
+                "sentence": one.rule.sentence,
+                "section": one.rule.section or None,
+                "total": one.total,
+                "count": one.count,
+                "findings": [_object(found) for found in one.findings],
+            }
+            for one in broken
+        ],
+        "cut": list(cut),
+    }
+
+
+def _object(found: Finding) -> dict[str, Any]:
+    slot = found.slot
+    return {
+        "virtual": _span(found.where),
+        "physical": _span(found.physical),
+        "slot": slot
+        and {"table": hex(slot.table.address), "level": slot.level, "index": slot.index},
+        "count": found.count,
+        "detail": found.detail,
+    }
+
+
+def _span(span: Span | None) -> dict[str, str] | None:
+    return {"first": hex(span.first), "last": hex(span.last)} if span else None

@@ -1,0 +1,233 @@
+"""Every rule finds what was planted for it, and nothing in a space without faults."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.inspect.lint import RULES, Broken, Severity, lint
+from harness.inspect.memory_type import types
+from harness.inspect.snapshot import Snapshot
+from harness.paging.address import Span
+from harness.paging.memory import BufferMemory
+from harness.paging.x86.cpu import Cpu
+from tests.inspect.spaces import PCD, PS, RW, US, XD, A, D, G, P, memory_of
+
+TABLE = 0x1000
+ROOT, MIDDLE, LOWER, PAGES, HIGH, HIGH_MIDDLE, HIGH_LOWER, HIGH_PAGES, SPARE = range(9)
+FREE = 0x20_0000
+"""Where no table is: the second 2 MiB of the 8 that there are."""
+
+FULL = P | RW | US
+
+
+def clean() -> list[int]:
+    """User text, data and read-only data low, the supervisor's high; every table full of rights
+    in the lower half, the upper half the supervisor's."""
+    words = [0] * (512 * 9)
+
+    def put(table: int, slot: int, raw: int) -> None:
+        words[512 * table + slot] = raw
+
+    for table in (ROOT, MIDDLE, LOWER):
+        put(table, 1 if table == LOWER else 0, (table + 1) * TABLE | FULL | A)
+    put(ROOT, 256, HIGH_MIDDLE * TABLE | P | RW | A)
+    put(HIGH_MIDDLE, 0, HIGH_LOWER * TABLE | P | RW | A)
+    put(HIGH_LOWER, 0, HIGH_PAGES * TABLE | P | RW | A)
+    put(PAGES, 0, FREE | P | US | A)
+    put(PAGES, 1, FREE + 0x1000 | P | RW | US | XD | A | D)
+    put(PAGES, 2, FREE + 0x2000 | P | US | XD)
+    put(HIGH_PAGES, 0, FREE + 0x3000 | P | G)
+    put(HIGH_PAGES, 1, FREE + 0x4000 | P | RW | XD | G)
+    return words
+
+
+LOW_PAGE, HIGH_PAGE = 0x20_0000, 0xFFFF_8000_0000_0000
+
+
+def planted(changes: dict[tuple[int, int], int]) -> Snapshot:
+    words = clean()
+    for (table, slot), raw in changes.items():
+        words[512 * table + slot] = raw
+    octets = np.zeros(8 << 20, np.uint8)
+    octets[: 8 * len(words)] = memory_of(words).octets
+    memory = BufferMemory(octets)
+    return Snapshot("planted", Cpu.long_mode(4, 0), memory, (memory.span,))
+
+
+def found(snapshot: Snapshot) -> dict[str, Broken]:
+    broken, cut = lint(snapshot, types(None))
+    assert cut == ()
+    return {one.rule.name: one for one in broken}
+
+
+def test_a_space_without_faults_breaks_no_rule() -> None:
+    assert found(planted({})) == {}
+
+
+PLANTED = {
+    # What is planted, the rules it breaks, the first address of each and its number of entries.
+    "reserved-bits": ({(PAGES, 7): FREE | P | 1 << 51}, {"reserved-bits": (LOW_PAGE + 0x7000, 1)}),
+    "reserved bits of a table": (
+        {(LOWER, 5): SPARE * TABLE | P | 1 << 45},
+        {"reserved-bits": (5 << 21, 1)},
+    ),
+    "table-without-memory": (
+        {(LOWER, 5): 0x80_0000 | P | RW},
+        {"table-without-memory": (5 << 21, 512)},
+    ),
+    "table-user-writable": (
+        {(PAGES, 7): LOWER * TABLE | P | RW | US | XD},
+        {"table-user-writable": (LOW_PAGE + 0x7000, 1)},
+    ),
+    "table-user-readable": (
+        {(PAGES, 7): LOWER * TABLE | P | US | XD},
+        {"table-user-readable": (LOW_PAGE + 0x7000, 1)},
+    ),
+    "table-mapped": (
+        {(HIGH_PAGES, 7): LOWER * TABLE | P | RW | XD},
+        {"table-mapped": (HIGH_PAGE + 0x7000, 1)},
+    ),
+    "table in a large page": (
+        {(HIGH_LOWER, 7): P | RW | XD | PS},
+        {"table-mapped": (HIGH_PAGE + (7 << 21), 1)},
+    ),
+    "self-map": ({(ROOT, 300): P | RW | XD}, {"self-map": (0xFFFF_9600_0000_0000, 1)}),
+    # The tables of the lower half, all but the root, and the root itself.
+    "self-map for the user": (
+        {(ROOT, 300): FULL | XD},
+        {"self-map": (0xFFFF_9600_0000_0000, 1), "table-user-writable": (0xFFFF_9600_0000_1000, 4)},
+    ),
+    "write-execute": (
+        {(HIGH_PAGES, 7): FREE + 0x7000 | P | RW},
+        {"write-execute": (HIGH_PAGE + 0x7000, 1)},
+    ),
+    "user-in-kernel-half": (
+        {
+            (ROOT, 300): SPARE * TABLE | FULL,
+            (SPARE, 3): 0x4000_0000 * 0 | 0xC000_0000 | P | US | XD | PS | PCD,
+        },
+        {"user-in-kernel-half": (0xFFFF_9600_C000_0000, 1), "device": (0xFFFF_9600_C000_0000, 1)},
+    ),
+    "address-zero": (
+        {(LOWER, 0): SPARE * TABLE | P | RW, (SPARE, 0): FREE + 0x8000 | P | XD},
+        {"address-zero": (0, 1)},
+    ),
+    "global-user": (
+        {(PAGES, 7): FREE + 0x7000 | P | US | XD | G},
+        {"global-user": (LOW_PAGE + 0x7000, 1)},
+    ),
+    "cached-outside-ram": (
+        {(HIGH_PAGES, 7): 0x80_0000 | P | XD},
+        {"cached-outside-ram": (HIGH_PAGE + 0x7000, 1)},
+    ),
+    "a page that begins in memory and ends outside": (
+        {(MIDDLE, 5): P | XD | PS | US},
+        {"cached-outside-ram": (5 << 30, 1), "table-user-readable": (5 << 30, 1)},
+    ),
+    "device": ({(HIGH_PAGES, 7): 0x80_0000 | P | XD | PCD}, {"device": (HIGH_PAGE + 0x7000, 1)}),
+    "empty-table": ({(LOWER, 5): SPARE * TABLE | P}, {"empty-table": (5 << 21, 1)}),
+    "empty tables": (
+        {(LOWER, slot): SPARE * TABLE | P for slot in (5, 6, 9)},
+        {"empty-table": (5 << 21, 3)},
+    ),
+    "shadow-stack": (
+        {(PAGES, 7): FREE + 0x7000 | P | US | XD | D},
+        {"shadow-stack": (LOW_PAGE + 0x7000, 1)},
+    ),
+    "withheld-above": (
+        {(HIGH_PAGES, 7): FREE + 0x7000 | P | US | XD},
+        {"withheld-above": (HIGH_PAGE + 0x7000, 1)},
+    ),
+    "mixed-types": (
+        {(HIGH_PAGES, 7): FREE + 0x4000 | P | RW | XD | PCD},
+        {"mixed-types": (FREE + 0x4000, 1)},
+    ),
+    "writable-code": (
+        {(HIGH_PAGES, 7): FREE | P | RW | XD},
+        {"writable-code": (FREE, 1)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_is_planted_is_found_and_nothing_else(name: str) -> None:
+    changes, expected = PLANTED[name]
+    got = {
+        rule: (one.findings[0].where or one.findings[0].physical, one.count)
+        for rule, one in found(planted(changes)).items()
+    }
+    assert {rule: (span and span.first, count) for rule, (span, count) in got.items()} == expected
+
+
+def test_every_rule_has_something_planted_for_it() -> None:
+    assert {rule.name for rule in RULES} <= PLANTED.keys()
+
+
+@pytest.mark.parametrize("name", [rule.name for rule in RULES])
+def test_a_rule_that_is_ignored_finds_nothing(name: str) -> None:
+    broken, _ = lint(planted(PLANTED[name][0]), types(None), [name])
+    assert name not in {one.rule.name for one in broken}
+
+
+def test_a_rule_that_there_is_not_cannot_be_ignored() -> None:
+    with pytest.raises(ValueError, match="there is no rule 'all', but reserved-bits, "):
+        lint(planted({}), types(None), ["all"])
+
+
+def test_a_finding_names_its_slot_and_what_else_there_is_to_say() -> None:
+    (finding,) = found(planted({(PAGES, 7): FREE | P | 1 << 51}))["reserved-bits"].findings
+    assert str(finding.slot) == f"slot 7 of the level-0 table at {PAGES * TABLE:#x}"
+    assert finding.detail == "0x8000000000000 beyond MAXPHYADDR 40"
+    changes, _ = PLANTED["mixed-types"]
+    (finding,) = found(planted(changes))["mixed-types"].findings
+    assert finding.detail == "UC- at 0xffff800000007000 and WB at 0xffff800000001000"
+    assert finding.physical == Span(FREE + 0x4000, FREE + 0x4FFF)
+
+
+def test_types_of_one_name_are_not_mixed() -> None:
+    # PAT alone chooses PA4, which is WB as PA0 is.
+    changes = {(HIGH_PAGES, 7): FREE + 0x4000 | P | RW | XD | 1 << 7}
+    assert found(planted(changes)) == {}
+
+
+def test_neighbours_are_one_finding_and_the_first_are_kept() -> None:
+    changes = {(PAGES, slot): FREE | P | 1 << 51 for slot in (10, 11, 12, 20, 30)}
+    broken, _ = lint(planted(changes), types(None), limit=2)
+    (one,) = broken
+    assert (one.total, one.count, len(one.findings)) == (3, 5, 2)
+    assert one.findings[0].where == Span(LOW_PAGE + 0xA000, LOW_PAGE + 0xCFFF)
+
+
+def test_every_alias_counts() -> None:
+    changes = {(LOWER, slot): PAGES * TABLE | FULL for slot in range(2, 12)}
+    changes[PAGES, 7] = FREE | P | 1 << 51
+    assert found(planted(changes))["reserved-bits"].count == 11
+
+
+def test_the_worst_comes_first() -> None:
+    changes = {key: raw for name in ("self-map", "write-execute", "reserved-bits")
+               for key, raw in PLANTED[name][0].items()}  # fmt: skip
+    broken, _ = lint(planted(changes), types(None))
+    assert [one.rule.severity for one in broken] == list(Severity)
+
+
+def test_where_it_is_not_known_what_is_memory_nothing_is_outside() -> None:
+    snapshot = replace(planted({(HIGH_PAGES, 7): 0x80_0000 | P | XD}), backed=None)
+    assert found(snapshot) == {}
+
+
+def test_a_root_outside_memory_is_an_error() -> None:
+    snapshot = planted({})
+    broken = found(replace(snapshot, cpu=Cpu.long_mode(4, 1 << 30)))
+    assert {name: one.count for name, one in broken.items()} == {"table-without-memory": 512}
+
+
+def test_a_space_of_self_maps_ends() -> None:
+    memory = memory_of([FULL] * 512)
+    snapshot = Snapshot("loops", Cpu.long_mode(5, 0), memory, (memory.span,))
+    broken = found(snapshot)
+    assert broken["self-map"].count == 512
+    assert broken["table-user-writable"].count == 512**5

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ MISUSE, MACHINE_FAILURE, INTERRUPTED = 2, 3, 130
 
 
 def main() -> int:
-    """The exit code; Ctrl-C is the usual end."""
+    """The exit code; Ctrl-C, or the signal that `kill` sends, is the usual end."""
     words = argparse.ArgumentParser(prog="python -m images.linux", description=__doc__)
     words.formatter_class = argparse.RawDescriptionHelpFormatter
     words.add_argument("--levels", type=int, choices=(4, 5), default=5, help="of page tables")
@@ -32,6 +33,7 @@ def main() -> int:
     )
     words.add_argument("--qemu", default=os.environ.get("QEMU", "qemu-system-x86_64"))
     asked = words.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         image = build()
         with started(

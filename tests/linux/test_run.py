@@ -55,10 +55,13 @@ def gone(socket: Path) -> bool:
     return True
 
 
-def test_ctrl_c_ends_it_and_leaves_no_socket(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_kill_ends_it_and_leaves_no_socket(
+    tmp_path: Path, ending: signal.Signals
+) -> None:
     socket = tmp_path / "a,socket"
     with running(socket, "--levels", "4", "--pti", "off") as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ending)
         assert process.wait(PATIENCE) == INTERRUPTED
         assert not socket.exists()
         assert process.stderr is not None

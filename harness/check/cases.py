@@ -52,7 +52,8 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     the last word (fetched: at the code of its first and last page), and so are the words
     before and after it where nothing is mapped, the edges of what the roots serve, and a few
     stray addresses.  With SMAP, the supervisor also tries data with AC set.  Nothing in the
-    span `outside` is tried.  Fetches come last: what was executed is not written afterwards.
+    span `outside` is tried.  Fetches come first: TCG looks through its whole TLB when a page is
+    first executed, and the more pages were used before, the larger that is.
     """
     format = cpu.format
     sizes = np.array([level.size for level in format.levels], np.uint64)[leaves.level]
@@ -69,12 +70,12 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
 
     data = np.unique(np.concatenate([data, elsewhere]))
     code = np.unique(np.concatenate([code, elsewhere]))
-    parts = [
+    parts = [_each(code, Kind.FETCH, user, False) for user in (False, True)]
+    parts += [
         _each(data, kind, user, ac)
         for kind in (Kind.READ, Kind.WRITE)
         for user, ac in ((False, False), (True, False), *(((False, True),) if cpu.smap else ()))
     ]
-    parts += [_each(code, Kind.FETCH, user, False) for user in (False, True)]
     cases = Cases(
         np.concatenate([part.address for part in parts]),
         np.concatenate([part.kind for part in parts]),

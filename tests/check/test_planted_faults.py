@@ -47,7 +47,7 @@ def with_levels(format: Format, **levels: Level) -> Format:
 def wrong_address_mask(cpu: Cpu, _: pytest.MonkeyPatch) -> Cpu:
     pte = cpu.format.levels[0]
     assert pte.leaf is not None
-    short = replace(pte.leaf, address=(Field(pte.leaf.address[0].mask & ~formats.bits(25)),))
+    short = replace(pte.leaf, address=(Field(pte.leaf.address[0].mask & ~formats.bits(13)),))
     return reading(cpu, with_levels(cpu.format, level0=replace(pte, leaf=short)))
 
 
@@ -109,13 +109,13 @@ def accessed_and_dirty_not_expected(cpu: Cpu, _: pytest.MonkeyPatch) -> Cpu:
 Fault = Callable[[Cpu, pytest.MonkeyPatch], Cpu]
 
 PLANTED: dict[Fault, tuple[str, int]] = {
-    wrong_address_mask: ("sparse", 4),
+    wrong_address_mask: ("halves", 4),
     levels_swapped: ("halves", 4),
     xd_ignored: ("rights", 4),
     rights_of_the_leaf_alone: ("rights", 5),
     reserved_bit_accepted: ("malformed", 4),
-    canonical_width_48: ("five-level-only", 5),
-    offset_from_the_wrong_level: ("page-sizes", 4),
+    canonical_width_48: ("edges-57", 5),
+    offset_from_the_wrong_level: ("halves", 4),
     accessed_and_dirty_not_expected: ("smallest", 5),
 }
 
@@ -154,6 +154,6 @@ def test_a_planted_fault_is_caught(fault: Fault) -> None:
     assert disagreements(name, levels, fault) > 0
 
 
-@pytest.mark.parametrize(("name", "levels"), sorted(set(PLANTED.values())))
-def test_without_a_fault_the_same_layout_agrees(name: str, levels: int) -> None:
-    assert disagreements(name, levels, None) == 0
+def test_planting_nothing_changes_nothing() -> None:
+    """That all these layouts agree with the sound reference is for test_validate to hold."""
+    assert disagreements("smallest", 5, None) == 0

@@ -17,7 +17,7 @@ validate: .venv/ready ## compare every layout with the machine
 	@$(bin)/pagetable validate
 
 test: browser .venv/ready ## run all tests, those on the machine among them
-	@$(bin)/pytest
+	@$(bin)/pytest -n 2
 
 test-hw: .venv/ready ## run the tests on the machine alone; JUnit in build/test-hw.xml
 	@$(bin)/pytest -m hw -n 2 --junit-xml=build/test-hw.xml

@@ -1,7 +1,18 @@
 """What all tests share."""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # How long an example takes says how loaded the machine is, and nothing about the rule it tests.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m hw`, leaves out files that mark no test so: they are most, and take seconds."""
+    is_module = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
+    if config.getoption("markexpr") == "hw" and is_module:
+        return True if "mark.hw" not in collection_path.read_text() else None
+    return None

@@ -325,20 +325,7 @@ with Guest("tcg", ram_bytes={SMALL}) as guest:
 
 
 @pytest.mark.hw
-class TestAlone:
-    def test_eight_runs_in_parallel_do_not_meet(self) -> None:
-        runs = [
-            subprocess.Popen(
-                [sys.executable, "-c", RUN_ONE, str(mark)],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for mark in range(1, 9)
-        ]
-        answers = [run.communicate(timeout=60)[0].strip() for run in runs]
-        assert answers == [f"[{0x0101_0101_0101_0101 * mark}]" for mark in range(1, 9)]
-
+class TestHost:
     @pytest.mark.parametrize("shm", ["full", "absent"])
     def test_dev_shm_is_not_needed(self, shm: str, tmp_path: Path) -> None:
         """In a mount namespace of its own, where /dev/shm is so."""

@@ -36,7 +36,7 @@ def fault(
     source: Source,
     address: Annotated[
         str | None,
-        typer.Argument(metavar="[ADDRESS]", help="A virtual address.", show_default=False),
+        typer.Argument(metavar="ADDRESS", help="A virtual address.", show_default=False),
     ] = None,
     access: Annotated[
         KindName | None,

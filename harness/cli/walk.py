@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 @with_source
 def walk(
-    addresses: Annotated[
-        list[str], typer.Argument(metavar="ADDRESS...", help="Virtual addresses.")
-    ],
+    addresses: Annotated[list[str], typer.Argument(metavar="ADDRESS", help="Virtual addresses.")],
     source: Source,
     linux: Annotated[
         bool, typer.Option("--linux", help="Also tell what Linux keeps in the entries.")

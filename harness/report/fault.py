@@ -185,7 +185,7 @@ def _hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
         return
     top = formats.address_bits(cpu.levels) - 1
     address = one.translation.address
-    low = address & formats.bits(top)
+    low = address & formats.bits(top, 0)
     meant = low | formats.bits(63, top) if address >> top & 1 else low
     yield f"none of the tables: the address itself must be another, {meant:#x} by its lower bits"
     if any(address in half for half in canonical_halves(5)):

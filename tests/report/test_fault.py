@@ -1,0 +1,104 @@
+"""What people and programs read of accesses: every explanation there is can be told, and tells all
+that a change touches."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from harness.inspect.fault import Explanation, compare, explain, read_code
+from harness.inspect.remedy import Remedy
+from harness.inspect.snapshot import Snapshot
+from harness.paging.address import Virtual
+from harness.paging.x86.access import Access, Fault, Kind, Vector
+from harness.paging.x86.cpu import Cpu, Cr4, Mode
+from harness.report import fault as reports
+from tests.paging.x86 import test_arrays as made
+from tests.paging.x86.made import path
+
+
+def words(cpu: Cpu, one: Explanation) -> list[str]:
+    return [" ".join(line.split()) for line in reports.explanation_lines(cpu, one)]
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_whatever_comes_of_an_access_is_told_in_lines_and_as_an_object(mode: Mode) -> None:
+    for seed in range(8):
+        source = random.Random(seed)
+        cpu, memory = made.cpu(source, mode), made.memory(source, mode)
+        snapshot = Snapshot("made", cpu, memory, None)
+        for _ in range(20):
+            address, access = Virtual(made.address(source, mode)), made.access(source)
+            one = explain(snapshot, address, access)
+            told, held = words(cpu, one), reports.as_object(cpu, one)
+            assert json.loads(json.dumps(held)) == held
+            assert told[0].startswith(f"{access} at {address:#x}: ")
+            assert not [line for line in told if "{" in line or "None" in line]
+            if isinstance(one.outcome, Fault):
+                assert f"rule {one.outcome.reason.value}" in " ".join(told)
+                for remedy in one.remedies[: reports.ALTERNATIVES]:
+                    tells_all(cpu, one, remedy)
+                if one.outcome.vector is Vector.PF:
+                    seen = read_code(one.outcome.error, cpu)
+                    found = compare(snapshot, seen, address)
+                    assert list(reports.comparison_lines(cpu, found))
+
+
+def tells_all(cpu: Cpu, one: Explanation, remedy: Remedy) -> None:
+    """The lines of a remedy name every place it changes, with both values, and say what each
+    change does."""
+    told = list(reports.remedy_lines(cpu, one.translation, remedy))
+    for entry in remedy.entries:
+        place = f"{entry.name} at {entry.slot.address:#x}: "
+        (at,) = (number for number, line in enumerate(told) if line.startswith(place))
+        assert f"{entry.old:x} -> " in told[at] and told[at].endswith(f"{entry.new:x}")
+        assert told[at + 1].startswith(("  sets ", "  clears ", "  gives "))
+        assert (
+            told[at + 1].endswith(("user", "writes", "fetches", "reachable", "stack"))
+            or "key" in (told[at + 1])
+        )
+    for setting in remedy.settings:
+        assert any(line.startswith(f"{setting.name}: ") for line in told)
+    if remedy.missing is not None:
+        assert told[-1].endswith("| the address of a page")
+
+
+CPU = Cpu.in_mode(Mode.LEVEL_4, 0)
+
+
+def told(cpu: Cpu, access: Access, *flags: int, address: int = 0) -> list[str]:
+    state, memory = path(cpu, *flags)
+    snapshot = Snapshot("made", state, memory, (memory.span,))
+    return words(state, explain(snapshot, Virtual(address), access))
+
+
+def test_a_change_of_an_upper_entry_says_how_far_it_reaches() -> None:
+    out = told(CPU, Access(Kind.READ, user=True), 3, 7, 7, 7)
+    assert "change PML4E at 0x1000: 0x0000000000002003 -> 0x0000000000002007" in out
+    assert (
+        "sets U: opens all 512G of 0x0..0x7fffffffff, as far as lower entries allow, to the user"
+        in out
+    )
+
+
+def test_a_register_is_told_by_the_name_of_its_bit_and_both_values() -> None:
+    smap = Cpu.in_mode(Mode.LEVEL_4, 0, cr4=Cr4.SMAP)
+    out = told(smap, Access(Kind.READ, user=False), 7, 7, 7, 7)
+    assert "change EFLAGS.AC: 0 -> 1" in out
+    assert "or CR4.SMAP: 1 -> 0 (0x200020 -> 0x20)" in out
+
+
+def test_what_is_missing_is_told_entry_by_entry() -> None:
+    out = told(CPU, Access(Kind.WRITE, user=True), 7, 7, 0, 7, address=0x3000)
+    assert "change PDE at 0x3000, now 0x4000: 0x87 | the address of a page" in out
+    assert "or PDE at 0x3000, now 0x4000: 0x7 | the address of a new table" in out
+    assert "in that table, entry 3 (PTE): 0x7 | the address of a page" in out
+
+
+def test_an_address_that_is_not_canonical_is_told_to_be_the_fault() -> None:
+    out = told(CPU, Access(Kind.PUSH, user=True), 7, 7, 7, 7, address=1 << 47 | 0x1234)
+    assert out[0] == "user push at 0x800000001234: #SS, error code 0x0, CR2 stays"
+    assert any("must be another, 0xffff800000001234 by its lower bits" in line for line in out)
+    assert any("canonical with five levels" in line for line in out)

@@ -17,7 +17,7 @@ from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.format import Format
 from harness.paging.walk import Step, Walk
 from harness.paging.x86.formats import LEGACY_ADDRESS_BITS
-from harness.report.text import marked_bits, meaning, rights_letters, walk_lines
+from harness.report.text import letters, marked_bits, meaning, walk_lines
 
 NAMESPACE: Final = "http://www.w3.org/2000/svg"
 
@@ -280,7 +280,7 @@ def _rights(
 ) -> float:
     """The rights by their letters, a dash where one is missing; the lower end."""
     _text(svg, x, y, "label", label)
-    _text(svg, x + 92, y, "rights", rights_letters(format, granted))
+    _text(svg, x + 92, y, "rights", letters(format, granted))
     return y + 6
 
 

@@ -9,8 +9,8 @@ from harness.check.keys import in_units
 from harness.inspect.find import LEADERS, Addresses, Shared, TableUse
 from harness.paging.format import Format
 from harness.paging.table import Slot
-from harness.report.ranges import counted, letters, names
-from harness.report.text import aligned
+from harness.report.ranges import counted, names
+from harness.report.text import aligned, letters
 
 
 def addresses_lines(format: Format, found: Addresses) -> Iterator[str]:

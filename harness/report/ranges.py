@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.check.keys import RIGHTS, in_units
+from harness.check.keys import in_units
 from harness.inspect import memory_type
 from harness.inspect.graph import Kind
 from harness.inspect.memory_type import Types
@@ -18,20 +18,9 @@ from harness.inspect.ranges import Dump, Range
 from harness.inspect.select import KINDS, fields
 from harness.paging.format import Format
 from harness.paging.x86.cpu import Cpu
-from harness.report.text import aligned
+from harness.report.text import aligned, letters
 
 HEAD = ("addresses", "size", "pages", "rights", "type", "bits", "A", "D", "physical", "")
-
-
-def letters(format: Format, granted: int) -> str:
-    """Rights as four letters: user, read, write, execute; `-` for one that is not given."""
-    found = {
-        letter: letter if granted & format.rights[name] else "-"
-        for letter, name in RIGHTS.items()
-        if name in format.rights
-    }
-    # A format without a right to execute cannot take it away.
-    return found.get("u", "-") + "r" + found.get("w", "-") + found.get("x", "x")
 
 
 def names(format: Format, granted: int) -> list[str]:
@@ -42,7 +31,7 @@ def names(format: Format, granted: int) -> list[str]:
 def dump_lines(cpu: Cpu, types: Types, dump: Dump, limit: int) -> Iterator[str]:
     """The first `limit` ranges as a table, and what they are in sum."""
     rows: list[Sequence[str]] = [HEAD]
-    rows += (_cells(cpu, types, one) for one in dump.ranges.take(slice(limit)))
+    rows += (cells(cpu, types, one) for one in dump.ranges.take(slice(limit)))
     if len(rows) > 1:
         yield from aligned(rows)
     yield _sum(dump)
@@ -66,7 +55,8 @@ def notes(dump: Dump, limit: int) -> Iterator[str]:
         yield f"Only the first {limit:,} of {len(dump.ranges):,} ranges are shown (--limit)."
 
 
-def _cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
+def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
+    """What a line of HEAD says of a range."""
     format = cpu.format
     addresses = f"{one.first:#x}..{one.last:#x}"
     size = in_units(one.pages * one.size)

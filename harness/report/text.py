@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from harness.check.keys import in_units
+from harness.check.keys import RIGHTS, in_units
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.format import Format, Level
 from harness.paging.walk import Step, Walk
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from harness.check.matrix_case import MatrixCase
     from harness.check.replay import Case
     from harness.report.run import Finding
-
-LETTERS = {"write": "w", "execute": "x", "user": "u"}
-"""The letters of rights, in the order in which they are shown after an r."""
 
 HEAD = ("level", "entry", "slot", "raw", "meaning", "bits", "rights so far")
 
@@ -117,13 +114,15 @@ def marked_bits(format: Format, step: Step) -> Iterator[tuple[str, bool]]:
             yield said or name, said is not None
 
 
-def rights_letters(format: Format, granted: int) -> str:
-    """The rights in a `granted` word as letters, a dash for each that is missing."""
-    return "r" + "".join(
-        letter if granted & format.rights[name] else "-"
-        for name, letter in LETTERS.items()
+def letters(format: Format, granted: int) -> str:
+    """Rights as four letters: user, read, write, execute; `-` for one that is not given."""
+    found = {
+        letter: letter if granted & format.rights[name] else "-"
+        for letter, name in RIGHTS.items()
         if name in format.rights
-    )
+    }
+    # A format without a right to execute cannot take it away.
+    return found.get("u", "-") + "r" + found.get("w", "-") + found.get("x", "x")
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -54,7 +54,7 @@ def test_a_walk_shows_each_field_its_index_the_entry_and_the_physical_address() 
     raws = ["0000000000001007", "0000000000002007", "0000000000003003", "8000000000005061"]
     assert texts(found, "raw") == [*raws, "+ 0xabc"]
     assert texts(found, "physical") == ["0x5abc"]
-    assert texts(found, "rights") == ["rwxu", "rwxu", "rwx-", "r---", "r---"]
+    assert texts(found, "rights") == ["urwx", "urwx", "-rwx", "-r--", "-r--"]
     assert texts(found, "note") == ["<note> & more"]
 
 

@@ -23,10 +23,13 @@ from harness.paging.format import Format
 from harness.paging.memory import Mask
 from harness.paging.table import Root, Table
 from harness.paging.walk import Step
-from harness.report.text import LETTERS, meaning, set_bits
+from harness.report.text import letters, meaning, set_bits
 
 ENTRIES: Final = 1 << 22
 """Entries of tables that are read for a map: the tables of 16 GiB in 4-KByte pages."""
+
+LETTERS: Final = "urwx"
+"""The letters of rights."""
 
 RUNS: Final = 1 << 18
 """Runs that a map shows, some 6 MB of text; a page with many more takes seconds to open."""
@@ -58,7 +61,7 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
     return {
         "levels": [[level.name, level.shift, level.entries] for level in format.levels],
         "bytes": format.entry_bytes,
-        "rights": "".join(_letters(format).values()),
+        "rights": LETTERS,
         "roots": [
             [f"{root.span.first:x}", f"{root.span.last:x}", f"{root.first_address(0):x}"]
             for root in roots
@@ -221,16 +224,10 @@ def _sum_up(one: _Table, tables: Sequence[_Table]) -> None:
 # ---- what they say ----
 
 
-def _letters(format: Format) -> dict[int, str]:
-    """Rights, each a bit, to their letters."""
-    return {
-        format.rights[name]: letter for name, letter in LETTERS.items() if name in format.rights
-    }
-
-
 def _rights(format: Format, granted: int) -> int:
-    """Rights as a number of the map."""
-    return sum(1 << place for place, right in enumerate(_letters(format)) if granted & right)
+    """Rights as a number of the map: bit i is its letter i."""
+    given = letters(format, granted)
+    return sum(1 << place for place, letter in enumerate(given) if letter != "-")
 
 
 def _run_text(table: Table, run: _Run, kinds: dict[_Said, int]) -> str:

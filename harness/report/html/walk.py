@@ -10,7 +10,7 @@ from harness.inspect.translation import Translation
 from harness.report.decode import bits_text
 from harness.report.html import map
 from harness.report.html.page import page
-from harness.report.text import rights_letters, walk_rows
+from harness.report.text import letters, walk_rows
 
 
 def walk_page(snapshot: Snapshot, translations: Sequence[Translation]) -> str:
@@ -23,7 +23,7 @@ def walk_page(snapshot: Snapshot, translations: Sequence[Translation]) -> str:
         title=f"{asked} in {snapshot.title}",
         snapshot=snapshot,
         translations=translations,
-        letters=partial(rights_letters, cpu.format),
+        letters=partial(letters, cpu.format),
         walk_rows=walk_rows,
         bits_text=bits_text,
         map=map.as_object(snapshot),

@@ -96,10 +96,9 @@ def test_the_map_opened_whole_shows_each_page_once_with_its_effective_rights(
         (
             virtual,
             physical,
-            "r"
-            + "".join(
-                letter if granted & rights[right] else "-"
-                for letter, right in (("w", "write"), ("x", "execute"), ("u", "user"))
+            "".join(
+                letter if right is None or granted & rights[right] else "-"
+                for letter, right in zip("urwx", ("user", None, "write", "execute"), strict=True)
             ),
         )
         for virtual, physical, granted in zip(
@@ -130,7 +129,7 @@ def test_a_virtual_address_is_found_with_the_tables_on_its_way(
     found = translate(snapshot, Virtual(PAGE))
     with opened(browser, saved(tmp_path, snapshot, 0xFFFF_8880_0000_0000)) as page:
         answer = search(page, "5555_5555_4234")
-        assert answer == f"{PAGE:#x} is {found.physical:#x} in physical memory: a 4K page, r-xu."
+        assert answer == f"{PAGE:#x} is {found.physical:#x} in physical memory: a 4K page, ur-x."
         assert page.locator(".hit").count() == 1
         assert (
             page.locator("[aria-current]").inner_text().split()[1]

@@ -58,7 +58,7 @@
   const under = (table, given) => [...new Set(table.below.map((rights) => rights & given))];
 
   function letters(rights) {
-    return "r" + [...map.rights].map((one, bit) => (rights >> bit & 1 ? one : "-")).join("");
+    return [...map.rights].map((one, bit) => (rights >> bit & 1 ? one : "-")).join("");
   }
 
   function tone(rights) {

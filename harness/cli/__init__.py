@@ -13,6 +13,7 @@
 `fault`     what an access comes to, and faults that were seen
 `pages`     the options of commands that look at many pages
 `dump`      all that a space holds
+`explore`   tables in the terminal, moved through by keys
 `output`    the options that write files beside what is printed
 `find`      from physical memory to the addresses that lead there
 `lint`      what is odd about a space
@@ -28,6 +29,7 @@ import typer
 from harness.cli.check import check
 from harness.cli.decode import decode
 from harness.cli.dump import dump
+from harness.cli.explore import explore
 from harness.cli.fault import fault
 from harness.cli.find import find
 from harness.cli.lint import lint
@@ -55,6 +57,7 @@ app.command()(decode)
 app.command()(walk)
 app.command()(fault)
 app.command()(dump)
+app.command()(explore)
 app.command()(find)
 app.command()(lint)
 

@@ -284,11 +284,9 @@ def _rights(
     return y + 6
 
 
-def _lines(
-    svg: ElementTree.Element, x: float, y: float, kind: str, text: str, letters: int
-) -> float:
-    """Text in lines of at most so many letters; where the next line would be."""
-    for line in wrap(text, letters):
+def _lines(svg: ElementTree.Element, x: float, y: float, kind: str, text: str, most: int) -> float:
+    """Text in lines of at most so many characters; where the next line would be."""
+    for line in wrap(text, most):
         _text(svg, x, y, kind, line)
         y += LINE
     return y

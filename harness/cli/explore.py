@@ -1,0 +1,46 @@
+"""`pagetable explore`: tables in the terminal, moved through by keys."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from harness.cli.ending import sentences
+from harness.cli.source import Source, number, with_source
+
+
+@with_source
+def explore(
+    source: Source,
+    address: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ADDRESS]", help="Where to begin; in the root's table unless given."
+        ),
+    ] = None,
+) -> None:
+    """Move through tables by keys: each slot with what it says, and every bit of the one chosen.
+
+    Arrows choose a slot, Enter follows a pointer and Backspace leads back, g goes to an address,
+    n and p to the next and the previous entry that is not absent; ? tells the others.  Tables are
+    read when they are entered.
+
+    Example: pagetable explore --layout linux-5
+    """
+    with sentences(), source.opened() as snapshot:
+        from harness.machine.errors import Misuse
+        from harness.paging.address import Virtual
+
+        at = None if address is None else Virtual(number("the address", address))
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise Misuse("explore needs a terminal: walk and dump print the same")
+        if not snapshot.cpu.roots:
+            raise Misuse("nothing is translated: no table is where a walk could begin")
+        from harness.report.explorer import Explorer
+
+        tour = Explorer(snapshot, at)
+        tour.run()
+        if tour.failure is not None:
+            raise tour.failure

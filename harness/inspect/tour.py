@@ -1,0 +1,128 @@
+"""A tour through tables, a table at a time: where one is, what is there, and where one can go.
+
+Nothing is read but the table that is looked at, so tables that lead back to themselves are walked
+like any others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.paging.address import Span, Virtual
+from harness.paging.entry import Absent, Entry, Pointer
+from harness.paging.memory import Memory
+from harness.paging.table import Root, Slot, Table
+from harness.paging.walk import walk
+from harness.paging.x86.cpu import Cpu, root_for
+
+
+@dataclass(frozen=True)
+class Place:
+    """A table as it is reached on one way.
+
+    roots  those that begin at the table, or at the one where the way began
+    way    the slots that lead here, from the root's table down; empty in that table
+    raws   what they hold
+    """
+
+    roots: tuple[Root, ...]
+    table: Table
+    way: tuple[Slot, ...] = ()
+    raws: tuple[int, ...] = ()
+
+    @property
+    def granted(self) -> int:
+        """The rights that the entries on the way give together."""
+        granted = self.table.format.rights_mask
+        for raw in self.raws:
+            granted &= self.table.format.granted(raw)
+        return granted
+
+    def address(self, index: int) -> Virtual | None:
+        """The first address that slot `index` spans here; None where it serves no address."""
+        slots = (*self.way, self.table.slot(index))
+        levels = self.table.format.levels
+        for root in self.roots:
+            first = root.first_address(slots[0].index)
+            if first in root.span:
+                below = sum(slot.index << levels[slot.level].shift for slot in slots[1:])
+                return Virtual(first + below)
+        return None
+
+    @property
+    def span(self) -> Span | None:
+        """The addresses that the table spans here; None in a root's table, which may serve
+        several spans."""
+        first = self.address(0) if self.way else None
+        return None if first is None else Span.of(first, self.way[-1].size)
+
+    def above(self) -> Place | None:
+        """The table with the slot that leads here."""
+        if not self.way:
+            return None
+        return Place(self.roots, self.way[-1].table, self.way[:-1], self.raws[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One slot of a table; `raw` and `entry` are None where there is no memory."""
+
+    slot: Slot
+    raw: int | None
+    entry: Entry | None
+
+
+def starts(cpu: Cpu) -> tuple[Place, ...]:
+    """The tables in which walks begin: one in most modes, none where nothing is translated."""
+    tables = dict.fromkeys(root.table for root in cpu.roots)
+    return tuple(
+        Place(tuple(root for root in cpu.roots if root.table == table), table) for table in tables
+    )
+
+
+def lines(memory: Memory, table: Table) -> list[Line]:
+    """Every slot of a table."""
+    format = table.format
+    slots = list(table.slots())
+    places = np.array([slot.address for slot in slots], np.uint64)
+    words, backed = memory.gather(places, format.entry_bytes)
+    there = [True] * len(slots) if backed is None else backed.tolist()
+    return [
+        Line(slot, raw, format.decode(raw, table.level)) if is_there else Line(slot, None, None)
+        for slot, raw, is_there in zip(slots, words.tolist(), there, strict=True)
+    ]
+
+
+def entered(place: Place, line: Line) -> Place | None:
+    """The table that a line leads to; None where it leads to none."""
+    if line.raw is None or not isinstance(line.entry, Pointer):
+        return None
+    return Place(place.roots, line.entry.table, (*place.way, line.slot), (*place.raws, line.raw))
+
+
+def reached(cpu: Cpu, memory: Memory, address: Virtual) -> tuple[Place, int] | None:
+    """The table where the walk of an address ends, and the slot in it; None where there is no
+    root for the address."""
+    root = root_for(cpu, address)
+    if root is None:
+        return None
+    found = walk(memory, root, address)
+    slots = [step.slot for step in found.steps]
+    if found.unbacked is not None:
+        slots.append(found.unbacked)
+    *way, last = slots
+    place = next(place for place in starts(cpu) if root in place.roots)
+    raws = tuple(step.raw for step in found.steps[: len(way)])
+    return Place(place.roots, last.table, tuple(way), raws), last.index
+
+
+def next_held(lines: list[Line], index: int, step: int) -> int | None:
+    """The next slot after `index`, or with step -1 before it, that is not absent; None where all
+    are."""
+    end = len(lines) if step > 0 else -1
+    for number in range(index + step, end, step):
+        if not isinstance(lines[number].entry, Absent):
+            return number
+    return None

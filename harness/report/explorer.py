@@ -1,0 +1,340 @@
+"""Tables in the terminal: what `pagetable explore` shows.
+
+Where one is and can go is `harness.inspect.tour`'s; this is the screen and its keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+from rich.table import Table as Grid
+from rich.text import Text
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import DataTable, Footer, Input, Static
+
+from harness.inspect import decode, find, graph, linux, tour
+from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.tour import Line, Place
+from harness.machine.errors import MachineError
+from harness.paging.address import Virtual
+from harness.paging.entry import Absent, Leaf, Malformed
+from harness.paging.table import Table
+from harness.report.decode import bits_text, flags, raw_text, says
+from harness.report.text import letters
+
+COLUMNS = ("slot", "addresses from", "raw", "rights", "meaning", "bits")
+
+HELP = """\
+Arrows, PgUp, PgDn, Home, End   choose a slot
+Enter, Right                    follow the pointer in it to its table
+Backspace, Left                 back to where you were
+u                               up to the table with the slot that leads here
+g                               go to a virtual address
+n, p                            the next, the previous entry that is not absent
+t                               the next root table (PAE paging has up to four)
+a                               in how many ways this table is reached
+l                               also what Linux keeps in the entry
+Tab                             between the table and the bits
+?                               this
+q                               quit
+
+Rights are u of user, r, w, x: what all entries from the root to here give together."""
+
+
+class Help(ModalScreen[None]):
+    """The keys."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape,question_mark,q,enter", "dismiss", "close"),
+    ]
+
+    def compose(self) -> ComposeResult:
+        yield Static(Text(HELP), id="help")
+
+
+class Entries(DataTable[Text]):
+    """The slots of a table; they are scrolled up and down alone."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("right", "app.follow", show=False),
+        Binding("left", "app.return", show=False),
+    ]
+
+
+class Explorer(App[None]):
+    """One table at a time, and every bit of the entry that is chosen.
+
+    place    the table that is shown
+    lines    what it holds
+    failure  why it ended by itself: memory could not be read
+    """
+
+    TITLE = "pagetable"
+    ENABLE_COMMAND_PALETTE = False
+    CSS = """
+    #where { height: auto; padding: 0 1; background: $surface; }
+    #entries { width: 3fr; height: 1fr; }
+    #bits { width: 2fr; min-width: 40; height: 1fr; padding: 0 1; border-left: solid $primary; }
+    #goto { dock: bottom; display: none; }
+    #goto.asked { display: block; }
+    Help { align: center middle; }
+    #help { width: auto; height: auto; padding: 1 2; border: round $primary; background: $surface; }
+    .narrow #bits { width: 100%; height: 40%; border-left: none; border-top: solid $primary; }
+    .narrow #entries { width: 100%; }
+    .narrow #both { layout: vertical; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("enter", "follow", "follow"),
+        ("backspace", "return", "back"),
+        ("g", "ask", "go to"),
+        ("n", "held(1)", "next entry"),
+        Binding("p", "held(-1)", show=False),
+        Binding("u", "up", show=False),
+        Binding("t", "root", show=False),
+        Binding("a", "ways", show=False),
+        Binding("l", "linux", show=False),
+        ("question_mark", "help", "help"),
+        ("q", "quit", "quit"),
+    ]
+
+    def __init__(self, snapshot: Snapshot, at: Virtual | None = None) -> None:
+        super().__init__()
+        self.snapshot = snapshot
+        self.starts = tour.starts(snapshot.cpu)
+        self.place = self.starts[0]
+        self.failure: Exception | None = None
+        self.lines: list[Line] = []
+        self._at = at
+        self._history: list[tuple[Place, int]] = []
+        self._ways: dict[Table, int] | None = None
+        self._linux = False
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="where")
+        with Horizontal(id="both"):
+            yield Entries(id="entries", cursor_type="row", zebra_stripes=True)
+            with VerticalScroll(id="bits"):
+                yield Static(id="bit-lines")
+        yield Input(placeholder="a virtual address, like 0xffff800000000000", id="goto")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        table = self.query_one(Entries)
+        for column in COLUMNS:
+            table.add_column(column)
+        table.focus()
+        self._show(self.starts[0], 0)
+        if self._at is not None:
+            self._go(self._at)
+
+    def on_resize(self) -> None:
+        self.set_class(self.size.width < 120, "narrow")
+
+    @property
+    def index(self) -> int:
+        """The slot that is chosen."""
+        return self.query_one(Entries).cursor_row
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Ends the tour where the source fails: its memory may be that of a running machine."""
+        try:
+            yield
+        except (MachineError, SourceError, OSError) as error:
+            self.failure = error
+            self.exit()
+
+    # ---- what is shown ----
+
+    def _show(self, place: Place, index: int) -> None:
+        """Reads a table and shows it, with a slot of it chosen."""
+        with self._reading():
+            self.lines = tour.lines(self.snapshot.memory, place.table)
+        self.place = place
+        table = self.query_one(Entries)
+        table.clear()
+        for line in self.lines:
+            table.add_row(*self._cells(line))
+        table.move_cursor(row=index)
+        middle = max(0, index - table.size.height // 2)
+        table.scroll_to(y=middle, animate=False, force=True)
+        self._tell()
+        self._tell_bits()
+
+    def _cells(self, line: Line) -> tuple[Text, ...]:
+        address = self.place.address(line.slot.index)
+        first = "" if address is None else f"{address:#x}"
+        if line.raw is None:
+            said = ("", "", "no memory there", "")
+            return tuple(Text(cell, "red") for cell in (str(line.slot.index), first, *said))
+        reading = decode.read(self.snapshot.cpu, line.raw, line.slot.level)
+        style, rights = "", ""
+        if isinstance(line.entry, Absent):
+            style = "dim"
+        else:
+            format = self.place.table.format
+            rights = letters(format, self.place.granted & format.granted(line.raw))
+            style = "red" if isinstance(line.entry, Malformed) else ""
+        raw = raw_text(reading) if line.raw else "0"
+        cells = (str(line.slot.index), first, raw, rights, says(reading), flags(reading))
+        return tuple(Text(cell, style) for cell in cells)
+
+    def _tell(self) -> None:
+        """Where one is: the way, the table, its addresses, and the rights so far."""
+        place, format = self.place, self.place.table.format
+        names = [f"{format.levels[slot.level].name} {slot.index}" for slot in place.way]
+        here = format.levels[place.table.level].name
+        span = place.span
+        told = [f"{here} table at {place.table.address:#x}", f"level {place.table.level}"]
+        told.append(str(span) if span else " and ".join(str(root.span) for root in place.roots))
+        told.append(f"rights so far {letters(format, place.granted)}")
+        if self._ways is not None and place.way:
+            ways = self._ways.get(place.table, 0)
+            told.append(f"reached in {ways:,} {'way' if ways == 1 else 'ways'}")
+        text = Text(self.snapshot.title, "dim")
+        text.append(
+            "\n" + " \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} ".join([*names, here]), "bold"
+        )
+        text.append("\n" + ", ".join(told), "not dim")
+        self.query_one("#where", Static).update(text)
+
+    def _tell_bits(self) -> None:
+        """Every bit of the entry that is chosen."""
+        shown = self.query_one("#bit-lines", Static)
+        if not 0 <= self.index < len(self.lines):
+            return
+        line = self.lines[self.index]
+        if line.raw is None:
+            shown.update(Text(f"{line.slot}: there is no memory at {line.slot.address:#x}"))
+            return
+        cpu = self.snapshot.cpu
+        reading = decode.read(cpu, line.raw, line.slot.level)
+        grid = Grid(box=None, pad_edge=False, show_header=False, expand=True)
+        for column in ("bits", "name", "value"):
+            grid.add_column(column, no_wrap=True)
+        grid.add_column("meaning", ratio=1)
+        head = Text(f"{reading.name}, slot {line.slot.index} at {line.slot.address:#x}", "bold")
+        for part in reading.parts:
+            style = "bold red" if part.wrong else "" if part.value else "dim"
+            cells = (bits_text(part), part.name, f"{part.value:#x}", part.meaning)
+            grid.add_row(*(Text(cell, style) for cell in cells))
+        if self._linux and cpu.long:
+            kept = linux.read(cpu, reading)
+            grid.add_row(Text("Linux", "bold"), Text(""), Text(""), Text(kept.said, "bold"))
+            for bits in kept.parts:
+                cells = (bits_text(bits), bits.name, f"{bits.value:#x}", bits.meaning)
+                grid.add_row(*(Text(cell, "" if bits.value else "dim") for cell in cells))
+        whole = Grid.grid()
+        whole.add_row(head)
+        whole.add_row(Text(f"{raw_text(reading)}: {says(reading)}"))
+        whole.add_row(Text(""))
+        whole.add_row(grid)
+        shown.update(whole)
+
+    # ---- what keys do ----
+
+    def on_data_table_row_highlighted(self) -> None:
+        self._tell_bits()
+
+    def on_data_table_row_selected(self) -> None:
+        self.action_follow()
+
+    def action_follow(self) -> None:
+        line = self.lines[self.index]
+        below = tour.entered(self.place, line)
+        if below is not None:
+            self._move(below, 0)
+        elif isinstance(line.entry, Leaf):
+            self.notify(f"a page, at {line.entry.address:#x}: no table is below")
+        else:
+            self.notify("this leads to no table", severity="warning")
+
+    def _move(self, place: Place, index: int) -> None:
+        """Shows another table, and remembers this one."""
+        self._history.append((self.place, self.index))
+        self._show(place, index)
+
+    def action_return(self) -> None:
+        if self._history:
+            self._show(*self._history.pop())
+        else:
+            self.notify("this is where you began")
+
+    def action_up(self) -> None:
+        above = self.place.above()
+        if above is None:
+            self.notify("this is a root's table: nothing is above")
+        else:
+            self._move(above, self.place.way[-1].index)
+
+    def action_root(self) -> None:
+        starts = self.starts
+        now = next(n for n, start in enumerate(starts) if start.roots == self.place.roots)
+        if len(starts) == 1:
+            self.notify("there is one root table")
+        else:
+            self._move(starts[(now + 1) % len(starts)], 0)
+
+    def action_held(self, step: int) -> None:
+        found = tour.next_held(self.lines, self.index, step)
+        if found is None:
+            self.notify(f"no entry {'after' if step > 0 else 'before'} this one in the table")
+        else:
+            self.query_one(Entries).move_cursor(row=found)
+
+    def action_ways(self) -> None:
+        if self._ways is None:
+            cpu = self.snapshot.cpu
+            with self._reading():
+                read = graph.read(self.snapshot.memory, cpu.format, cpu.roots)
+                self._ways = {use.table: use.paths for use in find.tables(read)}
+        self._tell()
+
+    def action_linux(self) -> None:
+        if not self.snapshot.cpu.long:
+            self.notify("what Linux keeps in entries of this mode is not known here")
+            return
+        self._linux = not self._linux
+        self._tell_bits()
+
+    def action_help(self) -> None:
+        self.push_screen(Help())
+
+    def action_ask(self) -> None:
+        asked = self.query_one(Input)
+        asked.value = ""
+        asked.add_class("asked")
+        asked.focus()
+
+    def on_key(self, event: object) -> None:
+        if getattr(event, "key", "") == "escape":
+            self._answered()
+
+    def _answered(self) -> None:
+        self.query_one(Input).remove_class("asked")
+        self.query_one(Entries).focus()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        self._answered()
+        try:
+            address = int(event.value.strip(), 16)
+        except ValueError:
+            self.notify(f"{event.value!r} is no hexadecimal number", severity="error")
+            return
+        self._go(Virtual(address))
+
+    def _go(self, address: Virtual) -> None:
+        found = None
+        with self._reading():
+            found = tour.reached(self.snapshot.cpu, self.snapshot.memory, address)
+        if found is None:
+            self.notify(
+                f"{address:#x} is in no root's span: nothing translates it", severity="error"
+            )
+        else:
+            self._move(*found)

@@ -1,0 +1,183 @@
+"""`pagetable explore`, its keys pressed by textual's pilot, on shipped layouts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+
+from textual.pilot import Pilot
+from textual.widgets import DataTable, Input, Static
+
+from harness.inspect.snapshot import Snapshot
+from harness.inspect.sources import layout
+from harness.machine.errors import MachineError
+from harness.paging.address import Virtual
+from harness.paging.walk import walk
+from harness.paging.x86.cpu import root_for
+from harness.report.explorer import Explorer, Help
+
+CODE = Virtual(0x5555_5555_4000)
+"""Program code in the layouts linux-4 and linux-5."""
+
+Touring = Callable[[Explorer, Pilot[None]], Awaitable[None]]
+
+
+def tables(name: str) -> Snapshot:
+    return layout.snapshot(name, None, {})
+
+
+def tour(snapshot: Snapshot, touring: Touring, at: Virtual | None = None, width: int = 150) -> None:
+    """Runs the explorer, and what presses its keys."""
+
+    async def run() -> None:
+        app = Explorer(snapshot, at)
+        async with app.run_test(size=(width, 40)) as pilot:
+            await pilot.pause()
+            await touring(app, pilot)
+
+    asyncio.run(run())
+
+
+def text(app: Explorer, name: str) -> str:
+    return str(app.query_one(f"#{name}", Static).render())
+
+
+def test_enter_follows_pointers_and_backspace_leads_back() -> None:
+    snapshot = tables("linux-5")
+    root = root_for(snapshot.cpu, CODE)
+    assert root is not None
+    steps = walk(snapshot.memory, root, CODE).steps
+
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        for above, below in pairwise(steps):
+            app.query_one(DataTable).move_cursor(row=above.slot.index)
+            await pilot.press("enter")
+            assert app.place.table == below.slot.table
+        assert "PML5E 0 \u203a PML4E 170 \u203a PDPTE 341 \u203a PDE 170 \u203a PTE" in text(
+            app, "where"
+        )
+        assert "0x555555400000..0x5555555fffff" in text(app, "where")
+        for step in reversed(steps[:-1]):
+            await pilot.press("backspace")
+            assert (app.place.table, app.index) == (step.slot.table, step.slot.index)
+        await pilot.press("backspace")
+        assert app.place.table == root.table
+
+    tour(snapshot, touring)
+
+
+def test_g_goes_to_an_address_and_u_up_from_there() -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        await pilot.press("g", *f"{CODE:x}", "enter")
+        assert (app.place.table.level, app.index) == (0, 340)
+        assert app.place.address(app.index) == CODE
+        await pilot.press("u")
+        assert (app.place.table.level, app.index) == (1, 170)
+        await pilot.press("backspace")
+        assert (app.place.table.level, app.index) == (0, 340)
+
+    tour(tables("linux-5"), touring)
+
+
+def test_an_address_that_is_none_changes_nothing() -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        for asked in ("zz", "", "800000000000", "-1"):
+            await pilot.press("g")
+            app.query_one(Input).value = asked
+            await pilot.press("enter")
+            assert app.place == app.starts[0]
+        await pilot.press("g", "escape", "n")
+        assert app.index == 170
+
+    tour(tables("linux-4"), touring, width=100)
+
+
+def test_n_and_p_find_the_entries_that_are_not_absent() -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        held = [line.slot.index for line in app.lines if line.raw]
+        found = [app.index] if app.lines[0].raw else []
+        for _ in held[len(found) :]:
+            await pilot.press("n")
+            found.append(app.index)
+        assert found == held
+        await pilot.press("n", "p")
+        assert app.index == held[-2]
+
+    tour(tables("linux-4"), touring)
+
+
+def test_every_bit_of_the_chosen_entry_is_told_with_what_linux_keeps_where_asked() -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        shown = app.query_one("#bit-lines", Static)
+        assert "beyond MAXPHYADDR 40: any access faults" in drawn(shown)
+        assert "Linux" not in drawn(shown)
+        await pilot.press("l")
+        assert "Linux" in drawn(shown)
+
+    tour(tables("malformed"), touring, at=Virtual(0x40_1000))
+
+
+def drawn(shown: Static) -> str:
+    """The text of a widget that holds a table."""
+    strips = shown.render_lines(shown.size.region)
+    return " ".join(" ".join(strip.text for strip in strips).split())
+
+
+def test_a_self_map_is_followed_as_far_as_levels_go() -> None:
+    snapshot = tables("self-map")
+    own = snapshot.cpu.roots[0].table.address
+
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        row = next(
+            line.slot.index
+            for line in app.lines
+            if line.raw and line.raw & ~0xFFF & ~(1 << 63) == own
+        )
+        for level in (3, 2, 1, 0):
+            app.query_one(DataTable).move_cursor(row=row)
+            await pilot.press("right")
+            assert (app.place.table.address, app.place.table.level) == (own, level)
+        app.query_one(DataTable).move_cursor(row=row)
+        await pilot.press("right")
+        assert app.place.table.level == 0
+
+    tour(snapshot, touring)
+
+
+def test_aliases_are_counted_when_asked() -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        assert "reached in" not in text(app, "where")
+        await pilot.press("a")
+        assert "reached in 2,048 ways" in text(app, "where")
+
+    tour(tables("aliases"), touring, at=Virtual(0xFFFF_FF00_0000_4000))
+
+
+def test_help_tells_every_key() -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, Help)
+        told = str(app.screen.query_one("#help", Static).render())
+        for key in ("Enter", "Backspace", "u ", "g ", "n, p", "t ", "a ", "l ", "?", "q "):
+            assert key in told
+        await pilot.press("escape")
+        assert not isinstance(app.screen, Help)
+        await pilot.press("q")
+
+    tour(tables("smallest"), touring)
+
+
+def test_memory_that_cannot_be_read_any_more_ends_the_tour() -> None:
+    snapshot = tables("smallest")
+
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        def lost(*_: object) -> None:
+            raise MachineError("the machine is gone")
+
+        app.snapshot.memory.gather = lost  # type: ignore[method-assign, assignment]
+        await pilot.press("enter")
+        await pilot.pause()
+        assert isinstance(app.failure, MachineError)
+
+    tour(snapshot, touring)

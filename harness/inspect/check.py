@@ -41,7 +41,7 @@ def check(path: Path, vcpu: int, thorough: bool) -> Checked:
     """
     with (
         closing(Guard(path)) as guard,
-        qmp.connected(path, vcpu, deadline=DEADLINE) as connection,
+        qmp.connected(path, vcpu, deadline=DEADLINE, patience=DEADLINE) as connection,
         connection.monitor.paused(guard),
     ):
         snapshot = connection.snapshot({})

@@ -21,7 +21,14 @@ from typing import Final, cast
 from qemu.qmp import ExecuteError
 
 from harness.machine import guard
-from harness.machine.errors import Evidence, GuestLost, LaunchFailure, MachineError, Misuse
+from harness.machine.errors import (
+    Evidence,
+    GuestLost,
+    LaunchFailure,
+    MachineError,
+    Misuse,
+    ProtocolError,
+)
 from harness.machine.monitor import Monitor
 
 DEADLINE: Final = 2.0
@@ -120,7 +127,7 @@ def conversation(path: Path, vcpu: int, deadline: float = DEADLINE) -> Iterator[
     """The monitor at `path`, asked about processor number `vcpu`.
 
     Raises `Misuse` where there is no QMP server or no such processor, `MachineError` where the
-    conversation breaks off.
+    conversation breaks off or QEMU refuses a command.
     """
     foreign = Foreign(path, deadline)
     try:
@@ -130,6 +137,8 @@ def conversation(path: Path, vcpu: int, deadline: float = DEADLINE) -> Iterator[
             raise Misuse(f"{path} is no QMP socket of QEMU: {error!r}") from None
         try:
             yield monitor
+        except ExecuteError as refusal:
+            raise ProtocolError(f"the QEMU at {path} refuses: {refusal}", str(refusal)) from None
         finally:
             monitor.close()
     finally:

@@ -12,6 +12,7 @@ import contextlib
 import mmap
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from harness.machine.errors import ProtocolError
+from harness.machine.errors import Misuse, ProtocolError
 from harness.machine.monitor import Monitor
 
 GAP: Final = 512 << 10
@@ -174,13 +175,22 @@ class PhysicalMemory:
     """The memory of a guest in these regions, read in units of `unit` bytes, aligned to that.
 
     `scratch` says whether QEMU can write memory reads to a file of ours; else it prints them, which
-    is slower.
+    is slower. `patience` is in seconds: what is read through the monitor may take as long, all
+    together, and then `Misuse` is raised.
     """
 
-    def __init__(self, monitor: Monitor, found: Sequence[Region], unit: int, scratch: bool) -> None:
+    def __init__(
+        self,
+        monitor: Monitor,
+        found: Sequence[Region],
+        unit: int,
+        scratch: bool,
+        patience: float,
+    ) -> None:
         self._monitor = monitor
         self._unit = unit
         self._scratch = scratch
+        self._patience = self._left = patience
         self._regions = [whole for region in found if (whole := _in_units(region, unit))]
         self._first = np.array([region.span.start for region in self._regions], np.uint64)
         self._last = np.array([region.span.stop - 1 for region in self._regions], np.uint64)
@@ -230,6 +240,18 @@ class PhysicalMemory:
             first = number
 
     def _bytes(self, address: int, size: int) -> bytes:
+        if self._left < 0:
+            raise Misuse(
+                f"its tables take longer than {self._patience:g} s to read through the monitor: if"
+                " they are tables, have QEMU share its memory with us (memory-backend-memfd or"
+                " -file, share=on)"
+            )
+        began = time.monotonic()
+        octets = self._read(address, size)
+        self._left -= time.monotonic() - began
+        return octets
+
+    def _read(self, address: int, size: int) -> bytes:
         if self._scratch:
             return self._monitor.read_physical(address, size)
         words = _WORDS.findall(self._monitor.human(f"xp /{size // 8}gx {address:#x}"))

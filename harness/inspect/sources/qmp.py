@@ -5,6 +5,7 @@ The guest stands still while its registers and tables are read, and for no longe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,10 @@ from harness.paging.x86.cpu import Cpu
 
 AMD = ("AuthenticAMD", "HygonGenuine")
 """The vendors whose processors read entries as AMD's do."""
+
+
+PATIENCE = 3.0
+"""Seconds that reading tables through the monitor may take, and so keep the guest from running."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,8 @@ class Connection:
 
     def through_monitor(self) -> HeldMemory:
         """The same memory, all of it read through the monitor."""
-        return _held(
-            self.monitor, [replace(region, shared=None) for region in self.regions], self.scratch
-        )
+        alone = [replace(region, shared=None) for region in self.regions]
+        return _held(self.monitor, alone, self.scratch, math.inf)
 
     def snapshot(self, registers: Mapping[str, int]) -> Snapshot:
         """The processor as it is now, and all tables that its root leads to.
@@ -65,10 +69,12 @@ class Connection:
         return Snapshot(self.title, cpu, self.memory, backed, assumed)
 
 
-def _held(monitor: ForeignMonitor, found: Sequence[Region], scratch: bool) -> HeldMemory:
+def _held(
+    monitor: ForeignMonitor, found: Sequence[Region], scratch: bool, patience: float
+) -> HeldMemory:
     """The memory in some regions."""
     unit = Cpu.long_mode(4, 0).format.table_bytes(0)
-    return HeldMemory(unit, PhysicalMemory(monitor, found, unit, scratch).read)
+    return HeldMemory(unit, PhysicalMemory(monitor, found, unit, scratch, patience).read)
 
 
 def _control(registers: Mapping[str, int]) -> dict[str, int]:
@@ -98,11 +104,17 @@ def _model(
 
 @contextmanager
 def connected(
-    path: Path, vcpu: int, *, deadline: float = DEADLINE, shared: bool = True
+    path: Path,
+    vcpu: int,
+    *,
+    deadline: float = DEADLINE,
+    patience: float = PATIENCE,
+    shared: bool = True,
 ) -> Iterator[Connection]:
     """The QEMU at a socket, asked about a processor; its guest runs or stands as it did.
 
     deadline  seconds for each answer
+    patience  seconds for all that is read through the monitor
     shared    whether memory that QEMU shares is mapped, where it can be
 
     Raises Misuse where no QEMU talks to us there, MachineError where it breaks off.
@@ -111,7 +123,7 @@ def connected(
         found = regions(monitor.human("info mtree -f"), vcpu)
         if shared:
             found = share(monitor, monitor.pid, found)
-        memory = _held(monitor, found, scratch)
+        memory = _held(monitor, found, scratch, patience)
         try:
             yield Connection(monitor, f"QEMU at {path}, processor {vcpu}", found, scratch, memory)
         finally:

@@ -214,6 +214,18 @@ def test_a_processor_whose_paging_is_off_is_a_sentence(tmp_path: Path) -> None:
         assert machine.witness.status() == "prelaunch"
 
 
+@pytest.mark.hw
+def test_what_takes_too_long_or_is_refused_is_a_sentence(machine: Machine) -> None:
+    slow = qmp.connected(machine.path, 0, shared=False, patience=0)
+    with pytest.raises(Misuse, match="take longer than 0 s to read"), slow as connection:
+        connection.snapshot({})
+    with (
+        pytest.raises(MachineError, match="refuses: The command nonsense has not been found"),
+        qmp.connected(machine.path, 0) as connection,
+    ):
+        connection.monitor.execute("nonsense")
+
+
 @contextlib.contextmanager
 def served(path: Path, said: bytes) -> Iterator[None]:
     """A socket that takes one connection, says this, and then nothing."""

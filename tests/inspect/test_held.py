@@ -1,0 +1,117 @@
+"""Memory read once, and spaces with more tables than there should be."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from harness.inspect import held
+from harness.inspect.held import HeldMemory, hold_tables
+from harness.inspect.snapshot import SourceError
+from harness.paging import bulk
+from harness.paging.address import Physical
+from harness.paging.errors import TooManyTables
+from harness.paging.memory import BufferMemory, Mask, Words
+from harness.paging.table import Root
+from harness.paging.x86.cpu import Cpu, Mode
+
+UNIT = 0x1000
+ROOTS = Cpu.long_mode(4, 0).roots
+
+
+def memory_of(tables: np.ndarray) -> BufferMemory:
+    """Tables from address 0 on, shape (n, entries)."""
+    return BufferMemory(np.ascontiguousarray(tables).view(np.uint8).ravel())
+
+
+def holding(memory: BufferMemory, asked: list[int]) -> HeldMemory:
+    """A copy of a memory, which notes the units that are read."""
+
+    def read(addresses: Words) -> tuple[np.ndarray, Mask]:
+        asked.extend(addresses.tolist())
+        units = memory.octets.reshape(-1, UNIT)
+        backed = addresses < np.uint64(len(memory.octets))
+        number = np.where(backed, addresses, 0) // np.uint64(UNIT)
+        return np.where(backed[:, None], units[number.astype(np.int64)], 0), backed
+
+    return HeldMemory(UNIT, read)
+
+
+def chain() -> np.ndarray:
+    """A path of four tables, another way to the last, and one to where there is no memory."""
+    tables = np.zeros((8, 512), np.uint64)
+    for level, (here, there) in enumerate(((0, 3), (3, 1), (1, 6))):
+        tables[here, level + 1] = there * UNIT | 7
+    tables[1, 100] = 6 * UNIT | 7
+    tables[3, 200] = 0x99_0000 | 7
+    tables[6, 5:10] = 0x1234_5003
+    return tables
+
+
+def test_tables_are_read_once_and_nothing_else_is() -> None:
+    there, asked = memory_of(chain()), list[int]()
+    here = holding(there, asked)
+    hold_tables(here, ROOTS)
+    assert sorted(asked) == [0, UNIT, 3 * UNIT, 6 * UNIT, 0x99_0000]
+    here.release()
+    rows = [bulk.leaves(memory, ROOTS) for memory in (here, there)]
+    for name in ("virtual", "end", "level", "raw", "physical", "granted"):
+        assert np.array_equal(getattr(rows[0], name), getattr(rows[1], name))
+    assert rows[0].total == 11
+    assert here.load(Physical(0x99_0008), 8) is None
+    assert here.load(Physical(6 * UNIT + 44), 4) == 0
+    with pytest.raises(SourceError, match="the memory at 0x2000 was not read"):
+        here.load(Physical(0x2008), 8)
+
+
+def test_what_was_read_stays_when_the_guest_goes_on() -> None:
+    there = memory_of(chain())
+    here = holding(there, [])
+    hold_tables(here, ROOTS)
+    there.octets.setflags(write=True)
+    there.octets[:] = 0xFF
+    assert here.load(Physical(8), 8) == 3 * UNIT | 7
+
+
+def test_layers_are_the_tables_that_a_listing_reads() -> None:
+    memory = memory_of(chain())
+    listed = bulk.leaves(memory, ROOTS).tables
+    layers = [tables.tolist() for tables in bulk.layers(memory, ROOTS, 100)]
+    for level, tables in enumerate(reversed(layers)):
+        assert tables == listed.address[listed.level == level].tolist()
+    assert list(bulk.layers(memory, (), 100)) == []
+    pae = Cpu.in_mode(Mode.PAE, 0).roots
+    assert list(bulk.layers(memory, pae, 100)) == []
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_tables_that_contain_themselves_are_few(levels: int) -> None:
+    memory = memory_of(np.full((1, 512), 7, np.uint64))
+    layers = bulk.layers(memory, Cpu.long_mode(levels, 0).roots, 100)
+    assert [tables.tolist() for tables in layers] == [[0]] * levels
+
+
+def scattered(tables: int) -> np.ndarray:
+    """Data of which every word is a pointer to some table."""
+    random = np.random.default_rng(7)
+    return random.integers(0, tables, (tables, 512), np.uint64) << np.uint64(12) | np.uint64(7)
+
+
+def test_more_tables_than_there_may_be_are_refused_in_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = memory_of(scattered(1 << 12))
+    roots: tuple[Root, ...] = ROOTS
+    tracemalloc.start()
+    with pytest.raises(TooManyTables, match="more than 1,000 tables"):
+        list(bulk.layers(memory, roots, 1000))
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+    aliases = np.full((4, 512), 7, np.uint64) | np.arange(4, dtype=np.uint64)[:, None] << 12
+    with pytest.raises(TooManyTables, match="more than 640 pointers"):
+        list(bulk.layers(memory_of(np.vstack([aliases, scattered(8)])), roots, 10))
+    monkeypatch.setattr(held, "MOST_TABLES", 1000)
+    with pytest.raises(SourceError, match="this is hardly a space: there are more than 1,000"):
+        hold_tables(holding(memory, []), roots)

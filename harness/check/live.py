@@ -28,7 +28,7 @@ from harness.check import marks
 from harness.check.cases import Cases
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.probes import CODE_END, INVALID_OPCODE, KINDS, PROBE
-from harness.check.quirks import DenialQuirk, Quirk, fault_quirks
+from harness.check.quirks import KEPT_CODE, DenialQuirk, expected_of, fault_quirks
 from harness.check.space import Note, NotedMemory
 from harness.check.verdicts import Seen, agreeing, expected_text, observed_text
 from harness.check.window import Hole, Window, open_window
@@ -59,20 +59,6 @@ ACCESSES = (
     *((Kind.FETCH, *how) for how in ((False, False), (True, False))),
 )
 """Kind, from user mode, with EFLAGS.AC: what is tried at a page, in this order."""
-
-
-KEPT_CODE = Quirk(
-    name="tcg-invlpg-keeps-code-of-large-page",
-    engine="tcg",
-    versions=((7, 2, 22), (10, 0, 13)),
-    rule="INVLPG of any address in a large page drops all that is cached for that page (SDM volume"
-    " 3A, 4.10.4.1).",
-    departs="Code that was executed in other 4K parts of the page is executed again, whatever the"
-    " entries say now.",
-    evidence="Seen with QEMU 7.2.22; KVM drops it on the same tables.  In accel/tcg/cputlb.c,"
-    " tlb_flush_page_by_mmuidx_async_0 drops the data of the large page but clears the cache of"
-    " jumps for one small page only; it is the same in sources after 10.0.",
-)
 
 
 @dataclass(frozen=True)
@@ -141,8 +127,7 @@ class Live:
         self._guest, self._memory = guest, memory
         engine, version = executor(guest)
         self._quirks = fault_quirks(engine, version)
-        first, last = KEPT_CODE.versions
-        self._keeps_code = engine == KEPT_CODE.engine and first <= version <= last
+        self._keeps_code = expected_of(KEPT_CODE, engine, version)
         arena = Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1)
         self._allocator = TableAllocator(memory, arena)
         self._random = np.random.default_rng()
@@ -223,10 +208,8 @@ class Live:
 
     def _cases(self, batch: _Batch, pages: Words) -> Cases:
         """All accesses at all pages that are left to the space, one access after the other."""
-        kept = [
-            (quirk.kept, quirk.name) for quirk in self._quirks if isinstance(quirk, DenialQuirk)
-        ]
-        for span, name in ((batch.window.span, "the window of the stub"), *kept):
+        kept = {q.name: q.kept for q in self._quirks if isinstance(q, DenialQuirk)}
+        for name, span in {"the stub runs there": batch.window.span, **kept}.items():
             own = (pages >= np.uint64(span.first)) & (pages <= np.uint64(span.last))
             if own.any():
                 self._not_asked[name] += int(own.sum()) * len(ACCESSES)

@@ -143,9 +143,9 @@ def assumed_lines(assumed: Sequence[str]) -> Iterator[str]:
 
 def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
     """Each known departure that showed: how often, what it is, and how that is known."""
-    from harness.check.quirks import DEBUG_WALKER, FAULT_QUIRKS
+    from harness.check.quirks import DEBUG_WALKER, FAULT_QUIRKS, KEPT_CODE
 
-    quirks = {quirk.name: quirk for quirk in (*FAULT_QUIRKS, DEBUG_WALKER)}
+    quirks = {quirk.name: quirk for quirk in (*FAULT_QUIRKS, DEBUG_WALKER, KEPT_CODE)}
     for name, count in counts.items():
         quirk = quirks[name]
         yield f"{name}: {count:,} times"

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from harness.check.live import Live
+from harness.check.quirks import KEPT_CODE
 from harness.check.space import GuestSpace
+from harness.machine.errors import Misuse
 from harness.machine.guest import Guest
 from harness.paging import slots
 from harness.paging.address import Physical, Span, Virtual
@@ -203,6 +205,78 @@ def test_a_flush_that_is_withheld_shows(
     found = live.run()
     assert found.disagreed
     assert all("done, and" in one.observed for one in found.disagreements)
+
+
+@pytest.mark.usefixtures("keeping")
+def test_code_that_tcg_keeps_of_a_large_page_is_a_known_quirk(
+    space: GuestSpace, live: Live, at: int, pages: int
+) -> None:
+    furnish(space, at)
+    live.probe(there(BIG, at), pages=pages)
+    live.flush(space.unmap(there(BIG, at)))
+    live.probe(there(BIG, at), pages=pages)
+    found = live.run()
+    assert not found.disagreed
+    assert set(found.quirks) == {KEPT_CODE.name}
+    # The page that was flushed and its predecessor are dropped, as are two of the same place.
+    assert found.quirks[KEPT_CODE.name] > pages // 2
+
+
+@pytest.mark.usefixtures("keeping")
+@pytest.mark.parametrize("wrong", ["elsewhere", "again", "without a large page"])
+def test_nothing_else_is_taken_for_code_that_is_kept(
+    space: GuestSpace, live: Live, at: int, wrong: str
+) -> None:
+    furnish(space, at)
+    part = SMALL if wrong == "without a large page" else BIG
+    live.probe(there(part, at))
+    flush, told = space.unmap(there(part, at)), Flush()
+    flush.done()
+    if wrong == "elsewhere":  # all of the large page is stale then
+        told.add(np.array([at + ROW.first], np.uint64))
+    elif wrong == "again":  # neither does a flush of everything keep it, so it is not executed
+        told.add_everything()
+    live.flush(told)
+    live.probe(there(part, at))
+    found = live.run()
+    assert not found.quirks
+    assert bool(found.disagreed) is (wrong != "again")
+
+
+def test_an_entry_that_the_guest_does_not_leave_as_it_must_be_is_found(
+    space: GuestSpace, live: Live, at: int
+) -> None:
+    furnish(space, at)
+    slot = space.slot(Virtual(at), 0)
+    live.probe(there(SMALL, at))
+    space.memory.notes, notes = None, space.memory.notes
+    space.write(slot, 0)  # the guest does not know
+    space.memory.notes = notes
+    [found] = live.run().disagreements
+    assert (found.oracle, found.address, found.expected) == ("tables", slot.address, "0x0")
+
+
+def test_what_cannot_be_asked_is_a_sentence(
+    space: GuestSpace, guest: Guest, live: Live, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space.map(Virtual(at), np.array([guest.ram.size], np.uint64), 0, space.format.granting())
+    with pytest.raises(Misuse, match=f"^{at:#x} leads to {guest.ram.size:#x}, where"):
+        live.probe(Span.of(at, PAGE))
+    furnish(space, at + LARGE)
+    live.probe(there(SMALL, at + LARGE))
+    monkeypatch.setattr(guest, "capacity", 10)
+    with pytest.raises(Misuse, match="jobs under one root: a batch holds 10; probe fewer pages"):
+        live.run()
+
+
+def test_the_window_is_not_probed_and_that_is_said(
+    space: GuestSpace, live: Live, prove: Prove
+) -> None:
+    lower = canonical_halves(space.cpu.levels)[0]
+    live.probe(Span.of((lower.last + 1) // 2, PAGE))
+    [found] = prove(live)
+    assert found.not_comparable == {"the stub runs there": 2 * 8}
+    assert found.compared == 8
 
 
 @pytest.mark.usefixtures("keeping")

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import Phase, settings
-from hypothesis.stateful import invariant, run_state_machine_as_test
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
 from harness.check.live import Live
 from harness.check.space import TABLES as ARENA
@@ -17,7 +18,9 @@ from harness.check.space import GuestSpace
 from harness.machine.guest import Guest
 from harness.paging.address import Span
 from harness.paging.flush import Flush
+from harness.paging.isolation import IsolatedSpace
 from harness.paging.space import Space
+from harness.paging.table import Root
 from harness.report.text import disagreement_lines
 from tests.paging.spaces import World
 from tests.paging.test_space_sequences import TABLES, Sequences
@@ -36,17 +39,33 @@ class GuestWorld(World):
         self.allocator, self.space = space.allocator, space
 
 
+class IsolatedWorld(GuestWorld):
+    """The same, all its spaces being isolated."""
+
+    def __init__(self, space: GuestSpace) -> None:
+        super().__init__(space)
+        self.space: Space = self.isolated(space.roots)
+
+    def new_space(self) -> Space:
+        return self.isolated(self.new_roots())
+
+    def isolated(self, roots: tuple[Root, ...]) -> Space:
+        user_table = self.allocator.allocate(self.format, roots[0].table.level)
+        return IsolatedSpace(self.memory, roots, self.allocator, roots[0], user_table)
+
+
 class LiveSequences(Sequences):
     """The guest does all of a sequence in one go, at its end."""
 
     guest: Guest
     levels: int
+    world_of = GuestWorld
 
     def new_world(self) -> World:
         space = GuestSpace(self.guest, self.levels)
         self.cpu = space.cpu
         self.live = Live(self.guest, space.memory, space.cpu)
-        return GuestWorld(space)
+        return self.world_of(space)
 
     def frames(self, count: int, granule: int) -> int:
         """As in any memory, but from the frames that there are, again and again."""
@@ -69,10 +88,13 @@ class LiveSequences(Sequences):
         ]
         self.live.probe(*spans, Span.of(edges[-1] - 3 * self.world.page, 3 * self.world.page))
 
-    def forked(self, child: Space) -> None:
-        self.live.load(replace(self.cpu, cr3=child.roots[0].table.address))
+    def load(self, roots: tuple[Root, ...]) -> None:
+        self.live.load(replace(self.cpu, cr3=roots[0].table.address))
+
+    def forked(self, other: Space) -> None:
+        self.load(other.roots)
         self.the_machine_agrees()
-        self.live.load(self.cpu)
+        self.load(self.space.roots)
 
     def teardown(self) -> None:
         found = self.live.run()
@@ -82,17 +104,39 @@ class LiveSequences(Sequences):
         super().teardown()
 
 
+class Isolated(LiveSequences):
+    """In the user half, now under the kernel's root and now under the user's."""
+
+    world_of = IsolatedWorld
+
+    def served(self) -> Span:
+        return self.space.roots[0].span
+
+    def roots(self, space: Space) -> tuple[Root, ...]:
+        assert isinstance(space, IsolatedSpace)
+        return space.user_roots
+
+    @rule(user=st.booleans())
+    def enter(self, user: bool) -> None:
+        self.load(self.roots(self.space) if user else self.space.roots)
+
+    def forked(self, other: Space) -> None:
+        self.load(self.roots(other))
+        self.the_machine_agrees()
+        super().forked(other)
+
+
 class Withheld(LiveSequences):
     def tell(self, flush: Flush) -> None:
         flush.done()
 
 
+@pytest.mark.parametrize("sequences", [LiveSequences, Isolated])
 def test_the_machine_agrees_after_each_operation_of_a_sequence(
-    guest: Guest, paging_levels: int
+    guest: Guest, paging_levels: int, sequences: type[LiveSequences]
 ) -> None:
-    chosen = {"guest": guest, "levels": paging_levels}
-    machine = type("LiveSequences", (LiveSequences,), chosen)
-    examples = 20 if guest.engine.name == "tcg" else 2
+    machine = type("Sequences", (sequences,), {"guest": guest, "levels": paging_levels})
+    examples = 10 if guest.engine.name == "tcg" else 2
     limits = settings(max_examples=examples, stateful_step_count=15, deadline=None)
     run_state_machine_as_test(machine, settings=limits)
 

@@ -16,13 +16,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from harness.paging import bulk
+from harness.paging import bulk, slots
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.copy import Page, copy_range
 from harness.paging.errors import OutOfTables, SpaceError
 from harness.paging.flush import Flush
 from harness.paging.reshape import collapse, move, split
 from harness.paging.space import Space
+from harness.paging.sync import sync_roots
+from harness.paging.table import Root
+from harness.paging.value import Value
 from tests.paging.spaces import FORMATS, World
 
 TABLES = 4
@@ -58,8 +61,7 @@ class Sequences(RuleBasedStateMachine):
         self.world = self.new_world()
         self.space = self.world.space
         self.per_table = self.world.table_span // self.world.page
-        whole = self.space.roots[-1].span
-        self.base = whole.last + 1 - TABLES * self.world.table_span
+        self.base = self.served().last + 1 - TABLES * self.world.table_span
         self.pages: Pages = {}
         self.tables: set[int] = set()
         self.cached: Pages = {}
@@ -67,6 +69,14 @@ class Sequences(RuleBasedStateMachine):
 
     def new_world(self) -> World:
         return World(FORMATS[self.name])
+
+    def served(self) -> Span:
+        """The addresses at whose end the sequences take place."""
+        return self.space.roots[-1].span
+
+    def roots(self, space: Space) -> tuple[Root, ...]:
+        """Those that give just the rights that pages were mapped with."""
+        return space.roots
 
     # What a range is, and what is expected of it.
 
@@ -142,8 +152,8 @@ class Sequences(RuleBasedStateMachine):
         """Has it flushed."""
         flush.done()
 
-    def forked(self, child: Space) -> None:
-        """Looks at a child before it ends."""
+    def forked(self, other: Space) -> None:
+        """Looks at another space before it ends."""
 
     # The operations.
 
@@ -339,6 +349,39 @@ class Sequences(RuleBasedStateMachine):
             pass
         assert not any(child.account().tables)
 
+    @precondition(lambda self: self.pages)
+    @rule(data=st.data(), rights=st.one_of(st.none(), rights))
+    def one_slot(self, data: st.DataObject, rights: frozenset[str] | None) -> None:
+        """Gives one small page other rights, or clears it."""
+        page = data.draw(st.sampled_from(sorted(self.pages)))
+        if self.pages[page].pages > 1:
+            return
+        format, address = self.world.format, self.address(page)
+        slot = self.space.slot(address, 0)
+        if rights is None:
+            gone = {page}
+            flush = slots.clear(self.space, slot, address)
+            del self.pages[page]
+        else:
+            gone = {page} if self.narrows(page, rights) else set()
+            noted = self.space.read(slot) & (format.accessed | format.dirty)
+            frame = self.pages[page].frame * self.world.page
+            raw = format.leaf(frame, 0, self.world.rights(*rights) | noted)
+            flush = slots.put(self.space, slot, Value(format, 0, raw), address)
+            self.pages[page] = self.pages[page]._replace(rights=rights)
+        self.forget(flush, gone)
+
+    @rule()
+    def sync(self) -> None:
+        self.world.allocator.remaining = None
+        other = self.world.new_space()
+        sync_roots(self.space, [other], Span(self.base, self.served().last))
+        self.compare(other, self.pages)
+        self.forked(other)
+        with other.tear_down():
+            pass
+        assert not any(other.account().tables)
+
     # What holds after each of them.
 
     def compare(self, space: Space, expected: Pages) -> None:
@@ -347,7 +390,7 @@ class Sequences(RuleBasedStateMachine):
         addresses = np.uint64(self.base) + np.arange(count, dtype=np.uint64) * np.uint64(
             self.world.page
         )
-        walks = bulk.walk(self.world.memory, space.roots, addresses)
+        walks = bulk.walk(self.world.memory, self.roots(space), addresses)
         found = {
             page: (
                 int(walks.physical[page]) // self.world.page,

@@ -424,6 +424,7 @@ def _used(cpu: Cpu, lanes: Lanes, walks: bulk.Walks) -> tuple[Words, Words]:
 
 def compare(
     guest: Guest,
+    chain: Chain,
     question: Question,
     answers: Answers,
     outcomes: Outcomes,
@@ -440,6 +441,8 @@ def compare(
     ran = results["rip"] == answers.rip
     found = results["data"] == np.where(allowed, answers.found, zero)
     rest &= (ran | ~allowed) & (found | ~lanes.backed)
+    beyond = answers.walks.physical > np.uint64(chain.memory.span.last)
+    rest &= (lanes.backed != beyond) | ~allowed
     data = question.placed ^ np.where(allowed & lanes.backed, answers.flips, zero)
     rest &= data_after(question, results) == data
     entries = entries_agree(question, answers, results, allowed)

@@ -146,7 +146,7 @@ class Rig:
                 bits = np.where(accessed_anyway, accessed, np.uint64(0))
             return chains.entries_agree(question, answers, results, made, bits)
 
-        seen = chains.compare(self.guest, question, answers, rules, results)
+        seen = chains.compare(self.guest, batch.chain, question, answers, rules, results)
         cases = batch.reading.cases
         return agreeing(comparison, batch.cpu, cases, rules, seen, entries_agree, quirks)
 

@@ -10,8 +10,9 @@ place   every size of page is accessed at every edge and at random, at its first
 flush   entries change under every way to drop translations
 key     one entry carries every protection key, under PKRU and PKRS
 pdpte   a PDPTE carries every single bit, and every pair, when it is loaded
-shadow  shadow-stack accesses to pages that are a shadow stack and that are none, and
-lam     pointers with metadata: both are counted as what no engine can be asked about
+shadow  shadow-stack accesses to pages that are a shadow stack and that are none
+lam     pointers with metadata
+load    what MOV CR3 and MOV CR4 refuse; these three are counted as what no engine can be asked
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from harness.check import marks
 from harness.check.chain import FLUSHES, Chain, Lanes, widest
 from harness.check.product import Axis, Product, Rule, Value, Values
 from harness.check.quirks import WIDEST_PSE36
-from harness.check.stage import Control, Model
+from harness.check.stage import WINDOW_KEY, Control, Model
 from harness.paging.bulk import Counts
 from harness.paging.format import Shape
 from harness.paging.memory import Mask, Words
@@ -71,9 +72,6 @@ KEY_RIGHTS: Final = (
     _rights_of_keys(lambda key: key // 4),
 )
 """Values of PKRU that give every key every right, and no two keys the same rights in all."""
-
-WINDOW_KEY: Final = 0b11
-"""Rights of the key of the window's pages, which PKRS must not take away."""
 
 
 def _keyed(pkru: int, pkrs: int, **others: bool) -> Control:
@@ -125,8 +123,10 @@ class Family:
 
     def case(self, control: Control, number: int) -> str:
         """A case for people, value by value."""
-        common = {**self.fixed, **control.values()}
-        return " ".join(f"{k}={v}" for k, v in common.items()) + " " + self.product.case(number)
+        common = {name: str(value) for name, value in self.fixed.items()}
+        return " ".join(f"{name}={value}" for name, value in (common | control.shown()).items()) + (
+            " " + self.product.case(number)
+        )
 
     def grid(self, control: Control) -> Values:
         """The values of every axis under a control state, to select by."""
@@ -547,6 +547,12 @@ def unasked(model: Model) -> Iterator[Family]:
         product = Product((Axis("address", tagged, "#x"), Axis("access", DATA_AND_CODE), *_BY))
         why = "pointers with metadata: no engine has linear-address masking (LAM)"
         yield Family("lam", model, {}, product, (ALL_ON,), why)
+        product = Product((Axis("CR3", tuple(range(model.maxphyaddr, 64))),))
+        why = "a bit of CR3 at or above MAXPHYADDR: MOV CR3 hangs TCG"
+        yield Family("load", model, {}, product, (ALL_ON,), why)
+        product = Product((Axis("LA57", (0, 1)),))
+        why = "CR4.LA57 is changed outside long mode alone"
+        yield Family("load", model, {}, product, (ALL_ON,), why)
 
 
 def families(preset: str, usual: Iterable[Model], others: Iterable[Model]) -> Iterator[Family]:

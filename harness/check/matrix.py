@@ -88,6 +88,7 @@ class Report:
     failures    the first disagreements in full, each with all that it takes to try it again
     masked      what was left out of comparisons by name, with the number of accesses
     by_rule     accesses by mode and by the reason of the outcome, None where they are allowed
+    departed    those of them that came to something else, as a known quirk has it
     """
 
     engine: str
@@ -96,6 +97,7 @@ class Report:
     failures: list[MatrixCase] = field(default_factory=list)
     masked: Counter[str] = field(default_factory=Counter)
     by_rule: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
+    departed: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
 
     def add(self, part: Report) -> None:
         """Takes the report of other cases in."""
@@ -107,6 +109,7 @@ class Report:
         self.failures += part.failures[: EXAMPLES - len(self.failures)]
         self.masked += part.masked
         self.by_rule += part.by_rule
+        self.departed += part.departed
 
 
 # ---- what is to be tried ----
@@ -299,9 +302,13 @@ def _report(rig: Rig, part: Work, control: Control, batch: Batch, verdicts: Verd
     wrong = np.flatnonzero(~verdicts.agree)
     report.comparison.compared = len(verdicts.agree)
     report.comparison.disagreed = len(wrong)
-    for code, count in enumerate(np.bincount(rules.reason).tolist()):
-        if count:
-            report.by_rule[mode, REASONS[code]] = count
+    for into, reasons in (
+        (report.by_rule, rules.reason),
+        (report.departed, rules.reason[verdicts.departed]),
+    ):
+        for code, count in enumerate(np.bincount(reasons).tolist()):
+            if count:
+                into[mode, REASONS[code]] = count
     top = len(batch.chain.tables) - 1
     upper = (rules.reason != 0) & (rules.walks.end != End.NO_ROOT) & (rules.walks.level < top)
     no_memory = ~batch.question.lanes.backed & (rules.reason == 0)

@@ -21,7 +21,7 @@ from harness.check.chain import Lanes
 from harness.check.compare import Comparison, Disagreement
 from harness.check.replay import CaseError
 from harness.check.rig import Batch, Rig, Verdicts
-from harness.check.stage import MODES, Control, Model
+from harness.check.stage import MODES, WINDOW_KEY, Control, Model
 from harness.check.verdicts import expected_text, observed_text
 from harness.check.window import with_pdptes
 from harness.machine.engines import why_long_mode_only
@@ -33,7 +33,10 @@ from harness.paging.memory import BufferMemory
 from harness.paging.walk import Walk, walk
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, root_for
-from harness.paging.x86.formats import PDPTE_BYTES, PDPTES, P
+from harness.paging.x86.formats import KEYS, PDPTE_BYTES, PDPTES, P
+
+LONGEST_NAME = 240
+"""Characters of a file's name, of which the first are left out where it has more."""
 
 KIND = "matrix"
 """What a case file says of itself: a question about the entries of one path."""
@@ -150,9 +153,11 @@ class MatrixCase:
 
     def save(self, directory: Path) -> Path:
         """Writes the case to a file whose name says what it is; OSError where that fails."""
-        name = re.sub(r"[^A-Za-z0-9]+", "-", f"matrix-{self.engine}-{self.values}")[-200:]
+        name = re.sub(r"[^A-Za-z0-9]+", "-", f"matrix-{self.engine}-{self.values}")
+        if len(name) > LONGEST_NAME:
+            _, _, name = name[-LONGEST_NAME:].partition("-")
         directory.mkdir(parents=True, exist_ok=True)
-        path = directory / f"{name.strip('-')}.json"
+        path = directory / f"{name}.json"
         path.write_text(json.dumps(self._object(), indent=2) + "\n")
         return path
 
@@ -210,6 +215,11 @@ class MatrixCase:
             raise ValueError(f"width {self.width}, page {self.page}")
         if self.flush not in chains.FLUSHES:
             raise ValueError(f"flush {self.flush!r}")
+        for keys in (self.control.pkru, self.control.pkrs | WINDOW_KEY):
+            if not 0 <= keys < 1 << 2 * KEYS:
+                raise ValueError(f"PKRU or PKRS is {keys:#x}")
+        if self.control.pkrs & WINDOW_KEY:
+            raise ValueError(f"PKRS {self.control.pkrs:#x} denies the stub its own pages")
         self._check_pdpte()
 
     def _check_pdpte(self) -> None:

@@ -80,12 +80,14 @@ class Verdicts:
     rules       what the rules say
     results     what the guest saw
     agree       whether that is the same, or departs as a known quirk does
+    departed    whether it came to something else than by the rules, as a known quirk has it
     comparison  the quirks that showed, and news of them
     """
 
     rules: Outcomes
     results: npt.NDArray[np.void]
     agree: Mask
+    departed: Mask
     comparison: Comparison
 
 
@@ -124,10 +126,11 @@ class Rig:
         results = self.guest.finish()[: len(batch.question)]
         comparison = Comparison("probe")
         agree = self._agreeing(comparison, batch, rules, results, self.quirks)
-        self._departing(comparison, batch, results, agree)
+        departed = self._departing(comparison, batch, results, agree)
+        agree |= departed
         if not agree.all():
             self._report_strangers(comparison, batch, rules, results, ~agree)
-        return Verdicts(rules, results, agree, comparison)
+        return Verdicts(rules, results, agree, departed, comparison)
 
     def _agreeing(
         self,
@@ -152,13 +155,14 @@ class Rig:
 
     def _departing(
         self, comparison: Comparison, batch: Batch, results: npt.NDArray[np.void], agree: Mask
-    ) -> None:
-        """Adds to those that agree the lanes that do if judged as the engine is known to judge."""
+    ) -> Mask:
+        """The lanes that do not agree, but would if judged as the engine is known to judge."""
+        departed = np.zeros_like(agree)
         quirks = [quirk for quirk in self.quirks if isinstance(quirk, ReadingQuirk)]
         touched = {quirk: _touched(batch, quirk) for quirk in quirks}
         quirks = [quirk for quirk in quirks if touched[quirk].any()]
         if not quirks:
-            return
+            return departed
         lanes = np.logical_or.reduce([touched[quirk] for quirk in quirks])
         agreed, seen = agree[lanes], results[lanes]
         question = batch.question.take(lanes)
@@ -176,7 +180,8 @@ class Rig:
                 comparison.quirks[quirk.name] += shown
             if absent:
                 comparison.news[f"{quirk.name} did not show"] += absent
-        agree[lanes] |= as_if
+        departed[lanes] = as_if & ~agreed
+        return departed
 
     def _report_strangers(
         self,

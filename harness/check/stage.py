@@ -23,6 +23,9 @@ LEGACY_RAM: Final = 64 * MIB
 LEGACY_WINDOW: Final = Span.of(1 << 30, 1 << 30)
 """Where it is there: the second GiB, which has a PDPTE of its own."""
 
+WINDOW_KEY: Final = 0b11
+"""Rights of the key of the window's pages, which PKRS must not take away."""
+
 WINDOW_SLOT: Final = 170
 """The slot of the top table that is the window's in long mode."""
 
@@ -143,6 +146,14 @@ class Control:
     def values(self) -> dict[str, int]:
         """What it has on its axes."""
         return {field.name.upper(): int(getattr(self, field.name)) for field in fields(self)}
+
+    def shown(self) -> dict[str, str]:
+        """The same for people, without keys where they play no part."""
+        usual, shown = Control(), self.values()
+        keys = ("PKE", "PKS", "PKRU", "PKRS")
+        if all(shown[name] == usual.values()[name] for name in keys):
+            shown = {name: value for name, value in shown.items() if name not in keys}
+        return {name: format(v, "#x" if v > 1 else "") for name, v in shown.items()}
 
     def lacks(self, info: MachineInfo) -> Iterator[str]:
         """The features that it needs and a guest's processor has not: without them it cannot be

@@ -46,7 +46,10 @@ def rules(
             found = [_read(path) for path in reports]
         else:
             found = [_run(mode, usable(engine, qemu), qemu)]
-        executed = [Executed(one["engine"], one["rules"].get(mode, {})) for one in found]
+        executed = [
+            Executed(one["engine"], one["rules"].get(mode, {}), one["departed"].get(mode, {}))
+            for one in found
+        ]
         disagreed = sum(one["disagreements"] for one in found)
         verdict = f"{disagreed:,} accesses disagree." if disagreed else "All accesses agree."
         print_all(rules_table(mode, executed), (), verdict)
@@ -74,7 +77,7 @@ def _read(path: Path) -> dict[str, Any]:
         saved = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise Misuse(f"{path} cannot be read as a report: {error}") from None
-    wanted = {"engine": str, "rules": dict, "disagreements": int}
+    wanted = {"engine": str, "rules": dict, "departed": dict, "disagreements": int}
     if not isinstance(saved, dict) or any(
         not isinstance(saved.get(key), kind) for key, kind in wanted.items()
     ):

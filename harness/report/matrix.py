@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +37,20 @@ class Result:
 
     @property
     def rules(self) -> dict[str, dict[str, int]]:
-        """By mode, and by the name of a reason or ALLOWED: how many accesses came to it."""
-        rules: dict[str, dict[str, int]] = {}
-        for (mode, reason), count in self.report.by_rule.items():
-            rules.setdefault(mode, {})[reason.name if reason else ALLOWED] = count
-        return rules
+        """By mode, and by the name of a reason or ALLOWED: how many accesses come to it."""
+        return _by_name(self.report.by_rule)
+
+    @property
+    def departed(self) -> dict[str, dict[str, int]]:
+        """In the same way, how many of them came to something else, as a known quirk has it."""
+        return _by_name(self.report.departed)
+
+
+def _by_name(counts: Mapping[tuple[str, Reason | None], int]) -> dict[str, dict[str, int]]:
+    named: dict[str, dict[str, int]] = {}
+    for (mode, reason), count in counts.items():
+        named.setdefault(mode, {})[reason.name if reason else ALLOWED] = count
+    return named
 
 
 def as_object(result: Result) -> dict[str, Any]:
@@ -63,6 +71,7 @@ def as_object(result: Result) -> dict[str, Any]:
         "skipped": result.plan.skipped,
         "news": comparison.news,
         "rules": result.rules,
+        "departed": result.departed,
         "findings": [_finding(case, path) for case, path in result.cases],
         "seconds": round(result.seconds, 3),
         "failure": result.failure,
@@ -147,10 +156,17 @@ def _verdict(result: Result) -> str:
 
 @dataclass(frozen=True)
 class Executed:
-    """How often each outcome was executed on an engine, in one mode, by the reason's name."""
+    """How often each outcome was executed on an engine, in one mode, by the reason's name, and
+    how often the engine departed."""
 
     engine: str
     counts: Mapping[str, int]
+    departed: Mapping[str, int]
+
+    def named(self, reason: str) -> str:
+        """The engine's name, and whether it never follows that rule."""
+        never = self.departed.get(reason, 0) == self.counts[reason]
+        return f"{self.engine} departs" if never else self.engine
 
 
 def rules_table(mode: str, executed: Iterable[Executed]) -> Table:
@@ -162,9 +178,10 @@ def rules_table(mode: str, executed: Iterable[Executed]) -> Table:
     runs = list(executed)
     for reason in Reason:
         sentence, section = sentence_and_section(reason)
-        counts = Counter({run.engine: run.counts.get(reason.name, 0) for run in runs})
-        engines = ", ".join(engine for engine, count in counts.items() if count)
-        total = f"{counts.total():,}" if counts.total() else f"none in mode {mode}"
+        seen = [run for run in runs if run.counts.get(reason.name)]
+        engines = ", ".join(dict.fromkeys(run.named(reason.name) for run in seen))
+        count = sum(run.counts[reason.name] for run in seen)
+        total = f"{count:,}" if count else f"none in mode {mode}"
         table.add_row(sentence, section, total, engines)
     return table
 

@@ -150,11 +150,17 @@ def test_a_page_beyond_memory_is_marked_so_and_never_fetched_from() -> None:
     assert not ((values["access"] == "fetch") & beyond & (values["P"] == 1)).any()
 
 
+def test_a_case_prints_keys_where_they_play_a_part() -> None:
+    one = family(MODELS[0], "key", level=0)
+    case = one.case(Control(pke=True, pkru=0x2A), 0)
+    assert " PGE=1 PKE=1 PKS=0 PKRU=0x2a PKRS=0 level=0 " in case
+
+
 def test_a_case_prints_all_that_makes_it() -> None:
     one = family(MODELS[1], "entry", level=4)
     assert one.case(Control(wp=False), 0) == (
         "family=entry mode=5 maxphyaddr=40 page1gb=1 amd=0 PSE=1"
-        " WP=0 NXE=1 SMEP=1 SMAP=1 PGE=1 PKE=0 PKS=0 PKRU=0 PKRS=0"
+        " WP=0 NXE=1 SMEP=1 SMAP=1 PGE=1"
         " level=4 P=0 RW=0 US=0 A=0 D=0 PS=0 G=0 XD=0 set=none"
         f" address={declared.home(MODELS[1]):#x} access=read by=supervisor ac=0"
     )

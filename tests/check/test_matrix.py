@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -226,6 +228,56 @@ def test_guests_side_by_side_try_what_one_would() -> None:
     assert alone.comparison.quirks == together.comparison.quirks
 
 
+ONE_OF_EACH = {
+    "push": ("32", "family=place and access=push and offset=last-word and by=user"),
+    "descriptor": ("32", "family=place and access=descriptor and offset=last-word"),
+    "PS ignored": ("32", "family=entry and level=1 and PS=1 and PSE=0 and access=write"),
+    "4M page": ("32", "family=place and level=1 and access=fetch and offset=last-byte"),
+    "PDPTE": ("pae", "family=pdpte and register=2 and pdpte.P=1 and pdpte.set=3"),
+    "CR4.PGE": ("pae", "family=flush and flush=global and PGE=0"),
+    "keys": ("4", "family=key and access=read and key=5 and PKE=1 and by=user"),
+    "last byte": ("5", "family=place and access=write and offset=last-byte and level=2"),
+}
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_a_failure_of_any_kind_is_replayed_from_its_file(
+    name: str, monkeypatch: MonkeyPatch, tmp_path: Path
+) -> None:
+    mode, where = ONE_OF_EACH[name]
+    plan = matrix.plan("quick", [mode], "tcg", processor(), where)
+    with monkeypatch.context() as patch:
+        all_denied = replace_reason(Reason.NOT_PRESENT)
+        patch.setattr(rig, "judge", all_denied)
+        report = tried(Plan("tcg", plan.work[:1], Counter(), Counter()), 1)
+    failure = report.failures[0]
+    assert MatrixCase.read(content(failure.save(tmp_path))) == failure
+    comparison = matrix_case.replay(failure, qemu=QEMU)
+    assert (comparison.compared, comparison.disagreed) == (1, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig, "judge", all_denied)
+        again = matrix_case.replay(failure, qemu=QEMU)
+    assert again.disagreed == 1
+    assert again.disagreements[0].observed == failure.observed
+
+
+def replace_reason(reason: Reason) -> Callable[..., x86.Outcomes]:
+    """A reference by which everything that is allowed faults for one reason."""
+
+    def judged(*given: Any) -> x86.Outcomes:
+        found = x86.judge(*given)
+        allowed = found.reason == 0
+        return replace(
+            found,
+            vector=np.where(allowed, np.uint8(14), found.vector),
+            sets_cr2=found.sets_cr2 | allowed,
+            reason=np.where(allowed, np.uint8(x86.REASONS.index(reason)), found.reason),
+        )
+
+    return judged
+
+
 @pytest.fixture(scope="module")
 def failure() -> MatrixCase:
     """A case that disagrees while the reference knows no SMEP; afterwards it knows it again."""
@@ -267,6 +319,8 @@ def test_a_failure_is_replayed_from_its_file(failure: MatrixCase, tmp_path: Path
         {"width": 2},
         {"flush": "none"},
         {"pdpte": "0x1"},
+        {"control": {"pks": True, "pkrs": 1}},
+        {"control": {"pke": True, "pkru": 1 << 32}},
     ],
     ids=str,
 )

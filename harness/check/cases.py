@@ -14,7 +14,7 @@ from harness.paging.memory import Mask, Memory, Words
 from harness.paging.x86.access import Kind
 from harness.paging.x86.cpu import Cpu
 
-STRAY = 512
+STRAY = 128
 """Addresses tried that nothing in the space suggests."""
 
 

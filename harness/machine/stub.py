@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,7 +65,7 @@ class StubImage:
                 f"{path} can not be read ({error.strerror}): build it, `make guest`"
             ) from None
         try:
-            return _read(cls, path, ELFFile(io.BytesIO(content)))
+            return _read(path, content)
         except _NotAStubError as error:
             reason = str(error)
         except Exception as error:  # the parser meets a damaged file in any of its steps
@@ -76,7 +77,9 @@ class StubImage:
         return np.zeros(count, dtype=self.job_dtype)
 
 
-def _read(cls: type[StubImage], path: Path, elf: ELFFile) -> StubImage:
+@lru_cache(maxsize=1)  # the next guest has the same stub, and to read it takes as long as its start
+def _read(path: Path, content: bytes) -> StubImage:
+    elf = ELFFile(io.BytesIO(content))
     _check_header(elf)
     sections = {name: _extent(elf, parts) for name, parts in _SECTIONS.items()}
     if not elf.has_dwarf_info():
@@ -88,7 +91,7 @@ def _read(cls: type[StubImage], path: Path, elf: ELFFile) -> StubImage:
         span = range(address, address + structures[name].itemsize)
         if span.start not in sections["data"] or span[-1] not in sections["data"]:
             raise _NotAStubError(f"{name} at {address:#x} lies outside its data")
-    return cls(
+    return StubImage(
         path=path,
         text=sections["text"],
         user=sections["user"],

@@ -52,7 +52,7 @@ def test_the_machine_reads_a_layout_as_the_reference_does(
     asked = {comparison.oracle: comparison.compared for comparison in report.comparisons}
     assert set(asked) == set(ORACLES)
     assert min(asked[PROBE], asked[TABLE_BYTES], asked[GVA2GPA]) > 0
-    assert report.compared > 3000
+    assert report.compared > 1000
     if layout.name == "dense":
         assert min(asked[MEMSAVE], asked[INFO_TLB]) >= 65_536
         assert asked[GVA2GPA] >= 400

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.ending import sentences
+from harness.cli.output import Html, writable, write
 from harness.cli.pages import (
     LIMIT,
     Json,
@@ -42,6 +43,7 @@ def dump(
     pat: Pat = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a table for programs.")] = False,
+    html: Html = None,
 ) -> None:
     """Show a whole space: neighbours that say the same are one range, and a table that is shared
     is shown once, with the number of addresses at which its pages are.
@@ -52,7 +54,8 @@ def dump(
     a self-map (a slot that leads back up) is one line.  Malformed entries and tables without
     memory have lines of their own.  Nothing else is left out; what a limit cuts is said.
 
-    Example: pagetable dump --layout linux-5 --where 'w and x and not user'
+    Examples: pagetable dump --layout linux-5 --where 'w and x and not user'
+              pagetable dump --layout linux-5 --html space.html
     """
     with sentences(), source.opened() as snapshot:
         import json
@@ -67,6 +70,7 @@ def dump(
         if as_json and as_csv:
             raise Misuse("both --json and --csv: choose one")
         positive(limit)
+        writable(html)
         cpu, types = snapshot.cpu, types_of(pat)
         found = ranges.dump(
             snapshot.memory,
@@ -80,6 +84,10 @@ def dump(
         if pat is None and typed(found):
             assumed = (*snapshot.assumed, "IA32_PAT holds what it holds after a reset (--pat)")
             snapshot = replace(snapshot, assumed=assumed)
+        if html is not None:
+            from harness.report.html.space import space_page
+
+            write(html, space_page(snapshot, types, found, limit))
         if as_json:
             content = dump_object(cpu.format, types, found, limit)
             typer.echo(json.dumps(answer("dump", snapshot, **content)))

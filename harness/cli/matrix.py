@@ -13,6 +13,7 @@ import typer
 
 from harness.cli.ending import CASES, DISAGREEMENT, MACHINE_FAILURE, complain, kept, sentences
 from harness.cli.engine import Engine, Qemu, usable
+from harness.cli.output import Html, writable, write
 
 if TYPE_CHECKING:
     from harness.check.matrix import Plan, Report
@@ -51,6 +52,7 @@ def matrix(
             show_default=False,
         ),
     ] = None,
+    html: Html = None,
 ) -> None:
     """Try every access at every level under every control state, and compare all that the machine
     shows with the reference.
@@ -68,6 +70,7 @@ def matrix(
 
         if jobs < 1:
             raise Misuse(f"{jobs} guests can try nothing: choose 1 or more")
+        writable(html)
         started = time.monotonic()
         engine = usable(engine, qemu)
         plan = planned(preset, mode, engine, qemu, where)
@@ -83,6 +86,10 @@ def matrix(
         if report is not None:
             report.mkdir(parents=True, exist_ok=True)
             (report / "report.json").write_text(text + "\n")
+        if html is not None:
+            from harness.report.html.run import matrix_page
+
+            write(html, matrix_page(result))
         _leave(result)
 
 

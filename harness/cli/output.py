@@ -18,7 +18,7 @@ Html = Annotated[
 ]
 
 
-def check(path: Path | None) -> None:
+def writable(path: Path | None) -> None:
     """Raises Misuse where a file cannot be written, before the work that it is to tell of."""
     from harness.machine.errors import Misuse
 

@@ -20,6 +20,7 @@ from harness.cli.ending import (
     sentences,
 )
 from harness.cli.engine import Engine, Qemu, usable
+from harness.cli.output import Html, writable, write
 
 if TYPE_CHECKING:
     from harness.check.layouts import Layout
@@ -57,6 +58,7 @@ def validate(
             show_default=False,
         ),
     ] = None,
+    html: Html = None,
 ) -> None:
     """Build layouts in a guest's memory, and compare what the machine makes of them with the
     reference.
@@ -71,6 +73,7 @@ def validate(
         from harness.report import files, terminal
 
         started = time.monotonic()
+        writable(html)
         spaces = _chosen(layouts or [], levels)
         if report is not None:
             report.mkdir(parents=True, exist_ok=True)
@@ -84,6 +87,10 @@ def validate(
             terminal.show(run)
         if report is not None:
             files.write(run, report)
+        if html is not None:
+            from harness.report.html.run import run_page
+
+            write(html, run_page(run))
         _leave(run)
 
 

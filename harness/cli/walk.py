@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.ending import sentences
-from harness.cli.output import Html, check, write
+from harness.cli.output import Html, writable, write
 from harness.cli.source import Source, number, with_source
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def walk(
         from harness.report.translation import as_object, translation_lines
 
         for path in (html, svg):
-            check(path)
+            writable(path)
         try:
             asked = [Virtual(number("the address", text)) for text in addresses]
             found = [translate(snapshot, address, linux) for address in asked]

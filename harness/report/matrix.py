@@ -95,7 +95,7 @@ def _finding(case: MatrixCase, path: Path | None) -> dict[str, Any]:
 
 def show(result: Result) -> None:
     """Prints what came of a run: a table by mode and rule, and what stands out."""
-    print_all(_table(result), _sections(result), _verdict(result))
+    print_all(_table(result), _sections(result), verdict(result))
 
 
 def _table(result: Result) -> Table:
@@ -139,7 +139,8 @@ def _case_lines(case: MatrixCase, path: Path | None) -> Iterator[str]:
         yield f"  replay    pagetable replay {path}"
 
 
-def _verdict(result: Result) -> str:
+def verdict(result: Result) -> str:
+    """What came of it, in a sentence."""
     comparison, plan = result.report.comparison, result.plan
     where = f"on {plan.engine}, QEMU {result.report.qemu}"
     speed = f"{comparison.compared / result.seconds:,.0f} a second"

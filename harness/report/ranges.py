@@ -34,11 +34,12 @@ def dump_lines(cpu: Cpu, types: Types, dump: Dump, limit: int) -> Iterator[str]:
     rows += (cells(cpu, types, one) for one in dump.ranges.take(slice(limit)))
     if len(rows) > 1:
         yield from aligned(rows)
-    yield _sum(dump)
+    yield in_sum(dump)
     yield from notes(dump, limit)
 
 
-def _sum(dump: Dump) -> str:
+def in_sum(dump: Dump) -> str:
+    """How much there is, in a sentence."""
     if not dump.total:
         return f"Nothing is mapped; the space has {counted(dump.tables, 'table')}."
     shown = counted(len(dump.ranges), "range") if len(dump.ranges) else "Nothing of that kind"

@@ -49,7 +49,7 @@ def following(
 
 def show(run: Run) -> None:
     """Prints what came of a run: a table, quirks, news, and each disagreement in full."""
-    print_all(_table(run), _sections(run), _verdict(run))
+    print_all(_table(run), _sections(run), verdict(run))
 
 
 def print_all(table: Table, sections: Iterable[tuple[str, Iterable[str]]], verdict: str) -> None:
@@ -104,7 +104,7 @@ def _counts(part: SpaceReport | Run) -> tuple[str, ...]:
 
 def _sections(run: Run) -> Iterator[tuple[str, Iterable[str]]]:
     """What stands below the table, each with its heading; nothing where there is nothing."""
-    oracles = _by_oracle(run)
+    oracles = by_oracle(run)
     if oracles:
         yield "Compared, by oracle", count_lines(oracles)
     if counts := run.count("quirks"):
@@ -120,7 +120,8 @@ def _sections(run: Run) -> Iterator[tuple[str, Iterable[str]]]:
         yield "Disagreements", [line for one in run.findings for line in (*finding_lines(one), "")]
 
 
-def _by_oracle(run: Run) -> dict[str, int]:
+def by_oracle(run: Run) -> dict[str, int]:
+    """How many questions each oracle answered."""
     counts: dict[str, int] = {}
     for space in run.spaces:
         for one in space.comparisons:
@@ -128,7 +129,8 @@ def _by_oracle(run: Run) -> dict[str, int]:
     return counts
 
 
-def _verdict(run: Run) -> str:
+def verdict(run: Run) -> str:
+    """What came of it, in a sentence."""
     where = f"on {run.engine}, QEMU {run.qemu}"
     if run.disagreed:
         described = len(run.findings)

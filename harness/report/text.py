@@ -16,6 +16,7 @@ from harness.paging.walk import Step, Walk
 if TYPE_CHECKING:
     from harness.check.compare import Comparison, Disagreement
     from harness.check.matrix_case import MatrixCase
+    from harness.check.quirks import Quirk
     from harness.check.replay import Case
     from harness.report.run import Finding
 
@@ -141,11 +142,16 @@ def assumed_lines(assumed: Sequence[str]) -> Iterator[str]:
         yield f"Taken to be so: {'; '.join(assumed)}."
 
 
-def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
-    """Each known departure that showed: how often, what it is, and how that is known."""
+def known_quirks() -> dict[str, Quirk]:
+    """Every known departure by its name."""
     from harness.check.quirks import DEBUG_WALKER, FAULT_QUIRKS, KEPT_CODE
 
-    quirks = {quirk.name: quirk for quirk in (*FAULT_QUIRKS, DEBUG_WALKER, KEPT_CODE)}
+    return {quirk.name: quirk for quirk in (*FAULT_QUIRKS, DEBUG_WALKER, KEPT_CODE)}
+
+
+def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
+    """Each known departure that showed: how often, what it is, and how that is known."""
+    quirks = known_quirks()
     for name, count in counts.items():
         quirk = quirks[name]
         yield f"{name}: {count:,} times"

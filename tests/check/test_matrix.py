@@ -337,14 +337,17 @@ def test_a_file_that_holds_no_case_is_refused(
 
 
 @pytest.mark.hw
-def test_the_command_prints_one_object_with_the_keys_of_validate() -> None:
-    arguments = ["--where", "family=rights and mode=4", "--json", "--qemu", QEMU]
+def test_the_command_prints_one_object_with_the_keys_of_validate(tmp_path: Path) -> None:
+    page = tmp_path / "matrix.html"
+    arguments = ["--where", "family=rights and mode=4", "--json", "--html", str(page)]
+    arguments += ["--qemu", QEMU]
     result = CliRunner().invoke(app, ["matrix", *arguments])
     assert result.exit_code == 0
     printed = json.loads(result.stdout)
     assert printed["accesses"] == printed["compared"] == 4096 * 20 * 2
     assert printed["disagreements"] == 0
     assert {"engine", "qemu", "quirks", "not_comparable", "seconds", "news"} <= set(printed)
+    assert f"All {4096 * 20 * 2:,} accesses agree on " in page.read_text()
 
 
 @pytest.mark.hw

@@ -86,6 +86,12 @@ def test_a_root_outside_memory_is_said(tmp_path: Path) -> None:
     assert sum("no memory at 0x5000000, where the level-3 table is" in line for line in lines) == 2
 
 
+def test_a_space_is_also_written_as_a_page(tmp_path: Path) -> None:
+    plain = dumped(tmp_path, "--layout", "linux-5")
+    assert dumped(tmp_path, "--layout", "linux-5", "--html", "space.html") == plain
+    assert (tmp_path / "space.html").read_text().count("<tr>") > len(plain) - 6
+
+
 def test_an_empty_space_is_said(tmp_path: Path) -> None:
     (tmp_path / "ram").write_bytes(bytes(4096))
     lines = dumped(tmp_path, "--ram", "ram", "--cr3", 0)
@@ -103,6 +109,7 @@ def test_an_empty_space_is_said(tmp_path: Path) -> None:
         (["--range", "7..6"], "a span cannot run from 0x7 to 0x6"),
         (["--json", "--csv"], "both --json and --csv"),
         (["--limit", "0"], "--limit 0 shows nothing"),
+        (["--html", "none/space.html"], "there is no directory none"),
         (["--pat", "0x02"], "0x2 as PA0, which is no type"),
     ],
 )

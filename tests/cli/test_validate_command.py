@@ -77,9 +77,11 @@ def test_a_quirk_is_listed_with_its_count_and_its_citation(tmp_path: Path) -> No
 
 
 @pytest.mark.hw
-def test_a_report_has_json_and_junit_with_engine_and_versions(tmp_path: Path) -> None:
-    code, _, _ = run("validate", "smallest", "--engine=tcg", "--report=out", cwd=tmp_path)
+def test_a_report_has_json_and_junit_with_engine_and_versions_and_a_page(tmp_path: Path) -> None:
+    files = ("--report=out", "--html=run.html")
+    code, _, _ = run("validate", "smallest", "--engine=tcg", *files, cwd=tmp_path)
     assert code == 0
+    assert "answers agree on tcg, QEMU " in (tmp_path / "run.html").read_text()
     assert set(json.loads((tmp_path / "out" / "report.json").read_text())) == KEYS
     suite = ElementTree.parse(tmp_path / "out" / "junit.xml").getroot()
     assert (suite.get("tests"), suite.get("failures")) == ("2", "0")

@@ -2,6 +2,8 @@
 
 `page`       templates to pages, with the policy that holds them to that
 `walk`       an address, step by step, on the map of its space
+`space`      a whole space, its map and its ranges
+`run`        what came of a validation or of the matrix
 `map`        what the map of a space is drawn from
 
 Content comes escaped by the templates; the map's by its script, which writes text and no markup.

@@ -43,10 +43,18 @@ def _hash(text: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader(__package__, "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["tone"] = _tone
+    return environment
+
+
+def _tone(letters: str) -> str:
+    """The classes of rights in the style sheet: what they are, and whether they are the user's."""
+    kind = letters.replace("u", "").replace("r", "").replace("-", "") or "ro"
+    return f"{kind} user" if "u" in letters else kind

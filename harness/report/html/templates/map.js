@@ -14,6 +14,8 @@
   const word = (number) => BigInt.asUintN(64, number);
   const grouped = (digits) => String(digits).replace(/\B(?=(\d{3})+$)/g, ",");
 
+  const pagesOf = (count) => `${grouped(count)} ${count === "1" ? "page" : "pages"}`;
+
   function units(bytes) {
     const names = ["", "K", "M", "G", "T", "P"];
     let size = BigInt(bytes), unit = 0;
@@ -75,7 +77,7 @@
   function node(table, base, given, title = "") {
     const made = make("div", "node"), rows = runsOf(table);
     const rest = [`level ${table.level}`];
-    if (!title) rest.push(`${grouped(table.pages)} pages, ${units(table.bytes)}`);
+    if (!title) rest.push(`${pagesOf(table.pages)}, ${units(table.bytes)}`);
     if (table.paths !== "1") rest.push(`reached in ${grouped(table.paths)} ways`);
     made.append(make("div", "about",
       make("span", title ? "title mono" : "title", title || `${table.name} table`),
@@ -173,7 +175,7 @@
       const said = [make("span", "", `${folded}${child.name} table `), make("span", "mono", hex(child.address))];
       const shared = child.paths === "1" ? "" : `, reached in ${grouped(child.paths)} ways`;
       if (run.text) said.push(make("span", "", `, ${run.text},`));
-      said.push(make("span", "quiet", ` ${grouped(child.pages)} pages, ${units(child.bytes)}${shared}`));
+      said.push(make("span", "quiet", ` ${pagesOf(child.pages)}, ${units(child.bytes)}${shared}`));
       return said;
     }
     if (run.what === "table") return [make("span", "bad", "a table that is not shown: there are too many")];

@@ -1,0 +1,97 @@
+"""What came of a validation or of the matrix, as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.check.compare import Disagreement
+from harness.check.matrix_case import disagreement
+from harness.check.quirks import Quirk
+from harness.paging.x86.access import Reason
+from harness.report import matrix, terminal
+from harness.report.files import versions
+from harness.report.html.page import page
+from harness.report.matrix import Result
+from harness.report.run import Run
+from harness.report.text import known_quirks, walk_rows
+
+
+class Told(NamedTuple):
+    """One disagreement in full.
+
+    title  what was asked, and of whom
+    case   the file from which it can be replayed, None where it could not be written
+    """
+
+    title: str
+    found: Disagreement
+    case: Path | None
+
+
+def run_page(run: Run) -> str:
+    """The page of a validation: a row a space, and what stands out."""
+    told = [
+        Told(
+            f"{one.space.layout.name}, {one.space.levels} levels, {_asked(one.disagreement)}",
+            one.disagreement,
+            one.case,
+        )
+        for one in run.findings
+    ]
+    skipped = [one for one in run.spaces if one.skipped is not None]
+    return page(
+        "validation.html",
+        title=f"validate: {terminal.verdict(run)}",
+        run=run,
+        verdict=terminal.verdict(run),
+        wrong=bool(run.disagreed or run.failure),
+        engine=run.engine,
+        qemu=run.qemu,
+        failure=run.failure,
+        versions=versions(),
+        oracles=terminal.by_oracle(run),
+        quirks=_known(run.count("quirks")),
+        skipped=[f"{one.layout.name}, {one.levels} levels: {one.skipped}" for one in skipped],
+        told=told,
+        walk_rows=walk_rows,
+    )
+
+
+def matrix_page(result: Result) -> str:
+    """The page of a run of the matrix: a row a mode and outcome, and what stands out."""
+    report = result.report
+    rows = [
+        (mode, reason.value if reason else "allowed", report.by_rule[mode, reason])
+        for mode in sorted({mode for mode, _ in report.by_rule})
+        for reason in (None, *Reason)
+        if report.by_rule[mode, reason]
+    ]
+    told = [Told(case.values, disagreement(case), path) for case, path in result.cases]
+    return page(
+        "matrix.html",
+        title=f"matrix: {matrix.verdict(result)}",
+        result=result,
+        verdict=matrix.verdict(result),
+        wrong=bool(report.comparison.disagreed or result.failure),
+        engine=result.plan.engine,
+        qemu=report.qemu,
+        failure=result.failure,
+        versions=versions(),
+        rows=rows,
+        quirks=_known(report.comparison.quirks),
+        told=told,
+        walk_rows=walk_rows,
+    )
+
+
+def _asked(found: Disagreement) -> str:
+    access = f"{found.access} at " if found.access else ""
+    return f"{found.oracle}: {access}{found.address:#x}{' with AC set' if found.ac else ''}"
+
+
+def _known(counts: Mapping[str, int]) -> list[tuple[Quirk, int]]:
+    """The known departures that showed, each with how often."""
+    known = known_quirks()
+    return [(known[name], count) for name, count in counts.items()]

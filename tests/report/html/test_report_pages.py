@@ -1,0 +1,189 @@
+"""The pages of dump, validate and matrix, as a browser shows them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser
+
+from harness.check import layouts
+from harness.check.compare import Comparison, Disagreement
+from harness.check.matrix import Plan, Report
+from harness.check.quirks import RESERVED_WITHOUT_PRESENT
+from harness.check.validate import SpaceReport
+from harness.inspect import ranges
+from harness.inspect.memory_type import types
+from harness.inspect.snapshot import Snapshot
+from harness.inspect.sources import layout
+from harness.paging.address import Virtual
+from harness.paging.memory import BufferMemory
+from harness.paging.walk import walk
+from harness.paging.x86.access import Access, Kind, Reason
+from harness.paging.x86.cpu import Cpu
+from harness.report.html import map
+from harness.report.html.run import matrix_page, run_page
+from harness.report.html.space import space_page
+from harness.report.matrix import Result
+from harness.report.run import Finding, Run
+from tests.report.html.browser import CONTRAST, chromium, opened
+
+HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
+QUIRK = RESERVED_WITHOUT_PRESENT
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+def space(path: Path, snapshot: Snapshot, limit: int = 1000) -> Path:
+    cpu = snapshot.cpu
+    found = ranges.dump(snapshot.memory, cpu.format, cpu.roots)
+    file = path / "space.html"
+    file.write_text(space_page(snapshot, types(None), found, limit))
+    return file
+
+
+def disagreement() -> Disagreement:
+    """One about a page of the layout linux-4, with its walk."""
+    snapshot = layout.snapshot("linux-4", None, {})
+    address = Virtual(0x5555_5555_4000)
+    found = walk(snapshot.memory, snapshot.cpu.roots[0], address)
+    access = Access(Kind.WRITE, user=True)
+    return Disagreement("probe", address, access, True, HOSTILE, f"saw {HOSTILE}", found)
+
+
+def validation(name: str = "linux-4", failure: str | None = None) -> Run:
+    """A run with one space that disagrees and one that was skipped."""
+    read = replace(layouts.load(layouts.find("linux-4")), name=name, title=HOSTILE)
+    compared = Comparison(
+        "probe",
+        compared=1234,
+        disagreed=2,
+        disagreements=[disagreement()],
+        quirks=Counter({QUIRK.name: 1500}),
+        not_comparable=Counter({f"because {HOSTILE}": 3}),
+        news=Counter({"it did not show": 4}),
+    )
+    spaces = (
+        SpaceReport(read, 4, "tcg", "9.9.9", None, (compared,), 1.25),
+        SpaceReport(read, 5, "tcg", "9.9.9", "no LA57", (), 0.0),
+    )
+    finding = Finding(spaces[0], compared.disagreements[0], Path("build/cases/one.json"))
+    return Run("tcg", spaces, (finding,), 2.5, failure)
+
+
+def test_without_scripts_a_space_is_listed_range_by_range(browser: Browser, tmp_path: Path) -> None:
+    snapshot = layout.snapshot("linux-5", None, {})
+    cpu = snapshot.cpu
+    found = ranges.dump(snapshot.memory, cpu.format, cpu.roots)
+    with opened(browser, space(tmp_path, snapshot), scripts=False) as page:
+        rows = page.locator("table tbody tr")
+        assert rows.count() == len(found.ranges) > 30
+        firsts = [one.split("..")[0] for one in rows.locator("td:first-child").all_inner_texts()]
+        assert firsts == [f"{one.first:#x}" for one in found.ranges]
+
+
+def test_many_ranges_are_folded_by_the_slots_of_the_root(browser: Browser, tmp_path: Path) -> None:
+    snapshot = layout.snapshot("sparse", None, {})
+    cpu = snapshot.cpu
+    found = ranges.dump(snapshot.memory, cpu.format, cpu.roots)
+    with opened(browser, space(tmp_path, snapshot)) as page:
+        parts = page.locator("details.part")
+        slots = {one.first >> 48 for one in found.ranges}
+        assert parts.count() == len(slots) > 10
+        assert page.locator("details.part tbody tr").count() == len(found.ranges)
+        assert not page.locator("details.part tbody tr").first.is_visible()
+        parts.first.locator("summary").click()
+        assert page.locator("details.part tbody tr").first.is_visible()
+
+
+def test_ranges_beyond_the_limit_are_left_out_with_a_note(browser: Browser, tmp_path: Path) -> None:
+    snapshot = layout.snapshot("linux-5", None, {})
+    with opened(browser, space(tmp_path, snapshot, limit=7)) as page:
+        assert page.locator("table tbody tr").count() == 7
+        assert "Only the first 7 of" in page.inner_text("header")
+
+
+def test_a_space_of_noise_has_a_map_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(map, "RUNS", 3000)
+    noise = np.random.default_rng(5).integers(0, 1 << 19, 1 << 16, np.uint64)
+    memory = BufferMemory((noise | np.uint64(1)).view(np.uint8))
+    drawn = map.as_object(Snapshot("noise", Cpu.long_mode(5, 0), memory, (memory.span,)))
+    assert drawn is not None
+    runs = [run for table in drawn["tables"] for run in table[8].split(";") if run]
+    assert 1500 < len(runs) <= map.RUNS
+    lost = [run for run in runs if drawn["kinds"][int(run.split(",")[2])][0] == "table"]
+    assert drawn["unread"] == sum(int(run.split(",")[1]) for run in lost if run.endswith(",-1")) > 0
+
+
+def test_a_validation_shows_counts_quirks_and_each_disagreement_in_full(
+    browser: Browser, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.html"
+    file.write_text(run_page(validation()))
+    with opened(browser, file) as page:
+        assert page.inner_text("h1").startswith("2 of 1,234 answers disagree on tcg, QEMU 9.9.9")
+        cells = page.locator("tbody tr").first.locator("td").all_inner_texts()
+        assert cells[:7] == ["linux-4", "4", "1,234", "2", "1,500", "3", "1.2"]
+        assert "skipped" in page.locator("tbody tr").nth(1).inner_text()
+        text = page.inner_text("main")
+        for said in (QUIRK.rule, QUIRK.departs, QUIRK.evidence, "1,500 times", "no LA57"):
+            assert said in text
+        assert "it did not show" in text
+        finding = page.locator(".finding")
+        assert finding.locator("h3").inner_text() == (
+            "linux-4, 4 levels, probe: user write at 0x555555554000 with AC set"
+        )
+        assert finding.locator("code").inner_text() == "pagetable replay build/cases/one.json"
+        assert finding.locator("svg.walk").is_visible()
+        finding.locator("summary").click()
+        assert finding.locator("tbody tr").count() == 4
+
+
+def test_what_a_layout_or_a_machine_says_is_text(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "run.html"
+    file.write_text(run_page(validation(name=HOSTILE, failure=HOSTILE)))
+    with opened(browser, file) as page:
+        assert page.title().startswith("validate: 2 of")
+        assert page.locator("img").count() == 0
+        assert page.inner_text("header .failure") == HOSTILE
+        assert page.locator("tbody tr").first.locator("td").first.inner_text() == HOSTILE
+        assert page.locator(".finding dd").first.inner_text() == HOSTILE
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_text_of_a_report_stands_out(browser: Browser, tmp_path: Path, dark: bool) -> None:
+    file = tmp_path / "run.html"
+    file.write_text(run_page(validation(failure="It is gone.")))
+    with opened(browser, file, dark=dark) as page:
+        page.evaluate("document.querySelectorAll('details').forEach((one) => one.open = true)")
+        found = page.evaluate(CONTRAST)
+        assert found["seen"] > 50
+        assert found["least"] >= 4.5, found["of"]
+
+
+def test_a_run_of_the_matrix_shows_outcomes_and_what_was_left_out(
+    browser: Browser, tmp_path: Path
+) -> None:
+    report = Report("tcg", "9.9.9", Comparison("matrix", compared=30), masked=Counter(A=5))
+    report.by_rule.update({("4", None): 10, ("4", Reason.SMEP): 20})
+    plan = Plan("tcg", (), Counter({"mode 5: no LA57": 7}), Counter({"a rule": 8}))
+    file = tmp_path / "matrix.html"
+    file.write_text(matrix_page(Result(plan, report, (), 2.0)))
+    with opened(browser, file) as page:
+        assert page.inner_text("h1") == "All 30 accesses agree on tcg, QEMU 9.9.9; 15 a second."
+        rows = page.locator("table").first.locator("tbody tr").all_inner_texts()
+        assert [row.split("\t") for row in rows] == [
+            ["4", "allowed", "10"],
+            ["4", Reason.SMEP.value, "20"],
+        ]
+        text = page.inner_text("main")
+        for said in ("7\tmode 5: no LA57", "8\ta rule", "5\tA"):
+            assert said in text

@@ -17,6 +17,7 @@
 `output`    the options that write files beside what is printed
 `find`      from physical memory to the addresses that lead there
 `lint`      what is odd about a space
+`diff`      what is different between two spaces
 
 Their top level imports typer and nothing of the package but these, so that `--help` answers at
 once: what a command works with is imported when it runs.
@@ -28,6 +29,7 @@ import typer
 
 from harness.cli.check import check
 from harness.cli.decode import decode
+from harness.cli.diff import diff
 from harness.cli.dump import dump
 from harness.cli.explore import explore
 from harness.cli.fault import fault
@@ -60,6 +62,7 @@ app.command()(dump)
 app.command()(explore)
 app.command()(find)
 app.command()(lint)
+app.command()(diff)
 
 
 def main() -> None:

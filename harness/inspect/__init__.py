@@ -24,4 +24,5 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `check`        what a foreign guest's QEMU makes of its tables, beside the reference
 `find`         from physical memory back: its addresses, the tables there, what is mapped twice
 `lint`         rules about whole spaces, and what breaks them: `lint` gives what is Broken
+`diff`         two spaces, or two moments of one: `diff` gives the Difference, each a Change
 """

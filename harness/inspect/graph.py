@@ -31,6 +31,7 @@ class Kind(IntEnum):
     """What a row of a space is.
 
     PAGE       a page
+    ABSENT     nothing; of use where two spaces are compared
     MALFORMED  an entry with reserved bits set
     UNBACKED   the first slot of a table that has no memory behind it; it stands for those that
                follow up to the next row of the table
@@ -41,6 +42,7 @@ class Kind(IntEnum):
     """
 
     PAGE = End.LEAF
+    ABSENT = End.ABSENT
     MALFORMED = End.MALFORMED
     UNBACKED = End.UNBACKED
     SELF_MAP = 5
@@ -120,7 +122,7 @@ def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENT
     layer = _joined([_root_layer(memory, root) for root in roots])
     base = np.array([root.first_address(0) for root in roots], np.uint64)
     stop = np.array([format.levels[level].index(root.span.last) + 1 for root in roots])
-    seen, budget = layer.table, limit
+    seen, budget = _with_memory(layer), limit
     parts: list[Floor] = []
     while True:
         here = format.levels[level]
@@ -144,7 +146,7 @@ def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENT
         slots = np.arange(entries, dtype=np.uint64)
         layer = bulk.read_layer(memory, format, level, tables, slots)
         base, stop = np.zeros(0, np.uint64), np.full(len(tables), entries)
-        seen = np.concatenate([seen, tables])
+        seen = np.concatenate([seen, _with_memory(layer)])
     return Graph(format, tuple(_with_counts(parts)), limit)
 
 
@@ -155,6 +157,15 @@ def _root_layer(memory: Memory, root: Root) -> Layer:
     slots = np.arange(here.index(root.span.first), here.index(root.span.last) + 1, dtype=np.uint64)
     table = np.array([root.table.address], np.uint64)
     return bulk.read_layer(memory, format, level, table, slots)
+
+
+def _with_memory(layer: Layer) -> Words:
+    """The tables that have memory behind their first entries."""
+    held = np.diff(layer.start) > 0
+    first = layer.start[:-1][held]
+    unbacked = np.zeros(len(layer.table), np.bool_)
+    unbacked[held] = (layer.kind[first] == End.UNBACKED) & (layer.index[first] == 0)
+    return layer.table[~unbacked]
 
 
 def _joined(layers: list[Layer]) -> Layer:

@@ -294,23 +294,35 @@ def merged(ranges: Ranges, exact: bool = False) -> Ranges:
 
     Such that have aliases must have them at the same distances.
     """
-    if len(ranges) < 2:
-        return ranges
-    follows = ranges.end[:-1] == ranges.first[1:]
+    return reduced(ranges, follow(ranges, exact))
+
+
+def follow(ranges: Ranges, exact: bool = False) -> Mask:
+    """Which ranges, from the second on, can be joined to the one before; shape (n - 1,)."""
+    follows: Mask = ranges.end[:-1] == ranges.first[1:]
     for name in ("level", "kind", "granted", "bits", "group"):
         column = getattr(ranges, name)
         follows &= column[1:] == column[:-1]
-    onward = ranges.tail[:-1] == ranges.physical[1:]
-    onward &= ranges.kind[1:] == Kind.PAGE
     if exact:
-        follows &= onward
-    start = np.flatnonzero(np.concatenate([[True], ~follows]))
-    if len(start) == len(ranges):
+        follows &= _onward(ranges)
+    return follows
+
+
+def _onward(ranges: Ranges) -> Mask:
+    """Which ranges, from the second on, go on where the frames of the one before end."""
+    found: Mask = (ranges.tail[:-1] == ranges.physical[1:]) & (ranges.kind[1:] == Kind.PAGE)
+    return found
+
+
+def reduced(ranges: Ranges, follows: Mask) -> Ranges:
+    """Each range that follows joined to the one before."""
+    if not follows.any():
         return ranges
+    start = np.flatnonzero(np.concatenate([[True], ~follows]))
     stop = np.append(start[1:], len(ranges))
     same = ranges.repeated & (ranges.physical == np.repeat(ranges.physical[start], stop - start))
     pieces = ranges.pieces.copy()
-    pieces[1:] -= onward & follows
+    pieces[1:] -= _onward(ranges) & follows
     view = np.where(
         np.minimum.reduceat(ranges.view, start) == np.maximum.reduceat(ranges.view, start),
         ranges.view[start],

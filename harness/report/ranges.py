@@ -155,7 +155,7 @@ def as_objects(format: Format, types: Types, ranges: Iterable[Range]) -> Iterato
         found = {
             "first": hex(one.first),
             "last": hex(one.last),
-            "kind": KINDS[one.kind],
+            "kind": KINDS.get(one.kind),
             "level": one.level,
             "size": one.size,
             "pages": one.pages,

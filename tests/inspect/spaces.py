@@ -122,15 +122,16 @@ def _held(
 def loops(found: Iterable[Found]) -> set[Slot]:
     """The slots that lead to a table which is in use at the slot's own level or above."""
     every = list(found)
+    missing = {one.slot.table for one in every if one.raw is None}
     highest: dict[Physical, int] = {}
     for one in every:
-        for table in (one.slot.table, *_target(one)):
+        for table in {one.slot.table, *_target(one)} - missing:
             highest[table.address] = max(highest.get(table.address, 0), table.level)
     return {
         one.slot
         for one in every
         for table in _target(one)
-        if highest[table.address] >= one.slot.level
+        if highest.get(table.address, -1) >= one.slot.level
     }
 
 

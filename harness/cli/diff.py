@@ -1,0 +1,98 @@
+"""`pagetable diff`: what is different between two spaces, or two moments of one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.ending import DISAGREEMENT, sentences
+from harness.cli.pages import Json, Limit, Pat, positive, types_of
+from harness.cli.source import Source
+
+if TYPE_CHECKING:
+    from harness.inspect.graph import Graph
+    from harness.inspect.snapshot import Snapshot
+
+SHOWN = 1000
+"""Ranges that are shown, unless told otherwise."""
+
+
+def diff(
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="A source in one word: KIND:NAME[,OPTION=VALUE].")
+    ],
+    after: Annotated[
+        str | None,
+        typer.Argument(metavar="[B]", help="Another; A again, later, where there is none."),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option("--after", metavar="SECONDS", help="Look at B so much later than at A."),
+    ] = None,
+    limit: Limit = SHOWN,
+    pat: Pat = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is different between two spaces, or between two moments of one: what is mapped,
+    unmapped, moved, has other rights, or has been accessed or written.
+
+    A source in one word is layout:NAME (layout:NAME@5 at five levels), qmp:SOCKET, core:FILE,
+    case:FILE or ram:FILE,cr3=N; options of other commands follow after commas (qmp:SOCKET,vcpu=1).
+    What counts is what addresses lead to: a table that was moved, or a large page that was split,
+    changes nothing for the pages below but their size.  A guest runs on between two looks.
+
+    Exit codes: 0 the same, 1 different or not wholly compared, 2 misuse.
+
+    Examples: pagetable diff layout:linux-4 layout:aliases@4;
+              pagetable diff qmp:/tmp/qmp.sock --after 2
+    """
+    with sentences():
+        import json
+
+        from harness.inspect.diff import diff
+        from harness.machine.errors import Misuse
+        from harness.report import diff as reports
+        from harness.report.objects import bare
+        from harness.report.text import assumed_lines
+
+        positive(limit)
+        if after is None and seconds is None:
+            raise Misuse("one source, and one moment: name another source, or --after SECONDS")
+        if seconds is not None and not 0 <= seconds <= DAY:
+            raise Misuse(f"--after {seconds:g} is no time to wait: 0 to {DAY:,} seconds")
+        types = types_of(pat)
+        sources = [Source.named(before), Source.named(after or before)]
+        some, first = _looked_at(sources[0])
+        time.sleep(seconds or 0)
+        others, second = _looked_at(sources[1])
+        try:
+            found = diff(first, second)
+        except ValueError as error:
+            raise Misuse(str(error)) from None
+        cpus = (some.cpu, others.cpu)
+        assumed = tuple(dict.fromkeys((*some.assumed, *others.assumed)))
+        if as_json:
+            content = reports.diff_object(cpus, types, found, limit)
+            head = {"before": some.title, "after": others.title, "assumed": list(assumed)}
+            typer.echo(json.dumps(bare("diff", **head, **content)))
+        else:
+            title = f"- {some.title}\n+ {others.title}\n"
+            lines = (title, *reports.diff_lines(cpus, types, found, limit))
+            typer.echo("\n".join((*lines, *assumed_lines(assumed))))
+        if not found.same:
+            raise typer.Exit(DISAGREEMENT)
+
+
+DAY = 24 * 60 * 60
+"""The longest wait, in seconds."""
+
+
+def _looked_at(source: Source) -> tuple[Snapshot, Graph]:
+    """A snapshot, and its tables, which are read before it ends."""
+    from harness.inspect import graph
+
+    with source.opened() as snapshot:
+        cpu = snapshot.cpu
+        return snapshot, graph.read(snapshot.memory, cpu.format, cpu.roots)

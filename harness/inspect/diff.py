@@ -1,0 +1,453 @@
+"""What is different between two spaces, or between two moments of one.
+
+Both are gone through together, from the roots down, and a pair of tables is looked at once for
+each pair of rights with which they are reached.  What counts is what addresses lead to: a table
+that has moved, or a large page split into small ones, is no difference of the pages below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import IntFlag
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from harness.inspect.graph import Floor, Graph, Kind, Rows, no_rows
+from harness.inspect.ranges import Range, Ranges, follow, of_rows, reduced, together
+from harness.paging import bulk
+from harness.paging.bits import address_mask, attributes, carried, read_by_machine, structure_mask
+from harness.paging.bulk import LANES, Bytes, Counts
+from harness.paging.format import Format
+from harness.paging.memory import Mask, Words
+
+
+class Change(IntFlag):
+    """What is different at an address.
+
+    MAPPED      there was nothing
+    UNMAPPED    there is nothing any more
+    KIND        it is a page no more, or one now
+    MOVED       it leads to other memory
+    RIGHTS      all levels together give other rights
+    ATTRIBUTES  memory type, global or key, or rights of its own entry that come to nothing
+    SIZE        the page is of another size
+    USED        accessed or dirty
+    SOFTWARE    bits that the machine does not look at
+    """
+
+    MAPPED = 1
+    UNMAPPED = 2
+    KIND = 4
+    MOVED = 8
+    RIGHTS = 16
+    ATTRIBUTES = 32
+    SIZE = 64
+    USED = 128
+    SOFTWARE = 256
+
+
+LANES_COMPARED: Final = 1 << 24
+"""Slots that are compared at most, one pair of rights and tables after the other."""
+
+
+class Changed(NamedTuple):
+    """Neighbours that are different in the same way.
+
+    change         all that is different
+    before, after  the same addresses then and now, by entries of the same size; ABSENT for nothing
+    then, now      the sizes of the pages themselves, in bytes, which may be larger
+    """
+
+    change: Change
+    before: Range
+    after: Range
+    then: int
+    now: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All that is different between two spaces.
+
+    before, after  ranges with the same addresses, in order
+    change         uint16, a `Change` each
+    then, now      uint8, the levels of the pages themselves
+    cut            what was not compared, a sentence each
+    """
+
+    before: Ranges
+    after: Ranges
+    change: Counts
+    then: Bytes
+    now: Bytes
+    cut: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.change)
+
+    @property
+    def same(self) -> bool:
+        """Whether the spaces are known to be the same."""
+        return not len(self) and not self.cut
+
+    def __iter__(self) -> Iterator[Changed]:
+        levels = self.before.format.levels
+        columns = (self.change, self.then, self.now)
+        lists = (column.tolist() for column in columns)
+        for before, after, change, then, now in zip(self.before, self.after, *lists, strict=True):
+            yield Changed(Change(change), before, after, levels[then].size, levels[now].size)
+
+    def pages(self) -> dict[Change, int]:
+        """How many entries are different in each way, at all their addresses; one that is in
+        several ways counts in each."""
+        each = self.before.pages.astype(np.uint64) * self.before.paths
+        counts = {kind: int(each[self.change & kind != 0].sum()) for kind in Change}
+        return {kind: count for kind, count in counts.items() if count}
+
+
+class _Half(NamedTuple):
+    """One side of pairs of tables.
+
+    table     its number on its floor; -1 where it has none: then there is, all over
+    kind      this, ABSENT for nothing
+    raw       its entry without the address, as it would be at level `leaf`
+    leaf      where it was found
+    physical  of a page, where the part begins that these addresses lead to
+    granted   the rights with which the table is reached, or those of the page
+    """
+
+    table: Counts
+    kind: Bytes
+    raw: Words
+    leaf: Bytes
+    physical: Words
+    granted: Words
+
+
+class _Pairs(NamedTuple):
+    """Pairs of what both spaces have for the same addresses, at one level."""
+
+    base: Words
+    highest: Words
+    paths: Words
+    group: Counts
+    before: _Half
+    after: _Half
+
+
+class _Lanes(NamedTuple):
+    """Slots of one side: their entries, and where these lead.
+
+    leaf  the level of the entry, above that of the slot where a larger page covers it
+    """
+
+    kind: Bytes
+    raw: Words
+    child: Counts
+    leaf: Bytes
+    physical: Words
+    granted: Words
+
+
+def diff(before: Graph, after: Graph) -> Difference:
+    """What is different between two spaces.
+
+    What self-maps show is not compared: the tables are, where they are in use.  Raises ValueError
+    where the addresses of both do not split in the same way.
+    """
+    format, other = before.format, after.format
+    shapes = [[(level.shift, level.index_bits) for level in one.levels] for one in (format, other)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{format.name} and {other.name} have no addresses in common")
+    pairs, budget, groups = _roots(before, after), LANES_COMPARED, 1
+    sides = [
+        _Side(one.format, {floor.layer.level: floor for floor in one.floors})
+        for one in (before, after)
+    ]
+    found, cut = list[Difference](), (*before.cut, *after.cut)
+    for level in range(len(format.levels) - 1, -1, -1):
+        entries = format.levels[level].entries
+        fits = budget // entries
+        if fits < len(pairs.base):
+            cut = (*cut, f"{len(pairs.base) - fits:,} pairs of tables were not compared.")
+            pairs = _take(pairs, slice(fits))
+        budget -= len(pairs.base) * entries
+        leading, at_once = [], max(1, LANES // entries)
+        for start in range(0, len(pairs.base), at_once):
+            changed, below = _compared(level, _take(pairs, slice(start, start + at_once)), *sides)
+            found.append(changed)
+            leading.append(below)
+        if not leading:
+            break
+        pairs, groups = _met(_together(leading), groups)
+    return _merged(format, other, found, cut)
+
+
+class _Side(NamedTuple):
+    """One of the spaces, its floors by level."""
+
+    format: Format
+    floors: dict[int, Floor]
+
+
+def _take(part: Any, chosen: Any) -> Any:
+    """The chosen of pairs, or of one side of them."""
+    columns = (_take(c, chosen) if isinstance(c, tuple) else c[chosen] for c in part)
+    return type(part)(*columns)
+
+
+def _together(parts: list[Any]) -> Any:
+    """Pairs, or sides of them, one after the other."""
+    columns = (
+        _together(list(c)) if isinstance(c[0], tuple) else np.concatenate(c)
+        for c in zip(*parts, strict=True)
+    )
+    return type(parts[0])(*columns)
+
+
+def _roots(before: Graph, after: Graph) -> _Pairs:
+    """The root tables, those together that serve the same addresses."""
+    bases = [
+        one.floors[0].base if one.floors else np.zeros(0, np.uint64) for one in (before, after)
+    ]
+    base = np.union1d(*bases)
+
+    def half(own: Words, format: Format) -> _Half:
+        place = np.searchsorted(own, base)
+        there = np.isin(base, own)
+        none = _nothing(len(base))
+        granted = np.full(len(base), format.rights_mask, np.uint64)
+        return none._replace(table=np.where(there, place, -1), granted=granted)
+
+    n = len(base)
+    halves = (half(bases[0], before.format), half(bases[1], after.format))
+    return _Pairs(base, base, np.ones(n, np.uint64), np.zeros(n, np.int64), *halves)
+
+
+def _nothing(n: int) -> _Half:
+    """The side of pairs where there is nothing."""
+    words = np.zeros(n, np.uint64)
+    kind = np.full(n, Kind.ABSENT, np.uint8)
+    return _Half(np.full(n, -1), kind, words, np.zeros(n, np.uint8), words, words)
+
+
+def _compared(level: int, pairs: _Pairs, before: _Side, after: _Side) -> tuple[Difference, _Pairs]:
+    """What is different in some pairs of tables, and the pairs that lie below."""
+    here = before.format.levels[level]
+    some, others = _lanes(before, level, pairs.before), _lanes(after, level, pairs.after)
+    place = np.repeat(np.arange(len(pairs.base)), here.entries)
+    above = (pairs.before.granted != pairs.after.granted)[place]
+    # Most slots are the same, and nothing more is asked of them.
+    interesting = (some.kind != others.kind) | (some.raw != others.raw) | above
+    interesting |= some.leaf != others.leaf
+    interesting &= (some.kind != Kind.ABSENT) | (others.kind != Kind.ABSENT)
+    interesting |= (some.kind == Kind.POINTER) | (others.kind == Kind.POINTER)
+    lanes = np.flatnonzero(interesting)
+    place = place[lanes]
+    offset = (lanes % here.entries).astype(np.uint64) << np.uint64(here.shift)
+    some = _completed(before, level, pairs.before, _take(some, lanes), place, offset)
+    others = _completed(after, level, pairs.after, _take(others, lanes), place, offset)
+    every = _Pairs(
+        pairs.base[place] | offset,
+        pairs.highest[place] | offset,
+        pairs.paths[place],
+        pairs.group[place],
+        _half(some, pairs.before, place),
+        _half(others, pairs.after, place),
+    )
+    down = (some.kind == Kind.POINTER) | (others.kind == Kind.POINTER)
+    change = _changes(before.format, level, some, others)
+    change[down] = 0
+    shown = change != 0
+    found, some, others = _take(every, shown), _take(some, shown), _take(others, shown)
+    difference = Difference(
+        of_rows(before.format, _rows(level, found, some)),
+        of_rows(after.format, _rows(level, found, others)),
+        change[shown],
+        some.leaf,
+        others.leaf,
+        (),
+    )
+    return difference, _take(every, down)
+
+
+def _lanes(side: _Side, level: int, half: _Half) -> _Lanes:
+    """All slots of one side of some pairs; where they lead is still to be found out."""
+    format, here = side.format, side.format.levels[level]
+    n, entries = len(half.table), here.entries
+    kind, raw = np.repeat(half.kind, entries), np.repeat(_lowered(format, level, half), entries)
+    child, leaf = np.full(n * entries, -1), np.repeat(half.leaf, entries)
+    tables = np.flatnonzero(half.table >= 0)
+    if len(tables):
+        floor = side.floors[level]
+        layer, numbers = floor.layer, half.table[tables]
+        lines, counts = layer.lines(numbers)
+        first = np.repeat(tables * entries, counts)
+        place = first + layer.index[lines]
+        leaf.reshape(n, entries)[tables] = level
+        kinds = np.where(floor.back[lines], np.uint8(Kind.SELF_MAP), layer.kind[lines])
+        kinds[floor.child[lines] == -2] = Kind.UNREAD
+        kind[place], raw[place], child[place] = kinds, layer.raw[lines], floor.child[lines]
+        # Of the slots without memory the first stands for all up to the next row.
+        unbacked = kinds == Kind.UNBACKED
+        if unbacked.any():
+            stop = np.minimum(
+                np.append(place[1:], n * entries), first + floor.stop[np.repeat(numbers, counts)]
+            )
+            for begin, end in zip(place[unbacked].tolist(), stop[unbacked].tolist(), strict=True):
+                kind[begin:end] = Kind.UNBACKED
+    blank = np.broadcast_to(np.uint64(0), len(kind))
+    return _Lanes(kind, raw, child, leaf, blank, blank)
+
+
+def _lowered(format: Format, level: int, half: _Half) -> Words:
+    """The entries of larger pages as pages at a level have them, without addresses."""
+    raw = half.raw.copy()
+    for source in range(level + 1, len(format.levels)):
+        pages = (half.leaf == source) & (half.kind == Kind.PAGE)
+        for value in np.unique(raw[pages]).tolist():
+            bits = carried(format, attributes(format, source, value), source, level)
+            shape = structure_mask(format, level) & value | format.present.value
+            raw[pages & (half.raw == value)] = bits | shape
+    return raw
+
+
+def _completed(
+    side: _Side, level: int, half: _Half, lanes: _Lanes, place: Counts, offset: Words
+) -> _Lanes:
+    """The lanes with physical addresses and rights.
+
+    place   the pair of each
+    offset  from the first address of the pair
+    """
+    format, here = side.format, side.format.levels[level]
+    own = half.table[place] >= 0
+    granted = half.granted[place]
+    given = granted & (lanes.raw ^ np.uint64(format.denied))
+    blank = (lanes.kind == Kind.UNBACKED) | (lanes.kind == Kind.ABSENT)
+    granted = np.where(own & ~blank, given, granted)
+    granted[lanes.kind == Kind.ABSENT] = 0
+    physical = half.physical[place]
+    pages = lanes.kind == Kind.PAGE
+    physical = np.where(pages, physical + offset, physical)
+    for shape, chosen in (
+        (here.leaf, own & pages),
+        (here.pointer, own & ((lanes.kind == Kind.SELF_MAP) | (lanes.kind == Kind.UNREAD))),
+    ):
+        if shape is not None and chosen.any():
+            physical[chosen] = bulk.address_of(shape, lanes.raw[chosen])
+    return lanes._replace(physical=physical, granted=granted)
+
+
+def _half(lanes: _Lanes, half: _Half, place: Counts) -> _Half:
+    """Lanes as sides of the pairs below them; `place` is the pair that each is of."""
+    points = lanes.kind == Kind.POINTER
+    raw = np.where(half.table[place] >= 0, lanes.raw, half.raw[place])
+    return _Half(
+        np.where(points, lanes.child, -1),
+        np.where(points, np.uint8(Kind.ABSENT), lanes.kind),
+        np.where(points, np.uint64(0), raw),
+        np.where(points, np.uint8(0), lanes.leaf),
+        np.where(points, np.uint64(0), lanes.physical),
+        lanes.granted,
+    )
+
+
+def _changes(format: Format, level: int, some: _Lanes, others: _Lanes) -> Counts:
+    """All that is different between slots none of which is a pointer, a `Change` each."""
+    change = np.zeros(len(some.kind), np.int64)
+
+    def note(kind: Change, where: Mask) -> None:
+        change[where] |= kind
+
+    seen = read_by_machine(format, level)
+    address, used = address_mask(format, level), format.accessed | format.dirty
+    note(Change.MAPPED, some.kind == Kind.ABSENT)
+    note(Change.UNMAPPED, others.kind == Kind.ABSENT)
+    there = (some.kind != Kind.ABSENT) & (others.kind != Kind.ABSENT)
+    same = some.kind == others.kind
+    note(Change.KIND, there & ~same)
+    differ = some.raw ^ others.raw
+    pages = (some.kind == Kind.PAGE) & same
+    loops = (some.kind == Kind.SELF_MAP) & same
+    note(Change.KIND, (some.kind == Kind.MALFORMED) & same & (differ != 0))
+    note(Change.MOVED, (pages | loops) & (some.physical != others.physical))
+    rights = some.granted != others.granted
+    note(Change.RIGHTS, (pages | loops) & rights)
+    others_ = seen & ~(address | used | format.rights_mask)
+    own = differ & np.uint64(format.rights_mask) != 0
+    note(Change.ATTRIBUTES, pages & ((differ & np.uint64(others_) != 0) | own & ~rights))
+    note(Change.SIZE, pages & (some.leaf != others.leaf))
+    note(Change.USED, pages & (differ & np.uint64(used) != 0))
+    unseen = (1 << 8 * format.entry_bytes) - 1 & ~(seen | address)
+    note(Change.SOFTWARE, pages & (differ & np.uint64(unseen) != 0))
+    return change
+
+
+def _rows(level: int, pairs: _Pairs, half: _Lanes) -> Rows:
+    """One side of what is different, as rows."""
+    n = len(pairs.base)
+    return replace(
+        no_rows(),
+        level=level,
+        virtual=pairs.base,
+        highest=pairs.highest,
+        kind=half.kind,
+        raw=half.raw,
+        physical=half.physical,
+        slots=np.ones(n, np.int64),
+        above=half.granted,
+        granted=half.granted,
+        paths=pairs.paths,
+        group=pairs.group,
+        view=np.full(n, -1),
+        window=np.zeros(n, np.bool_),
+        below=np.zeros(n, np.int64),
+    )
+
+
+def _met(pairs: _Pairs, groups: int) -> tuple[_Pairs, int]:
+    """Equal pairs joined, and the number of the next group."""
+    if not len(pairs.base):
+        return pairs, groups
+    columns = np.stack([c.astype(np.uint64) for half in pairs[-2:] for c in half], axis=1)
+    _, first, inverse, counts = np.unique(
+        columns, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    paths, highest = np.zeros(len(first), np.uint64), np.zeros(len(first), np.uint64)
+    np.add.at(paths, inverse.ravel(), pairs.paths)
+    np.maximum.at(highest, inverse.ravel(), pairs.highest)
+    group, several = pairs.group[first], counts > 1
+    group[several] = groups + np.arange(np.count_nonzero(several))
+    joined = _take(pairs, first)._replace(paths=paths, highest=highest, group=group)
+    return _take(joined, np.argsort(first)), groups + int(np.count_nonzero(several))
+
+
+def _merged(
+    format: Format, other: Format, parts: list[Difference], cut: tuple[str, ...]
+) -> Difference:
+    """Parts as one, in order, neighbours joined that are different in the same way."""
+    before = together(format, [part.before for part in parts])
+    after = together(other, [part.after for part in parts])
+    if not parts:
+        none = np.zeros(0, np.uint8)
+        return Difference(before, after, none.astype(np.int64), none, none, cut)
+    order = np.argsort(np.concatenate([part.before.first for part in parts]), kind="stable")
+    change, then, now = (
+        np.concatenate([getattr(part, name) for part in parts])[order]
+        for name in ("change", "then", "now")
+    )
+    follows = follow(before) & follow(after)
+    for column in (change, then, now):
+        follows &= column[1:] == column[:-1]
+    start = np.concatenate([[True], ~follows])[: len(change)]
+    return Difference(
+        reduced(before, follows),
+        reduced(after, follows),
+        change[start],
+        then[start],
+        now[start],
+        cut,
+    )

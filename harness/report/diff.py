@@ -1,0 +1,106 @@
+"""What two spaces differ in, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from harness.check.keys import in_units
+from harness.inspect.diff import Change, Difference
+from harness.inspect.graph import Kind
+from harness.inspect.memory_type import Types
+from harness.inspect.ranges import Range
+from harness.paging.x86.cpu import Cpu
+from harness.report.ranges import as_objects, cells, counted
+from harness.report.text import aligned
+
+NAMES = {
+    Change.MAPPED: "mapped",
+    Change.UNMAPPED: "unmapped",
+    Change.KIND: "kind",
+    Change.MOVED: "moved",
+    Change.RIGHTS: "rights",
+    Change.ATTRIBUTES: "attributes",
+    Change.SIZE: "size",
+    Change.USED: "A/D",
+    Change.SOFTWARE: "software",
+}
+"""What changes are called."""
+
+
+def names(change: Change) -> list[str]:
+    """All that is different, the weightiest first."""
+    return [name for kind, name in NAMES.items() if change & kind]
+
+
+def diff_lines(cpus: Sequence[Cpu], types: Types, found: Difference, limit: int) -> Iterator[str]:
+    """What is different: a line of a range as it was, with -, and one as it is, with +."""
+    rows: list[Sequence[str]] = []
+    for one in islice(found, limit):
+        head = ", ".join(names(one.change)), f"{one.before.first:#x}..{one.before.last:#x}"
+        for sign, cpu, side, size in zip(
+            "-+", cpus, (one.before, one.after), (one.then, one.now), strict=True
+        ):
+            if side.kind != Kind.ABSENT:
+                rows.append((*head, sign, *_cells(cpu, types, side, size)))
+                head = "", ""
+    if rows:
+        yield from aligned(rows)
+    yield summary(found)
+    yield from found.cut
+    if len(found) > limit:
+        yield f"Only the first {limit:,} of {len(found):,} ranges are shown (--limit)."
+
+
+def summary(found: Difference) -> str:
+    """How many entries differ in each way."""
+    if found.same:
+        return "The spaces are the same."
+    each = [f"{NAMES[kind]} {count:,}" for kind, count in found.pages().items()]
+    return f"{counted(len(found), 'range')}; entries, at all addresses: {', '.join(each)}."
+
+
+def _cells(cpu: Cpu, types: Types, side: Range, size: int) -> tuple[str, ...]:
+    """One side, without its addresses; `size` is that of the pages themselves."""
+    _, _, pages, *rest = cells(cpu, types, side)
+    return (_pages(side, size) if side.kind == Kind.PAGE else pages, *rest)
+
+
+def _pages(side: Range, size: int) -> str:
+    if size == side.size:
+        return f"{side.pages:,} x {in_units(size)}"
+    return f"{in_units(side.pages * side.size)} of {in_units(size)}"
+
+
+def diff_object(cpus: Sequence[Cpu], types: Types, found: Difference, limit: int) -> dict[str, Any]:
+    """The same as what JSON can hold: of each range all that is different, and both sides, null
+    where there is nothing."""
+    changes = list(islice(found, limit))
+
+    def side(cpu: Cpu, ranges: list[Range]) -> list[dict[str, Any] | None]:
+        objects = as_objects(cpu.format, types, ranges)
+        return [
+            one if each.kind != Kind.ABSENT else None
+            for each, one in zip(ranges, objects, strict=True)
+        ]
+
+    before = side(cpus[0], [one.before for one in changes])
+    after = side(cpus[1], [one.after for one in changes])
+    return {
+        "same": found.same,
+        "total": len(found),
+        "entries": {NAMES[kind]: count for kind, count in found.pages().items()},
+        "changes": [
+            {
+                "change": names(one.change),
+                "first": hex(one.before.first),
+                "last": hex(one.before.last),
+                "paths": one.before.paths,
+                "before": then and {**then, "page_size": one.then},
+                "after": now and {**now, "page_size": one.now},
+            }
+            for one, then, now in zip(changes, before, after, strict=True)
+        ],
+        "cut": list(found.cut),
+    }

@@ -1,0 +1,292 @@
+"""What two spaces differ in is what their walks differ in, at every address."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.inspect import graph
+from harness.inspect.diff import Change, Difference, diff
+from harness.paging.entry import Leaf, Malformed, Pointer
+from harness.paging.memory import BufferMemory
+from harness.paging.x86.cpu import Cpu
+from tests.inspect.spaces import PCD, PS, RW, US, XD, A, D, Found, G, P, everything, layered
+
+SOFTWARE = 0x7 << 9 | 0x7F << 52
+
+
+def read(memory: BufferMemory, levels: int = 4) -> graph.Graph:
+    state = Cpu.long_mode(levels, 0)
+    return graph.read(memory, state.format, state.roots)
+
+
+def compared(before: BufferMemory, after: BufferMemory, levels: int = 4) -> Difference:
+    return diff(read(before, levels), read(after, levels))
+
+
+def changed(memory: BufferMemory, changes: dict[int, int]) -> BufferMemory:
+    octets = memory.octets.copy()
+    words = octets.view(np.uint64)
+    for place, raw in changes.items():
+        words[place] = raw
+    return BufferMemory(octets)
+
+
+def mutated(seed: int, memory: BufferMemory) -> BufferMemory:
+    """The memory with some of its entries changed in every way."""
+    source = random.Random(seed)
+    words = memory.octets.view(np.uint64)
+    changes = {}
+    for place in source.sample(np.flatnonzero(words).tolist(), 12):
+        raw = int(words[place])
+        if place < 512 * (len(words) // 512 - 3) and source.random() < 0.5:
+            # A pointer that leads to a page, or a page that becomes a table.
+            raw = source.choice((raw ^ PS, raw ^ RW, raw ^ US, raw & ~P))
+        else:
+            bit = source.choice((P, RW, US, A, D, G, PCD, XD, 1 << 10, 1 << 51, 1 << 13, 1 << 59))
+            raw ^= bit
+        changes[place] = raw
+    for _ in range(3):
+        changes[source.randrange(len(words) - 1536, len(words))] = source.choice((0, 0x5007))
+    return changed(memory, changes)
+
+
+def facts(end: Found | None, address: int) -> tuple[object, ...]:
+    """Kind, memory, rights, attributes, size, use and software bits of an address."""
+    if end is None:
+        return ("absent",)
+    if not isinstance(end.entry, Leaf):
+        return ("malformed", end.raw) if isinstance(end.entry, Malformed) else ("unbacked",)
+    assert end.raw is not None
+    raw, large = end.raw, end.slot.level > 0
+    pat = raw >> (12 if large else 7) & 1
+    attributes = (raw & (G | PCD | 1 << 3), pat, raw >> 59 & 15)
+    own = raw & (RW | US | XD)
+    memory = end.entry.address + address - end.address
+    use, level = raw & (A | D), end.slot.level
+    return ("page", memory, end.granted, attributes, own, level, use, raw & SOFTWARE)
+
+
+def change_of(some: tuple[object, ...], others: tuple[object, ...]) -> Change:
+    if some == others:
+        return Change(0)
+    if some[0] == "absent":
+        return Change.MAPPED
+    if others[0] == "absent":
+        return Change.UNMAPPED
+    if not some[0] == others[0] == "page":
+        return Change.KIND
+    kinds = [Change.MOVED, Change.RIGHTS, Change.ATTRIBUTES, Change.ATTRIBUTES, Change.SIZE,
+             Change.USED, Change.SOFTWARE]  # fmt: skip
+    found = Change(0)
+    for place, (kind, one, other) in enumerate(zip(kinds, some[1:], others[1:], strict=True)):
+        own = place == 3
+        if one != other and not (own and found & Change.RIGHTS):
+            found |= kind
+    return found
+
+
+class Space:
+    """All ends of a space, to be looked up by address."""
+
+    def __init__(self, memory: BufferMemory, levels: int):
+        roots = Cpu.long_mode(levels, 0).roots
+        self.ends = [e for e in everything(memory, roots) if not isinstance(e.entry, Pointer)]
+        self.first = [end.address for end in self.ends]
+
+    def last(self, end: Found) -> int:
+        # A table without memory is without all of it.
+        slots = 512 if end.raw is None else 1
+        return end.address + slots * end.slot.size - 1
+
+    def at(self, address: int) -> Found | None:
+        place = bisect_right(self.first, address) - 1
+        if place < 0 or address > self.last(self.ends[place]):
+            return None
+        return self.ends[place]
+
+    def edges(self) -> set[int]:
+        return {edge for end in self.ends for edge in (end.address, self.last(end) + 1)}
+
+
+@pytest.mark.parametrize(("levels", "seed"), [(4, 0), (4, 1), (4, 2), (4, 3), (4, 7), (5, 0)])
+def test_every_address_that_differs_is_told_and_no_other(levels: int, seed: int) -> None:
+    memory = layered(seed, levels)
+    other = mutated(seed, memory)
+    spaces = [Space(memory, levels), Space(other, levels)]
+    edges = sorted(spaces[0].edges() | spaces[1].edges())
+    want: Counter[Change] = Counter()
+    parts: dict[int, tuple[int, Change]] = {}
+    for first, after in zip(edges, [*edges[1:], edges[-1]], strict=True):
+        change = change_of(*(facts(space.at(first), first) for space in spaces))
+        if change:
+            want[change] += after - first
+            parts[first] = (after, change)
+    got: Counter[Change] = Counter()
+    result = compared(memory, other, levels)
+    for one in result:
+        size = one.before.pages * one.before.size
+        got[one.change] += size * one.before.paths
+        # The lowest addresses are told outright.
+        address = one.before.first
+        while address <= one.before.last:
+            for space, side in zip(spaces, (one.before, one.after), strict=True):
+                end = space.at(address)
+                if end is not None and isinstance(end.entry, Leaf):
+                    assert side.granted == end.granted
+            end_of_part, change = parts[max(p for p in parts if p <= address)]
+            assert change == one.change
+            address = end_of_part
+        assert (one.before.first, one.before.pages) == (one.after.first, one.after.pages)
+    assert got == want
+    assert result.cut == ()
+    assert len(want) > 3
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_a_space_is_the_same_as_itself(levels: int) -> None:
+    memory = layered(2, levels, 0.2)
+    result = compared(memory, memory, levels)
+    assert (list(result), result.same, result.pages()) == ([], True, {})
+
+
+def one_page(raw: int, **more: int) -> BufferMemory:
+    """A page at 0x3000, by four tables in a row; `l1` and so on are other entries of upper tables,
+    in slot 1."""
+    words = np.zeros(512 * 6, np.uint64)
+    words[0], words[512], words[1024], words[1536 + 3] = 0x1007, 0x2007, 0x3007, raw
+    for level, name in enumerate(("l0", "l1", "l2", "l3")):
+        if name in more:
+            words[512 * (3 - level) + 1] = more[name]
+    return BufferMemory(words.view(np.uint8))
+
+
+BASE = 0x9_0000 | P | RW | US | XD
+
+
+@pytest.mark.parametrize(
+    ("raw", "change"),
+    [
+        (0, Change.UNMAPPED),
+        (BASE + 0x1000, Change.MOVED),
+        (BASE ^ RW, Change.RIGHTS),
+        (BASE ^ XD, Change.RIGHTS),
+        (BASE | A, Change.USED),
+        (BASE | A | D, Change.USED),
+        (BASE | PCD, Change.ATTRIBUTES),
+        (BASE | G, Change.ATTRIBUTES),
+        (BASE | 3 << 59, Change.ATTRIBUTES),
+        (BASE | 1 << 10, Change.SOFTWARE),
+        (BASE | 1 << 51, Change.KIND),
+        ((BASE ^ US) + 0x1000 | A, Change.MOVED | Change.RIGHTS | Change.USED),
+    ],
+)
+def test_each_kind_of_change_has_its_name(raw: int, change: Change) -> None:
+    (one,) = compared(one_page(BASE), one_page(raw))
+    assert (one.change, one.before.first, one.before.pages) == (change, 0x3000, 1)
+    (back,) = compared(one_page(raw), one_page(BASE))
+    assert back.change == (Change.MAPPED if raw == 0 else change)
+
+
+def test_rights_above_change_those_of_all_pages_below() -> None:
+    before, after = one_page(BASE), changed(one_page(BASE), {0: 0x1005})
+    (one,) = compared(before, after)
+    assert one.change == Change.RIGHTS
+    names = Cpu.long_mode(4, 0).format.rights_of
+    assert (names(one.before.granted), names(one.after.granted)) == (("write", "user"), ("user",))
+
+
+def test_a_right_of_its_own_that_comes_to_nothing_is_an_attribute() -> None:
+    above = {0: 0x1005}
+    before, after = changed(one_page(BASE), above), changed(one_page(BASE ^ RW), above)
+    (one,) = compared(before, after)
+    assert one.change == Change.ATTRIBUTES
+
+
+def test_a_table_that_has_moved_is_no_difference() -> None:
+    words = one_page(BASE).octets.view(np.uint64).copy()
+    words[512 * 5 : 512 * 6] = words[512 * 3 : 512 * 4]
+    words[1024] = 0x5007
+    assert compared(one_page(BASE), BufferMemory(words.view(np.uint8))).same
+
+
+def test_a_large_page_split_differs_in_size_alone() -> None:
+    large = 0x4000_0000 | P | RW | US | XD | PS | G | 1 << 12
+    words = one_page(BASE, l1=large).octets.view(np.uint64).copy()
+    split = words.copy()
+    split[1025] = 0x4007
+    small = large & ~(PS | 1 << 12) | 1 << 7
+    split[2048:2560] = [small + (n << 12) for n in range(512)]
+    before, after = BufferMemory(words.view(np.uint8)), BufferMemory(split.view(np.uint8))
+    (one,) = compared(before, after)
+    assert one.change == Change.SIZE
+    assert (one.before.first, one.before.pages, one.then, one.now) == (1 << 21, 512, 1 << 21, 4096)
+    assert one.before.pieces == one.after.pieces == 1
+    split[2048 + 9] ^= 1 << 7
+    split[2048 + 10] += 0x1000
+    found = [(c.change, c.before.first, c.before.pages) for c in compared(before, after)]
+    first = 1 << 21
+    assert found == [
+        (Change.SIZE, first, 9),
+        (Change.SIZE | Change.ATTRIBUTES, first + 0x9000, 1),
+        (Change.SIZE | Change.MOVED, first + 0xA000, 1),
+        (Change.SIZE, first + 0xB000, 501),
+    ]
+
+
+def test_a_change_in_a_shared_table_is_told_once_with_its_addresses() -> None:
+    words = one_page(BASE).octets.view(np.uint64).copy()
+    words[1024:1536] = 0x3007
+    words[512:516] = 0x2007
+    before = BufferMemory(words.copy().view(np.uint8))
+    words[1536 + 3] |= A
+    (one,) = compared(before, BufferMemory(words.view(np.uint8)))
+    assert (one.change, one.before.first, one.before.paths) == (Change.USED, 0x3000, 2048)
+    assert one.before.highest == 3 << 30 | 511 << 21 | 0x3000
+
+
+def test_self_maps_are_compared_as_such() -> None:
+    loop = {300: P | RW | XD}
+    before = changed(one_page(BASE), loop)
+    assert compared(before, changed(before, {1536 + 4: 0})).same
+    (one,) = compared(before, changed(before, {300: P | XD}))
+    assert (one.change, one.before.kind) == (Change.RIGHTS, graph.Kind.SELF_MAP)
+    (gone,) = compared(before, one_page(BASE))
+    assert (gone.change, gone.before.kind) == (Change.UNMAPPED, graph.Kind.SELF_MAP)
+
+
+def test_a_table_that_loses_its_memory_is_told() -> None:
+    after = changed(one_page(BASE), {1024: 0x100_0007})
+    found = [
+        (one.change, one.before.first, one.before.pages) for one in compared(one_page(BASE), after)
+    ]
+    assert found == [
+        (Change.MAPPED, 0, 3), (Change.KIND, 0x3000, 1), (Change.MAPPED, 0x4000, 508)
+    ]  # fmt: skip
+
+
+def test_spaces_of_other_levels_have_no_addresses_in_common() -> None:
+    memory = one_page(BASE)
+    with pytest.raises(ValueError, match="have no addresses in common"):
+        diff(read(memory, 4), read(memory, 5))
+
+
+def test_more_tables_than_can_be_compared_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.inspect.diff.LANES_COMPARED", 512 * 3)
+    result = compared(one_page(BASE), one_page(BASE | A))
+    assert (result.cut, result.same) == (("1 pairs of tables were not compared.",), False)
+
+
+def test_no_roots_and_a_space_differ_in_all_of_it() -> None:
+    memory = one_page(BASE)
+    none = graph.read(memory, Cpu.long_mode(4, 0).format, ())
+    (one,) = diff(none, read(memory))
+    assert (one.change, one.before.first) == (Change.MAPPED, 0x3000)
+    (back,) = diff(read(memory), none)
+    assert back.change == Change.UNMAPPED
+    assert diff(none, replace(none)).same

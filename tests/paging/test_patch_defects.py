@@ -12,7 +12,7 @@ from harness.paging import slots
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.allocator import TableAllocator
 from harness.paging.copy import copy_range
-from harness.paging.errors import OutOfTables, SpaceError
+from harness.paging.errors import OutOfTables
 from harness.paging.format import Format
 from harness.paging.linux.entries import Counted, Linux, ProtNone
 from harness.paging.linux.folded import Folded
@@ -219,7 +219,7 @@ def test_a_large_page_that_is_split_during_its_copy_is_copied_in_small_ones(
         assert granted(space, 0) == set()
 
 
-# sync_global_pgds: compares whole entries, and goes on until it meets an exclusive end
+# sync_global_pgds: compares whole entries
 
 
 def top_slot(space: Space) -> tuple[Virtual, Slot]:
@@ -238,24 +238,3 @@ def test_entries_that_differ_in_accessed_and_software_bits_alone_are_in_sync(
     space.write(other, there)
     sync_roots(reference, [space], Span.of(address, slot.size))
     assert space.read(other) == there
-
-
-def test_entries_that_lead_elsewhere_are_not_in_sync(world: World) -> None:
-    reference, space = world.space, world.new_space()
-    address, slot = top_slot(reference)
-    _, other = top_slot(space)
-    for each, place in (reference, slot), (space, other):
-        slots.populate(each, place)
-    with pytest.raises(SpaceError, match=f"{address:#x} cannot be shared"):
-        sync_roots(reference, [space], Span.of(address, slot.size))
-
-
-def test_the_end_of_the_address_space_is_synced_and_no_more_is(world: World) -> None:
-    reference, space = world.space, world.new_space()
-    address, slot = top_slot(reference)
-    slots.populate(reference, slot)
-    slots.populate(reference, slots.preceding(slot))
-    sync_roots(reference, [space], Span(address + slot.size - 1, address + slot.size - 1))
-    _, other = top_slot(space)
-    assert space.read(other) == reference.read(slot)
-    assert space.read(slots.preceding(other)) == 0

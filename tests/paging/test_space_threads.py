@@ -67,12 +67,10 @@ def test_threads_that_need_the_same_tables_get_one_of_each(world: World) -> None
         assert {table.address for table in found} == given(world)
 
 
-@pytest.mark.parametrize("populate", [False, True], ids=["map", "populate one slot"])
-def test_the_loser_of_a_race_for_a_slot_gives_its_table_back(
-    world: World, populate: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_map_that_loses_a_race_for_a_slot_gives_its_tables_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     allocate = world.allocator.allocate
-    top = slots.root(world.space, Virtual(0))
 
     def late(format: Format, level: int) -> Table:
         monkeypatch.undo()
@@ -80,12 +78,9 @@ def test_the_loser_of_a_race_for_a_slot_gives_its_table_back(
         return allocate(format, level)
 
     monkeypatch.setattr(world.allocator, "allocate", late)
-    if populate:
-        slots.populate(world.space, top)
-    else:
-        world.space.map(Virtual(0), world.frames(1), 0, world.rights())
-        assert physical(world.space, 0) == world.frames(1)[0]
-    assert physical(world.space, world.page) == world.frames(1)[0]
+    world.space.map(Virtual(0), world.frames(1), 0, world.rights())
+    for address in 0, world.page:
+        assert physical(world.space, address) == world.frames(1)[0]
     found = tables_under(world.space)
     assert sum(world.space.account().tables) == len(found)
     assert {table.address for table in found} == given(world)

@@ -59,16 +59,6 @@ def test_both_ends_are_included_and_nothing_beyond_them_is(world: World) -> None
     assert physical(space, last) is not None
 
 
-def test_entries_that_lead_to_the_same_table_may_differ_in_all_else(world: World) -> None:
-    space = world.new_space()
-    sync_roots(world.space, [space], half(world))
-    slot = space.root_for(half(world).first).table.slot_for(half(world).first)
-    mine = space.read(slot) | world.format.accessed
-    space.write(slot, mine)
-    sync_roots(world.space, [space], half(world))
-    assert space.read(slot) == mine
-
-
 def test_an_entry_that_leads_elsewhere_is_refused_and_no_space_is_changed(world: World) -> None:
     spaces = [world.new_space() for _ in range(3)]
     own = kernel_pages(world)[1]

@@ -24,8 +24,9 @@ from harness.machine.errors import MachineError
 from harness.paging.address import Virtual
 from harness.paging.entry import Absent, Leaf, Malformed
 from harness.paging.table import Table
-from harness.report.decode import bits_text, flags, raw_text, says
-from harness.report.text import letters
+from harness.paging.walk import Step
+from harness.report.decode import bits_text, raw_text, says
+from harness.report.text import letters, meaning, set_bits
 
 COLUMNS = ("slot", "addresses from", "raw", "rights", "meaning", "bits")
 
@@ -167,22 +168,22 @@ class Explorer(App[None]):
         self._tell_bits()
 
     def _cells(self, line: Line) -> tuple[Text, ...]:
-        address = self.place.address(line.slot.index)
-        first = "" if address is None else f"{address:#x}"
-        if line.raw is None:
-            said = ("", "", "no memory there", "")
-            return tuple(Text(cell, "red") for cell in (str(line.slot.index), first, *said))
-        reading = decode.read(self.snapshot.cpu, line.raw, line.slot.level)
-        style, rights = "", ""
-        if isinstance(line.entry, Absent):
-            style = "dim"
+        format, slot = self.place.table.format, line.slot
+        address = self.place.address(slot.index)
+        place = (str(slot.index), "" if address is None else f"{address:#x}")
+        if line.raw is None or line.entry is None:
+            said, style = ("", "", "no memory there", ""), "red"
         else:
-            format = self.place.table.format
-            rights = letters(format, self.place.granted & format.granted(line.raw))
-            style = "red" if isinstance(line.entry, Malformed) else ""
-        raw = raw_text(reading) if line.raw else "0"
-        cells = (str(line.slot.index), first, raw, rights, says(reading), flags(reading))
-        return tuple(Text(cell, style) for cell in cells)
+            raw = f"{line.raw:#0{2 + 2 * format.entry_bytes}x}" if line.raw else "0"
+            told = meaning(format, Step(slot, line.raw, line.entry))
+            if isinstance(line.entry, Absent):
+                said, style = (raw, "", told, ""), "dim"
+            else:
+                rights = letters(format, self.place.granted & format.granted(line.raw))
+                bits = " ".join(set_bits(format.levels[slot.level], line.raw))
+                said = (raw, rights, told, bits)
+                style = "red" if isinstance(line.entry, Malformed) else ""
+        return tuple(Text(cell, style) for cell in (*place, *said))
 
     def _tell(self) -> None:
         """Where one is: the way, the table, its addresses, and the rights so far."""

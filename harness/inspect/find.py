@@ -55,7 +55,7 @@ def addresses(graph: Graph, physical: Physical, limit: int) -> Addresses:
     hits: list[_Hits] = []
     for floor in reversed(graph.floors):
         pages = _covers(graph, floor, physical)
-        below = weighed(floor, pages.astype(np.int64), hits[-1].below if hits else None)
+        below = weighed(floor, pages, hits[-1].below if hits else None)
         hits.append(_Hits(floor, pages, below))
     hits.reverse()
     total = int(hits[0].below.sum()) if hits else 0

@@ -26,6 +26,10 @@ ENTRIES: Final = 1 << 25
 """Entries of tables that are read, and rows that are looked at, unless told otherwise: those of
 128 GiB in pages of 4 KiB."""
 
+LEADING: Final = 16
+"""One in so many of them may be above level 0: what leads on takes more memory than what does not.
+So there are, unless told otherwise, 4,096 tables above level 0, which span 4 TiB."""
+
 
 class Kind(IntEnum):
     """What a row of a space is.
@@ -122,13 +126,12 @@ def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENT
     layer = _joined([_root_layer(memory, root) for root in roots])
     base = np.array([root.first_address(0) for root in roots], np.uint64)
     stop = np.array([format.levels[level].index(root.span.last) + 1 for root in roots])
-    seen, budget = _with_memory(layer), limit
+    seen, budget, leading = _with_memory(layer), limit, limit // LEADING
     parts: list[Floor] = []
     while True:
         here = format.levels[level]
         points = np.flatnonzero(layer.kind == POINTER)
-        child = np.full(len(layer.kind), -1, np.int64)
-        back = np.zeros(len(layer.kind), np.bool_)
+        child, back = _leading_nowhere(len(layer.kind), bool(len(points)))
         parts.append(Floor(layer, base, stop, child, back, np.zeros(0, np.int64)))
         if here.pointer is None or not len(points):
             break
@@ -136,10 +139,10 @@ def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENT
         entries = format.levels[level].entries
         targets = bulk.address_of(here.pointer, layer.raw[points])
         tables, numbers = _distinct(targets)
-        readable = min(len(tables), budget // entries)
+        readable = min(len(tables), (leading if level else budget) // entries)
         child[points] = np.where(numbers < readable, numbers, -2)
         back[points] = np.isin(tables, seen)[numbers]
-        budget -= readable * entries
+        leading -= readable * entries
         tables = tables[:readable]
         if not readable:
             break
@@ -148,6 +151,12 @@ def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENT
         base, stop = np.zeros(0, np.uint64), np.full(len(tables), entries)
         seen = np.concatenate([seen, _with_memory(layer)])
     return Graph(format, tuple(_with_counts(parts)), limit)
+
+
+def _leading_nowhere(count: int, written: bool) -> tuple[Counts, Mask]:
+    """`child` and `back` of rows that lead nowhere yet; they take memory if they are written."""
+    nowhere, never = np.broadcast_to(np.int64(-1), count), np.broadcast_to(np.False_, count)
+    return (nowhere.copy(), never.copy()) if written else (nowhere, never)
 
 
 def _root_layer(memory: Memory, root: Root) -> Layer:
@@ -196,22 +205,26 @@ def _with_counts(parts: list[Floor]) -> list[Floor]:
     floors: list[Floor] = []
     for floor in reversed(parts):
         under = floors[-1].below if floors else None
-        below = weighed(floor, np.ones(len(floor.child), np.int64), under)
+        if under is None:  # as it would come out, for little: most rows are on this floor
+            below = np.diff(floor.layer.start)
+        else:
+            below = weighed(floor, np.ones(len(floor.child), np.int64), under)
         floors.append(replace(floor, below=below))
     return floors[::-1]
 
 
-def weighed(floor: Floor, weight: Counts, under: Counts | None) -> Counts:
+def weighed(floor: Floor, weight: Counts | Mask, under: Counts | None) -> Counts:
     """The sum of the rows' weights in each table of a floor; a pointer has that of the table that
     it leads to instead.
 
     under  of each table of the next floor; None where there is none
     """
     if under is not None:
-        weight = weight.copy()
+        weight = weight.astype(np.int64)
         followed = floor.child >= 0
         weight[followed] = under[floor.child[followed]]
-    ahead = np.concatenate([[0], np.cumsum(weight)])
+    ahead = np.zeros(len(weight) + 1, np.int64)
+    np.cumsum(weight, out=ahead[1:])
     return np.diff(ahead[floor.layer.start])
 
 

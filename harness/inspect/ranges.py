@@ -24,7 +24,7 @@ from harness.paging.format import Format
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Root
 
-RANGES: Final = 1 << 21
+RANGES: Final = 1 << 20
 """Ranges that are kept; where a space has more, the result says that it was cut."""
 
 Chosen = Callable[[Format, Rows], Mask]

@@ -263,7 +263,7 @@ def test_tables_beyond_the_limit_are_marked_as_not_read() -> None:
     words[0:3] = [0x1007, 0x2007, 0x3007]
     words[512] = words[1024] = words[1536] = 0x4007
     state = cpu(4)
-    graph = graphs.read(memory_of(words), state.format, state.roots, limit=1024)
+    graph = graphs.read(memory_of(words), state.format, state.roots, limit=1024 * graphs.LEADING)
     assert graph.unread == 3
     rows = list(graphs.rows(graph))
     unread = [

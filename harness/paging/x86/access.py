@@ -170,9 +170,11 @@ def judge(cpu: Cpu, walk: Walk, access: Access) -> Outcome:
     elif isinstance(entry, Malformed):
         error, fault = error | Error.P | Error.RSVD, Reason.RESERVED
     else:
-        locked = key_denies(cpu, access, walk.granted, key_of(walk.steps[-1].raw))
+        granted, key = walk.granted, key_of(walk.steps[-1].raw)
+        locked = key_denies(cpu, access, granted, key)
         error |= Error.P | (Error.PK if locked else 0)
-        fault = denied(cpu, access, walk.granted, shadow_stack(walk)) or locked
+        special = access.kind.shadow and shadow_stack(walk)
+        fault = denied(cpu, access, granted, special) or locked
     if fault is not None:
         return Fault(Vector.PF, int(error), walk.address, walk.level, fault)
     physical = walk.physical

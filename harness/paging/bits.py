@@ -11,8 +11,9 @@ from operator import or_
 from typing import overload
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.paging import bulk
+from harness.paging.bulk import Bytes, End
 from harness.paging.format import Format, Shape
 from harness.paging.memory import Mask, Words
 
@@ -20,32 +21,15 @@ from harness.paging.memory import Mask, Words
 class Kind:
     """The kinds of `Entry`, for arrays of uint8."""
 
-    ABSENT = np.uint8(0)
-    POINTER = np.uint8(1)
-    LEAF = np.uint8(2)
-    MALFORMED = np.uint8(3)
+    ABSENT = np.uint8(End.ABSENT)
+    POINTER = np.uint8(bulk.POINTER)
+    LEAF = np.uint8(End.LEAF)
+    MALFORMED = np.uint8(End.MALFORMED)
 
 
-def kinds(format: Format, level: int, raw: Words) -> npt.NDArray[np.uint8]:
+def kinds(format: Format, level: int, raw: Words) -> Bytes:
     """The `Kind` of each entry at `level`, shape (n,): `Format.decode` for arrays."""
-    here = format.levels[level]
-    if here.pointer is None:
-        found = _kinds_of(here.leaf, Kind.LEAF, raw)
-    else:
-        found = _kinds_of(here.pointer, Kind.POINTER, raw)
-        if here.leaf is not None:
-            points = raw & np.uint64(here.points.mask) == np.uint64(here.points.value)
-            found = np.where(points, found, _kinds_of(here.leaf, Kind.LEAF, raw))
-    present = format.present
-    found[raw & np.uint64(present.mask) != np.uint64(present.value)] = Kind.ABSENT
-    return found
-
-
-def _kinds_of(shape: Shape | None, wellformed: np.uint8, raw: Words) -> npt.NDArray[np.uint8]:
-    assert shape is not None
-    found = np.full(len(raw), wellformed, np.uint8)
-    found[raw & np.uint64(shape.reserved_mask) != 0] = Kind.MALFORMED
-    return found
+    return bulk.kinds(format, level, raw)
 
 
 @overload

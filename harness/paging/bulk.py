@@ -101,7 +101,7 @@ def _descend(memory: Memory, table: Table, address: Words, lanes: Counts, walks:
         given = granted & (raw ^ np.uint64(format.denied))
         if backed is not None:
             given = np.where(backed, given, granted)
-        kind = _kinds(format, level, raw, backed)
+        kind = kinds(format, level, raw, backed)
         stops = kind != POINTER
         if stops.any():
             ended = lanes[stops]
@@ -148,7 +148,7 @@ def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
     for level in range(table.level, -1, -1):
         here, raw = format.levels[level], words[level]
         given = granted & (raw ^ np.uint64(format.denied))
-        kind = _kinds(format, level, raw, None)
+        kind = kinds(format, level, raw)
         ended = going & (kind != POINTER)
         np.copyto(walks.end, kind, where=ended)
         walks.level[ended] = level
@@ -163,7 +163,7 @@ def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
     return walks
 
 
-def _kinds(format: Format, level: int, raw: Words, backed: Mask | None) -> Bytes:
+def kinds(format: Format, level: int, raw: Words, backed: Mask | None = None) -> Bytes:
     """The `End` of each raw entry at `level`, or POINTER: `Format.decode` for arrays."""
     here = format.levels[level]
     if here.leaf is None:
@@ -367,7 +367,7 @@ def _targets(memory: Memory, format: Format, level: int, tables: Words) -> Itera
     for first in range(0, len(tables), together):
         slots = (tables[first : first + together, None] + offsets).ravel()
         raw, backed = memory.gather(slots, format.entry_bytes)
-        yield address_of(here.pointer, raw[_kinds(format, level, raw, backed) == POINTER])
+        yield address_of(here.pointer, raw[kinds(format, level, raw, backed) == POINTER])
 
 
 def _root_tree(memory: Memory, root: Root) -> _Tree:
@@ -423,8 +423,8 @@ def read_layer(memory: Memory, format: Format, level: int, tables: Words, slots:
     for first in range(0, len(tables), together):
         part = tables[first : first + together]
         words, backed = memory.gather((part[:, None] + offsets).ravel(), format.entry_bytes)
-        kinds = _kinds(format, level, words, backed)
-        held = (kinds != End.ABSENT).reshape(len(part), len(slots))
+        found = kinds(format, level, words, backed)
+        held = (found != End.ABSENT).reshape(len(part), len(slots))
         if backed is not None:
             held &= _first_unbacked_only(backed.reshape(held.shape))
         last = first + len(part)
@@ -432,7 +432,7 @@ def read_layer(memory: Memory, format: Format, level: int, tables: Words, slots:
         rows = slice(start[first], start[last])
         # Full tables need no sifting, and it would take as long as reading them.
         chosen = slice(held.size) if held.all() else held.ravel()
-        raw[rows], kind[rows] = words[chosen], kinds[chosen]
+        raw[rows], kind[rows] = words[chosen], found[chosen]
         index[rows] = numbers[: held.size][chosen]
     n = start[-1]
     return Layer(level, tables, start, index[:n], raw[:n], kind[:n])
@@ -654,6 +654,6 @@ def paths(memory: Memory, root: Root, addresses: Words) -> Paths:
         found.slot[level], found.raw[level], found.used[level] = slot, raw, going
         if here.pointer is None:
             break
-        going = going & (_kinds(format, level, raw, backed) == POINTER)
+        going = going & (kinds(format, level, raw, backed) == POINTER)
         table = np.where(going, address_of(here.pointer, raw), table)
     return found

@@ -128,6 +128,7 @@ class Format:
     denied       those bits of `rights` that take the right away when set
     accessed     the bit set in every entry used by an access, 0 where there is none
     dirty        the bit set in the leaf by a write, 0 where there is none
+    lasting      the bit of pages that outlive a change of the root, 0 where there is none
     exclusive    those bits of `rights` that take from some what they give to others, so that to
                  give them narrows as well
     """
@@ -140,6 +141,7 @@ class Format:
     denied: int
     accessed: int
     dirty: int
+    lasting: int = 0
     exclusive: int = 0
 
     def __post_init__(self) -> None:

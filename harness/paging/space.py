@@ -241,8 +241,8 @@ class Space(Tree):
         """Puts on the list what is stale when the entries of a run have become `after`."""
         gone = stale(self.format, run.level, run.raw, after)
         if gone.any():
-            # Formats give the bit of pages that outlive a change of the root this name.
-            lasting = np.uint64(self.format.levels[run.level].bits.get("G", 0))
+            leaf = self.format.levels[run.level].leaf
+            lasting = np.uint64(self.format.lasting if leaf else 0)
             flush.add(
                 run.addresses[gone],
                 everything=run.shared,

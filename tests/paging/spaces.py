@@ -58,6 +58,7 @@ def _made_up(name: str, entry_bytes: int, divided: bool) -> Format:
         denied=still,
         accessed=accessed,
         dirty=dirty,
+        lasting=lasting,
         exclusive=user if divided else 0,
     )
 

@@ -114,6 +114,7 @@ def _long_mode(levels: int, maxphyaddr: int, nxe: bool, page1gb: bool, amd: bool
         denied=XD,
         accessed=A,
         dirty=D,
+        lasting=G,
         exclusive=US,  # SMEP and SMAP keep the supervisor out of user pages
     )
 
@@ -135,6 +136,7 @@ def pae(maxphyaddr: int, nxe: bool) -> Format:
         denied=XD,
         accessed=A,
         dirty=D,
+        lasting=G,
         exclusive=US,  # SMEP and SMAP keep the supervisor out of user pages
     )
 
@@ -181,6 +183,7 @@ def paging32(maxphyaddr: int, pse: bool, pse36: bool) -> Format:
         denied=0,
         accessed=A,
         dirty=D,
+        lasting=G,
         exclusive=US,  # SMEP and SMAP keep the supervisor out of user pages
     )
 

@@ -22,6 +22,7 @@ from harness.check.chain import Answers
 from harness.check.compare import EXAMPLES, Comparison
 from harness.check.families import Family, code_places, families, lanes
 from harness.check.matrix_case import MatrixCase
+from harness.check.product import Rule
 from harness.check.rig import Batch, Rig, Verdicts
 from harness.check.stage import Control, Model
 from harness.check.where import Condition
@@ -29,6 +30,7 @@ from harness.check.workers import Task, answers
 from harness.machine.engines import reads_as_amd
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest, MachineInfo
+from harness.machine.stub import StubImage
 from harness.paging.bulk import Counts, End
 from harness.paging.format import Format
 from harness.paging.memory import Mask
@@ -183,21 +185,23 @@ def _select(
     Counts in `into` what is not tried.
     """
     product, chosen = family.product, dict[bytes, tuple[Mask, list[Control]]]()
-    grid = product.grid()
-    ruled_out = [(rule, rule.leaves_out(grid)) for rule in product.rules]
+    ruled_out: list[tuple[Rule, Mask]] | None = None
     for control in family.controls:
-        mask = np.ones(product.shape, np.bool_)
-        if condition is not None:
-            mask &= condition.holds(family.grid(control))
+        holds = np.bool_(True) if condition is None else condition.holds(family.grid(control))
+        if not holds.any():
+            continue
+        mask = np.ones(product.shape, np.bool_) & holds
         lacking = list(control.lacks(info))
         if family.no_engine is not None:
             into.left_out[family.no_engine] += int(mask.sum())
             continue
         if lacking:
             reason = f"the engine's processor has no {', '.join(lacking)}"
-            if mask.any():
-                into.skipped[reason] += int(mask.sum())
+            into.skipped[reason] += int(mask.sum())
             continue
+        if ruled_out is None:
+            grid = product.grid()
+            ruled_out = [(rule, rule.leaves_out(grid)) for rule in product.rules]
         for rule, out in ruled_out:
             into.left_out[rule.reason] += int((mask & out).sum())
             mask &= ~out
@@ -259,9 +263,16 @@ def _tried(
     work: Iterable[Work], engine: str, qemu: str, deadline: float
 ) -> Generator[Report, None, None]:
     """Tries cases on one guest after the other, one for each processor."""
+    image = StubImage.load()
     for (cpu, ram), same in groupby(work, lambda part: _guest(part.family.model)):
-        processor = cpu if engine == "tcg" else None
-        with Guest(engine, ram_bytes=ram, cpu=processor, qemu=qemu, deadline=deadline) as guest:
+        with Guest(
+            engine,
+            ram_bytes=ram,
+            cpu=cpu if engine == "tcg" else None,
+            qemu=qemu,
+            image=image,
+            deadline=deadline,
+        ) as guest:
             yield from tried_on(Rig(guest), same)
 
 

@@ -18,6 +18,7 @@ from harness.paging.table import Table
 
 MIB, GIB = 1 << 20, 1 << 30
 MODELS = [Model("4"), Model("5")]
+EVERY_MODE = [*MODELS, Model("pae"), Model("32"), Model("32", pse=False)]
 DATA, CODE = [32 * MIB, 34 * MIB, GIB], [33 * MIB, 36 * MIB, 2 * GIB]
 BITS = {"P": 0, "RW": 1, "US": 2, "A": 5, "D": 6, "PS": 7, "G": 8, "XD": 63}
 
@@ -50,7 +51,7 @@ def lanes_of(one: Family) -> tuple[Lanes, dict[str, np.ndarray]]:
     return declared.lanes(one, chain(one.model), numbers), values
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.mode)
+@pytest.mark.parametrize("model", EVERY_MODE, ids=str)
 def test_every_named_bit_of_an_entry_stands_in_its_place_and_nowhere_else(model: Model) -> None:
     for level in range(model.levels):
         lanes, values = lanes_of(family(model, "entry", level=level))
@@ -63,14 +64,15 @@ def test_every_named_bit_of_an_entry_stands_in_its_place_and_nowhere_else(model:
             assert np.array_equal(words >> np.uint64(bit) & np.uint64(1), values["PAT"])
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.mode)
+@pytest.mark.parametrize("model", EVERY_MODE, ids=str)
 def test_every_level_carries_every_combination_of_its_bits(model: Model) -> None:
     for level in range(model.levels):
         lanes, _ = lanes_of(family(model, "entry", level=level))
         low = {word & 0x1E7 | word >> 63 << 9 for word in lanes.words[level].tolist()}
+        places = (0, 1, 2, 5, 6, 7, 8, 9) if model.mode != "32" else (0, 1, 2, 5, 6, 7, 8)
         every = {
-            sum(bit << place for place, bit in zip((0, 1, 2, 5, 6, 7, 8, 9), bits, strict=True))
-            for bits in product((0, 1), repeat=8)
+            sum(bit << place for place, bit in zip(places, bits, strict=True))
+            for bits in product((0, 1), repeat=len(places))
         }
         assert low == every
 
@@ -83,7 +85,7 @@ def test_the_other_levels_permit_everything(model: Model) -> None:
     assert all(((words & np.uint64(1 << 63 | 7)) == 7).all() for words in others)
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.mode)
+@pytest.mark.parametrize("model", EVERY_MODE, ids=str)
 def test_every_two_levels_vary_together(model: Model) -> None:
     pairs = [one.varied for one in families("full", [model], ()) if one.name == "pair"]
     assert len(pairs) == model.levels * (model.levels - 1) // 2
@@ -110,6 +112,81 @@ def test_every_reserved_and_every_free_bit_is_tried_alone_and_with_each_other() 
         free = {*range(9, 12), *range(40, 63)}
         assert {str(bit) for bit in free} <= sets
         assert {f"{a}+{b}" for a in free for b in free if a < b} <= sets
+
+
+CLASSES = {
+    (Model("32", 36), 1): "17 21 17+21",
+    (Model("32", pse36=False), 1): "13 21 13+21",
+    (Model("pae", 36), 0): "36 62 36+62",
+    (Model("pae"), 1): "40 62 40+62 13 20 13+20 20+40 13+62 13+40 20+62",
+    (Model("4", 52), 1): "13 20 13+20",
+    (Model("4", 46), 0): "46 51 46+51",
+    (Model("5"), 2): "40 51 40+51 13 29 13+29 29+40 13+51 13+40 29+51",
+    (Model("5", 39), 4): "39 51 39+51",
+}
+
+
+@pytest.mark.parametrize(("model", "level"), CLASSES, ids=str)
+def test_each_class_of_reserved_bits_is_tried_at_both_ends_and_with_another(
+    model: Model, level: int
+) -> None:
+    axes = {axis.name: axis.values for axis in family(model, "entry", level=level).product.axes}
+    assert set(CLASSES[model, level].split()) <= set(axes["set"])
+
+
+def test_every_bit_of_a_pdpte_but_its_address_is_tried_in_three_registers() -> None:
+    registers = set()
+    for one in families("quick", [Model("pae", 36)], ()):
+        if one.name == "pdpte":
+            axes = {axis.name: axis.values for axis in one.product.axes}
+            assert {*map(str, range(1, 12)), *map(str, range(36, 64))} <= set(axes["pdpte.set"])
+            lanes, values = lanes_of(one)
+            registers |= set(lanes.register[0].tolist())
+            assert np.array_equal(lanes.pdpte[0] & np.uint64(1), values["pdpte.P"])
+            high = np.array([1 << 63 if bits == "63" else 0 for bits in values["pdpte.set"]])
+            assert np.array_equal(lanes.pdpte[0] >> np.uint64(63) << np.uint64(63), high)
+    assert registers == {0, 2, 3}
+
+
+def test_a_key_is_in_bits_62_to_59() -> None:
+    lanes, values = lanes_of(family(MODELS[0], "key", level=0))
+    assert np.array_equal(lanes.words[0] >> np.uint64(59), values["key"])
+    assert set(values["key"].tolist()) == set(range(16))
+
+
+def test_every_key_has_every_right_and_no_two_have_the_same_throughout() -> None:
+    rights = [[value >> 2 * key & 3 for value in declared.KEY_RIGHTS] for key in range(16)]
+    assert all(set(one) == {0, 1, 2, 3} for one in rights)
+    assert len({tuple(one) for one in rights}) == 16
+
+
+def test_pkrs_never_denies_the_window_its_key() -> None:
+    for one in families("full", [MODELS[0]], ()):
+        assert all(control.pkrs & 3 == 0 for control in one.controls)
+
+
+@pytest.mark.parametrize("model", EVERY_MODE, ids=str)
+def test_an_access_is_as_wide_as_its_kind_and_mode_have_it(model: Model) -> None:
+    lanes, values = lanes_of(family(model, "place", level=0))
+    for access, offset, width in set(
+        zip(values["access"].tolist(), values["offset"].tolist(), lanes.width.tolist(), strict=True)
+    ):
+        word = 8 if access == "descriptor" or model.long else 4
+        assert width == (1 if offset == "last-byte" else word)
+    last = values["offset"] == "last-word"
+    ends = (lanes.address[last] & np.uint64(4095)) + lanes.width[last]
+    assert (ends == 4096).all()
+
+
+def test_a_descriptor_is_read_whoever_is_the_cause() -> None:
+    lanes, values = lanes_of(family(MODELS[0], "rights"))
+    assert np.array_equal(lanes.implicit, values["access"] == "descriptor")
+    assert set(lanes.user[lanes.implicit].tolist()) == {False, True}
+
+
+def test_what_no_engine_can_be_asked_is_declared_all_the_same() -> None:
+    asked = {one.name: one.no_engine for one in families("quick", [MODELS[0]], ())}
+    assert {name for name, reason in asked.items() if reason} == {"shadow", "lam", "load"}
 
 
 def test_full_tries_every_control_state_at_every_level() -> None:

@@ -99,10 +99,17 @@ class MatrixCase:
             bool(lanes.implicit[0]),
         )
         words = tuple(lanes.words[:, 0].tolist())
-        after = chains.data_after(question, verdicts.results[only])
-        found = int(after[0] if kind.writes else result["data"])
+        before, after = (
+            int(question.placed[0]),
+            int(chains.data_after(question, verdicts.results[only])[0]),
+        )
+        found = after if kind.writes else int(result["data"])
         marked = verdicts.rules.reason[lane] == 0 and lanes.width[0] == marks.WORD and not implicit
         observed = observed_text(result, found, bool(marked), reversed(words))
+        if after != before:
+            observed += f"; the data {before:#x} -> {after:#x}"
+        if result["data"] and not result["completed"]:
+            observed += f"; {int(result['data']):#x} was loaded"
         for pdpte in lanes.pdpte[:, 0].tolist():
             observed += f"; the PDPTE {pdpte:#x} -> {int(result['after'][question.last]):#x}"
         return cls(

@@ -47,7 +47,7 @@ def check(path: Path, vcpu: int, thorough: bool) -> Checked:
         snapshot = connection.snapshot({})
         if not snapshot.cpu.long:
             raise SourceError(
-                f"the processor is in {snapshot.cpu.mode.name} paging: 4- and 5-level paging are"
+                f"the processor is in {snapshot.cpu.format.name} paging: 4- and 5-level paging are"
                 " what is compared"
             )
         comparisons = tuple(_asked(connection, snapshot, thorough))

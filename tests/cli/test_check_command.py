@@ -75,3 +75,16 @@ def test_a_processor_that_does_not_page_is_a_sentence(machine: Machine, tmp_path
     code, out, errors = run("check", "--qmp", machine.path, "--vcpu", 1, cwd=tmp_path)
     assert (code, out) == (2, "")
     assert errors.startswith("pagetable: paging is off")
+
+
+def test_paging_that_is_not_compared_is_a_sentence(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registers = ForeignMonitor.registers
+    monkeypatch.setattr(
+        ForeignMonitor, "registers", lambda self: registers(self) | {"CR4": 0, "EFER": 0}
+    )
+    code, out, errors = run("check", "--qmp", machine.path, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert "the processor is in x86 32-bit paging" in errors
+    assert machine.witness.status() == "running"

@@ -52,6 +52,16 @@ def test_the_rights_are_those_of_the_way() -> None:
         assert place.granted & snapshot.cpu.format.granted(line.raw) == granted
 
 
+def test_a_right_that_is_missing_far_above_stays_missing() -> None:
+    memory = BufferMemory(np.zeros(0x4000, np.uint8))
+    for slot, raw in ((0, 0x1003), (0x1000, 0x2007), (0x2000, 0x3007)):
+        memory.store(Physical(slot), 8, raw)
+    cpu = Cpu.long_mode(4, 0)
+    reached = tour.reached(cpu, memory, Virtual(0))
+    assert reached is not None
+    assert cpu.format.rights_of(reached[0].granted) == ("write", "execute")
+
+
 def test_one_goes_up_the_way_that_one_came() -> None:
     snapshot = layout.snapshot("linux-5", None, {})
     address = Virtual(0x5555_5555_4000)

@@ -58,6 +58,30 @@ def test_a_walk_shows_each_field_its_index_the_entry_and_the_physical_address() 
     assert texts(found, "note") == ["<note> & more"]
 
 
+def test_fields_are_named_by_their_bits() -> None:
+    found = walked(Cpu.long_mode(4, 0), UPPER, MAPPED)
+    named = [text for text in texts(found, "small") if ":" in text]
+    assert named == ["63:48", "47:39", "38:30", "29:21", "20:12", "11:0"]
+
+
+def test_the_first_slot_of_a_table_is_the_lowest_beside_its_address() -> None:
+    found = walked(Cpu.long_mode(4, 0), 0xFFFF_FF80_0000_0000, {0xFF8: 0x1007})
+    parsed = ElementTree.fromstring(picture(found))
+    entries = [
+        float(part.attrib["y"])
+        for part in parsed.iter(f"{SVG}rect")
+        if "entry" in part.attrib.get("class", "").split()
+    ]
+    (table,) = {
+        float(part.attrib["y"]) + float(part.attrib["height"])
+        for part in parsed.iter(f"{SVG}rect")
+        if "table" in part.attrib.get("class", "").split()
+    }
+    last, first = entries  # slot 511 of the root, slot 0 below it
+    assert last < first
+    assert first == pytest.approx(table - 22)
+
+
 def test_set_bits_are_filled_and_clear_ones_are_not() -> None:
     parsed = ElementTree.fromstring(picture(walked(Cpu.long_mode(4, 0), UPPER, MAPPED)))
     chips = [

@@ -4,7 +4,7 @@
 `walk`       an address, step by step, on the map of its space
 `space`      a whole space, its map and its ranges
 `run`        what came of a validation or of the matrix
-`map`        what the map of a space is drawn from
+`space_map`  what the map of a space is drawn from
 
 Content comes escaped by the templates; the map's by its script, which writes text and no markup.
 What is essential is there without scripts.

@@ -11,7 +11,7 @@ from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Dump, Range
 from harness.inspect.snapshot import Snapshot
 from harness.paging.format import Format
-from harness.report.html import map
+from harness.report.html import space_map
 from harness.report.html.page import page
 from harness.report.ranges import HEAD, cells, counted, in_sum, notes
 
@@ -35,7 +35,7 @@ def space_page(snapshot: Snapshot, types: Types, dump: Dump, limit: int) -> str:
         head=HEAD,
         parts=list(_parts(format, list(dump.ranges.take(slice(listed))))),
         cells=lambda one: cells(cpu, types, one),
-        map=map.as_object(snapshot),
+        map=space_map.as_object(snapshot),
     )
 
 

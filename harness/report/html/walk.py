@@ -8,7 +8,7 @@ from functools import partial
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import Translation
 from harness.report.decode import bits_text
-from harness.report.html import map
+from harness.report.html import space_map
 from harness.report.html.page import page
 from harness.report.text import letters, walk_rows
 
@@ -26,5 +26,5 @@ def walk_page(snapshot: Snapshot, translations: Sequence[Translation]) -> str:
         letters=partial(letters, cpu.format),
         walk_rows=walk_rows,
         bits_text=bits_text,
-        map=map.as_object(snapshot),
+        map=space_map.as_object(snapshot),
     )

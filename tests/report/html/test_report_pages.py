@@ -20,12 +20,12 @@ from harness.inspect import ranges
 from harness.inspect.memory_type import types
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import layout
-from harness.paging.address import Virtual
+from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import walk
 from harness.paging.x86.access import Access, Kind, Reason
 from harness.paging.x86.cpu import Cpu
-from harness.report.html import map
+from harness.report.html import space_map
 from harness.report.html.run import matrix_page, run_page
 from harness.report.html.space import space_page
 from harness.report.matrix import Result
@@ -112,15 +112,35 @@ def test_ranges_beyond_the_limit_are_left_out_with_a_note(browser: Browser, tmp_
 
 
 def test_a_space_of_noise_has_a_map_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(map, "RUNS", 3000)
+    monkeypatch.setattr(space_map, "RUNS", 3000)
     noise = np.random.default_rng(5).integers(0, 1 << 19, 1 << 16, np.uint64)
     memory = BufferMemory((noise | np.uint64(1)).view(np.uint8))
-    drawn = map.as_object(Snapshot("noise", Cpu.long_mode(5, 0), memory, (memory.span,)))
+    drawn = space_map.as_object(Snapshot("noise", Cpu.long_mode(5, 0), memory, (memory.span,)))
     assert drawn is not None
     runs = [run for table in drawn["tables"] for run in table[8].split(";") if run]
-    assert 1500 < len(runs) <= map.RUNS
+    assert 1500 < len(runs) <= space_map.RUNS
     lost = [run for run in runs if drawn["kinds"][int(run.split(",")[2])][0] == "table"]
     assert drawn["unread"] == sum(int(run.split(",")[1]) for run in lost if run.endswith(",-1")) > 0
+
+
+def test_runs_tell_every_entry() -> None:
+    """Frames that repeat, follow each other, and turn from one to the other at every place."""
+    steps = np.random.default_rng(7).integers(0, 3, 512)
+    pages = (np.cumsum(steps) << 12 | 0x40_0001).astype(np.uint64)
+    memory = BufferMemory(np.zeros(0x5000, np.uint8))
+    for table in range(3):
+        memory.store(Physical(table << 12), 8, (table + 1) << 12 | 1)
+    memory.scatter(np.arange(0x3000, 0x4000, 8, dtype=np.uint64), 8, pages)
+    drawn = space_map.as_object(Snapshot("runs", Cpu.long_mode(4, 0), memory, None))
+    assert drawn is not None
+    told: list[int] = []
+    for run in drawn["tables"][-1][8].split(";"):
+        index, count, kind, first = run.split(",")
+        assert int(index) == len(told)
+        step = int(drawn["kinds"][int(kind)][3], 16)
+        told += [int(first, 16) + number * step for number in range(int(count))]
+    assert told == (pages & ~np.uint64(1)).tolist()
+    assert drawn["tables"][-1][8].count(";") < 400
 
 
 def test_a_validation_shows_counts_quirks_and_each_disagreement_in_full(

@@ -20,8 +20,8 @@ from harness.paging.bulk import End
 from harness.report.html.walk import walk_page
 from tests.report.html.browser import CONTRAST, chromium, opened
 
-PAGE = 0x5555_5555_4234
-"""An address of the layouts linux-4 and linux-5: in the program's code."""
+PAGE = 0x5555_5555_5234
+"""An address of the layouts linux-4 and linux-5: in the second page of the program's code."""
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_a_virtual_address_is_found_with_the_tables_on_its_way(
     snapshot = tables("linux-5")
     found = translate(snapshot, Virtual(PAGE))
     with opened(browser, saved(tmp_path, snapshot, 0xFFFF_8880_0000_0000)) as page:
-        answer = search(page, "5555_5555_4234")
+        answer = search(page, "5555_5555_5234")
         assert answer == f"{PAGE:#x} is {found.physical:#x} in physical memory: a 4K page, ur-x."
         assert page.locator(".hit").count() == 1
         assert (

@@ -1,5 +1,5 @@
 // The map of an address space: a table is drawn when it is opened, with the address and the rights
-// of the way that led to it.  What it is drawn from is described in harness/report/html/map.py.
+// of the way that led to it.  What it is drawn from is described in harness/report/html/space_map.py.
 "use strict";
 (() => {
   const data = document.getElementById("data");

@@ -189,12 +189,11 @@ def _begins(format: Format, floor: Floor) -> Mask:
     if len(begins) < 2:
         return begins
     owner = floor.owner
-    kind, raw = layer.kind, layer.raw
+    raw = layer.raw
     beside = (owner[1:] == owner[:-1]) & (layer.index[1:] == layer.index[:-1] + 1)
-    beside &= kind[1:] == kind[:-1]
     same = beside & (raw[1:] == raw[:-1])
     mask = np.uint64(address_mask(format, layer.level))
-    onward = beside & (kind[1:] == Kind.PAGE) & ((raw[1:] ^ raw[:-1]) & ~mask == 0)
+    onward = beside & (layer.kind[1:] == Kind.PAGE) & ((raw[1:] ^ raw[:-1]) & ~mask == 0)
     onward &= raw[1:] - raw[:-1] == np.uint64(format.levels[layer.level].size)
     joins = same | onward
     # A run goes on as it began, so that one number tells how its addresses follow each other.

@@ -54,8 +54,9 @@ def dump(
     a self-map (a slot that leads back up) is one line.  Malformed entries and tables without
     memory have lines of their own.  Nothing else is left out; what a limit cuts is said.
 
-    Examples: pagetable dump --layout linux-5 --where 'w and x and not user'
-              pagetable dump --layout linux-5 --html space.html
+    Example: pagetable dump --layout linux-5 --where 'w and x and not user'
+
+    Example: pagetable dump --layout linux-5 --html space.html
     """
     with sentences(), source.opened() as snapshot:
         import json

@@ -38,8 +38,9 @@ def walk(
     """Show how addresses are translated: the indices they split into, every entry on the way with
     the rights that are left after it, the page, or why there is none.
 
-    Examples: pagetable walk 0x1000 --layout smallest
-              pagetable walk 0x1000 --layout smallest --html walk.html --svg walk.svg
+    Example: pagetable walk 0x1000 --layout smallest
+
+    Example: pagetable walk 0x1000 --layout smallest --html walk.html --svg walk.svg
     """
     with sentences(), source.opened() as snapshot:
         from harness.inspect.translation import translate

@@ -31,20 +31,21 @@ from harness.report.text import letters, meaning, set_bits
 COLUMNS = ("slot", "addresses from", "raw", "rights", "meaning", "bits")
 
 HELP = """\
-Arrows, PgUp, PgDn, Home, End   choose a slot
-Enter, Right                    follow the pointer in it to its table
-Backspace, Left                 back to where you were
-u                               up to the table with the slot that leads here
-g                               go to a virtual address
-n, p                            the next, the previous entry that is not absent
-t                               the next root table (PAE paging has up to four)
-a                               in how many ways this table is reached
-l                               also what Linux keeps in the entry
-Tab                             between the table and the bits
-?                               this
-q                               quit
+Up, Down, PgUp, PgDn   choose a slot
+Enter, Right           follow the pointer in it
+Backspace, Left        back to where you were
+u                      up to the table that leads here
+g                      go to a virtual address
+n, p                   next, previous entry that is not absent
+t                      next root table (PAE paging has several)
+a                      in how many ways this table is reached
+l                      also what Linux keeps in the entry
+Tab                    between the table and the bits
+?                      this
+q                      quit
 
-Rights are u of user, r, w, x: what all entries from the root to here give together."""
+Rights: u of user, r, w, x; what all entries from the
+root to here give together."""
 
 
 class Help(ModalScreen[None]):

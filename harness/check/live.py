@@ -134,10 +134,24 @@ class Live:
         self._probes = 0
         self._not_asked: Counter[str] = Counter()
         self._reset(_Batch(cpu, self._open(cpu)))
+        self._tell_of_tables(cpu)
 
     def _open(self, cpu: Cpu) -> Window:
         hole = _hole(self._memory, cpu)
         return open_window(self._memory, cpu, self._guest.image, self._allocator, hole)
+
+    def _tell_of_tables(self, cpu: Cpu) -> None:
+        """Has the guest store what its tables hold already.
+
+        KVM follows what a guest stores in its tables.  Where it shadows them it does not see what
+        this process stores, and may go on using what an earlier space had in their place.
+        """
+        if self._guest.engine.name == "kvm":
+            width = cpu.format.entry_bytes
+            tables = bulk.leaves(self._memory, cpu.roots, limit=0).tables.address
+            slots = np.arange(0, cpu.format.table_bytes(0), width, dtype=np.uint64)
+            where = (np.unique(tables)[:, np.newaxis] + slots).ravel()
+            self._memory.scatter(where, width, self._memory.gather(where, width)[0])
 
     def _reset(self, batch: _Batch) -> None:
         self._batches = [batch]
@@ -156,6 +170,7 @@ class Live:
         window = self._windows.get(cpu.cr3)
         if window is None or not self._memory.load(window.hole[0].address, cpu.format.entry_bytes):
             window = self._windows[cpu.cr3] = self._open(cpu)
+            self._tell_of_tables(cpu)
         self._take_stores()
         self._batches.append(_Batch(cpu, window))
 

@@ -17,7 +17,6 @@ from harness.check.cases import Cases
 from harness.check.verdicts import Seen
 from harness.check.window import Window, new_root, open_window, with_pdptes
 from harness.machine.guest import Guest, State
-from harness.machine.ram import ARENA
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import Bytes, End
@@ -153,12 +152,13 @@ def code_of(cpu: Cpu) -> Code:
     return LONG_CODE if cpu.long else SHORT_CODE
 
 
-def build(guest: Guest, cpu: Cpu, outside: Span, allocator: TableAllocator) -> Chain:
+def build(guest: Guest, cpu: Cpu, outside: Span, frames: Span, allocator: TableAllocator) -> Chain:
     """Makes a chain in the guest's memory, in the format of `cpu`.
 
     outside    what no case may use, whole entries of the top table or of the PDPTEs: the window
                will be there
-    allocator  of tables in that memory
+    frames     the memory for what pages lead to
+    allocator  of tables
 
     Raises SpaceError where there is no room.
     """
@@ -178,16 +178,16 @@ def build(guest: Guest, cpu: Cpu, outside: Span, allocator: TableAllocator) -> C
     for first, slot in ((first, slot) for root in cpu.roots for first, slot in root.slots()):
         if slot.table == tables[top] and not outside.clip(Span.of(first, slot.size)):
             memory.store(slot.address, format.entry_bytes, below)
-    data, code = _frames(cpu, memory.span)
+    data, code = _frames(cpu, frames)
     return Chain(memory, cpu, tables, data, code, open_window(memory, cpu, guest.image, allocator))
 
 
-def _frames(cpu: Cpu, ram: Span) -> tuple[Words, Words]:
+def _frames(cpu: Cpu, memory: Span) -> tuple[Words, Words]:
     """A frame of data and one of code for each level that may hold pages, from 0 up."""
-    data, code, free = [], [], ARENA.stop
+    data, code, free = [], [], memory.first
     for level in cpu.format.levels:
         free = -(-free // level.size) * level.size
-        if free + 2 * level.size - 1 > ram.last:
+        if free + 2 * level.size - 1 > memory.last:
             break
         data.append(free)
         code.append(free + level.size)

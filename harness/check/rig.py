@@ -108,7 +108,9 @@ class Rig:
             allocator = TableAllocator(BufferMemory(self.guest.ram.buffer), Span.of(first, share))
             # Without PSE, so that the window is there under both its values.
             cpu = replace(model, pse=False).cpu(Control())
-            self._chains[model.mode] = chains.build(self.guest, cpu, model.window, allocator)
+            self._chains[model.mode] = chains.build(
+                self.guest, cpu, model.window, model.frames, allocator
+            )
         return self._chains[model.mode]
 
     def batch(self, chain: Chain, cpu: Cpu, question: Question, answers: Answers | None) -> Batch:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Final
 
 from harness.machine.guest import MachineInfo
-from harness.machine.ram import LARGEST_RAM, MIB
+from harness.machine.ram import ARENA, LARGEST_RAM, MIB
 from harness.paging.address import Span
 from harness.paging.format import Format
 from harness.paging.x86 import formats
@@ -69,6 +69,19 @@ class Model:
     def ram_bytes(self) -> int:
         """Memory of its guest: in long mode enough for pages of 1 GiB."""
         return LARGEST_RAM if self.long else LEGACY_RAM
+
+    @property
+    def frames(self) -> Span:
+        """The memory for what pages lead to.
+
+        Modes that divide it in the same way share it.  In others the code of one would be the
+        data of the next, which is put there while the guest still executes.
+        """
+        above = Span(ARENA.stop, self.ram_bytes - 1)
+        if self.long:
+            return above
+        half = above.size // 2
+        return Span.of(above.first + half * (Mode(self.mode) is Mode.PAE), half)
 
     @property
     def window(self) -> Span:

@@ -184,6 +184,14 @@ def test_a_descriptor_is_read_whoever_is_the_cause() -> None:
     assert set(lanes.user[lanes.implicit].tolist()) == {False, True}
 
 
+def test_no_mode_puts_code_where_another_in_the_same_guest_has_data() -> None:
+    frames = {mode: Model(mode).frames for mode in ("32", "pae", "4", "5")}
+    assert frames["32"].clip(frames["pae"]) is None
+    assert frames["4"] == frames["5"]
+    sizes = {mode: [level.size for level in Model(mode).format.levels[:3]] for mode in ("4", "5")}
+    assert sizes["4"] == sizes["5"]
+
+
 def test_what_no_engine_can_be_asked_is_declared_all_the_same() -> None:
     asked = {one.name: one.no_engine for one in families("quick", [MODELS[0]], ())}
     assert {name for name, reason in asked.items() if reason} == {"shadow", "lam", "load"}

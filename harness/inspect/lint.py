@@ -157,12 +157,9 @@ def _global_user(space: _Space, rows: Rows) -> Mask:
 
 def _shadow_stack(space: _Space, rows: Rows) -> Mask:
     format = space.graph.format
-    mask, write = (
-        np.uint64(format.rights["write"] | format.dirty),
-        np.uint64(format.rights["write"]),
-    )
-    own = rows.raw & mask == np.uint64(format.dirty)
-    found: Mask = _pages(rows) & own & (rows.above & write != 0)
+    write, dirty = np.uint64(format.rights["write"]), np.uint64(format.dirty)
+    own = (rows.raw & (write | dirty) == dirty) & (rows.above & write != 0)
+    found: Mask = _pages(rows) & own & bool(space.cpu.cr4 & Cr4.CET)
     return found
 
 
@@ -279,14 +276,14 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
         _cached_outside,
     ),
     (
-        Rule("empty-table", WARNING, "slots that lead to tables with nothing in them"),
+        Rule("empty-table", WARNING, "slots that lead to tables in which nothing is present"),
         _empty_table,
     ),
     (
         Rule(
             "shadow-stack",
             NOTE,
-            "read-only dirty pages below tables that grant writing: with CR4.CET shadow stacks",
+            "shadow-stack pages: read-only and dirty, below tables that grant writing",
             "4.6.1",
         ),
         _shadow_stack,

@@ -1,19 +1,36 @@
-"""Looking at tables: how soon a command says its first word."""
+"""Looking at tables: how soon a command says its first word, and how long a whole space takes.
+
+The space is that of the Linux guest's larger process: some 140,000 pages, 65,536 of them its own in
+pages of 4 KiB, and as many addresses of one page.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from tests.bench.measure import SAMPLES, Figure
+from harness.inspect import graph, memory_type
+from harness.inspect.find import addresses
+from harness.inspect.ranges import dump
+from harness.inspect.snapshot import Snapshot
+from harness.inspect.sources import qmp
+from harness.paging import bulk
+from harness.paging.address import Physical
+from harness.report.objects import answer
+from harness.report.ranges import dump_object
+from images.linux.build import build
+from images.linux.machine import Monitor, Variant, booted
+from tests.bench.measure import SAMPLES, Figure, seconds
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
@@ -27,8 +44,55 @@ COMMANDS = (
 
 
 def figures() -> Iterator[Figure]:
-    """first_output_s."""
+    """first_output_s, dump_ram_s, dump_qmp_s, find_s."""
     yield first_output()
+    yield from whole_space()
+
+
+def whole_space() -> Iterator[Figure]:
+    """The space from the socket of its QEMU to merged ranges as JSON, by the memory that QEMU
+    shares and by the socket alone; and from a physical address to all that lead there."""
+    with (
+        TemporaryDirectory() as directory,
+        booted(build(), Variant(5, False), Path(directory) / "qmp", deadline=120) as guest,
+    ):
+        vcpu = guest.facts.processes["parent"].cpu
+
+        def snapshot(shared: bool) -> Snapshot:
+            return qmp.snapshot(guest.qmp, vcpu, False, {}, shared=shared)
+
+        def dumped(shared: bool) -> None:
+            found = snapshot(shared)
+            cpu, types = found.cpu, memory_type.types(None)
+            ranges = dump(found.memory, cpu.format, cpu.roots)
+            assert ranges.total > 139_000
+            content = dump_object(cpu.format, types, ranges, len(ranges.ranges))
+            json.dumps(answer("dump", found, **content))
+
+        def printed() -> None:
+            with Monitor(guest.qmp, deadline=60) as monitor:
+                monitor.human("info tlb", vcpu)
+
+        held = snapshot(True)
+
+        def found() -> None:
+            space = graph.read(held.memory, held.cpu.format, held.cpu.roots)
+            assert addresses(space, Physical(frame), 64).total >= 1
+
+        def listed() -> None:
+            bulk.leaves(held.memory, held.cpu.roots)
+
+        frame = int(guest.facts.of("parent", "shared")[0].frames[0])
+        for name, work, beside, other in (
+            ("dump_ram_s", partial(dumped, True), "QEMU printing info tlb", printed),
+            ("dump_qmp_s", partial(dumped, False), "QEMU printing info tlb", printed),
+            ("find_s", found, "a list of all pages", listed),
+        ):
+            work()
+            other()
+            pairs = [(seconds(work), seconds(other)) for _ in range(SAMPLES)]
+            ratio = median(ours / theirs for ours, theirs in pairs)
+            yield Figure(name, "s", tuple(ours for ours, _ in pairs), beside, ratio)
 
 
 def first_output() -> Figure:

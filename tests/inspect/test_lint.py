@@ -12,7 +12,7 @@ from harness.inspect.memory_type import types
 from harness.inspect.snapshot import Snapshot
 from harness.paging.address import Span
 from harness.paging.memory import BufferMemory
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.cpu import Cpu, Cr4
 from tests.inspect.spaces import PCD, PS, RW, US, XD, A, D, G, P, memory_of
 
 TABLE = 0x1000
@@ -54,7 +54,8 @@ def planted(changes: dict[tuple[int, int], int]) -> Snapshot:
     octets = np.zeros(8 << 20, np.uint8)
     octets[: 8 * len(words)] = memory_of(words).octets
     memory = BufferMemory(octets)
-    return Snapshot("planted", Cpu.long_mode(4, 0), memory, (memory.span,))
+    cpu = Cpu.long_mode(4, 0)
+    return Snapshot("planted", replace(cpu, cr4=cpu.cr4 | Cr4.CET), memory, (memory.span,))
 
 
 def found(snapshot: Snapshot) -> dict[str, Broken]:
@@ -212,6 +213,13 @@ def test_the_worst_comes_first() -> None:
                for key, raw in PLANTED[name][0].items()}  # fmt: skip
     broken, _ = lint(planted(changes), types(None))
     assert [one.rule.severity for one in broken] == list(Severity)
+
+
+@pytest.mark.parametrize(("rule", "bit"), [("shadow-stack", Cr4.CET), ("global-user", Cr4.PGE)])
+def test_a_rule_about_what_is_switched_off_finds_nothing(rule: str, bit: Cr4) -> None:
+    snapshot = planted(PLANTED[rule][0])
+    cpu = replace(snapshot.cpu, cr4=snapshot.cpu.cr4 & ~bit)
+    assert found(replace(snapshot, cpu=cpu)) == {}
 
 
 def test_where_it_is_not_known_what_is_memory_nothing_is_outside() -> None:

@@ -49,6 +49,7 @@ class Cr4(IntFlag):
     SMEP = 1 << 20
     SMAP = 1 << 21
     PKE = 1 << 22
+    CET = 1 << 23
     PKS = 1 << 24
     LAM_SUP = 1 << 28
 

@@ -17,11 +17,15 @@ from harness.inspect.translation import translate
 from harness.paging import bulk
 from harness.paging.address import Virtual
 from harness.paging.bulk import End
+from harness.report.diagram import picture
 from harness.report.html.walk import walk_page
 from tests.report.html.browser import CONTRAST, chromium, opened
 
 PAGE = 0x5555_5555_5234
 """An address of the layouts linux-4 and linux-5: in the second page of the program's code."""
+
+
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>\"'&{{7*7}}"
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +200,19 @@ def test_light_and_dark_differ_and_every_text_stands_out(browser: Browser, tmp_p
     assert len(backgrounds) == 2
 
 
+def test_a_picture_of_its_own_is_in_the_reader_s_colours(browser: Browser, tmp_path: Path) -> None:
+    found = translate(tables("linux-5"), Virtual(PAGE)).walk
+    assert found is not None
+    file = tmp_path / "walk.svg"
+    file.write_text(picture(found, HOSTILE))
+    papers = set()
+    for dark in (False, True):
+        with opened(browser, file, dark=dark) as page:
+            papers.add(page.evaluate("getComputedStyle(document.querySelector('.paper')).fill"))
+            assert page.evaluate("document.querySelector('.note').textContent") == HOSTILE
+    assert len(papers) == 2
+
+
 def test_print_is_light_without_the_search_and_on_landscape_pages(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -220,9 +237,6 @@ def test_without_scripts_the_walk_is_there_and_the_map_says_why_it_is_not(
         assert page.is_visible("svg.walk")
         assert not page.is_visible("#search")
         assert page.is_visible("noscript")
-
-
-HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>\"'&{{7*7}}"
 
 
 def test_a_hostile_title_is_text(browser: Browser, tmp_path: Path) -> None:

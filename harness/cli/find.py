@@ -53,12 +53,13 @@ def find(
         places = [Physical(number("the physical address", text)) for text in physical or ()]
         cpu = snapshot.cpu
         space = graph.read(snapshot.memory, cpu.format, cpu.roots)
+        cut = space.cut
         if tables:
             uses = list(find.tables(space))
             content = {"tables": [reports.table_object(use) for use in uses]}
             lines = list(reports.tables_lines(uses, limit))
         elif aliases:
-            shared = find.shared(space)
+            shared, cut = find.shared(space)
             content = reports.shared_object(shared, limit)
             lines = list(reports.shared_lines(shared, limit))
         else:
@@ -66,6 +67,7 @@ def find(
             content = {"places": [reports.addresses_object(cpu.format, one) for one in found]}
             lines = [line for one in found for line in reports.addresses_lines(cpu.format, one)]
         if as_json:
-            typer.echo(json.dumps(answer("find", snapshot, **content)))
+            typer.echo(json.dumps(answer("find", snapshot, **content, cut=cut)))
         else:
-            typer.echo("\n".join((snapshot.title, "", *lines, *assumed_lines(snapshot.assumed))))
+            lines += [*cut, *assumed_lines(snapshot.assumed)]
+            typer.echo("\n".join((snapshot.title, "", *lines)))

@@ -51,7 +51,8 @@ class Addresses:
 
 
 def addresses(graph: Graph, physical: Physical, limit: int) -> Addresses:
-    """Every address that leads to a place, counted, and the first `limit` of them."""
+    """Every address that leads to a place, counted, and the first `limit` of them; none of those
+    by way of tables that were not read, of which `graph.cut` tells."""
     hits: list[_Hits] = []
     for floor in reversed(graph.floors):
         pages = _covers(graph, floor, physical)
@@ -202,13 +203,15 @@ class Shared(NamedTuple):
     addresses: int
 
 
-def shared(graph: Graph) -> list[Shared]:
-    """All memory that is mapped more than once, that with the most addresses first.
+def shared(graph: Graph) -> tuple[list[Shared], tuple[str, ...]]:
+    """All memory that is mapped more than once, that with the most addresses first; and what was
+    not looked at, a sentence each.
 
     Pages of all sizes count, and tables that self-maps show as pages.
     """
-    places, changes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    places, changes, left_out = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0
     for rows in graphs.rows(graph):
+        left_out += rows.left_out
         size = np.uint64(graph.format.levels[rows.level].size)
         pages = rows.kind == Kind.PAGE
         paths = rows.paths[pages].astype(np.int64)
@@ -224,4 +227,5 @@ def shared(graph: Graph) -> list[Shared]:
     first, last = place[chosen], place[chosen + 1] - np.uint64(1)
     order = np.lexsort((first, -counts[chosen]))
     columns = (first[order].tolist(), last[order].tolist(), counts[chosen][order].tolist())
-    return [Shared(Span(a, b), n) for a, b, n in zip(*columns, strict=True)]
+    found = [Shared(Span(a, b), n) for a, b, n in zip(*columns, strict=True)]
+    return found, graphs.rows_cut(graph, left_out)

@@ -265,6 +265,11 @@ class Rows:
     window: Mask
     below: Counts
 
+    @property
+    def left_out(self) -> int:
+        """How many of the rows are tables that `rows` did not look at, since there are too many."""
+        return int(np.count_nonzero(self.view < 0))
+
     def take(self, chosen: Mask | Counts) -> Rows:
         """The chosen rows."""
         columns = (getattr(self, field.name)[chosen] for field in fields(self)[1:])
@@ -307,7 +312,7 @@ def rows(
     pointers  gives the other pointers, too
 
     Where more rows than the limit of the graph would have to be looked at, the rest comes as
-    UNREAD rows.
+    UNREAD rows, which have the view -1.
     """
     if not graph.floors:
         return
@@ -345,6 +350,16 @@ def rows(
             yield _left_out(level, views.take(~fits), under[0])
         views = views.take(fits)
         budget -= int(lines[fits].sum())
+
+
+def rows_cut(graph: Graph, left_out: int) -> tuple[str, ...]:
+    """What is missing where rows were left out, besides what was not read: a sentence each."""
+    if not left_out:
+        return graph.cut
+    return (
+        *graph.cut,
+        f"{left_out:,} tables were not looked at: there are more than {graph.limit:,} rows.",
+    )
 
 
 def _roots(graph: Graph) -> _Views:

@@ -387,7 +387,9 @@ def lint(
     rules = [(rule, breaks) for rule, breaks in ENTRY_RULES if rule.name not in ignored]
     parts: list[list[Ranges]] = [[] for _ in rules]
     typed, code, data = [_Mapped([], []) for _ in types], _Mapped([], []), _Mapped([], [])
+    left_out = 0
     for rows in graph.rows(read, pointers=True):
+        left_out += rows.left_out
         for part, (_, breaks) in zip(parts, rules, strict=True):
             mask = breaks(space, rows)
             if mask.any():
@@ -404,7 +406,7 @@ def lint(
         broken += _writable_code(space, code, data, limit)
     severities = list(Severity)
     broken.sort(key=lambda one: severities.index(one.rule.severity))
-    return broken, read.cut
+    return broken, graph.rows_cut(read, left_out)
 
 
 def _joined(spans: Iterable[Span] | None) -> tuple[Span, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,7 +84,8 @@ def test_memory_with_several_addresses_is_found_and_counted(
         if size < 1 << 30:
             frames.update(range(first >> 12, first + size >> 12))
     large = [(first, size) for first, size in spans if size == 1 << 30]
-    found = find.shared(read(memory, levels))
+    found, cut = find.shared(read(memory, levels))
+    assert cut == ()
     assert [-one.addresses for one in found] == sorted(-one.addresses for one in found)
     for one in found:
         frame = one.span.first >> 12
@@ -105,7 +107,7 @@ def test_a_billion_addresses_are_counted() -> None:
     found = find.addresses(space, Physical(0), 5)
     assert found.total == 512**5
     assert [one.virtual for one in found.shown] == [n << 12 for n in range(5)]
-    (one,) = find.shared(space)
+    ((one,), _) = find.shared(space)
     assert (one.span.first, one.span.last, one.addresses) == (0, 4095, 512**5)
 
 
@@ -114,7 +116,7 @@ def test_what_nothing_leads_to_has_no_address() -> None:
     assert (found.total, found.shown, found.tables) == (0, (), ())
     empty = graph.read(memory_of([0] * 512), Cpu.long_mode(4, 0).format, ())
     assert find.addresses(empty, Physical(0), 1).total == 0
-    assert find.shared(empty) == []
+    assert find.shared(empty) == ([], ())
 
 
 def test_a_place_in_a_table_names_the_table() -> None:
@@ -123,3 +125,16 @@ def test_a_place_in_a_table_names_the_table() -> None:
     (use,) = find.addresses(read(memory_of(words.tolist()), 4), Physical(0x1008), 1).tables
     assert (use.table.address, use.table.level, use.slots, use.entries) == (0x1000, 2, 2, 0)
     assert [slot.index for slot in use.leaders] == [5, 511]
+
+
+def test_what_was_not_looked_at_is_told() -> None:
+    state, memory = Cpu.long_mode(4, 0), memory_of([3] * 512)
+    deep = graph.read(memory, state.format, state.roots, limit=512 * graph.LEADING)
+    assert find.addresses(deep, Physical(0), 1).total == 0
+    sentence = "512 slots lead to tables that were not read: there are more than 8,192 entries."
+    assert (deep.cut, find.shared(deep)) == ((sentence,), ([], (sentence,)))
+    words = np.zeros(1024, np.uint64)
+    words[[0, 1, 512]] = 0x1003, 0x1007, 0x1007
+    wide = replace(graph.read(memory_of(words.tolist()), state.format, state.roots), limit=1)
+    _, cut = find.shared(wide)
+    assert cut == ("2 tables were not looked at: there are more than 1 rows.",)

@@ -108,7 +108,7 @@ PLANTED = {
     "user-in-kernel-half": (
         {
             (ROOT, 300): SPARE * TABLE | FULL,
-            (SPARE, 3): 0x4000_0000 * 0 | 0xC000_0000 | P | US | XD | PS | PCD,
+            (SPARE, 3): 0xC000_0000 | P | US | XD | PS | PCD,
         },
         {"user-in-kernel-half": (0xFFFF_9600_C000_0000, 1), "device": (0xFFFF_9600_C000_0000, 1)},
     ),

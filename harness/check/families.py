@@ -62,14 +62,14 @@ EVERY_CONTROL: Final = (
 )
 
 
-def _rights_of_keys(right: Callable[[int], int]) -> int:
-    """A value of PKRU or PKRS, given the two bits of each key."""
-    return sum(right(key) % 4 << 2 * key for key in range(formats.KEYS))
+def _rights_of_keys(rights: Iterable[int]) -> int:
+    """A value of PKRU or PKRS, given the two bits of each key, or a number that ends in them."""
+    return sum(right % 4 << 2 * key for key, right in enumerate(rights))
 
 
 KEY_RIGHTS: Final = (
-    *(_rights_of_keys(lambda key, more=more: key + more) for more in range(4)),  # type: ignore
-    _rights_of_keys(lambda key: key // 4),
+    *(_rights_of_keys(range(first, first + formats.KEYS)) for first in range(4)),
+    _rights_of_keys(key // 4 for key in range(formats.KEYS)),
 )
 """Values of PKRU that give every key every right, and no two keys the same rights in all."""
 

@@ -40,3 +40,18 @@ def test_code_is_mov_mark_to_rax_and_ud2() -> None:
     code = ram.octets[offset : offset + 12].tobytes()
     mark = int(marks.mark(np.array([at], np.uint64))[0])
     assert code == b"\x48\xb8" + mark.to_bytes(8, "little") + b"\x0f\x0b"
+
+
+def test_short_code_is_mov_half_the_mark_to_eax_and_ud2() -> None:
+    ram = memory()
+    at = FIRST + PAGE
+    marks.put_short_code(ram, np.array([at], np.uint64))
+    mark = int(marks.mark(np.array([at], np.uint64))[0])
+    code = ram.octets[PAGE : PAGE + 8].tobytes()
+    assert code == b"\xb8" + mark.to_bytes(8, "little")[:4] + b"\x0f\x0b\x00"
+
+
+def test_a_descriptor_is_data_of_the_user_at_its_base() -> None:
+    """SDM volume 3A, 3.4.5: limit, base in three parts, then P, DPL 3, S, type 3; G and B."""
+    [word] = marks.descriptor(np.array([0x1122_3344_5566_7788], np.uint64)).tolist()
+    assert word.to_bytes(8, "little").hex() == "ffff887766f3cf55"

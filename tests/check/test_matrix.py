@@ -370,6 +370,26 @@ def test_misuse_ends_with_a_sentence_and_code_2(arguments: list[str]) -> None:
 
 
 @pytest.mark.hw
+def test_the_rules_tell_from_which_an_engine_departs(tmp_path: Path) -> None:
+    where = "family=pdpte and maxphyaddr=36 and access=read"
+    arguments = ["--where", where, "--mode", "pae", "--json", "--qemu", QEMU]
+    saved = tmp_path / "report.json"
+    saved.write_text(CliRunner().invoke(app, ["matrix", *arguments]).stdout)
+    result = CliRunner().invoke(app, ["rules", "--mode", "pae", "--from", str(saved)])
+    lines = {line.strip().split("  ")[0]: line.strip() for line in result.output.splitlines()}
+    assert lines["a PDPTE with reserved bits set is loaded"].endswith("tcg departs")
+    assert lines["the PDPTE of the address is not present"].endswith("  tcg")
+
+
+def test_a_mode_without_an_engine_is_refused_with_its_reason() -> None:
+    plan = matrix.plan("quick", MODES, "kvm", processor(), long_only="kvm_x knows long mode only")
+    assert {part.family.model.mode for part in plan.work} == {"4", "5"}
+    assert "mode pae: kvm_x knows long mode only" in plan.skipped
+    with pytest.raises(Misuse, match="kvm_x knows long mode only"):
+        matrix.plan("quick", ["32"], "kvm", processor(), long_only="kvm_x knows long mode only")
+
+
+@pytest.mark.hw
 def test_the_rules_are_printed_with_their_sections_and_engines(tmp_path: Path) -> None:
     arguments = ["--where", "family=rights", "--mode", "5", "--json", "--qemu", QEMU]
     saved = tmp_path / "report.json"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.check.window import find_hole, open_window
+from harness.check.window import find_hole, new_root, open_window
 from harness.machine.ram import ARENA, TABLE_ARENA
 from harness.machine.stub import StubImage
 from harness.paging import bulk
@@ -16,7 +16,8 @@ from harness.paging.memory import BufferMemory
 from harness.paging.space import Space, SpaceError, TableAllocator
 from harness.paging.walk import walk
 from harness.paging.x86 import formats
-from harness.paging.x86.cpu import Cpu, root_for
+from harness.paging.x86.cpu import Cpu, Mode, root_for
+from harness.paging.x86.load import read_pdptes
 
 RAM = 64 << 20
 GIB = 1 << 30
@@ -112,3 +113,53 @@ def test_only_the_user_code_of_the_stub_is_the_users(bench: Bench) -> None:
     text = np.isin(leaves.physical, np.arange(image.text.start, image.text.stop, 4096))
     assert not (leaves.granted[text] & np.uint64(formats.RW)).any()
     assert window.span.size == RAM
+
+
+# ---- outside long mode ----
+
+
+class Legacy:
+    """A root without entries, in RAM of its own."""
+
+    def __init__(self, mode: Mode) -> None:
+        self.memory = BufferMemory(np.zeros(RAM, np.uint8))
+        self.allocator = TableAllocator(self.memory, Span(4 << 20, (8 << 20) - 1))
+        usual = Cpu.in_mode(mode, 0, cr4=0)
+        self.cpu = new_root(self.memory, usual, self.allocator)
+        self.image = StubImage.load()
+
+    def physical(self, address: int) -> int | None:
+        root = root_for(self.cpu, Virtual(address))
+        assert root is not None
+        return walk(self.memory, root, Virtual(address)).physical
+
+
+@pytest.fixture(params=[Mode.BITS_32, Mode.PAE], ids=lambda mode: mode.value)
+def legacy(request: pytest.FixtureRequest) -> Legacy:
+    return Legacy(request.param)
+
+
+def test_where_no_level_is_large_enough_the_hole_is_several_slots(legacy: Legacy) -> None:
+    size = legacy.cpu.format.levels[1].size
+    taken = next(slot for first, slot in legacy.cpu.roots[0].slots() if first == size)
+    legacy.memory.store(taken.address, legacy.cpu.format.entry_bytes, POINTER)
+    first, slots = find_hole(legacy.memory, legacy.cpu.roots, RAM)
+    assert first == 2 * size
+    assert [slot.index for slot in slots] == list(range(2, 2 + RAM // size))
+
+
+def test_such_a_window_maps_all_ram_and_closes(legacy: Legacy) -> None:
+    window = open_window(legacy.memory, legacy.cpu, legacy.image, legacy.allocator)
+    assert window.span.size == RAM
+    for offset in (0, legacy.image.text.start, RAM // 2, RAM - 1):
+        assert legacy.physical(window.span.first + offset) == offset
+    assert legacy.physical(window.span.last + 1) is None
+    window.close(legacy.memory)
+    assert legacy.physical(window.span.first) is None
+
+
+def test_pdptes_lie_where_cr3_says_and_lead_to_a_table_each() -> None:
+    legacy = Legacy(Mode.PAE)
+    assert legacy.cpu.cr3 % 4096 and legacy.cpu.cr3 % 32 == 0
+    assert read_pdptes(legacy.memory, legacy.cpu.cr3) == legacy.cpu.pdptes
+    assert len({raw & ~1 for raw in legacy.cpu.pdptes}) == 4

@@ -348,14 +348,14 @@ DEBUG_WALKER = Quirk(
 KEPT_CODE = Quirk(
     name="tcg-invlpg-keeps-code-of-large-page",
     engine="tcg",
-    versions=((7, 2, 22), (10, 0, 13)),
+    versions=((7, 2, 22), (7, 2, 22)),
     rule="INVLPG of any address in a large page drops all that is cached for that page (SDM volume"
     " 3A, 4.10.4.1).",
     departs="Code that was executed in other 4K parts of the page is executed again, whatever the"
     " entries say now.",
     evidence="Seen with QEMU 7.2.22; KVM drops it on the same tables.  In accel/tcg/cputlb.c,"
     " tlb_flush_page_by_mmuidx_async_0 drops the data of the large page but clears the cache of"
-    " jumps for one small page only; it is the same in sources after 10.0.",
+    " jumps for one small page only.",
 )
 
 FAULT_QUIRKS: tuple[FaultQuirk, ...] = (

@@ -371,6 +371,9 @@ FAULT_QUIRKS: tuple[FaultQuirk, ...] = (
     PVM_EMULATES_UNDER_SMAP,
 )
 
+KNOWN: dict[str, Quirk] = {quirk.name: quirk for quirk in (*FAULT_QUIRKS, DEBUG_WALKER, KEPT_CODE)}
+"""Every departure, by its name."""
+
 KEPT = tuple(quirk.kept for quirk in FAULT_QUIRKS if isinstance(quirk, DenialQuirk))
 """Addresses that some engine keeps for itself."""
 

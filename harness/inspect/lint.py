@@ -525,8 +525,7 @@ def _slot(snapshot: Snapshot, one: Range) -> Slot | None:
 def _detail(space: _Space, one: Range) -> str:
     format = space.graph.format
     if one.kind == Kind.MALFORMED:
-        parts = format.malformed(one.raw, one.level)
-        return ", ".join(f"{part.mask:#x} {part.reason}" for part in parts)
+        return ", ".join(map(str, format.malformed(one.raw, one.level)))
     if one.kind == Kind.SELF_MAP:
         root = one.physical in {root.table.address for root in space.cpu.roots}
         return f"{'the root' if root else 'the table'} at {one.physical:#x}"

@@ -41,6 +41,9 @@ class Reserved(NamedTuple):
     mask: int
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.mask:#x} {self.reason}"
+
 
 @dataclass(frozen=True)
 class Shape:

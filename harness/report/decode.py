@@ -9,7 +9,7 @@ from harness.check.keys import in_units
 from harness.inspect.decode import Bits, Reading, Role
 from harness.inspect.linux import LinuxReading
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
-from harness.report.text import aligned
+from harness.report.text import aligned, all_digits, bits_name
 
 _SPOKEN_BY_MEANING = {Role.ADDRESS, Role.IGNORED, Role.RESERVED}
 """Roles of parts that say nothing by being set: what an entry means tells of them."""
@@ -36,7 +36,7 @@ def says(reading: Reading) -> str:
 def flags(reading: Reading) -> str:
     """The names of what is set in an entry, from the lowest bit up; of a field, its value too."""
     found = (
-        part.name if part.mask.bit_count() == 1 else f"{part.name}={part.value}"
+        bits_name(part.name, part.mask, part.value)
         for part in reversed(reading.parts)
         if part.value and part.role not in _SPOKEN_BY_MEANING
     )
@@ -45,7 +45,7 @@ def flags(reading: Reading) -> str:
 
 def raw_text(reading: Reading) -> str:
     """The raw entry, all of its digits."""
-    return f"{reading.raw:#0{2 + 2 * reading.entry_bytes}x}"
+    return all_digits(reading.raw, reading.entry_bytes)
 
 
 def reading_lines(reading: Reading, linux: LinuxReading | None) -> Iterator[str]:

@@ -12,8 +12,8 @@ from harness.inspect.graph import Kind
 from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Range
 from harness.paging.x86.cpu import Cpu
-from harness.report.ranges import as_objects, cells, counted
-from harness.report.text import aligned
+from harness.report.ranges import as_objects, cells
+from harness.report.text import aligned, counted, limited
 
 NAMES = {
     Change.MAPPED: "mapped",
@@ -49,14 +49,15 @@ def diff_lines(cpus: Sequence[Cpu], types: Types, found: Difference, limit: int)
         yield from aligned(rows)
     yield summary(found)
     yield from found.cut
-    if len(found) > limit:
-        yield f"Only the first {limit:,} of {len(found):,} ranges are shown (--limit)."
+    yield from limited(len(found), "ranges", limit)
 
 
 def summary(found: Difference) -> str:
     """How many entries differ in each way."""
     if found.same:
         return "The spaces are the same."
+    if not len(found):
+        return "What was compared is the same."
     each = [f"{NAMES[kind]} {count:,}" for kind, count in found.pages().items()]
     return f"{counted(len(found), 'range')}; entries, at all addresses: {', '.join(each)}."
 

@@ -26,7 +26,7 @@ from harness.paging.entry import Absent, Leaf, Malformed
 from harness.paging.table import Table
 from harness.paging.walk import Step
 from harness.report.decode import bits_text, raw_text, says
-from harness.report.text import letters, meaning, set_bits
+from harness.report.text import all_digits, counted, letters, meaning, set_bits
 
 COLUMNS = ("slot", "addresses from", "raw", "rights", "meaning", "bits")
 
@@ -175,7 +175,7 @@ class Explorer(App[None]):
         if line.raw is None or line.entry is None:
             said, style = ("", "", "no memory there", ""), "red"
         else:
-            raw = f"{line.raw:#0{2 + 2 * format.entry_bytes}x}" if line.raw else "0"
+            raw = all_digits(line.raw, format.entry_bytes) if line.raw else "0"
             told = meaning(format, Step(slot, line.raw, line.entry))
             if isinstance(line.entry, Absent):
                 said, style = (raw, "", told, ""), "dim"
@@ -196,8 +196,7 @@ class Explorer(App[None]):
         told.append(str(span) if span else " and ".join(str(root.span) for root in place.roots))
         told.append(f"rights so far {letters(format, place.granted)}")
         if self._ways is not None and place.way:
-            ways = self._ways.get(place.table, 0)
-            told.append(f"reached in {ways:,} {'way' if ways == 1 else 'ways'}")
+            told.append(f"reached in {counted(self._ways.get(place.table, 0), 'way')}")
         text = Text(self.snapshot.title, "dim")
         text.append(
             "\n" + " \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} ".join([*names, here]), "bold"

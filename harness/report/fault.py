@@ -18,7 +18,7 @@ from harness.paging.x86.access import Access, Allowed, Error, Fault, Kind, Outco
 from harness.paging.x86.cpu import Cpu, canonical_halves
 from harness.report import translation
 from harness.report.decode import bits_text, raw_text
-from harness.report.text import aligned
+from harness.report.text import aligned, all_digits
 from harness.report.translation import labelled, stage_lines
 
 USUAL: Final = tuple(
@@ -193,7 +193,7 @@ def _hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
 
 
 def _raw(entry: EntryChange, raw: int) -> str:
-    return f"{raw:#0{2 + 2 * entry.slot.table.format.entry_bytes}x}"
+    return all_digits(raw, entry.slot.table.format.entry_bytes)
 
 
 _SET: Final = {

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.check.keys import in_units
-from harness.inspect.find import LEADERS, Addresses, Shared, TableUse
+from harness.inspect.find import Addresses, Shared, TableUse
 from harness.paging.format import Format
-from harness.paging.table import Slot
-from harness.report.ranges import counted, names
-from harness.report.text import aligned, letters
+from harness.report.objects import slot_object, span_object
+from harness.report.text import aligned, counted, letters, limited, rights
 
 
 def addresses_lines(format: Format, found: Addresses) -> Iterator[str]:
@@ -57,7 +56,7 @@ def tables_lines(uses: Sequence[TableUse], limit: int) -> Iterator[str]:
     levels = sorted({use.table.level for use in uses}, reverse=True)
     each = [f"{sum(u.table.level == level for u in uses):,} at level {level}" for level in levels]
     yield f"{counted(len(uses), 'table')}: {', '.join(each)}."
-    yield from _cut(len(uses), "tables", limit)
+    yield from limited(len(uses), "tables", limit)
 
 
 def _reached(use: TableUse) -> str:
@@ -81,12 +80,7 @@ def shared_lines(found: Sequence[Shared], limit: int) -> Iterator[str]:
     yield from aligned(rows)
     size = in_units(sum(one.span.size for one in found))
     yield f"{size} of memory in {counted(len(found), 'piece')} is mapped more than once."
-    yield from _cut(len(found), "pieces", limit)
-
-
-def _cut(count: int, what: str, limit: int) -> Iterator[str]:
-    if count > limit:
-        yield f"Only the first {limit:,} of {count:,} {what} are shown (--limit)."
+    yield from limited(len(found), "pieces", limit)
 
 
 def addresses_object(format: Format, found: Addresses) -> dict[str, Any]:
@@ -101,7 +95,7 @@ def addresses_object(format: Format, found: Addresses) -> dict[str, Any]:
                 "size": one.size,
                 "level": one.level,
                 "raw": hex(one.raw),
-                "rights": names(format, one.granted),
+                "rights": rights(format, one.granted),
             }
             for one in found.shown
         ],
@@ -118,24 +112,13 @@ def table_object(use: TableUse) -> dict[str, Any]:
         "ends": use.ends,
         "paths": use.paths,
         "slots": use.slots,
-        "leaders": [_slot_object(slot) for slot in use.leaders[:LEADERS]],
+        "leaders": [slot_object(slot) for slot in use.leaders],
     }
-
-
-def _slot_object(slot: Slot) -> dict[str, Any]:
-    return {"table": hex(slot.table.address), "level": slot.level, "index": slot.index}
 
 
 def shared_object(found: Sequence[Shared], limit: int) -> dict[str, Any]:
     """Memory that is mapped more than once as what JSON can hold."""
     return {
         "total": len(found),
-        "shared": [
-            {
-                "first": hex(one.span.first),
-                "last": hex(one.span.last),
-                "addresses": one.addresses,
-            }
-            for one in found[:limit]
-        ],
+        "shared": [{**span_object(one.span), "addresses": one.addresses} for one in found[:limit]],
     }

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.inspect.lint import Broken, Finding, Severity
-from harness.paging.address import Span
-from harness.report.ranges import counted
-from harness.report.text import aligned
+from harness.report.objects import slot_object, span_object
+from harness.report.text import aligned, counted
 
 
 def lint_lines(broken: Sequence[Broken], cut: Sequence[str]) -> Iterator[str]:
@@ -68,16 +67,10 @@ def lint_object(broken: Sequence[Broken], cut: Sequence[str]) -> dict[str, Any]:
 
 
 def _object(found: Finding) -> dict[str, Any]:
-    slot = found.slot
     return {
-        "virtual": _span(found.where),
-        "physical": _span(found.physical),
-        "slot": slot
-        and {"table": hex(slot.table.address), "level": slot.level, "index": slot.index},
+        "virtual": found.where and span_object(found.where),
+        "physical": found.physical and span_object(found.physical),
+        "slot": found.slot and slot_object(found.slot),
         "count": found.count,
         "detail": found.detail,
     }
-
-
-def _span(span: Span | None) -> dict[str, str] | None:
-    return {"first": hex(span.first), "last": hex(span.last)} if span else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +105,22 @@ def _table(result: Result) -> Table:
     table.add_column("mode")
     table.add_column("outcome")
     table.add_column("accesses", justify="right")
-    by_rule = result.report.by_rule
-    for mode in sorted({mode for mode, _ in by_rule}):
-        for reason in (None, *Reason):
-            if by_rule[mode, reason]:
-                outcome = reason.value if reason else "allowed"
-                table.add_row(mode, outcome, f"{by_rule[mode, reason]:,}")
+    for _, rows in groupby(outcomes(result.report), itemgetter(0)):
+        for mode, outcome, count in rows:
+            table.add_row(mode, outcome, f"{count:,}")
         table.add_section()
     table.add_row("all", "", f"{result.report.comparison.compared:,}")
     return table
+
+
+def outcomes(report: Report) -> list[tuple[str, str, int]]:
+    """By mode, what accesses came to, and how many did."""
+    return [
+        (mode, reason.value if reason else "allowed", report.by_rule[mode, reason])
+        for mode in sorted({mode for mode, _ in report.by_rule})
+        for reason in (None, *Reason)
+        if report.by_rule[mode, reason]
+    ]
 
 
 def _sections(result: Result) -> Iterator[tuple[str, Iterable[str]]]:

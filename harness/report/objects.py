@@ -14,6 +14,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from harness.inspect.snapshot import Snapshot
+from harness.paging.address import Span
+from harness.paging.table import Slot
 
 VERSION: Final = 1
 
@@ -27,3 +29,13 @@ def answer(command: str, snapshot: Snapshot, **content: Any) -> dict[str, Any]:
 def bare(command: str, **content: Any) -> dict[str, Any]:
     """The object that a command prints without having looked at a source."""
     return {"version": VERSION, "command": command, **content}
+
+
+def slot_object(slot: Slot) -> dict[str, Any]:
+    """A slot: its table, by address and level, and its index there."""
+    return {"table": hex(slot.table.address), "level": slot.level, "index": slot.index}
+
+
+def span_object(span: Span) -> dict[str, Any]:
+    """A span: its first and its last address."""
+    return {"first": hex(span.first), "last": hex(span.last)}

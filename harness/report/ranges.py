@@ -18,14 +18,9 @@ from harness.inspect.ranges import Dump, Range
 from harness.inspect.select import KINDS, fields
 from harness.paging.format import Format
 from harness.paging.x86.cpu import Cpu
-from harness.report.text import aligned, letters
+from harness.report.text import aligned, bits_name, counted, letters, limited, rights
 
 HEAD = ("addresses", "size", "pages", "rights", "type", "bits", "A", "D", "physical", "")
-
-
-def names(format: Format, granted: int) -> list[str]:
-    """Rights by their names; reading is one that every page has."""
-    return ["read", *format.rights_of(granted)]
 
 
 def dump_lines(cpu: Cpu, types: Types, dump: Dump, limit: int) -> Iterator[str]:
@@ -52,8 +47,7 @@ def in_sum(dump: Dump) -> str:
 def notes(dump: Dump, limit: int) -> Iterator[str]:
     """What is not shown, a sentence each."""
     yield from dump.cut
-    if len(dump.ranges) > limit:
-        yield f"Only the first {limit:,} of {len(dump.ranges):,} ranges are shown (--limit)."
+    yield from limited(len(dump.ranges), "ranges", limit)
 
 
 def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
@@ -61,17 +55,17 @@ def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
     format = cpu.format
     addresses = f"{one.first:#x}..{one.last:#x}"
     size = in_units(one.pages * one.size)
-    rights = letters(format, one.granted)
+    given = letters(format, one.granted)
     if one.kind != Kind.PAGE:
         what = f"{one.pages:,} x {in_units(one.size)}" if one.pages > 1 else in_units(one.size)
         blank = ("",) * 5
-        rights = rights if one.kind == Kind.SELF_MAP else ""
-        return (addresses, size, what, rights, *blank, "; ".join(_odd(cpu, one)))
+        given = given if one.kind == Kind.SELF_MAP else ""
+        return (addresses, size, what, given, *blank, "; ".join(_odd(cpu, one)))
     return (
         addresses,
         size,
         f"{one.pages:,} x {in_units(one.size)}",
-        rights,
+        given,
         _type(format, types, one),
         " ".join(_set(format, one)),
         _share(one.accessed, one),
@@ -84,8 +78,7 @@ def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
 def _odd(cpu: Cpu, one: Range) -> Iterator[str]:
     """What a range is that has no pages."""
     if one.kind == Kind.MALFORMED:
-        parts = cpu.format.malformed(one.raw, one.level)
-        reserved = ", ".join(f"{part.mask:#x} {part.reason}" for part in parts)
+        reserved = ", ".join(map(str, cpu.format.malformed(one.raw, one.level)))
         yield f"malformed, reserved bits set: {reserved}"
     elif one.kind == Kind.UNBACKED:
         yield f"no memory at {one.physical:#x}, where the level-{one.level} table is"
@@ -136,7 +129,7 @@ def _set(format: Format, one: Range) -> Iterator[str]:
     for name, mask in fields(format, one.level).items():
         value = (one.bits & mask) // (mask & -mask)
         if value and name not in memory_type.BITS:
-            yield name if mask.bit_count() == 1 else f"{name}={value}"
+            yield bits_name(name, mask, value)
 
 
 def _type(format: Format, types: Types, one: Range) -> str:
@@ -150,7 +143,7 @@ def _type_index(format: Format, level: int, raw: int) -> int:
 
 def as_objects(format: Format, types: Types, ranges: Iterable[Range]) -> Iterator[dict[str, Any]]:
     """Ranges as what JSON can hold."""
-    known = lru_cache(maxsize=None)(lambda granted: names(format, granted))
+    known = lru_cache(maxsize=None)(lambda granted: rights(format, granted))
     for one in ranges:
         found = {
             "first": hex(one.first),
@@ -203,14 +196,6 @@ def dump_csv(format: Format, types: Types, dump: Dump, limit: int) -> str:
             writer.writeheader()
         writer.writerow(found)
     return text.getvalue()
-
-
-def counted(count: int, what: str) -> str:
-    """A number of things: "1 entry", "2 entries", "2 addresses"."""
-    plural = (
-        f"{what[:-1]}ies" if what.endswith("ry") else f"{what}{'es' if what[-1] == 's' else 's'}"
-    )
-    return f"{count:,} {what if count == 1 else plural}"
 
 
 def typed(dump: Dump) -> bool:

@@ -111,13 +111,21 @@ def _sections(run: Run) -> Iterator[tuple[str, Iterable[str]]]:
         yield "Known quirks", quirk_lines(counts)
     if counts := run.count("not_comparable"):
         yield "Not comparable", count_lines(counts)
-    if skipped := [space for space in run.spaces if space.skipped is not None]:
-        lines = [f"{one.layout.name}, {one.levels} levels: {one.skipped}" for one in skipped]
-        yield "Skipped", lines
+    if skipped := skipped_lines(run):
+        yield "Skipped", skipped
     if counts := run.count("news"):
         yield "News", count_lines(counts)
     if run.findings:
         yield "Disagreements", [line for one in run.findings for line in (*finding_lines(one), "")]
+
+
+def skipped_lines(run: Run) -> list[str]:
+    """The spaces that were skipped, each with the reason."""
+    return [
+        f"{one.layout.name}, {one.levels} levels: {one.skipped}"
+        for one in run.spaces
+        if one.skipped is not None
+    ]
 
 
 def by_oracle(run: Run) -> dict[str, int]:

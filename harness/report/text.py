@@ -16,7 +16,6 @@ from harness.paging.walk import Step, Walk
 if TYPE_CHECKING:
     from harness.check.compare import Comparison, Disagreement
     from harness.check.matrix_case import MatrixCase
-    from harness.check.quirks import Quirk
     from harness.check.replay import Case
     from harness.report.run import Finding
 
@@ -36,14 +35,19 @@ def finding_lines(finding: Finding) -> Iterator[str]:
 
 def disagreement_lines(found: Disagreement) -> Iterator[str]:
     """What was asked, both answers, and the whole walk."""
-    access = f"{found.access} at " if found.access else ""
-    ac = " with AC set" if found.ac else ""
-    yield f"{found.oracle}: {access}{found.address:#x}{ac}"
+    yield question(found)
     yield f"  expected  {found.expected}"
     yield f"  observed  {found.observed}"
     if found.walk is not None:
         for label, line in zip_longest(["walk"], walk_lines(found.walk), fillvalue=""):
             yield f"  {label:8}  {line}"
+
+
+def question(found: Disagreement) -> str:
+    """What was asked, and of which oracle."""
+    access = f"{found.access} at " if found.access else ""
+    ac = " with AC set" if found.ac else ""
+    return f"{found.oracle}: {access}{found.address:#x}{ac}"
 
 
 def walk_lines(walk: Walk) -> list[str]:
@@ -72,11 +76,16 @@ def _step(format: Format, step: Step, granted: int) -> tuple[str, ...]:
         str(step.slot.level),
         here.name,
         f"{step.slot.address:#x}",
-        f"{step.raw:#0{2 + 2 * format.entry_bytes}x}",
+        all_digits(step.raw, format.entry_bytes),
         meaning(format, step),
         "" if isinstance(step.entry, Absent) else " ".join(set_bits(here, step.raw)),
-        " ".join(("read", *format.rights_of(granted))) if step.raw else "",
+        " ".join(rights(format, granted)) if step.raw else "",
     )
+
+
+def all_digits(raw: int, entry_bytes: int) -> str:
+    """An entry of this width in hexadecimal digits, zeros in front too."""
+    return f"{raw:#0{2 + 2 * entry_bytes}x}"
 
 
 def meaning(format: Format, step: Step) -> str:
@@ -85,8 +94,7 @@ def meaning(format: Format, step: Step) -> str:
     if isinstance(entry, Absent):
         return "not present"
     if isinstance(entry, Malformed):
-        parts = format.malformed(step.raw, step.slot.level)
-        return "reserved: " + ", ".join(f"{part.mask:#x} {part.reason}" for part in parts)
+        return "reserved: " + ", ".join(map(str, format.malformed(step.raw, step.slot.level)))
     if isinstance(entry, Leaf):
         return f"{in_units(entry.size)} page at {entry.address:#x}"
     assert isinstance(entry, Pointer)
@@ -99,7 +107,12 @@ def set_bits(level: Level, raw: int) -> Iterator[str]:
     for name, mask in level.bits.items():
         value = (raw & mask) // (mask & -mask)
         if value and not mask & address:
-            yield name if mask.bit_count() == 1 else f"{name}={value}"
+            yield bits_name(name, mask, value)
+
+
+def bits_name(name: str, mask: int, value: int) -> str:
+    """What bits that are set are called; of a field, its value too."""
+    return name if mask.bit_count() == 1 else f"{name}={value}"
 
 
 def marked_bits(format: Format, step: Step) -> Iterator[tuple[str, bool]]:
@@ -115,6 +128,11 @@ def marked_bits(format: Format, step: Step) -> Iterator[tuple[str, bool]]:
             yield said or name, said is not None
 
 
+def rights(format: Format, granted: int) -> list[str]:
+    """Rights by their names; reading is one that every page has."""
+    return ["read", *format.rights_of(granted)]
+
+
 def letters(format: Format, granted: int) -> str:
     """Rights as four letters: user, read, write, execute; `-` for one that is not given."""
     found = {
@@ -124,6 +142,20 @@ def letters(format: Format, granted: int) -> str:
     }
     # A format without a right to execute cannot take it away.
     return found.get("u", "-") + "r" + found.get("w", "-") + found.get("x", "x")
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things: "1 entry", "2 entries", "2 addresses"."""
+    plural = (
+        f"{what[:-1]}ies" if what.endswith("ry") else f"{what}{'es' if what[-1] == 's' else 's'}"
+    )
+    return f"{count:,} {what if count == 1 else plural}"
+
+
+def limited(count: int, what: str, limit: int) -> Iterator[str]:
+    """That not all of these are shown, where there are more than the limit."""
+    if count > limit:
+        yield f"Only the first {limit:,} of {count:,} {what} are shown (--limit)."
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -142,18 +174,12 @@ def assumed_lines(assumed: Sequence[str]) -> Iterator[str]:
         yield f"Taken to be so: {'; '.join(assumed)}."
 
 
-def known_quirks() -> dict[str, Quirk]:
-    """Every known departure by its name."""
-    from harness.check.quirks import DEBUG_WALKER, FAULT_QUIRKS, KEPT_CODE
-
-    return {quirk.name: quirk for quirk in (*FAULT_QUIRKS, DEBUG_WALKER, KEPT_CODE)}
-
-
 def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
     """Each known departure that showed: how often, what it is, and how that is known."""
-    quirks = known_quirks()
+    from harness.check.quirks import KNOWN
+
     for name, count in counts.items():
-        quirk = quirks[name]
+        quirk = KNOWN[name]
         yield f"{name}: {count:,} times"
         yield f"  rule      {quirk.rule}"
         yield f"  departs   {quirk.departs}"

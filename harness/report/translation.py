@@ -12,7 +12,7 @@ from harness.paging.entry import Absent
 from harness.paging.format import Format
 from harness.report import decode
 from harness.report.decode import flags, raw_text, says
-from harness.report.text import HEAD, aligned
+from harness.report.text import HEAD, aligned, rights
 
 
 def translation_lines(format: Format, found: Translation) -> Iterator[str]:
@@ -64,11 +64,6 @@ def as_object(format: Format, found: Translation) -> dict[str, Any]:
     }
 
 
-def rights_text(format: Format, granted: int) -> str:
-    """Rights in words; reading is one that every page has."""
-    return " ".join(("read", *format.rights_of(granted)))
-
-
 def _answer(found: Translation) -> str:
     leaf, physical = found.leaf, found.physical
     if leaf is not None and physical is not None:
@@ -112,7 +107,7 @@ def _rights(format: Format, stage: Stage) -> str:
     if isinstance(stage.reading.entry, Absent):
         return ""
     taken = " ".join(format.rights_of(stage.taken))
-    return rights_text(format, stage.granted) + (f" (takes {taken})" if taken else "")
+    return " ".join(rights(format, stage.granted)) + (f" (takes {taken})" if taken else "")
 
 
 def _page_lines(found: Translation) -> Iterator[str]:

@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 from harness.check.compare import Disagreement
 from harness.check.matrix_case import disagreement
-from harness.check.quirks import Quirk
-from harness.paging.x86.access import Reason
+from harness.check.quirks import KNOWN, Quirk
 from harness.report import matrix, terminal
 from harness.report.files import versions
 from harness.report.html.page import page
 from harness.report.matrix import Result
 from harness.report.run import Run
-from harness.report.text import known_quirks, walk_rows
+from harness.report.text import question, walk_rows
 
 
 class Told(NamedTuple):
@@ -34,13 +33,12 @@ def run_page(run: Run) -> str:
     """The page of a validation: a row a space, and what stands out."""
     told = [
         Told(
-            f"{one.space.layout.name}, {one.space.levels} levels, {_asked(one.disagreement)}",
+            f"{one.space.layout.name}, {one.space.levels} levels, {question(one.disagreement)}",
             one.disagreement,
             one.case,
         )
         for one in run.findings
     ]
-    skipped = [one for one in run.spaces if one.skipped is not None]
     return page(
         "validation.html",
         title=f"validate: {terminal.verdict(run)}",
@@ -53,7 +51,7 @@ def run_page(run: Run) -> str:
         versions=versions(),
         oracles=terminal.by_oracle(run),
         quirks=_known(run.count("quirks")),
-        skipped=[f"{one.layout.name}, {one.levels} levels: {one.skipped}" for one in skipped],
+        skipped=terminal.skipped_lines(run),
         told=told,
         walk_rows=walk_rows,
     )
@@ -62,12 +60,6 @@ def run_page(run: Run) -> str:
 def matrix_page(result: Result) -> str:
     """The page of a run of the matrix: a row a mode and outcome, and what stands out."""
     report = result.report
-    rows = [
-        (mode, reason.value if reason else "allowed", report.by_rule[mode, reason])
-        for mode in sorted({mode for mode, _ in report.by_rule})
-        for reason in (None, *Reason)
-        if report.by_rule[mode, reason]
-    ]
     told = [Told(case.values, disagreement(case), path) for case, path in result.cases]
     return page(
         "matrix.html",
@@ -79,19 +71,13 @@ def matrix_page(result: Result) -> str:
         qemu=report.qemu,
         failure=result.failure,
         versions=versions(),
-        rows=rows,
+        rows=matrix.outcomes(report),
         quirks=_known(report.comparison.quirks),
         told=told,
         walk_rows=walk_rows,
     )
 
 
-def _asked(found: Disagreement) -> str:
-    access = f"{found.access} at " if found.access else ""
-    return f"{found.oracle}: {access}{found.address:#x}{' with AC set' if found.ac else ''}"
-
-
 def _known(counts: Mapping[str, int]) -> list[tuple[Quirk, int]]:
     """The known departures that showed, each with how often."""
-    known = known_quirks()
-    return [(known[name], count) for name, count in counts.items()]
+    return [(KNOWN[name], count) for name, count in counts.items()]

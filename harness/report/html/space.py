@@ -13,7 +13,8 @@ from harness.inspect.snapshot import Snapshot
 from harness.paging.format import Format
 from harness.report.html import space_map
 from harness.report.html.page import page
-from harness.report.ranges import HEAD, cells, counted, in_sum, notes
+from harness.report.ranges import HEAD, cells, in_sum, notes
+from harness.report.text import counted
 
 LISTED: Final = 20_000
 """Ranges that a page lists; where there are more the map shows them all the same."""

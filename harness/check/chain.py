@@ -18,7 +18,7 @@ from harness.check.verdicts import Seen
 from harness.check.window import Window, new_root, open_window, with_pdptes
 from harness.machine.guest import Guest, State
 from harness.paging import bulk
-from harness.paging.address import Span
+from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Bytes, End
 from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.space import TableAllocator
@@ -26,7 +26,7 @@ from harness.paging.table import Table
 from harness.paging.x86 import bulk as x86
 from harness.paging.x86.access import Fault, Kind
 from harness.paging.x86.bulk import ALLOWED, Outcomes
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, root_for
 from harness.paging.x86.formats import PDPTE_BYTES, PDPTES, A, P
 from harness.paging.x86.load import load
 
@@ -375,23 +375,25 @@ def _walks(cpu: Cpu, lanes: Lanes, pdpte_reserved: int | None) -> tuple[bulk.Wal
     """
     walks = bulk.walk_words(cpu.roots, lanes.words, lanes.address)
     refused, marked = np.zeros(len(lanes), np.bool_), np.zeros_like(lanes.pdpte)
-    for pdpte, register in zip(lanes.pdpte, lanes.register, strict=True):
-        own = lanes.address // np.uint64(LEGACY_SPAN.size // PDPTES) == register
+    for number, (pdpte, registers) in enumerate(zip(lanes.pdpte, lanes.register, strict=True)):
+        register, size = int(registers[0]), LEGACY_SPAN.size // PDPTES
+        own = lanes.address // np.uint64(size) == register
         different, which = np.unique(pdpte, return_inverse=True)
-        for number, raw in enumerate(different.tolist()):
-            here = which == number
-            if pdpte_reserved is None or not raw & P:
-                loaded = _loaded(cpu, int(register[0]), raw)
-                if isinstance(loaded, Fault):
-                    refused |= here
-                else:
-                    words, address = lanes.words[:, here], lanes.address[here]
-                    walks.end[here] = bulk.walk_words(loaded.roots, words, address).end
-            elif raw & pdpte_reserved:
-                walks.end[here & own] = End.MALFORMED
-                walks.level[here & own] = len(lanes.words)
-            else:
-                marked[0, here & own] = A & ~raw
+        raws = different.tolist()
+        if pdpte_reserved is None:
+            loaded = [_loaded(cpu, register, raw) for raw in raws]
+            refused = np.array([isinstance(one, Fault) for one in loaded])[which]
+        else:
+            by_presence = [_loaded(cpu, register, raw) for raw in (0, P)]
+            loaded = [by_presence[raw & P] for raw in raws]
+            present = own & (pdpte & np.uint64(P) != 0)
+            malformed = present & (pdpte & np.uint64(pdpte_reserved) != 0)
+            walks.end[malformed], walks.level[malformed] = End.MALFORMED, len(lanes.words)
+            read = present & ~malformed
+            marked[number, read] = np.uint64(A) & ~pdpte[read]
+        first = Virtual(register * size)
+        gone = [not isinstance(one, Fault) and root_for(one, first) is None for one in loaded]
+        walks.end[own & np.array(gone)[which]] = End.NO_ROOT
     return walks, refused, marked
 
 

@@ -168,7 +168,7 @@ class Rig:
         lanes = np.logical_or.reduce([touched[quirk] for quirk in quirks])
         agreed, seen = agree[lanes], results[lanes]
         question = batch.question.take(lanes)
-        rules = _read_as(batch, question, ())
+        rules = batch if lanes.all() else _read_as(batch, question, ())
         departing = _read_as(batch, question, quirks)
         outcomes = departing.outcomes
         as_if = self._agreeing(Comparison("probe"), departing, outcomes, seen, self.quirks)

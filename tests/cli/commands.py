@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -16,16 +17,21 @@ from harness.cli import app
 ROOT = Path(__file__).parents[2]
 
 
-def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
-    """`pagetable` with these arguments, running as a process of its own."""
-    return subprocess.Popen(
+@contextlib.contextmanager
+def running(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """`pagetable` with these arguments, as a process of its own that does not outlive the block."""
+    with subprocess.Popen(
         [sys.executable, "-m", "harness.cli", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:

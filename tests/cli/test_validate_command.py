@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from harness.check import probes
 from harness.machine import engines
 from harness.paging.x86.access import Vector
 from harness.paging.x86.bulk import Outcomes, outcomes
-from tests.cli.commands import ROOT, gone, guest_of, run, start
+from tests.cli.commands import ROOT, gone, guest_of, run, running
 
 KEYS = {
     *("engine", "qemu", "layouts", "compared", "disagreements", "quirks", "not_comparable"),
@@ -187,9 +188,9 @@ def test_an_unknown_option_is_misuse(tmp_path: Path) -> None:
 
 @pytest.mark.hw
 def test_a_guest_that_is_lost_is_code_3_and_its_evidence_is_kept(tmp_path: Path) -> None:
-    process = start("validate", "aliases", "--engine=tcg", "--levels=4", cwd=tmp_path)
-    os.kill(guest_of(process), signal.SIGKILL)
-    output, errors = process.communicate(timeout=60)
+    with running("validate", "aliases", "--engine=tcg", "--levels=4", cwd=tmp_path) as process:
+        os.kill(guest_of(process), signal.SIGKILL)
+        output, errors = process.communicate(timeout=60)
     assert process.returncode == 3
     assert errors.startswith("pagetable: aliases at 4 levels: ")
     assert errors.count("\n") == 1
@@ -199,11 +200,11 @@ def test_a_guest_that_is_lost_is_code_3_and_its_evidence_is_kept(tmp_path: Path)
 
 @pytest.mark.hw
 def test_a_worker_that_is_killed_is_a_machine_failure(tmp_path: Path) -> None:
-    process = start("validate", "aliases", "--engine=tcg", "--levels=4", cwd=tmp_path)
-    guest = guest_of(process)
-    parent = int(Path(f"/proc/{guest}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(parent, signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    with running("validate", "aliases", "--engine=tcg", "--levels=4", cwd=tmp_path) as process:
+        guest = guest_of(process)
+        parent = int(Path(f"/proc/{guest}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(parent, signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 3
     assert "aliases at 4 levels" in errors
     assert gone(guest)
@@ -216,10 +217,10 @@ def test_a_worker_that_is_killed_is_a_machine_failure(tmp_path: Path) -> None:
 def test_no_guest_survives_the_end_of_the_command(
     tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
-    process = start("validate", "aliases", "--engine=tcg", cwd=tmp_path)
-    guest = guest_of(process)
-    process.send_signal(sent)
-    _, errors = process.communicate(timeout=10)
+    with running("validate", "aliases", "--engine=tcg", cwd=tmp_path) as process:
+        guest = guest_of(process)
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=10)
     assert process.returncode == code
     assert errors == ("pagetable: interrupted.\n" if sent is signal.SIGINT else "")
     assert gone(guest)
@@ -228,8 +229,9 @@ def test_no_guest_survives_the_end_of_the_command(
 @pytest.mark.hw
 def test_eight_at_once_do_not_meet(tmp_path: Path) -> None:
     command = ("validate", "smallest", "--engine=tcg", "--levels=5")
-    processes = [start(*command, cwd=tmp_path) for _ in range(8)]
-    ends = [(one.communicate(timeout=60)[1], one.returncode) for one in processes]
+    with contextlib.ExitStack() as all_eight:
+        eight = [all_eight.enter_context(running(*command, cwd=tmp_path)) for _ in range(8)]
+        ends = [(one.communicate(timeout=60)[1], one.returncode) for one in eight]
     assert ends == [("", 0)] * 8
 
 

@@ -233,6 +233,13 @@ def of_another_cpu(**fields: Any) -> Plant:
     return lambda patch: patch.setattr(Cpu, "format", property(changed))
 
 
+def of_the_other_vendor() -> Plant:
+    """Entries are read as Intel's processors do on AMD's, and the other way round."""
+    original = Cpu.__dict__["format"].func
+    changed = cache(lambda cpu: original(replace(cpu, amd=not cpu.amd)))
+    return lambda patch: patch.setattr(Cpu, "format", property(changed))
+
+
 def with_pse(pse: bool) -> Plant:
     """CR4.PSE is taken for set, or for clear."""
     original = Cpu.__dict__["format"].func

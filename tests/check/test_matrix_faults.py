@@ -67,6 +67,7 @@ from tests.check.plants import (
     moved,
     not_reserved,
     of_another_cpu,
+    of_the_other_vendor,
     raised_in,
     reserved_leaf,
     rights_before_presence,
@@ -639,6 +640,10 @@ ON_KVM: dict[str, tuple[str, Plant]] = {
         "family=pair and upper=1 and lower=0 and access=descriptor and by=supervisor and SMAP=1"
         " and upper.P=1 and lower.P=1",
         in_question(implicit=np.zeros_like),
+    ),
+    "bit 8 of a PML4E is what the other vendor makes of it": (
+        "family=bits and level=3 and G=1 and P=1 and set=none and XD=0",
+        of_the_other_vendor(),
     ),
     "1G pages are there without CPUID": (
         "family=bits and level=2 and set=11 and PS=1 and P=1",

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.inspect.snapshot import Snapshot
+from harness.paging import bulk
 from harness.paging.address import Physical
+from harness.paging.bulk import Leaves
 from harness.paging.entry import Absent, Entry, Leaf, Pointer
 from harness.paging.format import Format
 from harness.paging.memory import BufferMemory, Memory
@@ -141,3 +144,14 @@ def _target(one: Found) -> tuple[Table, ...]:
 
 def physical(one: Found) -> int:
     return one.entry.address if isinstance(one.entry, Leaf) else 0
+
+
+def listed(snapshot: Snapshot) -> Leaves:
+    """All that a snapshot's space holds."""
+    return bulk.leaves(snapshot.memory, snapshot.cpu.roots)
+
+
+def same(here: Leaves, there: Leaves) -> bool:
+    """Whether two listings are the same row by row."""
+    columns = ("virtual", "end", "level", "raw", "physical", "granted")
+    return all(np.array_equal(getattr(here, name), getattr(there, name)) for name in columns)

@@ -13,7 +13,7 @@ from harness.paging.address import Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.access import Access, Fault, Kind, Reason, Vector, outcome
 from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode
-from tests.paging.x86 import test_arrays as made
+from tests.paging.x86 import drawn
 from tests.paging.x86.made import path
 
 CPU = Cpu.in_mode(Mode.LEVEL_4, 0)
@@ -64,9 +64,9 @@ def test_every_fault_of_the_rules_is_possible_and_given_by_its_tables(mode: Mode
     count = 0
     for seed in range(20):
         source = random.Random(seed)
-        cpu, memory = made.cpu(source, mode), made.memory(source, mode)
+        cpu, memory = drawn.cpu(source, mode), drawn.memory(source, mode)
         for _ in range(25):
-            address, access = Virtual(made.address(source, mode)), made.access(source)
+            address, access = Virtual(drawn.address(source, mode)), drawn.access(source)
             answer = outcome(cpu, memory, address, access)
             if not isinstance(answer, Fault) or answer.vector is not Vector.PF:
                 continue

@@ -16,6 +16,7 @@ from harness.paging.errors import TooManyTables
 from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.table import Root
 from harness.paging.x86.cpu import Cpu, Mode
+from tests.inspect.spaces import same
 
 UNIT = 0x1000
 ROOTS = Cpu.long_mode(4, 0).roots
@@ -57,8 +58,7 @@ def test_tables_are_read_once_and_nothing_else_is() -> None:
     assert sorted(asked) == [0, UNIT, 3 * UNIT, 6 * UNIT, 0x99_0000]
     here.release()
     rows = [bulk.leaves(memory, ROOTS) for memory in (here, there)]
-    for name in ("virtual", "end", "level", "raw", "physical", "granted"):
-        assert np.array_equal(getattr(rows[0], name), getattr(rows[1], name))
+    assert same(*rows)
     assert rows[0].total == 11
     assert here.load(Physical(0x99_0008), 8) is None
     assert here.load(Physical(6 * UNIT + 44), 4) == 0

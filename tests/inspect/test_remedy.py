@@ -22,7 +22,7 @@ from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.walk import leaves, walk
 from harness.paging.x86.access import Access, Allowed, Fault, Kind, Outcome, Reason, outcome
 from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode, linear, root_for
-from tests.paging.x86 import test_arrays as made
+from tests.paging.x86 import drawn
 from tests.paging.x86.made import path
 
 PROPOSED = set(Reason) - {
@@ -130,9 +130,9 @@ def faults(mode: Mode, seeds: range, each: int) -> Iterator[tuple[Cpu, BufferMem
     """Random accesses that fault."""
     for seed in seeds:
         source = random.Random(seed)
-        cpu, memory = made.cpu(source, mode), made.memory(source, mode)
+        cpu, memory = drawn.cpu(source, mode), drawn.memory(source, mode)
         for _ in range(each):
-            address, access = made.address(source, mode), made.access(source)
+            address, access = drawn.address(source, mode), drawn.access(source)
             if isinstance(outcome(cpu, memory, Virtual(address), access), Fault):
                 yield cpu, memory, address, access
 

@@ -16,7 +16,7 @@ from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.access import Access, Allowed, Fault, Kind, Reason, outcome
 from harness.paging.x86.cpu import Cpu, Cr3, Mode, linear
-from tests.paging.x86 import test_arrays as made
+from tests.paging.x86 import drawn
 from tests.paging.x86.made import path
 
 FIXED = {Reason.NOT_CANONICAL, Reason.NO_PDPTE, Reason.NOT_PRESENT, Reason.RESERVED}
@@ -34,9 +34,9 @@ def test_a_translation_agrees_with_the_rules_of_access(mode: Mode) -> None:
     ends = set()
     for seed in range(60):
         source = random.Random(seed)
-        cpu, memory = made.cpu(source, mode), made.memory(source, mode)
+        cpu, memory = drawn.cpu(source, mode), drawn.memory(source, mode)
         for _ in range(40):
-            address = Virtual(made.address(source, mode))
+            address = Virtual(drawn.address(source, mode))
             found = of(cpu, memory, address)
             answer = outcome(cpu, memory, address, Access(Kind.READ, user=True))
             fault = answer.reason if isinstance(answer, Fault) else None

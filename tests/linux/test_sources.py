@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from harness.inspect.check import check
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import core, qmp
-from harness.paging import bulk
 from images.linux.machine import Booted, Monitor
+from tests.inspect.spaces import listed, same
 from tests.linux.spaces import USER_ROOT, LinuxSpace
 
 pytestmark = pytest.mark.hw
-
-COLUMNS = ("virtual", "end", "level", "raw", "physical", "granted")
 
 
 @pytest.fixture(params=["parent", "child"])
@@ -24,11 +21,9 @@ def space(request: pytest.FixtureRequest, spaces: dict[str, LinuxSpace]) -> Linu
     return spaces[request.param]
 
 
-def same(snapshot: Snapshot, space: LinuxSpace) -> bool:
+def shows(snapshot: Snapshot, space: LinuxSpace) -> bool:
     """Whether it lists what the space does, row by row."""
-    found = bulk.leaves(snapshot.memory, snapshot.cpu.roots)
-    wanted = space.leaves
-    return all(np.array_equal(getattr(found, name), getattr(wanted, name)) for name in COLUMNS)
+    return same(listed(snapshot), space.leaves)
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "alone"])
@@ -37,13 +32,13 @@ def test_the_socket_shows_the_tables_of_a_processor(
 ) -> None:
     snapshot = qmp.snapshot(linux.qmp, space.process.cpu, False, {}, shared=shared)
     assert snapshot.cpu.cr3 == space.cpu.cr3
-    assert same(snapshot, space)
+    assert shows(snapshot, space)
 
 
 def test_another_root_is_looked_at_by_name(linux: Booted, space: LinuxSpace) -> None:
     other = space.under(space.cpu.cr3 & ~USER_ROOT)
     snapshot = qmp.snapshot(linux.qmp, space.process.cpu, False, {"cr3": other.cpu.cr3})
-    assert same(snapshot, other)
+    assert shows(snapshot, other)
     assert other.leaves.total > 70_000
 
 
@@ -58,7 +53,7 @@ def test_cores_show_the_tables_of_every_processor(
             monitor.execute("dump-guest-memory", paging=paging, protocol=f"file:{path}")
         for space in spaces.values():
             width = {"maxphyaddr": space.cpu.maxphyaddr}
-            assert same(core.snapshot(path, space.process.cpu, width), space)
+            assert shows(core.snapshot(path, space.process.cpu, width), space)
         path.unlink()
 
 

@@ -15,7 +15,7 @@ from harness.paging.address import Virtual
 from harness.paging.x86.access import Access, Fault, Kind, Vector
 from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from harness.report import fault as reports
-from tests.paging.x86 import test_arrays as made
+from tests.paging.x86 import drawn
 from tests.paging.x86.made import path
 
 
@@ -27,10 +27,10 @@ def words(cpu: Cpu, one: Explanation) -> list[str]:
 def test_whatever_comes_of_an_access_is_told_in_lines_and_as_an_object(mode: Mode) -> None:
     for seed in range(8):
         source = random.Random(seed)
-        cpu, memory = made.cpu(source, mode), made.memory(source, mode)
+        cpu, memory = drawn.cpu(source, mode), drawn.memory(source, mode)
         snapshot = Snapshot("made", cpu, memory, None)
         for _ in range(20):
-            address, access = Virtual(made.address(source, mode)), made.access(source)
+            address, access = Virtual(drawn.address(source, mode)), drawn.access(source)
             one = explain(snapshot, address, access)
             told, held = words(cpu, one), reports.as_object(cpu, one)
             assert json.loads(json.dumps(held)) == held

@@ -21,7 +21,7 @@ from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.x86.cpu import Efer, Mode
 from tests.inspect.sources.machines import STUB, running
-from tests.inspect.sources.test_qmp import listed, same
+from tests.inspect.spaces import listed, same
 
 HEAD, PROGRAM, SECTION = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ"), 64
 MANY = 0xFFFF

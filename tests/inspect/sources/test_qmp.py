@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 
 from harness.check import layouts
-from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.snapshot import SourceError
 from harness.inspect.sources import qmp
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.foreign import ForeignMonitor, Guard
 from harness.paging import bulk
-from harness.paging.bulk import Leaves
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu, Mode
 from tests.cli.commands import ROOT, children, run
 from tests.inspect.sources.machines import RAM, STUB, Machine, running
+from tests.inspect.spaces import listed, same
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +55,6 @@ def built(machine: Machine, ram: int) -> Cpu:
 
     memory = BufferMemory(np.frombuffer(mmap.mmap(ram, RAM), np.uint8))
     return layouts.build(layouts.load(layouts.find("linux-5")), 5, memory, 40, page1gb=True).cpu
-
-
-def same(here: Leaves, there: Leaves) -> bool:
-    columns = ("virtual", "end", "level", "raw", "physical", "granted")
-    return all(np.array_equal(getattr(here, name), getattr(there, name)) for name in columns)
-
-
-def listed(snapshot: Snapshot) -> Leaves:
-    return bulk.leaves(snapshot.memory, snapshot.cpu.roots)
 
 
 @pytest.mark.hw

@@ -85,11 +85,12 @@ def decode(
             cpu = replace(cpu, maxphyaddr=maxphyaddr)
         raw = number("the value", value)
         try:
-            levels = [level] if level is not None else entries.levels_of(cpu)
-            found = [entries.read(cpu, raw, one) for one in levels]
-            readings = [(one, dialect.read(cpu, one) if linux else None) for one in found]
-        except ValueError as error:
+            known = entries.levels_of(cpu)
+        except ValueError as error:  # the format's, about MAXPHYADDR
             raise Misuse(str(error)) from None
+        levels = known if level is None else [level]
+        found = [entries.read(cpu, raw, one) for one in levels]
+        readings = [(one, dialect.read(cpu, one) if linux else None) for one in found]
         if as_json:
             content = {
                 "mode": cpu.mode.value,

@@ -67,10 +67,7 @@ def diff(
         some, first = _looked_at(sources[0])
         time.sleep(seconds or 0)
         others, second = _looked_at(sources[1])
-        try:
-            found = diff(first, second)
-        except ValueError as error:
-            raise Misuse(str(error)) from None
+        found = diff(first, second)
         cpus = (some.cpu, others.cpu)
         assumed = tuple(dict.fromkeys((*some.assumed, *others.assumed)))
         if as_json:

@@ -53,11 +53,12 @@ def _code(error: Exception) -> int | None:
     """The exit code of an error that is foreseen; None for a fault of this program."""
     from harness.check.layouts import LayoutError
     from harness.check.replay import CaseError
-    from harness.inspect.snapshot import SourceError
+    from harness.inspect.snapshot import QuestionError, SourceError
     from harness.machine.errors import MachineError, Misuse
     from harness.paging.space import SpaceError
 
     misplaced = FileExistsError | NotADirectoryError | PermissionError
-    if isinstance(error, LayoutError | SpaceError | CaseError | SourceError | Misuse | misplaced):
+    asked = LayoutError | SpaceError | CaseError | SourceError | QuestionError | Misuse
+    if isinstance(error, asked | misplaced):
         return MISUSE
     return MACHINE_FAILURE if isinstance(error, MachineError | OSError) else None

@@ -13,10 +13,8 @@ from harness.cli.ending import sentences
 from harness.cli.source import Source, number, with_source
 
 if TYPE_CHECKING:
-    from harness.inspect.fault import Seen
     from harness.inspect.snapshot import Snapshot
     from harness.paging.x86.access import Access
-    from harness.paging.x86.cpu import Cpu
 
 
 class KindName(StrEnum):
@@ -139,14 +137,10 @@ def _forward(
 ) -> None:
     """What accesses come to: in full where their kind was named, else in a table."""
     from harness.inspect.fault import explain
-    from harness.machine.errors import Misuse
     from harness.paging.address import Virtual
     from harness.report import fault as reports
 
-    try:
-        found = [explain(snapshot, Virtual(address), access) for access in accesses]
-    except ValueError as error:
-        raise Misuse(str(error)) from None
+    found = [explain(snapshot, Virtual(address), access) for access in accesses]
     if as_json:
         outcomes = [reports.as_object(snapshot.cpu, each) for each in found]
         _print_object(snapshot, address=f"{address:#x}", outcomes=outcomes)
@@ -161,10 +155,11 @@ def _forward(
 
 def _words(code: int, cr2: int | None, rip: int | None, as_json: bool) -> None:
     """What a fault says by itself."""
+    from harness.inspect.fault import read_code
     from harness.report import fault as reports
     from harness.report.objects import bare
 
-    seen = _seen(code, None, cr2, rip)
+    seen = read_code(code, None, cr2, rip)
     if as_json:
         typer.echo(json.dumps(bare("fault", seen=reports.seen_object(seen)), indent=2))
         return
@@ -174,33 +169,18 @@ def _words(code: int, cr2: int | None, rip: int | None, as_json: bool) -> None:
 
 def _backward(snapshot: Snapshot, code: int, cr2: int, rip: int | None, as_json: bool) -> None:
     """What a fault says, and what the tables give."""
-    from harness.inspect.fault import compare
-    from harness.machine.errors import Misuse
+    from harness.inspect.fault import compare, read_code
     from harness.paging.address import Virtual
     from harness.report import fault as reports
 
-    seen = _seen(code, snapshot.cpu, cr2, rip)
-    try:
-        found = compare(snapshot, seen, Virtual(cr2))
-    except ValueError as error:
-        raise Misuse(str(error)) from None
+    seen = read_code(code, snapshot.cpu, cr2, rip)
+    found = compare(snapshot, seen, Virtual(cr2))
     if as_json:
         tables = reports.comparison_object(snapshot.cpu, found)
         _print_object(snapshot, seen=reports.seen_object(seen), cr2=f"{cr2:#x}", tables=tables)
         return
     lines = reports.comparison_lines(snapshot.cpu, found)
     _print(snapshot, [*reports.seen_lines(seen, cr2), "", *lines])
-
-
-def _seen(code: int, cpu: Cpu | None, cr2: int | None, rip: int | None) -> Seen:
-    """A fault that was seen; Misuse for a code that is none."""
-    from harness.inspect.fault import read_code
-    from harness.machine.errors import Misuse
-
-    try:
-        return read_code(code, cpu, cr2, rip)
-    except ValueError as error:
-        raise Misuse(str(error)) from None
 
 
 def _print(snapshot: Snapshot, lines: list[str]) -> None:

@@ -41,16 +41,12 @@ def lint(
         import json
 
         from harness.inspect import lint
-        from harness.machine.errors import Misuse
         from harness.report import lint as reports
         from harness.report.objects import answer
         from harness.report.text import assumed_lines
 
         positive(limit)
-        try:
-            broken, cut = lint.lint(snapshot, types_of(pat), ignore or (), limit)
-        except ValueError as error:
-            raise Misuse(str(error)) from None
+        broken, cut = lint.lint(snapshot, types_of(pat), ignore or (), limit)
         if as_json:
             typer.echo(json.dumps(answer("lint", snapshot, **reports.lint_object(broken, cut))))
         else:

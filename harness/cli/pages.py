@@ -42,33 +42,25 @@ Within = Annotated[
 
 
 def types_of(pat: str | None) -> Types:
-    """The memory types of a value of IA32_PAT; Misuse where there is none."""
+    """The memory types of a value of IA32_PAT; QuestionError where a byte of it is none."""
     from harness.cli.source import number
     from harness.inspect.memory_type import types
-    from harness.machine.errors import Misuse
 
-    try:
-        return types(None if pat is None else number("IA32_PAT", pat))
-    except ValueError as error:
-        raise Misuse(str(error)) from None
+    return types(None if pat is None else number("IA32_PAT", pat))
 
 
 def chosen_of(cpu: Cpu, types: Types, where: str | None, user: bool) -> Chosen | None:
-    """The condition that pages must meet; Misuse where it is none."""
+    """The condition that pages must meet; QuestionError where it is none."""
     from harness.inspect.select import condition
-    from harness.machine.errors import Misuse
 
     parts = [f"({where})"] if where is not None else []
     if user:
         parts.append("user")
     if not parts:
         return None
-    try:
-        if where is not None:
-            condition(cpu.format, types, where)
-        return condition(cpu.format, types, " and ".join(parts))
-    except ValueError as error:
-        raise Misuse(str(error)) from None
+    if where is not None:
+        condition(cpu.format, types, where)  # by itself first, so that a sentence is about that
+    return condition(cpu.format, types, " and ".join(parts))
 
 
 def span_of(text: str | None) -> Span | None:

@@ -44,7 +44,6 @@ def walk(
     """
     with sentences(), source.opened() as snapshot:
         from harness.inspect.translation import translate
-        from harness.machine.errors import Misuse
         from harness.paging.address import Virtual
         from harness.report.objects import answer
         from harness.report.text import assumed_lines
@@ -52,11 +51,8 @@ def walk(
 
         for path in (html, svg):
             writable(path)
-        try:
-            asked = [Virtual(number("the address", text)) for text in addresses]
-            found = [translate(snapshot, address, linux) for address in asked]
-        except ValueError as error:
-            raise Misuse(str(error)) from None
+        asked = [Virtual(number("the address", text)) for text in addresses]
+        found = [translate(snapshot, address, linux) for address in asked]
         if svg is not None:
             write(svg, _picture(snapshot, found))
         if html is not None:

@@ -12,6 +12,7 @@ from enum import Enum
 from itertools import groupby
 from typing import Final, NamedTuple
 
+from harness.inspect.snapshot import QuestionError
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.format import Field, Reserved, Shape
 from harness.paging.table import Table
@@ -183,13 +184,13 @@ def levels_of(cpu: Cpu) -> range:
 def read(cpu: Cpu, raw: int, level: int) -> Reading:
     """What the raw entry says at `level` to this CPU.
 
-    Raises ValueError for a level that the mode lacks, and an entry wider than its entries.
+    Raises QuestionError for a level that the mode lacks, and an entry wider than its entries.
     """
     if level not in levels_of(cpu):
         last = levels_of(cpu)[-1]
-        raise ValueError(f"{cpu.format.name} has levels 0 to {last}, not {level}")
+        raise QuestionError(f"{cpu.format.name} has levels 0 to {last}, not {level}")
     if not 0 <= raw < 1 << 8 * cpu.format.entry_bytes:
-        raise ValueError(
+        raise QuestionError(
             f"{raw:#x} has more than the {8 * cpu.format.entry_bytes} bits of an entry"
         )
     kind = _kind(cpu, raw, level)

@@ -16,6 +16,7 @@ import numpy as np
 
 from harness.inspect.graph import Floor, Graph, Kind, Rows, no_rows
 from harness.inspect.ranges import Range, Ranges, follow, of_rows, reduced, together
+from harness.inspect.snapshot import QuestionError
 from harness.paging import bulk
 from harness.paging.bits import address_mask, attributes, carried, read_by_machine, structure_mask
 from harness.paging.bulk import LANES, Bytes, Counts
@@ -154,13 +155,14 @@ class _Lanes(NamedTuple):
 def diff(before: Graph, after: Graph) -> Difference:
     """What is different between two spaces.
 
-    What self-maps show is not compared: the tables are, where they are in use.  Raises ValueError
-    where the addresses of both do not split in the same way.
+    What self-maps show is not compared: the tables are, where they are in use.
+
+    Raises QuestionError where the addresses of both do not split in the same way.
     """
     format, other = before.format, after.format
     shapes = [[(level.shift, level.index_bits) for level in one.levels] for one in (format, other)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"{format.name} and {other.name} have no addresses in common")
+        raise QuestionError(f"{format.name} and {other.name} have no addresses in common")
     pairs, budget, groups = _roots(before, after), LANES_COMPARED, 1
     sides = [
         _Side(one.format, {floor.layer.level: floor for floor in one.floors})

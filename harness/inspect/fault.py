@@ -9,7 +9,7 @@ from typing import Final
 from harness.check.quirks import RESERVED_WITHOUT_PRESENT, Quirk
 from harness.inspect.decode import Bits
 from harness.inspect.remedy import Remedy, remedies
-from harness.inspect.snapshot import Snapshot
+from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.translation import Stage, Translation, translate
 from harness.paging.address import Virtual
 from harness.paging.bulk import End
@@ -50,12 +50,12 @@ class Explanation:
 def explain(snapshot: Snapshot, address: Virtual, access: Access) -> Explanation:
     """What an access to an address comes to.
 
-    Raises ValueError for an address that is wider than the CPU's mode has them.
+    Raises QuestionError for an address that is wider than the CPU's mode has them.
     """
     cpu, memory = snapshot.cpu, snapshot.memory
-    answer = outcome(cpu, memory, address, access)
     masked = cpu if access.kind is not Kind.FETCH else replace(cpu, lam=False)
     found = translate(replace(snapshot, cpu=masked), address)
+    answer = outcome(cpu, memory, address, access)
     changes = remedies(cpu, memory, address, access) if isinstance(answer, Fault) else ()
     blamed = tuple(_to_blame(cpu, found, answer))
     return Explanation(access, answer, found, blamed, tuple(_noted(cpu, found, answer)), changes)
@@ -143,10 +143,10 @@ def read_code(
 ) -> Seen:
     """What the error code of a page fault says; with a CPU, what it can be there.
 
-    Raises ValueError for a code of more than 32 bits.
+    Raises QuestionError for a code of more than 32 bits.
     """
     if not 0 <= code < 1 << CODE_BITS:
-        raise ValueError(f"{code:#x} is no error code: those have {CODE_BITS} bits")
+        raise QuestionError(f"{code:#x} is no error code: those have {CODE_BITS} bits")
     bits = [
         Bits(int(flag), str(flag.name), int(bool(code & flag)), said[bool(code & flag)])
         for flag, *said in _CODE
@@ -243,7 +243,7 @@ _IMPLICIT: Final = (
 def compare(snapshot: Snapshot, seen: Seen, cr2: Virtual) -> Comparison:
     """Whether the tables as they are would give the fault.
 
-    Raises ValueError for an address that is wider than the CPU's mode has them.
+    Raises QuestionError for an address that is wider than the CPU's mode has them.
     """
     explained = [explain(snapshot, cr2, access) for access in seen.accesses]
     giving = tuple(one for one in explained if _gives(one.outcome, seen))

@@ -17,7 +17,7 @@ from harness.inspect import find, graph, memory_type
 from harness.inspect.graph import Graph, Kind, Rows
 from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Range, Ranges, merged, of_rows, together
-from harness.inspect.snapshot import Snapshot
+from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.memory import Mask, Words
 from harness.paging.table import Slot
@@ -373,12 +373,12 @@ def lint(
     """The rules that a space breaks, the worst first, each with its first `limit` findings; and
     what was left out, a sentence each.
 
-    Raises ValueError for a rule to be ignored that there is not.
+    Raises QuestionError for a rule to be ignored that there is not.
     """
     ignored = set(ignored)
     if unknown := sorted(ignored - {rule.name for rule in RULES}):
         known = ", ".join(rule.name for rule in RULES)
-        raise ValueError(f"there is no rule {unknown[0]!r}, but {known}")
+        raise QuestionError(f"there is no rule {unknown[0]!r}, but {known}")
     cpu = snapshot.cpu
     read = graph.read(snapshot.memory, cpu.format, cpu.roots)
     tables = [floor.layer.table for floor in read.floors]

@@ -10,6 +10,7 @@ from operator import or_
 from typing import Final
 
 from harness.inspect.decode import Bits, Reading, Role, named
+from harness.inspect.snapshot import QuestionError
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.linux.entries import (
     DEVMAP,
@@ -79,10 +80,10 @@ _BACK: Final = {
 def read(cpu: Cpu, reading: Reading) -> LinuxReading:
     """What Linux reads into an entry of 4- or 5-level paging.
 
-    Raises ValueError for another mode.
+    Raises QuestionError for another mode.
     """
     if not cpu.long:
-        raise ValueError(f"what Linux keeps in entries of {cpu.format.name} is not known here")
+        raise QuestionError(f"what Linux keeps in entries of {cpu.format.name} is not known here")
     linux = Linux(cpu.format)
     raw, level = reading.raw, reading.level
     meaning = linux.decode(raw, level)

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from harness.inspect.decode import PAT_AT_RESET
+from harness.inspect.snapshot import QuestionError
 from harness.paging.bulk import Bytes
 from harness.paging.format import Level
 from harness.paging.memory import Words
@@ -26,14 +27,14 @@ _TYPES: Final = {0: "UC", 1: "WC", 4: "WT", 5: "WP", 6: "WB", 7: "UC-"}
 def types(pat: int | None) -> Types:
     """The eight types of a value of IA32_PAT (SDM table 12-10), of that after a reset for None.
 
-    Raises ValueError where a byte of it is no type.
+    Raises QuestionError where a byte of it is no type.
     """
     if pat is None:
         return PAT_AT_RESET
     codes = pat.to_bytes(len(PAT_AT_RESET), "little")
     for number, code in enumerate(codes):
         if code not in _TYPES:
-            raise ValueError(f"IA32_PAT {pat:#x} has {code:#x} as PA{number}, which is no type")
+            raise QuestionError(f"IA32_PAT {pat:#x} has {code:#x} as PA{number}, which is no type")
     return tuple(_TYPES[code] for code in codes)
 
 

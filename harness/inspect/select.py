@@ -17,6 +17,7 @@ from harness.inspect import memory_type
 from harness.inspect.graph import Kind, Rows
 from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Chosen
+from harness.inspect.snapshot import QuestionError
 from harness.paging.format import Format
 from harness.paging.memory import Mask
 
@@ -36,7 +37,7 @@ _Column = Callable[[Rows], npt.NDArray[Any]]
 
 
 def condition(format: Format, types: Types, text: str) -> Chosen:
-    """Reads a condition on rows; ValueError, a sentence, where it is none.
+    """Reads a condition on rows; QuestionError where it is none.
 
     Names with the values 0 and 1, which may stand alone: the rights that all entries give
     together, in full and by their first letters; with `own-` before them those that the page's
@@ -45,7 +46,10 @@ def condition(format: Format, types: Types, text: str) -> Chosen:
     (`KEY=3`).  A row that is no page has the rights of its way, and no bits.
     """
     columns, axes = _columns(format, types)
-    holds = where.read(text, axes, EXAMPLE).holds
+    try:
+        holds = where.read(text, axes, EXAMPLE).holds
+    except ValueError as error:
+        raise QuestionError(str(error)) from None
 
     def chosen(_: Format, rows: Rows) -> Mask:
         found = holds(_Values(columns, rows))

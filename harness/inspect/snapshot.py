@@ -13,6 +13,10 @@ class SourceError(ValueError):
     """A source that cannot be read: a sentence that says which, where, and why."""
 
 
+class QuestionError(ValueError):
+    """A question that has no answer: a sentence that says what is wrong with it."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A machine at one moment.

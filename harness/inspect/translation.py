@@ -10,7 +10,7 @@ from harness.inspect import decode
 from harness.inspect.decode import MemoryType, Reading
 from harness.inspect.linux import LinuxReading
 from harness.inspect.linux import read as read_linux
-from harness.inspect.snapshot import Snapshot
+from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging.address import Physical, Virtual
 from harness.paging.bulk import End
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
@@ -112,12 +112,14 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
 
     linux  tell what Linux keeps in each entry too
 
-    Raises ValueError for an address that is wider than the CPU's mode has them, and where `linux`
-    is wanted of a mode in which Linux's use of entries is not known.
+    Raises QuestionError for an address that is wider than the CPU's mode has them, and where
+    `linux` is wanted of a mode in which Linux's use of entries is not known.
     """
     cpu = snapshot.cpu
     if not cpu.long and address not in LEGACY_SPAN:
-        raise ValueError(f"outside long mode there is no address {address:#x}: it is {LEGACY_SPAN}")
+        raise QuestionError(
+            f"outside long mode there is no address {address:#x}: it is {LEGACY_SPAN}"
+        )
     inner = linear(cpu, address)
     root = root_for(cpu, inner)
     found = walk(snapshot.memory, root, inner) if root else None

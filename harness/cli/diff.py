@@ -92,4 +92,4 @@ def _looked_at(source: Source) -> tuple[Snapshot, Graph]:
 
     with source.opened() as snapshot:
         cpu = snapshot.cpu
-        return snapshot, graph.read(snapshot.memory, cpu.format, cpu.roots)
+        return snapshot, graph.read(snapshot.memory, cpu.format, cpu.roots, graph.FEWER)

@@ -52,7 +52,8 @@ def find(
         positive(limit)
         places = [Physical(number("the physical address", text)) for text in physical or ()]
         cpu = snapshot.cpu
-        space = graph.read(snapshot.memory, cpu.format, cpu.roots)
+        most = graph.FEWER if aliases else graph.ENTRIES
+        space = graph.read(snapshot.memory, cpu.format, cpu.roots, most)
         cut = space.cut
         if tables:
             uses = list(find.tables(space))

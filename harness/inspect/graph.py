@@ -22,9 +22,12 @@ from harness.paging.format import Format
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Root
 
-ENTRIES: Final = 1 << 25
+ENTRIES: Final = 1 << 24
 """Entries of tables that are read, and rows that are looked at, unless told otherwise: those of
-128 GiB in pages of 4 KiB."""
+64 GiB in pages of 4 KiB."""
+
+FEWER: Final = 1 << 22
+"""The same where much is kept of each row: those of 16 GiB."""
 
 LEADING: Final = 16
 """One in so many of them may be above level 0: what leads on takes more memory than what does not.

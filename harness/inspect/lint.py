@@ -7,8 +7,9 @@ self-maps show counts where tables are data; elsewhere it would say the same aga
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from itertools import combinations
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -204,24 +205,28 @@ def _uncached(space: _Space, rows: Rows) -> Mask:
     return found
 
 
-def _shows_table(space: _Space, rows: Rows) -> Mask:
-    """Pages that hold a table."""
-    first = np.searchsorted(space.tables, rows.physical)
-    after = np.searchsorted(space.tables, rows.physical + space.size(rows))
-    found: Mask = (rows.kind == Kind.PAGE) & (after > first)
+def _shows_table(space: _Space, rows: Rows, among: Mask) -> Mask:
+    """Which rows, of some, are pages that hold a table."""
+    found = np.zeros(len(rows.virtual), np.bool_)
+    chosen = np.flatnonzero(among & (rows.kind == Kind.PAGE))
+    first = rows.physical[chosen]
+    number = np.searchsorted(space.tables, first)
+    there = number < len(space.tables)
+    last = first[there] + (space.size(rows) - np.uint64(1))
+    found[chosen[there]] = space.tables[number[there]] <= last
     return found
 
 
 def _table_to_user_writing(space: _Space, rows: Rows) -> Mask:
-    return _shows_table(space, rows) & space.has(rows, "user") & space.has(rows, "write")
+    return _shows_table(space, rows, space.has(rows, "user") & space.has(rows, "write"))
 
 
 def _table_to_user_reading(space: _Space, rows: Rows) -> Mask:
-    return _shows_table(space, rows) & space.has(rows, "user") & ~space.has(rows, "write")
+    return _shows_table(space, rows, space.has(rows, "user") & ~space.has(rows, "write"))
 
 
 def _table_to_supervisor(space: _Space, rows: Rows) -> Mask:
-    return _shows_table(space, rows) & ~space.has(rows, "user") & ~rows.window
+    return _shows_table(space, rows, ~space.has(rows, "user") & ~rows.window)
 
 
 def _self_map(space: _Space, rows: Rows) -> Mask:
@@ -339,29 +344,73 @@ class _Mapped(NamedTuple):
         self.last.append(rows.physical + (space.size(rows) - np.uint64(1)))
 
 
-def _covered(mapped: _Mapped) -> list[Span]:
-    """The memory that some page covers, in order, neighbours joined."""
+class _Pieces(NamedTuple):
+    """Pieces of memory in order, none of which touches another: where each begins and ends."""
+
+    first: Words
+    last: Words
+
+
+def _covered(mapped: _Mapped) -> _Pieces:
+    """The memory that some page covers."""
     first, last = (np.concatenate([np.zeros(0, np.uint64), *part]) for part in mapped)
-    order = np.argsort(first, kind="stable")
+    order = np.argsort(first)
     first, last = first[order], np.maximum.accumulate(last[order])
     new = np.ones(len(first), np.bool_)
     new[1:] = first[1:] > last[:-1] + np.uint64(1)
     start = np.flatnonzero(new)
     stop = np.append(start[1:], len(first))[: len(start)] - 1
-    return [Span(a, b) for a, b in zip(first[start].tolist(), last[stop].tolist(), strict=True)]
+    return _Pieces(first[start], last[stop])
 
 
-def _both(some: Sequence[Span], others: Sequence[Span]) -> Iterator[Span]:
-    """The memory that two lists of spans, each in order, have in common."""
-    one = other = 0
-    while one < len(some) and other < len(others):
-        common = some[one].clip(others[other])
-        if common is not None:
-            yield common
-        if some[one].last < others[other].last:
-            one += 1
-        else:
-            other += 1
+def _common(some: _Pieces, others: _Pieces) -> _Pieces:
+    """The memory that is in both."""
+    begin = np.searchsorted(others.last, some.first)
+    counts = np.searchsorted(others.first, some.last, side="right") - begin
+    one = np.repeat(np.arange(len(counts)), counts)
+    before = np.cumsum(counts) - counts
+    other = np.arange(len(one)) + np.repeat(begin - before, counts)
+    first = np.maximum(some.first[one], others.first[other])
+    return _Pieces(first, np.minimum(some.last[one], others.last[other]))
+
+
+KEPT: Final = 1 << 16
+"""Findings of a rule that are kept; the others are counted, and some of them as several that would
+be one."""
+
+
+@dataclass
+class _Kept:
+    """What breaks a rule, as it is found."""
+
+    rule: Rule
+    parts: list[Ranges] = field(default_factory=list)
+    total: int = 0
+    count: int = 0
+
+    def add(self, rows: Ranges) -> None:
+        found = merged(rows)
+        self.count += int((found.pages.astype(np.uint64) * found.paths).sum())
+        self.total += len(found)
+        if self.total - len(found) < KEPT:
+            self.parts.append(found)
+
+    def broken(self, space: _Space, snapshot: Snapshot, limit: int) -> Broken:
+        every = together(snapshot.cpu.format, self.parts)
+        ranges = merged(every)
+        findings = tuple(
+            Finding(
+                self.rule,
+                Span(one.first, one.last),
+                _memory(one),
+                _slot(snapshot, one),
+                one.pages * one.paths,
+                _detail(space, one),
+            )
+            for one in ranges.take(slice(limit))
+        )
+        total = self.total - (len(every) - len(ranges))
+        return Broken(self.rule, findings, total, self.count)
 
 
 def lint(
@@ -380,26 +429,22 @@ def lint(
         known = ", ".join(rule.name for rule in RULES)
         raise QuestionError(f"there is no rule {unknown[0]!r}, but {known}")
     cpu = snapshot.cpu
-    read = graph.read(snapshot.memory, cpu.format, cpu.roots)
+    read = graph.read(snapshot.memory, cpu.format, cpu.roots, graph.FEWER)
     tables = [floor.layer.table for floor in read.floors]
     held = np.unique(np.concatenate([np.zeros(0, np.uint64), *tables]))
     space = _Space(cpu, read, types, held, _joined(snapshot.backed))
     rules = [(rule, breaks) for rule, breaks in ENTRY_RULES if rule.name not in ignored]
-    parts: list[list[Ranges]] = [[] for _ in rules]
+    kept = [_Kept(rule) for rule, _ in rules]
     typed, code, data = [_Mapped([], []) for _ in types], _Mapped([], []), _Mapped([], [])
     left_out = 0
     for rows in graph.rows(read, pointers=True):
         left_out += rows.left_out
-        for part, (_, breaks) in zip(parts, rules, strict=True):
+        for one, (_, breaks) in zip(kept, rules, strict=True):
             mask = breaks(space, rows)
             if mask.any():
-                part.append(merged(of_rows(cpu.format, rows.take(mask))))
+                one.add(of_rows(cpu.format, rows.take(mask)))
         _sort_pages(space, rows.take(_pages(rows)), typed, code, data)
-    broken = [
-        _broken(space, snapshot, rule, merged(together(cpu.format, part)), limit)
-        for (rule, _), part in zip(rules, parts, strict=True)
-        if part
-    ]
+    broken = [one.broken(space, snapshot, limit) for one in kept if one.count]
     if MIXED_TYPES.name not in ignored:
         broken += _mixed_types(space, typed, limit)
     if WRITABLE_CODE.name not in ignored:
@@ -438,12 +483,9 @@ def _sort_pages(
 
 def _mixed_types(space: _Space, typed: list[_Mapped], limit: int) -> Iterator[Broken]:
     by_name = {space.types[n]: _covered(one) for n, one in enumerate(typed) if one.first}
-    names = sorted(by_name)
     found = [
-        (common, (one, other))
-        for place, one in enumerate(names)
-        for other in names[place + 1 :]
-        for common in _both(by_name[one], by_name[other])
+        ((one, other), _common(by_name[one], by_name[other]))
+        for one, other in combinations(sorted(by_name), 2)
     ]
 
     def kind(address: find.Address) -> str:
@@ -456,7 +498,6 @@ def _mixed_types(space: _Space, typed: list[_Mapped], limit: int) -> Iterator[Br
 
 def _writable_code(space: _Space, code: _Mapped, data: _Mapped, limit: int) -> Iterator[Broken]:
     kinds = ("executable", "writable")
-    found = [(common, kinds) for common in _both(_covered(code), _covered(data))]
     rights = space.graph.format.rights
     both = rights["write"] | rights.get("execute", 0)
 
@@ -464,45 +505,37 @@ def _writable_code(space: _Space, code: _Mapped, data: _Mapped, limit: int) -> I
         given = address.granted & both
         return "neither" if given in (0, both) else kinds[given == rights["write"]]
 
+    found = [(kinds, _common(_covered(code), _covered(data)))]
     yield from _pieces(space, WRITABLE_CODE, found, kind, limit)
 
 
 def _pieces(
     space: _Space,
     rule: Rule,
-    found: Sequence[tuple[Span, tuple[str, ...]]],
+    found: Sequence[tuple[tuple[str, str], _Pieces]],
     kind: Callable[[find.Address], str],
     limit: int,
 ) -> Iterator[Broken]:
     """Pieces of memory that are mapped in two ways, with an address of each."""
-    if not found:
+    total = sum(len(pieces.first) for _, pieces in found)
+    if not total:
         return
-    found = sorted(found)
-    findings = []
-    for piece, names in found[:limit]:
-        there = find.addresses(space.graph, Physical(piece.first), LOOKED_AT)
-        first: dict[str, int] = {}
-        for address in there.shown:
-            first.setdefault(kind(address), address.virtual)
-        ways = [f"{name} at {first[name]:#x}" if name in first else name for name in names]
-        findings.append(Finding(rule, None, piece, None, there.total, " and ".join(ways)))
-    yield Broken(rule, tuple(findings), len(found), len(found))
-
-
-def _broken(space: _Space, snapshot: Snapshot, rule: Rule, ranges: Ranges, limit: int) -> Broken:
-    findings = tuple(
-        Finding(
-            rule,
-            Span(one.first, one.last),
-            _memory(one),
-            _slot(snapshot, one),
-            one.pages * one.paths,
-            _detail(space, one),
+    shown = sorted(
+        (Span(first, last), names)
+        for names, pieces in found
+        for first, last in zip(
+            pieces.first[:limit].tolist(), pieces.last[:limit].tolist(), strict=True
         )
-        for one in ranges.take(slice(limit))
     )
-    count = int((ranges.pages.astype(np.uint64) * ranges.paths).sum())
-    return Broken(rule, findings, len(ranges), count)
+    findings = []
+    for piece, names in shown[:limit]:
+        there = find.addresses(space.graph, Physical(piece.first), LOOKED_AT)
+        first_of: dict[str, int] = {}
+        for address in there.shown:
+            first_of.setdefault(kind(address), address.virtual)
+        ways = [f"{name} at {first_of[name]:#x}" if name in first_of else name for name in names]
+        findings.append(Finding(rule, None, piece, None, there.total, " and ".join(ways)))
+    yield Broken(rule, tuple(findings), total, total)
 
 
 def _memory(one: Range) -> Span | None:

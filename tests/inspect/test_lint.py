@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -239,3 +240,25 @@ def test_a_space_of_self_maps_ends() -> None:
     broken = found(snapshot)
     assert broken["self-map"].count == 512
     assert broken["table-user-writable"].count == 512**5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_code_that_can_be_written_is_what_two_kinds_of_pages_have_in_common(seed: int) -> None:
+    source = random.Random(seed)
+    changes, kinds = {}, {P: set[int](), P | RW | XD: set[int]()}
+    for slot in range(100, 400):
+        raw, frame = source.choice(list(kinds)), FREE // TABLE + 16 + source.randrange(200)
+        kinds[raw].add(frame)
+        changes[HIGH_PAGES, slot] = frame * TABLE | raw
+    code, data = kinds.values()
+    broken = found(planted(changes))["writable-code"]
+    broken_all, _ = lint(planted(changes), types(None), limit=1000)
+    (every,) = [one for one in broken_all if one.rule is broken.rule]
+    frames = [
+        frame
+        for one in every.findings
+        if one.physical
+        for frame in range(one.physical.first // TABLE, one.physical.last // TABLE + 1)
+    ]
+    assert frames == sorted(code & data)
+    assert broken.total == len(every.findings) > len(broken.findings)

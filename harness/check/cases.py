@@ -17,6 +17,9 @@ from harness.paging.x86.cpu import Cpu
 STRAY = 128
 """Addresses tried that nothing in the space suggests."""
 
+KINDS = {Kind.READ: "ACCESS_READ", Kind.WRITE: "ACCESS_WRITE", Kind.FETCH: "ACCESS_FETCH"}
+"""The accesses that are tried everywhere, by the stub's names."""
+
 
 @dataclass(frozen=True)
 class Cases:

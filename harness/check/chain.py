@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check import marks
-from harness.check.cases import Cases
+from harness.check.cases import KINDS, Cases
+from harness.check.marks import INVALID_OPCODE, LONG_CODE, SHORT_CODE, Code
 from harness.check.verdicts import Seen
 from harness.check.window import Window, new_root, open_window, with_pdptes
 from harness.machine.guest import Guest, State
@@ -30,40 +31,13 @@ from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, root_for
 from harness.paging.x86.formats import PDPTE_BYTES, PDPTES, A, P
 from harness.paging.x86.load import load
 
-_KINDS = {
-    Kind.READ: "ACCESS_READ",
-    Kind.WRITE: "ACCESS_WRITE",
-    Kind.FETCH: "ACCESS_FETCH",
-    Kind.PUSH: "ACCESS_PUSH",
-}
+_KINDS = {**KINDS, Kind.PUSH: "ACCESS_PUSH"}
 
 FLUSHES = ("page", "all", "global")
 """How the translations of an address are dropped: by INVLPG, MOV CR3, or a change of CR4.PGE."""
 
-BREAKPOINT, INVALID_OPCODE = 3, 6
-"""The vectors by which fetched code ends."""
-
 NO_VECTOR = 0xFF
 """How the guest says that an access ended without an exception."""
-
-
-@dataclass(frozen=True)
-class Code:
-    """How what a fetch executes ends, in long mode or outside.
-
-    end             bytes from its start to the instruction that ends it
-    last, vector,   where a page ends it is one byte; the vector by which that ends, and how far
-    length          the instruction pointer gets
-    """
-
-    end: int
-    last: int
-    vector: int
-    length: int
-
-
-LONG_CODE = Code(10, 0x06, INVALID_OPCODE, 0)  # mov $, %rax; ud2, and push %es
-SHORT_CODE = Code(5, 0xCC, BREAKPOINT, 1)  # mov $, %eax; ud2, and int3
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from harness.paging.walk import Walk
 from harness.paging.x86.access import Access
 
+PROBE = "probe"
+"""The oracle that is asked most: an access that a guest makes."""
+
 
 @dataclass(frozen=True)
 class Disagreement:

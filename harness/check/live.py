@@ -25,13 +25,13 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check import marks
-from harness.check.cases import Cases
-from harness.check.compare import EXAMPLES, Comparison, Disagreement
-from harness.check.probes import CODE_END, INVALID_OPCODE, KINDS, PROBE
+from harness.check.cases import KINDS, Cases
+from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
+from harness.check.marks import INVALID_OPCODE, LONG_CODE
 from harness.check.quirks import KEPT_CODE, DenialQuirk, expected_of, fault_quirks
 from harness.check.space import Note, NotedMemory
 from harness.check.verdicts import Seen, agreeing, expected_text, observed_text
-from harness.check.window import Hole, Window, open_window
+from harness.check.window import Window, find_root_hole, open_window
 from harness.machine.engines import executor
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest, State
@@ -41,7 +41,7 @@ from harness.paging.address import Span
 from harness.paging.bulk import End, Paths
 from harness.paging.flush import Flush
 from harness.paging.memory import Mask, Words
-from harness.paging.space import SpaceError, TableAllocator
+from harness.paging.space import TableAllocator
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.bulk import ALLOWED, Outcomes, outcomes
 from harness.paging.x86.cpu import Cpu
@@ -137,7 +137,7 @@ class Live:
         self._tell_of_tables(cpu)
 
     def _open(self, cpu: Cpu) -> Window:
-        hole = _hole(self._memory, cpu)
+        hole = find_root_hole(self._memory, cpu.roots[0])
         return open_window(self._memory, cpu, self._guest.image, self._allocator, hole)
 
     def _tell_of_tables(self, cpu: Cpu) -> None:
@@ -201,7 +201,7 @@ class Live:
         tried = np.unique(np.concatenate([_pages(span, size, pages) for span in spans]))
         cases = self._cases(batch, tried)
         rules = outcomes(batch.cpu, self._memory, cases.address, cases.kind, cases.user, cases.ac)
-        cases, rules = _with_memory(cases, rules, self._memory.span)
+        _check_memory(cases, rules, self._memory.span)
         paths = bulk.paths(self._memory, batch.cpu.roots[0], cases.address)
         paths.used[:, rules.walks.end == End.NO_ROOT] = False
         asked = _Asked(
@@ -324,7 +324,7 @@ class Live:
         untouched = np.uint64(self._guest.image.enums["CR2_UNTOUCHED"])
         word = results["after"][:, len(asked.paths.slot)]
         named = results["data"] == marks.mark(asked.aimed)
-        ran = named & (results["rip"] == cases.address + np.uint64(CODE_END))
+        ran = named & (results["rip"] == cases.address + np.uint64(LONG_CODE.end))
         fetched = ran & (results["vector"] == INVALID_OPCODE)
         kinds = [cases.kind == Kind.READ, cases.kind == Kind.WRITE]
         made = np.select(kinds, [named, word == asked.value], fetched)
@@ -373,18 +373,6 @@ class Live:
         )
 
 
-def _hole(memory: NotedMemory, cpu: Cpu) -> Hole:
-    """An empty root slot for the window, from the middle of the lower half on: nothing of the
-    space's is ever beside it, and few programs have anything there."""
-    root = cpu.roots[0]
-    slots = list(root.slots())
-    middle = len(slots) // 2
-    for first, slot in slots[middle:] + slots[:middle]:
-        if memory.load(slot.address, cpu.format.entry_bytes) == 0:
-            return first, (slot,)
-    raise SpaceError(f"{root.table} has no empty slot for the window of the stub")
-
-
 _NONE = np.empty(0, np.uint64)
 
 
@@ -397,8 +385,8 @@ def _pages(span: Span, size: int, limit: int) -> Words:
     return np.array([page * size % (1 << 64) for page in pages], np.uint64)
 
 
-def _with_memory(cases: Cases, rules: Outcomes, ram: Span) -> tuple[Cases, Outcomes]:
-    """The cases and outcomes; Misuse where a page is no frame of the guest's above the arena."""
+def _check_memory(cases: Cases, rules: Outcomes, ram: Span) -> None:
+    """Raises Misuse where a page is no frame of the guest's above the arena."""
     physical = rules.walks.physical
     lost = (physical < np.uint64(ARENA.stop)) | (physical > np.uint64(ram.last))
     lost = rules.unbacked | lost & (rules.vector == ALLOWED)
@@ -408,7 +396,6 @@ def _with_memory(cases: Cases, rules: Outcomes, ram: Span) -> tuple[Cases, Outco
             f"{int(cases.address[lane]):#x} leads to {int(physical[lane]):#x}, where there is no"
             f" memory for frames: it is {Span(ARENA.stop, ram.last)}"
         )
-    return cases, rules
 
 
 @dataclass(frozen=True)
@@ -477,7 +464,7 @@ def _kept_code(
     address = asked.cases.address
     suspects = suspects & (asked.cases.kind == Kind.FETCH)
     suspects &= results["vector"] == INVALID_OPCODE
-    suspects &= results["rip"] == address + np.uint64(CODE_END)
+    suspects &= results["rip"] == address + np.uint64(LONG_CODE.end)
     kept = np.zeros_like(suspects)
     for lane in np.flatnonzero(suspects).tolist():
         flushed: set[int] = set()

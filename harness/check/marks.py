@@ -6,6 +6,7 @@ Every marked word is a bijection of its own physical address.
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,6 +26,29 @@ _INVERSE = pow(_ODD, -1, 1 << 64)
 _MOV_RAX, _MOV_EAX = 0xB848, 0xB8
 _UD2 = 0x0B0F
 _SEGMENT = 0x00CF_F300_0000_FFFF
+
+
+BREAKPOINT, INVALID_OPCODE = 3, 6
+"""The vectors by which fetched code ends."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """How what a fetch executes ends, in long mode or outside.
+
+    end             bytes from its start to the instruction that ends it
+    last, vector,   where a page ends it is one byte; the vector by which that ends, and how far
+    length          the instruction pointer gets
+    """
+
+    end: int
+    last: int
+    vector: int
+    length: int
+
+
+LONG_CODE = Code(10, 0x06, INVALID_OPCODE, 0)  # mov $, %rax; ud2, and push %es
+SHORT_CODE = Code(5, 0xCC, BREAKPOINT, 1)  # mov $, %eax; ud2, and int3
 
 
 def mark(physical: Words) -> Words:

@@ -191,13 +191,12 @@ def _select(
         if not holds.any():
             continue
         mask = np.ones(product.shape, np.bool_) & holds
-        lacking = list(control.lacks(info))
+        lacking = control.lacks(info)
         if family.no_engine is not None:
             into.left_out[family.no_engine] += int(mask.sum())
             continue
-        if lacking:
-            reason = f"the engine's processor has no {', '.join(lacking)}"
-            into.skipped[reason] += int(mask.sum())
+        if lacking is not None:
+            into.skipped[lacking] += int(mask.sum())
             continue
         if ruled_out is None:
             grid = product.grid()

@@ -17,9 +17,10 @@ import numpy as np
 
 from harness.check import chain as chains
 from harness.check import marks
+from harness.check import replay as layout_case
 from harness.check.chain import Lanes
-from harness.check.compare import Comparison, Disagreement
-from harness.check.replay import CaseError
+from harness.check.compare import PROBE, Comparison, Disagreement
+from harness.check.replay import Case, CaseError
 from harness.check.rig import Batch, Rig, Verdicts
 from harness.check.stage import MODES, WINDOW_KEY, Control, Model
 from harness.check.verdicts import expected_text, observed_text
@@ -239,6 +240,14 @@ class MatrixCase:
             raise ValueError(f"PDPTE register {self.register}")
 
 
+def saved(path: Path) -> Case | MatrixCase:
+    """The case in a file, of whichever kind; CaseError where it cannot be read or holds none."""
+    content = layout_case.content(path)
+    if isinstance(content, dict) and content.get("case") == KIND:
+        return MatrixCase.read(content)
+    return layout_case.load(path)
+
+
 def replay(case: MatrixCase, *, qemu: str = "qemu-system-x86_64") -> Comparison:
     """Asks the question of a case in a new guest.
 
@@ -247,11 +256,11 @@ def replay(case: MatrixCase, *, qemu: str = "qemu-system-x86_64") -> Comparison:
     processor = case.model.processor if case.engine == "tcg" else None
     ram = case.model.ram_bytes
     with Guest(case.engine, ram_bytes=ram, cpu=processor, qemu=qemu) as guest:
-        lacking = [*filter(None, [case.model.lacks(guest.info)]), *case.control.lacks(guest.info)]
-        if not case.model.long:
-            lacking += filter(None, [why_long_mode_only(guest)])
-        if lacking:
-            raise Misuse(f"the case cannot be replayed: the guest lacks {', '.join(lacking)}")
+        reason = case.model.lacks(guest.info) or case.control.lacks(guest.info)
+        if reason is None and not case.model.long:
+            reason = why_long_mode_only(guest)
+        if reason is not None:
+            raise Misuse(f"the case cannot be replayed: {reason}")
         rig = Rig(guest)
         chain = rig.chain(case.model)
         chain.put_code(case.lanes.address, case.lanes.width == 1)
@@ -270,7 +279,7 @@ def replay(case: MatrixCase, *, qemu: str = "qemu-system-x86_64") -> Comparison:
 def disagreement(case: MatrixCase) -> Disagreement:
     """The case as people are shown it, with the walk through its entries."""
     return Disagreement(
-        oracle="probe",
+        oracle=PROBE,
         address=case.address,
         access=case.access,
         ac=case.ac,

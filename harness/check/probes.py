@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check import marks
-from harness.check.cases import Cases
-from harness.check.compare import EXAMPLES, Comparison, Disagreement
+from harness.check.cases import KINDS, Cases
+from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
+from harness.check.marks import INVALID_OPCODE, LONG_CODE
 from harness.check.quirks import FaultQuirk
 from harness.check.verdicts import Seen, agreeing, expected_text, observed_text
 from harness.check.window import Window
@@ -22,20 +23,8 @@ from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.bulk import ALLOWED, Outcomes, outcomes
 from harness.paging.x86.cpu import Cpu
 
-PROBE = "probe"
-"""The oracle: an access that the guest makes."""
-
 BATCH = bulk.LANES
 """Cases that are worked on together, so that the arrays in between stay in the cache."""
-
-KINDS = {Kind.READ: "ACCESS_READ", Kind.WRITE: "ACCESS_WRITE", Kind.FETCH: "ACCESS_FETCH"}
-"""The accesses that a guest can be asked to make, by the stub's names."""
-
-CODE_END = 10
-"""Bytes from the start of the fetched code to the instruction that ends it."""
-
-INVALID_OPCODE = 6
-"""The vector by which fetched code ends."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +235,7 @@ def _data_agrees(
 
 def _ran(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
     """Whether code ran to its last instruction, and is what lies where it was fetched."""
-    end = expected.cases.address + np.uint64(CODE_END)
+    end = expected.cases.address + np.uint64(LONG_CODE.end)
     ran: Mask = (results["rip"] == end) & (results["data"] == expected.content)
     return ran
 

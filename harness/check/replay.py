@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.check import debugger
-from harness.check.compare import Comparison, Disagreement
+from harness.check.cases import KINDS
+from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.layouts import parse
-from harness.check.probes import KINDS, PROBE
 from harness.check.validate import SpaceReport, build_in, compare_one, guest_for, lacking
 from harness.machine.errors import Misuse
 from harness.paging.x86.access import Access

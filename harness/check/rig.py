@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from harness.check import chain as chains
 from harness.check.chain import Answers, Chain, Question
-from harness.check.compare import Comparison
+from harness.check.compare import PROBE, Comparison
 from harness.check.quirks import (
     FAULT_QUIRKS,
     FaultQuirk,
@@ -126,7 +126,7 @@ class Rig:
         """Judges the oldest batch under way, which is `batch`."""
         rules = batch.outcomes
         results = self.guest.finish()[: len(batch.question)]
-        comparison = Comparison("probe")
+        comparison = Comparison(PROBE)
         agree = self._agreeing(comparison, batch, rules, results, self.quirks)
         departed = self._departing(comparison, batch, results, agree)
         agree |= departed
@@ -171,7 +171,7 @@ class Rig:
         rules = batch if lanes.all() else _read_as(batch, question, ())
         departing = _read_as(batch, question, quirks)
         outcomes = departing.outcomes
-        as_if = self._agreeing(Comparison("probe"), departing, outcomes, seen, self.quirks)
+        as_if = self._agreeing(Comparison(PROBE), departing, outcomes, seen, self.quirks)
         for quirk in quirks:
             others = [other for other in quirks if other is not quirk]
             without = _read_as(batch, question, others) if others else rules
@@ -199,10 +199,10 @@ class Rig:
                 if isinstance(quirk, ReadingQuirk):
                     other = _read_as(batch, batch.question, (quirk,))
                     agree = self._agreeing(
-                        Comparison("probe"), other, other.outcomes, results, self.quirks
+                        Comparison(PROBE), other, other.outcomes, results, self.quirks
                     )
                 else:
-                    agree = self._agreeing(Comparison("probe"), batch, rules, results, (quirk,))
+                    agree = self._agreeing(Comparison(PROBE), batch, rules, results, (quirk,))
                 shown = int((agree & wrong).sum())
                 if shown:
                     news = f"{quirk.name} shows on {self.engine}, in a version it does not name"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Final
@@ -168,11 +167,12 @@ class Control:
             shown = {name: value for name, value in shown.items() if name not in keys}
         return {name: format(v, "#x" if v > 1 else "") for name, v in shown.items()}
 
-    def lacks(self, info: MachineInfo) -> Iterator[str]:
-        """The features that it needs and a guest's processor has not: without them it cannot be
-        loaded, and loading it all the same costs the guest."""
+    def lacks(self, info: MachineInfo) -> str | None:
+        """Why it cannot be loaded into a guest's processor, as a reason; None if it can.
+
+        Loading it all the same costs the guest.
+        """
         needed = {"nx": self.nxe, "smep": self.smep, "smap": self.smap}
         needed |= {"pge": self.pge, "pku": self.pke, "pks": self.pks}
-        for feature, wanted in needed.items():
-            if wanted and not info.has(feature):
-                yield feature.upper()
+        lacking = [name.upper() for name, wanted in needed.items() if wanted and not info.has(name)]
+        return f"the engine's processor has no {', '.join(lacking)}" if lacking else None

@@ -134,6 +134,20 @@ def find_hole(memory: BufferMemory, roots: Iterable[Root], size: int) -> Hole:
     raise SpaceError(f"the space has no hole of {size:#x} bytes for the window of the stub")
 
 
+def find_root_hole(memory: BufferMemory, root: Root) -> Hole:
+    """An absent slot of a root table, from the middle of the root's span on, where few programs
+    have anything: a space that changes has nothing beside it, now or later.
+
+    Raises SpaceError where there is none.
+    """
+    slots = list(root.slots())
+    middle = len(slots) // 2
+    for first, slot in slots[middle:] + slots[:middle]:
+        if memory.load(slot.address, slot.table.format.entry_bytes) == 0:
+            return first, (slot,)
+    raise SpaceError(f"{root.table} has no empty slot for the window of the stub")
+
+
 def _hole(
     memory: BufferMemory,
     slots: Iterable[tuple[Virtual, Slot]],

@@ -41,9 +41,7 @@ def _asked(path: Path, qemu: str) -> tuple[Case | MatrixCase, Comparison]:
     """The case in a file, of whichever kind, and what came of it now."""
     from harness.check import matrix_case, replay
 
-    content = replay.content(path)
-    if isinstance(content, dict) and content.get("case") == matrix_case.KIND:
-        one = matrix_case.MatrixCase.read(content)
-        return one, matrix_case.replay(one, qemu=qemu)
-    case = replay.load(path)
+    case = matrix_case.saved(path)
+    if isinstance(case, matrix_case.MatrixCase):
+        return case, matrix_case.replay(case, qemu=qemu)
     return case, replay.replay(case, qemu=qemu)

@@ -20,7 +20,7 @@ from harness.check import matrix, matrix_case, quirks, rig
 from harness.check.matrix import Plan, Report
 from harness.check.matrix_case import MatrixCase
 from harness.check.replay import CaseError, content
-from harness.check.stage import MODES
+from harness.check.stage import MODES, Control
 from harness.cli import app
 from harness.machine.engines import why_absent
 from harness.machine.errors import Misuse
@@ -52,6 +52,13 @@ def tried(plan: Plan, jobs: int = 2) -> Report:
 
 
 # ---- planning ----
+
+
+def test_what_a_processor_lacks_is_told_as_a_reason() -> None:
+    plain = processor("nx", "pks")
+    assert Control().lacks(plain) == "the engine's processor has no NX"
+    assert Control(pks=True).lacks(plain) == "the engine's processor has no NX, PKS"
+    assert Control(nxe=False).lacks(plain) is None
 
 
 def test_quick_and_full_are_as_large_as_they_promise() -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
+from harness.check.compare import PROBE
 from harness.check.debugger import GVA2GPA, INFO_TLB, MEMSAVE, TABLE_BYTES
 from harness.check.layouts import Layout, load, parse, shipped
-from harness.check.probes import PROBE
 from harness.check.replay import ORACLES
 from harness.check.validate import SpaceReport, lacking, validate
 from harness.machine.guest import FEATURES, MachineInfo

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from harness.check import matrix_case, replay
+from harness.check import matrix_case
 from harness.check.layouts import parse
 from harness.check.matrix_case import MatrixCase
 from harness.inspect.snapshot import Snapshot, SourceError
@@ -20,10 +20,9 @@ def snapshot(path: Path, registers: Mapping[str, int]) -> Snapshot:
     Raises CaseError where the file holds none, LayoutError where its layout cannot be built, and
     SourceError for PDPTEs that cannot be loaded.
     """
-    content = replay.content(path)
-    if isinstance(content, dict) and content.get("case") == matrix_case.KIND:
-        return _of_matrix(MatrixCase.read(content), registers)
-    case = replay.load(path)
+    case = matrix_case.saved(path)
+    if isinstance(case, MatrixCase):
+        return _of_matrix(case, registers)
     layout = parse(case.text, f"{case.layout}.toml")
     found = built(layout, case.levels, f"case {case.title}", registers)
     return replace(found, cpu=replace(found.cpu, ac=case.ac))

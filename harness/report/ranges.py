@@ -39,7 +39,7 @@ def in_sum(dump: Dump) -> str:
         return f"Nothing is mapped; the space has {counted(dump.tables, 'table')}."
     shown = counted(len(dump.ranges), "range") if len(dump.ranges) else "Nothing of that kind"
     return (
-        f"{shown}; the space has {dump.total:,} entries that are no pointers, at all addresses, in"
+        f"{shown}; the space has {dump.total:,} entries, each counted at all its addresses, in"
         f" {counted(dump.tables, 'table')}."
     )
 
@@ -142,7 +142,13 @@ def _type_index(format: Format, level: int, raw: int) -> int:
 
 
 def as_objects(format: Format, types: Types, ranges: Iterable[Range]) -> Iterator[dict[str, Any]]:
-    """Ranges as what JSON can hold."""
+    """Ranges as what JSON can hold: the fields of `Range` by their names, and these.
+
+    kind                 page, malformed, unbacked, self-map or unread
+    rights, own_rights   `granted` and `own` by name, with "read", which every page has
+    memory_type          of pages, by the PAT
+    one_frame            `repeated`
+    """
     known = lru_cache(maxsize=None)(lambda granted: rights(format, granted))
     for one in ranges:
         found = {

@@ -232,6 +232,32 @@ def test_a_table_reached_with_different_rights_is_shown_with_each() -> None:
     assert names == [("write", "user", "execute"), ("user", "execute"), ("write",)]
 
 
+def test_neighbours_below_tables_with_different_rights_are_apart() -> None:
+    words = [0] * 512 * 5
+    words[0], words[512] = 0x1007, 0x2007
+    words[1024:1026] = [0x3007, 0x4005]
+    words[1536:2560] = [n << 12 | 7 for n in range(1024)]
+    found = [(one.first, one.pages, one.granted & 2) for one in dumped(memory_of(words), 4).ranges]
+    assert found == [(0, 512, 2), (1 << 21, 512, 0)]
+
+
+@pytest.mark.parametrize(("last", "ranges"), [(5, 2), (9, 2), (4, 1)])
+def test_neighbours_with_as_many_addresses_are_apart_as_they_may_lie_apart_elsewhere(
+    last: int, ranges: int
+) -> None:
+    words = [0] * 512 * 6
+    words[0], words[512] = 0x1007, 0x2007
+    words[1024:1026] = [0x3007, 0x4007]
+    words[1536:2560] = [n << 12 | 7 for n in range(1024)]
+    # Either both tables again, in a row or not, or the table of both.
+    if ranges == 2:
+        words[1024 + 4], words[1024 + last] = 0x3007, 0x4007
+    else:
+        words[513] = 0x2007
+    found = list(dumped(memory_of(words), 4).ranges)
+    assert [(one.pages, one.paths) for one in found] == [(1024 // ranges, 2)] * ranges
+
+
 @pytest.mark.parametrize("levels", [4, 5])
 def test_a_table_of_self_maps_is_one_range_of_all_its_aliases(levels: int) -> None:
     low, high = dumped(memory_of([3] * 512), levels).ranges

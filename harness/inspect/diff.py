@@ -52,6 +52,12 @@ class Change(IntFlag):
 LANES_COMPARED: Final = 1 << 24
 """Slots that are compared at most, one pair of rights and tables after the other."""
 
+PAIRS: Final = 1 << 18
+"""Pairs of tables that may wait, beyond those that can be compared, until equal ones are joined."""
+
+DIFFERENCES: Final = 1 << 18
+"""Differences that are kept; where there are more, the result says that it was cut."""
+
 
 class Changed(NamedTuple):
     """Neighbours that are different in the same way.
@@ -163,28 +169,70 @@ def diff(before: Graph, after: Graph) -> Difference:
     shapes = [[(level.shift, level.index_bits) for level in one.levels] for one in (format, other)]
     if shapes[0] != shapes[1]:
         raise QuestionError(f"{format.name} and {other.name} have no addresses in common")
-    pairs, budget, groups = _roots(before, after), LANES_COMPARED, 1
+    found, cut, count = list[Difference](), (*before.cut, *after.cut), 0
+    waiting = _Waiting(_roots(before, after))
+    for part in _parts(before, after, waiting):
+        found.append(_merged(format, other, [part], ()))
+        count += len(found[-1])
+        if count > DIFFERENCES:
+            cut = (*cut, f"There are more than {DIFFERENCES:,} differences: others are left out.")
+            break
+    if waiting.cut:
+        cut = (*cut, f"There are more than {LANES_COMPARED:,} slots: others were not compared.")
+    return _merged(format, other, found, cut)
+
+
+def _parts(before: Graph, after: Graph, waiting: _Waiting) -> Iterator[Difference]:
+    """What is different, a part at a time, from the roots' level down."""
     sides = [
         _Side(one.format, {floor.layer.level: floor for floor in one.floors})
         for one in (before, after)
     ]
-    found, cut = list[Difference](), (*before.cut, *after.cut)
-    for level in range(len(format.levels) - 1, -1, -1):
-        entries = format.levels[level].entries
-        fits = budget // entries
-        if fits < len(pairs.base):
-            cut = (*cut, f"{len(pairs.base) - fits:,} pairs of tables were not compared.")
-            pairs = _take(pairs, slice(fits))
+    budget, levels = LANES_COMPARED, before.format.levels
+    for level in range(len(levels) - 1, -1, -1):
+        pairs, entries = waiting.taken(), levels[level].entries
         budget -= len(pairs.base) * entries
-        leading, at_once = [], max(1, LANES // entries)
+        waiting.room = budget // levels[max(level - 1, 0)].entries
+        at_once = max(1, LANES // entries)
         for start in range(0, len(pairs.base), at_once):
             changed, below = _compared(level, _take(pairs, slice(start, start + at_once)), *sides)
-            found.append(changed)
-            leading.append(below)
-        if not leading:
-            break
-        pairs, groups = _met(_together(leading), groups)
-    return _merged(format, other, found, cut)
+            waiting.add(below)
+            yield changed
+
+
+class _Waiting:
+    """Pairs that are to be compared next, equal ones joined, and no more of them than can be.
+
+    room  how many can be
+    cut   whether there were more
+    """
+
+    def __init__(self, pairs: _Pairs):
+        self.room = len(pairs.base)
+        self.cut = False
+        self._parts, self._count, self._groups = [pairs], len(pairs.base), 1
+
+    def add(self, pairs: _Pairs) -> None:
+        """Adds pairs, as long as there is room."""
+        if self._count > self.room + PAIRS:
+            return
+        self._parts.append(pairs)
+        self._count += len(pairs.base)
+        if self._count > self.room + PAIRS:
+            self._join()
+
+    def taken(self) -> _Pairs:
+        """All of them; none wait any more."""
+        self._join()
+        (pairs,) = self._parts
+        if len(pairs.base) > self.room:
+            self.cut, pairs = True, _take(pairs, slice(self.room))
+        self._parts, self._count = [_take(pairs, slice(0))], 0
+        return pairs
+
+    def _join(self) -> None:
+        pairs, self._groups = _met(_together(self._parts), self._groups)
+        self._parts, self._count = [pairs], len(pairs.base)
 
 
 class _Side(NamedTuple):

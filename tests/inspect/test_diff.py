@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import replace
@@ -279,7 +280,46 @@ def test_spaces_of_other_levels_have_no_addresses_in_common() -> None:
 def test_more_tables_than_can_be_compared_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.inspect.diff.LANES_COMPARED", 512 * 3)
     result = compared(one_page(BASE), one_page(BASE | A))
-    assert (result.cut, result.same) == (("1 pairs of tables were not compared.",), False)
+    said = "There are more than 1,536 slots: others were not compared."
+    assert (result.cut, result.same) == ((said,), False)
+
+
+def test_more_differences_than_are_kept_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.inspect.diff.DIFFERENCES", 3)
+    pages = {512 * 3 + 2 * n: BASE | n << 13 for n in range(8)}
+    result = compared(one_page(BASE), changed(one_page(BASE), pages))
+    said = "There are more than 3 differences: others are left out."
+    assert (result.cut, result.same, len(result) > 3) == ((said,), False, True)
+
+
+@pytest.mark.parametrize("waiting", [0, 3, 20])
+def test_equal_pairs_that_are_joined_at_times_are_compared_once(
+    waiting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = layered(1, 5)
+    others = mutated(1, memory)
+    want = compared(memory, others, 5).pages()
+    monkeypatch.setattr("harness.inspect.diff.PAIRS", waiting)
+    monkeypatch.setattr("harness.inspect.diff.LANES", 512)
+    result = compared(memory, others, 5)
+    assert (result.pages(), result.cut) == (want, ())
+
+
+def test_two_spaces_of_many_tables_that_meet_in_every_way_are_compared_in_little_memory() -> None:
+    source = np.random.default_rng(1)
+    tables = 1 << 11
+    words = [source.integers(0, tables, (tables, 512)).astype(np.uint64) for _ in range(2)]
+    some, others = (
+        BufferMemory(((w << np.uint64(12)) | np.uint64(P | RW)).reshape(-1).view(np.uint8))
+        for w in words
+    )
+    spaces = read(some), read(others)
+    tracemalloc.start()
+    result = diff(*spaces)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert result.cut
+    assert peak < 1 << 30
 
 
 def test_no_roots_and_a_space_differ_in_all_of_it() -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from harness.inspect import diff as diff_module
 from harness.inspect import graph
 from harness.inspect.diff import Change, Difference, diff
 from harness.paging.entry import Leaf, Malformed, Pointer
@@ -303,6 +304,17 @@ def test_equal_pairs_that_are_joined_at_times_are_compared_once(
     monkeypatch.setattr("harness.inspect.diff.LANES", 512)
     result = compared(memory, others, 5)
     assert (result.pages(), result.cut) == (want, ())
+
+
+@pytest.mark.parametrize("width", [1, 3, 20, 40, 63, 64])
+def test_rows_have_the_same_number_where_they_are_equal_and_only_there(width: int) -> None:
+    source = random.Random(width)
+    words = [source.getrandbits(width) for _ in range(3)]
+    columns = [np.array(source.choices(words, k=500), np.uint64) for _ in range(4)]
+    columns[2] = np.full(500, words[0], np.uint64)
+    rows = list(zip(*(column.tolist() for column in columns), strict=True))
+    numbers = diff_module._numbers(columns).tolist()
+    assert len(set(rows)) == len(set(numbers)) == len(set(zip(rows, numbers, strict=True)))
 
 
 def test_two_spaces_of_many_tables_that_meet_in_every_way_are_compared_in_little_memory() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.paging import bulk
 from harness.paging.address import Span
-from harness.paging.bulk import LANES, POINTER, Bytes, Counts, End, Layer
+from harness.paging.bulk import POINTER, Bytes, Counts, End, Layer
 from harness.paging.format import Format
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Root
@@ -126,7 +126,7 @@ def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENT
     if not roots:
         return Graph(format, (), limit)
     level = roots[0].table.level
-    layer = _joined([_root_layer(memory, root) for root in roots])
+    layer = _joined([bulk.root_layer(memory, root) for root in roots])
     base = np.array([root.first_address(0) for root in roots], np.uint64)
     stop = np.array([format.levels[level].index(root.span.last) + 1 for root in roots])
     seen, budget, leading = _with_memory(layer), limit, limit // LEADING
@@ -160,15 +160,6 @@ def _leading_nowhere(count: int, written: bool) -> tuple[Counts, Mask]:
     """`child` and `back` of rows that lead nowhere yet; they take memory if they are written."""
     nowhere, never = np.broadcast_to(np.int64(-1), count), np.broadcast_to(np.False_, count)
     return (nowhere.copy(), never.copy()) if written else (nowhere, never)
-
-
-def _root_layer(memory: Memory, root: Root) -> Layer:
-    """The slots of a root table that serve its span."""
-    format, level = root.table.format, root.table.level
-    here = format.levels[level]
-    slots = np.arange(here.index(root.span.first), here.index(root.span.last) + 1, dtype=np.uint64)
-    table = np.array([root.table.address], np.uint64)
-    return bulk.read_layer(memory, format, level, table, slots)
 
 
 def _with_memory(layer: Layer) -> Words:
@@ -324,8 +315,8 @@ def rows(
     for depth, floor in enumerate(graph.floors):
         level, leading = floor.layer.level, []
         under = graph.floors[depth + 1 :][:1]
-        for first, part in _parts(floor.layer, views):
-            block, child = _looked_at(format, floor, part, numbers + first)
+        for part in floor.layer.parts(views.table):
+            block, child = _looked_at(format, floor, views.take(part), numbers + part.start)
             if span is not None:
                 inside = _meets(block, format.levels[level].size, span)
                 block, child = block.take(inside), child[inside]
@@ -377,17 +368,6 @@ def _roots(graph: Graph) -> _Views:
         np.zeros(n, np.int64),
         np.zeros(n, np.bool_),
     )
-
-
-def _parts(layer: Layer, views: _Views) -> Iterator[tuple[int, _Views]]:
-    """The views in order, together as many as hold LANES rows, and one at least; each part with
-    the number of its first."""
-    upto = np.cumsum(layer.start[views.table + 1] - layer.start[views.table])
-    first = done = 0
-    while first < len(upto):
-        last = max(first + 1, int(np.searchsorted(upto, done + LANES, side="right")))
-        yield first, views.take(slice(first, last))
-        first, done = last, int(upto[last - 1])
 
 
 def _looked_at(format: Format, floor: Floor, views: _Views, number: int) -> tuple[Rows, Counts]:

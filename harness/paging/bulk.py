@@ -277,6 +277,16 @@ class Layer:
         counts = self.start[tables + 1] - begin
         return _runs(begin, counts), counts
 
+    def parts(self, tables: Counts) -> Iterator[slice]:
+        """Cuts some tables, in order, into parts that hold LANES rows together, and one table at
+        least."""
+        upto = np.cumsum(self.start[tables + 1] - self.start[tables])
+        first = done = 0
+        while first < len(upto):
+            last = max(first + 1, int(np.searchsorted(upto, done + LANES, side="right")))
+            yield slice(first, last)
+            first, done = last, int(upto[last - 1])
+
 
 @dataclass(frozen=True)
 class _Tree:
@@ -311,7 +321,7 @@ def leaves(memory: Memory, roots: Iterable[Root], limit: int = 1 << 26) -> Leave
     the number of aliases.
     """
     roots = tuple(roots)
-    trees = [_root_tree(memory, root) for root in roots]
+    trees = [_tree(memory, one.table.format, root_layer(memory, one)) for one in roots]
     totals = [int(tree.below[0]) for tree in trees]
     found = _Rows.empty(min(sum(totals), limit))
     place = 0
@@ -370,25 +380,24 @@ def _targets(memory: Memory, format: Format, level: int, tables: Words) -> Itera
         yield address_of(here.pointer, raw[kinds(format, level, raw, backed) == POINTER])
 
 
-def _root_tree(memory: Memory, root: Root) -> _Tree:
-    """All tables of the slots that serve a root's span."""
-    here = root.table.format.levels[root.table.level]
+def root_layer(memory: Memory, root: Root) -> Layer:
+    """The slots of a root's table that serve its span."""
+    format, level = root.table.format, root.table.level
+    here = format.levels[level]
     slots = np.arange(here.index(root.span.first), here.index(root.span.last) + 1, dtype=np.uint64)
-    tables = np.array([root.table.address], np.uint64)
-    return _tree(memory, root.table.format, root.table.level, tables, slots)
+    return read_layer(memory, format, level, np.array([root.table.address], np.uint64), slots)
 
 
-def _tree(memory: Memory, format: Format, level: int, tables: Words, slots: Words) -> _Tree:
-    """The given slots of some tables at one level, and every table under them."""
-    layer = read_layer(memory, format, level, tables, slots)
+def _tree(memory: Memory, format: Format, layer: Layer) -> _Tree:
+    """Every table under those of a layer."""
     points = layer.kind == POINTER
     if not points.any():
         return _Tree(layer, np.diff(layer.start), None)
-    shape = format.levels[level].pointer
-    assert shape is not None
-    targets, numbers = _distinct(address_of(shape, layer.raw[points]))
-    all_slots = np.arange(format.levels[level - 1].entries, dtype=np.uint64)
-    under = _tree(memory, format, level - 1, targets, all_slots)
+    here, below = format.levels[layer.level], layer.level - 1
+    assert here.pointer is not None
+    targets, numbers = _distinct(address_of(here.pointer, layer.raw[points]))
+    all_slots = np.arange(format.levels[below].entries, dtype=np.uint64)
+    under = _tree(memory, format, read_layer(memory, format, below, targets, all_slots))
     child = np.zeros(len(points), np.int64)
     child[points] = numbers
     ends = np.where(points, under.below[child], 1)
@@ -473,15 +482,6 @@ class _Reached(NamedTuple):
             self.table[chosen], self.base[chosen], self.granted[chosen], self.place[chosen]
         )
 
-    def parts(self, layer: Layer) -> Iterator[_Reached]:
-        """The tables in order, together as many as hold LANES rows, and one at least."""
-        upto = np.cumsum(layer.start[self.table + 1] - layer.start[self.table])
-        first = done = 0
-        while first < len(upto):
-            last = max(first + 1, int(np.searchsorted(upto, done + LANES, side="right")))
-            yield self.take(slice(first, last))
-            first, done = last, int(upto[last - 1])
-
 
 class _Rows(NamedTuple):
     """Columns of `Leaves`."""
@@ -526,7 +526,7 @@ class _Rows(NamedTuple):
 
 def _list(format: Format, tree: _Tree, reached: _Reached, found: _Rows) -> None:
     """Writes the ends in and under the tables reached to their places, as far as there is room."""
-    for part in reached.parts(tree.layer):
+    for part in map(reached.take, tree.layer.parts(reached.table)):
         if tree.links is None:
             _list_ends(format, tree.layer, part, found)
         else:

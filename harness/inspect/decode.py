@@ -12,6 +12,7 @@ from enum import Enum
 from itertools import groupby
 from typing import Final, NamedTuple
 
+from harness.inspect.memory_type import AT_RESET, BITS, index_of
 from harness.inspect.snapshot import QuestionError
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.format import Field, Reserved, Shape
@@ -113,9 +114,6 @@ class Reading:
     parts: tuple[Part, ...]
     memory_type: MemoryType | None
 
-
-PAT_AT_RESET: Final = ("WB", "WT", "UC-", "UC") * 2
-"""The memory types in the PAT after a reset (SDM 12.12.4)."""
 
 _LONG_TABLES: Final = {
     ("PML5E", False): "4-14",
@@ -334,7 +332,7 @@ def _address_meaning(kind: _Kind, value: int) -> str:
 
 def _meaning(cpu: Cpu, kind: _Kind, name: str, value: int) -> str:
     """What a part says that is neither an address, nor reserved, nor ignored."""
-    if name in ("PWT", "PCD", "PAT"):
+    if name in BITS:
         chosen, of = _memory_type(kind), "page" if kind.page else "table it leads to"
         return (
             f"part of PAT index {chosen.index}, {chosen.name} after a reset: the type of the {of}"
@@ -379,11 +377,8 @@ def _judges(cpu: Cpu) -> str:
 
 
 def _memory_type(kind: _Kind) -> MemoryType:
-    """PAT, PCD and PWT as an index into the PAT, PWT lowest (SDM 4.9.2)."""
-    pat = kind.names.get("PAT", 0) if kind.page else 0
-    flags = (pat, formats.PCD, formats.PWT)
-    index = sum(bool(kind.raw & flag) << place for place, flag in enumerate(reversed(flags)))
-    return MemoryType(index, PAT_AT_RESET[index])
+    index = index_of(kind.names, kind.raw)
+    return MemoryType(index, AT_RESET[index])
 
 
 def named(reading: Reading, role: Role) -> Iterator[Part]:

@@ -489,9 +489,8 @@ def _mixed_types(space: _Space, typed: list[_Mapped], limit: int) -> Iterator[Br
     ]
 
     def kind(address: find.Address) -> str:
-        raw = np.array([address.raw], np.uint64)
         here = space.graph.format.levels[address.level]
-        return space.types[int(memory_type.index(here, raw)[0])]
+        return space.types[memory_type.index_of(here.bits, address.raw)]
 
     yield from _pieces(space, MIXED_TYPES, found, kind, limit)
 

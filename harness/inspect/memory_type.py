@@ -1,15 +1,15 @@
-"""Memory types of many pages, as the page attribute table gives them (SDM volume 3A, 12.12).
+"""Memory types, as the page attribute table gives them (SDM volume 3A, 12.12).
 
 What the MTRRs say of the frame, which can make the type stricter, is not looked at.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
-from harness.inspect.decode import PAT_AT_RESET
 from harness.inspect.snapshot import QuestionError
 from harness.paging.bulk import Bytes
 from harness.paging.format import Level
@@ -17,6 +17,9 @@ from harness.paging.memory import Words
 
 Types = tuple[str, ...]
 """The names of the types that the PAT holds, by index."""
+
+AT_RESET: Final[Types] = ("WB", "WT", "UC-", "UC") * 2
+"""Those after a reset (SDM 12.12.4)."""
 
 BITS: Final = ("PWT", "PCD", "PAT")
 """The bits of a leaf that choose one of the types, from the lowest up (SDM table 12-11)."""
@@ -30,16 +33,21 @@ def types(pat: int | None) -> Types:
     Raises QuestionError where a byte of it is no type.
     """
     if pat is None:
-        return PAT_AT_RESET
-    codes = pat.to_bytes(len(PAT_AT_RESET), "little")
+        return AT_RESET
+    codes = pat.to_bytes(len(AT_RESET), "little")
     for number, code in enumerate(codes):
         if code not in _TYPES:
             raise QuestionError(f"IA32_PAT {pat:#x} has {code:#x} as PA{number}, which is no type")
     return tuple(_TYPES[code] for code in codes)
 
 
+def index_of(bits: Mapping[str, int], raw: int) -> int:
+    """Which of the types an entry has; `bits` are the masks of its bits, by their names."""
+    return sum(bool(raw & bits.get(name, 0)) << place for place, name in enumerate(BITS))
+
+
 def index(level: Level, raw: Words) -> Bytes:
-    """Which of the types each leaf at a level has."""
+    """The same of each leaf at a level."""
     found = np.zeros(len(raw), np.uint8)
     for place, name in enumerate(BITS):
         if mask := level.bits.get(name, 0):

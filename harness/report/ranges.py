@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from harness.check.keys import in_units
 from harness.inspect import memory_type
 from harness.inspect.graph import Kind
@@ -133,12 +131,7 @@ def _set(format: Format, one: Range) -> Iterator[str]:
 
 
 def _type(format: Format, types: Types, one: Range) -> str:
-    return types[_type_index(format, one.level, one.bits)]
-
-
-@lru_cache(maxsize=1 << 12)
-def _type_index(format: Format, level: int, raw: int) -> int:
-    return int(memory_type.index(format.levels[level], np.array([raw], np.uint64))[0])
+    return types[memory_type.index_of(format.levels[one.level].bits, one.bits)]
 
 
 def as_objects(format: Format, types: Types, ranges: Iterable[Range]) -> Iterator[dict[str, Any]]:
@@ -176,7 +169,7 @@ def as_objects(format: Format, types: Types, ranges: Iterable[Range]) -> Iterato
             "below": one.below,
         }
         if one.kind == Kind.PAGE:
-            found["memory_type"] = types[_type_index(format, one.level, one.bits)]
+            found["memory_type"] = _type(format, types, one)
         yield found
 
 

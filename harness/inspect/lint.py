@@ -93,14 +93,14 @@ class _Space:
     """What rules may look at.
 
     tables  where tables are, sorted
-    backed  where memory is, sorted, neighbours joined; None where that is not known
+    backed  where memory is; None where that is not known
     """
 
     cpu: Cpu
     graph: Graph
     types: Types
     tables: Words
-    backed: tuple[Span, ...] | None
+    backed: _Pieces | None
 
     def has(self, rows: Rows, right: str) -> Mask:
         """Which rows all levels give a right; every page can be executed where there is none to
@@ -181,10 +181,9 @@ def _outside(space: _Space, rows: Rows) -> Mask:
     pages = _pages(rows)
     if space.backed is None:
         return np.zeros(len(pages), np.bool_)
-    if not space.backed:
+    first, last = space.backed
+    if not len(first):
         return pages
-    first = np.array([span.first for span in space.backed], np.uint64)
-    last = np.array([span.last for span in space.backed], np.uint64)
     number = np.searchsorted(first, rows.physical, side="right") - 1
     end = rows.physical + (space.size(rows) - np.uint64(1))
     inside = (number >= 0) & (end <= last[np.maximum(number, 0)])
@@ -432,7 +431,7 @@ def lint(
     read = graph.read(snapshot.memory, cpu.format, cpu.roots, graph.FEWER)
     tables = [floor.layer.table for floor in read.floors]
     held = np.unique(np.concatenate([np.zeros(0, np.uint64), *tables]))
-    space = _Space(cpu, read, types, held, _joined(snapshot.backed))
+    space = _Space(cpu, read, types, held, _backed(snapshot))
     rules = [(rule, breaks) for rule, breaks in ENTRY_RULES if rule.name not in ignored]
     kept = [_Kept(rule) for rule, _ in rules]
     typed, code, data = [_Mapped([], []) for _ in types], _Mapped([], []), _Mapped([], [])
@@ -454,17 +453,15 @@ def lint(
     return broken, graph.rows_cut(read, left_out)
 
 
-def _joined(spans: Iterable[Span] | None) -> tuple[Span, ...] | None:
-    """Spans in order, those joined that follow each other."""
-    if spans is None:
+def _backed(snapshot: Snapshot) -> _Pieces | None:
+    """Where there is memory; None where the source does not tell."""
+    if snapshot.backed is None:
         return None
-    found: list[Span] = []
-    for span in sorted(spans):
-        if found and span.first <= found[-1].last + 1:
-            found[-1] = Span(found[-1].first, max(found[-1].last, span.last))
-        else:
-            found.append(span)
-    return tuple(found)
+    first, last = (
+        np.array([getattr(span, end) for span in snapshot.backed], np.uint64)
+        for end in ("first", "last")
+    )
+    return _covered(_Mapped([first], [last]))
 
 
 def _sort_pages(

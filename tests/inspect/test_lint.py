@@ -228,6 +228,15 @@ def test_where_it_is_not_known_what_is_memory_nothing_is_outside() -> None:
     assert found(snapshot) == {}
 
 
+def test_a_page_may_lie_in_pieces_of_memory_that_touch() -> None:
+    snapshot = planted({(HIGH_LOWER, 7): 0x40_0000 | P | XD | PS})
+    upper, lower = Span(0x50_0000, 0x7F_FFFF), Span(0, 0x4F_FFFF)
+    assert found(replace(snapshot, backed=(upper, lower))) == {}
+    torn = found(replace(snapshot, backed=(upper, Span(0, 0x4F_FFFE))))
+    assert torn.keys() == {"cached-outside-ram"}
+    assert found(replace(snapshot, backed=())).keys() == {"cached-outside-ram"}
+
+
 def test_a_root_outside_memory_is_an_error() -> None:
     snapshot = planted({})
     broken = found(replace(snapshot, cpu=Cpu.long_mode(4, 1 << 30)))

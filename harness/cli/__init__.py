@@ -25,12 +25,15 @@ once: what a command works with is imported when it runs.
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from harness.cli.check import check
 from harness.cli.decode import decode
 from harness.cli.diff import diff
 from harness.cli.dump import dump
+from harness.cli.ending import MACHINE_FAILURE, complain, told
 from harness.cli.explore import explore
 from harness.cli.fault import fault
 from harness.cli.find import find
@@ -67,4 +70,8 @@ app.command()(diff)
 
 def main() -> None:
     """Runs the command with the arguments of this process."""
-    app()
+    try:
+        app()
+    except OSError as error:  # from what is printed beside the commands: help, misuse, completion
+        complain(told(error))
+        sys.exit(MACHINE_FAILURE)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from errno import ENOSPC
 from pathlib import Path
 
 import typer
@@ -11,8 +14,9 @@ import typer
 CASES = Path("build/cases")
 """Where disagreements and the evidence of failures are saved, unless a report says where."""
 
-DISAGREEMENT, MISUSE, MACHINE_FAILURE, INTERRUPTED = 1, 2, 3, 130
-"""Exit codes; 0 says that all agree.  The last is the shell's for a program that Ctrl-C ended."""
+DISAGREEMENT, MISUSE, MACHINE_FAILURE, INTERRUPTED, UNREAD = 1, 2, 3, 130, 141
+"""Exit codes; 0 says that all agree.  The last two are the shell's for a program that Ctrl-C ended,
+and for one whose output no one reads any more."""
 
 
 @contextmanager
@@ -25,17 +29,35 @@ def sentences() -> Iterator[None]:
     except KeyboardInterrupt:
         complain("interrupted.")
         raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        _drop_output()
+        raise typer.Exit(UNREAD) from None
     except Exception as error:
         code = _code(error)
         if code is None:
             raise
-        complain(str(error))
+        complain(told(error))
         raise typer.Exit(code) from None
 
 
 def complain(sentence: str) -> None:
-    """Says on stderr what is amiss."""
-    typer.echo(f"pagetable: {sentence}", err=True)
+    """Says on stderr what is amiss, if that can be said."""
+    with suppress(OSError):
+        typer.echo(f"pagetable: {sentence}", err=True)
+
+
+def told(error: Exception) -> str:
+    """The sentence of an error."""
+    if isinstance(error, OSError) and error.errno == ENOSPC:
+        return f"nothing more can be written: {error.strerror}"
+    return str(error)
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, so that Python does not try it again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def kept(error: Exception, directory: Path) -> str:

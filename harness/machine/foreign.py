@@ -238,9 +238,13 @@ class Guard:
     def stopping(self) -> None:
         """Say that the guest is about to be stopped; raises `Misuse` if no one is there to hear."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        if self._process.stdout.read(1) != guard.READY:
-            raise Misuse("the guest is not stopped: the process that guards it did not start")
-        self._process.stdin.write(guard.STOPPING)
+        try:
+            if self._process.stdout.read(1) == guard.READY:
+                self._process.stdin.write(guard.STOPPING)
+                return
+        except BrokenPipeError:
+            pass
+        raise Misuse("the guest is not stopped: the process that guards it did not start")
 
     def running(self) -> None:
         """Say that it runs again."""

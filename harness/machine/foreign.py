@@ -216,7 +216,7 @@ class ForeignMonitor(Monitor):
 
     def running(self) -> bool:
         """Whether the guest's processors run."""
-        return bool(cast("Mapping[str, object]", self.execute("query-status"))["running"])
+        return self.status() == "running"
 
 
 class Guard:

@@ -142,9 +142,12 @@ class Monitor:
         except (QMPError, OSError, EOFError) as error:
             raise self._qemu.guest_lost(f"QEMU ended while asked for {command}") from error
 
-    def human(self, command: str) -> str:
-        """What the command for people prints; its lines end in CR LF."""
-        asked = {"command-line": command, "cpu-index": self._vcpu}
+    def human(self, command: str, vcpu: int | None = None) -> str:
+        """What the command for people prints; its lines end in CR LF.
+
+        vcpu  another processor than the one that the conversation is about
+        """
+        asked = {"command-line": command, "cpu-index": self._vcpu if vcpu is None else vcpu}
         return cast(str, self.execute("human-monitor-command", **asked))
 
     def send_file(self, fd: int) -> None:
@@ -172,13 +175,14 @@ class Monitor:
         """Let the guest run on."""
         self.execute("cont")
 
-    def registers(self) -> dict[str, int]:
-        """The registers that `info registers` prints as one number, by QEMU's names.
+    def registers(self, vcpu: int | None = None) -> dict[str, int]:
+        """The registers that `info registers` prints as one number, by QEMU's names; of another
+        processor as in `human`.
 
         Among them CR0, CR2, CR3, CR4, EFER, and RIP, RFL, RAX to R15, or in a 32-bit mode EIP, EFL,
         EAX to EDI.
         """
-        text = self.human("info registers")
+        text = self.human("info registers", vcpu)
         return {name: int(digits, 16) for name, digits in _REGISTER.findall(text)}
 
     def gva2gpa(self, address: int) -> int | None:

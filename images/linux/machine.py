@@ -8,7 +8,6 @@ with the process, and with it the socket.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import socket
@@ -17,12 +16,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Final
 
 import pexpect
 from pexpect.fdpexpect import fdspawn
 
 from harness.machine.errors import Evidence, GuestLost, Misuse
+from harness.machine.foreign import conversation
 from harness.machine.qemu import PATIENCE, bound_to, installed
 from harness.machine.ram import MIB
 from images.linux.build import Image
@@ -171,9 +171,9 @@ class Booted:
         kernel's ticks.  Raises `TimeoutError` after `deadline` seconds.
         """
         end = time.monotonic() + deadline
-        with Monitor(self.qmp, deadline) as monitor:
+        with conversation(self.qmp, 0, deadline) as monitor:
             while True:
-                monitor.execute("stop")
+                monitor.stop()
                 if all(
                     monitor.registers(process.cpu)["RIP"] == process.spins
                     for process in self.facts.processes.values()
@@ -181,7 +181,7 @@ class Booted:
                     return
                 if time.monotonic() > end:
                     raise TimeoutError(f"no CPU spins in user mode within {deadline:g} s")
-                monitor.execute("cont")
+                monitor.cont()
                 time.sleep(0.01)
 
 
@@ -222,54 +222,6 @@ def _lost(machine: Started, console: fdspawn[str], ending: object, deadline: flo
     evidence = Evidence(tuple(lines[-10:]), machine.stderr(), machine.process.poll())
     last = f", and printed last: {lines[-1]}" if lines else ""
     return GuestLost(f"Linux is lost: {seen}{last}.", evidence)
-
-
-class Monitor:
-    """A client of the QMP socket at `path`; `deadline` is in seconds an answer."""
-
-    def __init__(self, path: Path, deadline: float) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        try:
-            self._socket.settimeout(deadline)
-            self._socket.connect(str(path))
-            self._stream = self._socket.makefile("rw")
-            self._stream.readline()  # the greeting
-            self.execute("qmp_capabilities")
-        except BaseException:
-            self._socket.close()
-            raise
-
-    def __enter__(self) -> Monitor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
-        self._socket.close()
-
-    def execute(self, command: str, **arguments: object) -> object:
-        """What the command returns; raises `RuntimeError` if QEMU refuses."""
-        self._stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-        self._stream.flush()
-        for line in self._stream:
-            answer = json.loads(line)
-            if "error" in answer:
-                raise RuntimeError(f"QEMU refuses {command}: {answer['error']['desc']}")
-            if "return" in answer:  # else it is an event
-                return cast(object, answer["return"])
-        raise EOFError(f"QEMU ended while asked for {command}")
-
-    def human(self, command: str, cpu: int = 0) -> str:
-        """What the command for people prints, asked of one CPU."""
-        asked = {"command-line": command, "cpu-index": cpu}
-        return cast(str, self.execute("human-monitor-command", **asked))
-
-    def registers(self, cpu: int) -> dict[str, int]:
-        """The registers of one CPU that are printed as one number."""
-        text = self.human("info registers", cpu)
-        return {name: int(digits, 16) for name, digits in _REGISTER.findall(text)}
-
-
-_REGISTER: Final = re.compile(r"\b([A-Z][A-Z0-9]*) *=([0-9a-f]{8,16})\b")
 
 
 def _answers(path: Path) -> bool:

@@ -24,12 +24,13 @@ from harness.inspect.find import addresses
 from harness.inspect.ranges import dump
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import qmp
+from harness.machine.foreign import conversation
 from harness.paging import bulk
 from harness.paging.address import Physical
 from harness.report.objects import answer
 from harness.report.ranges import dump_object
 from images.linux.build import build
-from images.linux.machine import Monitor, Variant, booted
+from images.linux.machine import Variant, booted
 from tests.bench.measure import SAMPLES, Figure, seconds
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +71,7 @@ def whole_space() -> Iterator[Figure]:
             json.dumps(answer("dump", found, **content))
 
         def printed() -> None:
-            with Monitor(guest.qmp, deadline=60) as monitor:
+            with conversation(guest.qmp, 0, 60) as monitor:
                 monitor.human("info tlb", vcpu)
 
         held = snapshot(True)

@@ -8,13 +8,14 @@ from functools import cached_property
 
 import numpy as np
 
+from harness.machine.foreign import conversation
 from harness.paging import bulk
 from harness.paging.bulk import Leaves, Walks
 from harness.paging.linux.entries import Linux
 from harness.paging.memory import BufferMemory, Words
 from harness.paging.x86.cpu import Cpu
 from images.linux.facts import Map, Process
-from images.linux.machine import Booted, Monitor
+from images.linux.machine import Booted
 
 USER_ROOT = 0x1000
 """With isolation a process has two root tables, side by side: the user's is the upper one
@@ -71,7 +72,7 @@ def spaces_of(guest: Booted) -> dict[str, LinuxSpace]:
 
 
 def _read(guest: Booted, memory: BufferMemory) -> Iterator[LinuxSpace]:
-    with Monitor(guest.qmp, deadline=20) as monitor:
+    with conversation(guest.qmp, 0, 20) as monitor:
         for process in guest.facts.processes.values():
             held = monitor.registers(process.cpu)
             cpu = Cpu(held["CR0"], held["CR3"], held["CR4"], held["EFER"])

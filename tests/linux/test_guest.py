@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.machine.foreign import conversation
 from harness.paging.address import Physical, Virtual
 from harness.paging.bulk import End
 from harness.paging.entry import Absent
@@ -19,7 +20,7 @@ from harness.paging.memory import Mask, Words
 from harness.paging.walk import walk
 from harness.paging.x86.cpu import Mode, root_for
 from harness.paging.x86.formats import key_of
-from images.linux.machine import Booted, Monitor
+from images.linux.machine import Booted
 from tests.linux.spaces import USER_ROOT, LinuxSpace
 
 pytestmark = pytest.mark.hw
@@ -243,15 +244,15 @@ def test_the_monitor_reads_the_same_memory(space: LinuxSpace, tmp_path: Path) ->
     root = space.cpu.roots[0].table
     size = root.format.table_bytes(root.level)
     copy = tmp_path / "table"
-    with Monitor(space.guest.qmp, deadline=20) as monitor:
+    with conversation(space.guest.qmp, 0, 20) as monitor:
         monitor.execute("pmemsave", val=root.address, size=size, filename=str(copy))
     assert copy.read_bytes() == space.memory.octets[root.address :][:size].tobytes()
 
 
 def test_the_guest_runs_on_and_is_held_again(linux: Booted) -> None:
-    with Monitor(linux.qmp, deadline=20) as monitor:
-        monitor.execute("cont")
+    with conversation(linux.qmp, 0, 20) as monitor:
+        monitor.cont()
     linux.hold()
-    with Monitor(linux.qmp, deadline=20) as monitor:
+    with conversation(linux.qmp, 0, 20) as monitor:
         for process in linux.facts.processes.values():
             assert monitor.registers(process.cpu)["RIP"] == process.spins

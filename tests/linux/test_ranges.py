@@ -13,10 +13,11 @@ from harness.inspect.graph import Kind
 from harness.inspect.memory_type import types
 from harness.inspect.ranges import Dump, Range, dump
 from harness.inspect.select import condition
+from harness.machine.foreign import conversation
 from harness.machine.monitor import parse_tlb
 from harness.paging.address import Physical, Span
 from harness.paging.memory import Words
-from images.linux.machine import Booted, Monitor
+from images.linux.machine import Booted
 from tests.linux.spaces import USER_ROOT, LinuxSpace
 
 pytestmark = pytest.mark.hw
@@ -52,7 +53,7 @@ def rows(ranges: list[Range]) -> tuple[Words, Words, Words]:
 
 def printed(linux: Booted, space: LinuxSpace) -> tuple[Words, Words, Words]:
     """The rows of `info tlb`, in order, the flags as the bits that they show."""
-    with Monitor(linux.qmp, deadline=60) as monitor:
+    with conversation(linux.qmp, 0, 60) as monitor:
         found = parse_tlb(monitor.human("info tlb", space.process.cpu))
     found = found[np.argsort(found["virtual"])]
     bits = np.zeros(len(found), np.uint64)

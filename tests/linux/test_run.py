@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from images.linux.machine import Monitor
+from harness.machine.errors import MachineError, Misuse
+from harness.machine.foreign import conversation
 
 pytestmark = [pytest.mark.hw, pytest.mark.usefixtures("linux_image")]
 
@@ -40,9 +41,9 @@ def running(socket: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def answers(socket: Path) -> bool:
     try:
-        with Monitor(socket, PATIENCE):
+        with conversation(socket, 0, PATIENCE):
             return True
-    except OSError:
+    except (Misuse, MachineError):
         return False
 
 
@@ -78,7 +79,7 @@ def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
 def test_its_end_is_told(tmp_path: Path) -> None:
     socket = tmp_path / "socket"
     with running(socket) as process:
-        with Monitor(socket, PATIENCE) as monitor:
+        with conversation(socket, 0, PATIENCE) as monitor:
             monitor.execute("quit")
         assert process.wait(PATIENCE) == 3
         assert process.stderr is not None

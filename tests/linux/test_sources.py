@@ -9,7 +9,8 @@ import pytest
 from harness.inspect.check import check
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import core, qmp
-from images.linux.machine import Booted, Monitor
+from harness.machine.foreign import conversation
+from images.linux.machine import Booted
 from tests.inspect.spaces import listed, same
 from tests.linux.spaces import USER_ROOT, LinuxSpace
 
@@ -49,7 +50,7 @@ def test_cores_show_the_tables_of_every_processor(
         pytest.skip("a core takes seconds and a gigabyte: one variant has two")
     for paging in (False, True):
         path = tmp_path / "core"
-        with Monitor(linux.qmp, deadline=60) as monitor:
+        with conversation(linux.qmp, 0, 60) as monitor:
             monitor.execute("dump-guest-memory", paging=paging, protocol=f"file:{path}")
         for space in spaces.values():
             width = {"maxphyaddr": space.cpu.maxphyaddr}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.ending import DISAGREEMENT, MISUSE, complain, sentences
+from harness.cli.output import Json
 
 
 def check(
@@ -16,7 +17,7 @@ def check(
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Ask about all mappings, not a sample.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare the tables of a running guest, whatever it is, with what its QEMU makes of them.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.ending import sentences
+from harness.cli.output import Json
 from harness.cli.source import number
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def decode(
         bool, typer.Option("--no-page1gb", help="On a CPU without 1G pages.")
     ] = False,
     amd: Annotated[bool, typer.Option("--amd", help="As AMD's processors read it.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what a raw entry means: each bit, its name, and why it is reserved or ignored.
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.ending import DISAGREEMENT, sentences
-from harness.cli.pages import Json, Limit, Pat, positive, types_of
+from harness.cli.output import Json
+from harness.cli.pages import Limit, Pat, positive, types_of
 from harness.cli.source import Source
 
 if TYPE_CHECKING:

@@ -7,10 +7,9 @@ from typing import Annotated
 import typer
 
 from harness.cli.ending import sentences
-from harness.cli.output import Html, writable, write
+from harness.cli.output import Html, Json, tell, writable, write
 from harness.cli.pages import (
     LIMIT,
-    Json,
     Limit,
     Pat,
     User,
@@ -66,7 +65,6 @@ def dump(
         from harness.machine.errors import Misuse
         from harness.report.objects import answer
         from harness.report.ranges import dump_csv, dump_lines, dump_object, typed
-        from harness.report.text import assumed_lines
 
         if as_json and as_csv:
             raise Misuse("both --json and --csv: choose one")
@@ -97,5 +95,4 @@ def dump(
             for sentence in found.cut:
                 typer.echo(f"pagetable: {sentence}", err=True)
         else:
-            lines = [snapshot.title, "", *dump_lines(cpu, types, found, limit)]
-            typer.echo("\n".join((*lines, *assumed_lines(snapshot.assumed))))
+            tell(snapshot, dump_lines(cpu, types, found, limit))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.ending import sentences
+from harness.cli.output import Json, tell
 from harness.cli.source import Source, number, with_source
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def fault(
     rip: Annotated[
         str | None, typer.Option(metavar="N", help="The RIP that was seen.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say whether an access to ADDRESS would fault: the vector, error code and CR2, the rule with
     its section (Intel SDM, volume 3A), and the smallest change that would let it pass.
@@ -150,7 +151,7 @@ def _forward(
         lines += reports.accesses_lines(found)
     for each in found if one is not None else []:
         lines += [*([""] if lines else []), *reports.explanation_lines(snapshot.cpu, each)]
-    _print(snapshot, lines)
+    tell(snapshot, lines)
 
 
 def _words(code: int, cr2: int | None, rip: int | None, as_json: bool) -> None:
@@ -180,14 +181,7 @@ def _backward(snapshot: Snapshot, code: int, cr2: int, rip: int | None, as_json:
         _print_object(snapshot, seen=reports.seen_object(seen), cr2=f"{cr2:#x}", tables=tables)
         return
     lines = reports.comparison_lines(snapshot.cpu, found)
-    _print(snapshot, [*reports.seen_lines(seen, cr2), "", *lines])
-
-
-def _print(snapshot: Snapshot, lines: list[str]) -> None:
-    from harness.report.text import assumed_lines
-
-    for line in (snapshot.title, "", *lines, *assumed_lines(snapshot.assumed)):
-        typer.echo(line)
+    tell(snapshot, [*reports.seen_lines(seen, cr2), "", *lines])
 
 
 def _print_object(snapshot: Snapshot, **content: Any) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from harness.cli.ending import sentences
-from harness.cli.pages import Json, Limit, positive
+from harness.cli.output import Json, tell
+from harness.cli.pages import Limit, positive
 from harness.cli.source import Source, number, with_source
 
 SHOWN = 64
@@ -45,7 +46,6 @@ def find(
         from harness.paging.address import Physical
         from harness.report import find as reports
         from harness.report.objects import answer
-        from harness.report.text import assumed_lines
 
         if bool(physical) + tables + aliases != 1:
             raise Misuse("choose one: physical addresses, --tables or --aliases")
@@ -70,5 +70,4 @@ def find(
         if as_json:
             typer.echo(json.dumps(answer("find", snapshot, **content, cut=cut)))
         else:
-            lines += [*cut, *assumed_lines(snapshot.assumed)]
-            typer.echo("\n".join((snapshot.title, "", *lines)))
+            tell(snapshot, [*lines, *cut])

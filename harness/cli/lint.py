@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from harness.cli.ending import DISAGREEMENT, sentences
-from harness.cli.pages import Json, Limit, Pat, positive, types_of
+from harness.cli.output import Json, tell
+from harness.cli.pages import Limit, Pat, positive, types_of
 from harness.cli.source import Source, with_source
 
 SHOWN = 10
@@ -43,14 +44,12 @@ def lint(
         from harness.inspect import lint
         from harness.report import lint as reports
         from harness.report.objects import answer
-        from harness.report.text import assumed_lines
 
         positive(limit)
         broken, cut = lint.lint(snapshot, types_of(pat), ignore or (), limit)
         if as_json:
             typer.echo(json.dumps(answer("lint", snapshot, **reports.lint_object(broken, cut))))
         else:
-            lines = (snapshot.title, "", *reports.lint_lines(broken, cut))
-            typer.echo("\n".join((*lines, *assumed_lines(snapshot.assumed))))
+            tell(snapshot, reports.lint_lines(broken, cut))
         if any(one.rule.severity is not lint.Severity.NOTE for one in broken):
             raise typer.Exit(DISAGREEMENT)

@@ -13,7 +13,7 @@ import typer
 
 from harness.cli.ending import CASES, DISAGREEMENT, MACHINE_FAILURE, complain, kept, sentences
 from harness.cli.engine import Engine, Qemu, usable
-from harness.cli.output import Html, writable, write
+from harness.cli.output import Html, Json, writable, write
 
 if TYPE_CHECKING:
     from harness.check.matrix import Plan, Report
@@ -43,7 +43,7 @@ def matrix(
     ] = None,
     jobs: Annotated[int, typer.Option(metavar="N", help="Guests side by side.")] = JOBS,
     qemu: Qemu = "qemu-system-x86_64",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
     report: Annotated[
         Path | None,
         typer.Option(

@@ -1,11 +1,17 @@
-"""The options that write a file beside what a command prints."""
+"""What a command prints, and the options that decide about it or write a file beside."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from harness.inspect.snapshot import Snapshot
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 Html = Annotated[
     Path | None,
@@ -16,6 +22,13 @@ Html = Annotated[
         show_default=False,
     ),
 ]
+
+
+def tell(snapshot: Snapshot, lines: Iterable[str]) -> None:
+    """Prints what there is to say of a snapshot, below its title and above what was assumed."""
+    from harness.report.text import assumed_lines
+
+    typer.echo("\n".join((snapshot.title, "", *lines, *assumed_lines(snapshot.assumed))))
 
 
 def writable(path: Path | None) -> None:

@@ -16,7 +16,6 @@ LIMIT = 100_000
 """Lines or rows that are printed, unless told otherwise."""
 
 Limit = Annotated[int, typer.Option("--limit", metavar="N", help="How many are shown at most.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Pat = Annotated[
     str | None,
     typer.Option(

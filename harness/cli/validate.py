@@ -20,7 +20,7 @@ from harness.cli.ending import (
     sentences,
 )
 from harness.cli.engine import Engine, Qemu, usable
-from harness.cli.output import Html, writable, write
+from harness.cli.output import Html, Json, writable, write
 
 if TYPE_CHECKING:
     from harness.check.layouts import Layout
@@ -49,7 +49,7 @@ def validate(
         bool, typer.Option("--thorough", help="Ask the monitor about all mappings, not a sample.")
     ] = False,
     qemu: Qemu = "qemu-system-x86_64",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
     report: Annotated[
         Path | None,
         typer.Option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.ending import sentences
-from harness.cli.output import Html, writable, write
+from harness.cli.output import Html, Json, tell, writable, write
 from harness.cli.source import Source, number, with_source
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def walk(
     linux: Annotated[
         bool, typer.Option("--linux", help="Also tell what Linux keeps in the entries.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
     html: Html = None,
     svg: Annotated[
         Path | None,
@@ -46,7 +46,6 @@ def walk(
         from harness.inspect.translation import translate
         from harness.paging.address import Virtual
         from harness.report.objects import answer
-        from harness.report.text import assumed_lines
         from harness.report.translation import as_object, translation_lines
 
         for path in (html, svg):
@@ -64,13 +63,8 @@ def walk(
             walks = [as_object(format, one) for one in found]
             typer.echo(json.dumps(answer("walk", snapshot, walks=walks), indent=2))
             return
-        typer.echo(snapshot.title)
-        for one in found:
-            typer.echo("")
-            for line in translation_lines(format, one):
-                typer.echo(line)
-        for line in assumed_lines(snapshot.assumed):
-            typer.echo(line)
+        first, *others = ([*translation_lines(format, one)] for one in found)
+        tell(snapshot, [*first, *(line for lines in others for line in ("", *lines))])
 
 
 def _picture(snapshot: Snapshot, found: list[Translation]) -> str:

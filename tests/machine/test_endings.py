@@ -24,6 +24,7 @@ from harness.machine.errors import GuestLost, LaunchFailure, Misuse, ProtocolErr
 from harness.machine.guest import Guest
 from harness.machine.qemu import Engine, bound_to
 from harness.machine.ram import ARENA, RAM_UNIT
+from tests.cli.commands import gone
 from tests.machine.broken import ENDLESS_LINE, HANG, TRIPLE_FAULT, says, stub_that
 from tests.machine.handmade import MODES, PAGE, HandMade
 
@@ -42,20 +43,6 @@ def children() -> set[str]:
         for thread in Path("/proc/self/task").iterdir()
         for child in (thread / "children").read_text().split()
     }
-
-
-def gone(pid: int, within: float = 5.0) -> bool:
-    """Whether the process ends in time; one that awaits its reaper counts as ended."""
-    end = time.monotonic() + within
-    while time.monotonic() < end:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.01)
-    return False
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ from harness.machine.errors import GuestLost, MachineError, Misuse, ProtocolErro
 from harness.machine.monitor import Monitor
 from harness.machine.processor import FEATURES, MachineInfo, Mode, State, check_state
 from harness.machine.qemu import Qemu, engine_named
-from harness.machine.ram import JOB_ARENA, MIB, Ram
+from harness.machine.ram import HIGH, JOB_ARENA, MIB, Ram
 from harness.machine.stub import StubImage
 
 __all__ = ["FEATURES", "Guest", "MachineInfo", "Mode", "State"]
@@ -68,8 +68,8 @@ class _Half:
 class Guest:
     """A guest with the stub at its prompt, owning its QEMU, memory, monitor and console.
 
-    `engine` is the name of one, `ram_bytes` its memory (see `ram`), `cpu` another -cpu than the
-    engine's own, `qemu` the program, `deadline` the seconds that any answer may take.
+    `engine` is the name of one, `ram_bytes` and `high_bytes` its memory (see `ram`), `cpu` another
+    -cpu than the engine's own, `qemu` the program, `deadline` the seconds that any answer may take.
 
     `image` is the stub, `ram` the memory, `monitor` QEMU's monitor, `info` the processor, `version`
     QEMU's, `capacity` the jobs of one batch.
@@ -83,6 +83,7 @@ class Guest:
         engine: str = "tcg",
         *,
         ram_bytes: int = 256 * MIB,
+        high_bytes: int = 0,
         cpu: str | None = None,
         qemu: str = "qemu-system-x86_64",
         image: StubImage | None = None,
@@ -97,15 +98,15 @@ class Guest:
         self._ready = self._ended = False
         self._resources = contextlib.ExitStack()
         with self._ended_by_errors():
-            self._launch(ram_bytes, cpu, qemu)
+            self._launch(Ram(ram_bytes, high_bytes), cpu, qemu)
             self._divide_job_memory()
             self._greet()
         self.version = self.monitor.version
         self.info = self._read_info()
 
-    def _launch(self, ram_bytes: int, cpu: str | None, qemu: str) -> None:
+    def _launch(self, ram: Ram, cpu: str | None, qemu: str) -> None:
         """Start QEMU and connect to it; `_resources` undoes each step, in the opposite order."""
-        self.ram = Ram(ram_bytes)
+        self.ram = ram
         self._resources.callback(self.ram.close)
         self._qemu = Qemu(qemu, self.engine, self.ram, self.image.path, cpu=cpu)
         self._resources.callback(self._qemu.close)
@@ -155,7 +156,7 @@ class Guest:
         can not take, `GuestLost` if the guest does not survive them.
         """
         self._check_idle()
-        check_state(state, self.info, self.ram.size)
+        self._check_state(state)
         self._check_jobs(jobs, state)
         results = np.empty(len(jobs), dtype=self.image.result_dtype)
         collected = 0
@@ -179,7 +180,7 @@ class Guest:
             raise Misuse("two batches are under way already: finish() one first")
         if len(jobs) > self.capacity:
             raise Misuse(f"{len(jobs)} jobs: one batch holds {self.capacity}, so use run()")
-        check_state(state, self.info, self.ram.size)
+        self._check_state(state)
         if not any(_unchanged(held, jobs, state) for held in self._held):
             self._check_jobs(jobs, state)
         self._start(state, jobs)
@@ -246,7 +247,7 @@ class Guest:
     def parked(self, state: State) -> Iterator[Monitor]:
         """The guest with the tested state loaded and its processor stopped, for the monitor."""
         self._check_idle()
-        check_state(state, self.info, self.ram.size)
+        self._check_state(state)
         batch = _Batch(state, secrets.randbits(64), 0, 0)
         self._describe(batch)
         self._command(f"park {batch.nonce:016x}")
@@ -365,6 +366,9 @@ class Guest:
         self._check_alive()
         if self._flying:
             raise Misuse("a batch is under way: finish() it first")
+
+    def _check_state(self, state: State) -> None:
+        check_state(state, self.info, self.ram.size, HIGH[: len(self.ram.high)])
 
     def _check_jobs(self, jobs: npt.NDArray[np.void], state: State) -> None:
         """Refuse what would make the stub touch memory that no job may name, or do what it can

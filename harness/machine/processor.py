@@ -122,13 +122,16 @@ FEATURES: Final[Mapping[str, tuple[int, str, int]]] = {
 """What concerns paging: leaf, register and bit by name."""
 
 
-def check_state(state: State, info: MachineInfo, ram_bytes: int) -> None:
-    """Raise `Misuse` for a state that this processor, with this much RAM, can not take."""
-    for reason in _refusals(state, info, ram_bytes):
+def check_state(state: State, info: MachineInfo, ram_bytes: int, high: range = range(0)) -> None:
+    """Raise `Misuse` for a state that this processor, with this much RAM, can not take.
+
+    `high` are the addresses of RAM above 4 GiB.
+    """
+    for reason in _refusals(state, info, ram_bytes, high):
         raise Misuse(f"{reason}: {state}")
 
 
-def _refusals(state: State, info: MachineInfo, ram_bytes: int) -> Iterator[str]:
+def _refusals(state: State, info: MachineInfo, ram_bytes: int, high: range) -> Iterator[str]:
     for bit, name in CR0_NEEDED.items():
         if not state.cr0 >> bit & 1:
             yield f"CR0 has no {name}, without which there is no paging"
@@ -146,9 +149,11 @@ def _refusals(state: State, info: MachineInfo, ram_bytes: int) -> Iterator[str]:
     if state.efer & EFER_NXE and not info.has("nx"):
         yield "EFER has NXE, but the guest's processor has no nx"
     yield from _contradictions(state)
-    for name, value in (("CR3", state.cr3), ("the entry tables' CR3", state.entry_cr3)):
-        if value >= ram_bytes:
-            yield f"{name} is {value:#x}, outside RAM"
+    reach = info.physical_bits if state.mode is Mode.LONG else 32
+    if state.cr3 >= ram_bytes and (state.cr3 not in high or state.cr3 >> reach):
+        yield f"CR3 is {state.cr3:#x}, outside RAM"
+    if state.entry_cr3 >= ram_bytes:
+        yield f"the entry tables' CR3 is {state.entry_cr3:#x}, outside RAM"
     if state.mode is not Mode.LONG and state.window + ram_bytes > 1 << 32:
         yield f"{state.mode.value} has no room for the window at {state.window:#x}"
 

@@ -219,10 +219,10 @@ def _machine(engine: Engine, cpu: str, ram: Ram, kernel: Path) -> Iterator[str]:
         "microvm,memory-backend=ram,pic=on,pit=off,rtc=off,acpi=off,auto-kernel-cmdline=off",
     )
     yield from ("-accel", engine.accelerator, "-cpu", cpu, "-smp", "1")
-    yield from ("-m", f"{ram.size // MIB}M")
+    yield from ("-m", f"{ram.total // MIB}M")
     yield from (
         "-object",
-        f"memory-backend-file,id=ram,size={ram.size},mem-path=/proc/self/fd/{ram.fd},share=on",
+        f"memory-backend-file,id=ram,size={ram.total},mem-path=/proc/self/fd/{ram.fd},share=on",
     )
     yield from ("-kernel", _escaped(kernel))
 

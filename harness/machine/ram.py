@@ -9,6 +9,10 @@
     32 MiB ├─────────────────────────────────────────────────┤
            │ the tested tables and frames                    │
     size   └─────────────────────────────────────────────────┘
+    4 GiB  ┌─────────────────────────────────────────────────┐
+           │ HIGH: more of the caller's, where it is asked   │
+           │ for; no window shows it to the stub             │
+           └─────────────────────────────────────────────────┘
 
 The memory is an anonymous file: it has no name, needs no /dev/shm, and is gone with the last
 process that holds it.
@@ -35,6 +39,8 @@ ARENA: Final = range(0, 32 * MIB)
 
 LARGEST_RAM: Final = 3 << 30
 """Bytes: up to here microvm maps RAM in one piece; its devices lie above."""
+HIGH: Final = range(4 << 30, 1 << 40)
+"""Where RAM goes on above the devices, up to the end of what 40 bits of address reach."""
 RAM_UNIT: Final = 2 * MIB
 """RAM is a multiple of this, so that a window can map all of it in large pages."""
 
@@ -42,25 +48,36 @@ RAM_UNIT: Final = 2 * MIB
 class Ram:
     """The RAM of one guest: `size` bytes from physical address 0, zero at first.
 
-    `fd` is the file that QEMU maps too, `buffer` the bytes as a writable array of uint8. Raises
-    `Misuse` for a size that no guest can have.
+    `fd` is the file that QEMU maps too, `buffer` the bytes as a writable array of uint8. Behind
+    `LARGEST_RAM`, `high_bytes` more lie from the start of `HIGH` on: `high` holds them. Only what
+    is written to takes memory, but QEMU keeps notes of each page: 100 MB of them for all of `HIGH`.
+    Raises `Misuse` for a size that no guest can have.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, high_bytes: int = 0) -> None:
         if not ARENA.stop < size <= LARGEST_RAM or size % RAM_UNIT:
             raise Misuse(
                 f"{size} bytes of RAM: the machine needs more than {ARENA.stop}, at most "
                 f"{LARGEST_RAM}, and a multiple of {RAM_UNIT}; choose such a size"
             )
+        if high_bytes and (
+            size != LARGEST_RAM or not 0 < high_bytes <= len(HIGH) or high_bytes % RAM_UNIT
+        ):
+            raise Misuse(
+                f"{high_bytes} bytes of RAM from {HIGH.start:#x} on: it has at most {len(HIGH)}, a "
+                f"multiple of {RAM_UNIT}, and {LARGEST_RAM} below, not {size}; choose such sizes"
+            )
         self.size = size
+        self.total = size + high_bytes
         self.fd = os.memfd_create("guest-ram")
         try:
-            os.ftruncate(self.fd, size)
-            self._map = mmap.mmap(self.fd, size)
+            os.ftruncate(self.fd, self.total)
+            self._map = mmap.mmap(self.fd, self.total)
         except BaseException:
             os.close(self.fd)
             raise
-        self.buffer: npt.NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
+        octets: npt.NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
+        self.buffer, self.high = octets[:size], octets[size:]
         self._closed = False
 
     def view(self, span: range, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
@@ -73,5 +90,5 @@ class Ram:
         if not self._closed:
             self._closed = True
             os.close(self.fd)
-            self.buffer = np.empty(0, dtype=np.uint8)
+            self.buffer = self.high = np.empty(0, dtype=np.uint8)
             del self._map

@@ -115,6 +115,19 @@ def test_the_last_window_below_4_gib_is_taken() -> None:
     check_state(replace(LONG, efer=EFER_LME | EFER_LMA, cr3=RAM - PAGE), EVERYTHING, RAM)
 
 
+def test_high_ram_can_hold_root_tables_as_far_as_the_processor_reaches() -> None:
+    high = range(1 << 32, 1 << 40)  # beyond the 36 bits of this processor
+    check_state(replace(LONG, cr3=(1 << 36) - PAGE), EVERYTHING, RAM, high)
+    for state in (
+        replace(LONG, cr3=1 << 36),
+        replace(LONG, cr3=1 << 31),
+        replace(PAE, cr3=1 << 32),
+        replace(LONG, entry_cr3=1 << 32),
+    ):
+        with pytest.raises(Misuse, match=r"CR3 is .*outside RAM"):
+            check_state(state, EVERYTHING, RAM, high)
+
+
 @pytest.fixture(scope="module")
 def small() -> Iterator[HandMade]:
     size = ARENA.stop + 4 * RAM_UNIT

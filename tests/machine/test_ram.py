@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from harness.machine.errors import Misuse
-from harness.machine.ram import ARENA, JOB_ARENA, LARGEST_RAM, RAM_UNIT, STUB, TABLE_ARENA, Ram
+from harness.machine.ram import (
+    ARENA,
+    HIGH,
+    JOB_ARENA,
+    LARGEST_RAM,
+    RAM_UNIT,
+    STUB,
+    TABLE_ARENA,
+    Ram,
+)
 
 SMALLEST = ARENA.stop + RAM_UNIT
 
@@ -33,6 +42,34 @@ def test_ram_is_zero_writable_and_of_its_size(size: int) -> None:
     assert ram.buffer[0] == ram.buffer[-1] == 0
     ram.buffer[-1] = 7
     assert os.pread(ram.fd, 1, size - 1) == b"\x07"
+    ram.close()
+
+
+@pytest.mark.parametrize(
+    ("size", "high"),
+    [
+        (SMALLEST, RAM_UNIT),
+        (LARGEST_RAM, -RAM_UNIT),
+        (LARGEST_RAM, 4096),
+        (LARGEST_RAM, len(HIGH) + RAM_UNIT),
+    ],
+)
+def test_high_ram_that_no_guest_can_have_is_refused(size: int, high: int) -> None:
+    with pytest.raises(Misuse, match=f"^{high} bytes of RAM from 0x100000000 on"):
+        Ram(size, high)
+
+
+@pytest.mark.parametrize("high", [RAM_UNIT, len(HIGH)])
+def test_high_ram_follows_low_ram_in_the_file_and_only_what_is_written_takes_room(
+    high: int,
+) -> None:
+    ram = Ram(LARGEST_RAM, high)
+    assert (len(ram.buffer), len(ram.high), ram.size) == (LARGEST_RAM, high, LARGEST_RAM)
+    ram.high[0], ram.high[-1] = 7, 8
+    assert os.pread(ram.fd, 1, LARGEST_RAM) == b"\x07"
+    assert os.pread(ram.fd, 1, LARGEST_RAM + high - 1) == b"\x08"
+    assert os.fstat(ram.fd).st_size == ram.total == LARGEST_RAM + high
+    assert os.fstat(ram.fd).st_blocks * 512 <= 2 * RAM_UNIT
     ram.close()
 
 

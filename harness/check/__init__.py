@@ -20,6 +20,7 @@ case     one access in the matrix, as a number in a product of axes
 `quirks`           known departures of engines from the rules
 `verdicts`         the verdict on many accesses; `compare` what came of one oracle
 `validate`         one layout, every oracle
+`reach`            every address bit of every kind of entry, and where it leads
 `replay`           a disagreement as a file, and the question asked again
 `workers`          several guests side by side
 `matrix`           every access at every level: `product`, `families` and `where` say which,

@@ -21,6 +21,7 @@ from harness.paging.flush import Flush
 from harness.paging.isolation import IsolatedSpace
 from harness.paging.space import Space
 from harness.paging.table import Root
+from harness.pytest_plugin import SKIPPED
 from harness.report.text import disagreement_lines
 from tests.paging.spaces import World
 from tests.paging.test_space_sequences import TABLES, Sequences
@@ -143,7 +144,9 @@ def test_the_machine_agrees_after_each_operation_of_a_sequence(
 
 def test_sequences_find_a_flush_that_is_withheld(guest: Guest, paging_levels: int) -> None:
     if guest.engine.name != "tcg":
-        pytest.skip("only TCG is known to keep what is stale")
+        pytest.skip(f"{SKIPPED}only TCG is known to keep what is stale")
+    if paging_levels != 5:
+        pytest.skip(f"{SKIPPED}tests/check/test_live.py withholds every flush at both level counts")
     machine = type("Withheld", (Withheld,), {"guest": guest, "levels": paging_levels})
     limits = settings(
         max_examples=100,

@@ -15,8 +15,8 @@ from harness.inspect.sources import qmp
 from harness.inspect.sources.qmp import Connection
 from harness.machine.foreign import Guard
 
-DEADLINE = 30.0
-"""Seconds for each answer: `info tlb` of many mappings is long."""
+PATIENCE = 30.0
+"""Seconds for all that is read, and for `info tlb`, which of many mappings is long."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def check(path: Path, vcpu: int, thorough: bool) -> Checked:
     """
     with (
         closing(Guard(path)) as guard,
-        qmp.connected(path, vcpu, deadline=DEADLINE, patience=DEADLINE) as connection,
+        qmp.connected(path, vcpu, patience=PATIENCE) as connection,
         connection.monitor.paused(guard),
     ):
         snapshot = connection.snapshot({})

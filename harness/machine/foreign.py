@@ -123,8 +123,11 @@ def _first_words(connection: socket.socket, deadline: float) -> bytes:
 
 
 @contextlib.contextmanager
-def conversation(path: Path, vcpu: int, deadline: float = DEADLINE) -> Iterator[ForeignMonitor]:
-    """The monitor at `path`, asked about processor number `vcpu`.
+def conversation(
+    path: Path, vcpu: int, deadline: float = DEADLINE, patience: float = DEADLINE
+) -> Iterator[ForeignMonitor]:
+    """The monitor at `path`, asked about processor number `vcpu`; it may take so many seconds for
+    an answer, and for one that may be long.
 
     Raises `Misuse` where there is no QMP server or no such processor, `MachineError` where the
     conversation breaks off or QEMU refuses a command.
@@ -132,9 +135,11 @@ def conversation(path: Path, vcpu: int, deadline: float = DEADLINE) -> Iterator[
     foreign = Foreign(path, deadline)
     try:
         try:
-            monitor = ForeignMonitor(foreign, deadline, vcpu)
-        except (KeyError, TypeError) as error:
-            raise Misuse(f"{path} is no QMP socket of QEMU: {error!r}") from None
+            monitor = ForeignMonitor(foreign, deadline, vcpu, patience)
+        except (KeyError, TypeError, ExecuteError):
+            raise Misuse(
+                f"{path} is no QMP socket of a QEMU with a guest: it does not tell its processors"
+            ) from None
         try:
             yield monitor
         except ExecuteError as refusal:
@@ -148,8 +153,8 @@ def conversation(path: Path, vcpu: int, deadline: float = DEADLINE) -> Iterator[
 class ForeignMonitor(Monitor):
     """The monitor of a foreign QEMU.  `pid` is its process, `cpu_path` the processor's QOM path."""
 
-    def __init__(self, foreign: Foreign, deadline: float, vcpu: int) -> None:
-        super().__init__(foreign, deadline, vcpu)
+    def __init__(self, foreign: Foreign, deadline: float, vcpu: int, patience: float) -> None:
+        super().__init__(foreign, deadline, vcpu, patience)
         self.foreign = foreign
         self.pid = foreign.pid
         try:
@@ -165,7 +170,7 @@ class ForeignMonitor(Monitor):
                 if cpu["target"] not in ("x86_64", "i386"):
                     raise Misuse(f"the guest at {self.foreign.path} is a {cpu['target']}, no x86")
                 return str(cpu["qom-path"])
-        known = ", ".join(str(cpu["cpu-index"]) for cpu in cpus)
+        known = ", ".join(str(cpu["cpu-index"]) for cpu in cpus) or "none"
         raise Misuse(f"the guest has no processor {vcpu}: it has {known}")
 
     def cpu_property(self, name: str) -> object | None:

@@ -25,8 +25,8 @@ from harness.machine.qemu import version_of
 
 T = TypeVar("T")
 
-ANSWER_LIMIT: Final = 1 << 27
-"""Bytes of one answer: `info tlb` has some 50 for each page, and what talks to us may be no QEMU."""
+ANSWER_LIMIT: Final = 1 << 28
+"""Bytes of one answer: `info tlb` has some 50 a page, and what talks to us may be no QEMU."""
 
 TLB_FLAGS: Final = "XGPDACTUW"
 """The flags of a row of `info tlb`, as QEMU prints them: no-execute, global, large page, dirty,
@@ -60,16 +60,20 @@ class Peer(Protocol):
 
 
 class Monitor:
-    """The monitor of one QEMU, connected. `version` is QEMU's; `deadline` is in seconds a call,
-    `vcpu` the number of the processor whose registers and tables are asked about.
+    """The monitor of one QEMU, connected. `version` is QEMU's; `deadline` is in seconds a call, and
+    `patience` where the answer may be long (as `deadline` unless given), `vcpu` the number of the
+    processor whose registers and tables are asked about.
 
     Raises `LaunchFailure` if QEMU ends before it answers, `Misuse` if it is too old; for a foreign
     QEMU these are what `Peer` says.
     """
 
-    def __init__(self, qemu: Peer, deadline: float, vcpu: int = 0) -> None:
+    def __init__(
+        self, qemu: Peer, deadline: float, vcpu: int = 0, patience: float | None = None
+    ) -> None:
         self._qemu = qemu
         self._deadline = deadline
+        self._patience = deadline if patience is None else patience
         self._vcpu = vcpu
         self._loop = asyncio.new_event_loop()
         self._client = _Client(readbuflen=ANSWER_LIMIT)
@@ -130,25 +134,34 @@ class Monitor:
         Raises `GuestLost` without an answer in time, `ExecuteError` if QEMU refuses, `Misuse` if
         the guest was ended before.
         """
+        return self.ask(command, arguments, self._deadline)
+
+    def ask(self, command: str, arguments: Mapping[str, object], deadline: float) -> object:
+        """The same, with a deadline of its own in seconds."""
         if self._loop.is_closed():
             raise Misuse(f"the monitor can not be asked for {command}: its guest was ended")
         try:
-            return self._wait(self._client.execute(command, arguments), self._deadline)
+            return self._wait(self._client.execute(command, dict(arguments)), deadline)
         except ExecuteError:
             raise
         except TimeoutError:
-            seen = f"QEMU's monitor did not answer {command} within {self._deadline:g} s"
+            seen = f"QEMU's monitor did not answer {command} within {deadline:g} s"
             raise self._qemu.guest_lost(seen) from None
         except (QMPError, OSError, EOFError) as error:
             raise self._qemu.guest_lost(f"QEMU ended while asked for {command}") from error
 
-    def human(self, command: str, vcpu: int | None = None) -> str:
+    def human(self, command: str, vcpu: int | None = None, *, long: bool = False) -> str:
         """What the command for people prints; its lines end in CR LF.
 
         vcpu  another processor than the one that the conversation is about
+        long  whether that may take as long as what is long
         """
         asked = {"command-line": command, "cpu-index": self._vcpu if vcpu is None else vcpu}
-        return cast(str, self.execute("human-monitor-command", **asked))
+        deadline = self._patience if long else self._deadline
+        answer = self.ask("human-monitor-command", asked, deadline)
+        if not isinstance(answer, str):
+            raise ProtocolError(f"the monitor answered {command} with no text", repr(answer))
+        return answer
 
     def send_file(self, fd: int) -> None:
         """Pass an open file to QEMU, for the next command that takes one."""
@@ -196,7 +209,7 @@ class Monitor:
 
     def info_tlb(self) -> npt.NDArray[np.void]:
         """All pages that QEMU finds in the current tables, as an array of `TLB_ROW`."""
-        return parse_tlb(self.human("info tlb"))
+        return parse_tlb(self.human("info tlb", long=True))
 
     def read_physical(self, address: int, size: int) -> bytes:
         """`size` bytes of physical memory; where there is none, QEMU reads zeros."""

@@ -107,19 +107,20 @@ def connected(
     path: Path,
     vcpu: int,
     *,
-    deadline: float = DEADLINE,
     patience: float = PATIENCE,
     shared: bool = True,
 ) -> Iterator[Connection]:
     """The QEMU at a socket, asked about a processor; its guest runs or stands as it did.
 
-    deadline  seconds for each answer
-    patience  seconds for all that is read through the monitor
+    patience  seconds for all that is read through the monitor, and for a list of all mappings
     shared    whether memory that QEMU shares is mapped, where it can be
 
     Raises Misuse where no QEMU talks to us there, MachineError where it breaks off.
     """
-    with conversation(path, vcpu, deadline) as monitor, monitor.with_scratch() as scratch:
+    with (
+        conversation(path, vcpu, DEADLINE, patience) as monitor,
+        monitor.with_scratch() as scratch,
+    ):
         found = regions(monitor.human("info mtree -f"), vcpu)
         if shared:
             found = share(monitor, monitor.pid, found)

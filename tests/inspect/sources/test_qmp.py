@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from harness.inspect.snapshot import SourceError
 from harness.inspect.sources import qmp
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.foreign import ForeignMonitor, Guard
+from harness.machine.monitor import ANSWER_LIMIT
 from harness.paging import bulk
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu, Mode
@@ -67,13 +68,15 @@ def test_every_way_to_the_memory_shows_the_same_tables(
         yield False
 
     asked: list[str] = []
-    execute = ForeignMonitor.execute
+    ask = ForeignMonitor.ask
 
-    def watched(self: ForeignMonitor, command: str, **arguments: object) -> object:
+    def watched(
+        self: ForeignMonitor, command: str, arguments: Mapping[str, object], deadline: float
+    ) -> object:
         asked.append(str(arguments.get("command-line", command)).split()[0])
-        return execute(self, command, **arguments)
+        return ask(self, command, arguments, deadline)
 
-    monkeypatch.setattr(ForeignMonitor, "execute", watched)
+    monkeypatch.setattr(ForeignMonitor, "ask", watched)
     if way == "printed":
         monkeypatch.setattr(ForeignMonitor, "with_scratch", refused)
     registers = {"cr3": built.cr3, "cr4": built.cr4}
@@ -218,8 +221,9 @@ def test_what_takes_too_long_or_is_refused_is_a_sentence(machine: Machine) -> No
 
 
 @contextlib.contextmanager
-def served(path: Path, said: bytes) -> Iterator[None]:
-    """A socket that takes one connection, says this, and then nothing."""
+def served(path: Path, said: bytes, *then: bytes) -> Iterator[None]:
+    """A socket that takes one connection, says this, then each of the others when it is asked
+    something, and then nothing."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
@@ -229,6 +233,9 @@ def served(path: Path, said: bytes) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 taken.append(server.accept()[0])
                 taken[0].sendall(said)
+                for answer in then:
+                    taken[0].recv(1 << 12)
+                    taken[0].sendall(answer)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -242,6 +249,12 @@ def served(path: Path, said: bytes) -> Iterator[None]:
                 one.close()
 
 
+GREETING = (
+    b'{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}}, "capabilities": []}}\n'
+)
+
+
+@pytest.mark.parametrize("command", [("walk", "0x1000"), ("check",)], ids=["walk", "check"])
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
@@ -249,24 +262,50 @@ def served(path: Path, said: bytes) -> Iterator[None]:
         (b"HTTP/1.1 200\r\n\r\n", "is no QMP socket: it begins with b'HTTP/1'"),
         (b'{"QMP": 3}\n', "did not answer"),
         (b'{"QMP": {"version": {}, "capabilities": []}}\n{"return": {}}\n', "no QMP socket of"),
-        (
-            b'{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}}, "capabilities":'
-            b' []}}\n{"return": {}}\n',
-            "did not answer query-cpus-fast within 2 s",
-        ),
+        (GREETING + b'{"return": {}}\n', "did not answer query-cpus-fast within 2 s"),
     ],
     ids=["silent", "http", "odd", "no version", "mute"],
 )
-def test_what_is_no_qmp_socket_is_a_sentence(tmp_path: Path, said: bytes, sentence: str) -> None:
+def test_what_is_no_qmp_socket_is_a_sentence(
+    tmp_path: Path, command: tuple[str, ...], said: bytes, sentence: str
+) -> None:
     path = tmp_path / "socket"
     with served(path, said):
         began = time.monotonic()
-        code, out, errors = run("walk", "0x1000", "--qmp", path, cwd=tmp_path)
+        code, out, errors = run(*command, "--qmp", path, cwd=tmp_path)
         assert code in (2, 3)
         assert out == ""
         assert sentence in errors
         assert errors.count("\n") == 1
         assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (b'"error": {"class": "CommandNotFound", "desc": "no"}', "no QMP socket of a QEMU with a"),
+        (b'"return": "text"', "no QMP socket of a QEMU with a"),
+        (b'"return": []', "the guest has no processor 0: it has none"),
+    ],
+    ids=["refusal", "text", "none"],
+)
+def test_a_qmp_server_without_a_guest_is_a_sentence(
+    tmp_path: Path, answer: bytes, sentence: str
+) -> None:
+    path = tmp_path / "socket"
+    with served(path, GREETING, b'{"return": {}}\n', b'{"id": "__qmp#00000", %b}\n' % answer):
+        code, _, errors = run("walk", "0x1000", "--qmp", path, cwd=tmp_path)
+    assert code == 2
+    assert sentence in errors
+    assert errors.count("\n") == 1
+
+
+def test_an_answer_without_an_end_is_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with served(path, GREETING, b'{"return": "' + bytes(2 * ANSWER_LIMIT + (1 << 20))):
+        code, _, errors = run("walk", "0x1000", "--qmp", path, cwd=tmp_path)
+    assert code == 3
+    assert "did not answer" in errors
 
 
 def test_a_path_that_leads_nowhere_is_a_sentence(tmp_path: Path) -> None:

@@ -131,7 +131,14 @@ class Family:
     def grid(self, control: Control) -> Values:
         """The values of every axis under a control state, to select by."""
         common = {**self.fixed, **control.values()}
-        return {**{name: np.array(value) for name, value in common.items()}, **self.product.grid()}
+        return {**{name: np.array(value) for name, value in common.items()}, **self.product.grid}
+
+    @property
+    def axes(self) -> Values:
+        """The values of every axis under all control states, which do not broadcast."""
+        states = [control.values() for control in self.controls]
+        varied = {name: np.array([state[name] for state in states]) for name in states[0]}
+        return {**self.grid(self.controls[0]), **varied}
 
 
 # ---- the bits of an entry ----

@@ -145,9 +145,8 @@ def plan(
         raise Misuse(f"{engine} can try nothing of it: {'; '.join(skipped)}")
     condition = None
     if expression is not None:
-        grids = (family.grid(control) for family in some for control in family.controls)
         try:
-            condition = where.read(expression, where.axes_of(grids))
+            condition = where.read(expression, where.axes_of(family.axes for family in some))
         except ValueError as error:
             raise Misuse(str(error)) from None
     chosen = Plan(engine, (), skipped, Counter())
@@ -199,8 +198,7 @@ def _select(
             into.skipped[lacking] += int(mask.sum())
             continue
         if ruled_out is None:
-            grid = product.grid()
-            ruled_out = [(rule, rule.leaves_out(grid)) for rule in product.rules]
+            ruled_out = [(rule, rule.leaves_out(product.grid)) for rule in product.rules]
         for rule, out in ruled_out:
             into.left_out[rule.reason] += int((mask & out).sum())
             mask &= ~out

@@ -64,6 +64,7 @@ class Product:
         """How many values each axis has."""
         return tuple(len(axis.values) for axis in self.axes)
 
+    @cached_property
     def grid(self) -> Values:
         """The values of each axis, shaped so that together they broadcast to `shape`."""
         open_grid = np.ix_(*(axis.array for axis in self.axes))
@@ -71,7 +72,7 @@ class Product:
 
     def legal(self) -> Mask:
         """Whether each case is one, shape `shape`."""
-        grid = self.grid()
+        grid = self.grid
         legal = np.ones(self.shape, np.bool_)
         for rule in self.rules:
             legal &= ~rule.leaves_out(grid)

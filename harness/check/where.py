@@ -101,6 +101,8 @@ class _Reader:
         def holds(values: Values) -> Mask | np.bool_:
             result = parts[0](values)
             for other in parts[1:]:
+                if join is np.logical_and and not result.any():
+                    break
                 result = join(result, other(values))
             return result
 
@@ -141,8 +143,8 @@ class _Reader:
         def holds(values: Values) -> Mask | np.bool_:
             if axis not in values or not chosen:
                 return np.bool_(False)
-            there = values[axis]
-            return np.isin(there, np.array(list(chosen), there.dtype))
+            found: Mask = np.logical_or.reduce([values[axis] == value for value in chosen])
+            return found
 
         return holds
 

@@ -6,7 +6,7 @@ Whatever narrows, unmaps or moves returns a Flush, and who gets it must have the
         guest.invalidate(flush.addresses)
 
 Leaving the block says that it is done, as `done()` does; only then are the tables freed that
-the machine might still have walked.  One that is dropped undone is a ResourceWarning, and its
+the machine might still have walked.  One that is dropped undone is a RuntimeWarning, and its
 tables are never used again.
 """
 
@@ -99,7 +99,7 @@ class Flush:
 
     def __del__(self) -> None:
         if self:
-            warnings.warn(f"{self} was dropped before it was done", ResourceWarning, stacklevel=2)
+            warnings.warn(f"{self} was dropped before it was done", RuntimeWarning, stacklevel=2)
 
     def __repr__(self) -> str:
         what = "everything" if self.everything else f"{len(self.addresses)} addresses"

@@ -15,7 +15,7 @@ SOME = np.array([0x3000, 0x1000, 0x3000], np.uint64)
 def test_a_flush_that_is_dropped_undone_is_a_resource_warning() -> None:
     flush = Flush()
     flush.add(SOME)
-    with pytest.warns(ResourceWarning, match="<Flush of 2 addresses> was dropped"):
+    with pytest.warns(RuntimeWarning, match="<Flush of 2 addresses> was dropped"):
         del flush
         gc.collect()
 
@@ -23,7 +23,7 @@ def test_a_flush_that_is_dropped_undone_is_a_resource_warning() -> None:
 def test_a_result_that_nobody_takes_is_a_resource_warning() -> None:
     world = World(FORMATS["x86-4"])
     world.space.map(Virtual(0), world.frames(1), 0, world.rights())
-    with pytest.warns(ResourceWarning):
+    with pytest.warns(RuntimeWarning):
         world.space.unmap(world.pages(0, 1))
 
 
@@ -76,7 +76,7 @@ def test_a_flush_takes_over_all_of_another() -> None:
 def test_tables_whose_flush_was_dropped_are_never_used_again() -> None:
     world = World(FORMATS["x86-4"])
     world.space.populate(Span(0, 0))
-    with pytest.warns(ResourceWarning):
+    with pytest.warns(RuntimeWarning):
         world.space.free_empty(Span(0, 0))
     used = world.allocator.next
     world.space.populate(Span(0, 0))

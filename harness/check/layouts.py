@@ -71,6 +71,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from harness.check import written
 from harness.check.keys import RIGHTS, in_units, values_of
 from harness.machine.ram import ARENA, LARGEST_RAM, RAM_UNIT
 from harness.paging.address import Span, Virtual, aligned
@@ -255,7 +256,7 @@ def find(name: str) -> Path:
 def load(path: str | Path) -> Layout:
     """Reads a layout; LayoutError where the file cannot be read or is none."""
     try:
-        text = Path(path).read_bytes().decode()
+        text = written.read(Path(path)).decode()
     except OSError as error:
         raise LayoutError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -329,7 +330,8 @@ def build(
     layout cannot be built for it; the memory is then as it was.
     """
     if levels not in layout.levels:
-        raise LayoutError(f"{layout.name} is for {list(layout.levels)} levels, not for {levels}")
+        there = " and ".join(map(str, layout.levels))
+        raise LayoutError(f"{layout.name} is written for {there} levels, not {levels}")
     if layout.maxphyaddr not in (None, maxphyaddr):
         raise LayoutError(f"{layout.name} is for MAXPHYADDR {layout.maxphyaddr}, not {maxphyaddr}")
     tables = Span.of(ARENA.stop, layout.tables)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.check import debugger
+from harness.check import debugger, written
 from harness.check.cases import KINDS
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.layouts import parse
@@ -109,7 +109,7 @@ class Case:
 def content(path: Path) -> Any:
     """What a file holds that may be a case, of any kind; CaseError where it cannot be read."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(written.read(path))
     except OSError as error:
         raise CaseError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

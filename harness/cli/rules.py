@@ -71,10 +71,11 @@ def _run(mode: str, engine: str, qemu: str) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     """A saved report; Misuse where the file holds none."""
+    from harness.check import written
     from harness.machine.errors import Misuse
 
     try:
-        saved = json.loads(path.read_bytes())
+        saved = json.loads(written.read(path))
     except (OSError, ValueError) as error:
         raise Misuse(f"{path} cannot be read as a report: {error}") from None
     wanted = {"engine": str, "rules": dict, "departed": dict, "disagreements": int}

@@ -89,7 +89,7 @@ def test_a_file_says_what_it_is_by_its_name(tmp_path: Path) -> None:
         ({"access": {"kind": "look", "user": True}}, "its kind is one of read, write, fetch"),
         ({"access": {"kind": "read", "user": 1}}, "user is 1, no bool"),
         ({"text": "levels = ["}, "smallest.toml is not TOML"),
-        pytest.param({"levels": 3}, "smallest is for [4, 5] levels", marks=pytest.mark.hw),
+        pytest.param({"levels": 3}, "smallest is written for 4 and 5 levels", marks=pytest.mark.hw),
         ({"engine": "abacus"}, "there is no engine 'abacus'"),
     ],
     ids=str,

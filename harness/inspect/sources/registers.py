@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from harness.inspect.snapshot import SourceError
 from harness.paging.memory import Memory
-from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Mode
-from harness.paging.x86.load import read_pdptes
+from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Mode
+from harness.paging.x86.load import read_pdptes, reserved_in_cr3
 
 WIDTHS = range(32, 53)
 """The widths that physical addresses can have (SDM volume 3A, 4.1.4)."""
@@ -16,6 +16,10 @@ WIDTHS = range(32, 53)
 
 AC = 1 << 18
 """EFLAGS.AC (SDM volume 3A, 2.3)."""
+
+
+_LATER = Cr3.LAM_U48 | Cr3.LAM_U57 | Cr3.KEEP_TLB
+"""Bits of CR3 that have a use on some processors, whether or not the source tells of which."""
 
 
 def cpu_with(usual: Cpu, registers: Mapping[str, int], memory: Memory) -> Cpu:
@@ -37,6 +41,11 @@ def cpu_with(usual: Cpu, registers: Mapping[str, int], memory: Memory) -> Cpu:
         )
     try:
         cpu = replace(usual, **registers)  # type: ignore[arg-type]
+        if cpu.long and (wrong := cpu.cr3 & reserved_in_cr3(cpu) & ~_LATER):
+            raise SourceError(
+                f"CR3 {cpu.cr3:#x} cannot be loaded: {wrong:#x} is reserved, since MAXPHYADDR is"
+                f" {cpu.maxphyaddr}"
+            )
         if cpu.mode is Mode.PAE:
             cpu = replace(cpu, pdptes=read_pdptes(memory, cpu.cr3))
     except ValueError as error:

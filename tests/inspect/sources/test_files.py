@@ -128,6 +128,7 @@ def test_a_file_of_memory_is_read_by_the_registers_given(tmp_path: Path) -> None
         ("cr4=0,efer=0x500", "long mode without PAE"),
         ("maxphyaddr=64", "maxphyaddr is 64: physical addresses have 32 to 52 bits"),
         ("cr3=0x8000,cr4=0x20,efer=0", "the PDPTEs at 0x8000 cannot be read: there is no memory"),
+        ("cr3=0x18000000000", "CR3 0x18000000000 cannot be loaded: 0x10000000000 is reserved"),
         ("cr4=0x20,efer=0", r"PDPTE 0 0x7 cannot be loaded: 0x6 is reserved"),
     ],
 )
@@ -136,7 +137,17 @@ def test_a_state_that_translates_nothing_is_a_sentence(
 ) -> None:
     (tmp_path / "ram").write_bytes(bytes([7, *bytes(0xFFF)]))
     with pytest.raises(SourceError, match=said):
-        opened(f"ram:{tmp_path / 'ram'},cr3=0,{options}")
+        opened(f"ram:{tmp_path / 'ram'},{options}{'' if 'cr3' in options else ',cr3=0'}")
+
+
+@pytest.mark.parametrize("kind", ["layout", "case"])
+def test_what_has_no_end_is_no_layout_and_no_case(tmp_path: Path, kind: str) -> None:
+    sparse = tmp_path / "sparse"
+    sparse.touch()
+    os.truncate(sparse, 1 << 40)
+    for path in ("/dev/zero", sparse):
+        with pytest.raises(ValueError, match="cannot be read: File too large"):
+            opened(f"{kind}:{path}")
 
 
 def test_what_is_no_file_of_memory_is_a_sentence(tmp_path: Path) -> None:

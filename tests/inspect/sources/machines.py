@@ -28,10 +28,8 @@ STUB = (
 class Witness:
     """A second monitor of a QEMU, by which the test sees what becomes of its guest."""
 
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(20)
-        self._socket.connect(str(path))
+    def __init__(self, path: Path, process: subprocess.Popen[bytes]) -> None:
+        self._socket = _listening(path, process)
         self._lines = self._socket.makefile("rb")
         self.events: list[str] = []
         json.loads(self._lines.readline())
@@ -68,6 +66,23 @@ class Witness:
         self._socket.close()
 
 
+def _listening(path: Path, process: subprocess.Popen[bytes]) -> socket.socket:
+    """A connection to a socket of a QEMU that has just been started: the file is there a moment
+    before anyone listens."""
+    end = time.monotonic() + 20
+    while True:
+        found = socket.socket(socket.AF_UNIX)
+        found.settimeout(20)
+        try:
+            found.connect(str(path))
+            return found
+        except (FileNotFoundError, ConnectionRefusedError):
+            found.close()
+            if process.poll() is not None or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+
+
 @dataclass(frozen=True)
 class Machine:
     """A running QEMU: the socket for us, the test's own monitor, its process."""
@@ -85,10 +100,7 @@ def running(directory: Path, *arguments: str, pass_fds: tuple[int, ...] = ()) ->
     command = [*bound_to(os.getpid()), QEMU, "-nodefaults", "-display", "none", *sockets]
     process = subprocess.Popen([*command, *arguments], pass_fds=pass_fds)
     try:
-        end = time.monotonic() + 20
-        while not theirs.exists() and process.poll() is None and time.monotonic() < end:
-            time.sleep(0.01)
-        witness = Witness(theirs)
+        witness = Witness(theirs, process)
         try:
             if arguments[: len(STUB)] == STUB:
                 witness.waits_for("EFER=0000000000000d00")

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from harness.inspect.graph import Floor, Graph, Kind, Rows, no_rows
+from harness.inspect.graph import Floor, Graph, Kind, Rows, met, no_rows
 from harness.inspect.ranges import Range, Ranges, follow, of_rows, reduced, together
 from harness.inspect.snapshot import QuestionError
 from harness.paging import bulk
@@ -463,16 +463,10 @@ def _met(pairs: _Pairs, groups: int) -> tuple[_Pairs, int]:
     if not len(pairs.base):
         return pairs, groups
     number = _numbers([c.astype(np.uint64) for half in pairs[-2:] for c in half])
-    _, first, inverse, counts = np.unique(
-        number, return_index=True, return_inverse=True, return_counts=True
-    )
-    paths, highest = np.zeros(len(first), np.uint64), np.zeros(len(first), np.uint64)
-    np.add.at(paths, inverse, pairs.paths)
-    np.maximum.at(highest, inverse, pairs.highest)
-    group, several = pairs.group[first], counts > 1
-    group[several] = groups + np.arange(np.count_nonzero(several))
-    joined = _take(pairs, first)._replace(paths=paths, highest=highest, group=group)
-    return _take(joined, np.argsort(first)), groups + int(np.count_nonzero(several))
+    found = met(number, pairs.paths, pairs.highest, pairs.group, groups)
+    left: _Pairs = _take(pairs, found.first)
+    left = left._replace(paths=found.paths, highest=found.highest, group=found.group)
+    return left, found.groups
 
 
 def _numbers(columns: Sequence[Words]) -> Words:

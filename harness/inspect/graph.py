@@ -457,16 +457,44 @@ def _met(format: Format, views: _Views, whole: Mask, groups: int) -> tuple[_View
     for right in format.rights.values():
         key = key << 1 | (views.granted & np.uint64(right) != 0)
     key = np.where(whole, key << 1 | views.window, -1 - np.arange(len(key)))
+    found = met(key, views.paths, views.highest, views.group, groups)
+    together = views.take(found.first)._replace(
+        paths=found.paths, highest=found.highest, group=found.group
+    )
+    return together, found.groups
+
+
+class Met(NamedTuple):
+    """Things of which the equal ones are one, in the order in which they first stood.
+
+    first    where the first of each stood
+    paths    in how many ways each is reached
+    highest  the highest address of each
+    group    of each: a new one where several were joined
+    groups   the number of the next group
+    """
+
+    first: Counts
+    paths: Words
+    highest: Words
+    group: Counts
+    groups: int
+
+
+def met(key: Words | Counts, paths: Words, highest: Words, group: Counts, groups: int) -> Met:
+    """What is left where those of equal `key` are joined; arrays of shape (n,), and `groups` the
+    number of the next group."""
     _, first, inverse, counts = np.unique(
         key, return_index=True, return_inverse=True, return_counts=True
     )
-    paths, highest = np.zeros(len(first), np.uint64), np.zeros(len(first), np.uint64)
-    np.add.at(paths, inverse, views.paths)
-    np.maximum.at(highest, inverse, views.highest)
-    group, several = views.group[first], counts > 1
-    group[several] = groups + np.arange(np.count_nonzero(several))
-    joined = views.take(first)._replace(paths=paths, highest=highest, group=group)
-    return joined.take(np.argsort(first)), groups + int(np.count_nonzero(several))
+    sums, tops = np.zeros(len(first), np.uint64), np.zeros(len(first), np.uint64)
+    np.add.at(sums, inverse, paths)
+    np.maximum.at(tops, inverse, highest)
+    kept, several = group[first], counts > 1
+    new = int(np.count_nonzero(several))
+    kept[several] = groups + np.arange(new)
+    order = np.argsort(first)
+    return Met(first[order], sums[order], tops[order], kept[order], groups + new)
 
 
 def _left_out(level: int, views: _Views, floor: Floor) -> Rows:

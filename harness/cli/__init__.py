@@ -15,6 +15,7 @@
 `dump`      all that a space holds
 `explore`   tables in the terminal, moved through by keys
 `output`    the options that write files beside what is printed
+`complete`  what TAB offers in a shell
 `find`      from physical memory to the addresses that lead there
 `lint`      what is odd about a space
 `diff`      what is different between two spaces
@@ -25,10 +26,13 @@ once: what a command works with is imported when it runs.
 
 from __future__ import annotations
 
+import os
 import sys
+from functools import partial
 
 import typer
 
+from harness.cli import complete
 from harness.cli.check import check
 from harness.cli.decode import decode
 from harness.cli.diff import diff
@@ -70,8 +74,11 @@ app.command()(diff)
 
 def main() -> None:
     """Runs the command with the arguments of this process."""
+    run = partial(app, prog_name=app.info.name)  # however it was started, for completion too
+    if complete.INSTRUCTION in os.environ:
+        sys.exit(complete.answer(run))
     try:
-        app()
+        run()
     except OSError as error:  # from what is printed beside the commands: help, misuse, completion
         complain(told(error))
         sys.exit(MACHINE_FAILURE)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.complete import one_of
 from harness.cli.ending import sentences
 from harness.cli.output import Json
 from harness.cli.source import number
@@ -33,6 +34,7 @@ def decode(
         typer.Option(
             help="Of the table that holds it: 0 is the lowest. All of them unless said.",
             show_default=False,
+            autocompletion=one_of("0", "1", "2", "3", "4"),
         ),
     ] = None,
     mode: Annotated[

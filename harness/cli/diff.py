@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.complete import sources as offered
 from harness.cli.ending import DISAGREEMENT, sentences
 from harness.cli.output import Json
 from harness.cli.pages import Limit, Pat, positive, types_of
@@ -22,11 +23,20 @@ SHOWN = 1000
 
 def diff(
     before: Annotated[
-        str, typer.Argument(metavar="A", help="A source in one word: KIND:NAME[,OPTION=VALUE].")
+        str,
+        typer.Argument(
+            metavar="A",
+            help="A source in one word: KIND:NAME[,OPTION=VALUE].",
+            autocompletion=offered,
+        ),
     ],
     after: Annotated[
         str | None,
-        typer.Argument(metavar="[B]", help="Another; A again, later, where there is none."),
+        typer.Argument(
+            metavar="[B]",
+            help="Another; A again, later, where there is none.",
+            autocompletion=offered,
+        ),
     ] = None,
     seconds: Annotated[
         float | None,

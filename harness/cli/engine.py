@@ -6,9 +6,15 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.complete import one_of
+
 Engine = Annotated[
     str,
-    typer.Option("--engine", help="tcg, kvm, or auto: tcg where this host can run it, else kvm."),
+    typer.Option(
+        "--engine",
+        help="tcg, kvm, or auto: tcg where this host can run it, else kvm.",
+        autocompletion=one_of("tcg", "kvm", "auto"),
+    ),
 ]
 Qemu = Annotated[
     str,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli import complete
 from harness.cli.ending import DISAGREEMENT, sentences
 from harness.cli.output import Json, tell
 from harness.cli.pages import Limit, Pat, positive, types_of
@@ -20,7 +21,11 @@ def lint(
     source: Source,
     ignore: Annotated[
         list[str] | None,
-        typer.Option(metavar="RULE", help="Leave a rule out; may be given several times."),
+        typer.Option(
+            metavar="RULE",
+            help="Leave a rule out; may be given several times.",
+            autocompletion=complete.lint_rules,
+        ),
     ] = None,
     limit: Limit = SHOWN,
     pat: Pat = None,

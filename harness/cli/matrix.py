@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.complete import one_of
 from harness.cli.ending import CASES, DISAGREEMENT, MACHINE_FAILURE, complain, kept, sentences
 from harness.cli.engine import Engine, Qemu, usable
 from harness.cli.output import Html, Json, writable, write
@@ -24,9 +25,19 @@ JOBS = 2
 """Guests side by side, unless told otherwise."""
 
 Preset = Annotated[
-    str, typer.Option(help="quick: millions of accesses, in seconds; full: tens of millions.")
+    str,
+    typer.Option(
+        help="quick: millions of accesses, in seconds; full: tens of millions.",
+        autocompletion=one_of("quick", "full"),
+    ),
 ]
-Mode = Annotated[str, typer.Option(help="32, pae, 4 or 5 (levels), or all.")]
+Mode = Annotated[
+    str,
+    typer.Option(
+        help="32, pae, 4 or 5 (levels), or all.",
+        autocompletion=one_of("32", "pae", "4", "5", "all"),
+    ),
+]
 
 
 def matrix(

@@ -9,13 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.cli.complete import one_of
 from harness.cli.ending import CASES, DISAGREEMENT, sentences
 from harness.cli.engine import Engine, Qemu, usable
 from harness.cli.matrix import JOBS, known, planned, tried
 
 
 def rules(
-    mode: Annotated[str, typer.Option(help="32, pae, 4 or 5 (levels).")] = "4",
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="32, pae, 4 or 5 (levels).", autocompletion=one_of("32", "pae", "4", "5")
+        ),
+    ] = "4",
     engine: Engine = "auto",
     qemu: Qemu = "qemu-system-x86_64",
     reports: Annotated[

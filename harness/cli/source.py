@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from harness.cli import complete
+
 if TYPE_CHECKING:
     from harness.inspect.snapshot import Snapshot
 
@@ -33,12 +35,19 @@ class Source:
     layout: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="A layout: one that is shipped, or a file.", show_default=False
+            metavar="FILE",
+            help="A layout: one that is shipped, or a file.",
+            show_default=False,
+            autocompletion=complete.layouts,
         ),
     ] = None
     levels: Annotated[
         int | None,
-        typer.Option(help="4 or 5: the levels at which a layout is built.", show_default=False),
+        typer.Option(
+            help="4 or 5: the levels at which a layout is built.",
+            show_default=False,
+            autocompletion=complete.one_of("4", "5"),
+        ),
     ] = None
     case: Annotated[
         Path | None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import complete
 from harness.cli.ending import (
     CASES,
     DISAGREEMENT,
@@ -35,6 +36,7 @@ def validate(
             metavar="[LAYOUT]...",
             help="Names of shipped layouts, or paths of TOML files; all shipped ones unless given.",
             show_default=False,
+            autocompletion=complete.layouts,
         ),
     ] = None,
     engine: Engine = "auto",
@@ -43,6 +45,7 @@ def validate(
         typer.Option(
             help="4 or 5: this number of levels alone; all of each layout unless given.",
             show_default=False,
+            autocompletion=complete.one_of("4", "5"),
         ),
     ] = None,
     thorough: Annotated[

@@ -1,0 +1,145 @@
+"""What TAB offers, asked as the shells ask, and once with a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from harness.check.layouts import shipped
+from harness.inspect.lint import RULES
+from tests.cli.commands import ROOT
+
+LAYOUTS = [path.stem for path in shipped()]
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; sys.argv = ['pagetable']; from harness.cli import *; main()",
+]
+
+
+def asked(cwd: Path, **said: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of the command where a shell asks it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **said}
+    ended = subprocess.run(
+        COMMAND, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=30
+    )
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def offered(cwd: Path, *words: str) -> list[str]:
+    """What bash is told for these words, the last of which is being written."""
+    code, out, errors = asked(
+        cwd,
+        _PAGETABLE_COMPLETE="complete_bash",
+        COMP_WORDS="\n".join(("pagetable", *words)),
+        COMP_CWORD=str(len(words)),
+    )
+    assert (code, errors) == (0, "")
+    return out.split("\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["validate", ""], LAYOUTS),
+        (["validate", "smallest", "linux"], ["linux-4", "linux-5"]),
+        (["dump", "--layout", "self"], ["self-map"]),
+        (["walk", "0x1000", "--layout", "=", "self"], ["self-map"]),
+        (["lint", "--ignore", ""], [rule.name for rule in RULES]),
+        (["validate", "--levels", ""], ["4", "5"]),
+        (["decode", "0x67", "--mode", ""], ["32", "pae", "4", "5"]),
+        (["matrix", "--mode", ""], ["32", "pae", "4", "5", "all"]),
+        (["matrix", "--preset", ""], ["quick", "full"]),
+        (["fault", "--access", "w"], ["write"]),
+        (["rules", "--engine", "k"], ["kvm"]),
+        (["diff", ""], ["layout:", "case:", "qmp:", "core:", "ram:"]),
+        (["diff", "lay"], [f"layout:{name}" for name in LAYOUTS]),
+        (["diff", "layout:self"], ["layout:self-map"]),
+        (["diff", "layout", ":", "self"], ["self-map"]),
+        (["diff", "layout", ":"], LAYOUTS),
+        (["diff", "layout", ":", "linux-4", "layout", ":", "linux-5@"], ["linux-5@4", "linux-5@5"]),
+        (["diff", "nonsense", ":", "x"], []),
+        (["walk", "--qmp", "x"], []),
+    ],
+    ids=" ".join,
+)
+def test_names_that_are_known_are_offered(
+    tmp_path: Path, words: list[str], expected: list[str]
+) -> None:
+    assert offered(tmp_path, *words) == expected
+
+
+def test_files_are_offered_where_they_may_be_meant(tmp_path: Path) -> None:
+    (tmp_path / "seldom.toml").touch()
+    (tmp_path / "self.txt").touch()
+    assert offered(tmp_path, "validate", "sel") == ["self-map", "seldom.toml"]
+    assert offered(tmp_path, "diff", "ram", ":", "sel") == ["seldom.toml", "self.txt"]
+    (tmp_path / "within").mkdir()
+    (tmp_path / "within" / "guest.sock").touch()
+    assert offered(tmp_path, "diff", "qmp", ":", "wi") == ["within/guest.sock"]
+    assert offered(tmp_path, "diff", "qmp:wi") == ["qmp:within/guest.sock"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"COMP_WORDS": "pagetable", "COMP_CWORD": "x"},
+        {"COMP_WORDS": "pagetable\nnonsense\n'--", "COMP_CWORD": "7"},
+    ],
+)
+def test_a_question_that_no_shell_asks_is_answered_with_nothing(
+    tmp_path: Path, said: dict[str, str]
+) -> None:
+    _, out, errors = asked(tmp_path, _PAGETABLE_COMPLETE="complete_bash", **said)
+    assert (out, errors) == ("", "")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_are_told_the_same(tmp_path: Path, shell: str) -> None:
+    code, out, errors = asked(
+        tmp_path,
+        _PAGETABLE_COMPLETE=f"complete_{shell}",
+        _TYPER_COMPLETE_ARGS="pagetable validate linux",
+        _TYPER_COMPLETE_FISH_ACTION="get-args",
+    )
+    assert (code, errors) == (0, "")
+    assert re.findall(r"linux-\d", out) == ["linux-4", "linux-5"]
+
+
+def test_tab_completes_in_bash(tmp_path: Path) -> None:
+    command = tmp_path / "pagetable"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m harness.cli "$@"\n')
+    command.chmod(0o755)
+    shell = pexpect.spawn(
+        "bash",
+        ["--norc", "--noprofile"],
+        cwd=str(tmp_path),
+        env={
+            "HOME": str(tmp_path),
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "TERM": "dumb",
+            "PS1": "ready> ",
+        },
+        dimensions=(40, 200),
+        timeout=20,
+        encoding="utf-8",
+    )
+    try:
+        for line in ("pagetable --install-completion", "source .bashrc"):
+            shell.expect_exact("ready> ")
+            shell.sendline(line)
+        shell.expect_exact("ready> ")
+        shell.send("pagetable diff layout:self\t")
+        shell.expect_exact("layout:self-map ")
+        shell.send("--js\t")
+        shell.expect_exact("--json ")
+    finally:
+        shell.close(force=True)

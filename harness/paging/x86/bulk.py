@@ -6,9 +6,8 @@ the scalar rules are asked about each of them, and every lane looks its own up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -102,11 +101,11 @@ def judge(
     """What the accesses come to, given the walks of their addresses."""
     access, page = _access_codes(kind, user, ac, implicit), _page_codes(cpu, walks, kind)
     leaf = walks.end == End.LEAF
-    reason = _denials(cpu).take(access * _PAGES + page)
-    error = _described(cpu).take(access) | _END_ERROR.take(walks.end)
+    reason = _denials(cpu, access * _PAGES + page)
+    error = _described(cpu, access) | _END_ERROR.take(walks.end)
     if cpu.user_keys or cpu.supervisor_keys:
         key = (walks.raw >> np.uint64(KEY_SHIFT)).astype(np.uint16) & np.uint16(KEYS - 1)
-        locked = _key_denials(cpu).take((access * 2 + _user_page(cpu, page)) * KEYS + key)
+        locked = _key_denials(cpu, (access * 2 + _user_page(cpu, page)) * KEYS + key)
         error[leaf & (locked != 0)] |= np.uint32(Error.PK)
         reason = np.where(reason == 0, locked, reason)
     reason = np.where(leaf, reason, _end_reasons(cpu).take(walks.end))
@@ -120,7 +119,6 @@ def judge(
 
 # ---- every access and every page, as numbers ----
 
-_ACCESSES = 1 << 6
 _PAGES = 1 << 4
 
 
@@ -139,13 +137,10 @@ def _access_codes(
     return code.astype(np.uint16)
 
 
-def _accesses() -> Iterator[tuple[int, bool, Access]]:
-    """Every access that there is: its number, EFLAGS.AC, and what it is."""
-    for kind in Kind:
-        for user, ac, implicit in product((False, True), repeat=3):
-            if not (implicit and (user or kind is Kind.FETCH)):
-                code = kind | user << 3 | ac << 4 | implicit << 5
-                yield code, ac, Access(kind, user, implicit)
+def _access(code: int) -> tuple[Access, bool]:
+    """The access that a number stands for, and its EFLAGS.AC."""
+    access = Access(Kind(code & 7), bool(code >> 3 & 1), implicit=bool(code >> 5 & 1))
+    return access, bool(code >> 4 & 1)
 
 
 def _page_codes(cpu: Cpu, walks: Walks, kind: Bytes) -> npt.NDArray[np.uint16]:
@@ -158,13 +153,10 @@ def _page_codes(cpu: Cpu, walks: Walks, kind: Bytes) -> npt.NDArray[np.uint16]:
     return code
 
 
-def _pages(cpu: Cpu) -> list[tuple[int, bool]]:
-    """What each number of a page says: the rights granted, and whether it is a shadow stack."""
-    rights = list(enumerate(cpu.format.rights.values()))
-    return [
-        (sum(right for place, right in rights if code >> place & 1), bool(code >> 3))
-        for code in range(_PAGES)
-    ]
+def _page(cpu: Cpu, code: int) -> tuple[int, bool]:
+    """The page that a number stands for: the rights granted, and whether it is a shadow stack."""
+    rights = enumerate(cpu.format.rights.values())
+    return sum(right for place, right in rights if code >> place & 1), bool(code >> 3)
 
 
 def _user_page(cpu: Cpu, page: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
@@ -178,35 +170,44 @@ def _shadow_stacks(cpu: Cpu, walks: Walks) -> Mask:
     return shadow
 
 
-# ---- the scalar rules, asked about each ----
+# ---- the scalar rules, asked once for all lanes that ask the same ----
 
 
-def _denials(cpu: Cpu) -> Bytes:
-    """Code of the reason why rights deny an access to a page, by both their numbers."""
-    found = np.zeros((_ACCESSES, _PAGES), np.uint8)
-    cpus, pages = [replace(cpu, ac=ac) for ac in (False, True)], _pages(cpu)
-    for access, ac, what in _accesses():
-        for page, (granted, shadow_stack) in enumerate(pages):
-            found[access, page] = _CODE[rules.denied(cpus[ac], what, granted, shadow_stack)]
-    return found
+def _denials(cpu: Cpu, codes: npt.NDArray[np.uint16]) -> Bytes:
+    """Code of the reason why rights deny accesses to pages, by both their numbers."""
+    cpus = [replace(cpu, ac=ac) for ac in (False, True)]
+
+    def denial(code: int) -> np.uint8:
+        (access, ac), page = _access(code // _PAGES), _page(cpu, code % _PAGES)
+        return _CODE[rules.denied(cpus[ac], access, *page)]
+
+    return _answers(codes, denial).astype(np.uint8)
 
 
-def _key_denials(cpu: Cpu) -> Bytes:
+def _key_denials(cpu: Cpu, codes: npt.NDArray[np.uint16]) -> Bytes:
     """The same of keys, by the access, whether the page is a user's, and the key."""
-    found = np.zeros((_ACCESSES, 2, KEYS), np.uint8)
-    for access, _, what in _accesses():
-        for user_page, key in product(range(2), range(KEYS)):
-            granted = user_page * cpu.format.rights["user"]
-            found[access, user_page, key] = _CODE[rules.key_denies(cpu, what, granted, key)]
-    return found
+
+    def denial(code: int) -> np.uint8:
+        access, _ = _access(code // KEYS // 2)
+        granted = code // KEYS % 2 * cpu.format.rights["user"]
+        return _CODE[rules.key_denies(cpu, access, granted, code % KEYS)]
+
+    return _answers(codes, denial).astype(np.uint8)
 
 
-def _described(cpu: Cpu) -> npt.NDArray[np.uint32]:
-    """The bits of the error code that describe an access, by its number."""
-    found = np.zeros(_ACCESSES, np.uint32)
-    for access, _, what in _accesses():
-        found[access] = rules.described(cpu, what)
-    return found
+def _described(cpu: Cpu, codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint32]:
+    """The bits of the error code that describe accesses, by their numbers."""
+    return _answers(codes, lambda code: rules.described(cpu, _access(code)[0]))
+
+
+def _answers(
+    codes: npt.NDArray[np.uint16], answer: Callable[[int], int | np.uint8]
+) -> npt.NDArray[np.uint32]:
+    """The answer to each of `codes`."""
+    asked = np.bincount(codes)
+    for code in np.flatnonzero(asked).tolist():
+        asked[code] = answer(code)
+    return asked.astype(np.uint32).take(codes)
 
 
 _END_ERROR = np.zeros(len(End), np.uint32)

@@ -74,6 +74,8 @@ app.command()(diff)
 
 def main() -> None:
     """Runs the command with the arguments of this process."""
+    # Nothing here multiplies matrices; the threads that numpy starts for it would spin for a while.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     run = partial(app, prog_name=app.info.name)  # however it was started, for completion too
     if complete.INSTRUCTION in os.environ:
         sys.exit(complete.answer(run))

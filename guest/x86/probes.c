@@ -40,19 +40,22 @@ static inline void *physical(uint64_t address)
 
 /* ---- words: 4 bytes in 32-bit paging, else 8; `ram` is where C finds the physical address 0 ---- */
 
+typedef uint32_t __attribute__((may_alias)) narrow_word;
+typedef uint64_t __attribute__((may_alias)) wide_word;
+
 static inline void store(char *ram, uint64_t address, uint64_t word, bool narrow)
 {
 	if (narrow)
-		*(volatile uint32_t *)(ram + address) = word;
+		*(narrow_word *)(ram + address) = word;
 	else
-		*(volatile uint64_t *)(ram + address) = word;
+		*(wide_word *)(ram + address) = word;
 }
 
 static inline uint64_t load(char *ram, uint64_t address, bool narrow)
 {
 	if (narrow)
-		return *(volatile uint32_t *)(ram + address);
-	return *(volatile uint64_t *)(ram + address);
+		return *(narrow_word *)(ram + address);
+	return *(wide_word *)(ram + address);
 }
 
 /*
@@ -60,7 +63,7 @@ static inline uint64_t load(char *ram, uint64_t address, bool narrow)
  * KVM interprets the supervisor's, and takes a microsecond for each.
  */
 #define FOR_WORDS(count, do_word)						\
-	switch (count) {							\
+	switch (__builtin_expect(count, 5)) {						\
 	case 6: do_word(5); __attribute__((fallthrough));			\
 	case 5: do_word(4); __attribute__((fallthrough));			\
 	case 4: do_word(3); __attribute__((fallthrough));			\

@@ -44,7 +44,7 @@ CHUNK = 1 << 20
 MOST_ROWS = 1 << 22
 """Mappings of a space that are listed: a space of shared tables can have any number."""
 
-RUN = 16 << 20
+RUN = 2 << 20
 """Bytes of virtual memory fetched at once."""
 
 TLB_BITS = {
@@ -262,8 +262,8 @@ class Debugger:
         ram = memory.octets.reshape(-1, size)
         frame = physical // np.uint64(size)
         runs = list(_runs(virtual, size, RUN // size))
-        if not thorough and len(runs) > SAMPLE:
-            runs = [runs[i] for i in np.linspace(0, len(runs) - 1, SAMPLE).astype(np.int64)]
+        if not thorough:
+            runs = [runs[i] for i in _evenly(np.arange(len(runs)), SAMPLE)]
         for part in runs:
             n = part.stop - part.start
             comparison.compared += n
@@ -359,7 +359,8 @@ def debug_format(levels: int) -> Format:
 
 
 def _spread(leaves: Leaves, sample: int | None) -> np.ndarray:
-    """About `sample` rows, evenly from every kind of row: level and rights along the walk."""
+    """`sample` rows or a few more, as many of every kind (level and rights along the walk) as
+    there are, and the rest from all."""
     n = len(leaves.virtual)
     if sample is None or n <= sample:
         return np.arange(n)
@@ -367,12 +368,17 @@ def _spread(leaves: Leaves, sample: int | None) -> np.ndarray:
         np.stack([leaves.level.astype(np.uint64), leaves.granted]), axis=1, return_inverse=True
     )
     each = -(-sample // kinds.shape[1])
-    chosen = []
+    chosen = np.zeros(n, np.bool_)
     for number in range(kinds.shape[1]):
-        rows = np.flatnonzero(kind.ravel() == number)
-        chosen.append(rows[np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(np.int64)])
-    rest = np.linspace(0, n - 1, sample).astype(np.int64)
-    return np.unique(np.concatenate([*chosen, rest]))
+        chosen[_evenly(np.flatnonzero(kind.ravel() == number), each)] = True
+    chosen[_evenly(np.flatnonzero(~chosen), sample - int(chosen.sum()))] = True
+    return np.flatnonzero(chosen)
+
+
+def _evenly(rows: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the rows from first to last, or all where there are no more."""
+    count = min(max(count, 0), len(rows))
+    return rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)]
 
 
 def _flags(rows: np.ndarray) -> Words:

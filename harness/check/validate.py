@@ -33,7 +33,7 @@ from harness.paging.x86.cpu import Cpu, root_for
 DEADLINE = 60.0
 """Seconds that a guest has for each answer."""
 
-PROBES_ON_KVM = 6_000
+PROBES_ON_KVM = 3_000
 """Probes of a space that KVM executes: where it is emulated it is a hundred times slower."""
 
 

@@ -137,7 +137,7 @@ def test_the_machine_agrees_after_each_operation_of_a_sequence(
     guest: Guest, paging_levels: int, sequences: type[LiveSequences]
 ) -> None:
     machine = type("Sequences", (sequences,), {"guest": guest, "levels": paging_levels})
-    examples, steps = (10, 15) if guest.engine.name == "tcg" else (3, 5)
+    examples, steps = (10, 15) if guest.engine.name == "tcg" else (2, 5)
     limits = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
     run_state_machine_as_test(machine, settings=limits)
 

@@ -38,7 +38,7 @@ def check(
 
         checked = check(qmp, vcpu, thorough)
         if as_json:
-            typer.echo(json.dumps(as_object(checked), indent=2))
+            typer.echo(json.dumps(as_object(checked)))
         else:
             show(checked)
         if disagreed(checked):

@@ -73,7 +73,7 @@ def decode(
         from harness.inspect import linux as dialect
         from harness.machine.errors import Misuse
         from harness.report import decode as reports
-        from harness.report.objects import bare
+        from harness.report.objects import bare, cpu_object
         from harness.report.text import assumed_lines
 
         off = {"nxe": no_nxe, "pge": no_pge, "keys": no_keys, "pse": no_pse}
@@ -96,11 +96,11 @@ def decode(
         readings = [(one, dialect.read(cpu, one) if linux else None) for one in found]
         if as_json:
             content = {
-                "mode": cpu.mode.value,
+                "cpu": cpu_object(cpu),
                 "assumed": assumed,
                 "readings": [reports.as_object(*one) for one in readings],
             }
-            typer.echo(json.dumps(bare("decode", **content), indent=2))
+            typer.echo(json.dumps(bare("decode", **content)))
             return
         one = level is not None
         lines = reports.reading_lines(*readings[0]) if one else reports.readings_lines(readings)

@@ -65,7 +65,7 @@ def diff(
         from harness.inspect.diff import diff
         from harness.machine.errors import Misuse
         from harness.report import diff as reports
-        from harness.report.objects import bare
+        from harness.report.objects import bare, looked_at
         from harness.report.text import assumed_lines
 
         positive(limit)
@@ -83,8 +83,8 @@ def diff(
         assumed = tuple(dict.fromkeys((*some.assumed, *others.assumed)))
         if as_json:
             content = reports.diff_object(cpus, types, found, limit)
-            head = {"before": some.title, "after": others.title, "assumed": list(assumed)}
-            typer.echo(json.dumps(bare("diff", **head, **content)))
+            sides = {"before": looked_at(some), "after": looked_at(others)}
+            typer.echo(json.dumps(bare("diff", **sides, **content)))
         else:
             title = f"- {some.title}\n+ {others.title}\n"
             lines = (title, *reports.diff_lines(cpus, types, found, limit))

@@ -64,7 +64,7 @@ def dump(
         from harness.inspect import ranges
         from harness.machine.errors import Misuse
         from harness.report.objects import answer
-        from harness.report.ranges import dump_csv, dump_lines, dump_object, typed
+        from harness.report.ranges import dump_csv, dump_lines, dump_object, notes, typed
 
         if as_json and as_csv:
             raise Misuse("both --json and --csv: choose one")
@@ -92,7 +92,7 @@ def dump(
             typer.echo(json.dumps(answer("dump", snapshot, **content)))
         elif as_csv:
             typer.echo(dump_csv(cpu.format, types, found, limit), nl=False)
-            for sentence in found.cut:
+            for sentence in notes(found, limit):
                 typer.echo(f"pagetable: {sentence}", err=True)
         else:
             tell(snapshot, dump_lines(cpu, types, found, limit))

@@ -144,7 +144,7 @@ def _forward(
     found = [explain(snapshot, Virtual(address), access) for access in accesses]
     if as_json:
         outcomes = [reports.as_object(snapshot.cpu, each) for each in found]
-        _print_object(snapshot, address=f"{address:#x}", outcomes=outcomes)
+        _print_object(snapshot, virtual=hex(address), outcomes=outcomes)
         return
     lines: list[str] = []
     if one is None:
@@ -158,11 +158,10 @@ def _words(code: int, cr2: int | None, rip: int | None, as_json: bool) -> None:
     """What a fault says by itself."""
     from harness.inspect.fault import read_code
     from harness.report import fault as reports
-    from harness.report.objects import bare
 
     seen = read_code(code, None, cr2, rip)
     if as_json:
-        typer.echo(json.dumps(bare("fault", seen=reports.seen_object(seen)), indent=2))
+        _print_object(None, seen=reports.seen_object(seen, cr2, rip))
         return
     for line in reports.seen_lines(seen, cr2):
         typer.echo(line)
@@ -177,14 +176,26 @@ def _backward(snapshot: Snapshot, code: int, cr2: int, rip: int | None, as_json:
     seen = read_code(code, snapshot.cpu, cr2, rip)
     found = compare(snapshot, seen, Virtual(cr2))
     if as_json:
-        tables = reports.comparison_object(snapshot.cpu, found)
-        _print_object(snapshot, seen=reports.seen_object(seen), cr2=f"{cr2:#x}", tables=tables)
+        _print_object(
+            snapshot,
+            virtual=hex(cr2),
+            seen=reports.seen_object(seen, cr2, rip),
+            given=bool(found.giving),
+            explanations=list(found.explanations),
+            outcomes=[
+                reports.as_object(snapshot.cpu, one) for one in found.giving or found.instead
+            ],
+        )
         return
     lines = reports.comparison_lines(snapshot.cpu, found)
     tell(snapshot, [*reports.seen_lines(seen, cr2), "", *lines])
 
 
-def _print_object(snapshot: Snapshot, **content: Any) -> None:
-    from harness.report.objects import answer
+def _print_object(snapshot: Snapshot | None, **content: Any) -> None:
+    """Prints one object, which has all keys whatever was asked."""
+    from harness.report.objects import bare, looked_at
 
-    typer.echo(json.dumps(answer("fault", snapshot, **content), indent=2))
+    keys: dict[str, Any] = {"source": None, "cpu": None, "assumed": [], "virtual": None}
+    keys |= {"seen": None, "given": None, "explanations": [], "outcomes": []}
+    keys |= looked_at(snapshot) if snapshot else {}
+    typer.echo(json.dumps(bare("fault", **{**keys, **content})))

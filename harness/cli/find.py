@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -55,17 +55,20 @@ def find(
         most = graph.FEWER if aliases else graph.ENTRIES
         space = graph.read(snapshot.memory, cpu.format, cpu.roots, most)
         cut = space.cut
+        content: dict[str, Any] = dict.fromkeys(("total", "places", "tables", "shared"))
         if tables:
             uses = list(find.tables(space))
-            content = {"tables": [reports.table_object(use) for use in uses]}
+            content["total"] = len(uses)
+            content["tables"] = [reports.table_object(use) for use in uses[:limit]]
             lines = list(reports.tables_lines(uses, limit))
         elif aliases:
             shared, cut = find.shared(space)
-            content = reports.shared_object(shared, limit)
+            content["total"] = len(shared)
+            content["shared"] = [reports.shared_object(one) for one in shared[:limit]]
             lines = list(reports.shared_lines(shared, limit))
         else:
             found = [find.addresses(space, place, limit) for place in places]
-            content = {"places": [reports.addresses_object(cpu.format, one) for one in found]}
+            content["places"] = [reports.addresses_object(cpu.format, one) for one in found]
             lines = [line for one in found for line in reports.addresses_lines(cpu.format, one)]
         if as_json:
             typer.echo(json.dumps(answer("find", snapshot, **content, cut=cut)))

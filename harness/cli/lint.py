@@ -51,9 +51,11 @@ def lint(
         from harness.report.objects import answer
 
         positive(limit)
-        broken, cut = lint.lint(snapshot, types_of(pat), ignore or (), limit)
+        types = types_of(pat)
+        broken, cut = lint.lint(snapshot, types, ignore or (), limit)
         if as_json:
-            typer.echo(json.dumps(answer("lint", snapshot, **reports.lint_object(broken, cut))))
+            content = reports.lint_object(types, broken, cut)
+            typer.echo(json.dumps(answer("lint", snapshot, **content)))
         else:
             tell(snapshot, reports.lint_lines(broken, cut))
         if any(one.rule.severity is not lint.Severity.NOTE for one in broken):

@@ -89,7 +89,7 @@ def matrix(
             typer.echo(f"{len(plan):,} accesses on {engine}")
         result = tried(plan, jobs, qemu, report or CASES, started)
         if as_json or report is not None:
-            text = json.dumps(reports.as_object(result), indent=2)
+            text = json.dumps(reports.as_object(result))
         if as_json:
             typer.echo(text)
         else:

@@ -79,14 +79,17 @@ def _read(path: Path) -> dict[str, Any]:
     """A saved report; Misuse where the file holds none."""
     from harness.check import written
     from harness.machine.errors import Misuse
+    from harness.report.objects import VERSION
 
     try:
         saved = json.loads(written.read(path))
     except (OSError, ValueError) as error:
         raise Misuse(f"{path} cannot be read as a report: {error}") from None
     wanted = {"engine": str, "rules": dict, "departed": dict, "disagreements": int}
-    if not isinstance(saved, dict) or any(
-        not isinstance(saved.get(key), kind) for key, kind in wanted.items()
+    if (
+        not isinstance(saved, dict)
+        or (saved.get("version"), saved.get("command")) != (VERSION, "matrix")
+        or any(not isinstance(saved.get(key), kind) for key, kind in wanted.items())
     ):
-        raise Misuse(f"{path} is not what `pagetable matrix --json` prints")
+        raise Misuse(f"{path} is not what this version's `pagetable matrix --json` prints")
     return saved

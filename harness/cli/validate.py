@@ -85,7 +85,7 @@ def validate(
             typer.echo(f"{len(spaces)} spaces on {engine}")
         run = _validated(spaces, engine, qemu, thorough, report or CASES, started)
         if as_json:
-            typer.echo(json.dumps(files.as_object(run), indent=2))
+            typer.echo(json.dumps(files.as_object(run)))
         else:
             terminal.show(run)
         if report is not None:

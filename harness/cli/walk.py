@@ -61,7 +61,7 @@ def walk(
         format = snapshot.cpu.format
         if as_json:
             walks = [as_object(format, one) for one in found]
-            typer.echo(json.dumps(answer("walk", snapshot, walks=walks), indent=2))
+            typer.echo(json.dumps(answer("walk", snapshot, walks=walks)))
             return
         first, *others = ([*translation_lines(format, one)] for one in found)
         tell(snapshot, [*first, *(line for lines in others for line in ("", *lines))])

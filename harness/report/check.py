@@ -17,8 +17,7 @@ from harness.report.text import disagreement_lines, quirk_lines
 
 
 def as_object(checked: Checked) -> dict[str, Any]:
-    """A check as what JSON can hold; `disagreements` counts all, the first of each oracle are
-    described as `findings`."""
+    """A check as what JSON can hold."""
     return answer(
         "check",
         checked.snapshot,
@@ -28,6 +27,7 @@ def as_object(checked: Checked) -> dict[str, Any]:
         disagreements=disagreed(checked),
         quirks=_sum(checked, "quirks"),
         not_comparable=_sum(checked, "not_comparable"),
+        news=_sum(checked, "news"),
         oracles=[files.oracle(one) for one in checked.comparisons],
         findings=[
             files.disagreement(found) for one in checked.comparisons for found in one.disagreements

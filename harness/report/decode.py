@@ -9,7 +9,23 @@ from harness.check.keys import in_units
 from harness.inspect.decode import Bits, Reading, Role
 from harness.inspect.linux import LinuxReading
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
+from harness.paging.linux import entries
 from harness.report.text import aligned, all_digits, bits_name
+
+_KINDS = {
+    Absent: "absent",
+    Malformed: "malformed",
+    Leaf: "page",
+    Pointer: "table",
+    entries.ProtNone: "prot-none",
+    entries.Swap: "swap",
+    entries.Migration: "migration",
+    entries.Device: "device",
+    entries.Poison: "poison",
+    entries.Marker: "marker",
+    entries.Unknown: "unknown",
+}
+"""What kinds of entries are called in objects, as the machine and as Linux read them."""
 
 _SPOKEN_BY_MEANING = {Role.ADDRESS, Role.IGNORED, Role.RESERVED}
 """Roles of parts that say nothing by being set: what an entry means tells of them."""
@@ -75,40 +91,41 @@ def readings_lines(readings: Readings) -> Iterator[str]:
 
 def as_object(reading: Reading, linux: LinuxReading | None) -> dict[str, Any]:
     """One entry as what JSON can hold."""
-    found: dict[str, Any] = {
+    said: dict[str, Any] = dict.fromkeys(("physical", "size", "reserved"))
+    match reading.entry:
+        case Leaf(address, size):
+            said |= {"physical": hex(address), "size": size}
+        case Pointer(table):
+            said |= {"physical": hex(table.address)}
+        case Malformed(bits):
+            said |= {"reserved": hex(bits)}
+    return {
         "level": reading.level,
         "entry": reading.name,
-        "raw": raw_text(reading),
-        "kind": type(reading.entry).__name__.lower(),
+        "raw": hex(reading.raw),
+        "kind": _KINDS[type(reading.entry)],
         "says": says(reading),
-        "described": reading.table,
+        "section": reading.table,
+        **said,
         "memory_type": reading.memory_type and reading.memory_type.name,
         "pat_index": reading.memory_type and reading.memory_type.index,
         "parts": [
             {
-                **_bits_object(part),
-                "role": part.role.value,
+                **bits_object(part),
+                "role": part.role.name.lower(),
                 "section": part.section,
                 "wrong": part.wrong,
             }
             for part in reading.parts
         ],
-    }
-    match reading.entry:
-        case Leaf(address, size):
-            found |= {"address": f"{address:#x}", "size": size}
-        case Pointer(table):
-            found |= {"address": f"{table.address:#x}"}
-        case Malformed(bits):
-            found |= {"reserved": f"{bits:#x}"}
-    if linux is not None:
-        found["linux"] = {
-            "kind": type(linux.meaning).__name__.lower(),
+        "linux": linux
+        and {
+            "kind": _KINDS[type(linux.meaning)],
             "says": linux.said,
             "memory_type": linux.memory_type,
-            "parts": [_bits_object(part) for part in linux.parts],
-        }
-    return found
+            "parts": [bits_object(part) for part in linux.parts],
+        },
+    }
 
 
 def bits_text(part: Bits) -> str:
@@ -116,12 +133,13 @@ def bits_text(part: Bits) -> str:
     return str(part.high) if part.high == part.low else f"{part.high}:{part.low}"
 
 
-def _bits_object(part: Bits) -> dict[str, Any]:
+def bits_object(part: Bits) -> dict[str, Any]:
+    """Some bits of a word as what JSON can hold."""
     return {
         "bits": bits_text(part),
-        "mask": f"{part.mask:#x}",
+        "mask": hex(part.mask),
         "name": part.name,
-        "value": f"{part.value:#x}",
+        "value": hex(part.value),
         "meaning": part.meaning,
     }
 

@@ -75,8 +75,7 @@ def _pages(side: Range, size: int) -> str:
 
 
 def diff_object(cpus: Sequence[Cpu], types: Types, found: Difference, limit: int) -> dict[str, Any]:
-    """The same as what JSON can hold: of each range all that is different, and both sides, null
-    where there is nothing."""
+    """The same as what JSON can hold, with at most `limit` ranges."""
     changes = list(islice(found, limit))
 
     def side(cpu: Cpu, ranges: list[Range]) -> list[dict[str, Any] | None]:
@@ -89,9 +88,10 @@ def diff_object(cpus: Sequence[Cpu], types: Types, found: Difference, limit: int
     before = side(cpus[0], [one.before for one in changes])
     after = side(cpus[1], [one.after for one in changes])
     return {
+        "pat": list(types),
         "same": found.same,
         "total": len(found),
-        "entries": {NAMES[kind]: count for kind, count in found.pages().items()},
+        "counts": {NAMES[kind]: count for kind, count in found.pages().items()},
         "changes": [
             {
                 "change": names(one.change),

@@ -14,10 +14,20 @@ from harness.inspect.remedy import EntryChange, Missing, Remedy, Setting
 from harness.inspect.translation import Stage, Translation
 from harness.paging.entry import Leaf
 from harness.paging.x86 import formats
-from harness.paging.x86.access import Access, Allowed, Error, Fault, Kind, Outcome, Reason
+from harness.paging.x86.access import (
+    Access,
+    Allowed,
+    Error,
+    Fault,
+    Kind,
+    Outcome,
+    Reason,
+    Unbacked,
+)
 from harness.paging.x86.cpu import Cpu, canonical_halves
 from harness.report import translation
-from harness.report.decode import bits_text, raw_text
+from harness.report.decode import bits_object, bits_text, raw_text
+from harness.report.objects import rule_name, slot_object, span_object
 from harness.report.text import aligned, all_digits
 from harness.report.translation import labelled, stage_lines
 
@@ -131,33 +141,23 @@ def as_object(cpu: Cpu, one: Explanation) -> dict[str, Any]:
         "access": str(one.access),
         **_outcome_object(one.outcome),
         "because": [_place_object(stage) for stage in one.to_blame],
-        "sets": [{**_place_object(stage), "bit": flag} for stage, flag in one.noted],
+        "sets": [{**_place_object(stage), "name": flag} for stage, flag in one.noted],
         "remedies": [_remedy_object(remedy) for remedy in one.remedies],
         "translation": translation.as_object(cpu.format, one.translation),
     }
 
 
-def seen_object(seen: Seen) -> dict[str, Any]:
+def seen_object(seen: Seen, cr2: int | None, rip: int | None) -> dict[str, Any]:
     """A fault that was seen as what JSON can hold."""
     return {
-        "code": f"{seen.code:#x}",
-        "bits": [
-            {"bit": bit.low, "name": bit.name, "set": bool(bit.value), "meaning": bit.meaning}
-            for bit in seen.bits
-        ],
-        "accesses": [str(access) for access in seen.accesses],
+        "error": hex(seen.code),
+        "cr2": None if cr2 is None else hex(cr2),
+        "rip": None if rip is None else hex(rip),
+        "parts": [bits_object(bit) for bit in seen.bits],
+        "raised_by": [str(access) for access in seen.accesses],
         "impossible": list(seen.impossible),
         "quirk": seen.quirk and seen.quirk.name,
         "hints": list(seen.hints),
-    }
-
-
-def comparison_object(cpu: Cpu, found: Comparison) -> dict[str, Any]:
-    """What the tables give, as what JSON can hold."""
-    return {
-        "given": bool(found.giving),
-        "outcomes": [as_object(cpu, one) for one in found.giving or found.instead],
-        "explanations": list(found.explanations),
     }
 
 
@@ -274,42 +274,42 @@ def _without_implicit(access: Access) -> str:
 
 
 def _outcome_object(outcome: Outcome) -> dict[str, Any]:
-    if isinstance(outcome, Allowed):
-        return {"outcome": "allowed", "physical": f"{outcome.physical:#x}"}
-    if not isinstance(outcome, Fault):
-        return {"outcome": "unknown", "no_memory": f"{outcome.slot.address:#x}"}
+    fault = outcome if isinstance(outcome, Fault) else None
     return {
-        "outcome": "fault",
-        "vector": outcome.vector.name,
-        "error": f"{outcome.error:#x}",
-        "error_bits": error_text(outcome.error).split(),
-        "cr2": None if outcome.cr2 is None else f"{outcome.cr2:#x}",
-        "level": outcome.level,
-        "reason": outcome.reason.value,
+        "outcome": _OUTCOMES[type(outcome)],
+        "physical": hex(outcome.physical) if isinstance(outcome, Allowed) else None,
+        "vector": fault and fault.vector.name,
+        "error": fault and hex(fault.error),
+        "error_bits": fault and error_text(fault.error).split(),
+        "cr2": None if fault is None or fault.cr2 is None else hex(fault.cr2),
+        "level": fault and fault.level,
+        "rule": fault and rule_name(fault.reason),
+        "reason": fault and fault.reason.value,
     }
+
+
+_OUTCOMES: Final = {Allowed: "allowed", Fault: "fault", Unbacked: "unknown"}
 
 
 def _place_object(stage: Stage) -> dict[str, Any]:
     return {
-        "slot": stage.slot and f"{stage.slot.address:#x}",
+        "slot": stage.slot and slot_object(stage.slot),
         "level": stage.reading.level,
         "entry": stage.reading.name,
-        "raw": raw_text(stage.reading),
+        "raw": hex(stage.reading.raw),
     }
 
 
 def _remedy_object(remedy: Remedy) -> dict[str, Any]:
     return {
-        "bits": remedy.cost,
+        "cost": remedy.cost,
         "entries": [
             {
-                "slot": f"{one.slot.address:#x}",
-                "level": one.slot.level,
+                "slot": slot_object(one.slot),
                 "entry": one.name,
-                "old": _raw(one, one.old),
-                "new": _raw(one, one.new),
-                "first": f"{one.span.first:#x}",
-                "last": f"{one.span.last:#x}",
+                "old": hex(one.old),
+                "new": hex(one.new),
+                **span_object(one.span),
                 "flush": one.flush,
             }
             for one in remedy.entries
@@ -318,8 +318,8 @@ def _remedy_object(remedy: Remedy) -> dict[str, Any]:
             {
                 "name": one.name,
                 "register": one.register,
-                "old": f"{one.old:#x}",
-                "new": f"{one.new:#x}",
+                "old": hex(one.old),
+                "new": hex(one.new),
             }
             for one in remedy.settings
         ],
@@ -329,10 +329,15 @@ def _remedy_object(remedy: Remedy) -> dict[str, Any]:
 
 def _missing_object(missing: Missing) -> dict[str, Any]:
     return {
-        "slot": missing.slot and f"{missing.slot.address:#x}",
-        "old": f"{missing.old:#x}",
+        "slot": missing.slot and slot_object(missing.slot),
+        "old": hex(missing.old),
         "entries": [
-            {"level": one.level, "entry": one.name, "bits": f"{one.bits:#x}", "page": one.page}
+            {
+                "level": one.level,
+                "entry": one.name,
+                "leads_to": "page" if one.page else "table",
+                "new": hex(one.bits),
+            }
             for one in missing.entries
         ],
     }

@@ -11,32 +11,31 @@ from xml.etree import ElementTree
 
 from harness.check.compare import Comparison, Disagreement
 from harness.check.validate import SpaceReport
-from harness.report.run import Finding, Run
+from harness.report.objects import bare
+from harness.report.run import Run
 from harness.report.text import finding_lines, walk_lines
 
 
 def as_object(run: Run) -> dict[str, Any]:
-    """A run as what JSON can hold; addresses are hexadecimal strings.
-
-    `disagreements` counts all of them; each layout describes the first of each oracle.
-    """
-    return {
-        "engine": run.engine,
-        "qemu": run.qemu,
-        "layouts": [_space(run, space) for space in run.spaces if space.skipped is None],
-        "compared": run.compared,
-        "disagreements": run.disagreed,
-        "quirks": run.count("quirks"),
-        "not_comparable": run.count("not_comparable"),
-        "skipped": [
+    """A run as what JSON can hold."""
+    return bare(
+        "validate",
+        engine=run.engine,
+        qemu=run.qemu,
+        layouts=[_space(run, space) for space in run.spaces if space.skipped is None],
+        compared=run.compared,
+        disagreements=run.disagreed,
+        quirks=run.count("quirks"),
+        not_comparable=run.count("not_comparable"),
+        skipped=[
             {"layout": space.layout.name, "levels": space.levels, "reason": space.skipped}
             for space in run.spaces
             if space.skipped is not None
         ],
-        "news": run.count("news"),
-        "seconds": round(run.seconds, 3),
-        "failure": run.failure,
-    }
+        news=run.count("news"),
+        seconds=round(run.seconds, 3),
+        failure=run.failure,
+    )
 
 
 def _space(run: Run, space: SpaceReport) -> dict[str, Any]:
@@ -48,7 +47,9 @@ def _space(run: Run, space: SpaceReport) -> dict[str, Any]:
         "disagreements": space.disagreed,
         "seconds": round(space.seconds, 3),
         "oracles": [oracle(one) for one in space.comparisons],
-        "findings": [_finding(one) for one in run.findings if one.space is space],
+        "findings": [
+            disagreement(one.disagreement, one.case) for one in run.findings if one.space is space
+        ],
     }
 
 
@@ -64,23 +65,17 @@ def oracle(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
-    return {
-        **disagreement(finding.disagreement),
-        "case": finding.case and str(finding.case),
-    }
-
-
-def disagreement(found: Disagreement) -> dict[str, Any]:
-    """A question, both answers, and the walk."""
+def disagreement(found: Disagreement, case: Path | None = None) -> dict[str, Any]:
+    """A question, both answers, the walk, and the file of the case if there is one."""
     return {
         "oracle": found.oracle,
-        "address": f"{found.address:#x}",
+        "address": hex(found.address),
         "access": found.access and str(found.access),
         "ac": found.ac,
         "expected": found.expected,
         "observed": found.observed,
         "walk": walk_lines(found.walk) if found.walk else None,
+        "case": case and str(case),
     }
 
 
@@ -126,5 +121,5 @@ def versions() -> dict[str, str]:
 def write(run: Run, directory: Path) -> None:
     """Writes report.json and junit.xml into the directory; OSError where that fails."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "report.json").write_text(json.dumps(as_object(run), indent=2) + "\n")
+    (directory / "report.json").write_text(json.dumps(as_object(run)) + "\n")
     (directory / "junit.xml").write_text(as_junit(run) + "\n")

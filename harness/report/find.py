@@ -84,14 +84,14 @@ def shared_lines(found: Sequence[Shared], limit: int) -> Iterator[str]:
 
 
 def addresses_object(format: Format, found: Addresses) -> dict[str, Any]:
-    """The addresses of a place as what JSON can hold; `total` counts those that are not shown."""
+    """The addresses of a place as what JSON can hold."""
     return {
         "physical": hex(found.physical),
         "total": found.total,
         "addresses": [
             {
                 "virtual": hex(one.virtual),
-                "page": hex(one.page),
+                "physical": hex(one.page),
                 "size": one.size,
                 "level": one.level,
                 "raw": hex(one.raw),
@@ -104,7 +104,7 @@ def addresses_object(format: Format, found: Addresses) -> dict[str, Any]:
 
 
 def table_object(use: TableUse) -> dict[str, Any]:
-    """A table as what JSON can hold; of the slots that lead to it the first LEADERS."""
+    """A table as what JSON can hold."""
     return {
         "address": hex(use.table.address),
         "level": use.table.level,
@@ -116,9 +116,6 @@ def table_object(use: TableUse) -> dict[str, Any]:
     }
 
 
-def shared_object(found: Sequence[Shared], limit: int) -> dict[str, Any]:
+def shared_object(one: Shared) -> dict[str, Any]:
     """Memory that is mapped more than once as what JSON can hold."""
-    return {
-        "total": len(found),
-        "shared": [{**span_object(one.span), "addresses": one.addresses} for one in found[:limit]],
-    }
+    return {**span_object(one.span), "aliases": one.addresses}

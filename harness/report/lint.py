@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.inspect.lint import Broken, Finding, Severity
+from harness.inspect.memory_type import Types
 from harness.report.objects import slot_object, span_object
 from harness.report.text import aligned, counted
 
@@ -46,11 +47,11 @@ def _cells(found: Finding) -> tuple[str, ...]:
     )
 
 
-def lint_object(broken: Sequence[Broken], cut: Sequence[str]) -> dict[str, Any]:
-    """The same as what JSON can hold.  `total` of a rule counts the findings that are not shown,
-    `count` the entries of all."""
+def lint_object(types: Types, broken: Sequence[Broken], cut: Sequence[str]) -> dict[str, Any]:
+    """The same as what JSON can hold."""
     return {
-        "rules": [
+        "pat": list(types),
+        "broken": [
             {
                 "rule": one.rule.name,
                 "severity": one.rule.severity.value,
@@ -68,8 +69,8 @@ def lint_object(broken: Sequence[Broken], cut: Sequence[str]) -> dict[str, Any]:
 
 def _object(found: Finding) -> dict[str, Any]:
     return {
-        "virtual": found.where and span_object(found.where),
-        "physical": found.physical and span_object(found.physical),
+        "where": found.where and span_object(found.where),
+        "memory": found.physical and span_object(found.physical),
         "slot": found.slot and slot_object(found.slot),
         "count": found.count,
         "detail": found.detail,

@@ -15,11 +15,13 @@ from rich.table import Table
 from harness.check.matrix import Plan, Report
 from harness.check.matrix_case import MatrixCase, disagreement
 from harness.paging.x86.access import Reason
+from harness.report import files
+from harness.report.objects import bare, rule_name
 from harness.report.terminal import count_lines, print_all
-from harness.report.text import disagreement_lines, quirk_lines, walk_lines
+from harness.report.text import disagreement_lines, quirk_lines
 
-ALLOWED = "ALLOWED"
-"""In place of the name of a reason: the access is allowed."""
+ALLOWED = "allowed"
+"""In place of the name of a rule: the access is allowed."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Result:
 
     @property
     def rules(self) -> dict[str, dict[str, int]]:
-        """By mode, and by the name of a reason or ALLOWED: how many accesses come to it."""
+        """By mode, and by the name of a rule or ALLOWED: how many accesses come to it."""
         return _by_name(self.report.by_rule)
 
     @property
@@ -51,48 +53,40 @@ class Result:
 def _by_name(counts: Mapping[tuple[str, Reason | None], int]) -> dict[str, dict[str, int]]:
     named: dict[str, dict[str, int]] = {}
     for (mode, reason), count in counts.items():
-        named.setdefault(mode, {})[reason.name if reason else ALLOWED] = count
+        named.setdefault(mode, {})[rule_name(reason) if reason else ALLOWED] = count
     return named
 
 
 def as_object(result: Result) -> dict[str, Any]:
-    """A run as what JSON can hold; addresses and entries are hexadecimal strings.
-
-    `disagreements` counts all of them; `findings` describes the first.
-    """
+    """A run as what JSON can hold."""
     comparison = result.report.comparison
-    return {
-        "engine": result.plan.engine,
-        "qemu": result.report.qemu,
-        "accesses": comparison.compared,
-        "compared": comparison.compared,
-        "disagreements": comparison.disagreed,
-        "quirks": comparison.quirks,
-        "not_comparable": result.plan.left_out,
-        "masked": result.report.masked,
-        "skipped": result.plan.skipped,
-        "news": comparison.news,
-        "rules": result.rules,
-        "departed": result.departed,
-        "findings": [_finding(case, path) for case, path in result.cases],
-        "seconds": round(result.seconds, 3),
-        "failure": result.failure,
-    }
-
-
-def _finding(case: MatrixCase, path: Path | None) -> dict[str, Any]:
-    walk = disagreement(case).walk
-    return {
-        "values": case.values,
-        "address": f"{case.address:#x}",
-        "access": str(case.access),
-        "ac": case.ac,
-        "words": [f"{word:#x}" for word in case.words],
-        "expected": case.expected,
-        "observed": case.observed,
-        "walk": walk_lines(walk) if walk else None,
-        "case": path and str(path),
-    }
+    return bare(
+        "matrix",
+        engine=result.plan.engine,
+        qemu=result.report.qemu,
+        accesses=comparison.compared,
+        compared=comparison.compared,
+        disagreements=comparison.disagreed,
+        quirks=comparison.quirks,
+        not_comparable=result.plan.left_out,
+        masked=result.report.masked,
+        skipped=[
+            {"reason": reason, "accesses": count} for reason, count in result.plan.skipped.items()
+        ],
+        news=comparison.news,
+        rules=result.rules,
+        departed=result.departed,
+        findings=[
+            {
+                **files.disagreement(disagreement(case), path),
+                "values": case.values,
+                "words": [hex(word) for word in case.words],
+            }
+            for case, path in result.cases
+        ],
+        seconds=round(result.seconds, 3),
+        failure=result.failure,
+    )
 
 
 def show(result: Result) -> None:
@@ -166,16 +160,16 @@ def verdict(result: Result) -> str:
 
 @dataclass(frozen=True)
 class Executed:
-    """How often each outcome was executed on an engine, in one mode, by the reason's name, and
+    """How often each outcome was executed on an engine, in one mode, by the rule's name, and
     how often the engine departed."""
 
     engine: str
     counts: Mapping[str, int]
     departed: Mapping[str, int]
 
-    def named(self, reason: str) -> str:
+    def named(self, rule: str) -> str:
         """The engine's name, and whether it never follows that rule."""
-        never = self.departed.get(reason, 0) == self.counts[reason]
+        never = self.departed.get(rule, 0) == self.counts[rule]
         return f"{self.engine} departs" if never else self.engine
 
 
@@ -188,9 +182,10 @@ def rules_table(mode: str, executed: Iterable[Executed]) -> Table:
     runs = list(executed)
     for reason in Reason:
         sentence, section = sentence_and_section(reason)
-        seen = [run for run in runs if run.counts.get(reason.name)]
-        engines = ", ".join(dict.fromkeys(run.named(reason.name) for run in seen))
-        count = sum(run.counts[reason.name] for run in seen)
+        rule = rule_name(reason)
+        seen = [run for run in runs if run.counts.get(rule)]
+        engines = ", ".join(dict.fromkeys(run.named(rule) for run in seen))
+        count = sum(run.counts[rule] for run in seen)
         total = f"{count:,}" if count else f"none in mode {mode}"
         table.add_row(sentence, section, total, engines)
     return table

@@ -1,12 +1,7 @@
-"""What commands print with `--json`: one object, of a form that stays.
+"""What commands print with `--json`: one object on one line, of a form that stays.
 
-version  of the form: it grows by one when a key changes its meaning or goes away, never when one
-         is added
-command  which command printed it
-source   what was looked at, for people
-assumed  what the source does not tell and was taken to be so, a sentence each
-
-Addresses, entries and masks are hexadecimal strings; counts, sizes in bytes and levels numbers.
+`schema` describes every key of every command, and says what is promised of them; this module has
+what the objects of several commands have in common.
 """
 
 from __future__ import annotations
@@ -16,26 +11,61 @@ from typing import Any, Final
 from harness.inspect.snapshot import Snapshot
 from harness.paging.address import Span
 from harness.paging.table import Slot
+from harness.paging.x86.access import Reason
+from harness.paging.x86.cpu import Cpu, Mode
 
 VERSION: Final = 1
+"""Of the form."""
+
+_REGISTERS: Final = ("cr0", "cr3", "cr4", "efer", "pkru", "pkrs")
+_REST: Final = ("ac", "maxphyaddr", "page1gb", "pse36", "lam", "amd")
+"""Fields of a CPU state that are bits, and those that are not."""
 
 
 def answer(command: str, snapshot: Snapshot, **content: Any) -> dict[str, Any]:
     """The object that a command prints of a snapshot, with its own keys after the common ones."""
-    assumed = list(snapshot.assumed)
-    return bare(command, source=snapshot.title, assumed=assumed, **content)
+    return bare(command, **looked_at(snapshot), **content)
 
 
 def bare(command: str, **content: Any) -> dict[str, Any]:
-    """The object that a command prints without having looked at a source."""
+    """The object that a command prints."""
     return {"version": VERSION, "command": command, **content}
 
 
+def looked_at(snapshot: Snapshot) -> dict[str, Any]:
+    """What a snapshot is of, and the CPU state in which its tables are read."""
+    return {
+        "source": snapshot.title,
+        "cpu": cpu_object(snapshot.cpu),
+        "assumed": list(snapshot.assumed),
+    }
+
+
+def cpu_object(cpu: Cpu) -> dict[str, Any]:
+    """A CPU state."""
+    return {
+        "mode": cpu.mode.value,
+        **{name: hex(getattr(cpu, name)) for name in _REGISTERS},
+        **{name: getattr(cpu, name) for name in _REST},
+        "pdptes": [hex(raw) for raw in cpu.pdptes] if cpu.mode is Mode.PAE else None,
+    }
+
+
 def slot_object(slot: Slot) -> dict[str, Any]:
-    """A slot: its table, by address and level, and its index there."""
-    return {"table": hex(slot.table.address), "level": slot.level, "index": slot.index}
+    """A slot: where it is, its table, by address and level, and its index there."""
+    return {
+        "address": hex(slot.address),
+        "table": hex(slot.table.address),
+        "level": slot.level,
+        "index": slot.index,
+    }
 
 
 def span_object(span: Span) -> dict[str, Any]:
     """A span: its first and its last address."""
     return {"first": hex(span.first), "last": hex(span.last)}
+
+
+def rule_name(reason: Reason) -> str:
+    """What a rule by which accesses fault is called."""
+    return reason.name.lower().replace("_", "-")

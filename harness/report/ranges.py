@@ -135,13 +135,7 @@ def _type(format: Format, types: Types, one: Range) -> str:
 
 
 def as_objects(format: Format, types: Types, ranges: Iterable[Range]) -> Iterator[dict[str, Any]]:
-    """Ranges as what JSON can hold: the fields of `Range` by their names, and these.
-
-    kind                 page, malformed, unbacked, self-map or unread
-    rights, own_rights   `granted` and `own` by name, with "read", which every page has
-    memory_type          of pages, by the PAT
-    one_frame            `repeated`
-    """
+    """Ranges as what JSON can hold."""
     known = lru_cache(maxsize=None)(lambda granted: rights(format, granted))
     for one in ranges:
         found = {
@@ -154,7 +148,7 @@ def as_objects(format: Format, types: Types, ranges: Iterable[Range]) -> Iterato
             "rights": known(one.granted),
             "own_rights": known(one.own),
             "memory_type": None,
-            "bits": hex(one.bits),
+            "common": hex(one.bits),
             "raw": hex(one.raw),
             "physical": hex(one.physical),
             "pieces": one.pieces,
@@ -174,12 +168,14 @@ def as_objects(format: Format, types: Types, ranges: Iterable[Range]) -> Iterato
 
 
 def dump_object(format: Format, types: Types, dump: Dump, limit: int) -> dict[str, Any]:
-    """A dump as what JSON can hold; at most `limit` ranges, and `cut` says so."""
+    """A dump as what JSON can hold, with at most `limit` ranges."""
     return {
-        "total": dump.total,
-        "tables": dump.tables,
+        "pat": list(types),
+        "ends": dump.total,
+        "tables_read": dump.tables,
+        "total": len(dump.ranges),
         "ranges": list(as_objects(format, types, dump.ranges.take(slice(limit)))),
-        "cut": list(notes(dump, limit)),
+        "cut": list(dump.cut),
     }
 
 

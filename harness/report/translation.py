@@ -8,11 +8,22 @@ from typing import Any
 from harness.check.keys import in_units
 from harness.inspect.decode import Role, named
 from harness.inspect.translation import Index, Stage, Translation
+from harness.paging.bulk import End
 from harness.paging.entry import Absent
 from harness.paging.format import Format
 from harness.report import decode
 from harness.report.decode import flags, raw_text, says
+from harness.report.objects import rule_name, slot_object
 from harness.report.text import HEAD, aligned, rights
+
+_ENDS = {
+    End.LEAF: "page",
+    End.ABSENT: "absent",
+    End.MALFORMED: "malformed",
+    End.UNBACKED: "unbacked",
+    End.NO_ROOT: "no-root",
+}
+"""What ends of walks are called in objects."""
 
 
 def translation_lines(format: Format, found: Translation) -> Iterator[str]:
@@ -31,35 +42,31 @@ def translation_lines(format: Format, found: Translation) -> Iterator[str]:
 
 
 def as_object(format: Format, found: Translation) -> dict[str, Any]:
-    """A translation as what JSON can hold.
-
-    `rights` are those that all entries so far give, besides reading; `taken` those that an entry
-    takes and the entries above it gave.
-    """
+    """A translation as what JSON can hold."""
     unbacked = found.walk.unbacked if found.walk else None
     return {
-        "address": f"{found.asked:#x}",
-        "translated": f"{found.address:#x}",
+        "virtual": hex(found.asked),
+        "translated": hex(found.address),
         "canonical": found.canonical,
         "why": found.why,
         "split": [_index_object(index) for index in found.indices],
         "steps": [
             {
-                "slot": stage.slot and f"{stage.slot.address:#x}",
-                "index": stage.slot and stage.slot.index,
-                "rights": list(format.rights_of(stage.granted)),
+                "slot": stage.slot and slot_object(stage.slot),
+                "rights": rights(format, stage.granted),
                 "taken": list(format.rights_of(stage.taken)),
                 **decode.as_object(stage.reading, stage.linux),
             }
             for stage in found.stages
         ],
-        "unbacked": unbacked and f"{unbacked.address:#x}",
-        "end": found.end.name.lower(),
+        "unbacked": unbacked and slot_object(unbacked),
+        "end": _ENDS[found.end],
+        "rule": found.reason and rule_name(found.reason),
         "reason": found.reason and found.reason.value,
-        "physical": None if found.physical is None else f"{found.physical:#x}",
+        "physical": None if found.physical is None else hex(found.physical),
         "size": found.leaf and found.leaf.size,
         "in_memory": found.backed,
-        "rights": list(format.rights_of(found.granted)) if found.leaf else None,
+        "rights": rights(format, found.granted) if found.leaf else None,
         "memory_type": found.memory_type and found.memory_type.name,
     }
 

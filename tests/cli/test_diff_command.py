@@ -48,7 +48,7 @@ def test_json_holds_both_sides(tmp_path: Path) -> None:
     (change,) = found["changes"]
     assert (change["change"], change["first"], change["before"]) == (["mapped"], "0x3000", None)
     assert (change["after"]["physical"], change["after"]["page_size"]) == ("0xa000", 4096)
-    assert found["entries"] == {"mapped": 1}
+    assert found["counts"] == {"mapped": 1}
 
 
 def test_a_source_is_compared_with_itself_later(tmp_path: Path) -> None:

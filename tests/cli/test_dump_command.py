@@ -66,6 +66,15 @@ def test_json_and_csv_hold_the_same(tmp_path: Path) -> None:
     assert all("execute" in one["rights"] or one["memory_type"] == "UC" for one in ranges)
 
 
+def test_what_a_limit_cuts_is_said_beside_what_programs_read(tmp_path: Path) -> None:
+    limited = ("dump", "--layout", "rights", "--limit", 3)
+    code, out, errors = run(*limited, "--csv", cwd=tmp_path)
+    assert (code, len(out.splitlines())) == (0, 1 + 3)
+    assert errors == "pagetable: Only the first 3 of 80 ranges are shown (--limit).\n"
+    found = json.loads(run(*limited, "--json", cwd=tmp_path)[1])
+    assert (found["total"], len(found["ranges"]), found["cut"]) == (80, 3, [])
+
+
 def test_user_and_range_narrow_what_is_shown(tmp_path: Path) -> None:
     lines = dumped(
         tmp_path,

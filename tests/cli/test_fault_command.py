@@ -85,8 +85,8 @@ def test_the_object_holds_outcomes_remedies_and_the_translation(tmp_path: Path) 
     assert (outcome["vector"], outcome["error"], outcome["level"]) == ("PF", "0x15", 2)
     assert outcome["error_bits"] == ["P", "U", "I"]
     (entry,) = outcome["remedies"][0]["entries"]
-    assert (entry["slot"], entry["new"]) == ("0x2006008", "0x0000000040000087")
-    assert outcome["translation"]["end"] == "leaf"
+    assert (entry["slot"]["address"], entry["new"]) == ("0x2006008", "0x40000087")
+    assert outcome["translation"]["end"] == "page"
 
 
 def test_a_fault_that_was_seen_is_put_in_words_without_a_source(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_fault_that_was_seen_is_compared_with_the_tables(tmp_path: Path) -> No
     out = lines("--code", "0x6", "--cr2", GIGABYTE, *WHERE, cwd=tmp_path)
     assert "The tables as they are do not give this fault. It may be that" in out
     answer = json.loads(run("fault", *seen, "--json", cwd=tmp_path)[1])
-    assert answer["tables"]["given"] and answer["seen"]["accesses"][0] == "user write"
+    assert answer["given"] and answer["seen"]["raised_by"][0] == "user write"
 
 
 def test_the_accesses_are_those_of_the_library() -> None:

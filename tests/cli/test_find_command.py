@@ -25,8 +25,12 @@ def test_a_table_is_told_from_a_page_and_who_leads_to_it(tmp_path: Path) -> None
     place = json.loads(found(tmp_path, "0x2004008", *arguments, "--json"))["places"][0]
     assert [one["virtual"] for one in place["addresses"]] == ["0xfffff6fb7dbff008"]
     assert {table["level"] for table in place["tables"]} == {0, 1, 2}
-    tables = json.loads(found(tmp_path, "--tables", *arguments, "--json"))["tables"]
-    assert [table for table in tables if table["address"] == "0x2004000"] == place["tables"]
+    told = json.loads(found(tmp_path, "--tables", *arguments, "--json"))
+    there = [table for table in told["tables"] if table["address"] == "0x2004000"]
+    assert there == place["tables"]
+    limited = json.loads(found(tmp_path, "--tables", *arguments, "--limit", 2, "--json"))
+    assert limited["tables"] == told["tables"][:2]
+    assert limited["total"] == told["total"] == len(told["tables"])
 
 
 def test_memory_that_is_mapped_twice_is_listed(tmp_path: Path) -> None:

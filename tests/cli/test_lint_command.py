@@ -47,10 +47,10 @@ def test_json_holds_what_the_text_says(tmp_path: Path) -> None:
     code, out, _ = run("lint", "--layout", "malformed", "--json", "--limit", 3, cwd=tmp_path)
     found = json.loads(out)
     assert (code, found["version"], found["command"]) == (1, 1, "lint")
-    first = found["rules"][0]
+    first = found["broken"][0]
     assert (first["rule"], first["severity"], first["section"]) == ("reserved-bits", "error", "4.7")
     assert (first["total"], first["count"], len(first["findings"])) == (18, 20, 3)
-    assert first["findings"][0]["virtual"] == {"first": "0x401000", "last": "0x401fff"}
+    assert first["findings"][0]["where"] == {"first": "0x401000", "last": "0x401fff"}
     assert first["findings"][0]["slot"]["index"] == 1
 
 

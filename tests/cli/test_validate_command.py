@@ -22,7 +22,7 @@ from tests.cli.commands import ROOT, gone, guest_of, run, running
 
 KEYS = {
     *("engine", "qemu", "layouts", "compared", "disagreements", "quirks", "not_comparable"),
-    *("skipped", "news", "seconds", "failure"),
+    *("version", "command", "skipped", "news", "seconds", "failure"),
 }
 
 BROKEN = "title = 'no end\n"

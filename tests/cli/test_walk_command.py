@@ -34,12 +34,12 @@ def test_several_addresses_are_one_object_and_every_end_an_answer(tmp_path: Path
     assert (answer["version"], answer["command"]) == (1, "walk")
     assert answer["source"] == "layout page-sizes at 4 levels"
     page, nothing, never = answer["walks"]
-    assert (page["physical"], page["size"], page["end"]) == ("0x40001234", 1 << 30, "leaf")
+    assert (page["physical"], page["size"], page["end"]) == ("0x40001234", 1 << 30, "page")
     assert page["steps"][1]["taken"] == ["user", "execute"]
     assert page["steps"][1]["parts"][0]["name"] == "XD"
     assert (nothing["end"], nothing["physical"]) == ("absent", None)
     assert nothing["reason"] == "the entry is not present (4.7)"
-    assert (never["canonical"], never["end"], never["steps"]) == (False, "no_root", [])
+    assert (never["canonical"], never["end"], never["steps"]) == (False, "no-root", [])
 
 
 def test_what_linux_keeps_in_entries_is_told_where_it_is_asked(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import shlex
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,11 @@ TESTS = [code for code, _ in BLOCKS if "def test_" in code]
 
 
 @pytest.mark.parametrize(("code", "shown"), PROGRAMS)
-def test_a_program_prints_what_is_shown(code: str, shown: str) -> None:
+def test_a_program_prints_what_is_shown(
+    code: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = sysconfig.get_path("scripts")
+    monkeypatch.setenv("PATH", installed, prepend=os.pathsep)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {})

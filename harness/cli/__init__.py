@@ -19,6 +19,7 @@
 `find`      from physical memory to the addresses that lead there
 `lint`      what is odd about a space
 `diff`      what is different between two spaces
+`schema`    the form of what commands print as JSON
 
 Their top level imports typer and nothing of the package but these, so that `--help` answers at
 once: what a command works with is imported when it runs.
@@ -45,6 +46,7 @@ from harness.cli.lint import lint
 from harness.cli.matrix import matrix
 from harness.cli.replay import replay
 from harness.cli.rules import rules
+from harness.cli.schema import schema
 from harness.cli.validate import validate
 from harness.cli.walk import walk
 
@@ -70,6 +72,7 @@ app.command()(explore)
 app.command()(find)
 app.command()(lint)
 app.command()(diff)
+app.command()(schema)
 
 
 def main() -> None:

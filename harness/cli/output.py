@@ -11,7 +11,9 @@ import typer
 if TYPE_CHECKING:
     from harness.inspect.snapshot import Snapshot
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object; `pagetable schema` tells its form.")
+]
 
 Html = Annotated[
     Path | None,

@@ -6,4 +6,6 @@
 `diagram`   a walk as a picture
 `html`      pages for the browser
 `files`     the same as JSON, and as JUnit for what watches over tests
+`objects`   what objects of JSON have in common
+`schema`    the form of these objects, key by key
 """

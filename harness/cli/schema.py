@@ -1,0 +1,35 @@
+"""`pagetable schema`: the form of what commands print with `--json`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.cli.ending import sentences
+
+
+def schema(
+    command: Annotated[
+        str | None,
+        typer.Argument(metavar="[COMMAND]", help="One that has --json; all of them unless given."),
+    ] = None,
+) -> None:
+    """Print the form of what a command prints with --json, as JSON Schema (draft 2020-12): every
+    key, with what it says, its unit and its form.
+
+    The form stays: its version grows when a key changes its meaning or goes away, and not when one
+    is added.  Programs can be written by reading it, or generated from it, and outputs can be held
+    against it.
+
+    Example: pagetable schema walk
+    """
+    with sentences():
+        import json
+
+        from harness.machine.errors import Misuse
+        from harness.report.schema import COMMANDS, schema
+
+        if command not in (None, *COMMANDS):
+            raise Misuse(f"{command!r} prints no JSON: choose one of {', '.join(COMMANDS)}")
+        typer.echo(json.dumps(schema(command), indent=2))

@@ -1,0 +1,748 @@
+"""The form of what commands print with `--json`, as JSON Schema (draft 2020-12).
+
+Every key is here with what it says, its unit and its form, and no other key is printed; a test
+holds the outputs of all commands against it, both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from harness.report.objects import VERSION
+
+Schema = dict[str, Any]
+
+PROMISE: Final = (
+    "One object on one line. The version grows when a key or a name changes its meaning or goes"
+    " away, never when one is added: ignore keys that you do not know. All keys of an object are"
+    " always there; null is what does not apply or is not known. Addresses, entries, masks,"
+    " registers and error codes are hexadecimal strings without leading zeros; counts, levels,"
+    " indices, and sizes in bytes are numbers. Levels count from 0, the lowest. Names (of kinds,"
+    " rules, quirks, rights) stay; sentences are for people and may be put better at any time. An"
+    " error is no object: a sentence on stderr, and an exit code."
+)
+
+
+# ---- what schemas are made of ----
+
+
+def _number(says: str) -> Schema:
+    return {"description": says, "type": "integer", "minimum": 0}
+
+
+def _flag(says: str) -> Schema:
+    return {"description": says, "type": "boolean"}
+
+
+def _text(says: str) -> Schema:
+    return {"description": says, "type": "string"}
+
+
+def _name(says: str, *names: str) -> Schema:
+    return {"description": says, "enum": list(names)}
+
+
+def _a(definition: str, says: str) -> Schema:
+    return {"description": says, "$ref": f"#/$defs/{definition}"}
+
+
+def _hex(says: str) -> Schema:
+    return _a("hex", says)
+
+
+def _or_null(schema: Schema) -> Schema:
+    """The same, or null; what it says stands outside."""
+    inner = {key: value for key, value in schema.items() if key != "description"}
+    return {"description": schema["description"], "anyOf": [inner, {"type": "null"}]}
+
+
+def _list(says: str, item: Schema) -> Schema:
+    return {"description": says, "type": "array", "items": item}
+
+
+def _counts(says: str) -> Schema:
+    """Numbers by names."""
+    count = {"type": "integer", "minimum": 0}
+    return {"description": says, "type": "object", "additionalProperties": count}
+
+
+def _object(says: str, /, **properties: Schema) -> Schema:
+    """An object that has these keys, all of them and no others."""
+    return {
+        "description": says,
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _command(name: str, says: str, /, **properties: Schema) -> Schema:
+    return _object(
+        says,
+        version={"description": "Of the form.", "const": VERSION},
+        command={"description": "Which command printed it.", "const": name},
+        **properties,
+    )
+
+
+# ---- keys that several objects have ----
+
+_LOOKED_AT: Final = {
+    "source": _text("What was looked at, for people."),
+    "cpu": _a("cpu", "The state in which tables are read and accesses are judged."),
+    "assumed": _list("What the source does not tell and was taken to be so.", _text("A sentence.")),
+}
+_PAT: Final = _list(
+    "The memory types of IA32_PAT by index: those of --pat, else those after a reset.",
+    _a("memory_type", "A type."),
+)
+_CUT: Final = _list(
+    "What was not looked at, since there is too much; empty where all was.", _text("A sentence.")
+)
+_RULE: Final = _name(
+    "The rule by which it faults.",
+    *("not-canonical", "no-pdpte", "not-present", "reserved", "user-denied", "write-denied"),
+    *("execute-denied", "smep", "smap", "shadow-stack", "pku", "pks"),
+)
+_REASON: Final = _text("That rule as a sentence, with its section in volume 3A of the Intel SDM.")
+_SPAN: Final = {
+    "first": _hex("The first address."),
+    "last": _hex("The last address, which is included."),
+}
+_PLACE: Final = {
+    "slot": _or_null(_a("slot", "Where the entry is; null of a PDPTE, which is a register.")),
+    "level": _number("The level of the entry."),
+    "entry": _text("What an entry of its level is called, like PTE."),
+    "raw": _hex("The entry."),
+}
+_BITS: Final = {
+    "bits": _text("Which bits, as the manual writes them: 63, or 62:59."),
+    "mask": _hex("The same bits, set."),
+    "name": _text("What they are called."),
+    "value": _hex("What they hold, as a number of their own; of an address, as they stand."),
+    "meaning": _text("What that says here, for people."),
+}
+_READING: Final = {
+    "level": _number("The level at which the entry is read."),
+    "entry": _text("What an entry of that level is called, like PTE."),
+    "raw": _hex("The entry."),
+    "kind": _name("What it is to the machine.", "absent", "malformed", "page", "table"),
+    "says": _text("What it says, as a phrase."),
+    "section": _text("Where volume 3A of the Intel SDM describes such an entry."),
+    "physical": _or_null(
+        _hex("Where the page or the table begins to which it leads; null where it leads nowhere.")
+    ),
+    "size": _or_null(_number("Bytes of the page; null where it is none.")),
+    "reserved": _or_null(_hex("The reserved bits that are set, of a malformed entry.")),
+    "memory_type": _or_null(
+        _a(
+            "memory_type",
+            "Of the page or the table to which it leads, by IA32_PAT as after a reset.",
+        )
+    ),
+    "pat_index": _or_null(_number("The entry of IA32_PAT that PAT, PCD and PWT choose.")),
+    "parts": _list(
+        "Every bit once, from the highest down.",
+        _object(
+            "Neighbouring bits that are one thing.",
+            **_BITS,
+            role=_name(
+                "What they are for.",
+                *("present", "kind", "address", "right", "type", "use", "global", "key"),
+                *("reserved", "ignored"),
+            ),
+            section=_text("Where volume 3A of the Intel SDM says so."),
+            wrong=_flag("Whether they are set and must not be."),
+        ),
+    ),
+    "linux": _or_null(
+        _object(
+            "What Linux keeps in the entry; null without --linux, and of a register.",
+            kind=_name(
+                "What the entry is to Linux.",
+                *("absent", "malformed", "page", "table", "prot-none", "swap", "migration"),
+                *("device", "poison", "marker", "unknown"),
+            ),
+            says=_text("The same as a phrase, with the marks that are set."),
+            memory_type=_or_null(
+                _a("memory_type", "Of a page, by IA32_PAT as Linux loads it; else null.")
+            ),
+            parts=_list(
+                "The bits that the machine ignores, each once, from the highest down.",
+                _a("bits", "Neighbouring bits that are one thing."),
+            ),
+        )
+    ),
+}
+_RANGE: Final = {
+    **_SPAN,
+    "kind": _name(
+        "What all of it is: pages; malformed entries; tables without memory; slots that lead back"
+        " up; tables that were not read.",
+        *("page", "malformed", "unbacked", "self-map", "unread"),
+    ),
+    "level": _number("Where its entries are."),
+    "size": _number("Bytes that each entry spans."),
+    "pages": _number("How many entries follow each other."),
+    "rights": _a("rights", "Those that the entries from a root to here give together."),
+    "own_rights": _a("rights", "Those that its own entries give."),
+    "memory_type": _or_null(_a("memory_type", "Of pages, by `pat`; null of all else.")),
+    "common": _hex(
+        "What its entries have in common: of pages all bits that the machine reads but the"
+        " address, A and D; of malformed entries the reserved bits."
+    ),
+    "raw": _hex("The first entry."),
+    "physical": _hex("Where the first page lies; of all else, the table to which it leads."),
+    "pieces": _number("How many runs of frames that follow each other; 1 where all do."),
+    "one_frame": _flag("Whether all pages are the same frame."),
+    "accessed": _number("How many of the entries have A set, those of equal ranges included."),
+    "dirty": _number("How many have D set."),
+    "aliases": _number("At how many addresses each page is: `paths` times `times`."),
+    "paths": _number("At how many addresses the range is because tables are shared."),
+    "times": _number("How many equal ranges there are in the same table."),
+    "stride": _number("Bytes from one of these to the next; 0 where it is the only one."),
+    "highest": _hex("The first address of the last of all its aliases."),
+    "below": _number(
+        "Of a self-map or a table not read, how many ends lie below each slot in sum."
+    ),
+}
+_TABLE: Final = {
+    "address": _hex("Its physical address."),
+    "level": _number("The level at which it is used."),
+    "entries": _number("How many of its slots are not absent."),
+    "ends": _number("How many pages and other ends lie in and under it."),
+    "paths": _number("In how many ways it is reached from the roots."),
+    "slots": _number("How many slots lead to it, in tables that are each counted once."),
+    "leaders": _list("The first of these slots, 8 at most; none of a root.", _a("slot", "A slot.")),
+}
+_FINDING: Final = {
+    "oracle": _text("Who was asked: `probe`, an access that the guest made, or the monitor."),
+    "address": _hex("The virtual address of the question; of table bytes, the physical one."),
+    "access": _or_null(_a("access", "The access of a probe; else null.")),
+    "ac": _flag("EFLAGS.AC in that access."),
+    "expected": _text("What the reference says, for people."),
+    "observed": _text("What the machine says, for people."),
+    "walk": _or_null(
+        _list("The reference's walk, for people; null where there is none.", _text("A line."))
+    ),
+    "case": _or_null(
+        _text("The file with which `pagetable replay` asks again; null where none was written.")
+    ),
+}
+_COMPARED: Final = {
+    "compared": _number("Questions that have a verdict: agree, disagree, or known quirk."),
+    "disagreements": _number("How many of them disagree."),
+    "quirks": _counts("How often each known departure of the engine showed, by its name."),
+    "not_comparable": _counts("How many questions have no verdict, by the reason."),
+    "news": _counts("What known departures let expect and did not come, by a sentence."),
+}
+_MACHINE: Final = {
+    "engine": _text("What executed the guest: tcg or kvm."),
+    "qemu": _text("QEMU's version; empty where none answered."),
+}
+_RUN: Final = {
+    "seconds": {"description": "Wall time in seconds.", "type": "number", "minimum": 0},
+    "failure": _or_null(_text("Why the machine failed before all was asked; null where all was.")),
+}
+_ORACLES: Final = _list(
+    "What came of each way to ask.",
+    _object("One way to ask.", oracle=_text("What it is called."), **_COMPARED),
+)
+_BY_MODE: Final[Schema] = {
+    "type": "object",
+    "propertyNames": {"enum": ["32", "pae", "4", "5"]},
+    "additionalProperties": _counts("How many, by the name of a rule, or `allowed`."),
+}
+
+# ---- the definitions ----
+
+_SHARED: Final = {
+    "hex": {
+        "description": "A number of up to 64 bits in hexadecimal, without leading zeros.",
+        "type": "string",
+        "pattern": "^0x(0|[1-9a-f][0-9a-f]{0,15})$",
+    },
+    "access": {
+        "description": "Who does what. An implicit access is one to a system structure.",
+        "type": "string",
+        "pattern": "^(implicit )?(user|supervisor)"
+        " (read|write|fetch|push|pop|shadow stack read|shadow stack write)$",
+    },
+    "memory_type": _name(
+        "A memory type, by the PAT alone: MTRRs are not looked at.",
+        *("UC", "WC", "WT", "WP", "WB", "UC-"),
+    ),
+    "rights": _list("What pages allow.", _name("A right.", "read", "write", "user", "execute")),
+    "cpu": _object(
+        "The state of a processor that decides how it translates and what it allows.",
+        mode=_name("The paging mode; 4 and 5 are levels.", "32", "pae", "4", "5"),
+        cr0=_hex("CR0."),
+        cr3=_hex("CR3."),
+        cr4=_hex("CR4."),
+        efer=_hex("IA32_EFER."),
+        pkru=_hex("PKRU."),
+        pkrs=_hex("IA32_PKRS."),
+        ac=_flag("EFLAGS.AC."),
+        maxphyaddr=_number("MAXPHYADDR, the width of physical addresses in bits."),
+        page1gb=_flag("Whether it has 1-GByte pages."),
+        pse36=_flag("Whether it has 4-MByte pages above 4 GiB."),
+        lam=_flag("Whether it has linear-address masking."),
+        amd=_flag("Whether entries are read as AMD has it where that differs from Intel's."),
+        pdptes=_or_null(
+            _list("The four PDPTE registers, in PAE paging; else null.", _hex("A register."))
+        ),
+    ),
+    "slot": _object(
+        "The place of an entry.",
+        address=_hex("Its physical address."),
+        table=_hex("The physical address of its table."),
+        level=_number("The level of the table."),
+        index=_number("Its index in the table."),
+    ),
+    "span": _object("A range of addresses.", **_SPAN),
+    "bits": _object("Neighbouring bits of a word that are one thing.", **_BITS),
+    "translation": _object(
+        "What becomes of an address.",
+        virtual=_hex("The address as it was given."),
+        translated=_hex("The one that is translated: without metadata where LAM masks it."),
+        canonical=_flag("Whether the machine translates it at all."),
+        why=_text("The bits that decide about that, for people."),
+        split=_list(
+            "How the address splits, from the root down to the offset in the page, or in the"
+            " smallest page where there is none.",
+            _object(
+                "A part of the address.",
+                level=_or_null(_number("The level of the table; null of the offset.")),
+                name=_text("What an entry there is called, like PML4E, or `offset`."),
+                bits=_text("Its bits, like 47:39."),
+                value=_number("The index, or the offset in bytes."),
+            ),
+        ),
+        steps=_list(
+            "Every entry on the way, from the root down.",
+            _object(
+                "An entry.",
+                slot=_PLACE["slot"],
+                rights=_a("rights", "Those that all entries so far give together."),
+                taken=_a("rights", "Those that it takes and the entries above it gave."),
+                **_READING,
+            ),
+        ),
+        unbacked=_or_null(
+            _a("slot", "Where the next entry would be if there were memory; else null.")
+        ),
+        end=_name(
+            "How the walk ends; no-root is one that never begins.",
+            *("page", "absent", "malformed", "unbacked", "no-root"),
+        ),
+        rule=_or_null({**_RULE, "description": "The rule by which any access faults; else null."}),
+        reason=_or_null(_REASON),
+        physical=_or_null(_hex("The physical address; null where there is no page.")),
+        size=_or_null(_number("Bytes of the page; null where there is none.")),
+        in_memory=_or_null(
+            _flag("Whether the page is in memory; null where there is none or that is not known.")
+        ),
+        rights=_or_null(_a("rights", "Of the page, over all levels; null where there is none.")),
+        memory_type=_or_null(_a("memory_type", "Of the page, by IA32_PAT as after a reset.")),
+    ),
+    "range": _object("Neighbours that say the same, merged.", **_RANGE),
+    "table": _object("A table that is in use at a level.", **_TABLE),
+}
+
+_COMMANDS: Final = {
+    "decode": _command(
+        "decode",
+        "What a raw entry means.",
+        cpu=_a("cpu", "The state in which the entry is read; CR3 plays no part."),
+        assumed=_list("What was not said and was taken to be so.", _text("A sentence.")),
+        readings=_list(
+            "The entry at the level that was asked about, or at every level, from 0 up.",
+            _object("The entry at one level.", **_READING),
+        ),
+    ),
+    "walk": _command(
+        "walk",
+        "How addresses are translated.",
+        **_LOOKED_AT,
+        walks=_list("One for each address, in their order.", _a("translation", "A walk.")),
+    ),
+    "fault": _command(
+        "fault",
+        "What accesses come to; with --code, what a fault that was seen says.",
+        source=_or_null(_LOOKED_AT["source"]),
+        cpu=_or_null(_LOOKED_AT["cpu"]),
+        assumed=_LOOKED_AT["assumed"],
+        virtual=_or_null(
+            _hex("The address asked about, with --code that in CR2; null without a source.")
+        ),
+        seen=_or_null(
+            _object(
+                "The page fault that was seen; null without --code.",
+                error=_hex("Its error code."),
+                cr2=_or_null(_hex("CR2; null where it was not given.")),
+                rip=_or_null(_hex("RIP; null where it was not given.")),
+                parts=_list(
+                    "The bits of the error code that every processor has, and others that are"
+                    " set, from the lowest up.",
+                    _a("bits", "A bit."),
+                ),
+                raised_by=_list("Which accesses raise it.", _a("access", "An access.")),
+                impossible=_list("Why no processor raises it.", _text("A sentence.")),
+                quirk=_or_null(_text("The known departure of an engine that it is; else null.")),
+                hints=_list("What CR2 and RIP tell together.", _text("A sentence.")),
+            )
+        ),
+        given=_or_null(
+            _flag("Whether the tables as they are give that fault; null where that is not asked.")
+        ),
+        explanations=_list(
+            "What else there is to say of that; why it may not be given.", _text("A sentence.")
+        ),
+        outcomes=_list(
+            "Of each access that was asked about, what it comes to; with --code, of the accesses"
+            " that give the fault, or if none does, of those that raise such a one.",
+            _a("outcome", "An access."),
+        ),
+    ),
+    "dump": _command(
+        "dump",
+        "All that a space holds.",
+        **_LOOKED_AT,
+        pat=_PAT,
+        ends=_number(
+            "How many ends the whole space has: pages at every address, malformed entries and the"
+            " like."
+        ),
+        tables_read=_number("How many tables were read, once a level."),
+        total=_number("How many ranges there are of the kind asked for, listed or not (--limit)."),
+        ranges=_list("The first of them, by address.", _a("range", "A range.")),
+        cut=_CUT,
+    ),
+    "find": _command(
+        "find",
+        "Who leads to physical memory; which tables there are; what is mapped more than once.",
+        **_LOOKED_AT,
+        total=_or_null(
+            _number(
+                "How many tables or pieces of memory there are, listed or not (--limit); null of"
+                " places, each of which has its own."
+            )
+        ),
+        places=_or_null(
+            _list(
+                "One for each physical address; null where none is given.",
+                _object(
+                    "A place in physical memory.",
+                    physical=_hex("The physical address."),
+                    total=_number("How many virtual addresses it has, listed or not (--limit)."),
+                    addresses=_list(
+                        "The first of them, by root and address.",
+                        _object(
+                            "A virtual address of the place.",
+                            virtual=_hex("The address."),
+                            physical=_hex("Where its page begins."),
+                            size=_number("Bytes of that page."),
+                            level=_number("The level of the entry that maps it."),
+                            raw=_hex("That entry."),
+                            rights=_a("rights", "Those that all entries on the way give."),
+                        ),
+                    ),
+                    tables=_list("The tables that are there.", _a("table", "A table.")),
+                ),
+            )
+        ),
+        tables=_or_null(
+            _list(
+                "The first tables in use, from the roots' level down; null without --tables.",
+                _a("table", "A table."),
+            )
+        ),
+        shared=_or_null(
+            _list(
+                "The first pieces of memory that are mapped more than once, those with the most"
+                " addresses first; null without --aliases.",
+                _object(
+                    "Neighbouring physical memory.",
+                    **_SPAN,
+                    aliases=_number("How many virtual addresses each byte of it has."),
+                ),
+            )
+        ),
+        cut=_CUT,
+    ),
+    "lint": _command(
+        "lint",
+        "What is odd about a space.",
+        **_LOOKED_AT,
+        pat=_PAT,
+        broken=_list(
+            "The rules that are broken.",
+            _object(
+                "A rule that is broken.",
+                rule=_text("Its name, which --ignore takes."),
+                severity=_name(
+                    "An error is what faults or is undefined, or lets user code change tables; a"
+                    " warning is legal and seldom meant; a note is legal and common.",
+                    *("error", "warning", "note"),
+                ),
+                sentence=_text("What it finds, for people."),
+                section=_or_null(
+                    _text("Where volume 3A of the Intel SDM says so; null where it does not.")
+                ),
+                total=_number("How many findings there are, listed or not (--limit)."),
+                count=_number("The sum of the counts of all of them."),
+                findings=_list(
+                    "The first of them, by address.",
+                    _object(
+                        "Neighbours that break the rule in the same way.",
+                        where=_or_null(
+                            _a(
+                                "span",
+                                "Their lowest virtual addresses; null of what is told by"
+                                " physical ones alone.",
+                            )
+                        ),
+                        memory=_or_null(
+                            _a("span", "The physical memory that is meant; null where none is.")
+                        ),
+                        slot=_or_null(
+                            _a("slot", "That of the first entry; null where there is none.")
+                        ),
+                        count=_number(
+                            "How many entries they are, at all their addresses; how many"
+                            " addresses the memory has where `where` is null."
+                        ),
+                        detail=_text("What else there is to say, for people; may be empty."),
+                    ),
+                ),
+            ),
+        ),
+        cut=_CUT,
+    ),
+    "diff": _command(
+        "diff",
+        "What is different between two spaces.",
+        before=_a("looked_at", "The first."),
+        after=_a("looked_at", "The second, or the first again, later."),
+        pat=_PAT,
+        same=_flag("Whether nothing is different, and all was compared."),
+        total=_number("How many ranges differ, listed or not (--limit)."),
+        counts=_counts("How many entries differ in each way, at all addresses, by its name."),
+        changes=_list(
+            "The first ranges that differ, by address.",
+            _object(
+                "Neighbours that are different in the same way.",
+                change=_list(
+                    "All that is different, the weightiest first.",
+                    _name(
+                        "A way. Attributes are memory type, G and key, and rights of the own entry"
+                        " that come to nothing; software is what the machine does not look at.",
+                        *("mapped", "unmapped", "kind", "moved", "rights", "attributes", "size"),
+                        *("A/D", "software"),
+                    ),
+                ),
+                **_SPAN,
+                paths=_number("At how many addresses the range is because tables are shared."),
+                before=_or_null(_a("side", "How it was; null where there was nothing.")),
+                after=_or_null(_a("side", "How it is; null where there is nothing.")),
+            ),
+        ),
+        cut=_CUT,
+    ),
+    "check": _command(
+        "check",
+        "What came of checking a guest's tables with its machine.",
+        **_LOOKED_AT,
+        **_MACHINE,
+        **_COMPARED,
+        oracles=_ORACLES,
+        findings=_list("The first disagreements of each oracle.", _a("finding", "A disagreement.")),
+    ),
+    "validate": _command(
+        "validate",
+        "What came of comparing layouts with the machine.",
+        **_MACHINE,
+        layouts=_list(
+            "Each layout that was compared, at each number of levels.",
+            _object(
+                "A layout at one number of levels.",
+                layout=_text("Its name."),
+                title=_text("Its title, for people."),
+                levels=_number("At how many levels it was built."),
+                compared=_COMPARED["compared"],
+                disagreements=_COMPARED["disagreements"],
+                seconds=_RUN["seconds"],
+                oracles=_ORACLES,
+                findings=_list(
+                    "The first disagreements of each oracle.", _a("finding", "A disagreement.")
+                ),
+            ),
+        ),
+        **_COMPARED,
+        skipped=_list(
+            "What was not compared.",
+            _object(
+                "A layout at one number of levels.",
+                layout=_text("Its name."),
+                levels=_number("The number of levels."),
+                reason=_text("Why not."),
+            ),
+        ),
+        **_RUN,
+    ),
+    "matrix": _command(
+        "matrix",
+        "What came of comparing enumerated accesses with the machine.",
+        **_MACHINE,
+        accesses=_number("How many were executed and compared; the same as `compared`."),
+        **_COMPARED,
+        masked=_counts("What was left to the machine and not compared, by what it is."),
+        skipped=_list(
+            "What was not tried.",
+            _object(
+                "Cases that were not tried.",
+                reason=_text("Which, and why not."),
+                accesses=_number("How many accesses; 0 where a whole mode was left out uncounted."),
+            ),
+        ),
+        rules={**_BY_MODE, "description": "By mode, how many accesses come to which rule."},
+        departed={
+            **_BY_MODE,
+            "description": "How many of these came to something else, as a known quirk has it.",
+        },
+        findings=_list(
+            "The first disagreements.",
+            _object(
+                "A disagreement.",
+                **_FINDING,
+                values=_text("The values of the axes of the case, as --where takes them."),
+                words=_list("The entries of the case, from the lowest up.", _hex("An entry.")),
+            ),
+        ),
+        **_RUN,
+    ),
+}
+
+_PARTS: Final = {
+    "outcome": _object(
+        "What an access comes to, and why.",
+        access=_a("access", "The access."),
+        outcome=_name(
+            "What it comes to; unknown where the walk ends outside memory.",
+            *("allowed", "fault", "unknown"),
+        ),
+        physical=_or_null(_hex("The physical address that it reaches, if it is allowed.")),
+        vector=_or_null(_name("The exception, if it faults; else null.", "PF", "GP", "SS")),
+        error=_or_null(_hex("Its error code.")),
+        error_bits=_or_null(
+            _list("The names of the bits set in it.", _text("A name, like P or RSVD."))
+        ),
+        cr2=_or_null(_hex("CR2 after the fault; null where it stays as it was.")),
+        level=_or_null(_number("Where the walk ended; null where there was none.")),
+        rule=_or_null(_RULE),
+        reason=_or_null(_REASON),
+        because=_list(
+            "The entries by which the rule denies it, from the root down.",
+            _object("An entry.", **_PLACE),
+        ),
+        sets=_list(
+            "What the machine sets in entries if the access is allowed.",
+            _object("An entry.", **_PLACE, name=_name("The bit.", "A", "D")),
+        ),
+        remedies=_list(
+            "What would let it pass, the smallest change first; each was tried.",
+            _object(
+                "One change in all its parts; without any of them the access does not pass.",
+                cost=_number("How many bits it changes."),
+                entries=_list(
+                    "Entries that are to hold other bits.",
+                    _object(
+                        "An entry.",
+                        slot=_a("slot", "Where it is."),
+                        entry=_PLACE["entry"],
+                        old=_hex("What it holds."),
+                        new=_hex("What it must hold."),
+                        first=_hex("The first virtual address that it serves."),
+                        last=_hex("The last one."),
+                        flush=_flag("Whether its addresses must be flushed from the TLB."),
+                    ),
+                ),
+                settings=_list(
+                    "Registers that are to hold other bits.",
+                    _object(
+                        "A register.",
+                        name=_text("The bit or bits, like CR0.WP."),
+                        register=_name(
+                            "The key of `cpu`.",
+                            *("cr0", "cr4", "efer", "ac", "pkru", "pkrs"),
+                        ),
+                        old=_hex("What it holds."),
+                        new=_hex("What it must hold."),
+                    ),
+                ),
+                missing=_or_null(
+                    _object(
+                        "Entries that must be made; null where none is missing.",
+                        slot=_or_null(
+                            _a("slot", "Where the first must be; null of a PDPTE register.")
+                        ),
+                        old=_hex("What that slot holds."),
+                        entries=_list(
+                            "That in the slot, and those in new tables below it.",
+                            _object(
+                                "An entry.",
+                                level=_PLACE["level"],
+                                entry=_PLACE["entry"],
+                                leads_to=_name("What it must lead to.", "page", "table"),
+                                new=_hex("What it must hold besides the address of that."),
+                            ),
+                        ),
+                    )
+                ),
+            ),
+        ),
+        translation=_a("translation", "How the address is translated."),
+    ),
+    "looked_at": _object("One of two sources.", **_LOOKED_AT),
+    "side": _object(
+        "A range, and what its pages are.",
+        **_RANGE,
+        page_size=_number("Bytes of the pages themselves, which may be larger than the entries."),
+    ),
+    "finding": _object("A disagreement.", **_FINDING),
+}
+
+COMMANDS: Final = tuple(_COMMANDS)
+"""The commands that have `--json`."""
+
+_DEFINITIONS: Final = {**_SHARED, **_PARTS, **_COMMANDS}
+
+
+def schema(command: str | None = None) -> Schema:
+    """The form of what a command of COMMANDS prints, with the definitions that it needs; without a
+    command, of what any of them prints."""
+    root: Schema = {"$ref": f"#/$defs/{command}"}
+    if command is None:
+        root = {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in COMMANDS]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"What pagetable {command or 'COMMAND'} --json prints, version {VERSION}",
+        "description": PROMISE,
+        **root,
+        "$defs": {name: _DEFINITIONS[name] for name in dict.fromkeys(_needed(root))},
+    }
+
+
+def _needed(part: object) -> Iterator[str]:
+    """The names of the definitions to which a part of a schema leads, some of them repeatedly."""
+    if isinstance(part, dict):
+        if "$ref" in part:
+            name = part["$ref"].rpartition("/")[2]
+            yield name
+            yield from _needed(_DEFINITIONS[name])
+        part = list(part.values())
+    if isinstance(part, list):
+        for inner in part:
+            yield from _needed(inner)

@@ -1,0 +1,287 @@
+"""What commands print as JSON is what is documented, both ways: no other key is printed, and none
+is documented that never comes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from harness.check import matrix, probes, validate, workers
+from harness.check.stage import Control
+from harness.inspect.decode import Role
+from harness.inspect.lint import Severity
+from harness.inspect.select import KINDS
+from harness.machine.errors import MachineError
+from harness.machine.foreign import ForeignMonitor
+from harness.paging.x86.access import Reason, Vector
+from harness.paging.x86.cpu import Mode
+from harness.report.diff import NAMES
+from harness.report.objects import rule_name
+from harness.report.schema import COMMANDS, schema
+from tests.check import plants
+from tests.cli.commands import run
+from tests.cli.test_validate_command import wrong
+from tests.inspect.sources.machines import STUB, running
+
+QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
+WHOLE = schema()
+DEFINITIONS = WHOLE["$defs"]
+ON_MACHINES = {"check", "validate", "matrix"}
+LAYOUTS = ("aliases", "malformed", "self-map", "page-sizes", "rights", "edges-57", "without-nxe")
+PAE = ("--ram", "pae", "--cr3", 0, "--cr4", "0x20", "--efer", 0)
+WIDE = "0xffff_8000_4000_0000"
+SWAPPED = "0x1fffffffffdb9604"
+
+Outputs = dict[str, list[Any]]
+
+
+def questions() -> Iterator[tuple[object, ...]]:
+    """Every way to ask each command that needs no machine."""
+    for layout in LAYOUTS:
+        of = ("--layout", layout, "--limit", 20)
+        yield from [("dump", *of), ("dump", "--expand", *of), ("lint", *of)]
+        yield from [("find", way, *of) for way in ("--tables", "--aliases")]
+        yield "find", "0x2004008", "0x3001000", *of
+        yield "fault", "0x400000", "--layout", layout
+    for mode in ("32", "pae", "4", "5"):
+        yield from [("decode", raw, "--mode", mode) for raw in ("0", "0xe7", "0xfffffe67")]
+    yield from [("decode", raw, "--level", 0, "--linux") for raw in (SWAPPED, "0xe7", "0x100")]
+    sizes = ("--layout", "page-sizes", "--levels", 4)
+    yield "walk", WIDE, "0x1000", "0x8000_0000_0000", *sizes, "--linux"
+    yield "walk", "0x401000", "--layout", "malformed"
+    yield from [("walk", "0x1000", *PAE), ("fault", "0xc0000000", *PAE), ("dump", *PAE)]
+    yield "fault", WIDE, "--access", "fetch", "--user", *sizes
+    yield "fault", WIDE, "--access", "push", "--supervisor", *sizes, "--cr0", "0x80000001"
+    yield "fault", "0x8000_0000_0000", "--implicit", *sizes
+    yield "fault", "0x400000", "--layout", "smallest", "--levels", 4, "--cr4", "0x2000a0", "--no-ac"
+    yield "fault", "--code", "0x1c"
+    yield "fault", "--code", 7, "--cr2", WIDE, "--rip", WIDE, *sizes
+    yield "fault", "--code", 6, "--cr2", WIDE, *sizes
+    yield "diff", "layout:halves@4", "layout:smallest@4"
+    yield "diff", "layout:malformed@5", "layout:self-map@5", "--pat", "0x0007040600070406"
+    yield "diff", "layout:smallest", "layout:smallest"
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
+    """What the commands print, by command."""
+    directory, found = tmp_path_factory.mktemp("json"), defaultdict(list)
+    (directory / "pae").write_bytes((0x2001).to_bytes(8, "little") + bytes(0xFF8))
+    for question in questions():
+        found[str(question[0])].append(asked(directory, *question))
+    return found
+
+
+@pytest.fixture(scope="module")
+def machine_outputs(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
+    """The same of those that run a guest: one where all agree, and one where nothing goes well."""
+    directory, found = tmp_path_factory.mktemp("json"), defaultdict(list)
+    layouts = ("validate", "without-nxe", "smallest", "--engine", "tcg", "--qemu", QEMU)
+    where = ("--where", "family=rights and access=write")
+    accesses = ("matrix", "--mode", 4, *where, "--engine", "tcg", "--qemu", QEMU)
+    with running(directory, *STUB) as machine:
+        foreign = ("check", "--qmp", machine.path)
+        for question in (layouts, accesses, foreign):
+            found[question[0]].append(asked(directory, *question))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ForeignMonitor, "gva2gpa", lambda self, address: address + 1)
+            patch.setattr(probes, "outcomes", wrong)
+            plants.error_bits(cleared=plants.W_ERROR)(patch)
+            patch.setattr(validate, "lacking", lambda _, levels, __: "no" * (levels - 4) or None)
+            patch.setattr(Control, "lacks", lambda self, _: "no SMAP" if self.smap else None)
+            for module, name in ((workers, "validate_all"), (matrix, "run")):
+                patch.setattr(module, name, failing(getattr(module, name)))
+            for question in (layouts, accesses, foreign):
+                found[question[0]].append(asked(directory, *question))
+    return found
+
+
+def failing(work: Any) -> Any:
+    """The same work, after which the machine fails."""
+
+    def failed(*given: Any, **more: Any) -> Iterator[Any]:
+        yield from work(*given, **more)
+        raise MachineError("planted")
+
+    return failed
+
+
+def asked(directory: Path, *question: object) -> Any:
+    """What a command prints: one object, on one line, and nothing else."""
+    _, out, errors = run(*question, "--json", cwd=directory)
+    assert out.count("\n") == 1 and out.endswith("\n"), errors
+    return json.loads(out)
+
+
+def wrong_in(told: Any, command: str) -> list[str]:
+    """What is not as it is documented."""
+    found = Draft202012Validator(schema(command)).iter_errors(told)
+    return [f"{one.json_path}: {one.message}" for one in found]
+
+
+def keys(part: Any, at: str, value: Any = ...) -> Iterator[str]:
+    """The keys, each with where it is defined, that come in a value and are not null; without a
+    value, all that part of a schema has."""
+    if "$ref" in part:
+        at = part["$ref"].rpartition("/")[2]
+        part = DEFINITIONS[at]
+    for inner in part.get("anyOf", ()):
+        yield from keys(inner, at, value)
+    for key, inner in part.get("properties", {}).items():
+        held = ... if value is ... else value[key]
+        if held is not None:
+            yield f"{at}.{key}"
+            yield from keys(inner, f"{at}.{key}", held)
+    if "items" in part:
+        for held in [...] if value is ... else value:
+            yield from keys(part["items"], f"{at}[]", held)
+
+
+def never_come(outputs: Outputs) -> set[str]:
+    """The keys of these commands that are documented and come in nothing that they printed."""
+    documented = {key for command in outputs for key in keys(DEFINITIONS[command], command)}
+    return documented - {
+        key
+        for command, told in outputs.items()
+        for one in told
+        for key in keys(DEFINITIONS[command], command, one)
+    }
+
+
+def test_what_is_printed_is_what_is_documented(outputs: Outputs) -> None:
+    assert set(outputs) == set(COMMANDS) - ON_MACHINES
+    for command, told in outputs.items():
+        assert [wrong for one in told for wrong in wrong_in(one, command)] == []
+    assert never_come(outputs) == set()
+
+
+@pytest.mark.hw
+def test_what_is_printed_of_machines_is_what_is_documented(machine_outputs: Outputs) -> None:
+    assert set(machine_outputs) == ON_MACHINES
+    for command, told in machine_outputs.items():
+        assert [wrong for one in told for wrong in wrong_in(one, command)] == []
+        assert [bool(one["disagreements"]) for one in told] == [False, True]
+    # PAE is not what `check` compares.
+    assert never_come(machine_outputs) == {"cpu.pdptes"}
+
+
+def test_the_whole_schema_takes_the_output_of_every_command(outputs: Outputs) -> None:
+    validator = Draft202012Validator(WHOLE)
+    Draft202012Validator.check_schema(WHOLE)
+    for told in outputs.values():
+        validator.validate(told[0])
+
+
+def test_every_key_says_what_it_holds() -> None:
+    def undescribed(part: Any, at: str) -> Iterator[str]:
+        if "type" in part or "enum" in part or "const" in part or "$ref" in part or "anyOf" in part:
+            described = part.get("description", "")
+            if described[-1:] != "." or not described[0].isupper():
+                yield at
+        for key, inner in part.get("properties", {}).items():
+            yield from undescribed(inner, f"{at}.{key}")
+        for inner in part.get("anyOf", ()):
+            yield from undescribed({**inner, "description": part["description"]}, at)
+        if "items" in part:
+            yield from undescribed(part["items"], f"{at}[]")
+
+    assert [at for name, part in DEFINITIONS.items() for at in undescribed(part, name)] == []
+
+
+def test_every_object_is_closed() -> None:
+    def objects(part: Any) -> Iterator[Any]:
+        if isinstance(part, dict):
+            if "properties" in part:
+                yield part
+            part = [*part.values()]
+        if isinstance(part, list):
+            for inner in part:
+                yield from objects(inner)
+
+    for one in objects(DEFINITIONS):
+        assert one["additionalProperties"] is False
+        assert one["required"] == list(one["properties"])
+
+
+@pytest.mark.parametrize("command", ["decode", "walk", "fault", "dump", "find", "lint"])
+def test_another_key_and_a_renamed_one_are_found_wherever_they_are(
+    outputs: Outputs, command: str
+) -> None:
+    """In these every object is one with keys, none counts by names."""
+
+    def objects(part: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(part, dict):
+            yield part
+            part = [*part.values()]
+        if isinstance(part, list):
+            for inner in part[:1]:
+                yield from objects(inner)
+            for inner in part[1:]:
+                yield from objects(inner)
+
+    told = copy.deepcopy(min(outputs[command], key=lambda one: len(json.dumps(one))))
+    for one in list(objects(told)):
+        one["planted"] = None
+        assert wrong_in(told, command)
+        del one["planted"]
+        key = next(iter(one))
+        one[f"{key}s"] = one.pop(key)
+        assert wrong_in(told, command)
+        one[key] = one.pop(f"{key}s")
+    assert wrong_in(told, command) == []
+
+
+def names(*path: str) -> set[str]:
+    """The names that a key may have, by where it is defined."""
+    part = DEFINITIONS[path[0]]
+    for key in path[1:]:
+        part = part["properties"][key]
+        part = part.get("items", part)
+        part = part.get("anyOf", [part])[0]
+        part = part.get("items", part)
+    return set(part["enum"])
+
+
+LOADS = {Reason.CR3_RESERVED, Reason.PDPTE_RESERVED, Reason.LA57_CHANGED}
+"""Reasons that are no access's."""
+
+
+@pytest.mark.parametrize(
+    ("documented", "known"),
+    [
+        (names("cpu", "mode"), {mode.value for mode in Mode}),
+        (names("decode", "readings", "parts", "role"), {role.name.lower() for role in Role}),
+        (names("range", "kind"), set(KINDS.values())),
+        (names("diff", "changes", "change"), set(NAMES.values())),
+        (names("lint", "broken", "severity"), {one.value for one in Severity}),
+        (names("outcome", "vector"), {vector.name for vector in Vector}),
+        (names("outcome", "rule"), {rule_name(one) for one in set(Reason) - LOADS}),
+        (names("translation", "rule"), {rule_name(one) for one in set(Reason) - LOADS}),
+    ],
+    ids=lambda names: " ".join(sorted(names)),
+)
+def test_the_names_are_those_of_the_library(documented: set[str], known: set[str]) -> None:
+    assert documented == known
+
+
+def test_the_command_prints_the_schema_of_one_command_or_of_all(tmp_path: Path) -> None:
+    assert json.loads(run("schema", cwd=tmp_path)[1]) == WHOLE
+    assert json.loads(run("schema", "walk", cwd=tmp_path)[1]) == schema("walk")
+    code, out, errors = run("schema", "explore", cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert errors.startswith("pagetable: 'explore' prints no JSON: choose one of decode, walk, ")
+
+
+def test_the_commands_are_those_that_have_the_option(tmp_path: Path) -> None:
+    told = run("--help", cwd=tmp_path)[1].partition("Commands:")[2]
+    commands = [line.split()[0] for line in told.splitlines() if line[:3].strip()]
+    having = {one for one in commands if "--json" in run(one, "--help", cwd=tmp_path)[1]}
+    assert having - {"rules", "schema"} == set(COMMANDS)

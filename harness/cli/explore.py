@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -9,6 +10,9 @@ import typer
 
 from harness.cli.ending import sentences
 from harness.cli.source import Source, number, with_source
+
+INCAPABLE = ("", "dumb", "unknown")
+"""What TERM says of terminals that write line after line, or are not known."""
 
 
 @with_source
@@ -36,6 +40,11 @@ def explore(
         at = None if address is None else Virtual(number("the address", address))
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise Misuse("explore needs a terminal: walk and dump print the same")
+        if (kind := os.environ.get("TERM", "")) in INCAPABLE:
+            raise Misuse(
+                f"explore needs a terminal that places what it shows, and TERM is {kind!r}: walk"
+                " and dump print the same"
+            )
         if not snapshot.cpu.roots:
             raise Misuse("nothing is translated: no table is where a walk could begin")
         from harness.report.explorer import Explorer

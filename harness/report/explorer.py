@@ -42,10 +42,20 @@ a                      in how many ways this table is reached
 l                      also what Linux keeps in the entry
 Tab                    between the table and the bits
 ?                      this
-q                      quit
+q, Ctrl-C              quit
 
 Rights: u of user, r, w, x; what all entries from the
 root to here give together."""
+
+
+INTERRUPT = Binding("ctrl+c", "app.interrupt", show=False, priority=True)
+"""Textual's own Ctrl-C copies, and tells how to quit."""
+
+NARROW, LOW = 120, 16
+"""Columns and rows; with fewer there is no room for everything."""
+
+SHOWN = 24
+"""Characters that are told of what was meant to be an address."""
 
 
 class Help(ModalScreen[None]):
@@ -53,6 +63,7 @@ class Help(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         ("escape,question_mark,q,enter", "dismiss", "close"),
+        INTERRUPT,
     ]
 
     def compose(self) -> ComposeResult:
@@ -73,7 +84,7 @@ class Explorer(App[None]):
 
     place    the table that is shown
     lines    what it holds
-    failure  why it ended by itself: memory could not be read
+    failure  why it did not end as asked: memory could not be read, or Ctrl-C
     """
 
     TITLE = "pagetable"
@@ -85,10 +96,13 @@ class Explorer(App[None]):
     #goto { dock: bottom; display: none; }
     #goto.asked { display: block; }
     Help { align: center middle; }
-    #help { width: auto; height: auto; padding: 1 2; border: round $primary; background: $surface; }
+    #help { width: auto; height: auto; max-width: 100%; max-height: 100%; overflow: auto;
+        padding: 1 2; border: round $primary; background: $surface; }
     .narrow #bits { width: 100%; height: 40%; border-left: none; border-top: solid $primary; }
     .narrow #entries { width: 100%; }
     .narrow #both { layout: vertical; }
+    .low #bits, .low Footer { display: none; }
+    .low #where { max-height: 2; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         ("enter", "follow", "follow"),
@@ -102,6 +116,7 @@ class Explorer(App[None]):
         Binding("l", "linux", show=False),
         ("question_mark", "help", "help"),
         ("q", "quit", "quit"),
+        INTERRUPT,
     ]
 
     def __init__(self, snapshot: Snapshot, at: Virtual | None = None) -> None:
@@ -109,7 +124,7 @@ class Explorer(App[None]):
         self.snapshot = snapshot
         self.starts = tour.starts(snapshot.cpu)
         self.place = self.starts[0]
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.lines: list[Line] = []
         self._at = at
         self._history: list[tuple[Place, int]] = []
@@ -135,7 +150,9 @@ class Explorer(App[None]):
             self._go(self._at)
 
     def on_resize(self) -> None:
-        self.set_class(self.size.width < 120, "narrow")
+        self.set_class(self.size.width < NARROW, "narrow")
+        self.set_class(self.size.height < LOW, "low")
+        self._tell()
 
     @property
     def index(self) -> int:
@@ -197,10 +214,9 @@ class Explorer(App[None]):
         told.append(f"rights so far {letters(format, place.granted)}")
         if self._ways is not None and place.way:
             told.append(f"reached in {counted(self._ways.get(place.table, 0), 'way')}")
-        text = Text(self.snapshot.title, "dim")
-        text.append(
-            "\n" + " \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} ".join([*names, here]), "bold"
-        )
+        way = " \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} ".join([*names, here])
+        text = Text("" if self.has_class("low") else f"{self.snapshot.title}\n", "dim")
+        text.append(way, "bold")
         text.append("\n" + ", ".join(told), "not dim")
         self.query_one("#where", Static).update(text)
 
@@ -303,6 +319,10 @@ class Explorer(App[None]):
         self._linux = not self._linux
         self._tell_bits()
 
+    def action_interrupt(self) -> None:
+        self.failure = KeyboardInterrupt()
+        self.exit()
+
     def action_help(self) -> None:
         self.push_screen(Help())
 
@@ -322,12 +342,16 @@ class Explorer(App[None]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self._answered()
+        written = event.value.strip()
         try:
-            address = int(event.value.strip(), 16)
+            address = int(written, 16)
         except ValueError:
-            self.notify(f"{event.value!r} is no hexadecimal number", severity="error")
-            return
-        self._go(Virtual(address))
+            address = -1
+        if not 0 <= address < 1 << 64:
+            said = written if len(written) <= SHOWN else f"{written[:SHOWN]}..."
+            self.notify(f"{said!r} is no hexadecimal number of 64 bits", severity="error")
+        else:
+            self._go(Virtual(address))
 
     def _go(self, address: Virtual) -> None:
         found = None

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
+import pytest
+from textual.events import Paste
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static
 
 from harness.inspect.snapshot import Snapshot
-from harness.inspect.sources import layout
+from harness.inspect.sources import layout, ram
 from harness.machine.errors import MachineError
 from harness.paging.address import Virtual
 from harness.paging.walk import walk
@@ -27,16 +31,23 @@ def tables(name: str) -> Snapshot:
     return layout.snapshot(name, None, {})
 
 
-def tour(snapshot: Snapshot, touring: Touring, at: Virtual | None = None, width: int = 150) -> None:
+def tour(
+    snapshot: Snapshot,
+    touring: Touring,
+    at: Virtual | None = None,
+    width: int = 150,
+    height: int = 40,
+) -> Explorer:
     """Runs the explorer, and what presses its keys."""
+    app = Explorer(snapshot, at)
 
     async def run() -> None:
-        app = Explorer(snapshot, at)
-        async with app.run_test(size=(width, 40)) as pilot:
+        async with app.run_test(size=(width, height)) as pilot:
             await pilot.pause()
             await touring(app, pilot)
 
     asyncio.run(run())
+    return app
 
 
 def text(app: Explorer, name: str) -> str:
@@ -82,7 +93,7 @@ def test_g_goes_to_an_address_and_u_up_from_there() -> None:
 
 def test_an_address_that_is_none_changes_nothing() -> None:
     async def touring(app: Explorer, pilot: Pilot[None]) -> None:
-        for asked in ("zz", "", "800000000000", "-1"):
+        for asked in ("zz", "", "800000000000", "-1", "f" * 5000, "[b]\x1b[31m"):
             await pilot.press("g")
             app.query_one(Input).value = asked
             await pilot.press("enter")
@@ -159,7 +170,7 @@ def test_help_tells_every_key() -> None:
         await pilot.press("question_mark")
         assert isinstance(app.screen, Help)
         told = str(app.screen.query_one("#help", Static).render())
-        for key in ("Enter", "Backspace", "u ", "g ", "n, p", "t ", "a ", "l ", "?", "q "):
+        for key in ("Enter", "Backspace", "u ", "g ", "n, p", "t ", "a ", "l ", "?", "q, Ctrl-C"):
             assert key in told
         await pilot.press("escape")
         assert not isinstance(app.screen, Help)
@@ -181,3 +192,52 @@ def test_memory_that_cannot_be_read_any_more_ends_the_tour() -> None:
         assert isinstance(app.failure, MachineError)
 
     tour(snapshot, touring)
+
+
+@pytest.mark.parametrize("before", [[], ["g"], ["question_mark"]], ids=["table", "goto", "help"])
+def test_ctrl_c_ends_it_wherever_one_is(before: list[str]) -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        await pilot.press(*before, "ctrl+c")
+
+    assert isinstance(tour(tables("smallest"), touring).failure, KeyboardInterrupt)
+
+
+def test_what_is_pasted_is_an_address_or_changes_nothing() -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        for pasted in ("zz\nq\n", "f" * 5000, "\n", "\N{BELL}\0"):
+            await pilot.press("g")
+            app.query_one(Input).post_message(Paste(pasted))
+            await pilot.press("enter")
+            assert app.place == app.starts[0]
+        await pilot.press("g")
+        app.query_one(Input).post_message(Paste(f" {CODE:#x}\n"))
+        await pilot.press("enter")
+        assert app.place.address(app.index) == CODE
+
+    tour(tables("linux-5"), touring)
+
+
+def test_a_small_terminal_still_shows_the_chosen_slot() -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        shown = app.query_one(DataTable)
+        await pilot.press("n", "n")
+        for size in ((20, 5), (300, 80), (1, 1), (20, 5)):
+            await pilot.resize_terminal(*size)
+            await pilot.press("u", "backspace")
+        assert shown.size.height > 1  # the head, and at least one slot
+        assert shown.scroll_y <= app.index < shown.scroll_y + shown.size.height - 1
+
+    tour(tables("linux-5"), touring, at=CODE, width=20, height=5)
+
+
+def test_garbage_is_toured_like_any_tables(tmp_path: Path) -> None:
+    words = np.random.default_rng(1).integers(0, 1 << 21, 1 << 16, np.uint64) | np.uint64(7)
+    garbage = tmp_path / "garbage"
+    garbage.write_bytes(words.tobytes())
+
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        await pilot.press("a", "n", "enter", "n", "enter", "a", "n", "enter", "u", "backspace", "l")
+        assert app.place.way
+        assert "reached in" in text(app, "where")
+
+    assert tour(ram.snapshot(garbage, {"cr3": 0, "cr4": 0x1020}), touring).failure is None

@@ -9,10 +9,22 @@ import typer
 from harness.cli.ending import sentences
 
 
+def _commands() -> list[str]:
+    """Those that are offered when TAB is pressed."""
+    from harness.report.schema import COMMANDS
+
+    return [*COMMANDS]
+
+
 def schema(
     command: Annotated[
         str | None,
-        typer.Argument(metavar="[COMMAND]", help="One that has --json; all of them unless given."),
+        typer.Argument(
+            metavar="COMMAND",
+            help="One that has --json; all of them unless given.",
+            show_default=False,
+            autocompletion=_commands,
+        ),
     ] = None,
 ) -> None:
     """Print the form of what a command prints with --json, as JSON Schema (draft 2020-12): every

@@ -15,12 +15,13 @@ Schema = dict[str, Any]
 
 PROMISE: Final = (
     "One object on one line. The version grows when a key or a name changes its meaning or goes"
-    " away, never when one is added: ignore keys that you do not know. All keys of an object are"
-    " always there; null is what does not apply or is not known. Addresses, entries, masks,"
-    " registers and error codes are hexadecimal strings without leading zeros; counts, levels,"
-    " indices, and sizes in bytes are numbers. Levels count from 0, the lowest. Names (of kinds,"
-    " rules, quirks, rights) stay; sentences are for people and may be put better at any time. An"
-    " error is no object: a sentence on stderr, and an exit code."
+    " away, never when one is added: ignore what you do not know; this schema is closed, and lists"
+    " what is printed now. All keys of an object are always there; null is what does not apply or"
+    " is not known. Addresses, entries, masks, registers and error codes are hexadecimal strings"
+    " without leading zeros; counts, levels, indices, and sizes in bytes are numbers, some of them"
+    " beyond 53 bits. Levels count from 0, the lowest. Names (of kinds, rules, quirks, rights)"
+    " stay; sentences are for people and may be put better at any time. An error is no object: a"
+    " sentence on stderr, and an exit code."
 )
 
 

@@ -7,6 +7,7 @@ import json
 import random
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from harness.inspect.fault import Explanation, compare, explain, read_code
 from harness.inspect.remedy import Remedy
@@ -15,8 +16,11 @@ from harness.paging.address import Virtual
 from harness.paging.x86.access import Access, Fault, Kind, Vector
 from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from harness.report import fault as reports
+from harness.report.schema import schema
 from tests.paging.x86 import drawn
 from tests.paging.x86.made import path
+
+OUTCOME = Draft202012Validator({"$ref": "#/$defs/outcome", "$defs": schema()["$defs"]})
 
 
 def words(cpu: Cpu, one: Explanation) -> list[str]:
@@ -33,6 +37,7 @@ def test_whatever_comes_of_an_access_is_told_in_lines_and_as_an_object(mode: Mod
             address, access = Virtual(drawn.address(source, mode)), drawn.access(source)
             one = explain(snapshot, address, access)
             told, held = words(cpu, one), reports.as_object(cpu, one)
+            OUTCOME.validate(held)
             assert json.loads(json.dumps(held)) == held
             assert told[0].startswith(f"{access} at {address:#x}: ")
             assert not [line for line in told if "{" in line or "None" in line]

@@ -22,7 +22,9 @@ BLOCKS = re.findall(
 )
 PROGRAMS = [(code, shown) for code, shown in BLOCKS if "def test_" not in code]
 COMMANDS = re.findall(
-    r"^\$ pagetable ((?:dump|find|lint|diff) .*)\n((?:(?!\$ |```).*\n)*)", README, re.MULTILINE
+    r"^\$ pagetable ((?:decode|walk|fault|dump|find|lint|diff) .*)\n((?:(?!\$ |```).*\n)*)",
+    README,
+    re.MULTILINE,
 )
 TESTS = [code for code, _ in BLOCKS if "def test_" in code]
 

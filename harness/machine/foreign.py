@@ -95,7 +95,7 @@ def _connected(path: Path, deadline: float) -> socket.socket:
         ) from None
     except OSError as error:
         connection.close()
-        raise Misuse(f"{path} can not be connected to: {error.strerror or error}") from None
+        raise Misuse(_unconnected(path, error)) from None
     except BaseException:
         connection.close()
         raise
@@ -104,6 +104,17 @@ def _connected(path: Path, deadline: float) -> socket.socket:
         raise Misuse(f"{path} is no QMP socket: it begins with {said!r}")
     connection.setblocking(False)
     return connection
+
+
+def _unconnected(path: Path, error: OSError) -> str:
+    """Why there is no connection to a path."""
+    if isinstance(error, FileNotFoundError):
+        return f"there is no socket {path}: QEMU makes it with -qmp unix:{path},server=on,wait=off"
+    if isinstance(error, ConnectionRefusedError):
+        if path.is_socket():
+            return f"nothing listens at {path}: the QEMU that made this socket has ended"
+        return f"{path} is no socket"
+    return f"{path} can not be connected to: {error.strerror or error}"
 
 
 def _first_words(connection: socket.socket, deadline: float) -> bytes:

@@ -1,28 +1,29 @@
 """The physical memory of a guest, where it is and how it is read fastest.
 
 `info mtree -f` says which addresses have memory.  Where that memory is a file that QEMU maps as
-shared, and this process may open it, it is mapped here too: the addresses at which QEMU has it
-(`gpa2hva`) and the kernel's list of its mappings tell which part of which file that is.  All else
+shared, and this process may open it, the file is read: the addresses at which QEMU has it
+(`gpa2hva`) and the kernel's list of its mappings tell which part of which file that is.  It is not
+mapped here too, since the kernel kills who reads what was cut off a mapped file (SIGBUS).  All else
 is read through the monitor, in a few large reads.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.machine.errors import Misuse, ProtocolError
+from harness.machine.errors import MachineError, Misuse, ProtocolError
 from harness.machine.monitor import Monitor
+from harness.machine.openfile import OpenFile
 
 GAP: Final = 512 << 10
 """Bytes; a read costs as much as that many bytes more of another, so closer ones become one."""
@@ -38,13 +39,15 @@ MEMORY: Final = frozenset({"ram", "rom", "romd", "nv-ram", "nv-rom"})
 class Region:
     """Physical addresses with memory behind them, and the place of that in a block of QEMU's.
 
-    `offset` is in bytes; `shared` the same bytes, mapped into this process, if they are.
+    `offset` is in bytes; `shared` is the file that holds the same bytes, from `place` in it on, if
+    this process can read it.
     """
 
     span: range
     block: str
     offset: int
-    shared: npt.NDArray[np.uint8] | None = None
+    shared: OpenFile | None = None
+    place: int = 0
 
 
 def regions(flat_view: str, vcpu: int) -> tuple[Region, ...]:
@@ -74,9 +77,9 @@ _ROW: Final = re.compile(
 
 
 def share(monitor: Monitor, pid: int, found: tuple[Region, ...]) -> tuple[Region, ...]:
-    """The same regions, those mapped here too that QEMU, the process `pid`, shares with others.
+    """The same regions, with the files of those that QEMU, the process `pid`, shares with others.
 
-    Nothing is mapped where this process may not see QEMU's mappings or open its files.
+    There are none where this process may not see QEMU's mappings or open its files.
     """
     try:
         mappings = list(_mappings(pid))
@@ -88,15 +91,7 @@ def share(monitor: Monitor, pid: int, found: tuple[Region, ...]) -> tuple[Region
             address = _host_address(monitor, region.span.start)
             addresses[region.block] = None if address is None else address - region.offset
     files = _Files(pid)
-    return tuple(
-        Region(
-            region.span,
-            region.block,
-            region.offset,
-            _shared(files, mappings, addresses[region.block], region),
-        )
-        for region in found
-    )
+    return tuple(_shared(files, mappings, addresses[region.block], region) for region in found)
 
 
 @dataclass(frozen=True)
@@ -138,37 +133,28 @@ class _Files:
                     status = path.stat()
                     self._paths[status.st_dev, status.st_ino] = path
 
-    def map(self, mapping: _Mapping) -> npt.NDArray[np.uint8] | None:
-        """The bytes of a mapping; None where the file can not be opened."""
+    def of(self, mapping: _Mapping) -> OpenFile | None:
+        """The file of a mapping; None where it can not be read."""
         path = self._paths.get((mapping.device, mapping.inode))
         if path is None:
             return None
         try:
-            with path.open("rb") as file:
-                content = mmap.mmap(
-                    file.fileno(), len(mapping.span), mmap.MAP_SHARED, mmap.PROT_READ,
-                    offset=mapping.offset,
-                )  # fmt: skip
-        except (OSError, ValueError):
+            file = OpenFile(path)
+            return file if file.fill(np.empty(1, np.uint8), mapping.offset) else None
+        except OSError:
             return None
-        return np.frombuffer(content, np.uint8)
 
 
-def _shared(
-    files: _Files, mappings: list[_Mapping], block: int | None, region: Region
-) -> npt.NDArray[np.uint8] | None:
-    """The bytes of a region whose block QEMU has at address `block`."""
+def _shared(files: _Files, mappings: list[_Mapping], block: int | None, region: Region) -> Region:
+    """A region whose block QEMU has at address `block`, with its file if it has one."""
     if block is None:
-        return None
+        return region
     first = block + region.offset
     for mapping in mappings:
         if first in mapping.span and first + len(region.span) <= mapping.span.stop:
-            content = files.map(mapping)
-            if content is None:
-                return None
-            start = first - mapping.span.start
-            return content[start : start + len(region.span)]
-    return None
+            place = mapping.offset + first - mapping.span.start
+            return replace(region, shared=files.of(mapping), place=place)
+    return region
 
 
 class PhysicalMemory:
@@ -207,9 +193,10 @@ class PhysicalMemory:
             region, rows = self._regions[each], np.flatnonzero(inside & (number == each))
             backed[rows] = True
             if region.shared is not None:
-                held = region.shared.reshape(-1, self._unit)
-                offset = addresses[rows] - np.uint64(region.span.start)
-                units[rows] = held[(offset // np.uint64(self._unit)).astype(np.int64)]
+                apart = np.flatnonzero(np.diff(addresses[rows]) != self._unit) + 1
+                for run in np.split(rows, apart):  # neighbours, since the addresses are sorted
+                    place = region.place + int(addresses[run[0]]) - region.span.start
+                    _fill(region.shared, units[run[0] : run[-1] + 1], place)
             else:
                 self._ask(addresses[rows], rows, units)
         return units, backed
@@ -260,14 +247,30 @@ class PhysicalMemory:
         return np.array([int(word, 16) for word in words], "<u8").tobytes()
 
 
+def _fill(file: OpenFile, octets: npt.NDArray[np.uint8], place: int) -> None:
+    """Reads from a file that QEMU shares; raises `MachineError` where that fails."""
+    try:
+        done = file.fill(octets, place)
+    except OSError as error:
+        raise MachineError(f"the guest's memory can not be read: {error}") from None
+    if done < octets.size:
+        raise MachineError(
+            f"the guest's memory can not be read: its file was cut short, to {place + done:,} bytes"
+        )
+
+
 def _in_units(region: Region, unit: int) -> Region | None:
     """The whole units of a region, None where it has none."""
     first, past = -(-region.span.start // unit) * unit, region.span.stop // unit * unit
     if past <= first:
         return None
     skipped = first - region.span.start
-    shared = region.shared if region.shared is None else region.shared[skipped:][: past - first]
-    return Region(range(first, past), region.block, region.offset + skipped, shared)
+    return replace(
+        region,
+        span=range(first, past),
+        offset=region.offset + skipped,
+        place=region.place + skipped,
+    )
 
 
 _WORDS: Final = re.compile(r"0x([0-9a-f]{16})\b")

@@ -5,5 +5,6 @@
 `ram`        a file that holds physical memory, the registers given
 `qmp`        a running QEMU, by its QMP socket
 `core`       a core that QEMU wrote of its guest
+`content`    the bytes of a file
 `registers`  the CPU state that goes with any of them
 """

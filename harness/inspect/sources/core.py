@@ -9,12 +9,11 @@ QEMU's own notes.
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,7 @@ from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
 from harness.inspect.snapshot import Snapshot, SourceError
-from harness.inspect.sources.ram import mapped
+from harness.inspect.sources.content import Content
 from harness.inspect.sources.registers import AC, WIDTHS, cpu_with, unseen_keys
 from harness.paging.address import Physical, Span
 from harness.paging.memory import Mask, Memory, Words
@@ -60,7 +59,7 @@ CS_LONG = 1 << 21
 
 
 def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
-    """The memory in a core, which is mapped and not read, and one of its processors.
+    """The memory in a core, and one of its processors.
 
     registers  in place of its own
 
@@ -94,17 +93,18 @@ class _Core:
     """
 
     path: Path
-    content: mmap.mmap
+    content: Content
     head: Mapping[str, Any]
     width: int
     count: int
 
     @classmethod
     def of(cls, path: Path) -> _Core:
-        content = mapped(path)
+        content = Content(path)
         try:
-            elf = ELFFile(cast("IO[bytes]", content))
-            core = cls(path, content, elf.header, elf.elfclass, elf.num_segments())
+            with path.open("rb") as file:
+                elf = ELFFile(file)
+                core = cls(path, content, elf.header, elf.elfclass, elf.num_segments())
         except (ELFError, ConstructError, ValueError, OverflowError, LookupError) as error:
             raise SourceError(f"{path} is no core: {str(error) or repr(error)}") from None
         except (AttributeError, TypeError) as error:  # what pyelftools makes of odd sections
@@ -134,14 +134,14 @@ class _Core:
                 f"{self.path} is hardly a core: it names {self.count:,} program headers"
             )
         self._holds(first, self.count * layout.itemsize, f"{self.count:,} program headers")
-        return np.frombuffer(self.content, layout, self.count, first)
+        return self.content.part(first, self.count * layout.itemsize).view(layout)
 
     def notes(self, segments: npt.NDArray[np.void]) -> Iterator[tuple[bytes, bytes]]:
         """Name and content of each note."""
         for segment in segments[segments["type"] == NOTE]:
             first, size = int(segment["offset"]), int(segment["size"])
             self._holds(first, size, "notes")
-            yield from _notes(self.content[first : first + min(size, NOTE_BYTES)])
+            yield from _notes(self.content.part(first, min(size, NOTE_BYTES)).tobytes())
 
     def _holds(self, first: int, size: int, what: str) -> None:
         """Raises SourceError where the file ends before that."""
@@ -209,13 +209,13 @@ class CoreMemory:
     offset       in the file, of its first byte
     """
 
-    content: npt.NDArray[np.uint8]
+    content: Content
     first: Words
     past: Words
     offset: Words
 
     @classmethod
-    def of(cls, path: Path, content: mmap.mmap, segments: npt.NDArray[np.void]) -> CoreMemory:
+    def of(cls, path: Path, content: Content, segments: npt.NDArray[np.void]) -> CoreMemory:
         """The memory in the segments, of which the first that holds an address has it.
 
         Raises SourceError where the file does not have what they name.
@@ -239,7 +239,7 @@ class CoreMemory:
         begin: Words = np.maximum(first, covered)
         new: Mask = begin < past
         offset = offset + (begin - first)
-        return cls(np.frombuffer(content, np.uint8), begin[new], past[new], offset[new])
+        return cls(content, begin[new], past[new], offset[new])
 
     @property
     def backed(self) -> tuple[Span, ...]:
@@ -274,14 +274,18 @@ class CoreMemory:
 
     def _words(self, place: Words, size: int) -> Words:
         """The words at places in the file, which have any alignment, most often all the same."""
+        self.content.ask(place)
         phase = int(place[0]) % size if len(place) else 0
         index, apart = np.divmod(place, np.uint64(size))
+        if phase or apart.any():
+            self.content.ask(place + np.uint64(size - 1))
+        octets = self.content.octets
         if (apart == np.uint64(phase)).all():
             count = (len(self.content) - phase) // size
-            words = np.frombuffer(self.content, f"<u{size}", count, phase)[index.view(np.int64)]
+            words = np.frombuffer(octets, f"<u{size}", count, phase)[index.view(np.int64)]
         else:
-            octets = self.content[place[:, None].view(np.int64) + np.arange(size)]
-            words = octets.view(f"<u{size}")[:, 0]
+            apiece = octets[place[:, None].view(np.int64) + np.arange(size)]
+            words = apiece.view(f"<u{size}")[:, 0]
         return words.astype(np.uint64)
 
 

@@ -113,7 +113,7 @@ def connected(
     """The QEMU at a socket, asked about a processor; its guest runs or stands as it did.
 
     patience  seconds for all that is read through the monitor, and for a list of all mappings
-    shared    whether memory that QEMU shares is mapped, where it can be
+    shared    whether memory that QEMU shares is read from its file, where it can be
 
     Raises Misuse where no QEMU talks to us there, MachineError where it breaks off.
     """

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.sources.content import Content
 from harness.inspect.sources.registers import cpu_with
-from harness.paging.memory import BufferMemory
+from harness.paging.address import Physical
+from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.x86.cpu import Cpu, Cr4, Efer
 
 WORD = 8
@@ -19,16 +17,16 @@ WORD = 8
 
 
 def snapshot(path: Path, registers: Mapping[str, int]) -> Snapshot:
-    """The memory in a file, which is mapped and not read, and a CPU with these registers.
+    """The memory in a file, and a CPU with these registers.
 
     What they leave open is as usual: 4-level paging, NXE and WP set.
 
     Raises SourceError where the file cannot be read or holds nothing.
     """
-    content = mapped(path)
+    content = Content(path)
     if len(content) < WORD:
         raise SourceError(f"{path} has {len(content)} bytes: it holds no entry")
-    memory = BufferMemory(np.frombuffer(content, np.uint8, len(content) // WORD * WORD))
+    memory = FileMemory(content)
     usual = {"efer": Cpu.long_mode(4, 0).efer}
     if not registers.get("cr4", Cr4.PAE) & Cr4.PAE:
         usual["efer"] = Efer.NXE
@@ -36,16 +34,29 @@ def snapshot(path: Path, registers: Mapping[str, int]) -> Snapshot:
     return Snapshot(str(path), cpu, memory, (memory.span,), tuple(_assumed(cpu, registers)))
 
 
-def mapped(path: Path) -> mmap.mmap:
-    """A file's content, mapped and not read; SourceError where that cannot be."""
-    try:
-        # Not blocking, so that a pipe is refused instead of waited for.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise SourceError(f"{path} is empty: it holds no memory") from None
+class FileMemory:
+    """Physical memory from address 0 on, as far as the content of a file holds whole words."""
+
+    def __init__(self, content: Content):
+        self._content = content
+        self._memory = BufferMemory(content.octets[: len(content) // WORD * WORD])
+        self.span = self._memory.span
+
+    def load(self, address: Physical, size: int) -> int | None:
+        """The word at an address, None where the file has ended."""
+        if address in self.span:
+            self._content.part(address, size)
+        return self._memory.load(address, size)
+
+    def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:
+        """The words at many addresses, and at which of them there are some."""
+        last = self.span.last
+        beyond = len(addresses) and int(addresses.max()) > last
+        self._content.ask(addresses[addresses <= last] if beyond else addresses)
+        return self._memory.gather(addresses, size)
+
+
+_: type[Memory] = FileMemory
 
 
 def _assumed(cpu: Cpu, registers: Mapping[str, int]) -> Iterator[str]:

@@ -16,9 +16,9 @@ import pytest
 from harness.cli.source import Source
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import core, qmp
-from harness.inspect.sources.ram import mapped
+from harness.inspect.sources.content import Content
 from harness.paging import bulk
-from harness.paging.address import Span
+from harness.paging.address import Physical, Span
 from harness.paging.x86.cpu import Efer, Mode
 from tests.inspect.sources.machines import STUB, running
 from tests.inspect.spaces import listed, same
@@ -219,4 +219,14 @@ def test_gigabytes_of_zeros_and_loops_of_tables_cost_little(tmp_path: Path) -> N
     assert leaves.total == 16
     assert time.process_time() - began < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20
-    assert core.CoreMemory.of(path, mapped(path), np.empty(0, core.SEGMENT[64])).backed == ()
+    assert core.CoreMemory.of(path, Content(path), np.empty(0, core.SEGMENT[64])).backed == ()
+
+
+def test_a_core_that_is_cut_short_meanwhile_is_a_sentence(tmp_path: Path) -> None:
+    path = written(tmp_path / "core", [(0, entries(i0=7) * 3)])
+    snapshot = opened(path, ",cr3=0x0")
+    os.truncate(path, 0x2000)
+    assert snapshot.memory.load(Physical(0), 8) == 7
+    assert snapshot.memory.load(Physical(0x1000), 8) == 7
+    with pytest.raises(SourceError, match="was cut short while it was read"):
+        snapshot.memory.load(Physical(0x2000), 8)

@@ -16,7 +16,7 @@ from harness.check.stage import Control, Model
 from harness.cli.source import Source
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.paging import bulk
-from harness.paging.address import Virtual
+from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import walk
 from harness.paging.x86 import formats
@@ -148,6 +148,23 @@ def test_what_has_no_end_is_no_layout_and_no_case(tmp_path: Path, kind: str) -> 
     for path in ("/dev/zero", sparse):
         with pytest.raises(ValueError, match="cannot be read: File too large"):
             opened(f"{kind}:{path}")
+
+
+@pytest.mark.parametrize("how", ["gather", "load"])
+def test_a_file_of_memory_that_is_cut_short_meanwhile_is_a_sentence(
+    tmp_path: Path, how: str
+) -> None:
+    path = tmp_path / "ram"
+    path.write_bytes(np.full(0x4000 // 8, 7, np.uint64).tobytes())
+    memory = opened(f"ram:{path},cr3=0").memory
+    os.truncate(path, 0x1008)
+    whole = np.array([0, 0x4000], np.uint64)
+    assert memory.gather(whole, 8)[0].tolist() == [7, 0]
+    with pytest.raises(SourceError, match="cut short while it was read: it had 16,384 bytes"):
+        if how == "gather":
+            memory.gather(np.array([0x3000, 0], np.uint64), 8)
+        else:
+            memory.load(Physical(0x1010), 8)
 
 
 def test_what_is_no_file_of_memory_is_a_sentence(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from harness.inspect.snapshot import SourceError
 from harness.inspect.sources import qmp
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.foreign import ForeignMonitor, Guard
-from harness.machine.monitor import ANSWER_LIMIT
+from harness.machine.monitor import ANSWER_LIMIT, Monitor
+from harness.machine.openfile import OpenFile
+from harness.machine.physical import PhysicalMemory, Region
 from harness.paging import bulk
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu, Mode
@@ -139,6 +142,7 @@ def test_a_guest_that_was_stopped_stays_so(machine: Machine) -> None:
 HOLDING = """
 import contextlib, sys, time
 from pathlib import Path
+from typing import cast
 from harness.inspect.sources import qmp
 from harness.machine.foreign import Guard
 path = Path(sys.argv[1])
@@ -310,9 +314,12 @@ def test_an_answer_without_an_end_is_not_kept(tmp_path: Path) -> None:
 
 def test_a_path_that_leads_nowhere_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "left"))
     for name, said in {
-        "absent": "No such file or directory",
-        "file": "Connection refused",
+        "absent": "there is no socket",
+        "file": "file is no socket",
+        "left": "nothing listens at",
         "x" * 200: "too long",
     }.items():
         code, _, errors = run("walk", "0x1000", "--qmp", tmp_path / name, cwd=tmp_path)
@@ -327,3 +334,17 @@ def test_a_monitor_with_another_client_is_a_sentence(machine: Machine, tmp_path:
         code, _, errors = run("walk", "0x1000", "--qmp", machine.path, cwd=tmp_path)
     assert code == 2
     assert "another may be connected" in errors
+
+
+def test_shared_memory_whose_file_is_cut_short_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "ram"
+    path.write_bytes(bytes(range(8)) * 0x400)
+    region = Region(range(0x1_0000, 0x1_1000), "ram", 0, OpenFile(path), 0x1000)
+    memory = PhysicalMemory(cast("Monitor", None), [region], 0x800, False, 1.0)
+    units, backed = memory.read(np.array([0x1_0000, 0x1_0800, 0x1_1000], np.uint64))
+    assert backed.tolist() == [True, True, False]
+    assert units[:2].tobytes() == bytes(range(8)) * 0x200
+    os.truncate(path, 0x1800)
+    memory.read(np.array([0x1_0000], np.uint64))
+    with pytest.raises(MachineError, match="its file was cut short, to 6,144 bytes"):
+        memory.read(np.array([0x1_0000, 0x1_0800], np.uint64))

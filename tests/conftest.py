@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import gc
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import settings
 # How long an example takes says how loaded the machine is, and nothing about the rule it tests.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# What a shell without job control starts in the background ignores Ctrl-C, and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

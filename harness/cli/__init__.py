@@ -38,7 +38,7 @@ from harness.cli.check import check
 from harness.cli.decode import decode
 from harness.cli.diff import diff
 from harness.cli.dump import dump
-from harness.cli.ending import MACHINE_FAILURE, complain, told
+from harness.cli.ending import MACHINE_FAILURE, complain, drop_unwritten, told
 from harness.cli.explore import explore
 from harness.cli.fault import fault
 from harness.cli.find import find
@@ -87,3 +87,5 @@ def main() -> None:
     except OSError as error:  # from what is printed beside the commands: help, misuse, completion
         complain(told(error))
         sys.exit(MACHINE_FAILURE)
+    finally:
+        drop_unwritten()

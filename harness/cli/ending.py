@@ -30,7 +30,6 @@ def sentences() -> Iterator[None]:
         complain("interrupted.")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        _drop_output()
         raise typer.Exit(UNREAD) from None
     except Exception as error:
         code = _code(error)
@@ -53,11 +52,16 @@ def told(error: Exception) -> str:
     return str(error)
 
 
-def _drop_output() -> None:
-    """What is still to be written goes nowhere, so that Python does not try it again."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+def drop_unwritten() -> None:
+    """What could not be written goes nowhere: Python would try it again at its end, and answer with
+    an exit code of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def kept(error: Exception, directory: Path) -> str:

@@ -20,6 +20,13 @@ WIDTH = 100
 """Columns of what is no terminal."""
 
 
+class _Screen(Console):
+    """A console that lets its user say how a command ends whose output no one reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # the error that it is called for
+
+
 def following(
     reports: Iterable[Part], total: int, step: Callable[[Part], tuple[int, str]]
 ) -> Iterator[Part]:
@@ -29,7 +36,7 @@ def following(
 
     The bar is drawn by this thread alone, so that processes can be forked meanwhile.
     """
-    screen = Console(stderr=True)
+    screen = _Screen(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     bar = Progress(
         *columns,
@@ -54,7 +61,7 @@ def show(run: Run) -> None:
 
 def print_all(table: Table, sections: Iterable[tuple[str, Iterable[str]]], verdict: str) -> None:
     """Prints a table, sections below it with their headings, and a verdict."""
-    screen = Console(highlight=False, emoji=False, markup=False)
+    screen = _Screen(highlight=False, emoji=False, markup=False)
     if not screen.is_terminal:
         screen.width = WIDTH
     screen.print(table)

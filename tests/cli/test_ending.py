@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,10 +11,17 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import ROOT
+from tests.cli.test_rules_command import REPORT
 
 WALK = ("walk", "0x1000", "--layout", "smallest")
 MISUSE = ("walk", "0x1000", "--layout", "none")
 HELP = ("dump", "--help")
+
+
+@pytest.fixture(params=["", "1"], ids=["buffered", "unbuffered"], autouse=True)
+def buffering(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written late fails late."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", request.param)
 
 
 def ended(*arguments: str, stdout: int, stderr: int = subprocess.PIPE) -> tuple[int, str | None]:
@@ -25,11 +33,17 @@ def ended(*arguments: str, stdout: int, stderr: int = subprocess.PIPE) -> tuple[
     return found.returncode, found.stderr
 
 
-def test_a_reader_that_has_seen_enough_ends_the_command_in_silence() -> None:
+@pytest.mark.parametrize("table", [False, True], ids=["text", "table"])
+def test_a_reader_that_has_seen_enough_ends_the_command_in_silence(
+    tmp_path: Path, table: bool
+) -> None:
+    report = tmp_path / "report"
+    report.write_text(json.dumps(REPORT))
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        assert ended(*WALK, stdout=writing) == (141, "")
+        arguments = ("rules", "--from", str(report)) if table else WALK
+        assert ended(*arguments, stdout=writing) == (141, "")
     finally:
         os.close(writing)
 

@@ -16,6 +16,7 @@ case     one access in the matrix, as a number in a product of axes
 `window`           the hole of a space in which the guest's own program runs
 `cases`            which accesses are tried in a space
 `marks`            what is put into frames, so that what is found there names the frame
+`entries`          what accesses leave in the entries of their paths
 `probes`           accesses that the guest executes, beside what the reference expects
 `debugger`         what QEMU's monitor says of the space, beside the reference
 `quirks`           known departures of engines from the rules

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.check.marks import CODE, WORD
 from harness.paging import bulk
@@ -17,8 +19,8 @@ from harness.paging.x86.cpu import Cpu
 STRAY = 128
 """Addresses tried that nothing in the space suggests."""
 
-KINDS = {Kind.READ: "ACCESS_READ", Kind.WRITE: "ACCESS_WRITE", Kind.FETCH: "ACCESS_FETCH"}
-"""The accesses that are tried everywhere, by the stub's names."""
+KINDS = (Kind.READ, Kind.WRITE, Kind.FETCH)
+"""The accesses that are tried everywhere."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,16 @@ class Cases:
         return Cases(
             self.address[chosen], self.kind[chosen], self.user[chosen], self.ac[chosen], implicit
         )
+
+    def put(self, jobs: npt.NDArray[np.void], enums: Mapping[str, int]) -> None:
+        """Has the jobs, one a lane, make the accesses; `enums` are the stub's."""
+        jobs["address"], jobs["user"], jobs["ac"] = self.address, self.user, self.ac
+        for kind in Kind:
+            chosen = self.kind == kind
+            if chosen.any():
+                jobs["access"][chosen] = enums[f"ACCESS_{kind.name}"]
+        if self.implicit is not None:
+            jobs["access"][self.implicit] = enums["ACCESS_DESCRIPTOR"]
 
 
 def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:

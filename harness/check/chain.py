@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check import marks
-from harness.check.cases import KINDS, Cases
+from harness.check.cases import Cases
+from harness.check.entries import Entries
 from harness.check.marks import INVALID_OPCODE, LONG_CODE, SHORT_CODE, Code
 from harness.check.verdicts import Seen
 from harness.check.window import Window, new_root, open_window, with_pdptes
@@ -30,8 +31,6 @@ from harness.paging.x86.bulk import ALLOWED, Outcomes
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, root_for
 from harness.paging.x86.formats import PDPTE_BYTES, PDPTES, A, P
 from harness.paging.x86.load import load
-
-_KINDS = {**KINDS, Kind.PUSH: "ACCESS_PUSH"}
 
 FLUSHES = ("page", "all", "global")
 """How the translations of an address are dropped: by INVLPG, MOV CR3, or a change of CR4.PGE."""
@@ -214,11 +213,8 @@ def ask(guest: Guest, chain: Chain, lanes: Lanes) -> Question:
     closing = len(lanes.pdpte)
     jobs = guest.image.new_jobs(count + closing)
     ours = jobs[:count]
-    ours["address"] = lanes.address
-    for kind, name in _KINDS.items():
-        ours["access"][lanes.kind == kind] = enums[name]
-    ours["access"][lanes.implicit] = enums["ACCESS_DESCRIPTOR"]
-    ours["user"], ours["ac"], ours["size"] = lanes.user, lanes.ac, lanes.width
+    lanes.cases.put(ours, enums)
+    ours["size"] = lanes.width
     flushes = np.array([enums[f"FLUSH_{name.upper()}"] for name in FLUSHES], np.uint8)
     ours["flush"] = flushes[lanes.flush]
     for level, table in enumerate(chain.tables):
@@ -291,8 +287,7 @@ class Answers:
     flips    the bits of the data that change
     vector   by which the access ends all the same
     rip      where fetched code ends, 0 for data
-    sets     the bits that change in each entry, shape (levels, n)
-    free     the bits that may change in each entry if the access is not made
+    entries  what becomes of the entries
     marked   the bits that change in the PDPTE, access or not, in the shape of `Lanes.pdpte`
     """
 
@@ -302,8 +297,7 @@ class Answers:
     flips: Words
     vector: Bytes
     rip: Words
-    sets: Words
-    free: Words
+    entries: Entries
     marked: Words
 
 
@@ -332,9 +326,10 @@ def foresee(
     vector[~fetch] = NO_VECTOR
     end = lanes.address + np.where(single, np.uint64(code.length), np.uint64(code.end))
     rip = np.where(fetch, end if cpu.long else end & np.uint64(LEGACY_SPAN.last), np.uint64(0))
-    sets, free = _used(cpu, lanes, walks)
-    free[:, refused] = 0
-    return Answers(walks, refused, found, flips, vector, rip, sets, free, marked)
+    used = (walks.end != End.NO_ROOT) & ~refused
+    used = used & (np.arange(len(lanes.words))[:, np.newaxis] >= walks.level)
+    entries = Entries.of(cpu.format, lanes.words, used, walks.level, lanes.kind)
+    return Answers(walks, refused, found, flips, vector, rip, entries, marked)
 
 
 def widest(cpu: Cpu) -> int:
@@ -379,25 +374,6 @@ def _loaded(cpu: Cpu, register: int, raw: int) -> Cpu | Fault:
     return load(there, there, BufferMemory(pdptes.view(np.uint8)))
 
 
-def _used(cpu: Cpu, lanes: Lanes, walks: bulk.Walks) -> tuple[Words, Words]:
-    """What an access sets in the entries if it is made, and what it may set if it is not.
-
-    On success A in every entry used and D in the leaf of a write; on a fault nothing, but that
-    A above the entry that ended the walk is the machine's choice.
-    """
-    accessed, dirty = np.uint64(cpu.format.accessed), np.uint64(cpu.format.dirty)
-    writes = x86.writes(lanes.kind)
-    rooted = walks.end != End.NO_ROOT
-    sets, free = np.zeros_like(lanes.words), np.zeros_like(lanes.words)
-    for level in range(len(lanes.words)):
-        used = rooted & (walks.level <= level)
-        sets[level][used] = accessed
-        sets[level][used & writes & (walks.level == level)] |= dirty
-        sets[level] &= ~lanes.words[level]
-        free[level][rooted & (walks.level < level)] = accessed
-    return sets, free
-
-
 def compare(
     guest: Guest,
     chain: Chain,
@@ -421,7 +397,7 @@ def compare(
     rest &= (lanes.backed != beyond) | ~allowed
     data = question.placed ^ np.where(allowed & lanes.backed, answers.flips, zero)
     rest &= data_after(question, results) == data
-    entries = entries_agree(question, answers, results, allowed)
+    entries = entries_agree(question, answers, results, allowed, None)
     error = results["error"] == outcomes.error
     return Seen(results, error, entries, rest, ran & found & fetch)
 
@@ -430,22 +406,12 @@ def entries_agree(
     question: Question,
     answers: Answers,
     results: npt.NDArray[np.void],
-    allowed: Mask,
-    ends_accessed: Words | None = None,
+    made: Mask,
+    accessed_anyway: Mask | None,
 ) -> Mask:
-    """Whether the entries are as the accesses must leave them.
-
-    ends_accessed  bits that are set besides in the entry that ends each walk
-    """
-    words = question.lanes.words
-    wrong = np.zeros(len(allowed), np.uint64)
-    for level in range(len(words)):
-        changed = results["after"][:, len(words) - 1 - level] ^ words[level]
-        if ends_accessed is not None:
-            here = answers.walks.level == level
-            changed ^= np.where(here, ends_accessed & ~words[level], np.uint64(0))
-        wrong |= np.where(allowed, changed ^ answers.sets[level], changed & ~answers.free[level])
+    """Whether the entries are as the accesses must leave them; see `verdicts.EntriesAgree`."""
+    entries = answers.entries
+    agree = entries.agree(results, made, entries.after(made, accessed_anyway))
     for pdpte, marked in zip(question.lanes.pdpte, answers.marked, strict=True):
-        wrong |= results["after"][:, question.last] ^ pdpte ^ marked
-    agree: Mask = wrong == 0
+        agree &= results["after"][:, question.last] == pdpte ^ marked
     return agree

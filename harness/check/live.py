@@ -25,8 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check import marks
-from harness.check.cases import KINDS, Cases
+from harness.check.cases import Cases
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
+from harness.check.entries import ALL, Entries
 from harness.check.marks import INVALID_OPCODE, LONG_CODE
 from harness.check.quirks import KEPT_CODE, DenialQuirk, expected_of, fault_quirks
 from harness.check.space import Note, NotedMemory
@@ -85,6 +86,12 @@ class _Asked:
         """Which accesses are made."""
         made: Mask = self.rules.vector == ALLOWED
         return made
+
+    @property
+    def entries(self) -> Entries:
+        """What each access leaves in the entries of its path, were it the only one."""
+        format, ended = self.cpu.format, self.rules.walks.level
+        return Entries.of_paths(format, self.paths, ended, self.cases.kind)
 
 
 @dataclass
@@ -217,8 +224,10 @@ class Live:
         batch.events.append(asked)
         batch.jobs.append(self._jobs(asked))
         self._mark(asked)
-        slot, raw = _noted(asked, asked.allowed).last
-        self._memory.scatter(slot, batch.cpu.format.entry_bytes, raw)
+        slot, which = np.unique(paths.slot[paths.used], return_inverse=True)
+        last = np.zeros(len(slot), np.uint64)
+        np.bitwise_or.at(last, which, asked.entries.after(asked.allowed)[paths.used])
+        self._memory.scatter(slot, batch.cpu.format.entry_bytes, last)
         self._take_stores(by_guest=False)
 
     def _cases(self, batch: _Batch, pages: Words) -> Cases:
@@ -237,9 +246,7 @@ class Live:
     def _jobs(self, asked: _Asked) -> npt.NDArray[np.void]:
         cases, enums = asked.cases, self._guest.image.enums
         jobs = self._guest.image.new_jobs(len(cases))
-        jobs["address"], jobs["user"], jobs["ac"] = cases.address, cases.user, cases.ac
-        for kind, name in KINDS.items():
-            jobs["access"][cases.kind == kind] = enums[name]
+        cases.put(jobs, enums)
         jobs["size"], jobs["value"] = marks.WORD, asked.value
         levels = len(asked.paths.slot)
         jobs["watched"] = levels + 1
@@ -333,8 +340,11 @@ class Live:
         rest &= results["cr2"] == np.where(rules.sets_cr2, cases.address, untouched)
         error = allowed | (results["error"] == rules.error)
 
+        entries = asked.entries
+
         def entries_agree(made: Mask, accessed_anyway: Mask | None) -> Mask:
-            return _entries_agree(asked, results, made, accessed_anyway)
+            after = _in_turn(asked, entries.after(made, accessed_anyway))
+            return entries.agree(results, made, after, asked.paths.used * ALL)
 
         seen = Seen(results, error, entries_agree(allowed, None), rest, ran)
         agree = agreeing(comparison, asked.cpu, cases, rules, seen, entries_agree, self._quirks)
@@ -398,59 +408,20 @@ def _check_memory(cases: Cases, rules: Outcomes, ram: Span) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Noted:
-    """What the machine notes in the entries of paths, access after access.
+def _in_turn(asked: _Asked, after: Words) -> Words:
+    """Each entry after the access of its lane, which finds what those of the lanes before it left.
 
-    after  each entry after the access of its lane; shape (levels, n)
-    last   the slots, and their entries after all accesses
+    after  each as its own access leaves it; shape (levels, n)
     """
-
-    after: Words
-    last: tuple[Words, Words]
-
-
-def _noted(asked: _Asked, made: Mask, accessed_anyway: Mask | None = None) -> _Noted:
-    """Which accesses set A in all entries of their paths, and, writes, D in the last of them.
-
-    made             the accesses that are made
-    accessed_anyway  those that set A, though not made, in the entry that ends the walk
-    """
-    format, paths = asked.cpu.format, asked.paths
-    lanes = np.broadcast_to(np.arange(len(made)), paths.used.shape)
-    ends = np.arange(len(paths.used))[:, np.newaxis] == asked.rules.walks.level
-    accessed = np.broadcast_to(made, paths.used.shape)
-    if accessed_anyway is not None:
-        accessed = accessed | ends & accessed_anyway
-    dirty = made & ends & (asked.cases.kind == Kind.WRITE)
-    slots, which = np.unique(paths.slot[paths.used], return_inverse=True)
-    last = np.zeros(len(slots), np.uint64)
-    last[which] = paths.raw[paths.used]
-    after = paths.raw.copy()
-    for bit, sets in ((format.accessed, accessed), (format.dirty, dirty)):
-        since = np.full(len(slots), len(made))
-        np.minimum.at(since, which[sets[paths.used]], lanes[paths.used & sets])
-        last[since < len(made)] |= np.uint64(bit)
-        after[paths.used] |= np.where(
-            since[which] <= lanes[paths.used], np.uint64(bit), np.uint64(0)
-        )
-    return _Noted(after, (slots, last))
-
-
-def _entries_agree(
-    asked: _Asked, results: npt.NDArray[np.void], made: Mask, accessed_anyway: Mask | None
-) -> Mask:
-    """Whether the entries were left as they must be; A above the last is the machine's choice
-    where nobody needs it."""
-    after = _noted(asked, made, accessed_anyway).after
-    levels = len(after)
-    agree = np.ones(len(made), np.bool_)
-    for level in range(levels):
-        wrong = results["after"][:, levels - 1 - level] ^ after[level]
-        above = asked.rules.walks.level < level
-        wrong[above] &= ~(np.uint64(asked.cpu.format.accessed) & ~after[level][above])
-        agree &= (wrong == 0) | ~asked.paths.used[level]
-    return agree
+    format, used = asked.cpu.format, asked.paths.used
+    lanes = np.broadcast_to(np.arange(used.shape[1]), used.shape)[used]
+    slots, which = np.unique(asked.paths.slot[used], return_inverse=True)
+    together, entries = after.copy(), after[used]
+    for bit in (np.uint64(format.accessed), np.uint64(format.dirty)):
+        since, has = np.full(len(slots), used.shape[1]), entries & bit != 0
+        np.minimum.at(since, which[has], lanes[has])
+        together[used] |= (since[which] <= lanes) * bit
+    return together
 
 
 def _kept_code(

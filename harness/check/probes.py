@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.check import marks
-from harness.check.cases import KINDS, Cases
+from harness.check.cases import Cases
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
+from harness.check.entries import ALL, Entries
 from harness.check.marks import INVALID_OPCODE, LONG_CODE
 from harness.check.quirks import FaultQuirk
 from harness.check.verdicts import Seen, agreeing, expected_text, observed_text
@@ -150,14 +151,11 @@ def make_jobs(guest: Guest, expected: Expected) -> npt.NDArray[np.void]:
     """
     cases, enums = expected.cases, guest.image.enums
     jobs = guest.image.new_jobs(len(cases))
-    jobs["address"] = cases.address
-    for kind, name in KINDS.items():
-        jobs["access"][cases.kind == kind] = enums[name]
-    jobs["user"], jobs["ac"] = cases.user, cases.ac
+    cases.put(jobs, enums)
     jobs["size"], jobs["flush"] = marks.WORD, enums["FLUSH_PAGE"]
 
     steps = expected.paths.used.sum(axis=0)
-    for level, column in _columns(expected):
+    for column, level in enumerate(reversed(range(len(expected.paths.used)))):
         used = expected.paths.used[level]
         np.copyto(jobs["where"][:, column], expected.paths.slot[level], where=used)
         np.copyto(jobs["word"][:, column], expected.paths.raw[level], where=used)
@@ -189,31 +187,20 @@ def judge(
     same &= expected.allowed | (results["vector"] == foreseen.vector)
     same &= _data_agrees(cpu, expected, jobs, results)
     error = expected.allowed | (results["error"] == foreseen.error)
-    entries = _entries_agree(cpu, expected, results)
-    agree = agreeing(
-        comparison,
-        cpu,
-        cases,
-        foreseen,
-        Seen(results, error, entries, same, _ran(expected, results)),
-        lambda made, accessed_anyway: _entries_agree(
-            cpu, replace(expected, allowed=made), results, accessed_anyway
-        ),
-        quirks,
-    )
+    entries, care = _entries(cpu, expected)
+
+    def entries_agree(made: Mask, accessed_anyway: Mask | None) -> Mask:
+        return entries.agree(results, made, entries.after(made, accessed_anyway), care)
+
+    ran = _ran(expected, results)
+    seen = Seen(results, error, entries_agree(expected.allowed, None), same, ran)
+    agree = agreeing(comparison, cpu, cases, foreseen, seen, entries_agree, quirks)
     comparison.compared += len(cases)
     wrong, wanted = np.flatnonzero(~agree), EXAMPLES - len(comparison.disagreements)
     comparison.disagree(
         len(wrong),
         (_describe(expected, jobs, results, lane) for lane in wrong[:wanted].tolist()),
     )
-
-
-def _columns(expected: Expected) -> list[tuple[int, int]]:
-    """Each level that a path can use, with the job's word that holds its entry."""
-    used = expected.paths.used.any(axis=1)
-    top = int(np.flatnonzero(used)[-1]) if used.any() else -1
-    return [(level, top - level) for level in range(top, -1, -1)]
 
 
 def _data_agrees(
@@ -240,41 +227,17 @@ def _ran(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
     return ran
 
 
-def _entries_agree(
-    cpu: Cpu,
-    expected: Expected,
-    results: npt.NDArray[np.void],
-    accessed_anyway: Mask | None = None,
-) -> Mask:
-    """Whether the machine left each path as it must: on success A everywhere and D in the leaf
-    of a write; on a fault no change, but that A above the last entry is the machine's choice.
+def _entries(cpu: Cpu, expected: Expected) -> tuple[Entries, Words]:
+    """What the accesses leave in their paths, and the bits of these that can be compared.
 
-    In the lanes `accessed_anyway`, A must be set in the last entry too.
+    Where the stub's own accesses go by an entry too, A may come of these.  A write to an entry of
+    its own path stores over what it sets there.
     """
-    paths, format = expected.paths, cpu.format
-    accessed, dirty = np.uint64(format.accessed), np.uint64(format.dirty)
-    ended = expected.outcomes.walks.level
-    write = expected.cases.kind == Kind.WRITE
-    sets = np.zeros_like(paths.raw)
-    free = np.zeros_like(paths.raw)
-    for level, _ in _columns(expected):
-        sets[level][expected.allowed] = accessed
-        sets[level][expected.allowed & write & (ended == level)] |= dirty
-        if accessed_anyway is not None:
-            sets[level][accessed_anyway & (ended == level)] |= accessed
-        free[level][~expected.allowed & ((ended != level) | expected.window[level])] = accessed
-        own = expected.in_table & write & (paths.slot[level] == expected.data)
-        free[level][own] |= accessed | dirty
-    for high, _ in _columns(expected):
-        for low in range(high):
-            same = paths.used[high] & paths.used[low] & (paths.slot[high] == paths.slot[low])
-            sets[high, same] = sets[low, same] = sets[high, same] | sets[low, same]
-            free[high, same] = free[low, same] = free[high, same] | free[low, same]
-    agree = np.ones(len(expected.cases), np.bool_)
-    for level, column in _columns(expected):
-        wrong = results["after"][:, column] ^ (paths.raw[level] | sets[level])
-        agree &= ((wrong & ~free[level]) == 0) | ~paths.used[level]
-    return agree
+    format, paths, kind = cpu.format, expected.paths, expected.cases.kind
+    entries = Entries.of_paths(format, paths, expected.outcomes.walks.level, kind)
+    entries.free[expected.window] |= np.uint64(format.accessed)
+    own = expected.in_table & (kind == Kind.WRITE) & (paths.slot == expected.data)
+    return entries, paths.used * ALL & ~(own * np.uint64(format.accessed | format.dirty))
 
 
 def _describe(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -143,14 +143,7 @@ class Rig:
         quirks: tuple[FaultQuirk, ...],
     ) -> Mask:
         question, answers = batch.question, batch.answers
-        accessed = np.uint64(batch.cpu.format.accessed)
-
-        def entries_agree(made: Mask, accessed_anyway: Mask | None) -> Mask:
-            bits = None
-            if accessed_anyway is not None:
-                bits = np.where(accessed_anyway, accessed, np.uint64(0))
-            return chains.entries_agree(question, answers, results, made, bits)
-
+        entries_agree = partial(chains.entries_agree, question, answers, results)
         seen = chains.compare(self.guest, batch.chain, question, answers, rules, results)
         cases = batch.reading.cases
         return agreeing(comparison, batch.cpu, cases, rules, seen, entries_agree, quirks)

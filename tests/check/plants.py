@@ -12,6 +12,7 @@ from pytest import MonkeyPatch
 
 from harness.check import chain as chains
 from harness.check import rig
+from harness.check.entries import Entries
 from harness.paging import bulk
 from harness.paging.bulk import End, Walks
 from harness.paging.format import Format, Level, Pattern, Reserved, Shape
@@ -135,15 +136,15 @@ def error_bits(cleared: int = 0, raised: int = 0) -> Plant:
     )
 
 
-def in_marks(change: Callable[[chains.Lanes, Words], Words]) -> Plant:
+def in_marks(change: Callable[[Words], Words]) -> Plant:
     """Other A and D bits are expected of accesses that are made."""
-    used = chains._used
+    true = Entries.of
 
-    def planted(cpu: Cpu, lanes: chains.Lanes, walks: Walks) -> tuple[Words, Words]:
-        sets, free = used(cpu, lanes, walks)
-        return change(lanes, sets), free
+    def planted(*given: Any) -> Entries:
+        entries = true(*given)
+        return replace(entries, sets=change(entries.sets))
 
-    return lambda patch: patch.setattr(chains, "_used", planted)
+    return lambda patch: patch.setattr(Entries, "of", planted)
 
 
 def without_in(sets: Words, level: int, bits: int) -> Words:
@@ -152,9 +153,9 @@ def without_in(sets: Words, level: int, bits: int) -> Words:
     return sets
 
 
-def raised_in(lanes: chains.Lanes, sets: Words, level: int) -> Words:
+def raised_in(sets: Words, level: int) -> Words:
     sets = sets.copy()
-    sets[level] |= np.uint64(D) & ~lanes.words[level]
+    sets[level] |= np.uint64(D)
     return sets
 
 

@@ -314,27 +314,27 @@ IN_LONG_MODE: dict[str, tuple[str, str, Plant]] = {
     "A is not set in the leaf": (
         "4",
         f"{ENTRY.format(0)} and set=none",
-        in_marks(lambda _, sets: without_in(sets, 0, A)),
+        in_marks(lambda sets: without_in(sets, 0, A)),
     ),
     "A is not set in the root's entry": (
         "5",
         f"{ENTRY.format(0)} and set=none",
-        in_marks(lambda _, sets: without_in(sets, 4, A)),
+        in_marks(lambda sets: without_in(sets, 4, A)),
     ),
     "D is not set by a write": (
         "4",
         f"{ENTRY.format(0)} and set=none",
-        in_marks(lambda _, sets: sets & ~np.uint64(D)),
+        in_marks(lambda sets: sets & ~np.uint64(D)),
     ),
     "D is set by every access": (
         "4",
         f"{ENTRY.format(0)} and set=none",
-        in_marks(lambda lanes, sets: raised_in(lanes, sets, 0)),
+        in_marks(lambda sets: raised_in(sets, 0)),
     ),
     "D is set in pointers": (
         "4",
         f"{ENTRY.format(0)} and set=none",
-        in_marks(lambda lanes, sets: raised_in(lanes, sets, 1)),
+        in_marks(lambda sets: raised_in(sets, 1)),
     ),
 }
 
@@ -441,27 +441,27 @@ EVERYWHERE: dict[str, tuple[str, Plant]] = {
     # ---- A and D ----
     "A is not set in the leaf": (
         f"{ENTRY.format(0)} and set=none",
-        in_marks(lambda _, sets: without_in(sets, 0, A)),
+        in_marks(lambda sets: without_in(sets, 0, A)),
     ),
     "A is not set in the root's entry": (
         f"{ENTRY.format(0)} and set=none",
-        in_marks(lambda _, sets: without_in(sets, len(sets) - 1, A)),
+        in_marks(lambda sets: without_in(sets, len(sets) - 1, A)),
     ),
     "D is not set by a write": (
         f"{ENTRY.format(0)} and set=none and access=write",
-        in_marks(lambda _, sets: sets & ~np.uint64(D)),
+        in_marks(lambda sets: sets & ~np.uint64(D)),
     ),
     "D is not set by a push": (
         f"{ENTRY.format(0)} and set=none and access=push",
-        in_marks(lambda _, sets: sets & ~np.uint64(D)),
+        in_marks(lambda sets: sets & ~np.uint64(D)),
     ),
     "D is set by every access": (
         f"{ENTRY.format(0)} and set=none",
-        in_marks(lambda lanes, sets: raised_in(lanes, sets, 0)),
+        in_marks(lambda sets: raised_in(sets, 0)),
     ),
     "D is set in pointers": (
         f"{ENTRY.format(0)} and set=none",
-        in_marks(lambda lanes, sets: raised_in(lanes, sets, 1)),
+        in_marks(lambda sets: raised_in(sets, 1)),
     ),
 }
 """Where these were planted in long mode, they are above already."""

@@ -8,6 +8,7 @@ taken for one of another size is seen, and so is a page taken for a table.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,6 @@ from harness.paging.space import TableAllocator
 from harness.paging.table import Table
 from harness.paging.x86 import bulk as x86
 from harness.paging.x86.access import Fault, Kind
-from harness.paging.x86.bulk import ALLOWED, Outcomes
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, root_for
 from harness.paging.x86.formats import PDPTE_BYTES, PDPTES, A, P
 from harness.paging.x86.load import load
@@ -374,42 +374,37 @@ def _loaded(cpu: Cpu, register: int, raw: int) -> Cpu | Fault:
     return load(there, there, BufferMemory(pdptes.view(np.uint8)))
 
 
-def compare(
+def seen(
     guest: Guest,
     chain: Chain,
     question: Question,
     answers: Answers,
-    outcomes: Outcomes,
+    allowed: Mask,
     results: npt.NDArray[np.void],
 ) -> Seen:
-    """Whether the guest saw each access come to its outcome, in everything that shows."""
-    lanes = question.lanes
-    allowed = outcomes.vector == ALLOWED
-    fetch = lanes.kind == Kind.FETCH
-    untouched, zero = np.uint64(guest.image.enums["CR2_UNTOUCHED"]), np.uint64(0)
-    rest: Mask = results["vector"] == np.where(allowed, answers.vector, outcomes.vector)
-    rest &= (results["completed"] != 0) == allowed
-    rest &= results["cr2"] == np.where(outcomes.sets_cr2, lanes.address, untouched)
+    """What the guest saw, and where that is as it must be if the accesses `allowed` are made."""
+    lanes, zero = question.lanes, np.uint64(0)
     ran = results["rip"] == answers.rip
     found = results["data"] == np.where(allowed, answers.found, zero)
-    rest &= (ran | ~allowed) & (found | ~lanes.backed)
+    reached = (ran & (results["vector"] == answers.vector) | ~allowed) & (found | ~lanes.backed)
     beyond = answers.walks.physical > np.uint64(chain.memory.span.last)
-    rest &= (lanes.backed != beyond) | ~allowed
+    reached &= (lanes.backed != beyond) | ~allowed
     data = question.placed ^ np.where(allowed & lanes.backed, answers.flips, zero)
-    rest &= data_after(question, results) == data
-    entries = entries_agree(question, answers, results, allowed, None)
-    error = results["error"] == outcomes.error
-    return Seen(results, error, entries, rest, ran & found & fetch)
+    reached &= data_after(question, results) == data
+    ran &= found & (lanes.kind == Kind.FETCH)
+    untouched = np.uint64(guest.image.enums["CR2_UNTOUCHED"])
+    agree = partial(_entries_agree, question, answers, results)
+    return Seen(results, untouched, reached, ran, agree)
 
 
-def entries_agree(
+def _entries_agree(
     question: Question,
     answers: Answers,
     results: npt.NDArray[np.void],
     made: Mask,
     accessed_anyway: Mask | None,
 ) -> Mask:
-    """Whether the entries are as the accesses must leave them; see `verdicts.EntriesAgree`."""
+    """Whether the entries are as the accesses must leave them, and the PDPTEs."""
     entries = answers.entries
     agree = entries.agree(results, made, entries.after(made, accessed_anyway))
     for pdpte, marked in zip(question.lanes.pdpte, answers.marked, strict=True):

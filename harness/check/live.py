@@ -335,19 +335,14 @@ class Live:
         fetched = ran & (results["vector"] == INVALID_OPCODE)
         kinds = [cases.kind == Kind.READ, cases.kind == Kind.WRITE]
         made = np.select(kinds, [named, word == asked.value], fetched)
-        rest: Mask = (results["completed"] != 0) == allowed
-        rest &= np.where(allowed, made, results["vector"] == rules.vector)
-        rest &= results["cr2"] == np.where(rules.sets_cr2, cases.address, untouched)
-        error = allowed | (results["error"] == rules.error)
-
         entries = asked.entries
 
         def entries_agree(made: Mask, accessed_anyway: Mask | None) -> Mask:
             after = _in_turn(asked, entries.after(made, accessed_anyway))
             return entries.agree(results, made, after, asked.paths.used * ALL)
 
-        seen = Seen(results, error, entries_agree(allowed, None), rest, ran)
-        agree = agreeing(comparison, asked.cpu, cases, rules, seen, entries_agree, self._quirks)
+        seen = Seen(results, untouched, made | ~allowed, ran, entries_agree)
+        agree = agreeing(comparison, asked.cpu, cases, rules, seen, self._quirks)
         comparison.compared += len(cases)
         if self._keeps_code and not agree.all():
             kept = _kept_code(asked, results, ~agree & (results["cr2"] == untouched), earlier)

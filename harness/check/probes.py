@@ -179,23 +179,17 @@ def judge(
     quirks: tuple[FaultQuirk, ...],
 ) -> None:
     """Puts a verdict on every result."""
-    untouched = np.uint64(guest.image.enums["CR2_UNTOUCHED"])
-    foreseen, cases = expected.outcomes, expected.cases
-    completed = results["completed"] != 0
-    cr2 = results["cr2"] == np.where(foreseen.sets_cr2, cases.address, untouched)
-    same = (completed == expected.allowed) & cr2
-    same &= expected.allowed | (results["vector"] == foreseen.vector)
-    same &= _data_agrees(cpu, expected, jobs, results)
-    error = expected.allowed | (results["error"] == foreseen.error)
     entries, care = _entries(cpu, expected)
 
     def entries_agree(made: Mask, accessed_anyway: Mask | None) -> Mask:
         return entries.agree(results, made, entries.after(made, accessed_anyway), care)
 
     ran = _ran(expected, results)
-    seen = Seen(results, error, entries_agree(expected.allowed, None), same, ran)
-    agree = agreeing(comparison, cpu, cases, foreseen, seen, entries_agree, quirks)
-    comparison.compared += len(cases)
+    reached = _data_agrees(cpu, expected, jobs, results, ran)
+    untouched = np.uint64(guest.image.enums["CR2_UNTOUCHED"])
+    seen = Seen(results, untouched, reached, ran, entries_agree)
+    agree = agreeing(comparison, cpu, expected.cases, expected.outcomes, seen, quirks)
+    comparison.compared += len(agree)
     wrong, wanted = np.flatnonzero(~agree), EXAMPLES - len(comparison.disagreements)
     comparison.disagree(
         len(wrong),
@@ -204,7 +198,11 @@ def judge(
 
 
 def _data_agrees(
-    cpu: Cpu, expected: Expected, jobs: npt.NDArray[np.void], results: npt.NDArray[np.void]
+    cpu: Cpu,
+    expected: Expected,
+    jobs: npt.NDArray[np.void],
+    results: npt.NDArray[np.void],
+    ran: Mask,
 ) -> Mask:
     """Whether each access that is made reached its word.  A table's word may have been used."""
     kind = expected.cases.kind
@@ -215,7 +213,7 @@ def _data_agrees(
     care = np.where(expected.in_table, ~used, ~np.uint64(0))
     read = ((results["data"] ^ expected.content) & care) == 0
     written = ((after ^ jobs["value"]) & care) == 0
-    fetched = _ran(expected, results) & (results["vector"] == INVALID_OPCODE)
+    fetched = ran & (results["vector"] == INVALID_OPCODE)
     same: Mask = np.select([kind == Kind.READ, kind == Kind.WRITE], [read, written], fetched)
     return same | ~expected.allowed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial, reduce
+from functools import cached_property, reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from harness.paging.address import Span
 from harness.paging.memory import BufferMemory, Mask
 from harness.paging.space import TableAllocator
 from harness.paging.x86.access import Reason, Vector
-from harness.paging.x86.bulk import REASONS, Outcomes, judge
+from harness.paging.x86.bulk import ALLOWED, REASONS, Outcomes, judge
 from harness.paging.x86.cpu import Cpu
 
 
@@ -142,11 +142,10 @@ class Rig:
         results: npt.NDArray[np.void],
         quirks: tuple[FaultQuirk, ...],
     ) -> Mask:
-        question, answers = batch.question, batch.answers
-        entries_agree = partial(chains.entries_agree, question, answers, results)
-        seen = chains.compare(self.guest, batch.chain, question, answers, rules, results)
-        cases = batch.reading.cases
-        return agreeing(comparison, batch.cpu, cases, rules, seen, entries_agree, quirks)
+        allowed = rules.vector == ALLOWED
+        asked, answers = batch.question, batch.answers
+        seen = chains.seen(self.guest, batch.chain, asked, answers, allowed, results)
+        return agreeing(comparison, batch.cpu, batch.reading.cases, rules, seen, quirks)
 
     def _departing(
         self, comparison: Comparison, batch: Batch, results: npt.NDArray[np.void], agree: Mask

@@ -33,18 +33,18 @@ which lanes the entry that ends the walk is accessed all the same."""
 class Seen:
     """What a guest saw, and where it is what the rules ask for; one lane an access.
 
-    results  as the guest wrote them
-    error    in the error code
-    entries  in the entries of the path
-    rest     in all else
-    ran      whether the code that was fetched ran to its last instruction
+    results    as the guest wrote them
+    untouched  what CR2 holds if no exception wrote it
+    reached    in what was read, written or executed
+    ran        whether the code that was fetched ran to its last instruction
+    entries    in the entries of the path
     """
 
     results: npt.NDArray[np.void]
-    error: Mask
-    entries: Mask
-    rest: Mask
+    untouched: np.uint64
+    reached: Mask
     ran: Mask
+    entries: EntriesAgree
 
 
 def agreeing(
@@ -53,26 +53,28 @@ def agreeing(
     cases: Cases,
     rules: Outcomes,
     seen: Seen,
-    entries_agree: EntriesAgree,
     quirks: tuple[FaultQuirk, ...],
 ) -> Mask:
     """The lanes in which the rules were followed, or departed from as a quirk says.
 
     Counts the quirks that show, and as news those that should and do not.
     """
-    allowed, results = rules.vector == ALLOWED, seen.results
-    error, entries = seen.error.copy(), seen.entries.copy()
+    allowed, results, entries_agree = rules.vector == ALLOWED, seen.results, seen.entries
+    rest: Mask = seen.reached & ((results["completed"] != 0) == allowed)
+    rest &= allowed | (results["vector"] == rules.vector)
+    rest &= results["cr2"] == np.where(rules.sets_cr2, cases.address, seen.untouched)
+    error, entries = results["error"] == rules.error, entries_agree(allowed, None)
     for quirk in quirks:
         if isinstance(quirk, ErrorQuirk):
             lanes, codes = quirk.departing(rules)
             departs = results["error"] == codes
-            error |= _shown(comparison, quirk, seen.rest & lanes, error, departs)
+            error |= _shown(comparison, quirk, rest & lanes, error, departs)
         elif isinstance(quirk, AccessedQuirk):
             lanes = quirk.departing(cpu, rules)
             if lanes.any():
                 departs = entries_agree(allowed, lanes)
-                entries |= _shown(comparison, quirk, seen.rest & lanes, entries, departs)
-    agree = seen.rest & error & entries
+                entries |= _shown(comparison, quirk, rest & lanes, entries, departs)
+    agree: Mask = rest & error & entries
     page_fault = results["vector"] == Vector.PF
     for quirk in quirks:
         if isinstance(quirk, DenialQuirk):

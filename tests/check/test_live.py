@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from harness.check.compare import PROBE
 from harness.check.live import Live
 from harness.check.quirks import KEPT_CODE
 from harness.check.space import GuestSpace
@@ -29,6 +30,7 @@ from harness.paging.value import Value
 from harness.paging.x86.access import Access, Allowed, Fault, Kind, Outcome, outcome
 from harness.paging.x86.cpu import Cr4, canonical_halves
 from harness.pytest_plugin import SKIPPED
+from tests.check.plants import A, D, in_marks
 
 if TYPE_CHECKING:
     from harness.pytest_plugin import Prove
@@ -256,6 +258,16 @@ def test_an_entry_that_the_guest_does_not_leave_as_it_must_be_is_found(
     space.memory.notes = notes
     [found] = live.run().disagreements
     assert (found.oracle, found.address, found.expected) == ("tables", slot.address, "0x0")
+
+
+@pytest.mark.parametrize("bit", [A, D])
+def test_a_bit_that_the_reference_forgets_is_found(
+    space: GuestSpace, live: Live, at: int, monkeypatch: pytest.MonkeyPatch, bit: int
+) -> None:
+    in_marks(lambda sets: sets & ~np.uint64(bit))(monkeypatch)
+    furnish(space, at)
+    live.probe(there(SMALL, at))
+    assert PROBE in {one.oracle for one in live.run().disagreements}
 
 
 def test_what_cannot_be_asked_is_a_sentence(

@@ -163,15 +163,18 @@ def tables(graph: Graph) -> Iterator[TableUse]:
             rows = rows[np.argsort(above.child[rows], kind="stable")]
         slots = np.bincount(above.child[rows], minlength=n) if above else np.zeros(n, np.int64)
         upto = np.cumsum(slots)
-        columns = (layer.table, np.diff(layer.start), floor.below, paths, slots, upto)
+        # Where there is no memory there is no entry, but a row that stands for all that would be.
+        entries = np.diff(layer.start)
+        entries -= np.bincount(floor.owner[layer.kind == Kind.UNBACKED], minlength=n)
+        columns = (layer.table, entries, floor.below, paths, slots, upto)
         merged: dict[int, TableUse] = {}
-        for address, entries, ends, ways, count, last in zip(
+        for address, held, ends, ways, count, last in zip(
             *(column.tolist() for column in columns), strict=True
         ):
             first = rows[last - count : last][:LEADERS]
             leaders = tuple(_slots(format, above, first)) if above else ()
             table = Table(format, Physical(address), level)
-            use = TableUse(table, entries, ends, ways, count, leaders)
+            use = TableUse(table, held, ends, ways, count, leaders)
             # A root that serves several spans is one table.
             merged[address] = _both(merged[address], use) if address in merged else use
         yield from merged.values()

@@ -46,7 +46,7 @@ def tables_lines(uses: Sequence[TableUse], limit: int) -> Iterator[str]:
         (
             str(use.table.level),
             f"{use.table.address:#x}",
-            f"{use.entries:,}",
+            f"{use.entries:,}" if use.entries or not use.ends else "no memory",
             f"{use.ends:,}",
             _reached(use),
         )

@@ -13,6 +13,7 @@ from harness.paging.address import Physical
 from harness.paging.entry import Leaf, Pointer
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu
+from harness.report.find import tables_lines
 from tests.inspect.spaces import everything, layered, memory_of, physical
 
 SPACES = [(levels, seed, loops) for levels in (4, 5) for seed in (0, 1) for loops in (0.0, 0.1)]
@@ -65,7 +66,8 @@ def test_every_table_is_found_with_the_slots_that_lead_to_it(
         assert use.slots == len(leaders[key])
         assert set(use.leaders) <= leaders[key]
         assert len(set(use.leaders)) == min(use.slots, find.LEADERS)
-    held = Counter((one.slot.table.address, one.slot.level, one.slot.index) for one in every)
+    there = [one.slot for one in every if one.raw is not None]
+    held = Counter((slot.table.address, slot.level, slot.index) for slot in there)
     per_table = Counter((address, level) for address, level, _ in held)
     assert {key: use.entries for key, use in got.items() if use.entries} == {
         key: count for key, count in per_table.items() if key != (0, levels - 1)
@@ -125,6 +127,17 @@ def test_a_place_in_a_table_names_the_table() -> None:
     (use,) = find.addresses(read(memory_of(words.tolist()), 4), Physical(0x1008), 1).tables
     assert (use.table.address, use.table.level, use.slots, use.entries) == (0x1000, 2, 2, 0)
     assert [slot.index for slot in use.leaders] == [5, 511]
+
+
+def test_a_table_without_memory_has_no_entries() -> None:
+    memory = BufferMemory(np.zeros(0x1000, np.uint8))
+    memory.store(Physical(8), 8, 0x10_0007)
+    root, below = find.tables(read(memory, 4))
+    assert (root.entries, below.table.address, below.entries) == (1, 0x10_0000, 0)
+    state = Cpu.long_mode(4, 0x10_0000)
+    (alone,) = find.tables(graph.read(memory, state.format, state.roots))
+    assert alone.entries == 0
+    assert any("no memory" in line for line in tables_lines([alone], 10))
 
 
 def test_what_was_not_looked_at_is_told() -> None:

@@ -195,7 +195,7 @@ def prove(guest: Guest) -> Prove:
     from harness.check.live import Live
     from harness.check.validate import compare_space
     from harness.paging.memory import BufferMemory
-    from harness.report.text import disagreement_lines
+    from harness.report.text import disagreeing, disagreement_lines
 
     def prove(what: Cpu | Live) -> tuple[Comparison, ...]:
         __tracebackhide__ = True
@@ -207,7 +207,9 @@ def prove(guest: Guest) -> Prove:
         if disagreed:
             found = (d for one in comparisons for d in one.disagreements)
             lines = [line for one in found for line in disagreement_lines(one)]
-            pytest.fail("\n".join((f"{disagreed} answers of {guest.engine.name} disagree", *lines)))
+            compared = sum(one.compared for one in comparisons)
+            head = f"{disagreeing(disagreed, compared, 'answer')} on {guest.engine.name}"
+            pytest.fail("\n".join((head, *lines)))
         return comparisons
 
     return prove

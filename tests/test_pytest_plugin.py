@@ -60,7 +60,7 @@ def test_a_disagreement_fails_the_test_with_both_answers_and_the_walk(
     result.stdout.fnmatch_lines(
         [
             "*prove(replace(space.cpu, maxphyaddr=36))*",
-            "*answers of tcg disagree",
+            "*answers disagree on tcg",
             "*probe: supervisor read at 0x400000",
             "*expected*reserved bits*",
             "*observed*",

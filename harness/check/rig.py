@@ -21,7 +21,7 @@ from harness.check.quirks import (
     fault_quirks,
 )
 from harness.check.stage import MODES, Control, Model
-from harness.check.verdicts import agreeing
+from harness.check.verdicts import judged
 from harness.machine.engines import executor
 from harness.machine.guest import Guest, State
 from harness.machine.ram import TABLE_ARENA
@@ -127,12 +127,11 @@ class Rig:
         rules = batch.outcomes
         results = self.guest.finish()[: len(batch.question)]
         comparison = Comparison(PROBE)
-        agree = self._agreeing(comparison, batch, rules, results, self.quirks)
-        departed = self._departing(comparison, batch, results, agree)
-        agree |= departed
+        agree, by_rule = self._agreeing(comparison, batch, rules, results, self.quirks)
+        agree |= self._departing(comparison, batch, results, agree)
         if not agree.all():
             self._report_strangers(comparison, batch, rules, results, ~agree)
-        return Verdicts(rules, results, agree, departed, comparison)
+        return Verdicts(rules, results, agree, agree & ~by_rule, comparison)
 
     def _agreeing(
         self,
@@ -141,11 +140,13 @@ class Rig:
         rules: Outcomes,
         results: npt.NDArray[np.void],
         quirks: tuple[FaultQuirk, ...],
-    ) -> Mask:
+    ) -> tuple[Mask, Mask]:
+        """The lanes that agree, those that depart as a quirk says with them, and those that follow
+        the rules in everything."""
         allowed = rules.vector == ALLOWED
         asked, answers = batch.question, batch.answers
         seen = chains.seen(self.guest, batch.chain, asked, answers, allowed, results)
-        return agreeing(comparison, batch.cpu, batch.reading.cases, rules, seen, quirks)
+        return judged(comparison, batch.cpu, batch.reading.cases, rules, seen, quirks)
 
     def _departing(
         self, comparison: Comparison, batch: Batch, results: npt.NDArray[np.void], agree: Mask
@@ -163,7 +164,7 @@ class Rig:
         rules = batch if lanes.all() else _read_as(batch, question, ())
         departing = _read_as(batch, question, quirks)
         outcomes = departing.outcomes
-        as_if = self._agreeing(Comparison(PROBE), departing, outcomes, seen, self.quirks)
+        as_if, _ = self._agreeing(Comparison(PROBE), departing, outcomes, seen, self.quirks)
         for quirk in quirks:
             others = [other for other in quirks if other is not quirk]
             without = _read_as(batch, question, others) if others else rules
@@ -190,11 +191,11 @@ class Rig:
             if quirk not in self.quirks:
                 if isinstance(quirk, ReadingQuirk):
                     other = _read_as(batch, batch.question, (quirk,))
-                    agree = self._agreeing(
+                    agree, _ = self._agreeing(
                         Comparison(PROBE), other, other.outcomes, results, self.quirks
                     )
                 else:
-                    agree = self._agreeing(Comparison(PROBE), batch, rules, results, (quirk,))
+                    agree, _ = self._agreeing(Comparison(PROBE), batch, rules, results, (quirk,))
                 shown = int((agree & wrong).sum())
                 if shown:
                     news = f"{quirk.name} shows on {self.engine}, in a version it does not name"

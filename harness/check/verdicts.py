@@ -59,11 +59,24 @@ def agreeing(
 
     Counts the quirks that show, and as news those that should and do not.
     """
+    return judged(comparison, cpu, cases, rules, seen, quirks)[0]
+
+
+def judged(
+    comparison: Comparison,
+    cpu: Cpu,
+    cases: Cases,
+    rules: Outcomes,
+    seen: Seen,
+    quirks: tuple[FaultQuirk, ...],
+) -> tuple[Mask, Mask]:
+    """As `agreeing`, and which of its lanes followed the rules in everything."""
     allowed, results, entries_agree = rules.vector == ALLOWED, seen.results, seen.entries
     rest: Mask = seen.reached & ((results["completed"] != 0) == allowed)
     rest &= allowed | (results["vector"] == rules.vector)
     rest &= results["cr2"] == np.where(rules.sets_cr2, cases.address, seen.untouched)
     error, entries = results["error"] == rules.error, entries_agree(allowed, None)
+    by_rule: Mask = rest & error & entries
     for quirk in quirks:
         if isinstance(quirk, ErrorQuirk):
             lanes, codes = quirk.departing(rules)
@@ -88,7 +101,7 @@ def agreeing(
             departs = page_fault & (results["error"] == codes) & seen.ran & entries
             departs &= results["cr2"] == results["rip"]
             agree |= _shown(comparison, quirk, lanes, agree, departs)
-    return agree
+    return agree, by_rule
 
 
 def _shown(comparison: Comparison, quirk: Quirk, lanes: Mask, by_rule: Mask, departs: Mask) -> Mask:

@@ -78,6 +78,7 @@ def matrix(
     with sentences():
         from harness.machine.errors import Misuse
         from harness.report import matrix as reports
+        from harness.report.text import counted
 
         if jobs < 1:
             raise Misuse(f"{jobs} guests can try nothing: choose 1 or more")
@@ -86,7 +87,7 @@ def matrix(
         engine = usable(engine, qemu)
         plan = planned(preset, mode, engine, qemu, where)
         if not as_json:
-            typer.echo(f"{len(plan):,} accesses on {engine}")
+            typer.echo(f"{counted(len(plan), 'access')} on {engine}")
         result = tried(plan, jobs, qemu, report or CASES, started)
         if as_json or report is not None:
             text = json.dumps(reports.as_object(result))

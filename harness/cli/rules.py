@@ -46,6 +46,7 @@ def rules(
     with sentences():
         from harness.report.matrix import Executed, rules_table
         from harness.report.terminal import print_all
+        from harness.report.text import counted
 
         known(mode)
         if reports:
@@ -57,7 +58,8 @@ def rules(
             for one in found
         ]
         disagreed = sum(one["disagreements"] for one in found)
-        verdict = f"{disagreed:,} accesses disagree." if disagreed else "All accesses agree."
+        verb = "disagrees" if disagreed == 1 else "disagree"
+        verdict = f"{counted(disagreed, 'access')} {verb}." if disagreed else "All accesses agree."
         print_all(rules_table(mode, executed), (), verdict)
         if disagreed:
             raise typer.Exit(DISAGREEMENT)

@@ -74,6 +74,7 @@ def validate(
     """
     with sentences():
         from harness.report import files, terminal
+        from harness.report.text import counted
 
         started = time.monotonic()
         writable(html)
@@ -82,7 +83,7 @@ def validate(
             report.mkdir(parents=True, exist_ok=True)
         engine = usable(engine, qemu)
         if not as_json:
-            typer.echo(f"{len(spaces)} spaces on {engine}")
+            typer.echo(f"{counted(len(spaces), 'space')} on {engine}")
         run = _validated(spaces, engine, qemu, thorough, report or CASES, started)
         if as_json:
             typer.echo(json.dumps(files.as_object(run)))
@@ -151,7 +152,8 @@ def _leave(run: Run) -> None:
     """Ends with the exit code that a run deserves, and says on stderr what is amiss."""
     unsaved = [finding.unsaved for finding in run.findings if finding.unsaved]
     if unsaved:
-        complain(f"{len(unsaved)} cases could not be saved: {unsaved[0]}")
+        cases = "a case" if len(unsaved) == 1 else f"{len(unsaved)} cases"
+        complain(f"{cases} could not be saved: {unsaved[0]}")
     if run.failure is not None:
         complain(run.failure)
     if unsaved or run.failure is not None:

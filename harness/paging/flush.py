@@ -102,5 +102,7 @@ class Flush:
             warnings.warn(f"{self} was dropped before it was done", RuntimeWarning, stacklevel=2)
 
     def __repr__(self) -> str:
-        what = "everything" if self.everything else f"{len(self.addresses)} addresses"
+        count = len(self.addresses)
+        addresses = "1 address" if count == 1 else f"{count} addresses"
+        what = "everything" if self.everything else addresses
         return f"<Flush of {what}{', global ones too' if self.global_pages else ''}>"

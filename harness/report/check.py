@@ -13,7 +13,7 @@ from harness.inspect.check import Checked
 from harness.report import files
 from harness.report.objects import answer
 from harness.report.terminal import count_lines, print_all
-from harness.report.text import disagreement_lines, quirk_lines
+from harness.report.text import agreeing, disagreeing, disagreement_lines, quirk_lines
 
 
 def as_object(checked: Checked) -> dict[str, Any]:
@@ -82,5 +82,5 @@ def _verdict(checked: Checked) -> str:
     where = f"about {checked.snapshot.title}, on {checked.engine}, QEMU {checked.qemu}"
     total, wrong = compared(checked), disagreed(checked)
     if wrong:
-        return f"{wrong:,} of {total:,} answers disagree {where}."
-    return f"All {total:,} answers agree {where}."
+        return f"{disagreeing(wrong, total, 'answer')} {where}."
+    return f"{agreeing(total, 'answer')} {where}."

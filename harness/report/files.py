@@ -13,7 +13,7 @@ from harness.check.compare import Comparison, Disagreement
 from harness.check.validate import SpaceReport
 from harness.report.objects import bare
 from harness.report.run import Run
-from harness.report.text import finding_lines, walk_lines
+from harness.report.text import disagreeing, finding_lines, walk_lines
 
 
 def as_object(run: Run) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def as_junit(run: Run) -> str:
         if space.skipped is not None:
             ElementTree.SubElement(case, "skipped", message=space.skipped)
         if space.disagreed:
-            message = f"{space.disagreed} of {space.compared} answers disagree"
+            message = disagreeing(space.disagreed, space.compared, "answer")
             failure = ElementTree.SubElement(case, "failure", message=message)
             lines = (finding_lines(one) for one in run.findings if one.space is space)
             failure.text = "\n".join("\n".join(part) for part in lines)

@@ -18,7 +18,7 @@ from harness.paging.x86.access import Reason
 from harness.report import files
 from harness.report.objects import bare, rule_name
 from harness.report.terminal import count_lines, print_all
-from harness.report.text import disagreement_lines, quirk_lines
+from harness.report.text import agreeing, counted, disagreeing, disagreement_lines, quirk_lines
 
 ALLOWED = "allowed"
 """In place of the name of a rule: the access is allowed."""
@@ -148,11 +148,12 @@ def verdict(result: Result) -> str:
     where = f"on {plan.engine}, QEMU {result.report.qemu}"
     speed = f"{comparison.compared / result.seconds:,.0f} a second"
     if comparison.disagreed:
-        count = f"{comparison.disagreed:,} of {comparison.compared:,}"
-        return f"{count} accesses disagree {where}; {speed}."
+        said = disagreeing(comparison.disagreed, comparison.compared, "access")
+        return f"{said} {where}; {speed}."
+    said = agreeing(comparison.compared, "access", all_of_them=not result.failure)
     if result.failure:
-        return f"{comparison.compared:,} accesses agree {where}, and then the machine failed."
-    return f"All {comparison.compared:,} accesses agree {where}; {speed}."
+        return f"{said} {where}, and then the machine failed."
+    return f"{said} {where}; {speed}."
 
 
 # ---- the rules ----
@@ -168,9 +169,10 @@ class Executed:
     departed: Mapping[str, int]
 
     def named(self, rule: str) -> str:
-        """The engine's name, and whether it never follows that rule."""
-        never = self.departed.get(rule, 0) == self.counts[rule]
-        return f"{self.engine} departs" if never else self.engine
+        """The engine's name, and how often it departs from that rule, if not always."""
+        departed = self.departed.get(rule, 0)
+        often = f" {counted(departed, 'time')}" if departed < self.counts[rule] else ""
+        return f"{self.engine} departs{often}" if departed else self.engine
 
 
 def rules_table(mode: str, executed: Iterable[Executed]) -> Table:

@@ -37,8 +37,8 @@ def in_sum(dump: Dump) -> str:
         return f"Nothing is mapped; the space has {counted(dump.tables, 'table')}."
     shown = counted(len(dump.ranges), "range") if len(dump.ranges) else "Nothing of that kind"
     return (
-        f"{shown}; the space has {dump.total:,} entries, each counted at all its addresses, in"
-        f" {counted(dump.tables, 'table')}."
+        f"{shown}; the space has {counted(dump.total, 'entry')}, each counted at all its addresses,"
+        f" in {counted(dump.tables, 'table')}."
     )
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from harness.check.validate import SpaceReport
 from harness.report.run import Run
-from harness.report.text import finding_lines, quirk_lines
+from harness.report.text import agreeing, disagreeing, finding_lines, quirk_lines
 
 Part = TypeVar("Part")
 
@@ -149,8 +149,10 @@ def verdict(run: Run) -> str:
     where = f"on {run.engine}, QEMU {run.qemu}"
     if run.disagreed:
         described = len(run.findings)
-        rest = f", of which {described} are described" if described < run.disagreed else ""
-        return f"{run.disagreed:,} of {run.compared:,} answers disagree {where}{rest}."
+        are = "is" if described == 1 else "are"
+        rest = f", of which {described} {are} described" if described < run.disagreed else ""
+        return f"{disagreeing(run.disagreed, run.compared, 'answer')} {where}{rest}."
     if run.failure:
-        return f"{run.compared:,} answers agree {where}, and then the machine failed."
-    return f"All {run.compared:,} answers agree {where}."
+        agree = agreeing(run.compared, "answer", all_of_them=False)
+        return f"{agree} {where}, and then the machine failed."
+    return f"{agreeing(run.compared, 'answer')} {where}."

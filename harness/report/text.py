@@ -152,6 +152,18 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what if count == 1 else plural}"
 
 
+def agreeing(count: int, what: str, *, all_of_them: bool = True) -> str:
+    """That these agree: "All 5 answers agree", "1 answer agrees"."""
+    if count == 1:
+        return f"1 {what} agrees"
+    return f"{'All ' if all_of_them else ''}{counted(count, what)} agree"
+
+
+def disagreeing(wrong: int, count: int, what: str) -> str:
+    """That some of these disagree: "2 of 5 answers disagree", "1 of 5 answers disagrees"."""
+    return f"{wrong:,} of {counted(count, what)} {'disagrees' if wrong == 1 else 'disagree'}"
+
+
 def limited(count: int, what: str, limit: int) -> Iterator[str]:
     """That not all of these are shown, where there are more than the limit."""
     if count > limit:
@@ -180,7 +192,7 @@ def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
 
     for name, count in counts.items():
         quirk = KNOWN[name]
-        yield f"{name}: {count:,} times"
+        yield f"{name}: {counted(count, 'time')}"
         yield f"  rule      {quirk.rule}"
         yield f"  departs   {quirk.departs}"
         yield f"  evidence  {quirk.evidence}"

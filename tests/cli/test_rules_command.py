@@ -22,6 +22,21 @@ def test_a_saved_report_is_told_rule_by_rule(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("departed", "engines"),
+    [({}, "tcg"), ({"reserved": 1}, "tcg departs 1 time"), ({"reserved": 1234}, "tcg departs")],
+)
+def test_an_engine_that_departs_from_a_rule_is_told_with_how_often(
+    tmp_path: Path, departed: dict[str, int], engines: str
+) -> None:
+    told = {"rules": {"4": {"reserved": 1234}}, "departed": {"4": departed}, "disagreements": 1}
+    (tmp_path / "report").write_text(json.dumps({**REPORT, **told}))
+    code, out, _ = run("rules", "--from", "report", cwd=tmp_path)
+    (line,) = [line for line in out.splitlines() if "the entry has reserved bits set" in line]
+    assert line.rstrip().endswith(f" 1,234   {engines}")
+    assert (code, out.splitlines()[-1]) == (1, "1 access disagrees.")
+
+
+@pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"version": VERSION + 1}, "not what this version's `pagetable matrix --json` prints"),
@@ -37,3 +52,13 @@ def test_what_is_no_report_of_this_version_is_refused(
     code, out, errors = run("rules", "--from", "report", cwd=tmp_path)
     assert (code, out) == (2, "")
     assert sentence in errors
+
+
+@pytest.mark.hw
+def test_an_access_whose_error_code_alone_departs_counts_as_departing(tmp_path: Path) -> None:
+    some = ("--engine", "tcg", "--mode", "pae", "--where", "level=0 and access=read and by=user")
+    code, out, _ = run("matrix", *some, "--json", cwd=tmp_path)
+    assert code == 0
+    found = json.loads(out)
+    showed = found["quirks"]["tcg-reserved-bit-fault-lacks-p"]
+    assert found["departed"]["pae"]["reserved"] == showed == found["rules"]["pae"]["reserved"]

@@ -11,7 +11,7 @@ from harness.paging.memory import BufferMemory
 from harness.paging.walk import Walk, walk
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.cpu import Cpu
-from harness.report.text import disagreement_lines, walk_lines
+from harness.report.text import agreeing, disagreeing, disagreement_lines, walk_lines
 
 XD = 1 << 63
 FAR = 1 << 37
@@ -92,3 +92,11 @@ def test_a_disagreement_is_the_question_both_answers_and_the_walk() -> None:
         "  walk      level  entry  slot  raw                 meaning      bits  rights so far",
         "            3      PML4E  0x0   0x0000000000000000  not present",
     ]
+
+
+def test_one_is_no_plural() -> None:
+    assert agreeing(1, "access") == "1 access agrees"
+    assert agreeing(2, "access") == "All 2 accesses agree"
+    assert agreeing(2, "answer", all_of_them=False) == "2 answers agree"
+    assert disagreeing(1, 1, "answer") == "1 of 1 answer disagrees"
+    assert disagreeing(2, 1234, "answer") == "2 of 1,234 answers disagree"

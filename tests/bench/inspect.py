@@ -40,8 +40,13 @@ COMMANDS = (
     ("walk", "0x400000", "--layout", "smallest"),
     ("dump", "--ram", "RAM", "--cr3", "0"),
     ("dump", "--layout", "smallest"),
+    ("fault", "0x400000", "--layout", "smallest"),
+    ("find", "0x3000000", "--layout", "smallest"),
+    ("lint", "--layout", "smallest"),
+    ("diff", "layout:smallest@4", "layout:smallest@5"),
+    ("schema",),
 )
-"""Every command on little, where it starts quickest, with the sources that bring most along."""
+"""Every command that starts no machine, on little."""
 
 
 def figures() -> Iterator[Figure]:

@@ -163,12 +163,15 @@ def diff(before: Graph, after: Graph) -> Difference:
 
     What self-maps show is not compared: the tables are, where they are in use.
 
-    Raises QuestionError where the addresses of both do not split in the same way.
+    Raises QuestionError where the modes of both split addresses into other indices.
     """
     format, other = before.format, after.format
     shapes = [[(level.shift, level.index_bits) for level in one.levels] for one in (format, other)]
     if shapes[0] != shapes[1]:
-        raise QuestionError(f"{format.name} and {other.name} have no addresses in common")
+        raise QuestionError(
+            f"{format.name} and {other.name} paging split addresses into other indices:"
+            " compare two spaces of one mode"
+        )
     found, cut, count = list[Difference](), (*before.cut, *after.cut), 0
     waiting = _Waiting(_roots(before, after))
     for part in _parts(before, after, waiting):

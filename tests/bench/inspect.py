@@ -43,7 +43,7 @@ COMMANDS = (
     ("fault", "0x400000", "--layout", "smallest"),
     ("find", "0x3000000", "--layout", "smallest"),
     ("lint", "--layout", "smallest"),
-    ("diff", "layout:smallest@4", "layout:smallest@5"),
+    ("diff", "layout:halves@4", "layout:smallest@4"),
     ("schema",),
 )
 """Every command that starts no machine, on little."""

@@ -60,7 +60,7 @@ def test_a_source_is_compared_with_itself_later(tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (["layout:rights@4"], "one source, and one moment"),
-        (["layout:rights@4", "layout:rights@5"], "have no addresses in common"),
+        (["layout:rights@4", "layout:rights@5"], "compare two spaces of one mode"),
         (["rights", "layout:rights@5"], "'rights' names no source"),
         (["layout:rights@4", "--after", "-1"], "--after -1 is no time to wait"),
         (["layout:rights@4", "--after", "nan"], "--after nan is no time to wait"),

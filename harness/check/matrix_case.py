@@ -6,8 +6,6 @@ on another machine and after the declaration of the matrix has changed.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -35,9 +33,6 @@ from harness.paging.walk import Walk, walk
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, root_for
 from harness.paging.x86.formats import KEYS, PDPTE_BYTES, PDPTES, P
-
-LONGEST_NAME = 240
-"""Characters of a file's name, of which the first are left out where it has more."""
 
 KIND = "matrix"
 """What a case file says of itself: a question about the entries of one path."""
@@ -161,13 +156,7 @@ class MatrixCase:
 
     def save(self, directory: Path) -> Path:
         """Writes the case to a file whose name says what it is; OSError where that fails."""
-        name = re.sub(r"[^A-Za-z0-9]+", "-", f"matrix-{self.engine}-{self.values}")
-        if len(name) > LONGEST_NAME:
-            _, _, name = name[-LONGEST_NAME:].partition("-")
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / f"{name}.json"
-        path.write_text(json.dumps(self._object(), indent=2) + "\n")
-        return path
+        return layout_case.write(directory, f"matrix {self.engine} {self.values}", self._object())
 
     def _object(self) -> dict[str, Any]:
         return {

@@ -89,12 +89,8 @@ class Case:
 
     def save(self, directory: Path) -> Path:
         """Writes the case to a file whose name says what it is; OSError where that fails."""
-        parts = (self.layout, str(self.levels), self.engine, self.question)
-        name = re.sub(r"[^A-Za-z0-9]+", "-", " ".join(parts))
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / f"{name}.json"
-        path.write_text(json.dumps(self._object(), indent=2) + "\n")
-        return path
+        title = f"{self.layout} {self.levels} {self.engine} {self.question}"
+        return write(directory, title, self._object())
 
     def _object(self) -> dict[str, Any]:
         access = self.access
@@ -104,6 +100,21 @@ class Case:
             "address": f"{self.address:#x}",
             "access": access and {"kind": access.kind.name.lower(), "user": access.user},
         }
+
+
+LONGEST_NAME = 240
+"""Characters of a file's name, of which the first are left out where it has more."""
+
+
+def write(directory: Path, title: str, content: Mapping[str, Any]) -> Path:
+    """Writes a case of any kind to the file that its title names; OSError where that fails."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", title)
+    if len(name) > LONGEST_NAME:
+        name = name[-LONGEST_NAME:].partition("-")[2] or name[-LONGEST_NAME:]
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{name}.json"
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return path
 
 
 def content(path: Path) -> Any:

@@ -134,7 +134,18 @@ class Source:
             choice = ", ".join(f"--{kind}" for kind in KINDS)
             several = f"{len(named)} sources are named, {' and '.join(named)}"
             raise Misuse(f"{several if named else 'no source is named'}: choose one of {choice}")
-        yield self._snapshot(self._given())
+        yield self._doubted(self._snapshot(self._given()))
+
+    def _doubted(self, snapshot: Snapshot) -> Snapshot:
+        """The same, with a doubt about its root where that was found by a number."""
+        if self.layout is not None or self.case is not None:
+            return snapshot
+        from dataclasses import replace
+
+        from harness.inspect.tour import doubt
+
+        found = doubt(snapshot.cpu, snapshot.memory)
+        return replace(snapshot, assumed=(*snapshot.assumed, found)) if found else snapshot
 
     def _snapshot(self, given: dict[str, int]) -> Snapshot:
         """What the one source that is named gives; no other kind is imported."""

@@ -2,9 +2,9 @@
 
     python -m images.linux --levels 5 --pti on --qmp build/linux.sock
 
-from the top of the repository makes the image if need be, prints the lines that the head of
-init.c describes, and has the guest run, its two processes spinning, until Ctrl-C.  Meanwhile any
-program may ask QEMU through the socket.
+makes the image if need be, prints the lines that the head of init.c describes, and has the guest
+run, its two processes spinning, until Ctrl-C.  Meanwhile any program may ask QEMU through the
+socket.  The Python of the clone's .venv finds this from everywhere.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def main() -> int:
     asked = words.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if not asked.qmp.absolute().parent.is_dir():
+            raise Misuse(f"there is no directory {asked.qmp.parent} for the socket")
         image = build()
         with started(
             image, Variant(asked.levels, asked.pti == "on"), asked.qmp, qemu=asked.qemu

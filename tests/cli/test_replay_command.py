@@ -119,3 +119,10 @@ def test_a_file_that_is_no_case_is_misuse(tmp_path: Path, content: bytes | None,
     assert code == 2
     assert said in errors
     assert errors.count("\n") == 1
+
+
+def test_a_case_has_a_name_that_a_file_can_have(tmp_path: Path) -> None:
+    path = case(layout="so-long-" * 40).save(tmp_path)
+    assert len(path.name) <= 255
+    assert path.name.endswith(case().save(tmp_path).name.partition("-4-")[2])
+    assert case(layout="x" * 400, oracle="y" * 400).save(tmp_path).is_file()

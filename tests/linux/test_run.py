@@ -100,3 +100,12 @@ def test_a_qemu_that_is_not_there_is_misuse(tmp_path: Path) -> None:
         assert process.wait(PATIENCE) == 2
         assert process.stderr is not None
         assert "no-such-qemu is not installed" in process.stderr.read()
+
+
+def test_a_socket_in_no_directory_is_a_sentence(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "images.linux", "--qmp", str(tmp_path / "none" / "socket"))
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ended.returncode == 2
+    assert (
+        ended.stderr == f"images.linux: there is no directory {tmp_path / 'none'} for the socket\n"
+    )

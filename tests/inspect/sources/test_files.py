@@ -140,6 +140,26 @@ def test_a_state_that_translates_nothing_is_a_sentence(
         opened(f"ram:{tmp_path / 'ram'},{options}{'' if 'cr3' in options else ',cr3=0'}")
 
 
+@pytest.mark.parametrize(
+    ("options", "doubt"),
+    [
+        ("cr3=0", None),
+        ("cr3=0x1000", "no entry of the root's table is present"),
+        ("cr3=0x1000,cr4=0x20,efer=0", "no entry of the root's table is present"),
+        ("cr3=0x1000,cr4=0", "no entry of the root's table is present"),
+        ("cr3=0x2000", "there is no memory where the root's table would be"),
+    ],
+)
+def test_a_root_that_leads_nowhere_is_doubted(
+    tmp_path: Path, options: str, doubt: str | None
+) -> None:
+    (tmp_path / "ram").write_bytes(bytes([7, *bytes(0x1FFF)]))
+    with Source.named(f"ram:{tmp_path / 'ram'},{options}").opened() as snapshot:
+        doubts = [one for one in snapshot.assumed if "is right" in one]
+    right = f"CR3 {snapshot.cpu.cr3:#x} is right, and that of this memory, though "
+    assert doubts == ([f"{right}{doubt}"] if doubt else [])
+
+
 @pytest.mark.parametrize("kind", ["layout", "case"])
 def test_what_has_no_end_is_no_layout_and_no_case(tmp_path: Path, kind: str) -> None:
     sparse = tmp_path / "sparse"

@@ -138,7 +138,7 @@ def test_what_the_head_and_the_notes_say_decides_the_mode(tmp_path: Path) -> Non
     assert mode(machine=3) is Mode.PAE
     assert mode(machine=3, cr4=0) is Mode.BITS_32
     assert mode(",efer=0") is Mode.PAE
-    told = written(tmp_path / "core", [(ROOT, bytes(0x1000))])
+    told = written(tmp_path / "core", [(ROOT, entries(i1=7))])
     assert opened(told).cpu.efer == Efer.LME | Efer.LMA | Efer.NXE
     assert opened(told, ",efer=0x500,maxphyaddr=36").assumed == ()
 

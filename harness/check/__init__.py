@@ -18,6 +18,7 @@ case     one access in the matrix, as a number in a product of axes
 `marks`            what is put into frames, so that what is found there names the frame
 `entries`          what accesses leave in the entries of their paths
 `probes`           accesses that the guest executes, beside what the reference expects
+`held`             a guest's memory as it was when it was read
 `debugger`         what QEMU's monitor says of the space, beside the reference
 `quirks`           known departures of engines from the rules
 `verdicts`         the verdict on many accesses; `compare` what came of one oracle

@@ -8,6 +8,7 @@ the rules and once with a format that has no reserved bits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -16,10 +17,12 @@ from itertools import pairwise
 import numpy as np
 
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
+from harness.check.held import HeldMemory
 from harness.check.quirks import DEBUG_WALKER
 from harness.machine.monitor import Monitor
+from harness.machine.physical import PhysicalMemory, Region
 from harness.paging import bulk
-from harness.paging.address import Physical, Span
+from harness.paging.address import Span
 from harness.paging.bulk import End, Leaves
 from harness.paging.format import Format
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
@@ -37,9 +40,6 @@ MEMSAVE = "memsave"
 SAMPLE = 200
 """Mappings whose edges gva2gpa is asked about, and runs of pages that memsave copies, unless
 all are wanted."""
-
-CHUNK = 1 << 20
-"""Bytes of physical memory fetched at once: a few large reads instead of many small ones."""
 
 MOST_ROWS = 1 << 22
 """Mappings of a space that are listed: a space of shared tables can have any number."""
@@ -62,38 +62,6 @@ TLB_BITS = {
 
 TLB_ADDRESS = formats.bits(49, 12)
 """The address bits that `info tlb` prints."""
-
-
-class MonitorMemory:
-    """Physical memory read through the monitor; what was read once is kept."""
-
-    def __init__(self, monitor: Monitor, span: Span) -> None:
-        self.span = span
-        self._monitor = monitor
-        self._chunks: dict[int, BufferMemory] = {}
-
-    def load(self, address: Physical, size: int) -> int | None:
-        """The word at `address`, None outside RAM, of which the monitor would read zeros."""
-        return self._chunk(address).load(address, size) if address in self.span else None
-
-    def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:
-        """The words at many addresses."""
-        found = np.zeros(len(addresses), np.uint64)
-        backed = (addresses >= np.uint64(self.span.first)) & (
-            addresses <= np.uint64(self.span.last)
-        )
-        chunk = addresses // np.uint64(CHUNK)
-        for number in np.unique(chunk[backed]).tolist():
-            lanes = backed & (chunk == np.uint64(number))
-            found[lanes] = self._chunk(number * CHUNK).gather(addresses[lanes], size)[0]
-        return found, None if backed.all() else backed
-
-    def _chunk(self, address: int) -> BufferMemory:
-        first = address // CHUNK * CHUNK
-        if first not in self._chunks:
-            size = min(CHUNK, self.span.last + 1 - first)
-            self._chunks[first] = BufferMemory(self._monitor.read_physical(first, size), first)
-        return self._chunks[first]
 
 
 @dataclass(frozen=True)
@@ -297,7 +265,10 @@ class Debugger:
 
     @cached_property
     def _monitor_memory(self) -> Memory:
-        return self.seen or MonitorMemory(self.monitor, self._ram.span)
+        ram, unit = self._ram.span, self.cpu.format.table_bytes(0)
+        region = Region(range(ram.first, ram.last + 1), "", 0)
+        read = PhysicalMemory(self.monitor, [region], unit, True, math.inf).read
+        return self.seen or HeldMemory(unit, read)
 
     @property
     def _ram(self) -> BufferMemory:

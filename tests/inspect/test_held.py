@@ -7,8 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from harness.check.held import HeldMemory
 from harness.inspect import held
-from harness.inspect.held import HeldMemory, hold_tables
+from harness.inspect.held import hold_tables
 from harness.inspect.snapshot import SourceError
 from harness.paging import bulk
 from harness.paging.address import Physical
@@ -56,7 +57,7 @@ def test_tables_are_read_once_and_nothing_else_is() -> None:
     here = holding(there, asked)
     hold_tables(here, ROOTS)
     assert sorted(asked) == [0, UNIT, 3 * UNIT, 6 * UNIT, 0x99_0000]
-    here.release()
+    here.read = held.refuse
     rows = [bulk.leaves(memory, ROOTS) for memory in (here, there)]
     assert same(*rows)
     assert rows[0].total == 11

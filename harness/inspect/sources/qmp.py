@@ -11,7 +11,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.inspect.held import HeldMemory, hold_tables
+from harness.check.held import HeldMemory
+from harness.inspect.held import hold_tables, refuse
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources.registers import AC, WIDTHS, cpu_with, unseen_keys
 from harness.machine.errors import ProtocolError
@@ -128,7 +129,7 @@ def connected(
         try:
             yield Connection(monitor, f"QEMU at {path}, processor {vcpu}", found, scratch, memory)
         finally:
-            memory.release()
+            memory.read = refuse
 
 
 def snapshot(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from harness.check import marks
 from harness.check.cases import Cases
-from harness.check.entries import Entries
+from harness.check.entries import PathEntries
 from harness.check.marks import INVALID_OPCODE, LONG_CODE, SHORT_CODE, Code
 from harness.check.verdicts import Seen
 from harness.check.window import Window, new_root, open_window, with_pdptes
@@ -297,7 +297,7 @@ class Answers:
     flips: Words
     vector: Bytes
     rip: Words
-    entries: Entries
+    entries: PathEntries
     marked: Words
 
 
@@ -328,7 +328,7 @@ def foresee(
     rip = np.where(fetch, end if cpu.long else end & np.uint64(LEGACY_SPAN.last), np.uint64(0))
     used = (walks.end != End.NO_ROOT) & ~refused
     used = used & (np.arange(len(lanes.words))[:, np.newaxis] >= walks.level)
-    entries = Entries.of(cpu.format, lanes.words, used, walks.level, lanes.kind)
+    entries = PathEntries.of(cpu.format, lanes.words, used, walks.level, lanes.kind)
     return Answers(walks, refused, found, flips, vector, rip, entries, marked)
 
 

@@ -22,7 +22,7 @@ ALL = ~np.uint64(0)
 
 
 @dataclass(frozen=True)
-class Entries:
+class PathEntries:
     """The entries of paths, one path a lane, and what may become of them; shape (levels, n).
 
     before  each entry before the access
@@ -37,7 +37,9 @@ class Entries:
     free: Words
 
     @classmethod
-    def of(cls, format: Format, before: Words, used: Mask, ended: Bytes, kind: Bytes) -> Entries:
+    def of(
+        cls, format: Format, before: Words, used: Mask, ended: Bytes, kind: Bytes
+    ) -> PathEntries:
         """Those of walks that end at the levels `ended`, for accesses of a `Kind`.
 
         used  which entries the walks read; shape (levels, n)
@@ -49,7 +51,7 @@ class Entries:
         return cls(before, sets, last * accessed, (used & (levels > ended)) * accessed)
 
     @classmethod
-    def of_paths(cls, format: Format, paths: Paths, ended: Bytes, kind: Bytes) -> Entries:
+    def of_paths(cls, format: Format, paths: Paths, ended: Bytes, kind: Bytes) -> PathEntries:
         """The same where a path may come by one slot at several levels: it is one entry."""
         entries = cls.of(format, paths.raw, paths.used, ended, kind)
         for high in range(len(paths.slot)):

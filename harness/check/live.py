@@ -27,7 +27,7 @@ import numpy.typing as npt
 from harness.check import marks
 from harness.check.cases import Cases
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
-from harness.check.entries import ALL, Entries
+from harness.check.entries import ALL, PathEntries
 from harness.check.marks import INVALID_OPCODE, LONG_CODE
 from harness.check.quirks import KEPT_CODE, DenialQuirk, expected_of, fault_quirks
 from harness.check.space import Note, NotedMemory
@@ -88,10 +88,10 @@ class _Asked:
         return made
 
     @property
-    def entries(self) -> Entries:
+    def entries(self) -> PathEntries:
         """What each access leaves in the entries of its path, were it the only one."""
         format, ended = self.cpu.format, self.rules.walks.level
-        return Entries.of_paths(format, self.paths, ended, self.cases.kind)
+        return PathEntries.of_paths(format, self.paths, ended, self.cases.kind)
 
 
 @dataclass

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from harness.check import marks
 from harness.check.cases import Cases
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
-from harness.check.entries import ALL, Entries
+from harness.check.entries import ALL, PathEntries
 from harness.check.marks import INVALID_OPCODE, LONG_CODE
 from harness.check.quirks import FaultQuirk
 from harness.check.verdicts import Seen, agreeing, expected_text, observed_text
@@ -225,14 +225,14 @@ def _ran(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
     return ran
 
 
-def _entries(cpu: Cpu, expected: Expected) -> tuple[Entries, Words]:
+def _entries(cpu: Cpu, expected: Expected) -> tuple[PathEntries, Words]:
     """What the accesses leave in their paths, and the bits of these that can be compared.
 
     Where the stub's own accesses go by an entry too, A may come of these.  A write to an entry of
     its own path stores over what it sets there.
     """
     format, paths, kind = cpu.format, expected.paths, expected.cases.kind
-    entries = Entries.of_paths(format, paths, expected.outcomes.walks.level, kind)
+    entries = PathEntries.of_paths(format, paths, expected.outcomes.walks.level, kind)
     entries.free[expected.window] |= np.uint64(format.accessed)
     own = expected.in_table & (kind == Kind.WRITE) & (paths.slot == expected.data)
     return entries, paths.used * ALL & ~(own * np.uint64(format.accessed | format.dirty))

@@ -77,7 +77,7 @@ class DenialQuirk(Quirk):
 
 
 @dataclass(frozen=True)
-class Reading:
+class Basis:
     """By what accesses are judged.
 
     pdpte_reserved  in PAE paging, for an engine that has no PDPTE registers but reads and marks
@@ -90,14 +90,14 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class ReadingQuirk(Quirk):
+class BasisQuirk(Quirk):
     """A departure in what is judged: the engine treats entries as another processor would, or one
     access as another.
 
     as_if  what it judges by in place of what is there; that itself where the quirk plays no part
     """
 
-    as_if: Callable[[Reading], Reading]
+    as_if: Callable[[Basis], Basis]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class CodeEndQuirk(Quirk):
     departing: Callable[[Cpu, Cases, Outcomes], tuple[Mask, npt.NDArray[np.uint32]]]
 
 
-FaultQuirk = ErrorQuirk | AccessedQuirk | DenialQuirk | ReadingQuirk | CodeEndQuirk
+FaultQuirk = ErrorQuirk | AccessedQuirk | DenialQuirk | BasisQuirk | CodeEndQuirk
 
 
 def _reserved_without_present(outcomes: Outcomes) -> tuple[Mask, npt.NDArray[np.uint32]]:
@@ -167,15 +167,15 @@ def _emulated_under_smap(
     return lanes, np.full(len(cases), int(error), np.uint32)
 
 
-def _on(reading: Reading, **other: Any) -> Reading:
+def _on(basis: Basis, **other: Any) -> Basis:
     """The same accesses on another processor."""
-    return replace(reading, cpu=replace(reading.cpu, **other))
+    return replace(basis, cpu=replace(basis.cpu, **other))
 
 
-def _other_page4m(reading: Reading) -> Reading:
-    if reading.cpu.mode is not Mode.BITS_32 or not reading.cpu.cr4 & Cr4.PSE:
-        return reading
-    return _on(reading, pse36=True, maxphyaddr=WIDEST_PSE36)
+def _other_page4m(basis: Basis) -> Basis:
+    if basis.cpu.mode is not Mode.BITS_32 or not basis.cpu.cr4 & Cr4.PSE:
+        return basis
+    return _on(basis, pse36=True, maxphyaddr=WIDEST_PSE36)
 
 
 def _beyond(cpu: Cpu) -> int:
@@ -183,24 +183,24 @@ def _beyond(cpu: Cpu) -> int:
     return formats.bits(63, cpu.maxphyaddr)
 
 
-def _push_as_write(reading: Reading) -> Reading:
+def _push_as_write(basis: Basis) -> Basis:
     """Where it is not canonical; anywhere else the two come to the same."""
-    cases, cpu = reading.cases, reading.cpu
+    cases, cpu = basis.cases, basis.cpu
     pushes = cases.kind == Kind.PUSH
     if not (cpu.long and pushes.any()):
-        return reading
+        return basis
     lower, upper = canonical_halves(cpu.levels)
     between = (cases.address > np.uint64(lower.last)) & (cases.address < np.uint64(upper.first))
     kind = np.where(pushes & between, np.uint8(Kind.WRITE), cases.kind)
-    return replace(reading, cases=replace(cases, kind=kind))
+    return replace(basis, cases=replace(cases, kind=kind))
 
 
-def _heeding_ac(reading: Reading) -> Reading:
-    cases = reading.cases
-    if cases.implicit is None or not reading.cpu.smap:
-        return reading
+def _heeding_ac(basis: Basis) -> Basis:
+    cases = basis.cases
+    if cases.implicit is None or not basis.cpu.smap:
+        return basis
     explicit = cases.implicit & cases.ac & ~cases.user
-    return replace(reading, cases=replace(cases, implicit=cases.implicit & ~explicit))
+    return replace(basis, cases=replace(cases, implicit=cases.implicit & ~explicit))
 
 
 RESERVED_WITHOUT_PRESENT = ErrorQuirk(
@@ -227,7 +227,7 @@ GIGABYTE_PAGE_ACCESSED = AccessedQuirk(
     departing=_gigabyte_page,
 )
 
-GIGABYTE_PAGE_WITHOUT_CPUID = ReadingQuirk(
+GIGABYTE_PAGE_WITHOUT_CPUID = BasisQuirk(
     name="tcg-1g-page-without-cpuid",
     engine="tcg",
     versions=((7, 2, 22), (10, 0, 13)),
@@ -235,10 +235,10 @@ GIGABYTE_PAGE_WITHOUT_CPUID = ReadingQuirk(
     departs="A PDPTE with PS=1 maps a 1G page all the same.",
     evidence="Seen with -cpu max,-pdpe1gb on QEMU 7.2.22 and 10.0.13: the walker does not ask for"
     " the CPUID bit (target/i386/tcg/sysemu/excp_helper.c, mmu_translate).",
-    as_if=lambda reading: _on(reading, page1gb=True),
+    as_if=lambda basis: _on(basis, page1gb=True),
 )
 
-LARGE_PAGE_ADDRESS = ReadingQuirk(
+LARGE_PAGE_ADDRESS = BasisQuirk(
     name="tcg-4m-page-address-is-never-too-wide",
     engine="tcg",
     versions=((7, 2, 22), (10, 0, 13)),
@@ -252,7 +252,7 @@ LARGE_PAGE_ADDRESS = ReadingQuirk(
     as_if=_other_page4m,
 )
 
-PML4E_BIT_8_IGNORED = ReadingQuirk(
+PML4E_BIT_8_IGNORED = BasisQuirk(
     name="tcg-pml4e-bit-8-is-ignored",
     engine="tcg",
     versions=((7, 2, 22), (10, 0, 13)),
@@ -260,10 +260,10 @@ PML4E_BIT_8_IGNORED = ReadingQuirk(
     departs="It is ignored, as on Intel's, whatever the vendor that CPUID shows.",
     evidence="Seen with vendor=AuthenticAMD on QEMU 7.2.22 and 10.0.13; KVM on AMD's processors"
     " takes the bit for reserved.",
-    as_if=lambda reading: _on(reading, amd=False),
+    as_if=lambda basis: _on(basis, amd=False),
 )
 
-PUSH_IS_A_WRITE = ReadingQuirk(
+PUSH_IS_A_WRITE = BasisQuirk(
     name="tcg-non-canonical-push-is-gp",
     engine="tcg",
     versions=((7, 2, 22), (10, 0, 13)),
@@ -275,7 +275,7 @@ PUSH_IS_A_WRITE = ReadingQuirk(
     as_if=_push_as_write,
 )
 
-IMPLICIT_HEEDS_AC = ReadingQuirk(
+IMPLICIT_HEEDS_AC = BasisQuirk(
     name="tcg-implicit-access-heeds-ac",
     engine="tcg",
     versions=((7, 2, 22), (7, 2, 22)),
@@ -288,7 +288,7 @@ IMPLICIT_HEEDS_AC = ReadingQuirk(
     as_if=_heeding_ac,
 )
 
-PDPTES_ARE_ENTRIES = ReadingQuirk(
+PDPTES_ARE_ENTRIES = BasisQuirk(
     name="tcg-pdptes-are-entries",
     engine="tcg",
     versions=((7, 2, 22), (10, 0, 13)),
@@ -299,7 +299,7 @@ PDPTES_ARE_ENTRIES = ReadingQuirk(
     evidence="Seen with QEMU 7.2.22, and but for bit 6, which was not tried, with 10.0.13: MOV CR3"
     " loads no PDPTEs, the walker reads and marks them as the entries of a third level"
     " (target/i386/tcg/sysemu/excp_helper.c, mmu_translate).",
-    as_if=lambda reading: replace(reading, pdpte_reserved=_beyond(reading.cpu)),
+    as_if=lambda basis: replace(basis, pdpte_reserved=_beyond(basis.cpu)),
 )
 
 PVM_KEEPS_A_SLOT = DenialQuirk(

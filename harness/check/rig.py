@@ -15,9 +15,9 @@ from harness.check.chain import Answers, Chain, Question
 from harness.check.compare import PROBE, Comparison
 from harness.check.quirks import (
     FAULT_QUIRKS,
+    Basis,
+    BasisQuirk,
     FaultQuirk,
-    Reading,
-    ReadingQuirk,
     fault_quirks,
 )
 from harness.check.stage import MODES, Control, Model
@@ -38,14 +38,14 @@ class Batch:
     """Lanes under one control state, as the guest is asked about them."""
 
     chain: Chain
-    reading: Reading
+    basis: Basis
     question: Question
     answers: Answers
 
     @property
     def cpu(self) -> Cpu:
         """The control state."""
-        return self.reading.cpu
+        return self.basis.cpu
 
     @property
     def state(self) -> State:
@@ -55,7 +55,7 @@ class Batch:
     @cached_property
     def outcomes(self) -> Outcomes:
         """What the accesses come to."""
-        cases, answers = self.reading.cases, self.answers
+        cases, answers = self.basis.cases, self.answers
         implicit = np.zeros(len(cases), np.bool_) if cases.implicit is None else cases.implicit
         user = cases.user & ~implicit
         found = judge(self.cpu, answers.walks, cases.kind, user, cases.ac, implicit)
@@ -115,8 +115,8 @@ class Rig:
 
     def batch(self, chain: Chain, cpu: Cpu, question: Question, answers: Answers | None) -> Batch:
         """Lanes under the control state of `cpu`; `answers` are those for the same format."""
-        reading = Reading(cpu, question.lanes.cases)
-        return Batch(chain, reading, question, answers or chains.foresee(chain, cpu, question))
+        basis = Basis(cpu, question.lanes.cases)
+        return Batch(chain, basis, question, answers or chains.foresee(chain, cpu, question))
 
     def start(self, batch: Batch) -> None:
         """Hands a batch to the guest.  Two can be under way."""
@@ -146,14 +146,14 @@ class Rig:
         allowed = rules.vector == ALLOWED
         asked, answers = batch.question, batch.answers
         seen = chains.seen(self.guest, batch.chain, asked, answers, allowed, results)
-        return judged(comparison, batch.cpu, batch.reading.cases, rules, seen, quirks)
+        return judged(comparison, batch.cpu, batch.basis.cases, rules, seen, quirks)
 
     def _departing(
         self, comparison: Comparison, batch: Batch, results: npt.NDArray[np.void], agree: Mask
     ) -> Mask:
         """The lanes that do not agree, but would if judged as the engine is known to judge."""
         departed = np.zeros_like(agree)
-        quirks = [quirk for quirk in self.quirks if isinstance(quirk, ReadingQuirk)]
+        quirks = [quirk for quirk in self.quirks if isinstance(quirk, BasisQuirk)]
         touched = {quirk: _touched(batch, quirk) for quirk in quirks}
         quirks = [quirk for quirk in quirks if touched[quirk].any()]
         if not quirks:
@@ -161,13 +161,13 @@ class Rig:
         lanes = np.logical_or.reduce([touched[quirk] for quirk in quirks])
         agreed, seen = agree[lanes], results[lanes]
         question = batch.question.take(lanes)
-        rules = batch if lanes.all() else _read_as(batch, question, ())
-        departing = _read_as(batch, question, quirks)
+        rules = batch if lanes.all() else _judged_as(batch, question, ())
+        departing = _judged_as(batch, question, quirks)
         outcomes = departing.outcomes
         as_if, _ = self._agreeing(Comparison(PROBE), departing, outcomes, seen, self.quirks)
         for quirk in quirks:
             others = [other for other in quirks if other is not quirk]
-            without = _read_as(batch, question, others) if others else rules
+            without = _judged_as(batch, question, others) if others else rules
             takes_part = _differs(without, departing)
             shown = int((takes_part & as_if & ~agreed).sum())
             absent = int((takes_part & agreed & ~as_if & _differs(rules, departing)).sum())
@@ -189,8 +189,8 @@ class Rig:
         """News of quirks that explain what is wrong, but do not name this engine or version."""
         for quirk in FAULT_QUIRKS:
             if quirk not in self.quirks:
-                if isinstance(quirk, ReadingQuirk):
-                    other = _read_as(batch, batch.question, (quirk,))
+                if isinstance(quirk, BasisQuirk):
+                    other = _judged_as(batch, batch.question, (quirk,))
                     agree, _ = self._agreeing(
                         Comparison(PROBE), other, other.outcomes, results, self.quirks
                     )
@@ -202,10 +202,10 @@ class Rig:
                     comparison.news[news] += shown
 
 
-def _touched(batch: Batch, quirk: ReadingQuirk) -> Mask:
+def _touched(batch: Batch, quirk: BasisQuirk) -> Mask:
     """The lanes that a quirk may have judged otherwise."""
-    cases, lanes = batch.reading.cases, batch.question.lanes
-    other = quirk.as_if(batch.reading)
+    cases, lanes = batch.basis.cases, batch.question.lanes
+    other = quirk.as_if(batch.basis)
     touched = np.zeros(len(lanes), np.bool_)
     if other.cpu != batch.cpu or (other.pdpte_reserved is not None and len(lanes.pdpte)):
         return ~touched
@@ -216,12 +216,12 @@ def _touched(batch: Batch, quirk: ReadingQuirk) -> Mask:
     return touched
 
 
-def _read_as(batch: Batch, question: Question, quirks: Sequence[ReadingQuirk]) -> Batch:
+def _judged_as(batch: Batch, question: Question, quirks: Sequence[BasisQuirk]) -> Batch:
     """Some lanes of a batch as an engine with some quirks judges them."""
-    reading = Reading(batch.cpu, question.lanes.cases)
-    reading = reduce(lambda now, quirk: quirk.as_if(now), quirks, reading)
-    answers = chains.foresee(batch.chain, reading.cpu, question, reading.pdpte_reserved)
-    return Batch(batch.chain, reading, question, answers)
+    basis = Basis(batch.cpu, question.lanes.cases)
+    basis = reduce(lambda now, quirk: quirk.as_if(now), quirks, basis)
+    answers = chains.foresee(batch.chain, basis.cpu, question, basis.pdpte_reserved)
+    return Batch(batch.chain, basis, question, answers)
 
 
 def _differs(one: Batch, other: Batch) -> Mask:

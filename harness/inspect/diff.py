@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from harness.inspect.graph import Floor, Graph, Kind, Rows, met, no_rows
+from harness.inspect.graph import Floor, Graph, RowKind, Rows, met, no_rows
 from harness.inspect.ranges import Range, Ranges, follow, of_rows, reduced, together
 from harness.inspect.snapshot import QuestionError
 from harness.paging import bulk
@@ -282,7 +282,7 @@ def _roots(before: Graph, after: Graph) -> _Pairs:
 def _nothing(n: int) -> _Half:
     """The side of pairs where there is nothing."""
     words = np.zeros(n, np.uint64)
-    kind = np.full(n, Kind.ABSENT, np.uint8)
+    kind = np.full(n, RowKind.ABSENT, np.uint8)
     return _Half(np.full(n, -1), kind, words, np.zeros(n, np.uint8), words, words)
 
 
@@ -295,8 +295,8 @@ def _compared(level: int, pairs: _Pairs, before: _Side, after: _Side) -> tuple[D
     # Most slots are the same, and nothing more is asked of them.
     interesting = (some.kind != others.kind) | (some.raw != others.raw) | above
     interesting |= some.leaf != others.leaf
-    interesting &= (some.kind != Kind.ABSENT) | (others.kind != Kind.ABSENT)
-    interesting |= (some.kind == Kind.POINTER) | (others.kind == Kind.POINTER)
+    interesting &= (some.kind != RowKind.ABSENT) | (others.kind != RowKind.ABSENT)
+    interesting |= (some.kind == RowKind.POINTER) | (others.kind == RowKind.POINTER)
     lanes = np.flatnonzero(interesting)
     place = place[lanes]
     offset = (lanes % here.entries).astype(np.uint64) << np.uint64(here.shift)
@@ -310,7 +310,7 @@ def _compared(level: int, pairs: _Pairs, before: _Side, after: _Side) -> tuple[D
         _half(some, pairs.before, place),
         _half(others, pairs.after, place),
     )
-    down = (some.kind == Kind.POINTER) | (others.kind == Kind.POINTER)
+    down = (some.kind == RowKind.POINTER) | (others.kind == RowKind.POINTER)
     change = _changes(before.format, level, some, others)
     change[down] = 0
     shown = change != 0
@@ -340,17 +340,17 @@ def _lanes(side: _Side, level: int, half: _Half) -> _Lanes:
         first = np.repeat(tables * entries, counts)
         place = first + layer.index[lines]
         leaf.reshape(n, entries)[tables] = level
-        kinds = np.where(floor.back[lines], np.uint8(Kind.SELF_MAP), layer.kind[lines])
-        kinds[floor.child[lines] == -2] = Kind.UNREAD
+        kinds = np.where(floor.back[lines], np.uint8(RowKind.SELF_MAP), layer.kind[lines])
+        kinds[floor.child[lines] == -2] = RowKind.UNREAD
         kind[place], raw[place], child[place] = kinds, layer.raw[lines], floor.child[lines]
         # Of the slots without memory the first stands for all up to the next row.
-        unbacked = kinds == Kind.UNBACKED
+        unbacked = kinds == RowKind.UNBACKED
         if unbacked.any():
             stop = np.minimum(
                 np.append(place[1:], n * entries), first + floor.stop[np.repeat(numbers, counts)]
             )
             for begin, end in zip(place[unbacked].tolist(), stop[unbacked].tolist(), strict=True):
-                kind[begin:end] = Kind.UNBACKED
+                kind[begin:end] = RowKind.UNBACKED
     blank = np.broadcast_to(np.uint64(0), len(kind))
     return _Lanes(kind, raw, child, leaf, blank, blank)
 
@@ -359,7 +359,7 @@ def _lowered(format: Format, level: int, half: _Half) -> Words:
     """The entries of larger pages as pages at a level have them, without addresses."""
     raw = half.raw.copy()
     for source in range(level + 1, len(format.levels)):
-        pages = (half.leaf == source) & (half.kind == Kind.PAGE)
+        pages = (half.leaf == source) & (half.kind == RowKind.PAGE)
         for value in np.unique(raw[pages]).tolist():
             bits = carried(format, attributes(format, source, value), source, level)
             shape = structure_mask(format, level) & value | format.present.value
@@ -379,15 +379,15 @@ def _completed(
     own = half.table[place] >= 0
     granted = half.granted[place]
     given = granted & (lanes.raw ^ np.uint64(format.denied))
-    blank = (lanes.kind == Kind.UNBACKED) | (lanes.kind == Kind.ABSENT)
+    blank = (lanes.kind == RowKind.UNBACKED) | (lanes.kind == RowKind.ABSENT)
     granted = np.where(own & ~blank, given, granted)
-    granted[lanes.kind == Kind.ABSENT] = 0
+    granted[lanes.kind == RowKind.ABSENT] = 0
     physical = half.physical[place]
-    pages = lanes.kind == Kind.PAGE
+    pages = lanes.kind == RowKind.PAGE
     physical = np.where(pages, physical + offset, physical)
     for shape, chosen in (
         (here.leaf, own & pages),
-        (here.pointer, own & ((lanes.kind == Kind.SELF_MAP) | (lanes.kind == Kind.UNREAD))),
+        (here.pointer, own & ((lanes.kind == RowKind.SELF_MAP) | (lanes.kind == RowKind.UNREAD))),
     ):
         if shape is not None and chosen.any():
             physical[chosen] = bulk.address_of(shape, lanes.raw[chosen])
@@ -396,11 +396,11 @@ def _completed(
 
 def _half(lanes: _Lanes, half: _Half, place: Counts) -> _Half:
     """Lanes as sides of the pairs below them; `place` is the pair that each is of."""
-    points = lanes.kind == Kind.POINTER
+    points = lanes.kind == RowKind.POINTER
     raw = np.where(half.table[place] >= 0, lanes.raw, half.raw[place])
     return _Half(
         np.where(points, lanes.child, -1),
-        np.where(points, np.uint8(Kind.ABSENT), lanes.kind),
+        np.where(points, np.uint8(RowKind.ABSENT), lanes.kind),
         np.where(points, np.uint64(0), raw),
         np.where(points, np.uint8(0), lanes.leaf),
         np.where(points, np.uint64(0), lanes.physical),
@@ -417,15 +417,15 @@ def _changes(format: Format, level: int, some: _Lanes, others: _Lanes) -> Counts
 
     seen = read_by_machine(format, level)
     address, used = address_mask(format, level), format.accessed | format.dirty
-    note(Change.MAPPED, some.kind == Kind.ABSENT)
-    note(Change.UNMAPPED, others.kind == Kind.ABSENT)
-    there = (some.kind != Kind.ABSENT) & (others.kind != Kind.ABSENT)
+    note(Change.MAPPED, some.kind == RowKind.ABSENT)
+    note(Change.UNMAPPED, others.kind == RowKind.ABSENT)
+    there = (some.kind != RowKind.ABSENT) & (others.kind != RowKind.ABSENT)
     same = some.kind == others.kind
     note(Change.KIND, there & ~same)
     differ = some.raw ^ others.raw
-    pages = (some.kind == Kind.PAGE) & same
-    loops = (some.kind == Kind.SELF_MAP) & same
-    note(Change.KIND, (some.kind == Kind.MALFORMED) & same & (differ != 0))
+    pages = (some.kind == RowKind.PAGE) & same
+    loops = (some.kind == RowKind.SELF_MAP) & same
+    note(Change.KIND, (some.kind == RowKind.MALFORMED) & same & (differ != 0))
     note(Change.MOVED, (pages | loops) & (some.physical != others.physical))
     rights = some.granted != others.granted
     note(Change.RIGHTS, (pages | loops) & rights)

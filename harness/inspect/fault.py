@@ -119,7 +119,7 @@ _INSTRUCTION_BYTES: Final = 15
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenFault:
     """A page fault that was seen, in words.
 
     bits        of the error code, from the lowest up: those that every processor has, and others
@@ -140,7 +140,7 @@ class Seen:
 
 def read_code(
     code: int, cpu: Cpu | None = None, cr2: int | None = None, rip: int | None = None
-) -> Seen:
+) -> SeenFault:
     """What the error code of a page fault says; with a CPU, what it can be there.
 
     Raises QuestionError for a code of more than 32 bits.
@@ -155,7 +155,7 @@ def read_code(
     impossible = tuple(_impossible(code, cpu))
     quirk = RESERVED_WITHOUT_PRESENT if code & Error.RSVD and not code & Error.P else None
     hints = tuple(_hints(code, cr2, rip))
-    return Seen(code, tuple(bits), tuple(_accesses(code, cpu)), impossible, quirk, hints)
+    return SeenFault(code, tuple(bits), tuple(_accesses(code, cpu)), impossible, quirk, hints)
 
 
 def _accesses(code: int, cpu: Cpu | None) -> Iterator[Access]:
@@ -222,7 +222,7 @@ def _hints(code: int, cr2: int | None, rip: int | None) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Reproduction:
     """A fault that was seen, next to what the tables give now.
 
     giving        the accesses that raise just this fault, with what they come to
@@ -240,7 +240,7 @@ _IMPLICIT: Final = (
 )
 
 
-def compare(snapshot: Snapshot, seen: Seen, cr2: Virtual) -> Comparison:
+def compare(snapshot: Snapshot, seen: SeenFault, cr2: Virtual) -> Reproduction:
     """Whether the tables as they are would give the fault.
 
     Raises QuestionError for an address that is wider than the CPU's mode has them.
@@ -249,12 +249,12 @@ def compare(snapshot: Snapshot, seen: Seen, cr2: Virtual) -> Comparison:
     giving = tuple(one for one in explained if _gives(one.outcome, seen))
     if giving:
         explicit = tuple(one for one in giving if not one.access.implicit)
-        return Comparison(explicit or giving, (), () if explicit else (_IMPLICIT,))
+        return Reproduction(explicit or giving, (), () if explicit else (_IMPLICIT,))
     instead = tuple(one for one in explained if not one.access.implicit)
-    return Comparison((), instead, tuple(_likely(snapshot, seen, cr2, instead)))
+    return Reproduction((), instead, tuple(_likely(snapshot, seen, cr2, instead)))
 
 
-def _gives(answer: Outcome, seen: Seen) -> bool:
+def _gives(answer: Outcome, seen: SeenFault) -> bool:
     """Whether an outcome is the fault, as the rules or the quirk have it."""
     if not isinstance(answer, Fault) or answer.vector is not Vector.PF:
         return False
@@ -262,7 +262,7 @@ def _gives(answer: Outcome, seen: Seen) -> bool:
 
 
 def _likely(
-    snapshot: Snapshot, seen: Seen, cr2: Virtual, instead: tuple[Explanation, ...]
+    snapshot: Snapshot, seen: SeenFault, cr2: Virtual, instead: tuple[Explanation, ...]
 ) -> Iterator[str]:
     """Why the tables do not give the fault that was seen."""
     cpu, found = snapshot.cpu, instead[0].translation

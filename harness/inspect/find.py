@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from harness.inspect import graph as graphs
-from harness.inspect.graph import Floor, Graph, Kind, weighed
+from harness.inspect.graph import Floor, Graph, RowKind, weighed
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bulk import Counts
@@ -80,7 +80,7 @@ class _Hits(NamedTuple):
 def _covers(graph: Graph, floor: Floor, physical: int) -> Mask:
     """Which rows of a floor are pages that hold a place."""
     here = graph.format.levels[floor.layer.level]
-    pages = floor.layer.kind == Kind.PAGE
+    pages = floor.layer.kind == RowKind.PAGE
     if here.leaf is None:
         return np.zeros(len(pages), np.bool_)
     page = bulk.address_of(here.leaf, floor.layer.raw)
@@ -165,7 +165,7 @@ def tables(graph: Graph) -> Iterator[TableUse]:
         upto = np.cumsum(slots)
         # Where there is no memory there is no entry, but a row that stands for all that would be.
         entries = np.diff(layer.start)
-        entries -= np.bincount(floor.owner[layer.kind == Kind.UNBACKED], minlength=n)
+        entries -= np.bincount(floor.owner[layer.kind == RowKind.UNBACKED], minlength=n)
         columns = (layer.table, entries, floor.below, paths, slots, upto)
         merged: dict[int, TableUse] = {}
         for address, held, ends, ways, count, last in zip(
@@ -216,7 +216,7 @@ def shared(graph: Graph) -> tuple[list[Shared], tuple[str, ...]]:
     for rows in graphs.rows(graph):
         left_out += rows.left_out
         size = np.uint64(graph.format.levels[rows.level].size)
-        pages = rows.kind == Kind.PAGE
+        pages = rows.kind == RowKind.PAGE
         paths = rows.paths[pages].astype(np.int64)
         places += rows.physical[pages], rows.physical[pages] + size
         changes += paths, -paths

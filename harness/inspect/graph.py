@@ -34,7 +34,7 @@ LEADING: Final = 16
 So there are, unless told otherwise, 4,096 tables above level 0, which span 4 TiB."""
 
 
-class Kind(IntEnum):
+class RowKind(IntEnum):
     """What a row of a space is.
 
     PAGE       a page
@@ -229,7 +229,7 @@ class Rows:
     level     of all of them
     virtual   the lowest address of the row
     highest   the highest of its addresses
-    kind      uint8, a `Kind`
+    kind      uint8, a `RowKind`
     raw       the entry, 0 where it is unbacked
     physical  where the page begins, or the table: that which a SELF_MAP or UNREAD leads to, that
               in which an UNBACKED is; else 0
@@ -324,7 +324,7 @@ def rows(
             if under:
                 block.below[followed] = under[0].below[child[followed]]
                 leading.append(_leading(block.take(followed), child[followed]))
-            loops = (block.kind == Kind.SELF_MAP) & ~block.window
+            loops = (block.kind == RowKind.SELF_MAP) & ~block.window
             if not pointers:
                 block = block.take(~followed if each is not None else ~followed | loops)
             yield block
@@ -382,10 +382,10 @@ def _looked_at(format: Format, floor: Floor, views: _Views, number: int) -> tupl
     place = np.repeat(np.arange(len(views.table)), counts)
     offset = layer.index[lines].astype(np.uint64) << np.uint64(here.shift)
     raw, kind, child = layer.raw[lines], layer.kind[lines], floor.child[lines]
-    above, unbacked = views.granted[place], kind == Kind.UNBACKED
+    above, unbacked = views.granted[place], kind == RowKind.UNBACKED
     granted = np.where(unbacked, above, above & (raw ^ np.uint64(format.denied)))
     physical, slots = np.zeros(len(raw), np.uint64), np.ones(len(raw), np.int64)
-    pages, points = kind == Kind.PAGE, kind == POINTER
+    pages, points = kind == RowKind.PAGE, kind == POINTER
     if here.leaf is not None:
         physical[pages] = bulk.address_of(here.leaf, raw[pages])
     if here.pointer is not None:
@@ -393,8 +393,8 @@ def _looked_at(format: Format, floor: Floor, views: _Views, number: int) -> tupl
     if unbacked.any():
         physical[unbacked] = layer.table[views.table][place[unbacked]]
         slots = _stands_for(floor, views, lines, place)
-    kind = np.where(floor.back[lines], np.uint8(Kind.SELF_MAP), kind)
-    kind[child == -2] = Kind.UNREAD
+    kind = np.where(floor.back[lines], np.uint8(RowKind.SELF_MAP), kind)
+    kind[child == -2] = RowKind.UNREAD
     block = Rows(
         layer.level,
         views.base[place] | offset,
@@ -421,7 +421,7 @@ def _stands_for(floor: Floor, views: _Views, lines: slice | Counts, place: Count
     upto = floor.stop[views.table][place]
     following = place[1:] == place[:-1]
     upto[:-1][following] = index[1:][following]
-    return np.where(layer.kind[lines] == Kind.UNBACKED, upto - index, 1)
+    return np.where(layer.kind[lines] == RowKind.UNBACKED, upto - index, 1)
 
 
 def _meets(block: Rows, size: int, span: Span) -> Mask:
@@ -433,7 +433,7 @@ def _meets(block: Rows, size: int, span: Span) -> Mask:
 
 def _leading(block: Rows, child: Counts) -> _Views:
     """Pointers as views of the tables that they lead to, one a pointer."""
-    window = block.window | (block.kind == Kind.SELF_MAP)
+    window = block.window | (block.kind == RowKind.SELF_MAP)
     return _Views(
         child, block.virtual, block.highest, block.granted, block.paths, block.group, window
     )
@@ -504,7 +504,7 @@ def _left_out(level: int, views: _Views, floor: Floor) -> Rows:
         level,
         views.base,
         views.highest,
-        np.full(n, Kind.UNREAD, np.uint8),
+        np.full(n, RowKind.UNREAD, np.uint8),
         np.zeros(n, np.uint64),
         floor.layer.table[views.table],
         np.ones(n, np.int64),

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from harness.inspect import find, graph, memory_type
-from harness.inspect.graph import Graph, Kind, Rows
+from harness.inspect.graph import Graph, RowKind, Rows
 from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Range, Ranges, merged, of_rows, together
 from harness.inspect.snapshot import QuestionError, Snapshot
@@ -120,17 +120,17 @@ class _Space:
 
 def _pages(rows: Rows) -> Mask:
     """Pages, those that self-maps show left out."""
-    found: Mask = (rows.kind == Kind.PAGE) & ~rows.window
+    found: Mask = (rows.kind == RowKind.PAGE) & ~rows.window
     return found
 
 
 def _malformed(space: _Space, rows: Rows) -> Mask:
-    found: Mask = (rows.kind == Kind.MALFORMED) & ~rows.window
+    found: Mask = (rows.kind == RowKind.MALFORMED) & ~rows.window
     return found
 
 
 def _unbacked(space: _Space, rows: Rows) -> Mask:
-    found: Mask = (rows.kind == Kind.UNBACKED) & ~rows.window
+    found: Mask = (rows.kind == RowKind.UNBACKED) & ~rows.window
     return found
 
 
@@ -172,7 +172,7 @@ def _withheld(space: _Space, rows: Rows) -> Mask:
 
 
 def _empty_table(space: _Space, rows: Rows) -> Mask:
-    found: Mask = (rows.kind == Kind.POINTER) & (rows.below == 0) & ~rows.window
+    found: Mask = (rows.kind == RowKind.POINTER) & (rows.below == 0) & ~rows.window
     return found
 
 
@@ -207,7 +207,7 @@ def _uncached(space: _Space, rows: Rows) -> Mask:
 def _shows_table(space: _Space, rows: Rows, among: Mask) -> Mask:
     """Which rows, of some, are pages that hold a table."""
     found = np.zeros(len(rows.virtual), np.bool_)
-    chosen = np.flatnonzero(among & (rows.kind == Kind.PAGE))
+    chosen = np.flatnonzero(among & (rows.kind == RowKind.PAGE))
     first = rows.physical[chosen]
     number = np.searchsorted(space.tables, first)
     there = number < len(space.tables)
@@ -229,7 +229,7 @@ def _table_to_supervisor(space: _Space, rows: Rows) -> Mask:
 
 
 def _self_map(space: _Space, rows: Rows) -> Mask:
-    found: Mask = (rows.kind == Kind.SELF_MAP) & ~rows.window
+    found: Mask = (rows.kind == RowKind.SELF_MAP) & ~rows.window
     return found
 
 
@@ -536,7 +536,7 @@ def _pieces(
 
 def _memory(one: Range) -> Span | None:
     """The memory of a page, and of several where they follow each other."""
-    if one.kind != Kind.PAGE or one.pieces > 1:
+    if one.kind != RowKind.PAGE or one.pieces > 1:
         return None
     return Span.of(one.physical, one.size if one.repeated else one.pages * one.size)
 
@@ -553,12 +553,12 @@ def _slot(snapshot: Snapshot, one: Range) -> Slot | None:
 
 def _detail(space: _Space, one: Range) -> str:
     format = space.graph.format
-    if one.kind == Kind.MALFORMED:
+    if one.kind == RowKind.MALFORMED:
         return ", ".join(map(str, format.malformed(one.raw, one.level)))
-    if one.kind == Kind.SELF_MAP:
+    if one.kind == RowKind.SELF_MAP:
         root = one.physical in {root.table.address for root in space.cpu.roots}
         return f"{'the root' if root else 'the table'} at {one.physical:#x}"
-    if one.kind in (Kind.POINTER, Kind.UNBACKED):
+    if one.kind in (RowKind.POINTER, RowKind.UNBACKED):
         return f"the table at {one.physical:#x}"
     missing = format.rights_of(one.own & ~one.granted)
     return f"withheld: {', '.join(missing)}" if missing else ""

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from harness.inspect import graph as graphs
-from harness.inspect.graph import Kind, Rows
+from harness.inspect.graph import RowKind, Rows
 from harness.paging.address import Span
 from harness.paging.bits import address_mask, read_by_machine
 from harness.paging.bulk import Bytes, Counts
@@ -55,7 +55,7 @@ class Range(NamedTuple):
 
     first: int
     last: int
-    kind: Kind
+    kind: RowKind
     level: int
     size: int
     pages: int
@@ -132,14 +132,14 @@ class Ranges:
     def own(self) -> Words:
         """The rights that the entries themselves give."""
         given = (self.raw ^ np.uint64(self.format.denied)) & np.uint64(self.format.rights_mask)
-        return np.where(self.kind == Kind.UNBACKED, self.granted, given)
+        return np.where(self.kind == RowKind.UNBACKED, self.granted, given)
 
     def __iter__(self) -> Iterator[Range]:
         columns: dict[str, Any] = {name: getattr(self, name).tolist() for name in _COLUMNS}
         columns["size"] = self.size.tolist()
         columns["last"] = (self.end - np.uint64(1)).tolist()
         columns["own"] = self.own.tolist()
-        columns["kind"] = map(Kind, columns["kind"])
+        columns["kind"] = map(RowKind, columns["kind"])
         return map(Range._make, zip(*(columns[name] for name in Range._fields), strict=True))
 
 
@@ -214,7 +214,7 @@ def _first(ranges: Ranges, limit: int) -> Ranges:
 def of_rows(format: Format, rows: Rows, exact: bool = False) -> Ranges:
     """Each row as a range."""
     n, level = len(rows.virtual), rows.level
-    pages = rows.kind == Kind.PAGE
+    pages = rows.kind == RowKind.PAGE
     size = np.uint64(format.levels[level].size)
     one, none = np.ones(n, np.int64), np.zeros(n, np.int64)
 
@@ -251,11 +251,11 @@ def _in_common(format: Format, rows: Rows, exact: bool) -> Words:
     """What neighbours must have in common besides rights, to be one range."""
     mask = _compared(format, rows.level, exact)
     common = rows.raw & np.uint64(mask)
-    odd = rows.kind != Kind.PAGE
+    odd = rows.kind != RowKind.PAGE
     if odd.any():
         raw = rows.raw[odd]
         reserved = raw & _reserved(format, rows.level, raw)
-        common[odd] = np.where(rows.kind[odd] == Kind.MALFORMED, raw if exact else reserved, raw)
+        common[odd] = np.where(rows.kind[odd] == RowKind.MALFORMED, raw if exact else reserved, raw)
     return common
 
 
@@ -310,7 +310,7 @@ def follow(ranges: Ranges, exact: bool = False) -> Mask:
 
 def _onward(ranges: Ranges) -> Mask:
     """Which ranges, from the second on, go on where the frames of the one before end."""
-    found: Mask = (ranges.tail[:-1] == ranges.physical[1:]) & (ranges.kind[1:] == Kind.PAGE)
+    found: Mask = (ranges.tail[:-1] == ranges.physical[1:]) & (ranges.kind[1:] == RowKind.PAGE)
     return found
 
 
@@ -350,7 +350,7 @@ def reduced(ranges: Ranges, follows: Mask) -> Ranges:
 def folded(ranges: Ranges) -> Ranges:
     """Ranges in order, those in one table that are equal and evenly apart shown as one."""
     plain = (ranges.view >= 0) & ((ranges.pieces == 1) | ranges.repeated)
-    plain &= ranges.kind == Kind.PAGE
+    plain &= ranges.kind == RowKind.PAGE
     candidates = np.flatnonzero(plain)
     keys = [
         getattr(ranges, name)[candidates]

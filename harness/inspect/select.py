@@ -14,7 +14,7 @@ import numpy.typing as npt
 from harness.check import where
 from harness.check.keys import RIGHTS, in_units
 from harness.inspect import memory_type
-from harness.inspect.graph import Kind, Rows
+from harness.inspect.graph import RowKind, Rows
 from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Chosen
 from harness.inspect.snapshot import QuestionError
@@ -25,11 +25,11 @@ EXAMPLE: Final = "w and x and not user"
 """A condition on pages."""
 
 KINDS: Final = {
-    Kind.PAGE: "page",
-    Kind.MALFORMED: "malformed",
-    Kind.UNBACKED: "unbacked",
-    Kind.SELF_MAP: "self-map",
-    Kind.UNREAD: "unread",
+    RowKind.PAGE: "page",
+    RowKind.MALFORMED: "malformed",
+    RowKind.UNBACKED: "unbacked",
+    RowKind.SELF_MAP: "self-map",
+    RowKind.UNREAD: "unread",
 }
 """What kinds of rows are called."""
 
@@ -101,7 +101,7 @@ def _columns(format: Format, types: Types) -> tuple[dict[str, _Column], where.Ax
     return columns, axes
 
 
-_KIND_NAMES = np.array([KINDS.get(Kind(n), "") if n in KINDS else "" for n in range(256)])
+_KIND_NAMES = np.array([KINDS.get(RowKind(n), "") if n in KINDS else "" for n in range(256)])
 
 
 def _granted(bit: int) -> _Column:
@@ -111,7 +111,7 @@ def _granted(bit: int) -> _Column:
 def _own(format: Format, bit: int) -> _Column:
     def own(rows: Rows) -> Mask:
         given = (rows.raw ^ np.uint64(format.denied)) & np.uint64(bit) != 0
-        found: Mask = given & (rows.kind == Kind.PAGE)
+        found: Mask = given & (rows.kind == RowKind.PAGE)
         return found
 
     return own
@@ -125,7 +125,7 @@ def _bit(masks: Mapping[int, int]) -> _Column:
         value = (rows.raw & np.uint64(mask)) >> np.uint64(
             (mask & -mask).bit_length() - 1 if mask else 0
         )
-        return np.where(rows.kind == Kind.PAGE, value, np.uint64(0))
+        return np.where(rows.kind == RowKind.PAGE, value, np.uint64(0))
 
     return field
 
@@ -133,7 +133,7 @@ def _bit(masks: Mapping[int, int]) -> _Column:
 def _type(format: Format, types: Types, rows: Rows) -> npt.NDArray[Any]:
     """The memory type of pages, "" of all else."""
     named = np.array(types)[memory_type.index(format.levels[rows.level], rows.raw)]
-    return np.where(rows.kind == Kind.PAGE, named, "")
+    return np.where(rows.kind == RowKind.PAGE, named, "")
 
 
 def fields(format: Format, level: int) -> dict[str, int]:

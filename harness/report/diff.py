@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.check.keys import in_units
 from harness.inspect.diff import Change, Difference
-from harness.inspect.graph import Kind
+from harness.inspect.graph import RowKind
 from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Range
 from harness.paging.x86.cpu import Cpu
@@ -42,7 +42,7 @@ def diff_lines(cpus: Sequence[Cpu], types: Types, found: Difference, limit: int)
         for sign, cpu, side, size in zip(
             "-+", cpus, (one.before, one.after), (one.then, one.now), strict=True
         ):
-            if side.kind != Kind.ABSENT:
+            if side.kind != RowKind.ABSENT:
                 rows.append((*head, sign, *_cells(cpu, types, side, size)))
                 head = "", ""
     if rows:
@@ -65,7 +65,7 @@ def summary(found: Difference) -> str:
 def _cells(cpu: Cpu, types: Types, side: Range, size: int) -> tuple[str, ...]:
     """One side, without its addresses; `size` is that of the pages themselves."""
     _, _, pages, *rest = cells(cpu, types, side)
-    return (_pages(side, size) if side.kind == Kind.PAGE else pages, *rest)
+    return (_pages(side, size) if side.kind == RowKind.PAGE else pages, *rest)
 
 
 def _pages(side: Range, size: int) -> str:
@@ -81,7 +81,7 @@ def diff_object(cpus: Sequence[Cpu], types: Types, found: Difference, limit: int
     def side(cpu: Cpu, ranges: list[Range]) -> list[dict[str, Any] | None]:
         objects = as_objects(cpu.format, types, ranges)
         return [
-            one if each.kind != Kind.ABSENT else None
+            one if each.kind != RowKind.ABSENT else None
             for each, one in zip(ranges, objects, strict=True)
         ]
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from harness.check.keys import in_units
 from harness.inspect import decode
 from harness.inspect.decode import Role
-from harness.inspect.fault import Comparison, Explanation, Seen
+from harness.inspect.fault import Explanation, Reproduction, SeenFault
 from harness.inspect.remedy import EntryChange, Missing, Remedy, Setting
 from harness.inspect.translation import Stage, Translation
 from harness.paging.entry import Leaf
@@ -102,7 +102,7 @@ def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
         yield from _missing_lines(found, remedy.missing)
 
 
-def seen_lines(seen: Seen, cr2: int | None) -> Iterator[str]:
+def seen_lines(seen: SeenFault, cr2: int | None) -> Iterator[str]:
     """What an error code says, bit by bit."""
     where = "" if cr2 is None else f", CR2 {cr2:#x}"
     yield f"#PF, error code {seen.code:#x} ({error_text(seen.code) or 'no bit set'}){where}"
@@ -123,7 +123,7 @@ def seen_lines(seen: Seen, cr2: int | None) -> Iterator[str]:
     yield from labelled("note", seen.hints)
 
 
-def comparison_lines(cpu: Cpu, found: Comparison) -> Iterator[str]:
+def comparison_lines(cpu: Cpu, found: Reproduction) -> Iterator[str]:
     """Whether the tables as they are would give a fault that was seen."""
     if found.giving:
         yield "The tables as they are give this fault."
@@ -147,7 +147,7 @@ def as_object(cpu: Cpu, one: Explanation) -> dict[str, Any]:
     }
 
 
-def seen_object(seen: Seen, cr2: int | None, rip: int | None) -> dict[str, Any]:
+def seen_object(seen: SeenFault, cr2: int | None, rip: int | None) -> dict[str, Any]:
     """A fault that was seen as what JSON can hold."""
     return {
         "error": hex(seen.code),

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.check.keys import in_units
 from harness.inspect import memory_type
-from harness.inspect.graph import Kind
+from harness.inspect.graph import RowKind
 from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Dump, Range
 from harness.inspect.select import KINDS, fields
@@ -54,10 +54,10 @@ def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
     addresses = f"{one.first:#x}..{one.last:#x}"
     size = in_units(one.pages * one.size)
     given = letters(format, one.granted)
-    if one.kind != Kind.PAGE:
+    if one.kind != RowKind.PAGE:
         what = f"{one.pages:,} x {in_units(one.size)}" if one.pages > 1 else in_units(one.size)
         blank = ("",) * 5
-        given = given if one.kind == Kind.SELF_MAP else ""
+        given = given if one.kind == RowKind.SELF_MAP else ""
         return (addresses, size, what, given, *blank, "; ".join(_odd(cpu, one)))
     return (
         addresses,
@@ -75,12 +75,12 @@ def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
 
 def _odd(cpu: Cpu, one: Range) -> Iterator[str]:
     """What a range is that has no pages."""
-    if one.kind == Kind.MALFORMED:
+    if one.kind == RowKind.MALFORMED:
         reserved = ", ".join(map(str, cpu.format.malformed(one.raw, one.level)))
         yield f"malformed, reserved bits set: {reserved}"
-    elif one.kind == Kind.UNBACKED:
+    elif one.kind == RowKind.UNBACKED:
         yield f"no memory at {one.physical:#x}, where the level-{one.level} table is"
-    elif one.kind == Kind.SELF_MAP:
+    elif one.kind == RowKind.SELF_MAP:
         root = one.physical in {root.table.address for root in cpu.roots}
         above = "the root" if root else f"a table in use at level {one.level} or above"
         yield f"self-map to {one.physical:#x}, {above}: {counted(one.below, 'entry')} by way of it"
@@ -162,7 +162,7 @@ def as_objects(format: Format, types: Types, ranges: Iterable[Range]) -> Iterato
             "highest": hex(one.highest),
             "below": one.below,
         }
-        if one.kind == Kind.PAGE:
+        if one.kind == RowKind.PAGE:
             found["memory_type"] = _type(format, types, one)
         yield found
 
@@ -195,7 +195,7 @@ def dump_csv(format: Format, types: Types, dump: Dump, limit: int) -> str:
 
 def typed(dump: Dump) -> bool:
     """Whether pages have other than the first type of the PAT, so that its value matters."""
-    format, pages = dump.ranges.format, dump.ranges.take(dump.ranges.kind == Kind.PAGE)
+    format, pages = dump.ranges.format, dump.ranges.take(dump.ranges.kind == RowKind.PAGE)
     return any(
         memory_type.index(here, pages.bits[pages.level == number]).any()
         for number, here in enumerate(format.levels)

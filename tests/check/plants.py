@@ -12,7 +12,7 @@ from pytest import MonkeyPatch
 
 from harness.check import chain as chains
 from harness.check import rig
-from harness.check.entries import Entries
+from harness.check.entries import PathEntries
 from harness.paging import bulk
 from harness.paging.bulk import End, Walks
 from harness.paging.format import Format, Level, Pattern, Reserved, Shape
@@ -138,13 +138,13 @@ def error_bits(cleared: int = 0, raised: int = 0) -> Plant:
 
 def in_marks(change: Callable[[Words], Words]) -> Plant:
     """Other A and D bits are expected of accesses that are made."""
-    true = Entries.of
+    true = PathEntries.of
 
-    def planted(*given: Any) -> Entries:
+    def planted(*given: Any) -> PathEntries:
         entries = true(*given)
         return replace(entries, sets=change(entries.sets))
 
-    return lambda patch: patch.setattr(Entries, "of", planted)
+    return lambda patch: patch.setattr(PathEntries, "of", planted)
 
 
 def without_in(sets: Words, level: int, bits: int) -> Words:
@@ -228,14 +228,14 @@ def as_of_width(width: int) -> Plant:
 
 
 def of_another_cpu(**fields: Any) -> Plant:
-    """Entries are read as on a processor with other features."""
+    """PathEntries are read as on a processor with other features."""
     original = Cpu.__dict__["format"].func
     changed = cache(lambda cpu: original(replace(cpu, **fields)))
     return lambda patch: patch.setattr(Cpu, "format", property(changed))
 
 
 def of_the_other_vendor() -> Plant:
-    """Entries are read as Intel's processors do on AMD's, and the other way round."""
+    """PathEntries are read as Intel's processors do on AMD's, and the other way round."""
     original = Cpu.__dict__["format"].func
     changed = cache(lambda cpu: original(replace(cpu, amd=not cpu.amd)))
     return lambda patch: patch.setattr(Cpu, "format", property(changed))

@@ -191,7 +191,7 @@ WHERE = {
 }
 
 
-def selected(quirk: quirks.ReadingQuirk) -> Plan:
+def selected(quirk: quirks.BasisQuirk) -> Plan:
     """A few cases in which it shows, on one processor."""
     mode, where = WHERE[quirk]
     return matrix.plan("quick", [mode], "tcg", processor(), where)
@@ -200,7 +200,7 @@ def selected(quirk: quirks.ReadingQuirk) -> Plan:
 @pytest.mark.hw
 @pytest.mark.parametrize("quirk", WHERE, ids=lambda quirk: quirk.name)
 def test_a_departure_is_a_disagreement_where_its_quirk_does_not_name_the_version(
-    quirk: quirks.ReadingQuirk, monkeypatch: MonkeyPatch
+    quirk: quirks.BasisQuirk, monkeypatch: MonkeyPatch
 ) -> None:
     others = tuple(one for one in quirks.FAULT_QUIRKS if one is not quirk)
     stranger = replace(quirk, versions=((1,), (2,)))
@@ -216,8 +216,8 @@ def test_a_departure_is_a_disagreement_where_its_quirk_does_not_name_the_version
 def test_a_quirk_that_does_not_show_is_news(monkeypatch: MonkeyPatch) -> None:
     """That TCG had four address bits less than it has."""
 
-    def narrower(reading: quirks.Reading) -> quirks.Reading:
-        return replace(reading, cpu=replace(reading.cpu, maxphyaddr=36))
+    def narrower(basis: quirks.Basis) -> quirks.Basis:
+        return replace(basis, cpu=replace(basis.cpu, maxphyaddr=36))
 
     absent = replace(quirks.LARGE_PAGE_ADDRESS, name="tcg-is-narrow", as_if=narrower)
     monkeypatch.setattr(quirks, "FAULT_QUIRKS", (*quirks.FAULT_QUIRKS, absent))

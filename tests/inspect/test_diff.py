@@ -257,9 +257,9 @@ def test_self_maps_are_compared_as_such() -> None:
     before = changed(one_page(BASE), loop)
     assert compared(before, changed(before, {1536 + 4: 0})).same
     (one,) = compared(before, changed(before, {300: P | XD}))
-    assert (one.change, one.before.kind) == (Change.RIGHTS, graph.Kind.SELF_MAP)
+    assert (one.change, one.before.kind) == (Change.RIGHTS, graph.RowKind.SELF_MAP)
     (gone,) = compared(before, one_page(BASE))
-    assert (gone.change, gone.before.kind) == (Change.UNMAPPED, graph.Kind.SELF_MAP)
+    assert (gone.change, gone.before.kind) == (Change.UNMAPPED, graph.RowKind.SELF_MAP)
 
 
 def test_a_table_that_loses_its_memory_is_told() -> None:

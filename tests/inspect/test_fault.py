@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.inspect.fault import Comparison, Seen, compare, explain, read_code
+from harness.inspect.fault import Reproduction, SeenFault, compare, explain, read_code
 from harness.inspect.snapshot import Snapshot
 from harness.paging.address import Virtual
 from harness.paging.memory import BufferMemory
@@ -53,7 +53,7 @@ def test_an_access_that_is_allowed_sets_what_is_clear() -> None:
     assert [(stage.reading.level, flag) for stage, flag in read] == [(2, "A")]
 
 
-def described(seen: Seen, access: Access) -> bool:
+def described(seen: SeenFault, access: Access) -> bool:
     """Whether the words fit an access; pushes and pops are writes and reads to an error code."""
     kind = {Kind.PUSH: Kind.WRITE, Kind.POP: Kind.READ}.get(access.kind, access.kind)
     return replace(access, kind=kind) in seen.accesses
@@ -127,7 +127,7 @@ def test_a_reserved_bit_without_p_is_the_known_quirk_and_compared_as_such() -> N
     assert not compare(at(*path(CPU, 7, 7, 7, 7)), seen, Virtual(0)).giving
 
 
-def told(flags: tuple[int, ...], code: int, cpu: Cpu = CPU, cr2: int = 0) -> Comparison:
+def told(flags: tuple[int, ...], code: int, cpu: Cpu = CPU, cr2: int = 0) -> Reproduction:
     state, memory = path(cpu, *flags)
     return compare(at(state, memory), read_code(code, state), Virtual(cr2))
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from harness.inspect import graph as graphs
-from harness.inspect.graph import Kind
+from harness.inspect.graph import RowKind
 from harness.inspect.ranges import Dump, Range, dump
 from harness.paging.address import Span
 from harness.paging.bits import address_mask
@@ -20,7 +20,7 @@ from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu
 from tests.inspect.spaces import A, D, Found, everything, layered, loops, memory_of, physical
 
-KINDS = {Leaf: Kind.PAGE, Malformed: Kind.MALFORMED, type(None): Kind.UNBACKED}
+KINDS = {Leaf: RowKind.PAGE, Malformed: RowKind.MALFORMED, type(None): RowKind.UNBACKED}
 SPACES = [
     pytest.param(levels, seed, share, id=f"{levels}-level-{seed}-loops-{share}")
     for levels, seeds in ((4, 4), (5, 2))
@@ -87,10 +87,10 @@ def test_exact_ranges_hold_every_entry_with_its_rights_and_its_number_of_address
     result = dumped(memory, levels, exact=True)
     got = {}
     for address, one, place in entries(result.ranges):
-        if one.kind in (Kind.SELF_MAP, Kind.UNBACKED):
+        if one.kind in (RowKind.SELF_MAP, RowKind.UNBACKED):
             continue
-        frame = one.physical + (0 if one.kind == Kind.MALFORMED else place * one.size)
-        bits = one.bits if one.kind == Kind.PAGE else one.raw
+        frame = one.physical + (0 if one.kind == RowKind.MALFORMED else place * one.size)
+        bits = one.bits if one.kind == RowKind.PAGE else one.raw
         assert address not in got
         got[address] = (one.kind, one.level, frame, bits, one.granted, one.paths)
     want = {}
@@ -110,7 +110,7 @@ def test_merged_ranges_count_what_they_merge(levels: int, seed: int, share: floa
     memory, expected = made(seed, levels, share)
     lowest = {found[0].address: found for found in expected.shown.values()}
     for one in dumped(memory, levels).ranges:
-        if one.kind != Kind.PAGE:
+        if one.kind != RowKind.PAGE:
             continue
         for time in range(one.times):
             offset = time * one.stride
@@ -138,7 +138,7 @@ def test_self_maps_are_folded_and_counted(levels: int, seed: int, share: float) 
     memory, expected = made(seed, levels, share)
     got = {}
     for one in dumped(memory, levels, exact=True).ranges:
-        if one.kind == Kind.SELF_MAP:
+        if one.kind == RowKind.SELF_MAP:
             assert one.pages == 1
             got[one.first] = (one.level, one.physical, one.granted, one.paths, one.below)
     want = {}
@@ -160,7 +160,7 @@ def test_a_table_without_memory_is_one_range_of_all_its_slots(levels: int, seed:
         if found[0].raw is None
     }
     ranges = list(dumped(memory, levels, exact=True).ranges)
-    unbacked = [one for one in ranges if one.kind == Kind.UNBACKED]
+    unbacked = [one for one in ranges if one.kind == RowKind.UNBACKED]
     assert {one.first: (one.physical, one.paths) for one in unbacked} == want
     assert {one.pages for one in unbacked} == {512}
 
@@ -175,10 +175,10 @@ def test_unfolded_ranges_list_every_page_at_every_address_up_to_the_limit(
     got = [
         (address, one.kind, one.granted, one.physical + place * one.size)
         for address, one, place in entries(result.ranges)
-        if one.kind == Kind.PAGE
+        if one.kind == RowKind.PAGE
     ]
     want = [
-        (one.address, Kind.PAGE, one.granted, physical(one))
+        (one.address, RowKind.PAGE, one.granted, physical(one))
         for one in expected.ends[:limit]
         if isinstance(one.entry, Leaf)
     ]
@@ -199,7 +199,7 @@ def test_a_span_shows_what_has_a_part_in_it_and_counts_addresses_there_alone(see
             want[end.slot, end.above].append(end.address)
     got: dict[int, int] = {}
     for address, one, _ in entries(dumped(memory, 4, exact=True, span=span).ranges):
-        if one.kind == Kind.PAGE:
+        if one.kind == RowKind.PAGE:
             got[address] = one.paths
     # A table that is partly in the span is shown apart from its other addresses.
     assert sum(got.values()) == sum(map(len, want.values()))
@@ -261,7 +261,7 @@ def test_neighbours_with_as_many_addresses_are_apart_as_they_may_lie_apart_elsew
 @pytest.mark.parametrize("levels", [4, 5])
 def test_a_table_of_self_maps_is_one_range_of_all_its_aliases(levels: int) -> None:
     low, high = dumped(memory_of([3] * 512), levels).ranges
-    assert {low.kind, high.kind} == {Kind.SELF_MAP}
+    assert {low.kind, high.kind} == {RowKind.SELF_MAP}
     assert low.pages == high.pages == 256
     assert low.below + high.below == 512**levels
 
@@ -272,7 +272,7 @@ def test_roots_outside_memory_are_a_range_each() -> None:
     assert [(one.first, one.last) for one in (low, high)] == [
         (root.span.first, root.span.last) for root in state.roots
     ]
-    assert {(one.kind, one.physical) for one in (low, high)} == {(Kind.UNBACKED, 0x10_0000)}
+    assert {(one.kind, one.physical) for one in (low, high)} == {(RowKind.UNBACKED, 0x10_0000)}
 
 
 def test_an_empty_space_has_no_ranges() -> None:
@@ -295,6 +295,6 @@ def test_tables_beyond_the_limit_are_marked_as_not_read() -> None:
     unread = [
         (level.virtual.tolist(), level.physical.tolist())
         for level in rows
-        if len(level.virtual) and set(level.kind.tolist()) == {Kind.UNREAD}
+        if len(level.virtual) and set(level.kind.tolist()) == {RowKind.UNREAD}
     ]
     assert unread == [([2 << 39], [0x3000]), ([0, 1 << 39], [0x4000, 0x4000])]

@@ -9,7 +9,7 @@ from harness.check.debugger import TLB_BITS
 from harness.inspect import graph
 from harness.inspect.diff import Change, diff
 from harness.inspect.find import addresses
-from harness.inspect.graph import Kind
+from harness.inspect.graph import RowKind
 from harness.inspect.memory_type import types
 from harness.inspect.ranges import Dump, Range, dump
 from harness.inspect.select import condition
@@ -88,7 +88,7 @@ def test_the_espfix_page_is_one_range_of_65536_addresses(space: LinuxSpace) -> N
     for exact in (False, True):
         found = list(dumped(space, exact=exact).ranges)
         (one,) = [each for each in found if each.first in ESPFIX]
-        assert (one.kind, one.pages, one.aliases, one.paths) == (Kind.PAGE, 1, 65536, 2048)
+        assert (one.kind, one.pages, one.aliases, one.paths) == (RowKind.PAGE, 1, 65536, 2048)
         assert one.highest in ESPFIX
         assert {each.paths for each in found if each is not one} == {1}
 

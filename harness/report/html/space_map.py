@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.check.keys import in_units
 from harness.inspect import graph as graphs
-from harness.inspect.graph import Floor, Graph, Kind
+from harness.inspect.graph import Floor, Graph, RowKind
 from harness.inspect.snapshot import Snapshot
 from harness.paging.bits import address_mask
 from harness.paging.bulk import POINTER
@@ -100,7 +100,7 @@ class _Run:
     """Entries of one table that lie side by side and say the same.
 
     index  slot of the first
-    kind   a `Kind`, or POINTER
+    kind   a `RowKind`, or POINTER
     raw    the first entry
     step   bytes from the address in one to that in the next
     child  the number of the table that they lead to, or NO_TABLE or NOT_SHOWN
@@ -169,7 +169,7 @@ def _of_floor(format: Format, floor: Floor, below: int, room: int) -> Iterator[_
     count = np.diff(np.append(start, len(layer.raw)))
     kind, raw, child = layer.kind[start], layer.raw[start], floor.child[start]
     following = layer.raw[start + (count > 1)]
-    step = np.where(kind == Kind.PAGE, following - raw, np.uint64(0))
+    step = np.where(kind == RowKind.PAGE, following - raw, np.uint64(0))
     child = np.where(child >= 0, child + below, np.where(child == -1, NO_TABLE, NOT_SHOWN))
     columns = (layer.index[start], count, kind, raw, step, child, floor.back[start])
     runs = list(map(_Run, *(column.tolist() for column in columns)))
@@ -193,7 +193,7 @@ def _begins(format: Format, floor: Floor) -> Mask:
     beside = (owner[1:] == owner[:-1]) & (layer.index[1:] == layer.index[:-1] + 1)
     same = beside & (raw[1:] == raw[:-1])
     mask = np.uint64(address_mask(format, layer.level))
-    onward = beside & (layer.kind[1:] == Kind.PAGE) & ((raw[1:] ^ raw[:-1]) & ~mask == 0)
+    onward = beside & (layer.kind[1:] == RowKind.PAGE) & ((raw[1:] ^ raw[:-1]) & ~mask == 0)
     onward &= raw[1:] - raw[:-1] == np.uint64(format.levels[layer.level].size)
     joins = same | onward
     # A run goes on as it began, so that one number tells how its addresses follow each other.
@@ -208,7 +208,7 @@ def _sum_up(one: _Table, tables: Sequence[_Table]) -> None:
     format, granted = one.table.format, set[int]()
     for run in one.runs:
         own = format.granted(run.raw)
-        if run.kind == Kind.PAGE:
+        if run.kind == RowKind.PAGE:
             one.pages += run.count
             one.size += run.count * format.levels[one.table.level].size
             granted.add(own)
@@ -235,14 +235,14 @@ def _run_text(table: Table, run: _Run, kinds: dict[_Said, int]) -> str:
     rights = _rights(format, format.granted(run.raw))
     bits = " ".join(set_bits(here, run.raw)) if run.raw else ""
     holds = f"{run.raw:x}"
-    if run.kind == Kind.PAGE:
+    if run.kind == RowKind.PAGE:
         kind, text = in_units(here.size), bits
         assert here.leaf is not None
         holds = f"{here.leaf.address_of(run.raw):x}"
     elif run.kind == POINTER:
         kind, text = "table", "a self-map" if run.loops else ""
         holds = str(run.child)
-    elif run.kind == Kind.UNBACKED:
+    elif run.kind == RowKind.UNBACKED:
         kind, text = "unbacked", "no memory behind the table from here on"
     else:
         step = Step(table.slot(run.index), run.raw, format.decode(run.raw, table.level))

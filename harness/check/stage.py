@@ -26,7 +26,8 @@ WINDOW_KEY: Final = 0b11
 """Rights of the key of the window's pages, which PKRS must not take away."""
 
 WINDOW_SLOT: Final = 170
-"""The slot of the top table that is the window's in long mode."""
+"""The slot of the top table that is the window's in long mode: one that is the index of no address
+that is tried.  One that is not canonical has an index too, and the entry there is patched."""
 
 
 @dataclass(frozen=True, order=True)

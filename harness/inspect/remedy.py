@@ -311,7 +311,7 @@ class _Trial:
 
     def _made_down_to(self, state: _State, missing: Missing, level: int, end: int) -> _State:
         cpu, format = state.cpu, state.cpu.format
-        tables, place = _free_tables(format, cpu.maxphyaddr, self.walk(state)), missing.slot
+        tables, place = _free_tables(format, self.walk(state)), missing.slot
         made, entries = dict[int, int](), list[NewEntry]()
         for here in range(level, end - 1, -1):
             table = None if here == end else Table(format, next(tables), here - 1)
@@ -334,12 +334,13 @@ _PDPTE_SPAN: Final = LEGACY_SPAN.size // formats.PDPTES
 """Bytes of address space that a PDPTE of PAE paging spans."""
 
 
-def _free_tables(format: Format, maxphyaddr: int, found: Walk | None) -> Iterator[Physical]:
+def _free_tables(format: Format, found: Walk | None) -> Iterator[Physical]:
     """Addresses for tables that are made up: those from the end that no walk so far has used."""
     used = {step.slot.table.address for step in found.steps} if found else set()
     size = max(map(format.table_bytes, range(len(format.levels))))
-    width = formats.LEGACY_ADDRESS_BITS if format.entry_bytes == 4 else maxphyaddr
-    for address in range((1 << width) - size, 0, -size):
+    pointer = format.levels[-1].pointer
+    assert pointer is not None
+    for address in range(pointer.address_of(-1), 0, -size):
         if address not in used:
             yield Physical(address)
 

@@ -31,7 +31,7 @@ from harness.check.entries import ALL, PathEntries
 from harness.check.marks import INVALID_OPCODE, LONG_CODE
 from harness.check.quirks import KEPT_CODE, DenialQuirk, expected_of, fault_quirks
 from harness.check.space import Note, NotedMemory
-from harness.check.verdicts import Seen, agreeing, expected_text, observed_text
+from harness.check.verdicts import Seen, expected_text, judged, observed_text
 from harness.check.window import Window, find_root_hole, open_window
 from harness.machine.engines import executor
 from harness.machine.errors import Misuse
@@ -342,7 +342,7 @@ class Live:
             return entries.agree(results, made, after, asked.paths.used * ALL)
 
         seen = Seen(results, untouched, made | ~allowed, ran, entries_agree)
-        agree = agreeing(comparison, asked.cpu, cases, rules, seen, self._quirks)
+        agree, _ = judged(comparison, asked.cpu, cases, rules, seen, self._quirks)
         comparison.compared += len(cases)
         if self._keeps_code and not agree.all():
             kept = _kept_code(asked, results, ~agree & (results["cr2"] == untouched), earlier)

@@ -13,7 +13,7 @@ from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
 from harness.check.entries import ALL, PathEntries
 from harness.check.marks import INVALID_OPCODE, LONG_CODE
 from harness.check.quirks import FaultQuirk
-from harness.check.verdicts import Seen, agreeing, expected_text, observed_text
+from harness.check.verdicts import Seen, expected_text, judged, observed_text
 from harness.check.window import Window
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA
@@ -188,7 +188,7 @@ def judge(
     reached = _data_agrees(cpu, expected, jobs, results, ran)
     untouched = np.uint64(guest.image.enums["CR2_UNTOUCHED"])
     seen = Seen(results, untouched, reached, ran, entries_agree)
-    agree = agreeing(comparison, cpu, expected.cases, expected.outcomes, seen, quirks)
+    agree, _ = judged(comparison, cpu, expected.cases, expected.outcomes, seen, quirks)
     comparison.compared += len(agree)
     wrong, wanted = np.flatnonzero(~agree), EXAMPLES - len(comparison.disagreements)
     comparison.disagree(

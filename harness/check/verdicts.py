@@ -47,21 +47,6 @@ class Seen:
     entries: EntriesAgree
 
 
-def agreeing(
-    comparison: Comparison,
-    cpu: Cpu,
-    cases: Cases,
-    rules: Outcomes,
-    seen: Seen,
-    quirks: tuple[FaultQuirk, ...],
-) -> Mask:
-    """The lanes in which the rules were followed, or departed from as a quirk says.
-
-    Counts the quirks that show, and as news those that should and do not.
-    """
-    return judged(comparison, cpu, cases, rules, seen, quirks)[0]
-
-
 def judged(
     comparison: Comparison,
     cpu: Cpu,
@@ -70,7 +55,11 @@ def judged(
     seen: Seen,
     quirks: tuple[FaultQuirk, ...],
 ) -> tuple[Mask, Mask]:
-    """As `agreeing`, and which of its lanes followed the rules in everything."""
+    """The lanes in which the rules were followed, or departed from as a quirk says; and those in
+    which they were followed in everything.
+
+    Counts the quirks that show, and as news those that should and do not.
+    """
     allowed, results, entries_agree = rules.vector == ALLOWED, seen.results, seen.entries
     rest: Mask = seen.reached & ((results["completed"] != 0) == allowed)
     rest &= allowed | (results["vector"] == rules.vector)

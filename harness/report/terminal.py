@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -62,8 +63,9 @@ def show(run: Run) -> None:
 def print_all(table: Table, sections: Iterable[tuple[str, Iterable[str]]], verdict: str) -> None:
     """Prints a table, sections below it with their headings, and a verdict."""
     screen = _Screen(highlight=False, emoji=False, markup=False)
-    if not screen.is_terminal:
-        screen.width = WIDTH
+    wide = screen.options.update(max_width=WIDTH)
+    whole = Measurement.get(screen, wide, table).minimum  # of words and numbers, none of them cut
+    screen.width = max(screen.width, whole) if screen.is_terminal else WIDTH
     screen.print(table)
     for title, lines in sections:
         screen.print(f"\n{title}", style="bold")

@@ -7,6 +7,7 @@ this process is killed, and one that was stopped before stays so.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -114,6 +115,8 @@ def _unconnected(path: Path, error: OSError) -> str:
         if path.is_socket():
             return f"nothing listens at {path}: the QEMU that made this socket has ended"
         return f"{path} is no socket"
+    if error.errno == errno.EPROTOTYPE:
+        return f"{path} is no QMP socket: nothing can be connected to it"
     return f"{path} can not be connected to: {error.strerror or error}"
 
 

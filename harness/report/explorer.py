@@ -330,7 +330,7 @@ class Explorer(App[None]):
         asked = self.query_one(Input)
         asked.value = ""
         asked.add_class("asked")
-        asked.focus()
+        self.set_focus(asked)  # at once: what is typed next is meant for it
 
     def on_key(self, event: object) -> None:
         if getattr(event, "key", "") == "escape":

@@ -32,6 +32,8 @@ class Content:
             self._file = OpenFile(path)
             if path.is_dir():
                 raise IsADirectoryError(0, "Is a directory")
+            if not (path.is_file() or path.is_block_device()):
+                raise OSError(0, "it is no file that has an end")
             size = os.lseek(self._file.number, 0, os.SEEK_END)
             if not size:
                 raise SourceError(f"{path} is empty: it holds no memory")

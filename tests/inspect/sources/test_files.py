@@ -195,7 +195,8 @@ def test_what_is_no_file_of_memory_is_a_sentence(tmp_path: Path) -> None:
         "empty": "is empty",
         "short": "has 7 bytes",
         "absent": "No such file",
-        "pipe": "cannot be read",
+        "pipe": "cannot be read: it is no file that has an end",
+        "/dev/zero": "cannot be read: it is no file that has an end",
         ".": "Is a directory",
     }.items():
         with pytest.raises(SourceError, match=said):

@@ -316,16 +316,20 @@ def test_a_path_that_leads_nowhere_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "left"))
+    datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    datagrams.bind(str(tmp_path / "datagrams"))
     for name, said in {
         "absent": "there is no socket",
         "file": "file is no socket",
         "left": "nothing listens at",
+        "datagrams": "datagrams is no QMP socket",
         "x" * 200: "too long",
     }.items():
         code, _, errors = run("walk", "0x1000", "--qmp", tmp_path / name, cwd=tmp_path)
         assert code == 2
         assert said in errors
         assert errors.count("\n") == 1
+    datagrams.close()
 
 
 @pytest.mark.hw

@@ -123,83 +123,22 @@ IN_LONG_MODE: dict[str, tuple[str, str, Plant]] = {
         )
         for level in (3, 4)
     },
-    "XD is not reserved without NXE": (
-        "4",
-        f"{ENTRY.format(0)} and NXE=0 and XD=1",
-        not_reserved(XD),
-    ),
-    "XD is reserved with NXE": ("4", f"{ENTRY.format(1)} and XD=1", also_reserved(XD)),
     "bits above the address are reserved": (
         "4",
         f"{ENTRY.format(0)} and set in (52, 58)",
         also_reserved((1 << 62) - (1 << 52)),
     ),
-    "the software's bits are reserved": (
+    "PS is ignored in a PDPTE": (
         "4",
-        f"{ENTRY.format(0)} and set=11",
-        also_reserved(1 << 11),
-    ),
-    "the highest address bit is reserved": (
-        "4",
-        f"{ENTRY.format(0)} and set=39",
-        also_reserved(1 << 39),
-    ),
-    "PAT of a large page is reserved": (
-        "4",
-        f"{ENTRY.format(1)} and PAT=1 and PS=1",
-        also_reserved(1 << 12, pointers=False),
-    ),
-    "PAT of a small page is reserved": (
-        "4",
-        f"{ENTRY.format(0)} and PAT=1",
-        in_levels(lambda n, level: level if n else reserved_leaf(level, PS)),
-    ),
-    "G is reserved": ("4", "family=entry and level=0 and G=1 and set=none", also_reserved(G)),
-    "D is reserved in pointers": (
-        "4",
-        "family=entry and level=1 and D=1 and set=none",
-        also_reserved(D),
-    ),
-    "A is reserved": ("4", "family=entry and level=0 and A=1 and set=none", also_reserved(A)),
-    "P is ignored": (
-        "4",
-        f"{ENTRY.format(1)} and P=0",
-        in_formats(lambda format: replace(format, present=Pattern(0, 0))),
-    ),
-    **{
-        f"PS is ignored at level {level}": (
-            "4",
-            f"{ENTRY.format(level)} and PS=1 and set=none",
-            all_pointers(level),
-        )
-        for level in (1, 2)
-    },
-    "R/W and U/S are swapped": (
-        "4",
-        f"{ENTRY.format(0)} and set=none",
-        in_formats(
-            lambda f: replace(f, rights={**f.rights, "write": US, "user": RW}),
-        ),
-    ),
-    "XD grants execution": (
-        "4",
-        f"{ENTRY.format(0)} and set=none and access=fetch",
-        in_formats(lambda format: replace(format, denied=0)),
+        f"{ENTRY.format(2)} and PS=1 and set=none",
+        all_pointers(2),
     ),
     # ---- walks ----
-    "levels are swapped": (
+    "a page of level 2 is elsewhere": (
         "4",
-        "family=pair and upper=1 and lower=0",
-        in_walks(lambda walks, _: replace(walks, level=walks.level ^ np.uint8(1))),
+        "family=place and level=2 and US=1 and access=read",
+        moved(1 << 12, 2),
     ),
-    **{
-        f"a page of level {level} is elsewhere": (
-            "4",
-            f"family=place and level={level} and US=1 and access=read",
-            moved(1 << 12 if level else 1 << 13, level),
-        )
-        for level in (0, 1, 2)
-    },
     "the offset in a large page is that in a small one": (
         "4",
         "family=place and level=1 and US=1 and access=write",
@@ -229,72 +168,19 @@ IN_LONG_MODE: dict[str, tuple[str, str, Plant]] = {
         "family=pair and upper=2 and lower=1 and lower.P=0",
         in_walks(ends_bottom_up),
     ),
-    "rights come before presence": (
-        "4",
-        "family=pair and upper=2 and lower=1 and lower.P=0 and upper.US=0",
-        in_walks(rights_before_presence),
-    ),
-    "the leaf alone gives rights": ("4", "family=rights", granted(lambda given: given[0])),
-    "the root's entry alone gives rights": ("4", "family=rights", granted(lambda given: given[-1])),
-    "any entry gives rights": ("4", "family=rights", granted(np.bitwise_or.reduce)),
     "a level between is left out of the rights": (
         "5",
         "family=rights and WP=1 and by=user",
         granted(lambda given: np.bitwise_and.reduce(np.delete(given, 2, axis=0))),
     ),
     # ---- rights ----
-    "the user may access all pages": ("4", f"{ENTRY.format(2)} and by=user", all_granted(US)),
-    "all pages can be written": ("4", f"{ENTRY.format(2)} and access=write", all_granted(RW)),
-    "all pages can be executed": ("4", f"{ENTRY.format(2)} and access=fetch", all_granted(XD)),
-    "WP is ignored": ("4", f"{ENTRY.format(0)} and access=write", without("cr0", WP)),
-    "WP always holds": ("4", f"{ENTRY.format(0)} and access=write", with_("cr0", WP)),
-    "SMEP is ignored": ("4", f"{ENTRY.format(0)} and access=fetch", without("cr4", SMEP)),
-    "SMEP always holds": ("4", f"{ENTRY.format(0)} and access=fetch", with_("cr4", SMEP)),
-    "SMAP is ignored": ("4", f"{ENTRY.format(0)} and access=read", without("cr4", SMAP)),
-    "SMAP always holds": ("4", f"{ENTRY.format(0)} and access=read", with_("cr4", SMAP)),
-    "EFLAGS.AC is ignored": (
-        "4",
-        f"{ENTRY.format(0)} and access=read",
-        in_question(ac=np.zeros_like),
-    ),
-    "EFLAGS.AC always holds": (
-        "4",
-        f"{ENTRY.format(0)} and access=write",
-        in_question(ac=np.ones_like),
-    ),
-    "all accesses are the user's": ("4", ENTRY.format(0), in_question(user=np.ones_like)),
-    "all accesses are the supervisor's": ("4", ENTRY.format(0), in_question(user=np.zeros_like)),
     "a fetch is a read": (
         "4",
         f"{ENTRY.format(0)} and XD=1",
         in_question(kind=lambda kind: np.where(kind == Kind.FETCH, Kind.READ, kind)),
     ),
-    "a write is a read": (
-        "4",
-        f"{ENTRY.format(0)} and RW=0",
-        in_question(kind=lambda kind: np.where(kind == Kind.WRITE, Kind.READ, kind)),
-    ),
     # ---- what a fault reports ----
-    "P is clear for a right that is missing": ("4", f"{ENTRY.format(0)} and P=1", error_bits(P)),
-    "P is set for an entry that is absent": (
-        "4",
-        f"{ENTRY.format(0)} and P=0",
-        error_bits(raised=P),
-    ),
-    "W is never set": ("4", f"{ENTRY.format(1)} and P=0", error_bits(W_ERROR)),
-    "U is never set": ("4", f"{ENTRY.format(1)} and P=0", error_bits(U_ERROR)),
     "RSVD is never set": ("4", f"{ENTRY.format(1)} and set=51", error_bits(RSVD_ERROR)),
-    "I is never set": ("4", f"{ENTRY.format(1)} and P=0", error_bits(I_ERROR)),
-    "I is set without NXE and SMEP": (
-        "4",
-        f"{ENTRY.format(1)} and P=0 and access=fetch and NXE=0",
-        error_bits(raised=I_ERROR),
-    ),
-    "CR2 is not set by a page fault": (
-        "4",
-        f"{ENTRY.format(1)} and P=0",
-        in_answer(lambda out, _: replace(out, sets_cr2=np.zeros_like(out.sets_cr2))),
-    ),
     "CR2 is set by a protection fault": (
         "4",
         "family=place and level=0",
@@ -311,31 +197,6 @@ IN_LONG_MODE: dict[str, tuple[str, str, Plant]] = {
         ),
     ),
     # ---- A and D ----
-    "A is not set in the leaf": (
-        "4",
-        f"{ENTRY.format(0)} and set=none",
-        in_marks(lambda sets: without_in(sets, 0, A)),
-    ),
-    "A is not set in the root's entry": (
-        "5",
-        f"{ENTRY.format(0)} and set=none",
-        in_marks(lambda sets: without_in(sets, 4, A)),
-    ),
-    "D is not set by a write": (
-        "4",
-        f"{ENTRY.format(0)} and set=none",
-        in_marks(lambda sets: sets & ~np.uint64(D)),
-    ),
-    "D is set by every access": (
-        "4",
-        f"{ENTRY.format(0)} and set=none",
-        in_marks(lambda sets: raised_in(sets, 0)),
-    ),
-    "D is set in pointers": (
-        "4",
-        f"{ENTRY.format(0)} and set=none",
-        in_marks(lambda sets: raised_in(sets, 1)),
-    ),
 }
 
 EVERYWHERE: dict[str, tuple[str, Plant]] = {
@@ -464,7 +325,24 @@ EVERYWHERE: dict[str, tuple[str, Plant]] = {
         in_marks(lambda sets: raised_in(sets, 1)),
     ),
 }
-"""Where these were planted in long mode, they are above already."""
+
+IN_EIGHT_BYTES: dict[str, tuple[str, Plant]] = {
+    "the highest address bit is reserved": (
+        f"{ENTRY.format(0)} and set=39",
+        also_reserved(1 << 39),
+    ),
+    "XD is not reserved without NXE": (
+        f"{ENTRY.format(0)} and NXE=0 and XD=1",
+        not_reserved(XD),
+    ),
+    "XD is reserved with NXE": (f"{ENTRY.format(1)} and XD=1", also_reserved(XD)),
+    "XD grants execution": (
+        f"{ENTRY.format(0)} and set=none and access=fetch",
+        in_formats(lambda format: replace(format, denied=0)),
+    ),
+    "all pages can be executed": (f"{ENTRY.format(1)} and access=fetch", all_granted(XD)),
+}
+"""In entries that have bits for wide addresses and XD."""
 
 IN_32: dict[str, tuple[str, Plant]] = {
     "PS is heeded without PSE": (f"{ENTRY.format(1)} and PS=1 and PSE=0", with_pse(True)),
@@ -524,20 +402,6 @@ IN_PAE: dict[str, tuple[str, Plant]] = {
         "family=bits and level=0 and P=1 and set=52",
         not_reserved((1 << 63) - (1 << 52)),
     ),
-    "the highest address bit is reserved": (
-        f"{ENTRY.format(0)} and set=39",
-        also_reserved(1 << 39),
-    ),
-    "XD is not reserved without NXE": (
-        f"{ENTRY.format(0)} and NXE=0 and XD=1",
-        not_reserved(XD),
-    ),
-    "XD is reserved with NXE": (f"{ENTRY.format(1)} and XD=1", also_reserved(XD)),
-    "XD grants execution": (
-        f"{ENTRY.format(0)} and set=none and access=fetch",
-        in_formats(lambda format: replace(format, denied=0)),
-    ),
-    "all pages can be executed": (f"{ENTRY.format(1)} and access=fetch", all_granted(XD)),
     "RSVD is never set": (f"{ENTRY.format(1)} and set=62", error_bits(RSVD_ERROR)),
     "an entry below that is not present comes first": (
         "family=pair and upper=1 and lower=0 and lower.P=0",
@@ -658,20 +522,11 @@ FAULTS: dict[str, tuple[str, str, Plant]] = {
         f"{mode}: {name}": (mode, *fault)
         for mode, faults in (
             ("32", EVERYWHERE | IN_32),
-            ("pae", EVERYWHERE | IN_PAE),
-            ("4", KEYS),
-            ("5", KEYS),
+            ("pae", EVERYWHERE | IN_EIGHT_BYTES | IN_PAE),
+            ("4", EVERYWHERE | IN_EIGHT_BYTES | KEYS),
+            ("5", EVERYWHERE | IN_EIGHT_BYTES | KEYS),
         )
         for name, fault in faults.items()
-    },
-    **{
-        f"4: {name}": ("4", *EVERYWHERE[name])
-        for name in (
-            "a push is a read",
-            "an implicit access is the user's",
-            "an implicit access heeds AC",
-            "D is not set by a push",
-        )
     },
 }
 

@@ -265,10 +265,12 @@ class Debugger:
 
     @cached_property
     def _monitor_memory(self) -> Memory:
+        if self.seen is not None:
+            return self.seen
         ram, unit = self._ram.span, self.cpu.format.table_bytes(0)
         region = Region(range(ram.first, ram.last + 1), "", 0)
         read = PhysicalMemory(self.monitor, [region], unit, True, math.inf).read
-        return self.seen or HeldMemory(unit, read)
+        return HeldMemory(unit, read)
 
     @property
     def _ram(self) -> BufferMemory:

@@ -117,7 +117,7 @@ class Source:
         if not rest:
             raise Misuse(f"{text!r} names no source: nothing stands after {kind}:")
         for name in given.keys() & {"levels", "vcpu", "live"}:
-            given[name] = number(name, given[name])
+            given[name] = count(name, given[name])
         given[kind] = rest if kind == "layout" else Path(rest)
         return cls(**given)
 
@@ -176,7 +176,7 @@ class Source:
     def _given(self) -> dict[str, int]:
         """The registers that were given in place of the source's own."""
         return {
-            name: number(name, text)
+            name: (count if name == "maxphyaddr" else number)(name, text)
             for name in REGISTERS
             if (text := getattr(self, name)) is not None
         }
@@ -187,6 +187,17 @@ _AT_LEVELS = re.compile(r"(?P<rest>.*)@(?P<levels>\d+)", re.DOTALL)
 
 
 def number(what: str, text: str) -> int:
+    """An address, an entry or a register; Misuse, with what it is, where it is none, or where it
+    could be meant in either base: kernels print them without 0x."""
+    from harness.machine.errors import Misuse
+
+    value = count(what, text)
+    if text.isdecimal() and value > 9:
+        raise Misuse(f"{what} is {text}: write 0x{text}, or {value:#x} if that is decimal")
+    return value
+
+
+def count(what: str, text: str) -> int:
     """A number in any base that Python reads; Misuse, with what it is of, where it is none."""
     from harness.machine.errors import Misuse
 

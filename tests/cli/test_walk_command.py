@@ -50,7 +50,7 @@ def test_what_linux_keeps_in_entries_is_told_where_it_is_asked(tmp_path: Path) -
 def test_a_register_and_missing_memory_are_steps_too(tmp_path: Path) -> None:
     memory = tmp_path / "memory"
     memory.write_bytes((0x2001).to_bytes(8, "little") + bytes(0xFF8))
-    pae = ("--cr3", 0, "--cr4", 0x20, "--efer", 0)
+    pae = ("--cr3", 0, "--cr4", "0x20", "--efer", 0)
     code, out, _ = run("walk", "0x1000", "--ram", memory, *pae, cwd=tmp_path)
     assert code == 0
     assert "no translation at level 1: there is no memory where the entry would be" in out
@@ -65,6 +65,7 @@ def test_a_register_and_missing_memory_are_steps_too(tmp_path: Path) -> None:
     [
         (["0x1000"], "no source is named"),
         (["here", "--layout", "smallest"], "the address is 'here', no number"),
+        (["1000", "--layout", "smallest"], "is 1000: write 0x1000, or 0x3e8 if that is decimal"),
         (["-0x1", "--layout", "smallest"], "No such option"),
         (["0x1_0000_0000_0000_0000", "--layout", "smallest"], "which is no number of 64 bits"),
         (["0x1000", "--layout", "smallest", "--cr3", "x"], "cr3 is 'x', no number"),

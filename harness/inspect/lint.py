@@ -20,7 +20,8 @@ from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Range, Ranges, merged, of_rows, together
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging.address import Physical, Span, Virtual
-from harness.paging.memory import Mask, Words
+from harness.paging.bulk import LANES
+from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Slot
 from harness.paging.walk import walk
 from harness.paging.x86.cpu import Cpu, Cr4, root_for
@@ -97,6 +98,7 @@ class _Space:
     """
 
     cpu: Cpu
+    memory: Memory
     graph: Graph
     types: Types
     tables: Words
@@ -172,7 +174,26 @@ def _withheld(space: _Space, rows: Rows) -> Mask:
 
 
 def _empty_table(space: _Space, rows: Rows) -> Mask:
+    """Pointers to tables of zeros alone: software keeps what it swapped out, or forbids for a
+    time, in entries that are not present, so that a table of those is in use."""
     found: Mask = (rows.kind == RowKind.POINTER) & (rows.below == 0) & ~rows.window
+    if found.any():
+        tables, number = np.unique(rows.physical[found], return_inverse=True)
+        found[found] = _zeros(space, rows.level - 1, tables)[number]
+    return found
+
+
+def _zeros(space: _Space, level: int, tables: Words) -> Mask:
+    """Which tables hold nothing but zeros."""
+    format = space.graph.format
+    entries, each = format.levels[level].entries, format.entry_bytes
+    offsets = np.arange(entries, dtype=np.uint64) * np.uint64(each)
+    at_once = max(1, LANES // entries)
+    found = np.zeros(len(tables), np.bool_)
+    for start in range(0, len(tables), at_once):
+        part = slice(start, start + at_once)
+        words, _ = space.memory.gather((tables[part, None] + offsets).ravel(), each)
+        found[part] = ~words.reshape(-1, entries).any(axis=1)
     return found
 
 
@@ -280,7 +301,7 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
         _cached_outside,
     ),
     (
-        Rule("empty-table", WARNING, "slots that lead to tables in which nothing is present"),
+        Rule("empty-table", WARNING, "slots that lead to tables of nothing but zeros"),
         _empty_table,
     ),
     (
@@ -431,7 +452,7 @@ def lint(
     read = graph.read(snapshot.memory, cpu.format, cpu.roots, graph.FEWER)
     tables = [floor.layer.table for floor in read.floors]
     held = np.unique(np.concatenate([np.zeros(0, np.uint64), *tables]))
-    space = _Space(cpu, read, types, held, _backed(snapshot))
+    space = _Space(cpu, snapshot.memory, read, types, held, _backed(snapshot))
     rules = [(rule, breaks) for rule, breaks in ENTRY_RULES if rule.name not in ignored]
     kept = [_Kept(rule) for rule, _ in rules]
     typed, code, data = [_Mapped([], []) for _ in types], _Mapped([], []), _Mapped([], [])

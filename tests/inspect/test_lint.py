@@ -164,6 +164,21 @@ def test_what_is_planted_is_found_and_nothing_else(name: str) -> None:
     assert {rule: (span and span.first, count) for rule, (span, count) in got.items()} == expected
 
 
+# What Linux writes for a page that is swapped out, and for one that nobody may touch.
+@pytest.mark.parametrize("raw", [0x7FFF_FFFF_FFFB_F000, 0x8000_0FFF_FFFF_F100, 1 << 9])
+def test_a_table_whose_entries_are_kept_but_not_present_is_not_empty(raw: int) -> None:
+    assert found(planted({(LOWER, 5): SPARE * TABLE | P, (SPARE, 511): raw})) == {}
+
+
+def test_of_a_chain_of_tables_that_leads_to_an_empty_one_the_last_is_found() -> None:
+    chain = {(MIDDLE, 5): SPARE * TABLE | P, (SPARE, 3): FREE | P}
+    (finding,) = found(planted(chain))["empty-table"].findings
+    assert (finding.where, finding.detail) == (
+        Span((5 << 30) + (3 << 21), (5 << 30) + (4 << 21) - 1),
+        f"the table at {FREE:#x}",
+    )
+
+
 def test_every_rule_has_something_planted_for_it() -> None:
     assert {rule.name for rule in RULES} <= PLANTED.keys()
 

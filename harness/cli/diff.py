@@ -52,7 +52,8 @@ def diff(
     A source in one word is layout:NAME (layout:NAME@5 at five levels), qmp:SOCKET, core:FILE,
     case:FILE or ram:FILE,cr3=N; options of other commands follow after commas (qmp:SOCKET,vcpu=1).
     What counts is what addresses lead to: a table that was moved, or a large page that was split,
-    changes nothing for the pages below but their size.  A guest runs on between two looks.
+    changes nothing for the pages below but their size.  A guest runs on between two looks, and may
+    change its root: ,cr3=N keeps to one space.
 
     Exit codes: 0 the same, 1 different or not wholly compared, 2 misuse.
 
@@ -86,9 +87,9 @@ def diff(
             sides = {"before": looked_at(some), "after": looked_at(others)}
             typer.echo(json.dumps(bare("diff", **sides, **content)))
         else:
-            title = f"- {some.title}\n+ {others.title}\n"
-            lines = (title, *reports.diff_lines(cpus, types, found, limit))
-            typer.echo("\n".join((*lines, *assumed_lines(assumed))))
+            head = reports.head_lines(some, others, after is None)
+            lines = reports.diff_lines(cpus, types, found, limit)
+            typer.echo("\n".join((*head, *lines, *assumed_lines(assumed))))
         if not found.same:
             raise typer.Exit(DISAGREEMENT)
 

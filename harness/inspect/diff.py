@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from harness.inspect.graph import Floor, Graph, RowKind, Rows, met, no_rows
-from harness.inspect.ranges import Range, Ranges, follow, of_rows, reduced, together
+from harness.inspect.ranges import Range, Ranges, follow, of_rows, reduced, reserved, together
 from harness.inspect.snapshot import QuestionError
 from harness.paging import bulk
 from harness.paging.bits import address_mask, attributes, carried, read_by_machine, structure_mask
@@ -64,7 +64,8 @@ class Changed(NamedTuple):
 
     change         all that is different
     before, after  the same addresses then and now, by entries of the same size; ABSENT for nothing
-    then, now      the sizes of the pages themselves, in bytes, which may be larger
+    then, now      the sizes of the pages themselves, in bytes, which may be larger; of what is no
+                   page, those of the slots where it was found
     """
 
     change: Change
@@ -80,7 +81,7 @@ class Difference:
 
     before, after  ranges with the same addresses, in order
     change         uint16, a `Change` each
-    then, now      uint8, the levels of the pages themselves
+    then, now      uint8, the levels of the pages themselves, or where what is none was found
     cut            what was not compared, a sentence each
     """
 
@@ -121,7 +122,8 @@ class _Half(NamedTuple):
     kind      this, ABSENT for nothing
     raw       its entry without the address, as it would be at level `leaf`
     leaf      where it was found
-    physical  of a page, where the part begins that these addresses lead to
+    physical  of a page, where the part begins that these addresses lead to; the table that a
+              self-map or a table not read is, or that has no memory
     granted   the rights with which the table is reached, or those of the page
     """
 
@@ -316,8 +318,8 @@ def _compared(level: int, pairs: _Pairs, before: _Side, after: _Side) -> tuple[D
     shown = change != 0
     found, some, others = _take(every, shown), _take(some, shown), _take(others, shown)
     difference = Difference(
-        of_rows(before.format, _rows(level, found, some)),
-        of_rows(after.format, _rows(level, found, others)),
+        _ranges(before, level, found, some),
+        _ranges(after, level, found, others),
         change[shown],
         some.leaf,
         others.leaf,
@@ -391,6 +393,9 @@ def _completed(
     ):
         if shape is not None and chosen.any():
             physical[chosen] = bulk.address_of(shape, lanes.raw[chosen])
+    unbacked = own & (lanes.kind == RowKind.UNBACKED)
+    if unbacked.any():
+        physical[unbacked] = side.floors[level].layer.table[half.table[place[unbacked]]]
     return lanes._replace(physical=physical, granted=granted)
 
 
@@ -439,8 +444,20 @@ def _changes(format: Format, level: int, some: _Lanes, others: _Lanes) -> Counts
     return change
 
 
-def _rows(level: int, pairs: _Pairs, half: _Lanes) -> Rows:
-    """One side of what is different, as rows."""
+def _ranges(side: _Side, level: int, pairs: _Pairs, half: _Lanes) -> Ranges:
+    """One side of what is different."""
+    ranges = of_rows(side.format, _rows(side, level, pairs, half))
+    # What is malformed is so by the bits of the level where it stands.
+    odd = (half.kind == RowKind.MALFORMED) & (half.leaf > level)
+    for leaf in np.unique(half.leaf[odd]).tolist():
+        chosen = odd & (half.leaf == leaf)
+        raw = half.raw[chosen]
+        ranges.bits[chosen] = raw & reserved(side.format, leaf, raw)
+    return ranges
+
+
+def _rows(side: _Side, level: int, pairs: _Pairs, half: _Lanes) -> Rows:
+    """The same as rows."""
     n = len(pairs.base)
     return replace(
         no_rows(),
@@ -457,8 +474,20 @@ def _rows(level: int, pairs: _Pairs, half: _Lanes) -> Rows:
         group=pairs.group,
         view=np.full(n, -1),
         window=np.zeros(n, np.bool_),
-        below=np.zeros(n, np.int64),
+        below=_below(side, half),
     )
+
+
+def _below(side: _Side, half: _Lanes) -> Counts:
+    """How many ends lie below each lane that is a self-map or a table not read, else 0."""
+    below: Counts = (half.kind == RowKind.UNREAD).astype(np.int64)
+    loops = half.kind == RowKind.SELF_MAP
+    for leaf in np.unique(half.leaf[loops]).tolist():
+        chosen, floor = loops & (half.leaf == leaf), side.floors[leaf - 1]
+        order = np.argsort(floor.layer.table)
+        place = np.searchsorted(floor.layer.table, half.physical[chosen], sorter=order)
+        below[chosen] = floor.below[order[place]]
+    return below
 
 
 def _met(pairs: _Pairs, groups: int) -> tuple[_Pairs, int]:
@@ -524,10 +553,23 @@ def _merged(
         follows &= column[1:] == column[:-1]
     start = np.concatenate([[True], ~follows])[: len(change)]
     return Difference(
-        reduced(before, follows),
-        reduced(after, follows),
+        _reduced(before, follows, start, then),
+        _reduced(after, follows, start, now),
         change[start],
         then[start],
         now[start],
         cut,
+    )
+
+
+def _reduced(ranges: Ranges, follows: Mask, start: Mask, leaf: Bytes) -> Ranges:
+    """Each range that follows joined to the one before; parts of one slot, which was found at the
+    level `leaf`, are as the slot is."""
+    found = reduced(ranges, follows)
+    single = (RowKind.SELF_MAP, RowKind.UNREAD, RowKind.MALFORMED)
+    parts = np.isin(found.kind, single) & (leaf[start] > found.level)
+    return replace(
+        found,
+        below=np.where(parts, ranges.below[start], found.below),
+        pieces=np.where(parts, 1, found.pieces),
     )

@@ -43,7 +43,8 @@ class Range(NamedTuple):
     bits          what its entries have in common: of pages all bits that the machine reads but
                   the address, accessed and dirty; of malformed entries the reserved bits
     raw           the first entry
-    physical      where the first page lies; of a self-map the table that it leads to
+    physical      where the first page lies; of a self-map or a table not read the table that it
+                  leads to, of a table without memory where it is
     pieces        how many runs of frames that follow each other; 1 where all do
     repeated      whether all pages are the same frame
     accessed, dirty  how many of the entries have the bit
@@ -254,8 +255,8 @@ def _in_common(format: Format, rows: Rows, exact: bool) -> Words:
     odd = rows.kind != RowKind.PAGE
     if odd.any():
         raw = rows.raw[odd]
-        reserved = raw & _reserved(format, rows.level, raw)
-        common[odd] = np.where(rows.kind[odd] == RowKind.MALFORMED, raw if exact else reserved, raw)
+        wrong = raw & reserved(format, rows.level, raw)
+        common[odd] = np.where(rows.kind[odd] == RowKind.MALFORMED, raw if exact else wrong, raw)
     return common
 
 
@@ -267,7 +268,7 @@ def _compared(format: Format, level: int, exact: bool) -> int:
     return seen & ~address_mask(format, level)
 
 
-def _reserved(format: Format, level: int, raw: Words) -> Words:
+def reserved(format: Format, level: int, raw: Words) -> Words:
     """The reserved bits of present entries, by how each is read."""
     here = format.levels[level]
     if here.pointer is None or here.leaf is None:
@@ -322,7 +323,9 @@ def reduced(ranges: Ranges, follows: Mask) -> Ranges:
     stop = np.append(start[1:], len(ranges))
     same = ranges.repeated & (ranges.physical == np.repeat(ranges.physical[start], stop - start))
     pieces = ranges.pieces.copy()
-    pieces[1:] -= _onward(ranges) & follows
+    # Slots of one table without memory are one piece as frames in a row are.
+    table = (ranges.kind == RowKind.UNBACKED)[1:] & (ranges.physical[1:] == ranges.physical[:-1])
+    pieces[1:] -= (_onward(ranges) | table) & follows
     view = np.where(
         np.minimum.reduceat(ranges.view, start) == np.maximum.reduceat(ranges.view, start),
         ranges.view[start],

@@ -11,6 +11,7 @@ from harness.inspect.diff import Change, Difference
 from harness.inspect.graph import RowKind
 from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Range
+from harness.inspect.snapshot import Snapshot
 from harness.paging.x86.cpu import Cpu
 from harness.report.ranges import as_objects, cells
 from harness.report.text import aligned, counted, limited
@@ -32,6 +33,21 @@ NAMES = {
 def names(change: Change) -> list[str]:
     """All that is different, the weightiest first."""
     return [name for kind, name in NAMES.items() if change & kind]
+
+
+def head_lines(before: Snapshot, after: Snapshot, again: bool) -> Iterator[str]:
+    """What is compared: both by title, with CR3 where only that tells them apart, and a note
+    where one source, looked at `again`, has another root now."""
+    differ = before.cpu.cr3 != after.cpu.cr3
+    for sign, side in zip("-+", (before, after), strict=True):
+        more = f", CR3 {side.cpu.cr3:#x}" if differ and before.title == after.title else ""
+        yield f"{sign} {side.title}{more}"
+    if again and differ and before.cpu.roots != after.cpu.roots:
+        yield (
+            "The root changed between the two moments, so these are two spaces;"
+            f" ,cr3={before.cpu.cr3:#x} after the source keeps to the first."
+        )
+    yield ""
 
 
 def diff_lines(cpus: Sequence[Cpu], types: Types, found: Difference, limit: int) -> Iterator[str]:
@@ -64,6 +80,10 @@ def summary(found: Difference) -> str:
 
 def _cells(cpu: Cpu, types: Types, side: Range, size: int) -> tuple[str, ...]:
     """One side, without its addresses; `size` is that of the pages themselves."""
+    if side.kind != RowKind.PAGE:
+        # It is told by the level of the slot where it was found.
+        sizes = [level.size for level in cpu.format.levels]
+        side = side._replace(level=sizes.index(size))
     _, _, pages, *rest = cells(cpu, types, side)
     return (_pages(side, size) if side.kind == RowKind.PAGE else pages, *rest)
 

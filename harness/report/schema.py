@@ -195,7 +195,10 @@ _RANGE: Final = {
         " address, A and D; of malformed entries the reserved bits."
     ),
     "raw": _hex("The first entry."),
-    "physical": _hex("Where the first page lies; of all else, the table to which it leads."),
+    "physical": _hex(
+        "Where the first page lies; of a self-map or a table not read, the table to which it leads;"
+        " of a table without memory, where it is."
+    ),
     "pieces": _number("How many runs of frames that follow each other; 1 where all do."),
     "one_frame": _flag("Whether all pages are the same frame."),
     "accessed": _number("How many of the entries have A set, those of equal ranges included."),

@@ -51,6 +51,39 @@ def test_json_holds_both_sides(tmp_path: Path) -> None:
     assert found["counts"] == {"mapped": 1}
 
 
+def test_two_spaces_of_one_memory_are_told_apart_by_cr3(tmp_path: Path) -> None:
+    first = ram(tmp_path / "a", 0x9007)
+    second = first.replace("cr3=0x1000", "cr3=0x2000")
+    _, out, _ = run("diff", first, second, cwd=tmp_path)
+    ends = [line.split(", ")[-1] for line in out.splitlines()[:2]]
+    assert ends == ["CR3 0x1000", "CR3 0x2000"]
+
+
+def test_a_self_map_and_a_table_without_memory_are_told_as_a_dump_tells_them(
+    tmp_path: Path,
+) -> None:
+    plain = ram(tmp_path / "a", 0x9007)
+    odd = ram(tmp_path / "b", 0x9007)
+    words = np.fromfile(tmp_path / "b", np.uint64)
+    words[512 + 256], words[512 + 511] = 0xDEAD007, 0x1003
+    (tmp_path / "b").write_bytes(words.tobytes())
+    _, out, _ = run("diff", plain, odd, "--json", cwd=tmp_path)
+    told = [change["after"] for change in json.loads(out)["changes"]]
+    for side in told:
+        del side["page_size"]
+    source = ("--ram", tmp_path / "b", "--cr3", "0x1000")
+    _, out, _ = run("dump", *source, "--json", cwd=tmp_path)
+    dumped = [one for one in json.loads(out)["ranges"] if one["kind"] != "page"]
+    assert told == dumped
+    # By way of the self-map: an entry of the page table, the lost table at level 1, and then
+    # an entry of another table, the lost one at level 0, and the root's three.
+    facts = [(one["kind"], one["physical"], one["pieces"], one["below"]) for one in told]
+    assert facts == [("unbacked", "0xdead000", 1, 0), ("self-map", "0x1000", 1, 7)]
+    _, out, _ = run("diff", plain, odd, cwd=tmp_path)
+    assert "no memory at 0xdead000, where the level-2 table is" in out
+    assert "self-map to 0x1000, the root: 7 entries by way of it" in out
+
+
 def test_a_source_is_compared_with_itself_later(tmp_path: Path) -> None:
     code, out, _ = run("diff", ram(tmp_path / "a", 0x9007), "--after", 0.01, cwd=tmp_path)
     assert (code, out.splitlines()[3]) == (0, "The spaces are the same.")

@@ -14,6 +14,7 @@ import pytest
 from harness.inspect import diff as diff_module
 from harness.inspect import graph
 from harness.inspect.diff import Change, Difference, diff
+from harness.inspect.ranges import dump
 from harness.paging.entry import Leaf, Malformed, Pointer
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu
@@ -270,6 +271,54 @@ def test_a_table_that_loses_its_memory_is_told() -> None:
     assert found == [
         (Change.MAPPED, 0, 3), (Change.KIND, 0x3000, 1), (Change.MAPPED, 0x4000, 508)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("levels", "seed"), [(4, 1), (4, 2), (5, 3)])
+def test_what_is_no_page_is_told_as_a_dump_tells_it(levels: int, seed: int) -> None:
+    memory = layered(seed, levels, 0.2)
+    cpu, page = Cpu.long_mode(levels, 0), graph.RowKind.PAGE
+    want = [one for one in dump(memory, cpu.format, cpu.roots).ranges if one.kind != page]
+    nothing = BufferMemory(np.zeros(len(memory.octets), np.uint8))
+    got = [one.after for one in compared(nothing, memory, levels) if one.after.kind != page]
+    assert got == want
+    assert {one.kind.name for one in got} >= {"SELF_MAP", "UNBACKED", "MALFORMED"}
+
+
+def test_a_part_of_what_is_no_page_is_told_as_the_whole_is() -> None:
+    # Each stands where the other space has a table, with a page that is somewhere in its middle.
+    lost, loop, wrong = 0x100_0007, P | RW, 0x3007 | 1 << 51
+    before = {1: lost, 2: loop, 512 + 1: wrong}
+    after = {1: 0x1007, 2: 0x1007, 512 + 1: 0x2007}
+    found = [
+        one
+        for one in compared(one_page(BASE), changed(one_page(BASE), before))
+        if one.change == Change.MAPPED
+    ]
+    whole = {one.after.kind: one.after for one in found}
+    parts = list(compared(changed(one_page(BASE), before), changed(one_page(BASE), after)))
+    seen = set()
+    for one in parts:
+        side = one.before
+        same = whole[side.kind]
+        facts = [(r.physical, r.pieces, r.below, r.raw, r.bits) for r in (side, same)]
+        assert facts[0] == facts[1]
+        assert one.then == same.size
+        seen.add((side.kind, one.change))
+    assert {kind for kind, change in seen if change == Change.KIND} == {
+        graph.RowKind.UNBACKED,
+        graph.RowKind.SELF_MAP,
+        graph.RowKind.MALFORMED,
+    }
+    assert (whole[graph.RowKind.UNBACKED].physical, whole[graph.RowKind.UNBACKED].pieces) == (
+        0x100_0000,
+        1,
+    )
+
+
+def test_tables_without_memory_that_are_neighbours_are_a_piece_each() -> None:
+    after = changed(one_page(BASE), {1024 + 1: 0x100_0007, 1024 + 2: 0x200_0007})
+    (one,) = compared(one_page(BASE), after)
+    assert (one.after.pages, one.after.physical, one.after.pieces) == (1024, 0x100_0000, 2)
 
 
 def test_spaces_of_other_levels_have_no_addresses_in_common() -> None:

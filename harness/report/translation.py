@@ -91,6 +91,12 @@ def _split_lines(indices: Sequence[Index]) -> list[str]:
 
 def stage_lines(format: Format, found: Translation) -> list[str]:
     """Every entry on the way, with the rights that are left after it; none where there is none."""
+    rows = stage_rows(format, found)
+    return aligned(rows) if len(rows) > 1 else []
+
+
+def stage_rows(format: Format, found: Translation) -> list[Sequence[str]]:
+    """The same as cells, below those of HEAD."""
     rows: list[Sequence[str]] = [HEAD]
     for stage in found.stages:
         reading = stage.reading
@@ -107,7 +113,7 @@ def stage_lines(format: Format, found: Translation) -> list[str]:
         name = format.levels[unbacked.level].name
         slot = f"{unbacked.address:#x}"
         rows.append((str(unbacked.level), name, slot, "", "no memory there", "", ""))
-    return aligned(rows) if len(rows) > 1 else []
+    return rows
 
 
 def _rights(format: Format, stage: Stage) -> str:

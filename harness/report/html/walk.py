@@ -10,7 +10,8 @@ from harness.inspect.translation import Translation
 from harness.report.decode import bits_text
 from harness.report.html import space_map
 from harness.report.html.page import page
-from harness.report.text import letters, walk_rows
+from harness.report.text import letters
+from harness.report.translation import stage_rows
 
 
 def walk_page(snapshot: Snapshot, translations: Sequence[Translation]) -> str:
@@ -24,7 +25,7 @@ def walk_page(snapshot: Snapshot, translations: Sequence[Translation]) -> str:
         snapshot=snapshot,
         translations=translations,
         letters=partial(letters, cpu.format),
-        walk_rows=walk_rows,
+        stage_rows=partial(stage_rows, cpu.format),
         bits_text=bits_text,
         map=space_map.as_object(snapshot),
     )

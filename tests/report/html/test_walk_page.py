@@ -85,6 +85,14 @@ def shown(page: Page) -> Counter[tuple[int, int, str]]:
     return found
 
 
+def test_each_step_tells_the_rights_that_are_left_and_those_that_it_takes(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with opened(browser, saved(tmp_path, tables("linux-5"), PAGE)) as page:
+        cells = page.locator("section table").first.locator("tr td:last-child").all_inner_texts()
+    assert cells == ["read write user execute"] * 4 + ["read user execute (takes write)"]
+
+
 @pytest.mark.parametrize("name", ["linux-4", "halves", "page-sizes"])
 def test_the_map_opened_whole_shows_each_page_once_with_its_effective_rights(
     browser: Browser, tmp_path: Path, name: str

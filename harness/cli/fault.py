@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from harness.cli.output import Json, tell
 from harness.cli.source import Source, number, with_source
 
 if TYPE_CHECKING:
+    from harness.inspect.fault import Explanation
     from harness.inspect.snapshot import Snapshot
     from harness.paging.x86.access import Access
 
@@ -72,6 +74,9 @@ def fault(
     rip: Annotated[
         str | None, typer.Option(metavar="N", help="The RIP that was seen.", show_default=False)
     ] = None,
+    linux: Annotated[
+        bool, typer.Option("--linux", help="Also tell what Linux keeps in the entries.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say whether an access to ADDRESS would fault: the vector, error code and CR2, the rule with
@@ -92,10 +97,15 @@ def fault(
                 raise Misuse("no ADDRESS is given; or add --code, the error code that was seen")
             if cr2 is not None or rip is not None:
                 raise Misuse("--cr2 and --rip belong to a fault that was seen: add its --code")
+            from harness.inspect.fault import explain
+            from harness.paging.address import Virtual
+
             with source.opened() as snapshot:
                 snapshot = _changed(snapshot, ac, pkru)
                 accesses = _accesses(access, user, implicit)
-                _forward(snapshot, number("the address", address), accesses, access, as_json)
+                asked = Virtual(number("the address", address))
+                found = [explain(snapshot, asked, one, linux) for one in accesses]
+                _forward(snapshot, found, access is not None, as_json)
             return
         if address is not None or access is not None or user is not None or implicit:
             raise Misuse("--code tells the access, and --cr2 the address: name neither besides")
@@ -103,12 +113,14 @@ def fault(
         place = None if cr2 is None else number("CR2", cr2)
         instruction = None if rip is None else number("RIP", rip)
         if source == Source():
+            if linux:
+                raise Misuse("--linux tells what is in entries: name the source of the tables")
             _words(seen, place, instruction, as_json)
             return
         if place is None:
             raise Misuse("what the tables give depends on the address: add --cr2")
         with source.opened() as snapshot:
-            _backward(_changed(snapshot, ac, pkru), seen, place, instruction, as_json)
+            _backward(_changed(snapshot, ac, pkru), seen, place, instruction, linux, as_json)
 
 
 def _changed(snapshot: Snapshot, ac: bool | None, pkru: str | None) -> Snapshot:
@@ -134,22 +146,20 @@ def _accesses(kind: KindName | None, user: bool | None, implicit: bool) -> list[
 
 
 def _forward(
-    snapshot: Snapshot, address: int, accesses: list[Access], one: KindName | None, as_json: bool
+    snapshot: Snapshot, found: Sequence[Explanation], in_full: bool, as_json: bool
 ) -> None:
-    """What accesses come to: in full where their kind was named, else in a table."""
-    from harness.inspect.fault import explain
-    from harness.paging.address import Virtual
+    """What accesses to one address come to, in full or in a table."""
     from harness.report import fault as reports
 
-    found = [explain(snapshot, Virtual(address), access) for access in accesses]
     if as_json:
         outcomes = [reports.as_object(snapshot.cpu, each) for each in found]
-        _print_object(snapshot, virtual=hex(address), outcomes=outcomes)
+        asked = hex(found[0].translation.asked)
+        _print_object(snapshot, virtual=asked, outcomes=outcomes)
         return
     lines: list[str] = []
-    if one is None:
+    if not in_full:
         lines += reports.accesses_lines(found)
-    for each in found if one is not None else []:
+    for each in found if in_full else []:
         lines += [*([""] if lines else []), *reports.explanation_lines(snapshot.cpu, each)]
     tell(snapshot, lines)
 
@@ -167,14 +177,16 @@ def _words(code: int, cr2: int | None, rip: int | None, as_json: bool) -> None:
         typer.echo(line)
 
 
-def _backward(snapshot: Snapshot, code: int, cr2: int, rip: int | None, as_json: bool) -> None:
+def _backward(
+    snapshot: Snapshot, code: int, cr2: int, rip: int | None, linux: bool, as_json: bool
+) -> None:
     """What a fault says, and what the tables give."""
     from harness.inspect.fault import compare, read_code
     from harness.paging.address import Virtual
     from harness.report import fault as reports
 
     seen = read_code(code, snapshot.cpu, cr2, rip)
-    found = compare(snapshot, seen, Virtual(cr2))
+    found = compare(snapshot, seen, Virtual(cr2), linux)
     if as_json:
         _print_object(
             snapshot,

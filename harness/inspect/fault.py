@@ -47,14 +47,16 @@ class Explanation:
     remedies: tuple[Remedy, ...]
 
 
-def explain(snapshot: Snapshot, address: Virtual, access: Access) -> Explanation:
-    """What an access to an address comes to.
+def explain(
+    snapshot: Snapshot, address: Virtual, access: Access, linux: bool = False
+) -> Explanation:
+    """What an access to an address comes to, and if wanted what Linux keeps on the way.
 
     Raises QuestionError for an address that is wider than the CPU's mode has them.
     """
     cpu, memory = snapshot.cpu, snapshot.memory
     masked = cpu if access.kind is not Kind.FETCH else replace(cpu, lam=False)
-    found = translate(replace(snapshot, cpu=masked), address)
+    found = translate(replace(snapshot, cpu=masked), address, linux)
     answer = outcome(cpu, memory, address, access)
     changes = remedies(cpu, memory, address, access) if isinstance(answer, Fault) else ()
     blamed = tuple(_to_blame(cpu, found, answer))
@@ -240,12 +242,12 @@ _IMPLICIT: Final = (
 )
 
 
-def compare(snapshot: Snapshot, seen: SeenFault, cr2: Virtual) -> Reproduction:
-    """Whether the tables as they are would give the fault.
+def compare(snapshot: Snapshot, seen: SeenFault, cr2: Virtual, linux: bool = False) -> Reproduction:
+    """Whether the tables as they are would give the fault; `linux` as in `explain`.
 
     Raises QuestionError for an address that is wider than the CPU's mode has them.
     """
-    explained = [explain(snapshot, cr2, access) for access in seen.accesses]
+    explained = [explain(snapshot, cr2, access, linux) for access in seen.accesses]
     giving = tuple(one for one in explained if _gives(one.outcome, seen))
     if giving:
         explicit = tuple(one for one in giving if not one.access.implicit)

@@ -29,7 +29,7 @@ from harness.report import translation
 from harness.report.decode import bits_object, bits_text, raw_text
 from harness.report.objects import rule_name, slot_object, span_object
 from harness.report.text import aligned, all_digits
-from harness.report.translation import labelled, stage_lines
+from harness.report.translation import labelled, linux_lines, stage_lines
 
 USUAL: Final = tuple(
     Access(kind, user) for kind in (Kind.READ, Kind.WRITE, Kind.FETCH) for user in (True, False)
@@ -56,6 +56,7 @@ def explanation_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
         if more > 0:
             yield from labelled("or", [f"{more} more, which --json tells"])
     yield from labelled("walk", stage_lines(cpu.format, found))
+    yield from linux_lines(found)
 
 
 def outcome_text(outcome: Outcome) -> str:
@@ -84,6 +85,7 @@ def accesses_lines(explained: Sequence[Explanation]) -> Iterator[str]:
     for one in explained:
         rows.append((str(one.access), outcome_text(one.outcome), "; ".join(_rule(one.outcome))))
     yield from (f"  {line}" for line in aligned(rows))
+    yield from linux_lines(explained[0].translation)
 
 
 def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:

@@ -37,6 +37,11 @@ def translation_lines(format: Format, found: Translation) -> Iterator[str]:
     yield from labelled("address", _split_lines(found.indices))
     yield from labelled("walk", stage_lines(format, found))
     yield from labelled("page", _page_lines(found))
+    yield from linux_lines(found)
+
+
+def linux_lines(found: Translation) -> Iterator[str]:
+    """What Linux keeps in the entries on the way, where that was asked."""
     kept = [(stage.reading.name, stage.linux.said) for stage in found.stages if stage.linux]
     yield from labelled("to Linux", (f"{name}: {said}" for name, said in kept))
 

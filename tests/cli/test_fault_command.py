@@ -43,6 +43,22 @@ def test_without_an_access_the_usual_ones_are_a_table(tmp_path: Path) -> None:
     assert "supervisor read allowed, reaches 0x40000000" in out
 
 
+@pytest.mark.parametrize(
+    "asked", [("0x0", "--access", "read"), ("0x0",), ("--code", "4", "--cr2", "0x0")]
+)
+def test_what_linux_keeps_in_the_entries_is_told_where_it_is_asked(
+    tmp_path: Path, asked: tuple[str, ...]
+) -> None:
+    memory = tmp_path / "memory"
+    words = (0x1007, 0x2007, 0x3007, 0x1FFF_FFFF_FFDB_9604)  # the last one is of README.md
+    memory.write_bytes(b"".join(word.to_bytes(8, "little").ljust(0x1000, b"\0") for word in words))
+    tables = ("--ram", memory, "--cr3", "0")
+    assert "PTE: a page in swap: number 0x1234 of area 3; uffd-wp" in lines(
+        *asked, *tables, "--linux", cwd=tmp_path
+    )
+    assert not [line for line in lines(*asked, *tables, cwd=tmp_path) if "swap" in line]
+
+
 def page(directory: Path, table_rights: str) -> tuple[object, ...]:
     """The options for a layout with a user's page at 0x1000."""
     text = (
@@ -119,6 +135,7 @@ def test_the_accesses_are_those_of_the_library() -> None:
         (["--code", "0x1d", "0x1000"], "--code tells the access"),
         (["--code", "0x1_0000_0000"], "0x100000000 is no error code: those have 32 bits"),
         (["--code", "x"], "the error code is 'x', no number"),
+        (["--code", "4", "--linux"], "--linux tells what is in entries: name the source"),
         (["--code", "7", "--layout", "smallest"], "add --cr2"),
         (["0x1000", "--user", "--implicit", "--layout", "smallest"], "an implicit access is a"),
         (["0x1000", "--access", "jump", "--layout", "smallest"], "'jump' is not one of"),

@@ -186,30 +186,41 @@ def live(guest: Guest, space: GuestSpace) -> Live:
 def prove(guest: Guest) -> Prove:
     """Call it with a CPU state whose CR3 leads to tables in the guest's RAM.
 
-    Every oracle is asked about the space; the test fails where one disagrees with the library.
-    Returns the comparisons.  What the space maps is overwritten, and its entries may be accessed
-    and dirty afterwards.
+    Every oracle is asked about the space; the test fails where one disagrees with the library, and
+    where the space maps nothing, as with a wrong CR3.  Returns the comparisons.  What the space
+    maps is overwritten, and its entries may be accessed and dirty afterwards.
 
     Or call it with `live`: the guest does what was done there, and is asked as it goes.
     """
     from harness.check.live import Live
     from harness.check.validate import compare_space
+    from harness.paging import bulk
     from harness.paging.memory import BufferMemory
+    from harness.paging.x86.cpu import Cpu
     from harness.report.text import disagreeing, disagreement_lines
+
+    memory = BufferMemory(guest.ram.buffer)
 
     def prove(what: Cpu | Live) -> tuple[Comparison, ...]:
         __tracebackhide__ = True
         if isinstance(what, Live):
             comparisons: tuple[Comparison, ...] = (what.run(),)
         else:
-            comparisons = compare_space(guest, BufferMemory(guest.ram.buffer), what)
+            comparisons = compare_space(guest, memory, what)
         disagreed = sum(one.disagreed for one in comparisons)
         if disagreed:
-            found = (d for one in comparisons for d in one.disagreements)
+            found = [d for one in comparisons for d in one.disagreements]
             lines = [line for one in found for line in disagreement_lines(one)]
+            if len(found) < disagreed:
+                lines.append(f"and {disagreed - len(found):,} more, which are not shown")
             compared = sum(one.compared for one in comparisons)
             head = f"{disagreeing(disagreed, compared, 'answer')} on {guest.engine.name}"
             pytest.fail("\n".join((head, *lines)))
+        if isinstance(what, Cpu) and not bulk.leaves(memory, what.roots, limit=0).total:
+            pytest.fail(
+                f"nothing is mapped, so nothing was proved: all tables that CR3 {what.cr3:#x} leads"
+                " to are empty, as where CR3 is wrong or entries were not stored in the guest's RAM"
+            )
         return comparisons
 
     return prove

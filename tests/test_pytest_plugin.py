@@ -41,8 +41,36 @@ LOST = """
         guest.close()
 
     def test_the_one_after(space, guest, prove):
+        space.map(0x400000, space.frames(1), level=0, bits=space.format.granting())
         prove(space.cpu)
         print("qemu", guest.pid)
+"""
+
+
+NOT_STORED = """
+    import pytest
+    from harness.paging.x86.cpu import Cpu
+
+    @pytest.mark.parametrize("cr3", [0x3200000, 0, 1 << 40 - 1, -0x1000, 1 << 40, 1 << 64])
+    def test_a_root(prove, cr3):
+        prove(Cpu.long_mode(4, cr3))
+
+    def test_tables_without_a_page(space, prove):
+        space.map(0x400000, space.frames(1), level=0, bits=space.format.granting())
+        space.write(space.slot(0x400000, 0), 0)
+        prove(space.cpu)
+"""
+
+WITHHELD = """
+    from harness.paging.address import Span, Virtual
+
+    def test_the_stack_can_be_taken_away(space, live, prove):
+        stack = Span.of(0x7000_0000_1000, 4 << 12)
+        space.map(Virtual(stack.first), space.frames(4), 0, space.format.granting("write", "user"))
+        live.probe(stack)
+        space.unmap(stack).done()
+        live.probe(stack)
+        prove(live)
 """
 
 
@@ -66,6 +94,50 @@ def test_a_disagreement_fails_the_test_with_both_answers_and_the_walk(
             "*observed*",
             "*walk*level*entry*slot*raw*meaning*bits*rights so far",
             "*0 *PTE*0x8000002000000001*reserved: 0x2000000000 beyond MAXPHYADDR 36*",
+        ]
+    )
+
+
+@pytest.mark.hw
+def test_what_maps_nothing_or_has_its_root_elsewhere_is_not_proved(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(NOT_STORED)
+    result = run(pytester, "--engine=tcg", "--tb=line")
+    result.assert_outcomes(failed=8)
+    empty = (
+        "*: Failed: nothing is mapped, so nothing was proved: all tables that CR3 {} leads to are*"
+    )
+    elsewhere = (
+        "*Misuse: CR3 {0} has the root table at {0}, where there is no memory for tables: it*"
+    )
+    result.stdout.fnmatch_lines(
+        [
+            empty.format("0x3200000"),
+            elsewhere.format("0x0"),
+            elsewhere.format("0x8000000000"),
+            "*Misuse: CR3 cannot be loaded with -0x1000: CR3 has 64 bits",
+            "*Misuse: CR3 cannot be loaded with 0x10000000000: 0x10000000000 in it is reserved",
+            "*Misuse: CR3 cannot be loaded with 0x10000000000000000: CR3 has 64 bits",
+            empty.format("0x2000000"),
+        ]
+    )
+
+
+@pytest.mark.hw
+def test_a_flush_that_is_missing_is_named_and_what_is_not_shown_is_counted(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(WITHHELD)
+    result = run(pytester, "--engine=tcg", "-k4-level")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*16 of * answers disagree on tcg",
+            "*expected  #PF(0x0) at level 0: the entry is not present*; at call 2 of live.probe",
+            "*observed  done, and the word is *",
+            "*hint      a flush may be missing: *at call 1 of live.probe*until 0x700000001000 is*",
+            "*and 11 more, which are not shown",
         ]
     )
 

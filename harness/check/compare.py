@@ -24,6 +24,7 @@ class Disagreement:
     expected  what the reference says, for people
     observed  what the oracle says, for people
     walk      the reference's walk of the address, None where there is none
+    hint      a sentence on what it may come from, for people; empty where nothing is known
     """
 
     oracle: str
@@ -33,6 +34,7 @@ class Disagreement:
     expected: str
     observed: str
     walk: Walk | None = None
+    hint: str = ""
 
 
 @dataclass

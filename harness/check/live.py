@@ -32,7 +32,7 @@ from harness.check.marks import INVALID_OPCODE, LONG_CODE
 from harness.check.quirks import KEPT_CODE, DenialQuirk, expected_of, fault_quirks
 from harness.check.space import Note, NotedMemory
 from harness.check.verdicts import Seen, expected_text, judged, observed_text
-from harness.check.window import Window, find_root_hole, open_window
+from harness.check.window import Window, check_root, find_root_hole, open_window
 from harness.machine.engines import executor
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest, State
@@ -127,7 +127,8 @@ class Live:
 
     A guest has one at a time.  What the spaces map are frames above the tables, whose content is
     overwritten.  The stub has one root slot of each space to itself, in the middle of the lower
-    half or the next that is empty; SpaceError where none is.
+    half or the next that is empty; SpaceError where none is.  Misuse for a CR3 that cannot be
+    loaded or leads elsewhere.
     """
 
     def __init__(self, guest: Guest, memory: NotedMemory, cpu: Cpu) -> None:
@@ -144,6 +145,7 @@ class Live:
         self._tell_of_tables(cpu)
 
     def _open(self, cpu: Cpu) -> Window:
+        check_root(self._memory, cpu)
         hole = find_root_hole(self._memory, cpu.roots[0])
         return open_window(self._memory, cpu, self._guest.image, self._allocator, hole)
 
@@ -353,7 +355,8 @@ class Live:
         wrong = np.flatnonzero(~agree)
         room = max(0, EXAMPLES - len(comparison.disagreements))
         comparison.disagree(
-            len(wrong), [_describe(asked, results, lane) for lane in wrong[:room].tolist()]
+            len(wrong),
+            [_describe(asked, results, lane, earlier) for lane in wrong[:room].tolist()],
         )
 
     def _compare_entries(self, comparison: Comparison, touched: Words, wanted: Words) -> None:
@@ -450,18 +453,67 @@ def _kept_code(
     return kept
 
 
-def _describe(asked: _Asked, results: npt.NDArray[np.void], lane: int) -> Disagreement:
+def _stale(
+    asked: _Asked, result: np.void, lane: int, earlier: Sequence[_Asked | Words | None]
+) -> _Asked | None:
+    """The last probe before which the same access was to end as it ends now, where entries of its
+    path have changed since, but for A and D, and no flush of its page was executed."""
+    cases, small = asked.cases, np.uint64(asked.cpu.format.levels[0].size)
+    address = cases.address[lane]
+    noted = np.uint64(asked.cpu.format.accessed | asked.cpu.format.dirty)
+    for event in reversed(earlier):
+        if event is None:
+            break
+        if not isinstance(event, _Asked):
+            if (event // small == address // small).any():
+                break
+            continue
+        same = event.cases.address == address
+        for name in ("kind", "user", "ac"):
+            same &= getattr(event.cases, name) == getattr(cases, name)[lane]
+        for other in np.flatnonzero(same).tolist():
+            left = event.entries.after(event.allowed)[:, other]
+            now = asked.paths.raw[:, lane]
+            if ((left ^ now) & ~noted).any() and _ended_as(event, other, result):
+                return event
+    return None
+
+
+def _ended_as(asked: _Asked, lane: int, result: np.void) -> bool:
+    """Whether an access that ended so is as was expected of a lane, as far as it alone tells."""
+    if not asked.allowed[lane]:
+        fault = (asked.rules.vector[lane], asked.rules.error[lane])
+        return not result["completed"] and fault == (result["vector"], result["error"])
+    named = asked.cases.kind[lane] == Kind.WRITE or (
+        result["data"] == marks.mark(asked.aimed[lane : lane + 1])[0]
+    )
+    return bool(result["completed"] and named)
+
+
+def _describe(
+    asked: _Asked,
+    results: npt.NDArray[np.void],
+    lane: int,
+    earlier: Sequence[_Asked | Words | None],
+) -> Disagreement:
     cases, result = asked.cases, results[lane]
     kind, levels = Kind(int(cases.kind[lane])), len(asked.paths.slot)
     found = int(result["after"][levels] if kind is Kind.WRITE else result["data"])
     steps = range(levels - 1, int(asked.rules.walks.level[lane]) - 1, -1)
     marked = bool(asked.allowed[lane]) and kind is not Kind.WRITE
     before = [int(asked.paths.raw[level, lane]) for level in steps]
+    stale = _stale(asked, result, lane, earlier)
+    hint = stale and (
+        f"a flush may be missing: this is the answer by the tables as they were at call"
+        f" {stale.number} of live.probe, which changed since, and which the TLB may keep until"
+        f" {int(cases.address[lane]):#x} is flushed, which was not done in between (SDM 4.10.4)"
+    )
     return Disagreement(
         oracle=PROBE,
         address=int(cases.address[lane]),
         access=Access(kind, bool(cases.user[lane])),
         ac=bool(cases.ac[lane]),
-        expected=f"{expected_text(asked.rules, lane)}, in probe {asked.number}",
+        expected=f"{expected_text(asked.rules, lane)}; at call {asked.number} of live.probe",
         observed=observed_text(result, found, marked, before),
+        hint=hint or "",
     )

@@ -18,7 +18,7 @@ from harness.check.compare import Comparison, Disagreement
 from harness.check.debugger import TABLE_BYTES, Debugger, TableImage
 from harness.check.layouts import Layout, build
 from harness.check.quirks import fault_quirks
-from harness.check.window import Window, open_window
+from harness.check.window import Window, check_root, open_window
 from harness.machine.engines import executor, reads_as_amd
 from harness.machine.guest import Guest, MachineInfo
 from harness.machine.ram import TABLE_ARENA
@@ -150,7 +150,7 @@ def compare_space(
 
     `memory` is the guest's RAM.  The frames that the space maps are overwritten with marks,
     and its entries may be accessed and dirty afterwards.  Raises SpaceError where the space has
-    no hole for the window.
+    no hole for the window, Misuse for a CR3 that cannot be loaded or leads elsewhere.
     """
     with _window(guest, memory, cpu) as window:
         written = TableImage.of(memory, cpu.roots)
@@ -198,6 +198,7 @@ def compare_one(
 
 @contextmanager
 def _window(guest: Guest, memory: BufferMemory, cpu: Cpu) -> Iterator[Window]:
+    check_root(memory, cpu)
     allocator = TableAllocator(memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
     window = open_window(memory, cpu, guest.image, allocator)
     try:

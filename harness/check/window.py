@@ -15,7 +15,9 @@ from typing import Final
 import numpy as np
 
 from harness.check.quirks import KEPT
+from harness.machine.errors import Misuse
 from harness.machine.guest import State
+from harness.machine.ram import ARENA
 from harness.machine.stub import StubImage
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
@@ -25,6 +27,7 @@ from harness.paging.space import Space, SpaceError, TableAllocator
 from harness.paging.table import Root, Slot
 from harness.paging.x86.cpu import Cpu, Mode
 from harness.paging.x86.formats import PDPTE_BYTES, P
+from harness.paging.x86.load import reserved_in_cr3
 
 Hole = tuple[Virtual, tuple[Slot, ...]]
 """Absent slots side by side, and the first address that they span."""
@@ -42,6 +45,23 @@ class Window:
         """Takes the window out of the space, which then maps what it did before."""
         for slot in self.hole:
             memory.store(slot.address, slot.table.format.entry_bytes, 0)
+
+
+def check_root(memory: BufferMemory, cpu: Cpu) -> None:
+    """Raises Misuse where MOV CR3 refuses the CPU's CR3, or walks do not begin in a table of the
+    guest's memory that is the caller's."""
+    wrong = cpu.cr3 & reserved_in_cr3(cpu) if cpu.long else 0
+    if wrong or not 0 <= cpu.cr3 < 1 << 64:
+        why = f"{wrong:#x} in it is reserved" if cpu.cr3 >= 0 and wrong else "CR3 has 64 bits"
+        raise Misuse(f"CR3 cannot be loaded with {cpu.cr3:#x}: {why}")
+    ours = Span(ARENA.stop, memory.span.last)
+    for root in cpu.roots:
+        at = root.table.address
+        if at not in ours:
+            raise Misuse(
+                f"CR3 {cpu.cr3:#x} has the root table at {at:#x}, where there is no memory for"
+                f" tables: it is {ours}"
+            )
 
 
 def open_window(

@@ -209,6 +209,7 @@ def test_a_flush_that_is_withheld_shows(
     found = live.run()
     assert found.disagreed
     assert all("done, and" in one.observed for one in found.disagreements)
+    assert all("flush may be missing" in one.hint for one in found.disagreements)
 
 
 @pytest.mark.usefixtures("keeping")
@@ -267,7 +268,10 @@ def test_a_bit_that_the_reference_forgets_is_found(
     in_marks(lambda sets: sets & ~np.uint64(bit))(monkeypatch)
     furnish(space, at)
     live.probe(there(SMALL, at))
-    assert PROBE in {one.oracle for one in live.run().disagreements}
+    live.probe(there(SMALL, at))
+    found = live.run().disagreements
+    assert PROBE in {one.oracle for one in found}
+    assert not any(one.hint for one in found)  # nothing was changed
 
 
 def test_what_cannot_be_asked_is_a_sentence(

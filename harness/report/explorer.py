@@ -5,7 +5,7 @@ Where one is and can go is `harness.inspect.tour`'s; this is the screen and its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -51,7 +51,7 @@ root to here give together."""
 INTERRUPT = Binding("ctrl+c", "app.interrupt", show=False, priority=True)
 """Textual's own Ctrl-C copies, and tells how to quit."""
 
-NARROW, LOW = 120, 16
+NARROW, LOW = 130, 16
 """Columns and rows; with fewer there is no room for everything."""
 
 SHOWN = 24
@@ -71,12 +71,52 @@ class Help(ModalScreen[None]):
 
 
 class Entries(DataTable[Text]):
-    """The slots of a table; they are scrolled up and down alone."""
+    """The slots of a table; they are scrolled up and down alone.
+
+    Columns have the width of what is in them, from the left on while there is room.  The last one
+    has what is left, and its cells end in an ellipsis: a number that is cut looks like another.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("right", "app.follow", show=False),
         Binding("left", "app.return", show=False),
     ]
+
+    _cells: Sequence[tuple[Text, ...]] = ()
+    _widths: Sequence[int] = ()
+
+    def fill(self, cells: Sequence[tuple[Text, ...]], index: int) -> None:
+        """Shows rows of one cell for each of COLUMNS, with one row chosen."""
+        self._cells, self._widths = cells, self._fitting(cells)
+        self.clear(columns=True)
+        for name, width in zip(COLUMNS, self._widths, strict=False):
+            self.add_column(_cut(name), width=width)
+        for row in cells:
+            self.add_row(*row[: len(self._widths)])
+        self.move_cursor(row=index)
+        middle = max(0, index - self.size.height // 2)
+        self.scroll_to(y=middle, animate=False, force=True)
+
+    def on_resize(self) -> None:
+        if self._widths != self._fitting(self._cells):
+            self.fill(self._cells, self.cursor_row)
+
+    def _fitting(self, cells: Sequence[tuple[Text, ...]]) -> list[int]:
+        """The widths of as many columns as there is room for, of one at least."""
+        room, widths = self.scrollable_content_region.width, list[int]()
+        for name, *column in zip(COLUMNS, *cells, strict=True):
+            room -= 2 * self.cell_padding
+            if widths and room < 1:
+                break
+            wanted = max([len(name), *(cell.cell_len for cell in column)])
+            widths.append(max(1, min(wanted, room)))
+            room -= wanted
+        return widths
+
+
+def _cut(text: str, style: str = "") -> Text:
+    """Text of one line, which ends in an ellipsis where there is no room for all of it."""
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
 
 
 class Explorer(App[None]):
@@ -91,7 +131,7 @@ class Explorer(App[None]):
     ENABLE_COMMAND_PALETTE = False
     CSS = """
     #where { height: auto; padding: 0 1; background: $surface; }
-    #entries { width: 3fr; height: 1fr; }
+    #entries { width: 3fr; height: 1fr; overflow-x: hidden; scrollbar-gutter: stable; }
     #bits { width: 2fr; min-width: 40; height: 1fr; padding: 0 1; border-left: solid $primary; }
     #goto { dock: bottom; display: none; }
     #goto.asked { display: block; }
@@ -141,10 +181,7 @@ class Explorer(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        table = self.query_one(Entries)
-        for column in COLUMNS:
-            table.add_column(column)
-        table.focus()
+        self.query_one(Entries).focus()
         self._show(self.starts[0], 0)
         if self._at is not None:
             self._go(self._at)
@@ -175,13 +212,7 @@ class Explorer(App[None]):
         with self._reading():
             self.lines = tour.lines(self.snapshot.memory, place.table)
         self.place = place
-        table = self.query_one(Entries)
-        table.clear()
-        for line in self.lines:
-            table.add_row(*self._cells(line))
-        table.move_cursor(row=index)
-        middle = max(0, index - table.size.height // 2)
-        table.scroll_to(y=middle, animate=False, force=True)
+        self.query_one(Entries).fill([self._cells(line) for line in self.lines], index)
         self._tell()
         self._tell_bits()
 
@@ -201,7 +232,7 @@ class Explorer(App[None]):
                 bits = " ".join(set_bits(format.levels[slot.level], line.raw))
                 said = (raw, rights, told, bits)
                 style = "red" if isinstance(line.entry, Malformed) else ""
-        return tuple(Text(cell, style) for cell in (*place, *said))
+        return tuple(_cut(cell, style) for cell in (*place, *said))
 
     def _tell(self) -> None:
         """Where one is: the way, the table, its addresses, and the rights so far."""

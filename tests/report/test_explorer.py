@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from textual.events import Paste
+from textual.geometry import Region
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static
 
@@ -228,6 +229,37 @@ def test_a_small_terminal_still_shows_the_chosen_slot() -> None:
         assert shown.scroll_y <= app.index < shown.scroll_y + shown.size.height - 1
 
     tour(tables("linux-5"), touring, at=CODE, width=20, height=5)
+
+
+@pytest.mark.parametrize(("name", "at"), [("linux-5", CODE), ("malformed", Virtual(0x40_1000))])
+def test_what_is_cut_in_a_row_ends_in_an_ellipsis(name: str, at: Virtual) -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        for width in (*range(80, 201, 10), 115, 119, 121, 125, 129, 131):
+            await pilot.resize_terminal(width, 24)
+            await pilot.pause()
+            shown = app.query_one(DataTable)
+            seen = shown.render_lines(Region(0, 0, *shown.scrollable_content_region.size))
+            rows = [strip.text for strip in seen][1:]
+            first = int(rows[0].split()[0])
+            assert first <= app.index < first + len(rows)
+            for row, line in zip(rows, app.lines[first:], strict=False):
+                assert whole_or_elided(row, [str(cell) for cell in app._cells(line)]), (width, row)
+
+    tour(tables(name), touring, at=at, height=24)
+
+
+def whole_or_elided(row: str, cells: list[str]) -> bool:
+    """Whether a row has the cells from the left on, each whole or cut by an ellipsis."""
+    for cell in filter(None, cells):
+        row = row.lstrip()
+        shown = cell if f"{row} ".startswith(f"{cell} ") else row[: row.find(ELLIPSIS) + 1]
+        if row and not (shown == cell or (shown and cell.startswith(shown[:-1]))):
+            return False
+        row = row[len(shown) :]
+    return not row.strip()
+
+
+ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
 
 def test_garbage_is_toured_like_any_tables(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import attrgetter
+from typing import Final
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from harness.check.debugger import TABLE_BYTES, Debugger, TableImage
 from harness.check.layouts import Layout, build
 from harness.check.quirks import fault_quirks
 from harness.check.window import Window, check_root, open_window
-from harness.machine.engines import executor, reads_as_amd
+from harness.machine.engines import IN_SOFTWARE, executor, reads_as_amd
 from harness.machine.guest import Guest, MachineInfo
 from harness.machine.ram import TABLE_ARENA
 from harness.paging import bulk
@@ -33,8 +34,8 @@ from harness.paging.x86.cpu import Cpu, root_for
 DEADLINE = 60.0
 """Seconds that a guest has for each answer."""
 
-PROBES_ON_KVM = 3_000
-"""Probes of a space that KVM executes: where it is emulated it is a hundred times slower."""
+PROBES_IN_SOFTWARE: Final = 3_000
+"""Probes of a space that are executed where KVM does without the processor's virtualization."""
 
 
 @dataclass(frozen=True)
@@ -220,14 +221,17 @@ def add_walks(comparison: Comparison, memory: Memory, cpu: Cpu) -> None:
 def _ask_guest(
     guest: Guest, window: Window, cpu: Cpu, memory: BufferMemory, tables: Words, cases: Cases
 ) -> Comparison:
-    engine = guest.engine.name
-    left_out = 0
-    if engine == "kvm" and len(cases) > PROBES_ON_KVM:
-        chosen = np.linspace(0, len(cases) - 1, PROBES_ON_KVM).astype(np.int64)
-        left_out = len(cases) - PROBES_ON_KVM
-        cases = cases.take(chosen)
-    quirks = fault_quirks(*executor(guest))
-    comparison = probes.ask_guest(guest, window, cpu, memory, tables, cases, quirks)
-    if left_out:
-        comparison.not_comparable["not asked: kvm executes a sample"] = left_out
+    name, version = executor(guest)
+    asked = executed(cases, name)
+    quirks = fault_quirks(name, version)
+    comparison = probes.ask_guest(guest, window, cpu, memory, tables, asked, quirks)
+    if left_out := len(cases) - len(asked):
+        comparison.not_comparable[f"not asked: {name} executes a sample"] = left_out
     return comparison
+
+
+def executed(cases: Cases, name: str) -> Cases:
+    """Those of a space that the executor of this name is given: all, or a sample."""
+    if name not in IN_SOFTWARE or len(cases) <= PROBES_IN_SOFTWARE:
+        return cases
+    return cases.take(np.linspace(0, len(cases) - 1, PROBES_IN_SOFTWARE).astype(np.int64))

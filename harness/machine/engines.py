@@ -25,6 +25,8 @@ and one that does without."""
 LONG_MODE_ONLY: Final = ("kvm_pvm",)
 """Who leaves a guest without a processor once it has left long mode and switches paging on."""
 
+IN_SOFTWARE: Final = ("kvm_pvm",)
+"""Who interprets what a guest's supervisor executes: a hundred times slower than TCG."""
 
 AMD_VENDORS: Final = ("AuthenticAMD", "HygonGenuine")
 """Whose processors read entries as the APM says (CPUID leaf 0)."""

@@ -1,12 +1,20 @@
 """Every shipped layout, at each of its numbers of levels, on every engine that this host has."""
 
+import numpy as np
 import pytest
 
+from harness.check.cases import Cases
 from harness.check.compare import PROBE
 from harness.check.debugger import GVA2GPA, INFO_TLB, MEMSAVE, TABLE_BYTES
 from harness.check.layouts import Layout, load, parse, shipped
 from harness.check.replay import ORACLES
-from harness.check.validate import SpaceReport, lacking, validate
+from harness.check.validate import (
+    PROBES_IN_SOFTWARE,
+    SpaceReport,
+    executed,
+    lacking,
+    validate,
+)
 from harness.machine.guest import FEATURES, MachineInfo
 from harness.report.run import Finding
 from harness.report.text import finding_lines
@@ -90,6 +98,17 @@ def test_another_maxphyaddr_than_the_layout_asks_for_is_a_reason_to_skip() -> No
     assert lacking(layout, 5, info()) == (
         "the engine's processor has MAXPHYADDR 40, and the layout asks for 46"
     )
+
+
+def test_all_is_executed_but_where_kvm_interprets() -> None:
+    n = PROBES_IN_SOFTWARE + 1000
+    none = np.zeros(n, np.bool_)
+    cases = Cases(np.arange(n, dtype=np.uint64), np.zeros(n, np.uint8), none, none)
+    for name in ("tcg", "kvm_amd", "kvm_intel", "kvm"):
+        assert executed(cases, name) is cases
+    sample = executed(cases, "kvm_pvm").address
+    assert len(np.unique(sample)) == PROBES_IN_SOFTWARE
+    assert (sample[0], sample[-1]) == (0, n - 1)
 
 
 def test_an_engine_is_asked_for_what_a_layout_needs_at_its_levels_alone() -> None:

@@ -11,7 +11,7 @@ import pytest
 from harness.check import debugger
 from harness.machine.foreign import ForeignMonitor
 from tests.cli.commands import run
-from tests.inspect.sources.machines import STUB, Machine, running
+from tests.inspect.sources.machines import RAM, STUB, Machine, running
 
 pytestmark = pytest.mark.hw
 
@@ -31,6 +31,16 @@ def test_a_guest_s_own_tables_agree_with_its_machine(machine: Machine, tmp_path:
     assert told["compared"] > 2048 + 256
     assert (told["disagreements"], told["findings"]) == (0, [])
     assert machine.witness.status() == "running"
+
+
+def test_ram_that_qemu_shares_is_compared_with_what_the_monitor_reads(tmp_path: Path) -> None:
+    backend = f"memory-backend-memfd,id=ram,size={RAM},share=on"
+    shared = ("-object", backend, "-machine", "memory-backend=ram")
+    with running(tmp_path, *STUB, *shared) as machine:
+        code, out, errors = run("check", "--qmp", machine.path, "--json", cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    compared = {one["oracle"]: one["compared"] for one in json.loads(out)["oracles"]}
+    assert compared[debugger.MONITOR_MEMORY] == compared[debugger.INFO_TLB] == 2048
 
 
 def test_a_translation_that_disagrees_is_shown_with_its_walk(

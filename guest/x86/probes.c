@@ -60,10 +60,10 @@ static inline uint64_t load(char *ram, uint64_t address, bool narrow)
 
 /*
  * do_word(i) for each i below count.  Without a loop, which would be half of all instructions of a probe: the local
- * KVM interprets the supervisor's, and takes a microsecond for each.
+ * KVM interprets the supervisor's, and takes a microsecond for each.  Most probes have five words.
  */
 #define FOR_WORDS(count, do_word)						\
-	switch (__builtin_expect(count, 5)) {						\
+	switch (__builtin_expect(count, 5)) {					\
 	case 6: do_word(5); __attribute__((fallthrough));			\
 	case 5: do_word(4); __attribute__((fallthrough));			\
 	case 4: do_word(3); __attribute__((fallthrough));			\

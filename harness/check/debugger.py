@@ -16,6 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from harness.check.cases import evenly
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.held import HeldMemory
 from harness.check.quirks import DEBUG_WALKER
@@ -231,7 +232,7 @@ class Debugger:
         frame = physical // np.uint64(size)
         runs = list(_runs(virtual, size, RUN // size))
         if not thorough:
-            runs = [runs[i] for i in _evenly(np.arange(len(runs)), SAMPLE)]
+            runs = [runs[i] for i in evenly(len(runs), SAMPLE)]
         for part in runs:
             n = part.stop - part.start
             comparison.compared += n
@@ -343,15 +344,11 @@ def _spread(leaves: Leaves, sample: int | None) -> np.ndarray:
     each = -(-sample // kinds.shape[1])
     chosen = np.zeros(n, np.bool_)
     for number in range(kinds.shape[1]):
-        chosen[_evenly(np.flatnonzero(kind.ravel() == number), each)] = True
-    chosen[_evenly(np.flatnonzero(~chosen), sample - int(chosen.sum()))] = True
+        rows = np.flatnonzero(kind.ravel() == number)
+        chosen[rows[evenly(len(rows), each)]] = True
+    rest = np.flatnonzero(~chosen)
+    chosen[rest[evenly(len(rest), sample - int(chosen.sum()))]] = True
     return np.flatnonzero(chosen)
-
-
-def _evenly(rows: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the rows from first to last, or all where there are no more."""
-    count = min(max(count, 0), len(rows))
-    return rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)]
 
 
 def _flags(rows: np.ndarray) -> Words:

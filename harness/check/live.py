@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check import marks
-from harness.check.cases import Cases
+from harness.check.cases import Cases, evenly
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
 from harness.check.entries import ALL, PathEntries
 from harness.check.marks import INVALID_OPCODE, LONG_CODE
@@ -388,8 +388,8 @@ def _pages(span: Span, size: int, limit: int) -> Words:
     """The first addresses of the pages that are tried for a span; they may wrap beside it."""
     first, last = span.first // size, span.last // size
     count = last - first + 1
-    inside = np.arange(count) if count <= limit else np.linspace(0, count - 1, limit).astype(int)
-    pages = [first - 1, *(first + step for step in inside.tolist()), last + 1]
+    inside = evenly(count, limit).tolist()
+    pages = [first - 1, *(first + step for step in inside), last + 1]
     return np.array([page * size % (1 << 64) for page in pages], np.uint64)
 
 

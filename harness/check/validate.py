@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from harness.check import probes
-from harness.check.cases import Cases, of_space
+from harness.check.cases import Cases, evenly, of_space
 from harness.check.compare import Comparison, Disagreement
 from harness.check.debugger import TABLE_BYTES, Debugger, TableImage
 from harness.check.layouts import Layout, build
@@ -232,6 +232,6 @@ def _ask_guest(
 
 def executed(cases: Cases, name: str) -> Cases:
     """Those of a space that the executor of this name is given: all, or a sample."""
-    if name not in IN_SOFTWARE or len(cases) <= PROBES_IN_SOFTWARE:
+    if name not in IN_SOFTWARE:
         return cases
-    return cases.take(np.linspace(0, len(cases) - 1, PROBES_IN_SOFTWARE).astype(np.int64))
+    return cases.take(evenly(len(cases), PROBES_IN_SOFTWARE))

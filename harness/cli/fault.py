@@ -156,10 +156,11 @@ def _forward(
         asked = hex(found[0].translation.asked)
         _print_object(snapshot, virtual=asked, outcomes=outcomes)
         return
-    lines: list[str] = []
     if not in_full:
-        lines += reports.accesses_lines(found)
-    for each in found if in_full else []:
+        tell(snapshot, reports.accesses_lines(found))
+        return
+    lines: list[str] = []
+    for each in found:
         lines += [*([""] if lines else []), *reports.explanation_lines(snapshot.cpu, each)]
     tell(snapshot, lines)
 

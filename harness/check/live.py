@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -87,7 +88,7 @@ class _Asked:
         made: Mask = self.rules.vector == ALLOWED
         return made
 
-    @property
+    @cached_property
     def entries(self) -> PathEntries:
         """What each access leaves in the entries of its path, were it the only one."""
         format, ended = self.cpu.format, self.rules.walks.level

@@ -187,14 +187,15 @@ _AT_LEVELS = re.compile(r"(?P<rest>.*)@(?P<levels>\d+)", re.DOTALL)
 
 
 def number(what: str, text: str) -> int:
-    """An address, an entry or a register; Misuse, with what it is, where it is none, or where it
-    could be meant in either base: kernels print them without 0x."""
+    """An address, an entry or a register, as tools print it or people write it; Misuse, with what
+    it is, where it is none, or where it could be meant in two ways."""
+    from harness.inspect.number import read
     from harness.machine.errors import Misuse
 
-    value = count(what, text)
-    if text.isdecimal() and value > 9:
-        raise Misuse(f"{what} is {text}: write 0x{text}, or {value:#x} if that is decimal")
-    return value
+    try:
+        return read(what, text)
+    except ValueError as error:
+        raise Misuse(str(error)) from None
 
 
 def count(what: str, text: str) -> int:
@@ -204,7 +205,7 @@ def count(what: str, text: str) -> int:
     try:
         value = int(text, 0)
     except ValueError:
-        raise Misuse(f"{what} is {text!r}, no number: write it like 0x1000") from None
+        raise Misuse(f"{what} is {text!r}, no number") from None
     if not 0 <= value < 1 << 64:
         raise Misuse(f"{what} is {text}, which is no number of 64 bits")
     return value

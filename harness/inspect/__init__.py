@@ -9,6 +9,7 @@ range     neighbours in a space that say the same, with how many addresses each 
 self-map  a pointer to a table that is in use at the pointer's own level or above
 
 `snapshot`     the CPU state and memory that all questions are asked of
+`number`       numbers as tools print them and people write them: `read`
 `held`         all tables of a space, read at one moment, and how many they may be
 `sources`      one module a kind of source
 `decode`       an entry as the machine reads it: `read` gives a Reading of Parts

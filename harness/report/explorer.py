@@ -18,6 +18,7 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static
 
 from harness.inspect import decode, find, graph, linux, tour
+from harness.inspect.number import read
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.tour import Line, Place
 from harness.machine.errors import MachineError
@@ -375,10 +376,8 @@ class Explorer(App[None]):
         self._answered()
         written = event.value.strip()
         try:
-            address = int(written, 16)
+            address = read("the address", written, hexadecimal=True)
         except ValueError:
-            address = -1
-        if not 0 <= address < 1 << 64:
             said = written if len(written) <= SHOWN else f"{written[:SHOWN]}..."
             self.notify(f"{said!r} is no hexadecimal number of 64 bits", severity="error")
         else:

@@ -148,3 +148,13 @@ def test_what_cannot_be_asked_is_a_sentence(
     code, out, errors = run("fault", *arguments, cwd=tmp_path)
     assert (code, out) == (2, "")
     assert sentence in errors
+
+
+def test_numbers_are_taken_as_tools_print_them(tmp_path: Path) -> None:
+    """QEMU's log: e=0003; WinDbg's addresses; Linux's without 0x."""
+    plain = lines("--code", "0x3", "--cr2", "0xffffffff85000000", cwd=tmp_path)
+    for cr2 in ("ffffffff85000000", "ffffffff`85000000"):
+        assert lines("--code", "0003", "--cr2", cr2, cwd=tmp_path) == plain
+    asked = ("--access", "read", "--supervisor", "--layout", "linux-4")
+    one = lines("ffffffff85000000", *asked, "--cr3", "0000000002000000", cwd=tmp_path)
+    assert one == lines("0xffffffff85000000", *asked, cwd=tmp_path)

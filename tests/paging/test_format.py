@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.format import Field, Format, Level, Shape
 from harness.paging.x86 import formats
-from tests.paging.rules import READERS, Machine
+from tests.paging.machines import READERS, cpu_of
+from tests.paging.rules import Machine
 from tests.paging.toys import MIXED, SCATTERED
 
-X86 = [machine.cpu().format for machine in READERS]
+X86 = [cpu_of(machine).format for machine in READERS]
 FORMATS = [MIXED, SCATTERED, *X86]
 SLOTS = [(format, level) for format in FORMATS for level in range(len(format.levels))]
 
@@ -160,7 +161,7 @@ def test_granting_and_rights_of_are_inverse_for_every_subset(format: Format) -> 
 
 
 def test_a_denying_bit_takes_its_right_away() -> None:
-    x86 = Machine().cpu().format
+    x86 = cpu_of(Machine()).format
     assert x86.granting("write", "user", "execute") == 6
     assert x86.granting("write") == 2 | 1 << 63
     assert x86.rights_of(x86.granted(0)) == ("execute",)

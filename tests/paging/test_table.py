@@ -7,10 +7,11 @@ import pytest
 from harness.paging.address import Physical, Span
 from harness.paging.format import Format
 from harness.paging.table import Root, Slot, Table
+from tests.paging.machines import cpu_of
 from tests.paging.rules import Machine
 from tests.paging.toys import MIXED, MIXED_ROOTS, SCATTERED
 
-X86_4, X86_5 = (Machine(levels).cpu().format for levels in (4, 5))
+X86_4, X86_5 = (cpu_of(Machine(levels)).format for levels in (4, 5))
 GEOMETRY = {
     (MIXED, 0): (8, 8),
     (MIXED, 1): (8, 32),

@@ -46,29 +46,42 @@ def cpu(source: random.Random, mode: Mode) -> Cpu:
     )
 
 
-def entry(source: random.Random, mode: Mode) -> int:
-    """An entry that often leads on, and is wrong in any way at times."""
-    width = WIDTH[mode]
+def entry(source: random.Random, mode: Mode, maxphyaddr: int = 40) -> int:
+    """An entry that often leads on or maps a large page, and at times is wrong in any way."""
+    width = 8 * WIDTH[mode]
     raw = source.choice([7, 7, 7, 7, 7, 5, 3, 1, 0])
-    raw |= source.getrandbits(8 * width) & 0xE78
-    raw |= 0x80 if source.random() < 0.2 else 0
-    raw |= source.randrange(TABLES + (source.random() < 0.1)) << 12
-    if source.random() < 0.1:
-        raw |= 1 << source.randrange(8 * width)
+    raw |= source.getrandbits(12) & 0xE78
+    raw |= 0x100 if source.random() < 0.1 else 0
+    if source.random() < 0.15:
+        page = 22 if mode is Mode.BITS_32 else source.choice([21, 30])
+        address = source.getrandbits(min(width, maxphyaddr))
+        raw |= address >> page << page | source.choice([0x80, 0x1080])
+        raw |= source.choice([0, 0, 1 << source.randrange(13, page)])
+    else:
+        raw |= source.randrange(TABLES + (source.random() < 0.1)) << 12
+    if source.random() < 0.05:
+        raw |= 1 << source.randrange(width)
     if mode is not Mode.BITS_32:
-        raw |= source.choice([0, 0, 0, 1]) << 63
+        raw |= (source.random() < 0.1) << 63
     if mode in (Mode.LEVEL_4, Mode.LEVEL_5):
-        raw |= source.getrandbits(4) << 59
+        raw |= source.getrandbits(11) << 52
     return raw
 
 
-def memory(source: random.Random, mode: Mode) -> BufferMemory:
-    """Tables whose first and last entries are filled."""
-    words = np.zeros((TABLES, 0x1000 // WIDTH[mode]), f"<u{WIDTH[mode]}")
+def memory(
+    source: random.Random, mode: Mode, maxphyaddr: int = 40, slots: tuple[int, ...] | None = None
+) -> BufferMemory:
+    """Tables whose first, last and middle entries are filled, or those of the given slots."""
+    entries = 0x1000 // WIDTH[mode]
+    words = np.zeros((TABLES, entries), f"<u{WIDTH[mode]}")
     for table in words:
-        for slot in (0, 1, 2, -2, -1):
-            table[slot] = entry(source, mode)
+        for slot in slots or _slots(entries):
+            table[slot] = entry(source, mode, maxphyaddr)
     return BufferMemory(words.view(np.uint8).reshape(-1))
+
+
+def _slots(entries: int) -> tuple[int, ...]:
+    return 0, 1, 2, entries // 2 - 1, entries // 2, entries - 2, entries - 1
 
 
 def address(source: random.Random, mode: Mode) -> int:
@@ -79,9 +92,11 @@ def address(source: random.Random, mode: Mode) -> int:
         Mode.LEVEL_4: ((12, 21, 30, 39), 512, 48),
         Mode.LEVEL_5: ((12, 21, 30, 39, 48), 512, 57),
     }[mode]
-    made = source.getrandbits(12)
+    made = source.choice([0, 0xFFF, source.getrandbits(12)])
     for shift in shifts:
-        made |= source.choice([0, 1, 2, entries - 2, entries - 1]) << shift
+        made |= source.choice(_slots(entries)) << shift
+    if source.random() < 0.05:
+        made ^= 1 << source.randrange(12, top)
     if mode is Mode.PAE:
         made |= source.randrange(4) << 30
     if made >> top - 1 and top > 32:

@@ -8,7 +8,8 @@ import pytest
 from harness.paging.address import Virtual
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.x86.cpu import Cpu, canonical_halves, root_for
-from tests.paging.rules import READERS, SIZES, Machine, reserved_bits
+from tests.paging.machines import READERS, SIZES, cpu_of
+from tests.paging.rules import Machine, reserved_in_long
 
 FLAGS = {"W": 1, "U": 2, "PWT": 3, "PCD": 4, "A": 5, "XD": 63}
 LEAF_FLAGS = {**FLAGS, "D": 6, "G": 8}
@@ -34,18 +35,18 @@ def entries(machine: Machine, level: int) -> list[int]:
 
 @every_slot
 def test_without_p_every_other_bit_is_the_softwares(machine: Machine, level: int) -> None:
-    format = machine.cpu().format
+    format = cpu_of(machine).format
     for raw in (0, (1 << 64) - 2, *(1 << bit for bit in range(1, 64))):
         assert format.decode(raw, level) == Absent()
 
 
 @every_slot
 def test_each_reserved_bit_is_named_and_no_other(machine: Machine, level: int) -> None:
-    format = machine.cpu().format
+    format = cpu_of(machine).format
     for start in entries(machine, level):
         for bit in range(64):
             raw = start | 1 << bit
-            offending = reserved_bits(machine, level, raw)
+            offending = reserved_in_long(machine, level, raw)
             entry = format.decode(raw, level)
             got = entry.bits if isinstance(entry, Malformed) else 0
             assert got == offending, f"{raw:#x}"
@@ -53,17 +54,17 @@ def test_each_reserved_bit_is_named_and_no_other(machine: Machine, level: int) -
 
 @every_slot
 def test_all_offending_bits_are_named_together(machine: Machine, level: int) -> None:
-    format, source = machine.cpu().format, random.Random(level)
+    format, source = cpu_of(machine).format, random.Random(level)
     for _ in range(200):
         raw = source.getrandbits(64) & source.getrandbits(64) | 1
         entry = format.decode(raw, level)
         got = entry.bits if isinstance(entry, Malformed) else 0
-        assert got == reserved_bits(machine, level, raw)
+        assert got == reserved_in_long(machine, level, raw)
 
 
 @every_slot
 def test_bits_62_to_52_are_never_reserved(machine: Machine, level: int) -> None:
-    format = machine.cpu().format
+    format = cpu_of(machine).format
     for start in entries(machine, level):
         assert not isinstance(format.decode(start | 0x7FF << 52, level), Malformed)
 
@@ -94,7 +95,7 @@ def test_bits_62_to_52_are_never_reserved(machine: Machine, level: int) -> None:
 def test_offending_bits_come_with_their_reasons(
     machine: Machine, level: int, raw: int, bits: int, reasons: list[str]
 ) -> None:
-    format = machine.cpu().format
+    format = cpu_of(machine).format
     parts = format.malformed(raw, level)
     assert format.decode(raw, level) == Malformed(bits)
     assert [part.reason for part in parts] == reasons
@@ -115,12 +116,12 @@ def test_offending_bits_come_with_their_reasons(
     ids=str,
 )
 def test_what_is_often_taken_for_reserved_is_not(machine: Machine, level: int, raw: int) -> None:
-    assert not isinstance(machine.cpu().format.decode(raw, level), Malformed)
+    assert not isinstance(cpu_of(machine).format.decode(raw, level), Malformed)
 
 
 @every_page
 def test_every_subset_of_flags_comes_back_from_a_leaf(machine: Machine, level: int) -> None:
-    format = machine.cpu().format
+    format = cpu_of(machine).format
     names = format.levels[level].bits
     address = 3 * SIZES[level]
     pat = 7 if level == 0 else 12
@@ -137,9 +138,9 @@ def test_every_subset_of_flags_comes_back_from_a_leaf(machine: Machine, level: i
 @every_slot
 def test_every_subset_of_flags_comes_back_from_a_pointer(machine: Machine, level: int) -> None:
     if level == 0:
-        assert machine.cpu().format.levels[0].pointer is None
+        assert cpu_of(machine).format.levels[0].pointer is None
         return
-    format = machine.cpu().format
+    format = cpu_of(machine).format
     names = format.levels[level].bits
     for chosen in subsets([n for n in FLAGS if n != "XD" or machine.nxe]):
         raw = format.pointer(0x5000, level, sum(names[name] for name in chosen))
@@ -153,7 +154,7 @@ def test_every_subset_of_flags_comes_back_from_a_pointer(machine: Machine, level
 def test_a_leaf_holds_the_address_bits_from_its_size_up_to_maxphyaddr(
     machine: Machine, level: int
 ) -> None:
-    format = machine.cpu().format
+    format = cpu_of(machine).format
     for bit in range(64):
         address = 1 << bit
         if SIZES[level] <= address < 1 << machine.maxphyaddr:
@@ -168,13 +169,13 @@ def test_a_leaf_holds_the_address_bits_from_its_size_up_to_maxphyaddr(
 def test_the_entries_of_each_level_have_the_manuals_name_and_reach(
     machine: Machine, level: int
 ) -> None:
-    here = machine.cpu().format.levels[level]
+    here = cpu_of(machine).format.levels[level]
     assert (here.name, here.size, here.entries) == (NAMES[level], 4096 * 512**level, 512)
 
 
 def test_only_machines_with_the_cpuid_bit_have_1g_pages() -> None:
-    assert Machine().cpu().format.page_levels() == [0, 1, 2]
-    assert Machine(page1gb=False).cpu().format.page_levels() == [0, 1]
+    assert cpu_of(Machine()).format.page_levels() == [0, 1, 2]
+    assert cpu_of(Machine(page1gb=False)).format.page_levels() == [0, 1]
 
 
 CANONICAL = {
@@ -194,7 +195,7 @@ def test_the_canonical_halves_are_those_of_the_manual(levels: int) -> None:
 
 @pytest.mark.parametrize(("levels", "last", "first"), EDGES)
 def test_an_address_beyond_an_edge_has_no_root(levels: int, last: int, first: int) -> None:
-    cpu = Machine(levels).cpu()
+    cpu = cpu_of(Machine(levels))
     lower, upper = cpu.roots
     assert root_for(cpu, Virtual(last)) is lower
     assert root_for(cpu, Virtual(last + 1)) is None
@@ -204,15 +205,15 @@ def test_an_address_beyond_an_edge_has_no_root(levels: int, last: int, first: in
 
 @pytest.mark.parametrize("address", [0x8000_0000_0000, 0xFFFF_7FFF_FFFF_FFFF, 1 << 55])
 def test_some_addresses_are_canonical_with_five_levels_only(address: int) -> None:
-    assert root_for(Machine(4).cpu(), Virtual(address)) is None
-    assert root_for(Machine(5).cpu(), Virtual(address)) is not None
+    assert root_for(cpu_of(Machine(4)), Virtual(address)) is None
+    assert root_for(cpu_of(Machine(5)), Virtual(address)) is not None
 
 
 @pytest.mark.parametrize("levels", [4, 5])
 @pytest.mark.parametrize("maxphyaddr", [32, 40, 52])
 def test_the_root_table_is_where_the_address_bits_of_cr3_say(levels: int, maxphyaddr: int) -> None:
     cr3 = 0xE0F3_4567_89AB_CDEF
-    tables = {root.table for root in Machine(levels, maxphyaddr).cpu(cr3).roots}
+    tables = {root.table for root in cpu_of(Machine(levels, maxphyaddr), cr3).roots}
     assert [(one.level, one.address) for one in tables] == [
         (levels - 1, 0xE0F3_4567_89AB_CDEF % 2**maxphyaddr // 4096 * 4096)
     ]

@@ -38,7 +38,9 @@ class Map:
     shared   whether writes are seen by other processes
     page     size of a page in bytes, where there are pages
     stamped  whether each page holds its virtual address and then the writer's pid
-    frames   the physical address of every 4096 bytes; `present` tells where there is one
+    frames   the physical address of every 4096 bytes; `present` shows where there is one, and
+             `absent` where there is none: of addresses beyond those that a process can map, such
+             as [vsyscall], pagemap says neither
     """
 
     space: str
@@ -50,6 +52,7 @@ class Map:
     stamped: bool
     frames: Words
     present: Mask
+    absent: Mask
 
     @property
     def addresses(self) -> Words:
@@ -115,7 +118,7 @@ def _map(fields: Mapping[str, str]) -> Map:
     span = Span.of(int(fields["first"], 16), int(fields["size"], 16))
     runs = list(_runs(fields["frames"]))
     frames = np.concatenate([run for run, _ in runs])
-    present = np.concatenate([np.full(len(run), there) for run, there in runs])
+    sign = np.concatenate([np.full(len(run), sign) for run, sign in runs])
     if len(frames) * _PAGEMAP_PAGE != span.size:
         raise ValueError(f"{len(frames)} frames for {span.size} bytes")
     return Map(
@@ -127,17 +130,19 @@ def _map(fields: Mapping[str, str]) -> Map:
         _PAGES[fields["page"]],
         {"yes": True, "no": False}[fields["stamped"]],
         frames,
-        present,
+        sign == "",
+        sign == "-",
     )
 
 
-def _runs(text: str) -> Iterator[tuple[Words, bool]]:
-    """The physical addresses of each run, and whether they are any."""
+def _runs(text: str) -> Iterator[tuple[Words, str]]:
+    """The physical addresses of each run, or the sign that stands in their place: "-" where there
+    are none, "?" where it is not known."""
     for run in text.split(","):
         first, _, count = run.partition("*")
         n = int(count or 1)
-        if first == "-":
-            yield np.zeros(n, np.uint64), False
+        if first in ("-", "?"):
+            yield np.zeros(n, np.uint64), first
         else:
             frames = int(first, 16) + np.arange(n, dtype=np.uint64)
-            yield frames * np.uint64(_PAGEMAP_PAGE), True
+            yield frames * np.uint64(_PAGEMAP_PAGE), ""

@@ -19,7 +19,8 @@
  *   page     the size of the pages, where they are present
  *   stamped  whether each page was written: its first word is then its virtual address, its second the writer's pid
  *   frames   from /proc/self/pagemap, in hexadecimal, 4096 bytes each, also where pages are larger: 1a2b*4 are four
- *            from 1a2b up, -*3 three without
+ *            from 1a2b up, -*3 three without, ?*2 two of which pagemap says nothing: it ends at the highest address
+ *            that a process can map, below [vsyscall]
  *
  * It uses no library, so that a compiler is all it takes to build it.
  */
@@ -303,28 +304,40 @@ static const struct pattern *pattern_at(uintptr_t address, const struct pattern 
 	return NULL;
 }
 
+/* A frame of 0 says that there is none: the first page of memory is no process's. */
+#define NO_FRAME 0ull
+#define UNKNOWN (~0ull)
+
 static void print_run(uint64_t frame, uint64_t count)
 {
-	if (frame)
-		print_number(frame, 16);
-	else
+	if (frame == UNKNOWN)
+		print("?");
+	else if (frame == NO_FRAME)
 		print("-");
+	else
+		print_number(frame, 16);
 	if (count > 1)
 		print_decimal("*", count);
 }
 
-/* A frame of 0 says that there is none: the first page of memory is no process's. */
+static bool is_frame(uint64_t frame)
+{
+	return frame != NO_FRAME && frame != UNKNOWN;
+}
+
 static void print_frames(long pagemap, uintptr_t first, uintptr_t end)
 {
 	static uint64_t entries[512];
+	size_t known = 0;	/* entries that the last read gave */
 	uint64_t frame = 0, count = 0;
 	for (uintptr_t page = first; page < end; page += PAGE) {
 		size_t index = (page - first) / PAGE % 512;
 		if (!index)
-			checked(call(SYS_PREAD, pagemap, (long)entries, sizeof entries,
-				     page / PAGE * sizeof *entries, 0, 0), "pread", "pagemap");
-		uint64_t next = entries[index] >> 63 ? entries[index] & PAGEMAP_FRAME : 0;
-		if (count && next != (frame ? frame + count : 0)) {
+			known = checked(call(SYS_PREAD, pagemap, (long)entries, sizeof entries,
+					     page / PAGE * sizeof *entries, 0, 0), "pread", "pagemap") / sizeof *entries;
+		uint64_t next = index >= known ? UNKNOWN :
+				entries[index] >> 63 ? entries[index] & PAGEMAP_FRAME : NO_FRAME;
+		if (count && next != (is_frame(frame) ? frame + count : frame)) {
 			print_run(frame, count);
 			print(",");
 			count = 0;

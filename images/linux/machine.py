@@ -36,6 +36,10 @@ CPUS: Final = 2
 
 _KERNEL_ARGUMENTS: Final = (
     *("console=ttyS0", "quiet", "panic=-1"),
+    # On a loaded host the timer's interrupts come late, and Linux would take the timer for broken.
+    "no_timer_check",
+    # The one page that a process reaches and /proc/self/pagemap does not cover.
+    "vsyscall=emulate",
     # Only where init asks for it, so that no page grows on its own; and two of 2M for hugetlb.
     *("transparent_hugepage=madvise", "hugepages=2"),
 )

@@ -9,7 +9,7 @@ from images.linux.facts import Process, parse
 
 MAP = (
     "@ map space=child name=forked first=0x1000 size=0x8000 rights=r-x sharing=shared page=4K"
-    " stamped=yes frames=1a2b*4,1c00,-*3"
+    " stamped=yes frames=1a2b*4,1c00,-*2,?"
 )
 
 
@@ -31,6 +31,7 @@ def test_frames_are_read_run_by_run() -> None:
     there = [0x1A2B000, 0x1A2C000, 0x1A2D000, 0x1A2E000, 0x1C00000]
     assert told.frames.tolist() == [*there, 0, 0, 0]
     assert told.present.tolist() == [True] * 5 + [False] * 3
+    assert told.absent.tolist() == [False] * 5 + [True] * 2 + [False]
     assert told.addresses.tolist() == list(range(0x1000, 0x9000, 0x1000))
 
 

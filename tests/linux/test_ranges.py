@@ -110,7 +110,8 @@ def test_every_frame_of_pagemap_is_in_the_ranges_of_its_map(space: LinuxSpace) -
                 for place in range(0, one.pages * one.size, 4096):
                     pages[one.first + time * one.stride + place] = one.physical + place
         reachable = told.present & (told.rights != "---")
-        inside = {address: frame for address, frame in pages.items() if address in told.span}
+        known = set(told.addresses[told.present | told.absent].tolist())
+        inside = {address: frame for address, frame in pages.items() if address in known}
         want = zip(told.addresses[reachable].tolist(), told.frames[reachable].tolist(), strict=True)
         assert inside == dict(want), told
 

@@ -116,6 +116,7 @@ supervisor_accesses:
 	routine mov %esi, %cr3; jmp finished
 	routine mov %cr4, %eax; xor $CR4_PGE, %al; mov %eax, %cr4; xor $CR4_PGE, %al; mov %eax, %cr4; jmp finished
 	routine lldt %si; jmp finished
+	routine mov %cr4, %eax; xor %esi, %eax; mov %eax, %cr4; xor %esi, %eax; mov %eax, %cr4; jmp finished
 	.balign ROUTINE_BYTES
 
 	.section .user, "ax"

@@ -128,6 +128,7 @@ supervisor_accesses:
 	routine mov %rsi, %cr3; jmp finished
 	routine mov %cr4, %rax; xor $CR4_PGE, %al; mov %rax, %cr4; xor $CR4_PGE, %al; mov %rax, %cr4; jmp finished
 	routine lldt %si; jmp finished
+	routine mov %cr4, %rax; xor %rsi, %rax; mov %rax, %cr4; xor %rsi, %rax; mov %rax, %cr4; jmp finished
 	.balign ROUTINE_BYTES
 
 	.section .user, "ax"

@@ -14,10 +14,10 @@ extern const char supervisor_accesses[], user_accesses[];
 uintptr_t attempt_supervisor(uintptr_t address, uintptr_t value, uintptr_t routine, uintptr_t flags);
 uintptr_t attempt_user(uintptr_t address, uintptr_t value, uintptr_t routine, uintptr_t flags);
 
-/* What lies at supervisor_accesses and user_accesses, ROUTINE_BYTES each; the last three only at the former. */
+/* What lies at supervisor_accesses and user_accesses, ROUTINE_BYTES each; the last four only at the former. */
 enum routine {
 	READ_1, READ_4, READ_8, WRITE_1, WRITE_4, WRITE_8, JUMP, PUSH, LOAD_SEGMENT,
-	LOAD_CR3, CHANGE_PGE, LOAD_LDT,
+	LOAD_CR3, CHANGE_PGE, LOAD_LDT, CHANGE_CR4,
 };
 
 #ifdef __x86_64__
@@ -25,7 +25,7 @@ enum routine {
 #define NARROW		false
 #else
 #define EFER_BETWEEN	EFER_LEGACY
-#define NARROW		(!(batch.cr4 & CR4_PAE))
+#define NARROW		(!(batch.first.cr4 & CR4_PAE))
 #endif
 
 /* Where C finds a physical address, while a batch runs. */
@@ -73,6 +73,38 @@ static inline uint64_t load(char *ram, uint64_t address, bool narrow)
 	}
 _Static_assert(WORDS == 6, "FOR_WORDS");
 
+/* ---- the control state ---- */
+
+static struct control loaded;	/* what the registers hold */
+#define UNKNOWN		~0ull	/* no value of a register */
+
+/* PKRU can only be written while CR4 has PKE. */
+static void load_keys(const struct control *next, uintptr_t cr4)
+{
+	if (cr4 & CR4_PKE && loaded.pkru != next->pkru) {
+		asm volatile("wrpkru" :: "a"((uint32_t)next->pkru), "c"(0), "d"(0));
+		loaded.pkru = next->pkru;
+	}
+	if (cr4 & CR4_PKS && loaded.pkrs != next->pkrs) {
+		write_msr(MSR_PKRS, next->pkrs);
+		loaded.pkrs = next->pkrs;
+	}
+}
+
+/* Loads what differs, so that one bit changes by one instruction.  Rights of keys that are on their way out are loaded
+   too: they must play no part then. */
+static __attribute__((noinline)) void load_control(const struct control *next)
+{
+	if (loaded.cr0 != next->cr0)
+		write_cr0(loaded.cr0 = next->cr0);
+	load_keys(next, loaded.cr4);
+	if (loaded.cr4 != next->cr4)
+		write_cr4(loaded.cr4 = next->cr4);
+	load_keys(next, loaded.cr4);
+	if (loaded.efer != next->efer)
+		write_msr(MSR_EFER, loaded.efer = next->efer);
+}
+
 /* ---- one probe ---- */
 
 /* Runs a routine of the supervisor's own needs; false, if it ends in an exception. */
@@ -96,6 +128,10 @@ static inline bool flush(const struct job *job)
 		return survives(LOAD_CR3, batch.cr3);
 	if (job->flush == FLUSH_GLOBAL)
 		return survives(CHANGE_PGE, 0);
+	if (job->flush == FLUSH_LA57)
+		return survives(CHANGE_CR4, CR4_LA57);
+	if (job->flush == FLUSH_LA57_PSE)
+		return survives(CHANGE_CR4, CR4_LA57 | CR4_PSE);
 	return true;
 }
 
@@ -173,6 +209,8 @@ static inline void probe(char *ram, const struct job *job, struct result *result
 {
 #define PATCH(i) store(ram, job->where[i], job->word[i], narrow)
 	FOR_WORDS(job->patched, PATCH)
+	if (__builtin_expect(job->control, CONTROL_KEPT))
+		load_control(job->control == CONTROL_FIRST ? &batch.first : &batch.then);
 	uintptr_t cr2 = untouched(job->address);
 	if (read_cr2() != cr2)
 		write_cr2(cr2);
@@ -198,13 +236,8 @@ static void enter_tested_state(void)
 #ifdef __i386__
 	asm volatile("mov %0, %%gs" :: "r"(USER_DATA));	/* access32.S */
 #endif
-	write_cr0(batch.cr0);
-	write_cr4(batch.cr4);
-	if (batch.cr4 & CR4_PKE)
-		asm volatile("wrpkru" :: "a"((uint32_t)batch.pkru), "c"(0), "d"(0));
-	if (batch.cr4 & CR4_PKS)
-		write_msr(MSR_PKRS, batch.pkrs);
-	write_msr(MSR_EFER, batch.efer);
+	loaded = (struct control){ UNKNOWN, batch.first.cr4 & CR4_FORMAT, UNKNOWN, UNKNOWN, UNKNOWN };
+	load_control(&batch.first);
 	write_cr3(batch.cr3);
 }
 
@@ -212,7 +245,7 @@ static void leave_tested_state(void)
 {
 	write_msr(MSR_EFER, EFER_BETWEEN);
 	write_cr3(batch.entry_cr3);
-	write_cr4(batch.cr4 & CR4_FORMAT);
+	write_cr4(batch.first.cr4 & CR4_FORMAT);
 	write_cr0(CR0_OWN);
 }
 

@@ -5,7 +5,7 @@
  *
  * The console, COM1, carries only control: a line of text each way, which a person can type as well.
  *
- *     (start)        -> ready 1               the version of this protocol
+ *     (start)        -> ready 2               the version of this protocol
  *     run NONCE      -> done NONCE COUNT      the jobs of `batch` are executed, COUNT in decimal
  *     park NONCE     -> parked NONCE          the tested tables are loaded and stay so
  *     leave          -> left NONCE            only while parked
@@ -20,7 +20,7 @@
 
 #include <stdint.h>
 
-enum protocol { PROTOCOL_VERSION = 1 };
+enum protocol { PROTOCOL_VERSION = 2 };
 
 /* Words a job can patch and watch: the entries of a five-level path, and the word that the access reaches. */
 enum { WORDS = 6 };
@@ -53,10 +53,20 @@ enum flush {
 	FLUSH_PAGE,	/* INVLPG of the address */
 	FLUSH_ALL,	/* MOV to CR3 of the tested CR3 */
 	FLUSH_GLOBAL,	/* CR4.PGE changed and changed back */
+	FLUSH_LA57,	/* none: CR4.LA57 changed, and changed back should that be done; long mode refuses it */
+	FLUSH_LA57_PSE,	/* the same of CR4.LA57 and CR4.PSE at once: a hypervisor may see one MOV and not the other */
 };
 
-/* FLUSH_ALL and FLUSH_GLOBAL load the PDPTEs of PAE paging, and may find them malformed: that exception is then the
-   result, and the access is not made. */
+/* FLUSH_ALL and FLUSH_GLOBAL load the PDPTEs of PAE paging, and may find them malformed; FLUSH_LA57 should be refused:
+   that exception is then the result, and the access is not made. */
+
+/* Which control state a job runs under.  Of its registers those are loaded, one after the other, that differ from what
+   is loaded; no translation is dropped but by the processor itself. */
+enum control_of_job {
+	CONTROL_KEPT,	/* that of the job before; `first` at first */
+	CONTROL_FIRST,
+	CONTROL_THEN,
+};
 
 /* result.vector of an access that ended without an exception */
 enum vector { VECTOR_NONE = 0xff };
@@ -72,10 +82,10 @@ struct job {
 	uint8_t user;		/* 1: from CPL 3 */
 	uint8_t ac;		/* 1: EFLAGS.AC is set during the access */
 	uint8_t size;		/* of a read or write: 1, 4, or in long mode 8 bytes; a push has the mode's own */
-	uint8_t flush;		/* enum flush, after patching and before the access */
+	uint8_t flush;		/* enum flush, after patching and control, before the access */
 	uint8_t patched;	/* how many of word[] are stored to where[] first */
 	uint8_t watched;	/* how many of where[] are read into after[] last */
-	uint8_t reserved;
+	uint8_t control;	/* enum control_of_job, loaded after patching */
 	uint64_t where[WORDS];	/* physical, multiples of the word's size: 4 bytes in 32-bit paging, else 8 */
 	uint64_t word[WORDS];
 };
@@ -92,9 +102,15 @@ struct result {
 	uint64_t after[WORDS];	/* the watched words */
 };
 
+/* The registers by which accesses are allowed and entries are read.  PKRU and PKRS are loaded if cr4 has PKE, PKS; the
+   latter must grant the key of the window's pages. */
+struct control {
+	uint64_t cr0, cr4, efer, pkru, pkrs;
+};
+
 /*
  * Written by the harness before `run` or `park`.  The registers tell the mode: 4- or 5-level paging if efer has
- * LME, else PAE paging if cr4 has PAE, else 32-bit paging.
+ * LME, else PAE paging if cr4 has PAE, else 32-bit paging.  `then` is in the same mode as `first`.
  *
  * Both sets of tables map the whole RAM linearly at `window`, with the same entries (so EFER.NXE=0 wants a window
  * without XD); the tables of entry_cr3 hold the identity of the RAM as well and have the format of cr4 (LA57, PAE,
@@ -104,8 +120,8 @@ struct result {
  */
 struct batch {
 	uint64_t nonce;
-	uint64_t cr0, cr3, cr4, efer;
-	uint64_t pkru, pkrs;	/* loaded if cr4 has PKE, PKS; the latter must grant the key of the window's pages */
+	uint64_t cr3;
+	struct control first, then;
 	uint64_t window;	/* virtual address of physical 0 */
 	uint64_t entry_cr3;	/* below 4 GiB */
 	uint64_t jobs, results;	/* physical: arrays of `count` struct job, struct result */
@@ -127,7 +143,7 @@ struct machine_info {
 /* The 32-bit code, whose 64-bit numbers are aligned to 4 bytes, has the same layouts: no member needs padding. */
 _Static_assert(sizeof(struct job) == 3 * 8 + 2 * 8 * WORDS, "layout of struct job");
 _Static_assert(sizeof(struct result) == 4 * 8 + 8 * WORDS, "layout of struct result");
-_Static_assert(sizeof(struct batch) == 14 * 8, "layout of struct batch");
+_Static_assert(sizeof(struct batch) == 19 * 8, "layout of struct batch");
 
 extern struct batch batch;
 extern struct machine_info machine_info;

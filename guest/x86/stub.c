@@ -31,7 +31,7 @@ struct machine_info machine_info;
 /* Calls the function at its alias in the window, under the entry tables, with the batch's level count. */
 static void call_in_long_mode(void (*function)(void))
 {
-	reenter_long_mode(batch.entry_cr3, batch.cr4 & CR4_FORMAT);
+	reenter_long_mode(batch.entry_cr3, batch.first.cr4 & CR4_FORMAT);
 	call_at(batch.window, function);
 	load_descriptors();
 	reenter_long_mode(own_cr3(), CR4_PAE);
@@ -43,14 +43,14 @@ static void call_in_window_segments(void (*function)(void))
 	gdt[WINDOW_CODE / 8] = based(gdt[CODE32 / 8], batch.window);
 	gdt[WINDOW_DATA / 8] = based(gdt[DATA / 8], batch.window);
 	gdt[RING1_CODE / 8] = gdt[WINDOW_CODE / 8] | 1ull << 45;	/* the DPL */
-	call_in_legacy_mode(batch.entry_cr3, batch.cr4 & CR4_FORMAT, function);
+	call_in_legacy_mode(batch.entry_cr3, batch.first.cr4 & CR4_FORMAT, function);
 	load_descriptors();
 }
 
 /* When it returns, the batch's tables are in use no more: only then may the harness be told, who will rewrite them. */
 static void call_in_mode(void (*function)(void), void (*function_32)(void))
 {
-	if (batch.efer & EFER_LME)
+	if (batch.first.efer & EFER_LME)
 		call_in_long_mode(function);
 	else
 		call_in_window_segments(function_32);

@@ -99,8 +99,14 @@ class Chain:
 
     def state(self, cpu: Cpu) -> State:
         """What the guest has to load to run in the chain under the control state of `cpu`."""
-        registers = {"cr0": cpu.cr0, "cr4": cpu.cr4, "efer": cpu.efer}
-        return replace(self.window.state, **registers, pkru=cpu.pkru, pkrs=cpu.pkrs)
+        return replace(
+            self.window.state,
+            cr0=cpu.cr0,
+            cr4=cpu.cr4,
+            efer=cpu.efer,
+            pkru=cpu.pkru,
+            pkrs=cpu.pkrs,
+        )
 
     @property
     def sizes(self) -> Words:

@@ -20,9 +20,9 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self, cast
+from typing import Any, Final, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,14 @@ from pexpect.fdpexpect import fdspawn
 
 from harness.machine.errors import GuestLost, MachineError, Misuse, ProtocolError
 from harness.machine.monitor import Monitor
-from harness.machine.processor import FEATURES, MachineInfo, Mode, State, check_state
+from harness.machine.processor import (
+    FEATURES,
+    MachineInfo,
+    Mode,
+    State,
+    check_change,
+    check_state,
+)
 from harness.machine.qemu import Qemu, engine_named
 from harness.machine.ram import HIGH, JOB_ARENA, MIB, Ram
 from harness.machine.stub import StubImage
@@ -224,8 +231,13 @@ class Guest:
 
     def _describe(self, batch: _Batch) -> None:
         """Fill in the `batch` structure that the stub reads."""
-        values = {
-            **asdict(batch.state),
+        state = batch.state
+        values: dict[str, Any] = {
+            "cr3": state.cr3,
+            "window": state.window,
+            "entry_cr3": state.entry_cr3,
+            "first": state.control,
+            "then": (state.then or state).control,
             "nonce": batch.nonce,
             "jobs": self._halves[batch.half].jobs.start,
             "results": self._halves[batch.half].results.start,
@@ -369,6 +381,9 @@ class Guest:
 
     def _check_state(self, state: State) -> None:
         check_state(state, self.info, self.ram.size, HIGH[: len(self.ram.high)])
+        if state.then is not None:
+            check_change(state, state.then)
+            self._check_state(state.then)
 
     def _check_jobs(self, jobs: npt.NDArray[np.void], state: State) -> None:
         """Refuse what would make the stub touch memory that no job may name, or do what it can
@@ -383,7 +398,11 @@ class Guest:
         reason = f"where[] has an address that is no multiple of {state.word_bytes}"
         _refuse(jobs, misaligned, reason)
         _refuse(jobs, jobs["access"] > self.image.enums["ACCESS_DESCRIPTOR"], "no such access")
-        _refuse(jobs, jobs["flush"] > self.image.enums["FLUSH_GLOBAL"], "no such flush")
+        _refuse(jobs, jobs["flush"] > self.image.enums["FLUSH_LA57_PSE"], "no such flush")
+        _refuse(jobs, jobs["control"] > self.image.enums["CONTROL_THEN"], "no such control state")
+        if not self.info.has("la57"):
+            changes = jobs["flush"] >= self.image.enums["FLUSH_LA57"]
+            _refuse(jobs, changes, "CR4 has bit 12, but the guest's processor has no la57")
         self._check_width(jobs, state)
 
     def _check_width(self, jobs: npt.NDArray[np.void], state: State) -> None:

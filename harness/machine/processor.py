@@ -31,7 +31,9 @@ CR4_KNOWN: Final = {
 """The feature that each bit of CR4 enables (SDM 3A, 2.5)."""
 EFER_KNOWN: Final = {0: "SCE", 8: "LME", 10: "LMA", 11: "NXE"}
 
+CR4_PSE: Final = 1 << 4
 CR4_PAE: Final = 1 << 5
+CR4_LA57: Final = 1 << 12
 CR4_PCIDE: Final = 1 << 17
 EFER_LME: Final = 1 << 8
 EFER_LMA: Final = 1 << 10
@@ -52,7 +54,8 @@ class State:
 
     They tell the mode. `window` is the virtual address at which both the tested tables (`cr3`) and
     the entry tables (`entry_cr3`) map all RAM; protocol.h says what they have to map. PKRU and PKRS
-    are loaded only where CR4 has PKE and PKS.
+    are loaded only where CR4 has PKE and PKS. `then` is the state that jobs can change to and back
+    from, without a load of CR3.
     """
 
     cr0: int
@@ -63,6 +66,12 @@ class State:
     entry_cr3: int
     pkru: int = 0
     pkrs: int = 0
+    then: State | None = None
+
+    @property
+    def control(self) -> tuple[int, int, int, int, int]:
+        """The registers in the order of `struct control` in protocol.h."""
+        return self.cr0, self.cr4, self.efer, self.pkru, self.pkrs
 
     @property
     def mode(self) -> Mode:
@@ -129,6 +138,16 @@ def check_state(state: State, info: MachineInfo, ram_bytes: int, high: range = r
     """
     for reason in _refusals(state, info, ram_bytes, high):
         raise Misuse(f"{reason}: {state}")
+
+
+def check_change(state: State, then: State) -> None:
+    """Raise `Misuse` for a state that jobs can not change to: where entries have another format, or
+    the tables are others."""
+    another_mode = (state.cr4 ^ then.cr4) & (CR4_PSE | CR4_PAE | CR4_LA57 | CR4_PCIDE)
+    another_mode |= (state.efer ^ then.efer) & ~EFER_NXE
+    tables = [(one.cr3, one.window, one.entry_cr3) for one in (state, then)]
+    if another_mode or tables[0] != tables[1] or then.then is not None:
+        raise Misuse(f"between jobs, only rights can change: {state}")
 
 
 def _refusals(state: State, info: MachineInfo, ram_bytes: int, high: range) -> Iterator[str]:

@@ -218,6 +218,6 @@ class HandMade:
             jobs[name] = value
         return jobs
 
-    def ask(self, job: npt.NDArray[np.void], **registers: int) -> Any:
+    def ask(self, job: npt.NDArray[np.void], **registers: Any) -> Any:
         """The result of one job, under `state` with these registers in place of its own."""
         return self.guest.run(replace(self.state, **registers), job)[0]

@@ -6,6 +6,7 @@ The expected vectors, error codes and bits are the manual's (SDM 3A, 4.6, 4.7, 4
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -264,6 +265,73 @@ def test_without_nxe_a_fetch_is_not_marked_in_the_error_code(
     made = HandMade(guest, mode, frames, nx=0)
     result = made.ask(made.job("fetch", mode.address), efer=made.state.efer & ~EFER_NXE)
     assert (result["vector"], result["error"]) == (PAGE_FAULT, 0)
+
+
+# ---- control state that changes between the jobs of one batch ----
+
+CHANGES = {
+    "WP": ("cr0", CR0_WP, "write", PRESENT, 0x03),
+    "SMEP": ("cr4", CR4_SMEP, "fetch", PRESENT | USER, 0x11),
+    "SMAP": ("cr4", CR4_SMAP, "read", PRESENT | USER | WRITE, 0x01),
+}
+
+
+@pytest.mark.parametrize(
+    ("register", "bit", "access", "word", "error"), CHANGES.values(), ids=CHANGES
+)
+def test_a_control_bit_that_changes_between_jobs_counts_from_the_next_access_on(
+    made: HandMade, register: str, bit: int, access: str, word: int, error: int
+) -> None:
+    """No translation is dropped but at first (SDM 3A, 4.6.1: rights are checked at the access)."""
+    content = made.mode.code if access == "fetch" else CONTENT
+    address, frame = made.mode.address, made.frame(content)
+    made.map(made.root, address, frame | word)
+    jobs = np.concatenate([made.job(access, address, value=DATA)] * 4)
+    kept, first, then = (
+        made.guest.image.enums[f"CONTROL_{name}"] for name in ("KEPT", "FIRST", "THEN")
+    )
+    jobs["flush"][1:] = made.guest.image.enums["FLUSH_NONE"]
+    jobs["control"] = first, then, kept, first
+    value = getattr(made.state, register)
+    state = replace(made.state, **{register: value & ~bit})
+    then_state = replace(made.state, **{register: value | bit})
+    results = made.guest.run(replace(state, then=then_state), jobs)
+    allowed = INVALID_OPCODE if access == "fetch" else NO_EXCEPTION
+    assert results["vector"].tolist() == [allowed, PAGE_FAULT, PAGE_FAULT, allowed]
+    assert results["error"][1:3].tolist() == [error, error]
+
+
+@only_long
+def test_rights_of_keys_change_between_jobs(made: HandMade) -> None:
+    if not made.guest.info.has("pku"):
+        pytest.skip(f"{made.guest.engine.name} shows the guest no pku")
+    address = made.mode.address
+    made.map(made.root, address, made.frame() | USER | WRITE | KEY << 59)
+    jobs = np.concatenate([made.job("read", address, user=1)] * 3)
+    jobs["flush"][1:] = made.guest.image.enums["FLUSH_NONE"]
+    jobs["control"] = [made.guest.image.enums[f"CONTROL_{n}"] for n in ("FIRST", "THEN", "FIRST")]
+    state = replace(made.state, cr4=made.state.cr4 | CR4_PKE)
+    denying = replace(state, pkru=ACCESS_DISABLE << 2 * KEY)
+    results = made.guest.run(replace(state, then=denying), jobs)
+    assert results["error"].tolist() == [0, 0x25, 0]
+
+
+@only_long
+@pytest.mark.parametrize("change", ["LA57", "LA57_PSE"])
+def test_long_mode_refuses_another_number_of_levels(made: HandMade, change: str) -> None:
+    """SDM 2, MOV to control registers: #GP(0) where CR4.LA57 is changed in IA-32e mode."""
+    if not made.guest.info.has("la57"):
+        pytest.skip(f"{made.guest.engine.name} shows the guest no LA57")
+    address = made.mode.address
+    leaf = made.map(made.root, address, made.frame(CONTENT))
+    enums = made.guest.image.enums
+    jobs = np.concatenate([made.job("read", address, flush=enums[f"FLUSH_{change}"])] * 2)
+    jobs["watched"], jobs["where"][:, 0] = 1, leaf
+    jobs["flush"][1] = enums["FLUSH_PAGE"]
+    refused, read = made.guest.run(made.state, jobs)
+    assert (refused["vector"], refused["error"], refused["completed"]) == (PROTECTION, 0, 0)
+    assert (refused["cr2"], refused["after"][0] & ACCESSED) == (UNTOUCHED, 0)
+    assert (read["vector"], read["data"]) == (NO_EXCEPTION, DATA)
 
 
 KEY = 5

@@ -164,20 +164,20 @@ class TestStubThatNeverComesUp:
 
     def test_another_line_than_the_greeting_is_quoted(self, tmp_path: Path) -> None:
         image = stub_that(says(b"\xff\x00hm\n"), tmp_path)
-        with pytest.raises(ProtocolError, match=r"instead of 'ready 1'") as caught:
+        with pytest.raises(ProtocolError, match=r"instead of 'ready 2'") as caught:
             Guest("tcg", ram_bytes=SMALL, image=image, deadline=5)
         assert caught.value.answer.endswith("hm")
 
     def test_another_version_of_the_protocol_is_refused(self, tmp_path: Path) -> None:
-        image = stub_that(says(b"ready 2\n"), tmp_path)
-        with pytest.raises(ProtocolError, match="'ready 2' instead of 'ready 1'"):
+        image = stub_that(says(b"ready 3\n"), tmp_path)
+        with pytest.raises(ProtocolError, match="'ready 3' instead of 'ready 2'"):
             Guest("tcg", ram_bytes=SMALL, image=image, deadline=5)
 
     def test_half_a_line_is_no_answer(self, tmp_path: Path) -> None:
-        image = stub_that(says(b"ready 1"), tmp_path)
+        image = stub_that(says(b"ready 2"), tmp_path)
         with pytest.raises(GuestLost, match="no answer") as caught:
             Guest("tcg", ram_bytes=SMALL, image=image, deadline=0.5)
-        assert caught.value.evidence.console == ("ready 1",)
+        assert caught.value.evidence.console == ("ready 2",)
 
 
 @pytest.mark.hw
@@ -188,7 +188,7 @@ class TestLostWhileRunning:
         with pytest.raises(GuestLost, match=r"QEMU ended \(ended by SIGKILL\)") as caught:
             guest.finish()
         assert caught.value.evidence.exit_code == -signal.SIGKILL
-        assert caught.value.evidence.console == ("ready 1",)
+        assert caught.value.evidence.console == ("ready 2",)
 
     def test_a_stopped_qemu_is_ended_at_the_deadline(
         self, guest: Guest, monkeypatch: pytest.MonkeyPatch

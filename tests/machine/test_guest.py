@@ -208,7 +208,8 @@ class TestBatches:
             ("where", 1 << 40, "outside RAM"),
             ("where", 2, "no multiple of"),
             ("access", 6, "no such access"),
-            ("flush", 4, "no such flush"),
+            ("flush", 6, "no such flush"),
+            ("control", 3, "no such control state"),
         ],
     )
     def test_a_job_outside_its_bounds_is_refused_by_its_index(

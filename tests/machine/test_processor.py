@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest
-from harness.machine.processor import FEATURES, MachineInfo, State, check_state
+from harness.machine.processor import FEATURES, MachineInfo, State, check_change, check_state
 from harness.machine.ram import ARENA, MIB, RAM_UNIT
 from tests.machine.handmade import (
     CR0,
+    CR0_WP,
     CR4_LA57,
     CR4_PAE,
     CR4_PCIDE,
@@ -108,6 +110,26 @@ REFUSED = {
 def test_what_no_processor_takes_is_refused(state: State, reason: str) -> None:
     with pytest.raises(Misuse, match=reason):
         check_state(state, EVERYTHING, RAM)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cr4": LONG.cr4 | CR4_LA57},
+        {"cr4": LONG.cr4 | CR4_PSE},
+        {"cr4": LONG.cr4 | CR4_PCIDE},
+        {"efer": 0},
+        {"cr3": LONG.cr3 + PAGE},
+        {"window": 1 << 41},
+        {"entry_cr3": LONG.entry_cr3 + PAGE},
+        {"then": LONG},
+    ],
+    ids=str,
+)
+def test_between_jobs_only_rights_can_change(change: dict[str, Any]) -> None:
+    check_change(LONG, replace(LONG, cr0=LONG.cr0 ^ CR0_WP, efer=LONG.efer ^ EFER_NXE, pkru=1))
+    with pytest.raises(Misuse, match="only rights can change"):
+        check_change(LONG, replace(LONG, **change))
 
 
 def test_the_last_window_below_4_gib_is_taken() -> None:

@@ -47,11 +47,11 @@ def test_the_layouts_are_those_of_c(image: StubImage) -> None:
         assert dtype.fields is not None
         assert {name: dtype.fields[name][1] for name in offsets} == offsets
     assert image.job_dtype["where"].shape == image.result_dtype["after"].shape == (6,)
-    assert image.batch_dtype.itemsize == 14 * 8
+    assert image.batch_dtype.itemsize == 19 * 8
 
 
 def test_the_enumerators_are_those_of_the_protocol(image: StubImage) -> None:
-    assert image.enums["PROTOCOL_VERSION"] == 1
+    assert image.enums["PROTOCOL_VERSION"] == 2
     assert image.enums["VECTOR_NONE"] == 0xFF
     assert image.enums["CR2_UNTOUCHED"] == 0x5A5A_5A5A_5A5A_5A5A
     accesses = [image.enums[f"ACCESS_{name}"] for name in ("NONE", "READ", "WRITE", "FETCH")]

@@ -29,9 +29,10 @@ ENTRIES: Final = 1 << 24
 FEWER: Final = 1 << 22
 """The same where much is kept of each row: those of 16 GiB."""
 
-LEADING: Final = 16
+LEADING: Final = 4
 """One in so many of them may be above level 0: what leads on takes more memory than what does not.
-So there are, unless told otherwise, 4,096 tables above level 0, which span 4 TiB."""
+So there are, unless told otherwise, 8,192 tables above level 0, which map 8 TiB in pages of 2 MiB;
+with FEWER a quarter of that."""
 
 
 class RowKind(IntEnum):
@@ -112,16 +113,28 @@ class Graph:
     @property
     def cut(self) -> tuple[str, ...]:
         """What was not read, a sentence; none where all was."""
-        if not self.unread:
-            return ()
-        return (
-            f"{self.unread:,} slots lead to tables that were not read: there are more than"
-            f" {self.limit:,} entries.",
+        return tuple(
+            f"{count:,} slots lead to tables that were not read: of the tables {where}, no more"
+            f" than {most:,} entries are read."
+            for where, most, count in (
+                ("above the lowest level", self.limit // LEADING, self._unread(lowest=False)),
+                ("of the lowest level", self.limit, self._unread(lowest=True)),
+            )
+            if count
+        )
+
+    def _unread(self, lowest: bool) -> int:
+        """How many slots lead to tables that were not read, of the lowest level or above it."""
+        return sum(
+            int(np.count_nonzero(floor.child == -2))
+            for floor in self.floors
+            if (floor.layer.level == 1) is lowest
         )
 
 
 def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENTRIES) -> Graph:
-    """Reads every table once a level, at most as many as hold `limit` entries."""
+    """Reads every table once a level: of the lowest level at most as many as hold `limit` entries,
+    of those above together one in LEADING of that."""
     roots = tuple(roots)
     if not roots:
         return Graph(format, (), limit)

@@ -14,12 +14,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from harness.inspect import find, graph, memory_type
+from harness.inspect import graph, memory_type
 from harness.inspect.graph import Graph, RowKind, Rows
 from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Range, Ranges, merged, of_rows, together
 from harness.inspect.snapshot import QuestionError, Snapshot
-from harness.paging.address import Physical, Span, Virtual
+from harness.paging.address import Span, Virtual
 from harness.paging.bulk import LANES
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Slot
@@ -94,7 +94,7 @@ class _Space:
     """What rules may look at.
 
     tables  where tables are, sorted
-    backed  where memory is; None where that is not known
+    backed  where each piece of memory begins and ends; None where that is not known
     """
 
     cpu: Cpu
@@ -102,7 +102,7 @@ class _Space:
     graph: Graph
     types: Types
     tables: Words
-    backed: _Pieces | None
+    backed: tuple[Words, Words] | None
 
     def has(self, rows: Rows, right: str) -> Mask:
         """Which rows all levels give a right; every page can be executed where there is none to
@@ -349,49 +349,95 @@ WRITABLE_CODE = Rule(
 RULES: Final = (*(rule for rule, _ in ENTRY_RULES), MIXED_TYPES, WRITABLE_CODE)
 """Every rule."""
 
-LOOKED_AT = 256
-"""Addresses of a piece of memory that are searched for one of each kind to show."""
-
 
 class _Mapped(NamedTuple):
-    """Pages that have something in common, a row each: where, to where, at how many addresses."""
-
-    first: list[Words]
-    last: list[Words]
-
-    def add(self, space: _Space, rows: Rows) -> None:
-        self.first.append(rows.physical)
-        self.last.append(rows.physical + (space.size(rows) - np.uint64(1)))
-
-
-class _Pieces(NamedTuple):
-    """Pieces of memory in order, none of which touches another: where each begins and ends."""
+    """Pages that have something in common, a row each: what memory they are, their lowest address,
+    and at how many they are."""
 
     first: Words
     last: Words
+    virtual: Words
+    paths: Words
+
+    @classmethod
+    def of(cls, space: _Space, pages: Rows) -> _Mapped:
+        last = pages.physical + (space.size(pages) - np.uint64(1))
+        return cls(pages.physical, last, pages.virtual, pages.paths)
+
+    @classmethod
+    def together(cls, parts: list[_Mapped]) -> _Mapped:
+        if not parts:
+            return cls(*(np.zeros(0, np.uint64) for _ in cls._fields))
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def addresses(self, physical: int) -> int:
+        """At how many addresses a place in memory is."""
+        there = (self.first <= np.uint64(physical)) & (np.uint64(physical) <= self.last)
+        return int(self.paths[there].sum())
+
+
+class _Pieces(NamedTuple):
+    """Pieces of memory in order, none of which overlaps another: where each begins and ends, and
+    the address of its begin, from which on all of it is mapped."""
+
+    first: Words
+    last: Words
+    virtual: Words
 
 
 def _covered(mapped: _Mapped) -> _Pieces:
-    """The memory that some page covers."""
-    first, last = (np.concatenate([np.zeros(0, np.uint64), *part]) for part in mapped)
-    order = np.argsort(first)
-    first, last = first[order], np.maximum.accumulate(last[order])
-    new = np.ones(len(first), np.bool_)
-    new[1:] = first[1:] > last[:-1] + np.uint64(1)
-    start = np.flatnonzero(new)
-    stop = np.append(start[1:], len(first))[: len(start)] - 1
-    return _Pieces(first[start], last[stop])
+    """The memory that some page covers, each piece of it mapped at one run of addresses, the
+    longest that there is."""
+    if not len(mapped.first):
+        return _Pieces(*mapped[:3])
+    # Pages that follow each other, in memory as in addresses, are one run.
+    delta = mapped.virtual - mapped.first
+    order = np.lexsort((mapped.first, delta))
+    first, last, delta = mapped.first[order], mapped.last[order], delta[order]
+    start = np.flatnonzero(_begins((delta[1:] == delta[:-1]) & (first[1:] == last[:-1] + _ONE)))
+    stop = np.append(start[1:], len(first)) - 1
+    first, last, delta = first[start], last[stop], delta[start]
+    # Of runs that overlap, a later one serves from where all before it end.
+    order = np.lexsort((~last, first))
+    first, last, delta = first[order], last[order], delta[order]
+    reached = np.maximum.accumulate(last)
+    new = _begins(last[1:] <= reached[:-1])
+    first[1:] = np.maximum(first[1:], np.where(first[1:] > reached[:-1], 0, reached[:-1] + _ONE))
+    return _Pieces(first[new], last[new], (first + delta)[new])
 
 
-def _common(some: _Pieces, others: _Pieces) -> _Pieces:
-    """The memory that is in both."""
+_ONE: Final = np.uint64(1)
+
+
+def _begins(follows: Mask) -> Mask:
+    """Which rows begin something, given for each but the first whether it does not."""
+    begins: Mask = np.concatenate([[True], ~follows])
+    return begins
+
+
+class _Common(NamedTuple):
+    """Memory that is in two sets of pieces, with the addresses of its begin in both."""
+
+    first: Words
+    last: Words
+    one: Words
+    other: Words
+
+
+def _common(some: _Pieces, others: _Pieces) -> _Common:
+    """The memory that is in both, each piece at one run of addresses in each."""
     begin = np.searchsorted(others.last, some.first)
     counts = np.searchsorted(others.first, some.last, side="right") - begin
     one = np.repeat(np.arange(len(counts)), counts)
     before = np.cumsum(counts) - counts
     other = np.arange(len(one)) + np.repeat(begin - before, counts)
     first = np.maximum(some.first[one], others.first[other])
-    return _Pieces(first, np.minimum(some.last[one], others.last[other]))
+    last = np.minimum(some.last[one], others.last[other])
+    virtual = (
+        pieces.virtual[n] + (first - pieces.first[n])
+        for pieces, n in ((some, one), (others, other))
+    )
+    return _Common(first, last, *virtual)
 
 
 KEPT: Final = 1 << 16
@@ -455,7 +501,7 @@ def lint(
     space = _Space(cpu, snapshot.memory, read, types, held, _backed(snapshot))
     rules = [(rule, breaks) for rule, breaks in ENTRY_RULES if rule.name not in ignored]
     kept = [_Kept(rule) for rule, _ in rules]
-    typed, code, data = [_Mapped([], []) for _ in types], _Mapped([], []), _Mapped([], [])
+    typed, code, data = [list[_Mapped]() for _ in types], list[_Mapped](), list[_Mapped]()
     left_out = 0
     for rows in graph.rows(read, pointers=True):
         left_out += rows.left_out
@@ -465,94 +511,90 @@ def lint(
                 one.add(of_rows(cpu.format, rows.take(mask)))
         _sort_pages(space, rows.take(_pages(rows)), typed, code, data)
     broken = [one.broken(space, snapshot, limit) for one in kept if one.count]
+    every = _Mapped.together([part for parts in typed for part in parts])
     if MIXED_TYPES.name not in ignored:
-        broken += _mixed_types(space, typed, limit)
+        broken += _mixed_types(space, typed, every, limit)
     if WRITABLE_CODE.name not in ignored:
-        broken += _writable_code(space, code, data, limit)
+        broken += _writable_code(code, data, every, limit)
     severities = list(Severity)
     broken.sort(key=lambda one: severities.index(one.rule.severity))
     return broken, graph.rows_cut(read, left_out)
 
 
-def _backed(snapshot: Snapshot) -> _Pieces | None:
-    """Where there is memory; None where the source does not tell."""
+def _backed(snapshot: Snapshot) -> tuple[Words, Words] | None:
+    """Where there is memory: where each piece that touches no other begins and ends; None where the
+    source does not record it."""
     if snapshot.backed is None:
         return None
-    first, last = (
-        np.array([getattr(span, end) for span in snapshot.backed], np.uint64)
-        for end in ("first", "last")
-    )
-    return _covered(_Mapped([first], [last]))
+    spans = sorted((span.first, span.last) for span in snapshot.backed)
+    first, last = np.array(spans, np.uint64).reshape(-1, 2).T
+    last = np.maximum.accumulate(last)
+    if not len(first):
+        return first, last
+    start = np.flatnonzero(_begins(first[1:] <= last[:-1] + _ONE))
+    stop = np.append(start[1:], len(first)) - 1
+    return first[start], last[stop]
 
 
 def _sort_pages(
-    space: _Space, pages: Rows, typed: list[_Mapped], code: _Mapped, data: _Mapped
+    space: _Space,
+    pages: Rows,
+    typed: list[list[_Mapped]],
+    code: list[_Mapped],
+    data: list[_Mapped],
 ) -> None:
     """Adds pages to those of their memory type, and to code or data."""
     chosen = memory_type.index(space.graph.format.levels[pages.level], pages.raw)
     for number, name in enumerate(space.types):
         if (here := chosen == number).any():
             # Types of one name are one type, whatever chooses them.
-            typed[space.types.index(name)].add(space, pages.take(here))
+            typed[space.types.index(name)].append(_Mapped.of(space, pages.take(here)))
     write, execute = space.has(pages, "write"), space.has(pages, "execute")
-    code.add(space, pages.take(execute & ~write))
-    data.add(space, pages.take(write & ~execute))
+    code.append(_Mapped.of(space, pages.take(execute & ~write)))
+    data.append(_Mapped.of(space, pages.take(write & ~execute)))
 
 
-def _mixed_types(space: _Space, typed: list[_Mapped], limit: int) -> Iterator[Broken]:
-    by_name = {space.types[n]: _covered(one) for n, one in enumerate(typed) if one.first}
+def _mixed_types(
+    space: _Space, typed: list[list[_Mapped]], every: _Mapped, limit: int
+) -> Iterator[Broken]:
+    by_name = {
+        space.types[n]: _covered(_Mapped.together(parts)) for n, parts in enumerate(typed) if parts
+    }
     found = [
         ((one, other), _common(by_name[one], by_name[other]))
         for one, other in combinations(sorted(by_name), 2)
     ]
-
-    def kind(address: find.Address) -> str:
-        here = space.graph.format.levels[address.level]
-        return space.types[memory_type.index_of(here.bits, address.raw)]
-
-    yield from _pieces(space, MIXED_TYPES, found, kind, limit)
+    yield from _pieces(MIXED_TYPES, found, every, limit)
 
 
-def _writable_code(space: _Space, code: _Mapped, data: _Mapped, limit: int) -> Iterator[Broken]:
-    kinds = ("executable", "writable")
-    rights = space.graph.format.rights
-    both = rights["write"] | rights.get("execute", 0)
-
-    def kind(address: find.Address) -> str:
-        given = address.granted & both
-        return "neither" if given in (0, both) else kinds[given == rights["write"]]
-
-    found = [(kinds, _common(_covered(code), _covered(data)))]
-    yield from _pieces(space, WRITABLE_CODE, found, kind, limit)
+def _writable_code(
+    code: list[_Mapped], data: list[_Mapped], every: _Mapped, limit: int
+) -> Iterator[Broken]:
+    both = _common(*(_covered(_Mapped.together(parts)) for parts in (code, data)))
+    yield from _pieces(WRITABLE_CODE, [(("executable", "writable"), both)], every, limit)
 
 
 def _pieces(
-    space: _Space,
     rule: Rule,
-    found: Sequence[tuple[tuple[str, str], _Pieces]],
-    kind: Callable[[find.Address], str],
+    found: Sequence[tuple[tuple[str, str], _Common]],
+    every: _Mapped,
     limit: int,
 ) -> Iterator[Broken]:
-    """Pieces of memory that are mapped in two ways, with an address of each."""
+    """Pieces of memory that are mapped in two ways, each with an address of both that holds for
+    all of it; what self-maps show does not count."""
     total = sum(len(pieces.first) for _, pieces in found)
     if not total:
         return
     shown = sorted(
-        (Span(first, last), names)
+        (first, last, f"{names[0]} at {one:#x} and {names[1]} at {other:#x}")
         for names, pieces in found
-        for first, last in zip(
-            pieces.first[:limit].tolist(), pieces.last[:limit].tolist(), strict=True
-        )
+        for first, last, one, other in zip(*(c[:limit].tolist() for c in pieces), strict=True)
     )
-    findings = []
-    for piece, names in shown[:limit]:
-        there = find.addresses(space.graph, Physical(piece.first), LOOKED_AT)
-        first_of: dict[str, int] = {}
-        for address in there.shown:
-            first_of.setdefault(kind(address), address.virtual)
-        ways = [f"{name} at {first_of[name]:#x}" if name in first_of else name for name in names]
-        findings.append(Finding(rule, None, piece, None, there.total, " and ".join(ways)))
-    yield Broken(rule, tuple(findings), total, total)
+    findings = tuple(
+        Finding(rule, None, Span(first, last), None, every.addresses(first), detail)
+        for first, last, detail in shown[:limit]
+    )
+    yield Broken(rule, findings, total, total)
 
 
 def _memory(one: Range) -> Span | None:

@@ -144,7 +144,10 @@ def test_what_was_not_looked_at_is_told() -> None:
     state, memory = Cpu.long_mode(4, 0), memory_of([3] * 512)
     deep = graph.read(memory, state.format, state.roots, limit=512 * graph.LEADING)
     assert find.addresses(deep, Physical(0), 1).total == 0
-    sentence = "512 slots lead to tables that were not read: there are more than 8,192 entries."
+    sentence = (
+        "512 slots lead to tables that were not read: of the tables above the lowest level, no"
+        " more than 512 entries are read."
+    )
     assert (deep.cut, find.shared(deep)) == ((sentence,), ([], (sentence,)))
     words = np.zeros(1024, np.uint64)
     words[[0, 1, 512]] = 0x1003, 0x1007, 0x1007

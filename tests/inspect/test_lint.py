@@ -21,6 +21,9 @@ ROOT, MIDDLE, LOWER, PAGES, HIGH, HIGH_MIDDLE, HIGH_LOWER, HIGH_PAGES, SPARE = r
 FREE = 0x20_0000
 """Where no table is: the second 2 MiB of the 8 that there are."""
 
+LATER = 0x40_0000
+"""Where the clean space maps nothing: the third."""
+
 FULL = P | RW | US
 
 
@@ -270,10 +273,14 @@ def test_a_space_of_self_maps_ends() -> None:
 def test_code_that_can_be_written_is_what_two_kinds_of_pages_have_in_common(seed: int) -> None:
     source = random.Random(seed)
     changes, kinds = {}, {P: set[int](), P | RW | XD: set[int]()}
-    for slot in range(100, 400):
+    slot = 100
+    while slot < 400:
+        # Runs of pages, most of them of one, on frames that follow each other.
         raw, frame = source.choice(list(kinds)), FREE // TABLE + 16 + source.randrange(200)
-        kinds[raw].add(frame)
-        changes[HIGH_PAGES, slot] = frame * TABLE | raw
+        for step in range(source.choice((1, 1, 1, 2, 5, 17))):
+            kinds[raw].add(frame + step)
+            changes[HIGH_PAGES, slot + step] = (frame + step) * TABLE | raw
+        slot += step + 1
     code, data = kinds.values()
     broken = found(planted(changes))["writable-code"]
     broken_all, _ = lint(planted(changes), types(None), limit=1000)
@@ -286,3 +293,40 @@ def test_code_that_can_be_written_is_what_two_kinds_of_pages_have_in_common(seed
     ]
     assert frames == sorted(code & data)
     assert broken.total == len(every.findings) > len(broken.findings)
+    for one in every.findings:
+        assert one.physical is not None
+        first = one.physical.first
+        for way, raw in zip(one.detail.split(" and "), (P, P | RW | XD), strict=True):
+            start = (int(way.split()[-1], 16) - HIGH_PAGE) // TABLE
+            for step in range(one.physical.size // TABLE):
+                assert changes[HIGH_PAGES, start + step] == first + step * TABLE | raw
+        here = [raw for raw in changes.values() if raw & ~(0xFFF | XD) == first]
+        assert one.count == len(here)
+
+
+def test_addresses_of_code_that_can_be_written_are_none_of_a_self_maps() -> None:
+    # Code in 4K pages, the same memory in a 2M page above it, and a self-map below both, by which
+    # the code is writable too.
+    changes = {(HIGH_PAGES, 100 + step): LATER + step * TABLE | P for step in range(16)}
+    changes |= {(HIGH_LOWER, 9): LATER | P | RW | XD | PS, (ROOT, 255): ROOT * TABLE | P | RW}
+    (finding,) = found(planted(changes))["writable-code"].findings
+    assert finding.physical == Span.of(LATER, 16 * TABLE)
+    code, data = HIGH_PAGE + 100 * TABLE, HIGH_PAGE + (9 << 21)
+    assert finding.detail == f"executable at {code:#x} and writable at {data:#x}"
+    assert finding.count == 2
+
+
+def test_code_that_lies_apart_in_addresses_is_a_piece_for_each_run() -> None:
+    changes = {
+        (HIGH_PAGES, slot): LATER + frame * TABLE | P for frame, slot in enumerate((50, 51, 7))
+    }
+    changes[HIGH_LOWER, 9] = LATER | P | RW | XD | PS
+    findings = found(planted(changes))["writable-code"].findings
+    assert [(one.physical, one.detail) for one in findings] == [
+        (
+            Span.of(LATER + first * TABLE, count * TABLE),
+            f"executable at {HIGH_PAGE + slot * TABLE:#x}"
+            f" and writable at {HIGH_PAGE + (9 << 21) + first * TABLE:#x}",
+        )
+        for first, count, slot in ((0, 2, 50), (2, 1, 7))
+    ]

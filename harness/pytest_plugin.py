@@ -46,8 +46,14 @@ RAM_BYTES = 256 << 20
 HEAD = "pagetable"
 """Where a worker of pytest-xdist keeps what goes into the head of the JUnit report."""
 
+NOT_RUN: pytest.StashKey[set[str]] = pytest.StashKey()
+"""Which engines run in versions that this project was not yet run on, a sentence each."""
+
+NEW_VERSIONS = "not_run_on"
+"""The property of the head that holds them."""
+
 SKIPPED = "pagetable: "
-"""What the reasons of this module's skips begin with."""
+"""What the lines of this module begin with, and the reasons of its skips."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,6 +76,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuses an engine that there is not before any test is collected."""
+    config.stash[NOT_RUN] = set()
     chosen: list[str] | None = config.getoption("--engine")
     for name in chosen or ():
         if name not in _every_engine():
@@ -109,6 +116,8 @@ def pytest_testnodedown(node: Any) -> None:
     report = node.config.stash.get(xml_key, None)
     known = dict(report.global_properties) if report else {}
     for name, value in getattr(node, "workeroutput", {}).get(HEAD, {}).items():
+        if name == NEW_VERSIONS:
+            node.config.stash[NOT_RUN].update(value.split("\n"))
         if report and name not in known:
             report.add_global_property(name, value)
 
@@ -135,7 +144,9 @@ def paging_engine(
     _record: Callable[[str, object], None],
 ) -> str:
     """The name of an engine that this host can run."""
+    from harness.check.quirks import not_run_on
     from harness.machine.engines import executor, why_absent
+    from harness.machine.qemu import dotted
 
     name = str(request.param)
     reason = why_absent(name, qemu=request.config.getoption("--qemu"))
@@ -146,8 +157,12 @@ def paging_engine(
         pytest.skip(f"{SKIPPED}{name} cannot run here: {reason}")
     guest = _running(_guests, name, request.config)
     who, version = executor(guest)
-    versions = f"QEMU {_dotted(guest.version)}, executed by {who} {_dotted(version)}"
+    versions = f"QEMU {dotted(guest.version)}, executed by {who} {dotted(version)}"
     _record(f"engine {name}", versions)
+    new = request.config.stash[NOT_RUN]
+    new.update(not_run_on(who, version, guest.version))
+    if new:
+        _record(NEW_VERSIONS, "\n".join(sorted(new)))
     return name
 
 
@@ -227,7 +242,10 @@ def prove(guest: Guest) -> Prove:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says what this host could not run, and how many tests that cost."""
+    """Says what this host could not run, and how many tests that cost; and what it ran in a version
+    that this project was not yet run on."""
+    for sentence in sorted(str(one) for one in terminalreporter.config.stash[NOT_RUN]):
+        terminalreporter.write_line(f"{SKIPPED}{sentence}")
     reasons = Counter(
         reason.removeprefix("Skipped: ").removeprefix(SKIPPED)
         for report in terminalreporter.getreports("skipped")
@@ -252,7 +270,3 @@ def _running(guests: dict[str, Guest], engine: str, config: pytest.Config) -> Gu
         guest.close()
     guests[engine] = Guest(engine, ram_bytes=RAM_BYTES, qemu=config.getoption("--qemu"))
     return guests[engine]
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from fnmatch import fnmatch
 from xml.etree import ElementTree
 
 import pytest
@@ -168,6 +169,32 @@ def test_a_space_is_proved_at_both_levels_and_the_report_s_head_has_engine_and_v
     values = {one.get("name"): str(one.get("value")) for one in head}
     assert "QEMU " in values["engine tcg"]
     assert {"python", "numpy", "machine"} <= set(values)
+
+
+OLDER = """
+    from dataclasses import replace
+    from harness.check import quirks
+
+    quirks.KNOWN = {name: replace(one, runs=((7, 2),)) for name, one in quirks.KNOWN.items()}
+"""
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "xdist"])
+def test_a_version_that_was_not_yet_run_is_named_at_the_end_and_in_the_report_s_head(
+    pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(TWO_PAGES)
+    pytester.makeconftest(OLDER)
+    result = run(pytester, "--engine=tcg", "--junit-xml=report.xml", *workers)
+    result.assert_outcomes(passed=2)
+    sentence = "tcg *.*: not yet run on this version; runs of: 7.2"
+    result.stdout.fnmatch_lines([f"pagetable: {sentence}"])
+    assert result.stdout.str().count("not yet run") == 1
+    head = ElementTree.parse(pytester.path / "report.xml").find("testsuite/properties")
+    assert head is not None
+    (value,) = (one.get("value", "") for one in head if one.get("name") == "not_run_on")
+    assert fnmatch(value, sentence)
 
 
 def test_an_engine_that_is_absent_is_skipped_with_the_reason(

@@ -17,7 +17,7 @@ load    what MOV CR3 and MOV CR4 refuse; these three are counted as what no engi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import combinations, product
@@ -30,7 +30,7 @@ import numpy.typing as npt
 from harness.check import marks
 from harness.check.chain import FLUSHES, Chain, Lanes, widest
 from harness.check.product import Axis, Product, Rule, Value, Values
-from harness.check.quirks import WIDEST_PSE36
+from harness.check.quirks import ENDS_AT_LAST_BYTE, WIDEST_PSE36, Quirk
 from harness.check.stage import WINDOW_KEY, Control, Model
 from harness.paging.bulk import Counts
 from harness.paging.format import Shape
@@ -363,20 +363,20 @@ _OFFSET_RULES: Final = (
     ),
 )
 
-_LONG_RULES: Final = (
-    Rule(
-        # target/i386/tcg/translate.c: pc_save, where -1 stands for no address
-        "QEMU 7.2 ends itself (SIGABRT) at an instruction in the last byte of all addresses",
+_NOT_SURVIVED: Final[Mapping[Quirk, Rule]] = {
+    ENDS_AT_LAST_BYTE: Rule(
+        ENDS_AT_LAST_BYTE.departs.removesuffix("."),
         lambda values: (
             (values["access"] == "fetch")
             & (values["offset"] == "last-byte")
             & (values["address"] == np.uint64((1 << 64) - _PAGE))
         ),
     ),
-)
+}
+"""What is left out of an engine that has a quirk."""
 
 
-def _place_rules(model: Model) -> tuple[Rule, ...]:
+def _place_rules(model: Model, known: Collection[Quirk]) -> tuple[Rule, ...]:
     if not model.long:
         return _OFFSET_RULES
     lower, upper = canonical_halves(model.levels)
@@ -388,7 +388,8 @@ def _place_rules(model: Model) -> tuple[Rule, ...]:
         return left_out
 
     no_ldt = Rule("no descriptor table can be where addresses are not canonical", no_table)
-    return (*_OFFSET_RULES, *_LONG_RULES, no_ldt)
+    lost = (rule for quirk, rule in _NOT_SURVIVED.items() if quirk in known)
+    return (*_OFFSET_RULES, *lost, no_ldt)
 
 
 # ---- the families ----
@@ -477,7 +478,9 @@ def rights(model: Model, controls: tuple[Control, ...]) -> Iterator[Family]:
     yield Family("rights", model, varied, _product(axes, (), _home(model)), controls)
 
 
-def place(model: Model, controls: tuple[Control, ...]) -> Iterator[Family]:
+def place(
+    model: Model, controls: tuple[Control, ...], known: Collection[Quirk]
+) -> Iterator[Family]:
     """Every size of page at every edge."""
     for level in range(model.levels):
         if _pages(model, level):
@@ -488,7 +491,7 @@ def place(model: Model, controls: tuple[Control, ...]) -> Iterator[Family]:
                 Axis("offset", tuple(_OFFSETS)),
             )
             pages = Axis("address", places(model), "#x")
-            product = _product(axes, _place_rules(model), pages)
+            product = _product(axes, _place_rules(model, known), pages)
             yield Family("place", model, {level: ""}, product, controls)
 
 
@@ -562,11 +565,14 @@ def unasked(model: Model) -> Iterator[Family]:
         yield Family("load", model, {}, product, (ALL_ON,), why)
 
 
-def families(preset: str, usual: Iterable[Model], others: Iterable[Model]) -> Iterator[Family]:
+def families(
+    preset: str, usual: Iterable[Model], others: Iterable[Model], known: Collection[Quirk] = ()
+) -> Iterator[Family]:
     """What a preset tries in one mode.
 
     usual   the processors that all is tried on
     others  those that differ in what is reserved
+    known   the departures of the engine, which may not survive everything
 
     quick  every family on the usual processors, its control bits cleared one by one and all
            together; single bits on the others
@@ -582,7 +588,7 @@ def families(preset: str, usual: Iterable[Model], others: Iterable[Model]) -> It
                 yield from family(model, ONE_OFF, DATA_AND_CODE)
                 yield from family(model, few, STACK_AND_SYSTEM)
         yield from rights(model, few if model.long else (*few, KEYS_IN_VAIN))
-        yield from place(model, few)
+        yield from place(model, few, known)
         yield from flush(model)
         if model.long:
             yield from key(model, EVERY_KEY_CONTROL if full else KEY_CONTROLS)

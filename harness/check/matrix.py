@@ -23,6 +23,7 @@ from harness.check.compare import EXAMPLES, Comparison
 from harness.check.families import Family, code_places, families, lanes
 from harness.check.matrix_case import MatrixCase
 from harness.check.product import Rule
+from harness.check.quirks import Version, known_of, not_run_on
 from harness.check.rig import Batch, Rig, Verdicts
 from harness.check.stage import Control, Model
 from harness.check.where import Condition
@@ -30,6 +31,7 @@ from harness.check.workers import Task, answers
 from harness.machine.engines import reads_as_amd
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest, MachineInfo
+from harness.machine.qemu import dotted
 from harness.machine.stub import StubImage
 from harness.paging.bulk import Counts, End
 from harness.paging.format import Format
@@ -91,6 +93,7 @@ class Report:
     masked      what was left out of comparisons by name, with the number of accesses
     by_rule     accesses by mode and by the reason of the outcome, None where they are allowed
     departed    those of them that came to something else, as a known quirk has it
+    not_run_on  who executed them in a version that was not yet run, a sentence each
     """
 
     engine: str
@@ -100,10 +103,12 @@ class Report:
     masked: Counter[str] = field(default_factory=Counter)
     by_rule: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
     departed: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
+    not_run_on: tuple[str, ...] = ()
 
     def add(self, part: Report) -> None:
         """Takes the report of other cases in."""
         self.qemu = part.qemu or self.qemu
+        self.not_run_on = part.not_run_on or self.not_run_on
         self.comparison.compared += part.comparison.compared
         self.comparison.disagreed += part.comparison.disagreed
         self.comparison.quirks += part.comparison.quirks
@@ -124,11 +129,13 @@ def plan(
     info: MachineInfo,
     expression: str | None = None,
     long_only: str | None = None,
+    version: Version | None = None,
 ) -> Plan:
     """What a preset tries in some modes, as far as an expression selects it and the engine, whose
     processor is `info`, can.
 
     long_only  why the engine can do nothing outside long mode; None if it can
+    version    the engine's; None leaves out what it does not survive in any version
 
     Raises Misuse for an expression that is none or selects nothing, and where the engine can do
     nothing of it.
@@ -138,7 +145,7 @@ def plan(
         usual, others = _models(engine, info, mode)
         lacking = usual[0].lacks(info) or (None if usual[0].long else long_only)
         if lacking is None:
-            some += families(preset, usual, others)
+            some += families(preset, usual, others, known_of(engine, version))
         else:
             skipped[f"mode {mode}: {lacking}"] += 0
     if not some:
@@ -304,8 +311,8 @@ def _batches(
 
 
 def _report(rig: Rig, part: Work, control: Control, batch: Batch, verdicts: Verdicts) -> Report:
-    version = ".".join(map(str, rig.guest.version))
-    report = Report(rig.engine, version, verdicts.comparison)
+    report = Report(rig.engine, dotted(rig.guest.version), verdicts.comparison)
+    report.not_run_on = not_run_on(rig.engine, rig.version, rig.guest.version)
     rules, mode = verdicts.rules, part.family.model.mode
     wrong = np.flatnonzero(~verdicts.agree)
     report.comparison.compared = len(verdicts.agree)

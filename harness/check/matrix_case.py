@@ -26,6 +26,7 @@ from harness.check.window import with_pdptes
 from harness.machine.engines import why_long_mode_only
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest
+from harness.machine.qemu import dotted
 from harness.machine.ram import TABLE_ARENA
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
@@ -110,7 +111,7 @@ class MatrixCase:
             observed += f"; the PDPTE {pdpte:#x} -> {int(result['after'][question.last]):#x}"
         return cls(
             engine=rig.guest.engine.name,
-            qemu=".".join(map(str, rig.guest.version)),
+            qemu=dotted(rig.guest.version),
             values=values,
             model=model,
             control=control,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check.cases import Cases
+from harness.machine.qemu import dotted
 from harness.paging.address import Span
 from harness.paging.memory import Mask
 from harness.paging.x86 import formats
@@ -20,14 +21,26 @@ from harness.paging.x86.access import Error, Kind, Vector
 from harness.paging.x86.bulk import Outcomes, writes
 from harness.paging.x86.cpu import Cpu, Cr4, Mode, canonical_halves
 
+Version = tuple[int, ...]
+"""QEMU's, or the kernel's of a module of KVM; the first numbers of one begin a series: (7, 2) comes
+before 7.2.0."""
 
-@dataclass(frozen=True)
+QEMU_RUNS: Final[tuple[Version, ...]] = ((7, 2, 22), (10, 0, 13), (11, 1, 3))
+"""The versions of QEMU on which all layouts and the matrix were run: those of Debian 12, of Debian
+13 and of its backports."""
+
+PVM_RUNS: Final[tuple[Version, ...]] = ((6, 18, 44),)
+"""The kernels on whose kvm_pvm they were."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Quirk:
     """One departure.
 
     engine    who departs: as `executor` names it, or a part of QEMU's monitor
-    versions  the first and the last version that it was seen in: QEMU's, or the kernel's of a
-              module of KVM
+    since     the first version, or series of versions, in which it was seen
+    until     the first version in which it was gone; None unless its end was seen
+    runs      the versions on which it was run, and showed
     rule      what the manual says
     departs   what the engine does instead
     evidence  how that is known
@@ -35,13 +48,15 @@ class Quirk:
 
     name: str
     engine: str
-    versions: tuple[tuple[int, ...], tuple[int, ...]]
+    since: Version
+    until: Version | None = None
+    runs: tuple[Version, ...]
     rule: str
     departs: str
     evidence: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ErrorQuirk(Quirk):
     """A departure in error codes.
 
@@ -52,7 +67,7 @@ class ErrorQuirk(Quirk):
     departing: Callable[[Outcomes], tuple[Mask, npt.NDArray[np.uint32]]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AccessedQuirk(Quirk):
     """A departure in A of the entry at which a walk ends in a fault: the engine sets it.
 
@@ -62,7 +77,7 @@ class AccessedQuirk(Quirk):
     departing: Callable[[Cpu, Outcomes], Mask]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DenialQuirk(Quirk):
     """A departure in addresses that the engine keeps for itself: whatever the tables say, it
     answers with a page fault of its own, which leaves the entries as any fault does.
@@ -89,7 +104,7 @@ class Basis:
     pdpte_reserved: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BasisQuirk(Quirk):
     """A departure in what is judged: the engine treats entries as another processor would, or one
     access as another.
@@ -100,7 +115,7 @@ class BasisQuirk(Quirk):
     as_if: Callable[[Basis], Basis]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CodeEndQuirk(Quirk):
     """A departure in how code that was fetched and begun ends: by a page fault of the engine's own
     at the instruction that should raise another exception.
@@ -162,7 +177,7 @@ def _emulated_under_smap(
     """Supervisor fetches from a user page, which SMEP=0 allows and SMAP does not concern."""
     user_page = (outcomes.walks.granted & np.uint64(cpu.format.rights["user"])) != 0
     lanes: Mask = user_page & ~cases.user & ~cases.ac & (cases.kind == Kind.FETCH)
-    lanes &= (outcomes.reason == 0) & cpu.smap
+    lanes &= (outcomes.reason == 0) & cpu.smap & (cases.address != np.uint64((1 << 64) - 1))
     error = Error.P | (Error.I if cpu.nxe else 0)
     return lanes, np.full(len(cases), int(error), np.uint32)
 
@@ -203,116 +218,124 @@ def _heeding_ac(basis: Basis) -> Basis:
     return replace(basis, cases=replace(cases, implicit=cases.implicit & ~explicit))
 
 
+_WALKER: Final = (
+    "mmu_translate in excp_helper.c of target/i386/tcg/system, which before QEMU 10 was"
+    " target/i386/tcg/sysemu"
+)
+
 RESERVED_WITHOUT_PRESENT = ErrorQuirk(
     name="tcg-reserved-bit-fault-lacks-p",
     engine="tcg",
-    versions=((7, 2, 22), (10, 0, 13)),
+    since=(7, 2),
+    runs=QEMU_RUNS,
     rule="A page fault for a reserved bit has P=1 in its error code: the entry is present"
     " (SDM volume 3A, 4.7).",
     departs="The error code has RSVD without P: 08, 0a, 0c, 0e, 18, 1c for 09, 0b, 0d, 0f, 19, 1d.",
-    evidence="Seen with QEMU 7.2.22 and 10.0.13; KVM and Bochs set P on the same tables.",
+    evidence="Seen on reserved bits at every level; KVM and Bochs set P on the same tables.",
     departing=_reserved_without_present,
 )
 
 GIGABYTE_PAGE_ACCESSED = AccessedQuirk(
     name="tcg-faulting-1g-page-is-accessed",
     engine="tcg",
-    versions=((7, 2, 22), (7, 2, 22)),
+    since=(7, 2),
+    runs=QEMU_RUNS,
     rule="A is set when an entry is used for a translation (SDM volume 3A, 4.8): an access that"
     " faults leaves the last entry as it was, as TCG itself does for 4K and 2M pages.",
     departs="A denied access to a 1G page, or one to a misaligned 1G page, sets A in the PDPTE.",
-    evidence="Seen with QEMU 7.2.22: the probes of the layouts page-sizes, linux-4, linux-5 and"
-    " malformed. Its walker sets A in a PDPTE before it looks at PS"
-    " (target/i386/tcg/sysemu/excp_helper.c, mmu_translate).",
+    evidence="Seen in the probes of the layouts page-sizes, linux-4, linux-5 and malformed. The"
+    f" walker sets A in a PDPTE before it looks at PS ({_WALKER}).",
     departing=_gigabyte_page,
 )
 
 GIGABYTE_PAGE_WITHOUT_CPUID = BasisQuirk(
     name="tcg-1g-page-without-cpuid",
     engine="tcg",
-    versions=((7, 2, 22), (10, 0, 13)),
+    since=(7, 2),
+    runs=QEMU_RUNS,
     rule="PS is reserved in a PDPTE where CPUID shows no 1-GByte pages (SDM volume 3A, 4.5.4).",
     departs="A PDPTE with PS=1 maps a 1G page all the same.",
-    evidence="Seen with -cpu max,-pdpe1gb on QEMU 7.2.22 and 10.0.13: the walker does not ask for"
-    " the CPUID bit (target/i386/tcg/sysemu/excp_helper.c, mmu_translate).",
+    evidence=f"Seen with -cpu max,-pdpe1gb: the walker does not ask for the CPUID bit ({_WALKER}).",
     as_if=lambda basis: _on(basis, page1gb=True),
 )
 
 LARGE_PAGE_ADDRESS = BasisQuirk(
     name="tcg-4m-page-address-is-never-too-wide",
     engine="tcg",
-    versions=((7, 2, 22), (10, 0, 13)),
+    since=(7, 2),
+    runs=QEMU_RUNS,
     rule="Of a 4M page's entry, the bits 21:13 that hold no address bit of the processor are"
     " reserved: all without PSE-36, else those for addresses beyond MAXPHYADDR (SDM volume 3A,"
     " table 4-4).",
     departs="Bits 20:13 always hold bits 39:32 of the address; bit 21 alone is reserved.",
-    evidence="Seen with QEMU 7.2.22 and 10.0.13, with MAXPHYADDR 36 and 39, and with -pse36: the"
-    " walker gathers the bits whatever CPUID shows (target/i386/tcg/sysemu/excp_helper.c,"
-    " mmu_translate).",
+    evidence="Seen with MAXPHYADDR 36 and 39, and with -pse36: the walker gathers the bits whatever"
+    f" CPUID shows ({_WALKER}).",
     as_if=_other_page4m,
 )
 
 PML4E_BIT_8_IGNORED = BasisQuirk(
     name="tcg-pml4e-bit-8-is-ignored",
     engine="tcg",
-    versions=((7, 2, 22), (10, 0, 13)),
+    since=(7, 2),
+    runs=QEMU_RUNS,
     rule="Bit 8 of a PML4E or PML5E must be zero on AMD's processors (APM volume 2, 5.3.3).",
     departs="It is ignored, as on Intel's, whatever the vendor that CPUID shows.",
-    evidence="Seen with vendor=AuthenticAMD on QEMU 7.2.22 and 10.0.13; KVM on AMD's processors"
-    " takes the bit for reserved.",
+    evidence="Seen with vendor=AuthenticAMD; KVM on AMD's processors takes the bit for reserved.",
     as_if=lambda basis: _on(basis, amd=False),
 )
 
 PUSH_IS_A_WRITE = BasisQuirk(
     name="tcg-non-canonical-push-is-gp",
     engine="tcg",
-    versions=((7, 2, 22), (10, 0, 13)),
+    since=(7, 2),
+    runs=QEMU_RUNS,
     rule="A stack reference to an address that is not canonical is #SS(0) (SDM volume 3A, 6.15).",
     departs="It is #GP(0), as any other access.",
-    evidence="Seen with QEMU 7.2.22 and 10.0.13, in supervisor and user mode; KVM gives #SS at the"
-    " same addresses. The walker is not told by which segment an access comes"
-    " (target/i386/tcg/sysemu/excp_helper.c, get_physical_address).",
+    evidence="Seen in supervisor and user mode; KVM gives #SS at the same addresses. The walker is"
+    f" not told by which segment an access comes ({_WALKER}).",
     as_if=_push_as_write,
 )
 
 IMPLICIT_HEEDS_AC = BasisQuirk(
     name="tcg-implicit-access-heeds-ac",
     engine="tcg",
-    versions=((7, 2, 22), (7, 2, 22)),
+    since=(7, 2),
+    runs=QEMU_RUNS,
     rule="With SMAP, an implicit supervisor access to a user page faults whatever EFLAGS.AC says"
     " (SDM volume 3A, 4.6.1).",
     departs="A descriptor is loaded from there in supervisor mode with EFLAGS.AC=1.",
-    evidence="Seen with QEMU 7.2.22, and a MOV to FS of a selector in the LDT; KVM faults on the"
-    " same tables. In user mode TCG faults too. It chooses how to translate by EFLAGS.AC and CPL"
-    " for these accesses as for any (target/i386/cpu.h, cpu_mmu_index_kernel).",
+    evidence="Seen with a MOV to FS of a selector in the LDT; KVM faults on the same tables. In"
+    " user mode TCG faults too. It chooses how to translate by EFLAGS.AC and CPL for these accesses"
+    " as for any (cpu_mmu_index_kernel, in target/i386).",
     as_if=_heeding_ac,
 )
 
 PDPTES_ARE_ENTRIES = BasisQuirk(
     name="tcg-pdptes-are-entries",
     engine="tcg",
-    versions=((7, 2, 22), (10, 0, 13)),
+    since=(7, 2),
+    runs=QEMU_RUNS,
     rule="The PDPTEs are loaded into registers, and checked, by MOV CR3: #GP(0) for one that is"
     " present with a reserved bit set; they are not marked as accessed (SDM volume 3A, 4.4.1).",
     departs="They are read at every walk, and A is set in them; a reserved bit makes the access"
     " fault and not MOV CR3, and bits 2:1 and 8:5 are not reserved.",
-    evidence="Seen with QEMU 7.2.22, and but for bit 6, which was not tried, with 10.0.13: MOV CR3"
-    " loads no PDPTEs, the walker reads and marks them as the entries of a third level"
-    " (target/i386/tcg/sysemu/excp_helper.c, mmu_translate).",
+    evidence="Seen with each bit of a PDPTE: MOV CR3 loads no PDPTEs, the walker reads and marks"
+    f" them as the entries of a third level ({_WALKER}).",
     as_if=lambda basis: replace(basis, pdpte_reserved=_beyond(basis.cpu)),
 )
 
 PVM_KEEPS_A_SLOT = DenialQuirk(
     name="pvm-keeps-user-mode-out-of-a-slot",
     engine="kvm_pvm",
-    versions=((6, 18, 44), (6, 18, 44)),
+    since=(6, 18, 44),
+    runs=PVM_RUNS,
     rule="What an access comes to is decided by the guest's own tables, and so are P and RSVD of"
     " its error code (SDM volume 3A, 4.6 and 4.7).",
     departs="Every user access to ffff800000000000..ffff807fffffffff, root slot 256, is a page"
     " fault, to user pages too. P and RSVD are both clear, or, in the 24 KiB at the start of the"
     " 2 MiB there that belong to the processor of the host that runs the guest, both set; I"
     " shows a fetch even with NXE=0 and SMEP=0. No A is set. Supervisor accesses follow the rules.",
-    evidence="Seen with kernel 6.18.44 on both processors of a host: of the root slots 8 to 511,"
+    evidence="Seen on both processors of a host: of the root slots 8 to 511,"
     " with user, supervisor and absent pages read, written and fetched, this one alone departs,"
     " after INVLPG, MOV CR3 and a change of CR4.PGE alike; and so do all of 9,600 user accesses to"
     " random entries in it, under every state of WP, NXE, SMEP and SMAP. TCG follows the rules"
@@ -325,20 +348,23 @@ PVM_KEEPS_A_SLOT = DenialQuirk(
 PVM_EMULATES_UNDER_SMAP = CodeEndQuirk(
     name="pvm-reads-supervisor-code-under-smap",
     engine="kvm_pvm",
-    versions=((6, 18, 44), (6, 18, 44)),
+    since=(6, 18, 44),
+    runs=PVM_RUNS,
     rule="SMAP concerns data accesses: with SMEP=0 the supervisor executes user pages whatever"
     " EFLAGS.AC is (SDM volume 3A, 4.6.1).",
     departs="The code is fetched and runs, but UD2 in it, which KVM emulates, raises a page fault"
     " with P, and I if NXE=1, at its own address.",
-    evidence="Seen with kernel 6.18.44 under every state of WP and NXE with SMEP=0 and SMAP=1; not"
-    " with EFLAGS.AC=1, SMAP=0, a supervisor page, or user code. TCG follows the rules.",
+    evidence="Seen under every state of WP and NXE with SMEP=0 and SMAP=1; not"
+    " with EFLAGS.AC=1, SMAP=0, a supervisor page, user code, or in the last byte of all addresses."
+    " TCG follows the rules.",
     departing=_emulated_under_smap,
 )
 
 DEBUG_WALKER = Quirk(
     name="debug-walker-ignores-reserved-bits",
     engine="monitor",
-    versions=((7, 2, 22), (10, 0, 13)),
+    since=(7, 2),
+    runs=QEMU_RUNS,
     rule="An entry with a reserved bit set translates nothing (SDM volume 3A, 4.7).",
     departs="gva2gpa, info tlb and memsave walk through it as if the bit were clear.",
     evidence="QEMU's debug walker tests P and PS alone: target/i386/helper.c,"
@@ -348,14 +374,27 @@ DEBUG_WALKER = Quirk(
 KEPT_CODE = Quirk(
     name="tcg-invlpg-keeps-code-of-large-page",
     engine="tcg",
-    versions=((7, 2, 22), (7, 2, 22)),
+    since=(7, 2),
+    runs=QEMU_RUNS,
     rule="INVLPG of any address in a large page drops all that is cached for that page (SDM volume"
     " 3A, 4.10.4.1).",
     departs="Code that was executed in other 4K parts of the page is executed again, whatever the"
     " entries say now.",
-    evidence="Seen with QEMU 7.2.22; KVM drops it on the same tables.  In accel/tcg/cputlb.c,"
+    evidence="Seen by executing it; KVM drops it on the same tables. In accel/tcg/cputlb.c,"
     " tlb_flush_page_by_mmuidx_async_0 drops the data of the large page but clears the cache of"
     " jumps for one small page only.",
+)
+
+ENDS_AT_LAST_BYTE = Quirk(
+    name="tcg-ends-at-the-last-byte",
+    engine="tcg",
+    since=(7, 2),
+    runs=QEMU_RUNS,
+    rule="An instruction may be at any canonical address (SDM volume 1, 3.3.7.1).",
+    departs="QEMU ends itself (SIGABRT) at an instruction in the last byte of all addresses.",
+    evidence="Seen at every size of page, in supervisor and user mode; KVM executes it by the"
+    " rules. The address of the instruction is kept in pc_save, where -1 stands for none, and"
+    " asserted not to be that (target/i386/tcg/translate.c, gen_update_eip_cur).",
 )
 
 FAULT_QUIRKS: tuple[FaultQuirk, ...] = (
@@ -371,18 +410,51 @@ FAULT_QUIRKS: tuple[FaultQuirk, ...] = (
     PVM_EMULATES_UNDER_SMAP,
 )
 
-KNOWN: dict[str, Quirk] = {quirk.name: quirk for quirk in (*FAULT_QUIRKS, DEBUG_WALKER, KEPT_CODE)}
+KNOWN: dict[str, Quirk] = {
+    quirk.name: quirk for quirk in (*FAULT_QUIRKS, DEBUG_WALKER, KEPT_CODE, ENDS_AT_LAST_BYTE)
+}
 """Every departure, by its name."""
 
 KEPT = tuple(quirk.kept for quirk in FAULT_QUIRKS if isinstance(quirk, DenialQuirk))
 """Addresses that some engine keeps for itself."""
 
 
-def fault_quirks(engine: str, version: tuple[int, ...]) -> tuple[FaultQuirk, ...]:
+def fault_quirks(engine: str, version: Version) -> tuple[FaultQuirk, ...]:
     """The departures in faults to be expected of what `executor` names, in this version."""
     return tuple(quirk for quirk in FAULT_QUIRKS if expected_of(quirk, engine, version))
 
 
-def expected_of(quirk: Quirk, engine: str, version: tuple[int, ...]) -> bool:
-    """Whether a departure is to be expected of what `executor` names, in this version."""
-    return quirk.engine == engine and quirk.versions[0] <= version <= quirk.versions[1]
+def known_of(engine: str, version: Version | None) -> tuple[Quirk, ...]:
+    """Every departure to be expected of it; in some version, where it is not known which it is."""
+    return tuple(
+        quirk
+        for quirk in KNOWN.values()
+        if expected_of(quirk, engine, quirk.since if version is None else version)
+    )
+
+
+def expected_of(quirk: Quirk, engine: str, version: Version) -> bool:
+    """Whether a departure is to be expected of what `executor` names, in this version: from the
+    first in which it was seen on, until one in which it was seen to be gone."""
+    begun = quirk.engine == engine and quirk.since <= version
+    return begun and (quirk.until is None or version < quirk.until)
+
+
+def not_run_on(engine: str, version: Version, qemu: Version) -> tuple[str, ...]:
+    """Which of the two that answer, what `executor` names and QEMU, were not yet run in these
+    versions: a sentence each.
+
+    What is expected of such a version is what was seen on the others. An engine of which nothing is
+    known is expected to follow the rules in every version.
+    """
+    asked = {"QEMU": (qemu, QEMU_RUNS)}
+    if runs := {run for one in KNOWN.values() if one.engine == engine for run in one.runs}:
+        asked[engine] = version, tuple(sorted(runs))
+    if engine == "tcg":
+        del asked["QEMU"]  # one and the same
+    return tuple(
+        f"{who} {dotted(version)}: not yet run on this version; runs of:"
+        f" {', '.join(map(dotted, runs))}"
+        for who, (version, runs) in asked.items()
+        if version not in runs
+    )

@@ -96,8 +96,8 @@ class Rig:
 
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
-        self.engine, version = executor(guest)
-        self.quirks = fault_quirks(self.engine, version)
+        self.engine, self.version = executor(guest)
+        self.quirks = fault_quirks(self.engine, self.version)
         self._chains: dict[str, Chain] = {}
 
     def chain(self, model: Model) -> Chain:

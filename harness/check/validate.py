@@ -18,10 +18,11 @@ from harness.check.cases import Cases, evenly, of_space
 from harness.check.compare import Comparison, Disagreement
 from harness.check.debugger import TABLE_BYTES, Debugger, TableImage
 from harness.check.layouts import Layout, build
-from harness.check.quirks import fault_quirks
+from harness.check.quirks import fault_quirks, not_run_on
 from harness.check.window import Window, check_root, open_window
 from harness.machine.engines import IN_SOFTWARE, executor, reads_as_amd
 from harness.machine.guest import Guest, MachineInfo
+from harness.machine.qemu import dotted
 from harness.machine.ram import TABLE_ARENA
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
@@ -45,6 +46,7 @@ class SpaceReport:
     skipped      why nothing was compared, None where it was
     comparisons  one for each oracle
     seconds      wall time, the start of the guest included
+    not_run_on   what answered in a version that was not yet run, a sentence each
     """
 
     layout: Layout
@@ -54,6 +56,7 @@ class SpaceReport:
     skipped: str | None
     comparisons: tuple[Comparison, ...]
     seconds: float
+    not_run_on: tuple[str, ...] = ()
 
     @property
     def disagreed(self) -> int:
@@ -99,10 +102,11 @@ def validate(
             layout,
             levels,
             engine,
-            ".".join(map(str, guest.version)),
+            dotted(guest.version),
             skipped,
             comparisons,
             time.monotonic() - started,
+            not_run_on(*executor(guest), guest.version),
         )
 
 

@@ -110,7 +110,7 @@ def planned(preset: str, mode: str, engine: str, qemu: str, where: str | None) -
     from harness.check.families import PRESETS
     from harness.check.matrix import plan
     from harness.check.stage import MODES
-    from harness.machine.engines import why_long_mode_only
+    from harness.machine.engines import executor, why_long_mode_only
     from harness.machine.errors import Misuse
     from harness.machine.guest import Guest
     from harness.machine.ram import ARENA, RAM_UNIT
@@ -120,8 +120,9 @@ def planned(preset: str, mode: str, engine: str, qemu: str, where: str | None) -
     if mode != "all":
         known(mode)
     with Guest(engine, ram_bytes=ARENA.stop + RAM_UNIT, qemu=qemu) as guest:
-        info, long_only = guest.info, why_long_mode_only(guest)
-    return plan(preset, MODES if mode == "all" else (mode,), engine, info, where, long_only)
+        info, long_only, (_, version) = guest.info, why_long_mode_only(guest), executor(guest)
+    modes = MODES if mode == "all" else (mode,)
+    return plan(preset, modes, engine, info, where, long_only, version)
 
 
 def known(mode: str) -> None:

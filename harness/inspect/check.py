@@ -9,11 +9,13 @@ from pathlib import Path
 
 from harness.check.compare import Comparison
 from harness.check.debugger import Debugger
+from harness.check.quirks import not_run_on
 from harness.check.validate import add_walks
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import qmp
 from harness.inspect.sources.qmp import Connection
 from harness.machine.foreign import Guard
+from harness.machine.qemu import dotted
 
 PATIENCE = 30.0
 """Seconds for all that is read, and for `info tlb`, which of many mappings is long."""
@@ -24,12 +26,14 @@ class Checked:
     """What came of a check.
 
     qemu, engine  the version that answered, and what executes the guest
+    not_run_on    what answered in a version that was not yet run, a sentence each
     comparisons   one for each oracle
     """
 
     snapshot: Snapshot
     qemu: str
     engine: str
+    not_run_on: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
 
 
@@ -54,8 +58,9 @@ def check(path: Path, vcpu: int, thorough: bool) -> Checked:
         for comparison in comparisons:
             add_walks(comparison, snapshot.memory, snapshot.cpu)
         monitor = connection.monitor
-        version = ".".join(map(str, monitor.version))
-        return Checked(snapshot, version, monitor.engine_in_use(), comparisons)
+        version, engine = monitor.version, monitor.engine_in_use()
+        new = not_run_on(engine, version, version)
+        return Checked(snapshot, dotted(version), engine, new, comparisons)
 
 
 def _asked(connection: Connection, snapshot: Snapshot, thorough: bool) -> Iterator[Comparison]:

@@ -197,7 +197,7 @@ def version_of(greeting: Mapping[str, int]) -> tuple[int, int, int]:
     version = (greeting["major"], greeting["minor"], greeting["micro"])
     if version < OLDEST_QEMU:
         raise Misuse(
-            f"QEMU {_dotted(version)} is too old: install {_dotted(OLDEST_QEMU)} or newer, "
+            f"QEMU {dotted(version)} is too old: install {dotted(OLDEST_QEMU)} or newer, "
             "or name another one"
         )
     return version
@@ -249,5 +249,6 @@ def _ending(exit_code: int) -> str:
     return f"exit code {exit_code}"
 
 
-def _dotted(version: tuple[int, int, int]) -> str:
+def dotted(version: tuple[int, ...]) -> str:
+    """A version as people write it."""
     return ".".join(map(str, version))

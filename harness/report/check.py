@@ -12,7 +12,7 @@ from rich.table import Table
 from harness.inspect.check import Checked
 from harness.report import files
 from harness.report.objects import answer
-from harness.report.terminal import count_lines, print_all
+from harness.report.terminal import NOT_RUN, count_lines, print_all
 from harness.report.text import agreeing, disagreeing, disagreement_lines, quirk_lines
 
 
@@ -23,6 +23,7 @@ def as_object(checked: Checked) -> dict[str, Any]:
         checked.snapshot,
         engine=checked.engine,
         qemu=checked.qemu,
+        not_run_on=checked.not_run_on,
         compared=compared(checked),
         disagreements=disagreed(checked),
         quirks=_sum(checked, "quirks"),
@@ -67,6 +68,8 @@ def _table(checked: Checked) -> Table:
 
 
 def _sections(checked: Checked) -> Iterator[tuple[str, Iterable[str]]]:
+    if checked.not_run_on:
+        yield NOT_RUN, checked.not_run_on
     if counts := _sum(checked, "quirks"):
         yield "Known quirks", quirk_lines(counts)
     if counts := _sum(checked, "not_comparable"):

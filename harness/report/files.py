@@ -22,6 +22,7 @@ def as_object(run: Run) -> dict[str, Any]:
         "validate",
         engine=run.engine,
         qemu=run.qemu,
+        not_run_on=run.not_run_on,
         layouts=[_space(run, space) for space in run.spaces if space.skipped is None],
         compared=run.compared,
         disagreements=run.disagreed,
@@ -83,7 +84,10 @@ def as_junit(run: Run) -> str:
     """A run as JUnit XML: a test case a space, engine and versions in the head."""
     suite = ElementTree.Element("testsuite", name="pagetable validate", time=f"{run.seconds:.3f}")
     properties = ElementTree.SubElement(suite, "properties")
-    for name, value in {"engine": run.engine, "qemu": run.qemu, **versions()}.items():
+    head = {"engine": run.engine, "qemu": run.qemu, **versions()}
+    if run.not_run_on:
+        head["not_run_on"] = "; ".join(run.not_run_on)
+    for name, value in head.items():
         ElementTree.SubElement(properties, "property", name=name, value=value)
     for space in run.spaces:
         case = ElementTree.SubElement(

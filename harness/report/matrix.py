@@ -17,7 +17,7 @@ from harness.check.matrix_case import MatrixCase, disagreement
 from harness.paging.x86.access import Reason
 from harness.report import files
 from harness.report.objects import bare, rule_name
-from harness.report.terminal import count_lines, print_all
+from harness.report.terminal import NOT_RUN, count_lines, print_all
 from harness.report.text import agreeing, counted, disagreeing, disagreement_lines, quirk_lines
 
 ALLOWED = "allowed"
@@ -64,6 +64,7 @@ def as_object(result: Result) -> dict[str, Any]:
         "matrix",
         engine=result.plan.engine,
         qemu=result.report.qemu,
+        not_run_on=result.report.not_run_on,
         accesses=comparison.compared,
         compared=comparison.compared,
         disagreements=comparison.disagreed,
@@ -120,6 +121,8 @@ def outcomes(report: Report) -> list[tuple[str, str, int]]:
 def _sections(result: Result) -> Iterator[tuple[str, Iterable[str]]]:
     """What stands below the table, each with its heading; nothing where there is nothing."""
     comparison = result.report.comparison
+    if result.report.not_run_on:
+        yield NOT_RUN, result.report.not_run_on
     if comparison.quirks:
         yield "Known quirks", quirk_lines(comparison.quirks)
     for title, counts in (

@@ -58,6 +58,11 @@ class Run:
         return self.spaces[0].qemu if self.spaces else ""
 
     @property
+    def not_run_on(self) -> tuple[str, ...]:
+        """What answered in a version that was not yet run, a sentence each."""
+        return tuple(dict.fromkeys(line for space in self.spaces for line in space.not_run_on))
+
+    @property
     def compared(self) -> int:
         """Questions with a verdict."""
         return sum(space.compared for space in self.spaces)

@@ -20,6 +20,9 @@ Part = TypeVar("Part")
 WIDTH = 100
 """Columns of what is no terminal."""
 
+NOT_RUN = "Not yet run"
+"""The heading of versions of which it is not known that they are like those before them."""
+
 
 class _Screen(Console):
     """A console that lets its user say how a command ends whose output no one reads any more."""
@@ -116,6 +119,8 @@ def _sections(run: Run) -> Iterator[tuple[str, Iterable[str]]]:
     oracles = by_oracle(run)
     if oracles:
         yield "Compared, by oracle", count_lines(oracles)
+    if run.not_run_on:
+        yield NOT_RUN, run.not_run_on
     if counts := run.count("quirks"):
         yield "Known quirks", quirk_lines(counts)
     if counts := run.count("not_comparable"):

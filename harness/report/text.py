@@ -191,6 +191,7 @@ def assumed_lines(assumed: Sequence[str]) -> Iterator[str]:
 def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
     """Each known departure that showed: how often, what it is, and how that is known."""
     from harness.check.quirks import KNOWN
+    from harness.machine.qemu import dotted
 
     for name, count in counts.items():
         quirk = KNOWN[name]
@@ -198,6 +199,7 @@ def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
         yield f"  rule      {quirk.rule}"
         yield f"  departs   {quirk.departs}"
         yield f"  evidence  {quirk.evidence}"
+        yield f"  runs of   {', '.join(map(dotted, quirk.runs))}"
 
 
 def replay_lines(case: Case | MatrixCase, comparison: Comparison) -> Iterator[str]:

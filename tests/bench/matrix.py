@@ -20,7 +20,7 @@ def figures() -> Iterator[Figure]:
     """verified_per_s, verified_jobs2_per_s."""
     model = Model("4")
     with Guest("tcg", ram_bytes=model.ram_bytes, cpu=model.processor, qemu=QEMU) as guest:
-        plan = matrix.plan("quick", MODES, "tcg", guest.info)
+        plan = matrix.plan("quick", MODES, "tcg", guest.info, version=guest.version)
         yield verified("verified_per_s", plan, 1, guest, model)
         yield verified("verified_jobs2_per_s", plan, 2, guest, model)
 

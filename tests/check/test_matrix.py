@@ -16,6 +16,7 @@ import pytest
 from pytest import MonkeyPatch
 from typer.testing import CliRunner
 
+from harness.check import families as declared
 from harness.check import matrix, matrix_case, quirks, rig
 from harness.check.matrix import Plan, Report
 from harness.check.matrix_case import MatrixCase
@@ -23,7 +24,7 @@ from harness.check.replay import CaseError, content
 from harness.check.stage import MODES, Control
 from harness.cli import app
 from harness.machine.engines import why_absent
-from harness.machine.errors import Misuse
+from harness.machine.errors import GuestLost, Misuse
 from harness.machine.guest import FEATURES, Guest, MachineInfo
 from harness.paging.x86 import bulk as x86
 from harness.paging.x86.access import Reason
@@ -124,7 +125,51 @@ def test_kvm_executes_a_sample_on_its_own_processor() -> None:
     assert plan.skipped["kvm executes a sample"] > 0
 
 
+LAST_BYTE = "family=place and access=fetch and offset=last-byte and address=0xfffffffffffff000"
+LAST_BYTE_RULE = declared._NOT_SURVIVED[quirks.ENDS_AT_LAST_BYTE]
+LAST_BYTES = 2 * 3 * 4 * 4 * 2
+"""In two modes: by size of page, rights, who accesses with AC, and control state."""
+
+
+@pytest.mark.parametrize("version", [None, (7, 2, 22), (11, 1, 3), (11, 9, 9)])
+def test_what_a_version_of_the_engine_does_not_survive_is_left_out(
+    version: quirks.Version | None, monkeypatch: MonkeyPatch
+) -> None:
+    ended = replace(quirks.ENDS_AT_LAST_BYTE, until=(12,))
+    monkeypatch.setattr(quirks, "KNOWN", {ended.name: ended})
+    monkeypatch.setattr(declared, "_NOT_SURVIVED", {ended: LAST_BYTE_RULE})
+    with pytest.raises(Misuse, match=r"QEMU ends itself \(SIGABRT\) at an instruction in the last"):
+        matrix.plan("quick", ["4", "5"], "tcg", processor(), LAST_BYTE, version=version)
+    plan = matrix.plan("quick", ["4", "5"], "tcg", processor(), LAST_BYTE, version=(12, 0, 0))
+    assert len(plan) == LAST_BYTES
+
+
+def test_no_other_engine_is_spared_what_it_survives() -> None:
+    plan = matrix.plan("quick", ["4", "5"], "kvm", processor(), LAST_BYTE, version=(7, 2, 22))
+    assert len(plan) == LAST_BYTES
+
+
 # ---- the machine ----
+
+
+@pytest.mark.hw
+def test_tcg_does_not_survive_what_it_is_spared() -> None:
+    plan = matrix.plan("quick", ["4"], "tcg", processor(), LAST_BYTE, version=(1,))
+    with pytest.raises(GuestLost, match="ended by SIGABRT"):
+        tried(plan, 1)
+
+
+@pytest.mark.hw
+def test_kvm_executes_what_tcg_does_not_survive() -> None:
+    absent = why_absent("kvm", qemu=QEMU)
+    if absent:
+        pytest.skip(absent)
+    with Guest("kvm", qemu=QEMU) as guest:
+        info = guest.info
+    report = tried(matrix.plan("quick", ["4"], "kvm", info, LAST_BYTE))
+    assert report.comparison.disagreed == 0, report.failures
+    assert not report.comparison.news
+    assert report.by_rule["4", None] > 0
 
 
 EVERYWHERE = {
@@ -203,7 +248,7 @@ def test_a_departure_is_a_disagreement_where_its_quirk_does_not_name_the_version
     quirk: quirks.BasisQuirk, monkeypatch: MonkeyPatch
 ) -> None:
     others = tuple(one for one in quirks.FAULT_QUIRKS if one is not quirk)
-    stranger = replace(quirk, versions=((1,), (2,)))
+    stranger = replace(quirk, since=(99,))
     monkeypatch.setattr(quirks, "FAULT_QUIRKS", (*others, stranger))
     monkeypatch.setattr(rig, "FAULT_QUIRKS", (*others, stranger))
     report = tried(selected(quirk), 1)
@@ -355,6 +400,23 @@ def test_the_command_prints_one_object_with_the_keys_of_validate(tmp_path: Path)
     assert printed["disagreements"] == 0
     assert {"engine", "qemu", "quirks", "not_comparable", "seconds", "news"} <= set(printed)
     assert f"All {4096 * 20 * 2:,} accesses agree on " in page.read_text()
+
+
+@pytest.mark.hw
+def test_a_version_that_was_not_yet_run_is_named_in_every_report(
+    tmp_path: Path, monkeypatch: MonkeyPatch
+) -> None:
+    older = {name: replace(one, runs=((7, 2),)) for name, one in quirks.KNOWN.items()}
+    monkeypatch.setattr(quirks, "KNOWN", older)
+    page, where = tmp_path / "matrix.html", "family=place and level=2 and access=read"
+    arguments = ["--mode=4", "--where", where, "--html", str(page), "--report", str(tmp_path)]
+    result = CliRunner().invoke(app, ["matrix", *arguments, "--engine=tcg", "--qemu", QEMU])
+    assert (result.exit_code, result.stderr) == (0, "")
+    saved = json.loads((tmp_path / "report.json").read_text())
+    sentence = f"tcg {saved['qemu']}: not yet run on this version; runs of: 7.2"
+    assert saved["not_run_on"] == [sentence]
+    assert f"\nNot yet run\n{sentence}\n" in result.stdout
+    assert f'<p class="note">{sentence}</p>' in page.read_text()
 
 
 @pytest.mark.hw

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +18,20 @@ from harness.check.layouts import find, load
 from harness.check.marks import CODE
 from harness.check.quirks import (
     DEBUG_WALKER,
+    ENDS_AT_LAST_BYTE,
     FAULT_QUIRKS,
     GIGABYTE_PAGE_ACCESSED,
+    KEPT_CODE,
+    KNOWN,
+    PVM_EMULATES_UNDER_SMAP,
     PVM_KEEPS_A_SLOT,
     RESERVED_WITHOUT_PRESENT,
     FaultQuirk,
+    Quirk,
+    expected_of,
     fault_quirks,
+    known_of,
+    not_run_on,
 )
 from harness.check.validate import validate
 from harness.check.window import open_window
@@ -80,29 +89,107 @@ def case(address: int, kind: Kind, user: bool) -> Cases:
 
 
 def test_every_quirk_has_a_name_of_its_own() -> None:
-    names = [quirk.name for quirk in (*FAULT_QUIRKS, DEBUG_WALKER)]
+    names = [quirk.name for quirk in (*FAULT_QUIRKS, DEBUG_WALKER, KEPT_CODE, ENDS_AT_LAST_BYTE)]
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize(
-    ("quirk", "engine", "version", "expected"),
-    [
-        (RESERVED_WITHOUT_PRESENT, "tcg", (7, 2, 21), False),
-        (RESERVED_WITHOUT_PRESENT, "tcg", (7, 2, 22), True),
-        (RESERVED_WITHOUT_PRESENT, "tcg", (10, 0, 13), True),
-        (RESERVED_WITHOUT_PRESENT, "tcg", (10, 0, 14), False),
-        (GIGABYTE_PAGE_ACCESSED, "tcg", (7, 2, 22), True),
-        (GIGABYTE_PAGE_ACCESSED, "tcg", (10, 0, 13), False),
-        (PVM_KEEPS_A_SLOT, "kvm_pvm", (6, 18, 43), False),
-        (PVM_KEEPS_A_SLOT, "kvm_pvm", (6, 18, 44), True),
-        (PVM_KEEPS_A_SLOT, "kvm_pvm", (6, 19), False),
-        (PVM_KEEPS_A_SLOT, "tcg", (7, 2, 22), False),
-    ],
-)
-def test_a_quirk_is_expected_of_the_engine_and_versions_that_it_was_seen_in(
-    quirk: FaultQuirk, engine: str, version: tuple[int, ...], expected: bool
+BOUNDS: dict[str, tuple[str, tuple[int, ...], list[tuple[int, ...]]]] = {
+    quirk.name: ("tcg", (7, 1, 99), [(7, 2), (7, 2, 22), (10, 0, 13), (11, 1, 3), (99, 0)])
+    for quirk in (*FAULT_QUIRKS[:8], KEPT_CODE, ENDS_AT_LAST_BYTE)
+}
+"""Of each quirk: who departs, a version before it begins, and versions in which it is expected."""
+BOUNDS |= {
+    quirk.name: ("kvm_pvm", (6, 18, 43), [(6, 18, 44), (6, 19), (99, 0)])
+    for quirk in (PVM_KEEPS_A_SLOT, PVM_EMULATES_UNDER_SMAP)
+}
+BOUNDS[DEBUG_WALKER.name] = ("monitor", *BOUNDS[RESERVED_WITHOUT_PRESENT.name][1:])
+
+
+def test_every_quirk_has_bounds_of_its_own() -> None:
+    assert set(BOUNDS) == set(KNOWN)
+
+
+@pytest.mark.parametrize("quirk", KNOWN.values(), ids=lambda quirk: quirk.name)
+def test_a_quirk_is_expected_from_where_it_begins_on_as_long_as_no_end_was_seen(
+    quirk: Quirk,
 ) -> None:
-    assert (quirk in fault_quirks(engine, version)) is expected
+    engine, before, since = BOUNDS[quirk.name]
+    assert not expected_of(quirk, engine, before)
+    assert all(expected_of(quirk, engine, version) for version in since)
+    assert quirk.until is None
+    others = {"tcg", "kvm", "kvm_pvm", "kvm_amd", "kvm_intel", "monitor"} - {engine}
+    assert not any(expected_of(quirk, other, version) for other in others for version in since)
+
+
+@pytest.mark.parametrize("quirk", KNOWN.values(), ids=lambda quirk: quirk.name)
+def test_a_quirk_was_run_on_versions_of_which_it_is_expected(quirk: Quirk) -> None:
+    assert quirk.runs
+    assert list(quirk.runs) == sorted(set(quirk.runs))
+    assert all(expected_of(quirk, quirk.engine, version) for version in quirk.runs)
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ((11, 1, 3), True),
+        ((11, 9, 99), True),
+        ((12,), False),
+        ((12, 0, 0), False),
+        ((13, 1), False),
+    ],
+    ids=str,
+)
+def test_a_quirk_whose_end_was_seen_is_expected_before_it_alone(
+    version: tuple[int, ...], expected: bool
+) -> None:
+    ended = replace(RESERVED_WITHOUT_PRESENT, until=(12,))
+    assert expected_of(ended, "tcg", version) is expected
+
+
+@pytest.mark.parametrize(
+    ("engine", "version"), [("tcg", (7, 2, 22)), ("tcg", (11, 1, 3)), ("kvm_pvm", (6, 18, 44))]
+)
+def test_the_departures_of_an_engine_are_all_that_is_expected_of_it(
+    engine: str, version: tuple[int, ...]
+) -> None:
+    known = known_of(engine, version)
+    assert set(fault_quirks(engine, version)) == {one for one in known if one in FAULT_QUIRKS}
+    assert (ENDS_AT_LAST_BYTE in known) is (engine == "tcg")
+
+
+def test_where_the_version_is_unknown_an_engine_may_have_any_departure() -> None:
+    assert set(known_of("tcg", None)) == {one for one in KNOWN.values() if one.engine == "tcg"}
+
+
+RUNS = "not yet run on this version; runs of: 7.2.22, 10.0.13, 11.1.3"
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "qemu", "said"),
+    [
+        ("tcg", (7, 2, 22), (7, 2, 22), ()),
+        ("tcg", (10, 0, 13), (10, 0, 13), ()),
+        ("tcg", (11, 1, 3), (11, 1, 3), ()),
+        ("tcg", (11, 1, 4), (11, 1, 4), (f"tcg 11.1.4: {RUNS}",)),
+        ("tcg", (8, 2, 2), (8, 2, 2), (f"tcg 8.2.2: {RUNS}",)),
+        ("tcg", (7, 2, 0), (7, 2, 0), (f"tcg 7.2.0: {RUNS}",)),
+        ("kvm_pvm", (6, 18, 44), (7, 2, 22), ()),
+        (
+            "kvm_pvm",
+            (7, 0),
+            (7, 2, 22),
+            ("kvm_pvm 7.0: not yet run on this version; runs of: 6.18.44",),
+        ),
+        ("kvm_amd", (7, 0), (7, 2, 22), ()),
+        ("kvm_amd", (7, 0), (12, 0, 0), (f"QEMU 12.0.0: {RUNS}",)),
+        ("kvm", (7, 2, 22), (7, 2, 22), ()),
+    ],
+    ids=str,
+)
+def test_a_version_that_was_not_run_is_named_with_those_that_were(
+    engine: str, version: tuple[int, ...], qemu: tuple[int, ...], said: tuple[str, ...]
+) -> None:
+    assert not_run_on(engine, version, qemu) == said
 
 
 @pytest.mark.parametrize("module", ["kvm_intel", "kvm_amd", "kvm"])

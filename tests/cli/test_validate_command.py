@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from harness.check import probes
+from harness.check import probes, quirks
 from harness.machine import engines
 from harness.paging.x86.access import Vector
 from harness.paging.x86.bulk import Outcomes, outcomes
@@ -22,7 +22,7 @@ from tests.cli.commands import ROOT, gone, guest_of, run, running
 
 KEYS = {
     *("engine", "qemu", "layouts", "compared", "disagreements", "quirks", "not_comparable"),
-    *("version", "command", "skipped", "news", "seconds", "failure"),
+    *("version", "command", "skipped", "news", "seconds", "failure", "not_run_on"),
 }
 
 BROKEN = "title = 'no end\n"
@@ -90,6 +90,24 @@ def test_a_report_has_json_and_junit_with_engine_and_versions_and_a_page(tmp_pat
     assert head["engine"] == "tcg"
     assert head["qemu"]
     assert head["python"]
+
+
+@pytest.mark.hw
+def test_a_version_that_was_not_yet_run_is_named_in_every_report_and_no_reason_for_red(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = {name: replace(one, runs=((7, 2),)) for name, one in quirks.KNOWN.items()}
+    monkeypatch.setattr(quirks, "KNOWN", older)
+    command = ("validate", "smallest", "--engine=tcg", "--levels=5")
+    code, output, errors = run(*command, "--report=out", "--html=run.html", cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    junit = ElementTree.parse(tmp_path / "out" / "junit.xml").getroot()
+    head = {one.get("name"): str(one.get("value")) for one in junit.iterfind("properties/property")}
+    sentence = f"tcg {head['qemu']}: not yet run on this version; runs of: 7.2"
+    assert f"\nNot yet run\n{sentence}\n" in output
+    assert head["not_run_on"] == sentence
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["not_run_on"] == [sentence]
+    assert f'<p class="note">{sentence}</p>' in (tmp_path / "run.html").read_text()
 
 
 @pytest.mark.hw

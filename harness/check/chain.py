@@ -27,13 +27,16 @@ from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.space import TableAllocator
 from harness.paging.table import Table
 from harness.paging.x86 import bulk as x86
-from harness.paging.x86.access import Fault, Kind
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, root_for
+from harness.paging.x86.access import Fault, Kind, Reason
+from harness.paging.x86.bulk import REASONS
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr4, Mode, root_for
 from harness.paging.x86.formats import PDPTE_BYTES, PDPTES, A, P
 from harness.paging.x86.load import load
 
-FLUSHES = ("page", "all", "global")
-"""How the translations of an address are dropped: by INVLPG, MOV CR3, or a change of CR4.PGE."""
+LEVEL_CHANGES = ("la57", "la57-pse")
+FLUSHES = ("page", "all", "global", "none", *LEVEL_CHANGES)
+"""How the translations of an address are dropped: by INVLPG, MOV CR3, or a change of CR4.PGE; not
+at all; or not at all while a change of CR4.LA57 is tried, alone and with that of CR4.PSE."""
 
 NO_VECTOR = 0xFF
 """How the guest says that an access ended without an exception."""
@@ -221,7 +224,8 @@ def ask(guest: Guest, chain: Chain, lanes: Lanes) -> Question:
     ours = jobs[:count]
     lanes.cases.put(ours, enums)
     ours["size"] = lanes.width
-    flushes = np.array([enums[f"FLUSH_{name.upper()}"] for name in FLUSHES], np.uint8)
+    names = (name.upper().replace("-", "_") for name in FLUSHES)
+    flushes = np.array([enums[f"FLUSH_{name}"] for name in names], np.uint8)
     ours["flush"] = flushes[lanes.flush]
     for level, table in enumerate(chain.tables):
         here = table.format.levels[level]
@@ -288,7 +292,7 @@ class Answers:
     """What must be seen of lanes that one format gives walks, should the access be made.
 
     walks    the reference's
-    refused  whether the PDPTEs cannot be loaded
+    refused  why what is loaded before the access is refused: index into REASONS, 0 where it is not
     found    what is read, or loaded by the code that is fetched
     flips    the bits of the data that change
     vector   by which the access ends all the same
@@ -298,7 +302,7 @@ class Answers:
     """
 
     walks: bulk.Walks
-    refused: Mask
+    refused: Bytes
     found: Words
     flips: Words
     vector: Bytes
@@ -317,7 +321,8 @@ def foresee(
     """
     lanes, code = question.lanes, code_of(cpu)
     fetch, writes = lanes.kind == Kind.FETCH, x86.writes(lanes.kind)
-    walks, refused, marked = _walks(cpu, lanes, pdpte_reserved)
+    walks, malformed, marked = _walks(cpu, lanes, pdpte_reserved)
+    refused = malformed * _code(Reason.PDPTE_RESERVED) | _level_changes(chain, cpu, lanes)
     single = lanes.width == 1
     word = walks.physical & ~np.uint64(marks.WORD - 1)
     shift, care = _shift(lanes), _care(lanes)
@@ -332,7 +337,7 @@ def foresee(
     vector[~fetch] = NO_VECTOR
     end = lanes.address + np.where(single, np.uint64(code.length), np.uint64(code.end))
     rip = np.where(fetch, end if cpu.long else end & np.uint64(LEGACY_SPAN.last), np.uint64(0))
-    used = (walks.end != End.NO_ROOT) & ~refused
+    used = (walks.end != End.NO_ROOT) & (refused == 0)
     used = used & (np.arange(len(lanes.words))[:, np.newaxis] >= walks.level)
     entries = PathEntries.of(cpu.format, lanes.words, used, walks.level, lanes.kind)
     return Answers(walks, refused, found, flips, vector, rip, entries, marked)
@@ -370,6 +375,19 @@ def _walks(cpu: Cpu, lanes: Lanes, pdpte_reserved: int | None) -> tuple[bulk.Wal
         gone = [not isinstance(one, Fault) and root_for(one, first) is None for one in loaded]
         walks.end[own & np.array(gone)[which]] = End.NO_ROOT
     return walks, refused, marked
+
+
+def _level_changes(chain: Chain, cpu: Cpu, lanes: Lanes) -> Bytes:
+    """Why the number of levels cannot be changed, where that is tried."""
+    tried = np.isin(lanes.flush, [FLUSHES.index(name) for name in LEVEL_CHANGES])
+    if not tried.any():
+        return np.zeros(len(lanes), np.uint8)
+    came = load(cpu, replace(cpu, cr4=cpu.cr4 ^ Cr4.LA57), chain.memory)
+    return tried * _code(came.reason if isinstance(came, Fault) else None)
+
+
+def _code(reason: Reason | None) -> np.uint8:
+    return np.uint8(REASONS.index(reason))
 
 
 def _loaded(cpu: Cpu, register: int, raw: int) -> Cpu | Fault:

@@ -12,7 +12,8 @@ key     one entry carries every protection key, under PKRU and PKRS
 pdpte   a PDPTE carries every single bit, and every pair, when it is loaded
 shadow  shadow-stack accesses to pages that are a shadow stack and that are none
 lam     pointers with metadata
-load    what MOV CR3 and MOV CR4 refuse; these three are counted as what no engine can be asked
+load    what MOV CR4 and MOV CR3 refuse: a change of LA57 in long mode.  The rest of this family and
+        the two before are counted as what no engine can be asked
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check import marks
-from harness.check.chain import FLUSHES, Chain, Lanes, widest
+from harness.check.chain import FLUSHES, LEVEL_CHANGES, Chain, Lanes, widest
 from harness.check.product import Axis, Product, Rule, Value, Values
 from harness.check.quirks import ENDS_AT_LAST_BYTE, WIDEST_PSE36, Quirk
 from harness.check.stage import WINDOW_KEY, Control, Model
+from harness.machine.processor import MachineInfo
 from harness.paging.bulk import Counts
 from harness.paging.format import Shape
 from harness.paging.memory import Mask, Words
@@ -103,6 +105,7 @@ class Family:
     varied     the levels whose entries vary, with the prefix of their axes' names
     product    of the axes that the guest is given; the control state is beside it
     controls   the control states under which each case is tried
+    needs      the feature without which the processor must not be asked
     no_engine  why no engine can be asked about what the reference has an answer to
     """
 
@@ -111,6 +114,7 @@ class Family:
     varied: Mapping[int, str]
     product: Product
     controls: tuple[Control, ...]
+    needs: str | None = None
     no_engine: str | None = None
 
     @cached_property
@@ -120,6 +124,13 @@ class Family:
             "family": self.name,
             **self.model.values(),
         }
+
+    def lacks(self, info: MachineInfo) -> str | None:
+        """Why the processor must not be asked, as a reason; None if it can be."""
+        if self.needs is None or info.has(self.needs):
+            return None
+        why = f"the engine's processor has no {self.needs.upper()}"
+        return f"{why}, and a MOV to CR4 with that bit hangs TCG"
 
     def case(self, control: Control, number: int) -> str:
         """A case for people, value by value."""
@@ -546,23 +557,29 @@ def pdpte(model: Model, controls: tuple[Control, ...], at_once: int) -> Iterator
         yield Family("pdpte", model, {top: ""}, product, controls)
 
 
+def load(model: Model) -> Iterator[Family]:
+    """A change of the number of levels, which long mode refuses."""
+    axes = (Axis(_FLUSH, LEVEL_CHANGES), _home(model), Axis("access", ("read",)), *_BY)
+    yield Family("load", model, {}, Product(axes), (ALL_ON, ALL_OFF), needs="la57")
+
+
 def unasked(model: Model) -> Iterator[Family]:
     """What the reference has an answer to and no engine can execute."""
     axes = [Axis("level", (0,)), *_entry_axes(model, 0, ("P", "RW", "US", "D"), "")]
     shadow = _product(axes, (), _home(model), ("shadow-read", "shadow-write"))
     why = "shadow-stack accesses: no engine has shadow stacks (CET)"
-    yield Family("shadow", model, {0: ""}, shadow, (ALL_ON,), why)
+    yield Family("shadow", model, {0: ""}, shadow, (ALL_ON,), no_engine=why)
+    bits = Product((Axis("CR4", ("PGE", "SMEP", "SMAP", "PKE", "PKS", "LA57")),))
+    why = "a bit of CR4 whose feature CPUID does not show: MOV CR4 hangs TCG"
+    yield Family("load", model, {}, bits, (ALL_ON,), no_engine=why)
     if model.long:
         tagged = tuple(home(model) | formats.bits(62, low) for low in (48, 57, 62))
         product = Product((Axis("address", tagged, "#x"), Axis("access", DATA_AND_CODE), *_BY))
         why = "pointers with metadata: no engine has linear-address masking (LAM)"
-        yield Family("lam", model, {}, product, (ALL_ON,), why)
+        yield Family("lam", model, {}, product, (ALL_ON,), no_engine=why)
         product = Product((Axis("CR3", tuple(range(model.maxphyaddr, 64))),))
         why = "a bit of CR3 at or above MAXPHYADDR: MOV CR3 hangs TCG"
-        yield Family("load", model, {}, product, (ALL_ON,), why)
-        product = Product((Axis("LA57", (0, 1)),))
-        why = "CR4.LA57 is changed outside long mode alone"
-        yield Family("load", model, {}, product, (ALL_ON,), why)
+        yield Family("load", model, {}, product, (ALL_ON,), no_engine=why)
 
 
 def families(
@@ -592,6 +609,7 @@ def families(
         yield from flush(model)
         if model.long:
             yield from key(model, EVERY_KEY_CONTROL if full else KEY_CONTROLS)
+            yield from load(model)
         yield from _single(model, 2 if full else 1)
         yield from unasked(model)
     for model in others:

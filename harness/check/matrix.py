@@ -197,7 +197,7 @@ def _select(
         if not holds.any():
             continue
         mask = np.ones(product.shape, np.bool_) & holds
-        lacking = control.lacks(info)
+        lacking = family.lacks(info) or control.lacks(info)
         if family.no_engine is not None:
             into.left_out[family.no_engine] += int(mask.sum())
             continue
@@ -325,7 +325,8 @@ def _report(rig: Rig, part: Work, control: Control, batch: Batch, verdicts: Verd
             if count:
                 into[mode, REASONS[code]] = count
     top = len(batch.chain.tables) - 1
-    upper = (rules.reason != 0) & (rules.walks.end != End.NO_ROOT) & (rules.walks.level < top)
+    walked = (rules.walks.end != End.NO_ROOT) & (batch.answers.refused == 0)
+    upper = (rules.reason != 0) & walked & (rules.walks.level < top)
     no_memory = ~batch.question.lanes.backed & (rules.reason == 0)
     for name, mask in ((UPPER_ACCESSED, upper), (NO_MEMORY, no_memory)):
         if mask.any():

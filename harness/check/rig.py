@@ -28,8 +28,8 @@ from harness.machine.ram import TABLE_ARENA
 from harness.paging.address import Span
 from harness.paging.memory import BufferMemory, Mask
 from harness.paging.space import TableAllocator
-from harness.paging.x86.access import Reason, Vector
-from harness.paging.x86.bulk import ALLOWED, REASONS, Outcomes, judge
+from harness.paging.x86.access import Vector
+from harness.paging.x86.bulk import ALLOWED, Outcomes, judge
 from harness.paging.x86.cpu import Cpu
 
 
@@ -59,18 +59,16 @@ class Batch:
         implicit = np.zeros(len(cases), np.bool_) if cases.implicit is None else cases.implicit
         user = cases.user & ~implicit
         found = judge(self.cpu, answers.walks, cases.kind, user, cases.ac, implicit)
-        if not answers.refused.any():
+        refused = answers.refused != 0
+        if not refused.any():
             return found
         return replace(
             found,
-            vector=np.where(answers.refused, np.uint8(Vector.GP), found.vector),
-            error=np.where(answers.refused, np.uint32(0), found.error),
-            sets_cr2=found.sets_cr2 & ~answers.refused,
-            reason=np.where(answers.refused, _PDPTE_RESERVED, found.reason),
+            vector=np.where(refused, np.uint8(Vector.GP), found.vector),
+            error=np.where(refused, np.uint32(0), found.error),
+            sets_cr2=found.sets_cr2 & ~refused,
+            reason=np.where(refused, answers.refused, found.reason),
         )
-
-
-_PDPTE_RESERVED = np.uint8(REASONS.index(Reason.PDPTE_RESERVED))
 
 
 @dataclass(frozen=True)

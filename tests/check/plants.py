@@ -266,6 +266,11 @@ def in_shift(by: int) -> Plant:
     return lambda patch: patch.setattr(x86, "KEY_SHIFT", KEY_SHIFT + by)
 
 
+def all_loaded() -> Plant:
+    """Whatever is loaded into a control register is taken."""
+    return lambda patch: patch.setattr(chains, "load", lambda _, then, memory: then)
+
+
 def in_vector(reason: Reason, vector: Vector) -> Plant:
     """What faults for a reason raises another exception."""
     code = REASONS.index(reason)

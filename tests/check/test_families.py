@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from harness.check import families as declared
+from harness.check import matrix
 from harness.check.chain import Chain, Lanes
 from harness.check.families import Family, families
 from harness.check.stage import WINDOW_SLOT, Control, Model
@@ -15,6 +16,7 @@ from harness.machine.ram import LARGEST_RAM
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory
 from harness.paging.table import Table
+from tests.check.test_matrix import processor
 
 MIB, GIB = 1 << 20, 1 << 30
 MODELS = [Model("4"), Model("5")]
@@ -193,8 +195,22 @@ def test_no_mode_puts_code_where_another_in_the_same_guest_has_data() -> None:
 
 
 def test_what_no_engine_can_be_asked_is_declared_all_the_same() -> None:
-    asked = {one.name: one.no_engine for one in families("quick", [MODELS[0]], ())}
-    assert {name for name, reason in asked.items() if reason} == {"shadow", "lam", "load"}
+    asked = {(one.name, one.no_engine) for one in families("quick", [MODELS[0]], ())}
+    left_out = sorted(name for name, reason in asked if reason)
+    assert left_out == ["lam", "load", "load", "shadow"]
+    assert ("load", None) in asked
+
+
+def test_a_bit_of_cr4_that_the_processor_lacks_is_never_sent() -> None:
+    (one,) = (one for one in families("quick", [MODELS[0]], ()) if one.needs)
+    lacking = processor("la57")
+    assert one.lacks(processor()) is None
+    assert one.lacks(lacking) == (
+        "the engine's processor has no LA57, and a MOV to CR4 with that bit hangs TCG"
+    )
+    plan = matrix.plan("quick", ["4"], "tcg", lacking, "family=load or family=rights")
+    assert {part.family.name for part in plan.work} == {"rights"}
+    assert any("hangs TCG" in reason for reason in plan.skipped)
 
 
 def test_full_tries_every_control_state_at_every_level() -> None:

@@ -29,6 +29,7 @@ from harness.machine.guest import FEATURES, Guest, MachineInfo
 from harness.paging.x86 import bulk as x86
 from harness.paging.x86.access import Reason
 from harness.paging.x86.cpu import Cpu, Cr4
+from tests.check.plants import all_loaded
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
 LEAVES = (0, 1, 7, 0x8000_0000, 0x8000_0001, 0x8000_0008)
@@ -181,7 +182,13 @@ EVERYWHERE = {
     Reason.SMEP,
     Reason.SMAP,
 }
-LONG_MODE = {Reason.EXECUTE_DENIED, Reason.NOT_CANONICAL, Reason.PKU, Reason.PKS}
+LONG_MODE = {
+    Reason.EXECUTE_DENIED,
+    Reason.NOT_CANONICAL,
+    Reason.PKU,
+    Reason.PKS,
+    Reason.LA57_CHANGED,
+}
 REASONS = {
     "32": EVERYWHERE,
     "pae": EVERYWHERE | {Reason.EXECUTE_DENIED, Reason.NO_PDPTE, Reason.PDPTE_RESERVED},
@@ -314,6 +321,22 @@ def test_a_failure_of_any_kind_is_replayed_from_its_file(
     assert again.disagreements[0].observed == failure.observed
 
 
+@pytest.mark.hw
+def test_a_change_of_la57_that_is_refused_is_replayed_from_its_file(
+    monkeypatch: MonkeyPatch, tmp_path: Path
+) -> None:
+    plan = matrix.plan("quick", ["4"], "tcg", processor(), "family=load and flush=la57-pse")
+    with monkeypatch.context() as patch:
+        all_loaded()(patch)
+        report = tried(plan, 1)
+    assert report.comparison.disagreed == len(plan)
+    failure = report.failures[0]
+    assert failure.observed.startswith("#GP(0x0)")
+    saved = MatrixCase.read(content(failure.save(tmp_path)))
+    assert saved == failure
+    assert matrix_case.replay(saved, qemu=QEMU).disagreed == 0
+
+
 def replace_reason(reason: Reason) -> Callable[..., x86.Outcomes]:
     """A reference by which everything that is allowed faults for one reason."""
 
@@ -369,7 +392,7 @@ def test_a_failure_is_replayed_from_its_file(failure: MatrixCase, tmp_path: Path
         {"model": {"mode": "6"}},
         {"access": {"kind": "jump", "user": False}},
         {"width": 2},
-        {"flush": "none"},
+        {"flush": "never"},
         {"pdpte": "0x1"},
         {"control": {"pks": True, "pkrs": 1}},
         {"control": {"pke": True, "pkru": 1 << 32}},

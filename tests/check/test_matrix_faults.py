@@ -46,6 +46,7 @@ from tests.check.plants import (
     P,
     Plant,
     all_granted,
+    all_loaded,
     all_pointers,
     also_reserved,
     as_of_width,
@@ -418,6 +419,7 @@ IN_PAE: dict[str, tuple[str, Plant]] = {
 }
 
 KEYS: dict[str, tuple[str, Plant]] = {
+    "LA57 is changed in long mode": ("family=load and by=user", all_loaded()),
     "PKRU is ignored": ("family=key and level=0", without("cr4", PKE)),
     "PKRS is ignored": ("family=key and level=0", without("cr4", PKS)),
     "PKRU counts without PKE": (

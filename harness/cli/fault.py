@@ -208,7 +208,7 @@ def _print_object(snapshot: Snapshot | None, **content: Any) -> None:
     """Prints one object, which has all keys whatever was asked."""
     from harness.report.objects import bare, looked_at
 
-    keys: dict[str, Any] = {"source": None, "cpu": None, "assumed": [], "virtual": None}
-    keys |= {"seen": None, "given": None, "explanations": [], "outcomes": []}
+    keys: dict[str, Any] = {"source": None, "cpu": None, "assumed": [], "notes": []}
+    keys |= {"virtual": None, "seen": None, "given": None, "explanations": [], "outcomes": []}
     keys |= looked_at(snapshot) if snapshot else {}
     typer.echo(json.dumps(bare("fault", **{**keys, **content})))

@@ -28,9 +28,11 @@ Html = Annotated[
 
 def tell(snapshot: Snapshot, lines: Iterable[str]) -> None:
     """Prints what there is to say of a snapshot, below its title and above what was assumed."""
+    from harness.report.state import head_lines
     from harness.report.text import assumed_lines
 
-    typer.echo("\n".join((snapshot.title, "", *lines, *assumed_lines(snapshot.assumed))))
+    head = head_lines(snapshot)
+    typer.echo("\n".join((*head, "", *lines, *assumed_lines(snapshot.assumed))))
 
 
 def writable(path: Path | None) -> None:

@@ -89,6 +89,14 @@ class Source:
     cr4: Register = None
     efer: Register = None
     maxphyaddr: Register = None
+    page1gb: Annotated[
+        bool | None,
+        typer.Option(
+            "--page1gb/--no-page1gb",
+            help="Whether the processor has 1G pages, in place of what the source says.",
+            show_default=False,
+        ),
+    ] = None
 
     @classmethod
     def named(cls, text: str) -> Source:
@@ -116,7 +124,7 @@ class Source:
             given.setdefault("levels", match["levels"])
         if not rest:
             raise Misuse(f"{text!r} names no source: nothing stands after {kind}:")
-        for name in given.keys() & {"levels", "vcpu", "live"}:
+        for name in given.keys() & {"levels", "vcpu", "live", "page1gb"}:
             given[name] = count(name, given[name])
         given[kind] = rest if kind == "layout" else Path(rest)
         return cls(**given)
@@ -174,12 +182,14 @@ class Source:
         return ram.snapshot(self.ram, given)
 
     def _given(self) -> dict[str, int]:
-        """The registers that were given in place of the source's own."""
-        return {
+        """The registers, and what else of the CPU state, that were given in place of the source's
+        own."""
+        given = {
             name: (count if name == "maxphyaddr" else number)(name, text)
             for name in REGISTERS
             if (text := getattr(self, name)) is not None
         }
+        return given if self.page1gb is None else {**given, "page1gb": bool(self.page1gb)}
 
 
 _OPTION = re.compile(r"(?P<rest>.*),(?P<name>[a-z0-9]+)=(?P<value>[^,]*)", re.DOTALL)

@@ -26,6 +26,8 @@ class Snapshot:
     memory   its physical memory
     backed   where there is memory, in order; None where the source does not tell
     assumed  what the source does not tell and was taken to be so, a sentence each
+    notes    what else there is to know of it, a sentence each: where the machine departs from the
+             rules, say, and its tables are read as it does
     """
 
     title: str
@@ -33,3 +35,4 @@ class Snapshot:
     memory: Memory
     backed: tuple[Span, ...] | None
     assumed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -6,6 +6,7 @@
 `diagram`   a walk as a picture
 `html`      pages for the browser
 `files`     the same as JSON, and as JUnit for what watches over tests
+`state`     the state in which tables are read, in words
 `objects`   what objects of JSON have in common
 `schema`    the form of these objects, key by key
 """

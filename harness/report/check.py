@@ -12,6 +12,7 @@ from rich.table import Table
 from harness.inspect.check import Checked
 from harness.report import files
 from harness.report.objects import answer
+from harness.report.state import notes
 from harness.report.terminal import NOT_RUN, count_lines, print_all
 from harness.report.text import agreeing, disagreeing, disagreement_lines, quirk_lines
 
@@ -74,6 +75,8 @@ def _sections(checked: Checked) -> Iterator[tuple[str, Iterable[str]]]:
         yield "Known quirks", quirk_lines(counts)
     if counts := _sum(checked, "not_comparable"):
         yield "Not comparable", count_lines(counts)
+    if told := [*notes(checked.snapshot)]:
+        yield "Notes", told
     if checked.snapshot.assumed:
         yield "Assumed", checked.snapshot.assumed
     if disagreed(checked):

@@ -13,6 +13,7 @@ from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Range
 from harness.inspect.snapshot import Snapshot
 from harness.paging.x86.cpu import Cpu
+from harness.report import state
 from harness.report.ranges import as_objects, cells
 from harness.report.text import aligned, counted, limited
 
@@ -36,13 +37,11 @@ def names(change: Change) -> list[str]:
 
 
 def head_lines(before: Snapshot, after: Snapshot, again: bool) -> Iterator[str]:
-    """What is compared: both by title, with CR3 where only that tells them apart, and a note
-    where one source, looked at `again`, has another root now."""
-    differ = before.cpu.cr3 != after.cpu.cr3
+    """What is compared, by which CR3, and a note where one source, looked at `again`, has another
+    root now."""
     for sign, side in zip("-+", (before, after), strict=True):
-        more = f", CR3 {side.cpu.cr3:#x}" if differ and before.title == after.title else ""
-        yield f"{sign} {side.title}{more}"
-    if again and differ and before.cpu.roots != after.cpu.roots:
+        yield from (f"{sign} {line}" for line in state.head_lines(side))
+    if again and before.cpu.roots != after.cpu.roots:
         yield (
             "The root changed between the two moments, so these are two spaces;"
             f" ,cr3={before.cpu.cr3:#x} after the source keeps to the first."

@@ -13,6 +13,7 @@ from harness.paging.address import Span
 from harness.paging.table import Slot
 from harness.paging.x86.access import Reason
 from harness.paging.x86.cpu import Cpu, Mode
+from harness.report.state import notes
 
 VERSION: Final = 1
 """Of the form."""
@@ -38,6 +39,7 @@ def looked_at(snapshot: Snapshot) -> dict[str, Any]:
         "source": snapshot.title,
         "cpu": cpu_object(snapshot.cpu),
         "assumed": list(snapshot.assumed),
+        "notes": list(notes(snapshot)),
     }
 
 
@@ -46,6 +48,7 @@ def cpu_object(cpu: Cpu) -> dict[str, Any]:
     return {
         "mode": cpu.mode.value,
         **{name: hex(getattr(cpu, name)) for name in _REGISTERS},
+        "root": hex(cpu.base),
         **{name: getattr(cpu, name) for name in _REST},
         "pdptes": [hex(raw) for raw in cpu.pdptes] if cpu.mode is Mode.PAE else None,
     }

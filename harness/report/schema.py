@@ -94,6 +94,11 @@ _LOOKED_AT: Final = {
     "source": _text("What was looked at, for people."),
     "cpu": _a("cpu", "The state in which tables are read and accesses are judged."),
     "assumed": _list("What the source does not tell and was taken to be so.", _text("A sentence.")),
+    "notes": _list(
+        "What else there is to know: CR0.WP=0, and departures of the engine that runs a guest, as"
+        " which its tables are read.",
+        _text("A sentence."),
+    ),
 }
 _PAT: Final = _list(
     "The memory types of IA32_PAT by index: those of --pat, else those after a reset.",
@@ -289,6 +294,10 @@ _SHARED: Final = {
         cr0=_hex("CR0."),
         cr3=_hex("CR3."),
         cr4=_hex("CR4."),
+        root=_hex(
+            "Where CR3 leads, to the root's table or in PAE paging to the PDPTEs: CR3 without the"
+            " bits that are no part of the address."
+        ),
         efer=_hex("IA32_EFER."),
         pkru=_hex("PKRU."),
         pkrs=_hex("IA32_PKRS."),
@@ -382,6 +391,7 @@ _COMMANDS: Final = {
         source=_or_null(_LOOKED_AT["source"]),
         cpu=_or_null(_LOOKED_AT["cpu"]),
         assumed=_LOOKED_AT["assumed"],
+        notes=_LOOKED_AT["notes"],
         virtual=_or_null(
             _hex("The address asked about, with --code that in CR2; null without a source.")
         ),

@@ -21,8 +21,8 @@ def test_what_is_the_same_ends_with_0(tmp_path: Path) -> None:
     code, out, errors = run("diff", "layout:aliases@4", "layout:aliases@4", cwd=tmp_path)
     assert (code, errors) == (0, "")
     assert out.splitlines() == [
-        "- layout aliases at 4 levels",
-        "+ layout aliases at 4 levels",
+        "- layout aliases at 4 levels, CR3 0x2000000",
+        "+ layout aliases at 4 levels, CR3 0x2000000",
         "",
         "The spaces are the same.",
     ]

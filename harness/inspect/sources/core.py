@@ -23,7 +23,7 @@ from elftools.elf.elffile import ELFFile
 
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources.content import Content
-from harness.inspect.sources.registers import AC, WIDTHS, cpu_with, unseen_keys
+from harness.inspect.sources.registers import AC, WIDTHS, cpu_with, unseen_keys, unseen_model
 from harness.paging.address import Physical, Span
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.x86.cpu import Cpu, Cr4, Efer
@@ -74,6 +74,7 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
     cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, memory)
     if "maxphyaddr" not in registers:
         assumed.append(f"a core does not tell MAXPHYADDR: it is taken to be {WIDTHS[-1]} bits")
+    assumed += unseen_model(cpu, registers, "a core")
     assumed += unseen_keys(cpu, "a core")
     if (segments["virtual"] != segments["physical"]).any():
         assumed.append(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.check.held import HeldMemory
+from harness.inspect import engine
 from harness.inspect.held import hold_tables, refuse
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources.registers import AC, WIDTHS, cpu_with, unseen_keys
@@ -65,9 +66,11 @@ class Connection:
         own |= _control(self.monitor.registers())
         cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, self.memory)
         hold_tables(self.memory, cpu.roots)
+        who, version = self.monitor.engine_in_use(), self.monitor.version
+        cpu, notes = engine.as_read(cpu, self.memory, who, version, registers)
         backed = tuple(Span(one.span.start, one.span.stop - 1) for one in self.regions)
         assumed += tuple(unseen_keys(cpu, "QEMU"))
-        return Snapshot(self.title, cpu, self.memory, backed, assumed)
+        return Snapshot(self.title, cpu, self.memory, backed, assumed, notes)
 
 
 def _held(
@@ -96,11 +99,14 @@ def _model(
         value = monitor.cpu_property(name)
         if isinstance(value, bool):
             told[field] = value
+    assumed = []
+    if "page1gb" not in {**told, **given}:
+        assumed.append("QEMU does not tell whether there are 1G pages: they are taken to be there")
     width = monitor.cpu_property("phys-bits")
     told["maxphyaddr"] = width if isinstance(width, int) and width in WIDTHS else WIDTHS[-1]
-    if told["maxphyaddr"] == width or "maxphyaddr" in given:
-        return told, ()
-    return told, (f"QEMU does not tell MAXPHYADDR: it is taken to be {WIDTHS[-1]} bits",)
+    if told["maxphyaddr"] != width and "maxphyaddr" not in given:
+        assumed.append(f"QEMU does not tell MAXPHYADDR: it is taken to be {WIDTHS[-1]} bits")
+    return told, tuple(assumed)
 
 
 @contextmanager

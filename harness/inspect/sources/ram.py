@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources.content import Content
-from harness.inspect.sources.registers import cpu_with
+from harness.inspect.sources.registers import cpu_with, unseen_model
 from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.x86.cpu import Cpu, Cr4, Efer
@@ -65,3 +65,4 @@ def _assumed(cpu: Cpu, registers: Mapping[str, int]) -> Iterator[str]:
             yield f"{name.upper()} is not given, and taken to be {getattr(cpu, name):#x}"
     if "maxphyaddr" not in registers:
         yield f"the width of physical addresses is not given, and taken to be {cpu.maxphyaddr} bits"
+    yield from unseen_model(cpu, registers, "a file of memory")

@@ -53,6 +53,12 @@ def cpu_with(usual: Cpu, registers: Mapping[str, int], memory: Memory) -> Cpu:
     return cpu
 
 
+def unseen_model(cpu: Cpu, given: Mapping[str, int], source: str) -> Iterator[str]:
+    """What is assumed of the model of the processor by a source that does not tell it."""
+    if cpu.long and "page1gb" not in given:
+        yield f"{source} does not tell CPUID: 1G pages are taken to be there (--no-page1gb)"
+
+
 def unseen_keys(cpu: Cpu, source: str) -> Iterator[str]:
     """What is assumed of the rights of protection keys, where they count and are not told."""
     for name, bit in (("PKRU", Cr4.PKE), ("IA32_PKRS", Cr4.PKS)):

@@ -215,15 +215,21 @@ class Cpu:
         return formats.long_mode(levels, self.maxphyaddr, self.nxe, self.page1gb, self.amd)
 
     @cached_property
+    def base(self) -> Physical:
+        """Where CR3 leads: to the root's table, or in PAE paging to the four PDPTEs.  Its other
+        bits are no part of the address (SDM 4.3, 4.4.1, 4.5.2)."""
+        width = self.maxphyaddr if self.long else formats.LEGACY_ADDRESS_BITS
+        pdptes = formats.PDPTES * formats.PDPTE_BYTES
+        table = pdptes if self.mode is Mode.PAE else self.format.table_bytes(self.levels - 1)
+        return Physical(self.cr3 & (1 << width) - table)
+
+    @cached_property
     def roots(self) -> tuple[Root, ...]:
         """Where walks begin: one table in most modes, which serves both canonical halves in long
         mode; in PAE paging the table of each PDPTE that is present."""
         if self.mode is Mode.PAE:
             return tuple(self._pdpte_roots())
-        level = self.levels - 1
-        low = self.format.table_bytes(level)
-        high = 1 << (self.maxphyaddr if self.long else formats.LEGACY_ADDRESS_BITS)
-        table = Table(self.format, Physical(self.cr3 & high - low), level)
+        table = Table(self.format, self.base, self.levels - 1)
         spans = canonical_halves(self.levels) if self.long else (LEGACY_SPAN,)
         return tuple(Root(table, span) for span in spans)
 

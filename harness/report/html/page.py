@@ -10,7 +10,7 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.report import diagram
+from harness.report import diagram, state
 
 
 def page(template: str, **content: object) -> str:
@@ -51,6 +51,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["tone"] = _tone
+    environment.globals["state_notes"] = state.notes
+    environment.globals["cr3_text"] = state.cr3_text
     return environment
 
 

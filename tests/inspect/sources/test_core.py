@@ -140,7 +140,7 @@ def test_what_the_head_and_the_notes_say_decides_the_mode(tmp_path: Path) -> Non
     assert mode(",efer=0") is Mode.PAE
     told = written(tmp_path / "core", [(ROOT, entries(i1=7))])
     assert opened(told).cpu.efer == Efer.LME | Efer.LMA | Efer.NXE
-    assert opened(told, ",efer=0x500,maxphyaddr=36").assumed == ()
+    assert opened(told, ",efer=0x500,maxphyaddr=36,page1gb=1").assumed == ()
 
 
 @pytest.mark.parametrize(

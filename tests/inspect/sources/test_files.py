@@ -115,7 +115,10 @@ def test_a_file_of_memory_is_read_by_the_registers_given(tmp_path: Path) -> None
     path.write_bytes(memory.octets.tobytes())
     long = opened(f"ram:{path},cr3=0x0")
     assert physical(long, 1 << 39 | 1 << 30 | 1 << 21 | 1 << 12) == 0x4000
-    assert len(long.assumed) == 4
+    assert len(long.assumed) == 5
+    assert "1G pages" in long.assumed[-1]
+    told = opened(f"ram:{path},cr3=0x0,page1gb=0")
+    assert (len(told.assumed), told.cpu.page1gb, long.cpu.page1gb) == (4, False, True)
     pae = opened(f"ram:{path},cr3=0x5000,cr4=0x20,efer=0x800,cr0=0x80010001,maxphyaddr=36")
     assert (pae.cpu.mode, pae.cpu.pdptes[0], pae.assumed) == (Mode.PAE, 0x5001, ())
     assert opened(f"ram:{path},cr3=0x5000,cr4=0").cpu.mode is Mode.BITS_32

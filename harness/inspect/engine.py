@@ -1,0 +1,93 @@
+"""How the engine that runs a guest reads its tables, where it departs from the rules.
+
+A guest's own tables are looked at to see what its machine makes of them.  Where a known departure
+gives some entry of the space another meaning, the tables are read as the engine reads them, and the
+departure is named; where it gives none, the rules stand and nothing is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from harness.check.held import HeldMemory
+from harness.check.quirks import (
+    GIGABYTE_PAGE_WITHOUT_CPUID,
+    LARGE_PAGE_ADDRESS,
+    PML4E_BIT_8_IGNORED,
+    WIDEST_PSE36,
+    Quirk,
+    expected_of,
+)
+from harness.inspect.held import MOST_TABLES, hold_tables
+from harness.paging import bulk
+from harness.paging.memory import Memory
+from harness.paging.x86.cpu import Cpu, Mode
+
+_READINGS: Final[tuple[tuple[Quirk, frozenset[Mode], Mapping[str, Any]], ...]] = (
+    (GIGABYTE_PAGE_WITHOUT_CPUID, frozenset({Mode.LEVEL_4, Mode.LEVEL_5}), {"page1gb": True}),
+    (PML4E_BIT_8_IGNORED, frozenset({Mode.LEVEL_4, Mode.LEVEL_5}), {"amd": False}),
+    (
+        LARGE_PAGE_ADDRESS,
+        frozenset({Mode.BITS_32}),
+        {"pse36": True, "maxphyaddr": WIDEST_PSE36},
+    ),
+)
+"""Departures in how entries read: in which modes, and the processor that would read them so."""
+
+
+def as_read(
+    cpu: Cpu,
+    memory: HeldMemory,
+    engine: str,
+    version: tuple[int, ...],
+    given: Mapping[str, int],
+) -> tuple[Cpu, tuple[str, ...]]:
+    """The CPU as which an engine reads the tables of a space, and why it is not the one given, a
+    sentence for each departure.
+
+    Tables that only the engine's reading leads to are read, too.  What is `given` of the CPU state
+    stays as it is.
+    """
+    notes = []
+    for quirk, modes, fields in _READINGS:
+        other = replace(cpu, **fields)
+        asked = cpu.mode in modes and other != cpu and not fields.keys() & given.keys()
+        if not (asked and expected_of(quirk, engine, version)):
+            continue
+        hold_tables(memory, other.roots)
+        if _differ(cpu, other, memory):
+            cpu = other
+            notes.append(_sentence(quirk, engine))
+    return cpu, tuple(notes)
+
+
+def _sentence(quirk: Quirk, engine: str) -> str:
+    departs = quirk.departs[0].lower() + quirk.departs[1:].rstrip(".")
+    return (
+        f"{engine.upper()} departs from the rules, and the tables are read as it reads them:"
+        f" {departs} ({quirk.name}). By the rules: {quirk.rule}"
+    )
+
+
+def _differ(one: Cpu, other: Cpu, memory: Memory) -> bool:
+    """Whether some entry of the space that the other CPU reads is read otherwise by the first."""
+    format = other.format
+    levels = zip(one.format.levels, format.levels, strict=True)
+    apart = [level for level, (here, there) in enumerate(levels) if here != there]
+    layers = bulk.layers(memory, other.roots, MOST_TABLES)
+    for level, tables in zip(reversed(range(len(format.levels))), layers, strict=True):
+        if level in apart:
+            each = format.entry_bytes
+            offsets = np.arange(format.levels[level].entries, dtype=np.uint64) * np.uint64(each)
+            for table in tables:
+                raw, _ = memory.gather(table + offsets, each)
+                kinds = bulk.kinds(format, level, raw)
+                if (kinds != bulk.kinds(one.format, level, raw)).any():
+                    return True
+        if level <= min(apart, default=level):
+            break
+    return False

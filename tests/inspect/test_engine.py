@@ -1,0 +1,130 @@
+"""Tables of a guest are read as its engine reads them, and each departure that gives an entry of
+them another meaning is named, and no other."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.check import layouts
+from harness.check.held import HeldMemory, Octets
+from harness.inspect.engine import as_read
+from harness.paging.memory import BufferMemory, Mask, Words
+from harness.paging.x86.cpu import Cpu, Cr4, Mode
+from tests.cli.commands import run
+from tests.inspect.sources.machines import RAM, STUB, Machine, running
+from tests.paging.x86.made import path
+
+QEMU = (7, 2, 22)
+LONG = replace(Cpu.in_mode(Mode.LEVEL_4, 0), page1gb=False)
+AMD = replace(LONG, amd=True, page1gb=True)
+BITS_32 = replace(Cpu.in_mode(Mode.BITS_32, 0, cr4=Cr4.PSE), pse36=False)
+ONE_GIB, AMDS, FOUR_MIB = (
+    "tcg-1g-page-without-cpuid",
+    "tcg-pml4e-bit-8-is-ignored",
+    "tcg-4m-page-address-is-never-too-wide",
+)
+
+
+def held(memory: BufferMemory) -> HeldMemory:
+    unit = 1 << 12
+
+    def read(units: Words) -> tuple[Octets, Mask]:
+        offsets = np.arange(unit // 8, dtype=np.uint64) * np.uint64(8)
+        words, backed = memory.gather((units[:, None] + offsets).ravel(), 8)
+        there = np.ones(len(units), np.bool_) if backed is None else backed.reshape(-1, 512)[:, 0]
+        return words.view(np.uint8).reshape(-1, unit), there
+
+    return HeldMemory(unit, read)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "flags", "name"),
+    [
+        (LONG, (7, 0x87), ONE_GIB),
+        (LONG, (7, 7, 0x87), ""),
+        (LONG, (0x107, 7, 7, 7), ""),
+        (AMD, (0x107, 7, 7, 7), AMDS),
+        (AMD, (7, 0x87), ""),
+        (BITS_32, (0x2087,), FOUR_MIB),
+        (BITS_32, (0x87,), ""),
+    ],
+)
+def test_a_departure_is_named_where_it_gives_an_entry_another_meaning(
+    cpu: Cpu, flags: tuple[int, ...], name: str
+) -> None:
+    state, memory = path(cpu, *flags)
+    read, notes = as_read(state, held(memory), "tcg", QEMU, {})
+    assert [name in note for note in notes] == [True] * bool(name)
+    assert (read != state) == bool(name)
+    assert as_read(state, held(memory), "kvm", (6, 1), {}) == (state, ())
+
+
+def test_what_is_given_of_the_processor_stays() -> None:
+    state, memory = path(LONG, 7, 0x87)
+    assert as_read(state, held(memory), "tcg", QEMU, {"page1gb": False}) == (state, ())
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine, Path]]:
+    """A guest on a processor without 1G pages, and the file that is its memory."""
+    directory = tmp_path_factory.mktemp("qemu64")
+    ram = directory / "ram"
+    ram.touch()
+    os.truncate(ram, RAM)
+    backend = f"memory-backend-file,id=ram,size={RAM},mem-path={ram},share=on"
+    shared = ("-object", backend, "-machine", "memory-backend=ram", "-cpu", "max,-pdpe1gb")
+    with running(directory, *STUB, *shared) as machine:
+        yield machine, ram
+
+
+@pytest.mark.hw
+def test_a_live_guest_its_core_and_its_ram_file_give_one_answer(
+    guest: tuple[Machine, Path], tmp_path: Path
+) -> None:
+    machine, ram = guest
+    with ram.open("r+b") as file, mmap.mmap(file.fileno(), RAM) as mapped:
+        memory = BufferMemory(np.frombuffer(mapped, np.uint8))
+        layout = layouts.load(layouts.find("page-sizes"))
+        root = layouts.build(layout, 4, memory, 40, page1gb=True).cpu.cr3
+        del memory
+    core = tmp_path / "core"
+    machine.witness.ask("dump-guest-memory", paging=False, protocol=f"file:{core}")
+    sources = (("--qmp", machine.path), ("--core", core), ("--ram", ram))
+
+    def answers(command: str, *question: str) -> list[object]:
+        asked = (command, *question, "--cr3", hex(root), "--json")
+        found = [json.loads(run(*asked, *source, cwd=tmp_path)[1]) for source in sources]
+        live, *files = found
+        named = any(ONE_GIB in note for note in live["notes"])
+        assumed = ["1G pages are taken to be there" in " ".join(one["assumed"]) for one in files]
+        assert named == all(assumed) == any(assumed) == ("--no-page1gb" not in question)
+        (key,) = KEYS.keys() & live.keys()
+        return [[{name: one[name] for name in KEYS[key]} for one in each[key]] for each in found]
+
+    address, size = "0xffff800040000000", 1 << 30
+    for option in ([], ["--no-page1gb"]):
+        if not option:
+            live, *others = answers("fault", address, "--access", "read", "--supervisor", *option)
+            assert others == [live, live]
+            assert live[0]["outcome"] == "allowed"  # type: ignore[index]
+        for command in ("walk", address), ("dump",):
+            live, *others = answers(*command, *option)
+            assert others == [live, live]
+            assert any(one["size"] == size for one in live) or option  # type: ignore[attr-defined]
+
+
+KEYS = {
+    "outcomes": ("outcome", "physical", "error", "rule", "because", "sets", "remedies"),
+    "walks": ("end", "physical", "size", "rights", "in_memory"),
+    "ranges": ("first", "last", "kind", "size", "pages", "rights", "physical", "highest"),
+}
+"""Of what commands print, that which does not depend on MAXPHYADDR and the vendor, which a file
+does not tell."""

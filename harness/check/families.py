@@ -3,12 +3,14 @@
 entry   one entry carries every combination of its bits while the others permit everything
 bits    one entry carries every single bit, and every pair, that no other axis names
 pair    two entries carry what decides precedence, and what combines to rights
+accessed  two entries carry A and D, beside what decides whether the access is made
 rights  every entry carries every combination of rights
 place   every size of page is accessed at every edge and at random, at its first, a middle,
         its last word, and its last byte.  What straddles two pages is left out: the order
         in which its halves are checked is the processor's own
 flush   entries change under every way to drop translations
 key     one entry carries every protection key, under PKRU and PKRS
+locked  a page has a protection key, and an entry above it withholds rights
 pdpte   a PDPTE carries every single bit, and every pair, when it is loaded
 shadow  shadow-stack accesses to pages that are a shadow stack and that are none
 lam     pointers with metadata
@@ -93,6 +95,18 @@ EVERY_KEY_CONTROL: Final = tuple(
     for a, b in product(KEY_RIGHTS, repeat=2)
     for wp, smap in product((True, False), repeat=2)
     for pke, pks in ((True, True), (True, False), (False, True))
+)
+LOCKED_CONTROLS: Final = tuple(
+    _keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], **cleared)
+    for cleared in (
+        {},
+        {"wp": False},
+        {"nxe": False},
+        {"smep": False},
+        {"smap": True},
+        {"pks": False},
+        {"pke": False},
+    )
 )
 KEYS_IN_VAIN: Final = _keyed((1 << 32) - 1, (1 << 32) - 1)
 """Outside long mode, keys play no part."""
@@ -415,8 +429,9 @@ def _product(
     rules: Iterable[Rule],
     address: Axis,
     access: tuple[Value, ...] = EVERY_ACCESS,
+    by: tuple[Axis, ...] = _BY,
 ) -> Product:
-    return Product((*axes, address, Axis("access", access), *_BY), tuple(rules))
+    return Product((*axes, address, Axis("access", access), *by), tuple(rules))
 
 
 def entry(
@@ -471,6 +486,22 @@ def pair(
         yield Family("pair", model, varied, product, controls)
 
 
+def accessed(model: Model, controls: tuple[Control, ...], *more: str) -> Iterator[Family]:
+    """A and D in every two entries, with presence, the right to write, `more` bits, and one that
+    is reserved: on success both are set, and whatever was set before stays (4.8)."""
+    for lower, upper in combinations(range(model.levels), 2):
+        axes = (
+            Axis("upper", (upper,)),
+            Axis("lower", (lower,)),
+            *_entry_axes(model, upper, ("RW", "A", "D", *more), "upper."),
+            *_entry_axes(model, lower, ("P", "RW", "A", "D", "PS", *more), "lower."),
+            Axis("lower.set", _one_reserved(model)),
+        )
+        rules = _address_rules(model, lower, "lower.")
+        product = _product(axes, rules, _home(model), DATA_AND_CODE)
+        yield Family("accessed", model, {upper: "upper.", lower: "lower."}, product, controls)
+
+
 def _one_reserved(model: Model) -> tuple[Value, ...]:
     """No bit, and one that is reserved in every entry, where there is one."""
     if model.format.entry_bytes < marks.WORD:
@@ -516,6 +547,30 @@ def key(model: Model, controls: tuple[Control, ...]) -> Iterator[Family]:
         )
         rules = _address_rules(model, level, "")
         yield Family("key", model, {level: ""}, _product(axes, rules, _home(model)), controls)
+
+
+_FOUR_KEYS: Final = (4, 5, 6, 7)
+"""They have every right of keys under each of KEY_RIGHTS."""
+
+
+def locked(model: Model, controls: tuple[Control, ...], full: bool) -> Iterator[Family]:
+    """A page with a key, and an entry above it that withholds rights: the key of a page is asked
+    about as a user's or a supervisor's by the rights of all entries (4.6.2), and whatever else
+    denies the access."""
+    above, below = (("XD",), ("US",)) if full else ((), ())
+    by = _BY if full else (_BY[0], Axis("ac", (0,)))
+    for lower, upper in combinations(range(model.levels), 2):
+        if _pages(model, lower):
+            axes = (
+                Axis("upper", (upper,)),
+                Axis("lower", (lower,)),
+                *_entry_axes(model, upper, ("RW", "US", *above), "upper."),
+                *_entry_axes(model, lower, ("P", "RW", "XD", "A", "D", *below), "lower."),
+                Axis("lower.PS", (int(lower > 0),)),
+                Axis("lower.key", _FOUR_KEYS),
+            )
+            product = _product(axes, (), _home(model), DATA_AND_CODE, by)
+            yield Family("locked", model, {upper: "upper.", lower: "lower."}, product, controls)
 
 
 def flush(model: Model) -> Iterator[Family]:
@@ -604,11 +659,16 @@ def families(
             else:
                 yield from family(model, ONE_OFF, DATA_AND_CODE)
                 yield from family(model, few, STACK_AND_SYSTEM)
+        if full:
+            yield from accessed(model, (ALL_ON, Control(nxe=False), ALL_OFF), "US", "XD")
+        else:
+            yield from accessed(model, few)
         yield from rights(model, few if model.long else (*few, KEYS_IN_VAIN))
         yield from place(model, few, known)
         yield from flush(model)
         if model.long:
             yield from key(model, EVERY_KEY_CONTROL if full else KEY_CONTROLS)
+            yield from locked(model, LOCKED_CONTROLS, full)
             yield from load(model)
         yield from _single(model, 2 if full else 1)
         yield from unasked(model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -136,13 +137,14 @@ def error_bits(cleared: int = 0, raised: int = 0) -> Plant:
     )
 
 
-def in_marks(change: Callable[[Words], Words]) -> Plant:
-    """Other A and D bits are expected of accesses that are made."""
-    true = PathEntries.of
+def in_marks(change: Callable[..., Words]) -> Plant:
+    """Other A and D bits are expected of accesses that are made; `change` is given those that are
+    true, and the entries before if it takes them."""
+    true, takes = PathEntries.of, len(signature(change).parameters)
 
     def planted(*given: Any) -> PathEntries:
         entries = true(*given)
-        return replace(entries, sets=change(entries.sets))
+        return replace(entries, sets=change(*(entries.sets, entries.before)[:takes]))
 
     return lambda patch: patch.setattr(PathEntries, "of", planted)
 
@@ -151,6 +153,12 @@ def without_in(sets: Words, level: int, bits: int) -> Words:
     sets = sets.copy()
     sets[level] &= ~np.uint64(bits)
     return sets
+
+
+def clean_below_accessed(sets: Words, before: Words) -> Words:
+    """D is not set where the two lowest entries had A before."""
+    both = (before[0] & before[1] & np.uint64(A)) != 0
+    return np.where(both, sets & ~np.uint64(D), sets)
 
 
 def raised_in(sets: Words, level: int) -> Words:
@@ -162,6 +170,12 @@ def raised_in(sets: Words, level: int) -> Words:
 def granted(rights: Callable[[Words], Words]) -> Plant:
     """The rights of a walk are combined otherwise from those that each entry gives."""
     return in_walks(lambda walks, words: replace(walks, granted=rights(words ^ np.uint64(XD))))
+
+
+def user_where_keyed(walks: Walks, words: Words) -> Walks:
+    """A page that has a key is the user's by its own US, whatever the entries above say."""
+    keyed = (walks.raw >> np.uint64(KEY_SHIFT) & np.uint64(15)) != 0
+    return replace(walks, granted=walks.granted | keyed * (walks.raw & np.uint64(US)))
 
 
 def all_granted(right: int) -> Plant:

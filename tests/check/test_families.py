@@ -94,6 +94,35 @@ def test_every_two_levels_vary_together(model: Model) -> None:
     assert len({frozenset(varied) for varied in pairs}) == len(pairs)
 
 
+@pytest.mark.parametrize("model", EVERY_MODE, ids=str)
+def test_a_and_d_vary_in_every_two_entries_at_once(model: Model) -> None:
+    some = [one for one in families("quick", [model], ()) if one.name == "accessed"]
+    assert len(some) == model.levels * (model.levels - 1) // 2
+    for one in some:
+        lanes, _ = lanes_of(one)
+        (upper, _), (lower, _) = one.varied.items()
+        marked = lanes.words[upper] >> np.uint64(5) & np.uint64(3)
+        marked = marked << np.uint64(2) | lanes.words[lower] >> np.uint64(5) & np.uint64(3)
+        assert set(marked.tolist()) == set(range(16))
+
+
+def test_a_page_with_any_right_of_keys_is_below_every_entry_that_withholds() -> None:
+    found = {}
+    for one in families("quick", [MODELS[0]], ()):
+        if one.name == "locked":
+            lanes, values = lanes_of(one)
+            (upper, _), (lower, _) = one.varied.items()
+            assert np.array_equal(
+                lanes.words[lower] >> np.uint64(59) & np.uint64(15), values["lower.key"]
+            )
+            assert (lanes.page == lower).all()
+            found[upper, lower] = set((lanes.words[upper] & np.uint64(7)).tolist())
+    assert set(found) == {(1, 0), (2, 0), (3, 0), (2, 1), (3, 1), (3, 2)}
+    assert all(rights == {1, 3, 5, 7} for rights in found.values())
+    for value in declared.KEY_RIGHTS[:4]:
+        assert {value >> 2 * key & 3 for key in (4, 5, 6, 7)} == {0, 1, 2, 3}
+
+
 def test_a_page_leads_to_the_frame_of_its_size_data_apart_from_code() -> None:
     for level in (0, 1, 2):
         one = family(MODELS[0], "place", level=level)

@@ -50,6 +50,7 @@ from tests.check.plants import (
     all_pointers,
     also_reserved,
     as_of_width,
+    clean_below_accessed,
     ends_bottom_up,
     error_bits,
     granted,
@@ -72,6 +73,7 @@ from tests.check.plants import (
     raised_in,
     reserved_leaf,
     rights_before_presence,
+    user_where_keyed,
     with_,
     with_pse,
     without,
@@ -317,6 +319,10 @@ EVERYWHERE: dict[str, tuple[str, Plant]] = {
         f"{ENTRY.format(0)} and set=none and access=push",
         in_marks(lambda sets: sets & ~np.uint64(D)),
     ),
+    "D is not set where A was set in two entries": (
+        "family=accessed and upper=1 and lower=0 and access=write",
+        in_marks(clean_below_accessed),
+    ),
     "D is set by every access": (
         f"{ENTRY.format(0)} and set=none",
         in_marks(lambda sets: raised_in(sets, 0)),
@@ -459,6 +465,10 @@ KEYS: dict[str, tuple[str, Plant]] = {
     "keys deny no writes alone": (
         "family=key and level=0 and access=push",
         in_keys(lambda rule, cpu, access, *page: rule(cpu, replace(access, kind=Kind.POP), *page)),
+    ),
+    "a page with a key is the user's whatever is above": (
+        "family=locked and upper=1 and lower=0 and access=read",
+        in_walks(user_where_keyed),
     ),
     "PK is never set": ("family=key and level=0 and access=read", error_bits(PK_ERROR)),
     "PK is not set where R/W denies": (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from harness.check.validate import add_walks
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import qmp
 from harness.inspect.sources.qmp import Connection
-from harness.machine.foreign import Guard
 from harness.machine.qemu import dotted
 
 PATIENCE = 30.0
@@ -44,9 +42,8 @@ def check(path: Path, vcpu: int, thorough: bool) -> Checked:
     5-level paging, and MachineError where QEMU does not answer.
     """
     with (
-        closing(Guard(path)) as guard,
-        qmp.connected(path, vcpu, patience=PATIENCE) as connection,
-        connection.monitor.paused(guard),
+        qmp.connected(path, vcpu, patience=PATIENCE, holds=True) as connection,
+        connection.monitor.paused(),
     ):
         snapshot = connection.snapshot({})
         if not snapshot.cpu.long:

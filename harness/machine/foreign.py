@@ -1,13 +1,16 @@
 """A QEMU that someone else started, with any guest, reached through its QMP socket.
 
 It is left as it was found: a guest that is stopped to be looked at runs on in every case, even when
-this process is killed, and one that was stopped before stays so.
+this process is killed, and one that was stopped before stays so. One that no longer stands as it
+was left is someone else's: after a migration a second copy would run, and lose data. Only a `stop`
+of another client, of a guest that stands already, leaves no trace in QEMU, and is undone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import select
 import socket
@@ -22,6 +25,7 @@ from typing import Final, cast
 from qemu.qmp import ExecuteError
 
 from harness.machine import guard
+from harness.machine.descriptors import socket_above_standard
 from harness.machine.errors import (
     Evidence,
     GuestLost,
@@ -31,6 +35,7 @@ from harness.machine.errors import (
     ProtocolError,
 )
 from harness.machine.monitor import Monitor
+from harness.machine.patience import Clock
 
 DEADLINE: Final = 2.0
 """Seconds in which a monitor greets, and answers the short questions."""
@@ -42,8 +47,6 @@ GREETING: Final = b'{"QMP"'
 class Foreign:
     """The other end of a QMP socket at `path`.
 
-    `pid` is the process that listens there, as the kernel tells; 0 where it can not be seen.
-
     Raises `Misuse` where there is no QMP server that talks to us.
     """
 
@@ -54,11 +57,13 @@ class Foreign:
             self.monitor = stack.enter_context(_connected(path, deadline))
             self.scratch = os.memfd_create("monitor-scratch")
             stack.callback(os.close, self.scratch)
-            credentials = self.monitor.getsockopt(
-                socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
-            )
-            self.pid, _, _ = _CREDENTIALS.unpack(credentials)
+            self._pid = _process_of(self.monitor)
             self._resources = stack.pop_all()
+
+    @property
+    def pid(self) -> int:
+        """The process that listens there, as the kernel says; 0 where it cannot be seen."""
+        return self._pid
 
     def launch_failure(self, reason: str) -> LaunchFailure:
         """The exception that says why no conversation began; QEMU is not touched."""
@@ -81,9 +86,16 @@ class Foreign:
 _CREDENTIALS: Final = struct.Struct("3i")
 
 
+def _process_of(connection: socket.socket) -> int:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, _, _ = _CREDENTIALS.unpack(credentials)
+    return int(pid)
+
+
 def _connected(path: Path, deadline: float) -> socket.socket:
     """A socket on which a QMP server has said its first words, which are still to be read."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The guard gets it by its number, and the first three have a meaning of their own.
+    connection = socket_above_standard(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
         connection.settimeout(deadline)
         connection.connect(os.fspath(path))
@@ -122,12 +134,12 @@ def _unconnected(path: Path, error: OSError) -> str:
 
 def _first_words(connection: socket.socket, deadline: float) -> bytes:
     """As many of the first bytes as the greeting has, or fewer where they differ before."""
-    end = time.monotonic() + deadline
+    clock = Clock(_process_of(connection))
     said = b""
     while len(said) < len(GREETING) and GREETING.startswith(said):
-        left = end - time.monotonic()
-        if left <= 0 or not select.select([connection], [], [], left)[0]:
-            raise TimeoutError
+        while not select.select([connection], [], [], max(0, deadline - clock.now()))[0]:
+            if clock.now() >= deadline:
+                raise TimeoutError
         before, said = said, connection.recv(len(GREETING), socket.MSG_PEEK)
         if not said:
             break
@@ -138,44 +150,60 @@ def _first_words(connection: socket.socket, deadline: float) -> bytes:
 
 @contextlib.contextmanager
 def conversation(
-    path: Path, vcpu: int, deadline: float = DEADLINE, patience: float = DEADLINE
+    path: Path,
+    vcpu: int,
+    deadline: float = DEADLINE,
+    patience: float = DEADLINE,
+    *,
+    holds: bool = False,
 ) -> Iterator[ForeignMonitor]:
     """The monitor at `path`, asked about processor number `vcpu`; it may take so many seconds for
-    an answer, and for one that may be long.
+    an answer, and for one that may be long. `holds` says whether the guest is to be paused.
 
     Raises `Misuse` where there is no QMP server or no such processor, `MachineError` where the
     conversation breaks off or QEMU refuses a command.
     """
-    foreign = Foreign(path, deadline)
-    try:
+    with contextlib.ExitStack() as stack:
+        foreign = Foreign(path, deadline)
+        stack.callback(foreign.close)
+        guard = Guard(foreign.monitor) if holds else None
+        if guard is not None:
+            stack.callback(guard.close)  # it may have to use the connection, after us
         try:
-            monitor = ForeignMonitor(foreign, deadline, vcpu, patience)
+            monitor = ForeignMonitor(foreign, deadline, vcpu, patience, guard)
         except (KeyError, TypeError, ExecuteError):
             raise Misuse(
-                f"{path} is no QMP socket of a QEMU with a guest: it does not tell its processors"
+                f"{path} is no QMP socket of a QEMU with a guest: it does not name its processors"
             ) from None
+        stack.enter_context(monitor.interrupts_wait())
+        stack.callback(monitor.close)
         try:
             yield monitor
         except ExecuteError as refusal:
             raise ProtocolError(f"the QEMU at {path} refuses: {refusal}", str(refusal)) from None
-        finally:
-            monitor.close()
-    finally:
-        foreign.close()
 
 
 class ForeignMonitor(Monitor):
     """The monitor of a foreign QEMU.  `pid` is its process, `cpu_path` the processor's QOM path."""
 
-    def __init__(self, foreign: Foreign, deadline: float, vcpu: int, patience: float) -> None:
+    def __init__(
+        self, foreign: Foreign, deadline: float, vcpu: int, patience: float, guard: Guard | None
+    ) -> None:
         super().__init__(foreign, deadline, vcpu, patience)
         self.foreign = foreign
         self.pid = foreign.pid
+        self._guard = guard
+        if guard is not None:
+            self._client.on_event = self._noted
         try:
             self.cpu_path = self._find_cpu(vcpu)
         except BaseException:
             self.close()
             raise
+
+    def _noted(self, event: str) -> None:
+        if self._guard is not None and event in _MOVES:
+            self._guard.released()
 
     def _find_cpu(self, vcpu: int) -> str:
         cpus = cast("list[Mapping[str, object]]", self.execute("query-cpus-fast"))
@@ -202,16 +230,20 @@ class ForeignMonitor(Monitor):
         """
         try:
             self.send_file(self.foreign.scratch)
-            added = cast("Mapping[str, int]", self.execute("add-fd"))
+            added = self.execute("add-fd")
         except ExecuteError:
             yield False
             return
+        match added:
+            case {"fd": int(number), "fdset-id": int(identity)}:
+                self.foreign.scratch_path = f"/proc/self/fd/{number}"
+            case _:
+                raise ProtocolError("the monitor answered add-fd without a number", repr(added))
         try:
-            self.foreign.scratch_path = f"/proc/self/fd/{added['fd']}"
             yield self._writes_scratch()
         finally:
             with contextlib.suppress(MachineError, ExecuteError):
-                self.execute("remove-fd", **{"fdset-id": added["fdset-id"]})
+                self.execute("remove-fd", **{"fdset-id": identity})
 
     def _writes_scratch(self) -> bool:
         try:
@@ -220,18 +252,54 @@ class ForeignMonitor(Monitor):
             return False
 
     @contextlib.contextmanager
-    def paused(self, guard: Guard) -> Iterator[None]:
-        """The guest stopped as long as the block runs, if it runs now."""
+    def paused(self) -> Iterator[None]:
+        """The guest stopped as long as the block runs, if it runs now; for conversations that hold.
+
+        Where it does not stand as it was left after that, it is left so, and a warning is logged.
+        """
+        guard = self._guard
+        assert guard is not None, "this conversation does not hold the guest"
+        guard.await_ready()
         if not self.running():
             yield
             return
-        guard.stopping()
+        guard.held()
+        # Asked again in the same breath: a guest that another client stops in between is theirs.
+        before, _ = self.execute_both("query-status", "stop")
+        if not isinstance(before, dict) or before.get("status") != "running":
+            guard.released()
+            yield
+            return
+        guard.held()  # also where it was stopped and let run in between
+        moves = self._moves()
         try:
-            self.stop()
             yield
         finally:
+            self._let_go(moves)
+            guard.released()
+
+    def _moves(self) -> int:
+        """How often someone has let the guest run or reset it."""
+        return sum(self.seen[name] for name in _MOVES)
+
+    def _let_go(self, moves: int) -> None:
+        """Let the guest run on, unless someone has moved it since."""
+        status = self.status()
+        if status == "paused" and self._moves() == moves:
             self.cont()
-            guard.running()
+        elif status == "running":
+            _log.warning(
+                "another client let the guest at %s run while it was held: what was read may be of"
+                " more than one moment",
+                self.foreign.path,
+            )
+        else:
+            _log.warning(
+                "the guest at %s is left as another client, or a migration, has put it while it was"
+                " held: it is %s",
+                self.foreign.path,
+                status,
+            )
 
     def running(self) -> bool:
         """Whether the guest's processors run."""
@@ -239,37 +307,45 @@ class ForeignMonitor(Monitor):
 
 
 class Guard:
-    """A process that lets the guest at `path` run on when this one, which stopped it, can not.
+    """A process that lets a guest run on when this one, which stopped it, can not.
 
-    Close it after the conversation with the guest: a monitor has one client at a time.
+    It uses the same connection to QEMU's monitor, once this one is closed here: close it after the
+    conversation.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", guard.__file__, str(path.absolute())],
+            [sys.executable, "-I", "-S", guard.__file__, str(connection.fileno())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            pass_fds=(connection.fileno(),),
             start_new_session=True,  # what ends this session must not end the guard
             bufsize=0,
         )
 
-    def stopping(self) -> None:
-        """Say that the guest is about to be stopped; raises `Misuse` if no one is there to hear."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            if self._process.stdout.read(1) == guard.READY:
-                self._process.stdin.write(guard.STOPPING)
-                return
-        except BrokenPipeError:
-            pass
-        raise Misuse("the guest is not stopped: the process that guards it did not start")
+    def await_ready(self) -> None:
+        """Waits until it is there; raises `Misuse` if it is not."""
+        assert self._process.stdout is not None
+        if self._process.stdout.read(1) != guard.READY:
+            raise Misuse("the guest is not stopped: the process that guards it did not start")
 
-    def running(self) -> None:
-        """Say that it runs again."""
+    def held(self) -> None:
+        """Say that the guest is about to be stopped, or is; raises `Misuse` if no one hears it."""
+        if not self._told(guard.HELD):
+            raise Misuse("the guest is not stopped: the process that guards it has ended")
+
+    def released(self) -> None:
+        """Say that it runs again, or that it is another's to let it."""
+        self._told(guard.RELEASED)
+
+    def _told(self, word: bytes) -> bool:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(guard.RUNNING)
+        try:
+            self._process.stdin.write(word)
+        except BrokenPipeError:
+            return False
+        return True
 
     def close(self) -> None:
         """End it, after it has done what it has to do."""
@@ -277,3 +353,9 @@ class Guard:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
+
+
+_MOVES: Final = ("RESUME", "RESET")
+"""Events of a guest that no longer stands as it was left."""
+
+_log: Final = logging.getLogger(__name__)

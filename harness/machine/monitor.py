@@ -9,24 +9,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import re
+import reprlib
+import signal
 import socket
-from collections.abc import Awaitable, Mapping
-from typing import Final, Protocol, TypeVar, cast
+import threading
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from qemu.qmp import ExecuteError, Message, QMPClient, QMPError
+from qemu.qmp.qmp_client import BadReplyError
 
 from harness.machine.errors import MachineError, Misuse, ProtocolError
+from harness.machine.patience import Clock
 from harness.machine.qemu import version_of
 
 T = TypeVar("T")
 
-ANSWER_LIMIT: Final = 1 << 28
-"""Bytes of one answer: `info tlb` has some 50 a page, and what talks to us may be no QEMU."""
+ANSWER_LIMIT: Final = 1 << 24
+LONG_ANSWER_LIMIT: Final = 1 << 28
+"""Bytes of one answer: what talks to us may be no QEMU. Of the long ones, `info tlb` has some 50 a
+page."""
+
+RUN_STATE_EVENTS: Final = frozenset({"STOP", "RESUME", "RESET", "SHUTDOWN"})
+"""Events by which the guest's processors stop, run, or begin anew."""
+
+PART: Final = 1 << 16
+"""Bytes that are read of the socket at once: between two parts a deadline is noticed."""
 
 TLB_FLAGS: Final = "XGPDACTUW"
 """The flags of a row of `info tlb`, as QEMU prints them: no-execute, global, large page, dirty,
@@ -44,13 +60,16 @@ _TLB_PATTERN: Final = b"%b: %b %b\r\n" % (b"0" * _HEX_DIGITS, b"0" * _HEX_DIGITS
 class Peer(Protocol):
     """The QEMU at the other end: one that this process started, or a foreign one.
 
-    `monitor` is the socket, `scratch` a file that QEMU writes memory reads to, `scratch_path` its
-    name there.
+    `monitor` is the socket, `pid` its process, or 0 where that is not known, `scratch` a file that
+    QEMU writes memory reads to, `scratch_path` its name there.
     """
 
     monitor: socket.socket
     scratch: int
     scratch_path: str
+
+    @property
+    def pid(self) -> int: ...
 
     def launch_failure(self, reason: str) -> MachineError:
         """The exception that says why the conversation never began."""
@@ -62,7 +81,8 @@ class Peer(Protocol):
 class Monitor:
     """The monitor of one QEMU, connected. `version` is QEMU's; `deadline` is in seconds a call, and
     `patience` where the answer may be long (as `deadline` unless given), `vcpu` the number of the
-    processor whose registers and tables are asked about.
+    processor whose registers and tables are asked about. Seconds in which QEMU waits for a
+    processor do not count.
 
     Raises `LaunchFailure` if QEMU ends before it answers, `Misuse` if it is too old; for a foreign
     QEMU these are what `Peer` says.
@@ -75,8 +95,11 @@ class Monitor:
         self._deadline = deadline
         self._patience = deadline if patience is None else patience
         self._vcpu = vcpu
+        self._clock = Clock(qemu.pid)
         self._loop = asyncio.new_event_loop()
-        self._client = _Client(readbuflen=ANSWER_LIMIT)
+        self._task: asyncio.Task[Any] | None = None
+        self._interrupted = False
+        self._client = _Client(readbuflen=PART)
         # An end of the connection is reported by an exception here; it need not be logged, too.
         self._client.logger = _silent_logger()
         try:
@@ -87,16 +110,21 @@ class Monitor:
 
     def _connect(self) -> tuple[int, int, int]:
         try:
-            self._wait(self._client.connect(self._qemu.monitor), self._deadline)
+            self._wait(partial(self._client.connect, self._qemu.monitor), self._deadline)
         except TimeoutError:
             reason = f"its monitor said nothing for {self._deadline:g} s"
             raise self._qemu.launch_failure(reason) from None
         except (QMPError, OSError, EOFError) as error:
-            reason = "it ended before its monitor answered"
+            reason = self._client.broken or "it ended before its monitor answered"
             raise self._qemu.launch_failure(reason) from error
         greeting = self._client.greeting
         assert greeting is not None  # connect() has negotiated
         return version_of(cast("Mapping[str, int]", greeting.QMP.version["qemu"]))
+
+    @property
+    def seen(self) -> Mapping[str, int]:
+        """How many of each of `RUN_STATE_EVENTS` QEMU has sent before its last answer."""
+        return self._client.seen
 
     def close(self) -> None:
         """End the conversation; QEMU itself is not touched."""
@@ -104,29 +132,67 @@ class Monitor:
             return
         try:
             with contextlib.suppress(TimeoutError):
-                self._wait(self._disconnected(), self._deadline)
+                self._wait(self._disconnected, self._deadline)
         finally:
             self._loop.close()
 
     async def _disconnected(self) -> None:
-        with contextlib.suppress(QMPError, OSError, EOFError):  # how it ended is past interest
+        with contextlib.suppress(Exception):  # how it ended is past interest
             await self._client.disconnect()
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
 
-    def _wait(self, work: Awaitable[T], deadline: float) -> T:
-        async def bounded() -> T:
-            async with asyncio.timeout(deadline):
-                return await work
+    def _wait(self, work: Callable[[], Coroutine[Any, Any, T]], deadline: float) -> T:
+        """What comes of the work; raises TimeoutError where it takes longer."""
+        end = self._clock.now() + deadline
+        self._task = task = self._loop.create_task(work())
+        timer: asyncio.TimerHandle
 
-        task = self._loop.create_task(bounded())
+        def watch() -> None:
+            nonlocal timer
+            if (left := end - self._clock.now()) > 0:
+                timer = self._loop.call_later(left, watch)
+            else:
+                task.cancel()
+
+        timer = self._loop.call_later(deadline, watch)
         try:
             return self._loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            raise TimeoutError from None
         except BaseException:
             task.cancel()  # by Ctrl-C it was left behind unfinished
             raise
+        finally:
+            timer.cancel()
+            self._task = None
+            if self._interrupted:
+                self._interrupted = False
+                raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def interrupts_wait(self) -> Iterator[None]:
+        """Has Ctrl-C, as long as the block runs, end what is waited for and then be raised. Raised
+        in the midst of that, it would leave a loop that cannot be run again; and a guest that is
+        held has to be let run."""
+
+        def interrupt(*_: object) -> None:
+            if self._task is None:
+                raise KeyboardInterrupt
+            self._interrupted = True
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
+        in_main = threading.current_thread() is threading.main_thread()
+        if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def execute(self, command: str, **arguments: object) -> object:
         """What the QMP command returns.
@@ -136,19 +202,49 @@ class Monitor:
         """
         return self.ask(command, arguments, self._deadline)
 
-    def ask(self, command: str, arguments: Mapping[str, object], deadline: float) -> object:
-        """The same, with a deadline of its own in seconds."""
+    def ask(
+        self,
+        command: str,
+        arguments: Mapping[str, object],
+        deadline: float,
+        limit: int = ANSWER_LIMIT,
+    ) -> object:
+        """The same, with a deadline of its own in seconds, and the most bytes of an answer."""
+        self._client.limit = limit
+        work = partial(self._client.execute, command, dict(arguments))
+        return self._answered(command, work, deadline)
+
+    def execute_both(self, first: str, second: str) -> tuple[object, object]:
+        """What two commands return that are sent together, so that QEMU executes the second right
+        after the first; raises as `execute` does."""
+
+        async def both() -> tuple[object, object]:
+            one, two = (self._client.execute(command) for command in (first, second))
+            return await asyncio.gather(one, two)
+
+        return self._answered(f"{first} and {second}", both, self._deadline)
+
+    def _answered(
+        self, asked: str, work: Callable[[], Coroutine[Any, Any, T]], deadline: float
+    ) -> T:
         if self._loop.is_closed():
-            raise Misuse(f"the monitor can not be asked for {command}: its guest was ended")
+            raise Misuse(f"the monitor can not be asked for {asked}: its guest was ended")
         try:
-            return self._wait(self._client.execute(command, dict(arguments)), deadline)
+            return self._wait(work, deadline)
         except ExecuteError:
             raise
         except TimeoutError:
-            seen = f"QEMU's monitor did not answer {command} within {deadline:g} s"
+            seen = f"QEMU's monitor did not answer {asked} within {deadline:g} s"
             raise self._qemu.guest_lost(seen) from None
         except (QMPError, OSError, EOFError) as error:
-            raise self._qemu.guest_lost(f"QEMU ended while asked for {command}") from error
+            raise self._qemu.guest_lost(self._why_unanswered(asked, error)) from error
+
+    def _why_unanswered(self, asked: str, error: Exception) -> str:
+        if self._client.broken:
+            return f"{self._client.broken}, asked for {asked}"
+        if isinstance(error, BadReplyError):
+            return f"its monitor answered {asked} with neither a result nor an error"
+        return f"QEMU ended while asked for {asked}"
 
     def human(self, command: str, vcpu: int | None = None, *, long: bool = False) -> str:
         """What the command for people prints; its lines end in CR LF.
@@ -157,11 +253,24 @@ class Monitor:
         long  whether that may take as long as what is long
         """
         asked = {"command-line": command, **_of_processor(self._vcpu if vcpu is None else vcpu)}
-        deadline = self._patience if long else self._deadline
-        answer = self.ask("human-monitor-command", asked, deadline)
+        bounds = (self._patience, LONG_ANSWER_LIMIT) if long else (self._deadline, ANSWER_LIMIT)
+        answer = self.ask("human-monitor-command", asked, *bounds)
         if not isinstance(answer, str):
-            raise ProtocolError(f"the monitor answered {command} with no text", repr(answer))
+            raise ProtocolError(
+                f"the monitor answered {command} with no text", reprlib.repr(answer)
+            )
         return answer
+
+    def field(self, command: str, name: str, kind: type[T], **arguments: object) -> T:
+        """What an answer says under a name; raises as `execute` does, and `ProtocolError` where it
+        says nothing of this kind there."""
+        answer = self.execute(command, **arguments)
+        value = answer.get(name) if isinstance(answer, dict) else None
+        if type(value) is not kind:
+            raise ProtocolError(
+                f"the monitor answered {command} without {name}", reprlib.repr(answer)
+            )
+        return value
 
     def send_file(self, fd: int) -> None:
         """Pass an open file to QEMU, for the next command that takes one."""
@@ -169,16 +278,15 @@ class Monitor:
         async def send() -> None:
             self._client.send_fd_scm(fd)
 
-        self._wait(send(), self._deadline)
+        self._wait(send, self._deadline)
 
     def engine_in_use(self) -> str:
         """The name of the engine that executes the guest: `kvm` or `tcg`."""
-        state = cast("Mapping[str, bool]", self.execute("query-kvm"))
-        return "kvm" if state["enabled"] else "tcg"
+        return "kvm" if self.field("query-kvm", "enabled", bool) else "tcg"
 
     def status(self) -> str:
         """QEMU's run state: `running`, `paused`, `shutdown` (after a reset), ..."""
-        return cast("Mapping[str, str]", self.execute("query-status"))["status"]
+        return self.field("query-status", "status", str)
 
     def stop(self) -> None:
         """Stop the guest's processor: questions are answered faster, and about one moment."""
@@ -203,9 +311,10 @@ class Monitor:
         answer = self.human(f"gva2gpa {address:#x}").strip()
         if answer == "Unmapped":
             return None
-        if not answer.startswith("gpa: "):
-            raise ProtocolError(f"the monitor answered gva2gpa with {answer!r}", answer)
-        return int(answer.removeprefix("gpa: "), 16)
+        match = _PHYSICAL.fullmatch(answer)
+        if match is None:
+            raise ProtocolError(f"the monitor answered gva2gpa with {answer[:60]!r}", answer)
+        return int(match[1], 16)
 
     def info_tlb(self) -> npt.NDArray[np.void]:
         """All pages that QEMU finds in the current tables, as an array of `TLB_ROW`."""
@@ -214,7 +323,7 @@ class Monitor:
     def read_physical(self, address: int, size: int) -> bytes:
         """`size` bytes of physical memory; where there is none, QEMU reads zeros."""
         self.execute("pmemsave", val=address, size=size, filename=self._qemu.scratch_path)
-        return os.pread(self._qemu.scratch, size, 0)
+        return self._saved(size)
 
     def read_virtual(self, address: int, size: int) -> bytes | None:
         """`size` bytes of virtual memory, or None if QEMU finds a byte of them not mapped."""
@@ -231,12 +340,19 @@ class Monitor:
             if "Invalid addr" in str(refusal):
                 return None
             raise ProtocolError(f"the monitor refused memsave: {refusal}", str(refusal)) from None
-        return os.pread(self._qemu.scratch, size, 0)
+        return self._saved(size)
+
+    def _saved(self, size: int) -> bytes:
+        """What QEMU has written to the scratch file."""
+        octets = os.pread(self._qemu.scratch, size, 0)
+        if len(octets) != size:
+            raise ProtocolError(f"QEMU wrote {len(octets)} bytes of memory, asked for {size}", "")
+        return octets
 
 
 def parse_tlb(text: str) -> npt.NDArray[np.void]:
     """The rows of `info tlb` as an array of `TLB_ROW`; raises `ProtocolError` if it is no table."""
-    characters = np.frombuffer(text.encode(), dtype=np.uint8)
+    characters = np.frombuffer(text.encode(errors="replace"), dtype=np.uint8)
     width = len(_TLB_PATTERN)
     if characters.size % width:
         raise _no_table(text)
@@ -272,13 +388,65 @@ def _of_processor(vcpu: int) -> dict[str, int]:
 
 
 class _Client(QMPClient):
-    """It writes no messages out for the log, which takes a third of its time for a short one."""
+    """It reads no more than `limit` bytes of a message, and says in `broken` what was no message.
+
+    `seen` counts the run state's events that it has read, by name, and `on_event` is called for
+    each. It writes no messages out for the log, which takes a third of its time for a short one.
+    """
+
+    def __init__(self, readbuflen: int) -> None:
+        super().__init__(readbuflen=readbuflen)
+        self.limit = ANSWER_LIMIT
+        self.broken = ""
+        self.seen: Counter[str] = Counter()
+        self.on_event: Callable[[str], object] = lambda _: None
+        self._begun = bytearray()
 
     def _cb_outbound(self, msg: Message) -> Message:
         return msg
 
     def _cb_inbound(self, msg: Message) -> Message:
         return msg
+
+    async def _do_recv(self) -> Message:
+        """The next message that is no event. The library would keep events for who may ask for
+        them, and take one that comes while a session begins for the answer."""
+        while "event" in (message := self._message(await self._line())):
+            name = message["event"]
+            if name in RUN_STATE_EVENTS:
+                self.seen[str(name)] += 1
+                self.on_event(str(name))
+        return message
+
+    def _message(self, line: bytes) -> Message:
+        try:
+            content = json.loads(line.decode())
+        except (ValueError, RecursionError) as error:
+            raise self._no_message(line) from error
+        if not isinstance(content, dict) or not isinstance(content.get("id", ""), str):
+            raise self._no_message(line)
+        return Message(content, eager=False)
+
+    def _no_message(self, line: bytes) -> QMPError:
+        self.broken = f"its monitor sent {reprlib.repr(line)}, which is no message of QMP"
+        return QMPError(self.broken)
+
+    async def _line(self) -> bytes:
+        """The next line, with its end; EOFError where there is none."""
+        assert self._reader is not None
+        searched = 0
+        while (end := self._begun.find(b"\n", searched)) < 0:
+            searched = len(self._begun)
+            if searched > self.limit:
+                self.broken = f"its monitor sent an answer of more than {self.limit:,} bytes"
+                raise QMPError(self.broken)
+            part = await self._reader.read(PART)
+            if not part:
+                raise EOFError
+            self._begun += part
+        line = bytes(self._begun[: end + 1])
+        del self._begun[: end + 1]
+        return line
 
 
 def _silent_logger() -> logging.Logger:
@@ -295,4 +463,5 @@ def _digit_values() -> npt.NDArray[np.uint8]:
 
 
 _DIGIT_VALUE: Final = _digit_values()
+_PHYSICAL: Final = re.compile(r"gpa: (0x[0-9a-f]{1,16}|0)")  # "%#x" of zero is 0
 _REGISTER: Final = re.compile(r"\b([A-Z][A-Z0-9]*) *=([0-9a-f]{8,16})\b(?! [0-9a-f]{16})")

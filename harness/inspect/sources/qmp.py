@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from harness.inspect.held import hold_tables, refuse
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources.registers import AC, WIDTHS, cpu_with, unseen_keys
 from harness.machine.errors import ProtocolError
-from harness.machine.foreign import DEADLINE, ForeignMonitor, Guard, conversation
+from harness.machine.foreign import DEADLINE, ForeignMonitor, conversation
 from harness.machine.physical import PhysicalMemory, Region, regions, share
 from harness.paging.address import Span
 from harness.paging.x86.cpu import Cpu
@@ -116,16 +116,18 @@ def connected(
     *,
     patience: float = PATIENCE,
     shared: bool = True,
+    holds: bool = False,
 ) -> Iterator[Connection]:
     """The QEMU at a socket, asked about a processor; its guest runs or stands as it did.
 
     patience  seconds for all that is read through the monitor, and for a list of all mappings
     shared    whether memory that QEMU shares is read from its file, where it can be
+    holds     whether the guest is to be paused meanwhile
 
     Raises Misuse where no QEMU talks to us there, MachineError where it breaks off.
     """
     with (
-        conversation(path, vcpu, DEADLINE, patience) as monitor,
+        conversation(path, vcpu, DEADLINE, patience, holds=holds) as monitor,
         monitor.with_scratch() as scratch,
     ):
         found = regions(monitor.human("info mtree -f"), vcpu)
@@ -149,8 +151,7 @@ def snapshot(
         with connected(path, vcpu, shared=shared) as connection:
             return connection.snapshot(registers)
     with (
-        closing(Guard(path)) as guard,
-        connected(path, vcpu, shared=shared) as connection,
-        connection.monitor.paused(guard),
+        connected(path, vcpu, shared=shared, holds=True) as connection,
+        connection.monitor.paused(),
     ):
         return connection.snapshot(registers)

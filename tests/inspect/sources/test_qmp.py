@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ import pytest
 from harness.check import layouts
 from harness.inspect.snapshot import SourceError
 from harness.inspect.sources import qmp
-from harness.machine.errors import MachineError, Misuse
-from harness.machine.foreign import ForeignMonitor, Guard
+from harness.machine.errors import MachineError, Misuse, ProtocolError
+from harness.machine.foreign import ForeignMonitor, conversation
 from harness.machine.monitor import ANSWER_LIMIT, Monitor
 from harness.machine.openfile import OpenFile
 from harness.machine.physical import PhysicalMemory, Region
@@ -74,10 +75,10 @@ def test_every_way_to_the_memory_shows_the_same_tables(
     ask = ForeignMonitor.ask
 
     def watched(
-        self: ForeignMonitor, command: str, arguments: Mapping[str, object], deadline: float
+        self: ForeignMonitor, command: str, arguments: Mapping[str, object], *bounds: Any
     ) -> object:
         asked.append(str(arguments.get("command-line", command)).split()[0])
-        return ask(self, command, arguments, deadline)
+        return ask(self, command, arguments, *bounds)
 
     monkeypatch.setattr(ForeignMonitor, "ask", watched)
     if way == "printed":
@@ -140,17 +141,11 @@ def test_a_guest_that_was_stopped_stays_so(machine: Machine) -> None:
 
 
 HOLDING = """
-import contextlib, sys, time
+import sys, time
 from pathlib import Path
-from typing import cast
 from harness.inspect.sources import qmp
-from harness.machine.foreign import Guard
 path = Path(sys.argv[1])
-with (
-    contextlib.closing(Guard(path)) as guard,
-    qmp.connected(path, 0) as connection,
-    connection.monitor.paused(guard),
-):
+with qmp.connected(path, 0, holds=True) as connection, connection.monitor.paused():
     print("paused", flush=True)
     time.sleep(60) if sys.argv[2] == "sleep" else 1 / 0
 """
@@ -195,9 +190,8 @@ def test_a_qemu_that_dies_in_between_is_a_sentence(tmp_path: Path) -> None:
     with (
         running(tmp_path, *STUB) as machine,
         lost,
-        contextlib.closing(Guard(machine.path)) as guard,
-        qmp.connected(machine.path, 0) as connection,
-        connection.monitor.paused(guard),
+        qmp.connected(machine.path, 0, holds=True) as connection,
+        connection.monitor.paused(),
     ):
         machine.process.kill()
         connection.snapshot({})
@@ -225,9 +219,9 @@ def test_what_takes_too_long_or_is_refused_is_a_sentence(machine: Machine) -> No
 
 
 @contextlib.contextmanager
-def served(path: Path, said: bytes, *then: bytes) -> Iterator[None]:
+def served(path: Path, said: bytes, *then: bytes, asked: int | None = None) -> Iterator[None]:
     """A socket that takes one connection, says this, then each of the others when it is asked
-    something, and then nothing."""
+    something (the first so many of them, if `asked` is given), and then nothing."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
@@ -237,8 +231,9 @@ def served(path: Path, said: bytes, *then: bytes) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 taken.append(server.accept()[0])
                 taken[0].sendall(said)
-                for answer in then:
-                    taken[0].recv(1 << 12)
+                for number, answer in enumerate(then):
+                    if asked is None or number < asked:
+                        taken[0].recv(1 << 12)
                     taken[0].sendall(answer)
 
         thread = threading.Thread(target=serve)
@@ -304,12 +299,85 @@ def test_a_qmp_server_without_a_guest_is_a_sentence(
     assert errors.count("\n") == 1
 
 
-def test_an_answer_without_an_end_is_not_kept(tmp_path: Path) -> None:
+MADE = GREETING, b'{"return": {}}\n'
+"""What every QMP server says before it is asked anything."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (b'{"return": "' + bytes(2 * ANSWER_LIMIT), "an answer of more than 16,777,216 bytes"),
+        (b"7" * (ANSWER_LIMIT + (1 << 20)), "an answer of more than 16,777,216 bytes"),
+        (b'{"return": ' + b"7" * 5000 + b"}\n", "is no message of QMP"),
+        (b'{"return": ' + b"[" * 100_000 + b"\n", "is no message of QMP"),
+        (b"\xff\xfe\r\n", "is no message of QMP"),
+        (b'{"return": {}, "id": [1]}\n', "is no message of QMP"),
+        (b'{"return": {}, "id": {"a": 1}}\n', "is no message of QMP"),
+        (b'{"return": {}, "id": 7}\n', "is no message of QMP"),
+        (b"[1]\n", "is no message of QMP"),
+        (b'{"return": {}, "id": "other"}\n', "did not answer query-cpus-fast within 2 s"),
+        (
+            b'{"error": 7, "id": "__qmp#00000"}\n',
+            "answered query-cpus-fast with neither a result nor",
+        ),
+    ],
+    ids=[
+        *("endless text", "endless number", "long number", "nested", "no UTF-8"),
+        *("list as id", "object as id", "number as id", "no object", "other id", "odd error"),
+    ],
+)
+def test_a_peer_that_lies_is_one_sentence(tmp_path: Path, answer: bytes, sentence: str) -> None:
     path = tmp_path / "socket"
-    with served(path, GREETING, b'{"return": "' + bytes(2 * ANSWER_LIMIT + (1 << 20))):
+    with served(path, *MADE, answer):
+        code, out, errors = run("walk", "0x1000", "--qmp", path, cwd=tmp_path)
+    assert (code, out) == (3, "")
+    assert sentence in errors
+    assert errors.count("\n") == 1
+    assert len(errors) < 400
+
+
+@pytest.mark.parametrize(
+    "flood", [b'{"event": "STOP"}\n', b'{"return": 1, "id": "x"}\n'], ids=["events", "answers"]
+)
+def test_a_flood_of_messages_ends_at_the_deadline_and_is_not_kept(
+    tmp_path: Path, flood: bytes
+) -> None:
+    path = tmp_path / "socket"
+    with served(path, *MADE, *[flood * 5000] * 100_000, asked=2):
+        began = time.monotonic()
+        tracemalloc.start()
         code, _, errors = run("walk", "0x1000", "--qmp", path, cwd=tmp_path)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
     assert code == 3
-    assert "did not answer" in errors
+    assert "did not answer query-cpus-fast within 2 s" in errors
+    assert time.monotonic() - began < 30
+    assert most < 16 << 20
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (b'"return": []', "answered query-status without status"),
+        (b'"return": {"status": 7}', "answered query-status without status"),
+        (b'"return": "running"', "answered query-status without status"),
+    ],
+    ids=["list", "number", "text"],
+)
+def test_an_answer_of_another_type_is_a_sentence(
+    tmp_path: Path, answer: bytes, sentence: str
+) -> None:
+    path = tmp_path / "socket"
+    cpus = (
+        b'{"id": "__qmp#00000", "return": [{"cpu-index": 0, "target": "x86_64", "qom-path": ""}]}'
+    )
+    with (
+        served(path, *MADE, cpus + b"\n", b'{"id": "__qmp#00001", %b}\n' % answer),
+        pytest.raises(ProtocolError, match=sentence),
+        conversation(path, 0, holds=True) as monitor,
+        monitor.paused(),
+    ):
+        pytest.fail("it was paused")
 
 
 def test_a_path_that_leads_nowhere_is_a_sentence(tmp_path: Path) -> None:

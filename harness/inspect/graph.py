@@ -169,6 +169,16 @@ def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENT
     return Graph(format, tuple(_with_counts(parts)), limit)
 
 
+def without(graph: Graph, tables: Words) -> Graph:
+    """The graph without what lies in some tables and under them; slots that lead there stay."""
+    floors = []
+    for floor, under in zip(graph.floors, graph.floors[1:], strict=False):
+        away = np.isin(under.layer.table, tables)
+        lost = (floor.child >= 0) & away[floor.child]
+        floors.append(replace(floor, child=np.where(lost, -1, floor.child)))
+    return replace(graph, floors=tuple(_with_counts([*floors, *graph.floors[len(floors) :]])))
+
+
 def _leading_nowhere(count: int, written: bool) -> tuple[Counts, Mask]:
     """`child` and `back` of rows that lead nowhere yet; they take memory if they are written."""
     nowhere, never = np.broadcast_to(np.int64(-1), count), np.broadcast_to(np.False_, count)

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from harness.inspect import graph, memory_type
+from harness.inspect import garbage, graph, memory_type
+from harness.inspect.garbage import Extents, Garbage, covered
 from harness.inspect.graph import Graph, RowKind, Rows
 from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Range, Ranges, merged, of_rows, together
@@ -93,8 +94,9 @@ class Broken:
 class _Space:
     """What rules may look at.
 
-    tables  where tables are, sorted
-    backed  where each piece of memory begins and ends; None where that is not known
+    tables   where tables are, sorted
+    garbage  those whose content cannot be meant
+    backed   where each piece of memory begins and ends; None where that is not known
     """
 
     cpu: Cpu
@@ -102,7 +104,8 @@ class _Space:
     graph: Graph
     types: Types
     tables: Words
-    backed: tuple[Words, Words] | None
+    garbage: Garbage
+    backed: Extents | None
 
     def has(self, rows: Rows, right: str) -> Mask:
         """Which rows all levels give a right; every page can be executed where there is none to
@@ -197,18 +200,30 @@ def _zeros(space: _Space, level: int, tables: Words) -> Mask:
     return found
 
 
+def _leads_to(rows: Rows, tables: Words) -> Mask:
+    """Pointers to some tables."""
+    found: Mask = (rows.kind == RowKind.POINTER) & ~rows.window & np.isin(rows.physical, tables)
+    return found
+
+
+def _garbage_table(space: _Space, rows: Rows) -> Mask:
+    return _leads_to(rows, space.garbage.tables)
+
+
+def _addresses_in_table(space: _Space, rows: Rows) -> Mask:
+    return _leads_to(rows, space.garbage.addresses)
+
+
+def _table_at_zero(space: _Space, rows: Rows) -> Mask:
+    return _leads_to(rows, np.zeros(1, np.uint64))
+
+
 def _outside(space: _Space, rows: Rows) -> Mask:
     """Pages that memory does not cover wholly."""
     pages = _pages(rows)
     if space.backed is None:
         return np.zeros(len(pages), np.bool_)
-    first, last = space.backed
-    if not len(first):
-        return pages
-    number = np.searchsorted(first, rows.physical, side="right") - 1
-    end = rows.physical + (space.size(rows) - np.uint64(1))
-    inside = (number >= 0) & (end <= last[np.maximum(number, 0)])
-    return pages & ~inside
+    return pages & ~covered(space.backed, rows.physical, space.size(rows))
 
 
 def _cached_outside(space: _Space, rows: Rows) -> Mask:
@@ -258,6 +273,17 @@ Breaks = Callable[[_Space, Rows], Mask]
 
 ERROR, WARNING, NOTE = Severity
 
+GARBAGE_TABLE = Rule(
+    "garbage-table",
+    ERROR,
+    "tables of what cannot be entries: data, or memory that was freed and used again",
+)
+ADDRESSES_IN_TABLE = Rule(
+    "addresses-in-table",
+    WARNING,
+    "tables in which addresses of the upper half stand where entries should",
+)
+
 ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
     (
         Rule("reserved-bits", ERROR, "entries with reserved bits set: any access faults", "4.7"),
@@ -267,6 +293,7 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
         Rule("table-without-memory", ERROR, "slots of tables that lie outside memory"),
         _unbacked,
     ),
+    (GARBAGE_TABLE, _garbage_table),
     (
         Rule("table-user-writable", ERROR, "pages that let user code write to tables in use"),
         _table_to_user_writing,
@@ -297,12 +324,13 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
         _global_user,
     ),
     (
-        Rule("cached-outside-ram", WARNING, "cached pages that lie outside memory"),
-        _cached_outside,
-    ),
-    (
         Rule("empty-table", WARNING, "slots that lead to tables of nothing but zeros"),
         _empty_table,
+    ),
+    (ADDRESSES_IN_TABLE, _addresses_in_table),
+    (
+        Rule("table-at-zero", WARNING, "slots that lead to a table at physical address 0"),
+        _table_at_zero,
     ),
     (
         Rule(
@@ -329,6 +357,17 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
             "4.6",
         ),
         _withheld,
+    ),
+    (
+        # Firmware has the MTRRs make them uncached; no source records these.
+        Rule(
+            "cached-outside-ram",
+            NOTE,
+            "pages outside memory that are cached, unless the MTRRs, which are not known, say"
+            " otherwise",
+            "12.11",
+        ),
+        _cached_outside,
     ),
     (
         Rule("device", NOTE, "uncached pages that lie outside memory: devices"),
@@ -450,9 +489,20 @@ class _Kept:
     """What breaks a rule, as it is found."""
 
     rule: Rule
+    roots: list[Finding] = field(default_factory=list)
     parts: list[Ranges] = field(default_factory=list)
     total: int = 0
     count: int = 0
+
+    def add_roots(self, cpu: Cpu, tables: Words) -> None:
+        """Adds the root tables that are among some."""
+        for table in dict.fromkeys(root.table for root in cpu.roots):
+            if int(table.address) in tables:
+                spans = [root.span for root in cpu.roots if root.table == table]
+                where = Span(spans[0].first, spans[-1].last)
+                held = Span.of(table.address, table.size)
+                self.roots.append(Finding(self.rule, where, held, None, 1, "the root"))
+                self.total, self.count = self.total + 1, self.count + 1
 
     def add(self, rows: Ranges) -> None:
         found = merged(rows)
@@ -475,6 +525,7 @@ class _Kept:
             )
             for one in ranges.take(slice(limit))
         )
+        findings = (*self.roots, *findings)[:limit]
         total = self.total - (len(every) - len(ranges))
         return Broken(self.rule, findings, total, self.count)
 
@@ -498,10 +549,22 @@ def lint(
     read = graph.read(snapshot.memory, cpu.format, cpu.roots, graph.FEWER)
     tables = [floor.layer.table for floor in read.floors]
     held = np.unique(np.concatenate([np.zeros(0, np.uint64), *tables]))
-    space = _Space(cpu, snapshot.memory, read, types, held, _backed(snapshot))
+    backed = _backed(snapshot)
+    odd = garbage.find(snapshot.memory, read, backed)
+    if GARBAGE_TABLE.name in ignored:
+        odd = odd._replace(tables=np.zeros(0, np.uint64))
+    roots = [root for root in cpu.roots if int(root.table.address) not in odd.tables]
+    if len(roots) < len(cpu.roots):
+        read = graph.read(snapshot.memory, cpu.format, roots, graph.FEWER)
+    read = graph.without(read, odd.tables)
+    space = _Space(cpu, snapshot.memory, read, types, held, odd, backed)
     rules = [(rule, breaks) for rule, breaks in ENTRY_RULES if rule.name not in ignored]
     kept = [_Kept(rule) for rule, _ in rules]
     typed, code, data = [list[_Mapped]() for _ in types], list[_Mapped](), list[_Mapped]()
+    for one in kept:
+        for rule, wrong in ((GARBAGE_TABLE, odd.tables), (ADDRESSES_IN_TABLE, odd.addresses)):
+            if one.rule is rule:
+                one.add_roots(cpu, wrong)
     left_out = 0
     for rows in graph.rows(read, pointers=True):
         left_out += rows.left_out
@@ -521,7 +584,7 @@ def lint(
     return broken, graph.rows_cut(read, left_out)
 
 
-def _backed(snapshot: Snapshot) -> tuple[Words, Words] | None:
+def _backed(snapshot: Snapshot) -> Extents | None:
     """Where there is memory: where each piece that touches no other begins and ends; None where the
     source does not record it."""
     if snapshot.backed is None:

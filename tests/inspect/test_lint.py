@@ -13,11 +13,11 @@ from harness.inspect.memory_type import types
 from harness.inspect.snapshot import Snapshot
 from harness.paging.address import Span
 from harness.paging.memory import BufferMemory
-from harness.paging.x86.cpu import Cpu, Cr4
+from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from tests.inspect.spaces import PCD, PS, RW, US, XD, A, D, G, P, memory_of
 
 TABLE = 0x1000
-ROOT, MIDDLE, LOWER, PAGES, HIGH, HIGH_MIDDLE, HIGH_LOWER, HIGH_PAGES, SPARE = range(9)
+ROOT, MIDDLE, LOWER, PAGES, HIGH, HIGH_MIDDLE, HIGH_LOWER, HIGH_PAGES, SPARE = range(1, 10)
 FREE = 0x20_0000
 """Where no table is: the second 2 MiB of the 8 that there are."""
 
@@ -30,7 +30,7 @@ FULL = P | RW | US
 def clean() -> list[int]:
     """User text, data and read-only data low, the supervisor's high; every table full of rights
     in the lower half, the upper half the supervisor's."""
-    words = [0] * (512 * 9)
+    words = [0] * (512 * 10)
 
     def put(table: int, slot: int, raw: int) -> None:
         words[512 * table + slot] = raw
@@ -58,7 +58,7 @@ def planted(changes: dict[tuple[int, int], int]) -> Snapshot:
     octets = np.zeros(8 << 20, np.uint8)
     octets[: 8 * len(words)] = memory_of(words).octets
     memory = BufferMemory(octets)
-    cpu = Cpu.long_mode(4, 0)
+    cpu = Cpu.long_mode(4, ROOT * TABLE)
     return Snapshot("planted", replace(cpu, cr4=cpu.cr4 | Cr4.CET), memory, (memory.span,))
 
 
@@ -99,10 +99,13 @@ PLANTED = {
         {(HIGH_LOWER, 7): P | RW | XD | PS},
         {"table-mapped": (HIGH_PAGE + (7 << 21), 1)},
     ),
-    "self-map": ({(ROOT, 300): P | RW | XD}, {"self-map": (0xFFFF_9600_0000_0000, 1)}),
+    "self-map": (
+        {(ROOT, 300): ROOT * TABLE | P | RW | XD},
+        {"self-map": (0xFFFF_9600_0000_0000, 1)},
+    ),
     # The tables of the lower half, all but the root, and the root itself.
     "self-map for the user": (
-        {(ROOT, 300): FULL | XD},
+        {(ROOT, 300): ROOT * TABLE | FULL | XD},
         {"self-map": (0xFFFF_9600_0000_0000, 1), "table-user-writable": (0xFFFF_9600_0000_1000, 4)},
     ),
     "write-execute": (
@@ -145,6 +148,28 @@ PLANTED = {
     "withheld-above": (
         {(HIGH_PAGES, 7): FREE + 0x7000 | P | US | XD},
         {"withheld-above": (HIGH_PAGE + 0x7000, 1)},
+    ),
+    "table-at-zero": (
+        {(HIGH_LOWER, 7): P | RW, (0, 3): FREE + 0x7000 | P | RW | XD},
+        {"table-at-zero": (HIGH_PAGE + (7 << 21), 1)},
+    ),
+    "addresses-in-table": (
+        {(HIGH_PAGES, 100 + n): 0xFFFF_8000_3F00_0000 + n * 0x1238 for n in range(3)},
+        {"addresses-in-table": (HIGH_PAGE, 1)},
+    ),
+    "garbage-table": (
+        {
+            (LOWER, 9): SPARE * TABLE | P,
+            **{(SPARE, n): 0xFFFF_8000_3F00_0000 + n * 0x1238 for n in range(40)},
+        },
+        {"garbage-table": (9 << 21, 1)},
+    ),
+    "garbage below a table of the upper levels": (
+        {
+            (MIDDLE, 9): SPARE * TABLE | P,
+            **{(SPARE, n): 0x9E37_79B9_7F4A_7C15 * (n + 1) % (1 << 64) for n in range(512)},
+        },
+        {"garbage-table": (9 << 30, 1)},
     ),
     "mixed-types": (
         {(HIGH_PAGES, 7): FREE + 0x4000 | P | RW | XD | PCD},
@@ -330,3 +355,82 @@ def test_code_that_lies_apart_in_addresses_is_a_piece_for_each_run() -> None:
         )
         for first, count, slot in ((0, 2, 50), (2, 1, 7))
     ]
+
+
+def odd(words: list[int], levels: int = 4) -> dict[str, Broken]:
+    """What breaks rules where a root at 0x1000 holds these words, in 64 MiB of memory."""
+    memory = BufferMemory(np.zeros(64 << 20, np.uint8))
+    memory.octets[0x1000:][: 8 * len(words)] = np.array(words, np.uint64).view(np.uint8)
+    return found(Snapshot("odd", Cpu.long_mode(levels, 0x1000), memory, (memory.span,)))
+
+
+def test_a_root_of_garbage_is_one_finding_whatever_it_leads_to() -> None:
+    source = random.Random(1)
+    (broken,) = odd([source.getrandbits(64) for _ in range(512)]).values()
+    (finding,) = broken.findings
+    assert (broken.rule.name, broken.total, broken.count) == ("garbage-table", 1, 1)
+    assert finding.where == Span(0, (1 << 64) - 1)
+    assert (finding.physical, finding.detail) == (Span.of(0x1000, 0x1000), "the root")
+
+
+def test_pointers_of_a_program_are_no_tables() -> None:
+    # What memory holds that is no table: addresses of the upper half, here and there.
+    source = random.Random(2)
+    words = [0] * 512
+    for slot in source.sample(range(512), 100):
+        words[slot] = 0xFFFF_8880_0000_0000 + 8 * source.randrange(1 << 30)
+    assert odd(words).keys() == {"garbage-table"}
+
+
+def in_the_lowest_table(raw: dict[int, int]) -> dict[str, Broken]:
+    return found(planted({(HIGH_PAGES, slot): value for slot, value in raw.items()}))
+
+
+@pytest.mark.parametrize(
+    ("raw", "rules"),
+    [
+        # The same mistake in every entry is the code's, and what is wrong is told.
+        (dict.fromkeys(range(64, 128), LATER | P | 1 << 51), {"reserved-bits"}),
+        ({slot: LATER + slot * TABLE | P | XD | 1 << 51 for slot in range(9, 511)},
+         {"reserved-bits"}),
+        # Linux: pages that are swapped out, markers, pages of a file in PROT_NONE, inverted.
+        ({slot: ~(slot << 9) & (1 << 59) - 0x200 for slot in range(64, 511)}, set()),
+        (dict.fromkeys(range(64, 511), (1 << 64) - 1024), set()),
+        ({slot: ~(LATER + slot * TABLE) & (1 << 52) - TABLE | 0x100 for slot in range(9, 511)},
+         set()),
+        # Devices, each a page of its own and none beside another.
+        ({slot: 0xFEC0_0000 + slot * 0x1_7000 | P | XD | PCD for slot in range(64, 511, 2)},
+         {"device"}),
+        # What firmware maps in one piece without a look at what is there.
+        ({slot: 0x1_0000_0000 + slot * TABLE | P | XD for slot in range(9, 511)},
+         {"cached-outside-ram"}),
+        # One entry that goes astray is told by what it is.
+        ({9: LATER | P | 1 << 50}, {"reserved-bits"}),
+        ({9: 0xFFFF_FFFF_8123_4560}, {"addresses-in-table"}),
+    ],
+)  # fmt: skip
+def test_what_software_makes_is_no_garbage(raw: dict[int, int], rules: set[str]) -> None:
+    assert in_the_lowest_table(raw).keys() == rules
+
+
+@pytest.mark.parametrize("level", range(1, 4))
+@pytest.mark.parametrize("seed", range(3))
+def test_random_words_are_garbage_at_any_level_and_found_once(level: int, seed: int) -> None:
+    source = random.Random(seed)
+    table = (ROOT, HIGH_MIDDLE, HIGH_LOWER)[3 - level]
+    changes = {(table, 300): SPARE * TABLE | P | RW}
+    changes |= {(SPARE, slot): source.getrandbits(64) for slot in range(512)}
+    broken = found(planted(changes))
+    assert {name: one.count for name, one in broken.items()} == {"garbage-table": 1}
+    (finding,) = broken["garbage-table"].findings
+    assert finding.detail == f"the table at {SPARE * TABLE:#x}"
+
+
+def test_a_table_that_follows_no_order_outside_memory_is_garbage_in_32_bit_paging() -> None:
+    source, memory = random.Random(3), BufferMemory(np.zeros(8 << 20, np.uint8))
+    words = memory.octets.view(np.uint32)
+    words[0x400] = 0x2000 | P
+    words[0x800:0xC00] = [source.getrandbits(32) for _ in range(0x400)]
+    cpu = Cpu.in_mode(Mode.BITS_32, 0x1000, cr4=0)
+    broken = found(Snapshot("odd", cpu, memory, (memory.span,)))
+    assert {name: one.count for name, one in broken.items()} == {"garbage-table": 1}

@@ -1,0 +1,138 @@
+"""Tables whose content cannot be meant: data that lies where entries should, memory that was freed
+and used again, a pointer to the wrong place.
+
+What software keeps in entries that are not present is its own, and so is where it maps devices; so
+a table is judged by entries that no software makes many of, and that differ from their neighbours:
+a mistake in code repeats itself, data do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from harness.inspect.graph import Graph
+from harness.inspect.ranges import reserved
+from harness.paging import bulk
+from harness.paging.bulk import LANES
+from harness.paging.format import Format
+from harness.paging.memory import Mask, Memory, Words
+
+LEAST: Final = 16
+"""Entries of a table that cannot be meant, at least, for all of it to be garbage..."""
+
+SHARE: Final = 5
+"""... and one in so many of all that are present or cannot be meant."""
+
+Extents = tuple[Words, Words]
+"""Where each piece of memory begins and ends, in order."""
+
+
+class Garbage(NamedTuple):
+    """Tables by what is wrong with them, their addresses sorted.
+
+    tables     which are garbage as a whole
+    addresses  which are not, and hold addresses of the upper half where entries should be
+    """
+
+    tables: Words
+    addresses: Words
+
+
+def find(memory: Memory, graph: Graph, backed: Extents | None) -> Garbage:
+    """The tables of a space whose content cannot be meant, each judged at the highest level at
+    which it is used; `backed` is where memory is, None where that is not known."""
+    seen, wrong, odd = (np.zeros(0, np.uint64) for _ in range(3))
+    for floor in graph.floors:
+        level = floor.layer.level
+        tables = np.setdiff1d(floor.layer.table, seen)
+        seen = np.union1d(seen, tables)
+        for part, words in _words(memory, graph.format, level, tables):
+            addresses = _addresses(graph.format, words)
+            present = _present(graph.format, words)
+            wild = addresses | present & _strange(graph.format, level, words, backed)
+            count, used = wild.sum(axis=1), (present | addresses).sum(axis=1)
+            garbage = (count >= LEAST) & (count * SHARE >= used)
+            wrong = np.union1d(wrong, part[garbage])
+            odd = np.union1d(odd, part[~garbage & addresses.any(axis=1)])
+    return Garbage(wrong, odd)
+
+
+def _words(
+    memory: Memory, format: Format, level: int, tables: Words
+) -> Iterator[tuple[Words, Words]]:
+    """Tables with all their words, shape (tables, entries), as many at once as is quick; words
+    without memory are 0."""
+    entries, each = format.levels[level].entries, format.entry_bytes
+    offsets = np.arange(entries, dtype=np.uint64) * np.uint64(each)
+    at_once = max(1, LANES // entries)
+    for start in range(0, len(tables), at_once):
+        part = tables[start : start + at_once]
+        words, _ = memory.gather((part[:, np.newaxis] + offsets).ravel(), each)
+        yield part, words.reshape(-1, entries)
+
+
+def _present(format: Format, words: Words) -> Mask:
+    found: Mask = words & np.uint64(format.present.mask) == np.uint64(format.present.value)
+    return found
+
+
+def _addresses(format: Format, words: Words) -> Mask:
+    """Which entries are not present and hold an aligned address of the upper half.
+
+    In 64-bit entries those whose upper 17 bits are set and the upper 40 are not: Linux's markers,
+    which are all ones but for a few bits, are none.  A 32-bit entry that is not present can be
+    anything.
+    """
+    if format.entry_bytes == 4:
+        return np.zeros(words.shape, np.bool_)
+    upper = words >> np.uint64(47) == np.uint64((1 << 17) - 1)
+    markers = words >> np.uint64(24) == np.uint64((1 << 40) - 1)
+    found: Mask = upper & ~markers & (words & np.uint64(7) == 0)
+    return found
+
+
+def _strange(format: Format, level: int, words: Words, backed: Extents | None) -> Mask:
+    """Which entries, if they are present, have reserved bits set, others than the entry before
+    has; or lead to where no memory is, without following the entry before, and are neither
+    write-through nor uncached, as a device's pages are."""
+    here, present = format.levels[level], _present(format, words)
+    flat = words.ravel()
+    offending = np.where(present, words & reserved(format, level, flat).reshape(words.shape), 0)
+    strange: Mask = (offending != 0) & (offending != _before(offending))
+    if backed is None:
+        return strange
+    points = words & np.uint64(here.points.mask) == np.uint64(here.points.value)
+    for shape, size, chosen in (
+        (here.pointer, format.table_bytes(max(level - 1, 0)), points),
+        (here.leaf, here.size, ~points if here.pointer else True),
+    ):
+        if shape is None:
+            continue
+        target = bulk.address_of(shape, flat).reshape(words.shape)
+        step = target - _before(target)
+        follows = (step == 0) | (step == np.uint64(size))
+        device = np.uint64(here.bits.get("PWT", 0) | here.bits.get("PCD", 0))
+        astray = chosen & (offending == 0) & (words & device == 0)
+        strange |= astray & ~follows & ~covered(backed, target, np.uint64(size))
+    return strange
+
+
+def _before(words: Words) -> Words:
+    """The entry before each in its table; none is before the first."""
+    before = np.zeros_like(words)
+    before[:, 1:] = words[:, :-1]
+    return before
+
+
+def covered(backed: Extents, address: Words, size: np.uint64) -> Mask:
+    """Which stretches of memory of a size lie wholly in one piece."""
+    first, last = backed
+    if not len(first):
+        return np.zeros(address.shape, np.bool_)
+    number = np.searchsorted(first, address, side="right") - 1
+    end = address + (size - np.uint64(1))
+    inside: Mask = (number >= 0) & (end <= last[np.maximum(number, 0)])
+    return inside

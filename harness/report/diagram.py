@@ -1,13 +1,14 @@
 """A walk as a picture: the fields of the address, and the entry that each picks in its table.
 
 It is drawn as in the manuals: a column a level, slot 0 of a table at the bottom beside the
-table's address.  Colours come from `diagram.css`, which a page that shows many includes once.
+table's address.  Its style is `diagram.css`, which a page that shows many includes once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from importlib import resources
+from string import Template
 from textwrap import wrap
 from typing import Final
 from xml.etree import ElementTree
@@ -43,9 +44,44 @@ BINARY_DIGITS = 16
 """Fields of at most this many bits are written out."""
 
 
+LIGHT: Final = {
+    "paper": "#ffffff",
+    "ink": "#1b2026",
+    "quiet": "#566070",
+    "rule": "#d5dae1",
+    "edge": "#8d97a5",
+    "tint": "#e3edfa",
+    "strong": "#1c5aa6",
+    "wrong": "#a9231c",
+    "wrong_tint": "#fbe7e5",
+    "page": "#e6f3ea",
+}
+DARK: Final = {
+    "paper": "#15181c",
+    "ink": "#e4e7eb",
+    "quiet": "#9ca7b5",
+    "rule": "#2d343d",
+    "edge": "#66717f",
+    "tint": "#1e3350",
+    "strong": "#86b7f5",
+    "wrong": "#ff9d94",
+    "wrong_tint": "#4a1f1c",
+    "page": "#1b3325",
+}
+"""Colours of the picture, by what they mark."""
+
+
 def style() -> str:
-    """The style sheet of the pictures."""
-    return resources.files(__package__).joinpath("diagram.css").read_text()
+    """The style sheet of the pictures, light unless the reader prefers dark, and on paper."""
+    sheet = resources.files(__package__).joinpath("diagram.css").read_text()
+    colours = "".join(
+        line for line in sheet.splitlines(keepends=True) if "{" in line and "$" in line
+    )
+    light, dark = (Template(colours).substitute(palette) for palette in (LIGHT, DARK))
+    return (
+        Template(sheet).safe_substitute(LIGHT)
+        + f"@media (prefers-color-scheme: dark) {{\n{dark}}}\n@media print {{\n{light}}}\n"
+    )
 
 
 def picture(walk: Walk, note: str = "") -> str:

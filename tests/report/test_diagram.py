@@ -3,10 +3,14 @@ splits addresses."""
 
 from __future__ import annotations
 
+import io
+import re
+import subprocess
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from harness.paging.address import Virtual
 from harness.paging.memory import BufferMemory
@@ -132,3 +136,36 @@ def test_nothing_is_drawn_outside_the_picture() -> None:
             if "y" in part.attrib:
                 assert 0 <= float(part.attrib["x"]) <= width
                 assert 0 <= float(part.attrib["y"]) <= height
+
+
+def drawn_by_librsvg(svg: str) -> Image.Image:
+    """The picture as what is no browser draws it."""
+    done = subprocess.run(
+        ["rsvg-convert", "--format", "png"], input=svg.encode(), capture_output=True, check=True
+    )
+    return Image.open(io.BytesIO(done.stdout)).convert("RGB")
+
+
+def ink_at(image: Image.Image, x: float, y: float) -> bool:
+    """Whether something is drawn on the paper within a pixel of a point."""
+    around = [(int(x) + dx, int(y) + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
+    inside = [(a, b) for a, b in around if 0 <= a < image.width and 0 <= b < image.height]
+    return any(image.getpixel(point) != (255, 255, 255) for point in inside)
+
+
+@pytest.mark.parametrize("words", [MAPPED, {0x800: 0x1007}, {0x800: 0x1087}, {0x800: 0x9007}])
+def test_every_box_line_and_arrow_is_drawn_outside_browsers_too(words: dict[int, int]) -> None:
+    svg = picture(walked(Cpu.long_mode(4, 0), UPPER, words))
+    image, parsed = drawn_by_librsvg(svg), ElementTree.fromstring(svg)
+    corners = [
+        (float(box.attrib["x"]), float(box.attrib["y"]))
+        for box in parsed.iter(f"{SVG}rect")
+        if box.attrib["class"] != "paper"
+    ]
+    starts = [
+        tuple(map(float, re.findall(r"-?[0-9.]+", path.attrib["d"])[:2]))
+        for path in parsed.iter(f"{SVG}path")
+    ]
+    assert len(corners) > 3 and len(starts) > 2
+    assert [point for point in (*corners, *starts) if not ink_at(image, *point)] == []
+    assert "var(" not in svg

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,14 @@ from harness.check.cases import Cases
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
 from harness.check.entries import ALL, PathEntries
 from harness.check.marks import INVALID_OPCODE, LONG_CODE
-from harness.check.quirks import FaultQuirk
-from harness.check.verdicts import Seen, expected_text, judged, observed_text
+from harness.check.quirks import Basis, BasisQuirk, FaultQuirk
+from harness.check.verdicts import (
+    Seen,
+    expected_text,
+    judged,
+    observed_text,
+    report_strangers,
+)
 from harness.check.window import Window
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA
@@ -190,11 +196,42 @@ def judge(
     seen = Seen(results, untouched, reached, ran, entries_agree)
     agree, _ = judged(comparison, cpu, expected.cases, expected.outcomes, seen, quirks)
     comparison.compared += len(agree)
+    if not agree.all():
+
+        def agreeing(quirk: FaultQuirk) -> Mask:
+            if isinstance(quirk, BasisQuirk):
+                return _agreeing_as(quirk, cpu, guest, expected, seen, quirks)
+            nothing, some = Comparison(PROBE), (*quirks, quirk)
+            return judged(nothing, cpu, expected.cases, expected.outcomes, seen, some)[0]
+
+        report_strangers(comparison, guest, quirks, ~agree, agreeing)
     wrong, wanted = np.flatnonzero(~agree), EXAMPLES - len(comparison.disagreements)
     comparison.disagree(
         len(wrong),
         (_describe(expected, jobs, results, lane) for lane in wrong[:wanted].tolist()),
     )
+
+
+def _agreeing_as(
+    quirk: BasisQuirk,
+    cpu: Cpu,
+    guest: Guest,
+    expected: Expected,
+    seen: Seen,
+    quirks: tuple[FaultQuirk, ...],
+) -> Mask:
+    """The lanes that a quirk has end in another way than the rules, and that end so; wherever they
+    reached, since they were asked for what is there by the rules."""
+    basis = quirk.as_if(Basis(cpu, expected.cases))
+    cpu, cases, memory = basis.cpu, basis.cases, BufferMemory(guest.ram.buffer)
+    rules = outcomes(cpu, memory, cases.address, cases.kind, cases.user, cases.ac)
+    usual = expected.outcomes
+    other: Mask = (rules.vector != usual.vector) | (rules.error != usual.error)
+    all_lanes = np.ones(len(cases), np.bool_)
+    ends = replace(seen, reached=all_lanes, entries=lambda made, accessed_anyway: all_lanes)
+    agree, _ = judged(Comparison(PROBE), cpu, cases, rules, ends, quirks)
+    other &= agree
+    return other
 
 
 def _data_agrees(

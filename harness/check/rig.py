@@ -14,14 +14,13 @@ from harness.check import chain as chains
 from harness.check.chain import Answers, Chain, Question
 from harness.check.compare import PROBE, Comparison
 from harness.check.quirks import (
-    FAULT_QUIRKS,
     Basis,
     BasisQuirk,
     FaultQuirk,
     fault_quirks,
 )
 from harness.check.stage import MODES, Control, Model
-from harness.check.verdicts import judged
+from harness.check.verdicts import judged, report_strangers
 from harness.machine.engines import executor
 from harness.machine.guest import Guest, State
 from harness.machine.ram import TABLE_ARENA
@@ -128,7 +127,7 @@ class Rig:
         agree, by_rule = self._agreeing(comparison, batch, rules, results, self.quirks)
         agree |= self._departing(comparison, batch, results, agree)
         if not agree.all():
-            self._report_strangers(comparison, batch, rules, results, ~agree)
+            self._report_strangers(comparison, batch, results, ~agree)
         return Verdicts(rules, results, agree, agree & ~by_rule, comparison)
 
     def _agreeing(
@@ -180,24 +179,17 @@ class Rig:
         self,
         comparison: Comparison,
         batch: Batch,
-        rules: Outcomes,
         results: npt.NDArray[np.void],
         wrong: Mask,
     ) -> None:
-        """News of quirks that explain what is wrong, but do not name this engine or version."""
-        for quirk in FAULT_QUIRKS:
-            if quirk not in self.quirks:
-                if isinstance(quirk, BasisQuirk):
-                    other = _judged_as(batch, batch.question, (quirk,))
-                    agree, _ = self._agreeing(
-                        Comparison(PROBE), other, other.outcomes, results, self.quirks
-                    )
-                else:
-                    agree, _ = self._agreeing(Comparison(PROBE), batch, rules, results, (quirk,))
-                shown = int((agree & wrong).sum())
-                if shown:
-                    news = f"{quirk.name} shows on {self.engine}, in a version it does not name"
-                    comparison.news[news] += shown
+        def agreeing(quirk: FaultQuirk) -> Mask:
+            judged_by, quirks = batch, (*self.quirks, quirk)
+            if isinstance(quirk, BasisQuirk):
+                judged_by, quirks = _judged_as(batch, batch.question, (quirk,)), self.quirks
+            nothing = Comparison(PROBE)
+            return self._agreeing(nothing, judged_by, judged_by.outcomes, results, quirks)[0]
+
+        report_strangers(comparison, self.guest, self.quirks, wrong, agreeing)
 
 
 def _touched(batch: Batch, quirk: BasisQuirk) -> Mask:

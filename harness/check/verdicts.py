@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from harness.check import marks
 from harness.check.cases import Cases
 from harness.check.compare import Comparison
 from harness.check.quirks import (
+    FAULT_QUIRKS,
     AccessedQuirk,
     CodeEndQuirk,
     DenialQuirk,
@@ -19,6 +20,9 @@ from harness.check.quirks import (
     FaultQuirk,
     Quirk,
 )
+from harness.machine.engines import executor
+from harness.machine.guest import Guest
+from harness.machine.qemu import dotted
 from harness.paging.memory import Mask
 from harness.paging.x86.access import Vector
 from harness.paging.x86.bulk import ALLOWED, REASONS, Outcomes
@@ -102,6 +106,26 @@ def _shown(comparison: Comparison, quirk: Quirk, lanes: Mask, by_rule: Mask, dep
     if absent.any():
         comparison.news[f"{quirk.name} did not show"] += int(absent.sum())
     return shown
+
+
+def report_strangers(
+    comparison: Comparison,
+    guest: Guest,
+    expected: Collection[FaultQuirk],
+    wrong: Mask,
+    agreeing: Callable[[FaultQuirk], Mask],
+) -> None:
+    """News of quirks that explain what is wrong, but are not expected of this engine and version.
+
+    agreeing  the lanes that agree with a quirk
+    """
+    name, version = executor(guest)
+    for quirk in FAULT_QUIRKS:
+        if quirk not in expected:
+            shown = int((agreeing(quirk) & wrong).sum())
+            if shown:
+                news = f"{quirk.name} shows on {name} {dotted(version)}, which it does not name"
+                comparison.news[news] += shown
 
 
 def expected_text(rules: Outcomes, lane: int) -> str:

@@ -17,7 +17,7 @@ from pytest import MonkeyPatch
 from typer.testing import CliRunner
 
 from harness.check import families as declared
-from harness.check import matrix, matrix_case, quirks, rig
+from harness.check import matrix, matrix_case, quirks, rig, verdicts
 from harness.check.matrix import Plan, Report
 from harness.check.matrix_case import MatrixCase
 from harness.check.replay import CaseError, content
@@ -257,10 +257,10 @@ def test_a_departure_is_a_disagreement_where_its_quirk_does_not_name_the_version
     others = tuple(one for one in quirks.FAULT_QUIRKS if one is not quirk)
     stranger = replace(quirk, since=(99,))
     monkeypatch.setattr(quirks, "FAULT_QUIRKS", (*others, stranger))
-    monkeypatch.setattr(rig, "FAULT_QUIRKS", (*others, stranger))
+    monkeypatch.setattr(verdicts, "FAULT_QUIRKS", (*others, stranger))
     report = tried(selected(quirk), 1)
     assert report.comparison.disagreed > 0
-    news = f"{quirk.name} shows on tcg, in a version it does not name"
+    news = f"{quirk.name} shows on tcg {report.qemu}, which it does not name"
     assert report.comparison.news[news] == report.comparison.disagreed
 
 

@@ -1,24 +1,33 @@
 """Every shipped layout, at each of its numbers of levels, on every engine that this host has."""
 
+import os
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from harness.check import quirks, verdicts
+from harness.check import validate as module_of_validate
 from harness.check.cases import Cases
 from harness.check.compare import PROBE
 from harness.check.debugger import GVA2GPA, INFO_TLB, MEMSAVE, TABLE_BYTES
-from harness.check.layouts import Layout, load, parse, shipped
+from harness.check.layouts import Layout, find, load, parse, shipped
 from harness.check.replay import ORACLES
 from harness.check.validate import (
     PROBES_IN_SOFTWARE,
     SpaceReport,
+    build_in,
     executed,
     lacking,
     validate,
 )
-from harness.machine.guest import FEATURES, MachineInfo
+from harness.machine.guest import FEATURES, Guest, MachineInfo
+from harness.paging.memory import BufferMemory
+from harness.paging.x86.cpu import Cpu
 from harness.report.run import Finding
 from harness.report.text import finding_lines
 
+QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
 LAYOUTS = [load(path) for path in shipped()]
 SPACES = [(layout, levels) for layout in LAYOUTS for levels in layout.levels]
 
@@ -64,6 +73,49 @@ def test_the_machine_reads_a_layout_as_the_reference_does(
     if layout.name == "dense":
         assert min(asked[MEMSAVE], asked[INFO_TLB]) >= 65_536
         assert asked[GVA2GPA] >= 400
+
+
+GIGABYTE_PAGE = """
+title = "Data in a page of 1 GiB"
+levels = [4]
+ram = "2G"
+[[map]]
+virtual = 0x4000_0000
+size = "1G"
+physical = 0x4000_0000
+rights = "wu"
+"""
+
+STRANGERS = {
+    quirks.RESERVED_WITHOUT_PRESENT: load(find("malformed")),
+    quirks.GIGABYTE_PAGE_ACCESSED: load(find("page-sizes")),
+    quirks.GIGABYTE_PAGE_WITHOUT_CPUID: parse(GIGABYTE_PAGE, "gigabyte-page.toml"),
+}
+"""Each with a layout in which it shows, the last on a processor without 1-GByte pages: where the
+rules have no page there is no code, so none is fetched from there."""
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("quirk", STRANGERS, ids=lambda quirk: quirk.name)
+def test_a_departure_is_a_disagreement_and_named_where_its_quirk_begins_later(
+    quirk: quirks.FaultQuirk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [one for one in quirks.FAULT_QUIRKS if one is not quirk]
+    for module in (quirks, verdicts):
+        monkeypatch.setattr(module, "FAULT_QUIRKS", (*others, replace(quirk, since=(99,))))
+    if quirk is quirks.GIGABYTE_PAGE_WITHOUT_CPUID:
+        monkeypatch.setattr(module_of_validate, "build_in", without_gigabyte_pages)
+    report = validate(STRANGERS[quirk], 4, "tcg", qemu=QEMU)
+    named = f"{quirk.name} shows on tcg {report.qemu}, which it does not name"
+    probe = report.comparisons[0]
+    assert report.disagreed > 0
+    assert probe.news == {named: probe.disagreed}
+
+
+def without_gigabyte_pages(guest: Guest, layout: Layout, levels: int) -> tuple[BufferMemory, Cpu]:
+    """The layout for a processor that is not the guest's."""
+    memory, cpu = build_in(guest, layout, levels)
+    return memory, replace(cpu, page1gb=False)
 
 
 def info(**changed: bool) -> MachineInfo:

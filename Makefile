@@ -8,7 +8,7 @@ export PYTHON QEMU
 bin := .venv/bin
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help validate test test-hw guest image-linux lint bench clean programs browser
+.PHONY: help validate test test-hw guest image-linux lint bench dist clean programs browser
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -34,6 +34,9 @@ lint: .venv/ready ## check style and types
 
 bench: .venv/ready ## measure; figures in build/bench.json
 	@$(bin)/python -m tests.bench
+
+dist: .venv/ready ## make the sdist and the wheel, in dist/
+	@$(bin)/hatchling build -d dist
 
 clean: ## remove what was built, except .venv
 	@$(MAKE) -s -C guest/x86 clean

@@ -30,6 +30,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
+from typing import Annotated
 
 import typer
 
@@ -59,6 +60,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def print_version(wanted: bool) -> None:
+    """Prints the version of the package, and ends there."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"pagetable-harness {version('pagetable-harness')}")
+        raise typer.Exit
+
+
+@app.callback(no_args_is_help=True)
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What is given before a command."""
+
+
 app.command()(validate)
 app.command()(matrix)
 app.command()(rules)

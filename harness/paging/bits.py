@@ -107,7 +107,8 @@ def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
     gains = (after ^ np.uint64(format.denied)) & inclusive
     gains |= after & np.uint64(format.accessed | format.dirty)
     kept = (found == Kind.LEAF) | (found == Kind.POINTER)
-    narrowed: Mask = kept & (changed & ~gains != 0)
+    other = kinds(format, level, after) != found  # malformed by now, for instance
+    narrowed: Mask = kept & (other | (changed & ~gains != 0))
     return narrowed
 
 

@@ -241,12 +241,14 @@ class Space(Tree):
         """Puts on the list what is stale when the entries of a run have become `after`."""
         gone = stale(self.format, run.level, run.raw, after)
         if gone.any():
-            leaf = self.format.levels[run.level].leaf
-            lasting = np.uint64(self.format.lasting if leaf else 0)
+            lasting = self.format.lasting
+            points = kinds(self.format, run.level, run.raw[gone]) == Kind.POINTER
+            # Nobody knows what pages a pointer that was changed led to.
+            of_all = (run.raw[gone] & np.uint64(lasting) != 0) | points
             flush.add(
                 run.addresses[gone],
                 everything=run.shared,
-                global_pages=bool((run.raw[gone] & lasting).any()),
+                global_pages=bool(lasting and of_all.any()),
             )
 
     def leaves(self, first: int, frames: Words, level: int, bits: int) -> Words:

@@ -199,6 +199,7 @@ def test_a_format_whose_levels_do_not_fit_together_is_refused() -> None:
         replace(MIXED, levels=(low, replace(middle, pointer=None), top))
     with pytest.raises(ValueError, match="level number has no room"):
         replace(SCATTERED, levels=tuple(_stack(5)))
+    assert len(replace(SCATTERED, levels=tuple(_stack(4))).levels) == 4
 
 
 def _stack(count: int) -> list[Level]:

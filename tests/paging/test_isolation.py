@@ -6,6 +6,7 @@ import pytest
 
 from harness.paging.address import Span, Virtual
 from harness.paging.copy import copy_range
+from harness.paging.format import Format
 from harness.paging.isolation import IsolatedSpace
 from harness.paging.reshape import split
 from harness.paging.space import Space
@@ -14,7 +15,7 @@ from harness.paging.table import Root
 from harness.paging.walk import walk
 from harness.paging.x86.access import Access, Allowed, Kind, Outcome, outcome
 from harness.paging.x86.cpu import Cpu
-from harness.paging.x86.formats import long_mode
+from harness.paging.x86.formats import long_mode, paging32
 from tests.paging.spaces import FORMATS, World, granted, physical
 
 
@@ -57,6 +58,18 @@ def halves(root: Root) -> tuple[Root, Root]:
 @pytest.fixture(params=FORMATS)
 def pair(request: pytest.FixtureRequest) -> Pair:
     return Pair(request.param)
+
+
+@pytest.mark.parametrize("format", [paging32(40, True, True), long_mode(4, 40, False, True)])
+def test_a_format_without_a_right_to_execute_cannot_be_isolated(format: Format) -> None:
+    """32-bit paging has no XD; with EFER.NXE=0 it is reserved (SDM 4.3, 4.5.4)."""
+    world = World(FORMATS["x86-4"])
+    top = len(format.levels) - 1
+    tables = [world.allocator.allocate(format, top) for _ in range(2)]
+    whole = Span.of(0, format.levels[top].size * format.levels[top].entries)
+    roots = halves(Root(tables[0], whole))
+    with pytest.raises(ValueError, match="cannot withhold execution"):
+        IsolatedSpace(world.memory, roots, world.allocator, roots[0], tables[1])
 
 
 def test_both_roots_reach_the_user_half_and_only_the_user_s_executes_it(pair: Pair) -> None:

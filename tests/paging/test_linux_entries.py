@@ -234,6 +234,21 @@ def test_there_is_no_prot_none_of_a_1g_page() -> None:
         FOUR.protect(LARGE, 2, None)
 
 
+def test_a_page_is_dirty_after_protect_only_if_it_was() -> None:
+    """pte_modify keeps the dirty bit: as D while writable, else as saved dirty, bit 58."""
+    dirty, saved = 1 << 6, 1 << 58
+    writable, readable = FOUR.format.granting("write", "user"), FOUR.format.granting("user")
+    page = FOUR.format.leaf(0x200000, 0, writable)
+    for start in (page, page & ~0x2):
+        assert FOUR.protect(start, 0, writable) & (dirty | saved) == 0
+        assert FOUR.protect(start, 0, readable) & (dirty | saved) == 0
+        assert FOUR.protect(start, 0, None) & (dirty | saved) == 0
+    for start in (page | dirty, page & ~0x2 | saved):
+        assert FOUR.protect(start, 0, writable) & (dirty | saved) == dirty
+        assert FOUR.protect(start, 0, readable) & (dirty | saved) == saved
+        assert FOUR.protect(start, 0, None) & (dirty | saved) == saved
+
+
 # marks
 
 

@@ -1,5 +1,7 @@
 """One slot at a time, at every level."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.paging import slots
@@ -7,7 +9,7 @@ from harness.paging.address import Physical, Virtual
 from harness.paging.errors import OutOfTables, SpaceError
 from harness.paging.table import Slot
 from harness.paging.value import Value
-from tests.paging.spaces import FORMATS, World, granted, physical
+from tests.paging.spaces import FORMATS, UNEVEN, World, granted, physical
 
 
 @pytest.fixture(params=FORMATS)
@@ -106,6 +108,35 @@ def test_clearing_a_pointer_flushes_all_that_lay_below(world: World) -> None:
     with slots.clear(world.space, slot, Virtual(0)) as flush:
         assert flush.everything
     assert physical(world.space, 0) is None
+
+
+def test_clearing_a_pointer_flushes_the_global_pages_that_may_lie_below(world: World) -> None:
+    global_page = world.rights() | world.format.levels[0].bits["G"]
+    world.space.map(Virtual(0), world.frames(1), 0, global_page)
+    for level in range(1, len(world.format.levels)):
+        slot = world.space.slot(Virtual(0), level)
+        pointer = slots.value(world.space, slot)
+        with slots.clear(world.space, slot, Virtual(0)) as flush:
+            assert flush.everything and flush.global_pages
+        assert not slots.put(world.space, slot, pointer, Virtual(0))
+
+
+def test_a_reload_of_the_root_is_enough_unless_a_page_is_global(world: World) -> None:
+    for level in world.format.page_levels():
+        for lasting in (0, world.format.levels[level].bits["G"]):
+            space = World(world.format).space
+            space.map(Virtual(0), world.frames(1, level), level, world.rights() | lasting)
+            slot = space.slot(Virtual(0), level)
+            with slots.clear(space, slot, Virtual(0)) as flush:
+                assert flush.global_pages is bool(lasting)
+                assert not flush.everything
+
+
+def test_in_a_format_without_global_pages_a_reload_of_the_root_is_always_enough() -> None:
+    world = World(replace(UNEVEN, lasting=0))
+    world.space.map(Virtual(0), world.frames(1), 0, world.rights())
+    with slots.clear(world.space, world.space.slot(Virtual(0), 1), Virtual(0)) as flush:
+        assert flush.everything and not flush.global_pages
 
 
 def test_clearing_what_a_shared_table_holds_flushes_everything(world: World) -> None:

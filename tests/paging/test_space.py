@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harness.paging.address import Physical, Span, Virtual
+from harness.paging.allocator import TableAllocator
 from harness.paging.errors import OutOfTables, SpaceError
 from harness.paging.lock import TableLock
 from harness.paging.memory import Words
@@ -326,6 +327,69 @@ def test_the_account_is_of_every_table_by_level_and_zero_in_the_end(world: World
     assert space.account().bytes == space.account().counted == 0
     assert not any(space.account().tables)
     assert not any(map(world.allocator.gave, found))
+
+
+@pytest.mark.parametrize(("name", "counted"), [("x86-4", 3), ("x86-5", 3), ("uneven", 3)])
+def test_as_page_tables_count_those_of_the_three_lowest_levels(name: str, counted: int) -> None:
+    """What Linux shows as VmPTE: PTE, PMD and PUD tables (mm_pgtables_bytes)."""
+    world = World(FORMATS[name])
+    world.space.map(Virtual(0), world.frames(1), 0, world.rights())
+    sizes = [world.format.table_bytes(level) for level in range(counted)]
+    roots_counted = len(world.format.levels) == counted
+    extra = sizes[-1] if roots_counted else 0  # a table for each of the two roots
+    assert world.space.account().counted == sum(sizes) + extra
+
+
+def test_a_pointer_in_the_first_and_in_the_last_slot_of_a_root_is_taken_over(world: World) -> None:
+    for root in world.space.roots:
+        for end in root.span.first, root.span.last + 1 - world.page:
+            world.space.map(Virtual(end), world.frames(1), 0, world.rights())
+    again = Space(world.memory, world.space.roots, world.allocator)
+    assert again.account() == world.space.account()
+    again.tear_down().done()
+    assert not given(world)
+
+
+def test_of_a_root_s_table_only_the_slots_that_it_serves_are_taken_over() -> None:
+    world = World(FORMATS["x86-4"])
+    lower, upper = world.space.roots
+    for root in lower, upper:
+        world.space.map(Virtual(root.span.first), world.frames(1), 0, world.rights())
+    half = Space(world.memory, (lower,), world.allocator)
+    assert half.account().tables == (1, 1, 1, 1)
+
+
+def test_free_empty_leaves_the_tables_of_others_alone(world: World) -> None:
+    theirs = TableAllocator(world.memory, Span(ROOM.size // 2, ROOM.last))
+    empty_table = theirs.allocate(world.format, 0)
+    slot = world.space.slot(Virtual(0), 1)
+    world.space.write(slot, world.format.pointer(empty_table.address, 1, world.rights()))
+    before = world.memory.octets.tobytes()
+    assert not world.space.free_empty(world.pages(0, 1))
+    assert world.memory.octets.tobytes() == before
+    assert theirs.gave(empty_table)
+
+
+def test_the_lock_of_a_table_that_is_not_the_space_s_is_the_one_of_its_upper_levels(
+    world: World,
+) -> None:
+    foreign = Table(world.format, Physical(ROOM.last + 1 - world.format.table_bytes(0)), 0)
+    assert world.space.lock(foreign) is world.space.lock(world.space.roots[0].table)
+    world.space.populate(world.pages(0, 1))
+    [own] = [table for table in tables_under(world.space) if table.level == 0]
+    assert world.space.lock(own) is not world.space.lock(foreign)
+
+
+def test_a_slot_without_memory_cannot_be_read(world: World) -> None:
+    beyond = Table(world.format, Physical(ROOM.last + 1), 0)
+    for read in (
+        lambda: world.space.read(beyond.slot(0)),
+        lambda: world.space.words(beyond.slot(0), 1),
+        lambda: world.space.words(beyond.slot(0), 2),
+        lambda: world.space.write(beyond.slot(0), 0),
+    ):
+        with pytest.raises(SpaceError, match="has no memory behind it"):
+            read()
 
 
 def test_a_space_that_was_torn_down_refuses_all(world: World) -> None:

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
+
 from harness.check.quirks import RESERVED_WITHOUT_PRESENT, Quirk
 from harness.inspect.decode import Bits
 from harness.inspect.remedy import Remedy, remedies
 from harness.inspect.snapshot import QuestionError, Snapshot
-from harness.inspect.translation import Stage, Translation, translate
-from harness.paging.address import Virtual
+from harness.inspect.translation import Stage, Translation, is_backed, translate
+from harness.paging.address import Physical, Virtual
 from harness.paging.bulk import End
+from harness.paging.memory import Mask, Memory, Words
 from harness.paging.x86.access import (
     Access,
     Allowed,
@@ -21,6 +24,7 @@ from harness.paging.x86.access import (
     Kind,
     Outcome,
     Reason,
+    Unbacked,
     Vector,
     outcome,
 )
@@ -36,7 +40,9 @@ class Explanation:
                  is no entry's doing
     noted        the entries in which the machine sets A or D that is clear now, and which of the
                  two
-    remedies     what would let it pass, the smallest first
+    remedies     what would let it pass, the likeliest to be meant first
+    elsewhere    where the walk leads outside memory: what machines make of the access, by what they
+                 read there
     """
 
     access: Access
@@ -45,6 +51,47 @@ class Explanation:
     to_blame: tuple[Stage, ...]
     noted: tuple[tuple[Stage, str], ...]
     remedies: tuple[Remedy, ...]
+    elsewhere: tuple[Elsewhere, ...] = ()
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What an access comes to on machines that read memory which is not there in one way.
+
+    read  what it reads as: zeros or ones
+    who   which machines do
+    """
+
+    read: str
+    who: str
+    outcome: Outcome
+
+
+_ELSEWHERE: Final = (
+    (0x00, "zeros", "QEMU, under TCG and under KVM"),
+    (0xFF, "ones", "Bochs, and most hardware"),
+)
+"""What memory that is not there reads as, and where.  QEMU: TCG reads zeros (unassigned_mem_read in
+system/memory.c), seen with 7.2.22; KVM takes such an entry for one that is not present
+(walk_addr_generic in arch/x86/kvm/mmu/paging_tmpl.h).  Bochs reads ones (readPhysicalPage in
+memory/memory.cc), as a bus does on which nobody answers."""
+
+
+class _Filled:
+    """Memory of which what is not there reads as one byte throughout."""
+
+    def __init__(self, memory: Memory, octet: int) -> None:
+        self._memory, self._octet = memory, octet
+
+    def load(self, address: Physical, size: int) -> int:
+        """The word at an address, wherever it is."""
+        word = self._memory.load(address, size)
+        return int.from_bytes(bytes([self._octet]) * size, "little") if word is None else word
+
+    def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:
+        """The words at many addresses."""
+        words = [self.load(Physical(int(address)), size) for address in addresses]
+        return np.array(words, np.uint64), None
 
 
 def explain(
@@ -58,13 +105,24 @@ def explain(
     masked = cpu if access.kind is not Kind.FETCH else replace(cpu, lam=False)
     found = translate(replace(snapshot, cpu=masked), address, linux)
     answer = outcome(cpu, memory, address, access)
-    changes = remedies(cpu, memory, address, access) if isinstance(answer, Fault) else ()
-    blamed = tuple(_to_blame(cpu, found, answer))
-    return Explanation(access, answer, found, blamed, tuple(_noted(cpu, found, answer)), changes)
+    found_changes = () if isinstance(answer, Allowed) else remedies(cpu, memory, address, access)
+    changes = tuple(
+        replace(one, in_memory=is_backed(snapshot, one.reaches)) for one in found_changes
+    )
+    blamed, noted = tuple(_to_blame(cpu, found, answer)), tuple(_noted(cpu, found, answer))
+    elsewhere = tuple(
+        Elsewhere(read, who, outcome(cpu, _Filled(memory, octet), address, access))
+        for octet, read, who in _ELSEWHERE
+        if isinstance(answer, Unbacked)
+    )
+    return Explanation(access, answer, found, blamed, noted, changes, elsewhere)
 
 
 def _to_blame(cpu: Cpu, found: Translation, answer: Outcome) -> Iterator[Stage]:
-    if not isinstance(answer, Fault):
+    if isinstance(answer, Allowed):
+        return
+    if isinstance(answer, Unbacked):
+        yield from found.stages[-1:]
         return
     rights = cpu.format.rights
     wanted = {
@@ -248,12 +306,39 @@ def compare(snapshot: Snapshot, seen: SeenFault, cr2: Virtual, linux: bool = Fal
     Raises QuestionError for an address that is wider than the CPU's mode has them.
     """
     explained = [explain(snapshot, cr2, access, linux) for access in seen.accesses]
-    giving = tuple(one for one in explained if _gives(one.outcome, seen))
+    giving = tuple(
+        one
+        for one in explained
+        if _gives(one.outcome, seen) or any(_gives(there.outcome, seen) for there in one.elsewhere)
+    )
     if giving:
         explicit = tuple(one for one in giving if not one.access.implicit)
-        return Reproduction(explicit or giving, (), () if explicit else (_IMPLICIT,))
+        where = dict.fromkeys(where for one in giving for where in _conditions(one, seen))
+        return Reproduction(explicit or giving, (), (*where, *(() if explicit else (_IMPLICIT,))))
     instead = tuple(one for one in explained if not one.access.implicit)
     return Reproduction((), instead, tuple(_likely(snapshot, seen, cr2, instead)))
+
+
+def _conditions(one: Explanation, seen: SeenFault) -> Iterator[str]:
+    """On which machines an access gives the fault, where the tables lead outside memory."""
+    for there in one.elsewhere:
+        if _gives(there.outcome, seen):
+            yield f"{outside(one.translation)}, and reads as {there.read} there: {there.who}"
+
+
+def outside(found: Translation) -> str:
+    """Which table lies outside memory, and what leads there."""
+    slot = found.walk.unbacked if found.walk else None
+    assert slot is not None
+    where = f"{slot.table.address:#x}"
+    *_, last = (None, *found.stages)
+    if last is None:
+        return f"the root's table, to which CR3 leads, lies outside memory, at {where}"
+    at = f" at {last.slot.address:#x}" if last.slot else ""
+    return (
+        f"the level-{slot.level} table to which the {last.reading.name}{at} leads lies outside"
+        f" memory, at {where}"
+    )
 
 
 def _gives(answer: Outcome, seen: SeenFault) -> bool:
@@ -271,6 +356,8 @@ def _likely(
     if not found.canonical:
         yield "CR2 never holds an address that is not canonical: such an access raises #GP or #SS"
         return
+    if found.end is End.UNBACKED:
+        yield f"{outside(found)}: what the machine reads there decides"
     present = found.end in (End.LEAF, End.MALFORMED)
     allowed = any(isinstance(one.outcome, Allowed) for one in instead)
     if seen.code & Error.RSVD:
@@ -288,7 +375,7 @@ def _likely(
             "rights were given since, or a TLB still had fewer: the fault drops those, and the"
             " access can be tried again (4.10.4.1, 4.10.4.3)"
         )
-    elif seen.code & Error.P and not present:
+    elif seen.code & Error.P and found.end in (End.ABSENT, End.NO_ROOT):
         yield (
             "the page was unmapped since; or it was before, and a TLB that was not flushed still"
             " had it (4.10.4.2)"

@@ -28,9 +28,13 @@ def hold_tables(memory: HeldMemory, roots: Iterable[Root]) -> None:
         raise SourceError(f"this is hardly a space: {error}; is the root right?") from None
 
 
+class UnreadError(SourceError):
+    """Memory that was not read while it could be: what lies there is not known."""
+
+
 def refuse(units: Words) -> tuple[Octets, Mask]:
-    """Reads nothing, when the moment has passed: SourceError for what was not read before."""
-    raise SourceError(
+    """Reads nothing, when the moment has passed: UnreadError for what was not read before."""
+    raise UnreadError(
         f"the memory at {int(units[0]):#x} was not read: it belongs to no table of the space; name"
         " the root that leads there with --cr3"
     )

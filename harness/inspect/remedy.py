@@ -3,7 +3,11 @@
 A change is proposed only after it was tried: on a copy of the CPU state and on memory with the
 changed entries laid over it.  Pages keep their addresses, and tables their places: what a change
 may touch is rights, keys, reserved bits, D of a shadow stack, and the control bits that the rules
-of access ask about.  An entry that is missing is made up.
+of access ask about.  An entry that is missing, or leads outside memory, is made up.
+
+Reserved bits of an address are another matter: without them the entry is well-formed and leads to
+another place than it says now, so that such a change is marked as suspect and stands behind others.
+Where a change leads to a table that the source has not read, that is said and nothing is claimed.
 """
 
 from __future__ import annotations
@@ -16,26 +20,27 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from harness.inspect.held import UnreadError
 from harness.inspect.overlay import Overlay
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bits import stale
-from harness.paging.entry import Malformed
+from harness.paging.entry import Malformed, Pointer
 from harness.paging.format import Format
-from harness.paging.memory import Memory
+from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Slot, Table
-from harness.paging.walk import Walk, walk
+from harness.paging.walk import Step, Walk, walk
 from harness.paging.x86 import formats
 from harness.paging.x86.access import (
     Access,
     Allowed,
-    Fault,
     Kind,
     Outcome,
     Reason,
+    Unbacked,
     key_denies,
     outcome,
 )
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr0, Cr4, Efer, linear, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr0, Cr4, Efer, Mode, linear, root_for
 from harness.paging.x86.formats import key_of
 
 
@@ -109,13 +114,32 @@ class Missing:
 class Remedy:
     """One change, in all its parts, that lets the access pass; without any one of them it does not.
 
-    cost  how many bits it changes
+    cost       how many bits it changes
+    reaches    the physical address that the access then reaches; None where a page is made up, and
+               where that is not known
+    unread     the slot that the walk then needs and that was not read: what the access comes to is
+               not known; else None
+    in_memory  whether there is memory where it reaches; None where that is not known
     """
 
     entries: tuple[EntryChange, ...]
     settings: tuple[Setting, ...]
     missing: Missing | None
     cost: int
+    reaches: Physical | None = None
+    unread: Slot | None = None
+    in_memory: bool | None = None
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it changes an address: where the entry leads then may not be what was meant."""
+        return any((one.old ^ one.new) & ADDRESS for one in self.entries)
+
+    @property
+    def unprotects(self) -> bool:
+        """Whether it switches off what protects pages other than this one."""
+        off = {(one.register, one.old & ~one.new) for one in self.settings}
+        return bool(off & {("cr0", Cr0.WP), ("cr4", Cr4.SMEP), ("cr4", Cr4.SMAP)})
 
     def applied_to(self, cpu: Cpu) -> Cpu:
         """The CPU with its registers changed."""
@@ -125,6 +149,9 @@ class Remedy:
         """The memory with its entries changed; what is missing is not made."""
         return Overlay(memory, {one.slot.address: one.new for one in self.entries})
 
+
+ADDRESS: Final = formats.bits(51, formats.PAGE_BITS)
+"""The bits of an entry among which those of its address are, whatever the processor's width."""
 
 _TOGETHER: Final = 4
 """Ways of changing something that are tried together; no access needs more."""
@@ -158,24 +185,60 @@ _Move = tuple[_Bits, ...]
 
 
 def remedies(cpu: Cpu, memory: Memory, address: Virtual, access: Access) -> tuple[Remedy, ...]:
-    """The changes that would let an access pass that faults, those of the fewest bits first; of as
-    many bits, those that concern the least.
+    """The changes that would let an access pass that does not: those of entries first, then those
+    of what control registers mean, and last those that switch protection off.  Of each kind those
+    of the fewest bits come first; of as many bits, those that concern the least.
 
-    None where no change helps: the address is not canonical, or a table has no memory.
+    None where no change helps: the address is not canonical, or the root has no memory.
     """
-    trial = _Trial(cpu, memory, address, access)
+    trial = _Trial(cpu, _Known(memory), address, access)
     found: dict[Remedy, None] = {}
-    for walked in trial.walked(_State(cpu, {}, {}, None)):
-        for allowed in trial.allowed(walked):
-            if trial.minimal(allowed):
-                found[trial.remedy(allowed)] = None
-    return tuple(sorted(found, key=lambda one: (one.cost, _breadth(one))))
+    for start in trial.starts():
+        for walked in trial.walked(start):
+            if trial.unread(walked):
+                found[trial.remedy(walked)] = None
+                continue
+            for allowed in trial.allowed(walked):
+                if trial.minimal(allowed):
+                    found[trial.remedy(allowed)] = None
+    return tuple(sorted(found, key=rank))
 
 
-def _breadth(remedy: Remedy) -> int:
-    """How much a remedy concerns: what a program may change for itself, an entry, a processor."""
+def rank(remedy: Remedy) -> tuple[bool, bool, bool, bool, int, bool]:
+    """What a remedy is sorted by: the lowest comes first."""
     own = all(one.register in ("ac", "pkru", "pkrs") for one in remedy.settings)
-    return 2 if not own else int(bool(remedy.entries or remedy.missing))
+    of_entries = bool(remedy.entries or remedy.missing)
+    return (
+        remedy.unprotects,
+        remedy.unread is not None,
+        remedy.suspect,
+        not own,
+        remedy.cost,
+        of_entries,
+    )
+
+
+class _Known:
+    """Memory in which what was not read is like memory that is not there."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+
+    def load(self, address: Physical, size: int) -> int | None:
+        """The word at an address; None where it is not known."""
+        return None if self.unread(address, size) else self.memory.load(address, size)
+
+    def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:
+        """The words at many addresses, which must have been read."""
+        return self.memory.gather(addresses, size)
+
+    def unread(self, address: Physical, size: int) -> bool:
+        """Whether what lies there was not read."""
+        try:
+            self.memory.load(address, size)
+        except UnreadError:
+            return True
+        return False
 
 
 @dataclass(frozen=True)
@@ -183,9 +246,26 @@ class _Trial:
     """The access whose outcome is tried in one state after another, and where it faults now."""
 
     cpu: Cpu
-    memory: Memory
+    memory: _Known
     address: Virtual
     access: Access
+
+    def starts(self) -> Iterator[_State]:
+        """The machine as it is; and as it would be with CR4.PSE, where PS is set in vain."""
+        state = _State(self.cpu, {}, {}, None)
+        yield state
+        found = self.walk(state)
+        if found is not None and any(ignored_ps(self.cpu, step) for step in found.steps):
+            yield self._moved(state, (_Bits("cr4", Cr4.PSE, 0),))
+
+    def unread(self, state: _State) -> Slot | None:
+        """The slot that the walk needs and that was not read."""
+        answer = self.outcome(state)
+        if isinstance(answer, Unbacked) and self.memory.unread(
+            answer.slot.address, self.cpu.format.entry_bytes
+        ):
+            return answer.slot
+        return None
 
     def passes(self, state: _State) -> bool:
         return isinstance(self.outcome(state), Allowed)
@@ -205,14 +285,14 @@ class _Trial:
         return self.address if self.access.kind is Kind.FETCH else linear(cpu, self.address)
 
     def walked(self, state: _State) -> Iterator[_State]:
-        """The state with what lets the walk find a page."""
+        """The state with what lets the walk find a page, or leads where nothing was read."""
         answer = self.outcome(state)
-        if isinstance(answer, Allowed):
-            yield state
-        if not isinstance(answer, Fault):
-            return
         found = self.walk(state)
-        if answer.reason is Reason.NO_PDPTE:
+        if isinstance(answer, Allowed) or self.unread(state):
+            yield state
+        elif isinstance(answer, Unbacked):
+            yield from self._led_into_memory(state, found)
+        elif answer.reason is Reason.NO_PDPTE:
             old = state.cpu.pdptes[self._pdpte]
             yield from self._made(state, Missing(None, old, ()), state.cpu.levels)
         elif found is None:
@@ -225,6 +305,15 @@ class _Trial:
                 yield from self.walked(self._moved(state, move))
         else:
             yield state
+
+    def _led_into_memory(self, state: _State, found: Walk | None) -> Iterator[_State]:
+        """The state with a new table in place of one outside memory; none in place of a root."""
+        if found is None or not found.steps:
+            return
+        slot = found.steps[-1].slot
+        words = {where: raw for where, raw in state.words.items() if where != slot.address}
+        missing = Missing(slot, self._old(slot.address), ())
+        yield self._made_down_to(state._replace(words=words), missing, slot.level, 0)
 
     def allowed(self, state: _State) -> Iterator[_State]:
         """The state with what lets the page that the walk finds be accessed, one way after
@@ -268,7 +357,9 @@ class _Trial:
         cost = sum((one.old ^ one.new).bit_count() for one in entries)
         cost += sum((one.old ^ one.new).bit_count() for one in settings)
         cost += sum(one.bits.bit_count() for one in made)
-        return Remedy(entries, settings, state.missing, cost)
+        answer = self.outcome(state)
+        reaches = answer.physical if isinstance(answer, Allowed) and not made else None
+        return Remedy(entries, settings, state.missing, cost, reaches, self.unread(state))
 
     def _moved(self, state: _State, move: _Move) -> _State:
         """The state with bits set and cleared."""
@@ -334,6 +425,13 @@ _PDPTE_SPAN: Final = LEGACY_SPAN.size // formats.PDPTES
 """Bytes of address space that a PDPTE of PAE paging spans."""
 
 
+def ignored_ps(cpu: Cpu, step: Step) -> bool:
+    """Whether the entry has PS set and leads to a table all the same, since CR4.PSE=0 (SDM 4.3)."""
+    level = step.slot.table.format.levels[step.slot.level]
+    off = cpu.mode is Mode.BITS_32 and not cpu.cr4 & Cr4.PSE
+    return bool(off and level.leaf is None and step.raw & formats.PS and step.raw & formats.P)
+
+
 def _free_tables(format: Format, found: Walk | None) -> Iterator[Physical]:
     """Addresses for tables that are made up: those from the end that no walk so far has used."""
     used = {step.slot.table.address for step in found.steps} if found else set()
@@ -362,9 +460,13 @@ def _needed(cpu: Cpu, access: Access, page: bool) -> int:
 
 def _wellformed(cpu: Cpu, found: Walk) -> Iterator[_Move]:
     """The ways to make well-formed the entry at which a walk ended."""
-    slot, _, entry = found.steps[-1]
+    slot, raw, entry = found.steps[-1]
     assert isinstance(entry, Malformed)
+    format = slot.table.format
     yield (_Bits(slot.address, 0, entry.bits),)
+    points = format.levels[slot.level].pointer is not None and raw & formats.PS & ~entry.bits
+    if points and isinstance(format.decode(raw & ~formats.PS, slot.level), Pointer):
+        yield (_Bits(slot.address, 0, formats.PS),)
     if entry.bits & formats.XD and not cpu.nxe:
         rest = entry.bits & ~formats.XD
         nxe = _Bits("efer", Efer.NXE, 0)

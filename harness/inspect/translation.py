@@ -125,14 +125,20 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
     found = walk(snapshot.memory, root, inner) if root else None
     stages = tuple(_stages(cpu, inner, found, linux))
     end, reason = _ending(cpu, found)
-    physical, backed = found.physical if found else None, None
-    if physical is not None and snapshot.backed is not None:
-        backed = any(physical in span for span in snapshot.backed)
+    backed = is_backed(snapshot, found.physical if found else None)
     canonical, why = _canonical(cpu, inner)
     indices = split(cpu, inner, found.level if found and found.leaf else 0)
     return Translation(
         address, inner, canonical, why, indices, root, found, stages, end, reason, backed
     )
+
+
+def is_backed(snapshot: Snapshot, physical: Physical | None) -> bool | None:
+    """Whether there is memory at an address; None where there is no address, or the source does not
+    tell."""
+    if physical is None or snapshot.backed is None:
+        return None
+    return any(physical in span for span in snapshot.backed)
 
 
 def split(cpu: Cpu, address: int, page: int = 0) -> tuple[Index, ...]:

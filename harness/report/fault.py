@@ -10,9 +10,9 @@ from harness.check.keys import in_units
 from harness.inspect import decode
 from harness.inspect.decode import Role
 from harness.inspect.fault import Explanation, Reproduction, SeenFault
-from harness.inspect.remedy import EntryChange, Missing, Remedy, Setting
+from harness.inspect.remedy import ADDRESS, EntryChange, Missing, Remedy, Setting
 from harness.inspect.translation import Stage, Translation
-from harness.paging.entry import Leaf
+from harness.paging.entry import Entry, Leaf, Pointer
 from harness.paging.x86 import formats
 from harness.paging.x86.access import (
     Access,
@@ -45,16 +45,17 @@ def explanation_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
     found = one.translation
     yield f"{one.access} at {found.asked:#x}: {outcome_text(one.outcome)}"
     yield from labelled("rule", _rule(one.outcome))
+    yield from labelled("machine", _elsewhere(one))
     yield from labelled("because", (_blame(stage) for stage in one.to_blame))
     yield from labelled("sets", (f"{flag} in {_place(stage)}" for stage, flag in one.noted))
-    if isinstance(one.outcome, Fault):
+    if not isinstance(one.outcome, Allowed):
         if not one.remedies:
             yield from labelled("change", _hopeless(cpu, one))
         for label, remedy in zip(("change", "or", "or"), one.remedies[:ALTERNATIVES], strict=False):
             yield from labelled(label, remedy_lines(cpu, found, remedy))
         more = len(one.remedies) - ALTERNATIVES
         if more > 0:
-            yield from labelled("or", [f"{more} more, which --json tells"])
+            yield from labelled("or", [f"{more} more, which --json shows"])
     yield from labelled("walk", stage_lines(cpu.format, found))
     yield from linux_lines(found)
 
@@ -68,9 +69,18 @@ def outcome_text(outcome: Outcome) -> str:
         spelled = error_text(outcome.error)
         cr2 = "CR2 stays" if outcome.cr2 is None else f"CR2 {outcome.cr2:#x}"
         return f"#{outcome.vector.name}, {code}{f' ({spelled})' if spelled else ''}, {cr2}"
+    table = outcome.slot.table
     return (
-        f"unknown: there is no memory at {outcome.slot.address:#x}, where the next entry would be"
+        f"unknown, for the level-{outcome.slot.level} table at {table.address:#x} lies outside"
+        " memory"
     )
+
+
+def _elsewhere(one: Explanation) -> Iterator[str]:
+    """What machines make of an access whose walk leads outside memory."""
+    for there in one.elsewhere:
+        told = outcome_text(there.outcome)
+        yield f"where such memory reads as {there.read} ({there.who}): {told}"
 
 
 def error_text(code: int) -> str:
@@ -102,6 +112,16 @@ def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
         yield f"  {_opens(setting)}"
     if remedy.missing is not None:
         yield from _missing_lines(found, remedy.missing)
+    if remedy.unread is not None:
+        table = remedy.unread.table
+        yield (
+            f"  what lies there was not read: with a level-{table.level} table at"
+            f" {table.address:#x} the access may pass or not"
+        )
+    elif remedy.in_memory is False:
+        yield f"  there is no memory at {remedy.reaches:#x}: a device's, or nobody's"
+    if remedy.suspect:
+        yield "  the address in the entry is suspect: this may not be the place that was meant"
 
 
 def seen_lines(seen: SeenFault, cr2: int | None) -> Iterator[str]:
@@ -145,6 +165,10 @@ def as_object(cpu: Cpu, one: Explanation) -> dict[str, Any]:
         "because": [_place_object(stage) for stage in one.to_blame],
         "sets": [{**_place_object(stage), "name": flag} for stage, flag in one.noted],
         "remedies": [_remedy_object(remedy) for remedy in one.remedies],
+        "elsewhere": [
+            {"reads": there.read, "who": there.who, **_outcome_object(there.outcome)}
+            for there in one.elsewhere
+        ],
         "translation": translation.as_object(cpu.format, one.translation),
     }
 
@@ -181,6 +205,9 @@ def _blame(stage: Stage) -> str:
 
 def _hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
     """Why no change helps."""
+    if isinstance(one.outcome, Unbacked):
+        yield "none of the tables: CR3 must lead to a root's table in memory"
+        return
     assert isinstance(one.outcome, Fault)
     if one.outcome.reason is not Reason.NOT_CANONICAL:
         yield "none that leaves tables and pages where they are"
@@ -214,9 +241,9 @@ _CLEARED: Final = {
 def _deeds(cpu: Cpu, entry: EntryChange) -> str:
     """What a change does, and to which addresses."""
     changed, level = entry.old ^ entry.new, entry.slot.level
-    size, leaf = in_units(entry.span.size), entry.slot.table.format.decode(entry.new, level)
+    size, made = in_units(entry.span.size), entry.slot.table.format.decode(entry.new, level)
     what = f"this {size} page"
-    if not isinstance(leaf, Leaf):
+    if not isinstance(made, Leaf):
         what = f"all {size} of {entry.span}, as far as lower entries allow,"
     said: list[str] = []
     for slot in entry.slots:
@@ -225,6 +252,11 @@ def _deeds(cpu: Cpu, entry: EntryChange) -> str:
                 continue
             if part.role is Role.KEY:
                 said.append(f"gives {{}} key {formats.key_of(entry.new)}")
+            elif part.mask == formats.PS:
+                said.append(f"clears PS: the entry leads to {_target(made)}")
+            elif part.wrong and changed & ADDRESS:
+                wrong = changed & ~formats.PS
+                said.append(f"clears reserved {wrong:#x}: the entry leads to {_target(made)}")
             elif part.wrong:
                 said.append(f"clears reserved {part.mask & changed:#x}: makes {{}} reachable")
             elif deed := (_SET if entry.new & part.mask else _CLEARED).get(part.name):
@@ -233,12 +265,21 @@ def _deeds(cpu: Cpu, entry: EntryChange) -> str:
     return "; ".join(one.format("it" if number else what) for number, one in enumerate(said))
 
 
+def _target(entry: Entry) -> str:
+    """Where an entry leads, as a phrase."""
+    if isinstance(entry, Leaf):
+        return f"the {in_units(entry.size)} page at {entry.address:#x}"
+    assert isinstance(entry, Pointer)
+    return f"the table at {entry.table.address:#x}"
+
+
 _OPENS: Final = {
     "CR0.WP": "lets the supervisor write to every read-only page",
     "CR4.SMEP": "lets the supervisor execute every user page that may be executed",
     "CR4.SMAP": "lets the supervisor access every user page",
     "EFLAGS.AC": "lets explicit supervisor accesses reach every user page, until it is cleared",
     "EFER.NXE": "gives XD its meaning in every entry",
+    "CR4.PSE": "gives PS its meaning in every PDE: 4M pages",
 }
 """What changing a control bit does besides."""
 
@@ -326,6 +367,10 @@ def _remedy_object(remedy: Remedy) -> dict[str, Any]:
             for one in remedy.settings
         ],
         "missing": remedy.missing and _missing_object(remedy.missing),
+        "suspect": remedy.suspect,
+        "in_memory": remedy.in_memory,
+        "reaches": None if remedy.reaches is None else hex(remedy.reaches),
+        "unread": remedy.unread and slot_object(remedy.unread),
     }
 
 

@@ -79,7 +79,7 @@ def _odd(cpu: Cpu, one: Range) -> Iterator[str]:
         reserved = ", ".join(map(str, cpu.format.malformed(one.raw, one.level)))
         yield f"malformed, reserved bits set: {reserved}"
     elif one.kind == RowKind.UNBACKED:
-        yield f"no memory at {one.physical:#x}, where the level-{one.level} table is"
+        yield f"the level-{one.level} table at {one.physical:#x} lies outside memory"
     elif one.kind == RowKind.SELF_MAP:
         root = one.physical in {root.table.address for root in cpu.roots}
         above = "the root" if root else f"a table in use at level {one.level} or above"

@@ -113,6 +113,22 @@ _RULE: Final = _name(
     *("execute-denied", "smep", "smap", "shadow-stack", "pku", "pks"),
 )
 _REASON: Final = _text("That rule as a sentence, with its section in volume 3A of the Intel SDM.")
+_OUTCOME: Final = {
+    "outcome": _name(
+        "What it comes to; unknown where the walk ends outside memory.",
+        *("allowed", "fault", "unknown"),
+    ),
+    "physical": _or_null(_hex("The physical address that it reaches, if it is allowed.")),
+    "vector": _or_null(_name("The exception, if it faults; else null.", "PF", "GP", "SS")),
+    "error": _or_null(_hex("Its error code.")),
+    "error_bits": _or_null(
+        _list("The names of the bits set in it.", _text("A name, like P or RSVD."))
+    ),
+    "cr2": _or_null(_hex("CR2 after the fault; null where it stays as it was.")),
+    "level": _or_null(_number("Where the walk ended; null where there was none.")),
+    "rule": _or_null(_RULE),
+    "reason": _or_null(_REASON),
+}
 _SPAN: Final = {
     "first": _hex("The first address."),
     "last": _hex("The last address, which is included."),
@@ -647,33 +663,51 @@ _PARTS: Final = {
     "outcome": _object(
         "What an access comes to, and why.",
         access=_a("access", "The access."),
-        outcome=_name(
-            "What it comes to; unknown where the walk ends outside memory.",
-            *("allowed", "fault", "unknown"),
-        ),
-        physical=_or_null(_hex("The physical address that it reaches, if it is allowed.")),
-        vector=_or_null(_name("The exception, if it faults; else null.", "PF", "GP", "SS")),
-        error=_or_null(_hex("Its error code.")),
-        error_bits=_or_null(
-            _list("The names of the bits set in it.", _text("A name, like P or RSVD."))
-        ),
-        cr2=_or_null(_hex("CR2 after the fault; null where it stays as it was.")),
-        level=_or_null(_number("Where the walk ended; null where there was none.")),
-        rule=_or_null(_RULE),
-        reason=_or_null(_REASON),
+        **_OUTCOME,
         because=_list(
-            "The entries by which the rule denies it, from the root down.",
+            "The entries by which the rule denies it, from the root down; where the walk ends"
+            " outside memory, the one that leads there.",
             _object("An entry.", **_PLACE),
         ),
         sets=_list(
             "What the machine sets in entries if the access is allowed.",
             _object("An entry.", **_PLACE, name=_name("The bit.", "A", "D")),
         ),
+        elsewhere=_list(
+            "Where the walk ends outside memory, what machines make of the access; else empty.",
+            _object(
+                "What it comes to where memory that is not there reads in one way.",
+                reads=_name("As what such memory reads.", "zeros", "ones"),
+                who=_text("Which machines do, for people."),
+                **_OUTCOME,
+            ),
+        ),
         remedies=_list(
-            "What would let it pass, the smallest change first; each was tried.",
+            "What would let it pass, changes of entries first and what switches protection off"
+            " last, of each kind the smallest first; each was tried but where `unread` says so.",
             _object(
                 "One change in all its parts; without any of them the access does not pass.",
                 cost=_number("How many bits it changes."),
+                suspect=_flag(
+                    "Whether it clears reserved bits of an address, so that the entry leads to"
+                    " another place than it names now."
+                ),
+                reaches=_or_null(
+                    _hex(
+                        "The physical address that the access then reaches; null where a page must"
+                        " be made, and where that is not known."
+                    )
+                ),
+                in_memory=_or_null(
+                    _flag("Whether there is memory at that address; null where that is not known.")
+                ),
+                unread=_or_null(
+                    _a(
+                        "slot",
+                        "The entry that the walk then needs and that was not read, so that what the"
+                        " access comes to is not known; else null.",
+                    )
+                ),
                 entries=_list(
                     "Entries that are to hold other bits.",
                     _object(

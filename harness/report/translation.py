@@ -80,7 +80,12 @@ def _answer(found: Translation) -> str:
     leaf, physical = found.leaf, found.physical
     if leaf is not None and physical is not None:
         return f"{physical:#x}, in a {in_units(leaf.size)} page"
-    why = found.reason.value if found.reason else "there is no memory where the entry would be"
+    if found.walk and (slot := found.walk.unbacked):
+        table = slot.table
+        why = f"the level-{slot.level} table at {table.address:#x} lies outside memory"
+    else:
+        assert found.reason is not None
+        why = found.reason.value
     return f"no translation{f' at level {found.walk.level}' if found.walk else ''}: {why}"
 
 

@@ -8,6 +8,7 @@ import pytest
 from harness.cli.fault import KindName
 from harness.paging.x86.access import Kind
 from tests.cli.commands import run
+from tests.inspect.sources.test_core import note, written
 
 WHERE = ("--layout", "page-sizes", "--levels", 4)
 GIGABYTE = "0xffff_8000_4000_0000"
@@ -148,6 +149,88 @@ def test_what_cannot_be_asked_is_a_sentence(
     code, out, errors = run("fault", *arguments, cwd=tmp_path)
     assert (code, out) == (2, "")
     assert sentence in errors
+
+
+def memory(path: Path, words: dict[int, int], width: int = 4) -> Path:
+    """A file of 1 MiB of memory that holds these words."""
+    octets = bytearray(1 << 20)
+    for place, word in words.items():
+        octets[place : place + width] = word.to_bytes(width, "little")
+    path.write_bytes(octets)
+    return path
+
+
+def far(directory: Path, kind: str) -> tuple[object, ...]:
+    """A source with a table at 0x10080000, outside its memory."""
+    ram = memory(directory / "ram", {0x1000: 0x1008_0003})
+    if kind == "ram":
+        return ("--ram", ram, "--cr3", "0x1000", "--cr4", "0")
+    core = written(directory / "core", [(0, ram.read_bytes())], note(0x1000, 0), {"machine": 3})
+    return ("--core", core)
+
+
+@pytest.mark.parametrize("kind", ["ram", "core"])
+def test_a_table_outside_memory_is_named_by_every_command(tmp_path: Path, kind: str) -> None:
+    """Public reports of triple faults: CR0.PG set with a page table at a wrong address."""
+    source, address = far(tmp_path, kind), "0x100000"
+    out = lines("--code", "0", "--cr2", address, *source, cwd=tmp_path)
+    assert "The tables as they are give this fault." in out
+    (said,) = (line for line in out if line.startswith("- "))
+    assert "table to which the PDE at" in said
+    assert "lies outside memory, at 0x10080000, and reads as zeros there: QEMU" in said
+    assert not [line for line in out if "do not give" in line or "changed since" in line]
+    out = lines(address, "--access", "read", "--supervisor", *source, cwd=tmp_path)
+    assert "unknown, for the level-0 table at 0x10080000 lies outside memory" in out[2]
+    assert any("zeros (QEMU, under TCG and under KVM): #PF, error code 0x0" in one for one in out)
+    assert any(one.startswith("change PDE at") and "address of a new table" in one for one in out)
+    for command in (("walk", address), ("dump",), ("lint",)):
+        told = run(*command, *source, cwd=tmp_path)[1]
+        assert "able at 0x10080000" in told and "outside memory" in told, told
+
+
+def test_a_root_outside_memory_is_named(tmp_path: Path) -> None:
+    source = ("--layout", "smallest", "--levels", 4, "--cr3", "0x10080000")
+    out = lines("--code", "0", "--cr2", "0x1000", *source, cwd=tmp_path)
+    assert "The tables as they are give this fault." in out
+    assert any("the root's table, to which CR3 leads, lies outside memory" in line for line in out)
+    assert "change none of the tables: CR3 must lead to a root's table in memory" in out
+
+
+def test_a_page_size_bit_that_cr4_pse_leaves_without_meaning_is_named(tmp_path: Path) -> None:
+    """Public reports of kernels that set PS in a PDE before CR4.PSE."""
+    ram = memory(tmp_path / "ram", {0x1F00: 0x83})
+    source = ("--ram", ram, "--cr3", "0x1000", "--cr4", "0")
+    out = lines("0xf0100000", "--access", "fetch", "--supervisor", *source, cwd=tmp_path)
+    assert "or CR4.PSE: 0 -> 1 (0x0 -> 0x10)" in out
+    out = lines("--code", "0", "--cr2", "0xf0100000", *source, cwd=tmp_path)
+    assert any(line.startswith("or CR4.PSE: 0 -> 1") for line in out)
+
+
+def test_a_change_of_a_suspect_address_says_where_it_leads(tmp_path: Path) -> None:
+    ram = memory(tmp_path / "ram", {0x1000: 0x2067, 0x2000: 0x3067, 0x3000: 0x4067}, 8)
+    memory_of = bytearray(ram.read_bytes())
+    memory_of[0x4008:0x4010] = (0x800F_FFFF_A759_8063).to_bytes(8, "little")
+    ram.write_bytes(memory_of)
+    asked = ("0x1000", "--access", "write", "--supervisor", "--ram", ram, "--cr3", "0x1000")
+    out = lines(*asked, cwd=tmp_path)
+    assert "clears reserved 0xfff0000000000: the entry leads to the 4K page at 0xffa7598000" in out
+    assert "there is no memory at 0xffa7598000: a device's, or nobody's" in out
+    assert "the address in the entry is suspect: this may not be the place that was meant" in out
+    assert not [line for line in out if "reachable" in line]
+
+
+def test_the_entries_are_offered_before_write_protection_is_switched_off(tmp_path: Path) -> None:
+    """Public reports of tables that were made for a read-only page, and then hold a writable
+    one."""
+    (tmp_path / "made.toml").write_text(
+        'title = "x"\nlevels = [4]\nram = "64M"\n'
+        '[[map]]\nvirtual = 0x4000000000\nsize = "4K"\nrights = "x"\ntable_rights = "x"\n'
+        '[[map]]\nvirtual = 0x4000001000\nsize = "4K"\nrights = "w"\n'
+    )
+    asked = ("0x4000001000", "--access", "write", "--supervisor", "--layout", "made.toml")
+    out = lines(*asked, cwd=tmp_path)
+    offers = [line.split()[:2] for line in out if line.startswith(("change ", "or "))]
+    assert offers == [["change", "PML4E"], ["or", "CR0.WP:"]]
 
 
 def test_numbers_are_taken_as_tools_print_them(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_register_and_missing_memory_are_steps_too(tmp_path: Path) -> None:
     pae = ("--cr3", 0, "--cr4", "0x20", "--efer", 0)
     code, out, _ = run("walk", "0x1000", "--ram", memory, *pae, cwd=tmp_path)
     assert code == 0
-    assert "no translation at level 1: there is no memory where the entry would be" in out
+    assert "no translation at level 1: the level-1 table at 0x2000 lies outside memory" in out
     lines = [line.split() for line in out.splitlines()]
     register = ["2", "PDPTE", "register", "0x0000000000002001", "table", "at", "0x2000", "P"]
     assert [*register, "read", "write", "user", "execute"] in [line[-12:] for line in lines]

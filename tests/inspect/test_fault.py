@@ -9,7 +9,7 @@ import pytest
 
 from harness.inspect.fault import Reproduction, SeenFault, compare, explain, read_code
 from harness.inspect.snapshot import Snapshot
-from harness.paging.address import Virtual
+from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.access import Access, Fault, Kind, Reason, Vector, outcome
 from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode
@@ -148,6 +148,58 @@ def test_a_fault_that_the_tables_do_not_give_is_explained(
     assert not found.giving and found.instead
     assert found.explanations[0].startswith(beginning)
     assert "CR3 is 0x1000" in found.explanations[-1]
+
+
+LEVELS = {Mode.BITS_32: 2, Mode.PAE: 2, Mode.LEVEL_4: 4, Mode.LEVEL_5: 5}
+OUTSIDE = 0x8_0000
+"""Beyond the memory of `path`."""
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_table_outside_memory_gives_what_it_gives_where_that_reads_as_zeros(mode: Mode) -> None:
+    """The commonest triple fault: a table at a wrong address, on QEMU."""
+    cpu = Cpu.in_mode(mode, 0)
+    for depth in range(LEVELS[mode] - 1):
+        state, memory = path(cpu, *[7] * LEVELS[mode])
+        slot = 0x1000 * (depth + 1)
+        memory.store(Physical(slot), state.format.entry_bytes, OUTSIDE | 7)
+        found = compare(at(state, memory), read_code(6, state), Virtual(0x5000))
+        assert [str(one.access) for one in found.giving] == ["user write"]
+        (said,) = found.explanations
+        name = state.format.levels[LEVELS[mode] - 1 - depth].name
+        below = LEVELS[mode] - 2 - depth
+        assert f"the level-{below} table to which the {name} at {slot:#x} leads lies out" in said
+        assert said.endswith("at 0x80000, and reads as zeros there: QEMU, under TCG and under KVM")
+
+
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.BITS_32])
+def test_a_table_outside_memory_gives_what_it_gives_where_that_reads_as_ones(mode: Mode) -> None:
+    """An entry of ones has reserved bits set."""
+    state, memory = path(Cpu.in_mode(mode, 0), *[7] * LEVELS[mode])
+    memory.store(Physical(0x1000), 8, OUTSIDE | 7)
+    found = compare(at(state, memory), read_code(0xD, state), Virtual(0))
+    assert found.giving and "reads as ones there: Bochs" in found.explanations[0]
+    (one,) = (explain(at(state, memory), Virtual(0), access) for access in [found.giving[0].access])
+    assert [there.read for there in one.elsewhere] == ["zeros", "ones"]
+
+
+def test_a_root_outside_memory_is_named_and_a_fault_that_no_machine_gives_is_not_given() -> None:
+    state, memory = path(CPU, 7, 7, 7, 7)
+    lost = at(replace(state, cr3=OUTSIDE), memory)
+    assert compare(lost, read_code(0, CPU), Virtual(0)).explanations == (
+        "the root's table, to which CR3 leads, lies outside memory, at 0x80000, and reads as zeros"
+        " there: QEMU, under TCG and under KVM",
+    )
+    found = compare(lost, read_code(7, CPU), Virtual(0))
+    assert not found.giving
+    assert found.explanations[0].endswith("at 0x80000: what the machine reads there decides")
+    assert not [one for one in found.explanations if "unmapped" in one]
+
+
+def test_an_access_that_is_decided_by_the_tables_has_no_machines_to_ask() -> None:
+    for flags in (7, 7, 7, 7), (7, 7, 0, 7):
+        found = explain(at(*path(CPU, *flags)), Virtual(0), Access(Kind.READ, user=True))
+        assert found.elsewhere == ()
 
 
 def test_an_implicit_access_gives_what_ac_spares_others() -> None:

@@ -15,15 +15,25 @@ import pytest
 
 from harness.check.layouts import load, shipped
 from harness.inspect import remedy as remedies_module
+from harness.inspect.held import UnreadError
 from harness.inspect.remedy import Missing, Remedy, remedies
 from harness.inspect.sources import layout
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.walk import leaves, walk
-from harness.paging.x86.access import Access, Allowed, Fault, Kind, Outcome, Reason, outcome
+from harness.paging.x86.access import (
+    Access,
+    Allowed,
+    Fault,
+    Kind,
+    Outcome,
+    Reason,
+    Unbacked,
+    outcome,
+)
 from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode, linear, root_for
 from tests.paging.x86 import drawn
-from tests.paging.x86.made import path
+from tests.paging.x86.made import PAGE, path
 
 PROPOSED = set(Reason) - {
     *(Reason.NOT_CANONICAL, Reason.CR3_RESERVED, Reason.PDPTE_RESERVED, Reason.LA57_CHANGED)
@@ -76,6 +86,19 @@ def flipped(cpu: Cpu, memory: Memory, bits: Iterable[Atom]) -> tuple[Cpu, Change
     return cpu, copy
 
 
+OFF = {("cr0", int(Cr0.WP)), ("cr4", int(Cr4.SMEP)), ("cr4", int(Cr4.SMAP))}
+"""Bits of which each protects pages that an access has nothing to do with."""
+
+
+def order(remedy: Remedy) -> tuple[bool, bool, bool, int]:
+    """Protection is switched off last, before that come registers that concern all pages, before
+    these addresses that are changed; else the fewest bits come first."""
+    bits = atoms(remedy)
+    control = any(where in ("cr0", "cr4", "efer") for where, _ in bits)
+    address = any(not isinstance(where, str) and bit & 0xF_FFFF_FFFF_F000 for where, bit in bits)
+    return bool(OFF & set(bits)), address, control, remedy.cost
+
+
 FREE = 0xF000_0000
 """Where tables are made: beyond the memory of every case."""
 
@@ -122,7 +145,7 @@ def check(cpu: Cpu, memory: Memory, address: int, access: Access) -> tuple[Remed
             for fewer in islice(combinations(bits, count), 40):
                 less = after(cpu, memory, address, access, one, list(fewer))
                 assert not isinstance(less, Allowed), (one, fewer)
-    assert [one.cost for one in found] == sorted(one.cost for one in found)
+    assert [order(one) for one in found] == sorted(order(one) for one in found)
     return found
 
 
@@ -149,6 +172,18 @@ def test_on_random_memory_every_change_helps_and_each_of_its_bits_is_needed() ->
         reason(*case) for mode in Mode for case in faults(mode, range(20), 25) if check(*case)
     }
     assert helped == PROPOSED
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_on_random_memory_tables_outside_it_are_helped(mode: Mode) -> None:
+    source, tried = random.Random(7), 0
+    while tried < 12:
+        cpu, memory = drawn.cpu(source, mode), drawn.memory(source, mode)
+        address, access = drawn.address(source, mode), drawn.access(source)
+        answer = outcome(cpu, memory, Virtual(address), access)
+        if isinstance(answer, Unbacked) and answer.slot.table not in {r.table for r in cpu.roots}:
+            assert check(cpu, memory, address, access)
+            tried += 1
 
 
 SHIPPED = [(path.stem, levels) for path in shipped() for levels in load(path).levels]
@@ -276,11 +311,120 @@ def test_a_missing_entry_is_described_down_to_the_smallest_page_and_as_a_large_o
     assert [(1, 7, False), (0, 7, True)] in made
 
 
-def test_nothing_helps_an_address_that_is_not_canonical_or_a_table_without_memory() -> None:
+def test_nothing_helps_an_address_that_is_not_canonical_or_a_root_without_memory() -> None:
     cpu, memory = path(CPU, 7, 7, 7, 7)
     assert remedies(cpu, memory, Virtual(1 << 47), WRITE) == ()
-    memory.store(Physical(0x1000), 8, 0xFFFF_0087)
-    assert remedies(cpu, memory, Virtual(0), WRITE) == ()
+    assert remedies(replace(cpu, cr3=0x8_0000), memory, Virtual(0), WRITE) == ()
+
+
+LEVELS = {Mode.BITS_32: 2, Mode.PAE: 2, Mode.LEVEL_4: 4, Mode.LEVEL_5: 5}
+OUTSIDE = 0x8_0000
+"""Beyond the memory of `path`."""
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_in_place_of_a_table_outside_memory_another_is_made_at_every_level(mode: Mode) -> None:
+    for depth in range(LEVELS[mode] - 1):
+        cpu, memory = path(Cpu.in_mode(mode, 0), *[7] * LEVELS[mode])
+        slot = Physical(0x1000 * (depth + 1))
+        memory.store(slot, cpu.format.entry_bytes, OUTSIDE | 7)
+        (found,) = check(cpu, memory, 0, WRITE)
+        assert found.missing is not None and found.missing.slot is not None
+        assert (found.missing.slot.address, found.missing.old) == (slot, OUTSIDE | 7)
+        assert len(found.missing.entries) == LEVELS[mode] - depth
+
+
+def test_entries_come_first_and_what_switches_protection_off_comes_last() -> None:
+    """A read-only page below tables that are read-only, written by the supervisor: three entries
+    against one bit of CR0."""
+    cpu, memory = path(CPU, 5, 5, 7, 5)
+    entries, wp = check(cpu, memory, 0, Access(Kind.WRITE, user=False))
+    assert (len(entries.entries), entries.cost, entries.unprotects) == (3, 3, False)
+    assert ([one.name for one in wp.settings], wp.cost, wp.unprotects) == (["CR0.WP"], 1, True)
+
+
+@pytest.mark.parametrize("off", ["CR4.SMEP", "CR4.SMAP"])
+def test_smep_and_smap_are_switched_off_last(off: str) -> None:
+    strict = replace(CPU, cr4=CPU.cr4 | Cr4.SMEP | Cr4.SMAP)
+    kind = Kind.FETCH if off == "CR4.SMEP" else Kind.READ
+    found = check(*path(strict, 7, 7, 7, 7), 0, Access(kind, user=False))
+    assert [one.name for one in found[-1].settings] == [off]
+    assert [one.unprotects for one in found] == [False] * (len(found) - 1) + [True]
+
+
+BITS_32 = Cpu.in_mode(Mode.BITS_32, 0)
+
+
+@pytest.mark.parametrize("pde", [0x83, 0x40_0083, OUTSIDE | 0x83])
+def test_a_large_page_that_needs_cr4_pse_is_offered_it(pde: int) -> None:
+    """The PDE has PS set, and is taken for a pointer: to an empty table, or to none."""
+    cpu, memory = path(BITS_32, 7)
+    memory.store(Physical(0x1000), 4, pde)
+    found = check(cpu, memory, 0x5000, Access(Kind.READ, user=False))
+    (pse,) = (one for one in found if one.settings)
+    assert [one.name for one in pse.settings] == ["CR4.PSE"] and not pse.unprotects
+    wide = pde & 0x1F_E000  # bits 39:32 of the address (SDM table 4-4)
+    assert pse.reaches == (pde & 0xFFC0_0000 | 0x5000 | wide << 19)
+
+
+def test_cr4_pse_is_not_offered_where_it_means_nothing() -> None:
+    for cpu, flags in ((BITS_32, (7, 0)), (CPU, (7, 0x87, 0, 0)), (BITS_32, (7, 0x80))):
+        found = remedies(*path(cpu, *flags), Virtual(0), WRITE)
+        assert found and not [one for one in found if one.settings]
+
+
+@pytest.mark.parametrize(
+    ("raw", "reaches"),
+    [
+        (0x000F_FFFF_A759_8063, 0xFF_A759_8000),
+        (0xFFFF_FFFF_FEE0_0083, 0xFF_FEE0_0000),
+        (1 << 40 | 0x8007, 0x8000),
+    ],
+)
+def test_reserved_bits_of_an_address_are_suspect_and_lead_where_is_said(
+    raw: int, reaches: int
+) -> None:
+    cpu, memory = path(CPU, 7, 7, 7, 7)
+    memory.store(Physical(0x4000), 8, raw)
+    first, *_ = check(cpu, memory, 0, Access(Kind.READ, user=False))
+    assert (first.suspect, first.reaches) == (True, reaches)
+
+
+def test_ps_in_an_entry_that_leads_to_a_table_is_cleared_before_the_address_is() -> None:
+    """A PDE that leads to the table at 0x4000, with PS by mistake; and a 2M page that is askew."""
+    cpu, memory = path(CPU, 7, 7, 0x87, 7)
+    memory.store(Physical(0x3000), 8, 0x4087)
+    table, page = check(cpu, memory, 0, Access(Kind.READ, user=False))
+    assert [(one.new, table.suspect) for one in table.entries] == [(0x4007, False)]
+    assert [(one.new, page.suspect) for one in page.entries] == [(0x87, True)]
+    assert (table.reaches, page.reaches) == (PAGE, 0)
+
+
+class Partly:
+    """Memory of which one page was not read."""
+
+    def __init__(self, memory: BufferMemory, page: int) -> None:
+        self.memory, self.page = memory, page
+
+    def load(self, address: Physical, size: int) -> int | None:
+        if address & -0x1000 == self.page:
+            raise UnreadError("it was not read")
+        return self.memory.load(address, size)
+
+    def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("target", [0, 0x9000])
+def test_a_change_that_leads_where_nothing_was_read_claims_nothing(target: int) -> None:
+    """PS in a PDPTE where there are no 1G pages: without it the entry leads to another table."""
+    cpu, memory = path(replace(CPU, page1gb=False), 7, 7)
+    memory.store(Physical(0x2000), 8, target | 0x87)
+    (found,) = remedies(cpu, Partly(memory, target), Virtual(0x20_0000), WRITE)
+    assert found.unread is not None and found.unread.address == target + 8
+    assert [(one.old, one.new) for one in found.entries] == [(target | 0x87, target | 7)]
+    assert found.reaches is None
+    assert remedies(cpu, memory, Virtual(0x20_0000), WRITE)[0].unread is None
 
 
 def test_a_change_that_is_not_needed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

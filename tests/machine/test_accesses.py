@@ -46,6 +46,19 @@ LDT_ENTRY = 4
 """How an error code names the first descriptor of the LDT (SDM 3A, 6.13)."""
 
 
+NOWHERE = 0xB000_0000
+"""Where a guest of these tests has neither memory nor a device."""
+
+
+def test_a_table_outside_memory_reads_as_zeros(made: HandMade) -> None:
+    """So its entries are not present: what `pagetable fault` says of QEMU."""
+    address = made.mode.address
+    slot = made.slot(made.root, address, 1)
+    made[slot] = NOWHERE | made.mode.link(1)
+    result = made.ask(made.job("read", address))
+    assert (result["vector"], result["error"], result["cr2"]) == (PAGE_FAULT, 0, address)
+
+
 @pytest.mark.parametrize("user", [0, 1], ids=["supervisor", "user"])
 class TestAllowed:
     def test_a_read_finds_the_data_of_the_frame(self, made: HandMade, user: int) -> None:

@@ -63,11 +63,13 @@ def tells_all(cpu: Cpu, one: Explanation, remedy: Remedy) -> None:
         assert (
             told[at + 1].endswith(("user", "writes", "fetches", "reachable", "stack"))
             or "key" in (told[at + 1])
+            or "the entry leads to the" in told[at + 1]
         )
+    assert any("is suspect" in line for line in told) == remedy.suspect
     for setting in remedy.settings:
         assert any(line.startswith(f"{setting.name}: ") for line in told)
     if remedy.missing is not None:
-        assert told[-1].endswith("| the address of a page")
+        assert any(line.endswith("| the address of a page") for line in told)
 
 
 CPU = Cpu.in_mode(Mode.LEVEL_4, 0)

@@ -63,6 +63,7 @@ def questions() -> Iterator[tuple[object, ...]]:
     yield "fault", "0x8000_0000_0000", "--implicit", *sizes
     yield "fault", "0x400000", "--layout", "smallest", "--levels", 4, "--cr4", "0x2000a0", "--no-ac"
     yield "fault", "--code", "0x1c"
+    yield from [("fault", "0x0", *PAE), ("fault", "0x0", "--ram", "pae", "--cr3", 0, "--cr4", 0)]
     yield "fault", "--code", 7, "--cr2", WIDE, "--rip", WIDE, *sizes
     yield "fault", "--code", 6, "--cr2", WIDE, *sizes
     yield "diff", "layout:halves@4", "layout:smallest@4"
@@ -160,7 +161,8 @@ def test_what_is_printed_is_what_is_documented(outputs: Outputs) -> None:
     assert set(outputs) == set(COMMANDS) - ON_MACHINES
     for command, told in outputs.items():
         assert [wrong for one in told for wrong in wrong_in(one, command)] == []
-    assert never_come(outputs) == set()
+    # A snapshot of a running guest alone has memory that was not read.
+    assert never_come(outputs) == {"outcome.remedies[].unread"}
 
 
 @pytest.mark.hw

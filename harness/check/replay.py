@@ -113,7 +113,7 @@ def write(directory: Path, title: str, content: Mapping[str, Any]) -> Path:
         name = name[-LONGEST_NAME:].partition("-")[2] or name[-LONGEST_NAME:]
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{name}.json"
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    written.write(path, json.dumps(content, indent=2) + "\n")
     return path
 
 

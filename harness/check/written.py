@@ -1,13 +1,16 @@
 """Files that people or this program wrote: layouts, cases and reports.
 
 They are read wholly, and so no more than such a file can be: not all that a device gives, nor a
-file of gigabytes that was named by mistake.
+file of gigabytes that was named by mistake.  They are written wholly or not at all, and never
+through a link: in a directory that others may write to, that would be a file of their choice.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import secrets
 from pathlib import Path
 from typing import Final
 
@@ -22,3 +25,18 @@ def read(path: Path) -> bytes:
     if len(content) > LONGEST:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     return content
+
+
+def write(path: Path, text: str) -> None:
+    """Makes the file hold this text, in place of what is there, a link too; OSError where that
+    fails."""
+    beside = path.with_name(f".{secrets.token_hex(8)}.part")  # a name that no other file has
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise

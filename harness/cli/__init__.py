@@ -39,7 +39,7 @@ from harness.cli.check import check
 from harness.cli.decode import decode
 from harness.cli.diff import diff
 from harness.cli.dump import dump
-from harness.cli.ending import MACHINE_FAILURE, complain, drop_unwritten, told
+from harness.cli.ending import complain, drop_unwritten, ending, open_standard_streams
 from harness.cli.explore import explore
 from harness.cli.fault import fault
 from harness.cli.find import find
@@ -101,6 +101,7 @@ app.command()(schema)
 
 def main() -> None:
     """Runs the command with the arguments of this process."""
+    open_standard_streams()
     # Nothing here multiplies matrices; the threads that numpy starts for it would spin for a while.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     run = partial(app, prog_name=app.info.name)  # however it was started, for completion too
@@ -108,8 +109,9 @@ def main() -> None:
         sys.exit(complete.answer(run))
     try:
         run()
-    except OSError as error:  # from what is printed beside the commands: help, misuse, completion
-        complain(told(error))
-        sys.exit(MACHINE_FAILURE)
+    except (Exception, KeyboardInterrupt) as error:  # beside the commands: help, misuse, completion
+        code, sentence = ending(error)
+        complain(sentence)
+        sys.exit(code)
     finally:
         drop_unwritten()

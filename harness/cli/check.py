@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.ending import DISAGREEMENT, MISUSE, complain, sentences
-from harness.cli.output import Json
+from harness.cli.ending import DISAGREEMENT, MISUSE, complain, say_warnings, sentences
+from harness.cli.output import Json, say
 
 
 def check(
@@ -36,9 +36,10 @@ def check(
         from harness.inspect.check import check
         from harness.report.check import as_object, compared, disagreed, show
 
+        say_warnings()
         checked = check(qmp, vcpu, thorough)
         if as_json:
-            typer.echo(json.dumps(as_object(checked)))
+            say(json.dumps(as_object(checked)))
         else:
             show(checked)
         if disagreed(checked):

@@ -11,7 +11,7 @@ import typer
 
 from harness.cli.complete import one_of
 from harness.cli.ending import sentences
-from harness.cli.output import Json
+from harness.cli.output import Json, say
 from harness.cli.source import number
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ def decode(
                 "assumed": assumed,
                 "readings": [reports.as_object(*one) for one in readings],
             }
-            typer.echo(json.dumps(bare("decode", **content)))
+            say(json.dumps(bare("decode", **content)))
             return
         one = level is not None
         lines = reports.reading_lines(*readings[0]) if one else reports.readings_lines(readings)
         for line in (*lines, *assumed_lines(assumed)):
-            typer.echo(line)
+            say(line)
 
 
 def _cpu(mode: str, off: set[str]) -> Cpu:

@@ -9,7 +9,7 @@ import typer
 
 from harness.cli.complete import sources as offered
 from harness.cli.ending import DISAGREEMENT, sentences
-from harness.cli.output import Json
+from harness.cli.output import Json, say
 from harness.cli.pages import Limit, Pat, positive, types_of
 from harness.cli.source import Source
 
@@ -85,11 +85,11 @@ def diff(
         if as_json:
             content = reports.diff_object(cpus, types, found, limit)
             sides = {"before": looked_at(some), "after": looked_at(others)}
-            typer.echo(json.dumps(bare("diff", **sides, **content)))
+            say(json.dumps(bare("diff", **sides, **content)))
         else:
             head = reports.head_lines(some, others, after is None)
             lines = reports.diff_lines(cpus, types, found, limit)
-            typer.echo("\n".join((*head, *lines, *assumed_lines(assumed))))
+            say("\n".join((*head, *lines, *assumed_lines(assumed))))
         if not found.same:
             raise typer.Exit(DISAGREEMENT)
 

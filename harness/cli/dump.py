@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.ending import sentences
-from harness.cli.output import Html, Json, tell, writable, write
+from harness.cli.ending import complain, sentences
+from harness.cli.output import Html, Json, say, tell, writable, write
 from harness.cli.pages import (
     LIMIT,
     Limit,
@@ -89,10 +89,10 @@ def dump(
             write(html, space_page(snapshot, types, found, limit))
         if as_json:
             content = dump_object(cpu.format, types, found, limit)
-            typer.echo(json.dumps(answer("dump", snapshot, **content)))
+            say(json.dumps(answer("dump", snapshot, **content)))
         elif as_csv:
-            typer.echo(dump_csv(cpu.format, types, found, limit), nl=False)
+            say(dump_csv(cpu.format, types, found, limit), nl=False)
             for sentence in notes(found, limit):
-                typer.echo(f"pagetable: {sentence}", err=True)
+                complain(sentence)
         else:
             tell(snapshot, dump_lines(cpu, types, found, limit))

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import ENOSPC
+from errno import (
+    EACCES,
+    EEXIST,
+    EISDIR,
+    ELOOP,
+    ENAMETOOLONG,
+    ENOSPC,
+    ENOTDIR,
+    EPERM,
+)
 from pathlib import Path
 
 import typer
@@ -19,37 +29,106 @@ DISAGREEMENT, MISUSE, MACHINE_FAILURE, INTERRUPTED, UNREAD = 1, 2, 3, 130, 141
 and for one whose output no one reads any more."""
 
 
+MISNAMED = (EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, EPERM)
+"""What the system says of files that were named amiss."""
+
+TRACE = "PAGETABLE_TRACE"
+"""The environment variable with which a fault of this program shows where it came from."""
+
+
 @contextmanager
 def sentences() -> Iterator[None]:
     """Ends the command with a sentence and a code where the block fails or is interrupted."""
+    with _raising_ctrl_c():
+        try:
+            yield
+        except typer.Exit:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            code, sentence = ending(error)
+            complain(sentence)
+            raise typer.Exit(code) from None
+
+
+@contextmanager
+def _raising_ctrl_c() -> Iterator[None]:
+    """Has Ctrl-C raise KeyboardInterrupt, unless it is ignored, as long as the block runs."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or before is signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
-    except typer.Exit:
-        raise
-    except KeyboardInterrupt:
-        complain("interrupted.")
-        raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        raise typer.Exit(UNREAD) from None
-    except Exception as error:
-        code = _code(error)
-        if code is None:
-            raise
-        complain(told(error))
-        raise typer.Exit(code) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def ending(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error, and its sentence; no sentence where no one reads any more."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted."
+    if isinstance(error, BrokenPipeError):
+        return UNREAD, ""
+    if isinstance(error, OSError) and error.errno == ENOSPC:
+        return MACHINE_FAILURE, f"nothing more can be written: {error.strerror}"
+    code = _code(error)
+    return (code, str(error)) if code is not None else (MACHINE_FAILURE, _fault(error))
+
+
+def _fault(error: BaseException) -> str:
+    """The sentence of an error that was not foreseen, and with TRACE all that Python says."""
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory for this{': ' if str(error) else ''}{error}"
+    import traceback
+
+    if os.environ.get(TRACE):
+        return "".join(traceback.format_exception(error)).strip()
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    said = " ".join("".join(traceback.format_exception_only(error)).split())[:LONGEST_FAULT]
+    return (
+        f"this is a fault of pagetable, please report it: {said}, in {last.name} at"
+        f" {Path(last.filename).name}:{last.lineno} ({TRACE}=1 shows all of the way there)."
+    )
+
+
+LONGEST_FAULT = 300
+"""Characters of what an unforeseen error says of itself."""
 
 
 def complain(sentence: str) -> None:
     """Says on stderr what is amiss, if that can be said."""
-    with suppress(OSError):
-        typer.echo(f"pagetable: {sentence}", err=True)
+    from harness.report.visible import visible, visible_lines
+
+    shown = visible_lines(sentence) if os.environ.get(TRACE) else visible(sentence)
+    if sentence:
+        with suppress(OSError):
+            typer.echo(f"pagetable: {shown}", err=True)
 
 
-def told(error: Exception) -> str:
-    """The sentence of an error."""
-    if isinstance(error, OSError) and error.errno == ENOSPC:
-        return f"nothing more can be written: {error.strerror}"
-    return str(error)
+def say_warnings() -> None:
+    """Has what the package logs said on stderr: what is amiss beside the result."""
+    import logging
+
+    class Sentences(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            complain(f"{record.getMessage()}.")
+
+    package = logging.getLogger("harness")
+    if not package.handlers:
+        package.addHandler(Sentences(logging.WARNING))
+
+
+def open_standard_streams() -> None:
+    """Opens those that are closed, as by `<&-`: what is written there goes nowhere. Else a file
+    that is opened next would take the place of one, and Python would have none at all."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def drop_unwritten() -> None:
@@ -66,16 +145,18 @@ def drop_unwritten() -> None:
 
 def kept(error: Exception, directory: Path) -> str:
     """The sentence of a failure, with where its evidence is."""
+    from harness.check import written
+
     path = directory / "failure.txt"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join((str(error), *getattr(error, "__notes__", ()))) + "\n")
+        written.write(path, "\n".join((str(error), *getattr(error, "__notes__", ()))) + "\n")
     except OSError as unwritten:
         return f"{error} Its evidence could not be kept: {unwritten}"
     return f"{error} The evidence is in {path}."
 
 
-def _code(error: Exception) -> int | None:
+def _code(error: BaseException) -> int | None:
     """The exit code of an error that is foreseen; None for a fault of this program."""
     from harness.check.layouts import LayoutError
     from harness.check.replay import CaseError
@@ -83,8 +164,7 @@ def _code(error: Exception) -> int | None:
     from harness.machine.errors import MachineError, Misuse
     from harness.paging.space import SpaceError
 
-    misplaced = FileExistsError | NotADirectoryError | PermissionError
     asked = LayoutError | SpaceError | CaseError | SourceError | QuestionError | Misuse
-    if isinstance(error, asked | misplaced):
+    if isinstance(error, asked) or (isinstance(error, OSError) and error.errno in MISNAMED):
         return MISUSE
     return MACHINE_FAILURE if isinstance(error, MachineError | OSError) else None

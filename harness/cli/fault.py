@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.ending import sentences
-from harness.cli.output import Json, tell
+from harness.cli.output import Json, say, tell
 from harness.cli.source import Source, number, with_source
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _words(code: int, cr2: int | None, rip: int | None, as_json: bool) -> None:
         _print_object(None, seen=reports.seen_object(seen, cr2, rip))
         return
     for line in reports.seen_lines(seen, cr2):
-        typer.echo(line)
+        say(line)
 
 
 def _backward(
@@ -211,4 +211,4 @@ def _print_object(snapshot: Snapshot | None, **content: Any) -> None:
     keys: dict[str, Any] = {"source": None, "cpu": None, "assumed": [], "notes": []}
     keys |= {"virtual": None, "seen": None, "given": None, "explanations": [], "outcomes": []}
     keys |= looked_at(snapshot) if snapshot else {}
-    typer.echo(json.dumps(bare("fault", **{**keys, **content})))
+    say(json.dumps(bare("fault", **{**keys, **content})))

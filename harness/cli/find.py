@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli.ending import sentences
-from harness.cli.output import Json, tell
+from harness.cli.output import Json, say, tell
 from harness.cli.pages import Limit, positive
 from harness.cli.source import Source, number, with_source
 
@@ -71,6 +71,6 @@ def find(
             content["places"] = [reports.addresses_object(cpu.format, one) for one in found]
             lines = [line for one in found for line in reports.addresses_lines(cpu.format, one)]
         if as_json:
-            typer.echo(json.dumps(answer("find", snapshot, **content, cut=cut)))
+            say(json.dumps(answer("find", snapshot, **content, cut=cut)))
         else:
             tell(snapshot, [*lines, *cut])

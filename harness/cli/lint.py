@@ -8,7 +8,7 @@ import typer
 
 from harness.cli import complete
 from harness.cli.ending import DISAGREEMENT, sentences
-from harness.cli.output import Json, tell
+from harness.cli.output import Json, say, tell
 from harness.cli.pages import Limit, Pat, positive, types_of
 from harness.cli.source import Source, with_source
 
@@ -55,7 +55,7 @@ def lint(
         broken, cut = lint.lint(snapshot, types, ignore or (), limit)
         if as_json:
             content = reports.lint_object(types, broken, cut)
-            typer.echo(json.dumps(answer("lint", snapshot, **content)))
+            say(json.dumps(answer("lint", snapshot, **content)))
         else:
             tell(snapshot, reports.lint_lines(broken, cut))
         if any(one.rule.severity is not lint.Severity.NOTE for one in broken):

@@ -14,7 +14,7 @@ import typer
 from harness.cli.complete import one_of
 from harness.cli.ending import CASES, DISAGREEMENT, MACHINE_FAILURE, complain, kept, sentences
 from harness.cli.engine import Engine, Qemu, usable
-from harness.cli.output import Html, Json, writable, write
+from harness.cli.output import Html, Json, say, writable, write
 
 if TYPE_CHECKING:
     from harness.check.matrix import Plan, Report
@@ -76,6 +76,7 @@ def matrix(
     Example: pagetable matrix --mode 5 --where 'level=4 and P=1 and access=write'
     """
     with sentences():
+        from harness.check import written
         from harness.machine.errors import Misuse
         from harness.report import matrix as reports
         from harness.report.text import counted
@@ -87,17 +88,17 @@ def matrix(
         engine = usable(engine, qemu)
         plan = planned(preset, mode, engine, qemu, where)
         if not as_json:
-            typer.echo(f"{counted(len(plan), 'access')} on {engine}")
+            say(f"{counted(len(plan), 'access')} on {engine}")
         result = tried(plan, jobs, qemu, report or CASES, started)
         if as_json or report is not None:
             text = json.dumps(reports.as_object(result))
         if as_json:
-            typer.echo(text)
+            say(text)
         else:
             reports.show(result)
         if report is not None:
             report.mkdir(parents=True, exist_ok=True)
-            (report / "report.json").write_text(text + "\n")
+            written.write(report / "report.json", text + "\n")
         if html is not None:
             from harness.report.html.run import matrix_page
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,13 +27,20 @@ Html = Annotated[
 ]
 
 
+def say(text: str, *, nl: bool = True) -> None:
+    """Prints text on stdout, of which some may come from a file, a guest or a monitor."""
+    from harness.report.visible import visible_lines
+
+    typer.echo(visible_lines(text), nl=nl)
+
+
 def tell(snapshot: Snapshot, lines: Iterable[str]) -> None:
     """Prints what there is to say of a snapshot, below its title and above what was assumed."""
     from harness.report.state import head_lines
     from harness.report.text import assumed_lines
 
     head = head_lines(snapshot)
-    typer.echo("\n".join((*head, "", *lines, *assumed_lines(snapshot.assumed))))
+    say("\n".join((*head, "", *lines, *assumed_lines(snapshot.assumed))))
 
 
 def writable(path: Path | None) -> None:
@@ -45,10 +53,15 @@ def writable(path: Path | None) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a file; raises Misuse where that fails."""
+    """Writes a file that was named; raises Misuse where that fails. A device, a pipe or a link,
+    such as /dev/stdout, is what was meant, and stays."""
+    from harness.check import written
     from harness.machine.errors import Misuse
 
     try:
-        path.write_text(text, encoding="utf-8")
+        if (path.is_file() and not path.is_symlink()) or not os.path.lexists(path):
+            written.write(path, text)
+        else:
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise Misuse(f"{path} cannot be written: {error.strerror}") from None

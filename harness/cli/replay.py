@@ -9,6 +9,7 @@ import typer
 
 from harness.cli.ending import DISAGREEMENT, sentences
 from harness.cli.engine import Qemu
+from harness.cli.output import say
 
 if TYPE_CHECKING:
     from harness.check.compare import Comparison
@@ -32,7 +33,7 @@ def replay(
 
         saved, comparison = _asked(case, qemu)
         for line in replay_lines(saved, comparison):
-            typer.echo(line)
+            say(line)
         if comparison.disagreed:
             raise typer.Exit(DISAGREEMENT)
 

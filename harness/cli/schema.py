@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.ending import sentences
+from harness.cli.output import say
 
 
 def _commands() -> list[str]:
@@ -44,4 +45,4 @@ def schema(
 
         if command not in (None, *COMMANDS):
             raise Misuse(f"{command!r} prints no JSON: choose one of {', '.join(COMMANDS)}")
-        typer.echo(json.dumps(schema(command), indent=2))
+        say(json.dumps(schema(command), indent=2))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from harness.cli import complete
+from harness.cli.ending import say_warnings
 
 if TYPE_CHECKING:
     from harness.inspect.snapshot import Snapshot
@@ -168,6 +169,7 @@ class Source:
         if self.qmp is not None:
             from harness.inspect.sources import qmp
 
+            say_warnings()
             return qmp.snapshot(self.qmp, self.vcpu, self.live, given)
         if self.core is not None:
             from harness.inspect.sources import core

@@ -21,7 +21,7 @@ from harness.cli.ending import (
     sentences,
 )
 from harness.cli.engine import Engine, Qemu, usable
-from harness.cli.output import Html, Json, writable, write
+from harness.cli.output import Html, Json, say, writable, write
 
 if TYPE_CHECKING:
     from harness.check.layouts import Layout
@@ -83,10 +83,10 @@ def validate(
             report.mkdir(parents=True, exist_ok=True)
         engine = usable(engine, qemu)
         if not as_json:
-            typer.echo(f"{counted(len(spaces), 'space')} on {engine}")
+            say(f"{counted(len(spaces), 'space')} on {engine}")
         run = _validated(spaces, engine, qemu, thorough, report or CASES, started)
         if as_json:
-            typer.echo(json.dumps(files.as_object(run)))
+            say(json.dumps(files.as_object(run)))
         else:
             terminal.show(run)
         if report is not None:

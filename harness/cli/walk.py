@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.ending import sentences
-from harness.cli.output import Html, Json, tell, writable, write
+from harness.cli.output import Html, Json, say, tell, writable, write
 from harness.cli.source import Source, number, with_source
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def walk(
         format = snapshot.cpu.format
         if as_json:
             walks = [as_object(format, one) for one in found]
-            typer.echo(json.dumps(answer("walk", snapshot, walks=walks)))
+            say(json.dumps(answer("walk", snapshot, walks=walks)))
             return
         first, *others = ([*translation_lines(format, one)] for one in found)
         tell(snapshot, [*first, *(line for lines in others for line in ("", *lines))])

@@ -9,6 +9,8 @@ entry means, and imports nothing of the packages that do.
 `monitor`    QMP: translations, memory and registers as QEMU sees them
 `foreign`    a QEMU that someone else started, and its guest stopped and resumed in every case
 `guard`      the program that resumes it when this process can not
+`patience`   the clock of deadlines, which stands still while a process waits for a processor
+`descriptors`  open files that another process gets by their numbers
 `openfile`   files that are read in place
 `physical`   where a foreign guest has memory, and the fastest way to it
 `stub`       the guest program as a file: its symbols, and the structures of its protocol

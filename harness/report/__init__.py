@@ -7,6 +7,7 @@
 `html`      pages for the browser
 `files`     the same as JSON, and as JUnit for what watches over tests
 `state`     the state in which tables are read, in words
+`visible`   text that comes from elsewhere, without what a terminal obeys
 `objects`   what objects of JSON have in common
 `schema`    the form of these objects, key by key
 """

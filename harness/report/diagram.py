@@ -19,6 +19,7 @@ from harness.paging.format import Format
 from harness.paging.walk import Step, Walk
 from harness.paging.x86.formats import LEGACY_ADDRESS_BITS
 from harness.report.text import letters, marked_bits, meaning, walk_lines
+from harness.report.visible import visible
 
 NAMESPACE: Final = "http://www.w3.org/2000/svg"
 
@@ -115,7 +116,7 @@ def _draw(walk: Walk, note: str = "") -> ElementTree.Element:
     paper = _put(svg, "rect", "paper", x=0, y=0)
     _text(svg, MARGIN, 34, "address", f"{walk.address:#x}")
     if note:
-        _text(svg, width - MARGIN, 34, "note end", note)
+        _text(svg, width - MARGIN, 34, "note end", visible(note))
     _sign(svg, walk)
     bottoms = [_level(svg, walk, step, number) for number, step in enumerate(walk.steps)]
     if walk.unbacked is not None:

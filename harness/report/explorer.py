@@ -29,6 +29,7 @@ from harness.paging.walk import Step
 from harness.report.decode import bits_text, raw_text, says
 from harness.report.state import cr3_text
 from harness.report.text import all_digits, counted, letters, meaning, set_bits
+from harness.report.visible import visible
 
 COLUMNS = ("slot", "addresses from", "raw", "rights", "meaning", "bits")
 
@@ -248,7 +249,7 @@ class Explorer(App[None]):
         if self._ways is not None and place.way:
             told.append(f"reached in {counted(self._ways.get(place.table, 0), 'way')}")
         way = " \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} ".join([*names, here])
-        title = f"{self.snapshot.title}, {cr3_text(self.snapshot.cpu)}\n"
+        title = f"{visible(self.snapshot.title)}, {cr3_text(self.snapshot.cpu)}\n"
         text = Text("" if self.has_class("low") else title, "dim")
         text.append(way, "bold")
         text.append("\n" + ", ".join(told), "not dim")

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from harness.check import written
 from harness.check.compare import Comparison, Disagreement
 from harness.check.validate import SpaceReport
 from harness.report.objects import bare
 from harness.report.run import Run
 from harness.report.text import disagreeing, finding_lines, walk_lines
+from harness.report.visible import visible, visible_lines
 
 
 def as_object(run: Run) -> dict[str, Any]:
@@ -110,6 +112,10 @@ def as_junit(run: Run) -> str:
     for kind, path in (("skipped", "skipped"), ("failures", "failure"), ("errors", "error")):
         suite.set(kind, str(len(suite.findall(f"testcase/{path}"))))
     suite.set("tests", str(len(suite.findall("testcase"))))
+    for element in suite.iter():  # XML has no place for control characters
+        element.text = element.text and visible_lines(element.text)
+        for key, value in element.items():
+            element.set(key, visible(value))
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
 
 
@@ -125,5 +131,5 @@ def versions() -> dict[str, str]:
 def write(run: Run, directory: Path) -> None:
     """Writes report.json and junit.xml into the directory; OSError where that fails."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "report.json").write_text(json.dumps(as_object(run)) + "\n")
-    (directory / "junit.xml").write_text(as_junit(run) + "\n")
+    written.write(directory / "report.json", json.dumps(as_object(run)) + "\n")
+    written.write(directory / "junit.xml", as_junit(run) + "\n")

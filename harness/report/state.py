@@ -8,6 +8,7 @@ from typing import Final
 from harness.inspect.snapshot import Snapshot
 from harness.paging.x86.cpu import Cpu, Cr3, Cr4, Mode
 from harness.paging.x86.formats import PCD, PWT
+from harness.report.visible import visible
 
 _PCID: Final = (1 << 12) - 1
 """The bits of CR3 that hold the PCID where CR4.PCIDE=1 (SDM 4.5.2)."""
@@ -15,7 +16,7 @@ _PCID: Final = (1 << 12) - 1
 
 def head_lines(snapshot: Snapshot) -> Iterator[str]:
     """What was looked at, by which CR3, and what there is to know of it."""
-    yield f"{snapshot.title}, {cr3_text(snapshot.cpu)}"
+    yield f"{visible(snapshot.title)}, {cr3_text(snapshot.cpu)}"
     yield from (f"Note: {sentence}" for sentence in notes(snapshot))
 
 

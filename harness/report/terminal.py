@@ -14,6 +14,7 @@ from rich.table import Table
 from harness.check.validate import SpaceReport
 from harness.report.run import Run
 from harness.report.text import agreeing, disagreeing, finding_lines, quirk_lines
+from harness.report.visible import visible
 
 Part = TypeVar("Part")
 
@@ -73,8 +74,8 @@ def print_all(table: Table, sections: Iterable[tuple[str, Iterable[str]]], verdi
     for title, lines in sections:
         screen.print(f"\n{title}", style="bold")
         for line in lines:
-            screen.print(line, soft_wrap=True)
-    screen.print(f"\n{verdict}", soft_wrap=True)
+            screen.print(visible(line), soft_wrap=True)
+    screen.print(f"\n{visible(verdict)}", soft_wrap=True)
 
 
 def count_lines(counts: Mapping[str, int]) -> list[str]:
@@ -88,7 +89,7 @@ def _table(run: Run) -> Table:
     for heading in ("levels", "compared", "disagree", "quirks", "not comparable", "seconds"):
         table.add_column(heading, justify="right")
     for space in run.spaces:
-        name, levels = space.layout.name, str(space.levels)
+        name, levels = visible(space.layout.name), str(space.levels)
         if space.skipped is not None:
             table.add_row(name, levels, "skipped", style="dim")
             continue

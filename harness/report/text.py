@@ -10,6 +10,7 @@ from harness.check.keys import RIGHTS, in_units
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.format import Format, Level
 from harness.paging.walk import Step, Walk
+from harness.report.visible import visible
 
 # What is named in annotations alone is imported for them alone: much comes with it, and the first
 # line of a command is to come at once.
@@ -204,10 +205,10 @@ def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
 
 def replay_lines(case: Case | MatrixCase, comparison: Comparison) -> Iterator[str]:
     """What a case asked, the answers that were saved, and those of now."""
-    yield case.title
-    yield f"  saved with QEMU {case.qemu}"
-    yield f"  expected  {case.expected}"
-    yield f"  observed  {case.observed}"
+    yield visible(case.title)
+    yield visible(f"  saved with QEMU {case.qemu}")
+    yield visible(f"  expected  {case.expected}")
+    yield visible(f"  observed  {case.observed}")
     yield ""
     for found in comparison.disagreements:
         yield "They disagree now:"

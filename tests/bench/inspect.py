@@ -109,7 +109,7 @@ def first_output() -> Figure:
 
         def run(command: tuple[str, ...]) -> float:
             words = [str(ram) if word == "RAM" else word for word in command]
-            return _first_byte(["-m", "harness.cli", *words])
+            return _first_byte(["-m", "harness", *words])
 
         def numpy() -> float:
             return _first_byte(["-c", "import numpy; print(1, flush=True)"])

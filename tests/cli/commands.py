@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def running(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """`pagetable` with these arguments, as a process of its own that does not outlive the block."""
     with subprocess.Popen(
-        [sys.executable, "-m", "harness.cli", *map(str, arguments)],
+        [sys.executable, "-m", "harness", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -115,7 +115,7 @@ def test_other_shells_are_told_the_same(tmp_path: Path, shell: str) -> None:
 
 def test_tab_completes_in_bash(tmp_path: Path) -> None:
     command = tmp_path / "pagetable"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m harness.cli "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m harness "$@"\n')
     command.chmod(0o755)
     shell = pexpect.spawn(
         "bash",

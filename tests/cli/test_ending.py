@@ -1,16 +1,18 @@
-"""How commands end where what they print cannot be written."""
+"""How commands end where what they print cannot be written, where they fail or are broken off."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import ROOT
+from tests.cli.commands import ROOT, run
 from tests.cli.test_rules_command import REPORT
 
 WALK = ("walk", "0x1000", "--layout", "smallest")
@@ -26,7 +28,7 @@ def buffering(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 def ended(*arguments: str, stdout: int, stderr: int = subprocess.PIPE) -> tuple[int, str | None]:
     """Exit code and errors of the command, with its output going there."""
-    command = [sys.executable, "-m", "harness.cli", *arguments]
+    command = [sys.executable, "-m", "harness", *arguments]
     found = subprocess.run(
         command, cwd=ROOT, stdout=stdout, stderr=stderr, text=True, check=False, timeout=60
     )
@@ -61,3 +63,149 @@ def test_a_full_disk_is_a_sentence(arguments: tuple[str, ...]) -> None:
 def test_misuse_is_told_by_the_exit_code_where_nothing_can_be_said() -> None:
     with Path("/dev/full").open("w") as full:
         assert ended(*MISUSE, stdout=subprocess.DEVNULL, stderr=full.fileno())[0] == 2
+
+
+def closed(*arguments: object, streams: str) -> subprocess.CompletedProcess[str]:
+    """The command with streams closed, as a shell closes them."""
+    command = shlex.join([sys.executable, "-m", "harness", *map(str, arguments)])
+    return subprocess.run(
+        ["sh", "-c", f"exec {command} {streams}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(WALK, 0), (MISUSE, 2), (HELP, 0), (("matrix", "--where", "nonsense"), 2)],
+    ids=["walk", "misuse", "help", "guest"],
+)
+def test_a_closed_stream_changes_nothing_else(
+    streams: str, arguments: tuple[str, ...], code: int
+) -> None:
+    whole, found = closed(*arguments, streams=""), closed(*arguments, streams=streams)
+    assert (whole.returncode, found.returncode) == (code, code)
+    assert found.stdout == ("" if ">&-" in streams.replace("2>&-", "") else whole.stdout)
+    assert found.stderr == ("" if "2>&-" in streams else whole.stderr)
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("streams", ["<&-", "<&- >&-", "<&- 2>&-"])
+def test_a_guest_runs_where_its_files_would_get_the_numbers_of_streams(streams: str) -> None:
+    found = closed("validate", "smallest", "--engine", "tcg", streams=streams)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+DELAYED = """
+import os, signal, sys, threading, time
+delay = float(sys.argv.pop(1))
+def send():
+    time.sleep(delay)
+    os.kill(os.getpid(), signal.SIGINT)
+from harness.__main__ import main
+sys.argv[0] = "pagetable"
+signal.signal(signal.SIGINT, signal.default_int_handler)
+real = signal.signal
+def first(*given):
+    signal.signal = real
+    try:
+        return real(*given)
+    finally:
+        threading.Thread(target=send, daemon=True).start()
+signal.signal = first
+main()
+"""
+"""The command, which gets a Ctrl-C so many seconds after its first act."""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3])
+def test_ctrl_c_is_one_line_whenever_it_comes(delay: float) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", DELAYED, str(delay), *WALK],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert found.returncode in (130, 0, -signal.SIGINT)
+    assert found.stderr == ("pagetable: interrupted.\n" if found.returncode == 130 else "")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (MemoryError(), "pagetable: there is not enough memory for this\n"),
+        (RecursionError("too deep"), "this is a fault of pagetable, please report it: Recursion"),
+        (
+            KeyError("a\nb"),
+            r"this is a fault of pagetable, please report it: KeyError: 'a\nb', in",
+        ),
+        (AssertionError(), "this is a fault of pagetable, please report it: AssertionError, in"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_no_one_foresaw_is_one_sentence_and_no_disagreement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("harness.inspect.sources.layout.snapshot", fails)
+    code, out, errors = run(*WALK, cwd=tmp_path)
+    assert (code, out) == (3, "")
+    assert sentence in errors
+    assert errors.count("\n") == 1
+
+
+def test_the_way_to_a_fault_is_shown_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise KeyError("here")
+
+    monkeypatch.setattr("harness.inspect.sources.layout.snapshot", fails)
+    monkeypatch.setenv("PAGETABLE_TRACE", "1")
+    code, _, errors = run(*WALK, cwd=tmp_path)
+    assert code == 3
+    assert "Traceback" in errors
+    assert "in fails" in errors
+
+
+LONG = "a" * 5000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("dump", "--layout", LONG),
+        ("dump", "--layout", f"{LONG}.toml"),
+        ("diff", "layout:smallest", f"layout:{LONG}.toml"),
+        ("dump", "--case", LONG),
+        ("replay", LONG),
+        ("dump", "--core", LONG),
+        ("dump", "--ram", LONG, "--cr3", "0"),
+        ("dump", "--qmp", LONG),
+        ("check", "--qmp", LONG),
+        ("rules", "--from", LONG),
+        ("validate", LONG),
+        ("validate", "smallest", "--report", LONG),
+        ("validate", "smallest", "--html", LONG),
+        (*WALK, "--html", LONG),
+        (*WALK, "--svg", LONG),
+        ("matrix", "--html", LONG),
+        ("matrix", "--report", LONG, "--where", "family=rights and level=0 and mode=4"),
+        ("matrix", "--qemu", LONG),
+    ],
+    ids=lambda arguments: " ".join(word[:12] for word in arguments),
+)
+def test_a_name_that_is_too_long_is_misuse(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    code, out, errors = run(*arguments, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert errors.count("\n") == 1
+    assert errors.startswith("pagetable: ")

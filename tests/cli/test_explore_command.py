@@ -32,7 +32,7 @@ def explored(cwd: Path, **environment: str) -> pexpect.spawn[bytes]:
     """The explorer in a terminal of its own."""
     return pexpect.spawn(
         sys.executable,
-        ["-m", "harness.cli", "explore", "0x1000", "--layout", "smallest"],
+        ["-m", "harness", "explore", "0x1000", "--layout", "smallest"],
         cwd=str(cwd),
         env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **environment},
         dimensions=(40, 140),

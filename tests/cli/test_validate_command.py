@@ -260,7 +260,7 @@ def test_a_report_on_a_full_disk_is_a_failure_after_all_was_shown(tmp_path: Path
     if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
         pytest.skip("this host allows no mount namespaces, so no disk can be filled")
     fill = "mount -t tmpfs -o size=4k none full; cat /dev/zero > full/x 2> x"
-    command = f"{sys.executable} -m harness.cli validate smallest --engine=tcg --report=full"
+    command = f"{sys.executable} -m harness validate smallest --engine=tcg --report=full"
     (tmp_path / "full").mkdir()
     ended = subprocess.run(
         [*unshare, "sh", "-c", f"{fill}; {command}"],

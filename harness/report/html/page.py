@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.report import diagram, state
+from harness.report.visible import visible_lines
 
 
 def page(template: str, **content: object) -> str:
@@ -49,6 +50,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: visible_lines(value) if type(value) is str else value,
     )
     environment.filters["tone"] = _tone
     environment.globals["state_notes"] = state.notes

@@ -1,0 +1,48 @@
+"""Files are written wholly or not at all, and never through a link."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.check import written
+
+
+def test_a_link_gives_way_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("kept")
+    link = tmp_path / "failure.txt"
+    link.symlink_to(kept)
+    written.write(link, "new")
+    assert (kept.read_text(), link.read_text(), link.is_symlink()) == ("kept", "new", False)
+
+
+def test_what_cannot_be_written_wholly_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "report.json"
+    written.write(file, "old")
+
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="No space"):
+        written.write(file, "new")
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["report.json"]
+
+
+def test_a_file_has_the_rights_that_any_new_file_has(tmp_path: Path) -> None:
+    (tmp_path / "by hand").touch()
+    written.write(tmp_path / "written", "")
+    assert (tmp_path / "written").stat().st_mode == (tmp_path / "by hand").stat().st_mode
+
+
+def test_a_directory_stays(tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(IsADirectoryError):
+        written.write(tmp_path / "directory", "text")
+    assert os.listdir(tmp_path) == ["directory"]

@@ -1,7 +1,10 @@
 """What all tests share."""
 
 import gc
+import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,20 @@ settings.load_profile("untimed")
 
 # What a shell without job control starts in the background ignores Ctrl-C, and so do its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+USUAL_QEMU = "qemu-system-x86_64"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has all tests run the QEMU that was chosen, those too that name none."""
+    qemu = shutil.which(config.getoption("--qemu"))
+    if qemu is not None and qemu != shutil.which(USUAL_QEMU):
+        qemu = os.environ["QEMU"] = str(Path(qemu).absolute())
+        folder = tempfile.TemporaryDirectory()
+        config.add_cleanup(folder.cleanup)
+        Path(folder.name, USUAL_QEMU).symlink_to(qemu)
+        os.environ["PATH"] = f"{folder.name}:{os.environ['PATH']}"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -101,7 +104,7 @@ class Qemu:
                 installed(program),
                 *_machine(engine, cpu or engine.cpu, ram, kernel),
                 *("-chardev", f"socket,id=monitor,fd={monitor.fileno()}"),
-                *("-mon", "chardev=monitor,mode=control"),
+                *control_monitor(program, "monitor"),
                 *("-chardev", f"socket,id=console,fd={console.fileno()}"),
                 *("-serial", "chardev:console"),
             )
@@ -182,6 +185,48 @@ def bound_to(parent: int) -> tuple[str, ...]:
     """
     ask = (installed("setpriv"), "--pdeathsig", "KILL", "--")
     return *ask, installed("sh"), "-c", 'test $PPID = $0 && exec "$@"', str(parent)
+
+
+def control_monitor(program: str, chardev: str) -> tuple[str, str]:
+    """The arguments that have a QEMU speak QMP on a character device: -mon, which 11.1 warns of,
+    and where QEMU says that it has it the object that takes its place."""
+    with contextlib.suppress(TimeoutError):
+        if "monitor-qmp" in _object_types(installed(program)):
+            return "-object", f"monitor-qmp,id=qmp,chardev={chardev}"
+    return "-mon", f"chardev={chardev},mode=control"
+
+
+@cache
+def _object_types(program: str) -> frozenset[str]:
+    """What a QEMU says that its -object can be, asked once; none for what is no QEMU.
+
+    Raises `TimeoutError` where it says nothing in time: that is asked again.
+    """
+    command = (*bound_to(os.getpid()), program, "-object", "help")
+    answer, end = b"", time.monotonic() + PATIENCE
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            while part := _read_until(process.stdout.fileno(), end):
+                answer += part
+                if len(answer) > TRANSCRIPT_SIZE:
+                    return frozenset()  # it may never end
+        finally:
+            process.kill()
+    return frozenset(answer.decode("utf-8", "replace").split())
+
+
+def _read_until(fd: int, end: float) -> bytes:
+    """The next bytes of a stream, none at its end; `TimeoutError` where they come too late."""
+    if not select.select([fd], [], [], max(0.0, end - time.monotonic()))[0]:
+        raise TimeoutError
+    return os.read(fd, TRANSCRIPT_SIZE)
 
 
 def installed(program: str) -> str:

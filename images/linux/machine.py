@@ -23,7 +23,7 @@ from pexpect.fdpexpect import fdspawn
 
 from harness.machine.errors import Evidence, GuestLost, Misuse
 from harness.machine.foreign import conversation
-from harness.machine.qemu import PATIENCE, bound_to, installed
+from harness.machine.qemu import PATIENCE, bound_to, control_monitor, installed
 from harness.machine.ram import MIB
 from images.linux.build import Image
 from images.linux.facts import FAILED, READY, Facts, parse
@@ -95,7 +95,7 @@ def started(
         os.ftruncate(fd, RAM_BYTES)
         ram = Path(f"/proc/{os.getpid()}/fd/{fd}")
         process = subprocess.Popen(
-            (*bound_to(os.getpid()), installed(qemu), *_arguments(image, variant, qmp, ram)),
+            (*bound_to(os.getpid()), installed(qemu), *_arguments(image, variant, qmp, ram, qemu)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -117,7 +117,7 @@ def _anonymous_file(name: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _arguments(image: Image, variant: Variant, qmp: Path, ram: Path) -> Iterator[str]:
+def _arguments(image: Image, variant: Variant, qmp: Path, ram: Path, qemu: str) -> Iterator[str]:
     yield from ("-nodefaults", "-no-user-config", "-display", "none", "-nic", "none")
     yield "-no-reboot"  # which is what a panic ends in
     yield from (
@@ -137,7 +137,7 @@ def _arguments(image: Image, variant: Variant, qmp: Path, ram: Path) -> Iterator
     # In QEMU's option syntax a comma is doubled.
     path = str(qmp).replace(",", ",,")
     yield from ("-chardev", f"socket,id=monitor,path={path},server=on,wait=off")
-    yield from ("-mon", "chardev=monitor,mode=control")
+    yield from control_monitor(qemu, "monitor")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

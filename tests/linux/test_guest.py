@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from harness.machine.foreign import conversation
+from harness.machine.qemu import control_monitor
 from harness.paging.address import Physical, Virtual
 from harness.paging.bulk import End
 from harness.paging.entry import Absent
@@ -40,6 +41,11 @@ def space(request: pytest.FixtureRequest, spaces: dict[str, LinuxSpace]) -> Linu
 def granted(space: LinuxSpace, rights: Words, name: str) -> Mask:
     """Which of some granted rights have the one of that name."""
     return np.asarray(rights & np.uint64(space.cpu.format.rights[name]), np.bool_)
+
+
+def test_qemu_has_its_monitor_as_it_says_it_can(linux: Booted, pytestconfig: pytest.Config) -> None:
+    command = Path(f"/proc/{linux.pid}/cmdline").read_text().split("\0")
+    assert set(control_monitor(pytestconfig.getoption("--qemu"), "monitor")) <= set(command)
 
 
 def test_linux_pages_as_it_was_asked_to(linux: Booted, space: LinuxSpace) -> None:

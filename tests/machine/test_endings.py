@@ -22,7 +22,7 @@ import pytest
 from harness.machine import qemu as qemu_module
 from harness.machine.errors import GuestLost, LaunchFailure, Misuse, ProtocolError
 from harness.machine.guest import Guest
-from harness.machine.qemu import Engine, bound_to
+from harness.machine.qemu import Engine, bound_to, control_monitor
 from harness.machine.ram import ARENA, RAM_UNIT
 from tests.cli.commands import gone
 from tests.machine.broken import ENDLESS_LINE, HANG, TRIPLE_FAULT, says, stub_that
@@ -89,6 +89,49 @@ monitor.recv(4096)
 monitor.send(b'{"return": {}}\\n')
 monitor.recv(4096)
 """
+
+
+HELP = "#!/bin/sh\necho asked >> {log}\nprintf 'List of user creatable objects:\\n{types}'\n"
+
+
+class TestMonitorArguments:
+    """-mon or the object, by what QEMU says that it has."""
+
+    @pytest.mark.parametrize(
+        ("types", "arguments"),
+        [
+            (
+                "  memory-backend-file\\n  monitor-qmp\\n",
+                ("-object", "monitor-qmp,id=qmp,chardev=m"),
+            ),
+            ("  memory-backend-file\\n  monitor-qmp-x\\n", ("-mon", "chardev=m,mode=control")),
+            ("", ("-mon", "chardev=m,mode=control")),
+        ],
+        ids=["object", "another object", "nothing"],
+    )
+    def test_they_are_what_qemu_says_it_has_and_it_is_asked_once(
+        self, tmp_path: Path, types: str, arguments: tuple[str, str]
+    ) -> None:
+        log = tmp_path / "log"
+        qemu = program(tmp_path / "qemu", HELP.format(log=log, types=types))
+        assert [control_monitor(qemu, "m") for _ in range(2)] == [arguments] * 2
+        assert log.read_text() == "asked\n"
+
+    def test_a_qemu_that_does_not_answer_is_ended_in_time_and_asked_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(qemu_module, "PATIENCE", 0.3)
+        log = tmp_path / "log"
+        qemu = program(tmp_path / "qemu", f"#!/bin/sh\necho asked >> {log}\nexec sleep 60\n")
+        begin = time.monotonic()
+        for _ in range(2):
+            assert control_monitor(qemu, "m") == ("-mon", "chardev=m,mode=control")
+        assert time.monotonic() - begin < 5
+        assert log.read_text() == "asked\nasked\n"
+
+    def test_an_answer_without_end_is_cut(self, tmp_path: Path) -> None:
+        qemu = program(tmp_path / "qemu", "#!/bin/sh\nexec yes monitor-qmp-x\n")
+        assert control_monitor(qemu, "m") == ("-mon", "chardev=m,mode=control")
 
 
 class TestLaunch:
@@ -189,6 +232,13 @@ class TestLostWhileRunning:
             guest.finish()
         assert caught.value.evidence.exit_code == -signal.SIGKILL
         assert caught.value.evidence.console == ("ready 2",)
+
+    def test_qemu_warns_of_nothing_that_it_was_given(self, guest: Guest, made: HandMade) -> None:
+        guest.start(made.state, endless(made))
+        os.kill(guest.pid, signal.SIGKILL)
+        with pytest.raises(GuestLost) as caught:
+            guest.finish()
+        assert caught.value.evidence.stderr == ""
 
     def test_a_stopped_qemu_is_ended_at_the_deadline(
         self, guest: Guest, monkeypatch: pytest.MonkeyPatch

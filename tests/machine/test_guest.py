@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from harness.machine.engines import why_long_mode_only
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest
-from harness.machine.qemu import OLDEST_QEMU
+from harness.machine.qemu import OLDEST_QEMU, dotted
 from tests.machine.conftest import RAM_BYTES
 from tests.machine.handmade import (
     CR4_LA57,
@@ -356,6 +358,12 @@ class TestConsole:
         answer = self.ask(guest, f"{command} {wrong}")
         assert answer == f"error this is not the nonce of the batch in memory, which is {nonce}"
         assert self.ask(guest, f"run {nonce}") == f"done {nonce} 1"
+
+
+def test_a_guest_of_a_test_that_names_no_qemu_runs_on_the_chosen_one(guest: Guest) -> None:
+    chosen = os.environ.get("QEMU", "qemu-system-x86_64")
+    said = subprocess.run([chosen, "--version"], capture_output=True, text=True, check=True).stdout
+    assert f"version {dotted(guest.version)} " in said
 
 
 def test_the_guest_tells_what_it_runs_on(guest: Guest) -> None:

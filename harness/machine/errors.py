@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 
 class MachineError(Exception):
@@ -69,4 +70,8 @@ class Misuse(ValueError):  # noqa: N818 (the project's word for this ending)
 
 def _quoted(stderr: str) -> str:
     lines = stderr.strip().splitlines()
-    return f" QEMU said: {lines[-1].strip()}" if lines else ""
+    return f" QEMU said: {lines[-1].strip()[:LONGEST_QUOTE]}" if lines else ""
+
+
+LONGEST_QUOTE: Final = 500
+"""Characters of a line that are quoted."""

@@ -25,7 +25,7 @@ from typing import Final, cast
 from qemu.qmp import ExecuteError
 
 from harness.machine import guard
-from harness.machine.descriptors import socket_above_standard
+from harness.machine.descriptors import anonymous_file, socket_above_standard
 from harness.machine.errors import (
     Evidence,
     GuestLost,
@@ -55,7 +55,7 @@ class Foreign:
         self.scratch_path = ""
         with contextlib.ExitStack() as stack:
             self.monitor = stack.enter_context(_connected(path, deadline))
-            self.scratch = os.memfd_create("monitor-scratch")
+            self.scratch = anonymous_file("monitor-scratch")
             stack.callback(os.close, self.scratch)
             self._pid = _process_of(self.monitor)
             self._resources = stack.pop_all()

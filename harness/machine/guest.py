@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from pexpect.fdpexpect import fdspawn
 
 from harness.machine.errors import GuestLost, MachineError, Misuse, ProtocolError
 from harness.machine.monitor import Monitor
+from harness.machine.patience import Clock
 from harness.machine.processor import (
     FEATURES,
     MachineInfo,
@@ -76,7 +76,8 @@ class Guest:
     """A guest with the stub at its prompt, owning its QEMU, memory, monitor and console.
 
     `engine` is the name of one, `ram_bytes` and `high_bytes` its memory (see `ram`), `cpu` another
-    -cpu than the engine's own, `qemu` the program, `deadline` the seconds that any answer may take.
+    -cpu than the engine's own, `qemu` the program, `deadline` the seconds that any answer may take,
+    without those in which QEMU waits for a processor.
 
     `image` is the stub, `ram` the memory, `monitor` QEMU's monitor, `info` the processor, `version`
     QEMU's, `capacity` the jobs of one batch.
@@ -117,6 +118,7 @@ class Guest:
         self._resources.callback(self.ram.close)
         self._qemu = Qemu(qemu, self.engine, self.ram, self.image.path, cpu=cpu)
         self._resources.callback(self._qemu.close)
+        self._clock = Clock(self._qemu.pid)
         self.monitor = Monitor(self._qemu, self.deadline)
         self._resources.callback(self.monitor.close)
         self._resources.callback(self._qemu.end)  # first of all: no one waits for a hung QEMU
@@ -323,8 +325,8 @@ class Guest:
             raise self._broken(f"it printed {answer[:80]!r} instead of {line!r}", answer)
 
     def _read_line(self) -> str:
-        end = time.monotonic() + self.deadline
-        while (left := end - time.monotonic()) > 0:
+        end = self._clock.now() + self.deadline
+        while (left := end - self._clock.now()) > 0:
             try:
                 self._console.expect_exact("\n", timeout=min(GLANCE, left))
                 return self._console.before or ""

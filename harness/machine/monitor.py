@@ -82,7 +82,7 @@ class Monitor:
     """The monitor of one QEMU, connected. `version` is QEMU's; `deadline` is in seconds a call, and
     `patience` where the answer may be long (as `deadline` unless given), `vcpu` the number of the
     processor whose registers and tables are asked about. Seconds in which QEMU waits for a
-    processor do not count.
+    processor do not count: those of `clock` do.
 
     Raises `LaunchFailure` if QEMU ends before it answers, `Misuse` if it is too old; for a foreign
     QEMU these are what `Peer` says.
@@ -95,7 +95,7 @@ class Monitor:
         self._deadline = deadline
         self._patience = deadline if patience is None else patience
         self._vcpu = vcpu
-        self._clock = Clock(qemu.pid)
+        self.clock = Clock(qemu.pid)
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[Any] | None = None
         self._interrupted = False
@@ -146,13 +146,13 @@ class Monitor:
 
     def _wait(self, work: Callable[[], Coroutine[Any, Any, T]], deadline: float) -> T:
         """What comes of the work; raises TimeoutError where it takes longer."""
-        end = self._clock.now() + deadline
+        end = self.clock.now() + deadline
         self._task = task = self._loop.create_task(work())
         timer: asyncio.TimerHandle
 
         def watch() -> None:
             nonlocal timer
-            if (left := end - self._clock.now()) > 0:
+            if (left := end - self.clock.now()) > 0:
                 timer = self._loop.call_later(left, watch)
             else:
                 task.cancel()

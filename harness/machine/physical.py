@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -233,9 +232,9 @@ class PhysicalMemory:
                 " they are tables, have QEMU share its memory with us (memory-backend-memfd or"
                 " -file, share=on)"
             )
-        began = time.monotonic()
+        began = self._monitor.clock.now()
         octets = self._read(address, size)
-        self._left -= time.monotonic() - began
+        self._left -= self._monitor.clock.now() - began
         return octets
 
     def _read(self, address: int, size: int) -> bytes:

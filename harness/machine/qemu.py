@@ -15,18 +15,27 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
 
+from harness.machine.descriptors import (
+    anonymous_file,
+    said,
+    socket_above_standard,
+    what_is_said,
+)
 from harness.machine.errors import Evidence, GuestLost, LaunchFailure, Misuse
+from harness.machine.patience import Clock
 from harness.machine.ram import MIB, Ram
 
 OLDEST_QEMU: Final = (7, 2, 0)
 """The oldest version whose behaviour was measured; older ones are refused."""
+
+SETTLES: Final = 0.1
+"""Seconds that it may take from the end of QEMU's streams to its own."""
 
 PATIENCE: Final = 2.0
 """Seconds that each step of ending QEMU may take before the next, harder one."""
@@ -96,8 +105,10 @@ class Qemu:
         with contextlib.ExitStack() as stack:
             self.monitor, monitor = _socket_pair(stack)
             self.console, console = _socket_pair(stack)
-            self.scratch = _anonymous_file(stack, "monitor-scratch")
-            self._stderr = _anonymous_file(stack, "qemu-stderr")
+            self.scratch = anonymous_file("monitor-scratch")
+            stack.callback(os.close, self.scratch)
+            self._stderr = what_is_said("qemu-stderr")
+            stack.callback(os.close, self._stderr)
             self.scratch_path = f"/proc/self/fd/{self.scratch}"
             self.command = (
                 *bound_to(os.getpid()),
@@ -130,9 +141,8 @@ class Qemu:
         return self._process.poll()
 
     def stderr(self) -> str:
-        """All that QEMU has printed so far."""
-        size = os.fstat(self._stderr).st_size
-        return os.pread(self._stderr, size, 0).decode("utf-8", "replace")
+        """What QEMU has printed so far: the first `MOST_SAID` bytes of that."""
+        return said(self._stderr)
 
     def launch_failure(self, reason: str) -> LaunchFailure:
         """End QEMU, and answer the exception that says why it never came up."""
@@ -158,8 +168,10 @@ class Qemu:
 
     def _settled_exit_code(self) -> int | None:
         """The exit code of a process whose streams ended a moment ago; None if it runs on."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.1)
+        clock = Clock(self.pid)
+        while self._process.poll() is None and clock.now() < SETTLES:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(SETTLES)
         return self._process.poll()
 
     def end(self) -> None:
@@ -203,7 +215,7 @@ def _object_types(program: str) -> frozenset[str]:
     Raises `TimeoutError` where it says nothing in time: that is asked again.
     """
     command = (*bound_to(os.getpid()), program, "-object", "help")
-    answer, end = b"", time.monotonic() + PATIENCE
+    answer = b""
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -212,8 +224,9 @@ def _object_types(program: str) -> frozenset[str]:
         process_group=0,
     ) as process:
         assert process.stdout is not None
+        clock = Clock(process.pid)
         try:
-            while part := _read_until(process.stdout.fileno(), end):
+            while part := _read_until(process.stdout.fileno(), clock):
                 answer += part
                 if len(answer) > TRANSCRIPT_SIZE:
                     return frozenset()  # it may never end
@@ -222,10 +235,11 @@ def _object_types(program: str) -> frozenset[str]:
     return frozenset(answer.decode("utf-8", "replace").split())
 
 
-def _read_until(fd: int, end: float) -> bytes:
+def _read_until(fd: int, clock: Clock) -> bytes:
     """The next bytes of a stream, none at its end; `TimeoutError` where they come too late."""
-    if not select.select([fd], [], [], max(0.0, end - time.monotonic()))[0]:
-        raise TimeoutError
+    while not select.select([fd], [], [], max(0.0, PATIENCE - clock.now()))[0]:
+        if clock.now() >= PATIENCE:
+            raise TimeoutError
     return os.read(fd, TRANSCRIPT_SIZE)
 
 
@@ -278,19 +292,14 @@ def _escaped(path: Path) -> str:
 
 
 def _socket_pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
-    ours, theirs = socket.socketpair()
+    ours, theirs = map(socket_above_standard, socket.socketpair())
     return stack.enter_context(ours), stack.enter_context(theirs)
-
-
-def _anonymous_file(stack: contextlib.ExitStack, name: str) -> int:
-    fd = os.memfd_create(name)
-    stack.callback(os.close, fd)
-    return fd
 
 
 def _ending(exit_code: int) -> str:
     if exit_code < 0:
-        return f"ended by {signal.Signals(-exit_code).name}"
+        names = {one.value: one.name for one in signal.Signals}  # most of real time have none
+        return f"ended by {names.get(-exit_code, f'signal {-exit_code}')}"
     return f"exit code {exit_code}"
 
 

@@ -27,6 +27,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from harness.machine.descriptors import anonymous_file
 from harness.machine.errors import Misuse
 
 MIB: Final = 1 << 20
@@ -69,7 +70,7 @@ class Ram:
             )
         self.size = size
         self.total = size + high_bytes
-        self.fd = os.memfd_create("guest-ram")
+        self.fd = anonymous_file("guest-ram")
         try:
             os.ftruncate(self.fd, self.total)
             self._map = mmap.mmap(self.fd, self.total)

@@ -21,8 +21,10 @@ from typing import IO, Final
 import pexpect
 from pexpect.fdpexpect import fdspawn
 
+from harness.machine.descriptors import anonymous_file, said, what_is_said
 from harness.machine.errors import Evidence, GuestLost, Misuse
 from harness.machine.foreign import conversation
+from harness.machine.patience import Clock
 from harness.machine.qemu import PATIENCE, bound_to, control_monitor, installed
 from harness.machine.ram import MIB
 from images.linux.build import Image
@@ -30,6 +32,9 @@ from images.linux.facts import FAILED, READY, Facts, parse
 
 RAM_BYTES: Final = 640 * MIB
 """The patterns take 290 MiB, and below 512 MiB Linux makes no large pages on its own."""
+
+GLANCE: Final = 1.0
+"""Seconds between two looks at how long QEMU has worked."""
 
 CPUS: Final = 2
 """One for each process of init.c."""
@@ -76,8 +81,8 @@ class Started:
         return self.process.stdout
 
     def stderr(self) -> str:
-        """All that QEMU had to say so far."""
-        return os.pread(self.errors, os.fstat(self.errors).st_size, 0).decode("utf-8", "replace")
+        """What QEMU had to say so far."""
+        return said(self.errors)
 
 
 @contextlib.contextmanager
@@ -91,7 +96,7 @@ def started(
     """
     if _answers(qmp):
         raise Misuse(f"a program listens at {qmp}: end it, or name another socket")
-    with _anonymous_file("linux-ram") as fd, _anonymous_file("qemu-stderr") as errors:
+    with _open(anonymous_file("linux-ram")) as fd, _open(what_is_said("qemu-stderr")) as errors:
         os.ftruncate(fd, RAM_BYTES)
         ram = Path(f"/proc/{os.getpid()}/fd/{fd}")
         process = subprocess.Popen(
@@ -109,8 +114,7 @@ def started(
 
 
 @contextlib.contextmanager
-def _anonymous_file(name: str) -> Iterator[int]:
-    fd = os.memfd_create(name)
+def _open(fd: int) -> Iterator[int]:
     try:
         yield fd
     finally:
@@ -174,7 +178,7 @@ class Booted:
         isolation its user tables: no one else is at that address.  It is there but for the
         kernel's ticks.  Raises `TimeoutError` after `deadline` seconds.
         """
-        end = time.monotonic() + deadline
+        clock = Clock(self.pid)
         with conversation(self.qmp, 0, deadline) as monitor:
             while True:
                 monitor.stop()
@@ -183,7 +187,7 @@ class Booted:
                     for process in self.facts.processes.values()
                 ):
                     return
-                if time.monotonic() > end:
+                if clock.now() > deadline:
                     raise TimeoutError(f"no CPU spins in user mode within {deadline:g} s")
                 monitor.cont()
                 time.sleep(0.01)
@@ -205,7 +209,10 @@ def booted(
     with started(image, variant, qmp, qemu=qemu) as machine:
         console = fdspawn(machine.console, encoding="ascii", codec_errors="replace", use_poll=True)
         endings = (READY, FAILED, pexpect.EOF, pexpect.TIMEOUT)
-        ending = endings[console.expect(list(endings), timeout=deadline)]
+        clock = Clock(machine.process.pid)
+        ending: object = pexpect.TIMEOUT
+        while ending is pexpect.TIMEOUT and (left := deadline - clock.now()) > 0:
+            ending = endings[console.expect(list(endings), timeout=min(GLANCE, left))]
         if ending is not READY:
             raise _lost(machine, console, ending, deadline)
         facts = parse(console.before or "")

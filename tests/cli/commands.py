@@ -13,6 +13,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.machine.patience import Clock
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,8 +44,8 @@ def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
 
 def guest_of(process: subprocess.Popen[str], within: float = 20.0) -> int:
     """The process id of a QEMU that a worker of the command runs, when there is one."""
-    end = time.monotonic() + within
-    while time.monotonic() < end:
+    clock = Clock(process.pid)
+    while clock.now() < within:
         for worker in children(process.pid):
             for child in children(worker):
                 if name(child).startswith("qemu"):
@@ -73,8 +74,8 @@ def name(pid: int) -> str:
 
 def gone(pid: int, within: float = 5.0) -> bool:
     """Whether the process ends in time; one that awaits its reaper counts as ended."""
-    end = time.monotonic() + within
-    while time.monotonic() < end:
+    clock = Clock(pid)
+    while clock.now() < within:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError):

@@ -238,7 +238,7 @@ def test_no_guest_survives_the_end_of_the_command(
     with running("validate", "aliases", "--engine=tcg", cwd=tmp_path) as process:
         guest = guest_of(process)
         process.send_signal(sent)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == code
     assert errors == ("pagetable: interrupted.\n" if sent is signal.SIGINT else "")
     assert gone(guest)

@@ -15,6 +15,7 @@ import pytest
 
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.foreign import conversation
+from harness.machine.patience import Clock
 
 pytestmark = [pytest.mark.hw, pytest.mark.usefixtures("linux_image")]
 
@@ -30,9 +31,9 @@ def running(socket: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT) as process:
         try:
-            end = time.monotonic() + PATIENCE
+            clock = Clock(process.pid)
             while not answers(socket) and process.poll() is None:
-                assert time.monotonic() < end, "no monitor"
+                assert clock.now() < PATIENCE, "no monitor"
                 time.sleep(0.02)
             yield process
         finally:
@@ -48,9 +49,9 @@ def answers(socket: Path) -> bool:
 
 
 def gone(socket: Path) -> bool:
-    end = time.monotonic() + PATIENCE
+    clock = Clock(0)
     while answers(socket):
-        if time.monotonic() > end:
+        if clock.now() > PATIENCE:
             return False
         time.sleep(0.02)
     return True

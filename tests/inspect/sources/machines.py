@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.machine.patience import Clock
 from harness.machine.qemu import bound_to
 from harness.machine.stub import StubImage
 
@@ -29,6 +30,7 @@ class Witness:
     """A second monitor of a QEMU, by which the test sees what becomes of its guest."""
 
     def __init__(self, path: Path, process: subprocess.Popen[bytes]) -> None:
+        self._pid = process.pid
         self._socket = _listening(path, process)
         self._lines = self._socket.makefile("rb")
         self.events: list[str] = []
@@ -46,8 +48,8 @@ class Witness:
         return str(self.ask("query-status")["status"])
 
     def becomes(self, status: str, within: float = 10.0) -> bool:
-        end = time.monotonic() + within
-        while time.monotonic() < end:
+        clock = Clock(self._pid)
+        while clock.now() < within:
             if self.status() == status:
                 return True
             time.sleep(0.02)
@@ -55,10 +57,10 @@ class Witness:
 
     def waits_for(self, seen: str, within: float = 20.0) -> None:
         """Waits until this is seen among the registers of the first processor."""
-        end = time.monotonic() + within
+        clock = Clock(self._pid)
         question = {"command-line": "info registers"}
         while seen not in self.ask("human-monitor-command", **question):
-            assert time.monotonic() < end, f"no {seen} within {within:g} s"
+            assert clock.now() < within, f"no {seen} within {within:g} s"
             time.sleep(0.01)
 
     def close(self) -> None:
@@ -69,7 +71,7 @@ class Witness:
 def _listening(path: Path, process: subprocess.Popen[bytes]) -> socket.socket:
     """A connection to a socket of a QEMU that has just been started: the file is there a moment
     before anyone listens."""
-    end = time.monotonic() + 20
+    clock = Clock(process.pid)
     while True:
         found = socket.socket(socket.AF_UNIX)
         found.settimeout(20)
@@ -78,7 +80,7 @@ def _listening(path: Path, process: subprocess.Popen[bytes]) -> socket.socket:
             return found
         except (FileNotFoundError, ConnectionRefusedError):
             found.close()
-            if process.poll() is not None or time.monotonic() > end:
+            if process.poll() is not None or clock.now() > 20:
                 raise
             time.sleep(0.01)
 

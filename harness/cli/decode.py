@@ -71,6 +71,7 @@ def decode(
     with sentences():
         from harness.inspect import decode as entries
         from harness.inspect import linux as dialect
+        from harness.inspect.likely import highest_bit, likely, narrower
         from harness.machine.errors import Misuse
         from harness.report import decode as reports
         from harness.report.objects import bare, cpu_object
@@ -82,9 +83,7 @@ def decode(
         assumed = []
         if mode is None:
             assumed.append("paging has 4 levels (--mode names another)")
-        if maxphyaddr is None:
-            assumed.append(f"MAXPHYADDR is {cpu.maxphyaddr} (--maxphyaddr)")
-        else:
+        if maxphyaddr is not None:
             cpu = replace(cpu, maxphyaddr=maxphyaddr)
         raw = number("the value", value)
         try:
@@ -93,7 +92,14 @@ def decode(
             raise Misuse(str(error)) from None
         levels = known if level is None else [level]
         found = [entries.read(cpu, raw, one) for one in levels]
-        readings = [(one, dialect.read(cpu, one) if linux else None) for one in found]
+        if maxphyaddr is None:
+            wide = highest_bit(*(one.entry for one in found))
+            assumed.append(f"MAXPHYADDR is {cpu.maxphyaddr} (--maxphyaddr){narrower(wide)}")
+        kept = [dialect.read(cpu, one) if linux else None for one in found]
+        readings = [
+            (one, to_linux, likely(cpu, one, to_linux))
+            for one, to_linux in zip(found, kept, strict=True)
+        ]
         if as_json:
             content = {
                 "cpu": cpu_object(cpu),

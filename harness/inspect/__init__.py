@@ -15,6 +15,7 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `sources`      one module a kind of source
 `decode`       an entry as the machine reads it: `read` gives a Reading of Parts
 `linux`        the same entry as Linux reads it: `read` gives a LinuxReading of Bits
+`likely`       what an entry that makes no sense probably is
 `translation`  an address: `translate` gives a Translation of Stages, with rights as they accumulate
 `fault`        an access: `explain` gives an Explanation; a fault that was seen: `read_code` gives a
                SeenFault, and `compare` says whether the tables give it: a Reproduction

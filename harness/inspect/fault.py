@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.check.quirks import RESERVED_WITHOUT_PRESENT, Quirk
 from harness.inspect.decode import Bits
+from harness.inspect.likely import highest_bit, narrower
 from harness.inspect.remedy import Remedy, remedies
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.translation import Stage, Translation, is_backed, translate
@@ -361,8 +362,9 @@ def _likely(
     present = found.end in (End.LEAF, End.MALFORMED)
     allowed = any(isinstance(one.outcome, Allowed) for one in instead)
     if seen.code & Error.RSVD:
+        width = narrower(highest_bit(*(stage.reading.entry for stage in found.stages)))
         yield (
-            f"the processor has another MAXPHYADDR than {cpu.maxphyaddr} bits, or another"
+            f"the processor has another MAXPHYADDR than {cpu.maxphyaddr} bits{width}; or another"
             f" EFER.NXE than {int(cpu.nxe)}: what is reserved depends on both"
         )
     elif not seen.code & Error.P and present:

@@ -32,7 +32,7 @@ from harness.paging.linux.entries import (
     Unknown,
 )
 from harness.paging.x86.cpu import Cpu
-from harness.paging.x86.formats import bits
+from harness.paging.x86.formats import P, bits
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,27 @@ def read(cpu: Cpu, reading: Reading) -> LinuxReading:
     linux = Linux(cpu.format)
     raw, level = reading.raw, reading.level
     meaning = linux.decode(raw, level)
+    doubt = ""
+    if not raw & P and not linux.written(raw, level):
+        doubt, meaning = _doubt(meaning), Unknown(raw)
     page = isinstance(meaning, Leaf | ProtNone)
     ignored = reduce(or_, (part.mask for part in named(reading, Role.IGNORED)), 0)
     cache = linux.cache(raw, level).name.replace("_MINUS", "-") if page else None
     parts = tuple(_parts(linux, reading, meaning, ignored))
-    return LinuxReading(meaning, _said(meaning, parts), cache, parts)
+    return LinuxReading(meaning, _said(meaning, parts) + doubt, cache, parts)
+
+
+def _doubt(meaning: Meaning) -> str:
+    """Why an entry is nothing that Linux writes, for all that it has the form."""
+    match meaning:
+        case Swap(area, offset):
+            why = "and that is its header" if not offset else "and no area has so many"
+            return f": in swap it would be page {offset:#x} of area {area}, {why}"
+        case ProtNone(address):
+            return f": without rights it would be the page at {address:#x}, where it has no memory"
+        case Unknown():
+            return " at this level"
+    return f": {_phrase(meaning)}, it would say, but other bits are set or missing"
 
 
 def _said(meaning: Meaning, parts: tuple[Bits, ...]) -> str:
@@ -128,7 +144,7 @@ def _phrase(meaning: Meaning) -> str:
         case Marker(notes):
             return f"no page, a marker: {notes.name or int(notes)}"
         case Unknown():
-            return "nothing that Linux writes at this level"
+            return "nothing that Linux writes"
 
 
 def _parts(linux: Linux, reading: Reading, meaning: Meaning, mask: int) -> Iterator[Bits]:

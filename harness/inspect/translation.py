@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness.inspect import decode
 from harness.inspect.decode import MemoryType, Reading
+from harness.inspect.likely import likely
 from harness.inspect.linux import LinuxReading
 from harness.inspect.linux import read as read_linux
 from harness.inspect.snapshot import QuestionError, Snapshot
@@ -45,6 +46,7 @@ class Stage:
     linux    what Linux keeps in it; None where that is not wanted, or of a register
     granted  the rights, as bits of the format, that all entries so far give together
     taken    those that it takes and the entries above it gave
+    likely   what it probably is, and what speaks for that; empty where it makes sense
     """
 
     slot: Slot | None
@@ -52,6 +54,7 @@ class Stage:
     linux: LinuxReading | None
     granted: int
     taken: int
+    likely: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
     inner = linear(cpu, address)
     root = root_for(cpu, inner)
     found = walk(snapshot.memory, root, inner) if root else None
-    stages = tuple(_stages(cpu, inner, found, linux))
+    stages = tuple(_stages(snapshot, inner, found, linux))
     end, reason = _ending(cpu, found)
     backed = is_backed(snapshot, found.physical if found else None)
     canonical, why = _canonical(cpu, inner)
@@ -157,17 +160,18 @@ def split(cpu: Cpu, address: int, page: int = 0) -> tuple[Index, ...]:
     return tuple(parts)
 
 
-def _stages(cpu: Cpu, address: int, found: Walk | None, linux: bool) -> Iterator[Stage]:
-    format = cpu.format
+def _stages(snapshot: Snapshot, address: int, found: Walk | None, linux: bool) -> Iterator[Stage]:
+    cpu, format = snapshot.cpu, snapshot.cpu.format
     granted = format.rights_mask
     if cpu.mode is Mode.PAE:
-        register = cpu.pdptes[split(cpu, address)[0].value]
-        yield Stage(None, decode.read(cpu, register, cpu.levels), None, granted, 0)
+        register = decode.read(cpu, cpu.pdptes[split(cpu, address)[0].value], cpu.levels)
+        yield Stage(None, register, None, granted, 0, likely(cpu, register))
     for slot, raw, entry in found.steps if found else ():
         given = granted if isinstance(entry, Absent) else granted & format.granted(raw)
         reading = decode.read(cpu, raw, slot.level)
         kept = read_linux(cpu, reading) if linux else None
-        yield Stage(slot, reading, kept, given, granted & ~given)
+        guesses = likely(cpu, reading, kept, slot, snapshot.memory, address)
+        yield Stage(slot, reading, kept, given, granted & ~given, guesses)
         granted = given
 
 

@@ -30,8 +30,9 @@ _KINDS = {
 _SPOKEN_BY_MEANING = {Role.ADDRESS, Role.IGNORED, Role.RESERVED}
 """Roles of parts that say nothing by being set: what an entry means tells of them."""
 
-Readings = Sequence[tuple[Reading, LinuxReading | None]]
-"""Entries as the machine reads them, each with what Linux keeps in it where that is wanted."""
+Readings = Sequence[tuple[Reading, LinuxReading | None, Sequence[str]]]
+"""Entries as the machine reads them, each with what Linux keeps in it where that is wanted, and
+with what it probably is where it makes no sense."""
 
 
 def says(reading: Reading) -> str:
@@ -64,7 +65,9 @@ def raw_text(reading: Reading) -> str:
     return all_digits(reading.raw, reading.entry_bytes)
 
 
-def reading_lines(reading: Reading, linux: LinuxReading | None) -> Iterator[str]:
+def reading_lines(
+    reading: Reading, linux: LinuxReading | None, likely: Sequence[str]
+) -> Iterator[str]:
     """One entry: what it says, then every bit."""
     yield f"{raw_text(reading)} as a {reading.name}, at level {reading.level}: {says(reading)}"
     yield ""
@@ -76,20 +79,30 @@ def reading_lines(reading: Reading, linux: LinuxReading | None) -> Iterator[str]
         yield f"To Linux: {linux.said}{kind}"
         yield ""
         yield from _table([rows[0][:4], *(_row(part) for part in linux.parts)])
+    if likely:
+        yield ""
+        yield f"Likely: {'; '.join(likely)}"
 
 
 def readings_lines(readings: Readings) -> Iterator[str]:
     """The same raw entry at several levels, a line each."""
-    with_linux = any(linux for _, linux in readings)
+    with_linux = any(linux for _, linux, _ in readings)
     rows = [("level", "entry", "meaning", "bits", *(["to Linux"] if with_linux else []))]
-    for reading, linux in readings:
+    for reading, linux, _ in readings:
         said = [linux.said] if linux else []
         rows.append((str(reading.level), reading.name, says(reading), flags(reading), *said))
     yield f"{raw_text(readings[0][0])} at every level"
     yield from _table(rows)
+    guesses = [(reading, "; ".join(likely)) for reading, _, likely in readings if likely]
+    if guesses:
+        yield ""
+        yield "Likely"
+        yield from _table([(f"as a {reading.name}", said) for reading, said in guesses])
 
 
-def as_object(reading: Reading, linux: LinuxReading | None) -> dict[str, Any]:
+def as_object(
+    reading: Reading, linux: LinuxReading | None, likely: Sequence[str]
+) -> dict[str, Any]:
     """One entry as what JSON can hold."""
     said: dict[str, Any] = dict.fromkeys(("physical", "size", "reserved"))
     match reading.entry:
@@ -109,6 +122,7 @@ def as_object(reading: Reading, linux: LinuxReading | None) -> dict[str, Any]:
         **said,
         "memory_type": reading.memory_type and reading.memory_type.name,
         "pat_index": reading.memory_type and reading.memory_type.index,
+        "likely": list(likely),
         "parts": [
             {
                 **bits_object(part),

@@ -29,7 +29,7 @@ from harness.report import translation
 from harness.report.decode import bits_object, bits_text, raw_text
 from harness.report.objects import rule_name, slot_object, span_object
 from harness.report.text import aligned, all_digits
-from harness.report.translation import labelled, linux_lines, stage_lines
+from harness.report.translation import labelled, likely_lines, linux_lines, stage_lines
 
 USUAL: Final = tuple(
     Access(kind, user) for kind in (Kind.READ, Kind.WRITE, Kind.FETCH) for user in (True, False)
@@ -57,6 +57,7 @@ def explanation_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
         if more > 0:
             yield from labelled("or", [f"{more} more, which --json shows"])
     yield from labelled("walk", stage_lines(cpu.format, found))
+    yield from likely_lines(found)
     yield from linux_lines(found)
 
 
@@ -95,6 +96,7 @@ def accesses_lines(explained: Sequence[Explanation]) -> Iterator[str]:
     for one in explained:
         rows.append((str(one.access), outcome_text(one.outcome), "; ".join(_rule(one.outcome))))
     yield from (f"  {line}" for line in aligned(rows))
+    yield from likely_lines(explained[0].translation)
     yield from linux_lines(explained[0].translation)
 
 

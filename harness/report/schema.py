@@ -165,6 +165,10 @@ _READING: Final = {
         )
     ),
     "pat_index": _or_null(_number("The entry of IA32_PAT that PAT, PCD and PWT choose.")),
+    "likely": _list(
+        "What an entry that makes no sense probably is, and what speaks for that: guesses.",
+        _text("A phrase, for people."),
+    ),
     "parts": _list(
         "Every bit once, from the highest down.",
         _object(

@@ -37,7 +37,17 @@ def translation_lines(format: Format, found: Translation) -> Iterator[str]:
     yield from labelled("address", _split_lines(found.indices))
     yield from labelled("walk", stage_lines(format, found))
     yield from labelled("page", _page_lines(found))
+    yield from likely_lines(found)
     yield from linux_lines(found)
+
+
+def likely_lines(found: Translation) -> Iterator[str]:
+    """What entries on the way that make no sense probably are."""
+    for stage in found.stages:
+        said = list(stage.likely)
+        if said:
+            said[0] = f"the {stage.reading.name}: {said[0]}"
+        yield from labelled("likely", said)
 
 
 def linux_lines(found: Translation) -> Iterator[str]:
@@ -60,7 +70,7 @@ def as_object(format: Format, found: Translation) -> dict[str, Any]:
                 "slot": stage.slot and slot_object(stage.slot),
                 "rights": rights(format, stage.granted),
                 "taken": list(format.rights_of(stage.taken)),
-                **decode.as_object(stage.reading, stage.linux),
+                **decode.as_object(stage.reading, stage.linux, stage.likely),
             }
             for stage in found.stages
         ],

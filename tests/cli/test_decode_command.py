@@ -56,6 +56,36 @@ def test_what_was_not_said_is_said_to_be_assumed(tmp_path: Path) -> None:
     assert "Taken to be so" not in given
 
 
+def test_a_guess_is_marked_as_one(tmp_path: Path) -> None:
+    """Public reports: `Bad page map pte:00010000`; PDPTEs of pointers that were sign-extended."""
+    out = run("decode", "0x10000", "--level", 0, "--linux", cwd=tmp_path)[1]
+    assert "To Linux: nothing that Linux writes: in swap it would be page 0x3ffffffffff7f" in out
+    assert "a page in swap" not in out
+    assert "Likely: an empty entry, with bit 16 set by mistake\n" in out
+    out = run("decode", "ffffffff82db4001", "--mode", "pae", cwd=tmp_path)[1]
+    assert "  as a PDPTE  the number 0x82db4001 of 32 bits, sign-extended: the table at 0x8" in out
+    out = run("decode", "ffffffff82db4001", "--mode", "pae", "--json", cwd=tmp_path)[1]
+    assert [len(one["likely"]) for one in json.loads(out)["readings"]] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("800000fffffee163", ", and with 39 or less bit 39 of the address is reserved."),
+        ("0x1000163", "MAXPHYADDR is 40 (--maxphyaddr)."),
+    ],
+)
+def test_a_width_that_is_assumed_is_said_to_matter_where_it_does(
+    tmp_path: Path, value: str, said: str
+) -> None:
+    """A public report of a reserved bit in an entry of which the MAXPHYADDR of the host decides."""
+    out = run("decode", value, "--level", 0, cwd=tmp_path)[1]
+    assert out.rstrip().endswith(said)
+    out = run("decode", value, "--level", 0, "--maxphyaddr", 39, cwd=tmp_path)[1]
+    assert ("reserved: 0x8000000000 beyond MAXPHYADDR 39" in out) == (value != "0x1000163")
+    assert "or less" not in out
+
+
 @pytest.mark.parametrize(
     ("options", "name", "role"),
     [

@@ -219,6 +219,34 @@ def test_a_change_of_a_suspect_address_says_where_it_leads(tmp_path: Path) -> No
     assert not [line for line in out if "reachable" in line]
 
 
+def test_what_an_entry_that_faults_probably_is_is_said(tmp_path: Path) -> None:
+    """A public report of an oops with error code 000b and this PTE, of a page of 0x58a67000."""
+    words = {0x1888: 0x2067, 0x2008: 0x3067, 0x3628: 0x4067, 0x4338: 0x800F_FFFF_A759_8063}
+    ram = memory(tmp_path / "ram", words, 8)
+    source, address = ("--ram", ram, "--cr3", "0x1000"), "ffff888058a67000"
+    said = "likely the PTE: the 4K page at 0x58a67000, by the entry 0x8000000058a67063: Linux inv"
+    shown = "0x58a67000 is where 0xffff888058a67000 leads in Linux's map of all memory"
+    for asked in (("--access", "write", "--supervisor"), ("--linux",), ()):
+        out = lines(address, *asked, *source, cwd=tmp_path)
+        assert any(line.startswith(said) for line in out) and shown in out
+    out = lines("--code", "000b", "--cr2", address, *source, "--linux", cwd=tmp_path)
+    assert "The tables as they are give this fault." in out
+    assert any(line.startswith(said) for line in out) and shown in out
+    answer = json.loads(run("walk", address, *source, "--json", cwd=tmp_path)[1])
+    assert [bool(step["likely"]) for step in answer["walks"][0]["steps"]] == [False] * 3 + [True]
+
+
+def test_a_reserved_bit_that_another_width_gives_is_named(tmp_path: Path) -> None:
+    """A public report: error code 000b, and a PTE that is good with 40 bits."""
+    words = {0x1C90: 0x2067, 0x2000: 0x3067, 0x3000: 0x4067, 0x4168: 0x8000_00FF_FFFE_E163}
+    ram = memory(tmp_path / "ram", words, 8)
+    given = ("--cr2", "0xffffc9000002d000", "--ram", ram, "--cr3", "0x1000")
+    out = " ".join(lines("--code", "0b", *given, cwd=tmp_path))
+    assert "with 39 or less bit 39 of the address is reserved; or another EFER.NXE" in out
+    out = " ".join(lines("--code", "0b", *given, "--maxphyaddr", "39", cwd=tmp_path))
+    assert "The tables as they are give this fault." in out
+
+
 def test_the_entries_are_offered_before_write_protection_is_switched_off(tmp_path: Path) -> None:
     """Public reports of tables that were made for a read-only page, and then hold a writable
     one."""

@@ -69,6 +69,13 @@ EXCLUSIVE = Mark("exclusive", 0, PWT)
 """The page belongs to one process alone; of a present page Linux keeps that elsewhere."""
 
 
+_MARKS = SOFT_DIRTY.away | UFFD_WP.away | EXCLUSIVE.away
+
+SWAP_PAGES = 1 << 32
+"""More pages than any area of swap has: its header, which is page 0 and never holds anything else,
+counts them in 32 bits (union swap_header in include/linux/swap.h)."""
+
+
 class Cache(IntEnum):
     """Memory types by their index in the PAT as Linux loads it: PAT, PCD and PWT from the top.
 
@@ -233,6 +240,21 @@ class Linux:
         if type in _DEVICE:
             return Device(Type(type), address)
         return Marker(Notes(offset & _NOTES))
+
+    def written(self, raw: int, level: int) -> bool:
+        """Whether Linux can have written an entry that is not present: what its fields say is
+        possible, and nothing else is set in it but marks, and A and D."""
+        meaning = self.decode(raw, level)
+        if isinstance(meaning, ProtNone):
+            return meaning.address < 1 << self._frame_bits + PAGE_BITS
+        if isinstance(meaning, Swap) and not 0 < meaning.offset < SWAP_PAGES:
+            return False
+        if not isinstance(meaning, Away):
+            return isinstance(meaning, Absent)
+        try:
+            return self.encode(meaning, level) == raw & ~(_MARKS | _STRAY)
+        except ValueError:
+            return False
 
     def encode(self, away: Away, level: int = 0) -> int:
         """The entry that says `away`, without marks.

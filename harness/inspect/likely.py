@@ -1,0 +1,218 @@
+"""What an entry that makes no sense probably is: guesses for people, and never more than that.
+
+An entry that is malformed, or not present and nothing that its system writes, was mostly meant as
+something: a number of 32 bits that was sign-extended, a virtual address, a good entry in which one
+bit flipped, a page whose frame Linux had inverted.  Where the entry stands in a table, its
+neighbours and the address that it serves are asked what speaks for the guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.check.keys import in_units
+from harness.inspect import decode
+from harness.inspect.decode import Reading
+from harness.inspect.linux import LinuxReading
+from harness.paging.address import Physical
+from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
+from harness.paging.linux.entries import Unknown
+from harness.paging.memory import Memory
+from harness.paging.table import Slot
+from harness.paging.x86.cpu import Cpu, Cr4, Mode
+from harness.paging.x86.formats import PAGE_BITS, PS, RW, US, A, D, P, bits
+
+_LOWER: Final = bits(31, 0)
+"""What is left of a number of 32 bits that was sign-extended: above it, and in bit 31, are ones."""
+
+_NO_POINTER: Final = 1 << 16
+"""From the top of all addresses down: small negative numbers, which systems keep in entries."""
+
+_ADDRESS: Final = bits(51, PAGE_BITS)
+"""The bits among which those of an address are, whatever the processor's MAXPHYADDR."""
+
+_STRAYS: Final = 2
+"""As many bits at most are taken for strays in an entry that is else empty."""
+
+_MARKED: Final = (1 << 47, 1 << 51)
+"""Where guests have the bit that marks encrypted memory (SEV) or shared memory (TDX)."""
+
+_DIRECT_MAP: Final = bits(29, PAGE_BITS)
+"""Linux maps all memory in order, from a multiple of 1 GiB on: these bits of an address there are
+those of the physical address."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What an entry probably is.
+
+    said   as a phrase
+    frame  where the page lies that was probably meant; None where the guess names none
+    """
+
+    said: str
+    frame: Physical | None = None
+
+
+def likely(
+    cpu: Cpu,
+    reading: Reading,
+    linux: LinuxReading | None = None,
+    slot: Slot | None = None,
+    memory: Memory | None = None,
+    address: int | None = None,
+) -> tuple[str, ...]:
+    """What an entry probably is, and what speaks for it, a phrase each; none where it makes sense.
+
+    slot, memory, address  where it is, and an address that it serves, if that is known
+    """
+    found = _guess(cpu, reading, linux)
+    if found is None:
+        return ()
+    said = [found.said]
+    if found.frame and slot is not None and memory is not None:
+        said += _neighbours(slot, memory, found.frame)
+    if found.frame and slot is not None and address is not None:
+        said += _direct_map(slot, address, found.frame)
+    return tuple(said)
+
+
+NARROWEST: Final = 36
+"""Physical addresses are seldom narrower (bits)."""
+
+
+def highest_bit(*entries: Entry) -> int:
+    """The highest bit that is set in an address to which one of the entries leads."""
+    places = [one.address for one in entries if isinstance(one, Leaf)]
+    places += [one.table.address for one in entries if isinstance(one, Pointer)]
+    return max(places, default=0).bit_length() - 1
+
+
+def narrower(bit: int) -> str:
+    """What becomes of an address with that bit on a processor with a smaller MAXPHYADDR; nothing
+    where none is so small."""
+    if bit < NARROWEST:
+        return ""
+    return f", and with {bit} or less bit {bit} of the address is reserved"
+
+
+def _guess(cpu: Cpu, reading: Reading, linux: LinuxReading | None) -> Guess | None:
+    raw, entry = reading.raw, reading.entry
+    if _ignored_ps(cpu, reading):
+        large = _entry(replace(cpu, cr4=cpu.cr4 | Cr4.PSE), reading.level, raw)
+        return Guess(f"{_noun(large)}: PS is set, and ignored, since CR4.PSE=0")
+    unwritten = linux is not None and isinstance(linux.meaning, Unknown)
+    if isinstance(entry, Absent) and linux is not None and not unwritten:
+        return None
+    if not isinstance(entry, Absent | Malformed):
+        return None
+    if _pointer_like(cpu, reading):
+        return _of_pointer(cpu, reading)
+    if isinstance(entry, Malformed):
+        return _inverted(cpu, reading) or _one_bit(cpu, reading, entry)
+    return _emptied(cpu, reading) if unwritten else None
+
+
+def _ignored_ps(cpu: Cpu, reading: Reading) -> bool:
+    """Whether an entry has PS set and leads to a table all the same (SDM 4.3)."""
+    off = cpu.mode is Mode.BITS_32 and not cpu.cr4 & Cr4.PSE
+    return off and reading.level == 1 and bool(reading.raw & P and reading.raw & PS)
+
+
+def _pointer_like(cpu: Cpu, reading: Reading) -> bool:
+    """Whether an entry looks like an address of the upper half, or a negative number."""
+    if cpu.mode is Mode.BITS_32:
+        return False
+    low = 56 if cpu.levels == 5 else 47
+    return reading.raw >= (1 << 64) - (1 << low) and reading.raw < (1 << 64) - _NO_POINTER
+
+
+def _of_pointer(cpu: Cpu, reading: Reading) -> Guess:
+    raw = reading.raw
+    extended = raw | _LOWER >> 1 == (1 << 64) - 1
+    if not raw & P:
+        more = ", or a number of 32 bits that was sign-extended" if extended else ""
+        return Guess(f"a pointer to {raw:#x}{more}: this may be data and no table")
+    if not extended:
+        return Guess(f"a virtual address, {raw & -1 << PAGE_BITS:#x}, in place of a physical one")
+    made = _entry(cpu, reading.level, raw & _LOWER)
+    where = f": {_noun(made)}" if isinstance(made, Leaf | Pointer) else ""
+    frame = made.address if isinstance(made, Leaf) else None
+    return Guess(f"the number {raw & _LOWER:#x} of 32 bits, sign-extended{where}", frame)
+
+
+def _inverted(cpu: Cpu, reading: Reading) -> Guess | None:
+    """An entry of a page whose address is inverted: the bits that no address has are all set."""
+    if not cpu.long or reading.level > 1:
+        return None
+    beyond = bits(51, cpu.maxphyaddr) if cpu.maxphyaddr <= 51 else 0
+    meant = reading.raw ^ bits(51, cpu.format.levels[reading.level].shift)
+    made = _entry(cpu, reading.level, meant)
+    if not beyond or reading.raw & beyond != beyond or not isinstance(made, Leaf):
+        return None
+    return Guess(
+        f"{_noun(made)}, by the entry {meant:#018x}: Linux inverts the address of a page that"
+        " nobody may access (against L1TF), and P was set in such an entry",
+        made.address,
+    )
+
+
+def _one_bit(cpu: Cpu, reading: Reading, entry: Malformed) -> Guess | None:
+    """An entry that is good but for one bit of its address."""
+    bit = entry.bits & _ADDRESS
+    if entry.bits != bit or bit.bit_count() != 1:
+        return None
+    made = _entry(cpu, reading.level, reading.raw & ~bit)
+    marks = ", or marked as encrypted or shared (SEV, TDX)" if bit in _MARKED else ""
+    frame = made.address if isinstance(made, Leaf) else None
+    place = bit.bit_length() - 1
+    return Guess(f"{_noun(made)}, with bit {place} set by mistake{marks}", frame)
+
+
+def _emptied(cpu: Cpu, reading: Reading) -> Guess | None:
+    """An entry that is not present, and nothing that Linux writes."""
+    raw = reading.raw
+    strays = [str(bit) for bit in range(64) if raw >> bit & 1]
+    if len(strays) <= _STRAYS:
+        plural = "bits" if len(strays) > 1 else "bit"
+        return Guess(f"an empty entry, with {plural} {' and '.join(strays)} set by mistake")
+    made = _entry(cpu, reading.level, raw | P)
+    if isinstance(made, Leaf | Pointer) and raw & _ADDRESS and raw & (RW | US | A | D):
+        return Guess(f"{_noun(made)}, of which P was cleared")
+    return None
+
+
+def _neighbours(slot: Slot, memory: Memory, frame: Physical) -> Iterator[str]:
+    """The entries beside one, where their pages lie beside the frame that was meant."""
+    format = slot.table.format
+    for step in (-1, 1):
+        index = slot.index + step
+        if not 0 <= index < format.levels[slot.level].entries:
+            continue
+        beside = slot.table.slot(index)
+        raw = memory.load(beside.address, format.entry_bytes)
+        entry = None if raw is None else format.decode(raw, slot.level)
+        if isinstance(entry, Leaf) and entry.address == frame + step * slot.size:
+            yield f"the entry beside it, at {beside.address:#x}, leads to {entry.address:#x}"
+
+
+def _direct_map(slot: Slot, address: int, frame: Physical) -> Iterator[str]:
+    """The address, where it is the one that Linux's map of all memory has for the frame."""
+    if address >> 63 and not (address ^ frame) & _DIRECT_MAP & -slot.size:
+        yield f"{frame:#x} is where {address & -slot.size:#x} leads in Linux's map of all memory"
+
+
+def _entry(cpu: Cpu, level: int, raw: int) -> Entry:
+    return decode.read(cpu, raw, level).entry
+
+
+def _noun(entry: Entry) -> str:
+    """Where an entry leads, as a phrase."""
+    match entry:
+        case Leaf(address, size):
+            return f"the {in_units(size)} page at {address:#x}"
+        case Pointer(table):
+            return f"the table at {table.address:#x}"
+    return "an entry that is malformed"

@@ -1,0 +1,200 @@
+"""What makes no sense is guessed from what public reports of such entries turned out to be; and
+what makes sense is never guessed about."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from harness.inspect import decode, linux
+from harness.inspect.likely import likely
+from harness.inspect.snapshot import Snapshot
+from harness.inspect.translation import translate
+from harness.paging.address import Physical, Virtual
+from harness.paging.entry import Leaf, Pointer
+from harness.paging.linux.entries import (
+    EXCLUSIVE,
+    SOFT_DIRTY,
+    SWAP_PAGES,
+    UFFD_WP,
+    Away,
+    Device,
+    Linux,
+    Marker,
+    Migration,
+    Notes,
+    Poison,
+    Swap,
+    Type,
+)
+from harness.paging.memory import BufferMemory
+from harness.paging.x86.cpu import Cpu, Cr4, Mode
+from tests.paging.x86.made import path
+
+CPU = Cpu.in_mode(Mode.LEVEL_4, 0)
+PAE = Cpu.in_mode(Mode.PAE, 0)
+BITS_32 = Cpu.in_mode(Mode.BITS_32, 0)
+INVERTED = 0x800F_FFFF_A759_8063
+"""A PTE of an oops with error code 000b, at 0xffff888058a67000."""
+
+
+def guess(raw: int, level: int = 0, cpu: Cpu = CPU, dialect: bool = False) -> str:
+    reading = decode.read(cpu, raw, level)
+    return "; ".join(likely(cpu, reading, linux.read(cpu, reading) if dialect else None))
+
+
+@pytest.mark.parametrize(
+    ("raw", "level", "cpu", "said"),
+    [
+        (INVERTED, 0, CPU, "the 4K page at 0x58a67000, by the entry 0x8000000058a67063: Linux inv"),
+        (0x000F_FFFF_A740_00E3, 1, CPU, "the 2M page at 0x58a00000, by the entry 0x0000000058a"),
+        (0xFFFF_FFFF_FEE0_0083, 1, CPU, "the number 0xfee00083 of 32 bits, sign-extended: the 2M"),
+        (0xFFFF_FFFF_82DB_4001, 2, PAE, "the number 0x82db4001 of 32 bits, sign-extended: the tab"),
+        (0xFFFF_8880_03FF_F067, 2, CPU, "a virtual address, 0xffff888003fff000, in place of a ph"),
+        (0xFFFF_8000_3F00_0000, 1, CPU, "a pointer to 0xffff80003f000000: this may be data"),
+        (0xFFFF_FFFF_8100_0000, 1, CPU, "a pointer to 0xffffffff81000000, or a number of 32 bits"),
+        (1 << 45 | 0x2067, 0, CPU, "the 4K page at 0x2000, with bit 45 set by mistake"),
+        (1 << 51 | 0x2067, 1, CPU, "the table at 0x2000, with bit 51 set by mistake, or marked as"),
+        (0x83, 1, BITS_32, "the 4M page at 0x0: PS is set, and ignored, since CR4.PSE=0"),
+    ],
+)
+def test_what_an_entry_probably_is_is_said(raw: int, level: int, cpu: Cpu, said: str) -> None:
+    assert guess(raw, level, cpu).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("raw", "level", "said"),
+    [
+        (0x1_0000, 0, "an empty entry, with bit 16 set by mistake"),  # Bad page map pte:00010000
+        (0x100, 0, "an empty entry, with bit 8 set by mistake"),
+        (0x80, 1, "an empty entry, with bit 7 set by mistake"),
+        (0x4_0000_1000, 0, "an empty entry, with bits 12 and 34 set by mistake"),
+        (0x8000_0000_1234_5066, 0, "the 4K page at 0x12345000, of which P was cleared"),
+        (0x1234_5066, 1, "the table at 0x12345000, of which P was cleared"),
+    ],
+)
+def test_what_linux_does_not_write_is_no_page_in_swap(raw: int, level: int, said: str) -> None:
+    assert guess(raw, level, dialect=True) == said
+    assert guess(raw, level) == ""
+    told = linux.read(CPU, decode.read(CPU, raw, level)).said
+    assert told.startswith("nothing that Linux writes")
+
+
+@pytest.mark.parametrize(
+    ("raw", "level", "cpu"),
+    [
+        (0x6EC6_6D49_8352_734B, 0, CPU),  # noise
+        (0x2067, 0, CPU),
+        (0x80, 1, CPU),
+        (0, 0, CPU),
+        (0xFFFF_FFFF_FFFF_FFF0, 0, CPU),  # -16
+        (INVERTED, 2, CPU),
+        (INVERTED, 0, replace(CPU, maxphyaddr=52)),
+        (0x83, 1, replace(BITS_32, cr4=int(Cr4.PSE))),
+        (0x82, 1, BITS_32),
+        (0x83, 0, BITS_32),
+    ],
+)
+def test_what_makes_sense_or_none_at_all_is_not_guessed_about(
+    raw: int, level: int, cpu: Cpu
+) -> None:
+    assert guess(raw, level, cpu) == ""
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_no_wellformed_entry_is_guessed_about(mode: Mode) -> None:
+    cpu, source = Cpu.in_mode(mode, 0, cr4=Cr4.PSE), random.Random(mode.value)
+    seen = 0
+    while seen < 200:
+        raw = source.getrandbits(8 * cpu.format.entry_bytes) & source.getrandbits(64) | 1
+        level = source.randrange(cpu.levels)
+        reading = decode.read(cpu, raw, level)
+        if isinstance(reading.entry, Leaf | Pointer):
+            assert likely(cpu, reading) == ()
+            seen += 1
+
+
+FRAME = Physical(0x12_3000)
+AWAY: tuple[Away, ...] = (
+    *(Swap(area, offset) for area in (0, 22) for offset in (1, 0x1234, SWAP_PAGES - 1)),
+    *(Migration(one, FRAME, True, False) for one in list(Type)[1:4]),
+    Device(Type.LENT_READ, FRAME),
+    Poison(FRAME),
+    Marker(Notes.UFFD_WP),
+    Marker(Notes.POISONED),
+)
+
+
+@pytest.mark.parametrize("away", AWAY, ids=str)
+def test_all_that_linux_writes_is_taken_for_what_it_says(away: Away) -> None:
+    dialect = Linux(CPU.format)
+    raw = dialect.encode(away)
+    for marks in (0, SOFT_DIRTY.away, UFFD_WP.away | EXCLUSIVE.away, 0x60):
+        if isinstance(away, Marker) and marks & UFFD_WP.away:
+            continue
+        assert dialect.written(raw | marks, 0)
+        assert not linux.read(CPU, decode.read(CPU, raw | marks, 0)).said.startswith("nothing")
+        assert guess(raw | marks, dialect=True) == ""
+    for wrong in (0x10, 0x80):
+        assert not dialect.written(raw | wrong, 0)
+
+
+def test_pages_without_rights_are_what_linux_writes_where_it_can_have_memory() -> None:
+    dialect = Linux(CPU.format)
+    for address in (0x1000, (1 << 46) - 0x1000):
+        page = CPU.format.leaf(Physical(address % (1 << 40)), 0, 0)
+        assert dialect.written(dialect.protect(page, 0, None), 0)
+    assert not dialect.written(0x100, 0)  # the page at 0xffffffffff000
+
+
+def test_no_page_of_swap_is_its_header_or_beyond_the_largest_area() -> None:
+    dialect = Linux(CPU.format)
+    for offset, written in ((0, False), (1, True), (SWAP_PAGES - 1, True), (SWAP_PAGES, False)):
+        assert dialect.written(dialect.encode(Swap(3, offset)), 0) == written
+
+
+def snapshot(*words: tuple[int, int]) -> Snapshot:
+    """Address 0x1000 is mapped by the word at 0x4008."""
+    cpu, memory = path(CPU, 7, 7, 7, 7)
+    for address, word in words:
+        memory.store(Physical(address), 8, word)
+    return Snapshot("made", cpu, memory, (memory.span,))
+
+
+def guesses(made: Snapshot, address: int, dialect: bool = False) -> tuple[str, ...]:
+    *_, last = translate(made, Virtual(address), dialect).stages
+    return last.likely
+
+
+def test_neighbours_speak_for_a_guess() -> None:
+    """They lead to the frames before and after that of the inverted one."""
+    plain = guesses(snapshot((0x4008, INVERTED)), 0x1000)
+    assert len(plain) == 1
+    beside = snapshot((0x4008, INVERTED), (0x4000, 0x58A6_6063), (0x4010, 0x58A6_8063))
+    assert guesses(beside, 0x1000)[1:] == (
+        "the entry beside it, at 0x4000, leads to 0x58a66000",
+        "the entry beside it, at 0x4010, leads to 0x58a68000",
+    )
+    other = snapshot((0x4008, INVERTED), (0x4000, 0x58A6_7063))
+    assert len(guesses(other, 0x1000)) == 1
+
+
+def test_the_address_speaks_for_a_guess_where_linux_maps_all_memory() -> None:
+    cpu, words = CPU, {0x1888: 0x2067, 0x2008: 0x3067, 0x3628: 0x4067, 0x4338: INVERTED}
+    memory = BufferMemory(bytearray(0x5000))
+    for address, word in words.items():
+        memory.store(Physical(address), 8, word)
+    made = Snapshot("oops", replace(cpu, cr3=0x1000), memory, (memory.span,))
+    said = guesses(made, 0xFFFF_8880_58A6_7ABC, dialect=True)
+    assert said[1:] == (
+        "0x58a67000 is where 0xffff888058a67000 leads in Linux's map of all memory",
+    )
+
+
+def test_what_leads_to_a_wrong_place_is_said_of_any_entry_on_the_way() -> None:
+    made = replace(snapshot(), cpu=replace(BITS_32, cr3=0x1000))
+    made.memory.store(Physical(0x1000), 4, 0x83)  # type: ignore[attr-defined]
+    first, *_ = translate(made, Virtual(0x1000)).stages
+    assert first.likely and first.reading.name == "PDE"

@@ -1,5 +1,6 @@
 # Every target does the set-up it needs: programs through .ci/setup, Python packages into .venv.
-# PYTHON makes .venv, QEMU runs the guest; both may be set: make test QEMU=/opt/qemu-system-x86_64
+# PYTHON makes .venv, QEMU runs the guest, JUNIT is where tests report to; all may be set:
+# make test QEMU=/opt/qemu-system-x86_64
 
 PYTHON ?= python3
 QEMU ?= qemu-system-x86_64
@@ -8,7 +9,7 @@ export PYTHON QEMU
 bin := .venv/bin
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help validate test test-hw guest image-linux lint bench dist clean programs browser
+.PHONY: help validate test test-hw engines guest image-linux lint bench dist clean programs browser
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -16,11 +17,14 @@ help: ## list the targets
 validate: .venv/ready ## compare every layout with the machine
 	@$(bin)/pagetable validate
 
-test: browser .venv/ready ## run all tests, those on the machine among them
-	@$(bin)/pytest -n 2
+test: browser .venv/ready ## run all tests, those on the machine among them; JUnit in build/test.xml
+	@$(bin)/pytest -n 2 --junit-xml=$(or $(JUNIT),build/test.xml)
 
 test-hw: .venv/ready ## compare the machine with the reference, all of it; JUnit in build/test-hw.xml
-	@$(bin)/pytest -m hw -n 2 --junit-xml=build/test-hw.xml tests/check tests/machine tests/linux
+	@$(bin)/pytest -m hw -n 2 --junit-xml=$(or $(JUNIT),build/test-hw.xml) tests/check tests/machine tests/linux
+
+engines: ## bring the QEMUs of other Debian releases, for QEMU=build/engines/qemu-11.1
+	@.ci/engines
 
 guest: programs ## build the guest's stub
 	@$(MAKE) -s -C guest/x86

@@ -1,0 +1,178 @@
+"""What .ci brings and prints; the packages and the mirror are made up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SUITES = {"bookworm": "7.2.22", "trixie": "10.0.13", "trixie-backports": "11.1.3"}
+
+APT = """#!/bin/sh
+case "$*" in
+    indextargets*)
+        echo "nodistro https://one.example/"
+        echo "$CODENAME-security https://two.example/debian-security"
+        echo "$CODENAME https://three.example/debian" ;;
+    *" install "*)
+        suite=$(echo "$*" | sed 's/.*--target-release \\([a-z-]*\\).*/\\1/')
+        echo "install $suite" >>"$LOG"
+        cp "$PACKAGES/$suite.deb" "$(dirname "$2")/debs" ;;
+    *" update")
+        sed 's/\\[.*\\] //' "$(dirname "$2")/sources.list" >>"$LOG"
+        [ -z "$OFFLINE" ] || { echo "E: Failed to fetch"; exit 100; } ;;
+esac
+"""
+"""In place of apt-get: its mirror is the third."""
+
+LOADER = """#!/bin/sh
+echo "QEMU emulator version {version} (Debian 1:{version})"
+echo "$*"
+"""
+"""In place of the loader of shared libraries, and so of QEMU."""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> dict[str, str]:
+    """The environment of a Debian with packages of our own."""
+    packages, programs = tmp_path / "packages", tmp_path / "bin"
+    programs.mkdir()
+    for suite, version in SUITES.items():
+        tree = packages / suite
+        loader = tree / "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
+        loader.parent.mkdir(parents=True)
+        loader.write_text(LOADER.format(version=version))
+        loader.chmod(0o755)
+        (tree / "DEBIAN").mkdir()
+        control = "Package: qemu-system-x86\nVersion: 1\nArchitecture: all\n"
+        (tree / "DEBIAN" / "control").write_text(f"{control}Maintainer: us\nDescription: fake\n")
+        build = ["dpkg-deb", "--build", str(tree), str(packages / f"{suite}.deb")]
+        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    release = dict(
+        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if line
+    )
+    apt = programs / "apt-get"
+    apt.write_text(APT)
+    apt.chmod(0o755)
+    return {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PACKAGES": str(packages),
+        "LOG": str(tmp_path / "log"),
+        "OFFLINE": "",
+        "CODENAME": release.get("VERSION_CODENAME", "").strip('"'),
+    }
+
+
+@pytest.fixture
+def expected(machine: dict[str, str]) -> dict[str, str]:
+    """The versions that are to be brought, by suite."""
+    if machine["CODENAME"] not in SUITES:
+        pytest.skip("this is neither Debian 12 nor 13")
+    return {suite: one for suite, one in SUITES.items() if suite != machine["CODENAME"]}
+
+
+def engines(machine: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [ROOT / ".ci" / "engines", folder]
+    return subprocess.run(command, env=machine, capture_output=True, text=True, check=False)
+
+
+def test_what_is_not_installed_is_brought_once_and_runs_from_its_own_folder(
+    machine: dict[str, str], expected: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "with space"
+    for _ in range(2):
+        brought = engines(machine, folder)
+        assert (brought.returncode, brought.stderr) == (0, "")
+        lines = [
+            f"{folder}/qemu-{version.rpartition('.')[0]}: QEMU {version} of {suite}"
+            for suite, version in expected.items()
+        ]
+        assert brought.stdout.splitlines() == lines
+    log = Path(machine["LOG"]).read_text().splitlines()
+    assert [line for line in log if line.startswith("install")] == [
+        f"install {suite}" for suite in expected
+    ]
+    assert {line.split()[1] for line in log if line.startswith("deb ")} == {
+        "https://three.example/debian"
+    }
+    said = subprocess.run(
+        [folder / "qemu-11.1", "-S", "a b"], capture_output=True, text=True, check=True
+    ).stdout
+    assert f"{folder}/trixie-backports/usr/bin/qemu-system-x86_64 -L {folder}/" in said
+    assert said.endswith(" -S a b\n")
+    assert not list(folder.glob(".work*"))
+
+
+def test_what_cannot_be_fetched_is_a_sentence_each_and_leaves_nothing(
+    machine: dict[str, str], expected: dict[str, str], tmp_path: Path
+) -> None:
+    brought = engines({**machine, "OFFLINE": "yes"}, tmp_path / "engines")
+    assert (brought.returncode, brought.stdout) == (1, "")
+    assert [line.partition(": ")[2] for line in brought.stderr.splitlines()] == [
+        f"the QEMU of {suite} cannot be fetched: E: Failed to fetch" for suite in expected
+    ]
+    assert [path.name for path in (tmp_path / "engines").iterdir()] == [".lock"]
+
+
+REPORT = """<?xml version="1.0"?>
+<testsuites><testsuite name="pytest" time="1.5">
+<properties>
+<property name="python" value="3.11"/>
+<property name="engine tcg" value="QEMU 11.1.3, executed by tcg 11.1.3"/>
+<property name="engine kvm" value="absent: There is no /dev/kvm."/>
+</properties>
+<testcase name="a"/><testcase name="b"/><testcase name="c"><skipped message="no"/></testcase>{}
+</testsuite></testsuites>
+"""
+
+
+def summary(*paths: Path) -> tuple[int, list[str]]:
+    command = [sys.executable, *map(str, (ROOT / ".ci" / "summary.py", *paths))]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    return ended.returncode, ended.stdout.splitlines()
+
+
+def test_the_summary_names_the_engines_of_every_run_and_ends_as_pytest_does(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.xml", tmp_path / "other.xml"
+    one.write_text(REPORT.format(""))
+    other.write_text(REPORT.format('<testcase name="d"/>'))
+    who = "(tcg: QEMU 11.1.3, executed by tcg 11.1.3; kvm: absent: There is no /dev/kvm.)"
+    assert summary(one, other) == (
+        0,
+        [
+            f"{one}: 2 passed, 1 skipped {who}",
+            f"{other}: 3 passed, 1 skipped {who}",
+            "5 passed, 2 skipped in 3.00s",
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "sums"),
+    [
+        ('<testcase name="d"><failure/></testcase>', "1 failed, 4 passed, 2 skipped in 3.00s"),
+        ('<testcase name="d"><error/></testcase>', "4 passed, 2 skipped, 1 error in 3.00s"),
+    ],
+)
+def test_the_summary_fails_with_a_run(tmp_path: Path, case: str, sums: str) -> None:
+    one, other = tmp_path / "one.xml", tmp_path / "other.xml"
+    one.write_text(REPORT.format(""))
+    other.write_text(REPORT.format(case))
+    code, lines = summary(one, other)
+    assert (code, lines[-1]) == (1, sums)
+
+
+def test_a_run_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
+    one = tmp_path / "one.xml"
+    one.write_text(REPORT.format(""))
+    code, lines = summary(one, tmp_path / "none.xml")
+    assert code == 1
+    assert lines[1:] == [
+        f"{tmp_path}/none.xml: not written, the run ended before",
+        "2 passed, 1 skipped, 1 error in 1.50s",
+    ]

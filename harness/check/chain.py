@@ -418,7 +418,7 @@ def seen(
     ran &= found & (lanes.kind == Kind.FETCH)
     untouched = np.uint64(guest.image.enums["CR2_UNTOUCHED"])
     agree = partial(_entries_agree, question, answers, results)
-    return Seen(results, untouched, reached, ran, agree)
+    return Seen(results, untouched, answers.entries, reached, ran, agree)
 
 
 def _entries_agree(

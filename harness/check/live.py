@@ -31,6 +31,7 @@ from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
 from harness.check.entries import ALL, PathEntries
 from harness.check.marks import INVALID_OPCODE, LONG_CODE
 from harness.check.quirks import KEPT_CODE, DenialQuirk, expected_of, fault_quirks
+from harness.check.second_reading import Reading, by_tables
 from harness.check.space import Note, NotedMemory
 from harness.check.verdicts import Seen, expected_text, judged, observed_text
 from harness.check.window import Window, check_root, find_root_hole, open_window
@@ -344,8 +345,9 @@ class Live:
             after = _in_turn(asked, entries.after(made, accessed_anyway))
             return entries.agree(results, made, after, asked.paths.used * ALL)
 
-        seen = Seen(results, untouched, made | ~allowed, ran, entries_agree)
-        agree, _ = judged(comparison, asked.cpu, cases, rules, seen, self._quirks)
+        seen = Seen(results, untouched, entries, made | ~allowed, ran, entries_agree)
+        reading = Reading(by_tables(asked.cpu, cases, asked.paths.raw))
+        agree = judged(comparison, reading, rules, seen, self._quirks).agree
         comparison.compared += len(cases)
         if self._keeps_code and not agree.all():
             kept = _kept_code(asked, results, ~agree & (results["cr2"] == untouched), earlier)

@@ -18,7 +18,6 @@ import numpy as np
 
 from harness.check import chain as chains
 from harness.check import where
-from harness.check.chain import Answers
 from harness.check.compare import EXAMPLES, Comparison
 from harness.check.families import Family, code_places, families, lanes
 from harness.check.matrix_case import MatrixCase
@@ -302,11 +301,11 @@ def _batches(
         chain = rig.chain(family.model)
         chain.put_code(*code_places(family))
         question = chains.ask(rig.guest, chain, lanes(family, chain, part.numbers))
-        same_format: dict[Format, Answers] = {}
+        same_format: dict[Format, Batch] = {}
         for control in part.controls:
             cpu = family.model.cpu(control, chain.cpu)
             batch = rig.batch(chain, cpu, question, same_format.get(cpu.format))
-            same_format[cpu.format] = batch.answers
+            same_format[cpu.format] = batch
             yield batch, partial(_report, rig, part, control)
 
 

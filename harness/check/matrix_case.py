@@ -127,7 +127,7 @@ class MatrixCase:
             flush=chains.FLUSHES[int(lanes.flush[0])],
             pdpte=next(iter(lanes.pdpte[:, 0].tolist()), None),
             register=next(iter(lanes.register[:, 0].tolist()), 0),
-            expected=expected_text(verdicts.rules, lane),
+            expected=expected_text(verdicts.rules, lane, bool(verdicts.held[lane])),
             observed=observed,
         )
 
@@ -255,7 +255,7 @@ def replay(case: MatrixCase, *, qemu: str = "qemu-system-x86_64") -> Comparison:
         chain = rig.chain(case.model)
         chain.put_code(case.lanes.address, case.lanes.width == 1)
         cpu = case.model.cpu(case.control, chain.cpu)
-        batch = rig.batch(chain, cpu, chains.ask(guest, chain, case.lanes), None)
+        batch = rig.batch(chain, cpu, chains.ask(guest, chain, case.lanes))
         rig.start(batch)
         verdicts = rig.finish(batch)
         again = MatrixCase.of(rig, case.model, case.control, batch, verdicts, 0, case.values)

@@ -13,6 +13,7 @@ from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
 from harness.check.entries import ALL, PathEntries
 from harness.check.marks import INVALID_OPCODE, LONG_CODE
 from harness.check.quirks import Basis, BasisQuirk, FaultQuirk
+from harness.check.second_reading import Reading, Stop, at
 from harness.check.verdicts import (
     Seen,
     expected_text,
@@ -38,27 +39,35 @@ BATCH = bulk.LANES
 class Expected:
     """What the reference expects of cases, and what is needed to see whether it comes true.
 
+    reading  the second one of the cases
     allowed  whether the access is made
     data     the physical address of the word that it reaches
     content  what lies there before; code in its place for fetches
     in_table whether that word is an entry of a table
+    astray   whether the access is made where the machine is not asked about
     window   which entries of the paths the stub itself uses, and may set A in; (levels, n)
     """
 
-    cases: Cases
+    reading: Reading
     outcomes: Outcomes
     paths: Paths
     allowed: Mask
     data: Words
     content: Words
     in_table: Mask
+    astray: Mask
     window: Mask
+
+    @property
+    def cases(self) -> Cases:
+        """What the processor is asked to do."""
+        return self.reading.asked.cases
 
     def take(self, chosen: Mask) -> Expected:
         """The chosen lanes."""
         walks, paths, o = self.outcomes.walks, self.paths, self.outcomes
         return Expected(
-            self.cases.take(chosen),
+            self.reading.take(chosen),
             Outcomes(
                 bulk.Walks(*(getattr(walks, name)[chosen] for name in walks.__dataclass_fields__)),
                 o.vector[chosen],
@@ -72,6 +81,7 @@ class Expected:
             self.data[chosen],
             self.content[chosen],
             self.in_table[chosen],
+            self.astray[chosen],
             self.window[:, chosen],
         )
 
@@ -123,30 +133,44 @@ def expect(
     data = foreseen.walks.physical & ~np.uint64(marks.WORD - 1)
     fetch = cases.kind == Kind.FETCH
 
-    table_bytes = np.uint64(cpu.format.table_bytes(0))
-    in_table = allowed & np.isin(data & ~(table_bytes - np.uint64(1)), tables)
-    no_memory = allowed & (data > np.uint64(memory.span.last))
-    own = allowed & (data < np.uint64(ARENA.stop))
-    reasons = {
-        "an entry of the path has no memory behind it": foreseen.unbacked,
-        "the page has no memory behind it": no_memory,
-        "the page holds the harness's own memory": own,
-        "a table is not code": in_table & fetch & ~own,
-    }
-    comparable = ~np.logical_or.reduce(list(reasons.values()))
-
-    ours = allowed & comparable & ~in_table
+    reading = Reading(at(cpu, memory, cases))
+    reasons, in_table = _not_asked(reading, memory, tables)
+    asked = ~np.logical_or.reduce(list(reasons.values()))
+    in_ram = (data >= np.uint64(ARENA.stop)) & (data <= np.uint64(memory.span.last))
+    reached = allowed & asked & in_ram
+    ours = reached & ~in_table
     marks.put_marks(memory, data[ours & ~fetch])
     marks.put_code(memory, data[ours & fetch])
     content = np.zeros(len(cases), np.uint64)
-    reached = allowed & comparable
     content[reached] = memory.gather(data[reached], marks.WORD)[0]
     content[ours & fetch] = marks.mark(data[ours & fetch])
     way_in = bulk.paths(memory, cpu.roots[0], np.array([window.span.first], np.uint64)).slot
     used_there = (paths.slot < np.uint64(ARENA.stop)) | np.isin(paths.slot, way_in)
-    whole = Expected(cases, foreseen, paths, allowed, data, content, in_table, used_there)
+    astray = (allowed | foreseen.unbacked) & ~reached
+    whole = Expected(reading, foreseen, paths, allowed, data, content, in_table, astray, used_there)
     counted = {reason: int(mask.sum()) for reason, mask in reasons.items() if mask.any()}
-    return whole if comparable.all() else whole.take(comparable), counted
+    return whole if asked.all() else whole.take(asked), counted
+
+
+def _not_asked(
+    reading: Reading, memory: BufferMemory, tables: Words
+) -> tuple[dict[str, Mask], Mask]:
+    """Which cases the guest is not given, by the reason; and which reach an entry of a table.
+
+    By the entries and the guest's memory: the reference has no part in it, so one that takes an
+    address elsewhere is found out.
+    """
+    made, fetch = reading.allowed, reading.asked.cases.kind == Kind.FETCH
+    data = reading.physical & ~np.uint64(marks.WORD - 1)
+    own = made & (data < np.uint64(ARENA.stop))
+    in_table = made & np.isin(data & ~np.uint64(0xFFF), tables)
+    reasons = {
+        "an entry of the path has no memory behind it": reading.walked.stop == Stop.UNBACKED,
+        "the page has no memory behind it": made & (data > np.uint64(memory.span.last)),
+        "the page holds the harness's own memory": own,
+        "a table is not code": in_table & fetch & ~own,
+    }
+    return reasons, in_table
 
 
 def make_jobs(guest: Guest, expected: Expected) -> npt.NDArray[np.void]:
@@ -166,7 +190,7 @@ def make_jobs(guest: Guest, expected: Expected) -> npt.NDArray[np.void]:
         np.copyto(jobs["where"][:, column], expected.paths.slot[level], where=used)
         np.copyto(jobs["word"][:, column], expected.paths.raw[level], where=used)
     jobs["patched"] = jobs["watched"] = steps
-    data = expected.allowed & (cases.kind != Kind.FETCH)
+    data = expected.allowed & ~expected.astray & (cases.kind != Kind.FETCH)
     jobs["where"][data, steps[data]] = expected.data[data]
     jobs["word"][data, steps[data]] = expected.content[data]
     jobs["watched"][data] += 1
@@ -193,8 +217,9 @@ def judge(
     ran = _ran(expected, results)
     reached = _data_agrees(cpu, expected, jobs, results, ran)
     untouched = np.uint64(guest.image.enums["CR2_UNTOUCHED"])
-    seen = Seen(results, untouched, reached, ran, entries_agree)
-    agree, _ = judged(comparison, cpu, expected.cases, expected.outcomes, seen, quirks)
+    seen = Seen(results, untouched, entries, reached, ran, entries_agree)
+    found = judged(comparison, expected.reading, expected.outcomes, seen, quirks)
+    agree = found.agree
     comparison.compared += len(agree)
     if not agree.all():
 
@@ -202,13 +227,16 @@ def judge(
             if isinstance(quirk, BasisQuirk):
                 return _agreeing_as(quirk, cpu, guest, expected, seen, quirks)
             nothing, some = Comparison(PROBE), (*quirks, quirk)
-            return judged(nothing, cpu, expected.cases, expected.outcomes, seen, some)[0]
+            return judged(nothing, expected.reading, expected.outcomes, seen, some).agree
 
         report_strangers(comparison, guest, quirks, ~agree, agreeing)
     wrong, wanted = np.flatnonzero(~agree), EXAMPLES - len(comparison.disagreements)
     comparison.disagree(
         len(wrong),
-        (_describe(expected, jobs, results, lane) for lane in wrong[:wanted].tolist()),
+        (
+            _describe(expected, jobs, results, lane, bool(found.held[lane]))
+            for lane in wrong[:wanted].tolist()
+        ),
     )
 
 
@@ -222,16 +250,16 @@ def _agreeing_as(
 ) -> Mask:
     """The lanes that a quirk has end in another way than the rules, and that end so; wherever they
     reached, since they were asked for what is there by the rules."""
+    reading = replace(expected.reading, lapses=quirk.lapse)
+    lanes = reading.departs(quirk.lapse)
+    if not lanes.any():
+        return lanes
     basis = quirk.as_if(Basis(cpu, expected.cases))
     cpu, cases, memory = basis.cpu, basis.cases, BufferMemory(guest.ram.buffer)
     rules = outcomes(cpu, memory, cases.address, cases.kind, cases.user, cases.ac)
-    usual = expected.outcomes
-    other: Mask = (rules.vector != usual.vector) | (rules.error != usual.error)
     all_lanes = np.ones(len(cases), np.bool_)
     ends = replace(seen, reached=all_lanes, entries=lambda made, accessed_anyway: all_lanes)
-    agree, _ = judged(Comparison(PROBE), cpu, cases, rules, ends, quirks)
-    other &= agree
-    return other
+    return lanes & judged(Comparison(PROBE), reading, rules, ends, quirks).agree
 
 
 def _data_agrees(
@@ -252,7 +280,7 @@ def _data_agrees(
     written = ((after ^ jobs["value"]) & care) == 0
     fetched = ran & (results["vector"] == INVALID_OPCODE)
     same: Mask = np.select([kind == Kind.READ, kind == Kind.WRITE], [read, written], fetched)
-    return same | ~expected.allowed
+    return (same | ~expected.allowed) & ~expected.astray
 
 
 def _ran(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
@@ -280,6 +308,7 @@ def _describe(
     jobs: npt.NDArray[np.void],
     results: npt.NDArray[np.void],
     lane: int,
+    held: bool,
 ) -> Disagreement:
     cases, result = expected.cases, results[lane]
     steps = int(expected.paths.used[:, lane].sum())
@@ -291,6 +320,6 @@ def _describe(
         address=int(cases.address[lane]),
         access=Access(kind, bool(cases.user[lane])),
         ac=bool(cases.ac[lane]),
-        expected=expected_text(expected.outcomes, lane),
+        expected=expected_text(expected.outcomes, lane, held),
         observed=observed_text(result, found, bool(expected.allowed[lane]), before),
     )

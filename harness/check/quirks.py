@@ -1,25 +1,30 @@
 """Known departures of engines from the rules, each with its evidence.
 
-A quirk is expected of the engine it names, counted and shown; it never bends the reference.
+A quirk is expected of the engine it names, counted and shown; it never bends the reference.  It
+excuses what it names in the lanes that it names, and nothing else.  Which those are follows from
+what was asked, by a second reading, and not from the reference, so that neither a reference that is
+wrong as the engine is nor one that is wrong beside it passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.check.cases import Cases
+from harness.check.second_reading import NO_LAPSE, Errors, Lapse, Reading, Stop
 from harness.machine.qemu import dotted
 from harness.paging.address import Span
 from harness.paging.memory import Mask
 from harness.paging.x86 import formats
-from harness.paging.x86.access import Error, Kind, Vector
-from harness.paging.x86.bulk import Outcomes, writes
-from harness.paging.x86.cpu import Cpu, Cr4, Mode, canonical_halves
+from harness.paging.x86.access import Error, Kind
+from harness.paging.x86.bulk import writes
+from harness.paging.x86.cpu import Cpu, Cr4, Efer
 
 Version = tuple[int, ...]
 """QEMU's, or the kernel's of a module of KVM; the first numbers of one begin a series: (7, 2) comes
@@ -60,21 +65,22 @@ class Quirk:
 class ErrorQuirk(Quirk):
     """A departure in error codes.
 
-    departing  given the rules' outcomes, the lanes in which the engine departs, and the error
-               codes that it gives there
+    lanes  where the engine departs
+    error  the codes that it gives for those of the rules
     """
 
-    departing: Callable[[Outcomes], tuple[Mask, npt.NDArray[np.uint32]]]
+    lanes: Callable[[Reading], Mask]
+    error: Callable[[Errors], Errors]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccessedQuirk(Quirk):
     """A departure in A of the entry at which a walk ends in a fault: the engine sets it.
 
-    departing  given the CPU and the rules' outcomes, the lanes in which it does
+    lanes  where it does
     """
 
-    departing: Callable[[Cpu, Outcomes], Mask]
+    lanes: Callable[[Reading], Mask]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +88,14 @@ class DenialQuirk(Quirk):
     """A departure in addresses that the engine keeps for itself: whatever the tables say, it
     answers with a page fault of its own, which leaves the entries as any fault does.
 
-    kept       the addresses, in which no window can be
-    departing  given the accesses, the lanes in which the engine does, and the error codes of
-               which it gives one; shape (k, n)
+    kept    the addresses, in which no window can be
+    lanes   where the engine does
+    errors  the error codes of which it gives one; shape (k, n)
     """
 
     kept: Span
-    departing: Callable[[Cases], tuple[Mask, npt.NDArray[np.uint32]]]
+    lanes: Callable[[Reading], Mask]
+    errors: Callable[[Cases], Errors]
 
 
 @dataclass(frozen=True)
@@ -109,9 +116,11 @@ class BasisQuirk(Quirk):
     """A departure in what is judged: the engine treats entries as another processor would, or one
     access as another.
 
-    as_if  what it judges by in place of what is there; that itself where the quirk plays no part
+    lapse  by which a reader departs in the same lanes
+    as_if  what the engine judges by in these, in place of what is there
     """
 
+    lapse: Lapse
     as_if: Callable[[Basis], Basis]
 
 
@@ -120,30 +129,28 @@ class CodeEndQuirk(Quirk):
     """A departure in how code that was fetched and begun ends: by a page fault of the engine's own
     at the instruction that should raise another exception.
 
-    departing  given the CPU, the accesses and the rules' outcomes, the lanes in which it does, and
-               the error codes
+    lanes  where the engine does
+    error  the error code of that
     """
 
-    departing: Callable[[Cpu, Cases, Outcomes], tuple[Mask, npt.NDArray[np.uint32]]]
+    lanes: Callable[[Reading], Mask]
+    error: Callable[[Cpu], int]
 
 
 FaultQuirk = ErrorQuirk | AccessedQuirk | DenialQuirk | BasisQuirk | CodeEndQuirk
 
 
-def _reserved_without_present(outcomes: Outcomes) -> tuple[Mask, npt.NDArray[np.uint32]]:
-    lanes = (outcomes.vector == Vector.PF) & ((outcomes.error & int(Error.RSVD)) != 0)
-    return lanes, outcomes.error & ~np.uint32(Error.P)
-
-
-def _gigabyte_page(cpu: Cpu, outcomes: Outcomes) -> Mask:
-    """Faults at a PDPTE with PS=1 that has no bit set which is reserved in a pointer too."""
-    if not cpu.long:
-        return np.zeros(len(outcomes.vector), np.bool_)
-    walks, pdpte = outcomes.walks, cpu.format.levels[2]
-    fits = (walks.raw & np.uint64(pdpte.pointer.reserved_mask if pdpte.pointer else 0)) == 0
-    page = (walks.raw & np.uint64(formats.P | formats.PS)) == formats.P | formats.PS
-    lanes: Mask = (outcomes.vector == Vector.PF) & (walks.level == 2) & page & fits
-    return lanes
+def _at_gigabyte_page(reading: Reading) -> Mask:
+    """Denied accesses that come to a PDPTE with PS=1 in which no bit is set that is reserved
+    whatever PS is."""
+    cpu, walked = reading.asked.cpu, reading.walked
+    if len(reading.asked.words) < 4:
+        return np.zeros(len(walked.stop), np.bool_)
+    beyond = formats.bits(51, cpu.maxphyaddr) if cpu.maxphyaddr < 52 else 0
+    beyond |= 0 if cpu.efer & Efer.NXE else formats.XD
+    mask, page = np.uint64(formats.P | formats.PS | beyond), np.uint64(formats.P | formats.PS)
+    there: Mask = (walked.level == 2) & (walked.entry & mask == page)
+    return there & ~reading.allowed if there.any() else there
 
 
 WIDEST_PSE36: Final = 40
@@ -157,29 +164,31 @@ PVM_CPU_STEP = 2 << 20
 """Bytes that each processor of the host has there, and from one processor's to the next's."""
 
 
-def _in_pvm_slot(cases: Cases) -> tuple[Mask, npt.NDArray[np.uint32]]:
-    """User accesses there: P and RSVD tell whether the host's processor has something there."""
-    first, last = np.uint64(PVM_SLOT.first), np.uint64(PVM_SLOT.last)
-    lanes: Mask = cases.user & (cases.address >= first) & (cases.address <= last)
-    if cases.implicit is not None:
-        lanes &= ~cases.implicit
+def _in_pvm_slot(reading: Reading) -> Mask:
+    """User accesses there."""
+    address = reading.asked.cases.address
+    lanes: Mask = (address >= np.uint64(PVM_SLOT.first)) & (address <= np.uint64(PVM_SLOT.last))
+    return lanes & reading.by_user
+
+
+def _pvm_errors(cases: Cases) -> Errors:
+    """P and RSVD tell whether the host's processor has something there."""
     absent = np.full(len(cases), int(Error.U), np.uint32)
     absent[writes(cases.kind)] |= int(Error.W)
     absent[cases.kind == Kind.FETCH] |= int(Error.I)
-    in_area = (cases.address - first) % np.uint64(PVM_CPU_STEP) < np.uint64(PVM_CPU_AREA)
-    present = absent | np.where(in_area, np.uint32(Error.P | Error.RSVD), np.uint32(0))
-    return lanes, np.stack([absent, present])
+    offset = cases.address - np.uint64(PVM_SLOT.first)
+    in_area = offset % np.uint64(PVM_CPU_STEP) < np.uint64(PVM_CPU_AREA)
+    return np.stack([absent, absent | np.where(in_area, np.uint32(Error.P | Error.RSVD), 0)])
 
 
-def _emulated_under_smap(
-    cpu: Cpu, cases: Cases, outcomes: Outcomes
-) -> tuple[Mask, npt.NDArray[np.uint32]]:
+def _emulated_under_smap(reading: Reading) -> Mask:
     """Supervisor fetches from a user page, which SMEP=0 allows and SMAP does not concern."""
-    user_page = (outcomes.walks.granted & np.uint64(cpu.format.rights["user"])) != 0
-    lanes: Mask = user_page & ~cases.user & ~cases.ac & (cases.kind == Kind.FETCH)
-    lanes &= (outcomes.reason == 0) & cpu.smap & (cases.address != np.uint64((1 << 64) - 1))
-    error = Error.P | (Error.I if cpu.nxe else 0)
-    return lanes, np.full(len(cases), int(error), np.uint32)
+    cpu, cases = reading.asked.cpu, reading.asked.cases
+    lanes: Mask = (cases.kind == Kind.FETCH) & ~reading.by_user & ~cases.ac
+    lanes &= cases.address != np.uint64((1 << 64) - 1)
+    if not cpu.cr4 & Cr4.SMAP or not lanes.any():
+        return np.zeros_like(lanes)
+    return lanes & reading.user_page & reading.allowed
 
 
 def _on(basis: Basis, **other: Any) -> Basis:
@@ -187,35 +196,19 @@ def _on(basis: Basis, **other: Any) -> Basis:
     return replace(basis, cpu=replace(basis.cpu, **other))
 
 
-def _other_page4m(basis: Basis) -> Basis:
-    if basis.cpu.mode is not Mode.BITS_32 or not basis.cpu.cr4 & Cr4.PSE:
-        return basis
-    return _on(basis, pse36=True, maxphyaddr=WIDEST_PSE36)
-
-
 def _beyond(cpu: Cpu) -> int:
     """The bits of an entry that are beyond the address."""
     return formats.bits(63, cpu.maxphyaddr)
 
 
-def _push_as_write(basis: Basis) -> Basis:
-    """Where it is not canonical; anywhere else the two come to the same."""
-    cases, cpu = basis.cases, basis.cpu
-    pushes = cases.kind == Kind.PUSH
-    if not (cpu.long and pushes.any()):
-        return basis
-    lower, upper = canonical_halves(cpu.levels)
-    between = (cases.address > np.uint64(lower.last)) & (cases.address < np.uint64(upper.first))
-    kind = np.where(pushes & between, np.uint8(Kind.WRITE), cases.kind)
-    return replace(basis, cases=replace(cases, kind=kind))
+def _of_no_stack(basis: Basis) -> Basis:
+    pushes = basis.cases.kind == Kind.PUSH
+    kind = np.where(pushes, np.uint8(Kind.WRITE), np.uint8(Kind.READ))
+    return replace(basis, cases=replace(basis.cases, kind=kind))
 
 
-def _heeding_ac(basis: Basis) -> Basis:
-    cases = basis.cases
-    if cases.implicit is None or not basis.cpu.smap:
-        return basis
-    explicit = cases.implicit & cases.ac & ~cases.user
-    return replace(basis, cases=replace(cases, implicit=cases.implicit & ~explicit))
+def _explicit(basis: Basis) -> Basis:
+    return replace(basis, cases=replace(basis.cases, implicit=None))
 
 
 _WALKER: Final = (
@@ -232,7 +225,8 @@ RESERVED_WITHOUT_PRESENT = ErrorQuirk(
     " (SDM volume 3A, 4.7).",
     departs="The error code has RSVD without P: 08, 0a, 0c, 0e, 18, 1c for 09, 0b, 0d, 0f, 19, 1d.",
     evidence="Seen on reserved bits at every level; KVM and Bochs set P on the same tables.",
-    departing=_reserved_without_present,
+    lanes=lambda reading: reading.walked.stop == Stop.RESERVED,
+    error=lambda error: error & ~np.uint32(Error.P),
 )
 
 GIGABYTE_PAGE_ACCESSED = AccessedQuirk(
@@ -245,7 +239,7 @@ GIGABYTE_PAGE_ACCESSED = AccessedQuirk(
     departs="A denied access to a 1G page, or one to a misaligned 1G page, sets A in the PDPTE.",
     evidence="Seen in the probes of the layouts page-sizes, linux-4, linux-5 and malformed. The"
     f" walker sets A in a PDPTE before it looks at PS ({_WALKER}).",
-    departing=_gigabyte_page,
+    lanes=_at_gigabyte_page,
 )
 
 GIGABYTE_PAGE_WITHOUT_CPUID = BasisQuirk(
@@ -256,6 +250,7 @@ GIGABYTE_PAGE_WITHOUT_CPUID = BasisQuirk(
     rule="PS is reserved in a PDPTE where CPUID shows no 1-GByte pages (SDM volume 3A, 4.5.4).",
     departs="A PDPTE with PS=1 maps a 1G page all the same.",
     evidence=f"Seen with -cpu max,-pdpe1gb: the walker does not ask for the CPUID bit ({_WALKER}).",
+    lapse=Lapse.GIGABYTE,
     as_if=lambda basis: _on(basis, page1gb=True),
 )
 
@@ -270,7 +265,8 @@ LARGE_PAGE_ADDRESS = BasisQuirk(
     departs="Bits 20:13 always hold bits 39:32 of the address; bit 21 alone is reserved.",
     evidence="Seen with MAXPHYADDR 36 and 39, and with -pse36: the walker gathers the bits whatever"
     f" CPUID shows ({_WALKER}).",
-    as_if=_other_page4m,
+    lapse=Lapse.PAGE_4M,
+    as_if=lambda basis: _on(basis, pse36=True, maxphyaddr=WIDEST_PSE36),
 )
 
 PML4E_BIT_8_IGNORED = BasisQuirk(
@@ -281,6 +277,7 @@ PML4E_BIT_8_IGNORED = BasisQuirk(
     rule="Bit 8 of a PML4E or PML5E must be zero on AMD's processors (APM volume 2, 5.3.3).",
     departs="It is ignored, as on Intel's, whatever the vendor that CPUID shows.",
     evidence="Seen with vendor=AuthenticAMD; KVM on AMD's processors takes the bit for reserved.",
+    lapse=Lapse.BIT_8,
     as_if=lambda basis: _on(basis, amd=False),
 )
 
@@ -293,7 +290,8 @@ PUSH_IS_A_WRITE = BasisQuirk(
     departs="It is #GP(0), as any other access.",
     evidence="Seen in supervisor and user mode; KVM gives #SS at the same addresses. The walker is"
     f" not told by which segment an access comes ({_WALKER}).",
-    as_if=_push_as_write,
+    lapse=Lapse.STACK,
+    as_if=_of_no_stack,
 )
 
 IMPLICIT_HEEDS_AC = BasisQuirk(
@@ -307,7 +305,8 @@ IMPLICIT_HEEDS_AC = BasisQuirk(
     evidence="Seen with a MOV to FS of a selector in the LDT; KVM faults on the same tables. In"
     " user mode TCG faults too. It chooses how to translate by EFLAGS.AC and CPL for these accesses"
     " as for any (cpu_mmu_index_kernel, in target/i386).",
-    as_if=_heeding_ac,
+    lapse=Lapse.IMPLICIT,
+    as_if=_explicit,
 )
 
 PDPTES_ARE_ENTRIES = BasisQuirk(
@@ -321,6 +320,7 @@ PDPTES_ARE_ENTRIES = BasisQuirk(
     " fault and not MOV CR3, and bits 2:1 and 8:5 are not reserved.",
     evidence="Seen with each bit of a PDPTE: MOV CR3 loads no PDPTEs, the walker reads and marks"
     f" them as the entries of a third level ({_WALKER}).",
+    lapse=Lapse.PDPTES,
     as_if=lambda basis: replace(basis, pdpte_reserved=_beyond(basis.cpu)),
 )
 
@@ -342,7 +342,8 @@ PVM_KEEPS_A_SLOT = DenialQuirk(
     " on the same tables. PVM runs the guest at CPL 3 on tables that keep entries of the host in"
     " the upper half: arch/x86/kvm/pvm/host_mmu.c, clone_host_mmu, of virt-pvm/linux.",
     kept=PVM_SLOT,
-    departing=_in_pvm_slot,
+    lanes=_in_pvm_slot,
+    errors=_pvm_errors,
 )
 
 PVM_EMULATES_UNDER_SMAP = CodeEndQuirk(
@@ -357,7 +358,8 @@ PVM_EMULATES_UNDER_SMAP = CodeEndQuirk(
     evidence="Seen under every state of WP and NXE with SMEP=0 and SMAP=1; not"
     " with EFLAGS.AC=1, SMAP=0, a supervisor page, user code, or in the last byte of all addresses."
     " TCG follows the rules.",
-    departing=_emulated_under_smap,
+    lanes=_emulated_under_smap,
+    error=lambda cpu: Error.P | (Error.I if cpu.nxe else 0),
 )
 
 DEBUG_WALKER = Quirk(
@@ -431,6 +433,11 @@ def known_of(engine: str, version: Version | None) -> tuple[Quirk, ...]:
         for quirk in KNOWN.values()
         if expected_of(quirk, engine, quirk.since if version is None else version)
     )
+
+
+def lapses(quirks: Iterable[FaultQuirk]) -> Lapse:
+    """The lapses of an engine that has them all."""
+    return reduce(or_, (q.lapse for q in quirks if isinstance(q, BasisQuirk)), NO_LAPSE)
 
 
 def expected_of(quirk: Quirk, engine: str, version: Version) -> bool:

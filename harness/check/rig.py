@@ -3,7 +3,7 @@ what comes of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 
@@ -18,9 +18,11 @@ from harness.check.quirks import (
     BasisQuirk,
     FaultQuirk,
     fault_quirks,
+    lapses,
 )
+from harness.check.second_reading import Asked, Reading
 from harness.check.stage import MODES, Control, Model
-from harness.check.verdicts import judged, report_strangers
+from harness.check.verdicts import Judged, judged, report_strangers
 from harness.machine.engines import executor
 from harness.machine.guest import Guest, State
 from harness.machine.ram import TABLE_ARENA
@@ -34,12 +36,16 @@ from harness.paging.x86.cpu import Cpu
 
 @dataclass(frozen=True)
 class Batch:
-    """Lanes under one control state, as the guest is asked about them."""
+    """Lanes under one control state, as the guest is asked about them.
+
+    reading  the second one, by the rules as the engine is known to follow them
+    """
 
     chain: Chain
     basis: Basis
     question: Question
     answers: Answers
+    reading: Reading
 
     @property
     def cpu(self) -> Cpu:
@@ -78,6 +84,7 @@ class Verdicts:
     results     what the guest saw
     agree       whether that is the same, or departs as a known quirk does
     departed    whether it came to something else than by the rules, as a known quirk has it
+    held        whether the rules are what a second reading says, where a known quirk applies
     comparison  the quirks that showed, and news of them
     """
 
@@ -85,6 +92,7 @@ class Verdicts:
     results: npt.NDArray[np.void]
     agree: Mask
     departed: Mask
+    held: Mask
     comparison: Comparison
 
 
@@ -110,10 +118,14 @@ class Rig:
             )
         return self._chains[model.mode]
 
-    def batch(self, chain: Chain, cpu: Cpu, question: Question, answers: Answers | None) -> Batch:
-        """Lanes under the control state of `cpu`; `answers` are those for the same format."""
-        basis = Basis(cpu, question.lanes.cases)
-        return Batch(chain, basis, question, answers or chains.foresee(chain, cpu, question))
+    def batch(self, chain: Chain, cpu: Cpu, question: Question, like: Batch | None = None) -> Batch:
+        """Lanes under the control state of `cpu`; `like` is the same question in that format."""
+        basis, lanes = Basis(cpu, question.lanes.cases), question.lanes
+        if like is not None:
+            return Batch(chain, basis, question, like.answers, like.reading.under(cpu))
+        asked = Asked(cpu, lanes.cases, lanes.words, lanes.pdpte, lanes.register)
+        reading = Reading(asked, lapses(self.quirks))
+        return Batch(chain, basis, question, chains.foresee(chain, cpu, question), reading)
 
     def start(self, batch: Batch) -> None:
         """Hands a batch to the guest.  Two can be under way."""
@@ -124,56 +136,73 @@ class Rig:
         rules = batch.outcomes
         results = self.guest.finish()[: len(batch.question)]
         comparison = Comparison(PROBE)
-        agree, by_rule = self._agreeing(comparison, batch, rules, results, self.quirks)
-        agree |= self._departing(comparison, batch, results, agree)
+        departing = self._departing(batch.reading)
+        apart = np.logical_or.reduce(list(departing.values())) if departing else None
+        found = self._agreeing(comparison, batch, results, self.quirks, apart)
+        for lanes, quirks in _together(departing):
+            part = self._departed(comparison, batch, results[lanes], lanes, quirks)
+            found.agree[lanes], found.by_rule[lanes] = part.agree, part.by_rule
+            found.held[lanes] = part.held
+        agree = found.agree
         if not agree.all():
             self._report_strangers(comparison, batch, results, ~agree)
-        return Verdicts(rules, results, agree, agree & ~by_rule, comparison)
+        departed = agree & ~found.by_rule
+        return Verdicts(rules, results, agree, departed, found.held, comparison)
 
     def _agreeing(
         self,
         comparison: Comparison,
         batch: Batch,
-        rules: Outcomes,
         results: npt.NDArray[np.void],
         quirks: tuple[FaultQuirk, ...],
-    ) -> tuple[Mask, Mask]:
-        """The lanes that agree, those that depart as a quirk says with them, and those that follow
-        the rules in everything."""
-        allowed = rules.vector == ALLOWED
-        asked, answers = batch.question, batch.answers
-        seen = chains.seen(self.guest, batch.chain, asked, answers, allowed, results)
-        return judged(comparison, batch.cpu, batch.basis.cases, rules, seen, quirks)
+        apart: Mask | None = None,
+    ) -> Judged:
+        """All lanes beside the rules, but those that are judged apart."""
+        allowed = batch.outcomes.vector == ALLOWED
+        seen = chains.seen(self.guest, batch.chain, batch.question, batch.answers, allowed, results)
+        return judged(comparison, batch.reading, batch.outcomes, seen, quirks, apart)
 
-    def _departing(
-        self, comparison: Comparison, batch: Batch, results: npt.NDArray[np.void], agree: Mask
-    ) -> Mask:
-        """The lanes that do not agree, but would if judged as the engine is known to judge."""
-        departed = np.zeros_like(agree)
+    def _departing(self, reading: Reading) -> dict[BasisQuirk, Mask]:
+        """The quirks by which the engine judges otherwise, and the lanes in which it does."""
         quirks = [quirk for quirk in self.quirks if isinstance(quirk, BasisQuirk)]
-        touched = {quirk: _touched(batch, quirk) for quirk in quirks}
-        quirks = [quirk for quirk in quirks if touched[quirk].any()]
-        if not quirks:
-            return departed
-        lanes = np.logical_or.reduce([touched[quirk] for quirk in quirks])
-        agreed, seen = agree[lanes], results[lanes]
+        departing = {quirk: reading.departs(quirk.lapse) for quirk in quirks}
+        return {quirk: lanes for quirk, lanes in departing.items() if lanes.any()}
+
+    def _departed(
+        self,
+        comparison: Comparison,
+        batch: Batch,
+        results: npt.NDArray[np.void],
+        lanes: Mask,
+        quirks: Sequence[BasisQuirk],
+    ) -> Judged:
+        """Lanes in which the engine judges by some quirks.
+
+        In these lanes the machine is no witness to the rules: they must be what the second reading
+        says.
+        """
         question = batch.question.take(lanes)
-        rules = batch if lanes.all() else _judged_as(batch, question, ())
-        departing = _judged_as(batch, question, quirks)
-        outcomes = departing.outcomes
-        as_if, _ = self._agreeing(Comparison(PROBE), departing, outcomes, seen, self.quirks)
+        as_engine = _judged_as(batch, question, batch.reading.take(lanes), quirks)
+        as_known = self._agreeing(comparison, as_engine, results, self.quirks)
+        departs = as_known.agree
+        by_manual = as_engine.reading.without(lapses(quirks))
+        rules = _judged_as(batch, question, by_manual, ())
+        held = by_manual.says(rules.outcomes) & ~(rules.answers.marked != 0).any(axis=0)
+        follows = np.zeros_like(departs)
         for quirk in quirks:
+            comparison.quirks[quirk.name] += int((departs & held).sum())
+            if departs.all():
+                continue
             others = [other for other in quirks if other is not quirk]
-            without = _judged_as(batch, question, others) if others else rules
-            takes_part = _differs(without, departing)
-            shown = int((takes_part & as_if & ~agreed).sum())
-            absent = int((takes_part & agreed & ~as_if & _differs(rules, departing)).sum())
-            if shown:
-                comparison.quirks[quirk.name] += shown
-            if absent:
-                comparison.news[f"{quirk.name} did not show"] += absent
-        departed[lanes] = as_if & ~agreed
-        return departed
+            reading = as_engine.reading.without(quirk.lapse)
+            without = _judged_as(batch, question, reading, others)
+            absent = self._agreeing(Comparison(PROBE), without, results, self.quirks).agree
+            absent &= held & ~departs
+            if absent.any():
+                comparison.news[f"{quirk.name} did not show"] += int(absent.sum())
+            follows |= absent
+        held &= as_known.held
+        return Judged(departs & held | follows, follows, held)
 
     def _report_strangers(
         self,
@@ -183,40 +212,35 @@ class Rig:
         wrong: Mask,
     ) -> None:
         def agreeing(quirk: FaultQuirk) -> Mask:
-            judged_by, quirks = batch, (*self.quirks, quirk)
+            known, basis = (*self.quirks, quirk), []
+            reading, lanes = replace(batch.reading, lapses=lapses(known)), wrong.copy()
             if isinstance(quirk, BasisQuirk):
-                judged_by, quirks = _judged_as(batch, batch.question, (quirk,)), self.quirks
-            nothing = Comparison(PROBE)
-            return self._agreeing(nothing, judged_by, judged_by.outcomes, results, quirks)[0]
+                basis, lanes = [quirk], wrong & reading.departs(quirk.lapse)
+            if lanes.any():
+                other = _judged_as(batch, batch.question.take(lanes), reading.take(lanes), basis)
+                found = self._agreeing(Comparison(PROBE), other, results[lanes], known)
+                lanes[lanes] = found.agree
+            return lanes
 
         report_strangers(comparison, self.guest, self.quirks, wrong, agreeing)
 
 
-def _touched(batch: Batch, quirk: BasisQuirk) -> Mask:
-    """The lanes that a quirk may have judged otherwise."""
-    cases, lanes = batch.basis.cases, batch.question.lanes
-    other = quirk.as_if(batch.basis)
-    touched = np.zeros(len(lanes), np.bool_)
-    if other.cpu != batch.cpu or (other.pdpte_reserved is not None and len(lanes.pdpte)):
-        return ~touched
-    if other.cases is not cases:
-        touched |= other.cases.kind != cases.kind
-        if cases.implicit is not None and other.cases.implicit is not None:
-            touched |= other.cases.implicit != cases.implicit
-    return touched
+def _together(departing: dict[BasisQuirk, Mask]) -> Iterator[tuple[Mask, list[BasisQuirk]]]:
+    """Lanes in which the same quirks apply, with these."""
+    if not departing:
+        return
+    applying = np.stack(list(departing.values()))
+    for together in np.unique(applying, axis=1).T:
+        if together.any():
+            lanes: Mask = (applying == together[:, None]).all(axis=0)
+            yield lanes, [quirk for quirk, there in zip(departing, together, strict=True) if there]
 
 
-def _judged_as(batch: Batch, question: Question, quirks: Sequence[BasisQuirk]) -> Batch:
-    """Some lanes of a batch as an engine with some quirks judges them."""
+def _judged_as(
+    batch: Batch, question: Question, reading: Reading, quirks: Sequence[BasisQuirk]
+) -> Batch:
+    """Some lanes of a batch as an engine with some quirks judges them; it reads as `reading`."""
     basis = Basis(batch.cpu, question.lanes.cases)
     basis = reduce(lambda now, quirk: quirk.as_if(now), quirks, basis)
     answers = chains.foresee(batch.chain, basis.cpu, question, basis.pdpte_reserved)
-    return Batch(batch.chain, basis, question, answers)
-
-
-def _differs(one: Batch, other: Batch) -> Mask:
-    """The lanes that come to something else."""
-    a, b = one.outcomes, other.outcomes
-    differs: Mask = (a.vector != b.vector) | (a.error != b.error) | (a.reason != b.reason)
-    differs |= (one.answers.marked != other.answers.marked).any(axis=0)
-    return differs
+    return Batch(batch.chain, basis, question, answers, reading)

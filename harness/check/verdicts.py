@@ -9,28 +9,36 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check import marks
-from harness.check.cases import Cases
 from harness.check.compare import Comparison
+from harness.check.entries import PathEntries
 from harness.check.quirks import (
     FAULT_QUIRKS,
     AccessedQuirk,
+    BasisQuirk,
     CodeEndQuirk,
     DenialQuirk,
     ErrorQuirk,
     FaultQuirk,
     Quirk,
 )
+from harness.check.second_reading import Reading
 from harness.machine.engines import executor
 from harness.machine.guest import Guest
 from harness.machine.qemu import dotted
-from harness.paging.memory import Mask
+from harness.paging.memory import Mask, Words
 from harness.paging.x86.access import Vector
 from harness.paging.x86.bulk import ALLOWED, REASONS, Outcomes
-from harness.paging.x86.cpu import Cpu
 
 EntriesAgree = Callable[[Mask, Mask | None], Mask]
 """Whether the entries of each path are as they must be, given which accesses are made, and in
 which lanes the entry that ends the walk is accessed all the same."""
+
+
+UNHELD = (
+    "but the entries say otherwise by a second reading, and the machine, which has a quirk there,"
+    " cannot decide between the two"
+)
+"""Of rules that are doubted, for people."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Seen:
 
     results    as the guest wrote them
     untouched  what CR2 holds if no exception wrote it
+    path       what the accesses leave in the entries of their paths
     reached    in what was read, written or executed
     ran        whether the code that was fetched ran to its last instruction
     entries    in the entries of the path
@@ -46,55 +55,101 @@ class Seen:
 
     results: npt.NDArray[np.void]
     untouched: np.uint64
+    path: PathEntries
     reached: Mask
     ran: Mask
     entries: EntriesAgree
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Verdicts, one lane an access.
+
+    agree    whether the rules were followed, or departed from as a quirk says
+    by_rule  whether they were followed in everything
+    held     whether the rules are what the second reading says, where a quirk applies
+    """
+
+    agree: Mask
+    by_rule: Mask
+    held: Mask
+
+
 def judged(
     comparison: Comparison,
-    cpu: Cpu,
-    cases: Cases,
+    reading: Reading,
     rules: Outcomes,
     seen: Seen,
     quirks: tuple[FaultQuirk, ...],
-) -> tuple[Mask, Mask]:
-    """The lanes in which the rules were followed, or departed from as a quirk says; and those in
-    which they were followed in everything.
+    apart: Mask | None = None,
+) -> Judged:
+    """What the guest saw beside the rules.
+
+    reading  the second one of what was asked; it says where quirks apply, and in these lanes the
+             rules must be what it says
+    apart    lanes that are judged elsewhere: what this says of them means nothing
 
     Counts the quirks that show, and as news those that should and do not.
     """
-    allowed, results, entries_agree = rules.vector == ALLOWED, seen.results, seen.entries
+    asked, results = reading.asked, seen.results
+    named = [(quirk, _named(quirk, reading, apart)) for quirk in quirks]
+    named = [(quirk, lanes) for quirk, lanes in named if lanes.any()]
+    allowed = rules.vector == ALLOWED
     rest: Mask = seen.reached & ((results["completed"] != 0) == allowed)
     rest &= allowed | (results["vector"] == rules.vector)
-    rest &= results["cr2"] == np.where(rules.sets_cr2, cases.address, seen.untouched)
-    error, entries = results["error"] == rules.error, entries_agree(allowed, None)
+    rest &= results["cr2"] == np.where(rules.sets_cr2, asked.cases.address, seen.untouched)
+    error, entries = results["error"] == rules.error, seen.entries(allowed, None)
     by_rule: Mask = rest & error & entries
-    for quirk in quirks:
+    for quirk, lanes in named:
         if isinstance(quirk, ErrorQuirk):
-            lanes, codes = quirk.departing(rules)
-            departs = results["error"] == codes
+            departs = results["error"] == quirk.error(rules.error)
             error |= _shown(comparison, quirk, rest & lanes, error, departs)
         elif isinstance(quirk, AccessedQuirk):
-            lanes = quirk.departing(cpu, rules)
-            if lanes.any():
-                departs = entries_agree(allowed, lanes)
-                entries |= _shown(comparison, quirk, rest & lanes, entries, departs)
+            departs = seen.entries(allowed, lanes)
+            entries |= _shown(comparison, quirk, rest & lanes, entries, departs)
     agree: Mask = rest & error & entries
-    page_fault = results["vector"] == Vector.PF
-    for quirk in quirks:
-        if isinstance(quirk, DenialQuirk):
-            lanes, codes = quirk.departing(cases)
-            departs = page_fault & (results["completed"] == 0)
-            departs &= (results["cr2"] == cases.address) & (results["error"] == codes).any(axis=0)
-            departs &= entries_agree(np.zeros_like(allowed), None)
+    for quirk, lanes in named:
+        if isinstance(quirk, DenialQuirk | CodeEndQuirk):
+            departs = _ends_as(quirk, reading, seen, allowed)
             agree |= _shown(comparison, quirk, lanes, agree, departs)
-        elif isinstance(quirk, CodeEndQuirk):
-            lanes, codes = quirk.departing(cpu, cases, rules)
-            departs = page_fault & (results["error"] == codes) & seen.ran & entries
-            departs &= results["cr2"] == results["rip"]
-            agree |= _shown(comparison, quirk, lanes, agree, departs)
-    return agree, by_rule
+    if not named:
+        return Judged(agree, by_rule, np.ones_like(agree))
+    unwitnessed: Mask = np.logical_or.reduce([lanes for _, lanes in named])
+    held = ~unwitnessed | reading.says(rules, unwitnessed) & _keeps_last(seen.path, named)
+    return Judged(agree & held, by_rule, held)
+
+
+def _named(quirk: FaultQuirk, reading: Reading, apart: Mask | None) -> Mask:
+    """The lanes in which a quirk applies to what the rules say."""
+    if isinstance(quirk, BasisQuirk):
+        return np.zeros(len(reading.asked.cases), np.bool_)
+    lanes = quirk.lanes(reading)
+    return lanes if apart is None else lanes & ~apart
+
+
+def _ends_as(
+    quirk: DenialQuirk | CodeEndQuirk, reading: Reading, seen: Seen, allowed: Mask
+) -> Mask:
+    """The lanes that end by the page fault that a quirk says."""
+    results, asked = seen.results, reading.asked
+    departs: Mask = results["vector"] == Vector.PF
+    if isinstance(quirk, CodeEndQuirk):
+        departs &= (results["error"] == quirk.error(asked.cpu)) & seen.ran
+        departs &= results["cr2"] == results["rip"]
+        return departs & seen.entries(allowed, None)
+    departs &= (results["error"] == quirk.errors(asked.cases)).any(axis=0)
+    departs &= (results["completed"] == 0) & (results["cr2"] == asked.cases.address)
+    return departs & seen.entries(np.zeros_like(allowed), None)
+
+
+def _keeps_last(path: PathEntries, named: list[tuple[FaultQuirk, Mask]]) -> Mask:
+    """Whether by the rules the entry stays as it was that an engine marks as accessed."""
+    ours = [lanes for quirk, lanes in named if isinstance(quirk, AccessedQuirk)]
+    if not ours:
+        return np.ones(path.before.shape[1], np.bool_)
+    marked: Words = (path.after(np.zeros(path.before.shape[1], np.bool_)) ^ path.before) & path.last
+    kept: Mask = ~np.logical_or.reduce(ours) | ~marked.any(axis=0)
+    return kept
 
 
 def _shown(comparison: Comparison, quirk: Quirk, lanes: Mask, by_rule: Mask, departs: Mask) -> Mask:
@@ -128,8 +183,10 @@ def report_strangers(
                 comparison.news[news] += shown
 
 
-def expected_text(rules: Outcomes, lane: int) -> str:
-    """What the rules say of one access, for people."""
+def expected_text(rules: Outcomes, lane: int, held: bool = True) -> str:
+    """What the rules say of one access, for people; `held` as in `Judged`."""
+    if not held:
+        return f"{expected_text(rules, lane)}; {UNHELD}"
     reason = REASONS[int(rules.reason[lane])]
     if reason is None:
         return f"reaches {int(rules.walks.physical[lane]):#x}"

@@ -12,8 +12,10 @@ import numpy as np
 from pytest import MonkeyPatch
 
 from harness.check import chain as chains
-from harness.check import rig
+from harness.check import quirks, rig
 from harness.check.entries import PathEntries
+from harness.check.quirks import FaultQuirk
+from harness.machine.guest import Guest
 from harness.paging import bulk
 from harness.paging.bulk import End, Walks
 from harness.paging.format import Format, Level, Pattern, Reserved, Shape
@@ -318,3 +320,59 @@ def with_(register: str, bit: int) -> Plant:
 
 WP, SMEP, SMAP, NXE = 1 << 16, 1 << 20, 1 << 21, 1 << 11
 PSE, PKE, PKS = 1 << 4, 1 << 22, 1 << 24
+
+
+# ---- an engine that departs no longer ----
+
+
+def mended(quirk: FaultQuirk) -> Plant:
+    """What a guest saw is what it would have seen, had its engine not departed."""
+
+    def plant(patch: MonkeyPatch) -> None:
+        start, finish, waiting = Guest.start, Guest.finish, list[Any]()
+
+        def started(guest: Guest, state: Any, jobs: Any) -> None:
+            waiting.append(jobs)
+            start(guest, state, jobs)
+
+        def finished(guest: Guest) -> Any:
+            results = finish(guest).copy()
+            _MENDS[quirk](waiting.pop(0), results)
+            return results
+
+        patch.setattr(Guest, "start", started)
+        patch.setattr(Guest, "finish", finished)
+
+    return plant
+
+
+def _with_present(_: Any, results: Any) -> None:
+    reserved = (results["vector"] == Vector.PF) & (results["error"] & RSVD_ERROR != 0)
+    results["error"][reserved] |= P
+
+
+def _with_stack_fault(_: Any, results: Any) -> None:
+    results["vector"][results["vector"] == Vector.GP] = Vector.SS
+
+
+_ACCESS_WRITE, _ACCESS_FETCH = 2, 3
+"""The stub's numbers (guest/x86/protocol.h)."""
+
+
+def _with_bit_8(jobs: Any, results: Any) -> None:
+    """The root's entry is the first word of a job."""
+    wrong = jobs["word"][:, 0] & (P | G) == P | G
+    results["completed"][wrong], results["vector"][wrong] = 0, Vector.PF
+    error = P | RSVD_ERROR | jobs["user"] * U_ERROR
+    access = jobs["access"]
+    error = error | (access == _ACCESS_WRITE) * W_ERROR | (access == _ACCESS_FETCH) * I_ERROR
+    results["error"][wrong], results["cr2"][wrong] = error[wrong], jobs["address"][wrong]
+    results["data"][wrong], results["rip"][wrong] = 0, 0
+    results["after"][wrong] = jobs["word"][wrong]
+
+
+_MENDS: dict[FaultQuirk, Callable[[Any, Any], None]] = {
+    quirks.RESERVED_WITHOUT_PRESENT: _with_present,
+    quirks.PUSH_IS_A_WRITE: _with_stack_fault,
+    quirks.PML4E_BIT_8_IGNORED: _with_bit_8,
+}

@@ -29,7 +29,7 @@ from harness.machine.guest import FEATURES, Guest, MachineInfo
 from harness.paging.x86 import bulk as x86
 from harness.paging.x86.access import Reason
 from harness.paging.x86.cpu import Cpu, Cr4
-from tests.check.plants import all_loaded
+from tests.check.plants import all_loaded, mended
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
 LEAVES = (0, 1, 7, 0x8000_0000, 0x8000_0001, 0x8000_0008)
@@ -264,19 +264,27 @@ def test_a_departure_is_a_disagreement_where_its_quirk_does_not_name_the_version
     assert report.comparison.news[news] == report.comparison.disagreed
 
 
+MENDED = {
+    quirks.RESERVED_WITHOUT_PRESENT: ("4", "family=bits and maxphyaddr=40 and set=51"),
+    quirks.PUSH_IS_A_WRITE: ("4", "family=place and access=push and level=0"),
+    quirks.PML4E_BIT_8_IGNORED: ("4", "family=bits and level=3 and amd=1 and G=1"),
+}
+"""Of a quirk, where it shows."""
+
+
 @pytest.mark.hw
-def test_a_quirk_that_does_not_show_is_news(monkeypatch: MonkeyPatch) -> None:
-    """That TCG had four address bits less than it has."""
-
-    def narrower(basis: quirks.Basis) -> quirks.Basis:
-        return replace(basis, cpu=replace(basis.cpu, maxphyaddr=36))
-
-    absent = replace(quirks.LARGE_PAGE_ADDRESS, name="tcg-is-narrow", as_if=narrower)
-    monkeypatch.setattr(quirks, "FAULT_QUIRKS", (*quirks.FAULT_QUIRKS, absent))
-    where = "family=bits and level=0 and P=1 and set=39 and maxphyaddr=40 and PSE=1"
-    report = tried(matrix.plan("quick", ["pae"], "tcg", processor(), where), 1)
+@pytest.mark.parametrize("quirk", MENDED, ids=lambda quirk: quirk.name)
+def test_a_quirk_that_does_not_show_is_news(
+    quirk: quirks.FaultQuirk, monkeypatch: MonkeyPatch
+) -> None:
+    mode, where = MENDED[quirk]
+    plan = matrix.plan("quick", [mode], "tcg", processor(), where)
+    shown = tried(plan, 1).comparison.quirks[quirk.name]
+    mended(quirk)(monkeypatch)
+    report = tried(plan, 1)
     assert report.comparison.disagreed == 0
-    assert report.comparison.news["tcg-is-narrow did not show"] > 0
+    assert quirk.name not in +report.comparison.quirks
+    assert report.comparison.news[f"{quirk.name} did not show"] == shown > 0
 
 
 @pytest.mark.hw

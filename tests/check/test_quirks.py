@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,49 +32,25 @@ from harness.check.quirks import (
     expected_of,
     fault_quirks,
     known_of,
+    lapses,
     not_run_on,
 )
+from harness.check.second_reading import NO_LAPSE, Lapse, Reading, by_tables
 from harness.check.validate import validate
 from harness.check.window import open_window
 from harness.machine.engines import executor, why_absent
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA, MIB, TABLE_ARENA
-from harness.paging import bulk
 from harness.paging.address import Span, Virtual
-from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory
 from harness.paging.space import Space, TableAllocator
 from harness.paging.x86.access import Kind
-from harness.paging.x86.bulk import ALLOWED, Outcomes
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.cpu import Cpu, Mode
 
 PAGE_FAULT, PROTECTION = 14, 13
 P, PS, NX = 1 << 0, 1 << 7, 1 << 63
 READ, WRITE, FETCH = Kind.READ, Kind.WRITE, Kind.FETCH
 SLOT = 0xFFFF_8000_0000_0000
-
-
-def outcome(
-    vector: int, error: int = 0, end: End = End.MALFORMED, level: int = 0, raw: int = 0
-) -> Outcomes:
-    """One outcome, in as much as quirks look at it."""
-    word, byte = np.zeros(1, np.uint64), np.zeros(1, np.uint8)
-    return Outcomes(
-        bulk.Walks(
-            address=word,
-            end=byte + np.uint8(end),
-            level=byte + np.uint8(level),
-            raw=word + np.uint64(raw),
-            physical=word,
-            granted=word,
-            above=word,
-        ),
-        vector=byte + np.uint8(vector),
-        error=np.array([error], np.uint32),
-        sets_cr2=np.array([vector == PAGE_FAULT]),
-        reason=byte,
-        unbacked=np.zeros(1, np.bool_),
-    )
 
 
 def case(address: int, kind: Kind, user: bool) -> Cases:
@@ -200,49 +177,203 @@ def test_a_kvm_that_is_not_known_to_be_pvm_is_excused_nothing(module: str) -> No
 # ---- what each departs in ----
 
 
+RW_US = 0b110
+TABLES = P | RW_US
+"""An entry that permits everything."""
+
+
+def read(
+    entries: dict[int, int] | None = None,
+    lapses: Lapse = NO_LAPSE,
+    *,
+    mode: Mode = Mode.LEVEL_4,
+    address: int = 0x1000,
+    kind: Kind = READ,
+    user: bool = False,
+    ac: bool = False,
+    implicit: bool = False,
+    pdpte: tuple[int, int] | None = None,
+    cr0: int = 1 << 16,
+    cr4: int = 0,
+    nxe: bool = True,
+    **processor: Any,
+) -> Reading:
+    """The reading of one access through entries of which all permit everything but those given.
+
+    pdpte  one that is loaded, and its register
+    """
+    words = np.full((WORDS[mode], 1), TABLES, np.uint64)
+    for level, raw in (entries or {}).items():
+        words[level] = raw
+    cpu = Cpu.in_mode(mode, 0, cr0=cr0, cr4=cr4, efer=nxe << 11)
+    cases = replace(case(address, kind, user), ac=np.array([ac]), implicit=np.array([implicit]))
+    asked = by_tables(replace(cpu, **processor), cases, words)
+    if pdpte is not None:
+        raw, register = pdpte
+        asked = replace(
+            asked,
+            pdpte=np.array([[raw]], np.uint64),
+            register=np.array([[register]], np.uint8),
+        )
+    return Reading(asked, lapses)
+
+
+WORDS = {Mode.BITS_32: 2, Mode.PAE: 2, Mode.LEVEL_4: 4, Mode.LEVEL_5: 5}
+SMEP, SMAP, PKE, PKS = (1 << bit for bit in (20, 21, 22, 24))
+
+
 @pytest.mark.parametrize(
     ("rule", "tcg"),
     [(0x09, 0x08), (0x0B, 0x0A), (0x0D, 0x0C), (0x0F, 0x0E), (0x19, 0x18), (0x1D, 0x1C)],
 )
 def test_on_tcg_a_reserved_bit_fault_lacks_p(rule: int, tcg: int) -> None:
-    lanes, error = RESERVED_WITHOUT_PRESENT.departing(outcome(PAGE_FAULT, rule))
-    assert (lanes.tolist(), error.tolist()) == ([True], [tcg])
-
-
-@pytest.mark.parametrize("rule", [0x00, 0x01, 0x02, 0x05, 0x07, 0x10, 0x11, 0x14, 0x15])
-def test_on_tcg_no_other_page_fault_lacks_p(rule: int) -> None:
-    lanes, _ = RESERVED_WITHOUT_PRESENT.departing(outcome(PAGE_FAULT, rule, End.LEAF))
-    assert lanes.tolist() == [False]
-
-
-@pytest.mark.parametrize("vector", [ALLOWED, PROTECTION])
-def test_on_tcg_nothing_but_a_page_fault_lacks_p(vector: int) -> None:
-    lanes, _ = RESERVED_WITHOUT_PRESENT.departing(outcome(vector))
-    assert lanes.tolist() == [False]
+    error = RESERVED_WITHOUT_PRESENT.error(np.array([rule], np.uint32))
+    assert error.tolist() == [tcg]
 
 
 @pytest.mark.parametrize(
-    ("vector", "end", "level", "raw", "nxe", "departs"),
+    ("entries", "departs"),
     [
-        pytest.param(14, End.LEAF, 2, PS | P, True, True, id="denied"),
-        pytest.param(14, End.LEAF, 2, NX | PS | P, True, True, id="denied, execute-disabled"),
-        pytest.param(14, End.MALFORMED, 2, 1 << 13 | PS | P, True, True, id="misaligned at 13"),
-        pytest.param(14, End.MALFORMED, 2, 1 << 29 | PS | P, True, True, id="misaligned at 29"),
-        pytest.param(14, End.MALFORMED, 2, 1 << 40 | PS | P, True, False, id="beyond MAXPHYADDR"),
-        pytest.param(14, End.MALFORMED, 2, NX | PS | P, False, False, id="NX without NXE"),
-        pytest.param(14, End.ABSENT, 2, PS, True, False, id="absent"),
-        pytest.param(14, End.MALFORMED, 2, 1 << 40 | P, True, False, id="pointer"),
-        pytest.param(14, End.LEAF, 1, PS | P, True, False, id="2M page"),
-        pytest.param(14, End.LEAF, 0, PS | P, True, False, id="PAT of a 4K page"),
-        pytest.param(ALLOWED, End.LEAF, 2, PS | P, True, False, id="allowed"),
+        *(({level: TABLES | 1 << bit}, True) for level in range(4) for bit in (40, 51)),
+        *(({level: TABLES | 1 << bit}, False) for level in range(4) for bit in (9, 39, 52, 62)),
+        ({3: TABLES | PS}, True),
+        ({2: TABLES | PS | 1 << 29}, True),
+        ({1: TABLES | PS | 1 << 13}, True),
+        ({1: TABLES | PS | 1 << 12}, False),
+        ({0: TABLES | PS}, False),
+        ({2: TABLES & ~P | 1 << 51}, False),
+        ({2: 0, 1: TABLES | 1 << 51}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_on_tcg_it_is_a_fault_for_a_reserved_bit_that_lacks_p(
+    entries: dict[int, int], departs: bool
+) -> None:
+    assert RESERVED_WITHOUT_PRESENT.lanes(read(entries)).tolist() == [departs]
+
+
+GIGABYTE = TABLES | PS
+
+
+@pytest.mark.parametrize(
+    ("entries", "asked", "departs"),
+    [
+        pytest.param({2: GIGABYTE & ~4}, {"user": True}, True, id="denied to the user"),
+        pytest.param({2: GIGABYTE & ~2}, {"kind": WRITE}, True, id="read-only"),
+        pytest.param({2: GIGABYTE & ~2}, {"kind": WRITE, "cr0": 0}, False, id="without WP"),
+        pytest.param({2: GIGABYTE | NX}, {"kind": FETCH}, True, id="execute-disabled"),
+        pytest.param({2: GIGABYTE}, {"kind": FETCH, "cr4": SMEP}, True, id="SMEP"),
+        pytest.param({2: GIGABYTE}, {"cr4": SMAP}, True, id="SMAP"),
+        pytest.param({2: GIGABYTE}, {"cr4": SMAP, "ac": True}, False, id="AC"),
+        pytest.param({2: GIGABYTE, 3: P}, {"user": True}, True, id="denied by the entry above"),
+        pytest.param(
+            {2: GIGABYTE | 5 << 59}, {"cr4": PKE, "pkru": 1 << 10}, True, id="denied by its key"
+        ),
+        pytest.param({2: GIGABYTE | 1 << 13}, {}, True, id="misaligned at 13"),
+        pytest.param({2: GIGABYTE | 1 << 29}, {}, True, id="misaligned at 29"),
+        pytest.param({2: GIGABYTE | 1 << 40}, {}, False, id="beyond MAXPHYADDR"),
+        pytest.param({2: GIGABYTE | NX}, {"nxe": False}, False, id="NX without NXE"),
+        pytest.param({2: PS | RW_US}, {}, False, id="absent"),
+        pytest.param({2: TABLES | 1 << 40}, {}, False, id="pointer"),
+        pytest.param({3: 0, 2: GIGABYTE & ~4}, {"user": True}, False, id="not reached"),
+        pytest.param({1: GIGABYTE & ~4}, {"user": True}, False, id="2M page"),
+        pytest.param({0: GIGABYTE & ~4}, {"user": True}, False, id="PAT of a 4K page"),
+        pytest.param({2: GIGABYTE}, {"user": True}, False, id="allowed"),
     ],
 )
 def test_on_tcg_a_fault_at_a_1g_page_sets_its_a(
-    vector: int, end: End, level: int, raw: int, nxe: bool, departs: bool
+    entries: dict[int, int], asked: dict[str, Any], departs: bool
 ) -> None:
-    cpu = Cpu.long_mode(4, 0, maxphyaddr=40, nxe=nxe)
-    lanes = GIGABYTE_PAGE_ACCESSED.departing(cpu, outcome(vector, 1, end, level, raw))
-    assert lanes.tolist() == [departs]
+    assert GIGABYTE_PAGE_ACCESSED.lanes(read(entries, **asked)).tolist() == [departs]
+
+
+LACKING_1G: dict[str, Any] = {"page1gb": False}
+AMD: dict[str, Any] = {"amd": True}
+NARROW: dict[str, Any] = {"mode": Mode.BITS_32, "cr4": 1 << 4, "maxphyaddr": 36}
+WITHOUT_PSE36: dict[str, Any] = {**NARROW, "pse36": False, "maxphyaddr": 40}
+USER_DATA: dict[str, Any] = {"cr4": SMAP, "implicit": True, "ac": True}
+BEYOND = 0x0000_8000_0000_0000
+
+
+def in_pae(raw: int, register: int = 0) -> dict[str, Any]:
+    return {"mode": Mode.PAE, "pdpte": (raw, register)}
+
+
+@pytest.mark.parametrize(
+    ("lapse", "entries", "asked", "departs"),
+    [
+        # PS of a PDPTE, where that maps a page.
+        (Lapse.GIGABYTE, {2: GIGABYTE}, LACKING_1G, True),
+        (Lapse.GIGABYTE, {2: GIGABYTE | 1 << 11}, LACKING_1G, True),
+        (Lapse.GIGABYTE, {2: P | PS}, {**LACKING_1G, "user": True}, True),
+        (Lapse.GIGABYTE, {2: GIGABYTE}, {}, False),
+        (Lapse.GIGABYTE, {2: TABLES | 1 << 11}, LACKING_1G, False),
+        (Lapse.GIGABYTE, {2: GIGABYTE | 1 << 51}, LACKING_1G, False),
+        (Lapse.GIGABYTE, {2: GIGABYTE | 1 << 13}, LACKING_1G, False),
+        (Lapse.GIGABYTE, {2: GIGABYTE | NX}, {**LACKING_1G, "nxe": False}, False),
+        (Lapse.GIGABYTE, {3: 0, 2: GIGABYTE}, LACKING_1G, False),
+        (Lapse.GIGABYTE, {3: TABLES | PS, 2: GIGABYTE}, LACKING_1G, False),
+        (Lapse.GIGABYTE, {1: GIGABYTE}, LACKING_1G, False),
+        # Bit 8 of a PML4E or PML5E.
+        (Lapse.BIT_8, {3: TABLES | 1 << 8}, AMD, True),
+        (Lapse.BIT_8, {4: TABLES | 1 << 8}, {**AMD, "mode": Mode.LEVEL_5}, True),
+        (Lapse.BIT_8, {3: TABLES | 1 << 8}, {**AMD, "mode": Mode.LEVEL_5}, True),
+        (Lapse.BIT_8, {4: TABLES | 1 << 8, 3: TABLES | PS}, {**AMD, "mode": Mode.LEVEL_5}, True),
+        (Lapse.BIT_8, {3: TABLES | 1 << 8, 0: 0}, AMD, True),
+        (Lapse.BIT_8, {3: TABLES | 1 << 8}, {}, False),
+        (Lapse.BIT_8, {3: TABLES | 1 << 8 | 1 << 51}, AMD, False),
+        (Lapse.BIT_8, {3: 1 << 8 | RW_US}, AMD, False),
+        (Lapse.BIT_8, {2: TABLES | 1 << 8}, AMD, False),
+        # Bits 21:13 of a 4M page's entry.
+        *((Lapse.PAGE_4M, {1: GIGABYTE | 1 << n}, WITHOUT_PSE36, n < 21) for n in range(13, 22)),
+        *((Lapse.PAGE_4M, {1: GIGABYTE | 1 << n}, NARROW, 17 <= n < 21) for n in range(13, 22)),
+        (Lapse.PAGE_4M, {1: GIGABYTE | 1 << 20 | 1 << 21}, NARROW, False),
+        (Lapse.PAGE_4M, {1: GIGABYTE | 1 << 20}, {**NARROW, "maxphyaddr": 40}, False),
+        (Lapse.PAGE_4M, {1: GIGABYTE | 1 << 20}, {**NARROW, "cr4": 0}, False),
+        (Lapse.PAGE_4M, {1: TABLES | 1 << 20}, NARROW, False),
+        (Lapse.PAGE_4M, {1: GIGABYTE & ~P | 1 << 20}, NARROW, False),
+        (Lapse.PAGE_4M, {0: GIGABYTE | 1 << 20}, NARROW, False),
+        # A PDPTE that is present: A, and what is reserved in it.
+        (Lapse.PDPTES, {}, in_pae(P), True),
+        (Lapse.PDPTES, {1: 0}, in_pae(P | 1 << 9), True),
+        (Lapse.PDPTES, {}, in_pae(0), False),
+        (Lapse.PDPTES, {}, in_pae(P, register=1), False),
+        (Lapse.PDPTES, {}, in_pae(P | 1 << 9, register=1), False),
+        *((Lapse.PDPTES, {}, in_pae(P | 1 << n, 1), True) for n in (1, 2, 5, 8, 40, 63)),
+        *((Lapse.PDPTES, {}, in_pae(P | 1 << n, 1), False) for n in (3, 4, 9, 11, 39)),
+        *((Lapse.PDPTES, {}, in_pae(1 << n, 1), False) for n in (1, 2, 5, 8, 40, 63)),
+        # A push to an address that is not canonical.
+        (Lapse.STACK, {}, {"kind": Kind.PUSH, "address": BEYOND}, True),
+        (Lapse.STACK, {}, {"kind": WRITE, "address": BEYOND}, False),
+        (Lapse.STACK, {}, {"kind": Kind.PUSH, "address": BEYOND - 8}, False),
+        (Lapse.STACK, {}, {"kind": Kind.PUSH, "address": BEYOND, "mode": Mode.LEVEL_5}, False),
+        # A supervisor's implicit access to a user page, with AC and SMAP.
+        (Lapse.IMPLICIT, {}, USER_DATA, True),
+        (Lapse.IMPLICIT, {}, {**USER_DATA, "user": True}, False),
+        (Lapse.IMPLICIT, {}, {**USER_DATA, "ac": False}, False),
+        (Lapse.IMPLICIT, {}, {**USER_DATA, "cr4": 0}, False),
+        (Lapse.IMPLICIT, {}, {**USER_DATA, "implicit": False}, False),
+        (Lapse.IMPLICIT, {0: P}, USER_DATA, False),
+        (Lapse.IMPLICIT, {0: 0}, USER_DATA, False),
+        (Lapse.IMPLICIT, {}, {**USER_DATA, "cr4": SMAP | PKE, "pkru": 1}, False),
+        (Lapse.IMPLICIT, {}, {**USER_DATA, "cr4": SMAP | PKE, "pkru": 2}, True),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_quirk_names_the_lanes_whose_only_cause_is_its_own(
+    lapse: Lapse, entries: dict[int, int], asked: dict[str, Any], departs: bool
+) -> None:
+    every = lapses(fault_quirks("tcg", (7, 2, 22)))
+    assert lapse in every
+    assert read(entries, every, **asked).departs(lapse).tolist() == [departs]
+
+
+def test_two_quirks_name_a_lane_together_where_both_play_a_part() -> None:
+    both = Lapse.GIGABYTE | Lapse.IMPLICIT
+    reading = read({2: GIGABYTE}, both, **LACKING_1G, **USER_DATA)
+    assert all(reading.departs(lapse).all() for lapse in both)
+    assert not reading.without(Lapse.GIGABYTE).departs(Lapse.IMPLICIT).any()
 
 
 @pytest.mark.parametrize(
@@ -264,30 +395,71 @@ def test_on_tcg_a_fault_at_a_1g_page_sets_its_a(
 def test_pvm_denies_user_mode_its_slot_as_a_processor_of_the_host_would(
     offset: int, area: bool, kind: Kind, absent: int, present: int
 ) -> None:
-    lanes, codes = PVM_KEEPS_A_SLOT.departing(case(SLOT + offset, kind, user=True))
-    assert lanes.tolist() == [True]
+    reading = read(address=SLOT + offset, kind=kind, user=True)
+    assert PVM_KEEPS_A_SLOT.lanes(reading).tolist() == [True]
+    codes = PVM_KEEPS_A_SLOT.errors(reading.asked.cases)
     assert set(codes[:, 0].tolist()) == ({absent, present} if area else {absent})
 
 
 @pytest.mark.parametrize("kind", (READ, WRITE, FETCH))
 @pytest.mark.parametrize(
-    ("address", "user"),
+    ("address", "asked"),
     [
-        (SLOT, False),
-        (SLOT + 0x7F_FFFF_FFF8, False),
-        (SLOT - 8, True),
-        (SLOT + (1 << 39), True),
-        (0xFFFF_FFFF_FFFF_FFF8, True),
-        (0x7FFF_FFFF_FFF8, True),
-        (0, True),
+        (SLOT, {}),
+        (SLOT, {"user": True, "implicit": True}),
+        (SLOT + 0x7F_FFFF_FFF8, {}),
+        (SLOT - 8, {"user": True}),
+        (SLOT + (1 << 39), {"user": True}),
+        (0xFFFF_FFFF_FFFF_FFF8, {"user": True}),
+        (0x7FFF_FFFF_FFF8, {"user": True}),
+        (0, {"user": True}),
     ],
-    ids=hex,
+    ids=str,
 )
 def test_pvm_follows_the_rules_elsewhere_and_for_the_supervisor(
-    address: int, user: bool, kind: Kind
+    address: int, asked: dict[str, Any], kind: Kind
 ) -> None:
-    lanes, _ = PVM_KEEPS_A_SLOT.departing(case(address, kind, user))
-    assert lanes.tolist() == [False]
+    reading = read(address=address, kind=kind, **asked)
+    assert PVM_KEEPS_A_SLOT.lanes(reading).tolist() == [False]
+
+
+FETCHED: dict[str, Any] = {"kind": FETCH, "cr4": SMAP}
+
+
+@pytest.mark.parametrize(
+    ("entries", "asked", "departs"),
+    [
+        ({}, {}, True),
+        ({}, {"nxe": False}, True),
+        ({}, {"cr0": 0}, True),
+        ({2: GIGABYTE}, {}, True),
+        ({}, {"kind": READ}, False),
+        ({}, {"kind": WRITE}, False),
+        ({}, {"user": True}, False),
+        ({}, {"ac": True}, False),
+        ({}, {"cr4": 0}, False),
+        ({}, {"cr4": SMAP | SMEP}, False),
+        ({}, {"address": (1 << 64) - 1}, False),
+        ({}, {"address": (1 << 64) - 4096}, True),
+        ({0: P | 2}, {}, False),
+        ({3: P | 2}, {}, False),
+        ({0: TABLES | NX}, {}, False),
+        ({0: 0}, {}, False),
+        ({0: TABLES | 1 << 51}, {}, False),
+        ({}, {"address": BEYOND}, False),
+    ],
+    ids=str,
+)
+def test_pvm_emulates_what_the_supervisor_fetches_from_a_user_page_under_smap(
+    entries: dict[int, int], asked: dict[str, Any], departs: bool
+) -> None:
+    reading = read(entries, **{**FETCHED, **asked})
+    assert PVM_EMULATES_UNDER_SMAP.lanes(reading).tolist() == [departs]
+
+
+@pytest.mark.parametrize(("nxe", "error"), [(True, 0x11), (False, 0x01)])
+def test_pvm_tells_there_that_it_was_a_fetch_if_nxe_is_set(nxe: bool, error: int) -> None:
+    assert PVM_EMULATES_UNDER_SMAP.error(read(nxe=nxe).asked.cpu) == error
 
 
 # ---- what engines do ----

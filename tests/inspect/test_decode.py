@@ -234,6 +234,21 @@ def test_reserved_bits_say_why_they_are() -> None:
     assert said["PS"] == "PS where no page can be: any access faults"
     (part,) = (part for part in read(PAE, 3, 2).parts if part.wrong)
     assert part.meaning == "bits 2:1 of a PDPTE: loading it raises #GP(0)"
+    assert part.section == "4.4.1"
+
+
+def test_the_section_about_pdptes_is_cited_for_what_is_reserved_in_them_alone() -> None:
+    cited = {part.role for part in read(PAE, 3, 2).parts if part.section == "4.4.1"}
+    assert cited == {Role.RESERVED}
+    for cpu, raw, level in (FULL, 1 << 45 | 1, 1), (PAE, 1 << 45 | 1, 1):
+        assert "4.4.1" not in {part.section for part in read(cpu, raw, level).parts}
+
+
+@pytest.mark.parametrize("raw", [0x6, 0x1E0, 1 << 63, 0xFFFF_FFFF_FFFF_FFFE])
+def test_a_pdpte_with_p_clear_is_absent_whatever_else_is_set(raw: int) -> None:
+    found = read(PAE, raw, 2)
+    assert found.entry == Absent()
+    assert not any(part.wrong for part in found.parts)
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ BASE = 0x9_0000 | P | RW | US | XD
         (BASE | PCD, Change.ATTRIBUTES),
         (BASE | G, Change.ATTRIBUTES),
         (BASE | 3 << 59, Change.ATTRIBUTES),
-        (BASE | 1 << 10, Change.SOFTWARE),
+        *((BASE | 1 << bit, Change.SOFTWARE) for bit in (*range(9, 12), *range(52, 59))),
         (BASE | 1 << 51, Change.KIND),
         ((BASE ^ US) + 0x1000 | A, Change.MOVED | Change.RIGHTS | Change.USED),
     ],
@@ -194,6 +194,14 @@ def test_each_kind_of_change_has_its_name(raw: int, change: Change) -> None:
     assert (one.change, one.before.first, one.before.pages) == (change, 0x3000, 1)
     (back,) = compared(one_page(raw), one_page(BASE))
     assert back.change == (Change.MAPPED if raw == 0 else change)
+
+
+def test_where_nothing_is_there_are_no_rights() -> None:
+    for before, after in ((BASE, 0), (0, BASE)):
+        (one,) = compared(one_page(before), one_page(after))
+        sides = [one.before, one.after] if after else [one.after, one.before]
+        assert sides[0].granted == 0
+        assert sides[1].granted == RW | US
 
 
 def test_rights_above_change_those_of_all_pages_below() -> None:

@@ -103,10 +103,17 @@ def test_the_bits_that_are_set_are_named(code: int, names: list[str]) -> None:
         (0x51, "SS with I"),
         (0x100, "no processor sets 0x100"),
         (0x8000, "SGX without P"),
+        (0x8009, "SGX without P, or with RSVD or PK"),
+        (0x8021, "SGX without P, or with RSVD or PK"),
     ],
 )
 def test_what_no_processor_raises_is_said_to_be_so(code: int, beginning: str) -> None:
     assert [one for one in read_code(code).impossible if one.startswith(beginning)]
+
+
+@pytest.mark.parametrize("code", [0x8001, 0x8003, 0x8005, 0x8007, 0x8015])
+def test_sgx_denies_what_all_else_has_let_pass(code: int) -> None:
+    assert read_code(code).impossible == ()
 
 
 def test_what_this_cpu_does_not_raise_is_said_to_be_so() -> None:

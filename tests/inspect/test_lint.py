@@ -193,6 +193,13 @@ def test_what_is_planted_is_found_and_nothing_else(name: str) -> None:
 
 
 # What Linux writes for a page that is swapped out, and for one that nobody may touch.
+@pytest.mark.parametrize("frame", [ROOT - 1, SPARE + 1])
+def test_a_page_beside_the_tables_shows_none(frame: int) -> None:
+    """Not even by its last byte, nor by the first one after it."""
+    assert found(planted({(PAGES, 7): frame * TABLE | P | RW | US | XD})) == {}
+    assert found(planted({(HIGH_PAGES, 7): frame * TABLE | P | RW | XD})) == {}
+
+
 @pytest.mark.parametrize("raw", [0x7FFF_FFFF_FFFB_F000, 0x8000_0FFF_FFFF_F100, 1 << 9])
 def test_a_table_whose_entries_are_kept_but_not_present_is_not_empty(raw: int) -> None:
     assert found(planted({(LOWER, 5): SPARE * TABLE | P, (SPARE, 511): raw})) == {}

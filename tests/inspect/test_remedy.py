@@ -311,6 +311,31 @@ def test_a_missing_entry_is_described_down_to_the_smallest_page_and_as_a_large_o
     assert [(1, 7, False), (0, 7, True)] in made
 
 
+def test_an_entry_that_is_missing_gets_a_key_that_is_open_in_its_page_alone() -> None:
+    closed = replace(CPU, cr4=CPU.cr4 | Cr4.PKE, pkru=0b11)  # AD of key 0
+    state, memory = path(closed, 7, 7)
+    made = [
+        [(new.level, new.bits, new.page) for new in one.missing.entries]
+        for one in remedies(state, memory, Virtual(0), WRITE)
+        if one.missing
+    ]
+    assert [(1, 7, False), (0, 7 | 1 << 59, True)] in made
+    assert [(1, 0x87 | 1 << 59, True)] in made
+
+
+@pytest.mark.parametrize("other", [0, 1 << 51])
+def test_nxe_makes_xd_a_right_and_leaves_other_reserved_bits_to_be_cleared(other: int) -> None:
+    raw, without = 0x8007 | 1 << 63 | other, replace(CPU, efer=CPU.efer & ~Efer.NXE)
+    state, memory = path(without, 7, 7, 7, raw)
+    found = [
+        ([one.name for one in remedy.settings], [(one.old, one.new) for one in remedy.entries])
+        for remedy in remedies(state, memory, Virtual(0), WRITE)
+    ]
+    assert ([], [(raw, 0x8007)]) in found
+    assert (["EFER.NXE"], [(raw, raw & ~other)] if other else []) in found
+    assert len(found) == 2
+
+
 def test_nothing_helps_an_address_that_is_not_canonical_or_a_root_without_memory() -> None:
     cpu, memory = path(CPU, 7, 7, 7, 7)
     assert remedies(cpu, memory, Virtual(1 << 47), WRITE) == ()

@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 QEMU ?= qemu-system-x86_64
+JOBS ?= 2
 export PYTHON QEMU
 
 bin := .venv/bin
@@ -35,6 +36,9 @@ image-linux: programs ## make the Linux guest (images/linux), with the kernel of
 lint: .venv/ready ## check style and types
 	@$(bin)/ruff check
 	@$(bin)/mypy
+
+mutants: .venv/ready ## mutate the package and print what its tests miss: a sample, or MODULE=harness/...
+	@$(bin)/python -m tests.mutants --jobs $(JOBS) $(MODULE)
 
 bench: .venv/ready ## measure; figures in build/bench.json
 	@$(bin)/python -m tests.bench

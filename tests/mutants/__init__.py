@@ -1,0 +1,1 @@
+"""Mutation testing: which faults in the package would the tests not see."""

@@ -1,0 +1,428 @@
+"""What the tests say of mutants, each tried in a process of its own that is forked for it.
+
+A first process runs all tests and notes which lines each runs, and how long it takes.  A second
+collects them and forks for every mutant: the child has the changed code in place of the old and
+runs the tests that run those lines, until one fails.  What is run while modules are imported cannot
+be exchanged so: such a mutant is imported by a child of a process that has imported nothing of the
+package.  No file is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import gc
+import importlib.util
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from math import inf
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+import coverage
+import pytest
+
+from tests.mutants.mutate import Mutant
+
+SURVIVED, KILLED, TIME, UNSEEN = "survived", "killed", "out of time", "no test runs it"
+_FIXED = "cannot be exchanged"
+
+GRACE = 5
+"""Seconds of its own time that a child has beside five times what its tests usually take."""
+
+IDLE = 120
+"""Seconds after which a child that uses no time of its own hangs."""
+
+_PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that a process gets when its parent ends."""
+
+Send = Callable[[Any], None]
+Plugin = object
+
+
+@dataclass
+class Runs:
+    """What the tests run, but for those that fail or are skipped.
+
+    tests   seconds that each takes, by name
+    lines   the names of those that run a line, by file and line; "" for what is imported
+    failed  those that fail without any mutation
+    most    seconds that the tests of one mutant may take; the costly ones are left out
+    """
+
+    tests: dict[str, float]
+    lines: dict[str, dict[int, set[str]]]
+    failed: list[str]
+    most: float = inf
+    deadly: Counter[str] = field(default_factory=Counter)
+
+    def of(self, mutant: Mutant) -> list[str]:
+        """The tests for a mutant: those that run its lines, or its file where they are imported;
+        those first that killed most so far, then the cheap ones."""
+        here = self.lines.get(mutant.path, {})
+        lines = here if self.imported(mutant) else mutant.lines
+        names = set[str]().union(*(here.get(line, ()) for line in lines)) & self.tests.keys()
+        cheap = sorted(names, key=lambda name: (self.tests[name], name))
+        sums = accumulate(self.tests[name] for name in cheap)
+        within = [name for name, upto in zip(cheap, sums, strict=True) if upto <= self.most]
+        return sorted(within or cheap[:1], key=lambda name: -self.deadly[name])
+
+    def imported(self, mutant: Mutant) -> bool:
+        """Whether the mutant's lines are run while modules are imported."""
+        here = self.lines.get(mutant.path, {})
+        return not mutant.function or any("" in here.get(line, ()) for line in mutant.lines)
+
+
+def run(
+    mutants: Sequence[Mutant], tests: Sequence[str], jobs: int, most: float, say: Send
+) -> Generator[tuple[Mutant, str], None, None]:
+    """How each of the mutants ends, as it is known.
+
+    tests  what pytest is to collect, options among it
+    most   seconds that the tests of one may take
+    """
+    [runs] = _alone(lambda send: _record(tests, send))
+    assert isinstance(runs, Runs)
+    runs.most = most
+    for name in runs.failed:
+        say(f"left out, since it fails without a mutation: {name}")
+    say(f"{len(runs.tests)} tests take {sum(runs.tests.values()):.0f} s")
+    anew: list[Mutant] = []
+    rest: list[Mutant] = []
+    for mutant in mutants:
+        if not runs.of(mutant):
+            yield mutant, UNSEEN
+        else:
+            (anew if runs.imported(mutant) else rest).append(mutant)
+    for mutant, ending in _alone(lambda send: _serve(rest, runs, tests, jobs, send)):
+        if ending == _FIXED:
+            anew.append(mutant)
+        else:
+            yield mutant, ending
+    yield from _each(anew, runs, jobs, lambda mutant: _imported_anew(mutant, runs, tests))
+
+
+def _record(tests: Sequence[str], send: Send) -> None:
+    recorder = _Recorder()
+    recorder.coverage.start()
+    code = _pytest(tests, recorder)
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise RuntimeError(f"pytest ends with {code!s}, and nothing is mutated")
+    send(recorder.runs())
+
+
+def _serve(
+    mutants: Sequence[Mutant], runs: Runs, tests: Sequence[str], jobs: int, send: Send
+) -> None:
+    """Sends each mutant with how it ends."""
+
+    class Server:
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtestloop(self, session: pytest.Session) -> bool:
+            functions = _functions()
+
+            def child(mutant: Mutant) -> str:
+                exchanged = _exchange(mutant, functions)
+                _clear(_caches())
+                return _until_one_fails(session, runs.of(mutant)) if exchanged else _FIXED
+
+            for answer in _each(mutants, runs, jobs, child):
+                send(answer)
+            return True
+
+    _pytest(tests, Server())
+
+
+def _imported_anew(mutant: Mutant, runs: Runs, tests: Sequence[str]) -> str:
+    """What comes of a mutant in a process that has imported nothing yet."""
+    endings = [KILLED]  # unless the tests are run at all
+
+    class Importer:
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_load_initial_conftests(self) -> None:
+            name = ".".join(Path(mutant.path).with_suffix("").parts)
+            spec = importlib.util.find_spec(name)
+            assert spec is not None
+            module = sys.modules[name] = importlib.util.module_from_spec(spec)
+            parent, _, last = name.rpartition(".")
+            setattr(sys.modules[parent], last, module)
+            exec(_compiled(mutant), vars(module))
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtestloop(self, session: pytest.Session) -> bool:
+            if not session.testsfailed:
+                endings.append(_until_one_fails(session, runs.of(mutant)))
+            return True
+
+    with contextlib.suppress(Exception):  # the module cannot be imported
+        _pytest(tests, Importer())
+    return endings[-1]
+
+
+def _until_one_fails(session: pytest.Session, names: Sequence[str]) -> str:
+    """SURVIVED, or KILLED and by which test.  To take a test away kills, too."""
+    items = {item.nodeid: item for item in session.items}
+    chosen = [items[name] for name in names if name in items]
+    for item, after in zip(chosen, [*chosen[1:], None], strict=True):
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+        if session.testsfailed:
+            return f"{KILLED} {item.nodeid}"
+    return SURVIVED if len(chosen) == len(names) else KILLED
+
+
+def _each(
+    mutants: Sequence[Mutant], runs: Runs, jobs: int, child: Callable[[Mutant], str]
+) -> Iterator[tuple[Mutant, str]]:
+    """Forks for every mutant, `jobs` at a time."""
+    waiting = list(reversed(mutants))
+    running: dict[Any, tuple[Mutant, int]] = {}
+    busy: dict[int, tuple[str, float]] = {}  # the time of its own of a child, and since when so
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                mutant = waiting.pop()
+                own = int(GRACE + 5 * sum(runs.tests[name] for name in runs.of(mutant)))
+                pid, answers = _fork(lambda send, m=mutant: send(child(m)), nowhere, own)  # type: ignore[misc]
+                running[answers] = mutant, pid
+            ready = wait(list(running), 1)
+            hang = [
+                one for one, (_, pid) in running.items() if one not in ready and _hangs(pid, busy)
+            ]
+            for answers in (*ready, *hang):
+                mutant, pid = running.pop(answers)
+                answer = _received(answers) if answers in ready else None
+                answers.close()
+                status = _end(pid)
+                if isinstance(answer, _Trouble):
+                    raise RuntimeError(f"{mutant}\n{answer.trace}")
+                if answer is None:  # it crashed, or had no more time
+                    answer = TIME if os.WTERMSIG(status) in _NO_TIME else KILLED
+                ending, _, test = answer.partition(f"{KILLED} ")
+                runs.deadly[test] += 1
+                yield mutant, ending or KILLED
+    finally:
+        os.close(nowhere)
+        for _, pid in running.values():
+            _end(pid)
+
+
+def _hangs(pid: int, busy: dict[int, tuple[str, float]]) -> bool:
+    """Whether a child has used no time of its own for too long, however loaded the machine is."""
+    own = " ".join(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])
+    if busy.get(pid, ("", 0))[0] != own:
+        busy[pid] = own, time.monotonic()
+    return time.monotonic() - busy[pid][1] > IDLE
+
+
+_NO_TIME = (signal.SIGXCPU, signal.SIGKILL)
+
+
+def _alone(work: Callable[[Send], None]) -> Iterator[Any]:
+    """Everything that `work`, given to a process of its own, sends; RuntimeError where it fails,
+    with all that it printed."""
+    with tempfile.TemporaryFile("w+") as printed:
+        pid, answers = _fork(work, printed.fileno())
+        try:
+            while (answer := _received(answers)) is not None:
+                if isinstance(answer, _Trouble):
+                    printed.seek(0)
+                    raise RuntimeError(printed.read() + answer.trace)
+                yield answer
+        finally:
+            _end(pid)
+
+
+@dataclass
+class _Trouble:
+    """What a child sends that could not do its work."""
+
+    trace: str
+
+
+def _fork(
+    work: Callable[[Send], None], output: int, seconds: int | None = None
+) -> tuple[int, Connection]:
+    """A process that works, with at most so many seconds of its own time."""
+    receive, send = Pipe(duplex=False)
+    pid = os.fork()
+    if pid:
+        send.close()
+        return pid, receive
+    try:
+        os.setsid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if seconds:
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+        for standard, file in (0, os.open(os.devnull, os.O_RDONLY)), (1, output), (2, output):
+            os.dup2(file, standard)
+        work(send.send)
+    except BaseException:
+        send.send(_Trouble(traceback.format_exc()))
+    finally:
+        send.close()
+        os._exit(0)
+
+
+def _received(answers: Connection) -> Any:
+    """The next thing that a child sends; None where it has ended."""
+    try:
+        return answers.recv()
+    except EOFError:
+        return None
+
+
+def _end(pid: int) -> int:
+    """Ends a child with all that it started; how it ended."""
+    for kill in os.killpg, os.kill:  # it may not lead its group yet
+        with contextlib.suppress(ProcessLookupError):
+            kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+
+def _pytest(tests: Sequence[str], plugin: Plugin) -> int:
+    options = ["-p", "no:xdist", "--capture=no", "-q"]
+    return pytest.main([*options, *tests], plugins=[plugin, _Repeatable()])
+
+
+class _Repeatable:
+    """Has Hypothesis take the same examples every time, and none for the sake of a short one."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        for writer in "lfplugin", "nfplugin":  # of pytest's cache
+            config.pluginmanager.unregister(name=writer)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        from hypothesis import Phase, settings  # pytest wants to import it first
+
+        phases = (Phase.explicit, Phase.generate)
+        settings.register_profile(
+            "mutants", deadline=None, derandomize=True, database=None, phases=phases
+        )
+        settings.load_profile("mutants")
+
+
+class _Recorder:
+    """Notes what each test runs.  What a fixture runs counts for all tests of the file."""
+
+    def __init__(self) -> None:
+        here = [f"{os.getcwd()}/harness/*"]
+        self.coverage = coverage.Coverage(None, config_file=False, include=here, messages=False)
+        self.seconds: dict[str, float] = {}
+        self.reports: defaultdict[str, set[str]] = defaultdict(set)
+        self.modules, self.caches = 0, _caches()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        if len(sys.modules) != self.modules:
+            self.modules, self.caches = len(sys.modules), _caches()
+        _clear(self.caches)
+        self.coverage.switch_context(item.nodeid.partition("::")[0])
+        begin = time.process_time()
+        result = yield
+        self.seconds[item.nodeid] = time.process_time() - begin
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        self.coverage.switch_context(item.nodeid)
+        result = yield
+        self.coverage.switch_context(item.nodeid.partition("::")[0])
+        return result
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.reports[report.nodeid].add(report.outcome)
+
+    def runs(self) -> Runs:
+        """All of it."""
+        self.coverage.stop()
+        data = self.coverage.get_data()
+        passed = {name for name, outcomes in self.reports.items() if outcomes == {"passed"}}
+        of_file: dict[str, set[str]] = defaultdict(set)
+        for name in passed:
+            of_file[name.partition("::")[0]].add(name)
+        lines = {
+            os.path.relpath(path): {
+                line: {*contexts}.union(*(of_file.get(name, ()) for name in contexts))
+                for line, contexts in data.contexts_by_lineno(path).items()
+            }
+            for path in data.measured_files()
+        }
+        failed = [name for name, outcomes in self.reports.items() if "failed" in outcomes]
+        return Runs({name: self.seconds[name] for name in passed}, lines, failed)
+
+
+def _compiled(mutant: Mutant) -> CodeType:
+    return compile(mutant.source(), os.path.abspath(mutant.path), "exec", dont_inherit=True)
+
+
+_Functions = dict[tuple[str, str, int], list[FunctionType]]
+
+
+def _functions() -> _Functions:
+    """Every function of the package that there is, by its file, name and line."""
+    gc.unfreeze()
+    found: _Functions = defaultdict(list)
+    for one in gc.get_objects():
+        if isinstance(one, FunctionType) and "/harness/" in one.__code__.co_filename:
+            found[_named(one.__code__)].append(one)
+    gc.freeze()
+    return found
+
+
+def _named(code: CodeType) -> tuple[str, str, int]:
+    return os.path.abspath(code.co_filename), code.co_qualname, code.co_firstlineno
+
+
+def _exchange(mutant: Mutant, functions: _Functions) -> bool:
+    """Gives the functions that the mutant is in its code; False if that cannot be done."""
+    done = False
+    for code in _codes(_compiled(mutant)):
+        if f"{code.co_qualname}.".startswith(f"{mutant.function}."):
+            for function in functions.get(_named(code), ()):
+                if len(code.co_freevars) != len(function.__code__.co_freevars):
+                    return False
+                function.__code__ = code
+                done |= code.co_firstlineno == mutant.first
+    return done
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _codes(constant)
+
+
+def _caches() -> list[functools._lru_cache_wrapper[object]]:
+    """The caches of the package and its tests, which a mutation must not find filled; but not
+    those of formats, which are alike only if they are the same."""
+    modules = [one for name, one in sys.modules.items() if name.startswith(("harness", "tests"))]
+    classes = [one for module in modules for one in vars(module).values() if isinstance(one, type)]
+    return [
+        one
+        for space in (*modules, *classes)
+        for one in vars(space).values()
+        if isinstance(one, functools._lru_cache_wrapper)
+        and one.__annotations__.get("return") != "Format"
+    ]
+
+
+def _clear(caches: Sequence[functools._lru_cache_wrapper[object]]) -> None:
+    for cache in caches:
+        cache.cache_clear()

@@ -1,0 +1,212 @@
+"""Mutations are those that they claim to be, and each ends as its tests say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.__main__ import equivalent, outdated
+from tests.mutants.mutate import Mutant, mutants
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def made(source: str, directory: Path) -> list[Mutant]:
+    path = directory / "some.py"
+    path.write_text(source)
+    return mutants(str(path))
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        ("a = b < 1", {"a = (b <= 1)", "a = b < 0", "a = b < 2"}),
+        ("a = b in c", {"a = (b not in c)"}),
+        ("a = b & c", {"a = (b | c)", "a = (b)", "a = (c)"}),
+        ("a = b << c", {"a = (b >> c)", "a = (b)", "a = (c)"}),
+        ("a = b - c", {"a = (b + c)"}),
+        ("a = ~b", {"a = (b)"}),
+        ("a = not b", {"a = (b)"}),
+        ("a = b and c", {"a = (b or c)", "a = (b)", "a = (c)"}),
+        ("a |= b", {"a &= b", "pass"}),
+        ("a.b = c", {"pass"}),
+        ("a(b, c)", {"(a(c, b))", "pass"}),
+        ("a = max(b, c)", set()),
+        ("a = b if c else d", {"a = b if True else d", "a = b if False else d"}),
+        ("a = [b for b in c if d]", {"a = [b for b in c if True]", "a = [b for b in c if False]"}),
+        ("while a: b()", {"while False: b()", "while a: pass"}),
+        ("a = True", {"a = False"}),
+        ("a = 0x1000", {"a = 4095", "a = 4097"}),
+        ("a = 'text' f'{b + 1}'", set()),
+        ("a: int | str = b", set()),
+        ("assert a < b", set()),
+        ("zip(a, b, strict=True)", {"(zip(b, a, strict=True))", "pass"}),
+    ],
+)
+def test_every_way_to_change_a_line(was: str, now: set[str], tmp_path: Path) -> None:
+    found = made(was, tmp_path)
+    assert {(one.function, one.was) for one in found} <= {("", was)}
+    assert sorted(one.now for one in found) == sorted(now)
+
+
+METHOD = """
+class C:
+    @cached
+    def f(self, a=1):
+        if (
+            a
+            > self.b
+        ):
+            raise E("no", 1)
+        return [
+            1,
+        ]
+"""
+
+
+def test_a_mutant_names_its_function_and_keeps_every_line_in_its_place(tmp_path: Path) -> None:
+    found = made(METHOD, tmp_path)
+    assert {(one.function, one.first) for one in found} == {("C.f", 3)}
+    assert {one.now for one in found if one.line == 9} == {"pass"}
+    for one in found:
+        changed = one.source().decode()
+        assert len(changed.splitlines()) == len(METHOD.splitlines())
+        compile(changed, "some.py", "exec")
+        assert changed != METHOD
+
+
+TOY = """
+from functools import cache
+
+SIZE = 1 << 4
+UNUSED = 3
+
+def inside(value):
+    return 0 <= value < SIZE
+
+@cache
+def cached(value):
+    return value | 1
+
+def ends(values):
+    while values:
+        values.pop()
+    return values
+
+def untested(value):
+    return value
+
+def closure(value):
+    def inner():
+        return value & 3
+    return inner
+"""
+
+TESTS = """
+import pytest
+from harness.paging import toy
+
+@pytest.mark.parametrize(("value", "is_inside"), [(-1, False), (0, True), (15, True), (16, False)])
+def test_inside(value, is_inside):
+    assert toy.inside(value) is is_inside
+
+def test_cached_first():
+    assert toy.cached(2) == 3
+
+def test_cached_again():
+    assert toy.cached(2) == 3
+
+def test_ends():
+    assert toy.ends([1]) == []
+
+def test_closure():
+    assert toy.closure(7)() == 3
+
+def test_fails_always():
+    assert False
+
+def test_is_skipped():
+    pytest.skip()
+    toy.untested(1)
+"""
+
+EQUIVALENT = """
+[[equivalent]]
+path = "harness/paging/toy.py"
+function = ""
+was = "UNUSED = 3"
+now = ["UNUSED = 4", "UNUSED = 2"]
+why = "nobody reads it"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name, text in {
+        "harness/__init__.py": "",
+        "harness/pytest_plugin.py": "",
+        "harness/paging/__init__.py": "",
+        "harness/paging/toy.py": TOY,
+        "tests/paging/test_toy.py": TESTS,
+        "tests/mutants/equivalent.toml": EQUIVALENT,
+        "pytest.ini": "[pytest]\nmarkers = hw\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.mutants", *arguments],
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_each_mutant_ends_as_its_tests_say(project: Path) -> None:
+    before = {path: path.read_bytes() for path in project.rglob("*.py")}
+    done = run(project, "harness/paging/toy.py", "--seed", "5")
+    assert done.stderr == "" and done.returncode == 1, done
+    lines = done.stdout.splitlines()
+    assert "seed 5" in lines
+    assert "left out, since it fails without a mutation" in done.stdout
+    living = [
+        tuple(text.strip() for text in lines[n : n + 3])
+        for n, line in enumerate(lines)
+        if ": harness/paging/toy.py:" in line
+    ]
+    assert sorted(living) == [
+        ("no test runs it: harness/paging/toy.py:20: untested", "- return value", "+ return None"),
+        ("survived: harness/paging/toy.py:24: closure", "- return value & 3", "+ return (3)"),
+    ]
+    (total,) = (line.split() for line in lines if line.startswith("all "))
+    mutants, killed, out_of_time, equivalent, live, _ = total[1:]
+    assert (out_of_time, equivalent, live) == ("1", "2", "2")
+    assert int(killed) == int(mutants) - 5
+    assert "is below 100%" in done.stdout
+    assert {path: path.read_bytes() for path in project.rglob("*.py")} == before
+
+
+def test_what_is_listed_and_is_no_mutant_any_more_is_found(project: Path) -> None:
+    path = str(project / "harness/paging/toy.py")
+    listed = project / "tests/mutants/equivalent.toml"
+    text = EQUIVALENT.replace("harness/paging/toy.py", path)
+    for now, stale in ("UNUSED = 4", []), ("UNUSED = 9", [(path, "", "UNUSED = 3", "UNUSED = 9")]):
+        listed.write_text(text.replace("UNUSED = 4", now))
+        assert outdated(equivalent(listed), {path: mutants(path)}) == stale
+        assert outdated(equivalent(listed), {}) == [], "other files were not looked at"
+
+
+@pytest.mark.parametrize("wrong", ["harness/paging/none.py", "tests", "harness/cli"])
+def test_what_is_not_mutated_is_refused(wrong: str, project: Path) -> None:
+    done = run(project, wrong)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr and wrong in done.stderr

@@ -11,6 +11,7 @@ quirk    a known departure of one engine from the rules, with its evidence
 case     one access in the matrix, as a number in a product of axes
 
 `layouts`, `keys`  descriptions of spaces, the tables built from them, what their values look like
+`bounds`             how much a layout asks for, before it is built
 `written`          reading files that people or this program wrote
 `space`            a space of one's own in a guest's RAM
 `window`           the hole of a space in which the guest's own program runs

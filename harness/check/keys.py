@@ -104,7 +104,10 @@ def _names(value: object) -> tuple[str, ...]:
 def _level_counts(value: object) -> tuple[int, ...]:
     if not isinstance(value, list) or not value:
         raise ValueError("no list of numbers of levels")
-    return tuple(_number(item) for item in value)
+    counts = tuple(_number(item) for item in value)
+    if len(set(counts)) < len(counts):
+        raise ValueError("which names one twice")
+    return counts
 
 
 _READERS: Mapping[str, Callable[[object], object]] = {

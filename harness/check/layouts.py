@@ -71,7 +71,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from harness.check import written
+from harness.check import bounds, written
 from harness.check.keys import RIGHTS, in_units, values_of
 from harness.machine.ram import ARENA, LARGEST_RAM, RAM_UNIT
 from harness.paging.address import Span, Virtual, aligned
@@ -337,6 +337,12 @@ def build(
     tables = Span.of(ARENA.stop, layout.tables)
     frames = Span(tables.last + 1, layout.ram - 1)
     cpu = layout.cpu(levels, tables.first, maxphyaddr, page1gb)
+    try:
+        bounds.refuse(layout.name, _runs(layout, cpu.format, levels), cpu.format, layout.tables)
+    except LayoutError:
+        raise
+    except ValueError as error:
+        raise LayoutError(str(error)) from None
     pages = _choose_frames(layout, cpu, tables, frames)
     # A trial goes first, so that a layout that is refused leaves the memory alone.
     trial = BufferMemory(np.zeros(tables.size, np.uint8), tables.first)
@@ -348,6 +354,25 @@ def build(
 def _at(levels: int, parts: Iterable[_Part]) -> list[_Part]:
     """The parts of a layout that count at this number of levels."""
     return [part for part in parts if not part.levels or levels in part.levels]
+
+
+def _runs(layout: Layout, format: Format, levels: int) -> Iterator[bounds.Run]:
+    """What the parts of a layout put into tables."""
+    for part in _at(levels, layout.maps):
+        with _blaming(part.where):
+            level, step = _page_level(format, part.size), part.step or part.size
+        together = step == part.size
+        yield bounds.Run(part.where, part.virtual, level, part.count, step, together)
+    for share in _at(levels, layout.shares):
+        level = len(format.levels) - 1 if share.level is None else share.level
+        with _blaming(share.where):
+            _check_level(format, level)
+        step = format.levels[level].size
+        yield bounds.Run(share.where, share.virtual, level, share.count, step, together=False)
+    for entry in _at(levels, layout.entries):
+        with _blaming(entry.where):
+            _check_level(format, entry.level)
+        yield bounds.Run(entry.where, entry.virtual, entry.level, 1, 0, together=False)
 
 
 class _Frames:
@@ -394,9 +419,6 @@ def _choose_frames(layout: Layout, cpu: Cpu, tables: Span, frames: Span) -> dict
     pages = dict[str, Words]()
     for part in maps:
         with _blaming(part.where):
-            _page_level(cpu.format, part.size)
-            if part.count > tables.size // cpu.format.entry_bytes:
-                raise ValueError(f"tables have no room for a count of {part.count}")
             if isinstance(part.physical, int):
                 pages[part.where] = _named_frames(part, part.physical, cpu, frames)
                 free.take(pages[part.where], part.size)

@@ -17,6 +17,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from reprlib import repr as short
 from typing import Final, NoReturn
 
 import numpy as np
@@ -47,9 +48,15 @@ def read(text: str, axes: Axes, example: str = EXAMPLE) -> Condition:
     reader = _Reader(text, axes, example)
     holds = reader.condition()
     if reader.token:
-        reader.fail(f"{reader.token!r} is one too many")
+        reader.fail(f"{short(reader.token)} is one too many")
     return Condition(text, holds)
 
+
+DEEPEST: Final = 50
+"""How deep parentheses and `not` nest: reading and asking recurse."""
+
+LONGEST: Final = 200
+"""Characters of a condition that an error shows."""
 
 SHOWN: Final = 16
 """Values of an axis that an error names."""
@@ -73,16 +80,16 @@ class _Reader:
 
     def __init__(self, text: str, axes: Axes, example: str) -> None:
         self.text, self.axes, self.example = text, axes, example
-        self._tokens = [*_TOKEN.findall(text), ""]
+        self._tokens = ["", *reversed(_TOKEN.findall(text))]
+        self._depth = 0
 
     @property
     def token(self) -> str:
-        return str(self._tokens[0])
+        return str(self._tokens[-1])
 
     def fail(self, problem: str) -> NoReturn:
-        raise ValueError(
-            f"{self.text!r} is no condition: {problem}; write it like {self.example!r}"
-        )
+        text = self.text if len(self.text) <= LONGEST else f"{self.text[:LONGEST]}..."
+        raise ValueError(f"{text!r} is no condition: {problem}; write it like {self.example!r}")
 
     def condition(self) -> _Holds:
         return self._joined("or", self._term, np.logical_or)
@@ -109,21 +116,23 @@ class _Reader:
         return holds
 
     def _factor(self) -> _Holds:
-        if self.token == "not":
-            self._take()
-            inner = self._factor()
-            return lambda values: np.logical_not(inner(values))
-        if self.token == "(":
-            self._take()
-            inner = self.condition()
+        if self.token not in ("not", "("):
+            return self._comparison()
+        self._depth += 1
+        if self._depth > DEEPEST:
+            self.fail(f"it nests deeper than {DEEPEST}")
+        if self._take() == "not":
+            holds = _negated(self._factor())
+        else:
+            holds = self.condition()
             self._expect(")")
-            return inner
-        return self._comparison()
+        self._depth -= 1
+        return holds
 
     def _comparison(self) -> _Holds:
         axis = self._word("the name of an axis")
         if axis not in self.axes:
-            self.fail(f"there is no axis {axis!r}, but {', '.join(sorted(self.axes))}")
+            self.fail(f"there is no axis {short(axis)}, but {', '.join(sorted(self.axes))}")
         operation = self.token
         if operation in _OPERATIONS:
             self._take()
@@ -138,7 +147,7 @@ class _Reader:
         elif self.axes[axis] <= {0, 1}:
             chosen = {1}
         else:
-            self.fail(f"{operation or 'the end'!r} after {axis!r} compares nothing")
+            self.fail(f"{short(operation or 'the end')} after {short(axis)} compares nothing")
 
         def holds(values: Values) -> Mask | np.bool_:
             if axis not in values or not chosen:
@@ -162,33 +171,37 @@ class _Reader:
         known = self.axes[axis]
         value = word if word in known else _number(word)
         if value not in known:
-            self.fail(f"{axis} is never {word!r}, but {_shown(known)}")
+            self.fail(f"{axis} is never {short(word)}, but {_shown(known)}")
         return value
 
     def _ordered(self, axis: str, compare: Callable[[int, int], bool]) -> set[Value]:
         word = self._word("a number")
         limit = _number(word)
         if limit is None:
-            self.fail(f"{word!r} is no number")
+            self.fail(f"{short(word)} is no number")
         if not any(isinstance(value, int) for value in self.axes[axis]):
             self.fail(f"{axis} has no order, but the values {_shown(self.axes[axis])}")
         return {v for v in self.axes[axis] if isinstance(v, int) and compare(v, limit)}
 
     def _word(self, wanted: str) -> str:
         if not _WORD.fullmatch(self.token) or self.token in _KEYWORDS:
-            self.fail(f"{self.token or 'the end'!r} stands where {wanted} should")
+            self.fail(f"{short(self.token or 'the end')} stands where {wanted} should")
         return self._take()
 
     def _expect(self, token: str) -> None:
         if self.token != token:
-            self.fail(f"{self.token or 'the end'!r} stands where {token!r} should")
+            self.fail(f"{short(self.token or 'the end')} stands where {token!r} should")
         self._take()
 
     def _take(self) -> str:
         token: str = self.token
         if token:
-            del self._tokens[0]
+            self._tokens.pop()
         return token
+
+
+def _negated(inner: _Holds) -> _Holds:
+    return lambda values: np.logical_not(inner(values))
 
 
 def _shown(values: frozenset[Value]) -> str:

@@ -6,6 +6,7 @@ What is expected is read from the files here, by arithmetic of its own.
 import re
 import textwrap
 import tomllib
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
@@ -432,12 +433,20 @@ REFUSED = {
     "tables in odd pieces": (HEAD + "tables = '4K'\n", "tables is 4K, no multiple"),
     "tables that leave no frames": (HEAD + "tables = '32M'\n", "ram is 64M, too little"),
     "tables used up": (
+        HEAD
+        + "tables = '2M'\n"
+        + (PAGE + "count = 200\nstep = '1G'\n")
+        + PAGE.replace("0x40_0000", "0x400_0000_0000")
+        + "count = 200\nstep = '1G'\n",
+        "map 2: .*0x2000000..0x21fffff is used up",
+    ),
+    "more tables than there is room for": (
         HEAD + "tables = '2M'\n" + PAGE + "count = 600\nstep = '1G'\n",
-        "map 1: .*0x2000000..0x21fffff is used up",
+        "map 1: 1,203 tables are needed, and tables, of 2M, is room for 512",
     ),
     "a count beyond all tables": (
         HEAD + PAGE + "count = 1000000000000\n",
-        "map 1: tables have no room for a count of 1000000000000",
+        "1,000,000,000,000 entries are asked for, and tables, of 16M, have room for 2,097,152",
     ),
     "frames used up": (HEAD + PAGE + "count = 5000\n", "ram has 4096 free frames of 4K"),
     "no frame of the size": (edited(PAGE, "0x40_0000", "0").replace("4K", "1G"), "ram has 0 free"),
@@ -552,3 +561,68 @@ def test_an_installed_package_brings_its_layouts(
         directory.mkdir(parents=True)
         (directory / "one.toml").touch()
     assert shipped() == [tmp_path / "harness" / "images" / "one.toml"]
+
+
+ROOMY = "title = ''\nlevels = [4]\nram = '3G'\ntables = '2G'\n"
+ONE_FRAME = "physical = 0xc000_0000\nphysical_step = 0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (ROOMY + PAGE + ONE_FRAME + "count = 268435456\n", r"map 1: 525,317 tables are needed"),
+        (ROOMY + (PAGE + ONE_FRAME + "count = 268435456\n") * 4, r"1,073,741,824 entries are"),
+        (HEAD + (PAGE + ONE_FRAME + "count = 2000000\n") * 60, r"120,000,000 entries are asked"),
+        (
+            HEAD + PAGE + ONE_FRAME + "count = 2000000\nstep = '8K'\n",
+            r"map 1: 7,831 tables are needed, and tables, of 16M, is room for 4,096",
+        ),
+        (
+            ROOMY + PAGE + ONE_FRAME + "count = 2000000\nstep = '8K'\n",
+            r"2,000,000 entries are asked for that are put one by one .*, which takes 60 s or more",
+        ),
+        (
+            ROOMY + PAGE + ONE_FRAME + "count = 200000000\n",
+            r"200,000,000 entries are asked for, which take 80 s and 6,103 MiB to build",
+        ),
+        (
+            ROOMY + PAGE + "\n[[share]]\nvirtual = 0x8000_0000\nlevel = 1\nlike = 0x40_0000\n"
+            "count = 1000000\n",
+            r"1,000,001 entries|1,000,000 entries are asked for that are put one by one",
+        ),
+    ],
+    ids=["l1", "l4", "l60", "lstep", "steps", "pages", "shares"],
+)
+def test_a_layout_is_bounded_before_it_is_built(text: str, said: str) -> None:
+    """By its description: building would take minutes, or all memory."""
+    memory = np.zeros(8, np.uint8)  # which nothing could be built in
+    layout = parse(text, "x.toml")
+    tracemalloc.start()
+    try:
+        with pytest.raises(LayoutError, match=said):
+            build(layout, 4, BufferMemory(memory, MACHINE), MAXPHYADDR, True)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1 << 20
+
+
+@pytest.mark.parametrize(("path", "levels"), CASES, ids=[f"{p.stem}-{n}" for p, n in CASES])
+def test_the_bound_of_tables_is_no_more_than_what_is_built(path: Path, levels: int) -> None:
+    layout = load(path)
+    memory = BufferMemory(np.zeros(layout.ram, np.uint8))
+    space = build(layout, levels, memory, layout.maxphyaddr or MAXPHYADDR, True).space
+    built = len(np.unique(bulk.leaves(memory, space.roots).tables.address))
+    for run in layouts._runs(layout, space.format, levels):
+        assert run.tables(space.format) <= built
+
+
+def test_the_bound_of_tables_is_exact_for_one_map() -> None:
+    for more in ("count = 1", "count = 1025", "count = 300\nstep = '8K'", "count = 9\nstep = '1G'"):
+        layout = parse(HEAD + PAGE + f"{more}\n", "x.toml")
+        memory = BufferMemory(np.zeros(layout.ram, np.uint8))
+        space = build(layout, 4, memory, MAXPHYADDR, True).space
+        (run,) = layouts._runs(layout, space.format, 4)
+        assert run.tables(space.format) == len(
+            np.unique(bulk.leaves(memory, space.roots).tables.address)
+        )

@@ -79,3 +79,36 @@ def test_a_comparison_is_false_of_cases_without_the_axis(text: str) -> None:
 def test_what_is_no_condition_is_refused_in_a_sentence(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         read(text, AXES)
+
+
+@pytest.mark.parametrize(
+    "deep",
+    [
+        "(" * 100_000 + "W" + ")" * 100_000,
+        "(" * 100_000,
+        "not " * 100_000 + "W",
+        "not (" * 60 + "W" + ")" * 60,
+    ],
+    ids=["parentheses", "unclosed", "not", "both"],
+)
+def test_a_condition_that_nests_too_deep_is_a_short_sentence(deep: str) -> None:
+    with pytest.raises(ValueError, match="is no condition: it nests deeper than 50") as refused:
+        read(deep, AXES)
+    assert len(str(refused.value)) < 400
+
+
+def test_one_that_is_long_but_flat_is_read() -> None:
+    text = " or ".join(["level=1 and W"] * 5000)
+    holds = np.broadcast_to(read(text, AXES).holds(VALUES), 6)
+    assert np.flatnonzero(holds).tolist() == [1]
+    text = "not (" * 25 + "W" + ")" * 25
+    assert np.flatnonzero(read(text, AXES).holds(VALUES)).tolist() == [0, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 100_000, "level=" + "9" * 100_000, "level " + "!" * 100_000]
+)
+def test_what_is_wrong_in_a_long_word_is_a_short_sentence(text: str) -> None:
+    with pytest.raises(ValueError, match="is no condition") as refused:
+        read(text, AXES)
+    assert len(str(refused.value)) < 600

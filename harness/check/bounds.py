@@ -1,0 +1,80 @@
+"""How much a layout asks for, worked out from its description before anything is built.
+
+A file of a hundred bytes can ask for more tables than there is memory, and for more entries than
+anyone waits for.  All numbers are lower bounds: what is refused for want of room cannot be built.
+What passes is built in a quarter of a minute at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from harness.check.keys import in_units
+from harness.paging.format import Format
+
+MOST_ENTRIES: Final = 1 << 24
+"""Entries of one layout: 64G in pages of 4K.  They take 0.4 us and 32 bytes each to build."""
+
+MOST_APART: Final = 1 << 16
+"""Entries that are put one by one: they take 30 us each, and where each
+needs a table of its own 200 us."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Entries of one part of a layout: `count` of them at `level`, `step` bytes of addresses from
+    each to the next, put into their tables `together` or one by one."""
+
+    where: str
+    virtual: int
+    level: int
+    count: int
+    step: int
+    together: bool
+
+    def tables(self, format: Format) -> int:
+        """How many tables lead there, the root among them."""
+        return sum(self._spanned(size) for size in _table_spans(format)[self.level :])
+
+    def _spanned(self, size: int) -> int:
+        """How many tables of one level, each for `size` bytes of addresses, have an entry."""
+        first, last = self.virtual, self.virtual + (self.count - 1) * self.step
+        return min(self.count, last // size - first // size + 1)
+
+
+def _table_spans(format: Format) -> list[int]:
+    """The bytes of addresses that a table spans, by level."""
+    return [level.size << level.index_bits for level in format.levels]
+
+
+def refuse(where: str, runs: Iterable[Run], format: Format, tables: int) -> None:
+    """Raises ValueError where tables of so many bytes cannot hold these, or it takes too long;
+    `where` is the file, for people."""
+    known = list(runs)
+    entries = sum(run.count for run in known)
+    room = tables // format.entry_bytes
+    if entries > room:
+        raise ValueError(
+            f"{where}: {entries:,} entries are asked for, and tables, of {in_units(tables)}, have"
+            f" room for {room:,}"
+        )
+    room = tables // format.table_bytes(0)
+    for run in known:
+        if (needed := run.tables(format)) > room:
+            raise ValueError(
+                f"{run.where}: {needed:,} tables are needed, and tables, of {in_units(tables)}, is"
+                f" room for {room:,}"
+            )
+    if entries > MOST_ENTRIES:
+        raise ValueError(
+            f"{where}: {entries:,} entries are asked for, which take {entries * 4e-7:,.0f} s and"
+            f" {entries * 32 >> 20:,} MiB to build: at most {MOST_ENTRIES:,} are"
+        )
+    apart = sum(run.count for run in known if not run.together)
+    if apart > MOST_APART:
+        raise ValueError(
+            f"{where}: {apart:,} entries are asked for that are put one by one (a step, a share, an"
+            f" entry), which takes {apart * 3e-5:,.0f} s or more: at most {MOST_APART:,} are"
+        )

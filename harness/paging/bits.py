@@ -87,11 +87,9 @@ def carried(format: Format, bits: int, source: int, target: int) -> int:
 
 @lru_cache
 def read_by_machine(format: Format, level: int) -> int:
-    """The bits at `level` that the machine reads; the others are the software's."""
-    here = format.levels[level]
-    named = reduce(or_, here.bits.values(), structure_mask(format, level))
-    addresses = _address_mask(here.leaf) | _address_mask(here.pointer)
-    return named | addresses | format.rights_mask | format.accessed | format.dirty
+    """The bits at `level` that the machine reads, in a leaf or in a pointer; the others are the
+    software's."""
+    return _read_in_leaf(format, level) | _read_in_pointer(format, level)
 
 
 def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
@@ -102,14 +100,39 @@ def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
     right that is exclusive is no mere gain (SDM volume 3A, 4.10.4.3).
     """
     found = kinds(format, level, before)
-    changed = (before ^ after) & np.uint64(read_by_machine(format, level))
     inclusive = np.uint64(format.rights_mask & ~format.exclusive)
     gains = (after ^ np.uint64(format.denied)) & inclusive
     gains |= after & np.uint64(format.accessed | format.dirty)
-    kept = (found == Kind.LEAF) | (found == Kind.POINTER)
-    other = kinds(format, level, after) != found  # malformed by now, for instance
-    narrowed: Mask = kept & (other | (changed & ~gains != 0))
+    lost = (before ^ after) & ~gains
+    narrowed: Mask = (found == Kind.LEAF) & (lost & np.uint64(_read_in_leaf(format, level)) != 0)
+    if level:
+        read = np.uint64(_read_in_pointer(format, level))
+        narrowed |= (found == Kind.POINTER) & (lost & read != 0)
     return narrowed
+
+
+@lru_cache
+def _read_in_leaf(format: Format, level: int) -> int:
+    """The bits of a leaf that the machine reads; reserved ones too, which end a translation."""
+    return _read_in(format, level, format.levels[level].leaf)
+
+
+@lru_cache
+def _read_in_pointer(format: Format, level: int) -> int:
+    """The same of a pointer, in which it ignores what is said of pages alone."""
+    read = _read_in(format, level, format.levels[level].pointer)
+    return read & ~(format.leaf_only | format.dirty | format.lasting)
+
+
+def _read_in(format: Format, level: int, shape: Shape | None) -> int:
+    if shape is None:
+        return 0
+    here = format.levels[level]
+    named = reduce(or_, here.bits.values(), 0)
+    if here.pointer is not None:  # the bit that tells leaves is read where both can be
+        named &= ~here.points.mask
+    named |= structure_mask(format, level) | format.rights_mask | format.accessed | format.dirty
+    return named | _address_mask(shape) | shape.reserved_mask
 
 
 def _address_mask(shape: Shape | None) -> int:

@@ -134,6 +134,8 @@ class Format:
     lasting      the bit of pages that outlive a change of the root, 0 where there is none
     exclusive    those bits of `rights` that take from some what they give to others, so that to
                  give them narrows as well
+    leaf_only    the bits besides `dirty` and `lasting` that the machine ignores in pointers, though
+                 a level that can hold a leaf has a name for them
     """
 
     name: str
@@ -146,6 +148,7 @@ class Format:
     dirty: int
     lasting: int = 0
     exclusive: int = 0
+    leaf_only: int = 0
 
     def __post_init__(self) -> None:
         if len(self.levels) > self.entry_bytes:

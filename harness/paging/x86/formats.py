@@ -116,6 +116,7 @@ def _long_mode(levels: int, maxphyaddr: int, nxe: bool, page1gb: bool, amd: bool
         dirty=D,
         lasting=G,
         exclusive=US,  # SMEP and SMAP keep the supervisor out of user pages
+        leaf_only=KEY,
     )
 
 

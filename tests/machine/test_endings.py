@@ -151,7 +151,7 @@ class TestLaunch:
         assert qemu in caught.value.command
 
     def test_a_qemu_whose_errors_never_end_is_cut(self, tmp_path: Path) -> None:
-        text = "#!/bin/sh\necho first >&2\nyes without end >&2\n"
+        text = "#!/bin/sh\necho first >&2\nexec yes without end >&2\n"
         with pytest.raises(LaunchFailure, match=r"ended before its.*QEMU said") as caught:
             Guest("tcg", ram_bytes=SMALL, qemu=program(tmp_path / "qemu", text), deadline=0.5)
         assert caught.value.stderr.startswith("first\nwithout end\n")

@@ -8,7 +8,7 @@ engine   what executes the guest: QEMU's TCG, or KVM
 oracle   anyone who can be asked: a guest's probe, `gva2gpa`, `info tlb`, memory through the monitor
 verdict  agree, disagree, known quirk, or not comparable; never a silent pass
 quirk    a known departure of one engine from the rules, with its evidence
-case     one access in the matrix, as a number in a product of axes
+case     one access in the matrix, or several in sequence, as a number in a product of axes
 
 `layouts`, `keys`  descriptions of spaces, the tables built from them, what their values look like
 `bounds`             how much a layout asks for, before it is built
@@ -29,4 +29,5 @@ case     one access in the matrix, as a number in a product of axes
 `workers`          several guests side by side
 `matrix`           every access at every level: `product`, `families` and `where` say which,
                    `stage`, `chain` and `rig` run them, `matrix_case` keeps one
+`warm`             families of several accesses in sequence, which `sequence` runs
 """

@@ -100,8 +100,9 @@ class Chain:
     code: Words
     window: Window
 
-    def state(self, cpu: Cpu) -> State:
-        """What the guest has to load to run in the chain under the control state of `cpu`."""
+    def state(self, cpu: Cpu, then: Cpu | None = None) -> State:
+        """What the guest has to load to run in the chain under the control state of `cpu`, and
+        that of `then`, which jobs change to."""
         return replace(
             self.window.state,
             cr0=cpu.cr0,
@@ -109,6 +110,7 @@ class Chain:
             efer=cpu.efer,
             pkru=cpu.pkru,
             pkrs=cpu.pkrs,
+            then=None if then is None else self.state(then),
         )
 
     @property
@@ -216,8 +218,11 @@ class Question:
         return reached
 
 
-def ask(guest: Guest, chain: Chain, lanes: Lanes) -> Question:
-    """The jobs for lanes."""
+def ask(guest: Guest, chain: Chain, lanes: Lanes, beside_code: bool = False) -> Question:
+    """The jobs for lanes.
+
+    beside_code  whether the data is in the frame of the code, so that both are reached by one page
+    """
     enums, levels, count = guest.image.enums, len(chain.tables), len(lanes)
     closing = len(lanes.pdpte)
     jobs = guest.image.new_jobs(count + closing)
@@ -235,7 +240,9 @@ def ask(guest: Guest, chain: Chain, lanes: Lanes) -> Question:
             table.format.entry_bytes
         )
         ours["word"][:, column] = lanes.words[level]
-    reached = chain.data[lanes.page] | lanes.address & (chain.sizes[lanes.page] - np.uint64(1))
+    frames = np.where(lanes.kind == Kind.FETCH, chain.data[lanes.page], chain.code[lanes.page])
+    frames = frames if beside_code else chain.data[lanes.page]
+    reached = frames | lanes.address & (chain.sizes[lanes.page] - np.uint64(1))
     reached &= ~np.uint64(marks.WORD - 1)
     placed = marks.mark(reached)
     if lanes.implicit.any():

@@ -21,7 +21,7 @@ load    what MOV CR4 and MOV CR3 refuse: a change of LA57 in long mode.  The res
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from itertools import combinations, product
 from operator import or_
@@ -34,7 +34,7 @@ from harness.check import marks
 from harness.check.chain import FLUSHES, LEVEL_CHANGES, Chain, Lanes, widest
 from harness.check.product import Axis, Product, Rule, Value, Values
 from harness.check.quirks import ENDS_AT_LAST_BYTE, WIDEST_PSE36, Quirk
-from harness.check.stage import WINDOW_KEY, Control, Model
+from harness.check.stage import WINDOW_KEY, Change, Control, Model, Step
 from harness.machine.processor import MachineInfo
 from harness.paging.bulk import Counts
 from harness.paging.format import Shape
@@ -59,11 +59,9 @@ ONE_OFF: Final = (
     Control(smap=False),
     ALL_OFF,
 )
-EVERY_CONTROL: Final = (
-    *(Control(*bits) for bits in product((True, False), repeat=4)),
-    Control(pge=False),
-    ALL_OFF,
-)
+EVERY_SUPERVISOR: Final = tuple(Control(*bits) for bits in product((True, False), repeat=4))
+"""Every combination of WP, NXE, SMEP and SMAP."""
+EVERY_CONTROL: Final = (*EVERY_SUPERVISOR, Control(pge=False), ALL_OFF)
 
 
 def _rights_of_keys(rights: Iterable[int]) -> int:
@@ -78,26 +76,31 @@ KEY_RIGHTS: Final = (
 """Values of PKRU that give every key every right, and no two keys the same rights in all."""
 
 
-def _keyed(pkru: int, pkrs: int, **others: bool) -> Control:
+FOUR_KEYS: Final = (4, 5, 6, 7)
+"""They have every right of keys under each of the first four of KEY_RIGHTS."""
+
+
+def keyed(pkru: int, pkrs: int, **others: bool) -> Control:
+    """Keys are heeded; PKRS leaves the stub its own pages."""
     keys = {"pke": True, "pks": True, "smap": False, **others}
     return Control(**keys, pkru=pkru, pkrs=pkrs & ~WINDOW_KEY)
 
 
 KEY_CONTROLS: Final = (
-    *(_keyed(a, b) for a, b in zip(KEY_RIGHTS, KEY_RIGHTS[::-1], strict=True)),
-    _keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], wp=False),
-    _keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], smap=True),
-    _keyed(KEY_RIGHTS[2], KEY_RIGHTS[1], pks=False),
-    _keyed(KEY_RIGHTS[2], KEY_RIGHTS[1], pke=False),
+    *(keyed(a, b) for a, b in zip(KEY_RIGHTS, KEY_RIGHTS[::-1], strict=True)),
+    keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], wp=False),
+    keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], smap=True),
+    keyed(KEY_RIGHTS[2], KEY_RIGHTS[1], pks=False),
+    keyed(KEY_RIGHTS[2], KEY_RIGHTS[1], pke=False),
 )
 EVERY_KEY_CONTROL: Final = tuple(
-    _keyed(a, b, wp=wp, smap=smap, pke=pke, pks=pks)
+    keyed(a, b, wp=wp, smap=smap, pke=pke, pks=pks)
     for a, b in product(KEY_RIGHTS, repeat=2)
     for wp, smap in product((True, False), repeat=2)
     for pke, pks in ((True, True), (True, False), (False, True))
 )
 LOCKED_CONTROLS: Final = tuple(
-    _keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], **cleared)
+    keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], **cleared)
     for cleared in (
         {},
         {"wp": False},
@@ -108,8 +111,11 @@ LOCKED_CONTROLS: Final = tuple(
         {"pke": False},
     )
 )
-KEYS_IN_VAIN: Final = _keyed((1 << 32) - 1, (1 << 32) - 1)
+KEYS_IN_VAIN: Final = keyed((1 << 32) - 1, (1 << 32) - 1)
 """Outside long mode, keys play no part."""
+
+
+ONE_ACCESS: Final = Step()
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,9 @@ class Family:
     """Cases of one model that vary the same entries.
 
     varied     the levels whose entries vary, with the prefix of their axes' names
+    there      the same of the path to the other address, where there is one
+    steps      the accesses of a case: nearly always one.  A sequence has several, between which
+               nothing is flushed but by the axis `flush`, and no entry is written
     product    of the axes that the guest is given; the control state is beside it
     controls   the control states under which each case is tried
     needs      the feature without which the processor must not be asked
@@ -127,9 +136,11 @@ class Family:
     model: Model
     varied: Mapping[int, str]
     product: Product
-    controls: tuple[Control, ...]
+    controls: tuple[Control | Change, ...]
     needs: str | None = None
     no_engine: str | None = None
+    there: Mapping[int, str] = field(default_factory=dict)
+    steps: tuple[Step, ...] = (ONE_ACCESS,)
 
     @cached_property
     def fixed(self) -> dict[str, Value]:
@@ -146,14 +157,14 @@ class Family:
         why = f"the engine's processor has no {self.needs.upper()}"
         return f"{why}, and a MOV to CR4 with that bit hangs TCG"
 
-    def case(self, control: Control, number: int) -> str:
+    def case(self, control: Control | Change, number: int) -> str:
         """A case for people, value by value."""
         common = {name: str(value) for name, value in self.fixed.items()}
         return " ".join(f"{name}={value}" for name, value in (common | control.shown()).items()) + (
             " " + self.product.case(number)
         )
 
-    def grid(self, control: Control) -> Values:
+    def grid(self, control: Control | Change) -> Values:
         """The values of every axis under a control state, to select by."""
         common = {**self.fixed, **control.values()}
         return {**{name: np.array(value) for name, value in common.items()}, **self.product.grid}
@@ -181,7 +192,7 @@ _BITS: Final = {
 _PERMISSIVE: Final = ("P", "RW", "US")
 
 _LOWEST_FREE_BIT: Final = 9
-_KEY, _FLUSH, _PDPTE, _REGISTER = "key", "flush", "pdpte.", "register"
+_KEY, _FLUSH, _PDPTE, _REGISTER, _PARTING = "key", "flush", "pdpte.", "register", "parting"
 """Names of axes, and the prefix of the bits of a PDPTE."""
 
 PDPTE_REGISTERS: Final = (2, 0, 3)
@@ -204,14 +215,14 @@ def _mask(together: Value) -> int:
     return reduce(or_, (formats.bits(int(bit)) for bit in str(together).split("+")))
 
 
-def _pages(model: Model, level: int) -> bool:
+def maps_pages(model: Model, level: int) -> bool:
     """Whether an entry at a level can map a page, on this processor or on another."""
     return model.format.levels[level].leaf is not None
 
 
 def _never_a_page(model: Model, level: int) -> bool:
     """Whether PS is ignored in the entries of a level."""
-    return not model.long and level > 0 and not _pages(model, level)
+    return not model.long and level > 0 and not maps_pages(model, level)
 
 
 def _beyond_memory(model: Model, level: int) -> int:
@@ -231,14 +242,14 @@ def _classes(model: Model, level: int) -> Iterator[tuple[int, int]]:
     """Each class of reserved bits in the entries of a level, as its lowest and highest bit: those
     beyond the processor's addresses, and those below the address of a large page."""
     if model.format.entry_bytes < marks.WORD:
-        if level and _pages(model, level):
+        if level and maps_pages(model, level):
             width = min(WIDEST_PSE36, model.maxphyaddr) if model.pse36 else 32
             yield width - 19, 21
         return
     highest = 51 if model.long else 62
     if model.maxphyaddr <= highest:
         yield model.maxphyaddr, highest
-    if level and _pages(model, level):
+    if level and maps_pages(model, level):
         yield 13, model.format.levels[level].shift - 1
 
 
@@ -249,7 +260,7 @@ def _sets(model: Model, level: int) -> list[tuple[int, ...]]:
     sets: list[tuple[int, ...]] = [(), (11,)]
     if model.long:
         sets += [(52,), (58,)]
-    if _pages(model, level):
+    if maps_pages(model, level):
         sets.append((_address(model.format.levels[level].leaf).bit_length() - 1,))
         if not model.long and level and model.format.entry_bytes < marks.WORD:
             sets += [(13,), (20,)]  # an address or reserved, as CPUID says
@@ -262,19 +273,19 @@ def _sets(model: Model, level: int) -> list[tuple[int, ...]]:
     return list(unique)
 
 
-def _entry_axes(model: Model, level: int, names: Iterable[str], prefix: str) -> Iterator[Axis]:
+def entry_axes(model: Model, level: int, names: Iterable[str], prefix: str) -> Iterator[Axis]:
     """Axes for single bits of an entry, as far as it has them."""
     lacking = {"PS"} if level == 0 else set()
-    lacking |= set() if _pages(model, level) else {"PAT"}
+    lacking |= set() if maps_pages(model, level) else {"PAT"}
     lacking |= set() if model.format.entry_bytes == marks.WORD else {"XD"}
     for name in names:
         if name not in lacking:
             yield _flag(prefix + name)
 
 
-def _address_rules(model: Model, level: int, prefix: str) -> tuple[Rule, ...]:
+def address_rules(model: Model, level: int, prefix: str) -> tuple[Rule, ...]:
     """An entry that is present leads to the chain's own table or frame, or to no memory at all."""
-    here, pages = model.format.levels[level], _pages(model, level)
+    here, pages = model.format.levels[level], maps_pages(model, level)
     beyond = _beyond_memory(model, level)
     address, frame = _address(here.pointer), _address(here.leaf)
 
@@ -442,10 +453,10 @@ def entry(
     for level in range(model.levels):
         axes = (
             Axis("level", (level,)),
-            *_entry_axes(model, level, names, ""),
+            *entry_axes(model, level, names, ""),
             Axis("set", tuple(map(_together, _sets(model, level)))),
         )
-        rules = _address_rules(model, level, "")
+        rules = address_rules(model, level, "")
         product = _product(axes, rules, _home(model), access)
         yield Family("entry", model, {level: ""}, product, controls)
 
@@ -458,10 +469,10 @@ def bits(model: Model, controls: tuple[Control, ...], at_once: int) -> Iterator[
     for level in range(model.levels):
         axes = (
             Axis("level", (level,)),
-            *_entry_axes(model, level, ("P", "PS", "G", "XD"), ""),
+            *entry_axes(model, level, ("P", "PS", "G", "XD"), ""),
             Axis("set", tuple(sets)),
         )
-        rules = _address_rules(model, level, "")
+        rules = address_rules(model, level, "")
         product = _product(axes, rules, _home(model), DATA_AND_CODE)
         yield Family("bits", model, {level: ""}, product, controls)
 
@@ -475,12 +486,12 @@ def pair(
         axes = (
             Axis("upper", (upper,)),
             Axis("lower", (lower,)),
-            *_entry_axes(model, upper, names, "upper."),
-            Axis("upper.set", _one_reserved(model)),
-            *_entry_axes(model, lower, (*names, "PS"), "lower."),
-            Axis("lower.set", _one_reserved(model)),
+            *entry_axes(model, upper, names, "upper."),
+            Axis("upper.set", one_reserved(model)),
+            *entry_axes(model, lower, (*names, "PS"), "lower."),
+            Axis("lower.set", one_reserved(model)),
         )
-        rules = _address_rules(model, upper, "upper.") + _address_rules(model, lower, "lower.")
+        rules = address_rules(model, upper, "upper.") + address_rules(model, lower, "lower.")
         varied = {upper: "upper.", lower: "lower."}
         product = _product(axes, rules, _home(model), access)
         yield Family("pair", model, varied, product, controls)
@@ -493,16 +504,16 @@ def accessed(model: Model, controls: tuple[Control, ...], *more: str) -> Iterato
         axes = (
             Axis("upper", (upper,)),
             Axis("lower", (lower,)),
-            *_entry_axes(model, upper, ("RW", "A", "D", *more), "upper."),
-            *_entry_axes(model, lower, ("P", "RW", "A", "D", "PS", *more), "lower."),
-            Axis("lower.set", _one_reserved(model)),
+            *entry_axes(model, upper, ("RW", "A", "D", *more), "upper."),
+            *entry_axes(model, lower, ("P", "RW", "A", "D", "PS", *more), "lower."),
+            Axis("lower.set", one_reserved(model)),
         )
-        rules = _address_rules(model, lower, "lower.")
+        rules = address_rules(model, lower, "lower.")
         product = _product(axes, rules, _home(model), DATA_AND_CODE)
         yield Family("accessed", model, {upper: "upper.", lower: "lower."}, product, controls)
 
 
-def _one_reserved(model: Model) -> tuple[Value, ...]:
+def one_reserved(model: Model) -> tuple[Value, ...]:
     """No bit, and one that is reserved in every entry, where there is one."""
     if model.format.entry_bytes < marks.WORD:
         return ("none",)
@@ -515,7 +526,7 @@ def rights(model: Model, controls: tuple[Control, ...]) -> Iterator[Family]:
     axes = [
         axis
         for level, prefix in varied.items()
-        for axis in _entry_axes(model, level, ("RW", "US", "XD"), prefix)
+        for axis in entry_axes(model, level, ("RW", "US", "XD"), prefix)
     ]
     yield Family("rights", model, varied, _product(axes, (), _home(model)), controls)
 
@@ -525,10 +536,10 @@ def place(
 ) -> Iterator[Family]:
     """Every size of page at every edge."""
     for level in range(model.levels):
-        if _pages(model, level):
+        if maps_pages(model, level):
             axes = (
                 Axis("level", (level,)),
-                *_entry_axes(model, level, ("RW", "US"), ""),
+                *entry_axes(model, level, ("RW", "US"), ""),
                 Axis("PS", (int(level > 0),)),
                 Axis("offset", tuple(_OFFSETS)),
             )
@@ -542,15 +553,11 @@ def key(model: Model, controls: tuple[Control, ...]) -> Iterator[Family]:
     for level in range(model.levels):
         axes = (
             Axis("level", (level,)),
-            *_entry_axes(model, level, ("RW", "US", "PS"), ""),
+            *entry_axes(model, level, ("RW", "US", "PS"), ""),
             Axis(_KEY, tuple(range(formats.KEYS))),
         )
-        rules = _address_rules(model, level, "")
+        rules = address_rules(model, level, "")
         yield Family("key", model, {level: ""}, _product(axes, rules, _home(model)), controls)
-
-
-_FOUR_KEYS: Final = (4, 5, 6, 7)
-"""They have every right of keys under each of KEY_RIGHTS."""
 
 
 def locked(model: Model, controls: tuple[Control, ...], full: bool) -> Iterator[Family]:
@@ -560,14 +567,14 @@ def locked(model: Model, controls: tuple[Control, ...], full: bool) -> Iterator[
     above, below = (("XD",), ("US",)) if full else ((), ())
     by = _BY if full else (_BY[0], Axis("ac", (0,)))
     for lower, upper in combinations(range(model.levels), 2):
-        if _pages(model, lower):
+        if maps_pages(model, lower):
             axes = (
                 Axis("upper", (upper,)),
                 Axis("lower", (lower,)),
-                *_entry_axes(model, upper, ("RW", "US", *above), "upper."),
-                *_entry_axes(model, lower, ("P", "RW", "XD", "A", "D", *below), "lower."),
+                *entry_axes(model, upper, ("RW", "US", *above), "upper."),
+                *entry_axes(model, lower, ("P", "RW", "XD", "A", "D", *below), "lower."),
                 Axis("lower.PS", (int(lower > 0),)),
-                Axis("lower.key", _FOUR_KEYS),
+                Axis("lower.key", FOUR_KEYS),
             )
             product = _product(axes, (), _home(model), DATA_AND_CODE, by)
             yield Family("locked", model, {upper: "upper.", lower: "lower."}, product, controls)
@@ -582,9 +589,9 @@ def flush(model: Model) -> Iterator[Family]:
         axes = (
             Axis(_FLUSH, ("all", "page", "global")),
             Axis("level", (level,)),
-            *_entry_axes(model, level, ("G", "P", "RW", "US", "PS"), ""),
+            *entry_axes(model, level, ("G", "P", "RW", "US", "PS"), ""),
         )
-        rules = _address_rules(model, level, "")
+        rules = address_rules(model, level, "")
         kept = Rule(
             "MOV CR3 may leave the translation of a global page (4.10.4.1)",
             lambda values: (values[_FLUSH] == "all") & (values["G"] == 1),
@@ -605,7 +612,7 @@ def pdpte(model: Model, controls: tuple[Control, ...], at_once: int) -> Iterator
             Axis(_REGISTER, (register,)),
             _flag(_PDPTE + "P"),
             Axis(_PDPTE + "set", tuple(sets)),
-            *_entry_axes(model, top, ("P", "RW"), ""),
+            *entry_axes(model, top, ("P", "RW"), ""),
             Axis(_FLUSH, ("all",)),
         )
         product = _product(axes, (), _home(model), DATA_AND_CODE)
@@ -620,7 +627,7 @@ def load(model: Model) -> Iterator[Family]:
 
 def unasked(model: Model) -> Iterator[Family]:
     """What the reference has an answer to and no engine can execute."""
-    axes = [Axis("level", (0,)), *_entry_axes(model, 0, ("P", "RW", "US", "D"), "")]
+    axes = [Axis("level", (0,)), *entry_axes(model, 0, ("P", "RW", "US", "D"), "")]
     shadow = _product(axes, (), _home(model), ("shadow-read", "shadow-write"))
     why = "shadow-stack accesses: no engine has shadow stacks (CET)"
     yield Family("shadow", model, {0: ""}, shadow, (ALL_ON,), no_engine=why)
@@ -688,31 +695,30 @@ def _single(model: Model, at_once: int) -> Iterator[Family]:
 # ---- from numbers to lanes ----
 
 
-def lanes(family: Family, chain: Chain, numbers: Counts) -> Lanes:
-    """The accesses and entries of cases."""
-    digits = family.product.places(numbers)
-    axes = {axis.name: axis for axis in family.product.axes}
+def lanes(
+    family: Family, chain: Chain, numbers: Counts, step: Step = ONE_ACCESS, again: bool = False
+) -> Lanes:
+    """The accesses and entries of cases, in one of their steps.
 
-    def column(name: str, lookup: Callable[[Value], int] = int) -> Words:
-        axis = axes[name]
-        values = np.array([lookup(value) for value in axis.values], np.uint64)
-        return values[digits[name]]
-
-    kind = column("access", _KINDS.__getitem__).astype(np.uint8)
-    implicit = column("access", lambda access: access == "descriptor") != 0
-    fetch = kind == Kind.FETCH
+    again  whether another access of the case came before
+    """
+    column = _Columns(family.product, numbers)
+    kind = column(step.access + "access", _KINDS.__getitem__).astype(np.uint8)
+    implicit = column(step.access + "access", lambda access: access == "descriptor") != 0
+    fetch, sequence = kind == Kind.FETCH, len(family.steps) > 1
     n = len(numbers)
     page, backed = np.zeros(n, np.uint8), np.ones(n, np.bool_)
     words = np.empty((family.model.levels, n), np.uint64)
+    varied = family.there if step.there else family.varied
     for level in range(family.model.levels):
-        raw = np.full(n, _default(family, level), np.uint64)
-        prefix = family.varied.get(level)
+        raw = np.full(n, _default(family, varied, level), np.uint64)
+        prefix = varied.get(level)
         for name, lookup in () if prefix is None else _bits_of(family, prefix, level):
-            raw |= lookup[digits[name]]
-        if level and (not _pages(family.model, level) or level >= len(chain.data)):
+            raw |= lookup[column.digits[name]]
+        if level and (not maps_pages(family.model, level) or level >= len(chain.data)):
             words[level] = raw | np.uint64(chain.tables[level - 1].address)
             continue
-        frame = np.where(fetch, chain.code[level], chain.data[level])
+        frame = np.where(fetch | sequence, chain.code[level], chain.data[level])
         large = (raw & np.uint64(formats.PS)) != 0
         if level == 0:
             words[level] = raw | frame
@@ -723,24 +729,55 @@ def lanes(family: Family, chain: Chain, numbers: Counts) -> Lanes:
         backed &= ((raw & beyond) == 0) | (page != level)
     address, width = column("address"), np.full(n, widest(chain.cpu), np.uint8)
     width[implicit] = marks.WORD
-    if "offset" in axes:
+    if "offset" in column.axes:
         width[column("offset", lambda offset: offset == "last-byte") != 0] = 1
         address += column("offset", _OFFSETS.__getitem__)
         last = column("offset", lambda offset: offset == "last-word") != 0
         address[last] -= width[last]
+    if sequence:
+        address[fetch] += np.uint64(marks.CODE)
+    if step.there:
+        address ^= column(_PARTING, lambda level: 1 << chain.cpu.format.levels[int(level)].shift)
     return Lanes(
         words=words,
         address=address,
         kind=kind,
-        user=column("by", lambda who: who == "user") != 0,
+        user=column(step.access + "by", lambda who: who == "user") != 0,
         implicit=implicit,
-        ac=column("ac") != 0,
+        ac=column(step.access + "ac") != 0,
         width=width,
         page=page,
         backed=backed,
-        flush=column(_FLUSH, FLUSHES.index).astype(np.uint8) if _FLUSH in axes else page * 0,
-        **_pdptes(family, chain, digits, n),
+        flush=_flushes(column, sequence, again),
+        **_pdptes(family, chain, column.digits, n),
     )
+
+
+class _Columns:
+    """What the cases of a product have on its axes, as words."""
+
+    def __init__(self, product: Product, numbers: Counts) -> None:
+        self.digits = product.places(numbers)
+        self.axes = {axis.name: axis for axis in product.axes}
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __call__(self, name: str, lookup: Callable[[Value], int] = int) -> Words:
+        """The values of one axis, each looked up."""
+        values = np.array([lookup(value) for value in self.axes[name].values], np.uint64)
+        column: Words = values[self.digits[name]]
+        return column
+
+
+def _flushes(column: _Columns, sequence: bool, again: bool) -> npt.NDArray[np.uint8]:
+    """How translations are dropped before an access: by INVLPG, unless the axis says otherwise, or
+    the access is not the first of its case."""
+    said = _FLUSH in column.axes and again == sequence
+    if said:
+        return column(_FLUSH, FLUSHES.index).astype(np.uint8)
+    return np.full(len(column), FLUSHES.index("none" if again else "page"), np.uint8)
 
 
 def _pdptes(
@@ -760,20 +797,21 @@ def _pdptes(
 def code_places(family: Family) -> tuple[Words, Mask]:
     """The addresses that the cases fetch from, and whether the code there is a single byte."""
     axes = {axis.name: axis for axis in family.product.axes}
-    pages = axes["address"].array
+    places = axes["address"].array
     if "offset" not in axes:
-        return pages, np.zeros(len(pages), np.bool_)
+        beside = marks.CODE if len(family.steps) > 1 else 0
+        return places + np.uint64(beside), np.zeros(len(places), np.bool_)
     addresses = np.concatenate(
-        [pages + np.uint64(_OFFSETS[name]) for name in ("first", "middle", "last-byte")]
+        [places + np.uint64(_OFFSETS[name]) for name in ("first", "middle", "last-byte")]
     )
-    single = np.arange(len(addresses)) >= 2 * len(pages)
+    single = np.arange(len(addresses)) >= 2 * len(places)
     return addresses, single
 
 
-def _default(family: Family, level: int) -> int:
+def _default(family: Family, varied: Mapping[int, str], level: int) -> int:
     """The bits of an entry that no axis gives: it permits everything."""
     axes = {axis.name for axis in family.product.axes}
-    prefix = family.varied.get(level)
+    prefix = varied.get(level)
     given = [name for name in _PERMISSIVE if prefix is None or prefix + name not in axes]
     return reduce(or_, (_BITS[name] for name in given), 0)
 

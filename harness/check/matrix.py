@@ -17,14 +17,17 @@ from itertools import groupby
 import numpy as np
 
 from harness.check import chain as chains
-from harness.check import where
+from harness.check import sequence, where
+from harness.check.chain import Chain, Question
 from harness.check.compare import EXAMPLES, Comparison
 from harness.check.families import Family, code_places, families, lanes
-from harness.check.matrix_case import MatrixCase
+from harness.check.matrix_case import AskedAccess, MatrixCase
 from harness.check.product import Rule
 from harness.check.quirks import Version, known_of, not_run_on
 from harness.check.rig import Batch, Rig, Verdicts
-from harness.check.stage import Control, Model
+from harness.check.sequence import SequenceBatch, jobs_of
+from harness.check.stage import Change, Control, Model
+from harness.check.warm import sequences
 from harness.check.where import Condition
 from harness.check.workers import Task, answers
 from harness.machine.engines import reads_as_amd
@@ -40,7 +43,7 @@ from harness.paging.x86.bulk import REASONS
 from harness.paging.x86.cpu import Mode
 
 BATCH = 1 << 15
-"""Cases that the guest executes at once, at most."""
+"""Jobs that the guest executes at once, at most."""
 
 ACCESSES_ON_KVM = 102_000
 """Accesses that KVM executes, spread evenly: where it is emulated it is a hundred times slower."""
@@ -54,14 +57,15 @@ UPPER_ACCESSED = "A above the entry at which a fault was found"
 
 @dataclass(frozen=True)
 class Work:
-    """Cases of one family that are tried under the same control states, a batch of them."""
+    """Cases of one family that are tried under the same control states, a batch of them; its
+    length is that of all accesses."""
 
     family: Family
-    controls: tuple[Control, ...]
+    controls: tuple[Control | Change, ...]
     numbers: Counts
 
     def __len__(self) -> int:
-        return len(self.numbers) * len(self.controls)
+        return len(self.numbers) * len(self.controls) * len(self.family.steps)
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,8 @@ class Plan:
     """What is to be tried on an engine.
 
     engine    its name
-    skipped   why not more, by the reason, with the number of cases or 0 where that is unknown
-    left_out  the cases that a rule leaves out of a product, by the rule's reason
+    skipped   why not more, by the reason, with the number of accesses or 0 where that is unknown
+    left_out  the accesses that a rule leaves out of a product, by the rule's reason
     """
 
     engine: str
@@ -128,23 +132,26 @@ def plan(
     info: MachineInfo,
     expression: str | None = None,
     long_only: str | None = None,
-    version: Version | None = None,
+    executor: tuple[str, Version | None] | None = None,
 ) -> Plan:
     """What a preset tries in some modes, as far as an expression selects it and the engine, whose
     processor is `info`, can.
 
     long_only  why the engine can do nothing outside long mode; None if it can
-    version    the engine's; None leaves out what it does not survive in any version
+    executor   who executes for the engine, and its version; None leaves out what the engine does
+               not survive in any version
 
     Raises Misuse for an expression that is none or selects nothing, and where the engine can do
     nothing of it.
     """
     skipped, some = Counter[str](), list[Family]()
+    known = known_of(*(executor or (engine, None)))
     for mode in modes:
         usual, others = _models(engine, info, mode)
         lacking = usual[0].lacks(info) or (None if usual[0].long else long_only)
         if lacking is None:
-            some += families(preset, usual, others, known_of(engine, version))
+            some += families(preset, usual, others, known)
+            some += sequences(preset, usual, known)
         else:
             skipped[f"mode {mode}: {lacking}"] += 0
     if not some:
@@ -189,7 +196,8 @@ def _select(
 
     Counts in `into` what is not tried.
     """
-    product, chosen = family.product, dict[bytes, tuple[Mask, list[Control]]]()
+    product, steps = family.product, len(family.steps)
+    chosen = dict[bytes, tuple[Mask, list[Control | Change]]]()
     ruled_out: list[tuple[Rule, Mask]] | None = None
     for control in family.controls:
         holds = np.bool_(True) if condition is None else condition.holds(family.grid(control))
@@ -198,20 +206,20 @@ def _select(
         mask = np.ones(product.shape, np.bool_) & holds
         lacking = family.lacks(info) or control.lacks(info)
         if family.no_engine is not None:
-            into.left_out[family.no_engine] += int(mask.sum())
+            into.left_out[family.no_engine] += int(mask.sum()) * steps
             continue
         if lacking is not None:
-            into.skipped[lacking] += int(mask.sum())
+            into.skipped[lacking] += int(mask.sum()) * steps
             continue
         if ruled_out is None:
             ruled_out = [(rule, rule.leaves_out(product.grid)) for rule in product.rules]
         for rule, out in ruled_out:
-            into.left_out[rule.reason] += int((mask & out).sum())
+            into.left_out[rule.reason] += int((mask & out).sum()) * steps
             mask &= ~out
         chosen.setdefault(mask.tobytes(), (mask, []))[1].append(control)
     for mask, controls in chosen.values():
         numbers = np.flatnonzero(mask)
-        parts = -(-len(numbers) // BATCH)
+        parts = -(-len(numbers) * jobs_of(family.steps) // BATCH)
         for part in np.array_split(numbers, parts) if parts else ():
             yield Work(family, tuple(controls), part)
 
@@ -281,35 +289,81 @@ def _tried(
 
 def tried_on(rig: Rig, work: Iterable[Work]) -> Iterator[Report]:
     """Tries cases on one guest, one batch ahead of the verdicts: a report of each batch."""
-    waiting: list[tuple[Batch, Callable[[Batch, Verdicts], Report]]] = []
-    for batch, report in _batches(rig, work):
-        rig.start(batch)
-        waiting.append((batch, report))
+    waiting: list[Callable[[], Report]] = []
+    for finish in _started(rig, work):
+        waiting.append(finish)
         if len(waiting) > 1:
-            oldest, report = waiting.pop(0)
-            yield report(oldest, rig.finish(oldest))
-    for batch, report in waiting:
-        yield report(batch, rig.finish(batch))
+            yield waiting.pop(0)()
+    for finish in waiting:
+        yield finish()
 
 
-def _batches(
-    rig: Rig, work: Iterable[Work]
-) -> Iterator[tuple[Batch, Callable[[Batch, Verdicts], Report]]]:
-    """Each batch, and how to report what came of it."""
+def _started(rig: Rig, work: Iterable[Work]) -> Iterator[Callable[[], Report]]:
+    """Starts each batch; what waits for it, and reports what came of it."""
     for part in work:
         family = part.family
         chain = rig.chain(family.model)
         chain.put_code(*code_places(family))
-        question = chains.ask(rig.guest, chain, lanes(family, chain, part.numbers))
-        same_format: dict[Format, Batch] = {}
-        for control in part.controls:
-            cpu = family.model.cpu(control, chain.cpu)
-            batch = rig.batch(chain, cpu, question, same_format.get(cpu.format))
-            same_format[cpu.format] = batch
-            yield batch, partial(_report, rig, part, control)
+        if len(family.steps) == 1:
+            yield from _single(rig, chain, part)
+        else:
+            yield from _in_sequence(rig, chain, part)
 
 
-def _report(rig: Rig, part: Work, control: Control, batch: Batch, verdicts: Verdicts) -> Report:
+def _single(rig: Rig, chain: Chain, part: Work) -> Iterator[Callable[[], Report]]:
+    """One access a case."""
+    model = part.family.model
+    question = chains.ask(rig.guest, chain, lanes(part.family, chain, part.numbers))
+    same_format: dict[Format, Batch] = {}
+    for control in part.controls:
+        cpu = model.cpu(control.first, chain.cpu)
+        batch = rig.batch(chain, cpu, question, same_format.get(cpu.format))
+        same_format[cpu.format] = batch
+        rig.start(batch)
+
+        def finish(control: Control | Change = control, batch: Batch = batch) -> Report:
+            return _report(rig, part, control, batch, rig.finish(batch))
+
+        yield finish
+
+
+def _in_sequence(rig: Rig, chain: Chain, part: Work) -> Iterator[Callable[[], Report]]:
+    """Several accesses a case."""
+    family, steps = part.family, part.family.steps
+    asked = [
+        lanes(family, chain, part.numbers, step, again=number > 0)
+        for number, step in enumerate(steps)
+    ]
+    questions = sequence.ask(rig.guest, chain, steps, asked)
+    for control in part.controls:
+        first, then = (family.model.cpu(one, chain.cpu) for one in (control.first, control.then))
+        batch = SequenceBatch(chain, questions, first, then)
+        batch.start(rig)
+
+        def finish(control: Control | Change = control, batch: SequenceBatch = batch) -> Report:
+            report, before = Report(rig.engine), list[tuple[Question, Control]]()
+            for (step, question), (one, verdicts) in zip(
+                questions.steps, batch.finish(rig), strict=True
+            ):
+                before.append((question, control.then if step.then else control.first))
+                report.add(_report(rig, part, control, one, verdicts, before))
+            return report
+
+        yield finish
+
+
+def _report(
+    rig: Rig,
+    part: Work,
+    control: Control | Change,
+    batch: Batch,
+    verdicts: Verdicts,
+    asked: Sequence[tuple[Question, Control]] = (),
+) -> Report:
+    """What came of a batch.
+
+    asked  in a sequence, what was asked up to here as it was declared, each with its control state
+    """
     report = Report(rig.engine, dotted(rig.guest.version), verdicts.comparison)
     report.not_run_on = not_run_on(rig.engine, rig.version, rig.guest.version)
     rules, mode = verdicts.rules, part.family.model.mode
@@ -332,7 +386,12 @@ def _report(rig: Rig, part: Work, control: Control, batch: Batch, verdicts: Verd
             report.masked[name] = int(mask.sum())
     for lane in wrong[:EXAMPLES].tolist():
         values = part.family.case(control, int(part.numbers[lane]))
+        values += f" step={len(asked)}" if asked else ""
+        steps = tuple(AskedAccess.of(*one, lane) for one in asked) or (
+            AskedAccess.of(batch.question, control.first, lane),
+        )
+        model = part.family.model
         report.failures.append(
-            MatrixCase.of(rig, part.family.model, control, batch, verdicts, lane, values)
+            MatrixCase.of_batch(rig, model, steps, batch, verdicts, lane, values)
         )
     return report

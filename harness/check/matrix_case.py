@@ -6,7 +6,7 @@ on another machine and after the declaration of the matrix has changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 
 from harness.check import chain as chains
-from harness.check import marks
+from harness.check import marks, sequence
 from harness.check import replay as layout_case
-from harness.check.chain import Lanes
+from harness.check.chain import Lanes, Question
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.replay import Case, CaseError
 from harness.check.rig import Batch, Rig, Verdicts
-from harness.check.stage import MODES, WINDOW_KEY, Control, Model
+from harness.check.sequence import SequenceBatch
+from harness.check.stage import MODES, WINDOW_KEY, Control, Model, Step
 from harness.check.verdicts import expected_text, observed_text
 from harness.check.window import with_pdptes
 from harness.machine.engines import why_long_mode_only
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest
-from harness.machine.qemu import dotted
 from harness.machine.ram import TABLE_ARENA
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
@@ -40,10 +40,9 @@ KIND = "matrix"
 
 
 @dataclass(frozen=True)
-class MatrixCase:
-    """One access through a path of given entries, and the answers that it got.
+class AskedAccess:
+    """One access through a path of given entries.
 
-    values    of the case, axis by axis, as the matrix prints it
     words     the entries, from level 0 up
     slots     where they are, physical addresses
     user      whether user mode is the cause, as it can be of an implicit access
@@ -55,10 +54,6 @@ class MatrixCase:
     register  the number of that register
     """
 
-    engine: str
-    qemu: str
-    values: str
-    model: Model
     control: Control
     words: tuple[int, ...]
     slots: tuple[int, ...]
@@ -72,53 +67,20 @@ class MatrixCase:
     flush: str
     pdpte: int | None
     register: int
-    expected: str
-    observed: str
 
     @classmethod
-    def of(
-        cls,
-        rig: Rig,
-        model: Model,
-        control: Control,
-        batch: Batch,
-        verdicts: Verdicts,
-        lane: int,
-        values: str,
-    ) -> MatrixCase:
-        """One lane of a batch."""
-        only = np.array([lane])
-        question, result = batch.question.take(only), verdicts.results[lane]
+    def of(cls, question: Question, control: Control, lane: int) -> AskedAccess:
+        """One lane of a question."""
+        question = question.take(np.array([lane]))
         lanes = question.lanes
-        kind, user, implicit = (
-            Kind(int(lanes.kind[0])),
-            bool(lanes.user[0]),
-            bool(lanes.implicit[0]),
-        )
+        user, implicit = bool(lanes.user[0]), bool(lanes.implicit[0])
         words = tuple(lanes.words[:, 0].tolist())
-        before, after = (
-            int(question.placed[0]),
-            int(chains.data_after(question, verdicts.results[only])[0]),
-        )
-        found = after if kind.writes else int(result["data"])
-        marked = verdicts.rules.reason[lane] == 0 and lanes.width[0] == marks.WORD and not implicit
-        observed = observed_text(result, found, bool(marked), reversed(words))
-        if after != before:
-            observed += f"; the data {before:#x} -> {after:#x}"
-        if result["data"] and not result["completed"]:
-            observed += f"; {int(result['data']):#x} was loaded"
-        for pdpte in lanes.pdpte[:, 0].tolist():
-            observed += f"; the PDPTE {pdpte:#x} -> {int(result['after'][question.last]):#x}"
         return cls(
-            engine=rig.guest.engine.name,
-            qemu=dotted(rig.guest.version),
-            values=values,
-            model=model,
             control=control,
             words=words,
             slots=tuple(reversed(question.jobs["where"][0, : len(words)].tolist())),
             address=int(lanes.address[0]),
-            access=Access(kind, user and not implicit, implicit),
+            access=Access(Kind(int(lanes.kind[0])), user and not implicit, implicit),
             user=user,
             ac=bool(lanes.ac[0]),
             width=int(lanes.width[0]),
@@ -127,13 +89,11 @@ class MatrixCase:
             flush=chains.FLUSHES[int(lanes.flush[0])],
             pdpte=next(iter(lanes.pdpte[:, 0].tolist()), None),
             register=next(iter(lanes.register[:, 0].tolist()), 0),
-            expected=expected_text(verdicts.rules, lane, bool(verdicts.held[lane])),
-            observed=observed,
         )
 
     @property
     def lanes(self) -> Lanes:
-        """The case as the only lane."""
+        """The access as the only lane."""
         loaded = [] if self.pdpte is None else [self.pdpte]
         return Lanes(
             words=np.array(self.words, np.uint64)[:, None],
@@ -150,6 +110,114 @@ class MatrixCase:
             register=np.full((len(loaded), 1), self.register, np.uint8),
         )
 
+    def written(self) -> dict[str, Any]:
+        """What JSON can hold of it."""
+        return {
+            **{field.name: getattr(self, field.name) for field in fields(AskedAccess)},
+            "control": asdict(self.control),
+            "words": [f"{word:#x}" for word in self.words],
+            "slots": [f"{slot:#x}" for slot in self.slots],
+            "address": f"{self.address:#x}",
+            "access": {**asdict(self.access), "kind": self.access.kind.name.lower()},
+            "pdpte": None if self.pdpte is None else f"{self.pdpte:#x}",
+        }
+
+    def check(self, model: Model) -> None:
+        """Raises ValueError for what cannot be asked of the processor."""
+        if model.mode not in MODES or not len(self.words) == len(self.slots) == model.levels:
+            raise ValueError(f"mode {model.mode!r} with {len(self.words)} entries")
+        if not all(slot in TABLE_ARENA for slot in self.slots):
+            raise ValueError("an entry is not where tables are")
+        bits = 8 * model.format.entry_bytes
+        if not all(0 <= word < 1 << bits for word in self.words):
+            raise ValueError(f"an entry is no number of {bits} bits")
+        if not 0 <= self.address < (1 << 64 if model.long else LEGACY_SPAN.size):
+            raise ValueError(f"there is no address {self.address:#x} in mode {model.mode}")
+        if self.address in model.window:
+            raise ValueError(f"{self.address:#x} is an address of the window's")
+        if self.width not in (1, marks.WORD // 2, marks.WORD) or self.page not in range(
+            len(self.words)
+        ):
+            raise ValueError(f"width {self.width}, page {self.page}")
+        long_only = () if model.long else chains.LEVEL_CHANGES
+        if self.flush not in chains.FLUSHES or self.flush in long_only:
+            raise ValueError(f"flush {self.flush!r}")
+        for keys in (self.control.pkru, self.control.pkrs | WINDOW_KEY):
+            if not 0 <= keys < 1 << 2 * KEYS:
+                raise ValueError(f"PKRU or PKRS is {keys:#x}")
+        if self.control.pkrs & WINDOW_KEY:
+            raise ValueError(f"PKRS {self.control.pkrs:#x} denies the stub its own pages")
+        self._check_pdpte(model)
+
+    def _check_pdpte(self, model: Model) -> None:
+        if self.pdpte is None:
+            return
+        if Mode(model.mode) is not Mode.PAE or not 0 <= self.pdpte < 1 << 64:
+            raise ValueError(f"PDPTE {self.pdpte:#x} in mode {model.mode}")
+        size = LEGACY_SPAN.size // PDPTES
+        if self.register not in range(PDPTES) or self.register * size in model.window:
+            raise ValueError(f"PDPTE register {self.register}")
+
+
+def _asked(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the fields of `AskedAccess` in what it wrote."""
+    access, pdpte = saved["access"], saved["pdpte"]
+    return {
+        **{field.name: saved[field.name] for field in fields(AskedAccess)},
+        "control": Control(**saved["control"]),
+        "words": tuple(int(word, 0) for word in saved["words"]),
+        "slots": tuple(int(slot, 0) for slot in saved["slots"]),
+        "address": int(saved["address"], 0),
+        "access": Access(**{**access, "kind": Kind[access["kind"].upper()]}),
+        "pdpte": None if pdpte is None else int(pdpte, 0),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixCase(AskedAccess):
+    """The access that disagrees, and the answers that it got.
+
+    values   of the case, axis by axis, as the matrix prints it
+    earlier  the accesses before it in the same case.  Between them nothing is flushed but as each
+             says, and no entry is written: all words are those before the first
+    """
+
+    engine: str
+    qemu: str
+    values: str
+    model: Model
+    expected: str
+    observed: str
+    earlier: tuple[AskedAccess, ...] = ()
+
+    @classmethod
+    def of_batch(
+        cls,
+        rig: Rig,
+        model: Model,
+        steps: tuple[AskedAccess, ...],
+        batch: Batch,
+        verdicts: Verdicts,
+        lane: int,
+        values: str,
+    ) -> MatrixCase:
+        """One lane of a batch, which is the last of the steps."""
+        return cls(
+            **{field.name: getattr(steps[-1], field.name) for field in fields(AskedAccess)},
+            engine=rig.guest.engine.name,
+            qemu=".".join(map(str, rig.guest.version)),
+            values=values,
+            model=model,
+            expected=expected_text(verdicts.rules, lane, bool(verdicts.held[lane])),
+            observed=_observed(batch, verdicts, lane),
+            earlier=steps[:-1],
+        )
+
+    @property
+    def steps(self) -> tuple[AskedAccess, ...]:
+        """All that is asked, in its order."""
+        return (*self.earlier, self)
+
     @property
     def title(self) -> str:
         """What was asked of whom, for people."""
@@ -162,72 +230,46 @@ class MatrixCase:
     def _object(self) -> dict[str, Any]:
         return {
             "case": KIND,
-            **{field.name: getattr(self, field.name) for field in fields(self)},
+            "engine": self.engine,
+            "qemu": self.qemu,
+            "values": self.values,
             "model": asdict(self.model),
-            "control": asdict(self.control),
-            "words": [f"{word:#x}" for word in self.words],
-            "slots": [f"{slot:#x}" for slot in self.slots],
-            "address": f"{self.address:#x}",
-            "access": {**asdict(self.access), "kind": self.access.kind.name.lower()},
-            "pdpte": None if self.pdpte is None else f"{self.pdpte:#x}",
+            "earlier": [asked.written() for asked in self.earlier],
+            **self.written(),
+            "expected": self.expected,
+            "observed": self.observed,
         }
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> MatrixCase:
         """The case in the object that `save` wrote; CaseError where it is none."""
         try:
-            access, pdpte = saved["access"], saved["pdpte"]
-            values = {
-                **saved,
-                "model": Model(**saved["model"]),
-                "control": Control(**saved["control"]),
-                "words": tuple(int(word, 0) for word in saved["words"]),
-                "slots": tuple(int(slot, 0) for slot in saved["slots"]),
-                "address": int(saved["address"], 0),
-                "access": Access(**{**access, "kind": Kind[access["kind"].upper()]}),
-                "pdpte": None if pdpte is None else int(pdpte, 0),
-            }
-            case = cls(**{field.name: values[field.name] for field in fields(cls)})
+            case = cls(
+                **_asked(saved),
+                engine=saved["engine"],
+                qemu=saved["qemu"],
+                values=saved["values"],
+                model=Model(**saved["model"]),
+                expected=saved["expected"],
+                observed=saved["observed"],
+                earlier=tuple(AskedAccess(**_asked(one)) for one in saved.get("earlier", ())),
+            )
             case._check()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CaseError(f"this is no case of the matrix: {error!r}") from None
         return case
 
     def _check(self) -> None:
-        if self.model.mode not in MODES or not (
-            len(self.words) == len(self.slots) == self.model.levels
-        ):
-            raise ValueError(f"mode {self.model.mode!r} with {len(self.words)} entries")
-        if not all(slot in TABLE_ARENA for slot in self.slots):
-            raise ValueError("an entry is not where tables are")
-        bits = 8 * self.model.format.entry_bytes
-        if not all(0 <= word < 1 << bits for word in self.words):
-            raise ValueError(f"an entry is no number of {bits} bits")
-        if not 0 <= self.address < (1 << 64 if self.model.long else LEGACY_SPAN.size):
-            raise ValueError(f"there is no address {self.address:#x} in mode {self.model.mode}")
-        if self.address in self.model.window:
-            raise ValueError(f"{self.address:#x} is an address of the window's")
-        if self.width not in (1, marks.WORD // 2, marks.WORD) or self.page not in range(
-            len(self.words)
-        ):
-            raise ValueError(f"width {self.width}, page {self.page}")
-        if self.flush not in chains.FLUSHES:
-            raise ValueError(f"flush {self.flush!r}")
-        for keys in (self.control.pkru, self.control.pkrs | WINDOW_KEY):
-            if not 0 <= keys < 1 << 2 * KEYS:
-                raise ValueError(f"PKRU or PKRS is {keys:#x}")
-        if self.control.pkrs & WINDOW_KEY:
-            raise ValueError(f"PKRS {self.control.pkrs:#x} denies the stub its own pages")
-        self._check_pdpte()
-
-    def _check_pdpte(self) -> None:
-        if self.pdpte is None:
-            return
-        if Mode(self.model.mode) is not Mode.PAE or not 0 <= self.pdpte < 1 << 64:
-            raise ValueError(f"PDPTE {self.pdpte:#x} in mode {self.model.mode}")
-        size = LEGACY_SPAN.size // PDPTES
-        if self.register not in range(PDPTES) or self.register * size in self.model.window:
-            raise ValueError(f"PDPTE register {self.register}")
+        for asked in self.steps:
+            asked.check(self.model)
+        if len({asked.control for asked in self.steps}) > 2:
+            raise ValueError("a sequence has two control states at most")
+        if len({asked.slots for asked in self.steps}) > 2:
+            raise ValueError("a sequence has two paths at most")
+        if self.steps[0].flush == "none":
+            raise ValueError("nothing is flushed before the first access")
+        if self.earlier and any(asked.pdpte is not None for asked in self.steps):
+            raise ValueError("a sequence loads no PDPTEs")
 
 
 def saved(path: Path) -> Case | MatrixCase:
@@ -246,24 +288,71 @@ def replay(case: MatrixCase, *, qemu: str = "qemu-system-x86_64") -> Comparison:
     processor = case.model.processor if case.engine == "tcg" else None
     ram = case.model.ram_bytes
     with Guest(case.engine, ram_bytes=ram, cpu=processor, qemu=qemu) as guest:
-        reason = case.model.lacks(guest.info) or case.control.lacks(guest.info)
+        reason = case.model.lacks(guest.info)
+        for asked in case.steps:
+            reason = reason or asked.control.lacks(guest.info)
         if reason is None and not case.model.long:
             reason = why_long_mode_only(guest)
         if reason is not None:
             raise Misuse(f"the case cannot be replayed: {reason}")
-        rig = Rig(guest)
-        chain = rig.chain(case.model)
-        chain.put_code(case.lanes.address, case.lanes.width == 1)
+        return _replayed(Rig(guest), case)
+
+
+def _replayed(rig: Rig, case: MatrixCase) -> Comparison:
+    """What comes of every step of a case."""
+    whole, steps = Comparison(PROBE), case.steps
+    for number, (batch, verdicts) in enumerate(_judged(rig, case), 1):
+        whole.compared += 1
+        whole.quirks += verdicts.comparison.quirks
+        whole.news += verdicts.comparison.news
+        if not verdicts.agree.all():
+            values = case.values if number == len(steps) else f"{case.values}, but step={number}"
+            again = MatrixCase.of_batch(rig, case.model, steps[:number], batch, verdicts, 0, values)
+            whole.disagree(1, [disagreement(again)])
+    return whole
+
+
+def _judged(rig: Rig, case: MatrixCase) -> Iterator[tuple[Batch, Verdicts]]:
+    chain, steps = rig.chain(case.model), case.steps
+    for asked in steps:
+        if not case.earlier or asked.access.kind is Kind.FETCH:
+            chain.put_code(asked.lanes.address, asked.lanes.width == 1)
+    if not case.earlier:
         cpu = case.model.cpu(case.control, chain.cpu)
-        batch = rig.batch(chain, cpu, chains.ask(guest, chain, case.lanes))
+        batch = rig.batch(chain, cpu, chains.ask(rig.guest, chain, case.lanes))
         rig.start(batch)
-        verdicts = rig.finish(batch)
-        again = MatrixCase.of(rig, case.model, case.control, batch, verdicts, 0, case.values)
-    comparison = verdicts.comparison
-    comparison.compared = 1
-    if not verdicts.agree.all():
-        comparison.disagree(1, [disagreement(again)])
-    return comparison
+        yield batch, rig.finish(batch)
+        return
+    first, controls = steps[0], list(dict.fromkeys(asked.control for asked in steps))
+    ways = [
+        Step(there=asked.slots != first.slots, then=asked.control != first.control)
+        for asked in steps
+    ]
+    questions = sequence.ask(rig.guest, chain, ways, [asked.lanes for asked in steps])
+    cpus = [case.model.cpu(control, chain.cpu) for control in controls]
+    whole = SequenceBatch(chain, questions, cpus[0], cpus[-1])
+    whole.start(rig)
+    yield from whole.finish(rig)
+
+
+def _observed(batch: Batch, verdicts: Verdicts, lane: int) -> str:
+    """What the guest saw of one lane, for people."""
+    only = np.array([lane])
+    question, result = batch.question.take(only), verdicts.results[lane]
+    lanes = question.lanes
+    kind, implicit = Kind(int(lanes.kind[0])), bool(lanes.implicit[0])
+    before = int(question.placed[0])
+    after = int(chains.data_after(question, verdicts.results[only])[0])
+    found = after if kind.writes else int(result["data"])
+    marked = verdicts.rules.reason[lane] == 0 and lanes.width[0] == marks.WORD and not implicit
+    observed = observed_text(result, found, bool(marked), lanes.words[::-1, 0].tolist())
+    if after != before:
+        observed += f"; the data {before:#x} -> {after:#x}"
+    if result["data"] and not result["completed"]:
+        observed += f"; {int(result['data']):#x} was loaded"
+    for pdpte in lanes.pdpte[:, 0].tolist():
+        observed += f"; the PDPTE {pdpte:#x} -> {int(result['after'][question.last]):#x}"
+    return observed
 
 
 def disagreement(case: MatrixCase) -> Disagreement:

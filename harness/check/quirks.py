@@ -399,6 +399,19 @@ ENDS_AT_LAST_BYTE = Quirk(
     " asserted not to be that (target/i386/tcg/translate.c, gen_update_eip_cur).",
 )
 
+PVM_KEEPS_XD_PAGE = Quirk(
+    name="pvm-invlpg-keeps-xd-page-without-nxe",
+    engine="kvm_pvm",
+    since=(6, 18, 44),
+    runs=PVM_RUNS,
+    rule="INVLPG drops the translation of its address, also after EFER.NXE was cleared; the next"
+    " access walks, and XD is then a reserved bit (SDM volume 3A, 4.10.4.1 and 4.7).",
+    departs="What user mode read or wrote before NXE was cleared, in a page with XD, it reads and"
+    " writes after INVLPG without a fault.",
+    evidence="Seen at 4K and 2M pages, in every such case and whoever accessed the page first; the"
+    " supervisor's accesses to such pages fault. TCG follows the rules.",
+)
+
 FAULT_QUIRKS: tuple[FaultQuirk, ...] = (
     RESERVED_WITHOUT_PRESENT,
     GIGABYTE_PAGE_ACCESSED,
@@ -413,7 +426,8 @@ FAULT_QUIRKS: tuple[FaultQuirk, ...] = (
 )
 
 KNOWN: dict[str, Quirk] = {
-    quirk.name: quirk for quirk in (*FAULT_QUIRKS, DEBUG_WALKER, KEPT_CODE, ENDS_AT_LAST_BYTE)
+    quirk.name: quirk
+    for quirk in (*FAULT_QUIRKS, DEBUG_WALKER, KEPT_CODE, ENDS_AT_LAST_BYTE, PVM_KEEPS_XD_PAGE)
 }
 """Every departure, by its name."""
 

@@ -133,8 +133,11 @@ class Rig:
 
     def finish(self, batch: Batch) -> Verdicts:
         """Judges the oldest batch under way, which is `batch`."""
+        return self.judge(batch, self.guest.finish()[: len(batch.question)])
+
+    def judge(self, batch: Batch, results: npt.NDArray[np.void]) -> Verdicts:
+        """Judges a batch by what the guest saw of each lane."""
         rules = batch.outcomes
-        results = self.guest.finish()[: len(batch.question)]
         comparison = Comparison(PROBE)
         departing = self._departing(batch.reading)
         apart = np.logical_or.reduce(list(departing.values())) if departing else None

@@ -166,7 +166,17 @@ class Control:
         keys = ("PKE", "PKS", "PKRU", "PKRS")
         if all(shown[name] == usual.values()[name] for name in keys):
             shown = {name: value for name, value in shown.items() if name not in keys}
-        return {name: format(v, "#x" if v > 1 else "") for name, v in shown.items()}
+        return {name: _number(value) for name, value in shown.items()}
+
+    @property
+    def first(self) -> Control:
+        """Itself: it does not change."""
+        return self
+
+    @property
+    def then(self) -> Control:
+        """Itself: it does not change."""
+        return self
 
     def lacks(self, info: MachineInfo) -> str | None:
         """Why it cannot be loaded into a guest's processor, as a reason; None if it can.
@@ -177,3 +187,46 @@ class Control:
         needed |= {"pge": self.pge, "pku": self.pke, "pks": self.pks}
         lacking = [name.upper() for name, wanted in needed.items() if wanted and not info.has(name)]
         return f"the engine's processor has no {', '.join(lacking)}" if lacking else None
+
+
+@dataclass(frozen=True)
+class Change:
+    """Two control states between which the accesses of a sequence change, without MOV CR3: each
+    field of the second is an axis too, its name after `then.`."""
+
+    first: Control
+    then: Control
+
+    def values(self) -> dict[str, int]:
+        """What it has on its axes."""
+        then = self.then.values()
+        return self.first.values() | {f"then.{name}": value for name, value in then.items()}
+
+    def shown(self) -> dict[str, str]:
+        """The same for people: of the second state, what is another."""
+        first, then = self.first.values(), self.then.values()
+        changed = {f"then.{n}": value for n, value in then.items() if value != first[n]}
+        return self.first.shown() | {n: _number(value) for n, value in changed.items()}
+
+    def lacks(self, info: MachineInfo) -> str | None:
+        """Why one of them cannot be loaded into a guest's processor, as a reason; None if both
+        can."""
+        return self.first.lacks(info) or self.then.lacks(info)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One access of those that make a case.
+
+    access  the prefix of the names of the axes that say what it is
+    there   whether it is at the other address
+    then    whether it is under the control state that is changed to
+    """
+
+    access: str = ""
+    there: bool = False
+    then: bool = False
+
+
+def _number(value: int) -> str:
+    return format(value, "#x" if value > 1 else "")

@@ -121,9 +121,9 @@ def planned(preset: str, mode: str, engine: str, qemu: str, where: str | None) -
     if mode != "all":
         known(mode)
     with Guest(engine, ram_bytes=ARENA.stop + RAM_UNIT, qemu=qemu) as guest:
-        info, long_only, (_, version) = guest.info, why_long_mode_only(guest), executor(guest)
+        info, long_only, by = guest.info, why_long_mode_only(guest), executor(guest)
     modes = MODES if mode == "all" else (mode,)
-    return plan(preset, modes, engine, info, where, long_only, version)
+    return plan(preset, modes, engine, info, where, long_only, by)
 
 
 def known(mode: str) -> None:

@@ -9,6 +9,7 @@ from harness.check import matrix
 from harness.check.matrix import Plan
 from harness.check.rig import Rig
 from harness.check.stage import MODES, Control, Model
+from harness.machine.engines import executor
 from harness.machine.guest import Guest
 from tests.bench.measure import Figure, rate
 
@@ -20,7 +21,7 @@ def figures() -> Iterator[Figure]:
     """verified_per_s, verified_jobs2_per_s."""
     model = Model("4")
     with Guest("tcg", ram_bytes=model.ram_bytes, cpu=model.processor, qemu=QEMU) as guest:
-        plan = matrix.plan("quick", MODES, "tcg", guest.info, version=guest.version)
+        plan = matrix.plan("quick", MODES, "tcg", guest.info, executor=executor(guest))
         yield verified("verified_per_s", plan, 1, guest, model)
         yield verified("verified_jobs2_per_s", plan, 2, guest, model)
 

@@ -15,6 +15,7 @@ from harness.check import chain as chains
 from harness.check import quirks, rig
 from harness.check.entries import PathEntries
 from harness.check.quirks import FaultQuirk
+from harness.check.sequence import Path, SequenceBatch
 from harness.machine.guest import Guest
 from harness.paging import bulk
 from harness.paging.bulk import End, Walks
@@ -316,6 +317,56 @@ def without(register: str, bit: int) -> Plant:
 def with_(register: str, bit: int) -> Plant:
     """A control bit is taken for set."""
     return in_question(cpu=lambda cpu: replace(cpu, **{register: getattr(cpu, register) | bit}))
+
+
+def in_sequences(change: Callable[[SequenceBatch], SequenceBatch]) -> Plant:
+    """Sequences are judged as if others had been executed."""
+    finish = SequenceBatch.finish
+    return lambda patch: patch.setattr(
+        SequenceBatch, "finish", lambda self, rig: finish(change(self), rig)
+    )
+
+
+def kept(*registers: str) -> Plant:
+    """What a register is changed to is not heeded: rights are those that were cached."""
+
+    def judged(batch: SequenceBatch) -> SequenceBatch:
+        first = {name: getattr(batch.first, name) for name in registers}
+        return replace(batch, then=replace(batch.then, **first))
+
+    return in_sequences(judged)
+
+
+def of_one_path() -> Plant:
+    """Rights at the other address are those of the first, since both lead to one page."""
+
+    def judged(batch: SequenceBatch) -> SequenceBatch:
+        steps = tuple((replace(step, there=False), asked) for step, asked in batch.questions.steps)
+        return replace(batch, questions=replace(batch.questions, steps=steps))
+
+    return in_sequences(judged)
+
+
+def dirty_once_read() -> Plant:
+    """What was read is taken to be dirty."""
+    follow = Path.follow
+
+    def followed(self: Path, path: Path, after: Words) -> None:
+        follow(self, path, after)
+        self.words = self.words | np.uint64(D)
+
+    return lambda patch: patch.setattr(Path, "follow", followed)
+
+
+def left_to_its_path() -> Plant:
+    """What one path leaves in an entry is not seen from the other."""
+    follow = Path.follow
+
+    def followed(self: Path, path: Path, after: Words) -> None:
+        if self is path:
+            follow(self, path, after)
+
+    return lambda patch: patch.setattr(Path, "follow", followed)
 
 
 WP, SMEP, SMAP, NXE = 1 << 16, 1 << 20, 1 << 21, 1 << 11

@@ -19,17 +19,17 @@ from typer.testing import CliRunner
 from harness.check import families as declared
 from harness.check import matrix, matrix_case, quirks, rig, verdicts
 from harness.check.matrix import Plan, Report
-from harness.check.matrix_case import MatrixCase
+from harness.check.matrix_case import AskedAccess, MatrixCase
 from harness.check.replay import CaseError, content
-from harness.check.stage import MODES, Control
+from harness.check.stage import MODES, Control, Model
 from harness.cli import app
-from harness.machine.engines import why_absent
+from harness.machine.engines import executor, why_absent
 from harness.machine.errors import GuestLost, Misuse
 from harness.machine.guest import FEATURES, Guest, MachineInfo
 from harness.paging.x86 import bulk as x86
-from harness.paging.x86.access import Reason
+from harness.paging.x86.access import Access, Kind, Reason
 from harness.paging.x86.cpu import Cpu, Cr4
-from tests.check.plants import all_loaded, mended
+from tests.check.plants import all_loaded, dirty_once_read, kept, left_to_its_path, mended
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
 LEAVES = (0, 1, 7, 0x8000_0000, 0x8000_0001, 0x8000_0008)
@@ -71,7 +71,7 @@ def test_quick_and_full_are_as_large_as_they_promise() -> None:
 def test_what_a_condition_selects_is_all_that_is_planned() -> None:
     expression = "family=entry and level=3 and WP=0 and access=fetch"
     plan = matrix.plan("quick", ["4"], "tcg", processor(), expression)
-    assert {control.wp for part in plan.work for control in part.controls} == {False}
+    assert {control.first.wp for part in plan.work for control in part.controls} == {False}
     assert {tuple(part.family.varied) for part in plan.work} == {(3,)}
     kinds = [part.family.product.places(part.numbers)["access"] for part in plan.work]
     assert set(np.concatenate(kinds).tolist()) == {2}
@@ -82,7 +82,7 @@ def test_a_condition_that_selects_under_one_control_state_alone_is_followed() ->
     plan = matrix.plan("quick", ["4"], "tcg", processor(), expression)
     for part in plan.work:
         present = part.family.product.places(part.numbers)["P"]
-        assert {control.wp for control in part.controls} == {bool(present[0])}
+        assert {control.first.wp for control in part.controls} == {bool(present[0])}
         assert len(set(present.tolist())) == 1
 
 
@@ -113,7 +113,8 @@ def test_a_mode_that_the_engine_lacks_is_skipped_and_alone_refused() -> None:
 def test_a_control_state_that_the_processor_lacks_never_reaches_it(feature: str) -> None:
     plan = matrix.plan("quick", ["4"], "tcg", processor(feature))
     field = {"nx": "nxe"}.get(feature, feature)
-    assert not any(getattr(control, field) for part in plan.work for control in part.controls)
+    used = [control for part in plan.work for control in part.controls]
+    assert not any(getattr(state, field) for c in used for state in (c.first, c.then))
     assert plan.skipped[f"the engine's processor has no {feature.upper()}"] > 0
 
 
@@ -140,13 +141,17 @@ def test_what_a_version_of_the_engine_does_not_survive_is_left_out(
     monkeypatch.setattr(quirks, "KNOWN", {ended.name: ended})
     monkeypatch.setattr(declared, "_NOT_SURVIVED", {ended: LAST_BYTE_RULE})
     with pytest.raises(Misuse, match=r"QEMU ends itself \(SIGABRT\) at an instruction in the last"):
-        matrix.plan("quick", ["4", "5"], "tcg", processor(), LAST_BYTE, version=version)
-    plan = matrix.plan("quick", ["4", "5"], "tcg", processor(), LAST_BYTE, version=(12, 0, 0))
+        matrix.plan("quick", ["4", "5"], "tcg", processor(), LAST_BYTE, executor=("tcg", version))
+    plan = matrix.plan(
+        "quick", ["4", "5"], "tcg", processor(), LAST_BYTE, executor=("tcg", (12, 0, 0))
+    )
     assert len(plan) == LAST_BYTES
 
 
 def test_no_other_engine_is_spared_what_it_survives() -> None:
-    plan = matrix.plan("quick", ["4", "5"], "kvm", processor(), LAST_BYTE, version=(7, 2, 22))
+    plan = matrix.plan(
+        "quick", ["4", "5"], "kvm", processor(), LAST_BYTE, executor=("kvm", (7, 2, 22))
+    )
     assert len(plan) == LAST_BYTES
 
 
@@ -155,7 +160,7 @@ def test_no_other_engine_is_spared_what_it_survives() -> None:
 
 @pytest.mark.hw
 def test_tcg_does_not_survive_what_it_is_spared() -> None:
-    plan = matrix.plan("quick", ["4"], "tcg", processor(), LAST_BYTE, version=(1,))
+    plan = matrix.plan("quick", ["4"], "tcg", processor(), LAST_BYTE, executor=("tcg", (1,)))
     with pytest.raises(GuestLost, match="ended by SIGABRT"):
         tried(plan, 1)
 
@@ -227,8 +232,8 @@ def test_kvm_agrees_on_a_sample_of_four_levels() -> None:
     if absent:
         pytest.skip(absent)
     with Guest("kvm", qemu=QEMU) as guest:
-        info = guest.info
-    report = tried(matrix.plan("quick", ["4"], "kvm", info))
+        plan = matrix.plan("quick", ["4"], "kvm", guest.info, executor=executor(guest))
+    report = tried(plan)
     assert report.comparison.compared >= 100_000
     assert report.comparison.disagreed == 0, report.failures
 
@@ -343,6 +348,81 @@ def test_a_change_of_la57_that_is_refused_is_replayed_from_its_file(
     saved = MatrixCase.read(content(failure.save(tmp_path)))
     assert saved == failure
     assert matrix_case.replay(saved, qemu=QEMU).disagreed == 0
+
+
+SEQUENCES = {
+    "WP": ("4", "family=change and WP=0 and then.WP=1 and access=write", kept("cr0")),
+    "NXE": ("pae", "family=change and NXE=1 and then.NXE=0 and flush=page and XD=1", kept("efer")),
+    "SMAP": ("32", "family=change and SMAP=0 and then.SMAP=1 and access=read", kept("cr4")),
+    "PKRU": ("5", "family=change and PKRU=0x39393939 and then.PKRU=0x4e4e4e4e", kept("pkru")),
+    "twice": ("4", "family=twice and level=1 and access=read", dirty_once_read()),
+    "alias": ("5", "family=alias and page=2 and parting=3 and access=read", left_to_its_path()),
+}
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_a_sequence_is_replayed_as_a_whole_from_its_file(
+    name: str, monkeypatch: MonkeyPatch, tmp_path: Path
+) -> None:
+    mode, where, plant = SEQUENCES[name]
+    plan = matrix.plan("quick", [mode], "tcg", processor(), where)
+    with monkeypatch.context() as patch:
+        plant(patch)
+        report = tried(Plan("tcg", plan.work[:1], Counter(), Counter()), 1)
+        failure = report.failures[-1]
+        saved = MatrixCase.read(content(failure.save(tmp_path)))
+        assert saved == failure
+        assert saved.values.endswith(f" step={len(saved.steps)}")
+        again = matrix_case.replay(saved, qemu=QEMU)
+    assert again.disagreed >= 1
+    assert failure.observed in {found.observed for found in again.disagreements}
+    now = matrix_case.replay(saved, qemu=QEMU)
+    assert (now.compared, now.disagreed) == (len(saved.steps), 0)
+
+
+@pytest.mark.parametrize(
+    ("harm", "problem"),
+    [
+        ({"flush": "none", "earlier": []}, "nothing is flushed before the first"),
+        ({"flush": "la57"}, "flush 'la57'"),
+        ({"slots": ["0x400008", "0x401000"]}, "two paths at most"),
+        ({"control": {"wp": False, "smap": False}}, "two control states at most"),
+        ({"earlier": [{"flush": "none"}]}, "KeyError"),
+    ],
+    ids=str,
+)
+def test_a_file_that_holds_no_sequence_is_refused(harm: dict[str, Any], problem: str) -> None:
+    asked = AskedAccess(
+        control=Control(),
+        words=(7, 7),
+        slots=(0x40_0000, 0x40_1000),
+        address=0x8000_0000,
+        access=Access(Kind.READ, False),
+        user=False,
+        ac=False,
+        width=4,
+        page=0,
+        backed=True,
+        flush="page",
+        pdpte=None,
+        register=0,
+    )
+    other = replace(asked, control=Control(wp=False), slots=(0x40_0004, 0x40_1000), flush="none")
+    case = MatrixCase(
+        **vars(asked),
+        engine="tcg",
+        qemu="7.2.22",
+        values="",
+        model=Model("32"),
+        expected="",
+        observed="",
+        earlier=(asked, other),
+    )
+    written = case._object()
+    assert MatrixCase.read(written) == case
+    with pytest.raises(CaseError, match=problem):
+        MatrixCase.read({**written, **harm})
 
 
 def replace_reason(reason: Reason) -> Callable[..., x86.Outcomes]:

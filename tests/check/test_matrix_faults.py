@@ -51,6 +51,7 @@ from tests.check.plants import (
     also_reserved,
     as_of_width,
     clean_below_accessed,
+    dirty_once_read,
     ends_bottom_up,
     error_bits,
     granted,
@@ -66,9 +67,12 @@ from tests.check.plants import (
     in_shift,
     in_vector,
     in_walks,
+    kept,
+    left_to_its_path,
     moved,
     not_reserved,
     of_another_cpu,
+    of_one_path,
     of_the_other_vendor,
     raised_in,
     reserved_leaf,
@@ -285,6 +289,18 @@ EVERYWHERE: dict[str, tuple[str, Plant]] = {
         f"{ENTRY.format(0)} and access=descriptor and by=user",
         in_question(implicit=np.zeros_like),
     ),
+    # ---- sequences ----
+    **{
+        f"a change of {name} counts after a flush alone": (
+            f"family=change and {name}={old} and then.{name}={1 - old} and flush=none",
+            kept(register),
+        )
+        for name, register in (("WP", "cr0"), ("SMEP", "cr4"), ("SMAP", "cr4"))
+        for old in (0, 1)
+    },
+    "D is set in what was read": ("family=twice and level=0 and access=read", dirty_once_read()),
+    "rights of one address hold at the other": ("family=alias and page=1", of_one_path()),
+    "A and D are those of one address": ("family=alias and page=0", left_to_its_path()),
     # ---- what a fault reports ----
     "P is clear for a right that is missing": (f"{ENTRY.format(0)} and P=1", error_bits(P)),
     "P is set for an entry that is absent": (
@@ -341,6 +357,14 @@ IN_EIGHT_BYTES: dict[str, tuple[str, Plant]] = {
     "XD is not reserved without NXE": (
         f"{ENTRY.format(0)} and NXE=0 and XD=1",
         not_reserved(XD),
+    ),
+    "NXE counts after a flush alone": (
+        "family=change and NXE=0 and then.NXE=1 and flush=none",
+        kept("efer"),
+    ),
+    "XD is not reserved after NXE is cleared": (
+        "family=change and NXE=1 and then.NXE=0 and flush=page and XD=1",
+        kept("efer"),
     ),
     "XD is reserved with NXE": (f"{ENTRY.format(1)} and XD=1", also_reserved(XD)),
     "XD grants execution": (
@@ -470,6 +494,18 @@ KEYS: dict[str, tuple[str, Plant]] = {
         "family=locked and upper=1 and lower=0 and access=read",
         in_walks(user_where_keyed),
     ),
+    **{
+        f"a change of {name} counts after a flush alone": (
+            f"family=change and {name}!=0 and {where} and flush=none",
+            kept(register),
+        )
+        for name, register, where in (
+            ("PKRU", "pkru", "PKRU=0x39393939 and then.PKRU=0x4e4e4e4e"),
+            ("PKRS", "pkrs", "PKRS=0x4e4e4e4c and then.PKRS=0x93939390"),
+            ("PKE", "cr4", "then.PKE=0 and PKE=1"),
+            ("PKS", "cr4", "then.PKS=0 and PKS=1"),
+        )
+    },
     "PK is never set": ("family=key and level=0 and access=read", error_bits(PK_ERROR)),
     "PK is not set where R/W denies": (
         "family=key and level=0 and access=write and RW=0",

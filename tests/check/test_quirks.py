@@ -26,6 +26,7 @@ from harness.check.quirks import (
     KNOWN,
     PVM_EMULATES_UNDER_SMAP,
     PVM_KEEPS_A_SLOT,
+    PVM_KEEPS_XD_PAGE,
     RESERVED_WITHOUT_PRESENT,
     FaultQuirk,
     Quirk,
@@ -77,7 +78,7 @@ BOUNDS: dict[str, tuple[str, tuple[int, ...], list[tuple[int, ...]]]] = {
 """Of each quirk: who departs, a version before it begins, and versions in which it is expected."""
 BOUNDS |= {
     quirk.name: ("kvm_pvm", (6, 18, 43), [(6, 18, 44), (6, 19), (99, 0)])
-    for quirk in (PVM_KEEPS_A_SLOT, PVM_EMULATES_UNDER_SMAP)
+    for quirk in (PVM_KEEPS_A_SLOT, PVM_EMULATES_UNDER_SMAP, PVM_KEEPS_XD_PAGE)
 }
 BOUNDS[DEBUG_WALKER.name] = ("monitor", *BOUNDS[RESERVED_WITHOUT_PRESENT.name][1:])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -137,6 +138,7 @@ def _access_codes(
     return code.astype(np.uint16)
 
 
+@cache
 def _access(code: int) -> tuple[Access, bool]:
     """The access that a number stands for, and its EFLAGS.AC."""
     access = Access(Kind(code & 7), bool(code >> 3 & 1), implicit=bool(code >> 5 & 1))

@@ -105,15 +105,18 @@ def test_what_makes_sense_or_none_at_all_is_not_guessed_about(
 
 @pytest.mark.parametrize("mode", Mode)
 def test_no_wellformed_entry_is_guessed_about(mode: Mode) -> None:
+    """Drawn with the bits clear that are reserved in some entry, but for those of software."""
     cpu, source = Cpu.in_mode(mode, 0, cr4=Cr4.PSE), random.Random(mode.value)
-    seen = 0
-    while seen < 200:
-        raw = source.getrandbits(8 * cpu.format.entry_bytes) & source.getrandbits(64) | 1
+    width, seen = 8 * cpu.format.entry_bytes, 0
+    high = 0x800 << 52 | (0x7FF << 52 if cpu.long else 0)
+    for _ in range(300):
+        raw = source.getrandbits(width) & (high | 0xFF_FFFF_FFFF & ~0x1FE000) | 1
         level = source.randrange(cpu.levels)
         reading = decode.read(cpu, raw, level)
         if isinstance(reading.entry, Leaf | Pointer):
             assert likely(cpu, reading) == ()
             seen += 1
+    assert seen > 100
 
 
 FRAME = Physical(0x12_3000)

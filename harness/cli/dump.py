@@ -88,10 +88,10 @@ def dump(
 
             write(html, space_page(snapshot, types, found, limit))
         if as_json:
-            content = dump_object(cpu.format, types, found, limit)
+            content = dump_object(cpu, types, found, limit)
             say(json.dumps(answer("dump", snapshot, **content)))
         elif as_csv:
-            say(dump_csv(cpu.format, types, found, limit), nl=False)
+            say(dump_csv(cpu, types, found, limit), nl=False)
             for sentence in notes(found, limit):
                 complain(sentence)
         else:

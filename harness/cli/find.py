@@ -68,8 +68,8 @@ def find(
             lines = list(reports.shared_lines(shared, limit))
         else:
             found = [find.addresses(space, place, limit) for place in places]
-            content["places"] = [reports.addresses_object(cpu.format, one) for one in found]
-            lines = [line for one in found for line in reports.addresses_lines(cpu.format, one)]
+            content["places"] = [reports.addresses_object(cpu, one) for one in found]
+            lines = [line for one in found for line in reports.addresses_lines(cpu, one)]
         if as_json:
             say(json.dumps(answer("find", snapshot, **content, cut=cut)))
         else:

@@ -58,8 +58,8 @@ def chosen_of(cpu: Cpu, types: Types, where: str | None, user: bool) -> Chosen |
     if not parts:
         return None
     if where is not None:
-        condition(cpu.format, types, where)  # by itself first, so that a sentence is about that
-    return condition(cpu.format, types, " and ".join(parts))
+        condition(cpu, types, where)  # by itself first, so that a sentence is about that
+    return condition(cpu, types, " and ".join(parts))
 
 
 def span_of(text: str | None) -> Span | None:

@@ -58,12 +58,12 @@ def walk(
             from harness.report.html.walk import walk_page
 
             write(html, walk_page(snapshot, found))
-        format = snapshot.cpu.format
+        cpu = snapshot.cpu
         if as_json:
-            walks = [as_object(format, one) for one in found]
+            walks = [as_object(cpu, one) for one in found]
             say(json.dumps(answer("walk", snapshot, walks=walks)))
             return
-        first, *others = ([*translation_lines(format, one)] for one in found)
+        first, *others = ([*translation_lines(cpu, one)] for one in found)
         tell(snapshot, [*first, *(line for lines in others for line in ("", *lines))])
 
 

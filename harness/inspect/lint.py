@@ -25,7 +25,8 @@ from harness.paging.bulk import LANES
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Slot
 from harness.paging.walk import walk
-from harness.paging.x86.cpu import Cpu, Cr4, root_for
+from harness.paging.x86.cpu import Cpu, Cr4, Mode, root_for
+from harness.paging.x86.formats import PS
 
 
 class Severity(Enum):
@@ -116,6 +117,10 @@ class _Space:
         given: Mask = rows.granted & np.uint64(bit) != 0
         return given
 
+    def writable(self, rows: Rows) -> Mask:
+        """Which rows someone may write to: all, by the supervisor, with CR0.WP=0."""
+        return self.has(rows, "write") | (not self.cpu.wp)
+
     def size(self, rows: Rows) -> np.uint64:
         return np.uint64(self.graph.format.levels[rows.level].size)
 
@@ -140,7 +145,7 @@ def _unbacked(space: _Space, rows: Rows) -> Mask:
 
 
 def _write_and_execute(space: _Space, rows: Rows) -> Mask:
-    return _pages(rows) & space.has(rows, "write") & space.has(rows, "execute")
+    return _pages(rows) & space.writable(rows) & space.has(rows, "execute")
 
 
 def _user_in_kernel_half(space: _Space, rows: Rows) -> Mask:
@@ -184,6 +189,13 @@ def _empty_table(space: _Space, rows: Rows) -> Mask:
         tables, number = np.unique(rows.physical[found], return_inverse=True)
         found[found] = _zeros(space, rows.level - 1, tables)[number]
     return found
+
+
+def _large_without_pse(space: _Space, rows: Rows) -> Mask:
+    """Pointers with PS set in 32-bit paging with CR4.PSE=0, the one mode that ignores it."""
+    ignored = space.cpu.mode is Mode.BITS_32 and not space.cpu.cr4 & Cr4.PSE
+    found: Mask = (rows.kind == RowKind.POINTER) & (rows.raw & np.uint64(PS) != 0) & ignored
+    return found & ~rows.window
 
 
 def _zeros(space: _Space, level: int, tables: Words) -> Mask:
@@ -284,6 +296,10 @@ ADDRESSES_IN_TABLE = Rule(
     "tables in which addresses of the upper half stand where entries should",
 )
 
+WRITE_EXECUTE: Final = Rule(
+    "write-execute", WARNING, "pages that can be written and executed", "4.6"
+)
+
 ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
     (
         Rule("reserved-bits", ERROR, "entries with reserved bits set: any access faults", "4.7"),
@@ -303,7 +319,7 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
         _table_to_user_reading,
     ),
     (
-        Rule("write-execute", WARNING, "pages that can be written and executed", "4.6"),
+        WRITE_EXECUTE,
         _write_and_execute,
     ),
     (
@@ -322,6 +338,15 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
             "4.10.2.4",
         ),
         _global_user,
+    ),
+    (
+        Rule(
+            "large-page-without-pse",
+            WARNING,
+            "PDEs with PS set that lead to tables all the same, since CR4.PSE=0",
+            "4.3",
+        ),
+        _large_without_pse,
     ),
     (
         Rule("empty-table", WARNING, "slots that lead to tables of nothing but zeros"),
@@ -521,7 +546,7 @@ class _Kept:
                 _memory(one),
                 _slot(snapshot, one),
                 one.pages * one.paths,
-                _detail(space, one),
+                _detail(space, self.rule, one),
             )
             for one in ranges.take(slice(limit))
         )
@@ -612,7 +637,7 @@ def _sort_pages(
         if (here := chosen == number).any():
             # Types of one name are one type, whatever chooses them.
             typed[space.types.index(name)].append(_Mapped.of(space, pages.take(here)))
-    write, execute = space.has(pages, "write"), space.has(pages, "execute")
+    write, execute = space.writable(pages), space.has(pages, "execute")
     code.append(_Mapped.of(space, pages.take(execute & ~write)))
     data.append(_Mapped.of(space, pages.take(write & ~execute)))
 
@@ -677,8 +702,10 @@ def _slot(snapshot: Snapshot, one: Range) -> Slot | None:
     return next((slot for slot in slots if slot is not None and slot.level == one.level), None)
 
 
-def _detail(space: _Space, one: Range) -> str:
+def _detail(space: _Space, rule: Rule, one: Range) -> str:
     format = space.graph.format
+    if rule is WRITE_EXECUTE and not one.granted & format.rights["write"]:
+        return "written to by the supervisor alone: CR0.WP=0"
     if one.kind == RowKind.MALFORMED:
         return ", ".join(map(str, format.malformed(one.raw, one.level)))
     if one.kind == RowKind.SELF_MAP:

@@ -20,6 +20,8 @@ from harness.inspect.ranges import Chosen
 from harness.inspect.snapshot import QuestionError
 from harness.paging.format import Format
 from harness.paging.memory import Mask
+from harness.paging.x86.access import never_withheld
+from harness.paging.x86.cpu import Cpu
 
 EXAMPLE: Final = "w and x and not user"
 """A condition on pages."""
@@ -36,16 +38,18 @@ KINDS: Final = {
 _Column = Callable[[Rows], npt.NDArray[Any]]
 
 
-def condition(format: Format, types: Types, text: str) -> Chosen:
+def condition(cpu: Cpu, types: Types, text: str) -> Chosen:
     """Reads a condition on rows; QuestionError where it is none.
 
-    Names with the values 0 and 1, which may stand alone: the rights that all entries give
-    together, in full and by their first letters; with `own-` before them those that the page's
-    entry gives; A, D and other single bits of a page's entry; `shared`, of what is at several
-    addresses because tables are.  Others: level, size, kind, type, and the fields of an entry
-    (`KEY=3`).  A row that is no page has the rights of its way, and no bits.
+    Names with the values 0 and 1, which may stand alone: the rights that there are on a page, in
+    full and by their first letters, which are those that all entries give together, and with
+    CR0.WP=0 writing too, which the supervisor then does everywhere; with `granted-` before them
+    those that all entries give, and with `own-` those that the page's entry gives; A, D and other
+    single bits of a page's entry; `shared`, of what is at several addresses because tables are.
+    Others: level, size, kind, type, and the fields of an entry (`KEY=3`).  A row that is no page
+    has the rights of its way, and no bits.
     """
-    columns, axes = _columns(format, types)
+    columns, axes = _columns(cpu, types)
     try:
         holds = where.read(text, axes, EXAMPLE).holds
     except ValueError as error:
@@ -74,8 +78,9 @@ class _Values(Mapping[str, npt.NDArray[Any]]):
         return len(self._columns)
 
 
-def _columns(format: Format, types: Types) -> tuple[dict[str, _Column], where.Axes]:
+def _columns(cpu: Cpu, types: Types) -> tuple[dict[str, _Column], where.Axes]:
     """Every name, how rows have it, and the values it can have."""
+    format, kept = cpu.format, never_withheld(cpu)
     columns: dict[str, _Column] = {}
     axes: dict[str, frozenset[int | str]] = {}
 
@@ -85,7 +90,8 @@ def _columns(format: Format, types: Types) -> tuple[dict[str, _Column], where.Ax
     for letter, right in RIGHTS.items():
         if bit := format.rights.get(right, 0):
             for name in (right, letter):
-                add(name, _granted(bit), range(2))
+                add(name, _always if bit & kept else _granted(bit), range(2))
+                add(f"granted-{name}", _granted(bit), range(2))
                 add(f"own-{name}", _own(format, bit), range(2))
     for name, bit in (("A", format.accessed), ("D", format.dirty)):
         add(name, _bit(dict.fromkeys(range(len(format.levels)), bit)), range(2))
@@ -106,6 +112,10 @@ _KIND_NAMES = np.array([KINDS.get(RowKind(n), "") if n in KINDS else "" for n in
 
 def _granted(bit: int) -> _Column:
     return lambda rows: rows.granted & np.uint64(bit) != 0
+
+
+def _always(rows: Rows) -> Mask:
+    return np.ones(len(rows.virtual), np.bool_)
 
 
 def _own(format: Format, bit: int) -> _Column:

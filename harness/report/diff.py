@@ -98,7 +98,7 @@ def diff_object(cpus: Sequence[Cpu], types: Types, found: Difference, limit: int
     changes = list(islice(found, limit))
 
     def side(cpu: Cpu, ranges: list[Range]) -> list[dict[str, Any] | None]:
-        objects = as_objects(cpu.format, types, ranges)
+        objects = as_objects(cpu, types, ranges)
         return [
             one if each.kind != RowKind.ABSENT else None
             for each, one in zip(ranges, objects, strict=True)

@@ -26,6 +26,7 @@ from harness.paging.address import Virtual
 from harness.paging.entry import Absent, Leaf, Malformed
 from harness.paging.table import Table
 from harness.paging.walk import Step
+from harness.paging.x86.access import never_withheld
 from harness.report.decode import bits_text, raw_text, says
 from harness.report.state import cr3_text
 from harness.report.text import all_digits, counted, letters, meaning, set_bits
@@ -231,7 +232,8 @@ class Explorer(App[None]):
             if isinstance(line.entry, Absent):
                 said, style = (raw, "", told, ""), "dim"
             else:
-                rights = letters(format, self.place.granted & format.granted(line.raw))
+                granted = self.place.granted & format.granted(line.raw)
+                rights = letters(format, granted, never_withheld(self.snapshot.cpu))
                 bits = " ".join(set_bits(format.levels[slot.level], line.raw))
                 said = (raw, rights, told, bits)
                 style = "red" if isinstance(line.entry, Malformed) else ""
@@ -245,7 +247,9 @@ class Explorer(App[None]):
         span = place.span
         told = [f"{here} table at {place.table.address:#x}", f"level {place.table.level}"]
         told.append(str(span) if span else " and ".join(str(root.span) for root in place.roots))
-        told.append(f"rights so far {letters(format, place.granted)}")
+        told.append(
+            f"rights so far {letters(format, place.granted, never_withheld(self.snapshot.cpu))}"
+        )
         if self._ways is not None and place.way:
             told.append(f"reached in {counted(self._ways.get(place.table, 0), 'way')}")
         way = " \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} ".join([*names, here])

@@ -171,7 +171,7 @@ def as_object(cpu: Cpu, one: Explanation) -> dict[str, Any]:
             {"reads": there.read, "who": there.who, **_outcome_object(there.outcome)}
             for there in one.elsewhere
         ],
-        "translation": translation.as_object(cpu.format, one.translation),
+        "translation": translation.as_object(cpu, one.translation),
     }
 
 

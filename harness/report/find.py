@@ -7,19 +7,20 @@ from typing import Any
 
 from harness.check.keys import in_units
 from harness.inspect.find import Addresses, Shared, TableUse
-from harness.paging.format import Format
+from harness.paging.x86.access import never_withheld
+from harness.paging.x86.cpu import Cpu
 from harness.report.objects import slot_object, span_object
 from harness.report.text import aligned, counted, letters, limited, rights
 
 
-def addresses_lines(format: Format, found: Addresses) -> Iterator[str]:
+def addresses_lines(cpu: Cpu, found: Addresses) -> Iterator[str]:
     """The addresses that lead to a place, and the tables that are there."""
     rows: list[Sequence[str]] = [("address", "page", "rights", "entry")]
     rows += (
         (
             f"{one.virtual:#x}",
             f"{in_units(one.size)} at {one.page:#x}",
-            letters(format, one.granted),
+            letters(cpu.format, one.granted, never_withheld(cpu)),
             f"{one.raw:#x}",
         )
         for one in found.shown
@@ -83,8 +84,9 @@ def shared_lines(found: Sequence[Shared], limit: int) -> Iterator[str]:
     yield from limited(len(found), "pieces", limit)
 
 
-def addresses_object(format: Format, found: Addresses) -> dict[str, Any]:
+def addresses_object(cpu: Cpu, found: Addresses) -> dict[str, Any]:
     """The addresses of a place as what JSON can hold."""
+    format, kept = cpu.format, never_withheld(cpu)
     return {
         "physical": hex(found.physical),
         "total": found.total,
@@ -96,6 +98,7 @@ def addresses_object(format: Format, found: Addresses) -> dict[str, Any]:
                 "level": one.level,
                 "raw": hex(one.raw),
                 "rights": rights(format, one.granted),
+                "effective_rights": rights(format, one.granted | kept),
             }
             for one in found.shown
         ],

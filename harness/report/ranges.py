@@ -15,6 +15,7 @@ from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Dump, Range
 from harness.inspect.select import KINDS, fields
 from harness.paging.format import Format
+from harness.paging.x86.access import never_withheld
 from harness.paging.x86.cpu import Cpu
 from harness.report.text import aligned, bits_name, counted, letters, limited, rights
 
@@ -50,10 +51,10 @@ def notes(dump: Dump, limit: int) -> Iterator[str]:
 
 def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
     """What a line of HEAD says of a range."""
-    format = cpu.format
+    format, kept = cpu.format, never_withheld(cpu)
     addresses = f"{one.first:#x}..{one.last:#x}"
     size = in_units(one.pages * one.size)
-    given = letters(format, one.granted)
+    given = letters(format, one.granted, kept)
     if one.kind != RowKind.PAGE:
         what = f"{one.pages:,} x {in_units(one.size)}" if one.pages > 1 else in_units(one.size)
         blank = ("",) * 5
@@ -134,8 +135,9 @@ def _type(format: Format, types: Types, one: Range) -> str:
     return types[memory_type.index_of(format.levels[one.level].bits, one.bits)]
 
 
-def as_objects(format: Format, types: Types, ranges: Iterable[Range]) -> Iterator[dict[str, Any]]:
+def as_objects(cpu: Cpu, types: Types, ranges: Iterable[Range]) -> Iterator[dict[str, Any]]:
     """Ranges as what JSON can hold."""
+    format, kept = cpu.format, never_withheld(cpu)
     known = lru_cache(maxsize=None)(lambda granted: rights(format, granted))
     for one in ranges:
         found = {
@@ -147,6 +149,7 @@ def as_objects(format: Format, types: Types, ranges: Iterable[Range]) -> Iterato
             "pages": one.pages,
             "rights": known(one.granted),
             "own_rights": known(one.own),
+            "effective_rights": known(one.granted | kept),
             "memory_type": None,
             "common": hex(one.bits),
             "raw": hex(one.raw),
@@ -167,24 +170,24 @@ def as_objects(format: Format, types: Types, ranges: Iterable[Range]) -> Iterato
         yield found
 
 
-def dump_object(format: Format, types: Types, dump: Dump, limit: int) -> dict[str, Any]:
+def dump_object(cpu: Cpu, types: Types, dump: Dump, limit: int) -> dict[str, Any]:
     """A dump as what JSON can hold, with at most `limit` ranges."""
     return {
         "pat": list(types),
         "ends": dump.total,
         "tables_read": dump.tables,
         "total": len(dump.ranges),
-        "ranges": list(as_objects(format, types, dump.ranges.take(slice(limit)))),
+        "ranges": list(as_objects(cpu, types, dump.ranges.take(slice(limit)))),
         "cut": list(dump.cut),
     }
 
 
-def dump_csv(format: Format, types: Types, dump: Dump, limit: int) -> str:
+def dump_csv(cpu: Cpu, types: Types, dump: Dump, limit: int) -> str:
     """Ranges as CSV, a column a key of the JSON object; rights by their names with blanks."""
     text = io.StringIO()
     writer: Any = None
-    for found in as_objects(format, types, dump.ranges.take(slice(limit))):
-        for key in ("rights", "own_rights"):
+    for found in as_objects(cpu, types, dump.ranges.take(slice(limit))):
+        for key in ("rights", "own_rights", "effective_rights"):
             found[key] = " ".join(found[key])
         if writer is None:
             writer = csv.DictWriter(text, found, lineterminator="\n")

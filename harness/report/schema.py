@@ -129,6 +129,9 @@ _OUTCOME: Final = {
     "rule": _or_null(_RULE),
     "reason": _or_null(_REASON),
 }
+_EFFECTIVE: Final = (
+    "Those in `rights`, and what the supervisor has whatever entries say: writing, with CR0.WP=0."
+)
 _SPAN: Final = {
     "first": _hex("The first address."),
     "last": _hex("The last address, which is included."),
@@ -214,6 +217,7 @@ _RANGE: Final = {
     "pages": _number("How many entries follow each other."),
     "rights": _a("rights", "Those that the entries from a root to here give together."),
     "own_rights": _a("rights", "Those that its own entries give."),
+    "effective_rights": _a("rights", _EFFECTIVE),
     "memory_type": _or_null(_a("memory_type", "Of pages, by `pat`; null of all else.")),
     "common": _hex(
         "What its entries have in common: of pages all bits that the machine reads but the"
@@ -382,6 +386,7 @@ _SHARED: Final = {
             _flag("Whether the page is in memory; null where there is none or that is not known.")
         ),
         rights=_or_null(_a("rights", "Of the page, over all levels; null where there is none.")),
+        effective_rights=_or_null(_a("rights", _EFFECTIVE + " Null where there is no page.")),
         memory_type=_or_null(_a("memory_type", "Of the page, by IA32_PAT as after a reset.")),
     ),
     "range": _object("Neighbours that say the same, merged.", **_RANGE),
@@ -485,6 +490,7 @@ _COMMANDS: Final = {
                             level=_number("The level of the entry that maps it."),
                             raw=_hex("That entry."),
                             rights=_a("rights", "Those that all entries on the way give."),
+                            effective_rights=_a("rights", _EFFECTIVE),
                         ),
                     ),
                     tables=_list("The tables that are there.", _a("table", "A table.")),

@@ -136,12 +136,13 @@ def rights(format: Format, granted: int) -> list[str]:
     return ["read", *format.rights_of(granted)]
 
 
-def letters(format: Format, granted: int) -> str:
-    """Rights as four letters: user, read, write, execute; `-` for one that is not given."""
+def letters(format: Format, granted: int, kept: int = 0) -> str:
+    """Rights as four letters: user, read, write, execute; `-` for one that is not given, and a
+    capital for one that entries withhold and the supervisor keeps."""
     found = {
-        letter: letter if granted & format.rights[name] else "-"
+        letter: letter if granted & bit else letter.upper() if kept & bit else "-"
         for letter, name in RIGHTS.items()
-        if name in format.rights
+        if (bit := format.rights.get(name, 0))
     }
     # A format without a right to execute cannot take it away.
     return found.get("u", "-") + "r" + found.get("w", "-") + found.get("x", "x")

@@ -11,6 +11,8 @@ from harness.inspect.translation import Index, Stage, Translation
 from harness.paging.bulk import End
 from harness.paging.entry import Absent
 from harness.paging.format import Format
+from harness.paging.x86.access import never_withheld
+from harness.paging.x86.cpu import Cpu
 from harness.report import decode
 from harness.report.decode import flags, raw_text, says
 from harness.report.objects import rule_name, slot_object
@@ -26,7 +28,7 @@ _ENDS = {
 """What ends of walks are called in objects."""
 
 
-def translation_lines(format: Format, found: Translation) -> Iterator[str]:
+def translation_lines(cpu: Cpu, found: Translation) -> Iterator[str]:
     """What becomes of an address: the answer, how the address splits, every step, and what the
     page is like."""
     yield f"{found.asked:#x}: {_answer(found)}"
@@ -35,8 +37,8 @@ def translation_lines(format: Format, found: Translation) -> Iterator[str]:
     form = "canonical" if found.canonical else "not canonical"
     yield f"  form      {form}: {found.why}"
     yield from labelled("address", _split_lines(found.indices))
-    yield from labelled("walk", stage_lines(format, found))
-    yield from labelled("page", _page_lines(found))
+    yield from labelled("walk", stage_lines(cpu.format, found))
+    yield from labelled("page", _page_lines(cpu, found))
     yield from likely_lines(found)
     yield from linux_lines(found)
 
@@ -56,8 +58,9 @@ def linux_lines(found: Translation) -> Iterator[str]:
     yield from labelled("to Linux", (f"{name}: {said}" for name, said in kept))
 
 
-def as_object(format: Format, found: Translation) -> dict[str, Any]:
+def as_object(cpu: Cpu, found: Translation) -> dict[str, Any]:
     """A translation as what JSON can hold."""
+    format, effective = cpu.format, found.granted | never_withheld(cpu)
     unbacked = found.walk.unbacked if found.walk else None
     return {
         "virtual": hex(found.asked),
@@ -82,6 +85,7 @@ def as_object(format: Format, found: Translation) -> dict[str, Any]:
         "size": found.leaf and found.leaf.size,
         "in_memory": found.backed,
         "rights": rights(format, found.granted) if found.leaf else None,
+        "effective_rights": rights(format, effective) if found.leaf else None,
         "memory_type": found.memory_type and found.memory_type.name,
     }
 
@@ -143,7 +147,7 @@ def _rights(format: Format, stage: Stage) -> str:
     return " ".join(rights(format, stage.granted)) + (f" (takes {taken})" if taken else "")
 
 
-def _page_lines(found: Translation) -> Iterator[str]:
+def _page_lines(cpu: Cpu, found: Translation) -> Iterator[str]:
     """What else there is to know of the page, if there is one."""
     kept, leaf = found.memory_type, found.leaf
     if kept is None or leaf is None:
@@ -151,6 +155,8 @@ def _page_lines(found: Translation) -> Iterator[str]:
     yield f"memory type {kept.name}: PAT index {kept.index}, by the PAT as after a reset"
     for part in named(found.stages[-1].reading, Role.KEY):
         yield f"protection {part.meaning}"
+    if kept_rights := cpu.format.rights_of(never_withheld(cpu) & ~found.granted):
+        yield f"the supervisor can {' and '.join(kept_rights)} all the same: CR0.WP=0"
     if found.backed is False:
         yield "outside memory: a device's, or nobody's"
 

@@ -72,7 +72,7 @@ def whole_space() -> Iterator[Figure]:
             cpu, types = found.cpu, memory_type.types(None)
             ranges = dump(found.memory, cpu.format, cpu.roots)
             assert ranges.total > 139_000
-            content = dump_object(cpu.format, types, ranges, len(ranges.ranges))
+            content = dump_object(cpu, types, ranges, len(ranges.ranges))
             json.dumps(answer("dump", found, **content))
 
         def printed() -> None:

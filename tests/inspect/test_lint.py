@@ -15,6 +15,7 @@ from harness.paging.address import Span
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from tests.inspect.spaces import PCD, PS, RW, US, XD, A, D, G, P, memory_of
+from tests.paging.x86.made import path
 
 TABLE = 0x1000
 ROOT, MIDDLE, LOWER, PAGES, HIGH, HIGH_MIDDLE, HIGH_LOWER, HIGH_PAGES, SPARE = range(1, 10)
@@ -25,6 +26,9 @@ LATER = 0x40_0000
 """Where the clean space maps nothing: the third."""
 
 FULL = P | RW | US
+
+OF_32_BITS = "large-page-without-pse"
+"""A rule about 32-bit paging, with a test of its own."""
 
 
 def clean() -> list[int]:
@@ -215,10 +219,10 @@ def test_of_a_chain_of_tables_that_leads_to_an_empty_one_the_last_is_found() -> 
 
 
 def test_every_rule_has_something_planted_for_it() -> None:
-    assert {rule.name for rule in RULES} <= PLANTED.keys()
+    assert {rule.name for rule in RULES} <= PLANTED.keys() | {OF_32_BITS}
 
 
-@pytest.mark.parametrize("name", [rule.name for rule in RULES])
+@pytest.mark.parametrize("name", [rule.name for rule in RULES if rule.name != OF_32_BITS])
 def test_a_rule_that_is_ignored_finds_nothing(name: str) -> None:
     broken, _ = lint(planted(PLANTED[name][0]), types(None), [name])
     assert name not in {one.rule.name for one in broken}
@@ -441,3 +445,16 @@ def test_a_table_that_follows_no_order_outside_memory_is_garbage_in_32_bit_pagin
     cpu = Cpu.in_mode(Mode.BITS_32, 0x1000, cr4=0)
     broken = found(Snapshot("odd", cpu, memory, (memory.span,)))
     assert {name: one.count for name, one in broken.items()} == {"garbage-table": 1}
+
+
+@pytest.mark.parametrize(("cr4", "found"), [(0, 1), (Cr4.PSE, 0)])
+def test_ps_that_cr4_pse_leaves_without_meaning_is_odd(cr4: int, found: int) -> None:
+    cpu, memory = path(Cpu.in_mode(Mode.BITS_32, 0, cr4=cr4), 0x83, 7)
+    broken, _ = lint(Snapshot("made", cpu, memory, (memory.span,)), types(None))
+    assert [one.count for one in broken if one.rule.name == OF_32_BITS] == [1] * found
+    broken, _ = lint(Snapshot("made", cpu, memory, (memory.span,)), types(None), [OF_32_BITS])
+    assert OF_32_BITS not in {one.rule.name for one in broken}
+    for long in (7, 7, 7, 7), (7, 7, 0x87):
+        cpu, memory = path(Cpu.in_mode(Mode.LEVEL_4, 0, cr4=cr4), *long)
+        broken, _ = lint(Snapshot("made", cpu, memory, (memory.span,)), types(None))
+        assert OF_32_BITS not in {one.rule.name for one in broken}

@@ -71,7 +71,7 @@ def test_a_condition_chooses_the_pages_that_it_says(text: str, chosen: list[obje
         state.format,
         state.roots,
         exact=True,
-        chosen=condition(state.format, types(None), text),
+        chosen=condition(state, types(None), text),
     )
     got = [one.first + n * one.size for one in found.ranges for n in range(one.pages)]
     assert got == want
@@ -79,7 +79,7 @@ def test_a_condition_chooses_the_pages_that_it_says(text: str, chosen: list[obje
 
 def test_a_pat_gives_the_types_their_names() -> None:
     state = Cpu.long_mode(4, 0)
-    chosen = condition(state.format, types(0x0407_0506_0007_0106), "type in (WC, WP)")
+    chosen = condition(state, types(0x0407_0506_0007_0106), "type in (WC, WP)")
     found = dump(memory_of(space()), state.format, state.roots, chosen=chosen)
     # PWT alone chooses PA1, which is WC here; none chooses PA6, which is WP.
     assert [one.first for one in found.ranges] == [8 << 12]
@@ -98,6 +98,6 @@ def test_shared_pages_are_those_at_several_addresses() -> None:
     words[1536] = 0x9083
     words[2048] = 0x8007
     state = Cpu.long_mode(4, 0)
-    chosen = condition(state.format, types(None), "shared")
+    chosen = condition(state, types(None), "shared")
     found = dump(memory_of(words.tolist()), state.format, state.roots, chosen=chosen)
     assert [(one.first, one.paths) for one in found.ranges] == [(0, 2)]

@@ -120,7 +120,7 @@ def test_under_isolation_the_kernels_root_withholds_what_user_pages_give(
     linux: Booted, space: LinuxSpace
 ) -> None:
     kernel = space.under(space.cpu.cr3 & ~USER_ROOT)
-    chosen = condition(space.cpu.format, types(None), "own-x and not x")
+    chosen = condition(space.cpu, types(None), "own-x and not x")
     withheld = list(dumped(kernel, chosen=chosen).ranges)
     code = [m for m in space.maps if "x" in m.rights and m.present.any()]
     assert code

@@ -207,6 +207,12 @@ def denied(cpu: Cpu, access: Access, granted: int, shadow_stack: bool = False) -
     return None
 
 
+def never_withheld(cpu: Cpu) -> int:
+    """The rights that no entry withholds from the supervisor, as bits of the format: writing, with
+    CR0.WP=0 (SDM 4.6.1).  The user has what entries give and no more."""
+    return 0 if cpu.wp else cpu.format.rights["write"]
+
+
 def key_denies(cpu: Cpu, access: Access, granted: int, key: int) -> Reason | None:
     """The rule by which the protection key of a page denies the access to it (SDM 4.6.2).
 

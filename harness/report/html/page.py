@@ -60,5 +60,6 @@ def _environment() -> Environment:
 
 def _tone(letters: str) -> str:
     """The classes of rights in the style sheet: what they are, and whether they are the user's."""
+    letters = letters.lower()
     kind = letters.replace("u", "").replace("r", "").replace("-", "") or "ro"
     return f"{kind} user" if "u" in letters else kind

@@ -7,6 +7,7 @@ from functools import partial
 
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import Translation
+from harness.paging.x86.access import never_withheld
 from harness.report.decode import bits_text
 from harness.report.html import space_map
 from harness.report.html.page import page
@@ -24,7 +25,7 @@ def walk_page(snapshot: Snapshot, translations: Sequence[Translation]) -> str:
         title=f"{asked} in {snapshot.title}",
         snapshot=snapshot,
         translations=translations,
-        letters=partial(letters, cpu.format),
+        letters=partial(letters, cpu.format, kept=never_withheld(cpu)),
         stage_rows=partial(stage_rows, cpu.format),
         bits_text=bits_text,
         map=space_map.as_object(snapshot),

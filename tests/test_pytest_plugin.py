@@ -47,6 +47,26 @@ LOST = """
         print("qemu", guest.pid)
 """
 
+NEWS = """
+    import numpy as np
+    import pytest
+    from harness.machine.guest import Guest
+    from harness.paging.walk import walk
+
+    @pytest.fixture
+    def mended(monkeypatch):
+        def ran(guest, state, jobs, run=Guest.run):
+            results = run(guest, state, jobs).copy()
+            results["error"][results["error"] & 8 != 0] |= 1
+            return results
+        monkeypatch.setattr(Guest, "run", ran)
+
+    def test_an_engine_that_follows_the_rule(space, prove, mended):
+        space.map(0x400000, space.frames(1), level=0, bits=space.format.granting())
+        last = walk(space.memory, space.cpu.roots[0], 0x400000).steps[-1]
+        space.memory.store(last.slot.address, 8, last.raw | 1 << 51)
+        prove(space.cpu)
+"""
 
 NOT_STORED = """
     import pytest
@@ -141,6 +161,14 @@ def test_a_flush_that_is_missing_is_named_and_what_is_not_shown_is_counted(
             "*and 11 more, which are not shown",
         ]
     )
+
+
+@pytest.mark.hw
+def test_a_quirk_that_does_not_show_is_a_warning(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(NEWS)
+    result = run(pytester, "--engine=tcg", "-k4-level")
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.fnmatch_lines(["*on tcg, tcg-reserved-bit-fault-lacks-p did not show"])
 
 
 @pytest.mark.hw

@@ -55,7 +55,7 @@ app = typer.Typer(
     name="pagetable",
     help="Page tables, and the proof on a running guest that the machine reads them the same way.",
     epilog="Exit codes: 0 all agree, 1 a disagreement, 2 misuse or no engine, 3 the machine"
-    " failed, 130 interrupted.",
+    " failed, 4 all agree but a known quirk did not show, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import (
@@ -24,9 +25,9 @@ import typer
 CASES = Path("build/cases")
 """Where disagreements and the evidence of failures are saved, unless a report says where."""
 
-DISAGREEMENT, MISUSE, MACHINE_FAILURE, INTERRUPTED, UNREAD = 1, 2, 3, 130, 141
-"""Exit codes; 0 says that all agree.  The last two are the shell's for a program that Ctrl-C ended,
-and for one whose output no one reads any more."""
+DISAGREEMENT, MISUSE, MACHINE_FAILURE, NEWS, INTERRUPTED, UNREAD = 1, 2, 3, 4, 130, 141
+"""Exit codes; 0 says that all agree.  NEWS: all agree, but a known quirk did not show.  The last
+two are the shell's for a program that Ctrl-C ended, and for one whose output no one reads."""
 
 
 MISNAMED = (EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, EPERM)
@@ -94,6 +95,16 @@ def _fault(error: BaseException) -> str:
 
 LONGEST_FAULT = 300
 """Characters of what an unforeseen error says of itself."""
+
+
+def tell_news(news: Counter[str], allowed: bool) -> None:
+    """Ends the command where known quirks did not show, unless that is allowed."""
+    if news and not allowed:
+        complain(
+            f"{news.total():,} answers follow a rule from which the engine is known to depart: see"
+            " News. That has an exit code of its own unless --allow-news is given."
+        )
+        raise typer.Exit(NEWS)
 
 
 def complain(sentence: str) -> None:

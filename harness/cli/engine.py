@@ -20,6 +20,12 @@ Qemu = Annotated[
     str,
     typer.Option("--qemu", envvar="QEMU", help="The QEMU to run: a name or a path."),
 ]
+AllowNews = Annotated[
+    bool,
+    typer.Option(
+        "--allow-news", help="End with 0, not 4, where all agree but a known quirk did not show."
+    ),
+]
 
 
 def usable(engine: str, qemu: str) -> str:

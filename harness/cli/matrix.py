@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.complete import one_of
-from harness.cli.ending import CASES, DISAGREEMENT, MACHINE_FAILURE, complain, kept, sentences
-from harness.cli.engine import Engine, Qemu, usable
+from harness.cli.ending import (
+    CASES,
+    DISAGREEMENT,
+    MACHINE_FAILURE,
+    complain,
+    kept,
+    sentences,
+    tell_news,
+)
+from harness.cli.engine import AllowNews, Engine, Qemu, usable
 from harness.cli.output import Html, Json, say, writable, write
 
 if TYPE_CHECKING:
@@ -64,6 +72,7 @@ def matrix(
         ),
     ] = None,
     html: Html = None,
+    allow_news: AllowNews = False,
 ) -> None:
     """Try every access at every level under every control state, and compare all that the machine
     shows with the reference.
@@ -103,7 +112,7 @@ def matrix(
             from harness.report.html.run import matrix_page
 
             write(html, matrix_page(result))
-        _leave(result)
+        _leave(result, allow_news)
 
 
 def planned(preset: str, mode: str, engine: str, qemu: str, where: str | None) -> Plan:
@@ -167,7 +176,7 @@ def _saved(cases: list[MatrixCase], directory: Path) -> Iterator[tuple[MatrixCas
             yield case, None
 
 
-def _leave(result: Result) -> None:
+def _leave(result: Result, allow_news: bool) -> None:
     """Ends with the exit code that a run deserves."""
     if result.failure is not None:
         complain(result.failure)
@@ -175,3 +184,4 @@ def _leave(result: Result) -> None:
         raise typer.Exit(MACHINE_FAILURE)
     if result.report.comparison.disagreed:
         raise typer.Exit(DISAGREEMENT)
+    tell_news(result.report.comparison.news, allow_news)

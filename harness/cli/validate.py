@@ -19,8 +19,9 @@ from harness.cli.ending import (
     complain,
     kept,
     sentences,
+    tell_news,
 )
-from harness.cli.engine import Engine, Qemu, usable
+from harness.cli.engine import AllowNews, Engine, Qemu, usable
 from harness.cli.output import Html, Json, say, writable, write
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def validate(
         ),
     ] = None,
     html: Html = None,
+    allow_news: AllowNews = False,
 ) -> None:
     """Build layouts in a guest's memory, and compare what the machine makes of them with the
     reference.
@@ -95,7 +97,7 @@ def validate(
             from harness.report.html.run import run_page
 
             write(html, run_page(run))
-        _leave(run)
+        _leave(run, allow_news)
 
 
 def _chosen(names: list[str], levels: int | None) -> list[tuple[Layout, int]]:
@@ -148,7 +150,7 @@ def _step(report: SpaceReport) -> tuple[int, str]:
     return 1, f"{report.layout.name}, {report.levels} levels"
 
 
-def _leave(run: Run) -> None:
+def _leave(run: Run, allow_news: bool) -> None:
     """Ends with the exit code that a run deserves, and says on stderr what is amiss."""
     unsaved = [finding.unsaved for finding in run.findings if finding.unsaved]
     if unsaved:
@@ -163,3 +165,4 @@ def _leave(run: Run) -> None:
     if not run.compared:
         complain("nothing was compared: the engine lacks what the layouts need.")
         raise typer.Exit(MISUSE)
+    tell_news(run.count("news"), allow_news)

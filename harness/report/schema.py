@@ -269,7 +269,10 @@ _COMPARED: Final = {
     "disagreements": _number("How many of them disagree."),
     "quirks": _counts("How often each known departure of the engine showed, by its name."),
     "not_comparable": _counts("How many questions have no verdict, by the reason."),
-    "news": _counts("What known departures let expect and did not come, by a sentence."),
+    "news": _counts(
+        "How often the engine followed a rule from which it is known to depart, or departed as"
+        " another does, by a sentence. The exit code is 4 where there is news and no disagreement."
+    ),
 }
 _MACHINE: Final = {
     "engine": _text("What executed the guest: tcg or kvm."),

@@ -380,7 +380,7 @@ def mended(quirk: FaultQuirk) -> Plant:
     """What a guest saw is what it would have seen, had its engine not departed."""
 
     def plant(patch: MonkeyPatch) -> None:
-        start, finish, waiting = Guest.start, Guest.finish, list[Any]()
+        run, start, finish, waiting = Guest.run, Guest.start, Guest.finish, list[Any]()
 
         def started(guest: Guest, state: Any, jobs: Any) -> None:
             waiting.append(jobs)
@@ -391,6 +391,12 @@ def mended(quirk: FaultQuirk) -> Plant:
             _MENDS[quirk](waiting.pop(0), results)
             return results
 
+        def ran(guest: Guest, state: Any, jobs: Any) -> Any:
+            results = run(guest, state, jobs).copy()
+            _MENDS[quirk](jobs, results)
+            return results
+
+        patch.setattr(Guest, "run", ran)
         patch.setattr(Guest, "start", started)
         patch.setattr(Guest, "finish", finished)
 

@@ -18,6 +18,7 @@ from pytest import MonkeyPatch
 from typer.testing import CliRunner
 
 from harness.check import chain as chains
+from harness.check import quirks
 from harness.check.entries import PathEntries
 from harness.cli import app
 from harness.paging.bulk import End
@@ -34,6 +35,7 @@ from tests.check.plants import (
     in_answer,
     in_push,
     in_question,
+    mended,
     of_another_cpu,
     reserved_leaf,
 )
@@ -271,3 +273,52 @@ def test_without_the_fault_there_is_no_disagreement(name: str) -> None:
     mode, where, _ = PLANTS[name]
     code, report = matrix(mode, where)
     assert (code, report["disagreements"], report["news"]) == (0, 0, {})
+
+
+# ---- and where it does not show ----
+
+WHERE_IT_SHOWS = "family=bits and maxphyaddr=40 and set=51 and level=0"
+
+
+@pytest.mark.parametrize(("options", "expected"), [((), 4), (("--allow-news",), 0)])
+def test_a_quirk_that_does_not_show_is_an_exit_code_of_the_matrix(
+    options: tuple[str, ...], expected: int, monkeypatch: MonkeyPatch
+) -> None:
+    mended(quirks.RESERVED_WITHOUT_PRESENT)(monkeypatch)
+    code, report = matrix("4", WHERE_IT_SHOWS, *options)
+    assert (code, report["disagreements"]) == (expected, 0)
+    assert set(report["news"]) == {f"{quirks.RESERVED_WITHOUT_PRESENT.name} did not show"}
+
+
+@pytest.mark.parametrize(("options", "expected"), [((), 4), (("--allow-news",), 0)])
+def test_a_quirk_that_does_not_show_is_an_exit_code_of_validate(
+    options: tuple[str, ...], expected: int, monkeypatch: MonkeyPatch
+) -> None:
+    shown = validated()[1]["quirks"][quirks.RESERVED_WITHOUT_PRESENT.name]
+    mended(quirks.RESERVED_WITHOUT_PRESENT)(monkeypatch)
+    code, report = validated(*options)
+    assert (code, report["disagreements"]) == (expected, 0)
+    assert report["news"] == {f"{quirks.RESERVED_WITHOUT_PRESENT.name} did not show": shown}
+
+
+def test_what_is_amiss_is_told_beside_the_report(monkeypatch: MonkeyPatch) -> None:
+    mended(quirks.RESERVED_WITHOUT_PRESENT)(monkeypatch)
+    arguments = ["matrix", "--mode", "4", "--where", WHERE_IT_SHOWS, "--jobs", "1"]
+    result = CliRunner().invoke(app, [*arguments, "--qemu", QEMU])
+    assert result.exit_code == 4
+    assert "follow a rule from which the engine is known to depart" in result.stderr
+
+
+@pytest.mark.parametrize("plant", [lacking_present, accessed_where_denied])
+def test_validate_is_not_excused_either(plant: Plant, monkeypatch: MonkeyPatch) -> None:
+    plant(monkeypatch)
+    code, report = validated()
+    assert (code, report["failure"]) == (1, None)
+    assert report["disagreements"] > 0
+
+
+def validated(*options: str) -> tuple[int, dict[str, Any]]:
+    """The same of `pagetable validate`, about tables with reserved bits."""
+    arguments = ["validate", "malformed", "--levels", "4", "--json", *options, "--qemu", QEMU]
+    result = CliRunner().invoke(app, arguments)
+    return result.exit_code, json.loads(result.stdout)

@@ -181,7 +181,8 @@ def _of_node(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
         case ast.Call(ast.Name(id="min" | "max")):  # their order says nothing
             pass
         case ast.Call(args=[first, second, *rest]) if not _starred(first, second):
-            yield node, _text(ast.Call(node.func, [second, first, *rest], node.keywords))
+            if ast.dump(first) != ast.dump(second):
+                yield node, _text(ast.Call(node.func, [second, first, *rest], node.keywords))
         case ast.AugAssign() if type(node.op) in COMPUTED:
             other_op = COMPUTED[type(node.op)]()
             yield node, ast.unparse(ast.AugAssign(node.target, other_op, node.value))

@@ -207,6 +207,7 @@ def _each(
                 answer = _received(answers) if answers in ready else None
                 answers.close()
                 status = _end(pid)
+                busy.pop(pid, None)
                 if isinstance(answer, _Trouble):
                     raise RuntimeError(f"{mutant}\n{answer.trace}")
                 if answer is None:  # it crashed, or had no more time

@@ -36,6 +36,7 @@ def made(source: str, directory: Path) -> list[Mutant]:
         ("a.b = c", {"pass"}),
         ("a(b, c)", {"(a(c, b))", "pass"}),
         ("a = max(b, c)", set()),
+        ("a = b(c, c)", set()),
         ("a = b if c else d", {"a = b if True else d", "a = b if False else d"}),
         ("a = [b for b in c if d]", {"a = [b for b in c if True]", "a = [b for b in c if False]"}),
         ("while a: b()", {"while False: b()", "while a: pass"}),

@@ -10,9 +10,11 @@ import pytest
 from harness.paging import bulk
 from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
-from harness.paging.memory import Memory
-from harness.paging.table import Root
+from harness.paging.errors import TooManyTables
+from harness.paging.memory import BufferMemory, Memory
+from harness.paging.table import Root, Table
 from harness.paging.walk import Walk, leaves, walk
+from harness.paging.x86.cpu import Cpu
 from tests.paging.machines import READERS, cpu_of, memory_of, random_addresses, random_memory
 from tests.paging.rules import Machine
 from tests.paging.test_walk import mixed_entries
@@ -182,6 +184,64 @@ def test_65536_aliases_of_one_page_are_one_table_and_as_many_rows() -> None:
     ]
     by_level = dict(zip(found.tables.level.tolist(), found.tables.paths.tolist(), strict=True))
     assert by_level == {0: 65536, 1: 128, 2: 1, 3: 2}
+
+
+def by_level(memory: BufferMemory, cpu: Cpu) -> list[list[int]]:
+    """The addresses of all tables by the definition, level by level from the root down."""
+    found: dict[int, set[int]] = {}
+
+    def visit(table: Table) -> None:
+        if table.address in found.setdefault(table.level, set()):
+            return
+        found[table.level].add(table.address)
+        for slot in table.slots():
+            raw = memory.load(slot.address, 8)
+            entry = cpu.format.decode(raw, table.level) if raw is not None else None
+            if isinstance(entry, Pointer):
+                visit(entry.table)
+
+    for root in cpu.roots:
+        visit(root.table)
+    return [sorted(found[level]) for level in sorted(found, reverse=True)]
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_layers_are_the_tables_of_each_level_once_and_in_order(levels: int, seed: int) -> None:
+    machine = Machine(levels)
+    memory, cpu = random_memory(seed, machine, (0, 256, 511)), cpu_of(machine)
+    expected = by_level(memory, cpu)
+    count = sum(map(len, expected))
+    assert [found.tolist() for found in bulk.layers(memory, cpu.roots, count)] == expected
+    with pytest.raises(TooManyTables, match=f"there are more than {count - 1} tables"):
+        list(bulk.layers(memory, cpu.roots, count - 1))
+
+
+def test_layers_begin_at_every_root_of_their_level() -> None:
+    found = [part.tolist() for part in bulk.layers(memory_of([0] * 512), MIXED_ROOTS, 2)]
+    assert found == [[0x000, 0x100], [], []]
+    assert list(bulk.layers(memory_of([0] * 512), (), 0)) == []
+
+
+def test_the_pointers_of_layers_are_bounded_by_64_for_each_table() -> None:
+    """Four tables, 1,536 pointers: 512 in each but the last."""
+    words = [0x1007] * 512 + [0x2007] * 512 + [0x3007] * 512 + [0] * 512
+    memory, roots = memory_of(words), cpu_of(Machine(4)).roots
+    assert [found.tolist() for found in bulk.layers(memory, roots, 24)] == [
+        *([0], [0x1000], [0x2000], [0x3000])
+    ]
+    with pytest.raises(TooManyTables, match="there are more than 1,472 pointers"):
+        list(bulk.layers(memory, roots, 23))
+
+
+def test_more_tables_than_layers_may_find_are_refused_before_they_are_listed() -> None:
+    """Of one root, 512 tables: found while the root's level is read."""
+    words = [0x1007 + 0x1000 * n for n in range(512)]
+    memory, roots = memory_of(words), cpu_of(Machine(4)).roots
+    listing = bulk.layers(memory, roots, 100)
+    assert next(listing).tolist() == [0]
+    with pytest.raises(TooManyTables, match="there are more than 100 tables"):
+        next(listing)
 
 
 def test_of_the_slots_without_memory_the_first_of_each_table_stands_for_all() -> None:

@@ -7,14 +7,23 @@ import numpy as np
 import pytest
 
 from harness.paging.address import Span, Virtual
-from harness.paging.copy import Copy, Fork, ForkRefused, Hardware, Page, copy_range
+from harness.paging.copy import Copy, Dialect, Fork, ForkRefused, Hardware, Page, copy_range
 from harness.paging.errors import OutOfTables, SpaceError
 from harness.paging.format import Format
 from harness.paging.memory import Words
 from harness.paging.reshape import split
 from harness.paging.space import Space
 from harness.paging.table import Table
-from tests.paging.spaces import FORMATS, World, empty, granted, leaf_level, physical, tables_under
+from tests.paging.spaces import (
+    FORMATS,
+    World,
+    empty,
+    granted,
+    leaf_level,
+    physical,
+    software_bit,
+    tables_under,
+)
 
 
 @pytest.fixture(params=FORMATS)
@@ -297,13 +306,81 @@ def test_what_cannot_be_copied_is_a_sentence_and_both_spaces_are_as_before(
 
 
 @pytest.mark.parametrize(
-    "span", [Span(0, 7), Span(8, 1 << 20)], ids=["ends in a page", "begins in a page"]
+    ("first", "beyond"), [(0, -8), (8, 0)], ids=["ends in a page", "begins in a page"]
 )
 def test_a_span_that_begins_or_ends_in_a_page_is_refused(
-    world: World, child: Space, span: Span
+    world: World, child: Space, first: int, beyond: int
 ) -> None:
+    span = Span(first, 2 * world.page + beyond - 1)
     with pytest.raises(SpaceError, match="does not begin and end"):
         copy_range(world.space, child, span)
+
+
+def test_what_the_target_has_where_nothing_is_copied_to_stays(world: World, child: Space) -> None:
+    for page in 0, 2:
+        world.space.map(Virtual(page * world.page), world.frames(1), 0, world.rights())
+    child.map(Virtual(world.page), world.frames(1, first=50), 0, world.rights())
+    copy_range(world.space, child, world.pages(0, 3)).flush.done()
+    frame = world.frames(1)[0]
+    assert [physical(child, n * world.page) for n in range(3)] == [frame, 50 * world.page, frame]
+
+
+def failed(
+    world: World, child: Space, meanwhile: Callable[[], None], dialect: Dialect | None = None
+) -> None:
+    """A copy of what `fill` maps that fails after its first table, and after `meanwhile`."""
+    copy = Copy(world.space, child, fill(world), dialect)
+    assert copy.step()
+    meanwhile()
+    world.allocator.remaining = 0
+    with pytest.raises(OutOfTables):
+        while copy.step():
+            pass
+
+
+def test_tables_that_the_target_had_stay_its_own_when_a_copy_is_undone(
+    world: World, child: Space
+) -> None:
+    child.populate(world.pages(0, 1))
+    before = child.account()
+    failed(world, child, lambda: None)
+    assert child.account() == before
+
+
+def test_what_others_put_where_nothing_was_copied_to_is_left_alone_by_the_undoing(
+    world: World, child: Space
+) -> None:
+    """A note of the software's, even one that has no more than the accessed bit."""
+    note, free = world.format.accessed, Virtual(5 * world.page)
+    failed(world, child, lambda: child.write(child.slot(free, 0), note))
+    assert child.read(child.slot(free, 0)) == note
+
+
+def test_a_copied_page_is_taken_back_though_it_was_marked_accessed_since(
+    world: World, child: Space
+) -> None:
+    def mark() -> None:
+        slot = child.slot(Virtual(0), 0)
+        child.write(slot, child.read(slot) | world.format.accessed | world.format.dirty)
+
+    failed(world, child, mark)
+    assert empty(child, 0)
+
+
+def test_what_a_dialect_has_set_in_the_parent_is_cleared_by_the_undoing(
+    world: World, child: Space
+) -> None:
+    class Marking(Hardware):
+        def fork(self, raw: Words, level: int, private: bool) -> Fork:
+            mark = np.uint64(software_bit(world.format) if level == 0 else 0)
+            forked = super().fork(raw, level, private)
+            return forked._replace(parent=forked.parent | mark)
+
+    slot = world.space.slot(Virtual(0), 0)
+    failed(world, child, lambda: None, Marking(world.format))
+    assert world.space.read(slot) == world.format.leaf(
+        world.frames(1)[0], 0, world.rights("write", "user")
+    )
 
 
 def test_a_span_that_is_not_served_is_refused(world: World, child: Space) -> None:

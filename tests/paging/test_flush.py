@@ -33,6 +33,25 @@ def test_a_flush_of_nothing_may_be_dropped() -> None:
     assert not flush and not flush.everything and not flush.global_pages
 
 
+def test_a_flush_of_everything_must_be_done_though_no_address_is_listed() -> None:
+    flush = Flush()
+    flush.add_everything()
+    assert flush
+    flush.done()
+    assert not flush
+
+
+def test_a_flush_says_how_much_it_is() -> None:
+    with Flush() as flush:
+        assert repr(flush) == "<Flush of 0 addresses>"
+        flush.add(SOME[:1])
+        assert repr(flush) == "<Flush of 1 address>"
+        flush.add(SOME, global_pages=True)
+        assert repr(flush) == "<Flush of 2 addresses, global ones too>"
+        flush.add_everything()
+        assert repr(flush) == "<Flush of everything, global ones too>"
+
+
 def test_leaving_the_block_is_doing_it() -> None:
     done = []
     flush = Flush()

@@ -16,7 +16,7 @@ from harness.paging.walk import walk
 from harness.paging.x86.access import Access, Allowed, Kind, Outcome, outcome
 from harness.paging.x86.cpu import Cpu
 from harness.paging.x86.formats import long_mode, paging32
-from tests.paging.spaces import FORMATS, World, granted, physical
+from tests.paging.spaces import FORMATS, UNEVEN, World, granted, physical
 
 
 class Pair:
@@ -70,6 +70,30 @@ def test_a_format_without_a_right_to_execute_cannot_be_isolated(format: Format) 
     roots = halves(Root(tables[0], whole))
     with pytest.raises(ValueError, match="cannot withhold execution"):
         IsolatedSpace(world.memory, roots, world.allocator, roots[0], tables[1])
+
+
+def test_a_format_whose_root_has_no_pointers_cannot_be_isolated() -> None:
+    world = World(UNEVEN)
+    flat = replace(UNEVEN, levels=UNEVEN.levels[:1])
+    tables = [world.allocator.allocate(flat, 0) for _ in range(2)]
+    roots = halves(Root(tables[0], Span(0, 8 * 64 - 1)))
+    with pytest.raises(ValueError, match="cannot withhold execution"):
+        IsolatedSpace(world.memory, roots, world.allocator, roots[0], tables[1])
+
+
+@pytest.mark.parametrize("denied", [False, True], ids=["a bit that gives", "a bit that denies"])
+def test_the_kernel_executes_what_users_may_not_reach(denied: bool) -> None:
+    """A root entry that gives users nothing keeps its right to execute under both roots."""
+    user = UNEVEN.rights["user"] if denied else 0
+    world = World(replace(UNEVEN, denied=UNEVEN.denied | user, exclusive=0))
+    roots = halves(world.space.roots[0])
+    user_table = world.allocator.allocate(world.format, 2)
+    space = IsolatedSpace(world.memory, roots, world.allocator, roots[0], user_table)
+    page = world.size(2)
+    space.map(Virtual(0), world.frames(1, 2), 2, world.rights("execute"))
+    space.map(Virtual(page), world.frames(1, 2), 2, world.rights("user", "execute"))
+    assert granted(space, 0) == {"execute"}
+    assert granted(space, page) == {"user"}
 
 
 def test_both_roots_reach_the_user_half_and_only_the_user_s_executes_it(pair: Pair) -> None:
@@ -170,6 +194,9 @@ def test_the_account_knows_both_roots_and_is_zero_in_the_end(pair: Pair) -> None
     pair.space.entry.map(Virtual(pair.kernel_half.first), world.frames(1), 0, world.rights())
     below = len(world.format.levels) - 1
     assert pair.space.account().tables == (*[2] * below, 2)
+    sizes = [world.format.table_bytes(level) for level in range(below + 1)]
+    assert pair.space.account().bytes == 2 * sum(sizes)
+    assert pair.space.account().counted == 2 * sum(sizes[:3])  # those that Linux counts
     user_table = pair.space.user_roots[0].table
     pair.space.tear_down().done()
     assert not any(pair.space.account().tables)

@@ -277,6 +277,15 @@ def test_a_pte_in_swap_is_neither_present_nor_nothing() -> None:
     assert not k.pte_present(swap) and not k.pte_none(swap) and not k.pte_devmap(swap)
 
 
+def test_what_is_not_present_is_neither_special_nor_a_page() -> None:
+    """PS alone makes a pmd present (pmd_present), one that is being split; a pud it does not."""
+    k = Folded(FORMATS[4])
+    assert not k.pte_special(Value(k.format, 0, SWAP | SPECIAL))
+    assert k.pmd_leaf(Value(k.format, 1, LARGE & ~P))
+    assert not k.pud_leaf(Value(k.format, 2, LARGE & ~P))
+    assert k.pud_leaf(Value(k.format, 2, LARGE))
+
+
 @pytest.mark.parametrize(
     ("raw", "true"),
     [
@@ -336,6 +345,15 @@ def test_a_value_is_set_at_its_own_level_only(world: World, k: Folded) -> None:
     with pytest.raises(SpaceError, match=r"PDE 0x400000e7 .* cannot stand in slot 0"):
         k.set_pte(place, Value(world.format, 1, LARGE))
     assert world.snapshot() == before
+
+
+def test_a_pte_is_cleared(world: World, k: Folded) -> None:
+    world.space.map(Virtual(0x1000), world.frames(2), 0, world.rights())
+    pte = locate(k, world.space, Virtual(0x1000))
+    assert pte is not None
+    k.pte_clear(world.space, 0x1000, pte)
+    assert k.pte_none(k.ptep_get(pte))
+    assert world.space.read(world.space.slot(Virtual(0x2000), 0))
 
 
 def test_an_entry_is_taken_out_with_what_it_was(world: World, k: Folded) -> None:

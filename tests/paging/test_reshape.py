@@ -38,6 +38,18 @@ def test_move_takes_everything_along_and_leaves_nothing_behind(world: World) -> 
     assert physical(space, to + large + page) == 8 * large + page
 
 
+@pytest.mark.parametrize("where", [0, 1, 2, 3])
+def test_nothing_may_be_where_pages_move_to_not_even_in_a_hole(world: World, where: int) -> None:
+    for page in 0, 2:
+        world.space.map(Virtual(page * world.page), world.frames(1), 0, world.rights())
+    taken, to = Virtual((8 + where) * world.page), Virtual(8 * world.page)
+    world.space.map(taken, world.frames(1, first=50), 0, world.rights())
+    before = world.snapshot()
+    with pytest.raises(SpaceError, match=f"^{taken:#x} is taken: its level-0 entry"):
+        move(world.space, world.pages(0, 4), to)
+    assert world.snapshot() == before
+
+
 def test_small_pages_move_by_any_number_of_pages(world: World) -> None:
     count = 2 * world.table_span // world.page
     world.space.map(Virtual(0), world.frames(count), 0, world.rights())

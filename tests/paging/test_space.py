@@ -329,6 +329,17 @@ def test_the_account_is_of_every_table_by_level_and_zero_in_the_end(world: World
     assert not any(map(world.allocator.gave, found))
 
 
+def test_bits_beyond_the_mask_are_not_to_be_given(world: World) -> None:
+    world.space.map(Virtual(0), world.frames(1), 0, world.rights())
+    write = world.format.rights["write"]
+    before = world.snapshot()
+    with pytest.raises(SpaceError, match=f"bits {write:#x} are not to be given so"):
+        world.space.protect(world.pages(0, 1), write, 0)
+    with pytest.raises(SpaceError, match=f"bits {write:#x} are not to be given so"):
+        world.space.protect(world.pages(0, 1), write | world.format.dirty, world.format.dirty)
+    assert world.snapshot() == before
+
+
 @pytest.mark.parametrize(("name", "counted"), [("x86-4", 3), ("x86-5", 3), ("uneven", 3)])
 def test_as_page_tables_count_those_of_the_three_lowest_levels(name: str, counted: int) -> None:
     """What Linux shows as VmPTE: PTE, PMD and PUD tables (mm_pgtables_bytes)."""
@@ -348,6 +359,19 @@ def test_a_pointer_in_the_first_and_in_the_last_slot_of_a_root_is_taken_over(wor
     assert again.account() == world.space.account()
     again.tear_down().done()
     assert not given(world)
+
+
+def test_tables_of_others_are_not_taken_over(world: World) -> None:
+    theirs = TableAllocator(world.memory, Span(ROOM.size // 2, ROOM.last))
+    table = theirs.allocate(world.format, 0)
+    slot = world.space.slot(Virtual(0), 1)
+    account = world.space.account()
+    world.space.write(slot, world.format.pointer(table.address, 1, world.rights()))
+    again = Space(world.memory, world.space.roots, world.allocator)
+    assert again.account() == account
+    assert not again.owns(table)
+    again.tear_down().done()
+    assert theirs.gave(table)
 
 
 def test_of_a_root_s_table_only_the_slots_that_it_serves_are_taken_over() -> None:

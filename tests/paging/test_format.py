@@ -189,6 +189,23 @@ def test_pointers_and_leaves_may_be_read_in_one_shape() -> None:
     assert isinstance(same.decode(same.leaf(0x800, 1, 0), 1), Leaf)
 
 
+@every_slot
+def test_no_mask_is_wider_than_an_entry(format: Format, level: int) -> None:
+    here, width = format.levels[level], 8 * format.entry_bytes
+    shapes = [shape for shape in (here.pointer, here.leaf) if shape is not None]
+    masks = [field.mask for shape in shapes for field in shape.address]
+    masks += [part.mask for shape in shapes for part in shape.reserved]
+    for mask in (*masks, *here.points, *here.bits.values(), *format.present):
+        assert 0 <= mask < 1 << width
+
+
+@pytest.mark.parametrize("maxphyaddr", [32, 40, 52])
+def test_what_is_reserved_in_a_pdpte_is_what_the_manual_says(maxphyaddr: int) -> None:
+    """SDM volume 3A, table 4-8: bits 2:1, 8:5 and 63:M."""
+    masks = [part.mask for part in formats.pdpte(maxphyaddr).reserved]
+    assert masks == [0b110, 0b1_1110_0000, (1 << 64) - (1 << maxphyaddr)]
+
+
 def test_a_format_whose_levels_do_not_fit_together_is_refused() -> None:
     low, middle, top = MIXED.levels
     with pytest.raises(ValueError, match="level 0 cannot hold pointers"):

@@ -361,6 +361,22 @@ def test_a_pointer_in_the_first_and_in_the_last_slot_of_a_root_is_taken_over(wor
     assert not given(world)
 
 
+def test_tables_that_several_places_need_are_made_once(world: World) -> None:
+    """Two level-0 tables below one of each other level: that many are enough."""
+    world.allocator.remaining = len(world.format.levels)
+    first = Virtual(world.table_span - world.page)
+    world.space.map(first, world.frames(2), 0, world.rights())
+    assert world.allocator.remaining == 0
+    assert world.space.account().tables[:-1] == (2, *[1] * (len(world.format.levels) - 2))
+
+
+def test_runs_reach_the_last_address_of_a_span_even_if_it_begins_an_entry(world: World) -> None:
+    world.space.map(Virtual(world.table_span - world.page), world.frames(2), 0, world.rights())
+    first, second = world.space.runs(Span(0, world.table_span))
+    assert first.span == Span(0, world.table_span - 1)
+    assert second.span == Span.of(world.table_span, world.page)
+
+
 def test_tables_of_others_are_not_taken_over(world: World) -> None:
     theirs = TableAllocator(world.memory, Span(ROOM.size // 2, ROOM.last))
     table = theirs.allocate(world.format, 0)

@@ -70,6 +70,20 @@ def test_an_entry_that_leads_elsewhere_is_refused_and_no_space_is_changed(world:
     assert world.snapshot() == before
 
 
+@pytest.mark.parametrize("frame", [8, 9])
+def test_a_large_page_in_a_root_is_shared_if_it_is_the_same(frame: int) -> None:
+    world = World(FORMATS["uneven"])
+    space, first = world.new_space(), Virtual(half(world).first)
+    world.space.map(first, world.frames(1, 2, first=8), 2, world.rights())
+    space.map(first, world.frames(1, 2, first=frame), 2, world.rights("write"))
+    if frame == 8:
+        sync_roots(world.space, [space], half(world))
+    else:
+        with pytest.raises(SpaceError, match="cannot be shared"):
+            sync_roots(world.space, [space], half(world))
+    assert physical(space, first) == frame * world.size(2)
+
+
 def test_a_malformed_reference_is_not_taken_for_an_equal(world: World) -> None:
     level = len(world.format.levels) - 1
     pointer = world.format.levels[level].pointer

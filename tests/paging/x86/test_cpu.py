@@ -268,3 +268,13 @@ def test_there_is_no_address_beyond_32_bits_outside_long_mode(mode: str) -> None
     cpu, where = path(Cpu.in_mode(Mode(mode), 0), 1, 1)
     with pytest.raises(ValueError, match="there is no address 0x100000000"):
         comes_to(cpu, where, 1 << 32, supervisor(READ))
+
+
+def test_pdptes_are_read_at_bits_31_to_5_of_cr3_and_no_other_bit_counts() -> None:
+    """Outside long mode CR3 has 32 bits (SDM volume 3A, table 4-7)."""
+    words = memory({0x20 + 8 * n: 0x1001 * (n + 1) & ~0xFFE for n in range(4)})
+    pae = Cpu.in_mode(Mode.PAE, 0)
+    for extra in (0, 0x1F, 1 << 32, 1 << 40, 1 << 63):
+        found = load(pae, replace(pae, cr3=0x20 | extra), words)
+        assert isinstance(found, Cpu)
+        assert found.pdptes == (0x1001, 0x2000, 0x3001, 0x4000)

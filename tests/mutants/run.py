@@ -3,8 +3,8 @@
 A first process runs all tests and notes which lines each runs, and how long it takes.  A second
 collects them and forks for every mutant: the child has the changed code in place of the old and
 runs the tests that run those lines, until one fails.  What is run while modules are imported cannot
-be exchanged so: such a mutant is imported by a child of a process that has imported nothing of the
-package.  No file is written.
+be exchanged so: where that is not enough to kill it, such a mutant is imported by a child of a
+process that has imported nothing of the package.  No file is written.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ class Runs:
     most: float = inf
     deadly: Counter[str] = field(default_factory=Counter)
 
-    def of(self, mutant: Mutant) -> list[str]:
-        """The tests for a mutant: those that run its lines, or its file where they are imported;
-        those first that killed most so far, then the cheap ones."""
+    def of(self, mutant: Mutant, anew: bool = False) -> list[str]:
+        """The tests that run a mutant's lines, or its file where it is imported anew; those first
+        that killed most so far, then the cheap ones."""
         here = self.lines.get(mutant.path, {})
-        lines = here if self.imported(mutant) else mutant.lines
+        lines = here if anew else mutant.lines
         names = set[str]().union(*(here.get(line, ()) for line in lines)) & self.tests.keys()
         cheap = sorted(names, key=lambda name: (self.tests[name], name))
         sums = accumulate(self.tests[name] for name in cheap)
@@ -103,12 +103,14 @@ def run(
     anew: list[Mutant] = []
     rest: list[Mutant] = []
     for mutant in mutants:
-        if not runs.of(mutant):
-            yield mutant, UNSEEN
+        if mutant.function and runs.of(mutant):
+            rest.append(mutant)
+        elif runs.imported(mutant) and runs.of(mutant, anew=True):
+            anew.append(mutant)
         else:
-            (anew if runs.imported(mutant) else rest).append(mutant)
+            yield mutant, UNSEEN
     for mutant, ending in _alone(lambda send: _serve(rest, runs, tests, jobs, send)):
-        if ending == _FIXED:
+        if ending == _FIXED or (ending == SURVIVED and runs.imported(mutant)):
             anew.append(mutant)
         else:
             yield mutant, ending
@@ -164,7 +166,7 @@ def _imported_anew(mutant: Mutant, runs: Runs, tests: Sequence[str]) -> str:
         @pytest.hookimpl(tryfirst=True)
         def pytest_runtestloop(self, session: pytest.Session) -> bool:
             if not session.testsfailed:
-                endings.append(_until_one_fails(session, runs.of(mutant)))
+                endings.append(_until_one_fails(session, runs.of(mutant, anew=True)))
             return True
 
     with contextlib.suppress(Exception):  # the module cannot be imported
@@ -195,7 +197,8 @@ def _each(
         while waiting or running:
             while waiting and len(running) < jobs:
                 mutant = waiting.pop()
-                own = int(GRACE + 5 * sum(runs.tests[name] for name in runs.of(mutant)))
+                names = runs.of(mutant, anew=runs.imported(mutant))
+                own = int(GRACE + 5 * sum(runs.tests[name] for name in names))
                 pid, answers = _fork(lambda send, m=mutant: send(child(m)), nowhere, own)  # type: ignore[misc]
                 running[answers] = mutant, pid
             ready = wait(list(running), 1)

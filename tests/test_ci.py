@@ -38,7 +38,13 @@ echo "$*"
 
 @pytest.fixture
 def machine(tmp_path: Path) -> dict[str, str]:
-    """The environment of a Debian with packages of our own."""
+    """The environment of this Debian, with packages of our own."""
+    release = dict(
+        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if line
+    )
+    codename = release.get("VERSION_CODENAME", "").strip('"')
+    if codename not in SUITES:
+        pytest.skip("this is neither Debian 12 nor 13")
     packages, programs = tmp_path / "packages", tmp_path / "bin"
     programs.mkdir()
     for suite, version in SUITES.items():
@@ -52,9 +58,6 @@ def machine(tmp_path: Path) -> dict[str, str]:
         (tree / "DEBIAN" / "control").write_text(f"{control}Maintainer: us\nDescription: fake\n")
         build = ["dpkg-deb", "--build", str(tree), str(packages / f"{suite}.deb")]
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
-    release = dict(
-        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if line
-    )
     apt = programs / "apt-get"
     apt.write_text(APT)
     apt.chmod(0o755)
@@ -64,15 +67,13 @@ def machine(tmp_path: Path) -> dict[str, str]:
         "PACKAGES": str(packages),
         "LOG": str(tmp_path / "log"),
         "OFFLINE": "",
-        "CODENAME": release.get("VERSION_CODENAME", "").strip('"'),
+        "CODENAME": codename,
     }
 
 
 @pytest.fixture
 def expected(machine: dict[str, str]) -> dict[str, str]:
     """The versions that are to be brought, by suite."""
-    if machine["CODENAME"] not in SUITES:
-        pytest.skip("this is neither Debian 12 nor 13")
     return {suite: one for suite, one in SUITES.items() if suite != machine["CODENAME"]}
 
 

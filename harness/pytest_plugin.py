@@ -26,8 +26,8 @@ import contextlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from _pytest.junitxml import xml_key
@@ -37,9 +37,16 @@ if TYPE_CHECKING:
     from harness.check.live import Live
     from harness.check.space import GuestSpace
     from harness.machine.guest import Guest
+    from harness.paging.memory import Memory
     from harness.paging.x86.cpu import Cpu
 
-    Prove = Callable[[Cpu | Live], tuple[Comparison, ...]]
+    class Prove(Protocol):
+        """What the fixture `prove` is."""
+
+        def __call__(
+            self, what: Cpu | Live, *, allow: Sequence[str] = ()
+        ) -> tuple[Comparison, ...]: ...
+
 
 LEVELS = (4, 5)
 RAM_BYTES = 256 << 20
@@ -202,9 +209,11 @@ def live(guest: Guest, space: GuestSpace) -> Live:
 def prove(guest: Guest) -> Prove:
     """Call it with a CPU state whose CR3 leads to tables in the guest's RAM.
 
-    Every oracle is asked about the space; the test fails where one disagrees with the library, and
-    where the space maps nothing, as with a wrong CR3.  Returns the comparisons.  What the space
-    maps is overwritten, and its entries may be accessed and dirty afterwards.
+    Every oracle is asked about the space; the test fails where one disagrees with the library,
+    where the space maps nothing, as with a wrong CR3, and where it holds what no access can pass:
+    entries with reserved bits set, and tables outside memory, unless `allow` has "malformed" or
+    "unbacked".  Returns the comparisons.  What the space maps is overwritten, and its entries may
+    be accessed and dirty afterwards.
 
     Or call it with `live`: the guest does what was done there, and is asked as it goes.
 
@@ -219,8 +228,10 @@ def prove(guest: Guest) -> Prove:
 
     memory = BufferMemory(guest.ram.buffer)
 
-    def prove(what: Cpu | Live) -> tuple[Comparison, ...]:
+    def prove(what: Cpu | Live, *, allow: Sequence[str] = ()) -> tuple[Comparison, ...]:
         __tracebackhide__ = True
+        if unknown := sorted(set(allow) - set(IMPASSABLE)):
+            raise ValueError(f"there is no {unknown[0]!r} to allow, but {' and '.join(IMPASSABLE)}")
         if isinstance(what, Live):
             comparisons: tuple[Comparison, ...] = (what.run(),)
         else:
@@ -241,9 +252,51 @@ def prove(guest: Guest) -> Prove:
                 f"nothing is mapped, so nothing was proved: all tables that CR3 {what.cr3:#x} leads"
                 " to are empty, as where CR3 is wrong or entries were not stored in the guest's RAM"
             )
+        if isinstance(what, Cpu) and (lines := list(_impassable(what, memory, allow))):
+            pytest.fail("\n".join(lines))
         return comparisons
 
     return prove
+
+
+IMPASSABLE = {
+    "malformed": "with reserved bits set: any access there faults, on this machine too",
+    "unbacked": "in tables outside memory: what they say is up to the machine",
+}
+"""What no access can pass, by the names of `pagetable dump --where kind=...`."""
+
+SHOWN = 8
+"""Ranges of such entries that are shown."""
+
+
+def _impassable(cpu: Cpu, memory: Memory, allow: Sequence[str]) -> Iterator[str]:
+    """What of a space no access can pass, in lines; none where there is nothing, or it is
+    allowed."""
+    from harness.inspect.memory_type import AT_RESET
+    from harness.inspect.ranges import dump
+    from harness.inspect.select import condition
+    from harness.inspect.snapshot import Snapshot
+    from harness.inspect.translation import translate
+    from harness.paging.address import Virtual
+    from harness.report.ranges import cells
+    from harness.report.text import aligned, counted
+    from harness.report.translation import translation_lines
+
+    for kind, what in IMPASSABLE.items():
+        if kind in allow:
+            continue
+        chosen = condition(cpu, AT_RESET, f"kind={kind}")
+        found = dump(memory, cpu.format, cpu.roots, chosen=chosen).ranges
+        if not len(found):
+            continue
+        count = int((found.pages.astype("u8") * found.paths).sum())
+        yield f"{counted(count, 'entry')} {what}; if that is meant: allow=[{kind!r}]"
+        shown = [[*cells(cpu, AT_RESET, one)[:3], cells(cpu, AT_RESET, one)[-1]] for one in found]
+        yield from aligned(shown[:SHOWN])
+        if len(found) > SHOWN:
+            yield f"and {counted(len(found) - SHOWN, 'range')} more"
+        first = Virtual(int(found.first[0]))
+        yield from translation_lines(cpu, translate(Snapshot("", cpu, memory, None), first))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

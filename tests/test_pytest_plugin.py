@@ -95,6 +95,44 @@ WITHHELD = """
 """
 
 
+IMPASSABLE = """
+    import struct
+    import pytest
+    from harness.paging.x86.cpu import Cpu
+
+    ROOT = 32 << 20
+
+    def identity(ram, sign):
+        # 4 GiB in pages of 2 MiB, of which a cast of int to 64 bits makes the upper half negative.
+        ram[ROOT : ROOT + (6 << 12)] = 0
+        struct.pack_into("<Q", ram, ROOT, ROOT + 0x1000 | 7)
+        for one in range(4):
+            table = ROOT + 0x2000 + (one << 12)
+            struct.pack_into("<Q", ram, ROOT + 0x1000 + 8 * one, table | 7)
+            for index in range(512):
+                address = one << 30 | index << 21
+                if sign and address >> 31:
+                    address |= -1 << 32 & (1 << 64) - 1
+                struct.pack_into("<Q", ram, table + 8 * index, address | 0x83)
+
+    @pytest.mark.parametrize("sign", [0, 1])
+    @pytest.mark.parametrize("allow", [(), ("malformed",), ("unbacked",)])
+    def test_identity(guest, prove, sign, allow):
+        identity(guest.ram.buffer, sign)
+        prove(Cpu.long_mode(4, ROOT), allow=allow)
+
+    def test_a_table_that_is_nowhere(guest, prove):
+        identity(guest.ram.buffer, 0)
+        struct.pack_into("<Q", guest.ram.buffer, ROOT + 0x1000, 0xB000_0007)
+        prove(Cpu.long_mode(4, ROOT), allow=["unbacked"])
+        prove(Cpu.long_mode(4, ROOT))
+
+    def test_a_word_that_allows_nothing(guest, prove):
+        with pytest.raises(ValueError, match="there is no 'broken' to allow, but malformed and un"):
+            prove(Cpu.long_mode(4, ROOT), allow=["broken"])
+"""
+
+
 def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
     return pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
 
@@ -141,6 +179,29 @@ def test_what_maps_nothing_or_has_its_root_elsewhere_is_not_proved(
             "*Misuse: CR3 cannot be loaded with 0x10000000000: 0x10000000000 in it is reserved",
             "*Misuse: CR3 cannot be loaded with 0x10000000000000000: CR3 has 64 bits",
             empty.format("0x2000000"),
+        ]
+    )
+
+
+@pytest.mark.hw
+def test_what_no_access_can_pass_is_not_proved_in_silence(pytester: pytest.Pytester) -> None:
+    """A public report: half of an identity map of reserved bits, by a cast of a signed number."""
+    pytester.makepyfile(IMPASSABLE)
+    result = run(pytester, "--engine=tcg", "--tb=short", "-p", "no:randomly")
+    result.assert_outcomes(passed=5, failed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "E*1,024 entries with reserved bits set: any access there faults, on this machine too*",
+            "E*allow=*malformed*",
+            "E*0x80000000..0xffffffff*2G*1,024 x 2M*malformed, reserved bits set: 0xf*",
+            "E*0x80000000: no translation at level 1: the entry has reserved bits set (4.7)",
+            "E*likely*the number 0x80000083 of 32 bits, sign-extended: the 2M page at 0x80000000",
+        ]
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "E*512 entries in tables outside memory: what they say is up to the machine; if that*",
+            "E*the level-1 table at 0xb0000000 lies outside memory*",
         ]
     )
 

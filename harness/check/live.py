@@ -11,6 +11,11 @@ taken back, and the guest stores it again, what came before each flush or access
 executes the flushes that it is told and no others.  So a translation that the machine may keep is
 kept, and a flush that is missing shows.
 
+A machine may drop what it keeps at any time, though, and TCG does: how many translations its TLB
+holds depends on how long ago it was emptied.  So where the rules let a stale translation serve an
+access, the guest does all of it again, from the tables as they were and after all was flushed,
+until something stale is seen.  Where nothing is, the accesses count as not comparable: NOT_SHOWN.
+
 The guest also notes what it accesses.  The tables have that at once, from the reference, so that
 operations find the accessed and dirty bits that they would find on the machine.
 """
@@ -19,8 +24,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,16 +47,23 @@ from harness.machine.guest import Guest, State
 from harness.machine.ram import ARENA, TABLE_ARENA
 from harness.paging import bulk
 from harness.paging.address import Span
-from harness.paging.bulk import End, Paths
+from harness.paging.bulk import Counts, End, Paths
 from harness.paging.flush import Flush
 from harness.paging.memory import Mask, Words
 from harness.paging.space import TableAllocator
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.bulk import ALLOWED, Outcomes, outcomes
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.cpu import Cpu, Cr4
 
 TABLES = "tables"
 """The oracle: the entries as the guest left them in the end."""
+
+NOT_SHOWN = "a flush may be missing, and nothing stale was seen"
+"""Why accesses are not comparable that an older translation may serve by the rules; in how many
+runs is said after it."""
+
+RUNS = 16
+"""How often the guest does all of it at most, for something stale to be seen."""
 
 READ, WRITTEN = 0, marks.WORD
 """Offsets in a page of the word that is read, which names its frame, and of that which is
@@ -95,24 +108,93 @@ class _Asked:
         format, ended = self.cpu.format, self.rules.walks.level
         return PathEntries.of_paths(format, self.paths, ended, self.cases.kind)
 
+    @cached_property
+    def keys(self) -> Words:
+        """A number for each access that tells it from the others: addresses are of whole words."""
+        return self.cases.address | self.cases.user * np.uint64(1) | self.cases.ac * np.uint64(2)
+
+    @cached_property
+    def sets_anew(self) -> Mask:
+        """Which accesses are made and find a bit clear that they set in an entry."""
+        clear = self.entries.sets & ~self.paths.raw & np.where(self.paths.used, ALL, np.uint64(0))
+        anew: Mask = self.allowed & clear.any(axis=0)
+        return anew
+
+    def dropped_by(self, flush: _Flushed, lanes: Counts) -> Mask:
+        """Whether a flush drops the translation that an access, which was made, has used."""
+        walks, format = self.rules.walks, self.cpu.format
+        shifts = np.array([level.shift for level in format.levels], np.uint64)
+        is_global = walks.raw[lanes] & np.uint64(format.lasting) != 0
+        is_global &= bool(self.cpu.cr4 & Cr4.PGE)
+        return flush.drops(self.cases.address[lanes], shifts[walks.level[lanes]], is_global)
+
+    def reordered(self, order: Counts, value: Words) -> _Asked:
+        """The same accesses in another order, with other values to be stored."""
+        rules, paths = _taken(self.rules, order), _taken(self.paths, order)
+        cases, aimed = self.cases.take(order), self.aimed[order]
+        return replace(self, cases=cases, rules=rules, paths=paths, aimed=aimed, value=value)
+
+
+@dataclass(frozen=True)
+class _Flushed:
+    """What the guest flushes.
+
+    addresses     INVLPG of each; None for a load of CR3, which keeps what is global
+    global_pages  or, by a change of CR4.PGE, drops that too
+    """
+
+    addresses: Words | None
+    global_pages: bool = False
+
+    @property
+    def everything(self) -> bool:
+        return self.addresses is None and self.global_pages
+
+    def drops(self, address: Words, shift: Words, is_global: Mask) -> Mask:
+        """Which translations are dropped, of pages of 2**shift bytes (SDM volume 3A, 4.10.4.1)."""
+        if self.addresses is None:
+            return ~is_global | self.global_pages
+        dropped = np.zeros(len(address), np.bool_)
+        for size in np.unique(shift):
+            dropped |= (shift == size) & np.isin(address >> size, self.addresses >> size)
+        return dropped
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Translations that a machine may have kept, and that would show.
+
+    source  the number of the event, a probe, for which it had them
+    theirs  the lanes of that probe that used them
+    lanes   those of this probe that they may serve, one each
+    """
+
+    source: int
+    theirs: Counts
+    lanes: Counts
+
+
+_Event = _Asked | _Flushed
+
 
 @dataclass
 class _Batch:
     """What the guest does under one root, from the load of CR3 on.
 
-    events  what it is asked, and between that the addresses that it flushes, None for all
+    events  what it is asked, and between that what it flushes
     """
 
     cpu: Cpu
     window: Window
     jobs: list[npt.NDArray[np.void]] = field(default_factory=list)
-    events: list[_Asked | Words | None] = field(default_factory=list)
+    events: list[_Event] = field(default_factory=list)
 
     @property
     def state(self) -> State:
         """What the guest loads."""
         cpu = self.cpu
-        return replace(self.window.state, cr0=cpu.cr0, cr4=cpu.cr4, efer=cpu.efer)
+        control = {name: getattr(cpu, name) for name in ("cr0", "cr4", "efer", "pkru", "pkrs")}
+        return replace(self.window.state, **control)
 
     @property
     def count(self) -> int:
@@ -137,6 +219,8 @@ class Live:
         self._guest, self._memory = guest, memory
         engine, version = executor(guest)
         self._quirks = fault_quirks(engine, version)
+        # KVM follows every store, so that once is enough, and none of what this process takes back.
+        self._runs = 1 if guest.engine.name == "kvm" else RUNS
         self._keeps_code = expected_of(KEPT_CODE, engine, version)
         arena = Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1)
         self._allocator = TableAllocator(memory, arena)
@@ -196,7 +280,8 @@ class Live:
             jobs = image.new_jobs(len(flush.addresses))
             jobs["address"], jobs["flush"] = flush.addresses, enums["FLUSH_PAGE"]
         self._batches[-1].jobs.append(jobs)
-        self._batches[-1].events.append(None if flush.everything else flush.addresses)
+        addresses = None if flush.everything else flush.addresses
+        self._batches[-1].events.append(_Flushed(addresses, flush.global_pages))
         flush.done()
 
     def probe(self, *spans: Span, pages: int = 64) -> None:
@@ -295,8 +380,9 @@ class Live:
     def run(self) -> Comparison:
         """Has the guest do it all, and compares what it saw and the entries that it leaves.
 
-        The guest goes on from there: what follows is noted anew.  Raises Misuse where there is
-        more than one batch holds, since nothing may come between the flushes.
+        It does so again where something stale may be seen and was not.  The guest goes on from
+        there: what follows is noted anew.  Raises Misuse where there is more than one batch holds,
+        since nothing may come between the flushes.
         """
         self._take_stores()
         self._memory.notes = None
@@ -311,26 +397,92 @@ class Live:
         wanted, _ = self._memory.gather(touched, width)
         for note in reversed(self._stored):
             self._memory.scatter(note.addresses, width, note.before)
-        comparison = Comparison(PROBE, not_comparable=self._not_asked.copy())
-        for batch in self._batches:
-            jobs = np.concatenate([self._guest.image.new_jobs(0), *batch.jobs])
-            results = self._guest.run(batch.state, jobs)
-            for number, event in enumerate(batch.events):
-                if isinstance(event, _Asked):
-                    seen = results[event.first :][: len(event.cases)]
-                    self._judge(comparison, event, seen, batch.events[:number])
-        self._compare_entries(comparison, touched, wanted)
+        before, _ = self._memory.gather(touched, width)
+        kept = [_kept_of_each(batch.events) for batch in self._batches]
+        runs = self._runs if any(one for each in kept for one in each) else 1
+        for number in range(1, runs + 1):
+            comparison = Comparison(PROBE, not_comparable=self._not_asked.copy())
+            unseen = np.concatenate(
+                [
+                    self._execute(batch, each, comparison)
+                    for batch, each in zip(self._batches, kept, strict=True)
+                ]
+            )
+            self._compare_entries(comparison, touched, wanted)
+            if comparison.disagreed or number == runs:
+                break
+            self._memory.scatter(touched, width, before)
+        if len(unseen):
+            runs_text = "1 run" if number == 1 else f"{number} runs"
+            reason = f"{NOT_SHOWN} in {runs_text}: {int(unseen.min()):#x} is the first address"
+            comparison.not_comparable[reason] = len(unseen)
+            comparison.compared -= len(unseen)
         self._reset(self._batches[-1])
         self._batches[-1].jobs, self._batches[-1].events = [], []
         return comparison
+
+    def _execute(
+        self, batch: _Batch, kept: Sequence[Sequence[_Kept]], comparison: Comparison
+    ) -> Words:
+        """Has the guest do a batch; the addresses of accesses that something stale may serve, and
+        did not.
+
+        Each of these comes first in its probe, the access that was served before last in its own,
+        so that little comes between them for which the machine might drop a translation.
+        """
+        jobs = np.concatenate([self._guest.image.new_jobs(0), *batch.jobs])
+        events = list(batch.events)
+        orders = self._orders(batch.events, kept)
+        for number, order in orders.items():
+            event = batch.events[number]
+            assert isinstance(event, _Asked)
+            # Other values: what an earlier run has stored is none of this one's.
+            value = self._random.integers(1 << 63, size=len(order), dtype=np.uint64)
+            events[number] = event.reordered(order, value)
+            own = slice(event.first, event.first + len(order))
+            jobs[own] = jobs[own][order]
+            jobs["value"][own] = value
+        results = self._guest.run(batch.state, jobs)
+        unseen = [_NONE]
+        for number, event in enumerate(events):
+            if not isinstance(event, _Asked):
+                continue
+            own_kept = _kept(events, number) if kept[number] else ()
+            seen = results[event.first :][: len(event.cases)]
+            agree = self._judge(comparison, event, seen, events[:number], own_kept)
+            unseen.append(event.cases.address[agree & _lanes_of(own_kept, len(agree))])
+        return np.concatenate(unseen)
+
+    def _orders(
+        self, events: Sequence[_Event], kept: Sequence[Sequence[_Kept]]
+    ) -> dict[int, Counts]:
+        """In which order the accesses of a probe are made, by its number; not of those that have
+        and serve nothing stale."""
+        first_or_last: dict[int, npt.NDArray[np.float64]] = {}
+        for number in self._random.permutation(len(events)).tolist():
+            for one in kept[number]:
+                draw = self._random.random(len(one.lanes)) + 1
+                for event, lanes, place in (
+                    (number, one.lanes, -draw),
+                    (one.source, one.theirs, draw),
+                ):
+                    asked = events[event]
+                    assert isinstance(asked, _Asked)
+                    places = first_or_last.setdefault(event, np.zeros(len(asked.cases)))
+                    places[lanes] = place
+        return {
+            number: np.argsort(places, kind="stable") for number, places in first_or_last.items()
+        }
 
     def _judge(
         self,
         comparison: Comparison,
         asked: _Asked,
         results: npt.NDArray[np.void],
-        earlier: Sequence[_Asked | Words | None],
-    ) -> None:
+        earlier: Sequence[_Event],
+        kept: Sequence[_Kept],
+    ) -> Mask:
+        """Which accesses ended as they must."""
         cases, rules, allowed = asked.cases, asked.rules, asked.allowed
         untouched = np.uint64(self._guest.image.enums["CR2_UNTOUCHED"])
         word = results["after"][:, len(asked.paths.slot)]
@@ -350,17 +502,18 @@ class Live:
         agree = judged(comparison, reading, rules, seen, self._quirks).agree
         comparison.compared += len(cases)
         if self._keeps_code and not agree.all():
-            kept = _kept_code(asked, results, ~agree & (results["cr2"] == untouched), earlier)
-            kept &= entries_agree(allowed & ~kept, None)
-            if kept.any():
-                comparison.quirks[KEPT_CODE.name] += int(kept.sum())
-            agree |= kept
+            code = _kept_code(asked, results, ~agree & (results["cr2"] == untouched), earlier)
+            code &= entries_agree(allowed & ~code, None)
+            if code.any():
+                comparison.quirks[KEPT_CODE.name] += int(code.sum())
+            agree |= code
         wrong = np.flatnonzero(~agree)
         room = max(0, EXAMPLES - len(comparison.disagreements))
         comparison.disagree(
             len(wrong),
-            [_describe(asked, results, lane, earlier) for lane in wrong[:room].tolist()],
+            [_describe(asked, results, lane, earlier, kept) for lane in wrong[:room].tolist()],
         )
+        return agree
 
     def _compare_entries(self, comparison: Comparison, touched: Words, wanted: Words) -> None:
         """Compares what was stored or noted: A that is set without need is the machine's choice."""
@@ -429,7 +582,7 @@ def _kept_code(
     asked: _Asked,
     results: npt.NDArray[np.void],
     suspects: Mask,
-    earlier: Sequence[_Asked | Words | None],
+    earlier: Sequence[_Event],
 ) -> Mask:
     """The suspects that are explained by KEPT_CODE: they executed what an earlier fetch found at
     the same address in a large page, of which another address has been flushed since."""
@@ -443,11 +596,13 @@ def _kept_code(
         small = np.uint64(asked.cpu.format.levels[0].size)
         own = int(address[lane] // small)
         for event in reversed(earlier):
-            if event is None or own in flushed:
-                break
-            if not isinstance(event, _Asked):
-                flushed |= set((event // small).tolist())
+            if isinstance(event, _Flushed):
+                if event.addresses is None:
+                    break
+                flushed |= set((event.addresses // small).tolist())
                 continue
+            if own in flushed:
+                break
             same = (event.cases.address == address[lane]) & (event.cases.kind == Kind.FETCH)
             same &= marks.mark(event.aimed) == results["data"][lane]
             for other in np.flatnonzero(same & event.allowed).tolist():
@@ -456,28 +611,76 @@ def _kept_code(
     return kept
 
 
-def _stale(
-    asked: _Asked, result: np.void, lane: int, earlier: Sequence[_Asked | Words | None]
-) -> _Asked | None:
-    """The last probe before which the same access was to end as it ends now, where entries of its
-    path have changed since, but for A and D, and no flush of its page was executed."""
-    cases, small = asked.cases, np.uint64(asked.cpu.format.levels[0].size)
-    address = cases.address[lane]
-    noted = np.uint64(asked.cpu.format.accessed | asked.cpu.format.dirty)
-    for event in reversed(earlier):
-        if event is None:
-            break
-        if not isinstance(event, _Asked):
-            if (event // small == address // small).any():
+def _kept_of_each(events: Sequence[_Event]) -> list[list[_Kept]]:
+    """For each event of a batch what a machine may have kept of those before it."""
+    return [_kept(events, number) for number in range(len(events))]
+
+
+def _kept(events: Sequence[_Event], number: int) -> list[_Kept]:
+    """What a machine may have kept of the probes before an event, the last of them first.
+
+    Those are accesses that were made and are made again, with another outcome by now: they are
+    not made, reach another word, or have to set a bit of an entry that was set before.  No flush
+    that drops their translation has come in between.
+    """
+    asked, found = events[number], []
+    if not isinstance(asked, _Asked):
+        return []
+    flushes: list[_Flushed] = []
+    for source in range(number - 1, -1, -1):
+        event = events[source]
+        if isinstance(event, _Flushed):
+            if event.everything:
                 break
+            flushes.append(event)
             continue
-        same = event.cases.address == address
-        for name in ("kind", "user", "ac"):
-            same &= getattr(event.cases, name) == getattr(cases, name)[lane]
-        for other in np.flatnonzero(same).tolist():
-            left = event.entries.after(event.allowed)[:, other]
-            now = asked.paths.raw[:, lane]
-            if ((left ^ now) & ~noted).any() and _ended_as(event, other, result):
+        _, theirs, lanes = np.intersect1d(event.keys, asked.keys, True, return_indices=True)
+        other = ~asked.allowed[lanes] | (asked.aimed[lanes] != event.aimed[theirs])
+        other |= asked.sets_anew[lanes]
+        other &= event.allowed[theirs]
+        theirs, lanes = theirs[other], lanes[other]
+        for flush in flushes:
+            there = ~event.dropped_by(flush, theirs)
+            theirs, lanes = theirs[there], lanes[there]
+        if len(lanes):
+            found.append(_Kept(source, theirs, lanes))
+    return found
+
+
+def _lanes_of(kept: Sequence[_Kept], count: int) -> Mask:
+    """The lanes of a probe that something which was kept may serve."""
+    lanes = np.zeros(count, np.bool_)
+    for one in kept:
+        lanes[one.lanes] = True
+    return lanes
+
+
+_Arrays = TypeVar("_Arrays", Outcomes, Paths, bulk.Walks)
+
+
+def _taken(arrays: _Arrays, order: Counts) -> _Arrays:
+    """The lanes of arrays, the last of whose axes is that of lanes, in another order."""
+    taken: dict[str, Any] = {}
+    for one in fields(arrays):
+        value = getattr(arrays, one.name)
+        of_lanes = isinstance(value, np.ndarray)
+        taken[one.name] = value[..., order] if of_lanes else _taken(value, order)
+    return replace(arrays, **taken)
+
+
+def _stale(
+    asked: _Asked,
+    result: np.void,
+    lane: int,
+    earlier: Sequence[_Event],
+    kept: Sequence[_Kept],
+) -> _Asked | None:
+    """The last probe of which a translation may have been kept that explains an access's end."""
+    for one in kept:
+        event = earlier[one.source]
+        assert isinstance(event, _Asked)
+        for other in one.theirs[one.lanes == lane].tolist():
+            if _ended_as(event, other, result):
                 return event
     return None
 
@@ -497,7 +700,8 @@ def _describe(
     asked: _Asked,
     results: npt.NDArray[np.void],
     lane: int,
-    earlier: Sequence[_Asked | Words | None],
+    earlier: Sequence[_Event],
+    kept: Sequence[_Kept],
 ) -> Disagreement:
     cases, result = asked.cases, results[lane]
     kind, levels = Kind(int(cases.kind[lane])), len(asked.paths.slot)
@@ -505,7 +709,7 @@ def _describe(
     steps = range(levels - 1, int(asked.rules.walks.level[lane]) - 1, -1)
     marked = bool(asked.allowed[lane]) and kind is not Kind.WRITE
     before = [int(asked.paths.raw[level, lane]) for level in steps]
-    stale = _stale(asked, result, lane, earlier)
+    stale = _stale(asked, result, lane, earlier, kept)
     hint = stale and (
         f"a flush may be missing: this is the answer by the tables as they were at call"
         f" {stale.number} of live.probe, which changed since, and which the TLB may keep until"

@@ -8,14 +8,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from harness.check.compare import PROBE
-from harness.check.live import Live
+from harness.check.live import NOT_SHOWN, RUNS, Live
 from harness.check.quirks import KEPT_CODE
 from harness.check.space import GuestSpace
 from harness.machine.errors import Misuse
-from harness.machine.guest import Guest
+from harness.machine.guest import Guest, State
 from harness.paging import slots
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.copy import copy_range
@@ -210,6 +211,98 @@ def test_a_flush_that_is_withheld_shows(
     assert found.disagreed
     assert all("done, and" in one.observed for one in found.disagreements)
     assert all("flush may be missing" in one.hint for one in found.disagreements)
+
+
+def forgetting(guest: Guest, monkeypatch: pytest.MonkeyPatch, runs: int) -> list[int]:
+    """Has the guest flush everything before each access in the first runs; counts the runs."""
+    original, done = guest.run, [0]
+
+    def run(state: State, jobs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        done[0] += 1
+        if done[0] <= runs:
+            jobs = jobs.copy()
+            jobs["flush"] = guest.image.enums["FLUSH_GLOBAL"]
+        return original(state, jobs)
+
+    monkeypatch.setattr(guest, "run", run)
+    return done
+
+
+@pytest.mark.usefixtures("keeping")
+@pytest.mark.parametrize("forgetful", [1, 5, RUNS - 1])
+def test_what_the_machine_dropped_by_itself_is_tried_again(
+    space: GuestSpace,
+    guest: Guest,
+    live: Live,
+    at: int,
+    forgetful: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    furnish(space, at)
+    live.probe(there(SMALL, at))
+    space.protect(there(SMALL, at), space.format.granting("user")).done()
+    live.probe(there(SMALL, at))
+    runs = forgetting(guest, monkeypatch, forgetful)
+    assert live.run().disagreed
+    assert runs == [forgetful + 1]
+
+
+def test_a_machine_that_keeps_nothing_is_no_proof_that_nothing_is_missing(
+    space: GuestSpace,
+    guest: Guest,
+    live: Live,
+    prove: Prove,
+    at: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    furnish(space, at)
+    live.probe(there(SMALL, at))
+    space.unmap(Span.of(at, PAGE)).done()
+    live.probe(there(SMALL, at))
+    runs = forgetting(guest, monkeypatch, 10 * RUNS)
+    with pytest.warns(UserWarning, match=f"{NOT_SHOWN} in .*: {at:#x} is the first address"):
+        [found] = prove(live)
+    assert runs == [RUNS if guest.engine.name == "tcg" else 1]
+    [(reason, count)] = found.not_comparable.items()
+    # Read, written and executed by users; read and written with AC set; and what SMAP lets be.
+    assert reason.startswith(NOT_SHOWN)
+    assert count == 3 + 2 + (0 if guest.info.has("smap") else 2) + (not guest.info.has("smep"))
+    live.probe(there(SMALL, at))  # the guest goes on from there
+    prove(live)
+
+
+def test_where_every_flush_is_done_once_is_enough(
+    space: GuestSpace, guest: Guest, live: Live, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    furnish(space, at)
+    for part in (SMALL, BIG, ROW):
+        live.probe(there(part, at), pages=4)
+        live.flush(space.unmap(there(part, at)))
+        live.probe(there(part, at), pages=4)
+    runs = forgetting(guest, monkeypatch, 0)
+    found = live.run()
+    assert not found.disagreed and not found.not_comparable
+    assert runs == [1]
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_load_of_cr3_leaves_global_pages_whatever_the_machine_does(
+    space: GuestSpace, live: Live, at: int, wide: bool
+) -> None:
+    """TCG drops them as well, and KVM follows every store: neither shows it."""
+    write = space.format.granting("write")
+    space.map(Virtual(at), space.frames(2), 0, write | space.format.lasting)
+    live.probe(Span.of(at, 2 * PAGE))
+    flush = space.unmap(Span.of(at, 2 * PAGE))
+    assert flush.global_pages
+    flush.done()
+    told = Flush()
+    told.add(np.array([at], np.uint64), everything=True, global_pages=wide)
+    live.flush(told)
+    live.probe(Span.of(at, 2 * PAGE))
+    found = live.run()
+    assert not found.disagreed
+    assert any(reason.startswith(NOT_SHOWN) for reason in found.not_comparable) is not wide
 
 
 @pytest.mark.usefixtures("keeping")

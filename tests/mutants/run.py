@@ -15,6 +15,7 @@ import functools
 import gc
 import importlib.util
 import os
+import pickle
 import resource
 import signal
 import sys
@@ -26,7 +27,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf
-from multiprocessing import Pipe
+from multiprocessing import Pipe, util
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -327,6 +328,8 @@ class _Recorder:
     def __init__(self) -> None:
         here = [f"{os.getcwd()}/harness/*"]
         self.coverage = coverage.Coverage(None, config_file=False, include=here, messages=False)
+        self.forked = tempfile.TemporaryFile("a+b")  # noqa: SIM115 - for as long as it runs
+        util.register_after_fork(self, lambda one: util.Finalize(None, one.note, exitpriority=1))
         self.seconds: dict[str, float] = {}
         self.reports: defaultdict[str, set[str]] = defaultdict(set)
         self.modules, self.caches = 0, _caches()
@@ -352,23 +355,36 @@ class _Recorder:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.reports[report.nodeid].add(report.outcome)
 
-    def runs(self) -> Runs:
-        """All of it."""
+    def note(self) -> None:
+        """Writes down what this process has run, at its end if a test has forked it."""
         self.coverage.stop()
         data = self.coverage.get_data()
+        lines = {path: data.contexts_by_lineno(path) for path in data.measured_files()}
+        os.write(self.forked.fileno(), pickle.dumps(lines))
+
+    def runs(self) -> Runs:
+        """All of it."""
+        self.note()
+        self.forked.seek(0)
+        lines: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+        with contextlib.suppress(EOFError):
+            while True:
+                for path, contexts in pickle.load(self.forked).items():
+                    for line, names in contexts.items():
+                        lines[os.path.relpath(path)][line].update(names)
         passed = {name for name, outcomes in self.reports.items() if outcomes == {"passed"}}
         of_file: dict[str, set[str]] = defaultdict(set)
         for name in passed:
             of_file[name.partition("::")[0]].add(name)
-        lines = {
-            os.path.relpath(path): {
-                line: {*contexts}.union(*(of_file.get(name, ()) for name in contexts))
-                for line, contexts in data.contexts_by_lineno(path).items()
+        run = {
+            path: {
+                line: names.union(*(of_file.get(name, ()) for name in names))
+                for line, names in here.items()
             }
-            for path in data.measured_files()
+            for path, here in lines.items()
         }
         failed = [name for name, outcomes in self.reports.items() if "failed" in outcomes]
-        return Runs({name: self.seconds[name] for name in passed}, lines, failed)
+        return Runs({name: self.seconds[name] for name in passed}, run, failed)
 
 
 def _compiled(mutant: Mutant) -> CodeType:

@@ -101,6 +101,9 @@ def ends(values):
 def untested(value):
     return value
 
+def in_a_process(value):
+    return value + 1
+
 def closure(value):
     def inner():
         return value & 3
@@ -108,6 +111,7 @@ def closure(value):
 """
 
 TESTS = """
+import multiprocessing
 import pytest
 from harness.paging import toy
 
@@ -123,6 +127,14 @@ def test_cached_again():
 
 def test_ends():
     assert toy.ends([1]) == []
+
+def test_in_a_process():
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    process = context.Process(target=lambda: results.put(toy.in_a_process(2)))
+    process.start()
+    assert results.get() == 3
+    process.join()
 
 def test_closure():
     assert toy.closure(7)() == 3
@@ -186,7 +198,7 @@ def test_each_mutant_ends_as_its_tests_say(project: Path) -> None:
     ]
     assert sorted(living) == [
         ("no test runs it: harness/paging/toy.py:20: untested", "- return value", "+ return None"),
-        ("survived: harness/paging/toy.py:24: closure", "- return value & 3", "+ return (3)"),
+        ("survived: harness/paging/toy.py:27: closure", "- return value & 3", "+ return (3)"),
     ]
     (total,) = (line.split() for line in lines if line.startswith("all "))
     mutants, killed, out_of_time, equivalent, live, _ = total[1:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.check.cases import Cases, of_space
+from harness.check.cases import Cases, evenly, of_space
 from harness.check.marks import CODE
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
@@ -82,3 +82,54 @@ def test_no_access_is_tried_twice() -> None:
     cases = cases_of(5, smap=True)
     rows = np.stack([cases.address, cases.kind, cases.user, cases.ac], axis=1)
     assert len(np.unique(rows, axis=0)) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("n", "count", "numbers"),
+    [
+        (5, 5, [0, 1, 2, 3, 4]),
+        (3, 5, [0, 1, 2]),
+        (100, 2, [0, 99]),
+        (101, 3, [0, 50, 100]),
+        (7, 1, [0]),
+        (7, 0, []),
+        (7, -1, []),
+        (0, 3, []),
+    ],
+)
+def test_a_sample_is_spread_from_the_first_to_the_last(
+    n: int, count: int, numbers: list[int]
+) -> None:
+    assert evenly(n, count).tolist() == numbers
+
+
+def test_jobs_are_told_every_access_as_it_is() -> None:
+    names = {f"ACCESS_{kind.name}": 10 + kind for kind in Kind} | {"ACCESS_DESCRIPTOR": 99}
+    n = len(Kind)
+    jobs = np.zeros(
+        n, [("address", "u8"), ("user", "?"), ("ac", "?"), ("access", "u4"), ("other", "u4")]
+    )
+    user, ac = np.arange(n) % 2 == 0, np.arange(n) % 3 == 0
+    implicit = np.arange(n) == 1
+    addresses = np.arange(n, dtype=np.uint64) * np.uint64(8)
+    cases = Cases(addresses, np.array(list(Kind), np.uint8), user, ac, implicit)
+    cases.put(jobs, names)
+    assert jobs["address"].tolist() == addresses.tolist()
+    assert jobs["user"].tolist() == user.tolist() and jobs["ac"].tolist() == ac.tolist()
+    assert jobs["access"].tolist() == [99 if n == 1 else 10 + kind for n, kind in enumerate(Kind)]
+    Cases(addresses, cases.kind, user, ac).put(jobs, names)
+    assert jobs["access"].tolist() == [10 + kind for kind in Kind]
+    assert not jobs["other"].any()
+
+
+def test_chosen_lanes_keep_what_is_theirs() -> None:
+    cases = cases_of(4, smap=True)
+    implicit = np.arange(len(cases)) % 5 == 0
+    whole = Cases(cases.address, cases.kind, cases.user, cases.ac, implicit)
+    some = whole.take(slice(3, 9))
+    assert some.implicit is not None and some.implicit.tolist() == implicit[3:9].tolist()
+    assert some.address.tolist() == cases.address[3:9].tolist()
+    assert some.kind.tolist() == cases.kind[3:9].tolist()
+    assert some.user.tolist() == cases.user[3:9].tolist()
+    assert some.ac.tolist() == cases.ac[3:9].tolist()
+    assert cases.take(slice(3, 9)).implicit is None

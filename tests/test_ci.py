@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -177,3 +178,83 @@ def test_a_run_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
         f"{tmp_path}/none.xml: not written, the run ended before",
         "2 passed, 1 skipped, 1 error in 1.50s",
     ]
+
+
+MAKE = """#!/bin/sh
+echo "make $*"
+for word; do
+    case "$word" in
+        JUNIT=*) cp "$REPORT" "${word#JUNIT=}" ;;
+        $FAILING) exit 2 ;;
+    esac
+done
+"""
+"""In place of make: what is to report does."""
+
+
+def checked(machine: dict[str, str], tmp_path: Path, **more: str) -> tuple[int, list[str]]:
+    """The exit code of .ci/run in a clone, and the lines that it printed."""
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT / ".ci", clone / ".ci")
+    (clone / ".venv" / "bin").mkdir(parents=True)
+    (clone / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (clone / ".ci" / "setup").write_text("#!/bin/sh\n")
+    make = tmp_path / "bin" / "make"
+    make.write_text(MAKE)
+    make.chmod(0o755)
+    (tmp_path / "report.xml").write_text(REPORT.format(""))
+    environment = {**machine, "REPORT": str(tmp_path / "report.xml"), "FAILING": "", **more}
+    ended = subprocess.run(
+        [clone / ".ci" / "run"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    )
+    return ended.returncode, ended.stdout.splitlines()
+
+
+WHO = "2 passed, 1 skipped (tcg: QEMU 11.1.3, executed by tcg 11.1.3; kvm: absent: There is no"
+
+
+def test_a_commit_is_checked_on_all_versions_and_the_last_lines_say_so(
+    machine: dict[str, str], expected: dict[str, str], tmp_path: Path
+) -> None:
+    code, lines = checked(machine, tmp_path)
+    short = [version.rpartition(".")[0] for version in expected.values()]
+    assert code == 0
+    assert [line for line in lines if line.startswith("make ")] == [
+        "make lint",
+        "make test JUNIT=build/test.xml",
+        *(
+            f"make test-hw QEMU=build/engines/qemu-{one} JUNIT=build/test-hw-qemu-{one}.xml"
+            for one in short
+        ),
+    ]
+    reports = ["build/test.xml", *(f"build/test-hw-qemu-{one}.xml" for one in short)]
+    assert [line.partition(" /dev")[0] for line in lines[-4:-1]] == [
+        f"{report}: {WHO}" for report in reports
+    ]
+    assert lines[-1] == "6 passed, 3 skipped in 4.50s"
+
+
+def test_versions_that_cannot_be_fetched_are_named_at_the_end_and_no_failure(
+    machine: dict[str, str], expected: dict[str, str], tmp_path: Path
+) -> None:
+    code, lines = checked(machine, tmp_path, OFFLINE="yes")
+    assert code == 0
+    assert [line.rpartition("the QEMU of ")[2] for line in lines[-4:-2]] == [
+        f"{suite} cannot be fetched: E: Failed to fetch" for suite in expected
+    ]
+    assert all(line.startswith("not run: ") for line in lines[-4:-2])
+    assert lines[-1] == "2 passed, 1 skipped in 1.50s"
+
+
+@pytest.mark.parametrize("failing", ["lint", "test", "test-hw"])
+def test_what_fails_is_no_reason_to_leave_out_the_rest_but_the_run_fails(
+    machine: dict[str, str], tmp_path: Path, failing: str
+) -> None:
+    code, lines = checked(machine, tmp_path, FAILING=failing)
+    assert code == 1
+    assert len([line for line in lines if line.startswith("make ")]) == 4

@@ -4,7 +4,8 @@ A layout is a TOML file.  This one uses every key there is::
 
     title = "Every key of a layout"
     levels = [4, 5]                  # the numbers of levels it is written for
-    ram = "128M"                     # of the guest: a multiple of 2M, at most 3G
+    ram = "128M"                     # of the guest: a multiple of 2M, at most 3G; unless said,
+                                     # so much that the pages of all maps have room
     tables = "8M"                    # for the tables, "16M" unless said
 
     [cpu]                            # optional, as is every key of it
@@ -278,9 +279,10 @@ def parse(text: str, origin: str) -> Layout:
     shares = _parts(Share, top.pop("share", []), f"{origin}, share")
     entries = _parts(Entry, top.pop("entry", []), f"{origin}, entry")
     with _blaming(origin):
-        required = ("title", "levels", "ram")
-        known = (*required, "tables", "cpu", "map", "share", "entry")
+        required = ("title", "levels")
+        known = (*required, "ram", "tables", "cpu", "map", "share", "entry")
         head = values_of(top, known, required)
+        head.setdefault("ram", _ram_for(maps, head.get("tables", Layout.tables)))
         return Layout(
             name=Path(origin).stem,
             text=text,
@@ -290,6 +292,22 @@ def parse(text: str, origin: str) -> Layout:
             **head,
             **cpu,
         )
+
+
+def _ram_for(maps: Iterable[Map], tables: int) -> int:
+    """RAM in which all pages have room: those whose frames are named, as far as a guest can have
+    RAM there, and after them those whose frames are chosen."""
+    chosen = [part for part in maps if isinstance(part.physical, str)]
+    end = ARENA.stop + tables
+    for part in maps:
+        if isinstance(part.physical, int):
+            step = part.size if part.physical_step is None else part.physical_step
+            past = part.physical + (part.count - 1) * step + part.size
+            end = max(end, min(past, LARGEST_RAM) if part.physical < LARGEST_RAM else 0)
+    for part in sorted(chosen, key=lambda part: -part.size):
+        end = -(-end // part.size) * part.size + part.count * part.size
+    least = ARENA.stop + tables + RAM_UNIT
+    return min(max(-(-end // RAM_UNIT) * RAM_UNIT, least), LARGEST_RAM)
 
 
 _Part = TypeVar("_Part", Map, Share, Entry)

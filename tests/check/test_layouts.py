@@ -508,6 +508,41 @@ def test_what_a_layout_may_not_say_is_refused_in_a_sentence(text: str, said: str
     assert (memory == 0xA5).all()
 
 
+@every_layout
+def test_without_ram_all_that_is_mapped_has_room(path: Path, levels: int) -> None:
+    """Every frame that the file names below 3 GiB is in it, and frames can be chosen for the
+    rest."""
+    text = re.sub(r"^ram = .*$", "", path.read_text(), flags=re.MULTILINE)
+    layout = parse(text, str(path))
+    made = build(layout, levels, BufferMemory(np.zeros(layout.ram, np.uint8)), MAXPHYADDR, True)
+    named = [page for page in pages(path, levels) if page.physical is not None]
+    for page in named:
+        assert page.physical is not None
+        end = page.physical + (1 << SHIFTS[page.level])
+        assert end <= layout.ram or end > 3 << 30
+    assert made.frames.last == layout.ram - 1
+
+
+@pytest.mark.parametrize(
+    ("maps", "ram"),
+    [
+        ("", 50),  # 32M of the machine's, 16M of tables, and the least there can be
+        ('size = "4K"', 50),
+        ('size = "4K"\ncount = 513', 52),
+        ('size = "2M"\ncount = 3', 54),
+        ('size = "1G"', 2048),
+        ('size = "4K"\nphysical = 0x500_0000', 82),
+        ('size = "4K"\nphysical = 0x300_0000\ncount = 2\nphysical_step = "4M"', 54),
+        ('size = "4K"\nphysical = 0xfee0_0000', 50),
+        ('size = "4K"\nphysical = 0x100_0000_0000', 50),
+        ('size = "2M"\nphysical = 0xbfe0_0000', 3072),
+    ],
+)
+def test_without_ram_there_is_as_much_as_the_maps_need(maps: str, ram: int) -> None:
+    part = f"[[map]]\nvirtual = 0x4000_0000\n{maps}\n" if maps else ""
+    assert parse(f"title = 'x'\nlevels = [4]\n{part}", "x.toml").ram == ram << 20
+
+
 def test_pages_of_1g_are_refused_for_a_processor_without_them() -> None:
     layout = load(find("page-sizes"))
     memory = BufferMemory(np.zeros(layout.ram, np.uint8))

@@ -19,7 +19,7 @@ import numpy as np
 from harness.check.cases import evenly
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.held import HeldMemory
-from harness.check.quirks import DEBUG_WALKER
+from harness.check.quirks import DEBUG_WALKER, TLB_PRINTS_ENTRIES, expected_of
 from harness.machine.monitor import Monitor
 from harness.machine.physical import PhysicalMemory, Region
 from harness.paging import bulk
@@ -29,7 +29,7 @@ from harness.paging.format import Format
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.table import Root, Table
 from harness.paging.x86 import formats
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.cpu import LEGACY_SPAN, WIDTHS, Cpu, Efer, Mode
 
 TABLE_BYTES = "table bytes"
 MONITOR_MEMORY = "walk of monitor memory"
@@ -62,7 +62,10 @@ TLB_BITS = {
 """The entry bit that each flag of a row of `info tlb` shows."""
 
 TLB_ADDRESS = formats.bits(49, 12)
-"""The address bits that `info tlb` prints."""
+"""The address bits that `info tlb` prints in long mode."""
+
+TLB_LOWEST = {Mode.PAE: (12, 20), Mode.BITS_32: (12, 21)}
+"""The lowest bit of an entry that it prints in other modes, by level: all from there up."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ class Debugger:
         flags = leaves.raw & np.uint64(sum(TLB_BITS.values()))
         # The same bit is PAT in the leaf of a small page, and not printed.
         flags[leaves.level == 0] &= ~np.uint64(formats.PS)
-        expected = np.stack([leaves.virtual, leaves.physical & np.uint64(TLB_ADDRESS), flags])
+        expected = np.stack([leaves.virtual, self._printed(comparison, leaves), flags])
         comparison.compared = expected.shape[1]
         self._count_quirk(comparison, leaves.virtual)
         for ours, theirs, missing in ((expected, seen, "no such row"), (seen, expected, None)):
@@ -255,14 +258,35 @@ class Debugger:
             comparison.not_comparable["not asked: a sample of scattered pages is read"] = left_out
         return comparison
 
-    @property
+    @cached_property
     def _debug_roots(self) -> tuple[Root, ...]:
         """The roots as the debug walker reads them, by a format without reserved bits."""
-        format = debug_format(self.cpu.levels)
-        table = self.cpu.roots[0].table
-        return tuple(
-            Root(Table(format, table.address, table.level), root.span) for root in self.cpu.roots
+        cpu = replace(
+            self.cpu,
+            maxphyaddr=WIDTHS[-1],
+            efer=self.cpu.efer | Efer.NXE,
+            page1gb=True,
+            pse36=True,
+            amd=False,
+            pdptes_checked=0 if self.cpu.mode is Mode.PAE else None,
         )
+        format = unchecked(cpu.format)
+        return tuple(
+            Root(Table(format, root.table.address, root.table.level), root.span)
+            for root in cpu.roots
+        )
+
+    def _printed(self, comparison: Comparison, leaves: Leaves) -> Words:
+        """The physical addresses that `info tlb` prints of pages."""
+        if self.cpu.long:
+            return leaves.physical & np.uint64(TLB_ADDRESS)
+        if not expected_of(TLB_PRINTS_ENTRIES, "monitor", self.monitor.version):
+            return leaves.physical
+        lowest = np.array(TLB_LOWEST[self.cpu.mode], np.uint64)[leaves.level]
+        printed: Words = leaves.raw >> lowest << lowest
+        if departs := int((printed != leaves.physical).sum()):
+            comparison.quirks[TLB_PRINTS_ENTRIES.name] += departs
+        return printed
 
     @cached_property
     def _monitor_memory(self) -> Memory:
@@ -323,13 +347,15 @@ class Debugger:
         addresses = np.concatenate(
             [first, past - one, first - one, past, np.array(roots, np.uint64)]
         )
+        if not self.cpu.long:
+            addresses = addresses[addresses <= np.uint64(LEGACY_SPAN.last)]
         return np.unique(addresses[self._asked(addresses)])
 
 
 @cache
-def debug_format(levels: int) -> Format:
-    """Long mode as the debug walker reads it: every address bit, no reserved ones."""
-    return formats.long_mode(levels, 52, True, True).without_reserved()
+def unchecked(format: Format) -> Format:
+    """A format as the debug walker reads it; one object of each."""
+    return format.without_reserved()
 
 
 def _spread(leaves: Leaves, sample: int | None) -> np.ndarray:

@@ -32,7 +32,7 @@ from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import Walk, walk
 from harness.paging.x86.access import Access, Kind
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, reserved_in_pdpte, root_for
 from harness.paging.x86.formats import KEYS, PDPTE_BYTES, PDPTES, P
 
 KIND = "matrix"
@@ -369,10 +369,8 @@ def disagreement(case: MatrixCase) -> Disagreement:
 
 
 def tables(case: MatrixCase) -> tuple[BufferMemory, Cpu]:
-    """The entries of a case in memory that holds nothing else, and the state to read them in.
-
-    Raises ValueError for PDPTEs that cannot be loaded.
-    """
+    """The entries of a case in memory that holds nothing else, and the state to read them in: where
+    its PDPTE cannot be loaded, that of a machine that reads PDPTEs at every walk."""
     memory = BufferMemory(np.zeros(len(TABLE_ARENA), np.uint8), TABLE_ARENA.start)
     cpu = case.model.cpu(case.control)
     for slot, word in zip(case.slots, case.words, strict=True):
@@ -383,6 +381,8 @@ def tables(case: MatrixCase) -> tuple[BufferMemory, Cpu]:
         pdptes = [top | P] * PDPTES
         if case.pdpte is not None:
             pdptes[case.register] = case.pdpte
+            if reserved_in_pdpte(case.pdpte, cpu.maxphyaddr):
+                cpu = replace(cpu, pdptes_checked=cpu.pdpte.reserved_mask)
         nowhere_else = memory.span.last + 1 - PDPTES * PDPTE_BYTES
         cpu = with_pdptes(memory, replace(cpu, cr3=nowhere_else), pdptes)
     return memory, cpu
@@ -390,9 +390,8 @@ def tables(case: MatrixCase) -> tuple[BufferMemory, Cpu]:
 
 def _walk(case: MatrixCase) -> Walk | None:
     """The walk through the entries of a case; None where there is no root for its address."""
-    try:
-        memory, cpu = tables(case)
-    except ValueError:
+    memory, cpu = tables(case)
+    if cpu.pdptes_checked is not None:
         return None
     found = root_for(cpu, Virtual(case.address))
     return None if found is None else walk(memory, found, Virtual(case.address))

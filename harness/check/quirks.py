@@ -373,6 +373,19 @@ DEBUG_WALKER = Quirk(
     " x86_cpu_get_phys_page_attrs_debug, and target/i386/monitor.c.",
 )
 
+TLB_PRINTS_ENTRIES = Quirk(
+    name="info-tlb-prints-bits-of-entries",
+    engine="monitor",
+    since=(7, 2),
+    runs=QEMU_RUNS,
+    rule="A page is at the address that the address bits of its entry hold; bits 39:32 of a 4M"
+    " page's are bits 20:13 there (SDM volume 3A, tables 4-4, 4-9 and 4-11).",
+    departs="Outside long mode info tlb prints all bits of the entry from 12 up, or of a large page"
+    " from 21 up in 32-bit paging and from 20 up in PAE paging: with XD, and without bits 39:32.",
+    evidence="Seen with tables of 32-bit and PAE paging that have such bits set; gva2gpa gives the"
+    " right address of the same pages: target/i386/monitor.c, tlb_info_32 and tlb_info_pae32.",
+)
+
 KEPT_CODE = Quirk(
     name="tcg-invlpg-keeps-code-of-large-page",
     engine="tcg",
@@ -427,7 +440,14 @@ FAULT_QUIRKS: tuple[FaultQuirk, ...] = (
 
 KNOWN: dict[str, Quirk] = {
     quirk.name: quirk
-    for quirk in (*FAULT_QUIRKS, DEBUG_WALKER, KEPT_CODE, ENDS_AT_LAST_BYTE, PVM_KEEPS_XD_PAGE)
+    for quirk in (
+        *FAULT_QUIRKS,
+        DEBUG_WALKER,
+        TLB_PRINTS_ENTRIES,
+        KEPT_CODE,
+        ENDS_AT_LAST_BYTE,
+        PVM_KEEPS_XD_PAGE,
+    )
 }
 """Every departure, by its name."""
 

@@ -184,7 +184,7 @@ def _hole(
             found = [] if raw or kept_by_some else [*found, (first, slot)]
             if len(found) == count:
                 return found[0][0], tuple(slot for _, slot in found)
-        elif raw and format.granted(raw) == format.rights_mask:
+        elif raw and format.granted(raw, slot.level) == format.rights_mask:
             entry = format.decode(raw, slot.level)
             if not isinstance(entry, Pointer):
                 continue

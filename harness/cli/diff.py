@@ -100,8 +100,15 @@ DAY = 24 * 60 * 60
 
 def _looked_at(source: Source) -> tuple[Snapshot, Graph]:
     """A snapshot, and its tables, which are read before it ends."""
+    from dataclasses import replace
+
     from harness.inspect import graph
+    from harness.paging.x86.cpu import Mode
 
     with source.opened() as snapshot:
         cpu = snapshot.cpu
-        return snapshot, graph.read(snapshot.memory, cpu.format, cpu.roots, graph.FEWER)
+        if cpu.mode is Mode.PAE and cpu.pdptes_checked is None:
+            # As in a guest of TCG, which the other may be.
+            cpu = replace(cpu, pdptes_checked=cpu.pdpte.reserved_mask)
+        read = graph.read(snapshot.memory, cpu.format, cpu.roots, graph.FEWER)
+        return replace(snapshot, cpu=cpu), read

@@ -10,7 +10,7 @@ from harness.check.compare import Comparison
 from harness.check.debugger import Debugger
 from harness.check.quirks import not_run_on
 from harness.check.validate import add_walks
-from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import qmp
 from harness.inspect.sources.qmp import Connection
 from harness.machine.qemu import dotted
@@ -38,19 +38,14 @@ class Checked:
 def check(path: Path, vcpu: int, thorough: bool) -> Checked:
     """Asks the QEMU at a socket about the tables of a processor, while the guest stands still.
 
-    Raises Misuse where no QEMU talks to us, SourceError where the processor is not in 4- or
-    5-level paging, and MachineError where QEMU does not answer.
+    Raises Misuse where no QEMU talks to us, SourceError where the processor translates nothing, and
+    MachineError where QEMU does not answer.
     """
     with (
         qmp.connected(path, vcpu, patience=PATIENCE, holds=True) as connection,
         connection.monitor.paused(),
     ):
         snapshot = connection.snapshot({})
-        if not snapshot.cpu.long:
-            raise SourceError(
-                f"the processor is in {snapshot.cpu.format.name} paging: 4- and 5-level paging are"
-                " what is compared"
-            )
         comparisons = tuple(_asked(connection, snapshot, thorough))
         for comparison in comparisons:
             add_walks(comparison, snapshot.memory, snapshot.cpu)

@@ -176,7 +176,7 @@ _HLAT_RESTART: Final = formats.bits(11)
 
 def levels_of(cpu: Cpu) -> range:
     """The levels at which an entry can be read, from 0 up; PAE paging's registers are the last."""
-    return range(cpu.levels + (cpu.mode is Mode.PAE))
+    return range(formats.PDPTE_LEVEL + 1 if cpu.mode is Mode.PAE else cpu.levels)
 
 
 def read(cpu: Cpu, raw: int, level: int) -> Reading:
@@ -203,8 +203,8 @@ def read(cpu: Cpu, raw: int, level: int) -> Reading:
 
 class _Kind(NamedTuple):
     """How the entry is to be read: `shape` is None where it is not present, `names` are the parts
-    that it may have, `page` tells a page, well-formed or not, from a pointer, and `register` what
-    is held in a register and not in a table."""
+    that it may have, `page` tells a page, well-formed or not, from a pointer, and `register` a
+    PDPTE of PAE paging, which is held in a register and not in a table."""
 
     level: int
     name: str
@@ -220,10 +220,10 @@ class _Kind(NamedTuple):
 
 def _kind(cpu: Cpu, raw: int, level: int) -> _Kind:
     format = cpu.format
-    register = level == len(format.levels)
+    register = cpu.mode is Mode.PAE and level == formats.PDPTE_LEVEL
     if register:
-        names = {"P": formats.P, "PWT": formats.PWT, "PCD": formats.PCD}
-        shape: Shape | None = formats.pdpte(cpu.maxphyaddr)
+        names = {"P": formats.P, "PWT": formats.PWT, "PCD": formats.PCD, "A": formats.A}
+        shape: Shape | None = cpu.pdpte
         name, page, entry = "PDPTE", False, _pdpte(cpu, raw)
     else:
         here = format.levels[level]
@@ -241,12 +241,12 @@ def _kind(cpu: Cpu, raw: int, level: int) -> _Kind:
 
 def _pdpte(cpu: Cpu, raw: int) -> Entry:
     """What a PDPTE of PAE paging says; one that is malformed can be in memory, in no register."""
-    shape = formats.pdpte(cpu.maxphyaddr)
     if not raw & formats.P:
         return Absent()
-    if raw & shape.reserved_mask:
-        return Malformed(raw & shape.reserved_mask)
-    return Pointer(Table(cpu.format, shape.address_of(raw), cpu.levels - 1))
+    if wrong := cpu.malformed_pdpte(raw):
+        return Malformed(wrong)
+    table = Table(cpu.format, cpu.pdpte.address_of(raw), formats.PDPTE_LEVEL - 1)
+    return Pointer(table)
 
 
 class _Label(NamedTuple):
@@ -304,7 +304,7 @@ def _part(cpu: Cpu, kind: _Kind, label: _Label, mask: int) -> Part:
     if label.field is not None:
         value = (kind.raw & mask) << label.field.shift
     if label.role is Role.RESERVED:
-        meaning = f"{label.why}: {_consequence(kind) if value else 'must be 0'}"
+        meaning = f"{label.why}: {_consequence(cpu, kind) if value else 'must be 0'}"
     elif label.role is Role.ADDRESS:
         meaning = _address_meaning(kind, value)
     elif label.role is Role.IGNORED:
@@ -317,9 +317,11 @@ def _part(cpu: Cpu, kind: _Kind, label: _Label, mask: int) -> Part:
     return Part(mask, label.name, value, meaning, label.role, section, label.why)
 
 
-def _consequence(kind: _Kind) -> str:
+def _consequence(cpu: Cpu, kind: _Kind) -> str:
     """What comes of a reserved bit that is set."""
-    return "loading it raises #GP(0)" if kind.register else "any access faults"
+    if kind.register and cpu.pdptes_checked is None:
+        return "loading it raises #GP(0)"
+    return "any access faults"
 
 
 def _address_meaning(kind: _Kind, value: int) -> str:

@@ -380,7 +380,7 @@ def _completed(
     format, here = side.format, side.format.levels[level]
     own = half.table[place] >= 0
     granted = half.granted[place]
-    given = granted & (lanes.raw ^ np.uint64(format.denied))
+    given = bulk.granted_by(format, level, granted, lanes.raw)
     blank = (lanes.kind == RowKind.UNBACKED) | (lanes.kind == RowKind.ABSENT)
     granted = np.where(own & ~blank, given, granted)
     granted[lanes.kind == RowKind.ABSENT] = 0

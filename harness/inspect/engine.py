@@ -7,7 +7,7 @@ departure is named; where it gives none, the rules stand and nothing is said.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from harness.check.held import HeldMemory
 from harness.check.quirks import (
     GIGABYTE_PAGE_WITHOUT_CPUID,
     LARGE_PAGE_ADDRESS,
+    PDPTES_ARE_ENTRIES,
     PML4E_BIT_8_IGNORED,
     WIDEST_PSE36,
     Quirk,
@@ -25,6 +26,7 @@ from harness.check.quirks import (
 from harness.inspect.held import MOST_TABLES, hold_tables
 from harness.paging import bulk
 from harness.paging.memory import Memory
+from harness.paging.x86 import formats
 from harness.paging.x86.cpu import Cpu, Mode
 
 _READINGS: Final[tuple[tuple[Quirk, frozenset[Mode], Mapping[str, Any]], ...]] = (
@@ -53,6 +55,11 @@ def as_read(
     stays as it is.
     """
     notes = []
+    if cpu.pdptes_checked is not None:
+        if expected_of(PDPTES_ARE_ENTRIES, engine, version):
+            cpu = _walked(cpu)
+            notes.append(_sentence(PDPTES_ARE_ENTRIES, engine))
+        hold_tables(memory, cpu.roots)
     for quirk, modes, fields in _READINGS:
         other = replace(cpu, **fields)
         asked = cpu.mode in modes and other != cpu and not fields.keys() & given.keys()
@@ -62,14 +69,46 @@ def as_read(
         if _differ(cpu, other, memory):
             cpu = other
             notes.append(_sentence(quirk, engine))
-    return cpu, tuple(notes)
+    return cpu, (*notes, *_refused(cpu))
+
+
+def as_marked(cpu: Cpu) -> tuple[Cpu, tuple[str, ...]]:
+    """The same where the engine is not known: A in a PDPTE shows one that reads PDPTEs at every
+    walk, since no processor loads such a PDPTE."""
+    if cpu.pdptes_checked is None:
+        return cpu, ()
+    if not any(raw & formats.P and raw & formats.A for raw in cpu.pdptes):
+        return cpu, tuple(_refused(cpu))
+    cpu = _walked(cpu)
+    seen = ", which this is taken to be: A is set in a PDPTE"
+    return cpu, (_sentence(PDPTES_ARE_ENTRIES, "tcg") + seen, *_refused(cpu))
+
+
+def _walked(cpu: Cpu) -> Cpu:
+    """The CPU as TCG reads its PDPTEs."""
+    return replace(cpu, pdptes_checked=formats.bits(63, cpu.maxphyaddr))
+
+
+def _refused(cpu: Cpu) -> Iterator[str]:
+    """Why PDPTEs that are malformed also to this CPU are none that a processor has loaded."""
+    wrong = [
+        f"PDPTE {number} {raw:#x} ({bits:#x} is reserved)"
+        for number, raw in enumerate(cpu.pdptes)
+        if cpu.mode is Mode.PAE and (bits := cpu.malformed_pdpte(raw))
+    ]
+    if wrong:
+        yield (
+            f"MOV CR3 raises #GP(0) (SDM volume 3A, 4.4.1), since it cannot load"
+            f" {', '.join(wrong)}. The tables are shown as a machine has them that reads PDPTEs at"
+            " every walk: QEMU's TCG, or an AMD processor under nested paging (APM volume 2,"
+            " 15.25.10)"
+        )
 
 
 def _sentence(quirk: Quirk, engine: str) -> str:
-    departs = quirk.departs[0].lower() + quirk.departs[1:].rstrip(".")
     return (
-        f"{engine.upper()} departs from the rules, and the tables are read as it reads them:"
-        f" {departs} ({quirk.name}). By the rules: {quirk.rule}"
+        f"{quirk.rule} {engine.upper()} departs from that ({quirk.name}): {quirk.departs}"
+        " The tables are shown as it reads them"
     )
 
 

@@ -133,8 +133,10 @@ def _to_blame(cpu: Cpu, found: Translation, answer: Outcome) -> Iterator[Stage]:
     }.get(answer.reason)
     if wanted is not None:
         for stage in found.stages:
-            given = cpu.format.granted(stage.reading.raw)
-            if stage.slot is not None and not given & rights[wanted]:
+            if stage.slot is None:
+                continue
+            given = cpu.format.granted(stage.reading.raw, stage.slot.level)
+            if not given & rights[wanted]:
                 yield stage
     elif found.stages:
         yield found.stages[-1]

@@ -107,7 +107,7 @@ def _listed_below(
     for row in (np.flatnonzero(leads) + rows.start).tolist():
         raw, lower = int(layer.raw[row]), int(floor.child[row])
         virtual = base | int(layer.index[row]) << here.shift
-        given = granted & format.granted(raw)
+        given = granted & format.granted(raw, layer.level)
         if lower >= 0:
             yield from _listed_below(format, under, physical, lower, virtual, given)
         else:

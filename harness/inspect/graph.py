@@ -406,7 +406,7 @@ def _looked_at(format: Format, floor: Floor, views: _Views, number: int) -> tupl
     offset = layer.index[lines].astype(np.uint64) << np.uint64(here.shift)
     raw, kind, child = layer.raw[lines], layer.kind[lines], floor.child[lines]
     above, unbacked = views.granted[place], kind == RowKind.UNBACKED
-    granted = np.where(unbacked, above, above & (raw ^ np.uint64(format.denied)))
+    granted = np.where(unbacked, above, bulk.granted_by(format, layer.level, above, raw))
     physical, slots = np.zeros(len(raw), np.uint64), np.ones(len(raw), np.int64)
     pages, points = kind == RowKind.PAGE, kind == POINTER
     if here.leaf is not None:

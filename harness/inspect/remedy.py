@@ -414,7 +414,7 @@ class _Trial:
                 cpu = replace(cpu, pdptes=tuple(pdptes))
             else:
                 name, make = format.levels[here].name, format.pointer if table else format.leaf
-                raw = make(address, here, _needed(cpu, self.access, page=table is None))
+                raw = make(address, here, _needed(cpu, self.access, here, page=table is None))
                 made[place.address] = raw
             entries.append(NewEntry(here, name, raw & ~address, table is None))
             place = table.slot_for(self.linear(cpu)) if table else None
@@ -443,8 +443,10 @@ def _free_tables(format: Format, found: Walk | None) -> Iterator[Physical]:
             yield Physical(address)
 
 
-def _needed(cpu: Cpu, access: Access, page: bool) -> int:
+def _needed(cpu: Cpu, access: Access, level: int, page: bool) -> int:
     """The bits by which a new entry lets the access pass."""
+    if not cpu.format.levels[level].grants:
+        return 0
     write, dirty = cpu.format.rights["write"], cpu.format.dirty
     bits = cpu.format.rights["user"] if access.user else 0
     if access.kind.shadow:
@@ -452,7 +454,7 @@ def _needed(cpu: Cpu, access: Access, page: bool) -> int:
     elif access.kind.writes:
         bits |= write
     if page and cpu.long:
-        granted = cpu.format.granted(bits)
+        granted = cpu.format.granted(bits, level)
         keys = (key for key in range(formats.KEYS) if not key_denies(cpu, access, granted, key))
         bits |= next(keys, 0) << formats.KEY_SHIFT
     return bits
@@ -477,7 +479,10 @@ def _moves(state: _State, found: Walk, access: Access) -> Iterator[_Move]:
     """The ways to change what decides about an access to a page: each is all that it takes for
     one of the rules."""
     format = state.cpu.format
-    steps = [(step.slot.address, step.raw) for step in found.steps]
+    levels = format.levels
+    steps = [
+        (step.slot.address, step.raw) for step in found.steps if levels[step.slot.level].grants
+    ]
     real = [step for step in steps if step[0] not in state.made]
     write, user = format.rights["write"], format.rights["user"]
     moves = [

@@ -36,8 +36,8 @@ class Place:
     def granted(self) -> int:
         """The rights that the entries on the way give together."""
         granted = self.table.format.rights_mask
-        for raw in self.raws:
-            granted &= self.table.format.granted(raw)
+        for slot, raw in zip(self.way, self.raws, strict=True):
+            granted &= self.table.format.granted(raw, slot.level)
         return granted
 
     def address(self, index: int) -> Virtual | None:

@@ -147,7 +147,7 @@ def is_backed(snapshot: Snapshot, physical: Physical | None) -> bool | None:
 def split(cpu: Cpu, address: int, page: int = 0) -> tuple[Index, ...]:
     """The parts of an address, from the root down, of which a page at level `page` is the last."""
     parts = []
-    if cpu.mode is Mode.PAE:
+    if cpu.mode is Mode.PAE and cpu.levels == formats.PDPTE_LEVEL:
         low = (LEGACY_SPAN.size // formats.PDPTES).bit_length() - 1
         high = formats.LEGACY_ADDRESS_BITS - 1
         parts.append(Index(cpu.levels, "PDPTE", high, low, address >> low))
@@ -163,11 +163,12 @@ def split(cpu: Cpu, address: int, page: int = 0) -> tuple[Index, ...]:
 def _stages(snapshot: Snapshot, address: int, found: Walk | None, linux: bool) -> Iterator[Stage]:
     cpu, format = snapshot.cpu, snapshot.cpu.format
     granted = format.rights_mask
-    if cpu.mode is Mode.PAE:
-        register = decode.read(cpu, cpu.pdptes[split(cpu, address)[0].value], cpu.levels)
+    if cpu.mode is Mode.PAE and cpu.levels == formats.PDPTE_LEVEL:
+        raw = cpu.pdptes[split(cpu, address)[0].value]
+        register = decode.read(cpu, raw, formats.PDPTE_LEVEL)
         yield Stage(None, register, None, granted, 0, likely(cpu, register))
     for slot, raw, entry in found.steps if found else ():
-        given = granted if isinstance(entry, Absent) else granted & format.granted(raw)
+        given = granted if isinstance(entry, Absent) else granted & format.granted(raw, slot.level)
         reading = decode.read(cpu, raw, slot.level)
         kept = read_linux(cpu, reading) if linux else None
         guesses = likely(cpu, reading, kept, slot, snapshot.memory, address)

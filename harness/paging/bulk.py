@@ -98,7 +98,7 @@ def _descend(memory: Memory, table: Table, address: Words, lanes: Counts, walks:
         index = (address >> np.uint64(here.shift)) & np.uint64(here.entries - 1)
         slot = base + index * np.uint64(format.entry_bytes)
         raw, backed = memory.gather(slot, format.entry_bytes)
-        given = granted & (raw ^ np.uint64(format.denied))
+        given = granted_by(format, level, granted, raw)
         if backed is not None:
             given = np.where(backed, given, granted)
         kind = kinds(format, level, raw, backed)
@@ -147,7 +147,7 @@ def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
     granted: Words | np.uint64 = np.uint64(format.rights_mask)
     for level in range(table.level, -1, -1):
         here, raw = format.levels[level], words[level]
-        given = granted & (raw ^ np.uint64(format.denied))
+        given = granted_by(format, level, granted, raw)
         kind = kinds(format, level, raw)
         ended = going & (kind != POINTER)
         np.copyto(walks.end, kind, where=ended)
@@ -161,6 +161,13 @@ def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
         going &= ~ended
         granted = given
     return walks
+
+
+def granted_by(format: Format, level: int, above: Words | np.uint64, raw: Words) -> Words:
+    """The rights that are left of those given above by entries at a level."""
+    if not format.levels[level].grants:
+        return np.broadcast_to(above, raw.shape)
+    return above & (raw ^ np.uint64(format.denied))
 
 
 def kinds(format: Format, level: int, raw: Words, backed: Mask | None = None) -> Bytes:
@@ -582,8 +589,11 @@ def _fill(
     virtual <<= np.uint64(here.shift)
     virtual |= np.repeat(reached.base, counts)
     above = np.repeat(reached.granted, counts)
-    np.bitwise_xor(raw, np.uint64(format.denied), out=granted)
-    granted &= above
+    if here.grants:
+        np.bitwise_xor(raw, np.uint64(format.denied), out=granted)
+        granted &= above
+    else:
+        granted[:] = above
     rows.physical[:] = 0 if here.leaf is None else address_of(here.leaf, raw)
     if (end != End.LEAF).any():
         rows.physical[end != End.LEAF] = 0

@@ -84,6 +84,7 @@ class Level:
     leaf        how to read a leaf, None where there can be none
     points      where both can be: the pattern of a pointer, all else being a leaf
     bits        names of single bits and fields of entries at this level, to their masks
+    grants      whether its entries give and withhold rights; those of PAE's PDPTEs have none
     """
 
     name: str
@@ -93,6 +94,7 @@ class Level:
     leaf: Shape | None
     points: Pattern
     bits: Mapping[str, int]
+    grants: bool = True
 
     @property
     def size(self) -> int:
@@ -127,7 +129,7 @@ class Format:
     entry_bytes  width of an entry
     present      the pattern of entries that hold anything for the hardware
     levels       from level 0 up; level 0 has no pointers
-    rights       names of rights to the bit each lives in; the same bit at every level
+    rights       names of rights to the bit each lives in; the same bit at every level that has them
     denied       those bits of `rights` that take the right away when set
     accessed     the bit set in every entry used by an access, 0 where there is none
     dirty        the bit set in the leaf by a write, 0 where there is none
@@ -202,8 +204,10 @@ class Format:
             Reserved(raw & part.mask, part.reason) for part in shape.reserved if raw & part.mask
         ]
 
-    def granted(self, raw: int) -> int:
+    def granted(self, raw: int, level: int) -> int:
         """The rights that one entry gives."""
+        if not self.levels[level].grants:
+            return self.rights_mask
         return (raw ^ self.denied) & self.rights_mask
 
     def granting(self, *names: str) -> int:

@@ -92,7 +92,7 @@ def collapse(space: Space, address: Virtual, level: int) -> Flush:
         run = space.run(first, first + slot.size - 1)
         bits, frame = _alike(space, run, lower)
         bits |= int(np.bitwise_or.reduce(run.raw)) & used
-        withhold = format.rights_mask & ~format.granted(space.read(slot))
+        withhold = format.rights_mask & ~format.granted(space.read(slot), level)
         bits = withheld(format, space.carried(first, bits, lower, level), withhold)
         space.put(slot, space.leaves(first, np.array([frame], np.uint64), level, bits))
     flush = Flush()

@@ -62,7 +62,7 @@ class Walk(NamedTuple):
         format = self.root.table.format
         granted = format.rights_mask
         for step in self.steps:
-            granted &= format.granted(step.raw)
+            granted &= format.granted(step.raw, step.slot.level)
         return granted
 
 

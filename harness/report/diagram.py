@@ -161,7 +161,7 @@ def _level(svg: ElementTree.Element, walk: Walk, step: Step, number: int) -> flo
         y = _chips(svg, x, y - 4, marked_bits(format, step))
         granted = format.rights_mask
         for before in walk.steps[: number + 1]:
-            granted &= format.granted(before.raw)
+            granted &= format.granted(before.raw, before.slot.level)
         y = _rights(svg, x, y + 16, format, granted)
     return y
 

@@ -232,7 +232,7 @@ class Explorer(App[None]):
             if isinstance(line.entry, Absent):
                 said, style = (raw, "", told, ""), "dim"
             else:
-                granted = self.place.granted & format.granted(line.raw)
+                granted = self.place.granted & format.granted(line.raw, slot.level)
                 rights = letters(format, granted, never_withheld(self.snapshot.cpu))
                 bits = " ".join(set_bits(format.levels[slot.level], line.raw))
                 said = (raw, rights, told, bits)

@@ -64,7 +64,7 @@ def walk_rows(walk: Walk) -> list[Sequence[str]]:
     granted = format.rights_mask
     rows: list[Sequence[str]] = [HEAD]
     for step in walk.steps:
-        granted &= format.granted(step.raw)
+        granted &= format.granted(step.raw, step.slot.level)
         rows.append(_step(format, step, granted))
     if walk.unbacked is not None:
         slot = walk.unbacked

@@ -176,7 +176,7 @@ def test_a_share_leads_to_the_table_that_the_file_names(path: Path, levels: int)
             assert entry.table.address == target
             given = {RIGHTS[letter] for letter in share.get("rights", "wux")}
             format = entry.table.format
-            assert set(format.rights_of(format.granted(steps[level].raw))) == given
+            assert set(format.rights_of(format.granted(steps[level].raw, level))) == given
 
 
 @every_layout
@@ -275,7 +275,7 @@ def test_the_rights_layout_has_every_pair_of_rights_of_table_and_leaf(levels: in
         if page.level == 0:
             *_, above, leaf = walk_of(rights, levels, page.virtual).steps
             format = leaf.slot.table.format
-            pairs.add((format.granted(above.raw), format.granted(leaf.raw)))
+            pairs.add((format.granted(above.raw, 1), format.granted(leaf.raw, 0)))
     assert len(pairs) == 64
 
 

@@ -28,6 +28,7 @@ from harness.check.quirks import (
     PVM_KEEPS_A_SLOT,
     PVM_KEEPS_XD_PAGE,
     RESERVED_WITHOUT_PRESENT,
+    TLB_PRINTS_ENTRIES,
     FaultQuirk,
     Quirk,
     expected_of,
@@ -67,7 +68,8 @@ def case(address: int, kind: Kind, user: bool) -> Cases:
 
 
 def test_every_quirk_has_a_name_of_its_own() -> None:
-    names = [quirk.name for quirk in (*FAULT_QUIRKS, DEBUG_WALKER, KEPT_CODE, ENDS_AT_LAST_BYTE)]
+    others = (DEBUG_WALKER, TLB_PRINTS_ENTRIES, KEPT_CODE, ENDS_AT_LAST_BYTE)
+    names = [quirk.name for quirk in (*FAULT_QUIRKS, *others)]
     assert len(set(names)) == len(names)
 
 
@@ -80,7 +82,10 @@ BOUNDS |= {
     quirk.name: ("kvm_pvm", (6, 18, 43), [(6, 18, 44), (6, 19), (99, 0)])
     for quirk in (PVM_KEEPS_A_SLOT, PVM_EMULATES_UNDER_SMAP, PVM_KEEPS_XD_PAGE)
 }
-BOUNDS[DEBUG_WALKER.name] = ("monitor", *BOUNDS[RESERVED_WITHOUT_PRESENT.name][1:])
+BOUNDS |= {
+    quirk.name: ("monitor", *BOUNDS[RESERVED_WITHOUT_PRESENT.name][1:])
+    for quirk in (DEBUG_WALKER, TLB_PRINTS_ENTRIES)
+}
 
 
 def test_every_quirk_has_bounds_of_its_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from harness.check import debugger
 from harness.machine.foreign import ForeignMonitor
 from tests.cli.commands import run
+from tests.inspect.sources.kernel import PSE, ROOT, arguments
 from tests.inspect.sources.machines import RAM, STUB, Machine, running
 
 pytestmark = pytest.mark.hw
@@ -87,14 +89,72 @@ def test_a_processor_that_does_not_page_is_a_sentence(machine: Machine, tmp_path
     assert errors.startswith("pagetable: paging is off")
 
 
-def test_paging_that_is_not_compared_is_a_sentence(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+LEGACY = {
+    ROOT: 0x83,
+    ROOT + 4: 0x2001_E083,  # at 0xf20000000: PSE-36
+    ROOT + 8: 0x20_3027,
+    ROOT + 12: 0x60_0083,  # bit 21 is reserved
+    ROOT + 0xFFC: 0x20_3005,
+    0x20_3000: 0x5027,
+    0x20_3FFC: 0x7063,
+}
+"""Tables of 32-bit paging, which map four large pages, one of which no access reaches, and two
+small ones twice."""
+
+
+@contextlib.contextmanager
+def legacy(directory: Path, cr4: int, words: dict[int, int]) -> Iterator[Machine]:
+    with running(directory, *arguments(directory, cr4, ROOT | 0x18, words)) as machine:
+        machine.witness.waits_for("CR3=00200018")
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with legacy(tmp_path_factory.mktemp("large"), PSE, LEGACY) as machine:
+        yield machine
+
+
+def test_tables_of_32_bit_paging_agree_with_their_machine(large: Machine, tmp_path: Path) -> None:
+    code, out, errors = run("check", "--qmp", large.path, "--thorough", "--json", cwd=tmp_path)
+    told = json.loads(out)
+    assert (code, errors, told["disagreements"]) == (0, "", 0)
+    compared = {one["oracle"]: one["compared"] for one in told["oracles"]}
+    assert compared["info tlb"] == 3 + 2 * 2
+    assert compared["gva2gpa"] > 3 + 2 * 2
+    assert told["quirks"]["info-tlb-prints-bits-of-entries"] == 2
+    assert large.witness.status() == "running"
+
+
+def test_what_info_tlb_prints_of_4m_pages_is_no_address_of_theirs(
+    large: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registers = ForeignMonitor.registers
-    monkeypatch.setattr(
-        ForeignMonitor, "registers", lambda self: registers(self) | {"CR4": 0, "EFER": 0}
-    )
-    code, out, errors = run("check", "--qmp", machine.path, cwd=tmp_path)
-    assert (code, out) == (2, "")
-    assert "the processor is in x86 32-bit paging" in errors
-    assert machine.witness.status() == "running"
+    monkeypatch.setattr(debugger, "expected_of", lambda *_: False)
+    code, out, _ = run("check", "--qmp", large.path, "--json", cwd=tmp_path)
+    assert code == 1
+    wrong = {one["address"] for one in json.loads(out)["findings"]}
+    assert wrong == {"0x400000", "0xc00000"}
+
+
+def test_an_address_outside_long_mode_that_disagrees_is_shown(
+    large: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gva2gpa = ForeignMonitor.gva2gpa
+
+    def wrong(self: ForeignMonitor, address: int) -> int | None:
+        right = gva2gpa(self, address)
+        return right if right is None or address != 0xFFFF_FFFF else right ^ 1 << 32
+
+    monkeypatch.setattr(ForeignMonitor, "gva2gpa", wrong)
+    code, out, _ = run("check", "--qmp", large.path, "--json", cwd=tmp_path)
+    assert code == 1
+    assert [one["address"] for one in json.loads(out)["findings"]] == ["0xffffffff"]
+
+
+def test_large_pages_that_cr4_does_not_allow_lead_to_tables(tmp_path: Path) -> None:
+    code_page = {ROOT: 0x20_4083, 0x20_4000 + 4 * 0x100: 0x10_0003}
+    with legacy(tmp_path, 0, {**LEGACY, **code_page}) as machine:
+        code, out, _ = run("check", "--qmp", machine.path, "--json", cwd=tmp_path)
+    compared = {one["oracle"]: one["compared"] for one in json.loads(out)["oracles"]}
+    assert code == 0
+    assert compared["info tlb"] == 1 + 2 * 2

@@ -115,7 +115,7 @@ def _held(
         entry = format.decode(raw, slot.level)
         if isinstance(entry, Absent):
             continue
-        given = granted & format.granted(raw)
+        given = granted & format.granted(raw, slot.level)
         yield Found(address, way, raw, entry, granted, given)
         if isinstance(entry, Pointer):
             below = ((address + s.index * s.size, s) for s in entry.table.slots())

@@ -108,9 +108,9 @@ def role_of(reading: Reading, bit: int) -> Role:
 def changes(cpu: Cpu, raw: int, level: int, bit: int, role: Role) -> None:
     """What changing a bit of a well-formed entry does is what its role says."""
     before, after = meant(cpu, raw, level), meant(cpu, raw ^ 1 << bit, level)
-    rights = cpu.format.granted(raw) != cpu.format.granted(raw ^ 1 << bit)
-    if level == cpu.levels:
-        rights = False  # a PDPTE of PAE paging grants nothing
+    rights = False  # as of a PDPTE of PAE paging, which is no entry
+    if level < cpu.levels:
+        rights = cpu.format.granted(raw, level) != cpu.format.granted(raw ^ 1 << bit, level)
     if role is Role.PRESENT:
         assert isinstance(after, Absent)
     elif role is Role.RESERVED:

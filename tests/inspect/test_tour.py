@@ -49,7 +49,7 @@ def test_the_rights_are_those_of_the_way() -> None:
         place, index = reached
         line = tour.lines(snapshot.memory, place.table)[index]
         assert line.raw is not None
-        assert place.granted & snapshot.cpu.format.granted(line.raw) == granted
+        assert place.granted & snapshot.cpu.format.granted(line.raw, place.table.level) == granted
 
 
 def test_a_right_that_is_missing_far_above_stays_missing() -> None:

@@ -157,15 +157,15 @@ def test_granting_and_rights_of_are_inverse_for_every_subset(format: Format) -> 
     for choice in product((False, True), repeat=len(names)):
         chosen = tuple(name for name, taken in zip(names, choice, strict=True) if taken)
         bits = format.granting(*chosen)
-        assert format.rights_of(format.granted(bits)) == chosen
+        assert format.rights_of(format.granted(bits, 0)) == chosen
 
 
 def test_a_denying_bit_takes_its_right_away() -> None:
     x86 = cpu_of(Machine()).format
     assert x86.granting("write", "user", "execute") == 6
     assert x86.granting("write") == 2 | 1 << 63
-    assert x86.rights_of(x86.granted(0)) == ("execute",)
-    assert x86.rights_of(x86.granted(7 | 1 << 63)) == ("write", "user")
+    assert x86.rights_of(x86.granted(0, 0)) == ("execute",)
+    assert x86.rights_of(x86.granted(7 | 1 << 63, 0)) == ("write", "user")
 
 
 def test_an_unknown_right_is_refused_with_those_that_are_known() -> None:

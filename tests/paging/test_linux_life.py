@@ -207,7 +207,8 @@ class Life(RuleBasedStateMachine):
         marked = self.linux.marked(raw, 0, SOFT_DIRTY)
         match self.linux.decode(raw, 0):
             case Leaf(address):
-                write = "write" in self.world.format.rights_of(self.world.format.granted(raw))
+                format = self.world.format
+                write = "write" in format.rights_of(format.granted(raw, 0))
                 return Page("mapped", address >> 12, write, marked)
             case ProtNone(address):
                 return Page("hidden", address >> 12, False, marked)

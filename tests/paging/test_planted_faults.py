@@ -74,7 +74,8 @@ def indexes_swapped(format: Format) -> Format:
 
 def leaf_rights_alone(patch: pytest.MonkeyPatch) -> None:
     def granted(self: Walk) -> int:
-        return self.root.table.format.granted(self.steps[-1].raw) if self.steps else 0
+        last = self.steps[-1] if self.steps else None
+        return self.root.table.format.granted(last.raw, last.slot.level) if last else 0
 
     patch.setattr(Walk, "granted", property(granted))
 

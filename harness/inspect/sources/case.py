@@ -9,7 +9,8 @@ from pathlib import Path
 from harness.check import matrix_case
 from harness.check.layouts import parse
 from harness.check.matrix_case import MatrixCase
-from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect import engine
+from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources.layout import built
 from harness.inspect.sources.registers import cpu_with
 
@@ -17,8 +18,7 @@ from harness.inspect.sources.registers import cpu_with
 def snapshot(path: Path, registers: Mapping[str, int]) -> Snapshot:
     """The tables that a case is about, and the state in which it was asked.
 
-    Raises CaseError where the file holds none, LayoutError where its layout cannot be built, and
-    SourceError for PDPTEs that cannot be loaded.
+    Raises CaseError where the file holds none, and LayoutError where its layout cannot be built.
     """
     case = matrix_case.saved(path)
     if isinstance(case, MatrixCase):
@@ -30,14 +30,13 @@ def snapshot(path: Path, registers: Mapping[str, int]) -> Snapshot:
 
 def _of_matrix(case: MatrixCase, registers: Mapping[str, int]) -> Snapshot:
     """The entries of a path, in memory that holds nothing else."""
-    try:
-        memory, cpu = matrix_case.tables(case)
-    except ValueError as error:
-        raise SourceError(str(error)) from None
+    memory, cpu = matrix_case.tables(case)
+    cpu, notes = engine.as_marked(cpu_with(cpu, registers, memory))
     return Snapshot(
         f"case {case.title}",
-        cpu_with(cpu, registers, memory),
+        cpu,
         memory,
         None,
         ("the case holds the entries of one path; all else is taken to be not present",),
+        notes,
     )

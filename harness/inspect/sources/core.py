@@ -21,12 +21,13 @@ from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
+from harness.inspect import engine
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources.content import Content
-from harness.inspect.sources.registers import AC, WIDTHS, cpu_with, unseen_keys, unseen_model
+from harness.inspect.sources.registers import AC, cpu_with, unseen_keys, unseen_model
 from harness.paging.address import Physical, Span
 from harness.paging.memory import Mask, Memory, Words
-from harness.paging.x86.cpu import Cpu, Cr4, Efer
+from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Efer
 
 LOAD, NOTE = 1, 4
 """p_type of what is looked at (System V ABI, program header)."""
@@ -72,6 +73,7 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
     states = [desc for name, desc in core.notes(segments) if name == b"QEMU"]
     own, assumed = _registers(path, vcpu, states, core.x86_64, registers)
     cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, memory)
+    cpu, notes = engine.as_marked(cpu)
     if "maxphyaddr" not in registers:
         assumed.append(f"a core does not tell MAXPHYADDR: it is taken to be {WIDTHS[-1]} bits")
     assumed += unseen_model(cpu, registers, "a core")
@@ -81,7 +83,7 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
             "the core was written with -p, so that memory which the guest does not map is missing"
         )
     title = f"{path}, processor {vcpu}"
-    return Snapshot(title, cpu, memory, memory.backed, tuple(assumed))
+    return Snapshot(title, cpu, memory, memory.backed, tuple(assumed), notes)
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from harness.check.held import HeldMemory
 from harness.inspect import engine
 from harness.inspect.held import hold_tables, refuse
 from harness.inspect.snapshot import Snapshot
-from harness.inspect.sources.registers import AC, WIDTHS, cpu_with, unseen_keys
+from harness.inspect.sources.registers import AC, cpu_with, unseen_keys
 from harness.machine.errors import ProtocolError
 from harness.machine.foreign import DEADLINE, ForeignMonitor, conversation
 from harness.machine.physical import PhysicalMemory, Region, regions, share
 from harness.paging.address import Span
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.cpu import WIDTHS, Cpu
 
 AMD = ("AuthenticAMD", "HygonGenuine")
 """The vendors whose processors read entries as AMD's do."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from harness.inspect import engine
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources.content import Content
 from harness.inspect.sources.registers import cpu_with, unseen_model
@@ -31,7 +32,9 @@ def snapshot(path: Path, registers: Mapping[str, int]) -> Snapshot:
     if not registers.get("cr4", Cr4.PAE) & Cr4.PAE:
         usual["efer"] = Efer.NXE
     cpu = cpu_with(Cpu.long_mode(4, 0), {**usual, **registers}, memory)
-    return Snapshot(str(path), cpu, memory, (memory.span,), tuple(_assumed(cpu, registers)))
+    cpu, notes = engine.as_marked(cpu)
+    assumed = tuple(_assumed(cpu, registers))
+    return Snapshot(str(path), cpu, memory, (memory.span,), assumed, notes)
 
 
 class FileMemory:

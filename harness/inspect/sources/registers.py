@@ -7,12 +7,8 @@ from dataclasses import replace
 
 from harness.inspect.snapshot import SourceError
 from harness.paging.memory import Memory
-from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Mode
+from harness.paging.x86.cpu import WIDTHS, Cpu, Cr0, Cr3, Cr4, Mode, reserved_in_pdpte
 from harness.paging.x86.load import read_pdptes, reserved_in_cr3
-
-WIDTHS = range(32, 53)
-"""The widths that physical addresses can have (SDM volume 3A, 4.1.4)."""
-
 
 AC = 1 << 18
 """EFLAGS.AC (SDM volume 3A, 2.3)."""
@@ -26,6 +22,8 @@ def cpu_with(usual: Cpu, registers: Mapping[str, int], memory: Memory) -> Cpu:
     """The state of `usual` but for these registers, by the names of its fields.
 
     In PAE paging the PDPTEs are those in memory now: what the processor has loaded is not told.
+    Where one of them cannot be loaded, they are those of a machine that reads them at every walk
+    and checks all that is reserved; `engine` has what is known of one.
 
     Raises SourceError where paging is off, or no machine can be in that state.
     """
@@ -47,7 +45,10 @@ def cpu_with(usual: Cpu, registers: Mapping[str, int], memory: Memory) -> Cpu:
                 f" {cpu.maxphyaddr}"
             )
         if cpu.mode is Mode.PAE:
-            cpu = replace(cpu, pdptes=read_pdptes(memory, cpu.cr3))
+            pdptes = read_pdptes(memory, cpu.cr3)
+            refused = any(reserved_in_pdpte(raw, cpu.maxphyaddr) for raw in pdptes)
+            checked = cpu.pdpte.reserved_mask if refused else None
+            cpu = replace(cpu, pdptes=pdptes, pdptes_checked=checked)
     except ValueError as error:
         raise SourceError(str(error)) from None
     return cpu

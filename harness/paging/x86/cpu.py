@@ -8,7 +8,7 @@ from enum import Enum, IntFlag
 from functools import cached_property
 
 from harness.paging.address import Physical, Span, Virtual
-from harness.paging.format import Format
+from harness.paging.format import Format, Shape
 from harness.paging.table import Root, Table
 from harness.paging.x86 import formats
 
@@ -71,6 +71,9 @@ _MODE_BITS = {
 """The bits of CR4 and EFER that make each mode."""
 
 
+WIDTHS = range(32, 53)
+"""The widths that physical addresses can have (SDM volume 3A, 4.1.4)."""
+
 LEGACY_SPAN = Span.of(0, 1 << formats.LEGACY_ADDRESS_BITS)
 """Every address outside long mode."""
 
@@ -88,6 +91,10 @@ class Cpu:
     amd                  AMD's reading where it differs from Intel's
     pkru, pkrs           rights of protection keys on user and on supervisor pages
     pdptes               the PDPTE registers, in PAE paging; `load` reads them from memory
+    pdptes_checked       where PDPTEs are no registers but read at every walk, as QEMU's TCG does,
+                         and AMD's processors under nested paging (APM volume 2, 15.25.10): the
+                         reserved bits that make an access through one fault.  None where they are
+                         registers, which hold none that is malformed
 
     Raises ValueError for a state that no machine can be in.
     """
@@ -105,6 +112,7 @@ class Cpu:
     pkru: int = 0
     pkrs: int = 0
     pdptes: tuple[int, ...] = (0,) * formats.PDPTES
+    pdptes_checked: int | None = None
 
     def __post_init__(self) -> None:
         if not self.cr0 & Cr0.PG:
@@ -113,7 +121,7 @@ class Cpu:
             raise ValueError(f"long mode without PAE: CR4 {self.cr4:#x}, EFER {self.efer:#x}")
         if len(self.pdptes) != formats.PDPTES:
             raise ValueError(f"there are {formats.PDPTES} PDPTEs, not {len(self.pdptes)}")
-        for number, raw in enumerate(self.pdptes):
+        for number, raw in enumerate(self.pdptes if self.pdptes_checked is None else ()):
             wrong = reserved_in_pdpte(raw, self.maxphyaddr)
             if wrong:
                 raise ValueError(
@@ -210,9 +218,21 @@ class Cpu:
         if self.mode is Mode.BITS_32:
             return formats.paging32(self.maxphyaddr, bool(self.cr4 & Cr4.PSE), self.pse36)
         if self.mode is Mode.PAE:
-            return formats.pae(self.maxphyaddr, self.nxe)
+            walked = self.pdptes_checked is not None
+            return formats.pae(self.maxphyaddr, self.nxe, self.pdpte if walked else None)
         levels = 5 if self.mode is Mode.LEVEL_5 else 4
         return formats.long_mode(levels, self.maxphyaddr, self.nxe, self.page1gb, self.amd)
+
+    @cached_property
+    def pdpte(self) -> Shape:
+        """How this CPU reads a present PDPTE of PAE paging."""
+        if self.pdptes_checked is None:
+            return formats.pdpte(self.maxphyaddr)
+        return formats.pdpte(self.maxphyaddr, self.pdptes_checked)
+
+    def malformed_pdpte(self, raw: int) -> int:
+        """The bits by which this CPU takes a PDPTE for malformed."""
+        return raw & self.pdpte.reserved_mask if raw & formats.P else 0
 
     @cached_property
     def base(self) -> Physical:
@@ -226,18 +246,18 @@ class Cpu:
     @cached_property
     def roots(self) -> tuple[Root, ...]:
         """Where walks begin: one table in most modes, which serves both canonical halves in long
-        mode; in PAE paging the table of each PDPTE that is present."""
-        if self.mode is Mode.PAE:
+        mode; in PAE paging the table of each PDPTE that is present, if those are registers."""
+        if self.mode is Mode.PAE and self.pdptes_checked is None:
             return tuple(self._pdpte_roots())
         table = Table(self.format, self.base, self.levels - 1)
         spans = canonical_halves(self.levels) if self.long else (LEGACY_SPAN,)
         return tuple(Root(table, span) for span in spans)
 
     def _pdpte_roots(self) -> Iterator[Root]:
-        shape, size = formats.pdpte(self.maxphyaddr), LEGACY_SPAN.size // formats.PDPTES
+        size = LEGACY_SPAN.size // formats.PDPTES
         for number, raw in enumerate(self.pdptes):
             if raw & formats.P:
-                table = Table(self.format, shape.address_of(raw), self.levels - 1)
+                table = Table(self.format, self.pdpte.address_of(raw), self.levels - 1)
                 yield Root(table, Span.of(number * size, size))
 
 

@@ -31,6 +31,9 @@ PDPTES = 4
 PDPTE_BYTES = 8
 """What each takes in memory."""
 
+PDPTE_LEVEL = 2
+"""The level of what they would be entries of: they lead to tables at level 1."""
+
 
 def bits(high: int, low: int | None = None) -> int:
     """The mask of bits high:low."""
@@ -121,18 +124,26 @@ def _long_mode(levels: int, maxphyaddr: int, nxe: bool, page1gb: bool, amd: bool
 
 
 @cache
-def pae(maxphyaddr: int, nxe: bool) -> Format:
+def pae(maxphyaddr: int, nxe: bool, pdptes: Shape | None = None) -> Format:
     """PAE paging below its PDPTEs (SDM 4.4.2, tables 4-9 to 4-11).
 
     The PDPTEs are registers, not entries of a table: `pdpte` is how they read.
+
+    pdptes  how they do where they are none, but entries of a third level
+
     Raises ValueError for a width that is not 32 to 52 bits.
     """
     everywhere = _everywhere(maxphyaddr, 62, nxe)
+    levels: tuple[Level, ...] = _page_levels(maxphyaddr, everywhere, {**_LEAF, "XD": XD})
+    if pdptes is not None:
+        names = {"P": P, "PWT": PWT, "PCD": PCD, "A": A}
+        index_bits = PDPTES.bit_length() - 1
+        levels += (Level("PDPTE", 30, index_bits, pdptes, None, _POINTS, names, grants=False),)
     return Format(
         name="x86 PAE",
         entry_bytes=8,
         present=Pattern(P, P),
-        levels=_page_levels(maxphyaddr, everywhere, {**_LEAF, "XD": XD}),
+        levels=levels,
         rights={"write": RW, "user": US, "execute": XD},
         denied=XD,
         accessed=A,
@@ -143,18 +154,21 @@ def pae(maxphyaddr: int, nxe: bool) -> Format:
 
 
 @cache
-def pdpte(maxphyaddr: int) -> Shape:
+def pdpte(maxphyaddr: int, checked: int = -1) -> Shape:
     """How a present PDPTE of PAE paging reads (SDM 4.4.1, table 4-8): it grants and notes nothing.
+
+    checked  the bits that a machine looks at, of those that are reserved
 
     Raises ValueError for a width that is not 32 to 52 bits.
     """
+    reserved = (
+        Reserved(bits(2, 1), "bits 2:1 of a PDPTE"),
+        Reserved(bits(8, 5), "bits 8:5 of a PDPTE"),
+        Reserved(bits(63, maxphyaddr), f"beyond MAXPHYADDR {maxphyaddr}"),
+    )
     return Shape(
         _address(maxphyaddr, PAGE_BITS),
-        (
-            Reserved(bits(2, 1), "bits 2:1 of a PDPTE"),
-            Reserved(bits(8, 5), "bits 8:5 of a PDPTE"),
-            Reserved(bits(63, maxphyaddr), f"beyond MAXPHYADDR {maxphyaddr}"),
-        ),
+        tuple(part._replace(mask=part.mask & checked) for part in reserved if part.mask & checked),
     )
 
 

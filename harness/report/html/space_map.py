@@ -207,7 +207,7 @@ def _sum_up(one: _Table, tables: Sequence[_Table]) -> None:
     """Writes down what lies in and under a table, given the same of those under it."""
     format, granted = one.table.format, set[int]()
     for run in one.runs:
-        own = format.granted(run.raw)
+        own = format.granted(run.raw, one.table.level)
         if run.kind == RowKind.PAGE:
             one.pages += run.count
             one.size += run.count * format.levels[one.table.level].size
@@ -232,7 +232,7 @@ def _rights(format: Format, granted: int) -> int:
 def _run_text(table: Table, run: _Run, kinds: dict[_Said, int]) -> str:
     """A run in one word; the kinds that it needs are added."""
     format, here = table.format, table.format.levels[table.level]
-    rights = _rights(format, format.granted(run.raw))
+    rights = _rights(format, format.granted(run.raw, table.level))
     bits = " ".join(set_bits(here, run.raw)) if run.raw else ""
     holds = f"{run.raw:x}"
     if run.kind == RowKind.PAGE:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from harness.paging import bulk
 from harness.paging.address import Span, Virtual
+from harness.paging.entry import Malformed
+from harness.paging.walk import walk
 from harness.paging.x86.access import Fault, Reason, Vector
 from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Efer, Mode, root_for
 from harness.paging.x86.load import load
@@ -169,6 +173,48 @@ def test_any_other_bit_of_a_pdpte_is_loaded(bit: int) -> None:
     cpu = Cpu.in_mode(Mode.PAE, 0)
     answer = load(cpu, cpu, memory({0: 1 | 1 << bit}))
     assert isinstance(answer, Cpu) and answer.pdptes[0] == 1 | 1 << bit
+
+
+ADDRESSES = [Virtual(n << 30 | at) for n in range(4) for at in (0, 0x1234, 0x20_0000, 0x3FFF_FFFF)]
+
+
+def test_pdptes_that_are_walked_lead_where_registers_do() -> None:
+    words = {0x20: 0x1001, 0x28: 0x2001, 0x38: 0x1001, 0x1000: 0x3007, 0x1008: 0x40_0083}
+    where = memory({**words, 0x2000: 0x8000_0000_0060_0087, 0x3008: 0x9005})
+    registers = load(Cpu.in_mode(Mode.PAE, 0x20), Cpu.in_mode(Mode.PAE, 0x20), where)
+    assert isinstance(registers, Cpu)
+    walked = replace(registers, pdptes_checked=registers.pdpte.reserved_mask)
+    assert (len(registers.roots), len(walked.roots), walked.levels) == (3, 1, 3)
+    asked = np.array(ADDRESSES, np.uint64)
+    several = [bulk.walk(where, cpu.roots, asked) for cpu in (registers, walked)]
+    for lane, address in enumerate(ADDRESSES):
+        root, other = root_for(registers, address), root_for(walked, address)
+        assert other is not None
+        found = walk(where, other, address)
+        if root is None:
+            assert (found.level, found.leaf) == (2, None)
+            continue
+        through = walk(where, root, address)
+        assert found.steps[1:] == through.steps or found.physical == through.physical
+        assert (found.physical, found.level) == (through.physical, through.level)
+        assert found.granted == through.granted == int(several[0].granted[lane])
+        assert int(several[1].granted[lane]) == found.granted
+        assert int(several[1].physical[lane]) == (found.physical or 0)
+    rows = [bulk.leaves(where, cpu.roots) for cpu in (registers, walked)]
+    for name in ("virtual", "physical", "granted", "raw"):
+        assert getattr(rows[0], name).tolist() == getattr(rows[1], name).tolist()
+
+
+@pytest.mark.parametrize("checked", [-1, 1 << 63 | 2])
+@pytest.mark.parametrize("bit", [1, 2, 5, 6, 7, 8, 40, 63])
+def test_a_walk_ends_at_a_pdpte_with_a_bit_that_is_checked(bit: int, checked: int) -> None:
+    raw = 0x1001 | 1 << bit
+    cpu = replace(Cpu.in_mode(Mode.PAE, 0), pdptes_checked=checked, pdptes=(raw, 0, 0, 0))
+    (root,) = cpu.roots
+    (first, *_) = walk(memory({0: raw, 0x1000: 0x83}), root, Virtual(0)).steps
+    wrong = raw & checked if checked > 0 else 1 << bit
+    assert first.entry == (Malformed(wrong) if wrong else first.entry)
+    assert isinstance(first.entry, Malformed) == bool(wrong)
 
 
 def test_pdptes_without_memory_cannot_be_read() -> None:

@@ -25,7 +25,7 @@ from tests.mutants.run import KILLED, TIME, run
 LISTED = Path("tests/mutants/equivalent.toml")
 
 TESTS = {
-    "paging": ["tests/paging", "-m", "not hw"],
+    "paging": ["tests/paging", "tests/inspect/test_likely.py", "-m", "not hw"],
     # What the explorer's screens show is found out by the rest of the package.
     "inspect": ["tests/inspect", "tests/cli", "-m", "not hw"],
     "check": ["tests/check", "tests/cli"],

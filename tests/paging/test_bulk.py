@@ -244,6 +244,16 @@ def test_more_tables_than_layers_may_find_are_refused_before_they_are_listed() -
         next(listing)
 
 
+def test_layers_stop_reading_a_level_once_it_leads_to_too_many_tables() -> None:
+    """200 tables of 512 pointers, 64 of which are read together: 32,768 pointers, all different."""
+    words = [0x1007 + 0x1000 * n for n in range(200)] + [0] * 312
+    words += [0x100_0007 + 0x1000 * n for n in range(200 * 512)]
+    listing = bulk.layers(memory_of(words), cpu_of(Machine(4)).roots, 600)
+    assert [len(next(listing)) for _ in range(2)] == [1, 200]
+    with pytest.raises(TooManyTables, match="there are more than 600 tables"):
+        next(listing)
+
+
 def test_of_the_slots_without_memory_the_first_of_each_table_stands_for_all() -> None:
     words = [0] * 700
     words[0], words[1], words[2] = 0x1007, 0x1005, 0x9007

@@ -231,6 +231,9 @@ def test_a_copy_that_failed_can_be_done_again(world: World, child: Space) -> Non
         pass
     copied = copy.finish()
     assert copied.counts == {Page.PAGE: 5 + world.table_span // world.page}
+    assert copied.flush.addresses.tolist() == filled(world)
+    for at in filled(world):
+        assert physical(child, at) == physical(world.space, at) is not None
     copied.flush.done()
 
 
@@ -436,6 +439,12 @@ def test_a_dialect_decides_what_becomes_of_entries(world: World, child: Space) -
         0x68,
         0,
     ]
+
+
+def test_what_did_not_occur_is_not_counted(world: World, child: Space) -> None:
+    world.space.write(world.space.slot(Virtual(0), 0), 0x40)
+    copied = copy_range(world.space, child, world.pages(0, 8), Notes(world.format))
+    assert copied.counts == {Sort.GONE: 1}
 
 
 def test_what_a_dialect_refuses_is_named_by_its_address(world: World, child: Space) -> None:

@@ -64,7 +64,7 @@ class GuestSpace(Space):
         self.cpu = self._cpu(guest, levels, allocator.allocate(format, levels - 1).address)
         super().__init__(memory, self.cpu.roots, allocator)
         self._beside = beside
-        self._unused = Span(TABLES.last + 1, guest.ram.size - 1)
+        self._unused, self._end = TABLES.last + 1, guest.ram.size
 
     @staticmethod
     def _cpu(guest: Guest, levels: int, root: int) -> Cpu:
@@ -86,8 +86,9 @@ class GuestSpace(Space):
         if self._beside:
             return self._beside.frames(count, level)
         size = self.format.levels[level].size
-        first = -(-self._unused.first // size) * size
-        if first + count * size > self._unused.last:
-            raise SpaceError(f"RAM has no {count} free frames of {size:#x} bytes in {self._unused}")
-        self._unused = Span(first + count * size, self._unused.last)
+        first = -(-self._unused // size) * size
+        if first + count * size > self._end:
+            free = f"{self._unused:#x}..{self._end - 1:#x}"
+            raise SpaceError(f"RAM has no {count} free frames of {size:#x} bytes in {free}")
+        self._unused = first + count * size
         return np.uint64(first) + np.arange(count, dtype=np.uint64) * np.uint64(size)

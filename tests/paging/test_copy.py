@@ -319,6 +319,24 @@ def test_a_span_that_begins_or_ends_in_a_page_is_refused(
         copy_range(world.space, child, span)
 
 
+def test_tables_are_linked_at_each_level_as_the_parent_s_are(world: World, child: Space) -> None:
+    """Each pointer of the parent withholds another right, or none."""
+    world.space.map(Virtual(0), world.frames(1), 0, world.rights("write", "user"))
+    rights = [("write",), ("user",), ("execute",), ()]
+    for level in range(1, len(world.format.levels)):
+        slot = world.space.slot(Virtual(0), level)
+        table = world.space.pointed(world.space.read(slot), level)
+        assert table is not None
+        bits = world.rights(*rights[level - 1]) | world.format.accessed
+        world.space.write(slot, world.format.pointer(table.address, level, bits))
+    copy_range(world.space, child, world.pages(0, 1)).flush.done()
+    for level in range(1, len(world.format.levels)):
+        bits = child.pointer_bits(child.slot(Virtual(0), level))
+        assert bits == world.rights(*rights[level - 1]), level
+        raw = child.read(child.slot(Virtual(0), level))
+        assert not raw & world.format.accessed, "nobody has used the child's tables"
+
+
 def test_what_the_target_has_where_nothing_is_copied_to_stays(world: World, child: Space) -> None:
     for page in 0, 2:
         world.space.map(Virtual(page * world.page), world.frames(1), 0, world.rights())

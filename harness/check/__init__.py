@@ -11,8 +11,9 @@ quirk    a known departure of one engine from the rules, with its evidence
 case     one access in the matrix, or several in sequence, as a number in a product of axes
 
 `layouts`, `keys`  descriptions of spaces, the tables built from them, what their values look like
-`bounds`             how much a layout asks for, before it is built
-`written`          reading files that people or this program wrote
+`bounds`           how much a layout asks for, before it is built
+`typed`            JSON files of a known form, every value of its type
+`written`          reading and writing files that people or this program wrote
 `space`            a space of one's own in a guest's RAM
 `window`           the hole of a space in which the guest's own program runs
 `cases`            which accesses are tried in a space

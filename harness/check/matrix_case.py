@@ -6,11 +6,12 @@ on another machine and after the declaration of the matrix has changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from harness.check import chain as chains
@@ -18,10 +19,11 @@ from harness.check import marks, sequence
 from harness.check import replay as layout_case
 from harness.check.chain import Lanes, Question
 from harness.check.compare import PROBE, Comparison, Disagreement
-from harness.check.replay import Case, CaseError
+from harness.check.replay import Case, CaseError, SavedAccess, SavedCase
 from harness.check.rig import Batch, Rig, Verdicts
 from harness.check.sequence import SequenceBatch
 from harness.check.stage import MODES, WINDOW_KEY, Control, Model, Step
+from harness.check.typed import Number, decode, made
 from harness.check.verdicts import expected_text, observed_text
 from harness.check.window import with_pdptes
 from harness.machine.engines import why_long_mode_only
@@ -126,9 +128,12 @@ class AskedAccess:
         """Raises ValueError for what cannot be asked of the processor."""
         if model.mode not in MODES or not len(self.words) == len(self.slots) == model.levels:
             raise ValueError(f"mode {model.mode!r} with {len(self.words)} entries")
-        if not all(slot in TABLE_ARENA for slot in self.slots):
-            raise ValueError("an entry is not where tables are")
-        bits = 8 * model.format.entry_bytes
+        size = model.format.entry_bytes
+        if not all(slot in TABLE_ARENA and slot % size == 0 for slot in self.slots):
+            raise ValueError("an entry is not where tables have one")
+        if len(set(self.slots)) < len(self.slots):
+            raise ValueError("two entries are in the same place")
+        bits = 8 * size
         if not all(0 <= word < 1 << bits for word in self.words):
             raise ValueError(f"an entry is no number of {bits} bits")
         if not 0 <= self.address < (1 << 64 if model.long else LEGACY_SPAN.size):
@@ -139,6 +144,8 @@ class AskedAccess:
             len(self.words)
         ):
             raise ValueError(f"width {self.width}, page {self.page}")
+        if self.address % self.width:
+            raise ValueError(f"{self.address:#x} is no multiple of the width, {self.width}")
         long_only = () if model.long else chains.LEVEL_CHANGES
         if self.flush not in chains.FLUSHES or self.flush in long_only:
             raise ValueError(f"flush {self.flush!r}")
@@ -157,20 +164,6 @@ class AskedAccess:
         size = LEGACY_SPAN.size // PDPTES
         if self.register not in range(PDPTES) or self.register * size in model.window:
             raise ValueError(f"PDPTE register {self.register}")
-
-
-def _asked(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the fields of `AskedAccess` in what it wrote."""
-    access, pdpte = saved["access"], saved["pdpte"]
-    return {
-        **{field.name: saved[field.name] for field in fields(AskedAccess)},
-        "control": Control(**saved["control"]),
-        "words": tuple(int(word, 0) for word in saved["words"]),
-        "slots": tuple(int(slot, 0) for slot in saved["slots"]),
-        "address": int(saved["address"], 0),
-        "access": Access(**{**access, "kind": Kind[access["kind"].upper()]}),
-        "pdpte": None if pdpte is None else int(pdpte, 0),
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,26 +233,8 @@ class MatrixCase(AskedAccess):
             "observed": self.observed,
         }
 
-    @classmethod
-    def read(cls, saved: Mapping[str, Any]) -> MatrixCase:
-        """The case in the object that `save` wrote; CaseError where it is none."""
-        try:
-            case = cls(
-                **_asked(saved),
-                engine=saved["engine"],
-                qemu=saved["qemu"],
-                values=saved["values"],
-                model=Model(**saved["model"]),
-                expected=saved["expected"],
-                observed=saved["observed"],
-                earlier=tuple(AskedAccess(**_asked(one)) for one in saved.get("earlier", ())),
-            )
-            case._check()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CaseError(f"this is no case of the matrix: {error!r}") from None
-        return case
-
-    def _check(self) -> None:
+    def check_all(self) -> None:
+        """Raises ValueError for a sequence that no machine can be asked."""
         for asked in self.steps:
             asked.check(self.model)
         if len({asked.control for asked in self.steps}) > 2:
@@ -272,12 +247,67 @@ class MatrixCase(AskedAccess):
             raise ValueError("a sequence loads no PDPTEs")
 
 
+class SavedAskedAccess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An `AskedAccess` in a file, as `written` gives it."""
+
+    control: dict[str, Any]
+    words: tuple[Number, ...]
+    slots: tuple[Number, ...]
+    address: Number
+    access: SavedAccess
+    user: bool
+    ac: bool
+    width: int
+    page: int
+    backed: bool
+    flush: str
+    pdpte: Number | None
+    register: int
+
+    def asked(self) -> dict[str, Any]:
+        """The values of the fields of `AskedAccess`; ValueError where there are none such."""
+        return {
+            **{field.name: getattr(self, field.name) for field in fields(AskedAccess)},
+            "control": made(Control, self.control, "control"),
+            "access": self.access.read(Kind),
+        }
+
+
+class SavedMatrixCase(SavedAskedAccess, frozen=True, kw_only=True, tag_field="case", tag=KIND):
+    """A case in a file, as `MatrixCase.save` writes it."""
+
+    engine: str
+    qemu: str
+    values: str
+    model: dict[str, Any]
+    expected: str
+    observed: str
+    earlier: tuple[SavedAskedAccess, ...] = ()
+
+    def read(self) -> MatrixCase:
+        """The case; ValueError where there is none such."""
+        case = MatrixCase(
+            **self.asked(),
+            engine=self.engine,
+            qemu=self.qemu,
+            values=self.values,
+            model=made(Model, self.model, "model"),
+            expected=self.expected,
+            observed=self.observed,
+            earlier=tuple(AskedAccess(**one.asked()) for one in self.earlier),
+        )
+        case.check_all()
+        return case
+
+
 def saved(path: Path) -> Case | MatrixCase:
     """The case in a file, of whichever kind; CaseError where it cannot be read or holds none."""
-    content = layout_case.content(path)
-    if isinstance(content, dict) and content.get("case") == KIND:
-        return MatrixCase.read(content)
-    return layout_case.load(path)
+    text = layout_case.content(path)
+    try:
+        found: Case | MatrixCase = decode(text, SavedCase | SavedMatrixCase).read()
+    except ValueError as error:
+        raise CaseError(f"{path} holds no case: {error}") from None
+    return found
 
 
 def replay(case: MatrixCase, *, qemu: str = "qemu-system-x86_64") -> Comparison:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from harness.check import debugger, written
 from harness.check.cases import KINDS
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.layouts import parse
+from harness.check.typed import Number
 from harness.check.validate import SpaceReport, build_in, compare_one, guest_for, lacking
 from harness.machine.errors import Misuse
-from harness.paging.x86.access import Access
+from harness.paging.x86.access import Access, Kind
 
 KIND = "layout"
 """What a case file says of itself: a question about a layout."""
@@ -117,69 +120,57 @@ def write(directory: Path, title: str, content: Mapping[str, Any]) -> Path:
     return path
 
 
-def content(path: Path) -> Any:
-    """What a file holds that may be a case, of any kind; CaseError where it cannot be read."""
+class SavedAccess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An access in a file; `implicit` is of cases of the matrix alone."""
+
+    kind: str
+    user: bool
+    implicit: bool = False
+
+    def read(self, kinds: Iterable[Kind]) -> Access:
+        """The access; ValueError where its kind is none of these."""
+        by_name = {kind.name.lower(): kind for kind in kinds}
+        if self.kind not in by_name:
+            raise ValueError(f"access.kind is {self.kind!r}; it is one of {', '.join(by_name)}")
+        return Access(by_name[self.kind], self.user, self.implicit)
+
+
+class SavedCase(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="case", tag=KIND
+):
+    """A case in a file, as `Case.save` writes it."""
+
+    layout: str
+    text: str
+    levels: int
+    engine: str
+    qemu: str
+    oracle: str
+    address: Number
+    access: SavedAccess | None
+    ac: bool
+    expected: str
+    observed: str
+
+    def read(self) -> Case:
+        """The case; ValueError where there is none such."""
+        if self.oracle not in ORACLES:
+            raise ValueError(f"there is no oracle {self.oracle!r}, but {', '.join(ORACLES)}")
+        if not 0 <= self.address < 1 << 64:
+            raise ValueError(f"address is {self.address:#x}, which is not one of 64 bits")
+        if (self.access is None) != (self.oracle != PROBE):
+            raise ValueError(f"an access goes with the oracle {PROBE}, and with no other")
+        access = None if self.access is None else self.access.read(KINDS)
+        values = {field.name: getattr(self, field.name) for field in fields(Case)}
+        return Case(**{**values, "access": access})
+
+
+def content(path: Path) -> bytes:
+    """The text of a file that may hold a case; CaseError where it cannot be read."""
     try:
-        return json.loads(written.read(path))
+        return written.read(path)
     except OSError as error:
         raise CaseError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise CaseError(f"{path} is not JSON: {error}") from None
-
-
-def load(path: Path) -> Case:
-    """Reads a saved case; CaseError where the file cannot be read or holds none."""
-    saved = content(path)
-    try:
-        return _case(saved)
-    except ValueError as error:
-        raise CaseError(f"{path} holds no case: {error}") from None
-
-
-def _case(saved: object) -> Case:
-    if not isinstance(saved, Mapping) or saved.get("case") != KIND:
-        raise ValueError(f'it does not say "case": "{KIND}"')
-    oracle, address = _text(saved, "oracle"), int(_text(saved, "address"), 0)
-    if oracle not in ORACLES:
-        raise ValueError(f"there is no oracle {oracle!r}, but {', '.join(ORACLES)}")
-    if not 0 <= address < 1 << 64:
-        raise ValueError(f"address is {address:#x}, which is not one of 64 bits")
-    access = _access(saved.get("access"))
-    if (access is None) != (oracle != PROBE):
-        raise ValueError(f"an access goes with the oracle {PROBE}, and with no other")
-    return Case(
-        layout=_text(saved, "layout"),
-        text=_text(saved, "text"),
-        levels=_typed(saved, "levels", int),
-        engine=_text(saved, "engine"),
-        qemu=_text(saved, "qemu"),
-        oracle=oracle,
-        address=address,
-        access=access,
-        ac=_typed(saved, "ac", bool),
-        expected=_text(saved, "expected"),
-        observed=_text(saved, "observed"),
-    )
-
-
-def _text(saved: Mapping[str, Any], key: str) -> str:
-    return str(_typed(saved, key, str))
-
-
-def _typed(saved: Mapping[str, Any], key: str, kind: type) -> Any:
-    value = saved.get(key)
-    if type(value) is not kind:
-        raise ValueError(f"{key} is {value!r}, no {kind.__name__}")
-    return value
-
-
-def _access(saved: object) -> Access | None:
-    if saved is None:
-        return None
-    kinds = {kind.name.lower(): kind for kind in KINDS}
-    if not isinstance(saved, Mapping) or saved.get("kind") not in kinds:
-        raise ValueError(f"access is {saved!r}; its kind is one of {', '.join(kinds)}")
-    return Access(kinds[saved["kind"]], _typed(saved, "user", bool))
 
 
 def replay(case: Case, *, qemu: str = "qemu-system-x86_64") -> Comparison:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,17 +80,13 @@ def _read(path: Path) -> dict[str, Any]:
     """A saved report; Misuse where the file holds none."""
     from harness.check import written
     from harness.machine.errors import Misuse
-    from harness.report.objects import VERSION
+    from harness.report.matrix import saved_report
 
     try:
-        saved = json.loads(written.read(path))
-    except (OSError, ValueError) as error:
-        raise Misuse(f"{path} cannot be read as a report: {error}") from None
-    wanted = {"engine": str, "rules": dict, "departed": dict, "disagreements": int}
-    if (
-        not isinstance(saved, dict)
-        or (saved.get("version"), saved.get("command")) != (VERSION, "matrix")
-        or any(not isinstance(saved.get(key), kind) for key, kind in wanted.items())
-    ):
-        raise Misuse(f"{path} is not what this version's `pagetable matrix --json` prints")
-    return saved
+        return saved_report(written.read(path))
+    except OSError as error:
+        raise Misuse(f"{path} cannot be read as a report: {error.strerror}") from None
+    except ValueError as error:
+        raise Misuse(
+            f"{path} is not what this version's `pagetable matrix --json` prints: {error}"
+        ) from None

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from rich import box
 from rich.table import Table
 
 from harness.check.matrix import Plan, Report
 from harness.check.matrix_case import MatrixCase, disagreement
+from harness.check.typed import decode
 from harness.paging.x86.access import Reason
 from harness.report import files
-from harness.report.objects import bare, rule_name
+from harness.report.objects import VERSION, bare, rule_name
 from harness.report.terminal import NOT_RUN, count_lines, print_all
 from harness.report.text import agreeing, counted, disagreeing, disagreement_lines, quirk_lines
 
@@ -176,6 +178,28 @@ class Executed:
         departed = self.departed.get(rule, 0)
         often = f" {counted(departed, 'time')}" if departed < self.counts[rule] else ""
         return f"{self.engine} departs{often}" if departed else self.engine
+
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class SavedReport(msgspec.Struct, frozen=True):
+    """What `rules` needs of a report that was saved."""
+
+    version: int
+    command: str
+    engine: str
+    rules: dict[str, dict[str, Count]]
+    departed: dict[str, dict[str, Count]]
+    disagreements: Count
+
+
+def saved_report(text: bytes) -> dict[str, Any]:
+    """The keys of a report that `rules` needs; ValueError, a sentence, where it is none."""
+    saved: SavedReport = decode(text, SavedReport)
+    if (saved.version, saved.command) != (VERSION, "matrix"):
+        raise ValueError(f"it is version {saved.version} of {saved.command}")
+    return msgspec.structs.asdict(saved)
 
 
 def rules_table(mode: str, executed: Iterable[Executed]) -> Table:

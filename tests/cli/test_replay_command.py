@@ -80,14 +80,14 @@ def test_a_file_says_what_it_is_by_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"case": "else"}, 'does not say "case"'),
-        ({"levels": "4"}, "levels is '4', no int"),
+        ({"case": "else"}, "holds no case: case: invalid value 'else'"),
+        ({"levels": "4"}, "levels: expected int, got text"),
         ({"address": "here"}, "holds no case: "),
         ({"address": hex(1 << 64)}, "address is 0x10000000000000000"),
         ({"oracle": "Delphi"}, "there is no oracle 'Delphi', but probe, "),
         ({"access": None}, "an access goes with the oracle probe"),
-        ({"access": {"kind": "look", "user": True}}, "its kind is one of read, write, fetch"),
-        ({"access": {"kind": "read", "user": 1}}, "user is 1, no bool"),
+        ({"access": {"kind": "look", "user": True}}, "access.kind is 'look'; it is one of read"),
+        ({"access": {"kind": "read", "user": 1}}, "access.user: expected bool, got int"),
         ({"text": "levels = ["}, "smallest.toml is not TOML"),
         pytest.param({"levels": 3}, "smallest is written for 4 and 5 levels", marks=pytest.mark.hw),
         ({"engine": "abacus"}, "there is no engine 'abacus'"),

@@ -42,6 +42,13 @@ def test_an_engine_that_departs_from_a_rule_is_told_with_how_often(
         ({"version": VERSION + 1}, "not what this version's `pagetable matrix --json` prints"),
         ({"command": "validate"}, "not what this version's"),
         ({"rules": 7}, "not what this version's"),
+        ({"rules": []}, "rules: expected object, got array"),
+        ({"rules": {"4": []}}, "expected object, got array"),
+        ({"rules": {"4": {"reserved": "many"}}}, "expected int, got text"),
+        ({"rules": {"4": {"reserved": -1}}}, "expected int >= 0"),
+        ({"departed": {"4": {"reserved": 1.5}}}, "expected int, got float"),
+        ({"disagreements": True}, "disagreements: expected int, got bool"),
+        ({"engine": ["tcg"]}, "engine: expected text, got array"),
     ],
     ids=str,
 )

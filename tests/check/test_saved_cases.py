@@ -1,0 +1,194 @@
+"""A file of a case is held against its form before anything is done with it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.check.matrix_case import MatrixCase, saved
+from harness.check.replay import CaseError
+from tests.cli.commands import run
+from tests.cli.test_replay_command import case
+
+MATRIX: dict[str, Any] = {
+    "case": "matrix",
+    "engine": "tcg",
+    "qemu": "7.2.22",
+    "values": "family=rights mode=4 level0.RW=0 address=0x220cc4411800 access=read by=user",
+    "model": {
+        **{"mode": "4", "maxphyaddr": 40, "page1gb": True},
+        **{"pse36": True, "amd": False, "pse": True},
+    },
+    "control": {
+        **{"wp": True, "nxe": True, "smep": True, "smap": True, "pge": True},
+        **{"pke": False, "pks": False, "pkru": 0, "pkrs": 0},
+    },
+    "words": ["0x2000005", "0x600005", "0x601005", "0x602005"],
+    "slots": ["0x600088", "0x601110", "0x602198", "0x604220"],
+    "address": "0x220cc4411800",
+    "access": {"kind": "read", "user": True, "implicit": False},
+    "user": True,
+    "ac": False,
+    "width": 8,
+    "page": 0,
+    "backed": True,
+    "flush": "page",
+    "pdpte": None,
+    "register": 0,
+    "expected": "#PF(0x0) at level 0: the entry is not present (4.7)",
+    "observed": "done",
+}
+"""What the matrix wrote once."""
+
+OTHERS: tuple[Any, ...] = (None, True, 7, -1, 10**30, 40.5, 8.0, "x", "", [], [1], {}, {"a": 1})
+"""A value of every type that JSON has."""
+
+
+@pytest.fixture(scope="module")
+def layout_case(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = case().save(tmp_path_factory.mktemp("cases"))
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every value in an object."""
+    if not isinstance(value, dict | list):
+        return
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        yield (*at, key)
+        yield from places(part, (*at, key))
+
+
+def changed(content: dict[str, Any], place: tuple[Any, ...], other: object) -> dict[str, Any]:
+    content = copy.deepcopy(content)
+    part: Any = content
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = other
+    return content
+
+
+def written(directory: Path, content: object) -> Path:
+    path = directory / "case.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_what_was_written_is_read(tmp_path: Path, layout_case: dict[str, Any]) -> None:
+    assert saved(written(tmp_path, layout_case)) == case()
+    read = saved(written(tmp_path, MATRIX))
+    assert isinstance(read, MatrixCase)
+    assert saved(read.save(tmp_path)) == read
+    assert (read.words[0], read.model.maxphyaddr, read.control.wp) == (0x2000005, 40, True)
+
+
+def of_its_type(value: object, other: object) -> bool:
+    """Whether a value could stand in the place of another by its type."""
+    return type(value) is type(other) or (value is None and isinstance(other, str))
+
+
+@pytest.mark.parametrize("kind", ["layout", "matrix"])
+def test_every_value_of_another_type_is_refused(
+    tmp_path: Path, layout_case: dict[str, Any], kind: str
+) -> None:
+    content = MATRIX if kind == "matrix" else layout_case
+    tried = 0
+    for place in places(content):
+        value = content
+        for key in place:
+            value = value[key]
+        for other in OTHERS:
+            if not of_its_type(value, other) and (place, other) != (("access",), None):
+                tried += 1
+                path = written(tmp_path, changed(content, place, other))
+                with pytest.raises(CaseError, match=r"holds no case: ") as refused:
+                    saved(path)
+                assert str(place[0]) in str(refused.value)
+                assert "\n" not in str(refused.value)
+    assert tried > 100
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        {"slots": ["0x600089", "0x601110", "0x602198", "0x604220"]},
+        {"slots": ["0x7fffff", "0x601110", "0x602198", "0x604220"]},
+        {"slots": ["0x600088"] * 4},
+        {"slots": ["0x0", "0x601110", "0x602198", "0x604220"]},
+        {"address": "0x220cc4411801"},
+        {"address": "0x22_0cc4_4118_0q"},
+        {"address": "-8"},
+        {"words": ["0x1"]},
+        {"words": ["0x1" + "0" * 16, "0x1", "0x1", "0x1"]},
+        {"width": 3},
+        {"page": 4},
+        {"page": -1},
+        {"register": 1 << 70, "pdpte": "0x1", "model": {"mode": "pae"}},
+        {"flush": "never"},
+        {"access": {"kind": "look", "user": True, "implicit": False}},
+        {"access": {"kind": "read", "user": True, "implicit": True}},
+        {"model": {**MATRIX["model"], "maxphyaddr": 10**30}},
+        {"model": {**MATRIX["model"], "maxphyaddr": -1}},
+        {"model": {**MATRIX["model"], "maxphyaddr": 53}},
+        {"model": {**MATRIX["model"], "mode": "6"}},
+        {"model": {**MATRIX["model"], "maxphyadr": 40}},
+        {"model": {}},
+        {"control": {**MATRIX["control"], "pkru": 1 << 40}},
+        {"control": {**MATRIX["control"], "pkru": -1}},
+        {"control": {**MATRIX["control"], "wq": True}},
+        {"more": 1},
+        {"case": "else"},
+    ],
+    ids=str,
+)
+def test_a_case_that_no_machine_can_be_asked_is_refused(
+    tmp_path: Path, harm: dict[str, object]
+) -> None:
+    path = written(tmp_path, {**MATRIX, **harm})
+    for command in (("replay",), ("dump", "--json", "--case"), ("walk", "0x1000", "--case")):
+        code, out, errors = run(*command, path, cwd=tmp_path)
+        assert (code, out) == (2, "")
+        assert "holds no case: " in errors
+        assert errors.count("\n") == 1
+
+
+def test_a_key_that_is_missing_or_none_is_named(tmp_path: Path) -> None:
+    for key in MATRIX:
+        content = {name: value for name, value in MATRIX.items() if name != key}
+        with pytest.raises(CaseError, match=rf"missing required field {key}\b"):
+            saved(written(tmp_path, content))
+    with pytest.raises(CaseError, match="unknown field planted"):
+        saved(written(tmp_path, {**MATRIX, "planted": 1}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"\xff", b"[" * 100_000, b'{"case":' * 50_000, b'{"case": 1e999}', b"nul", b"7"],
+    ids=repr,
+)
+def test_what_is_no_json_is_a_short_sentence(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "case.json"
+    path.write_bytes(text)
+    with pytest.raises(CaseError, match="holds no case: ") as refused:
+        saved(path)
+    assert len(str(refused.value)) < 300
+
+
+def test_an_engine_that_there_is_not_is_misuse(tmp_path: Path, layout_case: dict[str, Any]) -> None:
+    for content in (MATRIX, layout_case):
+        code, _, errors = run("replay", written(tmp_path, {**content, "engine": "x"}), cwd=tmp_path)
+        assert code == 2
+        assert "there is no engine 'x'" in errors
+
+
+@pytest.mark.hw
+def test_what_was_written_once_is_replayed(tmp_path: Path) -> None:
+    code, out, errors = run("replay", written(tmp_path, MATRIX), cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    assert "They agree now." in out

@@ -12,7 +12,7 @@ from rich.table import Table
 from harness.inspect.check import Checked
 from harness.report import files
 from harness.report.objects import answer
-from harness.report.state import notes
+from harness.report.state import cr3_text, notes
 from harness.report.terminal import NOT_RUN, count_lines, print_all
 from harness.report.text import agreeing, disagreeing, disagreement_lines, quirk_lines
 
@@ -85,7 +85,8 @@ def _sections(checked: Checked) -> Iterator[tuple[str, Iterable[str]]]:
 
 
 def _verdict(checked: Checked) -> str:
-    where = f"about {checked.snapshot.title}, on {checked.engine}, QEMU {checked.qemu}"
+    what = f"{checked.snapshot.title}, {cr3_text(checked.snapshot.cpu)}"
+    where = f"about {what}, on {checked.engine}, QEMU {checked.qemu}"
     total, wrong = compared(checked), disagreed(checked)
     if wrong:
         return f"{disagreeing(wrong, total, 'answer')} {where}."

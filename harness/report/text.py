@@ -187,7 +187,7 @@ def assumed_lines(assumed: Sequence[str]) -> Iterator[str]:
     """What was taken to be so, where something was."""
     if assumed:
         yield ""
-        yield f"Taken to be so: {'; '.join(assumed)}."
+        yield f"Assumed: {'; '.join(assumed)}."
 
 
 def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:

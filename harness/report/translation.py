@@ -144,7 +144,7 @@ def _rights(format: Format, stage: Stage) -> str:
     if isinstance(stage.reading.entry, Absent):
         return ""
     taken = " ".join(format.rights_of(stage.taken))
-    return " ".join(rights(format, stage.granted)) + (f" (takes {taken})" if taken else "")
+    return " ".join(rights(format, stage.granted)) + (f" (withholds {taken})" if taken else "")
 
 
 def _page_lines(cpu: Cpu, found: Translation) -> Iterator[str]:

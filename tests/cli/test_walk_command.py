@@ -22,7 +22,7 @@ def test_a_walk_shows_the_split_every_step_and_the_page(tmp_path: Path) -> None:
     assert ["256", "1", "0x1234"] in words
     assert ["walk", "level", "entry"] in [line[:3] for line in words]
     assert [line[:2] for line in words[-3:-1]] == [["3", "PML4E"], ["2", "PDPTE"]]
-    assert out.rstrip().splitlines()[-2].endswith("read write (takes user execute)")
+    assert out.rstrip().splitlines()[-2].endswith("read write (withholds user execute)")
     assert "memory type WB: PAT index 0" in out
 
 

@@ -8,6 +8,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,30 @@ def test_what_a_change_would_lead_to_on_a_live_guest_is_said_not_to_be_read(
         given = ("--code", code_seen, "--cr2", "0x1000", *asked[4:])
         code, out, errors = run("fault", *given, "--qmp", machine.path, cwd=tmp_path)
         assert (code, errors) == (0, "")
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("depth", range(4))
+def test_a_table_outside_the_memory_of_a_live_guest_gives_the_fault(
+    guest: tuple[Machine, Path], tmp_path: Path, depth: int
+) -> None:
+    """At every level; a depth of 0 is the root itself."""
+    machine, ram = guest
+    tables = [0x300_0000 + (number << 12) for number in range(4)]
+    tables[depth] = OUTSIDE
+    with ram.open("r+b") as file, mmap.mmap(file.fileno(), RAM) as mapped:
+        for place, target in pairwise(tables[: depth + 1]):
+            mapped[place : place + 0x1000] = bytes(0x1000)
+            mapped[place : place + 8] = (target | 7).to_bytes(8, "little")
+    given = ("--code", "0", "--cr2", "0x1000", "--cr3", hex(tables[0]), "--qmp", machine.path)
+    code, out, errors = run("fault", *given, cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    assert "The tables as they are give this fault." in out
+    assert f"lies outside memory, at {OUTSIDE:#x}, and reads as zeros there: QEMU" in out
+
+
+OUTSIDE = 0x5000_0000
+"""Beyond the memory of the guest."""
 
 
 @pytest.mark.hw

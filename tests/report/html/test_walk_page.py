@@ -90,7 +90,7 @@ def test_each_step_tells_the_rights_that_are_left_and_those_that_it_takes(
 ) -> None:
     with opened(browser, saved(tmp_path, tables("linux-5"), PAGE)) as page:
         cells = page.locator("section table").first.locator("tr td:last-child").all_inner_texts()
-    assert cells == ["read write user execute"] * 4 + ["read user execute (takes write)"]
+    assert cells == ["read write user execute"] * 4 + ["read user execute (withholds write)"]
 
 
 @pytest.mark.parametrize("name", ["linux-4", "halves", "page-sizes"])

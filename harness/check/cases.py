@@ -67,6 +67,11 @@ def evenly(n: int, count: int) -> npt.NDArray[np.int64]:
     return np.linspace(0, n - 1, max(count, 0)).astype(np.int64)
 
 
+def reads(address: Words) -> Cases:
+    """A read of each address by the supervisor."""
+    return _each(address, Kind.READ, False, False)
+
+
 def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     """Every access to all that a space holds, at its edges and just beyond them.
 

@@ -16,20 +16,23 @@ from itertools import pairwise
 
 import numpy as np
 
-from harness.check.cases import evenly
+from harness.check.cases import evenly, reads
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.held import HeldMemory
 from harness.check.quirks import DEBUG_WALKER, TLB_PRINTS_ENTRIES, expected_of
+from harness.check.second_reading import NO_LAPSE, Lapse, Reading, Stop, at
 from harness.machine.monitor import Monitor
 from harness.machine.physical import PhysicalMemory, Region
 from harness.paging import bulk
-from harness.paging.address import Span
+from harness.paging.address import Span, Virtual
 from harness.paging.bulk import End, Leaves
+from harness.paging.entry import Absent, Leaf, Malformed
 from harness.paging.format import Format
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.table import Root, Table
+from harness.paging.walk import Walk, walk
 from harness.paging.x86 import formats
-from harness.paging.x86.cpu import LEGACY_SPAN, WIDTHS, Cpu, Efer, Mode
+from harness.paging.x86.cpu import LEGACY_SPAN, WIDTHS, Cpu, Efer, Mode, root_for
 
 TABLE_BYTES = "table bytes"
 MONITOR_MEMORY = "walk of monitor memory"
@@ -137,7 +140,8 @@ class Debugger:
         return comparison
 
     def compare_walkers(self) -> Comparison:
-        """All leaves as read through the monitor against those read from shared memory."""
+        """All leaves as read through the monitor against those read from shared memory, and a
+        sample of them against walks, one by one, of the entries as the monitor reads them."""
         comparison = Comparison(MONITOR_MEMORY)
         here, there = self._rows(self.memory), self._rows(self._monitor_memory)
         comparison.compared = here.total
@@ -154,7 +158,36 @@ class Debugger:
         if here.total != there.total:
             text = "{} rows in all".format
             comparison.disagree(1, [_question(comparison, 0, text(here.total), text(there.total))])
+        found = list(self._one_by_one(here))
+        comparison.disagree(len(found), [_question(comparison, *one) for one in found[:EXAMPLES]])
         return comparison
+
+    def _one_by_one(self, rows: Leaves) -> Iterator[tuple[int, str, str]]:
+        """What walks find otherwise at rows: at their first and last address, and beside them,
+        where a row that is missing would be."""
+        size = np.array([level.size for level in self.cpu.format.levels], np.uint64)
+        last = rows.virtual + (size[rows.level] - np.uint64(1))
+        order = np.argsort(rows.virtual)
+        first = rows.virtual[order]
+        for lane in _spread(rows, SAMPLE).tolist():
+            start, end, row = int(rows.virtual[lane]), int(last[lane]), _row(rows, lane)
+            inside = (start, end) if rows.end[lane] != End.UNBACKED else (start,)
+            for address in inside:
+                found = self._walk(address)
+                if found is None or _walked(found, address - start) != _listed(rows, lane):
+                    yield address, row, "no root" if found is None else _step(found)
+            for address in (start - 1, end + 1):
+                found = self._walk(address) if self.only is None else None
+                if found is None or found.unbacked or isinstance(found.steps[-1].entry, Absent):
+                    continue
+                before = int(np.searchsorted(first, np.uint64(address), side="right")) - 1
+                if rows.complete and (before < 0 or address > int(last[order[before]])):
+                    yield address, "no such row", _step(found)
+
+    def _walk(self, address: int) -> Walk | None:
+        """The walk of an address through the monitor's memory; None where it has no root."""
+        root = root_for(self.cpu, Virtual(address))
+        return None if root is None else walk(self._monitor_memory, root, Virtual(address))
 
     def compare_tlb(self) -> Comparison:
         """Every row of `info tlb` against every mapping of the space, in both directions."""
@@ -328,10 +361,30 @@ class Debugger:
         return asked
 
     def _count_quirk(self, comparison: Comparison, translated: Words) -> None:
-        """Counts the addresses that the debug walker translates and the rules do not."""
+        """Counts the addresses that the debug walker translates and the rules do not: those at
+        which an entry has a reserved bit set, by a second reading.
+
+        Here no machine is a witness to reserved bits: where the reference takes others for
+        reserved, it disagrees.
+        """
         walks = bulk.walk(self.memory, self.cpu.roots, translated)
-        if departs := int((walks.end != End.LEAF).sum()):
-            comparison.quirks[DEBUG_WALKER.name] += departs
+        asked = at(self.cpu, self.memory, reads(translated))
+        lapses = NO_LAPSE if self.cpu.pdptes_checked is None else Lapse.PDPTES
+        stop = Reading(asked, lapses).walked.stop
+        departs = np.isin(stop, (Stop.RESERVED, Stop.REFUSED))
+        if departs.any():
+            comparison.quirks[DEBUG_WALKER.name] += int(departs.sum())
+        _disagree(
+            comparison,
+            departs != (walks.end != End.LEAF),
+            lambda lane: (
+                int(translated[lane]),
+                f"{End(int(walks.end[lane])).name.lower()} at level {int(walks.level[lane])}",
+                "a reserved bit is set, by a second reading of the entries"
+                if departs[lane]
+                else "no reserved bit is set, by a second reading of the entries",
+            ),
+        )
 
     def _edges(self, leaves: Leaves, sample: int | None) -> Words:
         """First and last byte of mappings, the bytes beside them, and the edges of the roots."""
@@ -416,6 +469,29 @@ def _disagree(
 
 def _question(comparison: Comparison, address: int, expected: str, observed: str) -> Disagreement:
     return Disagreement(comparison.oracle, address, None, False, expected, observed)
+
+
+def _listed(leaves: Leaves, lane: int) -> tuple[int, ...]:
+    """A row, as `_walked` has it."""
+    row = (leaves.end, leaves.level, leaves.raw, leaves.physical, leaves.granted)
+    return tuple(int(column[lane]) for column in row)
+
+
+def _walked(found: Walk, offset: int) -> tuple[int, ...]:
+    """What a walk comes to, `offset` bytes from the start of what it finds: how it ends, the level,
+    the entry, the address of the page, and the rights."""
+    if found.unbacked is not None:
+        return End.UNBACKED, found.level, 0, 0, found.granted
+    kinds = {Leaf: End.LEAF, Malformed: End.MALFORMED}
+    end = kinds.get(type(found.steps[-1].entry), End.ABSENT)
+    page = 0 if found.physical is None else found.physical - offset
+    return end, found.level, found.steps[-1].raw, page, found.granted
+
+
+def _step(found: Walk) -> str:
+    """Where a walk ends, as `_row` has it."""
+    end, level, raw, *_ = _walked(found, 0)
+    return f"{End(end).name.lower()} {raw:#x} at level {level}"
 
 
 def _row(leaves: Leaves, lane: int) -> str:

@@ -102,17 +102,27 @@ class Asked:
 
 
 def at(cpu: Cpu, memory: Memory, cases: Cases) -> Asked:
-    """Accesses in long mode, with the entries in memory that they meet."""
-    levels = 5 if cpu.cr4 >> 12 & 1 else 4
-    words = np.zeros((levels, len(cases)), np.uint64)
-    missing = np.zeros((levels, len(cases)), np.bool_)
-    table = np.full(len(cases), cpu.cr3 & _ones(cpu.maxphyaddr - 1, 12), np.uint64)
+    """Accesses, with the entries in memory that they meet."""
+    n, pae = len(cases), bool(cpu.cr4 >> 5 & 1)
+    levels = 2 if not _long(cpu) else 5 if cpu.cr4 >> 12 & 1 else 4
+    bits, size = (9, 8) if pae else (10, 4)
+    asked = by_tables(cpu, cases, np.zeros((levels, n), np.uint64), np.zeros((levels, n), np.bool_))
+    table = np.full(n, cpu.cr3 & _ones(cpu.maxphyaddr - 1 if pae else 31, 12), np.uint64)
+    if pae and not _long(cpu):
+        own = (cases.address >> np.uint64(30)).astype(np.uint8)
+        pdpte = np.array(cpu.pdptes, np.uint64)[own]
+        if cpu.pdptes_checked is not None:  # read at every walk, from bits 31:5 of CR3 on
+            four = np.uint64(cpu.cr3 & _ones(31, 5)) + own.astype(np.uint64) * np.uint64(8)
+            pdpte, _ = memory.gather(four, 8)
+        table = pdpte & np.uint64(_ones(cpu.maxphyaddr - 1, 12))
+        asked = replace(asked, pdpte=pdpte[None], register=own[None])
+    assert asked.missing is not None
     for level in reversed(range(levels)):
-        index = cases.address >> np.uint64(12 + 9 * level) & np.uint64(511)
-        words[level], backed = memory.gather(table + index * np.uint64(8), 8)
-        missing[level] = False if backed is None else ~backed
-        table = words[level] & np.uint64(_ones(51, 12))
-    return by_tables(cpu, cases, words, missing)
+        index = cases.address >> np.uint64(12 + bits * level) & np.uint64((1 << bits) - 1)
+        asked.words[level], backed = memory.gather(table + index * np.uint64(size), size)
+        asked.missing[level] = False if backed is None else ~backed
+        table = asked.words[level] & np.uint64(_ones(51 if pae else 31, 12))
+    return asked
 
 
 def by_tables(cpu: Cpu, cases: Cases, words: Words, missing: Mask | None = None) -> Asked:
@@ -289,10 +299,12 @@ class Reading:
         """Which PDPTEs are refused; which are absent, or malformed, at the access; and which are
         marked."""
         own = self.asked.cases.address >> np.uint64(30) == register
-        present, beyond = raw & _P != 0, np.uint64(_ones(63, self.asked.cpu.maxphyaddr))
+        beyond = np.uint64(_ones(63, self.asked.cpu.maxphyaddr))
+        present, checked = raw & _P != 0, self.asked.cpu.pdptes_checked
         never = np.zeros_like(own)
         if self.lapses & Lapse.PDPTES:
-            malformed = own & present & (raw & beyond != 0)
+            wrong = raw & (beyond if checked is None else np.uint64(checked))
+            malformed = own & present & (wrong != 0)
             return never, own & ~present, malformed, own & present & ~malformed
         reserved = beyond | np.uint64(_ones(2, 1) | _ones(8, 5))
         return present & (raw & reserved != 0), own & ~present, never, never

@@ -186,7 +186,7 @@ def _of_node(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
         case ast.AugAssign() if type(node.op) in COMPUTED:
             other_op = COMPUTED[type(node.op)]()
             yield node, ast.unparse(ast.AugAssign(node.target, other_op, node.value))
-        case ast.Return(value=ast.expr() as value) if ast.unparse(value) != "None":
+        case ast.Return(value=ast.expr() as value) if ast.unparse(value) not in {"None", "False"}:
             yield node, "return None"
     yield from _forced(node)
     dropped = isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)

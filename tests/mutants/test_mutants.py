@@ -69,6 +69,11 @@ class C:
 """
 
 
+def test_nothing_is_returned_in_place_of_what_is(tmp_path: Path) -> None:
+    for was, now in ("return a", ["return None"]), ("return False", ["return True"]):
+        assert [one.now for one in made(f"def f():\n    {was}\n", tmp_path)] == now
+
+
 def test_a_mutant_names_its_function_and_keeps_every_line_in_its_place(tmp_path: Path) -> None:
     found = made(METHOD, tmp_path)
     assert {(one.function, one.first) for one in found} == {("C.f", 3)}

@@ -166,6 +166,8 @@ def test_a_denying_bit_takes_its_right_away() -> None:
     assert x86.granting("write") == 2 | 1 << 63
     assert x86.rights_of(x86.granted(0, 0)) == ("execute",)
     assert x86.rights_of(x86.granted(7 | 1 << 63, 0)) == ("write", "user")
+    assert x86.granted((1 << 64) - 1, 0) == 0b110, "nothing but rights"
+    assert x86.granted(0, 0) == 1 << 63
 
 
 def test_an_unknown_right_is_refused_with_those_that_are_known() -> None:

@@ -117,14 +117,15 @@ def test_a_page_at_the_root_level_is_mirrored_too() -> None:
     assert pair.user(0) is None
 
 
-def test_what_the_machine_noted_under_either_root_is_known() -> None:
+@pytest.mark.parametrize("dirty_in", ["the kernel's root", "the user's root"])
+def test_what_the_machine_noted_under_either_root_is_known(dirty_in: str) -> None:
     pair = Pair("uneven")
     world, format = pair.world, pair.world.format
     pair.space.map(Virtual(0), world.frames(1, 2), 2, world.rights("write", "user"))
-    for root, bit in (
-        (pair.space.roots[0], format.dirty),
-        (pair.space.user_roots[0], format.accessed),
-    ):
+    notes = [format.dirty, format.accessed]
+    if dirty_in == "the user's root":
+        notes.reverse()
+    for root, bit in (pair.space.roots[0], notes[0]), (pair.space.user_roots[0], notes[1]):
         at = root.table.slot(0).address
         raw = world.memory.load(at, format.entry_bytes)
         assert raw is not None
@@ -143,6 +144,35 @@ def test_the_user_s_root_reaches_nothing_of_the_kernel_but_the_entry(pair: Pair)
     assert pair.user(first) == {"execute"}
     assert pair.user(first + world.page) is None
     assert granted(pair.space, first) == {"write"}
+
+
+def test_the_first_and_the_last_root_slot_of_the_user_half_are_mirrored(pair: Pair) -> None:
+    world = pair.world
+    for at in pair.half.first, pair.half.last + 1 - world.page:
+        pair.space.map(Virtual(at), world.frames(1), 0, world.rights("user", "execute"))
+        assert pair.user(at) == {"user", "execute"}
+        assert granted(pair.space, at) == {"user"}
+    for at in pair.kernel_half.first, pair.kernel_half.last + 1 - world.page:
+        pair.space.map(Virtual(at), world.frames(1), 0, world.rights("execute"))
+        assert pair.user(at) is None
+
+
+def test_in_a_format_without_a_user_s_right_all_of_the_user_half_is_the_user_s() -> None:
+    rights = {name: UNEVEN.rights[name] for name in ("write", "execute")}
+    world = World(replace(UNEVEN, rights=rights, exclusive=0))
+    roots = halves(world.space.roots[0])
+    user_table = world.allocator.allocate(world.format, 2)
+    space = IsolatedSpace(world.memory, roots, world.allocator, roots[0], user_table)
+    space.map(Virtual(0), world.frames(1, 2), 2, world.rights("execute"))
+    assert granted(space, 0) == set()
+
+
+def test_a_user_half_that_is_none_of_the_roots_is_refused(pair: Pair) -> None:
+    table = pair.space.user_roots[0].table
+    roots = pair.space.roots
+    other = Root(roots[0].table, Span(0, roots[0].span.last - 1))
+    with pytest.raises(ValueError, match="one root table that serves"):
+        IsolatedSpace(pair.world.memory, roots, pair.world.allocator, other, table)
 
 
 def test_what_is_unmapped_is_gone_under_both_roots(pair: Pair) -> None:

@@ -249,6 +249,13 @@ def test_a_page_is_dirty_after_protect_only_if_it_was() -> None:
         assert FOUR.protect(start, 0, None) & (dirty | saved) == saved
 
 
+def test_a_marker_remembers_its_notes_and_no_other_bit_of_its_offset() -> None:
+    for notes in Notes.UFFD_WP, Notes.POISONED, Notes.UFFD_WP | Notes.POISONED:
+        raw = FOUR.encode(Marker(notes))
+        for bit in range(9 + 2, 59):  # the offset is in bits 58:9, inverted; notes are its lowest
+            assert FOUR.decode(raw ^ 1 << bit, 0) == Marker(notes)
+
+
 # marks
 
 

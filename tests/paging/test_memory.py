@@ -45,6 +45,19 @@ def test_gathering_nothing_gives_nothing() -> None:
     assert backed is None
 
 
+def test_scattering_nothing_changes_nothing() -> None:
+    octets = np.arange(16, dtype=np.uint8)
+    BufferMemory(octets).scatter(np.zeros(0, np.uint64), 8, np.zeros(0, np.uint64))
+    assert octets.tolist() == list(range(16))
+
+
+def test_a_memory_of_one_word_ends_after_it() -> None:
+    memory = BufferMemory(BYTES[:8], 0x1000)
+    words, backed = memory.gather(np.array([0x1000, 0x1008], np.uint64), 8)
+    assert backed is not None and backed.tolist() == [True, False]
+    assert words.tolist() == [0x0706_0504_0302_0100, 0]
+
+
 @pytest.mark.parametrize("size", [4, 8])
 def test_a_store_writes_its_word_and_no_other(size: int) -> None:
     octets = np.zeros(64, np.uint8)

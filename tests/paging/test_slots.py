@@ -169,8 +169,9 @@ def test_putting_what_narrows_nothing_needs_no_flush(world: World) -> None:
 
 def test_a_value_stands_only_at_its_own_level(world: World) -> None:
     slot = down(world, 0)
-    with pytest.raises(SpaceError, match="cannot stand in slot 0 of the level-0 table"):
-        slots.put(world.space, slot, Value(world.format, 1, 0), Virtual(0))
+    for wrong in Value(world.format, 1, 0), Value(replace(world.format), 0, 0):
+        with pytest.raises(SpaceError, match="cannot stand in slot 0 of the level-0 table"):
+            slots.put(world.space, slot, wrong, Virtual(0))
 
 
 def test_an_address_that_does_not_use_the_slot_is_refused(world: World) -> None:
@@ -189,6 +190,10 @@ def test_a_malformed_entry_is_cleared_aloud_and_anything_else_is_not(world: Worl
     assert slots.value(world.space, slot).bad
     with pytest.warns(RuntimeWarning, match=rf"{bad:#x} \(malformed\) at level 1"):
         assert slots.none_or_clear_bad(world.space, slot)
+    world.space.write(slot, bad)
+    with pytest.warns(RuntimeWarning) as warned:
+        slots.clear_bad(world.space, slot)
+    assert [one.filename for one in warned] == [__file__], "the warning is about the caller"
     assert slots.value(world.space, slot).none
     slots.populate(world.space, slot)
     assert not slots.none_or_clear_bad(world.space, slot)

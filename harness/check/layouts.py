@@ -465,7 +465,6 @@ def _named_frames(part: Map, first: int, cpu: Cpu, frames: Span) -> Words:
 
 def _leaf_of(entry: Entry, format: Format, tables: Span, frames: Span) -> Leaf | None:
     """The page that a raw entry maps, if it does; ValueError if it leads out of the tables."""
-    _check_level(format, entry.level)
     if entry.value >> 8 * format.entry_bytes:
         raise ValueError(f"value is {entry.value:#x}, wider than {format.entry_bytes} bytes")
     decoded = format.decode(entry.value, entry.level)

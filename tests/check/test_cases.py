@@ -73,6 +73,22 @@ def test_nothing_outside_is_tried_not_even_by_its_last_byte() -> None:
     assert PAGE in addresses
 
 
+@pytest.mark.parametrize("first", [PAGE, PAGE + 7])
+def test_a_word_of_which_one_byte_lies_outside_is_not_tried(first: int) -> None:
+    assert PAGE not in cases_of(4, Span(first, first)).address
+    assert PAGE in cases_of(4, Span(PAGE + 8, PAGE + 8)).address
+    assert PAGE in cases_of(4, Span(PAGE - 1, PAGE - 1)).address
+
+
+def test_stray_addresses_are_words_all_over_the_64_bits() -> None:
+    known = {0, PAGE, LARGE, 1 << 47, (1 << 64) - (1 << 47)}
+    addresses = tried(cases_of(4), Kind.READ, user=False)
+    stray = {at for at in addresses if all(abs(at - one) > 1 << 24 for one in known)}
+    assert len(stray) > 100
+    assert {at >> 60 for at in stray} == set(range(16))
+    assert not any(at % 8 for at in addresses)
+
+
 def test_fetches_come_first() -> None:
     fetch = cases_of(4).kind == Kind.FETCH
     assert fetch[: fetch.sum()].all()

@@ -48,6 +48,14 @@ def test_every_entry_used_gets_a_and_the_last_one_of_a_write_gets_d() -> None:
     assert entries.free.tolist() == [[0] * 3, [A, A, 0], [A] * 3, [A] * 3]
 
 
+def test_an_entry_that_no_walk_reads_gets_nothing_even_at_the_level_where_it_ends() -> None:
+    """A walk whose slot has no memory ends there without an entry."""
+    entries = of([[False], [True]], [0], [Kind.WRITE])
+    assert entries.sets.tolist() == [[0], [A]]
+    assert entries.last.tolist() == [[0], [0]]
+    assert entries.free.tolist() == [[0], [A]]
+
+
 def test_pushes_write_and_fetches_do_not() -> None:
     for kind, last in (Kind.PUSH, A | D), (Kind.FETCH, A), (Kind.POP, A):
         assert of([[True]], [0], [kind]).sets.tolist() == [[last]]

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.check.window import find_hole, new_root, open_window
+from harness.check.window import check_root, find_hole, find_root_hole, new_root, open_window
+from harness.machine.errors import Misuse
 from harness.machine.ram import ARENA, TABLE_ARENA
 from harness.machine.stub import StubImage
 from harness.paging import bulk
@@ -51,6 +52,54 @@ class Bench:
 @pytest.fixture(params=[4, 5])
 def bench(request: pytest.FixtureRequest) -> Bench:
     return Bench(request.param)
+
+
+def test_a_cr3_that_can_be_loaded_and_leads_to_tables_is_taken(bench: Bench) -> None:
+    check_root(bench.memory, bench.cpu)
+    low = replace(bench.cpu, cr3=bench.cpu.cr3 | 0xFFF)  # PWT and PCD, and what is ignored
+    check_root(bench.memory, low)
+    last = Bench(bench.cpu.levels).memory.span.last + 1 - 0x1000
+    check_root(bench.memory, replace(bench.cpu, cr3=last))
+    check_root(bench.memory, replace(bench.cpu, cr3=ARENA.stop))
+
+
+@pytest.mark.parametrize(
+    ("cr3", "why"),
+    [
+        (1 << 40, "0x10000000000 in it is reserved"),
+        (1 << 63, "0x8000000000000000 in it is reserved"),
+        (1 << 64, "CR3 has 64 bits"),
+        (-0x1000, "CR3 has 64 bits"),
+    ],
+)
+def test_a_cr3_that_mov_refuses_is_refused(bench: Bench, cr3: int, why: str) -> None:
+    with pytest.raises(Misuse, match=f"CR3 cannot be loaded with {cr3:#x}: {why}"):
+        check_root(bench.memory, replace(bench.cpu, cr3=cr3))
+
+
+@pytest.mark.parametrize("root", [0, ARENA.stop - 0x1000, RAM])
+def test_a_root_that_is_no_table_of_the_caller_s_is_refused(bench: Bench, root: int) -> None:
+    with pytest.raises(Misuse, match=f"has the root table at {root:#x}, where there is no memory"):
+        check_root(bench.memory, replace(bench.cpu, cr3=root))
+
+
+def test_the_hole_of_a_root_is_the_first_empty_slot_from_the_middle_on(bench: Bench) -> None:
+    """Of the 256 slots of a half: 128 to 255, then 0 to 127; a note of the software's is taken."""
+    (root, _) = bench.cpu.roots
+    raw = {128: 0x1007, 129: 1 << 9}
+    found = []
+    for taken in (), (128,), (128, 129), range(128, 256), range(256):
+        for index in range(256):
+            value = raw.get(index, POINTER) if index in taken else 0
+            bench.memory.store(root.table.slot(index).address, 8, value)
+        try:
+            first, (slot,) = find_root_hole(bench.memory, root)
+        except SpaceError as error:
+            assert "no empty slot" in str(error)
+            continue
+        assert first == slot.index * slot.size
+        found.append(slot.index)
+    assert found == [128, 129, 130, 0]
 
 
 def test_the_hole_is_the_first_absent_slot_at_the_lowest_level_that_fits(bench: Bench) -> None:

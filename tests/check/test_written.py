@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -33,6 +34,20 @@ def test_what_cannot_be_written_wholly_leaves_what_was_there(
         written.write(file, "new")
     assert file.read_text() == "old"
     assert os.listdir(tmp_path) == ["report.json"]
+
+
+def test_a_file_is_read_wholly_up_to_the_longest_there_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(written, "LONGEST", 100)
+    file = tmp_path / "file"
+    for size in 0, 99, 100:
+        file.write_bytes(bytes(range(size)))
+        assert written.read(file) == bytes(range(size))
+    file.write_bytes(bytes(101))
+    with pytest.raises(OSError, match="File too large") as refused:
+        written.read(file)
+    assert refused.value.errno == errno.EFBIG
 
 
 def test_a_file_has_the_rights_that_any_new_file_has(tmp_path: Path) -> None:

@@ -12,7 +12,12 @@ from harness.cli.output import Json, say
 
 
 def check(
-    qmp: Annotated[Path, typer.Option(metavar="SOCKET", help="A running QEMU, by its QMP socket.")],
+    qmp: Annotated[
+        Path,
+        typer.Option(
+            metavar="SOCKET", help="A running QEMU, by its QMP socket, a path or HOST:PORT."
+        ),
+    ],
     vcpu: Annotated[int, typer.Option(metavar="N", help="Which processor of the guest.")] = 0,
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Ask about all mappings, not a sample.")

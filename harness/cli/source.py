@@ -60,7 +60,8 @@ class Source:
         Path | None,
         typer.Option(
             metavar="SOCKET",
-            help="A running QEMU, by its QMP socket; its guest stands still while tables are read.",
+            help="A running QEMU, by its QMP socket, a path or HOST:PORT; its guest stands still"
+            " while tables are read.",
             show_default=False,
         ),
     ] = None
@@ -85,6 +86,10 @@ class Source:
             show_default=False,
         ),
     ] = None
+    flat: Annotated[
+        bool,
+        typer.Option("--flat", help="Read a file of memory as such, whatever it begins with."),
+    ] = False
     cr0: Register = None
     cr3: Register = None
     cr4: Register = None
@@ -125,7 +130,7 @@ class Source:
             given.setdefault("levels", match["levels"])
         if not rest:
             raise Misuse(f"{text!r} names no source: nothing stands after {kind}:")
-        for name in given.keys() & {"levels", "vcpu", "live", "page1gb"}:
+        for name in given.keys() & {"levels", "vcpu", "live", "page1gb", "flat"}:
             given[name] = count(name, given[name])
         given[kind] = rest if kind == "layout" else Path(rest)
         return cls(**given)
@@ -181,7 +186,7 @@ class Source:
 
         if self.cr3 is None:
             raise Misuse("a file of memory does not tell where the root table is: add --cr3")
-        return ram.snapshot(self.ram, given)
+        return ram.snapshot(self.ram, given, bool(self.flat))
 
     def _given(self) -> dict[str, int]:
         """The registers, and what else of the CPU state, that were given in place of the source's

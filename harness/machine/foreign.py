@@ -12,6 +12,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import select
 import socket
 import struct
@@ -40,12 +41,14 @@ from harness.machine.patience import Clock
 DEADLINE: Final = 2.0
 """Seconds in which a monitor greets, and answers the short questions."""
 
+LAST_PORT: Final = 65535
+
 GREETING: Final = b'{"QMP"'
 """What every QMP server says first."""
 
 
 class Foreign:
-    """The other end of a QMP socket at `path`.
+    """The other end of a QMP socket at `path`, or of one at `HOST:PORT` that is no file.
 
     Raises `Misuse` where there is no QMP server that talks to us.
     """
@@ -62,7 +65,8 @@ class Foreign:
 
     @property
     def pid(self) -> int:
-        """The process that listens there, as the kernel says; 0 where it cannot be seen."""
+        """The process that listens there, as the kernel says; 0 where it cannot be seen, as over
+        TCP."""
         return self._pid
 
     def launch_failure(self, reason: str) -> LaunchFailure:
@@ -94,18 +98,17 @@ def _process_of(connection: socket.socket) -> int:
 
 def _connected(path: Path, deadline: float) -> socket.socket:
     """A socket on which a QMP server has said its first words, which are still to be read."""
-    # The guard gets it by its number, and the first three have a meaning of their own.
-    connection = socket_above_standard(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
-        connection.settimeout(deadline)
-        connection.connect(os.fspath(path))
+        connection = _opened(path, deadline)
+    except (BlockingIOError, TimeoutError):
+        raise _silent(path, deadline) from None
+    except (OSError, UnicodeError) as error:
+        raise Misuse(_unconnected(path, error)) from None
+    try:
         said = _first_words(connection, deadline)
     except (BlockingIOError, TimeoutError):
         connection.close()
-        raise Misuse(
-            f"{path} says nothing for {deadline:g} s: QMP serves one client at a time, so another"
-            " may be connected; else it is no QMP socket"
-        ) from None
+        raise _silent(path, deadline) from None
     except OSError as error:
         connection.close()
         raise Misuse(_unconnected(path, error)) from None
@@ -119,8 +122,48 @@ def _connected(path: Path, deadline: float) -> socket.socket:
     return connection
 
 
-def _unconnected(path: Path, error: OSError) -> str:
+def _opened(path: Path, deadline: float) -> socket.socket:
+    """A connection to what listens there."""
+    # The guard gets it by its number, and the first three have a meaning of their own.
+    if network := _network(path):
+        return socket_above_standard(socket.create_connection(network, deadline))
+    connection = socket_above_standard(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    try:
+        connection.settimeout(deadline)
+        connection.connect(os.fspath(path))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _network(path: Path) -> tuple[str, int] | None:
+    """Host and port, where that is what is meant: no folder is named, and no file is there."""
+    match = _HOST_PORT.fullmatch(str(path))
+    if not match or path.exists():
+        return None
+    if not 0 < (port := int(match[3])) <= LAST_PORT:
+        raise Misuse(f"{path} names port {port}: ports are 1 to {LAST_PORT}")
+    return match[1] or match[2], port
+
+
+_HOST_PORT: Final = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^/:\[\]]+)):([0-9]{1,5})")
+
+
+def _silent(path: Path, deadline: float) -> Misuse:
+    return Misuse(
+        f"{path} says nothing for {deadline:g} s: QMP serves one client at a time, so another may"
+        " be connected; else it is no QMP socket"
+    )
+
+
+def _unconnected(path: Path, error: OSError | UnicodeError) -> str:
     """Why there is no connection to a path."""
+    if _network(path):
+        if isinstance(error, ConnectionRefusedError):
+            return f"nothing listens at {path}: QEMU does with -qmp tcp:{path},server=on,wait=off"
+        return f"{path} can not be connected to: {getattr(error, 'strerror', None) or error}"
+    assert isinstance(error, OSError)
     if isinstance(error, FileNotFoundError):
         return f"there is no socket {path}: QEMU makes it with -qmp unix:{path},server=on,wait=off"
     if isinstance(error, ConnectionRefusedError):
@@ -228,6 +271,9 @@ class ForeignMonitor(Monitor):
 
         The file has no name.  It can not where the socket passes no files on, as over a network.
         """
+        if self.foreign.monitor.family != socket.AF_UNIX:
+            yield False
+            return
         try:
             self.send_file(self.foreign.scratch)
             added = self.execute("add-fd")

@@ -30,8 +30,11 @@ GAP: Final = 512 << 10
 LONGEST: Final = 64 << 20
 """Bytes read at once, so that none comes near a deadline."""
 
-MEMORY: Final = frozenset({"ram", "rom", "romd", "nv-ram", "nv-rom"})
-"""The kinds of region that hold memory, not devices (QEMU, memory_region_type)."""
+ROM: Final = frozenset({"rom", "romd", "nv-rom"})
+"""The kinds of region that keep nothing that a guest stores (QEMU, memory_region_type)."""
+
+MEMORY: Final = ROM | {"ram", "nv-ram"}
+"""Those that hold memory, not devices."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Region:
     """Physical addresses with memory behind them, and the place of that in a block of QEMU's.
 
     `offset` is in bytes; `shared` is the file that holds the same bytes, from `place` in it on, if
-    this process can read it.
+    this process can read it; `kind` is QEMU's word for it. Of a device there is no memory.
     """
 
     span: range
@@ -47,10 +50,11 @@ class Region:
     offset: int
     shared: OpenFile | None = None
     place: int = 0
+    kind: str = "ram"
 
 
-def regions(flat_view: str, vcpu: int) -> tuple[Region, ...]:
-    """The memory of a processor, in order, as `info mtree -f` prints it.
+def regions(flat_view: str, vcpu: int, *, devices: bool = False) -> tuple[Region, ...]:
+    """The memory of a processor, or its devices, in order, as `info mtree -f` prints it.
 
     Raises `ProtocolError` where it prints something else.
     """
@@ -58,14 +62,14 @@ def regions(flat_view: str, vcpu: int) -> tuple[Region, ...]:
     for name in (f"cpu-memory-{vcpu}", "memory"):
         for view in views:
             if f'AS "{name}"' in view:
-                return tuple(_rows(view))
+                return tuple(one for one in _rows(view) if (one.kind in MEMORY) is not devices)
     raise ProtocolError("info mtree -f shows no address space of the processor", flat_view)
 
 
 def _rows(view: str) -> Iterator[Region]:
     for first, last, kind, block, offset in _ROW.findall(view):
-        if kind in MEMORY:
-            yield Region(range(int(first, 16), int(last, 16) + 1), block, int(offset or "0", 16))
+        span = range(int(first, 16), int(last, 16) + 1)
+        yield Region(span, block, int(offset or "0", 16), kind=kind)
 
 
 _ROW: Final = re.compile(

@@ -6,5 +6,6 @@
 `qmp`        a running QEMU, by its QMP socket
 `core`       a core that QEMU wrote of its guest
 `content`    the bytes of a file
+`signature`  what a file is, by how it begins
 `registers`  the CPU state that goes with any of them
 """

@@ -23,6 +23,7 @@ from elftools.elf.elffile import ELFFile
 
 from harness.inspect import engine
 from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.sources import signature
 from harness.inspect.sources.content import Content
 from harness.inspect.sources.registers import AC, cpu_with, unseen_keys, unseen_model
 from harness.paging.address import Physical, Span
@@ -104,6 +105,7 @@ class _Core:
     @classmethod
     def of(cls, path: Path) -> _Core:
         content = Content(path)
+        signature.as_core(path, content)
         try:
             with path.open("rb") as file:
                 elf = ELFFile(file)

@@ -10,17 +10,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from harness.check.held import HeldMemory
 from harness.inspect import engine
-from harness.inspect.held import hold_tables, refuse
-from harness.inspect.snapshot import Snapshot
+from harness.inspect.held import MOST_TABLES, hold_tables, refuse
+from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources.registers import AC, cpu_with, unseen_keys
 from harness.machine.errors import ProtocolError
 from harness.machine.foreign import DEADLINE, ForeignMonitor, conversation
-from harness.machine.physical import PhysicalMemory, Region, regions, share
+from harness.machine.physical import ROM, PhysicalMemory, Region, regions, share
+from harness.paging import bulk
 from harness.paging.address import Span
-from harness.paging.x86.cpu import WIDTHS, Cpu
+from harness.paging.memory import Memory
+from harness.paging.x86.cpu import WIDTHS, Cpu, Cr0
 
 AMD = ("AuthenticAMD", "HygonGenuine")
 """The vendors whose processors read entries as AMD's do."""
@@ -35,6 +38,7 @@ class Connection:
     """A conversation with a QEMU about one of its processors, and the memory of its guest.
 
     regions  where there is memory, in order
+    devices  where there are registers of devices
     scratch  whether QEMU can write what it reads to a file of ours
     memory   every table that is read is kept, as it was when it was read first
     """
@@ -42,6 +46,7 @@ class Connection:
     monitor: ForeignMonitor
     title: str
     regions: tuple[Region, ...]
+    devices: tuple[Region, ...]
     scratch: bool
     memory: HeldMemory
 
@@ -64,12 +69,19 @@ class Connection:
         """
         own, assumed = _model(self.monitor, registers)
         own |= _control(self.monitor.registers())
+        if not own["cr0"] & Cr0.PG and "cr0" not in registers:
+            raise SourceError(
+                f"paging is off (CR0 is {own['cr0']:#x}): addresses are physical, and there are no"
+                " tables to look at. If the guest faults and is reset again and again, run its QEMU"
+                " with -no-reboot -no-shutdown, which keeps it as it was at the fault"
+            )
         cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, self.memory)
         hold_tables(self.memory, cpu.roots)
         who, version = self.monitor.engine_in_use(), self.monitor.version
         cpu, notes = engine.as_read(cpu, self.memory, who, version, registers)
         backed = tuple(Span(one.span.start, one.span.stop - 1) for one in self.regions)
         assumed += tuple(unseen_keys(cpu, "QEMU"))
+        notes += tuple(_ill_placed(cpu, self.memory, (*self.regions, *self.devices)))
         return Snapshot(self.title, cpu, self.memory, backed, assumed, notes)
 
 
@@ -79,6 +91,34 @@ def _held(
     """The memory in some regions."""
     unit = Cpu.long_mode(4, 0).format.table_bytes(0)
     return HeldMemory(unit, PhysicalMemory(monitor, found, unit, scratch, patience).read)
+
+
+def _ill_placed(cpu: Cpu, memory: Memory, found: Sequence[Region]) -> Iterator[str]:
+    """Which tables are where nothing can be written, or no memory is, a sentence for each place."""
+    placed = [one for one in found if one.kind != "ram"]
+    levels = reversed(range(cpu.levels))
+    tables = [
+        (f"the level-{level} table at {address:#x}", address)
+        for level, layer in zip(levels, bulk.layers(memory, cpu.roots, MOST_TABLES), strict=False)
+        for address in (layer.tolist() if placed else ())
+    ]
+    for region in placed:
+        names = [name for name, address in tables if address in region.span]
+        if not names:
+            continue
+        few = ", ".join(names[:_NAMED])
+        if (more := len(names) - _NAMED) > 0:
+            few += f" and {more:,} more"
+        span = f"{region.span.start:#x}..{region.span.stop - 1:#x}"
+        where = f"{span}, {region.block} in info mtree -f"
+        if region.kind in ROM:
+            yield f"In ROM ({where}), where stores vanish: {few}"
+        else:
+            yield f"In a device ({where}), whose answers are no entries: {few}"
+
+
+_NAMED: Final = 3
+"""Tables that a sentence names."""
 
 
 def _control(registers: Mapping[str, int]) -> dict[str, int]:
@@ -130,12 +170,15 @@ def connected(
         conversation(path, vcpu, DEADLINE, patience, holds=holds) as monitor,
         monitor.with_scratch() as scratch,
     ):
-        found = regions(monitor.human("info mtree -f"), vcpu)
+        flat_view = monitor.human("info mtree -f")
+        found = regions(flat_view, vcpu)
+        registers = regions(flat_view, vcpu, devices=True)
         if shared:
             found = share(monitor, monitor.pid, found)
         memory = _held(monitor, found, scratch, patience)
         try:
-            yield Connection(monitor, f"QEMU at {path}, processor {vcpu}", found, scratch, memory)
+            title = f"QEMU at {path}, processor {vcpu}"
+            yield Connection(monitor, title, found, registers, scratch, memory)
         finally:
             memory.read = refuse
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.inspect import engine
 from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.sources import signature
 from harness.inspect.sources.content import Content
 from harness.inspect.sources.registers import cpu_with, unseen_model
 from harness.paging.address import Physical
@@ -17,14 +18,18 @@ WORD = 8
 """A file's length is cut to a multiple of this many bytes, so that it holds whole entries."""
 
 
-def snapshot(path: Path, registers: Mapping[str, int]) -> Snapshot:
+def snapshot(path: Path, registers: Mapping[str, int], flat: bool = False) -> Snapshot:
     """The memory in a file, and a CPU with these registers.
 
     What they leave open is as usual: 4-level paging, NXE and WP set.
 
-    Raises SourceError where the file cannot be read or holds nothing.
+    flat  whether it is memory even if it begins as files of another kind do
+
+    Raises SourceError where the file cannot be read, holds nothing or is of another kind.
     """
     content = Content(path)
+    if not flat:
+        signature.as_memory(path, content)
     if len(content) < WORD:
         raise SourceError(f"{path} has {len(content)} bytes: it holds no entry")
     memory = FileMemory(content)

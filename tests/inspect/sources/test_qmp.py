@@ -204,6 +204,7 @@ def test_a_processor_whose_paging_is_off_is_a_sentence(tmp_path: Path) -> None:
         code, _, errors = run("walk", "0x1000", "--qmp", machine.path, cwd=tmp_path)
         assert code == 2
         assert "paging is off (CR0 is 0x60000010)" in errors
+        assert "run its QEMU with -no-reboot -no-shutdown" in errors
         assert machine.witness.status() == "prelaunch"
 
 

@@ -1,0 +1,168 @@
+"""What a file is, by its first bytes, where it is another thing than was said."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from harness.inspect.snapshot import SourceError
+from harness.inspect.sources.content import Content
+
+
+class Known(NamedTuple):
+    """A kind of file: how it begins, what it is, and how to get from it what can be read."""
+
+    begins: bytes
+    what: str
+    way: str
+
+
+_ANALYSED: Final = (
+    "write the memory flat (Volatility 3: layerwriter.LayerWriter) and give that with --ram"
+)
+_LIME: Final = (
+    "capture again with LiME's format=padded, or write the memory flat (Volatility 3:"
+    " layerwriter.LayerWriter), and give that with --ram"
+)
+_DUMP_AGAIN: Final = (
+    "write an ELF core instead, for --core: QEMU's dump-guest-memory without -z, -l and -s, or"
+    " virsh dump --memory-only --format elf"
+)
+_RESUME: Final = (
+    "have a QEMU with the same options take it up (-S -incoming 'exec:cat FILE'), and ask that with"
+    " --qmp"
+)
+_RESTORE: Final = (
+    "virsh restore --paused FILE, then virsh dump --memory-only --format elf for --core"
+)
+_VMEM: Final = (
+    "the memory is in the .vmem file beside it, which goes with --ram where the guest has less"
+    " than 3 GiB"
+)
+
+KNOWN: Final = (
+    Known(b"EMiL\x01\0\0\0", "a memory capture of LiME", _LIME),
+    Known(b"AVML\x02\0\0\0", "a memory capture of AVML", _ANALYSED),
+    Known(b"AVML\x01\0\0\0", "a memory capture of AVML", _ANALYSED),
+    Known(b"KDUMP   ", "a kdump-compressed core", _DUMP_AGAIN),
+    Known(b"DISKDUMP", "a diskdump core", _DUMP_AGAIN),
+    Known(b"makedumpfile\0\0\0\0", "a flattened core of makedumpfile", _DUMP_AGAIN),
+    Known(b"QEVM\0\0\0", "a migration stream of QEMU", _RESUME),
+    Known(b"LibvirtQemudSave", "a saved guest of libvirt", _RESTORE),
+    Known(b"LibvirtQemudPart", "a guest of libvirt that was not saved whole", _RESTORE),
+    Known(b"\xd0\xbe\xd2\xbe", "a suspended guest of VMware", _VMEM),
+    Known(b"\xd1\xba\xd1\xba", "a suspended guest of VMware", _VMEM),
+    Known(b"\xd2\xbe\xd2\xbe", "a suspended guest of VMware", _VMEM),
+    Known(b"\xd3\xbe\xd3\xbe", "a suspended guest of VMware", _VMEM),
+    Known(
+        b"\x7fVirtualBox SavedState",
+        "a saved guest of VirtualBox",
+        "restore it and write a core (VBoxManage debugvm NAME dumpvmcore --filename FILE), for"
+        " --core with --cr3",
+    ),
+    Known(b"PAGEDUMP", "a crash dump of Windows", _ANALYSED),
+    Known(b"PAGEDU64", "a crash dump of Windows", _ANALYSED),
+    Known(b"MDMP\x93\xa7", "a minidump of Windows", "it holds no page tables: take a full dump"),
+    *(
+        Known(
+            word,
+            "a hibernation file of Windows",
+            "write the memory flat (Volatility 3: windows.hibernation.Dump), and give that with"
+            " --ram",
+        )
+        for word in (b"hibr", b"HIBR", b"wake", b"WAKE", b"RSTR")
+    ),
+    Known(
+        b"LinuxGuestRecord",
+        "a saved guest of Xen",
+        "restore it paused and write a core (xl dump-core), for --core with --cr3",
+    ),
+    Known(
+        b"\xff\xff\xff\xff\xff\xff\xff\xffXENF",
+        "a saved guest of Xen",
+        "restore it paused and write a core (xl dump-core), for --core with --cr3",
+    ),
+    Known(
+        b"minidump FreeBSD/",
+        "a minidump of FreeBSD",
+        "it holds no page tables as they were: take a full dump (sysctl debug.minidump=0)",
+    ),
+    Known(b"VMA\0", "a backup of Proxmox", "it is of the disks: there is no memory in it"),
+    Known(
+        b"QFI\xfb",
+        "a disk image (qcow2)",
+        "load the snapshot in it (-loadvm NAME -S), and ask that QEMU with --qmp",
+    ),
+    Known(b"KDMV", "a disk image (VMDK)", "it is a disk: there is no memory in it"),
+    Known(b"vhdxfile", "a disk image (VHDX)", "it is a disk: there is no memory in it"),
+    Known(b"EVF\x09\x0d\x0a\xff\0", "an EnCase image", "unpack it: ewfexport -f raw FILE"),
+    Known(b"\x1f\x8b\x08", "compressed by gzip", "unpack it: gunzip FILE"),
+    Known(b"\x28\xb5\x2f\xfd", "compressed by zstd", "unpack it: unzstd FILE"),
+    Known(b"\xfd7zXZ\0", "compressed by xz", "unpack it: unxz FILE"),
+    Known(b"BZh91AY&SY", "compressed by bzip2", "unpack it: bunzip2 FILE"),
+    Known(b"\x04\x22\x4d\x18", "compressed by lz4", "unpack it: unlz4 FILE"),
+    Known(b"\x89LZO\0\r\n\x1a\n", "compressed by lzop", "unpack it: lzop -d FILE"),
+    Known(b"\xff\x06\0\0sNaPpY", "compressed by snappy", "unpack it"),
+    Known(b"PK\x03\x04", "a zip archive", "unpack it: unzip FILE"),
+    Known(b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it: 7z x FILE"),
+)
+"""Kinds of files that are neither an ELF core nor memory as it is.  Memory from address 0 on begins
+with vectors of real mode, zeros or firmware's data, none of which looks like these."""
+
+_TAR: Final = 257, b"ustar"
+_ELF: Final = b"\x7fELF"
+_ELF_TYPE: Final = slice(16, 18)
+_CORE: Final = 4
+_LOOKED_AT: Final = 4096
+_LEAST_TEXT: Final = 16
+"""Bytes; fewer may be letters by chance."""
+
+
+def as_memory(path: Path, content: Content) -> None:
+    """Raises SourceError where a file is not memory from address 0 on, byte by byte."""
+    begin = content.part(0, _LOOKED_AT).tobytes()
+    insist = "; --flat has it read as memory all the same"
+    if begin.startswith(_ELF):
+        core = int.from_bytes(begin[_ELF_TYPE], "little") == _CORE
+        what = "an ELF core: give it with --core" if core else "an ELF program or library"
+        raise SourceError(f"{path} is not flat memory but {what}{insist}")
+    if known := _known(begin):
+        raise SourceError(f"{path} is not flat memory but {known.what}: {known.way}{insist}")
+    if _is_text(begin):
+        raise SourceError(f"{path} is not flat memory but text{insist}")
+
+
+def as_core(path: Path, content: Content) -> None:
+    """Raises SourceError where a file is no ELF file."""
+    begin = content.part(0, _LOOKED_AT).tobytes()
+    if begin.startswith(_ELF):
+        return
+    if known := _known(begin):
+        raise SourceError(f"{path} is no core in ELF but {known.what}: {known.way}")
+    if _is_text(begin):
+        raise SourceError(f"{path} is no core but text")
+    raise SourceError(
+        f"{path} is no core: it does not begin as an ELF file; memory as it is goes with --ram and"
+        " --cr3"
+    )
+
+
+def _known(begin: bytes) -> Known | None:
+    for known in KNOWN:
+        if begin.startswith(known.begins):
+            return known
+    at, word = _TAR
+    if begin[at : at + len(word)] == word:
+        return Known(word, "a tar archive", "unpack it: tar -xf FILE")
+    return None
+
+
+def _is_text(begin: bytes) -> bool:
+    """Whether the beginning is lines of letters; memory that is filled with one is not."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(begin)
+    except UnicodeDecodeError:
+        return False
+    lines = len(begin) >= _LEAST_TEXT and "\n" in text
+    return lines and all(letter >= " " or letter in "\t\n\r\f\x1b" for letter in text)

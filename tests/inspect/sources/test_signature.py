@@ -1,0 +1,104 @@
+"""A file that is not what it is said to be is named, and never read as memory."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import struct
+from pathlib import Path
+
+import pytest
+
+from harness.inspect.sources.signature import KNOWN
+from tests.cli.commands import run
+
+TABLES = struct.pack("<Q", 0x2067) + bytes(0xFF8)
+"""A root that leads somewhere."""
+
+
+def lime() -> bytes:
+    """A LiME capture of the memory from 0x1000 on."""
+    return struct.pack("<IIQQ8x", 0x4C69_4D45, 1, 0x1000, 0x5FFF) + TABLES
+
+
+FILES = {
+    "LiME": (lime(), "a memory capture of LiME"),
+    "AVML": (struct.pack("<IIQQ8x", 0x4C4D_5641, 2, 0x1000, 0x5FFF) + TABLES, "of AVML"),
+    "kdump": (b"KDUMP   " + struct.pack("<I", 6) + TABLES, "kdump-compressed core"),
+    "flattened": (b"makedumpfile".ljust(16, b"\0") + TABLES, "flattened core of makedumpfile"),
+    "migration": (struct.pack(">II", 0x5145_564D, 3) + TABLES, "a migration stream of QEMU"),
+    "virsh": (b"LibvirtQemudSave" + TABLES, "a saved guest of libvirt"),
+    "vmss": (struct.pack("<I", 0xBED2_BED0) + TABLES, "a suspended guest of VMware"),
+    "vmsn": (struct.pack("<I", 0xBED2_BED2) + TABLES, "a suspended guest of VMware"),
+    "sav": (b"\x7fVirtualBox SavedState V2.0\n" + TABLES, "a saved guest of VirtualBox"),
+    "dmp": (b"PAGEDU64" + TABLES, "a crash dump of Windows"),
+    "dmp32": (b"PAGEDUMP" + TABLES, "a crash dump of Windows"),
+    "hiberfil": (b"HIBR" + TABLES, "a hibernation file of Windows"),
+    "qcow2": (b"QFI\xfb" + TABLES, "a disk image (qcow2)"),
+    "gzip": (gzip.compress(TABLES), "compressed by gzip"),
+    "xz": (lzma.compress(TABLES), "compressed by xz"),
+    "zstd": (struct.pack("<I", 0xFD2F_B528) + TABLES, "compressed by zstd"),
+    "tar": (b"ram".ljust(257, b"\0") + b"ustar" + TABLES, "a tar archive"),
+    "info tlb": (b"0000000000001000: 0000000000005000 ----A---W\r\n" * 200, "text"),
+    "short text": (b"PGD 2067 P4D 3067\n", "text"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_not_memory_is_named_with_the_way_out(tmp_path: Path, name: str) -> None:
+    content, what = FILES[name]
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    flat = ("--ram", path, "--cr3", "0x0")
+    for source in (flat, ("--core", path)):
+        code, out, errors = run("walk", "0x1000", *source, cwd=tmp_path)
+        assert (code, out, errors.count("\n")) == (2, "", 1)
+        assert what in errors
+    code, _, errors = run("diff", f"ram:{path},cr3=0", f"ram:{path},cr3=0", cwd=tmp_path)
+    assert (code, what in errors) == (2, True)
+    code, out, errors = run("walk", "0x1000", *flat, "--flat", cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    named = f"ram:{path},cr3=0,flat=1"
+    assert run("diff", named, named, cwd=tmp_path)[0] == 0
+
+
+def test_an_elf_file_is_given_to_the_option_that_reads_it(tmp_path: Path) -> None:
+    for kind, what in ((4, "an ELF core: give it with --core"), (2, "an ELF program")):
+        head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHI", kind, 62, 1) + TABLES
+        (tmp_path / "file").write_bytes(head)
+        code, out, errors = run("dump", "--ram", "file", "--cr3", "0", cwd=tmp_path)
+        assert (code, out) == (2, "")
+        assert what in errors
+
+
+def test_memory_is_no_core(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(TABLES)
+    code, out, errors = run("dump", "--core", "file", cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert "does not begin as an ELF file; memory as it is goes with --ram and --cr3" in errors
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        bytes(64),
+        struct.pack("<HH", 0xFF53, 0xF000) * 256,
+        b"\xff" * 4096,
+        b"\xcc" * 4096,
+        b"UU" * 2048,
+        b"Z" * 4096,
+        b"(c) a firmware\n".ljust(4096, b"\0"),
+    ],
+    ids=["zeros", "vectors", "ones", "int3", "pattern", "letters", "text in zeros"],
+)
+def test_memory_is_memory_however_it_is_filled(tmp_path: Path, begin: bytes) -> None:
+    (tmp_path / "ram").write_bytes(begin + TABLES)
+    code, _, errors = run("dump", "--ram", "ram", "--cr3", "0", cwd=tmp_path)
+    assert (code, errors) == (0, "")
+
+
+def test_every_kind_begins_in_a_way_of_its_own() -> None:
+    for number, one in enumerate(KNOWN):
+        assert not any(other.begins.startswith(one.begins) for other in KNOWN[number + 1 :])
+        assert len(one.begins) >= 3
+        assert one.what and one.way

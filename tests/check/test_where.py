@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from harness.check.where import axes_of, read
+from harness.check.where import DEEPEST, SHOWN, axes_of, read
 
 # Six cases by hand.
 VALUES = {
@@ -12,6 +12,22 @@ VALUES = {
     "never": np.zeros(6, np.bool_),
 }
 AXES = {**axes_of([VALUES]), "key": frozenset({0, 1})}
+
+
+def test_parts_beside_each_other_do_not_nest() -> None:
+    """More of them than may nest."""
+    for part in "(level=3)", "not level=0":
+        assert read(" and ".join([part] * (DEEPEST + 1)), AXES).holds(VALUES).any()
+    with pytest.raises(ValueError, match=f"nests deeper than {DEEPEST}"):
+        read("(" * (DEEPEST + 1) + "W" + ")" * (DEEPEST + 1), AXES)
+    assert read("(" * DEEPEST + "W" + ")" * DEEPEST, AXES).holds(VALUES).any()
+
+
+@pytest.mark.parametrize(("count", "end"), [(SHOWN, f", {SHOWN - 1}"), (SHOWN + 1, r", \.\.\.")])
+def test_as_many_values_are_shown_as_a_sentence_can_hold(count: int, end: str) -> None:
+    axes = {"level": frozenset(range(count))}
+    with pytest.raises(ValueError, match=f"level is never 'x', but 0, 1, 2.*{end};"):
+        read("level=x", axes)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from harness.paging.address import Physical, Span, Virtual
 from harness.paging.allocator import TableAllocator
 from harness.paging.errors import OutOfTables, SpaceError
 from harness.paging.lock import TableLock
-from harness.paging.memory import Words
+from harness.paging.memory import BufferMemory, Words
 from harness.paging.space import Space
 from harness.paging.table import Root, Table
 from harness.paging.tree import COUNTED_LEVELS
@@ -359,6 +359,34 @@ def test_a_pointer_in_the_first_and_in_the_last_slot_of_a_root_is_taken_over(wor
     assert again.account() == world.space.account()
     again.tear_down().done()
     assert not given(world)
+
+
+def test_there_is_no_level_above_the_root_s(world: World) -> None:
+    for level in -1, len(world.format.levels), len(world.format.levels) + 1:
+        with pytest.raises(SpaceError, match=f"has pages at levels .*, not at {level}"):
+            world.space.map(Virtual(0), world.frames(1), level, world.rights())
+
+
+def test_the_root_needs_no_room(world: World) -> None:
+    """Tables at the roots' level are there already."""
+    top = len(world.format.levels) - 1
+    span = Span.of(0, world.size(top) * world.format.levels[top].entries)
+    if top < 3:  # in x86 no root serves a whole table
+        world.allocator.span = Span.of(0, world.format.table_bytes(top))
+        world.space.populate(span, top)
+
+
+def test_a_table_that_no_pointer_can_lead_to_goes_back() -> None:
+    format, base = FORMATS["x86-4"], 1 << 40  # MAXPHYADDR is 40
+    memory = BufferMemory(np.zeros(1 << 16, np.uint8), base)
+    allocator = TableAllocator(memory, memory.span)
+    root = allocator.allocate(format, 3)
+    space = Space(memory, (Root(root, Span(0, (1 << 47) - 1)),), allocator)
+    with pytest.raises(SpaceError, match="cannot be put in place"):
+        space.populate(Span(0, 0))
+    for table in range(1, 16):
+        for level in range(4):
+            assert not allocator.gave(Table(format, Physical(base + 0x1000 * table), level))
 
 
 def test_tables_that_several_places_need_are_made_once(world: World) -> None:

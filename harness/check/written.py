@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +29,7 @@ def read(path: Path) -> bytes:
 def write(path: Path, text: str) -> None:
     """Makes the file hold this text, in place of what is there, a link too; OSError where that
     fails."""
-    beside = path.with_name(f".{secrets.token_hex(8)}.part")  # a name that no other file has
+    beside = path.with_name(f".{os.urandom(8).hex()}.part")  # a name that no other file has
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     try:
         with open(descriptor, "wb") as file:

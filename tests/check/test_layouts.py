@@ -661,3 +661,55 @@ def test_the_bound_of_tables_is_exact_for_one_map() -> None:
         assert run.tables(space.format) == len(
             np.unique(bulk.leaves(memory, space.roots).tables.address)
         )
+
+
+EVERY_KEY: dict[str, dict[str, str]] = {
+    "": {"title": "''", "levels": "[4]", "ram": "'64M'", "tables": "'2M'"},
+    "[cpu]": {
+        **dict.fromkeys(("wp", "nxe", "smep", "smap"), "true"),
+        "maxphyaddr": "40",
+    },
+    "[[map]]": {
+        **{"virtual": "0x400000", "size": "'4K'", "count": "2", "step": "'8K'"},
+        **{"physical": "0x3000000", "physical_step": "0", "rights": "'w'", "bits": "['G']"},
+        **{"table_rights": "'wux'", "levels": "[4]"},
+    },
+    "[[map]] # random": {
+        **{"virtual": "0x800000", "size": "'4K'", "physical": "'random'", "seed": "7"},
+    },
+    "[[share]]": {
+        **{"virtual": "0x80_0000_0000", "level": "2", "like": "0x400000", "count": "2"},
+        **{"rights": "'w'", "levels": "[4]"},
+    },
+    "[[share]] # root": {"virtual": "0x100_0000_0000", "root": "true"},
+    "[[entry]]": {"virtual": "0x180_0000_0000", "level": "3", "value": "0", "levels": "[4]"},
+}
+OF_EVERY_TYPE = (
+    *("true", "7", "-1", "1" + "0" * 18, "0x7fff_ffff_ffff_ffff", "1" + "0" * 30, "1.5", "nan"),
+    *("inf", "'x'", "''", "'4K'", "[]", "[1]", "['x']", "[[]]", "{}", "{a = 1}", "1979-05-27"),
+)
+"""A value of every type that TOML has."""
+
+
+def in_toml(sections: dict[str, dict[str, str]]) -> str:
+    return "\n".join(
+        f"{head}\n" + "\n".join(f"{key} = {value}" for key, value in keys.items())
+        for head, keys in sections.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "key"), [(head, key) for head, keys in EVERY_KEY.items() for key in keys]
+)
+def test_a_value_of_any_type_is_taken_or_refused_in_a_sentence(head: str, key: str) -> None:
+    refused = 0
+    for value in (EVERY_KEY[head][key], *OF_EVERY_TYPE):
+        text = in_toml({**EVERY_KEY, head: {**EVERY_KEY[head], key: value}})
+        memory = BufferMemory(np.zeros(1 << 21, np.uint8), MACHINE)
+        try:
+            build(parse(text, "x.toml"), 4, memory, MAXPHYADDR, True)
+        except LayoutError as error:
+            refused += 1
+            assert "\n" not in str(error)
+            assert len(str(error)) < 300
+    assert refused >= (0 if key == "title" else 5)

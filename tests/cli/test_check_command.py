@@ -6,10 +6,12 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.check import debugger
+from harness.inspect.held import hold_tables
 from harness.machine.foreign import ForeignMonitor
 from tests.cli.commands import run
 from tests.inspect.sources.kernel import PSE, ROOT, arguments
@@ -158,3 +160,22 @@ def test_large_pages_that_cr4_does_not_allow_lead_to_tables(tmp_path: Path) -> N
     compared = {one["oracle"]: one["compared"] for one in json.loads(out)["oracles"]}
     assert code == 0
     assert compared["info tlb"] == 1 + 2 * 2
+
+
+def test_a_guest_that_another_client_has_let_run_meanwhile_is_a_sentence_beside_the_result(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held_and_let_run(*given: Any) -> None:
+        hold_tables(*given)
+        machine.witness.ask("cont")
+
+    monkeypatch.setattr("harness.inspect.sources.qmp.hold_tables", held_and_let_run)
+    for command in (("check",), ("dump",)):
+        code, out, errors = run(*command, "--qmp", machine.path, "--json", cwd=tmp_path)
+        assert code == 0
+        assert json.loads(out)["command"] == command[0]
+        assert errors == (
+            f"pagetable: another client let the guest at {machine.path} run while it was held: what"
+            " was read may be of more than one moment.\n"
+        )
+        assert machine.witness.status() == "running"

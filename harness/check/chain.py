@@ -90,7 +90,9 @@ class Lanes:
 class Chain:
     """The tables and frames of a chain in a guest's memory, by level, and the window beside it.
 
-    cpu  with the chain's root, and no more control state than its mode needs
+    cpu    with the chain's root, and no more control state than its mode needs
+    mixed  frames of data and code both.  A small one is a frame of its own: whatever TCG translated
+           in a page costs time at every write to it
     """
 
     memory: BufferMemory
@@ -98,6 +100,7 @@ class Chain:
     tables: tuple[Table, ...]
     data: Words
     code: Words
+    mixed: Words
     window: Window
 
     def state(self, cpu: Cpu, then: Cpu | None = None) -> State:
@@ -120,12 +123,14 @@ class Chain:
         return np.array([level.size for level in levels], np.uint64)
 
     def put_code(self, addresses: Words, single: Mask) -> None:
-        """Puts what a fetch of each address executes into the frame of each size of page.
+        """Puts what a fetch of each address executes into the frames of each size of page.
 
         single  whether it is one byte, since the page ends there
         """
         put = marks.put_code if self.cpu.long else marks.put_short_code
-        for frame, size in zip(self.code, self.sizes, strict=False):
+        frames = np.concatenate([self.code, self.mixed[:1]])
+        sizes = np.concatenate([self.sizes, self.sizes[:1]])
+        for frame, size in zip(frames, sizes, strict=True):
             physical = frame | addresses & (size - np.uint64(1))
             put(self.memory, physical[~single])
             self.memory.octets[physical[single].astype(np.int64)] = code_of(self.cpu).last
@@ -162,12 +167,14 @@ def build(guest: Guest, cpu: Cpu, outside: Span, frames: Span, allocator: TableA
     for first, slot in ((first, slot) for root in cpu.roots for first, slot in root.slots()):
         if slot.table == tables[top] and not outside.clip(Span.of(first, slot.size)):
             memory.store(slot.address, format.entry_bytes, below)
-    data, code = _frames(cpu, frames)
-    return Chain(memory, cpu, tables, data, code, open_window(memory, cpu, guest.image, allocator))
+    data, code, mixed = _frames(cpu, frames)
+    window = open_window(memory, cpu, guest.image, allocator)
+    return Chain(memory, cpu, tables, data, code, mixed, window)
 
 
-def _frames(cpu: Cpu, memory: Span) -> tuple[Words, Words]:
-    """A frame of data and one of code for each level that may hold pages, from 0 up."""
+def _frames(cpu: Cpu, memory: Span) -> tuple[Words, Words, Words]:
+    """A frame of data, one of code and one of both for each level that may hold pages, from 0 up;
+    the last is that of code but at level 0."""
     data, code, free = [], [], memory.first
     for level in cpu.format.levels:
         free = -(-free // level.size) * level.size
@@ -175,8 +182,9 @@ def _frames(cpu: Cpu, memory: Span) -> tuple[Words, Words]:
             break
         data.append(free)
         code.append(free + level.size)
-        free += 2 * level.size
-    return np.array(data, np.uint64), np.array(code, np.uint64)
+        free += 2 * level.size + (level.size if len(data) == 1 else 0)
+    mixed = [code[0] + cpu.format.levels[0].size, *code[1:]]
+    return np.array(data, np.uint64), np.array(code, np.uint64), np.array(mixed, np.uint64)
 
 
 @dataclass(frozen=True)
@@ -218,10 +226,10 @@ class Question:
         return reached
 
 
-def ask(guest: Guest, chain: Chain, lanes: Lanes, beside_code: bool = False) -> Question:
+def ask(guest: Guest, chain: Chain, lanes: Lanes, mixed: bool = False) -> Question:
     """The jobs for lanes.
 
-    beside_code  whether the data is in the frame of the code, so that both are reached by one page
+    mixed  whether the data is in the frame of the code, so that both are reached by one page
     """
     enums, levels, count = guest.image.enums, len(chain.tables), len(lanes)
     closing = len(lanes.pdpte)
@@ -240,8 +248,9 @@ def ask(guest: Guest, chain: Chain, lanes: Lanes, beside_code: bool = False) -> 
             table.format.entry_bytes
         )
         ours["word"][:, column] = lanes.words[level]
-    frames = np.where(lanes.kind == Kind.FETCH, chain.data[lanes.page], chain.code[lanes.page])
-    frames = frames if beside_code else chain.data[lanes.page]
+    frames = chain.data[lanes.page]
+    if mixed:
+        frames = np.where(lanes.kind == Kind.FETCH, frames, chain.mixed[lanes.page])
     reached = frames | lanes.address & (chain.sizes[lanes.page] - np.uint64(1))
     reached &= ~np.uint64(marks.WORD - 1)
     placed = marks.mark(reached)

@@ -718,7 +718,9 @@ def lanes(
         if level and (not maps_pages(family.model, level) or level >= len(chain.data)):
             words[level] = raw | np.uint64(chain.tables[level - 1].address)
             continue
-        frame = np.where(fetch | sequence, chain.code[level], chain.data[level])
+        frame = np.where(fetch, chain.code[level], chain.data[level])
+        if sequence:
+            frame = np.full(n, chain.mixed[level])
         large = (raw & np.uint64(formats.PS)) != 0
         if level == 0:
             words[level] = raw | frame

@@ -46,7 +46,7 @@ def jobs_of(steps: Sequence[Step]) -> int:
 
 def ask(guest: Guest, chain: Chain, steps: Sequence[Step], lanes: Sequence[Lanes]) -> Questions:
     """The jobs for sequences, given the first, the second, ... access of each."""
-    questions = [chains.ask(guest, chain, one, beside_code=True) for one in lanes]
+    questions = [chains.ask(guest, chain, one, mixed=True) for one in lanes]
     enums, levels, first = guest.image.enums, len(chain.tables), questions[0]
     words, data = levels + first.parts, first.parts
     made = guest.image.new_jobs(len(first) * jobs_of(steps))

@@ -118,9 +118,9 @@ _AFTER_SUPERVISOR: Final = (
 
 
 def _address(model: Model) -> Axis:
-    """An address in the page of `home`, where no other family has code or data: here the two are
-    in one frame."""
-    return Axis("address", (home(model) - (1 << PAGE_BITS - 2),), "#x")
+    """An address in another small page than that of `home`, where no other family has code: here
+    data and code are in one page."""
+    return Axis("address", (home(model) - (1 << PAGE_BITS - 2) ^ 4 << PAGE_BITS,), "#x")
 
 
 def change(
@@ -189,8 +189,8 @@ def alias(model: Model, controls: tuple[Control, ...], full: bool) -> Iterator[F
             Axis("parting", (parting,)),
             Axis("page", (page,)),
             Axis("accesses", (len(steps),)),
-            *entry_axes(model, parting, (*here, *(("XD", "D") if full else ())), "here."),
-            *entry_axes(model, parting, (*there, *(("D",) if full else ())), "there."),
+            *entry_axes(model, parting, (*here, *(("XD",) if full else ())), "here."),
+            *entry_axes(model, parting, there, "there."),
             *((Axis("here.PS", size), Axis("there.PS", size)) if own else (Axis("page.PS", size),)),
             *((Axis("there.set", one_reserved(model)),) if full else ()),
             _address(model),

@@ -33,7 +33,7 @@ def chain(model: Model) -> Chain:
     memory.span = Span(0, LARGEST_RAM - 1)
     window = Window(Span(0, 0), State(0, 0, 0, 0, 0, 0), (tables[0].slot(0),))
     data, code = np.array(DATA, np.uint64), np.array(CODE, np.uint64)
-    return Chain(memory, cpu, tuple(tables), data, code, window)
+    return Chain(memory, cpu, tuple(tables), data, code, code, window)
 
 
 def family(model: Model, name: str, **fixed: int) -> Family:

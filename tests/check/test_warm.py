@@ -99,7 +99,7 @@ def test_data_and_code_are_in_one_frame_at_different_addresses(model: Model) -> 
         for here in (False, True):
             mine = [s for s, step in zip(steps, one.steps, strict=True) if step.there == here]
             assert all(np.array_equal(s.words, mine[0].words) for s in mine)
-        base = declared.home(model) - 0x400
+        base = declared.home(model) - 0x400 ^ 0x4000
         for lanes, step in zip(steps, one.steps, strict=True):
             if not step.there:
                 fetch = lanes.kind == 2

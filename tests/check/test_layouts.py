@@ -424,6 +424,7 @@ REFUSED = {
         "map 1: .*0x8000000000000000 are not free",
     ),
     "another number of levels": ("title = ''\nlevels = [3]\nram = '64M'", "4 or 5 levels, not 3"),
+    "a number of levels twice": ("title = ''\nlevels = [4, 4]\nram = '64M'", "names one twice"),
     "levels that the layout is not for": (HEAD + PAGE + "levels = [3]\n", "map 1: levels is"),
     "a width that no CPU has": (HEAD + CPU + "maxphyaddr = 60\n", "32 to 52 bits, not 60"),
     "a width that the CPU has not": (HEAD + CPU + "maxphyaddr = 41\n", "MAXPHYADDR 41, not 40"),

@@ -55,3 +55,10 @@ def test_a_descriptor_is_data_of_the_user_at_its_base() -> None:
     """SDM volume 3A, 3.4.5: limit, base in three parts, then P, DPL 3, S, type 3; G and B."""
     [word] = marks.descriptor(np.array([0x1122_3344_5566_7788], np.uint64)).tolist()
     assert word.to_bytes(8, "little").hex() == "ffff887766f3cf55"
+
+
+def test_code_is_as_long_and_ends_as_the_manual_says() -> None:
+    """SDM volume 2: REX.W B8 imm64 is 10 bytes and B8 imm32 five; 06 is no instruction in 64-bit
+    mode, a fault (#UD, 6); CC is a trap (#BP, 3), after which the pointer is past it."""
+    assert marks.Code(end=10, last=0x06, vector=6, length=0) == marks.LONG_CODE
+    assert marks.Code(end=5, last=0xCC, vector=3, length=1) == marks.SHORT_CODE

@@ -150,7 +150,9 @@ def _at_gigabyte_page(reading: Reading) -> Mask:
     beyond |= 0 if cpu.efer & Efer.NXE else formats.XD
     mask, page = np.uint64(formats.P | formats.PS | beyond), np.uint64(formats.P | formats.PS)
     there: Mask = (walked.level == 2) & (walked.entry & mask == page)
-    return there & ~reading.allowed if there.any() else there
+    if there.any():
+        there[there] = ~reading.take(there).allowed
+    return there
 
 
 WIDEST_PSE36: Final = 40

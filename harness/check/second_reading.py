@@ -390,8 +390,9 @@ class Reading:
         pages = stop == Stop.PAGE if lanes is None else (stop == Stop.PAGE) & lanes
         error = _ERRORS.take(stop)
         if pages.any():
-            vector[pages & self.allowed] = ALLOWED
-            error |= (pages & self._locked).astype(np.uint32) << np.uint32(5)
+            there = self.take(pages)  # few, as a rule
+            vector[pages] = np.where(there.allowed, np.uint8(ALLOWED), np.uint8(14))
+            error[pages] |= there._locked.astype(np.uint32) << np.uint32(5)
         error |= self.described
         error[vector != 14] = 0
         return vector, error

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "inspect": {"paging", "machine", "check"},
     "report": {"paging", "machine", "check", "inspect"},
     "cli": {"paging", "machine", "check", "inspect", "report"},
-    "pytest_plugin": {"paging", "machine", "check", "report"},
+    "pytest_plugin": {"paging", "machine", "check", "inspect", "report"},
 }
 
 # No processes, no files, no clocks: what the library leaves to the other parts.

@@ -154,7 +154,7 @@ def test_pages_without_rights_are_what_linux_writes_where_it_can_have_memory() -
 
 def test_no_page_of_swap_is_its_header_or_beyond_the_largest_area() -> None:
     dialect = Linux(CPU.format)
-    for offset, written in ((0, False), (1, True), (SWAP_PAGES - 1, True), (SWAP_PAGES, False)):
+    for offset, written in ((0, False), (1, True), ((1 << 32) - 1, True), (1 << 32, False)):
         assert dialect.written(dialect.encode(Swap(3, offset)), 0) == written
 
 

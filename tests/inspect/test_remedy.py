@@ -368,6 +368,14 @@ def test_entries_come_first_and_what_switches_protection_off_comes_last() -> Non
     assert ([one.name for one in wp.settings], wp.cost, wp.unprotects) == (["CR0.WP"], 1, True)
 
 
+def test_a_register_that_gives_bits_their_meaning_comes_before_one_that_protects() -> None:
+    """XD in a read-only page with EFER.NXE=0: it is cleared or NXE set, and W set or WP cleared."""
+    cpu, memory = path(replace(CPU, efer=CPU.efer & ~Efer.NXE), 7, 7, 7, 5 | 1 << 63)
+    found = check(cpu, memory, 0, Access(Kind.WRITE, user=False))
+    assert [sorted(one.name for one in each.settings) for each in found[:2]] == [[], ["EFER.NXE"]]
+    assert [each.unprotects for each in found] == [False, False, True, True]
+
+
 @pytest.mark.parametrize("off", ["CR4.SMEP", "CR4.SMAP"])
 def test_smep_and_smap_are_switched_off_last(off: str) -> None:
     strict = replace(CPU, cr4=CPU.cr4 | Cr4.SMEP | Cr4.SMAP)

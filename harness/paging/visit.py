@@ -73,18 +73,17 @@ def _table_visits(
     start = table.slot_for(span.first)
     raws = tree.words(start, here.index(span.last) - start.index + 1).tolist()
     cut = list(span.pieces(here.size))
-    hole = 0
+    first = 0
     for step, raw in enumerate(raws):
         if not raw and step + 1 < len(raws) and not raws[step + 1]:
             continue
-        first = step if raw else hole
         found = Visit(
             Span(cut[first].first, cut[step].last),
             table.slot(start.index + first),
             raw,
             format.decode(raw, table.level),
         )
-        hole = step + 1
+        first = step + 1
         if not isinstance(found.entry, Pointer):
             yield found
         elif enter(found):

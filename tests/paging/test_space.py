@@ -361,6 +361,12 @@ def test_a_pointer_in_the_first_and_in_the_last_slot_of_a_root_is_taken_over(wor
     assert not given(world)
 
 
+def test_to_put_nothing_changes_nothing(world: World) -> None:
+    before = world.snapshot()
+    world.space.put(world.space.roots[0].table.slot(0), np.zeros(0, np.uint64))
+    assert world.snapshot() == before
+
+
 def test_there_is_no_level_above_the_root_s(world: World) -> None:
     for level in -1, len(world.format.levels), len(world.format.levels) + 1:
         with pytest.raises(SpaceError, match=f"has pages at levels .*, not at {level}"):

@@ -45,10 +45,32 @@ def tour(
     async def run() -> None:
         async with app.run_test(size=(width, height)) as pilot:
             await pilot.pause()
+            press = pilot.press
+
+            async def settled(*keys: str) -> None:
+                for key in keys:
+                    await press(key)
+                    await settle(app)
+
+            pilot.press = settled  # type: ignore[method-assign]
             await touring(app, pilot)
 
     asyncio.run(run())
     return app
+
+
+async def settle(app: Explorer) -> None:
+    """Waits until all that a key brings about is done.
+
+    Textual's own wait is a second at most, which a loaded machine needs for less. A key goes to the
+    widget that has the focus, and what it means there comes back by way of the widget's parents.
+    """
+    for _ in range(2):
+        way = app.focused.ancestors_with_self if app.focused else [app.screen, app]
+        for pump in (app, *way):
+            handled = asyncio.Event()
+            if pump.call_later(handled.set):
+                await handled.wait()
 
 
 def text(app: Explorer, name: str) -> str:

@@ -13,7 +13,7 @@ from harness.paging.entry import Malformed
 from harness.paging.walk import walk
 from harness.paging.x86.access import Fault, Reason, Vector
 from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Efer, Mode, root_for
-from harness.paging.x86.load import load
+from harness.paging.x86.load import load, reserved_in_cr3
 from tests.paging.x86.made import READ, comes_to, memory, path, supervisor
 
 PG, WP, PE = 1 << 31, 1 << 16, 1
@@ -324,3 +324,30 @@ def test_pdptes_are_read_at_bits_31_to_5_of_cr3_and_no_other_bit_counts() -> Non
         found = load(pae, replace(pae, cr3=0x20 | extra), words)
         assert isinstance(found, Cpu)
         assert found.pdptes == (0x1001, 0x2000, 0x3001, 0x4000)
+
+
+@pytest.mark.parametrize("maxphyaddr", [32, 40, 52])
+def test_what_is_reserved_in_cr3_ends_at_bit_63_and_spares_what_is_used(maxphyaddr: int) -> None:
+    """SDM volume 3A, 4.5.2: LAM uses bits 62:61, and PCIDE bit 63."""
+    plain = replace(Cpu.in_mode(Mode.LEVEL_4, 0), maxphyaddr=maxphyaddr, lam=False)
+    every = (1 << 64) - (1 << maxphyaddr)
+    assert reserved_in_cr3(plain) == every
+    assert reserved_in_cr3(replace(plain, lam=True)) == every & ~(0b11 << 61)
+    keeps = replace(plain, cr4=plain.cr4 | Cr4.PCIDE)
+    assert reserved_in_cr3(keeps) == every & ~(1 << 63)
+
+
+@pytest.mark.parametrize(
+    ("mode", "base"),
+    [
+        (Mode.BITS_32, 0xFFFF_F000),
+        (Mode.PAE, 0xFFFF_FFE0),
+        (Mode.LEVEL_4, 0xFF_FFFF_F000),
+        (Mode.LEVEL_5, 0xFF_FFFF_F000),
+    ],
+    ids=str,
+)
+def test_the_base_of_the_tables_is_what_the_manual_says_of_cr3(mode: Mode, base: int) -> None:
+    """SDM volume 3A, 4.3, 4.4.1 and 4.5.2: bits 31:12, 31:5 and M-1:12, of 40 here."""
+    ones = (1 << (40 if mode in (Mode.LEVEL_4, Mode.LEVEL_5) else 32)) - 1
+    assert replace(Cpu.in_mode(mode, 0), maxphyaddr=40, cr3=ones).base == base

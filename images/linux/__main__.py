@@ -39,7 +39,10 @@ def main() -> int:
             raise Misuse(f"there is no directory {asked.qmp.parent} for the socket")
         image = build()
         with started(
-            image, Variant(asked.levels, asked.pti == "on"), asked.qmp, qemu=asked.qemu
+            image,
+            Variant(asked.levels, asked.pti == "on").kernel_arguments,
+            asked.qmp,
+            qemu=asked.qemu,
         ) as machine:
             for line in machine.console:
                 print(line.decode("ascii", "replace").rstrip(), flush=True)

@@ -29,6 +29,9 @@ from typing import Final
 PACKAGE: Final = "linux-image-amd64"
 """Depends on the package that holds the newest kernel, and holds nothing itself."""
 
+PAE_PACKAGE: Final = "linux-image-686-pae:i386"
+"""The same of the kernel for 32-bit processors, which pages by PAE."""
+
 SOURCE: Final = Path(__file__).with_name("init.c")
 PLACE: Final = Path(__file__).parents[2] / "build" / "linux"
 
@@ -50,10 +53,10 @@ class NoKernel(CanNotBuild):
 
 @dataclass(frozen=True)
 class Image:
-    """The files that QEMU boots."""
+    """The files that QEMU boots; without an initramfs the kernel panics when it has set up all."""
 
     kernel: Path
-    initramfs: Path
+    initramfs: Path | None
 
 
 def build(place: Path = PLACE) -> Image:
@@ -62,70 +65,89 @@ def build(place: Path = PLACE) -> Image:
     Several processes may ask at once: one builds, the others wait for it.  Raises `CanNotBuild`.
     """
     place.mkdir(parents=True, exist_ok=True)
-    image = Image(place / "vmlinuz", place / "initramfs")
+    kernel, initramfs = place / "vmlinuz", place / "initramfs"
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not image.kernel.exists():
-            fetch_kernel(place)
-        if not _newer(image.initramfs, SOURCE, Path(__file__)):
+        if not kernel.exists():
+            fetch_kernel(place, PACKAGE)
+        if not _newer(initramfs, SOURCE, Path(__file__)):
             init = place / "init"
             _run((*_COMPILE, "-o", str(init), str(SOURCE)))
-            _write(image.initramfs, archive("init", init.read_bytes()))
-    return image
+            _write(initramfs, archive("init", init.read_bytes()))
+    return Image(kernel, initramfs)
 
 
-def fetch_kernel(place: Path) -> None:
-    """Leave `vmlinuz` and `config` of Debian's newest kernel in `place`.
+def build_pae(place: Path = PLACE / "pae") -> Image:
+    """Debian's kernel for 32-bit processors alone, in `place`.  Raises `NoKernel`."""
+    place.mkdir(parents=True, exist_ok=True)
+    kernel = place / "vmlinuz"
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kernel.exists():
+            # Lists of packages of another architecture, apart from those of this machine.
+            for part in ("lists/partial", "cache/archives/partial"):
+                (place / "apt" / part).mkdir(parents=True, exist_ok=True)
+            apt = ["-o", "APT::Architectures::=amd64", "-o", "APT::Architectures::=i386"]
+            apt += ["-o", f"Dir::State::Lists={place}/apt/lists", "-o", "APT::Sandbox::User="]
+            apt += ["-o", f"Dir::Cache={place}/apt/cache", "-o", "Acquire::Languages=none"]
+            fetch_kernel(place, PAE_PACKAGE, apt)
+            shutil.rmtree(place / "apt")
+    return Image(kernel, None)
 
-    The package is fetched and checked by apt, and only read: nothing is installed.
-    Raises `NoKernel`.
+
+def fetch_kernel(place: Path, package: str, apt: Sequence[str] = ()) -> None:
+    """Leave `vmlinuz` and `config` of the newest kernel that a package of Debian's depends on in
+    `place`.
+
+    The package is fetched and checked by apt, and only read: nothing is installed; `apt` are
+    options for it, with lists of its own.  Raises `NoKernel`.
     """
-    for program, package in (("apt-get", "apt"), ("dpkg-deb", "dpkg")):
+    for program, source in (("apt-get", "apt"), ("dpkg-deb", "dpkg")):
         if shutil.which(program) is None:
             raise NoKernel(
                 f"{program} is not installed, and the kernel comes from a Debian package: "
-                f"install {package}, or put a kernel's vmlinuz into {place}"
+                f"install {source}, or put a kernel's vmlinuz into {place}"
             )
-    name = _kernel_package()
+    name = _kernel_package(package, apt)
     print(f"fetching {name}", flush=True)
     with tempfile.TemporaryDirectory(dir=place) as directory:
         try:
-            _run(("apt-get", "-qq", "download", name), cwd=directory)
+            _run(("apt-get", *apt, "-qq", "download", name), cwd=directory)
         except CanNotBuild as reason:
             raise NoKernel(str(reason)) from None
         (fetched,) = Path(directory).glob("*.deb")
         _extract(fetched, place)
 
 
-def _kernel_package() -> str:
+def _kernel_package(package: str, apt: Sequence[str]) -> str:
     """The name of the package that holds the newest kernel."""
     for renewed in (False, True):
         if renewed:
-            _renew_lists()
+            _renew_lists(package, apt)
         answer = subprocess.run(
-            ("apt-cache", "depends", PACKAGE), capture_output=True, text=True, check=False
+            ("apt-cache", *apt, "depends", package), capture_output=True, text=True, check=False
         )
         if found := re.search(r"Depends: (linux-image-\d\S+)", answer.stdout):
             return found[1]
     raise NoKernel(
-        f"apt knows no {PACKAGE}, whose kernel is booted: this is made for Debian on x86-64; "
+        f"apt knows no {package}, whose kernel is booted: this is made for Debian on x86-64; "
         f"elsewhere put a kernel's vmlinuz into {PLACE}"
     )
 
 
-def _renew_lists() -> None:
-    """A fresh machine has no lists of packages."""
-    update = ("apt-get", "-qq", "update")
-    if os.geteuid() == 0:
+def _renew_lists(package: str, apt: Sequence[str]) -> None:
+    """A fresh machine has no lists of packages; anyone may fetch lists of their own."""
+    update = ("apt-get", *apt, "-qq", "update")
+    if os.geteuid() == 0 or apt:
         command: Sequence[str] = update
     elif shutil.which("sudo"):
         command = ("sudo", "-n", *update)
     else:
-        raise NoKernel(f"apt knows no {PACKAGE} yet: run 'apt-get update' as root")
+        raise NoKernel(f"apt knows no {package} yet: run 'apt-get update' as root")
     try:
         _run(command)
     except CanNotBuild as reason:
-        raise NoKernel(f"apt knows no {PACKAGE} yet, and {reason}") from None
+        raise NoKernel(f"apt knows no {package} yet, and {reason}") from None
 
 
 def _extract(package: Path, place: Path) -> None:

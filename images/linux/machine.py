@@ -13,7 +13,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -87,9 +87,10 @@ class Started:
 
 @contextlib.contextmanager
 def started(
-    image: Image, variant: Variant, qmp: Path, *, qemu: str = "qemu-system-x86_64"
+    image: Image, arguments: Sequence[str], qmp: Path, *, qemu: str = "qemu-system-x86_64"
 ) -> Iterator[Started]:
-    """A QEMU that boots the image, with its monitor at the socket `qmp`; it ends with the block.
+    """A QEMU that boots the image with these arguments of the kernel's, with its monitor at the
+    socket `qmp`; it ends with the block.
 
     The kernel ends it, however this process or the thread that started it ends.  Raises `Misuse`
     if QEMU is not installed or the socket is in use.
@@ -100,7 +101,11 @@ def started(
         os.ftruncate(fd, RAM_BYTES)
         ram = Path(f"/proc/{os.getpid()}/fd/{fd}")
         process = subprocess.Popen(
-            (*bound_to(os.getpid()), installed(qemu), *_arguments(image, variant, qmp, ram, qemu)),
+            (
+                *bound_to(os.getpid()),
+                installed(qemu),
+                *_arguments(image, arguments, qmp, ram, qemu),
+            ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -121,7 +126,9 @@ def _open(fd: int) -> Iterator[int]:
         os.close(fd)
 
 
-def _arguments(image: Image, variant: Variant, qmp: Path, ram: Path, qemu: str) -> Iterator[str]:
+def _arguments(
+    image: Image, arguments: Sequence[str], qmp: Path, ram: Path, qemu: str
+) -> Iterator[str]:
     yield from ("-nodefaults", "-no-user-config", "-display", "none", "-nic", "none")
     yield "-no-reboot"  # which is what a panic ends in
     yield from (
@@ -135,8 +142,10 @@ def _arguments(image: Image, variant: Variant, qmp: Path, ram: Path, qemu: str) 
         "-object",
         f"memory-backend-file,id=ram,size={RAM_BYTES},mem-path={ram},share=on",
     )
-    yield from ("-kernel", str(image.kernel), "-initrd", str(image.initramfs))
-    yield from ("-append", " ".join(variant.kernel_arguments))
+    yield from ("-kernel", str(image.kernel))
+    if image.initramfs is not None:
+        yield from ("-initrd", str(image.initramfs))
+    yield from ("-append", " ".join(arguments))
     yield from ("-serial", "stdio")
     # In QEMU's option syntax a comma is doubled.
     path = str(qmp).replace(",", ",,")
@@ -206,19 +215,27 @@ def booted(
 
     Raises `GuestLost`, with what was on the console, if it does not get there.
     """
-    with started(image, variant, qmp, qemu=qemu) as machine:
-        console = fdspawn(machine.console, encoding="ascii", codec_errors="replace", use_poll=True)
-        endings = (READY, FAILED, pexpect.EOF, pexpect.TIMEOUT)
-        clock = Clock(machine.process.pid)
-        ending: object = pexpect.TIMEOUT
-        while ending is pexpect.TIMEOUT and (left := deadline - clock.now()) > 0:
-            ending = endings[console.expect(list(endings), timeout=min(GLANCE, left))]
-        if ending is not READY:
-            raise _lost(machine, console, ending, deadline)
-        facts = parse(console.before or "")
+    with started(image, variant.kernel_arguments, qmp, qemu=qemu) as machine:
+        facts = parse(printed(machine, READY, deadline))
         guest = Booted(variant, qmp, machine.ram, facts, machine.process.pid)
         guest.hold()
         yield guest
+
+
+def printed(machine: Started, until: str, deadline: float) -> str:
+    """What Linux prints before a line; `deadline` is in seconds.
+
+    Raises `GuestLost`, with what was on the console, if it does not get there.
+    """
+    console = fdspawn(machine.console, encoding="ascii", codec_errors="replace", use_poll=True)
+    endings = (until, FAILED, pexpect.EOF, pexpect.TIMEOUT)
+    clock = Clock(machine.process.pid)
+    ending: object = pexpect.TIMEOUT
+    while ending is pexpect.TIMEOUT and (left := deadline - clock.now()) > 0:
+        ending = endings[console.expect(list(endings), timeout=min(GLANCE, left))]
+    if ending is not until:
+        raise _lost(machine, console, ending, deadline)
+    return console.before or ""
 
 
 def _lost(machine: Started, console: fdspawn[str], ending: object, deadline: float) -> GuestLost:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 
 def main() -> None:
@@ -18,7 +19,11 @@ def main() -> None:
         signal.signal(signal.SIGINT, _end)
     from harness import cli
 
-    cli.main()
+    try:
+        cli.main()
+    finally:
+        # Ctrl-C can leave an event loop half closed, whose finalizer then complains.
+        sys.unraisablehook = lambda _: None
 
 
 def _end(*_: object) -> None:

@@ -57,14 +57,14 @@ def refuse(where: str, runs: Iterable[Run], format: Format, tables: int) -> None
     room = tables // format.entry_bytes
     if entries > room:
         raise ValueError(
-            f"{where}: {entries:,} entries are asked for, and tables, of {in_units(tables)}, have"
+            f"{where}: {entries:,} entries are asked for, and `tables` ({in_units(tables)}) has"
             f" room for {room:,}"
         )
     room = tables // format.table_bytes(0)
     for run in known:
         if (needed := run.tables(format)) > room:
             raise ValueError(
-                f"{run.where}: {needed:,} tables are needed, and tables, of {in_units(tables)}, is"
+                f"{run.where}: {needed:,} tables are needed, and `tables` ({in_units(tables)}) has"
                 f" room for {room:,}"
             )
     if entries > MOST_ENTRIES:

@@ -31,6 +31,8 @@ def read(what: str, text: str, *, hexadecimal: bool = False) -> int:
     with a grave accent.  `hexadecimal` says that everything without a prefix is.
     """
     word = _BETWEEN.sub("", text.strip())
+    if len(word) > WIDTH + len("0b"):
+        raise ValueError(f"{what} has {len(word):,} digits, which is no number of {WIDTH} bits")
     bare = bool(_BARE.fullmatch(word))
     if bare and (hexadecimal or "`" in text or not _ambiguous(word)):
         value = int(word, 16)

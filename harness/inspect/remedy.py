@@ -145,10 +145,6 @@ class Remedy:
         """The CPU with its registers changed."""
         return reduce(lambda made, one: _with(made, one.register, one.new), self.settings, cpu)
 
-    def applied_over(self, memory: Memory) -> Memory:
-        """The memory with its entries changed; what is missing is not made."""
-        return Overlay(memory, {one.slot.address: one.new for one in self.entries})
-
 
 ADDRESS: Final = formats.bits(51, formats.PAGE_BITS)
 """The bits of an entry among which those of its address are, whatever the processor's width."""

@@ -191,7 +191,7 @@ def _ending(cpu: Cpu, found: Walk | None) -> tuple[End, Reason | None]:
 
 
 def _canonical(cpu: Cpu, address: int) -> tuple[bool, str]:
-    """Whether an address is canonical, and why (SDM 3.3.7.1)."""
+    """Whether an address is canonical, and why (SDM volume 1, 3.3.7.1)."""
     if not cpu.long:
         return True, "every address of 32 bits is translated"
     top = formats.address_bits(cpu.levels) - 1

@@ -102,10 +102,6 @@ class MachineInfo:
         """MAXPHYADDR; without the leaf that tells it, 36, which every processor has."""
         return self.leaves[0x8000_0008][0] & 0xFF or 36
 
-    @property
-    def virtual_bits(self) -> int:
-        return self.leaves[0x8000_0008][0] >> 8 & 0xFF or 48
-
     def has(self, feature: str) -> bool:
         """Whether CPUID shows a feature of `FEATURES`."""
         leaf, register, bit = FEATURES[feature]

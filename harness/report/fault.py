@@ -19,7 +19,6 @@ from harness.paging.x86.access import (
     Allowed,
     Error,
     Fault,
-    Kind,
     Outcome,
     Reason,
     Unbacked,
@@ -30,11 +29,6 @@ from harness.report.decode import bits_object, bits_text, raw_text
 from harness.report.objects import rule_name, slot_object, span_object
 from harness.report.text import aligned, all_digits
 from harness.report.translation import labelled, likely_lines, linux_lines, stage_lines
-
-USUAL: Final = tuple(
-    Access(kind, user) for kind in (Kind.READ, Kind.WRITE, Kind.FETCH) for user in (True, False)
-)
-"""The accesses that are asked about where none is named."""
 
 ALTERNATIVES: Final = 3
 """Remedies that are shown as text; an object has all."""
@@ -129,7 +123,8 @@ def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
 def seen_lines(seen: SeenFault, cr2: int | None) -> Iterator[str]:
     """What an error code says, bit by bit."""
     where = "" if cr2 is None else f", CR2 {cr2:#x}"
-    yield f"#PF, error code {seen.code:#x} ({error_text(seen.code) or 'no bit set'}){where}"
+    names = error_text(seen.code) or ("see below" if seen.code else "no bit set")
+    yield f"#PF, error code {seen.code:#x} ({names}){where}"
     rows = [(bits_text(bit), bit.name, str(bit.value), bit.meaning) for bit in seen.bits]
     yield from (f"  {line}" for line in aligned([("bit", "name", "value", "meaning"), *rows]))
     said = list(dict.fromkeys(_without_implicit(access) for access in seen.accesses))

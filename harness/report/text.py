@@ -158,6 +158,8 @@ def counted(count: int, what: str) -> str:
 
 def agreeing(count: int, what: str, *, all_of_them: bool = True) -> str:
     """That these agree: "All 5 answers agree", "1 answer agrees"."""
+    if not count:
+        return f"No {what} was compared"
     if count == 1:
         return f"1 {what} agrees"
     return f"{'All ' if all_of_them else ''}{counted(count, what)} agree"

@@ -34,7 +34,9 @@ def test_tables_must_have_room_for_all_entries_and_for_those_that_lead_to_them()
     refuse("file", [run(513, True)], FORMAT, 5 * 0x1000)
     with pytest.raises(ValueError, match="map 1: 5 tables are needed"):
         refuse("file", [run(513, True)], FORMAT, 5 * 0x1000 - 1)
-    with pytest.raises(ValueError, match="513 entries are asked for, and tables, of 4K, have room"):
+    with pytest.raises(
+        ValueError, match=r"513 entries are asked for, and `tables` \(4K\) has room"
+    ):
         refuse("file", [run(513, True)], FORMAT, 0x1000)
 
 

@@ -443,11 +443,11 @@ REFUSED = {
     ),
     "more tables than there is room for": (
         HEAD + "tables = '2M'\n" + PAGE + "count = 600\nstep = '1G'\n",
-        "map 1: 1,203 tables are needed, and tables, of 2M, is room for 512",
+        "map 1: 1,203 tables are needed, and `tables` .2M. has room for 512",
     ),
     "a count beyond all tables": (
         HEAD + PAGE + "count = 1000000000000\n",
-        "1,000,000,000,000 entries are asked for, and tables, of 16M, have room for 2,097,152",
+        "1,000,000,000,000 entries are asked for, and `tables` .16M. has room for 2,097,152",
     ),
     "frames used up": (HEAD + PAGE + "count = 5000\n", "ram has 4096 free frames of 4K"),
     "no frame of the size": (edited(PAGE, "0x40_0000", "0").replace("4K", "1G"), "ram has 0 free"),
@@ -611,7 +611,7 @@ ONE_FRAME = "physical = 0xc000_0000\nphysical_step = 0\n"
         (HEAD + (PAGE + ONE_FRAME + "count = 2000000\n") * 60, r"120,000,000 entries are asked"),
         (
             HEAD + PAGE + ONE_FRAME + "count = 2000000\nstep = '8K'\n",
-            r"map 1: 7,831 tables are needed, and tables, of 16M, is room for 4,096",
+            r"map 1: 7,831 tables are needed, and `tables` \(16M\) has room for 4,096",
         ),
         (
             ROOMY + PAGE + ONE_FRAME + "count = 2000000\nstep = '8K'\n",

@@ -267,7 +267,8 @@ def reserved_in_pdpte(raw: int, maxphyaddr: int) -> int:
 
 
 def canonical_halves(levels: int) -> tuple[Span, Span]:
-    """The addresses whose upper bits all equal the highest translated one (SDM 3.3.7.1)."""
+    """The addresses whose upper bits all equal the highest translated one (SDM volume 1,
+    3.3.7.1)."""
     bits = formats.address_bits(levels)
     top = 1 << 64
     half = 1 << bits - 1

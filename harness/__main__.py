@@ -22,8 +22,10 @@ def main() -> None:
     try:
         cli.main()
     finally:
-        # Ctrl-C can leave an event loop half closed, whose finalizer then complains.
+        # Ctrl-C can leave an event loop half closed, whose finalizers and tasks then complain.
         sys.unraisablehook = lambda _: None
+        if logging := sys.modules.get("logging"):
+            logging.getLogger("asyncio").disabled = True
 
 
 def _end(*_: object) -> None:

@@ -155,7 +155,7 @@ def test_a_live_guest_its_core_and_its_ram_file_give_one_answer(
         del memory
     core = tmp_path / "core"
     machine.witness.ask("dump-guest-memory", paging=False, protocol=f"file:{core}")
-    sources = (("--qmp", machine.path), ("--core", core), ("--ram", ram))
+    sources = (("--qmp", machine.path), ("--core", core), ("--ram", ram, "--flat"))
 
     def answers(command: str, *question: str) -> list[object]:
         asked = (command, *question, "--cr3", hex(root), "--json")

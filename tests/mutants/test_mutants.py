@@ -191,7 +191,7 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_each_mutant_ends_as_its_tests_say(project: Path) -> None:
     before = {path: path.read_bytes() for path in project.rglob("*.py")}
-    done = run(project, "harness/paging/toy.py", "--seed", "5")
+    done = run(project, "harness/paging/toy.py", "--seed", "5", "--tests", "tests/paging")
     assert done.stderr == "" and done.returncode == 1, done
     lines = done.stdout.splitlines()
     assert "seed 5" in lines

@@ -172,7 +172,7 @@ def test_a_pae_guest_of_tcg_its_core_and_its_ram_give_one_answer(tmp_path: Path)
     assert ("0xc0000000", "0xffffffff", "malformed") in ranges(live)
     assert told("dump", "--core", core, cwd=tmp_path)["ranges"] == live["ranges"]
     state = ("--cr3", "0x200fe0", "--cr4", "0x20", "--efer", "0x800", "--cr0", "0x80010011")
-    flat = told("dump", "--ram", tmp_path / "ram", *state, cwd=tmp_path)
+    flat = told("dump", "--ram", tmp_path / "ram", "--flat", *state, cwd=tmp_path)
     assert flat["ranges"] == live["ranges"]
     for found in (live, flat, check):
         assert any("tcg-pdptes-are-entries" in one for one in found["notes"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -215,13 +216,19 @@ def test_a_flush_that_is_missing_is_named_and_what_is_not_shown_is_counted(
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*16 of * answers disagree on tcg",
-            "*expected  #PF(0x0) at level 0: the entry is not present*; at call 2 of live.probe",
+            "* of * answers disagree on tcg",
+            "*expected  #PF(0x?) at level 0: the entry is not present*; at call 2 of live.probe",
             "*observed  done, and the word is *",
-            "*hint      a flush may be missing: *at call 1 of live.probe*until 0x700000001000 is*",
-            "*and 11 more, which are not shown",
+            "*hint      a flush may be missing: *at call 1 of live.probe*until 0x70000000?00? is*",
         ]
     )
+    # Four pages, and the reads and writes that each allows; TCG drops some by itself.
+    found = re.search(r"(\d+) of [\d,]+ answers disagree", result.stdout.str())
+    assert found is not None
+    kept, shown = int(found[1]), 5
+    assert 1 <= kept <= 16
+    more = f"and {kept - shown} more, which are not shown"
+    assert (more in result.stdout.str()) is (kept > shown)
 
 
 @pytest.mark.hw

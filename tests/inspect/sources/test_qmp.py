@@ -163,10 +163,14 @@ def test_the_guest_runs_again_however_who_stopped_it_ends(
     assert process.stdout is not None
     with process.stdout as lines:
         assert lines.readline() == b"paused\n"
-        if ending:
-            assert machine.witness.status() == "paused"
-            process.send_signal(ending)
-        process.wait(20)
+        try:
+            if ending:
+                assert machine.witness.status() == "paused"
+                process.send_signal(ending)
+            # It waits for its guard, which may wait for QEMU: PATIENCE of harness.machine.guard.
+            process.wait(90)
+        finally:
+            process.kill()  # what outlived this would hold the guest of the tests that follow
     assert machine.witness.becomes("running")
     assert listed(qmp.snapshot(machine.path, 0, False, {})).total > 0
 

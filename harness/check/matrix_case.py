@@ -29,6 +29,7 @@ from harness.check.window import with_pdptes
 from harness.machine.engines import why_long_mode_only
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest
+from harness.machine.qemu import dotted
 from harness.machine.ram import TABLE_ARENA
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
@@ -198,7 +199,7 @@ class MatrixCase(AskedAccess):
         return cls(
             **{field.name: getattr(steps[-1], field.name) for field in fields(AskedAccess)},
             engine=rig.guest.engine.name,
-            qemu=".".join(map(str, rig.guest.version)),
+            qemu=dotted(rig.guest.version),
             values=values,
             model=model,
             expected=expected_text(verdicts.rules, lane, bool(verdicts.held[lane])),

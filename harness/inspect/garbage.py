@@ -49,7 +49,7 @@ def find(memory: Memory, graph: Graph, backed: Extents | None) -> Garbage:
         level = floor.layer.level
         tables = np.setdiff1d(floor.layer.table, seen)
         seen = np.union1d(seen, tables)
-        for part, words in _words(memory, graph.format, level, tables):
+        for part, words in words_of(memory, graph.format, level, tables):
             addresses = _addresses(graph.format, words)
             present = _present(graph.format, words)
             wild = addresses | present & _strange(graph.format, level, words, backed)
@@ -60,7 +60,7 @@ def find(memory: Memory, graph: Graph, backed: Extents | None) -> Garbage:
     return Garbage(wrong, odd)
 
 
-def _words(
+def words_of(
     memory: Memory, format: Format, level: int, tables: Words
 ) -> Iterator[tuple[Words, Words]]:
     """Tables with all their words, shape (tables, entries), as many at once as is quick; words

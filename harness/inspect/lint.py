@@ -15,13 +15,12 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from harness.inspect import garbage, graph, memory_type
-from harness.inspect.garbage import Extents, Garbage, covered
+from harness.inspect.garbage import Extents, Garbage, covered, words_of
 from harness.inspect.graph import Graph, RowKind, Rows
 from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Range, Ranges, merged, of_rows, together
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging.address import Span, Virtual
-from harness.paging.bulk import LANES
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Slot
 from harness.paging.walk import walk
@@ -200,15 +199,8 @@ def _large_without_pse(space: _Space, rows: Rows) -> Mask:
 
 def _zeros(space: _Space, level: int, tables: Words) -> Mask:
     """Which tables hold nothing but zeros."""
-    format = space.graph.format
-    entries, each = format.levels[level].entries, format.entry_bytes
-    offsets = np.arange(entries, dtype=np.uint64) * np.uint64(each)
-    at_once = max(1, LANES // entries)
-    found = np.zeros(len(tables), np.bool_)
-    for start in range(0, len(tables), at_once):
-        part = slice(start, start + at_once)
-        words, _ = space.memory.gather((tables[part, None] + offsets).ravel(), each)
-        found[part] = ~words.reshape(-1, entries).any(axis=1)
+    read = words_of(space.memory, space.graph.format, level, tables)
+    found: Mask = np.concatenate([~words.any(axis=1) for _, words in read])
     return found
 
 

@@ -5,7 +5,10 @@
         space.map(Virtual(0x7000_0000_1000), space.frames(4), level=0, bits=write)
         prove(space.cpu)
 
-`guest`  a running guest, one for all tests of a session and engine; a new one where it was lost
+`guest`  a running guest, one for all tests of a session and engine; a new one where it was lost.
+         `guest.ram.buffer` is its RAM as a numpy array of 256 MiB, from physical address 0 on: what
+         is stored there is what the processor reads.  The first 32 MiB are the machine's own, all
+         above are the test's, for tables and frames.  Their content is what the last test left
 `space`  an empty space in its RAM, with `cpu` and `frames()`; of 4 and of 5 levels
 `prove`  asks every oracle about the space of a CPU state, and fails the test, with the walk,
          where one of them disagrees
@@ -13,8 +16,8 @@
          that was done, see `harness.check.live`
 
 A test that uses them runs on every engine, and at both numbers of levels.  What the host cannot
-run is skipped, and the reasons stand at the end of the output; an engine that `--engine` names
-must run, though.  The reports of JUnit tell engines and versions in their head.
+run is skipped, and the reasons stand at the end of the output; an engine that `--pagetable-engine`
+names must run, though.  The reports of JUnit tell engines and versions in their head.
 
 Everything of the package is imported when a fixture is used: pytest loads this module for every
 project that is tested beside it.
@@ -68,14 +71,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the options by which a machine is chosen."""
     group = parser.getgroup("pagetable", "guests that prove page tables")
     group.addoption(
-        "--engine",
+        "--pagetable-engine",
         action="append",
         metavar="NAME",
         help="run guests on this engine: tcg or kvm. May be given twice; every engine that this"
         " host can run, unless given",
     )
     group.addoption(
-        "--qemu",
+        "--pagetable-qemu",
         default=os.environ.get("QEMU", "qemu-system-x86_64"),
         metavar="PATH",
         help="the QEMU to run: a name or a path (%(default)s; the environment's QEMU)",
@@ -85,7 +88,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Refuses an engine that there is not before any test is collected."""
     config.stash[NOT_RUN] = set()
-    chosen: list[str] | None = config.getoption("--engine")
+    chosen: list[str] | None = config.getoption("--pagetable-engine")
     for name in chosen or ():
         if name not in _every_engine():
             known = " or ".join(_every_engine())
@@ -95,7 +98,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs tests on every engine, and at every number of levels."""
     if "paging_engine" in metafunc.fixturenames:
-        engines = metafunc.config.getoption("--engine") or _every_engine()
+        engines = metafunc.config.getoption("--pagetable-engine") or _every_engine()
         metafunc.parametrize("paging_engine", engines, indirect=True, scope="session")
     if "paging_levels" in metafunc.fixturenames:
         metafunc.parametrize("paging_levels", LEVELS, indirect=True, ids="{}-level".format)
@@ -157,10 +160,10 @@ def paging_engine(
     from harness.machine.qemu import dotted
 
     name = str(request.param)
-    reason = why_absent(name, qemu=request.config.getoption("--qemu"))
+    reason = why_absent(name, qemu=request.config.getoption("--pagetable-qemu"))
     if reason is not None:
         _record(f"engine {name}", f"absent: {reason}")
-        if request.config.getoption("--engine"):
+        if request.config.getoption("--pagetable-engine"):
             pytest.fail(f"{name} was asked for, and cannot run here: {reason}", pytrace=False)
         pytest.skip(f"{SKIPPED}{name} cannot run here: {reason}")
     guest = _running(_guests, name, request.config)
@@ -176,7 +179,13 @@ def paging_engine(
 
 @pytest.fixture
 def guest(paging_engine: str, _guests: dict[str, Guest], pytestconfig: pytest.Config) -> Guest:
-    """A running guest, whose RAM and processor other tests have used before."""
+    """A running guest, whose RAM and processor other tests have used before.
+
+    `ram.buffer` holds its RAM, a writable numpy array of bytes from physical address 0 on, and
+    `ram.size` how many there are.  `harness.machine.ram` draws which part is whose: what lies below
+    `ARENA.stop`, 32 MiB, is the machine's own, and all above the test's.  `space` makes its tables
+    from there on, in the first 32 MiB of it, and takes frames from above these.
+    """
     return _running(_guests, paging_engine, pytestconfig)
 
 
@@ -333,5 +342,5 @@ def _running(guests: dict[str, Guest], engine: str, config: pytest.Config) -> Gu
             if guest.ram.buffer.size and guest.monitor.status() == "running":
                 return guest
         guest.close()
-    guests[engine] = Guest(engine, ram_bytes=RAM_BYTES, qemu=config.getoption("--qemu"))
+    guests[engine] = Guest(engine, ram_bytes=RAM_BYTES, qemu=config.getoption("--pagetable-qemu"))
     return guests[engine]

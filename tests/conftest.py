@@ -23,9 +23,9 @@ USUAL_QEMU = "qemu-system-x86_64"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Has all tests run the QEMU that was chosen, those too that name none."""
-    qemu = shutil.which(config.getoption("--qemu"))
+    qemu = shutil.which(config.getoption("--pagetable-qemu"))
     if qemu is not None and qemu != shutil.which(USUAL_QEMU):
-        qemu = os.environ["QEMU"] = config.option.qemu = str(Path(qemu).absolute())
+        qemu = os.environ["QEMU"] = config.option.pagetable_qemu = str(Path(qemu).absolute())
         folder = tempfile.TemporaryDirectory()
         config.add_cleanup(folder.cleanup)
         Path(folder.name, USUAL_QEMU).symlink_to(qemu)

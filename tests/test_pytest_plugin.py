@@ -143,7 +143,7 @@ def test_a_disagreement_fails_the_test_with_both_answers_and_the_walk(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile(WRONG_MODEL)
-    result = run(pytester, "--engine=tcg", "-k4-level")
+    result = run(pytester, "--pagetable-engine=tcg", "-k4-level")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -163,7 +163,7 @@ def test_what_maps_nothing_or_has_its_root_elsewhere_is_not_proved(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile(NOT_STORED)
-    result = run(pytester, "--engine=tcg", "--tb=line")
+    result = run(pytester, "--pagetable-engine=tcg", "--tb=line")
     result.assert_outcomes(failed=8)
     empty = (
         "*: Failed: nothing is mapped, so nothing was proved: all tables that CR3 {} leads to are*"
@@ -188,7 +188,7 @@ def test_what_maps_nothing_or_has_its_root_elsewhere_is_not_proved(
 def test_what_no_access_can_pass_is_not_proved_in_silence(pytester: pytest.Pytester) -> None:
     """A public report: half of an identity map of reserved bits, by a cast of a signed number."""
     pytester.makepyfile(IMPASSABLE)
-    result = run(pytester, "--engine=tcg", "--tb=short", "-p", "no:randomly")
+    result = run(pytester, "--pagetable-engine=tcg", "--tb=short", "-p", "no:randomly")
     result.assert_outcomes(passed=5, failed=3)
     result.stdout.fnmatch_lines(
         [
@@ -212,7 +212,7 @@ def test_a_flush_that_is_missing_is_named_and_what_is_not_shown_is_counted(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile(WITHHELD)
-    result = run(pytester, "--engine=tcg", "-k4-level")
+    result = run(pytester, "--pagetable-engine=tcg", "-k4-level")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -234,7 +234,7 @@ def test_a_flush_that_is_missing_is_named_and_what_is_not_shown_is_counted(
 @pytest.mark.hw
 def test_a_quirk_that_does_not_show_is_a_warning(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(NEWS)
-    result = run(pytester, "--engine=tcg", "-k4-level")
+    result = run(pytester, "--pagetable-engine=tcg", "-k4-level")
     result.assert_outcomes(passed=1, warnings=1)
     result.stdout.fnmatch_lines(["*on tcg, tcg-reserved-bit-fault-lacks-p did not show"])
 
@@ -242,7 +242,7 @@ def test_a_quirk_that_does_not_show_is_a_warning(pytester: pytest.Pytester) -> N
 @pytest.mark.hw
 def test_a_guest_that_was_lost_is_replaced_and_none_is_left(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(LOST)
-    result = run(pytester, "-rP", "--engine=tcg")
+    result = run(pytester, "-rP", "--pagetable-engine=tcg")
     result.assert_outcomes(passed=4)
     pids = [line.split()[1] for line in result.outlines if line.startswith("qemu ")]
     assert len(pids) == 2
@@ -256,7 +256,7 @@ def test_a_space_is_proved_at_both_levels_and_the_report_s_head_has_engine_and_v
     pytester: pytest.Pytester, workers: tuple[str, ...]
 ) -> None:
     pytester.makepyfile(TWO_PAGES)
-    result = run(pytester, "-v", "--engine=tcg", "--junit-xml=report.xml", *workers)
+    result = run(pytester, "-v", "--pagetable-engine=tcg", "--junit-xml=report.xml", *workers)
     result.assert_outcomes(passed=2)
     passed = [line for line in result.outlines if "PASSED" in line]
     assert [any(f"[tcg-{n}-level]" in line for line in passed) for n in (4, 5)] == [True, True]
@@ -282,7 +282,7 @@ def test_a_version_that_was_not_yet_run_is_named_at_the_end_and_in_the_report_s_
 ) -> None:
     pytester.makepyfile(TWO_PAGES)
     pytester.makeconftest(OLDER)
-    result = run(pytester, "--engine=tcg", "--junit-xml=report.xml", *workers)
+    result = run(pytester, "--pagetable-engine=tcg", "--junit-xml=report.xml", *workers)
     result.assert_outcomes(passed=2)
     sentence = "tcg *.*: not yet run on this version; runs of: 7.2"
     result.stdout.fnmatch_lines([f"pagetable: {sentence}"])
@@ -305,14 +305,26 @@ def test_an_engine_that_is_absent_is_skipped_with_the_reason(
 
 def test_an_engine_that_was_asked_for_must_run(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TWO_PAGES)
-    result = run(pytester, "--engine=tcg", "--qemu=/nope")
+    result = run(pytester, "--pagetable-engine=tcg", "--pagetable-qemu=/nope")
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(["tcg was asked for, and cannot run here: /nope *"])
 
 
+def test_options_of_another_project_keep_their_names(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        def pytest_addoption(parser):
+            for name in ("--engine", "--qemu", "--levels", "--guest"):
+                parser.addoption(name)
+        """
+    )
+    pytester.makepyfile("def test_nothing(): pass")
+    run(pytester, "--engine=theirs", "--qemu=theirs").assert_outcomes(passed=1)
+
+
 def test_an_unknown_engine_is_a_usage_error(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TWO_PAGES)
-    result = run(pytester, "--engine=abacus")
+    result = run(pytester, "--pagetable-engine=abacus")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: there is no engine 'abacus': choose tcg or kvm"])
 

@@ -58,5 +58,5 @@ def test_a_space_is_built_forked_and_torn_down_in_twenty_lines() -> None:
 def test_the_tests_for_other_projects_pass(pytester: pytest.Pytester) -> None:
     for number, code in enumerate(TESTS):
         pytester.makepyfile(**{f"test_{number}": code})
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--engine=tcg")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--pagetable-engine=tcg")
     result.assert_outcomes(passed=2 * len(TESTS))

@@ -20,7 +20,8 @@ NAMED = pytest.mark.parametrize("change", CHANGES, ids=[one.name for one in CHAN
 @pytest.fixture(scope="module")
 def roomy(paging_engine: str, pytestconfig: pytest.Config) -> Iterator[Guest]:
     """A guest with RAM for two pages of 1 GiB."""
-    with Guest(paging_engine, ram_bytes=RAM_BYTES, qemu=pytestconfig.getoption("--qemu")) as guest:
+    qemu = pytestconfig.getoption("--pagetable-qemu")
+    with Guest(paging_engine, ram_bytes=RAM_BYTES, qemu=qemu) as guest:
         yield guest
 
 

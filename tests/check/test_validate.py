@@ -96,7 +96,7 @@ NOT_ASKED: dict[tuple[str, int], dict[str, int]] = {
 def test_the_machine_reads_a_layout_as_the_reference_does(
     layout: Layout, levels: int, paging_engine: str, pytestconfig: pytest.Config
 ) -> None:
-    report = validated(layout, levels, paging_engine, pytestconfig.getoption("--qemu"))
+    report = validated(layout, levels, paging_engine, pytestconfig.getoption("--pagetable-qemu"))
     findings = [Finding(report, found, None) for found in report.disagreements]
     assert not report.disagreed, "\n".join(line for one in findings for line in finding_lines(one))
     assert not report.count("news")

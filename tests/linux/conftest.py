@@ -29,7 +29,7 @@ def linux(
 ) -> Iterator[Booted]:
     """A Linux that has told all, stopped while both its processes spin; leave it so."""
     socket = tmp_path_factory.mktemp("linux") / "qmp"
-    qemu = request.config.getoption("--qemu")
+    qemu = request.config.getoption("--pagetable-qemu")
     with booted(linux_image, request.param, socket, qemu=qemu, deadline=120) as guest:
         yield guest
 

@@ -45,7 +45,8 @@ def granted(space: LinuxSpace, rights: Words, name: str) -> Mask:
 
 def test_qemu_has_its_monitor_as_it_says_it_can(linux: Booted, pytestconfig: pytest.Config) -> None:
     command = Path(f"/proc/{linux.pid}/cmdline").read_text().split("\0")
-    assert set(control_monitor(pytestconfig.getoption("--qemu"), "monitor")) <= set(command)
+    qemu = pytestconfig.getoption("--pagetable-qemu")
+    assert set(control_monitor(qemu, "monitor")) <= set(command)
 
 
 def test_linux_pages_as_it_was_asked_to(linux: Booted, space: LinuxSpace) -> None:

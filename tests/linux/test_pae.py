@@ -38,7 +38,7 @@ def panicked(
     except NoKernel as reason:
         pytest.skip(f"there is no 32-bit Linux to boot: {reason}")
     socket = tmp_path_factory.mktemp("pae") / "qmp"
-    qemu = request.config.getoption("--qemu")
+    qemu = request.config.getoption("--pagetable-qemu")
     with started(image, ARGUMENTS, socket, qemu=qemu) as machine:
         yield machine, printed(machine, PANIC, 120)
 

@@ -120,6 +120,8 @@ def _changes(node: ast.AST, place: _Place) -> Iterator[tuple[_Place, ast.expr | 
 
 def _inside(node: ast.stmt, place: _Place) -> _Place:
     body: list[ast.stmt] = getattr(node, "body", [])
+    if isinstance(node, (ast.Break, ast.Continue)):  # where no code is left of the jump itself
+        return place
     last = (body[0].lineno - 1 if body else node.end_lineno) or node.lineno
     lines = range(node.lineno, max(last, node.lineno) + 1)
     if not isinstance(node, (*FUNCTION, ast.ClassDef)):

@@ -42,7 +42,8 @@ SURVIVED, KILLED, TIME, UNSEEN = "survived", "killed", "out of time", "no test r
 _FIXED = "cannot be exchanged"
 
 GRACE = 5
-"""Seconds of its own time that a child has beside five times what its tests usually take."""
+"""Seconds of its own time that a child has beside five times what its tests usually take, and that
+each of them has."""
 
 IDLE = 120
 """Seconds after which a child that uses no time of its own hangs."""
@@ -80,6 +81,18 @@ class Runs:
         sums = accumulate(self.tests[name] for name in cheap)
         within = [name for name, upto in zip(cheap, sums, strict=True) if upto <= self.most]
         return sorted(within or cheap[:1], key=lambda name: -self.deadly[name])
+
+    @functools.cached_property
+    def limits(self) -> dict[str, float]:
+        """Seconds that each test has: with what it may have to make for all tests of its file."""
+        costliest: dict[str, float] = {}
+        for name, seconds in self.tests.items():
+            file = name.partition("::")[0]
+            costliest[file] = max(seconds, costliest.get(file, 0))
+        return {
+            name: GRACE + 5 * (seconds + costliest[name.partition("::")[0]])
+            for name, seconds in self.tests.items()
+        }
 
     def imported(self, mutant: Mutant) -> bool:
         """Whether the mutant's lines are run while modules are imported."""
@@ -140,7 +153,7 @@ def _serve(
             def child(mutant: Mutant) -> str:
                 exchanged = _exchange(mutant, functions)
                 _clear(_caches())
-                return _until_one_fails(session, runs.of(mutant)) if exchanged else _FIXED
+                return _until_one_fails(session, runs, runs.of(mutant)) if exchanged else _FIXED
 
             for answer in _each(mutants, runs, jobs, child):
                 send(answer)
@@ -167,7 +180,7 @@ def _imported_anew(mutant: Mutant, runs: Runs, tests: Sequence[str]) -> str:
         @pytest.hookimpl(tryfirst=True)
         def pytest_runtestloop(self, session: pytest.Session) -> bool:
             if not session.testsfailed:
-                endings.append(_until_one_fails(session, runs.of(mutant, anew=True)))
+                endings.append(_until_one_fails(session, runs, runs.of(mutant, anew=True)))
             return True
 
     with contextlib.suppress(Exception):  # the module cannot be imported
@@ -175,11 +188,13 @@ def _imported_anew(mutant: Mutant, runs: Runs, tests: Sequence[str]) -> str:
     return endings[-1]
 
 
-def _until_one_fails(session: pytest.Session, names: Sequence[str]) -> str:
-    """SURVIVED, or KILLED and by which test.  To take a test away kills, too."""
+def _until_one_fails(session: pytest.Session, runs: Runs, names: Sequence[str]) -> str:
+    """SURVIVED, or KILLED and by which test.  To take a test away kills, too; one that has no end
+    ends this process."""
     items = {item.nodeid: item for item in session.items}
     chosen = [items[name] for name in names if name in items]
     for item, after in zip(chosen, [*chosen[1:], None], strict=True):
+        signal.setitimer(signal.ITIMER_PROF, runs.limits[item.nodeid])
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
         if session.testsfailed:
             return f"{KILLED} {item.nodeid}"
@@ -233,7 +248,7 @@ def _hangs(pid: int, busy: dict[int, tuple[str, float]]) -> bool:
     return time.monotonic() - busy[pid][1] > IDLE
 
 
-_NO_TIME = (signal.SIGXCPU, signal.SIGKILL)
+_NO_TIME = (signal.SIGPROF, signal.SIGXCPU, signal.SIGKILL)
 
 
 def _alone(work: Callable[[Send], None]) -> Iterator[Any]:

@@ -147,7 +147,7 @@ def _inverted(cpu: Cpu, reading: Reading) -> Guess | None:
     """An entry of a page whose address is inverted: the bits that no address has are all set."""
     if not cpu.long or reading.level > 1:
         return None
-    beyond = bits(51, cpu.maxphyaddr) if cpu.maxphyaddr <= 51 else 0
+    beyond = bits(51, cpu.maxphyaddr)  # none of them if all may be in an address
     meant = reading.raw ^ bits(51, cpu.format.levels[reading.level].shift)
     made = _entry(cpu, reading.level, meant)
     if not beyond or reading.raw & beyond != beyond or not isinstance(made, Leaf):

@@ -226,6 +226,24 @@ def test_what_the_cpu_has_switched_off_is_ignored_and_why(
     assert part(replace(FULL, **change)) == (Role.IGNORED, True)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("enabled", "said"),
+    [
+        (Cr4.PKE, "key 5: PKRU decides on a user page"),
+        (Cr4.PKS, "key 5: IA32_PKRS decides on a supervisor page"),
+        (
+            Cr4.PKE | Cr4.PKS,
+            "key 5: PKRU decides on a user page, IA32_PKRS on a supervisor page",
+        ),
+    ],
+)
+def test_a_key_names_the_registers_that_decide(enabled: Cr4, said: str) -> None:
+    """SDM 4.6.2: PKRU where CR4.PKE is set, IA32_PKRS where CR4.PKS is."""
+    cpu = Cpu.in_mode(Mode.LEVEL_4, 0, cr4=enabled)
+    (key,) = (part for part in read(cpu, 5 << 59 | 1, 0).parts if part.name == "KEY")
+    assert key.meaning == said
+
+
 def test_reserved_bits_say_why_they_are() -> None:
     cpu = replace(FULL, efer=FULL.efer & ~Efer.NXE, page1gb=False)
     said = {part.name: part.meaning for part in read(cpu, 1 << 63 | 1 << 45 | 0x81, 2).parts}

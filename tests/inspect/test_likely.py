@@ -103,6 +103,49 @@ def test_what_makes_sense_or_none_at_all_is_not_guessed_about(
     assert guess(raw, level, cpu) == ""
 
 
+FIVE = Cpu.in_mode(Mode.LEVEL_5, 0)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "lowest", "beyond"),
+    [
+        (CPU, 0xFFFF_8000_0000_0067, 0xFFFF_7FFF_FFFF_F067),
+        (FIVE, 0xFF00_0300_0000_0067, 0xFEFF_FFFF_FFFF_F067),
+    ],
+    ids=["4 levels", "5 levels"],
+)
+def test_a_pointer_is_an_address_of_the_upper_half_and_none_below_it(
+    cpu: Cpu, lowest: int, beyond: int
+) -> None:
+    """The upper half has bits 63:47 set, that of 5 levels 63:56."""
+    assert guess(lowest, 2, cpu).startswith("a virtual address")
+    assert guess(beyond, 2, cpu) == ""
+
+
+@pytest.mark.parametrize("width", [40, 46, 51])
+def test_an_inverted_address_has_every_bit_set_that_no_address_has(width: int) -> None:
+    """Memory ends below the highest bit that an address can have, so that one is set, too."""
+    cpu = replace(CPU, maxphyaddr=width)
+    inverted = INVERTED | (1 << 52) - (1 << width)
+    assert guess(inverted, 0, cpu).startswith("the 4K page at 0x58a67000, by the entry")
+    for bit in range(width, 52):
+        assert "inverts" not in guess(inverted & ~(1 << bit), 0, cpu)
+
+
+@pytest.mark.parametrize("flag", [1, 2, 5, 6], ids=["RW", "US", "A", "D"])
+@pytest.mark.parametrize("level", [0, 1])
+def test_p_was_cleared_where_an_address_and_a_flag_are_left(flag: int, level: int) -> None:
+    page = 0x1234_5000 | 1 << flag
+    what = "table" if level else "4K page"
+    assert guess(page, level, dialect=True) == f"the {what} at 0x12345000, of which P was cleared"
+    for other in (0x1234_5000, 0x1234_5018, 0x18 | 1 << 52 | 1 << flag):
+        assert guess(other, level, dialect=True) == ""
+
+
+def test_p_was_not_cleared_in_what_would_be_malformed() -> None:
+    assert guess(0x1234_5066 | 1 << 45, 0, dialect=True) == ""
+
+
 @pytest.mark.parametrize("mode", Mode)
 def test_no_wellformed_entry_is_guessed_about(mode: Mode) -> None:
     """Drawn with the bits clear that are reserved in some entry, but for those of software."""

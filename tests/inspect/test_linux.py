@@ -91,6 +91,50 @@ def test_the_address_of_a_page_nobody_may_access_is_read_back() -> None:
     assert (parts["address"].value, parts["PROT_NONE"].value) == (FRAME, 1)
 
 
+def names(raw: int, level: int = 0) -> dict[str, int]:
+    """What the bits that the machine ignores are called, and the value of each such part."""
+    parts = linux.read(CPU, decode.read(CPU, raw, level)).parts
+    return {part.name: part.value for part in parts}
+
+
+@pytest.mark.parametrize(
+    ("away", "level", "type", "offset"),
+    [
+        (Swap(3, 0x1234), 0, 3, 0x1234),
+        (Migration(Type.MIGRATION_WRITE, FRAME), 0, 26, 0x123),
+        (Migration(Type.MIGRATION_READ, Physical(0x20_0000)), 1, 24, 0x200),
+        (Device(Type.LENT_READ, FRAME), 0, 30, 0x123),
+        (Poison(FRAME), 0, 23, 0x123),
+        (Marker(Notes.POISONED), 0, 31, 2),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_page_that_is_away_is_a_type_and_an_inverted_offset(
+    away: Away, level: int, type: int, offset: int
+) -> None:
+    """The entry holds the offset inverted (__swp_entry in arch/x86/include/asm/pgtable_64.h)."""
+    found = names(Linux(CPU.format).encode(away, level), level)
+    assert (found["type"], found["offset"]) == (type, offset)
+    assert (found["soft-dirty"], found["uffd-wp"], found["exclusive"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("raw", "level"), [(0x1000, 2), (0, 0), (0x60, 0), (0x2007, 1)], ids=str)
+def test_nothing_has_a_name_in_what_is_no_page(raw: int, level: int) -> None:
+    assert set(names(raw, level)) == {"unused"}
+
+
+@pytest.mark.parametrize("bit", [9, 57, 10, 11, 58])
+def test_a_mark_of_a_page_says_what_it_means_where_it_is_set(bit: int) -> None:
+    def part(raw: int) -> str:
+        (found,) = (
+            one for one in linux.read(CPU, decode.read(CPU, raw, 0)).parts if one.mask == 1 << bit
+        )
+        return found.meaning
+
+    assert part(PAGE) == "no"
+    assert part(PAGE | 1 << bit) not in ("no", "")
+
+
 def test_the_memory_type_is_that_of_the_pat_as_linux_loads_it() -> None:
     """Index 1 is WC to Linux and WT after a reset."""
     reading = decode.read(CPU, PAGE | 1 << 3, 0)

@@ -9,7 +9,7 @@ from harness.inspect import tour
 from harness.inspect.sources import layout
 from harness.inspect.tour import Place
 from harness.paging import bulk
-from harness.paging.address import Physical, Virtual
+from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import walk
@@ -84,6 +84,33 @@ def test_an_upper_half_has_the_addresses_of_its_own_root() -> None:
     assert start.address(256) == 0xFFFF_8000_0000_0000
     assert len(tour.lines(memory, start.table)) == 512
     assert start.span is None
+
+
+def test_a_table_spans_what_the_slot_that_leads_to_it_spans() -> None:
+    words = {0: 0x1003, 0x1000 + 8 * 3: 0x2003, 0x2000 + 8 * 5: 0x3003}
+    memory = BufferMemory(np.zeros(0x4000, np.uint8))
+    for slot, raw in words.items():
+        memory.store(Physical(slot), 8, raw)
+    address = Virtual(3 << 30 | 5 << 21 | 7 << 12)
+    reached = tour.reached(Cpu.long_mode(4, 0), memory, address)
+    assert reached is not None
+    place, index = reached
+    assert (place.table.address, index) == (0x3000, 7)
+    spans = []
+    while place.way:
+        spans.append(place.span)
+        above = place.above()
+        assert above is not None
+        place = above
+    assert spans == [Span.of(3 << 30 | 5 << 21, 1 << 21), Span.of(3 << 30, 1 << 30),
+                     Span.of(0, 1 << 39)]  # fmt: skip
+    assert place.span is None
+
+
+def test_an_address_that_is_not_canonical_is_reached_in_no_table() -> None:
+    memory = BufferMemory(np.zeros(0x1000, np.uint8))
+    assert tour.reached(Cpu.long_mode(4, 0), memory, Virtual(1 << 47)) is None
+    assert tour.reached(Cpu.long_mode(5, 0), memory, Virtual(1 << 47)) is not None
 
 
 def test_each_page_directory_of_pae_paging_is_a_start() -> None:

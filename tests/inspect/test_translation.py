@@ -115,6 +115,15 @@ def test_memory_behind_the_page_is_told_where_the_source_tells_it() -> None:
         assert translate(snapshot, Virtual(0x10)).backed is told
 
 
+def test_what_leads_to_no_page_has_no_physical_address() -> None:
+    cpu, memory = path(Cpu.in_mode(Mode.LEVEL_4, 0), 7, 7, 7, 7)
+    for address, end in ((0x2000, End.ABSENT), (1 << 47, End.NO_ROOT)):
+        found = of(cpu, memory, address)
+        assert (found.end, found.physical, found.leaf) == (end, None, None)
+        assert (found.memory_type, found.backed) == (None, None)
+    assert of(cpu, memory, 1 << 47).granted == 0
+
+
 def test_metadata_is_masked_before_the_walk() -> None:
     cpu, memory = path(Cpu.in_mode(Mode.LEVEL_4, 0), 7, 7, 7, 7)
     cpu = Cpu(cpu.cr0, cpu.cr3 | Cr3.LAM_U48, cpu.cr4, cpu.efer, lam=True)

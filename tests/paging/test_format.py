@@ -191,6 +191,12 @@ def test_pointers_and_leaves_may_be_read_in_one_shape() -> None:
     assert isinstance(same.decode(same.leaf(0x800, 1, 0), 1), Leaf)
 
 
+def test_a_format_goes_by_its_name_and_what_is_reserved_by_its_bits_and_why() -> None:
+    assert repr(MIXED) == "<mixed>"
+    (part,) = MIXED.malformed(0b110 | 1 << 41, 0)
+    assert str(part) == "0x20000000000 beyond 40 bits"
+
+
 @every_slot
 def test_no_mask_is_wider_than_an_entry(format: Format, level: int) -> None:
     here, width = format.levels[level], 8 * format.entry_bytes

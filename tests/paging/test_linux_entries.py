@@ -256,6 +256,13 @@ def test_a_marker_remembers_its_notes_and_no_other_bit_of_its_offset() -> None:
             assert FOUR.decode(raw ^ 1 << bit, 0) == Marker(notes)
 
 
+def test_a_marker_that_remembers_nothing_is_none_that_linux_writes() -> None:
+    raw = FOUR.encode(Marker(Notes.POISONED))
+    nothing = raw | 1 << 10  # the note, bit 1 of the inverted offset
+    assert FOUR.decode(nothing, 0) == Marker(Notes(0))
+    assert FOUR.written(raw, 0) and not FOUR.written(nothing, 0)
+
+
 # marks
 
 

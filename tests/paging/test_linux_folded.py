@@ -326,6 +326,20 @@ def test_the_frame_of_a_page_can_be_taken_even_if_nobody_may_access_it(
     assert k.pmd_pfn(Value(k.format, 1, TABLE)) == 7
 
 
+def test_values_are_numbers_again_at_every_level() -> None:
+    k = Folded(FORMATS[5])
+    for level, name in enumerate(["pte", "pmd", "pud", "p4d", "pgd"]):
+        assert getattr(k, f"{name}_val")(Value(k.format, level, TABLE | level)) == TABLE | level
+
+
+@pytest.mark.parametrize("raw", [0, LARGE, TABLE | 1 << 50], ids=["none", "2M", "malformed"])
+def test_what_is_no_table_has_no_address_of_one(raw: int) -> None:
+    k = Folded(FORMATS[4])
+    with pytest.raises(SpaceError, match="leads to no table"):
+        k.pmd_page_paddr(Value(k.format, 1, raw))
+    assert k.pmd_page_paddr(Value(k.format, 1, TABLE)) == 0x7000
+
+
 def test_write_protection_saves_the_dirty_bit() -> None:
     k = Folded(FORMATS[4])
     protected = k.pte_wrprotect(Value(k.format, 0, SMALL | XD))

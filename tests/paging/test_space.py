@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -850,6 +851,17 @@ def test_a_request_that_cannot_be_is_a_sentence_and_changes_nothing(name: str, c
     assert re.search(r"0x\d.*levels? ?-?\d|level-\d.*0x\d", str(refusal.value))
     assert "\n" not in str(refusal.value)
     assert world.snapshot() == before
+
+
+def test_an_attribute_that_larger_pages_lack_is_refused_for_them() -> None:
+    low, middle, top = UNEVEN.levels
+    world = World(replace(UNEVEN, levels=(low, replace(middle, bits={}), top)))
+    before, at = world.snapshot(), Virtual(3 * world.table_span)
+    color = low.bits["COLOR"] & -low.bits["COLOR"]
+    with pytest.raises(SpaceError, match=f"^cannot map at {at:#x}, level 1: a U1 has no COLOR"):
+        world.space.map_range(at, Physical(0), world.table_span, color)
+    assert world.snapshot() == before
+    world.space.map_range(at, Physical(0), world.page, color)
 
 
 def test_execution_cannot_be_withheld_where_the_format_lacks_the_bit() -> None:

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from harness.paging.address import Virtual
-from harness.paging.x86.access import Access, Allowed, Kind, Unbacked, outcome
+from harness.paging.x86.access import Access, Allowed, Kind, Unbacked, never_withheld, outcome
 from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode
 from tests.paging.x86.made import (
     ALL,
@@ -267,6 +267,13 @@ def test_smep_denies_the_supervisor_fetches_from_user_pages(mode: Mode) -> None:
     assert at(cpu, supervisor(READ), *flags(mode)) == "reaches 0x8010"
     without = Cpu.in_mode(mode, 0)
     assert at(without, supervisor(FETCH), *flags(mode)) == "reaches 0x8010"
+
+
+def test_the_supervisor_writes_whatever_entries_say_unless_wp_is_set() -> None:
+    """SDM 4.6.1: writing is the one right that an entry may not be able to withhold."""
+    for mode in MODES:
+        assert never_withheld(Cpu.in_mode(mode, 0, cr0=0)) == RW
+        assert never_withheld(Cpu.in_mode(mode, 0, cr0=Cr0.WP)) == 0
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from harness.cli.complete import one_of
 from harness.cli.ending import sentences
-from harness.cli.output import Json, say
+from harness.cli.output import Json, piped, say
 from harness.cli.source import number
 
 if TYPE_CHECKING:
@@ -28,13 +30,25 @@ class ModeName(StrEnum):
 
 
 def decode(
-    value: Annotated[str, typer.Argument(metavar="VALUE", help="A raw entry, like 0x2067.")],
+    values: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="VALUE",
+            help="Raw entries, like 0x2067 or pmd=0x2067; - reads them from standard input, a line"
+            " each.",
+        ),
+    ],
     level: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            help="Of the table that holds it: 0 is the lowest. All of them unless said.",
+            metavar="LEVEL",
+            help="Of the table that holds it: 0 is the lowest; or a name, like PDE or pmd. All of"
+            " them unless said.",
             show_default=False,
-            autocompletion=one_of("0", "1", "2", "3", "4"),
+            autocompletion=one_of(
+                *("0", "1", "2", "3", "4", "PTE", "PDE", "PDPTE", "PML4E", "PML5E"),
+                *("pte", "pmd", "pud", "p4d", "pgd"),
+            ),
         ),
     ] = None,
     mode: Annotated[
@@ -61,17 +75,21 @@ def decode(
     amd: Annotated[bool, typer.Option("--amd", help="As AMD's processors read it.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what a raw entry means: each bit, its name, and why it is reserved or ignored.
+    """Say what raw entries mean: each bit, its name, and why it is reserved or ignored; of several
+    entries, a line each.
 
     Sections and tables are those of volume 3A of the Intel SDM. In mode pae, level 2 is that of
     the PDPTE registers.
 
     Example: pagetable decode 0x80000000401008e7 --level 1 --linux
+
+    Example: pagetable decode pmd=19f063 pte=8000000000193163
     """
     with sentences():
         from harness.inspect import decode as entries
         from harness.inspect import linux as dialect
         from harness.inspect.likely import highest_bit, likely, narrower
+        from harness.inspect.names import level_named
         from harness.machine.errors import Misuse
         from harness.report import decode as reports
         from harness.report.objects import bare, cpu_object
@@ -85,33 +103,87 @@ def decode(
             assumed.append("paging has 4 levels (--mode names another)")
         if maxphyaddr is not None:
             cpu = replace(cpu, maxphyaddr=maxphyaddr)
-        raw = number("the value", value)
         try:
             known = entries.levels_of(cpu)
         except ValueError as error:  # the format's, about MAXPHYADDR
             raise Misuse(str(error)) from None
-        levels = known if level is None else [level]
-        found = [entries.read(cpu, raw, one) for one in levels]
+        every = None if level is None else level_named(cpu, level)
+        asked: list[tuple[int, Sequence[int]]] = []
+        for one in _words(values):
+            own = every if one.level is None else level_named(cpu, one.level)
+            raw = number(one.what, one.raw, None if one.level is None else 16)
+            asked.append((raw, known if own is None else [own]))
+        readings = []
+        for raw, levels in asked[:MOST_VALUES]:
+            found = [entries.read(cpu, raw, each) for each in levels]
+            kept = [dialect.read(cpu, each) if linux else None for each in found]
+            readings.append(
+                [
+                    (each, to_linux, likely(cpu, each, to_linux))
+                    for each, to_linux in zip(found, kept, strict=True)
+                ]
+            )
         if maxphyaddr is None:
-            wide = highest_bit(*(one.entry for one in found))
+            wide = highest_bit(*(each.entry for of in readings for each, *_ in of))
             assumed.append(f"MAXPHYADDR is {cpu.maxphyaddr} (--maxphyaddr){narrower(wide)}")
-        kept = [dialect.read(cpu, one) if linux else None for one in found]
-        readings = [
-            (one, to_linux, likely(cpu, one, to_linux))
-            for one, to_linux in zip(found, kept, strict=True)
-        ]
         if as_json:
             content = {
                 "cpu": cpu_object(cpu),
                 "assumed": assumed,
-                "readings": [reports.as_object(*one) for one in readings],
+                "readings": [reports.as_object(*each) for of in readings for each in of],
+                "cut": list(_cut(asked)),
             }
             say(json.dumps(bare("decode", **content)))
             return
-        one = level is not None
-        lines = reports.reading_lines(*readings[0]) if one else reports.readings_lines(readings)
+        lines = [*reports.decoded_lines(readings), *_cut(asked)]
         for line in (*lines, *assumed_lines(assumed)):
             say(line)
+
+
+MOST_VALUES = 1024
+"""Values that are decoded: a table has half as many."""
+
+
+class _Word(NamedTuple):
+    """A value as it was written: what it is for people, its level if that was named."""
+
+    what: str
+    level: str | None
+    raw: str
+
+
+_NAMED = re.compile(r"(?P<level>\*?[A-Za-z0-9]*[A-Za-z][A-Za-z0-9]*)(?:\s*[=:]\s*|\s+)(?P<raw>\S+)")
+"""A value with its level before it, as tools print it, in hexadecimal: `PTE 2067`, `pmd:2067` or
+`*pde = 2067`."""
+
+
+def _words(values: Sequence[str]) -> Iterator[_Word]:
+    """The values that were given, those of standard input in place of -; Misuse where there are
+    none in it."""
+    from harness.machine.errors import Misuse
+
+    for value in values:
+        if value != "-":
+            yield _word("the value", value)
+            continue
+        empty = True
+        for count, line in enumerate(piped().splitlines(), 1):
+            if text := line.strip():
+                empty = False
+                yield _word(f"the value in line {count}", text)
+        if empty:
+            raise Misuse("standard input holds no value")
+
+
+def _word(what: str, text: str) -> _Word:
+    named = _NAMED.fullmatch(text)
+    return _Word(what, named["level"], named["raw"]) if named else _Word(what, None, text)
+
+
+def _cut(asked: Sequence[object]) -> Iterator[str]:
+    """That not all were decoded, where that is so."""
+    if len(asked) > MOST_VALUES:
+        yield f"Only the first {MOST_VALUES:,} of {len(asked):,} values are shown."
 
 
 def _cpu(mode: str, off: set[str]) -> Cpu:

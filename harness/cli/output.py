@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +26,38 @@ Html = Annotated[
         show_default=False,
     ),
 ]
+
+
+MOST_INPUT = 16 << 20
+"""Bytes that are read of standard input, or of a file of text."""
+
+
+def piped() -> str:
+    """What stands in standard input, whatever bytes that is; Misuse where it is too long."""
+    return _text(sys.stdin.buffer.read(MOST_INPUT + 1), "standard input")
+
+
+def text_of(name: str) -> str:
+    """What stands in a file, or in standard input where that is named with -; Misuse where it
+    cannot be read or is too long."""
+    from harness.machine.errors import Misuse
+
+    if name == "-":
+        return piped()
+    try:
+        with open(name, "rb") as file:
+            return _text(file.read(MOST_INPUT + 1), name)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise Misuse(f"{name} cannot be read: {why}") from None
+
+
+def _text(octets: bytes, name: str) -> str:
+    from harness.machine.errors import Misuse
+
+    if len(octets) > MOST_INPUT:
+        raise Misuse(f"{name} holds more than {MOST_INPUT >> 20} MiB: give the part that matters")
+    return octets.decode("utf-8", errors="replace")
 
 
 def say(text: str, *, nl: bool = True) -> None:

@@ -131,7 +131,7 @@ class Source:
         if not rest:
             raise Misuse(f"{text!r} names no source: nothing stands after {kind}:")
         for name in given.keys() & {"levels", "vcpu", "live", "page1gb", "flat"}:
-            given[name] = count(name, given[name])
+            given[name] = number(name, given[name], 10)
         given[kind] = rest if kind == "layout" else Path(rest)
         return cls(**given)
 
@@ -192,7 +192,7 @@ class Source:
         """The registers, and what else of the CPU state, that were given in place of the source's
         own."""
         given = {
-            name: (count if name == "maxphyaddr" else number)(name, text)
+            name: number(name, text, 10 if name == "maxphyaddr" else None)
             for name in REGISTERS
             if (text := getattr(self, name)) is not None
         }
@@ -203,29 +203,19 @@ _OPTION = re.compile(r"(?P<rest>.*),(?P<name>[a-z0-9]+)=(?P<value>[^,]*)", re.DO
 _AT_LEVELS = re.compile(r"(?P<rest>.*)@(?P<levels>\d+)", re.DOTALL)
 
 
-def number(what: str, text: str) -> int:
+def number(what: str, text: str, bare: int | None = None) -> int:
     """An address, an entry or a register, as tools print it or people write it; Misuse, with what
-    it is, where it is none, or where it could be meant in two ways."""
+    it is, where it is none, or where it could be meant in two ways.
+
+    bare  the base of what has no prefix, as in `inspect.number`: 10 of what is counted
+    """
     from harness.inspect.number import read
     from harness.machine.errors import Misuse
 
     try:
-        return read(what, text)
+        return read(what, text, bare=bare)
     except ValueError as error:
         raise Misuse(str(error)) from None
-
-
-def count(what: str, text: str) -> int:
-    """A number in any base that Python reads; Misuse, with what it is of, where it is none."""
-    from harness.machine.errors import Misuse
-
-    try:
-        value = int(text, 0)
-    except ValueError:
-        raise Misuse(f"{what} is {text!r}, no number") from None
-    if not 0 <= value < 1 << 64:
-        raise Misuse(f"{what} is {text}, which is no number of 64 bits")
-    return value
 
 
 def with_source(command: Callable[..., None]) -> Callable[..., None]:

@@ -23,25 +23,29 @@ _BETWEEN: Final = re.compile(r"(?<=[0-9a-fA-FxXoO])[_`](?=[0-9a-fA-F])")
 """What may stand between digits: an underscore, or WinDbg's grave accent."""
 
 
-def read(what: str, text: str, *, hexadecimal: bool = False) -> int:
+def read(what: str, text: str, *, bare: int | None = None) -> int:
     """The number that the text is; ValueError, a sentence that names `what`, where it is none of 64
     bits or could be meant in two ways.
 
     Hexadecimal is what begins with 0x or with a zero, has a letter, has 16 digits, or is written
-    with a grave accent.  `hexadecimal` says that everything without a prefix is.
+    with a grave accent.
+
+    bare  the base of everything without a prefix: 16, or 10 of what is counted; None asks
     """
     word = _BETWEEN.sub("", text.strip())
     if len(word) > WIDTH + len("0b"):
         raise ValueError(f"{what} has {len(word):,} digits, which is no number of {WIDTH} bits")
-    bare = bool(_BARE.fullmatch(word))
-    if bare and (hexadecimal or "`" in text or not _ambiguous(word)):
+    if bare == 10 and word.isascii() and word.isdecimal():
+        value = int(word)
+    elif bare != 10 and _BARE.fullmatch(word):
+        if bare is None and "`" not in text and _ambiguous(word):
+            raise ValueError(_question(what, text, word))
         value = int(word, 16)
-    elif bare:
-        raise ValueError(_question(what, text, word))
     elif _PREFIXED.fullmatch(word):
         value = int(word, 0)
     else:
-        raise ValueError(f"{what} is {text!r}, no number: write it like 0x1000")
+        like = "12" if bare == 10 else "0x1000"
+        raise ValueError(f"{what} is {text!r}, no number: write it like {like}")
     if value >> WIDTH:
         raise ValueError(f"{what} is {text}, which is no number of {WIDTH} bits")
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.check.keys import in_units
@@ -30,7 +30,8 @@ _KINDS = {
 _SPOKEN_BY_MEANING = {Role.ADDRESS, Role.IGNORED, Role.RESERVED}
 """Roles of parts that say nothing by being set: what an entry means tells of them."""
 
-Readings = Sequence[tuple[Reading, LinuxReading | None, Sequence[str]]]
+Read = tuple[Reading, LinuxReading | None, Sequence[str]]
+Readings = Sequence[Read]
 """Entries as the machine reads them, each with what Linux keeps in it where that is wanted, and
 with what it probably is where it makes no sense."""
 
@@ -65,6 +66,15 @@ def raw_text(reading: Reading) -> str:
     return all_digits(reading.raw, reading.entry_bytes)
 
 
+def decoded_lines(values: Sequence[Readings]) -> Iterator[str]:
+    """Raw entries, each with its readings: one reading bit by bit, several a line each."""
+    if len(values) > 1:
+        yield from _entries_lines([reading for readings in values for reading in readings])
+        return
+    [readings] = values
+    yield from reading_lines(*readings[0]) if len(readings) == 1 else readings_lines(readings)
+
+
 def reading_lines(
     reading: Reading, linux: LinuxReading | None, likely: Sequence[str]
 ) -> Iterator[str]:
@@ -86,18 +96,36 @@ def reading_lines(
 
 def readings_lines(readings: Readings) -> Iterator[str]:
     """The same raw entry at several levels, a line each."""
+    yield f"{raw_text(readings[0][0])} at every level"
+    yield from _table(_rows(readings))
+    yield from _guesses((f"as a {reading.name}", likely) for reading, _, likely in readings)
+
+
+def _entries_lines(readings: Readings) -> Iterator[str]:
+    """Several entries, each at one level or at all, a line each."""
+    heads = ["raw", *(raw_text(reading) for reading, *_ in readings)]
+    yield from aligned([(head, *row) for head, row in zip(heads, _rows(readings), strict=True)])
+    yield from _guesses(
+        (f"{reading.name} {raw_text(reading)}", likely) for reading, _, likely in readings
+    )
+
+
+def _rows(readings: Readings) -> Iterator[tuple[str, ...]]:
+    """Entries as cells, below their heads."""
     with_linux = any(linux for _, linux, _ in readings)
-    rows = [("level", "entry", "meaning", "bits", *(["to Linux"] if with_linux else []))]
+    yield ("level", "entry", "meaning", "bits", *(["to Linux"] if with_linux else []))
     for reading, linux, _ in readings:
         said = [linux.said] if linux else []
-        rows.append((str(reading.level), reading.name, says(reading), flags(reading), *said))
-    yield f"{raw_text(readings[0][0])} at every level"
-    yield from _table(rows)
-    guesses = [(reading, "; ".join(likely)) for reading, _, likely in readings if likely]
-    if guesses:
+        yield (str(reading.level), reading.name, says(reading), flags(reading), *said)
+
+
+def _guesses(found: Iterable[tuple[str, Sequence[str]]]) -> Iterator[str]:
+    """What entries that make no sense probably are."""
+    rows = [(which, "; ".join(likely)) for which, likely in found if likely]
+    if rows:
         yield ""
         yield "Likely"
-        yield from _table([(f"as a {reading.name}", said) for reading, said in guesses])
+        yield from _table(rows)
 
 
 def as_object(
@@ -162,5 +190,5 @@ def _row(part: Bits, *more: str) -> tuple[str, ...]:
     return (bits_text(part), part.name, f"{part.value:#x}", part.meaning, *more)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"  {line}" for line in aligned(rows)]
+def _table(rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"  {line}" for line in aligned([*rows])]

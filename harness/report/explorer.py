@@ -383,7 +383,7 @@ class Explorer(App[None]):
         self._answered()
         written = event.value.strip()
         try:
-            address = read("the address", written, hexadecimal=True)
+            address = read("the address", written, bare=16)
         except ValueError:
             said = written if len(written) <= SHOWN else f"{written[:SHOWN]}..."
             self.notify(f"{said!r} is no hexadecimal number of 64 bits", severity="error")

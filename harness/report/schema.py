@@ -403,9 +403,11 @@ _COMMANDS: Final = {
         cpu=_a("cpu", "The state in which the entry is read; CR3 plays no part."),
         assumed=_list("What was not said and was taken to be so.", _text("A sentence.")),
         readings=_list(
-            "The entry at the level that was asked about, or at every level, from 0 up.",
+            "Of each entry, in their order: at its level, or where none was named at every level,"
+            " from 0 up.",
             _object("The entry at one level.", **_READING),
         ),
+        cut=_CUT,
     ),
     "walk": _command(
         "walk",

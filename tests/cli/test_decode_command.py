@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from harness.cli.decode import ModeName
+from harness.cli import app
+from harness.cli.decode import MOST_VALUES, ModeName
 from harness.paging.x86.cpu import Mode
 from tests.cli.commands import run
 
@@ -115,6 +117,85 @@ def test_the_object_holds_each_part_and_what_linux_keeps(tmp_path: Path) -> None
     ].items()
 
 
+@pytest.mark.parametrize(
+    ("mode", "names"),
+    [
+        ("4", ["pte PTE pt", "pmd PDE pd", "pud PDPTE ppe", "p4d pgd PML4E pml4 PXE"]),
+        ("5", ["pte PTE pt", "pmd PDE pd", "pud PDPTE ppe", "p4d PML4E PXE", "pgd PML5E pml5"]),
+        ("pae", ["pte *pte pt", "pmd *pde PD", "pud p4d pgd *pdpt PDPTE"]),
+        ("32", ["pte *pte", "pmd pud p4d pgd *pde PDE"]),
+    ],
+)
+def test_a_level_is_named_by_the_manual_by_linux_or_by_its_number(
+    tmp_path: Path, mode: str, names: list[str]
+) -> None:
+    for level, several in enumerate(names):
+        for name in (str(level), *several.split()):
+            asked = ("0x67", "--mode", mode, "--level", name, "--json")
+            (reading,) = json.loads(run("decode", *asked, cwd=tmp_path)[1])["readings"]
+            assert reading["level"] == level
+
+
+def decoded(*arguments: object, octets: bytes) -> tuple[int, str, str]:
+    """What `decode` makes of standard input."""
+    ended = CliRunner().invoke(app, ["decode", *map(str, arguments)], input=octets)
+    return ended.exit_code, ended.stdout, ended.stderr
+
+
+def test_several_values_are_a_line_each() -> None:
+    """The forms of Linux's reports: an oops, a bad page map, and an oops of 32 bits."""
+    text = b"PGD 1fd0e067\r\npud:1fd0f067\n\n  *pte = 800fffffa7598063\nPMD=0\n"
+    code, out, errors = decoded("-", "pte=2067", "--linux", octets=text)
+    assert (code, errors) == (0, "")
+    rows = [line.split()[:3] for line in out.splitlines() if line.startswith("0x")]
+    assert rows == [
+        ["0x000000001fd0e067", "3", "PML4E"],
+        ["0x000000001fd0f067", "2", "PDPTE"],
+        ["0x800fffffa7598063", "0", "PTE"],
+        ["0x0000000000000000", "1", "PDE"],
+        ["0x0000000000002067", "0", "PTE"],
+    ]
+    assert "PTE 0x800fffffa7598063  the 4K page at 0x58a67000" in out
+    answer = json.loads(decoded("-", "--json", octets=text)[1])
+    assert [(one["raw"], one["level"]) for one in answer["readings"]] == [
+        *(("0x1fd0e067", 3), ("0x1fd0f067", 2), ("0x800fffffa7598063", 0), ("0x0", 1))
+    ]
+
+
+def test_values_without_a_level_are_read_at_every_level_or_at_the_one_of_the_option() -> None:
+    rows = decoded("0x2067", "0x83", octets=b"")[1].splitlines()
+    assert [line[:18] for line in rows if line.startswith("0x")] == [
+        *["0x0000000000002067"] * 4,
+        *["0x0000000000000083"] * 4,
+    ]
+    rows = decoded("-", "--level", "pmd", octets=b"2067a\nPTE 83\n")[1].splitlines()
+    assert [line.split()[1:3] for line in rows if line[:2] == "0x"] == [["1", "PDE"], ["0", "PTE"]]
+
+
+@pytest.mark.parametrize(
+    ("octets", "sentence"),
+    [
+        (b"", "standard input holds no value"),
+        (b"\n \n", "standard input holds no value"),
+        (b"2067a\n\nxyz\n", "the value in line 3 is 'xyz', no number"),
+        (b"67\n", "the value in line 1 is 67: write 0x67"),
+        (b"\xff\xfe\0\0", "the value in line 1 is"),
+        (b"A" * 100, "the value in line 1 has 100 digits"),
+        (b"0" * ((16 << 20) + 1), "standard input holds more than 16 MiB"),
+    ],
+)
+def test_input_that_is_no_list_of_values_is_a_sentence(octets: bytes, sentence: str) -> None:
+    code, out, errors = decoded("-", octets=octets)
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    assert sentence in errors
+
+
+def test_of_very_many_values_the_first_are_shown() -> None:
+    out = decoded("-", "--level", 0, octets=b"2067a\n" * (MOST_VALUES + 1))[1]
+    assert out.count("0x000000000002067a") == MOST_VALUES
+    assert f"Only the first {MOST_VALUES:,} of {MOST_VALUES + 1:,} values are shown." in out
+
+
 def test_the_modes_are_those_of_the_library() -> None:
     assert [mode.value for mode in ModeName] == [mode.value for mode in Mode]
 
@@ -125,6 +206,10 @@ def test_the_modes_are_those_of_the_library() -> None:
         (["x"], "the value is 'x', no number"),
         (["1", "--level", "4"], "x86-64 4-level has levels 0 to 3, not 4"),
         (["1", "--level", "-1"], "x86-64 4-level has levels 0 to 3, not -1"),
+        (["1", "--level", "page"], "has no level 'page': it has 0 to 3, or PTE, PDE, PDPTE, PML4E"),
+        (["1", "--level", "PML5E"], "x86-64 4-level has no level 'PML5E'"),
+        (["pge=1"], "x86-64 4-level has no level 'pge'"),
+        (["pte=1", "67"], "the value is 67: write 0x67, or 0x43 if that is decimal"),
         (["1", "--mode", "6"], "'6' is not one of"),
         (["0x1_0000_0000", "--mode", "32"], "has more than the 32 bits of an entry"),
         (["0x1_0000_0000_0000_0000"], "which is no number of 64 bits"),

@@ -71,8 +71,17 @@ def test_what_is_wider_than_64_bits_is_none(text: str) -> None:
 
 
 def test_where_all_is_hexadecimal_nothing_is_asked() -> None:
-    assert read("it", "10", hexadecimal=True) == 0x10
-    assert read("it", "0b11", hexadecimal=True) == 0xB11
+    assert read("it", "10", bare=16) == 0x10
+    assert read("it", "0b11", bare=16) == 0xB11
+
+
+def test_what_is_counted_is_decimal() -> None:
+    assert [read("it", text, bare=10) for text in ("39", "0x27", "010", "1_000")] == [
+        *(39, 39, 10, 1000)
+    ]
+    for text in ("3f", "-1", "", "\u0663"):
+        with pytest.raises(ValueError, match=r"it is .*, no number: write it like 12"):
+            read("it", text, bare=10)
 
 
 @pytest.mark.parametrize("form", ["016x", "#x", "#018x", "08x", "016X"])

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from harness.check import matrix, probes, validate, workers
 from harness.check.stage import Control
+from harness.cli.decode import MOST_VALUES
 from harness.inspect.decode import Role
 from harness.inspect.lint import Severity
 from harness.inspect.select import KINDS
@@ -54,6 +55,7 @@ def questions() -> Iterator[tuple[object, ...]]:
     for mode in ("32", "pae", "4", "5"):
         yield from [("decode", raw, "--mode", mode) for raw in ("0", "0xe7", "0xfffffe67")]
     yield from [("decode", raw, "--level", 0, "--linux") for raw in (SWAPPED, "0xe7", "0x100")]
+    yield "decode", *["pte=1"] * (MOST_VALUES + 1)
     sizes = ("--layout", "page-sizes", "--levels", 4)
     yield "walk", WIDE, "0x1000", "0x8000_0000_0000", *sizes, "--linux"
     yield "walk", "0x401000", "--layout", "malformed"

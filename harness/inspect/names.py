@@ -1,0 +1,55 @@
+"""What the levels of tables are called: by their numbers, by the manual, by Linux and by Windows.
+
+Linux has five names whatever the mode, and folds those that the mode has no tables for into the
+highest level; so does this.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from harness.inspect import decode
+from harness.inspect.snapshot import QuestionError
+from harness.paging.x86.cpu import Cpu
+
+LINUX: Final = ("pte", "pmd", "pud", "p4d", "pgd")
+"""Linux's names, from level 0 up."""
+
+_WINDOWS: Final = ("pte", "pde", "ppe", "pxe")
+"""The same of Windows' debugger."""
+
+_NUMBER: Final = re.compile(r"-?[0-9]+")
+
+
+def name_of(cpu: Cpu, level: int) -> str:
+    """What the manual calls an entry of a level."""
+    levels = cpu.format.levels
+    return levels[level].name if level < len(levels) else "PDPTE"  # PAE's are no table's
+
+
+def level_named(cpu: Cpu, text: str) -> int:
+    """The level that a name or a number is for in this CPU's mode.
+
+    Raises QuestionError for a level that the mode lacks, and a name that is none.
+    """
+    known = decode.levels_of(cpu)
+    top = known[-1]
+    if _NUMBER.fullmatch(text.strip()):
+        level = int(text)
+        if level not in known:
+            raise QuestionError(f"{cpu.format.name} has levels 0 to {top}, not {level}")
+        return level
+    word = text.strip().lstrip("*").lower()
+    own = [name_of(cpu, level).lower() for level in known]
+    tables = [name.removesuffix("e") for name in own]
+    for names in (own, tables, _WINDOWS[: top + 1]):
+        if word in names:
+            return names.index(word)
+    if word in LINUX:
+        return min(LINUX.index(word), top)
+    manual = ", ".join(name.upper() for name in own)
+    raise QuestionError(
+        f"{cpu.format.name} has no level {text.strip()!r}: it has 0 to {top}, or {manual}, or as"
+        f" Linux calls them {', '.join(LINUX)}"
+    )

@@ -39,15 +39,22 @@ if TYPE_CHECKING:
     from harness.check.compare import Comparison
     from harness.check.live import Live
     from harness.check.space import GuestSpace
+    from harness.inspect.expect import Expectations, Wanted
     from harness.machine.guest import Guest
-    from harness.paging.memory import Memory
+    from harness.paging.address import Span
+    from harness.paging.memory import BufferMemory, Memory
     from harness.paging.x86.cpu import Cpu
 
     class Prove(Protocol):
         """What the fixture `prove` is."""
 
         def __call__(
-            self, what: Cpu | Live, *, allow: Sequence[str] = ()
+            self,
+            what: Cpu | Live,
+            *,
+            allow: Sequence[str] = (),
+            expect: Wanted | None = None,
+            strict: bool = False,
         ) -> tuple[Comparison, ...]: ...
 
 
@@ -224,37 +231,64 @@ def prove(guest: Guest) -> Prove:
     "unbacked".  Returns the comparisons.  What the space maps is overwritten, and its entries may
     be accessed and dirty afterwards.
 
+    `expect` says what was meant: what addresses grant, and where they lead, in the words of
+    `harness.inspect.expect`, or the path of a file of them; with `strict` nothing else may be
+    mapped.  The test fails, as `pagetable fault` explains it, where the tables say something else.
+    The machine is asked about the first and the last address of each expectation too.
+
     Or call it with `live`: the guest does what was done there, and is asked as it goes.  Where a
-    flush may be missing and the machine showed nothing stale, that is a warning.
+    flush may be missing and the machine showed nothing stale, that is a warning.  `expect` is then
+    about the tables as they are in the end.
 
     A known quirk of the engine that does not show is a warning: the machine follows the rules.
     """
     from harness.check.live import NOT_SHOWN, Live
     from harness.check.validate import compare_space
+    from harness.check.window import check_root
+    from harness.inspect.expect import expectations, places
     from harness.paging import bulk
     from harness.paging.memory import BufferMemory
-    from harness.paging.x86.cpu import Cpu
     from harness.report.text import disagreeing, disagreement_lines
 
     memory = BufferMemory(guest.ram.buffer)
 
-    def prove(what: Cpu | Live, *, allow: Sequence[str] = ()) -> tuple[Comparison, ...]:
+    def prove(
+        what: Cpu | Live,
+        *,
+        allow: Sequence[str] = (),
+        expect: Wanted | None = None,
+        strict: bool = False,
+    ) -> tuple[Comparison, ...]:
         __tracebackhide__ = True
         if unknown := sorted(set(allow) - set(IMPASSABLE)):
             raise ValueError(f"there is no {unknown[0]!r} to allow, but {' and '.join(IMPASSABLE)}")
+        if strict and expect is None:
+            raise ValueError("strict says that nothing else is mapped: than what, says expect")
+        meant = None if expect is None else expectations(expect, strict)
+        lines: list[str] = []
         if isinstance(what, Live):
+            cpu = what.cpu
             comparisons: tuple[Comparison, ...] = (what.run(),)
+            if meant is not None:
+                lines += _unmet(cpu, memory, meant, what.window)
         else:
-            comparisons = compare_space(guest, memory, what)
+            cpu = what
+            if meant is not None:  # before the machine notes in the entries what it accessed
+                check_root(memory, cpu)
+                lines += _unmet(cpu, memory, meant)
+            asked = None if meant is None else places(cpu, meant)
+            comparisons = compare_space(guest, memory, cpu, places=asked)
         disagreed = sum(one.disagreed for one in comparisons)
         if disagreed:
             found = [d for one in comparisons for d in one.disagreements]
-            lines = [line for one in found for line in disagreement_lines(one)]
+            said = [line for one in found for line in disagreement_lines(one)]
             if len(found) < disagreed:
-                lines.append(f"and {disagreed - len(found):,} more, which are not shown")
+                said.append(f"and {disagreed - len(found):,} more, which are not shown")
             compared = sum(one.compared for one in comparisons)
             head = f"{disagreeing(disagreed, compared, 'answer')} on {guest.engine.name}"
-            pytest.fail("\n".join((head, *lines)))
+            lines = [head, *said, *([""] if lines else []), *lines]
+        if lines:
+            pytest.fail("\n".join(lines))
         for news in sorted({one for comparison in comparisons for one in comparison.news}):
             warnings.warn(f"pagetable: on {guest.engine.name}, {news}", stacklevel=2)
         for reason, count in comparisons[0].not_comparable.items():
@@ -263,16 +297,28 @@ def prove(guest: Guest) -> Prove:
                     f"pagetable: on {guest.engine.name}, {reason} ({count:,} accesses)",
                     stacklevel=2,
                 )
-        if isinstance(what, Cpu) and not bulk.leaves(memory, what.roots, limit=0).total:
+        if isinstance(what, Live):
+            return comparisons
+        if not bulk.leaves(memory, cpu.roots, limit=0).total:
             pytest.fail(
-                f"nothing is mapped, so nothing was proved: all tables that CR3 {what.cr3:#x} leads"
+                f"nothing is mapped, so nothing was proved: all tables that CR3 {cpu.cr3:#x} leads"
                 " to are empty, as where CR3 is wrong or entries were not stored in the guest's RAM"
             )
-        if isinstance(what, Cpu) and (lines := list(_impassable(what, memory, allow))):
+        if lines := list(_impassable(cpu, memory, allow)):
             pytest.fail("\n".join(lines))
         return comparisons
 
     return prove
+
+
+def _unmet(cpu: Cpu, memory: BufferMemory, meant: Expectations, *aside: Span) -> list[str]:
+    """In what the tables are not as was meant, in lines; none where they are."""
+    from harness.inspect.expect import unmet
+    from harness.inspect.snapshot import Snapshot
+    from harness.report.expect import unmet_lines
+
+    snapshot = Snapshot("", cpu, memory, (memory.span,))
+    return list(unmet_lines(snapshot, unmet(snapshot, meant, aside)))
 
 
 IMPASSABLE = {

@@ -134,6 +134,53 @@ IMPASSABLE = """
 """
 
 
+INTENT = """
+    import pytest
+    from harness.paging.address import Span, Virtual
+
+    TEXT = Span.of(0x40_0000, 4 << 12)
+
+    def mapped(space):
+        bits = space.format.granting("user", "execute")
+        space.map(Virtual(TEXT.first), space.frames(4), 0, bits)
+        return int(space.roots[0].table.address)
+
+    def test_as_meant(space, prove):
+        mapped(space)
+        asked = prove(space.cpu, expect={TEXT: "ur-x", 0x7000_0000: None}, strict=True)[0].compared
+        assert asked > prove(space.cpu)[0].compared
+
+    def test_otherwise(space, prove):
+        mapped(space)
+        prove(space.cpu, expect={TEXT: "urwx", 0x3F_F000: "ur--"})
+
+    def test_more(space, prove):
+        mapped(space)
+        prove(space.cpu, expect={0x40_0000: "ur-x"}, strict=True)
+
+    def test_a_file(space, prove, tmp_path):
+        mapped(space)
+        path = tmp_path / "mine.toml"
+        path.write_text("[[expect]]\\nvirtual = 0x400000\\nabsent = true")
+        prove(space.cpu, expect=path)
+
+    def test_after_a_change(space, live, prove):
+        mapped(space)
+        live.flush(space.unmap(TEXT))
+        live.probe(TEXT)
+        prove(live, expect={TEXT: None}, strict=True)
+
+    def test_before_a_change(space, live, prove):
+        mapped(space)
+        live.probe(TEXT)
+        prove(live, expect={TEXT: None})
+
+    def test_strict_alone(space, prove):
+        with pytest.raises(ValueError, match="strict says that nothing else is mapped"):
+            prove(space.cpu, strict=True)
+"""
+
+
 def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
     return pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
 
@@ -308,6 +355,33 @@ def test_an_engine_that_was_asked_for_must_run(pytester: pytest.Pytester) -> Non
     result = run(pytester, "--pagetable-engine=tcg", "--pagetable-qemu=/nope")
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(["tcg was asked for, and cannot run here: /nope *"])
+
+
+@pytest.mark.hw
+def test_tables_that_say_something_else_than_was_meant_fail_as_fault_explains_it(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(INTENT)
+    result = run(pytester, "--pagetable-engine=tcg", "-k4-level", "--tb=short")
+    result.assert_outcomes(passed=3, failed=4)
+    result.stdout.fnmatch_lines(
+        [
+            "*prove(space.cpu, expect={TEXT: *",
+            "E   Failed: user write at 0x400000: #PF, error code 0x7 (P W U), CR2 0x400000",
+            "E     expected  allowed, by 0x400000..0x403fff urwx",
+            "E               missed in all 16K",
+            "E     rule      a write to a read-only page (4.6.1), at level 0",
+            "E     because   the PTE at 0x*, level 0, holds 0x*",
+            "E     change    PTE at 0x*: 0x* -> 0x*",
+            "E                 sets W: opens this 4K page to writes",
+            "E     walk      level  entry *",
+            "E   user read at 0x3ff000: #PF, error code 0x4 (U), CR2 0x3ff000",
+            "E   Failed: user read at 0x401000: allowed, reaches 0x*",
+            "E     expected  nothing mapped: no expectation names these 12K",
+            "E     expected  nothing mapped in 0x400000..0x400fff (mine.toml, expect 1)",
+            "E     expected  nothing mapped in 0x400000..0x403fff",
+        ]
+    )
 
 
 def test_options_of_another_project_keep_their_names(pytester: pytest.Pytester) -> None:

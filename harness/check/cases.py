@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,21 +97,41 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
 
     data = np.unique(np.concatenate([data, elsewhere]))
     code = np.unique(np.concatenate([code, elsewhere]))
+    return _every_access(cpu, data, code, outside)
+
+
+def of_places(cpu: Cpu, memory: Memory, places: Words, outside: Span) -> Cases:
+    """Every access at some addresses, as `of_space` has them: of the word that is there, and of
+    the code of a page."""
+    data = np.unique(places & ~np.uint64(WORD - 1))
+    elsewhere = _unmapped(cpu, memory, data)
+    page = np.uint64(cpu.format.levels[0].size - 1)
+    code = (np.setdiff1d(data, elsewhere) & ~page) + np.uint64(CODE)
+    return _every_access(cpu, data, np.unique(np.concatenate([code, elsewhere])), outside)
+
+
+def _every_access(cpu: Cpu, data: Words, code: Words, outside: Span) -> Cases:
+    """Reads and writes of words and fetches of code, by supervisor and user, but not in a span."""
     parts = [_each(code, Kind.FETCH, user, False) for user in (False, True)]
     parts += [
         _each(data, kind, user, ac)
         for kind in (Kind.READ, Kind.WRITE)
         for user, ac in ((False, False), (True, False), *(((False, True),) if cpu.smap else ()))
     ]
-    cases = Cases(
+    cases = together(parts)
+    last_tried = cases.address + np.uint64(WORD - 1)
+    within = (last_tried >= np.uint64(outside.first)) & (cases.address <= np.uint64(outside.last))
+    return cases.take(~within)
+
+
+def together(parts: Sequence[Cases]) -> Cases:
+    """The accesses of several, one after the other; none of them is implicit."""
+    return Cases(
         np.concatenate([part.address for part in parts]),
         np.concatenate([part.kind for part in parts]),
         np.concatenate([part.user for part in parts]),
         np.concatenate([part.ac for part in parts]),
     )
-    last_tried = cases.address + np.uint64(WORD - 1)
-    within = (last_tried >= np.uint64(outside.first)) & (cases.address <= np.uint64(outside.last))
-    return cases.take(~within)
 
 
 def _each(address: Words, kind: Kind, user: bool, ac: bool) -> Cases:

@@ -23,8 +23,17 @@ def in_units(size: int) -> str:
     return f"{size // scale}{unit}"
 
 
-def values_of(table: object, known: Collection[str], required: Iterable[str]) -> dict[str, Any]:
-    """What the keys of a table say, by key."""
+Reader = Callable[[object], object]
+"""What makes of a value in a file what it stands for; ValueError where it is none."""
+
+
+def values_of(
+    table: object,
+    known: Collection[str],
+    required: Iterable[str],
+    readers: Mapping[str, Reader] | None = None,
+) -> dict[str, Any]:
+    """What the keys of a table say, by key; read as everywhere, or by other `readers`."""
     if not isinstance(table, dict):
         raise ValueError("this is no table")
     for key in table:
@@ -33,10 +42,10 @@ def values_of(table: object, known: Collection[str], required: Iterable[str]) ->
     for key in required:
         if key not in table:
             raise ValueError(f"{key} is missing")
-    values = dict[str, Any]()
+    values, readers = dict[str, Any](), {**READERS, **(readers or {})}
     for key, value in table.items():
         try:
-            values[key] = _READERS[key](value)
+            values[key] = readers[key](value)
         except ValueError as error:
             raise ValueError(f"{key} is {reprlib.repr(value)}, {error}") from None
     return values
@@ -110,7 +119,7 @@ def _level_counts(value: object) -> tuple[int, ...]:
     return counts
 
 
-_READERS: Mapping[str, Callable[[object], object]] = {
+READERS: Mapping[str, Reader] = {
     "title": _text,
     "levels": _level_counts,
     "ram": _size,

@@ -230,6 +230,16 @@ class Live:
         self._reset(_Batch(cpu, self._open(cpu)))
         self._tell_of_tables(cpu)
 
+    @property
+    def cpu(self) -> Cpu:
+        """The state that was loaded last."""
+        return self._batches[-1].cpu
+
+    @property
+    def window(self) -> Span:
+        """The addresses of that space where the stub runs."""
+        return self._batches[-1].window.span
+
     def _open(self, cpu: Cpu) -> Window:
         check_root(self._memory, cpu)
         hole = find_root_hole(self._memory, cpu.roots[0])

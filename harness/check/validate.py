@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from harness.check import probes
-from harness.check.cases import Cases, evenly, of_space
+from harness.check.cases import Cases, evenly, of_places, of_space, together
 from harness.check.compare import Comparison, Disagreement
 from harness.check.debugger import TABLE_BYTES, Debugger, TableImage
 from harness.check.layouts import Layout, build
@@ -149,13 +149,19 @@ def build_in(guest: Guest, layout: Layout, levels: int) -> tuple[BufferMemory, C
 
 
 def compare_space(
-    guest: Guest, memory: BufferMemory, cpu: Cpu, *, thorough: bool = False
+    guest: Guest,
+    memory: BufferMemory,
+    cpu: Cpu,
+    *,
+    thorough: bool = False,
+    places: Words | None = None,
 ) -> tuple[Comparison, ...]:
     """Asks every oracle about the space whose root `cpu` holds, in the guest's memory.
 
-    `memory` is the guest's RAM.  The frames that the space maps are overwritten with marks,
-    and its entries may be accessed and dirty afterwards.  Raises SpaceError where the space has
-    no hole for the window, Misuse for a CR3 that cannot be loaded or leads elsewhere.
+    `memory` is the guest's RAM; `places` are addresses at which accesses are tried besides.  The
+    frames that the space maps are overwritten with marks, and its entries may be accessed and dirty
+    afterwards.  Raises SpaceError where the space has no hole for the window, Misuse for a CR3 that
+    cannot be loaded or leads elsewhere.
     """
     with _window(guest, memory, cpu) as window:
         written = TableImage.of(memory, cpu.roots)
@@ -164,7 +170,12 @@ def compare_space(
             leaves.virtual <= np.uint64(window.span.last)
         )
         cases = of_space(cpu, memory, leaves.take(~inside), window.span)
-        probed = _ask_guest(guest, window, cpu, memory, written.address, cases)
+        places = _NONE if places is None else places
+        named = of_places(cpu, memory, places, window.span)
+        probed = _ask_guest(guest, window, cpu, memory, written.address, cases, named)
+        span = window.span
+        if hidden := int(((places >= span.first) & (places <= span.last)).sum()):
+            probed.not_comparable["the stub runs there"] = hidden
         with guest.parked(window.state) as monitor:
             questions = Debugger(monitor, cpu, memory, window.span).questions(written, thorough)
             comparisons = (probed, *(ask() for ask in questions.values()))
@@ -222,14 +233,27 @@ def add_walks(comparison: Comparison, memory: Memory, cpu: Cpu) -> None:
             comparison.disagreements[number] = traced
 
 
+_NONE: Final = np.empty(0, np.uint64)
+
+
 def _ask_guest(
-    guest: Guest, window: Window, cpu: Cpu, memory: BufferMemory, tables: Words, cases: Cases
+    guest: Guest,
+    window: Window,
+    cpu: Cpu,
+    memory: BufferMemory,
+    tables: Words,
+    cases: Cases,
+    named: Cases | None = None,
 ) -> Comparison:
+    """The guest's answers: of `cases` as many as its executor is given, and all that are named."""
     name, version = executor(guest)
     asked = executed(cases, name)
+    left_out = len(cases) - len(asked)
+    if named is not None:
+        asked = together([asked, named])
     quirks = fault_quirks(name, version)
     comparison = probes.ask_guest(guest, window, cpu, memory, tables, asked, quirks)
-    if left_out := len(cases) - len(asked):
+    if left_out:
         comparison.not_comparable[f"not asked: {name} executes a sample"] = left_out
     return comparison
 

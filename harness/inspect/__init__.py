@@ -20,6 +20,7 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `translation`  an address: `translate` gives a Translation of Stages, with rights as they accumulate
 `fault`        an access: `explain` gives an Explanation; a fault that was seen: `read_code` gives a
                SeenFault, and `compare` says whether the tables give it: a Reproduction
+`expect`       what tables are meant to say: `expectations` reads it, `unmet` gives what is Unmet
 `remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
 `overlay`      memory with some words changed, to try a change without making it
 `graph`        the tables of a space, each once a level, and rows with the number of their addresses

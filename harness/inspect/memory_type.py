@@ -25,6 +25,8 @@ BITS: Final = ("PWT", "PCD", "PAT")
 """The bits of a leaf that choose one of the types, from the lowest up (SDM table 12-11)."""
 
 _TYPES: Final = {0: "UC", 1: "WC", 4: "WT", 5: "WP", 6: "WB", 7: "UC-"}
+NAMES: Final = tuple(_TYPES.values())
+"""What types are called."""
 
 
 def types(pat: int | None) -> Types:

@@ -233,7 +233,7 @@ class Leaves:
         """Whether every row of the space is here."""
         return self.total == len(self.virtual)
 
-    def take(self, chosen: Mask) -> Leaves:
+    def take(self, chosen: Mask | Counts) -> Leaves:
         """The chosen rows; the total and the tables stay those of the space."""
         return replace(
             self,

@@ -1,0 +1,720 @@
+"""What tables are meant to say, and where they say something else.
+
+A proof on a machine shows that it reads tables by the rules, not that they say what was meant.
+That is said here: what each address must grant and to whom, where it must lead, and that nothing
+else is mapped.  In Python by addresses or spans, and what is expected of each::
+
+    {
+        Span.of(0x40_0000, 64 << 10): ("ur-x", 0x500_0000),  # rights, and where it leads
+        Span.of(0x7FFF_FFFF_0000, 32 << 10): "urw-",
+        0xFFFF_8000_0000_0000: {"user": "", "supervisor": "rw", "page": "2M"},  # keys of the file
+        0x1000: None,                                        # nothing is mapped there
+    }
+
+or in a TOML file, in the words of layouts (`harness.check.layouts`).  This one uses every key::
+
+    title = "What the kernel maps"   # for people
+    strict = true                    # nothing else is mapped; false unless said
+    pat = 0x407050600070106          # IA32_PAT; that after a reset unless said
+
+    [[expect]]
+    virtual = 0x40_0000              # the first address
+    size = "4K"                      # of a page; the smallest unless said
+    count = 16                       # how many pages, 1 unless said
+    rights = "ur-x"                  # what the entries grant together, as `pagetable dump` has it
+    physical = 0x500_0000            # where the first address leads, and the others behind it
+    page = "4K"                      # in pages of this size
+    type = "WB"                      # of this memory type
+    bits = ["G"]                     # with these bits in the page's entry, and none of the other
+                                     # named ones: rights, A, D, and those of the type aside
+    levels = [4, 5]                  # left out at other numbers of levels
+
+    [[expect]]
+    virtual = 0xffff_8000_0000_0000
+    size = "64M"
+    user = ""                        # by who makes an access: all that the user can do,
+    supervisor = "rw"                # and the supervisor
+
+    [[expect]]
+    virtual = 0x0
+    absent = true                    # nothing is mapped there
+
+Every key but `virtual` is optional, and what is not said is not asked.  With `user` and
+`supervisor` it is whether an access faults in this state of the processor.  `rights` asks about
+both: the user can do what its letters say, and the supervisor what the rules then leave it, with
+SMEP, SMAP and WP as they are.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.check import written
+from harness.check.keys import READERS, RIGHTS, in_units, values_of
+from harness.inspect import memory_type, select, translation
+from harness.inspect.memory_type import Types
+from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.paging import bulk
+from harness.paging.address import Span, Virtual
+from harness.paging.bulk import Counts, End, Leaves, Walks
+from harness.paging.memory import Mask, Words
+from harness.paging.x86.access import Access, Kind, denied
+from harness.paging.x86.bulk import ALLOWED, judge
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu
+
+LETTERS: Final = {"r": Kind.READ, "w": Kind.WRITE, "x": Kind.FETCH}
+"""What the letters of `user` and `supervisor` stand for."""
+
+ACCESSES: Final = tuple(Access(kind, user) for user in (True, False) for kind in LETTERS.values())
+"""The accesses that are asked about, in the order in which they are shown."""
+
+MOST: Final = 1 << 24
+"""Entries of a space, each counted at all its addresses, that can be compared."""
+
+Kinds = frozenset[Kind]
+What = str | tuple[str, int] | Mapping[str, object] | None
+Where = int | Span
+Wanted = Mapping[Any, What] | str | Path
+"""Expectations as they are written: in Python by Where, or the path of a file."""
+
+
+# ---- as they are written ----
+
+
+def _rights(value: object) -> tuple[str, ...]:
+    """As `pagetable dump` prints them, or as layouts have them: each page can be read."""
+    if not isinstance(value, str) or not set(value) <= {*RIGHTS, "r", "-"}:
+        raise ValueError("no rights: write them like ur-x")
+    if value and not set(value) - {"-"}:
+        raise ValueError("and every page can be read: where nothing is mapped, say so with absent")
+    return tuple(name for letter, name in RIGHTS.items() if letter in value)
+
+
+def _kinds(value: object) -> Kinds:
+    if not isinstance(value, str) or not set(value) <= {*LETTERS, "-"}:
+        raise ValueError(f"no word of the letters {', '.join(LETTERS)}")
+    return frozenset(kind for letter, kind in LETTERS.items() if letter in value)
+
+
+def _type(value: object) -> str:
+    if value not in memory_type.NAMES:
+        raise ValueError(f"no memory type: there are {', '.join(memory_type.NAMES)}")
+    return str(value)
+
+
+def _address(value: object) -> object:
+    found = READERS["value"](value)
+    if isinstance(found, int) and found >> 64:
+        raise ValueError("wider than 64 bits")
+    return found
+
+
+_READERS: Final = {
+    **dict.fromkeys(("virtual", "physical", "pat"), _address),
+    "rights": _rights,
+    **dict.fromkeys(("user", "supervisor"), _kinds),
+    "page": READERS["size"],
+    "type": _type,
+    **dict.fromkeys(("absent", "strict"), READERS["wp"]),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expect:
+    """What is expected of some addresses.  The fields are the keys of the file; sizes are in bytes,
+    and None is not asked.
+
+    where  the place in the file, for people
+    """
+
+    where: str = ""
+    virtual: int
+    size: int | None = None
+    count: int = 1
+    rights: tuple[str, ...] | None = None
+    user: Kinds | None = None
+    supervisor: Kinds | None = None
+    physical: int | None = None
+    page: int | None = None
+    type: str | None = None
+    bits: tuple[str, ...] | None = None
+    absent: bool = False
+    levels: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        said = [name for name in _SAYING if getattr(self, name) is not None]
+        if self.absent and said:
+            raise ValueError(f"absent is true, and so {said[0]} can be nothing")
+        if not self.absent and not said:
+            raise ValueError(f"this asks nothing: say absent = true, or {' or '.join(_SAYING)}")
+        if self.rights is not None and not (self.user is None and self.supervisor is None):
+            raise ValueError("rights say what user and supervisor can do: write it once")
+        if self.virtual + (self.size or 1) * self.count > 1 << 64:
+            raise ValueError("the addresses go beyond 64 bits")
+
+    def span(self, cpu: Cpu) -> Span:
+        """The addresses."""
+        return Span.of(self.virtual, (self.size or cpu.format.levels[0].size) * self.count)
+
+    def allows(self, cpu: Cpu) -> dict[Access, bool]:
+        """Which accesses are to be allowed, and which denied; those that are not asked are left
+        out."""
+        if self.absent:
+            return dict.fromkeys(ACCESSES, False)
+        if self.rights is not None:
+            rights = cpu.format.rights
+            granted = sum(rights[name] for name in self.rights if name in rights)
+            user = {Kind.READ} if "user" in self.rights else set()
+            user |= {Kind.WRITE} if {"user", "write"} <= {*self.rights} else set()
+            user |= {Kind.FETCH} if {"user", "execute"} <= {*self.rights} else set()
+            return {
+                one: one.kind in user if one.user else denied(cpu, one, granted) is None
+                for one in ACCESSES
+            }
+        by = {True: self.user, False: self.supervisor}
+        return {one: one.kind in kinds for one in ACCESSES if (kinds := by[one.user]) is not None}
+
+    def __str__(self) -> str:
+        if self.absent:
+            return "nothing mapped"
+        said = []
+        if self.rights is not None:
+            rights = [letter for letter, name in RIGHTS.items() if name in self.rights]
+            said.append("".join(one if one in ("r", *rights) else "-" for one in "urwx"))
+        for who, kinds in (("user", self.user), ("supervisor", self.supervisor)):
+            if kinds is not None:
+                letters = (one if kind in kinds else "-" for one, kind in LETTERS.items())
+                said.append(f"{who} {''.join(letters)}")
+        if self.physical is not None:
+            said.append(f"physical {self.physical:#x}")
+        if self.page is not None:
+            said.append(f"pages of {in_units(self.page)}")
+        if self.type is not None:
+            said.append(f"type {self.type}")
+        if self.bits is not None:
+            said.append(f"bits {' '.join(self.bits) or 'none'}")
+        return ", ".join(said)
+
+
+_KEYS: Final = tuple(field.name for field in fields(Expect) if field.name != "where")
+_SAYING: Final = ("rights", "user", "supervisor", "physical", "page", "type", "bits")
+"""The keys that say what is expected of pages."""
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """What is expected of a space.
+
+    strict  whether nothing else may be mapped
+    types   the memory types of the PAT
+    """
+
+    expects: tuple[Expect, ...]
+    strict: bool = False
+    types: Types = memory_type.AT_RESET
+
+
+def expectations(wanted: Wanted | Expectations, strict: bool = False) -> Expectations:
+    """Reads expectations; with `strict` nothing else may be mapped, whatever a file says.
+
+    Raises QuestionError where they cannot be read.
+    """
+    if isinstance(wanted, Mapping):
+        found = Expectations(tuple(_written(where, what) for where, what in wanted.items()))
+    elif isinstance(wanted, Expectations):
+        found = wanted
+    else:
+        found = load(wanted)
+    return replace(found, strict=found.strict or strict)
+
+
+def _written(where: Where, what: What) -> Expect:
+    """One expectation that is written in Python."""
+    place = str(where) if isinstance(where, Span) else f"{where:#x}"
+    table: dict[str, object] = {"virtual": _plain(where)}
+    if isinstance(where, Span):
+        table |= {"virtual": where.first, "size": where.size}
+    if what is None:
+        table["absent"] = True
+    elif isinstance(what, str):
+        table["rights"] = what
+    elif isinstance(what, Mapping):
+        table |= {key: _plain(value) for key, value in what.items()}
+    else:
+        table["rights"], table["physical"] = what[0], _plain(what[1])
+    return _of_table(table, f"expect {place}", "")
+
+
+def _plain(value: object) -> object:
+    """A number of Python's, where it is one of numpy's."""
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def load(path: str | Path) -> Expectations:
+    """Reads a file of expectations; QuestionError where it cannot be read or is none."""
+    try:
+        text = written.read(Path(path)).decode()
+    except OSError as error:
+        raise QuestionError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise QuestionError(f"{path} is not text in UTF-8: {error}") from None
+    except ValueError as error:
+        raise QuestionError(f"{str(path)!r} is no name of a file: {error}") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, origin: str) -> Expectations:
+    """Reads expectations from the text of a file; `origin` is the file's path, for messages."""
+    try:
+        top = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise QuestionError(f"{origin} is not TOML: {error}") from None
+    tables = top.pop("expect", [])
+    try:
+        head = values_of(top, ("title", "strict", "pat", "expect"), (), _READERS)
+        types = memory_type.types(head.get("pat"))
+    except ValueError as error:
+        raise QuestionError(f"{origin}: {error}") from None
+    if not isinstance(tables, list):
+        raise QuestionError(f"{origin}: expect is no list of tables: write [[expect]]")
+    found = tuple(
+        _of_table(table, f"{origin}, expect {number}", f"{Path(origin).name}, expect {number}")
+        for number, table in enumerate(tables, 1)
+    )
+    if not found and not head.get("strict"):
+        raise QuestionError(f"{origin} expects nothing: write an [[expect]], or strict = true")
+    return Expectations(found, head.get("strict", False), types)
+
+
+def _of_table(table: object, place: str, where: str) -> Expect:
+    try:
+        return Expect(where=where, **values_of(table, _KEYS, ("virtual",), _READERS))
+    except ValueError as error:
+        raise QuestionError(f"{place}: {error}") from None
+
+
+# ---- and compared ----
+
+
+@dataclass(frozen=True)
+class Unmet:
+    """Addresses that are not as expected, all in the same way.
+
+    expect    what was expected of them; None of what no expectation names
+    address   the first of them
+    access    one that shows it
+    wanted    what was expected there, a phrase
+    size      how many bytes are so
+    also      other accesses that show it at the same addresses
+    change    what the page's entry would have to hold; None where one entry cannot mend it
+    does      what that does, a phrase
+    instead   another address that leads where this one should, and whose index differs at one level
+    ranges    where it is so, for what no expectation names
+    """
+
+    expect: Expect | None
+    address: Virtual
+    access: Access
+    wanted: str
+    size: int
+    also: tuple[Access, ...] = ()
+    change: int | None = None
+    does: str = ""
+    instead: str = ""
+    ranges: tuple[tuple[Span, int, int], ...] = ()
+
+
+def unmet(
+    snapshot: Snapshot, meant: Expectations, aside: Sequence[Span] = ()
+) -> tuple[Unmet, ...]:
+    """Where the tables of a snapshot say something else than was meant.
+
+    aside  addresses that are not the program's, such as those of a stub that runs beside it
+
+    Raises QuestionError for addresses that the processor does not translate, for what its format
+    has no word for, and for spaces of more than MOST entries.
+    """
+    cpu = snapshot.cpu
+    leaves = bulk.leaves(snapshot.memory, cpu.roots, limit=MOST)
+    if not leaves.complete:
+        raise QuestionError(
+            f"the space has {leaves.total:,} entries, each counted at all its addresses: no more"
+            f" than {MOST:,} are compared with what is expected"
+        )
+    for span in aside:
+        inside = leaves.virtual >= np.uint64(span.first)
+        leaves = leaves.take(~(inside & (leaves.virtual <= np.uint64(span.last))))
+    pages = _Pages(cpu, leaves, meant.types)
+    found: list[Unmet] = []
+    here = [one for one in meant.expects if cpu.levels in (one.levels or (cpu.levels,))]
+    for expect in here:
+        _check(cpu, expect)
+        found += pages.unlike(expect)
+    if meant.strict:
+        found += pages.unnamed(here)
+    return tuple(found)
+
+
+def places(cpu: Cpu, meant: Expectations) -> Words:
+    """The first and the last address of each expectation, for a machine to be asked about."""
+    here = [one.span(cpu) for one in meant.expects if cpu.levels in (one.levels or (cpu.levels,))]
+    return np.array([end for span in here for end in (span.first, span.last)], np.uint64)
+
+
+def _check(cpu: Cpu, expect: Expect) -> None:
+    """Raises QuestionError for what cannot be asked of this processor."""
+    span, place = expect.span(cpu), expect.where or "expect"
+    spans = [root.span for root in cpu.roots] if cpu.long else [LEGACY_SPAN]
+    if not any(one.covers(span) for one in spans):
+        there = " and ".join(map(str, spans))
+        raise QuestionError(f"{place}: {span} are no addresses here: those are {there}")
+    sizes = {cpu.format.levels[level].size for level in cpu.format.page_levels()}
+    if expect.page is not None and expect.page not in sizes:
+        known = ", ".join(map(in_units, sorted(sizes)))
+        raise QuestionError(
+            f"{place}: page is {in_units(expect.page)}; pages of {cpu.format.name} have {known}"
+        )
+    for name in expect.bits or ():
+        if not any(name in _single(cpu, level) for level in cpu.format.page_levels()):
+            known = ", ".join(_single(cpu, 0))
+            raise QuestionError(
+                f"{place}: bits has {name!r}; a page of {cpu.format.name} has {known}"
+            )
+
+
+def _single(cpu: Cpu, level: int) -> dict[str, int]:
+    """The named bits of a page at a level that an expectation can be about."""
+    found = select.fields(cpu.format, level)
+    return {name: mask for name, mask in found.items() if mask.bit_count() == 1}
+
+
+class _Pages:
+    """All that a space holds, in order of addresses, beside what was meant.
+
+    A row is a page, or a malformed entry, or a table outside memory.
+    """
+
+    def __init__(self, cpu: Cpu, leaves: Leaves, types: Types) -> None:
+        self._cpu, self._types = cpu, types
+        self._rows = leaves.take(np.argsort(leaves.virtual, kind="stable"))
+        sizes = np.array([level.size for level in cpu.format.levels], np.uint64)
+        self._last = self._rows.virtual + (sizes[self._rows.level] - np.uint64(1))
+        self._is_page: Mask = self._rows.end == End.LEAF
+
+    def unlike(self, expect: Expect) -> Iterator[Unmet]:
+        """In what the addresses of an expectation are not so."""
+        part = self._part(expect.span(self._cpu))
+        if expect.absent:
+            here = self._is_page | (self._rows.end == End.UNBACKED)
+            yield from self._wrong(expect, part, here[part.rows], "nothing mapped", self._unmapping)
+            return
+        yield from self._gap(expect, part)
+        yield from self._accesses(expect, part)
+        rows, page = self._rows, self._is_page[part.rows]
+        if expect.physical is not None:
+            reached = rows.physical[part.rows] + (part.first - rows.virtual[part.rows])
+            meant = np.uint64(expect.physical) + (part.first - np.uint64(expect.virtual))
+            yield from self._wrong(expect, part, page & (reached != meant), "", self._leading)
+        if expect.page is not None:
+            level = {here.size: n for n, here in enumerate(self._cpu.format.levels)}[expect.page]
+            other = page & (rows.level[part.rows] != level)
+            yield from self._wrong(expect, part, other, f"a {in_units(expect.page)} page", None)
+        if expect.type is not None:
+            other = page & (self._type(part.rows) != expect.type)
+            yield from self._wrong(expect, part, other, f"type {expect.type}", self._of_type)
+        if expect.bits is not None:
+            other = page & self._other_bits(expect, part.rows)
+            bits = f"the bits {' '.join(expect.bits) or '(none)'}"
+            yield from self._wrong(expect, part, other, bits, self._with_bits)
+
+    def unnamed(self, expects: Sequence[Expect]) -> Iterator[Unmet]:
+        """What no expectation names."""
+        first, last = _covers([one.span(self._cpu) for one in expects if not one.absent])
+        own = np.searchsorted(first, self._rows.virtual, "right").astype(np.int64) - 1
+        some = own >= 0
+        upto = np.where(some, last[own], np.uint64(0)) if len(last) else np.zeros_like(self._last)
+        begins = np.where(some & (upto >= self._rows.virtual), upto + np.uint64(1), 0)
+        begins = np.maximum(begins, self._rows.virtual)
+        stray = self._is_page & ~(some & (upto >= self._last))
+        if not stray.any():
+            return
+        rows, begins = np.flatnonzero(stray), begins[stray]
+        ranges = tuple(self._ranges(rows, begins))
+        size = sum(span.size for span, *_ in ranges)
+        yield Unmet(
+            None,
+            Virtual(int(begins[0])),
+            self._passing(int(rows[0]), int(begins[0])),
+            "nothing mapped",
+            size,
+            change=0,
+            does=self._unmapping(None, int(rows[0]), int(begins[0]))[1],
+            ranges=ranges,
+        )
+
+    # Parts of the space.
+
+    def _part(self, span: Span) -> _Part:
+        rows = self._rows
+        start = np.searchsorted(self._last, np.uint64(span.first), "left")
+        stop = np.searchsorted(rows.virtual, np.uint64(span.last), "right")
+        own = slice(int(start), int(stop))
+        first = np.maximum(rows.virtual[own], np.uint64(span.first))
+        return _Part(span, own, first, np.minimum(self._last[own], np.uint64(span.last)))
+
+    def _ranges(self, rows: Counts, begins: Words) -> Iterator[tuple[Span, int, int]]:
+        """Some rows as ranges: neighbours with the same rights and frames that follow each other,
+        with the rights and the first frame."""
+        physical = self._rows.physical[rows] + (begins - self._rows.virtual[rows])
+        granted, last = self._rows.granted[rows], self._last[rows]
+        new = np.ones(len(rows), np.bool_)
+        size = last - begins + np.uint64(1)
+        new[1:] = (begins[1:] != last[:-1] + np.uint64(1)) | (granted[1:] != granted[:-1])
+        new[1:] |= physical[1:] != physical[:-1] + size[:-1]
+        starts = np.flatnonzero(new)
+        ends = np.append(starts[1:], len(rows)) - 1
+        for one, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            yield Span(int(begins[one]), int(last[end])), int(granted[one]), int(physical[one])
+
+    # What is wrong with them.
+
+    def _gap(self, expect: Expect, part: _Part) -> Iterator[Unmet]:
+        """What is not mapped and was to be."""
+        allows = expect.allows(self._cpu)
+        wanted = [access for access, allowed in allows.items() if allowed]
+        pages = any(getattr(expect, name) is not None for name in _OF_PAGES)
+        covered = int((part.last - part.first).sum(dtype=np.uint64)) + len(part.first)
+        if covered == part.span.size or not (wanted or pages):
+            return
+        address = part.span.first
+        ends = part.last[: -1 if len(part.last) else None]
+        after = np.flatnonzero(part.first[1:] > ends + np.uint64(1))
+        if len(part.first) and int(part.first[0]) == address:
+            address = int(part.last[after[0] if len(after) else -1]) + 1
+        first, *also = wanted or [ACCESSES[len(LETTERS)]]
+        yield Unmet(
+            expect,
+            Virtual(address),
+            first,
+            "allowed" if wanted else "a page",
+            part.span.size - covered,
+            tuple(also),
+            instead=self._instead(expect, address),
+        )
+
+    def _accesses(self, expect: Expect, part: _Part) -> Iterator[Unmet]:
+        """Accesses that pass and were not to, or the other way round."""
+        found: dict[tuple[bool, int, bytes], list[Access]] = {}
+        lanes: dict[tuple[bool, int, bytes], Mask] = {}
+        for access, allowed in expect.allows(self._cpu).items():
+            passes, unknown, reason = self._judged(access, part)
+            wrong = ~passes | unknown if allowed else passes | unknown
+            if wrong.any():
+                key = (allowed, int(reason[wrong.argmax()]), wrong.tobytes())
+                found.setdefault(key, []).append(access)
+                lanes[key] = wrong
+        for key, (access, *also) in found.items():
+            allowed, wrong = key[0], lanes[key]
+            row, address = part.at(wrong)
+            change = None if allowed else self._withholding(access, row)
+            yield Unmet(
+                expect,
+                address,
+                access,
+                "allowed" if allowed else "denied",
+                part.size(wrong),
+                tuple(also),
+                *(change or (None, "")),
+            )
+
+    def _judged(self, access: Access, part: _Part) -> tuple[Mask, Mask, Words]:
+        """Which rows let an access pass, of which that is not known, and why they deny it."""
+        rows, n = self._rows, len(part.first)
+        own = part.rows
+        granted = rows.granted[own]
+        walks = Walks(
+            *(part.first, rows.end[own], rows.level[own], rows.raw[own], rows.physical[own]),
+            *(granted, granted),
+        )
+        kind, ac = np.full(n, access.kind, np.uint8), np.full(n, self._cpu.ac)
+        found = judge(self._cpu, walks, kind, np.full(n, access.user), ac)
+        return found.vector == ALLOWED, found.unbacked, found.reason.astype(np.uint64)
+
+    def _wrong(
+        self, expect: Expect, part: _Part, wrong: Mask, wanted: str, change: _Change | None
+    ) -> Iterator[Unmet]:
+        if not wrong.any():
+            return
+        row, address = part.at(wrong)
+        made = change(expect, row, address) if change is not None else (None, "")
+        instead = ""
+        if expect.physical is not None and not wanted:
+            wanted = f"to reach {expect.physical + address - expect.virtual:#x}"
+            instead = self._instead(expect, address)
+        access = self._passing(row, address)
+        yield Unmet(expect, address, access, wanted, part.size(wrong), (), *made, instead)
+
+    def _passing(self, row: int, address: int) -> Access:
+        """An access that passes at a row; a read by the supervisor where none does."""
+        at = np.array([address], np.uint64)
+        part = _Part(Span.of(address, 1), slice(row, row + 1), at, at)
+        passing = (one for one in ACCESSES if self._judged(one, part)[0][0])
+        return next(passing, ACCESSES[len(LETTERS)])
+
+    def _type(self, own: slice) -> npt.NDArray[np.str_]:
+        """The memory types of rows."""
+        level, raw = self._rows.level[own], self._rows.raw[own]
+        index = np.zeros(len(raw), np.uint8)
+        for number, here in enumerate(self._cpu.format.levels):
+            index[level == number] = memory_type.index(here, raw[level == number])
+        return np.array(self._types)[index]
+
+    def _other_bits(self, expect: Expect, own: slice) -> Mask:
+        """Which rows have other bits than an expectation has."""
+        level, raw = self._rows.level[own], self._rows.raw[own]
+        other = np.zeros(len(raw), np.bool_)
+        for number in self._cpu.format.page_levels():
+            mask, value = self._bits(expect, number)
+            other |= (level == number) & (raw & np.uint64(mask) != np.uint64(value))
+        return other
+
+    def _bits(self, expect: Expect, level: int) -> tuple[int, int]:
+        """The bits of a page at a level that an expectation is about, and those to be set."""
+        named = _single(self._cpu, level)
+        if expect.type is not None:
+            named = {name: mask for name, mask in named.items() if name not in memory_type.BITS}
+        wanted = expect.bits or ()
+        return sum(named.values()), sum(mask for name, mask in named.items() if name in wanted)
+
+    # What a page's entry would have to hold.
+
+    def _entry(self, row: int) -> tuple[int, int, str]:
+        """The entry of a row, its level, and how large the page is."""
+        level = int(self._rows.level[row])
+        return int(self._rows.raw[row]), level, in_units(self._cpu.format.levels[level].size)
+
+    def _withholding(self, access: Access, row: int) -> tuple[int, str] | None:
+        """The entry that denies an access by one bit; None where there is no such bit."""
+        raw, _, size = self._entry(row)
+        name, does = _WITHHOLDS[access.kind] if access.kind is not Kind.READ else _FROM_USERS
+        bit = self._cpu.format.rights.get(name, 0)
+        if not bit or denied(self._cpu, access, int(self._rows.granted[row]) & ~bit) is None:
+            return None
+        return raw & ~bit | self._cpu.format.denied & bit, does.format(size)
+
+    def _unmapping(self, expect: Expect | None, row: int, address: int) -> tuple[int | None, str]:
+        return (0, f"unmaps this {self._entry(row)[2]} page") if self._is_page[row] else (None, "")
+
+    def _leading(self, expect: Expect, row: int, address: int) -> tuple[int | None, str]:
+        raw, level, _ = self._entry(row)
+        shape, base = self._cpu.format.levels[level].leaf, int(self._rows.virtual[row])
+        assert shape is not None and expect.physical is not None
+        meant = expect.physical + base - expect.virtual
+        mask = sum(field.mask for field in shape.address)
+        try:
+            return raw & ~mask | shape.encode(meant), f"leads to {meant:#x}"
+        except ValueError:  # such a page cannot lead there: it must be smaller
+            return None, ""
+
+    def _of_type(self, expect: Expect, row: int, address: int) -> tuple[int | None, str]:
+        raw, level, _ = self._entry(row)
+        bits = self._cpu.format.levels[level].bits
+        if expect.type not in self._types:
+            return None, ""
+        index = self._types.index(expect.type)
+        for place, name in enumerate(memory_type.BITS):
+            mask = bits.get(name, 0)
+            if index >> place & 1 and not mask:
+                return None, ""
+            raw = raw | mask if index >> place & 1 else raw & ~mask
+        return raw, f"gives it type {expect.type}"
+
+    def _with_bits(self, expect: Expect, row: int, address: int) -> tuple[int, str]:
+        raw, level, _ = self._entry(row)
+        mask, value = self._bits(expect, level)
+        changed = {name: bit for name, bit in _single(self._cpu, level).items() if bit & mask}
+        said = [
+            f"{'sets' if value & bit else 'clears'} {name}"
+            for name, bit in changed.items()
+            if (raw ^ value) & bit
+        ]
+        return raw & ~mask | value, ", ".join(said)
+
+    def _instead(self, expect: Expect, address: int) -> str:
+        """Where the frame is that was expected at an address, if it is where an address leads of
+        which one index is another: as where it is computed wrongly at one level."""
+        if expect.physical is None:
+            return ""
+        meant = np.uint64(expect.physical + address - expect.virtual)
+        rows = self._rows
+        size = self._last - rows.virtual
+        holds = self._is_page & (rows.physical <= meant) & (meant - rows.physical <= size)
+        own = translation.split(self._cpu, address)
+        for row in np.flatnonzero(holds)[:_LOOKED_AT].tolist():
+            there = int(rows.virtual[row]) + int(meant) - int(rows.physical[row])
+            split = zip(own, translation.split(self._cpu, there), strict=True)
+            differing = [(mine, other) for mine, other in split if mine.value != other.value]
+            if len(differing) == 1 and differing[0][0].level is not None:
+                mine, other = differing[0]
+                return (
+                    f"{there:#x} leads to {int(meant):#x}: its {mine.name} index, at level"
+                    f" {mine.level}, is {other.value} where this address has {mine.value}"
+                )
+        return ""
+
+
+_OF_PAGES: Final = ("rights", "physical", "page", "type", "bits")
+"""The keys that something mapped is needed for."""
+
+_LOOKED_AT: Final = 64
+"""Addresses of a frame that are looked at for the one that was meant."""
+
+_WITHHOLDS: Final = {
+    Kind.WRITE: ("write", "closes this {} page to writes"),
+    Kind.FETCH: ("execute", "closes this {} page to fetches"),
+}
+_FROM_USERS: Final = ("user", "keeps this {} page for the supervisor")
+"""The right that denies an access when it is withheld, and what that does."""
+
+_Change = Callable[[Expect, int, int], tuple[int | None, str]]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows in a span, with the addresses of each that are in it."""
+
+    span: Span
+    rows: slice
+    first: Words
+    last: Words
+
+    def at(self, chosen: Mask) -> tuple[int, Virtual]:
+        """The number of the first row chosen, and its first address."""
+        lane = int(chosen.argmax())
+        return self.rows.start + lane, Virtual(int(self.first[lane]))
+
+    def size(self, chosen: Mask) -> int:
+        """Bytes in the rows chosen."""
+        own = self.last[chosen] - self.first[chosen]
+        return int(own.sum(dtype=np.uint64)) + len(own)
+
+
+def _covers(spans: Sequence[Span]) -> tuple[Words, Words]:
+    """Spans in order, those joined that overlap or follow each other: first and last addresses."""
+    joined: list[Span] = []
+    for span in sorted(spans):
+        if joined and span.first <= joined[-1].last + 1:
+            joined[-1] = Span(joined[-1].first, max(joined[-1].last, span.last))
+        else:
+            joined.append(span)
+    return (
+        np.array([one.first for one in joined], np.uint64),
+        np.array([one.last for one in joined], np.uint64),
+    )

@@ -1,0 +1,511 @@
+"""What tables are meant to say: as it is written, and where they say something else."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.inspect import expect as module
+from harness.inspect.expect import (
+    ACCESSES,
+    LETTERS,
+    Expect,
+    Unmet,
+    Wanted,
+    expectations,
+    load,
+    parse,
+    places,
+    unmet,
+)
+from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.paging import bulk
+from harness.paging.address import Physical, Span, Virtual
+from harness.paging.memory import BufferMemory
+from harness.paging.space import Space, TableAllocator
+from harness.paging.walk import walk
+from harness.paging.x86.access import Access, Allowed, Kind, Unbacked, outcome
+from harness.paging.x86.cpu import Cpu, Cr4, root_for
+from harness.report.expect import as_object, unmet_lines
+from tests.inspect.spaces import layered
+
+PAGE = 1 << 12
+USER_READ, SUPERVISOR_READ = Access(Kind.READ, True), Access(Kind.READ, False)
+
+
+class Made:
+    """A space whose tables begin at the root, at 0."""
+
+    def __init__(self, levels: int = 4, **state: Any) -> None:
+        memory = BufferMemory(np.zeros(1 << 20, np.uint8))
+        allocator = TableAllocator(memory, memory.span)
+        self.cpu = Cpu.long_mode(levels, 0, **state)
+        allocator.allocate(self.cpu.format, levels - 1)
+        self.space = Space(memory, self.cpu.roots, allocator)
+        self.memory = memory
+
+    def map(self, at: int, to: int, letters: str, count: int = 1, level: int = 0) -> None:
+        format = self.cpu.format
+        names = {"u": "user", "w": "write", "x": "execute"}
+        bits = format.granting(*(names[one] for one in letters if one in names))
+        size = format.levels[level].size
+        frames = np.uint64(to) + np.arange(count, dtype=np.uint64) * np.uint64(size)
+        self.space.map(Virtual(at), frames, level, bits)
+
+    def unmet(self, wanted: Wanted, strict: bool = False, cpu: Cpu | None = None) -> list[Unmet]:
+        return list(unmet(self.snapshot(cpu), expectations(wanted, strict)))
+
+    def snapshot(self, cpu: Cpu | None = None) -> Snapshot:
+        return Snapshot("made", cpu or self.cpu, self.memory, (self.memory.span,))
+
+    def leaf(self, address: int) -> tuple[Physical, int]:
+        root = root_for(self.cpu, Virtual(address))
+        assert root is not None
+        step = walk(self.memory, root, Virtual(address)).steps[-1]
+        return step.slot.address, step.raw
+
+
+@pytest.fixture
+def made() -> Made:
+    found = Made()
+    found.map(0x40_0000, 0x500_0000, "u-x", 16)
+    found.map(0x7F12_3456_7000, 0x510_0000, "uw-", 8)
+    found.map(0xFFFF_FFFF_8000_0000, 0x400_0000, "wx", 4, level=1)
+    return found
+
+
+MEANT: Mapping[Any, Any] = {
+    Span.of(0x40_0000, 16 * PAGE): ("ur-x", 0x500_0000),
+    Span.of(0x7F12_3456_7000, 8 * PAGE): "urw-",
+    0x7F12_3456_6000: None,
+    Span.of(0xFFFF_FFFF_8000_0000, 8 << 20): {
+        **{"user": "", "supervisor": "rwx", "physical": np.uint64(0x400_0000)},
+        **{"page": "2M", "type": "WB", "bits": []},
+    },
+}
+
+
+def test_tables_that_say_what_was_meant_meet_it(made: Made) -> None:
+    assert made.unmet(MEANT, strict=True) == []
+
+
+# ---- against the rules, one address at a time ----
+
+
+def scalar(cpu: Cpu, memory: BufferMemory, address: int) -> dict[Access, bool | None]:
+    """Whether each access is allowed by the scalar rules; None where they do not say."""
+    found = {access: outcome(cpu, memory, Virtual(address), access) for access in ACCESSES}
+    return {
+        access: None if isinstance(one, Unbacked) else isinstance(one, Allowed)
+        for access, one in found.items()
+    }
+
+
+def as_letters(allowed: Mapping[Access, bool | None], user: bool) -> str:
+    return "".join(letter for letter, kind in LETTERS.items() if allowed[Access(kind, user)])
+
+
+STATES = {
+    "usual": lambda cpu: cpu,
+    "WP=0": lambda cpu: replace(cpu, cr0=cpu.cr0 & ~(1 << 16)),
+    "SMEP, SMAP": lambda cpu: replace(cpu, cr4=cpu.cr4 | Cr4.SMEP | Cr4.SMAP),
+    "SMAP, AC": lambda cpu: replace(cpu, cr4=cpu.cr4 | Cr4.SMAP, ac=True),
+    "keys": lambda cpu: replace(cpu, cr4=cpu.cr4 | Cr4.PKE, pkru=0xAAAA_5554),
+    "NXE=0": lambda cpu: replace(cpu, efer=cpu.efer & ~(1 << 11)),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("levels", [4, 5])
+def test_who_can_do_what_is_what_the_rules_say_of_each_page(levels: int, state: str) -> None:
+    memory = layered(levels, levels)
+    cpu = STATES[state](Cpu.long_mode(levels, 0, maxphyaddr=40))
+    snapshot = Snapshot("", cpu, memory, (memory.span,))
+    source, so, otherwise = random.Random(1), dict[Any, Any](), dict[Any, Any]()
+    asked: list[tuple[int, Access, str]] = []
+    for address in source.sample(sorted(bulk.leaves(memory, cpu.roots).virtual.tolist()), 60):
+        allowed = scalar(cpu, memory, address)
+        if None in allowed.values():
+            continue
+        said = {"user": as_letters(allowed, True), "supervisor": as_letters(allowed, False)}
+        so[address] = said.copy()
+        access = source.choice(ACCESSES)
+        who = "user" if access.user else "supervisor"
+        letter = {kind: one for one, kind in LETTERS.items()}[access.kind]
+        said[who] = said[who].replace(letter, "") if letter in said[who] else said[who] + letter
+        otherwise[address] = said
+        asked.append((address, access, "denied" if allowed[access] else "allowed"))
+    assert len(asked) > 20
+    assert unmet(snapshot, expectations(so)) == ()
+    found = unmet(snapshot, expectations(otherwise))
+    assert [(one.address, one.access, one.wanted) for one in found] == asked
+    assert not any(one.also for one in found)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("letters", ["r", "rw", "rx", "rwx", "ur", "urw", "urx", "urwx"])
+def test_rights_are_those_of_the_entries_and_what_the_rules_leave_the_supervisor(
+    letters: str, state: str
+) -> None:
+    made = Made()
+    cpu = STATES[state](made.cpu)
+    if state == "NXE=0" and "x" not in letters:
+        return  # no page of that processor withholds execution
+    made.map(0x40_0000, 0x500_0000, letters)
+    assert made.unmet({0x40_0000: letters}, cpu=cpu) == []
+    for other in ("r", "rw", "rx", "rwx", "ur", "urw", "urx", "urwx"):
+        if other == letters:
+            continue
+        built = Made()
+        if state != "NXE=0" or "x" in other:
+            built.map(0x40_0000, 0x500_0000, other)
+            same = scalar(cpu, made.memory, 0x40_0000) == scalar(cpu, built.memory, 0x40_0000)
+            assert (made.unmet({0x40_0000: other}, cpu=cpu) == []) == same, other
+
+
+def test_a_span_is_every_page_of_it() -> None:
+    source = random.Random(2)
+    for _ in range(20):
+        made, first = Made(), 0x40_0000
+        pages = {}
+        for number in range(40):
+            if source.random() < 0.8:
+                letters = source.choice(("u", "uw", "uwx"))
+                pages[number] = letters, 0x500_0000 + PAGE * source.choice((number, number, 7))
+                made.map(first + PAGE * number, pages[number][1], letters)
+        start, count = source.randrange(38), source.randrange(1, 6)
+        part = range(start, start + count)
+        span = Span.of(first + PAGE * start, PAGE * count)
+        meant = {span: {"user": "rw", "physical": 0x500_0000 + PAGE * start}}
+        found = {
+            (one.wanted, one.access.kind): (one.address, one.size) for one in made.unmet(meant)
+        }
+        gaps = [number for number in part if number not in pages]
+        no_write = [n for n in part if n in pages and pages[n][0] == "u"]
+        executable = [n for n in part if n in pages and "x" in pages[n][0]]
+        elsewhere = [n for n in part if n in pages and pages[n][1] != 0x500_0000 + PAGE * n]
+        expected = {}
+        for wanted, kind, numbers in (
+            ("allowed", Kind.READ, gaps),
+            ("allowed", Kind.WRITE, no_write),
+            ("denied", Kind.FETCH, executable),
+        ):
+            if numbers:
+                expected[wanted, kind] = first + PAGE * numbers[0], PAGE * len(numbers)
+        if elsewhere:
+            at = first + PAGE * elsewhere[0]
+            reach = f"to reach {0x500_0000 + PAGE * elsewhere[0]:#x}"
+            expected[reach, Kind.READ] = at, PAGE * len(elsewhere)
+        assert found == expected
+
+
+def test_nothing_else_is_what_no_expectation_covers() -> None:
+    source = random.Random(3)
+    for _ in range(20):
+        made, base = Made(), 0xFFFF_FFFF_FFE0_0000  # the last pages of the address space
+        there = {number for number in range(512) if source.random() < 0.5}
+        for number in sorted(there):
+            made.map(base + PAGE * number, 0x500_0000 + PAGE * number, "w")
+        named: set[int] = set()
+        meant: dict[Any, Any] = {0x1000: None}
+        for _ in range(source.randrange(6)):
+            start, size = source.randrange(512), source.randrange(1, 200)
+            own = range(start, min(start + size, 512))
+            named |= set(own)
+            meant[Span.of(base + PAGE * start, PAGE * len(own))] = {"user": ""}
+        stray = sorted(there - named)
+        found = made.unmet(meant, strict=True)
+        if not stray:
+            assert found == []
+            continue
+        (one,) = found
+        assert one.expect is None
+        assert (one.address, one.size) == (base + PAGE * stray[0], PAGE * len(stray))
+        inside = [
+            n
+            for span, _, _ in one.ranges
+            for n in range((span.first - base) // PAGE, (span.last - base) // PAGE + 1)
+        ]
+        assert inside == stray
+
+
+def test_a_page_that_is_expected_in_part_is_unexpected_in_the_rest(made: Made) -> None:
+    (one,) = made.unmet(
+        {
+            Span.of(0x40_0000, 16 * PAGE): "ur-x",
+            Span.of(0x7F12_3456_7000, 8 * PAGE): "urw-",
+            Span.of(0xFFFF_FFFF_8000_0000, (6 << 20) + PAGE): {"user": ""},
+        },
+        strict=True,
+    )
+    assert (one.address, one.size) == (0xFFFF_FFFF_8060_1000, (2 << 20) - PAGE)
+    (only,) = one.ranges
+    assert only[0] == Span(0xFFFF_FFFF_8060_1000, 0xFFFF_FFFF_807F_FFFF)
+    assert only[2] == 0x460_1000
+
+
+# ---- what is wrong, and what would mend it ----
+
+WRONG: dict[str, tuple[int, dict[str, Any], str, str]] = {
+    "a write that is to fail": (0x7F12_3456_7000, {"user": "r"}, "denied", "closes .* to writes"),
+    "a fetch that is to fail": (0x40_0000, {"user": "r"}, "denied", "closes .* to fetches"),
+    "a user that is to be kept out": (0x40_0000, {"user": ""}, "denied", "keeps .* supervisor"),
+    "a page that is to be absent": (0x40_0000, {"absent": True}, "nothing mapped", "unmaps"),
+    "another frame": (0x40_0000, {"physical": 0x600_0000}, "to reach 0x6000000", "leads to"),
+    "another type": (0x40_0000, {"type": "UC"}, "type UC", "gives it type UC"),
+    "other bits": (0x40_0000, {"bits": ["G", "PCD"]}, "the bits G PCD", "sets PCD, sets G"),
+    "a large page's type": (
+        *(0xFFFF_FFFF_8000_0000, {"type": "UC-"}),
+        *("type UC-", "gives it type UC-"),
+    ),
+    "a large page's frame": (
+        *(0xFFFF_FFFF_8020_0000, {"physical": 0x480_0000}),
+        *("to reach 0x4800000", "leads to 0x4800000"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_the_change_that_is_shown_makes_it_so(made: Made, case: str) -> None:
+    address, said, wanted, does = WRONG[case]
+    (found,) = made.unmet({address: said})
+    assert (found.address, found.wanted) == (address, wanted)
+    assert re.search(does, found.does)
+    assert found.change is not None
+    slot, old = made.leaf(address)
+    lines = list(unmet_lines(made.snapshot(), [found]))
+    assert any(f"{slot:#x}: {old:#018x} -> {found.change:#018x}" in line for line in lines)
+    made.memory.store(slot, 8, found.change)
+    assert made.unmet({address: said}) == []
+
+
+def test_pages_of_another_size_are_unlike(made: Made) -> None:
+    found = made.unmet({0x40_0000: {"page": "2M"}, 0xFFFF_FFFF_8000_0000: {"page": "4K"}})
+    assert [one.wanted for one in found] == ["a 2M page", "a 4K page"]
+
+
+def test_an_index_that_is_computed_wrongly_at_one_level_is_found() -> None:
+    made = Made()
+    made.map(0x7F24_7456_7000, 0x510_0000, "uw")  # the PDPTE's index taken from bit 29 on
+    (found,) = made.unmet({0x7F12_3456_7000: ("urw-", 0x510_0000)})
+    assert found.instead == (
+        "0x7f2474567000 leads to 0x5100000: its PDPTE index, at level 2, is 145 where this address"
+        " has 72"
+    )
+    (found,) = made.unmet({0x7F12_3457_7000: ("urw-", 0x510_0000)})
+    assert found.instead == ""  # two indices differ
+
+
+def test_what_is_missed_shows_the_access_the_expectation_and_the_walk(made: Made) -> None:
+    meant = parse("[[expect]]\nvirtual = 0x40_0000\ncount = 17\nrights = 'urwx'\n", "x/vmm.toml")
+    lines = list(unmet_lines(made.snapshot(), unmet(made.snapshot(), meant)))
+    assert lines[0] == "user read at 0x410000: #PF, error code 0x4 (U), CR2 0x410000"
+    assert lines[1] == ("  expected  allowed, by 0x400000..0x410fff urwx (vmm.toml, expect 1)")
+    assert "missed in 4K of 68K, by user write and user fetch" in lines[2]
+    write = lines.index("user write at 0x400000: #PF, error code 0x7 (P W U), CR2 0x400000")
+    assert lines[write + 2] == "            missed in 64K of 68K, by supervisor write too"
+    said = "\n".join(lines[write:])
+    assert "because   the PTE at 0x3000, level 0, holds 0x0000000005000005" in said
+    assert "sets W: opens this 4K page to writes" in said
+    assert "walk      level  entry" in said
+
+
+def test_an_object_has_all_of_it(made: Made) -> None:
+    (found,) = made.unmet({0x40_0000: ("ur-x", 0x600_0000)})
+    shown = as_object(made.snapshot(), found)
+    assert shown["wanted"] == "to reach 0x6000000"
+    assert shown["explained"]["physical"] == "0x5000000"
+    assert shown["change"] == "0x6000005"
+    assert shown["span"] == {"first": "0x400000", "last": "0x400fff"}
+
+
+def test_the_machine_is_asked_about_both_ends_of_each_expectation(made: Made) -> None:
+    asked = places(made.cpu, expectations(MEANT)).tolist()
+    assert asked[:4] == [0x40_0000, 0x40_FFFF, 0x7F12_3456_7000, 0x7F12_3456_EFFF]
+
+
+# ---- as it is written ----
+
+
+def documented() -> str:
+    """The file in the documentation of the module, which uses every key."""
+    text = (module.__doc__ or "").split("every key::\n\n")[1]
+    lines = text.split("\n\nEvery key but")[0].splitlines()
+    return "\n".join(line.removeprefix("    ") for line in lines)
+
+
+def test_the_documented_file_uses_every_key_and_is_read() -> None:
+    text = documented()
+    found = parse(text, "kernel.toml")
+    assert found.strict and found.types[1] == "WC"
+    for key in module._KEYS:
+        assert f"{key} = " in text, key
+    assert found.expects[0] == Expect(
+        where="kernel.toml, expect 1",
+        virtual=0x40_0000,
+        size=PAGE,
+        count=16,
+        rights=("user", "execute"),
+        physical=0x500_0000,
+        page=PAGE,
+        type="WB",
+        bits=("G",),
+        levels=(4, 5),
+    )
+    assert found.expects[1].user == frozenset()
+    assert found.expects[2].absent
+
+
+def test_python_and_the_file_say_the_same(tmp_path: Path, made: Made) -> None:
+    path = tmp_path / "kernel.toml"
+    path.write_text(
+        """
+        strict = true
+        [[expect]]
+        virtual = 0x40_0000
+        count = 16
+        rights = "ur-x"
+        physical = 0x500_0000
+        [[expect]]
+        virtual = 0x7f12_3456_7000
+        size = "32K"
+        rights = "uw"
+        [[expect]]
+        virtual = 0x7f12_3456_6000
+        absent = true
+        [[expect]]
+        virtual = 0xffff_ffff_8000_0000
+        size = "2M"
+        count = 4
+        user = ""
+        supervisor = "rwx"
+        physical = 0x400_0000
+        page = "2M"
+        type = "WB"
+        bits = []
+        """
+    )
+    read, python = load(path), expectations(MEANT, strict=True)
+    assert read.strict and python.strict
+    for one, other in zip(read.expects, python.expects, strict=True):
+        assert one.span(made.cpu) == other.span(made.cpu)
+        assert one.allows(made.cpu) == other.allows(made.cpu)
+        for name in ("physical", "page", "type", "bits", "absent", "levels"):
+            assert getattr(one, name) == getattr(other, name)
+
+
+HERE = "[[expect]]\nvirtual = 0x400000\n"
+
+REFUSED = {
+    "nothing": ("", "x.toml expects nothing: write an"),
+    "no TOML": ("strict = yes", "x.toml is not TOML: "),
+    "an unknown key": ("stric = true", "x.toml: there is no key 'stric' here, but title, strict"),
+    "an unknown key of one": (HERE + "right = ''", "x.toml, expect 1: there is no key 'right'"),
+    "one that asks nothing": (HERE, "x.toml, expect 1: this asks nothing: say absent = true, or"),
+    "no address": ("[[expect]]\nrights = 'ur'", "x.toml, expect 1: virtual is missing"),
+    "no list": ("expect = 3", "x.toml: expect is no list of tables"),
+    "no table": ("expect = [3]", "x.toml, expect 1: this is no table"),
+    "a wide address": (HERE.replace("0x4", "0x10000000000000004"), "wider than 64 bits"),
+    "beyond the end": (
+        "[[expect]]\nvirtual = 0xffff_ffff_ffff_f000\ncount = 2\nsize = '4K'\nrights = ''",
+        "x.toml, expect 1: the addresses go beyond 64 bits",
+    ),
+    "no rights": (HERE + "rights = 'urz'", "rights is 'urz', no rights: write them like ur-x"),
+    "rights of nothing": (HERE + "rights = '----'", "every page can be read"),
+    "no kinds": (HERE + "user = 'u'", "user is 'u', no word of the letters r, w, x"),
+    "no type": (HERE + "type = 'XX'", "type is 'XX', no memory type: there are UC, WC"),
+    "a list for a type": (HERE + "type = []", "type is \\[\\], no memory type"),
+    "rights twice": (HERE + "rights = 'u'\nuser = 'r'", "write it once"),
+    "absent with rights": (HERE + "absent = true\nrights = 'u'", "so rights can be nothing"),
+    "no number of pages": (HERE + "count = 0\nuser = ''", "count is 0, and must be more"),
+    "a word for true": (HERE + "absent = 1", "absent is 1, neither true nor false"),
+    "a PAT of no types": ("pat = 2\nstrict = true", "IA32_PAT 0x2 has 0x2 as PA0"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_meant_is_refused_with_its_place(case: str) -> None:
+    text, sentence = REFUSED[case]
+    with pytest.raises(QuestionError, match=sentence) as error:
+        parse(text, "x.toml")
+    assert "\n" not in str(error.value)
+
+
+UNANSWERED: dict[str, tuple[Any, str]] = {
+    "no canonical address": ({1 << 52: "ur--"}, "0x10000000000000..0x10000000000fff are no add"),
+    "a span over the hole": ({Span(0, 1 << 63): {"user": ""}}, "are no addresses here"),
+    "no size of a page": ({0x40_0000: {"page": "8K"}}, "page is 8K; pages of .* 4K, 2M, 1G"),
+    "no bit": ({0x40_0000: {"bits": ["Z"]}}, "bits has 'Z'; a page of .* has PWT, PCD"),
+    "a right as a bit": ({0x40_0000: {"bits": ["W"]}}, "bits has 'W'"),
+}
+
+
+@pytest.mark.parametrize("case", UNANSWERED)
+def test_what_this_processor_does_not_have_is_refused(made: Made, case: str) -> None:
+    meant, sentence = UNANSWERED[case]
+    with pytest.raises(QuestionError, match=sentence):
+        made.unmet(meant)
+
+
+def test_expectations_of_other_levels_are_left_out() -> None:
+    meant = {1 << 52: {"user": "r", "levels": [5]}}
+    assert Made(4).unmet(meant) == []
+    assert len(Made(5).unmet(meant)) == 1
+
+
+@pytest.mark.parametrize(
+    ("meant", "sentence"),
+    [
+        ({0x1000: "urz"}, "expect 0x1000: rights is 'urz'"),
+        ({Span.of(0x1000, 16): ("ur", -1)}, "expect 0x1000..0x100f: physical is -1"),
+        ({-1: None}, "expect -0x1: virtual is -1"),
+        ({0x1000: {"usr": ""}}, "expect 0x1000: there is no key 'usr'"),
+    ],
+)
+def test_what_python_cannot_mean_is_refused(meant: Any, sentence: str) -> None:
+    with pytest.raises(QuestionError, match=sentence):
+        expectations(meant)
+
+
+def test_mutated_and_truncated_files_are_read_or_refused_in_a_sentence(made: Made) -> None:
+    source, text = random.Random(4), documented()
+    refused = 0
+    for number in range(200):
+        if number % 2:
+            mutated = text[: source.randrange(len(text))]
+        else:
+            at = source.randrange(len(text))
+            mutated = (
+                text[:at] + chr(source.choice((0, 34, 48, 91, 120, 255, 8232))) + text[at + 1 :]
+            )
+        try:
+            list(unmet(made.snapshot(), parse(mutated, "x.toml")))
+        except QuestionError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 30
+
+
+def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for path, why in ((tmp_path, "Is a directory"), (tmp_path / "x", "No such file")):
+        with pytest.raises(QuestionError, match=why):
+            load(path)
+    with pytest.raises(QuestionError, match="not text in UTF-8"):
+        load(tmp_path / "binary")
+    with pytest.raises(QuestionError, match="no name of a file"):
+        load("a\0b")
+
+
+def test_a_large_span_is_compared_by_its_pages_at_once() -> None:
+    made = Made()
+    made.map(0xFFFF_8000_0000_0000, 0, "w", 512, level=2)  # 512 GiB in 1G pages
+    span = Span.of(0xFFFF_8000_0000_0000, 512 << 30)
+    assert made.unmet({span: {"user": "", "supervisor": "rw", "physical": 0}}, True) == []

@@ -84,7 +84,8 @@ class Change:
 
 
 _PAGE, _OTHER = Says("page", ("W", "U", "A", "D")), Says("page", ("W", "U", "A", "D"), 1)
-_CLEAN = _PAGE.without("D")
+_CLEAN, _STACK = _PAGE.without("D"), _PAGE.without("W")
+_READ_ONLY = _CLEAN.without("W")
 _TABLE, _ELSEWHERE = Says("table", ("W", "U", "A")), Says("table", ("W", "U", "A"), 1)
 _ABSENT = Says("absent")
 _MODIFIED, _OPTIONAL = "SDM volume 3A, 4.10.4.2", "SDM volume 3A, 4.10.4.3"
@@ -93,16 +94,22 @@ _TYPES = "a memory type has no effect that an access by one processor could show
 _SAME = "until CR3 is loaded both translate alike, and TCG drops what is global then too"
 _REFUSED = "what a key denies is not kept: TCG looks at keys when it fills its TLB"
 
+_SHADOW = "SDM volume 3A, 4.6.1 and 4.10.4.2"
+_NO_SHADOW = "only with CR4.CET is it a shadow stack, and TCG has none"
+
 CHANGES = (
     Change("a page unmapped", _PAGE, _ABSENT, PAGE, _MODIFIED),
     Change("a page made malformed", _PAGE, _PAGE.and_("reserved"), PAGE, _MODIFIED),
     Change("a page moved to another frame", _PAGE, _OTHER, PAGE, _MODIFIED),
-    Change("a page copied on write", _CLEAN.without("W"), _OTHER, PAGE, _MODIFIED),
+    Change("a page copied on write", _READ_ONLY, _OTHER, PAGE, _MODIFIED),
     Change("write taken from a page", _PAGE, _PAGE.without("W"), PAGE, _MODIFIED),
     Change("a page taken from users", _PAGE, _PAGE.without("U"), PAGE, _MODIFIED),
     Change("execute taken from a page", _PAGE, _PAGE.and_("XD"), PAGE, _MODIFIED),
     Change("a page given to users", _PAGE.without("U"), _PAGE, PAGE, _OPTIONAL),
-    Change("write given to a page", _CLEAN.without("W"), _CLEAN, NOTHING, _OPTIONAL),
+    Change("write given to a page", _READ_ONLY, _CLEAN, NOTHING, _OPTIONAL),
+    Change("write given to a shadow stack", _STACK, _PAGE, PAGE, _SHADOW, _NO_SHADOW),
+    Change("a shadow stack made of a page", _READ_ONLY, _STACK, NOTHING, _OPTIONAL),
+    Change("D of a shadow stack cleared", _STACK, _READ_ONLY, PAGE, _USED, _NO_SHADOW),
     Change("execute given to a page", _PAGE.and_("XD"), _PAGE, NOTHING, _OPTIONAL),
     Change("A of a page cleared", _PAGE, _PAGE.without("A"), PAGE, _USED),
     Change("D of a page cleared", _PAGE, _PAGE.without("D"), PAGE, _USED),

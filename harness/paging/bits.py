@@ -97,12 +97,16 @@ def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
 
     Not where it was absent or malformed, which no machine keeps, nor where it only gains: a
     right newly given, an accessed or dirty bit newly set, is looked up when it is missed.  A
-    right that is exclusive is no mere gain (SDM volume 3A, 4.10.4.3).
+    right that is exclusive is no mere gain (SDM volume 3A, 4.10.4.3), and a shadow stack that
+    becomes an ordinary page, which grants writing, is one no longer (4.6.1).
     """
     found = kinds(format, level, before)
     inclusive = np.uint64(format.rights_mask & ~format.exclusive)
     gains = (after ^ np.uint64(format.denied)) & inclusive
     gains |= after & np.uint64(format.accessed | format.dirty)
+    if format.shadow:
+        dirty = (found == Kind.LEAF) & (before & np.uint64(format.dirty) != 0)
+        gains &= ~(dirty * np.uint64(format.shadow))
     lost = (before ^ after) & ~gains
     narrowed: Mask = (found == Kind.LEAF) & (lost & np.uint64(_read_in_leaf(format, level)) != 0)
     if level:

@@ -136,6 +136,8 @@ class Format:
     lasting      the bit of pages that outlive a change of the root, 0 where there is none
     exclusive    those bits of `rights` that take from some what they give to others, so that to
                  give them narrows as well
+    shadow       the bit of `rights` whose lack makes a dirty leaf a page of its own kind, a shadow
+                 stack, so that to give it there narrows as well; 0 where there are none
     leaf_only    the bits besides `dirty` and `lasting` that the machine ignores in pointers, though
                  a level that can hold a leaf has a name for them
     """
@@ -150,6 +152,7 @@ class Format:
     dirty: int
     lasting: int = 0
     exclusive: int = 0
+    shadow: int = 0
     leaf_only: int = 0
 
     def __post_init__(self) -> None:

@@ -135,6 +135,28 @@ def test_rights_of_pages_are_flushed_where_they_narrow(name: str, level: int) ->
 
 
 @LEAVES
+def test_write_given_to_a_dirty_page_takes_a_shadow_stack_away(name: str, level: int) -> None:
+    here = place(name, level)
+    write, dirty = here.format.rights["write"], here.format.dirty
+    clean, only = here.leaf(), ([here.at], False, False)
+    assert here.change(clean | dirty, clean | dirty | write) == (only if name in X86 else NOTHING)
+    assert here.change(clean | dirty, clean | dirty) == NOTHING
+    assert here.change(clean, clean | dirty | write) == NOTHING
+    assert here.change(clean, clean | dirty) == NOTHING  # a shadow stack is gained
+    assert here.change(clean | dirty, clean) == only
+
+
+@pytest.mark.parametrize("format", [paging32(40, True, True), pae(40, True)], ids=repr)
+@pytest.mark.parametrize("level", [0, 1])
+def test_shadow_stacks_of_other_modes_of_x86(format: Format, level: int) -> None:
+    leaf = 0x41 | (0x80 if level else 0)  # P and D, and PS of a PDE
+    before = np.array([leaf], np.uint64)
+    assert stale(format, level, before, before | np.uint64(2)).tolist() == [True]
+    table = np.array([0x1041], np.uint64)  # of which D is ignored
+    assert stale(format, 1, table, table | np.uint64(2)).tolist() == [False]
+
+
+@LEAVES
 def test_what_a_page_s_other_bits_need(name: str, level: int) -> None:
     here = place(name, level)
     format, only = here.format, ([here.at], False, False)

@@ -119,6 +119,7 @@ def _long_mode(levels: int, maxphyaddr: int, nxe: bool, page1gb: bool, amd: bool
         dirty=D,
         lasting=G,
         exclusive=US,  # SMEP and SMAP keep the supervisor out of user pages
+        shadow=RW,  # CR4.CET (SDM 4.6.1)
         leaf_only=KEY,
     )
 
@@ -150,6 +151,7 @@ def pae(maxphyaddr: int, nxe: bool, pdptes: Shape | None = None) -> Format:
         dirty=D,
         lasting=G,
         exclusive=US,  # SMEP and SMAP keep the supervisor out of user pages
+        shadow=RW,  # CR4.CET (SDM 4.6.1)
     )
 
 
@@ -200,6 +202,7 @@ def paging32(maxphyaddr: int, pse: bool, pse36: bool) -> Format:
         dirty=D,
         lasting=G,
         exclusive=US,  # SMEP and SMAP keep the supervisor out of user pages
+        shadow=RW,  # CR4.CET (SDM 4.6.1)
     )
 
 

@@ -176,7 +176,7 @@ def _models(engine: str, info: MachineInfo, mode: str) -> tuple[list[Model], lis
     """The processors that an engine can be: those that all is tried on, and those that differ in
     what is reserved."""
     if engine != "tcg":
-        amd = reads_as_amd(engine, info)
+        amd = reads_as_amd(info)
         gigabyte = info.has("gigabyte_pages")
         return [Model(mode, info.physical_bits, gigabyte, info.has("pse36"), amd)], []
     usual = Model(mode)

@@ -23,6 +23,7 @@ from harness.check import marks
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.window import new_root, open_window, with_pdptes
 from harness.machine.guest import Guest
+from harness.machine.qemu import engine_named
 from harness.machine.ram import ARENA, HIGH, LARGEST_RAM, MIB
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
@@ -83,7 +84,7 @@ def spacious(qemu: str = "qemu-system-x86_64") -> Guest:
         "tcg",
         ram_bytes=LARGEST_RAM,
         high_bytes=len(HIGH),
-        cpu=f"max,phys-bits={HIGH[-1].bit_length()}",
+        cpu=f"{engine_named('tcg').cpu},phys-bits={HIGH[-1].bit_length()}",
         qemu=qemu,
     )
 

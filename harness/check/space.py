@@ -76,7 +76,7 @@ class GuestSpace(Space):
             maxphyaddr=guest.info.physical_bits,
             page1gb=guest.info.has("gigabyte_pages"),
         )
-        return replace(cpu, amd=reads_as_amd(guest.engine.name, guest.info))
+        return replace(cpu, amd=reads_as_amd(guest.info))
 
     def frames(self, count: int, level: int = 0) -> Words:
         """Physical addresses of `count` consecutive free frames of the page size of `level`.

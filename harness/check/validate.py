@@ -22,7 +22,7 @@ from harness.check.quirks import fault_quirks, not_run_on
 from harness.check.window import Window, check_root, open_window
 from harness.machine.engines import IN_SOFTWARE, executor, reads_as_amd
 from harness.machine.guest import Guest, MachineInfo
-from harness.machine.qemu import dotted
+from harness.machine.qemu import dotted, engine_named
 from harness.machine.ram import TABLE_ARENA
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
@@ -113,7 +113,9 @@ def validate(
 @contextmanager
 def guest_for(layout: Layout, engine: str, qemu: str) -> Iterator[Guest]:
     """A guest with the RAM, and where the engine can choose it the MAXPHYADDR, of a layout."""
-    cpu = f"max,phys-bits={layout.maxphyaddr}" if layout.maxphyaddr and engine == "tcg" else None
+    cpu = None
+    if layout.maxphyaddr and engine == "tcg":
+        cpu = f"{engine_named(engine).cpu},phys-bits={layout.maxphyaddr}"
     with Guest(engine, ram_bytes=layout.ram, cpu=cpu, qemu=qemu, deadline=DEADLINE) as guest:
         yield guest
 
@@ -145,7 +147,7 @@ def build_in(guest: Guest, layout: Layout, levels: int) -> tuple[BufferMemory, C
         maxphyaddr=guest.info.physical_bits,
         page1gb=guest.info.has("gigabyte_pages"),
     )
-    return memory, replace(built.cpu, amd=reads_as_amd(guest.engine.name, guest.info))
+    return memory, replace(built.cpu, amd=reads_as_amd(guest.info))
 
 
 def compare_space(

@@ -76,12 +76,10 @@ def executor(guest: Guest) -> tuple[str, tuple[int, ...]]:
     return kvm_module() or "kvm", tuple(map(int, re.findall(r"\d+", release)))
 
 
-def reads_as_amd(engine: str, info: MachineInfo) -> bool:
-    """Whether an engine reads entries as AMD's processors do where they differ from Intel's.
-
-    KVM goes by the vendor that it shows to the guest; TCG reads as Intel's, whatever it shows.
-    """
-    return engine != "tcg" and info.vendor in AMD_VENDORS
+def reads_as_amd(info: MachineInfo) -> bool:
+    """Whether a processor reads entries as AMD's do where they differ from Intel's: it goes by the
+    vendor that it shows. TCG does not, which is a quirk of it."""
+    return info.vendor in AMD_VENDORS
 
 
 def kvm_module(modules: Path = MODULES) -> str | None:

@@ -19,12 +19,14 @@ from harness.check.validate import (
     PROBES_IN_SOFTWARE,
     SpaceReport,
     build_in,
+    compare_space,
     executed,
     lacking,
     validate,
 )
 from harness.machine.guest import FEATURES, Guest, MachineInfo
 from harness.paging import bulk
+from harness.paging.address import Physical
 from harness.paging.bulk import End, Walks
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu
@@ -47,6 +49,19 @@ smap = true
 virtual = 0x4000_0000
 size = "1G"
 physical = 0x4000_0000
+"""
+
+
+BIT_8 = """
+title = "Bit 8 of a PML4E, which AMD's processors reserve"
+levels = [4]
+ram = "64M"
+[[map]]
+virtual = 0x4000_0000
+size = "4K"
+[[map]]
+virtual = 0x80_4000_0000
+size = "4K"
 """
 
 
@@ -240,3 +255,22 @@ def test_an_engine_is_asked_for_what_a_layout_needs_at_its_levels_alone() -> Non
     text = NEEDS_ALL.replace("levels = [5]", "levels = [4, 5]") + "levels = [5]\n"
     layout = parse(text, "needs-less.toml")
     assert lacking(layout, 4, info(la57=False, gigabyte_pages=False)) is None
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize(
+    ("vendor", "amd"), [(None, False), ("GenuineIntel", False), ("AuthenticAMD", True)]
+)
+def test_entries_are_read_as_those_of_the_vendor_that_the_guest_sees(
+    vendor: str | None, amd: bool
+) -> None:
+    layout = parse(BIT_8, "bit-8")
+    processor = f"max,vendor={vendor}" if vendor else None
+    with Guest("tcg", ram_bytes=layout.ram, cpu=processor, qemu=QEMU) as guest:
+        memory, cpu = build_in(guest, layout, 4)
+        slot = Physical(cpu.cr3 + 8)
+        memory.store(slot, 8, (memory.load(slot, 8) or 0) | 1 << 8)
+        [probed, *_] = compare_space(guest, memory, cpu)
+        assert (guest.info.vendor == "AuthenticAMD") is amd
+    assert cpu.amd is amd
+    assert bool(probed.disagreed) is amd  # TCG goes by no vendor, which is not hidden

@@ -18,6 +18,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,6 +41,9 @@ from harness.machine.patience import Clock
 
 DEADLINE: Final = 2.0
 """Seconds in which a monitor greets, and answers the short questions."""
+
+SETTLES: Final = 1.0
+"""Seconds that a guard may take to let the guest run on before it is left to itself."""
 
 LAST_PORT: Final = 65535
 
@@ -209,7 +213,7 @@ def conversation(
     with contextlib.ExitStack() as stack:
         foreign = Foreign(path, deadline)
         stack.callback(foreign.close)
-        guard = Guard(foreign.monitor) if holds else None
+        guard = Guard(path, foreign.monitor) if holds else None
         if guard is not None:
             stack.callback(guard.close)  # it may have to use the connection, after us
         try:
@@ -359,7 +363,8 @@ class Guard:
     conversation.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, path: Path, connection: socket.socket) -> None:
+        self._path = path
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", guard.__file__, str(connection.fileno())],
             stdin=subprocess.PIPE,
@@ -394,11 +399,22 @@ class Guard:
         return True
 
     def close(self) -> None:
-        """End it, after it has done what it has to do."""
+        """End it, after it has done what it has to do; it is left to do that where QEMU is mute."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         self._process.stdout.close()
-        self._process.wait()
+        try:
+            self._process.wait(SETTLES)
+        except subprocess.TimeoutExpired:
+            _log.warning(
+                "the guest at %s may be paused, since its QEMU does not answer: process %d lets it"
+                " run on, should QEMU answer within %g s",
+                self._path,
+                self._process.pid,
+                guard.PATIENCE,
+            )
+            # Who stays longer than it must not have it as a process that was never waited for.
+            threading.Thread(target=self._process.wait, daemon=True).start()
 
 
 _MOVES: Final = ("RESUME", "RESET")

@@ -1,8 +1,8 @@
 """QEMU's monitor: what the machine holds, as QEMU sees it.
 
 Every call has a deadline and notices the end of the process. A monitor that does not answer has
-lost the guest: `GuestLost` is raised, and QEMU was ended. An answer that can not be read is a
-`ProtocolError`.
+lost the guest: `GuestLost` is raised, QEMU was ended, and no question is waited for any more. An
+answer that can not be read is a `ProtocolError`.
 """
 
 from __future__ import annotations
@@ -99,6 +99,7 @@ class Monitor:
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[Any] | None = None
         self._interrupted = False
+        self._lost: MachineError | None = None
         self._client = _Client(readbuflen=PART)
         # An end of the connection is reported by an exception here; it need not be logged, too.
         self._client.logger = _silent_logger()
@@ -229,13 +230,16 @@ class Monitor:
     ) -> T:
         if self._loop.is_closed():
             raise Misuse(f"the monitor can not be asked for {asked}: its guest was ended")
+        if self._lost is not None:  # what ends a conversation asks too, and would wait again
+            raise self._lost
         try:
             return self._wait(work, deadline)
         except ExecuteError:
             raise
         except TimeoutError:
             seen = f"QEMU's monitor did not answer {asked} within {deadline:g} s"
-            raise self._qemu.guest_lost(seen) from None
+            self._lost = self._qemu.guest_lost(seen)
+            raise self._lost from None
         except (QMPError, OSError, EOFError) as error:
             raise self._qemu.guest_lost(self._why_unanswered(asked, error)) from error
 

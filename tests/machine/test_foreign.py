@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from harness.machine.foreign import ForeignMonitor, conversation
+from harness.machine.patience import Clock
 from tests.cli.commands import ROOT, running
 from tests.inspect.sources import machines
 from tests.inspect.sources.machines import STUB, Machine, Witness
@@ -24,7 +25,8 @@ HOLDER = """
 import sys
 from pathlib import Path
 from harness.machine.foreign import conversation
-with conversation(Path(sys.argv[1]), 0, 10, holds=True) as monitor, monitor.paused():
+path, deadline = Path(sys.argv[1]), float(sys.argv[2])
+with conversation(path, 0, deadline, holds=True) as monitor, monitor.paused():
     print("held", flush=True)
     for word in sys.stdin:
         print(monitor.status() if word == "look\\n" else word, flush=True)
@@ -48,10 +50,10 @@ def witness(machine: Machine) -> Iterator[Witness]:
 
 
 @contextlib.contextmanager
-def holder(machine: Machine) -> Iterator[subprocess.Popen[str]]:
+def holder(machine: Machine, deadline: float = 10) -> Iterator[subprocess.Popen[str]]:
     """A process that holds the guest."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(machine.path)],
+        [sys.executable, "-c", HOLDER, str(machine.path), str(deadline)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -184,6 +186,32 @@ def test_a_client_that_waits_for_the_monitor_does_not_keep_the_guest_from_runnin
         process.kill()
         process.wait()
         assert witness.becomes("running")
+
+
+@pytest.mark.parametrize("ending", ["asks", "interrupted", "ends", "killed"])
+def test_a_command_whose_qemu_goes_mute_ends_soon_and_the_guest_runs_once_it_answers(
+    machine: Machine, witness: Witness, ending: str
+) -> None:
+    with holder(machine, deadline=1) as process:
+        assert process.stdin is not None
+        os.kill(machine.process.pid, signal.SIGSTOP)
+        clock = Clock(process.pid)
+        try:
+            if ending == "asks":
+                process.stdin.write("look\n")
+                process.stdin.flush()
+            elif ending != "ends":
+                process.send_signal(signal.SIGINT if ending == "interrupted" else signal.SIGKILL)
+            _, errors = process.communicate(timeout=50)
+            assert clock.now() < 6  # 1 for the answer that does not come, 1 for the guard
+        finally:
+            os.kill(machine.process.pid, signal.SIGCONT)
+        assert witness.becomes("running")
+        free(machine)
+    if ending != "killed":
+        assert "did not answer query-status within 1 s" in errors
+        assert f"the guest at {machine.path} may be paused" in errors
+        assert errors.count("lets it run on, should QEMU answer within 60 s") == 1
 
 
 def test_a_command_that_is_killed_in_the_midst_of_a_question_lets_the_guest_run(

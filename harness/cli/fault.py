@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,6 +82,9 @@ def fault(
     """Say whether an access to ADDRESS would fault: the vector, error code and CR2, the rule with
     its section (Intel SDM, volume 3A), and the smallest change that would let it pass.
 
+    Without ADDRESS it is the last page fault of the guest or core that is named: CR2, and what is
+    still on its stack.
+
     With --code it goes backwards: a page fault that was seen, in words, and whether the tables of
     the source, if one is named, would give it.
 
@@ -92,35 +95,91 @@ def fault(
     with sentences():
         from harness.machine.errors import Misuse
 
-        if code is None:
-            if address is None:
-                raise Misuse("no ADDRESS is given; or add --code, the error code that was seen")
-            if cr2 is not None or rip is not None:
-                raise Misuse("--cr2 and --rip belong to a fault that was seen: add its --code")
-            from harness.inspect.fault import explain
-            from harness.paging.address import Virtual
-
-            with source.opened() as snapshot:
-                snapshot = _changed(snapshot, ac, pkru)
-                accesses = _accesses(access, user, implicit)
-                asked = Virtual(number("the address", address))
-                found = [explain(snapshot, asked, one, linux) for one in accesses]
-                _forward(snapshot, found, access is not None, as_json)
-            return
-        if address is not None or access is not None or user is not None or implicit:
-            raise Misuse("--code tells the access, and --cr2 the address: name neither besides")
-        seen = number("the error code", code)
-        place = None if cr2 is None else number("CR2", cr2)
-        instruction = None if rip is None else number("RIP", rip)
+        accessed = access is not None or user is not None or implicit
+        asked = _question(address, code, cr2, rip, accessed)
+        asked = replace(asked, linux=linux, in_full=access is not None)
+        if accessed or asked.address is not None:
+            asked = replace(asked, accesses=tuple(_accesses(access, user, implicit)))
         if source == Source():
-            if linux:
+            if asked.code is None and asked.address is None:
+                raise Misuse(
+                    "no ADDRESS is given; or add --code, the error code that was seen; or name the"
+                    " guest or core (--qmp, --core) whose last page fault is meant"
+                )
+            if linux and asked.code is not None:
                 raise Misuse("--linux tells what is in entries: name the source of the tables")
-            _words(seen, place, instruction, as_json)
-            return
-        if place is None:
-            raise Misuse("what the tables give depends on the address: add --cr2")
-        with source.opened() as snapshot:
-            _backward(_changed(snapshot, ac, pkru), seen, place, instruction, linux, as_json)
+            if asked.code is not None:
+                _words(asked.code, asked.address, asked.rip, as_json)
+                return
+        with source.opened(stack=asked.address is None) as snapshot:
+            snapshot = _changed(snapshot, ac, pkru)
+            if asked.address is None:
+                snapshot, asked = _last_fault(snapshot, source.vcpu, asked)
+            _answer(snapshot, asked, as_json)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: an address and the accesses to it, or a page fault that was seen.
+
+    address   the address, or CR2; None for that of the last page fault
+    code      the error code that was seen; None where accesses are asked about
+    accesses  those that are asked about; none stands for those that may have raised the last fault
+    in_full   whether each of them is explained, and not told in a table
+    """
+
+    address: int | None
+    code: int | None = None
+    rip: int | None = None
+    accesses: tuple[Access, ...] = ()
+    in_full: bool = False
+    linux: bool = False
+
+
+def _question(
+    address: str | None, code: str | None, cr2: str | None, rip: str | None, accessed: bool
+) -> Question:
+    """What is asked about; Misuse where the options do not go together."""
+    from harness.machine.errors import Misuse
+
+    if code is None:
+        if cr2 is not None or rip is not None:
+            raise Misuse("--cr2 and --rip belong to a fault that was seen: add its --code")
+        return Question(None if address is None else number("the address", address))
+    if address is not None or accessed:
+        raise Misuse("--code tells the access, and --cr2 the address: name neither besides")
+    return Question(
+        None if cr2 is None else number("CR2", cr2),
+        number("the error code", code),
+        None if rip is None else number("RIP", rip),
+    )
+
+
+def _last_fault(snapshot: Snapshot, vcpu: int, asked: Question) -> tuple[Snapshot, Question]:
+    """What is asked, of the last page fault of a processor; and the snapshot with a note of where
+    that is from."""
+    from harness.inspect.frame import raised
+
+    found = raised(snapshot, vcpu)
+    if asked.code is None and not asked.accesses:
+        asked = replace(asked, code=found.code, accesses=found.accesses)
+    rip = found.rip if asked.rip is None else asked.rip
+    asked = replace(asked, address=found.address, rip=rip, in_full=True)
+    return replace(snapshot, notes=(*snapshot.notes, found.said)), asked
+
+
+def _answer(snapshot: Snapshot, asked: Question, as_json: bool) -> None:
+    """What accesses to the address come to, or whether the tables give the fault."""
+    from harness.inspect.fault import explain
+    from harness.paging.address import Virtual
+
+    assert asked.address is not None
+    if asked.code is not None:
+        _backward(snapshot, asked.code, asked.address, asked.rip, asked.linux, as_json)
+        return
+    address = Virtual(asked.address)
+    found = [explain(snapshot, address, one, asked.linux) for one in asked.accesses]
+    _forward(snapshot, found, asked.in_full, as_json)
 
 
 def _changed(snapshot: Snapshot, ac: bool | None, pkru: str | None) -> Snapshot:

@@ -136,8 +136,10 @@ class Source:
         return cls(**given)
 
     @contextmanager
-    def opened(self) -> Iterator[Snapshot]:
+    def opened(self, stack: bool = False) -> Iterator[Snapshot]:
         """The snapshot, as long as the block runs.
+
+        stack  whether what the processor pushed at its last page fault is wanted, too
 
         Raises Misuse where the options name no source or several, and what the source raises.
         """
@@ -148,7 +150,7 @@ class Source:
             choice = ", ".join(f"--{kind}" for kind in KINDS)
             several = f"{len(named)} sources are named, {' and '.join(named)}"
             raise Misuse(f"{several if named else 'no source is named'}: choose one of {choice}")
-        yield self._doubted(self._snapshot(self._given()))
+        yield self._doubted(self._snapshot(self._given(), stack))
 
     def _doubted(self, snapshot: Snapshot) -> Snapshot:
         """The same, with a doubt about its root where that was found by a number."""
@@ -161,7 +163,7 @@ class Source:
         found = doubt(snapshot.cpu, snapshot.memory)
         return replace(snapshot, assumed=(*snapshot.assumed, found)) if found else snapshot
 
-    def _snapshot(self, given: dict[str, int]) -> Snapshot:
+    def _snapshot(self, given: dict[str, int], stack: bool) -> Snapshot:
         """What the one source that is named gives; no other kind is imported."""
         if self.layout is not None:
             from harness.inspect.sources import layout
@@ -175,7 +177,7 @@ class Source:
             from harness.inspect.sources import qmp
 
             say_warnings()
-            return qmp.snapshot(self.qmp, self.vcpu, self.live, given)
+            return qmp.snapshot(self.qmp, self.vcpu, self.live, given, stack=stack)
         if self.core is not None:
             from harness.inspect.sources import core
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.check.quirks import RESERVED_WITHOUT_PRESENT, Quirk
 from harness.inspect.decode import Bits
+from harness.inspect.frame import INSTRUCTION_BYTES
 from harness.inspect.likely import highest_bit, narrower
 from harness.inspect.remedy import Remedy, remedies
 from harness.inspect.snapshot import QuestionError, Snapshot
@@ -177,9 +178,6 @@ _OTHERS: Final = (
 CODE_BITS: Final = 32
 """The width of an error code."""
 
-_INSTRUCTION_BYTES: Final = 15
-"""The longest instruction (SDM volume 2A, 2.3.11)."""
-
 
 @dataclass(frozen=True)
 class SeenFault:
@@ -272,10 +270,10 @@ def _hints(code: int, cr2: int | None, rip: int | None) -> Iterator[str]:
     """What the place of the instruction tells of the access."""
     if cr2 is None or rip is None:
         return
-    within = 0 <= cr2 - rip < _INSTRUCTION_BYTES
+    within = 0 <= cr2 - rip < INSTRUCTION_BYTES
     if code & Error.I and not within:
         yield (
-            f"a fetch faults within the {_INSTRUCTION_BYTES} bytes from RIP, and CR2 is not there:"
+            f"a fetch faults within the {INSTRUCTION_BYTES} bytes from RIP, and CR2 is not there:"
             " one of the three belongs to another fault"
         )
     elif within and code & Error.W:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from harness.paging.address import Span
 from harness.paging.memory import Memory
@@ -28,6 +29,8 @@ class Snapshot:
     assumed  what the source does not tell and was taken to be so, a sentence each
     notes    what else there is to know of it, a sentence each: where the machine departs from the
              rules, say, and its tables are read as it does
+    registers  what else the source has of the processor, among it as far as it tells them cr2, rip,
+             rsp (outside long mode EIP and ESP), cpl, and idt: where the IDT is
     """
 
     title: str
@@ -36,3 +39,4 @@ class Snapshot:
     backed: tuple[Span, ...] | None
     assumed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    registers: Mapping[str, int] = field(default_factory=dict)

@@ -301,14 +301,8 @@ class Monitor:
         self.execute("cont")
 
     def registers(self, vcpu: int | None = None) -> dict[str, int]:
-        """The registers that `info registers` prints as one number, by QEMU's names; of another
-        processor as in `human`.
-
-        Among them CR0, CR2, CR3, CR4, EFER, and RIP, RFL, RAX to R15, or in a 32-bit mode EIP, EFL,
-        EAX to EDI.
-        """
-        text = self.human("info registers", vcpu)
-        return {name: int(digits, 16) for name, digits in _REGISTER.findall(text)}
+        """The registers of `registers_in`; of another processor as in `human`."""
+        return registers_in(self.human("info registers", vcpu))
 
     def gva2gpa(self, address: int) -> int | None:
         """The physical address at a virtual one, as QEMU's debug walker sees it; None: unmapped."""
@@ -468,4 +462,16 @@ def _digit_values() -> npt.NDArray[np.uint8]:
 
 _DIGIT_VALUE: Final = _digit_values()
 _PHYSICAL: Final = re.compile(r"gpa: (0x[0-9a-f]{1,16}|0)")  # "%#x" of zero is 0
-_REGISTER: Final = re.compile(r"\b([A-Z][A-Z0-9]*) *=([0-9a-f]{8,16})\b(?! [0-9a-f]{16})")
+_REGISTER: Final = re.compile(
+    r"\b([A-Z][A-Z0-9]*) *=((?:(?<=[GI]DT=) *)?[0-9a-f]{8,16}|(?<=CPL=)[0-3])\b(?! [0-9a-f]{16})"
+)
+
+
+def registers_in(text: str) -> dict[str, int]:
+    """The registers that `info registers`, or a log of QEMU's, prints as one number, by QEMU's
+    names; of GDT and IDT the base.
+
+    Among them CR0, CR2, CR3, CR4, EFER, CPL, GDT, IDT, and RIP, RFL, RAX to R15, or in a 32-bit
+    mode EIP, EFL, EAX to EDI.
+    """
+    return {name: int(digits, 16) for name, digits in _REGISTER.findall(text)}

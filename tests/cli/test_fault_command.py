@@ -8,6 +8,8 @@ import pytest
 from harness.cli.fault import KindName
 from harness.paging.x86.access import Kind
 from tests.cli.commands import run
+from tests.inspect.sources.kernel import PAE, ROOT, arguments
+from tests.inspect.sources.machines import running
 from tests.inspect.sources.test_core import note, written
 
 WHERE = ("--layout", "page-sizes", "--levels", 4)
@@ -137,7 +139,11 @@ def test_the_accesses_are_those_of_the_library() -> None:
         (["--code", "0x1_0000_0000"], "0x100000000 is no error code: those have 32 bits"),
         (["--code", "x"], "the error code is 'x', no number"),
         (["--code", "4", "--linux"], "--linux tells what is in entries: name the source"),
-        (["--code", "7", "--layout", "smallest"], "add --cr2"),
+        (
+            ["--code", "7", "--layout", "smallest"],
+            "does not tell CR2: name the ADDRESS, or of a fau",
+        ),
+        (["--layout", "smallest"], "does not tell CR2: name the ADDRESS"),
         (["0x1000", "--user", "--implicit", "--layout", "smallest"], "an implicit access is a"),
         (["0x1000", "--access", "jump", "--layout", "smallest"], "'jump' is not one of"),
         (["0x1_0000_0000_0000_0000", "--layout", "smallest"], "no number of 64 bits"),
@@ -158,6 +164,72 @@ def memory(path: Path, words: dict[int, int], width: int = 4) -> Path:
         octets[place : place + width] = word.to_bytes(width, "little")
     path.write_bytes(octets)
     return path
+
+
+def halted(directory: Path, **registers: int) -> tuple[object, ...]:
+    """A core of a guest that stands in its handler: its stack and code lie in the page at 0x1000,
+    and nothing else is mapped."""
+    words = {0x1000: 0x2007, 0x2000: 0x3007, 0x3000: 0x4007, 0x4008: 0x5007}
+    frame = (0x2, 0x1234, 0x8, 0x1_0202, 0x1F80, 0x10)
+    words |= {0x5F00 + 8 * number: word for number, word in enumerate(frame)}
+    ram = memory(directory / "ram", words, 8)
+    state = {"cr2": 0x40_0000, "rip": 0x1111, "rsp": 0x1EE0, **registers}
+    made = written(directory / "core", [(0, ram.read_bytes())], note(0x1000, **state))
+    return ("--core", made)
+
+
+def test_without_an_address_the_last_fault_of_a_core_is_explained(tmp_path: Path) -> None:
+    source = halted(tmp_path)
+    out = lines(*source, cwd=tmp_path)
+    said = "Note: From processor 0: CR2 0x400000, and from the frame of a page fault on its stack,"
+    assert f"{said} at 0x1f00, the error code 0x2 and RIP 0x1234." in out
+    assert "#PF, error code 0x2 (W), CR2 0x400000" in out
+    assert "The tables as they are give this fault." in out
+    answer = json.loads(run("fault", *source, "--json", cwd=tmp_path)[1])
+    assert (answer["seen"]["error"], answer["seen"]["rip"]) == ("0x2", "0x1234")
+    assert answer["given"] and answer["notes"][-1].startswith("From processor 0")
+
+
+def test_what_is_given_goes_before_what_the_core_holds(tmp_path: Path) -> None:
+    source = halted(tmp_path)
+    out = lines("--code", "7", *source, cwd=tmp_path)
+    assert "#PF, error code 0x7 (P W U), CR2 0x400000" in out
+    out = lines("--access", "read", "--user", *source, cwd=tmp_path)
+    assert [line for line in out if " at 0x400000: #PF" in line] == [
+        "user read at 0x400000: #PF, error code 0x4 (U), CR2 0x400000"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("registers", "accesses"),
+    [
+        ({"rsp": 0x9000, "rip": 0x40_0000}, ["supervisor fetch"]),
+        ({"rsp": 0x9000, "cs": 0x33}, ["user read", "user write"]),
+    ],
+)
+def test_without_a_frame_the_accesses_that_fit_the_registers_are_explained(
+    tmp_path: Path, registers: dict[str, int], accesses: list[str]
+) -> None:
+    out = lines(*halted(tmp_path, **registers), cwd=tmp_path)
+    told = [line.partition(" at 0x400000: #PF")[0] for line in out if " at 0x400000: #PF" in line]
+    assert told == accesses
+
+
+@pytest.mark.hw
+def test_a_guest_that_a_triple_fault_has_stopped_is_asked_without_an_address(
+    tmp_path: Path,
+) -> None:
+    """It switches paging on with tables that map nothing, and so cannot fetch what follows."""
+    guest = arguments(tmp_path, PAE, ROOT, {ROOT + 8 * number: 0 for number in range(4)})
+    with running(tmp_path, *guest, "-no-reboot", "-no-shutdown") as machine:
+        assert machine.witness.becomes("shutdown")
+        out = lines("--qmp", machine.path, cwd=tmp_path)
+        assert machine.witness.status() == "shutdown"
+    [said] = [line for line in out if line.startswith("Note: From processor 0: CR2 0x40 and RIP")]
+    assert "CR2 is where the gate of vector 8 is, in the IDT at 0x0, which is not mapped" in said
+    rip = said.split("RIP ")[1].split()[0].rstrip(".")
+    assert f"supervisor fetch at {rip}: #PF, error code 0x0, CR2 {rip}" in out
+    assert "rule the PDPTE of the address is not present (4.4.2)" in out
 
 
 def far(directory: Path, kind: str) -> tuple[object, ...]:

@@ -52,9 +52,13 @@ NOTE_BYTES = 16 << 20
 MOST_SEGMENTS = 1 << 22
 """Program headers that are looked at; `-p` writes one for each run of pages that is mapped."""
 
-STATE_SIZE, RFLAGS, CS_FLAGS, CR = 432, 144, 160, 392
-"""QEMU's note of a processor, version 1: its size at least, and where in it RFLAGS, the flags of CS
-and the five control registers are (QEMU, target/i386/arch_dump.c: QEMUCPUState)."""
+STATE_SIZE, RSP, RIP, RFLAGS, CS, CS_FLAGS, IDT, CR = 432, 56, 136, 144, 152, 160, 384, 392
+"""QEMU's note of a processor, version 1: its size at least, and where in it RSP, RIP, RFLAGS, CS,
+its flags, the base of the IDT and the five control registers are (QEMU,
+target/i386/arch_dump.c: QEMUCPUState)."""
+
+RPL = 3
+"""The bits of CS that are the privilege level (SDM volume 3A, 3.4.2)."""
 
 CS_LONG = 1 << 21
 """In the flags of CS: 64-bit code (SDM volume 3A, 3.4.5)."""
@@ -72,7 +76,7 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
     segments = core.segments()
     memory = CoreMemory.of(path, core.content, segments[segments["type"] == LOAD])
     states = [desc for name, desc in core.notes(segments) if name == b"QEMU"]
-    own, assumed = _registers(path, vcpu, states, core.x86_64, registers)
+    own, rest, assumed = _registers(path, vcpu, states, core.x86_64, registers)
     cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, memory)
     cpu, notes = engine.as_marked(cpu)
     if "maxphyaddr" not in registers:
@@ -84,7 +88,7 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
             "the core was written with -p, so that memory which the guest does not map is missing"
         )
     title = f"{path}, processor {vcpu}"
-    return Snapshot(title, cpu, memory, memory.backed, tuple(assumed), notes)
+    return Snapshot(title, cpu, memory, memory.backed, tuple(assumed), notes, rest)
 
 
 @dataclass(frozen=True)
@@ -175,9 +179,11 @@ _NOTE = struct.Struct("<III")
 
 def _registers(
     path: Path, vcpu: int, states: list[bytes], x86_64: bool, given: Mapping[str, int]
-) -> tuple[dict[str, int], list[str]]:
-    """The registers in the note of a processor, and what is assumed of EFER, which is in none."""
+) -> tuple[dict[str, int], dict[str, int], list[str]]:
+    """The registers in the note of a processor that decide how it pages, the others, and what is
+    assumed of EFER, which is in none."""
     own: dict[str, int] = {"maxphyaddr": WIDTHS[-1]}
+    rest: dict[str, int] = {}
     long, assumed = x86_64, []
     if states:
         if not vcpu < len(states):
@@ -187,7 +193,9 @@ def _registers(
             raise SourceError(
                 f"{path} has a note of processor {vcpu} of {len(state)} bytes, not {STATE_SIZE}"
             )
-        cr0, _, _, cr3, cr4 = struct.unpack_from("<5Q", state, CR)
+        cr0, _, cr2, cr3, cr4 = struct.unpack_from("<5Q", state, CR)
+        rest = {"cr2": cr2, "cpl": struct.unpack_from("<I", state, CS)[0] & RPL}
+        rest |= {name: struct.unpack_from("<Q", state, at)[0] for name, at in _POINTERS}
         own |= {"cr0": cr0, "cr3": cr3, "cr4": cr4}
         own["ac"] = bool(struct.unpack_from("<Q", state, RFLAGS)[0] & AC)
         long = long or bool(struct.unpack_from("<I", state, CS_FLAGS)[0] & CS_LONG)
@@ -203,7 +211,10 @@ def _registers(
             f"a core does not tell EFER: LMA is taken to be {int(bool(own['efer'] & Efer.LMA))},"
             " as the machine of its head says, and NXE to be 1; --efer says otherwise"
         )
-    return own, assumed
+    return own, rest, assumed
+
+
+_POINTERS = (("rip", RIP), ("rsp", RSP), ("idt", IDT))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Final
 
 from harness.check.held import HeldMemory
 from harness.inspect import engine
+from harness.inspect.frame import last_fault
 from harness.inspect.held import MOST_TABLES, hold_tables, refuse
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources.registers import AC, cpu_with, unseen_keys
@@ -60,15 +61,17 @@ class Connection:
         alone = [replace(region, shared=None) for region in self.regions]
         return _held(self.monitor, alone, self.scratch, math.inf)
 
-    def snapshot(self, registers: Mapping[str, int]) -> Snapshot:
+    def snapshot(self, registers: Mapping[str, int], stack: bool = False) -> Snapshot:
         """The processor as it is now, and all tables that its root leads to.
 
         registers  in place of its own
+        stack      whether what the processor pushed at its last page fault is read, too
 
         Raises SourceError where it translates nothing, MachineError where QEMU does not answer.
         """
         own, assumed = _model(self.monitor, registers)
-        own |= _control(self.monitor.registers())
+        shown = self.monitor.registers()
+        own |= _control(shown)
         if not own["cr0"] & Cr0.PG and "cr0" not in registers:
             raise SourceError(
                 f"paging is off (CR0 is {own['cr0']:#x}): addresses are physical, and there are no"
@@ -82,7 +85,11 @@ class Connection:
         backed = tuple(Span(one.span.start, one.span.stop - 1) for one in self.regions)
         assumed += tuple(unseen_keys(cpu, "QEMU"))
         notes += tuple(_ill_placed(cpu, self.memory, (*self.regions, *self.devices)))
-        return Snapshot(self.title, cpu, self.memory, backed, assumed, notes)
+        rest = _rest(shown)
+        found = Snapshot(self.title, cpu, self.memory, backed, assumed, notes, rest)
+        if stack:
+            last_fault(found)  # by which it is held
+        return found
 
 
 def _held(
@@ -128,6 +135,13 @@ def _control(registers: Mapping[str, int]) -> dict[str, int]:
         raise ProtocolError(f"info registers does not show {' and '.join(missing)}", "")
     flags = registers.get("RFL", registers.get("EFL", 0))
     return {"ac": bool(flags & AC), **{name: registers[name.upper()] for name in names}}
+
+
+def _rest(shown: Mapping[str, int]) -> dict[str, int]:
+    """What else of the processor a snapshot has, from the registers that QEMU shows."""
+    names = {"CR2": "cr2", "RIP": "rip", "EIP": "rip", "RSP": "rsp", "ESP": "rsp", "CPL": "cpl"}
+    names["IDT"] = "idt"
+    return {name: shown[theirs] for theirs, name in names.items() if theirs in shown}
 
 
 def _model(
@@ -184,17 +198,24 @@ def connected(
 
 
 def snapshot(
-    path: Path, vcpu: int, live: bool, registers: Mapping[str, int], *, shared: bool = True
+    path: Path,
+    vcpu: int,
+    live: bool,
+    registers: Mapping[str, int],
+    *,
+    shared: bool = True,
+    stack: bool = False,
 ) -> Snapshot:
-    """The processor and all its tables, read while the guest stands still unless `live`.
+    """The processor and all its tables, read while the guest stands still unless `live`; `stack` as
+    of `Connection.snapshot`.
 
     Raises as `connected` does, and SourceError where the processor translates nothing.
     """
     if live:
         with connected(path, vcpu, shared=shared) as connection:
-            return connection.snapshot(registers)
+            return connection.snapshot(registers, stack)
     with (
         connected(path, vcpu, shared=shared, holds=True) as connection,
         connection.monitor.paused(),
     ):
-        return connection.snapshot(registers)
+        return connection.snapshot(registers, stack)

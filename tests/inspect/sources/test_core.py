@@ -29,10 +29,21 @@ CR0, CR4 = 0x8001_0033, 0x20
 ROOT = 0x20_1000
 
 
-def note(cr3: int = ROOT, cr4: int = CR4, cr0: int = CR0) -> bytes:
+def note(
+    cr3: int = ROOT,
+    cr4: int = CR4,
+    cr0: int = CR0,
+    *,
+    cr2: int = 0,
+    rip: int = 0,
+    rsp: int = 0,
+    cs: int = 8,
+) -> bytes:
     """QEMU's note of a processor."""
     state = bytearray(440)
-    struct.pack_into("<5Q", state, 392, cr0, 0, 0, cr3, cr4)
+    struct.pack_into("<Q", state, 56, rsp)
+    struct.pack_into("<QQI", state, 136, rip, 2, cs)
+    struct.pack_into("<5Q", state, 392, cr0, 0, cr2, cr3, cr4)
     return struct.pack("<III", 5, len(state), 0) + b"QEMU\0\0\0\0" + bytes(state)
 
 

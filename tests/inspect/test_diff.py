@@ -323,6 +323,26 @@ def test_a_part_of_what_is_no_page_is_told_as_the_whole_is() -> None:
     )
 
 
+def test_parts_of_large_pages_have_the_bits_of_the_level_where_they_were_found() -> None:
+    """Reserved below a 2M page are bits 20:13, below a 1G page 29:13 (SDM tables 4-16, 4-18)."""
+    two = P | RW | PS | 1 << 13 | 1 << 21
+    one = P | RW | PS | 1 << 14 | 1 << 22 | 1 << 30
+    good = 0x4000_0000 | P | RW | US | XD | PS | G | 1 << 12
+    before = changed(one_page(BASE), {512 + 1: one, 1024 + 1: two, 1024 + 2: good})
+    after = changed(one_page(BASE), {512 + 1: 0x2007, 1024 + 1: 0x3007, 1024 + 2: 0x3007})
+    found = {
+        (change.before.kind, change.before.first): (change.before.bits, change.before.paths)
+        for change in compared(before, after)
+        if change.after.kind == graph.RowKind.PAGE
+    }
+    malformed = graph.RowKind.MALFORMED
+    assert found == {
+        (malformed, 1 << 21 | 0x3000): (1 << 13, 1),
+        (malformed, 1 << 30 | 0x3000): (1 << 14 | 1 << 22, 3),  # by all slots of the table
+        (graph.RowKind.PAGE, 2 << 21 | 0x3000): (P | RW | US | XD | G | 1 << 7, 1),
+    }
+
+
 def test_tables_without_memory_that_are_neighbours_are_a_piece_each() -> None:
     after = changed(one_page(BASE), {1024 + 1: 0x100_0007, 1024 + 2: 0x200_0007})
     (one,) = compared(one_page(BASE), after)
@@ -372,6 +392,16 @@ def test_rows_have_the_same_number_where_they_are_equal_and_only_there(width: in
     rows = list(zip(*(column.tolist() for column in columns), strict=True))
     numbers = diff_module._numbers(columns).tolist()
     assert len(set(rows)) == len(set(numbers)) == len(set(zip(rows, numbers, strict=True)))
+
+
+def test_rows_that_differ_in_their_highest_bit_have_different_numbers() -> None:
+    """The first column takes 63 bits, so that a number for both takes more than 64."""
+    every, some = (1 << 63) - 1, 5
+    first = np.array([every, some, some | 1 << 62, some], np.uint64)
+    second = np.array([0, 1, 1, 2], np.uint64)
+    for columns in ([first, second], [second, first]):
+        numbers = diff_module._numbers(columns).tolist()
+        assert len(set(numbers)) == 4
 
 
 def test_two_spaces_of_many_tables_that_meet_in_every_way_are_compared_in_little_memory() -> None:

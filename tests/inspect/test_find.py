@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.inspect import find, graph
-from harness.paging.address import Physical
+from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Leaf, Pointer
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu
@@ -35,12 +35,19 @@ def test_every_address_of_a_place_is_found_with_its_rights(
     for place in sorted({physical(one) for one in pages})[::7]:
         asked = place + 0x123
         want = [
-            (one.address + asked - physical(one), one.slot.size, one.raw, one.granted)
+            find.Address(
+                Virtual(one.address + asked - physical(one)),
+                Physical(physical(one)),
+                one.slot.size,
+                one.slot.level,
+                one.raw or 0,
+                one.granted,
+            )
             for one in pages
             if physical(one) <= asked < physical(one) + one.slot.size
         ]
         found = find.addresses(space, Physical(asked), 1 << 20)
-        assert [(o.virtual, o.size, o.raw, o.granted) for o in found.shown] == want
+        assert list(found.shown) == want
         few = find.addresses(space, Physical(asked), 3)
         assert (few.total, few.shown) == (len(want), found.shown[:3])
 

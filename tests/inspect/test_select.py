@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 
+from harness.inspect import graph, select
 from harness.inspect.memory_type import types
 from harness.inspect.ranges import dump
-from harness.inspect.select import condition
-from harness.paging.x86.cpu import Cpu
+from harness.inspect.select import condition, fields
+from harness.inspect.snapshot import QuestionError
+from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from tests.inspect.spaces import PCD, PS, PWT, RW, US, XD, A, D, G, P, memory_of
 
 PAT = 1 << 7
@@ -63,18 +65,73 @@ def space() -> list[int]:
     ],
 )
 def test_a_condition_chooses_the_pages_that_it_says(text: str, chosen: list[object]) -> None:
-    state = Cpu.long_mode(4, 0)
+    assert selected(Cpu.long_mode(4, 0), text) == placed(chosen)
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("w", [*range(len(ENTRIES)), "2M", "bad", "below"]),
+        ("write and user", [2, 3]),
+        ("granted-w", [1, 3, 5]),
+        ("own-w", [1, 3, 5, "below"]),
+        ("not w", []),
+    ],
+)
+def test_the_supervisor_writes_everywhere_without_write_protection(
+    text: str, chosen: list[object]
+) -> None:
+    """SDM 4.6.1: with CR0.WP=0 no entry keeps it from that; what entries say has other names."""
+    assert selected(Cpu.in_mode(Mode.LEVEL_4, 0, cr0=0), text) == placed(chosen)
+
+
+def placed(names: list[object]) -> list[int]:
     place: dict[object, int] = {"2M": 1 << 21, "bad": 2 << 21, "below": 3 << 21}
-    want = [place.get(name) or int(str(name)) << 12 for name in chosen]
-    found = dump(
-        memory_of(space()),
-        state.format,
-        state.roots,
-        exact=True,
-        chosen=condition(state, types(None), text),
-    )
-    got = [one.first + n * one.size for one in found.ranges for n in range(one.pages)]
-    assert got == want
+    return [place.get(name) or int(str(name)) << 12 for name in names]
+
+
+def selected(state: Cpu, text: str) -> list[int]:
+    """The addresses of what a condition chooses."""
+    chosen = condition(state, types(None), text)
+    memory = memory_of(space())
+    found = dump(memory, state.format, state.roots, exact=True, chosen=chosen)
+    return [one.first + n * one.size for one in found.ranges for n in range(one.pages)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "names"),
+    [
+        (Mode.LEVEL_4, {"PWT", "PCD", "PAT", "G", "KEY"}),
+        (Mode.PAE, {"PWT", "PCD", "PAT", "G"}),
+        (Mode.BITS_32, {"PWT", "PCD", "PAT", "G"}),
+    ],
+)
+def test_the_fields_of_a_page_are_what_is_neither_a_right_nor_its_use(
+    mode: Mode, names: set[str]
+) -> None:
+    """SDM tables 4-4, 4-6, 4-10, 4-11, 4-16, 4-18 and 4-20: all but P, R/W, U/S, XD, A, D, PS."""
+    format = Cpu.in_mode(mode, 0, cr4=Cr4.PSE).format
+    for level in format.page_levels():
+        found = fields(format, level)
+        assert set(found) == names
+        assert found["PAT"] == (1 << 12 if level else 1 << 7)
+
+
+def test_every_row_has_a_value_that_its_name_may_have() -> None:
+    state = Cpu.long_mode(4, 0)
+    columns, axes = select._columns(state, types(None))
+    space_ = graph.read(memory_of(space()), state.format, state.roots)
+    for rows in graph.rows(space_):
+        values = select._Values(columns, rows)
+        assert set(values) == set(axes) and len(values) == len(axes)
+        for name, column in values.items():
+            assert set(np.atleast_1d(column).tolist()) <= axes[name] | {""}, name
+
+
+@pytest.mark.parametrize("text", ["w and", "colour=3", "KEY=16", "type=UD", "level=4"])
+def test_what_is_no_condition_is_refused_with_a_question(text: str) -> None:
+    with pytest.raises(QuestionError):
+        condition(Cpu.long_mode(4, 0), types(None), text)
 
 
 def test_a_pat_gives_the_types_their_names() -> None:

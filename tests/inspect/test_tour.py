@@ -113,6 +113,16 @@ def test_an_address_that_is_not_canonical_is_reached_in_no_table() -> None:
     assert tour.reached(Cpu.long_mode(5, 0), memory, Virtual(1 << 47)) is not None
 
 
+def test_a_walk_that_leaves_memory_ends_in_the_table_that_is_not_there() -> None:
+    memory = BufferMemory(np.zeros(0x1000, np.uint8))
+    memory.store(Physical(0), 8, 0x10_0003)
+    reached = tour.reached(Cpu.long_mode(4, 0), memory, Virtual(5 << 30))
+    assert reached is not None
+    place, index = reached
+    assert (place.table.address, place.table.level, index) == (0x10_0000, 2, 5)
+    assert place.raws == (0x10_0003,)
+
+
 def test_each_page_directory_of_pae_paging_is_a_start() -> None:
     cpu = Cpu(0x8000_0001, 0, 0x20, 0, pdptes=(0x1001, 0, 0x2001, 0x1001))
     assert cpu.mode is Mode.PAE

@@ -230,12 +230,12 @@ def _kind(cpu: Cpu, raw: int, level: int) -> _Kind:
         name, entry = here.name, format.decode(raw, level)
         shape, page = here.shape(raw), not here.is_pointer(raw)
         names = {n: mask for n, mask in here.bits.items() if page or n in _OF_POINTERS}
-        if here.pointer is None or here.leaf is None:
+        if here.leaf is None:
             names.pop("PS", None)
     table = f"table {_TABLES[cpu.mode][name, page]}"
     if isinstance(entry, Absent):
         table = _ABSENT_TABLES.get(cpu.mode, _ABSENT_TABLE)
-        shape, page, names = None, False, {}
+        shape, names = None, {}
     return _Kind(level, name, format.entry_bytes, raw, entry, shape, page, register, names, table)
 
 
@@ -280,7 +280,7 @@ def _label(cpu: Cpu, kind: _Kind, bit: int) -> _Label:
             return _Label(name, Role.IGNORED if off else _ROLES[name], why=off)
     if mask == _HLAT_RESTART and cpu.long:
         return _Label("R", Role.IGNORED, why="ignored but in HLAT paging, which it restarts")
-    if mask == formats.PS and not kind.page and cpu.mode is Mode.BITS_32:
+    if mask == formats.PS and cpu.mode is Mode.BITS_32:
         return _Label("PS", Role.IGNORED, why="ignored, since CR4.PSE=0")
     return _Label("ignored", Role.IGNORED, why="ignored: free for software")
 

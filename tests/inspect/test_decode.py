@@ -255,6 +255,79 @@ def test_reserved_bits_say_why_they_are() -> None:
     assert part.section == "4.4.1"
 
 
+def meanings(cpu: Cpu, raw: int, level: int) -> dict[str, str]:
+    return {part.name: part.meaning for part in read(cpu, raw, level).parts}
+
+
+def test_what_a_pdpte_says_depends_on_whether_it_is_a_register() -> None:
+    """TCG looks at its bits beyond MAXPHYADDR alone, at every walk (tcg-pdptes-are-entries)."""
+    assert meanings(PAE, 1 << 45 | 1, 2)["reserved"] == "bits 2:1 of a PDPTE: must be 0"
+    walked = replace(PAE, pdptes_checked=(1 << 64) - (1 << 40))
+    (high,) = (part for part in read(walked, 1 << 45 | 1, 2).parts if part.wrong)
+    assert high.meaning == "beyond MAXPHYADDR 40: any access faults"
+    (ps,) = (part for part in read(walked, 0x81, 2).parts if part.mask >> 7 & 1)
+    assert (ps.role, ps.meaning) == (Role.IGNORED, "ignored: free for software")
+
+
+def test_ps_is_ignored_where_there_are_no_4m_pages() -> None:
+    """SDM 4.3: with CR4.PSE=0 every PDE of 32-bit paging leads to a table."""
+    cpu = Cpu.in_mode(Mode.BITS_32, 0)
+    for raw in (1, 0x81):
+        (ps,) = (part for part in read(cpu, raw, 1).parts if part.mask == 1 << 7)
+        assert (ps.name, ps.role, ps.meaning) == ("PS", Role.IGNORED, "ignored, since CR4.PSE=0")
+    assert meanings(SHORT, 0x81, 1)["PS"] == "is a page"
+    assert meanings(SHORT, 1, 1)["PS"] == "leads to a table"
+
+
+@pytest.mark.parametrize(
+    ("cpu", "raw", "level", "said"),
+    [
+        (FULL, 0x1234_5001, 0, ["the page is at 0x12345000"]),
+        (FULL, 0x1234_5001, 1, ["the table is at 0x12345000"]),
+        (FULL, 0x4000_0081, 2, ["the page is at 0x40000000"]),
+        (PAE, 0x1234_5001, 2, ["the table is at 0x12345000"]),
+        (
+            *(SHORT, 0x0040_6081, 1),  # bits 20:13 hold 39:32 of the address
+            [
+                "0x400000 of the address: the page is at 0x300400000",
+                "0x300000000 of the address: the page is at 0x300400000",
+            ],
+        ),
+        (SHORT, 0x0040_6001, 1, ["the table is at 0x406000"]),
+    ],
+)
+def test_where_an_entry_leads_is_said_of_its_address(
+    cpu: Cpu, raw: int, level: int, said: list[str]
+) -> None:
+    found = read(cpu, raw, level)
+    assert [part.meaning for part in decode.named(found, Role.ADDRESS)] == said
+
+
+@pytest.mark.parametrize(
+    ("raw", "level", "said"),
+    [
+        (0x19, 0, "part of PAT index 3, UC after a reset: the type of the page"),
+        (0x19, 1, "part of PAT index 3, UC after a reset: the type of the table it leads to"),
+        (0x99, 1, "part of PAT index 3, UC after a reset: the type of the page"),
+    ],
+)
+def test_the_bits_of_a_memory_type_say_what_it_is_the_type_of(
+    raw: int, level: int, said: str
+) -> None:
+    found = meanings(FULL, raw, level)
+    assert found["PWT"] == found["PCD"] == said
+
+
+def test_single_bits_say_what_they_do_in_either_state() -> None:
+    clear, set_ = meanings(FULL, 1, 0), meanings(FULL, (1 << 63) | 0x167, 0)
+    assert meanings(FULL, 0, 0)["P"] == "not present: every access faults"
+    assert (clear["A"], set_["A"]) == ("not used since it was cleared", "used by an access")
+    assert (clear["D"], set_["D"]) == ("not written since it was cleared", "written")
+    assert clear["G"] == "dropped from the TLB when CR3 is loaded"
+    assert set_["G"] == "stays in the TLB when CR3 is loaded"
+    assert all(clear[name] != set_[name] for name in ("W", "U", "XD"))
+
+
 def test_the_section_about_pdptes_is_cited_for_what_is_reserved_in_them_alone() -> None:
     cited = {part.role for part in read(PAE, 3, 2).parts if part.section == "4.4.1"}
     assert cited == {Role.RESERVED}
@@ -288,6 +361,11 @@ def test_the_memory_type_is_the_pats_after_a_reset(
 ) -> None:
     found = read(FULL, raw, level).memory_type
     assert found and (found.index, found.name) == (index, name)
+
+
+@pytest.mark.parametrize("raw", [0, 0x18, 1 << 51 | 1 | 0x18], ids=["zero", "absent", "malformed"])
+def test_what_leads_nowhere_has_no_memory_type(raw: int) -> None:
+    assert read(FULL, raw, 0).memory_type is None
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,24 @@ def test_a_change_in_a_shared_table_is_told_once_with_its_addresses() -> None:
     assert one.before.highest == 3 << 30 | 511 << 21 | 0x3000
 
 
+def test_entries_are_counted_at_all_their_addresses_in_each_way_that_they_differ() -> None:
+    words = one_page(BASE).octets.view(np.uint64).copy()
+    words[512:516] = 0x2007
+    words[1536 + 8 : 1536 + 12] = [BASE + n * 0x1000 for n in range(4)]
+    before = BufferMemory(words.copy().view(np.uint8))
+    words[1536 + 3] |= A
+    words[1536 + 8 : 1536 + 12] = [(BASE ^ RW) + 0x10_0000 + n * 0x1000 for n in range(4)]
+    words[1536 + 20] = BASE
+    counted = compared(before, BufferMemory(words.view(np.uint8))).pages()
+    # The table is at four addresses; one page was used, four were moved and are read-only.
+    assert counted == {
+        Change.MAPPED: 4,
+        Change.MOVED: 16,
+        Change.RIGHTS: 16,
+        Change.USED: 4,
+    }
+
+
 def test_self_maps_are_compared_as_such() -> None:
     loop = {300: P | RW | XD}
     before = changed(one_page(BASE), loop)
@@ -368,6 +386,48 @@ def test_more_differences_than_are_kept_are_said(monkeypatch: pytest.MonkeyPatch
     result = compared(one_page(BASE), changed(one_page(BASE), pages))
     said = "There are more than 3 differences: others are left out."
     assert (result.cut, result.same, len(result) > 3) == ((said,), False, True)
+    three = {512 * 3 + 2 * n: BASE | n << 13 for n in range(1, 4)}
+    result = compared(one_page(BASE), changed(one_page(BASE), three))
+    assert (result.cut, len(result)) == ((), 3)
+
+
+def test_after_more_differences_than_are_kept_nothing_is_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of three tables, of which each is compared by itself, the first has more."""
+    words = np.zeros(512 * 6, np.uint64)
+    words[0], words[512], words[1024:1027] = 0x1007, 0x2007, [0x3007, 0x4007, 0x5007]
+    memory = BufferMemory(words.view(np.uint8))
+    pages = {512 * table + 2 * n: BASE | n << 13 for table in (3, 4, 5) for n in range(4)}
+    monkeypatch.setattr("harness.inspect.diff.DIFFERENCES", 3)
+    monkeypatch.setattr("harness.inspect.diff.LANES", 512)
+    result = compared(memory, changed(memory, pages))
+    assert result.cut == ("There are more than 3 differences: others are left out.",)
+    assert [one.before.first for one in result] == [n << 13 for n in range(4)]
+
+
+def test_of_more_tables_than_can_be_compared_the_first_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The root counts twice, once for each half."""
+    words = np.zeros(512 * 5, np.uint64)
+    words[0], words[512], words[1024:1026] = 0x1007, 0x2007, [0x3007, 0x4007]
+    memory = BufferMemory(words.view(np.uint8))
+    monkeypatch.setattr("harness.inspect.diff.LANES_COMPARED", 512 * 5)
+    result = compared(memory, changed(memory, {512 * 3: BASE, 512 * 4: BASE}))
+    assert result.cut == ("There are more than 2,560 slots: others were not compared.",)
+    assert [one.before.first for one in result] == [0]
+
+
+def test_each_space_is_read_by_its_own_processor() -> None:
+    """Bit 45 is reserved before, and of the address after."""
+    memory = one_page(BASE | 1 << 45)
+    narrow, wide = (Cpu.long_mode(4, 0, maxphyaddr=width) for width in (40, 52))
+    before, after = (graph.read(memory, cpu.format, cpu.roots) for cpu in (narrow, wide))
+    result = diff(before, after)
+    assert (result.before.format, result.after.format) == (narrow.format, wide.format)
+    (one,) = result
+    kinds = graph.RowKind.MALFORMED, graph.RowKind.PAGE
+    assert (one.change, one.before.kind, one.after.kind) == (Change.KIND, *kinds)
+    assert (one.before.bits, one.after.physical) == (1 << 45, 1 << 45 | 0x9_0000)
 
 
 @pytest.mark.parametrize("waiting", [0, 3, 20])
@@ -381,6 +441,23 @@ def test_equal_pairs_that_are_joined_at_times_are_compared_once(
     monkeypatch.setattr("harness.inspect.diff.LANES", 512)
     result = compared(memory, others, 5)
     assert (result.pages(), result.cut) == (want, ())
+
+
+def test_what_comes_after_many_equal_pairs_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first level-2 table leads 512 times to one table, the second once to another."""
+    words = np.zeros(512 * 6, np.uint64)
+    words[0:2] = 0x1007, 0x2007
+    words[512:1024] = 0x3007
+    words[1024] = 0x4007
+    words[2048] = 0x5007
+    words[2560] = BASE
+    memory = BufferMemory(words.view(np.uint8))
+    monkeypatch.setattr("harness.inspect.diff.PAIRS", 0)
+    monkeypatch.setattr("harness.inspect.diff.LANES", 512)
+    monkeypatch.setattr("harness.inspect.diff.LANES_COMPARED", 512 * 20)
+    result = compared(memory, changed(memory, {2560: BASE | A}))
+    assert result.cut == ()
+    assert [(one.change, one.before.first) for one in result] == [(Change.USED, 1 << 39)]
 
 
 @pytest.mark.parametrize("width", [1, 3, 20, 40, 63, 64])

@@ -18,6 +18,8 @@ from jsonschema import Draft202012Validator
 from harness.check import layouts
 from harness.check.held import HeldMemory, Octets
 from harness.inspect.engine import as_read
+from harness.inspect.held import refuse
+from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from harness.report.schema import schema
@@ -68,6 +70,31 @@ def test_a_departure_is_named_where_it_gives_an_entry_another_meaning(
     assert [name in note for note in notes] == [True] * bool(name)
     assert (read != state) == bool(name)
     assert as_read(state, held(memory), "kvm", (6, 1), {}) == (state, ())
+
+
+PDPTES = "tcg-pdptes-are-entries"
+
+
+@pytest.mark.parametrize(
+    ("engine", "named"), [("tcg", True), ("kvm", False)], ids=["tcg", "another engine"]
+)
+def test_pdptes_that_no_processor_loads_are_read_as_tcg_reads_them(
+    engine: str, named: bool
+) -> None:
+    """TCG looks at the bits beyond MAXPHYADDR alone, so that what bits 2:1 lead to is read."""
+    memory = BufferMemory(np.zeros(0x4000, np.uint8))
+    for slot, raw in ((0x1000, 0x2007), (0x2000, 0x3007), (0x3000, 0x1001)):
+        memory.store(Physical(slot), 8, raw)
+    state = Cpu.in_mode(Mode.PAE, 0x1000)
+    refused = state.pdpte.reserved_mask
+    state = replace(state, pdptes=(0x2007, 0, 0, 0), pdptes_checked=refused)
+    kept = held(memory)
+    read, notes = as_read(state, kept, engine, QEMU, {})
+    assert [PDPTES in note for note in notes] == ([True] if named else [False])
+    assert read.pdptes_checked == ((1 << 64) - (1 << 40) if named else refused)
+    if named:
+        kept.read = refuse  # all that it leads to was read
+        assert kept.load(Physical(0x3000), 8) == 0x1001
 
 
 def test_what_is_given_of_the_processor_stays() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from harness.inspect.fault import Reproduction, SeenFault, compare, explain, read_code
+from harness.inspect.fault import Reproduction, SeenFault, _Filled, compare, explain, read_code
 from harness.inspect.snapshot import Snapshot
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
@@ -123,6 +124,10 @@ def test_what_this_cpu_does_not_raise_is_said_to_be_so() -> None:
     assert read_code(0x15, replace(blind, cr4=blind.cr4 | Cr4.SMEP)).impossible == ()
     (said,) = read_code(0x25, CPU).impossible
     assert said.startswith("PK: this CPU has CR4.PKE=0")
+    (said,) = read_code(0x25, Cpu.in_mode(Mode.PAE, 0, cr4=Cr4.PKE)).impossible
+    assert said == "PK: this CPU is not in long mode"
+    for enabled in (Cr4.PKE, Cr4.PKS):
+        assert read_code(0x25, Cpu.in_mode(Mode.LEVEL_4, 0, cr4=enabled)).impossible == ()
     assert read_code(0x25).impossible == ()
 
 
@@ -203,6 +208,16 @@ def test_a_root_outside_memory_is_named_and_a_fault_that_no_machine_gives_is_not
     assert not [one for one in found.explanations if "unmapped" in one]
 
 
+@pytest.mark.parametrize("octet", [0x00, 0xFF])
+def test_memory_that_is_not_there_reads_as_one_byte_throughout(octet: int) -> None:
+    filled = _Filled(BufferMemory(np.array([5, 6], np.uint64).view(np.uint8)), octet)
+    assert [filled.load(Physical(address), 8) for address in (0, 8)] == [5, 6]
+    for size in (4, 8):
+        assert filled.load(Physical(0x1000), size) == (octet and (1 << 8 * size) - 1)
+    words, backed = filled.gather(np.array([8, 0x1000, 0], np.uint64), 8)
+    assert (words.tolist(), backed) == ([6, octet and (1 << 64) - 1, 5], None)
+
+
 def test_an_access_that_is_decided_by_the_tables_has_no_machines_to_ask() -> None:
     for flags in (7, 7, 7, 7), (7, 7, 0, 7):
         found = explain(at(*path(CPU, *flags)), Virtual(0), Access(Kind.READ, user=True))
@@ -230,6 +245,10 @@ def test_a_page_fault_at_an_address_that_is_not_canonical_is_none() -> None:
         (0x14, 0x1000, 0xFF5, ""),
         (0x14, 0x1000, 0xFF1, "a fetch faults within the 15 bytes from RIP"),
         (0x04, 0x1000, 0x1000, "CR2 is where RIP is: a fetch that the error code does not tell"),
+        (0x06, 0x1000, 0x1000, "CR2 is where RIP is: the code writes to itself"),
+        (0x06, 0x1000, 0xFF2, "CR2 is where RIP is: the code writes to itself"),
+        (0x06, 0x1000, 0xFF1, ""),
+        (0x04, 0x1000, 0x1001, ""),
         (0x04, 0x1000, 0x5000, ""),
     ],
 )

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from harness.inspect import decode, linux
-from harness.inspect.likely import likely
+from harness.inspect.likely import highest_bit, likely, narrower
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import translate
 from harness.paging.address import Physical, Virtual
-from harness.paging.entry import Leaf, Pointer
+from harness.paging.entry import Absent, Leaf, Pointer
 from harness.paging.linux.entries import (
     EXCLUSIVE,
     SOFT_DIRTY,
@@ -30,6 +30,7 @@ from harness.paging.linux.entries import (
     Type,
 )
 from harness.paging.memory import BufferMemory
+from harness.paging.table import Table
 from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from tests.paging.x86.made import path
 
@@ -144,6 +145,26 @@ def test_p_was_cleared_where_an_address_and_a_flag_are_left(flag: int, level: in
 
 def test_p_was_not_cleared_in_what_would_be_malformed() -> None:
     assert guess(0x1234_5066 | 1 << 45, 0, dialect=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "bit", "said"),
+    [
+        (0x7_F000_0000, 34, ""),
+        (0xF_F000_0000, 35, ""),
+        (0x10_0000_0000, 36, ", and with 36 or less bit 36 of the address is reserved"),
+        (0x80_0000_1000, 39, ", and with 39 or less bit 39 of the address is reserved"),
+    ],
+)
+def test_what_a_narrower_processor_would_make_of_an_address_is_said(
+    address: int, bit: int, said: str
+) -> None:
+    """No processor of 64 bits has addresses of less than 36."""
+    far, near = Leaf(Physical(address), 0x1000), Leaf(Physical(0x1000), 0x1000)
+    assert highest_bit(far, Absent(), near) == highest_bit(near, Absent(), far) == bit
+    assert highest_bit(Pointer(Table(CPU.format, Physical(address), 0))) == bit
+    assert highest_bit() == highest_bit(Absent()) == -1
+    assert narrower(bit) == said
 
 
 @pytest.mark.parametrize("mode", Mode)

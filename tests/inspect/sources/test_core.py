@@ -19,7 +19,7 @@ from harness.inspect.sources import core, qmp
 from harness.inspect.sources.content import Content
 from harness.paging import bulk
 from harness.paging.address import Physical, Span
-from harness.paging.x86.cpu import Efer, Mode
+from harness.paging.x86.cpu import Cr4, Efer, Mode
 from tests.inspect.sources.machines import STUB, running
 from tests.inspect.spaces import listed, same
 
@@ -215,6 +215,45 @@ def test_no_damage_to_a_core_ends_in_anything_but_a_sentence(tmp_path: Path) -> 
         except SourceError:
             refused += 1
     assert refused > 50
+
+
+def test_a_processor_that_a_core_lacks_is_a_sentence(tmp_path: Path) -> None:
+    path = written(tmp_path / "core", [(ROOT, bytes(0x1000))], note() + note(cr3=ROOT + 0x1000))
+    assert opened(path, ",vcpu=1").cpu.cr3 == ROOT + 0x1000
+    with pytest.raises(SourceError, match="has no processor 2: it has 0 to 1"):
+        opened(path, ",vcpu=2")
+
+
+@pytest.mark.parametrize("trouble", [AttributeError, TypeError])
+def test_what_pyelftools_fails_on_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: type[Exception]
+) -> None:
+    path = written(tmp_path / "core", [(ROOT, bytes(0x1000))])
+
+    def fails(file: object) -> None:
+        raise trouble("odd")
+
+    monkeypatch.setattr(core, "ELFFile", fails)
+    with pytest.raises(SourceError, match="is no core that can be read: odd"):
+        opened(path)
+
+
+def test_a_core_without_memory_has_none_anywhere(tmp_path: Path) -> None:
+    path = written(tmp_path / "core", [(ROOT, bytes(0x1000))])
+    memory = core.CoreMemory.of(path, Content(path), np.empty(0, core.SEGMENT[64]))
+    assert memory.load(Physical(0), 8) is None
+    words, backed = memory.gather(np.array([0, 0x1000], np.uint64), 8)
+    assert words.tolist() == [0, 0] and backed is not None and backed.tolist() == [False, False]
+
+
+def test_the_rights_of_keys_that_a_core_does_not_hold_are_assumed(tmp_path: Path) -> None:
+    def keys(cr4: int) -> list[str]:
+        path = written(tmp_path / "core", [(ROOT, bytes(0x1000))], note(cr4=CR4 | cr4))
+        return [one.split()[-8][:-1] for one in opened(path).assumed if "every key" in one]
+
+    assert keys(0) == []
+    assert keys(Cr4.PKE) == ["PKRU"]
+    assert keys(Cr4.PKE | Cr4.PKS) == ["PKRU", "IA32_PKRS"]
 
 
 def test_gigabytes_of_zeros_and_loops_of_tables_cost_little(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -15,6 +16,8 @@ from harness.check.replay import Case
 from harness.check.stage import Control, Model
 from harness.cli.source import Source
 from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.sources import content
+from harness.machine.openfile import OpenFile
 from harness.paging import bulk
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
@@ -171,6 +174,35 @@ def test_what_has_no_end_is_no_layout_and_no_case(tmp_path: Path, kind: str) -> 
     for path in ("/dev/zero", sparse):
         with pytest.raises(ValueError, match="cannot be read: File too large"):
             opened(f"{kind}:{path}")
+
+
+@pytest.mark.parametrize("trouble", [MemoryError, OverflowError])
+def test_a_file_for_which_there_is_no_room_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: type[Exception]
+) -> None:
+    def no_room(size: int) -> None:
+        raise trouble
+
+    path = tmp_path / "ram"
+    path.write_bytes(bytes(0x1000))
+    monkeypatch.setattr(content, "_zeros", no_room)
+    with pytest.raises(SourceError, match="cannot be read: File too large"):
+        opened(f"ram:{path},cr3=0")
+
+
+def test_a_file_that_can_no_longer_be_read_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ram"
+    path.write_bytes(bytes([7, *bytes(0x3FFF)]))
+    memory = opened(f"ram:{path},cr3=0").memory
+
+    def lost(self: OpenFile, octets: object, first: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(OpenFile, "fill", lost)
+    with pytest.raises(SourceError, match="cannot be read: Input/output error"):
+        memory.load(Physical(0x3000), 8)
 
 
 @pytest.mark.parametrize("how", ["gather", "load"])

@@ -6,6 +6,15 @@
     live.probe(span)
     comparison = live.run()         # now the guest does all of it, in one go
 
+Code that is no part of this package, in C or Rust say, stores into the same tables:
+
+    with live.changes():
+        kernel.unmap(address)       # which calls back live.flush([address]) where it flushes
+    live.probe(span)
+
+Its stores are those that the tables show.  Where it cannot call back, `live.flush(addresses)` may
+follow.  A table that holds something else than it did, which no one has announced, is refused.
+
 Operations work on the tables in the guest's memory as ever.  Where they store is noted, all is
 taken back, and the guest stores it again, what came before each flush or access before that; it
 executes the flushes that it is told and no others.  So a translation that the machine may keep is
@@ -23,7 +32,8 @@ operations find the accessed and dirty bits that they would find on the machine.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -39,6 +49,7 @@ from harness.check.marks import INVALID_OPCODE, LONG_CODE
 from harness.check.quirks import KEPT_CODE, DenialQuirk, expected_of, fault_quirks
 from harness.check.second_reading import Reading, by_tables
 from harness.check.space import Note, NotedMemory
+from harness.check.stores import KnownTables
 from harness.check.verdicts import Seen, expected_text, judged, observed_text
 from harness.check.window import Window, check_root, find_root_hole, open_window
 from harness.machine.engines import executor
@@ -46,7 +57,7 @@ from harness.machine.errors import Misuse
 from harness.machine.guest import Guest, State
 from harness.machine.ram import ARENA, TABLE_ARENA
 from harness.paging import bulk
-from harness.paging.address import Span
+from harness.paging.address import Physical, Span
 from harness.paging.bulk import Counts, End, Paths
 from harness.paging.flush import Flush
 from harness.paging.memory import Mask, Words
@@ -226,6 +237,7 @@ class Live:
         self._allocator = TableAllocator(memory, arena)
         self._random = np.random.default_rng()
         self._probes = 0
+        self._known, self._announced, self._refused = KnownTables(memory), False, ""
         self._not_asked: Counter[str] = Counter()
         self._reset(_Batch(cpu, self._open(cpu)))
         self._tell_of_tables(cpu)
@@ -264,6 +276,8 @@ class Live:
         self._stored: list[Note] = []
         self._not_asked.clear()
         self._memory.notes = []
+        self._known.forget()
+        self._known.learn(batch.cpu)
 
     # What the guest is to do.
 
@@ -272,27 +286,58 @@ class Live:
 
         All that was cached goes with it: the guest changes between its own tables and those.
         """
+        self._take_stores()
         window = self._windows.get(cpu.cr3)
         if window is None or not self._memory.load(window.hole[0].address, cpu.format.entry_bytes):
             window = self._windows[cpu.cr3] = self._open(cpu)
             self._tell_of_tables(cpu)
         self._take_stores()
         self._batches.append(_Batch(cpu, window))
+        self._known.learn(cpu)
 
-    def flush(self, flush: Flush) -> None:
-        """Has the guest flush what is asked for, and nothing else; then it is done."""
+    @contextmanager
+    def changes(self) -> Iterator[None]:
+        """Code that stores into the tables as it likes: what they hold otherwise afterwards, the
+        guest stores in its turn.
+
+        What is flushed, probed or loaded in the block comes after what was stored before it.
+        Raises Misuse where the entry by which the stub runs is overwritten.
+        """
         self._take_stores()
-        enums, image = self._guest.image.enums, self._guest.image
+        self._announced = True
+        try:
+            yield
+            self._take_stores()
+        finally:
+            self._announced = False
+
+    def flush(self, flush: Flush | Iterable[int]) -> None:
+        """Has the guest flush what is asked for, or some addresses, each with an INVLPG, and
+        nothing else; then it is done."""
+        if not isinstance(flush, Flush):
+            self._flush_pages(np.array([int(address) for address in flush], np.uint64))
+            return
         if flush.everything:
-            jobs = image.new_jobs(1)
-            jobs["flush"] = enums["FLUSH_GLOBAL" if flush.global_pages else "FLUSH_ALL"]
+            self.flush_all(global_pages=flush.global_pages)
         else:
-            jobs = image.new_jobs(len(flush.addresses))
-            jobs["address"], jobs["flush"] = flush.addresses, enums["FLUSH_PAGE"]
-        self._batches[-1].jobs.append(jobs)
-        addresses = None if flush.everything else flush.addresses
-        self._batches[-1].events.append(_Flushed(addresses, flush.global_pages))
+            self._flush_pages(flush.addresses)
         flush.done()
+
+    def _flush_pages(self, addresses: Words) -> None:
+        jobs = self._guest.image.new_jobs(len(addresses))
+        jobs["address"], jobs["flush"] = addresses, self._guest.image.enums["FLUSH_PAGE"]
+        self._flush(jobs, _Flushed(addresses))
+
+    def flush_all(self, *, global_pages: bool = False) -> None:
+        """Has the guest load CR3 again; or flush global pages too, by a change of CR4.PGE."""
+        jobs = self._guest.image.new_jobs(1)
+        jobs["flush"] = self._guest.image.enums["FLUSH_GLOBAL" if global_pages else "FLUSH_ALL"]
+        self._flush(jobs, _Flushed(None, global_pages))
+
+    def _flush(self, jobs: npt.NDArray[np.void], flushed: _Flushed) -> None:
+        self._take_stores()
+        self._batches[-1].jobs.append(jobs)
+        self._batches[-1].events.append(flushed)
 
     def probe(self, *spans: Span, pages: int = 64) -> None:
         """Has the guest try every access at the pages of each span and at both pages beside it.
@@ -308,6 +353,8 @@ class Live:
         cases = self._cases(batch, tried)
         rules = outcomes(batch.cpu, self._memory, cases.address, cases.kind, cases.user, cases.ac)
         _check_memory(cases, rules, self._memory.span)
+        self._mark(batch.cpu, cases, rules)
+        self._take_stores()
         paths = bulk.paths(self._memory, batch.cpu.roots[0], cases.address)
         paths.used[:, rules.walks.end == End.NO_ROOT] = False
         asked = _Asked(
@@ -322,7 +369,6 @@ class Live:
         )
         batch.events.append(asked)
         batch.jobs.append(self._jobs(asked))
-        self._mark(asked)
         slot, which = np.unique(paths.slot[paths.used], return_inverse=True)
         last = np.zeros(len(slot), np.uint64)
         np.bitwise_or.at(last, which, asked.entries.after(asked.allowed)[paths.used])
@@ -355,18 +401,30 @@ class Live:
         jobs["where"][:, levels] = asked.aimed & ~np.uint64(marks.WORD - 1)
         return jobs
 
-    def _mark(self, asked: _Asked) -> None:
-        """Puts what reads and fetches shall find into the frames; that is no store of a space."""
+    def _mark(self, cpu: Cpu, cases: Cases, rules: Outcomes) -> None:
+        """Puts what reads and fetches shall find into the frames.
+
+        That is no store of a space; but the guest stores it where a table was before.
+        """
+        made, aimed = rules.vector == ALLOWED, rules.walks.physical
+        reads = aimed[made & (cases.kind == Kind.READ)]
+        fetches = aimed[made & (cases.kind == Kind.FETCH)]
+        were = self._known.were(reads, cpu), self._known.were(fetches, cpu)
+        marks.put_marks(self._memory, reads[were[0]])
+        marks.put_code(self._memory, fetches[were[1]])
         self._memory.notes, notes = None, self._memory.notes
-        kind, aimed = asked.cases.kind, asked.aimed
-        marks.put_marks(self._memory, aimed[asked.allowed & (kind == Kind.READ)])
-        marks.put_code(self._memory, aimed[asked.allowed & (kind == Kind.FETCH)])
+        marks.put_marks(self._memory, reads[~were[0]])
+        marks.put_code(self._memory, fetches[~were[1]])
         self._memory.notes = notes
+        self._known.hold_frames(cpu, np.concatenate([reads, fetches]))
 
     def _take_stores(self, by_guest: bool = True) -> None:
         """Makes jobs of what was stored since, each word once; none of what the guest notes."""
+        assert self._memory.notes is not None
+        if self._refused:
+            raise Misuse(self._refused)
+        self._memory.notes[:0] = self._foreign_stores(self._memory.notes)
         notes, self._memory.notes = self._memory.notes, []
-        assert notes is not None
         if not notes:
             return
         self._stored += notes
@@ -374,6 +432,44 @@ class Live:
             where = np.unique(np.concatenate([note.addresses for note in notes]))
             values, _ = self._memory.gather(where, self._batches[-1].cpu.format.entry_bytes)
             self._batches[-1].jobs.append(self._patches(where, values))
+
+    def _foreign_stores(self, notes: Sequence[Note]) -> list[Note]:
+        """What was stored into tables, or holds in new ones, beside what is noted.
+
+        Raises Misuse, and from then on for whatever is asked, where no one has announced it and an
+        access was made before that could have used what was there; and for a store that takes the
+        stub's own entry away.
+        """
+        cpus = {batch.cpu.cr3: batch.cpu for batch in self._batches}
+        found = self._known.changed(cpus.values(), whole=self._guest.engine.name == "kvm")
+        if not len(found.addresses):
+            return []
+        noted = np.concatenate([_NONE, *(note.addresses for note in notes)])
+        foreign = found.in_use & ~np.isin(found.addresses, noted)
+        if foreign.any():
+            self._refused = self._why_refused(found.addresses[foreign], found.before[foreign])
+        if self._refused:
+            raise Misuse(self._refused)
+        return [Note(found.addresses, found.before)]
+
+    def _why_refused(self, addresses: Words, before: Words) -> str:
+        """Why stores into tables in use cannot be taken; empty where they can."""
+        for slot in self._batches[-1].window.hole:
+            if slot.address in addresses:
+                return (
+                    f"entry {slot.index} of the root's table, at {slot.address:#x}, is the stub's,"
+                    " which runs by it, and was overwritten: leave entries alone that the code"
+                    " under test has not made"
+                )
+        asked = any(isinstance(event, _Asked) for one in self._batches for event in one.events)
+        if self._announced or not asked:
+            return ""
+        first, was = int(addresses[0]), int(before[0])
+        now = self._memory.load(Physical(first), self._batches[-1].cpu.format.entry_bytes)
+        return (
+            f"the entry at {first:#x} was {was:#x} and is {now:#x}, and no one has announced that"
+            " store: put what stores there into a block of `with live.changes():`"
+        )
 
     def _patches(self, where: Words, values: Words) -> npt.NDArray[np.void]:
         room = self._guest.image.enums["WORDS"]
@@ -418,7 +514,8 @@ class Live:
                     for batch, each in zip(self._batches, kept, strict=True)
                 ]
             )
-            self._compare_entries(comparison, touched, wanted)
+            entries = ~np.isin(touched, self._written())
+            self._compare_entries(comparison, touched[entries], wanted[entries])
             if comparison.disagreed or number == runs:
                 break
             self._memory.scatter(touched, width, before)
@@ -524,6 +621,13 @@ class Live:
             [_describe(asked, results, lane, earlier, kept) for lane in wrong[:room].tolist()],
         )
         return agree
+
+    def _written(self) -> Words:
+        """The words that accesses store; where a table was before, they are noted too."""
+        events = [event for batch in self._batches for event in batch.events]
+        asked = [event for event in events if isinstance(event, _Asked)]
+        parts = [event.aimed[event.allowed & (event.cases.kind == Kind.WRITE)] for event in asked]
+        return np.concatenate([_NONE, *parts])
 
     def _compare_entries(self, comparison: Comparison, touched: Words, wanted: Words) -> None:
         """Compares what was stored or noted: A that is set without need is the machine's choice."""

@@ -1,0 +1,117 @@
+"""What the tables of spaces hold, so that stores show which no operation has noted.
+
+Code that is no part of the library stores into tables as it likes.  All tables are kept as they
+were; what they hold otherwise now was stored since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.machine.ram import ARENA
+from harness.paging import bulk
+from harness.paging.memory import Mask, Memory, Words
+from harness.paging.x86.cpu import Cpu
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Words of tables that changed, one lane each.
+
+    before   what was there
+    in_use   whether the table was one of a space then; else it was one earlier, or is new
+    """
+
+    addresses: Words
+    before: Words
+    in_use: Mask
+
+
+class KnownTables:
+    """All tables that spaces have, or had since `forget`, and what they hold.
+
+    Tables of the machine's own, in its arena, are none of them.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._tables: dict[int, Words] = {}
+        self._in_use: set[int] = set()
+        self._frames: dict[int, Words] = {}
+
+    def forget(self) -> None:
+        """There were none so far."""
+        self._tables, self._in_use, self._frames = {}, set(), {}
+
+    def learn(self, cpu: Cpu) -> None:
+        """The tables of a space are known from now on, as they are."""
+        for address in _tables(cpu, self._memory):
+            self._in_use.add(address)
+            if address not in self._tables:
+                self._tables[address] = self._read(cpu, address)
+
+    def hold_frames(self, cpu: Cpu, addresses: Words) -> None:
+        """Keeps what frames hold that are no tables yet, and may be later."""
+        size = np.uint64(cpu.format.table_bytes(0))
+        for frame in np.unique(addresses & ~(size - np.uint64(1))).tolist():
+            self._frames[frame] = self._read(cpu, frame)
+
+    def were(self, addresses: Words, cpu: Cpu) -> Mask:
+        """Which addresses lie in tables that there are or were."""
+        size = np.uint64(cpu.format.table_bytes(0))
+        tables = np.array(list(self._tables), np.uint64)
+        found: Mask = np.isin(addresses & ~(size - np.uint64(1)), tables)
+        return found
+
+    def changed(self, cpus: Iterable[Cpu], *, whole: bool) -> Stores:
+        """What was stored since the last time.
+
+        cpus   in what states tables are in use
+        whole  of tables that are new all words, not those alone that differ from what was there
+        """
+        cpus = tuple(cpus)
+        parts = list(self._differing(cpus[0]))
+        if parts:  # else no table has come or gone
+            now = {address for cpu in cpus for address in _tables(cpu, self._memory)}
+            for address in sorted(now - self._tables.keys()):
+                words = self._tables[address] = self._read(cpus[0], address)
+                before = self._frames.get(address, words)
+                new = np.flatnonzero((words != before) | whole)
+                slots = _slots(cpus[0], address)[new]
+                parts.append(Stores(slots, before[new], np.zeros(len(new), np.bool_)))
+            self._in_use = now
+        return Stores(
+            np.concatenate([np.empty(0, np.uint64), *(part.addresses for part in parts)]),
+            np.concatenate([np.empty(0, np.uint64), *(part.before for part in parts)]),
+            np.concatenate([np.empty(0, np.bool_), *(part.in_use for part in parts)]),
+        )
+
+    def _differing(self, cpu: Cpu) -> Iterator[Stores]:
+        for address, before in self._tables.items():
+            words = self._read(cpu, address)
+            different = np.flatnonzero(words != before)
+            if len(different):
+                self._tables[address] = words
+                slots = _slots(cpu, address)[different]
+                in_use = np.full(len(different), address in self._in_use)
+                yield Stores(slots, before[different], in_use)
+
+    def _read(self, cpu: Cpu, address: int) -> Words:
+        return self._memory.gather(_slots(cpu, address), cpu.format.entry_bytes)[0].copy()
+
+
+def _tables(cpu: Cpu, memory: Memory) -> list[int]:
+    """The tables of a space outside the arena, but not those that lie outside memory."""
+    found = np.unique(bulk.leaves(memory, cpu.roots, limit=0).tables.address)
+    _, backed = memory.gather(found, cpu.format.entry_bytes)
+    ours = found >= np.uint64(ARENA.stop)
+    chosen: list[int] = found[ours if backed is None else ours & backed].tolist()
+    return chosen
+
+
+def _slots(cpu: Cpu, address: int) -> Words:
+    offsets = np.arange(0, cpu.format.table_bytes(0), cpu.format.entry_bytes, dtype=np.uint64)
+    return np.uint64(address) + offsets

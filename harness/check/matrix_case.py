@@ -130,7 +130,9 @@ class AskedAccess:
         if model.mode not in MODES or not len(self.words) == len(self.slots) == model.levels:
             raise ValueError(f"mode {model.mode!r} with {len(self.words)} entries")
         size = model.format.entry_bytes
-        if not all(slot in TABLE_ARENA and slot % size == 0 for slot in self.slots):
+        # A range looks through all its numbers for one that is of a subclass of int, as these are.
+        first, end = TABLE_ARENA.start, TABLE_ARENA.stop
+        if not all(first <= slot < end and slot % size == 0 for slot in self.slots):
             raise ValueError("an entry is not where tables have one")
         if len(set(self.slots)) < len(self.slots):
             raise ValueError("two entries are in the same place")

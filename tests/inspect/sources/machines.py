@@ -22,6 +22,7 @@ RAM = 64 << 20
 STUB = (
     *("-machine", "microvm,pic=on,pit=off,rtc=off,acpi=off,auto-kernel-cmdline=off"),
     *("-cpu", "max", "-m", f"{RAM >> 20}M", "-smp", "2", "-kernel", str(StubImage.load().path)),
+    *("-serial", "null"),  # without one the stub reads what is not there, and never sleeps
 )
 """A guest in long mode, with tables of its own, that runs until it is ended."""
 

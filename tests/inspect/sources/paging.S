@@ -24,5 +24,5 @@ _start:
 	mov %eax, %cr3
 	mov STATE + 12, %eax
 	mov %eax, %cr0
-1:	pause
+1:	hlt
 	jmp 1b

@@ -12,7 +12,7 @@ import typer
 
 from harness.cli.ending import sentences
 from harness.cli.output import Json, say, tell
-from harness.cli.source import Source, number, with_source
+from harness.cli.source import Entries, Source, number, with_source
 
 if TYPE_CHECKING:
     from harness.inspect.fault import Explanation
@@ -74,6 +74,7 @@ def fault(
     rip: Annotated[
         str | None, typer.Option(metavar="N", help="The RIP that was seen.", show_default=False)
     ] = None,
+    entries: Entries = None,
     linux: Annotated[
         bool, typer.Option("--linux", help="Also tell what Linux keeps in the entries.")
     ] = False,
@@ -100,6 +101,12 @@ def fault(
         asked = replace(asked, linux=linux, in_full=access is not None)
         if accessed or asked.address is not None:
             asked = replace(asked, accesses=tuple(_accesses(access, user, implicit)))
+        if entries is not None:
+            if asked.address is None:
+                raise Misuse("--entries are those of one address: name it, or of a fault --cr2")
+            snapshot = source.of_entries(entries, asked.address)
+            _answer(_changed(snapshot, ac, pkru), asked, as_json)
+            return
         if source == Source():
             if asked.code is None and asked.address is None:
                 raise Misuse(

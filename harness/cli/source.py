@@ -152,6 +152,30 @@ class Source:
             raise Misuse(f"{several if named else 'no source is named'}: choose one of {choice}")
         yield self._doubted(self._snapshot(self._given(), stack))
 
+    def of_entries(self, entries: str, address: int) -> Snapshot:
+        """The entries that are written as PGD=... PTE=..., of the walk of an address; Misuse where
+        they cannot be read, or a source is named besides."""
+        from harness.inspect.sources import entries as given
+        from harness.machine.errors import Misuse
+
+        self.refuse_beside("--entries")
+        words = re.split(r"[\s,;=:]+", entries.strip())
+        if len(words) % 2:
+            raise Misuse(f"{entries!r} are no entries: write PGD=... PUD=... PMD=... PTE=...")
+        pairs = [
+            (name, number(f"the {name}", raw, 16))
+            for name, raw in zip(words[::2], words[1::2], strict=True)
+        ]
+        return given.snapshot("The entries that were given", pairs, address, self._given())
+
+    def refuse_beside(self, option: str) -> None:
+        """Raises Misuse where a source of tables is named beside an option that is one."""
+        from harness.machine.errors import Misuse
+
+        for kind in KINDS:
+            if getattr(self, kind) is not None:
+                raise Misuse(f"{option} and --{kind} are two sources: choose one of them")
+
     def _doubted(self, snapshot: Snapshot) -> Snapshot:
         """The same, with a doubt about its root where that was found by a number."""
         if self.layout is not None or self.case is not None:
@@ -203,6 +227,17 @@ class Source:
 
 _OPTION = re.compile(r"(?P<rest>.*),(?P<name>[a-z0-9]+)=(?P<value>[^,]*)", re.DOTALL)
 _AT_LEVELS = re.compile(r"(?P<rest>.*)@(?P<levels>\d+)", re.DOTALL)
+
+
+Entries = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ENTRIES",
+        help="In place of a source, the entries on the way, as an oops or a debugger prints them:"
+        " 'PGD=.. P4D=.. PUD=.. PMD=.. PTE=..', or PML4E and so on.",
+        show_default=False,
+    ),
+]
 
 
 def number(what: str, text: str, bare: int | None = None) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +12,7 @@ import typer
 
 from harness.cli.ending import sentences
 from harness.cli.output import Html, Json, say, tell, writable, write
-from harness.cli.source import Source, number, with_source
+from harness.cli.source import Entries, Source, number, with_source
 
 if TYPE_CHECKING:
     from harness.inspect.snapshot import Snapshot
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 def walk(
     addresses: Annotated[list[str], typer.Argument(metavar="ADDRESS", help="Virtual addresses.")],
     source: Source,
+    entries: Entries = None,
     linux: Annotated[
         bool, typer.Option("--linux", help="Also tell what Linux keeps in the entries.")
     ] = False,
@@ -41,13 +44,18 @@ def walk(
     Example: pagetable walk 0x1000 --layout smallest
 
     Example: pagetable walk 0x1000 --layout smallest --html walk.html --svg walk.svg
+
+    Example: pagetable walk ffffc9000002d000 --entries 'PGD=100000067 PUD=100200067 PMD=0'
     """
-    with sentences(), source.opened() as snapshot:
+    with sentences(), _opened(source, addresses, entries) as snapshot:
         from harness.inspect.translation import translate
+        from harness.machine.errors import Misuse
         from harness.paging.address import Virtual
         from harness.report.objects import answer
         from harness.report.translation import as_object, translation_lines
 
+        if snapshot.given is not None and (html or svg):
+            raise Misuse("a walk of entries that were given is text: a picture needs all of it")
         for path in (html, svg):
             writable(path)
         asked = [Virtual(number("the address", text)) for text in addresses]
@@ -65,6 +73,20 @@ def walk(
             return
         first, *others = ([*translation_lines(cpu, one)] for one in found)
         tell(snapshot, [*first, *(line for lines in others for line in ("", *lines))])
+
+
+@contextmanager
+def _opened(source: Source, addresses: list[str], entries: str | None) -> Iterator[Snapshot]:
+    """The snapshot in which the addresses are walked."""
+    from harness.machine.errors import Misuse
+
+    if entries is None:
+        with source.opened() as snapshot:
+            yield snapshot
+        return
+    if len(addresses) != 1:
+        raise Misuse(f"--entries are those of one address, and {len(addresses)} are given")
+    yield source.of_entries(entries, number("the address", addresses[0]))
 
 
 def _picture(snapshot: Snapshot, found: list[Translation]) -> str:

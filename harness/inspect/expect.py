@@ -331,9 +331,7 @@ class Unmet:
     ranges: tuple[tuple[Span, int, int], ...] = ()
 
 
-def unmet(
-    snapshot: Snapshot, meant: Expectations, aside: Sequence[Span] = ()
-) -> tuple[Unmet, ...]:
+def unmet(snapshot: Snapshot, meant: Expectations, aside: Sequence[Span] = ()) -> tuple[Unmet, ...]:
     """Where the tables of a snapshot say something else than was meant.
 
     aside  addresses that are not the program's, such as those of a stub that runs beside it

@@ -107,7 +107,10 @@ def explain(
     masked = cpu if access.kind is not Kind.FETCH else replace(cpu, lam=False)
     found = translate(replace(snapshot, cpu=masked), address, linux)
     answer = outcome(cpu, memory, address, access)
-    found_changes = () if isinstance(answer, Allowed) else remedies(cpu, memory, address, access)
+    unknown = snapshot.given is not None and isinstance(answer, Unbacked)
+    found_changes = (
+        () if isinstance(answer, Allowed) or unknown else remedies(cpu, memory, address, access)
+    )
     changes = tuple(
         replace(one, in_memory=is_backed(snapshot, one.reaches)) for one in found_changes
     )
@@ -115,7 +118,7 @@ def explain(
     elsewhere = tuple(
         Elsewhere(read, who, outcome(cpu, _Filled(memory, octet), address, access))
         for octet, read, who in _ELSEWHERE
-        if isinstance(answer, Unbacked)
+        if isinstance(answer, Unbacked) and not unknown
     )
     return Explanation(access, answer, found, blamed, noted, changes, elsewhere)
 
@@ -357,7 +360,7 @@ def _likely(
     if not found.canonical:
         yield "CR2 never holds an address that is not canonical: such an access raises #GP or #SS"
         return
-    if found.end is End.UNBACKED:
+    if found.end is End.UNBACKED and snapshot.given is None:
         yield f"{outside(found)}: what the machine reads there decides"
     present = found.end in (End.LEAF, End.MALFORMED)
     allowed = any(isinstance(one.outcome, Allowed) for one in instead)
@@ -382,5 +385,11 @@ def _likely(
             "the page was unmapped since; or it was before, and a TLB that was not flushed still"
             " had it (4.10.4.2)"
         )
+    if snapshot.given:
+        yield (
+            "the entries are what the handler read after the fault, and another processor changed"
+            " them in between"
+        )
+        return
     yield "the tables were changed since"
     yield f"another address space: here CR3 is {cpu.cr3:#x}; or another processor's registers"

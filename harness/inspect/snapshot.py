@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.paging.address import Span
+from harness.paging.address import Physical, Span
 from harness.paging.memory import Memory
 from harness.paging.x86.cpu import Cpu
 
@@ -19,8 +19,20 @@ class QuestionError(ValueError):
 
 
 @dataclass(frozen=True)
+class Given:
+    """What is known of tables of which only the entries of one walk were given.
+
+    levels    of the entries; those above the lowest that are missing lead on and withhold nothing
+    unplaced  the tables of which it is not known where they are
+    """
+
+    levels: frozenset[int]
+    unplaced: frozenset[Physical]
+
+
+@dataclass(frozen=True)
 class Snapshot:
-    """A machine at one moment.
+    """A machine at one moment, or as much of it as was given.
 
     title    what it is, for people
     cpu      the state of the processor that is asked about
@@ -31,6 +43,7 @@ class Snapshot:
              rules, say, and its tables are read as it does
     registers  what else the source has of the processor, among it as far as it tells them cr2, rip,
              rsp (outside long mode EIP and ESP), cpl, and idt: where the IDT is
+    given    where there is no more of its memory than entries: which
     """
 
     title: str
@@ -40,3 +53,4 @@ class Snapshot:
     assumed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     registers: Mapping[str, int] = field(default_factory=dict)
+    given: Given | None = None

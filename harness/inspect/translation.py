@@ -11,7 +11,7 @@ from harness.inspect.decode import MemoryType, Reading
 from harness.inspect.likely import likely
 from harness.inspect.linux import LinuxReading
 from harness.inspect.linux import read as read_linux
-from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.snapshot import Given, QuestionError, Snapshot
 from harness.paging.address import Physical, Virtual
 from harness.paging.bulk import End
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
@@ -47,6 +47,7 @@ class Stage:
     granted  the rights, as bits of the format, that all entries so far give together
     taken    those that it takes and the entries above it gave
     likely   what it probably is, and what speaks for that; empty where it makes sense
+    placed   whether it is known where its table is
     """
 
     slot: Slot | None
@@ -55,6 +56,7 @@ class Stage:
     granted: int
     taken: int
     likely: tuple[str, ...] = ()
+    placed: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Translation:
                memory that is not there
     backed     whether there is memory behind the page; None where there is no page, or the source
                does not tell
+    given      as of the snapshot
     """
 
     asked: Virtual
@@ -88,6 +91,7 @@ class Translation:
     end: End
     reason: Reason | None
     backed: bool | None
+    given: Given | None = None
 
     @property
     def physical(self) -> Physical | None:
@@ -132,7 +136,8 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
     canonical, why = _canonical(cpu, inner)
     indices = split(cpu, inner, found.level if found and found.leaf else 0)
     return Translation(
-        address, inner, canonical, why, indices, root, found, stages, end, reason, backed
+        *(address, inner, canonical, why, indices, root, found, stages, end, reason, backed),
+        given=snapshot.given,
     )
 
 
@@ -161,19 +166,23 @@ def split(cpu: Cpu, address: int, page: int = 0) -> tuple[Index, ...]:
 
 
 def _stages(snapshot: Snapshot, address: int, found: Walk | None, linux: bool) -> Iterator[Stage]:
-    cpu, format = snapshot.cpu, snapshot.cpu.format
+    cpu, format, given = snapshot.cpu, snapshot.cpu.format, snapshot.given
     granted = format.rights_mask
-    if cpu.mode is Mode.PAE and cpu.levels == formats.PDPTE_LEVEL:
+    registers = cpu.mode is Mode.PAE and cpu.levels == formats.PDPTE_LEVEL
+    if registers and (given is None or formats.PDPTE_LEVEL in given.levels):
         raw = cpu.pdptes[split(cpu, address)[0].value]
         register = decode.read(cpu, raw, formats.PDPTE_LEVEL)
         yield Stage(None, register, None, granted, 0, likely(cpu, register))
     for slot, raw, entry in found.steps if found else ():
-        given = granted if isinstance(entry, Absent) else granted & format.granted(raw, slot.level)
+        if given and slot.level not in given.levels:
+            continue
+        left = granted if isinstance(entry, Absent) else granted & format.granted(raw, slot.level)
         reading = decode.read(cpu, raw, slot.level)
         kept = read_linux(cpu, reading) if linux else None
         guesses = likely(cpu, reading, kept, slot, snapshot.memory, address)
-        yield Stage(slot, reading, kept, given, granted & ~given, guesses)
-        granted = given
+        placed = given is None or slot.table.address not in given.unplaced
+        yield Stage(slot, reading, kept, left, granted & ~left, guesses, placed)
+        granted = left
 
 
 def _ending(cpu: Cpu, found: Walk | None) -> tuple[End, Reason | None]:

@@ -13,6 +13,7 @@ from harness.inspect.fault import Explanation, Reproduction, SeenFault
 from harness.inspect.remedy import ADDRESS, EntryChange, Missing, Remedy, Setting
 from harness.inspect.translation import Stage, Translation
 from harness.paging.entry import Entry, Leaf, Pointer
+from harness.paging.table import Slot
 from harness.paging.x86 import formats
 from harness.paging.x86.access import (
     Access,
@@ -37,7 +38,7 @@ ALTERNATIVES: Final = 3
 def explanation_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
     """One access: what it comes to, by which rule, what would let it pass, and the walk."""
     found = one.translation
-    yield f"{one.access} at {found.asked:#x}: {outcome_text(one.outcome)}"
+    yield f"{one.access} at {found.asked:#x}: {_comes_to(one)}"
     yield from labelled("rule", _rule(one.outcome))
     yield from labelled("machine", _elsewhere(one))
     yield from labelled("because", (_blame(stage) for stage in one.to_blame))
@@ -71,6 +72,14 @@ def outcome_text(outcome: Outcome) -> str:
     )
 
 
+def _comes_to(one: Explanation) -> str:
+    """What an access comes to, as far as the entries are known that were given."""
+    if one.translation.given and isinstance(one.outcome, Unbacked):
+        slot = one.outcome.slot
+        return f"unknown, for the {slot.table.format.levels[slot.level].name} is not given"
+    return outcome_text(one.outcome)
+
+
 def _elsewhere(one: Explanation) -> Iterator[str]:
     """What machines make of an access whose walk leads outside memory."""
     for there in one.elsewhere:
@@ -88,7 +97,7 @@ def accesses_lines(explained: Sequence[Explanation]) -> Iterator[str]:
     yield f"{explained[0].translation.asked:#x}"
     rows: list[Sequence[str]] = [("access", "outcome", "rule")]
     for one in explained:
-        rows.append((str(one.access), outcome_text(one.outcome), "; ".join(_rule(one.outcome))))
+        rows.append((str(one.access), _comes_to(one), "; ".join(_rule(one.outcome))))
     yield from (f"  {line}" for line in aligned(rows))
     yield from likely_lines(explained[0].translation)
     yield from linux_lines(explained[0].translation)
@@ -99,7 +108,7 @@ def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
     after = remedy.applied_to(cpu)
     for entry in remedy.entries:
         values = f"{_raw(entry, entry.old)} -> {_raw(entry, entry.new)}"
-        yield f"{entry.name} at {entry.slot.address:#x}: {values}"
+        yield f"{entry.name}{_at(found, entry.slot)}: {values}"
         yield f"  {_deeds(after, entry)}"
         if entry.flush:
             yield "  flush it from the TLB: the old entry may still be used"
@@ -144,10 +153,12 @@ def seen_lines(seen: SeenFault, cr2: int | None) -> Iterator[str]:
 
 def comparison_lines(cpu: Cpu, found: Reproduction) -> Iterator[str]:
     """Whether the tables as they are would give a fault that was seen."""
+    given = any(one.translation.given for one in (*found.giving, *found.instead))
+    tables = "These entries" if given else "The tables as they are"
     if found.giving:
-        yield "The tables as they are give this fault."
+        yield f"{tables} give this fault."
     else:
-        yield "The tables as they are do not give this fault. It may be that"
+        yield f"{tables} do not give this fault. It may be that"
     yield from (f"  - {sentence}" for sentence in found.explanations)
     for one in found.giving or found.instead:
         yield ""
@@ -161,7 +172,7 @@ def as_object(cpu: Cpu, one: Explanation) -> dict[str, Any]:
         **_outcome_object(one.outcome),
         "because": [_place_object(stage) for stage in one.to_blame],
         "sets": [{**_place_object(stage), "name": flag} for stage, flag in one.noted],
-        "remedies": [_remedy_object(remedy) for remedy in one.remedies],
+        "remedies": [_remedy_object(one.translation, remedy) for remedy in one.remedies],
         "elsewhere": [
             {"reads": there.read, "who": there.who, **_outcome_object(there.outcome)}
             for there in one.elsewhere
@@ -192,8 +203,19 @@ def _rule(outcome: Outcome) -> list[str]:
 
 
 def _place(stage: Stage) -> str:
-    where = f"at {stage.slot.address:#x}" if stage.slot else "register"
-    return f"the {stage.reading.name} {where}"
+    where = " register" if stage.slot is None else f" at {stage.slot.address:#x}"
+    return f"the {stage.reading.name}{where if stage.placed else ''}"
+
+
+def _at(found: Translation, slot: Slot) -> str:
+    """Where an entry is, if that is known."""
+    unplaced = found.given is not None and slot.table.address in found.given.unplaced
+    return "" if unplaced else f" at {slot.address:#x}"
+
+
+def _placed(found: Translation, slot: Slot | None) -> dict[str, Any] | None:
+    """The same as what JSON can hold."""
+    return slot_object(slot) if slot and _at(found, slot) else None
 
 
 def _blame(stage: Stage) -> str:
@@ -202,6 +224,9 @@ def _blame(stage: Stage) -> str:
 
 def _hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
     """Why no change helps."""
+    if isinstance(one.outcome, Unbacked) and one.translation.given:
+        yield "none that is known without that entry"
+        return
     if isinstance(one.outcome, Unbacked):
         yield "none of the tables: CR3 must lead to a root's table in memory"
         return
@@ -305,7 +330,7 @@ def _missing_lines(found: Translation, missing: Missing) -> Iterator[str]:
         elif missing.slot is None:
             place = f"{entry.name} {index[entry.level]}, in memory at CR3, which is loaded again"
         else:
-            place = f"{entry.name} at {missing.slot.address:#x}, now {missing.old:#x}"
+            place = f"{entry.name}{_at(found, missing.slot)}, now {missing.old:#x}"
         yield f"{place}: {entry.bits:#x} | {target}"
 
 
@@ -333,19 +358,19 @@ _OUTCOMES: Final = {Allowed: "allowed", Fault: "fault", Unbacked: "unknown"}
 
 def _place_object(stage: Stage) -> dict[str, Any]:
     return {
-        "slot": stage.slot and slot_object(stage.slot),
+        "slot": slot_object(stage.slot) if stage.slot and stage.placed else None,
         "level": stage.reading.level,
         "entry": stage.reading.name,
         "raw": hex(stage.reading.raw),
     }
 
 
-def _remedy_object(remedy: Remedy) -> dict[str, Any]:
+def _remedy_object(found: Translation, remedy: Remedy) -> dict[str, Any]:
     return {
         "cost": remedy.cost,
         "entries": [
             {
-                "slot": slot_object(one.slot),
+                "slot": _placed(found, one.slot),
                 "entry": one.name,
                 "old": hex(one.old),
                 "new": hex(one.new),
@@ -363,17 +388,17 @@ def _remedy_object(remedy: Remedy) -> dict[str, Any]:
             }
             for one in remedy.settings
         ],
-        "missing": remedy.missing and _missing_object(remedy.missing),
+        "missing": remedy.missing and _missing_object(found, remedy.missing),
         "suspect": remedy.suspect,
         "in_memory": remedy.in_memory,
         "reaches": None if remedy.reaches is None else hex(remedy.reaches),
-        "unread": remedy.unread and slot_object(remedy.unread),
+        "unread": _placed(found, remedy.unread),
     }
 
 
-def _missing_object(missing: Missing) -> dict[str, Any]:
+def _missing_object(found: Translation, missing: Missing) -> dict[str, Any]:
     return {
-        "slot": missing.slot and slot_object(missing.slot),
+        "slot": _placed(found, missing.slot),
         "old": hex(missing.old),
         "entries": [
             {

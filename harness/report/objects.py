@@ -37,10 +37,18 @@ def looked_at(snapshot: Snapshot) -> dict[str, Any]:
     """What a snapshot is of, and the CPU state in which its tables are read."""
     return {
         "source": snapshot.title,
-        "cpu": cpu_object(snapshot.cpu),
+        "cpu": _cpu_of(snapshot),
         "assumed": list(snapshot.assumed),
         "notes": list(notes(snapshot)),
     }
+
+
+def _cpu_of(snapshot: Snapshot) -> dict[str, Any]:
+    """Its CPU state, without what was not given."""
+    state = cpu_object(snapshot.cpu)
+    if snapshot.given and snapshot.cpu.base in snapshot.given.unplaced:
+        state |= {"cr3": None, "root": None}
+    return state
 
 
 def cpu_object(cpu: Cpu) -> dict[str, Any]:

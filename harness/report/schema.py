@@ -137,7 +137,12 @@ _SPAN: Final = {
     "last": _hex("The last address, which is included."),
 }
 _PLACE: Final = {
-    "slot": _or_null(_a("slot", "Where the entry is; null of a PDPTE, which is a register.")),
+    "slot": _or_null(
+        _a(
+            "slot",
+            "Where the entry is; null of a PDPTE, which is a register, and where it is not known.",
+        )
+    ),
     "level": _number("The level of the entry."),
     "entry": _text("What an entry of its level is called, like PTE."),
     "raw": _hex("The entry."),
@@ -319,11 +324,13 @@ _SHARED: Final = {
         "The state of a processor that decides how it translates and what it allows.",
         mode=_name("The paging mode; 4 and 5 are levels.", "32", "pae", "4", "5"),
         cr0=_hex("CR0."),
-        cr3=_hex("CR3."),
+        cr3=_or_null(_hex("CR3; null where it is not known, with --entries and --oops.")),
         cr4=_hex("CR4."),
-        root=_hex(
-            "Where CR3 leads, to the root's table or in PAE paging to the PDPTEs: CR3 without the"
-            " bits that are no part of the address."
+        root=_or_null(
+            _hex(
+                "Where CR3 leads, to the root's table or in PAE paging to the PDPTEs: CR3 without"
+                " the bits that are no part of the address. Null where CR3 is."
+            )
         ),
         efer=_hex("IA32_EFER."),
         pkru=_hex("PKRU."),
@@ -378,8 +385,9 @@ _SHARED: Final = {
             _a("slot", "Where the next entry would be if there were memory; else null.")
         ),
         end=_name(
-            "How the walk ends; no-root is one that never begins.",
-            *("page", "absent", "malformed", "unbacked", "no-root"),
+            "How the walk ends; no-root is one that never begins, not-given one that ends at an"
+            " entry that --entries or --oops does not have.",
+            *("page", "absent", "malformed", "unbacked", "no-root", "not-given"),
         ),
         rule=_or_null({**_RULE, "description": "The rule by which any access faults; else null."}),
         reason=_or_null(_REASON),
@@ -727,7 +735,7 @@ _PARTS: Final = {
                     "Entries that are to hold other bits.",
                     _object(
                         "An entry.",
-                        slot=_a("slot", "Where it is."),
+                        slot=_or_null(_a("slot", "Where it is; null where that is not known.")),
                         entry=_PLACE["entry"],
                         old=_hex("What it holds."),
                         new=_hex("What it must hold."),
@@ -753,7 +761,11 @@ _PARTS: Final = {
                     _object(
                         "Entries that must be made; null where none is missing.",
                         slot=_or_null(
-                            _a("slot", "Where the first must be; null of a PDPTE register.")
+                            _a(
+                                "slot",
+                                "Where the first must be; null of a PDPTE register, and where that"
+                                " is not known.",
+                            )
                         ),
                         old=_hex("What that slot holds."),
                         entries=_list(

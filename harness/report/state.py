@@ -16,7 +16,9 @@ _PCID: Final = (1 << 12) - 1
 
 def head_lines(snapshot: Snapshot) -> Iterator[str]:
     """What was looked at, by which CR3, and what there is to know of it."""
-    yield f"{visible(snapshot.title)}, {cr3_text(snapshot.cpu)}"
+    known = snapshot.given is None or snapshot.cpu.base not in snapshot.given.unplaced
+    cr3 = cr3_text(snapshot.cpu) if known else "CR3 not given"
+    yield f"{visible(snapshot.title)}, {cr3}"
     yield from (f"Note: {sentence}" for sentence in notes(snapshot))
 
 

@@ -11,6 +11,7 @@ from harness.inspect.translation import Index, Stage, Translation
 from harness.paging.bulk import End
 from harness.paging.entry import Absent
 from harness.paging.format import Format
+from harness.paging.walk import Walk
 from harness.paging.x86.access import never_withheld
 from harness.paging.x86.cpu import Cpu
 from harness.report import decode
@@ -61,7 +62,7 @@ def linux_lines(found: Translation) -> Iterator[str]:
 def as_object(cpu: Cpu, found: Translation) -> dict[str, Any]:
     """A translation as what JSON can hold."""
     format, effective = cpu.format, found.granted | never_withheld(cpu)
-    unbacked = found.walk.unbacked if found.walk else None
+    unbacked = found.walk.unbacked if found.walk and not found.given else None
     return {
         "virtual": hex(found.asked),
         "translated": hex(found.address),
@@ -70,7 +71,7 @@ def as_object(cpu: Cpu, found: Translation) -> dict[str, Any]:
         "split": [_index_object(index) for index in found.indices],
         "steps": [
             {
-                "slot": stage.slot and slot_object(stage.slot),
+                "slot": slot_object(stage.slot) if stage.slot and stage.placed else None,
                 "rights": rights(format, stage.granted),
                 "taken": list(format.rights_of(stage.taken)),
                 **decode.as_object(stage.reading, stage.linux, stage.likely),
@@ -78,7 +79,7 @@ def as_object(cpu: Cpu, found: Translation) -> dict[str, Any]:
             for stage in found.stages
         ],
         "unbacked": unbacked and slot_object(unbacked),
-        "end": _ENDS[found.end],
+        "end": "not-given" if _unknown(found) else _ENDS[found.end],
         "rule": found.reason and rule_name(found.reason),
         "reason": found.reason and found.reason.value,
         "physical": None if found.physical is None else hex(found.physical),
@@ -94,6 +95,8 @@ def _answer(found: Translation) -> str:
     leaf, physical = found.leaf, found.physical
     if leaf is not None and physical is not None:
         return f"{physical:#x}, in a {in_units(leaf.size)} page"
+    if found.walk and _unknown(found):
+        return f"unknown: the {_missing(found.walk)} is not given"
     if found.walk and (slot := found.walk.unbacked):
         table = slot.table
         why = f"the level-{slot.level} table at {table.address:#x} lies outside memory"
@@ -101,6 +104,18 @@ def _answer(found: Translation) -> str:
         assert found.reason is not None
         why = found.reason.value
     return f"no translation{f' at level {found.walk.level}' if found.walk else ''}: {why}"
+
+
+def _unknown(found: Translation) -> bool:
+    """Whether the walk ends where no entry was given."""
+    return found.given is not None and found.end is End.UNBACKED
+
+
+def _missing(walk: Walk) -> str:
+    """What the entry is called that a walk needs and that is not given."""
+    slot = walk.unbacked
+    assert slot is not None
+    return slot.table.format.levels[slot.level].name
 
 
 def _split_lines(indices: Sequence[Index]) -> list[str]:
@@ -124,7 +139,9 @@ def stage_rows(format: Format, found: Translation) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = [HEAD]
     for stage in found.stages:
         reading = stage.reading
-        slot = f"{stage.slot.address:#x}" if stage.slot else "register"
+        slot = "register" if stage.slot is None else f"{stage.slot.address:#x}"
+        if not stage.placed:
+            slot = "not known"
         rows.append(
             (
                 *(str(reading.level), reading.name, slot),
@@ -133,7 +150,10 @@ def stage_rows(format: Format, found: Translation) -> list[Sequence[str]]:
             )
         )
     unbacked = found.walk.unbacked if found.walk else None
-    if unbacked is not None:
+    if unbacked is not None and found.given:
+        name = format.levels[unbacked.level].name
+        rows.append((str(unbacked.level), name, f"{unbacked.address:#x}", "", "not given", "", ""))
+    elif unbacked is not None:
         name = format.levels[unbacked.level].name
         slot = f"{unbacked.address:#x}"
         rows.append((str(unbacked.level), name, slot, "", "no memory there", "", ""))

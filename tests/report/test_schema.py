@@ -65,6 +65,10 @@ def questions() -> Iterator[tuple[object, ...]]:
     yield "fault", "0x8000_0000_0000", "--implicit", *sizes
     yield "fault", "0x400000", "--layout", "smallest", "--levels", 4, "--cr4", "0x2000a0", "--no-ac"
     yield "fault", "--code", "0x1c"
+    some = ("--entries", "PMD=2067 PTE=8000000000003061")
+    yield from [("fault", "0x1000", *some), ("walk", "0x1000", *some)]
+    yield "fault", "0x1000", "--entries", "PMD=0"
+    yield "walk", "0x1000", "--entries", "PGD=1067 PUD=2067"
     yield from [("fault", "0x0", *PAE), ("fault", "0x0", "--ram", "pae", "--cr3", 0, "--cr4", 0)]
     yield "fault", "--code", 7, "--cr2", WIDE, "--rip", WIDE, *sizes
     yield "fault", "--code", 6, "--cr2", WIDE, *sizes

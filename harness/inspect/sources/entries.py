@@ -1,0 +1,195 @@
+"""The entries of one walk, as a kernel or a debugger prints them, and nothing else of the memory.
+
+Each entry is put where the walk of its address reads it: in the table to which the entry above it
+leads.  Where that is not known, the table is made up, and so are the entries above the lowest one
+that are missing; both are named in the snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from harness.inspect import decode, engine
+from harness.inspect.names import LINUX, level_named, name_of
+from harness.inspect.snapshot import Given, QuestionError, Snapshot
+from harness.inspect.sources.registers import cpu_with
+from harness.paging.address import Physical, Virtual
+from harness.paging.entry import Pointer
+from harness.paging.memory import Mask, Memory, Words
+from harness.paging.x86 import formats
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr4, Mode, canonical_halves, root_for
+
+Pairs = Sequence[tuple[str, int]]
+"""Entries, each after its name."""
+
+
+class GivenMemory:
+    """Memory that holds a few words, at physical addresses, and is not known else."""
+
+    def __init__(self, words: Mapping[int, int]) -> None:
+        self._words = words
+
+    def load(self, address: Physical, size: int) -> int | None:
+        """The word at an address; None where none is known."""
+        return self._words.get(address)
+
+    def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:
+        """The words at many addresses, and which of them are known."""
+        words = [self._words.get(int(address)) for address in addresses]
+        known = np.array([word is not None for word in words], np.bool_)
+        return np.array([word or 0 for word in words], np.uint64), None if known.all() else known
+
+
+_: type[Memory] = GivenMemory
+
+
+def snapshot(
+    title: str, pairs: Pairs, address: int, registers: Mapping[str, int], mode: Mode | None = None
+) -> Snapshot:
+    """The entries that the walk of an address reads, and a CPU with these registers.
+
+    mode  the paging mode, where the registers do not say it; None has it found by the names and
+          the address
+
+    Raises QuestionError for a name that is no level's, and for entries that contradict each other;
+    SourceError for a state that no machine can be in.
+    """
+    usual, assumed = _cpu(pairs, address, registers, mode)
+    empty = GivenMemory(_no_pdptes(registers.get("cr3", 0)))
+    cpu = cpu_with(usual, registers, empty)
+    if not cpu.long and address not in LEGACY_SPAN:
+        raise QuestionError(f"outside long mode there is no address {address:#x}")
+    given = _by_level(cpu, pairs)
+    made = [name_of(cpu, level) for level in _levels(cpu) if min(given) < level not in given]
+    if made:
+        verbs = "lead here and withhold" if len(made) > 1 else "leads here and withholds"
+        assumed.append(f"{' and '.join(made)} {verbs} nothing (not given)")
+    cpu, words, unplaced = _placed(cpu, given, Virtual(address), "cr3" in registers)
+    cpu, notes = engine.as_marked(cpu)
+    notes += tuple(_unreached(cpu, given))
+    known = Given(frozenset(given), frozenset(unplaced))
+    memory = GivenMemory(words)
+    return Snapshot(title, cpu, memory, None, tuple(assumed), notes, given=known)
+
+
+def _by_level(cpu: Cpu, pairs: Pairs) -> dict[int, int]:
+    """The entries by their levels."""
+    given: dict[int, int] = {}
+    for name, raw in pairs:
+        level = level_named(cpu, name)
+        if raw >> 8 * cpu.format.entry_bytes:
+            raise QuestionError(f"{name} {raw:#x} is wider than an entry of {cpu.format.name}")
+        if given.setdefault(level, raw) != raw:
+            raise QuestionError(
+                f"two entries are given for level {level}, {given[level]:#x} and {raw:#x}: with"
+                " --cr4 0x1020 paging has 5 levels, and pgd and p4d are two"
+            )
+    if not given:
+        raise QuestionError("no entry is given: write them as PGD=... PUD=... PMD=... PTE=...")
+    return given
+
+
+def _levels(cpu: Cpu) -> Sequence[int]:
+    """All levels, from the root down; PAE paging's registers are the first."""
+    return [*reversed(decode.levels_of(cpu))]
+
+
+def _cpu(
+    pairs: Pairs, address: int, registers: Mapping[str, int], mode: Mode | None
+) -> tuple[Cpu, list[str]]:
+    """A CPU in the mode that the entries are of, and what is assumed of it."""
+    if mode is None:
+        mode = Mode.LEVEL_5 if _five(pairs, address) else Mode.LEVEL_4
+        if not registers.get("cr4", Cr4.PAE) & Cr4.PAE:
+            mode = Mode.BITS_32
+    cpu = Cpu.in_mode(mode, 0)
+    assumed = [
+        f"{name.upper()}={getattr(cpu, name):#x}"
+        for name in ("cr0", "cr4", "efer")
+        if name not in registers
+    ]
+    if "maxphyaddr" not in registers and mode is not Mode.BITS_32:
+        assumed.append(f"MAXPHYADDR={cpu.maxphyaddr}")
+    return cpu, assumed
+
+
+def _five(pairs: Pairs, address: int) -> bool:
+    """Whether the entries are those of 5-level paging: p4d is another than pgd, or the address is
+    wider than 48 bits."""
+    by_name = {name.lower(): raw for name, raw in pairs}
+    if "pml5e" in by_name or "pml5" in by_name:
+        return True
+    *_, p4d, pgd = (by_name.get(name) for name in LINUX)
+    if None not in (pgd, p4d):
+        return pgd != p4d
+    return not any(address in half for half in canonical_halves(4)) and any(
+        address in half for half in canonical_halves(5)
+    )
+
+
+def _no_pdptes(cr3: int) -> dict[int, int]:
+    """The PDPTEs to which CR3 leads, all empty."""
+    first = cr3 & (1 << formats.LEGACY_ADDRESS_BITS) - formats.PDPTES * formats.PDPTE_BYTES
+    return {first + number * formats.PDPTE_BYTES: 0 for number in range(formats.PDPTES)}
+
+
+def _placed(
+    cpu: Cpu, given: Mapping[int, int], address: Virtual, known: bool
+) -> tuple[Cpu, dict[int, int], set[Physical]]:
+    """The CPU, the words of memory, and the tables that are made up; `known` is whether CR3 is."""
+    free, unplaced = _free(cpu, given.values()), set[Physical]()
+    if not known:
+        cpu = replace(cpu, cr3=next(free))
+        unplaced.add(cpu.base)
+    if cpu.mode is Mode.PAE:
+        raw = given.get(formats.PDPTE_LEVEL)
+        if raw is None:
+            raw = next(free) | formats.P
+            unplaced.add(cpu.pdpte.address_of(raw))
+        wrong = cpu.malformed_pdpte(raw)
+        pdptes = [0] * formats.PDPTES
+        pdptes[address * formats.PDPTES // LEGACY_SPAN.size] = raw
+        checked = cpu.pdpte.reserved_mask if wrong else None
+        cpu = replace(cpu, pdptes=tuple(pdptes), pdptes_checked=checked)
+    words: dict[int, int] = {}
+    root = root_for(cpu, address)
+    table = root.table if root else None
+    while table is not None:
+        raw = given.get(table.level)
+        if raw is None and table.level > min(given):
+            below = next(free)
+            raw = cpu.format.pointer(below, table.level, cpu.format.granting(*cpu.format.rights))
+            unplaced.add(below)
+        if raw is None:
+            break
+        words[table.slot_for(address).address] = raw
+        entry = cpu.format.decode(raw, table.level)
+        table = entry.table if isinstance(entry, Pointer) else None
+    return cpu, words, unplaced
+
+
+def _free(cpu: Cpu, raws: Iterable[int]) -> Iterator[Physical]:
+    """Addresses for tables that are made up: those from the end to which no entry leads."""
+    pointer = cpu.format.levels[-1].pointer
+    assert pointer is not None
+    used = {cpu.base, *(pointer.address_of(raw) for raw in raws)}
+    last = pointer.address_of(-1)
+    if not cpu.long:
+        last = Physical(min(last, LEGACY_SPAN.last + 1 - (1 << formats.PAGE_BITS)))
+    for address in range(last, 0, -(1 << formats.PAGE_BITS)):
+        if address not in used:
+            yield Physical(address)
+
+
+def _unreached(cpu: Cpu, given: Mapping[int, int]) -> Iterator[str]:
+    """Which entries the machine does not read, since the walk ends above them."""
+    levels = [level for level in _levels(cpu) if level in given]
+    for number, level in enumerate(levels):
+        entry = decode.read(cpu, given[level], level).entry
+        if not isinstance(entry, Pointer) and levels[number + 1 :]:
+            below = ", ".join(name_of(cpu, one) for one in levels[number + 1 :])
+            yield f"The walk ends at the {name_of(cpu, level)}: {below} is given and plays no part"
+            return

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pexpect
 import pytest
 
 from harness.check.layouts import shipped
+from harness.cli import main
 from harness.inspect.lint import RULES
 from tests.cli.commands import ROOT
 
 LAYOUTS = [path.stem for path in shipped()]
-COMMAND = [
-    sys.executable,
-    "-c",
-    "import sys; sys.argv = ['pagetable']; from harness.cli import *; main()",
-]
 
 
 def asked(cwd: Path, **said: str) -> tuple[int, str, str]:
     """Exit code, output and errors of the command where a shell asks it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **said}
-    ended = subprocess.run(
-        COMMAND, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=30
-    )
-    return ended.returncode, ended.stdout, ended.stderr
+    out, errors = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.dict(os.environ, said),
+        mock.patch.object(sys, "argv", ["pagetable"]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(errors),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return int(ended.value.code or 0), out.getvalue(), errors.getvalue()
 
 
 def offered(cwd: Path, *words: str) -> list[str]:

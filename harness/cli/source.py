@@ -17,6 +17,7 @@ from harness.cli.ending import say_warnings
 
 if TYPE_CHECKING:
     from harness.inspect.snapshot import Snapshot
+    from harness.inspect.sources.ram import Placed
 
 
 Register = Annotated[
@@ -69,7 +70,8 @@ class Source:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A core that QEMU's dump-guest-memory wrote, with or without -p.",
+            help="A core that QEMU, virsh dump --memory-only, makedumpfile or VirtualBox wrote, in"
+            " ELF or kdump-compressed.",
             show_default=False,
         ),
     ] = None
@@ -78,10 +80,11 @@ class Source:
         bool, typer.Option("--live", help="Let the guest run while its tables are read.")
     ] = False
     ram: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
-            metavar="FILE",
-            help="A file that holds physical memory; needs --cr3, and --cr4 for other than 4-level"
+            metavar="FILE[@ADDRESS]",
+            help="A file that holds physical memory, from an address on; repeated where there are"
+            " holes. Or a capture of LiME or AVML. Needs --cr3, and --cr4 for other than 4-level"
             " paging.",
             show_default=False,
         ),
@@ -111,6 +114,7 @@ class Source:
 
             layout:linux-5  layout:FILE@4  case:FILE  qmp:SOCKET,vcpu=1,live=1
             core:FILE,efer=0x500  ram:FILE,cr3=0x1000,cr4=0x20
+            ram:FILE@0,ram=FILE@0x100000000,cr3=0x1000
 
         Raises Misuse for a word that is not of this form.
         """
@@ -122,9 +126,15 @@ class Source:
             raise Misuse(f"{text!r} names no source: write one of {forms}")
         given: dict[str, Any] = {}
         options = [field.name for field in fields(cls) if field.name not in KINDS]
-        while (match := _OPTION.fullmatch(rest)) and match["name"] in options:
+        files: list[str] = []
+        while match := _OPTION.fullmatch(rest):
+            if match["name"] == kind == "ram":
+                files.insert(0, match["value"])
+            elif match["name"] in options:
+                given.setdefault(match["name"], match["value"])
+            else:
+                break
             rest = match["rest"]
-            given.setdefault(match["name"], match["value"])
         if kind == "layout" and (match := _AT_LEVELS.fullmatch(rest)):
             rest = match["rest"]
             given.setdefault("levels", match["levels"])
@@ -132,7 +142,7 @@ class Source:
             raise Misuse(f"{text!r} names no source: nothing stands after {kind}:")
         for name in given.keys() & {"levels", "vcpu", "live", "page1gb", "flat"}:
             given[name] = number(name, given[name], 10)
-        given[kind] = rest if kind == "layout" else Path(rest)
+        given[kind] = {"layout": rest, "ram": [rest, *files]}.get(kind, Path(rest))
         return cls(**given)
 
     @contextmanager
@@ -145,7 +155,7 @@ class Source:
         """
         from harness.machine.errors import Misuse
 
-        named = [f"--{kind}" for kind in KINDS if getattr(self, kind) is not None]
+        named = [f"--{kind}" for kind in KINDS if getattr(self, kind)]
         if len(named) != 1:
             choice = ", ".join(f"--{kind}" for kind in KINDS)
             several = f"{len(named)} sources are named, {' and '.join(named)}"
@@ -212,7 +222,7 @@ class Source:
 
         if self.cr3 is None:
             raise Misuse("a file of memory does not tell where the root table is: add --cr3")
-        return ram.snapshot(self.ram, given, bool(self.flat))
+        return ram.snapshot([_placed(one) for one in self.ram], given, bool(self.flat))
 
     def _given(self) -> dict[str, int]:
         """The registers, and what else of the CPU state, that were given in place of the source's
@@ -223,6 +233,16 @@ class Source:
             if (text := getattr(self, name)) is not None
         }
         return given if self.page1gb is None else {**given, "page1gb": bool(self.page1gb)}
+
+
+def _placed(text: str) -> Placed:
+    """A file of memory, and the address after its name, if it is not itself part of the name."""
+    from harness.inspect.sources.ram import Placed
+
+    name, at, address = text.rpartition("@")
+    if not at or Path(text).exists():
+        return Placed(Path(text))
+    return Placed(Path(name), number(f"the address of {name}", address))
 
 
 _OPTION = re.compile(r"(?P<rest>.*),(?P<name>[a-z0-9]+)=(?P<value>[^,]*)", re.DOTALL)

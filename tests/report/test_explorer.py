@@ -294,4 +294,5 @@ def test_garbage_is_toured_like_any_tables(tmp_path: Path) -> None:
         assert app.place.way
         assert "reached in" in text(app, "where")
 
-    assert tour(ram.snapshot(garbage, {"cr3": 0, "cr4": 0x1020}), touring).failure is None
+    snapshot = ram.snapshot([ram.Placed(garbage)], {"cr3": 0, "cr4": 0x1020})
+    assert tour(snapshot, touring).failure is None

@@ -1,9 +1,12 @@
-"""The bytes of a file, read when they are asked for and once each."""
+"""Bytes of a file, or of what a file holds in another form, read when they are asked for and once
+each."""
 
 from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,30 +22,40 @@ _SHIFT: Final = 12
 
 
 class Content:
-    """The content of the file at `path`.
+    """`size` bytes that are `path`'s, or are made of it, which `fill` reads into an array from a
+    place on.
 
-    octets  as many bytes as the file has, those that were not asked for zero
+    octets  the bytes, those that were not asked for zero
 
-    Raises SourceError where it cannot be read or is empty.
+    Raises SourceError where there is none, or are more than can be held.
     """
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(
+        self, path: Path, size: int, fill: Callable[[npt.NDArray[np.uint8], int], None]
+    ) -> None:
+        self.path = path
+        if not size:
+            raise SourceError(f"{path} is empty: it holds no memory")
         try:
-            self._file = OpenFile(path)
+            self.octets: npt.NDArray[np.uint8] = np.frombuffer(_zeros(size), np.uint8)
+            self._held = np.zeros((size - 1 >> _SHIFT) + 1, np.bool_)
+        except (OSError, OverflowError, MemoryError):
+            raise _unread(path, "File too large") from None
+        self._fill = fill
+
+    @classmethod
+    def of_file(cls, path: Path) -> Content:
+        """The content of a file; raises SourceError where it cannot be read, or has no end."""
+        try:
+            file = OpenFile(path)
             if path.is_dir():
                 raise IsADirectoryError(0, "Is a directory")
             if not (path.is_file() or path.is_block_device()):
                 raise OSError(0, "it is no file that has an end")
-            size = os.lseek(self._file.number, 0, os.SEEK_END)
-            if not size:
-                raise SourceError(f"{path} is empty: it holds no memory")
-            self.octets: npt.NDArray[np.uint8] = np.frombuffer(_zeros(size), np.uint8)
-            self._held = np.zeros((size - 1 >> _SHIFT) + 1, np.bool_)
+            size = os.lseek(file.number, 0, os.SEEK_END)
         except OSError as error:
-            raise self._unread(error.strerror) from None
-        except (OverflowError, MemoryError):
-            raise self._unread("File too large") from None
+            raise _unread(path, error.strerror) from None
+        return cls(path, size, partial(_fill, path, file, size))
 
     def __len__(self) -> int:
         return len(self.octets)
@@ -57,6 +70,13 @@ class Content:
             self._read(np.arange(first >> _SHIFT, (first + len(part) - 1 >> _SHIFT) + 1))
         return part
 
+    def glance(self, first: int, size: int) -> bytes:
+        """As `part`, of what is looked at here and there and once: it is not kept."""
+        octets = np.empty(max(0, min(size, len(self) - first)), np.uint8)
+        if len(octets):
+            self._fill(octets, first)
+        return octets.tobytes()
+
     def ask(self, places: Words) -> None:
         """Has the bytes at these places read; raises as `part`."""
         units = (places >> np.uint64(_SHIFT)).view(np.int64)
@@ -70,23 +90,25 @@ class Content:
         starts = np.flatnonzero(np.diff(new, prepend=-2) != 1)
         for run in np.split(new, starts[1:]):
             first = int(run[0]) << _SHIFT
-            self._fill(first, self.octets[first : int(run[-1]) + 1 << _SHIFT])
+            self._fill(self.octets[first : int(run[-1]) + 1 << _SHIFT], first)
         self._held[new] = True
 
-    def _fill(self, first: int, octets: npt.NDArray[np.uint8]) -> None:
-        """Reads into these bytes what the file has from `first` on."""
-        try:
-            done = self._file.fill(octets, first)
-        except OSError as error:
-            raise self._unread(error.strerror) from None
-        if done < len(octets):
-            raise SourceError(
-                f"{self._path} was cut short while it was read: it had {len(self):,} bytes, and"
-                f" now ends at {first + done:,}"
-            )
 
-    def _unread(self, why: str | None) -> SourceError:
-        return SourceError(f"{self._path} cannot be read: {why}")
+def _fill(path: Path, file: OpenFile, size: int, octets: npt.NDArray[np.uint8], first: int) -> None:
+    """Reads into these bytes what a file of `size` bytes has from `first` on."""
+    try:
+        done = file.fill(octets, first)
+    except OSError as error:
+        raise _unread(path, error.strerror) from None
+    if done < len(octets):
+        raise SourceError(
+            f"{path} was cut short while it was read: it had {size:,} bytes, and now ends at"
+            f" {first + done:,}"
+        )
+
+
+def _unread(path: Path, why: str | None) -> SourceError:
+    return SourceError(f"{path} cannot be read: {why}")
 
 
 def _zeros(size: int) -> mmap.mmap:

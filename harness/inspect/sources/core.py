@@ -23,11 +23,10 @@ from elftools.elf.elffile import ELFFile
 
 from harness.inspect import engine
 from harness.inspect.snapshot import Snapshot, SourceError
-from harness.inspect.sources import signature
+from harness.inspect.sources import kdump, signature, vmcoreinfo
 from harness.inspect.sources.content import Content
 from harness.inspect.sources.registers import AC, cpu_with, unseen_keys, unseen_model
-from harness.paging.address import Physical, Span
-from harness.paging.memory import Mask, Memory, Words
+from harness.inspect.sources.segments import SegmentMemory
 from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Efer
 
 LOAD, NOTE = 1, 4
@@ -72,23 +71,64 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
     Raises SourceError where the file is no core of an x86 guest, is cut short, or tells no state
     in which addresses are translated.
     """
-    core = _Core.of(path)
-    segments = core.segments()
-    memory = CoreMemory.of(path, core.content, segments[segments["type"] == LOAD])
-    states = [desc for name, desc in core.notes(segments) if name == b"QEMU"]
-    own, rest, assumed = _registers(path, vcpu, states, core.x86_64, registers)
+    dump = _dump(path)
+    memory = dump.memory
+    states = [desc for name, desc in dump.notes if name == b"QEMU"]
+    own, rest, assumed = _registers(path, vcpu, states, dump, registers)
     cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, memory)
     cpu, notes = engine.as_marked(cpu)
     if "maxphyaddr" not in registers:
         assumed.append(f"a core does not tell MAXPHYADDR: it is taken to be {WIDTHS[-1]} bits")
     assumed += unseen_model(cpu, registers, "a core")
     assumed += unseen_keys(cpu, "a core")
-    if (segments["virtual"] != segments["physical"]).any():
+    if states and dump.virtual:
         assumed.append(
             "the core was written with -p, so that memory which the guest does not map is missing"
         )
+    if dump.left_out:
+        assumed.append(
+            "makedumpfile left pages out of the core: where there is no memory, a page of zeros or"
+            " one of a program may have been"
+        )
     title = f"{path}, processor {vcpu}"
     return Snapshot(title, cpu, memory, memory.backed, tuple(assumed), notes, rest)
+
+
+@dataclass(frozen=True)
+class _Dump:
+    """What a core holds, whatever its format.
+
+    notes    name and content of each
+    x86_64   whether it says that its processor was in long mode, or its kernel is of 64 bits
+    virtual  whether it has addresses of virtual memory
+    left_out whether it lacks pages that the machine had
+    """
+
+    memory: SegmentMemory
+    notes: tuple[tuple[bytes, bytes], ...]
+    x86_64: bool
+    virtual: bool = False
+    left_out: bool = False
+
+    @property
+    def vmcoreinfo(self) -> bytes:
+        """What Linux says of itself, empty where it is not there."""
+        return next((text for name, text in self.notes if name == vmcoreinfo.NOTE), b"")
+
+
+def _dump(path: Path) -> _Dump:
+    content = Content.of_file(path)
+    if kdump.is_kdump(content.part(0, 16).tobytes()):
+        found = kdump.read(content)
+        notes = (*_notes(found.notes), (vmcoreinfo.NOTE, found.vmcoreinfo))
+        return _Dump(found.memory, notes, found.width == 64, left_out=found.left_out)
+    core = _Core.of(path, content)
+    segments = core.segments()
+    loads = segments[segments["type"] == LOAD]
+    first, size, offset = (loads[name].astype(np.uint64) for name in ("physical", "size", "offset"))
+    memory = SegmentMemory.of(content, first, size, offset)
+    virtual = bool((segments["virtual"] != segments["physical"]).any())
+    return _Dump(memory, tuple(core.notes(segments)), core.x86_64, virtual)
 
 
 @dataclass(frozen=True)
@@ -107,8 +147,7 @@ class _Core:
     count: int
 
     @classmethod
-    def of(cls, path: Path) -> _Core:
-        content = Content(path)
+    def of(cls, path: Path, content: Content) -> _Core:
         signature.as_core(path, content)
         try:
             with path.open("rb") as file:
@@ -178,13 +217,13 @@ _NOTE = struct.Struct("<III")
 
 
 def _registers(
-    path: Path, vcpu: int, states: list[bytes], x86_64: bool, given: Mapping[str, int]
+    path: Path, vcpu: int, states: list[bytes], dump: _Dump, given: Mapping[str, int]
 ) -> tuple[dict[str, int], dict[str, int], list[str]]:
     """The registers in the note of a processor that decide how it pages, the others, and what is
     assumed of EFER, which is in none."""
     own: dict[str, int] = {"maxphyaddr": WIDTHS[-1]}
     rest: dict[str, int] = {}
-    long, assumed = x86_64, []
+    long, assumed = dump.x86_64, []
     if states:
         if not vcpu < len(states):
             raise SourceError(f"{path} has no processor {vcpu}: it has 0 to {len(states) - 1}")
@@ -199,11 +238,19 @@ def _registers(
         own |= {"cr0": cr0, "cr3": cr3, "cr4": cr4}
         own["ac"] = bool(struct.unpack_from("<Q", state, RFLAGS)[0] & AC)
         long = long or bool(struct.unpack_from("<I", state, CS_FLAGS)[0] & CS_LONG)
-    elif "cr3" not in given:
-        raise SourceError(
-            f"{path} has no notes of QEMU, which tell the control registers: add --cr3, and --cr4"
-            " for other than 4-level paging"
-        )
+    else:
+        told = vmcoreinfo.registers(dump.vmcoreinfo, dump.x86_64)
+        if "cr3" not in told and "cr3" not in given:
+            raise SourceError(
+                f"{path} has no notes of QEMU and no VMCOREINFO of Linux, which tell the control"
+                " registers: add --cr3, and --cr4 for other than 4-level paging"
+            )
+        own |= told
+        if told and "cr3" not in given:
+            assumed.append(
+                f"the core has no control registers: the tables are those of Linux itself, at"
+                f" {told['cr3']:#x} by its VMCOREINFO; --cr3 says otherwise"
+            )
     pae = {**own, **given}.get("cr4", Cr4.PAE) & Cr4.PAE
     own["efer"] = Efer.NXE | (Efer.LME | Efer.LMA if long and pae else 0)
     if "efer" not in given:
@@ -215,94 +262,3 @@ def _registers(
 
 
 _POINTERS = (("rip", RIP), ("rsp", RSP), ("idt", IDT))
-
-
-@dataclass(frozen=True)
-class CoreMemory:
-    """Physical memory in the segments of a file; each address is in one, sorted.
-
-    first, past  physical addresses: those of a segment, the second one excluded
-    offset       in the file, of its first byte
-    """
-
-    content: Content
-    first: Words
-    past: Words
-    offset: Words
-
-    @classmethod
-    def of(cls, path: Path, content: Content, segments: npt.NDArray[np.void]) -> CoreMemory:
-        """The memory in the segments, of which the first that holds an address has it.
-
-        Raises SourceError where the file does not have what they name.
-        """
-        segments = segments[segments["size"] > 0]
-        first, size, offset = (
-            segments[name].astype(np.uint64) for name in ("physical", "size", "offset")
-        )
-        if len(segments) and (
-            bool((first + size < first).any() or (offset + size < offset).any())
-            or int((offset + size).max()) > len(content)
-        ):
-            raise SourceError(
-                f"{path} is cut short: it has {len(content):,} bytes, and its segments reach beyond"
-            )
-        order = np.argsort(first, kind="stable")
-        first, size, offset = first[order], size[order], offset[order]
-        past = first + size
-        before: Words = np.concatenate([np.zeros(1, np.uint64), past[:-1]])[: len(past)]
-        covered: Words = np.maximum.accumulate(before)
-        begin: Words = np.maximum(first, covered)
-        new: Mask = begin < past
-        offset = offset + (begin - first)
-        return cls(content, begin[new], past[new], offset[new])
-
-    @property
-    def backed(self) -> tuple[Span, ...]:
-        """Where there is memory, neighbours as one."""
-        if not len(self.first):
-            return ()
-        apart = np.flatnonzero(self.first[1:] != self.past[:-1])
-        first = self.first[np.concatenate([[0], apart + 1])]
-        past = self.past[np.concatenate([apart, [len(self.past) - 1]])]
-        return tuple(
-            Span(one, other - 1) for one, other in zip(first.tolist(), past.tolist(), strict=True)
-        )
-
-    def load(self, address: Physical, size: int) -> int | None:
-        """The word at an address, None where the core has no memory."""
-        words, backed = self.gather(np.array([address], np.uint64), size)
-        return int(words[0]) if backed is None else None
-
-    def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:
-        """The words at many addresses, and which of them have memory."""
-        if not len(self.first):
-            return np.zeros(len(addresses), np.uint64), np.zeros(len(addresses), np.bool_)
-        number = np.searchsorted(self.first, addresses, side="right") - 1
-        backed: Mask = (number >= 0) & (addresses + np.uint64(size) <= self.past[number])
-        number[~backed] = 0
-        place = self.offset[number] + (addresses - self.first[number])
-        place[~backed] = self.offset[0]
-        words = self._words(place, size)
-        if backed.all():
-            return words, None
-        return np.where(backed, words, np.uint64(0)), backed
-
-    def _words(self, place: Words, size: int) -> Words:
-        """The words at places in the file, which have any alignment, most often all the same."""
-        self.content.ask(place)
-        phase = int(place[0]) % size if len(place) else 0
-        index, apart = np.divmod(place, np.uint64(size))
-        if phase or apart.any():
-            self.content.ask(place + np.uint64(size - 1))
-        octets = self.content.octets
-        if (apart == np.uint64(phase)).all():
-            count = (len(self.content) - phase) // size
-            words = np.frombuffer(octets, f"<u{size}", count, phase)[index.view(np.int64)]
-        else:
-            apiece = octets[place[:, None].view(np.int64) + np.arange(size)]
-            words = apiece.view(f"<u{size}")[:, 0]
-        return words.astype(np.uint64)
-
-
-_: type[Memory] = CoreMemory

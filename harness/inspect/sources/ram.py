@@ -1,45 +1,113 @@
-"""A file that holds physical memory from address 0 on, and the registers that go with it."""
+"""Files that hold physical memory, as it is or captured, and the registers that go with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
 
 from harness.inspect import engine
 from harness.inspect.snapshot import Snapshot, SourceError
-from harness.inspect.sources import signature
+from harness.inspect.sources import capture, signature
 from harness.inspect.sources.content import Content
+from harness.inspect.sources.pieces import Pieces
 from harness.inspect.sources.registers import cpu_with, unseen_model
-from harness.paging.address import Physical
+from harness.inspect.sources.segments import SegmentMemory
+from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.x86.cpu import Cpu, Cr4, Efer
 
 WORD = 8
 """A file's length is cut to a multiple of this many bytes, so that it holds whole entries."""
 
+UNIT = 4096
+"""In several files as one, each begins at a multiple of this many bytes."""
 
-def snapshot(path: Path, registers: Mapping[str, int], flat: bool = False) -> Snapshot:
-    """The memory in a file, and a CPU with these registers.
+
+@dataclass(frozen=True)
+class Placed:
+    """A file of memory, and the physical address of its first byte where that was given."""
+
+    path: Path
+    address: int | None = None
+
+
+def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool = False) -> Snapshot:
+    """The memory in files, and a CPU with these registers.
 
     What they leave open is as usual: 4-level paging, NXE and WP set.
 
-    flat  whether it is memory even if it begins as files of another kind do
+    flat  whether each is memory even if it begins as files of another kind do
 
-    Raises SourceError where the file cannot be read, holds nothing or is of another kind.
+    Raises SourceError where one cannot be read, holds nothing or is of another kind.
     """
-    content = Content(path)
-    if not flat:
-        signature.as_memory(path, content)
-    if len(content) < WORD:
-        raise SourceError(f"{path} has {len(content)} bytes: it holds no entry")
-    memory = FileMemory(content)
+    contents = [Content.of_file(one.path) for one in files]
+    captured = [
+        not flat and capture.is_capture(content.part(0, UNIT).tobytes()) for content in contents
+    ]
+    for one, content, whole in zip(files, contents, captured, strict=True):
+        if whole and (one.address is not None or len(files) > 1):
+            raise SourceError(
+                f"{one.path} is a capture of memory, which says itself where that lies: give it"
+                " alone and without an address"
+            )
+        if not whole and not flat:
+            signature.as_memory(one.path, content)
+    if captured[0]:
+        memory = capture.memory(contents[0])
+        return of_memory(str(files[0].path), memory, memory.backed, registers)
+    if len(files) == 1 and not files[0].address:
+        alone = FileMemory(_long_enough(contents[0]))
+        return of_memory(str(files[0].path), alone, (alone.span,), registers)
+    joined = _joined(files, contents)
+    title = " and ".join(f"{one.path}@{one.address or 0:#x}" for one in files)
+    return of_memory(title, joined, joined.backed, registers)
+
+
+def of_memory(
+    title: str, memory: Memory, backed: tuple[Span, ...], registers: Mapping[str, int]
+) -> Snapshot:
+    """Memory of which nothing tells the state of a CPU, and one with these registers."""
     usual = {"efer": Cpu.long_mode(4, 0).efer}
     if not registers.get("cr4", Cr4.PAE) & Cr4.PAE:
         usual["efer"] = Efer.NXE
     cpu = cpu_with(Cpu.long_mode(4, 0), {**usual, **registers}, memory)
     cpu, notes = engine.as_marked(cpu)
-    assumed = tuple(_assumed(cpu, registers))
-    return Snapshot(str(path), cpu, memory, (memory.span,), assumed, notes)
+    return Snapshot(title, cpu, memory, backed, tuple(_assumed(cpu, registers)), notes)
+
+
+def _long_enough(content: Content) -> Content:
+    if len(content) < WORD:
+        raise SourceError(f"{content.path} has {len(content)} bytes: it holds no entry")
+    return content
+
+
+def _joined(files: Sequence[Placed], contents: Sequence[Content]) -> SegmentMemory:
+    """The memory in several files; raises SourceError where two have the same address."""
+    for one, content in zip(files, contents, strict=True):
+        address = one.address or 0
+        if address % WORD:
+            raise SourceError(f"{one.path} does not begin at a multiple of {WORD}: {address:#x}")
+        if address + len(content) >= 1 << 64:
+            raise SourceError(f"{one.path} at {address:#x} reaches beyond what 64 bits can say")
+    size = np.array([len(_long_enough(one)) // WORD * WORD for one in contents], np.uint64)
+    unit = np.uint64(UNIT)
+    taken = -(-size // unit) * unit
+    start = np.cumsum(taken) - taken
+    first = np.array([one.address or 0 for one in files], np.uint64)
+    past = first + size
+    for lower, upper in pairwise(np.argsort(first, kind="stable").tolist()):
+        if past[lower] > first[upper]:
+            raise SourceError(
+                f"{files[lower].path} and {files[upper].path} overlap: the first reaches to"
+                f" {int(past[lower]) - 1:#x}, and the second begins at {int(first[upper]):#x}"
+            )
+    pieces = Pieces(start, size, lambda number, place, count: contents[number].part(place, count))
+    name = Path(" and ".join(str(one.path) for one in files))
+    return SegmentMemory.of(Content(name, len(pieces), pieces.fill), first, size, start)
 
 
 class FileMemory:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.inspect.snapshot import SourceError
+from harness.inspect.sources import kdump
 from harness.inspect.sources.content import Content
 
 
@@ -21,10 +22,11 @@ class Known(NamedTuple):
 _ANALYSED: Final = (
     "write the memory flat (Volatility 3: layerwriter.LayerWriter) and give that with --ram"
 )
-_LIME: Final = (
-    "capture again with LiME's format=padded, or write the memory flat (Volatility 3:"
-    " layerwriter.LayerWriter), and give that with --ram"
+_LIME: Final = "capture again with LiME 1.9, or with format=padded and give that with --ram"
+_AVML: Final = (
+    "convert it to the format of LiME (avml-convert --format lime), and give that with --ram"
 )
+_KDUMP: Final = "give it with --core"
 _DUMP_AGAIN: Final = (
     "write an ELF core instead, for --core: QEMU's dump-guest-memory without -z, -l and -s, or"
     " virsh dump --memory-only --format elf"
@@ -42,12 +44,11 @@ _VMEM: Final = (
 )
 
 KNOWN: Final = (
-    Known(b"EMiL\x01\0\0\0", "a memory capture of LiME", _LIME),
-    Known(b"AVML\x02\0\0\0", "a memory capture of AVML", _ANALYSED),
-    Known(b"AVML\x01\0\0\0", "a memory capture of AVML", _ANALYSED),
-    Known(b"KDUMP   ", "a kdump-compressed core", _DUMP_AGAIN),
+    Known(b"EMiL", "a memory capture of LiME of another version than 1", _LIME),
+    Known(b"AVML", "a memory capture of AVML of another version than 2", _AVML),
+    Known(kdump.KDUMP, "a kdump-compressed core", _KDUMP),
     Known(b"DISKDUMP", "a diskdump core", _DUMP_AGAIN),
-    Known(b"makedumpfile\0\0\0\0", "a flattened core of makedumpfile", _DUMP_AGAIN),
+    Known(kdump.FLATTENED, "a flattened core of makedumpfile", _KDUMP),
     Known(b"QEVM\0\0\0", "a migration stream of QEMU", _RESUME),
     Known(b"LibvirtQemudSave", "a saved guest of libvirt", _RESTORE),
     Known(b"LibvirtQemudPart", "a guest of libvirt that was not saved whole", _RESTORE),

@@ -17,6 +17,7 @@ from harness.cli.source import Source
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import core, qmp
 from harness.inspect.sources.content import Content
+from harness.inspect.sources.segments import SegmentMemory
 from harness.paging import bulk
 from harness.paging.address import Physical, Span
 from harness.paging.x86.cpu import Cr4, Efer, Mode
@@ -189,7 +190,7 @@ def test_a_core_that_was_cut_or_tells_no_registers_is_a_sentence(tmp_path: Path)
             opened(path)
     for notes in (b"", bytes(400), note()[:200], b"\xff" * 400):
         bare = written(path, [(ROOT, bytes(0x1000))], notes)
-        with pytest.raises(SourceError, match=r"no notes of QEMU, .* add --cr3"):
+        with pytest.raises(SourceError, match=r"no notes of QEMU and no VMCOREINFO .* add --cr3"):
             opened(bare)
         assert opened(bare, f",cr3={ROOT:#x}").cpu.mode is Mode.LEVEL_4
     wrapped = written(path, [((1 << 64) - 0x800, bytes(0x1000))])
@@ -240,7 +241,8 @@ def test_what_pyelftools_fails_on_is_a_sentence(
 
 def test_a_core_without_memory_has_none_anywhere(tmp_path: Path) -> None:
     path = written(tmp_path / "core", [(ROOT, bytes(0x1000))])
-    memory = core.CoreMemory.of(path, Content(path), np.empty(0, core.SEGMENT[64]))
+    nothing = np.empty(0, np.uint64)
+    memory = SegmentMemory.of(Content.of_file(path), nothing, nothing, nothing)
     assert memory.load(Physical(0), 8) is None
     words, backed = memory.gather(np.array([0, 0x1000], np.uint64), 8)
     assert words.tolist() == [0, 0] and backed is not None and backed.tolist() == [False, False]
@@ -269,7 +271,9 @@ def test_gigabytes_of_zeros_and_loops_of_tables_cost_little(tmp_path: Path) -> N
     assert leaves.total == 16
     assert time.process_time() - began < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20
-    assert core.CoreMemory.of(path, Content(path), np.empty(0, core.SEGMENT[64])).backed == ()
+    nothing = np.empty(0, np.uint64)
+    memory = SegmentMemory.of(Content.of_file(path), nothing, nothing, nothing)
+    assert memory.backed == ()
 
 
 def test_a_core_that_is_cut_short_meanwhile_is_a_sentence(tmp_path: Path) -> None:

@@ -15,13 +15,14 @@ from harness.machine.errors import Misuse
         ("layout:dir/a.toml@4", {"layout": "dir/a.toml", "levels": 4}),
         ("layout:a@b.toml,levels=4", {"layout": "a@b.toml", "levels": 4}),
         ("case:a,b.json", {"case": "a,b.json"}),
-        ("ram:a,b:c,cr3=0x1000,cr4=0x20", {"ram": "a,b:c", "cr3": "0x1000", "cr4": "0x20"}),
-        ("ram:a,cr5=1,maxphyaddr=36", {"ram": "a,cr5=1", "maxphyaddr": "36"}),
+        ("ram:a,b:c,cr3=0x1000,cr4=0x20", {"ram": ["a,b:c"], "cr3": "0x1000", "cr4": "0x20"}),
+        ("ram:a,cr5=1,maxphyaddr=36", {"ram": ["a,cr5=1"], "maxphyaddr": "36"}),
+        ("ram:a@0,ram=b@1,cr3=0,ram=d", {"ram": ["a@0", "b@1", "d"], "cr3": "0"}),
     ],
 )
 def test_a_word_says_what_the_options_say(text: str, options: dict[str, object]) -> None:
     said = {
-        name: str(value) if name in ("case", "ram") else value
+        name: str(value) if name == "case" else value
         for name, value in vars(Source.named(text)).items()
         if value not in (None, False)
     }

@@ -16,16 +16,14 @@ TABLES = struct.pack("<Q", 0x2067) + bytes(0xFF8)
 """A root that leads somewhere."""
 
 
-def lime() -> bytes:
-    """A LiME capture of the memory from 0x1000 on."""
-    return struct.pack("<IIQQ8x", 0x4C69_4D45, 1, 0x1000, 0x5FFF) + TABLES
+def captured(whose: int, version: int) -> bytes:
+    """A capture of the memory from 0x1000 on."""
+    return struct.pack("<IIQQ8x", whose, version, 0x1000, 0x5FFF) + TABLES
 
 
 FILES = {
-    "LiME": (lime(), "a memory capture of LiME"),
-    "AVML": (struct.pack("<IIQQ8x", 0x4C4D_5641, 2, 0x1000, 0x5FFF) + TABLES, "of AVML"),
-    "kdump": (b"KDUMP   " + struct.pack("<I", 6) + TABLES, "kdump-compressed core"),
-    "flattened": (b"makedumpfile".ljust(16, b"\0") + TABLES, "flattened core of makedumpfile"),
+    "LiME": (captured(0x4C69_4D45, 2), "a memory capture of LiME of another version"),
+    "AVML": (captured(0x4C4D_5641, 3), "a memory capture of AVML of another version"),
     "migration": (struct.pack(">II", 0x5145_564D, 3) + TABLES, "a migration stream of QEMU"),
     "virsh": (b"LibvirtQemudSave" + TABLES, "a saved guest of libvirt"),
     "vmss": (struct.pack("<I", 0xBED2_BED0) + TABLES, "a suspended guest of VMware"),
@@ -60,6 +58,13 @@ def test_what_is_not_memory_is_named_with_the_way_out(tmp_path: Path, name: str)
     assert (code, errors) == (0, "")
     named = f"ram:{path},cr3=0,flat=1"
     assert run("diff", named, named, cwd=tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize("begin", [b"KDUMP   ", b"makedumpfile".ljust(16, b"\0")], ids=repr)
+def test_a_core_of_kdump_is_given_to_the_option_that_reads_it(tmp_path: Path, begin: bytes) -> None:
+    (tmp_path / "file").write_bytes(begin + TABLES)
+    code, out, errors = run("dump", "--ram", "file", "--cr3", "0", cwd=tmp_path)
+    assert (code, out, "give it with --core" in errors) == (2, "", True)
 
 
 def test_an_elf_file_is_given_to_the_option_that_reads_it(tmp_path: Path) -> None:

@@ -1,0 +1,483 @@
+"""Memory as it lies in files: with holes, captured, compressed, flattened, in a core of Linux."""
+
+from __future__ import annotations
+
+import io
+import resource
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import cramjam
+import lzallright
+import numpy as np
+import pytest
+
+from harness.cli.source import Source
+from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.sources import capture, kdump
+from harness.machine.errors import Misuse
+from harness.paging.address import Span
+from harness.paging.x86.cpu import Mode
+from tests.cli.commands import run
+from tests.inspect.sources.machines import STUB, running
+from tests.inspect.sources.test_core import CR0, entries, note, written
+from tests.inspect.spaces import listed, same
+
+HIGH = 1 << 32
+PAGE = 4096
+ROOT = 0x1000
+LEAF = HIGH + 0x5000
+ADDRESS = 1 << 39 | 1 << 30 | 1 << 21 | 1 << 12
+
+LOW_MEMORY = entries() + entries(i1=0x2003) + entries(i1=HIGH | 3)
+"""From 0 on: nothing, a root at 0x1000, and the table of it, which leads above a hole."""
+
+HIGH_MEMORY = entries(i1=HIGH + 0x1003) + entries(i1=LEAF | 3)
+"""From 4G on: the two tables below."""
+
+MEMORY = {0: LOW_MEMORY, HIGH: HIGH_MEMORY}
+
+
+def opened(text: str) -> Snapshot:
+    with Source.named(text).opened() as snapshot:
+        return snapshot
+
+
+def leads(snapshot: Snapshot) -> list[tuple[int, int]]:
+    leaves = listed(snapshot)
+    return list(zip(leaves.virtual.tolist(), leaves.physical.tolist(), strict=True))
+
+
+# Files of memory, each at an address
+
+
+def test_files_of_memory_lie_at_their_addresses(tmp_path: Path) -> None:
+    low, high = tmp_path / "low", tmp_path / "high@1"
+    low.write_bytes(LOW_MEMORY)
+    high.write_bytes(HIGH_MEMORY + b"123")
+    for text in (
+        f"ram:{low}@0,ram={high}@{HIGH:#x},cr3={ROOT:#x}",
+        f"ram:{high}@{HIGH:#x},cr3={ROOT:#x},ram={low}",
+    ):
+        snapshot = opened(text)
+        assert leads(snapshot) == [(ADDRESS, LEAF)]
+        assert sorted(snapshot.backed or ()) == [Span(0, 0x2FFF), Span(HIGH, HIGH + 0x1FFF)]
+    alone = opened(f"ram:{high}@{HIGH:#x},cr3={HIGH:#x}")
+    assert alone.backed == (Span(HIGH, HIGH + 0x1FFF),)
+    code, out, errors = run(
+        *("walk", f"{ADDRESS:#x}", "--ram", f"{low}@0x0", "--ram", f"{high}@{HIGH:#x}"),
+        *("--cr3", f"{ROOT:#x}"),
+        cwd=tmp_path,
+    )
+    assert (code, errors) == (0, "")
+    assert f"{LEAF:#x}" in out
+
+
+def test_a_file_whose_name_has_an_at_is_that_file(tmp_path: Path) -> None:
+    path = tmp_path / "ram@0x1000"
+    path.write_bytes(LOW_MEMORY)
+    assert opened(f"ram:{path},cr3={ROOT:#x}").backed == (Span(0, 0x2FFF),)
+
+
+def test_files_that_overlap_or_lie_at_no_address_are_a_sentence(tmp_path: Path) -> None:
+    low, high = tmp_path / "low", tmp_path / "high"
+    low.write_bytes(LOW_MEMORY)
+    high.write_bytes(HIGH_MEMORY)
+    with pytest.raises(SourceError, match=r"low and .*high overlap: the first reaches to 0x2fff"):
+        opened(f"ram:{high}@0x2000,ram={low},cr3=0x1000")
+    with pytest.raises(Misuse, match=r"the address of .*low"):
+        opened(f"ram:{low}@here,cr3=0x1000")
+    with pytest.raises(SourceError, match="does not begin at a multiple of 8"):
+        opened(f"ram:{low}@0x1001,cr3=0x1000")
+    with pytest.raises(SourceError, match=r"reaches beyond what 64 bits can say"):
+        opened(f"ram:{low}@{(1 << 64) - 0x1000:#x},cr3=0x1000")
+    high.write_bytes(lime(MEMORY))
+    with pytest.raises(SourceError, match="says itself where that lies"):
+        opened(f"ram:{high}@0x5000,cr3=0x1000")
+    with pytest.raises(SourceError, match="says itself where that lies"):
+        opened(f"ram:{low},ram={high},cr3=0x1000")
+
+
+# Captures
+
+
+def head(whose: bytes, first: int, size: int) -> bytes:
+    return struct.pack("<8sQQ8x", whose, first, first + size - 1)
+
+
+def lime(memory: Mapping[int, bytes]) -> bytes:
+    return b"".join(
+        head(capture.LIME, first, len(octets)) + octets for first, octets in memory.items()
+    )
+
+
+def avml(memory: Mapping[int, bytes]) -> bytes:
+    """As AVML writes it; the frames are another's work."""
+    whole = b""
+    for first, octets in memory.items():
+        frames = bytes(cramjam.snappy.compress(octets))
+        whole += head(capture.AVML, first, len(octets)) + frames + struct.pack("<Q", len(frames))
+    return whole
+
+
+def both(memory: Mapping[int, bytes]) -> bytes:
+    return avml(memory) + lime({1 << 40: bytes(8)})
+
+
+FORMATS = {"LiME": lime, "AVML": avml, "both": both}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_capture_has_its_blocks_where_it_says(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "capture"
+    path.write_bytes(FORMATS[name](MEMORY))
+    snapshot = opened(f"ram:{path},cr3={ROOT:#x}")
+    assert leads(snapshot) == [(ADDRESS, LEAF)]
+    assert snapshot.backed is not None
+    assert snapshot.backed[:2] == (Span(0, 0x2FFF), Span(HIGH, HIGH + 0x1FFF))
+    five = opened(f"ram:{path},cr3={ROOT:#x},cr4=0x1020")
+    assert five.cpu.mode is Mode.LEVEL_5
+
+
+def test_a_block_of_many_frames_is_read_anywhere(tmp_path: Path) -> None:
+    random = np.random.default_rng(1).integers(0, 1 << 64, 1 << 16, np.uint64)
+    words = np.where(np.arange(1 << 16) % 512 < 100, random, np.uint64(0))
+    path = tmp_path / "capture"
+    path.write_bytes(avml({0x7000: words.tobytes()}))
+    memory = opened(f"ram:{path},cr3=0x7000").memory
+    for chosen in (np.arange(1 << 16), np.array([8191, 8192, 3, 65535])):
+        found, backed = memory.gather(
+            chosen.astype(np.uint64) * np.uint64(8) + np.uint64(0x7000), 8
+        )
+        assert backed is None
+        assert np.array_equal(found, words[chosen])
+
+
+# Cores in the format of kdump
+
+
+COMPRESSED: dict[int, Callable[[bytes], bytes]] = {
+    0: bytes,
+    1: zlib.compress,
+    2: lambda page: lzallright.LZOCompressor().compress(page),
+    4: lambda page: bytes(cramjam.snappy.compress_raw(page)),
+    0x20: lambda page: bytes(cramjam.zstd.compress(page)),
+}
+
+
+def dumped(
+    memory: Mapping[int, bytes],
+    flag: int = 1,
+    *,
+    width: int = 64,
+    notes: bytes = note(ROOT),
+    info: bytes = b"",
+    head: Mapping[str, int] = MappingProxyType({}),
+    there: tuple[int, ...] = (),
+) -> bytes:
+    """A core of these pages, all compressed in one way; the pages `there` are not in the file."""
+    pages = {
+        first // PAGE + number // PAGE: octets[number : number + PAGE]
+        for first, octets in memory.items()
+        for number in range(0, len(octets), PAGE)
+    }
+    count = max((*pages, *there)) + 1
+    blocks = -(-count // (8 * PAGE))
+    values = {"pages": count, "split": 0, "block": PAGE, "flags": flag, **head}
+    rest = struct.pack("<10I", values["block"], 1, 2 * blocks, values["pages"], 0, 0, 0, 0, 0, 1)
+    first = (b"KDUMP   " + struct.pack("<I", 6)).ljust(428 if width == 64 else 416, b"\0") + rest
+    layout = "<QiiQQQQQQQQQQQ" if width == 64 else "<IiiIIQIQIQIQQQ"
+    notes_at = PAGE + struct.calcsize(layout)
+    second = struct.pack(
+        layout,
+        *(0, 0, values["split"], 0, 0, notes_at + len(notes), len(info), notes_at, len(notes)),
+        *(0, 0, 0, 0, values["pages"]),
+    )
+    octets = first.ljust(PAGE, b"\0") + (second + notes + info).ljust(PAGE, b"\0")
+    for members in ({*pages, *there}, pages):
+        bits = np.zeros(blocks * 8 * PAGE, np.uint8)
+        bits[list(members)] = 1
+        octets += np.packbits(bits, bitorder="little").tobytes()
+    place, content = len(octets) + 24 * len(pages), b""
+    for number in sorted(pages):
+        packed = COMPRESSED[flag](pages[number])
+        octets += struct.pack("<QIIQ", place + len(content), len(packed), values["flags"], 0)
+        content += packed
+    return octets + content
+
+
+def flattened(octets: bytes, piece: int = 1000) -> bytes:
+    """The same in pieces, each after its place: the first as makedumpfile does, which writes a head
+    that it corrects at the end."""
+    parts = [
+        (0, bytes(PAGE)),
+        *((at, octets[at : at + piece]) for at in range(0, len(octets), piece)),
+    ]
+    whole = struct.pack(">16sqq", b"makedumpfile", 1, 1).ljust(PAGE, b"\0")
+    for at, part in parts:
+        whole += struct.pack(">qq", at, len(part)) + part
+    return whole + struct.pack(">qq", -1, -1)
+
+
+@pytest.mark.parametrize("flag", COMPRESSED)
+@pytest.mark.parametrize("width", [64, 32])
+@pytest.mark.parametrize("flat", [False, True], ids=["", "flattened"])
+def test_a_kdump_has_its_pages_and_registers(
+    tmp_path: Path, flag: int, width: int, flat: bool
+) -> None:
+    path = tmp_path / "core"
+    octets = dumped(MEMORY, flag, width=width)
+    path.write_bytes(flattened(octets) if flat else octets)
+    snapshot = opened(f"core:{path}" + (",efer=0xd00" if width == 32 else ""))
+    assert leads(snapshot) == [(ADDRESS, LEAF)]
+    assert snapshot.backed == (Span(0, 0x2FFF), Span(HIGH, HIGH + 0x1FFF))
+    assert (snapshot.cpu.cr3, snapshot.cpu.cr0) == (ROOT, CR0)
+
+
+def test_pages_that_were_left_out_are_no_memory_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "core"
+    for there, said in (((), False), ((7,), True)):
+        path.write_bytes(dumped(MEMORY, there=there))
+        snapshot = opened(f"core:{path}")
+        assert any("left pages out" in one for one in snapshot.assumed) is said
+        assert snapshot.memory.load(7 * PAGE, 8) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pages", [1, 7, 8, 9, 17, 64, 65])
+def test_the_map_of_pages_is_read_to_its_end(pages: int) -> None:
+    random = np.random.default_rng(pages)
+    for _ in range(50):
+        bits = random.integers(0, 2, pages, np.uint8)
+        octets = np.packbits(bits, bitorder="little")
+        edges = kdump._edges(Path("core"), octets, pages).tolist()
+        found = [page for one in range(0, len(edges), 2) for page in range(*edges[one : one + 2])]
+        assert found == np.flatnonzero(bits).tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"split": 1},
+            "one part of a split dump: put them together with makedumpfile --reassemble",
+        ),
+        ({"block": 65536}, "its head names no pages of 4096 bytes"),
+        ({"pages": 0xFFFF_FFFF}, "a machine of 4,294,967,295 pages"),
+        ({"pages": 1 << 29}, "is cut short"),
+        ({"flags": 2}, "is not what lzo writes"),
+        ({"flags": 3}, "flags 0x3"),
+        ({"flags": 0}, "flags 0x0"),
+        ({"flags": 4}, "is not what snappy writes|gives"),
+        ({"flags": 0x20}, "is not what zstd writes"),
+    ],
+    ids=str,
+)
+def test_a_kdump_that_cannot_be_read_is_a_sentence(
+    tmp_path: Path, change: dict[str, int], said: str
+) -> None:
+    path = tmp_path / "core"
+    path.write_bytes(dumped(MEMORY, head=change))
+    with pytest.raises(SourceError, match=said):
+        listed(opened(f"core:{path}"))
+
+
+@pytest.mark.parametrize("flag", [2, 4, 0x20])
+def test_a_package_that_is_missing_is_named(
+    tmp_path: Path, flag: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cramjam", "lzallright"):
+        monkeypatch.setitem(sys.modules, name, None)
+    path = tmp_path / "core"
+    path.write_bytes(dumped({0: bytes(PAGE)}, 1))
+    opened(f"core:{path}")  # zlib is Python's own
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, 4 * PAGE + 12, flag)
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"takes the package .*pip install"):
+        opened(f"core:{path},cr3=0")
+
+
+# VMCOREINFO
+
+
+INFO_64 = b"""OSRELEASE=6.1.0
+SYMBOL(swapper_pg_dir)=ffffffff9ea01000
+NUMBER(phys_base)=-513802240
+NUMBER(pgtable_l5_enabled)=%d
+KERNELOFFSET=1d800000
+NUMBER(sme_mask)=0
+"""
+INFO_32 = b"SYMBOL(swapper_pg_dir)=c0001000\nCONFIG_X86_PAE=y\n"
+
+
+def info_note(text: bytes) -> bytes:
+    return (
+        struct.pack("<III", 11, len(text), 0)
+        + b"VMCOREINFO\0\0"
+        + text.ljust(-(-len(text) // 4) * 4)
+    )
+
+
+@pytest.mark.parametrize("form", ["elf", "kdump"])
+@pytest.mark.parametrize("five", [0, 1])
+def test_linux_s_own_tables_are_found_by_vmcoreinfo(tmp_path: Path, form: str, five: int) -> None:
+    text, path = INFO_64 % five, tmp_path / "core"
+    if form == "elf":
+        written(path, [(0, LOW_MEMORY), (HIGH, HIGH_MEMORY)], info_note(text))
+    else:
+        path.write_bytes(dumped(MEMORY, notes=b"", info=text))
+    snapshot = opened(f"core:{path}")
+    # 0x9ea01000 - 0x80000000 + phys_base, by hand
+    assert snapshot.cpu.cr3 == 0x1EA0_1000 - 513_802_240 == 0x1000
+    assert snapshot.cpu.mode is (Mode.LEVEL_5 if five else Mode.LEVEL_4)
+    assert any("those of Linux itself, at 0x1000" in one for one in snapshot.assumed)
+    given = opened(f"core:{path},cr3=0x2000")
+    assert given.cpu.cr3 == 0x2000
+    assert not any("Linux itself" in one for one in given.assumed)
+
+
+def test_a_32_bit_kernel_s_tables_are_found_too(tmp_path: Path) -> None:
+    memory = struct.pack("<4Q", 0x2001, 0, 0, 0).rjust(PAGE + 32, b"\0").ljust(2 * PAGE, b"\0")
+    for text, mode in ((INFO_32, Mode.PAE), (INFO_32[:33], Mode.BITS_32)):
+        path = written(tmp_path / "core", [(0, memory)], info_note(text), {"machine": 3})
+        snapshot = opened(f"core:{path}")
+        assert (snapshot.cpu.cr3, snapshot.cpu.mode) == (0x1000, mode)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"SYMBOL(swapper_pg_dir)=ffffffff82a0a000\n",
+        b"NUMBER(phys_base)=0\n",
+        b"SYMBOL(swapper_pg_dir)=\nNUMBER(phys_base)=0\n",
+        b"SYMBOL(swapper_pg_dir)=ffffffff82a0a000\nNUMBER(phys_base)=abc\n",
+        b"\xff\0" * 500,
+    ],
+)
+def test_a_vmcoreinfo_that_tells_no_root_asks_for_one(tmp_path: Path, text: bytes) -> None:
+    path = written(tmp_path / "core", [(0, LOW_MEMORY)], info_note(text))
+    with pytest.raises(SourceError, match="add --cr3"):
+        opened(f"core:{path}")
+    assert opened(f"core:{path},cr3={ROOT:#x}").cpu.cr3 == ROOT
+
+
+# Those that no one should write
+
+
+def files() -> Iterator[tuple[str, bytes]]:
+    yield "ram", lime(MEMORY)
+    yield "ram", avml(MEMORY)
+    for flag in COMPRESSED:
+        yield "core", dumped(MEMORY, flag, info=INFO_64 % 0)
+    yield "core", flattened(dumped(MEMORY))
+
+
+@pytest.mark.parametrize(("kind", "octets"), list(files()), ids=range(8))
+def test_what_is_cut_or_damaged_is_a_sentence_or_an_answer(
+    tmp_path: Path, kind: str, octets: bytes
+) -> None:
+    path = tmp_path / "file"
+    source = f"{kind}:{path},cr3={ROOT:#x},cr4=0x20"
+    random = np.random.default_rng(len(octets))
+    cut = {0, 1, 31, 33, *random.integers(0, len(octets), 16).tolist()}
+    damaged = np.frombuffer(octets, np.uint8)
+    began, refused = time.process_time(), 0
+    for size in sorted(cut):
+        path.write_bytes(octets[:size])
+        with pytest.raises(SourceError):
+            listed(opened(source))
+    edges = np.flatnonzero(damaged)
+    for _ in range(50):
+        other = damaged.copy()
+        place = random.choice(edges, 3)
+        other[place] = random.choice([0, 1, 0x7F, 0x80, 0xFF], 3)
+        path.write_bytes(other.tobytes())
+        try:
+            listed(opened(source))
+        except SourceError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1
+    assert refused > 3
+    assert time.process_time() - began < 60
+
+
+def sparse(path: Path, octets: bytes, size: int) -> Path:
+    path.write_bytes(octets)
+    with path.open("r+b") as file:
+        file.truncate(size)
+    return path
+
+
+def bomb() -> bytes:
+    """A page of zstd that would be a gigabyte."""
+    packed = io.BytesIO(bytes(cramjam.zstd.compress(bytes(1 << 24)))).read()
+    whole = bytearray(dumped({0: bytes(PAGE)}))
+    struct.pack_into("<QII", whole, 4 * PAGE, len(whole), len(packed), 0x20)
+    return bytes(whole) + packed
+
+
+@pytest.mark.parametrize(
+    ("kind", "octets", "size", "said"),
+    [
+        ("core", bomb(), 0, "is not what zstd writes"),
+        ("core", dumped(MEMORY, head={"pages": 1 << 29}), 1 << 40, ""),
+        ("core", b"makedumpfile".ljust(PAGE, b"\0"), 1 << 40, "more than 524,288 pieces"),
+        (
+            "core",
+            flattened(b"")[:-16] + struct.pack(">4q", 1 << 62, 8, 0, -1) + b"\xff" * 8,
+            0,
+            "File too",
+        ),
+        ("ram", head(capture.LIME, 0, 1 << 40), 1 << 41, "no block of a capture is at"),
+        ("ram", head(capture.AVML, 0, 1 << 40), 1 << 41, "no frame of snappy"),
+        ("ram", head(capture.AVML, 0, 1 << 40) + b"\xfe\0\0\0" * (1 << 20), 0, "more than|cut"),
+        ("ram", head(capture.LIME, 0, 8) + bytes(8) + head(capture.LIME, 9, 0), 0, "no block"),
+    ],
+    ids=["bomb", "map", "pieces", "place", "lime", "avml", "padding", "backwards"],
+)
+def test_a_hostile_file_costs_little(
+    tmp_path: Path, kind: str, octets: bytes, size: int, said: str
+) -> None:
+    path = sparse(tmp_path / "file", octets, max(size, len(octets)))
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    try:
+        listed(opened(f"{kind}:{path},cr3={ROOT:#x}"))
+        answered = ""
+    except SourceError as error:
+        answered = str(error)
+    assert any(one in answered for one in said.split("|"))
+    assert time.process_time() - began < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20
+
+
+# Those that QEMU writes
+
+
+@pytest.mark.hw
+def test_a_kdump_of_qemu_s_has_what_its_elf_core_has(tmp_path: Path) -> None:
+    with running(tmp_path, *STUB) as machine:
+        machine.witness.ask("stop")
+        found = []
+        for form in ("elf", "kdump-zlib"):
+            path = tmp_path / form
+            machine.witness.ask(
+                "dump-guest-memory", paging=False, protocol=f"file:{path}", format=form
+            )
+            found.append(opened(f"core:{path}"))
+    elf, packed = found
+    assert same(listed(packed), listed(elf))
+    assert packed.cpu == elf.cpu
+    assert packed.assumed == elf.assumed
+    assert packed.backed is not None and elf.backed is not None
+    for span in elf.backed:
+        pages = np.arange(span.first, span.last, 1 << 18, dtype=np.uint64)
+        for one, other in zip(
+            elf.memory.gather(pages, 8), packed.memory.gather(pages, 8), strict=True
+        ):
+            assert np.array_equal(one, other)  # type: ignore[arg-type]

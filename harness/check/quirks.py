@@ -24,7 +24,7 @@ from harness.paging.memory import Mask
 from harness.paging.x86 import formats
 from harness.paging.x86.access import Error, Kind
 from harness.paging.x86.bulk import writes
-from harness.paging.x86.cpu import Cpu, Cr4, Efer
+from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode
 
 Version = tuple[int, ...]
 """QEMU's, or the kernel's of a module of KVM; the first numbers of one begin a series: (7, 2) comes
@@ -268,7 +268,9 @@ LARGE_PAGE_ADDRESS = BasisQuirk(
     evidence="Seen with MAXPHYADDR 36 and 39, and with -pse36: the walker gathers the bits whatever"
     f" CPUID shows ({_WALKER}).",
     lapse=Lapse.PAGE_4M,
-    as_if=lambda basis: _on(basis, pse36=True, maxphyaddr=WIDEST_PSE36),
+    as_if=lambda basis: (
+        _on(basis, pse36=True, maxphyaddr=WIDEST_PSE36) if basis.cpu.mode is Mode.BITS_32 else basis
+    ),
 )
 
 PML4E_BIT_8_IGNORED = BasisQuirk(
@@ -474,6 +476,16 @@ def known_of(engine: str, version: Version | None) -> tuple[Quirk, ...]:
 def lapses(quirks: Iterable[FaultQuirk]) -> Lapse:
     """The lapses of an engine that has them all."""
     return reduce(or_, (q.lapse for q in quirks if isinstance(q, BasisQuirk)), NO_LAPSE)
+
+
+def read_as(quirk: BasisQuirk, cpu: Cpu) -> Cpu:
+    """The CPU as which an engine with this quirk reads entries."""
+    nothing = np.empty(0, np.uint64)
+    none = Cases(nothing, nothing.astype(np.uint8), nothing != 0, nothing != 0)
+    basis = quirk.as_if(Basis(cpu, none))
+    if basis.pdpte_reserved is None:
+        return basis.cpu
+    return replace(basis.cpu, pdptes_checked=basis.pdpte_reserved)
 
 
 def expected_of(quirk: Quirk, engine: str, version: Version) -> bool:

@@ -8,8 +8,8 @@ departure is named; where it gives none, the rules stand and nothing is said.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import Any, Final
+from dataclasses import fields
+from typing import Final
 
 import numpy as np
 
@@ -19,9 +19,9 @@ from harness.check.quirks import (
     LARGE_PAGE_ADDRESS,
     PDPTES_ARE_ENTRIES,
     PML4E_BIT_8_IGNORED,
-    WIDEST_PSE36,
     Quirk,
     expected_of,
+    read_as,
 )
 from harness.inspect.held import MOST_TABLES, hold_tables
 from harness.paging import bulk
@@ -29,16 +29,8 @@ from harness.paging.memory import Memory
 from harness.paging.x86 import formats
 from harness.paging.x86.cpu import Cpu, Mode
 
-_READINGS: Final[tuple[tuple[Quirk, frozenset[Mode], Mapping[str, Any]], ...]] = (
-    (GIGABYTE_PAGE_WITHOUT_CPUID, frozenset({Mode.LEVEL_4, Mode.LEVEL_5}), {"page1gb": True}),
-    (PML4E_BIT_8_IGNORED, frozenset({Mode.LEVEL_4, Mode.LEVEL_5}), {"amd": False}),
-    (
-        LARGE_PAGE_ADDRESS,
-        frozenset({Mode.BITS_32}),
-        {"pse36": True, "maxphyaddr": WIDEST_PSE36},
-    ),
-)
-"""Departures in how entries read: in which modes, and the processor that would read them so."""
+_READINGS: Final = (GIGABYTE_PAGE_WITHOUT_CPUID, PML4E_BIT_8_IGNORED, LARGE_PAGE_ADDRESS)
+"""Departures in how entries read, besides that of PDPTEs."""
 
 
 def as_read(
@@ -57,13 +49,15 @@ def as_read(
     notes = []
     if cpu.pdptes_checked is not None:
         if expected_of(PDPTES_ARE_ENTRIES, engine, version):
-            cpu = _walked(cpu)
+            cpu = read_as(PDPTES_ARE_ENTRIES, cpu)
             notes.append(_sentence(PDPTES_ARE_ENTRIES, engine))
         hold_tables(memory, cpu.roots)
-    for quirk, modes, fields in _READINGS:
-        other = replace(cpu, **fields)
-        asked = cpu.mode in modes and other != cpu and not fields.keys() & given.keys()
-        if not (asked and expected_of(quirk, engine, version)):
+    for quirk in _READINGS:
+        other = read_as(quirk, cpu)
+        changed = {
+            one.name for one in fields(cpu) if getattr(cpu, one.name) != getattr(other, one.name)
+        }
+        if not changed or changed & given.keys() or not expected_of(quirk, engine, version):
             continue
         hold_tables(memory, other.roots)
         if _differ(cpu, other, memory):
@@ -79,30 +73,29 @@ def as_marked(cpu: Cpu) -> tuple[Cpu, tuple[str, ...]]:
         return cpu, ()
     if not any(raw & formats.P and raw & formats.A for raw in cpu.pdptes):
         return cpu, tuple(_refused(cpu))
-    cpu = _walked(cpu)
-    seen = ", which this is taken to be: A is set in a PDPTE"
-    return cpu, (_sentence(PDPTES_ARE_ENTRIES, "tcg") + seen, *_refused(cpu))
-
-
-def _walked(cpu: Cpu) -> Cpu:
-    """The CPU as TCG reads its PDPTEs."""
-    return replace(cpu, pdptes_checked=formats.bits(63, cpu.maxphyaddr))
+    cpu = read_as(PDPTES_ARE_ENTRIES, cpu)
+    assumed = "A is set in a PDPTE, so QEMU's TCG is assumed to have run this guest."
+    return cpu, (f"{assumed} {_sentence(PDPTES_ARE_ENTRIES, 'tcg')}", *_refused(cpu))
 
 
 def _refused(cpu: Cpu) -> Iterator[str]:
     """Why PDPTEs that are malformed also to this CPU are none that a processor has loaded."""
-    wrong = [
-        f"PDPTE {number} {raw:#x} ({bits:#x} is reserved)"
-        for number, raw in enumerate(cpu.pdptes)
-        if cpu.mode is Mode.PAE and (bits := cpu.malformed_pdpte(raw))
-    ]
-    if wrong:
-        yield (
-            f"MOV CR3 raises #GP(0) (SDM volume 3A, 4.4.1), since it cannot load"
-            f" {', '.join(wrong)}. The tables are shown as a machine has them that reads PDPTEs at"
-            " every walk: QEMU's TCG, or an AMD processor under nested paging (APM volume 2,"
-            " 15.25.10)"
-        )
+    if cpu.mode is not Mode.PAE:
+        return
+    wrong = {n: bits for n, raw in enumerate(cpu.pdptes) if (bits := cpu.malformed_pdpte(raw))}
+    if not wrong:
+        return
+    named = ", ".join(
+        f"PDPTE {n} {cpu.pdptes[n]:#x} ({bits:#x} is reserved)" for n, bits in wrong.items()
+    )
+    checked = read_as(PDPTES_ARE_ENTRIES, cpu).pdpte.reserved_mask
+    ignored = any(bits & ~checked for bits in wrong.values())
+    others = "; QEMU's TCG ignores bits 2:1 and 8:5" if ignored else " or QEMU's TCG"
+    yield (
+        f"A processor that loads PDPTEs refuses these: MOV CR3 raises #GP(0) (SDM volume 3A, 4.4.1)"
+        f" for {named}. The tables are shown as they stand, to a machine that reads PDPTEs at every"
+        f" walk: an AMD processor under nested paging (APM volume 2, 15.25.10){others}"
+    )
 
 
 def _sentence(quirk: Quirk, engine: str) -> str:

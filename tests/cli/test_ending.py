@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,14 @@ MISUSE = ("walk", "0x1000", "--layout", "none")
 HELP = ("dump", "--help")
 
 
-@pytest.fixture(params=["", "1"], ids=["buffered", "unbuffered"], autouse=True)
+@pytest.fixture(params=["", "1"], ids=["buffered", "unbuffered"])
 def buffering(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written late fails late."""
     monkeypatch.setenv("PYTHONUNBUFFERED", request.param)
+
+
+both_ways = pytest.mark.usefixtures("buffering")
+"""For tests of a process of its own: what is written in this one goes into memory."""
 
 
 def ended(*arguments: str, stdout: int, stderr: int = subprocess.PIPE) -> tuple[int, str | None]:
@@ -35,6 +40,7 @@ def ended(*arguments: str, stdout: int, stderr: int = subprocess.PIPE) -> tuple[
     return found.returncode, found.stderr
 
 
+@both_ways
 @pytest.mark.parametrize("table", [False, True], ids=["text", "table"])
 def test_a_reader_that_has_seen_enough_ends_the_command_in_silence(
     tmp_path: Path, table: bool
@@ -50,6 +56,7 @@ def test_a_reader_that_has_seen_enough_ends_the_command_in_silence(
         os.close(writing)
 
 
+@both_ways
 @pytest.mark.parametrize("arguments", [WALK, HELP], ids=["walk", "help"])
 def test_a_full_disk_is_a_sentence(arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
@@ -60,6 +67,7 @@ def test_a_full_disk_is_a_sentence(arguments: tuple[str, ...]) -> None:
     )
 
 
+@both_ways
 def test_misuse_is_told_by_the_exit_code_where_nothing_can_be_said() -> None:
     with Path("/dev/full").open("w") as full:
         assert ended(*MISUSE, stdout=subprocess.DEVNULL, stderr=full.fileno())[0] == 2
@@ -78,6 +86,13 @@ def closed(*arguments: object, streams: str) -> subprocess.CompletedProcess[str]
     )
 
 
+@cache
+def whole(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command with its streams open."""
+    return closed(*arguments, streams="")
+
+
+@both_ways
 @pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize(
     ("arguments", "code"),
@@ -87,13 +102,14 @@ def closed(*arguments: object, streams: str) -> subprocess.CompletedProcess[str]
 def test_a_closed_stream_changes_nothing_else(
     streams: str, arguments: tuple[str, ...], code: int
 ) -> None:
-    whole, found = closed(*arguments, streams=""), closed(*arguments, streams=streams)
-    assert (whole.returncode, found.returncode) == (code, code)
-    assert found.stdout == ("" if ">&-" in streams.replace("2>&-", "") else whole.stdout)
-    assert found.stderr == ("" if "2>&-" in streams else whole.stderr)
+    found, usual = closed(*arguments, streams=streams), whole(*arguments)
+    assert (usual.returncode, found.returncode) == (code, code)
+    assert found.stdout == ("" if ">&-" in streams.replace("2>&-", "") else usual.stdout)
+    assert found.stderr == ("" if "2>&-" in streams else usual.stderr)
 
 
 @pytest.mark.hw
+@both_ways
 @pytest.mark.parametrize("streams", ["<&-", "<&- >&-", "<&- 2>&-"])
 def test_a_guest_runs_where_its_files_would_get_the_numbers_of_streams(streams: str) -> None:
     found = closed("validate", "smallest", "--engine", "tcg", streams=streams)
@@ -122,6 +138,7 @@ main()
 """The command, which gets a Ctrl-C so many seconds after its first act."""
 
 
+@both_ways
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3])
 def test_ctrl_c_is_one_line_whenever_it_comes(delay: float) -> None:
     found = subprocess.run(

@@ -9,7 +9,8 @@
          `guest.ram.buffer` is its RAM as a numpy array of 256 MiB, from physical address 0 on: what
          is stored there is what the processor reads.  The first 32 MiB are the machine's own, all
          above are the test's, for tables and frames.  Their content is what the last test left
-`space`  an empty space in its RAM, with `cpu` and `frames()`; of 4 and of 5 levels
+`space`  an empty space in its RAM, with `cpu` and `frames()`; of 4 and of 5 levels.  For code
+         that makes tables itself, `space.region(bytes)` gives it RAM of its own
 `prove`  asks every oracle about the space of a CPU state, and fails the test, with the walk,
          where one of them disagrees
 `live`   the guest as it runs in that space while it is changed: `prove(live)` has it do all

@@ -404,17 +404,21 @@ class Live:
     def _mark(self, cpu: Cpu, cases: Cases, rules: Outcomes) -> None:
         """Puts what reads and fetches shall find into the frames.
 
-        That is no store of a space; but the guest stores it where a table was before.
+        That is no store of a space; but where a table was before, it is seen as one, and so the
+        guest stores it.
         """
         made, aimed = rules.vector == ALLOWED, rules.walks.physical
         reads = aimed[made & (cases.kind == Kind.READ)]
         fetches = aimed[made & (cases.kind == Kind.FETCH)]
-        were = self._known.were(reads, cpu), self._known.were(fetches, cpu)
-        marks.put_marks(self._memory, reads[were[0]])
-        marks.put_code(self._memory, fetches[were[1]])
+        if (table := self._known.in_use(cpu, reads)).any():
+            lane = int(np.flatnonzero(made & (cases.kind == Kind.READ))[table.argmax()])
+            raise Misuse(
+                f"{int(cases.address[lane]):#x} leads to {int(aimed[lane]):#x}, in a table, where"
+                " accesses would store: probe other pages"
+            )
         self._memory.notes, notes = None, self._memory.notes
-        marks.put_marks(self._memory, reads[~were[0]])
-        marks.put_code(self._memory, fetches[~were[1]])
+        marks.put_marks(self._memory, reads)
+        marks.put_code(self._memory, fetches)
         self._memory.notes = notes
         self._known.hold_frames(cpu, np.concatenate([reads, fetches]))
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from harness.check.region import Region
 from harness.machine.engines import reads_as_amd
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA
@@ -63,7 +64,7 @@ class GuestSpace(Space):
         format = self._cpu(guest, levels, 0).format
         self.cpu = self._cpu(guest, levels, allocator.allocate(format, levels - 1).address)
         super().__init__(memory, self.cpu.roots, allocator)
-        self._beside = beside
+        self._beside, self._ram = beside, guest.ram
         self._unused, self._end = TABLES.last + 1, guest.ram.size
 
     @staticmethod
@@ -92,3 +93,9 @@ class GuestSpace(Space):
             raise SpaceError(f"RAM has no {count} free frames of {size:#x} bytes in {free}")
         self._unused = first + count * size
         return np.uint64(first) + np.arange(count, dtype=np.uint64) * np.uint64(size)
+
+    def region(self, size: int) -> Region:
+        """`size` bytes of RAM, a multiple of the smallest page, for code that keeps its own tables
+        and frames; SpaceError where RAM has no more of them."""
+        frames = self.frames(-(-size // self.format.levels[0].size))
+        return Region(self._ram, Span.of(int(frames[0]), size))

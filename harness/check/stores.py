@@ -59,11 +59,10 @@ class KnownTables:
         for frame in np.unique(addresses & ~(size - np.uint64(1))).tolist():
             self._frames[frame] = self._read(cpu, frame)
 
-    def were(self, addresses: Words, cpu: Cpu) -> Mask:
-        """Which addresses lie in tables that there are or were."""
+    def in_use(self, cpu: Cpu, addresses: Words) -> Mask:
+        """Which addresses lie in tables of spaces."""
         size = np.uint64(cpu.format.table_bytes(0))
-        tables = np.array(list(self._tables), np.uint64)
-        found: Mask = np.isin(addresses & ~(size - np.uint64(1)), tables)
+        found: Mask = np.isin(addresses & ~(size - np.uint64(1)), _array(self._in_use))
         return found
 
     def changed(self, cpus: Iterable[Cpu], *, whole: bool) -> Stores:
@@ -110,6 +109,10 @@ def _tables(cpu: Cpu, memory: Memory) -> list[int]:
     ours = found >= np.uint64(ARENA.stop)
     chosen: list[int] = found[ours if backed is None else ours & backed].tolist()
     return chosen
+
+
+def _array(addresses: Iterable[int]) -> Words:
+    return np.array(sorted(addresses), np.uint64)
 
 
 def _slots(cpu: Cpu, address: int) -> Words:

@@ -86,6 +86,10 @@ class Ram:
         count = len(span) // dtype.itemsize
         return self.buffer[span.start : span.start + count * dtype.itemsize].view(dtype)
 
+    def clear(self, span: range) -> None:
+        """Have whole pages hold zeros, and take no memory until they are written to."""
+        self._map.madvise(mmap.MADV_REMOVE, span.start, len(span))
+
     def close(self) -> None:
         """Give the memory back. Arrays that still look into it keep it until they go, too."""
         if not self._closed:

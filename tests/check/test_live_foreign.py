@@ -236,6 +236,14 @@ def test_a_table_that_was_never_a_page_becomes_one(
     assert not live.run().disagreed
 
 
+def test_a_table_that_is_mapped_is_not_probed(mapper: Mapper, live: Live) -> None:
+    mapper.map(Span.of(STACK.first, PAGE), [mapper.root])
+    with pytest.raises(
+        Misuse, match=f"^{STACK.first:#x} leads to {mapper.root:#x}, in a table, where accesses"
+    ):
+        live.probe(Span.of(STACK.first, PAGE))
+
+
 def test_operations_of_the_library_may_stand_between(
     space: GuestSpace, live: Live, guest: Guest
 ) -> None:

@@ -1,0 +1,81 @@
+"""A piece of a guest's RAM for code under test, which keeps its tables and frames there."""
+
+from __future__ import annotations
+
+import ctypes
+
+from harness.machine.ram import Ram
+from harness.paging.address import Physical, Span
+from harness.paging.space import SpaceError
+
+ALLOC = ctypes.CFUNCTYPE(ctypes.c_uint64)
+"""`uint64_t alloc(void)`: the physical address of a frame, 0 where there is none."""
+
+FREE = ctypes.CFUNCTYPE(None, ctypes.c_uint64)
+"""`void free(uint64_t frame)`"""
+
+FRAME = 1 << 12
+"""Bytes of a frame: what the smallest page and every table takes."""
+
+POISON = 0xA5
+"""Every byte of a frame that is handed out.  Words of it are entries with reserved bits set, so
+that a table that no one has cleared shows."""
+
+
+class Region:
+    """Memory from `address` on, of which frames are handed out one by one, or all at once.
+
+    address    the physical address of its first byte
+    size       how many bytes there are, all zero at first
+    pointer    where this process has the first byte, for code that runs in it
+    base       where this process has physical address 0, to which physical addresses are added
+    alloc      what gives a frame, a function for C
+    free       what takes one back, a function for C
+    remaining  how many more frames there are before there are none; None for as many as fit.  Tests
+               set it to see a failure at every allocation in turn
+
+    One may let the code under test divide the region as it likes, or hand it `alloc`, not both.
+    """
+
+    def __init__(self, ram: Ram, span: Span) -> None:
+        self._ram, self.span = ram, span
+        self.address, self.size = Physical(span.first), span.size
+        self.base: int = ram.buffer.ctypes.data
+        self.pointer = self.base + self.address
+        self.remaining: int | None = None
+        self.alloc, self.free = ALLOC(self._alloc), FREE(self.take_back)
+        self._next, self._free = span.first, list[int]()
+        ram.clear(range(span.first, span.last + 1))
+
+    def frame(self) -> Physical:
+        """The physical address of a frame, full of POISON; SpaceError where there is none."""
+        if self.remaining == 0 or (not self._free and self._next + FRAME - 1 > self.span.last):
+            raise SpaceError(f"the region {self.span} has no free frame")
+        if self.remaining is not None:
+            self.remaining -= 1
+        if self._free:
+            address = self._free.pop()
+        else:
+            address, self._next = self._next, self._next + FRAME
+        self._ram.buffer[address : address + FRAME] = POISON
+        return Physical(address)
+
+    def table(self) -> Physical:
+        """The same with all bytes zero."""
+        address = self.frame()
+        self._ram.buffer[address : address + FRAME] = 0
+        return address
+
+    def take_back(self, address: int) -> None:
+        """Takes a frame back, which is the next to be handed out; SpaceError for one that is not
+        out."""
+        out = self.span.first <= address < self._next and address % FRAME == 0
+        if not out or address in self._free:
+            raise SpaceError(f"{address:#x} is no frame that the region {self.span} has given")
+        self._free.append(address)
+
+    def _alloc(self) -> int:
+        try:
+            return self.frame()
+        except SpaceError:
+            return 0

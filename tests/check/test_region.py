@@ -45,7 +45,7 @@ def test_what_code_stores_at_its_pointers_is_in_the_ram(ram: Ram, region: Region
 def test_each_frame_is_given_once_and_again_when_it_is_back(region: Region) -> None:
     frames = [region.frame() for _ in range(COUNT)]
     assert frames == [BEGIN + FRAME * number for number in range(COUNT)]
-    with pytest.raises(SpaceError, match="the region 0x3000000..0x3003fff has no free frame"):
+    with pytest.raises(SpaceError, match=r"the region 0x3000000..0x3003fff has no free frame"):
         region.frame()
     region.take_back(frames[1])
     assert region.frame() == frames[1]

@@ -364,8 +364,7 @@ def _lowered(format: Format, level: int, half: _Half) -> Words:
         pages = (half.leaf == source) & (half.kind == RowKind.PAGE)
         for value in np.unique(raw[pages]).tolist():
             bits = carried(format, attributes(format, source, value), source, level)
-            shape = structure_mask(format, level) & value | format.present.value
-            raw[pages & (half.raw == value)] = bits | shape
+            raw[pages & (half.raw == value)] = bits | structure_mask(format, level) & value
     return raw
 
 
@@ -381,8 +380,7 @@ def _completed(
     own = half.table[place] >= 0
     granted = half.granted[place]
     given = bulk.granted_by(format, level, granted, lanes.raw)
-    blank = (lanes.kind == RowKind.UNBACKED) | (lanes.kind == RowKind.ABSENT)
-    granted = np.where(own & ~blank, given, granted)
+    granted = np.where(own & (lanes.kind != RowKind.UNBACKED), given, granted)
     granted[lanes.kind == RowKind.ABSENT] = 0
     physical = half.physical[place]
     pages = lanes.kind == RowKind.PAGE
@@ -439,7 +437,7 @@ def _changes(format: Format, level: int, some: _Lanes, others: _Lanes) -> Counts
     note(Change.ATTRIBUTES, pages & ((differ & np.uint64(others_) != 0) | own & ~rights))
     note(Change.SIZE, pages & (some.leaf != others.leaf))
     note(Change.USED, pages & (differ & np.uint64(used) != 0))
-    unseen = (1 << 8 * format.entry_bytes) - 1 & ~(seen | address)
+    unseen = (1 << 8 * format.entry_bytes) - 1 & ~seen
     note(Change.SOFTWARE, pages & (differ & np.uint64(unseen) != 0))
     return change
 

@@ -38,10 +38,10 @@ def withheld(format: Format, raw: int, rights: int) -> int: ...
 def withheld(format: Format, raw: Words, rights: int) -> Words: ...
 def withheld(format: Format, raw: int | Words, rights: int) -> int | Words:
     """The entry or entries without the given rights, a mask of bits of `format.rights`."""
-    given, denied = rights & ~format.denied, rights & format.denied
+    denied = rights & format.denied
     if isinstance(raw, int):
-        return raw & ~given | denied
-    return raw & ~np.uint64(given) | np.uint64(denied)
+        return raw & ~rights | denied
+    return raw & ~np.uint64(rights) | np.uint64(denied)
 
 
 @lru_cache

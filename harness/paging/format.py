@@ -68,7 +68,7 @@ class Shape:
         raw = 0
         for mask, shift in self.address:
             raw |= address >> shift & mask
-        if self.address_of(raw) != address or raw & self.reserved_mask:
+        if self.address_of(raw) != address:
             raise ValueError(f"no entry of this kind can hold physical address {address:#x}")
         return raw
 

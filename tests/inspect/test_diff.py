@@ -196,6 +196,39 @@ def test_each_kind_of_change_has_its_name(raw: int, change: Change) -> None:
     assert back.change == (Change.MAPPED if raw == 0 else change)
 
 
+BAD = BASE | 1 << 51
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "change"),
+    [
+        (BAD, 0, Change.UNMAPPED),
+        (0, BAD, Change.MAPPED),
+        (BAD, BAD | 1 << 50, Change.KIND),
+        (BAD, BAD ^ RW, Change.KIND),
+        (BAD, BAD | 1 << 52, Change.KIND),
+        (BAD, BAD + 0x1000, Change.KIND),
+        (BAD, BAD | A, Change.KIND),
+    ],
+)
+def test_a_malformed_entry_is_another_wherever_it_differs(
+    before: int, after: int, change: Change
+) -> None:
+    (one,) = compared(one_page(before), one_page(after))
+    assert one.change == change
+
+
+def test_rights_above_a_malformed_entry_come_to_nothing() -> None:
+    for slot in (0, 512, 1024):
+        raw = int(one_page(BAD).octets.view(np.uint64)[slot])
+        assert compared(one_page(BAD), changed(one_page(BAD), {slot: raw ^ RW})).same
+
+
+def test_differences_are_in_no_table_of_one_of_the_spaces() -> None:
+    result = compared(one_page(BASE), one_page(BASE | A))
+    assert result.before.view.tolist() == result.after.view.tolist() == [-1]
+
+
 def test_where_nothing_is_there_are_no_rights() -> None:
     for before, after in ((BASE, 0), (0, BASE)):
         (one,) = compared(one_page(before), one_page(after))
@@ -250,6 +283,65 @@ def test_a_large_page_split_differs_in_size_alone() -> None:
     ]
 
 
+@pytest.mark.parametrize("frame", [0, 0x4000_0000])
+@pytest.mark.parametrize("pat", [0, 1])
+def test_pages_of_every_size_that_are_split_differ_in_size_alone(pat: int, frame: int) -> None:
+    """PAT is bit 12 of a large page and bit 7 of a small one, where a large one has PS."""
+    flags = frame | P | RW | US | XD | G
+    large, small = flags | PS | pat << 12, flags | pat << 7
+    words = np.zeros(512 * 8, np.uint64)
+    words[:1025:512], words[513], words[1025:1027] = (
+        [0x1007, 0x2007, 0],
+        large,
+        [large, large | PCD],
+    )
+    split = words.copy()
+    split[513], split[1025:1027] = 0x5007, [0x4007, 0x7007]
+    split[2560:3072] = [0x6007, *(large + (n << 21) for n in range(1, 512))]
+    for table, more in ((4, 0), (6, 0), (7, PCD)):
+        split[512 * table : 512 * (table + 1)] = [small + (n << 12) | more for n in range(512)]
+    one, two = 1 << 30, 1 << 21
+    expected = [
+        (two, 512, two, 4096),
+        (2 * two, 512, two, 4096),
+        (one, 512, one, 4096),
+        (one + two, 511, one, two),
+    ]
+    before, after = BufferMemory(words.view(np.uint8)), BufferMemory(split.view(np.uint8))
+    found = list(compared(before, after))
+    assert {change.change for change in found} == {Change.SIZE}
+    assert [(c.before.first, c.before.pages, c.then, c.now) for c in found] == expected
+    back = list(compared(after, before))
+    assert {change.change for change in back} == {Change.SIZE}
+    assert [(c.after.first, c.after.pages, c.now, c.then) for c in back] == expected
+
+
+def test_all_that_a_table_held_is_gone_with_it() -> None:
+    before = one_page(BASE, l1=0x4000_0000 | P | PS)
+    for slot in (0, 512, 1024):
+        found = compared(before, changed(before, {slot: 0}))
+        gone = [(one.change, one.before.first, one.before.size) for one in found]
+        small, large = (Change.UNMAPPED, 0x3000, 4096), (Change.UNMAPPED, 1 << 21, 1 << 21)
+        assert gone == ([small] if slot == 1024 else [small, large])
+        back = compared(changed(before, {slot: 0}), before)
+        assert {one.change for one in back} == {Change.MAPPED} and len(back) == len(found)
+
+
+def test_a_table_that_was_not_read_is_compared_as_such() -> None:
+    words = np.zeros(512 * 5, np.uint64)
+    words[0:3] = 0x1007, 0x2007, 0x3007
+    words[512] = words[1024] = words[1536] = 0x4007
+    memory = BufferMemory(words.view(np.uint8))
+    state = Cpu.long_mode(4, 0)
+    cut = graph.read(memory, state.format, state.roots, limit=1024 * graph.LEADING)
+    empty = read(BufferMemory(np.zeros(0x1000, np.uint8)))
+    sides = [one.before for one in diff(cut, empty)]
+    assert {one.kind for one in sides} == {graph.RowKind.UNREAD}
+    found = [(one.first, one.physical, one.below) for one in sides]
+    assert found == [(0, 0x4000, 1), (1 << 39, 0x4000, 1), (2 << 39, 0x3000, 1)]
+    assert diff(cut, empty).cut == cut.cut != ()
+
+
 def test_a_change_in_a_shared_table_is_told_once_with_its_addresses() -> None:
     words = one_page(BASE).octets.view(np.uint64).copy()
     words[1024:1536] = 0x3007
@@ -287,6 +379,10 @@ def test_self_maps_are_compared_as_such() -> None:
     assert (one.change, one.before.kind) == (Change.RIGHTS, graph.RowKind.SELF_MAP)
     (gone,) = compared(before, one_page(BASE))
     assert (gone.change, gone.before.kind) == (Change.UNMAPPED, graph.RowKind.SELF_MAP)
+    assert compared(before, changed(before, {300: P | RW | XD | 1 << 52})).same
+    to_root, to_itself = ({512 + 5: table | P | RW} for table in (0, 0x1000))
+    (moved,) = compared(changed(one_page(BASE), to_root), changed(one_page(BASE), to_itself))
+    assert (moved.change, moved.before.physical, moved.after.physical) == (Change.MOVED, 0, 0x1000)
 
 
 def test_a_table_that_loses_its_memory_is_told() -> None:
@@ -373,8 +469,12 @@ def test_spaces_of_other_levels_have_no_addresses_in_common() -> None:
         diff(read(memory, 4), read(memory, 5))
 
 
-def test_more_tables_than_can_be_compared_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("waiting", [0, 1, 1 << 18])
+def test_more_tables_than_can_be_compared_are_said(
+    waiting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("harness.inspect.diff.LANES_COMPARED", 512 * 3)
+    monkeypatch.setattr("harness.inspect.diff.PAIRS", waiting)
     result = compared(one_page(BASE), one_page(BASE | A))
     said = "There are more than 1,536 slots: others were not compared."
     assert (result.cut, result.same) == ((said,), False)
@@ -474,11 +574,14 @@ def test_rows_have_the_same_number_where_they_are_equal_and_only_there(width: in
 def test_rows_that_differ_in_their_highest_bit_have_different_numbers() -> None:
     """The first column takes 63 bits, so that a number for both takes more than 64."""
     every, some = (1 << 63) - 1, 5
-    first = np.array([every, some, some | 1 << 62, some], np.uint64)
-    second = np.array([0, 1, 1, 2], np.uint64)
+    first = np.array([every, some, some | 1 << 62, some, some], np.uint64)
+    second = np.array([0, 1, 1, 2, 3], np.uint64)
     for columns in ([first, second], [second, first]):
         numbers = diff_module._numbers(columns).tolist()
-        assert len(set(numbers)) == 4
+        assert len(set(numbers)) == 5
+    whole = np.array([(1 << 64) - 1, 5, 5], np.uint64)
+    one, other, again = diff_module._numbers([whole]).tolist()
+    assert one != other == again
 
 
 def test_two_spaces_of_many_tables_that_meet_in_every_way_are_compared_in_little_memory() -> None:

@@ -5,6 +5,7 @@ The expectations are written out bit by bit, from the manual for x86 and by hand
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from harness.paging import slots
 from harness.paging.address import Span, Virtual
 from harness.paging.bits import (
+    address_mask,
     attributes,
     carried,
     pointer_attributes,
@@ -184,6 +186,14 @@ def test_the_bits_that_the_machine_reads_are_those_of_the_manual() -> None:
     pointer_only = bits(7) | bits(5, 0) | bits(51, 12) | bits(63)
     found = [read_by_machine(X86, level) for level in range(5)]
     assert found == [leaf, leaf, leaf, pointer_only, pointer_only]
+
+
+def test_a_bit_without_a_meaning_is_not_read_where_there_is_no_pointer() -> None:
+    low, *rest = UNEVEN.levels
+    plain = replace(UNEVEN, levels=(replace(low, bits={}), *rest))
+    assert not read_by_machine(plain, 0) & bits(5, 0)
+    assert address_mask(X86, 3) == address_mask(X86, 4) == 0
+    assert pointer_attributes(X86, 0, bits(63)) == bits(63)
 
 
 def test_what_makes_an_entry_a_page_or_a_pointer() -> None:

@@ -14,7 +14,7 @@ from harness.paging.errors import TooManyTables
 from harness.paging.memory import BufferMemory, Memory
 from harness.paging.table import Root, Table
 from harness.paging.walk import Walk, leaves, walk
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.cpu import Cpu, Mode
 from tests.paging.machines import READERS, cpu_of, memory_of, random_addresses, random_memory
 from tests.paging.rules import Machine
 from tests.paging.test_walk import mixed_entries
@@ -91,6 +91,62 @@ def test_every_step_of_many_walks_is_kept(machine: Machine) -> None:
             level: (int(paths.slot[level, number]), int(paths.raw[level, number]))
             for level in np.flatnonzero(paths.used[:, number]).tolist()
         } == {step.slot.level: (step.slot.address, step.raw) for step in steps}
+
+
+@pytest.mark.parametrize("machine", READERS, ids=str)
+def test_layers_of_every_format_begin_at_its_roots(machine: Machine) -> None:
+    memory, roots = random_memory(3, machine, FEW), cpu_of(machine).roots
+    tables: set[tuple[int, int]] = set()
+    todo = [root.table for root in roots]
+    while todo:
+        table = todo.pop()
+        if (table.level, table.address) not in tables:
+            tables.add((table.level, table.address))
+            raws = [memory.load(slot.address, table.format.entry_bytes) for slot in table.slots()]
+            entries = [table.format.decode(raw, table.level) for raw in raws if raw is not None]
+            todo += [entry.table for entry in entries if isinstance(entry, Pointer)]
+    found = bulk.layers(memory, roots, 1 << 16)
+    levels = reversed(range(max((level for level, _ in tables), default=-1) + 1))
+    assert [layer.tolist() for layer in found] == [
+        sorted(address for at, address in tables if at == level) for level in levels
+    ]
+
+
+def test_the_layers_under_a_single_root_are_found() -> None:
+    memory = memory_of([0x2007 << 32 | 0x1007, *[0] * 511])  # two PDEs of 32-bit paging
+    roots = Cpu.in_mode(Mode.BITS_32, 0).roots
+    assert [layer.tolist() for layer in bulk.layers(memory, roots, 9)] == [[0], [0x1000, 0x2000]]
+
+
+def test_lines_are_those_of_the_tables_asked_for_in_their_order() -> None:
+    start, index = np.array([0, 3, 6, 7]), np.arange(7, dtype=np.uint16)
+    words = np.zeros(7, np.uint64)
+    layer = bulk.Layer(0, words[:3], start, index, words, np.zeros(7, np.uint8))
+    for tables, expected in (
+        ([0, 1], [0, 1, 2, 3, 4, 5]),
+        ([1, 0], [3, 4, 5, 0, 1, 2]),
+        ([2, 0], [6, 0, 1, 2]),
+        ([1, 1], [3, 4, 5, 3, 4, 5]),
+        ([1], [3, 4, 5]),
+    ):
+        lines, counts = layer.lines(np.array(tables))
+        assert index[lines].tolist() == expected
+        assert counts.tolist() == [int(start[table + 1] - start[table]) for table in tables]
+
+
+@pytest.mark.parametrize("lanes", [1024, 1536])
+def test_how_much_is_read_together_changes_nothing(
+    lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine()
+    for seed in range(4):
+        memory, roots = random_memory(seed, machine, FEW), cpu_of(machine).roots
+        with monkeypatch.context() as patched:
+            expected = bulk.leaves(memory, roots)
+            listed = [layer.tolist() for layer in bulk.layers(memory, roots, 1 << 16)]
+            patched.setattr(bulk, "LANES", lanes)
+            assert rows(bulk.leaves(memory, roots)) == rows(expected)
+            assert [layer.tolist() for layer in bulk.layers(memory, roots, 1 << 16)] == listed
 
 
 def rows(found: bulk.Leaves) -> list[tuple[int, ...]]:

@@ -1,6 +1,7 @@
 """A fork: what both sides hold afterwards, how it goes on after a pause, how it is undone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import IntEnum
 
 import numpy as np
@@ -375,6 +376,105 @@ def test_what_others_put_where_nothing_was_copied_to_is_left_alone_by_the_undoin
     note, free = world.format.accessed, Virtual(5 * world.page)
     failed(world, child, lambda: child.write(child.slot(free, 0), note))
     assert child.read(child.slot(free, 0)) == note
+
+
+def test_what_others_put_in_a_hole_between_copied_pages_is_left_alone(
+    world: World, child: Space
+) -> None:
+    note, hole = world.format.accessed, Virtual(world.page)
+    fill(world)
+    world.space.unmap(world.pages(hole, 1)).done()
+    copy = Copy(world.space, child, Span(0, 3 * world.table_span - 1))
+    copy.step()
+    child.write(child.slot(hole, 0), note)
+    world.allocator.remaining = 0
+    with pytest.raises(OutOfTables):
+        while copy.step():
+            pass
+    assert child.read(child.slot(hole, 0)) == note
+    assert empty(child, 0) and empty(child, 2 * world.page)
+
+
+def test_empty_tables_that_the_target_had_anywhere_stay_when_a_copy_is_undone(
+    world: World, child: Space
+) -> None:
+    large = world.table_span
+    fill(world)
+    world.space.map(Virtual(3 * large), world.frames(1), 0, world.rights())
+    child.populate(world.pages(2 * large, 1))
+    before = child.account()
+    copy = Copy(world.space, child, Span(2 * large, 4 * large - 1))
+    copy.step()
+    world.allocator.remaining = 0
+    with pytest.raises(OutOfTables):
+        while copy.step():
+            pass
+    assert child.account() == before
+    assert empty(child, 2 * large + world.page)
+
+
+def test_an_empty_table_that_others_put_in_place_of_a_copied_page_stays(
+    world: World, child: Space
+) -> None:
+    large = world.table_span
+    fill(world)
+    child.populate(world.pages(0, 1))
+    copy = Copy(world.space, child, Span(0, 3 * large - 1))
+    copy.step()
+    copy.step()
+    assert leaf_level(child, large) == 1
+    child.write(child.slot(Virtual(large), 1), 0)
+    child.populate(world.pages(large, 1))
+    before = child.account()
+    world.allocator.remaining = 0
+    with pytest.raises(OutOfTables):
+        while copy.step():
+            pass
+    assert child.account() == before
+
+
+def test_tables_that_others_have_freed_meanwhile_are_not_freed_again(
+    world: World, child: Space
+) -> None:
+    def free() -> None:
+        span = Span(0, world.table_span - 1)
+        child.unmap(span).done()
+        child.free_empty(span).done()
+
+    before = child.account()
+    failed(world, child, free)
+    assert child.account() == before
+
+
+def test_a_copy_that_is_done_takes_no_further_step(world: World, child: Space) -> None:
+    fill(world)
+    copy = Copy(world.space, child, world.pages(0, 1))
+    while copy.step():
+        pass
+    before = state(world, child)
+    assert not copy.step()
+    assert state(world, child) == before
+    done = copy.finish()
+    assert done.counts == {Page.PAGE: 1}
+    done.flush.done()
+
+
+@pytest.mark.parametrize("lacking", ["source", "target"])
+def test_a_span_that_one_of_the_spaces_does_not_serve_is_refused_before_a_step(
+    lacking: str,
+) -> None:
+    world = World(FORMATS["uneven"])
+    half = Space(world.memory, world.new_roots()[:1], world.allocator)
+    first = half.roots[0].span.last + 1
+    spaces = (half, world.space) if lacking == "source" else (world.space, half)
+    with pytest.raises(SpaceError):
+        Copy(*spaces, Span(first, first + world.page - 1))
+
+
+def test_where_there_is_no_right_to_write_none_is_withheld() -> None:
+    format = replace(FORMATS["short"], rights={})
+    raw = np.array([format.leaf(0x1000, 0, 1)], np.uint64)
+    assert Hardware(format).fork(raw, 0, private=True).parent.tolist() == raw.tolist()
 
 
 def test_a_copied_page_is_taken_back_though_it_was_marked_accessed_since(

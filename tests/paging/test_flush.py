@@ -41,6 +41,15 @@ def test_a_flush_of_everything_must_be_done_though_no_address_is_listed() -> Non
     assert not flush
 
 
+def test_a_flush_of_nothing_after_which_something_is_to_be_done_must_be_done() -> None:
+    done: list[bool] = []
+    flush = Flush()
+    flush.then(lambda: done.append(True))
+    assert flush
+    flush.done()
+    assert done == [True] and not flush
+
+
 def test_a_flush_says_how_much_it_is() -> None:
     with Flush() as flush:
         assert repr(flush) == "<Flush of 0 addresses>"

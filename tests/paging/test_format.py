@@ -207,6 +207,20 @@ def test_no_mask_is_wider_than_an_entry(format: Format, level: int) -> None:
         assert 0 <= mask < 1 << width
 
 
+@every_slot
+def test_no_bit_of_an_address_is_reserved(format: Format, level: int) -> None:
+    for shape in filter(None, (format.levels[level].pointer, format.levels[level].leaf)):
+        assert not any(field.mask & shape.reserved_mask for field in shape.address)
+
+
+def test_what_tells_pages_from_tables_is_free_where_there_are_no_pages() -> None:
+    assert MIXED.pointer(0x800, 1, 0) == 0x806 and MIXED.pointer(0x800, 2, 0) == 0x802
+    # PS of 32-bit paging with CR4.PSE=0 is ignored (SDM 4.3).
+    assert formats.paging32(40, False, False).pointer(0x1000, 1, 0x80) == 0x1081
+    with pytest.raises(ValueError, match="bits 0x80 are not free in a PDE pointer"):
+        formats.paging32(40, True, False).pointer(0x1000, 1, 0x80)
+
+
 @pytest.mark.parametrize("maxphyaddr", [32, 40, 52])
 def test_what_is_reserved_in_a_pdpte_is_what_the_manual_says(maxphyaddr: int) -> None:
     """SDM volume 3A, table 4-8: bits 2:1, 8:5 and 63:M."""

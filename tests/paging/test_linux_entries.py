@@ -205,6 +205,14 @@ def test_a_prot_none_page_gets_its_rights_back_and_all_else_as_it_was(raw: int, 
     assert FOUR.protect(none, level, rights) == marked
 
 
+def test_a_large_page_without_rights_is_present_to_linux_by_either_bit() -> None:
+    """pmd_present: any of P, PROT_NONE (bit 8) and PSE; at level 0 bit 7 says nothing."""
+    for bits, level, present in ((G, 1, True), (PS, 1, True), (G, 0, True), (PS, 0, False)):
+        raw = ~0x4000_0000 & (1 << 52) - 0x20_0000 | bits
+        assert FOUR.present(raw, level) is present
+        assert isinstance(FOUR.decode(raw, level), ProtNone) is present
+
+
 def test_a_large_page_being_split_is_present_to_linux_alone() -> None:
     splitting = 0x000F_FFFF_BFE0_0000 | PS
     assert FOUR.present(splitting, 1)
@@ -254,6 +262,21 @@ def test_a_marker_remembers_its_notes_and_no_other_bit_of_its_offset() -> None:
         raw = FOUR.encode(Marker(notes))
         for bit in range(9 + 2, 59):  # the offset is in bits 58:9, inverted; notes are its lowest
             assert FOUR.decode(raw ^ 1 << bit, 0) == Marker(notes)
+
+
+def test_a_page_without_rights_lies_where_linux_can_have_memory() -> None:
+    """With four levels it has 46 bits of it (MAX_PHYSMEM_BITS)."""
+    for address, written in ((1 << 46, False), (3 << 46, False), ((1 << 46) - 0x1000, True)):
+        raw = ~address & (1 << 52) - 0x1000 | G  # PROT_NONE, the address inverted
+        assert FOUR.decode(raw, 0) == ProtNone(Physical(address), 0x1000)
+        assert FOUR.written(raw, 0) is written
+
+
+def test_nothing_is_written_where_nothing_is_and_all_else_is_not() -> None:
+    assert FOUR.written(0, 0) is FOUR.written(0x60, 0) is True
+    for raw, level in ((0x1000, 2), (0x8000_0000_0000_0000, 3), (0x1000 << 40, 1)):
+        assert FOUR.decode(raw, level) == Unknown(raw)
+        assert FOUR.written(raw, level) is False
 
 
 def test_a_marker_that_remembers_nothing_is_none_that_linux_writes() -> None:
@@ -321,6 +344,18 @@ def test_pat_is_bit_7_of_a_small_page_and_bit_12_of_a_large_one(
     assert FOUR.cache(LARGE | large, 2) is cache
 
 
+@pytest.mark.parametrize("cache", Cache)
+@pytest.mark.parametrize("level", [0, 1])
+def test_another_memory_type_changes_that_and_no_more(cache: Cache, level: int) -> None:
+    """PWT, PCD and PAT; not A, which is beside them, and not P."""
+    pat = 1 << (12 if level else 7)
+    present = 0x4000_0000 | P | US | (PS if level else 0)
+    for page in (present, FOUR.protect(present, level, None)):
+        changed = FOUR.with_cache(page, level, cache)
+        assert (changed ^ page) & ~(0x18 | pat) == 0
+        assert FOUR.cache(changed, level) is cache
+
+
 def test_the_spare_entries_of_the_pat_repeat_others() -> None:
     assert FOUR.cache(SMALL | 0x80, 0) is Cache.WB
     assert FOUR.cache(SMALL | 0x90, 0) is Cache.UC_MINUS
@@ -342,6 +377,11 @@ PRIVATE_FORKS: list[tuple[str, int, int, int, int, Counted]] = [
     (
         "a read-only page stays as it is",
         *(0, 0x1000 | P | US | A, 0x1000 | P | US | A, 0x1000 | P | US, Counted.PAGE),
+    ),
+    (
+        "a shadow stack is one no longer on either side (pte_write, pte_wrprotect)",
+        *(0, 0x1000 | P | US | A | D, 0x1000 | P | US | A | SAVED_DIRTY),
+        *(0x1000 | P | US | SAVED_DIRTY, Counted.PAGE),
     ),
     (
         "a 2M page",
@@ -446,11 +486,12 @@ def test_entries_of_all_kinds_are_forked_together() -> None:
     [
         (0, SMALL, SMALL, 0x1234_5000 | P | RW | US),
         (0, 0x1000 | P | SAVED_DIRTY, 0x1000 | P | SAVED_DIRTY, 0x1000 | P),
+        (0, SMALL | UFFD_WP.present, SMALL | UFFD_WP.present, 0x1234_5000 | P | RW | US),
         (0, 0xD7FF_FFFF_FFFF_FC00, 0xD7FF_FFFF_FFFF_FC00, 0xD7FF_FFFF_FFFF_FC00),
         (0, 0xDFFF_FFFF_FFFF_F802, 0xDFFF_FFFF_FFFF_F802, 0xDFFF_FFFF_FFFF_F802),
         (0, 0x0FFF_FFFF_FFFF_F408, 0x0FFF_FFFF_FFFF_F400, 0x0FFF_FFFF_FFFF_F400),
     ],
-    ids=["page", "dirty read-only page", "migration", "device", "swap"],
+    ids=["page", "dirty read-only page", "uffd-wp", "migration", "device", "swap"],
 )
 def test_shared_memory_keeps_its_rights_and_is_clean_to_the_child(
     level: int, raw: int, parent: int, child: int
@@ -486,7 +527,7 @@ def test_nobody_can_write_a_private_page_after_a_fork(linux: Linux, data: st.Dat
     fork = linux.fork(words(raw), 0, private=True)
     for side in (int(fork.parent[0]), int(fork.child[0])):
         assert linux.format.decode(side, 0) == Leaf(Physical(address), 1 << 12)
-        assert not side & RW
+        assert not side & (RW | D)
 
 
 def test_it_is_a_dialect() -> None:

@@ -361,7 +361,8 @@ class Linux:
         if not private:
             return Fork(raw.copy(), raw & ~np.uint64(A | _DIRTY | UFFD_WP.present), counted)
         saved = (raw & D) * np.uint64(SAVED_DIRTY // D)
-        parent = np.where(raw & RW != 0, raw & ~np.uint64(RW | D) | saved, raw)
+        # D goes from read-only pages too: with it one is a shadow stack, which can be written.
+        parent = raw & ~np.uint64(RW | D) | saved
         return Fork(parent, parent & ~np.uint64(A | UFFD_WP.present), counted)
 
     def _check_copyable(self, raw: Words, level: int, away: Mask) -> None:

@@ -186,7 +186,7 @@ class Folded:
     # Other values.
 
     def _wrprotect(self, value: Value) -> Value:
-        if not value.raw & RW:
+        if not value.raw & (RW | D):  # a page with D alone is a shadow stack, which can be written
             return value
         rights = value.raw & self.format.rights_mask & ~RW
         return replace(value, raw=self.linux.protect(value.raw, value.level, rights))

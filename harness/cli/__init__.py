@@ -1,5 +1,6 @@
 """The command `pagetable`: one module a command.
 
+`help`      how help is laid out
 `ending`    errors as sentences, and the exit codes
 `engine`    the options by which a machine is chosen
 `validate`  layouts, built and compared with the machine
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
@@ -43,6 +45,7 @@ from harness.cli.ending import complain, drop_unwritten, ending, open_standard_s
 from harness.cli.explore import explore
 from harness.cli.fault import fault
 from harness.cli.find import find
+from harness.cli.help import LOOKING, MACHINE, Command, Commands
 from harness.cli.lint import lint
 from harness.cli.matrix import matrix
 from harness.cli.replay import replay
@@ -52,6 +55,7 @@ from harness.cli.validate import validate
 from harness.cli.walk import walk
 
 app = typer.Typer(
+    cls=Commands,
     name="pagetable",
     help="Page tables, and the proof on a running guest that the machine reads them the same way.",
     epilog="Exit codes: 0 all agree, 1 a disagreement, 2 misuse or no engine, 3 the machine"
@@ -83,20 +87,14 @@ def options(
     """What is given before a command."""
 
 
-app.command()(validate)
-app.command()(matrix)
-app.command()(rules)
-app.command()(replay)
-app.command()(check)
-app.command()(decode)
-app.command()(walk)
-app.command()(fault)
-app.command()(dump)
-app.command()(explore)
-app.command()(find)
-app.command()(lint)
-app.command()(diff)
-app.command()(schema)
+GROUPS: dict[str | None, tuple[Callable[..., None], ...]] = {
+    MACHINE: (validate, matrix, rules, replay, check),
+    LOOKING: (decode, walk, fault, dump, explore, find, lint, diff),
+    None: (schema,),
+}
+for group, members in GROUPS.items():
+    for member in members:
+        app.command(cls=Command, rich_help_panel=group)(member)
 
 
 def main() -> None:

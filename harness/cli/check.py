@@ -24,7 +24,7 @@ def check(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare the tables of a running guest, whatever it is, with what its QEMU makes of them.
+    """Compare the tables of a running guest with what its own QEMU makes of them.
 
     QEMU prints all that is mapped (info tlb), which is compared row by row in both directions, and
     translates a sample of addresses (gva2gpa), those beside each mapping among them.  Where the

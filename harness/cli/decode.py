@@ -42,8 +42,8 @@ def decode(
         str | None,
         typer.Option(
             metavar="LEVEL",
-            help="Of the table that holds it: 0 is the lowest; or a name, like PDE or pmd. All of"
-            " them unless said.",
+            help="Of the table that holds it: 0 is the lowest; or a name, like PDE or pmd. By"
+            " default all of them.",
             show_default=False,
             autocompletion=one_of(
                 *("0", "1", "2", "3", "4", "PTE", "PDE", "PDPTE", "PML4E", "PML5E"),
@@ -53,15 +53,15 @@ def decode(
     ] = None,
     mode: Annotated[
         ModeName | None,
-        typer.Option(help="The paging mode; 4 unless said.", show_default=False),
+        typer.Option(help="The paging mode; by default 4.", show_default=False),
     ] = None,
     linux: Annotated[
-        bool, typer.Option("--linux", help="Also tell what Linux keeps in it (modes 4 and 5).")
+        bool, typer.Option("--linux", help="Also show what Linux keeps in it (modes 4 and 5).")
     ] = False,
     maxphyaddr: Annotated[
         int | None,
         typer.Option(
-            help="Width of physical addresses in bits; 40 unless said.", show_default=False
+            help="Width of physical addresses in bits; by default 40.", show_default=False
         ),
     ] = None,
     no_nxe: Annotated[bool, typer.Option("--no-nxe", help="With EFER.NXE=0.")] = False,
@@ -75,8 +75,10 @@ def decode(
     amd: Annotated[bool, typer.Option("--amd", help="As AMD's processors read it.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what raw entries mean: each bit, its name, and why it is reserved or ignored; of several
-    entries, a line each.
+    """Show what raw entries mean, bit by bit.
+
+    Each bit has its name, and the reason where it is reserved or ignored; several entries get a
+    line each.
 
     Sections and tables are those of volume 3A of the Intel SDM. In mode pae, level 2 is that of
     the PDPTE registers.

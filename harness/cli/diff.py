@@ -46,8 +46,9 @@ def diff(
     pat: Pat = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is different between two spaces, or between two moments of one: what is mapped,
-    unmapped, moved, has other rights, or has been accessed or written.
+    """Show what is different between two spaces, or between two moments of one.
+
+    That is what is mapped, unmapped or moved, has other rights, or has been accessed or written.
 
     A source in one word is layout:NAME (layout:NAME@5 at five levels), qmp:SOCKET, core:FILE,
     case:FILE or ram:FILE,cr3=N; options of other commands follow after commas (qmp:SOCKET,vcpu=1).

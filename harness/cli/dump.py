@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.ending import complain, sentences
+from harness.cli.help import OUTPUT
 from harness.cli.output import Html, Json, say, tell, writable, write
 from harness.cli.pages import (
     LIMIT,
@@ -41,17 +42,22 @@ def dump(
     limit: Limit = LIMIT,
     pat: Pat = None,
     as_json: Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table for programs.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print a table for programs.", rich_help_panel=OUTPUT)
+    ] = False,
     html: Html = None,
 ) -> None:
-    """Show a whole space: neighbours that say the same are one range, and a table that is shared
-    is shown once, with the number of addresses at which its pages are.
+    """Show what is mapped, with which rights.
 
-    Rights are those that all levels give together, as letters: u of user, r, w, x.  Where the
-    page's own entry says otherwise, that is told.  A and D say how many pages have been accessed
-    and written.  Shared tables are folded for each set of rights with which they are reached, and
-    a self-map (a slot that leads back up) is one line.  Malformed entries and tables without
-    memory have lines of their own.  Nothing else is left out; what a limit cuts is said.
+    Neighbours that say the same are one range, and a shared table is shown once, with the number
+    of addresses at which its pages are.
+
+    Rights are those that all levels grant together, as letters: u for user, r, w, x.  Where the
+    page's own entry says otherwise, that is shown too.  A and D say how many pages have been
+    accessed and written.  Shared tables are folded for each set of rights with which they are
+    reached, and a self-map (a slot that leads back up) is one line.  Malformed entries and tables
+    without memory have lines of their own.  Nothing else is left out; a result that a limit cut
+    says so.
 
     Example: pagetable dump --layout linux-5 --where 'w and x and not user'
 

@@ -20,15 +20,15 @@ def explore(
     source: Source,
     address: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[ADDRESS]", help="Where to begin; in the root's table unless given."
-        ),
+        typer.Argument(metavar="[ADDRESS]", help="Where to begin; by default in the root's table."),
     ] = None,
 ) -> None:
-    """Move through tables by keys: each slot with what it says, and every bit of the one chosen.
+    """Move through tables in the terminal, by keys.
+
+    It shows each slot with what it says, and every bit of the chosen one.
 
     Arrows choose a slot, Enter follows a pointer and Backspace leads back, g goes to an address,
-    n and p to the next and the previous entry that is not absent; ? tells the others.  Tables are
+    n and p to the next and the previous entry that is not absent; ? shows the others.  Tables are
     read when they are entered.
 
     Example: pagetable explore --layout linux-5

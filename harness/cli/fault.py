@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.ending import sentences
+from harness.cli.help import REGISTERS
 from harness.cli.output import Json, say, tell
 from harness.cli.source import Entries, Source, number, with_source
 
@@ -41,12 +42,12 @@ def fault(
     ] = None,
     access: Annotated[
         KindName | None,
-        typer.Option(help="What the access does; the usual ones unless said.", show_default=False),
+        typer.Option(help="What the access does; by default the usual ones.", show_default=False),
     ] = None,
     user: Annotated[
         bool | None,
         typer.Option(
-            "--user/--supervisor", help="Who makes it; both unless said.", show_default=False
+            "--user/--supervisor", help="Who makes it; by default both.", show_default=False
         ),
     ] = None,
     implicit: Annotated[
@@ -55,12 +56,17 @@ def fault(
     ac: Annotated[
         bool | None,
         typer.Option(
-            "--ac/--no-ac", help="EFLAGS.AC, in place of the source's.", show_default=False
+            "--ac/--no-ac", help="EFLAGS.AC.", show_default=False, rich_help_panel=REGISTERS
         ),
     ] = None,
     pkru: Annotated[
         str | None,
-        typer.Option(metavar="N", help="In place of the source's own.", show_default=False),
+        typer.Option(
+            metavar="N",
+            help="The rights of protection keys.",
+            show_default=False,
+            rich_help_panel=REGISTERS,
+        ),
     ] = None,
     code: Annotated[
         str | None,
@@ -76,12 +82,14 @@ def fault(
     ] = None,
     entries: Entries = None,
     linux: Annotated[
-        bool, typer.Option("--linux", help="Also tell what Linux keeps in the entries.")
+        bool, typer.Option("--linux", help="Also show what Linux keeps in the entries.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say whether an access to ADDRESS would fault: the vector, error code and CR2, the rule with
-    its section (Intel SDM, volume 3A), and the smallest change that would let it pass.
+    """Explain why an access to ADDRESS faults, and what would let it pass.
+
+    That is the vector, error code and CR2, the rule with its section (Intel SDM, volume 3A), and
+    the smallest change that helps.
 
     Without ADDRESS it is the last page fault of the guest or core that is named: CR2, and what is
     still on its stack.
@@ -114,7 +122,7 @@ def fault(
                     " guest or core (--qmp, --core) whose last page fault is meant"
                 )
             if linux and asked.code is not None:
-                raise Misuse("--linux tells what is in entries: name the source of the tables")
+                raise Misuse("--linux shows what is in entries: name the source of the tables")
             if asked.code is not None:
                 _words(asked.code, asked.address, asked.rip, as_json)
                 return
@@ -154,7 +162,7 @@ def _question(
             raise Misuse("--cr2 and --rip belong to a fault that was seen: add its --code")
         return Question(None if address is None else number("the address", address))
     if address is not None or accessed:
-        raise Misuse("--code tells the access, and --cr2 the address: name neither besides")
+        raise Misuse("--code gives the access, and --cr2 the address: name neither besides")
     return Question(
         None if cr2 is None else number("CR2", cr2),
         number("the error code", code),

@@ -31,8 +31,9 @@ def find(
     limit: Limit = SHOWN,
     as_json: Json = False,
 ) -> None:
-    """Find every virtual address of a physical one, with the rights that each has; or the tables
-    of a space; or the memory that has several addresses.
+    """Find the addresses that lead to a frame; or the tables; or what is mapped twice.
+
+    Each address is shown with the rights that it has.
 
     All addresses are counted, however many tables are shared, and the first are shown.
 

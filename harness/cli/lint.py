@@ -31,9 +31,11 @@ def lint(
     pat: Pat = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is odd about a space: reserved bits, pages that are writable and executable, user
-    access to the upper half, memory mapped with several types, tables that can be reached as
-    data, empty tables, pages outside memory, rights that tables above withhold, and more.
+    """Report what is odd about a space.
+
+    Reserved bits, pages that are writable and executable, user access to the upper half, memory
+    mapped with several types, tables that can be reached as data, empty tables, pages outside
+    memory, rights that tables above withhold, and more.
 
     An error is what faults or is undefined, or lets user code change tables; a warning is legal
     and seldom meant; a note is legal and common.  Each rule says how many entries break it, at

@@ -22,6 +22,7 @@ from harness.cli.ending import (
     tell_news,
 )
 from harness.cli.engine import AllowNews, Engine, Qemu, usable
+from harness.cli.help import OUTPUT
 from harness.cli.output import Html, Json, say, writable, write
 
 if TYPE_CHECKING:
@@ -69,18 +70,18 @@ def matrix(
             metavar="DIR",
             help="Write report.json and the cases of disagreements there.",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     html: Html = None,
     allow_news: AllowNews = False,
 ) -> None:
-    """Try every access at every level under every control state, and compare all that the machine
-    shows with the reference.
+    """Try every access at every level under every control state.
 
     The cases are products of axes: bits of entries, accesses, control bits, addresses.  Each runs
     in the guest, and its exception, error code, CR2, data and the A and D bits of every entry are
-    compared.  The first disagreements are shown in full, and saved as cases that `pagetable
-    replay` asks again: in DIR, or in build/cases.
+    compared with the reference.  The first disagreements are shown in full, and saved as cases
+    that `pagetable replay` asks again: in DIR, or in build/cases.
 
     Example: pagetable matrix --mode 5 --where 'level=4 and P=1 and access=write'
     """

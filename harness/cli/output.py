@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.help import OUTPUT
+
 if TYPE_CHECKING:
     from harness.inspect.snapshot import Snapshot
 
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object; `pagetable schema` tells its form.")
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON object; `pagetable schema` shows its form.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 
 Html = Annotated[
@@ -24,6 +31,7 @@ Html = Annotated[
         metavar="FILE",
         help="Also write a page for the browser: one file that loads nothing.",
         show_default=False,
+        rich_help_panel=OUTPUT,
     ),
 ]
 

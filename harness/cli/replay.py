@@ -21,7 +21,7 @@ def replay(
     case: Annotated[Path, typer.Argument(metavar="FILE", help="A case that was saved.")],
     qemu: Qemu = "qemu-system-x86_64",
 ) -> None:
-    """Ask the one question of a saved case again.
+    """Ask the question of a saved case again.
 
     The case carries its layout or its entries, which are built in a new guest; the same oracle is
     asked on the same engine, and the answers of then and of now are printed.

@@ -33,8 +33,9 @@ def rules(
         ),
     ] = None,
 ) -> None:
-    """Print each rule by which an access faults, its section of the manual (Intel SDM, volume 3A),
-    how many accesses exercised it, and on which engines.
+    """List the rules by which accesses fault, and the engines that depart from them.
+
+    Each has its section of the manual (Intel SDM, volume 3A), and how many accesses exercised it.
 
     The counts are those of a quick run of the matrix, made now, or those of saved reports, of
     several engines for instance.  The rules are the reference's own, so that this table cannot

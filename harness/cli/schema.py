@@ -22,14 +22,15 @@ def schema(
         str | None,
         typer.Argument(
             metavar="COMMAND",
-            help="One that has --json; all of them unless given.",
+            help="One that has --json; by default all of them.",
             show_default=False,
             autocompletion=_commands,
         ),
     ] = None,
 ) -> None:
-    """Print the form of what a command prints with --json, as JSON Schema (draft 2020-12): every
-    key, with what it says, its unit and its form.
+    """Print the JSON Schema of what a command prints with --json.
+
+    It is of draft 2020-12, and has every key with its meaning, its unit and its form.
 
     The form stays: its version grows when a key changes its meaning or goes away, and not when one
     is added.  Programs can be written by reading it, or generated from it, and outputs can be held

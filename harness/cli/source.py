@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from harness.cli import complete
+from harness.cli import complete, help
 from harness.cli.ending import say_warnings
 
 if TYPE_CHECKING:
@@ -20,11 +20,16 @@ if TYPE_CHECKING:
     from harness.inspect.sources.ram import Placed
 
 
-Register = Annotated[
-    str | None, typer.Option(metavar="N", help="In place of the source's own.", show_default=False)
-]
+def _register(text: str) -> Any:
+    """The option by which the value of a register is given."""
+    return typer.Option(metavar="N", help=text, show_default=False)
+
+
 REGISTERS = ("cr0", "cr3", "cr4", "efer", "maxphyaddr")
 """The options whose value goes into the CPU state as it is."""
+
+IN_PLACE = (*REGISTERS, "page1gb")
+"""The options that take the place of what a source says of the processor."""
 
 KINDS = ("layout", "case", "qmp", "core", "ram")
 """The options that name a source."""
@@ -38,7 +43,7 @@ class Source:
         str | None,
         typer.Option(
             metavar="FILE",
-            help="A layout: one that is shipped, or a file.",
+            help="A layout: one that comes along, by name, or a file.",
             show_default=False,
             autocompletion=complete.layouts,
         ),
@@ -93,16 +98,18 @@ class Source:
         bool,
         typer.Option("--flat", help="Read a file of memory as such, whatever it begins with."),
     ] = False
-    cr0: Register = None
-    cr3: Register = None
-    cr4: Register = None
-    efer: Register = None
-    maxphyaddr: Register = None
+    cr0: Annotated[str | None, _register("CR0: paging and write protection.")] = None
+    cr3: Annotated[str | None, _register("CR3: another root, of another process say.")] = None
+    cr4: Annotated[str | None, _register("CR4: PAE, LA57, SMEP, SMAP, keys.")] = None
+    efer: Annotated[str | None, _register("EFER: long mode and execute disable.")] = None
+    maxphyaddr: Annotated[
+        str | None, _register("How many bits physical addresses have, in decimal.")
+    ] = None
     page1gb: Annotated[
         bool | None,
         typer.Option(
             "--page1gb/--no-page1gb",
-            help="Whether the processor has 1G pages, in place of what the source says.",
+            help="Whether the processor has 1G pages.",
             show_default=False,
         ),
     ] = None
@@ -256,6 +263,7 @@ Entries = Annotated[
         help="In place of a source, the entries on the way, as an oops or a debugger prints them:"
         " 'PGD=.. P4D=.. PUD=.. PMD=.. PTE=..', or PML4E and so on.",
         show_default=False,
+        rich_help_panel=help.TABLES,
     ),
 ]
 
@@ -283,6 +291,9 @@ def with_source(command: Callable[..., None]) -> Callable[..., None]:
         command(source=Source(**options), **given)  # type: ignore[arg-type]
 
     hints = get_type_hints(Source, include_extras=True)
+    for name, hint in hints.items():
+        (option,) = hint.__metadata__
+        option.rich_help_panel = help.REGISTERS if name in IN_PLACE else help.TABLES
     options = [
         Parameter(
             field.name,

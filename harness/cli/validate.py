@@ -22,6 +22,7 @@ from harness.cli.ending import (
     tell_news,
 )
 from harness.cli.engine import AllowNews, Engine, Qemu, usable
+from harness.cli.help import OUTPUT
 from harness.cli.output import Html, Json, say, writable, write
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def validate(
         list[str] | None,
         typer.Argument(
             metavar="[LAYOUT]...",
-            help="Names of shipped layouts, or paths of TOML files; all shipped ones unless given.",
+            help="Layouts by name, or TOML files; by default all that come along.",
             show_default=False,
             autocompletion=complete.layouts,
         ),
@@ -44,7 +45,7 @@ def validate(
     levels: Annotated[
         int | None,
         typer.Option(
-            help="4 or 5: this number of levels alone; all of each layout unless given.",
+            help="4 or 5: this number of levels alone; by default all of each layout.",
             show_default=False,
             autocompletion=complete.one_of("4", "5"),
         ),
@@ -60,17 +61,17 @@ def validate(
             metavar="DIR",
             help="Write report.json, junit.xml and the cases of disagreements there.",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     html: Html = None,
     allow_news: AllowNews = False,
 ) -> None:
-    """Build layouts in a guest's memory, and compare what the machine makes of them with the
-    reference.
+    """Build layouts in a guest's memory, and compare the machine with the reference.
 
     Every mapping is read, written and fetched in the guest, as supervisor and as user, and QEMU's
-    monitor is asked for translations and contents.  For each disagreement the whole walk is shown,
-    and a case is saved that `pagetable replay` asks again: in DIR, or in build/cases.
+    monitor is asked for translations and contents.  Each disagreement is shown with its whole
+    walk, and saved as a case that `pagetable replay` asks again: in DIR, or in build/cases.
 
     Example: pagetable validate smallest halves --levels 5
     """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.ending import sentences
+from harness.cli.help import OUTPUT
 from harness.cli.output import Html, Json, say, tell, writable, write
 from harness.cli.source import Entries, Source, number, with_source
 
@@ -25,7 +26,7 @@ def walk(
     source: Source,
     entries: Entries = None,
     linux: Annotated[
-        bool, typer.Option("--linux", help="Also tell what Linux keeps in the entries.")
+        bool, typer.Option("--linux", help="Also show what Linux keeps in the entries.")
     ] = False,
     as_json: Json = False,
     html: Html = None,
@@ -35,11 +36,14 @@ def walk(
             metavar="FILE",
             help="Also draw the walk, of one address, as a picture to print or to paste.",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
 ) -> None:
-    """Show how addresses are translated: the indices they split into, every entry on the way with
-    the rights that are left after it, the page, or why there is none.
+    """Show how addresses are translated, entry by entry.
+
+    That is the indices into which an address splits, every entry on the way with the rights that
+    are left after it, and the page, or why there is none.
 
     Example: pagetable walk 0x1000 --layout smallest
 

@@ -1,0 +1,84 @@
+"""What `--help` shows of the command and of each of its commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.cli import GROUPS, app
+from harness.cli.help import OUTPUT, REGISTERS, TABLES, first_sentence
+from tests.cli.commands import run
+
+COMMANDS = {
+    command.callback.__name__: command.callback
+    for command in app.registered_commands
+    if command.callback is not None
+}
+
+# A sentence of help may end with a list that goes on; nothing else ends so.
+CUT = re.compile(r"\.\.\.$", re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def shown(folder: Path, *command: str) -> str:
+    code, printed, errors = run(*command, "--help", cwd=folder)
+    assert (code, errors) == (0, "")
+    return printed
+
+
+def groups(text: str) -> dict[str, str]:
+    """What stands under each heading."""
+    parts = re.split(r"^(\w[^:\n]*):\n", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_each_command_has_a_whole_sentence_that_takes_two_lines_at_most(tmp_path: Path) -> None:
+    words = " ".join(shown(tmp_path).split())
+    for name, command in COMMANDS.items():
+        sentence = first_sentence(command.__doc__ or "")
+        assert f" {name} {sentence}" in words
+        assert len(sentence) <= 2 * (80 - 12)
+
+
+def test_commands_are_in_groups(tmp_path: Path) -> None:
+    parts = groups(shown(tmp_path))
+    for group, members in GROUPS.items():
+        lines = parts[group or "Commands"].partition("\n\n")[0]
+        listed = re.findall(r"^  (\w+)", lines, re.MULTILINE)
+        assert listed == [member.__name__ for member in members]
+    assert sum(map(len, GROUPS.values())) == len(COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_eighty_columns_are_enough_and_nothing_is_cut(tmp_path: Path, command: str) -> None:
+    text = shown(tmp_path, *command.split())
+    assert max(map(len, text.splitlines())) <= 80
+    usage, _, rest = text.partition("\n\n")
+    assert usage.startswith("Usage: ")
+    assert not CUT.search(rest)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_are_under_the_heading_of_what_they_are_about(tmp_path: Path, command: str) -> None:
+    found = {
+        option: group
+        for group, lines in groups(shown(tmp_path, command)).items()
+        for option in re.findall(r"^  (--[\w-]+)", lines, re.MULTILINE)
+    }
+    assert found["--help"] == "Options"
+    for group, options in {
+        TABLES: ("--layout", "--case", "--qmp", "--core", "--ram", "--vcpu", "--live", "--entries"),
+        REGISTERS: ("--cr0", "--cr3", "--cr4", "--efer", "--page1gb", "--pkru", "--ac"),
+        OUTPUT: ("--json", "--html", "--svg", "--csv", "--report"),
+    }.items():
+        own = command == "check" and group == TABLES  # of which it takes a running guest alone
+        for option in found.keys() & set(options):
+            assert found[option] == ("Options" if own else group)
+    if command == "walk":
+        assert set(found.values()) == {"Options", TABLES, REGISTERS, OUTPUT}

@@ -360,7 +360,7 @@ class Linux:
         counted[raw & DEVMAP != 0] = Counted.DEVMAP
         if not private:
             return Fork(raw.copy(), raw & ~np.uint64(A | _DIRTY | UFFD_WP.present), counted)
-        saved = (raw & D) * np.uint64(SAVED_DIRTY // D)
+        saved = (raw & np.uint64(D)) * np.uint64(SAVED_DIRTY // D)
         # D goes from read-only pages too: with it one is a shadow stack, which can be written.
         parent = raw & ~np.uint64(RW | D) | saved
         return Fork(parent, parent & ~np.uint64(A | UFFD_WP.present), counted)

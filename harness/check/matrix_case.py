@@ -286,6 +286,7 @@ class SavedMatrixCase(SavedAskedAccess, frozen=True, kw_only=True, tag_field="ca
     expected: str
     observed: str
     earlier: tuple[SavedAskedAccess, ...] = ()
+    version: int = layout_case.VERSION
 
     def read(self) -> MatrixCase:
         """The case; ValueError where there is none such."""
@@ -307,6 +308,7 @@ def saved(path: Path) -> Case | MatrixCase:
     """The case in a file, of whichever kind; CaseError where it cannot be read or holds none."""
     text = layout_case.content(path)
     try:
+        layout_case.check_version(text)
         found: Case | MatrixCase = decode(text, SavedCase | SavedMatrixCase).read()
     except ValueError as error:
         raise CaseError(f"{path} holds no case: {error}") from None

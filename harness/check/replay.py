@@ -19,10 +19,14 @@ from harness.check import debugger, written
 from harness.check.cases import KINDS
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.layouts import parse
-from harness.check.typed import Number
+from harness.check.typed import Number, decode
 from harness.check.validate import SpaceReport, build_in, compare_one, guest_for, lacking
 from harness.machine.errors import Misuse
 from harness.paging.x86.access import Access, Kind
+
+VERSION = 1
+"""Of the form of case files, of every kind. A file without one was written before there were any,
+and is read as of the first."""
 
 KIND = "layout"
 """What a case file says of itself: a question about a layout."""
@@ -116,8 +120,22 @@ def write(directory: Path, title: str, content: Mapping[str, Any]) -> Path:
         name = name[-LONGEST_NAME:].partition("-")[2] or name[-LONGEST_NAME:]
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{name}.json"
-    written.write(path, json.dumps(content, indent=2) + "\n")
+    written.write(path, json.dumps({"version": VERSION, **content}, indent=2) + "\n")
     return path
+
+
+class _Versioned(msgspec.Struct, frozen=True):
+    """A file of any version, of which no more is known than that."""
+
+    version: int = VERSION
+
+
+def check_version(text: bytes) -> None:
+    """ValueError where a file is of a version that is not read here."""
+    version = decode(text, _Versioned).version
+    if version != VERSION:
+        written_by = "a later pagetable wrote it, and " if version > VERSION else ""
+        raise ValueError(f"its version is {version}: {written_by}this one reads version {VERSION}")
 
 
 class SavedAccess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -151,6 +169,7 @@ class SavedCase(
     ac: bool
     expected: str
     observed: str
+    version: int = VERSION
 
     def read(self) -> Case:
         """The case; ValueError where there is none such."""

@@ -167,6 +167,40 @@ def test_a_key_that_is_missing_or_none_is_named(tmp_path: Path) -> None:
         saved(written(tmp_path, {**MATRIX, "planted": 1}))
 
 
+def test_a_version_is_written_and_a_file_without_one_is_of_the_first(
+    tmp_path: Path, layout_case: dict[str, Any]
+) -> None:
+    assert layout_case["version"] == 1
+    matrix = json.loads(saved(written(tmp_path, MATRIX)).save(tmp_path / "again").read_text())
+    assert matrix["version"] == 1
+    for content in (layout_case, matrix):
+        before = {key: value for key, value in content.items() if key != "version"}
+        assert saved(written(tmp_path, before)) == saved(written(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("version", "sentence"),
+    [
+        (2, "its version is 2: a later pagetable wrote it, and this one reads version 1"),
+        (10**9, "its version is 1000000000: a later pagetable wrote it, and this one reads"),
+        (0, "its version is 0: this one reads version 1"),
+        (-1, "its version is -1: this one reads version 1"),
+        ("1", "version"),
+        (None, "version"),
+    ],
+)
+def test_a_version_that_is_not_read_is_a_sentence_whatever_else_is_there(
+    tmp_path: Path, version: object, sentence: str
+) -> None:
+    for content in (MATRIX, {"case": "matrix"}, {"case": "of another day", "new": [1]}):
+        path = written(tmp_path, {**content, "version": version})
+        for command in (("replay",), ("dump", "--case")):
+            code, out, errors = run(*command, path, cwd=tmp_path)
+            assert (code, out) == (2, "")
+            assert sentence in errors
+            assert errors.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "text",
     [b"", b"{", b"\xff", b"[" * 100_000, b'{"case":' * 50_000, b'{"case": 1e999}', b"nul", b"7"],

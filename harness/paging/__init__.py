@@ -27,9 +27,58 @@ unbacked   said of a physical address with no memory behind it.  It is an answer
            own, apart from "not present".
 space      an address space under construction: roots, memory, table allocator.
 
+What `__all__` names is for other projects, and `x86` has more of it: the state of a processor, and
+what accesses come to.
+
 The house: `address` spans and their arithmetic; `format` what a format is, decode and
 encode once for all; `entry` the four kinds; `memory` physical memory as the library sees
 it; `table` Table, Slot, Root; `walk` an address to its walk, and all leaves of a space,
 as the definition; `bulk` the same answers for millions of addresses, as arrays; `space`
 the builder; `x86` formats, CPU state and access rights of that architecture.
 """
+
+from harness.paging import bulk
+from harness.paging.address import Physical, Span, Virtual, aligned
+from harness.paging.allocator import TableAllocator
+from harness.paging.copy import copy_range
+from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
+from harness.paging.errors import OutOfTables, SpaceError, TooManyTables
+from harness.paging.flush import Flush
+from harness.paging.format import Format
+from harness.paging.memory import BufferMemory, Memory, WritableMemory
+from harness.paging.space import Space
+from harness.paging.table import Root, Slot, Table
+from harness.paging.value import Value
+from harness.paging.walk import Step, Walk, leaves, walk
+
+__all__ = [
+    "Absent",
+    "BufferMemory",
+    "Entry",
+    "Flush",
+    "Format",
+    "Leaf",
+    "Malformed",
+    "Memory",
+    "OutOfTables",
+    "Physical",
+    "Pointer",
+    "Root",
+    "Slot",
+    "Space",
+    "SpaceError",
+    "Span",
+    "Step",
+    "Table",
+    "TableAllocator",
+    "TooManyTables",
+    "Value",
+    "Virtual",
+    "Walk",
+    "WritableMemory",
+    "aligned",
+    "bulk",
+    "copy_range",
+    "leaves",
+    "walk",
+]

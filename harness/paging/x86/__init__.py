@@ -1,1 +1,35 @@
 """x86: formats, CPU state, and what an access comes to (Intel SDM volume 3A, chapter 4)."""
+
+from harness.paging.x86.access import (
+    Access,
+    Allowed,
+    Error,
+    Fault,
+    Kind,
+    Reason,
+    Unbacked,
+    Vector,
+    judge,
+    outcome,
+)
+from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Efer, Mode, root_for
+
+__all__ = [
+    "Access",
+    "Allowed",
+    "Cpu",
+    "Cr0",
+    "Cr3",
+    "Cr4",
+    "Efer",
+    "Error",
+    "Fault",
+    "Kind",
+    "Mode",
+    "Reason",
+    "Unbacked",
+    "Vector",
+    "judge",
+    "outcome",
+    "root_for",
+]

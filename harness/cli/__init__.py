@@ -12,6 +12,7 @@
 `decode`    an entry, bit by bit
 `walk`      an address, step by step
 `fault`     what an access comes to, and faults that were seen
+`crash`     the text of a crash, for `fault --oops`
 `pages`     the options of commands that look at many pages
 `dump`      all that a space holds
 `explore`   tables in the terminal, moved through by keys

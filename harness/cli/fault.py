@@ -81,6 +81,15 @@ def fault(
         str | None, typer.Option(metavar="N", help="The RIP that was seen.", show_default=False)
     ] = None,
     entries: Entries = None,
+    oops: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A text that tells of the fault, or - for standard input: an oops or a bad page"
+            " map of Linux, QEMU's log of -d int, or info registers.",
+            show_default=False,
+        ),
+    ] = None,
     linux: Annotated[
         bool, typer.Option("--linux", help="Also show what Linux keeps in the entries.")
     ] = False,
@@ -100,10 +109,20 @@ def fault(
     Example: pagetable fault 0xffff800040000000 --access fetch --user --layout page-sizes
 
     Example: pagetable fault --code 0x1d --cr2 0x1000
+
+    Example: dmesg | pagetable fault --oops -
     """
     with sentences():
         from harness.machine.errors import Misuse
 
+        if oops is not None:
+            asked_else = (address, access, user, ac, pkru, code, cr2, rip, entries)
+            if implicit or any(one is not None for one in asked_else):
+                raise Misuse("--oops tells the fault, and its entries: name none of that besides")
+            from harness.cli.crash import explain_report
+
+            explain_report(source, oops, as_json)
+            return
         accessed = access is not None or user is not None or implicit
         asked = _question(address, code, cr2, rip, accessed)
         asked = replace(asked, linux=linux, in_full=access is not None)
@@ -279,10 +298,7 @@ def _backward(
 
 
 def _print_object(snapshot: Snapshot | None, **content: Any) -> None:
-    """Prints one object, which has all keys whatever was asked."""
-    from harness.report.objects import bare, looked_at
+    """Prints one object."""
+    from harness.report.objects import fault_object, looked_at
 
-    keys: dict[str, Any] = {"source": None, "cpu": None, "assumed": [], "notes": []}
-    keys |= {"virtual": None, "seen": None, "given": None, "explanations": [], "outcomes": []}
-    keys |= looked_at(snapshot) if snapshot else {}
-    say(json.dumps(bare("fault", **{**keys, **content})))
+    say(json.dumps(fault_object(**(looked_at(snapshot) if snapshot else {}), **content)))

@@ -167,7 +167,7 @@ class Source:
             choice = ", ".join(f"--{kind}" for kind in KINDS)
             several = f"{len(named)} sources are named, {' and '.join(named)}"
             raise Misuse(f"{several if named else 'no source is named'}: choose one of {choice}")
-        yield self._doubted(self._snapshot(self._given(), stack))
+        yield self._doubted(self._snapshot(self.given(), stack))
 
     def of_entries(self, entries: str, address: int) -> Snapshot:
         """The entries that are written as PGD=... PTE=..., of the walk of an address; Misuse where
@@ -183,7 +183,7 @@ class Source:
             (name, number(f"the {name}", raw, 16))
             for name, raw in zip(words[::2], words[1::2], strict=True)
         ]
-        return given.snapshot("The entries that were given", pairs, address, self._given())
+        return given.snapshot("The entries that were given", pairs, address, self.given())
 
     def refuse_beside(self, option: str) -> None:
         """Raises Misuse where a source of tables is named beside an option that is one."""
@@ -231,7 +231,7 @@ class Source:
             raise Misuse("a file of memory does not tell where the root table is: add --cr3")
         return ram.snapshot([_placed(one) for one in self.ram], given, bool(self.flat))
 
-    def _given(self) -> dict[str, int]:
+    def given(self) -> dict[str, int]:
         """The registers, and what else of the CPU state, that were given in place of the source's
         own."""
         given = {

@@ -11,7 +11,7 @@ import numpy as np
 from harness.check.quirks import RESERVED_WITHOUT_PRESENT, Quirk
 from harness.inspect.decode import Bits
 from harness.inspect.frame import INSTRUCTION_BYTES
-from harness.inspect.likely import highest_bit, narrower
+from harness.inspect.likely import NARROWEST, highest_bit, narrower
 from harness.inspect.remedy import Remedy, remedies
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.translation import Stage, Translation, is_backed, translate
@@ -30,7 +30,7 @@ from harness.paging.x86.access import (
     Vector,
     outcome,
 )
-from harness.paging.x86.cpu import Cpu, Cr4
+from harness.paging.x86.cpu import Cpu, Cr4, Mode
 
 
 @dataclass(frozen=True)
@@ -321,6 +321,28 @@ def compare(snapshot: Snapshot, seen: SeenFault, cr2: Virtual, linux: bool = Fal
         return Reproduction(explicit or giving, (), (*where, *(() if explicit else (_IMPLICIT,))))
     instead = tuple(one for one in explained if not one.access.implicit)
     return Reproduction((), instead, tuple(_likely(snapshot, seen, cr2, instead)))
+
+
+WIDTHS_TRIED: Final = (52, *range(51, NARROWEST - 1, -1))
+"""MAXPHYADDRs, the widest first."""
+
+
+def fitting(snapshot: Snapshot, seen: SeenFault, cr2: Virtual) -> Snapshot:
+    """The snapshot with the widest MAXPHYADDR by which its entries give the fault, where they do
+    not with the one that is assumed; and a note of that."""
+    cpu = snapshot.cpu
+    if cpu.mode is Mode.BITS_32 or compare(snapshot, seen, cr2).giving:
+        return snapshot
+    for width in WIDTHS_TRIED:
+        other = replace(snapshot, cpu=replace(cpu, maxphyaddr=width))
+        if other.cpu.base == cpu.base and compare(other, seen, cr2).giving:
+            note = (
+                f"MAXPHYADDR is taken to be {width}, the widest with which these entries give the"
+                f" fault; with {cpu.maxphyaddr}, as else assumed, they do not (--maxphyaddr)."
+            )
+            kept = (one for one in snapshot.assumed if not one.startswith("MAXPHYADDR"))
+            return replace(other, notes=(*snapshot.notes, note), assumed=tuple(kept))
+    return snapshot
 
 
 def _conditions(one: Explanation, seen: SeenFault) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.inspect import decode
 from harness.inspect.decode import MemoryType, Reading
@@ -138,6 +139,28 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
     return Translation(
         *(address, inner, canonical, why, indices, root, found, stages, end, reason, backed),
         given=snapshot.given,
+    )
+
+
+class Differing(NamedTuple):
+    """An entry of one walk, and what another walk of the address has at its level.
+
+    other  None where that walk ends above
+    bits   those that differ
+    """
+
+    reading: Reading
+    other: int | None
+    bits: int
+
+
+def agreement(found: Translation, other: Translation) -> tuple[Differing, ...]:
+    """Every entry of a walk beside that of another, from the root down."""
+    raws = {stage.reading.level: stage.reading.raw for stage in other.stages}
+    return tuple(
+        Differing(one.reading, raw, 0 if raw is None else raw ^ one.reading.raw)
+        for one in found.stages
+        for raw in [raws.get(one.reading.level)]
     )
 
 

@@ -33,6 +33,14 @@ def bare(command: str, **content: Any) -> dict[str, Any]:
     return {"version": VERSION, "command": command, **content}
 
 
+def fault_object(**content: Any) -> dict[str, Any]:
+    """The object that `fault` prints, which has all keys whatever was asked."""
+    keys: dict[str, Any] = {"source": None, "cpu": None, "assumed": [], "notes": []}
+    keys |= {"report": None, "virtual": None, "seen": None, "given": None, "explanations": []}
+    keys |= {"outcomes": [], "walk": None, "agreement": None}
+    return bare("fault", **{**keys, **content})
+
+
 def looked_at(snapshot: Snapshot) -> dict[str, Any]:
     """What a snapshot is of, and the CPU state in which its tables are read."""
     return {

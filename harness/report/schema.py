@@ -430,12 +430,13 @@ _COMMANDS: Final = {
         cpu=_or_null(_LOOKED_AT["cpu"]),
         assumed=_LOOKED_AT["assumed"],
         notes=_LOOKED_AT["notes"],
+        report=_or_null(_text("What kind of text --oops was, for people; else null.")),
         virtual=_or_null(
             _hex("The address asked about, with --code that in CR2; null without a source.")
         ),
         seen=_or_null(
             _object(
-                "The page fault that was seen; null without --code.",
+                "The page fault that was seen; null where no error code is known.",
                 error=_hex("Its error code."),
                 cr2=_or_null(_hex("CR2; null where it was not given.")),
                 rip=_or_null(_hex("RIP; null where it was not given.")),
@@ -460,6 +461,31 @@ _COMMANDS: Final = {
             "Of each access that was asked about, what it comes to; with --code, of the accesses"
             " that give the fault, or if none does, of those that raise such a one.",
             _a("outcome", "An access."),
+        ),
+        walk=_or_null(
+            _a(
+                "translation",
+                "The walk, where --oops tells of an entry and of no fault; else null.",
+            )
+        ),
+        agreement=_or_null(
+            _object(
+                "The entries of --oops beside those of the source; null where there are not both.",
+                source=_text("What the source is, for people."),
+                same=_flag("Whether all are the same."),
+                entries=_list(
+                    "Those of the text, from the root down.",
+                    _object(
+                        "An entry.",
+                        level=_PLACE["level"],
+                        entry=_PLACE["entry"],
+                        raw=_PLACE["raw"],
+                        tables=_or_null(
+                            _hex("What the source holds there; null where its walk ends above.")
+                        ),
+                    ),
+                ),
+            )
         ),
     ),
     "dump": _command(

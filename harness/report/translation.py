@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.check.keys import in_units
 from harness.inspect.decode import Role, named
-from harness.inspect.translation import Index, Stage, Translation
+from harness.inspect.translation import Differing, Index, Stage, Translation
 from harness.paging.bulk import End
 from harness.paging.entry import Absent
 from harness.paging.format import Format
@@ -17,7 +17,7 @@ from harness.paging.x86.cpu import Cpu
 from harness.report import decode
 from harness.report.decode import flags, raw_text, says
 from harness.report.objects import rule_name, slot_object
-from harness.report.text import HEAD, aligned, rights
+from harness.report.text import HEAD, aligned, all_digits, rights
 
 _ENDS = {
     End.LEAF: "page",
@@ -88,6 +88,44 @@ def as_object(cpu: Cpu, found: Translation) -> dict[str, Any]:
         "rights": rights(format, found.granted) if found.leaf else None,
         "effective_rights": rights(format, effective) if found.leaf else None,
         "memory_type": found.memory_type and found.memory_type.name,
+    }
+
+
+def agreement_lines(title: str, found: Sequence[Differing], tables: Translation) -> Iterator[str]:
+    """Whether tables hold the entries of a report."""
+    if tables.walk and tables.walk.unbacked and not tables.walk.steps:
+        table = tables.walk.unbacked.table
+        yield f"{title} has no memory where CR3 leads, at {table.address:#x}: is it of this crash?"
+        return
+    if not any(one.other is None or one.bits for one in found):
+        yield f"{title} holds the same entries."
+        return
+    yield f"{title} holds other entries now:"
+    rows: list[Sequence[str]] = [("level", "entry", "in the text", "in the tables", "differing")]
+    for one in found:
+        reading, other = one.reading, "not reached"
+        if one.other is not None:
+            other = all_digits(one.other, reading.entry_bytes)
+        named = [part.name for part in reversed(reading.parts) if part.mask & one.bits]
+        told = " ".join(dict.fromkeys(named)) if one.other is not None else ""
+        rows.append((str(reading.level), reading.name, raw_text(reading), other, told))
+    yield from (f"  {line}" for line in aligned(rows))
+
+
+def agreement_object(title: str, found: Sequence[Differing]) -> dict[str, Any]:
+    """The same as what JSON can hold."""
+    return {
+        "source": title,
+        "same": not any(one.other is None or one.bits for one in found),
+        "entries": [
+            {
+                "level": one.reading.level,
+                "entry": one.reading.name,
+                "raw": hex(one.reading.raw),
+                "tables": None if one.other is None else hex(one.other),
+            }
+            for one in found
+        ],
     }
 
 

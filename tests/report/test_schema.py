@@ -31,6 +31,7 @@ from harness.report.schema import COMMANDS, schema
 from tests.check import plants
 from tests.cli.commands import run
 from tests.cli.test_validate_command import wrong
+from tests.inspect import oopses
 from tests.inspect.sources.machines import STUB, running
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
@@ -73,6 +74,10 @@ def questions() -> Iterator[tuple[object, ...]]:
     yield from [("fault", "0x0", *PAE), ("fault", "0x0", "--ram", "pae", "--cr3", 0, "--cr4", 0)]
     yield "fault", "--code", 7, "--cr2", WIDE, "--rip", WIDE, *sizes
     yield "fault", "--code", 6, "--cr2", WIDE, *sizes
+    for name in ("inverted", "bad-map", "segfault"):
+        yield "fault", "--oops", name
+    told = ("fault", "--oops", "inverted", "--ram", "pae", "--cr3")
+    yield from [(*told, one) for one in ("0x0", "0x2000")]
     yield "diff", "layout:halves@4", "layout:smallest@4"
     yield "diff", "layout:malformed@5", "layout:self-map@5", "--pat", "0x0007040600070406"
     yield "diff", "layout:smallest", "layout:smallest"
@@ -83,6 +88,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
     """What the commands print, by command."""
     directory, found = tmp_path_factory.mktemp("json"), defaultdict(list)
     (directory / "pae").write_bytes((0x2001).to_bytes(8, "little") + bytes(0xFF8))
+    for name in ("INVERTED", "BAD_MAP", "SEGFAULT"):
+        (directory / name.lower().replace("_", "-")).write_text(oopses.EVERY[name])
     for question in questions():
         found[str(question[0])].append(asked(directory, *question))
     return found

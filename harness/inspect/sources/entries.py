@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -24,6 +25,10 @@ from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr4, Mode, canonical_halves
 
 Pairs = Sequence[tuple[str, int]]
 """Entries, each after its name."""
+
+
+USUAL_WIDTH: Final = 40
+"""MAXPHYADDR of QEMU's processors, and of small ones."""
 
 
 class GivenMemory:
@@ -47,17 +52,25 @@ _: type[Memory] = GivenMemory
 
 
 def snapshot(
-    title: str, pairs: Pairs, address: int, registers: Mapping[str, int], mode: Mode | None = None
+    title: str,
+    pairs: Pairs,
+    address: int,
+    registers: Mapping[str, int],
+    mode: Mode | None = None,
+    width: int = USUAL_WIDTH,
 ) -> Snapshot:
     """The entries that the walk of an address reads, and a CPU with these registers.
 
-    mode  the paging mode, where the registers do not say it; None has it found by the names and
-          the address
+    mode   the paging mode, where the registers do not say it; None has it found by the names and
+           the address
+    width  MAXPHYADDR, where the registers do not say it
 
     Raises QuestionError for a name that is no level's, and for entries that contradict each other;
     SourceError for a state that no machine can be in.
     """
-    usual, assumed = _cpu(pairs, address, registers, mode)
+    usual, assumed = _cpu(pairs, address, {"maxphyaddr": width, **registers}, mode)
+    if "maxphyaddr" not in registers and usual.mode is not Mode.BITS_32:
+        assumed.append(f"MAXPHYADDR={width}")
     empty = GivenMemory(_no_pdptes(registers.get("cr3", 0)))
     cpu = cpu_with(usual, registers, empty)
     if not cpu.long and address not in LEGACY_SPAN:
@@ -105,15 +118,13 @@ def _cpu(
         mode = Mode.LEVEL_5 if _five(pairs, address) else Mode.LEVEL_4
         if not registers.get("cr4", Cr4.PAE) & Cr4.PAE:
             mode = Mode.BITS_32
-    cpu = Cpu.in_mode(mode, 0)
+    cpu = Cpu.in_mode(mode, 0, cr4=Cr4.PGE | (Cr4.PSE if mode is Mode.BITS_32 else Cr4(0)))
     assumed = [
         f"{name.upper()}={getattr(cpu, name):#x}"
         for name in ("cr0", "cr4", "efer")
         if name not in registers
     ]
-    if "maxphyaddr" not in registers and mode is not Mode.BITS_32:
-        assumed.append(f"MAXPHYADDR={cpu.maxphyaddr}")
-    return cpu, assumed
+    return replace(cpu, maxphyaddr=registers["maxphyaddr"]), assumed
 
 
 def _five(pairs: Pairs, address: int) -> bool:

@@ -362,7 +362,7 @@ class Linux:
             return Fork(raw.copy(), raw & ~np.uint64(A | _DIRTY | UFFD_WP.present), counted)
         saved = (raw & np.uint64(D)) * np.uint64(SAVED_DIRTY // D)
         # D goes from read-only pages too: with it one is a shadow stack, which can be written.
-        parent = raw & ~np.uint64(RW | D) | saved
+        parent: Words = raw & ~np.uint64(RW | D) | saved
         return Fork(parent, parent & ~np.uint64(A | UFFD_WP.present), counted)
 
     def _check_copyable(self, raw: Words, level: int, away: Mask) -> None:

@@ -1,0 +1,196 @@
+"""What `pagetable fault --oops` does: the report of a crash, explained by its own entries, by the
+tables of a source, or by both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.output import say, tell, text_of
+from harness.cli.source import KINDS, Source
+
+if TYPE_CHECKING:
+    from harness.inspect.fault import Explanation, Reproduction, SeenFault
+    from harness.inspect.oops import Report
+    from harness.inspect.snapshot import Snapshot
+    from harness.inspect.translation import Differing, Translation
+
+
+def explain_report(source: Source, name: str, as_json: bool) -> None:
+    """Explains the report in a file, or in standard input."""
+    from harness.inspect import oops
+
+    report = oops.read(text_of(name))
+    where = "standard input" if name == "-" else name
+    alone = _alone(source, report, f"{report.what}, in {where}")
+    with _tables(source, report) as tables:
+        if alone is None and tables is None:
+            _without_tables(report, as_json)
+            return
+        if tables is not None and alone is None:
+            note = f"{report.what}, in {where}"
+            tables = replace(tables, notes=(note, *report.notes, *tables.notes))
+        answer = _Answer(report, alone, tables, source.vcpu)
+        answer.print_object() if as_json else answer.print_lines()
+
+
+def _alone(source: Source, report: Report, title: str) -> Snapshot | None:
+    """The entries that the report prints."""
+    from harness.inspect.fault import fitting, read_code
+    from harness.inspect.sources import entries
+    from harness.machine.errors import Misuse
+    from harness.paging.address import Virtual
+    from harness.paging.x86.cpu import WIDTHS
+
+    if not report.entries:
+        return None
+    if report.address is None:
+        words = " ".join(f"{name}={raw:x}" for name, raw in report.entries)
+        raise Misuse(f"{report.notes[-1]} pagetable decode {words} --linux shows the entries alone")
+    given = source.given()
+    registers = {**report.registers, **given}
+    mode = None if "cr4" in given else report.mode
+    # Without the code of a fault nothing says that an address is wide of the mark.
+    width = entries.USUAL_WIDTH if report.code is not None else WIDTHS[-1]
+    made = entries.snapshot(title, report.entries, report.address, registers, mode, width)
+    made = replace(made, notes=(*report.notes, *made.notes), registers=report.rest)
+    if report.code is None or "maxphyaddr" in given:
+        return made
+    return fitting(made, read_code(report.code, made.cpu), Virtual(report.address))
+
+
+@contextmanager
+def _tables(source: Source, report: Report) -> Iterator[Snapshot | None]:
+    """The tables of the source that is named, as the registers of the report have them; None where
+    none is."""
+    from harness.inspect.frame import raised
+
+    named = [kind for kind in KINDS if getattr(source, kind) is not None]
+    if not named:
+        yield None
+        return
+    taken = ("cr0", "cr3", "cr4", "efer") if source.ram is not None else ("cr3",)
+    own = {
+        name: hex(report.registers[name])
+        for name in taken
+        if name in report.registers and getattr(source, name) is None
+    }
+    with replace(source, **own).opened() as snapshot:  # type: ignore[arg-type]
+        rest = {name: report.registers[name] for name in ("ac", "pkru") if name in report.registers}
+        cpu = replace(snapshot.cpu, **rest)  # type: ignore[arg-type]
+        snapshot = replace(snapshot, cpu=cpu, registers=report.rest)
+        if report.code is None and report.address is None:
+            snapshot = replace(
+                snapshot, notes=(*snapshot.notes, raised(snapshot, source.vcpu).said)
+            )
+        yield snapshot
+
+
+def _without_tables(report: Report, as_json: bool) -> None:
+    """What the report says where there are no entries at all."""
+    from harness.inspect.fault import read_code
+    from harness.machine.errors import Misuse
+    from harness.report import fault as reports
+
+    sources = "add --qmp SOCKET, --core FILE or --ram FILE"
+    if report.code is None:
+        raise Misuse(f"{report.what} tell no entries: to have them explained {sources}")
+    seen = read_code(report.code, None, report.address, report.rip)
+    note = f"There are no entries in the text: {sources}, whose tables are then read."
+    if as_json:
+        _print_object(
+            None,
+            report,
+            notes=[*report.notes, note],
+            seen=reports.seen_object(seen, report.address, report.rip),
+        )
+        return
+    for line in (report.what, "", *reports.seen_lines(seen, report.address), ""):
+        say(line)
+    for line in (*report.notes, note):
+        say(f"Note: {line}")
+
+
+class _Answer:
+    """What there is to say of a report by its entries, or by tables."""
+
+    def __init__(
+        self, report: Report, alone: Snapshot | None, tables: Snapshot | None, vcpu: int
+    ) -> None:
+        from harness.inspect.fault import compare, explain, read_code
+        from harness.inspect.frame import raised
+        from harness.inspect.translation import agreement, translate
+        from harness.paging.address import Virtual
+
+        snapshot = alone or tables
+        assert snapshot is not None
+        self.report, self.snapshot, self.tables = report, snapshot, tables
+        linux = report.linux and snapshot.cpu.long
+        self.seen: SeenFault | None = None
+        self.found: Reproduction | None = None
+        self.outcomes: list[Explanation] = []
+        self.walk: Translation | None = None
+        address = report.address
+        if report.code is not None and address is not None:
+            self.seen = read_code(report.code, snapshot.cpu, address, report.rip)
+            self.found = compare(snapshot, self.seen, Virtual(address), linux)
+            self.outcomes = [*(self.found.giving or self.found.instead)]
+        elif address is not None:
+            self.walk = translate(snapshot, Virtual(address), linux)
+        else:
+            last = raised(snapshot, vcpu)
+            address = last.address
+            self.outcomes = [explain(snapshot, address, one, linux) for one in last.accesses]
+        self.address = address
+        self.differing: tuple[Differing, ...] | None = None
+        if alone is not None and tables is not None:
+            self.other = translate(tables, Virtual(address))
+            self.differing = agreement(translate(alone, Virtual(address)), self.other)
+
+    def print_lines(self) -> None:
+        """The answer as text."""
+        from harness.report import fault as reports
+        from harness.report.translation import agreement_lines, translation_lines
+
+        cpu, lines = self.snapshot.cpu, list[str]()
+        if self.seen is not None and self.found is not None:
+            lines += [*reports.seen_lines(self.seen, self.address), ""]
+            lines += reports.comparison_lines(cpu, self.found)
+        elif self.walk is not None:
+            lines += translation_lines(cpu, self.walk)
+        for number, one in enumerate([] if self.found else self.outcomes):
+            lines += [*([""] if number else []), *reports.explanation_lines(cpu, one)]
+        if self.differing is not None and self.tables is not None:
+            lines += ["", *agreement_lines(self.tables.title, self.differing, self.other)]
+        tell(self.snapshot, lines)
+
+    def print_object(self) -> None:
+        """The answer as an object."""
+        from harness.report import fault as reports
+        from harness.report.objects import looked_at
+        from harness.report.translation import agreement_object, as_object
+
+        cpu, found, report = self.snapshot.cpu, self.found, self.report
+        _print_object(
+            self.snapshot,
+            report,
+            **looked_at(self.snapshot),
+            virtual=hex(self.address),
+            seen=self.seen and reports.seen_object(self.seen, report.address, report.rip),
+            given=None if found is None else bool(found.giving),
+            explanations=list(found.explanations) if found else [],
+            outcomes=[reports.as_object(cpu, one) for one in self.outcomes],
+            walk=self.walk and as_object(cpu, self.walk),
+            agreement=None
+            if self.differing is None or self.tables is None
+            else agreement_object(self.tables.title, self.differing),
+        )
+
+
+def _print_object(snapshot: Snapshot | None, report: Report, **content: Any) -> None:
+    from harness.report.objects import fault_object
+
+    say(json.dumps(fault_object(report=report.what, **content)))

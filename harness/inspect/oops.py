@@ -1,0 +1,395 @@
+"""What a text says of a page fault or of a wrong entry, as kernels and emulators print it.
+
+Linux on x86: an oops, from 2.6 on, of 64 and of 32 bits (arch/x86/mm/fault.c), a bad page map
+(mm/memory.c) and a corrupted page table.  QEMU: the log of -d int, and `info registers`.  The text
+may have anything around that: the times of dmesg and of journals, levels, quotation marks, colours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Final
+
+from harness.inspect.snapshot import QuestionError
+from harness.machine.monitor import registers_in
+from harness.paging.x86.access import Error, Vector
+from harness.paging.x86.cpu import Cr4, Efer, Mode
+
+LONGEST_LINE: Final = 4096
+"""Characters of a line that are looked at."""
+
+LONGEST_REPORT: Final = 400
+"""Lines of one report that are looked at."""
+
+_AC: Final = 1 << 18
+_DOUBLE_FAULT: Final = 8
+_LONG_DIGITS: Final = 9
+"""A number with so many hexadecimal digits does not fit in 32 bits."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a text tells.
+
+    what       it is, for people
+    address    CR2, or the address whose entry is wrong; None where that is not told
+    code       the error code of a page fault; None where there is none
+    rip        where it was raised
+    mode       the paging mode, as far as the form of the text tells it
+    entries    each after its name, from the root down
+    registers  those that decide how the processor pages, and of accesses: ac, pkru
+    rest       others, as `Snapshot.registers` has them
+    linux      whether it is of Linux
+    notes      what else is to be said of it, a sentence each
+    """
+
+    what: str
+    address: int | None = None
+    code: int | None = None
+    rip: int | None = None
+    mode: Mode | None = None
+    entries: tuple[tuple[str, int], ...] = ()
+    registers: Mapping[str, int] = field(default_factory=dict)
+    rest: Mapping[str, int] = field(default_factory=dict)
+    linux: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def read(text: str) -> Report:
+    """The first report of Linux in a text; where there is none, the last page fault of QEMU's log,
+    or the registers that it shows.
+
+    Raises QuestionError for a text that holds none of these.
+    """
+    reports = [*islice(_linux_reports(_lines(text)), 1)]
+    if reports:
+        [lines] = reports
+        if any(_OTHER.search(line) for line in lines):
+            raise QuestionError(
+                "the text is of Linux on another architecture: those of x86 alone are known here"
+            )
+        more = sum(1 for line in _lines(text) if _HEAD.search(line)) - 1
+        return _linux(lines, more)
+    if found := _last_chain(_lines(text)):
+        return _of_qemu(*found)
+    shown = registers_in("\n".join(line for line in _lines(text) if "=" in line))
+    if {"CR0", "CR3", "CR4"} <= shown.keys():
+        registers, rest = _shown(shown)
+        return Report("Registers as QEMU shows them", registers=registers, rest=rest)
+    raise QuestionError(
+        "the text holds no page fault that is known here: an oops or a bad page map of Linux on"
+        " x86, QEMU's log of -d int, or info registers"
+    )
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines, without the colours of terminals and what else is no letter."""
+    for match in re.finditer(r"[^\r\n]+", text):
+        line = match[0][:LONGEST_LINE]
+        yield _COLOUR.sub("", line) if "\x1b" in line else line
+
+
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_OTHER: Final = re.compile(
+    r"Mem abort info:|\bESR = 0x|\[[0-9a-f]+\] \*?pgd=|\bsepc ?: |\bepc ?: |\bNIP: "
+)
+
+# ---- Linux ----
+
+_HEAD: Final = re.compile(
+    r"(?:BUG: kernel NULL pointer dereference"
+    r"|[Uu]nable to handle (?:kernel NULL pointer dereference|kernel paging request|page fault)),?"
+    r"(?: for)?(?: at)?(?: virtual)?(?: address)?(?: ?[:=])? {1,16}(?P<b>[0-9a-f]{4,16}\b|\(null\))"
+    r"|(?P<corrupt>Corrupted page table at address (?P<c>[0-9a-f]{1,16})\b)"
+    r"|(?P<map>BUG: Bad page map in process (?P<process>.{1,32}?) {1,4}(?:pte|entry):"
+    r"(?P<d>[0-9a-f]{8,16})\b)"
+    r"|(?P<user>segfault at (?P<e>[0-9a-f]{1,16}) ip (?P<ip>[0-9a-f]{8,16}) sp [0-9a-f]+ error"
+    r" (?P<error>[0-9a-f]{1,4})\b)"
+)
+"""How reports begin: show_fault_oops and pgtable_bad in arch/x86/mm/fault.c, print_bad_pte (from
+6.18 on print_bad_page_map) in mm/memory.c, show_signal_msg."""
+
+_CODE: Final = re.compile(
+    r"#PF: error_code\(0x(?P<a>[0-9a-f]{1,8})\)"
+    r"|(?:Oops|Bad pagetable): (?P<b>[0-9a-f]{4,8}) \[#?[0-9]+\]"
+)
+_WORDS: Final = re.compile(r"#PF error: ((?:\[[A-Z]+\] ?)+|\[normal kernel read fault\])")
+"""The error code as 5.0 has it."""
+
+_ENTRY: Final = re.compile(
+    r"\b(?P<a>PGD|P4D|PUD|PMD|PTE) (?P<raw>[0-9a-f]{1,16})\b"
+    r"|\*(?P<b>pdpt|pde|pte) ?= ?(?P<raw32>[0-9a-f]{8,16})\b"
+)
+_MAP_ENTRY: Final = re.compile(r"\b(?P<name>pgd|p4d|pud|pmd|pte|entry):(?P<raw>[0-9a-f]{8,16})\b")
+_MAP_ADDRESS: Final = re.compile(r"\baddr:(?P<address>[0-9a-f]{8,16}|\S+) vm_flags")
+_UNREAD: Final = re.compile(r"\b(?:PGD|P4D|PUD|PMD) [0-9a-f]+ (?:.* )?BAD\b|\bBAD\W*$")
+_REGISTER: Final = re.compile(r"\b(CR[0234]|EFLAGS|RFLAGS|PKRU): ?(?:0x)?([0-9a-f]{4,16})\b")
+_IP: Final = re.compile(
+    r"\b[RE]IP: {1,8}(?P<cs>[0-9a-f]{4}):(?:\[<|0x)?(?P<ip>[0-9a-f]{8,16})\b"
+    r"|\bEIP: +(?P<eip>[0-9a-f]{8})\b|printing [er]ip: *(?P<printed>[0-9a-f]{8})\b"
+)
+_SP: Final = re.compile(r"\bRSP: [0-9a-f]{4}:([0-9a-f]{16})\b")
+_COMM: Final = re.compile(
+    r"\bComm: (?P<comm>.{1,32}?) (?:Not tainted|Tainted|Kdump)|comm: (?P<old>\S+)"
+)
+
+
+def _linux_reports(lines: Iterable[str]) -> Iterator[list[str]]:
+    """The lines of each report; a line that begins another ends it."""
+    report: list[str] = []
+    for line in lines:
+        if _HEAD.search(line):
+            if report:
+                yield report
+            report = [line]
+        elif report and len(report) < LONGEST_REPORT:
+            report.append(line)
+    if report:
+        yield report
+
+
+def _linux(lines: list[str], more: int) -> Report:
+    head = _HEAD.search(lines[0])
+    assert head is not None
+    notes = []
+    if more > 0:
+        notes.append(
+            f"The text has {more} more: the first is explained, since others often come of it."
+        )
+    if head["map"]:
+        return _bad_map(lines, head, notes)
+    address = next(head[name] for name in "bce" if head[name])
+    registers, rest = _linux_registers(lines)
+    code = _code(lines)
+    what = "An oops of Linux"
+    if head["corrupt"]:
+        what = "A corrupted page table that Linux reports"
+    elif head["user"]:
+        what = "A fault of a process that Linux reports"
+        code, rest["rip"] = int(head["error"], 16), int(head["ip"], 16)
+        rest["cpl"] = 3
+    if comm := next((one for line in lines if (one := _COMM.search(line))), None):
+        what += f", of {comm['comm'] or comm['old']}"
+    entries = _entries(lines)
+    if any(_UNREAD.search(line) for line in lines):
+        notes.append(
+            "BAD: the entry that follows the last one is in a table that Linux could not read."
+        )
+    long = not any(name.startswith("*") for name, _ in entries)
+    mode = _mode(long, entries, registers, len(address))
+    return Report(
+        *(
+            what,
+            0 if address == "(null)" else int(address, 16),
+            code,
+            rest.get("rip"),
+            mode,
+            entries,
+        ),
+        registers=_as_mode(registers, mode),
+        rest=rest,
+        linux=True,
+        notes=tuple(notes),
+    )
+
+
+def _code(lines: list[str]) -> int | None:
+    for line in lines:
+        if found := _CODE.search(line):
+            return int(found["a"] or found["b"], 16)
+        if words := _WORDS.search(line):
+            names = {
+                "PROT": "P",
+                "WRITE": "W",
+                "USER": "U",
+                "RSVD": "RSVD",
+                "INSTR": "I",
+                "PK": "PK",
+            }
+            given = re.findall(r"\[([A-Z]+)\]", words[1])
+            return sum(int(Error[names[word]]) for word in given if word in names)
+    return None
+
+
+def _entries(lines: list[str]) -> tuple[tuple[str, int], ...]:
+    """The entries that the report prints first; those of later reports repeat their names."""
+    found: dict[str, int] = {}
+    for match in chain.from_iterable(map(_ENTRY.finditer, lines)):
+        name = match["a"] or f"*{match['b']}"
+        found.setdefault(name, int(match["raw"] or match["raw32"], 16))
+    return tuple(found.items())
+
+
+def _linux_registers(lines: list[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """The registers that a report prints, the first of each: those of paging, and others."""
+    shown: dict[str, int] = {}
+    for name, digits in chain.from_iterable(map(_REGISTER.findall, lines)):
+        shown.setdefault(name, int(digits, 16))
+    registers = {
+        name: shown[name.upper()] for name in ("cr0", "cr3", "cr4") if name.upper() in shown
+    }
+    if (flags := shown.get("EFLAGS", shown.get("RFLAGS"))) is not None:
+        registers["ac"] = flags & _AC != 0
+    if "PKRU" in shown:
+        registers["pkru"] = shown["PKRU"]
+    rest = {"cr2": shown["CR2"]} if "CR2" in shown else {}
+    for line in lines:
+        if found := _IP.search(line):
+            rest["rip"] = int(found["ip"] or found["eip"] or found["printed"], 16)
+            if found["cs"]:
+                rest["cpl"] = int(found["cs"], 16) & 3
+            break
+    if stack := next((one for line in lines if (one := _SP.search(line))), None):
+        rest["rsp"] = int(stack[1], 16)
+    return registers, rest
+
+
+def _mode(
+    long: bool, entries: tuple[tuple[str, int], ...], registers: Mapping[str, int], digits: int
+) -> Mode | None:
+    """The mode of a report of Linux: that of CR4 where it is printed; None of long mode where it is
+    not, since the entries tell the levels."""
+    cr4, names = registers.get("cr4"), dict(entries)
+    if long and (entries or digits >= _LONG_DIGITS):
+        return None if cr4 is None else Mode.LEVEL_5 if cr4 & Cr4.LA57 else Mode.LEVEL_4
+    if cr4 is not None:
+        return Mode.PAE if cr4 & Cr4.PAE else Mode.BITS_32
+    wide = "*pdpt" in names or any(raw >> 32 for raw in names.values())
+    return Mode.PAE if wide else Mode.BITS_32
+
+
+def _as_mode(registers: Mapping[str, int], mode: Mode | None) -> dict[str, int]:
+    """The registers, with an EFER that makes the mode: Linux prints none.  NXE is set in long mode
+    and PAE, as Linux sets it wherever the processor has it."""
+    efer = Efer.NXE | (Efer(0) if mode in (Mode.PAE, Mode.BITS_32) else Efer.LME | Efer.LMA)
+    return {**registers, "efer": int(efer)} if "cr4" in registers else dict(registers)
+
+
+def _bad_map(lines: list[str], head: re.Match[str], notes: list[str]) -> Report:
+    """A bad page map: the entries are printed with it, and the address in a line of its own."""
+    found: dict[str, int] = {}
+    for match in chain.from_iterable(map(_MAP_ENTRY.finditer, lines)):
+        found.setdefault(match["name"], int(match["raw"], 16))
+    if (raw := found.pop("entry", None)) is not None and raw not in found.values():
+        found["pte"] = raw  # that of a large page is printed under its name, too
+    place = next((one for line in lines if (one := _MAP_ADDRESS.search(line))), None)
+    digits = place["address"] if place and re.fullmatch("[0-9a-f]+", place["address"]) else ""
+    if not digits:
+        notes.append("The address is not told (addr:), and so not which slot of a table it is.")
+    wide = any(raw >> 32 for raw in found.values())
+    mode = None
+    if digits and len(digits) < _LONG_DIGITS:
+        mode = Mode.PAE if wide else Mode.BITS_32
+    order = ("pgd", "p4d", "pud", "pmd", "pte")
+    return Report(
+        f"A bad page map that Linux reports, of {head['process']}",
+        int(digits, 16) if digits else None,
+        mode=mode,
+        entries=tuple((name, found[name]) for name in order if name in found),
+        linux=True,
+        notes=tuple(notes),
+    )
+
+
+# ---- QEMU ----
+
+_EXCEPTION: Final = re.compile(
+    r"\b[0-9]+: v=(?P<vector>[0-9a-f]{2}) e=(?P<code>[0-9a-f]{4,8}) i=[01] cpl=(?P<cpl>[0-3])"
+    r" IP=[0-9a-f]{4}:[0-9a-f]+ pc=(?P<pc>[0-9a-f]{8,16})"
+)
+_CR2: Final = re.compile(r"\bCR2=([0-9a-f]{8,16})\b")
+_CHECK: Final = re.compile(r"check_exception old: 0x([0-9a-f]+) new 0x([0-9a-f]+)")
+"""do_interrupt_all and check_exception in QEMU's target/i386."""
+
+_NONE: Final = 0xFFFF_FFFF
+"""What `check_exception` has for no exception that was being delivered."""
+
+_TRIPLE: Final = "Triple fault"
+_LONGEST_CHAIN: Final = 8
+
+
+@dataclass
+class _Raised:
+    """An exception in the log, and the lines that follow it."""
+
+    match: re.Match[str]
+    lines: list[str]
+
+    @property
+    def vector(self) -> int:
+        return int(self.match["vector"], 16)
+
+
+def _last_chain(lines: Iterable[str]) -> tuple[list[_Raised], bool, int] | None:
+    """The last exceptions of which each came of delivering the one before, with a page fault among
+    them; whether they ended in a triple fault; and how many page faults there are."""
+    current: list[_Raised] = []
+    last: tuple[list[_Raised], bool] | None = None
+    count, nested = 0, False
+    for line in lines:
+        if match := _EXCEPTION.search(line):
+            one = _Raised(match, [line])
+            nested = nested or one.vector == _DOUBLE_FAULT
+            current = [*current[-_LONGEST_CHAIN:], one] if nested else [one]
+            count += one.vector == Vector.PF
+            if any(each.vector == Vector.PF for each in current):
+                last = current, False
+            nested = False
+        elif check := _CHECK.search(line):
+            nested = int(check[1], 16) != _NONE
+        elif _TRIPLE in line and current:
+            last = current, True
+        elif current and len(current[-1].lines) < LONGEST_REPORT:
+            current[-1].lines.append(line)
+    return None if last is None else (*last, count)
+
+
+def _of_qemu(raised: list[_Raised], triple: bool, count: int) -> Report:
+    told = ", then ".join(_told(one) for one in raised)
+    fault = next((one for one in raised if one.vector == Vector.PF), None)
+    if fault is None:
+        raise QuestionError(f"what led to the triple fault is no page fault: {told}")
+    notes = []
+    if len(raised) > 1 or triple:
+        notes.append(
+            f"Each came of delivering the one before: {told}{', then a triple fault' * triple}."
+        )
+    registers, rest = _shown(registers_in("\n".join(fault.lines)))
+    cr2 = next((one for line in fault.lines if (one := _CR2.search(line))), None)
+    pc, cpl = int(fault.match["pc"], 16), int(fault.match["cpl"])
+    which = f"The last of {count:,} page faults" if count > 1 else "The page fault"
+    return Report(
+        f"{which} in a log of QEMU",
+        None if cr2 is None else int(cr2[1], 16),
+        int(fault.match["code"], 16),
+        pc,
+        registers=registers,
+        rest={**rest, "rip": pc, "cpl": cpl},
+        notes=tuple(notes),
+    )
+
+
+def _told(one: _Raised) -> str:
+    name = _NAMES.get(one.vector, f"vector {one.vector:#x}")
+    return (
+        f"{name} with error code {int(one.match['code'], 16):#x} at {int(one.match['pc'], 16):#x}"
+    )
+
+
+_NAMES: Final = {6: "#UD", 8: "#DF", 10: "#TS", 11: "#NP", 12: "#SS", 13: "#GP", 14: "#PF"}
+
+
+def _shown(shown: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """The registers that decide how a processor pages, from those that QEMU shows; and others."""
+    registers = {name: shown[name.upper()] for name in _PAGING if name.upper() in shown}
+    if (flags := shown.get("RFL", shown.get("EFL"))) is not None:
+        registers["ac"] = flags & _AC != 0
+    names = {"CR2": "cr2", "RIP": "rip", "EIP": "rip", "RSP": "rsp", "ESP": "rsp", "CPL": "cpl"}
+    rest = {name: shown[theirs] for theirs, name in names.items() if theirs in shown}
+    return registers, rest
+
+
+_PAGING: Final = ("cr0", "cr3", "cr4", "efer")

@@ -1,0 +1,395 @@
+"""Texts of crashes are read as they were written, whatever stands around them; and no text, however
+it is cut or changed, is more than a sentence or a bounded answer."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.inspect import oops
+from harness.inspect.oops import Report
+from harness.inspect.snapshot import QuestionError
+from harness.paging.x86.cpu import Mode
+from tests.cli.commands import run
+from tests.inspect import oopses
+
+
+def explained(text: str | bytes, *options: object) -> tuple[int, str, str]:
+    """What `fault --oops -` makes of a text."""
+    asked = ["fault", "--oops", "-", *map(str, options)]
+    ended = CliRunner().invoke(app, asked, input=text)
+    return ended.exit_code, ended.stdout, ended.stderr
+
+
+def lines(text: str | bytes, *options: object) -> list[str]:
+    code, out, errors = explained(text, *options)
+    assert (code, errors) == (0, ""), errors
+    return [" ".join(line.split()) for line in out.splitlines()]
+
+
+GOOD = {"PGD": 0x2A0_1067, "P4D": 0x2A0_1067, "PUD": 0x2A0_5067, "PMD": 0x7FD3_6067}
+
+READ: dict[str, dict[str, Any]] = {
+    "INVERTED": {
+        "address": 0xFFFF_8880_58A6_7000,
+        "code": 0x0B,
+        "mode": Mode.LEVEL_4,
+        "entries": tuple({**GOOD, "PTE": 0x800F_FFFF_A759_8063}.items()),
+        "registers": {
+            **{"cr0": 0x8005_0033, "cr3": 0x2A0_0000, "cr4": 0x6E0, "ac": False, "efer": 0xD00}
+        },
+        "rest": {"cr2": 0xFFFF_8880_58A6_7000, "rsp": 0xFFFF_C900_001F_7CD8},
+    },
+    "FIVE": {
+        "address": 0xFF11_0002_1234_5678,
+        "code": 0,
+        "mode": Mode.LEVEL_5,
+        "entries": (("PGD", 0x3C0_1067), ("P4D", 0x3C0_2067), ("PUD", 0)),
+    },
+    "OLD64": {
+        "address": 0x2AAA_AAAB_F800,
+        "code": 0x0D,
+        "rip": 0x10_0562,
+        "mode": Mode.LEVEL_4,
+        "entries": (
+            *(("PGD", 0x8A98_3067), ("PUD", 0xC7E5_A067), ("PMD", 0x9158_8067)),
+            ("PTE", 0xFFFF_FFFF_8048_A025),
+        ),
+    },
+    "OLD32": {
+        "address": 0x14,
+        "code": 2,
+        "rip": 0xC01A_2B3C,
+        "mode": Mode.BITS_32,
+        "entries": (("*pde", 0),),
+    },
+    "PAE": {
+        "address": 0xF7C0_4567,
+        "code": 3,
+        "rip": 0xC12A_0B10,
+        "mode": Mode.PAE,
+        "entries": (
+            *(("*pdpt", 0x1A6_E001), ("*pde", 0x37C1_0067)),
+            ("*pte", 0x8000_0000_37C0_4061),
+        ),
+        "registers": {
+            **{"cr0": 0x8005_003B, "cr3": 0x1A6_C000, "cr4": 0x4_07F0, "ac": False, "efer": 0x800}
+        },
+    },
+    "FOUR": {"address": 0, "code": 0x10, "entries": (("PGD", 0), ("P4D", 0))},
+    "FIVE_ZERO": {
+        "address": 0xFFFF_FFFF_81A0_0000,
+        "code": 3,
+        "entries": (
+            *(("PGD", 0x260_E067), ("P4D", 0x260_E067), ("PUD", 0x260_F063)),
+            ("PMD", 0x80_0000_01A0_01E1),
+        ),
+    },
+    "UNREAD": {
+        "code": 9,
+        "entries": (("PGD", 0x2E2E_2E2E_2E20_5D31), ("P4D", 0x2E2E_2E2E_2E20_5D31)),
+    },
+    "WRAPPED": {
+        "address": 0x7A1A_A830_0000,
+        "code": 0x0F,
+        "rip": 0x7A1A_A8FA_08AC,
+        "entries": (
+            *(("PGD", 0x1_0929_A067), ("P4D", 0x1_0929_A067), ("PUD", 0x1_8C20_A067)),
+            *(("PMD", 0x1_079B_5067), ("PTE", 0x8000_467C_4A5C_9237)),
+        ),
+    },
+    "BAD_MAP": {
+        "address": 0x7F5D_38A0_7000,
+        "code": None,
+        "entries": (("pmd", 0x2D5F_0067), ("pte", 0x1_0000)),
+    },
+    "BAD_MAP_NEW": {
+        "address": 0x7F1B_5D2C_3000,
+        "code": None,
+        "entries": (
+            *(("pgd", 0x1_1E6C_8067), ("p4d", 0x1_1E6C_8067), ("pud", 0x1_0B3A_2067)),
+            *(("pmd", 0x1_0F2F_1067), ("pte", 0x8000_0D00_404D_8067)),
+        ),
+    },
+    "HASHED": {"address": None, "entries": (("pmd", 0x2D5F_0067), ("pte", 0x8000_0001_2345_A867))},
+    "SEGFAULT": {"address": 0x75B8_0000_0034, "code": 4, "rip": 0x75B8_6B22_D5AA, "entries": ()},
+    "TRIPLE": {
+        "address": 0x10_0083,
+        "code": 0,
+        "rip": 0x10_0083,
+        "entries": (),
+        "registers": {
+            **{"cr0": 0x8001_0011, "cr3": 0x10_1000, "cr4": 0x20, "efer": 0x500, "ac": False}
+        },
+    },
+    "REGISTERS": {
+        "address": None,
+        "code": None,
+        "registers": {"cr0": 0x8001_0011, "cr3": 0x1000, "cr4": 0, "efer": 0, "ac": False},
+        "rest": {"cr2": 0x10_0026, "rip": 0x10_0026, "cpl": 0},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_every_form_is_read_for_what_it_says(name: str) -> None:
+    report = oops.read(oopses.EVERY[name])
+    assert {key: getattr(report, key) for key in READ[name]} == READ[name]
+    assert report.linux == (name not in ("TRIPLE", "REGISTERS"))
+
+
+def dressed(text: str, how: str) -> str:
+    """The text as another tool hands it on."""
+    made = [
+        {
+            "serial": f"{line}\r",
+            "journal": f"Nov 28 20:31:07 host kernel: {line}",
+            "iso": f"2026-11-28T20:31:07.123456+00:00 host kernel[0]: [  1.5][  T412] {line}",
+            "levels": f"<1>[    1.234567] {line}",
+            "quoted": f"> > {line}",
+            "coloured": f"\x1b[32m[    1.234567] \x1b[0m\x1b[31m{line}\x1b[0m",
+            "pasted": f"    | {line}   ",
+        }[how]
+        for line in text.splitlines()
+    ]
+    return "\n".join(["something before", *made, "and after"])
+
+
+@pytest.mark.parametrize(
+    "how", ["serial", "journal", "iso", "levels", "quoted", "coloured", "pasted"]
+)
+def test_what_stands_around_the_lines_changes_nothing(how: str) -> None:
+    for name in READ:
+        text = oopses.EVERY[name]
+        assert oops.read(dressed(text, how)) == oops.read(text), (name, how)
+
+
+def test_of_several_reports_the_first_is_read_and_the_others_are_counted() -> None:
+    both = oopses.INVERTED + oopses.NARROW
+    first, alone = oops.read(both), oops.read(oopses.INVERTED)
+    assert (first.address, first.entries) == (alone.address, alone.entries)
+    assert first.notes == ("The text has 1 more: the first is explained, since others often come of"
+                           " it.",)  # fmt: skip
+
+
+def test_of_a_log_of_qemu_the_last_page_fault_counts_and_what_came_of_it_does_not() -> None:
+    """The double fault is no page fault, and an interrupt that came before has no part in it."""
+    report = oops.read(oopses.TRIPLE)
+    assert report.what == "The page fault in a log of QEMU"
+    assert report.notes == (
+        "Each came of delivering the one before: #PF with error code 0x0 at 0x100083, then #DF with"
+        " error code 0x0 at 0x100083, then a triple fault.",
+    )
+    before = oopses.TRIPLE.partition("check_exception old: 0xe")[0]
+    before += "".join(before.replace("100083", f"10009{number}") for number in range(3))
+    assert oops.read(before).what == "The last of 4 page faults in a log of QEMU"
+    assert oops.read(before).address == 0x10_0092
+
+
+def test_what_led_to_a_triple_fault_may_be_no_page_fault() -> None:
+    text = oopses.TRIPLE.replace("v=0e e=0000", "v=0d e=0010").replace("new 0xe", "new 0xd")
+    with pytest.raises(QuestionError, match="no page fault: #GP with error code 0x10 at 0x100083"):
+        oops.read(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("INVERTED", "likely the PTE: the 4K page at 0x58a67000, by the entry 0x8000000058a67063"),
+        ("NARROW", "Note: MAXPHYADDR is taken to be 39, the widest with which these entries give"),
+        ("OLD64", "likely the PTE: the number 0x8048a025 of 32 bits, sign-extended: the 4K page"),
+        ("PAE", "change PTE at 0x37c10020: 0x8000000037c04061 -> 0x8000000037c04063"),
+        ("FIVE", "because the PDPTE at 0x3c02040, level 2, holds 0x0000000000000000"),
+        ("OLD32", "because the PDE, level 1, holds 0x00000000"),
+        ("FIVE_ZERO", "because the PDE at 0x260f068, level 1, holds 0x0080000001a001e1"),
+        ("UNREAD", "Note: BAD: the entry that follows the last one is in a table that Linux could"),
+        ("WRAPPED", "because the PTE at 0x1079b5800, level 0, holds 0x8000467c4a5c9237"),
+        ("BAD_MAP", "likely the PTE: an empty entry, with bit 16 set by mistake"),
+        ("BAD_MAP_NEW", "0x7f1b5d2c3000: 0xd00404d8000, in a 4K page"),
+        ("SEGFAULT", "Note: There are no entries in the text: add --qmp SOCKET, --core FILE or"),
+        ("TRIPLE", "note CR2 is where RIP is: a fetch that the error code does not tell, or a"),
+    ],
+)
+def test_a_report_is_explained_without_any_source(name: str, said: str) -> None:
+    found = lines(oopses.EVERY[name])
+    assert any(line.startswith(said) for line in found), found
+    if READ.get(name, {}).get("code") is not None and READ[name]["entries"]:
+        assert "These entries give this fault." in found
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "the text holds no page fault that is known here"),
+        ("hello\nworld\n", "the text holds no page fault that is known here"),
+        (oopses.HASHED, "pagetable decode pmd=2d5f0067 pte=800000012345a867 --linux shows the ent"),
+        (oopses.REGISTERS, "tell no entries: to have them explained add --qmp SOCKET, --core FILE"),
+        (oopses.ARM64, "of Linux on another architecture: those of x86 alone are known here"),
+        (oopses.PAE.replace("000407f0", "00000010"), "*pte 0x8000000037c04061 is wider than an e"),
+    ],
+)
+def test_a_text_that_cannot_be_explained_is_a_sentence(text: str, sentence: str) -> None:
+    code, out, errors = explained(text)
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    assert sentence in errors
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--code", "1"], "--oops tells the fault"),
+        (["0x1000"], "--oops tells the fault"),
+        (["--access", "read"], "--oops tells the fault"),
+        (["--entries", "PTE=0"], "--oops tells the fault"),
+        (["--layout", "smallest", "--ram", "x"], "2 sources are named"),
+    ],
+)
+def test_what_does_not_go_with_a_text_is_a_sentence(options: list[str], sentence: str) -> None:
+    code, out, errors = explained(oopses.INVERTED, *options)
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    assert sentence in errors
+
+
+def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
+    for name, why in (("none", "No such file"), (".", "Is a directory")):
+        code, out, errors = run("fault", "--oops", name, cwd=tmp_path)
+        assert (code, out) == (2, "") and f"{name} cannot be read: {why}" in errors
+
+
+def test_registers_on_the_command_line_go_before_those_of_the_text() -> None:
+    narrow = lines(oopses.NARROW, "--maxphyaddr", 40)
+    assert "These entries do not give this fault. It may be that" in narrow
+    assert any(line.startswith("An oops of Linux") for line in narrow)
+    assert any("CR3 0x5000" in line for line in lines(oopses.NARROW, "--cr3", "0x5000"))
+
+
+def memory(path: Path, **words: int) -> Path:
+    """A file of memory with the tables of INVERTED at lower addresses."""
+    octets = bytearray(0x6000)
+    at = {"PGD": 0x1888, "PUD": 0x2008, "PMD": 0x3628, "PTE": 0x4338}
+    held = {"PGD": 0x2067, "PUD": 0x3067, "PMD": 0x4067, "PTE": 0x800F_FFFF_A759_8063, **words}
+    for name, word in held.items():
+        octets[at[name] : at[name] + 8] = word.to_bytes(8, "little")
+    path.write_bytes(octets)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "cr3", "shown"),
+    [
+        ({}, 0x1000, ["holds the same entries."]),
+        ({"PTE": 0x5063}, 0x1000, ["holds other entries now:", "0 PTE 0x800fffffa7598063 0x0000000"
+                                   "000005063 address reserved XD"]),
+        ({"PMD": 0}, 0x1000, ["holds other entries now:", "0 PTE 0x800fffffa7598063 not reached"]),
+        ({}, 0x80_0000, ["has no memory where CR3 leads, at 0x800000"]),
+    ],
+)  # fmt: skip
+def test_with_a_source_it_is_said_whether_the_tables_agree(
+    tmp_path: Path, words: dict[str, int], cr3: int, shown: list[str]
+) -> None:
+    text = oopses.INVERTED.replace("2a00000", f"{cr3:07x}")
+    for old, new in (("2a01067", "0002067"), ("2a05067", "0003067"), ("7fd36067", "00004067")):
+        text = text.replace(old, new)
+    ram = memory(tmp_path / "ram", **words)
+    found = lines(text, "--ram", ram)
+    for one in shown:
+        assert any(one in line for line in found), (one, found)
+    assert "These entries give this fault." in found
+    answer = json.loads(explained(text, "--ram", ram, "--json")[1])
+    assert answer["agreement"]["same"] == (shown == ["holds the same entries."])
+
+
+def test_registers_and_logs_are_explained_by_the_tables_of_a_source(tmp_path: Path) -> None:
+    ram = memory(tmp_path / "ram")
+    found = lines(oopses.REGISTERS, "--ram", ram)
+    assert "supervisor fetch at 0x100026: #PF, error code 0x0, CR2 0x100026" in found
+    assert "because the PDE at 0x1000, level 1, holds 0x00000000" in found
+    found = lines(oopses.TRIPLE, "--ram", ram, "--cr3", "0x1000")
+    assert "The tables as they are give this fault." in found
+    assert "Note: The page fault in a log of QEMU, in standard input" in found
+
+
+@pytest.mark.parametrize("name", ["INVERTED", "BAD_MAP", "TRIPLE", "SEGFAULT", "PAE"])
+def test_the_object_says_the_same(name: str) -> None:
+    answer = json.loads(explained(oopses.EVERY[name], "--json")[1])
+    report = oops.read(oopses.EVERY[name])
+    assert answer["report"] == report.what
+    assert (answer["seen"] is None) == (report.code is None)
+    if report.code is not None:
+        assert answer["seen"]["error"] == hex(report.code)
+        assert (answer["given"] is True) == bool(report.entries)
+    else:
+        assert answer["walk"]["virtual"] == hex(report.address or 0)
+
+
+def mutated(source: random.Random, text: str) -> str:
+    """The text with a few changes, or cut."""
+    made = [*text]
+    for _ in range(source.randrange(1, 12)):
+        place = source.randrange(len(made))
+        new = source.choice(
+            ["", "f", "0", " ", "\n", "\0", "é", "=", ":", "PTE ", "CR3: ", "\x1b["]
+        )
+        made[place : place + source.randrange(4)] = new
+    cut = source.choice([len(made), source.randrange(len(made))])
+    return "".join(made[:cut])
+
+
+@pytest.mark.parametrize("name", oopses.EVERY)
+def test_a_text_that_is_changed_or_cut_is_a_sentence_or_an_answer(name: str) -> None:
+    source = random.Random(name)
+    for number in range(60):
+        text = mutated(source, oopses.EVERY[name])
+        try:
+            report = oops.read(text)
+        except QuestionError as error:
+            assert "\n" not in str(error)
+            continue
+        assert isinstance(report, Report)
+        if number % 12 == 0:
+            code, out, errors = explained(text)
+            assert "report it" not in errors, (text, errors)
+            assert (code == 0 and out and not errors) or (
+                code == 2 and not out and errors.count("\n") == 1
+            ), (text, errors)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        oopses.TRIPLE * 8000,
+        oopses.INVERTED * 8000,
+        "BUG: Bad page map in process " + " " * 4000 + "pte:\n" + (" " * 4000 + "\n") * 2000,
+        "A" * (8 << 20),
+        "A =" * (3 << 20),
+        "0" * (8 << 20),
+        "\n" * (8 << 20),
+        "check_exception old: 0xe new 0xe\n  1: v=0e e=0000 i=0 cpl=0 IP=0008:10 pc=00000010 \n"
+        * 80_000,
+        "BUG: unable to handle page fault for address: ffff888058a67000\n" + "PGD 0 " * (1 << 20),
+        "\x1b[0m" * (1 << 21),
+    ],
+    ids=range(10),
+)
+def test_a_long_text_takes_little_time_and_memory(text: str) -> None:
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        oops.read(text)
+    except QuestionError as error:
+        assert "no page fault that is known" in str(error)
+    assert time.process_time() - began < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+
+
+def test_noise_is_no_report() -> None:
+    octets = random.Random(1).randbytes(1 << 20)
+    code, out, errors = explained(octets)
+    assert (code, out) == (2, "") and "no page fault that is known" in errors

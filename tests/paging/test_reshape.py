@@ -192,6 +192,17 @@ def test_the_large_page_was_used_if_any_small_one_was(world: World) -> None:
     assert raw & used == used
 
 
+@pytest.mark.parametrize("page", [0, 1, -1])
+def test_use_is_no_difference_between_small_pages(world: World, page: int) -> None:
+    full_table(world, world.rights("write"))
+    count = world.format.levels[0].entries
+    slot = world.space.slot(Virtual(world.table_span + page % count * world.page), 0)
+    world.space.write(slot, world.space.read(slot) | world.format.accessed)
+    collapse(world.space, Virtual(world.table_span), 1).done()
+    raw = world.space.read(world.space.slot(Virtual(world.table_span), 1))
+    assert raw & world.format.accessed and not raw & world.format.dirty
+
+
 def test_a_collapse_gives_no_right_that_the_pointer_withheld(world: World) -> None:
     full_table(world, world.rights("write", "user", "execute"))
     slot = world.space.slot(Virtual(world.table_span), 1)

@@ -102,6 +102,15 @@ def test_clearing_a_page_returns_its_flush(world: World) -> None:
     assert slots.value(world.space, slot).none
 
 
+def test_an_address_anywhere_in_the_page_flushes_the_page(world: World) -> None:
+    for level in world.format.page_levels()[:2]:
+        at = 3 * world.size(level)
+        world.space.map(Virtual(at), world.frames(1, level), level, world.rights())
+        slot = world.space.slot(Virtual(at), level)
+        with slots.clear(world.space, slot, Virtual(at + world.size(level) - 1)) as flush:
+            assert flush.addresses.tolist() == [at]
+
+
 def test_clearing_a_pointer_flushes_all_that_lay_below(world: World) -> None:
     world.space.map(Virtual(0), world.frames(1), 0, world.rights())
     slot = world.space.slot(Virtual(0), 1)

@@ -11,6 +11,7 @@ import pytest
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.allocator import TableAllocator
 from harness.paging.errors import OutOfTables, SpaceError
+from harness.paging.format import Format
 from harness.paging.lock import TableLock
 from harness.paging.memory import BufferMemory, Words
 from harness.paging.space import Space
@@ -650,6 +651,13 @@ def test_populating_more_than_memory_holds_is_refused_at_once(x86: World) -> Non
         x86.space.populate(x86.space.roots[0].span)
 
 
+def reserved_bit(format: Format) -> int:
+    """The lowest bit that is reserved in a level-0 leaf."""
+    leaf = format.levels[0].leaf
+    assert leaf is not None
+    return leaf.reserved_mask & -leaf.reserved_mask
+
+
 # Every request that cannot be, with the words that its refusal must have.
 REFUSED: dict[str, tuple[Callable[[World], object], str]] = {
     "overlap": (
@@ -728,7 +736,8 @@ REFUSED: dict[str, tuple[Callable[[World], object], str]] = {
     ),
     "a range of sizes that are no multiple of a page": (
         lambda w: w.space.map_range(Virtual(4 * w.page), Physical(0), w.page + 8, 0),
-        r"cannot map {more:#x} bytes at {four:#x} to 0x0: not all are multiples of",
+        r"cannot map {more:#x} bytes at {four:#x} to 0x0: not all are multiples of {page:#x}, a page"
+        r" at level 0",
     ),
     "a range of a negative size": (
         lambda w: w.space.map_range(Virtual(4 * w.page), Physical(0), -w.page, 0),
@@ -777,6 +786,26 @@ REFUSED: dict[str, tuple[Callable[[World], object], str]] = {
     "protect under a mask wider than an entry": (
         lambda w: w.space.protect(w.pages(0, 4), 0, 1 << 64),
         r"cannot change 0x0 under mask 0x10000000000000000 at 0x0, level 0",
+    ),
+    "unmap that begins in a page": (
+        lambda w: w.space.unmap(Span(8, 2 * w.page - 1)),
+        r"does not begin and end at a multiple of {page:#x}.*level 0",
+    ),
+    "protect of nothing under a mask that takes the address": (
+        lambda w: w.space.protect(w.pages(4 * w.page, 1), 0, (1 << 32) - 1),
+        r"cannot change 0x0 under mask 0xfffffff. at {four:#x}, level 0",
+    ),
+    "populate of a level that has no tables": (
+        lambda w: w.space.populate(w.pages(0, 1), 7),
+        r"^0x0 has tables at levels 0 to \d, not at 7",
+    ),
+    "protect with a bit that is reserved": (
+        lambda w: w.space.protect(w.pages(0, 4), *[reserved_bit(w.format)] * 2),
+        r"at 0x0, level 0: bits 0x\w+ are not free in a",
+    ),
+    "protect under a mask that takes presence": (
+        lambda w: w.space.protect(w.pages(0, 4), 0, w.format.present.mask),
+        r"cannot change 0x0 under mask 0x\w+ at 0x0, level 0",
     ),
     "unmap of a part of a page": (
         lambda w: w.space.unmap(Span(0, w.page)),
@@ -851,6 +880,47 @@ def test_a_request_that_cannot_be_is_a_sentence_and_changes_nothing(name: str, c
     assert re.search(r"0x\d.*levels? ?-?\d|level-\d.*0x\d", str(refusal.value))
     assert "\n" not in str(refusal.value)
     assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("name", ["x86-4", "x86-5"])
+def test_more_tables_than_there_is_room_for_are_not_begun_with(name: str) -> None:
+    world = World(FORMATS[name])
+    before = world.snapshot()
+    with pytest.raises(OutOfTables, match="needs more level-0 tables than there is room for"):
+        world.space.populate(world.space.roots[0].span)
+    assert world.snapshot() == before
+
+
+def test_an_address_in_two_fields_is_written_as_one_page_s_is() -> None:
+    """A 4M page above 4 GiB has bits 39:32 of its address in 20:13 (SDM table 4-4)."""
+    world = World(paging32(40, True, True))
+    frames = [0x40_0000, 1 << 32, 0xFF_FFC0_0000]
+    world.space.map(Virtual(0), np.array(frames, np.uint64), 1, 0)
+    entries = [world.space.read(world.space.slot(Virtual(n << 22), 1)) for n in range(3)]
+    assert entries == [0x40_0081, 0x2081, 0xFFDF_E081]
+
+
+def test_a_bit_that_small_pages_lack_is_refused_where_no_page_is() -> None:
+    """Bit 12 is PAT of a large page, and of the address of a small one."""
+    world = World(FORMATS["x86-4"])
+    with pytest.raises(SpaceError, match="cannot change 0x1000 under mask 0x1000 at 0x0, level 0"):
+        world.space.protect(world.pages(0, 1), PAT_LARGE, PAT_LARGE)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_of_a_run_that_is_cut_the_entry_at_the_cut_is_named(name: str) -> None:
+    world = World(FORMATS[name])
+    large = world.table_span
+    world.space.map(Virtual(large), world.frames(2, 1), 1, world.rights())
+    first, second = (
+        world.space.read(world.space.slot(Virtual(at), 1)) for at in (large, 2 * large)
+    )
+    for span, raw, at in (
+        (Span(large, 2 * large + world.page - 1), second, 2 * large),
+        (Span(large + world.page, 3 * large - 1), first, large),
+    ):
+        with pytest.raises(SpaceError, match=f"cuts the level-1 entry {raw:#x} at {at:#x}: split"):
+            world.space.unmap(span)
 
 
 def test_an_attribute_that_larger_pages_lack_is_refused_for_them() -> None:

@@ -736,8 +736,16 @@ REFUSED: dict[str, tuple[Callable[[World], object], str]] = {
     ),
     "a range of sizes that are no multiple of a page": (
         lambda w: w.space.map_range(Virtual(4 * w.page), Physical(0), w.page + 8, 0),
-        r"cannot map {more:#x} bytes at {four:#x} to 0x0: not all are multiples of {page:#x}, a page"
-        r" at level 0",
+        r"cannot map {more:#x} bytes at {four:#x} to 0x0: not all are multiples of {page:#x}, a"
+        r" page at level 0",
+    ),
+    "a range that begins in a page": (
+        lambda w: w.space.map_range(Virtual(4 * w.page + 8), Physical(8), w.page, 0),
+        r"cannot map {page:#x} bytes at .* to 0x8: not all are multiples of {page:#x}",
+    ),
+    "a range whose frames begin in a page": (
+        lambda w: w.space.map_range(Virtual(4 * w.page), Physical(8), w.page, 0),
+        r"cannot map {page:#x} bytes at {four:#x} to 0x8: not all are multiples of {page:#x}",
     ),
     "a range of a negative size": (
         lambda w: w.space.map_range(Virtual(4 * w.page), Physical(0), -w.page, 0),
@@ -880,6 +888,17 @@ def test_a_request_that_cannot_be_is_a_sentence_and_changes_nothing(name: str, c
     assert re.search(r"0x\d.*levels? ?-?\d|level-\d.*0x\d", str(refusal.value))
     assert "\n" not in str(refusal.value)
     assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_range_of_sizes_that_leaves_the_space_is_refused_whole(name: str) -> None:
+    world = World(FORMATS[name])
+    end, size = world.space.roots[-1].span.last + 1, world.page + world.table_span
+    first = Virtual(end - world.page)
+    frame = Physical(first % world.table_span)
+    with pytest.raises(SpaceError) as refusal:
+        world.space.map_range(first, frame, size, 0)
+    assert str(refusal.value).startswith(f"{Span.of(first, size)} ")
 
 
 @pytest.mark.parametrize("name", ["x86-4", "x86-5"])

@@ -50,7 +50,7 @@ def find(memory: Memory, graph: Graph, backed: Extents | None) -> Garbage:
         tables = np.setdiff1d(floor.layer.table, seen)
         seen = np.union1d(seen, tables)
         for part, words in words_of(memory, graph.format, level, tables):
-            addresses = _addresses(graph.format, words)
+            addresses = _addresses(words)
             present = _present(graph.format, words)
             wild = addresses | present & _strange(graph.format, level, words, backed)
             count, used = wild.sum(axis=1), (present | addresses).sum(axis=1)
@@ -79,15 +79,12 @@ def _present(format: Format, words: Words) -> Mask:
     return found
 
 
-def _addresses(format: Format, words: Words) -> Mask:
+def _addresses(words: Words) -> Mask:
     """Which entries are not present and hold an aligned address of the upper half.
 
     In 64-bit entries those whose upper 17 bits are set and the upper 40 are not: Linux's markers,
-    which are all ones but for a few bits, are none.  A 32-bit entry that is not present can be
-    anything.
+    which are all ones but for a few bits, are none.  32-bit entries have no such bits.
     """
-    if format.entry_bytes == 4:
-        return np.zeros(words.shape, np.bool_)
     upper = words >> np.uint64(47) == np.uint64((1 << 17) - 1)
     markers = words >> np.uint64(24) == np.uint64((1 << 40) - 1)
     found: Mask = upper & ~markers & (words & np.uint64(7) == 0)

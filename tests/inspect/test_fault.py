@@ -131,6 +131,20 @@ def test_what_this_cpu_does_not_raise_is_said_to_be_so() -> None:
     assert read_code(0x25).impossible == ()
 
 
+def test_bits_that_a_kind_of_processor_sets_are_possible() -> None:
+    """HLAT (bit 7) and SGX (15) of Intel, RMP (31) of AMD."""
+    for code in (0x81, 0x8001, 0x8000_0001):
+        assert read_code(code).impossible == ()
+    for bit in (8, 9, 14, 16, 30):
+        assert read_code(1 << bit | 1).impossible != ()
+
+
+def test_what_is_told_instead_are_explicit_accesses_alone() -> None:
+    found = told((7, 7, 7, 7), 0)
+    assert not found.giving
+    assert [(one.access.kind, one.access.implicit) for one in found.instead] == [(Kind.READ, False)]
+
+
 def test_a_reserved_bit_without_p_is_the_known_quirk_and_compared_as_such() -> None:
     cpu, memory = path(CPU, 0x87, 7, 7, 7)
     seen = read_code(0x0C, cpu)

@@ -31,7 +31,7 @@ from harness.paging.linux.entries import (
 )
 from harness.paging.memory import BufferMemory
 from harness.paging.table import Table
-from harness.paging.x86.cpu import Cpu, Cr4, Mode
+from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode
 from tests.paging.x86.made import path
 
 CPU = Cpu.in_mode(Mode.LEVEL_4, 0)
@@ -246,6 +246,33 @@ def test_neighbours_speak_for_a_guess() -> None:
     )
     other = snapshot((0x4008, INVERTED), (0x4000, 0x58A6_7063))
     assert len(guesses(other, 0x1000)) == 1
+
+
+def test_another_address_speaks_for_no_guess() -> None:
+    """Linux's map of all memory begins at a multiple of 1 GiB of the upper half."""
+    memory = BufferMemory(bytearray(0x5000))
+    for address, word in {0x1888: 0x2067, 0x2008: 0x3067, 0x3628: 0x4067}.items():
+        memory.store(Physical(address), 8, word)
+    made = Snapshot("oops", replace(CPU, cr3=0x1000), memory, (memory.span,))
+    for page, frame in (0xFFFF_8880_58A6_7000, 0x58A6_8000), (0xFFFF_8880_58A6_8000, 0x58A6_7000):
+        words = {0x4000 + 8 * (page >> 12 & 511): 1 << 45 | frame | 0x67}
+        for address, word in words.items():
+            memory.store(Physical(address), 8, word)
+        assert len(guesses(made, page)) == 1
+        memory.store(
+            Physical(0x4000 + 8 * (page >> 12 & 511)), 8, 1 << 45 | page & 0x3FFF_F000 | 0x67
+        )
+        assert len(guesses(made, page)) == 2
+    lower = {0x1000: 0x2067, 0x2008: 0x3067}
+    for address, word in lower.items():
+        memory.store(Physical(address), 8, word)
+    memory.store(Physical(0x4338), 8, 1 << 45 | 0x58A6_7067)
+    assert len(guesses(made, 0x58A6_7000)) == 1
+
+
+@pytest.mark.parametrize("raw", [1 << 45 | 1 << 44 | 0x2067, 1 << 63 | 1 << 45 | 0x2067])
+def test_more_than_a_bit_of_the_address_is_no_slip(raw: int) -> None:
+    assert guess(raw, 0, replace(CPU, efer=CPU.efer & ~Efer.NXE)) == ""
 
 
 def test_the_address_speaks_for_a_guess_where_linux_maps_all_memory() -> None:

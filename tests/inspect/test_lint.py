@@ -13,7 +13,7 @@ from harness.inspect.memory_type import types
 from harness.inspect.snapshot import Snapshot
 from harness.paging.address import Span
 from harness.paging.memory import BufferMemory
-from harness.paging.x86.cpu import Cpu, Cr4, Mode
+from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Mode
 from tests.inspect.spaces import PCD, PS, RW, US, XD, A, D, G, P, memory_of
 from tests.paging.x86.made import path
 
@@ -295,6 +295,52 @@ def test_a_root_outside_memory_is_an_error() -> None:
     snapshot = planted({})
     broken = found(replace(snapshot, cpu=Cpu.long_mode(4, 1 << 30)))
     assert {name: one.count for name, one in broken.items()} == {"table-without-memory": 512}
+
+
+def details(snapshot: Snapshot, rule: str) -> set[str]:
+    return {one.detail for one in found(snapshot)[rule].findings}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule", "detail"),
+    [
+        ({(ROOT, 300): ROOT * TABLE | P | RW | XD}, "self-map", "the root at 0x1000"),
+        ({(MIDDLE, 300): MIDDLE * TABLE | FULL | XD}, "self-map", "the table at 0x2000"),
+        ({(LOWER, 5): 0x80_0000 | P | RW}, "table-without-memory", "the table at 0x800000"),
+        (
+            {(PAGES, 7): FREE | P | 1 << 51},
+            "reserved-bits",
+            "0x8000000000000 beyond MAXPHYADDR 40",
+        ),
+        ({(HIGH_PAGES, 7): FREE + 0x7000 | P | RW}, "write-execute", ""),
+    ],
+)
+def test_a_finding_says_where_it_leads_or_what_is_wrong(
+    changes: dict[tuple[int, int], int], rule: str, detail: str
+) -> None:
+    assert details(planted(changes), rule) == {detail}
+
+
+def test_who_writes_to_code_is_said_where_entries_do_not_let_anyone() -> None:
+    """With CR0.WP=0 the supervisor writes to all pages (SDM 4.6.1)."""
+    snapshot = planted({(HIGH_PAGES, 7): FREE + 0x7000 | P | RW})
+    unprotected = replace(snapshot, cpu=replace(snapshot.cpu, cr0=snapshot.cpu.cr0 & ~Cr0.WP))
+    findings = found(unprotected)["write-execute"].findings
+    said = {one.where.first: one.detail for one in findings if one.where is not None}
+    alone = "written to by the supervisor alone: CR0.WP=0"
+    assert said == {LOW_PAGE: alone, HIGH_PAGE: alone, HIGH_PAGE + 0x7000: ""}
+
+
+def test_what_matters_most_comes_first() -> None:
+    changes = {
+        (ROOT, 300): ROOT * TABLE | P | RW | XD,
+        (PAGES, 7): FREE | P | US | 1 << 51,
+        (HIGH_PAGES, 7): FREE + 0x3000 | P | PCD | XD,
+        (HIGH_PAGES, 9): FREE + 0x9000 | P | RW,
+    }
+    severities = [one.rule.severity for one in lint(planted(changes), types(None))[0]]
+    assert severities == sorted(severities, key=list(Severity).index)
+    assert set(severities) == set(Severity)
 
 
 def test_a_space_of_self_maps_ends() -> None:

@@ -30,7 +30,7 @@ def found(words: dict[int, int], level: int = 0, backed: Extents | None = None) 
 
 
 def is_garbage(words: dict[int, int], level: int = 0, backed: Extents | None = None) -> bool:
-    return found(words, level, backed).tables.tolist() == [(3 - level) << 12]
+    return [int(table) for table in found(words, level, backed).tables] == [(3 - level) << 12]
 
 
 def malformed(count: int, first: int = 0) -> dict[int, int]:

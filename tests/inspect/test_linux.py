@@ -12,6 +12,7 @@ from harness.inspect import decode, linux
 from harness.inspect.decode import Role
 from harness.paging.address import Physical
 from harness.paging.linux.entries import (
+    EXCLUSIVE,
     SAVED_DIRTY,
     SOFT_DIRTY,
     UFFD_WP,
@@ -133,6 +134,59 @@ def test_a_mark_of_a_page_says_what_it_means_where_it_is_set(bit: int) -> None:
 
     assert part(PAGE) == "no"
     assert part(PAGE | 1 << bit) not in ("no", "")
+
+
+def meanings(raw: int, level: int = 0) -> dict[str, str]:
+    parts = linux.read(CPU, decode.read(CPU, raw, level)).parts
+    return {part.name: part.meaning for part in parts}
+
+
+def test_every_mark_of_a_page_means_something_else() -> None:
+    marks = PAGE | sum(1 << bit for bit in (9, 10, 11, 57, 58))
+    found = meanings(marks)
+    del found["unused"]
+    assert len(found) == len(set(found.values())) == 5
+    assert found["saved dirty"].startswith("written, kept here in place of D")
+    assert found["soft-dirty"] == "written since soft-dirty was cleared"
+
+
+def test_bits_that_linux_leaves_unused_say_whether_they_are_set() -> None:
+    assert meanings(PAGE)["unused"] == "nothing"
+    assert meanings(PAGE | 1 << 52)["unused"] == "set, and means nothing to Linux"
+
+
+def test_a_page_without_rights_has_its_hardware_s_bits_and_its_own() -> None:
+    none = Linux(CPU.format).protect(PAGE | 0x20 | SAVED_DIRTY, 0, None)
+    found = names(none)
+    assert found["address"] == FRAME
+    assert (found["PROT_NONE"], found["A"], found["W"], found["saved dirty"]) == (1, 1, 0, 1)
+    assert meanings(none)["PROT_NONE"] == "the page is there, and nobody may access it"
+    assert meanings(none)["A"] == "as it will be when the page is present again"
+    large = CPU.format.leaf(Physical(0x20_0000), 1, CPU.format.granting("user"))
+    barred = Linux(CPU.format).protect(large, 1, None)
+    parts = linux.read(CPU, decode.read(CPU, barred, 1)).parts
+    (address,) = (part for part in parts if part.name == "address")
+    assert (address.high, address.low, address.value) == (51, 21, 0x20_0000)
+    half_split = barred & ~(1 << 8)  # pmd_mkinvalid
+    split = {part.name: part for part in linux.read(CPU, decode.read(CPU, half_split, 1)).parts}
+    assert (split["PROT_NONE"].value, split["PROT_NONE"].meaning) == (0, "not used")
+    assert split["PS"].meaning == "a large page that is being split"
+
+
+def test_types_are_named_and_areas_of_swap_numbered() -> None:
+    dialect = Linux(CPU.format)
+    assert meanings(dialect.encode(Swap(3, 5)))["type"] == "swap area 3"
+    assert meanings(dialect.encode(Poison(FRAME)))["type"] == "poison"
+    read_only = dialect.encode(Migration(Type.MIGRATION_READ, FRAME))
+    assert meanings(read_only)["type"] == "migration read"
+    assert said(read_only) == "the page at 0x123000 is being moved, comes back read-only"
+
+
+def test_a_page_in_swap_may_belong_to_one_process_alone() -> None:
+    swap = Linux(CPU.format).encode(Swap(0, 5))
+    assert said(swap | EXCLUSIVE.away) == f"{said(swap)}; exclusive"
+    assert meanings(swap)["exclusive"] == "no"
+    assert meanings(swap | EXCLUSIVE.away)["exclusive"] == "the page belongs to one process alone"
 
 
 def test_the_memory_type_is_that_of_the_pat_as_linux_loads_it() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.complete import one_of
+from harness.cli.ending import MISUSE, complain
 
 Engine = Annotated[
     str,
@@ -31,17 +32,19 @@ AllowNews = Annotated[
 def usable(engine: str, qemu: str) -> str:
     """The engine asked for, or with `auto` the first that this host can run.
 
-    Raises Misuse, with the reason of each, where there is none.
+    Where there is none the command ends with the reason of each, a line an engine; raises Misuse
+    where there is no QEMU, without which none is.
     """
     from harness.machine.engines import why_absent
-    from harness.machine.errors import Misuse
-    from harness.machine.qemu import ENGINES
+    from harness.machine.qemu import ENGINES, installed
 
+    installed(qemu)
     reasons = {}
     for name in ENGINES if engine == "auto" else (engine,):
         reason = why_absent(name, qemu=qemu)
         if reason is None:
             return name
         reasons[name] = reason
-    said = " ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise Misuse(f"no engine can run here. {said}")
+    for name, reason in reasons.items():
+        complain(f"{name} cannot run here: {reason}")
+    raise typer.Exit(MISUSE)

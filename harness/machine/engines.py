@@ -13,7 +13,7 @@ from typing import Final
 
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.guest import Guest, MachineInfo
-from harness.machine.qemu import ENGINES, engine_named
+from harness.machine.qemu import ENGINES, engine_named, installed
 from harness.machine.ram import ARENA, RAM_UNIT
 
 KVM_DEVICE: Final = Path("/dev/kvm")
@@ -41,6 +41,10 @@ def why_absent(
     Raises `Misuse` if there is no engine of that name.
     """
     engine = engine_named(name)
+    try:
+        installed(qemu)
+    except Misuse as error:
+        return str(error)
     if name == "kvm":
         if not KVM_DEVICE.exists():
             return f"There is no {KVM_DEVICE}: load the kvm module, or allow nested virtualization."

@@ -102,6 +102,7 @@ class Qemu:
         self, program: str, engine: Engine, ram: Ram, kernel: Path, *, cpu: str | None = None
     ) -> None:
         self.engine = engine
+        path = installed(program)  # of what is missing, QEMU is named first
         self.transcript = Transcript()
         with contextlib.ExitStack() as stack:
             self.monitor, monitor = _socket_pair(stack)
@@ -113,7 +114,7 @@ class Qemu:
             self.scratch_path = f"/proc/self/fd/{self.scratch}"
             self.command = (
                 *bound_to(os.getpid()),
-                installed(program),
+                path,
                 *_machine(engine, cpu or engine.cpu, ram, kernel),
                 *("-chardev", f"socket,id=monitor,fd={monitor.fileno()}"),
                 *control_monitor(program, "monitor"),
@@ -244,12 +245,21 @@ def _read_until(fd: int, clock: Clock) -> bytes:
     return os.read(fd, TRANSCRIPT_SIZE)
 
 
+PACKAGES: Final = {"setpriv": "util-linux", "sh": "dash"}
+"""Where the programs are from that QEMU is started with."""
+
+
 def installed(program: str) -> str:
-    """The path of a program; raises `Misuse` if it can not be found."""
+    """The path of a QEMU, or of what it is started with; raises `Misuse` if it can not be found."""
     path = shutil.which(program)
-    if path is None:
-        raise Misuse(f"{program} is not installed, or not in PATH: install it, or name its path")
-    return path
+    if path is not None:
+        return path
+    if program in PACKAGES:
+        raise Misuse(f"{program} is not in PATH: install {PACKAGES[program]}")
+    raise Misuse(
+        f"QEMU is not installed, or not in PATH as {program}: install it (Debian's package is"
+        " qemu-system-x86), or name another with --qemu or the environment's QEMU"
+    )
 
 
 def version_of(greeting: Mapping[str, int]) -> tuple[int, int, int]:

@@ -161,7 +161,39 @@ def test_an_engine_that_cannot_run_is_misuse_with_the_reason(
     monkeypatch.setattr(engines, "KVM_DEVICE", tmp_path / "kvm")
     code, output, errors = run("validate", "smallest", "--engine=kvm", cwd=tmp_path)
     assert (code, output) == (2, "")
-    assert errors.startswith("pagetable: no engine can run here. kvm: There is no ")
+    assert errors.startswith("pagetable: kvm cannot run here: There is no ")
+
+
+@pytest.mark.parametrize("command", ["validate", "matrix", "rules"])
+def test_where_no_engine_runs_there_is_a_line_for_each(tmp_path: Path, command: str) -> None:
+    qemu = tmp_path / "qemu"
+    qemu.write_text("#!/bin/sh\nexit 1\n")
+    qemu.chmod(0o755)
+    code, output, errors = run(command, "--qemu", qemu, cwd=tmp_path)
+    assert (code, output) == (2, "")
+    first, second = errors.splitlines()
+    assert first.startswith("pagetable: tcg cannot run here: QEMU did not start")
+    assert second.startswith("pagetable: kvm cannot run here: ")
+
+
+def test_of_what_is_missing_qemu_is_named_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # without setpriv and sh too
+    monkeypatch.setattr(engines, "KVM_DEVICE", tmp_path / "kvm")
+    for engine in ("auto", "tcg", "kvm"):
+        code, output, errors = run(
+            "validate", "smallest", "--engine", engine, "--qemu", "qemu", cwd=tmp_path
+        )
+        assert (code, output) == (2, "")
+        assert errors.startswith("pagetable: QEMU is not installed, or not in PATH as qemu: ")
+        assert errors.count("\n") == 1
+    (tmp_path / "qemu").touch(0o755)
+    code, _, errors = run("validate", "smallest", "--engine=tcg", "--qemu=qemu", cwd=tmp_path)
+    assert code == 2
+    assert errors == (
+        "pagetable: tcg cannot run here: setpriv is not in PATH: install util-linux\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,8 +205,8 @@ def test_an_engine_that_cannot_run_is_misuse_with_the_reason(
         (["edges-48", "--levels=5"], "edges-48 is written for 4 levels, not 5."),
         (["--levels=6"], "no layout is written for 6 levels: choose 4 or 5."),
         (["smallest", "--engine=abacus"], "there is no engine 'abacus': choose one of tcg, kvm"),
-        (["smallest", "--engine=tcg", "--qemu=/nope"], "tcg: /nope is not installed"),
-        (["smallest", "--qemu=/nope"], "kvm: "),
+        (["smallest", "--engine=tcg", "--qemu=/nope"], "QEMU is not installed, or not in PATH as"),
+        (["smallest", "--qemu=/nope"], "QEMU is not installed, or not in PATH as /nope: install"),
         (["smallest", "--report=broken.toml"], "File exists: 'broken.toml'"),
         (["smallest", "--report=broken.toml/deep"], "Not a directory: 'broken.toml/deep'"),
     ],

@@ -100,7 +100,7 @@ def test_a_qemu_that_is_not_there_is_misuse(tmp_path: Path) -> None:
     with running(tmp_path / "socket", "--qemu", "no-such-qemu") as process:
         assert process.wait(PATIENCE) == 2
         assert process.stderr is not None
-        assert "no-such-qemu is not installed" in process.stderr.read()
+        assert "not in PATH as no-such-qemu" in process.stderr.read()
 
 
 def test_a_socket_in_no_directory_is_a_sentence(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ class TestMonitorArguments:
 
 class TestLaunch:
     def test_without_qemu_the_sentence_says_so(self) -> None:
-        with pytest.raises(Misuse, match="no-such-qemu is not installed"):
+        with pytest.raises(Misuse, match="not in PATH as no-such-qemu"):
             Guest("tcg", ram_bytes=SMALL, qemu="no-such-qemu")
 
     def test_a_qemu_that_fails_is_quoted(self, tmp_path: Path) -> None:

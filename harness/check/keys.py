@@ -65,13 +65,13 @@ def _flag(value: object) -> bool:
 
 def _number(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError("no whole number from 0 up")
+        raise ValueError("not a whole number from 0 up")
     return value
 
 
 def _positive(value: object) -> int:
     if not _number(value):
-        raise ValueError("and must be more")
+        raise ValueError("but must be more")
     return _number(value)
 
 
@@ -81,7 +81,7 @@ def _distance(value: object) -> int:
         return _number(value)
     match = re.fullmatch(r"([0-9]+)([KMGT]?)", value, re.ASCII)
     if not match:
-        raise ValueError("no size: write it like 4K, 2M or 1G")
+        raise ValueError("not a size: write it like 4K, 2M or 1G")
     return int(match[1]) * UNITS[match[2]]
 
 
@@ -100,19 +100,19 @@ def _physical(value: object) -> int | str:
 
 def _rights(value: object) -> tuple[str, ...]:
     if not isinstance(value, str) or not set(value) <= set(RIGHTS):
-        raise ValueError(f"no word of the letters {', '.join(RIGHTS)}")
+        raise ValueError(f"not made of the letters {', '.join(RIGHTS)} alone")
     return tuple(RIGHTS[letter] for letter in value)
 
 
 def _names(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise ValueError("no list of strings")
+        raise ValueError("not a list of strings")
     return tuple(value)
 
 
 def _level_counts(value: object) -> tuple[int, ...]:
     if not isinstance(value, list) or not value:
-        raise ValueError("no list of numbers of levels")
+        raise ValueError("not a list of numbers of levels")
     counts = tuple(_number(item) for item in value)
     if len(set(counts)) < len(counts):
         raise ValueError("which names one twice")

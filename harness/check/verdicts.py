@@ -25,6 +25,7 @@ from harness.check.second_reading import Reading
 from harness.machine.engines import executor
 from harness.machine.guest import Guest
 from harness.machine.qemu import dotted
+from harness.paging.bulk import End
 from harness.paging.memory import Mask, Words
 from harness.paging.x86.access import Vector
 from harness.paging.x86.bulk import ALLOWED, REASONS, Outcomes
@@ -191,7 +192,9 @@ def expected_text(rules: Outcomes, lane: int, held: bool = True) -> str:
     if reason is None:
         return f"reaches {int(rules.walks.physical[lane]):#x}"
     fault = fault_text(int(rules.vector[lane]), int(rules.error[lane]))
-    return f"{fault} at level {int(rules.walks.level[lane])}: {reason.value}"
+    walked = rules.vector[lane] == Vector.PF and rules.walks.end[lane] != End.NO_ROOT
+    where = f" at level {int(rules.walks.level[lane])}" if walked else ""
+    return f"{fault}{where}: {reason.value}"
 
 
 def observed_text(result: np.void, found: int, marked: bool, before: Iterable[int]) -> str:

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from reprlib import repr as short
 from typing import Final, NoReturn
 
@@ -132,7 +133,7 @@ class _Reader:
     def _comparison(self) -> _Holds:
         axis = self._word("the name of an axis")
         if axis not in self.axes:
-            self.fail(f"there is no axis {short(axis)}, but {', '.join(sorted(self.axes))}")
+            self.fail(f"there is no axis {short(axis)}, {_instead(axis, self.axes)}")
         operation = self.token
         if operation in _OPERATIONS:
             self._take()
@@ -215,6 +216,18 @@ def _number(word: str) -> int | None:
         return int(word, 0)
     except ValueError:
         return None
+
+
+def _instead(axis: str, known: Collection[str]) -> str:
+    """Which axes may have been meant by one that there is not; a few where none is alike."""
+    if alike := get_close_matches(axis, known):
+        return f"did you mean {' or '.join(alike)}?"
+    some = [name for name in USUAL if name in known] or sorted(known)[: len(USUAL)]
+    return f"but {', '.join(some)} and {len(known) - len(some)} more"
+
+
+USUAL = ("family", "mode", "level", "access", "by", "kind", "size", "user", "w", "x")
+"""Axes that conditions are about more often than about others."""
 
 
 def axes_of(cases: Iterable[Values]) -> Axes:

@@ -181,7 +181,10 @@ def _question(
             raise Misuse("--cr2 and --rip belong to a fault that was seen: add its --code")
         return Question(None if address is None else number("the address", address))
     if address is not None or accessed:
-        raise Misuse("--code gives the access, and --cr2 the address: name neither besides")
+        raise Misuse(
+            "--code says which access it was, and --cr2 at which address: leave out the address,"
+            " --access, --user, --supervisor and --implicit"
+        )
     return Question(
         None if cr2 is None else number("CR2", cr2),
         number("the error code", code),

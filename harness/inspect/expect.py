@@ -99,7 +99,7 @@ def _rights(value: object) -> tuple[str, ...]:
 
 def _kinds(value: object) -> Kinds:
     if not isinstance(value, str) or not set(value) <= {*LETTERS, "-"}:
-        raise ValueError(f"no word of the letters {', '.join(LETTERS)}")
+        raise ValueError(f"not made of the letters {', '.join(LETTERS)} alone")
     return frozenset(kind for letter, kind in LETTERS.items() if letter in value)
 
 

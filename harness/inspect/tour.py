@@ -97,7 +97,7 @@ def lines(memory: Memory, table: Table) -> list[Line]:
 
 def doubt(cpu: Cpu, memory: Memory) -> str | None:
     """Why the root may be another than was meant, a sentence; None where it leads somewhere."""
-    right = f"CR3 {cpu.cr3:#x} is right, and that of this memory"
+    right = f"CR3 {cpu.cr3:#x} belongs to this memory"
     held = [line for start in starts(cpu) for line in lines(memory, start.table)]
     if held and all(line.raw is None for line in held):
         return f"{right}, though there is no memory where the root's table would be"

@@ -57,6 +57,8 @@ def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
     given = letters(format, one.granted, kept)
     if one.kind != RowKind.PAGE:
         what = f"{one.pages:,} x {in_units(one.size)}" if one.pages > 1 else in_units(one.size)
+        if one.kind == RowKind.UNBACKED:
+            what = ""  # what its entries would map cannot be known
         blank = ("",) * 5
         given = given if one.kind == RowKind.SELF_MAP else ""
         return (addresses, size, what, given, *blank, "; ".join(_odd(cpu, one)))

@@ -19,7 +19,10 @@ from harness.report.visible import visible
 Part = TypeVar("Part")
 
 WIDTH = 100
-"""Columns of what is no terminal."""
+"""Columns of what is no terminal, if no row of a table needs more."""
+
+WIDEST = 400
+"""Columns of a row at most: the rest is put below."""
 
 NOT_RUN = "Not yet run"
 """The heading of versions of which it is not known that they are like those before them."""
@@ -67,9 +70,12 @@ def show(run: Run) -> None:
 def print_all(table: Table, sections: Iterable[tuple[str, Iterable[str]]], verdict: str) -> None:
     """Prints a table, sections below it with their headings, and a verdict."""
     screen = _Screen(highlight=False, emoji=False, markup=False)
-    wide = screen.options.update(max_width=WIDTH)
-    whole = Measurement.get(screen, wide, table).minimum  # of words and numbers, none of them cut
-    screen.width = max(screen.width, whole) if screen.is_terminal else WIDTH
+    wide = screen.options.update(max_width=WIDEST)
+    needs = Measurement.get(screen, wide, table)
+    # Of words and numbers none is cut; and a program reads lines, so that there each row is one.
+    screen.width = (
+        max(screen.width, needs.minimum) if screen.is_terminal else max(WIDTH, needs.maximum)
+    )
     screen.print(table)
     for title, lines in sections:
         screen.print(f"\n{title}", style="bold")

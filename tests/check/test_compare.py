@@ -1,6 +1,13 @@
 """What is counted of comparisons, and the few disagreements that are kept in full."""
 
+import numpy as np
+
 from harness.check.compare import Comparison, Disagreement
+from harness.check.verdicts import expected_text
+from harness.paging.memory import BufferMemory
+from harness.paging.x86.access import Kind
+from harness.paging.x86.bulk import outcomes
+from harness.paging.x86.cpu import Cpu
 
 
 def test_a_comparison_begins_with_nothing() -> None:
@@ -20,3 +27,16 @@ def test_all_disagreements_are_counted_and_the_examples_kept() -> None:
     assert comparison.disagreed == 9
     assert comparison.disagreements == [one, other]
     assert not comparison.compared, "who asks counts the questions"
+
+
+def test_what_has_no_level_is_said_without_one() -> None:
+    """An access that is refused before any entry is read."""
+    cpu, memory = Cpu.long_mode(4, 0), BufferMemory(bytes(0x1000))
+    for address, kind, said in (
+        (1 << 63, Kind.READ, "#GP(0x0): the address is not canonical (volume 1, 3.3.7.1)"),
+        (1 << 63, Kind.PUSH, "#SS(0x0): the address is not canonical (volume 1, 3.3.7.1)"),
+        (0x1000, Kind.READ, "#PF(0x0) at level 3: the entry is not present (4.7)"),
+    ):
+        one = np.array([address], np.uint64), np.array([kind], np.uint8), np.array([False])
+        rules = outcomes(cpu, memory, *one, np.array([False]))
+        assert expected_text(rules, 0) == said

@@ -112,7 +112,7 @@ def test_an_empty_space_is_said(tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (["--where", "w and"], "'w and' is no condition"),
-        (["--where", "z"], "there is no axis 'z', but A, D, G"),
+        (["--where", "z"], "there is no axis 'z', but level, kind, size, user, w, x"),
         (["--where", "w) or (x"], "'w) or (x' is no condition"),
         (["--range", "7"], "'7' is no range"),
         (["--range", "7..x"], "its last is 'x', no number"),
@@ -129,3 +129,13 @@ def test_what_cannot_be_shown_is_a_sentence(
     code, out, errors = run("dump", "--layout", "smallest", *arguments, cwd=tmp_path)
     assert (code, out) == (2, "")
     assert sentence in errors
+
+
+def test_no_pages_are_counted_in_a_table_that_lies_outside_memory(tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(bytes(0x2000))
+    code, out, _ = run("dump", "--ram", "ram", "--cr3", "0x7000000", cwd=tmp_path)
+    assert code == 0
+    rows = [line for line in out.splitlines() if "lies outside memory" in line]
+    assert len(rows) == 2
+    assert not any(" x " in row for row in rows)
+    assert "CR3 0x7000000 belongs to this memory, though there is no memory" in out

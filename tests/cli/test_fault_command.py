@@ -135,7 +135,7 @@ def test_the_accesses_are_those_of_the_library() -> None:
         ([], "no ADDRESS is given"),
         (["0x1000"], "no source is named"),
         (["0x1000", "--cr2", "0x1000"], "add its --code"),
-        (["--code", "0x1d", "0x1000"], "--code gives the access"),
+        (["--code", "0x1d", "0x1000"], "--code says which access it was"),
         (["--code", "0x1_0000_0000"], "0x100000000 is no error code: those have 32 bits"),
         (["--code", "x"], "the error code is 'x', no number"),
         (["--code", "4", "--linux"], "--linux shows what is in entries: name the source"),

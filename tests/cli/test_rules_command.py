@@ -1,12 +1,14 @@
 """`pagetable rules`, on reports that were saved."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.report.objects import VERSION
+from harness.paging.x86.access import Reason
+from harness.report.objects import VERSION, rule_name
 from tests.cli.commands import run
 
 REPORT = {"version": VERSION, "command": "matrix", "engine": "tcg", "disagreements": 0}
@@ -19,6 +21,17 @@ def test_a_saved_report_is_told_rule_by_rule(tmp_path: Path) -> None:
     assert code == 0
     (line,) = [line for line in out.splitlines() if "the entry is not present" in line]
     assert line.split()[-3:] == ["4.7", "1,234", "tcg"]
+
+
+def test_each_rule_is_one_line_with_its_section_whatever_stands_beside_it(tmp_path: Path) -> None:
+    departs = {rule_name(reason): 10**6 for reason in Reason}
+    told = {"rules": {"pae": departs}, "departed": {"pae": dict.fromkeys(departs, 12345)}}
+    (tmp_path / "report").write_text(json.dumps({**REPORT, **told}))
+    code, out, _ = run("rules", "--mode", "pae", "--from", "report", cwd=tmp_path)
+    assert code == 0
+    rows = [re.split(r"   +", line.strip()) for line in out.splitlines() if "departs" in line]
+    assert [f"{rule} ({section})" for rule, section, *_ in rows] == [one.value for one in Reason]
+    assert {tuple(rest) for _, _, *rest in rows} == {("1,000,000", "tcg departs 12,345 times")}
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,9 @@ class Error(IntFlag):
 
 
 class Reason(Enum):
-    """Why something faults, with the section of SDM volume 3A that says so."""
+    """Why something faults, with the section of the SDM that says so, of volume 3A by default."""
 
-    NOT_CANONICAL = "the address is not canonical (3.3.7.1)"
+    NOT_CANONICAL = "the address is not canonical (volume 1, 3.3.7.1)"
     NO_PDPTE = "the PDPTE of the address is not present (4.4.2)"
     NOT_PRESENT = "the entry is not present (4.7)"
     RESERVED = "the entry has reserved bits set (4.7)"

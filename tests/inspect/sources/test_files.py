@@ -106,7 +106,7 @@ def test_a_case_of_the_matrix_has_the_pdpte_that_it_loads(tmp_path: Path) -> Non
     case = matrix_case(Model("pae"), Control(), words, slots, address, 0x40_1003)
     refused = opened(f"case:{case.save(tmp_path)}")
     assert physical(refused, address) is None
-    assert "it cannot load PDPTE 2 0x401003 (0x2 is reserved)" in refused.notes[0]
+    assert "for PDPTE 2 0x401003 (0x2 is reserved)" in refused.notes[0]
 
 
 def test_a_file_of_memory_is_read_by_the_registers_given(tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_a_root_that_leads_nowhere_is_doubted(
 ) -> None:
     (tmp_path / "ram").write_bytes(bytes([7, *bytes(0x1FFF)]))
     with Source.named(f"ram:{tmp_path / 'ram'},{options}").opened() as snapshot:
-        doubts = [one for one in snapshot.assumed if "is right" in one]
-    right = f"CR3 {snapshot.cpu.cr3:#x} is right, and that of this memory, though "
+        doubts = [one for one in snapshot.assumed if "belongs to this memory" in one]
+    right = f"CR3 {snapshot.cpu.cr3:#x} belongs to this memory, though "
     assert doubts == ([f"{right}{doubt}"] if doubt else [])
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from harness.inspect.expect import Expectations, Wanted
     from harness.machine.guest import Guest
     from harness.paging.address import Span
-    from harness.paging.memory import BufferMemory, Memory
+    from harness.paging.memory import BufferMemory
     from harness.paging.x86.cpu import Cpu
 
     class Prove(Protocol):
@@ -249,6 +249,7 @@ def prove(guest: Guest) -> Prove:
     from harness.inspect.expect import expectations, places
     from harness.paging import bulk
     from harness.paging.memory import BufferMemory
+    from harness.report.impassable import IMPASSABLE, impassable_lines
     from harness.report.text import disagreeing, disagreement_lines
 
     memory = BufferMemory(guest.ram.buffer)
@@ -305,7 +306,7 @@ def prove(guest: Guest) -> Prove:
                 f"nothing is mapped, so nothing was proved: all tables that CR3 {cpu.cr3:#x} leads"
                 " to are empty, as where CR3 is wrong or entries were not stored in the guest's RAM"
             )
-        if lines := list(_impassable(cpu, memory, allow)):
+        if lines := list(impassable_lines(cpu, memory, allow, "allow=[{!r}]")):
             pytest.fail("\n".join(lines))
         return comparisons
 
@@ -320,46 +321,6 @@ def _unmet(cpu: Cpu, memory: BufferMemory, meant: Expectations, *aside: Span) ->
 
     snapshot = Snapshot("", cpu, memory, (memory.span,))
     return list(unmet_lines(snapshot, unmet(snapshot, meant, aside)))
-
-
-IMPASSABLE = {
-    "malformed": "with reserved bits set: any access there faults, on this machine too",
-    "unbacked": "in tables outside memory: what they say is up to the machine",
-}
-"""What no access can pass, by the names of `pagetable dump --where kind=...`."""
-
-SHOWN = 8
-"""Ranges of such entries that are shown."""
-
-
-def _impassable(cpu: Cpu, memory: Memory, allow: Sequence[str]) -> Iterator[str]:
-    """What of a space no access can pass, in lines; none where there is nothing, or it is
-    allowed."""
-    from harness.inspect.memory_type import AT_RESET
-    from harness.inspect.ranges import dump
-    from harness.inspect.select import condition
-    from harness.inspect.snapshot import Snapshot
-    from harness.inspect.translation import translate
-    from harness.paging.address import Virtual
-    from harness.report.ranges import cells
-    from harness.report.text import aligned, counted
-    from harness.report.translation import translation_lines
-
-    for kind, what in IMPASSABLE.items():
-        if kind in allow:
-            continue
-        chosen = condition(cpu, AT_RESET, f"kind={kind}")
-        found = dump(memory, cpu.format, cpu.roots, chosen=chosen).ranges
-        if not len(found):
-            continue
-        count = int((found.pages.astype("u8") * found.paths).sum())
-        yield f"{counted(count, 'entry')} {what}; if that is meant: allow=[{kind!r}]"
-        shown = [[*cells(cpu, AT_RESET, one)[:3], cells(cpu, AT_RESET, one)[-1]] for one in found]
-        yield from aligned(shown[:SHOWN])
-        if len(found) > SHOWN:
-            yield f"and {counted(len(found) - SHOWN, 'range')} more"
-        first = Virtual(int(found.first[0]))
-        yield from translation_lines(cpu, translate(Snapshot("", cpu, memory, None), first))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

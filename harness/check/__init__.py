@@ -15,6 +15,8 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `typed`            JSON files of a known form, every value of its type
 `written`          reading and writing files that people or this program wrote
 `space`            a space of one's own in a guest's RAM
+`region`           a piece of that RAM for code that keeps tables of its own
+`live`             a space that is changed while a guest runs in it; `stores` what its tables held
 `window`           the hole of a space in which the guest's own program runs
 `cases`            which accesses are tried in a space
 `marks`            what is put into frames, so that what is found there names the frame

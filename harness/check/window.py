@@ -94,9 +94,8 @@ def open_window(
         entry_space.write(entry_space.slot(Virtual(root.span.first), level), way_in)
     if at != ram.first:
         _map_ram(entry_space, Virtual(ram.first), ram, image)
-    state = State(
-        cr0=cpu.cr0, cr3=cpu.cr3, cr4=cpu.cr4, efer=cpu.efer, window=at, entry_cr3=entry.cr3
-    )
+    control = {name: getattr(cpu, name) for name in ("cr0", "cr4", "efer", "pkru", "pkrs")}
+    state = State(cr3=cpu.cr3, window=at, entry_cr3=entry.cr3, **control)
     return Window(Span.of(at, ram.size), state, slots)
 
 

@@ -7,6 +7,7 @@
 `matrix`    accesses enumerated, executed and compared
 `rules`     the rules, with what executing them showed
 `replay`    a saved case, asked again
+`prove`     the tables of any program, proved on the machine
 `check`     a foreign guest's own tables, compared with its machine
 `source`    the options by which tables are chosen that are looked at
 `decode`    an entry, bit by bit
@@ -49,6 +50,7 @@ from harness.cli.find import find
 from harness.cli.help import LOOKING, MACHINE, Command, Commands
 from harness.cli.lint import lint
 from harness.cli.matrix import matrix
+from harness.cli.prove import prove
 from harness.cli.replay import replay
 from harness.cli.rules import rules
 from harness.cli.schema import schema
@@ -89,7 +91,7 @@ def options(
 
 
 GROUPS: dict[str | None, tuple[Callable[..., None], ...]] = {
-    MACHINE: (validate, matrix, rules, replay, check),
+    MACHINE: (prove, validate, matrix, rules, replay, check),
     LOOKING: (decode, walk, fault, dump, explore, find, lint, diff),
     None: (schema,),
 }

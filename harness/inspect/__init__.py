@@ -28,6 +28,7 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `graph`        the tables of a space, each once a level, and rows with the number of their addresses
 `ranges`       a whole space, neighbours merged, shared tables folded: `dump` gives a Dump of Ranges
 `select`       conditions on pages: `w and x and not user`
+`prove`        the tables of any program, put into a guest's memory and proved there
 `check`        what a foreign guest's QEMU makes of its tables, beside the reference
 `find`         from physical memory back: its addresses, the tables there, what is mapped twice
 `garbage`      tables whose content cannot be meant

@@ -8,6 +8,9 @@
 `files`     the same as JSON, and as JUnit for what watches over tests
 `state`     the state in which tables are read, in words
 `visible`   text that comes from elsewhere, without what a terminal obeys
+`expect`    where tables say something else than was meant
+`impassable`  entries by which no access passes
+`prove`     what came of proving a program's tables
 `objects`   what objects of JSON have in common
 `schema`    the form of these objects, key by key
 """

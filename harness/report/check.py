@@ -27,9 +27,9 @@ def as_object(checked: Checked) -> dict[str, Any]:
         not_run_on=checked.not_run_on,
         compared=compared(checked),
         disagreements=disagreed(checked),
-        quirks=_sum(checked, "quirks"),
-        not_comparable=_sum(checked, "not_comparable"),
-        news=_sum(checked, "news"),
+        quirks=total(checked, "quirks"),
+        not_comparable=total(checked, "not_comparable"),
+        news=total(checked, "news"),
         oracles=[files.oracle(one) for one in checked.comparisons],
         findings=[
             files.disagreement(found) for one in checked.comparisons for found in one.disagreements
@@ -39,7 +39,7 @@ def as_object(checked: Checked) -> dict[str, Any]:
 
 def show(checked: Checked) -> None:
     """Prints a table of the oracles, quirks, and each disagreement in full."""
-    print_all(_table(checked), _sections(checked), _verdict(checked))
+    print_all(table(checked), sections(checked), verdict(checked))
 
 
 def compared(checked: Checked) -> int:
@@ -52,11 +52,13 @@ def disagreed(checked: Checked) -> int:
     return sum(one.disagreed for one in checked.comparisons)
 
 
-def _sum(checked: Checked, what: str) -> Counter[str]:
+def total(checked: Checked, what: str) -> Counter[str]:
+    """One of the counters of a comparison (`quirks`, `not_comparable`, `news`), over all."""
     return sum((getattr(one, what) for one in checked.comparisons), Counter[str]())
 
 
-def _table(checked: Checked) -> Table:
+def table(checked: Checked) -> Table:
+    """The oracles, a row each."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("asked")
     for heading in ("compared", "disagree", "quirks", "not comparable"):
@@ -68,12 +70,13 @@ def _table(checked: Checked) -> Table:
     return table
 
 
-def _sections(checked: Checked) -> Iterator[tuple[str, Iterable[str]]]:
+def sections(checked: Checked) -> Iterator[tuple[str, Iterable[str]]]:
+    """What there is to say below them, each part with its heading."""
     if checked.not_run_on:
         yield NOT_RUN, checked.not_run_on
-    if counts := _sum(checked, "quirks"):
+    if counts := total(checked, "quirks"):
         yield "Known quirks", quirk_lines(counts)
-    if counts := _sum(checked, "not_comparable"):
+    if counts := total(checked, "not_comparable"):
         yield "Not comparable", count_lines(counts)
     if told := [*notes(checked.snapshot)]:
         yield "Notes", told
@@ -84,10 +87,11 @@ def _sections(checked: Checked) -> Iterator[tuple[str, Iterable[str]]]:
         yield "Disagreements", [line for one in found for line in (*disagreement_lines(one), "")]
 
 
-def _verdict(checked: Checked) -> str:
+def verdict(checked: Checked) -> str:
+    """What came of it, in a sentence."""
     what = f"{checked.snapshot.title}, {cr3_text(checked.snapshot.cpu)}"
     where = f"about {what}, on {checked.engine}, QEMU {checked.qemu}"
-    total, wrong = compared(checked), disagreed(checked)
+    count, wrong = compared(checked), disagreed(checked)
     if wrong:
-        return f"{disagreeing(wrong, total, 'answer')} {where}."
-    return f"{agreeing(total, 'answer')} {where}."
+        return f"{disagreeing(wrong, count, 'answer')} {where}."
+    return f"{agreeing(count, 'answer')} {where}."

@@ -109,6 +109,11 @@ def as_junit(run: Run) -> str:
     if run.failure is not None:
         case = ElementTree.SubElement(suite, "testcase", classname="pagetable", name="machine")
         ElementTree.SubElement(case, "error", message=run.failure)
+    return finished(suite)
+
+
+def finished(suite: ElementTree.Element) -> str:
+    """A suite with the counts of its cases, as XML."""
     for kind, path in (("skipped", "skipped"), ("failures", "failure"), ("errors", "error")):
         suite.set(kind, str(len(suite.findall(f"testcase/{path}"))))
     suite.set("tests", str(len(suite.findall("testcase"))))

@@ -643,6 +643,52 @@ _COMMANDS: Final = {
         oracles=_ORACLES,
         findings=_list("The first disagreements of each oracle.", _a("finding", "A disagreement.")),
     ),
+    "prove": _command(
+        "prove",
+        "What came of proving a program's tables.",
+        **_LOOKED_AT,
+        **_MACHINE,
+        **_COMPARED,
+        oracles=_ORACLES,
+        findings=_list("The first disagreements of each oracle.", _a("finding", "A disagreement.")),
+        expected=_or_null(_number("How many expectations there are; null where none was given.")),
+        strict=_flag("Whether nothing else may be mapped."),
+        unmet=_list(
+            "What is not as expected.",
+            _object(
+                "Addresses that are not so, all in the same way.",
+                expected=_or_null(
+                    _text("What was expected of them; null of what no expectation names.")
+                ),
+                where=_or_null(_text("The place of the expectation in its file.")),
+                span=_or_null(_object("The addresses of the expectation.", **_SPAN)),
+                address=_hex("The first address that is not so."),
+                wanted=_text("What was expected there, a phrase."),
+                size=_number("How many bytes are not so."),
+                also=_list("Other accesses that show it.", _text("An access.")),
+                change=_or_null(
+                    _hex("What the page's entry would have to hold; null where it cannot mend it.")
+                ),
+                instead=_or_null(
+                    _text("Another address that leads where this one should, a sentence.")
+                ),
+                ranges=_list(
+                    "Where it is so, of what no expectation names.",
+                    _object(
+                        "Pages that follow each other, with the same rights.",
+                        **_SPAN,
+                        rights=_text("As four letters: user, read, write, execute."),
+                        physical=_hex("Where the first of them lies."),
+                    ),
+                ),
+                explained=_a("outcome", "What an access comes to that shows it."),
+            ),
+        ),
+        impassable=_list(
+            "Entries that no access can pass and that were not allowed.", _text("A line.")
+        ),
+        left_out=_list("What the machine was not asked about.", _text("A sentence.")),
+    ),
     "validate": _command(
         "validate",
         "What came of comparing layouts with the machine.",

@@ -1,0 +1,89 @@
+"""`pagetable prove`: the tables of any program, proved on the machine."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.ending import DISAGREEMENT, MISUSE, complain, sentences, tell_news
+from harness.cli.engine import AllowNews, Engine, Qemu, usable
+from harness.cli.output import Json, say, writable, write
+from harness.cli.source import Source, with_source
+
+
+@with_source
+def prove(
+    source: Source,
+    expect: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What the tables are meant to say, in TOML: harness/inspect/README.md has its"
+            " keys.",
+            show_default=False,
+        ),
+    ] = None,
+    engine: Engine = "auto",
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            help="malformed or unbacked: entries with reserved bits set, or in tables outside"
+            " memory, are meant. May be given twice.",
+            show_default=False,
+        ),
+    ] = None,
+    qemu: Qemu = "qemu-system-x86_64",
+    as_json: Json = False,
+    junit: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write JUnit XML.", show_default=False),
+    ] = None,
+    allow_news: AllowNews = False,
+) -> None:
+    """Prove the tables of a program on a machine: they are put into a guest's memory where they
+    are, all that they map is accessed there, and the answers are compared with the rules.
+
+    With --expect it is also compared whether they say what was meant. Tables that cannot be where
+    they are, below 32M or beyond 3G, are left out, and it is said which. What the program has in
+    its memory besides is not looked at.
+
+    Exit codes: 0 all agree and as expected, 1 not so, 2 misuse or nothing to prove, 3 the machine
+    failed, 4 all agree but a known quirk did not show.
+
+    Example: pagetable prove --ram ram.bin@0x2000000 --cr3 0x2000000 --expect kernel.toml
+    """
+    with sentences():
+        from harness.inspect.expect import load
+        from harness.inspect.prove import prove as proof
+        from harness.machine.errors import Misuse
+        from harness.report import check
+        from harness.report import prove as reports
+        from harness.report.impassable import IMPASSABLE
+
+        started = time.monotonic()
+        writable(junit)
+        kinds = allow or []
+        if unknown := sorted(set(kinds) - set(IMPASSABLE)):
+            known = " and ".join(IMPASSABLE)
+            raise Misuse(f"there is no {unknown[0]!r} to allow, but {known}")
+        meant = None if expect is None else load(expect)
+        with source.opened() as snapshot:
+            proved = proof(snapshot, usable(engine, qemu), qemu, meant)
+            if as_json:
+                say(json.dumps(reports.as_object(proved, kinds)))
+            else:
+                reports.show(proved, kinds)
+            if junit is not None:
+                write(junit, reports.as_junit(proved, kinds, time.monotonic() - started))
+            failed = reports.failed(proved, kinds)
+        if failed:
+            raise typer.Exit(DISAGREEMENT)
+        if not proved.mapped:
+            complain("nothing is mapped, so nothing was proved: CR3 may be wrong, or the memory.")
+            raise typer.Exit(MISUSE)
+        tell_news(check.total(proved.checked, "news"), allow_news)

@@ -1,0 +1,184 @@
+"""`pagetable prove`: the tables of a program, on the machine, without a line of Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from harness.check import probes
+from harness.cli.ending import DISAGREEMENT, MISUSE
+from tests.cli.commands import run
+from tests.cli.programs import BEGIN, MEANT, STACK, TEXT, Program
+from tests.cli.test_validate_command import wrong
+
+QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
+ON_TCG = ("--engine", "tcg", "--qemu", QEMU)
+SHIFTED = 0x7F24_7456_7000
+"""The stack where the index of its PDPTE is taken from bit 29 on."""
+
+
+@pytest.fixture
+def expect(tmp_path: Path) -> tuple[str, ...]:
+    (tmp_path / "kernel.toml").write_text(MEANT)
+    return "--expect", "kernel.toml"
+
+
+def proved(tmp_path: Path, program: Program, *options: object) -> tuple[int, str, str]:
+    source = program.save(tmp_path / "ram.bin")
+    return run("prove", *source, *ON_TCG, *options, cwd=tmp_path)
+
+
+@pytest.mark.hw
+def test_tables_that_are_as_meant_agree(tmp_path: Path, expect: tuple[str, ...]) -> None:
+    code, out, errors = proved(tmp_path, Program(), *expect)
+    assert (code, errors) == (0, "")
+    last = out.splitlines()[-1]
+    assert last.startswith("All ") and " answers agree about ram.bin@0x2000000" in last
+    assert last.endswith("All 4 expectations are met.")
+
+
+@pytest.mark.hw
+def test_what_is_not_as_meant_is_explained(tmp_path: Path, expect: tuple[str, ...]) -> None:
+    code, out, _ = proved(tmp_path, Program(stack=SHIFTED), *expect, "--junit", "out.xml")
+    assert code == DISAGREEMENT
+    for line in (
+        f"user read at {STACK:#x}: #PF, error code 0x4 (U), CR2 {STACK:#x}",
+        f"  expected  allowed, by {STACK:#x}..0x7f123456efff urw-, physical 0x5100000"
+        " (kernel.toml, expect 2)",
+        f"  instead   {SHIFTED:#x} leads to 0x5100000: its PDPTE index, at level 2, is 145 where"
+        " this address has 72",
+        "  expected  nothing mapped: no expectation names these 32K",
+    ):
+        assert line in out.splitlines()
+    assert out.splitlines()[-1].endswith("2 of 4 expectations are met.")
+    suite = ElementTree.parse(tmp_path / "out.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("6", "2")
+    failed = [
+        case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None
+    ]
+    assert failed == [f"kernel.toml, expect 2: {STACK:#x}..0x7f123456efff", "nothing else"]
+    heads = {one.get("name"): one.get("value") for one in suite.iter("property")}
+    assert heads["engine"] == "tcg"
+
+
+@pytest.mark.hw
+def test_five_levels_and_a_processor_of_another_width(tmp_path: Path) -> None:
+    code, out, _ = proved(tmp_path, Program(5), "--maxphyaddr", "46", "--json")
+    found = json.loads(out)
+    assert (code, found["cpu"]["mode"], found["disagreements"]) == (0, "5", 0)
+    assert found["cpu"]["maxphyaddr"] == 46
+    assert found["notes"] == [] and found["expected"] is None
+
+
+@pytest.mark.hw
+def test_protection_keys_are_those_of_the_source(tmp_path: Path) -> None:
+    program = Program()
+    raw = program.space.read(program.space.slot(TEXT, 0))  # type: ignore[arg-type]
+    program.write(TEXT, 0, raw | 3 << 59)
+    code, out, _ = proved(tmp_path, program, "--cr4", "0x4000a0", "--json")
+    assert (code, json.loads(out)["disagreements"]) == (0, 0)
+
+
+@pytest.mark.hw
+def test_a_machine_that_differs_is_a_disagreement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "outcomes", wrong)
+    code, out, _ = proved(tmp_path, Program(), "--junit", "out.xml")
+    assert code == DISAGREEMENT
+    assert "Disagreements" in out
+    case = ElementTree.parse(tmp_path / "out.xml").getroot().find("testcase[@name='machine']")
+    assert case is not None and case.find("failure") is not None
+
+
+@pytest.mark.hw
+def test_what_cannot_be_where_it_is_is_left_out_and_said(tmp_path: Path) -> None:
+    program = Program()
+    program.write(1 << 30, 1, 0x1007)
+    program.write(2 << 30, 1, 0xFEC0_0007)
+    program.write(3 << 30, 0, 0xFEC0_0007)  # a device's page: no table, nothing to leave out
+    code, out, _ = proved(tmp_path, program, "--allow", "unbacked", "--json")
+    found = json.loads(out)
+    assert (code, found["disagreements"], found["impassable"]) == (0, 0, [])
+    low, high = sorted(found["left_out"])
+    assert low == (
+        "the level-0 table at 0x1000, which the machine needs itself (tables can be in"
+        f" 0x2000000..{0xBFFF_FFFF:#x}), and all below it"
+    ).replace("0xbfffffff", low.split("..")[1].split(")")[0])
+    assert high.startswith("the level-0 table at 0xfec00000, where it has none (tables can be")
+
+
+@pytest.mark.hw
+def test_entries_that_nothing_passes_fail_unless_they_are_meant(tmp_path: Path) -> None:
+    program = Program()
+    raw = program.space.read(program.space.slot(TEXT, 0))  # type: ignore[arg-type]
+    program.write(TEXT, 0, raw | 1 << 51)
+    code, out, _ = proved(tmp_path, program)
+    assert code == DISAGREEMENT
+    assert "1 entry with reserved bits set: any access there faults, on this machine too; if" in out
+    assert "--allow malformed" in out
+    code, out, _ = proved(tmp_path, program, "--allow", "malformed")
+    assert code == 0
+
+
+@pytest.mark.hw
+def test_a_space_that_maps_nothing_proves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "zeros").write_bytes(bytes(1 << 16))
+    code, _, errors = run(
+        "prove", "--ram", f"zeros@{BEGIN:#x}", "--cr3", hex(BEGIN), *ON_TCG, cwd=tmp_path
+    )
+    assert code == MISUSE
+    assert errors == (
+        "pagetable: nothing is mapped, so nothing was proved: CR3 may be wrong, or the memory.\n"
+    )
+
+
+REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
+    "no source": ((), "no source is named: choose one of"),
+    "a root in the machine's memory": (
+        ("--ram", "low", "--cr3", "0x1000"),
+        "the root table is at 0x1000, which the machine needs itself: tables can be proved in 0x2",
+    ),
+    "an unknown kind": (("--allow", "broken"), "there is no 'broken' to allow, but malformed and"),
+    "an engine that is none": (("--engine", "abacus"), "abacus"),
+    "no file": (("--expect", "none.toml"), "none.toml cannot be read: No such file"),
+    "another mode": (
+        ("--ram", "low", "--cr3", "0x1000", "--cr4", "0", "--efer", "0"),
+        "only those of 4 and of 5 levels are proved",
+    ),
+    "a junit file that cannot be": (("--junit", "no/where.xml"), "there is no directory no"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_proved_is_a_sentence(tmp_path: Path, case: str) -> None:
+    options, sentence = REFUSED[case]
+    (tmp_path / "low").write_bytes(bytes(0x1000) + (0x2007).to_bytes(8, "little") + bytes(0x1FF8))
+    source = () if "--ram" in options or not options else Program().save(tmp_path / "ram.bin")
+    code, _, errors = run("prove", *source, *options, cwd=tmp_path)
+    assert code == MISUSE
+    assert sentence in errors
+    assert errors.count("\n") == 1 and "Traceback" not in errors
+
+
+def test_a_qemu_that_is_not_there_is_misuse(tmp_path: Path) -> None:
+    source = Program().save(tmp_path / "ram.bin")
+    code, _, errors = run("prove", *source, "--engine", "tcg", "--qemu", "/nope", cwd=tmp_path)
+    assert code == MISUSE
+    assert "/nope" in errors
+
+
+def test_mutated_expectations_end_in_a_sentence(tmp_path: Path) -> None:
+    source, draw = Program().save(tmp_path / "ram.bin"), random.Random(7)
+    for _ in range(12):
+        at = draw.randrange(len(MEANT))
+        text = MEANT[:at] + draw.choice(('"', "[", "\0", "9", "")) + MEANT[at + 1 :]
+        (tmp_path / "x.toml").write_text(text[: draw.randrange(at, len(text))] + "\n[broken")
+        code, _, errors = run("prove", *source, "--expect", "x.toml", *ON_TCG, cwd=tmp_path)
+        assert code == MISUSE
+        assert errors.startswith("pagetable: x.toml") and errors.count("\n") == 1

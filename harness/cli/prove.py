@@ -45,15 +45,15 @@ def prove(
     ] = None,
     allow_news: AllowNews = False,
 ) -> None:
-    """Prove the tables of a program on a machine: they are put into a guest's memory where they
-    are, all that they map is accessed there, and the answers are compared with the rules.
+    """Prove the tables of any program on a machine, and that they say what was meant.
 
-    With --expect it is also compared whether they say what was meant. Tables that cannot be where
-    they are, below 32M or beyond 3G, are left out, and it is said which. What the program has in
-    its memory besides is not looked at.
+    They are put into a guest's memory where they are, all that they map is accessed there, and the
+    answers are compared with the rules; with --expect the tables with what was meant. Tables that
+    cannot be where they are, below 32M or beyond 3G, are left out, and each is named. What else the
+    program has in its memory plays no part.
 
-    Exit codes: 0 all agree and as expected, 1 not so, 2 misuse or nothing to prove, 3 the machine
-    failed, 4 all agree but a known quirk did not show.
+    Exit codes: 0 all agree and are as expected, 1 a disagreement or an expectation that is not met,
+    2 misuse or nothing to prove, 3 the machine failed, 4 a known quirk did not show.
 
     Example: pagetable prove --ram ram.bin@0x2000000 --cr3 0x2000000 --expect kernel.toml
     """

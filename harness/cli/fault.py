@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.ending import sentences
 from harness.cli.help import REGISTERS
-from harness.cli.output import Json, say, tell
+from harness.cli.output import Html, Json, Svg, say, tell, writable, write
 from harness.cli.source import Entries, Source, number, with_source
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ def fault(
         bool, typer.Option("--linux", help="Also show what Linux keeps in the entries.")
     ] = False,
     as_json: Json = False,
+    html: Html = None,
+    svg: Svg = None,
 ) -> None:
     """Explain why an access to ADDRESS faults, and what would let it pass.
 
@@ -125,7 +128,11 @@ def fault(
             return
         accessed = access is not None or user is not None or implicit
         asked = _question(address, code, cr2, rip, accessed)
-        asked = replace(asked, linux=linux, in_full=access is not None)
+        asked = replace(asked, linux=linux, in_full=access is not None, html=html, svg=svg)
+        for path in (html, svg):
+            writable(path)
+        if (html or svg) and (entries is not None or source == Source()):
+            raise Misuse("a picture needs all tables of the walk: name their source")
         if accessed or asked.address is not None:
             asked = replace(asked, accesses=tuple(_accesses(access, user, implicit)))
         if entries is not None:
@@ -159,7 +166,8 @@ class Question:
     address   the address, or CR2; None for that of the last page fault
     code      the error code that was seen; None where accesses are asked about
     accesses  those that are asked about; none stands for those that may have raised the last fault
-    in_full   whether each of them is explained, and not told in a table
+    in_full   whether each of them is explained, and not shown in a table
+    html      the files that are written besides, and `svg`
     """
 
     address: int | None
@@ -168,6 +176,8 @@ class Question:
     accesses: tuple[Access, ...] = ()
     in_full: bool = False
     linux: bool = False
+    html: Path | None = None
+    svg: Path | None = None
 
 
 def _question(
@@ -212,10 +222,11 @@ def _answer(snapshot: Snapshot, asked: Question, as_json: bool) -> None:
 
     assert asked.address is not None
     if asked.code is not None:
-        _backward(snapshot, asked.code, asked.address, asked.rip, asked.linux, as_json)
+        _backward(snapshot, asked, as_json)
         return
     address = Virtual(asked.address)
     found = [explain(snapshot, address, one, asked.linux) for one in asked.accesses]
+    _draw(snapshot, found, asked)
     _forward(snapshot, found, asked.in_full, as_json)
 
 
@@ -274,16 +285,39 @@ def _words(code: int, cr2: int | None, rip: int | None, as_json: bool) -> None:
         say(line)
 
 
-def _backward(
-    snapshot: Snapshot, code: int, cr2: int, rip: int | None, linux: bool, as_json: bool
-) -> None:
+def _draw(snapshot: Snapshot, found: Sequence[Explanation], asked: Question) -> None:
+    """Writes the page of these accesses, and the picture of one, where they are wanted."""
+    from harness.machine.errors import Misuse
+
+    if asked.svg is not None:
+        from harness.report.html.fault import fault_picture
+
+        if len(found) != 1:
+            raise Misuse(
+                f"--svg draws one access, and there are {len(found)}: add --access, and --user or"
+                " --supervisor"
+            )
+        if found[0].translation.walk is None:
+            where = f"{found[0].translation.asked:#x}"
+            raise Misuse(f"there is no walk of {where} to draw: {found[0].translation.why}")
+        write(asked.svg, fault_picture(snapshot, found[0]))
+    if asked.html is not None:
+        from harness.report.html.fault import fault_page
+
+        write(asked.html, fault_page(snapshot, found))
+
+
+def _backward(snapshot: Snapshot, asked: Question, as_json: bool) -> None:
     """What a fault says, and what the tables give."""
     from harness.inspect.fault import compare, read_code
     from harness.paging.address import Virtual
     from harness.report import fault as reports
 
+    code, cr2, rip = asked.code, asked.address, asked.rip
+    assert code is not None and cr2 is not None
     seen = read_code(code, snapshot.cpu, cr2, rip)
-    found = compare(snapshot, seen, Virtual(cr2), linux)
+    found = compare(snapshot, seen, Virtual(cr2), asked.linux)
+    _draw(snapshot, found.giving or found.instead, asked)
     if as_json:
         _print_object(
             snapshot,

@@ -35,6 +35,17 @@ Html = Annotated[
     ),
 ]
 
+Svg = Annotated[
+    Path | None,
+    typer.Option(
+        "--svg",
+        metavar="FILE",
+        help="Also draw one walk as a picture, to print or to paste.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+
 
 MOST_INPUT = 16 << 20
 """Bytes that are read of standard input, or of a file of text."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.ending import sentences
-from harness.cli.help import OUTPUT
-from harness.cli.output import Html, Json, say, tell, writable, write
+from harness.cli.output import Html, Json, Svg, say, tell, writable, write
 from harness.cli.source import Entries, Source, number, with_source
 
 if TYPE_CHECKING:
@@ -30,15 +28,7 @@ def walk(
     ] = False,
     as_json: Json = False,
     html: Html = None,
-    svg: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Also draw the walk, of one address, as a picture to print or to paste.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    svg: Svg = None,
 ) -> None:
     """Show how addresses are translated, entry by entry.
 

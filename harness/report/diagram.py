@@ -7,6 +7,7 @@ table's address.  Its style is `diagram.css`, which a page that shows many inclu
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from string import Template
 from textwrap import wrap
@@ -16,9 +17,17 @@ from xml.etree import ElementTree
 from harness.check.keys import in_units
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.format import Format
+from harness.paging.table import Slot
 from harness.paging.walk import Step, Walk
 from harness.paging.x86.formats import LEGACY_ADDRESS_BITS
-from harness.report.text import letters, marked_bits, meaning, walk_lines
+from harness.report.text import (
+    digit_runs,
+    letters,
+    marked_bits,
+    meaning,
+    table_name,
+    walk_lines,
+)
 from harness.report.visible import visible
 
 NAMESPACE: Final = "http://www.w3.org/2000/svg"
@@ -27,7 +36,7 @@ NAMESPACE: Final = "http://www.w3.org/2000/svg"
 MARGIN = 20
 SIGN = 76
 """Width of the bits above those that are translated."""
-COLUMN, GUTTER = 168, 38
+COLUMN, GUTTER = 172, 38
 """From one column to the next, and what of it is left of the table."""
 BOX = COLUMN - GUTTER
 HEADING = 40
@@ -43,6 +52,22 @@ LETTER = 6.05
 """Width of a letter in a chip."""
 BINARY_DIGITS = 16
 """Fields of at most this many bits are written out."""
+
+BITS: Final = {
+    "P": "present",
+    "W": "writable",
+    "U": "user",
+    "PWT": "write-through",
+    "PCD": "cache disable",
+    "A": "accessed",
+    "D": "dirty",
+    "PS": "page, not table",
+    "PAT": "memory type",
+    "G": "global",
+    "KEY": "protection key",
+    "XD": "execute disable",
+}
+"""What the bits of entries mean, for the legend."""
 
 
 LIGHT: Final = {
@@ -85,20 +110,32 @@ def style() -> str:
     )
 
 
-def picture(walk: Walk, note: str = "") -> str:
+@dataclass(frozen=True)
+class Denial:
+    """An access that faults although its walk may lead to a page.
+
+    said   what was tried, and what it comes to
+    slots  those of the entries that deny it
+    """
+
+    said: str
+    slots: frozenset[Slot]
+
+
+def picture(walk: Walk, note: str = "", denial: Denial | None = None) -> str:
     """The picture of a walk as a file of its own, in colours that follow the reader's.
 
     note  what is said of it in a corner, such as the source of the tables
     """
-    drawn = _draw(walk, note)
+    drawn = _draw(walk, note, denial)
     ElementTree.SubElement(drawn, "style").text = style()
     drawn.set("xmlns", NAMESPACE)
     return ElementTree.tostring(drawn, encoding="unicode") + "\n"
 
 
-def inline(walk: Walk) -> str:
+def inline(walk: Walk, denial: Denial | None = None) -> str:
     """The same for a page that has `style()` in it and shows the address itself."""
-    drawn = _draw(walk)
+    drawn = _draw(walk, denial=denial)
     _, _, width, height = drawn.attrib["viewBox"].split()
     rest = int(height) - HEADING
     drawn.set("viewBox", f"0 {HEADING} {width} {rest}")
@@ -106,7 +143,7 @@ def inline(walk: Walk) -> str:
     return ElementTree.tostring(drawn, encoding="unicode")
 
 
-def _draw(walk: Walk, note: str = "") -> ElementTree.Element:
+def _draw(walk: Walk, note: str = "", denial: Denial | None = None) -> ElementTree.Element:
     format = walk.root.table.format
     used = len(walk.steps) + (walk.unbacked is not None)
     width = 2 * MARGIN + SIGN + (used + 1) * COLUMN
@@ -118,11 +155,16 @@ def _draw(walk: Walk, note: str = "") -> ElementTree.Element:
     if note:
         _text(svg, width - MARGIN, 34, "note end", visible(note))
     _sign(svg, walk)
-    bottoms = [_level(svg, walk, step, number) for number, step in enumerate(walk.steps)]
+    _register(svg, walk)
+    denied = denial.slots if denial else frozenset()
+    bottoms = [
+        _level(svg, walk, step, number, step.slot in denied)
+        for number, step in enumerate(walk.steps)
+    ]
     if walk.unbacked is not None:
         bottoms.append(_unbacked(svg, walk, len(walk.steps)))
-    bottoms.append(_end(svg, walk, format, used))
-    height = round(max(bottoms) + MARGIN)
+    bottoms.append(_end(svg, walk, format, used, denial))
+    height = round(_legend(svg, walk, max(bottoms) + 24, width, denial) + MARGIN - LINE + 4)
     for part in (svg, paper):
         part.set("width", str(width))
         part.set("height", str(height))
@@ -142,28 +184,73 @@ def _sign(svg: ElementTree.Element, walk: Walk) -> None:
         _field(svg, MARGIN, SIGN - 10, bits, "", (value, "PDPTE"), "sign")
 
 
-def _level(svg: ElementTree.Element, walk: Walk, step: Step, number: int) -> float:
+def _register(svg: ElementTree.Element, walk: Walk) -> None:
+    """Where the walk begins: the register that holds the address of the first table."""
+    top, y = walk.root.table.format.levels[walk.root.table.level], TABLE_TOP + TABLE_HEIGHT
+    used = top.shift + top.index_bits
+    name = "CR3" if used >= LEGACY_ADDRESS_BITS else f"PDPTE {walk.address >> used}"
+    width = SIGN - 10
+    _put(svg, "rect", "register", x=MARGIN, y=y, width=width, height=FOOT)
+    _text(svg, MARGIN + width / 2, y + 15, "name middle", name)
+    _put(svg, "path", "line pointer", d=f"M{MARGIN + width} {y + FOOT / 2} H{_x(0) - 6}")
+    _put(svg, "path", "tip pointer", d=f"M{_x(0) - 1} {y + FOOT / 2} l-6 -3.5 v7 z")
+
+
+def _legend(
+    svg: ElementTree.Element, walk: Walk, y: float, width: int, denial: Denial | None
+) -> float:
+    """What was denied, and what names of bits and letters of rights mean; where a line after it
+    would be."""
+    room = width - 2 * MARGIN
+    if denial:
+        y = _lines(svg, MARGIN, y, "denial", denial.said, room // 7) + 4
+    format = walk.root.table.format
+    present = [step for step in walk.steps if not isinstance(step.entry, Absent)]
+    seen = {name.partition("=")[0] for step in present for name, _ in marked_bits(format, step)}
+    bits = [f"{name} {said}" for name, said in BITS.items() if name in seen]
+    said = "u user, r read, w write, x execute, - withheld"
+    return _lines(svg, MARGIN, y, "small", " \N{MIDDLE DOT} ".join([*bits, said]), room // 6)
+
+
+def _level(svg: ElementTree.Element, walk: Walk, step: Step, number: int, denies: bool) -> float:
     """One column: a field of the address, its table, and what the entry says; the lower end."""
     format, slot = walk.root.table.format, step.slot
-    wrong = isinstance(step.entry, Absent | Malformed)
+    here = format.levels[slot.level]
+    wrong = denies or isinstance(step.entry, Absent | Malformed)
     row = _table(svg, walk, slot.level, slot.index, number, f"{slot.table.address:#x}")
     group = "entry wrong" if wrong else "entry"
     x = _x(number)
     _put(svg, "rect", group, x=x, y=row, width=BOX, height=ROW)
-    digits = 2 * format.entry_bytes
-    _text(svg, x + BOX / 2, row + 15, "raw middle", f"{step.raw:0{digits}x}")
+    _raw(svg, x + BOX / 2, row + 15, format, step)
     if isinstance(step.entry, Pointer | Leaf):
         _pointer(svg, number, row)
-    else:
+    if wrong:
         _put(svg, "path", "stop", d=f"M{x + BOX} {row + ROW / 2} h10 m0 -7 v14")
-    y = _lines(svg, x, DETAILS_TOP, "meaning", meaning(format, step), 23)
+    said = meaning(format, step)
+    if isinstance(step.entry, Pointer):
+        below = format.levels[step.entry.table.level]
+        said = f"{table_name(below)} at {step.entry.table.address:#x}"
+    y = _lines(svg, x, DETAILS_TOP, "meaning", said, 24)
     if not isinstance(step.entry, Absent):
         y = _chips(svg, x, y - 4, marked_bits(format, step))
         granted = format.rights_mask
         for before in walk.steps[: number + 1]:
             granted &= format.granted(before.raw, before.slot.level)
         y = _rights(svg, x, y + 16, format, granted)
+    if denies:
+        _text(svg, x, y + 12, "denial", f"denied by this {here.name}")
+        y += 18
     return y
+
+
+def _raw(svg: ElementTree.Element, x: float, y: float, format: Format, step: Step) -> None:
+    """The digits of an entry, those of the address apart from its flags."""
+    digits = _put(svg, "text", "raw middle", x=x, y=y)
+    if isinstance(step.entry, Absent):
+        digits.text = f"{step.raw:0{2 * format.entry_bytes}x}"
+        return
+    for text, is_address in digit_runs(format, format.levels[step.slot.level], step.raw):
+        _put(digits, "tspan", "address-bits" if is_address else "flag-bits").text = text
 
 
 def _unbacked(svg: ElementTree.Element, walk: Walk, number: int) -> float:
@@ -177,7 +264,9 @@ def _unbacked(svg: ElementTree.Element, walk: Walk, number: int) -> float:
     return _lines(svg, x, DETAILS_TOP, "meaning", f"no memory at {slot.address:#x}", 23)
 
 
-def _end(svg: ElementTree.Element, walk: Walk, format: Format, number: int) -> float:
+def _end(
+    svg: ElementTree.Element, walk: Walk, format: Format, number: int, denial: Denial | None
+) -> float:
     """The last column: the page, or that there is none."""
     x, leaf = _x(number), walk.leaf
     ended = format.levels[walk.level]
@@ -189,9 +278,10 @@ def _end(svg: ElementTree.Element, walk: Walk, format: Format, number: int) -> f
         y = _lines(svg, x, DETAILS_TOP, "meaning", "The walk ends here: no page.", 23)
         return y
     _field(svg, x - GUTTER + 8, COLUMN - 8, bits, "offset", digits)
-    _put(svg, "rect", "page", x=x, y=TABLE_TOP, width=BOX, height=TABLE_HEIGHT)
+    kind = "page missing" if denial else "page"
+    _put(svg, "rect", kind, x=x, y=TABLE_TOP, width=BOX, height=TABLE_HEIGHT)
     _foot(svg, x, f"{leaf.address:#x}")
-    _head(svg, x, f"{in_units(leaf.size)} page", "")
+    _head(svg, x, f"{in_units(leaf.size)} page")
     row = _row(rest / leaf.size)
     _put(svg, "rect", "entry", x=x, y=row, width=BOX, height=ROW)
     _text(svg, x + BOX / 2, row + 15, "raw middle", f"+ {rest:#x}")
@@ -215,16 +305,16 @@ def _table(
     x = _x(number)
     bits = f"{here.shift + here.index_bits - 1}:{here.shift}"
     digits = (f"{index:0{here.index_bits}b}", f"{index}")
-    _field(svg, x - GUTTER + 8, COLUMN - 8, bits, "", digits)
+    _field(svg, x - GUTTER + 8, COLUMN - 8, bits, f"level {level}", digits)
     _put(svg, "rect", f"table {kind}", x=x, y=TABLE_TOP, width=BOX, height=TABLE_HEIGHT)
     for part in range(1, 8):
         y = TABLE_TOP + part * TABLE_HEIGHT / 8
         _put(svg, "path", "rule", d=f"M{x} {y} h{BOX}")
-    _head(svg, x, here.name, f"level {level}")
+    _head(svg, x, table_name(here))
     _foot(svg, x, address)
     row = _row(index / here.entries)
     below = row - 14 < TABLE_TOP
-    _text(svg, x + 5, row + ROW + 12 if below else row - 5, "small", f"slot {index}")
+    _text(svg, x + 5, row + ROW + 12 if below else row - 5, "small", f"{here.name} {index}")
     _index(svg, number, row)
     return row
 
@@ -263,9 +353,8 @@ def _digits(value: int, bits: int) -> tuple[str, ...]:
     return (f"{value:0{bits}b}", f"{value:#x}") if bits <= BINARY_DIGITS else (f"{value:#x}",)
 
 
-def _head(svg: ElementTree.Element, x: float, left: str, right: str) -> None:
-    _text(svg, x, TABLE_TOP - 8, "name", left)
-    _text(svg, x + BOX, TABLE_TOP - 8, "small end", right)
+def _head(svg: ElementTree.Element, x: float, name: str) -> None:
+    _text(svg, x, TABLE_TOP - 8, "name", name)
 
 
 def _foot(svg: ElementTree.Element, x: float, address: str) -> None:

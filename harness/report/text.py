@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import groupby, zip_longest
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from harness.check.keys import RIGHTS, in_units
@@ -102,6 +103,31 @@ def meaning(format: Format, step: Step) -> str:
         return f"{in_units(entry.size)} page at {entry.address:#x}"
     assert isinstance(entry, Pointer)
     return f"table at {entry.table.address:#x}"
+
+
+TABLES = {
+    "PML5E": "PML5",
+    "PML4E": "PML4",
+    "PDPTE": "PDPT",
+    "PDE": "page directory",
+    "PTE": "page table",
+}
+"""What tables are called, by the names of their entries."""
+
+
+def table_name(level: Level) -> str:
+    """What a table of this level is called."""
+    return TABLES.get(level.name, f"{level.name} table")
+
+
+def digit_runs(format: Format, level: Level, raw: int) -> list[tuple[str, bool]]:
+    """The digits of an entry that is present, in pieces: what belongs to its address, and what
+    does not."""
+    mask = sum(field.mask for field in level.shape(raw).address)
+    digits = f"{raw:0{2 * format.entry_bytes}x}"
+    inside = [bool(mask >> 4 * place & 0xF) for place in reversed(range(len(digits)))]
+    pairs = groupby(zip(digits, inside, strict=True), key=itemgetter(1))
+    return [("".join(digit for digit, _ in run), is_address) for is_address, run in pairs]
 
 
 def set_bits(level: Level, raw: int) -> Iterator[str]:

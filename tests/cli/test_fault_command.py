@@ -341,3 +341,37 @@ def test_numbers_are_taken_as_tools_print_them(tmp_path: Path) -> None:
     asked = ("--access", "read", "--supervisor", "--layout", "linux-4")
     one = lines("ffffffff85000000", *asked, "--cr3", "0000000002000000", cwd=tmp_path)
     assert one == lines("0xffffffff85000000", *asked, cwd=tmp_path)
+
+
+def test_a_denied_access_is_drawn_and_has_a_page(tmp_path: Path) -> None:
+    asked = ("fault", "0xffffffff85000000", "--user", "--layout", "linux-4")
+    files = ("--svg", "fault.svg", "--html", "fault.html")
+    code, _, errors = run(*asked, "--access", "read", *files, cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    for name in ("fault.svg", "fault.html"):
+        text = (tmp_path / name).read_text()
+        # The PDPTE and the PDE are supervisor entries, the PML4E is not.
+        for entry, denies in (("PML4E", False), ("PDPTE", True), ("PDE", True)):
+            assert (f"denied by this {entry}" in text) == denies
+        assert "user read: #PF, error code 0x5 (P U)" in text
+    assert "sets U: opens this 2M page to the user" in (tmp_path / "fault.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["0x1000", "--layout", "linux-4"], "--svg draws one access, and there are 6: add"),
+        (["--code", "4"], "a picture needs all tables of the walk: name their source"),
+        (
+            ["0x800000000000", "--access", "read", "--user", "--layout", "linux-4"],
+            "there is no walk of 0x800000000000 to draw",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_a_sentence(
+    tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    code, out, errors = run("fault", *arguments, "--svg", "fault.svg", cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert sentence in errors
+    assert not (tmp_path / "fault.svg").exists()

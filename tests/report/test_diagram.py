@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import re
 import subprocess
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,7 +17,7 @@ from harness.paging.address import Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import Walk, walk
 from harness.paging.x86.cpu import Cpu, Mode, root_for
-from harness.report.diagram import picture
+from harness.report.diagram import Denial, picture
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -35,7 +36,8 @@ def texts(walk: Walk, kind: str) -> list[str]:
     """The texts of a kind in the picture, from the left."""
     parsed = ElementTree.fromstring(picture(walk, "<note> & more"))
     found = [text for text in parsed.iter(f"{SVG}text") if kind in text.attrib["class"].split()]
-    return [text.text or "" for text in sorted(found, key=lambda text: float(text.attrib["x"]))]
+    found.sort(key=lambda text: float(text.attrib["x"]))
+    return ["".join(text.itertext()) for text in found]
 
 
 UPPER = 0xFFFF_8000_4060_7ABC
@@ -169,3 +171,66 @@ def test_every_box_line_and_arrow_is_drawn_outside_browsers_too(words: dict[int,
     assert len(corners) > 3 and len(starts) > 2
     assert [point for point in (*corners, *starts) if not ink_at(image, *point)] == []
     assert "var(" not in svg
+
+
+def test_the_address_in_an_entry_is_set_apart_from_its_flags() -> None:
+    """Bits 39:12 of a pointer or of a 4-KByte page, with MAXPHYADDR 40 (figure 4-11)."""
+    found = walked(Cpu.long_mode(4, 0), UPPER, MAPPED)
+    parsed = ElementTree.fromstring(picture(found))
+    spans = [
+        [(part.attrib["class"], part.text) for part in text]
+        for text in parsed.iter(f"{SVG}text")
+        if len(text)
+    ]
+    assert spans[0] == [
+        ("flag-bits", "000000"),
+        ("address-bits", "0000001"),
+        ("flag-bits", "007"),
+    ]
+    assert spans[3] == [
+        ("flag-bits", "800000"),
+        ("address-bits", "0000005"),
+        ("flag-bits", "061"),
+    ]
+
+
+def test_tables_and_entries_have_their_own_names_and_the_walk_begins_at_its_register() -> None:
+    found = walked(Cpu.long_mode(4, 0), UPPER, MAPPED)
+    names = ["CR3", "PML4", "PDPT", "page directory", "page table", "4K page"]
+    assert texts(found, "name") == names
+    small = texts(found, "small")
+    assert {"PML4E 256", "PDPTE 1", "PDE 3", "PTE 7"} <= set(small)
+    assert texts(found, "meaning")[:3] == [
+        "PDPT at 0x1000",
+        "page directory at 0x2000",
+        "page table at 0x3000",
+    ]
+    pae = replace(Cpu.in_mode(Mode.PAE, 0), pdptes=(0x1001, 0x2001, 0, 0))
+    assert texts(walked(pae, 0x4000_0000, {}), "name")[:2] == ["PDPTE 1", "page directory"]
+
+
+def test_every_bit_that_is_drawn_is_in_the_legend() -> None:
+    found = walked(Cpu.long_mode(4, 0), UPPER, MAPPED)
+    legend = " ".join(texts(found, "small"))
+    for name in {name.partition("=")[0] for name in texts(found, "chip")}:
+        assert re.search(rf"(^| ){name} [a-z]", legend), name
+
+
+def test_a_denied_access_is_drawn_at_the_entries_that_deny_it() -> None:
+    found = walked(Cpu.long_mode(4, 0), UPPER, MAPPED)
+    denying = found.steps[2].slot
+    said = "user write: #PF"
+    drawn = ElementTree.fromstring(picture(found, denial=Denial(said, frozenset([denying]))))
+    wrong = [one for one in drawn.iter(f"{SVG}rect") if "wrong" in one.attrib["class"]]
+    columns = sorted(
+        float(one.attrib["x"])
+        for one in drawn.iter(f"{SVG}rect")
+        if "entry" in one.attrib["class"].split()
+    )
+    assert [float(one.attrib["x"]) for one in wrong] == [columns[2]]
+    notes = [one.text for one in drawn.iter(f"{SVG}text") if one.attrib["class"] == "denial"]
+    assert notes == ["denied by this PDE", said]
+    assert not any(
+        "wrong" in one.attrib["class"]
+        for one in ElementTree.fromstring(picture(found)).iter(f"{SVG}rect")
+    )

@@ -27,7 +27,7 @@ def page(template: str, **content: object) -> str:
             script=Markup(script),
             style_hash=_hash(style),
             script_hash=_hash(script),
-            picture=lambda walk: Markup(diagram.inline(walk)),
+            picture=lambda walk, denial=None: Markup(diagram.inline(walk, denial)),
             **content,
         )
     )

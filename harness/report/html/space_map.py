@@ -23,10 +23,13 @@ from harness.paging.format import Format
 from harness.paging.memory import Mask
 from harness.paging.table import Root, Table
 from harness.paging.walk import Step
-from harness.report.text import letters, meaning, set_bits
+from harness.report.text import letters, meaning, set_bits, table_name
 
 ENTRIES: Final = 1 << 22
 """Entries of tables that are read for a map: the tables of 16 GiB in 4-KByte pages."""
+
+PDPTES: Final = 4
+"""Roots of PAE paging: the registers that CR3 leads to."""
 
 LETTERS: Final = "urwx"
 """The letters of rights."""
@@ -38,8 +41,10 @@ RUNS: Final = 1 << 18
 def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
     """The map of a snapshot's space as what JSON can hold; None where there is no root.
 
-    levels  name, log2 of the bytes that an entry spans, and entries of each, from level 0 up
+    levels  name of a table, log2 of the bytes that an entry spans, entries, and name of an entry,
+            from level 0 up
     bytes   width of an entry
+    register  what holds the addresses of the roots' tables
     rights  the letters of rights; a set of rights is a number, its bit i the letter i
     roots   first address, last address, and the address that slot 0 of the table would span; the
             table of root i is table i
@@ -59,8 +64,11 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
     tables = _tables(graph, roots)
     rights = partial(_rights, format)
     return {
-        "levels": [[level.name, level.shift, level.entries] for level in format.levels],
+        "levels": [
+            [table_name(level), level.shift, level.entries, level.name] for level in format.levels
+        ],
         "bytes": format.entry_bytes,
+        "register": "CR3" if len(roots) < PDPTES else "PDPTE",
         "rights": LETTERS,
         "roots": [
             [f"{root.span.first:x}", f"{root.span.last:x}", f"{root.first_address(0):x}"]

@@ -129,7 +129,7 @@ def test_tables_open_one_level_at_a_time(browser: Browser, tmp_path: Path) -> No
         page.keyboard.press("Enter")
         first.locator("> .node").wait_for()
         assert first.locator(".node").count() == 1
-        assert first.locator("> .node > .about").inner_text().startswith("PML4E table")
+        assert first.locator("> .node > .about > .title").inner_text() == "PML4"
         page.keyboard.press("Enter")
         assert not first.evaluate("one => one.open")
 
@@ -147,19 +147,19 @@ def test_a_virtual_address_is_found_with_the_tables_on_its_way(
             page.locator("[aria-current]").inner_text().split()[1]
             == f"{PAGE & ~0xFFFF:#x}"[:-4] + "4000"
         )
-        opened_tables = page.locator("details[open]:has(.hit) > .node > .about").all_inner_texts()
+        opened_tables = page.locator(
+            "details[open]:has(.hit) > .node > .about > .title + .mono"
+        ).all_inner_texts()
         walked = found.walk
         assert walked is not None
-        assert [text.split()[2] for text in opened_tables] == [
-            f"{step.slot.table.address:#x}" for step in walked.steps[1:]
-        ]
+        assert opened_tables == [f"{step.slot.table.address:#x}" for step in walked.steps[1:]]
 
 
 def test_an_address_without_a_page_is_answered_with_the_reason(
     browser: Browser, tmp_path: Path
 ) -> None:
     with opened(browser, saved(tmp_path, tables("linux-4"), PAGE)) as page:
-        assert "Nothing is at 0x1000: slot 0 of the PML4E table" in search(page, "0x1000")
+        assert "Nothing is at 0x1000: PML4E 0 of the PML4 at" in search(page, "0x1000")
         assert "is in no root's span" in search(page, "0x800000000000")
         assert "This is no address" in search(page, "here")
         assert "This is no address" in search(page, "0x12345678123456789")
@@ -184,7 +184,34 @@ def test_a_physical_address_is_found_at_all_of_its_aliases(
             page, f"{most:#x}", "physical"
         )
         root = snapshot.cpu.roots[0].table.address
-        assert "It is in the PML5E table" in search(page, f"{root + 8:#x}", "physical")
+        assert "It is in the PML5 at" in search(page, f"{root + 8:#x}", "physical")
+
+
+def test_columns_stay_columns_at_every_depth(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, saved(tmp_path, tables("linux-5"), PAGE)) as page:
+        depths = page.locator("#tree .node:has(.hit)").count()
+        assert depths == 5
+        for column in ("from", "extent", "given", "holds"):
+            left = page.evaluate(
+                """(column) => [...document.querySelectorAll(`#tree .row > .${column}`)]
+                .map((one) => one.getBoundingClientRect().left)""",
+                column,
+            )
+            assert len(left) > 10
+            assert max(left) - min(left) < 1, column
+
+
+def test_at_four_hundred_pixels_all_rights_of_the_map_are_on_the_screen(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with opened(browser, saved(tmp_path, tables("linux-5"), PAGE)) as page:
+        page.set_viewport_size({"width": 400, "height": 800})
+        right = page.evaluate(
+            """[...document.querySelectorAll('#tree .rights')]
+            .map((one) => one.getBoundingClientRect().right)"""
+        )
+    assert len(right) > 10
+    assert max(right) <= 400
 
 
 def test_a_self_map_is_named_and_opens_without_end(browser: Browser, tmp_path: Path) -> None:

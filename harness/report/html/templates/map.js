@@ -40,7 +40,7 @@
 
   const tables = map.tables.map(([level, address, paths, pages, bytes, below, first, stop, runs]) => ({
     level, paths, pages, bytes, below, first, stop,
-    address: big(address), name: map.levels[level][0], shift: BigInt(map.levels[level][1]),
+    address: big(address), name: map.levels[level][0], entry: map.levels[level][3], shift: BigInt(map.levels[level][1]),
     entries: map.levels[level][2], packed: runs, read: null,
   }));
 
@@ -76,11 +76,13 @@
   // A table as it is reached on one way: `base` is the address that slot 0 spans.
   function node(table, base, given, title = "") {
     const made = make("div", "node"), rows = runsOf(table);
+    made.style.setProperty("--depth", tables[0].level - table.level);
     const rest = [`level ${table.level}`];
     if (!title) rest.push(`${pagesOf(table.pages)}, ${units(table.bytes)}`);
     if (table.paths !== "1") rest.push(`reached in ${grouped(table.paths)} ways`);
-    made.append(make("div", "about",
-      make("span", title ? "title mono" : "title", title || `${table.name} table`),
+    const from = title ? [make("span", "title", map.register), make("span", "rest", `→ ${table.name}`)] : [];
+    made.append(make("div", "about", ...from,
+      make("span", title ? "title mono" : "title", title || table.name),
       make("span", "mono", hex(table.address)),
       make("span", "rest", rest.join(" · "))));
     made.append(strip(table, rows, given));
@@ -147,7 +149,7 @@
     const extent = run.count === 1 ? units(size) : `${run.count} × ${units(size)}`;
     return [
       make("span", "mono slot", slots), make("span", "mono from", hex(from)),
-      make("span", "mono extent", extent), make("span", "", ...chips(sets)),
+      make("span", "mono extent", extent), make("span", "given", ...chips(sets)),
       make("span", "holds", ...holds(run, child)),
     ];
   }
@@ -172,7 +174,7 @@
   function holds(run, child) {
     if (child) {
       const folded = run.count > 1 ? `${run.count} slots lead to one ` : "";
-      const said = [make("span", "", `${folded}${child.name} table `), make("span", "mono", hex(child.address))];
+      const said = [make("span", "", `${folded}${child.name} `), make("span", "mono", hex(child.address))];
       const shared = child.paths === "1" ? "" : `, reached in ${grouped(child.paths)} ways`;
       if (run.text) said.push(make("span", "", `, ${run.text},`));
       said.push(make("span", "quiet", ` ${pagesOf(child.pages)}, ${units(child.bytes)}${shared}`));
@@ -222,7 +224,7 @@
     let {table, element, base} = root, given = ALL, above = null;
     for (;;) {
       const slot = Number((address - base >> table.shift) & BigInt(table.entries - 1));
-      const where = `slot ${slot} of the ${table.name} table at ${hex(table.address)}`;
+      const where = `${table.entry} ${slot} of the ${table.name} at ${hex(table.address)}`;
       const run = runsOf(table).find((one) => one.index <= slot && slot < one.index + one.count);
       if (!run) { mark(above); return `Nothing is at ${hex(address)}: ${where} is not present.`; }
       const found = element.rows.get(run.index);
@@ -289,7 +291,7 @@
       }
     }
     const own = tables.find((one) => one.address === address || (address > one.address && address < one.address + BigInt(one.entries * map.bytes)));
-    const table = own ? ` It is in the ${own.name} table at ${hex(own.address)}.` : "";
+    const table = own ? ` It is in the ${own.name} at ${hex(own.address)}.` : "";
     for (const at of found) {
       const button = make("button", "", hex(at));
       button.type = "button";

@@ -22,7 +22,7 @@ from harness.check.held import HeldMemory
 from harness.check.quirks import DEBUG_WALKER, TLB_PRINTS_ENTRIES, expected_of
 from harness.check.second_reading import NO_LAPSE, Lapse, Reading, Stop, at
 from harness.machine.monitor import Monitor
-from harness.machine.physical import PhysicalMemory, Region
+from harness.machine.physical import PhysicalMemory, Reader, Region
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import End, Leaves
@@ -327,7 +327,9 @@ class Debugger:
             return self.seen
         ram, unit = self._ram.span, self.cpu.format.table_bytes(0)
         region = Region(range(ram.first, ram.last + 1), "", 0)
-        read = PhysicalMemory(self.monitor, [region], unit, True, math.inf).read
+        read = PhysicalMemory(
+            Reader.of(self.monitor, True), self.monitor.clock, [region], unit, math.inf
+        ).read
         return HeldMemory(unit, read)
 
     @property

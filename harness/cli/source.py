@@ -31,7 +31,7 @@ REGISTERS = ("cr0", "cr3", "cr4", "efer", "maxphyaddr")
 IN_PLACE = (*REGISTERS, "page1gb")
 """The options that take the place of what a source says of the processor."""
 
-KINDS = ("layout", "case", "qmp", "core", "ram")
+KINDS = ("layout", "case", "qmp", "gdb", "core", "ram")
 """The options that name a source."""
 
 
@@ -71,6 +71,19 @@ class Source:
             show_default=False,
         ),
     ] = None
+    gdb: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SOCKET",
+            help="A running QEMU, by its gdb stub (-s, -gdb), a path or HOST:PORT; its guest runs"
+            " on afterwards.",
+            show_default=False,
+        ),
+    ] = None
+    held: Annotated[
+        bool,
+        typer.Option("--held", help="The guest of --gdb stood before, and is left so."),
+    ] = False
     core: Annotated[
         Path | None,
         typer.Option(
@@ -147,7 +160,7 @@ class Source:
             given.setdefault("levels", match["levels"])
         if not rest:
             raise Misuse(f"{text!r} names no source: nothing stands after {kind}:")
-        for name in given.keys() & {"levels", "vcpu", "live", "page1gb", "flat"}:
+        for name in given.keys() & {"levels", "vcpu", "live", "held", "page1gb", "flat"}:
             given[name] = number(name, given[name], 10)
         given[kind] = {"layout": rest, "ram": [rest, *files]}.get(kind, Path(rest))
         return cls(**given)
@@ -219,6 +232,13 @@ class Source:
 
             say_warnings()
             return qmp.snapshot(self.qmp, self.vcpu, self.live, given, stack=stack)
+        if self.gdb is not None:
+            from harness.inspect.sources import qmp
+            from harness.machine.errors import Misuse
+
+            if self.live:
+                raise Misuse("a gdb stub stops its guest: --live is for --qmp")
+            return qmp.snapshot_of_stub(self.gdb, self.vcpu, given, held=self.held, stack=stack)
         if self.core is not None:
             from harness.inspect.sources import core
 

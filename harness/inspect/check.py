@@ -13,6 +13,7 @@ from harness.check.validate import add_walks
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import qmp
 from harness.inspect.sources.qmp import Connection
+from harness.machine.foreign import ForeignMonitor
 from harness.machine.qemu import dotted
 
 PATIENCE = 30.0
@@ -55,7 +56,9 @@ def check(path: Path, vcpu: int, thorough: bool) -> Checked:
         return Checked(snapshot, dotted(version), engine, new, comparisons)
 
 
-def _asked(connection: Connection, snapshot: Snapshot, thorough: bool) -> Iterator[Comparison]:
+def _asked(
+    connection: Connection[ForeignMonitor], snapshot: Snapshot, thorough: bool
+) -> Iterator[Comparison]:
     """The answers of every oracle."""
     read = connection.through_monitor()
     debugger = Debugger(connection.monitor, snapshot.cpu, snapshot.memory, None, seen=read)

@@ -64,7 +64,7 @@ class Foreign:
             self.monitor = stack.enter_context(_connected(path, deadline))
             self.scratch = anonymous_file("monitor-scratch")
             stack.callback(os.close, self.scratch)
-            self._pid = _process_of(self.monitor)
+            self._pid = process_of(self.monitor)
             self._resources = stack.pop_all()
 
     @property
@@ -94,7 +94,8 @@ class Foreign:
 _CREDENTIALS: Final = struct.Struct("3i")
 
 
-def _process_of(connection: socket.socket) -> int:
+def process_of(connection: socket.socket) -> int:
+    """The process at the other end, as the kernel says; 0 where it cannot be seen."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, _, _ = _CREDENTIALS.unpack(credentials)
     return int(pid)
@@ -129,8 +130,8 @@ def _connected(path: Path, deadline: float) -> socket.socket:
 def _opened(path: Path, deadline: float) -> socket.socket:
     """A connection to what listens there."""
     # The guard gets it by its number, and the first three have a meaning of their own.
-    if network := _network(path):
-        return socket_above_standard(socket.create_connection(network, deadline))
+    if host := network(path):
+        return socket_above_standard(socket.create_connection(host, deadline))
     connection = socket_above_standard(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
         connection.settimeout(deadline)
@@ -141,7 +142,7 @@ def _opened(path: Path, deadline: float) -> socket.socket:
     return connection
 
 
-def _network(path: Path) -> tuple[str, int] | None:
+def network(path: Path) -> tuple[str, int] | None:
     """Host and port, where that is what is meant: no folder is named, and no file is there."""
     match = _HOST_PORT.fullmatch(str(path))
     if not match or path.exists():
@@ -163,7 +164,7 @@ def _silent(path: Path, deadline: float) -> Misuse:
 
 def _unconnected(path: Path, error: OSError | UnicodeError) -> str:
     """Why there is no connection to a path."""
-    if _network(path):
+    if network(path):
         if isinstance(error, ConnectionRefusedError):
             return f"nothing listens at {path}: QEMU does with -qmp tcp:{path},server=on,wait=off"
         return f"{path} can not be connected to: {getattr(error, 'strerror', None) or error}"
@@ -181,7 +182,7 @@ def _unconnected(path: Path, error: OSError | UnicodeError) -> str:
 
 def _first_words(connection: socket.socket, deadline: float) -> bytes:
     """As many of the first bytes as the greeting has, or fewer where they differ before."""
-    clock = Clock(_process_of(connection))
+    clock = Clock(process_of(connection))
     said = b""
     while len(said) < len(GREETING) and GREETING.startswith(said):
         while not select.select([connection], [], [], max(0, deadline - clock.now()))[0]:
@@ -363,10 +364,10 @@ class Guard:
     conversation.
     """
 
-    def __init__(self, path: Path, connection: socket.socket) -> None:
+    def __init__(self, path: Path, connection: socket.socket, kind: str = guard.QMP) -> None:
         self._path = path
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", guard.__file__, str(connection.fileno())],
+            [sys.executable, "-I", "-S", guard.__file__, kind, str(connection.fileno())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

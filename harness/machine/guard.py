@@ -1,10 +1,10 @@
 """Sees to it that a guest which was stopped goes on, even when who stopped it is killed.
 
 This is a program, not a module: a process of its own with a pipe as its standard input.  It holds
-the connection to QEMU's monitor too, which QEMU keeps open for it, so that no other client that
-waits for the monitor comes in between.  When the pipe ends while the guest is said to be held, it
-lets the guest run on, if that stands as it was left.  It imports nothing of the package, so that it
-starts in a few milliseconds.
+the connection to QEMU's monitor, or its gdb stub, too, which QEMU keeps open for it, so that no
+other client that waits for the monitor comes in between.  When the pipe ends while the guest is
+said to be held, it lets the guest run on, if that stands as it was left.  It imports nothing of the
+package, so that it starts in a few milliseconds.
 """
 
 from __future__ import annotations
@@ -25,19 +25,22 @@ PATIENCE = 60.0
 LONGEST = 1 << 16
 """Bytes of a line that are kept: the answers to what is asked here are short."""
 
+QMP, GDB = "qmp", "gdb"
+"""What it is connected to: the monitor, or the gdb stub."""
+
 STATE, RUN = "guard-state", "guard-run"
 """The ids of the two questions."""
 
 
-def main(descriptor: int) -> None:
+def main(kind: str, descriptor: int) -> None:
     """Waits for the end of the pipe, and acts where the last word was that the guest is held."""
     os.write(1, READY)
     last = b""
     while told := os.read(0, 1):
         last = told
     if last == HELD:
-        with socket.socket(fileno=descriptor) as monitor:
-            resume(monitor)
+        with socket.socket(fileno=descriptor) as connection:
+            (resume if kind == QMP else detach)(connection)
 
 
 def resume(monitor: socket.socket) -> None:
@@ -45,6 +48,35 @@ def resume(monitor: socket.socket) -> None:
     # What was half said is dropped at a byte that no JSON text has (QEMU, docs/interop/qmp-spec).
     if answered(monitor, b"\xff", "query-status", STATE).get("status") == "paused":
         answered(monitor, b"", "cont", RUN)
+
+
+def detach(stub: socket.socket) -> None:
+    """Leaves a gdb stub so that the guest runs on, unless something else than we made it stand.
+
+    Nothing is said after the last packet: each byte stops a guest that runs (QEMU, gdb_read_byte).
+    """
+    try:
+        stub.settimeout(PATIENCE)
+        # An unfinished packet ends at its checksum, which is wrong.
+        stub.sendall(b"#00+" + packet(b"qRcmd," + b"info status".hex().encode()))
+        said = b""
+        while len(said) < LONGEST and not said.endswith((b"$OK#9a", b"$#00")):
+            part = stub.recv(LONGEST)
+            if not part:
+                return
+            said += part
+        printed = [part.split(b"#")[0] for part in said.split(b"$O")[1:]]  # of $OK, K
+        digits = b"".join(part for part in printed if part != b"K")
+        if b"(" not in bytes.fromhex(digits.decode("ascii")):
+            stub.sendall(b"+" + packet(b"Qqemu.PhyMemMode:0") + b"+" + packet(b"D"))
+            stub.recv(LONGEST)
+    except (OSError, ValueError):
+        pass  # QEMU is gone, and its guest with it, or it was none
+
+
+def packet(content: bytes) -> bytes:
+    """What a gdb stub is told, in its frame."""
+    return b"$%b#%02x" % (content, sum(content) & 0xFF)
 
 
 def answered(monitor: socket.socket, before: bytes, command: str, id: str) -> dict[str, object]:
@@ -83,4 +115,4 @@ def message(line: bytes) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1], int(sys.argv[2]))

@@ -12,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from harness.machine.errors import MachineError, Misuse, ProtocolError
 from harness.machine.monitor import Monitor
 from harness.machine.openfile import OpenFile
+from harness.machine.patience import Clock
 
 GAP: Final = 512 << 10
 """Bytes; a read costs as much as that many bytes more of another, so closer ones become one."""
@@ -79,7 +81,13 @@ _ROW: Final = re.compile(
 )
 
 
-def share(monitor: Monitor, pid: int, found: tuple[Region, ...]) -> tuple[Region, ...]:
+class Answering(Protocol):
+    """A monitor that answers commands for people."""
+
+    def human(self, command: str) -> str: ...
+
+
+def share(monitor: Answering, pid: int, found: tuple[Region, ...]) -> tuple[Region, ...]:
     """The same regions, with the files of those that QEMU, the process `pid`, shares with others.
 
     There are none where this process may not see QEMU's mappings or open its files.
@@ -119,7 +127,7 @@ def _mappings(pid: int) -> Iterator[_Mapping]:
             )
 
 
-def _host_address(monitor: Monitor, address: int) -> int | None:
+def _host_address(monitor: Answering, address: int) -> int | None:
     """Where QEMU has the memory at a physical address."""
     match = re.search(r" is (0x[0-9a-f]+)", monitor.human(f"gpa2hva {address:#x}"))
     return int(match[1], 16) if match else None
@@ -160,25 +168,47 @@ def _shared(files: _Files, mappings: list[_Mapping], block: int | None, region: 
     return region
 
 
+@dataclass(frozen=True)
+class Reader:
+    """How memory is read through QEMU: from an address on, so many bytes; `at_once` says whether
+    many take as long as few."""
+
+    read: Callable[[int, int], bytes]
+    at_once: bool
+
+    @classmethod
+    def of(cls, monitor: Monitor, scratch: bool) -> Reader:
+        """What QEMU writes to a file of ours, if it can; else what it prints, which is slower."""
+        if scratch:
+            return cls(monitor.read_physical, True)
+        return cls(partial(_printed, monitor), False)
+
+
+def _printed(monitor: Monitor, address: int, size: int) -> bytes:
+    words = _WORDS.findall(monitor.human(f"xp /{size // 8}gx {address:#x}"))
+    if len(words) != size // 8:
+        raise ProtocolError(f"the monitor did not print {size} bytes at {address:#x}", "")
+    return np.array([int(word, 16) for word in words], "<u8").tobytes()
+
+
 class PhysicalMemory:
     """The memory of a guest in these regions, read in units of `unit` bytes, aligned to that.
 
-    `scratch` says whether QEMU can write memory reads to a file of ours; else it prints them, which
-    is slower. `patience` is in seconds: what is read through the monitor may take as long, all
-    together, and then `Misuse` is raised.
+    What is in no file is read by `reader`. `patience` is in seconds, by `clock`: that may take as
+    long, all together, and then `Misuse` is raised.
     """
 
     def __init__(
         self,
-        monitor: Monitor,
+        reader: Reader,
+        clock: Clock,
         found: Sequence[Region],
         unit: int,
-        scratch: bool,
         patience: float,
     ) -> None:
-        self._monitor = monitor
+        self._reader = reader
+        self._clock = clock
         self._unit = unit
-        self._scratch = scratch
         self._patience = self._left = patience
         self._regions = [whole for region in found if (whole := _in_units(region, unit))]
         self._first = np.array([region.span.start for region in self._regions], np.uint64)
@@ -219,7 +249,7 @@ class PhysicalMemory:
             units[rows[part]] = read[(offset // np.uint64(self._unit)).astype(np.int64)]
 
     def _runs(self, addresses: npt.NDArray[np.uint64]) -> Iterator[slice]:
-        gap, longest = (GAP, LONGEST) if self._scratch else (0, self._unit)
+        gap, longest = (GAP, LONGEST) if self._reader.at_once else (0, self._unit)
         first = 0
         for number in range(1, len(addresses) + 1):
             if number < len(addresses):
@@ -236,18 +266,10 @@ class PhysicalMemory:
                 " they are tables, have QEMU share its memory with us (memory-backend-memfd or"
                 " -file, share=on)"
             )
-        began = self._monitor.clock.now()
-        octets = self._read(address, size)
-        self._left -= self._monitor.clock.now() - began
+        began = self._clock.now()
+        octets = self._reader.read(address, size)
+        self._left -= self._clock.now() - began
         return octets
-
-    def _read(self, address: int, size: int) -> bytes:
-        if self._scratch:
-            return self._monitor.read_physical(address, size)
-        words = _WORDS.findall(self._monitor.human(f"xp /{size // 8}gx {address:#x}"))
-        if len(words) != size // 8:
-            raise ProtocolError(f"the monitor did not print {size} bytes at {address:#x}", "")
-        return np.array([int(word, 16) for word in words], "<u8").tobytes()
 
 
 def _fill(file: OpenFile, octets: npt.NDArray[np.uint8], place: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from harness.check.held import HeldMemory
 from harness.inspect import engine
@@ -20,7 +20,10 @@ from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources.registers import AC, cpu_with, unseen_keys
 from harness.machine.errors import ProtocolError
 from harness.machine.foreign import DEADLINE, ForeignMonitor, conversation
-from harness.machine.physical import ROM, PhysicalMemory, Region, regions, share
+from harness.machine.gdbstub import StubMonitor
+from harness.machine.gdbstub import conversation as conversation_with_stub
+from harness.machine.patience import Clock
+from harness.machine.physical import ROM, PhysicalMemory, Reader, Region, regions, share
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.memory import Memory
@@ -34,21 +37,25 @@ PATIENCE = 3.0
 """Seconds that reading tables through the monitor may take, and so keep the guest from running."""
 
 
+M = TypeVar("M", ForeignMonitor, StubMonitor)
+"""How a QEMU is asked: by QMP or by its gdb stub."""
+
+
 @dataclass(frozen=True)
-class Connection:
+class Connection(Generic[M]):
     """A conversation with a QEMU about one of its processors, and the memory of its guest.
 
     regions  where there is memory, in order
     devices  where there are registers of devices
-    scratch  whether QEMU can write what it reads to a file of ours
+    reader   how memory is read through it
     memory   every table that is read is kept, as it was when it was read first
     """
 
-    monitor: ForeignMonitor
+    monitor: M
     title: str
     regions: tuple[Region, ...]
     devices: tuple[Region, ...]
-    scratch: bool
+    reader: Reader
     memory: HeldMemory
 
     @property
@@ -59,7 +66,7 @@ class Connection:
     def through_monitor(self) -> HeldMemory:
         """The same memory, all of it read through the monitor."""
         alone = [replace(region, shared=None) for region in self.regions]
-        return _held(self.monitor, alone, self.scratch, math.inf)
+        return _held(self.reader, self.monitor.clock, alone, math.inf)
 
     def snapshot(self, registers: Mapping[str, int], stack: bool = False) -> Snapshot:
         """The processor as it is now, and all tables that its root leads to.
@@ -92,12 +99,10 @@ class Connection:
         return found
 
 
-def _held(
-    monitor: ForeignMonitor, found: Sequence[Region], scratch: bool, patience: float
-) -> HeldMemory:
+def _held(reader: Reader, clock: Clock, found: Sequence[Region], patience: float) -> HeldMemory:
     """The memory in some regions."""
     unit = Cpu.long_mode(4, 0).format.table_bytes(0)
-    return HeldMemory(unit, PhysicalMemory(monitor, found, unit, scratch, patience).read)
+    return HeldMemory(unit, PhysicalMemory(reader, clock, found, unit, patience).read)
 
 
 def _ill_placed(cpu: Cpu, memory: Memory, found: Sequence[Region]) -> Iterator[str]:
@@ -144,9 +149,7 @@ def _rest(shown: Mapping[str, int]) -> dict[str, int]:
     return {name: shown[theirs] for theirs, name in names.items() if theirs in shown}
 
 
-def _model(
-    monitor: ForeignMonitor, given: Mapping[str, int]
-) -> tuple[dict[str, int], tuple[str, ...]]:
+def _model(monitor: M, given: Mapping[str, int]) -> tuple[dict[str, int], tuple[str, ...]]:
     """What QEMU tells of the model of the processor, and what is assumed where it does not."""
     told: dict[str, int] = {"amd": monitor.cpu_property("vendor") in AMD}
     for field, name in (("page1gb", "pdpe1gb"), ("pse36", "pse36"), ("lam", "lam")):
@@ -171,7 +174,7 @@ def connected(
     patience: float = PATIENCE,
     shared: bool = True,
     holds: bool = False,
-) -> Iterator[Connection]:
+) -> Iterator[Connection[ForeignMonitor]]:
     """The QEMU at a socket, asked about a processor; its guest runs or stands as it did.
 
     patience  seconds for all that is read through the monitor, and for a list of all mappings
@@ -184,17 +187,46 @@ def connected(
         conversation(path, vcpu, DEADLINE, patience, holds=holds) as monitor,
         monitor.with_scratch() as scratch,
     ):
-        flat_view = monitor.human("info mtree -f")
-        found = regions(flat_view, vcpu)
-        registers = regions(flat_view, vcpu, devices=True)
-        if shared:
-            found = share(monitor, monitor.pid, found)
-        memory = _held(monitor, found, scratch, patience)
-        try:
-            title = f"QEMU at {path}, processor {vcpu}"
-            yield Connection(monitor, title, found, registers, scratch, memory)
-        finally:
-            memory.read = refuse
+        reader = Reader.of(monitor, scratch)
+        with _connection(monitor, f"QEMU at {path}", vcpu, reader, patience, shared) as connection:
+            yield connection
+
+
+@contextmanager
+def debugged(
+    path: Path, vcpu: int, *, patience: float = PATIENCE, held: bool = False
+) -> Iterator[Connection[StubMonitor]]:
+    """The QEMU at a gdb stub, likewise; its guest stands meanwhile.
+
+    held  whether the guest stood before, and is to be left so
+
+    Raises as `connected`.
+    """
+    with conversation_with_stub(path, vcpu, DEADLINE, patience, held=held) as stub:
+        reader, title = Reader(stub.read_physical, at_once=False), f"QEMU at the gdb stub {path}"
+        with _connection(stub, title, vcpu, reader, patience, shared=True) as connection:
+            yield connection
+
+
+@contextmanager
+def _connection(
+    monitor: M,
+    who: str,
+    vcpu: int,
+    reader: Reader,
+    patience: float,
+    shared: bool,
+) -> Iterator[Connection[M]]:
+    flat_view = monitor.human("info mtree -f")
+    found = regions(flat_view, vcpu)
+    registers = regions(flat_view, vcpu, devices=True)
+    if shared:
+        found = share(monitor, monitor.pid, found)
+    memory = _held(reader, monitor.clock, found, patience)
+    try:
+        yield Connection(monitor, f"{who}, processor {vcpu}", found, registers, reader, memory)
+    finally:
+        memory.read = refuse
 
 
 def snapshot(
@@ -218,4 +250,12 @@ def snapshot(
         connected(path, vcpu, shared=shared, holds=True) as connection,
         connection.monitor.paused(),
     ):
+        return connection.snapshot(registers, stack)
+
+
+def snapshot_of_stub(
+    path: Path, vcpu: int, registers: Mapping[str, int], *, held: bool = False, stack: bool = False
+) -> Snapshot:
+    """The same of a QEMU at its gdb stub; raises as `debugged` does, and SourceError likewise."""
+    with debugged(path, vcpu, held=held) as connection:
         return connection.snapshot(registers, stack)

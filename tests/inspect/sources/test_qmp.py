@@ -13,7 +13,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,10 +23,10 @@ from harness.inspect.snapshot import SourceError
 from harness.inspect.sources import qmp
 from harness.machine.errors import MachineError, Misuse, ProtocolError
 from harness.machine.foreign import ForeignMonitor, conversation
-from harness.machine.monitor import ANSWER_LIMIT, Monitor
+from harness.machine.monitor import ANSWER_LIMIT
 from harness.machine.openfile import OpenFile
 from harness.machine.patience import Clock
-from harness.machine.physical import PhysicalMemory, Region
+from harness.machine.physical import PhysicalMemory, Reader, Region
 from harness.paging import bulk
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu, Mode
@@ -423,7 +423,11 @@ def test_shared_memory_whose_file_is_cut_short_is_a_sentence(tmp_path: Path) -> 
     path = tmp_path / "ram"
     path.write_bytes(bytes(range(8)) * 0x400)
     region = Region(range(0x1_0000, 0x1_1000), "ram", 0, OpenFile(path), 0x1000)
-    memory = PhysicalMemory(cast("Monitor", None), [region], 0x800, False, 1.0)
+
+    def refused(address: int, size: int) -> bytes:
+        raise AssertionError
+
+    memory = PhysicalMemory(Reader(refused, False), Clock(0), [region], 0x800, 1.0)
     units, backed = memory.read(np.array([0x1_0000, 0x1_0800, 0x1_1000], np.uint64))
     assert backed.tolist() == [True, True, False]
     assert units[:2].tobytes() == bytes(range(8)) * 0x200

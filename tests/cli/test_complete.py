@@ -62,7 +62,7 @@ def offered(cwd: Path, *words: str) -> list[str]:
         (["matrix", "--preset", ""], ["quick", "full"]),
         (["fault", "--access", "w"], ["write"]),
         (["rules", "--engine", "k"], ["kvm"]),
-        (["diff", ""], ["layout:", "case:", "qmp:", "core:", "ram:"]),
+        (["diff", ""], ["layout:", "case:", "qmp:", "gdb:", "core:", "ram:"]),
         (["diff", "lay"], [f"layout:{name}" for name in LAYOUTS]),
         (["diff", "layout:self"], ["layout:self-map"]),
         (["diff", "layout", ":", "self"], ["self-map"]),

@@ -1,5 +1,5 @@
-"""What every package holds besides the modules: the guest's stub, so that installing one needs no
-compiler, and in a wheel the layouts."""
+"""What every package holds besides the modules: the guest's stub and what Bochs needs to run it, so
+that installing one needs no compiler, and in a wheel the layouts."""
 
 import shutil
 import subprocess
@@ -8,9 +8,12 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+BUILT = ("stub.elf", "bochs-rom.bin", "bochs-shim.so")
+"""What the Makefile makes."""
+
 
 class StubBuildHook(BuildHookInterface[Any]):
-    """Runs `make -C guest/x86` when the stub is missing or older than one of its sources."""
+    """Runs `make -C guest/x86` when what that makes is missing or older than one of its sources."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Leave an up-to-date stub in the tree, or end the build with a sentence."""
@@ -18,10 +21,12 @@ class StubBuildHook(BuildHookInterface[Any]):
             # Of images/ the layouts alone: the recipes of guests there are for a checkout.
             for layout in Path(self.root, "images").glob("*.toml"):
                 build_data["force_include"][str(layout)] = f"harness/images/{layout.name}"
+        build_data["artifacts"] += [f"harness/machine/{name}" for name in BUILT]
         sources = Path(self.root, "guest", "x86")
-        stub = Path(self.root, "harness", "machine", "stub.elf")
-        if stub.exists() and stub.stat().st_mtime >= newest(sources):
+        built = [Path(self.root, "harness", "machine", name) for name in BUILT]
+        if all(one.exists() and one.stat().st_mtime >= newest(sources) for one in built):
             return
+        stub = built[0]
         for program in ("make", "gcc"):
             if shutil.which(program) is None:
                 self.app.abort(

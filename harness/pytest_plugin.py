@@ -26,7 +26,6 @@ project that is tested beside it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
 from collections import Counter
@@ -82,14 +81,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--pagetable-engine",
         action="append",
         metavar="NAME",
-        help="run guests on this engine: tcg or kvm. May be given twice; every engine that this"
-        " host can run, unless given",
+        help="run guests on this engine: tcg, kvm or bochs. May be repeated; tcg and kvm, as far"
+        " as this host can run them, unless given",
     )
     group.addoption(
         "--pagetable-qemu",
         default=os.environ.get("QEMU", "qemu-system-x86_64"),
         metavar="PATH",
         help="the QEMU to run: a name or a path (%(default)s; the environment's QEMU)",
+    )
+    group.addoption(
+        "--pagetable-bochs",
+        default=os.environ.get("BOCHS", "bochs"),
+        metavar="PATH",
+        help="the Bochs to run: a name or a path (%(default)s; the environment's BOCHS)",
     )
 
 
@@ -106,14 +111,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs tests on every engine, and at every number of levels."""
     if "paging_engine" in metafunc.fixturenames:
-        engines = metafunc.config.getoption("--pagetable-engine") or _every_engine()
+        from harness.machine.registry import DEFAULT
+
+        engines = metafunc.config.getoption("--pagetable-engine") or DEFAULT
         metafunc.parametrize("paging_engine", engines, indirect=True, scope="session")
     if "paging_levels" in metafunc.fixturenames:
         metafunc.parametrize("paging_levels", LEVELS, indirect=True, ids="{}-level".format)
 
 
 def _every_engine() -> list[str]:
-    from harness.machine.qemu import ENGINES
+    from harness.machine.registry import ENGINES
 
     return list(ENGINES)
 
@@ -165,10 +172,10 @@ def paging_engine(
     """The name of an engine that this host can run."""
     from harness.check.quirks import not_run_on
     from harness.machine.engines import executor, why_absent
-    from harness.machine.qemu import dotted
+    from harness.machine.machine import dotted
 
     name = str(request.param)
-    reason = why_absent(name, qemu=request.config.getoption("--pagetable-qemu"))
+    reason = why_absent(name, program=_program(name, request.config))
     if reason is not None:
         _record(f"engine {name}", f"absent: {reason}")
         if request.config.getoption("--pagetable-engine"):
@@ -176,7 +183,7 @@ def paging_engine(
         pytest.skip(f"{SKIPPED}{name} cannot run here: {reason}")
     guest = _running(_guests, name, request.config)
     who, version = executor(guest)
-    versions = f"QEMU {dotted(guest.version)}, executed by {who} {dotted(version)}"
+    versions = f"{guest.engine.maker} {dotted(guest.version)}, executed by {who} {dotted(version)}"
     _record(f"engine {name}", versions)
     new = request.config.stash[NOT_RUN]
     new.update(not_run_on(who, version, guest.version))
@@ -338,17 +345,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{SKIPPED}{count} skipped: {reason}")
 
 
+def _program(engine: str, config: pytest.Config) -> str:
+    """The emulator that was chosen for an engine."""
+    from harness.machine.registry import engine_named
+
+    option = f"--pagetable-{engine_named(engine).maker.lower()}"
+    return str(config.getoption(option))
+
+
 def _running(guests: dict[str, Guest], engine: str, config: pytest.Config) -> Guest:
     """The session's guest on an engine; a new one in place of one that was lost."""
-    from harness.machine.errors import MachineError
     from harness.machine.guest import Guest
 
     guest = guests.get(engine)
     if guest is not None:
-        # Who is lost was ended, and has no RAM; whose QEMU was killed may not be known as lost.
-        with contextlib.suppress(MachineError):
-            if guest.ram.buffer.size and guest.monitor.status() == "running":
-                return guest
+        if guest.is_well():
+            return guest
         guest.close()
-    guests[engine] = Guest(engine, ram_bytes=RAM_BYTES, qemu=config.getoption("--pagetable-qemu"))
+    guests[engine] = Guest(engine, ram_bytes=RAM_BYTES, program=_program(engine, config))
     return guests[engine]

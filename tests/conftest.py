@@ -23,18 +23,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The runner has Typer make the same commands of the same functions at every run, in 25 ms.
 vars(typer.testing)["_get_command"] = cache(typer.main.get_command)
 
-USUAL_QEMU = "qemu-system-x86_64"
+USUAL = {"qemu": "qemu-system-x86_64", "bochs": "bochs"}
+"""The emulators that are run unless others are chosen."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Has all tests run the QEMU that was chosen, those too that name none."""
-    qemu = shutil.which(config.getoption("--pagetable-qemu"))
-    if qemu is not None and qemu != shutil.which(USUAL_QEMU):
-        qemu = os.environ["QEMU"] = config.option.pagetable_qemu = str(Path(qemu).absolute())
-        folder = tempfile.TemporaryDirectory()
-        config.add_cleanup(folder.cleanup)
-        Path(folder.name, USUAL_QEMU).symlink_to(qemu)
-        os.environ["PATH"] = f"{folder.name}:{os.environ['PATH']}"
+    """Has all tests run the emulators that were chosen, those too that name none."""
+    for name, usual in USUAL.items():
+        chosen = shutil.which(config.getoption(f"--pagetable-{name}"))
+        if chosen is not None and chosen != shutil.which(usual):
+            chosen = str(Path(chosen).absolute())
+            os.environ[name.upper()] = chosen
+            setattr(config.option, f"pagetable_{name}", chosen)
+            folder = tempfile.TemporaryDirectory()
+            config.add_cleanup(folder.cleanup)
+            Path(folder.name, usual).symlink_to(chosen)
+            os.environ["PATH"] = f"{folder.name}:{os.environ['PATH']}"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+BUILT = {f"harness/machine/{name}" for name in ("stub.elf", "bochs-rom.bin", "bochs-shim.so")}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -35,13 +36,12 @@ def test_both_hold_the_stub_the_layouts_and_the_license(dist: Path) -> None:
     with zipfile.ZipFile(wheel) as inside:
         names = set(inside.namelist())
     layouts = {f"harness/images/{layout.name}" for layout in (ROOT / "images").glob("*.toml")}
-    assert layouts | {"harness/machine/stub.elf", "harness/py.typed"} <= names
+    assert layouts | BUILT | {"harness/py.typed"} <= names
     assert f"{name}.dist-info/licenses/LICENSE" in names
     assert not any(part.startswith(("tests/", "guest/")) for part in names)
     with tarfile.open(dist / f"{name}.tar.gz") as inside:
         names = {part.removeprefix(f"{name}/") for part in inside.getnames()}
-    assert {
-        "harness/machine/stub.elf",
+    assert BUILT | {
         "LICENSE",
         "images/smallest.toml",
         "guest/x86/stub.c",

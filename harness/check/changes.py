@@ -152,7 +152,7 @@ def execute(guest: Guest, levels: int, change: Change, level: int) -> list[str]:
     A guest that follows every store shows nothing while a flush is withheld, and only the rest is
     compared there.
     """
-    keeps = guest.engine.name == "tcg"
+    keeps = guest.engine.keeps_stale
     wrong = []
     for done in (False, True)[: 1 if change.flush == NOTHING else 2]:
         place = _Place(guest, levels, change, level)

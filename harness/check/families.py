@@ -33,7 +33,12 @@ import numpy.typing as npt
 from harness.check import marks
 from harness.check.chain import FLUSHES, LEVEL_CHANGES, Chain, Lanes, widest
 from harness.check.product import Axis, Product, Rule, Value, Values
-from harness.check.quirks import ENDS_AT_LAST_BYTE, WIDEST_PSE36, Quirk
+from harness.check.quirks import (
+    BOCHS_LOSES_ITS_PAGES,
+    ENDS_AT_LAST_BYTE,
+    WIDEST_PSE36,
+    Quirk,
+)
 from harness.check.stage import WINDOW_KEY, Change, Control, Model, Step
 from harness.machine.processor import MachineInfo
 from harness.paging.bulk import Counts
@@ -410,6 +415,20 @@ _NOT_SURVIVED: Final[Mapping[Quirk, Rule]] = {
     ),
 }
 """What is left out of an engine that has a quirk."""
+
+
+def not_survived(model: Model, control: Control | Change, known: Collection[Quirk]) -> str | None:
+    """Why an engine with these departures must not be given a control state; None if it can be."""
+    if BOCHS_LOSES_ITS_PAGES not in known or not model.long:
+        return None
+    for state in (control.first, control.then):
+        if state.pke and state.wp and state.pkru & KEY_0_NO_WRITE:
+            return BOCHS_LOSES_ITS_PAGES.departs.removesuffix(".")
+    return None
+
+
+KEY_0_NO_WRITE: Final = 0b10
+"""In PKRU: the supervisor's own pages have key 0."""
 
 
 def _place_rules(model: Model, known: Collection[Quirk]) -> tuple[Rule, ...]:

@@ -231,7 +231,7 @@ class Live:
         engine, version = executor(guest)
         self._quirks = fault_quirks(engine, version)
         # KVM follows every store, so that once is enough, and none of what this process takes back.
-        self._runs = 1 if guest.engine.name == "kvm" else RUNS
+        self._runs = RUNS if guest.engine.keeps_stale else 1
         self._keeps_code = expected_of(KEPT_CODE, engine, version)
         arena = Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1)
         self._allocator = TableAllocator(memory, arena)
@@ -263,7 +263,7 @@ class Live:
         KVM follows what a guest stores in its tables.  Where it shadows them it does not see what
         this process stores, and may go on using what an earlier space had in their place.
         """
-        if self._guest.engine.name == "kvm":
+        if not self._guest.engine.keeps_stale:
             width = cpu.format.entry_bytes
             tables = bulk.leaves(self._memory, cpu.roots, limit=0).tables.address
             slots = np.arange(0, cpu.format.table_bytes(0), width, dtype=np.uint64)
@@ -445,7 +445,7 @@ class Live:
         stub's own entry away.
         """
         cpus = {batch.cpu.cr3: batch.cpu for batch in self._batches}
-        found = self._known.changed(cpus.values(), whole=self._guest.engine.name == "kvm")
+        found = self._known.changed(cpus.values(), whole=not self._guest.engine.keeps_stale)
         if not len(found.addresses):
             return []
         noted = np.concatenate([_NONE, *(note.addresses for note in notes)])

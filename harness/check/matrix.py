@@ -9,7 +9,7 @@ process makes the next one and judges the one before.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -20,11 +20,11 @@ from harness.check import chain as chains
 from harness.check import sequence, where
 from harness.check.chain import Chain, Question
 from harness.check.compare import EXAMPLES, Comparison
-from harness.check.families import Family, code_places, families, lanes
+from harness.check.families import Family, code_places, families, lanes, not_survived
 from harness.check.matrix_case import AskedAccess, MatrixCase
 from harness.check.product import Rule
-from harness.check.quirks import Version, known_of, not_run_on
-from harness.check.rig import Batch, Rig, Verdicts
+from harness.check.quirks import Quirk, Version, known_of, not_run_on
+from harness.check.rig import Batch, Rig, Verdicts, guest_of
 from harness.check.sequence import SequenceBatch, jobs_of
 from harness.check.stage import Change, Control, Model
 from harness.check.warm import sequences
@@ -32,8 +32,9 @@ from harness.check.where import Condition
 from harness.check.workers import Task, answers
 from harness.machine.engines import reads_as_amd
 from harness.machine.errors import Misuse
-from harness.machine.guest import Guest, MachineInfo
-from harness.machine.qemu import dotted
+from harness.machine.guest import MachineInfo
+from harness.machine.machine import dotted
+from harness.machine.registry import engine_named
 from harness.machine.stub import StubImage
 from harness.paging.bulk import Counts, End
 from harness.paging.format import Format
@@ -45,11 +46,8 @@ from harness.paging.x86.cpu import Mode
 BATCH = 1 << 15
 """Jobs that the guest executes at once, at most."""
 
-ACCESSES_ON_KVM = 102_000
-"""Accesses that KVM executes, spread evenly: where it is emulated it is a hundred times slower."""
-
 WIDTHS = (36, 39, 46, 52)
-"""MAXPHYADDR of the processors that TCG plays besides the usual one, which has 40."""
+"""MAXPHYADDR of the processors that are tried besides the usual one, which has 40."""
 
 NO_MEMORY = "data of a page without memory"
 UPPER_ACCESSED = "A above the entry at which a fault was found"
@@ -163,34 +161,44 @@ def plan(
         except ValueError as error:
             raise Misuse(str(error)) from None
     chosen = Plan(engine, (), skipped, Counter())
-    work = tuple(part for family in some for part in _select(family, condition, info, chosen))
+    work = tuple(
+        part for family in some for part in _select(family, condition, info, known, chosen)
+    )
     if not work:
         reasons = "; ".join([*skipped, *+chosen.left_out])
         raise Misuse(f"no case satisfies {expression!r}" + (f" here: {reasons}" if reasons else ""))
-    if engine == "kvm":
-        work = _sample(work, ACCESSES_ON_KVM, skipped)
+    most = engine_named(engine).matrix_accesses
+    if most is not None:
+        work = _sample(work, most, skipped, engine)
     return Plan(engine, work, skipped, +chosen.left_out)
 
 
 def _models(engine: str, info: MachineInfo, mode: str) -> tuple[list[Model], list[Model]]:
     """The processors that an engine can be: those that all is tried on, and those that differ in
     what is reserved."""
-    if engine != "tcg":
+    usual, played = Model(mode), engine_named(engine).processor
+    if played(usual.processor) is None:
         amd = reads_as_amd(info)
         gigabyte = info.has("gigabyte_pages")
         return [Model(mode, info.physical_bits, gigabyte, info.has("pse36"), amd)], []
-    usual = Model(mode)
     others = [replace(usual, maxphyaddr=width) for width in WIDTHS]
     if usual.long:
         others += [replace(usual, page1gb=False), replace(usual, amd=True)]
+    if Mode(mode) is Mode.BITS_32:
+        others.append(replace(usual, pse36=False))
+    others = [one for one in others if played(one.processor) is not None]
     small = replace(usual, pse=False)
     if Mode(mode) is Mode.BITS_32:
-        return [usual, small], [*others, replace(usual, pse36=False)]
+        return [usual, small], others
     return [usual], [*others, small]
 
 
 def _select(
-    family: Family, condition: Condition | None, info: MachineInfo, into: Plan
+    family: Family,
+    condition: Condition | None,
+    info: MachineInfo,
+    known: Collection[Quirk],
+    into: Plan,
 ) -> Iterator[Work]:
     """The cases of a family that are legal and satisfy a condition, in batches of equal size.
 
@@ -211,6 +219,9 @@ def _select(
         if lacking is not None:
             into.skipped[lacking] += int(mask.sum()) * steps
             continue
+        if (lost := not_survived(family.model, control, known)) is not None:
+            into.left_out[lost] += int(mask.sum()) * steps
+            continue
         if ruled_out is None:
             ruled_out = [(rule, rule.leaves_out(product.grid)) for rule in product.rules]
         for rule, out in ruled_out:
@@ -224,7 +235,9 @@ def _select(
             yield Work(family, tuple(controls), part)
 
 
-def _sample(work: Sequence[Work], accesses: int, skipped: Counter[str]) -> tuple[Work, ...]:
+def _sample(
+    work: Sequence[Work], accesses: int, skipped: Counter[str], engine: str
+) -> tuple[Work, ...]:
     """About as many cases as `accesses`, drawn evenly from everywhere."""
     total = sum(map(len, work))
     if total <= accesses:
@@ -235,7 +248,7 @@ def _sample(work: Sequence[Work], accesses: int, skipped: Counter[str]) -> tuple
         count = -(-len(part.numbers) * accesses // total)
         numbers = np.sort(random.choice(part.numbers, count, replace=False))
         few.append(Work(part.family, part.controls, numbers))
-    skipped["kvm executes a sample"] += total - sum(map(len, few))
+    skipped[f"{engine} executes a sample"] += total - sum(map(len, few))
     return tuple(few)
 
 
@@ -243,21 +256,21 @@ def _sample(work: Sequence[Work], accesses: int, skipped: Counter[str]) -> tuple
 
 
 def run(
-    plan: Plan, *, jobs: int = 1, qemu: str = "qemu-system-x86_64", deadline: float = 60.0
+    plan: Plan, *, jobs: int = 1, program: str | None = None, deadline: float = 60.0
 ) -> Generator[Report, None, None]:
     """Tries all cases, on `jobs` guests side by side: a report of each batch as it is judged.
 
     Raises Misuse and MachineError for guests that cannot be had or are lost, SpaceError where
     they lack room.  Guests that still run when the iterator is closed are ended.
     """
-    work = sorted(plan.work, key=lambda part: (*_guest(part.family.model), part.family.model))
+    work = sorted(plan.work, key=lambda part: (part.family.model.guest, part.family.model))
     if jobs == 1:
-        return _tried(work, plan.engine, qemu, deadline)
+        return _tried(work, plan.engine, program, deadline)
     return answers(
         [
             Task(
                 f"guest {share + 1} of {jobs}",
-                partial(_tried, work[share::jobs], plan.engine, qemu, deadline),
+                partial(_tried, work[share::jobs], plan.engine, program, deadline),
             )
             for share in range(jobs)
         ],
@@ -265,25 +278,13 @@ def run(
     )
 
 
-def _guest(model: Model) -> tuple[str, int]:
-    """The guest that plays a processor: its -cpu on TCG, and its bytes of memory."""
-    return model.processor, model.ram_bytes
-
-
 def _tried(
-    work: Iterable[Work], engine: str, qemu: str, deadline: float
+    work: Iterable[Work], engine: str, program: str | None, deadline: float
 ) -> Generator[Report, None, None]:
     """Tries cases on one guest after the other, one for each processor."""
     image = StubImage.load()
-    for (cpu, ram), same in groupby(work, lambda part: _guest(part.family.model)):
-        with Guest(
-            engine,
-            ram_bytes=ram,
-            cpu=cpu if engine == "tcg" else None,
-            qemu=qemu,
-            image=image,
-            deadline=deadline,
-        ) as guest:
+    for model, same in groupby(work, lambda part: part.family.model.guest):
+        with guest_of(engine, model, program, image=image, deadline=deadline) as guest:
             yield from tried_on(Rig(guest), same)
 
 

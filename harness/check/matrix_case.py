@@ -20,7 +20,7 @@ from harness.check import replay as layout_case
 from harness.check.chain import Lanes, Question
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.replay import Case, CaseError, SavedAccess, SavedCase
-from harness.check.rig import Batch, Rig, Verdicts
+from harness.check.rig import Batch, Rig, Verdicts, guest_of
 from harness.check.sequence import SequenceBatch
 from harness.check.stage import MODES, WINDOW_KEY, Control, Model, Step
 from harness.check.typed import Number, decode, made
@@ -28,8 +28,7 @@ from harness.check.verdicts import expected_text, observed_text
 from harness.check.window import with_pdptes
 from harness.machine.engines import why_long_mode_only
 from harness.machine.errors import Misuse
-from harness.machine.guest import Guest
-from harness.machine.qemu import dotted
+from harness.machine.machine import dotted
 from harness.machine.ram import TABLE_ARENA
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
@@ -315,14 +314,12 @@ def saved(path: Path) -> Case | MatrixCase:
     return found
 
 
-def replay(case: MatrixCase, *, qemu: str = "qemu-system-x86_64") -> Comparison:
+def replay(case: MatrixCase, *, program: str | None = None) -> Comparison:
     """Asks the question of a case in a new guest.
 
     Raises Misuse where it cannot be asked here, MachineError for a guest that is lost.
     """
-    processor = case.model.processor if case.engine == "tcg" else None
-    ram = case.model.ram_bytes
-    with Guest(case.engine, ram_bytes=ram, cpu=processor, qemu=qemu) as guest:
+    with guest_of(case.engine, case.model.guest, program) as guest:
         reason = case.model.lacks(guest.info)
         for asked in case.steps:
             reason = reason or asked.control.lacks(guest.info)

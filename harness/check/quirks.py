@@ -18,7 +18,8 @@ import numpy as np
 
 from harness.check.cases import Cases
 from harness.check.second_reading import NO_LAPSE, Errors, Lapse, Reading, Stop
-from harness.machine.qemu import dotted
+from harness.machine.machine import dotted
+from harness.machine.registry import ENGINES
 from harness.paging.address import Span
 from harness.paging.memory import Mask
 from harness.paging.x86 import formats
@@ -27,12 +28,15 @@ from harness.paging.x86.bulk import writes
 from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode
 
 Version = tuple[int, ...]
-"""QEMU's, or the kernel's of a module of KVM; the first numbers of one begin a series: (7, 2) comes
-before 7.2.0."""
+"""That of QEMU or Bochs, or the kernel's of a module of KVM; the first numbers of one begin a
+series: (7, 2) comes before 7.2.0."""
 
 QEMU_RUNS: Final[tuple[Version, ...]] = ((7, 2, 22), (10, 0, 13), (11, 1, 3))
 """The versions of QEMU on which all layouts and the matrix were run: those of Debian 12, of Debian
 13 and of its backports."""
+
+BOCHS_RUNS: Final[tuple[Version, ...]] = ((2, 7), (3, 0))
+"""The versions of Bochs on which they were: those of Debian 12 and of Debian 13."""
 
 PVM_RUNS: Final[tuple[Version, ...]] = ((6, 18, 44),)
 """The kernels on whose kvm_pvm they were."""
@@ -210,7 +214,37 @@ def _of_no_stack(basis: Basis) -> Basis:
 
 
 def _explicit(basis: Basis) -> Basis:
-    return replace(basis, cases=replace(basis.cases, implicit=None))
+    """Implicit accesses as explicit ones of the supervisor."""
+    cases = basis.cases
+    user = cases.user if cases.implicit is None else cases.user & ~cases.implicit
+    return replace(basis, cases=replace(cases, implicit=None, user=user))
+
+
+NO_WRITE: Final = 0xAAAA_AAAA
+"""The bit of each key in PKRU and PKRS that denies writes."""
+
+
+def _by_who_accesses(basis: Basis) -> Basis:
+    """The rights by which 3.0 lets the supervisor access a page, whose ever the page is."""
+    cpu = basis.cpu
+    rights = cpu.pkrs if cpu.cr4 & Cr4.PKS else 0
+    rights |= cpu.pkru & NO_WRITE if cpu.cr4 & Cr4.PKE else 0
+    return _on(basis, cr4=cpu.cr4 | Cr4.PKE | Cr4.PKS, pkru=rights, pkrs=rights)
+
+
+def _user_locked_out_of_supervisor_page(reading: Reading) -> Mask:
+    """User accesses to data in supervisor pages whose key PKRU denies them."""
+    cpu, cases, walked = reading.asked.cpu, reading.asked.cases, reading.walked
+    if not (cpu.cr4 & Cr4.PKE and cpu.efer & Efer.LMA):
+        return np.zeros(len(walked.stop), np.bool_)
+    key = walked.entry >> np.uint64(formats.KEY_SHIFT) & np.uint64(formats.KEYS - 1)
+    rights = np.uint64(cpu.pkru) >> (key << np.uint64(1))
+    denied = (rights & np.uint64(1) != 0) | (rights & np.uint64(2) != 0) & writes(cases.kind)
+    lanes: Mask = denied & reading.by_user & (cases.kind != Kind.FETCH)
+    lanes &= walked.stop == Stop.PAGE
+    if lanes.any():
+        lanes[lanes] = ~reading.take(lanes).user_page
+    return lanes
 
 
 _WALKER: Final = (
@@ -328,6 +362,75 @@ PDPTES_ARE_ENTRIES = BasisQuirk(
     as_if=lambda basis: replace(basis, pdpte_reserved=_beyond(basis.cpu)),
 )
 
+_BOCHS_WALKER: Final = "cpu/paging.cc of Bochs"
+
+BOCHS_IMPLICIT_HEEDS_AC = BasisQuirk(
+    name="bochs-implicit-access-heeds-ac",
+    engine="bochs",
+    since=(2, 7),
+    runs=BOCHS_RUNS,
+    rule="With SMAP, an implicit supervisor access to a user page faults whatever EFLAGS.AC says"
+    " (SDM volume 3A, 4.6.1).",
+    departs="A descriptor is loaded from there with EFLAGS.AC=1, in supervisor and in user mode.",
+    evidence="Seen with a MOV to FS of a selector in the LDT; KVM faults on the same tables. The"
+    f" walker asks for EFLAGS.AC alone (check_leaf_entry_faults in {_BOCHS_WALKER}).",
+    lapse=Lapse.AC,
+    as_if=_explicit,
+)
+
+BOCHS_BIT_8_IGNORED = BasisQuirk(
+    name="bochs-pml4e-bit-8-is-ignored",
+    engine="bochs",
+    since=(2, 7),
+    runs=BOCHS_RUNS,
+    rule="Bit 8 of a PML4E or PML5E must be zero on AMD's processors (APM volume 2, 5.3.3).",
+    departs="It is ignored, as on Intel's, by the model ryzen too.",
+    evidence="Seen with ryzen; KVM on AMD's processors takes the bit for reserved. The reserved"
+    f" bits of an entry are the same for every model ({_BOCHS_WALKER}).",
+    lapse=Lapse.BIT_8,
+    as_if=lambda basis: _on(basis, amd=False),
+)
+
+BOCHS_KEYS_BY_ACCESS = BasisQuirk(
+    name="bochs-keys-go-by-who-accesses",
+    engine="bochs",
+    since=(2, 7),
+    runs=BOCHS_RUNS,
+    rule="PKRU gives the rights of keys in user pages, and IA32_PKRS those in supervisor pages,"
+    " whoever accesses them (SDM volume 3A, 4.6.2).",
+    departs="The supervisor's accesses to any page go by IA32_PKRS, its writes with CR0.WP=1 by the"
+    " write-disable bits of PKRU as well.",
+    evidence="Seen with every key and every right; TCG follows the rules. It is handle_pkeys in"
+    f" {_BOCHS_WALKER}, which was mended after 3.0 (72d55ca09, April 2026).",
+    lapse=Lapse.KEYS,
+    as_if=_by_who_accesses,
+)
+
+BOCHS_KEY_OF_SUPERVISOR_PAGE = ErrorQuirk(
+    name="bochs-pkru-is-asked-about-supervisor-pages",
+    engine="bochs",
+    since=(2, 7),
+    runs=BOCHS_RUNS,
+    rule="A user access to a supervisor page is denied by U/S alone: no protection key plays a"
+    " part, and PK is clear in the error code (SDM volume 3A, 4.6.2 and 4.7).",
+    departs="PK is set where PKRU would deny the access in a user page.",
+    evidence="Seen with every key and every right; TCG follows the rules. It is handle_pkeys in"
+    f" {_BOCHS_WALKER}, which was mended after 3.0 (72d55ca09, April 2026).",
+    lanes=_user_locked_out_of_supervisor_page,
+    error=lambda error: error | np.uint32(Error.PK),
+)
+
+BOCHS_LOSES_ITS_PAGES = Quirk(
+    name="bochs-pkru-takes-the-supervisor-s-pages",
+    engine="bochs",
+    since=(2, 7),
+    runs=BOCHS_RUNS,
+    rule="PKRU says nothing of supervisor pages (SDM volume 3A, 4.6.2).",
+    departs="With CR0.WP=1, CR4.PKE=1 and the write-disable bit of key 0 in PKRU, the supervisor"
+    " can write no page of key 0: not to its own stack either, and Bochs panics.",
+    evidence="Follows from bochs-keys-go-by-who-accesses, and was seen.",
+)
+
 PVM_KEEPS_A_SLOT = DenialQuirk(
     name="pvm-keeps-user-mode-out-of-a-slot",
     engine="kvm_pvm",
@@ -438,6 +541,10 @@ FAULT_QUIRKS: tuple[FaultQuirk, ...] = (
     PUSH_IS_A_WRITE,
     IMPLICIT_HEEDS_AC,
     PDPTES_ARE_ENTRIES,
+    BOCHS_IMPLICIT_HEEDS_AC,
+    BOCHS_BIT_8_IGNORED,
+    BOCHS_KEYS_BY_ACCESS,
+    BOCHS_KEY_OF_SUPERVISOR_PAGE,
     PVM_KEEPS_A_SLOT,
     PVM_EMULATES_UNDER_SMAP,
 )
@@ -450,6 +557,7 @@ KNOWN: dict[str, Quirk] = {
         TLB_PRINTS_ENTRIES,
         KEPT_CODE,
         ENDS_AT_LAST_BYTE,
+        BOCHS_LOSES_ITS_PAGES,
         PVM_KEEPS_XD_PAGE,
     )
 }
@@ -495,18 +603,18 @@ def expected_of(quirk: Quirk, engine: str, version: Version) -> bool:
     return begun and (quirk.until is None or version < quirk.until)
 
 
-def not_run_on(engine: str, version: Version, qemu: Version) -> tuple[str, ...]:
-    """Which of the two that answer, what `executor` names and QEMU, were not yet run in these
-    versions: a sentence each.
+def not_run_on(engine: str, version: Version, emulator: Version) -> tuple[str, ...]:
+    """Which of those that answer, what `executor` names and the emulator around it, were not yet
+    run in these versions: a sentence each.
 
     What is expected of such a version is what was seen on the others. An engine of which nothing is
     known is expected to follow the rules in every version.
     """
-    asked = {"QEMU": (qemu, QEMU_RUNS)}
+    asked = {"QEMU": (emulator, QEMU_RUNS)}
     if runs := {run for one in KNOWN.values() if one.engine == engine for run in one.runs}:
         asked[engine] = version, tuple(sorted(runs))
-    if engine == "tcg":
-        del asked["QEMU"]  # one and the same
+    if engine in ENGINES and not ENGINES[engine].by_kernel:
+        del asked["QEMU"]  # the engine is the emulator itself
     return tuple(
         f"{who} {dotted(version)}: not yet run on this version; runs of:"
         f" {', '.join(map(dotted, runs))}"

@@ -23,7 +23,8 @@ from harness.check import marks
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.window import new_root, open_window, with_pdptes
 from harness.machine.guest import Guest
-from harness.machine.qemu import engine_named
+from harness.machine.machine import Processor
+from harness.machine.qemu import TCG
 from harness.machine.ram import ARENA, HIGH, LARGEST_RAM, MIB
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
@@ -78,14 +79,14 @@ class Reach:
     comparison: Comparison
 
 
-def spacious(qemu: str = "qemu-system-x86_64") -> Guest:
+def spacious(program: str | None = None) -> Guest:
     """A guest of TCG that has memory wherever `HIGH` reaches."""
     return Guest(
-        "tcg",
+        TCG.name,
         ram_bytes=LARGEST_RAM,
         high_bytes=len(HIGH),
-        cpu=f"{engine_named('tcg').cpu},phys-bits={HIGH[-1].bit_length()}",
-        qemu=qemu,
+        cpu=TCG.processor(Processor(maxphyaddr=HIGH[-1].bit_length())),
+        program=program,
     )
 
 

@@ -192,14 +192,14 @@ def content(path: Path) -> bytes:
         raise CaseError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def replay(case: Case, *, qemu: str = "qemu-system-x86_64") -> Comparison:
+def replay(case: Case, *, program: str | None = None) -> Comparison:
     """Builds the layout of a case in a new guest, and asks the one oracle the one question.
 
     Raises LayoutError and SpaceError for a layout that cannot be built, Misuse where the
     question cannot be compared here, MachineError for a guest that is lost.
     """
     layout = parse(case.text, f"{case.layout}.toml")
-    with guest_for(layout, case.engine, qemu) as guest:
+    with guest_for(layout, case.engine, program) as guest:
         reason = lacking(layout, case.levels, guest.info)
         if reason is None:
             memory, cpu = build_in(guest, layout, case.levels)

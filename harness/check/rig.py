@@ -25,13 +25,19 @@ from harness.check.stage import MODES, Control, Model
 from harness.check.verdicts import Judged, judged, report_strangers
 from harness.machine.engines import executor
 from harness.machine.guest import Guest, State
+from harness.machine.machine import Processor
 from harness.machine.ram import TABLE_ARENA
+from harness.machine.registry import engine_named
+from harness.machine.stub import StubImage
 from harness.paging.address import Span
 from harness.paging.memory import BufferMemory, Mask
 from harness.paging.space import TableAllocator
 from harness.paging.x86.access import Vector
 from harness.paging.x86.bulk import ALLOWED, Outcomes, judge
 from harness.paging.x86.cpu import Cpu
+
+DEADLINE = 30.0
+"""Seconds that a guest has for each answer."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,27 @@ class Verdicts:
     comparison: Comparison
 
 
+def guest_of(
+    engine: str,
+    wanted: tuple[Processor, int],
+    program: str | None = None,
+    *,
+    image: StubImage | None = None,
+    deadline: float = DEADLINE,
+) -> Guest:
+    """A guest for a model, with as much memory as the engine can have of what is wanted."""
+    processor, ram_bytes = wanted
+    executes = engine_named(engine)
+    return Guest(
+        engine,
+        ram_bytes=min(ram_bytes, executes.largest_ram),
+        cpu=executes.processor(processor),
+        program=program,
+        image=image,
+        deadline=deadline,
+    )
+
+
 class Rig:
     """The chains in a guest's memory."""
 
@@ -113,8 +140,10 @@ class Rig:
             allocator = TableAllocator(BufferMemory(self.guest.ram.buffer), Span.of(first, share))
             # Without PSE, so that the window is there under both its values.
             cpu = replace(model, pse=False).cpu(Control())
+            frames = model.frames.clip(Span.of(0, self.guest.ram.size))
+            assert frames is not None
             self._chains[model.mode] = chains.build(
-                self.guest, cpu, model.window, model.frames, allocator
+                self.guest, cpu, model.window, frames, allocator
             )
         return self._chains[model.mode]
 
@@ -188,7 +217,8 @@ class Rig:
         as_engine = _judged_as(batch, question, batch.reading.take(lanes), quirks)
         as_known = self._agreeing(comparison, as_engine, results, self.quirks)
         departs = as_known.agree
-        by_manual = as_engine.reading.without(lapses(quirks))
+        # Without any lapse: where one denies what another allows, the other does not depart.
+        by_manual = as_engine.reading.without(lapses(self.quirks))
         rules = _judged_as(batch, question, by_manual, ())
         held = by_manual.says(rules.outcomes) & ~(rules.answers.marked != 0).any(axis=0)
         follows = np.zeros_like(departs)

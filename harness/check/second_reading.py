@@ -39,6 +39,8 @@ class Lapse(Flag):
               marks them as accessed
     STACK     has no exception of its own for stack references
     IMPLICIT  takes the supervisor's implicit accesses for explicit ones
+    AC        takes every implicit access for an explicit one of the supervisor
+    KEYS      asks PKRS about whatever the supervisor accesses, and PKRU whether it may write
     """
 
     GIGABYTE = auto()
@@ -47,6 +49,8 @@ class Lapse(Flag):
     PDPTES = auto()
     STACK = auto()
     IMPLICIT = auto()
+    AC = auto()
+    KEYS = auto()
 
 
 NO_LAPSE = Lapse(0)
@@ -191,10 +195,13 @@ class Reading:
             pushes: Mask = (self.walked.stop == Stop.OUTSIDE) & _stack(asked.cases)
             return pushes
         other = self.without(lapse)
-        if lapse is Lapse.IMPLICIT:
+        if lapse in Lapse.IMPLICIT | Lapse.AC:
             return self.allowed & ~other.allowed
+        if lapse is Lapse.KEYS:
+            differs: Mask = self._locked != other._locked
+            return differs
         ours, theirs = self.walked, other.walked
-        differs: Mask = (ours.stop != theirs.stop) | (ours.marked != theirs.marked)
+        differs = (ours.stop != theirs.stop) | (ours.marked != theirs.marked)
         ended = np.isin(ours.stop, (Stop.ABSENT, Stop.RESERVED, Stop.PAGE))
         differs |= ended & (ours.level != theirs.level)
         return differs
@@ -212,6 +219,8 @@ class Reading:
             return len(asked.pdpte) > 0
         if lapse is Lapse.STACK:
             return _long(cpu) and bool(_stack(asked.cases).any())
+        if lapse is Lapse.KEYS:
+            return any(_keys(cpu))
         implicit = asked.cases.implicit
         return bool(cpu.cr4 >> 21 & 1) and implicit is not None and bool(implicit.any())
 
@@ -355,7 +364,9 @@ class Reading:
         cases = self.asked.cases
         if cases.implicit is None:
             return cases.ac
-        heeds = ~cases.user if self.lapses & Lapse.IMPLICIT else np.zeros_like(cases.ac)
+        heeds = np.full_like(cases.ac, bool(self.lapses & Lapse.AC))
+        if self.lapses & Lapse.IMPLICIT:
+            heeds |= ~cases.user
         return cases.ac & (~cases.implicit | heeds)
 
     @cached_property
@@ -363,13 +374,16 @@ class Reading:
         """Which accesses a protection key denies (4.6.2): PKRU's keys are asked about user pages,
         those of PKRS about supervisor pages and the supervisor alone."""
         cases, cpu = self.asked.cases, self.asked.cpu
-        pku, pks = (_long(cpu) and bool(cpu.cr4 >> bit & 1) for bit in (22, 24))
+        pku, pks = _keys(cpu)
         if not (pku or pks):
             return np.bool_(False)
         key = self.walked.entry >> np.uint64(59) & np.uint64(15)
-        rights = np.where(
-            self.user_page, np.uint64(cpu.pkru if pku else 0), np.uint64(cpu.pkrs if pks else 0)
-        ) >> (key << np.uint64(1))
+        of_user, of_supervisor = np.uint64(cpu.pkru * pku), np.uint64(cpu.pkrs * pks)
+        rights = np.where(self.user_page, of_user, of_supervisor)
+        if self.lapses & Lapse.KEYS:
+            no_write = of_user & np.uint64(0xAAAA_AAAA)  # the upper of the two bits of each key
+            rights = np.where(self.by_user, rights, of_supervisor | no_write)
+        rights = rights >> (key << np.uint64(1))
         write_counts = self.by_user | bool(cpu.cr0 >> 16 & 1)
         denied: Mask = (rights & np.uint64(1) != 0) | (rights & np.uint64(2) != 0) & (
             _writes(cases) & write_counts
@@ -448,6 +462,11 @@ def _ones(high: int, low: int) -> int:
 
 def _long(cpu: Cpu) -> bool:
     return bool(cpu.efer >> 10 & 1)
+
+
+def _keys(cpu: Cpu) -> tuple[bool, bool]:
+    """Whether keys of user pages, and those of supervisor pages, are heeded."""
+    return _long(cpu) and bool(cpu.cr4 >> 22 & 1), _long(cpu) and bool(cpu.cr4 >> 24 & 1)
 
 
 def _walks_by(cpu: Cpu) -> tuple[int | bool, ...]:

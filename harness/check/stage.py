@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Final
 
 from harness.machine.guest import MachineInfo
+from harness.machine.machine import Processor
 from harness.machine.ram import ARENA, LARGEST_RAM, MIB
 from harness.paging.address import Span
 from harness.paging.format import Format
@@ -67,8 +68,14 @@ class Model:
 
     @property
     def ram_bytes(self) -> int:
-        """Memory of its guest: in long mode enough for pages of 1 GiB."""
+        """Memory of its guest, where the engine can have it: in long mode enough for pages of 1
+        GiB."""
         return LARGEST_RAM if self.long else LEGACY_RAM
+
+    @property
+    def guest(self) -> tuple[Processor, int]:
+        """What a guest has to be for it: its processor, and its bytes of memory."""
+        return self.processor, self.ram_bytes
 
     @property
     def frames(self) -> Span:
@@ -92,13 +99,9 @@ class Model:
         return Span.of(WINDOW_SLOT << top.shift, top.size)
 
     @property
-    def processor(self) -> str:
-        """QEMU's -cpu for it on TCG, which can be any."""
-        features = [f"phys-bits={self.maxphyaddr}"]
-        features.append(f"vendor={'AuthenticAMD' if self.amd else 'GenuineIntel'}")
-        features += [] if self.page1gb else ["-pdpe1gb"]
-        features += [] if self.pse36 else ["-pse36"]
-        return ",".join(("max", *features))
+    def processor(self) -> Processor:
+        """What an engine is asked to be."""
+        return Processor(self.maxphyaddr, self.page1gb, self.pse36, self.amd)
 
     def values(self) -> dict[str, str | int]:
         """What it has on its axes: those that play a part in its mode."""

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from harness.check import probes
-from harness.check.cases import Cases, evenly, of_places, of_space, together
+from harness.check.cases import Cases, evenly, of_space, together
 from harness.check.compare import Comparison, Disagreement
 from harness.check.debugger import TABLE_BYTES, Debugger, TableImage
 from harness.check.layouts import Layout, build
@@ -22,8 +22,9 @@ from harness.check.quirks import fault_quirks, not_run_on
 from harness.check.window import Window, check_root, open_window
 from harness.machine.engines import IN_SOFTWARE, executor, reads_as_amd
 from harness.machine.guest import Guest, MachineInfo
-from harness.machine.qemu import dotted, engine_named
+from harness.machine.machine import Processor, dotted
 from harness.machine.ram import TABLE_ARENA
+from harness.machine.registry import engine_named
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.memory import BufferMemory, Memory, Words
@@ -83,7 +84,7 @@ def validate(
     levels: int,
     engine: str,
     *,
-    qemu: str = "qemu-system-x86_64",
+    program: str | None = None,
     thorough: bool = False,
 ) -> SpaceReport:
     """Builds a layout in a new guest's memory and asks every oracle about it.
@@ -92,7 +93,7 @@ def validate(
     hole for the window, Misuse and MachineError for a guest that cannot be had or is lost.
     """
     started = time.monotonic()
-    with guest_for(layout, engine, qemu) as guest:
+    with guest_for(layout, engine, program) as guest:
         comparisons: tuple[Comparison, ...] = ()
         skipped = lacking(layout, levels, guest.info)
         if skipped is None:
@@ -111,12 +112,11 @@ def validate(
 
 
 @contextmanager
-def guest_for(layout: Layout, engine: str, qemu: str) -> Iterator[Guest]:
+def guest_for(layout: Layout, engine: str, program: str | None) -> Iterator[Guest]:
     """A guest with the RAM, and where the engine can choose it the MAXPHYADDR, of a layout."""
-    cpu = None
-    if layout.maxphyaddr and engine == "tcg":
-        cpu = f"{engine_named(engine).cpu},phys-bits={layout.maxphyaddr}"
-    with Guest(engine, ram_bytes=layout.ram, cpu=cpu, qemu=qemu, deadline=DEADLINE) as guest:
+    wanted = layout.maxphyaddr and Processor(maxphyaddr=layout.maxphyaddr)
+    cpu = engine_named(engine).processor(wanted) if wanted else None
+    with Guest(engine, ram_bytes=layout.ram, cpu=cpu, program=program, deadline=DEADLINE) as guest:
         yield guest
 
 
@@ -172,15 +172,12 @@ def compare_space(
             leaves.virtual <= np.uint64(window.span.last)
         )
         cases = of_space(cpu, memory, leaves.take(~inside), window.span)
-        places = _NONE if places is None else places
-        named = of_places(cpu, memory, places, window.span)
-        probed = _ask_guest(guest, window, cpu, memory, written.address, cases, named)
-        span = window.span
-        if hidden := int(((places >= span.first) & (places <= span.last)).sum()):
-            probed.not_comparable["the stub runs there"] = hidden
-        with guest.parked(window.state) as monitor:
-            questions = Debugger(monitor, cpu, memory, window.span).questions(written, thorough)
-            comparisons = (probed, *(ask() for ask in questions.values()))
+        probed = _ask_guest(guest, window, cpu, memory, written.address, cases)
+        comparisons: tuple[Comparison, ...] = (probed,)
+        if guest.has_monitor:
+            with guest.parked(window.state) as monitor:
+                questions = Debugger(monitor, cpu, memory, window.span).questions(written, thorough)
+                comparisons += tuple(ask() for ask in questions.values())
     for comparison in comparisons:
         add_walks(comparison, memory, cpu)
     return comparisons

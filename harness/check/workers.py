@@ -34,7 +34,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def validate_all(
-    spaces: Sequence[tuple[Layout, int]], engine: str, *, qemu: str, thorough: bool = False
+    spaces: Sequence[tuple[Layout, int]],
+    engine: str,
+    *,
+    program: str | None = None,
+    thorough: bool = False,
 ) -> Generator[SpaceReport, None, None]:
     """Validates layouts, each at a number of levels; the reports come as they are ready.
 
@@ -43,7 +47,7 @@ def validate_all(
     """
 
     def one(layout: Layout, levels: int) -> Iterator[SpaceReport]:
-        yield validate(layout, levels, engine, qemu=qemu, thorough=thorough)
+        yield validate(layout, levels, engine, program=program, thorough=thorough)
 
     tasks = [
         Task(f"{layout.name} at {levels} levels", partial(one, layout, levels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -13,13 +14,19 @@ Engine = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="tcg, kvm, or auto: tcg where this host can run it, else kvm.",
-        autocompletion=one_of("tcg", "kvm", "auto"),
+        help="tcg, kvm, bochs, or auto: tcg where this host can run it, else kvm.",
+        autocompletion=one_of("tcg", "kvm", "bochs", "auto"),
     ),
 ]
 Qemu = Annotated[
     str,
     typer.Option("--qemu", envvar="QEMU", help="The QEMU to run: a name or a path."),
+]
+Bochs = Annotated[
+    str,
+    typer.Option(
+        "--bochs", envvar="BOCHS", help="The Bochs to run, for --engine bochs: a name or a path."
+    ),
 ]
 AllowNews = Annotated[
     bool,
@@ -29,21 +36,35 @@ AllowNews = Annotated[
 ]
 
 
-def usable(engine: str, qemu: str) -> str:
-    """The engine asked for, or with `auto` the first that this host can run.
+def programs(qemu: str, bochs: str) -> Mapping[str, str]:
+    """The emulators that were chosen, by their makers."""
+    return {"QEMU": qemu, "Bochs": bochs}
+
+
+def program_of(engine: str, chosen: Mapping[str, str]) -> str:
+    """The chosen emulator of an engine.  Raises Misuse if there is no engine of that name."""
+    from harness.machine.registry import engine_named
+
+    return chosen[engine_named(engine).maker]
+
+
+def usable(engine: str, chosen: Mapping[str, str]) -> tuple[str, str]:
+    """The engine asked for, or with `auto` the first that this host can run, and its emulator.
 
     Where there is none the command ends with the reason of each, a line an engine; raises Misuse
-    where there is no QEMU, without which none is.
+    where the emulator itself is missing.
     """
     from harness.machine.engines import why_absent
-    from harness.machine.qemu import ENGINES, installed
+    from harness.machine.machine import installed
+    from harness.machine.registry import DEFAULT, engine_named
 
-    installed(qemu)
     reasons = {}
-    for name in ENGINES if engine == "auto" else (engine,):
-        reason = why_absent(name, qemu=qemu)
+    for name in DEFAULT if engine == "auto" else (engine,):
+        installed(program_of(name, chosen), engine_named(name).maker)
+        program = program_of(name, chosen)
+        reason = why_absent(name, program=program)
         if reason is None:
-            return name
+            return name, program
         reasons[name] = reason
     for name, reason in reasons.items():
         complain(f"{name} cannot run here: {reason}")

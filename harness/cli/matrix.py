@@ -21,7 +21,7 @@ from harness.cli.ending import (
     sentences,
     tell_news,
 )
-from harness.cli.engine import AllowNews, Engine, Qemu, usable
+from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, programs, usable
 from harness.cli.help import OUTPUT
 from harness.cli.output import Html, Json, say, writable, write
 
@@ -63,6 +63,7 @@ def matrix(
     ] = None,
     jobs: Annotated[int, typer.Option(metavar="N", help="Guests side by side.")] = JOBS,
     qemu: Qemu = "qemu-system-x86_64",
+    bochs: Bochs = "bochs",
     as_json: Json = False,
     report: Annotated[
         Path | None,
@@ -95,11 +96,11 @@ def matrix(
             raise Misuse(f"{jobs} guests can try nothing: choose 1 or more")
         writable(html)
         started = time.monotonic()
-        engine = usable(engine, qemu)
-        plan = planned(preset, mode, engine, qemu, where)
+        engine, program = usable(engine, programs(qemu, bochs))
+        plan = planned(preset, mode, engine, program, where)
         if not as_json:
             say(f"{counted(len(plan), 'access')} on {engine}")
-        result = tried(plan, jobs, qemu, report or CASES, started)
+        result = tried(plan, jobs, program, report or CASES, started)
         if as_json or report is not None:
             text = json.dumps(reports.as_object(result))
         if as_json:
@@ -116,7 +117,7 @@ def matrix(
         _leave(result, allow_news)
 
 
-def planned(preset: str, mode: str, engine: str, qemu: str, where: str | None) -> Plan:
+def planned(preset: str, mode: str, engine: str, program: str, where: str | None) -> Plan:
     """What is to be tried; Misuse for names that there are not, and where it is nothing."""
     from harness.check.families import PRESETS
     from harness.check.matrix import plan
@@ -130,7 +131,7 @@ def planned(preset: str, mode: str, engine: str, qemu: str, where: str | None) -
         raise Misuse(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
     if mode != "all":
         known(mode)
-    with Guest(engine, ram_bytes=ARENA.stop + RAM_UNIT, qemu=qemu) as guest:
+    with Guest(engine, ram_bytes=ARENA.stop + RAM_UNIT, program=program) as guest:
         info, long_only, by = guest.info, why_long_mode_only(guest), executor(guest)
     modes = MODES if mode == "all" else (mode,)
     return plan(preset, modes, engine, info, where, long_only, by)
@@ -145,7 +146,7 @@ def known(mode: str) -> None:
         raise Misuse(f"there is no mode {mode!r}: choose one of {', '.join(MODES)}")
 
 
-def tried(plan: Plan, jobs: int, qemu: str, directory: Path, started: float) -> Result:
+def tried(plan: Plan, jobs: int, program: str, directory: Path, started: float) -> Result:
     """Tries a plan, and keeps in the directory what tells against the machine."""
     from harness.check.matrix import Report, run
     from harness.machine.errors import MachineError
@@ -154,7 +155,7 @@ def tried(plan: Plan, jobs: int, qemu: str, directory: Path, started: float) -> 
 
     total, failure = Report(plan.engine), None
     try:
-        with closing(run(plan, jobs=jobs, qemu=qemu)) as coming:
+        with closing(run(plan, jobs=jobs, program=program)) as coming:
             for part in following(coming, len(plan), _step):
                 total.add(part)
     except MachineError as error:

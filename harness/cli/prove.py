@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.ending import DISAGREEMENT, MISUSE, complain, sentences, tell_news
-from harness.cli.engine import AllowNews, Engine, Qemu, usable
+from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, programs, usable
 from harness.cli.output import Json, say, writable, write
 from harness.cli.source import Source, with_source
 
@@ -38,6 +38,7 @@ def prove(
         ),
     ] = None,
     qemu: Qemu = "qemu-system-x86_64",
+    bochs: Bochs = "bochs",
     as_json: Json = False,
     junit: Annotated[
         Path | None,
@@ -73,7 +74,7 @@ def prove(
             raise Misuse(f"there is no {unknown[0]!r} to allow, but {known}")
         meant = None if expect is None else load(expect)
         with source.opened() as snapshot:
-            proved = proof(snapshot, usable(engine, qemu), qemu, meant)
+            proved = proof(snapshot, *usable(engine, programs(qemu, bochs)), meant)
             if as_json:
                 say(json.dumps(reports.as_object(proved, kinds)))
             else:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.ending import DISAGREEMENT, sentences
-from harness.cli.engine import Qemu
+from harness.cli.engine import Bochs, Qemu, program_of, programs
 from harness.cli.output import say
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 def replay(
     case: Annotated[Path, typer.Argument(metavar="FILE", help="A case that was saved.")],
     qemu: Qemu = "qemu-system-x86_64",
+    bochs: Bochs = "bochs",
 ) -> None:
     """Ask the question of a saved case again.
 
@@ -31,18 +33,19 @@ def replay(
     with sentences():
         from harness.report.text import replay_lines
 
-        saved, comparison = _asked(case, qemu)
+        saved, comparison = _asked(case, programs(qemu, bochs))
         for line in replay_lines(saved, comparison):
             say(line)
         if comparison.disagreed:
             raise typer.Exit(DISAGREEMENT)
 
 
-def _asked(path: Path, qemu: str) -> tuple[Case | MatrixCase, Comparison]:
+def _asked(path: Path, chosen: Mapping[str, str]) -> tuple[Case | MatrixCase, Comparison]:
     """The case in a file, of whichever kind, and what came of it now."""
     from harness.check import matrix_case, replay
 
     case = matrix_case.saved(path)
+    program = program_of(case.engine, chosen)
     if isinstance(case, matrix_case.MatrixCase):
-        return case, matrix_case.replay(case, qemu=qemu)
-    return case, replay.replay(case, qemu=qemu)
+        return case, matrix_case.replay(case, program=program)
+    return case, replay.replay(case, program=program)

@@ -10,7 +10,7 @@ import typer
 
 from harness.cli.complete import one_of
 from harness.cli.ending import CASES, DISAGREEMENT, sentences
-from harness.cli.engine import Engine, Qemu, usable
+from harness.cli.engine import Bochs, Engine, Qemu, programs, usable
 from harness.cli.matrix import JOBS, known, planned, tried
 
 
@@ -23,6 +23,7 @@ def rules(
     ] = "4",
     engine: Engine = "auto",
     qemu: Qemu = "qemu-system-x86_64",
+    bochs: Bochs = "bochs",
     reports: Annotated[
         list[Path] | None,
         typer.Option(
@@ -52,7 +53,7 @@ def rules(
         if reports:
             found = [_read(path) for path in reports]
         else:
-            found = [_run(mode, usable(engine, qemu), qemu)]
+            found = [_run(mode, *usable(engine, programs(qemu, bochs)))]
         executed = [
             Executed(one["engine"], one["rules"].get(mode, {}), one["departed"].get(mode, {}))
             for one in found
@@ -65,13 +66,13 @@ def rules(
             raise typer.Exit(DISAGREEMENT)
 
 
-def _run(mode: str, engine: str, qemu: str) -> dict[str, Any]:
+def _run(mode: str, engine: str, program: str) -> dict[str, Any]:
     """The report of a quick run."""
     from harness.machine.errors import MachineError
     from harness.report.matrix import as_object
 
-    plan = planned("quick", mode, engine, qemu, None)
-    result = tried(plan, JOBS, qemu, CASES, time.monotonic())
+    plan = planned("quick", mode, engine, program, None)
+    result = tried(plan, JOBS, program, CASES, time.monotonic())
     if result.failure is not None:
         raise MachineError(result.failure)
     return as_object(result)

@@ -21,7 +21,7 @@ from harness.cli.ending import (
     sentences,
     tell_news,
 )
-from harness.cli.engine import AllowNews, Engine, Qemu, usable
+from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, programs, usable
 from harness.cli.help import OUTPUT
 from harness.cli.output import Html, Json, say, writable, write
 
@@ -54,6 +54,7 @@ def validate(
         bool, typer.Option("--thorough", help="Ask the monitor about all mappings, not a sample.")
     ] = False,
     qemu: Qemu = "qemu-system-x86_64",
+    bochs: Bochs = "bochs",
     as_json: Json = False,
     report: Annotated[
         Path | None,
@@ -84,10 +85,10 @@ def validate(
         spaces = _chosen(layouts or [], levels)
         if report is not None:
             report.mkdir(parents=True, exist_ok=True)
-        engine = usable(engine, qemu)
+        engine, program = usable(engine, programs(qemu, bochs))
         if not as_json:
             say(f"{counted(len(spaces), 'space')} on {engine}")
-        run = _validated(spaces, engine, qemu, thorough, report or CASES, started)
+        run = _validated(spaces, engine, program, thorough, report or CASES, started)
         if as_json:
             say(json.dumps(files.as_object(run)))
         else:
@@ -120,7 +121,7 @@ def _chosen(names: list[str], levels: int | None) -> list[tuple[Layout, int]]:
 def _validated(
     spaces: list[tuple[Layout, int]],
     engine: str,
-    qemu: str,
+    program: str,
     thorough: bool,
     directory: Path,
     started: float,
@@ -135,7 +136,7 @@ def _validated(
     findings: list[Finding] = []
     failure = None
     try:
-        with closing(validate_all(spaces, engine, qemu=qemu, thorough=thorough)) as coming:
+        with closing(validate_all(spaces, engine, program=program, thorough=thorough)) as coming:
             for report in following(coming, len(spaces), _step):
                 reports.append(report)
                 findings += find(report, directory)

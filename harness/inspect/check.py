@@ -14,7 +14,7 @@ from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import qmp
 from harness.inspect.sources.qmp import Connection
 from harness.machine.foreign import ForeignMonitor
-from harness.machine.qemu import dotted
+from harness.machine.machine import dotted
 
 PATIENCE = 30.0
 """Seconds for all that is read, and for `info tlb`, which of many mappings is long."""

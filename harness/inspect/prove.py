@@ -20,8 +20,9 @@ from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.machine.engines import executor, reads_as_amd
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest
-from harness.machine.qemu import dotted
-from harness.machine.ram import ARENA, LARGEST_RAM, RAM_UNIT
+from harness.machine.machine import Processor, dotted
+from harness.machine.ram import ARENA, RAM_UNIT
+from harness.machine.registry import engine_named
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import End, Leaves
@@ -64,7 +65,12 @@ class Proved:
     left_out: tuple[str, ...]
 
 
-def prove(snapshot: Snapshot, engine: str, qemu: str, meant: Expectations | None = None) -> Proved:
+def prove(
+    snapshot: Snapshot,
+    engine: str,
+    program: str | None = None,
+    meant: Expectations | None = None,
+) -> Proved:
     """Proves a snapshot's tables in a new guest.
 
     Raises QuestionError for tables that no guest can have, Misuse for an engine whose processor
@@ -83,9 +89,10 @@ def prove(snapshot: Snapshot, engine: str, qemu: str, meant: Expectations | None
             f"the space has {leaves.total:,} entries, each counted at all its addresses: no more"
             f" than {MOST:,} are proved"
         )
-    model = f"max,phys-bits={cpu.maxphyaddr}" if engine == "tcg" else None
-    size = _ram_for(leaves)
-    with Guest(engine, ram_bytes=size, cpu=model, qemu=qemu, deadline=DEADLINE) as guest:
+    machine = engine_named(engine)
+    model = machine.processor(Processor(maxphyaddr=cpu.maxphyaddr))
+    size = _ram_for(leaves, machine.largest_ram)
+    with Guest(engine, ram_bytes=size, cpu=model, program=program, deadline=DEADLINE) as guest:
         own, notes = _own(cpu, guest)
         left_out = tuple(_place(snapshot, leaves, guest))
         asked = None if meant is None else places(own, meant)
@@ -98,13 +105,13 @@ def prove(snapshot: Snapshot, engine: str, qemu: str, meant: Expectations | None
     return Proved(checked, bool(leaves.total), meant, missed, left_out)
 
 
-def _ram_for(leaves: Leaves) -> int:
+def _ram_for(leaves: Leaves, most: int) -> int:
     """RAM for all tables and pages, as far as a guest can have it where they are."""
     ends = [leaves.tables.address, leaves.physical[leaves.end == End.LEAF]]
     there = np.concatenate(ends)
-    there = there[there < np.uint64(LARGEST_RAM)]
+    there = there[there < np.uint64(most)]
     last = int(there.max(initial=ARENA.stop))
-    return min(-(-(last + 1) // RAM_UNIT) * RAM_UNIT + RAM_UNIT, LARGEST_RAM)
+    return min(-(-(last + 1) // RAM_UNIT) * RAM_UNIT + RAM_UNIT, most)
 
 
 def _own(cpu: Cpu, guest: Guest) -> tuple[Cpu, list[str]]:

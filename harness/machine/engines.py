@@ -13,10 +13,10 @@ from typing import Final
 
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.guest import Guest, MachineInfo
-from harness.machine.qemu import ENGINES, engine_named, installed
+from harness.machine.machine import installed
 from harness.machine.ram import ARENA, RAM_UNIT
+from harness.machine.registry import engine_named
 
-KVM_DEVICE: Final = Path("/dev/kvm")
 MODULES: Final = Path("/sys/module")
 KVM_MODULES: Final = ("kvm_amd", "kvm_intel", "kvm_pvm")
 """What can be behind /dev/kvm, one at a time: the two that use the processor's virtualization,
@@ -32,34 +32,30 @@ AMD_VENDORS: Final = ("AuthenticAMD", "HygonGenuine")
 """Whose processors read entries as the APM says (CPUID leaf 0)."""
 
 
-def why_absent(
-    name: str, *, qemu: str = "qemu-system-x86_64", deadline: float = 10.0
-) -> str | None:
+def why_absent(name: str, *, program: str | None = None, deadline: float = 10.0) -> str | None:
     """Why this host can not run the engine, as a sentence; None if it can.
 
-    Boots the stub, which takes about 50 ms; `deadline` in seconds bounds each of its answers.
-    Raises `Misuse` if there is no engine of that name.
+    Boots the stub, which takes about 50 ms; `program` is another emulator than the engine's own,
+    `deadline` in seconds bounds each of the stub's answers. Raises `Misuse` if there is no engine
+    of that name.
     """
     engine = engine_named(name)
     try:
-        installed(qemu)
+        installed(program or engine.program, engine.maker)
     except Misuse as error:
         return str(error)
-    if name == "kvm":
-        if not KVM_DEVICE.exists():
-            return f"There is no {KVM_DEVICE}: load the kvm module, or allow nested virtualization."
-        if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
-            return f"{KVM_DEVICE} may not be opened by this user: join the group that owns it."
+    device = engine.device
+    if device is not None:
+        if not device.exists():
+            return f"There is no {device}: load the kvm module, or allow nested virtualization."
+        if not os.access(device, os.R_OK | os.W_OK):
+            return f"{device} may not be opened by this user: join the group that owns it."
+    ram = ARENA.stop + RAM_UNIT
     try:
-        with Guest(engine.name, ram_bytes=ARENA.stop + RAM_UNIT, qemu=qemu, deadline=deadline):
+        with Guest(engine.name, ram_bytes=ram, program=program, deadline=deadline):
             return None
     except (MachineError, Misuse) as error:
         return str(error)
-
-
-def engines(*, qemu: str = "qemu-system-x86_64", deadline: float = 10.0) -> dict[str, str | None]:
-    """Every engine by name, with what `why_absent` answers for it."""
-    return {name: why_absent(name, qemu=qemu, deadline=deadline) for name in ENGINES}
 
 
 def why_long_mode_only(guest: Guest) -> str | None:
@@ -71,13 +67,13 @@ def why_long_mode_only(guest: Guest) -> str | None:
 def executor(guest: Guest) -> tuple[str, tuple[int, ...]]:
     """Who executes a guest's instructions, and in which version.
 
-    `tcg` with QEMU's version, or the host's module behind KVM with the kernel's; where the host
-    does not tell which that is, `kvm`.
+    The engine with its emulator's version, or the host's module behind KVM with the kernel's; where
+    the host does not tell which that is, `kvm`.
     """
-    if guest.engine.name != "kvm":
+    if not guest.engine.by_kernel:
         return guest.engine.name, guest.version
     release, _, _ = os.uname().release.partition("-")
-    return kvm_module() or "kvm", tuple(map(int, re.findall(r"\d+", release)))
+    return kvm_module() or guest.engine.name, tuple(map(int, re.findall(r"\d+", release)))
 
 
 def reads_as_amd(info: MachineInfo) -> bool:

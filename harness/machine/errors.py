@@ -1,10 +1,10 @@
 """How the machine can fail. Every message is a sentence; the evidence is in the attributes.
 
 MachineError
-├── LaunchFailure    QEMU did not come up: exit code, command line, stderr
+├── LaunchFailure    the emulator did not come up: exit code, command line, stderr
 ├── GuestLost        it was up and is gone: reset, triple fault, panic, hang, killed
 └── ProtocolError    it answers, but not what was agreed
-Misuse (ValueError)  the request can not be carried out: bad argument, no QEMU, bad ELF
+Misuse (ValueError)  the request can not be carried out: bad argument, no emulator, bad ELF
 """
 
 from __future__ import annotations
@@ -19,16 +19,22 @@ class MachineError(Exception):
 
 
 class LaunchFailure(MachineError):  # noqa: N818 (the project's word for this ending)
-    """QEMU ended, or never answered, before the guest was ready.
+    """The emulator ended, or never answered, before the guest was ready.
 
     `exit_code` is that of the process (negative: the signal that ended it, None: it was still
-    running), `command` its arguments, `stderr` what it said.
+    running), `command` its arguments, `stderr` what it said, `maker` its name.
     """
 
     def __init__(
-        self, message: str, *, exit_code: int | None, command: Sequence[str], stderr: str
+        self,
+        message: str,
+        *,
+        exit_code: int | None,
+        command: Sequence[str],
+        stderr: str,
+        maker: str = "QEMU",
     ) -> None:
-        super().__init__(f"{message}{_quoted(stderr)}")
+        super().__init__(f"{message}{_quoted(stderr, maker)}")
         self.exit_code = exit_code
         self.command = tuple(command)
         self.stderr = stderr
@@ -41,18 +47,18 @@ class Evidence:
     console: tuple[str, ...] = ()
     """The last lines it printed."""
     stderr: str = ""
-    """What QEMU said."""
+    """What the emulator said."""
     exit_code: int | None = None
-    """That of QEMU; None, if it was still running."""
+    """That of the emulator; None, if it was still running."""
     registers: Mapping[str, int] = field(default_factory=dict)
     """As printed by the panicking stub, or as QEMU's monitor showed them; empty, if neither did."""
 
 
 class GuestLost(MachineError):  # noqa: N818 (the project's word for this ending)
-    """A running guest reset, panicked, hung, or its QEMU ended. It was ended and reaped."""
+    """A running guest reset, panicked, hung, or its emulator ended. It was ended and reaped."""
 
-    def __init__(self, message: str, evidence: Evidence) -> None:
-        super().__init__(f"{message}{_quoted(evidence.stderr)}")
+    def __init__(self, message: str, evidence: Evidence, *, maker: str = "QEMU") -> None:
+        super().__init__(f"{message}{_quoted(evidence.stderr, maker)}")
         self.evidence = evidence
 
 
@@ -68,9 +74,9 @@ class Misuse(ValueError):  # noqa: N818 (the project's word for this ending)
     """The caller asks for what can not be done here; the sentence says what to do instead."""
 
 
-def _quoted(stderr: str) -> str:
+def _quoted(stderr: str, maker: str) -> str:
     lines = stderr.strip().splitlines()
-    return f" QEMU said: {lines[-1].strip()[:LONGEST_QUOTE]}" if lines else ""
+    return f" {maker} said: {lines[-1].strip()[:LONGEST_QUOTE]}" if lines else ""
 
 
 LONGEST_QUOTE: Final = 500

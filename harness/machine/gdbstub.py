@@ -26,9 +26,8 @@ from harness.machine import guard as guarding
 from harness.machine.descriptors import socket_above_standard
 from harness.machine.errors import Evidence, GuestLost, Misuse, ProtocolError
 from harness.machine.foreign import DEADLINE, Guard, network, process_of
-from harness.machine.monitor import ANSWER_LIMIT, LONG_ANSWER_LIMIT, registers_in
+from harness.machine.monitor import ANSWER_LIMIT, LONG_ANSWER_LIMIT, registers_in, version_of
 from harness.machine.patience import Clock
-from harness.machine.qemu import version_of
 
 LONGEST: Final = 1 << 16
 """Bytes of a packet: QEMU's have 4 KiB."""

@@ -29,6 +29,7 @@ import pexpect
 from pexpect.fdpexpect import fdspawn
 
 from harness.machine.errors import GuestLost, MachineError, Misuse, ProtocolError
+from harness.machine.machine import Machine
 from harness.machine.monitor import Monitor
 from harness.machine.patience import Clock
 from harness.machine.processor import (
@@ -39,14 +40,14 @@ from harness.machine.processor import (
     check_change,
     check_state,
 )
-from harness.machine.qemu import Qemu, engine_named
 from harness.machine.ram import HIGH, JOB_ARENA, MIB, Ram
+from harness.machine.registry import engine_named
 from harness.machine.stub import StubImage
 
 __all__ = ["FEATURES", "Guest", "MachineInfo", "Mode", "State"]
 
 GLANCE: Final = 0.25
-"""Seconds between two looks at QEMU's run state while an answer of the stub is awaited."""
+"""Seconds between two looks at the machine while an answer of the stub is awaited."""
 
 LONGEST_LINE: Final = 4096
 """Bytes; the stub's longest line is that of a panic, about 700."""
@@ -73,14 +74,15 @@ class _Half:
 
 
 class Guest:
-    """A guest with the stub at its prompt, owning its QEMU, memory, monitor and console.
+    """A guest with the stub at its prompt, owning its emulator, memory, monitor and console.
 
     `engine` is the name of one, `ram_bytes` and `high_bytes` its memory (see `ram`), `cpu` another
-    -cpu than the engine's own, `qemu` the program, `deadline` the seconds that any answer may take,
-    without those in which QEMU waits for a processor.
+    processor than the engine's own, as its emulator names them, `program` another emulator than the
+    engine's own, `deadline` the seconds that any answer may take, without those in which the
+    emulator waits for a processor.
 
-    `image` is the stub, `ram` the memory, `monitor` QEMU's monitor, `info` the processor, `version`
-    QEMU's, `capacity` the jobs of one batch.
+    `image` is the stub, `ram` the memory, `info` the processor, `version` the emulator's,
+    `capacity` the jobs of one batch.
 
     Raises `Misuse`, `LaunchFailure`, or, if the stub does not come up, `GuestLost` or
     `ProtocolError`. After these, as after any `MachineError` of a method, the guest is ended.
@@ -93,7 +95,7 @@ class Guest:
         ram_bytes: int = 256 * MIB,
         high_bytes: int = 0,
         cpu: str | None = None,
-        qemu: str = "qemu-system-x86_64",
+        program: str | None = None,
         image: StubImage | None = None,
         deadline: float = 30.0,
     ) -> None:
@@ -106,38 +108,65 @@ class Guest:
         self._ready = self._ended = False
         self._resources = contextlib.ExitStack()
         with self._ended_by_errors():
-            self._launch(Ram(ram_bytes, high_bytes), cpu, qemu)
+            self._launch(self._new_ram(ram_bytes, high_bytes), cpu, program)
             self._divide_job_memory()
             self._greet()
-        self.version = self.monitor.version
+        self.version = self._machine.version
         self.info = self._read_info()
 
-    def _launch(self, ram: Ram, cpu: str | None, qemu: str) -> None:
-        """Start QEMU and connect to it; `_resources` undoes each step, in the opposite order."""
+    def _new_ram(self, low: int, high: int) -> Ram:
+        """Memory of this size; raises `Misuse` where the engine cannot have that."""
+        if low > self.engine.largest_ram or (high and not self.engine.high):
+            raise Misuse(
+                f"{low + high} bytes of RAM: a guest of {self.engine.maker} has at most"
+                f" {self.engine.largest_ram}"
+            )
+        return Ram(low, high)
+
+    def _launch(self, ram: Ram, cpu: str | None, program: str | None) -> None:
+        """Start the machine; `_resources` undoes each step, in the opposite order."""
         self.ram = ram
         self._resources.callback(self.ram.close)
-        self._qemu = Qemu(qemu, self.engine, self.ram, self.image.path, cpu=cpu)
-        self._resources.callback(self._qemu.close)
-        self._clock = Clock(self._qemu.pid)
-        self.monitor = Monitor(self._qemu, self.deadline)
-        self._resources.callback(self.monitor.close)
-        self._resources.callback(self._qemu.end)  # first of all: no one waits for a hung QEMU
+        engine = self.engine
+        self._machine: Machine = engine.start(
+            program or engine.program, engine, ram, self.image, cpu
+        )
+        self._resources.callback(self._machine.close)
+        self._clock = Clock(self._machine.pid)
         self._console = fdspawn(
-            self._qemu.console, encoding="ascii", codec_errors="backslashreplace", use_poll=True
+            self._machine.console, encoding="ascii", codec_errors="backslashreplace", use_poll=True
         )
         self._console.delaybeforesend = None
-        self._console.logfile_read = self._qemu.transcript
-        self.monitor.cont()
+        self._console.logfile_read = self._machine.transcript
+        self._monitor = self._machine.begin(self.deadline)
+
+    @property
+    def monitor(self) -> Monitor:
+        """The emulator's monitor; raises `Misuse` where it has none."""
+        if self._monitor is None:
+            raise Misuse(f"{self.engine.maker} has no monitor: ask the guest itself")
+        return self._monitor
+
+    @property
+    def has_monitor(self) -> bool:
+        """Whether the emulator has a monitor."""
+        return self._monitor is not None
 
     @property
     def pid(self) -> int:
-        """The process id of QEMU."""
-        return self._qemu.pid
+        """The process id of the emulator."""
+        return self._machine.pid
 
     @property
     def command(self) -> tuple[str, ...]:
-        """The command line that started QEMU."""
-        return self._qemu.command
+        """The command line that started the emulator."""
+        return self._machine.command
+
+    def is_well(self) -> bool:
+        """Whether the guest can be asked something: it was not ended, and its emulator runs."""
+        with contextlib.suppress(MachineError):
+            return not self._ended and self._machine.trouble() is None
+        return False
 
     def __enter__(self) -> Self:
         return self
@@ -223,6 +252,8 @@ class Guest:
         self._flying.popleft()
         if self._flying:
             self._send(self._flying[0])
+        else:
+            self._machine.after_work()
         found = self.ram.view(self._halves[batch.half].results, self.image.result_dtype)
         results[: batch.count] = found[: batch.count]
         return batch.count
@@ -261,17 +292,18 @@ class Guest:
     def parked(self, state: State) -> Iterator[Monitor]:
         """The guest with the tested state loaded and its processor stopped, for the monitor."""
         self._check_idle()
+        monitor = self.monitor
         self._check_state(state)
         batch = _Batch(state, secrets.randbits(64), 0, 0)
         self._describe(batch)
         self._command(f"park {batch.nonce:016x}")
         self._expect(f"parked {batch.nonce:016x}")
-        self.monitor.stop()
+        monitor.stop()
         try:
-            yield self.monitor
+            yield monitor
         finally:
-            if not self._ended and self._qemu.exit_code() is None:
-                self.monitor.cont()
+            if not self._ended and self._machine.exit_code() is None:
+                monitor.cont()
                 self._command("leave")
                 self._expect(f"left {batch.nonce:016x}")
 
@@ -290,9 +322,11 @@ class Guest:
     def _greet(self) -> None:
         """Wait for the stub, and see that it and the engine are those that were asked for."""
         self._expect(f"ready {self.image.enums['PROTOCOL_VERSION']}")
-        in_use = self.monitor.engine_in_use()
+        in_use = self._machine.come_up()
         if in_use != self.engine.name:
-            raise ProtocolError(f"QEMU runs {in_use}, asked for {self.engine.name}", in_use)
+            maker, asked = self.engine.maker, self.engine.name
+            raise ProtocolError(f"{maker} runs {in_use}, asked for {asked}", in_use)
+        self._machine.after_work()
         self._ready = True
 
     def _read_info(self) -> MachineInfo:
@@ -308,15 +342,18 @@ class Guest:
     # ---- console ----
 
     def _command(self, line: str) -> None:
+        self._machine.before_work()
         try:
             self._console.send(line + "\n")
         except OSError:
-            raise self._qemu_ended() from None
+            raise self._machine_ended() from None
 
     def _expect(self, line: str) -> None:
         """Wait for this line; any other, and none within the deadline, is the guest's end."""
         with self._ended_by_errors():
             answer = self._read_line()
+            while self._machine.attend(answer):
+                answer = self._read_line()
             if answer == line:
                 return
             if answer.startswith("panic "):
@@ -333,30 +370,28 @@ class Guest:
             except pexpect.TIMEOUT:
                 self._check_running()
             except (pexpect.EOF, OSError):
-                raise self._qemu_ended() from None
-        raise self._lost(f"no answer within {self.deadline:g} s", self.monitor.registers())
+                raise self._machine_ended() from None
+        raise self._lost(f"no answer within {self.deadline:g} s", self._machine.registers())
 
     def _check_running(self) -> None:
         """See that an answer can still come."""
         begun = self._console.before or ""
         if len(begun) > LONGEST_LINE:
             raise self._broken("it prints a line without end", begun)
-        status = self.monitor.status()
-        if status == "shutdown":
-            seen = "it reset, as after a triple fault"
-            raise self._lost(seen, self.monitor.registers())
-        if status != "running":
-            raise self._lost(f"QEMU is in the state {status}", self.monitor.registers())
+        if (trouble := self._machine.trouble()) is not None:
+            if self._machine.exit_code() is not None:
+                raise self._machine_ended()
+            raise self._lost(trouble, self._machine.registers())
 
     # ---- endings ----
 
     def _lost(self, seen: str, registers: Mapping[str, int] | None = None) -> GuestLost:
-        return self._qemu.guest_lost(seen, registers)
+        return self._machine.guest_lost(seen, registers)
 
-    def _qemu_ended(self) -> MachineError:
+    def _machine_ended(self) -> MachineError:
         if self._ready:
-            return self._lost("QEMU ended")
-        return self._qemu.launch_failure("it ended before the stub was ready")
+            return self._lost(f"{self.engine.maker} ended")
+        return self._machine.launch_failure("it ended before the stub was ready")
 
     def _broken(self, what: str, answer: str) -> ProtocolError:
         return ProtocolError(f"the stub breaks the protocol: {what}", answer)

@@ -28,10 +28,13 @@ from qemu.qmp import ExecuteError, Message, QMPClient, QMPError
 from qemu.qmp.qmp_client import BadReplyError
 
 from harness.machine.errors import MachineError, Misuse, ProtocolError
+from harness.machine.machine import dotted
 from harness.machine.patience import Clock
-from harness.machine.qemu import version_of
 
 T = TypeVar("T")
+
+OLDEST_QEMU: Final = (7, 2, 0)
+"""The oldest version whose behaviour was measured; older ones are refused."""
 
 ANSWER_LIMIT: Final = 1 << 24
 LONG_ANSWER_LIMIT: Final = 1 << 28
@@ -475,3 +478,14 @@ def registers_in(text: str) -> dict[str, int]:
     mode EIP, EFL, EAX to EDI.
     """
     return {name: int(digits, 16) for name, digits in _REGISTER.findall(text)}
+
+
+def version_of(greeting: Mapping[str, int]) -> tuple[int, int, int]:
+    """The version in QMP's greeting; raises `Misuse` if it is older than `OLDEST_QEMU`."""
+    version = (greeting["major"], greeting["minor"], greeting["micro"])
+    if version < OLDEST_QEMU:
+        raise Misuse(
+            f"QEMU {dotted(version)} is too old: install {dotted(OLDEST_QEMU)} or newer, "
+            "or name another one"
+        )
+    return version

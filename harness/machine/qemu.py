@@ -11,99 +11,45 @@ import contextlib
 import os
 import re
 import select
-import shutil
-import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
 
-from harness.machine.descriptors import (
-    anonymous_file,
-    said,
-    socket_above_standard,
-    what_is_said,
-)
-from harness.machine.errors import Evidence, GuestLost, LaunchFailure, Misuse
+from harness.machine.descriptors import anonymous_file, socket_above_standard, what_is_said
+from harness.machine.machine import Emulator, Engine, Processor, bound_to, installed
+from harness.machine.monitor import Monitor
 from harness.machine.patience import Clock
-from harness.machine.ram import MIB, Ram
-
-OLDEST_QEMU: Final = (7, 2, 0)
-"""The oldest version whose behaviour was measured; older ones are refused."""
-
-SETTLES: Final = 0.1
-"""Seconds that it may take from the end of QEMU's streams to its own."""
+from harness.machine.ram import LARGEST_RAM, MIB, Ram
+from harness.machine.stub import StubImage
 
 PATIENCE: Final = 2.0
-"""Seconds that each step of ending QEMU may take before the next, harder one."""
+"""Seconds that QEMU may take to say what its objects can be."""
 
-TRANSCRIPT_SIZE: Final = 16384
-"""How many characters of the end of the console's output are kept as evidence."""
+LONGEST_ANSWER: Final = 16384
+"""Bytes of that which are read."""
 
-
-@dataclass(frozen=True)
-class Engine:
-    """What executes the guest: its name, QEMU's -accel and -cpu for it."""
-
-    name: str
-    accelerator: str
-    cpu: str
+KVM_DEVICE: Final = Path("/dev/kvm")
 
 
-ENGINES: Final[Mapping[str, Engine]] = {
-    engine.name: engine
-    for engine in (
-        # TCG reads entries as Intel's processors do, and by itself shows AMD's vendor on x86-64.
-        Engine("tcg", "tcg", "max,vendor=GenuineIntel"),
-        # With arch-capabilities QEMU 7.2 aborts on an MSR that nested and software KVM lack.
-        Engine("kvm", "kvm", "max,-arch-capabilities"),
-    )
-}
-
-
-def engine_named(name: str) -> Engine:
-    """The engine of that name; raises `Misuse` if there is none."""
-    if name not in ENGINES:
-        raise Misuse(f"there is no engine {name!r}: choose one of {', '.join(ENGINES)}")
-    return ENGINES[name]
-
-
-class Transcript:
-    """The end of what the guest printed, as a file to write to."""
-
-    def __init__(self) -> None:
-        self._end = ""
-
-    def write(self, text: str) -> None:
-        self._end = (self._end + text)[-TRANSCRIPT_SIZE:]
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def last_lines(self, count: int = 10) -> tuple[str, ...]:
-        """The last lines, without their ends."""
-        return tuple(self._end.splitlines()[-count:])
-
-
-class Qemu:
+class Qemu(Emulator):
     """A QEMU that runs `kernel`, an ELF file with a PVH note, in `ram`, once the monitor says so.
 
     `monitor` and `console` are this process's ends of the sockets, `scratch` is a file that QEMU
-    writes memory reads to, `scratch_path` its name there. `cpu` None is the engine's own choice.
+    writes memory reads to, `scratch_path` its name there.
     The process must be started from a thread that outlives it: the kernel ends it with the thread.
 
     Raises `Misuse` if `program` or a tool it needs is not installed.
     """
 
     def __init__(
-        self, program: str, engine: Engine, ram: Ram, kernel: Path, *, cpu: str | None = None
+        self, program: str, engine: Engine, ram: Ram, kernel: Path, accelerator: str, cpu: str
     ) -> None:
-        self.engine = engine
+        super().__init__()
+        self.maker = engine.maker
         path = installed(program)  # of what is missing, QEMU is named first
-        self.transcript = Transcript()
         with contextlib.ExitStack() as stack:
             self.monitor, monitor = _socket_pair(stack)
             self.console, console = _socket_pair(stack)
@@ -115,7 +61,7 @@ class Qemu:
             self.command = (
                 *bound_to(os.getpid()),
                 path,
-                *_machine(engine, cpu or engine.cpu, ram, kernel),
+                *_machine(accelerator, cpu, ram, kernel),
                 *("-chardev", f"socket,id=monitor,fd={monitor.fileno()}"),
                 *control_monitor(program, "monitor"),
                 *("-chardev", f"socket,id=console,fd={console.fileno()}"),
@@ -135,70 +81,42 @@ class Qemu:
             self._resources = stack.pop_all()
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
+    def version(self) -> tuple[int, int, int]:
+        """QEMU's, by its monitor."""
+        return self._monitor.version
 
-    def exit_code(self) -> int | None:
-        """None while QEMU runs; negative for the signal that ended it."""
-        return self._process.poll()
+    def begin(self, deadline: float) -> Monitor:
+        """Connect to the monitor, and let the guest run."""
+        self._monitor = Monitor(self, deadline)
+        self._resources.callback(self._monitor.close)
+        self._monitor.cont()
+        return self._monitor
 
-    def stderr(self) -> str:
-        """What QEMU has printed so far: the first `MOST_SAID` bytes of that."""
-        return said(self._stderr)
+    def come_up(self) -> str:
+        """The accelerator that QEMU says it uses."""
+        return self._monitor.engine_in_use()
 
-    def launch_failure(self, reason: str) -> LaunchFailure:
-        """End QEMU, and answer the exception that says why it never came up."""
-        exit_code = self._settled_exit_code()
-        stderr = self.stderr()
-        self.end()
-        ending = "" if exit_code is None else f" ({_ending(exit_code)})"
-        return LaunchFailure(
-            f"QEMU did not start: {reason}{ending}.",
-            exit_code=exit_code,
-            command=self.command,
-            stderr=stderr,
-        )
+    def attend(self, line: str) -> bool:
+        """QEMU says nothing on the console."""
+        del line
+        return False
 
-    def guest_lost(self, seen: str, registers: Mapping[str, int] | None = None) -> GuestLost:
-        """End QEMU, and answer the exception that says how its guest was lost."""
-        exit_code = self._settled_exit_code()
-        stderr = self.stderr()
-        self.end()
-        ending = "" if exit_code is None else f" ({_ending(exit_code)})"
-        evidence = Evidence(self.transcript.last_lines(), stderr, exit_code, registers or {})
-        return GuestLost(f"the guest is lost: {seen}{ending}.", evidence)
+    def before_work(self) -> None:
+        """The guest wakes by itself."""
 
-    def _settled_exit_code(self) -> int | None:
-        """The exit code of a process whose streams ended a moment ago; None if it runs on."""
-        clock = Clock(self.pid)
-        while self._process.poll() is None and clock.now() < SETTLES:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(SETTLES)
-        return self._process.poll()
+    def after_work(self) -> None:
+        """The guest sleeps until it is interrupted."""
 
-    def end(self) -> None:
-        """End the process, if it still runs, and reap it."""
-        for step in (self._process.terminate, self._process.kill):
-            if self._process.poll() is not None:
-                break
-            step()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(PATIENCE)
-        self._process.wait()
+    def trouble(self) -> str | None:
+        """Why no answer can come, by QEMU's run state."""
+        status = self._monitor.status()
+        if status == "shutdown":
+            return "it reset, as after a triple fault"
+        return None if status == "running" else f"QEMU is in the state {status}"
 
-    def close(self) -> None:
-        """End the process, and give back all that was shared with it."""
-        self.end()
-        self._resources.close()
-
-
-def bound_to(parent: int) -> tuple[str, ...]:
-    """What to put before a command, so that the kernel kills it when its parent ends.
-
-    `parent` is this process. If it ended before the kernel was asked, the command is not started.
-    """
-    ask = (installed("setpriv"), "--pdeathsig", "KILL", "--")
-    return *ask, installed("sh"), "-c", 'test $PPID = $0 && exec "$@"', str(parent)
+    def registers(self) -> Mapping[str, int]:
+        """Those that the monitor shows."""
+        return self._monitor.registers()
 
 
 def control_monitor(program: str, chardev: str) -> tuple[str, str]:
@@ -230,7 +148,7 @@ def _object_types(program: str) -> frozenset[str]:
         try:
             while part := _read_until(process.stdout.fileno(), clock):
                 answer += part
-                if len(answer) > TRANSCRIPT_SIZE:
+                if len(answer) > LONGEST_ANSWER:
                     return frozenset()  # it may never end
         finally:
             process.kill()
@@ -242,38 +160,10 @@ def _read_until(fd: int, clock: Clock) -> bytes:
     while not select.select([fd], [], [], max(0.0, PATIENCE - clock.now()))[0]:
         if clock.now() >= PATIENCE:
             raise TimeoutError
-    return os.read(fd, TRANSCRIPT_SIZE)
+    return os.read(fd, LONGEST_ANSWER)
 
 
-PACKAGES: Final = {"setpriv": "util-linux", "sh": "dash"}
-"""Where the programs are from that QEMU is started with."""
-
-
-def installed(program: str) -> str:
-    """The path of a QEMU, or of what it is started with; raises `Misuse` if it can not be found."""
-    path = shutil.which(program)
-    if path is not None:
-        return path
-    if program in PACKAGES:
-        raise Misuse(f"{program} is not in PATH: install {PACKAGES[program]}")
-    raise Misuse(
-        f"QEMU is not installed, or not in PATH as {program}: install it (Debian's package is"
-        " qemu-system-x86), or name another with --qemu or the environment's QEMU"
-    )
-
-
-def version_of(greeting: Mapping[str, int]) -> tuple[int, int, int]:
-    """The version in QMP's greeting; raises `Misuse` if it is older than `OLDEST_QEMU`."""
-    version = (greeting["major"], greeting["minor"], greeting["micro"])
-    if version < OLDEST_QEMU:
-        raise Misuse(
-            f"QEMU {dotted(version)} is too old: install {dotted(OLDEST_QEMU)} or newer, "
-            "or name another one"
-        )
-    return version
-
-
-def _machine(engine: Engine, cpu: str, ram: Ram, kernel: Path) -> Iterator[str]:
+def _machine(accelerator: str, cpu: str, ram: Ram, kernel: Path) -> Iterator[str]:
     """The arguments that make the machine: a processor, RAM, one serial port and its interrupt."""
     yield from ("-nodefaults", "-no-user-config", "-display", "none", "-nic", "none")
     # Not before the monitor is connected: an event in the midst of that is taken for an answer.
@@ -288,7 +178,7 @@ def _machine(engine: Engine, cpu: str, ram: Ram, kernel: Path) -> Iterator[str]:
         "-machine",
         "microvm,memory-backend=ram,pic=on,pit=off,rtc=off,acpi=off,auto-kernel-cmdline=off",
     )
-    yield from ("-accel", engine.accelerator, "-cpu", cpu, "-smp", "1")
+    yield from ("-accel", accelerator, "-cpu", cpu, "-smp", "1")
     yield from ("-m", f"{ram.total // MIB}M")
     yield from (
         "-object",
@@ -307,13 +197,53 @@ def _socket_pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.soc
     return stack.enter_context(ours), stack.enter_context(theirs)
 
 
-def _ending(exit_code: int) -> str:
-    if exit_code < 0:
-        names = {one.value: one.name for one in signal.Signals}  # most of real time have none
-        return f"ended by {names.get(-exit_code, f'signal {-exit_code}')}"
-    return f"exit code {exit_code}"
+def _processor(wanted: Processor) -> str:
+    """QEMU's -cpu for a processor on TCG, which can be any."""
+    features = [f"phys-bits={wanted.maxphyaddr}"]
+    features.append(f"vendor={'AuthenticAMD' if wanted.amd else 'GenuineIntel'}")
+    features += [] if wanted.page1gb else ["-pdpe1gb"]
+    features += [] if wanted.pse36 else ["-pse36"]
+    return ",".join(("max", *features))
 
 
-def dotted(version: tuple[int, ...]) -> str:
-    """A version as people write it."""
-    return ".".join(map(str, version))
+def _on(accelerator: str, processor: str) -> Callable[..., Qemu]:
+    """Starts QEMU with an accelerator, and the processor that it plays unless another is asked
+    for."""
+
+    def start(program: str, engine: Engine, ram: Ram, image: StubImage, cpu: str | None) -> Qemu:
+        return Qemu(program, engine, ram, image.path, accelerator, cpu or processor)
+
+    return start
+
+
+_TCG_PROCESSOR: Final = "max,vendor=GenuineIntel"
+"""TCG reads entries as Intel's processors do, and by itself shows AMD's vendor on x86-64."""
+_KVM_PROCESSOR: Final = "max,-arch-capabilities"
+"""With arch-capabilities QEMU 7.2 aborts on an MSR that nested and software KVM lack."""
+
+TCG: Final = Engine(
+    name="tcg",
+    maker="QEMU",
+    program="qemu-system-x86_64",
+    start=_on("tcg", _TCG_PROCESSOR),
+    processor=_processor,
+    largest_ram=LARGEST_RAM,
+    high=True,
+    any_width=True,
+)
+KVM: Final = Engine(
+    name="kvm",
+    maker="QEMU",
+    program="qemu-system-x86_64",
+    start=_on("kvm", _KVM_PROCESSOR),
+    processor=lambda wanted: None,
+    largest_ram=LARGEST_RAM,
+    high=True,
+    any_width=False,
+    device=KVM_DEVICE,
+    by_kernel=True,
+    # It follows what the guest stores in its tables.
+    keeps_stale=False,
+    # Where it is emulated it is a hundred times slower.
+    matrix_accesses=102_000,
+)

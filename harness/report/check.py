@@ -14,7 +14,7 @@ from harness.report import files
 from harness.report.objects import answer
 from harness.report.state import cr3_text, notes
 from harness.report.terminal import NOT_RUN, count_lines, print_all
-from harness.report.text import agreeing, disagreeing, disagreement_lines, quirk_lines
+from harness.report.text import agreeing, disagreeing, disagreement_lines, quirk_lines, ran_on
 
 
 def as_object(checked: Checked) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def sections(checked: Checked) -> Iterator[tuple[str, Iterable[str]]]:
 def verdict(checked: Checked) -> str:
     """What came of it, in a sentence."""
     what = f"{checked.snapshot.title}, {cr3_text(checked.snapshot.cpu)}"
-    where = f"about {what}, on {checked.engine}, QEMU {checked.qemu}"
+    where = f"about {what}, on {ran_on(checked.engine, checked.qemu)}"
     count, wrong = compared(checked), disagreed(checked)
     if wrong:
         return f"{disagreeing(wrong, count, 'answer')} {where}."

@@ -20,7 +20,14 @@ from harness.paging.x86.access import Reason
 from harness.report import files
 from harness.report.objects import VERSION, bare, rule_name
 from harness.report.terminal import NOT_RUN, count_lines, print_all
-from harness.report.text import agreeing, counted, disagreeing, disagreement_lines, quirk_lines
+from harness.report.text import (
+    agreeing,
+    counted,
+    disagreeing,
+    disagreement_lines,
+    quirk_lines,
+    ran_on,
+)
 
 ALLOWED = "allowed"
 """In place of the name of a rule: the access is allowed."""
@@ -150,7 +157,7 @@ def _case_lines(case: MatrixCase, path: Path | None) -> Iterator[str]:
 def verdict(result: Result) -> str:
     """What came of it, in a sentence."""
     comparison, plan = result.report.comparison, result.plan
-    where = f"on {plan.engine}, QEMU {result.report.qemu}"
+    where = f"on {ran_on(plan.engine, result.report.qemu)}"
     speed = f"{comparison.compared / result.seconds:,.0f} a second"
     if comparison.disagreed:
         said = disagreeing(comparison.disagreed, comparison.compared, "access")

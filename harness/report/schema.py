@@ -280,8 +280,8 @@ _COMPARED: Final = {
     ),
 }
 _MACHINE: Final = {
-    "engine": _text("What executed the guest: tcg or kvm."),
-    "qemu": _text("QEMU's version; empty where none answered."),
+    "engine": _text("What executed the guest: tcg, kvm or bochs."),
+    "qemu": _text("QEMU's version, or Bochs's with engine bochs; empty where none answered."),
     "not_run_on": _list(
         "What answered in a version on which this project was not yet run.",
         _text("Who, in which version, and the versions of which its quirks are known."),

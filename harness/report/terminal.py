@@ -13,7 +13,7 @@ from rich.table import Table
 
 from harness.check.validate import SpaceReport
 from harness.report.run import Run
-from harness.report.text import agreeing, disagreeing, finding_lines, quirk_lines
+from harness.report.text import agreeing, disagreeing, finding_lines, quirk_lines, ran_on
 from harness.report.visible import visible
 
 Part = TypeVar("Part")
@@ -160,7 +160,7 @@ def by_oracle(run: Run) -> dict[str, int]:
 
 def verdict(run: Run) -> str:
     """What came of it, in a sentence."""
-    where = f"on {run.engine}, QEMU {run.qemu}"
+    where = f"on {ran_on(run.engine, run.qemu)}"
     if run.disagreed:
         described = len(run.findings)
         are = "is" if described == 1 else "are"

@@ -24,10 +24,23 @@ if TYPE_CHECKING:
 HEAD = ("level", "entry", "slot", "raw", "meaning", "bits", "rights so far")
 
 
+def emulator(engine: str, version: str) -> str:
+    """The emulator that ran an engine, with its version; of an engine that is unknown, QEMU."""
+    from harness.machine.registry import ENGINES
+
+    maker = ENGINES[engine].maker if engine in ENGINES else "QEMU"
+    return f"{maker} {version}"
+
+
+def ran_on(engine: str, version: str) -> str:
+    """An engine and the emulator that ran it."""
+    return f"{engine}, {emulator(engine, version)}"
+
+
 def finding_lines(finding: Finding) -> Iterator[str]:
     """A disagreement of a validation: what was asked, both answers, the walk, and the case."""
     space = finding.space
-    where = f"{space.layout.name}, {space.levels} levels, {space.engine}, QEMU {space.qemu}"
+    where = f"{space.layout.name}, {space.levels} levels, {ran_on(space.engine, space.qemu)}"
     question, *answers = disagreement_lines(finding.disagreement)
     yield f"{where}, {question}"
     yield from answers
@@ -221,7 +234,7 @@ def assumed_lines(assumed: Sequence[str]) -> Iterator[str]:
 def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
     """Each known departure that showed: how often, what it is, and how that is known."""
     from harness.check.quirks import KNOWN
-    from harness.machine.qemu import dotted
+    from harness.machine.machine import dotted
 
     for name, count in counts.items():
         quirk = KNOWN[name]
@@ -235,7 +248,7 @@ def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
 def replay_lines(case: Case | MatrixCase, comparison: Comparison) -> Iterator[str]:
     """What a case asked, the answers that were saved, and those of now."""
     yield visible(case.title)
-    yield visible(f"  saved with QEMU {case.qemu}")
+    yield visible(f"  saved with {emulator(case.engine, case.qemu)}")
     yield visible(f"  expected  {case.expected}")
     yield visible(f"  observed  {case.observed}")
     yield ""

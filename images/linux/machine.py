@@ -24,8 +24,9 @@ from pexpect.fdpexpect import fdspawn
 from harness.machine.descriptors import anonymous_file, said, what_is_said
 from harness.machine.errors import Evidence, GuestLost, Misuse
 from harness.machine.foreign import conversation
+from harness.machine.machine import PATIENCE, bound_to, installed
 from harness.machine.patience import Clock
-from harness.machine.qemu import PATIENCE, bound_to, control_monitor, installed
+from harness.machine.qemu import control_monitor
 from harness.machine.ram import MIB
 from images.linux.build import Image
 from images.linux.facts import FAILED, READY, Facts, parse

@@ -34,7 +34,7 @@ def boot() -> Figure:
 
     def start_and_end() -> float:
         guests: list[Guest] = []
-        took = seconds(lambda: guests.append(Guest("tcg", qemu=QEMU)))
+        took = seconds(lambda: guests.append(Guest("tcg", program=QEMU)))
         guests[0].close()
         return took
 
@@ -54,7 +54,7 @@ def boot() -> Figure:
 
 def probes() -> Figure:
     """One patched entry and INVLPG each, mixed rights, three in four faulting."""
-    with Guest("tcg", qemu=QEMU) as guest:
+    with Guest("tcg", program=QEMU) as guest:
         memory = BufferMemory(guest.ram.buffer)
         allocator = TableAllocator(memory, Span(ARENA.stop, ARENA.stop + (1 << 20) - 1))
         root = allocator.allocate(Cpu.long_mode(4, 0).format, 3)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from harness.check import matrix
 from harness.check.matrix import Plan
-from harness.check.rig import Rig
+from harness.check.rig import Rig, guest_of
 from harness.check.stage import MODES, Control, Model
 from harness.machine.engines import executor
 from harness.machine.guest import Guest
@@ -20,7 +20,7 @@ IDLE = 1 << 20
 def figures() -> Iterator[Figure]:
     """verified_per_s, verified_jobs2_per_s."""
     model = Model("4")
-    with Guest("tcg", ram_bytes=model.ram_bytes, cpu=model.processor, qemu=QEMU) as guest:
+    with guest_of("tcg", model.guest, QEMU) as guest:
         plan = matrix.plan("quick", MODES, "tcg", guest.info, executor=executor(guest))
         yield verified("verified_per_s", plan, 1, guest, model)
         yield verified("verified_jobs2_per_s", plan, 2, guest, model)
@@ -33,7 +33,7 @@ def verified(name: str, plan: Plan, jobs: int, guest: Guest, model: Model) -> Fi
     idle = guest.image.new_jobs(IDLE)
 
     def run() -> None:
-        for part in matrix.run(plan, jobs=jobs, qemu=QEMU):
+        for part in matrix.run(plan, jobs=jobs, program=QEMU):
             assert not part.comparison.disagreed
 
     beside = f"{IDLE:,} jobs that do nothing"

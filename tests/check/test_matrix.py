@@ -48,7 +48,7 @@ def processor(*lacking: str, physical_bits: int = 40) -> MachineInfo:
 
 def tried(plan: Plan, jobs: int = 2) -> Report:
     report = Report(plan.engine)
-    for part in matrix.run(plan, jobs=jobs, qemu=QEMU):
+    for part in matrix.run(plan, jobs=jobs, program=QEMU):
         report.add(part)
     return report
 
@@ -167,10 +167,10 @@ def test_tcg_does_not_survive_what_it_is_spared() -> None:
 
 @pytest.mark.hw
 def test_kvm_executes_what_tcg_does_not_survive() -> None:
-    absent = why_absent("kvm", qemu=QEMU)
+    absent = why_absent("kvm", program=QEMU)
     if absent:
         pytest.skip(absent)
-    with Guest("kvm", qemu=QEMU) as guest:
+    with Guest("kvm", program=QEMU) as guest:
         info = guest.info
     report = tried(matrix.plan("quick", ["4"], "kvm", info, LAST_BYTE))
     assert report.comparison.disagreed == 0, report.failures
@@ -228,10 +228,10 @@ def test_the_machine_agrees_with_the_reference_on_every_access_of_quick(mode: st
 
 @pytest.mark.hw
 def test_kvm_agrees_on_a_sample_of_four_levels() -> None:
-    absent = why_absent("kvm", qemu=QEMU)
+    absent = why_absent("kvm", program=QEMU)
     if absent:
         pytest.skip(absent)
-    with Guest("kvm", qemu=QEMU) as guest:
+    with Guest("kvm", program=QEMU) as guest:
         plan = matrix.plan("quick", ["4"], "kvm", guest.info, executor=executor(guest))
     report = tried(plan)
     assert report.comparison.compared >= 100_000
@@ -325,11 +325,11 @@ def test_a_failure_of_any_kind_is_replayed_from_its_file(
         report = tried(Plan("tcg", plan.work[:1], Counter(), Counter()), 1)
     failure = report.failures[0]
     assert matrix_case.saved(failure.save(tmp_path)) == failure
-    comparison = matrix_case.replay(failure, qemu=QEMU)
+    comparison = matrix_case.replay(failure, program=QEMU)
     assert (comparison.compared, comparison.disagreed) == (1, 0)
     with monkeypatch.context() as patch:
         patch.setattr(rig, "judge", all_denied)
-        again = matrix_case.replay(failure, qemu=QEMU)
+        again = matrix_case.replay(failure, program=QEMU)
     assert again.disagreed == 1
     assert again.disagreements[0].observed == failure.observed
 
@@ -347,7 +347,7 @@ def test_a_change_of_la57_that_is_refused_is_replayed_from_its_file(
     assert failure.observed.startswith("#GP(0x0)")
     saved = matrix_case.saved(failure.save(tmp_path))
     assert saved == failure
-    assert matrix_case.replay(saved, qemu=QEMU).disagreed == 0
+    assert matrix_case.replay(saved, program=QEMU).disagreed == 0
 
 
 SEQUENCES = {
@@ -374,10 +374,10 @@ def test_a_sequence_is_replayed_as_a_whole_from_its_file(
         saved = matrix_case.saved(failure.save(tmp_path))
         assert saved == failure
         assert saved.values.endswith(f" step={len(saved.steps)}")
-        again = matrix_case.replay(saved, qemu=QEMU)
+        again = matrix_case.replay(saved, program=QEMU)
     assert again.disagreed >= 1
     assert failure.observed in {found.observed for found in again.disagreements}
-    now = matrix_case.replay(saved, qemu=QEMU)
+    now = matrix_case.replay(saved, program=QEMU)
     assert (now.compared, now.disagreed) == (len(saved.steps), 0)
 
 
@@ -466,7 +466,7 @@ def test_a_failure_is_replayed_from_its_file(failure: MatrixCase, tmp_path: Path
     assert failure.observed.startswith("#PF(0x11)")
     path = failure.save(tmp_path)
     assert matrix_case.saved(path) == failure
-    comparison = matrix_case.replay(failure, qemu=QEMU)
+    comparison = matrix_case.replay(failure, program=QEMU)
     assert (comparison.compared, comparison.disagreed) == (1, 0)
     result = CliRunner().invoke(app, ["replay", str(path), "--qemu", QEMU])
     assert result.exit_code == 0

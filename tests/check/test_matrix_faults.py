@@ -17,10 +17,11 @@ import pytest
 from pytest import MonkeyPatch
 
 from harness.check import matrix
-from harness.check.rig import Rig
+from harness.check.rig import Rig, guest_of
 from harness.check.stage import MODES, Model
 from harness.machine.engines import why_absent
 from harness.machine.guest import Guest
+from harness.machine.machine import Processor
 from harness.paging.bulk import End
 from harness.paging.format import Pattern
 from harness.paging.x86.access import Kind, Reason, Vector
@@ -589,13 +590,12 @@ def bench() -> Iterator[Bench]:
     """For each processor a guest with the chains of all its modes, made while the reference is
     unharmed."""
     with ExitStack() as stack, MonkeyPatch.context():
-        made: dict[tuple[str, int], Rig] = {}
+        made: dict[tuple[Processor, int], Rig] = {}
 
         def rig(model: Model) -> Rig:
-            key = model.processor, model.ram_bytes
+            key = model.guest
             if key not in made:
-                guest = Guest("tcg", ram_bytes=key[1], cpu=key[0], qemu=QEMU)
-                made[key] = Rig(stack.enter_context(guest))
+                made[key] = Rig(stack.enter_context(guest_of("tcg", key, QEMU)))
                 for mode in MODES:
                     if replace(model, mode=mode).long == model.long:
                         made[key].chain(replace(model, mode=mode))
@@ -640,10 +640,10 @@ def test_a_fault_that_shows_on_another_processor_is_found(
 
 @pytest.fixture(scope="module")
 def kvm() -> Iterator[Rig]:
-    absent = why_absent("kvm", qemu=QEMU)
+    absent = why_absent("kvm", program=QEMU)
     if absent:
         pytest.skip(absent)
-    with Guest("kvm", ram_bytes=Model("4").ram_bytes, qemu=QEMU) as guest:
+    with Guest("kvm", ram_bytes=Model("4").ram_bytes, program=QEMU) as guest:
         yield Rig(guest)
 
 

@@ -75,7 +75,7 @@ Space = tuple[Guest, BufferMemory, Cpu]
 
 @pytest.fixture(scope="module")
 def space(layout: Layout) -> Iterator[Space]:
-    reason = why_absent("tcg", qemu=QEMU)
+    reason = why_absent("tcg", program=QEMU)
     if reason is not None:
         pytest.skip(f"tcg cannot run here: {reason}")
     with validate.guest_for(layout, "tcg", QEMU) as guest:

@@ -122,7 +122,7 @@ PLANTED: dict[Fault, tuple[str, int]] = {
 
 def disagreements(name: str, levels: int, fault: Fault | None) -> int:
     """How many answers disagree when the reference has the fault and the machine has not."""
-    reason = why_absent("tcg", qemu=QEMU)
+    reason = why_absent("tcg", program=QEMU)
     if reason is not None:
         pytest.skip(f"tcg cannot run here: {reason}")
     layout = layouts.load(layouts.find(name))

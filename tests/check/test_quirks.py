@@ -83,6 +83,11 @@ BOUNDS |= {
     for quirk in (PVM_KEEPS_A_SLOT, PVM_EMULATES_UNDER_SMAP, PVM_KEEPS_XD_PAGE)
 }
 BOUNDS |= {
+    quirk.name: ("bochs", (2, 6, 11), [(2, 7), (3, 0), (99, 0)])
+    for quirk in KNOWN.values()
+    if quirk.name.startswith("bochs-")
+}
+BOUNDS |= {
     quirk.name: ("monitor", *BOUNDS[RESERVED_WITHOUT_PRESENT.name][1:])
     for quirk in (DEBUG_WALKER, TLB_PRINTS_ENTRIES)
 }
@@ -100,7 +105,7 @@ def test_a_quirk_is_expected_from_where_it_begins_on_as_long_as_no_end_was_seen(
     assert not expected_of(quirk, engine, before)
     assert all(expected_of(quirk, engine, version) for version in since)
     assert quirk.until is None
-    others = {"tcg", "kvm", "kvm_pvm", "kvm_amd", "kvm_intel", "monitor"} - {engine}
+    others = {"tcg", "kvm", "kvm_pvm", "kvm_amd", "kvm_intel", "monitor", "bochs"} - {engine}
     assert not any(expected_of(quirk, other, version) for other in others for version in since)
 
 
@@ -130,7 +135,8 @@ def test_a_quirk_whose_end_was_seen_is_expected_before_it_alone(
 
 
 @pytest.mark.parametrize(
-    ("engine", "version"), [("tcg", (7, 2, 22)), ("tcg", (11, 1, 3)), ("kvm_pvm", (6, 18, 44))]
+    ("engine", "version"),
+    [("tcg", (7, 2, 22)), ("tcg", (11, 1, 3)), ("kvm_pvm", (6, 18, 44)), ("bochs", (3, 0))],
 )
 def test_the_departures_of_an_engine_are_all_that_is_expected_of_it(
     engine: str, version: tuple[int, ...]
@@ -157,6 +163,9 @@ RUNS = "not yet run on this version; runs of: 7.2.22, 10.0.13, 11.1.3"
         ("tcg", (8, 2, 2), (8, 2, 2), (f"tcg 8.2.2: {RUNS}",)),
         ("tcg", (7, 2, 0), (7, 2, 0), (f"tcg 7.2.0: {RUNS}",)),
         ("kvm_pvm", (6, 18, 44), (7, 2, 22), ()),
+        ("bochs", (2, 7), (2, 7), ()),
+        ("bochs", (3, 0), (3, 0), ()),
+        ("bochs", (3, 1), (3, 1), ("bochs 3.1: not yet run on this version; runs of: 2.7, 3.0",)),
         (
             "kvm_pvm",
             (7, 0),
@@ -302,6 +311,10 @@ USER_DATA: dict[str, Any] = {"cr4": SMAP, "implicit": True, "ac": True}
 BEYOND = 0x0000_8000_0000_0000
 
 
+KEYED = TABLES | 5 << 59
+LOCKED: dict[str, Any] = {"cr4": PKE, "pkru": 0b11 << 10}
+
+
 def in_pae(raw: int, register: int = 0) -> dict[str, Any]:
     return {"mode": Mode.PAE, "pdpte": (raw, register)}
 
@@ -321,6 +334,27 @@ def in_pae(raw: int, register: int = 0) -> dict[str, Any]:
         (Lapse.GIGABYTE, {3: 0, 2: GIGABYTE}, LACKING_1G, False),
         (Lapse.GIGABYTE, {3: TABLES | PS, 2: GIGABYTE}, LACKING_1G, False),
         (Lapse.GIGABYTE, {1: GIGABYTE}, LACKING_1G, False),
+        # EFLAGS.AC of implicit accesses, whoever's they are.
+        (Lapse.IMPLICIT, {}, USER_DATA, True),
+        (Lapse.IMPLICIT, {}, {**USER_DATA, "user": True}, False),
+        (Lapse.AC, {}, USER_DATA, True),
+        (Lapse.AC, {}, {**USER_DATA, "user": True}, True),
+        (Lapse.AC, {}, {**USER_DATA, "ac": False}, False),
+        (Lapse.AC, {}, {**USER_DATA, "implicit": False}, False),
+        (Lapse.AC, {}, {**USER_DATA, "cr4": 0}, False),
+        (Lapse.AC, {0: TABLES & ~4}, USER_DATA, False),
+        (Lapse.AC, {0: 0}, USER_DATA, False),
+        # Which register is asked about the key of a page: 5, to which PKRU denies all.
+        (Lapse.KEYS, {0: KEYED}, LOCKED, True),
+        (Lapse.KEYS, {0: KEYED}, {**LOCKED, "kind": FETCH}, False),
+        (Lapse.KEYS, {0: KEYED}, {**LOCKED, "user": True}, False),
+        (Lapse.KEYS, {0: KEYED}, {**LOCKED, "kind": WRITE}, False),
+        (Lapse.KEYS, {0: KEYED & ~4}, LOCKED, False),
+        (Lapse.KEYS, {0: KEYED & ~4}, {**LOCKED, "kind": WRITE}, True),
+        (Lapse.KEYS, {0: KEYED & ~4}, {**LOCKED, "kind": WRITE, "cr0": 0}, False),
+        (Lapse.KEYS, {0: KEYED & ~4}, {**LOCKED, "kind": WRITE, "user": True}, False),
+        (Lapse.KEYS, {0: KEYED}, {**LOCKED, "cr4": 0}, False),
+        (Lapse.KEYS, {0: KEYED ^ 1 << 59}, LOCKED, False),
         # Bit 8 of a PML4E or PML5E.
         (Lapse.BIT_8, {3: TABLES | 1 << 8}, AMD, True),
         (Lapse.BIT_8, {4: TABLES | 1 << 8}, {**AMD, "mode": Mode.LEVEL_5}, True),
@@ -370,8 +404,8 @@ def in_pae(raw: int, register: int = 0) -> dict[str, Any]:
 def test_a_quirk_names_the_lanes_whose_only_cause_is_its_own(
     lapse: Lapse, entries: dict[int, int], asked: dict[str, Any], departs: bool
 ) -> None:
-    every = lapses(fault_quirks("tcg", (7, 2, 22)))
-    assert lapse in every
+    engines = fault_quirks("tcg", (7, 2, 22)), fault_quirks("bochs", (3, 0))
+    [every, *_] = [found for found in map(lapses, engines) if lapse in found]
     assert read(entries, every, **asked).departs(lapse).tolist() == [departs]
 
 

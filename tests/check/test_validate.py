@@ -25,6 +25,7 @@ from harness.check.validate import (
     validate,
 )
 from harness.machine.guest import FEATURES, Guest, MachineInfo
+from harness.machine.registry import ENGINES
 from harness.paging import bulk
 from harness.paging.address import Physical
 from harness.paging.bulk import End, Walks
@@ -69,8 +70,8 @@ def name(value: object) -> str | None:
     return value.name if isinstance(value, Layout) else None
 
 
-def validated(layout: Layout, levels: int, engine: str, qemu: str) -> SpaceReport:
-    report = validate(layout, levels, engine, qemu=qemu)
+def validated(layout: Layout, levels: int, engine: str) -> SpaceReport:
+    report = validate(layout, levels, engine)
     if report.skipped is not None:
         pytest.skip(f"pagetable: {engine}: {report.skipped}")
     return report
@@ -111,20 +112,25 @@ NOT_ASKED: dict[tuple[str, int], dict[str, int]] = {
 def test_the_machine_reads_a_layout_as_the_reference_does(
     layout: Layout, levels: int, paging_engine: str, pytestconfig: pytest.Config
 ) -> None:
-    report = validated(layout, levels, paging_engine, pytestconfig.getoption("--pagetable-qemu"))
+    report = validated(layout, levels, paging_engine)
     findings = [Finding(report, found, None) for found in report.disagreements]
     assert not report.disagreed, "\n".join(line for one in findings for line in finding_lines(one))
     assert not report.count("news")
     left_out = dict(report.count("not_comparable"))
+    asked = {comparison.oracle: comparison.compared for comparison in report.comparisons}
+    if ENGINES[paging_engine].maker == "Bochs":  # which has no monitor
+        assert set(asked) == {PROBE}
+        assert asked[PROBE] > 800
+        assert Counter(left_out) <= Counter(NOT_ASKED.get((layout.name, levels), {}))
+        return
     if any(reason.endswith(SAMPLE) for reason in left_out):  # of what is left out on other engines
         left_out = {reason: n for reason, n in left_out.items() if not reason.endswith(SAMPLE)}
         assert Counter(left_out) <= Counter(NOT_ASKED.get((layout.name, levels), {}))
     else:
         assert left_out == NOT_ASKED.get((layout.name, levels), {})
-    asked = {comparison.oracle: comparison.compared for comparison in report.comparisons}
+    assert report.compared > 1000
     assert set(asked) == set(ORACLES)
     assert min(asked[PROBE], asked[TABLE_BYTES], asked[GVA2GPA]) > 0
-    assert report.compared > 1000
     if layout.name == "dense":
         assert min(asked[MEMSAVE], asked[INFO_TLB]) >= 65_536
         assert asked[GVA2GPA] >= 400
@@ -160,7 +166,7 @@ def test_a_departure_is_a_disagreement_and_named_where_its_quirk_begins_later(
         monkeypatch.setattr(module, "FAULT_QUIRKS", (*others, replace(quirk, since=(99,))))
     if quirk is quirks.GIGABYTE_PAGE_WITHOUT_CPUID:
         monkeypatch.setattr(module_of_validate, "build_in", without_gigabyte_pages)
-    report = validate(STRANGERS[quirk], 4, "tcg", qemu=QEMU)
+    report = validate(STRANGERS[quirk], 4, "tcg", program=QEMU)
     named = f"{quirk.name} shows on tcg {report.qemu}, which it does not name"
     probe = report.comparisons[0]
     assert report.disagreed > 0
@@ -200,7 +206,7 @@ def test_a_reference_that_goes_where_the_machine_is_not_asked_disagrees(
 ) -> None:
     layout = load(find("smallest"))
     TOO_FAR[fault](monkeypatch)
-    probe = validate(layout, 4, "tcg", qemu=QEMU).comparisons[0]
+    probe = validate(layout, 4, "tcg", program=QEMU).comparisons[0]
     assert probe.oracle == PROBE
     assert probe.disagreed > 0
     assert not probe.not_comparable
@@ -266,7 +272,7 @@ def test_entries_are_read_as_those_of_the_vendor_that_the_guest_sees(
 ) -> None:
     layout = parse(BIT_8, "bit-8")
     processor = f"max,vendor={vendor}" if vendor else None
-    with Guest("tcg", ram_bytes=layout.ram, cpu=processor, qemu=QEMU) as guest:
+    with Guest("tcg", ram_bytes=layout.ram, cpu=processor, program=QEMU) as guest:
         memory, cpu = build_in(guest, layout, 4)
         slot = Physical(cpu.cr3 + 8)
         memory.store(slot, 8, (memory.load(slot, 8) or 0) | 1 << 8)

@@ -14,7 +14,7 @@ from harness.check.chain import FLUSHES, Lanes
 from harness.check.families import Family
 from harness.check.matrix import Plan
 from harness.check.quirks import PVM_KEEPS_XD_PAGE, known_of
-from harness.check.rig import Rig
+from harness.check.rig import Rig, guest_of
 from harness.check.stage import MODES, Change, Control, Model
 from harness.check.warm import KEY_NOT_KEPT, PVM_KEEPS_XD, sequences
 from harness.machine.engines import executor, why_absent
@@ -176,7 +176,7 @@ def test_a_case_shows_what_changes() -> None:
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
     model = Model("4")
-    with Guest("tcg", ram_bytes=model.ram_bytes, cpu=model.processor, qemu=QEMU) as guest:
+    with guest_of("tcg", model.guest, QEMU) as guest:
         yield Rig(guest)
 
 
@@ -223,10 +223,10 @@ def test_translations_are_kept_between_the_accesses_of_a_case(rig: Rig) -> None:
 
 @pytest.mark.hw
 def test_pvm_keeps_what_it_is_spared() -> None:
-    if reason := why_absent("kvm", qemu=QEMU):
+    if reason := why_absent("kvm", program=QEMU):
         pytest.skip(reason)
     model = Model("4")
-    with Guest("kvm", ram_bytes=model.ram_bytes, qemu=QEMU) as guest:
+    with Guest("kvm", ram_bytes=model.ram_bytes, program=QEMU) as guest:
         if PVM_KEEPS_XD_PAGE not in known_of(*executor(guest)):
             pytest.skip(f"KVM is {executor(guest)} here, which has not this quirk")
         where = (

@@ -10,6 +10,7 @@ import pytest
 from harness.machine.engines import why_absent, why_long_mode_only
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA, MIB
+from harness.machine.registry import ENGINES
 from tests.machine.handmade import MODES, PAGE, HandMade, Mode
 
 RAM_BYTES = 96 * MIB
@@ -18,10 +19,10 @@ RAM_BYTES = 96 * MIB
 @pytest.fixture(scope="session")
 def absent() -> dict[str, str | None]:
     """Why an engine can not be run here; None: it can."""
-    return {name: why_absent(name) for name in ("tcg", "kvm")}
+    return {name: why_absent(name) for name in ENGINES}
 
 
-@pytest.fixture(scope="module", params=["tcg", "kvm"])
+@pytest.fixture(scope="module", params=ENGINES)
 def guest(request: pytest.FixtureRequest, absent: dict[str, str | None]) -> Iterator[Guest]:
     if reason := absent[request.param]:
         pytest.skip(reason)

@@ -50,13 +50,19 @@ NOWHERE = 0xB000_0000
 """Where a guest of these tests has neither memory nor a device."""
 
 
-def test_a_table_outside_memory_reads_as_zeros(made: HandMade) -> None:
-    """So its entries are not present: what `pagetable fault` says of QEMU."""
+def test_a_table_outside_memory_reads_as_zeros_and_on_bochs_as_ones(made: HandMade) -> None:
+    """So its entries are not present: what `pagetable fault` says of QEMU.  On Bochs they are, with
+    every reserved bit that there is; 32-bit paging has none in a PTE."""
     address = made.mode.address
     slot = made.slot(made.root, address, 1)
     made[slot] = NOWHERE | made.mode.link(1)
     result = made.ask(made.job("read", address))
-    assert (result["vector"], result["error"], result["cr2"]) == (PAGE_FAULT, 0, address)
+    if made.guest.engine.name != "bochs":
+        assert (result["vector"], result["error"], result["cr2"]) == (PAGE_FAULT, 0, address)
+    elif made.mode.entry_bytes == 8:
+        assert (result["vector"], result["error"], result["cr2"]) == (PAGE_FAULT, 0x09, address)
+    else:
+        assert result["completed"] == 1
 
 
 @pytest.mark.parametrize("user", [0, 1], ids=["supervisor", "user"])
@@ -265,7 +271,8 @@ def test_smap_denies_an_implicit_access_the_data_of_the_user(
     made.map(made.root, address, made.frame(SEGMENT) | USER)
     job = made.job("descriptor", address, user=user, ac=ac)
     result = made.ask(job, cr4=made.state.cr4 | CR4_SMAP)
-    if (made.guest.engine.name, user, ac) == ("tcg", 0, 1):  # against SDM 3A, 4.6.1
+    # against SDM 3A, 4.6.1
+    if (made.guest.engine.name, user, ac) in {("tcg", 0, 1), ("bochs", 0, 1), ("bochs", 1, 1)}:
         assert (result["vector"], result["data"]) == (NO_EXCEPTION, BASE)
     else:
         assert (result["vector"], result["error"]) == (PAGE_FAULT, 0x01)
@@ -379,7 +386,8 @@ def test_a_protection_key_denies_the_pages_that_carry_it(
     job = made.job(access, address, user=user)
     assert made.ask(job, cr4=cr4, **{register: denial << 2 * (KEY + 1)})["completed"] == 1
     result = made.ask(job, cr4=cr4, **{register: denial << 2 * KEY})
-    if error is None:
+    by_supervisor = access == "descriptor" or not user
+    if error is None or (made.guest.engine.name == "bochs" and keys == "pku" and by_supervisor):
         assert result["completed"] == 1
     else:
         of_user = 0x04 if user and access != "descriptor" else 0

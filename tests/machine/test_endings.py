@@ -19,11 +19,13 @@ import numpy.typing as npt
 import pytest
 
 from harness.machine import qemu as qemu_module
+from harness.machine import registry
 from harness.machine.descriptors import MOST_SAID
 from harness.machine.errors import GuestLost, LaunchFailure, Misuse, ProtocolError
 from harness.machine.guest import Guest
+from harness.machine.machine import bound_to
 from harness.machine.patience import Clock
-from harness.machine.qemu import Engine, bound_to, control_monitor
+from harness.machine.qemu import TCG, control_monitor
 from harness.machine.ram import ARENA, RAM_UNIT
 from tests.cli.commands import gone
 from tests.machine.broken import ENDLESS_LINE, HANG, TRIPLE_FAULT, says, stub_that
@@ -138,14 +140,14 @@ class TestMonitorArguments:
 class TestLaunch:
     def test_without_qemu_the_sentence_says_so(self) -> None:
         with pytest.raises(Misuse, match="not in PATH as no-such-qemu"):
-            Guest("tcg", ram_bytes=SMALL, qemu="no-such-qemu")
+            Guest("tcg", ram_bytes=SMALL, program="no-such-qemu")
 
     def test_a_qemu_that_fails_is_quoted(self, tmp_path: Path) -> None:
         qemu = program(
             tmp_path / "qemu", "#!/bin/sh\necho one >&2\necho 'no machine' >&2\nexit 3\n"
         )
         with pytest.raises(LaunchFailure, match=r"exit code 3.*no machine") as caught:
-            Guest("tcg", ram_bytes=SMALL, qemu=qemu)
+            Guest("tcg", ram_bytes=SMALL, program=qemu)
         assert caught.value.exit_code == 3
         assert caught.value.stderr == "one\nno machine\n"
         assert qemu in caught.value.command
@@ -153,7 +155,7 @@ class TestLaunch:
     def test_a_qemu_whose_errors_never_end_is_cut(self, tmp_path: Path) -> None:
         text = "#!/bin/sh\necho first >&2\nexec yes without end >&2\n"
         with pytest.raises(LaunchFailure, match=r"ended before its.*QEMU said") as caught:
-            Guest("tcg", ram_bytes=SMALL, qemu=program(tmp_path / "qemu", text), deadline=0.5)
+            Guest("tcg", ram_bytes=SMALL, program=program(tmp_path / "qemu", text), deadline=0.5)
         assert caught.value.stderr.startswith("first\nwithout end\n")
         assert len(caught.value.stderr) <= MOST_SAID
         assert len(str(caught.value)) < 1000
@@ -161,19 +163,19 @@ class TestLaunch:
     def test_a_line_of_errors_that_never_ends_is_cut(self, tmp_path: Path) -> None:
         text = "#!/bin/sh\nhead -c 100000 /dev/zero | tr '\\0' x >&2\nexit 1\n"
         with pytest.raises(LaunchFailure, match=r"exit code 1.*QEMU said: xxx") as caught:
-            Guest("tcg", ram_bytes=SMALL, qemu=program(tmp_path / "qemu", text))
+            Guest("tcg", ram_bytes=SMALL, program=program(tmp_path / "qemu", text))
         assert len(str(caught.value)) < 1000
 
     def test_a_signal_without_a_name_is_shown_by_its_number(self, tmp_path: Path) -> None:
         qemu = program(tmp_path / "qemu", "#!/bin/sh\nkill -40 $$\nsleep 60\n")
         with pytest.raises(LaunchFailure, match=r"\(ended by signal 40\)"):
-            Guest("tcg", ram_bytes=SMALL, qemu=qemu)
+            Guest("tcg", ram_bytes=SMALL, program=qemu)
 
     def test_a_qemu_that_says_nothing_is_ended_at_the_deadline(self, tmp_path: Path) -> None:
         qemu = program(tmp_path / "qemu", "#!/bin/sh\nexec sleep 60\n")
         clock = Clock(0)
         with pytest.raises(LaunchFailure, match=r"its monitor said nothing for 0\.3 s"):
-            Guest("tcg", ram_bytes=SMALL, qemu=qemu, deadline=0.3)
+            Guest("tcg", ram_bytes=SMALL, program=qemu, deadline=0.3)
         assert clock.now() < 5
 
     def test_a_qemu_that_ignores_the_request_to_end_is_killed(
@@ -186,18 +188,18 @@ class TestLaunch:
             "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)\n",
         )
         with pytest.raises(LaunchFailure):
-            Guest("tcg", ram_bytes=SMALL, qemu=qemu, deadline=0.5)
+            Guest("tcg", ram_bytes=SMALL, program=qemu, deadline=0.5)
 
     def test_a_qemu_that_is_too_old_is_refused_by_its_version(self, tmp_path: Path) -> None:
         qemu = program(tmp_path / "qemu", f"#!{sys.executable}\n{OLD_QEMU}")
         with pytest.raises(Misuse, match=r"QEMU 4\.2\.1 is too old: install 7\.2\.0 or newer"):
-            Guest("tcg", ram_bytes=SMALL, qemu=qemu, deadline=5)
+            Guest("tcg", ram_bytes=SMALL, program=qemu, deadline=5)
 
     @pytest.mark.hw
     def test_another_engine_than_the_one_asked_for_is_refused(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(qemu_module, "ENGINES", {"kvm": Engine("kvm", "tcg", "max")})
+        monkeypatch.setattr(registry, "ENGINES", {"kvm": replace(TCG, name="kvm")})
         with pytest.raises(ProtocolError, match="QEMU runs tcg, asked for kvm"):
             Guest("kvm", ram_bytes=SMALL)
 

@@ -1,53 +1,57 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.machine import engines as module
-from harness.machine.engines import engines, executor, kvm_module, reads_as_amd, why_absent
+from harness.machine import registry
+from harness.machine.engines import executor, kvm_module, reads_as_amd, why_absent
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest, MachineInfo
 from harness.machine.ram import MIB
+from harness.machine.registry import ENGINES
 
 
 def test_an_engine_that_does_not_exist_is_refused_with_the_names_of_those_that_do() -> None:
-    with pytest.raises(Misuse, match=r"no engine 'xen': choose one of tcg, kvm"):
+    with pytest.raises(Misuse, match=r"no engine 'xen': choose one of tcg, kvm, bochs"):
         why_absent("xen")
 
 
-def test_without_qemu_every_engine_is_absent_with_the_reason() -> None:
-    reasons = engines(qemu="no-such-qemu")
-    assert set(reasons) == {"tcg", "kvm"}
-    assert all(reason for reason in reasons.values())
-    assert "not in PATH as no-such-qemu" in str(reasons["tcg"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_without_its_emulator_an_engine_is_absent_with_the_reason(engine: str) -> None:
+    reason = why_absent(engine, program="no-such-emulator")
+    maker = ENGINES[engine].maker
+    assert f"{maker} is not installed, or not in PATH as no-such-emulator" in str(reason)
 
 
-def test_without_its_device_kvm_is_absent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "KVM_DEVICE", tmp_path / "kvm")
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A device for KVM, which is not there."""
+    kvm = replace(ENGINES["kvm"], device=tmp_path / "kvm")
+    monkeypatch.setattr(registry, "ENGINES", {"kvm": kvm})
+    return tmp_path / "kvm"
+
+
+def test_without_its_device_kvm_is_absent(device: Path) -> None:
     assert "load the kvm module" in str(why_absent("kvm"))
 
 
-def test_a_device_of_others_makes_kvm_absent(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "kvm").touch()
-    monkeypatch.setattr(module, "KVM_DEVICE", tmp_path / "kvm")
-    others = tmp_path / "kvm"
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != others)
+def test_a_device_of_others_makes_kvm_absent(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != device)
     assert "may not be opened" in str(why_absent("kvm"))
 
 
 def test_a_kvm_that_opens_and_does_not_work_is_absent_with_what_qemu_said(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    device: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "kvm").touch()
-    monkeypatch.setattr(module, "KVM_DEVICE", tmp_path / "kvm")
+    device.touch()
     qemu = tmp_path / "qemu"
     qemu.write_text("#!/bin/sh\necho 'qemu: ioctl(KVM_CREATE_VM) failed: 16' >&2\nexit 1\n")
     qemu.chmod(0o755)
-    reason = why_absent("kvm", qemu=str(qemu))
+    reason = why_absent("kvm", program=str(qemu))
     assert reason is not None
     assert "exit code 1" in reason
     assert "KVM_CREATE_VM" in reason

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.machine.machine import bound_to
 from harness.machine.patience import Clock
-from harness.machine.qemu import bound_to
 from harness.machine.stub import StubImage
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")

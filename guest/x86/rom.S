@@ -1,0 +1,83 @@
+/*
+ * The system ROM that Bochs boots, 64 KiB that end at 4 GiB: it does what QEMU's -kernel does for the stub, and
+ * nothing of a PC's.
+ *
+ * Bochs gives out its memory in blocks, the next one to whichever is touched first.  So each is touched here, in
+ * ascending order: guest memory then lies in the process as it does for the guest.  The harness has put the key
+ * plus its number into the last word of each block; that word is complemented here, so that both see that they
+ * mean the same memory.  Where they do not, a line says so, and the harness has to put the memory in place.
+ */
+#include "cpu.h"
+
+#define DEVICES		0xa0000		/* where a PC has devices and ROMs up to 1 MiB */
+#define MIB		0x100000
+#define AT(label)	0xffff0000 + (label - base)
+
+	.code16
+	.text
+base:
+start:	cli
+	lgdtl %cs:gdtr - base
+	mov %cr0, %eax
+	or $CR0_PE, %al
+	mov %eax, %cr0
+	ljmpl $8, $AT(flat)
+
+	.code32
+flat:	mov $16, %eax
+	mov %eax, %ds
+	mov %eax, %es
+	mov %eax, %ss
+	mov AT(step), %ebp
+	xor %ebx, %ebx			/* the block's number */
+	lea -4(%ebp), %edi		/* its last word */
+next:	cmp $DEVICES, %edi
+	jb 1f
+	cmp $MIB, %edi
+	jb 3f
+1:	mov AT(key), %eax
+	add %ebx, %eax
+	cmp %eax, (%edi)
+	je 2f
+	mov $AT(apart), %esi
+	call print
+wait:	cmp %eax, (%edi)
+	jne wait
+2:	not %eax
+	mov %eax, (%edi)
+3:	add %ebp, %edi
+	inc %ebx
+	cmp AT(blocks), %ebx
+	jb next
+	mov AT(entry), %eax
+	jmp *%eax
+
+print:	mov $COM1 + 5, %edx
+	in %dx, %al
+	test $0x20, %al
+	jz print
+	lodsb
+	mov $COM1, %edx
+	test %al, %al
+	jz 1f
+	out %al, %dx
+	jmp print
+1:	mov AT(key), %eax
+	add %ebx, %eax
+	ret
+
+apart:	.asciz "memory is not shared\n"
+	.balign 8
+gdt:	.quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+gdtr:	.word 23
+	.long AT(gdt)
+	.org 0xffe0
+/* filled in by the harness */
+entry:	.long 0		/* where the stub begins, as the PVH ABI has it */
+blocks:	.long 0		/* of memory */
+step:	.long 0		/* bytes of one */
+key:	.long 0
+	.org 0xfff0
+	.code16
+	jmp start
+	.org 0x10000

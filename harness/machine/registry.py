@@ -1,0 +1,24 @@
+"""The engines by name: the one place that lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from harness.machine.bochs import BOCHS
+from harness.machine.errors import Misuse
+from harness.machine.machine import Engine
+from harness.machine.qemu import KVM, TCG
+
+ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (TCG, KVM, BOCHS)}
+
+
+DEFAULT: Final = tuple(name for name, engine in ENGINES.items() if engine.by_default)
+"""Those that are tried, in this order, where none is asked for."""
+
+
+def engine_named(name: str) -> Engine:
+    """The engine of that name; raises `Misuse` if there is none."""
+    if name not in ENGINES:
+        raise Misuse(f"there is no engine {name!r}: choose one of {', '.join(ENGINES)}")
+    return ENGINES[name]

@@ -170,9 +170,7 @@ class Tree:
             # Without a Slot: this is what a call that maps one page spends its time on.
             index = format.levels[table.level].index(address)
             raw = load(Physical(table.address + index * width), width)
-            if not raw:
-                break
-            entry = format.decode(raw, table.level)
+            entry = format.decode(raw, table.level) if raw else None
             if not isinstance(entry, Pointer):
                 break
             table = entry.table

@@ -435,6 +435,27 @@ def test_of_a_root_s_table_only_the_slots_that_it_serves_are_taken_over() -> Non
     assert half.account().tables == (1, 1, 1, 1)
 
 
+def test_free_empty_flushes_where_each_table_was(world: World) -> None:
+    large = world.table_span
+    for table in (0, 1, 2):
+        world.space.populate(world.pages(table * large, 1))
+    with world.space.free_empty(Span(large, 3 * large - 1)) as flush:
+        assert flush.addresses.tolist() == [large, 2 * large]
+    assert world.space.free_empty(Span(0, 3 * large - 1)).done() is None
+
+
+def test_a_slot_that_holds_nothing_may_be_cut(world: World) -> None:
+    large = world.table_span
+    world.space.map(Virtual(large), world.frames(1, 1), 1, world.rights())
+    for span in (
+        Span(large, 2 * large + world.page - 1),
+        Span(large - world.page, 2 * large - 1),
+        Span(large - world.page, 2 * large + world.page - 1),
+    ):
+        (run,) = world.space.filled(span)
+        assert run.span == Span.of(large, large)
+
+
 def test_free_empty_leaves_the_tables_of_others_alone(world: World) -> None:
     theirs = TableAllocator(world.memory, Span(ROOM.size // 2, ROOM.last))
     empty_table = theirs.allocate(world.format, 0)

@@ -40,6 +40,15 @@ def test_every_space_sees_what_the_reference_maps(world: World) -> None:
             assert physical(space, address) == physical(world.space, address) is not None
 
 
+def test_what_a_space_has_where_the_reference_has_nothing_stays(world: World) -> None:
+    space = world.new_space()
+    own = half(world).first + top(world)
+    space.map(Virtual(own), world.frames(1), 0, world.rights())
+    sync_roots(world.space, [space], half(world))
+    assert physical(space, own) == world.frames(1)[0]
+    assert physical(world.space, own) is None
+
+
 def test_what_the_reference_maps_later_is_seen_too(world: World) -> None:
     space = world.new_space()
     sync_roots(world.space, [space], half(world))

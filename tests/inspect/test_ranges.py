@@ -220,6 +220,62 @@ def test_a_page_at_65536_addresses_is_one_range() -> None:
     assert one.highest == 3 << 30 | 511 << 21 | 31 << 16 | 0x4000
 
 
+def in_a_table(slots: dict[int, int]) -> list[int]:
+    """Words of a space with one table of pages: frame numbers by slot."""
+    words = [0] * 512 * 4
+    words[0], words[512], words[1024] = 0x1007, 0x2007, 0x3007
+    for slot, frame in slots.items():
+        words[1536 + slot] = frame << 12 | 7
+    return words
+
+
+@pytest.mark.parametrize(
+    ("frames", "folded"), [((5, 6), True), ((5, 5), True), ((5, 8), False)], ids=str
+)
+def test_runs_that_are_evenly_apart_are_one_range_if_each_is_of_one_piece(
+    frames: tuple[int, int], folded: bool
+) -> None:
+    """Or of one frame again and again."""
+    slots = {16 * n + k: frame for n in range(1, 4) for k, frame in enumerate(frames)}
+    found = [
+        (one.first, one.pages, one.times) for one in dumped(memory_of(in_a_table(slots)), 4).ranges
+    ]
+    apart = [(0x1_0000 * n, 2, 1) for n in range(1, 4)]
+    assert found == ([(0x1_0000, 2, 3)] if folded else apart)
+
+
+def test_a_range_that_goes_through_two_tables_has_the_view_of_neither() -> None:
+    words = in_a_table({510: 5, 511: 6}) + [0] * 512
+    words[1025] = 0x4007
+    words[2048], words[2048 + 9] = 7 << 12 | 7, 20 << 12 | 7
+    ranges = dumped(memory_of(words), 4).ranges
+    assert [one.pages for one in ranges] == [3, 1]
+    through, within = ranges.view.tolist()
+    assert through == -1 and within >= 0
+
+
+def test_the_rights_of_an_entry_are_its_own_whatever_is_above() -> None:
+    words = in_a_table({0: 5, 9: 0x80_0000})
+    words[0] = 0x1005
+    words[1536 + 5] = 6 << 12 | 1 | 1 << 63
+    words[1024 + 1] = 0x100_0003
+    format = cpu(4).format
+    found = [
+        (format.rights_of(one.own), format.rights_of(one.granted))
+        for one in dumped(memory_of(words), 4).ranges
+    ]
+    every, above = ("write", "user", "execute"), ("user", "execute")
+    assert found == [(every, above), ((), ()), (every, above), (("execute",), ("execute",))]
+
+
+def test_a_dump_of_so_many_pages_is_cut_where_there_are_more() -> None:
+    words = in_a_table({n: 2 * n for n in range(5)})
+    for each, cut in ((4, True), (5, False), (6, False)):
+        result = dumped(memory_of(words), 4, exact=True, each=each)
+        assert sum(one.pages for one in result.ranges) == min(each, 5)
+        assert bool(result.cut) is cut
+
+
 def test_a_table_reached_with_different_rights_is_shown_with_each() -> None:
     words = [0] * 512 * 5
     words[0] = 0x1007

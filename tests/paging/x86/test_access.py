@@ -276,6 +276,20 @@ def test_the_supervisor_writes_whatever_entries_say_unless_wp_is_set() -> None:
         assert never_withheld(Cpu.in_mode(mode, 0, cr0=Cr0.WP)) == 0
 
 
+@pytest.mark.parametrize(
+    ("access", "said"),
+    [
+        (user(READ), "user read"),
+        (supervisor(FETCH), "supervisor fetch"),
+        (implicit(WRITE), "implicit supervisor write"),
+        (user(Kind.SHADOW_READ), "user shadow stack read"),
+        (supervisor(Kind.SHADOW_WRITE), "supervisor shadow stack write"),
+    ],
+)
+def test_an_access_is_printed_as_people_say_it(access: Access, said: str) -> None:
+    assert str(access) == said
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("wp", [False, True])
 @pytest.mark.parametrize(("kind", "error"), [(READ, 1), (WRITE, 3), (PUSH, 3), (POP, 1)])

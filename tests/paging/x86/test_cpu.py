@@ -11,8 +11,9 @@ from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.entry import Malformed
 from harness.paging.walk import walk
+from harness.paging.x86 import formats
 from harness.paging.x86.access import Fault, Reason, Vector
-from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Efer, Mode, root_for
+from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Efer, Mode, lam_widths, root_for
 from harness.paging.x86.load import load, reserved_in_cr3
 from tests.paging.x86.made import READ, comes_to, memory, path, supervisor
 
@@ -351,3 +352,51 @@ def test_the_base_of_the_tables_is_what_the_manual_says_of_cr3(mode: Mode, base:
     """SDM volume 3A, 4.3, 4.4.1 and 4.5.2: bits 31:12, 31:5 and M-1:12, of 40 here."""
     ones = (1 << (40 if mode in (Mode.LEVEL_4, Mode.LEVEL_5) else 32)) - 1
     assert replace(Cpu.in_mode(mode, 0), maxphyaddr=40, cr3=ones).base == base
+
+
+@pytest.mark.parametrize("raw", [0x6, 0x1E0, 1 << 63])
+def test_a_pdpte_that_is_not_present_has_nothing_reserved(raw: int) -> None:
+    """SDM 4.4.1: of a PDPTE with P=0 the other bits are ignored."""
+    cpu = Cpu.in_mode(Mode.PAE, 0)
+    assert (cpu.malformed_pdpte(raw), cpu.malformed_pdpte(raw | 1)) == (0, raw)
+
+
+def test_a_pdpte_is_checked_in_the_bits_that_are_given_alone() -> None:
+    assert [part.mask for part in formats.pdpte(40, 0x6).reserved] == [0x6]
+    assert [part.mask for part in formats.pdpte(40, 1 << 63 | 0x20).reserved] == [0x20, 1 << 63]
+    assert formats.pdpte(40, 0).reserved == ()
+
+
+def test_there_are_four_pdptes_where_they_are_entries() -> None:
+    assert formats.pae(40, True, formats.pdpte(40)).levels[2].entries == 4
+
+
+def test_of_cr4_pse_alone_makes_4m_pages() -> None:
+    every = ~int(Cr4.PSE | Cr4.PAE | Cr4.LA57) & sum(Cr4)
+    for cr4, pages in ((every, False), (int(Cr4.PSE), True)):
+        format = Cpu.in_mode(Mode.BITS_32, 0, cr4=cr4).format
+        assert (format.levels[1].leaf is not None) is pages
+
+
+def test_fetches_are_reported_with_nxe_only_where_there_is_pae() -> None:
+    """SDM 4.7: CR4.SMEP=1, or CR4.PAE=1 and IA32_EFER.NXE=1."""
+    assert not Cpu.in_mode(Mode.BITS_32, 0, cr4=Cr4.PGE | Cr4.PSE, efer=Efer.NXE).reports_fetches
+    assert Cpu.in_mode(Mode.BITS_32, 0, cr4=Cr4.SMEP, efer=0).reports_fetches
+    assert Cpu.in_mode(Mode.PAE, 0, efer=Efer.NXE).reports_fetches
+    assert not Cpu.in_mode(Mode.PAE, 0, efer=0).reports_fetches
+
+
+def test_metadata_is_masked_where_lam_is_on_and_in_long_mode_alone() -> None:
+    on = {"lam": True}
+    plain = replace(Cpu.in_mode(Mode.LEVEL_4, 0x7FF_F018), **on)  # type: ignore[arg-type]
+    assert lam_widths(plain) == (None, None)
+    pae = Cpu.in_mode(Mode.PAE, int(Cr3.LAM_U48), cr4=Cr4.LAM_SUP)
+    assert lam_widths(replace(pae, **on)) == (None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bit", [Cr4.PGE, Cr4.SMEP, Cr4.SMAP, Cr4.PKE, Cr4.PSE])
+def test_of_cr4_la57_alone_cannot_change_in_long_mode(bit: Cr4) -> None:
+    now = Cpu.in_mode(Mode.LEVEL_4, 0x1000, cr4=0)
+    then = replace(now, cr4=now.cr4 | bit)
+    assert load(now, then, memory({})) == then
+    assert load(then, now, memory({})) == now

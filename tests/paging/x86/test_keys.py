@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.paging.x86.access import Access, Kind
+from harness.paging.x86.access import Access, Kind, Reason, key_denies
 from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Mode
 from tests.paging.x86.made import (
     ALL,
@@ -187,3 +187,15 @@ def test_a_user_access_to_a_supervisor_page_has_nothing_to_do_with_keys() -> Non
 )
 def test_a_walk_that_finds_no_page_finds_no_key(leaf: int, text: str) -> None:
     assert at(cpu(pkru=0xFFFF_FFFF), user(READ), leaf) == text
+
+
+@pytest.mark.parametrize("key", range(16))
+def test_a_key_denies_by_its_own_two_bits_alone(key: int) -> None:
+    """SDM 4.6.2: AD is bit 2i, WD bit 2i + 1."""
+    every = (1 << 32) - 1
+    granted = RW | US
+    for access in (user(WRITE), user(READ)):
+        assert key_denies(cpu(pkru=every & ~(3 << 2 * key)), access, granted, key) is None
+        assert key_denies(cpu(pkru=1 << 2 * key), access, granted, key) is Reason.PKU
+    assert key_denies(cpu(pkru=2 << 2 * key), user(WRITE), granted, key) is Reason.PKU
+    assert key_denies(cpu(pkru=2 << 2 * key), user(READ), granted, key) is None

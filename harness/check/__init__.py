@@ -15,8 +15,10 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `typed`            JSON files of a known form, every value of its type
 `written`          reading and writing files that people or this program wrote
 `space`            a space of one's own in a guest's RAM
-`region`           a piece of that RAM for code that keeps tables of its own
-`live`             a space that is changed while a guest runs in it; `stores` what its tables held
+`region`           a piece of that RAM, for code that keeps its own tables
+`live`             a space that is changed while the guest runs in it
+`stores`           what tables hold, so that stores show which no operation has noted
+`changes`          which change of an entry needs which flush, and a guest that executes it
 `window`           the hole of a space in which the guest's own program runs
 `cases`            which accesses are tried in a space
 `marks`            what is put into frames, so that what is found there names the frame
@@ -25,6 +27,7 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `held`             a guest's memory as it was when it was read
 `debugger`         what QEMU's monitor says of the space, beside the reference
 `quirks`           known departures of engines from the rules
+`second_reading`   entries and accesses read a second time, by rules that share nothing with ours
 `verdicts`         the verdict on many accesses; `compare` what came of one oracle
 `validate`         one layout, every oracle
 `reach`            every address bit of every kind of entry, and where it leads

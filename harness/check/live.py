@@ -525,7 +525,9 @@ class Live:
             self._memory.scatter(touched, width, before)
         if len(unseen):
             runs_text = "1 run" if number == 1 else f"{number} runs"
-            reason = f"{NOT_SHOWN} in {runs_text}: {int(unseen.min()):#x} is the first address"
+            ended = ", the last of which ended at a disagreement" if comparison.disagreed else ""
+            first = f"{int(unseen.min()):#x} is the first address"
+            reason = f"{NOT_SHOWN} in {runs_text}{ended}: {first}"
             comparison.not_comparable[reason] = len(unseen)
             comparison.compared -= len(unseen)
         self._reset(self._batches[-1])

@@ -24,6 +24,7 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
                SeenFault, and `compare` says whether the tables give it: a Reproduction
 `expect`       what tables are meant to say: `expectations` reads it, `unmet` gives what is Unmet
 `remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
+`memory_type`  what PAT, PCD and PWT make of a page: its memory type
 `overlay`      memory with some words changed, to try a change without making it
 `graph`        the tables of a space, each once a level, and rows with the number of their addresses
 `ranges`       a whole space, neighbours merged, shared tables folded: `dump` gives a Dump of Ranges

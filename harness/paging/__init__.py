@@ -30,11 +30,27 @@ space      an address space under construction: roots, memory, table allocator.
 What `__all__` names is for other projects, and `x86` has more of it: the state of a processor, and
 what accesses come to.
 
-The house: `address` spans and their arithmetic; `format` what a format is, decode and
-encode once for all; `entry` the four kinds; `memory` physical memory as the library sees
-it; `table` Table, Slot, Root; `walk` an address to its walk, and all leaves of a space,
-as the definition; `bulk` the same answers for millions of addresses, as arrays; `space`
-the builder; `x86` formats, CPU state and access rights of that architecture.
+`address`    spans and their arithmetic
+`format`     what a format is; decode and encode, once for all
+`entry`      the four kinds
+`value`      one entry as it stands in memory, with all that is needed to say what it means
+`memory`     physical memory as the library sees it
+`table`      Table, Slot, Root
+`walk`       an address to its walk, and all leaves of a space, as the definition
+`bulk`       the same answers for millions of addresses, as arrays
+`bits`       what the bits of many raw entries say, and which changes leave something stale
+`space`      the builder, on `tree`, the tables of a space, and `allocator`, where they come from
+`slots`      one slot of a space at a time: read, set, cleared, stepped from, walked down
+`visit`      what a range holds, holes included, from the lowest address up
+`copy`       a fork: mappings copied to another space, with copy on write
+`reshape`    pages moved, split into smaller ones, collapsed into a larger one
+`isolation`  two root tables for one space
+`sync`       root entries that spaces share
+`flush`      what the machine must forget before a change is complete
+`lock`       the locks of tables, and the one order in which they are taken
+`errors`     what a space refuses
+`linux`      what Linux keeps in the bits that the machine ignores
+`x86`        formats, CPU state and access rights of that architecture
 """
 
 from harness.paging import bulk

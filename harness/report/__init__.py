@@ -3,6 +3,8 @@
 `run`       what came of a validation, all spaces together
 `text`      walks and disagreements as lines of text
 `terminal`  tables
+`check`, `decode`, `diff`, `expect`, `fault`, `find`, `lint`, `matrix`: what the commands of these
+            names print; `ranges` is dump's, `translation` walk's, `explorer` the screen of explore
 `diagram`   a walk as a picture
 `html`      pages for the browser
 `files`     the same as JSON, and as JUnit for what watches over tests

@@ -582,3 +582,28 @@ def test_under_isolation_each_root_reaches_its_own_only(
     live.load(kernel)
     live.probe(spans[0], pages=pages)
     prove(live)
+
+
+@pytest.mark.usefixtures("keeping")
+def test_a_second_flush_that_is_missing_is_counted_where_the_first_ends_the_runs(
+    space: GuestSpace, live: Live, at: int
+) -> None:
+    """Of a load of CR3 that leaves a global page, TCG shows nothing."""
+    write = space.format.granting("write")
+    space.map(Virtual(at), space.frames(1), 0, write | space.format.lasting)
+    space.map(Virtual(at + 4 * LARGE), space.frames(1), 0, write)
+    both = [Span.of(at, PAGE), Span.of(at + 4 * LARGE, PAGE)]
+    for page in both:
+        live.probe(page)
+    for page in both:
+        space.unmap(page).done()
+    told = Flush()
+    told.add(np.array([at], np.uint64), everything=True, global_pages=False)
+    for page in reversed(both):
+        live.probe(page)
+    live.flush(told)
+    live.probe(both[0])
+    found = live.run()
+    assert {one.address // LARGE for one in found.disagreements} >= {at // LARGE + 4}
+    [reason] = [one for one in found.not_comparable if one.startswith(NOT_SHOWN)]
+    assert ", the last of which ended at a disagreement: " in reason

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import (
     EACCES,
+    EBADF,
     EEXIST,
     EISDIR,
     ELOOP,
@@ -71,8 +72,9 @@ def ending(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, "interrupted."
     if isinstance(error, BrokenPipeError):
         return UNREAD, ""
-    if isinstance(error, OSError) and error.errno == ENOSPC:
-        return MACHINE_FAILURE, f"nothing more can be written: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in (ENOSPC, EBADF):
+        why = "the output is closed" if error.errno == EBADF else error.strerror
+        return MACHINE_FAILURE, f"nothing more can be written: {why}"
     code = _code(error)
     return (code, str(error)) if code is not None else (MACHINE_FAILURE, _fault(error))
 
@@ -131,13 +133,15 @@ def say_warnings() -> None:
 
 
 def open_standard_streams() -> None:
-    """Opens those that are closed, as by `<&-`: what is written there goes nowhere. Else a file
-    that is opened next would take the place of one, and Python would have none at all."""
+    """Opens those that are closed, as by `<&-`. Else a file that is opened next would take the
+    place of one, and Python would have none at all. Errors go nowhere then; a result that cannot be
+    written is an error, as on a full disk."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free: this one
+            # It takes the lowest number that is free: this one.
+            os.open(os.devnull, os.O_RDONLY if name == "stdout" else os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
 

@@ -48,35 +48,47 @@ def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool =
     captured = [
         not flat and capture.is_capture(content.part(0, UNIT).tobytes()) for content in contents
     ]
+    doubts = []
     for one, content, whole in zip(files, contents, captured, strict=True):
         if whole and (one.address is not None or len(files) > 1):
             raise SourceError(
                 f"{one.path} is a capture of memory, which says itself where that lies: give it"
                 " alone and without an address"
             )
-        if not whole and not flat:
-            signature.as_memory(one.path, content)
+        if not whole and not flat and (doubt := signature.as_memory(one.path, content)):
+            doubts.append(doubt)
+        if not whole and len(content) % UNIT:
+            doubts.append(
+                f"{one.path} is whole, though its {len(content):,} bytes end in the midst of a page"
+            )
     if captured[0]:
         memory = capture.memory(contents[0])
         return of_memory(str(files[0].path), memory, memory.backed, registers)
     if len(files) == 1 and not files[0].address:
         alone = FileMemory(_long_enough(contents[0]))
-        return of_memory(str(files[0].path), alone, (alone.span,), registers)
+        return of_memory(str(files[0].path), alone, (alone.span,), registers, doubts)
     joined = _joined(files, contents)
     title = " and ".join(f"{one.path}@{one.address or 0:#x}" for one in files)
-    return of_memory(title, joined, joined.backed, registers)
+    return of_memory(title, joined, joined.backed, registers, doubts)
 
 
 def of_memory(
-    title: str, memory: Memory, backed: tuple[Span, ...], registers: Mapping[str, int]
+    title: str,
+    memory: Memory,
+    backed: tuple[Span, ...],
+    registers: Mapping[str, int],
+    assumed: Sequence[str] = (),
 ) -> Snapshot:
-    """Memory of which nothing tells the state of a CPU, and one with these registers."""
+    """Memory of which nothing tells the state of a CPU, and one with these registers.
+
+    assumed  what is assumed of the memory, a sentence each
+    """
     usual = {"efer": Cpu.long_mode(4, 0).efer}
     if not registers.get("cr4", Cr4.PAE) & Cr4.PAE:
         usual["efer"] = Efer.NXE
     cpu = cpu_with(Cpu.long_mode(4, 0), {**usual, **registers}, memory)
     cpu, notes = engine.as_marked(cpu)
-    return Snapshot(title, cpu, memory, backed, tuple(_assumed(cpu, registers)), notes)
+    return Snapshot(title, cpu, memory, backed, (*_assumed(cpu, registers), *assumed), notes)
 
 
 def _long_enough(content: Content) -> Content:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import struct
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -115,16 +116,50 @@ _TAR: Final = 257, b"ustar"
 _ELF: Final = b"\x7fELF"
 _ELF_TYPE: Final = slice(16, 18)
 _CORE: Final = 4
+_ELF_HEADER: Final = 64
+_UNCOUNTED: Final = 0xFFFF
+"""In place of a number of segments that is larger (PN_XNUM)."""
+
+
+class _ElfForm(NamedTuple):
+    """Where in a header the offsets of the tables of segments and sections are, and the sizes and
+    numbers of their entries; and where in a segment's entry are its offset and size."""
+
+    word: str
+    tables: int
+    counts: int
+    offset: int
+    size: int
+
+
+_ELF_FORMS: Final = {
+    b"\x02\x01": _ElfForm("Q", 32, 54, 8, 32),
+    b"\x01\x01": _ElfForm("I", 28, 42, 4, 16),
+}
+"""By class and byte order (System V ABI, ELF header and program header)."""
+
 _LOOKED_AT: Final = 4096
 _LEAST_TEXT: Final = 16
 """Bytes; fewer may be letters by chance."""
 
 
-def as_memory(path: Path, content: Content) -> None:
-    """Raises SourceError where a file is not memory from address 0 on, byte by byte."""
+def as_memory(path: Path, content: Content) -> str | None:
+    """Raises SourceError where a file is not memory from address 0 on, byte by byte; a sentence
+    where that is doubtful.
+
+    A program that was loaded at address 0 leaves its ELF header there, which describes less than
+    the whole memory; an ELF file ends where its header says.
+    """
     begin = content.part(0, _LOOKED_AT).tobytes()
     insist = "; --flat has it read as memory all the same"
     if begin.startswith(_ELF):
+        end = _described(content)
+        whole_pages = len(content) % _LOOKED_AT == 0
+        if whole_pages and end is not None and end <= len(content) - _LOOKED_AT:
+            return (
+                f"{path} is memory, though it begins with an ELF header: what that describes ends"
+                f" at {end:#x}, and the file at {len(content):#x}"
+            )
         core = int.from_bytes(begin[_ELF_TYPE], "little") == _CORE
         what = "an ELF core: give it with --core" if core else "an ELF program or library"
         raise SourceError(f"{path} is not flat memory but {what}{insist}")
@@ -132,6 +167,30 @@ def as_memory(path: Path, content: Content) -> None:
         raise SourceError(f"{path} is not flat memory but {known.what}: {known.way}{insist}")
     if _is_text(begin):
         raise SourceError(f"{path} is not flat memory but text{insist}")
+    return None
+
+
+def _described(content: Content) -> int | None:
+    """Where in its file ends what an ELF header describes (System V ABI); None where it is not one
+    of a little-endian file, or says that there are more segments than it can count."""
+    begin = content.part(0, _ELF_HEADER).tobytes()
+    form = _ELF_FORMS.get(begin[4:6])
+    if form is None or len(begin) < _ELF_HEADER:
+        return None
+    segments, sections = struct.unpack_from(f"<2{form.word}", begin, form.tables)
+    apiece, count, section, section_count = struct.unpack_from("<4H", begin, form.counts)
+    if count == _UNCOUNTED:
+        return None
+    end = int(max(segments + apiece * count, sections + section * section_count))
+    table = content.part(segments, apiece * count).tobytes()
+    width = struct.calcsize(f"<{form.word}")
+    for at in range(0, len(table) - form.size - width + 1, apiece or 1):
+        offset, size = (
+            struct.unpack_from(f"<{form.word}", table, at + place)[0]
+            for place in (form.offset, form.size)
+        )
+        end = max(end, offset + size)
+    return end
 
 
 def as_core(path: Path, content: Content) -> None:

@@ -107,3 +107,45 @@ def test_every_kind_begins_in_a_way_of_its_own() -> None:
         assert not any(other.begins.startswith(one.begins) for other in KNOWN[number + 1 :])
         assert len(one.begins) >= 3
         assert one.what and one.way
+
+
+def elf(bits: int, ends: int, kind: int = 2) -> bytes:
+    """The header of an ELF file with one segment, and its sections at the end."""
+    head = b"\x7fELF" + bytes([bits // 32, 1, 1]) + bytes(9)
+    if bits == 64:
+        head += struct.pack("<HHIQQQI6H", kind, 62, 1, 0, 64, ends - 64, 0, 64, 56, 1, 64, 1, 0)
+        return head + struct.pack("<IIQQQQQQ", 1, 7, 0x100, 0, 0, ends - 0x100 - 64, 0, 0)
+    head += struct.pack("<HHIIIII6H", kind, 3, 1, 0, 52, ends - 40, 0, 52, 32, 1, 40, 1, 0)
+    return head + struct.pack("<IIIIIIII", 1, 0x100, 0, 0, ends - 0x100 - 40, 0, 0, 0)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize(
+    ("ends", "size", "memory"),
+    [
+        (0x3000, 0x4000, True),
+        (0x3001, 0x4000, False),
+        (0x4000, 0x4000, False),
+        (0x8000, 0x4000, False),  # a program that is cut short
+        (0x2000, 0x4010, False),  # with something behind it, as archives have
+    ],
+)
+def test_memory_with_a_program_at_its_beginning_goes_on_behind_it(
+    tmp_path: Path, bits: int, ends: int, size: int, memory: bool
+) -> None:
+    (tmp_path / "ram").write_bytes(elf(bits, ends).ljust(size, b"\0"))
+    where = ("--ram", "ram", "--cr3", "0x2000")
+    code, out, errors = run("dump", *where, cwd=tmp_path)
+    assert code == (0 if memory else 2)
+    told = "ram is memory, though it begins with an ELF header: what that describes ends"
+    assert (f"{told} at {ends:#x}, and the file at {size:#x}" in out) is memory
+    assert ("not flat memory but an ELF program" in errors) is not memory
+    assert run("dump", *where, "--flat", cwd=tmp_path)[0] == 0
+
+
+def test_memory_that_ends_in_the_midst_of_a_page_may_be_cut_short(tmp_path: Path) -> None:
+    for size, cut in ((0x3000, False), (0x2FF8, True), (0x2801, True)):
+        (tmp_path / "ram").write_bytes(bytes(size))
+        code, out, _ = run("walk", "0x1000", "--ram", "ram", "--cr3", "0x1000", cwd=tmp_path)
+        assert code == 0
+        assert (f"ram is whole, though its {size:,} bytes end in the midst" in out) is cut

@@ -8,6 +8,7 @@ entry means, and imports nothing of the packages that do.
 `qemu`       one QEMU process: start, watch, end
 `monitor`    QMP: translations, memory and registers as QEMU sees them
 `foreign`    a QEMU that someone else started, and its guest stopped and resumed in every case
+`gdbstub`    the same through its gdb stub
 `guard`      the program that resumes it when this process can not
 `patience`   the clock of deadlines, which stands still while a process waits for a processor
 `descriptors`  open files that another process gets by their numbers

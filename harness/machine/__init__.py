@@ -5,7 +5,10 @@ entry means, and imports nothing of the packages that do.
 
 `errors`     how things go wrong
 `ram`        guest memory shared with this process, and how it is divided
+`machine`    what runs a guest, whichever emulator it is: memory, console, end
+`registry`   the engines by name: the one place that lists them
 `qemu`       one QEMU process: start, watch, end
+`bochs`      one Bochs process
 `monitor`    QMP: translations, memory and registers as QEMU sees them
 `foreign`    a QEMU that someone else started, and its guest stopped and resumed in every case
 `gdbstub`    the same through its gdb stub

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.output import say, tell, text_of
+from harness.cli.output import say, show, tell, text_of
 from harness.cli.source import KINDS, Source
 
 if TYPE_CHECKING:
@@ -109,9 +109,9 @@ def _without_tables(report: Report, as_json: bool) -> None:
         )
         return
     for line in (report.what, "", *reports.seen_lines(seen, report.address), ""):
-        say(line)
+        show(line)
     for line in (*report.notes, note):
-        say(f"Note: {line}")
+        show(f"Note: {line}")
 
 
 class _Answer:

@@ -13,7 +13,7 @@ import typer
 
 from harness.cli.complete import one_of
 from harness.cli.ending import sentences
-from harness.cli.output import Json, piped, say
+from harness.cli.output import Json, piped, say, show
 from harness.cli.source import number
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def decode(
             return
         lines = [*reports.decoded_lines(readings), *_cut(asked)]
         for line in (*lines, *assumed_lines(assumed)):
-            say(line)
+            show(line)
 
 
 MOST_VALUES = 1024

@@ -9,7 +9,7 @@ import typer
 
 from harness.cli.complete import sources as offered
 from harness.cli.ending import DISAGREEMENT, sentences
-from harness.cli.output import Json, say
+from harness.cli.output import Json, say, show
 from harness.cli.pages import Limit, Pat, positive, types_of
 from harness.cli.source import Source
 
@@ -90,7 +90,7 @@ def diff(
         else:
             head = reports.head_lines(some, others, after is None)
             lines = reports.diff_lines(cpus, types, found, limit)
-            say("\n".join((*head, *lines, *assumed_lines(assumed))))
+            show("\n".join((*head, *lines, *assumed_lines(assumed))))
         if not found.same:
             raise typer.Exit(DISAGREEMENT)
 

@@ -8,7 +8,7 @@ import typer
 
 from harness.cli.ending import complain, sentences
 from harness.cli.help import OUTPUT
-from harness.cli.output import Html, Json, say, tell, writable, write
+from harness.cli.output import Html, Json, narrow, say, tell, writable, write
 from harness.cli.pages import (
     LIMIT,
     Limit,
@@ -101,4 +101,4 @@ def dump(
             for sentence in notes(found, limit):
                 complain(sentence)
         else:
-            tell(snapshot, dump_lines(cpu, types, found, limit))
+            tell(snapshot, dump_lines(cpu, types, found, limit, narrow()))

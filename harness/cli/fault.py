@@ -13,7 +13,7 @@ import typer
 
 from harness.cli.ending import sentences
 from harness.cli.help import REGISTERS
-from harness.cli.output import Html, Json, Svg, say, tell, writable, write
+from harness.cli.output import Html, Json, Svg, say, show, tell, writable, write
 from harness.cli.source import Entries, Source, number, with_source
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ def _words(code: int, cr2: int | None, rip: int | None, as_json: bool) -> None:
         _print_object(None, seen=reports.seen_object(seen, cr2, rip))
         return
     for line in reports.seen_lines(seen, cr2):
-        say(line)
+        show(line)
 
 
 def _draw(snapshot: Snapshot, found: Sequence[Explanation], asked: Question) -> None:

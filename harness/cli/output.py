@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -86,13 +87,33 @@ def say(text: str, *, nl: bool = True) -> None:
     typer.echo(visible_lines(text), nl=nl)
 
 
+def show(text: str) -> None:
+    """Prints lines for people: on a terminal in its colours, and none wider than it is."""
+    if not sys.stdout.isatty():
+        say(text)
+        return
+    from harness.report import screen
+    from harness.report.visible import visible_lines
+
+    screen.show(visible_lines(text))
+
+
+NARROW = 120
+"""Columns of a terminal in which a table of ranges has room."""
+
+
+def narrow() -> bool:
+    """Whether what is printed goes to a terminal that is too narrow for a wide table."""
+    return sys.stdout.isatty() and shutil.get_terminal_size().columns < NARROW
+
+
 def tell(snapshot: Snapshot, lines: Iterable[str]) -> None:
     """Prints what there is to say of a snapshot, below its title and above what was assumed."""
     from harness.report.state import head_lines
     from harness.report.text import assumed_lines
 
     head = head_lines(snapshot)
-    say("\n".join((*head, "", *lines, *assumed_lines(snapshot.assumed))))
+    show("\n".join((*head, "", *lines, *assumed_lines(snapshot.assumed))))
 
 
 def writable(path: Path | None) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from harness.cli.ending import DISAGREEMENT, sentences
 from harness.cli.engine import Bochs, Qemu, program_of, programs
-from harness.cli.output import say
+from harness.cli.output import show
 
 if TYPE_CHECKING:
     from harness.check.compare import Comparison
@@ -35,7 +35,7 @@ def replay(
 
         saved, comparison = _asked(case, programs(qemu, bochs))
         for line in replay_lines(saved, comparison):
-            say(line)
+            show(line)
         if comparison.disagreed:
             raise typer.Exit(DISAGREEMENT)
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from harness.check.keys import in_units
 from harness.inspect import memory_type
@@ -19,17 +19,33 @@ from harness.paging.x86.access import never_withheld
 from harness.paging.x86.cpu import Cpu
 from harness.report.text import aligned, bits_name, counted, letters, limited, rights
 
+_CONTIGUOUS: Final = ", contiguous"
+
 HEAD = ("addresses", "size", "pages", "rights", "type", "bits", "A", "D", "physical", "")
 
 
-def dump_lines(cpu: Cpu, types: Types, dump: Dump, limit: int) -> Iterator[str]:
-    """The first `limit` ranges as a table, and what they are in sum."""
+def dump_lines(
+    cpu: Cpu, types: Types, dump: Dump, limit: int, narrow: bool = False
+) -> Iterator[str]:
+    """The first `limit` ranges as a table, and what they are in sum.
+
+    narrow  whether it is left out of each what goes without saying: its last address, which its
+            size gives, and that its frames follow each other
+    """
     rows: list[Sequence[str]] = [HEAD]
     rows += (cells(cpu, types, one) for one in dump.ranges.take(slice(limit)))
+    if narrow:
+        rows = [_shortened(row) for row in rows]
     if len(rows) > 1:
         yield from aligned(rows)
     yield in_sum(dump)
     yield from notes(dump, limit)
+
+
+def _shortened(row: Sequence[str]) -> Sequence[str]:
+    """A line of HEAD for a narrow terminal."""
+    addresses, *rest, physical, noted = row
+    return (addresses.partition("..")[0], *rest, physical.removesuffix(_CONTIGUOUS), noted)
 
 
 def in_sum(dump: Dump) -> str:
@@ -115,7 +131,7 @@ def _frames(one: Range) -> str:
     if one.repeated:
         return f"{one.physical:#x}, one frame"
     if one.pieces == 1:
-        return f"{one.physical:#x} on"
+        return f"{one.physical:#x}{_CONTIGUOUS}"
     return f"{one.physical:#x}, scattered in {one.pieces:,}"
 
 

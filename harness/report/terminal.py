@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.table import Table
+from rich.text import Text
 
 from harness.check.validate import SpaceReport
 from harness.report.run import Run
+from harness.report.screen import STYLES, folded
 from harness.report.text import agreeing, disagreeing, finding_lines, quirk_lines, ran_on
 from harness.report.visible import visible
 
@@ -23,6 +27,9 @@ WIDTH = 100
 
 WIDEST = 400
 """Columns of a row at most: the rest is put below."""
+
+BETWEEN_LINES = 60
+"""Seconds from one line of progress to the next, where there is no bar."""
 
 NOT_RUN = "Not yet run"
 """The heading of versions of which it is not known that they are like those before them."""
@@ -38,14 +45,16 @@ class _Screen(Console):
 def following(
     reports: Iterable[Part], total: int, step: Callable[[Part], tuple[int, str]]
 ) -> Iterator[Part]:
-    """The reports as they come, with a bar that shows how far it is, where one can see it.
+    """The reports as they come, with a bar that shows how far it is, where one can see it; else
+    with a line now and then.
 
     step  how much of the total a report is, and its name
 
     The bar is drawn by this thread alone, so that processes can be forked meanwhile.
     """
     screen = _Screen(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(), _Progress())
+    said = began = time.monotonic()
     bar = Progress(
         *columns,
         console=screen,
@@ -59,7 +68,31 @@ def following(
         for report in reports:
             advance, name = step(report)
             bar.update(task, advance=advance, description=name, refresh=True)
+            now = time.monotonic()
+            if bar.disable and now - said >= BETWEEN_LINES:
+                said = now
+                done = bar.tasks[task].completed
+                screen.print(progress(done, total, name, done / (now - began)), soft_wrap=True)
             yield report
+
+
+class _Progress(ProgressColumn):
+    """How far a task is, how fast it is, and how long it will take, in words."""
+
+    def render(self, task: Task) -> Text:
+        """What is shown beside the bar."""
+        return Text(progress(task.completed, task.total or 0, task.description, task.speed))
+
+
+def progress(done: float, total: float, name: str, speed: float | None) -> str:
+    """How much is done of how much; and, once it is known, how much a second and the time left."""
+    said = f"{done:,.0f} of {total:,.0f}, {name}"
+    if not speed or done >= total:
+        return said
+    rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"
+    minutes, seconds = divmod(round((total - done) / speed), 60)
+    left = f"{minutes:,} min {seconds:02} s" if minutes else f"{seconds} s"
+    return f"{said}; {rate} a second, {left} left"
 
 
 def show(run: Run) -> None:
@@ -80,8 +113,13 @@ def print_all(table: Table, sections: Iterable[tuple[str, Iterable[str]]], verdi
     for title, lines in sections:
         screen.print(f"\n{title}", style="bold")
         for line in lines:
-            screen.print(visible(line), soft_wrap=True)
-    screen.print(f"\n{visible(verdict)}", soft_wrap=True)
+            parts = folded(visible(line), screen.width) if screen.is_terminal else [visible(line)]
+            for part in parts:
+                screen.print(part, soft_wrap=True)
+    said = Text(f"\n{visible(verdict)}")
+    for expression, style in STYLES:
+        said.highlight_regex(re.compile(expression, re.MULTILINE), style)
+    screen.print(said, soft_wrap=True)
 
 
 def count_lines(counts: Mapping[str, int]) -> list[str]:

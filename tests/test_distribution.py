@@ -41,11 +41,15 @@ def test_both_hold_the_stub_the_layouts_and_the_license(dist: Path) -> None:
     assert not any(part.startswith(("tests/", "guest/")) for part in names)
     with tarfile.open(dist / f"{name}.tar.gz") as inside:
         names = {part.removeprefix(f"{name}/") for part in inside.getnames()}
-    assert BUILT | {
-        "LICENSE",
-        "images/smallest.toml",
-        "guest/x86/stub.c",
-    } <= names
+    assert (
+        BUILT
+        | {
+            "LICENSE",
+            "images/smallest.toml",
+            "guest/x86/stub.c",
+        }
+        <= names
+    )
 
 
 @pytest.mark.hw

@@ -26,7 +26,7 @@ LISTED = Path("tests/mutants/equivalent.toml")
 
 TESTS = {
     "paging": ["tests/paging", "tests/inspect/test_likely.py", "-m", "not hw"],
-    "inspect": ["tests/inspect", "-m", "not hw"],
+    "inspect": ["tests/inspect", "tests/cli/test_check_command.py"],
     "check": [
         "tests/check",
         *(f"tests/cli/test_{name}_command.py" for name in ("check", "replay", "validate")),

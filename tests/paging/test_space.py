@@ -13,7 +13,7 @@ from harness.paging.allocator import TableAllocator
 from harness.paging.errors import OutOfTables, SpaceError
 from harness.paging.format import Format
 from harness.paging.lock import TableLock
-from harness.paging.memory import BufferMemory, Words
+from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.space import Space
 from harness.paging.table import Root, Table
 from harness.paging.tree import COUNTED_LEVELS
@@ -455,6 +455,34 @@ def test_a_slot_that_holds_nothing_may_be_cut(world: World) -> None:
     ):
         (run,) = world.space.filled(span)
         assert run.span == Span.of(large, large)
+
+
+def test_a_table_is_shared_while_more_than_one_pointer_leads_to_it(world: World) -> None:
+    space, large = world.space, world.table_span
+    space.map(Virtual(0), world.frames(1), 0, world.rights())
+    slot, other = (space.slot(Virtual(at), 1) for at in (0, large))
+    pointer = space.read(slot)
+    table = space.path(0)[-1]
+    for shared in (False, True, False, True):
+        assert space.is_shared(space.path(0)) is shared
+        space.write(other, 0 if shared else pointer)
+    for _ in range(3):
+        space.write(slot, 0)
+        space.write(slot, pointer)
+    assert space.is_shared(space.path(0)) is False
+    assert space.path(0)[-1] == table and space.owns(table)
+
+
+def test_memory_that_says_of_each_word_that_it_is_there_is_memory(world: World) -> None:
+    class Sure(BufferMemory):
+        def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:
+            words, _ = super().gather(addresses, size)
+            return words, np.ones(len(words), np.bool_)
+
+    space = Space(Sure(world.memory.octets), world.space.roots, world.allocator)
+    space.map(Virtual(0), world.frames(3), 0, world.rights())
+    with space.unmap(world.pages(0, 3)) as flush:
+        assert flush.addresses.tolist() == [n * world.page for n in range(3)]
 
 
 def test_free_empty_leaves_the_tables_of_others_alone(world: World) -> None:

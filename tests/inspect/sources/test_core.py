@@ -218,6 +218,40 @@ def test_no_damage_to_a_core_ends_in_anything_but_a_sentence(tmp_path: Path) -> 
     assert refused > 50
 
 
+def test_what_a_core_does_not_tell_is_assumed_unless_it_is_given(tmp_path: Path) -> None:
+    path = written(tmp_path / "core", [(ROOT, bytes(0x1000))])
+    assumed = " ".join(opened(path).assumed)
+    assert "MAXPHYADDR" in assumed and "EFER" in assumed and "1G pages" in assumed
+    assert "MAXPHYADDR" not in " ".join(opened(path, ",maxphyaddr=40").assumed)
+    assert "EFER" not in " ".join(opened(path, ",efer=0x500").assumed)
+
+
+@pytest.mark.parametrize("name", [1, 2, 4, 5, 8])
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5])
+def test_notes_of_any_length_before_a_processor_s_are_passed_over(
+    tmp_path: Path, name: int, size: int
+) -> None:
+    """Names and contents are padded to four bytes each."""
+    other = struct.pack("<III", name, size, 7) + b"N" * name + bytes(-name % 4)
+    other += b"C" * size + bytes(-size % 4)
+    path = written(tmp_path / "core", [(ROOT, bytes(0x1000))], other + note(cr3=ROOT))
+    assert opened(path).cpu.cr3 == ROOT
+
+
+def test_a_segment_of_a_byte_is_memory_and_one_of_none_is_not(tmp_path: Path) -> None:
+    path = written(tmp_path / "core", [(ROOT, bytes(0x1000)), (0x5000, b"x"), (0x6000, b"")])
+    backed = opened(path).backed
+    assert backed == (Span(0x5000, 0x5000), Span(ROOT, ROOT + 0xFFF))
+
+
+def test_a_segment_that_ends_where_the_file_does_is_whole(tmp_path: Path) -> None:
+    path = written(tmp_path / "core", [(ROOT, entries(i1=ROOT | 3))])
+    assert opened(path).memory.load(Physical(ROOT + 0xFF8), 8) == 0
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(SourceError, match="is cut short"):
+        opened(path)
+
+
 def test_a_processor_that_a_core_lacks_is_a_sentence(tmp_path: Path) -> None:
     path = written(tmp_path / "core", [(ROOT, bytes(0x1000))], note() + note(cr3=ROOT + 0x1000))
     assert opened(path, ",vcpu=1").cpu.cr3 == ROOT + 0x1000

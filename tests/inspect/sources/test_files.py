@@ -81,6 +81,18 @@ def matrix_case(
     )
 
 
+def test_bits_of_cr3_that_some_processor_has_a_use_for_are_taken(tmp_path: Path) -> None:
+    """LAM (62:61) and, with CR4.PCIDE, bit 63, whether or not the source knows of them; outside
+    long mode CR3 has 32 bits."""
+    (tmp_path / "ram").write_bytes(bytes([7, *bytes(0xFFF)]))
+    for bit in (61, 62, 63):
+        assert opened(f"ram:{tmp_path / 'ram'},cr3={1 << bit:#x}").cpu.cr3 == 1 << bit
+    with pytest.raises(SourceError, match="cannot be loaded: 0x1000000000000000 is reserved"):
+        opened(f"ram:{tmp_path / 'ram'},cr3={1 << 60:#x}")
+    short = opened(f"ram:{tmp_path / 'ram'},cr3=0x1000000000000000,cr4=0")
+    assert (short.cpu.mode, short.cpu.base) == (Mode.BITS_32, 0)
+
+
 def test_a_case_of_the_matrix_has_the_path_that_it_carries(tmp_path: Path) -> None:
     model, control = Model("4"), Control(nxe=False)
     slots = (0x40_0008, 0x40_1010, 0x40_2018, 0x40_3020)

@@ -24,7 +24,7 @@ from harness.paging.x86.access import (
     Reason,
     Unbacked,
 )
-from harness.paging.x86.cpu import Cpu, canonical_halves
+from harness.paging.x86.cpu import Cpu, Cr4, canonical_halves
 from harness.report import translation
 from harness.report.decode import bits_object, bits_text, raw_text
 from harness.report.objects import rule_name, slot_object, span_object
@@ -282,9 +282,17 @@ def _deeds(cpu: Cpu, entry: EntryChange) -> str:
             elif part.wrong:
                 said.append(f"clears reserved {part.mask & changed:#x}: makes {{}} reachable")
             elif deed := (_SET if entry.new & part.mask else _CLEARED).get(part.name):
-                said.append(deed)
+                given = part.name == "U" and entry.new & part.mask
+                said.append(f"{deed}{_taken(cpu)}" if given else deed)
     said = list(dict.fromkeys(said))
     return "; ".join(one.format("it" if number else what) for number, one in enumerate(said))
+
+
+def _taken(cpu: Cpu) -> str:
+    """What giving a page to the user takes from the supervisor (SDM volume 3A, 4.6.1)."""
+    lost = {"fetches (SMEP)": Cr4.SMEP, "data accesses with EFLAGS.AC=0 (SMAP)": Cr4.SMAP}
+    named = " and ".join(what for what, bit in lost.items() if cpu.cr4 & bit)
+    return f", and closes it to the supervisor's {named}" if named else ""
 
 
 def _target(entry: Entry) -> str:

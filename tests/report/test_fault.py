@@ -61,7 +61,9 @@ def tells_all(cpu: Cpu, one: Explanation, remedy: Remedy) -> None:
         assert f"{entry.old:x} -> " in told[at] and told[at].endswith(f"{entry.new:x}")
         assert told[at + 1].startswith(("  sets ", "  clears ", "  gives "))
         assert (
-            told[at + 1].endswith(("user", "writes", "fetches", "reachable", "stack"))
+            told[at + 1].endswith(
+                ("user", "(SMEP)", "(SMAP)", "writes", "fetches", "reachable", "stack")
+            )
             or "key" in (told[at + 1])
             or "the entry leads to the" in told[at + 1]
         )
@@ -109,3 +111,30 @@ def test_an_address_that_is_not_canonical_is_told_to_be_the_fault() -> None:
     assert out[0] == "user push at 0x800000001234: #SS, error code 0x0, CR2 stays"
     assert any("must be another, 0xffff800000001234 by its lower bits" in line for line in out)
     assert any("canonical with five levels" in line for line in out)
+
+
+@pytest.mark.parametrize(
+    ("cr4", "taken"),
+    [
+        (0, "to the user"),
+        (Cr4.SMEP, "to the user, and closes it to the supervisor's fetches (SMEP)"),
+        (
+            Cr4.SMAP,
+            "to the user, and closes it to the supervisor's data accesses with EFLAGS.AC=0 (SMAP)",
+        ),
+        (
+            Cr4.SMEP | Cr4.SMAP,
+            "to the user, and closes it to the supervisor's fetches (SMEP) and data accesses with"
+            " EFLAGS.AC=0 (SMAP)",
+        ),
+    ],
+)
+def test_what_the_supervisor_loses_by_a_page_that_is_given_to_the_user_is_said(
+    cr4: int, taken: str
+) -> None:
+    cpu = Cpu.in_mode(Mode.LEVEL_4, 0, cr4=cr4)
+    out = told(cpu, Access(Kind.READ, user=True), 3, 7, 7, 7)
+    [line] = [line for line in out if "sets U" in line]
+    assert line.endswith(f", {taken}")
+    out = told(cpu, Access(Kind.WRITE, user=True), 5, 7, 7, 7)
+    assert not any("supervisor's" in line for line in out)

@@ -11,8 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from harness.check.keys import in_units
 from harness.paging.format import Format
+from harness.paging.memory import Words
 
 MOST_ENTRIES: Final = 1 << 24
 """Entries of one layout: 64G in pages of 4K.  They take 0.4 us and 32 bytes each to build."""
@@ -37,6 +40,19 @@ class Run:
     def tables(self, format: Format) -> int:
         """How many tables lead there, the root among them."""
         return sum(self._spanned(size) for size in _table_spans(format)[self.level :])
+
+    def meets(self, other: Run, format: Format) -> bool:
+        """Whether some address has an entry of both; the addresses of neither wrap."""
+        mine, theirs = self._starts(), other._starts()
+        size, their_size = (format.levels[run.level].size for run in (self, other))
+        after = np.searchsorted(theirs, mine, side="right")
+        within = mine - theirs[np.maximum(after, 1) - 1] < np.uint64(their_size)
+        before = theirs[np.minimum(after, len(theirs) - 1)] - mine < np.uint64(size)
+        return bool(((after > 0) & within | (after < len(theirs)) & before).any())
+
+    def _starts(self) -> Words:
+        steps = np.arange(self.count, dtype=np.uint64) * np.uint64(self.step)
+        return np.uint64(self.virtual) + steps
 
     def _spanned(self, size: int) -> int:
         """How many tables of one level, each for `size` bytes of addresses, have an entry."""

@@ -64,7 +64,7 @@ for pages.  Pages may lie beyond RAM, as devices do, but not in the first two pa
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -77,6 +77,7 @@ from harness.check.keys import RIGHTS, in_units, values_of
 from harness.machine.ram import ARENA, LARGEST_RAM, RAM_UNIT
 from harness.paging.address import Span, Virtual, aligned
 from harness.paging.entry import Leaf, Pointer
+from harness.paging.errors import Taken
 from harness.paging.format import Format
 from harness.paging.memory import BufferMemory, Mask, Words, WritableMemory
 from harness.paging.space import Space, TableAllocator
@@ -493,16 +494,29 @@ def _construct(
     allocator = TableAllocator(memory, tables)
     allocator.allocate(cpu.format, cpu.levels - 1)
     space = Space(memory, cpu.roots, allocator)
+    runs = list(_runs(layout, cpu.format, cpu.levels))
     for part in _at(cpu.levels, layout.maps):
-        with _blaming(part.where):
+        with _placing(part.where, runs, cpu.format):
             _map(space, part, pages[part.where])
     for share in _at(cpu.levels, layout.shares):
-        with _blaming(share.where):
+        with _placing(share.where, runs, cpu.format):
             _share(space, share)
     for entry in _at(cpu.levels, layout.entries):
-        with _blaming(entry.where):
+        with _placing(entry.where, runs, cpu.format):
             _fill(space, entry.virtual, entry.level, entry.value)
     return space
+
+
+@contextmanager
+def _placing(where: str, runs: Sequence[bounds.Run], format: Format) -> Iterator[None]:
+    """As `_blaming`, and names the part that has put something there before."""
+    with _blaming(where):
+        try:
+            yield
+        except Taken as error:
+            number = [run.where for run in runs].index(where)
+            met = [run.where for run in runs[:number] if run.meets(runs[number], format)]
+            raise ValueError(f"{error}, put there by {met[0]}" if met else str(error)) from None
 
 
 def _map(space: Space, part: Map, frames: Words) -> None:
@@ -547,7 +561,7 @@ def _fill(space: Space, address: int, level: int, raw: int) -> None:
         )
     slot = space.slot(Virtual(address), level)
     if there := space.read(slot):
-        raise ValueError(f"virtual {address:#x} is taken: its level-{level} entry is {there:#x}")
+        raise Taken(f"virtual {address:#x} is taken: its level-{level} entry is {there:#x}")
     space.write(slot, raw)
 
 

@@ -7,6 +7,10 @@ class SpaceError(ValueError):
     """A request that a space cannot fulfil; the space is as it was before."""
 
 
+class Taken(SpaceError):  # noqa: N818 - it names the condition, as in the message
+    """Something is where an entry was to be put."""
+
+
 class OutOfTables(SpaceError):  # noqa: N818 - it names the condition, as in the message
     """There is no memory for another table."""
 

@@ -19,7 +19,7 @@ import numpy as np
 from harness.paging.address import Physical, Span, Virtual, aligned
 from harness.paging.allocator import TableAllocator
 from harness.paging.bits import Kind, address_mask, carried, kinds, stale, structure_mask
-from harness.paging.errors import OutOfTables, SpaceError
+from harness.paging.errors import OutOfTables, SpaceError, Taken
 from harness.paging.flush import Flush
 from harness.paging.lock import held
 from harness.paging.memory import Words
@@ -376,7 +376,7 @@ class Space(Tree):
         if words.any():
             index = int((words != 0).argmax())
             address = batch.first + index * self.format.levels[batch.level].size
-            raise SpaceError(
+            raise Taken(
                 f"{address:#x} is taken: its level-{batch.level} entry is {int(words[index]):#x}"
             )
 

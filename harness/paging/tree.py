@@ -18,7 +18,7 @@ from harness.paging.address import Physical, Span, Virtual
 from harness.paging.allocator import TableAllocator
 from harness.paging.bits import Kind, kinds, pointer_attributes
 from harness.paging.entry import Pointer
-from harness.paging.errors import SpaceError
+from harness.paging.errors import SpaceError, Taken
 from harness.paging.flush import Flush
 from harness.paging.lock import SPLIT_LEVELS, TableLock
 from harness.paging.memory import Words, WritableMemory
@@ -390,7 +390,7 @@ class Tree:
                 if isinstance(entry, Pointer):  # linked since
                     return self.lowest(address, level)
                 kind = type(entry).__name__.lower()
-                raise SpaceError(
+                raise Taken(
                     f"{address:#x} is taken: its level-{table.level} entry is {raw:#x}, {kind}"
                 )
         return table

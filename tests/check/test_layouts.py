@@ -717,3 +717,46 @@ def test_a_value_of_any_type_is_taken_or_refused_in_a_sentence(head: str, key: s
             assert "\n" not in str(error)
             assert len(str(error)) < 300
     assert refused >= (0 if key == "title" else 5)
+
+
+PLACED = {
+    "the same page": ("[[map]]\nvirtual = 0x40_0000\nsize = '4K'\n", "map 2: 0x400000 is", "map 1"),
+    "a page within a row": (
+        "[[map]]\nvirtual = 0x80_0000\nsize = '4K'\ncount = 9\n"
+        "[[map]]\nvirtual = 0x80_5000\nsize = '4K'\n",
+        "map 3: 0x805000 is",
+        "map 2",
+    ),
+    "a page within a large one": (
+        "[[map]]\nvirtual = 0x80_0000\nsize = '2M'\n[[map]]\nvirtual = 0x80_5000\nsize = '4K'\n",
+        "map 3: 0x805000 is",
+        "map 2",
+    ),
+    "a large page over a small one": (
+        "[[map]]\nvirtual = 0x80_0000\nsize = '4K'\nstep = '8K'\ncount = 4\n"
+        "[[map]]\nvirtual = 0x80_0000\nsize = '2M'\n",
+        "map 3: 0x800000 is",
+        "map 2",
+    ),
+    "an entry over a page": (
+        "[[entry]]\nvirtual = 0x40_0000\nlevel = 0\nvalue = 0x3ff_f003\n",
+        "entry 1: virtual 0x400000 is",
+        "map 1",
+    ),
+    "a share over a page": (
+        "[[share]]\nvirtual = 0x40_0000\nlevel = 1\nlike = 0x40_0000\n",
+        "share 1: virtual 0x400000 is",
+        "map 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("more", "refused", "by"), PLACED.values(), ids=PLACED)
+def test_what_is_put_over_something_names_the_part_that_put_it_there(
+    more: str, refused: str, by: str
+) -> None:
+    layout = parse(HEAD + PAGE + more, "x.toml")
+    with pytest.raises(LayoutError) as error:
+        build(layout, 4, BufferMemory(np.zeros(layout.ram, np.uint8)), 40, page1gb=True)
+    assert str(error.value).startswith(f"x.toml, {refused} taken: its level-")
+    assert str(error.value).endswith(f", put there by x.toml, {by}")

@@ -49,6 +49,10 @@ def test_what_has_one_meaning_is_read(text: str, value: int) -> None:
         ("0b11", "it is 0b11: write 0x0b11, or 0x3 if that is binary"),
         ("18446603336221196288", "too long for hexadecimal: write 0xffff800000000000 if that is"),
         ("98446603336221196288", "which is no number of 64 bits"),
+        ("0b" + 14 * "1", "write 0x0b11111111111111, or 0x3fff if that is binary"),
+        ("0b" + 15 * "1", "too long for hexadecimal: write 0x7fff if that is binary"),
+        ("0b" + 64 * "1", "too long for hexadecimal: write 0xffffffffffffffff if that is binary"),
+        ("0b" + 65 * "1", "it has 67 digits, which is no number of 64 bits"),
     ],
 )
 def test_what_has_two_meanings_is_asked_about(text: str, sentence: str) -> None:

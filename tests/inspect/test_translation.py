@@ -124,6 +124,43 @@ def test_what_leads_to_no_page_has_no_physical_address() -> None:
     assert of(cpu, memory, 1 << 47).granted == 0
 
 
+@pytest.mark.parametrize(
+    ("flags", "levels", "offset"),
+    [((7, 7, 7, 7), [3, 2, 1, 0], 11), ((7, 7, 0x87), [3, 2, 1], 20), ((7, 0x87), [3, 2], 29)],
+)
+def test_an_address_splits_as_far_as_its_page_is_small(
+    flags: tuple[int, ...], levels: list[int], offset: int
+) -> None:
+    *indices, last = of(*path(Cpu.in_mode(Mode.LEVEL_4, 0), *flags), 0x10).indices
+    assert [one.level for one in indices] == levels
+    assert (last.level, last.name, last.high, last.low, last.value) == (
+        *(None, "offset", offset, 0, 0x10),
+    )
+
+
+@pytest.mark.parametrize("checked", [None, 1 << 63], ids=["registers", "entries"])
+def test_an_address_of_pae_paging_has_one_pdpte(checked: int | None) -> None:
+    cpu = Cpu(0x8000_0001, 0, 0x20, 0, pdptes=(0, 0, 0x2001, 0), pdptes_checked=checked)
+    indices = split(cpu, 2 << 30 | 3 << 21 | 4 << 12 | 5)
+    assert [(one.level, one.name, one.value) for one in indices] == [
+        *((2, "PDPTE", 2), (1, "PDE", 3), (0, "PTE", 4), (None, "offset", 5)),
+    ]
+
+
+def test_an_entry_that_is_absent_takes_no_right() -> None:
+    cpu, memory = path(Cpu.in_mode(Mode.LEVEL_4, 0), 7, 7, 0, 7)
+    last = of(cpu, memory, 0).stages[-1]
+    assert (last.reading.level, last.taken, last.granted) == (1, 0, cpu.format.rights_mask)
+
+
+def test_where_no_walk_begins_the_rule_is_that_of_the_mode() -> None:
+    memory = BufferMemory(bytes(0x1000))
+    long = of(Cpu.in_mode(Mode.LEVEL_4, 0), memory, 1 << 47)
+    assert (long.reason, long.canonical) == (Reason.NOT_CANONICAL, False)
+    pae = of(Cpu.in_mode(Mode.PAE, 0), memory, 0x1000)
+    assert (pae.reason, pae.canonical) == (Reason.NO_PDPTE, True)
+
+
 def test_metadata_is_masked_before_the_walk() -> None:
     cpu, memory = path(Cpu.in_mode(Mode.LEVEL_4, 0), 7, 7, 7, 7)
     cpu = Cpu(cpu.cr0, cpu.cr3 | Cr3.LAM_U48, cpu.cr4, cpu.efer, lam=True)

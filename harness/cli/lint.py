@@ -35,7 +35,8 @@ def lint(
 
     Reserved bits, pages that are writable and executable, user access to the upper half, memory
     mapped with several types, tables that can be reached as data, empty tables, pages outside
-    memory, rights that tables above withhold, and more.
+    memory, rights that tables above withhold, and more. Of a guest or core also what its processor
+    needs: code, stack, GDT, IDT, TSS, and the stacks and handlers that these name.
 
     An error is what faults or is undefined, or lets user code change tables; a warning is legal
     and seldom meant; a note is legal and common.  Each rule says how many entries break it, at
@@ -45,7 +46,7 @@ def lint(
 
     Example: pagetable lint --layout malformed --ignore write-execute
     """
-    with sentences(), source.opened() as snapshot:
+    with sentences(), source.opened(stack=True) as snapshot:
         import json
 
         from harness.inspect import lint

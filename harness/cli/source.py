@@ -169,7 +169,8 @@ class Source:
     def opened(self, stack: bool = False) -> Iterator[Snapshot]:
         """The snapshot, as long as the block runs.
 
-        stack  whether what the processor pushed at its last page fault is wanted, too
+        stack  whether what the processor pushed at its last page fault is wanted, too, and what
+               it needs for the next
 
         Raises Misuse where the options name no source or several, and what the source raises.
         """

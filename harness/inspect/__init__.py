@@ -34,6 +34,7 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `find`         from physical memory back: its addresses, the tables there, what is mapped twice
 `garbage`      tables whose content cannot be meant
 `lint`         rules about whole spaces, and what breaks them: `lint` gives what is Broken
+`needs`        what the processor itself needs of a space: GDT, IDT, TSS, stacks, handlers
 `tour`         a table at a time: where one is, and where one can go
 `diff`         two spaces, or two moments of one: `diff` gives the Difference, each a Change
 """

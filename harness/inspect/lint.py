@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from harness.inspect import garbage, graph, memory_type
+from harness.inspect import garbage, graph, memory_type, needs
 from harness.inspect.garbage import Extents, Garbage, covered, words_of
 from harness.inspect.graph import Graph, RowKind, Rows
 from harness.inspect.memory_type import Types
@@ -402,7 +402,31 @@ MIXED_TYPES = Rule(
 WRITABLE_CODE = Rule(
     "writable-code", WARNING, "pieces of memory that one address can execute and another write"
 )
-RULES: Final = (*(rule for rule, _ in ENTRY_RULES), MIXED_TYPES, WRITABLE_CODE)
+
+NEED_RULES: Final = (
+    Rule(needs.CODE, ERROR, "RIP is where nothing can be executed: a fault at once", "4.6.1"),
+    Rule(
+        needs.STACK,
+        ERROR,
+        "stacks to which the processor cannot push what an exception pushes",
+        "6.14.2",
+    ),
+    Rule(needs.GDT, ERROR, "parts of the GDT that the processor cannot read", "3.5.1"),
+    Rule(
+        needs.GDT_READ_ONLY,
+        WARNING,
+        "descriptors whose accessed bit the processor cannot set: loading one faults",
+        "3.4.5.1",
+    ),
+    Rule(
+        needs.IDT, ERROR, "gates that the processor cannot read: their vectors double fault", "6.10"
+    ),
+    Rule(needs.HANDLER, ERROR, "gates that lead to what the processor cannot execute", "6.12.1"),
+    Rule(needs.TSS, ERROR, "a TSS that the processor cannot read", "7.7"),
+)
+"""About what the processor itself needs, where a source has its registers."""
+
+RULES: Final = (*(rule for rule, _ in ENTRY_RULES), MIXED_TYPES, WRITABLE_CODE, *NEED_RULES)
 """Every rule."""
 
 
@@ -596,9 +620,23 @@ def lint(
         broken += _mixed_types(space, typed, every, limit)
     if WRITABLE_CODE.name not in ignored:
         broken += _writable_code(code, data, every, limit)
+    broken += _needs(snapshot, ignored, limit)
     severities = list(Severity)
     broken.sort(key=lambda one: severities.index(one.rule.severity))
     return broken, graph.rows_cut(read, left_out)
+
+
+def _needs(snapshot: Snapshot, ignored: set[str], limit: int) -> Iterator[Broken]:
+    """The rules about what the processor needs that are broken."""
+    found = list(needs.broken(snapshot))
+    for rule in NEED_RULES:
+        mine = [one for one in found if one.rule == rule.name and rule.name not in ignored]
+        if mine:
+            findings = tuple(
+                Finding(rule, one.where, None, one.slot, one.count, one.detail)
+                for one in mine[:limit]
+            )
+            yield Broken(rule, findings, len(mine), sum(one.count for one in mine))
 
 
 def _backed(snapshot: Snapshot) -> Extents | None:

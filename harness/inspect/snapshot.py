@@ -42,7 +42,8 @@ class Snapshot:
     notes    what else there is to know of it, a sentence each: where the machine departs from the
              rules, say, and its tables are read as it does
     registers  what else the source has of the processor, among it as far as it tells them cr2, rip,
-             rsp (outside long mode EIP and ESP), cpl, and idt: where the IDT is
+             rsp (outside long mode EIP and ESP), cpl, cs_base, ss_base, gdt, gdt_limit, idt,
+             idt_limit, and tss: where GDT, IDT and TSS are
     given    where there is no more of its memory than entries: which
     """
 

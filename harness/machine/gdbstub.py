@@ -26,7 +26,7 @@ from harness.machine import guard as guarding
 from harness.machine.descriptors import socket_above_standard
 from harness.machine.errors import Evidence, GuestLost, Misuse, ProtocolError
 from harness.machine.foreign import DEADLINE, Guard, network, process_of
-from harness.machine.monitor import ANSWER_LIMIT, LONG_ANSWER_LIMIT, registers_in, version_of
+from harness.machine.monitor import ANSWER_LIMIT, LONG_ANSWER_LIMIT, version_of
 from harness.machine.patience import Clock
 
 LONGEST: Final = 1 << 16
@@ -105,8 +105,8 @@ class StubMonitor:
                 raise ProtocolError(f"the gdb stub answers {command} without end", "")
         return said.decode("utf-8", "replace")
 
-    def registers(self) -> dict[str, int]:
-        """The registers that `info registers` prints, as `registers_in`."""
+    def state(self) -> str:
+        """What `info registers` prints."""
         _, *blocks = re.split(
             r"^CPU#(\d+)\s*$", self.human("info registers -a"), flags=re.MULTILINE
         )
@@ -114,7 +114,7 @@ class StubMonitor:
         if self._vcpu not in states:
             known = ", ".join(map(str, states)) or "none"
             raise Misuse(f"the guest has no processor {self._vcpu}: it has {known}")
-        return registers_in(states[self._vcpu])
+        return states[self._vcpu]
 
     def engine_in_use(self) -> str:
         """The name of the engine that executes the guest: `kvm` or `tcg`."""

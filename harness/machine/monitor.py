@@ -305,7 +305,11 @@ class Monitor:
 
     def registers(self, vcpu: int | None = None) -> dict[str, int]:
         """The registers of `registers_in`; of another processor as in `human`."""
-        return registers_in(self.human("info registers", vcpu))
+        return registers_in(self.state(vcpu))
+
+    def state(self, vcpu: int | None = None) -> str:
+        """What `info registers` prints; of another processor as in `human`."""
+        return self.human("info registers", vcpu)
 
     def gva2gpa(self, address: int) -> int | None:
         """The physical address at a virtual one, as QEMU's debug walker sees it; None: unmapped."""
@@ -489,3 +493,17 @@ def version_of(greeting: Mapping[str, int]) -> tuple[int, int, int]:
             "or name another one"
         )
     return version
+
+
+def segments_in(text: str) -> dict[str, tuple[int, int, int]]:
+    """Selector, base and limit of CS, SS and TR, and of GDT and IDT, which have no selector (0), as
+    `info registers` prints them."""
+    return {
+        name: (int(selector or "0", 16), int(base, 16), int(limit, 16))
+        for name, selector, base, limit in _SEGMENT.findall(text)
+    }
+
+
+_SEGMENT: Final = re.compile(
+    r"^(CS|SS|TR|GDT|IDT) *= *(?:([0-9a-f]{4}) )?([0-9a-f]{8,16}) ([0-9a-f]{8})\b", re.MULTILINE
+)

@@ -25,7 +25,7 @@ from harness.inspect import engine
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import kdump, signature, vmcoreinfo
 from harness.inspect.sources.content import Content
-from harness.inspect.sources.registers import AC, cpu_with, unseen_keys, unseen_model
+from harness.inspect.sources.registers import AC, cpu_with, tables_of, unseen_keys, unseen_model
 from harness.inspect.sources.segments import SegmentMemory
 from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Efer
 
@@ -51,10 +51,9 @@ NOTE_BYTES = 16 << 20
 MOST_SEGMENTS = 1 << 22
 """Program headers that are looked at; `-p` writes one for each run of pages that is mapped."""
 
-STATE_SIZE, RSP, RIP, RFLAGS, CS, CS_FLAGS, IDT, CR = 432, 56, 136, 144, 152, 160, 384, 392
+STATE_SIZE, RSP, RIP, RFLAGS, CS, CS_FLAGS, CR = 432, 56, 136, 144, 152, 160, 392
 """QEMU's note of a processor, version 1: its size at least, and where in it RSP, RIP, RFLAGS, CS,
-its flags, the base of the IDT and the five control registers are (QEMU,
-target/i386/arch_dump.c: QEMUCPUState)."""
+its flags and the five control registers are (QEMU, target/i386/arch_dump.c: QEMUCPUState)."""
 
 RPL = 3
 """The bits of CS that are the privilege level (SDM volume 3A, 3.4.2)."""
@@ -235,15 +234,25 @@ def _registers(
         cr0, _, cr2, cr3, cr4 = struct.unpack_from("<5Q", state, CR)
         rest = {"cr2": cr2, "cpl": struct.unpack_from("<I", state, CS)[0] & RPL}
         rest |= {name: struct.unpack_from("<Q", state, at)[0] for name, at in _POINTERS}
+        rest |= tables_of({name: _segment(state, at) for name, at in _SEGMENTS})
         own |= {"cr0": cr0, "cr3": cr3, "cr4": cr4}
         own["ac"] = bool(struct.unpack_from("<Q", state, RFLAGS)[0] & AC)
         long = long or bool(struct.unpack_from("<I", state, CS_FLAGS)[0] & CS_LONG)
+    elif boxes := [desc for name, desc in dump.notes if name == VIRTUALBOX]:
+        if not vcpu < len(boxes):
+            raise SourceError(f"{path} has no processor {vcpu}: it has 0 to {len(boxes) - 1}")
+        if len(boxes[vcpu]) < BOX_SIZE:
+            raise SourceError(
+                f"{path} has a note of processor {vcpu} of {len(boxes[vcpu])} bytes, not {BOX_SIZE}"
+            )
+        told, rest = _of_virtualbox(boxes[vcpu])
+        return own | told, rest, []
     else:
         told = vmcoreinfo.registers(dump.vmcoreinfo, dump.x86_64)
         if "cr3" not in told and "cr3" not in given:
             raise SourceError(
-                f"{path} has no notes of QEMU and no VMCOREINFO of Linux, which tell the control"
-                " registers: add --cr3, and --cr4 for other than 4-level paging"
+                f"{path} has no notes of QEMU or VirtualBox and no VMCOREINFO, which tell the"
+                " control registers: add --cr3, and --cr4 for other than 4-level paging"
             )
         own |= told
         if told and "cr3" not in given:
@@ -261,4 +270,37 @@ def _registers(
     return own, rest, assumed
 
 
-_POINTERS = (("rip", RIP), ("rsp", RSP), ("idt", IDT))
+_POINTERS = (("rip", RIP), ("rsp", RSP))
+_SEGMENTS = (("CS", CS), ("SS", 272), ("TR", 320), ("GDT", 344), ("IDT", 368))
+"""Where QEMU's note has selector, limit, flags and base of each."""
+
+
+def _segment(state: bytes, at: int) -> tuple[int, int, int]:
+    selector, limit, _, base = struct.unpack_from("<IIQQ", state, at)
+    return selector, base, limit
+
+
+VIRTUALBOX = b"VBCPU"
+"""The name of VirtualBox's note of a processor (VirtualBox, include/VBox/dbgfcorefmt.h)."""
+
+BOX_SIZE, _BOX_POINTERS, _BOX_FLAGS, _BOX_CR, _BOX_EFER = 496, 112, 136, 288, 488
+"""Its size at least, and where in it RIP and RSP, RFLAGS, CR0, CR2, CR3 and CR4, and EFER are."""
+
+_BOX_SEGMENTS = (("CS", 144), ("SS", 264), ("TR", 440))
+_BOX_TABLES = (("GDT", 384), ("IDT", 400))
+
+
+def _of_virtualbox(state: bytes) -> tuple[dict[str, int], dict[str, int]]:
+    """The registers that decide how a processor pages, and the others."""
+    cr0, cr2, cr3, cr4 = struct.unpack_from("<4Q", state, _BOX_CR)
+    (efer,), (flags,) = (struct.unpack_from("<Q", state, at) for at in (_BOX_EFER, _BOX_FLAGS))
+    rip, rsp = struct.unpack_from("<2Q", state, _BOX_POINTERS)
+    segments = {}
+    for name, at in _BOX_SEGMENTS:
+        base, limit, _, selector = struct.unpack_from("<QIIH", state, at)
+        segments[name] = (selector, base, limit)
+    for name, at in _BOX_TABLES:
+        segments[name] = (0, *struct.unpack_from("<QI", state, at))
+    own = {"cr0": cr0, "cr3": cr3, "cr4": cr4, "efer": efer, "ac": bool(flags & AC)}
+    rest = {"cr2": cr2, "rip": rip, "rsp": rsp, "cpl": segments["CS"][0] & RPL}
+    return own, rest | tables_of(segments)

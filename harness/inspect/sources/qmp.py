@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from harness.check.held import HeldMemory
-from harness.inspect import engine
+from harness.inspect import engine, needs
 from harness.inspect.frame import last_fault
 from harness.inspect.held import MOST_TABLES, hold_tables, refuse
 from harness.inspect.snapshot import Snapshot, SourceError
-from harness.inspect.sources.registers import AC, cpu_with, unseen_keys
+from harness.inspect.sources.registers import AC, cpu_with, tables_of, unseen_keys
 from harness.machine.errors import ProtocolError
 from harness.machine.foreign import DEADLINE, ForeignMonitor, conversation
 from harness.machine.gdbstub import StubMonitor
 from harness.machine.gdbstub import conversation as conversation_with_stub
+from harness.machine.monitor import registers_in, segments_in
 from harness.machine.patience import Clock
 from harness.machine.physical import ROM, PhysicalMemory, Reader, Region, regions, share
 from harness.paging import bulk
@@ -72,12 +73,14 @@ class Connection(Generic[M]):
         """The processor as it is now, and all tables that its root leads to.
 
         registers  in place of its own
-        stack      whether what the processor pushed at its last page fault is read, too
+        stack      whether what the processor pushed at its last page fault is read, too, and what
+                   it needs for the next
 
         Raises SourceError where it translates nothing, MachineError where QEMU does not answer.
         """
         own, assumed = _model(self.monitor, registers)
-        shown = self.monitor.registers()
+        state = self.monitor.state()
+        shown = registers_in(state)
         own |= _control(shown)
         if not own["cr0"] & Cr0.PG and "cr0" not in registers:
             raise SourceError(
@@ -92,10 +95,11 @@ class Connection(Generic[M]):
         backed = tuple(Span(one.span.start, one.span.stop - 1) for one in self.regions)
         assumed += tuple(unseen_keys(cpu, "QEMU"))
         notes += tuple(_ill_placed(cpu, self.memory, (*self.regions, *self.devices)))
-        rest = _rest(shown)
+        rest = _rest(shown) | tables_of(segments_in(state))
         found = Snapshot(self.title, cpu, self.memory, backed, assumed, notes, rest)
         if stack:
             last_fault(found)  # by which it is held
+            list(needs.broken(found))
         return found
 
 
@@ -145,7 +149,6 @@ def _control(registers: Mapping[str, int]) -> dict[str, int]:
 def _rest(shown: Mapping[str, int]) -> dict[str, int]:
     """What else of the processor a snapshot has, from the registers that QEMU shows."""
     names = {"CR2": "cr2", "RIP": "rip", "EIP": "rip", "RSP": "rsp", "ESP": "rsp", "CPL": "cpl"}
-    names["IDT"] = "idt"
     return {name: shown[theirs] for theirs, name in names.items() if theirs in shown}
 
 

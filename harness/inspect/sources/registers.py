@@ -54,6 +54,23 @@ def cpu_with(usual: Cpu, registers: Mapping[str, int], memory: Memory) -> Cpu:
     return cpu
 
 
+def tables_of(segments: Mapping[str, tuple[int, int, int]]) -> dict[str, int]:
+    """Where the tables of segments are, and the bases of code and stack, by the names in
+    `Snapshot.registers`: of selector, base and limit of GDT, IDT, TR, CS and SS.
+
+    A TR with the selector 0 was never loaded.
+    """
+    found = {}
+    for name, (selector, base, limit) in segments.items():
+        if name in ("CS", "SS"):
+            found[f"{name.lower()}_base"] = base
+        elif name != "TR":
+            found |= {name.lower(): base, f"{name.lower()}_limit": limit}
+        elif selector:
+            found["tss"] = base
+    return found
+
+
 def unseen_model(cpu: Cpu, given: Mapping[str, int], source: str) -> Iterator[str]:
     """What is assumed of the model of the processor by a source that does not tell it."""
     if cpu.long and "page1gb" not in given:

@@ -1,0 +1,280 @@
+"""What the processor needs of a space, planted and found."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.inspect import needs
+from harness.inspect.lint import NEED_RULES, Severity, lint
+from harness.inspect.memory_type import types
+from harness.inspect.snapshot import Snapshot
+from harness.paging.memory import BufferMemory
+from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer
+from tests.cli.commands import run
+from tests.inspect.sources.kernel import arguments
+from tests.inspect.sources.machines import running
+
+PAGE = 0x1000
+CODE, STACK, GDT, IDT, TSS, IST, FREE = (number * PAGE for number in range(0x10, 0x17))
+P, W, U, XD = 1, 1 << 1, 1 << 2, 1 << 63
+ROOT = 0x1000
+"""The four tables are here and in the next three pages; pages are mapped where they are."""
+
+
+def gate(target: int, ist: int = 0, kind: int = 0xE) -> bytes:
+    """An interrupt gate of 64-bit mode, as SDM volume 3A, figure 6-8, has it."""
+    return struct.pack(
+        "<HHBBHII", target & 0xFFFF, 8, ist, 0x80 | kind, target >> 16 & 0xFFFF, target >> 32, 0
+    )
+
+
+def descriptor(kind: int) -> bytes:
+    """Of code or data, present, with a type; as SDM volume 3A, figure 3-8."""
+    return struct.pack("<HHBBBB", 0xFFFF, 0, 0, 0x90 | kind, 0xAF, 0)
+
+
+CODE_READ, CODE_READ_ACCESSED, DATA_WRITTEN = 0xA, 0xB, 0x3
+
+
+@dataclass
+class World:
+    """A small kernel in long mode that has all it needs: tests take something away."""
+
+    rights: dict[int, int] = field(
+        default_factory=lambda: {
+            CODE: P,
+            STACK: P | W | XD,
+            GDT: P | XD,
+            IDT: P | XD,
+            TSS: P | XD,
+            IST: P | W | XD,
+        }
+    )
+    gdt: list[bytes] = field(
+        default_factory=lambda: [bytes(8), descriptor(CODE_READ_ACCESSED), descriptor(DATA_WRITTEN)]
+    )
+    idt: dict[int, bytes] = field(
+        default_factory=lambda: (
+            {number: gate(CODE + number) for number in range(32)} | {8: gate(CODE + 8, ist=1)}
+        )
+    )
+    tss: dict[int, int] = field(default_factory=lambda: {4: STACK + 0x800, 36: IST + PAGE})
+    registers: dict[str, int] = field(
+        default_factory=lambda: {
+            **{"rip": CODE, "rsp": STACK + 0x800, "cpl": 0, "gdt": GDT, "gdt_limit": 0x17},
+            **{"idt": IDT, "idt_limit": 0x1FF, "tss": TSS, "cs_base": 0, "ss_base": 0},
+        }
+    )
+    cr4: int = int(Cr4.PAE)
+
+    def snapshot(self) -> Snapshot:
+        memory = BufferMemory(np.zeros(0x20 * PAGE, np.uint8))
+        words = memory.octets.view(np.uint64)
+        for table in range(3):
+            words[(ROOT + table * PAGE) // 8] = ROOT + (table + 1) * PAGE | P | W | U
+        for page, rights in self.rights.items():
+            words[(ROOT + 3 * PAGE) // 8 + page // PAGE] = page | rights
+        memory.octets[GDT : GDT + 8 * len(self.gdt)] = np.frombuffer(b"".join(self.gdt), np.uint8)
+        for number, octets in self.idt.items():
+            memory.octets[IDT + 16 * number :][:16] = np.frombuffer(octets, np.uint8)
+        for place, value in self.tss.items():
+            memory.octets[TSS + place :][:8] = np.frombuffer(struct.pack("<Q", value), np.uint8)
+        cpu = replace(Cpu.long_mode(4, ROOT), cr4=self.cr4)
+        return Snapshot("", cpu, memory, (memory.span,), registers=self.registers)
+
+
+def found(world: World) -> list[tuple[str, str, int]]:
+    return [(one.rule, str(one.where), one.count) for one in needs.broken(world.snapshot())]
+
+
+def span(first: int, size: int) -> str:
+    return f"{first:#x}..{first + size - 1:#x}"
+
+
+def test_a_kernel_that_has_all_it_needs_is_fine() -> None:
+    assert found(World()) == []
+
+
+def without(page: int) -> Callable[[World], object]:
+    return lambda world: world.rights.pop(page)
+
+
+def with_rights(page: int, rights: int) -> Callable[[World], object]:
+    return lambda world: world.rights.update({page: rights})
+
+
+def register(name: str, value: int) -> Callable[[World], object]:
+    return lambda world: world.registers.update({name: value})
+
+
+def one_more_descriptor(world: World) -> None:
+    world.gdt.append(descriptor(CODE_READ))
+    world.registers["gdt_limit"] = 0x1F
+
+
+def of_the_user(page: int, rights: int, forbids: int) -> Callable[[World], object]:
+    def change(world: World) -> None:
+        world.rights[page] = rights | U
+        world.cr4 |= forbids
+
+    return change
+
+
+ALL = [(needs.HANDLER, f"{CODE:#x}..{CODE + 31:#x}", 32)]
+PUSHED = 48
+
+PLANTED: dict[str, tuple[Callable[[World], object], list[tuple[str, str, int]]]] = {
+    "code absent": (without(CODE), [(needs.CODE, span(CODE, 1), 1), *ALL]),
+    "code not executable": (with_rights(CODE, P | XD), [(needs.CODE, span(CODE, 1), 1), *ALL]),
+    "stack absent": (
+        without(STACK),
+        [(needs.STACK, span(STACK + 0x800 - PUSHED, PUSHED), 1)] * 2,
+    ),
+    "stack read-only": (
+        with_rights(STACK, P | XD),
+        [(needs.STACK, span(STACK + 0x800 - PUSHED, PUSHED), 1)] * 2,
+    ),
+    "stack at its end": (
+        register("rsp", STACK + 0x20),
+        [(needs.STACK, span(STACK - 0x10, 0x10), 1)],
+    ),
+    "rsp is aligned down": (register("rsp", STACK + PUSHED + 15), []),
+    "gdt absent": (without(GDT), [(needs.GDT, span(GDT, 0x18), 1)]),
+    "gdt longer than its page": (
+        register("gdt_limit", 0xFFFF),
+        # The pages after it are those of the IDT, the TSS and the stack.
+        [(needs.GDT, span(FREE + n * PAGE, PAGE), 1) for n in range(12)],
+    ),
+    "gdt read-only, a descriptor not accessed": (
+        one_more_descriptor,
+        [(needs.GDT_READ_ONLY, span(GDT + 0x18, 8), 1)],
+    ),
+    "idt absent": (without(IDT), [(needs.IDT, span(IDT, 0x200), 32)]),
+    "idt after a reset": (
+        lambda world: world.registers.update(idt=0, idt_limit=0xFFFF),
+        [],
+    ),
+    "a handler elsewhere": (
+        lambda world: world.idt.update({14: gate(0xFFFF_8000_0000_1000), 15: gate(FREE, kind=0xF)}),
+        [
+            (needs.HANDLER, span(0xFFFF_8000_0000_1000, 1), 1),
+            (needs.HANDLER, span(FREE, 1), 1),
+        ],
+    ),
+    "a handler that is not canonical": (
+        lambda world: world.idt.update({3: gate(1 << 47)}),
+        [(needs.HANDLER, span(1 << 47, 1), 1)],
+    ),
+    "a gate that is not present": (lambda world: world.idt.update({3: bytes(16)}), []),
+    "tss absent": (without(TSS), [(needs.TSS, span(TSS, 0x68), 1)]),
+    "ist absent": (without(IST), [(needs.STACK, span(IST + PAGE - PUSHED, PUSHED), 1)]),
+    "ist that a gate takes and the tss has not": (
+        lambda world: world.idt.update({2: gate(CODE, ist=3)}),
+        [(needs.STACK, span((1 << 64) - PUSHED, PUSHED), 1)],
+    ),
+    "rsp0 elsewhere": (
+        lambda world: world.tss.update({4: FREE + 0x100}),
+        [(needs.STACK, span(FREE + 0x100 - PUSHED, PUSHED), 1)],
+    ),
+    "pages of the user with smap": (
+        of_the_user(GDT, P | W, Cr4.SMAP),
+        [(needs.GDT, span(GDT, 0x18), 1)],
+    ),
+    "code of the user with smep": (
+        of_the_user(CODE, P, Cr4.SMEP),
+        [(needs.CODE, span(CODE, 1), 1), *ALL],
+    ),
+    "a program of the user": (
+        lambda world: world.registers.update(cpl=3, rip=FREE, rsp=FREE),
+        [],
+    ),
+    "no registers": (lambda world: world.registers.clear(), []),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_is_taken_away_is_found(name: str) -> None:
+    change, expected = PLANTED[name]
+    world = World()
+    change(world)
+    assert sorted(found(world)) == sorted(expected)
+
+
+def test_lint_says_each_with_its_rule_and_leaves_out_what_is_ignored() -> None:
+    world = World()
+    del world.rights[GDT], world.rights[IDT]
+    broken, _ = lint(world.snapshot(), types(None))
+    mine = {one.rule.name: one for one in broken if one.rule in NEED_RULES}
+    assert mine.keys() == {needs.GDT, needs.IDT}
+    assert all(one.rule.severity is Severity.ERROR for one in mine.values())
+    (finding,) = mine[needs.IDT].findings
+    assert finding.detail == "vectors 0 to 31: the entry is not present (4.7)"
+    assert finding.slot is not None
+    assert (finding.slot.level, finding.slot.index) == (0, IDT // PAGE)
+    broken, _ = lint(world.snapshot(), types(None), [needs.GDT, needs.IDT])
+    assert not [one for one in broken if one.rule in NEED_RULES]
+
+
+def test_every_rule_is_planted() -> None:
+    planted = {rule for _, expected in PLANTED.values() for rule, _, _ in expected}
+    assert planted == {rule.name for rule in NEED_RULES}
+
+
+def test_a_32_bit_kernel_s_tables_are_read_in_its_own_form() -> None:
+    memory = BufferMemory(np.zeros(0x20 * PAGE, np.uint8))
+    entries = memory.octets.view(np.uint32)
+    entries[ROOT // 4] = 0x2000 | P | W
+    for page in (CODE, STACK, IDT, TSS):
+        entries[0x2000 // 4 + page // PAGE] = page | P | W
+    for number, target in ((13, CODE), (14, FREE)):
+        raw = struct.pack("<HHBBH", target & 0xFFFF, 8, 0, 0x8E, target >> 16)
+        memory.octets[IDT + 8 * number :][:8] = np.frombuffer(raw, np.uint8)
+    entries[TSS // 4 + 1] = FREE + 0x100
+    cpu = replace(Cpu.long_mode(4, ROOT), cr0=Cr0.PE | Cr0.PG | Cr0.WP, cr4=0, efer=Efer(0))
+    registers = {"rip": 0x10, "cs_base": CODE, "rsp": STACK + 0x100, "cpl": 0, "ss_base": 0}
+    tables = {"idt": IDT, "idt_limit": 0x7F, "tss": TSS}
+    snapshot = Snapshot("", cpu, memory, (memory.span,), registers=registers | tables)
+    assert [(one.rule, one.where.first) for one in needs.broken(snapshot)] == [
+        (needs.HANDLER, FREE),
+        (needs.STACK, FREE + 0x100 - 24),
+    ]
+
+
+def test_garbage_in_all_registers_costs_little() -> None:
+    random = np.random.default_rng(3)
+    world = World()
+    for name in world.registers:
+        world.registers[name] = int(random.integers(0, 1 << 64, dtype=np.uint64))
+    for _ in range(20):
+        for name in world.registers:
+            edge = random.choice(np.array([0, 1, GDT, (1 << 64) - 1, 1 << 47, 0xFFF], np.uint64))
+            world.registers[name] = int(edge)
+        assert len(list(needs.broken(world.snapshot()))) < 1000
+
+
+@pytest.mark.hw
+def test_a_guest_without_an_idt_that_works_is_found_alive_and_dead(tmp_path: Path) -> None:
+    # paging.S loads a GDT of its own and no IDT: its stack pointer is what PVH left, 0.
+    words = {
+        0x20_0000: 0x20_1003,
+        **{0x20_1000 + 4 * page: page << 12 | 1 for page in range(0x200)},
+    }
+    with running(tmp_path, *arguments(tmp_path, 0, 0x20_0000, words)) as machine:
+        machine.witness.waits_for("CR3=00200000", 60)
+        machine.witness.ask("stop")
+        core = tmp_path / "core"
+        machine.witness.ask("dump-guest-memory", paging=False, protocol=f"file:{core}")
+        answers = [
+            run("lint", f"--{kind}", where, cwd=tmp_path)
+            for kind, where in (("qmp", machine.path), ("core", core))
+        ]
+    for code, out, errors in answers:
+        assert (code, errors) == (1, "")
+        assert "error: stack-unreachable, 1 time" in out
+    assert answers[0][1].splitlines()[2:6] == answers[1][1].splitlines()[2:6]

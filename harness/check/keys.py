@@ -38,7 +38,7 @@ def values_of(
         raise ValueError("this is no table")
     for key in table:
         if key not in known:
-            raise ValueError(f"there is no key {key!r} here, but {', '.join(known)}")
+            raise ValueError(f"there is no key {key!r} here: choose one of {', '.join(known)}")
     for key in required:
         if key not in table:
             raise ValueError(f"{key} is missing")

@@ -264,7 +264,7 @@ def load(path: str | Path) -> Layout:
     except UnicodeDecodeError as error:
         raise LayoutError(f"{path} is not text in UTF-8: {error}") from None
     except ValueError as error:
-        raise LayoutError(f"{str(path)!r} is no name of a file: {error}") from None
+        raise LayoutError(f"{str(path)!r} is not a name of a file: {error}") from None
     return parse(text, str(path))
 
 
@@ -317,7 +317,7 @@ _Part = TypeVar("_Part", Map, Share, Entry)
 def _parts(kind: type[_Part], tables: object, where: str) -> tuple[_Part, ...]:
     """The tables of one name, in order; their numbers begin with 1."""
     if not isinstance(tables, list):
-        raise LayoutError(f"{where} is no list of tables: write its name in double brackets")
+        raise LayoutError(f"{where} is not a list of tables: write its name in double brackets")
     known = [field for field in fields(kind) if field.name != "where"]
     names = [field.name for field in known]
     required = [field.name for field in known if field.default is MISSING]

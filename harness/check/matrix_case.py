@@ -147,7 +147,7 @@ class AskedAccess:
         ):
             raise ValueError(f"width {self.width}, page {self.page}")
         if self.address % self.width:
-            raise ValueError(f"{self.address:#x} is no multiple of the width, {self.width}")
+            raise ValueError(f"{self.address:#x} is not a multiple of the width, {self.width}")
         long_only = () if model.long else chains.LEVEL_CHANGES
         if self.flush not in chains.FLUSHES or self.flush in long_only:
             raise ValueError(f"flush {self.flush!r}")

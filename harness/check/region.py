@@ -71,7 +71,7 @@ class Region:
         out."""
         out = self.span.first <= address < self._next and address % FRAME == 0
         if not out or address in self._free:
-            raise SpaceError(f"{address:#x} is no frame that the region {self.span} has given")
+            raise SpaceError(f"{address:#x} is not a frame that the region {self.span} has given")
         self._free.append(address)
 
     def _alloc(self) -> int:

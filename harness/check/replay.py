@@ -174,7 +174,9 @@ class SavedCase(
     def read(self) -> Case:
         """The case; ValueError where there is none such."""
         if self.oracle not in ORACLES:
-            raise ValueError(f"there is no oracle {self.oracle!r}, but {', '.join(ORACLES)}")
+            raise ValueError(
+                f"there is no oracle {self.oracle!r}: choose one of {', '.join(ORACLES)}"
+            )
         if not 0 <= self.address < 1 << 64:
             raise ValueError(f"address is {self.address:#x}, which is not one of 64 bits")
         if (self.access is None) != (self.oracle != PROBE):

@@ -39,7 +39,7 @@ def made(kind: type[T], values: dict[str, object], where: str) -> T:
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
-            raise ValueError(f"{where}: there is no {key!r} here, but {', '.join(known)}")
+            raise ValueError(f"{where}: there is no {key!r} here: choose one of {', '.join(known)}")
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:

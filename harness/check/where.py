@@ -90,7 +90,7 @@ class _Reader:
 
     def fail(self, problem: str) -> NoReturn:
         text = self.text if len(self.text) <= LONGEST else f"{self.text[:LONGEST]}..."
-        raise ValueError(f"{text!r} is no condition: {problem}; write it like {self.example!r}")
+        raise ValueError(f"{text!r} is not a condition: {problem}; write it like {self.example!r}")
 
     def condition(self) -> _Holds:
         return self._joined("or", self._term, np.logical_or)

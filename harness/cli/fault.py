@@ -86,7 +86,7 @@ def fault(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="A text that tells of the fault, or - for standard input: an oops or a bad page"
+            help="The text of a fault, or - for standard input: an oops or a bad page"
             " map of Linux, QEMU's log of -d int, or info registers.",
             show_default=False,
         ),
@@ -121,7 +121,7 @@ def fault(
         if oops is not None:
             asked_else = (address, access, user, ac, pkru, code, cr2, rip, entries)
             if implicit or any(one is not None for one in asked_else):
-                raise Misuse("--oops tells the fault, and its entries: name none of that besides")
+                raise Misuse("--oops has the fault and its entries: name none of these besides")
             from harness.cli.crash import explain_report
 
             explain_report(source, oops, as_json)

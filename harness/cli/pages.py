@@ -72,7 +72,7 @@ def span_of(text: str | None) -> Span | None:
         return None
     first, dots, last = text.partition("..")
     if not dots:
-        raise Misuse(f"{text!r} is no range: write it like 0x1000..0x1fff, both included")
+        raise Misuse(f"{text!r} is not a range: write it like 0x1000..0x1fff, both included")
     try:
         return Span(number("the range's first address", first), number("its last", last))
     except ValueError as error:

@@ -249,7 +249,7 @@ class Source:
         from harness.machine.errors import Misuse
 
         if self.cr3 is None:
-            raise Misuse("a file of memory does not tell where the root table is: add --cr3")
+            raise Misuse("a file of memory does not record where the root table is: add --cr3")
         return ram.snapshot([_placed(one) for one in self.ram], given, bool(self.flat))
 
     def given(self) -> dict[str, int]:

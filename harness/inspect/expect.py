@@ -266,7 +266,7 @@ def load(path: str | Path) -> Expectations:
     except UnicodeDecodeError as error:
         raise QuestionError(f"{path} is not text in UTF-8: {error}") from None
     except ValueError as error:
-        raise QuestionError(f"{str(path)!r} is no name of a file: {error}") from None
+        raise QuestionError(f"{str(path)!r} is not a name of a file: {error}") from None
     return parse(text, str(path))
 
 
@@ -283,7 +283,7 @@ def parse(text: str, origin: str) -> Expectations:
     except ValueError as error:
         raise QuestionError(f"{origin}: {error}") from None
     if not isinstance(tables, list):
-        raise QuestionError(f"{origin}: expect is no list of tables: write [[expect]]")
+        raise QuestionError(f"{origin}: expect is not a list of tables: write [[expect]]")
     found = tuple(
         _of_table(table, f"{origin}, expect {number}", f"{Path(origin).name}, expect {number}")
         for number, table in enumerate(tables, 1)

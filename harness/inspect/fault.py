@@ -210,7 +210,7 @@ def read_code(
     Raises QuestionError for a code of more than 32 bits.
     """
     if not 0 <= code < 1 << CODE_BITS:
-        raise QuestionError(f"{code:#x} is no error code: those have {CODE_BITS} bits")
+        raise QuestionError(f"{code:#x} is not an error code: those have {CODE_BITS} bits")
     bits = [
         Bits(int(flag), str(flag.name), int(bool(code & flag)), said[bool(code & flag)])
         for flag, *said in _CODE
@@ -337,8 +337,8 @@ def fitting(snapshot: Snapshot, seen: SeenFault, cr2: Virtual) -> Snapshot:
         other = replace(snapshot, cpu=replace(cpu, maxphyaddr=width))
         if other.cpu.base == cpu.base and compare(other, seen, cr2).giving:
             note = (
-                f"MAXPHYADDR is taken to be {width}, the widest with which these entries give the"
-                f" fault; with {cpu.maxphyaddr}, as else assumed, they do not (--maxphyaddr)."
+                f"Assumed: MAXPHYADDR={width}, the widest with which these entries give the"
+                f" fault; with {cpu.maxphyaddr} they do not (--maxphyaddr)."
             )
             kept = (one for one in snapshot.assumed if not one.startswith("MAXPHYADDR"))
             return replace(other, notes=(*snapshot.notes, note), assumed=tuple(kept))

@@ -124,8 +124,8 @@ def raised(snapshot: Snapshot, vcpu: int) -> Raised:
     own = snapshot.registers
     if "cr2" not in own:
         raise QuestionError(
-            f"no address is given, and {snapshot.title} does not tell CR2: name the ADDRESS, or of"
-            " a fault that was seen add --cr2"
+            f"no address is given, and {snapshot.title} does not record CR2: name the ADDRESS, or"
+            " of a fault that was seen add --cr2"
         )
     cr2, rip = own["cr2"], own.get("rip")
     if frame := last_fault(snapshot):

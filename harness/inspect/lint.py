@@ -585,7 +585,7 @@ def lint(
     ignored = set(ignored)
     if unknown := sorted(ignored - {rule.name for rule in RULES}):
         known = ", ".join(rule.name for rule in RULES)
-        raise QuestionError(f"there is no rule {unknown[0]!r}, but {known}")
+        raise QuestionError(f"there is no rule {unknown[0]!r}: choose one of {known}")
     cpu = snapshot.cpu
     read = graph.read(snapshot.memory, cpu.format, cpu.roots, graph.FEWER)
     tables = [floor.layer.table for floor in read.floors]

@@ -278,7 +278,7 @@ def _bad_map(lines: list[str], head: re.Match[str], notes: list[str]) -> Report:
     place = next((one for line in lines if (one := _MAP_ADDRESS.search(line))), None)
     digits = place["address"] if place and re.fullmatch("[0-9a-f]+", place["address"]) else ""
     if not digits:
-        notes.append("The address is not told (addr:), and so not which slot of a table it is.")
+        notes.append("The text has no address (addr:), so the slot of a table is not known.")
     wide = any(raw >> 32 for raw in found.values())
     mode = None
     if digits and len(digits) < _LONG_DIGITS:

@@ -211,7 +211,7 @@ class Bochs(Emulator):
             rom = bytearray(ROM.read_bytes())
         except OSError as error:
             raise Misuse(
-                f"{ROM} can not be read ({error.strerror}): build it, `make guest`"
+                f"{ROM} cannot be read ({error.strerror}): build it, `make guest`"
             ) from None
         values = entry, len(self._blocks()), self._release.block_bytes, self._key
         ROM_PARAMETERS.pack_into(rom, ROM_PARAMETERS_AT, *values)

@@ -33,7 +33,7 @@ AMD_VENDORS: Final = ("AuthenticAMD", "HygonGenuine")
 
 
 def why_absent(name: str, *, program: str | None = None, deadline: float = 10.0) -> str | None:
-    """Why this host can not run the engine, as a sentence; None if it can.
+    """Why this host cannot run the engine, as a sentence; None if it can.
 
     Boots the stub, which takes about 50 ms; `program` is another emulator than the engine's own,
     `deadline` in seconds bounds each of the stub's answers. Raises `Misuse` if there is no engine

@@ -4,7 +4,7 @@ MachineError
 ├── LaunchFailure    the emulator did not come up: exit code, command line, stderr
 ├── GuestLost        it was up and is gone: reset, triple fault, panic, hang, killed
 └── ProtocolError    it answers, but not what was agreed
-Misuse (ValueError)  the request can not be carried out: bad argument, no emulator, bad ELF
+Misuse (ValueError)  the request cannot be carried out: bad argument, no emulator, bad ELF
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ProtocolError(MachineError):
 
 
 class Misuse(ValueError):  # noqa: N818 (the project's word for this ending)
-    """The caller asks for what can not be done here; the sentence says what to do instead."""
+    """The caller asks for what cannot be done here; the sentence says what to do instead."""
 
 
 def _quoted(stderr: str, maker: str) -> str:

@@ -122,7 +122,7 @@ def _connected(path: Path, deadline: float) -> socket.socket:
         raise
     if said != GREETING:
         connection.close()
-        raise Misuse(f"{path} is no QMP socket: it begins with {said!r}")
+        raise Misuse(f"{path} is not a QMP socket: it begins with {said!r}")
     connection.setblocking(False)
     return connection
 
@@ -158,7 +158,7 @@ _HOST_PORT: Final = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^/:\[\]]+)):([0-9]
 def _silent(path: Path, deadline: float) -> Misuse:
     return Misuse(
         f"{path} says nothing for {deadline:g} s: QMP serves one client at a time, so another may"
-        " be connected; else it is no QMP socket"
+        " be connected; else it is not a QMP socket"
     )
 
 
@@ -167,17 +167,17 @@ def _unconnected(path: Path, error: OSError | UnicodeError) -> str:
     if network(path):
         if isinstance(error, ConnectionRefusedError):
             return f"nothing listens at {path}: QEMU does with -qmp tcp:{path},server=on,wait=off"
-        return f"{path} can not be connected to: {getattr(error, 'strerror', None) or error}"
+        return f"{path} cannot be connected to: {getattr(error, 'strerror', None) or error}"
     assert isinstance(error, OSError)
     if isinstance(error, FileNotFoundError):
         return f"there is no socket {path}: QEMU makes it with -qmp unix:{path},server=on,wait=off"
     if isinstance(error, ConnectionRefusedError):
         if path.is_socket():
             return f"nothing listens at {path}: the QEMU that made this socket has ended"
-        return f"{path} is no socket"
+        return f"{path} is not a socket"
     if error.errno == errno.EPROTOTYPE:
-        return f"{path} is no QMP socket: nothing can be connected to it"
-    return f"{path} can not be connected to: {error.strerror or error}"
+        return f"{path} is not a QMP socket: nothing can be connected to it"
+    return f"{path} cannot be connected to: {error.strerror or error}"
 
 
 def _first_words(connection: socket.socket, deadline: float) -> bytes:
@@ -221,7 +221,7 @@ def conversation(
             monitor = ForeignMonitor(foreign, deadline, vcpu, patience, guard)
         except (KeyError, TypeError, ExecuteError):
             raise Misuse(
-                f"{path} is no QMP socket of a QEMU with a guest: it does not name its processors"
+                f"{path} is not a QMP socket of a QEMU with a guest: it names no processors"
             ) from None
         stack.enter_context(monitor.interrupts_wait())
         stack.callback(monitor.close)

@@ -183,7 +183,7 @@ class StubMonitor:
         while (match := _PACKET.search(self._read)) is None:
             if len(self._read) > LONGEST:
                 raise ProtocolError(
-                    f"{self.path} is no gdb stub: it sent {reprlib.repr(bytes(self._read))}", ""
+                    f"{self.path} is not a gdb stub: it sent {reprlib.repr(bytes(self._read))}", ""
                 )
             self._read += self._received(end)
         content, checksum = bytes(match[1]), int(match[2], 16)
@@ -200,7 +200,7 @@ class StubMonitor:
                 self._mute = True
                 raise self._gone(
                     f"it says nothing for {self._deadline:g} s: a gdb stub serves one debugger at a"
-                    " time, so another may be connected; else it is no gdb stub"
+                    " time, so another may be connected; else it is not a gdb stub"
                 )
         try:
             part = self._connection.recv(LONGEST)
@@ -328,5 +328,5 @@ def _unconnected(path: Path, error: OSError | UnicodeError) -> str:
     if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
         return f"no gdb stub listens at {path}: QEMU's does with -gdb {way}"
     if isinstance(error, TimeoutError):
-        return f"{path} does not take a connection: it is no gdb stub"
+        return f"{path} does not take a connection: it is not a gdb stub"
     return f"{path} cannot be connected to: {getattr(error, 'strerror', None) or error}"

@@ -191,7 +191,7 @@ class Guest:
 
         `jobs` is an array of `image.job_dtype`, the answer one of `image.result_dtype`. Raises
         `Misuse` for jobs that reach outside RAM and for a state or an access that the processor
-        can not take, `GuestLost` if the guest does not survive them.
+        cannot take, `GuestLost` if the guest does not survive them.
         """
         self._check_idle()
         self._check_state(state)
@@ -210,7 +210,7 @@ class Guest:
         """Hand over one batch, at most `capacity` jobs, and return while the guest executes it.
 
         Two batches can be under way: the second is executed once the first was finished. An array
-        that can not be written to is checked, and copied to the guest, only when it is new there,
+        that cannot be written to is checked, and copied to the guest, only when it is new there,
         so that the same jobs under one state after the other cost little.
         """
         self._check_alive()
@@ -432,7 +432,7 @@ class Guest:
         where = jobs["where"]
         _refuse(jobs, where >= self.ram.size, "where[] has an address outside RAM")
         misaligned = where & np.uint64(state.word_bytes - 1) != 0
-        reason = f"where[] has an address that is no multiple of {state.word_bytes}"
+        reason = f"where[] has an address that is not a multiple of {state.word_bytes}"
         _refuse(jobs, misaligned, reason)
         _refuse(jobs, jobs["access"] > self.image.enums["ACCESS_DESCRIPTOR"], "no such access")
         _refuse(jobs, jobs["flush"] > self.image.enums["FLUSH_LA57_PSE"], "no such flush")

@@ -248,7 +248,7 @@ PACKAGES: Final = {
 
 
 def installed(program: str, maker: str = "QEMU") -> str:
-    """The path of an emulator, or of what it is started with; raises `Misuse` if it can not be
+    """The path of an emulator, or of what it is started with; raises `Misuse` if it cannot be
     found."""
     path = shutil.which(program)
     if path is not None:

@@ -2,7 +2,7 @@
 
 Every call has a deadline and notices the end of the process. A monitor that does not answer has
 lost the guest: `GuestLost` is raised, QEMU was ended, and no question is waited for any more. An
-answer that can not be read is a `ProtocolError`.
+answer that cannot be read is a `ProtocolError`.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class Monitor:
         self, asked: str, work: Callable[[], Coroutine[Any, Any, T]], deadline: float
     ) -> T:
         if self._loop.is_closed():
-            raise Misuse(f"the monitor can not be asked for {asked}: its guest was ended")
+            raise Misuse(f"the monitor cannot be asked for {asked}: its guest was ended")
         if self._lost is not None:  # what ends a conversation asks too, and would wait again
             raise self._lost
         try:

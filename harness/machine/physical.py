@@ -116,7 +116,7 @@ class _Mapping:
 
 
 def _mappings(pid: int) -> Iterator[_Mapping]:
-    """The shared mappings of files of a process; raises OSError where they can not be seen."""
+    """The shared mappings of files of a process; raises OSError where they cannot be seen."""
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         addresses, rights, offset, device, inode, *_ = line.split(maxsplit=5)
         if rights.endswith("s") and inode != "0":
@@ -145,7 +145,7 @@ class _Files:
                     self._paths[status.st_dev, status.st_ino] = path
 
     def of(self, mapping: _Mapping) -> OpenFile | None:
-        """The file of a mapping; None where it can not be read."""
+        """The file of a mapping; None where it cannot be read."""
         path = self._paths.get((mapping.device, mapping.inode))
         if path is None:
             return None
@@ -277,10 +277,10 @@ def _fill(file: OpenFile, octets: npt.NDArray[np.uint8], place: int) -> None:
     try:
         done = file.fill(octets, place)
     except OSError as error:
-        raise MachineError(f"the guest's memory can not be read: {error}") from None
+        raise MachineError(f"the guest's memory cannot be read: {error}") from None
     if done < octets.size:
         raise MachineError(
-            f"the guest's memory can not be read: its file was cut short, to {place + done:,} bytes"
+            f"the guest's memory cannot be read: its file was cut short, to {place + done:,} bytes"
         )
 
 

@@ -1,6 +1,6 @@
 """The guest's processor: what it is, and the state that a batch asks it to take.
 
-A state that the processor can not take is refused here, because not every engine survives the
+A state that the processor cannot take is refused here, because not every engine survives the
 attempt: a move to CR4 of an unsupported bit, or to CR3 of a bit beyond the physical address width,
 hangs QEMU's TCG instead of raising an exception.
 """
@@ -128,7 +128,7 @@ FEATURES: Final[Mapping[str, tuple[int, str, int]]] = {
 
 
 def check_state(state: State, info: MachineInfo, ram_bytes: int, high: range = range(0)) -> None:
-    """Raise `Misuse` for a state that this processor, with this much RAM, can not take.
+    """Raise `Misuse` for a state that this processor, with this much RAM, cannot take.
 
     `high` are the addresses of RAM above 4 GiB.
     """

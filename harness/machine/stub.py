@@ -31,7 +31,7 @@ _SECTIONS: Final = {"text": (".note.pvh", ".text"), "user": (".user",), "data": 
 
 
 class _NotAStubError(Exception):
-    """Why a file is no stub, as the end of a sentence."""
+    """Why a file is not a stub, as the end of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class StubImage:
             content = path.read_bytes() if path.stat().st_size <= LARGEST_FILE else b""
         except OSError as error:
             raise Misuse(
-                f"{path} can not be read ({error.strerror}): build it, `make guest`"
+                f"{path} cannot be read ({error.strerror}): build it, `make guest`"
             ) from None
         try:
             return _read(path, content)
@@ -70,7 +70,7 @@ class StubImage:
             reason = str(error)
         except Exception as error:  # the parser meets a damaged file in any of its steps
             reason = f"it is damaged ({type(error).__name__}: {error})".replace("\n", " ")
-        raise Misuse(f"{path} is no stub: {reason}. Build it again: `make guest`")
+        raise Misuse(f"{path} is not a stub: {reason}. Build it again: `make guest`")
 
     def new_jobs(self, count: int) -> npt.NDArray[np.void]:
         """`count` jobs with every field zero."""

@@ -23,7 +23,7 @@ def move(space: Space, span: Span, to: Virtual, table_bits: int | None = None) -
     Rights that tables withhold do not move along; `table_bits` is as for `Space.map`.
 
     Raises SpaceError as `map` and `unmap` do, where the two ranges overlap, and for a page
-    whose size the distance is no multiple of.
+    whose size the distance is not a multiple of.
     """
     space.root_for(to)
     target, distance = Span.of(to, span.size), to - span.first

@@ -354,7 +354,7 @@ class Space(Tree):
         here = self.format.levels[level]
         if not aligned(first, here.size):
             raise SpaceError(
-                f"{first:#x} is no multiple of the page size {here.size:#x} at level {level}"
+                f"{first:#x} is not a multiple of the page size {here.size:#x} at level {level}"
             )
         if len(raw) <= 1:
             yield from [batch] * len(raw)  # one entry lies in one table

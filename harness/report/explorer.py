@@ -386,7 +386,7 @@ class Explorer(App[None]):
             address = read("the address", written, bare=16)
         except ValueError:
             said = written if len(written) <= SHOWN else f"{written[:SHOWN]}..."
-            self.notify(f"{said!r} is no hexadecimal number of 64 bits", severity="error")
+            self.notify(f"{said!r} is not a hexadecimal number of 64 bits", severity="error")
         else:
             self._go(Virtual(address))
 

@@ -102,7 +102,7 @@ def _odd(cpu: Cpu, one: Range) -> Iterator[str]:
     elif one.kind == RowKind.SELF_MAP:
         root = one.physical in {root.table.address for root in cpu.roots}
         above = "the root" if root else f"a table in use at level {one.level} or above"
-        yield f"self-map to {one.physical:#x}, {above}: {counted(one.below, 'entry')} by way of it"
+        yield f"self-map to {one.physical:#x}, {above}: {counted(one.below, 'entry')} through it"
     else:
         yield f"not read: the table at {one.physical:#x}"
     yield from _aliases(one)

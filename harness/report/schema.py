@@ -93,7 +93,9 @@ def _command(name: str, says: str, /, **properties: Schema) -> Schema:
 _LOOKED_AT: Final = {
     "source": _text("What was looked at, for people."),
     "cpu": _a("cpu", "The state in which tables are read and accesses are judged."),
-    "assumed": _list("What the source does not tell and was taken to be so.", _text("A sentence.")),
+    "assumed": _list(
+        "What was assumed, since the source does not record it.", _text("A sentence.")
+    ),
     "notes": _list(
         "What else there is to know: CR0.WP=0, and departures of the engine that runs a guest, as"
         " which its tables are read.",
@@ -164,7 +166,7 @@ _READING: Final = {
     "physical": _or_null(
         _hex("Where the page or the table begins to which it leads; null where it leads nowhere.")
     ),
-    "size": _or_null(_number("Bytes of the page; null where it is none.")),
+    "size": _or_null(_number("Bytes of the page; null where it is not one.")),
     "reserved": _or_null(_hex("The reserved bits that are set, of a malformed entry.")),
     "memory_type": _or_null(
         _a(
@@ -409,7 +411,7 @@ _COMMANDS: Final = {
         "decode",
         "What a raw entry means.",
         cpu=_a("cpu", "The state in which the entry is read; CR3 plays no part."),
-        assumed=_list("What was not said and was taken to be so.", _text("A sentence.")),
+        assumed=_list("What was assumed.", _text("A sentence.")),
         readings=_list(
             "Of each entry, in their order: at its level, or where none was named at every level,"
             " from 0 up.",
@@ -583,7 +585,7 @@ _COMMANDS: Final = {
                         where=_or_null(
                             _a(
                                 "span",
-                                "Their lowest virtual addresses; null of what is told by"
+                                "Their lowest virtual addresses; null of what is named by"
                                 " physical ones alone.",
                             )
                         ),

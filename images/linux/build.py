@@ -44,7 +44,7 @@ _COMPILE: Final = (
 
 
 class CanNotBuild(Exception):  # noqa: N818 (an ending, not a mistake of this program)
-    """The image can not be made here; the sentence says why, and what to do."""
+    """The image cannot be made here; the sentence says why, and what to do."""
 
 
 class NoKernel(CanNotBuild):
@@ -169,7 +169,7 @@ def _extract(package: Path, place: Path) -> None:
                     if not wanted:
                         break
         except tarfile.TarError as error:
-            raise NoKernel(f"{package.name} can not be read: {error}") from error
+            raise NoKernel(f"{package.name} cannot be read: {error}") from error
         finally:
             unpack.kill()
     if wanted:

@@ -374,7 +374,7 @@ REFUSED = {
     "an unknown key of the CPU": (HEAD + CPU + "pae = true\n", "x.toml, cpu: .* 'pae'"),
     "no title": ("levels = [4]\nram = '64M'", "title is missing"),
     "no address": (edited(PAGE, "virtual = 0x40_0000", ""), "map 1: virtual is missing"),
-    "one table for a list": (HEAD + "map = 3\n", "x.toml, map is no list of tables"),
+    "one table for a list": (HEAD + "map = 3\n", "x.toml, map is not a list of tables"),
     "a list of other things": (HEAD + "map = [3]\n", "x.toml, map 1: this is no table"),
     "a title of another type": ("title = 1\nlevels = [4]\nram = 1", "title is 1, no string"),
     "an address of another type": (edited(PAGE, "0x40_0000", "'0'"), "map 1: virtual is '0', no"),
@@ -574,7 +574,7 @@ def test_a_file_that_cannot_be_read_is_refused_in_a_sentence(tmp_path: Path) -> 
         tmp_path / "none.toml": "No such file or directory",
         tmp_path: "Is a directory",
         latin: "is not text in UTF-8",
-        Path("a\0b.toml"): "is no name of a file",
+        Path("a\0b.toml"): "is not a name of a file",
     }.items():
         with pytest.raises(LayoutError, match=said):
             load(path)

@@ -89,7 +89,7 @@ def test_a_condition_that_selects_under_one_control_state_alone_is_followed() ->
 @pytest.mark.parametrize(
     ("expression", "problem"),
     [
-        ("level=3 and", "is no condition"),
+        ("level=3 and", "is not a condition"),
         ("depth=3", "there is no axis 'depth'"),
         ("family=place and P=0", "no case satisfies 'family=place and P=0'"),
     ],

@@ -63,10 +63,10 @@ def test_a_frame_that_no_one_has_cleared_is_no_table(ram: Ram, region: Region) -
 @pytest.mark.parametrize("address", [BEGIN - FRAME, BEGIN + 1, BEGIN + 2 * FRAME, 0])
 def test_what_was_not_given_is_not_taken_back(region: Region, address: int) -> None:
     region.frame()
-    with pytest.raises(SpaceError, match=r"is no frame that the region .* has given"):
+    with pytest.raises(SpaceError, match=r"is not a frame that the region .* has given"):
         region.take_back(address)
     region.take_back(BEGIN)
-    with pytest.raises(SpaceError, match="is no frame"):
+    with pytest.raises(SpaceError, match="is not a frame"):
         region.take_back(BEGIN)
 
 

@@ -109,7 +109,7 @@ def test_what_is_no_condition_is_refused_in_a_sentence(text: str, problem: str) 
     ids=["parentheses", "unclosed", "not", "both"],
 )
 def test_a_condition_that_nests_too_deep_is_a_short_sentence(deep: str) -> None:
-    with pytest.raises(ValueError, match="is no condition: it nests deeper than 50") as refused:
+    with pytest.raises(ValueError, match="is not a condition: it nests deeper than 50") as refused:
         read(deep, AXES)
     assert len(str(refused.value)) < 400
 
@@ -126,6 +126,6 @@ def test_one_that_is_long_but_flat_is_read() -> None:
     "text", ["x" * 100_000, "level=" + "9" * 100_000, "level " + "!" * 100_000]
 )
 def test_what_is_wrong_in_a_long_word_is_a_short_sentence(text: str) -> None:
-    with pytest.raises(ValueError, match="is no condition") as refused:
+    with pytest.raises(ValueError, match="is not a condition") as refused:
         read(text, AXES)
     assert len(str(refused.value)) < 600

@@ -36,7 +36,7 @@ def test_rights_are_those_of_all_levels_and_the_pages_own_are_told(tmp_path: Pat
 def test_a_self_map_is_one_line_and_its_pages_are_seen_when_asked_for(tmp_path: Path) -> None:
     lines = dumped(tmp_path, "--layout", "self-map", "--levels", 4)
     (line,) = [line for line in lines if "self-map to" in line]
-    assert "the root: 8 entries by way of it" in line
+    assert "the root: 8 entries through it" in line
     expanded = dumped(tmp_path, "--layout", "self-map", "--levels", 4, "--expand")
     assert sum(line.startswith("0xfffff6") for line in expanded) == 8
 
@@ -111,10 +111,10 @@ def test_an_empty_space_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--where", "w and"], "'w and' is no condition"),
+        (["--where", "w and"], "'w and' is not a condition"),
         (["--where", "z"], "there is no axis 'z', but level, kind, size, user, w, x"),
-        (["--where", "w) or (x"], "'w) or (x' is no condition"),
-        (["--range", "7"], "'7' is no range"),
+        (["--where", "w) or (x"], "'w) or (x' is not a condition"),
+        (["--range", "7"], "'7' is not a range"),
         (["--range", "7..x"], "its last is 'x', no number"),
         (["--range", "7..6"], "a span cannot run from 0x7 to 0x6"),
         (["--json", "--csv"], "both --json and --csv"),

@@ -57,7 +57,7 @@ def test_json_holds_what_the_text_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--ignore", "all"], "there is no rule 'all', but reserved-bits"),
+        (["--ignore", "all"], "there is no rule 'all': choose one of reserved-bits"),
         (["--limit", "0"], "shows nothing"),
     ],
 )

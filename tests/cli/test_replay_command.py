@@ -84,7 +84,7 @@ def test_a_file_says_what_it_is_by_its_name(tmp_path: Path) -> None:
         ({"levels": "4"}, "levels: expected int, got text"),
         ({"address": "here"}, "holds no case: "),
         ({"address": hex(1 << 64)}, "address is 0x10000000000000000"),
-        ({"oracle": "Delphi"}, "there is no oracle 'Delphi', but probe, "),
+        ({"oracle": "Delphi"}, "there is no oracle 'Delphi': choose one of probe, "),
         ({"access": None}, "an access goes with the oracle probe"),
         ({"access": {"kind": "look", "user": True}}, "access.kind is 'look'; it is one of read"),
         ({"access": {"kind": "read", "user": 1}}, "access.user: expected bool, got int"),

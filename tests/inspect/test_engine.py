@@ -189,7 +189,7 @@ def test_a_live_guest_its_core_and_its_ram_file_give_one_answer(
         found = [json.loads(run(*asked, *source, cwd=tmp_path)[1]) for source in sources]
         live, *files = found
         named = any(ONE_GIB in note for note in live["notes"])
-        assumed = ["1G pages are taken to be there" in " ".join(one["assumed"]) for one in files]
+        assumed = ["the processor has 1G pages" in " ".join(one["assumed"]) for one in files]
         assert named == all(assumed) == any(assumed) == ("--no-page1gb" not in question)
         (key,) = KEYS.keys() & live.keys()
         return [[{name: one[name] for name in KEYS[key]} for one in each[key]] for each in found]

@@ -406,11 +406,14 @@ HERE = "[[expect]]\nvirtual = 0x400000\n"
 REFUSED = {
     "nothing": ("", "x.toml expects nothing: write an"),
     "no TOML": ("strict = yes", "x.toml is not TOML: "),
-    "an unknown key": ("stric = true", "x.toml: there is no key 'stric' here, but title, strict"),
+    "an unknown key": (
+        "stric = true",
+        "x.toml: there is no key 'stric' here: choose one of title, strict",
+    ),
     "an unknown key of one": (HERE + "right = ''", "x.toml, expect 1: there is no key 'right'"),
     "one that asks nothing": (HERE, "x.toml, expect 1: this asks nothing: say absent = true, or"),
     "no address": ("[[expect]]\nrights = 'ur'", "x.toml, expect 1: virtual is missing"),
-    "no list": ("expect = 3", "x.toml: expect is no list of tables"),
+    "no list": ("expect = 3", "x.toml: expect is not a list of tables"),
     "no table": ("expect = [3]", "x.toml, expect 1: this is no table"),
     "a wide address": (HERE.replace("0x4", "0x10000000000000004"), "wider than 64 bits"),
     "beyond the end": (
@@ -500,7 +503,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
             load(path)
     with pytest.raises(QuestionError, match="not text in UTF-8"):
         load(tmp_path / "binary")
-    with pytest.raises(QuestionError, match="no name of a file"):
+    with pytest.raises(QuestionError, match="not a name of a file"):
         load("a\0b")
 
 

@@ -273,7 +273,7 @@ def test_rip_tells_fetches(code: int, cr2: int, rip: int, hint: str) -> None:
 
 @pytest.mark.parametrize("code", [-1, 1 << 32])
 def test_a_code_of_more_than_32_bits_is_none(code: int) -> None:
-    with pytest.raises(ValueError, match="is no error code: those have 32 bits"):
+    with pytest.raises(ValueError, match="is not an error code: those have 32 bits"):
         read_code(code)
 
 

@@ -138,7 +138,7 @@ def test_where_the_fault_is_from_is_said() -> None:
     said = raised(stopped(*LONG), 0).said
     assert f"on its stack, at {SP:#x}, the error code 0x2 and RIP {RIP:#x}" in said
     assert "perhaps no page fault was raised" in raised(stopped(cr2=0, rip=0x500), 0).said
-    with pytest.raises(QuestionError, match="does not tell CR2"):
+    with pytest.raises(QuestionError, match="does not record CR2"):
         raised(stopped(cr2=None), 0)
 
 

@@ -232,7 +232,7 @@ def test_a_rule_that_is_ignored_finds_nothing(name: str) -> None:
 
 
 def test_a_rule_that_there_is_not_cannot_be_ignored() -> None:
-    with pytest.raises(ValueError, match="there is no rule 'all', but reserved-bits, "):
+    with pytest.raises(ValueError, match="there is no rule 'all': choose one of reserved-bits, "):
         lint(planted({}), types(None), ["all"])
 
 

@@ -204,7 +204,7 @@ def test_what_led_to_a_triple_fault_may_be_no_page_fault() -> None:
     ("name", "said"),
     [
         ("INVERTED", "likely the PTE: the 4K page at 0x58a67000, by the entry 0x8000000058a67063"),
-        ("NARROW", "Note: MAXPHYADDR is taken to be 39, the widest with which these entries give"),
+        ("NARROW", "Note: Assumed: MAXPHYADDR=39, the widest with which these entries give"),
         ("OLD64", "likely the PTE: the number 0x8048a025 of 32 bits, sign-extended: the 4K page"),
         ("PAE", "change PTE at 0x37c10020: 0x8000000037c04061 -> 0x8000000037c04063"),
         ("FIVE", "because the PDPTE at 0x3c02040, level 2, holds 0x0000000000000000"),
@@ -245,10 +245,10 @@ def test_a_text_that_cannot_be_explained_is_a_sentence(text: str, sentence: str)
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--code", "1"], "--oops tells the fault"),
-        (["0x1000"], "--oops tells the fault"),
-        (["--access", "read"], "--oops tells the fault"),
-        (["--entries", "PTE=0"], "--oops tells the fault"),
+        (["--code", "1"], "--oops has the fault"),
+        (["0x1000"], "--oops has the fault"),
+        (["--access", "read"], "--oops has the fault"),
+        (["--entries", "PTE=0"], "--oops has the fault"),
         (["--layout", "smallest", "--ram", "x"], "2 sources are named"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The image is made once, and where it can not be made a sentence says why."""
+"""The image is made once, and where it cannot be made a sentence says why."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_apt_says_is_passed_on(programs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("", "can not be read"), ("a program", "has no config and no vmlinuz")]
+    ("content", "said"), [("", "cannot be read"), ("a program", "has no config and no vmlinuz")]
 )
 def test_a_package_without_a_kernel_is_refused(
     programs: Path, tmp_path: Path, content: str, said: str

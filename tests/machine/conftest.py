@@ -18,7 +18,7 @@ RAM_BYTES = 96 * MIB
 
 @pytest.fixture(scope="session")
 def absent() -> dict[str, str | None]:
-    """Why an engine can not be run here; None: it can."""
+    """Why an engine cannot be run here; None: it can."""
     return {name: why_absent(name) for name in ENGINES}
 
 

@@ -397,7 +397,7 @@ class TestHost:
         (tmp_path / "null").touch()
         unshare = [str(shutil.which("unshare")), "--mount", "--user", "--map-root-user"]
         if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
-            pytest.skip("this host allows no mount namespaces, so /dev/shm can not be hidden")
+            pytest.skip("this host allows no mount namespaces, so /dev/shm cannot be hidden")
         run = subprocess.run(
             [
                 *unshare,

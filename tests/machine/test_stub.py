@@ -80,7 +80,7 @@ def load(content: bytes, directory: Path) -> StubImage:
 
 
 def test_a_missing_file_is_told_how_to_build(tmp_path: Path) -> None:
-    with pytest.raises(Misuse, match=r"can not be read .*make guest"):
+    with pytest.raises(Misuse, match=r"cannot be read .*make guest"):
         StubImage.load(tmp_path / "none.elf")
 
 
@@ -88,7 +88,7 @@ def test_a_missing_file_is_told_how_to_build(tmp_path: Path) -> None:
     "content", [b"", b"\x7fELF", b"#!/bin/sh\n", bytes(1000), b"\xff" * 5000], ids=repr
 )
 def test_what_is_no_elf_file_is_refused(content: bytes, tmp_path: Path) -> None:
-    with pytest.raises(Misuse, match=r"is no stub: .*make guest"):
+    with pytest.raises(Misuse, match=r"is not a stub: .*make guest"):
         load(content, tmp_path)
 
 
@@ -96,18 +96,18 @@ def test_a_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "large.elf"
     with path.open("wb") as file:
         file.truncate(LARGEST_FILE + 1)
-    with pytest.raises(Misuse, match="is no stub"):
+    with pytest.raises(Misuse, match="is not a stub"):
         StubImage.load(path)
 
 
 def test_another_program_is_refused() -> None:
-    with pytest.raises(Misuse, match="is no stub"):
+    with pytest.raises(Misuse, match="is not a stub"):
         StubImage.load(Path("/bin/true"))
 
 
 @pytest.mark.parametrize("part", range(1, 40))
 def test_a_truncated_stub_is_refused(part: int, tmp_path: Path) -> None:
-    with pytest.raises(Misuse, match="is no stub"):
+    with pytest.raises(Misuse, match="is not a stub"):
         load(WHOLE[: len(WHOLE) * part // 40], tmp_path)
 
 

@@ -728,11 +728,11 @@ REFUSED: dict[str, tuple[Callable[[World], object], str]] = {
     ),
     "misaligned address": (
         lambda w: w.space.map(Virtual(4 * w.page + 8), w.frames(1), 0, 0),
-        r"is no multiple of the page size {page:#x}",
+        r"is not a multiple of the page size {page:#x}",
     ),
     "misaligned address of a large page": (
         lambda w: w.space.map(Virtual(4 * w.table_span + w.page), w.frames(1, 1), 1, 0),
-        r"is no multiple of the page size {large:#x}",
+        r"is not a multiple of the page size {large:#x}",
     ),
     "misaligned frame": (
         lambda w: w.space.map(Virtual(4 * w.page), w.frames(3) + np.uint64(8), 0, 0),

@@ -37,6 +37,6 @@ def _of_matrix(case: MatrixCase, registers: Mapping[str, int]) -> Snapshot:
         cpu,
         memory,
         None,
-        ("the case holds the entries of one path; all else is taken to be not present",),
+        ("nothing is present besides the path whose entries the case holds",),
         notes,
     )

@@ -67,7 +67,7 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
 
     registers  in place of its own
 
-    Raises SourceError where the file is no core of an x86 guest, is cut short, or tells no state
+    Raises SourceError where the file is not a core of an x86 guest, is cut short, or tells no state
     in which addresses are translated.
     """
     dump = _dump(path)
@@ -77,7 +77,7 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
     cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, memory)
     cpu, notes = engine.as_marked(cpu)
     if "maxphyaddr" not in registers:
-        assumed.append(f"a core does not tell MAXPHYADDR: it is taken to be {WIDTHS[-1]} bits")
+        assumed.append(f"MAXPHYADDR={WIDTHS[-1]}, since a core does not record it (--maxphyaddr)")
     assumed += unseen_model(cpu, registers, "a core")
     assumed += unseen_keys(cpu, "a core")
     if states and dump.virtual:
@@ -153,12 +153,12 @@ class _Core:
                 elf = ELFFile(file)
                 core = cls(path, content, elf.header, elf.elfclass, elf.num_segments())
         except (ELFError, ConstructError, ValueError, OverflowError, LookupError) as error:
-            raise SourceError(f"{path} is no core: {str(error) or repr(error)}") from None
+            raise SourceError(f"{path} is not a core: {str(error) or repr(error)}") from None
         except (AttributeError, TypeError) as error:  # what pyelftools makes of odd sections
-            raise SourceError(f"{path} is no core that can be read: {error}") from None
+            raise SourceError(f"{path} is not a core that can be read: {error}") from None
         kind, machine = core.head["e_type"], core.head["e_machine"]
         if kind != "ET_CORE":
-            raise SourceError(f"{path} is no core: its ELF type is {kind}")
+            raise SourceError(f"{path} is not a core: its ELF type is {kind}")
         if machine not in ("EM_X86_64", "EM_386") or not elf.little_endian:
             raise SourceError(f"{path} is a core of another machine than x86: {machine}")
         return core
@@ -173,7 +173,7 @@ class _Core:
         layout, first = SEGMENT[self.width], self.head["e_phoff"]
         if self.count and self.head["e_phentsize"] != layout.itemsize:
             raise SourceError(
-                f"{self.path} is no core that can be read: its program headers have"
+                f"{self.path} is not a core that can be read: its program headers have"
                 f" {self.head['e_phentsize']} bytes, not {layout.itemsize}"
             )
         if self.count > MOST_SEGMENTS:
@@ -264,8 +264,8 @@ def _registers(
     own["efer"] = Efer.NXE | (Efer.LME | Efer.LMA if long and pae else 0)
     if "efer" not in given:
         assumed.append(
-            f"a core does not tell EFER: LMA is taken to be {int(bool(own['efer'] & Efer.LMA))},"
-            " as the machine of its head says, and NXE to be 1; --efer says otherwise"
+            f"EFER.LMA={int(bool(own['efer'] & Efer.LMA))}, as the machine of the core's head says,"
+            " and EFER.NXE=1 (--efer)"
         )
     return own, rest, assumed
 

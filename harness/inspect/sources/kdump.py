@@ -125,7 +125,7 @@ def _width(path: Path, begin: bytes) -> tuple[int, int]:
         if len(begin) >= at + _REST.size and _REST.unpack_from(begin, at)[:1] == (PAGE,):
             return width, at
     raise SourceError(
-        f"{path} is no core of an x86 machine that can be read: its head names no pages of"
+        f"{path} is not a core of an x86 machine that can be read: its head names no pages of"
         f" {PAGE} bytes"
     )
 

@@ -161,11 +161,11 @@ def _model(monitor: M, given: Mapping[str, int]) -> tuple[dict[str, int], tuple[
             told[field] = value
     assumed = []
     if "page1gb" not in {**told, **given}:
-        assumed.append("QEMU does not tell whether there are 1G pages: they are taken to be there")
+        assumed.append("the processor has 1G pages, since QEMU does not show it (--no-page1gb)")
     width = monitor.cpu_property("phys-bits")
     told["maxphyaddr"] = width if isinstance(width, int) and width in WIDTHS else WIDTHS[-1]
     if told["maxphyaddr"] != width and "maxphyaddr" not in given:
-        assumed.append(f"QEMU does not tell MAXPHYADDR: it is taken to be {WIDTHS[-1]} bits")
+        assumed.append(f"MAXPHYADDR={WIDTHS[-1]}, since QEMU does not show it (--maxphyaddr)")
     return told, tuple(assumed)
 
 

@@ -150,7 +150,7 @@ _: type[Memory] = FileMemory
 def _assumed(cpu: Cpu, registers: Mapping[str, int]) -> Iterator[str]:
     for name in ("cr0", "cr4", "efer"):
         if name not in registers:
-            yield f"{name.upper()} is not given, and taken to be {getattr(cpu, name):#x}"
+            yield f"{name.upper()}={getattr(cpu, name):#x} (--{name})"
     if "maxphyaddr" not in registers:
-        yield f"the width of physical addresses is not given, and taken to be {cpu.maxphyaddr} bits"
+        yield f"MAXPHYADDR={cpu.maxphyaddr} (--maxphyaddr)"
     yield from unseen_model(cpu, registers, "a file of memory")

@@ -74,11 +74,11 @@ def tables_of(segments: Mapping[str, tuple[int, int, int]]) -> dict[str, int]:
 def unseen_model(cpu: Cpu, given: Mapping[str, int], source: str) -> Iterator[str]:
     """What is assumed of the model of the processor by a source that does not tell it."""
     if cpu.long and "page1gb" not in given:
-        yield f"{source} does not tell CPUID: 1G pages are taken to be there (--no-page1gb)"
+        yield f"the processor has 1G pages, since {source} does not record CPUID (--no-page1gb)"
 
 
 def unseen_keys(cpu: Cpu, source: str) -> Iterator[str]:
     """What is assumed of the rights of protection keys, where they count and are not told."""
     for name, bit in (("PKRU", Cr4.PKE), ("IA32_PKRS", Cr4.PKS)):
         if cpu.long and cpu.cr4 & bit:
-            yield f"{source} does not tell {name}: every key is taken to grant all"
+            yield f"every key grants all, since {source} does not record {name}"

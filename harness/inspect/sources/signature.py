@@ -199,12 +199,12 @@ def as_core(path: Path, content: Content) -> None:
     if begin.startswith(_ELF):
         return
     if known := _known(begin):
-        raise SourceError(f"{path} is no core in ELF but {known.what}: {known.way}")
+        raise SourceError(f"{path} is not a core in ELF but {known.what}: {known.way}")
     if _is_text(begin):
-        raise SourceError(f"{path} is no core but text")
+        raise SourceError(f"{path} is not a core but text")
     raise SourceError(
-        f"{path} is no core: it does not begin as an ELF file; memory as it is goes with --ram and"
-        " --cr3"
+        f"{path} is not a core: it does not begin as an ELF file; memory as it is goes with --ram"
+        " and --cr3"
     )
 
 

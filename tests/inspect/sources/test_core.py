@@ -163,7 +163,7 @@ def test_what_the_head_and_the_notes_say_decides_the_mode(tmp_path: Path) -> Non
         ({"phnum": 2000}, "is cut short: .* its 2,000 program headers reach to"),
         ({"phnum": MANY, "count": 1 << 31}, "hardly a core: it names 2,147,483,648 program"),
         ({"phnum": MANY, "count": 1 << 20}, "is cut short"),
-        ({"phnum": MANY, "shoff": 1 << 63}, "is no core"),
+        ({"phnum": MANY, "shoff": 1 << 63}, "is not a core"),
         ({"phoff": 1 << 62}, "is cut short"),
         ({"phentsize": 4}, "its program headers have 4 bytes, not 56"),
     ],
@@ -186,7 +186,7 @@ def test_a_core_that_was_cut_or_tells_no_registers_is_a_sentence(tmp_path: Path)
     whole = path.read_bytes()
     for size in range(1, len(whole), 97):
         path.write_bytes(whole[:size])
-        with pytest.raises(SourceError, match=r"is cut short|is no core|hardly"):
+        with pytest.raises(SourceError, match=r"is cut short|is not a core|hardly"):
             opened(path)
     for notes in (b"", bytes(400), note()[:200], b"\xff" * 400):
         bare = written(path, [(ROOT, bytes(0x1000))], notes)
@@ -196,7 +196,7 @@ def test_a_core_that_was_cut_or_tells_no_registers_is_a_sentence(tmp_path: Path)
     wrapped = written(path, [((1 << 64) - 0x800, bytes(0x1000))])
     with pytest.raises(SourceError, match="reach beyond"):
         opened(wrapped)
-    with pytest.raises(SourceError, match="is no core"):
+    with pytest.raises(SourceError, match="is not a core"):
         path.write_bytes(b"KDUMP   " * 100)
         opened(path)
 
@@ -269,7 +269,7 @@ def test_what_pyelftools_fails_on_is_a_sentence(
         raise trouble("odd")
 
     monkeypatch.setattr(core, "ELFFile", fails)
-    with pytest.raises(SourceError, match="is no core that can be read: odd"):
+    with pytest.raises(SourceError, match="is not a core that can be read: odd"):
         opened(path)
 
 
@@ -285,7 +285,7 @@ def test_a_core_without_memory_has_none_anywhere(tmp_path: Path) -> None:
 def test_the_rights_of_keys_that_a_core_does_not_hold_are_assumed(tmp_path: Path) -> None:
     def keys(cr4: int) -> list[str]:
         path = written(tmp_path / "core", [(ROOT, bytes(0x1000))], note(cr4=CR4 | cr4))
-        return [one.split()[-8][:-1] for one in opened(path).assumed if "every key" in one]
+        return [one.split()[-1] for one in opened(path).assumed if "every key" in one]
 
     assert keys(0) == []
     assert keys(Cr4.PKE) == ["PKRU"]

@@ -264,7 +264,7 @@ def served(tmp_path: Path, answers: list[bytes], *, forever: bytes = b"") -> Ite
         ([packet(b"E01")], "answered info status with b'E01'"),
         ([packet(b"Oxyz")], "answered info status with b'xyz'"),
         ([b"$OK#00"], "sent a packet that is damaged"),
-        ([b"SSH-2.0-OpenSSH\r\n" * 10_000], "is no gdb stub: it sent"),
+        ([b"SSH-2.0-OpenSSH\r\n" * 10_000], "is not a gdb stub: it sent"),
         ([STATUS, printed(b"what?")], "info version says"),
         ([STATUS, printed(b"2.0.0\r\n")], "is too old"),
         ([STATUS, VERSION, packet(b"")], "cannot read physical memory"),

@@ -100,7 +100,7 @@ def test_a_port_at_which_nothing_listens_is_a_sentence(tmp_path: Path, host: str
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ("no-such-host.invalid:1", "no-such-host.invalid:1 can not be connected to: "),
+        ("no-such-host.invalid:1", "no-such-host.invalid:1 cannot be connected to: "),
         ("localhost:65536", "names port 65536: ports are 1 to 65535"),
         ("localhost:0", "names port 0: ports are 1 to 65535"),
         ("./localhost:4444x", "there is no socket localhost:4444x"),
@@ -119,7 +119,7 @@ def test_a_socket_whose_name_looks_like_a_port_is_a_socket(
     monkeypatch.chdir(tmp_path)
     with served(Path("localhost:4444"), b"HTTP/1.1 200\r\n"):
         _, _, errors = run("walk", "0", "--qmp", "localhost:4444", cwd=tmp_path)
-    assert "is no QMP socket: it begins with b'HTTP/1'" in errors
+    assert "is not a QMP socket: it begins with b'HTTP/1'" in errors
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")

@@ -269,9 +269,9 @@ GREETING = (
     ("said", "sentence"),
     [
         (b"", "says nothing for 2 s: QMP serves one client at a time"),
-        (b"HTTP/1.1 200\r\n\r\n", "is no QMP socket: it begins with b'HTTP/1'"),
+        (b"HTTP/1.1 200\r\n\r\n", "is not a QMP socket: it begins with b'HTTP/1'"),
         (b'{"QMP": 3}\n', "did not answer"),
-        (b'{"QMP": {"version": {}, "capabilities": []}}\n{"return": {}}\n', "no QMP socket of"),
+        (b'{"QMP": {"version": {}, "capabilities": []}}\n{"return": {}}\n', "not a QMP socket of"),
         (GREETING + b'{"return": {}}\n', "did not answer query-cpus-fast within 2 s"),
     ],
     ids=["silent", "http", "odd", "no version", "mute"],
@@ -293,8 +293,11 @@ def test_what_is_no_qmp_socket_is_a_sentence(
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        (b'"error": {"class": "CommandNotFound", "desc": "no"}', "no QMP socket of a QEMU with a"),
-        (b'"return": "text"', "no QMP socket of a QEMU with a"),
+        (
+            b'"error": {"class": "CommandNotFound", "desc": "no"}',
+            "not a QMP socket of a QEMU with a",
+        ),
+        (b'"return": "text"', "not a QMP socket of a QEMU with a"),
         (b'"return": []', "the guest has no processor 0: it has none"),
     ],
     ids=["refusal", "text", "none"],
@@ -399,9 +402,9 @@ def test_a_path_that_leads_nowhere_is_a_sentence(tmp_path: Path) -> None:
     datagrams.bind(str(tmp_path / "datagrams"))
     for name, said in {
         "absent": "there is no socket",
-        "file": "file is no socket",
+        "file": "file is not a socket",
         "left": "nothing listens at",
-        "datagrams": "datagrams is no QMP socket",
+        "datagrams": "datagrams is not a QMP socket",
         "x" * 200: "too long",
     }.items():
         code, _, errors = run("walk", "0x1000", "--qmp", tmp_path / name, cwd=tmp_path)

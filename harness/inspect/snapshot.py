@@ -45,6 +45,7 @@ class Snapshot:
              rsp (outside long mode EIP and ESP), cpl, cs_base, ss_base, gdt, gdt_limit, idt,
              idt_limit, and tss: where GDT, IDT and TSS are
     given    where there is no more of its memory than entries: which
+    rom      where stores vanish, as far as the source tells
     """
 
     title: str
@@ -55,3 +56,4 @@ class Snapshot:
     notes: tuple[str, ...] = ()
     registers: Mapping[str, int] = field(default_factory=dict)
     given: Given | None = None
+    rom: tuple[Span, ...] = ()

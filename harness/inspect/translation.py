@@ -13,7 +13,7 @@ from harness.inspect.likely import likely
 from harness.inspect.linux import LinuxReading
 from harness.inspect.linux import read as read_linux
 from harness.inspect.snapshot import Given, QuestionError, Snapshot
-from harness.paging.address import Physical, Virtual
+from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bulk import End
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.table import Root, Slot
@@ -78,7 +78,7 @@ class Translation:
                memory that is not there
     backed     whether there is memory behind the page; None where there is no page, or the source
                does not tell
-    given      as of the snapshot
+    given, rom  as of the snapshot
     """
 
     asked: Virtual
@@ -93,6 +93,7 @@ class Translation:
     reason: Reason | None
     backed: bool | None
     given: Given | None = None
+    rom: tuple[Span, ...] = ()
 
     @property
     def physical(self) -> Physical | None:
@@ -139,6 +140,7 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
     return Translation(
         *(address, inner, canonical, why, indices, root, found, stages, end, reason, backed),
         given=snapshot.given,
+        rom=snapshot.rom,
     )
 
 

@@ -110,6 +110,7 @@ def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
         values = f"{_raw(entry, entry.old)} -> {_raw(entry, entry.new)}"
         yield f"{entry.name}{_at(found, entry.slot)}: {values}"
         yield f"  {_deeds(after, entry)}"
+        yield from _vanishing(found, *entry.slots)
         if entry.flush:
             yield "  flush it from the TLB: the old entry may still be used"
     for setting in remedy.settings:
@@ -117,6 +118,8 @@ def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
         yield f"  {_opens(setting)}"
     if remedy.missing is not None:
         yield from _missing_lines(found, remedy.missing)
+        if remedy.missing.slot is not None:
+            yield from _vanishing(found, remedy.missing.slot)
     if remedy.unread is not None:
         table = remedy.unread.table
         yield (
@@ -127,6 +130,12 @@ def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
         yield f"  there is no memory at {remedy.reaches:#x}: a device's, or nobody's"
     if remedy.suspect:
         yield "  the address in the entry is suspect: this may not be the place that was meant"
+
+
+def _vanishing(found: Translation, *slots: Slot) -> Iterator[str]:
+    """That entries cannot be changed by a store where they are."""
+    if any(slot.address in span for slot in slots for span in found.rom):
+        yield "  it lies in ROM, where the store vanishes: the table must be put into RAM first"
 
 
 def seen_lines(seen: SeenFault, cr2: int | None) -> Iterator[str]:

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from harness.inspect.fault import Explanation, compare, explain, read_code
 from harness.inspect.remedy import Remedy
 from harness.inspect.snapshot import Snapshot
-from harness.paging.address import Virtual
+from harness.paging.address import Span, Virtual
 from harness.paging.x86.access import Access, Fault, Kind, Vector
 from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from harness.report import fault as reports
@@ -138,3 +138,14 @@ def test_what_the_supervisor_loses_by_a_page_that_is_given_to_the_user_is_said(
     assert line.endswith(f", {taken}")
     out = told(cpu, Access(Kind.WRITE, user=True), 5, 7, 7, 7)
     assert not any("supervisor's" in line for line in out)
+
+
+@pytest.mark.parametrize(("flags", "at"), [((3, 7, 7, 7), 0), ((7, 7, 0, 7), 0x3000)])
+@pytest.mark.parametrize("in_rom", [False, True])
+def test_a_change_in_rom_is_said_to_vanish(flags: tuple[int, ...], at: int, in_rom: bool) -> None:
+    state, memory = path(CPU, *flags)
+    changed = state.base if not at else 0x3000
+    rom = Span.of(changed if in_rom else 0x10_0000, 0x1000)
+    snapshot = Snapshot("made", state, memory, (memory.span,), rom=(rom,))
+    out = words(state, explain(snapshot, Virtual(at), Access(Kind.READ, user=True)))
+    assert any("it lies in ROM, where the store vanishes" in line for line in out) is in_rom

@@ -95,12 +95,17 @@ class Connection(Generic[M]):
         backed = tuple(Span(one.span.start, one.span.stop - 1) for one in self.regions)
         assumed += tuple(unseen_keys(cpu, "QEMU"))
         notes += tuple(_ill_placed(cpu, self.memory, (*self.regions, *self.devices)))
-        rest = _rest(shown) | tables_of(segments_in(state))
-        found = Snapshot(self.title, cpu, self.memory, backed, assumed, notes, rest)
+        rest, rom = _rest(shown) | tables_of(segments_in(state)), self._rom()
+        found = Snapshot(self.title, cpu, self.memory, backed, assumed, notes, rest, rom=rom)
         if stack:
             last_fault(found)  # by which it is held
             list(needs.broken(found))
         return found
+
+    def _rom(self) -> tuple[Span, ...]:
+        """Where stores vanish."""
+        rom = (one.span for one in self.regions if one.kind in ROM)
+        return tuple(Span(span.start, span.stop - 1) for span in rom)
 
 
 def _held(reader: Reader, clock: Clock, found: Sequence[Region], patience: float) -> HeldMemory:

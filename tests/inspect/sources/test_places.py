@@ -61,6 +61,8 @@ def test_tables_in_rom_and_in_a_device_are_noted(
             "apic-msi in info mtree -f), whose answers are no entries: the level-0 table" in device
         )
         assert device.endswith("at 0xfee00000")
+        if command.startswith("fault"):
+            assert "it lies in ROM, where the store vanishes" in out
     assert machine.witness.status() == "running"
 
 

@@ -2,7 +2,7 @@
 
 `run`       what came of a validation, all spaces together
 `text`      walks and disagreements as lines of text
-`terminal`  tables
+`terminal`  tables, on the terminal that `screen` knows
 `check`, `decode`, `diff`, `expect`, `fault`, `find`, `lint`, `matrix`: what the commands of these
             names print; `ranges` is dump's, `translation` walk's, `explorer` the screen of explore
 `diagram`   a walk as a picture

@@ -1,11 +1,12 @@
 # Every target does the set-up it needs: programs through .ci/setup, Python packages into .venv.
-# PYTHON makes .venv, QEMU runs the guest, JUNIT is where tests report to; all may be set:
+# PYTHON makes .venv, QEMU and BOCHS run the guest, JUNIT is where tests report to; all may be set:
 # make test QEMU=/opt/qemu-system-x86_64
 
 PYTHON ?= python3
 QEMU ?= qemu-system-x86_64
+BOCHS ?= bochs
 JOBS ?= 2
-export PYTHON QEMU
+export PYTHON QEMU BOCHS
 
 bin := .venv/bin
 # A third worker has the two processors while others wait for what has a deadline. Each begins with

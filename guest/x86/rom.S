@@ -28,6 +28,9 @@ flat:	mov $16, %eax
 	mov %eax, %ds
 	mov %eax, %es
 	mov %eax, %ss
+	mov $COM1_LCR, %edx		/* 8 bits, no parity: as it is after a reset, a letter has 5 */
+	mov $3, %al
+	out %al, %dx
 	mov AT(step), %ebp
 	xor %ebx, %ebx			/* the block's number */
 	lea -4(%ebp), %edi		/* its last word */
@@ -52,9 +55,9 @@ wait:	cmp %eax, (%edi)
 	mov AT(entry), %eax
 	jmp *%eax
 
-print:	mov $COM1 + 5, %edx
+print:	mov $COM1_LSR, %edx
 	in %dx, %al
-	test $0x20, %al
+	test $LSR_EMPTY, %al
 	jz print
 	lodsb
 	mov $COM1, %edx

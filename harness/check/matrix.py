@@ -145,7 +145,7 @@ def plan(
     skipped, some = Counter[str](), list[Family]()
     known = known_of(*(executor or (engine, None)))
     for mode in modes:
-        usual, others = _models(engine, info, mode)
+        usual, others = _models(engine, info, mode, executor)
         lacking = usual[0].lacks(info) or (None if usual[0].long else long_only)
         if lacking is None:
             some += families(preset, usual, others, known)
@@ -173,7 +173,12 @@ def plan(
     return Plan(engine, work, skipped, +chosen.left_out)
 
 
-def _models(engine: str, info: MachineInfo, mode: str) -> tuple[list[Model], list[Model]]:
+def _models(
+    engine: str,
+    info: MachineInfo,
+    mode: str,
+    executor: tuple[str, Version | None] | None,
+) -> tuple[list[Model], list[Model]]:
     """The processors that an engine can be: those that all is tried on, and those that differ in
     what is reserved."""
     usual, played = Model(mode), engine_named(engine).processor
@@ -186,7 +191,14 @@ def _models(engine: str, info: MachineInfo, mode: str) -> tuple[list[Model], lis
         others += [replace(usual, page1gb=False), replace(usual, amd=True)]
     if Mode(mode) is Mode.BITS_32:
         others.append(replace(usual, pse36=False))
-    others = [one for one in others if played(one.processor) is not None]
+    _, version = executor or (engine, None)
+    since = engine_named(engine).since
+    others = [
+        one
+        for one in others
+        if played(one.processor) is not None
+        and (version is None or since(one.processor) <= version)
+    ]
     small = replace(usual, pse=False)
     if Mode(mode) is Mode.BITS_32:
         return [usual, small], others
@@ -263,7 +275,7 @@ def run(
     Raises Misuse and MachineError for guests that cannot be had or are lost, SpaceError where
     they lack room.  Guests that still run when the iterator is closed are ended.
     """
-    work = sorted(plan.work, key=lambda part: (part.family.model.guest, part.family.model))
+    work = sorted(plan.work, key=lambda part: (*_guest(plan.engine, part), part.family.model))
     if jobs == 1:
         return _tried(work, plan.engine, program, deadline)
     return answers(
@@ -283,9 +295,17 @@ def _tried(
 ) -> Generator[Report, None, None]:
     """Tries cases on one guest after the other, one for each processor."""
     image = StubImage.load()
-    for model, same in groupby(work, lambda part: part.family.model.guest):
-        with guest_of(engine, model, program, image=image, deadline=deadline) as guest:
+    for _, some in groupby(work, partial(_guest, engine)):
+        same = list(some)
+        model = same[0].family.model
+        with guest_of(engine, model.guest, program, image=image, deadline=deadline) as guest:
             yield from tried_on(Rig(guest), same)
+
+
+def _guest(engine: str, part: Work) -> tuple[str, int]:
+    """What differs between guests: the processor, as the engine names it, and the memory."""
+    processor, ram_bytes = part.family.model.guest
+    return engine_named(engine).processor(processor) or "", ram_bytes
 
 
 def tried_on(rig: Rig, work: Iterable[Work]) -> Iterator[Report]:

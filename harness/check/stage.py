@@ -101,7 +101,8 @@ class Model:
     @property
     def processor(self) -> Processor:
         """What an engine is asked to be."""
-        return Processor(self.maxphyaddr, self.page1gb, self.pse36, self.amd)
+        la57 = self.mode == Mode.LEVEL_5.value
+        return Processor(self.maxphyaddr, self.page1gb, self.pse36, self.amd, la57)
 
     def values(self) -> dict[str, str | int]:
         """What it has on its axes: those that play a part in its mode."""

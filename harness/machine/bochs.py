@@ -378,7 +378,7 @@ def _path(descriptor: int) -> str:
 
 def _processor(wanted: Processor) -> str | None:
     """The setting `cpu` for a processor, of those that Bochs can be."""
-    if wanted.maxphyaddr != MAXPHYADDR or not wanted.pse36:
+    if wanted.maxphyaddr != MAXPHYADDR or not wanted.pse36 or (wanted.amd and wanted.la57):
         return None
     excluded = "" if wanted.page1gb else ", exclude_features=1g_pages"
     return (AMD if wanted.amd else USUAL) + excluded
@@ -390,6 +390,7 @@ BOCHS: Final = Engine(
     program="bochs",
     start=Bochs,
     processor=_processor,
+    since=lambda wanted: OLDEST_BOCHS if wanted.page1gb else (3, 0),
     largest_ram=LARGEST_RAM,
     high=False,
     any_width=False,

@@ -94,12 +94,14 @@ class Machine(Protocol):
 
 @dataclass(frozen=True, order=True)
 class Processor:
-    """What a guest's processor is to be, where an engine can choose."""
+    """What a guest's processor is to be, where an engine can choose; `la57` that it must have five
+    levels."""
 
     maxphyaddr: int = 40
     page1gb: bool = True
     pse36: bool = True
     amd: bool = False
+    la57: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,7 @@ class Engine:
     program           that emulator, unless another is named
     start             starts it: program, engine, memory, stub, and the processor or None
     processor         the processor that is meant, as `start` takes it; None where it cannot be that
+    since             the first version of the emulator that can be a processor; () for every one
     largest_ram       bytes of memory from address 0 on, at most
     high              whether memory can go on above 4 GiB
     any_width         whether MAXPHYADDR can be chosen
@@ -126,6 +129,7 @@ class Engine:
     program: str
     start: Callable[[str, Engine, Ram, StubImage, str | None], Machine]
     processor: Callable[[Processor], str | None]
+    since: Callable[[Processor], tuple[int, ...]] = lambda processor: ()
     largest_ram: int
     high: bool
     any_width: bool

@@ -1,0 +1,244 @@
+"""One Bochs process: how it is started, how it rests, and how it ends."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from harness.machine import bochs
+from harness.machine.bochs import BOCHS, Bochs, version_of
+from harness.machine.engines import why_absent
+from harness.machine.errors import GuestLost, LaunchFailure, Misuse, ProtocolError
+from harness.machine.guest import Guest
+from harness.machine.machine import Processor
+from harness.machine.patience import Clock
+from harness.machine.ram import ARENA, RAM_UNIT
+from tests.cli.commands import gone
+from tests.machine.broken import HANG, TRIPLE_FAULT, stub_that
+from tests.machine.handmade import MODES, PAGE, HandMade
+
+PROGRAM = os.environ.get("BOCHS", "bochs")
+SMALL = ARENA.stop + 4 * RAM_UNIT
+ROOT = Path(__file__).parents[2]
+
+
+@cache
+def absent() -> str | None:
+    return why_absent("bochs", program=PROGRAM)
+
+
+@pytest.fixture
+def guest() -> Iterator[Guest]:
+    if absent():
+        pytest.skip(f"bochs cannot run here: {absent()}")
+    with Guest("bochs", ram_bytes=SMALL, program=PROGRAM, deadline=5) as guest:
+        yield guest
+
+
+@pytest.fixture
+def made(guest: Guest) -> HandMade:
+    return HandMade(guest, MODES["4"], itertools.count(ARENA.stop, PAGE))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """No descriptor and no process outlives any of these tests."""
+
+    def held() -> tuple[set[str], list[str]]:
+        gc.collect()
+        threads = Path("/proc/self/task").iterdir()
+        children = [one for thread in threads for one in (thread / "children").read_text().split()]
+        return set(os.listdir("/proc/self/fd")), children
+
+    absent()
+    before = held()
+    yield
+    assert held() == before
+
+
+def program(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def stops(pid: int) -> bool:
+    """Whether a process is stopped, or is when it comes to the next signal."""
+    clock = Clock(pid)
+    while clock.now() < 2:
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+class TestVersion:
+    @pytest.mark.parametrize(
+        ("said", "version"),
+        [("Bochs x86 Emulator 2.7", (2, 7)), ("  Bochs x86 Emulator 3.0.1", (3, 0, 1))],
+    )
+    def test_it_is_what_bochs_says(self, tmp_path: Path, said: str, version: object) -> None:
+        assert version_of(program(tmp_path / "bochs", f"echo '{said}' >&2")) == version
+
+    @pytest.mark.parametrize(
+        ("text", "sentence"),
+        [
+            ("echo 'Bochs x86 Emulator 2.6.11'", r"Bochs 2\.6\.11 is too old: install 2\.7 or"),
+            ("echo hello", "says no version of Bochs: it says hello; name another one"),
+            ("true", "says no version of Bochs: it says nothing"),
+        ],
+    )
+    def test_without_one_that_was_run_it_is_refused(
+        self, tmp_path: Path, text: str, sentence: str
+    ) -> None:
+        with pytest.raises(Misuse, match=sentence):
+            Guest("bochs", ram_bytes=SMALL, program=program(tmp_path / "bochs", text))
+
+    def test_a_bochs_that_says_nothing_is_ended_in_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(bochs, "PATIENCE", 0.3)
+        silent = program(tmp_path / "bochs", "exec sleep 60")
+        with pytest.raises(Misuse, match=r"did not say its version in 0\.3 s"):
+            Guest("bochs", ram_bytes=SMALL, program=silent)
+
+
+class TestLaunch:
+    def test_without_bochs_the_sentence_says_so(self) -> None:
+        with pytest.raises(Misuse, match="Bochs is not installed, or not in PATH as no-such-bochs"):
+            Guest("bochs", ram_bytes=SMALL, program="no-such-bochs")
+
+    def test_more_memory_than_bochs_can_have_is_refused(self) -> None:
+        with pytest.raises(Misuse, match="a guest of Bochs has at most 2147483648"):
+            Guest("bochs", ram_bytes=BOCHS.largest_ram + RAM_UNIT, program=PROGRAM)
+
+    def test_a_bochs_that_ends_at_once_is_quoted(self, tmp_path: Path) -> None:
+        ending = program(
+            tmp_path / "bochs", "echo Bochs x86 Emulator 3.0; echo it is broken >&2; exit 3"
+        )
+        with pytest.raises(LaunchFailure, match=r"exit code 3.*Bochs said: it is broken"):
+            Guest("bochs", ram_bytes=SMALL, program=ending, deadline=5)
+
+    def test_a_bochs_that_never_starts_the_stub_is_ended_at_the_deadline(
+        self, tmp_path: Path
+    ) -> None:
+        text = '[ "$1" != --help ] || exec echo Bochs x86 Emulator 3.0\nexec sleep 60'
+        hanging = program(tmp_path / "bochs", text)
+        with pytest.raises(GuestLost, match=r"no answer within 0\.5 s"):
+            Guest("bochs", ram_bytes=SMALL, program=hanging, deadline=0.5)
+
+    @pytest.mark.hw
+    def test_a_bochs_whose_memory_is_its_own_is_refused(
+        self, guest: Guest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(bochs, "SHIM", Path("/dev/null"))
+        with pytest.raises(ProtocolError, match="keeps the guest's memory where the harness does"):
+            Guest("bochs", ram_bytes=SMALL, program=PROGRAM, deadline=5)
+
+    @pytest.mark.hw
+    def test_memory_in_another_order_is_refused(
+        self, guest: Guest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Bochs, "_memory_is_shared", lambda self: False)
+        with pytest.raises(ProtocolError, match="keeps the guest's memory where the harness does"):
+            Guest("bochs", ram_bytes=SMALL, program=PROGRAM, deadline=5)
+
+    @pytest.mark.hw
+    def test_a_model_that_bochs_does_not_know_is_a_launch_failure(self, guest: Guest) -> None:
+        with pytest.raises(LaunchFailure, match="Bochs did not start") as caught:
+            Guest("bochs", ram_bytes=SMALL, cpu="model=no-such", program=PROGRAM, deadline=5)
+        assert "cpu directive malformed" in caught.value.stderr
+
+
+def test_a_processor_is_one_of_its_models_or_none() -> None:
+    assert BOCHS.processor(Processor()) == "model=corei7_icelake_u"
+    assert BOCHS.processor(Processor(amd=True)) == "model=ryzen"
+    assert BOCHS.processor(Processor(page1gb=False)) == (
+        "model=corei7_icelake_u, exclude_features=1g_pages"
+    )
+    assert BOCHS.processor(Processor(maxphyaddr=46)) is None
+    assert BOCHS.processor(Processor(pse36=False)) is None
+    assert BOCHS.processor(Processor(amd=True, la57=True)) is None
+
+
+@pytest.mark.hw
+class TestRest:
+    def test_it_costs_no_cpu_between_batches(self, guest: Guest, made: HandMade) -> None:
+        made.ask(made.job("none", 0))
+        assert stops(guest.pid)
+        before = cpu_seconds(guest.pid)
+        time.sleep(0.3)
+        assert cpu_seconds(guest.pid) == before
+        assert made.ask(made.job("none", 0))["completed"] == 1
+
+    def test_memory_is_clear_when_the_stub_is_ready(self, guest: Guest) -> None:
+        assert not guest.ram.buffer[ARENA.stop :].any()
+
+    def test_it_opens_no_port_and_leaves_no_file(self, guest: Guest) -> None:
+        links = [os.readlink(one) for one in Path(f"/proc/{guest.pid}/fd").iterdir()]
+        assert not [one for one in links if one.startswith("socket:")]
+        written = [one for one in links if not one.startswith(("/memfd:", "/dev/", "pipe:"))]
+        assert all("lock" not in one and "bochs" not in one for one in written), written
+
+
+@pytest.mark.hw
+class TestEndings:
+    def test_a_triple_fault_is_quoted_as_bochs_panics(self, guest: Guest, tmp_path: Path) -> None:
+        with pytest.raises(LaunchFailure, match=r"Bochs said: .*>>PANIC<<.*3rd .* exception"):
+            Guest(
+                "bochs",
+                ram_bytes=SMALL,
+                program=PROGRAM,
+                image=stub_that(TRIPLE_FAULT, tmp_path),
+                deadline=10,
+            )
+
+    def test_a_stub_that_hangs_is_ended_at_the_deadline(self, guest: Guest, tmp_path: Path) -> None:
+        image = stub_that(HANG, tmp_path)
+        with pytest.raises(GuestLost, match=r"no answer within 0\.5 s"):
+            Guest("bochs", ram_bytes=SMALL, program=PROGRAM, image=image, deadline=0.5)
+
+    def test_a_bochs_that_is_killed_is_a_lost_guest(self, guest: Guest, made: HandMade) -> None:
+        assert guest.is_well()
+        os.kill(guest.pid, signal.SIGKILL)
+        with pytest.raises(GuestLost, match=r"Bochs ended \(ended by SIGKILL\)"):
+            made.ask(made.job("none", 0))
+        assert not guest.is_well()
+
+    def test_a_batch_that_does_not_end_is_lost_at_the_deadline(
+        self, guest: Guest, made: HandMade
+    ) -> None:
+        made.map(made.root, made.mode.address, made.frame(b"\xeb\xfe"))
+        guest.deadline = 0.5
+        with pytest.raises(GuestLost, match=r"no answer within 0\.5 s"):
+            made.ask(made.job("fetch", made.mode.address))
+        assert gone(guest.pid)
+
+    def test_a_resting_bochs_does_not_survive_the_kill_of_its_parent(self, guest: Guest) -> None:
+        text = (
+            "import time\nfrom harness.machine.guest import Guest\n"
+            f"guest = Guest('bochs', ram_bytes={SMALL}, program={PROGRAM!r})\n"
+            "print(guest.pid, flush=True)\ntime.sleep(60)\n"
+        )
+        command = [sys.executable, "-c", text]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            pid = int(process.stdout.readline())
+            assert stops(pid)
+            process.kill()
+        assert gone(pid)

@@ -187,6 +187,33 @@ def test_a_physical_address_is_found_at_all_of_its_aliases(
         assert "It is in the PML5 at" in search(page, f"{root + 8:#x}", "physical")
 
 
+def test_another_address_has_its_own_title_and_picture(browser: Browser, tmp_path: Path) -> None:
+    snapshot = tables("linux-4")
+    with opened(browser, saved(tmp_path, snapshot, 0x5555_5555_4234)) as page:
+        came = page.inner_text("header"), page.title()
+        assert page.is_visible("svg.walk")
+        search(page, "ffffffff85000000")
+        assert page.inner_text("h1") == "0xffffffff85000000"
+        assert page.title().startswith("0xffffffff85000000 in ")
+        assert "0x5000000 in physical memory: a 2M page, -r--." in page.inner_text("header")
+        assert not page.is_visible("svg.walk")
+        drawn = page.locator("#way .step").all_inner_texts()
+        found = translate(snapshot, Virtual(0xFFFF_FFFF_8500_0000)).walk
+        assert found is not None
+        assert drawn[0] == "CR3"
+        names = ["PML4", "PDPT", "page directory"]
+        for name, step, shown in zip(names, found.steps, drawn[1:], strict=False):
+            assert shown.split("\n")[:2] == [name, f"{step.slot.table.address:#x}"]
+            assert shown.split("\n")[2].endswith(f" {step.slot.index}")
+        assert drawn[-1].split("\n") == ["2M page", "0x5000000", "-r--"]
+        search(page, "1000")
+        assert page.locator("#way .step").last.inner_text() == "not present"
+        search(page, "555555554234")
+        assert (page.inner_text("header"), page.title()) == came
+        assert page.is_visible("svg.walk")
+        assert not page.is_visible("#way")
+
+
 def test_columns_stay_columns_at_every_depth(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, saved(tmp_path, tables("linux-5"), PAGE)) as page:
         depths = page.locator("#tree .node:has(.hit)").count()

@@ -217,7 +217,33 @@
     marked.scrollIntoView({block: "center", inline: "nearest"});
   }
 
+  // The picture and the title of a page about one address: as they came, or of another address.
+  const first = document.getElementById("map").dataset.at;
+  const title = document.getElementById("asked"), said = document.getElementById("said");
+  const way = document.getElementById("way");
+  const came = title && {title: document.title, said: [...said.childNodes]};
+
+  function show(address, steps, text) {
+    if (!title) return;
+    const same = hex(address) === first;
+    for (const section of document.querySelectorAll("section.asked")) section.hidden = !same;
+    title.textContent = hex(address);
+    document.title = same ? came.title : came.title.replace(/0x[0-9a-f]+/, hex(address));
+    said.replaceChildren(...(same ? came.said : [make("p", "answer", text)]));
+    way.hidden = same;
+    way.replaceChildren(...(same ? [] : [make("span", "step mono", map.register), ...steps]));
+  }
+
+  const step = (name, place, what, rights) => make("span", "step",
+    make("b", "", name), make("span", "mono", place), make("span", "mono quiet", what), ...chips(rights));
+
   function goTo(address) {
+    const steps = [], text = followed(address, steps);
+    show(address, steps, text);
+    return text;
+  }
+
+  function followed(address, steps) {
     const root = roots.find((one) => one.first <= address && address <= one.last);
     mark(null);
     if (!root) return `${hex(address)} is in no root's span: no table translates it.`;
@@ -226,7 +252,8 @@
       const slot = Number((address - base >> table.shift) & BigInt(table.entries - 1));
       const where = `${table.entry} ${slot} of the ${table.name} at ${hex(table.address)}`;
       const run = runsOf(table).find((one) => one.index <= slot && slot < one.index + one.count);
-      if (!run) { mark(above); return `Nothing is at ${hex(address)}: ${where} is not present.`; }
+      steps.push(step(table.name, hex(table.address), `${table.entry} ${slot}`, run ? [given & run.rights] : []));
+      if (!run) { mark(above); steps.push(step("not present", "", "", [])); return `Nothing is at ${hex(address)}: ${where} is not present.`; }
       const found = element.rows.get(run.index);
       given &= run.rights;
       base = word(base + (BigInt(slot) << table.shift));
@@ -237,14 +264,16 @@
         continue;
       }
       mark(found);
-      if (!isPage(run)) return `No page is at ${hex(address)}: ${where} ${said(run)}.`;
+      if (!isPage(run)) steps.push(step(failing(run), "", "", []));
+      if (!isPage(run)) return `No page is at ${hex(address)}: ${where} ${failing(run)}.`;
       const offset = address & (1n << table.shift) - 1n;
       const physical = run.holds + BigInt(slot - run.index) * run.step + offset;
+      steps.push(step(`${run.what} page`, hex(physical), "", [given]));
       return `${hex(address)} is ${hex(physical)} in physical memory: a ${run.what} page, ${letters(given)}.`;
     }
   }
 
-  function said(run) {
+  function failing(run) {
     if (run.what === "unbacked") return "has no memory behind it";
     return run.what === "table" ? "leads to a table that is not shown" : "is malformed";
   }
@@ -323,10 +352,9 @@
     answer.textContent = search(query.value, space.value === "physical");
   });
 
-  const at = document.getElementById("map").dataset.at;
-  if (at) {
-    query.value = at;
-    answer.textContent = search(at, false);
+  if (first) {
+    query.value = first;
+    answer.textContent = search(first, false);
     scrollTo(0, 0);
     tree.scrollLeft = 0;
   }

@@ -111,7 +111,7 @@ def _strange(format: Format, level: int, words: Words, backed: Extents | None) -
         target = bulk.address_of(shape, flat).reshape(words.shape)
         step = target - _before(target)
         follows = (step == 0) | (step == np.uint64(size))
-        device = np.uint64(here.bits.get("PWT", 0) | here.bits.get("PCD", 0))
+        device = np.uint64(here.bits["PWT"] | here.bits["PCD"])
         astray = chosen & (offending == 0) & (words & device == 0)
         strange |= astray & ~follows & ~covered(backed, target, np.uint64(size))
     return strange

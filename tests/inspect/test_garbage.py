@@ -86,6 +86,7 @@ def test_a_table_with_a_few_addresses_among_its_entries_is_told_apart() -> None:
         (0xFFFF_FFFF_FE00_0000, True),
         (0xFFFF_8000_0000_0004, False),
         (0xFFFF_8000_0000_0002, False),
+        (0xFFFF_8000_0000_0001, False),
     ],
 )
 def test_an_address_is_aligned_and_of_the_upper_half(word: int, address: bool) -> None:
@@ -136,6 +137,18 @@ def test_what_lies_in_memory_may_be_in_any_order() -> None:
     edge = {n: (0x1F_F000 if n % 2 else OUTSIDE) | P for n in range(1, 32)}
     assert not is_garbage(edge, 0, BACKED)
     assert is_garbage({**edge, 32: OUTSIDE | P}, 0, BACKED)
+
+
+def test_a_mistake_that_repeats_itself_is_none_wherever_its_entries_lead() -> None:
+    words = {n: OUTSIDE + n * 0x3000 | P | 1 << 45 for n in range(1, 60)}
+    assert not is_garbage(words, 0, BACKED)
+
+
+def test_tables_may_lie_anywhere_in_memory_where_a_large_page_could_not() -> None:
+    backed = (np.array([0], np.uint64), np.array([0x4F_FFFF], np.uint64))
+    words = {n: (0x40_1000 if n % 2 else 0x1000) | P for n in range(1, 60)}
+    assert not is_garbage(words, 1, backed)
+    assert is_garbage({n: raw & ~0x1000 | PS for n, raw in words.items()}, 1, backed)
 
 
 @pytest.mark.parametrize(

@@ -473,6 +473,17 @@ def test_a_table_is_shared_while_more_than_one_pointer_leads_to_it(world: World)
     assert space.path(0)[-1] == table and space.owns(table)
 
 
+def test_a_table_that_was_linked_since_the_way_was_walked_is_gone_down_to(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, at = world.space, Virtual(world.table_span)
+    space.map(at, world.frames(1), 0, world.rights())
+    every = space.path(at)
+    walked = iter([every[:1], every[:2]])  # as they were before each next table was linked
+    monkeypatch.setattr(space, "path", lambda address, level=0: next(walked, every))
+    assert space.lowest(at, 0) == every[-1]
+
+
 def test_memory_that_says_of_each_word_that_it_is_there_is_memory(world: World) -> None:
     class Sure(BufferMemory):
         def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:

@@ -310,6 +310,16 @@ def test_layers_stop_reading_a_level_once_it_leads_to_too_many_tables() -> None:
         next(listing)
 
 
+def test_tables_that_are_found_again_and_again_are_not_too_many() -> None:
+    """200 tables, 64 of which are read together, lead to the same 300 in each of four parts."""
+    words = [0x1007 + 0x1000 * n for n in range(200)] + [0] * 312
+    for table in range(200):
+        targets = [(5 * table + slot) % 300 for slot in range(5)]
+        words += [0x100_0007 + 0x1000 * target for target in targets] + [0] * 507
+    found = bulk.layers(memory_of(words), cpu_of(Machine(4)).roots, 501)
+    assert [len(tables) for tables in found] == [1, 200, 300, 0]
+
+
 def test_of_the_slots_without_memory_the_first_of_each_table_stands_for_all() -> None:
     words = [0] * 700
     words[0], words[1], words[2] = 0x1007, 0x1005, 0x9007

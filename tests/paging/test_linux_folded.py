@@ -347,6 +347,8 @@ def test_write_protection_saves_the_dirty_bit() -> None:
     assert protected.raw == 0x1234_5000 | P | US | A | XD | 1 << 58
     assert k.pte_wrprotect(protected) == protected
     assert k.pte_mkold(protected).raw == 0x1234_5000 | P | US | XD | 1 << 58
+    clean = Value(k.format, 0, 0x1000 | P | RW | US)
+    assert k.pte_wrprotect(clean).raw == 0x1000 | P | US
     shadow_stack = Value(k.format, 0, 0x1000 | P | US | D)
     assert k.pte_wrprotect(shadow_stack).raw == 0x1000 | P | US | 1 << 58
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from harness.check import probes, quirks
-from harness.machine import engines
+from harness.machine.registry import ENGINES
 from harness.paging.x86.access import Vector
 from harness.paging.x86.bulk import Outcomes, outcomes
 from tests.cli.commands import ROOT, gone, guest_of, run, running
@@ -154,11 +154,17 @@ def test_a_report_keeps_the_cases_and_the_failures(tmp_path: Path) -> None:
     assert "expected  #PF(" in str(suite.findtext("testcase/failure"))
 
 
+def no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the device of KVM away."""
+    kvm = replace(ENGINES["kvm"], device=tmp_path / "kvm")
+    monkeypatch.setattr("harness.machine.registry.ENGINES", {**ENGINES, "kvm": kvm})
+
+
 @pytest.mark.hw
 def test_an_engine_that_cannot_run_is_misuse_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "KVM_DEVICE", tmp_path / "kvm")
+    no_device(tmp_path, monkeypatch)
     code, output, errors = run("validate", "smallest", "--engine=kvm", cwd=tmp_path)
     assert (code, output) == (2, "")
     assert errors.startswith("pagetable: kvm cannot run here: There is no ")
@@ -180,7 +186,7 @@ def test_of_what_is_missing_qemu_is_named_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # without setpriv and sh too
-    monkeypatch.setattr(engines, "KVM_DEVICE", tmp_path / "kvm")
+    no_device(tmp_path, monkeypatch)
     for engine in ("auto", "tcg", "kvm"):
         code, output, errors = run(
             "validate", "smallest", "--engine", engine, "--qemu", "qemu", cwd=tmp_path

@@ -73,6 +73,18 @@ def decode(
         bool, typer.Option("--no-page1gb", help="On a CPU without 1G pages.")
     ] = False,
     amd: Annotated[bool, typer.Option("--amd", help="As AMD's processors read it.")] = False,
+    c_bit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="The bit that marks encrypted memory: SME, SEV.", show_default=False
+        ),
+    ] = None,
+    shared_bit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="The bit that marks shared memory: TDX.", show_default=False
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what raw entries mean, bit by bit.
@@ -106,6 +118,7 @@ def decode(
         if maxphyaddr is not None:
             cpu = replace(cpu, maxphyaddr=maxphyaddr)
         try:
+            cpu = replace(cpu, c_bit=c_bit, shared_bit=shared_bit)
             known = entries.levels_of(cpu)
         except ValueError as error:  # the format's, about MAXPHYADDR
             raise Misuse(str(error)) from None

@@ -25,7 +25,10 @@ def _register(text: str) -> Any:
     return typer.Option(metavar="N", help=text, show_default=False)
 
 
-REGISTERS = ("cr0", "cr3", "cr4", "efer", "maxphyaddr")
+COUNTED = ("maxphyaddr", "c_bit", "shared_bit")
+"""Those in decimal."""
+
+REGISTERS = ("cr0", "cr3", "cr4", "efer", *COUNTED)
 """The options whose value goes into the CPU state as it is."""
 
 IN_PLACE = (*REGISTERS, "page1gb")
@@ -117,6 +120,12 @@ class Source:
     efer: Annotated[str | None, _register("EFER: long mode and execute disable.")] = None
     maxphyaddr: Annotated[
         str | None, _register("How many bits physical addresses have, in decimal.")
+    ] = None
+    c_bit: Annotated[
+        str | None, _register("The bit of entries and CR3 that marks encrypted memory: SME, SEV.")
+    ] = None
+    shared_bit: Annotated[
+        str | None, _register("The bit that marks memory shared with the host: TDX.")
     ] = None
     page1gb: Annotated[
         bool | None,
@@ -256,7 +265,7 @@ class Source:
         """The registers, and what else of the CPU state, that were given in place of the source's
         own."""
         given = {
-            name: number(name, text, 10 if name == "maxphyaddr" else None)
+            name: number(name, text, 10 if name in COUNTED else None)
             for name in REGISTERS
             if (text := getattr(self, name)) is not None
         }
@@ -273,7 +282,7 @@ def _placed(text: str) -> Placed:
     return Placed(Path(name), number(f"the address of {name}", address))
 
 
-_OPTION = re.compile(r"(?P<rest>.*),(?P<name>[a-z0-9]+)=(?P<value>[^,]*)", re.DOTALL)
+_OPTION = re.compile(r"(?P<rest>.*),(?P<name>[a-z0-9_]+)=(?P<value>[^,]*)", re.DOTALL)
 _AT_LEVELS = re.compile(r"(?P<rest>.*)@(?P<levels>\d+)", re.DOTALL)
 
 

@@ -32,6 +32,7 @@ class Role(Enum):
     USE = "accessed and dirty"
     GLOBAL = "global"
     KEY = "protection key"
+    MARK = "encrypted or shared"
     RESERVED = "reserved"
     IGNORED = "ignored"
 
@@ -155,10 +156,12 @@ _ROLES: Final = {
     "PS": Role.KIND,
     "G": Role.GLOBAL,
     "KEY": Role.KEY,
+    "C": Role.MARK,
+    "shared": Role.MARK,
 }
 """What the names of formats are for."""
 
-_OF_POINTERS: Final = {"P", "W", "U", "XD", "PWT", "PCD", "A", "PS"}
+_OF_POINTERS: Final = {"P", "W", "U", "XD", "PWT", "PCD", "A", "PS", "C", "shared"}
 """Those that mean something in an entry that leads to a table."""
 
 _SECTIONS: Final = {
@@ -167,6 +170,7 @@ _SECTIONS: Final = {
     Role.USE: "4.8",
     Role.GLOBAL: "4.10.2.4",
     Role.KEY: "4.6.2",
+    Role.MARK: "APM 2, 7.10; TDX",
     Role.RESERVED: "4.7",
 }
 """Where the manual says what a role is about; for the others, where it describes the entry."""
@@ -345,6 +349,8 @@ def _meaning(cpu: Cpu, kind: _Kind, name: str, value: int) -> str:
 
 
 _SAID: Final[Mapping[str, tuple[str, str]]] = {
+    "C": ("not encrypted", "encrypted (SME, SEV)"),
+    "shared": ("private to the guest", "shared with the host (TDX)"),
     "P": ("not present: every access faults", "present"),
     "W": (
         "no writes here, whatever other levels say",

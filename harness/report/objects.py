@@ -19,7 +19,7 @@ VERSION: Final = 1
 """Of the form."""
 
 _REGISTERS: Final = ("cr0", "cr3", "cr4", "efer", "pkru", "pkrs")
-_REST: Final = ("ac", "maxphyaddr", "page1gb", "pse36", "lam", "amd")
+_REST: Final = ("ac", "maxphyaddr", "page1gb", "pse36", "lam", "amd", "c_bit", "shared_bit")
 """Fields of a CPU state that are bits, and those that are not."""
 
 

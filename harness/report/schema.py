@@ -187,7 +187,7 @@ _READING: Final = {
             role=_name(
                 "What they are for.",
                 *("present", "kind", "address", "right", "type", "use", "global", "key"),
-                *("reserved", "ignored"),
+                *("mark", "reserved", "ignored"),
             ),
             section=_text("Where volume 3A of the Intel SDM says so."),
             wrong=_flag("Whether they are set and must not be."),
@@ -343,6 +343,8 @@ _SHARED: Final = {
         pse36=_flag("Whether it has 4-MByte pages above 4 GiB."),
         lam=_flag("Whether it has linear-address masking."),
         amd=_flag("Whether entries are read as AMD has it where that differs from Intel's."),
+        c_bit=_or_null(_number("The bit that marks encrypted memory (SME, SEV); else null.")),
+        shared_bit=_or_null(_number("The bit that marks shared memory (TDX); else null.")),
         pdptes=_or_null(
             _list("The four PDPTE registers, in PAE paging; else null.", _hex("A register."))
         ),

@@ -106,3 +106,36 @@ def test_what_cannot_be_drawn_is_a_sentence(
     assert (code, out) == (2, "")
     assert sentence in errors
     assert list(tmp_path.iterdir()) == []
+
+
+ENCRYPTED = (0x8000000002067, 0x8000000003067, 0x8000000004067, 0x8000000005067)
+"""Public reports of guests under SEV: bit 51 in every entry and in CR3."""
+
+
+@pytest.mark.parametrize("option", ["--c-bit", "--shared-bit"])
+def test_a_bit_that_marks_memory_is_part_of_no_address(tmp_path: Path, option: str) -> None:
+    octets = bytearray(0x6000)
+    for place, word in zip((0x1000, 0x2000, 0x3000, 0x4008), ENCRYPTED, strict=True):
+        octets[place : place + 8] = word.to_bytes(8, "little")
+    (tmp_path / "ram").write_bytes(octets)
+    of = ("walk", "0x1000", "--ram", "ram", "--cr3", "0x8000000001000", option, 51)
+    code, out, _ = run(*of, cwd=tmp_path)
+    assert code == 0 and "0x1000: 0x5000, in a 4K page" in out
+    code, out, errors = run(*of[:-2], cwd=tmp_path)
+    assert (code, out) == (2, "") and "CR3 0x8000000001000 cannot be loaded" in errors
+    entries = ("walk", "0x1000", "--entries", f"PMD=2067 PTE={ENCRYPTED[3]:x}")
+    assert "0x1000: 0x5000, in a 4K page" in run(*entries, option, 51, cwd=tmp_path)[1]
+    assert "reserved: 0x8000000000000" in run(*entries, cwd=tmp_path)[1]
+    for command in (("dump",), ("lint",), ("fault", "0x1000")):
+        out = run(*command, *of[2:], cwd=tmp_path)[1]
+        assert "reserved" not in out and "outside memory" not in out, out
+    code, out, errors = run(*entries, option, 12, cwd=tmp_path)
+    assert (code, out) == (2, "") and "one of 32 to 51 in long mode: 12 is not" in errors
+
+
+def test_an_entry_shows_what_the_bit_says(tmp_path: Path) -> None:
+    asked = ("decode", f"{ENCRYPTED[3]:#x}", "--level", "pte")
+    out = " ".join(run(*asked, "--c-bit", 51, cwd=tmp_path)[1].split())
+    assert "4K page at 0x5000" in out and "51 C 0x1 encrypted (SME, SEV)" in out
+    out = " ".join(run(*asked, "--shared-bit", 51, cwd=tmp_path)[1].split())
+    assert "51 shared 0x1 shared with the host (TDX)" in out

@@ -75,6 +75,8 @@ def questions() -> Iterator[tuple[object, ...]]:
     some = ("--entries", "PMD=2067 PTE=8000000000003061")
     yield from [("fault", "0x1000", *some), ("walk", "0x1000", *some)]
     yield "fault", "0x1000", "--entries", "PMD=0"
+    yield "decode", "pte=2067", "--c-bit", 47
+    yield "decode", "pte=2067", "--shared-bit", 51
     yield "walk", "0x1000", "--entries", "PGD=1067 PUD=2067"
     yield from [("fault", "0x0", *PAE), ("fault", "0x0", "--ram", "pae", "--cr3", 0, "--cr4", 0)]
     yield "fault", "--code", 7, "--cr2", WIDE, "--rip", WIDE, *sizes

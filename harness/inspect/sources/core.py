@@ -74,6 +74,10 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
     memory = dump.memory
     states = [desc for name, desc in dump.notes if name == b"QEMU"]
     own, rest, assumed = _registers(path, vcpu, states, dump, registers)
+    mask = vmcoreinfo.encryption(dump.vmcoreinfo)
+    if mask and own["efer"] & Efer.LMA and not {"c_bit", "shared_bit"} & registers.keys():
+        own["c_bit"] = mask.bit_length() - 1
+        assumed.append(f"bit {own['c_bit']} marks encrypted memory, as VMCOREINFO has it (--c-bit)")
     cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, memory)
     cpu, notes = engine.as_marked(cpu)
     if "maxphyaddr" not in registers:

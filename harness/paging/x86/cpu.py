@@ -74,6 +74,9 @@ _MODE_BITS = {
 WIDTHS = range(32, 53)
 """The widths that physical addresses can have (SDM volume 3A, 4.1.4)."""
 
+MARKS = range(32, 52)
+"""Bits of an entry that can mark encrypted or shared memory."""
+
 LEGACY_SPAN = Span.of(0, 1 << formats.LEGACY_ADDRESS_BITS)
 """Every address outside long mode."""
 
@@ -89,6 +92,8 @@ class Cpu:
     pse36                4-MByte pages above 4 GiB (CPUID 01H:EDX[17])
     lam                  linear-address masking (CPUID (07H,1):EAX[26])
     amd                  AMD's reading where it differs from Intel's
+    c_bit                the bit that marks encrypted memory: SME, SEV (CPUID 8000001FH:EBX[5:0])
+    shared_bit           the bit that marks memory shared with the host: TDX
     pkru, pkrs           rights of protection keys on user and on supervisor pages
     pdptes               the PDPTE registers, in PAE paging; `load` reads them from memory
     pdptes_checked       where PDPTEs are no registers but read at every walk, as QEMU's TCG does,
@@ -113,12 +118,23 @@ class Cpu:
     pkrs: int = 0
     pdptes: tuple[int, ...] = (0,) * formats.PDPTES
     pdptes_checked: int | None = None
+    c_bit: int | None = None
+    shared_bit: int | None = None
 
     def __post_init__(self) -> None:
         if not self.cr0 & Cr0.PG:
             raise ValueError(f"paging is off: CR0 is {self.cr0:#x}")
         if self.efer & Efer.LMA and not self.cr4 & Cr4.PAE:
             raise ValueError(f"long mode without PAE: CR4 {self.cr4:#x}, EFER {self.efer:#x}")
+        if self.c_bit is not None and self.shared_bit is not None:
+            raise ValueError(
+                "memory is marked by the C-bit (SEV) or by the shared bit (TDX), not both"
+            )
+        if self.mark is not None and not (self.long and self.mark.bit in MARKS):
+            raise ValueError(
+                f"the bit that marks memory is one of {MARKS[0]} to {MARKS[-1]} in long mode:"
+                f" {self.mark.bit} is not"
+            )
         if len(self.pdptes) != formats.PDPTES:
             raise ValueError(f"there are {formats.PDPTES} PDPTEs, not {len(self.pdptes)}")
         for number, raw in enumerate(self.pdptes if self.pdptes_checked is None else ()):
@@ -221,7 +237,15 @@ class Cpu:
             walked = self.pdptes_checked is not None
             return formats.pae(self.maxphyaddr, self.nxe, self.pdpte if walked else None)
         levels = 5 if self.mode is Mode.LEVEL_5 else 4
-        return formats.long_mode(levels, self.maxphyaddr, self.nxe, self.page1gb, self.amd)
+        model = self.maxphyaddr, self.nxe, self.page1gb, self.amd
+        return formats.long_mode(levels, *model, self.mark)
+
+    @property
+    def mark(self) -> formats.Mark | None:
+        """The bit of entries and of CR3 that marks encrypted or shared memory; None without."""
+        if self.c_bit is not None:
+            return formats.Mark("C", self.c_bit)
+        return None if self.shared_bit is None else formats.Mark("shared", self.shared_bit)
 
     @cached_property
     def pdpte(self) -> Shape:
@@ -241,7 +265,8 @@ class Cpu:
         width = self.maxphyaddr if self.long else formats.LEGACY_ADDRESS_BITS
         pdptes = formats.PDPTES * formats.PDPTE_BYTES
         table = pdptes if self.mode is Mode.PAE else self.format.table_bytes(self.levels - 1)
-        return Physical(self.cr3 & (1 << width) - table)
+        marked = 0 if self.mark is None else 1 << self.mark.bit
+        return Physical(self.cr3 & (1 << width) - table & ~marked)
 
     @cached_property
     def roots(self) -> tuple[Root, ...]:

@@ -6,7 +6,9 @@ Bits are written as in the manual: the highest and the lowest, both included.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 from harness.paging.format import Field, Format, Level, Pattern, Reserved, Shape
 
@@ -71,14 +73,57 @@ def address_bits(levels: int) -> int:
     return PAGE_BITS + levels * INDEX_BITS
 
 
-def long_mode(levels: int, maxphyaddr: int, nxe: bool, page1gb: bool, amd: bool = False) -> Format:
+def long_mode(
+    levels: int,
+    maxphyaddr: int,
+    nxe: bool,
+    page1gb: bool,
+    amd: bool = False,
+    mark: Mark | None = None,
+) -> Format:
     """4-level and 5-level paging (SDM 4.5, tables 4-14 to 4-20).
 
-    amd  bit 8 of a PML4E and PML5E must be zero, which Intel ignores (APM volume 2, 5.3.3)
+    amd   bit 8 of a PML4E and PML5E must be zero, which Intel ignores (APM volume 2, 5.3.3)
+    mark  the bit that marks encrypted or shared memory
 
     Raises ValueError for another number of levels, or a width that is not 32 to 52 bits.
     """
-    return _long_mode(levels, maxphyaddr, nxe, page1gb, amd)
+    found = _long_mode(levels, maxphyaddr, nxe, page1gb, amd)
+    return found if mark is None else _marked(found, mark)
+
+
+class Mark(NamedTuple):
+    """A bit of every entry and of CR3 that is part of no address, and never reserved: the C-bit of
+    SME and SEV (APM volume 2, 7.10 and 15.34), or the shared bit of TDX."""
+
+    name: str
+    bit: int
+
+
+@cache
+def _marked(format: Format, mark: Mark) -> Format:
+    """The format with a bit that marks memory."""
+    mask = bits(mark.bit)
+
+    def shape(one: Shape | None) -> Shape | None:
+        if one is None:
+            return None
+        address = tuple(field._replace(mask=field.mask & ~mask) for field in one.address)
+        reserved = (part._replace(mask=part.mask & ~mask) for part in one.reserved)
+        return Shape(address, tuple(part for part in reserved if part.mask))
+
+    levels = (
+        replace(
+            level,
+            pointer=shape(level.pointer),
+            leaf=shape(level.leaf),
+            bits={**level.bits, mark.name: mask},
+        )
+        for level in format.levels
+    )
+    return replace(
+        format, name=f"{format.name}, {mark.name} in bit {mark.bit}", levels=tuple(levels)
+    )
 
 
 @cache

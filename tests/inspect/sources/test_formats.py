@@ -341,6 +341,17 @@ def test_linux_s_own_tables_are_found_by_vmcoreinfo(tmp_path: Path, form: str, f
     assert not any("Linux itself" in one for one in given.assumed)
 
 
+def test_the_bit_of_encrypted_memory_is_that_of_vmcoreinfo(tmp_path: Path) -> None:
+    text = (INFO_64 % 0).replace(b"sme_mask)=0", b"sme_mask)=140737488355328")
+    path = written(tmp_path / "core", [(0, LOW_MEMORY)], info_note(text))
+    snapshot = opened(f"core:{path}")
+    assert snapshot.cpu.c_bit == 47
+    assert any(one.startswith("bit 47 marks encrypted memory") for one in snapshot.assumed)
+    assert opened(f"core:{path},c_bit=51").cpu.c_bit == 51
+    plain = written(tmp_path / "plain", [(0, LOW_MEMORY)], info_note(INFO_64 % 0))
+    assert opened(f"core:{plain}").cpu.c_bit is None
+
+
 def test_a_32_bit_kernel_s_tables_are_found_too(tmp_path: Path) -> None:
     memory = struct.pack("<4Q", 0x2001, 0, 0, 0).rjust(PAGE + 32, b"\0").ljust(2 * PAGE, b"\0")
     for text, mode in ((INFO_32, Mode.PAE), (INFO_32[:33], Mode.BITS_32)):

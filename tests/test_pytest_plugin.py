@@ -347,14 +347,14 @@ def test_an_engine_that_is_absent_is_skipped_with_the_reason(
     pytester.makepyfile(TWO_PAGES)
     result = run(pytester)
     result.assert_outcomes(skipped=4)
-    result.stdout.fnmatch_lines(["pagetable: 2 skipped: tcg cannot run here: /nope *"])
+    result.stdout.fnmatch_lines(["pagetable: 2 skipped: tcg cannot run here: QEMU *as /nope: *"])
 
 
 def test_an_engine_that_was_asked_for_must_run(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TWO_PAGES)
     result = run(pytester, "--pagetable-engine=tcg", "--pagetable-qemu=/nope")
     result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines(["tcg was asked for, and cannot run here: /nope *"])
+    result.stdout.fnmatch_lines(["tcg was asked for, and cannot run here: QEMU *as /nope: *"])
 
 
 @pytest.mark.hw
@@ -400,7 +400,7 @@ def test_an_unknown_engine_is_a_usage_error(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TWO_PAGES)
     result = run(pytester, "--pagetable-engine=abacus")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: there is no engine 'abacus': choose tcg or kvm"])
+    result.stderr.fnmatch_lines(["ERROR: there is no engine 'abacus': choose tcg or kvm or bochs"])
 
 
 def test_a_project_without_such_tests_pays_nothing() -> None:

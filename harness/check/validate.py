@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from harness.check import probes
-from harness.check.cases import Cases, evenly, of_space, together
+from harness.check.cases import Cases, evenly, of_places, of_space, together
 from harness.check.compare import Comparison, Disagreement
 from harness.check.debugger import TABLE_BYTES, Debugger, TableImage
 from harness.check.layouts import Layout, build
@@ -172,7 +172,12 @@ def compare_space(
             leaves.virtual <= np.uint64(window.span.last)
         )
         cases = of_space(cpu, memory, leaves.take(~inside), window.span)
-        probed = _ask_guest(guest, window, cpu, memory, written.address, cases)
+        places = _NONE if places is None else places
+        span = window.span
+        named = of_places(cpu, memory, places, span)
+        probed = _ask_guest(guest, window, cpu, memory, written.address, cases, named)
+        if hidden := int(((places >= span.first) & (places <= span.last)).sum()):
+            probed.not_comparable["the stub runs there"] = hidden
         comparisons: tuple[Comparison, ...] = (probed,)
         if guest.has_monitor:
             with guest.parked(window.state) as monitor:

@@ -24,6 +24,7 @@ import shlex
 import signal
 import subprocess
 import sysconfig
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -340,6 +341,13 @@ def test_a_command_succeeds(block: Block, command: str, tmp_path: Path) -> None:
 
 def test_a_command_that_is_not_run_is_there_to_be_read() -> None:
     assert set(NOT_RUN) <= {command for _, command in commands()}
+
+
+def test_every_layout_that_comes_along_is_listed_with_its_title() -> None:
+    text = (ROOT / "images" / "README.md").read_text()
+    for file in (ROOT / "images").glob("*.toml"):
+        title = tomllib.loads(file.read_text())["title"]
+        assert f"| `{file.stem}` | {title} |" in text
 
 
 @pytest.mark.parametrize("block", of_kind("tree"))

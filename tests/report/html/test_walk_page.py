@@ -284,6 +284,7 @@ def test_print_is_light_without_the_search_and_on_landscape_pages(
             page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         )
         assert not page.is_visible("#search")
+        assert not page.is_visible("details.bits")  # closed: there is no more to see of them
         assert page.evaluate(CONTRAST)["least"] >= 4.5
         pdf = page.pdf(prefer_css_page_size=True)
     boxes = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf)

@@ -44,16 +44,12 @@ def visits(tree: Tree, span: Span) -> Iterator[Visit]:
 
     A hole ends where its table does.  Tables of other spaces are read as well.
     """
-    for found in _visits(tree, span, lambda visit: True):
-        if not isinstance(found.entry, Pointer):
-            yield found
+    return _visits(tree, span, lambda visit: True)
 
 
 def visit(tree: Tree, span: Span, visitor: Visitor) -> None:
     """Shows the range to a visitor, pointers before what lies below them."""
     for found in _visits(tree, span, visitor.table):
-        if isinstance(found.entry, Pointer):
-            continue
         if found.raw:
             visitor.filled(found)
         else:
@@ -68,7 +64,8 @@ def _visits(tree: Tree, span: Span, enter: Callable[[Visit], bool]) -> Iterator[
 def _table_visits(
     tree: Tree, table: Table, span: Span, enter: Callable[[Visit], bool]
 ) -> Iterator[Visit]:
-    """What one table and those below it hold for a span that lies in it."""
+    """What one table and those below it hold for a span that lies in it, but for pointers, which
+    `enter` is shown."""
     format, here = tree.format, tree.format.levels[table.level]
     start = table.slot_for(span.first)
     raws = tree.words(start, here.index(span.last) - start.index + 1).tolist()

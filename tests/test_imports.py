@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "inspect": {"paging", "machine", "check"},
     "report": {"paging", "machine", "check", "inspect"},
     "cli": {"paging", "machine", "check", "inspect", "report"},
+    "gdb": set(),
     "pytest_plugin": {"paging", "machine", "check", "inspect", "report"},
 }
 

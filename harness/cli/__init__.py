@@ -47,6 +47,7 @@ from harness.cli.ending import complain, drop_unwritten, ending, open_standard_s
 from harness.cli.explore import explore
 from harness.cli.fault import fault
 from harness.cli.find import find
+from harness.cli.gdb import gdb
 from harness.cli.help import LOOKING, MACHINE, Command, Commands
 from harness.cli.lint import lint
 from harness.cli.matrix import matrix
@@ -92,7 +93,7 @@ def options(
 
 GROUPS: dict[str | None, tuple[Callable[..., None], ...]] = {
     MACHINE: (prove, validate, matrix, rules, replay, check),
-    LOOKING: (decode, walk, fault, dump, explore, find, lint, diff),
+    LOOKING: (decode, walk, fault, dump, explore, find, lint, diff, gdb),
     None: (schema,),
 }
 for group, members in GROUPS.items():

@@ -164,7 +164,7 @@ def _placed(
         pdptes = [0] * formats.PDPTES
         pdptes[address * formats.PDPTES // LEGACY_SPAN.size] = raw
         checked = cpu.pdpte.reserved_mask if wrong else None
-        cpu = replace(cpu, pdptes=tuple(pdptes), pdptes_checked=checked)
+        cpu, _ = engine.as_marked(replace(cpu, pdptes=tuple(pdptes), pdptes_checked=checked))
     words: dict[int, int] = {}
     root = root_for(cpu, address)
     table = root.table if root else None

@@ -378,6 +378,43 @@ def test_a_vmcoreinfo_that_tells_no_root_asks_for_one(tmp_path: Path, text: byte
     assert opened(f"core:{path},cr3={ROOT:#x}").cpu.cr3 == ROOT
 
 
+# VirtualBox
+
+
+def box_note(efer: int = 0xD00) -> bytes:
+    """VirtualBox's note of a processor (DBGFCORECPU of include/VBox/dbgfcorefmt.h), by its fields:
+    18 registers, 6 segments of 24 bytes, CR0, CR2 to CR4, 8 debug registers, GDTR, IDTR of 16 each,
+    LDTR, TR, SYSENTER's three, EFER."""
+    registers = [*range(14), 0x10_0000, 0x20_0000, 0, 0x4_0002]  # RIP, RSP, RBP, RFLAGS with AC
+    segment = struct.Struct("<QIIHHI")
+    state = struct.pack("<18Q", *registers)
+    for selector in (0x8, 0x10, 0x10, 0, 0, 0x10):  # CS, DS, ES, FS, GS, SS
+        state += segment.pack(0, 0xFFFF_FFFF, 0xA09B, selector, 0, 0)
+    state += struct.pack("<4Q", CR0, 0xDEAD, ROOT, 0x20) + bytes(64)
+    state += struct.pack("<QIIQII", 0x7000, 0x27, 0, 0x8000, 0xFFF, 0)
+    state += segment.pack(0, 0, 0, 0, 0, 0) + segment.pack(0x9000, 0x67, 0x8B, 0x28, 0, 0)
+    state += bytes(24) + struct.pack("<Q", efer) + bytes(80)
+    return struct.pack("<III", 6, len(state), 0xB01) + b"VBCPU\0\0\0" + state
+
+
+def test_a_core_of_virtualbox_has_its_registers(tmp_path: Path) -> None:
+    path = written(tmp_path / "core", [(0, LOW_MEMORY), (HIGH, HIGH_MEMORY)], box_note() * 2)
+    snapshot = opened(f"core:{path},vcpu=1")
+    assert leads(snapshot) == [(ADDRESS, LEAF)]
+    assert (snapshot.cpu.cr3, snapshot.cpu.efer, snapshot.cpu.ac) == (ROOT, 0xD00, True)
+    assert not any("EFER" in one for one in snapshot.assumed)
+    assert snapshot.registers == {
+        **{"cr2": 0xDEAD, "rip": 0x10_0000, "rsp": 0x20_0000, "cpl": 0, "cs_base": 0, "ss_base": 0},
+        **{"gdt": 0x7000, "gdt_limit": 0x27, "idt": 0x8000, "idt_limit": 0xFFF, "tss": 0x9000},
+    }
+    with pytest.raises(SourceError, match="has no processor 2: it has 0 to 1"):
+        opened(f"core:{path},vcpu=2")
+    short = box_note()
+    cut = struct.pack("<III", 6, 400, 0xB01) + short[12:420]
+    with pytest.raises(SourceError, match="a note of processor 0 of 400 bytes, not 496"):
+        opened(f"core:{written(path, [(0, LOW_MEMORY)], cut)}")
+
+
 # Those that no one should write
 
 

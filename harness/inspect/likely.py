@@ -33,6 +33,10 @@ _NO_POINTER: Final = 1 << 16
 _ADDRESS: Final = bits(51, PAGE_BITS)
 """The bits among which those of an address are, whatever the processor's MAXPHYADDR."""
 
+_LARGEST_WIDTH: Final = 46
+"""Where MAXPHYADDR is taken to be wider since nobody tells it, memory at the bits above it is
+unlikely all the same: an address in which all of these are set is no memory."""
+
 _STRAYS: Final = 2
 """As many bits at most are taken for strays in an entry that is else empty."""
 
@@ -106,12 +110,16 @@ def _guess(cpu: Cpu, reading: Reading, linux: LinuxReading | None) -> Guess | No
     unwritten = linux is not None and isinstance(linux.meaning, Unknown)
     if isinstance(entry, Absent) and linux is not None and not unwritten:
         return None
-    if not isinstance(entry, Absent | Malformed):
+    if isinstance(entry, Leaf | Pointer) and cpu.maxphyaddr <= _LARGEST_WIDTH:
+        return None
+    if isinstance(entry, Pointer) and not _pointer_like(cpu, reading):
         return None
     if _pointer_like(cpu, reading):
         return _of_pointer(cpu, reading)
+    if isinstance(entry, Leaf):
+        return _inverted(cpu, reading)
     if isinstance(entry, Malformed):
-        return _inverted(cpu, reading) or _one_bit(cpu, reading, entry)
+        return _inverted(cpu, reading) or _text(reading) or _one_bit(cpu, reading, entry)
     return _emptied(cpu, reading) if unwritten else None
 
 
@@ -147,16 +155,24 @@ def _inverted(cpu: Cpu, reading: Reading) -> Guess | None:
     """An entry of a page whose address is inverted: the bits that no address has are all set."""
     if not cpu.long or reading.level > 1:
         return None
-    beyond = bits(51, cpu.maxphyaddr)  # none of them if all may be in an address
+    beyond = bits(51, min(cpu.maxphyaddr, _LARGEST_WIDTH))
     meant = reading.raw ^ bits(51, cpu.format.levels[reading.level].shift)
     made = _entry(cpu, reading.level, meant)
-    if not beyond or reading.raw & beyond != beyond or not isinstance(made, Leaf):
+    if reading.raw & beyond != beyond or not isinstance(made, Leaf):
         return None
     return Guess(
         f"{_noun(made)}, by the entry {meant:#018x}: Linux inverts the address of a page that"
         " nobody may access (against L1TF), and P was set in such an entry",
         made.address,
     )
+
+
+def _text(reading: Reading) -> Guess | None:
+    """An entry in which letters stand."""
+    octets = reading.raw.to_bytes(8, "little")
+    if not all(0x20 <= octet < 0x7F for octet in octets):
+        return None
+    return Guess(f"the letters {octets.decode()!r}: text was written over the table")
 
 
 def _one_bit(cpu: Cpu, reading: Reading, entry: Malformed) -> Guess | None:

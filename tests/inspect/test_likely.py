@@ -58,6 +58,9 @@ def guess(raw: int, level: int = 0, cpu: Cpu = CPU, dialect: bool = False) -> st
         (0xFFFF_FFFF_8100_0000, 1, CPU, "a pointer to 0xffffffff81000000, or a number of 32 bits"),
         (1 << 45 | 0x2067, 0, CPU, "the 4K page at 0x2000, with bit 45 set by mistake"),
         (1 << 51 | 0x2067, 1, CPU, "the table at 0x2000, with bit 51 set by mistake, or marked as"),
+        (INVERTED, 0, replace(CPU, maxphyaddr=52), "the 4K page at 0x58a67000, by the entry 0x8"),
+        (0xFFFF_FFFF_8048_A025, 0, replace(CPU, maxphyaddr=52), "the number 0x8048a025 of 32 bits"),
+        (0x2E2E_2E2E_2E20_5D31, 3, CPU, "the letters '1] .....': text was written over the table"),
         (0x83, 1, BITS_32, "the 4M page at 0x0: PS is set, and ignored, since CR4.PSE=0"),
     ],
 )
@@ -92,7 +95,6 @@ def test_what_linux_does_not_write_is_no_page_in_swap(raw: int, level: int, said
         (0, 0, CPU),
         (0xFFFF_FFFF_FFFF_FFF0, 0, CPU),  # -16
         (INVERTED, 2, CPU),
-        (INVERTED, 0, replace(CPU, maxphyaddr=52)),
         (0x83, 1, replace(BITS_32, cr4=int(Cr4.PSE))),
         (0x82, 1, BITS_32),
         (0x83, 0, BITS_32),

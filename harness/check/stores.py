@@ -62,7 +62,10 @@ class KnownTables:
     def in_use(self, cpu: Cpu, addresses: Words) -> Mask:
         """Which addresses lie in tables of spaces."""
         size = np.uint64(cpu.format.table_bytes(0))
-        found: Mask = np.isin(addresses & ~(size - np.uint64(1)), _array(self._in_use))
+        held = addresses & ~(size - np.uint64(1))
+        found: Mask = np.isin(held, _array(self._in_use))
+        if found.any():  # a table may have been given back since, and its frame be a page now
+            found = np.isin(held, _array(_tables(cpu, self._memory)))
         return found
 
     def changed(self, cpus: Iterable[Cpu], *, whole: bool) -> Stores:

@@ -484,6 +484,19 @@ def test_a_table_that_was_linked_since_the_way_was_walked_is_gone_down_to(
     assert space.lowest(at, 0) == every[-1]
 
 
+def test_tables_that_are_there_are_taken_over_with_the_pointers_to_each(world: World) -> None:
+    at = Virtual(0)
+    world.space.map(at, world.frames(1), 0, world.rights())
+    slot, other = (world.space.slot(Virtual(n * world.table_span), 1) for n in (0, 1))
+    alone = Space(world.memory, world.space.roots[:1], world.allocator)
+    assert not alone.is_shared(alone.path(at))
+    world.space.write(other, world.space.read(slot))
+    again = Space(world.memory, world.space.roots, world.allocator)
+    assert again.is_shared(again.path(at)) and again.owns(again.path(at)[-1])
+    again.write(other, 0)
+    assert not again.is_shared(again.path(at))
+
+
 def test_memory_that_says_of_each_word_that_it_is_there_is_memory(world: World) -> None:
     class Sure(BufferMemory):
         def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:

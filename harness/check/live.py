@@ -293,7 +293,7 @@ class Live:
             self._tell_of_tables(cpu)
         self._take_stores()
         self._batches.append(_Batch(cpu, window))
-        self._known.learn(cpu)
+        self._take_stores()
 
     @contextmanager
     def changes(self) -> Iterator[None]:
@@ -444,8 +444,8 @@ class Live:
         access was made before that could have used what was there; and for a store that takes the
         stub's own entry away.
         """
-        cpus = {batch.cpu.cr3: batch.cpu for batch in self._batches}
-        found = self._known.changed(cpus.values(), whole=not self._guest.engine.keeps_stale)
+        whole = not self._guest.engine.keeps_stale
+        found = self._known.changed(self._batches[-1].cpu, whole=whole)
         if not len(found.addresses):
             return []
         noted = np.concatenate([_NONE, *(note.addresses for note in notes)])

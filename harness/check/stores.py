@@ -22,7 +22,7 @@ class Stores:
     """Words of tables that changed, one lane each.
 
     before   what was there
-    in_use   whether the table was one of a space then; else it was one earlier, or is new
+    in_use   whether the table was one of the loaded space then; else it was one earlier, or is new
     """
 
     addresses: Words
@@ -31,27 +31,29 @@ class Stores:
 
 
 class KnownTables:
-    """All tables that spaces have, or had since `forget`, and what they hold.
+    """All tables that the loaded space has, or spaces had while they were loaded since `forget`,
+    and what they hold.
 
-    Tables of the machine's own, in its arena, are none of them.
+    What hangs under a root is looked at while that root is loaded, and not after: its table may
+    have been given back, and be another's.  Tables of the machine's own, in its arena, are none.
     """
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._tables: dict[int, Words] = {}
-        self._in_use: set[int] = set()
-        self._frames: dict[int, Words] = {}
+        self.forget()
 
     def forget(self) -> None:
         """There were none so far."""
-        self._tables, self._in_use, self._frames = {}, set(), {}
+        self._tables = dict[int, Words]()
+        self._in_use = set[int]()
+        self._frames = dict[int, Words]()
+        self._loaded = -1
 
     def learn(self, cpu: Cpu) -> None:
-        """The tables of a space are known from now on, as they are."""
-        for address in _tables(cpu, self._memory):
-            self._in_use.add(address)
-            if address not in self._tables:
-                self._tables[address] = self._read(cpu, address)
+        """The tables of the loaded space are known from now on, as they are."""
+        self._loaded, self._in_use = cpu.cr3, set(_tables(cpu, self._memory))
+        for address in self._in_use - self._tables.keys():
+            self._tables[address] = self._read(cpu, address)
 
     def hold_frames(self, cpu: Cpu, addresses: Words) -> None:
         """Keeps what frames hold that are no tables yet, and may be later."""
@@ -60,31 +62,27 @@ class KnownTables:
             self._frames[frame] = self._read(cpu, frame)
 
     def in_use(self, cpu: Cpu, addresses: Words) -> Mask:
-        """Which addresses lie in tables of spaces."""
+        """Which addresses lie in tables of the loaded space."""
         size = np.uint64(cpu.format.table_bytes(0))
-        held = addresses & ~(size - np.uint64(1))
-        found: Mask = np.isin(held, _array(self._in_use))
-        if found.any():  # a table may have been given back since, and its frame be a page now
-            found = np.isin(held, _array(_tables(cpu, self._memory)))
+        found: Mask = np.isin(addresses & ~(size - np.uint64(1)), _array(self._in_use))
         return found
 
-    def changed(self, cpus: Iterable[Cpu], *, whole: bool) -> Stores:
+    def changed(self, cpu: Cpu, *, whole: bool) -> Stores:
         """What was stored since the last time.
 
-        cpus   in what states tables are in use
+        cpu    the state in which the loaded space is used
         whole  of tables that are new all words, not those alone that differ from what was there
         """
-        cpus = tuple(cpus)
-        parts = list(self._differing(cpus[0]))
-        if parts:  # else no table has come or gone
-            now = {address for cpu in cpus for address in _tables(cpu, self._memory)}
+        parts = list(self._differing(cpu))
+        if parts or cpu.cr3 != self._loaded:  # else no table has come or gone
+            now = set(_tables(cpu, self._memory))
             for address in sorted(now - self._tables.keys()):
-                words = self._tables[address] = self._read(cpus[0], address)
+                words = self._tables[address] = self._read(cpu, address)
                 before = self._frames.get(address, words)
                 new = np.flatnonzero((words != before) | whole)
-                slots = _slots(cpus[0], address)[new]
+                slots = _slots(cpu, address)[new]
                 parts.append(Stores(slots, before[new], np.zeros(len(new), np.bool_)))
-            self._in_use = now
+            self._loaded, self._in_use = cpu.cr3, now
         return Stores(
             np.concatenate([np.empty(0, np.uint64), *(part.addresses for part in parts)]),
             np.concatenate([np.empty(0, np.uint64), *(part.before for part in parts)]),

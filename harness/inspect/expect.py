@@ -47,6 +47,7 @@ SMEP, SMAP and WP as they are.
 
 from __future__ import annotations
 
+import reprlib
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -92,7 +93,7 @@ def _rights(value: object) -> tuple[str, ...]:
     """As `pagetable dump` prints them, or as layouts have them: each page can be read."""
     if not isinstance(value, str) or not set(value) <= {*RIGHTS, "r", "-"}:
         raise ValueError("no rights: write them like ur-x")
-    if value and not set(value) - {"-"}:
+    if not set(value) - {"-"}:
         raise ValueError("and every page can be read: where nothing is mapped, say so with absent")
     return tuple(name for letter, name in RIGHTS.items() if letter in value)
 
@@ -158,6 +159,11 @@ class Expect:
             raise ValueError("rights say what user and supervisor can do: write it once")
         if self.virtual + (self.size or 1) * self.count > 1 << 64:
             raise ValueError("the addresses go beyond 64 bits")
+        if self.physical is not None and self.physical + (self.size or 1) * self.count > 1 << 64:
+            raise ValueError("the physical addresses go beyond 64 bits")
+        if no_mode := sorted(set(self.levels) - _LEVELS):
+            known = ", ".join(map(str, sorted(_LEVELS)))
+            raise ValueError(f"levels has {no_mode[0]}: tables have one of {known}")
 
     def span(self, cpu: Cpu) -> Span:
         """The addresses."""
@@ -203,6 +209,9 @@ class Expect:
         return ", ".join(said)
 
 
+_LEVELS: Final = frozenset((2, 3, 4, 5))
+"""Numbers of levels that tables have in some mode; in PAE paging 3 where PDPTEs are walked too."""
+
 _KEYS: Final = tuple(field.name for field in fields(Expect) if field.name != "where")
 _SAYING: Final = ("rights", "user", "supervisor", "physical", "page", "type", "bits")
 """The keys that say what is expected of pages."""
@@ -220,6 +229,10 @@ class Expectations:
     strict: bool = False
     types: Types = memory_type.AT_RESET
 
+    def at(self, levels: int) -> tuple[Expect, ...]:
+        """Those that tables of so many levels are to meet."""
+        return tuple(one for one in self.expects if levels in (one.levels or (levels,)))
+
 
 def expectations(wanted: Wanted | Expectations, strict: bool = False) -> Expectations:
     """Reads expectations; with `strict` nothing else may be mapped, whatever a file says.
@@ -230,13 +243,17 @@ def expectations(wanted: Wanted | Expectations, strict: bool = False) -> Expecta
         found = Expectations(tuple(_written(where, what) for where, what in wanted.items()))
     elif isinstance(wanted, Expectations):
         found = wanted
-    else:
+    elif isinstance(wanted, str | Path):
         found = load(wanted)
+    else:
+        raise QuestionError(f"{reprlib.repr(wanted)} is neither a mapping nor the path of a file")
     return replace(found, strict=found.strict or strict)
 
 
 def _written(where: Where, what: What) -> Expect:
     """One expectation that is written in Python."""
+    if not isinstance(where, Span | int | np.integer) or isinstance(where, bool):
+        raise QuestionError(f"expect {reprlib.repr(where)}: this is neither an address nor a span")
     place = str(where) if isinstance(where, Span) else f"{where:#x}"
     table: dict[str, object] = {"virtual": _plain(where)}
     if isinstance(where, Span):
@@ -247,8 +264,13 @@ def _written(where: Where, what: What) -> Expect:
         table["rights"] = what
     elif isinstance(what, Mapping):
         table |= {key: _plain(value) for key, value in what.items()}
-    else:
+    elif isinstance(what, tuple) and len(what) == 2:
         table["rights"], table["physical"] = what[0], _plain(what[1])
+    else:
+        raise QuestionError(
+            f"expect {place}: this is {reprlib.repr(what)}: write rights, (rights, physical),"
+            " a mapping of keys, or None where nothing is mapped"
+        )
     return _of_table(table, f"expect {place}", "")
 
 
@@ -351,7 +373,12 @@ def unmet(snapshot: Snapshot, meant: Expectations, aside: Sequence[Span] = ()) -
         leaves = leaves.take(~(inside & (leaves.virtual <= np.uint64(span.last))))
     pages = _Pages(cpu, leaves, meant.types)
     found: list[Unmet] = []
-    here = [one for one in meant.expects if cpu.levels in (one.levels or (cpu.levels,))]
+    here = meant.at(cpu.levels)
+    if not here and meant.expects and not meant.strict:
+        raise QuestionError(
+            f"every expectation has levels, and none of them {cpu.levels}, which these tables have:"
+            " nothing is expected of them"
+        )
     for expect in here:
         _check(cpu, expect)
         found += pages.unlike(expect)
@@ -362,7 +389,7 @@ def unmet(snapshot: Snapshot, meant: Expectations, aside: Sequence[Span] = ()) -
 
 def places(cpu: Cpu, meant: Expectations) -> Words:
     """The first and the last address of each expectation, for a machine to be asked about."""
-    here = [one.span(cpu) for one in meant.expects if cpu.levels in (one.levels or (cpu.levels,))]
+    here = [one.span(cpu) for one in meant.at(cpu.levels)]
     return np.array([end for span in here for end in (span.first, span.last)], np.uint64)
 
 
@@ -379,12 +406,23 @@ def _check(cpu: Cpu, expect: Expect) -> None:
         raise QuestionError(
             f"{place}: page is {in_units(expect.page)}; pages of {cpu.format.name} have {known}"
         )
+    if expect.physical is not None and (last := expect.physical + span.size - 1) > _highest(cpu):
+        raise QuestionError(
+            f"{place}: physical {expect.physical:#x}..{last:#x} is nowhere: pages of"
+            f" {cpu.format.name} lead to {_highest(cpu):#x} at most"
+        )
     for name in expect.bits or ():
         if not any(name in _single(cpu, level) for level in cpu.format.page_levels()):
             known = ", ".join(_single(cpu, 0))
             raise QuestionError(
                 f"{place}: bits has {name!r}; a page of {cpu.format.name} has {known}"
             )
+
+
+def _highest(cpu: Cpu) -> int:
+    """The highest physical address that a page can lead to."""
+    shapes = [(here.leaf, here.size) for here in cpu.format.levels if here.leaf is not None]
+    return max(shape.address_of(~0) | size - 1 for shape, size in shapes)
 
 
 def _single(cpu: Cpu, level: int) -> dict[str, int]:
@@ -402,16 +440,17 @@ class _Pages:
     def __init__(self, cpu: Cpu, leaves: Leaves, types: Types) -> None:
         self._cpu, self._types = cpu, types
         self._rows = leaves.take(np.argsort(leaves.virtual, kind="stable"))
-        sizes = np.array([level.size for level in cpu.format.levels], np.uint64)
-        self._last = self._rows.virtual + (sizes[self._rows.level] - np.uint64(1))
+        self._last = _last(cpu, self._rows)
         self._is_page: Mask = self._rows.end == End.LEAF
+        # What a table outside memory holds is not known: something may be mapped there.
+        self._may_map: Mask = self._is_page | (self._rows.end == End.UNBACKED)
 
     def unlike(self, expect: Expect) -> Iterator[Unmet]:
         """In what the addresses of an expectation are not so."""
         part = self._part(expect.span(self._cpu))
         if expect.absent:
-            here = self._is_page | (self._rows.end == End.UNBACKED)
-            yield from self._wrong(expect, part, here[part.rows], "nothing mapped", self._unmapping)
+            here = self._may_map[part.rows]
+            yield from self._wrong(expect, part, here, "nothing mapped", self._unmapping)
             return
         yield from self._gap(expect, part)
         yield from self._accesses(expect, part)
@@ -434,26 +473,20 @@ class _Pages:
 
     def unnamed(self, expects: Sequence[Expect]) -> Iterator[Unmet]:
         """What no expectation names."""
-        first, last = _covers([one.span(self._cpu) for one in expects if not one.absent])
-        own = np.searchsorted(first, self._rows.virtual, "right").astype(np.int64) - 1
-        some = own >= 0
-        upto = np.where(some, last[own], np.uint64(0)) if len(last) else np.zeros_like(self._last)
-        begins = np.where(some & (upto >= self._rows.virtual), upto + np.uint64(1), 0)
-        begins = np.maximum(begins, self._rows.virtual)
-        stray = self._is_page & ~(some & (upto >= self._last))
-        if not stray.any():
+        covers = _covers([one.span(self._cpu) for one in expects if not one.absent])
+        rows, begins, ends = self._uncovered(np.flatnonzero(self._may_map), *covers)
+        if not len(rows):
             return
-        rows, begins = np.flatnonzero(stray), begins[stray]
-        ranges = tuple(self._ranges(rows, begins))
-        size = sum(span.size for span, *_ in ranges)
+        ranges = tuple(self._ranges(rows, begins, ends))
+        row, address = int(rows[0]), int(begins[0])
         yield Unmet(
             None,
-            Virtual(int(begins[0])),
-            self._passing(int(rows[0]), int(begins[0])),
+            Virtual(address),
+            self._passing(row, address),
             "nothing mapped",
-            size,
-            change=0,
-            does=self._unmapping(None, int(rows[0]), int(begins[0]))[1],
+            sum(span.size for span, *_ in ranges),
+            (),
+            *self._unmapping(None, row, address),
             ranges=ranges,
         )
 
@@ -467,35 +500,61 @@ class _Pages:
         first = np.maximum(rows.virtual[own], np.uint64(span.first))
         return _Part(span, own, first, np.minimum(self._last[own], np.uint64(span.last)))
 
-    def _ranges(self, rows: Counts, begins: Words) -> Iterator[tuple[Span, int, int]]:
+    def _uncovered(self, rows: Counts, first: Words, last: Words) -> tuple[Counts, Words, Words]:
+        """The parts of rows beside the covers whose first and last addresses these are: the row,
+        the first and the last address of each.
+
+        A row with n covers in it has n + 1 places for a part: before, between and behind them.
+        """
+        own_first, own_last = self._rows.virtual[rows], self._last[rows]
+        start = np.searchsorted(last, own_first, "left")
+        n = np.searchsorted(first, own_last, "right") - start
+        place = np.arange(int((n + 1).sum())) - np.repeat(np.cumsum(n + 1) - (n + 1), n + 1)
+        rows, start, own_first, own_last, n = (
+            np.repeat(lanes, n + 1) for lanes in (rows, start, own_first, own_last, n)
+        )
+        # One more at each end, for the place before the first cover and that behind the last.
+        before = np.insert(last, 0, 0)[start + place]
+        behind = np.append(first, np.uint64(0))[start + place]
+        at_first, at_last = place == 0, place == n
+        there = (at_first | (before < own_last)) & (at_last | (behind > own_first))
+        begins = np.where(at_first, own_first, before + np.uint64(1))
+        ends = np.where(at_last, own_last, behind - np.uint64(1))
+        return rows[there], begins[there], ends[there]
+
+    def _ranges(self, rows: Counts, begins: Words, ends: Words) -> Iterator[tuple[Span, int, int]]:
         """Some rows as ranges: neighbours with the same rights and frames that follow each other,
         with the rights and the first frame."""
         physical = self._rows.physical[rows] + (begins - self._rows.virtual[rows])
-        granted, last = self._rows.granted[rows], self._last[rows]
+        granted = self._rows.granted[rows]
         new = np.ones(len(rows), np.bool_)
-        size = last - begins + np.uint64(1)
-        new[1:] = (begins[1:] != last[:-1] + np.uint64(1)) | (granted[1:] != granted[:-1])
+        size = ends - begins + np.uint64(1)
+        new[1:] = (begins[1:] != ends[:-1] + np.uint64(1)) | (granted[1:] != granted[:-1])
         new[1:] |= physical[1:] != physical[:-1] + size[:-1]
         starts = np.flatnonzero(new)
-        ends = np.append(starts[1:], len(rows)) - 1
-        for one, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            yield Span(int(begins[one]), int(last[end])), int(granted[one]), int(physical[one])
+        stops = np.append(starts[1:], len(rows)) - 1
+        for one, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+            yield Span(int(begins[one]), int(ends[stop])), int(granted[one]), int(physical[one])
 
     # What is wrong with them.
 
     def _gap(self, expect: Expect, part: _Part) -> Iterator[Unmet]:
-        """What is not mapped and was to be."""
+        """What is not mapped and was to be.
+
+        Entries that no access passes map nothing.  Where accesses are wanted they are left to
+        `_accesses`, which has the reason.
+        """
         allows = expect.allows(self._cpu)
         wanted = [access for access, allowed in allows.items() if allowed]
         pages = any(getattr(expect, name) is not None for name in _OF_PAGES)
-        covered = int((part.last - part.first).sum(dtype=np.uint64)) + len(part.first)
+        covering = self._is_page[part.rows] | bool(wanted)
+        covered = part.size(covering)
         if covered == part.span.size or not (wanted or pages):
             return
-        address = part.span.first
-        ends = part.last[: -1 if len(part.last) else None]
-        after = np.flatnonzero(part.first[1:] > ends + np.uint64(1))
-        if len(part.first) and int(part.first[0]) == address:
-            address = int(part.last[after[0] if len(after) else -1]) + 1
+        address, begins, ends = part.span.first, part.first[covering], part.last[covering]
+        after = np.flatnonzero(begins[1:] > ends[:-1] + np.uint64(1))
+        if len(begins) and int(begins[0]) == address:
+            address = int(ends[after[0] if len(after) else -1]) + 1
         first, *also = wanted or [ACCESSES[len(LETTERS)]]
         yield Unmet(
             expect,
@@ -702,6 +761,25 @@ class _Part:
         """Bytes in the rows chosen."""
         own = self.last[chosen] - self.first[chosen]
         return int(own.sum(dtype=np.uint64)) + len(own)
+
+
+def _last(cpu: Cpu, rows: Leaves) -> Words:
+    """The last address of each row, which are in order.
+
+    The first slot of a table outside memory stands for those behind it, up to where there is
+    something of the table that is in memory.
+    """
+    levels, upto = cpu.format.levels, rows.virtual.copy()
+    for number, here in enumerate(levels):
+        own, unbacked = rows.level == number, rows.end == End.UNBACKED
+        upto[own & ~unbacked] += np.uint64(here.size - 1)
+        upto[own & unbacked] |= np.uint64(here.size * here.entries - 1)
+    for root in cpu.roots:
+        first, last = np.uint64(root.span.first), np.uint64(root.span.last)
+        own = (rows.virtual >= first) & (rows.virtual <= last)
+        upto[own] = np.minimum(upto[own], last)
+    upto[:-1] = np.minimum(upto[:-1], rows.virtual[1:] - np.uint64(1))
+    return upto
 
 
 def _covers(spans: Sequence[Span]) -> tuple[Words, Words]:

@@ -251,6 +251,90 @@ def test_a_page_that_is_expected_in_part_is_unexpected_in_the_rest(made: Made) -
     assert only[2] == 0x460_1000
 
 
+def test_only_the_bytes_of_large_pages_that_no_expectation_names_are_unexpected() -> None:
+    source, large = random.Random(5), 2 << 20
+    for first in (0, 0xFFFF_FFFF_FF80_0000):  # the first and the last pages of the address space
+        for _ in range(30):
+            made, pages = Made(), 4
+            there = [number for number in range(pages) if source.random() < 0.8]
+            for number in there:
+                made.map(first + large * number, 0x400_0000 + large * number, "w", level=1)
+            mapped = {n * 512 + at for n in there for at in range(512)}
+            meant: dict[Any, Any] = {0x7000_0000_0000: None}
+            for _ in range(source.randrange(5)):
+                start, size = source.randrange(pages * 512), source.choice((1, 3, 512, 700))
+                own = range(start, min(start + size, pages * 512))
+                mapped -= {*own}
+                meant[Span.of(first + PAGE * start, PAGE * len(own))] = {"user": ""}
+            found = made.unmet(meant, strict=True)
+            ranges = [one for each in found for one in each.ranges]
+            inside = [at for span, _, _ in ranges for at in range(span.first, span.last, PAGE)]
+            assert inside == [first + PAGE * number for number in sorted(mapped)]
+            assert all(to - 0x400_0000 == span.first - first for span, _, to in ranges)
+            assert sum(one.size for one in found) == PAGE * len(mapped)
+
+
+# ---- entries that map nothing, and tables that cannot be read ----
+
+OF_A_PAGE: dict[str, dict[str, Any]] = {
+    "physical": {"physical": 0x500_0000},
+    "page": {"page": "4K"},
+    "type": {"type": "WB"},
+    "bits": {"bits": []},
+    "rights": {"rights": "ur-x"},
+    "all but rights": {"physical": 0x500_0000, "page": "4K", "type": "WB", "bits": []},
+}
+
+
+def spoiled(made: Made, how: str, number: int = 0) -> None:
+    """Has a page, or the table with it, be such that no access can pass."""
+    address = 0x40_0000 + PAGE * number
+    slot, raw = made.leaf(address)
+    if how == "malformed":
+        made.memory.store(slot, 8, raw | 1 << 45)
+    elif how == "absent":
+        made.memory.store(slot, 8, 0)
+    else:
+        above = made.space.slot(Virtual(address), 1).address
+        made.memory.store(above, 8, 0x4000_0007)
+
+
+@pytest.mark.parametrize("how", ["malformed", "unbacked", "absent"])
+@pytest.mark.parametrize("keys", OF_A_PAGE)
+def test_no_page_meets_what_is_expected_of_one_where_every_access_faults(
+    made: Made, keys: str, how: str
+) -> None:
+    assert made.unmet({0x40_0000: OF_A_PAGE[keys]}) == []
+    spoiled(made, how)
+    first, *more = made.unmet({0x40_0000: OF_A_PAGE[keys]})
+    assert (first.address, first.size) == (0x40_0000, PAGE)
+    assert first.wanted == ("allowed" if keys == "rights" else "a page")
+    # Whether an access passes that is to be denied is not known either where memory is missing.
+    assert [one.wanted for one in more] == ["denied"] * (keys == "rights" and how == "unbacked")
+
+
+def test_the_first_of_the_addresses_without_a_page_is_shown(made: Made) -> None:
+    spoiled(made, "malformed", 5)
+    spoiled(made, "absent", 9)
+    meant = {Span.of(0x40_0000, 16 * PAGE): {"page": "4K"}}
+    (found,) = made.unmet(meant)
+    assert (found.address, found.size, found.wanted) == (0x40_5000, 2 * PAGE, "a page")
+
+
+@pytest.mark.parametrize(("how", "size"), [("malformed", 0), ("absent", 0), ("unbacked", 2 << 20)])
+def test_what_may_be_mapped_is_the_same_for_absent_and_for_strict(
+    made: Made, how: str, size: int
+) -> None:
+    spoiled(made, how)
+    if how != "unbacked":
+        made.space.unmap(Span.of(0x40_1000, 15 * PAGE)).done()
+    others = {one: what for one, what in MEANT.items() if one != next(iter(MEANT))}
+    absent = made.unmet({Span.of(0x40_0000, 2 << 20): None})
+    strict = made.unmet(others, strict=True)
+    assert [one.size for one in absent] == [one.size for one in strict] == [size] * bool(size)
+    assert [one.change for one in (*absent, *strict)] == [None, None] * bool(size)
+
+
 # ---- what is wrong, and what would mend it ----
 
 WRONG: dict[str, tuple[int, dict[str, Any], str, str]] = {
@@ -417,10 +501,19 @@ REFUSED = {
     "no table": ("expect = [3]", "x.toml, expect 1: this is no table"),
     "a wide address": (HERE.replace("0x4", "0x10000000000000004"), "wider than 64 bits"),
     "beyond the end": (
-        "[[expect]]\nvirtual = 0xffff_ffff_ffff_f000\ncount = 2\nsize = '4K'\nrights = ''",
+        "[[expect]]\nvirtual = 0xffff_ffff_ffff_f000\ncount = 2\nsize = '4K'\nrights = 'u'",
         "x.toml, expect 1: the addresses go beyond 64 bits",
     ),
     "no rights": (HERE + "rights = 'urz'", "rights is 'urz', no rights: write them like ur-x"),
+    "rights of no letters": (HERE + "rights = ''", "every page can be read"),
+    "frames beyond the end": (
+        HERE + "size = '4K'\ncount = 2\nphysical = 0xffff_ffff_ffff_f000",
+        "x.toml, expect 1: the physical addresses go beyond 64 bits",
+    ),
+    "levels of no mode": (
+        HERE + "user = ''\nlevels = [4, 6]",
+        "x.toml, expect 1: levels has 6: tables have one of 2, 3, 4, 5",
+    ),
     "rights of nothing": (HERE + "rights = '----'", "every page can be read"),
     "no kinds": (HERE + "user = 'u'", "user is 'u', not made of the letters r, w, x"),
     "no type": (HERE + "type = 'XX'", "type is 'XX', no memory type: there are UC, WC"),
@@ -445,6 +538,11 @@ UNANSWERED: dict[str, tuple[Any, str]] = {
     "no canonical address": ({1 << 52: "ur--"}, "0x10000000000000..0x10000000000fff are no add"),
     "a span over the hole": ({Span(0, 1 << 63): {"user": ""}}, "are no addresses here"),
     "no size of a page": ({0x40_0000: {"page": "8K"}}, "page is 8K; pages of .* 4K, 2M, 1G"),
+    "no frame": (
+        {Span.of(0x40_0000, 2 * PAGE): {"physical": (1 << 40) - PAGE}},
+        "physical 0xfffffff000..0x10000000fff is nowhere: pages of .* lead to 0xffffffffff at most",
+    ),
+    "the last address": ({(1 << 64) - 1: "ur--"}, "0xf{16}..0x10{13}ffe are no addr"),
     "no bit": ({0x40_0000: {"bits": ["Z"]}}, "bits has 'Z'; a page of .* has PWT, PCD"),
     "a right as a bit": ({0x40_0000: {"bits": ["W"]}}, "bits has 'W'"),
 }
@@ -458,9 +556,19 @@ def test_what_this_processor_does_not_have_is_refused(made: Made, case: str) -> 
 
 
 def test_expectations_of_other_levels_are_left_out() -> None:
-    meant = {1 << 52: {"user": "r", "levels": [5]}}
+    meant = {1 << 52: {"user": "r", "levels": [5]}, 0x1000: None}
     assert Made(4).unmet(meant) == []
     assert len(Made(5).unmet(meant)) == 1
+    read = expectations(meant)
+    assert [len(read.at(levels)) for levels in (4, 5)] == [1, 2]
+
+
+def test_expectations_of_which_none_is_of_these_levels_ask_nothing(made: Made) -> None:
+    meant = {0x1000: {"user": "r", "levels": [5, 3]}}
+    with pytest.raises(QuestionError, match="and none of them 4, which these tables have"):
+        made.unmet(meant)
+    (one,) = made.unmet(meant, strict=True)  # that does ask: nothing else is mapped
+    assert one.expect is None
 
 
 @pytest.mark.parametrize(
@@ -469,6 +577,17 @@ def test_expectations_of_other_levels_are_left_out() -> None:
         ({0x1000: "urz"}, "expect 0x1000: rights is 'urz'"),
         ({Span.of(0x1000, 16): ("ur", -1)}, "expect 0x1000..0x100f: physical is -1"),
         ({-1: None}, "expect -0x1: virtual is -1"),
+        ({0x1000: ("urwx",)}, r"expect 0x1000: this is \('urwx',\): write rights, \(rights, phys"),
+        ({0x1000: ("ur", 1, 2)}, r"expect 0x1000: this is \('ur', 1, 2\): write rights"),
+        ({0x1000: ()}, r"expect 0x1000: this is \(\): write rights"),
+        ({0x1000: 7}, "expect 0x1000: this is 7: write rights"),
+        ({0x1000: ("ur", None)}, "expect 0x1000: physical is None"),
+        ({0x1000: {7: ""}}, "expect 0x1000: there is no key 7"),
+        ({"0x1000": "ur"}, "expect '0x1000': this is neither an address nor a span"),
+        ({True: "ur"}, "expect True: this is neither an address nor a span"),
+        ({4096.0: "ur"}, "expect 4096.0: this is neither an address nor a span"),
+        (None, "None is neither a mapping nor the path of a file"),
+        ([0x1000], r"\[4096\] is neither a mapping nor the path of a file"),
         ({0x1000: {"usr": ""}}, "expect 0x1000: there is no key 'usr'"),
     ],
 )

@@ -85,6 +85,10 @@ def prove(
         if failed:
             raise typer.Exit(DISAGREEMENT)
         if not proved.mapped:
-            complain("nothing is mapped, so nothing was proved: CR3 may be wrong, or the memory.")
+            complain(
+                "nothing was proved: all that the tables map is left out."
+                if proved.left_out
+                else "nothing is mapped, so nothing was proved: CR3 may be wrong, or the memory."
+            )
             raise typer.Exit(MISUSE)
         tell_news(check.total(proved.checked, "news"), allow_news)

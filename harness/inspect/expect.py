@@ -165,6 +165,10 @@ class Expect:
             known = ", ".join(map(str, sorted(_LEVELS)))
             raise ValueError(f"levels has {no_mode[0]}: tables have one of {known}")
 
+    def applies(self, levels: int) -> bool:
+        """Whether tables of so many levels are to meet it."""
+        return levels in (self.levels or (levels,))
+
     def span(self, cpu: Cpu) -> Span:
         """The addresses."""
         return Span.of(self.virtual, (self.size or cpu.format.levels[0].size) * self.count)
@@ -231,7 +235,7 @@ class Expectations:
 
     def at(self, levels: int) -> tuple[Expect, ...]:
         """Those that tables of so many levels are to meet."""
-        return tuple(one for one in self.expects if levels in (one.levels or (levels,)))
+        return tuple(one for one in self.expects if one.applies(levels))
 
 
 def expectations(wanted: Wanted | Expectations, strict: bool = False) -> Expectations:

@@ -20,7 +20,7 @@ from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.machine.engines import executor, reads_as_amd
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest
-from harness.machine.machine import Processor, dotted
+from harness.machine.machine import Engine, Processor, dotted
 from harness.machine.ram import ARENA, RAM_UNIT
 from harness.machine.registry import engine_named
 from harness.paging import bulk
@@ -54,7 +54,7 @@ class Proved:
     checked   the machine's answers
     meant     what was expected; None where nothing was
     unmet     what is not so
-    mapped    whether the tables map anything
+    mapped    whether the guest's memory holds a table that maps anything
     left_out  what the machine was not asked about, a sentence each
     """
 
@@ -90,19 +90,27 @@ def prove(
             f" than {MOST:,} are proved"
         )
     machine = engine_named(engine)
-    model = machine.processor(Processor(maxphyaddr=cpu.maxphyaddr))
+    model = _processor(machine, cpu)
     size = _ram_for(leaves, machine.largest_ram)
     with Guest(engine, ram_bytes=size, cpu=model, program=program, deadline=DEADLINE) as guest:
         own, notes = _own(cpu, guest)
         left_out = tuple(_place(snapshot, leaves, guest))
         asked = None if meant is None else places(own, meant)
         memory = BufferMemory(guest.ram.buffer)
+        mapped = bool(bulk.leaves(memory, own.roots, limit=0).total)
         comparisons = compare_space(guest, memory, own, places=asked)
         who, version = executor(guest)
         told = replace(snapshot, notes=(*snapshot.notes, *notes))
         new = not_run_on(who, version, guest.version)
         checked = Checked(told, dotted(guest.version), engine, new, comparisons)
-    return Proved(checked, bool(leaves.total), meant, missed, left_out)
+    return Proved(checked, mapped, meant, missed, left_out)
+
+
+def _processor(machine: Engine, cpu: Cpu) -> str | None:
+    """The processor of the engine's that is most like the source's; None for its usual one."""
+    width = Processor(maxphyaddr=cpu.maxphyaddr, la57=bool(cpu.cr4 & Cr4.LA57))
+    asked = (replace(width, page1gb=cpu.page1gb, amd=cpu.amd), width)
+    return next((found for one in asked if (found := machine.processor(one)) is not None), None)
 
 
 def _ram_for(leaves: Leaves, most: int) -> int:
@@ -132,6 +140,8 @@ def _own(cpu: Cpu, guest: Guest) -> tuple[Cpu, list[str]]:
         cr4=cpu.cr4 & _CR4,
         efer=cpu.efer & _EFER,
         lam=False,
+        c_bit=None,
+        shared_bit=None,
         maxphyaddr=info.physical_bits,
         page1gb=info.has("gigabyte_pages"),
         amd=reads_as_amd(info),
@@ -142,11 +152,17 @@ def _own(cpu: Cpu, guest: Guest) -> tuple[Cpu, list[str]]:
         for what, differs in (
             (f"MAXPHYADDR {own.maxphyaddr}", own.maxphyaddr != cpu.maxphyaddr),
             (f"{'' if own.page1gb else 'no '}1G pages", own.page1gb != cpu.page1gb),
+            (f"{'AMD' if own.amd else 'Intel'}'s reading of entries", own.amd != cpu.amd),
         )
         if differs
     ]
     if cpu.lam:
         notes.append("Linear-address masking (LAM) is off in the guest.")
+    if cpu.mark is not None:
+        notes.append(
+            f"Memory is not encrypted in the guest: bit {cpu.mark.bit} ({cpu.mark.name}) is clear"
+            " in its entries and in CR3."
+        )
     return own, notes
 
 
@@ -156,6 +172,7 @@ def _place(snapshot: Snapshot, leaves: Leaves, guest: Guest) -> Iterator[str]:
     cpu, tables = snapshot.cpu, leaves.tables
     format, memory = cpu.format, BufferMemory(guest.ram.buffer)
     ours = Span(ARENA.stop, guest.ram.size - 1)
+    kept = ~np.uint64(0 if cpu.mark is None else 1 << cpu.mark.bit)
     placed: dict[int, list[int]] = {level: [] for level in range(cpu.levels)}
     for address, level in zip(tables.address.tolist(), tables.level.tolist(), strict=True):
         table = Span.of(address, format.table_bytes(level))
@@ -177,7 +194,7 @@ def _place(snapshot: Snapshot, leaves: Leaves, guest: Guest) -> Iterator[str]:
         if backed is not None and not backed.all():
             yield f"the level-{level} table at {address:#x}, which is not in memory, and all below"
             continue
-        memory.scatter(slots, format.entry_bytes, words)
+        memory.scatter(slots, format.entry_bytes, words & kept)
         placed[level].append(address)
     for level in range(1, cpu.levels):
         _unlink(cpu, memory, placed[level], level, np.array(placed[level - 1], np.uint64))

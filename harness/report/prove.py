@@ -19,11 +19,12 @@ from harness.report.text import counted, disagreement_lines
 
 def as_object(proved: Proved, allow: Collection[str]) -> dict[str, Any]:
     """A proof as what JSON can hold."""
-    snapshot = proved.checked.snapshot
+    snapshot, others = proved.checked.snapshot, _left_out(proved)
     return {
         **check.as_object(proved.checked),
         "command": "prove",
-        "expected": None if proved.meant is None else len(proved.meant.expects),
+        "expected": None if proved.meant is None else len(proved.meant.expects) - others,
+        "other_levels": others,
         "strict": proved.meant is not None and proved.meant.strict,
         "unmet": [unmet_object(snapshot, one) for one in proved.unmet],
         "impassable": list(never(proved, allow)),
@@ -61,11 +62,15 @@ def _sections(proved: Proved, allow: Collection[str]) -> Iterator[tuple[str, Ite
 def _verdict(proved: Proved, allow: Collection[str]) -> str:
     said = [check.verdict(proved.checked)]
     if proved.meant is not None:
-        every = len(proved.meant.expects) + proved.meant.strict
+        others = _left_out(proved)
+        every = len(proved.meant.expects) - others + proved.meant.strict
         missed = len({id(one.expect) for one in proved.unmet})
         met = every - missed
         share = "All" if every > 1 and not missed else f"{met:,} of"
         said.append(f"{share} {counted(every, 'expectation')} {'is' if every == 1 else 'are'} met.")
+        if others:
+            left = f"{counted(others, 'expectation')} of other numbers of levels"
+            said.append(f"{left} {'is' if others == 1 else 'are'} left out.")
     if next(never(proved, allow), None):
         said.append("Some entries can be passed by no access.")
     return " ".join(said)
@@ -89,11 +94,20 @@ def as_junit(proved: Proved, allow: Collection[str], seconds: float) -> str:
     case("machine", [line for one in found for line in disagreement_lines(one)])
     case("passable", list(never(proved, allow)))
     if proved.meant is not None:
+        levels = checked.snapshot.cpu.levels
         for number, expect in enumerate(proved.meant.expects, 1):
-            case(_name(proved, expect, number), _missed(proved, expect))
+            skipped = "" if expect.applies(levels) else f"these tables have {levels} levels"
+            case(_name(proved, expect, number), _missed(proved, expect), skipped)
         if proved.meant.strict:
             case("nothing else", _missed(proved, None))
     return files.finished(suite)
+
+
+def _left_out(proved: Proved) -> int:
+    """How many expectations are of other numbers of levels."""
+    if proved.meant is None:
+        return 0
+    return len(proved.meant.expects) - len(proved.meant.at(proved.checked.snapshot.cpu.levels))
 
 
 def _name(proved: Proved, expect: Expect, number: int) -> str:
@@ -106,7 +120,9 @@ def _missed(proved: Proved, expect: Expect | None) -> list[str]:
     return list(unmet_lines(proved.checked.snapshot, own))
 
 
-def _case(suite: ElementTree.Element, name: str, wrong: list[str]) -> None:
+def _case(suite: ElementTree.Element, name: str, wrong: list[str], skipped: str = "") -> None:
     case = ElementTree.SubElement(suite, "testcase", classname="pagetable.prove", name=name)
+    if skipped:
+        ElementTree.SubElement(case, "skipped", message=skipped)
     if wrong:
         ElementTree.SubElement(case, "failure", message=wrong[0]).text = "\n".join(wrong)

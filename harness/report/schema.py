@@ -655,7 +655,10 @@ _COMMANDS: Final = {
         **_COMPARED,
         oracles=_ORACLES,
         findings=_list("The first disagreements of each oracle.", _a("finding", "A disagreement.")),
-        expected=_or_null(_number("How many expectations there are; null where none was given.")),
+        expected=_or_null(
+            _number("How many expectations these tables are to meet; null where none was given.")
+        ),
+        other_levels=_number("How many are left out, as they are of other numbers of levels."),
         strict=_flag("Whether nothing else may be mapped."),
         unmet=_list(
             "What is not as expected.",

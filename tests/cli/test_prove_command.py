@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from harness.check import probes
 from harness.cli.ending import DISAGREEMENT, MISUSE
+from harness.inspect.expect import ACCESSES
+from harness.inspect.prove import _processor as processor_for
+from harness.inspect.prove import prove
+from harness.inspect.snapshot import Snapshot
+from harness.machine.machine import Processor
+from harness.machine.registry import engine_named
+from harness.paging.x86.cpu import Cpu
 from tests.cli.commands import run
 from tests.cli.programs import BEGIN, MEANT, STACK, TEXT, Program
 from tests.cli.test_validate_command import wrong
@@ -111,6 +120,123 @@ def test_what_cannot_be_where_it_is_is_left_out_and_said(tmp_path: Path) -> None
         f" 0x2000000..{0xBFFF_FFFF:#x}), and all below it"
     ).replace("0xbfffffff", low.split("..")[1].split(")")[0])
     assert high.startswith("the level-0 table at 0xfec00000, where it has none (tables can be")
+
+
+@pytest.mark.hw
+def test_nothing_is_proved_where_all_that_is_mapped_is_left_out(tmp_path: Path) -> None:
+    low, root = (
+        BEGIN - (16 << 20),
+        np.zeros(512, "<u8"),
+    )  # the rest is where the machine has its own
+    root[0] = low | 7
+    tables = np.zeros((3, 512), "<u8")
+    tables[:, 0] = low + 0x1007, low + 0x2007, 0x280_0007
+    root.tofile(tmp_path / "root")
+    tables.tofile(tmp_path / "low")
+    files = ("--ram", f"root@{BEGIN:#x}", "--ram", f"low@{low:#x}", "--cr3", hex(BEGIN))
+    code, out, errors = run("prove", *files, *ON_TCG, cwd=tmp_path)
+    assert f"the level-2 table at {low:#x}, which the machine needs itself" in out
+    assert (code, errors) == (
+        MISUSE,
+        "pagetable: nothing was proved: all that the tables map is left out.\n",
+    )
+
+
+@pytest.mark.hw
+def test_expectations_of_other_levels_are_neither_met_nor_missed(tmp_path: Path) -> None:
+    other = f"[[expect]]\nvirtual = {1 << 52:#x}\nrights = 'ur'\nlevels = [5]\n"
+    (tmp_path / "kernel.toml").write_text(MEANT + other)
+    wanted = ("--expect", "kernel.toml", "--junit", "out.xml")
+    code, out, _ = proved(tmp_path, Program(), *wanted)
+    assert code == 0
+    assert out.splitlines()[-1].endswith(
+        "All 4 expectations are met. 1 expectation of other numbers of levels is left out."
+    )
+    suite = ElementTree.parse(tmp_path / "out.xml").getroot()
+    assert (suite.get("failures"), suite.get("skipped")) == ("0", "1")
+    (skipped,) = (case for case in suite.iter("testcase") if case.find("skipped") is not None)
+    assert str(skipped.get("name")).startswith("kernel.toml, expect 4: 0x10000000000000..")
+    code, out, _ = proved(tmp_path, Program(), *wanted, "--json")
+    assert (json.loads(out)["expected"], json.loads(out)["other_levels"]) == (3, 1)
+
+
+@pytest.mark.hw
+def test_the_machine_is_asked_about_what_is_expected_to_be_absent(tmp_path: Path) -> None:
+    (tmp_path / "kernel.toml").write_text("[[expect]]\nvirtual = 0x7000_0000\nabsent = true\n")
+    without, with_it = (
+        json.loads(proved(tmp_path, Program(), *expect, "--json")[1])["compared"]
+        for expect in ((), ("--expect", "kernel.toml"))
+    )
+    assert with_it >= without + 2 * len(ACCESSES)  # at both of its ends
+
+
+@pytest.mark.hw
+def test_expectations_of_which_none_applies_are_misuse(tmp_path: Path) -> None:
+    text = "[[expect]]\nvirtual = 0x1000\nrights = 'ur'\nlevels = [5]\n"
+    (tmp_path / "kernel.toml").write_text(text)
+    code, _, errors = proved(tmp_path, Program(), "--expect", "kernel.toml")
+    assert code == MISUSE
+    assert "every expectation has levels, and none of them 4" in errors and errors.count("\n") == 1
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("levels", [4, 5])
+@pytest.mark.parametrize(
+    ("option", "bit"), [("--c-bit", 47), ("--c-bit", 51), ("--shared-bit", 46)]
+)
+def test_tables_of_encrypted_memory_are_proved_without_the_bit(
+    tmp_path: Path, option: str, bit: int, levels: int
+) -> None:
+    program = Program(levels)
+    words = program.memory.octets.view("<u8")
+    words[words & 1 != 0] |= np.uint64(1 << bit)
+    source = program.save(tmp_path / "ram.bin")
+    at = source.index(hex(BEGIN))
+    source = (*source[:at], hex(BEGIN | 1 << bit), *source[at + 1 :])
+    name = "C" if option == "--c-bit" else "shared"
+    (tmp_path / "kernel.toml").write_text(MEANT.replace('["G"]', f'["G", "{name}"]'))
+    options = (*source, option, bit, "--maxphyaddr", 52, "--expect", "kernel.toml", "--json")
+    code, out, errors = run("prove", *options, *ON_TCG, cwd=tmp_path)
+    found = json.loads(out)
+    assert (code, errors, found["disagreements"], found["unmet"]) == (0, "", 0, [])
+    assert found["notes"] == [
+        f"Memory is not encrypted in the guest: bit {bit} ({name}) is clear in its entries and in"
+        " CR3."
+    ]
+
+
+LIKE = {
+    "the usual": (Cpu.long_mode(4, BEGIN), True, False),
+    "no 1G pages": (Cpu.long_mode(4, BEGIN, page1gb=False), False, False),
+    "AMD's": (replace(Cpu.long_mode(4, BEGIN), amd=True), True, True),
+}
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("case", LIKE)
+def test_the_guest_has_a_processor_like_the_source_s(case: str) -> None:
+    cpu, page1gb, amd = LIKE[case]
+    program = Program()
+    snapshot = Snapshot("made", cpu, program.memory, (program.memory.span,))
+    seen = prove(snapshot, "tcg", QEMU).checked
+    assert (seen.snapshot.notes, seen.comparisons[0].disagreed) == ((), 0)
+    model = engine_named("tcg").processor(Processor(page1gb=page1gb, amd=amd))
+    assert model is not None and ("-pdpe1gb" in model, "AuthenticAMD" in model) == (
+        not page1gb,
+        amd,
+    )
+
+
+def test_a_processor_that_the_engine_cannot_be_is_noted() -> None:
+    engine = engine_named("tcg")
+    for wanted in (Processor(page1gb=False), Processor(amd=True), Processor(maxphyaddr=46)):
+        cpu = Cpu.long_mode(4, 0, maxphyaddr=wanted.maxphyaddr, page1gb=wanted.page1gb)
+        cpu = replace(cpu, amd=wanted.amd)
+        usual = replace(engine, processor=lambda asked: None)
+        width = replace(engine, processor=lambda asked: None if asked.amd else f"{asked}")
+        assert processor_for(engine, cpu) == engine.processor(wanted)
+        assert processor_for(usual, cpu) is None
+        assert processor_for(width, cpu) == str(replace(wanted, amd=False))
 
 
 @pytest.mark.hw

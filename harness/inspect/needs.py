@@ -79,7 +79,7 @@ def broken(snapshot: Snapshot) -> Iterator[Need]:
     if supervisor and "rip" in registers:
         yield from _one(snapshot, CODE, "RIP", _linear(snapshot, "cs_base", "rip"), 1, FETCH)
     if supervisor and "rsp" in registers:
-        yield from _stack(snapshot, "RSP", _linear(snapshot, "ss_base", "rsp"))
+        yield from _stack(snapshot, "RSP", _top(snapshot))
     if "gdt" in registers and "gdt_limit" in registers:
         yield from _gdt(snapshot, registers["gdt"], registers["gdt_limit"] & _LIMIT)
     gates: list[_Gate] = []
@@ -96,10 +96,19 @@ def _linear(snapshot: Snapshot, base: str, name: str) -> int:
     return snapshot.registers.get(base, 0) + snapshot.registers[name] & wide
 
 
-def _stack(snapshot: Snapshot, name: str, top: int) -> Iterator[Need]:
-    """What the processor pushes with an error code: in long mode from a multiple of 16 on."""
+def _top(snapshot: Snapshot) -> int:
+    """Where the stack in use ends: handlers of long mode are 64-bit code, for which the base of SS
+    counts as 0 (SDM volume 3A, 3.4.4 and 6.14.1)."""
+    if snapshot.cpu.long:
+        return snapshot.registers["rsp"]
+    return _linear(snapshot, "ss_base", "rsp")
+
+
+def _stack(snapshot: Snapshot, name: str, top: int, switched: bool = False) -> Iterator[Need]:
+    """What the processor pushes with an error code: in long mode always SS and RSP, too, from a
+    multiple of 16 on; else only where the stack was switched (SDM volume 3A, 6.12.1 and 6.14.2)."""
     long = snapshot.cpu.long
-    size, wide = (48, 1 << 64) if long else (24, 1 << 32)
+    size, wide = (48, 1 << 64) if long else (24 if switched else 16, 1 << 32)
     top = top & ~15 if long else top
     yield from _one(snapshot, STACK, f"{name} {top:#x}", (top - size) % wide, size, PUSH)
 
@@ -180,7 +189,7 @@ def _tss(snapshot: Snapshot, base: int, used: set[int]) -> Iterator[Need]:
         return
     if not snapshot.cpu.long:
         if esp := (_word(snapshot, base + 4) or 0) & LEGACY_SPAN.last:
-            yield from _stack(snapshot, "ESP0", esp)
+            yield from _stack(snapshot, "ESP0", esp, switched=True)
         return
     if rsp := _word(snapshot, base + 4):
         yield from _stack(snapshot, "RSP0", rsp)

@@ -495,15 +495,17 @@ def version_of(greeting: Mapping[str, int]) -> tuple[int, int, int]:
     return version
 
 
-def segments_in(text: str) -> dict[str, tuple[int, int, int]]:
-    """Selector, base and limit of CS, SS and TR, and of GDT and IDT, which have no selector (0), as
-    `info registers` prints them."""
+def segments_in(text: str) -> dict[str, tuple[int, int, int, int]]:
+    """Selector, base, limit and flags of CS, SS and TR, and of GDT and IDT, which have no selector
+    and no flags (0), as `info registers` prints them."""
     return {
-        name: (int(selector or "0", 16), int(base, 16), int(limit, 16))
-        for name, selector, base, limit in _SEGMENT.findall(text)
+        name: (int(selector or "0", 16), int(base, 16), int(limit, 16), int(flags or "0", 16))
+        for name, selector, base, limit, flags in _SEGMENT.findall(text)
     }
 
 
 _SEGMENT: Final = re.compile(
-    r"^(CS|SS|TR|GDT|IDT) *= *(?:([0-9a-f]{4}) )?([0-9a-f]{8,16}) ([0-9a-f]{8})\b", re.MULTILINE
+    r"^(CS|SS|TR|GDT|IDT) *= *(?:([0-9a-f]{4}) )?([0-9a-f]{8,16}) ([0-9a-f]{8})\b"
+    r"(?: ([0-9a-f]{8})\b)?",
+    re.MULTILINE,
 )

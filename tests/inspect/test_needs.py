@@ -14,8 +14,10 @@ from harness.inspect import needs
 from harness.inspect.lint import NEED_RULES, Severity, lint
 from harness.inspect.memory_type import types
 from harness.inspect.snapshot import Snapshot
+from harness.inspect.sources.registers import tables_of
+from harness.machine.monitor import segments_in
 from harness.paging.memory import BufferMemory
-from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer
+from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode
 from tests.cli.commands import run
 from tests.inspect.sources.kernel import arguments
 from tests.inspect.sources.machines import running
@@ -243,6 +245,46 @@ def test_a_32_bit_kernel_s_tables_are_read_in_its_own_form() -> None:
     assert [(one.rule, one.where.first) for one in needs.broken(snapshot)] == [
         (needs.HANDLER, FREE),
         (needs.STACK, FREE + 0x100 - 24),
+    ]
+
+
+def lowest_asked(cpu: Cpu, **registers: int) -> int:
+    """How far below the stack pointer memory is asked for, where none is mapped."""
+    memory = BufferMemory(np.zeros(0x20 * PAGE, np.uint8))
+    snapshot = Snapshot("", cpu, memory, None, registers={"cpl": 0, **registers})
+    (need,) = needs.broken(snapshot)
+    assert need.rule == needs.STACK
+    return registers["rsp"] + registers.get("ss_base", 0) - need.where.first
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_an_exception_at_the_same_privilege_pushes_no_stack_pointer_outside_long_mode(
+    mode: Mode,
+) -> None:
+    """EFLAGS, CS, EIP and the error code are 16 bytes (SDM volume 3A, figure 6-4); in long mode SS
+    and RSP are always there (6.14.2)."""
+    cpu = Cpu.in_mode(mode, ROOT)
+    assert lowest_asked(cpu, rsp=0x8000) == (48 if cpu.long else 16)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_the_base_of_the_stack_s_segment_counts_outside_long_mode_alone(mode: Mode) -> None:
+    cpu = Cpu.in_mode(mode, ROOT)
+    pushed = lowest_asked(cpu, rsp=0x8000, ss_base=0x1_0000)
+    assert pushed == (48 + 0x1_0000 if cpu.long else 16)
+
+
+def test_the_bases_of_64_bit_code_count_as_zero_whoever_prints_them() -> None:
+    text = """CS =0008 0000000000100000 ffffffff {} DPL=0 [-RA]
+SS =0010 0000000000200000 ffffffff 00cf9300 DPL=0 DS   [-WA]
+TR =0018 0000000000009000 00000067 00008b00 DPL=0 TSS64-busy
+GDT=     0000000000007000 00000027
+"""
+    both = [tables_of(segments_in(text.format(flags))) for flags in ("00af9b00", "00cf9b00")]
+    known = {"tss": 0x9000, "gdt": 0x7000, "gdt_limit": 0x27}
+    assert both == [
+        {"cs_base": 0, "ss_base": 0, **known},
+        {"cs_base": 0x10_0000, "ss_base": 0x20_0000, **known},
     ]
 
 

@@ -25,7 +25,14 @@ from harness.inspect import engine
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import kdump, signature, vmcoreinfo
 from harness.inspect.sources.content import Content
-from harness.inspect.sources.registers import AC, cpu_with, tables_of, unseen_keys, unseen_model
+from harness.inspect.sources.registers import (
+    AC,
+    CODE_64,
+    cpu_with,
+    tables_of,
+    unseen_keys,
+    unseen_model,
+)
 from harness.inspect.sources.segments import SegmentMemory
 from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Efer
 
@@ -57,9 +64,6 @@ its flags and the five control registers are (QEMU, target/i386/arch_dump.c: QEM
 
 RPL = 3
 """The bits of CS that are the privilege level (SDM volume 3A, 3.4.2)."""
-
-CS_LONG = 1 << 21
-"""In the flags of CS: 64-bit code (SDM volume 3A, 3.4.5)."""
 
 
 def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
@@ -241,7 +245,7 @@ def _registers(
         rest |= tables_of({name: _segment(state, at) for name, at in _SEGMENTS})
         own |= {"cr0": cr0, "cr3": cr3, "cr4": cr4}
         own["ac"] = bool(struct.unpack_from("<Q", state, RFLAGS)[0] & AC)
-        long = long or bool(struct.unpack_from("<I", state, CS_FLAGS)[0] & CS_LONG)
+        long = long or bool(struct.unpack_from("<I", state, CS_FLAGS)[0] & CODE_64)
     elif boxes := [desc for name, desc in dump.notes if name == VIRTUALBOX]:
         if not vcpu < len(boxes):
             raise SourceError(f"{path} has no processor {vcpu}: it has 0 to {len(boxes) - 1}")
@@ -279,9 +283,9 @@ _SEGMENTS = (("CS", CS), ("SS", 272), ("TR", 320), ("GDT", 344), ("IDT", 368))
 """Where QEMU's note has selector, limit, flags and base of each."""
 
 
-def _segment(state: bytes, at: int) -> tuple[int, int, int]:
-    selector, limit, _, base = struct.unpack_from("<IIQQ", state, at)
-    return selector, base, limit
+def _segment(state: bytes, at: int) -> tuple[int, int, int, int]:
+    selector, limit, flags, base = struct.unpack_from("<IIQQ", state, at)
+    return selector, base, limit, flags
 
 
 VIRTUALBOX = b"VBCPU"
@@ -301,10 +305,11 @@ def _of_virtualbox(state: bytes) -> tuple[dict[str, int], dict[str, int]]:
     rip, rsp = struct.unpack_from("<2Q", state, _BOX_POINTERS)
     segments = {}
     for name, at in _BOX_SEGMENTS:
-        base, limit, _, selector = struct.unpack_from("<QIIH", state, at)
-        segments[name] = (selector, base, limit)
+        base, limit, attributes, selector = struct.unpack_from("<QIIH", state, at)
+        segments[name] = (selector, base, limit, attributes << 8)  # without the byte of the base
     for name, at in _BOX_TABLES:
-        segments[name] = (0, *struct.unpack_from("<QI", state, at))
+        base, limit = struct.unpack_from("<QI", state, at)
+        segments[name] = (0, base, limit, 0)
     own = {"cr0": cr0, "cr3": cr3, "cr4": cr4, "efer": efer, "ac": bool(flags & AC)}
     rest = {"cr2": cr2, "rip": rip, "rsp": rsp, "cpl": segments["CS"][0] & RPL}
     return own, rest | tables_of(segments)

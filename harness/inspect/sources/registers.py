@@ -13,6 +13,9 @@ from harness.paging.x86.load import read_pdptes, reserved_in_cr3
 AC = 1 << 18
 """EFLAGS.AC (SDM volume 3A, 2.3)."""
 
+CODE_64 = 1 << 21
+"""L in the second word of a descriptor of code: it is of 64 bits (SDM volume 3A, 3.4.5)."""
+
 
 _LATER = Cr3.LAM_U48 | Cr3.LAM_U57 | Cr3.KEEP_TLB
 """Bits of CR3 that have a use on some processors, whether or not the source tells of which."""
@@ -54,16 +57,19 @@ def cpu_with(usual: Cpu, registers: Mapping[str, int], memory: Memory) -> Cpu:
     return cpu
 
 
-def tables_of(segments: Mapping[str, tuple[int, int, int]]) -> dict[str, int]:
+def tables_of(segments: Mapping[str, tuple[int, int, int, int]]) -> dict[str, int]:
     """Where the tables of segments are, and the bases of code and stack, by the names in
-    `Snapshot.registers`: of selector, base and limit of GDT, IDT, TR, CS and SS.
+    `Snapshot.registers`: of selector, base, limit and flags (the second word of a descriptor) of
+    GDT, IDT, TR, CS and SS.
 
-    A TR with the selector 0 was never loaded.
+    A TR with the selector 0 was never loaded.  For 64-bit code the bases of CS and SS count as 0
+    (SDM volume 3A, 3.4.4).
     """
     found = {}
-    for name, (selector, base, limit) in segments.items():
+    flat = "CS" in segments and segments["CS"][3] & CODE_64
+    for name, (selector, base, limit, _) in segments.items():
         if name in ("CS", "SS"):
-            found[f"{name.lower()}_base"] = base
+            found[f"{name.lower()}_base"] = 0 if flat else base
         elif name != "TR":
             found |= {name.lower(): base, f"{name.lower()}_limit": limit}
         elif selector:

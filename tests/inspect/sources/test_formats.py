@@ -381,7 +381,7 @@ def test_a_vmcoreinfo_that_tells_no_root_asks_for_one(tmp_path: Path, text: byte
 # VirtualBox
 
 
-def box_note(efer: int = 0xD00) -> bytes:
+def box_note(efer: int = 0xD00, flags: int = 0xA09B, base: int = 0x5000) -> bytes:
     """VirtualBox's note of a processor (DBGFCORECPU of include/VBox/dbgfcorefmt.h), by its fields:
     18 registers, 6 segments of 24 bytes, CR0, CR2 to CR4, 8 debug registers, GDTR, IDTR of 16 each,
     LDTR, TR, SYSENTER's three, EFER."""
@@ -389,7 +389,7 @@ def box_note(efer: int = 0xD00) -> bytes:
     segment = struct.Struct("<QIIHHI")
     state = struct.pack("<18Q", *registers)
     for selector in (0x8, 0x10, 0x10, 0, 0, 0x10):  # CS, DS, ES, FS, GS, SS
-        state += segment.pack(0, 0xFFFF_FFFF, 0xA09B, selector, 0, 0)
+        state += segment.pack(base, 0xFFFF_FFFF, flags, selector, 0, 0)
     state += struct.pack("<4Q", CR0, 0xDEAD, ROOT, 0x20) + bytes(64)
     state += struct.pack("<QIIQII", 0x7000, 0x27, 0, 0x8000, 0xFFF, 0)
     state += segment.pack(0, 0, 0, 0, 0, 0) + segment.pack(0x9000, 0x67, 0x8B, 0x28, 0, 0)
@@ -409,6 +409,9 @@ def test_a_core_of_virtualbox_has_its_registers(tmp_path: Path) -> None:
     }
     with pytest.raises(SourceError, match="has no processor 2: it has 0 to 1"):
         opened(f"core:{path},vcpu=2")
+    compatible = box_note(flags=0xC09B)
+    bases = opened(f"core:{written(path, [(0, LOW_MEMORY)], compatible)}").registers
+    assert (bases["cs_base"], bases["ss_base"]) == (0x5000, 0x5000)
     short = box_note()
     cut = struct.pack("<III", 6, 400, 0xB01) + short[12:420]
     with pytest.raises(SourceError, match="a note of processor 0 of 400 bytes, not 496"):

@@ -114,8 +114,11 @@ def _cpu(
     pairs: Pairs, address: int, registers: Mapping[str, int], mode: Mode | None
 ) -> tuple[Cpu, list[str]]:
     """A CPU in the mode that the entries are of, and what is assumed of it."""
+    guessed = False
     if mode is None:
-        mode = Mode.LEVEL_5 if _five(pairs, address) else Mode.LEVEL_4
+        five = _five(pairs)
+        guessed = five is None and "cr4" not in registers and _of_5_alone(address)
+        mode = Mode.LEVEL_5 if five or guessed else Mode.LEVEL_4
         if not registers.get("cr4", Cr4.PAE) & Cr4.PAE:
             mode = Mode.BITS_32
     cpu = Cpu.in_mode(mode, 0, cr4=Cr4.PGE | (Cr4.PSE if mode is Mode.BITS_32 else Cr4(0)))
@@ -124,21 +127,25 @@ def _cpu(
         for name in ("cr0", "cr4", "efer")
         if name not in registers
     ]
+    if guessed:
+        assumed.append(f"5 levels: with 4, {address:#x} is not canonical, and its use is a #GP")
     return replace(cpu, maxphyaddr=registers["maxphyaddr"]), assumed
 
 
-def _five(pairs: Pairs, address: int) -> bool:
-    """Whether the entries are those of 5-level paging: p4d is another than pgd, or the address is
-    wider than 48 bits."""
+def _five(pairs: Pairs) -> bool | None:
+    """Whether the entries are those of 5-level paging: p4d is another than pgd, or there is a
+    PML5E; None where they do not tell."""
     by_name = {name.lower(): raw for name, raw in pairs}
     if "pml5e" in by_name or "pml5" in by_name:
         return True
     *_, p4d, pgd = (by_name.get(name) for name in LINUX)
-    if None not in (pgd, p4d):
-        return pgd != p4d
-    return not any(address in half for half in canonical_halves(4)) and any(
-        address in half for half in canonical_halves(5)
-    )
+    return None if pgd is None or p4d is None else pgd != p4d
+
+
+def _of_5_alone(address: int) -> bool:
+    """Whether an address is canonical with 5 levels and not with 4."""
+    four, five = (any(address in half for half in canonical_halves(n)) for n in (4, 5))
+    return five and not four
 
 
 def _no_pdptes(cr3: int) -> dict[int, int]:
@@ -169,14 +176,21 @@ def _placed(
     root = root_for(cpu, address)
     table = root.table if root else None
     while table is not None:
-        raw = given.get(table.level)
+        slot, raw = table.slot_for(address), given.get(table.level)
+        if raw is None and table.level > min(given):
+            raw = words.get(slot.address)
         if raw is None and table.level > min(given):
             below = next(free)
             raw = cpu.format.pointer(below, table.level, cpu.format.granting(*cpu.format.rights))
             unplaced.add(below)
         if raw is None:
             break
-        words[table.slot_for(address).address] = raw
+        if words.setdefault(slot.address, raw) != raw:
+            raise QuestionError(
+                f"two entries are given for {slot.address:#x}, to which this walk comes twice:"
+                f" {words[slot.address]:#x} and {raw:#x}, the second as the"
+                f" {name_of(cpu, table.level)}"
+            )
         entry = cpu.format.decode(raw, table.level)
         table = entry.table if isinstance(entry, Pointer) else None
     return cpu, words, unplaced

@@ -16,7 +16,7 @@ from harness.inspect.names import name_of
 from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
 from harness.inspect.sources import entries
 from harness.inspect.translation import Translation, translate
-from harness.paging.address import Virtual
+from harness.paging.address import Physical, Virtual
 from harness.paging.bulk import End
 from harness.paging.x86.access import Access, outcome
 from harness.paging.x86.cpu import Cpu, Mode
@@ -109,6 +109,55 @@ def test_the_levels_are_found_by_names_and_address(
     pairs: list[tuple[str, int]], address: int, mode: Mode
 ) -> None:
     assert entries.snapshot("given", pairs, address, {}).cpu.mode is mode
+
+
+@pytest.mark.parametrize(
+    ("pairs", "address", "given", "guessed"),
+    [
+        ([("PTE", 0x1067)], 0xFF00_8880_58A6_7123, {}, True),
+        ([("PTE", 0x1067)], 0xFF00_8880_58A6_7123, {"cr4": 0x1020}, False),
+        ([("PTE", 0x1067)], 0xFF00_8880_58A6_7123, {"cr4": 0x20}, False),
+        ([("PML5E", 0x1067)], 0xFF00_8880_58A6_7123, {}, False),
+        ([("PGD", 0x1067), ("P4D", 0x2067)], 0xFF00_8880_58A6_7123, {}, False),
+        ([("PTE", 0x1067)], ADDRESS, {}, False),
+        ([("PTE", 0x1067)], 0x0F00_8880_58A6_7123, {}, False),
+    ],
+)
+def test_levels_that_the_address_alone_tells_are_assumed(
+    pairs: list[tuple[str, int]], address: int, given: dict[str, int], guessed: bool
+) -> None:
+    made = entries.snapshot("given", pairs, address, given)
+    told = f"5 levels: with 4, {address:#x} is not canonical, and its use is a #GP"
+    assert (told in made.assumed) == guessed
+    assert (made.cpu.mode is Mode.LEVEL_4) == (address == ADDRESS or address >> 56 == 0x0F
+                                               or given == {"cr4": 0x20})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mode", "pairs"),
+    [
+        (Mode.BITS_32, [("PDE", 0x1003), ("PTE", 0x5003)]),
+        (Mode.PAE, [("PDPTE", 0x1001), ("PDE", 0x1003), ("PTE", 0x5003)]),
+        (Mode.LEVEL_4, [("PGD", 0x1003), ("PUD", 0x1003), ("PMD", 0x5003)]),
+        (Mode.LEVEL_4, [("PGD", 0x2003), ("PUD", 0x2003), ("PMD", 0x2003), ("PTE", 0x5003)]),
+        (Mode.LEVEL_5, [("PML5E", 0x1003), ("PML4E", 0x1003), ("PDPTE", 0x5003)]),
+    ],
+)
+def test_two_entries_of_one_slot_contradict_each_other(
+    mode: Mode, pairs: list[tuple[str, int]]
+) -> None:
+    root = {"cr3": 0x1000} if mode is Mode.BITS_32 else {}
+    with pytest.raises(QuestionError, match=r"two entries are given for 0x[12]000.* and 0x5003"):
+        entries.snapshot("given", pairs, 0, root, mode)
+    first = 1 if mode is Mode.PAE else 0  # a PDPTE is in a register
+    repeated = [*pairs[:first], *((name, pairs[first][1]) for name, _ in pairs[first:])]
+    entries.snapshot("given", repeated, 0, root, mode)
+
+
+def test_an_entry_that_is_missing_is_the_one_that_its_slot_has() -> None:
+    pairs = [("PGD", 0x1003), ("PUD", 0x1003), ("PTE", 0x1003)]
+    made = entries.snapshot("given", pairs, 0, {})
+    assert made.memory.load(Physical(0x1000), 8) == 0x1003
 
 
 def test_the_registers_that_are_given_are_those_of_the_mode() -> None:

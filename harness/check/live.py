@@ -307,9 +307,11 @@ class Live:
         self._announced = True
         try:
             yield
-            self._take_stores()
-        finally:
-            self._announced = False
+        finally:  # what was stored before an error is announced too
+            try:
+                self._take_stores()
+            finally:
+                self._announced = False
 
     def flush(self, flush: Flush | Iterable[int]) -> None:
         """Has the guest flush what is asked for, or some addresses, each with an INVLPG, and
@@ -495,13 +497,13 @@ class Live:
         since nothing may come between the flushes.
         """
         self._take_stores()
-        self._memory.notes = None
         for batch in self._batches:
             if batch.count > self._guest.capacity:
                 raise Misuse(
                     f"{batch.count:,} jobs under one root: a batch holds {self._guest.capacity:,};"
                     " probe fewer pages, or run() in between"
                 )
+        self._memory.notes = None
         width = self._batches[0].cpu.format.entry_bytes
         touched = np.unique(np.concatenate([note.addresses for note in self._stored] or [_NONE]))
         wanted, _ = self._memory.gather(touched, width)

@@ -275,6 +275,32 @@ def test_the_entry_by_which_the_stub_runs_is_not_to_be_overwritten(
         mapper.words[mapper.root // 8 : mapper.root // 8 + WORDS // 2 + 1] = 0
 
 
+def test_what_was_stored_before_an_error_in_the_block_is_announced(
+    mapper: Mapper, live: Live, frames: list[int]
+) -> None:
+    mapper.map(STACK, frames)
+    live.probe(STACK)
+    with pytest.raises(ZeroDivisionError), live.changes():
+        mapper.unmap(STACK)
+        raise ZeroDivisionError  # as the code under test is meant to fail after its store
+    live.flush([page.first for page in STACK.pieces(PAGE)])
+    live.probe(STACK)
+    assert not live.run().disagreed
+
+
+def test_what_is_too_much_for_one_run_leaves_the_rest_usable(
+    mapper: Mapper, guest: Guest, live: Live, frames: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapper.map(STACK, frames)
+    live.probe(STACK)
+    with monkeypatch.context() as patch:
+        patch.setattr(guest, "capacity", 1)
+        for _ in range(2):
+            with pytest.raises(Misuse, match="a batch holds 1;"):
+                live.run()
+    assert not live.run().disagreed
+
+
 def test_after_an_error_in_the_block_stores_are_no_longer_announced(
     mapper: Mapper, live: Live, frames: list[int]
 ) -> None:

@@ -10,7 +10,8 @@
          is stored there is what the processor reads.  The first 32 MiB are the machine's own, all
          above are the test's, for tables and frames.  Their content is what the last test left
 `space`  an empty space in its RAM, with `cpu` and `frames()`; of 4 and of 5 levels.  For code
-         that makes tables itself, `space.region(bytes)` gives it RAM of its own
+         that makes tables itself, `space.region(bytes)` gives it RAM of its own; a frame that it
+         frees twice, or that it was not given, fails the test
 `prove`  asks every oracle about the space of a CPU state, and fails the test, with the walk,
          where one of them disagrees
 `live`   the guest as it runs in that space while it is changed: `prove(live)` has it do all
@@ -69,6 +70,9 @@ NOT_RUN: pytest.StashKey[set[str]] = pytest.StashKey()
 
 NEW_VERSIONS = "not_run_on"
 """The property of the head that holds them."""
+
+SPACE: pytest.StashKey[GuestSpace] = pytest.StashKey()
+"""The space of a test."""
 
 SKIPPED = "pagetable: "
 """What the lines of this module begin with, and the reasons of its skips."""
@@ -214,11 +218,13 @@ def paging_levels(request: pytest.FixtureRequest, guest: Guest) -> int:
 
 
 @pytest.fixture
-def space(guest: Guest, paging_levels: int) -> GuestSpace:
+def space(request: pytest.FixtureRequest, guest: Guest, paging_levels: int) -> Iterator[GuestSpace]:
     """An empty space in the guest's RAM, with `cpu` and `frames()`."""
     from harness.check.space import GuestSpace
 
-    return GuestSpace(guest, paging_levels)
+    made = request.node.stash[SPACE] = GuestSpace(guest, paging_levels)
+    yield made
+    _check_regions(made)
 
 
 @pytest.fixture
@@ -229,8 +235,19 @@ def live(guest: Guest, space: GuestSpace) -> Live:
     return Live(guest, space.memory, space.cpu)
 
 
+def _check_regions(space: GuestSpace) -> None:
+    """Fails the test where its code gave back a frame that was not out."""
+    from harness.paging.space import SpaceError
+
+    __tracebackhide__ = True
+    try:
+        space.check_regions()
+    except SpaceError as error:
+        pytest.fail(str(error))
+
+
 @pytest.fixture
-def prove(guest: Guest) -> Prove:
+def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
     """Call it with a CPU state whose CR3 leads to tables in the guest's RAM.
 
     Every oracle is asked about the space; the test fails where one disagrees with the library,
@@ -274,6 +291,8 @@ def prove(guest: Guest) -> Prove:
         if strict and expect is None:
             raise ValueError("strict says that nothing else is mapped: than what, says expect")
         meant = None if expect is None else expectations(expect, strict)
+        if (space := request.node.stash.get(SPACE, None)) is not None:
+            _check_regions(space)
         lines: list[str] = []
         if isinstance(what, Live):
             cpu = what.cpu

@@ -181,6 +181,49 @@ INTENT = """
 """
 
 
+FREES_TWICE = """
+    import pytest
+    from harness.paging.address import Virtual
+
+    def freed_twice(space):
+        space.map(Virtual(0x40_0000), space.frames(1), 0, 0)
+        region = space.region(4 << 12)
+        frame = region.alloc()
+        region.free(frame)
+        region.free(frame)
+
+    def test_seen_by_the_proof(space, prove):
+        freed_twice(space)
+        prove(space.cpu)
+
+    def test_seen_at_the_end(space):
+        freed_twice(space)
+
+    def test_seen_in_a_space_beside(space, guest, paging_levels):
+        from harness.check.space import GuestSpace
+        freed_twice(GuestSpace(guest, paging_levels, beside=space))
+
+    def test_freed_once(space, prove):
+        space.map(Virtual(0x40_0000), space.frames(1), 0, 0)
+        region = space.region(4 << 12)
+        region.free(region.alloc())
+        prove(space.cpu)
+"""
+
+
+@pytest.mark.hw
+def test_a_frame_that_c_frees_twice_fails_the_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(FREES_TWICE)
+    result = run(pytester, "--pagetable-engine=tcg", "-k4-level", "-W", "error")
+    result.assert_outcomes(failed=1, passed=3, errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR at teardown*",
+            "E*Failed: 0x* is not a frame that the region 0x* has given, or it*",
+        ]
+    )
+
+
 def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
     return pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
 

@@ -30,7 +30,8 @@ class Region:
     pointer    where this process has the first byte, for code that runs in it
     base       where this process has physical address 0, to which physical addresses are added
     alloc      what gives a frame, a function for C
-    free       what takes one back, a function for C
+    free       what takes one back, a function for C: where it was not out, `check` raises, since
+               nothing can be raised through C
     remaining  how many more frames there are before there are none; None for as many as fit.  Tests
                set it to see a failure at every allocation in turn
 
@@ -43,8 +44,9 @@ class Region:
         self.base: int = ram.buffer.ctypes.data
         self.pointer = self.base + self.address
         self.remaining: int | None = None
-        self.alloc, self.free = ALLOC(self._alloc), FREE(self.take_back)
-        self._next, self._free = span.first, list[int]()
+        self.alloc, self.free = ALLOC(self._alloc), FREE(self._take_back)
+        self._next, self._free, self._out = span.first, list[int](), set[int]()
+        self._wrong: SpaceError | None = None
         ram.clear(range(span.first, span.last + 1))
 
     def frame(self) -> Physical:
@@ -57,6 +59,7 @@ class Region:
             address = self._free.pop()
         else:
             address, self._next = self._next, self._next + FRAME
+        self._out.add(address)
         self._ram.buffer[address : address + FRAME] = POISON
         return Physical(address)
 
@@ -69,10 +72,25 @@ class Region:
     def take_back(self, address: int) -> None:
         """Takes a frame back, which is the next to be handed out; SpaceError for one that is not
         out."""
-        out = self.span.first <= address < self._next and address % FRAME == 0
-        if not out or address in self._free:
-            raise SpaceError(f"{address:#x} is not a frame that the region {self.span} has given")
+        if address not in self._out:
+            raise SpaceError(
+                f"{address:#x} is not a frame that the region {self.span} has given, or it is back"
+                " already"
+            )
+        self._out.remove(address)
         self._free.append(address)
+
+    def check(self) -> None:
+        """Raises, once, the SpaceError of the first frame that C gave back and that was not out."""
+        wrong, self._wrong = self._wrong, None
+        if wrong is not None:
+            raise wrong
+
+    def _take_back(self, address: int) -> None:
+        try:
+            self.take_back(address)
+        except SpaceError as error:
+            self._wrong = self._wrong or error
 
     def _alloc(self) -> int:
         try:

@@ -65,6 +65,7 @@ class GuestSpace(Space):
         self.cpu = self._cpu(guest, levels, allocator.allocate(format, levels - 1).address)
         super().__init__(memory, self.cpu.roots, allocator)
         self._beside, self._ram = beside, guest.ram
+        self._regions: list[Region] = beside._regions if beside else []
         self._unused, self._end = TABLES.last + 1, guest.ram.size
 
     @staticmethod
@@ -98,4 +99,12 @@ class GuestSpace(Space):
         """`size` bytes of RAM, a multiple of the smallest page, for code that keeps its own tables
         and frames; SpaceError where RAM has no more of them."""
         frames = self.frames(-(-size // self.format.levels[0].size))
-        return Region(self._ram, Span.of(int(frames[0]), size))
+        made = Region(self._ram, Span.of(int(frames[0]), size))
+        self._regions.append(made)
+        return made
+
+    def check_regions(self) -> None:
+        """Raises SpaceError where C gave a frame back to a region, or to one of a space beside,
+        that was not out."""
+        for region in self._regions:
+            region.check()

@@ -70,6 +70,40 @@ def test_what_was_not_given_is_not_taken_back(region: Region, address: int) -> N
         region.take_back(BEGIN)
 
 
+def test_what_c_gives_back_that_was_not_out_is_raised_once_and_the_first_of_it(
+    region: Region, recwarn: pytest.WarningsRecorder
+) -> None:
+    alloc, free = region.alloc, region.free
+    region.check()
+    first, second = alloc(), alloc()
+    free(first)
+    region.check()
+    free(first)
+    free(second + 1)
+    free(0)
+    with pytest.raises(
+        SpaceError, match=f"^{first:#x} is not a frame that .* or it is back already"
+    ):
+        region.check()
+    region.check()
+    assert [alloc(), alloc(), alloc(), alloc()] == [first, *(BEGIN + n * FRAME for n in (2, 3)), 0]
+    assert not recwarn.list
+
+
+def test_frames_are_taken_back_in_the_same_time_however_many_are_back(ram: Ram) -> None:
+    region = Region(ram, Span.of(BEGIN, 2 * FRAME))
+    frames = [region.frame(), region.frame()]
+
+    class Stack(list[int]):
+        def __contains__(self, item: object) -> bool:
+            raise AssertionError("the stack is searched")
+
+    region._free = Stack()
+    for frame in frames:
+        region.take_back(frame)
+    assert [region.frame(), region.frame()] == frames[::-1]
+
+
 def test_its_functions_are_those_of_c_and_give_0_where_there_is_none(region: Region) -> None:
     alloc, free = ALLOC(ctypes.cast(region.alloc, ctypes.c_void_p).value or 0), region.free
     assert isinstance(free, FREE)

@@ -20,10 +20,12 @@ from harness.inspect.prove import prove
 from harness.inspect.snapshot import Snapshot
 from harness.machine.machine import Processor
 from harness.machine.registry import engine_named
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.cpu import Cpu, Cr4
 from tests.cli.commands import run
 from tests.cli.programs import BEGIN, MEANT, STACK, TEXT, Program
 from tests.cli.test_validate_command import wrong
+from tests.inspect.sources.machines import RAM, STUB, running
+from tests.inspect.sources.test_core import note, written
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
 ON_TCG = ("--engine", "tcg", "--qemu", QEMU)
@@ -49,6 +51,43 @@ def test_tables_that_are_as_meant_agree(tmp_path: Path, expect: tuple[str, ...])
     last = out.splitlines()[-1]
     assert last.startswith("All ") and " answers agree about ram.bin@0x2000000" in last
     assert last.endswith("All 4 expectations are met.")
+
+
+@pytest.mark.hw
+def test_the_tables_of_a_core_are_proved(tmp_path: Path, expect: tuple[str, ...]) -> None:
+    memory = Program().memory.octets.tobytes()
+    written(tmp_path / "core", [(BEGIN, memory)], note(BEGIN, Cr4.PAE | Cr4.PGE))
+    code, out, errors = run("prove", "--core", "core", *ON_TCG, *expect, cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    last = out.splitlines()[-1]
+    assert " about core, processor 0, " in last and last.endswith("All 4 expectations are met.")
+    wrong = Program(stack=SHIFTED).memory.octets.tobytes()
+    written(tmp_path / "core", [(BEGIN, wrong)], note(BEGIN, Cr4.PAE | Cr4.PGE))
+    code, out, _ = run("prove", "--core", "core", *ON_TCG, *expect, cwd=tmp_path)
+    assert code == DISAGREEMENT
+    assert f"user read at {STACK:#x}: #PF, error code 0x4 (U), CR2 {STACK:#x}" in out.splitlines()
+
+
+@pytest.mark.hw
+def test_the_tables_of_a_running_guest_are_proved_in_another(
+    tmp_path: Path, expect: tuple[str, ...]
+) -> None:
+    ram = tmp_path / "ram"
+    backend = f"memory-backend-file,id=ram,size={RAM},mem-path={ram},share=on"
+    shared = ("-object", backend, "-machine", "memory-backend=ram")
+    program = Program()
+    with running(tmp_path, *STUB, *shared) as machine:
+        with ram.open("r+b") as file:
+            file.seek(BEGIN)
+            file.write(program.memory.octets.tobytes())
+        source = ("--qmp", machine.path, "--cr3", hex(BEGIN))
+        code, out, errors = run("prove", *source, *ON_TCG, *expect, cwd=tmp_path)
+        assert machine.witness.status() == "running"
+        with ram.open("rb") as file:  # which is left alone: no access is noted in its tables
+            file.seek(BEGIN)
+            assert file.read(len(program.memory.octets)) == program.memory.octets.tobytes()
+    assert (code, errors) == (0, "")
+    assert out.splitlines()[-1].endswith("All 4 expectations are met.")
 
 
 @pytest.mark.hw

@@ -50,7 +50,7 @@ PLANTED = {
             "E               the PDPTE at 0x*, level 2, holds 0x*003",
             "E               the PDE at 0x*, level 1, holds 0x*003",
             "E     change    PML4E at 0x*: 0x*003 -> 0x*007",
-            "E                 sets U: opens all 512G of 0x0..0x7fffffffff, *to the user",
+            "E                 sets U: opens all 512G of 0x0..0x7fffffffff, *to the user*",
         ],
     ),
     "FLUSH": (

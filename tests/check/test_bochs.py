@@ -96,6 +96,9 @@ DEPARTURES = {
 def test_a_departure_shows_where_it_is_named_and_disagrees_where_it_is_not(
     guest: Guest, quirk: quirks.FaultQuirk, monkeypatch: MonkeyPatch
 ) -> None:
+    if "key" in DEPARTURES[quirk][1] and not guest.info.has("pks"):
+        version = ".".join(map(str, guest.version))
+        pytest.skip(f"Bochs {version} has no PKS here, and does not survive what is left of keys")
     report = tried(guest, *DEPARTURES[quirk])
     assert report.comparison.disagreed == 0, report.failures
     shown = report.comparison.quirks[quirk.name]

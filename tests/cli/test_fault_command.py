@@ -19,7 +19,7 @@ SLOT = "PDPTE at 0x2006008: 0x8000000040000083"
 
 def lines(*arguments: object, cwd: Path) -> list[str]:
     code, out, errors = run("fault", *arguments, cwd=cwd)
-    assert (code, errors) == (0, "")
+    assert (code, errors) == (0, ""), errors
     return [" ".join(line.split()) for line in out.splitlines()]
 
 
@@ -347,7 +347,7 @@ def test_a_denied_access_is_drawn_and_has_a_page(tmp_path: Path) -> None:
     asked = ("fault", "0xffffffff85000000", "--user", "--layout", "linux-4")
     files = ("--svg", "fault.svg", "--html", "fault.html")
     code, _, errors = run(*asked, "--access", "read", *files, cwd=tmp_path)
-    assert (code, errors) == (0, "")
+    assert (code, errors) == (0, ""), errors
     for name in ("fault.svg", "fault.html"):
         text = (tmp_path / name).read_text()
         # The PDPTE and the PDE are supervisor entries, the PML4E is not.

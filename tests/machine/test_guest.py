@@ -210,7 +210,7 @@ class TestBatches:
             ("patched", 7, "patched has no room"),
             ("watched", 7, "watched has no room"),
             ("where", 1 << 40, "outside RAM"),
-            ("where", 2, "no multiple of"),
+            ("where", 2, "not a multiple of"),
             ("access", 6, "no such access"),
             ("flush", 6, "no such flush"),
             ("control", 3, "no such control state"),
@@ -250,7 +250,7 @@ class TestBatches:
             assert made.ask(job)["after"][0] == DATA % (1 << 32)
             assert made.content(frame, 12) == bytes(4) + CONTENT[:4] + bytes(4)
         else:
-            with pytest.raises(Misuse, match="no multiple of 8"):
+            with pytest.raises(Misuse, match="not a multiple of 8"):
                 made.ask(job)
 
     @pytest.mark.parametrize("mode", ["32"], indirect=True)
@@ -262,7 +262,7 @@ class TestBatches:
         job["where"][0, 0] = made.frame() + 4
         job.flags.writeable = False
         guest.start(made.state, job)
-        with pytest.raises(Misuse, match="no multiple of 8"):
+        with pytest.raises(Misuse, match="not a multiple of 8"):
             guest.start(other.state, job)
         guest.finish()
 

@@ -86,7 +86,7 @@ def memory(content: Content) -> SegmentMemory:
     pieces = Pieces(_starts(sizes), sizes, _reader(content, blocks))
     size = np.array(blocks.size, np.uint64)
     return SegmentMemory.of(
-        Content(content.path, len(pieces), pieces.fill),
+        Content(content.path, pieces.size, pieces.fill),
         np.array(blocks.first, np.uint64),
         size,
         _starts(size),
@@ -100,7 +100,7 @@ def _starts(sizes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 def _block(content: Content, place: int, blocks: _Blocks) -> int:
     """Adds the block at a place of the file, and says where the next one is."""
-    head = _bytes(content, place, _HEAD.size)
+    head = content.exactly(place, _HEAD.size, "blocks")
     whose, first, last = cast("tuple[bytes, int, int]", _HEAD.unpack(head))
     if not is_capture(whose) or last < first:
         raise SourceError(
@@ -113,7 +113,7 @@ def _block(content: Content, place: int, blocks: _Blocks) -> int:
     place += _HEAD.size
     if whose == LIME:
         if place + size > len(content):
-            raise _cut(content, place + size)
+            raise content.cut(place + size, "blocks")
         blocks.piece(place, size, size, packed=False)
         return place + size
     began = place
@@ -125,7 +125,7 @@ def _block(content: Content, place: int, blocks: _Blocks) -> int:
                 " than that"
             )
         size -= found
-    (stored,) = _LENGTH.unpack(_bytes(content, place, _LENGTH.size))
+    (stored,) = _LENGTH.unpack(content.exactly(place, _LENGTH.size, "blocks"))
     if stored != place - began:
         raise SourceError(
             f"{content.path} is damaged: the block of {first:#x}..{last:#x} takes"
@@ -139,12 +139,12 @@ def _frame(content: Content, place: int, blocks: _Blocks) -> tuple[int, int]:
     blocks.frames += 1
     if blocks.frames > MOST:
         raise _too_long(content.path)
-    (word,) = _FRAME.unpack(_bytes(content, place, _FRAME.size))
+    (word,) = _FRAME.unpack(content.exactly(place, _FRAME.size, "blocks"))
     kind, stored = word & 0xFF, word >> 8
     place += _FRAME.size
     past = place + stored
     if past > len(content):
-        raise _cut(content, past)
+        raise content.cut(past, "blocks")
     if kind >= _SKIPPED:
         return past, 0
     place, stored = place + _CHECKSUM, stored - _CHECKSUM
@@ -186,20 +186,6 @@ def _reader(content: Content, blocks: _Blocks) -> Callable[[int, int, int], npt.
         return np.frombuffer(content.glance(place, size), np.uint8)
 
     return read
-
-
-def _bytes(content: Content, place: int, size: int) -> bytes:
-    octets = content.glance(place, size)
-    if len(octets) < size:
-        raise _cut(content, place + size)
-    return octets
-
-
-def _cut(content: Content, reach: int) -> SourceError:
-    return SourceError(
-        f"{content.path} is cut short: it has {len(content):,} bytes, and its blocks reach to"
-        f" {reach:,}"
-    )
 
 
 def _too_long(path: Path) -> SourceError:

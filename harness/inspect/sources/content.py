@@ -77,6 +77,23 @@ class Content:
             self._fill(octets, first)
         return octets.tobytes()
 
+    def exactly(self, first: int, size: int, what: str) -> bytes:
+        """As `glance`, of what the file has to have; raises SourceError where it ends before that.
+
+        what  it is that reaches beyond the end, in the plural
+        """
+        octets = self.glance(first, size)
+        if len(octets) < size:
+            raise self.cut(first + size, what)
+        return octets
+
+    def cut(self, past: int, what: str) -> SourceError:
+        """That the file ends before something that reaches to a place."""
+        return SourceError(
+            f"{self.path} is cut short: it has {len(self):,} bytes, and its {what} reach to"
+            f" {past:,}"
+        )
+
     def ask(self, places: Words) -> None:
         """Has the bytes at these places read; raises as `part`."""
         units = (places >> np.uint64(_SHIFT)).view(np.int64)

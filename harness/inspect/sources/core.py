@@ -34,7 +34,7 @@ from harness.inspect.sources.registers import (
     unseen_model,
 )
 from harness.inspect.sources.segments import SegmentMemory
-from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Efer
+from harness.paging.x86.cpu import MARKS, WIDTHS, Cpu, Cr4, Efer
 
 LOAD, NOTE = 1, 4
 """p_type of what is looked at (System V ABI, program header)."""
@@ -79,9 +79,17 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
     states = [desc for name, desc in dump.notes if name == b"QEMU"]
     own, rest, assumed = _registers(path, vcpu, states, dump, registers)
     mask = vmcoreinfo.encryption(dump.vmcoreinfo)
+    damaged = []
     if mask and own["efer"] & Efer.LMA and not {"c_bit", "shared_bit"} & registers.keys():
-        own["c_bit"] = mask.bit_length() - 1
-        assumed.append(f"bit {own['c_bit']} marks encrypted memory, as VMCOREINFO has it (--c-bit)")
+        bit = mask.bit_length() - 1
+        if mask == 1 << bit and bit in MARKS:
+            own["c_bit"] = bit
+            assumed.append(f"bit {bit} marks encrypted memory, as VMCOREINFO has it (--c-bit)")
+        else:
+            damaged.append(
+                f"The sme_mask of VMCOREINFO, {mask:#x}, is no bit that can mark encrypted memory,"
+                f" and is not used: that is one of {MARKS[0]} to {MARKS[-1]} (--c-bit)"
+            )
     cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, memory)
     cpu, notes = engine.as_marked(cpu)
     if "maxphyaddr" not in registers:
@@ -98,7 +106,7 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
             " one of a program may have been"
         )
     title = f"{path}, processor {vcpu}"
-    return Snapshot(title, cpu, memory, memory.backed, tuple(assumed), notes, rest)
+    return Snapshot(title, cpu, memory, memory.backed, tuple(assumed), (*damaged, *notes), rest)
 
 
 @dataclass(frozen=True)
@@ -201,10 +209,7 @@ class _Core:
     def _holds(self, first: int, size: int, what: str) -> None:
         """Raises SourceError where the file ends before that."""
         if first + size > len(self.content):
-            raise SourceError(
-                f"{self.path} is cut short: it has {len(self.content):,} bytes, and its {what}"
-                f" reach to {first + size:,}"
-            )
+            raise self.content.cut(first + size, what)
 
 
 def _notes(octets: bytes) -> Iterator[tuple[bytes, bytes]]:

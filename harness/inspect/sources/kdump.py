@@ -91,11 +91,11 @@ def read(content: Content) -> Kdump:
         content = _unflattened(content)
     begin = content.part(0, PAGE).tobytes()
     if not begin.startswith(KDUMP):
-        raise SourceError(f"{path} is flattened, but holds no kdump-compressed core")
+        raise _no_core(path)
     width, at = _width(path, begin)
     _, blocks, map_blocks, pages = _REST.unpack_from(begin, at)
     second = _SECOND[width]
-    values = second.unpack(_bytes(content, PAGE, second.size))
+    values = second.unpack(content.exactly(PAGE, second.size, "pages"))
     _, _, split, _, _, info, info_size, note, note_size, _, _, _, _, more_pages = values
     (version,) = struct.unpack_from("<i", begin, len(KDUMP))
     if split:
@@ -103,8 +103,13 @@ def read(content: Content) -> Kdump:
             f"{path} is one part of a split dump: put them together with makedumpfile --reassemble"
         )
     pages = more_pages if version >= 6 and more_pages else pages
-    if not 0 < pages <= MOST_PAGES:
-        raise SourceError(f"{path} is hardly a core: it is of a machine of {pages:,} pages")
+    if not pages:
+        raise SourceError(f"{path} is hardly a core: it names no pages")
+    if pages > MOST_PAGES:
+        raise SourceError(
+            f"{path} is hardly a core: it names {pages:,} pages, more than the"
+            f" {MOST_PAGES * PAGE >> 40} TiB that are read"
+        )
     maps = (1 + blocks) * PAGE
     there = _map(content, maps, pages)
     kept = _map(content, maps + map_blocks * PAGE // 2, pages)
@@ -112,11 +117,15 @@ def read(content: Content) -> Kdump:
     memory = _memory(content, edges, maps + map_blocks * PAGE)
     return Kdump(
         memory,
-        _bytes(content, note, min(note_size, _NOTES)),
-        _bytes(content, info, min(info_size, _NOTES)),
+        content.exactly(note, min(note_size, _NOTES), "pages"),
+        content.exactly(info, min(info_size, _NOTES), "pages"),
         width,
         bool((there & ~kept).any()),
     )
+
+
+def _no_core(path: Path) -> SourceError:
+    return SourceError(f"{path} is flattened, but holds no kdump-compressed core")
 
 
 def _width(path: Path, begin: bytes) -> tuple[int, int]:
@@ -135,7 +144,7 @@ def _map(content: Content, place: int, pages: int) -> npt.NDArray[np.uint8]:
     size = pages + 7 >> 3
     octets = content.part(place, size)
     if len(octets) < size:
-        raise _cut(content, place + size)
+        raise content.cut(place + size, "pages")
     return octets
 
 
@@ -162,7 +171,9 @@ def _memory(content: Content, edges: Words, descriptors: int) -> SegmentMemory:
     before = np.cumsum(count) - count
     total = int(count.sum())
     if descriptors + total * _DESCRIPTOR.size > len(content):
-        raise _cut(content, descriptors + total * _DESCRIPTOR.size)
+        raise content.cut(descriptors + total * _DESCRIPTOR.size, "pages")
+    if not total:
+        raise SourceError(f"{content.path} holds no memory: every page was left out of it")
     page = np.uint64(PAGE)
     fill = partial(_fill, content, descriptors)
     pages = Content(content.path, total * PAGE, fill)
@@ -178,7 +189,7 @@ def _fill(content: Content, descriptors: int, octets: npt.NDArray[np.uint8], fir
             raise SourceError(
                 f"{content.path} is damaged: its page {number:,} takes {size:,} bytes"
             )
-        stored = _bytes(content, place, size)
+        stored = content.exactly(place, size, "pages")
         way = _WAYS.get(flags & _ALL_WAYS)
         if way is None and (flags & _ALL_WAYS or size != PAGE):
             raise SourceError(
@@ -197,12 +208,12 @@ def _unflattened(content: Content) -> Content:
     start, size, places = [], [], []
     place = _FLAT_HEAD
     while True:
-        where, length = _PIECE.unpack(_bytes(content, place, _PIECE.size))
+        where, length = _PIECE.unpack(content.exactly(place, _PIECE.size, "pages"))
         if where < 0 or length < 0:
             break
         place += _PIECE.size
         if place + length > len(content):
-            raise _cut(content, place + length)
+            raise content.cut(place + length, "pages")
         start.append(where)
         size.append(length)
         places.append(place)
@@ -212,6 +223,8 @@ def _unflattened(content: Content) -> Content:
                 f"{content.path} is in more than {MOST_PIECES:,} pieces: put them together with"
                 " makedumpfile -R FILE < FLATTENED"
             )
+    if not any(size):
+        raise _no_core(content.path)
     pieces = Pieces(
         np.array(start, np.uint64),
         np.array(size, np.uint64),
@@ -219,18 +232,4 @@ def _unflattened(content: Content) -> Content:
             content.glance(places[number] + first, count), np.uint8
         ),
     )
-    return Content(content.path, len(pieces), pieces.fill)
-
-
-def _bytes(content: Content, place: int, size: int) -> bytes:
-    octets = content.glance(place, size)
-    if len(octets) < size:
-        raise _cut(content, place + size)
-    return octets
-
-
-def _cut(content: Content, reach: int) -> SourceError:
-    return SourceError(
-        f"{content.path} is cut short: it has {len(content):,} bytes, and its pages reach to"
-        f" {reach:,}"
-    )
+    return Content(content.path, pieces.size, pieces.fill)

@@ -26,8 +26,9 @@ class Pieces:
         self._reach = np.maximum.accumulate(self._past)
         self._read = read
 
-    def __len__(self) -> int:
-        """Bytes up to the end of the last."""
+    @property
+    def size(self) -> int:
+        """Bytes up to the end of the last; beyond what `len` can say, where a piece lies there."""
         return int(self._reach[-1]) if len(self._reach) else 0
 
     def fill(self, octets: npt.NDArray[np.uint8], first: int) -> None:
@@ -35,7 +36,8 @@ class Pieces:
         past = first + len(octets)
         low = np.searchsorted(self._reach, np.uint64(first), side="right")
         high = np.searchsorted(self._start, np.uint64(past), side="left")
-        for place in sorted(range(low, high), key=self._order.__getitem__):
+        places = low + np.flatnonzero(self._past[low:high] > np.uint64(first))
+        for place in sorted(places.tolist(), key=self._order.__getitem__):
             start, end = int(self._start[place]), int(self._past[place])
             begin, stop = max(first, start), min(past, end)
             if begin < stop:

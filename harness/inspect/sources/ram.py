@@ -58,9 +58,7 @@ def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool =
         if not whole and not flat and (doubt := signature.as_memory(one.path, content)):
             doubts.append(doubt)
         if not whole and len(content) % UNIT:
-            doubts.append(
-                f"{one.path} is whole, though its {len(content):,} bytes end in the midst of a page"
-            )
+            doubts.append(f"{one.path} was not cut short (its size is not a multiple of {UNIT})")
     if captured[0]:
         memory = capture.memory(contents[0])
         return of_memory(str(files[0].path), memory, memory.backed, registers)
@@ -119,7 +117,7 @@ def _joined(files: Sequence[Placed], contents: Sequence[Content]) -> SegmentMemo
             )
     pieces = Pieces(start, size, lambda number, place, count: contents[number].part(place, count))
     name = Path(" and ".join(str(one.path) for one in files))
-    return SegmentMemory.of(Content(name, len(pieces), pieces.fill), first, size, start)
+    return SegmentMemory.of(Content(name, pieces.size, pieces.fill), first, size, start)
 
 
 class FileMemory:

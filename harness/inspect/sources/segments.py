@@ -74,13 +74,14 @@ class SegmentMemory:
             return np.zeros(len(addresses), np.uint64), np.zeros(len(addresses), np.bool_)
         number = np.searchsorted(self.first, addresses, side="right") - 1
         backed: Mask = (number >= 0) & (addresses + np.uint64(size) <= self.past[number])
-        number[~backed] = 0
-        place = self.offset[number] + (addresses - self.first[number])
-        place[~backed] = self.offset[0]
-        words = self._words(place, size)
         if backed.all():
-            return words, None
-        return np.where(backed, words, np.uint64(0)), backed
+            return self._words(self.offset[number] + (addresses - self.first[number]), size), None
+        words = np.zeros(len(addresses), np.uint64)
+        if backed.any():
+            number = number[backed]
+            place = self.offset[number] + (addresses[backed] - self.first[number])
+            words[backed] = self._words(place, size)
+        return words, backed
 
     def _words(self, place: Words, size: int) -> Words:
         """The words at places in the file, which have any alignment, most often all the same."""

@@ -15,13 +15,15 @@ from types import MappingProxyType
 import cramjam
 import lzallright
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from harness.cli.source import Source
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import capture, kdump
+from harness.inspect.sources.pieces import Pieces
 from harness.machine.errors import Misuse
-from harness.paging.address import Span
+from harness.paging.address import Physical, Span
 from harness.paging.x86.cpu import Mode
 from tests.cli.commands import run
 from tests.inspect.sources.machines import STUB, running
@@ -267,7 +269,8 @@ def test_the_map_of_pages_is_read_to_its_end(pages: int) -> None:
             "one part of a split dump: put them together with makedumpfile --reassemble",
         ),
         ({"block": 65536}, "its head names no pages of 4096 bytes"),
-        ({"pages": 0xFFFF_FFFF}, "a machine of 4,294,967,295 pages"),
+        ({"pages": 0xFFFF_FFFF}, "names 4,294,967,295 pages, more than the 4 TiB that are read"),
+        ({"pages": 0}, "names no pages"),
         ({"pages": 1 << 29}, "is cut short"),
         ({"flags": 2}, "is not what lzo writes"),
         ({"flags": 3}, "flags 0x3"),
@@ -284,6 +287,59 @@ def test_a_kdump_that_cannot_be_read_is_a_sentence(
     path.write_bytes(dumped(MEMORY, head=change))
     with pytest.raises(SourceError, match=said):
         listed(opened(f"core:{path}"))
+
+
+def test_a_kdump_that_holds_no_page_is_not_said_to_be_empty(tmp_path: Path) -> None:
+    whole, path = dumped(MEMORY), tmp_path / "core"
+    (maps,) = struct.unpack_from("<I", whole, 436)  # in blocks: there, and in the file
+    second = (2 + maps // 2) * PAGE
+    none = whole[:second] + bytes(maps // 2 * PAGE) + whole[second + maps // 2 * PAGE :]
+    for octets in (none, flattened(none)):
+        path.write_bytes(octets)
+        with pytest.raises(SourceError, match="every page was left out of it"):
+            opened(f"core:{path}")
+    path.write_bytes(flattened(b""))
+    with pytest.raises(SourceError, match="is flattened, but holds no kdump-compressed core"):
+        opened(f"core:{path}")
+    path.write_bytes(flattened(b"")[:PAGE] + struct.pack(">qq", -1, -1))
+    with pytest.raises(SourceError, match="is flattened, but holds no kdump-compressed core"):
+        opened(f"core:{path}")
+
+
+def test_a_piece_that_hides_many_costs_no_more_than_those_that_are_read() -> None:
+    count = 1 << 19
+    small = np.arange(1, count, dtype=np.uint64) * np.uint64(64)
+    start = np.concatenate([np.zeros(1, np.uint64), small])
+    size = np.full(count, 8, np.uint64)
+    size[0] = count * 64
+    read: list[int] = []
+
+    def octets(number: int, first: int, length: int) -> npt.NDArray[np.uint8]:
+        read.append(number)
+        return np.full(length, 1 if number else 2, np.uint8)
+
+    pieces, page = Pieces(start, size, octets), np.zeros(PAGE, np.uint8)
+    began = time.process_time()
+    for number in range(20):
+        pieces.fill(page, (count * 64 // PAGE - 1 - number) * PAGE)
+    assert time.process_time() - began < 2  # a walk over all of them took 0.6 s a page
+    assert len(read) == 20 * (1 + PAGE // 64)
+    assert (page.reshape(-1, 64) == [1] * 8 + [2] * 56).all()
+
+
+@pytest.mark.parametrize("octets", [lime({0: b"abcd"}), lime({0: b"abcd", 0x1000: bytes(2)})])
+def test_a_capture_with_less_than_a_word_has_no_entry_and_is_read(
+    tmp_path: Path, octets: bytes
+) -> None:
+    path = tmp_path / "ram"
+    path.write_bytes(octets)
+    memory = opened(f"ram:{path},cr3=0x1000").memory
+    assert memory.load(Physical(0), 8) is None
+    assert memory.load(Physical(0), 4) == 0x6463_6261
+    words, backed = memory.gather(np.array([0, 0x1000, 1 << 40], np.uint64), 8)
+    assert (words.tolist(), backed is not None and backed.tolist()) == ([0] * 3, [False] * 3)
+    core = written(tmp_path / "core", [(0, b"abcd")], note(ROOT))
+    assert opened(f"core:{core}").memory.load(Physical(0), 8) is None
 
 
 @pytest.mark.parametrize("flag", [2, 4, 0x20])
@@ -350,6 +406,20 @@ def test_the_bit_of_encrypted_memory_is_that_of_vmcoreinfo(tmp_path: Path) -> No
     assert opened(f"core:{path},c_bit=51").cpu.c_bit == 51
     plain = written(tmp_path / "plain", [(0, LOW_MEMORY)], info_note(INFO_64 % 0))
     assert opened(f"core:{plain}").cpu.c_bit is None
+
+
+@pytest.mark.parametrize("mask", [1, 1 << 31, 1 << 52, -(1 << 63), 3 << 46, (1 << 64) - 1])
+def test_a_mask_of_encryption_that_cannot_be_is_named_and_not_used(
+    tmp_path: Path, mask: int
+) -> None:
+    text = (INFO_64 % 0).replace(b"sme_mask)=0", b"sme_mask)=%d" % mask)
+    path = written(tmp_path / "core", [(0, LOW_MEMORY)], info_note(text))
+    snapshot = opened(f"core:{path}")
+    assert snapshot.cpu.c_bit is None
+    (note,) = snapshot.notes
+    assert f"The sme_mask of VMCOREINFO, {mask & (1 << 64) - 1:#x}, is no bit" in note
+    assert not any("encrypted" in one for one in snapshot.assumed)
+    assert not opened(f"core:{path},c_bit=47").notes
 
 
 def test_a_32_bit_kernel_s_tables_are_found_too(tmp_path: Path) -> None:
@@ -468,7 +538,7 @@ def sparse(path: Path, octets: bytes, size: int) -> Path:
 def bomb() -> bytes:
     """A page of zstd that would be a gigabyte."""
     packed = io.BytesIO(bytes(cramjam.zstd.compress(bytes(1 << 24)))).read()
-    whole = bytearray(dumped({0: bytes(PAGE)}))
+    whole = bytearray(dumped({ROOT: bytes(PAGE)}))
     struct.pack_into("<QII", whole, 4 * PAGE, len(whole), len(packed), 0x20)
     return bytes(whole) + packed
 
@@ -485,12 +555,21 @@ def bomb() -> bytes:
             0,
             "File too",
         ),
+        (
+            "core",
+            flattened(b"")[:-16]
+            + struct.pack(">2q", (1 << 63) - 1, 16)
+            + b"x" * 16
+            + struct.pack(">2q", -1, -1),
+            0,
+            "File too",
+        ),
         ("ram", head(capture.LIME, 0, 1 << 40), 1 << 41, "no block of a capture is at"),
         ("ram", head(capture.AVML, 0, 1 << 40), 1 << 41, "no frame of snappy"),
         ("ram", head(capture.AVML, 0, 1 << 40) + b"\xfe\0\0\0" * (1 << 20), 0, "more than|cut"),
         ("ram", head(capture.LIME, 0, 8) + bytes(8) + head(capture.LIME, 9, 0), 0, "no block"),
     ],
-    ids=["bomb", "map", "pieces", "place", "lime", "avml", "padding", "backwards"],
+    ids=["bomb", "map", "pieces", "place", "beyond", "lime", "avml", "padding", "backwards"],
 )
 def test_a_hostile_file_costs_little(
     tmp_path: Path, kind: str, octets: bytes, size: int, said: str

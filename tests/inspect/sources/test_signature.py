@@ -148,4 +148,5 @@ def test_memory_that_ends_in_the_midst_of_a_page_may_be_cut_short(tmp_path: Path
         (tmp_path / "ram").write_bytes(bytes(size))
         code, out, _ = run("walk", "0x1000", "--ram", "ram", "--cr3", "0x1000", cwd=tmp_path)
         assert code == 0
-        assert (f"ram is whole, though its {size:,} bytes end in the midst" in out) is cut
+        said = "ram was not cut short (its size is not a multiple of 4096)"
+        assert (said in " ".join(out.split())) is cut

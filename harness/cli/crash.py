@@ -52,10 +52,9 @@ def _alone(source: Source, report: Report, title: str) -> Snapshot | None:
         raise Misuse(f"{report.notes[-1]} pagetable decode {words} --linux shows the entries alone")
     given = source.given()
     registers = {**report.registers, **given}
-    mode = None if "cr4" in given else report.mode
     # Without the code of a fault nothing says that an address is wide of the mark.
     width = entries.USUAL_WIDTH if report.code is not None else WIDTHS[-1]
-    made = entries.snapshot(title, report.entries, report.address, registers, mode, width)
+    made = entries.snapshot(title, report.entries, report.address, registers, report.mode, width)
     made = replace(made, notes=(*report.notes, *made.notes), registers=report.rest)
     if report.code is None or "maxphyaddr" in given:
         return made
@@ -67,6 +66,7 @@ def _tables(source: Source, report: Report) -> Iterator[Snapshot | None]:
     """The tables of the source that is named, as the registers of the report have them; None where
     none is."""
     from harness.inspect.frame import raised
+    from harness.paging.x86.cpu import Cpu
 
     named = [kind for kind in KINDS if getattr(source, kind) is not None]
     if not named:
@@ -78,10 +78,15 @@ def _tables(source: Source, report: Report) -> Iterator[Snapshot | None]:
         for name in taken
         if name in report.registers and getattr(source, name) is None
     }
+    assumed = []
+    if source.ram is not None and report.mode is not None and not (source.efer or "efer" in own):
+        own["efer"] = hex(Cpu.in_mode(report.mode, 0).efer)
+        assumed.append(f"EFER={own['efer']} (--efer)")
     with replace(source, **own).opened() as snapshot:  # type: ignore[arg-type]
         rest = {name: report.registers[name] for name in ("ac", "pkru") if name in report.registers}
         cpu = replace(snapshot.cpu, **rest)  # type: ignore[arg-type]
-        snapshot = replace(snapshot, cpu=cpu, registers=report.rest)
+        assumed = [*snapshot.assumed, *assumed]
+        snapshot = replace(snapshot, cpu=cpu, registers=report.rest, assumed=tuple(assumed))
         if report.code is None and report.address is None:
             snapshot = replace(
                 snapshot, notes=(*snapshot.notes, raised(snapshot, source.vcpu).said)
@@ -95,9 +100,9 @@ def _without_tables(report: Report, as_json: bool) -> None:
     from harness.machine.errors import Misuse
     from harness.report import fault as reports
 
-    sources = "add --qmp SOCKET, --core FILE or --ram FILE"
     if report.code is None:
-        raise Misuse(f"{report.what} tell no entries: to have them explained {sources}")
+        raise Misuse("The text has registers and no entries: add --qmp, --core or --ram.")
+    sources = "add --qmp SOCKET, --core FILE or --ram FILE"
     seen = read_code(report.code, None, report.address, report.rip)
     note = f"There are no entries in the text: {sources}, whose tables are then read."
     if as_json:

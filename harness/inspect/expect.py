@@ -601,8 +601,13 @@ class _Pages:
         own = part.rows
         granted = rows.granted[own]
         walks = Walks(
-            *(part.first, rows.end[own], rows.level[own], rows.raw[own], rows.physical[own]),
-            *(granted, granted),
+            address=part.first,
+            end=rows.end[own],
+            level=rows.level[own],
+            raw=rows.raw[own],
+            physical=rows.physical[own],
+            granted=granted,
+            above=granted,
         )
         kind, ac = np.full(n, access.kind, np.uint8), np.full(n, self._cpu.ac)
         found = judge(self._cpu, walks, kind, np.full(n, access.user), ac)

@@ -30,7 +30,7 @@ from harness.paging.x86.access import (
     Vector,
     outcome,
 )
-from harness.paging.x86.cpu import Cpu, Cr4, Mode
+from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Mode
 
 
 @dataclass(frozen=True)
@@ -323,7 +323,7 @@ def compare(snapshot: Snapshot, seen: SeenFault, cr2: Virtual, linux: bool = Fal
     return Reproduction((), instead, tuple(_likely(snapshot, seen, cr2, instead)))
 
 
-WIDTHS_TRIED: Final = (52, *range(51, NARROWEST - 1, -1))
+WIDTHS_TRIED: Final = range(WIDTHS[-1], NARROWEST - 1, -1)
 """MAXPHYADDRs, the widest first."""
 
 

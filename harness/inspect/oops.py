@@ -16,7 +16,7 @@ from typing import Final
 from harness.inspect.snapshot import QuestionError
 from harness.machine.monitor import registers_in
 from harness.paging.x86.access import Error, Vector
-from harness.paging.x86.cpu import Cr4, Efer, Mode
+from harness.paging.x86.cpu import Cr4, Mode
 
 LONGEST_LINE: Final = 4096
 """Characters of a line that are looked at."""
@@ -181,15 +181,13 @@ def _linux(lines: list[str], more: int) -> Report:
     long = not any(name.startswith("*") for name, _ in entries)
     mode = _mode(long, entries, registers, len(address))
     return Report(
-        *(
-            what,
-            0 if address == "(null)" else int(address, 16),
-            code,
-            rest.get("rip"),
-            mode,
-            entries,
-        ),
-        registers=_as_mode(registers, mode),
+        what,
+        address=0 if address == "(null)" else int(address, 16),
+        code=code,
+        rip=rest.get("rip"),
+        mode=mode,
+        entries=entries,
+        registers=registers,
         rest=rest,
         linux=True,
         notes=tuple(notes),
@@ -259,13 +257,6 @@ def _mode(
         return Mode.PAE if cr4 & Cr4.PAE else Mode.BITS_32
     wide = "*pdpt" in names or any(raw >> 32 for raw in names.values())
     return Mode.PAE if wide else Mode.BITS_32
-
-
-def _as_mode(registers: Mapping[str, int], mode: Mode | None) -> dict[str, int]:
-    """The registers, with an EFER that makes the mode: Linux prints none.  NXE is set in long mode
-    and PAE, as Linux sets it wherever the processor has it."""
-    efer = Efer.NXE | (Efer(0) if mode in (Mode.PAE, Mode.BITS_32) else Efer.LME | Efer.LMA)
-    return {**registers, "efer": int(efer)} if "cr4" in registers else dict(registers)
 
 
 def _bad_map(lines: list[str], head: re.Match[str], notes: list[str]) -> Report:

@@ -138,7 +138,17 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
     canonical, why = _canonical(cpu, inner)
     indices = split(cpu, inner, found.level if found and found.leaf else 0)
     return Translation(
-        *(address, inner, canonical, why, indices, root, found, stages, end, reason, backed),
+        asked=address,
+        address=inner,
+        canonical=canonical,
+        why=why,
+        indices=indices,
+        root=root,
+        walk=found,
+        stages=stages,
+        end=end,
+        reason=reason,
+        backed=backed,
         given=snapshot.given,
         rom=snapshot.rom,
     )

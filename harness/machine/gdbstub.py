@@ -232,8 +232,6 @@ _OTHERS: Final = (
 
 _A_PROCESSOR: Final = "/machine/unattached/device[0]"
 
-_PROCESSOR: Final = re.compile(r"^CPU#(\d+)\s*$", re.MULTILINE)
-
 _PACKET: Final = re.compile(rb"\$([^#$]*)#([0-9a-fA-F]{2})", re.DOTALL)
 
 

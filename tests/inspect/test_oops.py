@@ -44,7 +44,7 @@ READ: dict[str, dict[str, Any]] = {
         "mode": Mode.LEVEL_4,
         "entries": tuple({**GOOD, "PTE": 0x800F_FFFF_A759_8063}.items()),
         "registers": {
-            **{"cr0": 0x8005_0033, "cr3": 0x2A0_0000, "cr4": 0x6E0, "ac": False, "efer": 0xD00}
+            **{"cr0": 0x8005_0033, "cr3": 0x2A0_0000, "cr4": 0x6E0, "ac": False}
         },
         "rest": {"cr2": 0xFFFF_8880_58A6_7000, "rsp": 0xFFFF_C900_001F_7CD8},
     },
@@ -81,7 +81,7 @@ READ: dict[str, dict[str, Any]] = {
             ("*pte", 0x8000_0000_37C0_4061),
         ),
         "registers": {
-            **{"cr0": 0x8005_003B, "cr3": 0x1A6_C000, "cr4": 0x4_07F0, "ac": False, "efer": 0x800}
+            **{"cr0": 0x8005_003B, "cr3": 0x1A6_C000, "cr4": 0x4_07F0, "ac": False}
         },
     },
     "FOUR": {"address": 0, "code": 0x10, "entries": (("PGD", 0), ("P4D", 0))},
@@ -231,7 +231,7 @@ def test_a_report_is_explained_without_any_source(name: str, said: str) -> None:
         ("", "the text holds no page fault that is known here"),
         ("hello\nworld\n", "the text holds no page fault that is known here"),
         (oopses.HASHED, "pagetable decode pmd=2d5f0067 pte=800000012345a867 --linux shows the ent"),
-        (oopses.REGISTERS, "tell no entries: to have them explained add --qmp SOCKET, --core FILE"),
+        (oopses.REGISTERS, "The text has registers and no entries: add --qmp, --core or --ram."),
         (oopses.ARM64, "of Linux on another architecture: those of x86 alone are known here"),
         (oopses.PAE.replace("000407f0", "00000010"), "x86 32-bit has no level '*pdpt'"),
     ],
@@ -305,6 +305,15 @@ def test_with_a_source_it_is_said_whether_the_tables_agree(
     assert "These entries give this fault." in found
     answer = json.loads(explained(text, "--ram", ram, "--json")[1])
     assert answer["agreement"]["same"] == (shown == ["holds the same entries."])
+
+
+@pytest.mark.parametrize("name", ["INVERTED", "PAE"])
+def test_efer_which_linux_does_not_print_is_assumed_and_named(tmp_path: Path, name: str) -> None:
+    text, ram = oopses.EVERY[name], memory(tmp_path / "ram")
+    efer = "EFER=0xd00" if name == "INVERTED" else "EFER=0x800"
+    for source in ((), ("--ram", ram, "--cr3", "0x1000")):
+        assert efer in " ".join(lines(text, *source)), source
+        assert efer not in " ".join(lines(text, *source, "--efer", efer[5:])), source
 
 
 def test_registers_and_logs_are_explained_by_the_tables_of_a_source(tmp_path: Path) -> None:

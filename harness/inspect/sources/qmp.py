@@ -18,6 +18,7 @@ from harness.inspect.frame import last_fault
 from harness.inspect.held import MOST_TABLES, hold_tables, refuse
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources.registers import AC, cpu_with, tables_of, unseen_keys
+from harness.machine.engines import AMD_VENDORS
 from harness.machine.errors import ProtocolError
 from harness.machine.foreign import DEADLINE, ForeignMonitor, conversation
 from harness.machine.gdbstub import StubMonitor
@@ -29,10 +30,6 @@ from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.memory import Memory
 from harness.paging.x86.cpu import WIDTHS, Cpu, Cr0
-
-AMD = ("AuthenticAMD", "HygonGenuine")
-"""The vendors whose processors read entries as AMD's do."""
-
 
 PATIENCE = 3.0
 """Seconds that reading tables through the monitor may take, and so keep the guest from running."""
@@ -159,7 +156,7 @@ def _rest(shown: Mapping[str, int]) -> dict[str, int]:
 
 def _model(monitor: M, given: Mapping[str, int]) -> tuple[dict[str, int], tuple[str, ...]]:
     """What QEMU tells of the model of the processor, and what is assumed where it does not."""
-    told: dict[str, int] = {"amd": monitor.cpu_property("vendor") in AMD}
+    told: dict[str, int] = {"amd": monitor.cpu_property("vendor") in AMD_VENDORS}
     for field, name in (("page1gb", "pdpe1gb"), ("pse36", "pse36"), ("lam", "lam")):
         value = monitor.cpu_property(name)
         if isinstance(value, bool):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from harness.cli import GROUPS, app
 from harness.cli.help import OUTPUT, REGISTERS, TABLES, first_sentence
+from harness.cli.source import KINDS, Source
 from tests.cli.commands import run
 
 COMMANDS = {
@@ -82,3 +84,15 @@ def test_options_are_under_the_heading_of_what_they_are_about(tmp_path: Path, co
             assert found[option] == ("Options" if own else group)
     if command == "walk":
         assert set(found.values()) == {"Options", TABLES, REGISTERS, OUTPUT}
+
+
+def test_every_option_that_names_a_source_has_its_row_in_the_readme() -> None:
+    text = Path("harness/inspect/README.md").read_text()
+    table = text.split("## Whose tables")[1].split("\n\n")[1]
+    rows = set(re.findall(r"--[a-z][a-z0-9-]+", table)) - {"--memory-only"}  # virsh's
+    options = {f"--{field.name.replace('_', '-')}" for field in fields(Source)}
+    assert {f"--{kind}" for kind in KINDS} | {"--entries", "--held"} <= rows
+    assert rows - {"--entries"} <= options
+    section = text.split("## Whose tables")[1]
+    told = set(re.findall(r"--[a-z][a-z0-9-]+", section))
+    assert options - {"--page1gb"} <= told and "--no-page1gb" in told

@@ -258,13 +258,9 @@ def find(name: str) -> Path:
 def load(path: str | Path) -> Layout:
     """Reads a layout; LayoutError where the file cannot be read or is none."""
     try:
-        text = written.read(Path(path)).decode()
-    except OSError as error:
-        raise LayoutError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise LayoutError(f"{path} is not text in UTF-8: {error}") from None
+        text = written.text(path)
     except ValueError as error:
-        raise LayoutError(f"{str(path)!r} is not a name of a file: {error}") from None
+        raise LayoutError(str(error)) from None
     return parse(text, str(path))
 
 

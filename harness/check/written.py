@@ -26,6 +26,18 @@ def read(path: Path) -> bytes:
     return content
 
 
+def text(path: str | Path) -> str:
+    """The text that the file holds; ValueError, a sentence, where it cannot be read or is none."""
+    try:
+        return read(Path(path)).decode()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is not a name of a file: {error}") from None
+
+
 def write(path: Path, text: str) -> None:
     """Makes the file hold this text, in place of what is there, a link too; OSError where that
     fails."""

@@ -286,13 +286,9 @@ def _plain(value: object) -> object:
 def load(path: str | Path) -> Expectations:
     """Reads a file of expectations; QuestionError where it cannot be read or is none."""
     try:
-        text = written.read(Path(path)).decode()
-    except OSError as error:
-        raise QuestionError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise QuestionError(f"{path} is not text in UTF-8: {error}") from None
+        text = written.text(path)
     except ValueError as error:
-        raise QuestionError(f"{str(path)!r} is not a name of a file: {error}") from None
+        raise QuestionError(str(error)) from None
     return parse(text, str(path))
 
 

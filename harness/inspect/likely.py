@@ -16,6 +16,7 @@ from harness.check.keys import in_units
 from harness.inspect import decode
 from harness.inspect.decode import Reading
 from harness.inspect.linux import LinuxReading
+from harness.inspect.remedy import ADDRESS
 from harness.paging.address import Physical
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.linux.entries import Unknown
@@ -29,9 +30,6 @@ _LOWER: Final = bits(31, 0)
 
 _NO_POINTER: Final = 1 << 16
 """From the top of all addresses down: small negative numbers, which systems keep in entries."""
-
-_ADDRESS: Final = bits(51, PAGE_BITS)
-"""The bits among which those of an address are, whatever the processor's MAXPHYADDR."""
 
 _LARGEST_WIDTH: Final = 46
 """Where MAXPHYADDR is taken to be wider since nobody tells it, memory at the bits above it is
@@ -106,7 +104,7 @@ def _guess(cpu: Cpu, reading: Reading, linux: LinuxReading | None) -> Guess | No
     raw, entry = reading.raw, reading.entry
     if _ignored_ps(cpu, reading):
         large = _entry(replace(cpu, cr4=cpu.cr4 | Cr4.PSE), reading.level, raw)
-        return Guess(f"{_noun(large)}: PS is set, and ignored, since CR4.PSE=0")
+        return Guess(f"{destination(large)}: PS is set, and ignored, since CR4.PSE=0")
     unwritten = linux is not None and isinstance(linux.meaning, Unknown)
     if isinstance(entry, Absent) and linux is not None and not unwritten:
         return None
@@ -125,8 +123,7 @@ def _guess(cpu: Cpu, reading: Reading, linux: LinuxReading | None) -> Guess | No
 
 def _ignored_ps(cpu: Cpu, reading: Reading) -> bool:
     """Whether an entry has PS set and leads to a table all the same (SDM 4.3)."""
-    off = cpu.mode is Mode.BITS_32 and not cpu.cr4 & Cr4.PSE
-    return off and reading.level == 1 and bool(reading.raw & P and reading.raw & PS)
+    return cpu.ignores_ps and reading.level == 1 and bool(reading.raw & P and reading.raw & PS)
 
 
 def _pointer_like(cpu: Cpu, reading: Reading) -> bool:
@@ -146,7 +143,7 @@ def _of_pointer(cpu: Cpu, reading: Reading) -> Guess:
     if not extended:
         return Guess(f"a virtual address, {raw & -1 << PAGE_BITS:#x}, in place of a physical one")
     made = _entry(cpu, reading.level, raw & _LOWER)
-    where = f": {_noun(made)}" if isinstance(made, Leaf | Pointer) else ""
+    where = f": {destination(made)}" if isinstance(made, Leaf | Pointer) else ""
     frame = made.address if isinstance(made, Leaf) else None
     return Guess(f"the number {raw & _LOWER:#x} of 32 bits, sign-extended{where}", frame)
 
@@ -161,7 +158,7 @@ def _inverted(cpu: Cpu, reading: Reading) -> Guess | None:
     if reading.raw & beyond != beyond or not isinstance(made, Leaf):
         return None
     return Guess(
-        f"{_noun(made)}, by the entry {meant:#018x}: Linux inverts the address of a page that"
+        f"{destination(made)}, by the entry {meant:#018x}: Linux inverts the address of a page that"
         " nobody may access (against L1TF), and P was set in such an entry",
         made.address,
     )
@@ -177,14 +174,14 @@ def _text(reading: Reading) -> Guess | None:
 
 def _one_bit(cpu: Cpu, reading: Reading, entry: Malformed) -> Guess | None:
     """An entry that is good but for one bit of its address."""
-    bit = entry.bits & _ADDRESS
+    bit = entry.bits & ADDRESS
     if entry.bits != bit or bit.bit_count() != 1:
         return None
     made = _entry(cpu, reading.level, reading.raw & ~bit)
     marks = ", or marked as encrypted or shared (SEV, TDX)" if bit in _MARKED else ""
     frame = made.address if isinstance(made, Leaf) else None
     place = bit.bit_length() - 1
-    return Guess(f"{_noun(made)}, with bit {place} set by mistake{marks}", frame)
+    return Guess(f"{destination(made)}, with bit {place} set by mistake{marks}", frame)
 
 
 def _emptied(cpu: Cpu, reading: Reading) -> Guess | None:
@@ -195,8 +192,8 @@ def _emptied(cpu: Cpu, reading: Reading) -> Guess | None:
         plural = "bits" if len(strays) > 1 else "bit"
         return Guess(f"an empty entry, with {plural} {' and '.join(strays)} set by mistake")
     made = _entry(cpu, reading.level, raw | P)
-    if isinstance(made, Leaf | Pointer) and raw & _ADDRESS and raw & (RW | US | A | D):
-        return Guess(f"{_noun(made)}, of which P was cleared")
+    if isinstance(made, Leaf | Pointer) and raw & ADDRESS and raw & (RW | US | A | D):
+        return Guess(f"{destination(made)}, of which P was cleared")
     return None
 
 
@@ -224,7 +221,7 @@ def _entry(cpu: Cpu, level: int, raw: int) -> Entry:
     return decode.read(cpu, raw, level).entry
 
 
-def _noun(entry: Entry) -> str:
+def destination(entry: Entry) -> str:
     """Where an entry leads, as a phrase."""
     match entry:
         case Leaf(address, size):

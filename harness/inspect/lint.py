@@ -24,7 +24,7 @@ from harness.paging.address import Span, Virtual
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Slot
 from harness.paging.walk import walk
-from harness.paging.x86.cpu import Cpu, Cr4, Mode, root_for
+from harness.paging.x86.cpu import Cpu, Cr4, root_for
 from harness.paging.x86.formats import PS
 
 
@@ -192,9 +192,8 @@ def _empty_table(space: _Space, rows: Rows) -> Mask:
 
 def _large_without_pse(space: _Space, rows: Rows) -> Mask:
     """Pointers with PS set in 32-bit paging with CR4.PSE=0, the one mode that ignores it."""
-    ignored = space.cpu.mode is Mode.BITS_32 and not space.cpu.cr4 & Cr4.PSE
-    found: Mask = (rows.kind == RowKind.POINTER) & (rows.raw & np.uint64(PS) != 0) & ignored
-    return found & ~rows.window
+    found: Mask = (rows.kind == RowKind.POINTER) & (rows.raw & np.uint64(PS) != 0)
+    return found & np.bool_(space.cpu.ignores_ps) & ~rows.window
 
 
 def _zeros(space: _Space, level: int, tables: Words) -> Mask:

@@ -40,7 +40,7 @@ from harness.paging.x86.access import (
     key_denies,
     outcome,
 )
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr0, Cr4, Efer, Mode, linear, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr0, Cr4, Efer, linear, root_for
 from harness.paging.x86.formats import key_of
 
 
@@ -424,8 +424,8 @@ _PDPTE_SPAN: Final = LEGACY_SPAN.size // formats.PDPTES
 def ignored_ps(cpu: Cpu, step: Step) -> bool:
     """Whether the entry has PS set and leads to a table all the same, since CR4.PSE=0 (SDM 4.3)."""
     level = step.slot.table.format.levels[step.slot.level]
-    off = cpu.mode is Mode.BITS_32 and not cpu.cr4 & Cr4.PSE
-    return bool(off and level.leaf is None and step.raw & formats.PS and step.raw & formats.P)
+    large = step.raw & formats.PS and step.raw & formats.P
+    return bool(cpu.ignores_ps and level.leaf is None and large)
 
 
 def _free_tables(format: Format, found: Walk | None) -> Iterator[Physical]:

@@ -10,9 +10,10 @@ from harness.check.keys import in_units
 from harness.inspect import decode
 from harness.inspect.decode import Role
 from harness.inspect.fault import Explanation, Reproduction, SeenFault
+from harness.inspect.likely import destination
 from harness.inspect.remedy import ADDRESS, EntryChange, Missing, Remedy, Setting
 from harness.inspect.translation import Stage, Translation
-from harness.paging.entry import Entry, Leaf, Pointer
+from harness.paging.entry import Leaf
 from harness.paging.table import Slot
 from harness.paging.x86 import formats
 from harness.paging.x86.access import (
@@ -284,10 +285,10 @@ def _deeds(cpu: Cpu, entry: EntryChange) -> str:
             if part.role is Role.KEY:
                 said.append(f"gives {{}} key {formats.key_of(entry.new)}")
             elif part.mask == formats.PS:
-                said.append(f"clears PS: the entry leads to {_target(made)}")
+                said.append(f"clears PS: the entry leads to {destination(made)}")
             elif part.wrong and changed & ADDRESS:
                 wrong = changed & ~formats.PS
-                said.append(f"clears reserved {wrong:#x}: the entry leads to {_target(made)}")
+                said.append(f"clears reserved {wrong:#x}: the entry leads to {destination(made)}")
             elif part.wrong:
                 said.append(f"clears reserved {part.mask & changed:#x}: makes {{}} reachable")
             elif deed := (_SET if entry.new & part.mask else _CLEARED).get(part.name):
@@ -302,14 +303,6 @@ def _taken(cpu: Cpu) -> str:
     lost = {"fetches (SMEP)": Cr4.SMEP, "data accesses with EFLAGS.AC=0 (SMAP)": Cr4.SMAP}
     named = " and ".join(what for what, bit in lost.items() if cpu.cr4 & bit)
     return f", and closes it to the supervisor's {named}" if named else ""
-
-
-def _target(entry: Entry) -> str:
-    """Where an entry leads, as a phrase."""
-    if isinstance(entry, Leaf):
-        return f"the {in_units(entry.size)} page at {entry.address:#x}"
-    assert isinstance(entry, Pointer)
-    return f"the table at {entry.table.address:#x}"
 
 
 _OPENS: Final = {

@@ -241,6 +241,11 @@ class Cpu:
         return formats.long_mode(levels, *model, self.mark)
 
     @property
+    def ignores_ps(self) -> bool:
+        """Whether PS means nothing in a PDE: in 32-bit paging with CR4.PSE=0 alone (4.3)."""
+        return self.mode is Mode.BITS_32 and not self.cr4 & Cr4.PSE
+
+    @property
     def mark(self) -> formats.Mark | None:
         """The bit of entries and of CR3 that marks encrypted or shared memory; None without."""
         if self.c_bit is not None:

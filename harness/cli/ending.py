@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -56,14 +57,41 @@ def sentences() -> Iterator[None]:
 def _raising_ctrl_c() -> Iterator[None]:
     """Has Ctrl-C raise KeyboardInterrupt, unless it is ignored, as long as the block runs."""
     before = signal.getsignal(signal.SIGINT)
-    if not callable(before) or before is signal.default_int_handler:
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with _dropped_ctrl_c_again():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _dropped_ctrl_c_again() -> Iterator[None]:
+    """Has a Ctrl-C that came within a finalizer or the callback of a weak reference come again:
+    Python drops what is raised there, with a traceback."""
+    usual = sys.unraisablehook
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if isinstance(what.exc_value, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, SOON)
+        else:
+            usual(what)
+
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = usual
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+SOON = 0.001
+"""Seconds after which the finalizer is over; if it is not, the same happens once more."""
 
 
 def ending(error: BaseException) -> tuple[int, str]:

@@ -158,6 +158,41 @@ def test_ctrl_c_is_one_line_whenever_it_comes(delay: float) -> None:
     assert found.stderr == ("pagetable: interrupted.\n" if found.returncode == 130 else "")
 
 
+DROPPED = """
+import signal, time, typer, weakref
+from harness.cli.ending import sentences
+class Thing:
+    pass
+def freed(_):
+    signal.raise_signal(signal.SIGINT)
+    for _ in range(1000):
+        pass
+thing = Thing()
+kept = weakref.ref(thing, freed)
+try:
+    with sentences():
+        del thing
+        for _ in range(400):
+            time.sleep(0.005)
+        print("lost")
+except typer.Exit as ended:
+    print(ended.exit_code)
+"""
+"""Ctrl-C in the callback of a weak reference, where Python drops what is raised."""
+
+
+def test_ctrl_c_within_a_finalizer_is_not_lost() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", DROPPED],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (found.stdout, found.stderr) == ("130\n", "pagetable: interrupted.\n")
+
+
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [

@@ -16,14 +16,17 @@ call_at:
 	ret
 
 /*
- * All handlers run on the one exception stack (IST 1), so that RSP may hold anything when a probe faults;
+ * All handlers run on the one exception stack (EXCEPTION_STACK), so that RSP may hold anything when a probe faults;
  * hence the frame always lies at `frame`, where C reads it.
  */
 caught:
 	cmpq $0, attempt_stack(%rip)
 	je unexpected
-	/* the access of attempt_user or attempt_supervisor: return from there, with RAX as it is */
+	/* the access of an attempt: return from there, with RAX as it is */
 end_attempt:
+	cmpb $0, on_shadow_stack(%rip)
+	jne leave_shadow_stack
+off_shadow_stack:
 	mov attempt_stack(%rip), %rsp
 	movq $0, attempt_stack(%rip)
 	cld
@@ -103,6 +106,53 @@ attempt_user:
 	push %rdx
 	iretq
 
+/*
+ * uintptr_t attempt_on_shadow_stack(the same)
+ * As attempt_supervisor, with shadow stacks enabled and SSP at the address.  SSP is a register of no MOV: SETSSBSY
+ * loads it with the stub's own shadow stack, on which a frame of IRET is laid that takes it to the address.  The
+ * exception that may come has another part of that stack, whose token has to be free each time.
+ */
+	.globl attempt_on_shadow_stack
+attempt_on_shadow_stack:
+	begin_attempt
+	mov %rdx, %r8
+	mov %rcx, %r9
+	movb $1, on_shadow_stack(%rip)
+	mov $MSR_S_CET, %ecx
+	mov $CET_SHADOW_STACKS, %eax
+	xor %edx, %edx
+	wrmsr
+	lea exception_shadow_token(%rip), %rax
+	wrssq %rax, (%rax)
+	lea shadow_token(%rip), %rax
+	wrssq %rax, (%rax)
+	setssbsy
+	mov $1, %edx
+	incsspq %rdx
+	wrssq %rdi, 8(%rax)
+	wrssq %r8, 16(%rax)
+	mov $CODE64, %edx
+	wrssq %rdx, 24(%rax)
+	mov %rsp, %rax
+	push $DATA
+	push %rax
+	push %r9
+	push $CODE64
+	push %r8
+	xor %eax, %eax
+	iretq
+
+/* Back to end_attempt, which returns: shadow stacks must be off by then. */
+leave_shadow_stack:
+	mov %rax, %r8
+	mov $MSR_S_CET, %ecx
+	xor %eax, %eax
+	xor %edx, %edx
+	wrmsr
+	movb $0, on_shadow_stack(%rip)
+	mov %r8, %rax
+	jmp off_shadow_stack
+
 /* In the order of `enum routine` in probes.c; an exception in a read leaves RAX 0. */
 	.macro routine instructions:vararg
 	.balign ROUTINE_BYTES
@@ -119,12 +169,15 @@ attempt_user:
 	routine jmp *%rdi
 	routine lea 8(%rdi), %rsp; push %rsi; \end
 	routine mov $LDT_FIRST, %ecx; mov %ecx, %fs; \end
+	routine incsspq %rax; \end
+	routine wrssq %rsi, (%rdi); \end
 	.endm
 
 	.globl supervisor_accesses
 	.balign ROUTINE_BYTES
 supervisor_accesses:
 	accesses jmp finished
+	routine wrussq %rsi, (%rdi); jmp finished
 	routine mov %rsi, %cr3; jmp finished
 	routine mov %cr4, %rax; xor $CR4_PGE, %al; mov %rax, %cr4; xor $CR4_PGE, %al; mov %rax, %cr4; jmp finished
 	routine lldt %si; jmp finished
@@ -138,6 +191,17 @@ user_accesses:
 	accesses ud2
 	.balign ROUTINE_BYTES
 
+/* The stub's shadow stack: a page of .text, written by WRSS and by what uses it.  An exception takes what is below
+   its token, an IRET the words above the other. */
+	.text
+	.balign 4096
+	.skip 2048
+	.globl exception_shadow_token, shadow_token
+exception_shadow_token:
+	.quad 0
+shadow_token:
+	.skip 2048 - 8
+
 	.bss
 	.balign 4096
 	.skip 4096 - 7 * 8
@@ -147,5 +211,7 @@ frame:
 exception_stack_top:
 attempt_stack:
 	.skip 8			/* RSP to return with from the access under way; 0: there is none */
+on_shadow_stack:
+	.skip 8
 
 	.section .note.GNU-stack, "", @progbits

@@ -24,6 +24,7 @@ asm(".code32");
 #define CR4_PGE		0x00000080
 #define CR4_LA57	0x00001000
 #define CR4_PKE		0x00400000
+#define CR4_CET		0x00800000
 #define CR4_PKS		0x01000000
 
 /* what decides the format of the tables, so that it is the same for the entry tables and the tested ones */
@@ -36,7 +37,14 @@ asm(".code32");
 #define EFER_OWN	(EFER_LME | EFER_NXE)	/* what the stub runs with between batches */
 #define EFER_LEGACY	EFER_NXE		/* and on its way through a 32-bit mode */
 #define MSR_FS_BASE	0xc0000100
+#define MSR_U_CET	0x6a0
+#define MSR_S_CET	0x6a2
+#define MSR_PL0_SSP	0x6a4
+#define MSR_PL3_SSP	0x6a7
+#define MSR_SSP_TABLE	0x6a8
 #define MSR_PKRS	0x6e1
+
+#define CET_SHADOW_STACKS 0x3		/* in U_CET and S_CET: shadow stacks, and WRSS */
 
 #define RFLAGS_FIXED	0x00002
 #define RFLAGS_AC	0x40000
@@ -85,6 +93,8 @@ asm(".code32");
 #define END_OF_INTERRUPT 0x20
 #define APIC_SPURIOUS	0xfee000f0
 #define APIC_LINT0	0xfee00350
+
+#define EXCEPTION_STACK	1		/* in long mode: the number of the IST */
 
 #define EXCEPTIONS	32
 #define INTERRUPTS	8	/* of the first interrupt controller, vectors 32 to 39 */

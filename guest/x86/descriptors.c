@@ -40,7 +40,7 @@ static struct gate gate(unsigned vector)
 	return (struct gate) {
 		.offset_low = handler, .offset_middle = handler >> 16,
 #ifdef __x86_64__
-		.offset_high = handler >> 32, .selector = CODE64, .stack = 1, .type = 0x8e,
+		.offset_high = handler >> 32, .selector = CODE64, .stack = EXCEPTION_STACK, .type = 0x8e,
 #else
 		/* INT3 is an instruction of CPL 3: its gate must be open to that */
 		.selector = WINDOW_CODE, .type = vector == BREAKPOINT ? 0xee : 0x8e,
@@ -53,7 +53,7 @@ void load_descriptors(void)
 	for (unsigned vector = 0; vector < VECTORS; vector++)
 		idt[vector] = gate(vector);
 #ifdef __x86_64__
-	task.stack[0] = (uintptr_t)exception_stack_top;
+	task.stack[EXCEPTION_STACK - 1] = (uintptr_t)exception_stack_top;
 #else
 	task.esp0 = (uintptr_t)exception_stack_top;
 	task.ss0 = WINDOW_DATA;

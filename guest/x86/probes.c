@@ -13,10 +13,17 @@
 extern const char supervisor_accesses[], user_accesses[];
 uintptr_t attempt_supervisor(uintptr_t address, uintptr_t value, uintptr_t routine, uintptr_t flags);
 uintptr_t attempt_user(uintptr_t address, uintptr_t value, uintptr_t routine, uintptr_t flags);
+#ifdef __x86_64__
+uintptr_t attempt_on_shadow_stack(uintptr_t address, uintptr_t value, uintptr_t routine, uintptr_t flags);
+extern const uint64_t exception_shadow_token[], shadow_token[];
+#endif
 
-/* What lies at supervisor_accesses and user_accesses, ROUTINE_BYTES each; the last four only at the former. */
+/* What lies at supervisor_accesses and user_accesses, ROUTINE_BYTES each; from the third line on only at the former. */
 enum routine {
 	READ_1, READ_4, READ_8, WRITE_1, WRITE_4, WRITE_8, JUMP, PUSH, LOAD_SEGMENT,
+#ifdef __x86_64__
+	SHADOW_READ, SHADOW_WRITE, USER_SHADOW_WRITE,
+#endif
 	LOAD_CR3, CHANGE_PGE, LOAD_LDT, CHANGE_CR4,
 };
 
@@ -105,6 +112,39 @@ static __attribute__((noinline)) void load_control(const struct control *next)
 		write_msr(MSR_EFER, loaded.efer = next->efer);
 }
 
+/* ---- shadow stacks ---- */
+
+#ifdef __x86_64__
+static uint64_t shadow_stacks_of_ist[8];
+
+/* The user's are enabled throughout: nothing of CPL 3 calls or returns.  The supervisor's are for its own probes. */
+static void lay_shadow_stacks(void)
+{
+	if (!((batch.first.cr4 | batch.then.cr4) & CR4_CET))
+		return;
+	shadow_stacks_of_ist[EXCEPTION_STACK] = (uintptr_t)exception_shadow_token;
+	write_msr(MSR_SSP_TABLE, (uintptr_t)shadow_stacks_of_ist);
+	write_msr(MSR_PL0_SSP, (uintptr_t)shadow_token);
+	write_msr(MSR_U_CET, CET_SHADOW_STACKS);
+}
+
+typedef uintptr_t attempt(uintptr_t address, uintptr_t value, uintptr_t routine, uintptr_t flags);
+
+/* How the access is attempted. */
+static inline attempt *way(const struct job *job)
+{
+	if (!job->user)
+		return job->access == ACCESS_SHADOW_READ || job->access == ACCESS_SHADOW_WRITE
+			? attempt_on_shadow_stack : attempt_supervisor;
+	if (job->access == ACCESS_SHADOW_READ)
+		write_msr(MSR_PL3_SSP, job->address);
+	return attempt_user;
+}
+#else
+static inline void lay_shadow_stacks(void) {}
+#define way(job) ((job)->user ? attempt_user : attempt_supervisor)
+#endif
+
 /* ---- one probe ---- */
 
 /* Runs a routine of the supervisor's own needs; false, if it ends in an exception. */
@@ -155,7 +195,7 @@ static inline uintptr_t routine(const struct job *job)
 	enum routine index = job->access == ACCESS_READ ? READ_1 + (job->size >> 2)
 		: job->access == ACCESS_WRITE ? WRITE_1 + (job->size >> 2)
 		: job->access == ACCESS_FETCH ? JUMP
-		: job->access == ACCESS_PUSH ? PUSH : LOAD_SEGMENT;
+		: PUSH + (job->access - ACCESS_PUSH);
 	return (job->user ? linear(user_accesses) : (uintptr_t)supervisor_accesses) + index * ROUTINE_BYTES;
 }
 
@@ -175,7 +215,7 @@ static inline void access(const struct job *job, struct result *result)
 {
 	uintptr_t at = routine(job), flags = RFLAGS_FIXED | (job->ac ? RFLAGS_AC : 0);
 
-	uintptr_t found = (job->user ? attempt_user : attempt_supervisor)(job->address, job->value, at, flags);
+	uintptr_t found = way(job)(job->address, job->value, at, flags);
 	if (job->ac)
 		write_flags(RFLAGS_FIXED);	/* not CLAC: the local KVM does not execute it */
 	bool in_routine = frame.ip - at < ROUTINE_BYTES;
@@ -239,6 +279,7 @@ static void enter_tested_state(void)
 	loaded = (struct control){ UNKNOWN, batch.first.cr4 & CR4_FORMAT, UNKNOWN, UNKNOWN, UNKNOWN };
 	load_control(&batch.first);
 	write_cr3(batch.cr3);
+	lay_shadow_stacks();
 }
 
 static void leave_tested_state(void)

@@ -5,7 +5,7 @@
  *
  * The console, COM1, carries only control: a line of text each way, which a person can type as well.
  *
- *     (start)        -> ready 2               the version of this protocol
+ *     (start)        -> ready 3               the version of this protocol
  *     run NONCE      -> done NONCE COUNT      the jobs of `batch` are executed, COUNT in decimal
  *     park NONCE     -> parked NONCE          the tested tables are loaded and stay so
  *     leave          -> left NONCE            only while parked
@@ -20,7 +20,7 @@
 
 #include <stdint.h>
 
-enum protocol { PROTOCOL_VERSION = 2 };
+enum protocol { PROTOCOL_VERSION = 3 };
 
 /* Words a job can patch and watch: the entries of a five-level path, and the word that the access reaches. */
 enum { WORDS = 6 };
@@ -33,7 +33,15 @@ enum access {
 	ACCESS_PUSH,		/* PUSH of the value, with the stack pointer such that the store is at the address */
 	ACCESS_DESCRIPTOR,	/* MOV to FS of the first descriptor of an LDT that begins at the address: an implicit
 				   access, which reads 8 bytes as the supervisor does, whoever executes the MOV */
+	ACCESS_SHADOW_READ,	/* INCSSPQ of nothing, with SSP at the address: it drops the 8 bytes that it reads */
+	ACCESS_SHADOW_WRITE,	/* WRSSQ of the value */
+	ACCESS_USER_SHADOW_WRITE,	/* WRUSSQ of the value: the supervisor makes the user's access */
 };
+
+/*
+ * The last three are made in long mode while CR4 has CET, at canonical addresses that are multiples of 8.  The
+ * supervisor's run on a shadow stack of the stub's, in .text, whose pages are shadow stacks: read-only and dirty.
+ */
 
 /*
  * The code of a fetched frame is, by convention, `mov $imm32,%eax; ud2` (7 bytes: data is imm32, vector 6 at
@@ -114,8 +122,8 @@ struct control {
  *
  * Both sets of tables map the whole RAM linearly at `window`, with the same entries (so EFER.NXE=0 wants a window
  * without XD); the tables of entry_cr3 hold the identity of the RAM as well and have the format of cr4 (LA57, PAE,
- * PSE).  In the window the pages of .text are executable, those of .user are executable by CPL 3, and .data and .bss
- * are writable.  The stub is in the first 2 MiB, and its pages are small ones: without large pages (32-bit paging
+ * PSE).  In the window the pages of .text are executable, and with CR4.CET dirty and read-only; those of .user are
+ * executable by CPL 3, and .data and .bss are writable.  The stub is in the first 2 MiB, and its pages are small ones: without large pages (32-bit paging
  * without PSE) so is all of the window, a table each 4 MiB.  In the 32-bit modes, the window ends below 4 GiB.
  */
 struct batch {

@@ -48,7 +48,8 @@ class Lanes:
 
     words     the entry at each level, shape (levels, n)
     kind      uint8, a `Kind`
-    user      from user mode
+    user      from user mode, or by the supervisor's WRUSS, which counts as the user's
+    wruss     by that
     implicit  of a descriptor: a supervisor's access, whoever is the cause
     ac        with EFLAGS.AC set
     width     uint8, the bytes accessed
@@ -63,6 +64,7 @@ class Lanes:
     address: Words
     kind: Bytes
     user: Mask
+    wruss: Mask
     implicit: Mask
     ac: Mask
     width: Bytes
@@ -236,6 +238,8 @@ def ask(guest: Guest, chain: Chain, lanes: Lanes, mixed: bool = False) -> Questi
     jobs = guest.image.new_jobs(count + closing)
     ours = jobs[:count]
     lanes.cases.put(ours, enums)
+    ours["access"][lanes.wruss] = enums["ACCESS_USER_SHADOW_WRITE"]
+    ours["user"][lanes.wruss] = 0
     ours["size"] = lanes.width
     names = (name.upper().replace("-", "_") for name in FLUSHES)
     flushes = np.array([enums[f"FLUSH_{name}"] for name in names], np.uint8)
@@ -347,7 +351,7 @@ def foresee(
         found[lanes.implicit] &= np.uint64(0xFFFF_FFFF)  # the base of a segment
     wide = np.uint64((1 << 8 * widest(cpu)) - 1)
     found[fetch] = np.where(single, np.uint64(0), marks.mark(walks.physical) & wide)[fetch]
-    found[writes] = 0
+    found[writes | (lanes.kind == Kind.SHADOW_READ)] = 0
     flips = np.where(writes & (word == question.reached), care, np.uint64(0))
     vector = np.where(single, np.uint8(code.vector), np.uint8(INVALID_OPCODE))
     vector[~fetch] = NO_VECTOR

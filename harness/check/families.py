@@ -12,16 +12,18 @@ flush   entries change under every way to drop translations
 key     one entry carries every protection key, under PKRU and PKRS
 locked  a page has a protection key, and an entry above it withholds rights
 pdpte   a PDPTE carries every single bit, and every pair, when it is loaded
-shadow  shadow-stack accesses to pages that are a shadow stack and that are none
+shadow  a page, and an entry above it, with what makes it a shadow stack or none, under shadow-stack
+        accesses and others, in long mode
 lam     pointers with metadata
-load    what MOV CR4 and MOV CR3 refuse: a change of LA57 in long mode.  The rest of this family and
-        the two before are counted as what no engine can be asked
+load    what MOV CR4 and MOV CR3 refuse
+
+A family says what it needs of an engine; what none can is counted all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from itertools import combinations, product
 from operator import or_
@@ -40,7 +42,9 @@ from harness.check.quirks import (
     Quirk,
 )
 from harness.check.stage import WINDOW_KEY, Change, Control, Model, Step
+from harness.machine.machine import Ability
 from harness.machine.processor import MachineInfo
+from harness.machine.registry import able, engine_named
 from harness.paging.bulk import Counts
 from harness.paging.format import Shape
 from harness.paging.memory import Mask, Words
@@ -116,6 +120,14 @@ LOCKED_CONTROLS: Final = tuple(
         {"pke": False},
     )
 )
+SHADOW_CONTROLS: Final = tuple(
+    Control(cet=True, **cleared)
+    for cleared in ({}, {"smap": False}, {"nxe": False}, {"smep": False, "smap": False})
+)
+LOCKED_SHADOW_CONTROLS: Final = tuple(
+    keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], cet=True, **cleared)
+    for cleared in ({}, {"smap": True}, {"pks": False}, {"pke": False})
+)
 KEYS_IN_VAIN: Final = keyed((1 << 32) - 1, (1 << 32) - 1)
 """Outside long mode, keys play no part."""
 
@@ -133,8 +145,8 @@ class Family:
                nothing is flushed but by the axis `flush`, and no entry is written
     product    of the axes that the guest is given; the control state is beside it
     controls   the control states under which each case is tried
-    needs      the feature without which the processor must not be asked
-    no_engine  why no engine can be asked about what the reference has an answer to
+    feature    the feature without which the processor must not be asked
+    needs      what not every engine can
     """
 
     name: str
@@ -142,8 +154,8 @@ class Family:
     varied: Mapping[int, str]
     product: Product
     controls: tuple[Control | Change, ...]
-    needs: str | None = None
-    no_engine: str | None = None
+    feature: str | None = None
+    needs: Ability | None = None
     there: Mapping[int, str] = field(default_factory=dict)
     steps: tuple[Step, ...] = (ONE_ACCESS,)
 
@@ -155,12 +167,22 @@ class Family:
             **self.model.values(),
         }
 
-    def lacks(self, info: MachineInfo) -> str | None:
-        """Why the processor must not be asked, as a reason; None if it can be."""
-        if self.needs is None or info.has(self.needs):
+    def lacks(self, engine: str, info: MachineInfo) -> str | None:
+        """Why an engine with this processor must not be asked, as a reason; None if it can be."""
+        if self.needs is not None and self.needs not in engine_named(engine).can:
+            others = ", ".join(able(self.needs))
+            return f"{engine} cannot {self.needs.value}" + (f": {others} can" if others else "")
+        if self.feature is None or info.has(self.feature):
             return None
-        why = f"the engine's processor has no {self.needs.upper()}"
+        why = f"the engine's processor has no {self.feature.upper()}"
         return f"{why}, and a MOV to CR4 with that bit hangs TCG"
+
+    @property
+    def unasked(self) -> str | None:
+        """Why no engine at all can be asked, as a reason; None if one can be."""
+        if self.needs is None or able(self.needs):
+            return None
+        return f"no engine can {self.needs.value}"
 
     def case(self, control: Control | Change, number: int) -> str:
         """A case for people, value by value."""
@@ -343,7 +365,19 @@ _KINDS: Final[Mapping[Value, Kind]] = {
     "fetch": Kind.FETCH,
     "push": Kind.PUSH,
     "descriptor": Kind.READ,
+    "shadow-read": Kind.SHADOW_READ,
+    "shadow-write": Kind.SHADOW_WRITE,
 }
+
+SHADOW: Final = ("shadow-read", "shadow-write")
+SHADOW_AND_OTHERS: Final = (*SHADOW, *DATA_AND_CODE)
+_BY_SHADOW: Final = (Axis("by", ("supervisor", "user", "wruss")), Axis("ac", (0, 1)))
+_SHADOW_RULES: Final = (
+    Rule(
+        "WRUSS does nothing but write to a shadow stack",
+        lambda values: (values["by"] == "wruss") & (values["access"] != "shadow-write"),
+    ),
+)
 
 _PAGE: Final = 1 << formats.PAGE_BITS
 _OFFSETS: Final[Mapping[Value, int]] = {
@@ -641,26 +675,43 @@ def pdpte(model: Model, controls: tuple[Control, ...], at_once: int) -> Iterator
 def load(model: Model) -> Iterator[Family]:
     """A change of the number of levels, which long mode refuses."""
     axes = (Axis(_FLUSH, LEVEL_CHANGES), _home(model), Axis("access", ("read",)), *_BY)
-    yield Family("load", model, {}, Product(axes), (ALL_ON, ALL_OFF), needs="la57")
+    yield Family("load", model, {}, Product(axes), (ALL_ON, ALL_OFF), feature="la57")
 
 
-def unasked(model: Model) -> Iterator[Family]:
-    """What the reference has an answer to and no engine can execute."""
-    axes = [Axis("level", (0,)), *entry_axes(model, 0, ("P", "RW", "US", "D"), "")]
-    shadow = _product(axes, (), _home(model), ("shadow-read", "shadow-write"))
-    why = "shadow-stack accesses (CET): Bochs has them, the guest does not make them yet"
-    yield Family("shadow", model, {0: ""}, shadow, (ALL_ON,), no_engine=why)
-    bits = Product((Axis("CR4", ("PGE", "SMEP", "SMAP", "PKE", "PKS", "LA57")),))
-    why = "a bit of CR4 without its feature: MOV CR4 hangs TCG, and Bochs is not asked yet"
-    yield Family("load", model, {}, bits, (ALL_ON,), no_engine=why)
-    if model.long:
-        tagged = tuple(home(model) | formats.bits(62, low) for low in (48, 57, 62))
-        product = Product((Axis("address", tagged, "#x"), Axis("access", DATA_AND_CODE), *_BY))
-        why = "pointers with metadata: no engine has linear-address masking (LAM)"
-        yield Family("lam", model, {}, product, (ALL_ON,), no_engine=why)
-        product = Product((Axis("CR3", tuple(range(model.maxphyaddr, 64))),))
-        why = "a bit of CR3 at or above MAXPHYADDR: MOV CR3 hangs TCG, and Bochs is not asked yet"
-        yield Family("load", model, {}, product, (ALL_ON,), no_engine=why)
+def shadow(model: Model, full: bool) -> Iterator[Family]:
+    """What makes a page a shadow stack, of which mode it is, and what else denies the access."""
+    model = replace(model, shadow_stacks=True)
+    more, upper_more = (("A", "XD"), ("D",)) if full else ((), ())
+    for lower, upper in combinations(range(model.levels), 2):
+        axes = (
+            Axis("upper", (upper,)),
+            Axis("lower", (lower,)),
+            *entry_axes(model, upper, ("RW", "US", *upper_more), "upper."),
+            *entry_axes(model, lower, ("P", "RW", "US", "D", "PS", *more), "lower."),
+            Axis("lower.set", one_reserved(model)),
+        )
+        rules = (*address_rules(model, lower, "lower."), *_SHADOW_RULES)
+        product = _product(axes, rules, _home(model), SHADOW_AND_OTHERS, _BY_SHADOW)
+        varied, needs = {upper: "upper.", lower: "lower."}, Ability.SHADOW_STACKS
+        yield Family("shadow", model, varied, product, SHADOW_CONTROLS, needs=needs)
+        if maps_pages(model, lower):
+            axes = (
+                Axis("upper", (upper,)),
+                Axis("lower", (lower,)),
+                *entry_axes(model, upper, ("US",), "upper."),
+                *entry_axes(model, lower, ("RW", "D"), "lower."),
+                Axis("lower.PS", (int(lower > 0),)),
+                Axis("lower.key", FOUR_KEYS),
+            )
+            product = _product(axes, _SHADOW_RULES, _home(model), SHADOW, _BY_SHADOW)
+            yield Family("shadow", model, varied, product, LOCKED_SHADOW_CONTROLS, needs=needs)
+
+
+def lam(model: Model) -> Iterator[Family]:
+    """Pointers with metadata, in the bits that each width leaves to it."""
+    tagged = tuple(home(model) | formats.bits(62, low) for low in (48, 57, 62))
+    product = Product((Axis("address", tagged, "#x"), Axis("access", DATA_AND_CODE), *_BY))
+    yield Family("lam", model, {}, product, (ALL_ON,), needs=Ability.MASKED_POINTERS)
 
 
 def families(
@@ -696,8 +747,9 @@ def families(
             yield from key(model, EVERY_KEY_CONTROL if full else KEY_CONTROLS)
             yield from locked(model, LOCKED_CONTROLS, full)
             yield from load(model)
+            yield from shadow(model, full)
+            yield from lam(model)
         yield from _single(model, 2 if full else 1)
-        yield from unasked(model)
     for model in others:
         if full:
             yield from entry(model, ONE_OFF, EVERY_ACCESS)
@@ -763,7 +815,8 @@ def lanes(
         words=words,
         address=address,
         kind=kind,
-        user=column(step.access + "by", lambda who: who == "user") != 0,
+        user=column(step.access + "by", lambda who: who != "supervisor") != 0,
+        wruss=column(step.access + "by", lambda who: who == "wruss") != 0,
         implicit=implicit,
         ac=column(step.access + "ac") != 0,
         width=width,

@@ -224,10 +224,10 @@ def _select(
         if not holds.any():
             continue
         mask = np.ones(product.shape, np.bool_) & holds
-        lacking = family.lacks(info) or control.lacks(info)
-        if family.no_engine is not None:
-            into.left_out[family.no_engine] += int(mask.sum()) * steps
+        if (nobody := family.unasked) is not None:
+            into.left_out[nobody] += int(mask.sum()) * steps
             continue
+        lacking = family.lacks(into.engine, info) or control.lacks(info)
         if lacking is not None:
             into.skipped[lacking] += int(mask.sum()) * steps
             continue

@@ -48,6 +48,7 @@ class AskedAccess:
     words     the entries, from level 0 up
     slots     where they are, physical addresses
     user      whether user mode is the cause, as it can be of an implicit access
+    wruss     whether the supervisor makes the user's access, which WRUSS does
     width     bytes that are accessed; 1 also says that the code fetched is a single byte
     page      the level whose frame the entries lead to
     backed    whether that frame has memory behind it
@@ -69,6 +70,7 @@ class AskedAccess:
     flush: str
     pdpte: int | None
     register: int
+    wruss: bool = False
 
     @classmethod
     def of(cls, question: Question, control: Control, lane: int) -> AskedAccess:
@@ -91,6 +93,7 @@ class AskedAccess:
             flush=chains.FLUSHES[int(lanes.flush[0])],
             pdpte=next(iter(lanes.pdpte[:, 0].tolist()), None),
             register=next(iter(lanes.register[:, 0].tolist()), 0),
+            wruss=bool(lanes.wruss[0]),
         )
 
     @property
@@ -102,6 +105,7 @@ class AskedAccess:
             address=np.array([self.address], np.uint64),
             kind=np.array([self.access.kind], np.uint8),
             user=np.array([self.user]),
+            wruss=np.array([self.wruss]),
             implicit=np.array([self.access.implicit]),
             ac=np.array([self.ac]),
             width=np.array([self.width], np.uint8),
@@ -157,6 +161,16 @@ class AskedAccess:
         if self.control.pkrs & WINDOW_KEY:
             raise ValueError(f"PKRS {self.control.pkrs:#x} denies the stub its own pages")
         self._check_pdpte(model)
+        self._check_shadow(model)
+
+    def _check_shadow(self, model: Model) -> None:
+        shadow = self.access.kind.shadow
+        if shadow and not (model.long and model.shadow_stacks and self.control.cet):
+            raise ValueError("a shadow-stack access without shadow stacks in long mode")
+        if self.control.cet and not (model.shadow_stacks and self.control.wp):
+            raise ValueError("CR4.CET without shadow stacks and CR0.WP")
+        if self.wruss and not (self.access.kind is Kind.SHADOW_WRITE and self.user):
+            raise ValueError("WRUSS is a user's write to a shadow stack")
 
     def _check_pdpte(self, model: Model) -> None:
         if self.pdpte is None:
@@ -265,6 +279,7 @@ class SavedAskedAccess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     flush: str
     pdpte: Number | None
     register: int
+    wruss: bool = False
 
     def asked(self) -> dict[str, Any]:
         """The values of the fields of `AskedAccess`; ValueError where there are none such."""
@@ -377,6 +392,7 @@ def _observed(batch: Batch, verdicts: Verdicts, lane: int) -> str:
     after = int(chains.data_after(question, verdicts.results[only])[0])
     found = after if kind.writes else int(result["data"])
     marked = verdicts.rules.reason[lane] == 0 and lanes.width[0] == marks.WORD and not implicit
+    marked &= kind is not Kind.SHADOW_READ
     observed = observed_text(result, found, bool(marked), lanes.words[::-1, 0].tolist())
     if after != before:
         observed += f"; the data {before:#x} -> {after:#x}"

@@ -355,8 +355,19 @@ class Reading:
             denied |= fetch & supervisor & user_page
         if cpu.cr4 >> 21 & 1:
             denied |= ~fetch & supervisor & user_page & ~self._shielded
+        shadow = _shadow(cases)
+        denied[shadow] = (~self._shadow_stack | (user_page == supervisor))[shadow]
         made: Mask = (self.walked.stop == Stop.PAGE) & ~denied & ~self._locked
         return made
+
+    @property
+    def _shadow_stack(self) -> Mask:
+        """Whether the page is a shadow stack (4.6.1): R/W is clear in its own entry alone, which
+        has D."""
+        here: Mask = self.walked.entry & np.uint64(1 << 1 | 1 << 6) == np.uint64(1 << 6)
+        for level, raw in enumerate(self.asked.words):
+            here &= (raw & np.uint64(1 << 1) != 0) | (self.walked.level >= level)
+        return here
 
     @property
     def _shielded(self) -> Mask:
@@ -423,11 +434,12 @@ class Reading:
 
     @property
     def described(self) -> Errors:
-        """The bits of a page fault's error code that describe the access: W, U and I."""
+        """The bits of a page fault's error code that describe the access: W, U, I and SS."""
         cases, cpu = self.asked.cases, self.asked.cpu
         reports = cpu.cr4 >> 20 & 1 or (cpu.cr4 >> 5 & 1 and cpu.efer >> 11 & 1)
         error = _writes(cases).astype(np.uint32) << np.uint32(1)
         error |= self.by_user.astype(np.uint32) << np.uint32(2)
+        error |= _shadow(cases).astype(np.uint32) << np.uint32(6)
         if reports:
             error |= (cases.kind == Kind.FETCH).astype(np.uint32) << np.uint32(4)
         return error
@@ -476,7 +488,12 @@ def _walks_by(cpu: Cpu) -> tuple[int | bool, ...]:
 
 
 def _writes(cases: Cases) -> Mask:
-    found: Mask = (cases.kind == Kind.WRITE) | (cases.kind == Kind.PUSH)
+    found: Mask = np.isin(cases.kind, (Kind.WRITE, Kind.PUSH, Kind.SHADOW_WRITE))
+    return found
+
+
+def _shadow(cases: Cases) -> Mask:
+    found: Mask = (cases.kind == Kind.SHADOW_READ) | (cases.kind == Kind.SHADOW_WRITE)
     return found
 
 

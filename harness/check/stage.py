@@ -39,6 +39,7 @@ class Model:
     pse36    4-MByte pages above 4 GiB, in 32-bit paging
     amd      AMD's, not Intel's
     pse      CR4.PSE, which decides in 32-bit paging what an entry is
+    shadow_stacks  shadow stacks, in long mode
     """
 
     mode: str
@@ -47,6 +48,7 @@ class Model:
     pse36: bool = True
     amd: bool = False
     pse: bool = True
+    shadow_stacks: bool = False
 
     @cached_property
     def long(self) -> bool:
@@ -102,7 +104,9 @@ class Model:
     def processor(self) -> Processor:
         """What an engine is asked to be."""
         la57 = self.mode == Mode.LEVEL_5.value
-        return Processor(self.maxphyaddr, self.page1gb, self.pse36, self.amd, la57)
+        return Processor(
+            self.maxphyaddr, self.page1gb, self.pse36, self.amd, la57, self.shadow_stacks
+        )
 
     def values(self) -> dict[str, str | int]:
         """What it has on its axes: those that play a part in its mode."""
@@ -117,6 +121,7 @@ class Model:
         """Its state under `control`, with its root and its PDPTEs as in `like`."""
         flags = {Cr4.PSE: self.pse, Cr4.PGE: control.pge, Cr4.SMEP: control.smep}
         flags |= {Cr4.SMAP: control.smap, Cr4.PKE: control.pke, Cr4.PKS: control.pks}
+        flags[Cr4.CET] = control.cet
         cpu = Cpu.in_mode(
             Mode(self.mode),
             like.cr3 if like else 0,
@@ -143,6 +148,8 @@ class Model:
             return "the engine's processor has no PAE paging"
         if self.pse and not info.has("pse"):
             return "the engine's processor has no PSE"
+        if self.shadow_stacks and not info.has("cet_ss"):
+            return "the engine's processor has no shadow stacks (CET)"
         return None
 
 
@@ -157,6 +164,7 @@ class Control:
     pge: bool = True
     pke: bool = False
     pks: bool = False
+    cet: bool = False
     pkru: int = 0
     pkrs: int = 0
 
@@ -165,11 +173,11 @@ class Control:
         return {field.name.upper(): int(getattr(self, field.name)) for field in fields(self)}
 
     def shown(self) -> dict[str, str]:
-        """The same for people, without keys where they play no part."""
-        usual, shown = Control(), self.values()
-        keys = ("PKE", "PKS", "PKRU", "PKRS")
-        if all(shown[name] == usual.values()[name] for name in keys):
-            shown = {name: value for name, value in shown.items() if name not in keys}
+        """The same for people, without keys and CET where they play no part."""
+        usual, shown = Control().values(), self.values()
+        for names in (("PKE", "PKS", "PKRU", "PKRS"), ("CET",)):
+            if all(shown[name] == usual[name] for name in names):
+                shown = {name: value for name, value in shown.items() if name not in names}
         return {name: _number(value) for name, value in shown.items()}
 
     @property

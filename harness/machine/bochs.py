@@ -34,7 +34,7 @@ from elftools.elf.elffile import ELFFile
 
 from harness.machine.descriptors import above_standard, anonymous_file, what_is_said
 from harness.machine.errors import Misuse, ProtocolError
-from harness.machine.machine import Emulator, Engine, Processor, bound_to, installed
+from harness.machine.machine import Ability, Emulator, Engine, Processor, bound_to, installed
 from harness.machine.patience import Clock
 from harness.machine.ram import MIB, Ram
 from harness.machine.stub import StubImage
@@ -120,6 +120,8 @@ RELEASES: Final = (
 
 USUAL: Final = "model=corei7_icelake_u"
 """The newest model without shadow stacks: with these, 3.0 panics where CR0.WP=0."""
+
+WITH_SHADOW_STACKS: Final = "model=tigerlake"
 
 AMD: Final = "model=ryzen"
 
@@ -378,10 +380,13 @@ def _path(descriptor: int) -> str:
 
 def _processor(wanted: Processor) -> str | None:
     """The setting `cpu` for a processor, of those that Bochs can be."""
-    if wanted.maxphyaddr != MAXPHYADDR or not wanted.pse36 or (wanted.amd and wanted.la57):
+    if wanted.maxphyaddr != MAXPHYADDR or not wanted.pse36:
+        return None
+    if wanted.amd and (wanted.la57 or wanted.shadow_stacks):
         return None
     excluded = "" if wanted.page1gb else ", exclude_features=1g_pages"
-    return (AMD if wanted.amd else USUAL) + excluded
+    model = WITH_SHADOW_STACKS if wanted.shadow_stacks else USUAL
+    return (AMD if wanted.amd else model) + excluded
 
 
 BOCHS: Final = Engine(
@@ -394,5 +399,6 @@ BOCHS: Final = Engine(
     largest_ram=LARGEST_RAM,
     high=False,
     any_width=False,
+    can=frozenset({Ability.SHADOW_STACKS, Ability.REFUSED_LOADS}),
     by_default=False,
 )

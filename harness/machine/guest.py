@@ -33,6 +33,8 @@ from harness.machine.machine import Machine
 from harness.machine.monitor import Monitor
 from harness.machine.patience import Clock
 from harness.machine.processor import (
+    CR4_CET,
+    CR4_LA57,
     FEATURES,
     MachineInfo,
     Mode,
@@ -228,7 +230,7 @@ class Guest:
         self._next_half = (self._next_half + 1) % HALVES
         if not _unchanged(self._held[batch.half], jobs, state):
             self.ram.view(self._halves[batch.half].jobs, self.image.job_dtype)[: len(jobs)] = jobs
-            self._held[batch.half] = _Held(jobs, state.mode)
+            self._held[batch.half] = _Held(jobs, _checked_for(state))
         self._flying.append(batch)
         if len(self._flying) == 1:
             self._send(batch)
@@ -434,13 +436,31 @@ class Guest:
         misaligned = where & np.uint64(state.word_bytes - 1) != 0
         reason = f"where[] has an address that is not a multiple of {state.word_bytes}"
         _refuse(jobs, misaligned, reason)
-        _refuse(jobs, jobs["access"] > self.image.enums["ACCESS_DESCRIPTOR"], "no such access")
-        _refuse(jobs, jobs["flush"] > self.image.enums["FLUSH_LA57_PSE"], "no such flush")
-        _refuse(jobs, jobs["control"] > self.image.enums["CONTROL_THEN"], "no such control state")
+        enums = self.image.enums
+        _refuse(jobs, jobs["access"] > enums["ACCESS_USER_SHADOW_WRITE"], "no such access")
+        _refuse(jobs, jobs["flush"] > enums["FLUSH_LA57_PSE"], "no such flush")
+        _refuse(jobs, jobs["control"] > enums["CONTROL_THEN"], "no such control state")
         if not self.info.has("la57"):
-            changes = jobs["flush"] >= self.image.enums["FLUSH_LA57"]
+            changes = jobs["flush"] >= enums["FLUSH_LA57"]
             _refuse(jobs, changes, "CR4 has bit 12, but the guest's processor has no la57")
         self._check_width(jobs, state)
+        self._check_shadow(jobs, state)
+
+    def _check_shadow(self, jobs: npt.NDArray[np.void], state: State) -> None:
+        """Refuse shadow-stack accesses by which the stub itself would be lost."""
+        shadow = jobs["access"] >= self.image.enums["ACCESS_SHADOW_READ"]
+        if not shadow.any():
+            return
+        states = [state, state.then or state]
+        able = state.mode is Mode.LONG and all(one.cr4 & CR4_CET for one in states)
+        _refuse(jobs, shadow & (not able), "a shadow-stack access needs long mode, and CR4.CET")
+        odd = jobs["address"] & np.uint64(7) != 0
+        _refuse(jobs, shadow & odd, "a shadow-stack access is at a multiple of 8")
+        sign = jobs["address"].view(np.int64) >> np.int64(56 if state.cr4 & CR4_LA57 else 47)
+        reason = "a shadow-stack access is at a canonical address"
+        _refuse(jobs, shadow & (sign != 0) & (sign != -1), reason)
+        for_user = jobs["access"] == self.image.enums["ACCESS_USER_SHADOW_WRITE"]
+        _refuse(jobs, for_user & (jobs["user"] != 0), "only the supervisor executes WRUSS")
 
     def _check_width(self, jobs: npt.NDArray[np.void], state: State) -> None:
         enums, sizes = self.image.enums, (1, 4, 8) if state.mode is Mode.LONG else (1, 4)
@@ -454,17 +474,22 @@ class Guest:
 
 @dataclass(frozen=True)
 class _Held:
-    """Jobs that one half of the job memory holds, and the mode that they were checked for."""
+    """Jobs that one half of the job memory holds, and what they were checked for."""
 
     jobs: npt.NDArray[np.void]
-    mode: Mode
+    checked_for: tuple[Mode, int]
+
+
+def _checked_for(state: State) -> tuple[Mode, int]:
+    """What of a state decides which jobs are refused."""
+    return state.mode, (state.cr4 & (state.then or state).cr4) & (CR4_LA57 | CR4_CET)
 
 
 def _unchanged(held: _Held | None, jobs: npt.NDArray[np.void], state: State) -> bool:
     """Whether `jobs` are what one half of the job memory holds already."""
     if held is None or held.jobs is not jobs or jobs.flags.writeable:
         return False
-    return held.mode is state.mode
+    return held.checked_for == _checked_for(state)
 
 
 def _refuse(jobs: npt.NDArray[np.void], wrong: npt.NDArray[np.bool_], reason: str) -> None:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -92,16 +93,25 @@ class Machine(Protocol):
         """End the process, and give back all that was shared with it."""
 
 
+class Ability(Enum):
+    """What some cases need of an engine and not every engine has, as what it can do."""
+
+    SHADOW_STACKS = "execute shadow-stack accesses (CET)"
+    MASKED_POINTERS = "mask metadata in pointers (LAM)"
+    REFUSED_LOADS = "survive a MOV to CR0, CR3 or CR4 that must be refused"
+
+
 @dataclass(frozen=True, order=True)
 class Processor:
     """What a guest's processor is to be, where an engine can choose; `la57` that it must have five
-    levels."""
+    levels, `shadow_stacks` that it must have those."""
 
     maxphyaddr: int = 40
     page1gb: bool = True
     pse36: bool = True
     amd: bool = False
     la57: bool = False
+    shadow_stacks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +127,7 @@ class Engine:
     largest_ram       bytes of memory from address 0 on, at most
     high              whether memory can go on above 4 GiB
     any_width         whether MAXPHYADDR can be chosen
+    can               what it can of what not every engine can
     device            what must be opened to use it, None for nothing
     by_kernel         whether a module of the host's kernel executes the guest
     keeps_stale       whether a translation stays in use until it is flushed
@@ -133,6 +144,7 @@ class Engine:
     largest_ram: int
     high: bool
     any_width: bool
+    can: frozenset[Ability] = frozenset()
     device: Path | None = None
     by_kernel: bool = False
     keeps_stale: bool = True

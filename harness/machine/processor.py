@@ -26,6 +26,7 @@ CR4_KNOWN: Final = {
     20: "smep",
     21: "smap",
     22: "pku",
+    23: "cet_ss",
     24: "pks",
 }
 """The feature that each bit of CR4 enables (SDM 3A, 2.5)."""
@@ -35,6 +36,8 @@ CR4_PSE: Final = 1 << 4
 CR4_PAE: Final = 1 << 5
 CR4_LA57: Final = 1 << 12
 CR4_PCIDE: Final = 1 << 17
+CR4_CET: Final = 1 << 23
+CR0_WP: Final = 1 << 16
 EFER_LME: Final = 1 << 8
 EFER_LMA: Final = 1 << 10
 EFER_NXE: Final = 1 << 11
@@ -119,6 +122,7 @@ FEATURES: Final[Mapping[str, tuple[int, str, int]]] = {
     "smap": (7, "b", 20),
     "umip": (7, "c", 2),
     "pku": (7, "c", 3),
+    "cet_ss": (7, "c", 7),
     "la57": (7, "c", 16),
     "pks": (7, "c", 31),
     "nx": (0x8000_0001, "d", 20),
@@ -182,6 +186,8 @@ def _contradictions(state: State) -> Iterator[str]:
         yield "EFER has LMA without LME"
     elif state.cr4 & CR4_PCIDE:
         yield f"CR4 has PCIDE, which {state.mode.value} does not allow"
+    if state.cr4 & CR4_CET and not state.cr0 & CR0_WP:
+        yield "CR4 has CET, but CR0 no WP"
 
 
 def _bits(value: int) -> Iterator[int]:

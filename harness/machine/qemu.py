@@ -197,8 +197,10 @@ def _socket_pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.soc
     return stack.enter_context(ours), stack.enter_context(theirs)
 
 
-def _processor(wanted: Processor) -> str:
-    """QEMU's -cpu for a processor on TCG, which can be any."""
+def _processor(wanted: Processor) -> str | None:
+    """QEMU's -cpu for a processor on TCG, which can be any without shadow stacks."""
+    if wanted.shadow_stacks:
+        return None
     features = [f"phys-bits={wanted.maxphyaddr}"]
     features.append(f"vendor={'AuthenticAMD' if wanted.amd else 'GenuineIntel'}")
     features += [] if wanted.page1gb else ["-pdpe1gb"]

@@ -7,7 +7,7 @@ from typing import Final
 
 from harness.machine.bochs import BOCHS
 from harness.machine.errors import Misuse
-from harness.machine.machine import Engine
+from harness.machine.machine import Ability, Engine
 from harness.machine.qemu import KVM, TCG
 
 ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (TCG, KVM, BOCHS)}
@@ -22,3 +22,8 @@ def engine_named(name: str) -> Engine:
     if name not in ENGINES:
         raise Misuse(f"there is no engine {name!r}: choose one of {', '.join(ENGINES)}")
     return ENGINES[name]
+
+
+def able(ability: Ability) -> tuple[str, ...]:
+    """The names of the engines that can do something."""
+    return tuple(name for name, engine in ENGINES.items() if ability in engine.can)

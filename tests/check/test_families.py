@@ -13,6 +13,7 @@ from harness.check.stage import WINDOW_SLOT, Control, Model
 from harness.check.window import Window
 from harness.machine.guest import State
 from harness.machine.ram import LARGEST_RAM
+from harness.machine.registry import engine_named
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory
 from harness.paging.table import Table
@@ -224,17 +225,39 @@ def test_no_mode_puts_code_where_another_in_the_same_guest_has_data() -> None:
 
 
 def test_what_no_engine_can_be_asked_is_declared_all_the_same() -> None:
-    asked = {(one.name, one.no_engine) for one in families("quick", [MODELS[0]], ())}
-    left_out = sorted(name for name, reason in asked if reason)
-    assert left_out == ["lam", "load", "load", "shadow"]
-    assert ("load", None) in asked
+    unasked = {(one.name, one.unasked) for one in families("quick", [MODELS[0]], ())}
+    assert {one for one in unasked if one[1]} == {
+        ("lam", "no engine can mask metadata in pointers (LAM)")
+    }
+    plan = matrix.plan("quick", ["4"], "bochs", processor(), "family in (lam, rights)")
+    assert plan.left_out["no engine can mask metadata in pointers (LAM)"] == 36
+
+
+def test_what_another_engine_can_is_said_to_be_its() -> None:
+    needing = [one for one in families("quick", [MODELS[0]], ()) if one.name == "shadow"]
+    for one in needing:
+        assert one.lacks("bochs", processor()) is None
+        for engine in ("tcg", "kvm"):
+            assert one.lacks(engine, processor()) == (
+                f"{engine} cannot execute shadow-stack accesses (CET): bochs can"
+            )
+    plan = matrix.plan("quick", ["4"], "tcg", processor(), "family in (shadow, rights)")
+    assert {part.family.name for part in plan.work} == {"rights"}
+    assert sum(plan.skipped.values()) > 100_000
+
+
+def test_a_processor_with_shadow_stacks_is_one_that_bochs_alone_can_be() -> None:
+    processors = {one.model.processor for one in families("quick", MODELS, ()) if one.needs}
+    for wanted in (one for one in processors if one.shadow_stacks):
+        assert engine_named("bochs").processor(wanted) == "model=tigerlake"
+        assert engine_named("tcg").processor(wanted) is None
 
 
 def test_a_bit_of_cr4_that_the_processor_lacks_is_never_sent() -> None:
-    (one,) = (one for one in families("quick", [MODELS[0]], ()) if one.needs)
+    (one,) = (one for one in families("quick", [MODELS[0]], ()) if one.feature)
     lacking = processor("la57")
-    assert one.lacks(processor()) is None
-    assert one.lacks(lacking) == (
+    assert one.lacks("tcg", processor()) is None
+    assert one.lacks("tcg", lacking) == (
         "the engine's processor has no LA57, and a MOV to CR4 with that bit hangs TCG"
     )
     plan = matrix.plan("quick", ["4"], "tcg", lacking, "family=load or family=rights")

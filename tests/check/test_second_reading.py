@@ -34,15 +34,6 @@ STOPS = {
 }
 
 
-def accesses(source: random.Random) -> list[Access]:
-    """Some of each kind but those to shadow stacks."""
-    found: list[Access] = []
-    while len(found) < LANES:
-        access = drawn.access(source)
-        found += [] if access.kind.shadow else [access]
-    return found
-
-
 def cases_of(machine: Machine, addresses: list[int], made: list[Access]) -> Cases:
     return Cases(
         np.array(addresses, np.uint64),
@@ -109,7 +100,7 @@ def test_the_second_reading_follows_the_rules(levels: int) -> None:
     for _ in range(SEEDS):
         machine, memory, four, loaded = drawn_case(source, levels)
         addresses = random_addresses(source.getrandbits(32), machine, LANES)
-        made = accesses(source)
+        made = [drawn.access(source) for _ in range(LANES)]
         cases = cases_of(machine, addresses, made)
         walks = [
             rules.walk(loaded, memory, address) if loaded else Translation("refused", None)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -25,11 +26,22 @@ from harness.machine.patience import Clock
 from harness.machine.ram import ARENA, RAM_UNIT
 from tests.cli.commands import gone
 from tests.machine.broken import HANG, TRIPLE_FAULT, stub_that
-from tests.machine.handmade import MODES, PAGE, HandMade
+from tests.machine.handmade import (
+    CR0_WP,
+    CR4_CET,
+    DIRTY,
+    MODES,
+    MOVED,
+    PAGE,
+    USER,
+    WRITE,
+    HandMade,
+)
 
 PROGRAM = os.environ.get("BOCHS", "bochs")
 SMALL = ARENA.stop + 4 * RAM_UNIT
 ROOT = Path(__file__).parents[2]
+PAGE_FAULT = 14
 
 
 @cache
@@ -174,6 +186,8 @@ def test_a_processor_is_one_of_its_models_or_none() -> None:
     assert BOCHS.processor(Processor(maxphyaddr=46)) is None
     assert BOCHS.processor(Processor(pse36=False)) is None
     assert BOCHS.processor(Processor(amd=True, la57=True)) is None
+    assert BOCHS.processor(Processor(shadow_stacks=True)) == "model=tigerlake"
+    assert BOCHS.processor(Processor(amd=True, shadow_stacks=True)) is None
 
 
 @pytest.mark.hw
@@ -242,3 +256,86 @@ class TestEndings:
             assert stops(pid)
             process.kill()
         assert gone(pid)
+
+
+
+@pytest.fixture
+def stacked() -> Iterator[HandMade]:
+    """A guest with shadow stacks, in a state that has them on."""
+    if absent():
+        pytest.skip(f"bochs cannot run here: {absent()}")
+    cpu = BOCHS.processor(Processor(shadow_stacks=True))
+    with Guest("bochs", ram_bytes=SMALL, cpu=cpu, program=PROGRAM, deadline=5) as guest:
+        made = HandMade(guest, MODES["4"], itertools.count(ARENA.stop, PAGE))
+        made.state = replace(made.state, cr0=made.state.cr0 | CR0_WP, cr4=made.state.cr4 | CR4_CET)
+        yield made
+
+
+@pytest.mark.hw
+class TestShadowStacks:
+    """A page with R/W=0 and D=1 is one (SDM 3A, 4.6.1); what would cost the stub is refused."""
+
+    @pytest.mark.parametrize("user", [0, 1], ids=["supervisor", "user"])
+    def test_it_is_read_and_written_by_its_own_instructions_alone(
+        self, stacked: HandMade, user: int
+    ) -> None:
+        address, of_user = stacked.mode.address, USER * user
+        stacked.map(stacked.root, address, stacked.frame() | of_user | DIRTY)
+        assert stacked.ask(stacked.job("shadow_read", address, user=user))["completed"] == 1
+        write = stacked.job("shadow_write", address, user=user, value=MOVED)
+        assert stacked.ask(write)["completed"] == 1
+        assert stacked.ask(stacked.job("read", address, user=user))["data"] == MOVED
+        denied = stacked.ask(stacked.job("write", address, user=user))
+        assert (denied["vector"], denied["error"]) == (PAGE_FAULT, 0b011 | 4 * user)
+
+    @pytest.mark.parametrize("user", [0, 1], ids=["supervisor", "user"])
+    @pytest.mark.parametrize("bits", [WRITE | DIRTY, 0], ids=["writable", "clean"])
+    def test_no_other_page_is_one(self, stacked: HandMade, user: int, bits: int) -> None:
+        address, of_user = stacked.mode.address, USER * user
+        stacked.map(stacked.root, address, stacked.frame() | of_user | bits)
+        for access, writes in (("shadow_read", 0), ("shadow_write", 2)):
+            denied = stacked.ask(stacked.job(access, address, user=user))
+            error = 0x41 | writes | 4 * user
+            assert (denied["vector"], denied["error"]) == (PAGE_FAULT, error)
+
+    def test_the_supervisor_writes_a_user_s_by_wruss(self, stacked: HandMade) -> None:
+        address = stacked.mode.address
+        stacked.map(stacked.root, address, stacked.frame() | USER | DIRTY)
+        write = stacked.job("user_shadow_write", address, value=MOVED)
+        assert stacked.ask(write)["completed"] == 1
+        assert stacked.ask(stacked.job("read", address, user=1))["data"] == MOVED
+        denied = stacked.ask(stacked.job("shadow_write", address))
+        assert (denied["vector"], denied["error"]) == (PAGE_FAULT, 0x43)
+
+    @pytest.mark.parametrize(
+        ("access", "fields", "cleared", "sentence"),
+        [
+            ("shadow_read", {}, CR4_CET, r"needs long mode, and CR4\.CET"),
+            ("user_shadow_write", {"user": 1}, 0, "only the supervisor executes WRUSS"),
+            ("shadow_write", {"address": 0x4004}, 0, "is at a multiple of 8"),
+            ("shadow_read", {"address": 1 << 47}, 0, "is at a canonical address"),
+        ],
+    )
+    def test_what_would_cost_the_stub_is_refused(
+        self, stacked: HandMade, access: str, fields: dict[str, int], cleared: int, sentence: str
+    ) -> None:
+        job = stacked.job(access, **{"address": stacked.mode.address, **fields})
+        with pytest.raises(Misuse, match=sentence):
+            stacked.ask(job, cr4=stacked.state.cr4 & ~cleared)
+
+    def test_they_need_the_right_to_write_to_be_heeded(self, stacked: HandMade) -> None:
+        with pytest.raises(Misuse, match="CR4 has CET, but CR0 no WP"):
+            stacked.ask(stacked.job("none", 0), cr0=stacked.state.cr0 & ~CR0_WP)
+
+    def test_jobs_that_were_checked_with_them_are_checked_again_without(
+        self, stacked: HandMade
+    ) -> None:
+        stacked.map(stacked.root, stacked.mode.address, stacked.frame() | DIRTY)
+        job = stacked.job("shadow_read", stacked.mode.address)
+        job.flags.writeable = False
+        for _ in range(2):
+            stacked.guest.start(stacked.state, job)
+            stacked.guest.finish()
+        without = replace(stacked.state, cr4=stacked.state.cr4 & ~CR4_CET)
+        with pytest.raises(Misuse, match="needs long mode, and CR4"):
+            stacked.guest.start(without, job)

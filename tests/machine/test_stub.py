@@ -51,7 +51,7 @@ def test_the_layouts_are_those_of_c(image: StubImage) -> None:
 
 
 def test_the_enumerators_are_those_of_the_protocol(image: StubImage) -> None:
-    assert image.enums["PROTOCOL_VERSION"] == 2
+    assert image.enums["PROTOCOL_VERSION"] == 3
     assert image.enums["VECTOR_NONE"] == 0xFF
     assert image.enums["CR2_UNTOUCHED"] == 0x5A5A_5A5A_5A5A_5A5A
     accesses = [image.enums[f"ACCESS_{name}"] for name in ("NONE", "READ", "WRITE", "FETCH")]

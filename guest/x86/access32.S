@@ -106,6 +106,10 @@ attempt_user:
 	routine int3
 	.endm
 
+	.macro changes register
+	routine mov \register, %eax; xor %esi, %eax; mov %eax, \register; xor %esi, %eax; mov %eax, \register; jmp finished
+	.endm
+
 	.globl supervisor_accesses
 	.balign ROUTINE_BYTES
 supervisor_accesses:
@@ -116,7 +120,9 @@ supervisor_accesses:
 	routine mov %esi, %cr3; jmp finished
 	routine mov %cr4, %eax; xor $CR4_PGE, %al; mov %eax, %cr4; xor $CR4_PGE, %al; mov %eax, %cr4; jmp finished
 	routine lldt %si; jmp finished
-	routine mov %cr4, %eax; xor %esi, %eax; mov %eax, %cr4; xor %esi, %eax; mov %eax, %cr4; jmp finished
+	changes %cr0
+	changes %cr3
+	changes %cr4
 	.balign ROUTINE_BYTES
 
 	.section .user, "ax"

@@ -173,6 +173,10 @@ leave_shadow_stack:
 	routine wrssq %rsi, (%rdi); \end
 	.endm
 
+	.macro changes register
+	routine mov \register, %rax; xor %rsi, %rax; mov %rax, \register; xor %rsi, %rax; mov %rax, \register; jmp finished
+	.endm
+
 	.globl supervisor_accesses
 	.balign ROUTINE_BYTES
 supervisor_accesses:
@@ -181,7 +185,9 @@ supervisor_accesses:
 	routine mov %rsi, %cr3; jmp finished
 	routine mov %cr4, %rax; xor $CR4_PGE, %al; mov %rax, %cr4; xor $CR4_PGE, %al; mov %rax, %cr4; jmp finished
 	routine lldt %si; jmp finished
-	routine mov %cr4, %rax; xor %rsi, %rax; mov %rax, %cr4; xor %rsi, %rax; mov %rax, %cr4; jmp finished
+	changes %cr0
+	changes %cr3
+	changes %cr4
 	.balign ROUTINE_BYTES
 
 	.section .user, "ax"

@@ -24,7 +24,7 @@ enum routine {
 #ifdef __x86_64__
 	SHADOW_READ, SHADOW_WRITE, USER_SHADOW_WRITE,
 #endif
-	LOAD_CR3, CHANGE_PGE, LOAD_LDT, CHANGE_CR4,
+	LOAD_CR3, CHANGE_PGE, LOAD_LDT, CHANGE_CR0, CHANGE_CR3, CHANGE_CR4,
 };
 
 #ifdef __x86_64__
@@ -168,10 +168,8 @@ static inline bool flush(const struct job *job)
 		return survives(LOAD_CR3, batch.cr3);
 	if (job->flush == FLUSH_GLOBAL)
 		return survives(CHANGE_PGE, 0);
-	if (job->flush == FLUSH_LA57)
-		return survives(CHANGE_CR4, CR4_LA57);
-	if (job->flush == FLUSH_LA57_PSE)
-		return survives(CHANGE_CR4, CR4_LA57 | CR4_PSE);
+	if (job->flush >= FLUSH_CR0)
+		return survives(CHANGE_CR0 + (job->flush - FLUSH_CR0), job->value);
 	return true;
 }
 

@@ -61,11 +61,12 @@ enum flush {
 	FLUSH_PAGE,	/* INVLPG of the address */
 	FLUSH_ALL,	/* MOV to CR3 of the tested CR3 */
 	FLUSH_GLOBAL,	/* CR4.PGE changed and changed back */
-	FLUSH_LA57,	/* none: CR4.LA57 changed, and changed back should that be done; long mode refuses it */
-	FLUSH_LA57_PSE,	/* the same of CR4.LA57 and CR4.PSE at once: a hypervisor may see one MOV and not the other */
+	FLUSH_CR0,	/* not for its own sake: the bits of CR0 that are set in the value are changed, all at once, and */
+	FLUSH_CR3,	/* changed back should that be done; the same of CR3 */
+	FLUSH_CR4,	/* and of CR4 */
 };
 
-/* FLUSH_ALL and FLUSH_GLOBAL load the PDPTEs of PAE paging, and may find them malformed; FLUSH_LA57 should be refused:
+/* FLUSH_ALL and FLUSH_GLOBAL load the PDPTEs of PAE paging, and may find them malformed; the last three may be refused:
    that exception is then the result, and the access is not made. */
 
 /* Which control state a job runs under.  Of its registers those are loaded, one after the other, that differ from what

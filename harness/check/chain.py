@@ -29,14 +29,14 @@ from harness.paging.table import Table
 from harness.paging.x86 import bulk as x86
 from harness.paging.x86.access import Fault, Kind, Reason
 from harness.paging.x86.bulk import REASONS
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr4, Mode, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, root_for
 from harness.paging.x86.formats import PDPTE_BYTES, PDPTES, A, P
-from harness.paging.x86.load import load
+from harness.paging.x86.load import load, move
 
-LEVEL_CHANGES = ("la57", "la57-pse")
-FLUSHES = ("page", "all", "global", "none", *LEVEL_CHANGES)
+CHANGES = ("cr0", "cr3", "cr4")
+FLUSHES = ("page", "all", "global", "none", *CHANGES)
 """How the translations of an address are dropped: by INVLPG, MOV CR3, or a change of CR4.PGE; not
-at all; or not at all while a change of CR4.LA57 is tried, alone and with that of CR4.PSE."""
+at all; or by what a change of bits of a control register, and back, may drop."""
 
 NO_VECTOR = 0xFF
 """How the guest says that an access ended without an exception."""
@@ -56,6 +56,7 @@ class Lanes:
     page      uint8, the level whose frame the entries lead to
     backed    whether that frame has memory behind it
     flush     uint8, the number of one of `FLUSHES`
+    changed   the bits that are changed, where that is one of `CHANGES`
     pdpte     a PDPTE that is loaded before the access, and the number of its register in
     register  uint8; shape (1, n), or (0, n) where those stay that let every access through
     """
@@ -71,6 +72,7 @@ class Lanes:
     page: Bytes
     backed: Mask
     flush: Bytes
+    changed: Words
     pdpte: Words
     register: Bytes
 
@@ -212,6 +214,11 @@ class Question:
         return Question(self.lanes.take(chosen), jobs, self.placed[chosen])
 
     @property
+    def by_control(self) -> bool:
+        """Whether the control state decides what comes before the access."""
+        return bool(_changing(self.lanes).any())
+
+    @property
     def last(self) -> int:
         """The column of the last word."""
         return int(self.jobs["watched"][0]) - 1
@@ -268,7 +275,7 @@ def ask(guest: Guest, chain: Chain, lanes: Lanes, mixed: bool = False) -> Questi
         jobs["patched"][count:] = 1
         jobs["where"][count:, 0] = at[0]
         jobs["word"][count:, 0] = chain.cpu.pdptes[int(register[0])]
-    ours["value"] = ~placed >> _shift(lanes)
+    ours["value"] = np.where(_changing(lanes), lanes.changed, ~placed >> _shift(lanes))
     jobs.flags.writeable = False  # under many states, but made and handed over once
     return Question(lanes, jobs, placed)
 
@@ -342,7 +349,7 @@ def foresee(
     lanes, code = question.lanes, code_of(cpu)
     fetch, writes = lanes.kind == Kind.FETCH, x86.writes(lanes.kind)
     walks, malformed, marked = _walks(cpu, lanes, pdpte_reserved)
-    refused = malformed * _code(Reason.PDPTE_RESERVED) | _level_changes(chain, cpu, lanes)
+    refused = malformed * _code(Reason.PDPTE_RESERVED) | _changes(cpu, lanes)
     single = lanes.width == 1
     word = walks.physical & ~np.uint64(marks.WORD - 1)
     shift, care = _shift(lanes), _care(lanes)
@@ -397,13 +404,24 @@ def _walks(cpu: Cpu, lanes: Lanes, pdpte_reserved: int | None) -> tuple[bulk.Wal
     return walks, refused, marked
 
 
-def _level_changes(chain: Chain, cpu: Cpu, lanes: Lanes) -> Bytes:
-    """Why the number of levels cannot be changed, where that is tried."""
-    tried = np.isin(lanes.flush, [FLUSHES.index(name) for name in LEVEL_CHANGES])
-    if not tried.any():
-        return np.zeros(len(lanes), np.uint8)
-    came = load(cpu, replace(cpu, cr4=cpu.cr4 ^ Cr4.LA57), chain.memory)
-    return tried * _code(came.reason if isinstance(came, Fault) else None)
+def _changing(lanes: Lanes) -> Mask:
+    """Which lanes change a control register."""
+    changing: Mask = lanes.flush >= FLUSHES.index(CHANGES[0])
+    return changing
+
+
+def _changes(cpu: Cpu, lanes: Lanes) -> Bytes:
+    """Why bits of a control register cannot be changed, where that is tried."""
+    refused = np.zeros(len(lanes), np.uint8)
+    # As they were put there: an engine that takes them for entries marks them.
+    pdptes = BufferMemory(np.array(cpu.pdptes, "<u8").view(np.uint8), cpu.base)
+    for name in CHANGES:
+        these = lanes.flush == FLUSHES.index(name)
+        for changed in np.unique(lanes.changed[these]).tolist():
+            came = move(cpu, pdptes, **{name: getattr(cpu, name) ^ changed})
+            if isinstance(came, Fault):
+                refused[these & (lanes.changed == changed)] = _code(came.reason)
+    return refused
 
 
 def _code(reason: Reason | None) -> np.uint8:

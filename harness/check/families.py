@@ -15,7 +15,7 @@ pdpte   a PDPTE carries every single bit, and every pair, when it is loaded
 shadow  a page, and an entry above it, with what makes it a shadow stack or none, under shadow-stack
         accesses and others, in long mode
 lam     pointers with metadata
-load    what MOV CR4 and MOV CR3 refuse
+load    control registers change by single bits and more, and back, or refuse that
 
 A family says what it needs of an engine; what none can is counted all the same.
 """
@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check import marks
-from harness.check.chain import FLUSHES, LEVEL_CHANGES, Chain, Lanes, widest
+from harness.check.chain import FLUSHES, Chain, Lanes, widest
 from harness.check.product import Axis, Product, Rule, Value, Values
 from harness.check.quirks import (
     BOCHS_LOSES_ITS_PAGES,
@@ -60,6 +60,7 @@ RANDOM_ADDRESSES: Final = 64
 
 ALL_ON: Final = Control()
 ALL_OFF: Final = Control(False, False, False, False, False)
+WITH_PCIDS: Final = Control(pcide=True)
 ONE_OFF: Final = (
     ALL_ON,
     Control(wp=False),
@@ -170,8 +171,8 @@ class Family:
     def lacks(self, engine: str, info: MachineInfo) -> str | None:
         """Why an engine with this processor must not be asked, as a reason; None if it can be."""
         if self.needs is not None and self.needs not in engine_named(engine).can:
-            others = ", ".join(able(self.needs))
-            return f"{engine} cannot {self.needs.value}" + (f": {others} can" if others else "")
+            others = " and ".join(able(self.needs)) or "none"
+            return f"{engine} is not asked to {self.needs.value}: {others} is"
         if self.feature is None or info.has(self.feature):
             return None
         why = f"the engine's processor has no {self.feature.upper()}"
@@ -220,6 +221,7 @@ _PERMISSIVE: Final = ("P", "RW", "US")
 
 _LOWEST_FREE_BIT: Final = 9
 _KEY, _FLUSH, _PDPTE, _REGISTER, _PARTING = "key", "flush", "pdpte.", "register", "parting"
+_CHANGED = "changed"
 """Names of axes, and the prefix of the bits of a PDPTE."""
 
 PDPTE_REGISTERS: Final = (2, 0, 3)
@@ -672,10 +674,72 @@ def pdpte(model: Model, controls: tuple[Control, ...], at_once: int) -> Iterator
         yield Family("pdpte", model, {top: ""}, product, controls)
 
 
+@dataclass(frozen=True)
+class _Change:
+    """Bits of a control register that are changed, and what that takes.
+
+    sets      of bits that are changed at once
+    refused   whether any of them must be
+    """
+
+    register: str
+    sets: tuple[tuple[int, ...], ...]
+    refused: bool = True
+    controls: tuple[Control, ...] = (ALL_ON, ALL_OFF)
+    feature: str | None = None
+    shadow_stacks: bool = False
+
+
+def _singly(*bits: int) -> tuple[tuple[int, ...], ...]:
+    return tuple((bit,) for bit in bits)
+
+
+_CR4_OF_NO_FEATURE: Final = (15, 26, 28, 29, 30, 31)
+_LONG_CHANGES: Final[tuple[_Change, ...]] = (
+    _Change("cr4", ((12,), (4, 12)), refused=False, feature="la57"),
+    _Change("cr4", _singly(5, *_CR4_OF_NO_FEATURE, 33, 40, 63)),
+    _Change("cr0", ((0,), (31,), (0, 31), (32,), (63,))),
+    _Change("cr0", _singly(16), refused=False),
+    _Change("cr3", _singly(0, 3, 4, 5, 11), refused=False),
+    _Change("cr3", ((63,), (0,), (3, 4, 11)), controls=(WITH_PCIDS,), feature="pcid"),
+    _Change("cr4", _singly(17), refused=False, feature="pcid"),
+    _Change("cr4", _singly(23), controls=(ALL_ON, Control(wp=False)), shadow_stacks=True),
+    _Change("cr0", _singly(16), controls=(ALL_ON, Control(cet=True)), shadow_stacks=True),
+)
+_LEGACY_CHANGES: Final[tuple[_Change, ...]] = (
+    _Change("cr4", _singly(17, *_CR4_OF_NO_FEATURE)),
+    _Change("cr0", _singly(0)),
+    _Change("cr0", _singly(16), refused=False),
+    _Change("cr3", _singly(3, 4), refused=False),
+)
+
+
 def load(model: Model) -> Iterator[Family]:
-    """A change of the number of levels, which long mode refuses."""
-    axes = (Axis(_FLUSH, LEVEL_CHANGES), _home(model), Axis("access", ("read",)), *_BY)
-    yield Family("load", model, {}, Product(axes), (ALL_ON, ALL_OFF), feature="la57")
+    """What control registers take and what they refuse, before an access and back after it."""
+    changes = _LONG_CHANGES if model.long else _LEGACY_CHANGES
+    if model.long:
+        high = tuple(range(model.maxphyaddr, 64))
+        changes += (
+            _Change("cr3", (*_singly(*high), high, (3, high[0]))),
+            _Change("cr3", (*_singly(*high[:-1]), high), controls=(WITH_PCIDS,), feature="pcid"),
+        )
+    for one in changes:
+        axes = (
+            Axis(_FLUSH, (one.register,)),
+            Axis(_CHANGED, tuple(map(_together, one.sets))),
+            _home(model),
+            Axis("access", ("read",)),
+            *_BY,
+        )
+        yield Family(
+            "load",
+            replace(model, shadow_stacks=one.shadow_stacks),
+            {},
+            Product(axes),
+            one.controls,
+            feature=one.feature,
+            needs=Ability.REFUSED_LOADS if one.refused else None,
+        )
 
 
 def shadow(model: Model, full: bool) -> Iterator[Family]:
@@ -746,9 +810,9 @@ def families(
         if model.long:
             yield from key(model, EVERY_KEY_CONTROL if full else KEY_CONTROLS)
             yield from locked(model, LOCKED_CONTROLS, full)
-            yield from load(model)
             yield from shadow(model, full)
             yield from lam(model)
+        yield from load(model)
         yield from _single(model, 2 if full else 1)
     for model in others:
         if full:
@@ -823,6 +887,7 @@ def lanes(
         page=page,
         backed=backed,
         flush=_flushes(column, sequence, again),
+        changed=column(_CHANGED, _mask) if _CHANGED in column.axes else np.zeros(n, np.uint64),
         **_pdptes(family, chain, column.digits, n),
     )
 

@@ -49,6 +49,7 @@ class AskedAccess:
     slots     where they are, physical addresses
     user      whether user mode is the cause, as it can be of an implicit access
     wruss     whether the supervisor makes the user's access, which WRUSS does
+    changed   the bits of a control register that are changed before, if `flush` is one
     width     bytes that are accessed; 1 also says that the code fetched is a single byte
     page      the level whose frame the entries lead to
     backed    whether that frame has memory behind it
@@ -71,6 +72,7 @@ class AskedAccess:
     pdpte: int | None
     register: int
     wruss: bool = False
+    changed: int = 0
 
     @classmethod
     def of(cls, question: Question, control: Control, lane: int) -> AskedAccess:
@@ -94,6 +96,7 @@ class AskedAccess:
             pdpte=next(iter(lanes.pdpte[:, 0].tolist()), None),
             register=next(iter(lanes.register[:, 0].tolist()), 0),
             wruss=bool(lanes.wruss[0]),
+            changed=int(lanes.changed[0]),
         )
 
     @property
@@ -106,6 +109,7 @@ class AskedAccess:
             kind=np.array([self.access.kind], np.uint8),
             user=np.array([self.user]),
             wruss=np.array([self.wruss]),
+            changed=np.array([self.changed], np.uint64),
             implicit=np.array([self.access.implicit]),
             ac=np.array([self.ac]),
             width=np.array([self.width], np.uint8),
@@ -124,6 +128,7 @@ class AskedAccess:
             "words": [f"{word:#x}" for word in self.words],
             "slots": [f"{slot:#x}" for slot in self.slots],
             "address": f"{self.address:#x}",
+            "changed": f"{self.changed:#x}",
             "access": {**asdict(self.access), "kind": self.access.kind.name.lower()},
             "pdpte": None if self.pdpte is None else f"{self.pdpte:#x}",
         }
@@ -152,9 +157,12 @@ class AskedAccess:
             raise ValueError(f"width {self.width}, page {self.page}")
         if self.address % self.width:
             raise ValueError(f"{self.address:#x} is not a multiple of the width, {self.width}")
-        long_only = () if model.long else chains.LEVEL_CHANGES
-        if self.flush not in chains.FLUSHES or self.flush in long_only:
+        if self.flush not in chains.FLUSHES:
             raise ValueError(f"flush {self.flush!r}")
+        if not 0 <= self.changed < 1 << (64 if model.long else 32):
+            raise ValueError(f"no control register has the bits {self.changed:#x}")
+        if self.flush in chains.CHANGES and self.access.kind is not Kind.READ:
+            raise ValueError("a control register is changed before a read")
         for keys in (self.control.pkru, self.control.pkrs | WINDOW_KEY):
             if not 0 <= keys < 1 << 2 * KEYS:
                 raise ValueError(f"PKRU or PKRS is {keys:#x}")
@@ -280,6 +288,7 @@ class SavedAskedAccess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     pdpte: Number | None
     register: int
     wruss: bool = False
+    changed: Number = Number(0)
 
     def asked(self) -> dict[str, Any]:
         """The values of the fields of `AskedAccess`; ValueError where there are none such."""

@@ -151,7 +151,10 @@ class Rig:
         """Lanes under the control state of `cpu`; `like` is the same question in that format."""
         basis, lanes = Basis(cpu, question.lanes.cases), question.lanes
         if like is not None:
-            return Batch(chain, basis, question, like.answers, like.reading.under(cpu))
+            answers, reading = like.answers, like.reading.under(cpu)
+            if question.by_control:
+                answers = chains.foresee(chain, cpu, question)
+            return Batch(chain, basis, question, answers, reading)
         asked = Asked(cpu, lanes.cases, lanes.words, lanes.pdpte, lanes.register)
         reading = Reading(asked, lapses(self.quirks))
         return Batch(chain, basis, question, chains.foresee(chain, cpu, question), reading)

@@ -121,7 +121,7 @@ class Model:
         """Its state under `control`, with its root and its PDPTEs as in `like`."""
         flags = {Cr4.PSE: self.pse, Cr4.PGE: control.pge, Cr4.SMEP: control.smep}
         flags |= {Cr4.SMAP: control.smap, Cr4.PKE: control.pke, Cr4.PKS: control.pks}
-        flags[Cr4.CET] = control.cet
+        flags |= {Cr4.CET: control.cet, Cr4.PCIDE: control.pcide}
         cpu = Cpu.in_mode(
             Mode(self.mode),
             like.cr3 if like else 0,
@@ -165,6 +165,7 @@ class Control:
     pke: bool = False
     pks: bool = False
     cet: bool = False
+    pcide: bool = False
     pkru: int = 0
     pkrs: int = 0
 
@@ -173,9 +174,9 @@ class Control:
         return {field.name.upper(): int(getattr(self, field.name)) for field in fields(self)}
 
     def shown(self) -> dict[str, str]:
-        """The same for people, without keys and CET where they play no part."""
+        """The same for people, without keys, CET and PCIDs where they play no part."""
         usual, shown = Control().values(), self.values()
-        for names in (("PKE", "PKS", "PKRU", "PKRS"), ("CET",)):
+        for names in (("PKE", "PKS", "PKRU", "PKRS"), ("CET",), ("PCIDE",)):
             if all(shown[name] == usual[name] for name in names):
                 shown = {name: value for name, value in shown.items() if name not in names}
         return {name: _number(value) for name, value in shown.items()}
@@ -196,7 +197,7 @@ class Control:
         Loading it all the same costs the guest.
         """
         needed = {"nx": self.nxe, "smep": self.smep, "smap": self.smap}
-        needed |= {"pge": self.pge, "pku": self.pke, "pks": self.pks}
+        needed |= {"pge": self.pge, "pku": self.pke, "pks": self.pks, "pcid": self.pcide}
         lacking = [name.upper() for name, wanted in needed.items() if wanted and not info.has(name)]
         return f"the engine's processor has no {', '.join(lacking)}" if lacking else None
 

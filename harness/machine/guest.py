@@ -29,7 +29,7 @@ import pexpect
 from pexpect.fdpexpect import fdspawn
 
 from harness.machine.errors import GuestLost, MachineError, Misuse, ProtocolError
-from harness.machine.machine import Machine
+from harness.machine.machine import Ability, Machine
 from harness.machine.monitor import Monitor
 from harness.machine.patience import Clock
 from harness.machine.processor import (
@@ -39,6 +39,7 @@ from harness.machine.processor import (
     MachineInfo,
     Mode,
     State,
+    changeable,
     check_change,
     check_state,
 )
@@ -438,13 +439,21 @@ class Guest:
         _refuse(jobs, misaligned, reason)
         enums = self.image.enums
         _refuse(jobs, jobs["access"] > enums["ACCESS_USER_SHADOW_WRITE"], "no such access")
-        _refuse(jobs, jobs["flush"] > enums["FLUSH_LA57_PSE"], "no such flush")
+        _refuse(jobs, jobs["flush"] > enums["FLUSH_CR4"], "no such flush")
         _refuse(jobs, jobs["control"] > enums["CONTROL_THEN"], "no such control state")
-        if not self.info.has("la57"):
-            changes = jobs["flush"] >= enums["FLUSH_LA57"]
-            _refuse(jobs, changes, "CR4 has bit 12, but the guest's processor has no la57")
+        self._check_changes(jobs, state)
         self._check_width(jobs, state)
         self._check_shadow(jobs, state)
+
+    def _check_changes(self, jobs: npt.NDArray[np.void], state: State) -> None:
+        """Refuse changes of control registers by which the stub itself would be lost, and those
+        that the engine does not survive: it is to refuse them itself."""
+        takes = changeable(state, self.info, Ability.REFUSED_LOADS in self.engine.can)
+        for name, bits in takes.items():
+            these = jobs["flush"] == self.image.enums[f"FLUSH_{name.upper()}"]
+            if these.any():
+                wrong = these & (jobs["value"] & np.uint64(~bits & (1 << 64) - 1) != 0)
+                _refuse(jobs, wrong, f"of {name.upper()} no bits but {bits:#x} can be changed here")
 
     def _check_shadow(self, jobs: npt.NDArray[np.void], state: State) -> None:
         """Refuse shadow-stack accesses by which the stub itself would be lost."""

@@ -98,7 +98,7 @@ class Ability(Enum):
 
     SHADOW_STACKS = "execute shadow-stack accesses (CET)"
     MASKED_POINTERS = "mask metadata in pointers (LAM)"
-    REFUSED_LOADS = "survive a MOV to CR0, CR3 or CR4 that must be refused"
+    REFUSED_LOADS = "refuse what CR0, CR3 and CR4 cannot hold"
 
 
 @dataclass(frozen=True, order=True)

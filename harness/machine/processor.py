@@ -150,6 +150,23 @@ def check_change(state: State, then: State) -> None:
         raise Misuse(f"between jobs, only rights can change: {state}")
 
 
+def changeable(state: State, info: MachineInfo, refuses: bool) -> dict[str, int]:
+    """By register, the bits that a job can try to change, and back: none by which the stub would
+    lose its memory, nor, unless the engine refuses them as a processor does, what is refused."""
+    long = state.mode is Mode.LONG
+    if refuses and long:
+        above = (1 << 64) - (1 << info.physical_bits)
+        return {"cr0": (1 << 64) - 1, "cr3": above | 0xFFF, "cr4": (1 << 64) - 1}
+    cr4 = sum(1 << bit for bit, name in CR4_KNOWN.items() if info.has(name))
+    cr4 &= ~(0 if long else CR4_PSE | CR4_PAE | CR4_PCIDE)
+    cr0, cr3 = CR0_WP, 0xFFF if long else 0x18
+    if refuses:
+        cr0, cr4 = cr0 | 1, 0xFFFF_FFFF & ~(CR4_PSE | CR4_PAE)
+    elif long:
+        cr4 &= ~(CR4_PAE | CR4_CET)
+    return {"cr0": cr0, "cr3": cr3, "cr4": cr4}
+
+
 def _refusals(state: State, info: MachineInfo, ram_bytes: int, high: range) -> Iterator[str]:
     for bit, name in CR0_NEEDED.items():
         if not state.cr0 >> bit & 1:

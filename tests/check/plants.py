@@ -285,7 +285,12 @@ def in_shift(by: int) -> Plant:
 
 def all_loaded() -> Plant:
     """Whatever is loaded into a control register is taken."""
-    return lambda patch: patch.setattr(chains, "load", lambda _, then, memory: then)
+
+    def plant(patch: MonkeyPatch) -> None:
+        patch.setattr(chains, "load", lambda _, then, memory: then)
+        patch.setattr(chains, "move", lambda cpu, memory, **registers: cpu)
+
+    return plant
 
 
 def in_vector(reason: Reason, vector: Vector) -> Plant:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any
 
 import pytest
 from pytest import MonkeyPatch
 
-from harness.check import matrix, quirks
+from harness.check import chain, matrix, quirks
 from harness.check.layouts import find, load
 from harness.check.matrix import Report
 from harness.check.stage import MODES
@@ -17,7 +18,8 @@ from harness.check.validate import validate
 from harness.machine.engines import executor, why_absent
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA, RAM_UNIT
-from harness.paging.x86.access import Reason
+from harness.paging.x86 import load as loading
+from harness.paging.x86.access import Fault, Reason, Vector
 
 BOCHS = os.environ.get("BOCHS", "bochs")
 
@@ -82,6 +84,58 @@ def test_pdptes_are_checked_when_they_are_loaded(guest: Guest) -> None:
     assert not report.comparison.quirks
     assert report.by_rule["pae", Reason.PDPTE_RESERVED] > 1000
     assert report.by_rule["pae", Reason.NO_PDPTE] > 100
+
+
+_LEGACY = (Reason.CR0_INVALID, Reason.CR4_RESERVED, Reason.PCIDE_SET)
+_LONG = (
+    *(Reason.CR0_INVALID, Reason.CR3_RESERVED, Reason.CR4_RESERVED),
+    *(Reason.PAE_CLEARED, Reason.CET_WITHOUT_WP),
+)
+OF_LOADS = {"32": _LEGACY, "pae": _LEGACY, "4": _LONG, "5": _LONG}
+"""What control registers refuse in each mode; LA57 where the processor has it."""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_refusal_of_a_control_register_has_a_witness(guest: Guest, mode: str) -> None:
+    report = tried(guest, mode, "family=load")
+    assert report.comparison.disagreed == 0, report.failures
+    assert not report.comparison.quirks
+    refused = {reason for _, reason in report.by_rule} - {None, Reason.SMAP}
+    la57 = mode in "45" and guest.info.has("la57")
+    assert refused == {*OF_LOADS[mode], *((Reason.LA57_CHANGED,) if la57 else ())}
+    assert report.by_rule[mode, None] > 10
+
+
+def without(reason: Reason, move: Callable[..., Any], *given: Any, **registers: int) -> Any:
+    """What comes of a move where one rule is not known."""
+    came = move(*given, **registers)
+    return given[0] if isinstance(came, Fault) and came.reason is reason else came
+
+
+REFUSALS = [(mode, reason) for mode in ("pae", "4") for reason in OF_LOADS[mode]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"), REFUSALS, ids=[f"{mode} {one.name}" for mode, one in REFUSALS]
+)
+def test_a_refusal_that_the_reference_does_not_know_disagrees(
+    guest: Guest, mode: str, reason: Reason, monkeypatch: MonkeyPatch
+) -> None:
+    count = tried(guest, mode, "family=load").by_rule[mode, reason]
+    monkeypatch.setattr(chain, "move", partial(without, reason, loading.move))
+    disagreed = tried(guest, mode, "family=load").comparison.disagreed
+    assert 0 < disagreed == count
+
+
+@pytest.mark.parametrize("flush", ["cr0", "cr3", "cr4"])
+def test_a_refusal_of_what_the_machine_takes_disagrees(
+    guest: Guest, flush: str, monkeypatch: MonkeyPatch
+) -> None:
+    fault = Fault(Vector.GP, 0, None, None, Reason.CR4_RESERVED)
+    where = f"family=load and flush={flush} and changed in (16, 3, 23)"
+    assert tried(guest, "4", where).by_rule["4", None] > 0
+    monkeypatch.setattr(chain, "move", lambda *given, **registers: fault)
+    assert tried(guest, "4", where).comparison.disagreed > 0
 
 
 DEPARTURES = {

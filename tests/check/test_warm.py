@@ -144,7 +144,7 @@ ACCESS_C = {
     "check_effective_sp_permissions": "family=alias and parting=2 and page=1 and here.RW=1"
     " and there.RW=0 and access=write and by=user",
     "TWICE": "family=twice and level=0 and A=0 and D=0 and access=write and by=user",
-    "write_cr4_safe(LA57)": "family=load and flush in (la57, la57-pse)",
+    "write_cr4_safe(LA57)": "family=load and changed in (12, 4+12)",
 }
 """The sequences of kvm-unit-tests' x86/access.c, by its functions."""
 

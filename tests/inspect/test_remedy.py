@@ -36,7 +36,9 @@ from tests.paging.x86 import drawn
 from tests.paging.x86.made import PAGE, path
 
 PROPOSED = set(Reason) - {
-    *(Reason.NOT_CANONICAL, Reason.CR3_RESERVED, Reason.PDPTE_RESERVED, Reason.LA57_CHANGED)
+    *(Reason.NOT_CANONICAL, Reason.CR0_INVALID, Reason.CR3_RESERVED, Reason.CR4_RESERVED),
+    *(Reason.PDPTE_RESERVED, Reason.LA57_CHANGED, Reason.PAE_CLEARED, Reason.PCIDE_SET),
+    Reason.CET_WITHOUT_WP,
 }
 """What a change of tables or registers can help."""
 

@@ -258,7 +258,6 @@ class TestEndings:
         assert gone(pid)
 
 
-
 @pytest.fixture
 def stacked() -> Iterator[HandMade]:
     """A guest with shadow stacks, in a state that has them on."""

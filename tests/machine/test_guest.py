@@ -212,7 +212,7 @@ class TestBatches:
             ("where", 1 << 40, "outside RAM"),
             ("where", 2, "not a multiple of"),
             ("access", 9, "no such access"),
-            ("flush", 6, "no such flush"),
+            ("flush", 7, "no such flush"),
             ("control", 3, "no such control state"),
         ],
     )
@@ -223,6 +223,14 @@ class TestBatches:
         jobs[field][1] = value
         with pytest.raises(Misuse, match=f"^job 1, .*{reason}"):
             guest.run(made.state, jobs)
+
+    def test_a_change_of_a_control_register_that_costs_the_guest_is_refused(
+        self, guest: Guest, made: HandMade
+    ) -> None:
+        job = made.job("read", made.mode.address, value=1 << 12)
+        job["flush"] = guest.image.enums["FLUSH_CR3"]
+        with pytest.raises(Misuse, match=r"of CR3 no bits but .* can be changed here"):
+            guest.run(made.state, job)
 
     @pytest.mark.parametrize("access", ["read", "write"])
     def test_an_access_has_a_width_that_the_mode_can_do(self, made: HandMade, access: str) -> None:

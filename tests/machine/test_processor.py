@@ -10,7 +10,14 @@ import pytest
 
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest
-from harness.machine.processor import FEATURES, MachineInfo, State, check_change, check_state
+from harness.machine.processor import (
+    FEATURES,
+    MachineInfo,
+    State,
+    changeable,
+    check_change,
+    check_state,
+)
 from harness.machine.ram import ARENA, MIB, RAM_UNIT
 from tests.machine.handmade import (
     CR0,
@@ -130,6 +137,40 @@ def test_between_jobs_only_rights_can_change(change: dict[str, Any]) -> None:
     check_change(LONG, replace(LONG, cr0=LONG.cr0 ^ CR0_WP, efer=LONG.efer ^ EFER_NXE, pkru=1))
     with pytest.raises(Misuse, match="only rights can change"):
         check_change(LONG, replace(LONG, **change))
+
+
+@pytest.mark.parametrize(
+    ("state", "refuses", "register", "bits", "fine"),
+    [
+        (LONG, False, "cr4", CR4_LA57 | CR4_PSE, True),
+        (LONG, False, "cr4", CR4_PAE, False),
+        (LONG, False, "cr4", CR4_PKE, False),
+        (LONG, True, "cr4", CR4_PAE | 1 << 63, True),
+        (LONG, False, "cr0", CR0_WP, True),
+        (LONG, False, "cr0", 1 << 31, False),
+        (LONG, True, "cr0", 1 << 31, True),
+        (LONG, False, "cr3", 0xFFF, True),
+        (LONG, False, "cr3", 1 << 45, False),
+        (LONG, True, "cr3", 1 << 45, True),
+        (LONG, True, "cr3", 1 << 20, False),
+        (PAE, True, "cr0", 1, True),
+        (PAE, True, "cr0", 1 << 31, False),
+        (PAE, True, "cr3", 0x18, True),
+        (PAE, True, "cr3", 0x20, False),
+        (PAE, True, "cr4", CR4_PCIDE, True),
+        (PAE, False, "cr4", CR4_PCIDE, False),
+        (PAE, True, "cr4", CR4_PAE, False),
+        (BITS_32, True, "cr4", CR4_PSE, False),
+    ],
+)
+def test_a_change_is_tried_only_where_the_stub_survives_it(
+    state: State, refuses: bool, register: str, bits: int, fine: bool
+) -> None:
+    """An engine that refuses what a processor does is told to change anything by which the stub
+    would not lose its own memory."""
+    info = processor("pse", "pae", "pge", "la57", "pcid")
+    info = MachineInfo({**info.leaves, 0x8000_0008: (40, 0, 0, 0)})
+    assert (bits & ~changeable(state, info, refuses)[register] == 0) == fine
 
 
 def test_the_last_window_below_4_gib_is_taken() -> None:

@@ -286,7 +286,10 @@ def names(*path: str) -> set[str]:
     return set(part["enum"])
 
 
-LOADS = {Reason.CR3_RESERVED, Reason.PDPTE_RESERVED, Reason.LA57_CHANGED}
+LOADS = {
+    *(Reason.CR0_INVALID, Reason.CR3_RESERVED, Reason.CR4_RESERVED, Reason.PDPTE_RESERVED),
+    *(Reason.LA57_CHANGED, Reason.PAE_CLEARED, Reason.PCIDE_SET, Reason.CET_WITHOUT_WP),
+}
 """Reasons that are no access's."""
 
 

@@ -14,7 +14,8 @@ from harness.paging.walk import walk
 from harness.paging.x86 import formats
 from harness.paging.x86.access import Fault, Reason, Vector
 from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Efer, Mode, lam_widths, root_for
-from harness.paging.x86.load import load, reserved_in_cr3
+from harness.paging.x86.formats import P
+from harness.paging.x86.load import load, move, reserved_in_cr3
 from tests.paging.x86.made import READ, comes_to, memory, path, supervisor
 
 PG, WP, PE = 1 << 31, 1 << 16, 1
@@ -281,6 +282,94 @@ def test_la57_is_changed_outside_long_mode_only() -> None:
     assert load(legacy, five, memory({})) == five
     assert load(five, legacy, memory({})) == legacy
     assert load(five, five, memory({})) == five
+
+
+def with_cr4(cpu: Cpu, bits: int) -> Cpu:
+    return replace(cpu, cr4=cpu.cr4 | bits)
+
+
+CR0, CR4 = Cr0.PE | Cr0.PG, Cr4.PAE
+LONG, LEGACY = (Cpu.in_mode(mode, 0, cr4=0) for mode in (Mode.LEVEL_4, Mode.BITS_32))
+MOVES: dict[str, tuple[Cpu, dict[str, int], Reason | None]] = {
+    "PE cleared with PG set": (LONG, {"cr0": CR0 & ~Cr0.PE}, Reason.CR0_INVALID),
+    "the same outside long mode": (LEGACY, {"cr0": CR0 & ~Cr0.PE}, Reason.CR0_INVALID),
+    "PG cleared in 64-bit mode": (LONG, {"cr0": Cr0.PE}, Reason.CR0_INVALID),
+    "bit 32 of CR0": (LONG, {"cr0": CR0 | 1 << 32}, Reason.CR0_INVALID),
+    "WP cleared": (LONG, {"cr0": CR0}, None),
+    "WP cleared under CET": (with_cr4(LONG, Cr4.CET), {"cr0": CR0}, Reason.CET_WITHOUT_WP),
+    "CET set with WP": (LONG, {"cr4": CR4 | Cr4.CET}, None),
+    "CET set without WP": (
+        replace(LONG, cr0=CR0),
+        {"cr4": CR4 | Cr4.CET},
+        Reason.CET_WITHOUT_WP,
+    ),
+    "PAE cleared": (LONG, {"cr4": 0}, Reason.PAE_CLEARED),
+    "PAE set outside long mode": (LEGACY, {"cr4": Cr4.PAE}, None),
+    "LA57 set": (LONG, {"cr4": CR4 | Cr4.LA57}, Reason.LA57_CHANGED),
+    "PCIDE set": (LONG, {"cr4": CR4 | Cr4.PCIDE}, None),
+    "PCIDE set while CR3 has low bits": (
+        replace(LONG, cr3=0x1008),
+        {"cr4": CR4 | Cr4.PCIDE},
+        Reason.PCIDE_SET,
+    ),
+    "PCIDE kept while CR3 has a PCID": (
+        replace(with_cr4(LONG, Cr4.PCIDE), cr3=0x1008),
+        {"cr4": CR4 | Cr4.PCIDE | Cr4.PGE},
+        None,
+    ),
+    "PCIDE set outside long mode": (LEGACY, {"cr4": Cr4.PCIDE}, Reason.PCIDE_SET),
+    "LAM_SUP without LAM": (LONG, {"cr4": CR4 | Cr4.LAM_SUP}, Reason.CR4_RESERVED),
+    "LAM_SUP with LAM": (replace(LONG, lam=True), {"cr4": CR4 | Cr4.LAM_SUP}, None),
+    "a bit above MAXPHYADDR in CR3": (LONG, {"cr3": 1 << 40}, Reason.CR3_RESERVED),
+    "another CR3": (LONG, {"cr3": 0x5018}, None),
+    **{
+        f"bit {bit} of CR4": (LONG, {"cr4": CR4 | 1 << bit}, Reason.CR4_RESERVED)
+        for bit in (15, 26, 29, 30, 31, *range(33, 64))
+    },
+    **{
+        f"bit {bit} of CR4, of which a processor may have the feature": (
+            LONG,
+            {"cr4": CR4 | 1 << bit},
+            None,
+        )
+        for bit in (*range(5), 7, 8, 9, 10, 11, 13, 14, 16, 18, 19, 20, 21, 22, 24, 25, 27, 32)
+    },
+}
+"""What MOV to a control register comes to (SDM 2.5, 4.1.2, 4.10.1, and MOV in volume 2)."""
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_a_control_register_takes_what_it_can_hold_and_refuses_the_rest(name: str) -> None:
+    cpu, registers, reason = MOVES[name]
+    came = move(cpu, memory(dict.fromkeys(range(0, 32, 8), 0)), **registers)
+    if reason is None:
+        assert came == replace(cpu, **registers)  # type: ignore[arg-type]
+    else:
+        assert came == Fault(Vector.GP, 0, None, None, reason)
+
+
+def test_only_some_moves_load_the_pdptes() -> None:
+    kept = (P | 0x1000, 0, 0, 0)
+    cpu = replace(Cpu.in_mode(Mode.PAE, 0), pdptes=kept)
+    stored = memory(dict.fromkeys(range(0, 32, 8), P | 0x2000))
+    loaded = replace(cpu, pdptes=(P | 0x2000,) * 4)
+    assert move(cpu, stored, cr3=0) == loaded
+    for bit in (Cr4.PGE, Cr4.PSE, Cr4.SMEP):
+        assert move(cpu, stored, cr4=cpu.cr4 ^ bit) == replace(loaded, cr4=cpu.cr4 ^ bit)
+    for bit in (Cr4.SMAP, Cr4.PKE):
+        assert move(cpu, stored, cr4=cpu.cr4 ^ bit) == replace(cpu, cr4=cpu.cr4 ^ bit)
+    for number in (29, 30):
+        cr0 = cpu.cr0 ^ 1 << number
+        assert move(cpu, stored, cr0=cr0) == replace(loaded, cr0=cr0)
+    assert move(cpu, stored, cr0=cpu.cr0 ^ Cr0.WP) == replace(cpu, cr0=cpu.cr0 ^ Cr0.WP)
+    wrong = memory(dict.fromkeys(range(0, 32, 8), P | 0x2002))
+    refused = Fault(Vector.GP, 0, None, None, Reason.PDPTE_RESERVED)
+    assert move(cpu, wrong, cr4=cpu.cr4 ^ Cr4.PGE) == refused
+
+
+def test_a_move_that_ends_paging_leads_to_no_cpu() -> None:
+    with pytest.raises(ValueError, match="paging is off"):
+        move(LEGACY, memory({}), cr0=Cr0.PE)
 
 
 @pytest.mark.parametrize(

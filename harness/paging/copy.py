@@ -76,9 +76,18 @@ class Page(IntEnum):
 
 @dataclass(frozen=True)
 class Hardware:
-    """The dialect of who writes nothing but what the format describes."""
+    """The dialect of who writes nothing but what the format describes.
+
+    shadow_stacks  whether the machine takes a page that is dirty and may not be written for a
+                   shadow stack (x86 with CR4.CET: SDM volume 3A, 4.6.1).  A private page, were it
+                   left dirty, could then be written as one, by both sides: so it loses D, and a
+                   shadow stack becomes a page that no one writes until it is copied.  No bit of
+                   the format is left to note that it was dirty: who needs that reads it before,
+                   or has a bit of software's own for it, as Linux has
+    """
 
     format: Format
+    shadow_stacks: bool = False
 
     @property
     def counted(self) -> type[IntEnum]:
@@ -93,6 +102,8 @@ class Hardware:
             raise ForkRefused(int(other.argmax()), "it is no page, and no other is known here")
         write = format.rights.get("write", 0)
         parent = withheld(format, raw, write) if private else raw
+        if private and self.shadow_stacks:
+            parent = parent & ~np.uint64(format.dirty)
         fresh = format.accessed if private else format.accessed | format.dirty
         return Fork(parent, parent & ~np.uint64(fresh), np.full(len(raw), Page.PAGE, np.uint8))
 

@@ -477,6 +477,55 @@ def test_where_there_is_no_right_to_write_none_is_withheld() -> None:
     assert Hardware(format).fork(raw, 0, private=True).parent.tolist() == raw.tolist()
 
 
+SHADOWING = [format for format in FORMATS.values() if format.shadow]
+
+
+def shadow_stack(format: Format, raw: int) -> bool:
+    """Whether an entry of a page makes it one (SDM volume 3A, 4.6.1)."""
+    return raw & (format.shadow | format.dirty) == format.dirty
+
+
+@pytest.mark.parametrize("format", SHADOWING, ids=lambda format: format.name)
+@pytest.mark.parametrize("was", ["written", "read", "a shadow stack"])
+def test_where_there_are_shadow_stacks_no_private_page_is_one(format: Format, was: str) -> None:
+    world = World(format)
+    child = world.new_space()
+    dirty = 0 if was == "read" else format.dirty
+    rights = world.rights("user") if was == "a shadow stack" else world.rights("write", "user")
+    world.space.map(Virtual(0), world.frames(1), 0, rights | format.accessed | dirty)
+    before = world.space.read(world.space.slot(Virtual(0), 0))
+    assert shadow_stack(format, before) == (was == "a shadow stack")
+    with copy_range(
+        world.space, child, world.pages(0, 1), Hardware(format, shadow_stacks=True)
+    ).flush as flush:
+        assert flush.addresses.tolist() == [0]
+    for space in (world.space, child):
+        raw = space.read(space.slot(Virtual(0), 0))
+        assert not shadow_stack(format, raw)
+        assert granted(space, 0) == {"user"}
+    parent = world.space.read(world.space.slot(Virtual(0), 0))
+    assert parent & format.accessed
+
+
+def test_where_there_are_none_a_private_page_stays_dirty(world: World, child: Space) -> None:
+    """Where a dialect has no bit of its own, D is the only note that a page was written."""
+    fill(world, world.rights("write") | world.format.dirty)
+    copy_range(world.space, child, world.pages(0, 1)).flush.done()
+    for space in (world.space, child):
+        assert space.read(space.slot(Virtual(0), 0)) & world.format.dirty
+
+
+def test_a_shared_shadow_stack_stays_one() -> None:
+    format = SHADOWING[0]
+    world = World(format)
+    other = world.new_space()
+    world.space.map(Virtual(0), world.frames(1), 0, world.rights("user") | format.dirty)
+    dialect = Hardware(format, shadow_stacks=True)
+    copied = copy_range(world.space, other, world.pages(0, 1), dialect, private=False)
+    assert not copied.flush
+    assert shadow_stack(format, world.space.read(world.space.slot(Virtual(0), 0)))
+
+
 def test_a_copied_page_is_taken_back_though_it_was_marked_accessed_since(
     world: World, child: Space
 ) -> None:

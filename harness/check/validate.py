@@ -20,7 +20,7 @@ from harness.check.debugger import TABLE_BYTES, Debugger, TableImage
 from harness.check.layouts import Layout, build
 from harness.check.quirks import fault_quirks, not_run_on
 from harness.check.window import Window, check_root, open_window
-from harness.machine.engines import IN_SOFTWARE, executor, reads_as_amd
+from harness.machine.engines import executor, interprets, reads_as_amd
 from harness.machine.guest import Guest, MachineInfo
 from harness.machine.machine import Processor, dotted
 from harness.machine.ram import TABLE_ARENA
@@ -264,6 +264,6 @@ def _ask_guest(
 
 def executed(cases: Cases, name: str) -> Cases:
     """Those of a space that the executor of this name is given: all, or a sample."""
-    if name not in IN_SOFTWARE:
+    if not interprets(name):
         return cases
     return cases.take(evenly(len(cases), PROBES_IN_SOFTWARE))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,15 +20,27 @@ from harness.machine.ram import ARENA, RAM_UNIT
 from harness.machine.registry import engine_named
 
 MODULES: Final = Path("/sys/module")
-KVM_MODULES: Final = ("kvm_amd", "kvm_intel", "kvm_pvm")
+
+
+@dataclass(frozen=True)
+class Module:
+    """What a module of the host's kernel makes of a guest.
+
+    long_mode_only  a guest has no processor left once it has left long mode and switches paging on
+    interprets      what a guest's supervisor executes, a hundred times slower than TCG
+    """
+
+    long_mode_only: bool = False
+    interprets: bool = False
+
+
+KVM_MODULES: Final[Mapping[str, Module]] = {
+    "kvm_amd": Module(),
+    "kvm_intel": Module(),
+    "kvm_pvm": Module(long_mode_only=True, interprets=True),
+}
 """What can be behind /dev/kvm, one at a time: the two that use the processor's virtualization,
 and one that does without."""
-
-LONG_MODE_ONLY: Final = ("kvm_pvm",)
-"""Who leaves a guest without a processor once it has left long mode and switches paging on."""
-
-IN_SOFTWARE: Final = ("kvm_pvm",)
-"""Who interprets what a guest's supervisor executes: a hundred times slower than TCG."""
 
 AMD_VENDORS: Final = ("AuthenticAMD", "HygonGenuine")
 """Whose processors read entries as the APM says (CPUID leaf 0)."""
@@ -61,7 +75,13 @@ def why_absent(name: str, *, program: str | None = None, deadline: float = 10.0)
 def why_long_mode_only(guest: Guest) -> str | None:
     """Why a guest is lost in 32-bit paging and PAE paging, as a sentence; None if it is not."""
     name, _ = executor(guest)
-    return f"{name} runs guests in long mode only." if name in LONG_MODE_ONLY else None
+    only = name in KVM_MODULES and KVM_MODULES[name].long_mode_only
+    return f"{name} runs guests in long mode only." if only else None
+
+
+def interprets(name: str) -> bool:
+    """Whether what `executor` names interprets what the supervisor executes."""
+    return name in KVM_MODULES and KVM_MODULES[name].interprets
 
 
 def executor(guest: Guest) -> tuple[str, tuple[int, ...]]:

@@ -168,6 +168,12 @@ static inline bool flush(const struct job *job)
 		return survives(LOAD_CR3, batch.cr3);
 	if (job->flush == FLUSH_GLOBAL)
 		return survives(CHANGE_PGE, 0);
+	if (job->flush >= FLUSH_INVPCID_ADDRESS && job->flush <= FLUSH_INVPCID_REST) {
+		struct { uint64_t pcid, address; } of = { 0, job->address };
+		uintptr_t type = job->flush - FLUSH_INVPCID_ADDRESS;
+		asm volatile("invpcid %0, %1" :: "m"(of), "r"(type) : "memory");
+		return true;
+	}
 	if (job->flush >= FLUSH_CR0)
 		return survives(CHANGE_CR0 + (job->flush - FLUSH_CR0), job->value);
 	return true;

@@ -61,6 +61,10 @@ enum flush {
 	FLUSH_PAGE,	/* INVLPG of the address */
 	FLUSH_ALL,	/* MOV to CR3 of the tested CR3 */
 	FLUSH_GLOBAL,	/* CR4.PGE changed and changed back */
+	FLUSH_INVPCID_ADDRESS,	/* INVPCID of the address, of type 0; of PCID 0, as the next */
+	FLUSH_INVPCID_CONTEXT,	/* type 1 */
+	FLUSH_INVPCID_ALL,	/* type 2, with global pages */
+	FLUSH_INVPCID_REST,	/* type 3, without */
 	FLUSH_CR0,	/* not for its own sake: the bits of CR0 that are set in the value are changed, all at once, and */
 	FLUSH_CR3,	/* changed back should that be done; the same of CR3 */
 	FLUSH_CR4,	/* and of CR4 */

@@ -34,9 +34,11 @@ from harness.paging.x86.formats import PDPTE_BYTES, PDPTES, A, P
 from harness.paging.x86.load import load, move
 
 CHANGES = ("cr0", "cr3", "cr4")
-FLUSHES = ("page", "all", "global", "none", *CHANGES)
+INVPCID = ("invpcid-address", "invpcid-context", "invpcid-rest", "invpcid-all")
+FLUSHES = ("page", "all", "global", "none", *INVPCID, *CHANGES)
 """How the translations of an address are dropped: by INVLPG, MOV CR3, or a change of CR4.PGE; not
-at all; or by what a change of bits of a control register, and back, may drop."""
+at all; by INVPCID of each type, the last of which drops global ones too; or by what a change of
+bits of a control register, and back, may drop."""
 
 NO_VECTOR = 0xFF
 """How the guest says that an access ended without an exception."""

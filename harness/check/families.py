@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check import marks
-from harness.check.chain import FLUSHES, Chain, Lanes, widest
+from harness.check.chain import FLUSHES, INVPCID, Chain, Lanes, widest
 from harness.check.product import Axis, Product, Rule, Value, Values
 from harness.check.quirks import (
     BOCHS_LOSES_ITS_PAGES,
@@ -43,7 +43,7 @@ from harness.check.quirks import (
 )
 from harness.check.stage import WINDOW_KEY, Change, Control, Model, Step
 from harness.machine.machine import Ability
-from harness.machine.processor import MachineInfo
+from harness.machine.processor import CR4_KNOWN, MachineInfo
 from harness.machine.registry import able, engine_named
 from harness.paging.bulk import Counts
 from harness.paging.format import Shape
@@ -176,7 +176,12 @@ class Family:
         if self.feature is None or info.has(self.feature):
             return None
         why = f"the engine's processor has no {self.feature.upper()}"
-        return f"{why}, and a MOV to CR4 with that bit hangs TCG"
+        return f"{why}, and a MOV to CR4 with that bit hangs TCG" if self.of_cr4 else why
+
+    @property
+    def of_cr4(self) -> bool:
+        """Whether a bit of CR4 enables the feature."""
+        return self.feature in CR4_KNOWN.values()
 
     @property
     def unasked(self) -> str | None:
@@ -635,25 +640,40 @@ def locked(model: Model, controls: tuple[Control, ...], full: bool) -> Iterator[
             yield Family("locked", model, {upper: "upper.", lower: "lower."}, product, controls)
 
 
+_KEEPS_GLOBAL: Final = (
+    Rule(
+        "MOV CR3 may leave the translation of a global page (4.10.4.1)",
+        lambda values: (values[_FLUSH] == "all") & (values["G"] == 1),
+    ),
+    Rule(
+        "INVPCID may leave the translation of a global page but by type 2 (4.10.4.1)",
+        lambda values: (
+            np.isin(values[_FLUSH], [way for way in INVPCID if way != "invpcid-all"])
+            & (values["G"] == 1)
+        ),
+    ),
+)
+
+
 def flush(model: Model) -> Iterator[Family]:
     """Entries that change from case to case, and every way to drop what they said before.
 
-    MOV CR3 comes first, while no translation of a global page was made.
+    What may keep the translation of a global page comes first, while there is none.
     """
-    for level in range(model.levels):
-        axes = (
-            Axis(_FLUSH, ("all", "page", "global")),
-            Axis("level", (level,)),
-            *entry_axes(model, level, ("G", "P", "RW", "US", "PS"), ""),
-        )
-        rules = address_rules(model, level, "")
-        kept = Rule(
-            "MOV CR3 may leave the translation of a global page (4.10.4.1)",
-            lambda values: (values[_FLUSH] == "all") & (values["G"] == 1),
-        )
-        for controls, more in (((Control(),), (kept,)), ((Control(pge=False),), ())):
-            product = _product(axes, (*rules, *more), _home(model), DATA_AND_CODE)
-            yield Family("flush", model, {level: ""}, product, controls)
+    for ways, feature, controls in (
+        (("all", "page", "global"), None, (Control(), Control(pge=False))),
+        (INVPCID, "invpcid", (Control(), Control(pge=False), *((WITH_PCIDS,) * model.long))),
+    ):
+        for level, control in product(range(model.levels), controls):
+            axes = (
+                Axis(_FLUSH, ways),
+                Axis("level", (level,)),
+                *entry_axes(model, level, ("G", "P", "RW", "US", "PS"), ""),
+            )
+            rules = address_rules(model, level, "")
+            rules += _KEEPS_GLOBAL if control.pge else ()
+            cases = _product(axes, rules, _home(model), DATA_AND_CODE)
+            yield Family("flush", model, {level: ""}, cases, (control,), feature=feature)
 
 
 def pdpte(model: Model, controls: tuple[Control, ...], at_once: int) -> Iterator[Family]:

@@ -441,9 +441,20 @@ class Guest:
         _refuse(jobs, jobs["access"] > enums["ACCESS_USER_SHADOW_WRITE"], "no such access")
         _refuse(jobs, jobs["flush"] > enums["FLUSH_CR4"], "no such flush")
         _refuse(jobs, jobs["control"] > enums["CONTROL_THEN"], "no such control state")
+        self._check_invpcid(jobs, state)
         self._check_changes(jobs, state)
         self._check_width(jobs, state)
         self._check_shadow(jobs, state)
+
+    def _check_invpcid(self, jobs: npt.NDArray[np.void], state: State) -> None:
+        enums = self.image.enums
+        first, last = enums["FLUSH_INVPCID_ADDRESS"], enums["FLUSH_INVPCID_REST"]
+        these = (jobs["flush"] >= first) & (jobs["flush"] <= last)
+        if these.any() and not self.info.has("invpcid"):
+            _refuse(jobs, these, "the guest's processor has no INVPCID")
+        outside = ~_canonical(jobs["address"], state)
+        reason = "INVPCID of an address that is not canonical"
+        _refuse(jobs, (jobs["flush"] == first) & outside, reason)
 
     def _check_changes(self, jobs: npt.NDArray[np.void], state: State) -> None:
         """Refuse changes of control registers by which the stub itself would be lost, and those
@@ -465,9 +476,8 @@ class Guest:
         _refuse(jobs, shadow & (not able), "a shadow-stack access needs long mode, and CR4.CET")
         odd = jobs["address"] & np.uint64(7) != 0
         _refuse(jobs, shadow & odd, "a shadow-stack access is at a multiple of 8")
-        sign = jobs["address"].view(np.int64) >> np.int64(56 if state.cr4 & CR4_LA57 else 47)
         reason = "a shadow-stack access is at a canonical address"
-        _refuse(jobs, shadow & (sign != 0) & (sign != -1), reason)
+        _refuse(jobs, shadow & ~_canonical(jobs["address"], state), reason)
         for_user = jobs["access"] == self.image.enums["ACCESS_USER_SHADOW_WRITE"]
         _refuse(jobs, for_user & (jobs["user"] != 0), "only the supervisor executes WRUSS")
 
@@ -487,6 +497,14 @@ class _Held:
 
     jobs: npt.NDArray[np.void]
     checked_for: tuple[Mode, int]
+
+
+def _canonical(address: npt.NDArray[np.uint64], state: State) -> npt.NDArray[np.bool_]:
+    """Which addresses are canonical in long mode; outside, all are."""
+    shift = np.int64(56 if state.cr4 & CR4_LA57 else 47)
+    sign = np.ascontiguousarray(address).view(np.int64) >> shift
+    canonical: npt.NDArray[np.bool_] = (sign == 0) | (sign == -1)
+    return canonical | (state.mode is not Mode.LONG)
 
 
 def _checked_for(state: State) -> tuple[Mode, int]:

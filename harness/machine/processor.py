@@ -119,6 +119,7 @@ FEATURES: Final[Mapping[str, tuple[int, str, int]]] = {
     "pse36": (1, "d", 17),
     "pcid": (1, "c", 17),
     "smep": (7, "b", 7),
+    "invpcid": (7, "b", 10),
     "smap": (7, "b", 20),
     "umip": (7, "c", 2),
     "pku": (7, "c", 3),

@@ -138,6 +138,39 @@ def test_a_refusal_of_what_the_machine_takes_disagrees(
     assert tried(guest, "4", where).comparison.disagreed > 0
 
 
+def flushed_by(name: str, instead: str) -> Callable[[Guest, Any, Any], None]:
+    """Hands a batch to the guest in which one way to flush is another."""
+    start = Guest.start
+
+    def started(guest: Guest, state: Any, jobs: Any) -> None:
+        enums, jobs = guest.image.enums, jobs.copy()
+        jobs["flush"][jobs["flush"] == enums[f"FLUSH_{name}"]] = enums[f"FLUSH_{instead}"]
+        start(guest, state, jobs)
+
+    return started
+
+
+@pytest.mark.parametrize("pcide", [0, 1])
+@pytest.mark.parametrize("way", chain.INVPCID)
+def test_invpcid_drops_what_its_type_says(
+    guest: Guest, way: str, pcide: int, monkeypatch: MonkeyPatch
+) -> None:
+    where = f"family=flush and flush={way} and PGE=1 and PCIDE={pcide}"
+    assert tried(guest, "4", where).comparison.disagreed == 0
+    name = way.upper().replace("-", "_")
+    monkeypatch.setattr(Guest, "start", flushed_by(name, "NONE"))
+    assert tried(guest, "4", where).comparison.disagreed > 0
+
+
+def test_no_other_type_of_invpcid_drops_global_pages(
+    guest: Guest, monkeypatch: MonkeyPatch
+) -> None:
+    where = "family=flush and flush=invpcid-all and PGE=1 and G=1"
+    assert tried(guest, "4", where).comparison.disagreed == 0
+    monkeypatch.setattr(Guest, "start", flushed_by("INVPCID_ALL", "INVPCID_REST"))
+    assert tried(guest, "4", where).comparison.disagreed > 0
+
+
 DEPARTURES = {
     quirks.BOCHS_IMPLICIT_HEEDS_AC: ("32", "family=rights and access=descriptor"),
     quirks.BOCHS_BIT_8_IGNORED: ("4", "amd=1 and level=3 and set=11"),

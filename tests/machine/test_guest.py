@@ -212,7 +212,7 @@ class TestBatches:
             ("where", 1 << 40, "outside RAM"),
             ("where", 2, "not a multiple of"),
             ("access", 9, "no such access"),
-            ("flush", 7, "no such flush"),
+            ("flush", 11, "no such flush"),
             ("control", 3, "no such control state"),
         ],
     )
@@ -230,6 +230,26 @@ class TestBatches:
         job = made.job("read", made.mode.address, value=1 << 12)
         job["flush"] = guest.image.enums["FLUSH_CR3"]
         with pytest.raises(Misuse, match=r"of CR3 no bits but .* can be changed here"):
+            guest.run(made.state, job)
+
+    @pytest.mark.parametrize("flush", ["address", "context", "rest", "all"])
+    def test_invpcid_is_refused_where_the_processor_lacks_it(
+        self, guest: Guest, made: HandMade, flush: str
+    ) -> None:
+        job = made.job("none", made.mode.address)
+        job["flush"] = guest.image.enums[f"FLUSH_INVPCID_{flush.upper()}"]
+        if guest.info.has("invpcid"):
+            assert made.ask(job)["completed"] == 1
+        else:
+            with pytest.raises(Misuse, match="the guest's processor has no INVPCID"):
+                guest.run(made.state, job)
+
+    def test_invpcid_of_no_address_is_refused(self, guest: Guest, made: HandMade) -> None:
+        if not (guest.info.has("invpcid") and made.mode.long):
+            pytest.skip("there is no INVPCID here, or every address is one")
+        job = made.job("none", 1 << 62)
+        job["flush"] = guest.image.enums["FLUSH_INVPCID_ADDRESS"]
+        with pytest.raises(Misuse, match="INVPCID of an address that is not canonical"):
             guest.run(made.state, job)
 
     @pytest.mark.parametrize("access", ["read", "write"])

@@ -104,10 +104,12 @@ def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
     inclusive = np.uint64(format.rights_mask & ~format.exclusive)
     gains = (after ^ np.uint64(format.denied)) & inclusive
     gains |= after & np.uint64(format.accessed | format.dirty)
-    if format.shadow:
+    changed = before ^ after
+    given = changed & after & np.uint64(format.shadow)
+    if given.any():
         dirty = (found == Kind.LEAF) & (before & np.uint64(format.dirty) != 0)
-        gains &= ~(dirty * np.uint64(format.shadow))
-    lost = (before ^ after) & ~gains
+        gains &= ~(dirty * given)
+    lost = changed & ~gains
     narrowed: Mask = (found == Kind.LEAF) & (lost & np.uint64(_read_in_leaf(format, level)) != 0)
     if level:
         read = np.uint64(_read_in_pointer(format, level))

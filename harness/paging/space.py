@@ -241,15 +241,22 @@ class Space(Tree):
         """Puts on the list what is stale when the entries of a run have become `after`."""
         gone = stale(self.format, run.level, run.raw, after)
         if gone.any():
-            lasting = self.format.lasting
-            points = kinds(self.format, run.level, run.raw[gone]) == Kind.POINTER
-            # Nobody knows what pages a pointer that was changed led to.
-            of_all = (run.raw[gone] & np.uint64(lasting) != 0) | points
             flush.add(
                 run.addresses[gone],
                 everything=run.shared,
-                global_pages=bool(lasting and of_all.any()),
+                global_pages=self._may_last(run.level, run.raw[gone]),
             )
+
+    def _may_last(self, level: int, raw: Words) -> bool:
+        """Whether one of these entries is a global page, or a pointer: nobody knows what pages one
+        that was changed led to."""
+        lasting = self.format.lasting
+        if not lasting:
+            return False
+        if (raw & np.uint64(lasting)).any():
+            return True
+        points = self.format.levels[level].pointer is not None
+        return points and bool((kinds(self.format, level, raw) == Kind.POINTER).any())
 
     def leaves(self, first: int, frames: Words, level: int, bits: int) -> Words:
         """The entries that map `frames`, whose addresses begin at `first`; SpaceError if there

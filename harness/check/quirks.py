@@ -19,7 +19,6 @@ import numpy as np
 from harness.check.cases import Cases
 from harness.check.second_reading import NO_LAPSE, Errors, Lapse, Reading, Stop
 from harness.machine.machine import dotted
-from harness.machine.registry import ENGINES
 from harness.paging.address import Span
 from harness.paging.memory import Mask
 from harness.paging.x86 import formats
@@ -610,6 +609,9 @@ def not_run_on(engine: str, version: Version, emulator: Version) -> tuple[str, .
     What is expected of such a version is what was seen on the others. An engine of which nothing is
     known is expected to follow the rules in every version.
     """
+    # Only those who ran a machine ask this; who reads tables need not wait for all of that.
+    from harness.machine.registry import ENGINES
+
     asked = {"QEMU": (emulator, QEMU_RUNS)}
     if runs := {run for one in KNOWN.values() if one.engine == engine for run in one.runs}:
         asked[engine] = version, tuple(sorted(runs))

@@ -34,40 +34,14 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from harness.cli import complete
-from harness.cli.check import check
-from harness.cli.decode import decode
-from harness.cli.diff import diff
-from harness.cli.dump import dump
 from harness.cli.ending import complain, drop_unwritten, ending, open_standard_streams
-from harness.cli.explore import explore
-from harness.cli.fault import fault
-from harness.cli.find import find
-from harness.cli.gdb import gdb
 from harness.cli.help import LOOKING, MACHINE, Command, Commands
-from harness.cli.lint import lint
-from harness.cli.matrix import matrix
-from harness.cli.prove import prove
-from harness.cli.replay import replay
-from harness.cli.rules import rules
-from harness.cli.schema import schema
-from harness.cli.validate import validate
-from harness.cli.walk import walk
-
-app = typer.Typer(
-    cls=Commands,
-    name="pagetable",
-    help="Page tables, and the proof on a running guest that the machine reads them the same way.",
-    epilog="Exit codes: 0 all agree, 1 a disagreement, 2 misuse or no engine, 3 the machine"
-    " failed, 4 all agree but a known quirk did not show, 130 interrupted.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
 
 
 def print_version(wanted: bool) -> None:
@@ -79,7 +53,6 @@ def print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(no_args_is_help=True)
 def options(
     version: Annotated[
         bool,
@@ -91,14 +64,35 @@ def options(
     """What is given before a command."""
 
 
-GROUPS: dict[str | None, tuple[Callable[..., None], ...]] = {
-    MACHINE: (prove, validate, matrix, rules, replay, check),
-    LOOKING: (decode, walk, fault, dump, explore, find, lint, diff, gdb),
-    None: (schema,),
+GROUPS: dict[str | None, tuple[str, ...]] = {
+    MACHINE: ("prove", "validate", "matrix", "rules", "replay", "check"),
+    LOOKING: ("decode", "walk", "fault", "dump", "explore", "find", "lint", "diff", "gdb"),
+    None: ("schema",),
 }
-for group, members in GROUPS.items():
-    for member in members:
-        app.command(cls=Command, rich_help_panel=group)(member)
+"""The commands, each a function of a module of its own with the same name."""
+
+
+def application(first: str = "") -> typer.Typer:
+    """All commands; or the one that `first` names, without the time that the others take."""
+    app = typer.Typer(
+        cls=Commands,
+        name="pagetable",
+        help="Page tables, and the proof on a running guest that the machine reads them the same"
+        " way.",
+        epilog="Exit codes: 0 all agree, 1 a disagreement, 2 misuse or no engine, 3 the machine"
+        " failed, 4 all agree but a known quirk did not show, 130 interrupted.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback(no_args_is_help=True)(options)
+    chosen = {first} & {name for names in GROUPS.values() for name in names}
+    for group, names in GROUPS.items():
+        for name in names:
+            if name in chosen or not chosen:
+                member: Callable[..., None] = getattr(import_module(f"harness.cli.{name}"), name)
+                app.command(cls=Command, rich_help_panel=group)(member)
+    return app
 
 
 def main() -> None:
@@ -106,6 +100,7 @@ def main() -> None:
     open_standard_streams()
     # Nothing here multiplies matrices; the threads that numpy starts for it would spin for a while.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    app = application(next(iter(sys.argv[1:]), ""))
     run = partial(app, prog_name=app.info.name)  # however it was started, for completion too
     if complete.INSTRUCTION in os.environ:
         sys.exit(complete.answer(run))

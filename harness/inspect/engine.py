@@ -23,9 +23,8 @@ from harness.check.quirks import (
     expected_of,
     read_as,
 )
-from harness.inspect.held import MOST_TABLES, hold_tables
+from harness.inspect.held import held_layers, hold_tables
 from harness.paging import bulk
-from harness.paging.memory import Memory
 from harness.paging.x86 import formats
 from harness.paging.x86.cpu import Cpu, Mode
 
@@ -59,9 +58,9 @@ def as_read(
         }
         if not changed or changed & given.keys() or not expected_of(quirk, engine, version):
             continue
-        hold_tables(memory, other.roots)
         if _differ(cpu, other, memory):
             cpu = other
+            hold_tables(memory, cpu.roots)
             notes.append(_sentence(quirk, engine))
     return cpu, (*notes, *_refused(cpu))
 
@@ -105,12 +104,13 @@ def _sentence(quirk: Quirk, engine: str) -> str:
     )
 
 
-def _differ(one: Cpu, other: Cpu, memory: Memory) -> bool:
-    """Whether some entry of the space that the other CPU reads is read otherwise by the first."""
+def _differ(one: Cpu, other: Cpu, memory: HeldMemory) -> bool:
+    """Whether some entry of the space that the other CPU reads is read otherwise by the first; the
+    tables are read as far down as one can be."""
     format = other.format
     levels = zip(one.format.levels, format.levels, strict=True)
     apart = [level for level, (here, there) in enumerate(levels) if here != there]
-    layers = bulk.layers(memory, other.roots, MOST_TABLES)
+    layers = held_layers(memory, other.roots)
     # Layers end where no table follows.
     for level, tables in zip(reversed(range(len(format.levels))), layers, strict=False):
         if level in apart:

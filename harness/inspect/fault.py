@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from harness.check.quirks import RESERVED_WITHOUT_PRESENT, Quirk
 from harness.inspect.decode import Bits
 from harness.inspect.frame import INSTRUCTION_BYTES
 from harness.inspect.likely import NARROWEST, highest_bit, narrower
@@ -31,6 +30,9 @@ from harness.paging.x86.access import (
     outcome,
 )
 from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Mode
+
+if TYPE_CHECKING:
+    from harness.check.quirks import Quirk
 
 
 @dataclass(frozen=True)
@@ -217,9 +219,13 @@ def read_code(
     ]
     bits += [Bits(flag, name, 1, said) for flag, name, said in _OTHERS if code & flag]
     impossible = tuple(_impossible(code, cpu))
-    quirk = RESERVED_WITHOUT_PRESENT if code & Error.RSVD and not code & Error.P else None
     hints = tuple(_hints(code, cr2, rip))
-    return SeenFault(code, tuple(bits), tuple(_accesses(code, cpu)), impossible, quirk, hints)
+    seen = SeenFault(code, tuple(bits), tuple(_accesses(code, cpu)), impossible, None, hints)
+    if not code & Error.RSVD or code & Error.P:
+        return seen
+    from harness.check.quirks import RESERVED_WITHOUT_PRESENT  # rare, and long to import
+
+    return replace(seen, quirk=RESERVED_WITHOUT_PRESENT)
 
 
 def _accesses(code: int, cpu: Cpu | None) -> Iterator[Access]:

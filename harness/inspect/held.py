@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from harness.check.held import HeldMemory, Octets
 from harness.inspect.snapshot import SourceError
@@ -17,13 +17,20 @@ more may be none, but data that were taken for tables."""
 
 
 def hold_tables(memory: HeldMemory, roots: Iterable[Root]) -> None:
-    """Reads all tables of a space, and nothing else, a level at a time.
+    """Reads all tables of a space, and nothing else; raises as `held_layers` does."""
+    for _ in held_layers(memory, roots):
+        pass
+
+
+def held_layers(memory: HeldMemory, roots: Iterable[Root]) -> Iterator[Words]:
+    """The addresses of all tables of a space, a level at a time, each read by then.
 
     Raises SourceError where there are more than can be.
     """
     try:
         for tables in bulk.layers(memory, roots, MOST_TABLES):
             memory.hold(tables)
+            yield tables
     except TooManyTables as error:
         raise SourceError(f"this is hardly a space: {error}; is the root right?") from None
 

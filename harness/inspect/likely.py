@@ -16,14 +16,13 @@ from harness.check.keys import in_units
 from harness.inspect import decode
 from harness.inspect.decode import Reading
 from harness.inspect.linux import LinuxReading
-from harness.inspect.remedy import ADDRESS
 from harness.paging.address import Physical
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.linux.entries import Unknown
 from harness.paging.memory import Memory
 from harness.paging.table import Slot
 from harness.paging.x86.cpu import Cpu, Cr4, Mode
-from harness.paging.x86.formats import PAGE_BITS, PS, RW, US, A, D, P, bits
+from harness.paging.x86.formats import ADDRESS, PAGE_BITS, PS, RW, US, A, D, P, bits
 
 _LOWER: Final = bits(31, 0)
 """What is left of a number of 32 bits that was sign-extended: above it, and in bit 31, are ones."""

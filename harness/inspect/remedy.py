@@ -41,7 +41,7 @@ from harness.paging.x86.access import (
     outcome,
 )
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr0, Cr4, Efer, linear, root_for
-from harness.paging.x86.formats import key_of
+from harness.paging.x86.formats import ADDRESS, key_of
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,6 @@ class Remedy:
         """The CPU with its registers changed."""
         return reduce(lambda made, one: _with(made, one.register, one.new), self.settings, cpu)
 
-
-ADDRESS: Final = formats.bits(51, formats.PAGE_BITS)
-"""The bits of an entry among which those of its address are, whatever the processor's width."""
 
 _TOGETHER: Final = 4
 """Ways of changing something that are tried together; no access needs more."""

@@ -403,9 +403,11 @@ class Guard:
         """End it, after it has done what it has to do; it is left to do that where QEMU is mute."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
-        self._process.stdout.close()
+        with self._process.stdout as stdout:
+            # Its end is seen here at once; wait() looks for it at growing intervals.
+            ended, _, _ = select.select([stdout], (), (), SETTLES)
         try:
-            self._process.wait(SETTLES)
+            self._process.wait(SETTLES if ended else 0)
         except subprocess.TimeoutExpired:
             _log.warning(
                 "the guest at %s may be paused, since its QEMU does not answer: process %d lets it"

@@ -11,7 +11,7 @@ from harness.inspect import decode
 from harness.inspect.decode import Role
 from harness.inspect.fault import Explanation, Reproduction, SeenFault
 from harness.inspect.likely import destination
-from harness.inspect.remedy import ADDRESS, EntryChange, Missing, Remedy, Setting
+from harness.inspect.remedy import EntryChange, Missing, Remedy, Setting
 from harness.inspect.translation import Stage, Translation
 from harness.paging.entry import Leaf
 from harness.paging.table import Slot
@@ -286,7 +286,7 @@ def _deeds(cpu: Cpu, entry: EntryChange) -> str:
                 said.append(f"gives {{}} key {formats.key_of(entry.new)}")
             elif part.mask == formats.PS:
                 said.append(f"clears PS: the entry leads to {destination(made)}")
-            elif part.wrong and changed & ADDRESS:
+            elif part.wrong and changed & formats.ADDRESS:
                 wrong = changed & ~formats.PS
                 said.append(f"clears reserved {wrong:#x}: the entry leads to {destination(made)}")
             elif part.wrong:

@@ -22,7 +22,7 @@ from harness.check.matrix import Plan, Report
 from harness.check.matrix_case import AskedAccess, MatrixCase
 from harness.check.replay import CaseError
 from harness.check.stage import MODES, Control, Model
-from harness.cli import app
+from harness.cli import application
 from harness.machine.engines import executor, why_absent
 from harness.machine.errors import GuestLost, Misuse
 from harness.machine.guest import FEATURES, Guest, MachineInfo
@@ -468,7 +468,7 @@ def test_a_failure_is_replayed_from_its_file(failure: MatrixCase, tmp_path: Path
     assert matrix_case.saved(path) == failure
     comparison = matrix_case.replay(failure, program=QEMU)
     assert (comparison.compared, comparison.disagreed) == (1, 0)
-    result = CliRunner().invoke(app, ["replay", str(path), "--qemu", QEMU])
+    result = CliRunner().invoke(application("replay"), ["replay", str(path), "--qemu", QEMU])
     assert result.exit_code == 0
     assert "They agree now." in result.output
 
@@ -507,7 +507,7 @@ def test_the_command_prints_one_object_with_the_keys_of_validate(tmp_path: Path)
     page = tmp_path / "matrix.html"
     arguments = ["--where", "family=rights and mode=4", "--json", "--html", str(page)]
     arguments += ["--qemu", QEMU]
-    result = CliRunner().invoke(app, ["matrix", *arguments])
+    result = CliRunner().invoke(application("matrix"), ["matrix", *arguments])
     assert result.exit_code == 0
     printed = json.loads(result.stdout)
     assert printed["accesses"] == printed["compared"] == 4096 * 20 * 2
@@ -524,7 +524,9 @@ def test_a_version_that_was_not_yet_run_is_named_in_every_report(
     monkeypatch.setattr(quirks, "KNOWN", older)
     page, where = tmp_path / "matrix.html", "family=place and level=2 and access=read"
     arguments = ["--mode=4", "--where", where, "--html", str(page), "--report", str(tmp_path)]
-    result = CliRunner().invoke(app, ["matrix", *arguments, "--engine=tcg", "--qemu", QEMU])
+    result = CliRunner().invoke(
+        application("matrix"), ["matrix", *arguments, "--engine=tcg", "--qemu", QEMU]
+    )
     assert (result.exit_code, result.stderr) == (0, "")
     saved = json.loads((tmp_path / "report.json").read_text())
     sentence = f"tcg {saved['qemu']}: not yet run on this version; runs of: 7.2"
@@ -547,7 +549,7 @@ def test_a_version_that_was_not_yet_run_is_named_in_every_report(
     ids=" ".join,
 )
 def test_misuse_ends_with_a_sentence_and_code_2(arguments: list[str]) -> None:
-    result = CliRunner().invoke(app, ["matrix", *arguments, "--qemu", QEMU])
+    result = CliRunner().invoke(application("matrix"), ["matrix", *arguments, "--qemu", QEMU])
     assert result.exit_code == 2
     assert re.match("pagetable: .", result.stderr)
 
@@ -557,8 +559,10 @@ def test_the_rules_tell_from_which_an_engine_departs(tmp_path: Path) -> None:
     where = "family=pdpte and maxphyaddr=36 and access=read"
     arguments = ["--where", where, "--mode", "pae", "--json", "--qemu", QEMU]
     saved = tmp_path / "report.json"
-    saved.write_text(CliRunner().invoke(app, ["matrix", *arguments]).stdout)
-    result = CliRunner().invoke(app, ["rules", "--mode", "pae", "--from", str(saved)])
+    saved.write_text(CliRunner().invoke(application("matrix"), ["matrix", *arguments]).stdout)
+    result = CliRunner().invoke(
+        application("rules"), ["rules", "--mode", "pae", "--from", str(saved)]
+    )
     lines = {line.strip().split("  ")[0]: line.strip() for line in result.output.splitlines()}
     assert lines["a PDPTE with reserved bits set is loaded"].endswith("tcg departs")
     assert lines["the PDPTE of the address is not present"].endswith("  tcg")
@@ -576,8 +580,10 @@ def test_a_mode_without_an_engine_is_refused_with_its_reason() -> None:
 def test_the_rules_are_printed_with_their_sections_and_engines(tmp_path: Path) -> None:
     arguments = ["--where", "family=rights", "--mode", "5", "--json", "--qemu", QEMU]
     saved = tmp_path / "report.json"
-    saved.write_text(CliRunner().invoke(app, ["matrix", *arguments]).stdout)
-    result = CliRunner().invoke(app, ["rules", "--mode", "5", "--from", str(saved)])
+    saved.write_text(CliRunner().invoke(application("matrix"), ["matrix", *arguments]).stdout)
+    result = CliRunner().invoke(
+        application("rules"), ["rules", "--mode", "5", "--from", str(saved)]
+    )
     assert result.exit_code == 0
     lines = {line.strip().split("  ")[0]: line.split() for line in result.output.splitlines()}
     # Of five levels, U/S (R/W) is set in all 5 entries in one case of 32, and clear in one of

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from harness.check import chain as chains
 from harness.check import quirks
 from harness.check.entries import PathEntries
-from harness.cli import app
+from harness.cli import application
 from harness.paging.bulk import End
 from harness.paging.format import Level
 from harness.paging.memory import Mask, Words
@@ -253,7 +253,7 @@ PLANTS: dict[str, tuple[str, str, Plant]] = {
 def matrix(mode: str, where: str, *options: str) -> tuple[int, dict[str, Any]]:
     """The exit code of the command, and what it prints; on one guest, so that faults are there."""
     arguments = ["matrix", "--mode", mode, "--where", where, "--jobs", "1", "--json", *options]
-    result = CliRunner().invoke(app, [*arguments, "--qemu", QEMU])
+    result = CliRunner().invoke(application(arguments[0]), [*arguments, "--qemu", QEMU])
     return result.exit_code, json.loads(result.stdout)
 
 
@@ -304,7 +304,7 @@ def test_a_quirk_that_does_not_show_is_an_exit_code_of_validate(
 def test_what_is_amiss_is_told_beside_the_report(monkeypatch: MonkeyPatch) -> None:
     mended(quirks.RESERVED_WITHOUT_PRESENT)(monkeypatch)
     arguments = ["matrix", "--mode", "4", "--where", WHERE_IT_SHOWS, "--jobs", "1"]
-    result = CliRunner().invoke(app, [*arguments, "--qemu", QEMU])
+    result = CliRunner().invoke(application(arguments[0]), [*arguments, "--qemu", QEMU])
     assert result.exit_code == 4
     assert "follow a rule from which the engine is known to depart" in result.stderr
 
@@ -320,5 +320,5 @@ def test_validate_is_not_excused_either(plant: Plant, monkeypatch: MonkeyPatch) 
 def validated(*options: str) -> tuple[int, dict[str, Any]]:
     """The same of `pagetable validate`, about tables with reserved bits."""
     arguments = ["validate", "malformed", "--levels", "4", "--json", *options, "--qemu", QEMU]
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(application(arguments[0]), arguments)
     return result.exit_code, json.loads(result.stdout)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli import application
 from harness.machine.patience import Clock
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,8 @@ def running(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
 def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
     """Exit code, output and errors of `pagetable` with these arguments, run in this process."""
     with contextlib.chdir(cwd):
-        ended = CliRunner().invoke(app, list(map(str, arguments)), prog_name="pagetable")
+        words = list(map(str, arguments))
+        ended = CliRunner().invoke(application(words[0]), words, prog_name="pagetable")
     return ended.exit_code, ended.stdout, ended.stderr
 
 

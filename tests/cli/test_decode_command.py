@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli import application
 from harness.cli.decode import MOST_VALUES, ModeName
 from harness.paging.x86.cpu import Mode
 from tests.cli.commands import run
@@ -138,7 +138,9 @@ def test_a_level_is_named_by_the_manual_by_linux_or_by_its_number(
 
 def decoded(*arguments: object, octets: bytes) -> tuple[int, str, str]:
     """What `decode` makes of standard input."""
-    ended = CliRunner().invoke(app, ["decode", *map(str, arguments)], input=octets)
+    ended = CliRunner().invoke(
+        application("decode"), ["decode", *map(str, arguments)], input=octets
+    )
     return ended.exit_code, ended.stdout, ended.stderr
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import GROUPS, app
+from harness.cli import GROUPS, application
 from harness.cli.help import OUTPUT, REGISTERS, TABLES, first_sentence
 from harness.cli.source import KINDS, Source
 from tests.cli.commands import run
 
 COMMANDS = {
     command.callback.__name__: command.callback
-    for command in app.registered_commands
+    for command in application().registered_commands
     if command.callback is not None
 }
 
@@ -53,7 +53,7 @@ def test_commands_are_in_groups(tmp_path: Path) -> None:
     for group, members in GROUPS.items():
         lines = parts[group or "Commands"].partition("\n\n")[0]
         listed = re.findall(r"^  (\w+)", lines, re.MULTILINE)
-        assert listed == [member.__name__ for member in members]
+        assert listed == list(members)
     assert sum(map(len, GROUPS.values())) == len(COMMANDS)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli import application
 from harness.inspect import oops
 from harness.inspect.oops import Report
 from harness.inspect.snapshot import QuestionError
@@ -25,7 +25,7 @@ from tests.inspect import oopses
 def explained(text: str | bytes, *options: object) -> tuple[int, str, str]:
     """What `fault --oops -` makes of a text."""
     asked = ["fault", "--oops", "-", *map(str, options)]
-    ended = CliRunner().invoke(app, asked, input=text)
+    ended = CliRunner().invoke(application(asked[0]), asked, input=text)
     return ended.exit_code, ended.stdout, ended.stderr
 
 

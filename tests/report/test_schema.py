@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from harness.check import matrix, probes, validate, workers
 from harness.check.stage import Control
-from harness.cli import app
+from harness.cli import application
 from harness.cli.decode import MOST_VALUES
 from harness.inspect.decode import Role
 from harness.inspect.lint import Severity
@@ -321,7 +321,9 @@ def test_the_command_prints_the_schema_of_one_command_or_of_all(tmp_path: Path) 
 
 def test_the_commands_are_those_that_have_the_option(tmp_path: Path) -> None:
     commands = [
-        str(command.callback.__name__) for command in app.registered_commands if command.callback
+        str(command.callback.__name__)
+        for command in application().registered_commands
+        if command.callback
     ]
     having = {one for one in commands if "--json" in run(one, "--help", cwd=tmp_path)[1]}
     assert having - {"rules", "schema"} == set(COMMANDS)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.inspect import engine
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import capture, signature
 from harness.inspect.sources.content import Content
@@ -85,7 +84,11 @@ def of_memory(
     if not registers.get("cr4", Cr4.PAE) & Cr4.PAE:
         usual["efer"] = Efer.NXE
     cpu = cpu_with(Cpu.long_mode(4, 0), {**usual, **registers}, memory)
-    cpu, notes = engine.as_marked(cpu)
+    notes: tuple[str, ...] = ()
+    if cpu.pdptes_checked is not None:
+        from harness.inspect import engine  # what is known of engines takes a while to import
+
+        cpu, notes = engine.as_marked(cpu)
     return Snapshot(title, cpu, memory, backed, (*_assumed(cpu, registers), *assumed), notes)
 
 

@@ -43,6 +43,9 @@ def bits(high: int, low: int | None = None) -> int:
     return (1 << high + 1) - (1 << low)
 
 
+ADDRESS = bits(51, PAGE_BITS)
+"""The bits of an entry among which those of its address are, whatever the processor's width."""
+
 P = bits(0)
 RW = bits(1)
 US = bits(2)

@@ -7,6 +7,9 @@ QEMU ?= qemu-system-x86_64
 BOCHS ?= bochs
 JOBS ?= 2
 export PYTHON QEMU BOCHS
+# Tests start hundreds of processes, and pytest rewrites every assertion: each would do again what
+# the first one leaves in __pycache__.
+unexport PYTHONDONTWRITEBYTECODE
 
 bin := .venv/bin
 # A third worker has the two processors while others wait for what has a deadline. Each begins with

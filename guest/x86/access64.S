@@ -182,6 +182,8 @@ leave_shadow_stack:
 supervisor_accesses:
 	accesses jmp finished
 	routine wrussq %rsi, (%rdi); jmp finished
+	routine push $0; ret
+	routine call 1f; ud2; 1: pop %rax; jmp finished	/* not to what follows it: that is no call to a shadow stack */
 	routine mov %rsi, %cr3; jmp finished
 	routine mov %cr4, %rax; xor $CR4_PGE, %al; mov %rax, %cr4; xor $CR4_PGE, %al; mov %rax, %cr4; jmp finished
 	routine lldt %si; jmp finished
@@ -195,7 +197,11 @@ supervisor_accesses:
 	.balign ROUTINE_BYTES
 user_accesses:
 	accesses ud2
+	routine ud2		/* WRUSS is the supervisor's */
+	routine lea zero(%rip), %rsp; ret
 	.balign ROUTINE_BYTES
+zero:
+	.quad 0
 
 /* The stub's shadow stack: a page of .text, written by WRSS and by what uses it.  An exception takes what is below
    its token, an IRET the words above the other. */

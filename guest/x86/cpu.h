@@ -74,6 +74,8 @@ asm(".code32");
 #define STACK_FAULT	12
 #define PROTECTION	13
 #define PAGE_FAULT	14
+#define CONTROL_PROTECTION 21
+#define NEAR_RETURN	1		/* error code of that */
 
 /* the 16550 at COM1 */
 #define COM1		0x3f8

@@ -22,7 +22,7 @@ extern const uint64_t exception_shadow_token[], shadow_token[];
 enum routine {
 	READ_1, READ_4, READ_8, WRITE_1, WRITE_4, WRITE_8, JUMP, PUSH, LOAD_SEGMENT,
 #ifdef __x86_64__
-	SHADOW_READ, SHADOW_WRITE, USER_SHADOW_WRITE,
+	SHADOW_READ, SHADOW_WRITE, USER_SHADOW_WRITE, RETURN, CALL,
 #endif
 	LOAD_CR3, CHANGE_PGE, LOAD_LDT, CHANGE_CR0, CHANGE_CR3, CHANGE_CR4,
 };
@@ -133,11 +133,11 @@ typedef uintptr_t attempt(uintptr_t address, uintptr_t value, uintptr_t routine,
 /* How the access is attempted. */
 static inline attempt *way(const struct job *job)
 {
+	if (job->access < ACCESS_SHADOW_READ || job->access == ACCESS_USER_SHADOW_WRITE)
+		return job->user ? attempt_user : attempt_supervisor;
 	if (!job->user)
-		return job->access == ACCESS_SHADOW_READ || job->access == ACCESS_SHADOW_WRITE
-			? attempt_on_shadow_stack : attempt_supervisor;
-	if (job->access == ACCESS_SHADOW_READ)
-		write_msr(MSR_PL3_SSP, job->address);
+		return attempt_on_shadow_stack;
+	write_msr(MSR_PL3_SSP, job->address);
 	return attempt_user;
 }
 #else
@@ -219,12 +219,15 @@ static inline void access(const struct job *job, struct result *result)
 {
 	uintptr_t at = routine(job), flags = RFLAGS_FIXED | (job->ac ? RFLAGS_AC : 0);
 
-	uintptr_t found = way(job)(job->address, job->value, at, flags);
+	uintptr_t first = job->address + (job->access == ACCESS_CALL ? sizeof(uint64_t) : 0);
+	uintptr_t found = way(job)(first, job->value, at, flags);
 	if (job->ac)
 		write_flags(RFLAGS_FIXED);	/* not CLAC: the local KVM does not execute it */
 	bool in_routine = frame.ip - at < ROUTINE_BYTES;
 	if (frame.vector == INVALID_OPCODE && in_routine)
 		frame.vector = VECTOR_NONE;	/* the end of a routine outside CPL 0 */
+	if (job->access == ACCESS_RETURN && frame.vector == CONTROL_PROTECTION && frame.error == NEAR_RETURN)
+		frame.vector = VECTOR_NONE;
 	result->completed = frame.vector == VECTOR_NONE || made_before_exception(job, in_routine);
 	result->data = job->access == ACCESS_DESCRIPTOR ? take_segment() : found;
 }

@@ -36,10 +36,14 @@ enum access {
 	ACCESS_SHADOW_READ,	/* INCSSPQ of nothing, with SSP at the address: it drops the 8 bytes that it reads */
 	ACCESS_SHADOW_WRITE,	/* WRSSQ of the value */
 	ACCESS_USER_SHADOW_WRITE,	/* WRUSSQ of the value: the supervisor makes the user's access */
+	ACCESS_RETURN,		/* RET with SSP at the address: the zero on the stack is compared with the 8 bytes that it
+				   reads there, which must be something else.  Vector 21 that says so is no exception here */
+	ACCESS_CALL,		/* CALL with SSP 8 bytes above the address, by the supervisor alone: the data is the return
+				   address, which it stores */
 };
 
 /*
- * The last three are made in long mode while CR4 has CET, at canonical addresses that are multiples of 8.  The
+ * The last five are made in long mode while CR4 has CET, at canonical addresses that are multiples of 8.  The
  * supervisor's run on a shadow stack of the stub's, in .text, whose pages are shadow stacks: read-only and dirty.
  */
 

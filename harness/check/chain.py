@@ -52,6 +52,7 @@ class Lanes:
     kind      uint8, a `Kind`
     user      from user mode, or by the supervisor's WRUSS, which counts as the user's
     wruss     by that
+    branch    by RET, where it reads a shadow stack, or by CALL, where it writes to one
     implicit  of a descriptor: a supervisor's access, whoever is the cause
     ac        with EFLAGS.AC set
     width     uint8, the bytes accessed
@@ -68,6 +69,7 @@ class Lanes:
     kind: Bytes
     user: Mask
     wruss: Mask
+    branch: Mask
     implicit: Mask
     ac: Mask
     width: Bytes
@@ -249,6 +251,8 @@ def ask(guest: Guest, chain: Chain, lanes: Lanes, mixed: bool = False) -> Questi
     lanes.cases.put(ours, enums)
     ours["access"][lanes.wruss] = enums["ACCESS_USER_SHADOW_WRITE"]
     ours["user"][lanes.wruss] = 0
+    for kind, name in ((Kind.SHADOW_READ, "RETURN"), (Kind.SHADOW_WRITE, "CALL")):
+        ours["access"][lanes.branch & (lanes.kind == kind)] = enums[f"ACCESS_{name}"]
     ours["size"] = lanes.width
     names = (name.upper().replace("-", "_") for name in FLUSHES)
     flushes = np.array([enums[f"FLUSH_{name}"] for name in names], np.uint8)
@@ -450,10 +454,15 @@ def seen(
     lanes, zero = question.lanes, np.uint64(0)
     ran = results["rip"] == answers.rip
     found = results["data"] == np.where(allowed, answers.found, zero)
+    calls = allowed & lanes.branch & (lanes.kind == Kind.SHADOW_WRITE)
+    from_stub = results["data"] - np.uint64(chain.window.state.window)
+    code = guest.image.text
+    found |= calls & (from_stub >= np.uint64(code.start)) & (from_stub < np.uint64(code.stop))
     reached = (ran & (results["vector"] == answers.vector) | ~allowed) & (found | ~lanes.backed)
     beyond = answers.walks.physical > np.uint64(chain.memory.span.last)
     reached &= (lanes.backed != beyond) | ~allowed
     data = question.placed ^ np.where(allowed & lanes.backed, answers.flips, zero)
+    data = np.where(calls & (answers.flips != 0) & lanes.backed, results["data"], data)
     reached &= data_after(question, results) == data
     ran &= found & (lanes.kind == Kind.FETCH)
     untouched = np.uint64(guest.image.enums["CR2_UNTOUCHED"])

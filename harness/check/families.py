@@ -374,9 +374,12 @@ _KINDS: Final[Mapping[Value, Kind]] = {
     "descriptor": Kind.READ,
     "shadow-read": Kind.SHADOW_READ,
     "shadow-write": Kind.SHADOW_WRITE,
+    "return": Kind.SHADOW_READ,
+    "call": Kind.SHADOW_WRITE,
 }
 
-SHADOW: Final = ("shadow-read", "shadow-write")
+BRANCHES: Final = ("return", "call")
+SHADOW: Final = ("shadow-read", "shadow-write", *BRANCHES)
 SHADOW_AND_OTHERS: Final = (*SHADOW, *DATA_AND_CODE)
 _BY_SHADOW: Final = (Axis("by", ("supervisor", "user", "wruss")), Axis("ac", (0, 1)))
 _SHADOW_RULES: Final = (
@@ -384,6 +387,15 @@ _SHADOW_RULES: Final = (
         "WRUSS does nothing but write to a shadow stack",
         lambda values: (values["by"] == "wruss") & (values["access"] != "shadow-write"),
     ),
+    Rule(
+        "the user has no stack here that CALL could write to",
+        lambda values: (values["by"] == "user") & (values["access"] == "call"),
+    ),
+)
+
+_KEYED_STACK: Final = Rule(
+    "the user's stack, which RET reads too, has a key that PKRU denies",
+    lambda values: (values["by"] == "user") & (values["access"] == "return"),
 )
 
 _PAGE: Final = 1 << formats.PAGE_BITS
@@ -787,7 +799,8 @@ def shadow(model: Model, full: bool) -> Iterator[Family]:
                 Axis("lower.PS", (int(lower > 0),)),
                 Axis("lower.key", FOUR_KEYS),
             )
-            product = _product(axes, _SHADOW_RULES, _home(model), SHADOW, _BY_SHADOW)
+            rules = (*_SHADOW_RULES, _KEYED_STACK)
+            product = _product(axes, rules, _home(model), SHADOW, _BY_SHADOW)
             yield Family("shadow", model, varied, product, LOCKED_SHADOW_CONTROLS, needs=needs)
 
 
@@ -901,6 +914,7 @@ def lanes(
         kind=kind,
         user=column(step.access + "by", lambda who: who != "supervisor") != 0,
         wruss=column(step.access + "by", lambda who: who == "wruss") != 0,
+        branch=column(step.access + "access", lambda access: access in BRANCHES) != 0,
         implicit=implicit,
         ac=column(step.access + "ac") != 0,
         width=width,

@@ -49,6 +49,7 @@ class AskedAccess:
     slots     where they are, physical addresses
     user      whether user mode is the cause, as it can be of an implicit access
     wruss     whether the supervisor makes the user's access, which WRUSS does
+    branch    whether RET or CALL makes it
     changed   the bits of a control register that are changed before, if `flush` is one
     width     bytes that are accessed; 1 also says that the code fetched is a single byte
     page      the level whose frame the entries lead to
@@ -72,6 +73,7 @@ class AskedAccess:
     pdpte: int | None
     register: int
     wruss: bool = False
+    branch: bool = False
     changed: int = 0
 
     @classmethod
@@ -96,6 +98,7 @@ class AskedAccess:
             pdpte=next(iter(lanes.pdpte[:, 0].tolist()), None),
             register=next(iter(lanes.register[:, 0].tolist()), 0),
             wruss=bool(lanes.wruss[0]),
+            branch=bool(lanes.branch[0]),
             changed=int(lanes.changed[0]),
         )
 
@@ -109,6 +112,7 @@ class AskedAccess:
             kind=np.array([self.access.kind], np.uint8),
             user=np.array([self.user]),
             wruss=np.array([self.wruss]),
+            branch=np.array([self.branch]),
             changed=np.array([self.changed], np.uint64),
             implicit=np.array([self.access.implicit]),
             ac=np.array([self.ac]),
@@ -179,6 +183,9 @@ class AskedAccess:
             raise ValueError("CR4.CET without shadow stacks and CR0.WP")
         if self.wruss and not (self.access.kind is Kind.SHADOW_WRITE and self.user):
             raise ValueError("WRUSS is a user's write to a shadow stack")
+        call = self.access.kind is Kind.SHADOW_WRITE and self.user
+        if self.branch and (self.wruss or not shadow or call):
+            raise ValueError("RET reads a shadow stack, and the supervisor's CALL writes to one")
 
     def _check_pdpte(self, model: Model) -> None:
         if self.pdpte is None:
@@ -288,6 +295,7 @@ class SavedAskedAccess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     pdpte: Number | None
     register: int
     wruss: bool = False
+    branch: bool = False
     changed: Number = Number(0)
 
     def asked(self) -> dict[str, Any]:

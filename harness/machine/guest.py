@@ -438,7 +438,7 @@ class Guest:
         reason = f"where[] has an address that is not a multiple of {state.word_bytes}"
         _refuse(jobs, misaligned, reason)
         enums = self.image.enums
-        _refuse(jobs, jobs["access"] > enums["ACCESS_USER_SHADOW_WRITE"], "no such access")
+        _refuse(jobs, jobs["access"] > enums["ACCESS_CALL"], "no such access")
         _refuse(jobs, jobs["flush"] > enums["FLUSH_CR4"], "no such flush")
         _refuse(jobs, jobs["control"] > enums["CONTROL_THEN"], "no such control state")
         self._check_invpcid(jobs, state)
@@ -478,8 +478,9 @@ class Guest:
         _refuse(jobs, shadow & odd, "a shadow-stack access is at a multiple of 8")
         reason = "a shadow-stack access is at a canonical address"
         _refuse(jobs, shadow & ~_canonical(jobs["address"], state), reason)
-        for_user = jobs["access"] == self.image.enums["ACCESS_USER_SHADOW_WRITE"]
-        _refuse(jobs, for_user & (jobs["user"] != 0), "only the supervisor executes WRUSS")
+        for name, enum in (("WRUSS", "ACCESS_USER_SHADOW_WRITE"), ("CALL", "ACCESS_CALL")):
+            by_user = (jobs["access"] == self.image.enums[enum]) & (jobs["user"] != 0)
+            _refuse(jobs, by_user, f"only the supervisor executes {name}")
 
     def _check_width(self, jobs: npt.NDArray[np.void], state: State) -> None:
         enums, sizes = self.image.enums, (1, 4, 8) if state.mode is Mode.LONG else (1, 4)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pytest import MonkeyPatch
 
-from harness.check import matrix, quirks
+from harness.check import chain, matrix, quirks
 from harness.check.matrix import Report, Work
 from harness.check.rig import Rig, guest_of
 from harness.check.stage import Model
@@ -83,12 +83,12 @@ def test_every_access_to_a_shadow_stack_agrees(guest: Guest, mode: str) -> None:
 
 
 @pytest.mark.parametrize("by", ["supervisor", "user", "wruss"])
-@pytest.mark.parametrize("access", ["shadow-read", "shadow-write"])
+@pytest.mark.parametrize("access", ["shadow-read", "shadow-write", "return", "call"])
 def test_a_shadow_stack_is_reached_by_whom_it_belongs_to(
     guest: Guest, by: str, access: str
 ) -> None:
-    if (by, access) == ("wruss", "shadow-read"):
-        return  # there is no such instruction
+    if (by, access) == ("user", "call") or (by == "wruss" and access != "shadow-write"):
+        return  # there is no such instruction, or it is not made here
     where = f"lower=0 and by={by} and access={access} and SMAP=1 and PKE=0 and PKS=0"
     report = tried(guest, work_of(guest, "4", where))
     assert report.comparison.disagreed == 0, report.failures
@@ -139,6 +139,11 @@ def write_as_data(
     return found
 
 
+def placed_still(question: chain.Question, results: Any) -> Any:
+    """The data as if nothing had been stored."""
+    return question.placed
+
+
 FAULTS: dict[str, tuple[str, Plant]] = {
     "R/W above the page does not count": (
         "upper.RW=0",
@@ -169,6 +174,12 @@ FAULTS: dict[str, tuple[str, Plant]] = {
     "a key does not deny a shadow-stack access": (
         "PKE=1 and by=user and access=shadow-write",
         in_keys(lambda rule, cpu, access, *page: None),
+    ),
+    "RET reads as any other does": ("access=return and lower.D=0", in_denials(write_as_data)),
+    "CALL writes as any other does": ("access=call and lower.RW=1", in_denials(write_as_data)),
+    "CALL stores no return address": (
+        "access=call and lower.D=1",
+        lambda patch: patch.setattr(chain, "data_after", placed_still),
     ),
     "A is not set": (
         "access=shadow-write and lower.D=1",

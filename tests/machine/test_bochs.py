@@ -41,7 +41,7 @@ from tests.machine.handmade import (
 PROGRAM = os.environ.get("BOCHS", "bochs")
 SMALL = ARENA.stop + 4 * RAM_UNIT
 ROOT = Path(__file__).parents[2]
-PAGE_FAULT = 14
+PAGE_FAULT, NO_EXCEPTION = 14, 0xFF
 
 
 @cache
@@ -297,6 +297,41 @@ class TestShadowStacks:
             error = 0x41 | writes | 4 * user
             assert (denied["vector"], denied["error"]) == (PAGE_FAULT, error)
 
+    @pytest.mark.parametrize("user", [0, 1], ids=["supervisor", "user"])
+    def test_return_reads_one_and_no_other_page(self, stacked: HandMade, user: int) -> None:
+        address, of_user = stacked.mode.address, USER * user
+        page = stacked.frame(MOVED.to_bytes(8, "little")) | of_user
+        stacked.map(stacked.root, address, page | DIRTY)
+        result = stacked.ask(stacked.job("return", address, user=user))
+        assert (result["vector"], result["completed"]) == (NO_EXCEPTION, 1)
+        stacked.map(stacked.root, address, page)
+        denied = stacked.ask(stacked.job("return", address, user=user))
+        assert (denied["vector"], denied["error"]) == (PAGE_FAULT, 0x41 | 4 * user)
+
+    def test_a_return_to_the_address_that_was_called_from_is_no_mismatch(
+        self, stacked: HandMade
+    ) -> None:
+        """What RET finds on the stack is zero, and so is this shadow stack: it goes there, where
+        nothing is mapped."""
+        stacked.map(stacked.root, stacked.mode.address, stacked.frame() | DIRTY)
+        result = stacked.ask(stacked.job("return", stacked.mode.address))
+        assert (result["vector"], result["cr2"], result["completed"]) == (PAGE_FAULT, 0, 0)
+
+    def test_call_writes_its_return_address_to_one_and_to_no_other_page(
+        self, stacked: HandMade
+    ) -> None:
+        address = stacked.mode.address
+        frame = stacked.frame()
+        stacked.map(stacked.root, address, frame | DIRTY)
+        result = stacked.ask(stacked.job("call", address))
+        assert result["completed"] == 1
+        text, window = stacked.guest.image.text, stacked.state.window
+        assert int(result["data"]) - window in text
+        assert stacked[frame] == result["data"]
+        stacked.map(stacked.root, address, frame | DIRTY | WRITE)
+        denied = stacked.ask(stacked.job("call", address))
+        assert (denied["vector"], denied["error"]) == (PAGE_FAULT, 0x43)
+
     def test_the_supervisor_writes_a_user_s_by_wruss(self, stacked: HandMade) -> None:
         address = stacked.mode.address
         stacked.map(stacked.root, address, stacked.frame() | USER | DIRTY)
@@ -311,6 +346,7 @@ class TestShadowStacks:
         [
             ("shadow_read", {}, CR4_CET, r"needs long mode, and CR4\.CET"),
             ("user_shadow_write", {"user": 1}, 0, "only the supervisor executes WRUSS"),
+            ("call", {"user": 1}, 0, "only the supervisor executes CALL"),
             ("shadow_write", {"address": 0x4004}, 0, "is at a multiple of 8"),
             ("shadow_read", {"address": 1 << 47}, 0, "is at a canonical address"),
         ],

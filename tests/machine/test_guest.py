@@ -211,7 +211,7 @@ class TestBatches:
             ("watched", 7, "watched has no room"),
             ("where", 1 << 40, "outside RAM"),
             ("where", 2, "not a multiple of"),
-            ("access", 9, "no such access"),
+            ("access", 11, "no such access"),
             ("flush", 11, "no such flush"),
             ("control", 3, "no such control state"),
         ],

@@ -4,16 +4,18 @@ This is a program, not a module: a process of its own with a pipe as its standar
 the connection to QEMU's monitor, or its gdb stub, too, which QEMU keeps open for it, so that no
 other client that waits for the monitor comes in between.  When the pipe ends while the guest is
 said to be held, it lets the guest run on, if that stands as it was left.  It imports nothing of the
-package, so that it starts in a few milliseconds.
+package, and says that it is there before it imports what takes longer than all else.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import sys
 import time
+
+TYPE_CHECKING = False  # that of `typing` takes as long as Python's own start
+if TYPE_CHECKING:
+    import socket
 
 READY, HELD, RELEASED = b"r", b"h", b"g"
 """What it says once it waits, and what it is told: that the guest is about to be stopped, and that
@@ -35,6 +37,8 @@ STATE, RUN = "guard-state", "guard-run"
 def main(kind: str, descriptor: int) -> None:
     """Waits for the end of the pipe, and acts where the last word was that the guest is held."""
     os.write(1, READY)
+    import socket
+
     last = b""
     while told := os.read(0, 1):
         last = told
@@ -81,6 +85,8 @@ def packet(content: bytes) -> bytes:
 
 def answered(monitor: socket.socket, before: bytes, command: str, id: str) -> dict[str, object]:
     """What the command returns; nothing where it fails, and where the guest was let run."""
+    import json
+
     end = time.monotonic() + PATIENCE
     line = b""
     try:
@@ -107,6 +113,8 @@ def answered(monitor: socket.socket, before: bytes, command: str, id: str) -> di
 
 def message(line: bytes) -> dict[str, object]:
     """What a line says; nothing where it is the rest of one, or too long to be of use here."""
+    import json
+
     try:
         said = json.loads(line) if len(line) < LONGEST else None
     except (ValueError, RecursionError):

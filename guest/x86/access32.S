@@ -117,6 +117,9 @@ supervisor_accesses:
 	routine push $CODE32; push %edi; lret
 	routine push $RING1_DATA; push $0; pushf; push $RING1_CODE; push $1f; iret; 1: lea 4(%edi), %esp; push %esi; ud2
 	routine mov $LDT_FIRST, %ecx; mov %ecx, %fs; jmp finished
+	routine int3
+	routine int3
+	routine wrussd %esi, %gs:(%edi); jmp finished
 	routine mov %esi, %cr3; jmp finished
 	routine mov %cr4, %eax; xor $CR4_PGE, %al; mov %eax, %cr4; xor $CR4_PGE, %al; mov %eax, %cr4; jmp finished
 	routine lldt %si; jmp finished
@@ -133,6 +136,8 @@ user_accesses:
 	routine jmp *%edi
 	routine lea 4(%edi), %esp; push %esi; ud2
 	routine mov $LDT_FIRST, %ecx; mov %ecx, %fs; ud2
+	routine incsspd %eax; ud2
+	routine wrssd %esi, %gs:(%edi); ud2
 	.balign ROUTINE_BYTES
 
 	.bss

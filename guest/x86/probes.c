@@ -21,8 +21,9 @@ extern const uint64_t exception_shadow_token[], shadow_token[];
 /* What lies at supervisor_accesses and user_accesses, ROUTINE_BYTES each; from the third line on only at the former. */
 enum routine {
 	READ_1, READ_4, READ_8, WRITE_1, WRITE_4, WRITE_8, JUMP, PUSH, LOAD_SEGMENT,
+	SHADOW_READ, SHADOW_WRITE, USER_SHADOW_WRITE,
 #ifdef __x86_64__
-	SHADOW_READ, SHADOW_WRITE, USER_SHADOW_WRITE, RETURN, CALL,
+	RETURN, CALL,
 #endif
 	LOAD_CR3, CHANGE_PGE, LOAD_LDT, CHANGE_CR0, CHANGE_CR3, CHANGE_CR4,
 };
@@ -114,6 +115,15 @@ static __attribute__((noinline)) void load_control(const struct control *next)
 
 /* ---- shadow stacks ---- */
 
+typedef uintptr_t attempt(uintptr_t address, uintptr_t value, uintptr_t routine, uintptr_t flags);
+
+/* The user's shadow stack begins at the address. */
+static inline attempt *on_user_shadow_stack(const struct job *job)
+{
+	write_msr(MSR_PL3_SSP, job->address);
+	return attempt_user;
+}
+
 #ifdef __x86_64__
 static uint64_t shadow_stacks_of_ist[8];
 
@@ -128,21 +138,26 @@ static void lay_shadow_stacks(void)
 	write_msr(MSR_U_CET, CET_SHADOW_STACKS);
 }
 
-typedef uintptr_t attempt(uintptr_t address, uintptr_t value, uintptr_t routine, uintptr_t flags);
-
 /* How the access is attempted. */
 static inline attempt *way(const struct job *job)
 {
 	if (job->access < ACCESS_SHADOW_READ || job->access == ACCESS_USER_SHADOW_WRITE)
 		return job->user ? attempt_user : attempt_supervisor;
-	if (!job->user)
-		return attempt_on_shadow_stack;
-	write_msr(MSR_PL3_SSP, job->address);
-	return attempt_user;
+	return job->user ? on_user_shadow_stack(job) : attempt_on_shadow_stack;
 }
 #else
-static inline void lay_shadow_stacks(void) {}
-#define way(job) ((job)->user ? attempt_user : attempt_supervisor)
+static void lay_shadow_stacks(void)
+{
+	if ((batch.first.cr4 | batch.then.cr4) & CR4_CET)
+		write_msr(MSR_U_CET, CET_SHADOW_STACKS);
+}
+
+static inline attempt *way(const struct job *job)
+{
+	if (job->access == ACCESS_SHADOW_READ)
+		return on_user_shadow_stack(job);
+	return job->user ? attempt_user : attempt_supervisor;
+}
 #endif
 
 /* ---- one probe ---- */

@@ -33,9 +33,9 @@ enum access {
 	ACCESS_PUSH,		/* PUSH of the value, with the stack pointer such that the store is at the address */
 	ACCESS_DESCRIPTOR,	/* MOV to FS of the first descriptor of an LDT that begins at the address: an implicit
 				   access, which reads 8 bytes as the supervisor does, whoever executes the MOV */
-	ACCESS_SHADOW_READ,	/* INCSSPQ of nothing, with SSP at the address: it drops the 8 bytes that it reads */
-	ACCESS_SHADOW_WRITE,	/* WRSSQ of the value */
-	ACCESS_USER_SHADOW_WRITE,	/* WRUSSQ of the value: the supervisor makes the user's access */
+	ACCESS_SHADOW_READ,	/* INCSSP of nothing, with SSP at the address: it drops the word that it reads */
+	ACCESS_SHADOW_WRITE,	/* WRSS of the value */
+	ACCESS_USER_SHADOW_WRITE,	/* WRUSS of the value: the supervisor makes the user's access */
 	ACCESS_RETURN,		/* RET with SSP at the address: the zero on the stack is compared with the 8 bytes that it
 				   reads there, which must be something else.  Vector 21 that says so is no exception here */
 	ACCESS_CALL,		/* CALL with SSP 8 bytes above the address, by the supervisor alone: the data is the return
@@ -43,8 +43,9 @@ enum access {
 };
 
 /*
- * The last five are made in long mode while CR4 has CET, at canonical addresses that are multiples of 8.  The
- * supervisor's run on a shadow stack of the stub's, in .text, whose pages are shadow stacks: read-only and dirty.
+ * The last five are made while CR4 has CET, at canonical addresses that are multiples of the word: 8 bytes, in the
+ * 32-bit modes 4.  The supervisor's run on a shadow stack of the stub's, in .text, whose pages are shadow stacks:
+ * read-only and dirty.  The 32-bit modes have none of these, nor RET.
  */
 
 /*

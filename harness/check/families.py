@@ -13,7 +13,7 @@ key     one entry carries every protection key, under PKRU and PKRS
 locked  a page has a protection key, and an entry above it withholds rights
 pdpte   a PDPTE carries every single bit, and every pair, when it is loaded
 shadow  a page, and an entry above it, with what makes it a shadow stack or none, under shadow-stack
-        accesses and others, in long mode
+        accesses and others.  Outside long mode, the user's alone
 lam     pointers with metadata
 load    control registers change by single bits and more, and back, or refuse that
 
@@ -393,6 +393,13 @@ _SHADOW_RULES: Final = (
     ),
 )
 
+_USER_SHADOW_RULES: Final = (
+    _SHADOW_RULES[0],
+    Rule(
+        "outside long mode the stub has no shadow stack of the supervisor's",
+        lambda values: (values["by"] == "supervisor") & np.isin(values["access"], SHADOW),
+    ),
+)
 _KEYED_STACK: Final = Rule(
     "the user's stack, which RET reads too, has a key that PKRU denies",
     lambda values: (values["by"] == "user") & (values["access"] == "return"),
@@ -778,6 +785,11 @@ def shadow(model: Model, full: bool) -> Iterator[Family]:
     """What makes a page a shadow stack, of which mode it is, and what else denies the access."""
     model = replace(model, shadow_stacks=True)
     more, upper_more = (("A", "XD"), ("D",)) if full else ((), ())
+    more_rules: tuple[Rule, ...] = _SHADOW_RULES
+    access: tuple[Value, ...] = SHADOW_AND_OTHERS
+    if not model.long:
+        more_rules = _USER_SHADOW_RULES
+        access = tuple(one for one in access if one not in BRANCHES)
     for lower, upper in combinations(range(model.levels), 2):
         axes = (
             Axis("upper", (upper,)),
@@ -786,11 +798,11 @@ def shadow(model: Model, full: bool) -> Iterator[Family]:
             *entry_axes(model, lower, ("P", "RW", "US", "D", "PS", *more), "lower."),
             Axis("lower.set", one_reserved(model)),
         )
-        rules = (*address_rules(model, lower, "lower."), *_SHADOW_RULES)
-        product = _product(axes, rules, _home(model), SHADOW_AND_OTHERS, _BY_SHADOW)
+        rules = (*address_rules(model, lower, "lower."), *more_rules)
+        product = _product(axes, rules, _home(model), access, _BY_SHADOW)
         varied, needs = {upper: "upper.", lower: "lower."}, Ability.SHADOW_STACKS
         yield Family("shadow", model, varied, product, SHADOW_CONTROLS, needs=needs)
-        if maps_pages(model, lower):
+        if model.long and maps_pages(model, lower):
             axes = (
                 Axis("upper", (upper,)),
                 Axis("lower", (lower,)),
@@ -843,9 +855,9 @@ def families(
         if model.long:
             yield from key(model, EVERY_KEY_CONTROL if full else KEY_CONTROLS)
             yield from locked(model, LOCKED_CONTROLS, full)
-            yield from shadow(model, full)
             yield from lam(model)
         yield from load(model)
+        yield from shadow(model, full)
         yield from _single(model, 2 if full else 1)
     for model in others:
         if full:

@@ -177,8 +177,10 @@ class AskedAccess:
 
     def _check_shadow(self, model: Model) -> None:
         shadow = self.access.kind.shadow
-        if shadow and not (model.long and model.shadow_stacks and self.control.cet):
-            raise ValueError("a shadow-stack access without shadow stacks in long mode")
+        if shadow and not (model.shadow_stacks and self.control.cet):
+            raise ValueError("a shadow-stack access without shadow stacks")
+        if shadow and not model.long and (not self.user or self.branch):
+            raise ValueError(f"no such shadow-stack access is made in mode {model.mode}")
         if self.control.cet and not (model.shadow_stacks and self.control.wp):
             raise ValueError("CR4.CET without shadow stacks and CR0.WP")
         if self.wruss and not (self.access.kind is Kind.SHADOW_WRITE and self.user):

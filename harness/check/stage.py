@@ -39,7 +39,7 @@ class Model:
     pse36    4-MByte pages above 4 GiB, in 32-bit paging
     amd      AMD's, not Intel's
     pse      CR4.PSE, which decides in 32-bit paging what an entry is
-    shadow_stacks  shadow stacks, in long mode
+    shadow_stacks  shadow stacks, which it heeds while CR4 has CET
     """
 
     mode: str

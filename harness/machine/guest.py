@@ -472,15 +472,23 @@ class Guest:
         if not shadow.any():
             return
         states = [state, state.then or state]
-        able = state.mode is Mode.LONG and all(one.cr4 & CR4_CET for one in states)
-        _refuse(jobs, shadow & (not able), "a shadow-stack access needs long mode, and CR4.CET")
-        odd = jobs["address"] & np.uint64(7) != 0
-        _refuse(jobs, shadow & odd, "a shadow-stack access is at a multiple of 8")
+        able = all(one.cr4 & CR4_CET for one in states)
+        _refuse(jobs, shadow & (not able), "a shadow-stack access needs CR4.CET")
+        odd = jobs["address"] & np.uint64(state.stack_bytes - 1) != 0
+        _refuse(
+            jobs, shadow & odd, f"a shadow-stack access is at a multiple of {state.stack_bytes}"
+        )
         reason = "a shadow-stack access is at a canonical address"
         _refuse(jobs, shadow & ~_canonical(jobs["address"], state), reason)
         for name, enum in (("WRUSS", "ACCESS_USER_SHADOW_WRITE"), ("CALL", "ACCESS_CALL")):
             by_user = (jobs["access"] == self.image.enums[enum]) & (jobs["user"] != 0)
             _refuse(jobs, by_user, f"only the supervisor executes {name}")
+        if state.mode is not Mode.LONG:
+            wruss = jobs["access"] == self.image.enums["ACCESS_USER_SHADOW_WRITE"]
+            others = (jobs["user"] == 0) & ~wruss
+            others |= jobs["access"] > self.image.enums["ACCESS_USER_SHADOW_WRITE"]
+            reason = f"{state.mode.value} has no shadow stack of the supervisor's, and no RET here"
+            _refuse(jobs, shadow & others, reason)
 
     def _check_width(self, jobs: npt.NDArray[np.void], state: State) -> None:
         enums, sizes = self.image.enums, (1, 4, 8) if state.mode is Mode.LONG else (1, 4)

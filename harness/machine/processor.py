@@ -83,6 +83,11 @@ class State:
         return Mode.PAE if self.cr4 & CR4_PAE else Mode.BITS_32
 
     @property
+    def stack_bytes(self) -> int:
+        """The size of what a stack holds."""
+        return 8 if self.mode is Mode.LONG else 4
+
+    @property
     def word_bytes(self) -> int:
         """The size of an entry, and so of the words that jobs patch and watch."""
         return 4 if self.mode is Mode.BITS_32 else 8

@@ -17,7 +17,7 @@ from pytest import MonkeyPatch
 from harness.check import chain, matrix, quirks
 from harness.check.matrix import Report, Work
 from harness.check.rig import Rig, guest_of
-from harness.check.stage import Model
+from harness.check.stage import MODES, Model
 from harness.machine.engines import executor, why_absent
 from harness.machine.guest import Guest
 from harness.paging.bulk import Walks
@@ -47,13 +47,23 @@ SS_ERROR, W_ERROR = 64, 2
 DEPARTURES = {quirks.BOCHS_KEYS_BY_ACCESS.name, quirks.BOCHS_KEY_OF_SUPERVISOR_PAGE.name}
 
 
-@pytest.fixture(scope="module")
-def guest() -> Iterator[Guest]:
+def guest_for(mode: str) -> Iterator[Guest]:
     absent = why_absent("bochs", program=BOCHS)
     if absent:
         pytest.skip(f"bochs cannot run here: {absent}")
-    with guest_of("bochs", Model("4", shadow_stacks=True).guest, BOCHS) as guest:
+    with guest_of("bochs", Model(mode, shadow_stacks=True).guest, BOCHS) as guest:
         yield guest
+
+
+@pytest.fixture(scope="module")
+def guest() -> Iterator[Guest]:
+    yield from guest_for("4")
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Guest]:
+    """A guest whose memory leaves room for the window outside long mode."""
+    yield from guest_for("32")
 
 
 def work_of(guest: Guest, mode: str, where: str) -> tuple[Work, ...]:
@@ -72,14 +82,28 @@ def tried(guest: Guest, work: tuple[Work, ...]) -> Report:
     return report
 
 
-@pytest.mark.parametrize("mode", ["4", "5"])
-def test_every_access_to_a_shadow_stack_agrees(guest: Guest, mode: str) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_every_access_to_a_shadow_stack_agrees(guest: Guest, small: Guest, mode: str) -> None:
+    guest = guest if mode in "45" else small
     report = tried(guest, work_of(guest, mode, "lower=0"))
     assert report.comparison.disagreed == 0, report.failures
     assert set(report.comparison.quirks) <= DEPARTURES
     assert not report.comparison.news
     denied = report.by_rule[mode, Reason.SHADOW_STACK]
-    assert denied - report.departed[mode, Reason.SHADOW_STACK] > 1000
+    assert denied - report.departed[mode, Reason.SHADOW_STACK] > 100
+
+
+@pytest.mark.parametrize("mode", ["32", "pae"])
+@pytest.mark.parametrize(("by", "access"), [("user", "shadow-read"), ("wruss", "shadow-write")])
+def test_so_is_the_user_s_outside_long_mode(
+    small: Guest, mode: str, by: str, access: str, monkeypatch: MonkeyPatch
+) -> None:
+    work = work_of(small, mode, f"lower=0 and by={by} and access={access}")
+    report = tried(small, work)
+    assert report.comparison.disagreed == 0, report.failures
+    assert report.by_rule[mode, None] > 0
+    stacks(lambda cpu, walks: of(walks, 0, 1))(monkeypatch)
+    assert tried(small, work).comparison.disagreed > 0
 
 
 @pytest.mark.parametrize("by", ["supervisor", "user", "wruss"])

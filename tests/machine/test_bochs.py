@@ -344,7 +344,7 @@ class TestShadowStacks:
     @pytest.mark.parametrize(
         ("access", "fields", "cleared", "sentence"),
         [
-            ("shadow_read", {}, CR4_CET, r"needs long mode, and CR4\.CET"),
+            ("shadow_read", {}, CR4_CET, r"a shadow-stack access needs CR4\.CET"),
             ("user_shadow_write", {"user": 1}, 0, "only the supervisor executes WRUSS"),
             ("call", {"user": 1}, 0, "only the supervisor executes CALL"),
             ("shadow_write", {"address": 0x4004}, 0, "is at a multiple of 8"),
@@ -372,5 +372,5 @@ class TestShadowStacks:
             stacked.guest.start(stacked.state, job)
             stacked.guest.finish()
         without = replace(stacked.state, cr4=stacked.state.cr4 & ~CR4_CET)
-        with pytest.raises(Misuse, match="needs long mode, and CR4"):
+        with pytest.raises(Misuse, match=r"needs CR4\.CET"):
             stacked.guest.start(without, job)

@@ -15,8 +15,10 @@ from harness.machine.guest import Guest
 from tests.machine.handmade import (
     ACCESSED,
     CR0_WP,
+    CR4_LA57,
     CR4_PKE,
     CR4_PKS,
+    CR4_PSE,
     CR4_SMAP,
     CR4_SMEP,
     DIRTY,
@@ -337,15 +339,16 @@ def test_rights_of_keys_change_between_jobs(made: HandMade) -> None:
 
 
 @only_long
-@pytest.mark.parametrize("change", ["LA57", "LA57_PSE"])
-def test_long_mode_refuses_another_number_of_levels(made: HandMade, change: str) -> None:
+@pytest.mark.parametrize("changed", [CR4_LA57, CR4_LA57 | CR4_PSE], ids=["LA57", "LA57 and PSE"])
+def test_long_mode_refuses_another_number_of_levels(made: HandMade, changed: int) -> None:
     """SDM 2, MOV to control registers: #GP(0) where CR4.LA57 is changed in IA-32e mode."""
     if not made.guest.info.has("la57"):
         pytest.skip(f"{made.guest.engine.name} shows the guest no LA57")
     address = made.mode.address
     leaf = made.map(made.root, address, made.frame(CONTENT))
     enums = made.guest.image.enums
-    jobs = np.concatenate([made.job("read", address, flush=enums[f"FLUSH_{change}"])] * 2)
+    job = made.job("read", address, flush=enums["FLUSH_CR4"], value=changed)
+    jobs = np.concatenate([job] * 2)
     jobs["watched"], jobs["where"][:, 0] = 1, leaf
     jobs["flush"][1] = enums["FLUSH_PAGE"]
     refused, read = made.guest.run(made.state, jobs)

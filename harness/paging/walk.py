@@ -112,9 +112,12 @@ def _held(
             unbacked = True
             continue
         entry = format.decode(raw, slot.level)
+        if isinstance(entry, Absent):
+            continue
         steps = (*above, Step(slot, raw, entry))
         if isinstance(entry, Pointer):
-            below = ((Virtual(first + s.index * s.size), s) for s in entry.table.slots())
+            size = format.levels[entry.table.level].size
+            below = ((Virtual(first + s.index * size), s) for s in entry.table.slots())
             yield from _held(memory, root, below, steps)
-        elif not isinstance(entry, Absent):
+        else:
             yield Walk(first, root, steps)

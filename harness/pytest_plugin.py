@@ -10,8 +10,9 @@
          is stored there is what the processor reads.  The first 32 MiB are the machine's own, all
          above are the test's, for tables and frames.  Their content is what the last test left
 `space`  an empty space in its RAM, with `cpu` and `frames()`; of 4 and of 5 levels.  For code
-         that makes tables itself, `space.region(bytes)` gives it RAM of its own; a frame that it
-         frees twice, or that it was not given, fails the test
+         that makes tables itself, `space.region(bytes)` gives it RAM of its own: the frame at its
+         `address` is for a root, and `alloc` hands out those behind.  A frame that it frees twice,
+         or that it was not given, fails the test
 `prove`  asks every oracle about the space of a CPU state, and fails the test, with the walk,
          where one of them disagrees
 `live`   the guest as it runs in that space while it is changed: `prove(live)` has it do all
@@ -268,11 +269,14 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
     A known quirk of the engine that does not show is a warning: the machine follows the rules.
     """
     from harness.check.live import NOT_SHOWN, Live
+    from harness.check.region import uncleared
     from harness.check.validate import compare_space
     from harness.check.window import check_root
     from harness.inspect.expect import expectations, places
+    from harness.machine.errors import MachineError
     from harness.paging import bulk
     from harness.paging.memory import BufferMemory
+    from harness.paging.space import SpaceError
     from harness.report.impassable import IMPASSABLE, impassable_lines
     from harness.report.text import disagreeing, disagreement_lines
 
@@ -294,18 +298,24 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
         if (space := request.node.stash.get(SPACE, None)) is not None:
             _check_regions(space)
         lines: list[str] = []
-        if isinstance(what, Live):
-            cpu = what.cpu
-            comparisons: tuple[Comparison, ...] = (what.run(),)
-            if meant is not None:
-                lines += _unmet(cpu, memory, meant, what.window)
-        else:
-            cpu = what
-            if meant is not None:  # before the machine notes in the entries what it accessed
-                check_root(memory, cpu)
-                lines += _unmet(cpu, memory, meant)
-            asked = None if meant is None else places(cpu, meant)
-            comparisons = compare_space(guest, memory, cpu, places=asked)
+        comparisons: tuple[Comparison, ...]
+        cpu = what.cpu if isinstance(what, Live) else what
+        check_root(memory, cpu)
+        if (sentence := uncleared(memory, cpu.roots)) is not None:
+            pytest.fail(sentence)
+        try:
+            if isinstance(what, Live):
+                comparisons = (what.run(),)
+                if meant is not None:
+                    lines += _unmet(cpu, memory, meant, what.window)
+            else:
+                if meant is not None:  # before the machine notes in the entries what it accessed
+                    lines += _unmet(cpu, memory, meant)
+                asked = None if meant is None else places(cpu, meant)
+                comparisons = compare_space(guest, memory, cpu, places=asked)
+        except (MachineError, SpaceError) as error:
+            lines.insert(0, f"with CR3 {cpu.cr3:#x}: {error}")
+            comparisons = ()
         disagreed = sum(one.disagreed for one in comparisons)
         if disagreed:
             found = [d for one in comparisons for d in one.disagreements]
@@ -374,12 +384,18 @@ def _program(engine: str, config: pytest.Config) -> str:
 
 def _running(guests: dict[str, Guest], engine: str, config: pytest.Config) -> Guest:
     """The session's guest on an engine; a new one in place of one that was lost."""
+    from harness.machine.errors import MachineError
     from harness.machine.guest import Guest
+
+    __tracebackhide__ = True
 
     guest = guests.get(engine)
     if guest is not None:
         if guest.is_well():
             return guest
         guest.close()
-    guests[engine] = Guest(engine, ram_bytes=RAM_BYTES, program=_program(engine, config))
+    try:
+        guests[engine] = Guest(engine, ram_bytes=RAM_BYTES, program=_program(engine, config))
+    except MachineError as error:
+        pytest.fail(str(error), pytrace=False)
     return guests[engine]

@@ -224,6 +224,64 @@ def test_a_frame_that_c_frees_twice_fails_the_test(pytester: pytest.Pytester) ->
     )
 
 
+UNCLEARED = """
+    import os
+    import signal
+    from dataclasses import replace
+    import numpy as np
+
+    def mapped(space, root, *tables):
+        ways = (root, *tables)
+        for above, below in zip(ways, tables):
+            space.memory.store(above + 8 * 5, 8, below | 7)
+        space.memory.store(ways[-1] + 8 * 5, 8, 0x800_0007)
+        return replace(space.cpu, cr3=root)
+
+    def test_a_root_at_the_address(space, prove):
+        region = space.region(1 << 20)
+        root, tables = region.address, [region.alloc() for _ in range(3)]
+        for table in tables:
+            space.memory.scatter(np.uint64(table) + np.arange(0, 4096, 8, np.uint64), 8,
+                                 np.zeros(512, np.uint64))
+        prove(mapped(space, root, *tables))
+
+    def test_a_root_not_cleared(space, prove):
+        region = space.region(1 << 20)
+        prove(mapped(space, region.alloc(), *(region.table() for _ in range(3))))
+
+    def test_a_table_not_cleared(space, prove):
+        region = space.region(1 << 20)
+        tables = region.table(), region.table(), region.alloc()
+        prove(mapped(space, region.address, *tables), allow=["malformed"])
+
+    def test_a_guest_that_is_lost(guest, space, prove):
+        space.map(0x40_0000, space.frames(1), 0, 0)
+        os.kill(guest.pid, signal.SIGKILL)
+        prove(space.cpu)
+
+    def test_one_behind_it(space, prove):
+        space.map(0x40_0000, space.frames(1), 0, 0)
+        prove(space.cpu)
+"""
+
+
+@pytest.mark.hw
+def test_a_table_that_is_not_cleared_and_a_lost_guest_are_one_sentence(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(UNCLEARED)
+    result = run(pytester, "--pagetable-engine=tcg", "-k4-level", "--tb=short")
+    result.assert_outcomes(passed=2, failed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "E*Failed: the table at 0x4001000, level 3, was not cleared: of its 512 *",
+            "E*Failed: the table at 0x4003000, level 0, was not cleared: of its 512 *",
+            "E*Failed: with CR3 0x2000000: the guest is lost: *",
+        ]
+    )
+    assert not any("harness/" in line for line in result.outlines)
+
+
 def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
     return pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+
+import numpy as np
 
 from harness.machine.ram import Ram
+from harness.paging import bulk
 from harness.paging.address import Physical, Span
+from harness.paging.memory import Memory
 from harness.paging.space import SpaceError
+from harness.paging.table import Root
 
 ALLOC = ctypes.CFUNCTYPE(ctypes.c_uint64)
 """`uint64_t alloc(void)`: the physical address of a frame, 0 where there is none."""
@@ -23,9 +29,10 @@ that a table that no one has cleared shows."""
 
 
 class Region:
-    """Memory from `address` on, of which frames are handed out one by one, or all at once.
+    """Memory from `address` on: its first frame, and others that are handed out one by one.
 
-    address    the physical address of its first byte
+    address    the physical address of its first byte.  The frame there is the caller's, for a root
+               table: it is zero, and never handed out
     size       how many bytes there are, all zero at first
     pointer    where this process has the first byte, for code that runs in it
     base       where this process has physical address 0, to which physical addresses are added
@@ -35,7 +42,8 @@ class Region:
     remaining  how many more frames there are before there are none; None for as many as fit.  Tests
                set it to see a failure at every allocation in turn
 
-    One may let the code under test divide the region as it likes, or hand it `alloc`, not both.
+    Code under test that is handed `alloc` has that first frame and what it allocates; code that is
+    not may divide the region as it likes.
     """
 
     def __init__(self, ram: Ram, span: Span) -> None:
@@ -45,7 +53,7 @@ class Region:
         self.pointer = self.base + self.address
         self.remaining: int | None = None
         self.alloc, self.free = ALLOC(self._alloc), FREE(self._take_back)
-        self._next, self._free, self._out = span.first, list[int](), set[int]()
+        self._next, self._free, self._out = span.first + FRAME, list[int](), set[int]()
         self._wrong: SpaceError | None = None
         ram.clear(range(span.first, span.last + 1))
 
@@ -97,3 +105,29 @@ class Region:
             return self.frame()
         except SpaceError:
             return 0
+
+
+def uncleared(memory: Memory, roots: Sequence[Root]) -> str | None:
+    """Which table is a frame as a region hands it out, never cleared, in a sentence; None where
+    there is none.
+
+    The topmost is named.  Its first or its last entry is as it was: few tables have both in use.
+    """
+    format = roots[0].table.format
+    width = format.entry_bytes
+    poison = int.from_bytes([POISON] * width)
+    tables = bulk.leaves(memory, roots, limit=0).tables
+    for level in reversed(range(len(format.levels))):
+        addresses = tables.address[tables.level == level]
+        slots = np.arange(0, format.table_bytes(level), width, dtype=np.uint64)
+        ends, _ = memory.gather((addresses[:, None] + slots[[0, -1]]).ravel(), width)
+        found = addresses[(ends.reshape(-1, 2) == poison).any(axis=1)]
+        if len(found):
+            words, _ = memory.gather(found[0] + slots, width)
+            return (
+                f"the table at {found[0]:#x}, level {level}, was not cleared: of its {len(slots)}"
+                f" entries {int((words == poison).sum())} are {poison:#x}, with which a region"
+                " fills each frame that it hands out. Clear it before use, or take it from"
+                " region.table()"
+            )
+    return None

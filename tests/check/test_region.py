@@ -7,13 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.check.region import ALLOC, FRAME, FREE, POISON, Region
+from harness.check.region import ALLOC, FRAME, FREE, POISON, Region, uncleared
 from harness.machine.ram import Ram
 from harness.paging.address import Span
+from harness.paging.memory import BufferMemory
 from harness.paging.space import SpaceError
 from harness.paging.x86.cpu import Cpu
 
 BEGIN, COUNT = 48 << 20, 4
+FIRST, SIZE = BEGIN + FRAME, (1 + COUNT) * FRAME
+"""The first frame that is handed out, behind that at the region's address."""
 
 
 @pytest.fixture
@@ -26,17 +29,17 @@ def ram() -> Iterator[Ram]:
 
 @pytest.fixture
 def region(ram: Ram) -> Region:
-    return Region(ram, Span.of(BEGIN, COUNT * FRAME))
+    return Region(ram, Span.of(BEGIN, SIZE))
 
 
 def test_all_of_it_is_zero_at_first_and_nothing_beside_it_is(ram: Ram, region: Region) -> None:
-    assert not ram.buffer[BEGIN : BEGIN + COUNT * FRAME].any()
+    assert not ram.buffer[BEGIN : BEGIN + SIZE].any()
     assert ram.buffer[BEGIN - FRAME : BEGIN].all()
-    assert ram.buffer[BEGIN + COUNT * FRAME : BEGIN + 8 * FRAME].all()
+    assert ram.buffer[BEGIN + SIZE : BEGIN + 8 * FRAME].all()
 
 
 def test_what_code_stores_at_its_pointers_is_in_the_ram(ram: Ram, region: Region) -> None:
-    assert (region.address, region.size) == (BEGIN, COUNT * FRAME)
+    assert (region.address, region.size) == (BEGIN, SIZE)
     ctypes.c_uint64.from_address(region.pointer).value = 0x1122
     ctypes.c_uint64.from_address(region.base + BEGIN + 8).value = 0x3344
     assert ram.buffer[BEGIN : BEGIN + 16].view("<u8").tolist() == [0x1122, 0x3344]
@@ -44,8 +47,8 @@ def test_what_code_stores_at_its_pointers_is_in_the_ram(ram: Ram, region: Region
 
 def test_each_frame_is_given_once_and_again_when_it_is_back(region: Region) -> None:
     frames = [region.frame() for _ in range(COUNT)]
-    assert frames == [BEGIN + FRAME * number for number in range(COUNT)]
-    with pytest.raises(SpaceError, match=r"the region 0x3000000..0x3003fff has no free frame"):
+    assert frames == [FIRST + FRAME * number for number in range(COUNT)]
+    with pytest.raises(SpaceError, match=r"the region 0x3000000..0x3004fff has no free frame"):
         region.frame()
     region.take_back(frames[1])
     assert region.frame() == frames[1]
@@ -60,14 +63,14 @@ def test_a_frame_that_no_one_has_cleared_is_no_table(ram: Ram, region: Region) -
     assert not ram.buffer[table : table + FRAME].any()
 
 
-@pytest.mark.parametrize("address", [BEGIN - FRAME, BEGIN + 1, BEGIN + 2 * FRAME, 0])
+@pytest.mark.parametrize("address", [BEGIN, FIRST + 1, FIRST + 2 * FRAME, 0])
 def test_what_was_not_given_is_not_taken_back(region: Region, address: int) -> None:
     region.frame()
     with pytest.raises(SpaceError, match=r"is not a frame that the region .* has given"):
         region.take_back(address)
-    region.take_back(BEGIN)
+    region.take_back(FIRST)
     with pytest.raises(SpaceError, match="is not a frame"):
-        region.take_back(BEGIN)
+        region.take_back(FIRST)
 
 
 def test_what_c_gives_back_that_was_not_out_is_raised_once_and_the_first_of_it(
@@ -86,12 +89,12 @@ def test_what_c_gives_back_that_was_not_out_is_raised_once_and_the_first_of_it(
     ):
         region.check()
     region.check()
-    assert [alloc(), alloc(), alloc(), alloc()] == [first, *(BEGIN + n * FRAME for n in (2, 3)), 0]
+    assert [alloc(), alloc(), alloc(), alloc()] == [first, *(FIRST + n * FRAME for n in (2, 3)), 0]
     assert not recwarn.list
 
 
 def test_frames_are_taken_back_in_the_same_time_however_many_are_back(ram: Ram) -> None:
-    region = Region(ram, Span.of(BEGIN, 2 * FRAME))
+    region = Region(ram, Span.of(BEGIN, 3 * FRAME))
     frames = [region.frame(), region.frame()]
 
     class Stack(list[int]):
@@ -108,10 +111,43 @@ def test_its_functions_are_those_of_c_and_give_0_where_there_is_none(region: Reg
     alloc, free = ALLOC(ctypes.cast(region.alloc, ctypes.c_void_p).value or 0), region.free
     assert isinstance(free, FREE)
     region.remaining = 2
-    assert [alloc(), alloc(), alloc()] == [BEGIN, BEGIN + FRAME, 0]
-    free(BEGIN)
+    assert [alloc(), alloc(), alloc()] == [FIRST, FIRST + FRAME, 0]
+    free(FIRST)
     region.remaining = None
     assert [alloc(), alloc(), alloc(), alloc()] == [
-        *(BEGIN, BEGIN + 2 * FRAME, BEGIN + 3 * FRAME),
+        *(FIRST, FIRST + 2 * FRAME, FIRST + 3 * FRAME),
         0,
     ]
+
+
+@pytest.mark.parametrize("used", [None, 0, 1, 511])
+@pytest.mark.parametrize("level", range(4))
+def test_a_table_that_no_one_has_cleared_is_named(
+    ram: Ram, region: Region, level: int, used: int | None
+) -> None:
+    memory, cpu = BufferMemory(ram.buffer), Cpu.long_mode(4, region.address)
+    words = ram.buffer.view("<u8")
+    at = region.address
+    for above in range(3, level, -1):
+        below = region.frame() if above == level + 1 else region.table()
+        words[at // 8 + above] = below | 0x3
+        at = below
+    if level == 3:
+        ram.buffer[at : at + FRAME] = POISON
+    assert at == BEGIN + (3 - level) * FRAME
+    if used is not None:
+        words[at // 8 + used] = 0
+    left = 512 if used is None else 511
+    assert (uncleared(memory, cpu.roots) or "").startswith(
+        f"the table at {at:#x}, level {level}, was not cleared: of its 512 entries {left} are"
+        " 0xa5a5a5a5a5a5a5a5,"
+    )
+    ram.buffer[at : at + FRAME] = 0
+    assert uncleared(memory, cpu.roots) is None
+
+
+def test_the_frame_at_its_address_is_zero_whatever_is_handed_out(ram: Ram, region: Region) -> None:
+    while region.alloc():
+        pass
+    assert not ram.buffer[BEGIN:FIRST].any()
+    assert (ram.buffer[FIRST : BEGIN + SIZE] == POISON).all()

@@ -146,6 +146,84 @@ def test_every_form_is_read_for_what_it_says(name: str) -> None:
     assert report.linux == (name not in ("TRIPLE", "REGISTERS"))
 
 
+UNPRINTED = oopses.FIVE_ZERO.partition("Oops:")[0]
+"""Linux 5.0, cut before it prints the error code as a number."""
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("[PROT] [WRITE]", 0x3),
+        ("[PROT] [USER] [INSTR]", 0x15),
+        ("[PROT] [RSVD]", 0x9),
+        ("[PROT] [PK]", 0x21),
+        ("[PROT] [NEW]", 0x1),
+        ("[normal kernel read fault]", 0x0),
+    ],
+)
+def test_bits_of_the_error_code_are_read_by_their_names(words: str, code: int) -> None:
+    assert oops.read(UNPRINTED.replace("[PROT] [WRITE]", words)).code == code
+
+
+def test_the_privilege_of_the_code_is_that_of_its_selector() -> None:
+    for selector, privilege in ("0010", 0), ("0033", 3), ("0061", 1):
+        found = oops.read(f"{oopses.FIVE_ZERO}RIP: {selector}:0xffffffff81000040\n")
+        assert (found.rip, found.rest["cpl"]) == (0xFFFF_FFFF_8100_0040, privilege)
+
+
+def test_alignment_checks_are_on_where_bit_18_of_eflags_is_set() -> None:
+    for flags, on in ("00040246", True), ("00020246", False), ("00080246", False):
+        assert oops.read(f"{oopses.FIVE_ZERO}EFLAGS: {flags}\n").registers["ac"] is on
+
+
+def test_a_report_says_what_it_is_and_whose() -> None:
+    whose = "CPU: 0 PID: 412 Comm: a program Not tainted 5.0.0 #1\n"
+    assert oops.read(oopses.FIVE_ZERO).what == "An oops of Linux"
+    assert oops.read(oopses.FIVE_ZERO + whose).what == "An oops of Linux, of a program"
+    corrupt = "bash: Corrupted page table at address 7f0000000000\n"
+    assert oops.read(corrupt).what == "A corrupted page table that Linux reports"
+    assert oops.read(corrupt + whose).what.endswith(" that Linux reports, of a program")
+
+
+@pytest.mark.parametrize(("entry", "mode"), [("08000025", Mode.BITS_32), ("100000025", Mode.PAE)])
+def test_a_bad_map_of_a_32_bit_process_is_of_pae_where_an_entry_is_wider(
+    entry: str, mode: Mode
+) -> None:
+    text = (
+        f"BUG: Bad page map in process cat  pte:{entry} pmd:01a2b067\n"
+        "addr:b7700000 vm_flags:00000075 anon_vma:00000000 mapping:00000000 index:0\n"
+    )
+    assert oops.read(text).mode is mode
+
+
+def exception(vector: int, code: int, pc: int) -> str:
+    """An exception as QEMU logs it."""
+    where = f"IP=0008:{pc:016x} pc={pc:016x} SP=0010:0000000000007b60"
+    return f"     1: v={vector:02x} e={code:04x} i=0 cpl=0 {where} CR2={pc:016x}\n"
+
+
+def test_exceptions_belong_together_where_one_came_of_delivering_the_other() -> None:
+    absent, fault = exception(11, 0x10, 0x1000), exception(14, 0x2, 0x2000)
+    delivered = "check_exception old: 0xb new 0xe\n"
+    alone = "check_exception old: 0xffffffff new 0xe\n"
+    (note,) = oops.read(absent + delivered + fault).notes
+    assert note == (
+        "Each came of delivering the one before: #NP with error code 0x10 at 0x1000, then #PF with"
+        " error code 0x2 at 0x2000."
+    )
+    for between in alone, "":
+        assert oops.read(absent + between + fault).notes == ()
+        assert oops.read(delivered + fault + between + fault).notes == ()
+    (note,) = oops.read(fault + exception(8, 0, 0x2000)).notes
+    assert note.endswith("then #DF with error code 0x0 at 0x2000.")
+
+
+def test_a_triple_fault_of_which_no_exception_is_logged_is_no_report() -> None:
+    with pytest.raises(QuestionError, match="holds no page fault that is known here"):
+        oops.read("Triple fault\n")
+    assert oops.read("Triple fault\n" + exception(14, 0x2, 0x2000)).notes == ()
+
+
 def dressed(text: str, how: str) -> str:
     """The text as another tool hands it on."""
     made = [

@@ -173,3 +173,11 @@ def test_metadata_is_masked_before_the_walk() -> None:
 def test_an_address_wider_than_the_mode_has_is_refused(mode: Mode) -> None:
     with pytest.raises(ValueError, match="outside long mode there is no address 0x100000000"):
         of(Cpu.in_mode(mode, 0), BufferMemory(bytes(0x1000)), 1 << 32)
+
+
+def test_a_page_has_the_memory_type_of_its_own_entry_and_what_is_none_has_no_type() -> None:
+    """PWT and PCD of the entries above say how the tables are cached (SDM 4.9.2)."""
+    for flags, type_of in ((0x07, 0x07, 0x07, 0x1F), 3), ((0x1F, 0x07, 0x1F, 0x0F), 1):
+        found = of(*path(Cpu.long_mode(4, 0), *flags), 0).memory_type
+        assert found and found.index == type_of
+    assert of(*path(Cpu.long_mode(4, 0), 0x07, 0x07, 0x1F, 0), 0).memory_type is None

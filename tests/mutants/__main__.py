@@ -26,7 +26,10 @@ LISTED = Path("tests/mutants/equivalent.toml")
 
 TESTS = {
     "paging": ["tests/paging", "tests/inspect/test_likely.py", "-m", "not hw"],
-    "inspect": ["tests/inspect", "tests/cli/test_check_command.py"],
+    "inspect": [
+        "tests/inspect",
+        *(f"tests/cli/test_{name}_command.py" for name in ("check", "prove")),
+    ],
     "check": [
         "tests/check",
         *(f"tests/cli/test_{name}_command.py" for name in ("check", "replay", "validate")),

@@ -1,0 +1,33 @@
+"""What VMCOREINFO says of a kernel's own tables, and nothing where it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.inspect.sources.vmcoreinfo import registers
+
+PAE, PSE, LA57 = 1 << 5, 1 << 4, 1 << 12
+"""Bits of CR4 (SDM 2.5)."""
+
+ROOT_64 = b"SYMBOL(swapper_pg_dir)=ffffffff82a0a000\nNUMBER(phys_base)=16777216\n"
+ROOT_32 = b"SYMBOL(swapper_pg_dir)=c1a0a000\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "x86_64", "told"),
+    [
+        (ROOT_64, True, {"cr3": 0x3A0_A000}),
+        (ROOT_64.replace(b"swapper_pg_dir", b"init_top_pgt"), True, {"cr3": 0x3A0_A000}),
+        (ROOT_64 + b"NUMBER(pgtable_l5_enabled)=0\n", True, {"cr3": 0x3A0_A000, "cr4": PAE}),
+        (ROOT_64 + b"NUMBER(pgtable_l5_enabled)=1\n", True, {"cr3": 0x3A0_A000, "cr4": PAE | LA57}),
+        (b"NUMBER(pgtable_l5_enabled)=1\n", True, {"cr4": PAE | LA57}),
+        (ROOT_32, False, {"cr3": 0x1A0_A000, "cr4": PSE}),
+        (ROOT_32 + b"CONFIG_X86_PAE=y\n", False, {"cr3": 0x1A0_A000, "cr4": PSE | PAE}),
+        (b"CONFIG_X86_PAE=y\n", False, {}),
+        (b"", True, {}),
+    ],
+)
+def test_the_tables_are_found_as_far_as_they_are_told(
+    text: bytes, x86_64: bool, told: dict[str, int]
+) -> None:
+    assert registers(text, x86_64) == told

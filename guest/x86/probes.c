@@ -87,30 +87,37 @@ static struct control loaded;	/* what the registers hold */
 #define UNKNOWN		~0ull	/* no value of a register */
 
 /* PKRU can only be written while CR4 has PKE. */
-static void load_keys(const struct control *next, uintptr_t cr4)
+static inline void load_keys(const struct control *next, uintptr_t cr4)
 {
-	if (cr4 & CR4_PKE && loaded.pkru != next->pkru) {
+	if (cr4 & CR4_PKE && loaded.pkru != next->pkru)
 		asm volatile("wrpkru" :: "a"((uint32_t)next->pkru), "c"(0), "d"(0));
-		loaded.pkru = next->pkru;
-	}
-	if (cr4 & CR4_PKS && loaded.pkrs != next->pkrs) {
+	if (cr4 & CR4_PKS && loaded.pkrs != next->pkrs)
 		write_msr(MSR_PKRS, next->pkrs);
-		loaded.pkrs = next->pkrs;
-	}
 }
 
-/* Loads what differs, so that one bit changes by one instruction.  Rights of keys that are on their way out are loaded
-   too: they must play no part then. */
+/*
+ * Loads what differs, so that one bit changes by one instruction.  Rights of keys that are on their way out are loaded
+ * too: they must play no part then.  What is loaded is noted at the end: between the registers there are states in
+ * which Bochs lets the supervisor store nothing, as PKE and WP of the next with PKRU of the last one.
+ */
 static __attribute__((noinline)) void load_control(const struct control *next)
 {
 	if (loaded.cr0 != next->cr0)
-		write_cr0(loaded.cr0 = next->cr0);
+		write_cr0(next->cr0);
 	load_keys(next, loaded.cr4);
 	if (loaded.cr4 != next->cr4)
-		write_cr4(loaded.cr4 = next->cr4);
-	load_keys(next, loaded.cr4);
+		write_cr4(next->cr4);
+	load_keys(next, next->cr4 & ~loaded.cr4);
 	if (loaded.efer != next->efer)
-		write_msr(MSR_EFER, loaded.efer = next->efer);
+		write_msr(MSR_EFER, next->efer);
+	uint64_t had = loaded.cr4 | next->cr4;
+	if (had & CR4_PKE)
+		loaded.pkru = next->pkru;
+	if (had & CR4_PKS)
+		loaded.pkrs = next->pkrs;
+	loaded.cr0 = next->cr0;
+	loaded.cr4 = next->cr4;
+	loaded.efer = next->efer;
 }
 
 /* ---- shadow stacks ---- */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from pytest import MonkeyPatch
 
 from harness.check import chain, matrix, quirks
+from harness.check.families import KEY_0_NO_WRITE
 from harness.check.layouts import find, load
 from harness.check.matrix import Report
 from harness.check.stage import MODES
@@ -193,3 +195,21 @@ def test_a_departure_shows_where_it_is_named_and_disagrees_where_it_is_not(
     others = tuple(one for one in quirks.FAULT_QUIRKS if one is not quirk)
     monkeypatch.setattr(quirks, "FAULT_QUIRKS", others)
     assert tried(guest, *DEPARTURES[quirk]).comparison.disagreed >= shown
+
+
+def test_one_control_state_after_the_other_costs_no_guest(guest: Guest) -> None:
+    """Between two states there are some in which the supervisor can store nothing."""
+    if not guest.info.has("pks"):
+        pytest.skip("keys are left out here")
+    where = "family=key and level=0 and by=user and access=read"
+    plan = matrix.plan("quick", ["4"], "bochs", guest.info, where, executor=executor(guest))
+    denied = replace(plan.work[0].controls[0].first, wp=False, pkru=KEY_0_NO_WRITE)
+    states = (
+        replace(denied, pke=True),
+        replace(denied, pke=True, wp=True, pkru=0),
+        replace(denied, pke=True),
+        replace(denied, pke=False),
+        replace(denied, pke=True, wp=True, pkru=0),
+    )
+    some = replace(plan, work=(replace(plan.work[0], controls=states),))
+    assert sum(part.comparison.disagreed for part in matrix.run(some, program=BOCHS)) == 0

@@ -4,7 +4,7 @@ The words that this package adds to those of `harness.paging`:
 
 layout   a written description of a space, from which its tables are built
 probe    one access that the guest executes and reports
-engine   what executes the guest: QEMU's TCG, or KVM
+engine   what executes the guest: QEMU's TCG, KVM, or Bochs
 oracle   anyone who can be asked: a guest's probe, `gva2gpa`, `info tlb`, memory through the monitor
 verdict  agree, disagree, known quirk, or not comparable; never a silent pass
 quirk    a known departure of one engine from the rules, with its evidence
@@ -32,6 +32,7 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `validate`         one layout, every oracle
 `reach`            every address bit of every kind of entry, and where it leads
 `replay`           a disagreement as a file, and the question asked again
+`witnesses`        the same question, asked of every engine
 `workers`          several guests side by side
 `matrix`           every access at every level: `product`, `families` and `where` say which,
                    `stage`, `chain` and `rig` run them, `matrix_case` keeps one

@@ -30,7 +30,7 @@ from harness.check.stage import Change, Control, Model
 from harness.check.warm import sequences
 from harness.check.where import Condition
 from harness.check.workers import Task, answers
-from harness.machine.engines import reads_as_amd
+from harness.machine.engines import called
 from harness.machine.errors import Misuse
 from harness.machine.guest import MachineInfo
 from harness.machine.machine import dotted
@@ -88,13 +88,15 @@ class Plan:
 class Report:
     """What came of trying cases.
 
-    engine      who executed them, with QEMU's version
+    engine      who executed them, with the emulator's version
     comparison  the verdicts, but no disagreement in full
     failures    the first disagreements in full, each with all that it takes to try it again
     masked      what was left out of comparisons by name, with the number of accesses
     by_rule     accesses by mode and by the reason of the outcome, None where they are allowed
     departed    those of them that came to something else, as a known quirk has it
+    disagreed   those that came to something else without one
     not_run_on  who executed them in a version that was not yet run, a sentence each
+    executor    who executed them, as `tcg 7.2.22`; for KVM the kernel's module and its version
     """
 
     engine: str
@@ -104,11 +106,14 @@ class Report:
     masked: Counter[str] = field(default_factory=Counter)
     by_rule: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
     departed: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
+    disagreed: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
     not_run_on: tuple[str, ...] = ()
+    executor: str = ""
 
     def add(self, part: Report) -> None:
         """Takes the report of other cases in."""
         self.qemu = part.qemu or self.qemu
+        self.executor = part.executor or self.executor
         self.not_run_on = part.not_run_on or self.not_run_on
         self.comparison.compared += part.comparison.compared
         self.comparison.disagreed += part.comparison.disagreed
@@ -118,6 +123,7 @@ class Report:
         self.masked += part.masked
         self.by_rule += part.by_rule
         self.departed += part.departed
+        self.disagreed += part.disagreed
 
 
 # ---- what is to be tried ----
@@ -183,9 +189,7 @@ def _models(
     what is reserved."""
     usual, played = Model(mode), engine_named(engine).processor
     if played(usual.processor) is None:
-        amd = reads_as_amd(info)
-        gigabyte = info.has("gigabyte_pages")
-        return [Model(mode, info.physical_bits, gigabyte, info.has("pse36"), amd)], []
+        return [usual.on(info)], []
     others = [replace(usual, maxphyaddr=width) for width in WIDTHS]
     if usual.long:
         others += [replace(usual, page1gb=False), replace(usual, amd=True)]
@@ -386,6 +390,7 @@ def _report(
     asked  in a sequence, what was asked up to here as it was declared, each with its control state
     """
     report = Report(rig.engine, dotted(rig.guest.version), verdicts.comparison)
+    report.executor = called(rig.engine, rig.version)
     report.not_run_on = not_run_on(rig.engine, rig.version, rig.guest.version)
     rules, mode = verdicts.rules, part.family.model.mode
     wrong = np.flatnonzero(~verdicts.agree)
@@ -394,6 +399,7 @@ def _report(
     for into, reasons in (
         (report.by_rule, rules.reason),
         (report.departed, rules.reason[verdicts.departed]),
+        (report.disagreed, rules.reason[wrong]),
     ):
         for code, count in enumerate(np.bincount(reasons).tolist()):
             if count:

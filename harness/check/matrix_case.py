@@ -28,8 +28,10 @@ from harness.check.verdicts import expected_text, observed_text
 from harness.check.window import with_pdptes
 from harness.machine.engines import why_long_mode_only
 from harness.machine.errors import Misuse
+from harness.machine.guest import MachineInfo
 from harness.machine.machine import dotted
 from harness.machine.ram import TABLE_ARENA
+from harness.machine.registry import engine_named
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import Walk, walk
@@ -354,7 +356,7 @@ def replay(case: MatrixCase, *, program: str | None = None) -> Comparison:
     Raises Misuse where it cannot be asked here, MachineError for a guest that is lost.
     """
     with guest_of(case.engine, case.model.guest, program) as guest:
-        reason = case.model.lacks(guest.info)
+        reason = _another(case, guest.info) or case.model.lacks(guest.info)
         for asked in case.steps:
             reason = reason or asked.control.lacks(guest.info)
         if reason is None and not case.model.long:
@@ -362,6 +364,15 @@ def replay(case: MatrixCase, *, program: str | None = None) -> Comparison:
         if reason is not None:
             raise Misuse(f"the case cannot be replayed: {reason}")
         return _replayed(Rig(guest), case)
+
+
+def _another(case: MatrixCase, info: MachineInfo) -> str | None:
+    """Why a guest's processor is not that of the case, as a reason; None if it is."""
+    chosen = engine_named(case.engine).processor(case.model.processor)
+    if chosen is not None or case.model == case.model.on(info):
+        return None
+    wanted = " ".join(f"{name}={value}" for name, value in case.model.values().items())
+    return f"{case.engine} has no processor as that of the case, {wanted}"
 
 
 def _replayed(rig: Rig, case: MatrixCase) -> Comparison:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Final
 
+from harness.machine.engines import reads_as_amd
 from harness.machine.guest import MachineInfo
 from harness.machine.machine import Processor
 from harness.machine.ram import ARENA, LARGEST_RAM, MIB
@@ -106,6 +107,16 @@ class Model:
         la57 = self.mode == Mode.LEVEL_5.value
         return Processor(
             self.maxphyaddr, self.page1gb, self.pse36, self.amd, la57, self.shadow_stacks
+        )
+
+    def on(self, info: MachineInfo) -> Model:
+        """The same on the processor that a guest has, where an engine cannot choose."""
+        return replace(
+            self,
+            maxphyaddr=info.physical_bits,
+            page1gb=info.has("gigabyte_pages"),
+            pse36=info.has("pse36"),
+            amd=reads_as_amd(info),
         )
 
     def values(self) -> dict[str, str | int]:

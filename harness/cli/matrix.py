@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +21,7 @@ from harness.cli.ending import (
     sentences,
     tell_news,
 )
-from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, programs, usable
+from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, program_of, programs, usable
 from harness.cli.help import OUTPUT
 from harness.cli.output import Html, Json, say, writable, write
 
@@ -81,8 +81,9 @@ def matrix(
 
     The cases are products of axes: bits of entries, accesses, control bits, addresses.  Each runs
     in the guest, and its exception, error code, CR2, data and the A and D bits of every entry are
-    compared with the reference.  The first disagreements are shown in full, and saved as cases
-    that `pagetable replay` asks again: in DIR, or in build/cases.
+    compared with the reference.  The first disagreements are shown in full, with what every other
+    engine of this host says of them, and saved as cases that `pagetable replay` asks again: in
+    DIR, or in build/cases.
 
     Example: pagetable matrix --mode 5 --where 'level=4 and P=1 and access=write'
     """
@@ -96,11 +97,12 @@ def matrix(
             raise Misuse(f"{jobs} guests can try nothing: choose 1 or more")
         writable(html)
         started = time.monotonic()
-        engine, program = usable(engine, programs(qemu, bochs))
+        chosen = programs(qemu, bochs)
+        engine, program = usable(engine, chosen)
         plan = planned(preset, mode, engine, program, where)
         if not as_json:
             say(f"{counted(len(plan), 'access')} on {engine}")
-        result = tried(plan, jobs, program, report or CASES, started)
+        result = tried(plan, jobs, chosen, report or CASES, started)
         if as_json or report is not None:
             text = json.dumps(reports.as_object(result))
         if as_json:
@@ -146,22 +148,30 @@ def known(mode: str) -> None:
         raise Misuse(f"there is no mode {mode!r}: choose one of {', '.join(MODES)}")
 
 
-def tried(plan: Plan, jobs: int, program: str, directory: Path, started: float) -> Result:
-    """Tries a plan, and keeps in the directory what tells against the machine."""
+def tried(
+    plan: Plan, jobs: int, chosen: Mapping[str, str], directory: Path, started: float
+) -> Result:
+    """Tries a plan, keeps in the directory what tells against the machine, and asks every engine
+    about that."""
     from harness.check.matrix import Report, run
+    from harness.check.witnesses import answers, engines
     from harness.machine.errors import MachineError
     from harness.report.matrix import Result
     from harness.report.terminal import following
 
     total, failure = Report(plan.engine), None
     try:
+        program = program_of(plan.engine, chosen)
         with closing(run(plan, jobs=jobs, program=program)) as coming:
             for part in following(coming, len(plan), _step):
                 total.add(part)
     except MachineError as error:
         failure = kept(error, directory)
     cases = tuple((case, path) for case, path in _saved(total.failures, directory))
-    return Result(plan, total, cases, time.monotonic() - started, failure)
+    seconds = time.monotonic() - started
+    here = engines(chosen) if cases else None
+    asked = tuple(tuple(answers(case, here)) for case, _ in cases) if here else ()
+    return Result(plan, total, cases, seconds, failure, asked)
 
 
 def _step(part: Report) -> tuple[int, str]:

@@ -3,49 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.ending import DISAGREEMENT, sentences
+from harness.cli.complete import one_of
+from harness.cli.ending import DISAGREEMENT, MISUSE, sentences
 from harness.cli.engine import Bochs, Qemu, program_of, programs
 from harness.cli.output import show
 
 if TYPE_CHECKING:
-    from harness.check.compare import Comparison
     from harness.check.matrix_case import MatrixCase
     from harness.check.replay import Case
+
+EVERY = "all"
+"""In place of an engine: every one that can run here."""
 
 
 def replay(
     case: Annotated[Path, typer.Argument(metavar="FILE", help="A case that was saved.")],
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="tcg, kvm or bochs instead of the case's own; all: each that can run here.",
+            autocompletion=one_of("tcg", "kvm", "bochs", EVERY),
+            show_default=False,
+        ),
+    ] = None,
     qemu: Qemu = "qemu-system-x86_64",
     bochs: Bochs = "bochs",
 ) -> None:
     """Ask the question of a saved case again.
 
     The case carries its layout or its entries, which are built in a new guest; the same oracle is
-    asked on the same engine, and the answers of then and of now are printed.
+    asked on the same engine, and the answers of then and of now are printed.  With --engine all,
+    every engine is asked: where one alone differs from the rules, the fault is likely its own.
 
     Example: pagetable replay build/cases/halves-5-tcg-probe-user-read-at-0x1000.json
     """
     with sentences():
+        from harness.check.matrix_case import saved
+        from harness.check.witnesses import asked
         from harness.report.text import replay_lines
 
-        saved, comparison = _asked(case, programs(qemu, bochs))
-        for line in replay_lines(saved, comparison):
+        found, chosen = saved(case), programs(qemu, bochs)
+        if engine == EVERY:
+            _on_every_engine(found, chosen)
+            return
+        program = program_of(engine or found.engine, chosen)
+        comparison = asked(replace(found, engine=engine or found.engine), program)
+        for line in replay_lines(found, comparison):
             show(line)
         if comparison.disagreed:
             raise typer.Exit(DISAGREEMENT)
 
 
-def _asked(path: Path, chosen: Mapping[str, str]) -> tuple[Case | MatrixCase, Comparison]:
-    """The case in a file, of whichever kind, and what came of it now."""
-    from harness.check import matrix_case, replay
+def _on_every_engine(case: Case | MatrixCase, chosen: Mapping[str, str]) -> None:
+    """Prints what each says; ends with 1 where one disagrees, with 2 where none could be asked."""
+    from harness.check.witnesses import answers, engines
+    from harness.report.text import answer_lines, case_lines
 
-    case = matrix_case.saved(path)
-    program = program_of(case.engine, chosen)
-    if isinstance(case, matrix_case.MatrixCase):
-        return case, matrix_case.replay(case, program=program)
-    return case, replay.replay(case, program=program)
+    for line in case_lines(case):
+        show(line)
+    found = list(answers(case, engines(chosen)))
+    for line in answer_lines(found):
+        show(line)
+    if any(one.agrees is False for one in found):
+        raise typer.Exit(DISAGREEMENT)
+    if all(one.agrees is None for one in found):
+        raise typer.Exit(MISUSE)

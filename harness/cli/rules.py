@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,77 +14,126 @@ from harness.cli.complete import one_of
 from harness.cli.ending import CASES, DISAGREEMENT, sentences
 from harness.cli.engine import Bochs, Engine, Qemu, programs, usable
 from harness.cli.matrix import JOBS, known, planned, tried
+from harness.cli.output import Json, say
+
+if TYPE_CHECKING:
+    from harness.report.rules import SavedReport
 
 
 def rules(
     mode: Annotated[
         str,
         typer.Option(
-            help="32, pae, 4 or 5 (levels).", autocompletion=one_of("32", "pae", "4", "5")
+            help="32, pae, 4 or 5 (levels), or all of them together.",
+            autocompletion=one_of("32", "pae", "4", "5", "all"),
         ),
     ] = "4",
     engine: Engine = "auto",
     qemu: Qemu = "qemu-system-x86_64",
     bochs: Bochs = "bochs",
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep the run's report there, and show it beside those of earlier runs.",
+            show_default=False,
+        ),
+    ] = None,
     reports: Annotated[
         list[Path] | None,
         typer.Option(
             "--from",
             metavar="FILE",
-            help="What `pagetable matrix --json` printed, instead of a run; may be repeated.",
+            help="What `pagetable matrix --json` printed, or a folder of such files, instead of a"
+            " run; may be repeated.",
             show_default=False,
         ),
     ] = None,
+    as_json: Json = False,
 ) -> None:
-    """List the rules by which accesses fault, and the engines that depart from them.
+    """List the rules by which accesses fault, and every engine that executed them.
 
-    Each has its section of the manual (Intel SDM, volume 3A), and how many accesses exercised it.
+    Each has its section of the manual (Intel SDM, volume 3A); how many accesses exercised it, on
+    which engine and version; and whether that departs from it.  A witness is an engine, of whatever
+    version, that does as the rule says: one whose rule has a single witness, or none, is marked.
 
-    The counts are those of a quick run of the matrix, made now, or those of saved reports, of
-    several engines for instance.  The rules are the reference's own, so that this table cannot
-    drift from what is checked.
+    The counts are those of a quick run of the matrix, made now, or those of saved reports.  With
+    --results, several engines stand side by side.  The rules are the reference's own, so that this
+    table cannot drift from what is checked.
 
-    Example: pagetable rules --mode 5
+    Example: pagetable rules --engine bochs --results build/results
     """
     with sentences():
-        from harness.report.matrix import Executed, rules_table
+        from harness.check.stage import MODES
+        from harness.machine.errors import Misuse
+        from harness.report import rules as table
         from harness.report.terminal import print_all
-        from harness.report.text import counted
 
-        known(mode)
+        if mode != "all":
+            known(mode)
+        if results is not None and reports:
+            raise Misuse("--results keeps a run, and --from makes none: choose one of them")
         if reports:
-            found = [_read(path) for path in reports]
+            found = [one for path in reports for one in _read(path)]
         else:
-            found = [_run(mode, *usable(engine, programs(qemu, bochs)))]
-        executed = [
-            Executed(one["engine"], one["rules"].get(mode, {}), one["departed"].get(mode, {}))
-            for one in found
-        ]
-        disagreed = sum(one["disagreements"] for one in found)
-        verb = "disagrees" if disagreed == 1 else "disagree"
-        verdict = f"{counted(disagreed, 'access')} {verb}." if disagreed else "All accesses agree."
-        print_all(rules_table(mode, executed), (), verdict)
+            found = _run(mode, engine, programs(qemu, bochs), results)
+        modes = MODES if mode == "all" else (mode,)
+        rows = table.cross_table(modes, found)
+        cases = table.differing(modes, found)
+        disagreed = sum(one.disagreements for one in found)
+        if as_json:
+            say(json.dumps(table.as_object(mode, rows, cases)))
+        else:
+            lines = tuple(table.differing_lines(cases))
+            sections = (("Where engines differ", lines),) if lines else ()
+            print_all(table.table(mode, rows), sections, table.verdict(rows, disagreed))
         if disagreed:
             raise typer.Exit(DISAGREEMENT)
 
 
-def _run(mode: str, engine: str, program: str) -> dict[str, Any]:
-    """The report of a quick run."""
+def _run(
+    mode: str, engine: str, chosen: Mapping[str, str], results: Path | None
+) -> list[SavedReport]:
+    """The report of a quick run, kept among earlier ones where there is a folder for them."""
+    from harness.check import written
     from harness.machine.errors import MachineError
     from harness.report.matrix import as_object
+    from harness.report.rules import saved_report
 
+    cases = CASES
+    if results is not None:
+        results.mkdir(parents=True, exist_ok=True)
+        cases = results / "cases"
+    engine, program = usable(engine, chosen)
     plan = planned("quick", mode, engine, program, None)
-    result = tried(plan, JOBS, program, CASES, time.monotonic())
+    result = tried(plan, JOBS, chosen, cases, time.monotonic())
     if result.failure is not None:
         raise MachineError(result.failure)
-    return as_object(result)
+    text = json.dumps(as_object(result)) + "\n"
+    if results is None:
+        return [saved_report(text.encode())]
+    name = f"{result.report.executor} {mode}".replace(" ", "-")
+    written.write(results / f"{name}.json", text)
+    return _read(results)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A saved report; Misuse where the file holds none."""
+def _read(path: Path) -> list[SavedReport]:
+    """The report in a file, or all in a folder; Misuse where one is none, or none is there."""
+    from harness.machine.errors import Misuse
+
+    try:
+        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    except OSError as error:
+        raise Misuse(f"{path} cannot be read as a report: {error.strerror}") from None
+    if not files:
+        raise Misuse(f"{path} holds no report: there is no file *.json in it")
+    return [_report(file) for file in files]
+
+
+def _report(path: Path) -> SavedReport:
     from harness.check import written
     from harness.machine.errors import Misuse
-    from harness.report.matrix import saved_report
+    from harness.report.rules import saved_report
 
     try:
         return saved_report(written.read(path))

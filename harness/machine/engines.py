@@ -15,7 +15,7 @@ from typing import Final
 
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.guest import Guest, MachineInfo
-from harness.machine.machine import installed
+from harness.machine.machine import dotted, installed
 from harness.machine.ram import ARENA, RAM_UNIT
 from harness.machine.registry import engine_named
 
@@ -94,6 +94,11 @@ def executor(guest: Guest) -> tuple[str, tuple[int, ...]]:
         return guest.engine.name, guest.version
     release, _, _ = os.uname().release.partition("-")
     return kvm_module() or guest.engine.name, tuple(map(int, re.findall(r"\d+", release)))
+
+
+def called(executor: str, version: tuple[int, ...]) -> str:
+    """Who executes, and in which version, as people write it: `bochs 3.0`."""
+    return f"{executor} {dotted(version)}"
 
 
 def reads_as_amd(info: MachineInfo) -> bool:

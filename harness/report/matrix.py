@@ -1,28 +1,27 @@
-"""A run of the matrix, for the terminal and as JSON; and the rules as they were executed."""
+"""A run of the matrix, for the terminal and as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 from rich import box
 from rich.table import Table
 
 from harness.check.matrix import Plan, Report
 from harness.check.matrix_case import MatrixCase, disagreement
-from harness.check.typed import decode
+from harness.check.witnesses import Answer
 from harness.paging.x86.access import Reason
 from harness.report import files
-from harness.report.objects import VERSION, bare, rule_name
+from harness.report.objects import bare, rule_name
 from harness.report.terminal import NOT_RUN, count_lines, print_all
 from harness.report.text import (
     agreeing,
-    counted,
+    answer_lines,
     disagreeing,
     disagreement_lines,
     quirk_lines,
@@ -40,6 +39,7 @@ class Result:
     cases    the failures, each with the file from which it can be replayed, None if unwritten
     seconds  wall time
     failure  why not all was tried, None where it was
+    answers  what every engine of this host says of each failure, in their order
     """
 
     plan: Plan
@@ -47,6 +47,13 @@ class Result:
     cases: tuple[tuple[MatrixCase, Path | None], ...]
     seconds: float
     failure: str | None = None
+    answers: tuple[tuple[Answer, ...], ...] = ()
+
+    @property
+    def told(self) -> tuple[tuple[MatrixCase, Path | None, tuple[Answer, ...]], ...]:
+        """Each failure with its file and its answers."""
+        answers = self.answers or ((),) * len(self.cases)
+        return tuple((*case, more) for case, more in zip(self.cases, answers, strict=True))
 
     @property
     def rules(self) -> dict[str, dict[str, int]]:
@@ -57,6 +64,11 @@ class Result:
     def departed(self) -> dict[str, dict[str, int]]:
         """In the same way, how many of them came to something else, as a known quirk has it."""
         return _by_name(self.report.departed)
+
+    @property
+    def disagreed(self) -> dict[str, dict[str, int]]:
+        """How many did without one."""
+        return _by_name(self.report.disagreed)
 
 
 def _by_name(counts: Mapping[tuple[str, Reason | None], int]) -> dict[str, dict[str, int]]:
@@ -73,6 +85,7 @@ def as_object(result: Result) -> dict[str, Any]:
         "matrix",
         engine=result.plan.engine,
         qemu=result.report.qemu,
+        executor=result.report.executor,
         not_run_on=result.report.not_run_on,
         accesses=comparison.compared,
         compared=comparison.compared,
@@ -86,13 +99,16 @@ def as_object(result: Result) -> dict[str, Any]:
         news=comparison.news,
         rules=result.rules,
         departed=result.departed,
+        disagreed=result.disagreed,
         findings=[
             {
                 **files.disagreement(disagreement(case), path),
+                "mode": case.model.mode,
                 "values": case.values,
                 "words": [hex(word) for word in case.words],
+                "answers": [asdict(answer) for answer in answers],
             }
-            for case, path in result.cases
+            for case, path, answers in result.told
         ],
         seconds=round(result.seconds, 3),
         failure=result.failure,
@@ -143,13 +159,15 @@ def _sections(result: Result) -> Iterator[tuple[str, Iterable[str]]]:
         if counts:
             yield title, count_lines(counts)
     if result.cases:
-        yield "Disagreements", [line for one in result.cases for line in (*_case_lines(*one), "")]
+        yield "Disagreements", [line for one in result.told for line in (*_case_lines(*one), "")]
 
 
-def _case_lines(case: MatrixCase, path: Path | None) -> Iterator[str]:
-    """A disagreement: its values, both answers, the walk, and the file to replay."""
+def _case_lines(case: MatrixCase, path: Path | None, answers: tuple[Answer, ...]) -> Iterator[str]:
+    """A disagreement: its values, both answers, what other engines say, the walk, and the file to
+    replay."""
     yield case.values
-    yield from list(disagreement_lines(disagreement(case)))[1:]
+    expected, observed, *rest = list(disagreement_lines(disagreement(case)))[1:]
+    yield from (expected, observed, *answer_lines(answers), *rest)
     if path is not None:
         yield f"  replay    pagetable replay {path}"
 
@@ -166,68 +184,3 @@ def verdict(result: Result) -> str:
     if result.failure:
         return f"{said} {where}, and then the machine failed."
     return f"{said} {where}; {speed}."
-
-
-# ---- the rules ----
-
-
-@dataclass(frozen=True)
-class Executed:
-    """How often each outcome was executed on an engine, in one mode, by the rule's name, and
-    how often the engine departed."""
-
-    engine: str
-    counts: Mapping[str, int]
-    departed: Mapping[str, int]
-
-    def named(self, rule: str) -> str:
-        """The engine's name, and how often it departs from that rule, if not always."""
-        departed = self.departed.get(rule, 0)
-        often = f" {counted(departed, 'time')}" if departed < self.counts[rule] else ""
-        return f"{self.engine} departs{often}" if departed else self.engine
-
-
-Count = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class SavedReport(msgspec.Struct, frozen=True):
-    """What `rules` needs of a report that was saved."""
-
-    version: int
-    command: str
-    engine: str
-    rules: dict[str, dict[str, Count]]
-    departed: dict[str, dict[str, Count]]
-    disagreements: Count
-
-
-def saved_report(text: bytes) -> dict[str, Any]:
-    """The keys of a report that `rules` needs; ValueError, a sentence, where it is none."""
-    saved: SavedReport = decode(text, SavedReport)
-    if (saved.version, saved.command) != (VERSION, "matrix"):
-        raise ValueError(f"it is version {saved.version} of {saved.command}")
-    return msgspec.structs.asdict(saved)
-
-
-def rules_table(mode: str, executed: Iterable[Executed]) -> Table:
-    """Every rule by which an access can fault: its section of the manual, how many accesses
-    exercised it in a mode, and on which engines."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("rule", "section", "accesses", "engines"):
-        table.add_column(heading, justify="right" if heading == "accesses" else "left")
-    runs = list(executed)
-    for reason in Reason:
-        sentence, section = sentence_and_section(reason)
-        rule = rule_name(reason)
-        seen = [run for run in runs if run.counts.get(rule)]
-        engines = ", ".join(dict.fromkeys(run.named(rule) for run in seen))
-        count = sum(run.counts[rule] for run in seen)
-        total = f"{count:,}" if count else f"none in mode {mode}"
-        table.add_row(sentence, section, total, engines)
-    return table
-
-
-def sentence_and_section(reason: Reason) -> tuple[str, str]:
-    """What a reason says, and where SDM volume 3A does."""
-    sentence, _, section = reason.value.rpartition(" (")
-    return sentence, section.removesuffix(")")

@@ -289,6 +289,25 @@ _MACHINE: Final = {
         _text("Who, in which version, and the versions of which its quirks are known."),
     ),
 }
+_EXECUTOR: Final = _text(
+    "Who executed, and in which version: the engine with its emulator's, as `bochs 3.0`, or behind"
+    " KVM the kernel's module with the kernel's; empty where none did."
+)
+_ANSWERS: Final = _list(
+    "What every engine of the host says of the same question, that of the run too.",
+    _object(
+        "An answer.",
+        engine=_text("The engine."),
+        executor=_EXECUTOR,
+        agrees=_or_null(
+            _flag(
+                "Whether it is what the rules say, or a known quirk of the engine; null where that"
+                " could not be asked."
+            )
+        ),
+        said=_text("What was observed, or why nothing was, for people."),
+    ),
+)
 _RUN: Final = {
     "seconds": {"description": "Wall time in seconds.", "type": "number", "minimum": 0},
     "failure": _or_null(_text("Why the machine failed before all was asked; null where all was.")),
@@ -732,6 +751,7 @@ _COMMANDS: Final = {
         "matrix",
         "What came of comparing enumerated accesses with the machine.",
         **_MACHINE,
+        executor=_EXECUTOR,
         accesses=_number("How many were executed and compared; the same as `compared`."),
         **_COMPARED,
         masked=_counts("What was left to the machine and not compared, by what it is."),
@@ -748,16 +768,61 @@ _COMMANDS: Final = {
             **_BY_MODE,
             "description": "How many of these came to something else, as a known quirk has it.",
         },
+        disagreed={**_BY_MODE, "description": "How many of these did without such a quirk."},
         findings=_list(
             "The first disagreements.",
             _object(
                 "A disagreement.",
                 **_FINDING,
+                mode=_name("The paging mode.", "32", "pae", "4", "5"),
+                answers=_ANSWERS,
                 values=_text("The values of the axes of the case, as --where takes them."),
                 words=_list("The entries of the case, from the lowest up.", _hex("An entry.")),
             ),
         ),
         **_RUN,
+    ),
+    "rules": _command(
+        "rules",
+        "The rules by which accesses fault, and all that executed them.",
+        mode=_name("The paging mode; all is all of them.", "32", "pae", "4", "5", "all"),
+        rules=_list(
+            "Every rule.",
+            _object(
+                "A rule.",
+                rule=_text("Its name, as in `rules` of the matrix."),
+                reason=_REASON,
+                witnesses=_number(
+                    "How many engines, of whatever version, do as it says: they executed it, at"
+                    " least once without departing, and never disagreed."
+                ),
+                executions=_list(
+                    "Who executed accesses that come to it.",
+                    _object(
+                        "An engine in one version.",
+                        engine=_text("The engine."),
+                        executor=_EXECUTOR,
+                        accesses=_number("How many accesses."),
+                        departed=_number(
+                            "How many of them came to something else, as a known quirk has it."
+                        ),
+                        disagreed=_number("How many did without such a quirk."),
+                    ),
+                ),
+            ),
+        ),
+        differing=_list(
+            "The first cases on which an engine disagrees.",
+            _object(
+                "A case.",
+                mode=_name("The paging mode.", "32", "pae", "4", "5"),
+                values=_text("The values of its axes, as --where of the matrix takes them."),
+                expected=_FINDING["expected"],
+                observed=_FINDING["observed"],
+                case=_FINDING["case"],
+                answers=_ANSWERS,
+            ),
+        ),
     ),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, zip_longest
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.check.compare import Comparison, Disagreement
     from harness.check.matrix_case import MatrixCase
     from harness.check.replay import Case
+    from harness.check.witnesses import Answer
     from harness.report.run import Finding
 
 HEAD = ("level", "entry", "slot", "raw", "meaning", "bits", "rights so far")
@@ -245,12 +246,17 @@ def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
         yield f"  runs of   {', '.join(map(dotted, quirk.runs))}"
 
 
+def answer_lines(answers: Iterable[Answer]) -> Iterator[str]:
+    """What every engine said of a case, a line each."""
+    some = tuple(answers)
+    width = max((len(one.executor) for one in some), default=0)
+    for one in some:
+        yield visible(f"  on {one.executor:{width}}  {one.said}")
+
+
 def replay_lines(case: Case | MatrixCase, comparison: Comparison) -> Iterator[str]:
     """What a case asked, the answers that were saved, and those of now."""
-    yield visible(case.title)
-    yield visible(f"  saved with {emulator(case.engine, case.qemu)}")
-    yield visible(f"  expected  {case.expected}")
-    yield visible(f"  observed  {case.observed}")
+    yield from case_lines(case)
     yield ""
     for found in comparison.disagreements:
         yield "They disagree now:"
@@ -258,3 +264,11 @@ def replay_lines(case: Case | MatrixCase, comparison: Comparison) -> Iterator[st
     if not comparison.disagreed:
         yield "They agree now."
     yield from quirk_lines(comparison.quirks)
+
+
+def case_lines(case: Case | MatrixCase) -> Iterator[str]:
+    """What a case asked, and the answers that were saved."""
+    yield visible(case.title)
+    yield visible(f"  saved with {emulator(case.engine, case.qemu)}")
+    yield visible(f"  expected  {case.expected}")
+    yield visible(f"  observed  {case.observed}")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from harness.check import matrix, probes, validate, workers
+from harness.check import matrix, probes, validate, witnesses, workers
 from harness.check.stage import Control
 from harness.cli import application
 from harness.cli.decode import MOST_VALUES
@@ -23,6 +23,7 @@ from harness.inspect.lint import Severity
 from harness.inspect.select import KINDS
 from harness.machine.errors import MachineError
 from harness.machine.foreign import ForeignMonitor
+from harness.machine.registry import ENGINES
 from harness.paging.address import Virtual
 from harness.paging.x86.access import Reason, Vector
 from harness.paging.x86.cpu import Mode
@@ -32,6 +33,7 @@ from harness.report.schema import COMMANDS, schema
 from tests.check import plants
 from tests.cli.commands import run
 from tests.cli.programs import MEANT, TEXT, Program
+from tests.cli.test_rules_command import REPORT, differing
 from tests.cli.test_validate_command import wrong
 from tests.inspect import oopses
 from tests.inspect.sources.machines import STUB, running
@@ -88,6 +90,7 @@ def questions() -> Iterator[tuple[object, ...]]:
     yield "diff", "layout:halves@4", "layout:smallest@4"
     yield "diff", "layout:malformed@5", "layout:self-map@5", "--pat", "0x0007040600070406"
     yield "diff", "layout:smallest", "layout:smallest"
+    yield "rules", "--from", "report.json"
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
     (directory / "pae").write_bytes((0x2001).to_bytes(8, "little") + bytes(0xFF8))
     for name in ("INVERTED", "BAD_MAP", "SEGFAULT"):
         (directory / name.lower().replace("_", "-")).write_text(oopses.EVERY[name])
+    (directory / "report.json").write_text(json.dumps({**REPORT, "findings": [differing()]}))
     for question in questions():
         found[str(question[0])].append(asked(directory, *question))
     return found
@@ -119,6 +123,7 @@ def machine_outputs(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
             patch.setattr(probes, "outcomes", wrong)
             plants.error_bits(cleared=plants.W_ERROR)(patch)
             patch.setattr(validate, "lacking", lambda _, levels, __: "no" * (levels - 4) or None)
+            patch.setattr(witnesses, "ENGINES", {"tcg": ENGINES["tcg"]})
             patch.setattr(Control, "lacks", lambda self, _: "no SMAP" if self.smap else None)
             for module, name in ((workers, "validate_all"), (matrix, "run")):
                 patch.setattr(module, name, failing(getattr(module, name)))
@@ -326,4 +331,4 @@ def test_the_commands_are_those_that_have_the_option(tmp_path: Path) -> None:
         if command.callback
     ]
     having = {one for one in commands if "--json" in run(one, "--help", cwd=tmp_path)[1]}
-    assert having - {"rules", "schema"} == set(COMMANDS)
+    assert having - {"schema"} == set(COMMANDS)

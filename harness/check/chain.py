@@ -454,20 +454,26 @@ def seen(
     lanes, zero = question.lanes, np.uint64(0)
     ran = results["rip"] == answers.rip
     found = results["data"] == np.where(allowed, answers.found, zero)
-    calls = allowed & lanes.branch & (lanes.kind == Kind.SHADOW_WRITE)
-    from_stub = results["data"] - np.uint64(chain.window.state.window)
-    code = guest.image.text
-    found |= calls & (from_stub >= np.uint64(code.start)) & (from_stub < np.uint64(code.stop))
+    data = question.placed ^ np.where(allowed & lanes.backed, answers.flips, zero)
+    if lanes.branch.any():
+        calls = allowed & lanes.branch & (lanes.kind == Kind.SHADOW_WRITE)
+        found |= calls & _in_stub(guest, chain, results["data"])
+        data = np.where(calls & (answers.flips != 0) & lanes.backed, results["data"], data)
     reached = (ran & (results["vector"] == answers.vector) | ~allowed) & (found | ~lanes.backed)
     beyond = answers.walks.physical > np.uint64(chain.memory.span.last)
     reached &= (lanes.backed != beyond) | ~allowed
-    data = question.placed ^ np.where(allowed & lanes.backed, answers.flips, zero)
-    data = np.where(calls & (answers.flips != 0) & lanes.backed, results["data"], data)
     reached &= data_after(question, results) == data
     ran &= found & (lanes.kind == Kind.FETCH)
     untouched = np.uint64(guest.image.enums["CR2_UNTOUCHED"])
     agree = partial(_entries_agree, question, answers, results)
     return Seen(results, untouched, answers.entries, reached, ran, agree)
+
+
+def _in_stub(guest: Guest, chain: Chain, addresses: Words) -> Mask:
+    """Which addresses are those of the stub's code in the window, as what CALL stores is."""
+    code, offset = guest.image.text, addresses - np.uint64(chain.window.state.window)
+    there: Mask = (offset >= np.uint64(code.start)) & (offset < np.uint64(code.stop))
+    return there
 
 
 def _entries_agree(

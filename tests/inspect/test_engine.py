@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 
 from harness.check import layouts
 from harness.check.held import HeldMemory, Octets
-from harness.inspect.engine import as_read
+from harness.inspect.engine import as_marked, as_read
 from harness.inspect.held import refuse
 from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory, Mask, Words
@@ -95,6 +95,21 @@ def test_pdptes_that_no_processor_loads_are_read_as_tcg_reads_them(
     if named:
         kept.read = refuse  # all that it leads to was read
         assert kept.load(Physical(0x3000), 8) == 0x1001
+
+
+@pytest.mark.parametrize(
+    ("pdptes", "marked"),
+    [((0x1021, 0, 0, 0), True), ((0, 0, 0, 0x1021), True), ((0x1001, 0x20, 0, 0), False)],
+)
+def test_a_pdpte_that_is_present_and_accessed_is_one_that_tcg_has_read(
+    pdptes: tuple[int, ...], marked: bool
+) -> None:
+    """A processor would refuse it: bit 5 of a PDPTE is reserved (SDM 4.4.1)."""
+    state = Cpu.in_mode(Mode.PAE, 0)
+    state = replace(state, pdptes=pdptes, pdptes_checked=state.pdpte.reserved_mask)
+    read, notes = as_marked(state)
+    assert (read != state) == marked
+    assert [PDPTES in note for note in notes] == [True] * marked
 
 
 def test_what_is_given_of_the_processor_stays() -> None:

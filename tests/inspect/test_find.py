@@ -136,6 +136,14 @@ def test_a_place_in_a_table_names_the_table() -> None:
     assert [slot.index for slot in use.leaders] == [5, 511]
 
 
+def test_a_root_of_both_halves_is_one_table_with_the_entries_of_both() -> None:
+    words = [0] * 512 + [0] * 512
+    words[0] = words[5] = words[256] = words[510] = words[511] = 0x1007
+    root, below = find.tables(read(memory_of(words), 4))
+    assert (root.table.address, root.entries, root.paths) == (0, 5, 2)
+    assert (below.table.address, below.entries, below.slots, below.paths) == (0x1000, 0, 5, 5)
+
+
 def test_a_table_without_memory_has_no_entries() -> None:
     memory = BufferMemory(np.zeros(0x1000, np.uint8))
     memory.store(Physical(8), 8, 0x10_0007)

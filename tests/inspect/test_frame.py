@@ -50,6 +50,7 @@ LONG = (0x2, RIP, KERNEL, FLAGS, 0x900, 0x18)
         ((0x2, RIP, KERNEL, FLAGS, 0x900, 0), Mode.LEVEL_4, SP),  # SS is null after an interrupt
         ((0x2, RIP, 0x8, FLAGS), Mode.BITS_32, SP),
         ((0x7, RIP, 0x1B, FLAGS), Mode.BITS_32, SP + 4 * 12),
+        ((0x2, RIP, 0x8, FLAGS), Mode.BITS_32, SP + 4 * 3),  # which is aligned to a word alone
     ],
 )
 def test_the_frame_is_found_above_what_the_handler_saved(
@@ -73,6 +74,8 @@ def test_the_frame_is_found_above_what_the_handler_saved(
         (3, FLAGS & ~2),
         (3, FLAGS | 8),
         (3, FLAGS | 1 << 30),
+        (3, FLAGS | 1 << 5),
+        (3, FLAGS | 1 << 15),
         (5, DATA),  # of another ring
         (5, 1 << 40),
     ],
@@ -138,6 +141,7 @@ def test_where_the_fault_is_from_is_said() -> None:
     said = raised(stopped(*LONG), 0).said
     assert f"on its stack, at {SP:#x}, the error code 0x2 and RIP {RIP:#x}" in said
     assert "perhaps no page fault was raised" in raised(stopped(cr2=0, rip=0x500), 0).said
+    assert "perhaps" not in raised(stopped(cr2=1, rip=0x500), 0).said
     with pytest.raises(QuestionError, match="does not record CR2"):
         raised(stopped(cr2=None), 0)
 
@@ -164,6 +168,12 @@ def test_a_gate_that_could_not_be_read_is_not_taken_for_what_came_first(
     found = raised(stopped(idt=CR2 - 8 * 16, **registers), 0)
     assert (found.address, [str(one) for one in found.accesses]) == (address, [access])
     assert f"CR2 is where the gate of vector 8 is, in the IDT at {CR2 - 8 * 16:#x}" in found.said
+
+
+def test_the_first_and_the_last_gate_are_known_by_their_vectors() -> None:
+    for vector in 0, 255:
+        said = raised(stopped(idt=CR2 - vector * 16), 0).said
+        assert f"CR2 is where the gate of vector {vector} is" in said
 
 
 def test_a_gate_that_is_mapped_is_no_reason() -> None:

@@ -318,3 +318,16 @@ def test_a_core_that_is_cut_short_meanwhile_is_a_sentence(tmp_path: Path) -> Non
     assert snapshot.memory.load(Physical(0x1000), 8) == 7
     with pytest.raises(SourceError, match="was cut short while it was read"):
         snapshot.memory.load(Physical(0x2000), 8)
+
+
+@pytest.mark.parametrize(("flags", "ac"), [(2, False), (2 | 1 << 18, True), (2 | 1 << 17, False)])
+@pytest.mark.parametrize("cs", [0x8, 0x33, 0x1B])
+def test_the_rest_of_a_note_is_read_where_it_stands(
+    tmp_path: Path, cs: int, flags: int, ac: bool
+) -> None:
+    of = bytearray(note(cs=cs, cr2=0x1234, rip=0x5678, rsp=0x9ABC))
+    struct.pack_into("<Q", of, 20 + 144, flags)
+    snapshot = opened(written(tmp_path / "core", [(ROOT, entries())], bytes(of)))
+    assert (snapshot.cpu.ac, snapshot.cpu.maxphyaddr) == (ac, 52)
+    told = {name: snapshot.registers[name] for name in ("cr2", "rip", "rsp", "cpl")}
+    assert told == {"cr2": 0x1234, "rip": 0x5678, "rsp": 0x9ABC, "cpl": cs & 3}

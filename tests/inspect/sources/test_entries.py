@@ -257,3 +257,40 @@ def test_mutated_entries_are_walked_or_refused_by_a_sentence(tmp_path: Path) -> 
         assert (code, errors) == (0, "") if out else (code, errors.count("\n")) == (2, 1)
         assert "report it" not in errors
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize(
+    ("mode", "cr4", "found", "assumed"),
+    [
+        (None, None, Mode.LEVEL_4, "CR4=0xa0"),
+        (None, 0x20, Mode.LEVEL_4, None),
+        (None, 0x90, Mode.BITS_32, None),
+        (None, 0x50, Mode.BITS_32, None),
+        (Mode.BITS_32, None, Mode.BITS_32, "CR4=0x90"),
+        (Mode.PAE, None, Mode.PAE, "CR4=0xa0"),
+    ],
+)
+def test_what_is_not_given_of_cr4_is_assumed_as_the_mode_has_it(
+    mode: Mode | None, cr4: int | None, found: Mode, assumed: str | None
+) -> None:
+    """PGE everywhere, and PSE where 4-MByte pages need it (SDM 4.3)."""
+    given = {} if cr4 is None else {"cr4": cr4}
+    made = entries.snapshot("given", [("PTE", 0x1067)], 0x1000, given, mode)
+    assert made.cpu.mode is found
+    assert [one for one in made.assumed if one.startswith("CR4")] == ([assumed] if assumed else [])
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("PGD", "PUD", "PTE"), ["PDE leads here and withholds nothing (not given)"]),
+        (("PGD", "PTE"), ["PDPTE and PDE lead here and withhold nothing (not given)"]),
+        (("PGD", "PUD", "PMD", "PTE"), []),
+        (("PGD", "PUD"), []),
+    ],
+)
+def test_entries_between_those_that_are_given_are_assumed_to_lead_to_them(
+    names: tuple[str, ...], said: list[str]
+) -> None:
+    made = entries.snapshot("given", [(name, 0x1067) for name in names], 0x1000, {})
+    assert [one for one in made.assumed if "not given" in one] == said

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from harness.check.validate import SpaceReport
@@ -53,13 +53,15 @@ def following(
     The bar is drawn by this thread alone, so that processes can be forked meanwhile.
     """
     screen = _Screen(stderr=True)
-    columns = (BarColumn(), _Progress())
+    # What is said has its room first.
+    columns = (BarColumn(bar_width=None), _Progress(Column(no_wrap=True)))
     said = began = time.monotonic()
     bar = Progress(
         *columns,
         console=screen,
         auto_refresh=False,
         transient=True,
+        expand=True,
         disable=not screen.is_terminal,
     )
     with bar:
@@ -113,13 +115,17 @@ def print_all(table: Table, sections: Iterable[tuple[str, Iterable[str]]], verdi
     for title, lines in sections:
         screen.print(f"\n{title}", style="bold")
         for line in lines:
-            parts = folded(visible(line), screen.width) if screen.is_terminal else [visible(line)]
-            for part in parts:
+            for part in _parts(line, screen):
                 screen.print(part, soft_wrap=True)
-    said = Text(f"\n{visible(verdict)}")
+    said = Text("\n".join(("", *_parts(verdict, screen))))
     for expression, style in STYLES:
         said.highlight_regex(re.compile(expression, re.MULTILINE), style)
     screen.print(said, soft_wrap=True)
+
+
+def _parts(line: str, screen: Console) -> Iterable[str]:
+    """A line as a terminal shows it, in several where it is too wide; else whole."""
+    return folded(visible(line), screen.width) if screen.is_terminal else [visible(line)]
 
 
 def count_lines(counts: Mapping[str, int]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -13,8 +14,12 @@ import pytest
 from harness.report.screen import folded
 from harness.report.terminal import progress
 from tests.cli.commands import ROOT, run
+from tests.cli.test_replay_command import case
+from tests.cli.test_rules_command import REPORT
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+CONTROL = re.compile(r"(?:\x1b\[[0-9;?]*[A-Za-ln-z])+")
+"""What moves the cursor or clears a line."""
 
 COMMANDS = [
     ("decode", "0x8000000005000181"),
@@ -67,6 +72,28 @@ def test_a_terminal_of_eighty_columns_wraps_no_line_and_loses_no_word(
     if command[0] == "dump":  # which leaves out there what goes without saying
         piped = re.sub(r"(0x[0-9a-f]+)\.\.0x[0-9a-f]+|, contiguous", r"\1", piped)
     assert shown.split() == piped.split()
+
+
+MACHINE = [
+    ("validate", "smallest", "linux-4", "--engine", "tcg"),
+    ("matrix", "--mode", "4", "--engine", "tcg", "--where", "family=entry and level=0 and RW=0"),
+    ("prove", "--layout", "smallest", "--levels", "4", "--engine", "tcg"),
+    ("rules", "--from", "REPORT"),
+    ("replay", "CASE"),
+]
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("command", MACHINE, ids=lambda command: command[0])
+def test_nor_does_what_runs_on_the_machine_with_its_progress(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "REPORT").write_text(json.dumps(REPORT))
+    saved = {"CASE": str(case().save(tmp_path / "cases"))}
+    shown = ESCAPE.sub("", on_terminal(tmp_path, *(saved.get(word, word) for word in command)))
+    lines = [part for line in shown.splitlines() for part in CONTROL.sub("\r", line).split("\r")]
+    assert len(lines) > 5
+    assert max(map(len, lines)) <= 80, max(lines, key=len)
 
 
 def test_rights_and_verdicts_are_coloured_on_a_terminal_and_nowhere_else(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ bin := .venv/bin
 side_by_side := -n 3 --dist worksteal
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help validate test test-hw engines guest image-linux lint bench dist clean programs browser
+.PHONY: help validate test test-hw test-bochs engines guest image-linux lint bench dist clean programs browser
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -31,7 +31,10 @@ test: browser .venv/ready ## run all tests, those on the machine among them; JUn
 test-hw: .venv/ready ## compare the machine with the reference, all of it; JUnit in build/test-hw.xml
 	@$(bin)/pytest -m hw $(side_by_side) --junit-xml=$(or $(JUNIT),build/test-hw.xml) tests/check tests/machine tests/linux
 
-engines: ## bring the QEMUs of other Debian releases, for QEMU=build/engines/qemu-11.1
+test-bochs: .venv/ready ## the tests that need Bochs; JUnit in build/test-bochs.xml
+	@$(bin)/pytest -m hw -k "bochs or shadow_stacks or witnesses" $(side_by_side) --junit-xml=$(or $(JUNIT),build/test-bochs.xml) tests/check tests/machine
+
+engines: ## bring QEMUs and Bochs of other Debian releases, for QEMU=build/engines/qemu-11.1
 	@.ci/engines
 
 guest: programs ## build the guest's stub

@@ -13,6 +13,10 @@ import typer.main
 import typer.testing
 from hypothesis import settings
 
+from harness.machine.bochs import version_of
+from harness.machine.errors import Misuse
+from harness.machine.machine import dotted, installed
+
 # How long an example takes says how loaded the machine is, and nothing about the rule it tests.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -47,6 +51,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.getoption("markexpr") == "hw" and is_module:
         return True if "mark.hw" not in collection_path.read_text() else None
     return None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _bochs_in_the_head(request: pytest.FixtureRequest) -> None:
+    """Puts the Bochs that tests start themselves, and not by the plugin, into the head of the JUnit
+    report."""
+    if any(
+        "bochs" in item.nodeid and item.get_closest_marker("hw") for item in request.session.items
+    ):
+        record = request.getfixturevalue("_record")
+        try:
+            version = dotted(version_of(installed("bochs", "Bochs")))
+            record("engine bochs", f"Bochs {version}, executed by bochs {version}")
+        except Misuse as error:
+            record("engine bochs", f"absent: {error}")
 
 
 def pytest_collection_finish() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SUITES = {"bookworm": "7.2.22", "trixie": "10.0.13", "trixie-backports": "11.1.3"}
+BOCHS = {"bookworm": "2.7", "trixie": "3.0"}
 
 APT = """#!/bin/sh
 case "$*" in
@@ -21,7 +22,7 @@ case "$*" in
         echo "$CODENAME https://three.example/debian" ;;
     *" install "*)
         suite=$(echo "$*" | sed 's/.*--target-release \\([a-z-]*\\).*/\\1/')
-        echo "install $suite" >>"$LOG"
+        echo "install $suite ${*##* }" >>"$LOG"
         cp "$PACKAGES/$suite.deb" "$(dirname "$2")/debs" ;;
     *" update")
         sed 's/\\[.*\\] //' "$(dirname "$2")/sources.list" >>"$LOG"
@@ -31,10 +32,11 @@ esac
 """In place of apt-get: its mirror is the third."""
 
 LOADER = """#!/bin/sh
+case "$*" in *bochs-bin*) exec echo "Bochs x86 Emulator {bochs}" ;; esac
 echo "QEMU emulator version {version} (Debian 1:{version})"
 echo "$*"
 """
-"""In place of the loader of shared libraries, and so of QEMU."""
+"""In place of the loader of shared libraries, and so of QEMU and Bochs."""
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def machine(tmp_path: Path) -> dict[str, str]:
         tree = packages / suite
         loader = tree / "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
         loader.parent.mkdir(parents=True)
-        loader.write_text(LOADER.format(version=version))
+        loader.write_text(LOADER.format(version=version, bochs=BOCHS.get(suite, "")))
         loader.chmod(0o755)
         (tree / "DEBIAN").mkdir()
         control = "Package: qemu-system-x86\nVersion: 1\nArchitecture: all\n"
@@ -78,13 +80,22 @@ def expected(machine: dict[str, str]) -> dict[str, str]:
     return {suite: one for suite, one in SUITES.items() if suite != machine["CODENAME"]}
 
 
+@pytest.fixture
+def expected_bochs(machine: dict[str, str]) -> dict[str, str]:
+    """The same of Bochs."""
+    return {suite: one for suite, one in BOCHS.items() if suite != machine["CODENAME"]}
+
+
 def engines(machine: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
     command = [ROOT / ".ci" / "engines", folder]
     return subprocess.run(command, env=machine, capture_output=True, text=True, check=False)
 
 
 def test_what_is_not_installed_is_brought_once_and_runs_from_its_own_folder(
-    machine: dict[str, str], expected: dict[str, str], tmp_path: Path
+    machine: dict[str, str],
+    expected: dict[str, str],
+    expected_bochs: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     folder = tmp_path / "with space"
     for _ in range(2):
@@ -93,11 +104,15 @@ def test_what_is_not_installed_is_brought_once_and_runs_from_its_own_folder(
         lines = [
             f"{folder}/qemu-{version.rpartition('.')[0]}: QEMU {version} of {suite}"
             for suite, version in expected.items()
+        ] + [
+            f"{folder}/bochs-{version}: Bochs {version} of {suite}"
+            for suite, version in expected_bochs.items()
         ]
         assert brought.stdout.splitlines() == lines
     log = Path(machine["LOG"]).read_text().splitlines()
     assert [line for line in log if line.startswith("install")] == [
-        f"install {suite}" for suite in expected
+        *(f"install {suite} seabios" for suite in expected),
+        *(f"install {suite} bochs-term" for suite in expected_bochs),
     ]
     assert {line.split()[1] for line in log if line.startswith("deb ")} == {
         "https://three.example/debian"
@@ -111,12 +126,17 @@ def test_what_is_not_installed_is_brought_once_and_runs_from_its_own_folder(
 
 
 def test_what_cannot_be_fetched_is_a_sentence_each_and_leaves_nothing(
-    machine: dict[str, str], expected: dict[str, str], tmp_path: Path
+    machine: dict[str, str],
+    expected: dict[str, str],
+    expected_bochs: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     brought = engines({**machine, "OFFLINE": "yes"}, tmp_path / "engines")
     assert (brought.returncode, brought.stdout) == (1, "")
     assert [line.partition(": ")[2] for line in brought.stderr.splitlines()] == [
-        f"the QEMU of {suite} cannot be fetched: E: Failed to fetch" for suite in expected
+        f"the {maker} of {suite} cannot be fetched: E: Failed to fetch"
+        for maker, suites in (("QEMU", expected), ("Bochs", expected_bochs))
+        for suite in suites
     ]
     assert [path.name for path in (tmp_path / "engines").iterdir()] == [".lock"]
 
@@ -219,7 +239,10 @@ WHO = "2 passed, 1 skipped (tcg: QEMU 11.1.3, executed by tcg 11.1.3; kvm: absen
 
 
 def test_a_commit_is_checked_on_all_versions_and_the_last_lines_say_so(
-    machine: dict[str, str], expected: dict[str, str], tmp_path: Path
+    machine: dict[str, str],
+    expected: dict[str, str],
+    expected_bochs: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     code, lines = checked(machine, tmp_path)
     short = sorted(version.rpartition(".")[0] for version in expected.values())  # as a shell lists
@@ -231,30 +254,43 @@ def test_a_commit_is_checked_on_all_versions_and_the_last_lines_say_so(
             f"make test-hw QEMU=build/engines/qemu-{one} JUNIT=build/test-hw-qemu-{one}.xml"
             for one in short
         ),
+        *(
+            f"make test-bochs BOCHS=build/engines/bochs-{one} JUNIT=build/test-bochs-{one}.xml"
+            for one in sorted(expected_bochs.values())
+        ),
     ]
-    reports = ["build/test.xml", *(f"build/test-hw-qemu-{one}.xml" for one in short)]
-    assert [line.partition(" /dev")[0] for line in lines[-4:-1]] == [
+    reports = [
+        "build/test.xml",
+        *(f"build/test-hw-qemu-{one}.xml" for one in short),
+        *(f"build/test-bochs-{one}.xml" for one in sorted(expected_bochs.values())),
+    ]
+    assert [line.partition(" /dev")[0] for line in lines[-len(reports) - 1 : -1]] == [
         f"{report}: {WHO}" for report in reports
     ]
-    assert lines[-1] == "6 passed, 3 skipped in 4.50s"
+    assert lines[-1] == "8 passed, 4 skipped in 6.00s"
 
 
 def test_versions_that_cannot_be_fetched_are_named_at_the_end_and_no_failure(
-    machine: dict[str, str], expected: dict[str, str], tmp_path: Path
+    machine: dict[str, str],
+    expected: dict[str, str],
+    expected_bochs: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     code, lines = checked(machine, tmp_path, OFFLINE="yes")
     assert code == 0
-    assert [line.rpartition("the QEMU of ")[2] for line in lines[-4:-2]] == [
-        f"{suite} cannot be fetched: E: Failed to fetch" for suite in expected
+    missing = [line for line in lines if line.startswith("not run: ")]
+    assert [line.partition(" the ")[2] for line in missing] == [
+        f"{maker} of {suite} cannot be fetched: E: Failed to fetch"
+        for maker, suites in (("QEMU", expected), ("Bochs", expected_bochs))
+        for suite in suites
     ]
-    assert all(line.startswith("not run: ") for line in lines[-4:-2])
     assert lines[-1] == "2 passed, 1 skipped in 1.50s"
 
 
-@pytest.mark.parametrize("failing", ["lint", "test", "test-hw"])
+@pytest.mark.parametrize("failing", ["lint", "test", "test-hw", "test-bochs"])
 def test_what_fails_is_no_reason_to_leave_out_the_rest_but_the_run_fails(
     machine: dict[str, str], tmp_path: Path, failing: str
 ) -> None:
     code, lines = checked(machine, tmp_path, FAILING=failing)
     assert code == 1
-    assert len([line for line in lines if line.startswith("make ")]) == 4
+    assert len([line for line in lines if line.startswith("make ")]) == 5

@@ -32,7 +32,7 @@ test-hw: .venv/ready ## compare the machine with the reference, all of it; JUnit
 	@$(bin)/pytest -m hw $(side_by_side) --junit-xml=$(or $(JUNIT),build/test-hw.xml) tests/check tests/machine tests/linux
 
 test-bochs: .venv/ready ## the tests that need Bochs; JUnit in build/test-bochs.xml
-	@$(bin)/pytest -m hw -k "bochs or shadow_stacks or witnesses" $(side_by_side) --junit-xml=$(or $(JUNIT),build/test-bochs.xml) tests/check tests/machine
+	@$(bin)/pytest -m hw -k "bochs or shadow_stacks or witnesses" $(side_by_side) --junit-xml=$(or $(JUNIT),build/test-bochs.xml) tests/check tests/machine tests/cli
 
 engines: ## bring QEMUs and Bochs of other Debian releases, for QEMU=build/engines/qemu-11.1
 	@.ci/engines

@@ -33,7 +33,7 @@ import numpy.typing as npt
 from elftools.elf.elffile import ELFFile
 
 from harness.machine.descriptors import above_standard, anonymous_file, what_is_said
-from harness.machine.errors import Misuse, ProtocolError
+from harness.machine.errors import LaunchFailure, Misuse, ProtocolError
 from harness.machine.machine import Ability, Emulator, Engine, Processor, bound_to, installed
 from harness.machine.patience import Clock
 from harness.machine.ram import MIB, Ram
@@ -290,6 +290,12 @@ class Bochs(Emulator):
         lines = (super().stderr() + log).splitlines()
         panics = [line for line in lines if ">>PANIC<<" in line]
         return "\n".join([*lines[-LAST_LINES:], *panics[:1]])
+
+    def launch_failure(self, reason: str) -> LaunchFailure:
+        """End the process, and answer the exception that says why it never came up."""
+        if "display library" in self.stderr():
+            reason += "; it lacks the display library term, which is in Debian's bochs-term"
+        return super().launch_failure(reason)
 
     def end(self) -> None:
         """End the process, if it still runs, and reap it: it has nothing to put in order, and may

@@ -43,16 +43,16 @@ def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
     return ended.exit_code, ended.stdout, ended.stderr
 
 
-def guest_of(process: subprocess.Popen[str], within: float = 20.0) -> int:
-    """The process id of a QEMU that a worker of the command runs, when there is one."""
+def guest_of(process: subprocess.Popen[str], within: float = 20.0, emulator: str = "qemu") -> int:
+    """The process id of an emulator that a worker of the command runs, when there is one."""
     clock = Clock(process.pid)
     while clock.now() < within:
         for worker in children(process.pid):
             for child in children(worker):
-                if name(child).startswith("qemu"):
+                if name(child).startswith(emulator):
                     return child
         time.sleep(0.005)
-    raise AssertionError(f"no QEMU within {within:g} s")
+    raise AssertionError(f"no {emulator} within {within:g} s")
 
 
 def children(pid: int) -> list[int]:

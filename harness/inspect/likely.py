@@ -116,7 +116,12 @@ def _guess(cpu: Cpu, reading: Reading, linux: LinuxReading | None) -> Guess | No
     if isinstance(entry, Leaf):
         return _inverted(cpu, reading)
     if isinstance(entry, Malformed):
-        return _inverted(cpu, reading) or _text(reading) or _one_bit(cpu, reading, entry)
+        return (
+            _inverted(cpu, reading)
+            or _text(reading)
+            or _shifted(cpu, reading, entry)
+            or _one_bit(cpu, reading, entry)
+        )
     return _emptied(cpu, reading) if unwritten else None
 
 
@@ -169,6 +174,22 @@ def _text(reading: Reading) -> Guess | None:
     if not all(0x20 <= octet < 0x7F for octet in octets):
         return None
     return Guess(f"the letters {octets.decode()!r}: text was written over the table")
+
+
+def _shifted(cpu: Cpu, reading: Reading, entry: Malformed) -> Guess | None:
+    """An entry whose address was shifted as a frame number is, and was none: no address of fewer
+    bits than twice those of an offset in a page is left in it."""
+    address = reading.raw & ADDRESS
+    if not cpu.long or entry.bits & ~ADDRESS or address & ((1 << 2 * PAGE_BITS) - 1):
+        return None
+    made = _entry(cpu, reading.level, reading.raw & ~ADDRESS | address >> PAGE_BITS)
+    if not isinstance(made, Leaf | Pointer):
+        return None
+    return Guess(
+        f"{destination(made)}, whose address was shifted left by {PAGE_BITS} bits as if it were the"
+        " number of a frame",
+        made.address if isinstance(made, Leaf) else None,
+    )
 
 
 def _one_bit(cpu: Cpu, reading: Reading, entry: Malformed) -> Guess | None:

@@ -147,7 +147,7 @@ def raised(snapshot: Snapshot, vcpu: int) -> Raised:
         f" access is one of CPL {own.get('cpl', 0)} that fits RIP (--code names the error code)."
     )
     if not cr2:
-        said += " CR2 is 0 as after a reset, too: perhaps no page fault was raised."
+        said = f"Perhaps no page fault was raised: CR2 is 0, as after a reset. {said}"
     return Raised(Virtual(cr2), rip, None, tuple(Access(kind, user) for kind in kinds), said)
 
 

@@ -570,6 +570,10 @@ class _Kept:
         return Broken(self.rule, findings, total, self.count)
 
 
+OUTSIDE = ("cached-outside-ram", "device")
+"""The rules about pages outside memory."""
+
+
 def lint(
     snapshot: Snapshot,
     types: Types,
@@ -605,15 +609,21 @@ def lint(
         for rule, wrong in ((GARBAGE_TABLE, odd.tables), (ADDRESSES_IN_TABLE, odd.addresses)):
             if one.rule is rule:
                 one.add_roots(cpu, wrong)
-    left_out = 0
+    left_out, there = 0, False
     for rows in graph.rows(read, pointers=True):
         left_out += rows.left_out
+        there = there or bool((_pages(rows) & ~_outside(space, rows)).any())
         for one, (_, breaks) in zip(kept, rules, strict=True):
             mask = breaks(space, rows)
             if mask.any():
                 one.add(of_rows(cpu.format, rows.take(mask)))
         _sort_pages(space, rows.take(_pages(rows)), typed, code, data)
-    broken = [one.broken(space, snapshot, limit) for one in kept if one.count]
+    # A source without a single page of the space holds tables alone: it shows no devices.
+    broken = [
+        one.broken(space, snapshot, limit)
+        for one in kept
+        if one.count and (there or one.rule.name not in OUTSIDE)
+    ]
     every = _Mapped.together([part for parts in typed for part in parts])
     if MIXED_TYPES.name not in ignored:
         broken += _mixed_types(space, typed, every, limit)

@@ -140,8 +140,8 @@ def test_without_a_frame_the_access_is_one_that_fits_the_registers(
 def test_where_the_fault_is_from_is_said() -> None:
     said = raised(stopped(*LONG), 0).said
     assert f"on its stack, at {SP:#x}, the error code 0x2 and RIP {RIP:#x}" in said
-    assert "perhaps no page fault was raised" in raised(stopped(cr2=0, rip=0x500), 0).said
-    assert "perhaps" not in raised(stopped(cr2=1, rip=0x500), 0).said
+    assert raised(stopped(cr2=0, rip=0x500), 0).said.startswith("Perhaps no page fault was raised")
+    assert "erhaps" not in raised(stopped(cr2=1, rip=0x500), 0).said
     with pytest.raises(QuestionError, match="does not record CR2"):
         raised(stopped(cr2=None), 0)
 

@@ -51,7 +51,8 @@ def prove(
     They are put into a guest's memory where they are, all that they map is accessed there, and the
     answers are compared with the rules; with --expect the tables with what was meant. Tables that
     cannot be where they are, below 32M or beyond 3G (2G on bochs), are left out, and each is named.
-    What else the program has in its memory plays no part.
+    What else the program has in its memory plays no part. Tables of one moment do not show whether
+    a flush is missing.
 
     Exit codes: 0 all agree and are as expected, 1 a disagreement or an expectation that is not met,
     2 misuse or nothing to prove, 3 the machine failed, 4 a known quirk did not show.

@@ -80,8 +80,10 @@ def prove(
     cpu = snapshot.cpu
     if not cpu.long:
         raise QuestionError(
-            f"these are tables of {cpu.format.name}: only those of 4 and of 5 levels are proved"
+            f"these are tables of {cpu.format.name}: only those of 4 and of 5 levels are proved;"
+            " fault, walk, dump and lint read all"
         )
+    _check_root(snapshot)
     missed = () if meant is None else unmet(snapshot, meant)
     leaves = bulk.leaves(snapshot.memory, cpu.roots, limit=MOST)
     if not leaves.complete:
@@ -104,6 +106,24 @@ def prove(
         new = not_run_on(who, version, guest.version)
         checked = Checked(told, dotted(guest.version), engine, new, comparisons)
     return Proved(checked, mapped, meant, missed, left_out)
+
+
+def _check_root(snapshot: Snapshot) -> None:
+    """Raises QuestionError for a root table that is not in the source's memory, or where no guest
+    can have it."""
+    for root in snapshot.cpu.roots:
+        at = root.table.address
+        if snapshot.memory.load(at, root.table.format.entry_bytes) is None:
+            raise QuestionError(
+                f"the root table is at {at:#x}, where the source has no memory: CR3 is wrong, or a"
+                " file lies elsewhere (--ram FILE@ADDRESS)"
+            )
+        if at in ARENA:
+            raise QuestionError(
+                f"the root table is at {at:#x}, and the machine needs all below {ARENA.stop:#x}"
+                " itself: have the program put its tables higher. Those of a running QEMU are"
+                " compared where they are by pagetable check --qmp SOCKET"
+            )
 
 
 def _processor(machine: Engine, cpu: Cpu) -> str | None:

@@ -307,7 +307,18 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "no source": ((), "no source is named: choose one of"),
     "a root in the machine's memory": (
         ("--ram", "low", "--cr3", "0x1000"),
-        "the root table is at 0x1000, which the machine needs itself: tables can be proved in 0x2",
+        "the root table is at 0x1000, and the machine needs all below 0x2000000 itself: have the"
+        " program put its tables higher. Those of a running QEMU are compared where they are by"
+        " pagetable check --qmp SOCKET\n",
+    ),
+    "a root outside the file": (
+        ("--ram", f"low@{BEGIN:#x}", "--cr3", "0x5000000"),
+        "pagetable: the root table is at 0x5000000, where the source has no memory: CR3 is wrong,"
+        " or a file lies elsewhere (--ram FILE@ADDRESS)\n",
+    ),
+    "a root beyond the machine": (
+        ("--ram", "low@0x100000000", "--cr3", "0x100001000"),
+        "the root table is at 0x100001000, where it has none: tables can be proved in 0x2000000..",
     ),
     "an unknown kind": (("--allow", "broken"), "there is no 'broken' to allow, but malformed and"),
     "an engine that is none": (("--engine", "abacus"), "abacus"),

@@ -9,6 +9,7 @@ from harness.check.keys import in_units
 from harness.inspect.expect import Unmet
 from harness.inspect.fault import Explanation, explain
 from harness.inspect.snapshot import Snapshot
+from harness.paging.x86.access import Allowed, Fault, Reason
 from harness.report import fault
 from harness.report.objects import span_object
 from harness.report.text import aligned, all_digits, counted, letters
@@ -19,27 +20,62 @@ SHOWN: Final = 8
 
 
 def unmet_lines(snapshot: Snapshot, found: Sequence[Unmet]) -> Iterator[str]:
-    """Everything that is not as expected, each with what `pagetable fault` says of it."""
+    """Everything that is not as expected, each with what `pagetable fault` says of it.
+
+    A walk is shown once, and so is what to change where the same entries, or their like on the way
+    to another address, withhold the same.
+    """
+    walks, causes = set[_Walk](), set[_Cause]()
     for number, one in enumerate(found[:SHOWN]):
         if number:
             yield ""
-        yield from _lines(snapshot, one)
+        explanation = explain(snapshot, one.address, one.access)
+        walk, cause = _walk(explanation), _cause(explanation)
+        yield from _lines(snapshot, one, explanation, walk in walks, cause in causes)
+        walks.add(walk)
+        causes.update([cause] if cause else [])
     if len(found) > SHOWN:
         yield f"and {counted(len(found) - SHOWN, 'expectation')} more that are not met"
 
 
-def _lines(snapshot: Snapshot, one: Unmet) -> Iterator[str]:
-    cpu, explanation = snapshot.cpu, _explained(snapshot, one)
-    head, *rest = fault.explanation_lines(cpu, explanation)
+_Walk = tuple[tuple[int, int], ...]
+"""Where the entries of a walk are, and what they hold."""
+
+_Cause = tuple[Reason, tuple[int, ...]] | None
+"""By which rule an access is denied, and the levels of the entries by which it is."""
+
+
+def _walk(explanation: Explanation) -> _Walk:
+    stages = explanation.translation.stages
+    return tuple((stage.slot.address, stage.reading.raw) for stage in stages if stage.slot)
+
+
+def _cause(explanation: Explanation) -> _Cause:
+    outcome, blamed = explanation.outcome, explanation.to_blame
+    if not isinstance(outcome, Fault) or not blamed:
+        return None
+    return outcome.reason, tuple(stage.slot.level for stage in blamed if stage.slot)
+
+
+def _lines(
+    snapshot: Snapshot, one: Unmet, explanation: Explanation, walked: bool, alike: bool
+) -> Iterator[str]:
+    """One of them; `walked` where its walk was shown before, `alike` where its cause was."""
+    cpu = snapshot.cpu
+    head, *why = fault.why_lines(explanation)
     yield head
     yield from labelled("expected", _expected_lines(snapshot, one))
     yield from labelled("instead", [one.instead] if one.instead else [])
     yield from labelled("change", _change_lines(one, explanation))
-    yield from rest
-
-
-def _explained(snapshot: Snapshot, one: Unmet) -> Explanation:
-    return explain(snapshot, one.address, one.access)
+    yield from why
+    if alike:
+        yield from labelled("change", ["as above, in these entries"])
+    elif not walked or not isinstance(explanation.outcome, Allowed):
+        yield from fault.change_lines(cpu, explanation)
+    if walked:
+        yield from labelled("walk", ["as above"])
+    elif not alike:
+        yield from fault.walk_lines(cpu, explanation)
 
 
 def _expected_lines(snapshot: Snapshot, one: Unmet) -> Iterator[str]:
@@ -98,5 +134,5 @@ def as_object(snapshot: Snapshot, one: Unmet) -> dict[str, Any]:
             }
             for span, granted, physical in one.ranges
         ],
-        "explained": fault.as_object(snapshot.cpu, _explained(snapshot, one)),
+        "explained": fault.as_object(snapshot.cpu, explain(snapshot, one.address, one.access)),
     }

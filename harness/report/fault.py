@@ -38,23 +38,38 @@ ALTERNATIVES: Final = 3
 
 def explanation_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
     """One access: what it comes to, by which rule, what would let it pass, and the walk."""
-    found = one.translation
-    yield f"{one.access} at {found.asked:#x}: {_comes_to(one)}"
+    yield from why_lines(one)
+    yield from change_lines(cpu, one)
+    yield from walk_lines(cpu, one)
+
+
+def why_lines(one: Explanation) -> Iterator[str]:
+    """What an access comes to, in a line, and why."""
+    yield f"{one.access} at {one.translation.asked:#x}: {_comes_to(one)}"
     yield from labelled("rule", _rule(one.outcome))
     yield from labelled("machine", _elsewhere(one))
     yield from labelled("because", (_blame(stage) for stage in one.to_blame))
+
+
+def change_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
+    """What an access that passes sets, or what would let one pass."""
     yield from labelled("sets", (f"{flag} in {_place(stage)}" for stage, flag in one.noted))
-    if not isinstance(one.outcome, Allowed):
-        if not one.remedies:
-            yield from labelled("change", _hopeless(cpu, one))
-        for label, remedy in zip(("change", "or", "or"), one.remedies[:ALTERNATIVES], strict=False):
-            yield from labelled(label, remedy_lines(cpu, found, remedy))
-        more = len(one.remedies) - ALTERNATIVES
-        if more > 0:
-            yield from labelled("or", [f"{more} more, which --json shows"])
-    yield from labelled("walk", stage_lines(cpu.format, found))
-    yield from likely_lines(found)
-    yield from linux_lines(found)
+    if isinstance(one.outcome, Allowed):
+        return
+    if not one.remedies:
+        yield from labelled("change", _hopeless(cpu, one))
+    for label, remedy in zip(("change", "or", "or"), one.remedies[:ALTERNATIVES], strict=False):
+        yield from labelled(label, remedy_lines(cpu, one.translation, remedy))
+    more = len(one.remedies) - ALTERNATIVES
+    if more > 0:
+        yield from labelled("or", [f"{more} more, which --json shows"])
+
+
+def walk_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
+    """The walk of an access, and what its last entry may be."""
+    yield from labelled("walk", stage_lines(cpu.format, one.translation))
+    yield from likely_lines(one.translation)
+    yield from linux_lines(one.translation)
 
 
 def outcome_text(outcome: Outcome) -> str:

@@ -50,12 +50,12 @@ def finding_lines(finding: Finding) -> Iterator[str]:
 
 
 def disagreement_lines(found: Disagreement) -> Iterator[str]:
-    """What was asked, both answers, what that may come from, and the whole walk."""
+    """What was asked, what the disagreement may come from, both answers, and the whole walk."""
     yield question(found)
-    yield f"  expected  {found.expected}"
-    yield f"  observed  {found.observed}"
     if found.hint:
         yield f"  hint      {found.hint}"
+    yield f"  expected  {found.expected}"
+    yield f"  observed  {found.observed}"
     if found.walk is not None:
         for label, line in zip_longest(["walk"], walk_lines(found.walk), fillvalue=""):
             yield f"  {label:8}  {line}"

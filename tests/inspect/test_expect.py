@@ -631,3 +631,34 @@ def test_a_large_span_is_compared_by_its_pages_at_once() -> None:
     made.map(0xFFFF_8000_0000_0000, 0, "w", 512, level=2)  # 512 GiB in 1G pages
     span = Span.of(0xFFFF_8000_0000_0000, 512 << 30)
     assert made.unmet({span: {"user": "", "supervisor": "rw", "physical": 0}}, True) == []
+
+
+def test_what_the_same_entries_withhold_is_explained_once() -> None:
+    """The user's right is missing in all tables above both spans: one bug, said in full once."""
+    made = Made(smep=True, smap=True)
+    made.map(0x40_0000, 0x500_0000, "u-x", 16)
+    made.map(0x7F12_3456_7000, 0x510_0000, "uw-")
+    user = made.cpu.format.granting("user")
+    for address in (0x40_0000, 0x7F12_3456_7000):
+        root = root_for(made.cpu, Virtual(address))
+        assert root is not None
+        for step in walk(made.memory, root, Virtual(address)).steps[:-1]:
+            made.memory.store(step.slot.address, 8, step.raw & ~user)
+    found = made.unmet({Span.of(0x40_0000, 1 << 16): "ur-x", 0x7F12_3456_7000: "urw-"})
+    assert [(one.access.user, one.address) for one in found] == [
+        (user, address) for address in (0x40_0000, 0x7F12_3456_7000) for user in (True, False)
+    ]
+    parts = "\n".join(unmet_lines(made.snapshot(), found)).split("\n\n")
+    assert [part.count("sets U: opens") for part in parts] == [3, 0, 0, 0]
+    assert ["level  entry  slot" in part for part in parts] == [True, False, False, False]
+    assert [part.count("holds 0x") for part in parts] == [3, 0, 3, 0]
+    assert "  change    as above, in these entries" in parts[2].split("\n")
+    assert parts[1].endswith("\n  walk      as above") and parts[3].endswith("walk      as above")
+
+
+def test_another_cause_at_another_address_is_explained_too(made: Made) -> None:
+    found = made.unmet({0x40_0000: "urwx", 0x7F12_3456_7000: "urwx", 0xFFFF_FFFF_8000_0000: "ur--"})
+    parts = "\n".join(unmet_lines(made.snapshot(), found)).split("\n\n")
+    assert len(parts) >= 3
+    for part, does in zip(parts, ("sets W", "clears XD", "sets U"), strict=False):
+        assert does in part and "level  entry  slot" in part

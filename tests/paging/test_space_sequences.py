@@ -26,6 +26,7 @@ from harness.paging.space import Space
 from harness.paging.sync import sync_roots
 from harness.paging.table import Root
 from harness.paging.value import Value
+from harness.paging.walk import walk
 from tests.paging.spaces import FORMATS, World
 
 TABLES = 4
@@ -107,9 +108,18 @@ class Sequences(RuleBasedStateMachine):
         return {self.pages[page].first for page in pages if page in self.pages}
 
     def narrows(self, page: int, rights: frozenset[str]) -> bool:
-        """Whether somebody loses something when the page has these rights."""
-        exclusive = set(self.world.format.rights_of(self.world.format.exclusive))
+        """Whether somebody loses something when the page has these rights.
+
+        Read-only and dirty, as a fork leaves a page that was written, it is a shadow stack, which
+        the right to write takes away (SDM volume 3A, 4.6.1).
+        """
+        format = self.world.format
+        exclusive = set(format.rights_of(format.exclusive))
         lost, given = self.pages[page].rights - rights, rights - self.pages[page].rights
+        if given & set(format.rights_of(format.shadow)):
+            address = self.address(page)
+            leaf = walk(self.space.memory, self.space.root_for(address), address).steps[-1]
+            lost |= {"shadow stack"} if leaf.raw & format.dirty else set()
         return bool(lost or given & exclusive)
 
     def frames(self, count: int, granule: int) -> int:

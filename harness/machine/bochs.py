@@ -36,7 +36,7 @@ from harness.machine.descriptors import above_standard, anonymous_file, what_is_
 from harness.machine.errors import LaunchFailure, Misuse, ProtocolError
 from harness.machine.machine import Ability, Emulator, Engine, Processor, bound_to, installed
 from harness.machine.patience import Clock
-from harness.machine.ram import MIB, Ram
+from harness.machine.ram import MIB, RAM_UNIT, Ram
 from harness.machine.stub import StubImage
 
 HERE: Final = Path(__file__).parent
@@ -98,7 +98,8 @@ class Release:
     """What a version of Bochs needs.
 
     since           the first version of which it holds
-    block_bytes     the blocks in which it gives out memory
+    block_bytes     the blocks in which it gives out memory: RAM is a multiple, or Bochs has a block
+                    too few and keeps one of them in a file
     blocks          the setting that makes them so, "" where they cannot be chosen
     debugger        whether it starts at the prompt of its debugger
     added           the setting for features that its models lack
@@ -112,7 +113,7 @@ class Release:
 
 
 RELEASES: Final = (
-    Release((3, 0), 8 * MIB, ", block_size=8192", False, ', add_features="la57 pks"'),
+    Release((3, 0), RAM_UNIT, f", block_size={RAM_UNIT >> 10}", False, ', add_features="la57 pks"'),
     Release((2, 7), 128 << 10, "", True, ""),
 )
 """From the newest on."""

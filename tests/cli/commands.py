@@ -43,7 +43,9 @@ def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
     return ended.exit_code, ended.stdout, ended.stderr
 
 
-def guest_of(process: subprocess.Popen[str], within: float = 20.0, emulator: str = "qemu") -> int:
+def guest_of(
+    process: subprocess.Popen[str], within: float = 20.0, emulator: str | tuple[str, ...] = "qemu"
+) -> int:
     """The process id of an emulator that a worker of the command runs, when there is one."""
     clock = Clock(process.pid)
     while clock.now() < within:

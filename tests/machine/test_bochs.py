@@ -203,6 +203,26 @@ class TestRest:
     def test_memory_is_clear_when_the_stub_is_ready(self, guest: Guest) -> None:
         assert not guest.ram.buffer[ARENA.stop :].any()
 
+    @pytest.mark.parametrize("units", [1, 2, 3, 26])
+    def test_memory_of_every_size_is_the_guest_s(self, guest: Guest, units: int) -> None:
+        """Each unit is read, more than once, and then holds what was written to it."""
+        size = ARENA.stop + units * RAM_UNIT
+        with Guest("bochs", ram_bytes=size, program=PROGRAM, deadline=5) as other:
+            made = HandMade(other, MODES["4"], itertools.count(ARENA.stop, PAGE))
+            address, offsets = made.mode.address, range(0, RAM_UNIT, RAM_UNIT // 2)
+            frames = [
+                ARENA.stop + RAM_UNIT * unit + offset + RAM_UNIT // 4
+                for unit in range(units)
+                for offset in offsets
+            ]
+            for number, frame in enumerate(frames * 2):
+                made.map(made.root, address, frame | WRITE)
+                held = frame ^ number
+                other.ram.buffer[frame : frame + 8].view("<u8")[0] = held
+                assert made.ask(made.job("read", address))["data"] == held
+                assert made.ask(made.job("write", address, value=held + 1))["completed"] == 1
+                assert other.ram.buffer[frame : frame + 8].view("<u8")[0] == held + 1
+
     def test_it_opens_no_port_and_leaves_no_file(self, guest: Guest) -> None:
         links = [os.readlink(one) for one in Path(f"/proc/{guest.pid}/fd").iterdir()]
         assert not [one for one in links if one.startswith("socket:")]

@@ -69,7 +69,9 @@ def likely(
 
     slot, memory, address  where it is, and an address that it serves, if that is known
     """
-    found = _guess(cpu, reading, linux)
+    # Of an entry alone nobody knows in which table it is: then that is no mistake of the table's.
+    lower = None if slot is None else of_lower_table(cpu, reading)
+    found = lower or _guess(cpu, reading, linux)
     if found is None:
         return ()
     said = [found.said]
@@ -174,6 +176,22 @@ def _text(reading: Reading) -> Guess | None:
     if not all(0x20 <= octet < 0x7F for octet in octets):
         return None
     return Guess(f"the letters {octets.decode()!r}: text was written over the table")
+
+
+def of_lower_table(cpu: Cpu, reading: Reading) -> Guess | None:
+    """A large page's entry in a table one level too high: the bits that are reserved here are PS,
+    or those of its address that a page of this size cannot have."""
+    lower, entry = reading.level - 1, reading.entry
+    if not isinstance(entry, Malformed) or not cpu.long or lower < 1 or not reading.raw & PS:
+        return None
+    made = _entry(cpu, lower, reading.raw)
+    if not isinstance(made, Leaf):
+        return None
+    name = cpu.format.levels[lower].name
+    return Guess(
+        f"{destination(made)}, by a {name}: then this table is one of {name}s, and CR3, or the"
+        " entry that leads to it, is off by a table"
+    )
 
 
 def _shifted(cpu: Cpu, reading: Reading, entry: Malformed) -> Guess | None:

@@ -14,15 +14,17 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from harness.inspect import garbage, graph, memory_type, needs
+from harness.inspect import decode, garbage, graph, memory_type, needs
 from harness.inspect.garbage import Extents, Garbage, covered, words_of
 from harness.inspect.graph import Graph, RowKind, Rows
+from harness.inspect.likely import of_lower_table
 from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Range, Ranges, merged, of_rows, together
 from harness.inspect.snapshot import QuestionError, Snapshot
-from harness.paging.address import Span, Virtual
+from harness.paging.address import Physical, Span, Virtual
+from harness.paging.entry import Malformed
 from harness.paging.memory import Mask, Memory, Words
-from harness.paging.table import Slot
+from harness.paging.table import Slot, Table
 from harness.paging.walk import walk
 from harness.paging.x86.cpu import Cpu, Cr4, root_for
 from harness.paging.x86.formats import PS
@@ -534,14 +536,15 @@ class _Kept:
     total: int = 0
     count: int = 0
 
-    def add_roots(self, cpu: Cpu, tables: Words) -> None:
+    def add_roots(self, cpu: Cpu, memory: Memory, tables: Words) -> None:
         """Adds the root tables that are among some."""
         for table in dict.fromkeys(root.table for root in cpu.roots):
             if int(table.address) in tables:
                 spans = [root.span for root in cpu.roots if root.table == table]
                 where = Span(spans[0].first, spans[-1].last)
                 held = Span.of(table.address, table.size)
-                self.roots.append(Finding(self.rule, where, held, None, 1, "the root"))
+                detail = f"the root{_off_by_a_table(cpu, memory, table)}"
+                self.roots.append(Finding(self.rule, where, held, None, 1, detail))
                 self.total, self.count = self.total + 1, self.count + 1
 
     def add(self, rows: Ranges) -> None:
@@ -608,7 +611,7 @@ def lint(
     for one in kept:
         for rule, wrong in ((GARBAGE_TABLE, odd.tables), (ADDRESSES_IN_TABLE, odd.addresses)):
             if one.rule is rule:
-                one.add_roots(cpu, wrong)
+                one.add_roots(cpu, snapshot.memory, wrong)
     left_out, there = 0, False
     for rows in graph.rows(read, pointers=True):
         left_out += rows.left_out
@@ -741,16 +744,30 @@ def _slot(snapshot: Snapshot, one: Range) -> Slot | None:
     return next((slot for slot in slots if slot is not None and slot.level == one.level), None)
 
 
+def _off_by_a_table(cpu: Cpu, memory: Memory, table: Table) -> str:
+    """That the large pages in a table are those of a lower level; nothing where some is not."""
+    words = [memory.load(slot.address, table.format.entry_bytes) or 0 for slot in table.slots()]
+    readings = [decode.read(cpu, raw, table.level) for raw in words]
+    wrong = [one for one in readings if isinstance(one.entry, Malformed)]
+    guesses = [of_lower_table(cpu, one) for one in wrong]
+    first = next(iter(guesses), None)
+    return f"; {first.said}" if first and all(guesses) else ""
+
+
 def _detail(space: _Space, rule: Rule, one: Range) -> str:
     format = space.graph.format
     if rule is WRITE_EXECUTE and not one.granted & format.rights["write"]:
         return "written to by the supervisor alone: CR0.WP=0"
     if one.kind == RowKind.MALFORMED:
-        return ", ".join(map(str, format.malformed(one.raw, one.level)))
+        said = ", ".join(map(str, format.malformed(one.raw, one.level)))
+        lower = of_lower_table(space.cpu, decode.read(space.cpu, one.raw, one.level))
+        return f"{said}; {lower.said}" if lower else said
     if one.kind == RowKind.SELF_MAP:
         root = one.physical in {root.table.address for root in space.cpu.roots}
         return f"{'the root' if root else 'the table'} at {one.physical:#x}"
     if one.kind in (RowKind.POINTER, RowKind.UNBACKED):
-        return f"the table at {one.physical:#x}"
+        table = Table(format, Physical(one.physical), one.level - 1)
+        off = _off_by_a_table(space.cpu, space.memory, table) if rule is GARBAGE_TABLE else ""
+        return f"the table at {one.physical:#x}{off}"
     missing = format.rights_of(one.own & ~one.granted)
     return f"withheld: {', '.join(missing)}" if missing else ""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from harness.inspect import decode, linux
@@ -298,3 +299,20 @@ def test_what_leads_to_a_wrong_place_is_said_of_any_entry_on_the_way() -> None:
     made.memory.store(Physical(0x1000), 4, 0x83)  # type: ignore[attr-defined]
     first, *_ = translate(made, Virtual(0x1000)).stages
     assert first.likely and first.reading.name == "PDE"
+
+
+def test_a_root_that_is_one_table_too_low_is_named_where_its_large_pages_are() -> None:
+    """CR3 holds the address of the PDPT of a kernel that maps itself in pages of 2M."""
+    memory = BufferMemory(np.zeros(1 << 16, np.uint8))
+    for at, raw in ((0x2000, 0x3007), (0x3000, 0x83), (0x3008, 0x20_0083), (0x3010, 0x40_0083)):
+        memory.store(Physical(at), 8, raw)
+    low = Snapshot("", Cpu.long_mode(4, 0x2000), memory, (memory.span,))
+    found = translate(low, Virtual(2 << 30 | 5))
+    assert found.stages[-1].likely[0] == (
+        "the 2M page at 0x400000, by a PDE: then this table is one of PDEs, and CR3, or the entry"
+        " that leads to it, is off by a table"
+    )
+    assert "off by" not in guess(0x40_0083, 2)  # of an entry that is in no table
+    right = replace(low, cpu=Cpu.long_mode(4, 0x1000))
+    memory.store(Physical(0x1000), 8, 0x2007)
+    assert not translate(right, Virtual(2 << 21 | 5)).stages[-1].likely

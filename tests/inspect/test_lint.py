@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from harness.inspect.lint import NEED_RULES, RULES, Broken, Severity, lint
-from harness.inspect.memory_type import types
+from harness.inspect.memory_type import AT_RESET, types
 from harness.inspect.snapshot import Snapshot
-from harness.paging.address import Span
+from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Mode
 from tests.inspect.spaces import PCD, PS, RW, US, XD, A, D, G, P, memory_of
@@ -508,3 +508,22 @@ def test_ps_that_cr4_pse_leaves_without_meaning_is_odd(cr4: int, found: int) -> 
         cpu, memory = path(Cpu.in_mode(Mode.LEVEL_4, 0, cr4=cr4), *long)
         broken, _ = lint(Snapshot("made", cpu, memory, (memory.span,)), types(None))
         assert OF_32_BITS not in {one.rule.name for one in broken}
+
+
+@pytest.mark.parametrize("pages", [4, 64])
+def test_a_cr3_that_is_one_table_too_low_is_named(pages: int) -> None:
+    """The PDPT in place of the PML4: few of its large pages are reserved bits, many are garbage."""
+    memory = BufferMemory(np.zeros(1 << 16, np.uint8))
+    memory.store(Physical(0x1000), 8, 0x2007)
+    memory.store(Physical(0x2000), 8, 0x3007)
+    for index in range(pages):
+        memory.store(Physical(0x3000 + 8 * index), 8, index << 21 | 0x83)
+
+    def said(cr3: int) -> list[str]:
+        snapshot = Snapshot("", Cpu.long_mode(4, cr3), memory, None)
+        broken, _ = lint(snapshot, AT_RESET)
+        return [finding.detail for one in broken for finding in one.findings]
+
+    off = "by a PDE: then this table is one of PDEs, and CR3, or the entry that leads to it, is off"
+    assert any(off in detail for detail in said(0x2000))
+    assert not any("off by a table" in detail for detail in said(0x1000))

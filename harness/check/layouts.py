@@ -4,42 +4,42 @@ A layout is a TOML file.  This one uses every key there is::
 
     title = "Every key of a layout"
     levels = [4, 5]                  # the numbers of levels it is written for
-    ram = "128M"                     # of the guest: a multiple of 2M, at most 3G; unless said,
+    ram = "128M"                     # of the guest: a multiple of 2M, at most 3G; by default,
                                      # so much that the pages of all maps have room
-    tables = "8M"                    # for the tables, "16M" unless said
+    tables = "8M"                    # for the tables, "16M" by default
 
     [cpu]                            # optional, as is every key of it
-    wp = true                        # CR0.WP, true unless said
-    nxe = true                       # EFER.NXE, true unless said
-    smep = false                     # CR4.SMEP, false unless said
-    smap = false                     # CR4.SMAP, false unless said
-    maxphyaddr = 40                  # width of physical addresses; the engine's own unless said
+    wp = true                        # CR0.WP, true by default
+    nxe = true                       # EFER.NXE, true by default
+    smep = false                     # CR4.SMEP, false by default
+    smap = false                     # CR4.SMAP, false by default
+    maxphyaddr = 40                  # width of physical addresses; the engine's own by default
 
     [[map]]                          # pages of one size
     virtual = 0xffff_8000_0000_0000  # the first address
     size = "4K"                      # of a page: 4K, 2M or 1G
-    count = 16                       # how many pages, 1 unless said
-    step = "2M"                      # from each page to the next, the size unless said
-    physical = 0x300_0000            # the first frame; or "any", as unless said; or "random"
-    physical_step = 0                # from each frame to the next, the size unless said
-    rights = "wx"                    # write, user, execute; all unless said
+    count = 16                       # how many pages, 1 by default
+    step = "2M"                      # from each page to the next, the size by default
+    physical = 0x300_0000            # the first frame; or "any", the default; or "random"
+    physical_step = 0                # from each frame to the next, the size by default
+    rights = "wx"                    # write, user, execute; all by default
     bits = ["G", "PCD"]              # further bits of the entries, by the format's names
-    table_rights = "wux"             # of the tables that this map adds; all unless said
+    table_rights = "wux"             # of the tables that this map adds; all by default
 
     [[map]]
     virtual = 0xff00_0000_0000_0000
     size = "4K"
     count = 1000
     physical = "random"
-    seed = 7                         # of the frames' order, 0 unless said
+    seed = 7                         # of the frames' order, 0 by default
     levels = [5]                     # left out at other numbers of levels
 
     [[share]]                        # leads to a table that another address uses
     virtual = 0xffff_8100_0000_0000  # the first address that the slot spans
     level = 2                        # of the slot: it leads to a level-1 table,
     like = 0xffff_8000_0000_0000     # the one on the walk of this address
-    count = 4                        # how many slots, one after the other; 1 unless said
-    rights = "w"                     # of the slot; all unless said
+    count = 4                        # how many slots, one after the other; 1 by default
+    rights = "w"                     # of the slot; all by default
 
     [[share]]
     virtual = 0xffff_f680_0000_0000

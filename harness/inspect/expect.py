@@ -14,13 +14,13 @@ else is mapped.  In Python by addresses or spans, and what is expected of each::
 or in a TOML file, in the words of layouts (`harness.check.layouts`).  This one uses every key::
 
     title = "What the kernel maps"   # for people
-    strict = true                    # nothing else is mapped; false unless said
-    pat = 0x407050600070106          # IA32_PAT; that after a reset unless said
+    strict = true                    # nothing else is mapped; false by default
+    pat = 0x407050600070106          # IA32_PAT; that after a reset by default
 
     [[expect]]
     virtual = 0x40_0000              # the first address
-    size = "4K"                      # of a page; the smallest unless said
-    count = 16                       # how many pages, 1 unless said
+    size = "4K"                      # of a page; the smallest by default
+    count = 16                       # how many pages, 1 by default
     rights = "ur-x"                  # what the entries grant together, as `pagetable dump` has it
     physical = 0x500_0000            # where the first address leads, and the others behind it
     page = "4K"                      # in pages of this size

@@ -12,9 +12,10 @@ export PYTHON QEMU BOCHS
 unexport PYTHONDONTWRITEBYTECODE
 
 bin := .venv/bin
-# A third worker has the two processors while others wait for what has a deadline. Each begins with
-# a part of its own, so that a guest is booted once for its tests, and then takes from the others.
-side_by_side := -n 3 --dist worksteal
+# Two workers more have the two processors while others wait for what has a deadline. Each begins
+# with a part of its own, so that a guest is booted once for its tests, and then takes from the
+# others.
+side_by_side := -n 4 --dist worksteal
 MAKEFLAGS += --no-print-directory
 
 .PHONY: help validate test test-hw test-bochs engines guest image-linux lint bench dist clean programs browser

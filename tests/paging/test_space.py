@@ -473,6 +473,24 @@ def test_a_table_is_shared_while_more_than_one_pointer_leads_to_it(world: World)
     assert space.path(0)[-1] == table and space.owns(table)
 
 
+def test_what_lies_below_a_shared_table_is_shared(world: World) -> None:
+    space = world.space
+    space.map(Virtual(0), world.frames(1), 0, world.rights())
+    top = space.path(Virtual(0))[0].level
+    first, other = (space.slot(Virtual(n * world.format.levels[top].size), top) for n in (0, 1))
+    assert not space.is_shared(space.path(Virtual(0)))
+    space.write(other, space.read(first))
+    assert space.is_shared(space.path(Virtual(0)))
+
+
+def test_a_space_owns_what_its_allocator_gave_at_the_level_for_which_it_did(world: World) -> None:
+    theirs = TableAllocator(world.memory, Span(ROOM.size // 2, ROOM.last))
+    root = world.space.roots[0].table
+    assert world.space.owns(root)
+    assert not Space(world.memory, world.space.roots, theirs).owns(root)
+    assert not world.space.owns(Table(world.format, root.address, root.level - 1))
+
+
 def test_a_table_that_was_linked_since_the_way_was_walked_is_gone_down_to(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

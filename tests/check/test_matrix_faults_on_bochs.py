@@ -1,0 +1,68 @@
+"""The faults that are planted for the matrix, each found on Bochs alone as well."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+from pytest import MonkeyPatch
+
+from harness.check import matrix
+from harness.check.rig import Rig, guest_of
+from harness.check.stage import MODES, Model
+from harness.machine.engines import executor, why_absent
+from harness.machine.errors import Misuse
+from tests.check.test_matrix_faults import FAULTS, PLACES, Bench, disagrees
+
+BOCHS = os.environ.get("BOCHS", "bochs")
+
+pytestmark = pytest.mark.hw
+
+OF_1G_PAGES = {
+    "4: bit 13 of a large page is not reserved",
+    "4: bit 29 of a large page is not reserved",
+    "4: a page of level 2 is elsewhere",
+}
+"""Of two 1-GByte pages one lies behind the 2 GiB that Bochs can have."""
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    """A guest for long mode and one for the others, with the chains of their modes."""
+    if (reason := why_absent("bochs", program=BOCHS)) is not None:
+        pytest.skip(f"bochs cannot run here: {reason}")
+    with ExitStack() as stack, MonkeyPatch.context():
+        made: dict[bool, Rig] = {}
+
+        def rig(model: Model) -> Rig:
+            if model.long not in made:
+                guest = stack.enter_context(guest_of("bochs", model.guest, BOCHS))
+                made[model.long] = Rig(guest)
+                for mode in MODES:
+                    other = replace(model, mode=mode)
+                    if other.long == model.long and other.lacks(guest.info) is None:
+                        made[model.long].chain(other)
+            return made[model.long]
+
+        yield rig
+
+
+@pytest.mark.parametrize("fault", [one for one in FAULTS if one not in OF_1G_PAGES])
+def test_a_fault_in_the_reference_is_found(
+    bench: Bench, monkeypatch: MonkeyPatch, fault: str
+) -> None:
+    mode, where, plant = FAULTS[fault]
+    rig = bench(Model(mode))
+    condition = f"{PLACES[mode]} and {where}"
+    try:
+        plan = matrix.plan(
+            "quick", [mode], "bochs", rig.guest.info, condition, executor=executor(rig.guest)
+        )
+    except Misuse as error:
+        pytest.skip(str(error))
+    usual = [part for part in plan.work if not part.family.model.shadow_stacks]
+    plant(monkeypatch)
+    assert disagrees(rig, replace(plan, work=tuple(usual)))

@@ -311,6 +311,18 @@ def test_tables_are_freed_after_the_flush_and_not_before(world: World) -> None:
     assert space.account().tables[0] == 0
 
 
+def test_a_flush_that_is_done_after_the_end_of_the_space_frees_nothing_again(world: World) -> None:
+    space = world.space
+    space.populate(world.pages(0, 1))
+    [table] = [table for table in tables_under(space) if table.level == 0]
+    late = space.free_empty(world.pages(0, 1))
+    space.tear_down().done()
+    assert not world.allocator.gave(table)
+    again = world.allocator.allocate(world.format, 0)
+    late.done()
+    assert world.allocator.gave(again)
+
+
 def test_the_account_is_of_every_table_by_level_and_zero_in_the_end(world: World) -> None:
     space = world.space
     space.map(Virtual(0), world.frames(1), 0, world.rights())

@@ -459,6 +459,8 @@ def test_a_pdpte_is_checked_in_the_bits_that_are_given_alone() -> None:
 def test_there_are_four_pdptes_where_they_are_entries() -> None:
     made = formats.pae.__wrapped__(40, True, formats.pdpte(40))  # and not what was made before
     assert made.levels[2].entries == 4
+    leaf = made.levels[0].leaf
+    assert leaf and leaf.reserved_mask == (1 << 63) - (1 << 40)  # bits 62:40, below XD (table 4-11)
 
 
 def test_of_cr4_pse_alone_makes_4m_pages() -> None:

@@ -1,4 +1,9 @@
-"""The engines by name: the one place that lists them."""
+"""The engines by name: the one place that lists them.
+
+To add one: a module beside `bochs` with its `Machine`, which starts the emulator in memory that is
+shared, and its `Engine`, which says what it can; and its name here.  All else asks these two.  Its
+departures from the rules are quirks (`harness.check.quirks`), each with evidence.
+"""
 
 from __future__ import annotations
 

@@ -302,7 +302,9 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
         cpu = what.cpu if isinstance(what, Live) else what
         check_root(memory, cpu)
         if (sentence := uncleared(memory, cpu.roots)) is not None:
-            pytest.fail(sentence)
+            aside = (what.window,) if isinstance(what, Live) else ()
+            unmet = [] if meant is None else ["", *_unmet(cpu, memory, meant, *aside)]
+            pytest.fail("\n".join((sentence, *unmet)))
         try:
             if isinstance(what, Live):
                 comparisons = (what.run(),)

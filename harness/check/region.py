@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from harness.check.keys import in_units
 from harness.machine.ram import Ram
 from harness.paging import bulk
 from harness.paging.address import Physical, Span
+from harness.paging.format import Format
 from harness.paging.memory import Memory
 from harness.paging.space import SpaceError
 from harness.paging.table import Root
@@ -107,6 +109,15 @@ class Region:
             return 0
 
 
+def _or_a_page(format: Format, level: int) -> str:
+    """What else may be wrong where what was taken for a table is a page's frame."""
+    above = format.levels[level + 1] if level + 1 < len(format.levels) else None
+    if above is None or above.leaf is None:
+        return ""
+    page = f"a page of {in_units(above.size)}"
+    return f"; or, where {page} was meant, set PS in the {above.name} that leads there"
+
+
 def uncleared(memory: Memory, roots: Sequence[Root]) -> str | None:
     """Which table is a frame as a region hands it out, never cleared, in a sentence; None where
     there is none.
@@ -128,6 +139,6 @@ def uncleared(memory: Memory, roots: Sequence[Root]) -> str | None:
                 f"the table at {found[0]:#x}, level {level}, was not cleared: of its {len(slots)}"
                 f" entries {int((words == poison).sum())} are {poison:#x}, with which a region"
                 " fills each frame that it hands out. Clear it before use, or take it from"
-                " region.table()"
+                f" region.table(){_or_a_page(format, level)}"
             )
     return None

@@ -76,18 +76,17 @@ def _dropped_ctrl_c_again() -> Iterator[None]:
 
     def dropped(what: sys.UnraisableHookArgs) -> None:
         if isinstance(what.exc_value, KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, SOON)
+            again = threading.Timer(SOON, os.kill, (os.getpid(), signal.SIGINT))
+            again.daemon = True
+            again.start()
         else:
             usual(what)
 
-    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     sys.unraisablehook = dropped
     try:
         yield
     finally:
         sys.unraisablehook = usual
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 SOON = 0.001

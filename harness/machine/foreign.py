@@ -405,7 +405,9 @@ class Guard:
         self._process.stdin.close()
         with self._process.stdout as stdout:
             # Its end is seen here at once; wait() looks for it at growing intervals.
-            ended, _, _ = select.select([stdout], (), (), SETTLES)
+            end = select.poll()
+            end.register(stdout)
+            ended = end.poll(SETTLES * 1000)
         try:
             self._process.wait(SETTLES if ended else 0)
         except subprocess.TimeoutExpired:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import socket
 
 READY, HELD, RELEASED = b"r", b"h", b"g"
-"""What it says once it waits, and what it is told: that the guest is about to be stopped, and that
+"""What it says at its start, and what it is told: that the guest is about to be stopped, and that
 it runs again or is another's to let run."""
 
 PATIENCE = 60.0
@@ -37,6 +37,8 @@ STATE, RUN = "guard-state", "guard-run"
 def main(kind: str, descriptor: int) -> None:
     """Waits for the end of the pipe, and acts where the last word was that the guest is held."""
     os.write(1, READY)
+    for name in ("json", "socket"):  # all that is needed is there before a guest is long held
+        __import__(name)
     import socket
 
     last = b""

@@ -77,6 +77,10 @@ class StubImage:
         return np.zeros(count, dtype=self.job_dtype)
 
 
+PROTOCOL: Final = 3
+"""The version of `guest/x86/protocol.h` that this package speaks."""
+
+
 @lru_cache(maxsize=1)  # the next guest has the same stub, and to read it takes as long as its start
 def _read(path: Path, content: bytes) -> StubImage:
     elf = ELFFile(io.BytesIO(content))
@@ -85,6 +89,9 @@ def _read(path: Path, content: bytes) -> StubImage:
     if not elf.has_dwarf_info():
         raise _NotAStubError("it has no debug information")
     dwarf = elf.get_dwarf_info()
+    enums = _enumerators(dwarf)
+    if (version := enums.get("PROTOCOL_VERSION")) != PROTOCOL:
+        raise _NotAStubError(f"it speaks version {version} of the protocol, and this {PROTOCOL}")
     structures = _structures(dwarf)
     symbols = {name: _symbol(elf, name) for name in _VARIABLES}
     for name, address in symbols.items():
@@ -102,7 +109,7 @@ def _read(path: Path, content: bytes) -> StubImage:
         result_dtype=structures["result"],
         batch_dtype=structures["batch"],
         machine_info_dtype=structures["machine_info"],
-        enums=_enumerators(dwarf),
+        enums=enums,
     )
 
 

@@ -138,7 +138,11 @@ def test_a_table_that_no_one_has_cleared_is_named(
     if used is not None:
         words[at // 8 + used] = 0
     left = 512 if used is None else 511
-    assert (uncleared(memory, cpu.roots) or "").startswith(
+    found = uncleared(memory, cpu.roots) or ""
+    page = {0: "2M was meant, set PS in the PDE", 1: "1G was meant, set PS in the PDPTE"}.get(level)
+    end = f"; or, where a page of {page} that leads there" if page else ""
+    assert found.endswith(f"take it from region.table(){end}")
+    assert found.startswith(
         f"the table at {at:#x}, level {level}, was not cleared: of its 512 entries {left} are"
         " 0xa5a5a5a5a5a5a5a5,"
     )

@@ -100,6 +100,15 @@ def test_a_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
         StubImage.load(path)
 
 
+def test_a_stub_that_was_built_before_the_protocol_changed_is_refused(
+    image: StubImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.machine.stub.PROTOCOL", 99)
+    content = image.path.read_bytes() + b"\0"  # what was read before is not read again
+    with pytest.raises(Misuse, match=r"it speaks version 3 of the protocol, and this 99\. .*make"):
+        load(content, tmp_path)
+
+
 def test_another_program_is_refused() -> None:
     with pytest.raises(Misuse, match="is not a stub"):
         StubImage.load(Path("/bin/true"))

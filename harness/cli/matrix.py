@@ -23,7 +23,7 @@ from harness.cli.ending import (
 )
 from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, program_of, programs, usable
 from harness.cli.help import OUTPUT
-from harness.cli.output import Html, Json, say, writable, write
+from harness.cli.output import Html, Json, make_folder, say, writable, write
 
 if TYPE_CHECKING:
     from harness.check.matrix import Plan, Report
@@ -96,6 +96,7 @@ def matrix(
         if jobs < 1:
             raise Misuse(f"{jobs} guests can try nothing: choose 1 or more")
         writable(html)
+        make_folder(report)
         started = time.monotonic()
         chosen = programs(qemu, bochs)
         engine, program = usable(engine, chosen)
@@ -110,7 +111,6 @@ def matrix(
         else:
             reports.show(result)
         if report is not None:
-            report.mkdir(parents=True, exist_ok=True)
             written.write(report / "report.json", text + "\n")
         if html is not None:
             from harness.report.html.run import matrix_page

@@ -125,6 +125,21 @@ def writable(path: Path | None) -> None:
         raise Misuse(f"{path} cannot be written: {why}")
 
 
+def make_folder(path: Path | None) -> None:
+    """Makes the folder of a report, before the work that it is to tell of; raises Misuse where it
+    cannot be one."""
+    from harness.machine.errors import Misuse
+
+    if path is None:
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise Misuse(f"{path} cannot hold a report: it is not a folder") from None
+    except OSError as error:
+        raise Misuse(f"{path} cannot hold a report: {error.strerror}") from None
+
+
 def write(path: Path, text: str) -> None:
     """Writes a file that was named; raises Misuse where that fails. A device, a pipe or a link,
     such as /dev/stdout, is what was meant, and stays."""

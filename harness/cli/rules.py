@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,7 @@ from harness.cli.complete import one_of
 from harness.cli.ending import CASES, DISAGREEMENT, sentences
 from harness.cli.engine import Bochs, Engine, Qemu, programs, usable
 from harness.cli.matrix import JOBS, known, planned, tried
-from harness.cli.output import Json, say
+from harness.cli.output import Json, make_folder, say
 
 if TYPE_CHECKING:
     from harness.report.rules import SavedReport
@@ -35,7 +36,8 @@ def rules(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Keep the run's report there, and show it beside those of earlier runs.",
+            help="Keep the run's report there, and show it beside those of earlier runs; of several"
+            " of one engine and version the newest counts.",
             show_default=False,
         ),
     ] = None,
@@ -54,8 +56,9 @@ def rules(
     """List the rules by which accesses fault, and every engine that executed them.
 
     Each has its section of the manual (Intel SDM, volume 3A); how many accesses exercised it, on
-    which engine and version; and whether that departs from it.  A witness is an engine, of whatever
-    version, that does as the rule says: one whose rule has a single witness, or none, is marked.
+    which engine and version; and whether that departs from it.  The column `witnesses` says how
+    many engines follow the rule: in some version they did as it says at least once, and otherwise
+    only by a known quirk.  kvm_amd and kvm_intel are two, as the processors are that answer there.
 
     The counts are those of a quick run of the matrix, made now, or those of saved reports.  With
     --results, several engines stand side by side.  The rules are the reference's own, so that this
@@ -73,14 +76,12 @@ def rules(
             known(mode)
         if results is not None and reports:
             raise Misuse("--results keeps a run, and --from makes none: choose one of them")
-        if reports:
-            found = [one for path in reports for one in _read(path)]
-        else:
-            found = _run(mode, engine, programs(qemu, bochs), results)
+        make_folder(results)
+        found = _read(reports) if reports else _run(mode, engine, programs(qemu, bochs), results)
         modes = MODES if mode == "all" else (mode,)
-        rows = table.cross_table(modes, found)
-        cases = table.differing(modes, found)
-        disagreed = sum(one.disagreements for one in found)
+        those = table.chosen(modes, found)
+        rows, cases = table.cross_table(those), table.differing(those)
+        disagreed = table.disagreements(those)
         if as_json:
             say(json.dumps(table.as_object(mode, rows, cases)))
         else:
@@ -102,7 +103,6 @@ def _run(
 
     cases = CASES
     if results is not None:
-        results.mkdir(parents=True, exist_ok=True)
         cases = results / "cases"
     engine, program = usable(engine, chosen)
     plan = planned("quick", mode, engine, program, None)
@@ -114,20 +114,24 @@ def _run(
         return [saved_report(text.encode())]
     name = f"{result.report.executor} {mode}".replace(" ", "-")
     written.write(results / f"{name}.json", text)
-    return _read(results)
+    return _read([results])
 
 
-def _read(path: Path) -> list[SavedReport]:
-    """The report in a file, or all in a folder; Misuse where one is none, or none is there."""
+def _read(paths: Sequence[Path]) -> list[SavedReport]:
+    """The reports in files, and all in folders, the oldest first; Misuse where one is none, or
+    none is there."""
     from harness.machine.errors import Misuse
 
+    files, path = [], Path()
     try:
-        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        for path in paths:
+            some = sorted(path.glob("*.json")) if path.is_dir() else [path]
+            if not some:
+                raise Misuse(f"{path} holds no report: there is no file *.json in it")
+            files += [(one.stat().st_mtime_ns, one) for one in some]
     except OSError as error:
         raise Misuse(f"{path} cannot be read as a report: {error.strerror}") from None
-    if not files:
-        raise Misuse(f"{path} holds no report: there is no file *.json in it")
-    return [_report(file) for file in files]
+    return [_report(file) for _, file in sorted(files, key=itemgetter(0))]
 
 
 def _report(path: Path) -> SavedReport:

@@ -23,7 +23,7 @@ from harness.cli.ending import (
 )
 from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, programs, usable
 from harness.cli.help import OUTPUT
-from harness.cli.output import Html, Json, say, writable, write
+from harness.cli.output import Html, Json, make_folder, say, writable, write
 
 if TYPE_CHECKING:
     from harness.check.layouts import Layout
@@ -83,8 +83,7 @@ def validate(
         started = time.monotonic()
         writable(html)
         spaces = _chosen(layouts or [], levels)
-        if report is not None:
-            report.mkdir(parents=True, exist_ok=True)
+        make_folder(report)
         engine, program = usable(engine, programs(qemu, bochs))
         if not as_json:
             say(f"{counted(len(spaces), 'space')} on {engine}")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
+from msgspec.structs import replace
 from rich import box
 from rich.table import Table
 
 from harness.check.typed import decode
 from harness.check.witnesses import Answer
+from harness.machine.registry import ENGINES
 from harness.paging.x86.access import Reason
 from harness.report.objects import VERSION, bare, rule_name
 from harness.report.text import answer_lines, counted
@@ -22,28 +25,35 @@ ByMode = dict[str, dict[str, Count]]
 
 
 class Differing(msgspec.Struct, frozen=True):
-    """A case on which an engine is not as the rules have it: the answers of all to it."""
+    """A case on which an engine is not as the rules have it: the answers of all to it.
 
-    mode: str
+    Reports of earlier releases have the mode among the values alone, and no answers.
+    """
+
     values: str
     expected: str
     observed: str
     case: str | None
-    answers: tuple[Answer, ...]
+    mode: str = ""
+    answers: tuple[Answer, ...] = ()
 
 
 class SavedReport(msgspec.Struct, frozen=True):
-    """What the table needs of what `pagetable matrix --json` printed."""
+    """What the table needs of what `pagetable matrix --json` printed.
+
+    Reports of earlier releases lack `executor` and `disagreed`.
+    """
 
     version: int
     command: str
     engine: str
-    executor: str
     rules: ByMode
     departed: ByMode
-    disagreed: ByMode
     disagreements: Count
     findings: tuple[Differing, ...]
+    qemu: str = ""
+    executor: str = ""
+    disagreed: ByMode = {}
 
 
 def saved_report(text: bytes) -> SavedReport:
@@ -51,7 +61,27 @@ def saved_report(text: bytes) -> SavedReport:
     saved: SavedReport = decode(text, SavedReport)
     if (saved.version, saved.command) != (VERSION, "matrix"):
         raise ValueError(f"it is version {saved.version} of {saved.command}")
-    return saved
+    return replace(
+        saved,
+        executor=saved.executor or _executor(saved),
+        findings=tuple(replace(one, mode=one.mode or _mode(one)) for one in saved.findings),
+    )
+
+
+def _executor(saved: SavedReport) -> str:
+    """Who executed, where the report does not say: the emulator, but under KVM the kernel."""
+    if saved.engine in ENGINES and ENGINES[saved.engine].by_kernel:
+        return saved.engine
+    return f"{saved.engine} {saved.qemu}".strip()
+
+
+def _mode(case: Differing) -> str:
+    """The mode of a case by its values; ValueError where they have none."""
+    for value in case.values.split():
+        axis, _, mode = value.partition("=")
+        if axis == "mode":
+            return mode
+    raise ValueError(f"findings: there is no mode in {case.values!r}")
 
 
 @dataclass(frozen=True)
@@ -70,7 +100,7 @@ class Execution:
 
     @property
     def witness(self) -> bool:
-        """Whether it did as the rule says, at least once, and never otherwise without a name."""
+        """Whether it did as the rule says at least once, and otherwise only by a known quirk."""
         return not self.disagreed and self.departed < self.accesses
 
     @property
@@ -93,41 +123,67 @@ class Row:
 
     @property
     def witnesses(self) -> int:
-        """How many engines, whatever their version, do as it says."""
-        return len({one.engine for one in self.executions if one.witness})
+        """How many engines do as it says, in any version.
+
+        Modules behind KVM count for themselves: kvm_amd and kvm_intel run on processors of
+        different makers.
+        """
+        return len({_unversioned(one.executor) for one in self.executions if one.witness})
+
+
+def _unversioned(executor: str) -> str:
+    return executor.partition(" ")[0]
 
 
 COUNTED = ("rules", "departed", "disagreed")
 """What a report counts by mode and rule."""
 
 
-def cross_table(modes: Sequence[str], reports: Iterable[SavedReport]) -> list[Row]:
-    """Every rule with who executed it in some modes. Of several reports of one executor that with
-    the most accesses counts, in each mode: the same access is not counted twice."""
-    fullest = dict[tuple[str, str], SavedReport]()
-    for report in reports:
-        for mode in modes:
-            known = fullest.get((report.executor, mode))
-            if known is None or _size(known, mode) < _size(report, mode):
-                fullest[report.executor, mode] = report
-    return [Row(rule, tuple(_executions(rule_name(rule), fullest))) for rule in Reason]
+Chosen = Mapping[tuple[str, str], SavedReport]
+"""The report that counts, by executor and mode."""
 
 
-def _size(report: SavedReport, mode: str) -> int:
-    return sum(report.rules.get(mode, {}).values())
+def chosen(modes: Iterable[str], reports: Sequence[SavedReport]) -> Chosen:
+    """The reports that count in some modes: of several of one executor that have accesses in a mode
+    the last, so that the same access is not counted twice and a new report replaces an old one."""
+    return {
+        (report.executor, mode): report
+        for mode in modes
+        for report in reports
+        if any(report.rules.get(mode, {}).values())
+    }
 
 
-def _executions(rule: str, fullest: Mapping[tuple[str, str], SavedReport]) -> Iterator[Execution]:
-    """Who executed accesses that come to a rule."""
+def disagreements(those: Chosen) -> int:
+    """How many accesses disagree in the reports that count, in the modes for which they do.
+
+    A report that does not say in which modes they were counts with all of them, once.
+    """
+    by_mode = sum(sum(one.disagreed.get(mode, {}).values()) for (_, mode), one in those.items())
+    whole = {id(one): one.disagreements for one in those.values() if not one.disagreed}
+    return by_mode + sum(whole.values())
+
+
+def cross_table(those: Chosen) -> list[Row]:
+    """Every rule with who executed it."""
+    return [Row(rule, tuple(_executions(rule_name(rule), those))) for rule in Reason]
+
+
+def _executions(rule: str, those: Chosen) -> Iterator[Execution]:
+    """Who executed accesses that come to a rule, by name and version."""
     counts, engines = dict[str, Counter[str]](), dict[str, str]()
-    for (who, mode), report in fullest.items():
+    for (who, mode), report in those.items():
         engines[who] = report.engine
         for key in COUNTED:
             count = getattr(report, key).get(mode, {}).get(rule, 0)
             counts.setdefault(who, Counter())[key] += count
-    for who, count in counts.items():
+    for who, count in sorted(counts.items(), key=lambda one: _by_version(one[0])):
         if count["rules"]:
             yield Execution(engines[who], who, *(count[key] for key in COUNTED))
+
+
+def _by_version(executor: str) -> tuple[str, list[int]]:
+    return _unversioned(executor), [int(number) for number in re.findall(r"\d+", executor)]
 
 
 def table(mode: str, rows: Iterable[Row]) -> Table:
@@ -157,10 +213,15 @@ def sentence_and_section(reason: Reason) -> tuple[str, str]:
     return sentence, section.removesuffix(")")
 
 
-def differing(modes: Sequence[str], reports: Iterable[SavedReport]) -> list[Differing]:
+def differing(those: Chosen) -> list[Differing]:
     """The cases on which engines differ, each once."""
-    found = {(one.mode, one.values): one for report in reports for one in report.findings}
-    return [one for one in found.values() if one.mode in modes]
+    found = {
+        (one.mode, one.values): one
+        for (_, mode), report in those.items()
+        for one in report.findings
+        if one.mode == mode
+    }
+    return list(found.values())
 
 
 def differing_lines(cases: Iterable[Differing]) -> Iterator[str]:

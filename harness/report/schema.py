@@ -793,8 +793,9 @@ _COMMANDS: Final = {
                 rule=_text("Its name, as in `rules` of the matrix."),
                 reason=_REASON,
                 witnesses=_number(
-                    "How many engines, of whatever version, do as it says: they executed it, at"
-                    " least once without departing, and never disagreed."
+                    "How many engines follow it: in some version they did as it says at least once,"
+                    " and otherwise only by a known quirk. kvm_amd and kvm_intel are two, as the"
+                    " processors are that answer there."
                 ),
                 executions=_list(
                     "Who executed accesses that come to it.",

@@ -1,6 +1,7 @@
 """`pagetable rules`, on reports that were saved."""
 
 import json
+import os
 import re
 from importlib import import_module
 from pathlib import Path
@@ -9,10 +10,18 @@ from typing import Any
 import pytest
 
 from harness.cli.matrix import planned
-from harness.machine.engines import why_absent
+from harness.machine.engines import called, executor, why_absent
+from harness.machine.guest import Guest
+from harness.machine.ram import ARENA, RAM_UNIT
+from harness.machine.registry import ENGINES
 from harness.paging.x86.access import Reason
 from harness.report.objects import VERSION, rule_name
 from tests.cli.commands import run
+
+PROGRAMS = {
+    "QEMU": os.environ.get("QEMU", "qemu-system-x86_64"),
+    "Bochs": os.environ.get("BOCHS", "bochs"),
+}
 
 REPORT: dict[str, Any] = {
     "version": VERSION,
@@ -96,14 +105,15 @@ def test_an_engine_that_departs_from_a_rule_is_told_with_how_often(
     witnesses: str,
     engines: str,
 ) -> None:
-    told = {"rules": {"4": {"reserved": 1234}}, "disagreements": 1}
+    wrong = sum(disagreed.values())
+    told = {"rules": {"4": {"reserved": 1234}}, "disagreements": wrong}
     told |= {"departed": {"4": departed}, "disagreed": {"4": disagreed}}
     saved(tmp_path / "report", **told)
     code, out, _ = run("rules", "--from", "report", cwd=tmp_path)
     (row,) = rows(out, "the entry has reserved bits set")
     assert row[2:] == [witnesses, "1,234", engines]
-    assert code == 1
-    assert out.splitlines()[-1].startswith("1 access disagrees. ")
+    said = f"{wrong} accesses disagree. " if wrong else "All accesses agree. "
+    assert (code, out.splitlines()[-1].startswith(said)) == (int(wrong > 0), True)
 
 
 def test_engines_stand_side_by_side_and_are_counted_once_whatever_their_versions(
@@ -117,24 +127,90 @@ def test_engines_stand_side_by_side_and_are_counted_once_whatever_their_versions
     code, out, _ = run("rules", "--from", "results", cwd=tmp_path)
     assert code == 0
     first, *more = rows(out, "the entry is not present")
-    assert first[2:] == ["2", "1,234", "tcg 7.2.22"]
-    assert more == [["40", "bochs 2.7"], ["50", "bochs 3.0 departs 5 times"]]
+    assert first[2:] == ["2", "40", "bochs 2.7"]
+    assert more == [["50", "bochs 3.0 departs 5 times"], ["1,234", "tcg 7.2.22"]]
     rules = len(Reason)
     assert out.splitlines()[-1] == f"All accesses agree. {rules - 1} rules have no witness."
 
 
-def test_of_one_executor_the_report_with_the_most_accesses_counts(tmp_path: Path) -> None:
-    saved(tmp_path / "few")
-    saved(tmp_path / "many", rules={"4": {"not-present": 5000}, "pae": {"not-present": 7}})
-    for order in (("few", "many"), ("many", "few")):
-        given = [word for name in order for word in ("--from", name)]
-        _, out, _ = run("rules", *given, "--json", cwd=tmp_path)
+def aged(path: Path, seconds: int) -> Path:
+    """The file as one that was written so long ago."""
+    when = path.stat().st_mtime - seconds
+    os.utime(path, (when, when))
+    return path
+
+
+@pytest.mark.parametrize("count", [1, 1234, 5000])
+@pytest.mark.parametrize("older", ["a.json", "z.json"])
+def test_of_one_executor_the_newest_report_counts_in_each_mode(
+    tmp_path: Path, older: str, count: int
+) -> None:
+    old = {"rules": {"4": {"not-present": 1234}, "pae": {"not-present": 7}}, "disagreements": 3}
+    wrong = {"not-present": 1}
+    aged(saved(tmp_path / older, **old, disagreed={"4": wrong, "pae": {"not-present": 2}}), 60)
+    saved(tmp_path / "n.json", rules={"4": {"not-present": count}, "pae": {}})
+    for given in (["."], [older, "n.json"], ["n.json", older]):
+        words = [word for name in given for word in ("--from", name)]
+        code, out, _ = run("rules", *words, "--json", cwd=tmp_path)
         counts = {one["rule"]: one for one in json.loads(out)["rules"]}
         (execution,) = counts["not-present"]["executions"]
-        assert execution["accesses"] == 5000
-    _, out, _ = run("rules", "--mode", "all", "--from", "few", "--from", "many", cwd=tmp_path)
-    assert rows(out, "the entry is not present")[0][3] == "5,007"
+        assert (code, execution["accesses"], execution["disagreed"]) == (0, count, 0)
+    code, out, _ = run("rules", "--mode", "all", "--from", ".", cwd=tmp_path)
+    assert rows(out, "the entry is not present")[0][3] == f"{count + 7:,}"
     assert rows(out, "the address is not canonical")[0][2:] == ["none", "none"]
+    assert (code, out.splitlines()[-1].startswith("2 accesses disagree. ")) == (1, True)
+
+
+def test_the_verdict_is_that_of_the_modes_that_are_shown(tmp_path: Path) -> None:
+    both = {"4": {"not-present": 5}, "pae": {"not-present": 6}}
+    case = differing() | {"mode": "pae"}
+    wrong = {"disagreements": 2, "disagreed": {"pae": {"not-present": 2}}, "findings": [case]}
+    aged(saved(tmp_path / "twice.json", rules=both, **wrong), 60)
+    saved(tmp_path / "once.json", rules=both, **wrong)
+    for mode, disagreed in (("4", 0), ("pae", 2), ("all", 2)):
+        code, out, _ = run("rules", "--mode", mode, "--from", ".", cwd=tmp_path)
+        said = "2 accesses disagree. " if disagreed else "All accesses agree. "
+        assert code == (1 if disagreed else 0)
+        assert out.splitlines()[-1].startswith(said)
+        assert out.count("family=rights") == (1 if disagreed else 0)
+
+
+def test_reports_from_before_every_engine_was_asked_are_read(tmp_path: Path) -> None:
+    case = {**differing(), "values": "family=rights mode=4 P=0"}
+    del case["mode"], case["answers"]
+    told = {**REPORT, "qemu": "7.2.22", "disagreements": 2, "findings": [case]}
+    del told["executor"], told["disagreed"]
+    (tmp_path / "old").write_text(json.dumps(told))
+    code, out, errors = run("rules", "--from", "old", cwd=tmp_path)
+    assert (code, errors) == (1, "")
+    assert rows(out, "the entry is not present")[0][3:] == ["1,234", "tcg 7.2.22"]
+    assert "mode 4: family=rights mode=4 P=0\n" in out
+    assert out.splitlines()[-1].startswith("2 accesses disagree. ")
+    _, out, _ = run("rules", "--from", "old", "--json", cwd=tmp_path)
+    assert json.loads(out)["differing"] == [{**case, "mode": "4", "answers": []}]
+    kvm = tmp_path / "kvm"
+    kvm.write_text(json.dumps({**told, "engine": "kvm"}))
+    _, out, _ = run("rules", "--from", "kvm", cwd=tmp_path)
+    assert rows(out, "the entry is not present")[0][4] == "kvm"
+
+
+def test_what_kvm_runs_on_is_counted_by_the_maker_of_the_processor(tmp_path: Path) -> None:
+    for number, module in enumerate(("kvm_amd", "kvm_intel", "kvm_intel")):
+        named = {"engine": "kvm", "executor": f"{module} 6.{number}"}
+        saved(tmp_path / f"{number}.json", **named)
+    _, out, _ = run("rules", "--from", ".", cwd=tmp_path)
+    assert rows(out, "the entry is not present")[0][2] == "2"
+
+
+@pytest.mark.parametrize(
+    "command", [("rules", "--results"), ("matrix", "--report"), ("validate", "--report")], ids=str
+)
+def test_a_report_is_not_kept_in_a_file(tmp_path: Path, command: tuple[str, str]) -> None:
+    (tmp_path / "f").touch()
+    for name, why in (("f", "it is not a folder"), ("f/below", "Not a directory")):
+        code, out, errors = run(*command, name, cwd=tmp_path)
+        sentence = f"pagetable: {name} cannot hold a report: {why}\n"
+        assert (code, out, errors) == (2, "", sentence)
 
 
 def differing() -> dict[str, Any]:
@@ -198,6 +274,10 @@ def test_a_run_is_kept_or_not_made(tmp_path: Path) -> None:
         ({"departed": {"4": {"reserved": 1.5}}}, "expected int, got float"),
         ({"disagreements": True}, "disagreements: expected int, got bool"),
         ({"findings": [{"mode": "4"}]}, "missing"),
+        (
+            {"findings": [dict.fromkeys(("values", "expected", "observed", "case"), "")]},
+            "there is no mode in ''",
+        ),
         ({"engine": ["tcg"]}, "engine: expected text, got array"),
     ],
     ids=str,
@@ -222,20 +302,29 @@ def test_an_access_whose_error_code_alone_departs_counts_as_departing(tmp_path: 
 
 
 @pytest.mark.hw
-def test_results_of_earlier_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("engine", ["tcg", "bochs"])
+def test_results_of_earlier_runs_are_kept(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = PROGRAMS[ENGINES[engine].maker]
+    reason = why_absent(engine, program=program)
+    if reason is not None:
+        pytest.skip(f"{engine} cannot run here: {reason}")
     few = "family=rights and access=read and by=user"
     monkeypatch.setattr(
         import_module("harness.cli.rules"),
         "planned",
         lambda preset, mode, engine, program, _: planned(preset, mode, engine, program, few),
     )
-    engines = [engine for engine in ("tcg", "bochs") if why_absent(engine) is None]
-    for engine in engines:
-        code, out, errors = run(
-            "rules", "--mode", "32", "--engine", engine, "--results", "r", cwd=tmp_path
-        )
+    (tmp_path / "r").mkdir()
+    rule = {"rules": {"32": {"user-denied": 5}}}
+    saved(tmp_path / "r" / "earlier.json", executor="tcg 0.1", **rule)
+    with Guest(engine, ram_bytes=ARENA.stop + RAM_UNIT, program=program) as guest:
+        here = called(*executor(guest))
+    asked = ("--engine", engine, f"--{ENGINES[engine].maker.lower()}", program)
+    for _ in range(2):
+        code, out, errors = run("rules", "--mode", "32", *asked, "--results", "r", cwd=tmp_path)
         assert (code, errors) == (0, "")
-    row, *below = rows(out, "a user access to a supervisor page")
-    executors = [line[-1].split()[0] for line in (row, *below)]
-    assert executors == sorted(engines)
-    assert len(list((tmp_path / "r").glob("*-32.json"))) == len(engines)
+        found = rows(out, "a user access to a supervisor page")
+        assert {line[-1] for line in found} == {"tcg 0.1", here}
+    assert len(list((tmp_path / "r").glob("*.json"))) == 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -36,7 +36,7 @@ from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import Walk, walk
 from harness.paging.x86.access import Access, Kind
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, reserved_in_pdpte, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr4, Mode, reserved_in_pdpte, root_for
 from harness.paging.x86.formats import KEYS, PDPTE_BYTES, PDPTES, P
 
 KIND = "matrix"
@@ -282,6 +282,13 @@ class MatrixCase(AskedAccess):
             raise ValueError("a sequence loads no PDPTEs")
 
 
+LEVEL_CHANGES: Final = {
+    "la57": ("cr4", int(Cr4.LA57)),
+    "la57-pse": ("cr4", int(Cr4.LA57 | Cr4.PSE)),
+}
+"""What was once the name of a flush: the control register, and which of its bits are changed."""
+
+
 class SavedAskedAccess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An `AskedAccess` in a file, as `written` gives it."""
 
@@ -304,8 +311,11 @@ class SavedAskedAccess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     def asked(self) -> dict[str, Any]:
         """The values of the fields of `AskedAccess`; ValueError where there are none such."""
+        flush, changed = LEVEL_CHANGES.get(self.flush, (self.flush, self.changed))
         return {
             **{field.name: getattr(self, field.name) for field in fields(AskedAccess)},
+            "flush": flush,
+            "changed": changed,
             "control": made(Control, self.control, "control"),
             "access": self.access.read(Kind),
         }

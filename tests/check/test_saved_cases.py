@@ -226,3 +226,29 @@ def test_what_was_written_once_is_replayed(tmp_path: Path) -> None:
     code, out, errors = run("replay", written(tmp_path, MATRIX), cwd=tmp_path)
     assert (code, errors) == (0, "")
     assert "They agree now." in out
+
+
+OLD_FLUSHES = {"la57": 0x1000, "la57-pse": 0x1010}
+"""Names that a change of CR4.LA57 had (bit 12), alone and with CR4.PSE (bit 4): SDM 2.5."""
+
+
+@pytest.mark.parametrize("flush", OLD_FLUSHES)
+@pytest.mark.parametrize("step", ["earlier", "last"])
+def test_an_old_name_of_a_change_of_levels_is_read(tmp_path: Path, flush: str, step: str) -> None:
+    others = ("engine", "qemu", "values", "model", "expected", "observed", "case")
+    first = {key: value for key, value in MATRIX.items() if key not in others}
+    old = {"flush": flush}
+    content = {**MATRIX, **old} if step == "last" else {**MATRIX, "earlier": [{**first, **old}]}
+    found = saved(written(tmp_path, content))
+    assert isinstance(found, MatrixCase)
+    assert (found.steps[0].flush, found.steps[0].changed) == ("cr4", OLD_FLUSHES[flush])
+    again = saved(found.save(tmp_path / "again"))
+    assert again == found
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("flush", OLD_FLUSHES)
+def test_a_change_of_levels_that_was_written_once_is_replayed(tmp_path: Path, flush: str) -> None:
+    code, out, errors = run("replay", written(tmp_path, {**MATRIX, "flush": flush}), cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    assert "They agree now." in out

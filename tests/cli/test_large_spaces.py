@@ -19,6 +19,12 @@ size = "2M"
 count = {PAGES}
 physical = 0x1_0000_0000
 rights = "w"
+
+[[map]]  # one in RAM, without which nothing is outside
+virtual = 0x4000_0000
+physical = 0x300_0000
+size = "2M"
+rights = "w"
 """
 LAST = 0x1_0000_0000 + (PAGES << 21) - 1
 

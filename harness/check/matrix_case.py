@@ -19,6 +19,7 @@ from harness.check import marks, sequence
 from harness.check import replay as layout_case
 from harness.check.chain import Lanes, Question
 from harness.check.compare import PROBE, Comparison, Disagreement
+from harness.check.keys import in_units
 from harness.check.replay import Case, CaseError, SavedAccess, SavedCase
 from harness.check.rig import Batch, Rig, Verdicts, guest_of
 from harness.check.sequence import SequenceBatch
@@ -402,6 +403,9 @@ def _replayed(rig: Rig, case: MatrixCase) -> Comparison:
 def _judged(rig: Rig, case: MatrixCase) -> Iterator[tuple[Batch, Verdicts]]:
     chain, steps = rig.chain(case.model), case.steps
     for asked in steps:
+        if asked.page >= len(chain.data):
+            size = in_units(chain.cpu.format.levels[asked.page].size)
+            raise Misuse(f"the case cannot be replayed: this guest's memory has no room for {size}")
         if not case.earlier or asked.access.kind is Kind.FETCH:
             chain.put_code(asked.lanes.address, asked.lanes.width == 1)
     if not case.earlier:

@@ -108,7 +108,10 @@ class Reason(Enum):
     CR4_RESERVED = "a CR4 with reserved bits set is loaded (2.5)"
     PCIDE_SET = "CR4.PCIDE is set outside long mode, or while CR3 has a PCID (4.10.1)"
     CET_WITHOUT_WP = "CR4.CET=1 with CR0.WP=0 is loaded (2.5)"
-    CR0_INVALID = "a CR0 with PG=1 and PE=0, or PG=0 in 64-bit mode, or bits 63:32 is loaded (2.5)"
+    CR0_INVALID = (
+        "a CR0 with PG=1 and PE=0, NW=1 and CD=0, PG=0 in 64-bit mode, or bits 63:32 is loaded"
+        " (2.5)"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from harness.paging.x86.access import Fault, Reason, Vector
 from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Mode, reserved_in_pdpte
 from harness.paging.x86.formats import LEGACY_ADDRESS_BITS, PDPTE_BYTES, PDPTES, bits
 
-RELOADING_CR0 = Cr0.PG | bits(30, 29)
+CD, NW = bits(30), bits(29)
+RELOADING_CR0 = Cr0.PG | CD | NW
 RELOADING_CR4 = Cr4.PAE | Cr4.PGE | Cr4.PSE | Cr4.SMEP
 """Bits of which a change loads the PDPTEs in PAE paging: PG, CD and NW; PAE, PGE, PSE and SMEP (SDM
 4.4.1)."""
@@ -42,13 +43,15 @@ def move(
     then = replace(cpu, cr0=new0, cr4=new4, cr3=cpu.cr3 if cr3 is None else cr3)
     stays = then.mode is Mode.PAE and cpu.mode is Mode.PAE and cr3 is None
     stays &= not ((cpu.cr0 ^ new0) & RELOADING_CR0 or (cpu.cr4 ^ new4) & RELOADING_CR4)
-    return then if stays else load(cpu, then, memory)
+    return then if stays else load(cpu, then, memory, writes_cr3=cr3 is not None)
 
 
 def _invalid(now: Cpu, cr0: int, cr4: int) -> Reason | None:
     """Why CR0 and CR4 cannot have these values together, one of which is loaded (SDM 2.5)."""
     paging, protected = bool(cr0 & Cr0.PG), bool(cr0 & Cr0.PE)
     if cr0 >> 32 or (paging and not protected) or (now.long and not paging):
+        return Reason.CR0_INVALID
+    if cr0 & NW and not cr0 & CD:
         return Reason.CR0_INVALID
     if cr4 & reserved_in_cr4(now):
         return Reason.CR4_RESERVED
@@ -61,17 +64,22 @@ def _invalid(now: Cpu, cr0: int, cr4: int) -> Reason | None:
     return None
 
 
-def load(now: Cpu, then: Cpu, memory: Memory) -> Cpu | Fault:
+def load(now: Cpu, then: Cpu, memory: Memory, *, writes_cr3: bool = True) -> Cpu | Fault:
     """The CPU after MOV CR3, or a MOV to CR0 or CR4 that changes how it pages (SDM 4.4.1 lists
     them), has taken it from one state to another: `then`, with the PDPTEs that PAE paging has
     read from memory; or the #GP(0) that leaves it as it was.
+
+    writes_cr3  whether CR3 is loaded: then its reserved bits are checked, and bit 63 is not kept,
+                which with CR4.PCIDE=1 only says that the TLB may keep what it has (4.10.4.1)
 
     Raises ValueError where there is no memory behind the PDPTEs.
     """
     if now.long and then.long and (now.cr4 ^ then.cr4) & Cr4.LA57:
         return _refused(Reason.LA57_CHANGED)
-    if then.long and then.cr3 & reserved_in_cr3(then):
-        return _refused(Reason.CR3_RESERVED)
+    if then.long and writes_cr3:
+        if then.cr3 & reserved_in_cr3(then):
+            return _refused(Reason.CR3_RESERVED)
+        then = replace(then, cr3=then.cr3 & ~Cr3.KEEP_TLB)
     if then.mode is not Mode.PAE:
         return then
     pdptes = read_pdptes(memory, then.cr3)

@@ -261,11 +261,30 @@ def test_lam_has_a_use_for_bits_62_and_61_of_cr3(
     assert isinstance(load(now, replace(now, cr3=bits), memory({})), Cpu) == fine
 
 
-def test_pcide_has_a_use_for_bit_63_of_cr3() -> None:
+def test_pcide_has_a_use_for_bit_63_of_cr3_which_is_not_kept() -> None:
+    """SDM 4.10.4.1: the bit says that the TLB may keep what it has, and is never stored."""
     now = Cpu.in_mode(Mode.LEVEL_4, 0, cr4=Cr4.PCIDE)
-    then = replace(now, cr3=1 << 63 | 0x1FFF)
-    assert load(now, then, memory({})) == then
-    assert then.roots[0].table.address == 0x1000
+    loaded = replace(now, cr3=0x1FFF)
+    assert load(now, replace(now, cr3=1 << 63 | 0x1FFF), memory({})) == loaded
+    assert move(now, memory({}), cr3=1 << 63 | 0x1FFF) == loaded
+    assert loaded.roots[0].table.address == 0x1000
+
+
+def test_pcide_is_cleared_after_a_move_that_kept_the_tlb() -> None:
+    now = Cpu.in_mode(Mode.LEVEL_4, 0, cr4=Cr4.PCIDE)
+    then = move(now, memory({}), cr3=1 << 63 | 0x1000)
+    assert isinstance(then, Cpu)
+    cr4 = now.cr4 & ~int(Cr4.PCIDE)
+    assert move(then, memory({}), cr4=cr4) == replace(now, cr3=0x1000, cr4=cr4)
+
+
+@pytest.mark.parametrize("register", ["cr0", "cr4"])
+def test_what_is_reserved_in_cr3_is_checked_when_that_is_written(register: str) -> None:
+    now = replace(Cpu.in_mode(Mode.LEVEL_4, 0), cr3=1 << 63)
+    changed = {register: getattr(now, register) ^ {"cr0": WP, "cr4": Cr4.PGE}[register]}
+    assert move(now, memory({}), **changed) == replace(now, **changed)
+    refused = Fault(Vector.GP, 0, None, None, Reason.CR3_RESERVED)
+    assert move(now, memory({}), cr3=now.cr3) == refused
 
 
 def test_low_bits_of_cr3_are_no_part_of_the_address_and_never_refused() -> None:
@@ -289,12 +308,24 @@ def with_cr4(cpu: Cpu, bits: int) -> Cpu:
 
 
 CR0, CR4 = Cr0.PE | Cr0.PG, Cr4.PAE
+CD, NW = 1 << 30, 1 << 29
 LONG, LEGACY = (Cpu.in_mode(mode, 0, cr4=0) for mode in (Mode.LEVEL_4, Mode.BITS_32))
 MOVES: dict[str, tuple[Cpu, dict[str, int], Reason | None]] = {
     "PE cleared with PG set": (LONG, {"cr0": CR0 & ~Cr0.PE}, Reason.CR0_INVALID),
     "the same outside long mode": (LEGACY, {"cr0": CR0 & ~Cr0.PE}, Reason.CR0_INVALID),
     "PG cleared in 64-bit mode": (LONG, {"cr0": Cr0.PE}, Reason.CR0_INVALID),
     "bit 32 of CR0": (LONG, {"cr0": CR0 | 1 << 32}, Reason.CR0_INVALID),
+    **{
+        f"NW set{where}": (cpu, {"cr0": cpu.cr0 | NW}, Reason.CR0_INVALID)
+        for where, cpu in (("", LONG), (" outside long mode", LEGACY))
+    },
+    "CD cleared while NW stays": (
+        replace(LONG, cr0=LONG.cr0 | CD | NW),
+        {"cr0": LONG.cr0 | NW},
+        Reason.CR0_INVALID,
+    ),
+    "CD set": (LONG, {"cr0": LONG.cr0 | CD}, None),
+    "CD and NW set": (LONG, {"cr0": LONG.cr0 | CD | NW}, None),
     "WP cleared": (LONG, {"cr0": CR0}, None),
     "WP cleared under CET": (with_cr4(LONG, Cr4.CET), {"cr0": CR0}, Reason.CET_WITHOUT_WP),
     "CET set with WP": (LONG, {"cr4": CR4 | Cr4.CET}, None),
@@ -358,9 +389,10 @@ def test_only_some_moves_load_the_pdptes() -> None:
         assert move(cpu, stored, cr4=cpu.cr4 ^ bit) == replace(loaded, cr4=cpu.cr4 ^ bit)
     for bit in (Cr4.SMAP, Cr4.PKE):
         assert move(cpu, stored, cr4=cpu.cr4 ^ bit) == replace(cpu, cr4=cpu.cr4 ^ bit)
-    for number in (29, 30):
-        cr0 = cpu.cr0 ^ 1 << number
-        assert move(cpu, stored, cr0=cr0) == replace(loaded, cr0=cr0)
+    uncached = replace(cpu, cr0=cpu.cr0 | 1 << 30)
+    for now, number in ((cpu, 30), (uncached, 30), (uncached, 29)):
+        cr0 = now.cr0 ^ 1 << number
+        assert move(now, stored, cr0=cr0) == replace(loaded, cr0=cr0)
     assert move(cpu, stored, cr0=cpu.cr0 ^ Cr0.WP) == replace(cpu, cr0=cpu.cr0 ^ Cr0.WP)
     wrong = memory(dict.fromkeys(range(0, 32, 8), P | 0x2002))
     refused = Fault(Vector.GP, 0, None, None, Reason.PDPTE_RESERVED)

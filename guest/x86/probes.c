@@ -18,7 +18,7 @@ uintptr_t attempt_on_shadow_stack(uintptr_t address, uintptr_t value, uintptr_t 
 extern const uint64_t exception_shadow_token[], shadow_token[];
 #endif
 
-/* What lies at supervisor_accesses and user_accesses, ROUTINE_BYTES each; from the third line on only at the former. */
+/* What lies at supervisor_accesses and user_accesses, ROUTINE_BYTES each; CALL and what follows it only at the former. */
 enum routine {
 	READ_1, READ_4, READ_8, WRITE_1, WRITE_4, WRITE_8, JUMP, PUSH, LOAD_SEGMENT,
 	SHADOW_READ, SHADOW_WRITE, USER_SHADOW_WRITE,
@@ -178,14 +178,15 @@ static inline bool survives(enum routine routine, uintptr_t value)
 
 static inline bool flush(const struct job *job)
 {
-	if (job->flush == FLUSH_PAGE) {
+	if (job->flush == FLUSH_PAGE || job->flush >= FLUSH_CR0) {	/* bits of CR0 may be changed and drop nothing */
 #ifdef __x86_64__
 		asm volatile("invlpg (%0)" :: "r"(job->address) : "memory");
 #else
 		asm volatile("invlpg %%gs:(%0)" :: "r"((uintptr_t)job->address) : "memory");
 #endif
-		return true;
 	}
+	if (job->flush == FLUSH_PAGE)
+		return true;
 	if (job->flush == FLUSH_ALL)
 		return survives(LOAD_CR3, batch.cr3);
 	if (job->flush == FLUSH_GLOBAL)

@@ -70,8 +70,8 @@ enum flush {
 	FLUSH_INVPCID_CONTEXT,	/* type 1 */
 	FLUSH_INVPCID_ALL,	/* type 2, with global pages */
 	FLUSH_INVPCID_REST,	/* type 3, without */
-	FLUSH_CR0,	/* not for its own sake: the bits of CR0 that are set in the value are changed, all at once, and */
-	FLUSH_CR3,	/* changed back should that be done; the same of CR3 */
+	FLUSH_CR0,	/* INVLPG of the address, then the bits of CR0 that are set in the value are changed, all at once, */
+	FLUSH_CR3,	/* and changed back should that be done; the same of CR3 */
 	FLUSH_CR4,	/* and of CR4 */
 };
 

@@ -37,8 +37,8 @@ CHANGES = ("cr0", "cr3", "cr4")
 INVPCID = ("invpcid-address", "invpcid-context", "invpcid-rest", "invpcid-all")
 FLUSHES = ("page", "all", "global", "none", *INVPCID, *CHANGES)
 """How the translations of an address are dropped: by INVLPG, MOV CR3, or a change of CR4.PGE; not
-at all; by INVPCID of each type, the last of which drops global ones too; or by what a change of
-bits of a control register, and back, may drop."""
+at all; by INVPCID of each type, the last of which drops global ones too; or by INVLPG, after which
+bits of a control register are changed, and back."""
 
 NO_VECTOR = 0xFF
 """How the guest says that an access ended without an exception."""
@@ -419,6 +419,8 @@ def _changing(lanes: Lanes) -> Mask:
 def _changes(cpu: Cpu, lanes: Lanes) -> Bytes:
     """Why bits of a control register cannot be changed, where that is tried."""
     refused = np.zeros(len(lanes), np.uint8)
+    if not _changing(lanes).any():
+        return refused
     # As they were put there: an engine that takes them for entries marks them.
     pdptes = BufferMemory(np.array(cpu.pdptes, "<u8").view(np.uint8), cpu.base)
     for name in CHANGES:

@@ -43,7 +43,7 @@ from harness.check.quirks import (
 )
 from harness.check.stage import WINDOW_KEY, Change, Control, Model, Step
 from harness.machine.machine import Ability
-from harness.machine.processor import CR4_KNOWN, MachineInfo
+from harness.machine.processor import MachineInfo
 from harness.machine.registry import able, engine_named
 from harness.paging.bulk import Counts
 from harness.paging.format import Shape
@@ -176,12 +176,14 @@ class Family:
         if self.feature is None or info.has(self.feature):
             return None
         why = f"the engine's processor has no {self.feature.upper()}"
-        return f"{why}, and a MOV to CR4 with that bit hangs TCG" if self.of_cr4 else why
+        if self.changes_cr4 and Ability.REFUSED_LOADS not in engine_named(engine).can:
+            return f"{why}, and {engine} is not asked to {Ability.REFUSED_LOADS.value}"
+        return why
 
     @property
-    def of_cr4(self) -> bool:
-        """Whether a bit of CR4 enables the feature."""
-        return self.feature in CR4_KNOWN.values()
+    def changes_cr4(self) -> bool:
+        """Whether the cases change bits of CR4."""
+        return any(axis.name == _FLUSH and axis.values == ("cr4",) for axis in self.product.axes)
 
     @property
     def unasked(self) -> str | None:
@@ -717,13 +719,14 @@ def pdpte(model: Model, controls: tuple[Control, ...], at_once: int) -> Iterator
 class _Change:
     """Bits of a control register that are changed, and what that takes.
 
-    sets      of bits that are changed at once
-    refused   whether any of them must be
+    sets                  of bits that are changed at once
+    survives_everywhere   whether an engine that refuses nothing survives them as well,
+                          so that all are asked
     """
 
     register: str
     sets: tuple[tuple[int, ...], ...]
-    refused: bool = True
+    survives_everywhere: bool = False
     controls: tuple[Control, ...] = (ALL_ON, ALL_OFF)
     feature: str | None = None
     shadow_stacks: bool = False
@@ -735,21 +738,28 @@ def _singly(*bits: int) -> tuple[tuple[int, ...], ...]:
 
 _CR4_OF_NO_FEATURE: Final = (15, 26, 28, 29, 30, 31)
 _LONG_CHANGES: Final[tuple[_Change, ...]] = (
-    _Change("cr4", ((12,), (4, 12)), refused=False, feature="la57"),
+    _Change("cr4", ((12,), (4, 12)), survives_everywhere=True, feature="la57"),
     _Change("cr4", _singly(5, *_CR4_OF_NO_FEATURE, 33, 40, 63)),
-    _Change("cr0", ((0,), (31,), (0, 31), (32,), (63,))),
-    _Change("cr0", _singly(16), refused=False),
-    _Change("cr3", _singly(0, 3, 4, 5, 11), refused=False),
-    _Change("cr3", ((63,), (0,), (3, 4, 11)), controls=(WITH_PCIDS,), feature="pcid"),
-    _Change("cr4", _singly(17), refused=False, feature="pcid"),
+    _Change("cr0", ((0,), (31,), (0, 31), (29,), (29, 30), (30,), (32,), (63,))),
+    _Change("cr0", _singly(16), survives_everywhere=True),
+    _Change("cr3", _singly(0, 3, 4, 5, 11), survives_everywhere=True),
+    _Change("cr3", _singly(63), controls=(WITH_PCIDS,), feature="pcid"),
+    _Change(
+        "cr3",
+        ((0,), (3, 4, 11)),
+        survives_everywhere=True,
+        controls=(WITH_PCIDS,),
+        feature="pcid",
+    ),
+    _Change("cr4", _singly(17), survives_everywhere=True, feature="pcid"),
     _Change("cr4", _singly(23), controls=(ALL_ON, Control(wp=False)), shadow_stacks=True),
     _Change("cr0", _singly(16), controls=(ALL_ON, Control(cet=True)), shadow_stacks=True),
 )
 _LEGACY_CHANGES: Final[tuple[_Change, ...]] = (
     _Change("cr4", _singly(17, *_CR4_OF_NO_FEATURE)),
-    _Change("cr0", _singly(0)),
-    _Change("cr0", _singly(16), refused=False),
-    _Change("cr3", _singly(3, 4), refused=False),
+    _Change("cr0", ((0,), (29,), (29, 30), (30,))),
+    _Change("cr0", _singly(16), survives_everywhere=True),
+    _Change("cr3", _singly(3, 4), survives_everywhere=True),
 )
 
 
@@ -777,7 +787,7 @@ def load(model: Model) -> Iterator[Family]:
             Product(axes),
             one.controls,
             feature=one.feature,
-            needs=Ability.REFUSED_LOADS if one.refused else None,
+            needs=None if one.survives_everywhere else Ability.REFUSED_LOADS,
         )
 
 

@@ -167,7 +167,7 @@ def changeable(state: State, info: MachineInfo, refuses: bool) -> dict[str, int]
     cr4 &= ~(0 if long else CR4_PSE | CR4_PAE | CR4_PCIDE)
     cr0, cr3 = CR0_WP, 0xFFF if long else 0x18
     if refuses:
-        cr0, cr4 = cr0 | 1, 0xFFFF_FFFF & ~(CR4_PSE | CR4_PAE)
+        cr0, cr4 = cr0 | 1 | 3 << 29, 0xFFFF_FFFF & ~(CR4_PSE | CR4_PAE)
     elif long:
         cr4 &= ~(CR4_PAE | CR4_CET)
     return {"cr0": cr0, "cr3": cr3, "cr4": cr4}

@@ -12,6 +12,7 @@ from harness.check.families import Family, families
 from harness.check.stage import WINDOW_SLOT, Control, Model
 from harness.check.window import Window
 from harness.machine.guest import State
+from harness.machine.processor import MachineInfo
 from harness.machine.ram import LARGEST_RAM
 from harness.machine.registry import engine_named
 from harness.paging.address import Physical, Span
@@ -20,6 +21,7 @@ from harness.paging.table import Table
 from tests.check.test_matrix import processor
 
 MIB, GIB = 1 << 20, 1 << 30
+EVERYTHING = MachineInfo(dict.fromkeys((0, 1, 7, 0x8000_0001), ((1 << 32) - 1,) * 4))
 MODELS = [Model("4"), Model("5")]
 EVERY_MODE = [*MODELS, Model("pae"), Model("32"), Model("32", pse=False)]
 DATA, CODE = [32 * MIB, 34 * MIB, GIB], [33 * MIB, 36 * MIB, 2 * GIB]
@@ -258,14 +260,52 @@ def test_a_bit_of_cr4_that_the_processor_lacks_is_never_sent() -> None:
     (one,) = found
     lacking = processor("la57")
     assert one.lacks("tcg", processor()) is None
-    assert one.lacks("tcg", lacking) == (
-        "the engine's processor has no LA57, and a MOV to CR4 with that bit hangs TCG"
-    )
+    for engine in ("tcg", "kvm"):
+        assert one.lacks(engine, lacking) == (
+            f"the engine's processor has no LA57, and {engine} is not asked to refuse what CR0, CR3"
+            " and CR4 cannot hold"
+        )
+    assert one.lacks("bochs", lacking) == "the engine's processor has no LA57"
     plan = matrix.plan("quick", ["4"], "tcg", lacking, "family=load or family=rights")
     changed = {part.family.case(part.controls[0], 0) for part in plan.work}
     assert any("flush=cr3" in case for case in changed)
     assert not any("flush=cr4" in case for case in changed)
-    assert any("hangs TCG" in reason for reason in plan.skipped)
+    assert any("no LA57" in reason for reason in plan.skipped)
+
+
+def test_cr3_is_not_said_to_be_refused_for_a_bit_of_cr4() -> None:
+    some = [one for one in families("quick", [MODELS[0]], ()) if one.feature == "pcid"]
+    of_cr3 = [one for one in some if one.axes["flush"].flat[0] == "cr3" and not one.needs]
+    assert of_cr3
+    for one in of_cr3:
+        for engine in ("tcg", "kvm", "bochs"):
+            assert one.lacks(engine, processor("pcid")) == "the engine's processor has no PCID"
+
+
+def changes(model: Model, register: str, engine: str) -> set[tuple[str, int]]:
+    """The bits of a register that an engine with every feature changes, and CR4.PCIDE there."""
+    return {
+        (bits, control.first.values()["PCIDE"])
+        for one in families("quick", [model], ())
+        if one.name == "load" and one.lacks(engine, EVERYTHING) is None
+        for control in one.controls
+        if one.axes["flush"].flat[0] == register
+        for bits in one.axes["changed"].flat
+    }
+
+
+def test_what_every_engine_survives_is_asked_of_each() -> None:
+    """With PCIDs bit 63 of CR3 is taken, but an engine need not take it back."""
+    of_bochs = changes(MODELS[0], "cr3", "bochs")
+    assert {("0", 1), ("3+4+11", 1), ("63", 1), ("0", 0)} <= of_bochs
+    for engine in ("tcg", "kvm"):
+        found = {one for one in changes(MODELS[0], "cr3", engine) if one[1]}
+        assert found == {("0", 1), ("3+4+11", 1)}
+
+
+def test_cd_and_nw_are_changed_alone_and_together() -> None:
+    for model in EVERY_MODE[:4]:
+        assert {("29", 0), ("30", 0), ("29+30", 0)} <= changes(model, "cr0", "bochs")
 
 
 def test_full_tries_every_control_state_at_every_level() -> None:

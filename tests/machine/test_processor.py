@@ -154,6 +154,8 @@ def test_between_jobs_only_rights_can_change(change: dict[str, Any]) -> None:
         (LONG, True, "cr3", 1 << 45, True),
         (LONG, True, "cr3", 1 << 20, False),
         (PAE, True, "cr0", 1, True),
+        (PAE, True, "cr0", 0b11 << 29, True),
+        (PAE, False, "cr0", 1 << 30, False),
         (PAE, True, "cr0", 1 << 31, False),
         (PAE, True, "cr3", 0x18, True),
         (PAE, True, "cr3", 0x20, False),

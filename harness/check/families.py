@@ -44,7 +44,7 @@ from harness.check.quirks import (
 from harness.check.stage import WINDOW_KEY, Change, Control, Model, Step
 from harness.machine.machine import Ability
 from harness.machine.processor import MachineInfo
-from harness.machine.registry import able, engine_named
+from harness.machine.registry import engine_named, engines_with
 from harness.paging.bulk import Counts
 from harness.paging.format import Shape
 from harness.paging.memory import Mask, Words
@@ -171,7 +171,7 @@ class Family:
     def lacks(self, engine: str, info: MachineInfo) -> str | None:
         """Why an engine with this processor must not be asked, as a reason; None if it can be."""
         if self.needs is not None and self.needs not in engine_named(engine).can:
-            others = " and ".join(able(self.needs)) or "none"
+            others = " and ".join(engines_with(self.needs)) or "none"
             return f"{engine} is not asked to {self.needs.value}: {others} is"
         if self.feature is None or info.has(self.feature):
             return None
@@ -188,7 +188,7 @@ class Family:
     @property
     def unasked(self) -> str | None:
         """Why no engine at all can be asked, as a reason; None if one can be."""
-        if self.needs is None or able(self.needs):
+        if self.needs is None or engines_with(self.needs):
             return None
         return f"no engine can {self.needs.value}"
 

@@ -367,14 +367,27 @@ def replay(case: MatrixCase, *, program: str | None = None) -> Comparison:
     Raises Misuse where it cannot be asked here, MachineError for a guest that is lost.
     """
     with guest_of(case.engine, case.model.guest, program) as guest:
-        reason = _another(case, guest.info) or case.model.lacks(guest.info)
-        for asked in case.steps:
-            reason = reason or asked.control.lacks(guest.info)
-        if reason is None and not case.model.long:
-            reason = why_long_mode_only(guest)
-        if reason is not None:
-            raise Misuse(f"the case cannot be replayed: {reason}")
-        return _replayed(Rig(guest), case)
+        return replay_in(Rig(guest), case)
+
+
+def replay_in(rig: Rig, case: MatrixCase) -> Comparison:
+    """The same in a guest that may have answered other cases before."""
+    check_replayable(case, rig.guest.info, why_long_mode_only(rig.guest))
+    return _replayed(rig, case)
+
+
+def check_replayable(case: MatrixCase, info: MachineInfo, long_mode_only: str | None) -> None:
+    """Raises Misuse for a case that cannot be asked of a guest with this processor.
+
+    long_mode_only  why the guest is lost outside long mode, None if it is not
+    """
+    reason = _another(case, info) or case.model.lacks(info)
+    for asked in case.steps:
+        reason = reason or asked.control.lacks(info)
+    if reason is None and not case.model.long:
+        reason = long_mode_only
+    if reason is not None:
+        raise Misuse(f"the case cannot be replayed: {reason}")
 
 
 def _another(case: MatrixCase, info: MachineInfo) -> str | None:
@@ -383,7 +396,7 @@ def _another(case: MatrixCase, info: MachineInfo) -> str | None:
     if chosen is not None or case.model == case.model.on(info):
         return None
     wanted = " ".join(f"{name}={value}" for name, value in case.model.values().items())
-    return f"{case.engine} has no processor as that of the case, {wanted}"
+    return f"{case.engine} cannot be the case's processor ({wanted})"
 
 
 def _replayed(rig: Rig, case: MatrixCase) -> Comparison:

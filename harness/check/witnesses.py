@@ -1,18 +1,20 @@
-"""The question of one case, asked of every engine that can run here: whose answers differ.
+"""The questions of cases, asked of every engine that can run here: whose answers differ.
 
 Where engines that share no code give the answer of the rules and one does not, it is that one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from harness.check import matrix_case, replay
 from harness.check.compare import Comparison
 from harness.check.matrix_case import MatrixCase
 from harness.check.replay import Case
-from harness.machine.engines import called, executor, why_absent
+from harness.check.rig import Rig, guest_of
+from harness.machine.engines import called, executor, why_long_mode_only, why_not_started
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.guest import Guest, MachineInfo
 from harness.machine.machine import Processor
@@ -38,50 +40,109 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Able:
-    """An engine that can run here: who executes for it, the emulator to run, and the processor that
-    a guest has there where none is chosen."""
+class Present:
+    """An engine that can run here: who executes for it, the emulator to run, the processor that a
+    guest has there where none is chosen, and why the guest is lost outside long mode, None if not.
+    """
 
     executor: str
     program: str
     info: MachineInfo
+    long_mode_only: str | None
 
 
 @dataclass(frozen=True)
-class Engines:
+class Host:
     """The engines by name, as this host has them: those that can run, and why each other cannot."""
 
-    able: Mapping[str, Able]
-    unable: Mapping[str, str]
+    present: Mapping[str, Present]
+    absent: Mapping[str, str]
 
 
-def engines(programs: Mapping[str, str]) -> Engines:
+def this_host(programs: Mapping[str, str]) -> Host:
     """What this host can run of the registry; `programs` are the emulators by their makers."""
-    able, unable = {}, {}
+    present, absent = {}, {}
     for name, engine in ENGINES.items():
         program = programs[engine.maker]
-        reason = why_absent(name, program=program)
+        reason = why_not_started(name, program=program)
         if reason is None:
-            able[name] = _able(name, program)
-        else:
-            unable[name] = reason
-    return Engines(able, unable)
+            try:
+                present[name] = _present(name, program)
+            except (MachineError, Misuse) as error:
+                reason = str(error)
+        if reason is not None:
+            absent[name] = reason
+    return Host(present, absent)
 
 
-def _able(name: str, program: str) -> Able:
+def _present(name: str, program: str) -> Present:
     with Guest(name, ram_bytes=ARENA.stop + RAM_UNIT, program=program) as guest:
-        return Able(called(*executor(guest)), program, guest.info)
+        who = called(*executor(guest))
+        return Present(who, program, guest.info, why_long_mode_only(guest))
 
 
-def answers(case: Case | MatrixCase, here: Engines) -> Iterator[Answer]:
-    """What each engine says of a case, those that cannot run last."""
-    for name, one in here.able.items():
+def ask_every(cases: Sequence[Case | MatrixCase], host: Host) -> Iterator[tuple[int, Answer]]:
+    """What each engine says of each case, with the case's number, as the answers come: one engine
+    after the other, those that cannot run last."""
+    in_order = sorted(range(len(cases)), key=lambda number: _wanted(cases[number]))
+    for name, present in host.present.items():
+        with closing(_KeptGuest(name, present)) as kept:
+            for number in in_order:
+                try:
+                    found = kept.replay(_on(name, present.info, cases[number]))
+                    yield number, _answer(name, present.executor, found)
+                except (Misuse, MachineError) as error:
+                    yield number, Answer(name, present.executor, None, str(error))
+    for name, reason in host.absent.items():
+        for number in range(len(cases)):
+            yield number, Answer(name, name, None, f"it cannot run here: {reason}")
+
+
+def _wanted(case: Case | MatrixCase) -> tuple[Processor, int]:
+    """What the guest of a case has to be, so that those that share one are together."""
+    return case.model.guest if isinstance(case, MatrixCase) else (Processor(), 0)
+
+
+class _KeptGuest:
+    """The guest of an engine, kept for the next case as long as that asks for the same processor
+    and memory; so is the failure of one that does not start."""
+
+    def __init__(self, name: str, present: Present) -> None:
+        self._engine = ENGINES[name]
+        self._present = present
+        self._is: tuple[str | None, int] | None = None
+        self._rig: Rig | MachineError | Misuse | None = None
+
+    def replay(self, case: Case | MatrixCase) -> Comparison:
+        """What comes of a case; raises as `matrix_case.replay` does."""
+        if not isinstance(case, MatrixCase):
+            return replay.replay(case, program=self._present.program)
+        processor, ram_bytes = case.model.guest
+        chosen = self._engine.processor(processor)
+        if chosen is None:
+            # Every guest has the same processor then, and none is started in vain.
+            matrix_case.check_replayable(case, self._present.info, self._present.long_mode_only)
+        if self._is != (chosen, ram_bytes):
+            self.close()
+            self._is = chosen, ram_bytes
+            try:
+                self._rig = Rig(guest_of(case.engine, case.model.guest, self._present.program))
+            except (MachineError, Misuse) as error:
+                self._rig = error
+        if not isinstance(self._rig, Rig):
+            assert self._rig is not None
+            raise self._rig
         try:
-            yield _answer(name, one.executor, asked(_on(name, one.info, case), one.program))
-        except (Misuse, MachineError) as error:
-            yield Answer(name, one.executor, None, str(error))
-    for name, reason in here.unable.items():
-        yield Answer(name, name, None, f"it cannot run here: {reason}")
+            return matrix_case.replay_in(self._rig, case)
+        except MachineError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends the guest."""
+        rig, self._rig, self._is = self._rig, None, None
+        if isinstance(rig, Rig):
+            rig.guest.close()
 
 
 def _on(engine: str, info: MachineInfo, case: Case | MatrixCase) -> Case | MatrixCase:
@@ -92,7 +153,7 @@ def _on(engine: str, info: MachineInfo, case: Case | MatrixCase) -> Case | Matri
     return replace(case, engine=engine)
 
 
-def asked(case: Case | MatrixCase, program: str) -> Comparison:
+def replayed(case: Case | MatrixCase, program: str) -> Comparison:
     """What comes of a case, of whichever kind, on its engine now."""
     if isinstance(case, MatrixCase):
         return matrix_case.replay(case, program=program)

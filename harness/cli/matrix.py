@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,17 +18,19 @@ from harness.cli.ending import (
     DISAGREEMENT,
     MACHINE_FAILURE,
     complain,
+    ending,
     kept,
     sentences,
     tell_news,
 )
 from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, program_of, programs, usable
 from harness.cli.help import OUTPUT
-from harness.cli.output import Html, Json, make_folder, say, writable, write
+from harness.cli.output import Html, Json, make_folder, say, show, writable, write
 
 if TYPE_CHECKING:
     from harness.check.matrix import Plan, Report
     from harness.check.matrix_case import MatrixCase
+    from harness.check.witnesses import Answer
     from harness.report.matrix import Result
 
 JOBS = 2
@@ -88,7 +91,6 @@ def matrix(
     Example: pagetable matrix --mode 5 --where 'level=4 and P=1 and access=write'
     """
     with sentences():
-        from harness.check import written
         from harness.machine.errors import Misuse
         from harness.report import matrix as reports
         from harness.report.text import counted
@@ -104,18 +106,19 @@ def matrix(
         if not as_json:
             say(f"{counted(len(plan), 'access')} on {engine}")
         result = tried(plan, jobs, chosen, report or CASES, started)
-        if as_json or report is not None:
-            text = json.dumps(reports.as_object(result))
-        if as_json:
-            say(text)
-        else:
+        _keep(result, report, html)
+        if not as_json:
             reports.show(result)
-        if report is not None:
-            written.write(report / "report.json", text + "\n")
-        if html is not None:
-            from harness.report.html.run import matrix_page
-
-            write(html, matrix_page(result))
+        result, interrupted = everyone_asked(result, chosen)
+        if result.answers:
+            _keep(result, report, html)
+        if as_json:
+            say(json.dumps(reports.as_object(result)))
+        else:
+            for line in reports.answers_of_all(result):
+                show(line)
+        if interrupted is not None:
+            raise interrupted
         _leave(result, allow_news)
 
 
@@ -151,10 +154,8 @@ def known(mode: str) -> None:
 def tried(
     plan: Plan, jobs: int, chosen: Mapping[str, str], directory: Path, started: float
 ) -> Result:
-    """Tries a plan, keeps in the directory what tells against the machine, and asks every engine
-    about that."""
+    """Tries a plan, and keeps in the directory what tells against the machine."""
     from harness.check.matrix import Report, run
-    from harness.check.witnesses import answers, engines
     from harness.machine.errors import MachineError
     from harness.report.matrix import Result
     from harness.report.terminal import following
@@ -169,9 +170,51 @@ def tried(
         failure = kept(error, directory)
     cases = tuple((case, path) for case, path in _saved(total.failures, directory))
     seconds = time.monotonic() - started
-    here = engines(chosen) if cases else None
-    asked = tuple(tuple(answers(case, here)) for case, _ in cases) if here else ()
-    return Result(plan, total, cases, seconds, failure, asked)
+    return Result(plan, total, cases, seconds, failure)
+
+
+def everyone_asked(
+    result: Result, chosen: Mapping[str, str]
+) -> tuple[Result, KeyboardInterrupt | None]:
+    """The result with what every engine says of its cases; where that fails or is interrupted, with
+    what was said until then, and the interruption."""
+    from harness.check.witnesses import ask_every, this_host
+    from harness.machine.registry import ENGINES
+    from harness.report.terminal import following
+
+    cases = [case for case, _ in result.cases]
+    if not cases:
+        return result, None
+    answers: list[list[Answer]] = [[] for _ in cases]
+    interrupted = None
+
+    def coming() -> Generator[tuple[int, Answer], None, None]:
+        yield from ask_every(cases, this_host(chosen))
+
+    try:
+        with closing(coming()) as some:
+            for number, answer in following(
+                some, len(cases) * len(ENGINES), lambda _: (1, "answers of every engine")
+            ):
+                answers[number].append(answer)
+    except KeyboardInterrupt as error:
+        interrupted = error
+    except Exception as error:
+        complain(f"not every engine was asked about the disagreements: {ending(error)[1]}")
+    return replace(result, answers=tuple(map(tuple, answers))), interrupted
+
+
+def _keep(result: Result, directory: Path | None, page: Path | None) -> None:
+    """Writes what was asked to be written beside the output."""
+    from harness.check import written
+    from harness.report.matrix import as_object
+
+    if directory is not None:
+        written.write(directory / "report.json", json.dumps(as_object(result)) + "\n")
+    if page is not None:
+        from harness.report.html.run import matrix_page
+
+        write(page, matrix_page(result))
 
 
 def _step(part: Report) -> tuple[int, str]:

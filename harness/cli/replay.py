@@ -45,7 +45,7 @@ def replay(
     """
     with sentences():
         from harness.check.matrix_case import saved
-        from harness.check.witnesses import asked
+        from harness.check.witnesses import replayed
         from harness.report.text import replay_lines
 
         found, chosen = saved(case), programs(qemu, bochs)
@@ -53,7 +53,7 @@ def replay(
             _on_every_engine(found, chosen)
             return
         program = program_of(engine or found.engine, chosen)
-        comparison = asked(replace(found, engine=engine or found.engine), program)
+        comparison = replayed(replace(found, engine=engine or found.engine), program)
         for line in replay_lines(found, comparison):
             show(line)
         if comparison.disagreed:
@@ -62,12 +62,12 @@ def replay(
 
 def _on_every_engine(case: Case | MatrixCase, chosen: Mapping[str, str]) -> None:
     """Prints what each says; ends with 1 where one disagrees, with 2 where none could be asked."""
-    from harness.check.witnesses import answers, engines
+    from harness.check.witnesses import ask_every, this_host
     from harness.report.text import answer_lines, case_lines
 
     for line in case_lines(case):
         show(line)
-    found = list(answers(case, engines(chosen)))
+    found = [answer for _, answer in ask_every([case], this_host(chosen))]
     for line in answer_lines(found):
         show(line)
     if any(one.agrees is False for one in found):

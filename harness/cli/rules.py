@@ -14,7 +14,7 @@ import typer
 from harness.cli.complete import one_of
 from harness.cli.ending import CASES, DISAGREEMENT, sentences
 from harness.cli.engine import Bochs, Engine, Qemu, programs, usable
-from harness.cli.matrix import JOBS, known, planned, tried
+from harness.cli.matrix import JOBS, everyone_asked, known, planned, tried
 from harness.cli.output import Json, make_folder, say
 
 if TYPE_CHECKING:
@@ -77,7 +77,11 @@ def rules(
         if results is not None and reports:
             raise Misuse("--results keeps a run, and --from makes none: choose one of them")
         make_folder(results)
-        found = _read(reports) if reports else _run(mode, engine, programs(qemu, bochs), results)
+        interrupted = None
+        if reports:
+            found = _read(reports)
+        else:
+            found, interrupted = _run(mode, engine, programs(qemu, bochs), results)
         modes = MODES if mode == "all" else (mode,)
         those = table.chosen(modes, found)
         rows, cases = table.cross_table(those), table.differing(those)
@@ -88,14 +92,17 @@ def rules(
             lines = tuple(table.differing_lines(cases))
             sections = (("Where engines differ", lines),) if lines else ()
             print_all(table.table(mode, rows), sections, table.verdict(rows, disagreed))
+        if interrupted is not None:
+            raise interrupted
         if disagreed:
             raise typer.Exit(DISAGREEMENT)
 
 
 def _run(
     mode: str, engine: str, chosen: Mapping[str, str], results: Path | None
-) -> list[SavedReport]:
-    """The report of a quick run, kept among earlier ones where there is a folder for them."""
+) -> tuple[list[SavedReport], KeyboardInterrupt | None]:
+    """The report of a quick run, kept among earlier ones where there is a folder for them; and the
+    interruption where not every engine could be asked about it."""
     from harness.check import written
     from harness.machine.errors import MachineError
     from harness.report.matrix import as_object
@@ -109,12 +116,16 @@ def _run(
     result = tried(plan, JOBS, chosen, cases, time.monotonic())
     if result.failure is not None:
         raise MachineError(result.failure)
+    file = None
+    if results is not None:
+        file = results / f"{result.report.executor} {mode}.json".replace(" ", "-")
+        written.write(file, json.dumps(as_object(result)) + "\n")
+    result, interrupted = everyone_asked(result, chosen)
     text = json.dumps(as_object(result)) + "\n"
-    if results is None:
-        return [saved_report(text.encode())]
-    name = f"{result.report.executor} {mode}".replace(" ", "-")
-    written.write(results / f"{name}.json", text)
-    return _read([results])
+    if results is None or file is None:
+        return [saved_report(text.encode())], interrupted
+    written.write(file, text)
+    return _read([results]), interrupted
 
 
 def _read(paths: Sequence[Path]) -> list[SavedReport]:

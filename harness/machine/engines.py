@@ -53,6 +53,20 @@ def why_absent(name: str, *, program: str | None = None, deadline: float = 10.0)
     `deadline` in seconds bounds each of the stub's answers. Raises `Misuse` if there is no engine
     of that name.
     """
+    reason = why_not_started(name, program=program)
+    if reason is not None:
+        return reason
+    ram = ARENA.stop + RAM_UNIT
+    try:
+        with Guest(name, ram_bytes=ram, program=program, deadline=deadline):
+            return None
+    except (MachineError, Misuse) as error:
+        return str(error)
+
+
+def why_not_started(name: str, *, program: str | None = None) -> str | None:
+    """Why the engine is not even started here, as a sentence: what it needs is missing; None if
+    nothing is. Raises `Misuse` if there is no engine of that name."""
     engine = engine_named(name)
     try:
         installed(program or engine.program, engine.maker)
@@ -64,12 +78,7 @@ def why_absent(name: str, *, program: str | None = None, deadline: float = 10.0)
             return f"There is no {device}: load the kvm module, or allow nested virtualization."
         if not os.access(device, os.R_OK | os.W_OK):
             return f"{device} may not be opened by this user: join the group that owns it."
-    ram = ARENA.stop + RAM_UNIT
-    try:
-        with Guest(engine.name, ram_bytes=ram, program=program, deadline=deadline):
-            return None
-    except (MachineError, Misuse) as error:
-        return str(error)
+    return None
 
 
 def why_long_mode_only(guest: Guest) -> str | None:

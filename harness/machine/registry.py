@@ -29,6 +29,6 @@ def engine_named(name: str) -> Engine:
     return ENGINES[name]
 
 
-def able(ability: Ability) -> tuple[str, ...]:
+def engines_with(ability: Ability) -> tuple[str, ...]:
     """The names of the engines that can do something."""
     return tuple(name for name, engine in ENGINES.items() if ability in engine.can)

@@ -159,15 +159,22 @@ def _sections(result: Result) -> Iterator[tuple[str, Iterable[str]]]:
         if counts:
             yield title, count_lines(counts)
     if result.cases:
-        yield "Disagreements", [line for one in result.told for line in (*_case_lines(*one), "")]
+        yield "Disagreements", [line for one in result.cases for line in (*_case_lines(*one), "")]
 
 
-def _case_lines(case: MatrixCase, path: Path | None, answers: tuple[Answer, ...]) -> Iterator[str]:
-    """A disagreement: its values, both answers, what other engines say, the walk, and the file to
-    replay."""
+def answers_of_all(result: Result) -> Iterator[str]:
+    """What every engine says of each disagreement; nothing where none was asked."""
+    for number, (case, _, answers) in enumerate(result.told):
+        if answers:
+            yield from ("", "What every engine says", "") if not number else ("",)
+            yield case.values
+            yield from answer_lines(answers)
+
+
+def _case_lines(case: MatrixCase, path: Path | None) -> Iterator[str]:
+    """A disagreement: its values, both answers, the walk, and the file to replay."""
     yield case.values
-    expected, observed, *rest = list(disagreement_lines(disagreement(case)))[1:]
-    yield from (expected, observed, *answer_lines(answers), *rest)
+    yield from list(disagreement_lines(disagreement(case)))[1:]
     if path is not None:
         yield f"  replay    pagetable replay {path}"
 

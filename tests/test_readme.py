@@ -263,6 +263,12 @@ def in_background(command: str, shown: str, cwd: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_text_is_broken_into_lines_that_fit_a_screen(document: Path) -> None:
+    text = re.sub(r"^ *```.*?^ *```$", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert not [line for line in text.splitlines() if len(line) > 120 and line[0] != "|"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_block_is_of_a_kind_that_is_executed(document: Path) -> None:
     of_no_kind = [
         block.text for block in BLOCKS if block.document == document and block.kind == "unknown"

@@ -90,6 +90,7 @@ class Execution:
 
     departed   how many of them came to something else, as a known quirk has it
     disagreed  how many did without one
+    told       whether the report says which rules the accesses that disagree come to
     """
 
     engine: str
@@ -97,11 +98,12 @@ class Execution:
     accesses: int
     departed: int
     disagreed: int
+    told: bool = True
 
     @property
     def witness(self) -> bool:
         """Whether it did as the rule says at least once, and otherwise only by a known quirk."""
-        return not self.disagreed and self.departed < self.accesses
+        return self.told and not self.disagreed and self.departed < self.accesses
 
     @property
     def says(self) -> str:
@@ -172,6 +174,7 @@ def cross_table(those: Chosen) -> list[Row]:
 def _executions(rule: str, those: Chosen) -> Iterator[Execution]:
     """Who executed accesses that come to a rule, by name and version."""
     counts, engines = dict[str, Counter[str]](), dict[str, str]()
+    untold = {who for (who, _), one in those.items() if one.disagreements and not one.disagreed}
     for (who, mode), report in those.items():
         engines[who] = report.engine
         for key in COUNTED:
@@ -179,7 +182,9 @@ def _executions(rule: str, those: Chosen) -> Iterator[Execution]:
             counts.setdefault(who, Counter())[key] += count
     for who, count in sorted(counts.items(), key=lambda one: _by_version(one[0])):
         if count["rules"]:
-            yield Execution(engines[who], who, *(count[key] for key in COUNTED))
+            accesses, departed, disagreed = (count[key] for key in COUNTED)
+            told = who not in untold
+            yield Execution(engines[who], who, accesses, departed, disagreed, told)
 
 
 def _by_version(executor: str) -> tuple[str, list[int]]:

@@ -183,7 +183,7 @@ def test_reports_from_before_every_engine_was_asked_are_read(tmp_path: Path) -> 
     (tmp_path / "old").write_text(json.dumps(told))
     code, out, errors = run("rules", "--from", "old", cwd=tmp_path)
     assert (code, errors) == (1, "")
-    assert rows(out, "the entry is not present")[0][3:] == ["1,234", "tcg 7.2.22"]
+    assert rows(out, "the entry is not present")[0][2:] == ["none", "1,234", "tcg 7.2.22"]
     assert "mode 4: family=rights mode=4 P=0\n" in out
     assert out.splitlines()[-1].startswith("2 accesses disagree. ")
     _, out, _ = run("rules", "--from", "old", "--json", cwd=tmp_path)

@@ -385,7 +385,7 @@ def test_a_sequence_is_replayed_as_a_whole_from_its_file(
     ("harm", "problem"),
     [
         ({"flush": "none", "earlier": []}, "nothing is flushed before the first"),
-        ({"flush": "la57"}, "flush 'la57'"),
+        ({"flush": "la75"}, "flush 'la75'"),
         ({"slots": ["0x400008", "0x401000"]}, "two paths at most"),
         ({"control": {"wp": False, "smap": False}}, "two control states at most"),
         ({"earlier": [{"flush": "none"}]}, r"earlier\[0\]: object missing required field"),

@@ -192,7 +192,8 @@ def _refusals(state: State, info: MachineInfo, ram_bytes: int, high: range) -> I
         yield "EFER has NXE, but the guest's processor has no nx"
     yield from _contradictions(state)
     reach = info.physical_bits if state.mode is Mode.LONG else 32
-    if state.cr3 >= ram_bytes and (state.cr3 not in high or state.cr3 >> reach):
+    above = high.start <= state.cr3 < high.stop  # `in` counts up to a number that is no plain int
+    if state.cr3 >= ram_bytes and (not above or state.cr3 >> reach):
         yield f"CR3 is {state.cr3:#x}, outside RAM"
     if state.entry_cr3 >= ram_bytes:
         yield f"the entry tables' CR3 is {state.entry_cr3:#x}, outside RAM"

@@ -79,7 +79,7 @@ def load(now: Cpu, then: Cpu, memory: Memory, *, writes_cr3: bool = True) -> Cpu
     if then.long and writes_cr3:
         if then.cr3 & reserved_in_cr3(then):
             return _refused(Reason.CR3_RESERVED)
-        then = replace(then, cr3=then.cr3 & ~Cr3.KEEP_TLB)
+        then = replace(then, cr3=then.cr3 & ~int(Cr3.KEEP_TLB))  # a number, no flags
     if then.mode is not Mode.PAE:
         return then
     pdptes = read_pdptes(memory, then.cr3)

@@ -274,6 +274,7 @@ def test_pcide_is_cleared_after_a_move_that_kept_the_tlb() -> None:
     now = Cpu.in_mode(Mode.LEVEL_4, 0, cr4=Cr4.PCIDE)
     then = move(now, memory({}), cr3=1 << 63 | 0x1000)
     assert isinstance(then, Cpu)
+    assert type(then.cr3) is int
     cr4 = now.cr4 & ~int(Cr4.PCIDE)
     assert move(then, memory({}), cr4=cr4) == replace(now, cr3=0x1000, cr4=cr4)
 

@@ -213,8 +213,14 @@ def test_of_what_is_missing_qemu_is_named_first(
         (["smallest", "--engine=abacus"], "there is no engine 'abacus': choose one of tcg, kvm"),
         (["smallest", "--engine=tcg", "--qemu=/nope"], "QEMU is not installed, or not in PATH as"),
         (["smallest", "--qemu=/nope"], "QEMU is not installed, or not in PATH as /nope: install"),
-        (["smallest", "--report=broken.toml"], "File exists: 'broken.toml'"),
-        (["smallest", "--report=broken.toml/deep"], "Not a directory: 'broken.toml/deep'"),
+        (
+            ["smallest", "--report=broken.toml"],
+            "broken.toml cannot hold a report: it is not a folder",
+        ),
+        (
+            ["smallest", "--report=broken.toml/deep"],
+            "broken.toml/deep cannot hold a report: Not a directory",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -14,11 +14,16 @@ from harness.check.compare import Comparison
 from harness.check.matrix_case import MatrixCase
 from harness.check.replay import Case
 from harness.check.rig import Rig, guest_of
-from harness.machine.engines import called, executor, why_long_mode_only, why_not_started
+from harness.machine.engines import (
+    called,
+    executor,
+    smallest_guest,
+    why_long_mode_only,
+    why_not_started,
+)
 from harness.machine.errors import MachineError, Misuse
-from harness.machine.guest import Guest, MachineInfo
+from harness.machine.guest import MachineInfo
 from harness.machine.machine import Processor
-from harness.machine.ram import ARENA, RAM_UNIT
 from harness.machine.registry import ENGINES
 
 
@@ -76,7 +81,7 @@ def this_host(programs: Mapping[str, str]) -> Host:
 
 
 def _present(name: str, program: str) -> Present:
-    with Guest(name, ram_bytes=ARENA.stop + RAM_UNIT, program=program) as guest:
+    with smallest_guest(name, program) as guest:
         who = called(*executor(guest))
         return Present(who, program, guest.info, why_long_mode_only(guest))
 

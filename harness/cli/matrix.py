@@ -127,16 +127,14 @@ def planned(preset: str, mode: str, engine: str, program: str, where: str | None
     from harness.check.families import PRESETS
     from harness.check.matrix import plan
     from harness.check.stage import MODES
-    from harness.machine.engines import executor, why_long_mode_only
+    from harness.machine.engines import executor, smallest_guest, why_long_mode_only
     from harness.machine.errors import Misuse
-    from harness.machine.guest import Guest
-    from harness.machine.ram import ARENA, RAM_UNIT
 
     if preset not in PRESETS:
         raise Misuse(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
     if mode != "all":
         known(mode)
-    with Guest(engine, ram_bytes=ARENA.stop + RAM_UNIT, program=program) as guest:
+    with smallest_guest(engine, program) as guest:
         info, long_only, by = guest.info, why_long_mode_only(guest), executor(guest)
     modes = MODES if mode == "all" else (mode,)
     return plan(preset, modes, engine, info, where, long_only, by)

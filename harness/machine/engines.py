@@ -56,12 +56,17 @@ def why_absent(name: str, *, program: str | None = None, deadline: float = 10.0)
     reason = why_not_started(name, program=program)
     if reason is not None:
         return reason
-    ram = ARENA.stop + RAM_UNIT
     try:
-        with Guest(name, ram_bytes=ram, program=program, deadline=deadline):
+        with smallest_guest(name, program, deadline):
             return None
     except (MachineError, Misuse) as error:
         return str(error)
+
+
+def smallest_guest(name: str, program: str | None, deadline: float = 30.0) -> Guest:
+    """A guest with as little memory as one can have, to learn of its engine and processor; raises
+    as `Guest` does."""
+    return Guest(name, ram_bytes=ARENA.stop + RAM_UNIT, program=program, deadline=deadline)
 
 
 def why_not_started(name: str, *, program: str | None = None) -> str | None:

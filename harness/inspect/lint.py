@@ -746,8 +746,10 @@ def _slot(snapshot: Snapshot, one: Range) -> Slot | None:
 
 def _off_by_a_table(cpu: Cpu, memory: Memory, table: Table) -> str:
     """That the large pages in a table are those of a lower level; nothing where some is not."""
-    words = [memory.load(slot.address, table.format.entry_bytes) or 0 for slot in table.slots()]
-    readings = [decode.read(cpu, raw, table.level) for raw in words]
+    (_, words), *_ = words_of(
+        memory, table.format, table.level, np.array([table.address], np.uint64)
+    )
+    readings = [decode.read(cpu, raw, table.level) for raw in words[0].tolist()]
     wrong = [one for one in readings if isinstance(one.entry, Malformed)]
     guesses = [of_lower_table(cpu, one) for one in wrong]
     first = next(iter(guesses), None)

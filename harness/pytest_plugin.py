@@ -299,20 +299,20 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
             _check_regions(space)
         lines: list[str] = []
         comparisons: tuple[Comparison, ...]
-        cpu = what.cpu if isinstance(what, Live) else what
+        cpu, aside = (what.cpu, (what.window,)) if isinstance(what, Live) else (what, ())
+
+        def unmet() -> list[str]:
+            return [] if meant is None else _unmet(cpu, memory, meant, *aside)
+
         check_root(memory, cpu)
         if (sentence := uncleared(memory, cpu.roots)) is not None:
-            aside = (what.window,) if isinstance(what, Live) else ()
-            unmet = [] if meant is None else ["", *_unmet(cpu, memory, meant, *aside)]
-            pytest.fail("\n".join((sentence, *unmet)))
+            pytest.fail("\n".join((sentence, "", *unmet())).rstrip())
         try:
             if isinstance(what, Live):
                 comparisons = (what.run(),)
-                if meant is not None:
-                    lines += _unmet(cpu, memory, meant, what.window)
+                lines += unmet()
             else:
-                if meant is not None:  # before the machine notes in the entries what it accessed
-                    lines += _unmet(cpu, memory, meant)
+                lines += unmet()  # before the machine notes in the entries what it accessed
                 asked = None if meant is None else places(cpu, meant)
                 comparisons = compare_space(guest, memory, cpu, places=asked)
         except (MachineError, SpaceError) as error:

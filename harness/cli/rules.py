@@ -18,6 +18,7 @@ from harness.cli.matrix import JOBS, everyone_asked, known, planned, tried
 from harness.cli.output import Json, make_folder, say
 
 if TYPE_CHECKING:
+    from harness.report.matrix import Result
     from harness.report.rules import SavedReport
 
 
@@ -108,24 +109,23 @@ def _run(
     from harness.report.matrix import as_object
     from harness.report.rules import saved_report
 
-    cases = CASES
-    if results is not None:
-        cases = results / "cases"
+    def kept(result: Result) -> bytes:
+        text = json.dumps(as_object(result)) + "\n"
+        if results is not None:
+            name = f"{result.report.executor} {mode}.json".replace(" ", "-")
+            written.write(results / name, text)
+        return text.encode()
+
+    cases = CASES if results is None else results / "cases"
     engine, program = usable(engine, chosen)
     plan = planned("quick", mode, engine, program, None)
     result = tried(plan, JOBS, chosen, cases, time.monotonic())
     if result.failure is not None:
         raise MachineError(result.failure)
-    file = None
-    if results is not None:
-        file = results / f"{result.report.executor} {mode}.json".replace(" ", "-")
-        written.write(file, json.dumps(as_object(result)) + "\n")
+    kept(result)  # before all are asked, in which the run could be lost
     result, interrupted = everyone_asked(result, chosen)
-    text = json.dumps(as_object(result)) + "\n"
-    if results is None or file is None:
-        return [saved_report(text.encode())], interrupted
-    written.write(file, text)
-    return _read([results]), interrupted
+    text = kept(result)
+    return [saved_report(text)] if results is None else _read([results]), interrupted
 
 
 def _read(paths: Sequence[Path]) -> list[SavedReport]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,33 +16,25 @@ from harness.check.layouts import find, load
 from harness.check.matrix import Report
 from harness.check.stage import MODES
 from harness.check.validate import validate
-from harness.machine.engines import executor, why_absent
+from harness.machine.engines import executor
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA, RAM_UNIT
 from harness.paging.x86 import load as loading
 from harness.paging.x86.access import Fault, Reason, Vector
-
-BOCHS = os.environ.get("BOCHS", "bochs")
+from tests.machine.bochs import PROGRAM, needs_bochs
 
 pytestmark = pytest.mark.hw
 
 
-@cache
-def absent() -> str | None:
-    return why_absent("bochs", program=BOCHS)
-
-
 @pytest.fixture(autouse=True)
 def present() -> None:
-    if absent():
-        pytest.skip(f"bochs cannot run here: {absent()}")
+    needs_bochs()
 
 
 @pytest.fixture(scope="module")
 def guest() -> Iterator[Guest]:
-    if absent():
-        pytest.skip(f"bochs cannot run here: {absent()}")
-    with Guest("bochs", ram_bytes=ARENA.stop + RAM_UNIT, program=BOCHS) as guest:
+    needs_bochs()
+    with Guest("bochs", ram_bytes=ARENA.stop + RAM_UNIT, program=PROGRAM) as guest:
         yield guest
 
 
@@ -53,7 +44,7 @@ def tried(guest: Guest, mode: str, where: str) -> Report:
         pytest.skip(f"Bochs {'.'.join(map(str, guest.version))} has no five-level paging")
     plan = matrix.plan("quick", [mode], "bochs", guest.info, where, executor=executor(guest))
     report = Report(plan.engine)
-    for part in matrix.run(plan, program=BOCHS):
+    for part in matrix.run(plan, program=PROGRAM):
         report.add(part)
     return report
 
@@ -62,7 +53,7 @@ def tried(guest: Guest, mode: str, where: str) -> Report:
 def test_it_reads_a_layout_as_the_reference_does(layout: str) -> None:
     space = load(find(layout))
     for levels in space.levels:
-        report = validate(space, levels, "bochs", program=BOCHS)
+        report = validate(space, levels, "bochs", program=PROGRAM)
         if report.skipped is not None:
             assert (levels, "LA57" in report.skipped) == (5, True)
             continue
@@ -212,4 +203,4 @@ def test_one_control_state_after_the_other_costs_no_guest(guest: Guest) -> None:
         replace(denied, pke=True, wp=True, pkru=0),
     )
     some = replace(plan, work=(replace(plan.work[0], controls=states),))
-    assert sum(part.comparison.disagreed for part in matrix.run(some, program=BOCHS)) == 0
+    assert sum(part.comparison.disagreed for part in matrix.run(some, program=PROGRAM)) == 0

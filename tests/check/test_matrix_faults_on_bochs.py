@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,11 +12,10 @@ from pytest import MonkeyPatch
 from harness.check import matrix
 from harness.check.rig import Rig, guest_of
 from harness.check.stage import MODES, Model
-from harness.machine.engines import executor, why_absent
+from harness.machine.engines import executor
 from harness.machine.errors import Misuse
 from tests.check.test_matrix_faults import FAULTS, PLACES, Bench, disagrees
-
-BOCHS = os.environ.get("BOCHS", "bochs")
+from tests.machine.bochs import PROGRAM, needs_bochs
 
 pytestmark = pytest.mark.hw
 
@@ -34,14 +32,13 @@ reserved bits set, so that every access faults whatever else the reference has w
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
     """A guest for long mode and one for the others, with the chains of their modes."""
-    if (reason := why_absent("bochs", program=BOCHS)) is not None:
-        pytest.skip(f"bochs cannot run here: {reason}")
+    needs_bochs()
     with ExitStack() as stack, MonkeyPatch.context():
         made: dict[bool, Rig] = {}
 
         def rig(model: Model) -> Rig:
             if model.long not in made:
-                guest = stack.enter_context(guest_of("bochs", model.guest, BOCHS))
+                guest = stack.enter_context(guest_of("bochs", model.guest, PROGRAM))
                 made[model.long] = Rig(guest)
                 for mode in MODES:
                     other = replace(model, mode=mode)

@@ -5,7 +5,6 @@ Bochs executes them; TCG has none.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,7 +17,7 @@ from harness.check import chain, matrix, quirks
 from harness.check.matrix import Report, Work
 from harness.check.rig import Rig, guest_of
 from harness.check.stage import MODES, Model
-from harness.machine.engines import executor, why_absent
+from harness.machine.engines import executor
 from harness.machine.guest import Guest
 from harness.paging.bulk import Walks
 from harness.paging.memory import Mask
@@ -39,10 +38,10 @@ from tests.check.plants import (
     in_question,
     without_in,
 )
+from tests.machine.bochs import PROGRAM, needs_bochs
 
 pytestmark = pytest.mark.hw
 
-BOCHS = os.environ.get("BOCHS", "bochs")
 SS_ERROR, W_ERROR = 64, 2
 OF_EACH_PRIVILEGE = [
     *(("supervisor", access) for access in ("shadow-read", "shadow-write", "return", "call")),
@@ -55,10 +54,8 @@ DEPARTURES = {quirks.BOCHS_KEYS_BY_ACCESS.name, quirks.BOCHS_KEY_OF_SUPERVISOR_P
 
 
 def guest_for(mode: str) -> Iterator[Guest]:
-    absent = why_absent("bochs", program=BOCHS)
-    if absent:
-        pytest.skip(f"bochs cannot run here: {absent}")
-    with guest_of("bochs", Model(mode, shadow_stacks=True).guest, BOCHS) as guest:
+    needs_bochs()
+    with guest_of("bochs", Model(mode, shadow_stacks=True).guest, PROGRAM) as guest:
         yield guest
 
 

@@ -6,16 +6,14 @@ import json
 import os
 import shutil
 import signal
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-from harness.machine.engines import why_absent
 from tests.cli.commands import children, gone, guest_of, name, run, running
 from tests.cli.programs import MEANT, Program
+from tests.machine.bochs import PROGRAM, needs_bochs
 
-PROGRAM = os.environ.get("BOCHS", "bochs")
 ON_BOCHS = ("--engine", "bochs", "--bochs", PROGRAM)
 NAMES = ("bochs", "ld-linux")
 """Of its process: the second where a loader of its own starts it."""
@@ -25,16 +23,10 @@ FEW = ("--mode", "32", "--where", "family=rights and access=write and level1.RW=
 pytestmark = pytest.mark.hw
 
 
-@cache
-def absent() -> str | None:
-    return why_absent("bochs", program=PROGRAM)
-
-
 @pytest.fixture
 def bochs() -> str:
     """The path of a Bochs that can run."""
-    if absent():
-        pytest.skip(f"bochs cannot run here: {absent()}")
+    needs_bochs()
     return shutil.which(PROGRAM) or PROGRAM
 
 

@@ -11,20 +11,19 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from harness.machine import bochs
 from harness.machine.bochs import BOCHS, Bochs, version_of
-from harness.machine.engines import why_absent
 from harness.machine.errors import GuestLost, LaunchFailure, Misuse, ProtocolError
 from harness.machine.guest import Guest
 from harness.machine.machine import Processor
 from harness.machine.patience import Clock
 from harness.machine.ram import ARENA, RAM_UNIT
 from tests.cli.commands import gone
+from tests.machine.bochs import PROGRAM, absent, needs_bochs
 from tests.machine.broken import HANG, TRIPLE_FAULT, stub_that
 from tests.machine.handmade import (
     CR0_WP,
@@ -38,21 +37,14 @@ from tests.machine.handmade import (
     HandMade,
 )
 
-PROGRAM = os.environ.get("BOCHS", "bochs")
 SMALL = ARENA.stop + 4 * RAM_UNIT
 ROOT = Path(__file__).parents[2]
 PAGE_FAULT, NO_EXCEPTION = 14, 0xFF
 
 
-@cache
-def absent() -> str | None:
-    return why_absent("bochs", program=PROGRAM)
-
-
 @pytest.fixture
 def guest() -> Iterator[Guest]:
-    if absent():
-        pytest.skip(f"bochs cannot run here: {absent()}")
+    needs_bochs()
     with Guest("bochs", ram_bytes=SMALL, program=PROGRAM, deadline=5) as guest:
         yield guest
 
@@ -281,8 +273,7 @@ class TestEndings:
 @pytest.fixture
 def stacked() -> Iterator[HandMade]:
     """A guest with shadow stacks, in a state that has them on."""
-    if absent():
-        pytest.skip(f"bochs cannot run here: {absent()}")
+    needs_bochs()
     cpu = BOCHS.processor(Processor(shadow_stacks=True))
     with Guest("bochs", ram_bytes=SMALL, cpu=cpu, program=PROGRAM, deadline=5) as guest:
         made = HandMade(guest, MODES["4"], itertools.count(ARENA.stop, PAGE))

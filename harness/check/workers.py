@@ -9,10 +9,8 @@ import ctypes
 import multiprocessing
 import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -22,6 +20,7 @@ from typing import Generic, TypeVar
 from harness.check.layouts import Layout, LayoutError
 from harness.check.validate import SpaceReport, validate
 from harness.machine.errors import GuestLost, LaunchFailure, MachineError, Misuse, ProtocolError
+from harness.machine.interrupts import postponed
 from harness.paging.space import SpaceError
 
 Answer = TypeVar("Answer")
@@ -104,7 +103,7 @@ class _Worker(Generic[Answer]):
         self._process: ForkProcess = multiprocessing.get_context("fork").Process(
             target=_work, args=(os.getpid(), sender, task), daemon=True
         )
-        with _interrupts_wait():
+        with postponed():  # what is raised in the midst of a fork, Python drops
             self._process.start()
         # Held by the worker alone, so that its end is seen as the end of the pipe.
         sender.close()
@@ -124,22 +123,6 @@ class _Worker(Generic[Answer]):
         self._process.terminate()
         self._process.join()
         self.receiver.close()
-
-
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Ctrl-C in the block comes at its end: what is raised in the midst of a fork, Python drops."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread is ever interrupted
-        return
-    came: list[int] = []
-    usual = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
-    for number in came[:1]:
-        signal.raise_signal(number)
 
 
 def _work(parent: int, sender: Connection, task: Task[Answer]) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +21,8 @@ from errno import (
 from pathlib import Path
 
 import typer
+
+from harness.machine.interrupts import raised_once
 
 CASES = Path("build/cases")
 """Where disagreements and the evidence of failures are saved, unless a report says where."""
@@ -42,7 +42,7 @@ TRACE = "PAGETABLE_TRACE"
 @contextmanager
 def sentences() -> Iterator[None]:
     """Ends the command with a sentence and a code where the block fails or is interrupted."""
-    with _raising_ctrl_c():
+    with raised_once():
         try:
             yield
         except typer.Exit:
@@ -51,46 +51,6 @@ def sentences() -> Iterator[None]:
             code, sentence = ending(error)
             complain(sentence)
             raise typer.Exit(code) from None
-
-
-@contextmanager
-def _raising_ctrl_c() -> Iterator[None]:
-    """Has Ctrl-C raise KeyboardInterrupt, unless it is ignored, as long as the block runs."""
-    before = signal.getsignal(signal.SIGINT)
-    if not callable(before) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    with _dropped_ctrl_c_again():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _dropped_ctrl_c_again() -> Iterator[None]:
-    """Has a Ctrl-C that came within a finalizer or the callback of a weak reference come again:
-    Python drops what is raised there, with a traceback."""
-    usual = sys.unraisablehook
-
-    def dropped(what: sys.UnraisableHookArgs) -> None:
-        if isinstance(what.exc_value, KeyboardInterrupt):
-            again = threading.Timer(SOON, os.kill, (os.getpid(), signal.SIGINT))
-            again.daemon = True
-            again.start()
-        else:
-            usual(what)
-
-    sys.unraisablehook = dropped
-    try:
-        yield
-    finally:
-        sys.unraisablehook = usual
-
-
-SOON = 0.001
-"""Seconds after which the finalizer is over; if it is not, the same happens once more."""
 
 
 def ending(error: BaseException) -> tuple[int, str]:

@@ -13,6 +13,7 @@ entry means, and imports nothing of the packages that do.
 `foreign`    a QEMU that someone else started, and its guest stopped and resumed in every case
 `gdbstub`    the same through its gdb stub
 `guard`      the program that resumes it when this process can not
+`interrupts` Ctrl-C, raised once and not in the midst of what cannot be broken off
 `patience`   the clock of deadlines, which stands still while a process waits for a processor
 `descriptors`  open files that another process gets by their numbers
 `openfile`   files that are read in place

@@ -223,7 +223,6 @@ def conversation(
             raise Misuse(
                 f"{path} is not a QMP socket of a QEMU with a guest: it names no processors"
             ) from None
-        stack.enter_context(monitor.interrupts_wait())
         stack.callback(monitor.close)
         try:
             yield monitor

@@ -14,11 +14,9 @@ import logging
 import os
 import re
 import reprlib
-import signal
 import socket
-import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -28,6 +26,7 @@ from qemu.qmp import ExecuteError, Message, QMPClient, QMPError
 from qemu.qmp.qmp_client import BadReplyError
 
 from harness.machine.errors import MachineError, Misuse, ProtocolError
+from harness.machine.interrupts import postponed
 from harness.machine.machine import dotted
 from harness.machine.patience import Clock
 
@@ -100,8 +99,6 @@ class Monitor:
         self._vcpu = vcpu
         self.clock = Clock(qemu.pid)
         self._loop = asyncio.new_event_loop()
-        self._task: asyncio.Task[Any] | None = None
-        self._interrupted = False
         self._lost: MachineError | None = None
         self._client = _Client(readbuflen=PART)
         # An end of the connection is reported by an exception here; it need not be logged, too.
@@ -149,54 +146,37 @@ class Monitor:
         await asyncio.gather(*rest, return_exceptions=True)
 
     def _wait(self, work: Callable[[], Coroutine[Any, Any, T]], deadline: float) -> T:
-        """What comes of the work; raises TimeoutError where it takes longer."""
+        """What comes of the work; raises TimeoutError where it takes longer.
+
+        Ctrl-C ends it and is then raised.  Raised in its midst, it would leave a coroutine that
+        nothing waits for, or a loop that cannot be run again, and a guest that is held has to be
+        let run.
+        """
         end = self.clock.now() + deadline
-        self._task = task = self._loop.create_task(work())
+        task: asyncio.Task[T] | None = None
         timer: asyncio.TimerHandle
 
         def watch() -> None:
             nonlocal timer
+            assert task is not None
             if (left := end - self.clock.now()) > 0:
                 timer = self._loop.call_later(left, watch)
             else:
                 task.cancel()
 
-        timer = self._loop.call_later(deadline, watch)
-        try:
-            return self._loop.run_until_complete(task)
-        except asyncio.CancelledError:
-            raise TimeoutError from None
-        except BaseException:
-            task.cancel()  # by Ctrl-C it was left behind unfinished
-            raise
-        finally:
-            timer.cancel()
-            self._task = None
-            if self._interrupted:
-                self._interrupted = False
-                raise KeyboardInterrupt
+        def leave() -> None:
+            if task is not None:
+                self._loop.call_soon_threadsafe(task.cancel)
 
-    @contextlib.contextmanager
-    def interrupts_wait(self) -> Iterator[None]:
-        """Has Ctrl-C, as long as the block runs, end what is waited for and then be raised. Raised
-        in the midst of that, it would leave a loop that cannot be run again; and a guest that is
-        held has to be let run."""
-
-        def interrupt(*_: object) -> None:
-            if self._task is None:
-                raise KeyboardInterrupt
-            self._interrupted = True
-            self._loop.call_soon_threadsafe(self._task.cancel)
-
-        in_main = threading.current_thread() is threading.main_thread()
-        if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            yield
-            return
-        signal.signal(signal.SIGINT, interrupt)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        with postponed(leave):
+            task = self._loop.create_task(work())
+            timer = self._loop.call_later(deadline, watch)
+            try:
+                return self._loop.run_until_complete(task)
+            except asyncio.CancelledError:
+                raise TimeoutError from None
+            finally:
+                timer.cancel()
 
     def execute(self, command: str, **arguments: object) -> object:
         """What the QMP command returns.

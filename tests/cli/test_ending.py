@@ -159,7 +159,7 @@ def test_ctrl_c_is_one_line_whenever_it_comes(delay: float) -> None:
 
 
 DROPPED = """
-import signal, time, typer, weakref
+import signal, sys, time, typer, weakref
 from harness.cli.ending import sentences
 class Thing:
     pass
@@ -169,6 +169,15 @@ def freed(_):
         pass
 thing = Thing()
 kept = weakref.ref(thing, freed)
+real = signal.setitimer
+def slow(*given):
+    signal.setitimer = real
+    real(*given)
+    signal.raise_signal(signal.SIGINT)
+    for _ in range(3):
+        time.sleep(0.004)
+if len(sys.argv) > 1:
+    signal.setitimer = slow
 try:
     with sentences():
         del thing
@@ -178,12 +187,14 @@ try:
 except typer.Exit as ended:
     print(ended.exit_code)
 """
-"""Ctrl-C in the callback of a weak reference, where Python drops what is raised."""
+"""Ctrl-C in the callback of a weak reference, where Python drops what is raised; with an argument,
+others come while that is noted."""
 
 
-def test_ctrl_c_within_a_finalizer_is_not_lost() -> None:
+@pytest.mark.parametrize("more", [[], ["more"]], ids=len)
+def test_ctrl_c_within_a_finalizer_is_not_lost(more: list[str]) -> None:
     found = subprocess.run(
-        [sys.executable, "-c", DROPPED],
+        [sys.executable, "-c", DROPPED, *more],
         cwd=ROOT,
         capture_output=True,
         text=True,

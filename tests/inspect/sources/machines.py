@@ -35,15 +35,18 @@ class Witness:
         self._socket = _listening(path, process)
         self._lines = self._socket.makefile("rb")
         self.events: list[str] = []
-        json.loads(self._lines.readline())
+        self._next()  # the greeting, which an event can come before (QEMU, monitor_qmp_event)
         self.ask("qmp_capabilities")
+
+    def _next(self) -> Any:
+        while "event" in (message := json.loads(self._lines.readline())):
+            self.events.append(message["event"])
+        return message
 
     def ask(self, command: str, **arguments: object) -> Any:
         question = {"execute": command, "arguments": arguments}
         self._socket.sendall(json.dumps(question).encode() + b"\n")
-        while "event" in (answer := json.loads(self._lines.readline())):
-            self.events.append(answer["event"])
-        return answer["return"]
+        return self._next()["return"]
 
     def status(self) -> str:
         return str(self.ask("query-status")["status"])

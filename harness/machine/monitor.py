@@ -115,7 +115,8 @@ class Monitor:
         except TimeoutError:
             reason = f"its monitor said nothing for {self._deadline:g} s"
             raise self._qemu.launch_failure(reason) from None
-        except (QMPError, OSError, EOFError) as error:
+        # The library asserts that the connection has not ended while it was made.
+        except (QMPError, OSError, EOFError, AssertionError) as error:
             reason = self._client.broken or "it ended before its monitor answered"
             raise self._qemu.launch_failure(reason) from error
         greeting = self._client.greeting
@@ -138,12 +139,14 @@ class Monitor:
             self._loop.close()
 
     async def _disconnected(self) -> None:
-        with contextlib.suppress(Exception):  # how it ended is past interest
-            await self._client.disconnect()
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        try:
+            with contextlib.suppress(Exception):  # how it ended is past interest
+                await self._client.disconnect()
+        finally:  # also where that takes too long
+            rest = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
 
     def _wait(self, work: Callable[[], Coroutine[Any, Any, T]], deadline: float) -> T:
         """What comes of the work; raises TimeoutError where it takes longer.

@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from qemu.qmp import ExecuteError, Message, QMPClient, QMPError
+from qemu.qmp import ExecuteError, Message, QMPClient, QMPError, Runstate
 from qemu.qmp.qmp_client import BadReplyError
 
 from harness.machine.errors import MachineError, Misuse, ProtocolError
@@ -395,6 +395,13 @@ class _Client(QMPClient):
 
     def _cb_inbound(self, msg: Message) -> Message:
         return msg
+
+    async def _establish_session(self) -> None:
+        """Begins the session. The library takes one that ended at once, with the reading of what
+        came behind the answer, for a fault of its own."""
+        await super()._establish_session()
+        if self.runstate is not Runstate.RUNNING:
+            raise EOFError
 
     async def _do_recv(self) -> Message:
         """The next message that is no event. The library would keep events for who may ask for

@@ -227,11 +227,16 @@ def test_what_takes_too_long_or_is_refused_is_a_sentence(machine: Machine) -> No
 
 @contextlib.contextmanager
 def served(
-    path: Path, said: bytes, *then: bytes, asked: int | None = None, before: float = 0
+    path: Path,
+    said: bytes,
+    *then: bytes,
+    asked: int | None = None,
+    before: float = 0,
+    ends: bool = False,
 ) -> Iterator[None]:
     """A socket that takes one connection, says this, then each of the others when it is asked
     something (the first so many of them, if `asked` is given) and so many seconds later, and then
-    nothing."""
+    nothing, or ends what it says."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
@@ -246,6 +251,8 @@ def served(
                         taken[0].recv(1 << 12)
                     time.sleep(before)
                     taken[0].sendall(answer)
+                if ends:
+                    taken[0].shutdown(socket.SHUT_WR)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -369,6 +376,25 @@ def test_a_peer_that_lies_is_one_sentence(tmp_path: Path, answer: bytes, sentenc
     assert sentence in errors
     assert errors.count("\n") == 1
     assert len(errors) < 400
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (b"", "it ended before its monitor answered"),
+        (b"\xff\xfe\r\n", "its monitor sent b'\\xff\\xfe\\r\\n', which is no message of QMP"),
+    ],
+    ids=["end", "no UTF-8"],
+)
+def test_a_peer_that_breaks_off_as_the_conversation_begins_is_one_sentence(
+    tmp_path: Path, answer: bytes, sentence: str
+) -> None:
+    """A QEMU that is killed then, as it is with who started it."""
+    path = tmp_path / "socket"
+    with served(path, b"".join((*MADE, answer)), ends=True):
+        code, out, errors = run("walk", "0x1000", "--qmp", path, cwd=tmp_path)
+    assert (code, out) == (3, "")
+    assert errors == f"pagetable: the QEMU at {path} did not answer: {sentence}.\n"
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,7 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
         def unmet() -> list[str]:
             return [] if meant is None else _unmet(cpu, memory, meant, *aside)
 
-        check_root(memory, cpu)
+        check_root(guest.free, cpu)
         if (sentence := uncleared(memory, cpu.roots)) is not None:
             pytest.fail("\n".join((sentence, "", *unmet())).rstrip())
         try:

@@ -76,7 +76,8 @@ boot_gdt:
 /* From 64-bit code to 32-bit code without paging; clobbers RAX. */
 	.macro leave_long_mode
 	push $CODE32
-	push $.Lnarrow\@
+	lea .Lnarrow\@(%rip), %rax
+	push %rax
 	lretq
 	.code32
 .Lnarrow\@:
@@ -129,7 +130,7 @@ enter_long_mode:
 	jmp *%rbx
 
 start_64:
-	mov $stack_top, %rsp
+	mov $stack_top, %esp
 	call start
 1:	hlt
 	jmp 1b

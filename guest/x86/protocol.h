@@ -131,9 +131,9 @@ struct control {
  * LME, else PAE paging if cr4 has PAE, else 32-bit paging.  `then` is in the same mode as `first`.
  *
  * Both sets of tables map the whole RAM linearly at `window`, with the same entries (so EFER.NXE=0 wants a window
- * without XD); the tables of entry_cr3 hold the identity of the RAM as well and have the format of cr4 (LA57, PAE,
+ * without XD); the tables of entry_cr3 hold the identity of the stub as well and have the format of cr4 (LA57, PAE,
  * PSE).  In the window the pages of .text are executable, and with CR4.CET dirty and read-only; those of .user are
- * executable by CPL 3, and .data and .bss are writable.  The stub is in the first 2 MiB, and its pages are small ones: without large pages (32-bit paging
+ * executable by CPL 3, and .data and .bss are writable.  The stub is in 2 MiB of its own, and its pages are small ones: without large pages (32-bit paging
  * without PSE) so is all of the window, a table each 4 MiB.  In the 32-bit modes, the window ends below 4 GiB.
  */
 struct batch {

@@ -23,6 +23,7 @@ from harness.check.quirks import DEBUG_WALKER, TLB_PRINTS_ENTRIES, expected_of
 from harness.check.second_reading import NO_LAPSE, Lapse, Reading, Stop, at
 from harness.machine.monitor import Monitor
 from harness.machine.physical import PhysicalMemory, Reader, Region
+from harness.machine.ram import DEVICES
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import End, Leaves
@@ -263,6 +264,7 @@ class Debugger:
         size = self.cpu.format.levels[0].size
         memory = self._ram
         small = (leaves.level == 0) & (leaves.physical <= np.uint64(memory.span.last))
+        small &= (leaves.physical < DEVICES.start) | (leaves.physical >= DEVICES.stop)
         virtual, physical = leaves.virtual[small], leaves.physical[small]
         ram = memory.octets.reshape(-1, size)
         frame = physical // np.uint64(size)

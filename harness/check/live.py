@@ -253,7 +253,7 @@ class Live:
         return self._batches[-1].window.span
 
     def _open(self, cpu: Cpu) -> Window:
-        check_root(self._memory, cpu)
+        check_root(self._guest.free, cpu)
         hole = find_root_hole(self._memory, cpu.roots[0])
         return open_window(self._memory, cpu, self._guest.image, self._allocator, hole)
 

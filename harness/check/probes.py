@@ -23,7 +23,7 @@ from harness.check.verdicts import (
 )
 from harness.check.window import Window
 from harness.machine.guest import Guest
-from harness.machine.ram import ARENA
+from harness.machine.ram import DEVICES
 from harness.paging import bulk
 from harness.paging.bulk import End, Paths
 from harness.paging.memory import BufferMemory, Mask, Words
@@ -134,10 +134,9 @@ def expect(
     fetch = cases.kind == Kind.FETCH
 
     reading = Reading(at(cpu, memory, cases))
-    reasons, in_table = _not_asked(reading, memory, tables)
+    reasons, in_table = _not_asked(reading, memory, tables, window)
     asked = ~np.logical_or.reduce(list(reasons.values()))
-    in_ram = (data >= np.uint64(ARENA.stop)) & (data <= np.uint64(memory.span.last))
-    reached = allowed & asked & in_ram
+    reached = allowed & asked & ~_inside(window.arena, data) & ~_no_memory(memory, data)
     ours = reached & ~in_table
     marks.put_marks(memory, data[ours & ~fetch])
     marks.put_code(memory, data[ours & fetch])
@@ -145,7 +144,7 @@ def expect(
     content[reached] = memory.gather(data[reached], marks.WORD)[0]
     content[ours & fetch] = marks.mark(data[ours & fetch])
     way_in = bulk.paths(memory, cpu.roots[0], np.array([window.span.first], np.uint64)).slot
-    used_there = (paths.slot < np.uint64(ARENA.stop)) | np.isin(paths.slot, way_in)
+    used_there = _inside(window.arena, paths.slot) | np.isin(paths.slot, way_in)
     astray = (allowed | foreseen.unbacked) & ~reached
     whole = Expected(reading, foreseen, paths, allowed, data, content, in_table, astray, used_there)
     counted = {reason: int(mask.sum()) for reason, mask in reasons.items() if mask.any()}
@@ -153,7 +152,7 @@ def expect(
 
 
 def _not_asked(
-    reading: Reading, memory: BufferMemory, tables: Words
+    reading: Reading, memory: BufferMemory, tables: Words, window: Window
 ) -> tuple[dict[str, Mask], Mask]:
     """Which cases the guest is not given, by the reason; and which reach an entry of a table.
 
@@ -162,15 +161,25 @@ def _not_asked(
     """
     made, fetch = reading.allowed, reading.asked.cases.kind == Kind.FETCH
     data = reading.physical & ~np.uint64(marks.WORD - 1)
-    own = made & (data < np.uint64(ARENA.stop))
+    own = made & _inside(window.arena, data)
     in_table = made & np.isin(data & ~np.uint64(0xFFF), tables)
     reasons = {
         "an entry of the path has no memory behind it": reading.walked.stop == Stop.UNBACKED,
-        "the page has no memory behind it": made & (data > np.uint64(memory.span.last)),
+        "the page has no memory behind it": made & ~own & _no_memory(memory, data),
         "the page holds the harness's own memory": own,
         "a table is not code": in_table & fetch & ~own,
     }
     return reasons, in_table
+
+
+def _inside(part: range, addresses: Words) -> Mask:
+    inside: Mask = (addresses >= np.uint64(part.start)) & (addresses < np.uint64(part.stop))
+    return inside
+
+
+def _no_memory(memory: BufferMemory, addresses: Words) -> Mask:
+    """Which addresses no guest has RAM at."""
+    return (addresses > np.uint64(memory.span.last)) | _inside(DEVICES, addresses)
 
 
 def make_jobs(guest: Guest, expected: Expected) -> npt.NDArray[np.void]:

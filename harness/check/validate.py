@@ -23,7 +23,6 @@ from harness.check.window import Window, check_root, open_window
 from harness.machine.engines import executor, interprets, reads_as_amd
 from harness.machine.guest import Guest, MachineInfo
 from harness.machine.machine import Processor, dotted
-from harness.machine.ram import TABLE_ARENA
 from harness.machine.registry import engine_named
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
@@ -218,8 +217,9 @@ def compare_one(
 
 @contextmanager
 def _window(guest: Guest, memory: BufferMemory, cpu: Cpu) -> Iterator[Window]:
-    check_root(memory, cpu)
-    allocator = TableAllocator(memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
+    check_root(guest.free, cpu)
+    arena = guest.image.table_arena
+    allocator = TableAllocator(memory, Span(arena.start, arena.stop - 1))
     window = open_window(memory, cpu, guest.image, allocator)
     try:
         yield window

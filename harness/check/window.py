@@ -7,7 +7,7 @@ the window's span is left out of every comparison.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
@@ -17,7 +17,6 @@ import numpy as np
 from harness.check.quirks import KEPT
 from harness.machine.errors import Misuse
 from harness.machine.guest import State
-from harness.machine.ram import ARENA
 from harness.machine.stub import StubImage
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
@@ -35,11 +34,13 @@ Hole = tuple[Virtual, tuple[Slot, ...]]
 
 @dataclass(frozen=True)
 class Window:
-    """The window in a space, the state in which the guest runs there, and the slots it fills."""
+    """The window in a space, the state in which the guest runs there, the slots it fills, and the
+    physical addresses of the machine's own memory."""
 
     span: Span
     state: State
     hole: tuple[Slot, ...]
+    arena: range
 
     def close(self, memory: BufferMemory) -> None:
         """Takes the window out of the space, which then maps what it did before."""
@@ -47,21 +48,28 @@ class Window:
             memory.store(slot.address, slot.table.format.entry_bytes, 0)
 
 
-def check_root(memory: BufferMemory, cpu: Cpu) -> None:
+def check_root(free: tuple[range, ...], cpu: Cpu) -> None:
     """Raises Misuse where MOV CR3 refuses the CPU's CR3, or walks do not begin in a table of the
-    guest's memory that is the caller's."""
+    guest's memory that is the caller's.
+
+    free  that memory
+    """
     wrong = cpu.cr3 & reserved_in_cr3(cpu) if cpu.long else 0
     if wrong or not 0 <= cpu.cr3 < 1 << 64:
         why = f"{wrong:#x} in it is reserved" if cpu.cr3 >= 0 and wrong else "CR3 has 64 bits"
         raise Misuse(f"CR3 cannot be loaded with {cpu.cr3:#x}: {why}")
-    ours = Span(ARENA.stop, memory.span.last)
     for root in cpu.roots:
         at = root.table.address
-        if at not in ours:
+        if not any(part.start <= at < part.stop for part in free):
             raise Misuse(
                 f"CR3 {cpu.cr3:#x} has the root table at {at:#x}, where there is no memory for"
-                f" tables: it is {ours}"
+                f" tables: it is {spans(free)}"
             )
+
+
+def spans(free: tuple[range, ...]) -> str:
+    """Parts of memory, for people."""
+    return " and ".join(str(Span.of(part.start, len(part))) for part in free)
 
 
 def open_window(
@@ -78,7 +86,8 @@ def open_window(
     Raises SpaceError where the space has no hole for it.
     """
     ram, format = memory.span, cpu.format
-    at, slots = hole or find_hole(memory, cpu.roots, ram.size)
+    stub = _pages(image, format.levels[0].size)
+    at, slots = hole or find_hole(memory, cpu.roots, ram.size, None if cpu.long else stub)
     level, size = slots[0].level, slots[0].size
     below = tuple(
         Root(allocator.allocate(format, level - 1), Span.of(at + n * size, size))
@@ -92,11 +101,11 @@ def open_window(
         way_in = format.pointer(root.table.address, level, format.granting(*format.rights))
         memory.store(slot.address, format.entry_bytes, way_in)
         entry_space.write(entry_space.slot(Virtual(root.span.first), level), way_in)
-    if at != ram.first:
-        _map_ram(entry_space, Virtual(ram.first), ram, image)
+    if at != ram.first:  # the stub enters at the addresses that it is linked at
+        _map_ram(entry_space, Virtual(stub.first), stub, image)
     control = {name: getattr(cpu, name) for name in ("cr0", "cr4", "efer", "pkru", "pkrs")}
     state = State(cr3=cpu.cr3, window=at, entry_cr3=entry.cr3, **control)
-    return Window(Span.of(at, ram.size), state, slots)
+    return Window(Span.of(at, ram.size), state, slots, image.arena)
 
 
 def new_root(memory: BufferMemory, cpu: Cpu, allocator: TableAllocator) -> Cpu:
@@ -125,14 +134,18 @@ PDPTES_AT: Final = 0x7E0
 """Where in a page PDPTEs are."""
 
 
-def find_hole(memory: BufferMemory, roots: Iterable[Root], size: int) -> Hole:
+def find_hole(
+    memory: BufferMemory, roots: Iterable[Root], size: int, avoided: Span | None = None
+) -> Hole:
     """Absent slots that span `size` bytes: one at the lowest level that can, or several in a root
     table where no level can.
 
     The tables above it grant every right and are reached in one way only, so that what is
     mapped there is not seen elsewhere.  It is the same on every engine: what one of them keeps
-    for itself is left alone on all.  Raises SpaceError where there is none.
+    for itself is left alone on all, and so is what is to be avoided.  Raises SpaceError where there
+    is none.
     """
+    kept = KEPT if avoided is None else (*KEPT, avoided)
     roots = tuple(roots)
     levels = roots[0].table.format.levels
     tables = bulk.leaves(memory, roots, limit=0).tables
@@ -147,7 +160,7 @@ def find_hole(memory: BufferMemory, roots: Iterable[Root], size: int) -> Hole:
     for level in fitting or [len(levels) - 1]:
         count = -(-size // levels[level].size)
         for root in roots:
-            hole = _hole(memory, root.slots(), level, count, shared)
+            hole = _hole(memory, root.slots(), level, count, shared, kept)
             if hole is not None:
                 return hole
     raise SpaceError(f"the space has no hole of {size:#x} bytes for the window of the stub")
@@ -173,13 +186,14 @@ def _hole(
     level: int,
     count: int,
     shared: set[tuple[int, int]],
+    kept: Collection[Span],
 ) -> Hole | None:
     found: list[tuple[Virtual, Slot]] = []
     for first, slot in slots:
         format = slot.table.format
         raw = memory.load(slot.address, format.entry_bytes)
         if slot.level == level:
-            kept_by_some = any(kept.clip(Span.of(first, slot.size)) for kept in KEPT)
+            kept_by_some = any(one.clip(Span.of(first, slot.size)) for one in kept)
             found = [] if raw or kept_by_some else [*found, (first, slot)]
             if len(found) == count:
                 return found[0][0], tuple(slot for _, slot in found)
@@ -189,15 +203,21 @@ def _hole(
                 continue
             if (entry.table.address, entry.table.level) not in shared:
                 below = ((Virtual(first + s.index * s.size), s) for s in entry.table.slots())
-                hole = _hole(memory, below, level, count, shared)
+                hole = _hole(memory, below, level, count, shared, kept)
                 if hole is not None:
                     return hole
     return None
 
 
+def _pages(image: StubImage, size: int) -> Span:
+    """The whole pages of a size in which the stub lies."""
+    first = image.text.start // size * size
+    return Span.of(first, -(-image.data.stop // size) * size - first)
+
+
 def _map_ram(space: Space, at: Virtual, ram: Span, image: StubImage) -> None:
-    """Maps RAM at `at` for the supervisor: in pages of the second size, where there is one below
-    the roots, but the stub's in small ones by what they hold.
+    """Maps RAM, or a part of it, at `at` for the supervisor: in pages of the second size, where
+    there is one below the roots, but the stub's in small ones by what they hold.
 
     Nothing is execute-disabled, so that the window also works while that right cannot be
     taken away; all is accessed and dirty, so that running there writes no tables.
@@ -211,12 +231,13 @@ def _map_ram(space: Space, at: Virtual, ram: Span, image: StubImage) -> None:
     sizes = [level for level in format.page_levels() if level <= space.roots[0].table.level]
     small, large = sizes[0], sizes[:2][-1]
     size = format.levels[large].size
-    stub = range(image.text.start // size * size, -(-image.data.stop // size) * size)
+    own = _pages(image, size)
+    stub = range(max(own.first, ram.first), min(own.last, ram.last) + 1)
     before, after = range(ram.first, stub.start, size), range(stub.stop, ram.last + 1, size)
-    data = granting("write", "execute")
+    data, offset = granting("write", "execute"), at - ram.first
     for part in (before, after):
         if part:
-            space.map(Virtual(at + part.start), np.array(part, np.uint64), large, data)
+            space.map(Virtual(offset + part.start), np.array(part, np.uint64), large, data)
     page = format.levels[small].size
 
     def bits(frame: int) -> int:
@@ -226,4 +247,4 @@ def _map_ram(space: Space, at: Virtual, ram: Span, image: StubImage) -> None:
 
     for held, frames in groupby(range(stub.start, stub.stop, page), bits):
         chunk = list(frames)
-        space.map(Virtual(at + chunk[0]), np.array(chunk, np.uint64), small, held)
+        space.map(Virtual(offset + chunk[0]), np.array(chunk, np.uint64), small, held)

@@ -1,7 +1,7 @@
 """The tables of any program, put into a guest's memory where they are, and proved there.
 
-Nothing is relocated: a table that cannot be where it is, since the machine needs the place itself
-or has no memory there, is left out with all that lies below it, and that is said.
+Nothing is relocated: what the machine needs for itself lies where no table is. A table for which a
+guest has no memory is left out with all that lies below it, and that is said.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.check.quirks import not_run_on
 from harness.check.validate import DEADLINE, compare_space
+from harness.check.window import spans
 from harness.inspect.check import Checked
 from harness.inspect.expect import Expectations, Unmet, places, unmet
 from harness.inspect.snapshot import QuestionError, Snapshot
@@ -21,8 +23,9 @@ from harness.machine.engines import executor, reads_as_amd
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest
 from harness.machine.machine import Engine, Processor, dotted
-from harness.machine.ram import ARENA, RAM_UNIT
+from harness.machine.ram import ARENA, ARENA_UNIT, DEVICES
 from harness.machine.registry import engine_named
+from harness.machine.stub import StubImage
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import End, Leaves
@@ -93,8 +96,11 @@ def prove(
         )
     machine = engine_named(engine)
     model = _processor(machine, cpu)
-    size = _ram_for(leaves, machine.largest_ram)
-    with Guest(engine, ram_bytes=size, cpu=model, program=program, deadline=DEADLINE) as guest:
+    base, size = _room(cpu, leaves, machine.largest_ram)
+    image = StubImage.load().moved(base)
+    with Guest(
+        engine, ram_bytes=size, cpu=model, program=program, image=image, deadline=DEADLINE
+    ) as guest:
         own, notes = _own(cpu, guest)
         left_out = tuple(_place(snapshot, leaves, guest))
         asked = None if meant is None else places(own, meant)
@@ -109,20 +115,13 @@ def prove(
 
 
 def _check_root(snapshot: Snapshot) -> None:
-    """Raises QuestionError for a root table that is not in the source's memory, or where no guest
-    can have it."""
+    """Raises QuestionError for a root table that is not in the source's memory."""
     for root in snapshot.cpu.roots:
         at = root.table.address
         if snapshot.memory.load(at, root.table.format.entry_bytes) is None:
             raise QuestionError(
                 f"the root table is at {at:#x}, where the source has no memory: CR3 is wrong, or a"
                 " file lies elsewhere (--ram FILE@ADDRESS)"
-            )
-        if at in ARENA:
-            raise QuestionError(
-                f"the root table is at {at:#x}, and the machine needs all below {ARENA.stop:#x}"
-                " itself: have the program put its tables higher. Those of a running QEMU are"
-                " compared where they are by pagetable check --qmp SOCKET"
             )
 
 
@@ -133,13 +132,40 @@ def _processor(machine: Engine, cpu: Cpu) -> str | None:
     return next((found for one in asked if (found := machine.processor(one)) is not None), None)
 
 
-def _ram_for(leaves: Leaves, most: int) -> int:
-    """RAM for all tables and pages, as far as a guest can have it where they are."""
-    ends = [leaves.tables.address, leaves.physical[leaves.end == End.LEAF]]
-    there = np.concatenate(ends)
-    there = there[there < np.uint64(most)]
-    last = int(there.max(initial=ARENA.stop))
-    return min(-(-(last + 1) // RAM_UNIT) * RAM_UNIT + RAM_UNIT, most)
+def _room(cpu: Cpu, leaves: Leaves, most: int) -> tuple[int, int]:
+    """Where the machine's own memory begins, and how large RAM is: all tables and pages have it
+    where they are, as far as there is any.
+
+    The machine's own is where no table is; if there is a choice, where the fewest pages are, where
+    RAM is smallest, and lowest.
+    """
+    count, own = most // ARENA_UNIT, len(ARENA) // ARENA_UNIT
+    tables = _in_units(leaves.tables.address, np.uint64(1), count)
+    roots = np.array([root.table.address for root in cpu.roots], np.uint64)
+    mapped = leaves.end == End.LEAF
+    sizes = np.array([level.size for level in cpu.format.levels], np.uint64)
+    pages = _in_units(leaves.physical[mapped], sizes[leaves.level[mapped]], count)
+    used = np.flatnonzero(tables + pages)
+    last = int(used[-1]) if len(used) else 0
+    bases = np.arange(count - own + 1)
+    ends = np.maximum(np.maximum(bases + own, last + 1), own + 1)
+
+    def covered(those: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.convolve(those, np.ones(own, np.int64), "valid")
+
+    lost = covered(_in_units(roots, np.uint64(1), count)), covered(tables), covered(pages)
+    best = np.lexsort((bases, ends, *reversed(lost)))[0]
+    return int(bases[best]) * ARENA_UNIT, int(ends[best]) * ARENA_UNIT
+
+
+def _in_units(first: Words, size: Words | np.uint64, count: int) -> npt.NDArray[np.int64]:
+    """How many of the pieces of memory lie in each of `count` units, in a part at least."""
+    unit = np.uint64(ARENA_UNIT)
+    begin, past = first // unit, (first + size - np.uint64(1)) // unit + np.uint64(1)
+    edges = np.zeros(count + 1, np.int64)
+    for edge, step in ((begin, 1), (past, -1)):
+        np.add.at(edges, np.minimum(edge, np.uint64(count)).astype(np.int64), step)
+    return edges.cumsum()[:count]
 
 
 def _own(cpu: Cpu, guest: Guest) -> tuple[Cpu, list[str]]:
@@ -191,21 +217,18 @@ def _place(snapshot: Snapshot, leaves: Leaves, guest: Guest) -> Iterator[str]:
     which these are, a sentence each."""
     cpu, tables = snapshot.cpu, leaves.tables
     format, memory = cpu.format, BufferMemory(guest.ram.buffer)
-    ours = Span(ARENA.stop, guest.ram.size - 1)
     kept = ~np.uint64(0 if cpu.mark is None else 1 << cpu.mark.bit)
+    where = spans((range(DEVICES.start), range(DEVICES.stop, guest.engine.largest_ram)))
     placed: dict[int, list[int]] = {level: [] for level in range(cpu.levels)}
     for address, level in zip(tables.address.tolist(), tables.level.tolist(), strict=True):
         table = Span.of(address, format.table_bytes(level))
-        if not ours.covers(table):
-            where = (
-                "which the machine needs itself" if address < ours.first else "where it has none"
-            )
+        if (why := _why_not_there(guest, table)) is not None:
             if level == cpu.levels - 1:
                 raise QuestionError(
-                    f"the root table is at {address:#x}, {where}: tables can be proved in {ours}"
+                    f"the root table is at {address:#x}, {why}: tables can be proved in {where}"
                 )
             yield (
-                f"the level-{level} table at {address:#x}, {where} (tables can be in {ours}), and"
+                f"the level-{level} table at {address:#x}, {why} (tables can be in {where}), and"
                 " all below it"
             )
             continue
@@ -218,6 +241,15 @@ def _place(snapshot: Snapshot, leaves: Leaves, guest: Guest) -> Iterator[str]:
         placed[level].append(address)
     for level in range(1, cpu.levels):
         _unlink(cpu, memory, placed[level], level, np.array(placed[level - 1], np.uint64))
+
+
+def _why_not_there(guest: Guest, table: Span) -> str | None:
+    """Why a guest cannot have a table at its place, as the end of a sentence; None if it can."""
+    if any(Span.of(part.start, len(part)).covers(table) for part in guest.free):
+        return None
+    if table.first in guest.image.arena:
+        return "which the machine needs itself"
+    return "where a PC has no RAM" if table.first in DEVICES else "where the guest has no memory"
 
 
 def _unlink(cpu: Cpu, memory: BufferMemory, tables: list[int], level: int, placed: Words) -> None:

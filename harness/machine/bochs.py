@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 import pty
 import re
@@ -36,7 +37,7 @@ from harness.machine.descriptors import above_standard, anonymous_file, what_is_
 from harness.machine.errors import LaunchFailure, Misuse, ProtocolError
 from harness.machine.machine import Ability, Emulator, Engine, Processor, bound_to, installed
 from harness.machine.patience import Clock
-from harness.machine.ram import MIB, RAM_UNIT, Ram
+from harness.machine.ram import DEVICES, MIB, RAM_UNIT, Ram
 from harness.machine.stub import StubImage
 
 HERE: Final = Path(__file__).parent
@@ -69,9 +70,6 @@ ROM_PARAMETERS_AT: Final = 0xFFE0
 
 VGA_ROM_BYTES: Final = 512
 """Without a ROM for the VGA, which no one executes, Bochs does not start."""
-
-DEVICES: Final = range(0xA0000, 1 << 20)
-"""Where a PC has devices and ROMs below 1 MiB."""
 
 SETTINGS: Final = """\
 memory: guest={megabytes}, host={megabytes}{blocks}
@@ -354,12 +352,11 @@ def _help(program: str) -> str:
 
 def _load(image: StubImage, ram: Ram) -> int:
     """Puts the stub into memory; answers where it begins."""
-    with image.path.open("rb") as file:
-        elf = ELFFile(file)
-        for segment in elf.iter_segments("PT_LOAD"):
-            first, content = segment["p_paddr"], segment.data()
-            ram.buffer[first : first + len(content)] = np.frombuffer(content, np.uint8)
-        return int(elf["e_entry"])
+    elf = ELFFile(io.BytesIO(image.content))
+    for segment in elf.iter_segments("PT_LOAD"):
+        first, content = segment["p_paddr"], segment.data()
+        ram.buffer[first : first + len(content)] = np.frombuffer(content, np.uint8)
+    return int(elf["e_entry"])
 
 
 def _terminal(stack: contextlib.ExitStack) -> tuple[int, int]:

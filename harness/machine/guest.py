@@ -43,7 +43,7 @@ from harness.machine.processor import (
     check_change,
     check_state,
 )
-from harness.machine.ram import HIGH, JOB_ARENA, MIB, Ram
+from harness.machine.ram import HIGH, MIB, Ram, beside
 from harness.machine.registry import engine_named
 from harness.machine.stub import StubImage
 
@@ -154,6 +154,11 @@ class Guest:
     def has_monitor(self) -> bool:
         """Whether the emulator has a monitor."""
         return self._monitor is not None
+
+    @property
+    def free(self) -> tuple[range, ...]:
+        """The physical addresses of the memory that is the caller's."""
+        return beside(self.image.arena, self.ram.size)
 
     @property
     def pid(self) -> int:
@@ -315,10 +320,11 @@ class Guest:
     def _divide_job_memory(self) -> None:
         """Give each half of the job memory as many jobs as it has room for, with their results."""
         job, result = self.image.job_dtype.itemsize, self.image.result_dtype.itemsize
-        size = len(JOB_ARENA) // HALVES
+        arena = self.image.job_arena
+        size = len(arena) // HALVES
         self.capacity = size // (job + result)
         self._halves = []
-        for first in JOB_ARENA[::size]:
+        for first in arena[::size]:
             middle = first + self.capacity * job
             self._halves.append(_Half(range(first, middle), range(middle, first + size)))
 

@@ -1,15 +1,15 @@
 """One QEMU process, from its start to its certain end.
 
-QEMU gets nothing but what the guest needs, and everything by inheritance: RAM, the monitor's and
-the console's socket, a scratch file for memory reads. So there are no paths, no ports, and nothing
-to clean up but the process; and the kernel ends that when this process ends, however it does.
+QEMU gets nothing but what the guest needs, and everything by inheritance: RAM, the stub, the
+monitor's and the console's socket, a scratch file for memory reads. So there are no paths, no
+ports, and nothing to clean up but the process; and the kernel ends that when this process ends,
+however it does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import socket
 import subprocess
@@ -35,7 +35,8 @@ KVM_DEVICE: Final = Path("/dev/kvm")
 
 
 class Qemu(Emulator):
-    """A QEMU that runs `kernel`, an ELF file with a PVH note, in `ram`, once the monitor says so.
+    """A QEMU that runs `kernel`, the bytes of an ELF file with a PVH note, in `ram`, once the
+    monitor says so.
 
     `monitor` and `console` are this process's ends of the sockets, `scratch` is a file that QEMU
     writes memory reads to, `scratch_path` its name there.
@@ -45,7 +46,7 @@ class Qemu(Emulator):
     """
 
     def __init__(
-        self, program: str, engine: Engine, ram: Ram, kernel: Path, accelerator: str, cpu: str
+        self, program: str, engine: Engine, ram: Ram, kernel: bytes, accelerator: str, cpu: str
     ) -> None:
         super().__init__()
         self.maker = engine.maker
@@ -55,13 +56,16 @@ class Qemu(Emulator):
             self.console, console = _socket_pair(stack)
             self.scratch = anonymous_file("monitor-scratch")
             stack.callback(os.close, self.scratch)
+            stub = anonymous_file("stub")
+            stack.callback(os.close, stub)
+            os.pwrite(stub, kernel, 0)
             self._stderr = what_is_said("qemu-stderr")
             stack.callback(os.close, self._stderr)
             self.scratch_path = f"/proc/self/fd/{self.scratch}"
             self.command = (
                 *bound_to(os.getpid()),
                 path,
-                *_machine(accelerator, cpu, ram, kernel),
+                *_machine(accelerator, cpu, ram, stub),
                 *("-chardev", f"socket,id=monitor,fd={monitor.fileno()}"),
                 *control_monitor(program, "monitor"),
                 *("-chardev", f"socket,id=console,fd={console.fileno()}"),
@@ -72,7 +76,7 @@ class Qemu(Emulator):
                 stdin=subprocess.DEVNULL,
                 stdout=self._stderr,
                 stderr=self._stderr,
-                pass_fds=(ram.fd, monitor.fileno(), console.fileno(), self.scratch),
+                pass_fds=(ram.fd, monitor.fileno(), console.fileno(), self.scratch, stub),
                 process_group=0,  # a Ctrl-C is for this process, which then ends QEMU in order
             )
             # Only QEMU holds these from now on, so that its end is seen as the end of the stream.
@@ -163,7 +167,7 @@ def _read_until(fd: int, clock: Clock) -> bytes:
     return os.read(fd, LONGEST_ANSWER)
 
 
-def _machine(accelerator: str, cpu: str, ram: Ram, kernel: Path) -> Iterator[str]:
+def _machine(accelerator: str, cpu: str, ram: Ram, kernel: int) -> Iterator[str]:
     """The arguments that make the machine: a processor, RAM, one serial port and its interrupt."""
     yield from ("-nodefaults", "-no-user-config", "-display", "none", "-nic", "none")
     # Not before the monitor is connected: an event in the midst of that is taken for an answer.
@@ -184,12 +188,7 @@ def _machine(accelerator: str, cpu: str, ram: Ram, kernel: Path) -> Iterator[str
         "-object",
         f"memory-backend-file,id=ram,size={ram.total},mem-path=/proc/self/fd/{ram.fd},share=on",
     )
-    yield from ("-kernel", _escaped(kernel))
-
-
-def _escaped(path: Path) -> str:
-    """A path that QEMU does not take for an option: commas are doubled in its option syntax."""
-    return re.sub(",", ",,", str(path.absolute()))
+    yield from ("-kernel", f"/proc/self/fd/{kernel}")
 
 
 def _socket_pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
@@ -213,7 +212,7 @@ def _on(accelerator: str, processor: str) -> Callable[..., Qemu]:
     for."""
 
     def start(program: str, engine: Engine, ram: Ram, image: StubImage, cpu: str | None) -> Qemu:
-        return Qemu(program, engine, ram, image.path, accelerator, cpu or processor)
+        return Qemu(program, engine, ram, image.content, accelerator, cpu or processor)
 
     return start
 

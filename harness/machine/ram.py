@@ -36,7 +36,15 @@ STUB: Final = range(1 * MIB, 2 * MIB)
 TABLE_ARENA: Final = range(4 * MIB, 8 * MIB)
 JOB_ARENA: Final = range(8 * MIB, 32 * MIB)
 ARENA: Final = range(0, 32 * MIB)
-"""What belongs to the machine; everything above is the caller's."""
+"""What belongs to the machine; everything above is the caller's. It lies at 0 unless the stub is
+moved, with all of it: then the caller's is what lies below and above."""
+ARENA_UNIT: Final = 4 * MIB
+"""To a multiple of this it can be moved: the largest page of a window, of which each is all the
+stub's or none."""
+
+DEVICES: Final = range(0xA0000, 1 * MIB)
+"""Where a PC has devices and ROMs, and guests of different emulators have different memory: it is
+nobody's."""
 
 LARGEST_RAM: Final = 3 << 30
 """Bytes: up to here microvm maps RAM in one piece; its devices lie above."""
@@ -44,6 +52,13 @@ HIGH: Final = range(4 << 30, 1 << 40)
 """Where RAM goes on above the devices, up to the end of what 40 bits of address reach."""
 RAM_UNIT: Final = 2 * MIB
 """RAM is a multiple of this, so that a window can map all of it in large pages."""
+
+
+def beside(arena: range, size: int) -> tuple[range, ...]:
+    """What is the caller's of `size` bytes of memory with an arena in it."""
+    below = range(DEVICES.start), range(DEVICES.stop, arena.start)
+    above = range(arena.stop, size)
+    return tuple(part for part in ((*below, above) if arena.start else (above,)) if part)
 
 
 class Ram:

@@ -7,8 +7,9 @@ addresses of the shared variables are read from the ELF file's symbols and debug
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -17,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from elftools.dwarf.die import DIE
 from elftools.dwarf.dwarfinfo import DWARFInfo
+from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Section, SymbolTableSection
 
 from harness.machine.errors import Misuse
-from harness.machine.ram import MIB, STUB
+from harness.machine.ram import ARENA, ARENA_UNIT, JOB_ARENA, MIB, STUB, TABLE_ARENA
 
 BUILT_STUB: Final = Path(__file__).with_name("stub.elf")
 LARGEST_FILE: Final = 16 * MIB
@@ -40,10 +43,12 @@ class StubImage:
 
     `text`, `user` and `data` are the physical addresses of its sections, whole pages: code of the
     supervisor, code of CPL 3, writable data. `batch` and `machine_info` are the physical addresses
-    of these variables. `enums` holds every enumerator of protocol.h by name.
+    of these variables. `enums` holds every enumerator of protocol.h by name. `content` is the ELF
+    file, `base` where the arena begins: what belongs to the machine goes where the stub goes.
     """
 
     path: Path
+    content: bytes = field(repr=False)
     text: range
     user: range
     data: range
@@ -54,6 +59,49 @@ class StubImage:
     batch_dtype: np.dtype[np.void]
     machine_info_dtype: np.dtype[np.void]
     enums: Mapping[str, int]
+    base: int = 0
+
+    @property
+    def arena(self) -> range:
+        """What belongs to the machine."""
+        return _shifted(ARENA, self.base)
+
+    @property
+    def table_arena(self) -> range:
+        """The part of it that is for the caller's entry and window tables."""
+        return _shifted(TABLE_ARENA, self.base)
+
+    @property
+    def job_arena(self) -> range:
+        """The part of it that is for jobs and results."""
+        return _shifted(JOB_ARENA, self.base)
+
+    def moved(self, base: int) -> StubImage:
+        """The stub for an arena that begins at `base`, below 4 GiB and a multiple of `ARENA_UNIT`.
+
+        Raises `Misuse` for another base, and for a stub that holds no relocations.
+        """
+        if base % ARENA_UNIT or not 0 <= base < (1 << 32) - len(ARENA):
+            raise Misuse(f"no arena begins at {base:#x}: take a multiple of {ARENA_UNIT:#x}")
+        by = base - self.base
+        if not by:
+            return self
+        try:
+            content = _moved(self.content, by)
+        except _NotAStubError as error:
+            raise Misuse(
+                f"{self.path} cannot be moved: {error}. Build it again: `make guest`"
+            ) from None
+        return replace(
+            self,
+            content=content,
+            text=_shifted(self.text, by),
+            user=_shifted(self.user, by),
+            data=_shifted(self.data, by),
+            batch=self.batch + by,
+            machine_info=self.machine_info + by,
+            base=base,
+        )
 
     @classmethod
     def load(cls, path: Path = BUILT_STUB) -> StubImage:
@@ -88,7 +136,7 @@ def _read(path: Path, content: bytes) -> StubImage:
     sections = {name: _extent(elf, parts) for name, parts in _SECTIONS.items()}
     if not elf.has_dwarf_info():
         raise _NotAStubError("it has no debug information")
-    dwarf = elf.get_dwarf_info()
+    dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)  # the linker has done that
     enums = _enumerators(dwarf)
     if (version := enums.get("PROTOCOL_VERSION")) != PROTOCOL:
         raise _NotAStubError(f"it speaks version {version} of the protocol, and this {PROTOCOL}")
@@ -100,6 +148,7 @@ def _read(path: Path, content: bytes) -> StubImage:
             raise _NotAStubError(f"{name} at {address:#x} lies outside its data")
     return StubImage(
         path=path,
+        content=content,
         text=sections["text"],
         user=sections["user"],
         data=sections["data"],
@@ -111,6 +160,60 @@ def _read(path: Path, content: bytes) -> StubImage:
         machine_info_dtype=structures["machine_info"],
         enums=enums,
     )
+
+
+_ENTRY_AT: Final = 24
+"""Where an ELF header of 64 bits has the entry."""
+_PLACES_AT: Final = (16, 24)
+"""Where a program header of 64 bits has its virtual and its physical address."""
+_PC_RELATIVE: Final = (2, 4)
+"""R_X86_64_PC32 and _PLT32, which hold wherever the program is (psABI for x86-64, 4.4.1)."""
+_ABSOLUTE: Final = {1: struct.Struct("<Q"), 10: struct.Struct("<I")}
+"""R_X86_64_64 and _32, which hold an address. There must be no R_X86_64_32S: it is sign-extended,
+and so reaches no address between 2 and 4 GiB."""
+
+
+def _moved(content: bytes, by: int) -> bytes:
+    """An ELF file whose segments lie elsewhere, with all addresses in them and in its headers."""
+    elf, moved = ELFFile(io.BytesIO(content)), bytearray(content)
+
+    def add(number: struct.Struct, at: int) -> None:
+        number.pack_into(moved, at, number.unpack_from(moved, at)[0] + by)
+
+    relocations = list(_relocations(elf))
+    if not relocations:
+        raise _NotAStubError("it was linked without its relocations")
+    for record, at, kind in relocations:
+        if kind in _ABSOLUTE:
+            add(_ABSOLUTE[kind], at)
+        elif kind not in _PC_RELATIVE:
+            raise _NotAStubError(f"it has a relocation of type {kind}")
+        add(_ABSOLUTE[1], record)
+    add(_ABSOLUTE[1], _ENTRY_AT)
+    for number in range(elf.num_segments()):
+        for place in _PLACES_AT:
+            add(_ABSOLUTE[1], elf["e_phoff"] + number * elf["e_phentsize"] + place)
+    return bytes(moved)
+
+
+def _relocations(elf: ELFFile) -> Iterator[tuple[int, int, int]]:
+    """The relocations of what is loaded: where in the file one begins, with its address; where what
+    it is about stands; and its type."""
+    segments = list(elf.iter_segments("PT_LOAD"))
+    for section in elf.iter_sections():
+        if not isinstance(section, RelocationSection):
+            continue
+        if elf.get_section(section["sh_info"])["sh_flags"] & SH_FLAGS.SHF_ALLOC:
+            for number, one in enumerate(section.iter_relocations()):
+                record = section["sh_offset"] + number * section["sh_entsize"]
+                for segment in segments:
+                    if 0 <= one["r_offset"] - segment["p_vaddr"] < segment["p_filesz"]:
+                        at = one["r_offset"] - segment["p_vaddr"] + segment["p_offset"]
+                        yield record, at, one["r_info_type"]
+
+
+def _shifted(part: range, by: int) -> range:
+    return range(part.start + by, part.stop + by)
 
 
 def _check_header(elf: ELFFile) -> None:

@@ -13,7 +13,7 @@ from harness.check.stage import WINDOW_SLOT, Control, Model
 from harness.check.window import Window
 from harness.machine.guest import State
 from harness.machine.processor import MachineInfo
-from harness.machine.ram import LARGEST_RAM
+from harness.machine.ram import ARENA, LARGEST_RAM
 from harness.machine.registry import engine_named
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory
@@ -34,7 +34,7 @@ def chain(model: Model) -> Chain:
     tables = [Table(cpu.format, Physical((4 + n) * MIB), n) for n in range(model.levels)]
     memory = BufferMemory(np.zeros(8, np.uint8))
     memory.span = Span(0, LARGEST_RAM - 1)
-    window = Window(Span(0, 0), State(0, 0, 0, 0, 0, 0), (tables[0].slot(0),))
+    window = Window(Span(0, 0), State(0, 0, 0, 0, 0, 0), (tables[0].slot(0),), ARENA)
     data, code = np.array(DATA, np.uint64), np.array(CODE, np.uint64)
     return Chain(memory, cpu, tuple(tables), data, code, code, window)
 

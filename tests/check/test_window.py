@@ -9,7 +9,7 @@ import pytest
 
 from harness.check.window import check_root, find_hole, find_root_hole, new_root, open_window
 from harness.machine.errors import Misuse
-from harness.machine.ram import ARENA, TABLE_ARENA
+from harness.machine.ram import ARENA, TABLE_ARENA, beside
 from harness.machine.stub import StubImage
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
@@ -31,6 +31,7 @@ class Bench:
 
     def __init__(self, levels: int) -> None:
         self.memory = BufferMemory(np.zeros(RAM, np.uint8))
+        self.free = beside(ARENA, RAM)
         self.allocator = TableAllocator(self.memory, Span(ARENA.stop, ARENA.stop + (8 << 20) - 1))
         root = self.allocator.allocate(formats.long_mode(levels, 40, True, True), levels - 1)
         self.cpu = Cpu.long_mode(levels, root.address)
@@ -55,12 +56,12 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 
 def test_a_cr3_that_can_be_loaded_and_leads_to_tables_is_taken(bench: Bench) -> None:
-    check_root(bench.memory, bench.cpu)
+    check_root(bench.free, bench.cpu)
     low = replace(bench.cpu, cr3=bench.cpu.cr3 | 0xFFF)  # PWT and PCD, and what is ignored
-    check_root(bench.memory, low)
+    check_root(bench.free, low)
     last = Bench(bench.cpu.levels).memory.span.last + 1 - 0x1000
-    check_root(bench.memory, replace(bench.cpu, cr3=last))
-    check_root(bench.memory, replace(bench.cpu, cr3=ARENA.stop))
+    check_root(bench.free, replace(bench.cpu, cr3=last))
+    check_root(bench.free, replace(bench.cpu, cr3=ARENA.stop))
 
 
 @pytest.mark.parametrize(
@@ -74,13 +75,13 @@ def test_a_cr3_that_can_be_loaded_and_leads_to_tables_is_taken(bench: Bench) -> 
 )
 def test_a_cr3_that_mov_refuses_is_refused(bench: Bench, cr3: int, why: str) -> None:
     with pytest.raises(Misuse, match=f"CR3 cannot be loaded with {cr3:#x}: {why}"):
-        check_root(bench.memory, replace(bench.cpu, cr3=cr3))
+        check_root(bench.free, replace(bench.cpu, cr3=cr3))
 
 
 @pytest.mark.parametrize("root", [0, ARENA.stop - 0x1000, RAM])
 def test_a_root_that_is_no_table_of_the_caller_s_is_refused(bench: Bench, root: int) -> None:
     with pytest.raises(Misuse, match=f"has the root table at {root:#x}, where there is no memory"):
-        check_root(bench.memory, replace(bench.cpu, cr3=root))
+        check_root(bench.free, replace(bench.cpu, cr3=root))
 
 
 def test_the_hole_of_a_root_is_the_first_empty_slot_from_the_middle_on(bench: Bench) -> None:
@@ -148,7 +149,10 @@ def test_the_window_maps_all_ram_and_only_inside_its_span(bench: Bench) -> None:
     for physical in (0, image.text.start, image.user.start, image.data.start, RAM - 1):
         assert bench.physical(bench.cpu, window.span.first + physical) == physical
         assert bench.physical(entry, window.span.first + physical) == physical
-        assert bench.physical(entry, physical) == physical
+    stub = bulk.leaves(bench.memory, entry.roots)
+    stub = stub.take(np.array([one not in window.span for one in stub.virtual.tolist()]))
+    assert (stub.virtual == stub.physical).all()  # and what it enters by, nothing else
+    assert stub.virtual.tolist() == list(range(image.text.start, image.data.stop, 4096))
     assert window.span == Span.of(window.span.first, RAM)
 
 
@@ -205,6 +209,21 @@ def test_such_a_window_maps_all_ram_and_closes(legacy: Legacy) -> None:
     assert legacy.physical(window.span.last + 1) is None
     window.close(legacy.memory)
     assert legacy.physical(window.span.first) is None
+
+
+def test_a_window_is_not_where_the_stub_is_entered(legacy: Legacy) -> None:
+    """At the addresses that it is linked at, which its entry tables map to themselves."""
+    base = 24 << 20
+    image = legacy.image.moved(base)
+    window = open_window(legacy.memory, legacy.cpu, image, legacy.allocator)
+    assert window.span.first > image.data.stop
+    entry = replace(legacy.cpu, cr3=window.state.entry_cr3)
+    if entry.mode is Mode.PAE:
+        entry = replace(entry, pdptes=read_pdptes(legacy.memory, entry.cr3))
+    for part in (image.text, image.user, image.data):
+        legacy.cpu = entry
+        assert legacy.physical(part.start) == part.start
+        assert legacy.physical(window.span.first + part.start) == part.start
 
 
 def test_pdptes_lie_where_cr3_says_and_lead_to_a_table_each() -> None:

@@ -1,4 +1,4 @@
-"""Memory as a program leaves it that makes page tables: an image from 32 MiB on."""
+"""Memory as a program leaves it that makes page tables: an image from 32 MiB on, or elsewhere."""
 
 from __future__ import annotations
 
@@ -41,12 +41,14 @@ bits = ["G"]
 
 
 class Program:
-    """Tables whose root is at BEGIN, for a user's text and stack, and a kernel's image."""
+    """Tables whose root is at `begin`, for a user's text and stack, and a kernel's image."""
 
-    def __init__(self, levels: int = 4, stack: int = STACK, text: str = "ux") -> None:
-        self.memory = BufferMemory(np.zeros(TABLES, np.uint8), BEGIN)
-        self.cpu = Cpu.long_mode(levels, BEGIN)
-        allocator = TableAllocator(self.memory, Span.of(BEGIN, TABLES))
+    def __init__(
+        self, levels: int = 4, stack: int = STACK, text: str = "ux", begin: int = BEGIN
+    ) -> None:
+        self.memory = BufferMemory(np.zeros(TABLES, np.uint8), begin)
+        self.cpu = Cpu.long_mode(levels, begin)
+        allocator = TableAllocator(self.memory, Span.of(begin, TABLES))
         allocator.allocate(self.cpu.format, levels - 1)
         self.space = Space(self.memory, self.cpu.roots, allocator)
         self._map(TEXT, 0x500_0000, 16, text)
@@ -71,4 +73,5 @@ class Program:
         """Writes the memory; the options that name it."""
         path.write_bytes(self.memory.octets.tobytes())
         registers = ("--cr4", "0x10a0") if self.cpu.levels == 5 else ()
-        return "--ram", f"{path.name}@{BEGIN:#x}", "--cr3", hex(BEGIN), *registers
+        begin = hex(self.cpu.cr3)
+        return "--ram", f"{path.name}@{begin}", "--cr3", begin, *registers

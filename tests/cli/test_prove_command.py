@@ -16,10 +16,15 @@ from harness.check import probes
 from harness.cli.ending import DISAGREEMENT, MISUSE
 from harness.inspect.expect import ACCESSES
 from harness.inspect.prove import _processor as processor_for
+from harness.inspect.prove import _room as room_for
 from harness.inspect.prove import prove
 from harness.inspect.snapshot import Snapshot
 from harness.machine.machine import Processor
 from harness.machine.registry import engine_named
+from harness.paging import bulk
+from harness.paging.address import Virtual
+from harness.paging.bulk import End
+from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu, Cr4
 from tests.cli.commands import run
 from tests.cli.programs import BEGIN, MEANT, STACK, TEXT, Program
@@ -29,6 +34,7 @@ from tests.inspect.sources.test_core import note, written
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
 ON_TCG = ("--engine", "tcg", "--qemu", QEMU)
+EMPTY = bulk.leaves(BufferMemory(np.zeros(4096, np.uint8)), Cpu.long_mode(4, 0).roots)
 SHIFTED = 0x7F24_7456_7000
 """The stack where the index of its PDPTE is taken from bit 29 on."""
 
@@ -145,36 +151,86 @@ def test_a_machine_that_differs_is_a_disagreement(
 
 
 @pytest.mark.hw
+@pytest.mark.parametrize("begin", [0x1000, 0x80_0000, 0x100_0000, 0x7FF_0000])
+def test_tables_are_proved_wherever_they_are(
+    tmp_path: Path, expect: tuple[str, ...], begin: int
+) -> None:
+    """Those of a program with memory from 0 on, of firmware, of Linux, and beside its pages."""
+    code, out, errors = proved(tmp_path, Program(begin=begin), *expect, "--json")
+    found = json.loads(out)
+    assert (code, errors, found["disagreements"], found["unmet"]) == (0, "", 0, [])
+    assert (found["left_out"], found["not_comparable"]) == ([], {})
+    assert found["compared"] > 1000
+    program = Program(begin=begin, stack=SHIFTED)
+    assert proved(tmp_path, program, *expect)[0] == DISAGREEMENT
+
+
+@pytest.mark.hw
+def test_pages_of_the_first_mib_are_compared_but_those_of_devices(tmp_path: Path) -> None:
+    program = Program(begin=0x100_0000)
+    program.space.map(Virtual(0), np.arange(0, 1 << 20, 0x1000, dtype=np.uint64), 0, 0x2)
+    code, out, _ = proved(tmp_path, program, "--json")
+    found = json.loads(out)
+    assert (code, found["disagreements"]) == (0, 0)
+    pages, tried = (0x100000 - 0xA0000) // 0x1000, 2 * (2 * 2 + 1)
+    assert found["not_comparable"] == {"the page has no memory behind it": pages * tried // 2}
+
+
+def test_the_machine_s_own_memory_is_where_no_table_is() -> None:
+    def room(
+        pages: list[tuple[int, int]], tables: list[int], most: int = 1 << 30
+    ) -> tuple[int, int]:
+        count = len(pages)
+        leaves = replace(
+            EMPTY,
+            physical=np.array([page for page, _ in pages], np.uint64),
+            level=np.array([level for _, level in pages], np.uint8),
+            end=np.full(count, End.LEAF, np.uint8),
+            tables=replace(EMPTY.tables, address=np.array(tables, np.uint64)),
+        )
+        return room_for(Cpu.long_mode(4, tables[0]), leaves, most)
+
+    mib = 1 << 20
+    assert room([], [32 * mib]) == (0, 36 * mib)
+    assert room([], [0x1000]) == (4 * mib, 36 * mib)
+    assert room([(0, 1)], [32 * mib]) == (36 * mib, 68 * mib)
+    assert room([(0, 2)], [0x1000], 2 << 30) == (1 << 30, (1 << 30) + 32 * mib)
+    every = list(range(0, 1 << 30, 16 * mib))
+    assert room([], every) == (4 * mib, 1012 * mib)  # two are lost, of which none is the root
+
+
+@pytest.mark.hw
 def test_what_cannot_be_where_it_is_is_left_out_and_said(tmp_path: Path) -> None:
     program = Program()
-    program.write(1 << 30, 1, 0x1007)
+    program.write(1 << 30, 1, 0xA1007)
     program.write(2 << 30, 1, 0xFEC0_0007)
     program.write(3 << 30, 0, 0xFEC0_0007)  # a device's page: no table, nothing to leave out
     code, out, _ = proved(tmp_path, program, "--allow", "unbacked", "--json")
     found = json.loads(out)
     assert (code, found["disagreements"], found["impassable"]) == (0, 0, [])
     low, high = sorted(found["left_out"])
+    parts = "0x0..0x9ffff and 0x100000..0xbfffffff"
     assert low == (
-        "the level-0 table at 0x1000, which the machine needs itself (tables can be in"
-        f" 0x2000000..{0xBFFF_FFFF:#x}), and all below it"
-    ).replace("0xbfffffff", low.split("..")[1].split(")")[0])
-    assert high.startswith("the level-0 table at 0xfec00000, where it has none (tables can be")
+        f"the level-0 table at 0xa1000, where a PC has no RAM (tables can be in {parts}), and all"
+        " below it"
+    )
+    assert high == (
+        "the level-0 table at 0xfec00000, where the guest has no memory (tables can be in"
+        f" {parts}), and all below it"
+    )
 
 
 @pytest.mark.hw
 def test_nothing_is_proved_where_all_that_is_mapped_is_left_out(tmp_path: Path) -> None:
-    low, root = (
-        BEGIN - (16 << 20),
-        np.zeros(512, "<u8"),
-    )  # the rest is where the machine has its own
-    root[0] = low | 7
+    devices, root = 0xA0000, np.zeros(512, "<u8")
+    root[0] = devices | 7
     tables = np.zeros((3, 512), "<u8")
-    tables[:, 0] = low + 0x1007, low + 0x2007, 0x280_0007
+    tables[:, 0] = devices + 0x1007, devices + 0x2007, 0x280_0007
     root.tofile(tmp_path / "root")
     tables.tofile(tmp_path / "low")
-    files = ("--ram", f"root@{BEGIN:#x}", "--ram", f"low@{low:#x}", "--cr3", hex(BEGIN))
+    files = ("--ram", f"root@{BEGIN:#x}", "--ram", f"low@{devices:#x}", "--cr3", hex(BEGIN))
     code, out, errors = run("prove", *files, *ON_TCG, cwd=tmp_path)
-    assert f"the level-2 table at {low:#x}, which the machine needs itself" in out
+    assert f"the level-2 table at {devices:#x}, where a PC has no RAM" in out
     assert (code, errors) == (
         MISUSE,
         "pagetable: nothing was proved: all that the tables map is left out.\n",
@@ -305,11 +361,10 @@ def test_a_space_that_maps_nothing_proves_nothing(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "no source": ((), "no source is named: choose one of"),
-    "a root in the machine's memory": (
-        ("--ram", "low", "--cr3", "0x1000"),
-        "the root table is at 0x1000, and the machine needs all below 0x2000000 itself: have the"
-        " program put its tables higher. Those of a running QEMU are compared where they are by"
-        " pagetable check --qmp SOCKET\n",
+    "a root among the devices of a PC": (
+        ("--ram", "low@0xa0000", "--cr3", "0xa1000"),
+        "the root table is at 0xa1000, where a PC has no RAM: tables can be proved in 0x0..0x9ffff"
+        " and 0x100000..0xbfffffff\n",
     ),
     "a root outside the file": (
         ("--ram", f"low@{BEGIN:#x}", "--cr3", "0x5000000"),
@@ -318,7 +373,8 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     ),
     "a root beyond the machine": (
         ("--ram", "low@0x100000000", "--cr3", "0x100001000"),
-        "the root table is at 0x100001000, where it has none: tables can be proved in 0x2000000..",
+        "the root table is at 0x100001000, where the guest has no memory: tables can be proved in"
+        " 0x0..0x9ffff and 0x100000..0xbfffffff\n",
     ),
     "an unknown kind": (("--allow", "broken"), "there is no 'broken' to allow, but malformed and"),
     "an engine that is none": (("--engine", "abacus"), "abacus"),

@@ -16,6 +16,7 @@ from harness.machine.ram import (
     STUB,
     TABLE_ARENA,
     Ram,
+    beside,
 )
 
 SMALLEST = ARENA.stop + RAM_UNIT
@@ -25,6 +26,16 @@ def test_the_parts_of_the_arena_lie_inside_it_apart() -> None:
     parts = [STUB, TABLE_ARENA, JOB_ARENA]
     assert all(part.start in ARENA and part[-1] in ARENA for part in parts)
     assert all(low.stop <= high.start for low, high in itertools.pairwise(parts))
+
+
+def test_what_is_beside_an_arena_is_the_caller_s_but_for_the_devices() -> None:
+    size = 4 * len(ARENA)
+    above, mib = range(ARENA.stop, size), 1 << 20
+    assert beside(ARENA, size) == (above,)
+    low = (range(0xA0000), range(mib, ARENA.stop))
+    moved = range(ARENA.stop, 2 * ARENA.stop)
+    assert beside(moved, size) == (*low, range(moved.stop, size))
+    assert beside(moved, moved.stop) == low
 
 
 @pytest.mark.parametrize(

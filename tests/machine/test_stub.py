@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import random
+import struct
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
 
 from harness.machine.errors import Misuse
-from harness.machine.ram import STUB
+from harness.machine.ram import ARENA, ARENA_UNIT, JOB_ARENA, STUB, TABLE_ARENA
 from harness.machine.stub import BUILT_STUB, LARGEST_FILE, StubImage
 
 PAGE = 4096
@@ -65,6 +71,54 @@ def test_code_and_data_share_no_page(image: StubImage) -> None:
     assert image.text.stop <= image.user.start
     assert image.user.stop <= image.data.start
     assert image.batch in image.data
+
+
+def test_a_stub_is_moved_with_all_its_addresses(image: StubImage) -> None:
+    """As a linker that was told another base would have it: of two bases no file differs in more
+    than the addresses that move, and the way back leads to the same file."""
+    by = 2 * ARENA_UNIT
+    moved = image.moved(by)
+    assert (moved.base, moved.arena) == (by, range(by, by + len(ARENA)))
+    assert moved.table_arena.start == TABLE_ARENA.start + by
+    assert moved.job_arena.stop == JOB_ARENA.stop + by
+    for name in ("text", "user", "data"):
+        assert getattr(moved, name).start == getattr(image, name).start + by
+    assert (moved.batch, moved.machine_info) == (image.batch + by, image.machine_info + by)
+    assert moved.moved(0).content == image.content != moved.content
+    read = StubImage.load(image.path)
+    assert read.content == image.content  # the file is as it was
+    elf = ELFFile(io.BytesIO(moved.content))
+    assert elf["e_entry"] in moved.text
+    places = [(one["p_paddr"], one["p_vaddr"]) for one in elf.iter_segments("PT_LOAD")]
+    assert [place - by for place, _ in places] == [
+        one.start for one in (image.text, image.user, image.data)
+    ]
+    assert all(physical == virtual for physical, virtual in places)
+
+
+@pytest.mark.parametrize("base", [-ARENA_UNIT, 1 << 20, ARENA_UNIT + 4096, 1 << 32])
+def test_a_base_that_no_arena_has_is_refused(image: StubImage, base: int) -> None:
+    with pytest.raises(Misuse, match="no arena begins at"):
+        image.moved(base)
+
+
+def test_a_stub_that_reaches_no_address_above_2_gib_is_not_moved(image: StubImage) -> None:
+    """Of the relocations those that are sign-extended, and all that are not known."""
+    content = bytearray(image.content)
+    elf = ELFFile(io.BytesIO(image.content))
+    section = elf.get_section_by_name(".rela.text")
+    assert isinstance(section, RelocationSection)
+    assert all(one["r_info_type"] in (2, 4, 10) for one in section.iter_relocations())
+    struct.pack_into("<I", content, section["sh_offset"] + 8, 11)
+    with pytest.raises(Misuse, match="cannot be moved: it has a relocation of type 11"):
+        replace(image, content=bytes(content)).moved(ARENA_UNIT)
+
+
+def test_a_stub_without_relocations_is_not_moved(image: StubImage, tmp_path: Path) -> None:
+    path = tmp_path / "stripped.elf"
+    subprocess.run(["strip", "-o", path, image.path], check=True)
+    with pytest.raises(Misuse, match=r"linked without its relocations.*make guest"):
+        replace(image, content=path.read_bytes()).moved(ARENA_UNIT)
 
 
 def test_new_jobs_are_zero(image: StubImage) -> None:

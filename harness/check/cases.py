@@ -14,7 +14,8 @@ from harness.paging.address import Span
 from harness.paging.bulk import Bytes, End, Leaves
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.x86.access import Kind
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu
+from harness.paging.x86.formats import LEGACY_ADDRESS_BITS
 
 STRAY = 128
 """Addresses tried that nothing in the space suggests."""
@@ -92,6 +93,7 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     around = _unmapped(cpu, memory, np.concatenate([leaves.virtual - np.uint64(WORD), past]))
     edges = [edge for root in cpu.roots for edge in _edges(root.span)]
     stray = np.random.default_rng(0).integers(0, 1 << 64, STRAY, dtype=np.uint64)
+    stray = stray if cpu.long else stray >> np.uint64(LEGACY_ADDRESS_BITS)
     elsewhere = np.concatenate([around, np.array(edges, np.uint64), stray & ~np.uint64(WORD - 1)])
     elsewhere = _unmapped(cpu, memory, elsewhere)
 
@@ -121,7 +123,8 @@ def _every_access(cpu: Cpu, data: Words, code: Words, outside: Span) -> Cases:
     cases = together(parts)
     last_tried = cases.address + np.uint64(WORD - 1)
     within = (last_tried >= np.uint64(outside.first)) & (cases.address <= np.uint64(outside.last))
-    return cases.take(~within)
+    beyond = cases.address > np.uint64((1 << 64 if cpu.long else LEGACY_SPAN.size) - WORD)
+    return cases.take(~within & ~beyond)
 
 
 def together(parts: Sequence[Cases]) -> Cases:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from harness.check import marks
 from harness.check.cases import Cases
 from harness.check.entries import PathEntries
-from harness.check.marks import INVALID_OPCODE, LONG_CODE, SHORT_CODE, Code
+from harness.check.marks import INVALID_OPCODE, code_of
 from harness.check.verdicts import Seen
 from harness.check.window import Window, new_root, open_window, with_pdptes
 from harness.machine.guest import Guest, State
@@ -142,11 +142,6 @@ class Chain:
             physical = frame | addresses & (size - np.uint64(1))
             put(self.memory, physical[~single])
             self.memory.octets[physical[single].astype(np.int64)] = code_of(self.cpu).last
-
-
-def code_of(cpu: Cpu) -> Code:
-    """How what a fetch executes ends."""
-    return LONG_CODE if cpu.long else SHORT_CODE
 
 
 def build(guest: Guest, cpu: Cpu, outside: Span, frames: Span, allocator: TableAllocator) -> Chain:

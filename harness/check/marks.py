@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.paging.memory import BufferMemory, Words
+from harness.paging.x86.cpu import Cpu
 
 WORD = 8
 """Bytes of a marked word; addresses of marks are multiples of it."""
@@ -64,6 +65,11 @@ def marked(word: int) -> int:
 def put_marks(memory: BufferMemory, physical: Words) -> None:
     """Marks the words at physical addresses."""
     memory.scatter(physical, WORD, mark(physical))
+
+
+def code_of(cpu: Cpu) -> Code:
+    """How what a fetch executes ends."""
+    return LONG_CODE if cpu.long else SHORT_CODE
 
 
 def put_code(memory: BufferMemory, physical: Words) -> None:

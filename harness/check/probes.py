@@ -11,7 +11,7 @@ from harness.check import marks
 from harness.check.cases import Cases
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
 from harness.check.entries import ALL, PathEntries
-from harness.check.marks import INVALID_OPCODE, LONG_CODE
+from harness.check.marks import INVALID_OPCODE, code_of
 from harness.check.quirks import Basis, BasisQuirk, FaultQuirk
 from harness.check.second_reading import Reading, Stop, at
 from harness.check.verdicts import (
@@ -107,7 +107,7 @@ def ask_guest(
         batch = cases.take(slice(first, first + BATCH))
         expected, reasons = expect(cpu, memory, tables, batch, window)
         comparison.not_comparable.update(reasons)
-        jobs = make_jobs(guest, expected)
+        jobs = make_jobs(guest, cpu, expected)
         results = guest.run(window.state, jobs)
         judge(comparison, cpu, guest, expected, jobs, results, quirks)
         used = expected.paths
@@ -127,7 +127,7 @@ def expect(
     Marks the frames that the cases reach.
     """
     foreseen = outcomes(cpu, memory, cases.address, cases.kind, cases.user, cases.ac)
-    paths = bulk.paths(memory, cpu.roots[0], cases.address)
+    paths = _paths(cpu, memory, cases.address)
     paths.used[:, foreseen.walks.end == End.NO_ROOT] = False
     allowed = (foreseen.vector == ALLOWED) & ~foreseen.unbacked
     data = foreseen.walks.physical & ~np.uint64(marks.WORD - 1)
@@ -139,16 +139,38 @@ def expect(
     reached = allowed & asked & ~_inside(window.arena, data) & ~_no_memory(memory, data)
     ours = reached & ~in_table
     marks.put_marks(memory, data[ours & ~fetch])
-    marks.put_code(memory, data[ours & fetch])
+    put_code = marks.put_code if cpu.long else marks.put_short_code
+    put_code(memory, data[ours & fetch])
     content = np.zeros(len(cases), np.uint64)
     content[reached] = memory.gather(data[reached], marks.WORD)[0]
-    content[ours & fetch] = marks.mark(data[ours & fetch])
-    way_in = bulk.paths(memory, cpu.roots[0], np.array([window.span.first], np.uint64)).slot
+    content[ours & fetch] = marks.mark(data[ours & fetch]) & _ones(_width(cpu))
+    way_in = _paths(cpu, memory, np.array([window.span.first], np.uint64)).slot
     used_there = _inside(window.arena, paths.slot) | np.isin(paths.slot, way_in)
     astray = (allowed | foreseen.unbacked) & ~reached
     whole = Expected(reading, foreseen, paths, allowed, data, content, in_table, astray, used_there)
     counted = {reason: int(mask.sum()) for reason, mask in reasons.items() if mask.any()}
     return whole if asked.all() else whole.take(asked), counted
+
+
+def _paths(cpu: Cpu, memory: BufferMemory, addresses: Words) -> Paths:
+    """The entries on the way to addresses; none for those that no root serves."""
+    paths = bulk.paths(memory, cpu.roots[0], addresses)
+    for root in cpu.roots[1:]:
+        lanes = (addresses >= np.uint64(root.span.first)) & (addresses <= np.uint64(root.span.last))
+        own = bulk.paths(memory, root, addresses[lanes])
+        for ours, theirs in ((paths.slot, own.slot), (paths.raw, own.raw), (paths.used, own.used)):
+            ours[:, lanes] = theirs
+    return paths
+
+
+def _width(cpu: Cpu) -> int:
+    """Bytes of the reads and writes that are tried."""
+    return marks.WORD if cpu.long else marks.WORD // 2
+
+
+def _ones(width: int) -> np.uint64:
+    """All bits of so many bytes."""
+    return np.uint64((1 << 8 * width) - 1)
 
 
 def _not_asked(
@@ -182,7 +204,7 @@ def _no_memory(memory: BufferMemory, addresses: Words) -> Mask:
     return (addresses > np.uint64(memory.span.last)) | _inside(DEVICES, addresses)
 
 
-def make_jobs(guest: Guest, expected: Expected) -> npt.NDArray[np.void]:
+def make_jobs(guest: Guest, cpu: Cpu, expected: Expected) -> npt.NDArray[np.void]:
     """The jobs that put the path of each case back as it was built, try it, and look at it.
 
     The words of a job are the entries of the path from the root down, and after them the
@@ -191,7 +213,7 @@ def make_jobs(guest: Guest, expected: Expected) -> npt.NDArray[np.void]:
     cases, enums = expected.cases, guest.image.enums
     jobs = guest.image.new_jobs(len(cases))
     cases.put(jobs, enums)
-    jobs["size"], jobs["flush"] = marks.WORD, enums["FLUSH_PAGE"]
+    jobs["size"], jobs["flush"] = _width(cpu), enums["FLUSH_PAGE"]
 
     steps = expected.paths.used.sum(axis=0)
     for column, level in enumerate(reversed(range(len(expected.paths.used)))):
@@ -201,10 +223,12 @@ def make_jobs(guest: Guest, expected: Expected) -> npt.NDArray[np.void]:
     jobs["patched"] = jobs["watched"] = steps
     data = expected.allowed & ~expected.astray & (cases.kind != Kind.FETCH)
     jobs["where"][data, steps[data]] = expected.data[data]
-    jobs["word"][data, steps[data]] = expected.content[data]
+    word = _ones(cpu.format.entry_bytes)  # in 32-bit paging, half a mark
+    jobs["word"][data, steps[data]] = expected.content[data] & word
     jobs["watched"][data] += 1
     jobs["patched"][data & ~expected.in_table] += 1
-    jobs["value"] = np.where(expected.in_table, expected.content, ~expected.content)
+    value = np.where(expected.in_table, expected.content, ~expected.content)
+    jobs["value"] = value & _ones(_width(cpu))
     return jobs
 
 
@@ -223,7 +247,7 @@ def judge(
     def entries_agree(made: Mask, accessed_anyway: Mask | None) -> Mask:
         return entries.agree(results, made, entries.after(made, accessed_anyway), care)
 
-    ran = _ran(expected, results)
+    ran = _ran(cpu, expected, results)
     reached = _data_agrees(cpu, expected, jobs, results, ran)
     untouched = np.uint64(guest.image.enums["CR2_UNTOUCHED"])
     seen = Seen(results, untouched, entries, reached, ran, entries_agree)
@@ -285,16 +309,18 @@ def _data_agrees(
     after = results["after"][lanes, np.minimum(steps, results["after"].shape[1] - 1)]
     used = np.uint64(cpu.format.accessed | cpu.format.dirty)
     care = np.where(expected.in_table, ~used, ~np.uint64(0))
-    read = ((results["data"] ^ expected.content) & care) == 0
-    written = ((after ^ jobs["value"]) & care) == 0
+    wide = _ones(_width(cpu))
+    read = ((results["data"] ^ expected.content & wide) & care) == 0
+    stored = jobs["value"] | expected.content & ~wide & _ones(cpu.format.entry_bytes)
+    written = ((after ^ stored) & care) == 0
     fetched = ran & (results["vector"] == INVALID_OPCODE)
     same: Mask = np.select([kind == Kind.READ, kind == Kind.WRITE], [read, written], fetched)
     return (same | ~expected.allowed) & ~expected.astray
 
 
-def _ran(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
+def _ran(cpu: Cpu, expected: Expected, results: npt.NDArray[np.void]) -> Mask:
     """Whether code ran to its last instruction, and is what lies where it was fetched."""
-    end = expected.cases.address + np.uint64(LONG_CODE.end)
+    end = expected.cases.address + np.uint64(code_of(cpu).end)
     ran: Mask = (results["rip"] == end) & (results["data"] == expected.content)
     return ran
 

@@ -15,22 +15,24 @@ import numpy.typing as npt
 
 from harness.check.quirks import not_run_on
 from harness.check.validate import DEADLINE, compare_space
-from harness.check.window import spans
+from harness.check.window import spans, with_pdptes
 from harness.inspect.check import Checked
 from harness.inspect.expect import Expectations, Unmet, places, unmet
 from harness.inspect.snapshot import QuestionError, Snapshot
-from harness.machine.engines import executor, reads_as_amd
+from harness.machine.engines import executor, reads_as_amd, why_long_mode_only
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest
 from harness.machine.machine import Engine, Processor, dotted
-from harness.machine.ram import ARENA, ARENA_UNIT, DEVICES
+from harness.machine.ram import ARENA, ARENA_UNIT, DEVICES, LARGEST_RAM
 from harness.machine.registry import engine_named
 from harness.machine.stub import StubImage
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import End, Leaves
 from harness.paging.memory import BufferMemory, Words
-from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer
+from harness.paging.x86 import formats
+from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode
+from harness.paging.x86.load import read_pdptes
 
 MOST: Final = 1 << 24
 """Entries of a space, each counted at all its addresses, that are proved."""
@@ -80,14 +82,10 @@ def prove(
     lacks what they are made for, SpaceError where no hole is left for the stub, and MachineError
     for a guest that is lost.
     """
-    cpu = snapshot.cpu
-    if not cpu.long:
-        raise QuestionError(
-            f"these are tables of {cpu.format.name}: only those of 4 and of 5 levels are proved;"
-            " fault, walk, dump and lint read all"
-        )
-    _check_root(snapshot)
     missed = () if meant is None else unmet(snapshot, meant)
+    snapshot = _with_registers(snapshot)
+    cpu = snapshot.cpu
+    _check_root(snapshot)
     leaves = bulk.leaves(snapshot.memory, cpu.roots, limit=MOST)
     if not leaves.complete:
         raise QuestionError(
@@ -96,13 +94,16 @@ def prove(
         )
     machine = engine_named(engine)
     model = _processor(machine, cpu)
-    base, size = _room(cpu, leaves, machine.largest_ram)
+    base, size = _room(cpu, leaves, min(machine.largest_ram, _largest_window(snapshot, leaves)))
     image = StubImage.load().moved(base)
     with Guest(
         engine, ram_bytes=size, cpu=model, program=program, image=image, deadline=DEADLINE
     ) as guest:
+        if not cpu.long and (why := why_long_mode_only(guest)) is not None:
+            raise Misuse(f"these are tables of {cpu.format.name}. {why} Choose another engine")
         own, notes = _own(cpu, guest)
         left_out = tuple(_place(snapshot, leaves, guest))
+        own = _loaded(own, guest)
         asked = None if meant is None else places(own, meant)
         memory = BufferMemory(guest.ram.buffer)
         mapped = bool(bulk.leaves(memory, own.roots, limit=0).total)
@@ -116,6 +117,8 @@ def prove(
 
 def _check_root(snapshot: Snapshot) -> None:
     """Raises QuestionError for a root table that is not in the source's memory."""
+    if not snapshot.cpu.roots:
+        raise QuestionError(f"no PDPTE at {snapshot.cpu.base:#x} is present: nothing is mapped")
     for root in snapshot.cpu.roots:
         at = root.table.address
         if snapshot.memory.load(at, root.table.format.entry_bytes) is None:
@@ -125,10 +128,59 @@ def _check_root(snapshot: Snapshot) -> None:
             )
 
 
+def _with_registers(snapshot: Snapshot) -> Snapshot:
+    """The snapshot with the PDPTEs of PAE paging in registers, as MOV CR3 loads them, where the
+    source reads them at every walk.
+
+    Raises QuestionError for those that cannot be loaded.
+    """
+    cpu = snapshot.cpu
+    if cpu.mode is not Mode.PAE or cpu.pdptes_checked is None:
+        return snapshot
+    try:
+        pdptes = read_pdptes(snapshot.memory, cpu.base)
+        pdptes = tuple(raw & ~formats.A for raw in pdptes)  # TCG sets it, which is no one else's
+        return replace(snapshot, cpu=replace(cpu, pdptes=pdptes, pdptes_checked=None))
+    except ValueError as error:
+        raise QuestionError(f"{error}: no guest can have these tables") from None
+
+
+def _loaded(own: Cpu, guest: Guest) -> Cpu:
+    """The state with the PDPTEs in the guest's memory, of those tables alone that are there."""
+    if own.mode is not Mode.PAE:
+        return own
+    at = Span.of(own.base, formats.PDPTES * formats.PDPTE_BYTES)
+    if (why := _why_not_there(guest, at)) is not None:
+        raise QuestionError(f"the PDPTEs are at {own.base:#x}, {why}")
+    return with_pdptes(BufferMemory(guest.ram.buffer), own, own.pdptes)
+
+
+def _largest_window(snapshot: Snapshot, leaves: Leaves) -> int:
+    """The most RAM of a guest that shows all of it to the stub in a hole of these tables.
+
+    Outside long mode the longest run of empty slots of a root, and half of it where the tables do
+    not need more: it may be divided by the addresses at which the stub is entered.
+    """
+    cpu = snapshot.cpu
+    if cpu.long:
+        return LARGEST_RAM
+    longest = 0
+    for root in cpu.roots:
+        words, _ = snapshot.memory.gather(
+            np.array([slot.address for _, slot in root.slots()], np.uint64), cpu.format.entry_bytes
+        )
+        taken = np.flatnonzero(np.concatenate([[1], words, [1]]))
+        longest = max(longest, int(np.diff(taken).max()) - 1)
+    hole = longest * cpu.format.levels[-1].size
+    last = int(max(leaves.tables.address.max(initial=0), cpu.base))
+    needed = (last // ARENA_UNIT + 1) * ARENA_UNIT + len(ARENA)
+    return max(hole // 2 // ARENA_UNIT * ARENA_UNIT, needed)
+
+
 def _processor(machine: Engine, cpu: Cpu) -> str | None:
     """The processor of the engine's that is most like the source's; None for its usual one."""
     width = Processor(maxphyaddr=cpu.maxphyaddr, la57=bool(cpu.cr4 & Cr4.LA57))
-    asked = (replace(width, page1gb=cpu.page1gb, amd=cpu.amd), width)
+    asked = (replace(width, page1gb=cpu.page1gb, pse36=cpu.pse36, amd=cpu.amd), width)
     return next((found for one in asked if (found := machine.processor(one)) is not None), None)
 
 
@@ -140,8 +192,9 @@ def _room(cpu: Cpu, leaves: Leaves, most: int) -> tuple[int, int]:
     RAM is smallest, and lowest.
     """
     count, own = most // ARENA_UNIT, len(ARENA) // ARENA_UNIT
-    tables = _in_units(leaves.tables.address, np.uint64(1), count)
-    roots = np.array([root.table.address for root in cpu.roots], np.uint64)
+    addresses = np.append(leaves.tables.address, np.uint64(cpu.base))
+    tables = _in_units(addresses, np.uint64(1), count)
+    roots = np.array([cpu.base, *(root.table.address for root in cpu.roots)], np.uint64)
     mapped = leaves.end == End.LEAF
     sizes = np.array([level.size for level in cpu.format.levels], np.uint64)
     pages = _in_units(leaves.physical[mapped], sizes[leaves.level[mapped]], count)
@@ -190,6 +243,7 @@ def _own(cpu: Cpu, guest: Guest) -> tuple[Cpu, list[str]]:
         shared_bit=None,
         maxphyaddr=info.physical_bits,
         page1gb=info.has("gigabyte_pages"),
+        pse36=info.has("pse36"),
         amd=reads_as_amd(info),
     )
     notes = [
@@ -197,7 +251,14 @@ def _own(cpu: Cpu, guest: Guest) -> tuple[Cpu, list[str]]:
         " reads them."
         for what, differs in (
             (f"MAXPHYADDR {own.maxphyaddr}", own.maxphyaddr != cpu.maxphyaddr),
-            (f"{'' if own.page1gb else 'no '}1G pages", own.page1gb != cpu.page1gb),
+            (
+                f"{'' if own.page1gb else 'no '}1G pages",
+                cpu.long and own.page1gb != cpu.page1gb,
+            ),
+            (
+                f"{'' if own.pse36 else 'no '}4M pages above 4 GiB (PSE-36)",
+                cpu.mode is Mode.BITS_32 and own.pse36 != cpu.pse36,
+            ),
             (f"{'AMD' if own.amd else 'Intel'}'s reading of entries", own.amd != cpu.amd),
         )
         if differs

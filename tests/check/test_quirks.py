@@ -551,7 +551,7 @@ class Probed:
         tables = TableImage.of(memory, self.cpu.roots).address
         self.expected, reasons = probes.expect(self.cpu, memory, tables, cases, self.window)
         assert not reasons
-        self.jobs = probes.make_jobs(guest, self.expected)
+        self.jobs = probes.make_jobs(guest, self.cpu, self.expected)
         self.results = guest.run(self.window.state, self.jobs)
 
     def judged(self, results: npt.NDArray[np.void], *quirks: FaultQuirk) -> Comparison:

@@ -7,6 +7,7 @@ import os
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,19 +19,22 @@ from harness.inspect.expect import ACCESSES
 from harness.inspect.prove import _processor as processor_for
 from harness.inspect.prove import _room as room_for
 from harness.inspect.prove import prove
-from harness.inspect.snapshot import Snapshot
+from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.machine.machine import Processor
 from harness.machine.registry import engine_named
 from harness.paging import bulk
 from harness.paging.address import Virtual
 from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory
-from harness.paging.x86.cpu import Cpu, Cr4
+from harness.paging.x86.bulk import Outcomes
+from harness.paging.x86.bulk import outcomes as probes_outcomes
+from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from tests.cli.commands import run
 from tests.cli.programs import BEGIN, MEANT, STACK, TEXT, Program
 from tests.cli.test_validate_command import wrong
 from tests.inspect.sources.machines import RAM, STUB, running
 from tests.inspect.sources.test_core import note, written
+from tests.machine.bochs import PROGRAM, needs_bochs
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
 ON_TCG = ("--engine", "tcg", "--qemu", QEMU)
@@ -379,9 +383,17 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "an unknown kind": (("--allow", "broken"), "there is no 'broken' to allow, but malformed and"),
     "an engine that is none": (("--engine", "abacus"), "abacus"),
     "no file": (("--expect", "none.toml"), "none.toml cannot be read: No such file"),
-    "another mode": (
-        ("--ram", "low", "--cr3", "0x1000", "--cr4", "0", "--efer", "0"),
-        "only those of 4 and of 5 levels are proved",
+    "no PDPTE": (
+        ("--ram", "low", "--cr3", "0x2000", "--cr4", "0x20", "--efer", "0"),
+        "pagetable: no PDPTE at 0x2000 is present: nothing is mapped\n",
+    ),
+    "PDPTEs among the devices": (
+        ("--ram", "legacy@0x9f000", "--cr3", "0xa1000", "--cr4", "0x20", "--efer", "0"),
+        "the PDPTEs are at 0xa1000, where a PC has no RAM\n",
+    ),
+    "no hole": (
+        ("--ram", "full", "--cr3", "0x1000", "--cr4", "0x10", "--efer", "0"),
+        "the space has no hole of 0x2400000 bytes for the window of the stub\n",
     ),
     "a junit file that cannot be": (("--junit", "no/where.xml"), "there is no directory no"),
 }
@@ -391,11 +403,141 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
 def test_what_cannot_be_proved_is_a_sentence(tmp_path: Path, case: str) -> None:
     options, sentence = REFUSED[case]
     (tmp_path / "low").write_bytes(bytes(0x1000) + (0x2007).to_bytes(8, "little") + bytes(0x1FF8))
+    words = np.zeros(3 << 9, "<u8")
+    words[2 << 9] = 0x9F001  # a PDPTE that leads to an empty table
+    words.tofile(tmp_path / "legacy")
+    (tmp_path / "full").write_bytes(bytes(0x1000) + (0x83).to_bytes(4, "little") * 1024)
     source = () if "--ram" in options or not options else Program().save(tmp_path / "ram.bin")
     code, _, errors = run("prove", *source, *options, cwd=tmp_path)
     assert code == MISUSE
     assert sentence in errors
     assert errors.count("\n") == 1 and "Traceback" not in errors
+
+
+class Legacy:
+    """Tables of 32-bit or of PAE paging, as a program has them whose memory begins at 0: 4M of its
+    own at 0 and again in the last GiB, a large page there, and two pages of a user."""
+
+    def __init__(self, mode: Mode) -> None:
+        self.mode, self.words = mode, np.zeros(0x8000, np.uint8)
+        pae, wide = mode is Mode.PAE, "<u8" if mode is Mode.PAE else "<u4"
+        self.size = 0x20_0000 if pae else 0x40_0000
+        self.entry = np.dtype(wide).itemsize
+        directory, high = 0x2000, 0x6000 if pae else 0x2000
+        if pae:
+            self.words[0x1000:0x1020].view("<u8")[:] = directory | 1, 0, 0, high | 1
+        top = 0x300 if not pae else 0
+        tables = self.words.view(wide)
+
+        def put(table: int, index: int, raw: int) -> None:
+            tables[table // self.entry + index] = raw
+
+        for index in range(self.size >> 12):
+            put(0x3000, index, index << 12 | 0x3)
+        put(directory, 0, 0x3007)
+        put(directory, 1, 0x4007)
+        put(0x4000, 0, 0x50_0007)
+        put(0x4000, 1, 0x60_0005 | (1 << 63 if pae else 0))
+        put(high, top, 0x3003)
+        put(high, top + 1, self.size | 0x183)
+        self.directory = directory
+
+    @property
+    def options(self) -> tuple[object, ...]:
+        """The registers that make it so."""
+        cr3, cr4, efer = ("0x1000", "0xa0", "0x800") if self.entry == 8 else ("0x2000", "0x90", 0)
+        return "--cr3", cr3, "--cr4", cr4, "--efer", efer
+
+    def meant(self) -> str:
+        """What it says, in the words of expectations."""
+        execute = "-" if self.mode is Mode.PAE else "x"
+        size = "2M" if self.mode is Mode.PAE else "4M"
+        rows = (
+            (0, size, "-rwx", 0, ""),
+            (self.size, "4K", "urwx", 0x50_0000, ""),
+            (self.size + 0x1000, "4K", f"ur-{execute}", 0x60_0000, ""),
+            (0xC000_0000, size, "-rwx", 0, ""),
+            (0xC000_0000 + self.size, size, "-rwx", self.size, f'page = "{size}"\nbits = ["G"]'),
+        )
+        return "strict = true\n" + "".join(
+            f'[[expect]]\nvirtual = {at:#x}\nsize = "{size}"\nrights = "{rights}"\n'
+            f"physical = {to:#x}\n{more}\n"
+            for at, size, rights, to, more in rows
+        )
+
+
+LEGACY = pytest.mark.parametrize("mode", [Mode.BITS_32, Mode.PAE], ids=lambda mode: mode.value)
+ENGINES = [ON_TCG, ("--engine", "bochs", "--bochs", PROGRAM)]
+
+
+@pytest.mark.hw
+@LEGACY
+@pytest.mark.parametrize("engine", ENGINES, ids=["tcg", "bochs"])
+def test_tables_outside_long_mode_are_proved(
+    tmp_path: Path, mode: Mode, engine: tuple[str, ...]
+) -> None:
+    if "bochs" in engine:
+        needs_bochs()
+    program = Legacy(mode)
+    (tmp_path / "ram").write_bytes(program.words.tobytes())
+    (tmp_path / "kernel.toml").write_text(program.meant())
+    source = ("--ram", "ram", *program.options, *engine, "--expect", "kernel.toml", "--json")
+    code, out, errors = run("prove", *source, cwd=tmp_path)
+    found = json.loads(out)
+    assert (code, errors, found["disagreements"], found["unmet"]) == (0, "", 0, [])
+    assert (found["cpu"]["mode"], found["expected"]) == (mode.value, 5)
+    assert found["left_out"] == []
+    pages = 2 * (program.size >> 12) + 2
+    assert found["oracles"][0]["compared"] > 8 * pages
+    program.words.view("<u8" if mode is Mode.PAE else "<u4")[0x4000 // program.entry] ^= 0x2
+    (tmp_path / "ram").write_bytes(program.words.tobytes())
+    code, out, _ = run("prove", *source[:-1], cwd=tmp_path)
+    assert code == DISAGREEMENT
+    assert f"user write at {program.size:#x}: #PF, error code 0x7 (P W U)" in out
+
+
+def moved(*question: Any) -> Outcomes:
+    """The reference, but that it takes all pages of users to lie one page higher."""
+    told = probes_outcomes(*question)
+    walks = told.walks
+    users = (question[2] >> np.uint64(30) == 0) & (walks.physical >= np.uint64(0x50_0000))
+    physical = walks.physical + users * np.uint64(0x1000)
+    return replace(told, walks=replace(walks, physical=physical))
+
+
+@pytest.mark.hw
+@LEGACY
+def test_a_machine_that_differs_outside_long_mode_is_a_disagreement(
+    tmp_path: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In where pages lie, by the data alone: each read, write and fetch of those that are moved."""
+    program = Legacy(mode)
+    (tmp_path / "ram").write_bytes(program.words.tobytes())
+    source = ("--ram", "ram", *program.options, *ON_TCG, "--json")
+    monkeypatch.setattr(probes, "outcomes", moved)
+    code, out, _ = run("prove", *source, cwd=tmp_path)
+    found = json.loads(out)
+    assert (code, found["oracles"][0]["oracle"]) == (DISAGREEMENT, "probe")
+    words = 2 * 2  # the first and the last of two pages, by the supervisor and by the user
+    reads, writes = 2 * words, words  # of which one page lets none write
+    fetches = 2 if mode is Mode.PAE else 2 * 2  # of one page, or of both
+    assert found["oracles"][0]["disagreements"] == reads + writes + fetches
+
+
+@pytest.mark.hw
+def test_pdptes_that_tcg_marked_are_loaded_as_they_were(tmp_path: Path) -> None:
+    """And those that no MOV CR3 takes are a sentence."""
+    program = Legacy(Mode.PAE)
+    memory = BufferMemory(np.zeros(1 << 20, np.uint8))
+    memory.octets[: len(program.words)] = program.words
+    memory.octets[0x1000] |= 0x20
+    cpu = replace(Cpu.in_mode(Mode.PAE, 0x1000, cr4=Cr4.PGE), pdptes_checked=0xFFF0_0000_0000_0000)
+    snapshot = Snapshot("made", cpu, memory, (memory.span,))
+    seen = prove(snapshot, "tcg", QEMU).checked
+    assert seen.comparisons[0].disagreed == 0 and seen.comparisons[0].compared > 1000
+    memory.octets[0x1000] |= 0x2
+    with pytest.raises(QuestionError, match=r"PDPTE 0 0x2003 cannot be loaded: 0x2 is reserved"):
+        prove(snapshot, "tcg", QEMU)
 
 
 def test_a_qemu_that_is_not_there_is_misuse(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.held import HeldMemory
 from harness.check.quirks import DEBUG_WALKER, TLB_PRINTS_ENTRIES, expected_of
 from harness.check.second_reading import NO_LAPSE, Lapse, Reading, Stop, at
+from harness.machine.gdbstub import StubMonitor
 from harness.machine.monitor import Monitor
 from harness.machine.physical import PhysicalMemory, Reader, Region
 from harness.machine.ram import DEVICES
@@ -102,7 +103,7 @@ class Debugger:
     seen     the same memory through the monitor; None reads all of RAM so
     """
 
-    monitor: Monitor
+    monitor: Monitor | StubMonitor
     cpu: Cpu
     memory: Memory
     outside: Span | None
@@ -268,6 +269,7 @@ class Debugger:
         virtual, physical = leaves.virtual[small], leaves.physical[small]
         ram = memory.octets.reshape(-1, size)
         frame = physical // np.uint64(size)
+        assert isinstance(self.monitor, Monitor)
         runs = list(_runs(virtual, size, RUN // size))
         if not thorough:
             runs = [runs[i] for i in evenly(len(runs), SAMPLE)]
@@ -327,6 +329,7 @@ class Debugger:
     def _monitor_memory(self) -> Memory:
         if self.seen is not None:
             return self.seen
+        assert isinstance(self.monitor, Monitor)
         ram, unit = self._ram.span, self.cpu.format.table_bytes(0)
         region = Region(range(ram.first, ram.last + 1), "", 0)
         read = PhysicalMemory(

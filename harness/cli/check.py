@@ -13,11 +13,24 @@ from harness.cli.output import Json, say
 
 def check(
     qmp: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            metavar="SOCKET", help="A running QEMU, by its QMP socket, a path or HOST:PORT."
+            metavar="SOCKET",
+            help="A running QEMU, by its QMP socket, a path or HOST:PORT.",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    gdb: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SOCKET",
+            help="The same by its gdb stub (-s, -gdb).",
+            show_default=False,
+        ),
+    ] = None,
+    held: Annotated[
+        bool, typer.Option("--held", help="The guest of --gdb stood before, and is left so.")
+    ] = False,
     vcpu: Annotated[int, typer.Option(metavar="N", help="Which processor of the guest.")] = 0,
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Ask about all mappings, not a sample.")
@@ -39,10 +52,14 @@ def check(
         import json
 
         from harness.inspect.check import check
+        from harness.machine.errors import Misuse
         from harness.report.check import as_object, compared, disagreed, show
 
         say_warnings()
-        checked = check(qmp, vcpu, thorough)
+        asked = gdb if qmp is None else qmp
+        if asked is None or (qmp and gdb):
+            raise Misuse("name one running QEMU: --qmp SOCKET or --gdb SOCKET")
+        checked = check(asked, vcpu, thorough, stub=qmp is None, held=held)
         if as_json:
             say(json.dumps(as_object(checked)))
         else:

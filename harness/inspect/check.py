@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import qmp
 from harness.inspect.sources.qmp import Connection
 from harness.machine.foreign import ForeignMonitor
+from harness.machine.gdbstub import StubMonitor
 from harness.machine.machine import dotted
 
 PATIENCE = 30.0
@@ -36,16 +38,18 @@ class Checked:
     comparisons: tuple[Comparison, ...]
 
 
-def check(path: Path, vcpu: int, thorough: bool) -> Checked:
+def check(
+    path: Path, vcpu: int, thorough: bool, *, stub: bool = False, held: bool = False
+) -> Checked:
     """Asks the QEMU at a socket about the tables of a processor, while the guest stands still.
+
+    stub  whether the socket is that of its gdb stub, and not QMP
+    held  whether the guest of a gdb stub stood before, and is to be left so
 
     Raises Misuse where no QEMU talks to us, SourceError where the processor translates nothing, and
     MachineError where QEMU does not answer.
     """
-    with (
-        qmp.connected(path, vcpu, patience=PATIENCE, holds=True) as connection,
-        connection.monitor.paused(),
-    ):
+    with _of_stub(path, vcpu, held) if stub else _by_qmp(path, vcpu) as connection:
         snapshot = connection.snapshot({})
         comparisons = tuple(_asked(connection, snapshot, thorough))
         for comparison in comparisons:
@@ -56,9 +60,29 @@ def check(path: Path, vcpu: int, thorough: bool) -> Checked:
         return Checked(snapshot, dotted(version), engine, new, comparisons)
 
 
-def _asked(
-    connection: Connection[ForeignMonitor], snapshot: Snapshot, thorough: bool
-) -> Iterator[Comparison]:
+Asked = Connection[ForeignMonitor] | Connection[StubMonitor]
+"""A QEMU that is asked, while its guest stands still."""
+
+
+@contextmanager
+def _by_qmp(path: Path, vcpu: int) -> Iterator[Asked]:
+    with (
+        qmp.connected(path, vcpu, patience=PATIENCE, holds=True) as connection,
+        connection.monitor.paused(),
+    ):
+        yield connection
+
+
+@contextmanager
+def _of_stub(path: Path, vcpu: int, held: bool) -> Iterator[Asked]:
+    with (
+        qmp.debugged(path, vcpu, patience=PATIENCE, held=held) as connection,
+        connection.monitor.of_processor(),
+    ):
+        yield connection
+
+
+def _asked(connection: Asked, snapshot: Snapshot, thorough: bool) -> Iterator[Comparison]:
     """The answers of every oracle."""
     read = connection.through_monitor()
     debugger = Debugger(connection.monitor, snapshot.cpu, snapshot.memory, None, seen=read)

@@ -22,11 +22,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from harness.machine import guard as guarding
 from harness.machine.descriptors import socket_above_standard
 from harness.machine.errors import Evidence, GuestLost, Misuse, ProtocolError
 from harness.machine.foreign import DEADLINE, Guard, network, process_of
-from harness.machine.monitor import ANSWER_LIMIT, LONG_ANSWER_LIMIT, version_of
+from harness.machine.monitor import (
+    ANSWER_LIMIT,
+    LONG_ANSWER_LIMIT,
+    parse_tlb,
+    translated,
+    version_of,
+)
 from harness.machine.patience import Clock
 
 LONGEST: Final = 1 << 16
@@ -116,6 +125,29 @@ class StubMonitor:
             raise Misuse(f"the guest has no processor {self._vcpu}: it has {known}")
         return states[self._vcpu]
 
+    @contextlib.contextmanager
+    def of_processor(self) -> Iterator[None]:
+        """Has what the monitor says be about the processor, while the block runs."""
+        current = _CURRENT.search(self.human("info cpus"))
+        before = int(current[1]) if current else self._vcpu
+        if before == self._vcpu:
+            yield
+            return
+        self.human(f"cpu {self._vcpu}")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(GuestLost, ProtocolError):
+                self.human(f"cpu {before}")
+
+    def gva2gpa(self, address: int) -> int | None:
+        """The physical address at a virtual one, as QEMU's debug walker sees it; None: unmapped."""
+        return translated(self.human(f"gva2gpa {address:#x}"))
+
+    def info_tlb(self) -> npt.NDArray[np.void]:
+        """All pages that QEMU finds in the current tables, as an array of `TLB_ROW`."""
+        return parse_tlb(self.human("info tlb", long=True))
+
     def engine_in_use(self) -> str:
         """The name of the engine that executes the guest: `kvm` or `tcg`."""
         return "kvm" if "enabled" in self.human("info kvm") else "tcg"
@@ -190,7 +222,10 @@ class StubMonitor:
         del self._read[: match.end()]
         if sum(content) & 0xFF != checksum:
             raise ProtocolError(f"the gdb stub at {self.path} sent a packet that is damaged", "")
-        if not self._silent:
+        # QEMU reads nothing while it prints, a packet a line, and waits for no acknowledgement:
+        # those of a long table would fill the socket, and then both wait.
+        printed = content.startswith(b"O") and content != b"OK"
+        if not (self._silent or printed):
             self._told(b"+")
         return _expanded(content)
 
@@ -229,6 +264,8 @@ _OTHERS: Final = (
     "QEMU's does (-gdb tcp::1234 or -s). Of another emulator, write the memory to a file and give"
     " that with --ram, and its registers with --cr3, --cr4, --cr0 and --efer"
 )
+
+_CURRENT: Final = re.compile(r"^\* CPU #(\d+)", re.MULTILINE)
 
 _A_PROCESSOR: Final = "/machine/unattached/device[0]"
 

@@ -296,13 +296,7 @@ class Monitor:
 
     def gva2gpa(self, address: int) -> int | None:
         """The physical address at a virtual one, as QEMU's debug walker sees it; None: unmapped."""
-        answer = self.human(f"gva2gpa {address:#x}").strip()
-        if answer == "Unmapped":
-            return None
-        match = _PHYSICAL.fullmatch(answer)
-        if match is None:
-            raise ProtocolError(f"the monitor answered gva2gpa with {answer[:60]!r}", answer)
-        return int(match[1], 16)
+        return translated(self.human(f"gva2gpa {address:#x}"))
 
     def info_tlb(self) -> npt.NDArray[np.void]:
         """All pages that QEMU finds in the current tables, as an array of `TLB_ROW`."""
@@ -336,6 +330,17 @@ class Monitor:
         if len(octets) != size:
             raise ProtocolError(f"QEMU wrote {len(octets)} bytes of memory, asked for {size}", "")
         return octets
+
+
+def translated(answer: str) -> int | None:
+    """What `gva2gpa` prints; None for what is not mapped."""
+    answer = answer.strip()
+    if answer == "Unmapped":
+        return None
+    match = _PHYSICAL.fullmatch(answer)
+    if match is None:
+        raise ProtocolError(f"the monitor answered gva2gpa with {answer[:60]!r}", answer)
+    return int(match[1], 16)
 
 
 def parse_tlb(text: str) -> npt.NDArray[np.void]:

@@ -12,7 +12,9 @@ import pytest
 
 from harness.check import debugger
 from harness.inspect.held import hold_tables
+from harness.machine import gdbstub
 from harness.machine.foreign import ForeignMonitor
+from harness.machine.gdbstub import StubMonitor
 from tests.cli.commands import run
 from tests.inspect.sources.kernel import PSE, ROOT, arguments
 from tests.inspect.sources.machines import RAM, STUB, Machine, running
@@ -22,8 +24,14 @@ pytestmark = pytest.mark.hw
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    with running(tmp_path_factory.mktemp("machine"), *STUB) as machine:
+    directory = tmp_path_factory.mktemp("machine")
+    gdb = ("-gdb", f"unix:{directory / 'gdb'},server=on,wait=off")
+    with running(directory, *STUB, *gdb) as machine:
         yield machine
+
+
+def stub_of(machine: Machine) -> Path:
+    return machine.path.with_name("gdb")
 
 
 def test_a_guest_s_own_tables_agree_with_its_machine(machine: Machine, tmp_path: Path) -> None:
@@ -45,6 +53,54 @@ def test_ram_that_qemu_shares_is_compared_with_what_the_monitor_reads(tmp_path: 
     assert (code, errors) == (0, "")
     compared = {one["oracle"]: one["compared"] for one in json.loads(out)["oracles"]}
     assert compared[debugger.MONITOR_MEMORY] == compared[debugger.INFO_TLB] == 2048
+
+
+def test_a_gdb_stub_is_asked_what_the_monitor_is(machine: Machine, tmp_path: Path) -> None:
+    found = []
+    for source in (("--qmp", machine.path), ("--gdb", stub_of(machine))):
+        code, out, errors = run("check", *source, "--json", cwd=tmp_path)
+        assert (code, errors) == (0, "")
+        assert machine.witness.becomes("running")
+        found.append(json.loads(out)["oracles"])
+    assert found[0] == found[1]
+
+
+def test_a_gdb_stub_that_translates_otherwise_disagrees(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gva2gpa = StubMonitor.gva2gpa
+    monkeypatch.setattr(
+        StubMonitor, "gva2gpa", lambda self, at: gva2gpa(self, at) if at else 0x1000
+    )
+    code, out, _ = run("check", "--gdb", stub_of(machine), "--json", cwd=tmp_path)
+    assert (code, [one["address"] for one in json.loads(out)["findings"]]) == (1, ["0x0"])
+    assert machine.witness.becomes("running")
+
+
+def test_a_stub_s_monitor_is_about_the_processor_that_it_was_about(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """Not the one that was asked about meanwhile."""
+
+    def current() -> str:
+        with gdbstub.conversation(stub_of(machine), 0) as stub:
+            return stub.human("info cpus").partition("* CPU #")[2][:1]
+
+    assert current() == "0"
+    with gdbstub.conversation(stub_of(machine), 1) as stub, stub.of_processor():
+        assert "* CPU #1" in stub.human("info cpus")
+    assert current() == "0"
+    code, _, errors = run("check", "--gdb", stub_of(machine), "--vcpu", 1, cwd=tmp_path)
+    assert code == 2 and errors.startswith("pagetable: paging is off")
+    assert current() == "0"
+    assert machine.witness.becomes("running")
+
+
+def test_one_guest_is_checked(tmp_path: Path) -> None:
+    for source in ((), ("--qmp", "a", "--gdb", "b")):
+        code, out, errors = run("check", *source, cwd=tmp_path)
+        assert (code, out) == (2, "")
+        assert errors == "pagetable: name one running QEMU: --qmp SOCKET or --gdb SOCKET\n"
 
 
 def test_a_translation_that_disagrees_is_shown_with_its_walk(

@@ -125,7 +125,7 @@ class _Answer:
     def __init__(
         self, report: Report, alone: Snapshot | None, tables: Snapshot | None, vcpu: int
     ) -> None:
-        from harness.inspect.fault import compare, explain, read_code
+        from harness.inspect.fault import compare, explain_all, read_code
         from harness.inspect.frame import raised
         from harness.inspect.translation import agreement, translate
         from harness.paging.address import Virtual
@@ -148,7 +148,7 @@ class _Answer:
         else:
             last = raised(snapshot, vcpu)
             address = last.address
-            self.outcomes = [explain(snapshot, address, one, linux) for one in last.accesses]
+            self.outcomes = explain_all(snapshot, Virtual(address), last.accesses, linux)
         self.address = address
         self.differing: tuple[Differing, ...] | None = None
         if alone is not None and tables is not None:

@@ -217,7 +217,7 @@ def _last_fault(snapshot: Snapshot, vcpu: int, asked: Question) -> tuple[Snapsho
 
 def _answer(snapshot: Snapshot, asked: Question, as_json: bool) -> None:
     """What accesses to the address come to, or whether the tables give the fault."""
-    from harness.inspect.fault import explain
+    from harness.inspect.fault import explain_all
     from harness.paging.address import Virtual
 
     assert asked.address is not None
@@ -225,7 +225,7 @@ def _answer(snapshot: Snapshot, asked: Question, as_json: bool) -> None:
         _backward(snapshot, asked, as_json)
         return
     address = Virtual(asked.address)
-    found = [explain(snapshot, address, one, asked.linux) for one in asked.accesses]
+    found = explain_all(snapshot, address, asked.accesses, asked.linux)
     _draw(snapshot, found, asked)
     _forward(snapshot, found, asked.in_full, as_json)
 

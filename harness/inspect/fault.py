@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -13,9 +13,11 @@ from harness.inspect.frame import INSTRUCTION_BYTES
 from harness.inspect.likely import NARROWEST, highest_bit, narrower
 from harness.inspect.remedy import Remedy, remedies
 from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.tour import lines as lines_of
 from harness.inspect.translation import Stage, Translation, is_backed, translate
 from harness.paging.address import Physical, Virtual
 from harness.paging.bulk import End
+from harness.paging.entry import Leaf, Pointer
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.x86.access import (
     Access,
@@ -105,9 +107,30 @@ def explain(
 
     Raises QuestionError for an address that is wider than the CPU's mode has them.
     """
+    (found,) = explain_all(snapshot, address, (access,), linux)
+    return found
+
+
+def explain_all(
+    snapshot: Snapshot, address: Virtual, accesses: Iterable[Access], linux: bool = False
+) -> list[Explanation]:
+    """The same of several accesses to one address, which is translated once; or twice, where LAM
+    masks it for those to data alone."""
+    cpu, found = snapshot.cpu, dict[bool, Translation]()
+    explained = []
+    for access in accesses:
+        masks = cpu.lam and access.kind is not Kind.FETCH
+        if masks not in found:
+            masked = replace(snapshot, cpu=replace(cpu, lam=masks))
+            found[masks] = translate(masked, address, linux)
+        explained.append(_explained(snapshot, address, access, found[masks]))
+    return explained
+
+
+def _explained(
+    snapshot: Snapshot, address: Virtual, access: Access, found: Translation
+) -> Explanation:
     cpu, memory = snapshot.cpu, snapshot.memory
-    masked = cpu if access.kind is not Kind.FETCH else replace(cpu, lam=False)
-    found = translate(replace(snapshot, cpu=masked), address, linux)
     answer = outcome(cpu, memory, address, access)
     unknown = snapshot.given is not None and isinstance(answer, Unbacked)
     found_changes = (
@@ -315,7 +338,7 @@ def compare(snapshot: Snapshot, seen: SeenFault, cr2: Virtual, linux: bool = Fal
 
     Raises QuestionError for an address that is wider than the CPU's mode has them.
     """
-    explained = [explain(snapshot, cr2, access, linux) for access in seen.accesses]
+    explained = explain_all(snapshot, cr2, seen.accesses, linux)
     giving = tuple(
         one
         for one in explained
@@ -380,6 +403,22 @@ def _gives(answer: Outcome, seen: SeenFault) -> bool:
     return answer.error == (seen.code | Error.P if seen.quirk else seen.code)
 
 
+def _unused(snapshot: Snapshot, found: Translation) -> Iterator[str]:
+    """What A says of the root's table, where it is a machine's: it is set in every entry that an
+    access went by (SDM 4.8), of which a root that is in use has one."""
+    cpu = snapshot.cpu
+    if found.root is None or not snapshot.registers:
+        return
+    lines = lines_of(snapshot.memory, found.root.table)
+    raws = [one.raw for one in lines if one.raw and isinstance(one.entry, Leaf | Pointer)]
+    if raws and not any(raw & cpu.format.accessed for raw in raws):
+        yield (
+            f"the processor uses another copy of these tables: A is clear in every entry of the"
+            f" root's, at {found.root.table.address:#x}, so no access went by it, unless software"
+            " cleared them"
+        )
+
+
 def _likely(
     snapshot: Snapshot, seen: SeenFault, cr2: Virtual, instead: tuple[Explanation, ...]
 ) -> Iterator[str]:
@@ -420,4 +459,5 @@ def _likely(
         )
         return
     yield "the tables were changed since"
+    yield from _unused(snapshot, found)
     yield f"another address space: here CR3 is {cpu.cr3:#x}; or another processor's registers"

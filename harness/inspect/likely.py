@@ -72,6 +72,8 @@ def likely(
     # Of an entry alone nobody knows in which table it is: then that is no mistake of the table's.
     lower = None if slot is None else of_lower_table(cpu, reading)
     found = lower or _guess(cpu, reading, linux)
+    if found is None and slot is not None and memory is not None:
+        found = _unshifted(reading, slot, memory)
     if found is None:
         return ()
     said = [found.said]
@@ -208,6 +210,38 @@ def _shifted(cpu: Cpu, reading: Reading, entry: Malformed) -> Guess | None:
         " number of a frame",
         made.address if isinstance(made, Leaf) else None,
     )
+
+
+def _unshifted(reading: Reading, slot: Slot, memory: Memory) -> Guess | None:
+    """A page's entry that holds the number of a frame where its address belongs: those around it
+    step by one frame, as in all maps, and that is one bit and not a page.
+
+    It is looked at in steps that leave the lowest bits, in which rights were put, as they are.
+    """
+    if reading.level or not isinstance(reading.entry, Leaf) or not reading.raw >> PAGE_BITS:
+        return None
+    alike = 0
+    for step in (-2, -1, 1, 2):
+        index = slot.index + step * _RIGHTS_STEP
+        if 0 <= index < slot.table.format.levels[slot.level].entries:
+            place = slot.table.slot(index).address
+            raw = memory.load(place, slot.table.format.entry_bytes)
+            alike += raw == reading.raw + step * _RIGHTS_STEP
+    if alike < _RIGHTS_ALIKE:
+        return None
+    number = reading.raw & -_RIGHTS_STEP
+    return Guess(
+        f"the 4K page at {number << PAGE_BITS:#x}, or one of the {_RIGHTS_STEP - 1} behind it,"
+        f" whose number {number:#x} was not shifted left by {PAGE_BITS} bits"
+    )
+
+
+_RIGHTS_STEP: Final = 8
+"""Entries from one in which P, W and U are set over the lowest bits of a number to the next whose
+bits are the same."""
+
+_RIGHTS_ALIKE: Final = 2
+"""So many of those around an entry have to be as far from it as their numbers are."""
 
 
 def _one_bit(cpu: Cpu, reading: Reading, entry: Malformed) -> Guess | None:

@@ -8,8 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.inspect.fault import Reproduction, SeenFault, _Filled, compare, explain, read_code
+from harness.inspect.fault import (
+    Reproduction,
+    SeenFault,
+    _Filled,
+    compare,
+    explain,
+    explain_all,
+    read_code,
+)
 from harness.inspect.snapshot import Snapshot
+from harness.inspect.translation import Translation, translate
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.access import Access, Fault, Kind, Reason, Vector, outcome
@@ -207,6 +216,42 @@ def test_a_table_outside_memory_gives_what_it_gives_where_that_reads_as_ones(mod
     assert found.giving and "reads as ones there: Bochs" in found.explanations[0]
     (one,) = (explain(at(state, memory), Virtual(0), access) for access in [found.giving[0].access])
     assert [there.read for there in one.elsewhere] == ["zeros", "ones"]
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_root_by_which_no_access_went_may_be_another_copy(mode: Mode) -> None:
+    """In tables of a machine; those that were only made were never used."""
+
+    def said(*flags: int, ran: bool = True) -> list[str]:
+        made = at(*path(Cpu.in_mode(mode, 0), *flags))
+        machine = replace(made, registers={"rip": 0} if ran else {})
+        found = compare(machine, read_code(7, made.cpu), Virtual(0)).explanations
+        assert found
+        return [one for one in found if "another copy" in one]
+
+    upper = LEVELS[mode] - 1
+    assert said(*[0x27] * upper, 0x7) == []  # a denied access sets none in the last
+    (sentence,) = said(*[7] * upper, 0x27)
+    assert "A is clear in every entry of the root's, at 0x" in sentence
+    assert said(*[7] * upper, 0x27, ran=False) == []
+
+
+def test_an_address_is_translated_once_for_all_accesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[bool]()
+
+    def counted(snapshot: Snapshot, address: Virtual, linux: bool) -> Translation:
+        asked.append(snapshot.cpu.lam)
+        return translate(snapshot, address, linux)
+
+    monkeypatch.setattr("harness.inspect.fault.translate", counted)
+    accesses = [Access(kind, user) for kind in (Kind.READ, Kind.FETCH) for user in (True, False)]
+    cpu, memory = path(CPU, 7, 3, 7, 3)
+    for lam, wanted in ((False, [False]), (True, [True, False])):
+        snapshot = at(replace(cpu, lam=lam), memory)
+        asked.clear()
+        found = explain_all(snapshot, Virtual(0), accesses)
+        assert asked == wanted
+        assert found == [explain(snapshot, Virtual(0), access) for access in accesses]
 
 
 def test_a_root_outside_memory_is_named_and_a_fault_that_no_machine_gives_is_not_given() -> None:

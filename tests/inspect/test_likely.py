@@ -73,6 +73,31 @@ def test_what_an_entry_probably_is_is_said(raw: int, level: int, cpu: Cpu, said:
     assert guess(raw, level, cpu).startswith(said)
 
 
+def table_of(raws: list[int], at: int, address: int = 0) -> tuple[str, ...]:
+    """What is guessed of one of the entries of a page table."""
+    memory = BufferMemory(np.zeros(0x1000, np.uint8))
+    memory.octets[: 8 * len(raws)].view("<u8")[:] = raws
+    slot = Table(CPU.format, Physical(0), 0).slot(at)
+    return likely(CPU, decode.read(CPU, raws[at], 0), None, slot, memory, address)
+
+
+@pytest.mark.parametrize("flags", [0x1, 0x3, 0x5, 0x7])
+@pytest.mark.parametrize("at", [0, 9, 300, 511])
+def test_a_number_of_a_frame_that_was_not_shifted_is_told_by_its_neighbours(
+    flags: int, at: int
+) -> None:
+    first = 0x12340
+    (said,) = table_of([first + n | flags for n in range(512)], at)
+    number = first + at & ~7
+    assert said == (
+        f"the 4K page at {number << 12:#x}, or one of the 7 behind it, whose number {number:#x} was"
+        " not shifted left by 12 bits"
+    )
+    assert table_of([(first + n) << 12 | flags for n in range(512)], at) == ()
+    assert table_of([first << 12 | flags] * 512, at) == ()  # one page everywhere
+    assert table_of([n | flags for n in range(512)], at) == ()  # all lead to frame 0
+
+
 @pytest.mark.parametrize(
     ("raw", "level", "said"),
     [

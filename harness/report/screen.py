@@ -51,6 +51,8 @@ def folded(line: str, width: int) -> Iterator[str]:
         cut = line.rfind("  ", least, width + 1)
         if cut < 0:
             cut = line.rfind(" ", least, width + 1)
+        if cut < 0:  # behind a word that is too long, such as a path
+            cut = line.find(" ", width + 1)
         if cut < 0:
             break
         yield line[:cut].rstrip()

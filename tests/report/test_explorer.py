@@ -114,6 +114,20 @@ def test_g_goes_to_an_address_and_u_up_from_there() -> None:
     tour(tables("linux-5"), touring)
 
 
+def test_no_line_is_wider_than_a_terminal_of_eighty_columns() -> None:
+    """Nothing that is written lies beyond what is on the screen, in a table of any level."""
+
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        for keys in ([], ["g", *f"{CODE:x}", "enter"], ["u"], ["g", *"ffffffff85000000", "enter"]):
+            await pilot.press(*keys)
+            for widget in app.query(Static):
+                if widget.display and widget.region.width:
+                    assert widget.region.right <= app.size.width
+            assert app.query_one(DataTable).virtual_size.width <= app.size.width, keys
+
+    tour(tables("linux-4"), touring, width=80, height=24)
+
+
 def test_an_address_that_is_none_changes_nothing() -> None:
     async def touring(app: Explorer, pilot: Pilot[None]) -> None:
         for asked in ("zz", "", "800000000000", "-1", "f" * 5000, "[b]\x1b[31m"):

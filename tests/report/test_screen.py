@@ -16,6 +16,7 @@ from harness.report.terminal import progress
 from tests.cli.commands import ROOT, run
 from tests.cli.test_replay_command import case
 from tests.cli.test_rules_command import REPORT
+from tests.inspect.sources.machines import STUB, running
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 CONTROL = re.compile(r"(?:\x1b\[[0-9;?]*[A-Za-ln-z])+")
@@ -96,6 +97,15 @@ def test_nor_does_what_runs_on_the_machine_with_its_progress(
     assert max(map(len, lines)) <= 80, max(lines, key=len)
 
 
+@pytest.mark.hw
+def test_nor_does_the_check_of_a_guest(tmp_path: Path) -> None:
+    with running(tmp_path, *STUB) as machine:
+        shown = ESCAPE.sub("", on_terminal(tmp_path, "check", "--qmp", machine.path.name))
+    lines = shown.replace("\r", "").splitlines()
+    assert "answers agree about QEMU at" in " ".join(lines)
+    assert max(map(len, lines)) <= 80, max(lines, key=len)
+
+
 def test_rights_and_verdicts_are_coloured_on_a_terminal_and_nowhere_else(tmp_path: Path) -> None:
     command = ("dump", "--layout", "aliases", "--levels", "4")
     shown = on_terminal(tmp_path, *command)
@@ -116,6 +126,8 @@ def test_rights_and_verdicts_are_coloured_on_a_terminal_and_nowhere_else(tmp_pat
         ("aa bb cc dd ee ff gg", ["aa bb cc dd ee", "    ff gg"]),  # between words
         ("    aa bb cc dd ee", ["    aa bb cc dd", "        ee"]),  # under what it belongs to
         ("0x1234567890abcdef12", ["0x1234567890abcdef12"]),  # nowhere
+        ("0x1234567890abcdef12 aa bb", ["0x1234567890abcdef12", "    aa bb"]),  # behind it
+        ("  aa 0x1234567890abcdef12 bb", ["  aa", "      0x1234567890abcdef12", "      bb"]),
         ("", [""]),
     ],
 )

@@ -18,8 +18,9 @@ from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode
 MODES: Final = tuple(mode.value for mode in Mode)
 """Names of paging modes: 32, pae, and those of long mode by their levels."""
 
-LEGACY_RAM: Final = 64 * MIB
-"""Bytes of a guest outside long mode, whose window must leave room for the cases."""
+SMALL_RAM: Final = 64 * MIB
+"""Bytes of a guest without pages of 1 GiB: outside long mode, where the window must leave room for
+the cases, and on an engine that has no room for such pages."""
 
 LEGACY_WINDOW: Final = Span.of(1 << 30, 1 << 30)
 """Where it is there: the second GiB, which has a PDPTE of its own."""
@@ -73,7 +74,7 @@ class Model:
     def ram_bytes(self) -> int:
         """Memory of its guest, where the engine can have it: in long mode enough for pages of 1
         GiB."""
-        return LARGEST_RAM if self.long else LEGACY_RAM
+        return LARGEST_RAM if self.long else SMALL_RAM
 
     @property
     def guest(self) -> tuple[Processor, int]:

@@ -607,6 +607,34 @@ def test_a_space_takes_over_the_tables_that_its_roots_lead_to(world: World) -> N
     assert again.account().tables[0] == 0
 
 
+def test_a_root_s_pointers_for_addresses_of_another_root_are_not_the_space_s(world: World) -> None:
+    top, lower, upper = len(world.format.levels) - 1, *halves(world)
+    roots = [world.allocator.allocate(world.format, top) for _ in range(2)]
+    served = []
+    for root, serves in zip(roots, (lower, upper), strict=True):
+        for half in lower, upper:
+            below = world.allocator.allocate(world.format, top - 1)
+            pointer = world.format.pointer(below.address, top, world.rights())
+            slot = root.slot_for(half.first)
+            world.memory.store(slot.address, world.format.entry_bytes, pointer)
+            served.append((below, half == serves))
+    space = Space(world.memory, tuple(map(Root, roots, (lower, upper))), world.allocator)
+    assert [space.owns(table) for table, _ in served] == [serves for _, serves in served]
+    with space.tear_down():
+        pass
+    assert [world.allocator.gave(table) for table, _ in served] == [
+        not serves for _, serves in served
+    ]
+
+
+def halves(world: World) -> tuple[Span, Span]:
+    """The addresses that the lower and the upper half of a root table serve."""
+    one, other = (root.span for root in world.space.roots)
+    if len({root.table for root in world.space.roots}) > 1:
+        return Span.of(0, one.size // 2), Span.of(one.size // 2, one.size // 2)
+    return one, other
+
+
 def test_a_table_that_is_linked_again_before_the_flush_is_not_freed_by_it(world: World) -> None:
     space = world.space
     space.populate(world.pages(0, 1))

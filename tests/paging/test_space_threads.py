@@ -86,6 +86,23 @@ def test_a_map_that_loses_a_race_for_a_slot_gives_its_tables_back(
     assert {table.address for table in found} == given(world)
 
 
+def test_a_map_that_waits_for_a_lock_uses_the_table_that_was_linked_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = world.space.lock
+
+    def late(table: Table) -> TableLock:
+        monkeypatch.undo()
+        world.space.map(Virtual(world.page), world.frames(1), 0, world.rights())
+        return lock(table)
+
+    monkeypatch.setattr(world.space, "lock", late)
+    world.space.map(Virtual(0), world.frames(1), 0, world.rights())
+    for address in 0, world.page:
+        assert physical(world.space, address) == world.frames(1)[0]
+    assert {table.address for table in tables_under(world.space)} == given(world)
+
+
 def test_of_threads_that_map_the_same_page_one_wins_and_the_others_are_told(world: World) -> None:
     for _ in range(ROUNDS):
         world = World(world.format)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from statistics import median
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from harness.paging.address import Span, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.space import Space, TableAllocator
 from harness.paging.x86.cpu import Cpu
-from tests.bench.measure import SAMPLES, Figure, rate, seconds
+from tests.bench.measure import Figure, in_turn, rate, seconds
 
 PROBES = 200_000
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
@@ -41,15 +41,7 @@ def boot() -> Figure:
     def version() -> object:
         return subprocess.run([QEMU, "--version"], check=True, stdout=subprocess.DEVNULL)
 
-    start_and_end()
-    pairs = [(start_and_end(), seconds(version)) for _ in range(3 * SAMPLES)]
-    return Figure(
-        "boot_ms",
-        "ms",
-        tuple(1000 * ours for ours, _ in pairs),
-        "QEMU printing its version",
-        median(ours / theirs for ours, theirs in pairs),
-    )
+    return in_turn("boot_ms", start_and_end, "QEMU printing its version", partial(seconds, version))
 
 
 def probes() -> Figure:

@@ -17,7 +17,7 @@ from harness.check.rig import Rig, guest_of
 from harness.check.stage import MODES, Control, Model
 from harness.machine.engines import executor, why_absent
 from harness.machine.guest import Guest, State
-from tests.bench.measure import Figure, rate
+from tests.bench.measure import Figure, cpu_seconds, in_turn, rate, seconds
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
 BOCHS = os.environ.get("BOCHS", "bochs")
@@ -25,26 +25,49 @@ IDLE = 1 << 20
 
 
 def figures() -> Iterator[Figure]:
-    """verified_per_s, verified_jobs2_per_s, bochs_probes_per_s."""
+    """verified_per_s, verified_jobs2_per_s, bochs_probes_per_s, bochs_batch_ms, bochs_boot_ms."""
     model = Model("4")
     with guest_of("tcg", model.guest, QEMU) as guest:
         plan = matrix.plan("quick", MODES, "tcg", guest.info, executor=executor(guest))
         yield verified("verified_per_s", plan, 1, guest, model)
         yield verified("verified_jobs2_per_s", plan, 2, guest, model)
         if why_absent("bochs", program=BOCHS) is None:
-            yield on_bochs(guest)
+            yield from on_bochs(guest)
 
 
-def on_bochs(beside: Guest) -> Figure:
-    """Accesses of the matrix, executed by Bochs; beside the same by TCG."""
+def on_bochs(beside: Guest) -> Iterator[Figure]:
+    """Accesses of the matrix executed by Bochs a CPU second of it, a batch of one of them, and the
+    start of its guest; beside the same with TCG."""
     model = Model("4")
     with guest_of("bochs", model.guest, BOCHS) as guest:
-        some = [asked(one, model) for one in (guest, beside)]
-        count = len(some[0][1])
-        runs = [
-            partial(one.run, *question) for one, question in zip((guest, beside), some, strict=True)
+        both = (guest, beside)
+        asks = [asked(one, model) for one in both]
+        count = len(asks[0][1])
+        runs = [partial(one.run, *ask) for one, ask in zip(both, asks, strict=True)]
+        clocks = partial(cpu_seconds, guest.pid), partial(cpu_seconds, beside.pid)
+        yield rate(
+            "bochs_probes_per_s",
+            count,
+            runs[0],
+            f"{count:,} by TCG",
+            runs[1],
+            stopwatches=clocks,
+        )
+        single = [
+            partial(seconds, partial(one.run, state, jobs[:1].copy()))
+            for one, (state, jobs) in zip(both, asks, strict=True)
         ]
-        return rate("bochs_probes_per_s", count, runs[0], f"{count:,} by TCG", runs[1])
+        yield in_turn("bochs_batch_ms", single[0], "one by TCG", single[1])
+    starts = [partial(start, *one, model) for one in (("bochs", BOCHS), ("tcg", QEMU))]
+    yield in_turn("bochs_boot_ms", starts[0], "TCG's", starts[1])
+
+
+def start(engine: str, program: str, model: Model) -> float:
+    """Seconds until a guest of the matrix is ready, which is then ended."""
+    guests: list[Guest] = []
+    took = seconds(lambda: guests.append(guest_of(engine, model.guest, program)))
+    guests[0].close()
+    return took
 
 
 def asked(guest: Guest, model: Model) -> tuple[State, npt.NDArray[np.void]]:

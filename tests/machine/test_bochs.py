@@ -81,6 +81,12 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def waits(pid: int) -> int:
+    """How often the first thread of a process has had nothing to do."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
 def stops(pid: int) -> bool:
     """Whether a process is stopped, or is when it comes to the next signal."""
     clock = Clock(pid)
@@ -191,6 +197,13 @@ class TestRest:
         time.sleep(0.3)
         assert cpu_seconds(guest.pid) == before
         assert made.ask(made.job("none", 0))["completed"] == 1
+
+    def test_no_character_of_a_line_is_waited_for(self, guest: Guest, made: HandMade) -> None:
+        """At each HLT Bochs waits for a key, 1 ms where none can come: 21 times a line."""
+        made.ask(made.job("none", 0))
+        before = waits(guest.pid)
+        made.ask(made.job("none", 0))
+        assert waits(guest.pid) - before < 10
 
     def test_memory_is_clear_when_the_stub_is_ready(self, guest: Guest) -> None:
         assert not guest.ram.buffer[ARENA.stop :].any()

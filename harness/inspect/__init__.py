@@ -36,5 +36,6 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `lint`         rules about whole spaces, and what breaks them: `lint` gives what is Broken
 `needs`        what the processor itself needs of a space: GDT, IDT, TSS, stacks, handlers
 `tour`         a table at a time: where one is, and where one can go
+`doubt`        why the root may be another than was meant
 `diff`         two spaces, or two moments of one: `diff` gives the Difference, each a Change
 """

@@ -30,7 +30,7 @@ _LOWER: Final = bits(31, 0)
 _NO_POINTER: Final = 1 << 16
 """From the top of all addresses down: small negative numbers, which systems keep in entries."""
 
-_LARGEST_WIDTH: Final = 46
+LARGEST_WIDTH: Final = 46
 """Where MAXPHYADDR is taken to be wider since nobody tells it, memory at the bits above it is
 unlikely all the same: an address in which all of these are set is no memory."""
 
@@ -111,7 +111,7 @@ def _guess(cpu: Cpu, reading: Reading, linux: LinuxReading | None) -> Guess | No
     unwritten = linux is not None and isinstance(linux.meaning, Unknown)
     if isinstance(entry, Absent) and linux is not None and not unwritten:
         return None
-    if isinstance(entry, Leaf | Pointer) and cpu.maxphyaddr <= _LARGEST_WIDTH:
+    if isinstance(entry, Leaf | Pointer) and cpu.maxphyaddr <= LARGEST_WIDTH:
         return None
     if isinstance(entry, Pointer) and not _pointer_like(cpu, reading):
         return None
@@ -160,7 +160,7 @@ def _inverted(cpu: Cpu, reading: Reading) -> Guess | None:
     """An entry of a page whose address is inverted: the bits that no address has are all set."""
     if not cpu.long or reading.level > 1:
         return None
-    beyond = bits(51, min(cpu.maxphyaddr, _LARGEST_WIDTH))
+    beyond = bits(51, min(cpu.maxphyaddr, LARGEST_WIDTH))
     meant = reading.raw ^ bits(51, cpu.format.levels[reading.level].shift)
     made = _entry(cpu, reading.level, meant)
     if reading.raw & beyond != beyond or not isinstance(made, Leaf):

@@ -7,14 +7,11 @@ like any others.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
-from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.entry import Absent, Entry, Pointer
-from harness.paging.errors import TooManyTables
 from harness.paging.memory import Memory
 from harness.paging.table import Root, Slot, Table
 from harness.paging.walk import walk
@@ -96,45 +93,6 @@ def lines(memory: Memory, table: Table) -> list[Line]:
         Line(slot, raw, format.decode(raw, table.level)) if is_there else Line(slot, None, None)
         for slot, raw, is_there in zip(slots, words.tolist(), there, strict=True)
     ]
-
-
-def doubt(cpu: Cpu, memory: Memory) -> str | None:
-    """Why the root may be another than was meant, a sentence; None where it leads somewhere."""
-    right = f"CR3 {cpu.cr3:#x} belongs to this memory"
-    held = [line for start in starts(cpu) for line in lines(memory, start.table)]
-    if held and all(line.raw is None for line in held):
-        return f"{right}, though there is no memory where the root's table would be"
-    if all(line.raw is None or isinstance(line.entry, Absent) for line in held):
-        return f"{right}, though no entry of the root's table is present"
-    if _maps_nothing(cpu, memory) and (count := _a_level_lower(cpu, memory)):
-        lower = cpu.format.levels[cpu.levels - 2].name
-        return (
-            f"{right}, though its tables map nothing; read as a table of {lower}s, a level lower,"
-            f" the root's would map {count:,}: CR3 may be off by a table"
-        )
-    return None
-
-
-def _maps_nothing(cpu: Cpu, memory: Memory) -> bool:
-    """Whether tables map nothing, if they are few: by a wrong root one seldom gets far."""
-    try:
-        list(bulk.layers(memory, cpu.roots, _FEW))
-    except TooManyTables:
-        return False
-    return not bulk.leaves(memory, cpu.roots, limit=0).total
-
-
-_FEW: Final = 1 << 10
-"""Tables."""
-
-
-def _a_level_lower(cpu: Cpu, memory: Memory) -> int:
-    """How many entries would be mapped if the root's table were one of the next level."""
-    if not cpu.long:
-        return 0
-    table = Table(cpu.format, cpu.base, cpu.levels - 2)
-    size = cpu.format.levels[cpu.levels - 1].size
-    return bulk.leaves(memory, (Root(table, Span.of(0, size)),), limit=0).total
 
 
 def entered(place: Place, line: Line) -> Place | None:

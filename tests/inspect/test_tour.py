@@ -107,34 +107,6 @@ def test_a_table_spans_what_the_slot_that_leads_to_it_spans() -> None:
     assert place.span is None
 
 
-def test_a_root_that_is_a_table_too_low_is_doubted() -> None:
-    """One whose pages are all small: read from the PDPT on, its pages are taken for tables."""
-    words = {0x1000: 0x2003, 0x2000: 0x3003, 0x3000: 0x4003}
-    words |= {0x4000 + 8 * n: 0x8003 + 0x1000 * n for n in range(5)}
-    memory = BufferMemory(np.zeros(0x1_0000, np.uint8))
-    for slot, raw in words.items():
-        memory.store(Physical(slot), 8, raw)
-    assert tour.doubt(Cpu.long_mode(4, 0x1000), memory) is None
-    said = tour.doubt(Cpu.long_mode(4, 0x2000), memory)
-    assert said == (
-        "CR3 0x2000 belongs to this memory, though its tables map nothing; read as a table of"
-        " PDPTEs, a level lower, the root's would map 5: CR3 may be off by a table"
-    )
-    memory.store(Physical(0x8000), 8, 0x9003)  # the first page holds what looks like an entry
-    assert tour.doubt(Cpu.long_mode(4, 0x2000), memory) is None
-
-
-def test_a_space_that_is_too_large_to_be_wrong_is_not_read_for_a_doubt() -> None:
-    memory = BufferMemory(np.zeros(8 << 20, np.uint8))
-    for table in range(4):  # each leads to tables of its own
-        for n in range(512):
-            memory.store(Physical(8 * n), 8, 0x1003 + 0x1000 * (n % 3))
-            memory.store(Physical(0x1000 * (table + 1) + 8 * n), 8, (4 + table * 512 + n) << 12 | 3)
-    cpu = Cpu.long_mode(4, 0)
-    assert len(list(bulk.layers(memory, cpu.roots, 1 << 12))[2]) > 1 << 10
-    assert tour.doubt(cpu, memory) is None
-
-
 def test_an_address_that_is_not_canonical_is_reached_in_no_table() -> None:
     memory = BufferMemory(np.zeros(0x1000, np.uint8))
     assert tour.reached(Cpu.long_mode(4, 0), memory, Virtual(1 << 47)) is None

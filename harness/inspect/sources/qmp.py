@@ -14,6 +14,7 @@ from typing import Final, Generic, TypeVar
 
 from harness.check.held import HeldMemory
 from harness.inspect import engine, needs
+from harness.inspect.doubt import doubt
 from harness.inspect.frame import last_fault
 from harness.inspect.held import MOST_TABLES, hold_tables, refuse
 from harness.inspect.snapshot import Snapshot, SourceError
@@ -94,6 +95,7 @@ class Connection(Generic[M]):
         notes += tuple(_ill_placed(cpu, self.memory, (*self.regions, *self.devices)))
         rest, rom = _rest(shown) | tables_of(segments_in(state)), self._rom()
         found = Snapshot(self.title, cpu, self.memory, backed, assumed, notes, rest, rom=rom)
+        doubt(cpu, self.memory)  # what it looks at is held by that
         if stack:
             last_fault(found)  # by which it is held
             list(needs.broken(found))

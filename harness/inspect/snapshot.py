@@ -46,6 +46,7 @@ class Snapshot:
              idt_limit, and tss: where GDT, IDT and TSS are
     given    where there is no more of its memory than entries: which
     rom      where stores vanish, as far as the source tells
+    partial  whether the machine may have memory that is not here, since it is a file's
     """
 
     title: str
@@ -57,3 +58,4 @@ class Snapshot:
     registers: Mapping[str, int] = field(default_factory=dict)
     given: Given | None = None
     rom: tuple[Span, ...] = ()
+    partial: bool = False

@@ -78,7 +78,7 @@ class Translation:
                memory that is not there
     backed     whether there is memory behind the page; None where there is no page, or the source
                does not tell
-    given, rom  as of the snapshot
+    given, rom, partial  as of the snapshot
     """
 
     asked: Virtual
@@ -94,6 +94,7 @@ class Translation:
     backed: bool | None
     given: Given | None = None
     rom: tuple[Span, ...] = ()
+    partial: bool = False
 
     @property
     def physical(self) -> Physical | None:
@@ -151,6 +152,7 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
         backed=backed,
         given=snapshot.given,
         rom=snapshot.rom,
+        partial=snapshot.partial,
     )
 
 

@@ -30,7 +30,7 @@ from harness.report import translation
 from harness.report.decode import bits_object, bits_text, raw_text
 from harness.report.objects import rule_name, slot_object, span_object
 from harness.report.text import aligned, all_digits
-from harness.report.translation import labelled, likely_lines, linux_lines, stage_lines
+from harness.report.translation import labelled, likely_lines, linux_lines, stage_lines, whose
 
 ALTERNATIVES: Final = 3
 """Remedies that are shown as text; an object has all."""
@@ -143,7 +143,7 @@ def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
             f" {table.address:#x} the access may pass or not"
         )
     elif remedy.in_memory is False:
-        yield f"  there is no memory at {remedy.reaches:#x}: a device's, or nobody's"
+        yield f"  there is no memory at {remedy.reaches:#x}: {whose(found)}"
     if remedy.suspect:
         yield "  the address in the entry is suspect: this may not be the place that was meant"
 

@@ -216,7 +216,14 @@ def _page_lines(cpu: Cpu, found: Translation) -> Iterator[str]:
     if kept_rights := cpu.format.rights_of(never_withheld(cpu) & ~found.granted):
         yield f"the supervisor can {' and '.join(kept_rights)} all the same: CR0.WP=0"
     if found.backed is False:
-        yield "outside memory: a device's, or nobody's"
+        yield f"outside memory: {whose(found)}"
+
+
+def whose(found: Translation) -> str:
+    """Whose an address is where there is no memory, as far as one can say."""
+    if found.partial:
+        return "a device's, nobody's, or not in the file"
+    return "a device's, or nobody's"
 
 
 def _index_object(index: Index) -> dict[str, Any]:

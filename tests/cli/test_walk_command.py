@@ -42,6 +42,19 @@ def test_several_addresses_are_one_object_and_every_end_an_answer(tmp_path: Path
     assert (never["canonical"], never["end"], never["steps"]) == (False, "no-root", [])
 
 
+def test_a_page_that_is_not_in_memory_may_have_been_left_out_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "tables").write_bytes((0x80_0083).to_bytes(4, "little") + bytes(0xFFC))
+    file = ("--ram", "tables", "--cr3", 0, "--cr4", "0x10", "--efer", 0)
+    out = run("walk", "0x1000", *file, cwd=tmp_path)[1]
+    assert "outside memory: a device's, nobody's, or not in the file" in out
+    (tmp_path / "device.toml").write_text(
+        'title = "A device"\nlevels = [4]\nram = "64M"\n[[map]]\nvirtual = 0x1000\n'
+        'physical = 0xfec0_0000\nsize = "4K"\nrights = "w"\n'
+    )
+    out = run("walk", "0x1000", "--layout", "device.toml", cwd=tmp_path)[1]
+    assert "outside memory: a device's, or nobody's\n" in out
+
+
 def test_what_linux_keeps_in_entries_is_told_where_it_is_asked(tmp_path: Path) -> None:
     told = run("walk", GIGABYTE, *WHERE, "--linux", cwd=tmp_path)[1]
     assert "to Linux" in told and "to Linux" not in run("walk", GIGABYTE, *WHERE, cwd=tmp_path)[1]

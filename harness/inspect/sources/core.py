@@ -106,7 +106,8 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
             " one of a program may have been"
         )
     title = f"{path}, processor {vcpu}"
-    return Snapshot(title, cpu, memory, memory.backed, tuple(assumed), (*damaged, *notes), rest)
+    notes = (*damaged, *notes)
+    return Snapshot(title, cpu, memory, memory.backed, tuple(assumed), notes, rest, partial=True)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ def of_memory(
         from harness.inspect import engine  # what is known of engines takes a while to import
 
         cpu, notes = engine.as_marked(cpu)
-    return Snapshot(title, cpu, memory, backed, (*_assumed(cpu, registers), *assumed), notes)
+    assumed = (*_assumed(cpu, registers), *assumed)
+    return Snapshot(title, cpu, memory, backed, assumed, notes, partial=True)
 
 
 def _long_enough(content: Content) -> Content:

@@ -692,10 +692,7 @@ class _Pages:
             return None, ""
         index = self._types.index(expect.type)
         for place, name in enumerate(memory_type.BITS):
-            mask = bits.get(name, 0)
-            if index >> place & 1 and not mask:
-                return None, ""
-            raw = raw | mask if index >> place & 1 else raw & ~mask
+            raw = raw | bits[name] if index >> place & 1 else raw & ~bits[name]
         return raw, f"gives it type {expect.type}"
 
     def _with_bits(self, expect: Expect, row: int, address: int) -> tuple[int, str]:

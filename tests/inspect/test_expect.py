@@ -370,6 +370,80 @@ def test_the_change_that_is_shown_makes_it_so(made: Made, case: str) -> None:
     assert made.unmet({address: said}) == []
 
 
+def test_of_what_one_entry_cannot_mend_no_change_is_shown(made: Made) -> None:
+    """A 2M page leads to multiples of 2M alone (SDM table 4-17), and after a reset the PAT holds no
+    WP (12.12.4)."""
+    large = 0xFFFF_FFFF_8000_0000
+    found = made.unmet({large: {"physical": 0x480_1000, "type": "WP"}})
+    assert [one.wanted for one in found] == ["to reach 0x4801000", "type WP"]
+    assert [(one.change, one.does) for one in found] == [(None, "")] * 2
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("index", range(8))
+def test_a_page_of_every_size_is_given_each_type_by_its_three_bits(level: int, index: int) -> None:
+    """PA0 to PA7 by PWT, PCD and PAT, which is bit 7 of a PTE and bit 12 of a large page's entry
+    (SDM 4.9.2, tables 4-17, 4-19 and 4-20)."""
+    made = Made()
+    made.map(0x4000_0000, 0x4000_0000, "w", level=level)
+    pat = 1 << 8 * index  # WC there, UC everywhere else
+    wanted = parse(f"pat={pat}\n[[expect]]\nvirtual=0x40000000\ntype='WC'", "x.toml")
+    slot, raw = made.leaf(0x4000_0000)
+    pattern = (index & 1) << 3 | (index >> 1 & 1) << 4 | (index >> 2) << (12 if level else 7)
+    other = raw ^ (1 << 3 | 1 << 4 | 1 << (12 if level else 7)) ^ pattern
+    made.memory.store(slot, 8, other)
+    found = unmet(made.snapshot(), wanted)
+    made.memory.store(slot, 8, raw | pattern)
+    assert unmet(made.snapshot(), wanted) == ()
+    assert [one.change for one in found] == [raw | pattern]
+
+
+def test_what_is_set_aside_is_not_the_program_s(made: Made) -> None:
+    def strict(*aside: Span) -> list[Span]:
+        found = unmet(made.snapshot(), expectations({}, strict=True), aside)
+        return [span for one in found for span, *_ in one.ranges]
+
+    user, stack = Span.of(0x40_0000, 16 * PAGE), Span.of(0x7F12_3456_7000, 8 * PAGE)
+    kernel = Span.of(0xFFFF_FFFF_8000_0000, 8 << 20)
+    assert strict() == [user, stack, kernel]
+    assert strict(user, kernel) == [stack]
+    assert strict(Span(0x40_1000, 0x40_3000)) == [
+        *(Span.of(0x40_0000, PAGE), Span.of(0x40_4000, 12 * PAGE)),
+        *(stack, kernel),
+    ]
+
+
+def test_more_entries_than_can_be_compared_are_refused(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16, 8 and 4 pages are mapped."""
+    monkeypatch.setattr(module, "MOST", 28)
+    assert made.unmet(MEANT) == []
+    monkeypatch.setattr(module, "MOST", 27)
+    with pytest.raises(QuestionError, match=r"the space has 28 entries.* no more than 27 are"):
+        made.unmet(MEANT)
+
+
+def test_an_expectation_reads_as_its_keys_do() -> None:
+    for said, text in (
+        ({"absent": True}, "nothing mapped"),
+        ({"rights": "ur-x", "physical": 0x50_0000}, "ur-x, physical 0x500000"),
+        ({"rights": "w"}, "-rw-"),
+        ({"user": "", "supervisor": "rx"}, "user ---, supervisor r-x"),
+        ({"page": "2M", "type": "UC-"}, "pages of 2M, type UC-"),
+        ({"bits": ["G", "PCD"]}, "bits G PCD"),
+        ({"bits": []}, "bits none"),
+    ):
+        (expect,) = expectations({0x1000: said}).expects
+        assert str(expect) == text
+
+
+def test_letters_may_stand_in_any_order_and_dashes_among_them() -> None:
+    (rights, kinds) = expectations({0: "-xwur", 1: {"user": "x-wr"}}).expects
+    assert {*(rights.rights or ())} == {"user", "write", "execute"}
+    assert kinds.user == {Kind.READ, Kind.WRITE, Kind.FETCH}
+
+
 def test_pages_of_another_size_are_unlike(made: Made) -> None:
     found = made.unmet({0x40_0000: {"page": "2M"}, 0xFFFF_FFFF_8000_0000: {"page": "4K"}})
     assert [one.wanted for one in found] == ["a 2M page", "a 4K page"]
@@ -515,9 +589,15 @@ REFUSED = {
         "x.toml, expect 1: levels has 6: tables have one of 2, 3, 4, 5",
     ),
     "rights of nothing": (HERE + "rights = '----'", "every page can be read"),
+    "a number for rights": (HERE + "rights = 5", "rights is 5, no rights: write them like ur-x"),
+    "a list for rights": (HERE + "rights = ['u']", "no rights: write them like ur-x"),
+    "a number for kinds": (HERE + "user = 5", "user is 5, not made of the letters r, w, x"),
+    "a list for kinds": (HERE + "supervisor = ['r']", "not made of the letters r, w, x"),
     "no kinds": (HERE + "user = 'u'", "user is 'u', not made of the letters r, w, x"),
     "no type": (HERE + "type = 'XX'", "type is 'XX', no memory type: there are UC, WC"),
     "a list for a type": (HERE + "type = []", "type is \\[\\], no memory type"),
+    "2**64": ("[[expect]]\nvirtual = 0x1_0000_0000_0000_0000\nuser = ''", "wider than 64 bits"),
+    "rights and the supervisor's": (HERE + "rights = 'u'\nsupervisor = 'r'", "write it once"),
     "rights twice": (HERE + "rights = 'u'\nuser = 'r'", "write it once"),
     "absent with rights": (HERE + "absent = true\nrights = 'u'", "so rights can be nothing"),
     "no number of pages": (HERE + "count = 0\nuser = ''", "count is 0, but must be more"),

@@ -159,8 +159,6 @@ class Expect:
             raise ValueError("rights say what user and supervisor can do: write it once")
         if self.virtual + (self.size or 1) * self.count > 1 << 64:
             raise ValueError("the addresses go beyond 64 bits")
-        if self.physical is not None and self.physical + (self.size or 1) * self.count > 1 << 64:
-            raise ValueError("the physical addresses go beyond 64 bits")
         if no_mode := sorted(set(self.levels) - _LEVELS):
             known = ", ".join(map(str, sorted(_LEVELS)))
             raise ValueError(f"levels has {no_mode[0]}: tables have one of {known}")

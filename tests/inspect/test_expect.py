@@ -441,7 +441,7 @@ def test_an_expectation_reads_as_its_keys_do() -> None:
 def test_letters_may_stand_in_any_order_and_dashes_among_them() -> None:
     (rights, kinds) = expectations({0: "-xwur", 1: {"user": "x-wr"}}).expects
     assert {*(rights.rights or ())} == {"user", "write", "execute"}
-    assert kinds.user == {Kind.READ, Kind.WRITE, Kind.FETCH}
+    assert kinds.user == frozenset(LETTERS.values())
 
 
 def test_pages_of_another_size_are_unlike(made: Made) -> None:
@@ -580,9 +580,9 @@ REFUSED = {
     ),
     "no rights": (HERE + "rights = 'urz'", "rights is 'urz', no rights: write them like ur-x"),
     "rights of no letters": (HERE + "rights = ''", "every page can be read"),
-    "frames beyond the end": (
-        HERE + "size = '4K'\ncount = 2\nphysical = 0xffff_ffff_ffff_f000",
-        "x.toml, expect 1: the physical addresses go beyond 64 bits",
+    "beyond the end in bytes": (
+        "[[expect]]\nvirtual = 0xffff_ffff_ffff_ffff\ncount = 2\nrights = 'u'",
+        "x.toml, expect 1: the addresses go beyond 64 bits",
     ),
     "levels of no mode": (
         HERE + "user = ''\nlevels = [4, 6]",
@@ -621,6 +621,10 @@ UNANSWERED: dict[str, tuple[Any, str]] = {
     "no frame": (
         {Span.of(0x40_0000, 2 * PAGE): {"physical": (1 << 40) - PAGE}},
         "physical 0xfffffff000..0x10000000fff is nowhere: pages of .* lead to 0xffffffffff at most",
+    ),
+    "no frame of 64 bits": (
+        {0x40_0000: {"physical": 0xFFFF_FFFF_FFFF_F000, "count": 2}},
+        "physical 0xfffffffffffff000..0x10000000000000fff is nowhere: pages of",
     ),
     "the last address": ({(1 << 64) - 1: "ur--"}, "0xf{16}..0x10{13}ffe are no addr"),
     "no bit": ({0x40_0000: {"bits": ["Z"]}}, "bits has 'Z'; a page of .* has PWT, PCD"),

@@ -174,8 +174,6 @@ class Expect:
     def allows(self, cpu: Cpu) -> dict[Access, bool]:
         """Which accesses are to be allowed, and which denied; those that are not asked are left
         out."""
-        if self.absent:
-            return dict.fromkeys(ACCESSES, False)
         if self.rights is not None:
             rights = cpu.format.rights
             granted = sum(rights[name] for name in self.rights if name in rights)

@@ -32,7 +32,7 @@ from harness.paging.memory import BufferMemory
 from harness.paging.space import Space, TableAllocator
 from harness.paging.walk import walk
 from harness.paging.x86.access import Access, Allowed, Kind, Unbacked, outcome
-from harness.paging.x86.cpu import Cpu, Cr4, root_for
+from harness.paging.x86.cpu import Cpu, Cr4, Mode, root_for
 from harness.report.expect import as_object, unmet_lines
 from tests.inspect.spaces import layered
 
@@ -168,6 +168,17 @@ def test_rights_are_those_of_the_entries_and_what_the_rules_leave_the_supervisor
             built.map(0x40_0000, 0x500_0000, other)
             same = scalar(cpu, made.memory, 0x40_0000) == scalar(cpu, built.memory, 0x40_0000)
             assert (made.unmet({0x40_0000: other}, cpu=cpu) == []) == same, other
+
+
+def test_where_entries_cannot_withhold_execution_it_cannot_be_expected_withheld() -> None:
+    """32-bit paging has no XD (SDM 4.6.1)."""
+    memory = BufferMemory(np.zeros(1 << 14, np.uint8))
+    for address, raw in (0, 0x1007), (0x1000, 0x2007):
+        memory.store(Physical(address), 4, raw)
+    made = Snapshot("made", Cpu.in_mode(Mode.BITS_32, 0), memory, (memory.span,))
+    assert unmet(made, expectations({0: "urwx"})) == ()
+    (found,) = unmet(made, expectations({0: "urw-"}))
+    assert (found.access, found.wanted, found.change) == (Access(Kind.FETCH, True), "denied", None)
 
 
 def test_a_span_is_every_page_of_it() -> None:

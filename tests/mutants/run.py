@@ -1,6 +1,7 @@
 """What the tests say of mutants, each tried in a process of its own that is forked for it.
 
-A first process runs all tests and notes which lines each runs, and how long it takes.  A second
+A first process runs all tests and notes which lines each runs, and how long it takes; that is kept
+until a file changes.  A second
 collects them and forks for every mutant: the child has the changed code in place of the old and
 runs the tests that run those lines, until one fails.  What is run while modules are imported cannot
 be exchanged so: where that is not enough to kill it, such a mutant is imported by a child of a
@@ -13,6 +14,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import hashlib
 import importlib.util
 import os
 import pickle
@@ -47,6 +49,12 @@ each of them has."""
 
 IDLE = 120
 """Seconds after which a child that uses no time of its own hangs."""
+
+KEPT = Path("build/mutants")
+"""Where what the tests run is kept."""
+
+READ = ("harness", "tests", "guest", "images")
+"""Where the files are that decide it."""
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that a process gets when its parent ends."""
@@ -108,8 +116,7 @@ def run(
     tests  what pytest is to collect, options among it
     most   seconds that the tests of one may take
     """
-    [runs] = _alone(lambda send: _record(tests, send))
-    assert isinstance(runs, Runs)
+    runs = recorded(tests)
     runs.most = most
     for name in runs.failed:
         say(f"left out, since it fails without a mutation: {name}")
@@ -129,6 +136,32 @@ def run(
         else:
             yield mutant, ending
     yield from _each(anew, runs, jobs, lambda mutant: _imported_anew(mutant, runs, tests))
+
+
+def recorded(tests: Sequence[str]) -> Runs:
+    """What the tests run; kept until a file changes, unless one fails, which may be chance."""
+    kept = KEPT / _content(tests)
+    if kept.exists():
+        found = pickle.loads(kept.read_bytes())
+    else:
+        [found] = _alone(lambda send: _record(tests, send))
+        if not found.failed:
+            KEPT.mkdir(parents=True, exist_ok=True)
+            kept.write_bytes(pickle.dumps(found))
+    assert isinstance(found, Runs)
+    return found
+
+
+def _content(tests: Sequence[str]) -> str:
+    """A name for all that decides what the tests run."""
+    engines = [os.environ.get(name, "") for name in ("QEMU", "BOCHS")]
+    hashed = hashlib.sha256(repr((sys.version, tests, engines)).encode())
+    files = [path for name in READ for path in Path(name).rglob("*") if path.is_file()]
+    for path in sorted(files):
+        if "__pycache__" not in path.parts:
+            hashed.update(f"{path}\0{path.stat().st_size}\0".encode())
+            hashed.update(path.read_bytes())
+    return hashed.hexdigest()
 
 
 def _record(tests: Sequence[str], send: Send) -> None:

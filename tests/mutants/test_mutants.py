@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants import run as module
 from tests.mutants.__main__ import equivalent, outdated
 from tests.mutants.mutate import Mutant, mutants
+from tests.mutants.run import Runs
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -211,6 +213,26 @@ def test_each_mutant_ends_as_its_tests_say(project: Path) -> None:
     assert int(killed) == int(mutants) - 5
     assert "is below 100%" in done.stdout
     assert {path: path.read_bytes() for path in project.rglob("*.py")} == before
+
+
+def test_what_was_recorded_is_kept_until_a_file_changes_unless_a_test_failed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("QEMU", raising=False)
+    answers = [Runs({}, {}, ["a"]), *(Runs({"b": float(n)}, {}, []) for n in range(4))]
+    monkeypatch.setattr(module, "_alone", lambda work: iter([answers.pop(0)]))
+    toy, tests = Path("harness/paging/toy.py"), ["tests/paging"]
+    assert module.recorded(tests).failed == ["a"]
+    assert [module.recorded(tests).tests["b"] for _ in range(3)] == [0, 0, 0]
+    toy.write_text(TOY.replace("UNUSED = 3", "UNUSED = 4"))
+    assert module.recorded(tests).tests["b"] == 1
+    assert module.recorded([*tests, "-x"]).tests["b"] == 2
+    monkeypatch.setenv("QEMU", "another")
+    assert module.recorded(tests).tests["b"] == 3
+    monkeypatch.delenv("QEMU")
+    toy.write_text(TOY)
+    assert module.recorded(tests).tests["b"] == 0
 
 
 def test_what_is_listed_and_is_no_mutant_any_more_is_found(project: Path) -> None:

@@ -710,6 +710,26 @@ def test_mutated_and_truncated_files_are_read_or_refused_in_a_sentence(made: Mad
     assert refused > 30
 
 
+def test_expectations_come_by_either_kind_of_path_and_as_they_were_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(HERE + "user = ''\n")
+    read = expectations(path)
+    assert expectations(str(path)) == expectations(read) == read == load(path)
+    assert expectations(read, strict=True) == replace(read, strict=True) != read
+
+
+def test_nothing_else_alone_may_be_expected_and_is_not_by_default() -> None:
+    assert parse("strict = true", "x.toml").strict
+    assert not parse(HERE + "user = ''", "x.toml").strict
+    assert not parse(HERE + "user = ''\n[[expect]]\nvirtual = 0\nuser = ''", "x.toml").strict
+
+
+def test_an_address_may_be_a_number_of_numpy_s() -> None:
+    meant: Mapping[Any, Any] = {np.uint64(0x1000): ("ur", np.int64(0x2000))}
+    (found,) = expectations(meant).expects
+    assert (found.virtual, found.physical) == (0x1000, 0x2000)
+
+
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     for path, why in ((tmp_path, "Is a directory"), (tmp_path / "x", "No such file")):

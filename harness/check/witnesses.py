@@ -14,13 +14,7 @@ from harness.check.compare import Comparison
 from harness.check.matrix_case import MatrixCase
 from harness.check.replay import Case
 from harness.check.rig import Rig, guest_of
-from harness.machine.engines import (
-    called,
-    executor,
-    smallest_guest,
-    why_long_mode_only,
-    why_not_started,
-)
+from harness.machine.engines import Present, present, why_not_started
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.guest import MachineInfo
 from harness.machine.machine import Processor
@@ -45,18 +39,6 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Present:
-    """An engine that can run here: who executes for it, the emulator to run, the processor that a
-    guest has there where none is chosen, and why the guest is lost outside long mode, None if not.
-    """
-
-    executor: str
-    program: str
-    info: MachineInfo
-    long_mode_only: str | None
-
-
-@dataclass(frozen=True)
 class Host:
     """The engines by name, as this host has them: those that can run, and why each other cannot."""
 
@@ -66,38 +48,32 @@ class Host:
 
 def this_host(programs: Mapping[str, str]) -> Host:
     """What this host can run of the registry; `programs` are the emulators by their makers."""
-    present, absent = {}, {}
+    here, absent = {}, {}
     for name, engine in ENGINES.items():
         program = programs[engine.maker]
         reason = why_not_started(name, program=program)
         if reason is None:
             try:
-                present[name] = _present(name, program)
+                here[name] = present(name, program)
             except (MachineError, Misuse) as error:
                 reason = str(error)
         if reason is not None:
             absent[name] = reason
-    return Host(present, absent)
-
-
-def _present(name: str, program: str) -> Present:
-    with smallest_guest(name, program) as guest:
-        who = called(*executor(guest))
-        return Present(who, program, guest.info, why_long_mode_only(guest))
+    return Host(here, absent)
 
 
 def ask_every(cases: Sequence[Case | MatrixCase], host: Host) -> Iterator[tuple[int, Answer]]:
     """What each engine says of each case, with the case's number, as the answers come: one engine
     after the other, those that cannot run last."""
     in_order = sorted(range(len(cases)), key=lambda number: _wanted(cases[number]))
-    for name, present in host.present.items():
-        with closing(_KeptGuest(name, present)) as kept:
+    for name, here in host.present.items():
+        with closing(_KeptGuest(name, here)) as kept:
             for number in in_order:
                 try:
-                    found = kept.replay(_on(name, present.info, cases[number]))
-                    yield number, _answer(name, present.executor, found)
+                    found = kept.replay(_on(name, here.info, cases[number]))
+                    yield number, _answer(name, here.called, found)
                 except (Misuse, MachineError) as error:
-                    yield number, Answer(name, present.executor, None, str(error))
+                    yield number, Answer(name, here.called, None, str(error))
     for name, reason in host.absent.items():
         for number in range(len(cases)):
             yield number, Answer(name, name, None, f"it cannot run here: {reason}")
@@ -112,26 +88,26 @@ class _KeptGuest:
     """The guest of an engine, kept for the next case as long as that asks for the same processor
     and memory; so is the failure of one that does not start."""
 
-    def __init__(self, name: str, present: Present) -> None:
+    def __init__(self, name: str, here: Present) -> None:
         self._engine = ENGINES[name]
-        self._present = present
+        self._here = here
         self._is: tuple[str | None, int] | None = None
         self._rig: Rig | MachineError | Misuse | None = None
 
     def replay(self, case: Case | MatrixCase) -> Comparison:
         """What comes of a case; raises as `matrix_case.replay` does."""
         if not isinstance(case, MatrixCase):
-            return replay.replay(case, program=self._present.program)
+            return replay.replay(case, program=self._here.program)
         processor, ram_bytes = case.model.guest
         chosen = self._engine.processor(processor)
         if chosen is None:
             # Every guest has the same processor then, and none is started in vain.
-            matrix_case.check_replayable(case, self._present.info, self._present.long_mode_only)
+            matrix_case.check_replayable(case, self._here.info, self._here.long_mode_only)
         if self._is != (chosen, ram_bytes):
             self.close()
             self._is = chosen, ram_bytes
             try:
-                self._rig = Rig(guest_of(case.engine, case.model.guest, self._present.program))
+                self._rig = Rig(guest_of(case.engine, case.model.guest, self._here.program))
             except (MachineError, Misuse) as error:
                 self._rig = error
         if not isinstance(self._rig, Rig):

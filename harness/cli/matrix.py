@@ -127,17 +127,16 @@ def planned(preset: str, mode: str, engine: str, program: str, where: str | None
     from harness.check.families import PRESETS
     from harness.check.matrix import plan
     from harness.check.stage import MODES
-    from harness.machine.engines import executor, smallest_guest, why_long_mode_only
+    from harness.machine.engines import present
     from harness.machine.errors import Misuse
 
     if preset not in PRESETS:
         raise Misuse(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
     if mode != "all":
         known(mode)
-    with smallest_guest(engine, program) as guest:
-        info, long_only, by = guest.info, why_long_mode_only(guest), executor(guest)
+    here = present(engine, program)
     modes = MODES if mode == "all" else (mode,)
-    return plan(preset, modes, engine, info, where, long_only, by)
+    return plan(preset, modes, engine, here.info, where, here.long_mode_only, here.executor)
 
 
 def known(mode: str) -> None:

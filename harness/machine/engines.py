@@ -10,12 +10,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.guest import Guest, MachineInfo
-from harness.machine.machine import dotted, installed
+from harness.machine.machine import Engine, dotted, installed
 from harness.machine.ram import ARENA, RAM_UNIT
 from harness.machine.registry import engine_named
 
@@ -46,27 +47,58 @@ AMD_VENDORS: Final = ("AuthenticAMD", "HygonGenuine")
 """Whose processors read entries as the APM says (CPUID leaf 0)."""
 
 
-def why_absent(name: str, *, program: str | None = None, deadline: float = 10.0) -> str | None:
+@dataclass(frozen=True)
+class Present:
+    """An engine that this host can run.
+
+    program         the emulator to run
+    executor        who executes for it, and in which version
+    info            the processor that a guest has where none is chosen
+    long_mode_only  why a guest is lost outside long mode, as a sentence; None if it is not
+    """
+
+    program: str
+    executor: tuple[str, tuple[int, ...]]
+    info: MachineInfo
+    long_mode_only: str | None
+
+    @property
+    def called(self) -> str:
+        """Who executes, as people write it."""
+        return called(*self.executor)
+
+
+def why_absent(name: str, *, program: str | None = None) -> str | None:
     """Why this host cannot run the engine, as a sentence; None if it can.
 
-    Boots the stub, which takes about 50 ms; `program` is another emulator than the engine's own,
-    `deadline` in seconds bounds each of the stub's answers. Raises `Misuse` if there is no engine
-    of that name.
+    `program` is another emulator than the engine's own. Raises `Misuse` if there is no engine of
+    that name.
     """
     reason = why_not_started(name, program=program)
     if reason is not None:
         return reason
     try:
-        with smallest_guest(name, program, deadline):
-            return None
+        present(name, program)
+        return None
     except (MachineError, Misuse) as error:
         return str(error)
 
 
-def smallest_guest(name: str, program: str | None, deadline: float = 30.0) -> Guest:
-    """A guest with as little memory as one can have, to learn of its engine and processor; raises
-    as `Guest` does."""
-    return Guest(name, ram_bytes=ARENA.stop + RAM_UNIT, program=program, deadline=deadline)
+def present(name: str, program: str | None = None) -> Present:
+    """An engine as it is here; raises as `Guest` does.
+
+    Boots the stub, which takes about 50 ms, once in a process for each emulator that comes up.
+    """
+    engine = engine_named(name)
+    emulator = program or engine.program
+    of_file = Path(installed(emulator, engine.maker)).stat()
+    return _brought_up(engine, emulator, (of_file.st_dev, of_file.st_ino, of_file.st_mtime_ns))
+
+
+@cache
+def _brought_up(engine: Engine, emulator: str, file: tuple[int, ...]) -> Present:
+    with Guest(engine.name, ram_bytes=ARENA.stop + RAM_UNIT, program=emulator) as guest:
+        return Present(emulator, executor(guest), guest.info, why_long_mode_only(guest))
 
 
 def why_not_started(name: str, *, program: str | None = None) -> str | None:

@@ -74,9 +74,9 @@ def test_every_engine_is_asked_and_those_that_cannot_run_say_why(
     found = {one.engine: one for _, one in ask_every([case], here)}
     assert set(found) == set(ENGINES)
     for name, one in here.present.items():
-        assert found[name].executor == one.executor
+        assert found[name].executor == one.called
         if found[name].agrees is None:
-            assert one.executor.startswith("kvm")
+            assert one.called.startswith("kvm")
             assert "runs guests in long mode only" in found[name].said
         else:
             assert (found[name].agrees, found[name].said) == (True, "as expected")
@@ -130,7 +130,7 @@ def test_the_command_asks_all_of_them(
     code, out, errors = run("replay", "--engine", "all", path, cwd=tmp_path)
     assert (code, errors) == (int(planted), "")
     for one in emulated.present.values():
-        (line,) = [line for line in out.splitlines() if line.startswith(f"  on {one.executor} ")]
+        (line,) = [line for line in out.splitlines() if line.startswith(f"  on {one.called} ")]
         assert line.endswith("as expected") != planted
         assert ("#PF" in line) == planted
 
@@ -156,7 +156,7 @@ def test_the_matrix_prints_all_of_their_answers(
     code, out, _ = run(*asked, cwd=tmp_path)
     assert code == 1
     for one in emulated.present.values():
-        assert out.count(f"  on {one.executor} ") == out.count("  replay    pagetable replay") > 0
+        assert out.count(f"  on {one.called} ") == out.count("  replay    pagetable replay") > 0
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,15 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.machine import registry
-from harness.machine.engines import executor, kvm_module, reads_as_amd, why_absent
+from harness.machine import engines, registry
+from harness.machine.engines import executor, kvm_module, present, reads_as_amd, why_absent
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest, MachineInfo
+from harness.machine.qemu import TCG
 from harness.machine.ram import MIB
 from harness.machine.registry import ENGINES
 
@@ -69,6 +71,29 @@ def test_a_processor_reads_entries_as_its_vendor_s(vendor: bytes, expected: bool
 @pytest.mark.hw
 def test_tcg_is_present() -> None:
     assert why_absent("tcg") is None
+
+
+@pytest.mark.hw
+def test_an_engine_is_brought_up_once_for_each_emulator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = list[str]()
+
+    def counted(*given: Any, **options: Any) -> Guest:
+        started.append(options["program"])
+        return Guest(*given, **options)
+
+    monkeypatch.setattr(engines, "Guest", counted)
+    qemu = tmp_path / "qemu"
+    qemu.write_text(f'#!/bin/sh\nexec {TCG.program} "$@"\n')
+    qemu.chmod(0o755)
+    first = present("tcg", str(qemu))
+    assert (why_absent("tcg", program=str(qemu)), present("tcg", str(qemu))) == (None, first)
+    assert started == [str(qemu)]
+    qemu.write_text("#!/bin/sh\nexit 1\n")
+    assert "exit code 1" in str(why_absent("tcg", program=str(qemu)))
+    assert "exit code 1" in str(why_absent("tcg", program=str(qemu)))
+    assert started == [str(qemu)] * 3
 
 
 @pytest.mark.parametrize(

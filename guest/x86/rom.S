@@ -5,7 +5,8 @@
  * Bochs gives out its memory in blocks, the next one to whichever is touched first.  So each is touched here, in
  * ascending order: guest memory then lies in the process as it does for the guest.  The harness has put the key
  * plus its number into the last word of each block; that word is complemented here, so that both see that they
- * mean the same memory.  Where they do not, a line says so, and the harness has to put the memory in place.
+ * mean the same memory.  Where another word is found in one, a line says so, and the key itself in the first block
+ * then tells that the harness has found the memory by these marks, and has put all that it is to hold there.
  */
 #include "cpu.h"
 
@@ -33,6 +34,7 @@ flat:	mov $16, %eax
 	out %al, %dx
 	mov AT(step), %ebp
 	xor %ebx, %ebx			/* the block's number */
+	xor %ecx, %ecx			/* whether a block had another word */
 	lea -4(%ebp), %edi		/* its last word */
 next:	cmp $DEVICES, %edi
 	jb 1f
@@ -42,32 +44,31 @@ next:	cmp $DEVICES, %edi
 	add %ebx, %eax
 	cmp %eax, (%edi)
 	je 2f
-	mov $AT(apart), %esi
-	call print
-wait:	cmp %eax, (%edi)
-	jne wait
+	inc %ecx
 2:	not %eax
 	mov %eax, (%edi)
 3:	add %ebp, %edi
 	inc %ebx
 	cmp AT(blocks), %ebx
 	jb next
-	mov AT(entry), %eax
-	jmp *%eax
-
+	test %ecx, %ecx
+	jz enter
+	mov $AT(apart), %esi
 print:	mov $COM1_LSR, %edx
 	in %dx, %al
 	test $LSR_EMPTY, %al
 	jz print
 	lodsb
-	mov $COM1, %edx
 	test %al, %al
 	jz 1f
+	mov $COM1, %edx
 	out %al, %dx
 	jmp print
 1:	mov AT(key), %eax
-	add %ebx, %eax
-	ret
+wait:	cmp %eax, -4(%ebp)
+	jne wait
+enter:	mov AT(entry), %eax
+	jmp *%eax
 
 apart:	.asciz "memory is not shared\n"
 	.balign 8

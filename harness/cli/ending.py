@@ -107,12 +107,17 @@ def complain(sentence: str) -> None:
 
 
 def say_warnings() -> None:
-    """Has what the package logs said on stderr: what is amiss beside the result."""
+    """Has what the package logs said on stderr, once each: what is amiss beside the result."""
     import logging
+
+    said = set[str]()
 
     class Sentences(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            complain(f"{record.getMessage()}.")
+            sentence = record.getMessage()
+            if sentence not in said:
+                said.add(sentence)
+                complain(f"{sentence}.")
 
     package = logging.getLogger("harness")
     if not package.handlers:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.complete import one_of
-from harness.cli.ending import MISUSE, complain
+from harness.cli.ending import MISUSE, complain, say_warnings
 
 Engine = Annotated[
     str,
@@ -58,6 +58,7 @@ def usable(engine: str, chosen: Mapping[str, str]) -> tuple[str, str]:
     from harness.machine.machine import installed
     from harness.machine.registry import DEFAULT, engine_named
 
+    say_warnings()
     reasons = {}
     for name in DEFAULT if engine == "auto" else (engine,):
         installed(program_of(name, chosen), engine_named(name).maker)

@@ -9,6 +9,7 @@ entry means, and imports nothing of the packages that do.
 `registry`   the engines by name: the one place that lists them
 `qemu`       one QEMU process: start, watch, end
 `bochs`      one Bochs process
+`copied`     guest memory that an emulator keeps to itself, copied both ways
 `monitor`    QMP: translations, memory and registers as QEMU sees them
 `foreign`    a QEMU that someone else started, and its guest stopped and resumed in every case
 `gdbstub`    the same through its gdb stub

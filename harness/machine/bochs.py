@@ -4,7 +4,8 @@ Bochs boots a ROM of the harness's own (guest/x86/rom.S), which enters the stub:
 no VGA and no network, and so there are no ports and no files. All it gets is inherited: its
 settings, the ROM, its log and the guest's memory as anonymous files, the console as a terminal.
 The memory is the harness's by a library that is loaded into Bochs before all others
-(guest/x86/shim.c).
+(guest/x86/shim.c); a Bochs that allocates it in another way keeps its own, which is then copied
+both ways (`copied`).
 
 Bochs emulates a waiting processor by spinning, so it is stopped whenever the stub has nothing to
 do. It has no monitor.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
+import logging
 import os
 import pty
 import re
@@ -23,7 +25,7 @@ import signal
 import struct
 import subprocess
 import tty
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 from elftools.elf.elffile import ELFFile
 
+from harness.machine.copied import CopiedMemory, last_words
 from harness.machine.descriptors import above_standard, anonymous_file, what_is_said
 from harness.machine.errors import LaunchFailure, Misuse, ProtocolError
 from harness.machine.machine import Ability, Emulator, Engine, Processor, bound_to, installed
@@ -147,6 +150,7 @@ class Bochs(Emulator):
         self.version: tuple[int, ...] = version_of(path)
         self._release = next(one for one in RELEASES if one.since <= self.version)
         self._key = secrets.randbits(31)
+        self._copied: CopiedMemory | None = None
         with contextlib.ExitStack() as stack:
             self._stderr = what_is_said("bochs-stderr")
             stack.callback(os.close, self._stderr)
@@ -244,30 +248,71 @@ class Bochs(Emulator):
         words[places] = 0
         return shared
 
+    def _copy(self) -> None:
+        """Have the memory copied that Bochs keeps to itself: it is where the ROM left its marks."""
+        places, _ = self._marks()
+        self._ram.buffer.view(np.uint32)[places] = 0
+        blocks = places * 4 // self._release.block_bytes
+        found = np.full(len(self._blocks()), -1)
+        for ends, words in last_words(self.pid):
+            numbers = (~words - np.uint32(self._key)).astype(np.int64)
+            ours = np.isin(numbers, blocks)
+            found[numbers[ours]] = ends[ours] - self._release.block_bytes
+        if (found[blocks] < 0).any():
+            raise ProtocolError(_APART, _OWN_MEMORY)
+        self._copied = CopiedMemory(self.pid, self._ram, found, self._release.block_bytes)
+        self._resources.callback(self._copied.close)
+        for block in blocks.tolist():
+            self._copied.poke(self._blocks()[block], 0)
+        self._copied.give()
+        self._copied.poke(self._blocks()[0], self._key)
+
     # ---- what a machine is asked ----
 
     def begin(self, deadline: float) -> None:
         """It has begun already, and has no monitor."""
 
     def come_up(self) -> str:
-        """See that the stub's memory is this process's."""
-        if not self._memory_is_shared():
+        """See that the stub's memory is this process's, or a copy of it."""
+        if self._copied is not None:
+            self._copied.poke(self._blocks()[0], 0)
+            _log.warning(_COPIED)
+        elif not self._memory_is_shared():
             raise ProtocolError(_APART, "ready")
         return BOCHS.name
 
     def attend(self, line: str) -> bool:
         """Take the line by which the ROM says that it has another memory."""
-        if line == "memory is not shared":
-            raise ProtocolError(_APART, line)
-        return False
+        if line != _OWN_MEMORY:
+            return False
+        try:
+            self._copy()
+        except OSError as error:
+            raise ProtocolError(f"{_APART} ({error.strerror})", line) from None
+        return True
 
     def before_work(self) -> None:
         """Let Bochs go on."""
+        if self._copied is not None:
+            with self._while_it_runs():
+                self._copied.give()
         self._signal(signal.SIGCONT)
 
     def after_work(self) -> None:
         """Stop Bochs, which would spin."""
         self._signal(signal.SIGSTOP)
+        if self._copied is not None:
+            with self._while_it_runs():
+                self._copied.take()
+
+    @contextlib.contextmanager
+    def _while_it_runs(self) -> Iterator[None]:
+        """Memory that is gone with its process is no error of its own: the console tells."""
+        try:
+            yield
+        except OSError as error:
+            if self._settled_exit_code() is None:
+                raise ProtocolError(f"{_APART} ({error.strerror})", "memory") from None
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.poll() is None:
@@ -308,6 +353,16 @@ _APART: Final = (
     "Bochs keeps the guest's memory where the harness does not see it: it was built to allocate"
     " that in another way than the versions that were run"
 )
+
+_COPIED: Final = (
+    "Bochs keeps the guest's memory to itself: it was built to allocate that in another way than"
+    " the versions that were run, so it is copied both ways, which takes time"
+)
+
+_log: Final = logging.getLogger(__name__)
+
+_OWN_MEMORY: Final = "memory is not shared"
+"""The line by which the ROM says that it has another memory."""
 
 
 def version_of(program: str) -> tuple[int, ...]:

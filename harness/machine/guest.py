@@ -254,14 +254,13 @@ class Guest:
         """Put the results of the oldest batch first into `results`; answers how many they are."""
         batch = self._flying[0]
         self._expect(f"done {batch.nonce:016x} {batch.count}")
+        self._machine.after_work()
         shared = self._structure(self.image.batch, self.image.batch_dtype)
         if (shared["done_nonce"], shared["done"]) != (batch.nonce, batch.count):
             raise self._broken("it says that the batch is done, but the memory does not", "done")
         self._flying.popleft()
         if self._flying:
             self._send(self._flying[0])
-        else:
-            self._machine.after_work()
         found = self.ram.view(self._halves[batch.half].results, self.image.result_dtype)
         results[: batch.count] = found[: batch.count]
         return batch.count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import itertools
 import os
@@ -12,11 +13,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from harness.machine import bochs
 from harness.machine.bochs import BOCHS, Bochs, version_of
+from harness.machine.copied import CopiedMemory
 from harness.machine.errors import GuestLost, LaunchFailure, Misuse, ProtocolError
 from harness.machine.guest import Guest
 from harness.machine.machine import Processor
@@ -153,14 +156,6 @@ class TestLaunch:
             Guest("bochs", ram_bytes=SMALL, program=hanging, deadline=0.5)
 
     @pytest.mark.hw
-    def test_a_bochs_whose_memory_is_its_own_is_refused(
-        self, guest: Guest, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(bochs, "SHIM", Path("/dev/null"))
-        with pytest.raises(ProtocolError, match="keeps the guest's memory where the harness does"):
-            Guest("bochs", ram_bytes=SMALL, program=PROGRAM, deadline=5)
-
-    @pytest.mark.hw
     def test_memory_in_another_order_is_refused(
         self, guest: Guest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -208,9 +203,14 @@ class TestRest:
     def test_memory_is_clear_when_the_stub_is_ready(self, guest: Guest) -> None:
         assert not guest.ram.buffer[ARENA.stop :].any()
 
+    @pytest.mark.parametrize("shared", [True, False])
     @pytest.mark.parametrize("units", [1, 2, 3, 26])
-    def test_memory_of_every_size_is_the_guest_s(self, guest: Guest, units: int) -> None:
+    def test_memory_of_every_size_is_the_guest_s(
+        self, units: int, shared: bool, request: pytest.FixtureRequest
+    ) -> None:
         """Each unit is read, more than once, and then holds what was written to it."""
+        if not shared:
+            request.getfixturevalue("apart")
         size = ARENA.stop + units * RAM_UNIT
         with Guest("bochs", ram_bytes=size, program=PROGRAM, deadline=5) as other:
             made = HandMade(other, MODES["4"], itertools.count(ARENA.stop, PAGE))
@@ -233,6 +233,76 @@ class TestRest:
         assert not [one for one in links if one.startswith("socket:")]
         written = [one for one in links if not one.startswith(("/memfd:", "/dev/", "pipe:"))]
         assert all("lock" not in one and "bochs" not in one for one in written), written
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has Bochs keep the guest's memory to itself."""
+    needs_bochs()
+    monkeypatch.setattr(bochs, "SHIM", Path("/dev/null"))
+
+
+@pytest.mark.hw
+@pytest.mark.usefixtures("apart")
+class TestMemoryOfItsOwn:
+    """What is not shared is copied both ways."""
+
+    def test_it_is_said(self, caplog: pytest.LogCaptureFixture) -> None:
+        with Guest("bochs", ram_bytes=SMALL, program=PROGRAM, deadline=5):
+            assert [one.message.partition(":")[0] for one in caplog.records] == [
+                "Bochs keeps the guest's memory to itself"
+            ]
+
+    def test_each_side_has_the_words_that_only_the_other_wrote(self, made: HandMade) -> None:
+        frame, address = made.frame(), made.mode.address
+        made.map(made.root, address, frame | WRITE)
+        octets = made.guest.ram.buffer[frame : frame + PAGE]
+        jobs = made.guest.image.new_jobs(2)
+        jobs[0] = made.job("write", address, value=MOVED)
+        jobs[1] = made.job("read", address + 8)
+        octets[8] = 1
+        made.guest.start(made.state, jobs[:1])
+        octets[16] = 2  # while the guest writes into the same page
+        made.guest.start(made.state, jobs[1:])
+        made.guest.finish()
+        assert made.guest.finish()["data"] == 1
+        assert octets.view("<u8")[:4].tolist() == [MOVED, 1, 2, 0]
+        assert made.ask(made.job("read", address + 16))["data"] == 2
+
+    def test_memory_that_is_cleared_is_clear_in_the_guest(self, made: HandMade) -> None:
+        frame = made.frame()
+        made.map(made.root, made.mode.address, frame | WRITE)
+        made.ask(made.job("write", made.mode.address, value=MOVED))
+        made.guest.ram.clear(range(frame, frame + PAGE))
+        assert made.ask(made.job("read", made.mode.address))["data"] == 0
+
+    def test_memory_that_is_not_found_is_a_sentence(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bochs, "last_words", lambda pid: iter(()))
+        with pytest.raises(ProtocolError, match="keeps the guest's memory where the harness does"):
+            Guest("bochs", ram_bytes=SMALL, program=PROGRAM, deadline=5)
+
+    def test_memory_that_may_not_be_read_is_a_sentence(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refused(pid: int) -> NoReturn:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        monkeypatch.setattr(bochs, "last_words", refused)
+        with pytest.raises(ProtocolError, match=r"than the versions that were run \(Permission"):
+            Guest("bochs", ram_bytes=SMALL, program=PROGRAM, deadline=5)
+
+    @pytest.mark.parametrize("copy", ["give", "take"])
+    def test_what_is_not_copied_is_found(
+        self, made: HandMade, monkeypatch: pytest.MonkeyPatch, copy: str
+    ) -> None:
+        monkeypatch.setattr(CopiedMemory, copy, lambda self: None)
+        with pytest.raises(ProtocolError, match=r"not the nonce|the memory does not"):
+            made.ask(made.job("none", 0))
+
+    def test_a_bochs_that_is_killed_is_a_lost_guest(self, made: HandMade) -> None:
+        os.kill(made.guest.pid, signal.SIGKILL)
+        with pytest.raises(GuestLost, match=r"Bochs ended \(ended by SIGKILL\)"):
+            made.ask(made.job("none", 0))
 
 
 @pytest.mark.hw

@@ -106,7 +106,7 @@ class Source:
             metavar="FILE[@ADDRESS]",
             help="A file that holds physical memory, from an address on; repeated where there are"
             " holes. Or a capture of LiME or AVML. Needs --cr3, and --cr4 for other than 4-level"
-            " paging.",
+            " paging, unless Linux left its VMCOREINFO there.",
             show_default=False,
         ),
     ] = None
@@ -255,10 +255,7 @@ class Source:
             return core.snapshot(self.core, self.vcpu, given)
         assert self.ram is not None
         from harness.inspect.sources import ram
-        from harness.machine.errors import Misuse
 
-        if self.cr3 is None:
-            raise Misuse("a file of memory does not record where the root table is: add --cr3")
         return ram.snapshot([_placed(one) for one in self.ram], given, bool(self.flat))
 
     def given(self) -> dict[str, int]:

@@ -82,7 +82,7 @@ def test_a_register_and_missing_memory_are_steps_too(tmp_path: Path) -> None:
         (["-0x1", "--layout", "smallest"], "No such option"),
         (["0x1_0000_0000_0000_0000", "--layout", "smallest"], "which is no number of 64 bits"),
         (["0x1000", "--layout", "smallest", "--cr3", "x"], "cr3 is 'x', no number"),
-        (["0x1000", "--ram", "x"], "add --cr3"),
+        (["0x1000", "--ram", "x"], "x cannot be read: No such file"),
         (["0x1000", "--ram", "x", "--cr3", "0"], "x cannot be read: No such file"),
     ],
 )

@@ -83,10 +83,10 @@ def memory(content: Content) -> SegmentMemory:
         if len(blocks.first) > MOST:
             raise _too_long(content.path)
     sizes = np.array(blocks.memory, np.uint64)
-    pieces = Pieces(_starts(sizes), sizes, _reader(content, blocks))
+    pieces = Pieces(_starts(sizes), sizes, _reader(content, blocks), _ahead(content, blocks))
     size = np.array(blocks.size, np.uint64)
     return SegmentMemory.of(
-        Content(content.path, pieces.size, pieces.fill),
+        Content(content.path, pieces.size, pieces.fill, pieces.data),
         np.array(blocks.first, np.uint64),
         size,
         _starts(size),
@@ -186,6 +186,16 @@ def _reader(content: Content, blocks: _Blocks) -> Callable[[int, int, int], npt.
         return np.frombuffer(content.glance(place, size), np.uint8)
 
     return read
+
+
+def _ahead(content: Content, blocks: _Blocks) -> Callable[[int, int], int]:
+    """What says from where on a piece has more than zeros; of a compressed one nothing does."""
+
+    def ahead(number: int, place: int) -> int:
+        first = blocks.place[number]
+        return place if blocks.packed[number] else content.data(first + place) - first
+
+    return ahead
 
 
 def _too_long(path: Path) -> SourceError:

@@ -26,14 +26,20 @@ class Content:
     place on.
 
     octets  the bytes, those that were not asked for zero
+    data    from where on, at a place or behind it, there may be other bytes than zeros
 
     Raises SourceError where there is none, or are more than can be held.
     """
 
     def __init__(
-        self, path: Path, size: int, fill: Callable[[npt.NDArray[np.uint8], int], None]
+        self,
+        path: Path,
+        size: int,
+        fill: Callable[[npt.NDArray[np.uint8], int], None],
+        data: Callable[[int], int] = lambda place: place,
     ) -> None:
         self.path = path
+        self.data = data
         if not size:
             raise SourceError(f"{path} is empty: it holds no memory")
         try:
@@ -55,7 +61,7 @@ class Content:
             size = os.lseek(file.number, 0, os.SEEK_END)
         except OSError as error:
             raise _unread(path, error.strerror) from None
-        return cls(path, size, partial(_fill, path, file, size))
+        return cls(path, size, partial(_fill, path, file, size), file.data)
 
     def __len__(self) -> int:
         return len(self.octets)

@@ -29,12 +29,13 @@ from harness.inspect.sources.registers import (
     AC,
     CODE_64,
     cpu_with,
+    marked,
     tables_of,
     unseen_keys,
     unseen_model,
 )
 from harness.inspect.sources.segments import SegmentMemory
-from harness.paging.x86.cpu import MARKS, WIDTHS, Cpu, Cr4, Efer
+from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Efer
 
 LOAD, NOTE = 1, 4
 """p_type of what is looked at (System V ABI, program header)."""
@@ -78,18 +79,11 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
     memory = dump.memory
     states = [desc for name, desc in dump.notes if name == b"QEMU"]
     own, rest, assumed = _registers(path, vcpu, states, dump, registers)
-    mask = vmcoreinfo.encryption(dump.vmcoreinfo)
-    damaged = []
-    if mask and own["efer"] & Efer.LMA and not {"c_bit", "shared_bit"} & registers.keys():
-        bit = mask.bit_length() - 1
-        if mask == 1 << bit and bit in MARKS:
-            own["c_bit"] = bit
-            assumed.append(f"bit {bit} marks encrypted memory, as VMCOREINFO has it (--c-bit)")
-        else:
-            damaged.append(
-                f"The sme_mask of VMCOREINFO, {mask:#x}, is no bit that can mark encrypted memory,"
-                f" and is not used: that is one of {MARKS[0]} to {MARKS[-1]} (--c-bit)"
-            )
+    damaged: tuple[str, ...] = ()
+    if own["efer"] & Efer.LMA:
+        mark, told, damaged = marked(dump.vmcoreinfo, registers)
+        own |= mark
+        assumed += told
     cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, memory)
     cpu, notes = engine.as_marked(cpu)
     if "maxphyaddr" not in registers:

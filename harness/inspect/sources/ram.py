@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
+from harness.inspect.doubt import doubt
 from harness.inspect.snapshot import Snapshot, SourceError
-from harness.inspect.sources import capture, signature
+from harness.inspect.sources import capture, signature, vmcoreinfo
 from harness.inspect.sources.content import Content
 from harness.inspect.sources.pieces import Pieces
-from harness.inspect.sources.registers import cpu_with, unseen_model
+from harness.inspect.sources.registers import cpu_with, marked, unseen_model
 from harness.inspect.sources.segments import SegmentMemory
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
@@ -37,11 +39,13 @@ class Placed:
 def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool = False) -> Snapshot:
     """The memory in files, and a CPU with these registers.
 
-    What they leave open is as usual: 4-level paging, NXE and WP set.
+    What they leave open is as usual: 4-level paging, NXE and WP set.  Without CR3 the tables are
+    those of the Linux whose VMCOREINFO is there.
 
     flat  whether each is memory even if it begins as files of another kind do
 
-    Raises SourceError where one cannot be read, holds nothing or is of another kind.
+    Raises SourceError where one cannot be read, holds nothing or is of another kind, and where
+    nothing tells CR3.
     """
     contents = [Content.of_file(one.path) for one in files]
     captured = [
@@ -58,39 +62,91 @@ def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool =
             doubts.append(doubt)
         if not whole and len(content) % UNIT:
             doubts.append(f"{one.path} was not cut short (its size is not a multiple of {UNIT})")
-    if captured[0]:
+    held = _held(files, contents, captured[0])
+    if "cr3" in registers:
+        return _snapshot(held, registers, doubts)
+    return _of_linux(held, registers, doubts)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The memory that files hold, under their names; `content` is all of it, in some order."""
+
+    title: str
+    memory: Memory
+    backed: tuple[Span, ...]
+    content: Content
+
+
+def _held(files: Sequence[Placed], contents: Sequence[Content], captured: bool) -> _Held:
+    if captured:
         memory = capture.memory(contents[0])
-        return of_memory(str(files[0].path), memory, memory.backed, registers)
+        return _Held(str(files[0].path), memory, memory.backed, memory.content)
     if len(files) == 1 and not files[0].address:
         alone = FileMemory(_long_enough(contents[0]))
-        return of_memory(str(files[0].path), alone, (alone.span,), registers, doubts)
+        return _Held(str(files[0].path), alone, (alone.span,), contents[0])
     joined = _joined(files, contents)
     title = " and ".join(f"{one.path}@{one.address or 0:#x}" for one in files)
-    return of_memory(title, joined, joined.backed, registers, doubts)
+    return _Held(title, joined, joined.backed, joined.content)
 
 
-def of_memory(
-    title: str,
-    memory: Memory,
-    backed: tuple[Span, ...],
+def _of_linux(held: _Held, registers: Mapping[str, int], assumed: Sequence[str]) -> Snapshot:
+    """The snapshot with the tables of the Linux that left its VMCOREINFO in the memory; of several,
+    as when one was started by another, the one whose tables are still there."""
+    found: dict[tuple[int, ...], Snapshot] = {}
+    for text in vmcoreinfo.left_in(held.content):
+        told = vmcoreinfo.registers(text, vmcoreinfo.is_x86_64(text))
+        if "cr3" not in told or told["cr3"] % WORD:
+            continue
+        wrong: tuple[str, ...] = ()
+        said: tuple[str, ...] = ()
+        if vmcoreinfo.is_x86_64(text):
+            mark, said, wrong = marked(text, registers)
+            told |= mark
+        else:
+            told["efer"] = Efer.NXE
+        root = f"the tables are those of Linux itself, by its VMCOREINFO (--cr3 {told['cr3']:#x})"
+        try:
+            one = _snapshot(held, registers, (root, *said, *assumed), told)
+        except SourceError:
+            continue
+        if doubt(one.cpu, one.memory) is None:
+            found[tuple(told.values())] = replace(one, notes=(*wrong, *one.notes))
+    if len(found) == 1:
+        (only,) = found.values()
+        return only
+    if found:
+        roots = " or ".join(f"--cr3 {one.cpu.cr3:#x}" for one in found.values())
+        raise SourceError(f"{held.title} has VMCOREINFO of several kernels: choose one, {roots}")
+    raise SourceError(
+        f"{held.title} does not record where the root table is, and has no VMCOREINFO of a Linux"
+        " whose tables are there: add --cr3"
+    )
+
+
+def _snapshot(
+    held: _Held,
     registers: Mapping[str, int],
-    assumed: Sequence[str] = (),
+    assumed: Sequence[str],
+    told: Mapping[str, int] = MappingProxyType({}),
 ) -> Snapshot:
-    """Memory of which nothing tells the state of a CPU, and one with these registers.
+    """A CPU with these registers, and the memory.
 
+    told     what the memory says of others
     assumed  what is assumed of the memory, a sentence each
     """
     usual = {"efer": Cpu.long_mode(4, 0).efer}
-    if not registers.get("cr4", Cr4.PAE) & Cr4.PAE:
+    if not {**told, **registers}.get("cr4", Cr4.PAE) & Cr4.PAE:
         usual["efer"] = Efer.NXE
-    cpu = cpu_with(Cpu.long_mode(4, 0), {**usual, **registers}, memory)
+    memory = held.memory
+    cpu = cpu_with(Cpu.long_mode(4, 0), {**usual, **told, **registers}, memory)
     notes: tuple[str, ...] = ()
     if cpu.pdptes_checked is not None:
         from harness.inspect import engine  # what is known of engines takes a while to import
 
         cpu, notes = engine.as_marked(cpu)
     assumed = (*_assumed(cpu, registers), *assumed)
-    return Snapshot(title, cpu, memory, backed, assumed, notes, partial=True)
+    return Snapshot(held.title, cpu, memory, held.backed, assumed, notes, partial=True)
 
 
 def _long_enough(content: Content) -> Content:
@@ -119,9 +175,15 @@ def _joined(files: Sequence[Placed], contents: Sequence[Content]) -> SegmentMemo
                 f"{files[lower].path} and {files[upper].path} overlap: the first reaches to"
                 f" {int(past[lower]) - 1:#x}, and the second begins at {int(first[upper]):#x}"
             )
-    pieces = Pieces(start, size, lambda number, place, count: contents[number].part(place, count))
+    pieces = Pieces(
+        start,
+        size,
+        lambda number, place, count: contents[number].part(place, count),
+        lambda number, place: contents[number].data(place),
+    )
     name = Path(" and ".join(str(one.path) for one in files))
-    return SegmentMemory.of(Content(name, pieces.size, pieces.fill), first, size, start)
+    joined = Content(name, pieces.size, pieces.fill, pieces.data)
+    return SegmentMemory.of(joined, first, size, start)
 
 
 class FileMemory:

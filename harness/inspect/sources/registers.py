@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from harness.inspect.snapshot import SourceError
+from harness.inspect.sources import vmcoreinfo
 from harness.paging.memory import Memory
 from harness.paging.x86.cpu import WIDTHS, Cpu, Cr0, Cr3, Cr4, Mode, reserved_in_pdpte
 from harness.paging.x86.load import read_pdptes, reserved_in_cr3
@@ -75,6 +76,20 @@ def tables_of(segments: Mapping[str, tuple[int, int, int, int]]) -> dict[str, in
         elif selector:
             found["tss"] = base
     return found
+
+
+def marked(
+    text: bytes, given: Mapping[str, int]
+) -> tuple[dict[str, int], tuple[str, ...], tuple[str, ...]]:
+    """The bit that marks encrypted memory as VMCOREINFO has it, unless one is given; what is
+    assumed by that, and what cannot be used."""
+    bit, wrong = vmcoreinfo.encryption(text)
+    if {"c_bit", "shared_bit"} & given.keys():
+        return {}, (), ()
+    if bit is None:
+        return {}, (), (wrong,) if wrong else ()
+    said = f"bit {bit} marks encrypted memory, as VMCOREINFO has it (--c-bit)"
+    return {"c_bit": bit}, (said,), ()
 
 
 def unseen_model(cpu: Cpu, given: Mapping[str, int], source: str) -> Iterator[str]:

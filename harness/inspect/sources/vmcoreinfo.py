@@ -3,14 +3,20 @@
 Lines of text in a note of a core: where things are and how large (Linux,
 Documentation/admin-guide/kdump/vmcoreinfo.rst). Here, what tells the state of a processor that
 uses the kernel's own tables.
+
+Linux keeps the note in its memory, too, from early in its boot on, where anyone may find it who has
+nothing else.
 """
 
 from __future__ import annotations
 
 import re
+import struct
+from collections.abc import Iterator
 from typing import Final
 
-from harness.paging.x86.cpu import Cr4
+from harness.inspect.sources.content import Content
+from harness.paging.x86.cpu import MARKS, Cr4
 
 NOTE: Final = b"VMCOREINFO"
 """The name of the note."""
@@ -44,9 +50,69 @@ def registers(text: bytes, x86_64: bool) -> dict[str, int]:
     return found
 
 
-def encryption(text: bytes) -> int:
-    """The bit of an entry that says that its page is encrypted, as a mask: 0 where none does."""
-    return _told(text).get(b"NUMBER(sme_mask)", 0) & _WORD
+def encryption(text: bytes) -> tuple[int | None, str | None]:
+    """The bit of an entry that says that its page is encrypted, None where none does; and a
+    sentence where what is said can be no such bit."""
+    mask = _told(text).get(b"NUMBER(sme_mask)", 0) & _WORD
+    bit = mask.bit_length() - 1
+    if not mask:
+        return None, None
+    if mask == 1 << bit and bit in MARKS:
+        return bit, None
+    return None, (
+        f"The sme_mask of VMCOREINFO, {mask:#x}, is no bit that can mark encrypted memory, and is"
+        f" not used: that is one of {MARKS[0]} to {MARKS[-1]} (--c-bit)"
+    )
+
+
+def is_x86_64(text: bytes) -> bool:
+    """Whether a 64-bit kernel wrote it, which alone says where it was moved to."""
+    return b"NUMBER(phys_base)" in _told(text)
+
+
+def left_in(content: Content) -> Iterator[bytes]:
+    """Every text that a kernel left in its memory, as a note, each once."""
+    seen = set()
+    place = 0
+    while (place := content.data(place)) < len(content):
+        part = content.glance(place, _PART + _LONGEST)
+        for at in _places(part, _PART):
+            text = _text(part, at)
+            if text is not None and text not in seen:
+                seen.add(text)
+                yield text
+        place += _PART
+
+
+_NOTE_HEAD: Final = struct.Struct("<III")
+_NAME: Final = NOTE + b"\0\0"
+"""The name as it stands in a note: to a multiple of 4 bytes, zeros."""
+
+_FIRST: Final = b"OSRELEASE="
+"""How the text begins (Linux, crash_save_vmcoreinfo_init)."""
+
+_PART: Final = 8 << 20
+"""Bytes that are looked through at once."""
+
+_LONGEST: Final = 64 << 10
+"""Bytes of a note: Linux has a page for it, of some kilobytes."""
+
+
+def _places(part: bytes, before: int) -> Iterator[int]:
+    """Where notes may begin, before a place."""
+    at = part.find(_NAME, _NOTE_HEAD.size)
+    while 0 <= at - _NOTE_HEAD.size < before:
+        yield at - _NOTE_HEAD.size
+        at = part.find(_NAME, at + 1)
+
+
+def _text(part: bytes, at: int) -> bytes | None:
+    """What the note at a place says; None where none is there."""
+    name, size, _ = _NOTE_HEAD.unpack_from(part, at)
+    head = _NOTE_HEAD.size + len(_NAME)
+    text = part[at + head : at + head + size]
+    whole = name == len(NOTE) + 1 and len(text) == size <= _LONGEST - head
+    return text if whole and text.startswith(_FIRST) else None
 
 
 def _told(text: bytes) -> dict[bytes, int]:

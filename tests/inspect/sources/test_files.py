@@ -158,13 +158,16 @@ def test_a_state_that_translates_nothing_is_a_sentence(
         opened(f"ram:{tmp_path / 'ram'},{options}{'' if 'cr3' in options else ',cr3=0'}")
 
 
+NONE = "no entry of the root's table is present"
+
+
 @pytest.mark.parametrize(
     ("options", "doubt"),
     [
         ("cr3=0", None),
-        ("cr3=0x1000", "no entry of the root's table is present"),
-        ("cr3=0x1000,cr4=0x20,efer=0", "no entry of the root's table is present"),
-        ("cr3=0x1000,cr4=0", "no entry of the root's table is present"),
+        ("cr3=0x1000", f"{NONE}; the table before it, at 0x0, would map 1"),
+        ("cr3=0x1000,cr4=0x20,efer=0", NONE),
+        ("cr3=0x1000,cr4=0", f"{NONE}; the table before it, at 0x0, would map 1"),
         ("cr3=0x2000", "there is no memory where the root's table would be"),
     ],
 )

@@ -448,6 +448,113 @@ def test_a_vmcoreinfo_that_tells_no_root_asks_for_one(tmp_path: Path, text: byte
     assert opened(f"core:{path},cr3={ROOT:#x}").cpu.cr3 == ROOT
 
 
+# VMCOREINFO in memory
+
+
+def left(text: bytes, at: int = 0x5000) -> bytes:
+    """The low memory, and a note of Linux at a place in it."""
+    return LOW_MEMORY.ljust(at, b"\0") + info_note(text).ljust(PAGE, b"\0")
+
+
+def test_linux_s_own_tables_are_found_by_what_it_left_in_its_memory(tmp_path: Path) -> None:
+    path = tmp_path / "ram"
+    for five, mode in ((0, Mode.LEVEL_4), (1, Mode.LEVEL_5)):
+        path.write_bytes(left(INFO_64 % five))
+        found = opened(f"ram:{path}")
+        assert (found.cpu.cr3, found.cpu.mode) == (0x1000, mode)
+        told = "the tables are those of Linux itself, by its VMCOREINFO (--cr3 0x1000)"
+        assert told in found.assumed
+        assert any(one.startswith("CR4=") for one in found.assumed)
+    assert opened(f"ram:{path},cr4=0x20").cpu.mode is Mode.LEVEL_4
+    given = opened(f"ram:{path},cr3=0x2000")
+    assert (given.cpu.cr3, given.cpu.mode) == (0x2000, Mode.LEVEL_4)
+    assert not any("Linux" in one for one in given.assumed)
+
+
+def test_what_linux_left_is_found_in_captures_and_files_with_holes_between_them(
+    tmp_path: Path,
+) -> None:
+    low, high = tmp_path / "low", tmp_path / "high"
+    whole = {0: LOW_MEMORY, HIGH: HIGH_MEMORY + info_note(INFO_64 % 0).ljust(PAGE, b"\0")}
+    low.write_bytes(whole[0])
+    high.write_bytes(whole[HIGH])
+    (tmp_path / "lime").write_bytes(lime(whole))
+    (tmp_path / "avml").write_bytes(avml(whole))
+    for source in (f"{low}@0,ram={high}@{HIGH:#x}", f"{tmp_path}/lime", f"{tmp_path}/avml"):
+        found = opened(f"ram:{source}")
+        assert (found.cpu.cr3, leads(found)) == (0x1000, [(ADDRESS, LEAF)])
+
+
+def test_a_32_bit_kernel_left_its_own(tmp_path: Path) -> None:
+    tables = entries() + entries(i0=0x2001) + entries(i0=0xE3) + entries()
+    for text, mode in ((INFO_32, Mode.PAE), (INFO_32[:33], Mode.BITS_32)):
+        octets = tables + info_note(b"OSRELEASE=6.1.0\n" + text).ljust(PAGE, b"\0")
+        (tmp_path / "ram").write_bytes(octets)
+        found = opened(f"ram:{tmp_path / 'ram'}")
+        assert (found.cpu.cr3, found.cpu.mode, found.cpu.long) == (0x1000, mode, False)
+
+
+def test_the_bit_of_encrypted_memory_is_in_what_linux_left(tmp_path: Path) -> None:
+    text, path = INFO_64 % 0, tmp_path / "ram"
+    path.write_bytes(left(text.replace(b"sme_mask)=0", b"sme_mask)=140737488355328")))
+    found = opened(f"ram:{path}")
+    assert found.cpu.c_bit == 47
+    assert "bit 47 marks encrypted memory, as VMCOREINFO has it (--c-bit)" in found.assumed
+    assert opened(f"ram:{path},c_bit=51").cpu.c_bit == 51
+    path.write_bytes(left(text.replace(b"sme_mask)=0", b"sme_mask)=1")))
+    (note,) = opened(f"ram:{path}").notes
+    assert "The sme_mask of VMCOREINFO, 0x1, is no bit" in note
+
+
+@pytest.mark.parametrize("apart", [0, 8, 20, 24, 300])
+def test_what_linux_left_is_found_wherever_it_lies(tmp_path: Path, apart: int) -> None:
+    """Where one part of what is looked through ends, and far behind a hole."""
+    path = tmp_path / "ram"
+    for place in ((8 << 20) - apart, (1 << 40) - apart):
+        sparse(path, LOW_MEMORY, 1 << 41)
+        with path.open("r+b") as file:
+            file.seek(place)
+            file.write(info_note(INFO_64 % 0))
+        began = time.process_time()
+        assert opened(f"ram:{path}").cpu.cr3 == 0x1000
+        assert time.process_time() - began < 5
+
+
+NO_NOTES = {
+    "nothing": b"",
+    "a name alone": b"VMCOREINFO\0\0",
+    "a name at the start": b"VMCOREINFO\0\0OSRELEASE=",
+    "another name": info_note(INFO_64 % 0).replace(b"\x0b\0\0\0", b"\x0c\0\0\0", 1),
+    "another text": info_note((INFO_64 % 0).replace(b"OSRELEASE", b"RELEASEOS")),
+    "one that is cut": info_note(INFO_64 % 0)[:-40],
+    "no end": struct.pack("<III", 11, 1 << 31, 0) + b"VMCOREINFO\0\0OSRELEASE=6.1\n",
+    "no root": info_note(b"OSRELEASE=6.1.0\nNUMBER(phys_base)=0\n"),
+    "no memory there": info_note((INFO_64 % 0).replace(b"ea01000", b"eb01000")),
+    "no table there": info_note((INFO_64 % 0).replace(b"ea01000", b"ea03000")),
+    "no place of a table": info_note((INFO_64 % 0).replace(b"ea01000", b"ea01001")),
+    "beyond all memory": info_note((INFO_64 % 0).replace(b"=-5", b"=5" + b"0" * 9)),
+}
+
+
+@pytest.mark.parametrize("name", NO_NOTES)
+def test_what_is_no_vmcoreinfo_in_memory_is_not_taken_for_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / "ram").write_bytes(LOW_MEMORY + entries() + NO_NOTES[name])
+    code, out, errors = run("walk", "0x1000", "--ram", "ram", cwd=tmp_path)
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    assert "ram does not record where the root table is, and has no VMCOREINFO of a Linux" in errors
+    assert errors.endswith("add --cr3\n")
+
+
+def test_of_several_kernels_the_one_whose_tables_are_there_is_meant(tmp_path: Path) -> None:
+    here, path = info_note(INFO_64 % 0), tmp_path / "ram"
+    gone = here.replace(b"ea01000", b"ea03000")
+    path.write_bytes(LOW_MEMORY + entries() + gone + here + gone + here)
+    assert opened(f"ram:{path}").cpu.cr3 == 0x1000
+    path.write_bytes(LOW_MEMORY + LOW_MEMORY[PAGE:] + here + here.replace(b"ea01000", b"ea03000"))
+    with pytest.raises(SourceError, match=r"several .*: choose one, --cr3 0x1000 or --cr3 0x3"):
+        opened(f"ram:{path}")
+
+
 # VirtualBox
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.complete import one_of
-from harness.cli.ending import CASES, DISAGREEMENT, sentences
+from harness.cli.ending import CASES, DISAGREEMENT, MACHINE_FAILURE, complain, sentences
 from harness.cli.engine import Bochs, Engine, Qemu, programs, usable
 from harness.cli.matrix import JOBS, everyone_asked, known, planned, tried
 from harness.cli.output import Json, make_folder, say
@@ -86,15 +86,19 @@ def rules(
         modes = MODES if mode == "all" else (mode,)
         those = table.chosen(modes, found)
         rows, cases = table.cross_table(those), table.differing(those)
-        disagreed = table.disagreements(those)
+        disagreed, failures = table.disagreements(those), table.broken_off(those, found)
         if as_json:
-            say(json.dumps(table.as_object(mode, rows, cases)))
+            say(json.dumps(table.as_object(mode, rows, cases, failures)))
         else:
             lines = tuple(table.differing_lines(cases))
             sections = (("Where engines differ", lines),) if lines else ()
-            print_all(table.table(mode, rows), sections, table.verdict(rows, disagreed))
+            print_all(table.table(mode, rows), sections, table.verdict(rows, disagreed, failures))
         if interrupted is not None:
             raise interrupted
+        for who, why in failures.items():
+            complain(f"the run on {who} was broken off: {why}")
+        if failures:
+            raise typer.Exit(MACHINE_FAILURE)
         if disagreed:
             raise typer.Exit(DISAGREEMENT)
 
@@ -136,13 +140,27 @@ def _read(paths: Sequence[Path]) -> list[SavedReport]:
     files, path = [], Path()
     try:
         for path in paths:
-            some = sorted(path.glob("*.json")) if path.is_dir() else [path]
+            some = _beside_cases(path) if path.is_dir() else [path]
             if not some:
-                raise Misuse(f"{path} holds no report: there is no file *.json in it")
+                raise Misuse(f"{path} holds no report: no file *.json in it can be one")
             files += [(one.stat().st_mtime_ns, one) for one in some]
     except OSError as error:
         raise Misuse(f"{path} cannot be read as a report: {error.strerror}") from None
     return [_report(file) for _, file in sorted(files, key=itemgetter(0))]
+
+
+def _beside_cases(folder: Path) -> list[Path]:
+    """The JSON files of a folder without the cases that `pagetable matrix --report` saves there."""
+    from harness.check.matrix_case import saved
+    from harness.check.replay import CaseError
+
+    others = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            saved(path)
+        except CaseError:
+            others.append(path)
+    return others
 
 
 def _report(path: Path) -> SavedReport:

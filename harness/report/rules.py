@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -41,7 +41,8 @@ class Differing(msgspec.Struct, frozen=True):
 class SavedReport(msgspec.Struct, frozen=True):
     """What the table needs of what `pagetable matrix --json` printed.
 
-    Reports of earlier releases lack `executor` and `disagreed`.
+    Reports of earlier releases lack `executor` and `disagreed`.  `failure` is why the run was
+    broken off, if it was.
     """
 
     version: int
@@ -54,6 +55,7 @@ class SavedReport(msgspec.Struct, frozen=True):
     qemu: str = ""
     executor: str = ""
     disagreed: ByMode = {}
+    failure: str | None = None
 
 
 def saved_report(text: bytes) -> SavedReport:
@@ -166,6 +168,15 @@ def disagreements(those: Chosen) -> int:
     return by_mode + sum(whole.values())
 
 
+def broken_off(those: Chosen, reports: Iterable[SavedReport]) -> Mapping[str, str]:
+    """Why runs were broken off, by executor: of the reports that count, and of executors that have
+    no other."""
+    complete = {one.executor for one in reports if one.failure is None}
+    of_others = (one for one in reports if one.executor not in complete)
+    failures = {one.executor: one.failure for one in (*of_others, *those.values())}
+    return {who: why for who, why in failures.items() if why is not None}
+
+
 def cross_table(those: Chosen) -> list[Row]:
     """Every rule with who executed it."""
     return [Row(rule, tuple(_executions(rule_name(rule), those))) for rule in Reason]
@@ -241,10 +252,15 @@ def differing_lines(cases: Iterable[Differing]) -> Iterator[str]:
         yield ""
 
 
-def verdict(rows: Iterable[Row], disagreed: int) -> str:
-    """What came of it, in a sentence or two."""
+def verdict(rows: Iterable[Row], disagreed: int, failures: Collection[str]) -> str:
+    """What came of it, in a sentence or two; `failures` are the executors of runs that were broken
+    off."""
     verb = "disagrees" if disagreed == 1 else "disagree"
-    said = f"{counted(disagreed, 'access')} {verb}." if disagreed else "All accesses agree."
+    said = f"{counted(disagreed, 'access')} {verb}" if disagreed else "All accesses agree"
+    if failures:
+        broken = "run was" if len(failures) == 1 else "runs were"
+        said += f", but the {broken} broken off on {', '.join(failures)}"
+    said += "."
     witnesses = Counter(row.witnesses for row in rows)
     for many, name in ((1, "one witness"), (0, "no witness")):
         if count := witnesses[many]:
@@ -252,7 +268,9 @@ def verdict(rows: Iterable[Row], disagreed: int) -> str:
     return said
 
 
-def as_object(mode: str, rows: Iterable[Row], cases: Iterable[Differing]) -> Mapping[str, Any]:
+def as_object(
+    mode: str, rows: Iterable[Row], cases: Iterable[Differing], failures: Mapping[str, str]
+) -> Mapping[str, Any]:
     """The table as what JSON can hold."""
     return bare(
         "rules",
@@ -276,4 +294,5 @@ def as_object(mode: str, rows: Iterable[Row], cases: Iterable[Differing]) -> Map
             for row in rows
         ],
         differing=[msgspec.to_builtins(one) for one in cases],
+        failures=[{"executor": who, "failure": why} for who, why in failures.items()],
     )

@@ -824,6 +824,10 @@ _COMMANDS: Final = {
                 answers=_ANSWERS,
             ),
         ),
+        failures=_list(
+            "Runs that were broken off, so that not all was executed.",
+            _object("A run.", executor=_EXECUTOR, failure=_text("Why.")),
+        ),
     ),
 }
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from harness.check.compare import PROBE
+from harness.check.replay import Case
 from harness.cli.matrix import planned
 from harness.machine.engines import called, executor, why_absent
 from harness.machine.guest import Guest
 from harness.machine.ram import ARENA, RAM_UNIT
 from harness.machine.registry import ENGINES
-from harness.paging.x86.access import Reason
+from harness.paging.x86.access import Access, Kind, Reason
 from harness.report.objects import VERSION, rule_name
 from tests.cli.commands import run
 
@@ -250,8 +252,47 @@ def test_a_folder_without_a_report_is_refused(tmp_path: Path) -> None:
     assert (code, out, errors) == (
         2,
         "",
-        "pagetable: . holds no report: there is no file *.json in it\n",
+        "pagetable: . holds no report: no file *.json in it can be one\n",
     )
+
+
+def test_cases_beside_reports_are_left_alone(tmp_path: Path) -> None:
+    asked = ("small", "", 4, "tcg", "7.2.22", PROBE, 0x1000, Access(Kind.READ, user=True), False)
+    case = Case(*asked, expected="#PF(0x4)", observed="#PF(0x5)").save(tmp_path)
+    code, _, errors = run("rules", "--from", ".", cwd=tmp_path)
+    assert (code, "holds no report" in errors) == (2, True)
+    saved(tmp_path / "report.json")
+    code, out, errors = run("rules", "--from", ".", cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    assert rows(out, "the entry is not present")[0][3] == "1,234"
+    for broken in ('{"case": "layout"}', "{}", "no JSON"):
+        case.write_text(broken)
+        code, _, errors = run("rules", "--from", ".", cwd=tmp_path)
+        assert (code, "is not what this version's" in errors) == (2, True)
+
+
+@pytest.mark.parametrize("wrong", [0, 2])
+def test_a_run_that_was_broken_off_is_not_said_to_agree(tmp_path: Path, wrong: int) -> None:
+    told = {"disagreements": wrong, "disagreed": {"4": {"not-present": wrong}}}
+    saved(tmp_path / "a.json", **told, failure="the guest is lost.")
+    saved(tmp_path / "b.json", **of_bochs("3.0", 50))
+    code, out, errors = run("rules", "--from", ".", cwd=tmp_path)
+    said = "2 accesses disagree" if wrong else "All accesses agree"
+    assert code == 3
+    assert out.splitlines()[-1].startswith(f"{said}, but the run was broken off on tcg 7.2.22. ")
+    assert errors == "pagetable: the run on tcg 7.2.22 was broken off: the guest is lost.\n"
+    _, out, _ = run("rules", "--from", ".", "--json", cwd=tmp_path)
+    failures = [{"executor": "tcg 7.2.22", "failure": "the guest is lost."}]
+    assert json.loads(out)["failures"] == failures
+
+
+def test_a_run_that_was_broken_off_at_once_is_not_passed_over(tmp_path: Path) -> None:
+    broken = saved(tmp_path / "a.json", rules={}, failure="no guest.", executor="", qemu="")
+    code, _, errors = run("rules", "--from", ".", cwd=tmp_path)
+    assert (code, errors) == (3, "pagetable: the run on tcg was broken off: no guest.\n")
+    saved(broken, rules={}, failure="no guest.")
+    saved(tmp_path / "b.json")
+    assert run("rules", "--from", ".", cwd=tmp_path)[0] == 0
 
 
 def test_a_run_is_kept_or_not_made(tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
     (directory / "pae").write_bytes((0x2001).to_bytes(8, "little") + bytes(0xFF8))
     for name in ("INVERTED", "BAD_MAP", "SEGFAULT"):
         (directory / name.lower().replace("_", "-")).write_text(oopses.EVERY[name])
-    (directory / "report.json").write_text(json.dumps({**REPORT, "findings": [differing()]}))
+    broken = {**REPORT, "findings": [differing()], "failure": "the guest is lost."}
+    (directory / "report.json").write_text(json.dumps(broken))
     for question in questions():
         found[str(question[0])].append(asked(directory, *question))
     return found

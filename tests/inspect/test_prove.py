@@ -1,0 +1,355 @@
+"""What a proof decides before any machine runs: where things lie, what is asked of the processor,
+and what is left out. The proofs themselves are those of the command."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.inspect import prove as module
+from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.machine.errors import Misuse
+from harness.machine.processor import FEATURES, MachineInfo
+from harness.machine.ram import DEVICES, LARGEST_RAM, beside
+from harness.paging import bulk
+from harness.paging.address import Physical, Span
+from harness.paging.bulk import End, Leaves
+from harness.paging.entry import Pointer
+from harness.paging.memory import BufferMemory, Memory
+from harness.paging.table import Root, Table
+from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode
+from tests.inspect.spaces import layered
+
+MIB = 1 << 20
+UNIT, OWN = 4 * MIB, 8
+"""What the machine needs itself: 32 MiB in eight pieces of 4 MiB, the largest page of a window."""
+
+
+def listing(tables: list[int], pages: list[tuple[int, int]]) -> Leaves:
+    """A space with tables and pages, each with its level, at physical addresses."""
+    empty = bulk.leaves(BufferMemory(np.zeros(4096, np.uint8)), Cpu.long_mode(4, 0).roots)
+    return replace(
+        empty,
+        physical=np.array([page for page, _ in pages], np.uint64),
+        level=np.array([level for _, level in pages], np.uint8),
+        end=np.full(len(pages), End.LEAF, np.uint8),
+        tables=replace(empty.tables, address=np.array(tables, np.uint64)),
+    )
+
+
+# ---- where the machine's own memory is ----
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_machine_s_own_takes_as_few_tables_and_then_pages_as_it_can(seed: int) -> None:
+    """Counted place by place, as it is defined."""
+    source, count = random.Random(seed), 24
+    end = (count + 6) * UNIT
+    sizes = (1 << 12, 1 << 21, 1 << 30)
+    levels = [source.choice((0, 0, 0, 1, 1, 2)) for _ in range(source.randrange(30))]
+    pages = [(source.randrange(end) & -sizes[level], level) for level in levels]
+    tables = [source.randrange(end) & -4096 for _ in range(source.randrange(1, 40))]
+    cpu = Cpu.long_mode(4, source.choice(tables))
+
+    def units(first: int, size: int) -> range:
+        return range(first // UNIT, (first + size - 1) // UNIT + 1)
+
+    def lost(own: range, spans: list[range]) -> int:
+        """How many of them there are in each piece of its own, together."""
+        return sum(unit in span for span in spans for unit in own)
+
+    taken = [units(at, 1) for at in (*tables, cpu.base)]
+    mapped = [units(at, sizes[level]) for at, level in pages]
+    roots = [units(at, 1) for at in (cpu.base, *(root.table.address for root in cpu.roots))]
+    used = [unit for span in (*taken, *mapped) for unit in span if unit < count]
+
+    def cost(base: int) -> tuple[int, ...]:
+        own = range(base, base + OWN)
+        ram = max(own.stop, max(used, default=0) + 1, OWN + 1)
+        return lost(own, roots), lost(own, taken), lost(own, mapped), ram, base
+
+    *_, ram, base = min(map(cost, range(count - OWN + 1)))
+    assert module._room(cpu, listing(tables, pages), count * UNIT) == (base * UNIT, ram * UNIT)
+
+
+@pytest.mark.parametrize("first", [0, 1, UNIT - 1, UNIT, 3 * UNIT, 3 * UNIT + 1])
+@pytest.mark.parametrize("size", [1, UNIT - 1, UNIT, UNIT + 1, 5 * UNIT])
+def test_a_piece_of_memory_is_in_every_unit_that_it_touches(first: int, size: int) -> None:
+    found = module._in_units(np.array([first], np.uint64), np.array([size], np.uint64), 4)
+    touched = {octet // UNIT for octet in (*range(first, first + size, MIB), first + size - 1)}
+    assert found.tolist() == [int(unit in touched) for unit in range(4)]
+    both = module._in_units(np.array([first, first], np.uint64), np.uint64(size), 4)
+    assert both.tolist() == (2 * found).tolist()
+
+
+def pieces(cpu: Cpu, present: list[int], table: int = 0x3000) -> int:
+    """The largest window of a root table at 0 in which these entries are present."""
+    memory = BufferMemory(np.zeros(1 << 16, np.uint8))
+    width = cpu.format.entry_bytes
+    for slot in present:
+        memory.store(Physical(slot * width), width, table | 7)
+    tables = replace(listing([0, table], []).tables, address=np.array([0, table], np.uint64))
+    leaves = replace(listing([0, table], []), tables=tables)
+    return module._largest_window(Snapshot("", cpu, memory, (memory.span,)), leaves)
+
+
+def test_in_long_mode_any_hole_is_large_enough() -> None:
+    assert pieces(Cpu.long_mode(4, 0), [0, 511]) == LARGEST_RAM
+
+
+@pytest.mark.parametrize(
+    ("present", "longest"),
+    [
+        ([0], 1023),
+        ([1023], 1023),
+        ([0, 100], 923),
+        ([0, 923], 922),
+        ([100, 923], 822),
+        ([*range(0, 1024, 100)], 99),
+        ([*range(1024)], 0),
+    ],
+)
+def test_outside_long_mode_the_window_is_half_of_the_longest_hole(
+    present: list[int], longest: int
+) -> None:
+    """A PDE of 32-bit paging spans 4 MiB. At the least it is what the tables need: up to the end of
+    the piece in which the last lies, and 32 MiB for the machine's own."""
+    cpu = Cpu.in_mode(Mode.BITS_32, 0)
+    assert pieces(cpu, present) == max(longest // 2 * UNIT, UNIT + OWN * UNIT)
+    assert pieces(cpu, present, 400 * UNIT) == max(longest // 2, 401 + OWN) * UNIT
+    assert pieces(cpu, present, 400 * UNIT - 0x1000) == max(longest // 2, 400 + OWN) * UNIT
+
+
+def test_under_pae_the_hole_is_in_what_one_pdpte_spans() -> None:
+    """1 GiB in 2 MiB a slot, in the directory that has the longest one."""
+    memory = BufferMemory(np.zeros(1 << 16, np.uint8))
+    cpu = replace(Cpu.in_mode(Mode.PAE, 0x8000), pdptes=(0x1001, 0, 0, 0x2001))
+    for at in 0x1000, 0x1000 + 8 * 300, 0x2000 + 8 * 11:
+        memory.store(Physical(at), 8, 0x3007)
+    made = Snapshot("", cpu, memory, (memory.span,))
+    assert module._largest_window(made, listing([0x1000, 0x2000], [])) == 500 * 2 * MIB // 2
+
+
+# ---- what its processor is asked ----
+
+
+def info(maxphyaddr: int = 40, vendor: bytes = b"GenuineIntel", *lacks: str) -> MachineInfo:
+    """A processor with everything that concerns paging but what is named."""
+    leaves = {leaf: [0, 0, 0, 0] for leaf in (0, 1, 7, 0x8000_0001, 0x8000_0008)}
+    for name, (leaf, register, bit) in FEATURES.items():
+        leaves[leaf]["abcd".index(register)] |= (name not in lacks) << bit
+    words = [int.from_bytes(vendor[at : at + 4], "little") for at in (0, 4, 8)]
+    leaves[0][1:] = words[0], words[2], words[1]
+    leaves[0x8000_0008][0] = maxphyaddr
+    return MachineInfo({leaf: (a, b, c, d) for leaf, (a, b, c, d) in leaves.items()})
+
+
+def own(cpu: Cpu, processor: MachineInfo | None = None) -> tuple[Cpu, list[str]]:
+    guest: Any = SimpleNamespace(info=processor or info(), engine=SimpleNamespace(name="this"))
+    return module._own(cpu, guest)
+
+
+def test_a_processor_like_the_source_s_is_not_noted() -> None:
+    for cpu in (
+        Cpu.long_mode(4, 0x1000, maxphyaddr=40),
+        Cpu.in_mode(Mode.PAE, 0x1000),
+        replace(Cpu.in_mode(Mode.BITS_32, 0x1000), pse36=True),
+    ):
+        assert own(replace(cpu, maxphyaddr=40, page1gb=True))[1] == []
+
+
+LONG = Cpu.long_mode(4, 0x1000, maxphyaddr=40)
+SHORT = replace(Cpu.in_mode(Mode.BITS_32, 0x1000), maxphyaddr=40, pse36=True)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "processor", "said"),
+    [
+        (LONG, info(46), "MAXPHYADDR 46,"),
+        (LONG, info(40, b"GenuineIntel", "gigabyte_pages"), "no 1G pages,"),
+        (replace(LONG, page1gb=False), info(), "has 1G pages,"),
+        (SHORT, info(40, b"GenuineIntel", "pse36"), "no 4M pages above 4 GiB (PSE-36),"),
+        (replace(SHORT, pse36=False), info(), "has 4M pages above 4 GiB (PSE-36),"),
+        (LONG, info(40, b"AuthenticAMD"), "AMD's reading of entries,"),
+        (replace(LONG, amd=True), info(), "Intel's reading of entries,"),
+        (replace(LONG, lam=True), info(), "Linear-address masking (LAM) is off"),
+        (replace(LONG, c_bit=47), info(), "bit 47 (C) is clear"),
+        (replace(LONG, shared_bit=46), info(), "bit 46 (shared) is clear"),
+    ],
+)
+def test_in_what_the_guest_s_processor_differs_is_noted(
+    cpu: Cpu, processor: MachineInfo, said: str
+) -> None:
+    (note,) = own(cpu, processor)[1]
+    assert said in note
+
+
+def test_what_another_mode_does_not_read_is_not_noted() -> None:
+    """1G pages are those of long mode, PSE-36 is about the 4M pages of 32-bit paging."""
+    assert own(replace(LONG, pse36=False))[1] == []
+    assert own(replace(SHORT, page1gb=False))[1] == []
+
+
+def test_the_guest_s_state_is_the_source_s_but_for_what_says_nothing_about_tables() -> None:
+    source = replace(
+        LONG,
+        cr0=(1 << 32) - 1,
+        cr3=0x1018,
+        cr4=LONG.cr4 | Cr4.SMEP | Cr4.SMAP | Cr4.PCIDE | 1 << 9,
+        efer=LONG.efer | 1,
+        lam=True,
+        c_bit=47,
+    )
+    found, _ = own(source, info(46, b"AuthenticAMD", "gigabyte_pages", "pse36"))
+    assert found.cr0 == Cr0.PE | Cr0.WP | Cr0.PG
+    assert found.cr4 == (source.cr4 | Cr4.SMEP | Cr4.SMAP) & ~(Cr4.PCIDE | 1 << 9)
+    assert found.efer == Efer.LME | Efer.LMA | Efer.NXE
+    assert (found.cr3, found.lam, found.c_bit, found.shared_bit) == (0x1000, False, None, None)
+    assert (found.maxphyaddr, found.amd, found.page1gb, found.pse36) == (46, True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("bit", "feature", "said"),
+    [
+        (Cr4.LA57, "la57", "LA57"),
+        (Cr4.SMEP, "smep", "SMEP"),
+        (Cr4.SMAP, "smap", "SMAP"),
+        (Cr4.PKE, "pku", "PKU"),
+        (Cr4.PKS, "pks", "PKS"),
+        (0, "nx", "NX"),
+    ],
+)
+def test_tables_that_need_what_the_processor_lacks_are_refused(
+    bit: int, feature: str, said: str
+) -> None:
+    cpu, without = replace(LONG, cr4=LONG.cr4 | bit), info(40, b"GenuineIntel", feature)
+    with pytest.raises(Misuse, match=f"this has a processor without {said}, with which"):
+        own(cpu, without)
+    own(cpu)
+    own(replace(LONG, efer=LONG.efer & ~Efer.NXE), without)
+
+
+# ---- what is put into the guest's memory ----
+
+
+@dataclass
+class FakeGuest:
+    """Memory of a machine whose own part lies at `arena`."""
+
+    arena: range
+    size: int
+    engine: Any = field(default_factory=lambda: SimpleNamespace(largest_ram=LARGEST_RAM))
+
+    def __post_init__(self) -> None:
+        self.ram = SimpleNamespace(buffer=np.zeros(self.size, np.uint8))
+        self.image = SimpleNamespace(arena=self.arena)
+        self.free = beside(self.arena, self.size)
+
+
+def reached(memory: Memory, root: Root, but: set[Table]) -> Iterator[tuple[int, int]]:
+    """Every entry of the tables that are reached from a root through none of some others, except
+    the pointers to those: address and raw entry."""
+    todo, seen = [root.table], {root.table}
+    while todo:
+        table = todo.pop()
+        for slot in table.slots():
+            raw = memory.load(slot.address, 8)
+            assert raw is not None
+            entry = table.format.decode(raw, table.level)
+            if isinstance(entry, Pointer):
+                if entry.table in but:
+                    continue
+                if entry.table not in seen:
+                    seen.add(entry.table)
+                    todo.append(entry.table)
+            if raw:
+                yield slot.address, raw
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+@pytest.mark.parametrize("seed", range(6))
+def test_tables_are_put_where_they_are_and_nothing_leads_to_those_left_out(
+    seed: int, levels: int
+) -> None:
+    """Ten or thirteen tables from 1 MiB on, some of which the machine has its own memory at."""
+    words = layered(seed, levels).octets.view("<u8").copy()
+    leads = (words & 1 != 0) & (np.arange(len(words)) < len(words) - 3 * 512)
+    small = leads & (words & 0x80 == 0)
+    words[small] += np.uint64(1 << 20)
+    count = len(words) // 512
+    source = BufferMemory(words.view(np.uint8), 1 << 20)
+    cpu = Cpu.long_mode(levels, 1 << 20, maxphyaddr=40)
+    made = Snapshot("made", cpu, source, (source.span,))
+    leaves = bulk.leaves(source, cpu.roots, limit=1 << 20)
+    first = (1 << 20) + 0x1000 * random.Random(seed).randrange(1, count - 2)
+    guest: Any = FakeGuest(range(first, first + 0x3000), 2 << 20)
+    said = list(module._place(made, leaves, guest))
+    memory = BufferMemory(guest.ram.buffer)
+    tables = zip(leaves.tables.address.tolist(), leaves.tables.level.tolist(), strict=True)
+    lost, absent = set(), set()
+    for at, level in tables:
+        table = Table(cpu.format, Physical(at), level)
+        if at in guest.image.arena:
+            lost.add(table)
+            assert any(f"the level-{level} table at {at:#x}, which the machine" in s for s in said)
+        elif not source.span.covers(Span.of(at, table.size)):
+            absent.add(table)
+            assert any(f"level-{level} table at {at:#x}, which is not in m" in s for s in said)
+    assert len(said) == len(lost) + len(absent)
+    (root,) = {root.table: root for root in cpu.roots}.values()
+    expected = dict(reached(source, root, lost | absent))
+    assert dict(reached(memory, root, set())) == expected
+    assert expected or lost
+    assert not guest.ram.buffer[first : first + 0x3000].any()
+
+
+@pytest.mark.parametrize(
+    ("at", "why"),
+    [
+        (0x9_F000, None),
+        (0xA_0000, "where a PC has no RAM"),
+        (0xF_F000, "where a PC has no RAM"),
+        (0x10_0000, None),
+        (0x3F_F000, None),
+        (0x40_0000, "which the machine needs itself"),
+        (0x7F_F000, "which the machine needs itself"),
+        (0x80_0000, None),
+        (0xBF_F000, None),
+        (0xC0_0000, "where the guest has no memory"),
+    ],
+)
+def test_why_a_table_cannot_be_where_it_is(at: int, why: str | None) -> None:
+    guest: Any = FakeGuest(range(4 * MIB, 8 * MIB), 12 * MIB)
+    assert (DEVICES.start, DEVICES.stop) == (0xA_0000, 0x10_0000)
+    assert module._why_not_there(guest, Span.of(at, 0x1000)) == why
+
+
+# ---- what has no guest ----
+
+
+def test_pdptes_in_registers_are_taken_as_they_are() -> None:
+    memory = BufferMemory(np.zeros(0x2000, np.uint8))
+    pae = Cpu.in_mode(Mode.PAE, 0x1000)
+    for cpu in LONG, SHORT, replace(pae, pdptes=(0x5001, 0, 0, 0)):
+        made = Snapshot("", cpu, memory, (memory.span,))
+        assert module._with_registers(made) is made
+
+
+def test_a_space_with_more_entries_than_can_be_proved_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = BufferMemory(np.zeros(0x4000, np.uint8))
+    for at, raw in (0, 0x1007), (0x1000, 0x2007), (0x2000, 0x3007):
+        memory.store(Physical(at), 8, raw)
+    for slot in range(9):
+        memory.store(Physical(0x3000 + 8 * slot), 8, 0x5007)
+    made = Snapshot("", Cpu.long_mode(4, 0), memory, (memory.span,))
+    monkeypatch.setattr(module, "MOST", 8)
+    with pytest.raises(QuestionError, match=r"has 9 entries.* no more than 8 are proved"):
+        module.prove(made, "tcg")

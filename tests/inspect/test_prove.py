@@ -21,7 +21,7 @@ from harness.paging import bulk
 from harness.paging.address import Physical, Span
 from harness.paging.bulk import End, Leaves
 from harness.paging.entry import Pointer
-from harness.paging.memory import BufferMemory, Memory
+from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.table import Root, Table
 from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode
 from tests.inspect.spaces import layered
@@ -54,7 +54,8 @@ def test_the_machine_s_own_takes_as_few_tables_and_then_pages_as_it_can(seed: in
     sizes = (1 << 12, 1 << 21, 1 << 30)
     levels = [source.choice((0, 0, 0, 1, 1, 2)) for _ in range(source.randrange(30))]
     pages = [(source.randrange(end) & -sizes[level], level) for level in levels]
-    tables = [source.randrange(end) & -4096 for _ in range(source.randrange(1, 40))]
+    aligned = -4096 if seed % 2 else -UNIT
+    tables = [source.randrange(end) & aligned for _ in range(source.randrange(1, 40))]
     cpu = Cpu.long_mode(4, source.choice(tables))
 
     def units(first: int, size: int) -> range:
@@ -76,6 +77,16 @@ def test_the_machine_s_own_takes_as_few_tables_and_then_pages_as_it_can(seed: in
 
     *_, ram, base = min(map(cost, range(count - OWN + 1)))
     assert module._room(cpu, listing(tables, pages), count * UNIT) == (base * UNIT, ram * UNIT)
+
+
+def test_ram_ends_behind_the_last_that_is_used_and_behind_the_machine_s_own() -> None:
+    def room(tables: list[int], pages: list[tuple[int, int]]) -> tuple[int, int]:
+        return module._room(Cpu.long_mode(4, tables[0]), listing(tables, pages), 24 * UNIT)
+
+    assert room([0x1000, UNIT], []) == (2 * UNIT, 10 * UNIT)
+    assert room([0x1000, 20 * UNIT], [(20 * UNIT, 0)]) == (UNIT, 21 * UNIT)
+    # Of what is nowhere there is none, but RAM has to be more than the machine's own.
+    assert room([24 * UNIT], []) == (0, 9 * UNIT)
 
 
 @pytest.mark.parametrize("first", [0, 1, UNIT - 1, UNIT, 3 * UNIT, 3 * UNIT + 1])
@@ -208,6 +219,10 @@ def test_the_guest_s_state_is_the_source_s_but_for_what_says_nothing_about_table
     )
     found, _ = own(source, info(46, b"AuthenticAMD", "gigabyte_pages", "pse36"))
     assert found.cr0 == Cr0.PE | Cr0.WP | Cr0.PG
+    every, _ = own(replace(LONG, cr0=(1 << 32) - 1 & ~Cr0.WP, cr4=(1 << 32) - 1))
+    assert every.cr0 == Cr0.PE | Cr0.PG
+    kept = Cr4.PSE, Cr4.PAE, Cr4.PGE, Cr4.LA57, Cr4.SMEP, Cr4.SMAP, Cr4.PKE, Cr4.PKS
+    assert every.cr4 == sum(kept)
     assert found.cr4 == (source.cr4 | Cr4.SMEP | Cr4.SMAP) & ~(Cr4.PCIDE | 1 << 9)
     assert found.efer == Efer.LME | Efer.LMA | Efer.NXE
     assert (found.cr3, found.lam, found.c_bit, found.shared_bit) == (0x1000, False, None, None)
@@ -272,10 +287,19 @@ def reached(memory: Memory, root: Root, but: set[Table]) -> Iterator[tuple[int, 
                 yield slot.address, raw
 
 
+class Piecewise(BufferMemory):
+    """Memory that says of each word whether it has it, as that of several files does."""
+
+    def gather(self, addresses: Words, width: int) -> tuple[Words, Mask | None]:
+        words, backed = super().gather(addresses, width)
+        return words, np.ones(len(words), np.bool_) if backed is None else backed
+
+
+@pytest.mark.parametrize("mark", [None, 45])
 @pytest.mark.parametrize("levels", [4, 5])
 @pytest.mark.parametrize("seed", range(6))
 def test_tables_are_put_where_they_are_and_nothing_leads_to_those_left_out(
-    seed: int, levels: int
+    seed: int, levels: int, mark: int | None
 ) -> None:
     """Ten or thirteen tables from 1 MiB on, some of which the machine has its own memory at."""
     words = layered(seed, levels).octets.view("<u8").copy()
@@ -283,8 +307,11 @@ def test_tables_are_put_where_they_are_and_nothing_leads_to_those_left_out(
     small = leads & (words & 0x80 == 0)
     words[small] += np.uint64(1 << 20)
     count = len(words) // 512
-    source = BufferMemory(words.view(np.uint8), 1 << 20)
-    cpu = Cpu.long_mode(levels, 1 << 20, maxphyaddr=40)
+    plain = (BufferMemory if seed % 2 else Piecewise)(words.copy().view(np.uint8), 1 << 20)
+    cpu = replace(Cpu.long_mode(levels, 1 << 20, maxphyaddr=46), c_bit=mark)
+    if mark is not None:
+        words[words & 1 != 0] |= np.uint64(1 << mark)
+    source = (BufferMemory if seed % 2 else Piecewise)(words.view(np.uint8), 1 << 20)
     made = Snapshot("made", cpu, source, (source.span,))
     leaves = bulk.leaves(source, cpu.roots, limit=1 << 20)
     first = (1 << 20) + 0x1000 * random.Random(seed).randrange(1, count - 2)
@@ -292,9 +319,9 @@ def test_tables_are_put_where_they_are_and_nothing_leads_to_those_left_out(
     said = list(module._place(made, leaves, guest))
     memory = BufferMemory(guest.ram.buffer)
     tables = zip(leaves.tables.address.tolist(), leaves.tables.level.tolist(), strict=True)
-    lost, absent = set(), set()
+    lost, absent, unmarked = set(), set(), replace(cpu, c_bit=None).format
     for at, level in tables:
-        table = Table(cpu.format, Physical(at), level)
+        table = Table(unmarked, Physical(at), level)
         if at in guest.image.arena:
             lost.add(table)
             assert any(f"the level-{level} table at {at:#x}, which the machine" in s for s in said)
@@ -302,11 +329,26 @@ def test_tables_are_put_where_they_are_and_nothing_leads_to_those_left_out(
             absent.add(table)
             assert any(f"level-{level} table at {at:#x}, which is not in m" in s for s in said)
     assert len(said) == len(lost) + len(absent)
-    (root,) = {root.table: root for root in cpu.roots}.values()
-    expected = dict(reached(source, root, lost | absent))
+    root = Root(Table(unmarked, Physical(1 << 20), levels - 1), cpu.roots[0].span)
+    expected = dict(reached(plain, root, lost | absent))
     assert dict(reached(memory, root, set())) == expected
     assert expected or lost
     assert not guest.ram.buffer[first : first + 0x3000].any()
+
+
+def test_a_root_that_cannot_be_where_it_is_is_refused() -> None:
+    memory = BufferMemory(np.zeros(1 << 20, np.uint8))
+    memory.store(Physical(0x1000), 8, 0x2007)
+    cpu = Cpu.long_mode(4, 0x1000)
+    made = Snapshot("", cpu, memory, (memory.span,))
+    guest: Any = FakeGuest(range(0, 0x2000), 1 << 20)
+    with pytest.raises(QuestionError, match="the root table is at 0x1000, which the machine need"):
+        list(module._place(made, bulk.leaves(memory, cpu.roots), guest))
+
+
+def test_a_table_s_slots_are_as_far_apart_as_entries_are_wide() -> None:
+    assert module._slots(0x1000, 32, 8).tolist() == [0x1000, 0x1008, 0x1010, 0x1018]
+    assert module._slots(0x2000, 8, 4).tolist() == [0x2000, 0x2004]
 
 
 @pytest.mark.parametrize(
@@ -331,6 +373,19 @@ def test_why_a_table_cannot_be_where_it_is(at: int, why: str | None) -> None:
 
 
 # ---- what has no guest ----
+
+
+def test_pdptes_that_every_walk_reads_are_loaded_once_without_what_tcg_sets() -> None:
+    """A is set in them by TCG alone, in which they are no registers (SDM 4.4.1)."""
+    memory = BufferMemory(np.zeros(0x2000, np.uint8))
+    for at, raw in (0x1000, 0x5021), (0x1018, 0x6001):
+        memory.store(Physical(at), 8, raw)
+    cpu = replace(Cpu.in_mode(Mode.PAE, 0x1000), pdptes_checked=0xFFF0_0000_0000_0000)
+    found = module._with_registers(Snapshot("", cpu, memory, (memory.span,))).cpu
+    assert (found.pdptes, found.pdptes_checked) == ((0x5001, 0, 0, 0x6001), None)
+    memory.store(Physical(0x1000), 8, 0x5003)
+    with pytest.raises(QuestionError, match="0x2 is reserved.*: no guest can have these tables"):
+        module._with_registers(Snapshot("", cpu, memory, (memory.span,)))
 
 
 def test_pdptes_in_registers_are_taken_as_they_are() -> None:

@@ -22,6 +22,8 @@ COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
     **{ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult, ast.Mod: ast.FloorDiv},
 }
 BITWISE = (ast.BitAnd, ast.BitOr, ast.BitXor, ast.LShift, ast.RShift)
+EVEN = {"min", "max", "minimum", "maximum", "union1d", "array_equal"}
+"""Functions, some of them numpy's, for which the order of their arguments says nothing."""
 SIMPLE = (ast.AugAssign, ast.Raise, ast.Delete, ast.Break, ast.Continue)
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -180,7 +182,7 @@ def _of_node(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
         case ast.Constant(value=int() as value):
             for near in {value + 1, abs(value - 1)}:
                 yield node, str(near)
-        case ast.Call(ast.Name(id="min" | "max")):  # their order says nothing
+        case ast.Call(ast.Name(id=name) | ast.Attribute(ast.Name(id="np"), name)) if name in EVEN:
             pass
         case ast.Call(args=[first, second, *rest]) if not _starred(first, second):
             if ast.dump(first) != ast.dump(second):

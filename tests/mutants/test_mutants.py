@@ -38,6 +38,8 @@ def made(source: str, directory: Path) -> list[Mutant]:
         ("a.b = c", {"pass"}),
         ("a(b, c)", {"(a(c, b))", "pass"}),
         ("a = max(b, c)", set()),
+        ("a = np.maximum(b, c)", set()),
+        ("a = d.maximum(b, c)", {"a = (d.maximum(c, b))"}),
         ("a = b(c, c)", set()),
         ("a = b if c else d", {"a = b if True else d", "a = b if False else d"}),
         ("a = [b for b in c if d]", {"a = [b for b in c if True]", "a = [b for b in c if False]"}),

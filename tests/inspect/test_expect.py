@@ -638,6 +638,7 @@ UNANSWERED: dict[str, tuple[Any, str]] = {
         "physical 0xfffffffffffff000..0x10000000000000fff is nowhere: pages of",
     ),
     "the last address": ({(1 << 64) - 1: "ur--"}, "0xf{16}..0x10{13}ffe are no addr"),
+    "a field of several bits": ({0x40_0000: {"bits": ["KEY"]}}, "bits has 'KEY'; a page of"),
     "no bit": ({0x40_0000: {"bits": ["Z"]}}, "bits has 'Z'; a page of .* has PWT, PCD"),
     "a right as a bit": ({0x40_0000: {"bits": ["W"]}}, "bits has 'W'"),
 }
@@ -648,6 +649,54 @@ def test_what_this_processor_does_not_have_is_refused(made: Made, case: str) -> 
     meant, sentence = UNANSWERED[case]
     with pytest.raises(QuestionError, match=sentence):
         made.unmet(meant)
+
+
+def test_what_is_refused_names_its_place_in_the_file(made: Made) -> None:
+    text = f"[[expect]]\nvirtual = {1 << 52}\nuser = ''\n"
+    for meant, place in (
+        (parse(text, "x/y.toml"), "y.toml, expect 1: "),
+        ({1 << 52: ""}, "expect"),
+    ):
+        with pytest.raises(QuestionError, match=f"^{place}"):
+            unmet(made.snapshot(), expectations(meant))
+
+
+def test_the_highest_frame_can_be_expected(made: Made) -> None:
+    (found,) = made.unmet({0x40_0000: {"physical": (1 << 40) - PAGE}})
+    assert found.wanted == "to reach 0xfffffff000"
+
+
+def test_outside_long_mode_every_address_of_32_bits_has_its_place() -> None:
+    """Also those of a PDPTE that is not present, below which there is no table."""
+    memory = BufferMemory(np.zeros(1 << 14, np.uint8))
+    memory.store(Physical(0x1000), 8, 0x83)
+    cpu = replace(Cpu.in_mode(Mode.PAE, 0x2000), pdptes=(0x1001, 0, 0, 0))
+    made = Snapshot("made", cpu, memory, (memory.span,))
+    meant = {0: {"supervisor": "rwx", "size": "2M", "page": "2M"}, 0xFFFF_F000: None}
+    assert unmet(made, expectations(meant, strict=True)) == ()
+    with pytest.raises(QuestionError, match=r"those are 0x0\.\.0xffffffff$"):
+        unmet(made, expectations({1 << 32: None}))
+
+
+def test_a_span_may_begin_and_end_in_large_pages(made: Made) -> None:
+    span = Span(0xFFFF_FFFF_8000_1000, 0xFFFF_FFFF_8060_2FFF)
+    assert made.unmet({span: {"physical": 0x400_1000, "page": "2M"}}) == []
+    (found,) = made.unmet({span: {"physical": 0x400_0000}})
+    assert (found.address, found.size) == (span.first, span.size)
+
+
+def test_of_an_entry_that_maps_nothing_it_is_said_once_and_nothing_of_its_bits(made: Made) -> None:
+    slot, raw = made.leaf(0x40_0000)
+    made.memory.store(slot, 8, raw | 1 << 45 | 1 << 8 | 1 << 4)
+    (found,) = made.unmet({0x40_0000: {"page": "2M", "type": "WB", "bits": []}})
+    assert found.wanted == "a page"
+
+
+def test_what_is_to_be_absent_is_no_name_for_what_is_there(made: Made) -> None:
+    meant = {**MEANT, 0x40_0000: None}
+    absent, other = made.unmet({one: meant[one] for one in list(meant)[1:]}, strict=True)
+    assert absent.expect is not None and other.expect is None
+    assert other.ranges[0][0] == Span.of(0x40_0000, 16 * PAGE)
 
 
 def test_expectations_of_other_levels_are_left_out() -> None:

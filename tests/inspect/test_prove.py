@@ -384,7 +384,7 @@ def test_pdptes_that_every_walk_reads_are_loaded_once_without_what_tcg_sets() ->
     found = module._with_registers(Snapshot("", cpu, memory, (memory.span,))).cpu
     assert (found.pdptes, found.pdptes_checked) == ((0x5001, 0, 0, 0x6001), None)
     memory.store(Physical(0x1000), 8, 0x5003)
-    with pytest.raises(QuestionError, match="0x2 is reserved.*: no guest can have these tables"):
+    with pytest.raises(QuestionError, match=r"0x2 is reserved.*: no guest can have these tables"):
         module._with_registers(Snapshot("", cpu, memory, (memory.span,)))
 
 

@@ -150,11 +150,11 @@ class Expect:
     levels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        said = [name for name in _SAYING if getattr(self, name) is not None]
+        said = [name for name in SAYING if getattr(self, name) is not None]
         if self.absent and said:
             raise ValueError(f"absent is true, and so {said[0]} can be nothing")
         if not self.absent and not said:
-            raise ValueError(f"this asks nothing: say absent = true, or {' or '.join(_SAYING)}")
+            raise ValueError(f"this asks nothing: say absent = true, or {' or '.join(SAYING)}")
         if self.rights is not None and not (self.user is None and self.supervisor is None):
             raise ValueError("rights say what user and supervisor can do: write it once")
         if self.virtual + (self.size or 1) * self.count > 1 << 64:
@@ -213,7 +213,7 @@ _LEVELS: Final = frozenset((2, 3, 4, 5))
 """Numbers of levels that tables have in some mode; in PAE paging 3 where PDPTEs are walked too."""
 
 _KEYS: Final = tuple(field.name for field in fields(Expect) if field.name != "where")
-_SAYING: Final = ("rights", "user", "supervisor", "physical", "page", "type", "bits")
+SAYING: Final = ("rights", "user", "supervisor", "physical", "page", "type", "bits")
 """The keys that say what is expected of pages."""
 
 

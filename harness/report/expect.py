@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from harness.check.keys import in_units
-from harness.inspect.expect import Unmet
+from harness.inspect.expect import SAYING, Unmet
 from harness.inspect.fault import Explanation, explain
 from harness.inspect.snapshot import Snapshot
-from harness.paging.x86.access import Allowed, Fault, Reason
+from harness.paging.address import Span
+from harness.paging.walk import walk
+from harness.paging.x86.access import Allowed, Fault, Reason, outcome
+from harness.paging.x86.cpu import root_for
 from harness.report import fault
 from harness.report.objects import span_object
 from harness.report.text import aligned, all_digits, counted, letters
@@ -22,20 +25,53 @@ SHOWN: Final = 8
 def unmet_lines(snapshot: Snapshot, found: Sequence[Unmet]) -> Iterator[str]:
     """Everything that is not as expected, each with what `pagetable fault` says of it.
 
-    A walk is shown once, and so is what to change where the same entries, or their like on the way
-    to another address, withhold the same.
+    Expectations that are alike and not met in the same way are shown as one.  A walk is shown once,
+    and so is what to change where the same entries, or their like on the way to another address,
+    withhold the same.
     """
     walks, causes = set[_Walk](), set[_Cause]()
-    for number, one in enumerate(found[:SHOWN]):
+    groups = _groups(snapshot, found)
+    for number, (one, *others) in enumerate(groups[:SHOWN]):
         if number:
             yield ""
         explanation = explain(snapshot, one.address, one.access)
-        walk, cause = _walk(explanation), _cause(explanation)
-        yield from _lines(snapshot, one, explanation, walk in walks, cause in causes)
-        walks.add(walk)
+        taken, cause = _walk(explanation), _cause(explanation)
+        yield from _lines(snapshot, one, others, explanation, taken in walks, cause in causes)
+        walks.add(taken)
         causes.update([cause] if cause else [])
-    if len(found) > SHOWN:
-        yield f"and {counted(len(found) - SHOWN, 'expectation')} more that are not met"
+    if more := len(found) - sum(map(len, groups[:SHOWN])):
+        yield f"and {counted(more, 'expectation')} more that are not met"
+
+
+COMPARED: Final = 1 << 12
+"""How many that are not met are looked at for those that are alike."""
+
+
+def _groups(snapshot: Snapshot, found: Sequence[Unmet]) -> list[list[Unmet]]:
+    """Those that are not met in the same way, by expectations that differ in their addresses
+    alone."""
+    groups: dict[object, list[Unmet]] = {}
+    for one in found[:COMPARED]:
+        groups.setdefault(_way(snapshot, one), []).append(one)
+    return list(groups.values())
+
+
+def _way(snapshot: Snapshot, one: Unmet) -> object:
+    """In which way an expectation is not met: equal where another is not in the same."""
+    cpu, expect = snapshot.cpu, one.expect
+    if expect is None:
+        return None
+    answer = outcome(cpu, snapshot.memory, one.address, one.access)
+    root = root_for(cpu, one.address)
+    steps = walk(snapshot.memory, root, one.address).steps if root else ()
+    given = tuple(cpu.format.granted(step.raw, step.slot.level) for step in steps)
+    why = answer.reason if isinstance(answer, Fault) else type(answer)
+    said: object = one.wanted, one.does
+    if one.wanted.startswith("to reach") and isinstance(answer, Allowed):
+        said = answer.physical - (expect.physical or 0) - (one.address - expect.virtual)
+    asked = [getattr(expect, name) for name in SAYING if name != "physical"]
+    whole = one.size == expect.span(cpu).size
+    return repr(asked), expect.absent, one.access, said, why, given, whole
 
 
 _Walk = tuple[tuple[int, int], ...]
@@ -58,13 +94,20 @@ def _cause(explanation: Explanation) -> _Cause:
 
 
 def _lines(
-    snapshot: Snapshot, one: Unmet, explanation: Explanation, walked: bool, alike: bool
+    snapshot: Snapshot,
+    one: Unmet,
+    others: Sequence[Unmet],
+    explanation: Explanation,
+    walked: bool,
+    alike: bool,
 ) -> Iterator[str]:
-    """One of them; `walked` where its walk was shown before, `alike` where its cause was."""
+    """One of them, and where others are not met in the same way; `walked` where its walk was shown
+    before, `alike` where its cause was."""
     cpu = snapshot.cpu
     head, *why = fault.why_lines(explanation)
     yield head
     yield from labelled("expected", _expected_lines(snapshot, one))
+    yield from labelled("likewise", _likewise_lines(snapshot, others))
     yield from labelled("instead", [one.instead] if one.instead else [])
     yield from labelled("change", _change_lines(one, explanation))
     yield from why
@@ -99,6 +142,25 @@ def _expected_lines(snapshot: Snapshot, one: Unmet) -> Iterator[str]:
     also = f", by {' and '.join(map(str, one.also))} too" if one.also else ""
     if also or span.size > snapshot.cpu.format.levels[0].size:
         yield f"missed in {part} {in_units(span.size)}{also}"
+
+
+def _likewise_lines(snapshot: Snapshot, others: Sequence[Unmet]) -> Iterator[str]:
+    """Where other expectations are not met in the same way."""
+    spans: list[Span] = []
+    for span in sorted(one.expect.span(snapshot.cpu) for one in others if one.expect):
+        if spans and span.first <= spans[-1].last + 1:
+            joined = spans.pop()
+            span = Span(joined.first, max(joined.last, span.last))
+        spans.append(span)
+    for span in spans[:_PLACES]:
+        yield f"{span}"
+    if others:
+        more = f" in {len(spans)} places" if len(spans) > _PLACES else ""
+        yield f"by {counted(len(others), 'expectation')} more{more}"
+
+
+_PLACES: Final = 3
+"""Spans that are named."""
 
 
 def _change_lines(one: Unmet, explanation: Explanation) -> Iterator[str]:

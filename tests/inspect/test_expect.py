@@ -820,6 +820,79 @@ def test_what_the_same_entries_withhold_is_explained_once() -> None:
     assert parts[1].endswith("\n  walk      as above") and parts[3].endswith("walk      as above")
 
 
+def parts_of(made: Made, wanted: Wanted) -> list[list[str]]:
+    text = "\n".join(unmet_lines(made.snapshot(), made.unmet(wanted)))
+    return [part.split("\n") for part in text.split("\n\n")]
+
+
+def test_expectations_that_are_alike_and_missed_in_one_way_are_shown_as_one(made: Made) -> None:
+    pages = [0x40_0000 + PAGE * number for number in (0, 1, 2, 3, 5, 7, 9)]
+    (only,) = parts_of(made, {at: ("urwx", 0x500_0000 + at - 0x40_0000) for at in pages})
+    assert only[0] == "user write at 0x400000: #PF, error code 0x7 (P W U), CR2 0x400000"
+    at = only.index("  likewise  0x401000..0x403fff")
+    assert only[at : at + 4] == [
+        "  likewise  0x401000..0x403fff",
+        "            0x405000..0x405fff",
+        "            0x407000..0x407fff",
+        "            by 6 expectations more in 4 places",
+    ]
+    (short,) = parts_of(made, dict.fromkeys(pages[:3], "urwx"))
+    assert "            by 2 expectations more" in short
+    (alone,) = parts_of(made, {pages[0]: "urwx"})
+    assert not any("likewise" in line for line in alone)
+
+
+def test_pages_that_lead_off_by_as_much_are_shown_as_one(made: Made) -> None:
+    pages = [0x40_0000 + PAGE * number for number in range(4)]
+    meant = {at: {"physical": 0x600_0000 + at - 0x40_0000} for at in pages}
+    (only,) = parts_of(made, meant)
+    assert "  likewise  0x401000..0x403fff" in only
+    meant[pages[2]] = {"physical": 0x700_0000}
+    assert len(parts_of(made, meant)) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {0x40_1000: {"user": ""}},  # another access
+        {0x40_1000: "urw-"},  # another right is missing, and one too many there
+        {0x7F12_3456_7000: "urwx"},  # it is withheld by another entry of the same walk
+        {Span.of(0x40_F000, 2 * PAGE): "urwx"},  # some of it is not mapped
+        {0x40_1000: {"user": "rwx"}},  # otherwise written
+        {0x1000: "urwx"},  # nothing is there
+        {0x40_1000: None},
+    ],
+)
+def test_what_is_missed_in_another_way_is_shown_apart(made: Made, other: Mapping[Any, Any]) -> None:
+    parts = parts_of(made, {0x40_0000: "urwx", **other})
+    assert len(parts) > 1
+    assert not any("likewise" in line for part in parts for line in part)
+
+
+def test_what_other_entries_withhold_is_shown_apart(made: Made) -> None:
+    made.map(0x5000_0000, 0x510_0000, "w")
+    made.map(0x6000_0000, 0x510_0000, "uw")
+    root = root_for(made.cpu, Virtual(0x6000_0000))
+    assert root is not None
+    pde = walk(made.memory, root, Virtual(0x6000_0000)).steps[2]
+    made.memory.store(pde.slot.address, 8, pde.raw & ~made.cpu.format.granting("user"))
+    parts = parts_of(made, {0x5000_0000: {"user": "r"}, 0x6000_0000: {"user": "r"}})
+    assert [part[0].split(":")[0] for part in parts] == [
+        "user read at 0x50000000",
+        "user read at 0x60000000",
+    ]
+
+
+def test_what_is_missed_in_many_ways_counts_what_is_not_shown(made: Made) -> None:
+    for number in range(10):
+        made.map(0x5000_0000 + (number << 12), 0x510_0000 + (number * number << 12), "uw-")
+    meant: dict[Any, Any] = {0x5000_0000 + (n << 12): {"physical": n << 12} for n in range(10)}
+    meant |= {0x5100_0000 + (n << 12): "ur--" for n in range(3)}
+    # 0 and 1 are their own squares, so there are nine ways, and one for those where nothing is.
+    *parts, last = parts_of(made, meant)
+    assert len(parts) == 7 and last[-1] == "and 4 expectations more that are not met"
+
+
 def test_another_cause_at_another_address_is_explained_too(made: Made) -> None:
     found = made.unmet({0x40_0000: "urwx", 0x7F12_3456_7000: "urwx", 0xFFFF_FFFF_8000_0000: "ur--"})
     parts = "\n".join(unmet_lines(made.snapshot(), found)).split("\n\n")

@@ -247,6 +247,30 @@ def test_nothing_else_is_what_no_expectation_covers() -> None:
         assert inside == stray
 
 
+def test_what_is_unexpected_is_shown_in_ranges_of_the_same_rights_and_frames_in_a_row() -> None:
+    source, base = random.Random(6), 0x40_0000
+    for _ in range(20):
+        made, expected = Made(), list[tuple[int, int, str, int]]()
+        for number in range(60):
+            letters = source.choice(("u", "u", "uw"))
+            frame = 0x500_0000 + PAGE * (number + source.choice((0, 0, 0, 100)))
+            if source.random() < 0.2:
+                continue
+            made.map(base + PAGE * number, frame, letters)
+            first, pages, said, to = expected[-1] if expected else (0, 0, "", 0)
+            if (first + pages, said, to + PAGE * pages) == (number, letters, frame):
+                expected[-1] = (first, pages + 1, said, to)
+            else:
+                expected.append((number, 1, letters, frame))
+        (one,) = made.unmet({}, strict=True)
+        write = made.cpu.format.granting("write")
+        shown = [
+            ((span.first - base) // PAGE, span.size // PAGE, "uw" if granted & write else "u", to)
+            for span, granted, to in one.ranges
+        ]
+        assert shown == expected
+
+
 def test_a_page_that_is_expected_in_part_is_unexpected_in_the_rest(made: Made) -> None:
     (one,) = made.unmet(
         {

@@ -41,9 +41,10 @@ def move(
     if reason is not None:
         return _refused(reason)
     then = replace(cpu, cr0=new0, cr4=new4, cr3=cpu.cr3 if cr3 is None else cr3)
-    stays = then.mode is Mode.PAE and cpu.mode is Mode.PAE and cr3 is None
-    stays &= not ((cpu.cr0 ^ new0) & RELOADING_CR0 or (cpu.cr4 ^ new4) & RELOADING_CR4)
-    return then if stays else load(cpu, then, memory, writes_cr3=cr3 is not None)
+    loads = (cpu.cr0 ^ new0) & RELOADING_CR0 or (cpu.cr4 ^ new4) & RELOADING_CR4
+    if cpu.mode is Mode.PAE and cr3 is None and not loads:
+        return then
+    return load(cpu, then, memory, writes_cr3=cr3 is not None)
 
 
 def _invalid(now: Cpu, cr0: int, cr4: int) -> Reason | None:

@@ -336,6 +336,7 @@ MOVES: dict[str, tuple[Cpu, dict[str, int], Reason | None]] = {
         Reason.CET_WITHOUT_WP,
     ),
     "PAE cleared": (LONG, {"cr4": 0}, Reason.PAE_CLEARED),
+    "PAE cleared while PGE is set": (LONG, {"cr4": Cr4.PGE}, Reason.PAE_CLEARED),
     "PAE set outside long mode": (LEGACY, {"cr4": Cr4.PAE}, None),
     "LA57 set": (LONG, {"cr4": CR4 | Cr4.LA57}, Reason.LA57_CHANGED),
     "PCIDE set": (LONG, {"cr4": CR4 | Cr4.PCIDE}, None),
@@ -401,8 +402,9 @@ def test_only_some_moves_load_the_pdptes() -> None:
 
 
 def test_a_move_that_ends_paging_leads_to_no_cpu() -> None:
-    with pytest.raises(ValueError, match="paging is off"):
-        move(LEGACY, memory({}), cr0=Cr0.PE)
+    for cr0 in Cr0.PE, Cr0.WP, 0:
+        with pytest.raises(ValueError, match="paging is off"):
+            move(LEGACY, memory({}), cr0=cr0)
 
 
 @pytest.mark.parametrize(

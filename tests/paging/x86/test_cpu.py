@@ -339,7 +339,7 @@ MOVES: dict[str, tuple[Cpu, dict[str, int], Reason | None]] = {
     "PAE cleared while PGE is set": (LONG, {"cr4": Cr4.PGE}, Reason.PAE_CLEARED),
     "PAE set outside long mode": (LEGACY, {"cr4": Cr4.PAE}, None),
     "LA57 set": (LONG, {"cr4": CR4 | Cr4.LA57}, Reason.LA57_CHANGED),
-    "PCIDE set": (LONG, {"cr4": CR4 | Cr4.PCIDE}, None),
+    "PCIDE set": (replace(LONG, cr3=0x1000), {"cr4": CR4 | Cr4.PCIDE}, None),
     "PCIDE set while CR3 has low bits": (
         replace(LONG, cr3=0x1008),
         {"cr4": CR4 | Cr4.PCIDE},

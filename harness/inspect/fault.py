@@ -403,9 +403,10 @@ def _gives(answer: Outcome, seen: SeenFault) -> bool:
     return answer.error == (seen.code | Error.P if seen.quirk else seen.code)
 
 
-def _unused(snapshot: Snapshot, found: Translation) -> Iterator[str]:
-    """What A says of the root's table, where it is a machine's: it is set in every entry that an
-    access went by (SDM 4.8), of which a root that is in use has one."""
+def _unused(snapshot: Snapshot, found: Translation, writes: bool) -> Iterator[str]:
+    """What A and D say of tables that are a machine's: A is set in every entry that an access went
+    by, of which a root that is in use has one, and D in that of a page that was written to (SDM
+    4.8)."""
     cpu = snapshot.cpu
     if found.root is None or not snapshot.registers:
         return
@@ -417,6 +418,21 @@ def _unused(snapshot: Snapshot, found: Translation) -> Iterator[str]:
             f" root's, at {found.root.table.address:#x}, so no access went by it, unless software"
             " cleared them"
         )
+        return
+    for stage in found.stages:
+        flags = {"A": cpu.format.accessed}
+        if writes and isinstance(stage.reading.entry, Leaf):
+            flags["D"] = cpu.format.dirty
+        used = stage.slot is not None and isinstance(stage.reading.entry, Leaf | Pointer)
+        clear = [name for name, bit in flags.items() if used and not stage.reading.raw & bit]
+        if clear and stage.slot:
+            did = "access went" if "A" in clear else "write went"
+            yield (
+                f"no {did} by the {stage.reading.name} at {stage.slot.address:#x} so far, since"
+                f" {' and '.join(clear)} {'are' if clear[1:] else 'is'} clear there, unless"
+                " software cleared it"
+            )
+            return
 
 
 def _likely(
@@ -459,5 +475,5 @@ def _likely(
         )
         return
     yield "the tables were changed since"
-    yield from _unused(snapshot, found)
+    yield from _unused(snapshot, found, bool(seen.code & Error.W))
     yield f"another address space: here CR3 is {cpu.cr3:#x}; or another processor's registers"

@@ -218,6 +218,25 @@ def test_a_table_outside_memory_gives_what_it_gives_where_that_reads_as_ones(mod
     assert [there.read for there in one.elsewhere] == ["zeros", "ones"]
 
 
+def test_an_entry_by_which_no_access_or_no_write_went_is_named() -> None:
+    """In a space of a machine that allows what was seen to be denied."""
+
+    def said(code: int, *flags: int) -> list[str]:
+        made = replace(at(*path(Cpu.in_mode(Mode.LEVEL_4, 0), *flags)), registers={"rip": 0})
+        found = compare(made, read_code(code, made.cpu), Virtual(0)).explanations
+        return [one for one in found if "went" in one]
+
+    used = (0x27, 0x27, 0x27)
+    assert said(7, *used, 0x67) == []
+    assert said(5, *used, 0x27) == []
+    (unwritten,) = said(7, *used, 0x27)
+    assert unwritten.startswith("no write went by the PTE at 0x4000 so far, since D is clear there")
+    (untouched,) = said(7, *used, 0x7)
+    assert untouched.startswith("no access went by the PTE at 0x4000 so far, since A and D are")
+    (above,) = said(5, 0x27, 0x7, 0x27, 0x27)
+    assert above.startswith("no access went by the PDPTE at 0x2000 so far, since A is clear there")
+
+
 @pytest.mark.parametrize("mode", Mode)
 def test_a_root_by_which_no_access_went_may_be_another_copy(mode: Mode) -> None:
     """In tables of a machine; those that were only made were never used."""

@@ -30,7 +30,7 @@ test: browser .venv/ready ## run all tests, those on the machine among them; JUn
 	@$(bin)/pytest $(side_by_side) --junit-xml=$(or $(JUNIT),build/test.xml)
 
 test-hw: .venv/ready ## compare the machine with the reference, all of it; JUnit in build/test-hw.xml
-	@$(bin)/pytest -m hw $(side_by_side) --junit-xml=$(or $(JUNIT),build/test-hw.xml) tests/check tests/machine tests/linux
+	@$(bin)/pytest -m hw $(side_by_side) --junit-xml=$(or $(JUNIT),build/test-hw.xml) tests/check tests/machine tests/linux tests/flushes
 
 test-bochs: .venv/ready ## the tests that need Bochs; JUnit in build/test-bochs.xml
 	@$(bin)/pytest -m hw -k "bochs or shadow_stacks or witnesses" $(side_by_side) --junit-xml=$(or $(JUNIT),build/test-bochs.xml) tests/check tests/machine tests/cli
@@ -38,8 +38,9 @@ test-bochs: .venv/ready ## the tests that need Bochs; JUnit in build/test-bochs.
 engines: ## bring QEMUs and Bochs of other Debian releases, for QEMU=build/engines/qemu-11.1
 	@.ci/engines
 
-guest: programs ## build the guest's stub
+guest: programs ## build the guest's stub, and the plugin for QEMU
 	@$(MAKE) -s -C guest/x86
+	@$(MAKE) -s -C guest/plugin
 
 image-linux: programs ## make the Linux guest (images/linux), with the kernel of Debian's package
 	@$(PYTHON) -m images.linux.build
@@ -59,6 +60,7 @@ dist: .venv/ready ## make the sdist and the wheel, in dist/
 
 clean: ## remove what was built, except .venv
 	@$(MAKE) -s -C guest/x86 clean
+	@$(MAKE) -s -C guest/plugin clean
 	@rm -rf build dist
 
 programs:

@@ -17,6 +17,8 @@
          where one of them disagrees
 `live`   the guest as it runs in that space while it is changed: `prove(live)` has it do all
          that was done, see `harness.check.live`
+`flushes`  starts your own QEMU with your own guest, and fails the test where its kernel forgets a
+         flush, see `pagetable flushes`.  It needs none of the others, and runs once
 
 A test that uses them runs on every engine, and at both numbers of levels.  What the host cannot
 run is skipped, and the reasons stand at the end of the output; an engine that `--pagetable-engine`
@@ -32,6 +34,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from harness.check.space import GuestSpace
     from harness.inspect.expect import Expectations, Wanted
     from harness.machine.guest import Guest
+    from harness.machine.plugin import Watched
     from harness.paging.address import Span
     from harness.paging.memory import BufferMemory
     from harness.paging.x86.cpu import Cpu
@@ -58,6 +62,20 @@ if TYPE_CHECKING:
             expect: Wanted | None = None,
             strict: bool = False,
         ) -> tuple[Comparison, ...]: ...
+
+
+    class Flushes(Protocol):
+        """What the fixture `flushes` is."""
+
+        def __call__(
+            self,
+            command: Sequence[str],
+            *,
+            limit: float | None = None,
+            fail_on: str = "late",
+            deadline: int | None = None,
+            symbols: Path | None = None,
+        ) -> Watched: ...
 
 
 LEVELS = (4, 5)
@@ -349,6 +367,47 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
         return comparisons
 
     return prove
+
+
+@pytest.fixture
+def flushes() -> Flushes:
+    """Call it with the command that starts QEMU with your guest, a list of words.
+
+    The guest runs under TCG with a plugin that follows changes of the page tables, flushes and
+    accesses, until QEMU ends or for `limit` seconds; the test fails with the report of `pagetable
+    flushes` where a flush is missing, and where nothing was watched.  `fail_on="stale"` counts what
+    a later flush may excuse too; `deadline` is for kernels that never leave ring 0, in blocks of
+    instructions; `symbols` is a file with the names of the kernel's functions.  What QEMU prints is
+    the test's output.  Returns what was seen: QEMU's exit code, and the counts.
+    """
+    from harness.check.flushes import FailOn
+    from harness.check.flushes import flushes as judged
+    from harness.inspect.symbols import symbols as read_symbols
+    from harness.machine.errors import MachineError
+    from harness.machine.plugin import DEADLINE, watched
+    from harness.report.flushes import lines
+
+    def watch(
+        command: Sequence[str],
+        *,
+        limit: float | None = None,
+        fail_on: str = "late",
+        deadline: int | None = None,
+        symbols: Path | None = None,
+    ) -> Watched:
+        __tracebackhide__ = True
+        on = FailOn(fail_on)
+        names = None if symbols is None else read_symbols(symbols)
+        try:
+            seen = watched(command, limit=limit, deadline=deadline or DEADLINE)
+        except MachineError as error:
+            pytest.fail(str(error), pytrace=False)
+        found = judged(seen)
+        if found.unwatched or found.failing(on):
+            pytest.fail("\n".join(lines(found, on, names)), pytrace=False)
+        return seen
+
+    return watch
 
 
 def _unmet(cpu: Cpu, memory: BufferMemory, meant: Expectations, *aside: Span) -> list[str]:

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BUILT = {f"harness/machine/{name}" for name in ("stub.elf", "bochs-rom.bin", "bochs-shim.so")}
+NAMES = ("stub.elf", "bochs-rom.bin", "bochs-shim.so", "flushes.so")
+BUILT = {f"harness/machine/{name}" for name in NAMES}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -47,6 +48,7 @@ def test_both_hold_the_stub_the_layouts_and_the_license(dist: Path) -> None:
             "LICENSE",
             "images/smallest.toml",
             "guest/x86/stub.c",
+            "guest/plugin/shadow.c",
         }
         <= names
     )

@@ -21,6 +21,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sysconfig
@@ -37,6 +38,7 @@ from harness.paging.address import Virtual
 from harness.report.explorer import Explorer
 from images.linux.build import NoKernel, build
 from tests.cli.commands import ROOT, run
+from tests.flushes import guests
 
 pytest_plugins = ["pytester"]
 
@@ -69,7 +71,7 @@ NOT_RUN = {
 }
 """Commands that are not executed here, and why."""
 
-ON_MACHINE = ("validate", "matrix", "rules", "check", "replay", "prove")
+ON_MACHINE = ("validate", "matrix", "rules", "check", "replay", "prove", "flushes")
 """Commands of `pagetable` that start a guest."""
 
 MEASURED = {
@@ -284,6 +286,8 @@ def test_a_session_prints_what_is_shown(
     block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block.write_files(tmp_path)
+    if "kernel.elf" in block.text:
+        shutil.copy(guests.guest(4), tmp_path / "kernel.elf")
     if unknown := UNKNOWN.search(block.before):
         others = tuple(one for one in quirks.FAULT_QUIRKS if one.name != unknown[1])
         assert len(others) == len(quirks.FAULT_QUIRKS) - 1

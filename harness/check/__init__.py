@@ -27,6 +27,7 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `held`             a guest's memory as it was when it was read
 `debugger`         what QEMU's monitor says of the space, beside the reference
 `quirks`           known departures of engines from the rules
+`flushes`          what the plugin saw of a guest's flushes, in the library's words
 `second_reading`   entries and accesses read a second time, by rules that share nothing with ours
 `verdicts`         the verdict on many accesses; `compare` what came of one oracle
 `validate`         one layout, every oracle

@@ -9,6 +9,7 @@
 `replay`    a saved case, asked again
 `prove`     the tables of any program, proved on the machine
 `check`     a foreign guest's own tables, compared with its machine
+`flushes`   the missing flushes of any guest, found while it runs in QEMU
 `source`    the options by which tables are chosen that are looked at
 `decode`    an entry, bit by bit
 `walk`      an address, step by step
@@ -65,7 +66,7 @@ def options(
 
 
 GROUPS: dict[str | None, tuple[str, ...]] = {
-    MACHINE: ("prove", "validate", "matrix", "rules", "replay", "check"),
+    MACHINE: ("prove", "validate", "matrix", "rules", "replay", "check", "flushes"),
     LOOKING: ("decode", "walk", "fault", "dump", "explore", "find", "lint", "diff", "gdb"),
     None: ("schema",),
 }

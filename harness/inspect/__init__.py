@@ -10,6 +10,7 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 
 `snapshot`     the CPU state and memory that all questions are asked of
 `number`       numbers as tools print them and people write them: `read`
+`symbols`      names of code addresses, from an ELF file or a list: `symbols` gives Symbols
 `names`        what levels are called: `level_named`
 `held`         all tables of a space, read at one moment, and how many they may be
 `engine`       how the engine of a guest reads its tables, where that is not by the rules

@@ -715,6 +715,97 @@ _COMMANDS: Final = {
         ),
         left_out=_list("What the machine was not asked about.", _text("A sentence.")),
     ),
+    "flushes": _command(
+        "flushes",
+        "What came of watching the flushes of a guest.",
+        verdict=_name(
+            "Whether a flush is missing; unwatched where the guest never had paging on, or QEMU"
+            " executed nothing under TCG.",
+            *("none", "missing", "unwatched"),
+        ),
+        fail_on=_name("Which uses make a flush missing.", "late", "stale"),
+        ended=_name("What ended QEMU.", "itself", "limit", "interrupt"),
+        exit_code={
+            "description": "QEMU's, negative for the signal that ended it.",
+            "type": "integer",
+        },
+        seconds={"description": "Wall time.", "type": "number", "minimum": 0},
+        processors=_number("How many of the guest's processors executed something."),
+        seen=_object(
+            "How much was seen.",
+            blocks=_number("Blocks of instructions."),
+            stores=_number("Stores into tables."),
+            narrowed=_number("Changes of entries that take something away."),
+            invlpg=_number("INVLPG."),
+            mov_cr3=_number("MOV to CR3."),
+            control=_number("Changes of CR0 and CR4 that drop all that is cached."),
+            faults=_number("Page faults."),
+        ),
+        uses=_number("Stale uses, late ones among them."),
+        late=_number("Those that no flush to come excuses."),
+        denied=_number("Those that are page faults which what was cached would have spared."),
+        uses_without_cause=_number("Those of causes for which there was no more room."),
+        causes=_list(
+            "Uses that are alike, those with the most late ones first.",
+            _object(
+                "A cause.",
+                uses=_number("How many uses."),
+                late=_number("How many of them are late."),
+                entries=_number("How many cached entries were used so."),
+                flushed=_object(
+                    "How many of these each flush ended.",
+                    invlpg=_number("INVLPG."),
+                    mov_cr3=_number("MOV to CR3."),
+                    control=_number("A change of CR0 or CR4."),
+                    fault=_number("A page fault at the address."),
+                    restoring=_number("None: the entry holds again what was cached."),
+                ),
+                unflushed=_number("How many of them no flush was seen to end."),
+                cached=_name(
+                    "What was cached: a translation, an entry above the page, or a PDPTE register.",
+                    *("translation", "structure", "register"),
+                ),
+                change=_object(
+                    "The change after which they are stale.",
+                    entry=_text("What the manual calls the entry."),
+                    slot=_hex("Where the entry is."),
+                    level=_number("Its level."),
+                    lost=_name(
+                        "What the change took.",
+                        *("present", "frame", "write", "user", "execute", "other"),
+                    ),
+                    old=_hex("What the entry held."),
+                    new=_hex("What it holds."),
+                    processor=_or_null(
+                        _number("Which processor stored it; null where no store was seen.")
+                    ),
+                    pc=_or_null(_hex("By which instruction; null likewise.")),
+                    symbol=_or_null(_text("In which function; null where that is not known.")),
+                ),
+                use=_object(
+                    "One of the uses, a late one if there is any.",
+                    address=_hex("The address."),
+                    kind=_name("The access.", "read", "write", "fetch"),
+                    user=_flag("Whether it was made in user mode."),
+                    denied=_flag("Whether the guest took a page fault."),
+                    physical=_hex("Where what was cached leads."),
+                    processor=_number("Which processor made it."),
+                    pc=_hex("By which instruction."),
+                    symbol=_or_null(_text("In which function; null where that is not known.")),
+                    cpu=_a("cpu", "The state of that processor."),
+                    was=_or_null(
+                        _list(
+                            "The walk by what was cached; null where it is not known whole.",
+                            _text("A line."),
+                        )
+                    ),
+                    now=_or_null(
+                        _list("The walk by the tables; null likewise.", _text("A line."))
+                    ),
+                ),
+            ),
+        ),
+    ),
     "validate": _command(
         "validate",
         "What came of comparing layouts with the machine.",

@@ -35,13 +35,14 @@ from tests.cli.commands import run
 from tests.cli.programs import MEANT, TEXT, Program
 from tests.cli.test_rules_command import REPORT, differing
 from tests.cli.test_validate_command import wrong
+from tests.flushes import guests
 from tests.inspect import oopses
 from tests.inspect.sources.machines import STUB, running
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
 WHOLE = schema()
 DEFINITIONS = WHOLE["$defs"]
-ON_MACHINES = {"check", "validate", "matrix", "prove"}
+ON_MACHINES = {"check", "flushes", "validate", "matrix", "prove"}
 LAYOUTS = ("aliases", "malformed", "self-map", "page-sizes", "rights", "edges-57", "without-nxe")
 PAE = ("--ram", "pae", "--cr3", 0, "--cr4", "0x20", "--efer", 0)
 WIDE = "0xffff_8000_4000_0000"
@@ -130,7 +131,18 @@ def machine_outputs(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
                 patch.setattr(module, name, failing(getattr(module, name)))
             for question in (layouts, accesses, foreign, program):
                 found[str(question[0])].append(asked(directory, *question))
+    found["flushes"] = [*watched(directory)]
     return found
+
+
+def watched(directory: Path) -> Iterator[Any]:
+    """What `flushes` prints of a guest that never runs, and of one that forgets many."""
+    command = guests.command(QEMU, 4)
+    names = ("--symbols", guests.guest(4))
+    for options, more in ((("--limit", 0.5), ["-S"]), (names, [])):
+        _, out, errors = run("flushes", "--json", *options, "--", *command, *more, cwd=directory)
+        assert out.count("\n") == 1, errors
+        yield json.loads(out)
 
 
 def proof(directory: Path) -> tuple[object, ...]:
@@ -208,7 +220,10 @@ def test_what_is_printed_of_machines_is_what_is_documented(machine_outputs: Outp
     assert set(machine_outputs) == ON_MACHINES
     for command, told in machine_outputs.items():
         assert [wrong for one in told for wrong in wrong_in(one, command)] == []
-        assert [bool(one["disagreements"]) for one in told] == [False, True]
+        if command == "flushes":
+            assert [one["verdict"] for one in told] == ["unwatched", "missing"]
+        else:
+            assert [bool(one["disagreements"]) for one in told] == [False, True]
     # PAE and encrypted memory are not what they compare; what an access comes to is what other
     # commands show too.
     missing = {key for key in never_come(machine_outputs) if key.partition(".")[0] not in SHOWN}

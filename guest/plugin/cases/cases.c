@@ -1,0 +1,492 @@
+/*
+ * Changes of tables with and without the flush that they need, one after the other.
+ *
+ * Each case has a page of its own and prints what the manual makes of it (Intel SDM, volume 3A, 4.10), as
+ *
+ *	case NAME ADDRESS legal|stale|late|denied
+ *
+ * legal   no use of the page is a stale one
+ * stale   a use may have gone by what was cached, and a later flush could still have excused it
+ * late    the same after this processor has been in user mode since the change
+ * denied  an access faults that might have passed by what was cached
+ *
+ * MODE is 2 (32-bit), 3 (PAE), or 4 or 5 levels.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#if MODE == 2
+typedef uint32_t word;
+enum { INDEX = 10 };
+#else
+typedef uint64_t word;
+enum { INDEX = 9 };
+#endif
+enum { SLOTS = 1 << INDEX, PAGE = 4096 };
+#define ALWAYS static inline __attribute__((always_inline))
+#define ALIGNED __attribute__((aligned(4096)))
+
+enum { P = 1, W = 2, U = 4, A = 1 << 5, D = 1 << 6, PS = 1 << 7, G = 1 << 8 };
+#if MODE > 2
+#define NX (1ull << 63)
+#endif
+enum { WP = 1 << 16, PGE = 1 << 7 };
+#define PG ((uintptr_t)1 << 31)
+
+extern word top[], upper[], pointers[], directory[];
+extern uintptr_t recover, idt[];
+extern uint64_t gdt[];
+extern uint8_t other_begin[], other_end[];
+void go_to_user(void);	/* and back */
+extern uintptr_t read_by_user;	/* what it reads there, unless 0 */
+void on_page_fault(void);
+void on_return(void);
+
+#if MODE > 2
+static ALIGNED word table2[512];
+#endif
+#if MODE >= 4
+static ALIGNED word table3[512];
+#endif
+static ALIGNED word tables[8][SLOTS];
+static ALIGNED uint8_t frames[8][PAGE];
+
+/* The pages of the cases: the first table's, then those that span a whole table. */
+#if MODE >= 4
+#define BASE 0x400000000000ull
+#else
+#define BASE 0x80000000ul
+#endif
+#define LARGE ((uintptr_t)PAGE << INDEX)
+#define BIG(n) (BASE + (n) * LARGE)
+static word *above;	/* the table whose entries span LARGE each, from BASE on */
+
+/* ---- the machine ---- */
+
+static void out8(uint16_t port, uint8_t value) { asm volatile("outb %0, %1" :: "a"(value), "d"(port)); }
+static void print(const char *text) { while (*text) out8(0x3f8, *text++); }
+static void print_number(uint64_t value)
+{
+	for (int i = 60; i >= 0; i -= 4)
+		out8(0x3f8, "0123456789abcdef"[value >> i & 15]);
+}
+ALWAYS void store(word *slot, word entry) { *(volatile word *)slot = entry; }
+ALWAYS void invlpg(uintptr_t address) { asm volatile("invlpg (%0)" :: "r"(address) : "memory"); }
+ALWAYS uintptr_t cr3(void) { uintptr_t value; asm volatile("mov %%cr3, %0" : "=r"(value)); return value; }
+ALWAYS void set_cr3(uintptr_t value) { asm volatile("mov %0, %%cr3" :: "r"(value) : "memory"); }
+ALWAYS uintptr_t cr4(void) { uintptr_t value; asm volatile("mov %%cr4, %0" : "=r"(value)); return value; }
+ALWAYS void set_cr4(uintptr_t value) { asm volatile("mov %0, %%cr4" :: "r"(value) : "memory"); }
+ALWAYS uintptr_t cr0(void) { uintptr_t value; asm volatile("mov %%cr0, %0" : "=r"(value)); return value; }
+ALWAYS void set_cr0(uintptr_t value) { asm volatile("mov %0, %%cr0" :: "r"(value) : "memory"); }
+ALWAYS void read(uintptr_t address) { (void)*(volatile uint8_t *)address; }
+ALWAYS void read_wide(uintptr_t address) { (void)*(volatile uint32_t *)address; }
+ALWAYS void write(uintptr_t address) { *(volatile uint8_t *)address = 7; }
+ALWAYS void call(uintptr_t address) { ((void (*)(void))(address + 0x800))(); }
+
+/* An access that may fault. */
+#if MODE >= 4
+#define TO_RECOVER "lea 1f(%%rip), %%rax; mov %%rax, recover(%%rip); "
+#define CLOBBERED "rax"
+#else
+#define TO_RECOVER "movl $1f, recover; "
+#define CLOBBERED "eax"
+#endif
+ALWAYS void try_read(uintptr_t address)
+{
+	asm volatile(TO_RECOVER "cmpb $0, (%0); 1:" :: "r"(address) : CLOBBERED, "memory", "cc");
+}
+ALWAYS void try_write(uintptr_t address)
+{
+	asm volatile(TO_RECOVER "movb $7, (%0); 1:" :: "r"(address) : CLOBBERED, "memory");
+}
+
+/* User mode reads, or faults; `go_to_user` comes back in both cases. */
+static void user_reads(uintptr_t address)
+{
+	extern char after_user_read[];
+	recover = (uintptr_t)after_user_read;
+	read_by_user = address;
+	go_to_user();
+	read_by_user = 0;
+}
+
+#if MODE >= 4
+static void set_fs(uintptr_t base)
+{
+	asm volatile("wrmsr" :: "a"((uint32_t)base), "d"((uint32_t)(base >> 32)), "c"(0xc0000100));
+}
+#endif
+
+static uint64_t segment_at(uintptr_t base, uint64_t type)
+{
+	return 103ull | (base & 0xffffffull) << 16 | type << 40 | (uint64_t)(base >> 24 & 0xff) << 56;
+}
+
+#if MODE < 4
+static void set_fs(uintptr_t base)
+{
+	gdt[7] = segment_at(base, 0x93) | 0x00c0ull << 48;
+	asm volatile("mov %w0, %%fs" :: "r"(0x38) : "memory");
+}
+#endif
+
+static void gate(int vector, void (*handler)(void))
+{
+	uintptr_t where = (uintptr_t)handler;
+	uint32_t *words = (uint32_t *)idt + vector * (sizeof(void *) / 2);
+	words[0] = 8 << 16 | (where & 0xffff);
+	words[1] = (where & 0xffff0000) | 0xee00;	/* a gate that user mode may use */
+}
+
+static uint32_t task[32];
+
+static void make_gates(void)
+{
+	uintptr_t where = (uintptr_t)task;
+	extern char idt_register[];
+	static uint8_t interrupt_stack[4096];
+#if MODE >= 4
+	*(uint64_t *)&task[1] = (uintptr_t)interrupt_stack + sizeof interrupt_stack;
+#else
+	task[1] = (uintptr_t)interrupt_stack + sizeof interrupt_stack;
+	task[2] = 0x10;
+#endif
+	gdt[8] = segment_at(where, 0x89);
+	gate(14, on_page_fault);
+	gate(0x80, on_return);
+	asm volatile("lidt (%0)" :: "r"(idt_register));
+	asm volatile("ltr %w0" :: "r"(0x40));
+}
+
+/* ---- cases ---- */
+
+static volatile uintptr_t next;	/* page of the case that runs */
+#define HERE (BASE + next * PAGE)
+#define FRAME(n) ((uintptr_t)frames[n])
+ALWAYS void map(word frame, word rights) { store(&tables[0][next], frame | rights); }
+ALWAYS void map0(word rights) { map(FRAME(0), rights); }
+ALWAYS void map1(word rights) { map(FRAME(1), rights); }
+
+static void is(const char *verdict, const char *name, uintptr_t address)
+{
+	print("case ");
+	print(name);
+	print(" ");
+	print_number(address);
+	print(" ");
+	print(verdict);
+	print("\n");
+}
+#define CASE(verdict, name, ...) do { __VA_ARGS__; is(verdict, name, HERE); next++; } while (0)
+#define BIG_CASE(verdict, name, n, ...) CASE_AT(verdict, name, BIG(n), __VA_ARGS__)
+#define CASE_AT(verdict, name, address, ...) do { __VA_ARGS__; is(verdict, name, address); } while (0)
+
+static void unmaps(void)
+{
+	CASE("stale", "unmap", map0(P | W); read(HERE); map(0, 0); try_read(HERE));
+	CASE("late", "unmap-user", map0(P | W); read(HERE); map(0, 0); go_to_user(); try_read(HERE));
+	CASE("legal", "unmap-invlpg", map0(P | W); read(HERE); map(0, 0); invlpg(HERE); try_read(HERE); map1(P | W); read(HERE));
+	CASE("legal", "absent-to-present", map(0, 0); try_read(HERE); map0(P | W); read(HERE));
+	CASE("legal", "unmap-unused", map0(P | W); read(HERE); map(0, 0); go_to_user());
+	CASE("legal", "unmap-and-map-again", map0(P | W); read(HERE); map(0, 0); map0(P | W); read(HERE));
+	CASE("legal", "fault-drops", map0(P); read(HERE); map1(P); try_write(HERE); read(HERE));
+}
+
+static void moves(void)
+{
+	CASE("stale", "move", map0(P | W); read(HERE); map1(P | W); read(HERE));
+	CASE("late", "move-user", map0(P | W); read(HERE); map1(P | W); go_to_user(); read(HERE));
+	CASE("stale", "move-flushed-later", map0(P | W); read(HERE); map1(P | W); read(HERE); invlpg(HERE); go_to_user();
+	     read(HERE));
+	CASE("legal", "move-invlpg", map0(P | W); read(HERE); map1(P | W); invlpg(HERE); go_to_user(); read(HERE));
+	CASE("legal", "move-cr3", map0(P | W); read(HERE); map1(P | W); set_cr3(cr3()); read(HERE));
+	CASE("legal", "move-and-back", map0(P | W); read(HERE); map1(P | W); map0(P | W); read(HERE));
+	CASE("stale", "move-write", map0(P | W); write(HERE); map1(P | W); write(HERE));
+	CASE("legal", "move-write-clean", map0(P | W); read(HERE); map1(P | W); write(HERE));
+	CASE("stale", "move-invlpg-neighbour", map0(P | W); read(HERE); map1(P | W); invlpg(HERE + PAGE); read(HERE));
+	CASE("stale", "across", map0(P | W); write(HERE); next++; map0(P | W); write(HERE); map1(P | W); read_wide(HERE - 2));
+	CASE("legal", "not-across", map0(P | W); write(HERE); next++; map0(P | W); write(HERE); map1(P | W); read_wide(HERE - 4));
+}
+
+static void rights(void)
+{
+	CASE("stale", "read-only", map0(P | W); write(HERE); map0(P); try_write(HERE));
+	CASE("late", "read-only-user", map0(P | W); write(HERE); map0(P); go_to_user(); try_write(HERE));
+	CASE("legal", "read-only-invlpg", map0(P | W); write(HERE); map0(P); invlpg(HERE); try_write(HERE));
+	CASE("legal", "read-only-then-read", map0(P | W); write(HERE); map0(P); read(HERE));
+	CASE("legal", "read-only-without-wp", set_cr0(cr0() & ~(uintptr_t)WP); map0(P | W); write(HERE); map0(P); write(HERE);
+	     set_cr0(cr0() | WP));
+	CASE("legal", "widen-write", map0(P); read(HERE); map0(P | W); write(HERE));
+	CASE("legal", "accessed-and-dirty", map0(P | W); write(HERE); map0(P | W); write(HERE); read(HERE));
+	CASE("legal", "set-user", map0(P); read(HERE); map0(P | U); read(HERE));
+	CASE("legal", "clear-user", map0(P | U); read(HERE); map0(P); read(HERE));
+	CASE("late", "user-denied", map0(P | W | U); user_reads(HERE); map0(P | W); user_reads(HERE));
+	CASE("legal", "user-denied-invlpg", map0(P | W | U); user_reads(HERE); map0(P | W); invlpg(HERE); user_reads(HERE));
+	CASE("legal", "available-bits", map0(P | W); write(HERE); map0(P | W | 7 << 9); write(HERE));
+	CASE("legal", "code-unchanged", map0(P); call(HERE); map0(P); call(HERE));
+	CASE("stale", "code-moved", map0(P); call(HERE); map1(P); call(HERE));
+	CASE("legal", "code-moved-invlpg", map0(P); call(HERE); map1(P); invlpg(HERE); call(HERE));
+#if MODE > 2
+	CASE("stale", "code-nx", map0(P); call(HERE); map0(P | NX); call(HERE));
+	CASE("legal", "code-nx-then-read", map0(P); call(HERE); map0(P | NX); read(HERE));
+	CASE("legal", "code-nx-widened", map0(P | NX); read(HERE); map0(P); call(HERE));
+#endif
+}
+
+static void globals(void)
+{
+	CASE("stale", "global-cr3", map0(P | W | G); read(HERE); map1(P | W | G); set_cr3(cr3()); read(HERE));
+	CASE("late", "global-cr3-user", map0(P | W | G); read(HERE); map1(P | W | G); set_cr3(cr3()); go_to_user(); read(HERE));
+	CASE("legal", "global-invlpg", map0(P | W | G); read(HERE); map1(P | W | G); invlpg(HERE); read(HERE));
+	CASE("legal", "global-pge", map0(P | W | G); read(HERE); map1(P | W | G); set_cr4(cr4() & ~(uintptr_t)PGE);
+	     set_cr4(cr4() | PGE); read(HERE));
+	CASE("legal", "global-without-pge", set_cr4(cr4() & ~(uintptr_t)PGE); map0(P | W | G); read(HERE); map1(P | W | G);
+	     set_cr3(cr3()); read(HERE); set_cr4(cr4() | PGE));
+#if MODE < 4
+	CASE("legal", "paging-off", map0(P | W | G); read(HERE); map1(P | W | G); set_cr0(cr0() & ~PG); set_cr0(cr0() | PG);
+	     read(HERE));
+#endif
+}
+
+/* What is cached of entries above pages: the pages behind them need not have been used. */
+static void structures(void)
+{
+	word *old = tables[1], *new = tables[2];
+	for (int i = 0; i < 16; i++) {
+		store(&old[i], FRAME(2) | P | W);
+		store(&new[i], FRAME(3) | P | W);
+	}
+	word was = (uintptr_t)old | P | W | U, now = (uintptr_t)new | P | W | U;
+	BIG_CASE("stale", "table-moved", 1, store(&above[1], was); read(BIG(1)); store(&above[1], now); read(BIG(1)));
+	BIG_CASE("legal", "table-moved-invlpg", 2, store(&above[2], was); read(BIG(2)); store(&above[2], now); invlpg(BIG(2));
+		 read(BIG(2)));
+	CASE_AT("stale", "table-moved-other-page", BIG(3) + PAGE, store(&above[3], was); read(BIG(3)); store(&above[3], now);
+		read(BIG(3) + PAGE));
+	CASE_AT("legal", "table-moved-invlpg-other-page", BIG(4) + PAGE, store(&above[4], was); read(BIG(4));
+		store(&above[4], now); invlpg(HERE); read(BIG(4) + PAGE));
+	CASE_AT("legal", "table-moved-cr3-other-page", BIG(5) + PAGE, store(&above[5], was); read(BIG(5)); store(&above[5], now);
+		set_cr3(cr3()); read(BIG(5) + PAGE));
+	CASE_AT("late", "table-moved-user-other-page", BIG(6) + PAGE, store(&above[6], was); read(BIG(6)); store(&above[6], now);
+		go_to_user(); read(BIG(6) + PAGE));
+	CASE_AT("denied", "table-gone-other-page", BIG(7) + PAGE, store(&above[7], was); read(BIG(7)); store(&above[7], 0);
+		try_read(BIG(7) + PAGE));
+	CASE_AT("legal", "table-gone-invlpg", BIG(8) + PAGE, store(&above[8], was); read(BIG(8)); store(&above[8], 0);
+		invlpg(HERE); try_read(BIG(8) + PAGE));
+	BIG_CASE("stale", "table-read-only", 9, store(&above[9], was); write(BIG(9)); store(&above[9], was & ~(word)W);
+		 try_write(BIG(9)));
+	CASE_AT("legal", "table-fault-drops", BIG(10) + PAGE, store(&old[1], 0); store(&above[10], was); read(BIG(10));
+		store(&above[10], now); store(&new[1], 0); try_read(BIG(10) + PAGE); store(&old[1], FRAME(2) | P | W);
+		store(&new[1], FRAME(3) | P | W); read(BIG(10) + PAGE));
+}
+
+static void large(void)
+{
+	word leaf = P | W | PS;
+	word *small = tables[3];
+	for (int i = 0; i < SLOTS; i++)
+		store(&small[i], (word)i * PAGE | P | W);
+	CASE_AT("legal", "split-in-place", BIG(17) + 0x3000, store(&above[17], leaf); read(BIG(17) + 0x3000);
+		store(&above[17], (uintptr_t)small | P | W | U); read(BIG(17) + 0x3000));
+	CASE_AT("stale", "large-moved", BIG(18) + 0x3000, store(&above[18], leaf); read(BIG(18) + 0x3000);
+		store(&above[18], LARGE | leaf); read(BIG(18) + 0x3000));
+	CASE_AT("legal", "large-moved-invlpg-in-it", BIG(19) + 0x3000, store(&above[19], leaf); read(BIG(19) + 0x3000);
+		store(&above[19], LARGE | leaf); invlpg(BIG(19) + 0x9000); read(BIG(19) + 0x3000));
+	CASE_AT("stale", "large-moved-other-part", BIG(20) + 0x5000, store(&above[20], leaf); read(BIG(20));
+		store(&above[20], LARGE | leaf); read(BIG(20) + 0x5000));
+	/* TCG drops global pages too at MOV CR3; a processor keeps them. */
+	BIG_CASE("denied", "large-global-gone", 21, store(&above[21], leaf | G); read(BIG(21)); store(&above[21], 0);
+		 set_cr3(cr3()); try_read(BIG(21)));
+	BIG_CASE("late", "large-moved-user", 22, store(&above[22], leaf); read(BIG(22)); store(&above[22], LARGE | leaf);
+		 go_to_user(); read(BIG(22)));
+}
+
+/* INVLPG of an operand with an index and an offset, and with a segment. */
+static void operands(void)
+{
+	CASE("legal", "invlpg-operand", map0(P | W); read(HERE); map1(P | W);
+	     asm volatile("invlpg -8(%0, %1, 4)" :: "r"((uintptr_t)HERE - 32 + 8), "r"((uintptr_t)8) : "memory"); read(HERE));
+	CASE("legal", "invlpg-absolute", map0(P | W); read(HERE); map1(P | W);
+	     asm volatile("push %0; invlpg (%0); pop %0" :: "r"((uintptr_t)HERE) : "memory"); read(HERE));
+	CASE("legal", "invlpg-fs", map0(P | W); read(HERE); map1(P | W); set_fs(HERE); asm volatile("invlpg %%fs:0" ::: "memory");
+	     set_fs(0); read(HERE));
+}
+
+#if MODE >= 4
+/* SMEP set drops what is not global; who sets it must not be executing a user's page. */
+extern char set_and_clear_smep[];
+asm("set_and_clear_smep: mov %cr4, %rax; bts $20, %rax; mov %rax, %cr4; btr $20, %rax; mov %rax, %cr4; ret");
+
+static void smep(void)
+{
+	store(&upper[1], (uintptr_t)pointers | P | W);
+	CASE("legal", "smep", map0(P | W); read(HERE); map1(P | W);
+	     ((void (*)(void))(set_and_clear_smep + (1ull << 39)))(); read(HERE));
+}
+#else
+/* A task that has a CR3 of its own, and jumps back. */
+static uint32_t other_task[32];
+static void in_other_task(void)
+{
+	for (;;)
+		asm volatile("ljmp $0x40, $0");
+}
+
+static void task_switch(void)
+{
+	static uint8_t stack[PAGE];
+	static ALIGNED word second_root[1024];
+	uintptr_t where = (uintptr_t)other_task;
+	word *root = MODE == 2 ? directory : pointers;
+	for (int i = 0; i < (MODE == 2 ? 1024 : 4); i++)
+		second_root[i] = root[i];
+	other_task[7] = (uintptr_t)second_root;
+	other_task[8] = (uintptr_t)in_other_task;
+	other_task[9] = 2;
+	other_task[14] = (uintptr_t)stack + sizeof stack;
+	other_task[18] = other_task[20] = other_task[21] = 0x10;
+	other_task[19] = 8;
+	task[7] = cr3();
+	gdt[10] = segment_at(where, 0x89);
+	CASE("legal", "task-switch", map0(P | W); read(HERE); map1(P | W); asm volatile("ljmp $0x50, $0" ::: "memory"); read(HERE));
+}
+#endif
+
+#if MODE == 3
+/* PDPTEs are loaded with CR3; no INVLPG drops them (4.4.1). */
+static void registers(void)
+{
+	static ALIGNED word other_directory[512];
+	for (int i = 24; i < 26; i++) {
+		store(&above[i], (uintptr_t)tables[1] | P | W);
+		store(&other_directory[i], (uintptr_t)tables[2] | P | W);
+	}
+	word was = pointers[2], now = (uintptr_t)other_directory | P;
+	CASE_AT("stale", "pdpte-moved", BIG(24) + PAGE, read(BIG(24)); store(&pointers[2], now); invlpg(BIG(24));
+		read(BIG(24) + PAGE));
+	store(&pointers[2], was);
+	set_cr3(cr3());
+	CASE_AT("legal", "pdpte-moved-cr3", BIG(25) + PAGE, read(BIG(25)); store(&pointers[2], now); set_cr3(cr3());
+		read(BIG(25) + PAGE));
+	store(&pointers[2], was);
+	set_cr3(cr3());
+}
+#endif
+
+/* ---- two processors ---- */
+
+enum order { NOT_THERE, READS, FLUSHES, DONE };
+static volatile enum order order;
+
+void run_other(void)
+{
+	order = DONE;
+	for (;;) {
+		if (order == READS)
+			read(HERE);
+		else if (order == FLUSHES)
+			invlpg(HERE);
+		else
+			continue;
+		order = DONE;
+	}
+}
+
+static void have_other(enum order what)
+{
+	order = what;
+	while (order != DONE)
+		asm volatile("pause");
+}
+
+static void interrupt(uint32_t what)
+{
+	volatile uint32_t *apic = (void *)0xfee00000;
+	apic[0x310 / 4] = 1 << 24;
+	apic[0x300 / 4] = what;
+	for (int i = 0; i < 1000; i++)
+		out8(0x80, 0);
+}
+
+/* The command line says how many processors there are: a pointer to it is in what PVH starts with. */
+extern uint32_t start_info;
+static bool has_other(void)
+{
+	enum { COMMAND_LINE = 24 };
+	const char *text = (const char *)(uintptr_t)*(uint32_t *)(uintptr_t)(start_info + COMMAND_LINE);
+	return text && *text == '2';
+}
+
+static void wake_other(void)
+{
+	for (uint8_t *byte = other_begin; byte < other_end; byte++)
+		*(volatile uint8_t *)(0x8000 + (byte - other_begin)) = *byte;
+	interrupt(0x4500);
+	interrupt(0x4608);
+	while (order != DONE)
+		asm volatile("pause");
+}
+
+static void shootdowns(void)
+{
+	wake_other();
+	CASE("stale", "no-shootdown", map0(P | W); have_other(READS); map1(P | W); invlpg(HERE); have_other(READS));
+	CASE("legal", "shootdown", map0(P | W); have_other(READS); map1(P | W); invlpg(HERE); have_other(FLUSHES);
+	     have_other(READS));
+	CASE("late", "no-shootdown-user", map0(P | W); have_other(READS); map1(P | W); invlpg(HERE); go_to_user();
+	     have_other(READS));
+}
+
+/* Long after the change, with no user mode at all: not where this processor waits for the other one as well. */
+static void deadlines(void)
+{
+	CASE("late", "deadline", map0(P | W); read(HERE); map1(P | W); for (volatile int i = 0; i < 100000; i++); read(HERE));
+}
+
+static void make_tables(void)
+{
+	for (int i = 0; i < 8; i++)
+		for (int k = 0; k < PAGE; k++)
+			frames[i][k] = k == 0x800 ? 0xc3 : i;
+#if MODE == 2
+	above = directory + (BASE >> 22);
+#else
+	above = table2;
+#endif
+#if MODE == 3
+	store(&pointers[2], (uintptr_t)table2 | P);
+	set_cr3(cr3());
+#elif MODE >= 4
+	store(&table3[0], (uintptr_t)table2 | P | W | U);
+	store(&upper[BASE >> 39 & 511], (uintptr_t)table3 | P | W | U);
+#endif
+	store(&above[0], (uintptr_t)tables[0] | P | W | U);
+}
+
+void run_cases(void)
+{
+	make_gates();
+	make_tables();
+	unmaps();
+	moves();
+	rights();
+	globals();
+	structures();
+	large();
+	operands();
+#if MODE >= 4
+	smep();
+#else
+	task_switch();
+#endif
+	if (has_other())
+		shootdowns();
+	else
+		deadlines();
+#if MODE == 3
+	registers();
+#endif
+	print("done\n");
+	out8(0xf4, 0);
+	for (;;)
+		asm volatile("hlt");
+}

@@ -1,0 +1,141 @@
+"""`pagetable flushes`: the missing flushes of any guest, found while it runs in QEMU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.complete import one_of
+from harness.cli.ending import DISAGREEMENT, MISUSE, complain, sentences
+from harness.cli.help import OUTPUT
+from harness.cli.output import Json, make_folder, say, show
+
+BETWEEN = 10.0
+"""Seconds from one line of progress to the next."""
+
+
+def flushes(
+    command: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="-- QEMU ARGS...",
+            help="The command that starts your guest: qemu-system-x86_64, with TCG.",
+            show_default=False,
+        ),
+    ],
+    fail_on: Annotated[
+        str,
+        typer.Option(
+            metavar="WHICH",
+            help="Which uses are a failure: late, or stale, which a later flush may excuse.",
+            autocompletion=one_of("late", "stale"),
+        ),
+    ] = "late",
+    symbols: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Names of the kernel's functions: its ELF file, System.map or kallsyms.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="End QEMU after this time.", min=0.1, show_default=False
+        ),
+    ] = None,
+    deadline: Annotated[
+        int,
+        typer.Option(
+            metavar="BLOCKS",
+            help="Blocks of instructions that a kernel may execute between a change and its flush"
+            " without leaving ring 0.",
+            min=1,
+        ),
+    ] = 20_000_000,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also write flushes.txt and flushes.json there.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the flushes that a guest's kernel forgets, while it runs unmodified in QEMU.
+
+    Starts your QEMU with a plugin that follows every change of the page tables, every flush and
+    every access.  Reported is a use of a translation that was cached before a change took it away,
+    once the thread that made the change is back in user mode, or past the deadline: who changed
+    which entry, who used the old translation, and what flushed it in the end.
+
+    It ends when QEMU does, after --limit, or at Ctrl-C.  TCG alone, two to three times slower.
+
+    Exit codes: 0 no such use, 1 a flush is missing, 2 misuse, 3 QEMU failed.
+
+    Example: pagetable flushes --symbols vmlinux -- qemu-system-x86_64 -kernel bzImage -nographic
+    """
+    with sentences():
+        import json
+
+        from harness.check import written
+        from harness.check.flushes import FailOn
+        from harness.check.flushes import flushes as judged
+        from harness.inspect.symbols import symbols as read_symbols
+        from harness.machine.errors import Misuse
+        from harness.machine.plugin import watched
+        from harness.report import flushes as reported
+        from harness.report.visible import visible_lines
+
+        if fail_on not in [one.value for one in FailOn]:
+            raise Misuse(f"there is no {fail_on!r} to fail on: choose late or stale")
+        on = FailOn(fail_on)
+        names = None if symbols is None else read_symbols(symbols)
+        make_folder(report)
+        found = judged(
+            watched(
+                command,
+                limit=limit,
+                deadline=deadline,
+                stdout=2 if as_json else None,
+                progress=_progress(),
+            )
+        )
+        if report is not None:
+            text = "\n".join(reported.lines(found, on, names))
+            written.write(report / "flushes.txt", visible_lines(text) + "\n")
+            whole = json.dumps(reported.as_object(found, on, names))
+            written.write(report / "flushes.json", whole + "\n")
+        if as_json:
+            say(json.dumps(reported.as_object(found, on, names)))
+        else:
+            show("\n".join(reported.lines(found, on, names)))
+        if found.unwatched:
+            complain(found.unwatched)
+            raise typer.Exit(MISUSE)
+        if found.failing(on):
+            raise typer.Exit(DISAGREEMENT)
+
+
+def _progress() -> Callable[[float, Mapping[str, int]], None]:
+    """Says now and then, on stderr, what was seen so far."""
+    said = 0.0
+
+    def tell(seconds: float, totals: Mapping[str, int]) -> None:
+        nonlocal said
+        if seconds - said < BETWEEN:
+            return
+        said = seconds
+        flushed = totals["invlpg"] + totals["mov_cr3"] + totals["control"]
+        complain(
+            f"{seconds:.0f} s: {totals['narrowed']:,} changes, {flushed:,} flushes,"
+            f" {totals['uses']:,} stale uses, {totals['late']:,} of them late"
+        )
+
+    return tell

@@ -1,0 +1,228 @@
+"""A QEMU that its user's own command line starts, with the plugin that watches the guest's flushes.
+
+The plugin (`guest/plugin`) writes what it sees into memory that this process shares, as numbers
+whose names stand there too: they can be read while the guest runs, and when QEMU was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Final
+
+import numpy as np
+
+from harness.machine.descriptors import anonymous_file
+from harness.machine.errors import LaunchFailure, MachineError, Misuse
+from harness.machine.machine import PATIENCE, bound_to, installed
+
+BUILT_PLUGIN: Final = Path(__file__).with_name("flushes.so")
+DEADLINE: Final = 20_000_000
+"""Blocks of instructions that a processor may execute between a change and its flush."""
+
+_MAGIC: Final = b"flushes1"
+_SENTENCE, _NAMES = 512, 4096
+_HEAD: Final = len(_MAGIC) + _SENTENCE + _NAMES
+_WORD: Final = 8
+_STARTED, _WATCHING, _REFUSED = range(3)  # enum state in guest/plugin/report.h
+_GLANCE: Final = 0.05
+"""Seconds between two looks at whether QEMU has ended."""
+
+_HARDWARE: Final = ("kvm", "hvf", "whpx", "nvmm", "xen")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the plugin has told: its refusal or "", totals by name, and causes by name."""
+
+    sentence: str
+    totals: Mapping[str, int]
+    causes: tuple[Mapping[str, int], ...]
+
+
+class Ending(Enum):
+    """What ended a run."""
+
+    ITSELF = "QEMU ended"
+    LIMIT = "the time limit"
+    INTERRUPT = "Ctrl-C"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A run: what the plugin told of it, what ended it, QEMU's exit code and seconds."""
+
+    report: Report
+    ending: Ending
+    exit_code: int
+    seconds: float
+
+
+class _Shared:
+    """The memory that the plugin writes to."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def read(self, causes: bool = True) -> Report | None:
+        """What is there; None where no plugin has begun to write."""
+        size = os.fstat(self._fd).st_size
+        if size < _HEAD:
+            return None
+        with mmap.mmap(self._fd, size, prot=mmap.PROT_READ) as memory:
+            head = memory[:_HEAD]
+            if not head.startswith(_MAGIC):
+                return None
+            sentence, names = head[len(_MAGIC) :][:_SENTENCE], head[len(_MAGIC) + _SENTENCE :]
+            of_totals, of_cause = (part.split() for part in _text(names).split(";"))
+            end = _HEAD + _WORD * len(of_totals)
+            totals = dict(zip(of_totals, _words(memory[_HEAD:end]), strict=True))
+            count = totals["causes"] if causes else 0
+            width = _WORD * len(of_cause)
+            rows = [memory[end + i * width : end + (i + 1) * width] for i in range(count)]
+        found = tuple(dict(zip(of_cause, _words(row), strict=True)) for row in rows)
+        return Report(_text(sentence), totals, found)
+
+
+def _text(octets: bytes) -> str:
+    return octets.split(b"\0", 1)[0].decode("ascii", "replace")
+
+
+def _words(octets: bytes) -> list[int]:
+    return [int(word) for word in np.frombuffer(octets, np.uint64)]
+
+
+def watched(
+    command: Sequence[str],
+    *,
+    limit: float | None = None,
+    deadline: int = DEADLINE,
+    plugin: Path = BUILT_PLUGIN,
+    plant: int = 0,
+    stdout: IO[bytes] | int | None = None,
+    progress: Callable[[float, Mapping[str, int]], None] = lambda seconds, totals: None,
+) -> Watched:
+    """Runs a command of QEMU's with the plugin until it ends, `limit` seconds are over, or Ctrl-C.
+
+    QEMU has this process's terminal, and its standard output unless `stdout` is another file.  Its
+    process ends with this one, in every case.  Raises `Misuse` for a command that cannot be
+    watched, `LaunchFailure` where QEMU never loaded the plugin, and `MachineError` where the plugin
+    refuses to watch.
+    """
+    program = _checked(command, plugin)
+    fd = anonymous_file("flushes")
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, fd)
+        stack.enter_context(_terminal_as_it_was())
+        planted = f",plant={plant}" if plant else ""
+        arguments = f"{str(plugin).replace(',', ',,')},report={fd},deadline={deadline}{planted}"
+        full = (*bound_to(os.getpid()), program, *command[1:], "-plugin", arguments)
+        began = time.monotonic()
+        process = subprocess.Popen(full, stdout=stdout, pass_fds=(fd,))
+        shared = _Shared(fd)
+        try:
+            ending = _wait(process, shared, began, limit, progress)
+        finally:
+            _end(process)
+        seconds = time.monotonic() - began
+        report = shared.read()
+    if report is None:
+        raise LaunchFailure(
+            f"QEMU ended with exit code {process.returncode} and has not loaded the plugin: see"
+            " what it said above (a QEMU without plugins, or of another version, loads none)",
+            exit_code=process.returncode,
+            command=full,
+            stderr="",
+        )
+    if report.sentence:
+        raise MachineError(f"the flushes of this QEMU cannot be watched: {report.sentence}.")
+    return Watched(report, ending, process.returncode, seconds)
+
+
+def _checked(command: Sequence[str], plugin: Path) -> str:
+    """The path of the program; Misuse where the command cannot be watched."""
+    if not command:
+        raise Misuse("name the command that starts QEMU: pagetable flushes -- qemu-system-x86_64 …")
+    if not plugin.exists():
+        raise Misuse(f"{plugin} is not built: run make guest")
+    for option, value in pairwise((*command[1:], "")):
+        if _accelerator(option.lstrip("-"), value) in _HARDWARE:
+            raise Misuse(
+                f"{option} {value} has the host's processor execute the guest, which no plugin"
+                " sees: leave that away, or ask for -accel tcg"
+            )
+    return installed(command[0])
+
+
+def _accelerator(option: str, value: str) -> str:
+    """The accelerator that an option asks for first, or ""."""
+    if option == "enable-kvm":
+        return "kvm"
+    if option == "accel":
+        return value.split(",")[0].removeprefix("accel=")
+    if option in ("machine", "M"):
+        asked = [part for part in value.split(",") if part.startswith("accel=")]
+        return asked[-1].removeprefix("accel=").split(":")[0] if asked else ""
+    return ""
+
+
+def _wait(
+    process: subprocess.Popen[bytes],
+    shared: _Shared,
+    began: float,
+    limit: float | None,
+    progress: Callable[[float, Mapping[str, int]], None],
+) -> Ending:
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GLANCE)
+                return Ending.ITSELF
+            seconds = time.monotonic() - began
+            report = shared.read(causes=False)
+            if report is not None:
+                if report.totals["state"] == _REFUSED:
+                    return Ending.ITSELF
+                progress(seconds, report.totals)
+            if limit is not None and seconds > limit:
+                return Ending.LIMIT
+    except KeyboardInterrupt:
+        return Ending.INTERRUPT
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Softly, so that QEMU puts away what it made, then by force."""
+    for step in (process.terminate, process.kill):
+        if process.poll() is not None:
+            return
+        step()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+    process.wait()
+
+
+@contextlib.contextmanager
+def _terminal_as_it_was() -> Iterator[None]:
+    """Gives a terminal back as it was, which a QEMU that was killed leaves raw."""
+    if not sys.stdin or not sys.stdin.isatty():
+        yield
+        return
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    try:
+        yield
+    finally:
+        usual = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGTTOU, usual)

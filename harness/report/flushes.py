@@ -1,0 +1,198 @@
+"""What came of watching the flushes of a guest, as lines of text and as an object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from harness.check.flushes import Cached, Cause, FailOn, Flush, Flushes, Lost
+from harness.inspect.symbols import Symbols
+from harness.report.objects import bare, cpu_object
+from harness.report.text import all_digits, walk_lines
+
+MOST_SHOWN = 20
+"""Causes that are shown to people; all are in the object."""
+
+_TAKEN = {
+    Lost.PRESENT: "which unmaps it",
+    Lost.FRAME: "which leads elsewhere",
+    Lost.WRITE: "which takes write",
+    Lost.USER: "which takes user",
+    Lost.EXECUTE: "which takes execute",
+    Lost.OTHER: "",
+}
+_BY = {
+    Flush.INVLPG: "INVLPG",
+    Flush.MOV_CR3: "MOV CR3",
+    Flush.CONTROL: "a change of CR0 or CR4",
+    Flush.FAULT: "a page fault",
+    Flush.RESTORED: "restoring the entry",
+}
+_VIA = {
+    Cached.TRANSLATION: "",
+    Cached.STRUCTURE: ", by an entry above the page that was cached",
+    Cached.REGISTER: ", by a PDPTE that was loaded with CR3",
+}
+
+
+def lines(found: Flushes, on: FailOn, symbols: Symbols | None = None) -> Iterator[str]:
+    """The causes that make the run fail, worst first, then what was counted, and the verdict."""
+    shown = [cause for cause in found.causes if cause.late or on is FailOn.STALE]
+    for number, cause in enumerate(shown[:MOST_SHOWN], 1):
+        yield from _cause_lines(number, cause, symbols)
+        yield ""
+    if len(shown) > MOST_SHOWN:
+        yield f"and {len(shown) - MOST_SHOWN:,} more causes, which --json shows"
+        yield ""
+    totals = found.totals
+    if totals["lost_causes"]:
+        yield f"{totals['lost_causes']:,} uses are of causes for which there was no room"
+    yield (
+        f"seen      {totals['narrowed']:,} changes that take something from an entry,"
+        f" {totals['invlpg']:,} INVLPG, {totals['mov_cr3']:,} MOV CR3,"
+        f" {totals['faults']:,} page faults"
+    )
+    excused = totals["uses"] - totals["late"]
+    yield f"stale     {totals['late']:,} late uses, {excused:,} that a later flush may excuse"
+    yield f"ended     by {_ending(found)}, after {found.watched.seconds:.1f} s"
+    yield ""
+    yield verdict(found, on)
+
+
+def _ending(found: Flushes) -> str:
+    watched = found.watched
+    if watched.exit_code < 0:
+        return f"{watched.ending.value} (signal {-watched.exit_code})"
+    return f"{watched.ending.value} (exit code {watched.exit_code})"
+
+
+def verdict(found: Flushes, on: FailOn) -> str:
+    """What came of it, in a sentence."""
+    if found.unwatched:
+        return found.unwatched
+    count = found.failing(on)
+    changes = f"{found.totals['narrowed']:,} changes of the guest's tables"
+    if not count:
+        return f"No {on.value} use of a translation was found, among {changes}."
+    uses = f"{count:,} {on.value} use{'s' if count > 1 else ''}"
+    return f"A flush is missing: {uses} of what was cached before a change, among {changes}."
+
+
+def _cause_lines(number: int, cause: Cause, symbols: Symbols | None) -> Iterator[str]:
+    change, mode = cause.change, "user" if cause.user else "supervisor"
+    format = cause.cpu.format
+    entry = format.levels[change.level].name
+    uses = f"{cause.uses:,} use{'s' if cause.uses > 1 else ''}"
+    late = f", {cause.late:,} of them late" if cause.late else ""
+    act = f"{mode} {cause.kind}"
+    yield f"{number}. {act} at {cause.address:#x}: {uses} like this{late}"
+    before, after = (all_digits(raw, format.entry_bytes) for raw in (change.before, change.after))
+    taken = _TAKEN[change.lost]
+    yield f"  changed   {entry} at {change.address:#x}: {before} -> {after}"
+    yield f"            {taken}{', ' if taken else ''}{_author(cause, symbols)}"
+    if cause.denied:
+        yield f"  denied    a page fault, where what was cached leads to {cause.leads:#x}"
+    else:
+        yield f"  passed    what was cached leads to {cause.leads:#x}{_VIA[cause.cached]}"
+    yield f"  used      by processor {cause.processor} at {_code(cause.pc, symbols)}"
+    yield f"  flushed   {_flushed(cause)}"
+    yield from _labelled("cached", _differing(cause))
+    yield from _labelled("tables", walk_lines(cause.now) if cause.now else ["not known"])
+
+
+def _author(cause: Cause, symbols: Symbols | None) -> str:
+    change = cause.change
+    if change.author is None or change.pc is None:
+        return "by a store that was not seen"
+    return f"by processor {change.author} at {_code(change.pc, symbols)}"
+
+
+def _code(pc: int, symbols: Symbols | None) -> str:
+    name = symbols.name(pc) if symbols else None
+    return f"{pc:#x} {name}" if name else f"{pc:#x}"
+
+
+def _flushed(cause: Cause) -> str:
+    parts = [f"{count:,} by {_BY[flush]}" for flush, count in cause.flushed.items() if count]
+    if cause.unflushed:
+        parts.append(f"{cause.unflushed:,} never")
+    return f"of {cause.entries:,} cached entries " + ", ".join(parts)
+
+
+def _differing(cause: Cause) -> list[str]:
+    """The entries by which what was cached leads elsewhere than the tables do."""
+    if cause.was is None:
+        return ["not known"]
+    head, *rows = walk_lines(cause.was)
+    steps = cause.now.steps if cause.now else ()
+    return [
+        head,
+        *(row for row, step in zip(rows, cause.was.steps, strict=False) if step not in steps),
+    ]
+
+
+def _labelled(label: str, walk: list[str]) -> Iterator[str]:
+    """A walk behind its label."""
+    for number, line in enumerate(walk):
+        yield f"  {'' if number else label:8}  {line}".rstrip()
+
+
+def as_object(found: Flushes, on: FailOn, symbols: Symbols | None = None) -> dict[str, Any]:
+    """The run as what JSON can hold."""
+    watched, totals = found.watched, found.totals
+    counts = ("blocks", "stores", "narrowed", "invlpg", "mov_cr3", "control", "faults")
+    return bare(
+        "flushes",
+        verdict="unwatched" if found.unwatched else "missing" if found.failing(on) else "none",
+        fail_on=on.value,
+        ended=watched.ending.name.lower(),
+        exit_code=watched.exit_code,
+        seconds=round(watched.seconds, 3),
+        processors=totals["processors"],
+        seen={name: totals[name] for name in counts},
+        uses=totals["uses"],
+        late=totals["late"],
+        denied=totals["denied"],
+        uses_without_cause=totals["lost_causes"],
+        causes=[_cause_object(cause, symbols) for cause in found.causes],
+    )
+
+
+def _cause_object(cause: Cause, symbols: Symbols | None) -> dict[str, Any]:
+    change = cause.change
+    return {
+        "uses": cause.uses,
+        "late": cause.late,
+        "entries": cause.entries,
+        "flushed": {flush.value: count for flush, count in cause.flushed.items()},
+        "unflushed": cause.unflushed,
+        "cached": cause.cached.value,
+        "change": {
+            "entry": cause.cpu.format.levels[change.level].name,
+            "slot": hex(change.address),
+            "level": change.level,
+            "lost": change.lost.value,
+            "old": hex(change.before),
+            "new": hex(change.after),
+            "processor": change.author,
+            "pc": None if change.pc is None else hex(change.pc),
+            "symbol": _symbol(change.pc, symbols),
+        },
+        "use": {
+            "address": hex(cause.address),
+            "kind": cause.kind,
+            "user": cause.user,
+            "denied": cause.denied,
+            "physical": hex(cause.leads),
+            "processor": cause.processor,
+            "pc": hex(cause.pc),
+            "symbol": _symbol(cause.pc, symbols),
+            "cpu": cpu_object(cause.cpu),
+            "was": walk_lines(cause.was) if cause.was else None,
+            "now": walk_lines(cause.now) if cause.now else None,
+        },
+    }
+
+
+def _symbol(pc: int | None, symbols: Symbols | None) -> str | None:
+    return symbols.name(pc) if symbols and pc is not None else None

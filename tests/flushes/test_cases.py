@@ -1,0 +1,86 @@
+"""The plugin reports of the bare-metal cases what the manual says of each, and a rule that is
+broken in it shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.machine.errors import MachineError
+from tests.flushes.guests import plants, ran
+
+pytestmark = pytest.mark.hw
+
+MODES = {2: "32-bit", 3: "PAE", 4: "4-level", 5: "5-level"}
+
+ON_TWO = {"no-shootdown", "shootdown", "no-shootdown-user"}
+"""What needs two processors."""
+
+SHOWN = {
+    "INVLPG_DROPS_NOTHING": (4, {"move-invlpg": "late", "invlpg-operand": "stale"}),
+    "INVLPG_DROPS_ALL": (4, {"move-invlpg-neighbour": "legal"}),
+    "INVLPG_SPARES_GLOBAL": (4, {"global-invlpg": "stale"}),
+    "INVLPG_SPARES_STRUCTURES": (4, {"table-moved-invlpg-other-page": "stale"}),
+    "INVLPG_SPARES_LARGE": (4, {"large-moved-invlpg-in-it": "stale"}),
+    "INVLPG_WITHOUT_SEGMENT": (4, {"invlpg-fs": "stale"}),
+    "CR3_DROPS_NOTHING": (4, {"move-cr3": "stale"}),
+    "CR3_DROPS_GLOBAL": (4, {"global-cr3": "legal", "global-cr3-user": "legal"}),
+    "CR3_SPARES_STRUCTURES": (4, {"table-moved-cr3-other-page": "stale"}),
+    "PGE_DROPS_NOTHING": (4, {"global-pge": "stale"}),
+    "PG_DROPS_NOTHING": (3, {"paging-off": "stale"}),
+    "SMEP_DROPS_NOTHING": (4, {"smep": "stale"}),
+    "TASK_SWITCH_DROPS_NOTHING": (2, {"task-switch": "stale"}),
+    "FAULT_DROPS_NOTHING": (4, {"fault-drops": "stale"}),
+    "FAULT_SPARES_STRUCTURES": (4, {"table-fault-drops": "stale"}),
+    "GLOBAL_WITHOUT_PGE": (4, {"global-without-pge": "stale"}),
+    "NO_WRITE": (4, {"read-only": "legal", "read-only-user": "legal"}),
+    "NO_USER": (4, {"user-denied": "legal"}),
+    "NO_EXECUTE": (4, {"code-nx": "legal"}),
+    "WP_IGNORED": (4, {"read-only-without-wp": "stale"}),
+    "DIRTY_IGNORED": (4, {"move-write-clean": "stale"}),
+    "NO_STRUCTURES": (4, {"table-moved-other-page": "legal", "table-gone-other-page": "legal"}),
+    "NO_REGISTERS": (3, {"pdpte-moved": "legal"}),
+    "REGISTERS_STAY": (3, {"pdpte-moved-cr3": "stale"}),
+    "NO_SECOND_PAGE": (4, {"across": "legal"}),
+    "NO_FETCH": (4, {"code-moved": "legal", "code-nx": "legal"}),
+    "NO_DENIED": (4, {"table-gone-other-page": "legal", "large-global-gone": "legal"}),
+    "WIDENING_COUNTS": (4, {"set-user": "stale"}),
+    "SIZE_COUNTS": (4, {"split-in-place": "stale"}),
+    "OTHER_BITS_COUNT": (4, {"available-bits": "stale"}),
+    "NO_LATE": (4, {"move-user": "stale", "deadline": "stale"}),
+    "NO_DEADLINE": (4, {"deadline": "stale"}),
+    "ALWAYS_LATE": (4, {"move": "late", "unmap": "late"}),
+}
+"""What each broken rule makes of cases, some of them all, and in which mode of paging."""
+
+
+@pytest.fixture(scope="module")
+def qemu(request: pytest.FixtureRequest) -> str:
+    return str(request.config.getoption("--pagetable-qemu"))
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+@pytest.mark.parametrize("mode", MODES, ids=MODES.values())
+def test_each_case_is_reported_as_the_manual_has_it(qemu: str, mode: int, processors: int) -> None:
+    seen = ran(qemu, mode, processors)
+    assert seen.found == seen.expected
+    assert len(seen.expected) >= 60
+    assert seen.expected.keys() >= ON_TWO if processors == 2 else "deadline" in seen.expected
+    assert seen.flushes.totals["unexplained"] == 0
+    assert seen.flushes.watched.exit_code == 1
+
+
+@pytest.mark.parametrize("plant", SHOWN)
+def test_a_broken_rule_shows(qemu: str, plant: str) -> None:
+    mode, shown = SHOWN[plant]
+    found = ran(qemu, mode, plant=plant)
+    assert {name: found.found[name] for name in shown} == shown
+    assert not [name for name in shown if found.expected[name] == shown[name]]
+
+
+def test_frames_that_are_not_compared_are_found_by_the_test_at_the_start(qemu: str) -> None:
+    with pytest.raises(MachineError, match=r"cannot be watched: a stale use that was planted"):
+        ran(qemu, 4, plant="NO_FRAME")
+
+
+def test_every_rule_is_broken_once() -> None:
+    assert {*SHOWN, "NO_FRAME"} == {*plants()[1:]}

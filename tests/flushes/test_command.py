@@ -1,0 +1,139 @@
+"""`pagetable flushes`: exit codes, what it prints, and commands that cannot be watched."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.machine.patience import Clock
+from tests.cli.commands import ROOT, children, run
+from tests.flushes.guests import SHORT, command, guest
+
+QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
+on_machine = pytest.mark.hw
+
+
+def program(directory: Path, text: str) -> Path:
+    """A stand-in for QEMU."""
+    path = directory / "qemu"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@on_machine
+def test_a_missing_flush_is_told_with_names_and_walks(tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    code, out, _ = run(
+        *("flushes", "--symbols", guest(4), "--deadline", SHORT, "--report", report, "--"),
+        *command(QEMU, 4),
+        cwd=tmp_path,
+    )
+    assert code == 1
+    causes = [line for line in out.splitlines() if line[:1].isdigit()]
+    assert len(causes) == 8
+    assert all("of them late" in line for line in causes)
+    assert "which unmaps it, by processor 0 at 0x" in out
+    assert " run_cases+0x" in out or " unmaps+0x" in out
+    assert "A flush is missing: 8 late uses of what was cached before a change" in out
+    assert "(exit code 1)" in out
+    assert (report / "flushes.txt").read_text() == out
+    told = json.loads((report / "flushes.json").read_text())
+    assert (told["verdict"], told["late"], told["exit_code"]) == ("missing", 8, 1)
+
+
+@on_machine
+def test_uses_that_a_later_flush_may_excuse_count_when_asked(tmp_path: Path) -> None:
+    words = ("flushes", "--fail-on", "stale", "--json", "--", *command(QEMU, 4))
+    code, out, _ = run(*words, cwd=tmp_path)
+    told = json.loads(out)
+    assert (code, told["verdict"], told["fail_on"]) == (1, "missing", "stale")
+    assert [cause["uses"] for cause in told["causes"]] == [1] * told["uses"]
+    assert {cause["late"] for cause in told["causes"]} == {0, 1}
+
+
+@on_machine
+def test_ctrl_c_ends_qemu_and_brings_the_report(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "harness", "flushes", "--", *command(QEMU, 4), "-S"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        qemu = started(process.pid)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    assert "ended     by Ctrl-C" in out
+    assert process.returncode == 2
+    assert not Path(f"/proc/{qemu}").exists()
+
+
+@on_machine
+def test_qemu_ends_with_a_command_that_is_killed(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "harness", "flushes", "--", *command(QEMU, 4), "-S"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        qemu = started(process.pid)
+        process.kill()
+    clock = Clock(0)
+    while Path(f"/proc/{qemu}").exists() and clock.now() < 20:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{qemu}").exists()
+
+
+def started(parent: int) -> int:
+    """The process of QEMU, once the plugin is loaded."""
+    clock = Clock(parent)
+    while clock.now() < 20:
+        for child in children(parent):
+            try:
+                if "flushes.so" in Path(f"/proc/{child}/maps").read_text():
+                    return child
+            except OSError:
+                pass
+        time.sleep(0.01)
+    raise AssertionError("QEMU has not started within 20 s")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-enable-kvm"], ["-accel", "kvm"], ["-machine", "q35,accel=kvm:tcg"], ["-accel", "kvm,x=y"]],
+)
+def test_a_guest_on_the_processor_of_the_host_is_refused(words: list[str], tmp_path: Path) -> None:
+    code, _, errors = run("flushes", "--", "true", *words, cwd=tmp_path)
+    assert code == 2
+    assert "no plugin sees" in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--fail-on", "never"), "there is no 'never' to fail on: choose late or stale"),
+        (("--symbols", "absent"), "absent cannot be read: No such file or directory"),
+        (("--symbols", "empty"), "empty has no symbols of code"),
+        (("--symbols", "broken"), "broken is no ELF file that can be read"),
+        (("--report", "empty"), "empty cannot hold a report: it is not a folder"),
+    ],
+)
+def test_misuse_is_a_sentence(options: tuple[str, str], sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "broken").write_bytes(b"\x7fELF" + bytes(8))
+    code, out, errors = run("flushes", *options, "--", "true", cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert sentence in errors
+    assert errors.count("\n") == 1
+
+
+def test_a_command_that_there_is_not_is_misuse(tmp_path: Path) -> None:
+    code, _, errors = run("flushes", "--", "no-such-qemu", cwd=tmp_path)
+    assert code == 2
+    assert "no-such-qemu" in errors
+
+
+def test_what_loads_no_plugin_is_a_failure_with_its_exit_code(tmp_path: Path) -> None:
+    code, out, errors = run("flushes", "--", program(tmp_path, "exit 7"), cwd=tmp_path)
+    assert (code, out) == (3, "")
+    assert "QEMU ended with exit code 7 and has not loaded the plugin" in errors

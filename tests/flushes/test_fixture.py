@@ -1,0 +1,43 @@
+"""The fixture `flushes`, as another project uses it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.flushes.guests import SHORT, command
+
+pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.hw
+
+QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
+
+TEST = """
+    def test_mine(flushes):
+        seen = flushes({command!r}, {options})
+        assert seen.exit_code == 1
+"""
+
+
+def outcome(pytester: pytest.Pytester, command: list[str], options: str) -> str:
+    """What is printed of the one test, which fails."""
+    pytester.makepyfile(TEST.format(command=command, options=options))
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    return str(result.stdout)
+
+
+def test_a_kernel_that_forgets_a_flush_fails(pytester: pytest.Pytester) -> None:
+    told = outcome(pytester, command(QEMU, 4), f"deadline={SHORT}")
+    assert "A flush is missing: 8 late uses" in told
+    assert "1. supervisor read at 0x400000001000" in told
+
+
+def test_a_guest_that_never_runs_was_not_watched(pytester: pytest.Pytester) -> None:
+    told = outcome(pytester, [*command(QEMU, 4), "-S"], "limit=0.5")
+    assert "executed nothing under TCG" in told
+
+
+def test_a_guest_on_the_processor_of_the_host_is_refused(pytester: pytest.Pytester) -> None:
+    assert "no plugin sees" in outcome(pytester, [QEMU, "-enable-kvm"], "")

@@ -285,7 +285,9 @@ def test_a_table_that_is_not_cleared_and_a_lost_guest_are_one_sentence(
 
 
 def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
-    return pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
+    """Without Hypothesis, whose plugin another project need not have."""
+    without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+    return pytester.runpytest_subprocess(*without, *options)
 
 
 @pytest.mark.hw

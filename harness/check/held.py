@@ -45,8 +45,14 @@ class HeldMemory:
 
     def load(self, address: Physical, size: int) -> int | None:
         """The word at an address, None where there is no memory."""
-        words, backed = self.gather(np.array([address], np.uint64), size)
-        return int(words[0]) if backed is None else None
+        unit = np.uint64(address & -self._unit)
+        number = int(self._address.searchsorted(unit))
+        if number == len(self._address) or self._address[number] != unit:
+            self.hold(np.array([address], np.uint64))
+            number = int(self._address.searchsorted(unit))
+        if not self._backed[number]:
+            return None
+        return int(self._words[size][(number * self._unit + address - int(unit)) // size])
 
     def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:
         """The words at many addresses, and which of them have memory."""

@@ -52,6 +52,19 @@ def chain() -> np.ndarray:
     return tables
 
 
+@pytest.mark.parametrize("size", [4, 8])
+def test_a_word_is_that_of_the_memory_whenever_it_is_read(size: int) -> None:
+    random = np.random.default_rng(size)
+    there, asked = memory_of(random.integers(0, 1 << 64, (4, 512), np.uint64)), list[int]()
+    here = holding(there, asked)
+    for unit in (2, 0, 3, 5, 1, 2, 4, 5):
+        for address in (unit * UNIT, unit * UNIT + 8 * size, (unit + 1) * UNIT - size):
+            expected = there.load(Physical(address), size)
+            assert here.load(Physical(address), size) == expected
+            assert (expected is None) == (unit >= 4)
+    assert asked == [unit * UNIT for unit in (2, 0, 3, 5, 1, 4)]
+
+
 def test_tables_are_read_once_and_nothing_else_is() -> None:
     there, asked = memory_of(chain()), list[int]()
     here = holding(there, asked)

@@ -115,8 +115,7 @@ class Monitor:
         except TimeoutError:
             reason = f"its monitor said nothing for {self._deadline:g} s"
             raise self._qemu.launch_failure(reason) from None
-        # The library asserts that the connection has not ended while it was made.
-        except (QMPError, OSError, EOFError, AssertionError) as error:
+        except (QMPError, OSError, EOFError) as error:
             reason = self._client.broken or "it ended before its monitor answered"
             raise self._qemu.launch_failure(reason) from error
         greeting = self._client.greeting

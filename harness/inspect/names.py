@@ -19,7 +19,7 @@ LINUX: Final = ("pte", "pmd", "pud", "p4d", "pgd")
 _WINDOWS: Final = ("pte", "pde", "ppe", "pxe")
 """The same of Windows' debugger."""
 
-_NUMBER: Final = re.compile(r"-?[0-9]+")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,9}")
 
 
 def name_of(cpu: Cpu, level: int) -> str:

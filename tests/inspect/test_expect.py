@@ -484,6 +484,11 @@ def test_pages_of_another_size_are_unlike(made: Made) -> None:
     assert [one.wanted for one in found] == ["a 2M page", "a 4K page"]
 
 
+def test_what_is_amiss_beside_the_frame_is_named_by_itself(made: Made) -> None:
+    (found,) = made.unmet({0x40_0000: {"physical": 0x500_0000, "page": "2M"}})
+    assert (found.wanted, found.instead) == ("a 2M page", "")
+
+
 def test_an_index_that_is_computed_wrongly_at_one_level_is_found() -> None:
     made = Made()
     made.map(0x7F24_7456_7000, 0x510_0000, "uw")  # the PDPTE's index taken from bit 29 on

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness.inspect.fault import explain
@@ -294,3 +295,13 @@ def test_entries_between_those_that_are_given_are_assumed_to_lead_to_them(
 ) -> None:
     made = entries.snapshot("given", [(name, 0x1067) for name in names], 0x1000, {})
     assert [one for one in made.assumed if "not given" in one] == said
+
+
+def test_of_given_words_the_others_are_not_known() -> None:
+    memory = entries.GivenMemory({0x1000: 7, 0x1008: 0})
+    both = np.array([0x1000, 0x1008], np.uint64)
+    words, known = memory.gather(both, 8)
+    assert (words.dtype, words.tolist(), known) == (np.uint64, [7, 0], None)
+    words, known = memory.gather(np.append(both, np.uint64(0x1010)), 8)
+    assert words.tolist() == [7, 0, 0]
+    assert known is not None and known.tolist() == [True, True, False]

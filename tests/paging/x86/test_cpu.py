@@ -353,6 +353,7 @@ MOVES: dict[str, tuple[Cpu, dict[str, int], Reason | None]] = {
     "PCIDE set outside long mode": (LEGACY, {"cr4": Cr4.PCIDE}, Reason.PCIDE_SET),
     "LAM_SUP without LAM": (LONG, {"cr4": CR4 | Cr4.LAM_SUP}, Reason.CR4_RESERVED),
     "LAM_SUP with LAM": (replace(LONG, lam=True), {"cr4": CR4 | Cr4.LAM_SUP}, None),
+    "VME set with LAM": (replace(LONG, lam=True), {"cr4": CR4 | 1}, None),
     "a bit above MAXPHYADDR in CR3": (LONG, {"cr3": 1 << 40}, Reason.CR3_RESERVED),
     "another CR3": (LONG, {"cr3": 0x5018}, None),
     **{

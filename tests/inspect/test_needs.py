@@ -16,6 +16,7 @@ from harness.inspect.memory_type import types
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources.registers import tables_of
 from harness.machine.monitor import segments_in
+from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode
 from tests.cli.commands import run
@@ -115,9 +116,10 @@ def register(name: str, value: int) -> Callable[[World], object]:
     return lambda world: world.registers.update({name: value})
 
 
-def one_more_descriptor(world: World) -> None:
+def one_more_descriptor(world: World) -> World:
     world.gdt.append(descriptor(CODE_READ))
-    world.registers["gdt_limit"] = 0x1F
+    world.registers["gdt_limit"] += 8
+    return world
 
 
 def of_the_user(page: int, rights: int, forbids: int) -> Callable[[World], object]:
@@ -147,6 +149,10 @@ PLANTED: dict[str, tuple[Callable[[World], object], list[tuple[str, str, int]]]]
         [(needs.STACK, span(STACK - 0x10, 0x10), 1)],
     ),
     "rsp is aligned down": (register("rsp", STACK + PUSHED + 15), []),
+    "rsp that is aligned down out of its page": (
+        register("rsp", STACK + PUSHED - 1),
+        [(needs.STACK, span(STACK - 0x10, 0x10), 1)],
+    ),
     "gdt absent": (without(GDT), [(needs.GDT, span(GDT, 0x18), 1)]),
     "gdt longer than its page": (
         register("gdt_limit", 0xFFFF),
@@ -158,6 +164,11 @@ PLANTED: dict[str, tuple[Callable[[World], object], list[tuple[str, str, int]]]]
         [(needs.GDT_READ_ONLY, span(GDT + 0x18, 8), 1)],
     ),
     "idt absent": (without(IDT), [(needs.IDT, span(IDT, 0x200), 32)]),
+    "idt at 0": (register("idt", 0), [(needs.IDT, span(0, 0x200), 32)]),
+    "gdt read-only, two descriptors not accessed": (
+        lambda world: one_more_descriptor(one_more_descriptor(world)),
+        [(needs.GDT_READ_ONLY, span(GDT + 0x18, 0x10), 2)],
+    ),
     "idt after a reset": (
         lambda world: world.registers.update(idt=0, idt_limit=0xFFFF),
         [],
@@ -265,6 +276,22 @@ def test_an_exception_at_the_same_privilege_pushes_no_stack_pointer_outside_long
     and RSP are always there (6.14.2)."""
     cpu = Cpu.in_mode(mode, ROOT)
     assert lowest_asked(cpu, rsp=0x8000) == (48 if cpu.long else 16)
+
+
+def test_a_stack_at_the_end_of_4_gib_goes_on_from_there_no_further() -> None:
+    memory = BufferMemory(np.zeros(0x20 * PAGE, np.uint8))
+    registers = {"cpl": 0, "rsp": 8, "ss_base": 0}
+    cpu = Cpu.in_mode(Mode.BITS_32, ROOT)
+    (need,) = needs.broken(Snapshot("", cpu, memory, None, registers=registers))
+    assert str(need.where) == "0xfffffff8..0xffffffff"
+
+
+def test_what_lies_below_a_table_outside_memory_is_not_called_absent() -> None:
+    snapshot = World().snapshot()
+    snapshot.memory.store(Physical(ROOT), 8, 0x4000_0000 | P | W | U)  # type: ignore[attr-defined]
+    found = list(needs.broken(snapshot))
+    assert {one.rule for one in found} == {needs.CODE, needs.STACK, needs.GDT, needs.IDT, needs.TSS}
+    assert all(one.detail.endswith("a table on the way lies outside memory") for one in found)
 
 
 @pytest.mark.parametrize("mode", Mode)

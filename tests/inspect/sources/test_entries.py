@@ -301,7 +301,7 @@ def test_of_given_words_the_others_are_not_known() -> None:
     memory = entries.GivenMemory({0x1000: 7, 0x1008: 0})
     both = np.array([0x1000, 0x1008], np.uint64)
     words, known = memory.gather(both, 8)
-    assert (words.dtype, words.tolist(), known) == (np.uint64, [7, 0], None)
+    assert words.dtype == np.uint64 and words.tolist() == [7, 0] and known is None
     words, known = memory.gather(np.append(both, np.uint64(0x1010)), 8)
     assert words.tolist() == [7, 0, 0]
     assert known is not None and known.tolist() == [True, True, False]

@@ -249,8 +249,6 @@ def _why(snapshot: Snapshot, place: int, access: Access) -> str:
 
 def _slot(snapshot: Snapshot, place: int) -> Slot | None:
     """Where the walk of an address ends."""
-    if place >> 64 or (not snapshot.cpu.long and place not in LEGACY_SPAN):
-        return None
     root = root_for(snapshot.cpu, Virtual(place))
     if root is None:
         return None
@@ -262,9 +260,7 @@ def _word(snapshot: Snapshot, place: int) -> int | None:
     """The 8 bytes at an address that is a multiple of 4; None where some are not mapped."""
     halves = []
     for at in (place, place + 4):
-        if at >> 64 or at % 4 or (not snapshot.cpu.long and at not in LEGACY_SPAN):
-            return None
-        root = root_for(snapshot.cpu, Virtual(at))
+        root = root_for(snapshot.cpu, Virtual(at)) if at % 4 == 0 else None
         physical = walk(snapshot.memory, root, Virtual(at)).physical if root else None
         word = None if physical is None else snapshot.memory.load(Physical(physical), 4)
         if word is None:

@@ -122,6 +122,21 @@ def one_more_descriptor(world: World) -> World:
     return world
 
 
+def gdt_over_two_pages(world: World) -> None:
+    """Its second descriptor is where the IDT begins."""
+    world.rights[GDT] = P | W | XD
+    world.registers |= {"gdt": IDT - 8, "gdt_limit": 0xF}
+    world.idt[0] = descriptor(CODE_READ) * 2
+
+
+def one_more_gate(world: World) -> None:
+    """It lies where the TSS was."""
+    del world.registers["tss"]
+    world.tss.clear()
+    world.idt[256] = gate(FREE)
+    world.registers["idt_limit"] = 0x100F
+
+
 def of_the_user(page: int, rights: int, forbids: int) -> Callable[[World], object]:
     def change(world: World) -> None:
         world.rights[page] = rights | U
@@ -164,6 +179,27 @@ PLANTED: dict[str, tuple[Callable[[World], object], list[tuple[str, str, int]]]]
         [(needs.GDT_READ_ONLY, span(GDT + 0x18, 8), 1)],
     ),
     "idt absent": (without(IDT), [(needs.IDT, span(IDT, 0x200), 32)]),
+    "gdt read-only, in its second page alone": (
+        gdt_over_two_pages,
+        [(needs.GDT_READ_ONLY, span(IDT, 8), 1)],
+    ),
+    "idt of more than 256 gates, which no vector takes": (
+        one_more_gate,
+        [],
+    ),
+    "idt with a gate over two pages": (
+        lambda world: world.registers.update(idt=IST + PAGE - 8, idt_limit=15),
+        [(needs.IDT, span(IST + PAGE - 8, 16), 1)],
+    ),
+    "idt up to the last address and beyond": (
+        lambda world: world.registers.update(idt=(1 << 64) - 16, idt_limit=31),
+        [(needs.IDT, span((1 << 64) - 16, 16), 1), (needs.IDT, span(1 << 64, 16), 1)],
+    ),
+    "ist that is set and no gate takes": (
+        lambda world: world.tss.update({44: FREE + 0x100}),
+        [(needs.STACK, span(FREE + 0x100 - PUSHED, PUSHED), 1)],
+    ),
+    "no stack pointer": (lambda world: world.registers.pop("rsp"), []),
     "idt at 0": (register("idt", 0), [(needs.IDT, span(0, 0x200), 32)]),
     "gdt read-only, two descriptors not accessed": (
         lambda world: one_more_descriptor(one_more_descriptor(world)),

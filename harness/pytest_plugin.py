@@ -63,7 +63,6 @@ if TYPE_CHECKING:
             strict: bool = False,
         ) -> tuple[Comparison, ...]: ...
 
-
     class Flushes(Protocol):
         """What the fixture `flushes` is."""
 

@@ -568,7 +568,7 @@ class _Pages:
         lanes: dict[tuple[bool, int, bytes], Mask] = {}
         for access, allowed in expect.allows(self._cpu).items():
             passes, unknown, reason = self._judged(access, part)
-            wrong = ~passes | unknown if allowed else passes | unknown
+            wrong = unknown | (~passes if allowed else passes)
             if wrong.any():
                 key = (allowed, int(reason[wrong.argmax()]), wrong.tobytes())
                 found.setdefault(key, []).append(access)

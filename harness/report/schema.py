@@ -799,9 +799,7 @@ _COMMANDS: Final = {
                             _text("A line."),
                         )
                     ),
-                    now=_or_null(
-                        _list("The walk by the tables; null likewise.", _text("A line."))
-                    ),
+                    now=_or_null(_list("The walk by the tables; null likewise.", _text("A line."))),
                 ),
             ),
         ),

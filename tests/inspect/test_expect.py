@@ -479,6 +479,80 @@ def test_letters_may_stand_in_any_order_and_dashes_among_them() -> None:
     assert kinds.user == frozenset(LETTERS.values())
 
 
+ONE_BIT = [case for case, (_, _, wanted, _) in WRONG.items() if wanted == "denied"]
+
+
+@pytest.mark.parametrize("case", ONE_BIT)
+def test_an_access_is_withheld_by_one_bit(made: Made, case: str) -> None:
+    address, said, _, _ = WRONG[case]
+    (found,) = made.unmet({address: said})
+    assert found.change is not None
+    assert (found.change ^ made.leaf(address)[1]).bit_count() == 1
+
+
+def test_no_change_is_shown_of_an_entry_by_which_it_would_not_be_so(made: Made) -> None:
+    """With CR0.WP=0 no entry keeps the supervisor from writing (SDM 4.6.1); what an upper entry
+    withholds no page's entry gives; and of tables outside memory no entry is known."""
+    cpu = STATES["WP=0"](made.cpu)
+    for page in 0x40_0000, 0x7F12_3456_7000:
+        (found,) = made.unmet({page: {"supervisor": "rx" if page == 0x40_0000 else "r"}}, cpu=cpu)
+        assert (found.access, found.wanted) == (Access(Kind.WRITE, False), "denied")
+        assert (found.change, found.does) == (None, "")
+    (found,) = made.unmet({0x40_0000: {"user": "rwx"}})
+    assert (found.wanted, found.change, found.does) == ("allowed", None, "")
+
+
+def test_what_nobody_named_is_shown_by_an_access_that_passes(made: Made) -> None:
+    for page, access in (
+        (0x40_0000, USER_READ),
+        (0x7F12_3456_7000, USER_READ),
+        (0xFFFF_FFFF_8000_0000, SUPERVISOR_READ),
+    ):
+        others = {where: what for where, what in MEANT.items() if page not in ends(where)}
+        (found,) = made.unmet(others, strict=True)
+        assert (found.address, found.access) == (page, access)
+
+
+def ends(where: int | Span) -> tuple[int, ...]:
+    return (where.first, where.last) if isinstance(where, Span) else (where,)
+
+
+def test_bits_are_those_of_each_page_s_own_size() -> None:
+    """Bit 12 is PAT in a PDE and part of the address in a PTE (SDM tables 4-18 and 4-20)."""
+    made = Made()
+    made.map(0x40_0000, 0x50_1000, "w", 512)
+    made.map(0x60_0000, 0x80_0000, "w", level=1)
+    assert made.unmet({Span.of(0x40_0000, 4 << 20): {"bits": []}}) == []
+    slot, raw = made.leaf(0x60_0000)
+    made.memory.store(slot, 8, raw | 1 << 12)
+    (found,) = made.unmet({Span.of(0x40_0000, 4 << 20): {"bits": []}})
+    assert (found.address, found.size, found.does) == (0x60_0000, 2 << 20, "clears PAT")
+    assert found.change == raw
+
+
+@pytest.mark.parametrize(
+    ("has", "meant", "does"),
+    [
+        (1 << 3 | 1 << 4 | 1 << 8, {"type": "UC", "bits": ["G"]}, None),
+        (1 << 3 | 1 << 4, {"type": "UC", "bits": ["G"]}, "sets G"),
+        (1 << 4, {"bits": ["PCD", "G"]}, "sets G"),
+        (1 << 4 | 1 << 8, {"bits": []}, "clears PCD, clears G"),
+        (1 << 4 | 1 << 8, {"bits": ["PWT", "G"]}, "sets PWT, clears PCD"),
+    ],
+)
+def test_bits_that_differ_are_named_and_those_of_a_type_that_is_asked_are_the_type_s(
+    made: Made, has: int, meant: dict[str, Any], does: str | None
+) -> None:
+    slot, raw = made.leaf(0x40_0000)
+    made.memory.store(slot, 8, raw | has)
+    found = made.unmet({0x40_0000: meant})
+    assert [one.does for one in found] == ([] if does is None else [does])
+    for one in found:
+        assert one.change is not None
+        made.memory.store(slot, 8, one.change)
+        assert made.unmet({0x40_0000: meant}) == []
+
+
 def test_pages_of_another_size_are_unlike(made: Made) -> None:
     found = made.unmet({0x40_0000: {"page": "2M"}, 0xFFFF_FFFF_8000_0000: {"page": "4K"}})
     assert [one.wanted for one in found] == ["a 2M page", "a 4K page"]

@@ -37,7 +37,7 @@ from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import Walk, walk
 from harness.paging.x86.access import Access, Kind
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr4, Mode, reserved_in_pdpte, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, WIDTHS, Cpu, Cr4, Mode, reserved_in_pdpte, root_for
 from harness.paging.x86.formats import KEYS, PDPTE_BYTES, PDPTES, P
 
 KIND = "matrix"
@@ -142,6 +142,8 @@ class AskedAccess:
 
     def check(self, model: Model) -> None:
         """Raises ValueError for what cannot be asked of the processor."""
+        if model.maxphyaddr not in WIDTHS:  # which 32-bit paging does not ask
+            raise ValueError(f"maxphyaddr is {model.maxphyaddr}, not {WIDTHS[0]} to {WIDTHS[-1]}")
         if model.mode not in MODES or not len(self.words) == len(self.slots) == model.levels:
             raise ValueError(f"mode {model.mode!r} with {len(self.words)} entries")
         size = model.format.entry_bytes

@@ -63,7 +63,11 @@ def ending(error: BaseException) -> tuple[int, str]:
         why = "the output is closed" if error.errno == EBADF else error.strerror
         return MACHINE_FAILURE, f"nothing more can be written: {why}"
     code = _code(error)
-    return (code, str(error)) if code is not None else (MACHINE_FAILURE, _fault(error))
+    if code is None:
+        return MACHINE_FAILURE, _fault(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return code, f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}"
+    return code, str(error)
 
 
 def _fault(error: BaseException) -> str:

@@ -214,6 +214,14 @@ def test_what_is_no_json_is_a_short_sentence(tmp_path: Path, text: bytes) -> Non
     assert len(str(refused.value)) < 300
 
 
+@pytest.mark.parametrize("width", [-1, 0, 31, 53, 10**30])
+def test_a_width_that_no_processor_has_is_no_case(tmp_path: Path, width: int) -> None:
+    for mode in ("4", "32"):
+        model = {**MATRIX["model"], "mode": mode, "maxphyaddr": width}
+        with pytest.raises(CaseError, match=r"holds no case: maxphyaddr is -?\d+, not 32 to 52"):
+            saved(written(tmp_path, {**MATRIX, "model": model}))
+
+
 def test_an_engine_that_there_is_not_is_misuse(tmp_path: Path, layout_case: dict[str, Any]) -> None:
     for content in (MATRIX, layout_case):
         code, _, errors = run("replay", written(tmp_path, {**content, "engine": "x"}), cwd=tmp_path)

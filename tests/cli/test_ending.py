@@ -277,3 +277,4 @@ def test_a_name_that_is_too_long_is_misuse(tmp_path: Path, arguments: tuple[str,
     assert (code, out) == (2, "")
     assert errors.count("\n") == 1
     assert errors.startswith("pagetable: ")
+    assert "Errno" not in errors

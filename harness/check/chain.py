@@ -117,6 +117,7 @@ class Chain:
         return replace(
             self.window.state,
             cr0=cpu.cr0,
+            cr3=cpu.cr3,
             cr4=cpu.cr4,
             efer=cpu.efer,
             pkru=cpu.pkru,

@@ -752,6 +752,7 @@ _LONG_CHANGES: Final[tuple[_Change, ...]] = (
         feature="pcid",
     ),
     _Change("cr4", _singly(17), survives_everywhere=True, feature="pcid"),
+    _Change("cr4", _singly(17), controls=(Control(pcd=True),), feature="pcid"),
     _Change("cr4", _singly(23), controls=(ALL_ON, Control(wp=False)), shadow_stacks=True),
     _Change("cr0", _singly(16), controls=(ALL_ON, Control(cet=True)), shadow_stacks=True),
 )

@@ -32,6 +32,9 @@ WINDOW_SLOT: Final = 170
 """The slot of the top table that is the window's in long mode: one that is the index of no address
 that is tried.  One that is not canonical has an index too, and the entry there is patched."""
 
+CR3_PCD: Final = 1 << 4
+"""Whether the top table is read past the caches; with CR4.PCIDE=1 a bit of the PCID (SDM 4.5.2)."""
+
 
 @dataclass(frozen=True, order=True)
 class Model:
@@ -136,7 +139,7 @@ class Model:
         flags |= {Cr4.CET: control.cet, Cr4.PCIDE: control.pcide}
         cpu = Cpu.in_mode(
             Mode(self.mode),
-            like.cr3 if like else 0,
+            (like.cr3 if like else 0) | control.pcd * CR3_PCD,
             cr0=Cr0.WP if control.wp else 0,
             cr4=sum(flag for flag, there in flags.items() if there),
             efer=Efer.NXE if control.nxe else 0,
@@ -167,7 +170,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Control:
-    """The control state that cases are tried under: each field an axis, its name in capitals."""
+    """The control state that cases are tried under: each field an axis, its name in capitals.
+
+    pcd  that of CR3, which is a bit of a PCID as soon as there are any
+    """
 
     wp: bool = True
     nxe: bool = True
@@ -178,6 +184,7 @@ class Control:
     pks: bool = False
     cet: bool = False
     pcide: bool = False
+    pcd: bool = False
     pkru: int = 0
     pkrs: int = 0
 
@@ -186,9 +193,9 @@ class Control:
         return {field.name.upper(): int(getattr(self, field.name)) for field in fields(self)}
 
     def shown(self) -> dict[str, str]:
-        """The same for people, without keys, CET and PCIDs where they play no part."""
+        """The same for people, without keys, CET, PCIDs and PCD where they play no part."""
         usual, shown = Control().values(), self.values()
-        for names in (("PKE", "PKS", "PKRU", "PKRS"), ("CET",), ("PCIDE",)):
+        for names in (("PKE", "PKS", "PKRU", "PKRS"), ("CET",), ("PCIDE",), ("PCD",)):
             if all(shown[name] == usual[name] for name in names):
                 shown = {name: value for name, value in shown.items() if name not in names}
         return {name: _number(value) for name, value in shown.items()}

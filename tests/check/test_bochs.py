@@ -82,7 +82,7 @@ def test_pdptes_are_checked_when_they_are_loaded(guest: Guest) -> None:
 _LEGACY = (Reason.CR0_INVALID, Reason.CR4_RESERVED, Reason.PCIDE_SET)
 _LONG = (
     *(Reason.CR0_INVALID, Reason.CR3_RESERVED, Reason.CR4_RESERVED),
-    *(Reason.PAE_CLEARED, Reason.CET_WITHOUT_WP),
+    *(Reason.PAE_CLEARED, Reason.PCIDE_SET, Reason.CET_WITHOUT_WP),
 )
 OF_LOADS = {"32": _LEGACY, "pae": _LEGACY, "4": _LONG, "5": _LONG}
 """What control registers refuse in each mode; LA57 where the processor has it."""

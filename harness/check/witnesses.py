@@ -71,11 +71,16 @@ def ask_every(cases: Sequence[Case | MatrixCase], host: Host) -> Iterator[tuple[
             for number in in_order:
                 try:
                     found = kept.replay(_on(name, here.info, cases[number]))
-                    yield number, _answer(name, here.called, found)
+                    yield number, answer_of(name, here.called, found)
                 except (Misuse, MachineError) as error:
                     yield number, Answer(name, here.called, None, str(error))
+    yield from of_absent(host, len(cases))
+
+
+def of_absent(host: Host, count: int) -> Iterator[tuple[int, Answer]]:
+    """What the engines that cannot run here say of each of so many questions."""
     for name, reason in host.absent.items():
-        for number in range(len(cases)):
+        for number in range(count):
             yield number, Answer(name, name, None, f"it cannot run here: {reason}")
 
 
@@ -141,7 +146,8 @@ def replayed(case: Case | MatrixCase, program: str) -> Comparison:
     return replay.replay(case, program=program)
 
 
-def _answer(name: str, who: str, found: Comparison) -> Answer:
+def answer_of(name: str, who: str, found: Comparison) -> Answer:
+    """What an engine says, by the comparison that came of asking it one question."""
     if found.disagreements:
         return Answer(name, who, False, found.disagreements[-1].observed)
     if found.quirks:

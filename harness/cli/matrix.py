@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,6 @@ from harness.cli.ending import (
     DISAGREEMENT,
     MACHINE_FAILURE,
     complain,
-    ending,
     kept,
     sentences,
     tell_news,
@@ -26,11 +26,11 @@ from harness.cli.ending import (
 from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, program_of, programs, usable
 from harness.cli.help import OUTPUT
 from harness.cli.output import Html, Json, make_folder, say, show, writable, write
+from harness.cli.witnesses import answers_of_all
 
 if TYPE_CHECKING:
     from harness.check.matrix import Plan, Report
     from harness.check.matrix_case import MatrixCase
-    from harness.check.witnesses import Answer
     from harness.report.matrix import Result
 
 JOBS = 2
@@ -175,30 +175,11 @@ def everyone_asked(
 ) -> tuple[Result, KeyboardInterrupt | None]:
     """The result with what every engine says of its cases; where that fails or is interrupted, with
     what was said until then, and the interruption."""
-    from harness.check.witnesses import ask_every, this_host
-    from harness.machine.registry import ENGINES
-    from harness.report.terminal import following
+    from harness.check.witnesses import ask_every
 
     cases = [case for case, _ in result.cases]
-    if not cases:
-        return result, None
-    answers: list[list[Answer]] = [[] for _ in cases]
-    interrupted = None
-
-    def coming() -> Generator[tuple[int, Answer], None, None]:
-        yield from ask_every(cases, this_host(chosen))
-
-    try:
-        with closing(coming()) as some:
-            for number, answer in following(
-                some, len(cases) * len(ENGINES), lambda _: (1, "answers of every engine")
-            ):
-                answers[number].append(answer)
-    except KeyboardInterrupt as error:
-        interrupted = error
-    except Exception as error:
-        complain(f"not every engine was asked about the disagreements: {ending(error)[1]}")
-    return replace(result, answers=tuple(map(tuple, answers))), interrupted
+    answers, interrupted = answers_of_all(len(cases), partial(ask_every, cases), chosen)
+    return replace(result, answers=answers), interrupted
 
 
 def _keep(result: Result, directory: Path | None, page: Path | None) -> None:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.ending import DISAGREEMENT, MISUSE, complain, sentences, tell_news
 from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, programs, usable
-from harness.cli.output import Json, say, writable, write
+from harness.cli.output import Json, say, show, writable, write
 from harness.cli.source import Source, with_source
+from harness.cli.witnesses import answers_of_all
+
+if TYPE_CHECKING:
+    from harness.inspect.prove import Proved
+    from harness.inspect.snapshot import Snapshot
 
 
 @with_source
@@ -75,11 +83,18 @@ def prove(
             raise Misuse(f"there is no {unknown[0]!r} to allow, but {known}")
         meant = None if expect is None else load(expect)
         with source.opened() as snapshot:
-            proved = proof(snapshot, *usable(engine, programs(qemu, bochs)), meant)
+            chosen = programs(qemu, bochs)
+            proved = proof(snapshot, *usable(engine, chosen), meant)
+            if not as_json:
+                reports.show(proved, kinds)
+            proved, interrupted = _everyone_asked(proved, snapshot, chosen)
             if as_json:
                 say(json.dumps(reports.as_object(proved, kinds)))
             else:
-                reports.show(proved, kinds)
+                for line in check.answers_of_all(proved.checked):
+                    show(line)
+            if interrupted is not None:
+                raise interrupted
             if junit is not None:
                 write(junit, reports.as_junit(proved, kinds, time.monotonic() - started))
             failed = reports.failed(proved, kinds)
@@ -93,3 +108,17 @@ def prove(
             )
             raise typer.Exit(MISUSE)
         tell_news(check.total(proved.checked, "news"), allow_news)
+
+
+def _everyone_asked(
+    proved: Proved, snapshot: Snapshot, chosen: Mapping[str, str]
+) -> tuple[Proved, KeyboardInterrupt | None]:
+    """The proof with what every engine says of its first disagreements, and the interruption if not
+    all were asked."""
+    from harness.check.compare import EXAMPLES
+    from harness.inspect.prove import ask_every
+
+    found = proved.checked.disagreements[:EXAMPLES]
+    ask = partial(ask_every, snapshot, found)
+    answers, interrupted = answers_of_all(len(found), ask, chosen)
+    return replace(proved, checked=replace(proved.checked, answers=answers)), interrupted

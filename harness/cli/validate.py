@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +26,8 @@ from harness.cli.ending import (
 )
 from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, programs, usable
 from harness.cli.help import OUTPUT
-from harness.cli.output import Html, Json, make_folder, say, writable, write
+from harness.cli.output import Html, Json, make_folder, say, show, writable, write
+from harness.cli.witnesses import answers_of_all
 
 if TYPE_CHECKING:
     from harness.check.layouts import Layout
@@ -72,7 +76,8 @@ def validate(
 
     Every mapping is read, written and fetched in the guest, as supervisor and as user, and QEMU's
     monitor is asked for translations and contents.  Each disagreement is shown with its whole
-    walk, and saved as a case that `pagetable replay` asks again: in DIR, or in build/cases.
+    walk, and saved as a case that `pagetable replay` asks again: in DIR, or in build/cases.  Of the
+    first few, what every engine of this host says is printed too.
 
     Example: pagetable validate smallest halves --levels 5
     """
@@ -84,20 +89,24 @@ def validate(
         writable(html)
         spaces = _chosen(layouts or [], levels)
         make_folder(report)
-        engine, program = usable(engine, programs(qemu, bochs))
+        chosen, interrupted = programs(qemu, bochs), None
+        engine, program = usable(engine, chosen)
         if not as_json:
             say(f"{counted(len(spaces), 'space')} on {engine}")
         run = _validated(spaces, engine, program, thorough, report or CASES, started)
+        if not as_json:
+            terminal.show(run)
+        if run.findings:
+            _keep(run, report, None)  # before all are asked, in which the run could be lost
+            run, interrupted = _everyone_asked(run, chosen)
         if as_json:
             say(json.dumps(files.as_object(run)))
         else:
-            terminal.show(run)
-        if report is not None:
-            files.write(run, report)
-        if html is not None:
-            from harness.report.html.run import run_page
-
-            write(html, run_page(run))
+            for line in terminal.answers_of_all(run):
+                show(line)
+        _keep(run, report, html)
+        if interrupted is not None:
+            raise interrupted
         _leave(run, allow_news)
 
 
@@ -145,6 +154,32 @@ def _validated(
     reports.sort(key=lambda report: order.index((report.layout.name, report.levels)))
     seconds = time.monotonic() - started
     return Run(engine, tuple(reports), tuple(findings), seconds, failure)
+
+
+def _everyone_asked(run: Run, chosen: Mapping[str, str]) -> tuple[Run, KeyboardInterrupt | None]:
+    """The run with what every engine says of its first disagreements, and the interruption if not
+    all were asked."""
+    from harness.check.compare import EXAMPLES
+    from harness.check.replay import Case
+    from harness.check.witnesses import ask_every
+
+    first = run.findings[:EXAMPLES]
+    cases = [Case.of(one.space, one.disagreement) for one in first]
+    answers, interrupted = answers_of_all(len(cases), partial(ask_every, cases), chosen)
+    told = (replace(one, answers=some) for one, some in zip(first, answers, strict=True))
+    return replace(run, findings=(*told, *run.findings[EXAMPLES:])), interrupted
+
+
+def _keep(run: Run, directory: Path | None, page: Path | None) -> None:
+    """Writes what was asked to be written beside the output."""
+    from harness.report import files
+
+    if directory is not None:
+        files.write(run, directory)
+    if page is not None:
+        from harness.report.html.run import run_page
+
+        write(page, run_page(run))
 
 
 def _step(report: SpaceReport) -> tuple[int, str]:

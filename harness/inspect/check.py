@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.check.compare import Comparison
+from harness.check.compare import Comparison, Disagreement
 from harness.check.debugger import Debugger
 from harness.check.quirks import not_run_on
 from harness.check.validate import add_walks
+from harness.check.witnesses import Answer
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import qmp
 from harness.inspect.sources.qmp import Connection
@@ -29,6 +30,8 @@ class Checked:
     qemu, engine  the version that answered, and what executes the guest
     not_run_on    what answered in a version that was not yet run, a sentence each
     comparisons   one for each oracle
+    answers       what every engine of this host says of each of the first disagreements; nothing
+                  where none was asked
     """
 
     snapshot: Snapshot
@@ -36,6 +39,19 @@ class Checked:
     engine: str
     not_run_on: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
+    answers: tuple[tuple[Answer, ...], ...] = ()
+
+    @property
+    def disagreements(self) -> list[Disagreement]:
+        """Those that the oracles describe in full."""
+        return [one for comparison in self.comparisons for one in comparison.disagreements]
+
+    @property
+    def told(self) -> list[tuple[Disagreement, tuple[Answer, ...]]]:
+        """Each of these with its answers."""
+        found = self.disagreements
+        unasked = ((),) * (len(found) - len(self.answers))
+        return list(zip(found, (*self.answers, *unasked), strict=True))
 
 
 def check(

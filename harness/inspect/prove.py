@@ -6,21 +6,24 @@ guest has no memory is left out with all that lies below it, and that is said.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.check.compare import Disagreement
 from harness.check.quirks import not_run_on
-from harness.check.validate import DEADLINE, compare_space
+from harness.check.validate import DEADLINE, compare_one, compare_space
 from harness.check.window import spans, with_pdptes
+from harness.check.witnesses import Answer, Host, answer_of, of_absent
 from harness.inspect.check import Checked
 from harness.inspect.expect import Expectations, Unmet, places, unmet
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.machine.engines import executor, reads_as_amd, why_long_mode_only
-from harness.machine.errors import Misuse
+from harness.machine.errors import MachineError, Misuse
 from harness.machine.guest import Guest
 from harness.machine.machine import Engine, Processor, dotted
 from harness.machine.ram import ARENA, ARENA_UNIT, DEVICES, LARGEST_RAM
@@ -30,6 +33,7 @@ from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import End, Leaves
 from harness.paging.memory import BufferMemory, Words
+from harness.paging.space import SpaceError
 from harness.paging.x86 import formats
 from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode
 from harness.paging.x86.load import read_pdptes
@@ -83,6 +87,69 @@ def prove(
     for a guest that is lost.
     """
     missed = () if meant is None else unmet(snapshot, meant)
+    with _built(snapshot, engine, program) as built:
+        guest, memory, own = built.guest, built.memory, built.cpu
+        asked = None if meant is None else places(own, meant)
+        mapped = bool(bulk.leaves(memory, own.roots, limit=0).total)
+        comparisons = compare_space(guest, memory, own, places=asked)
+        who, version = executor(guest)
+        told = replace(built.snapshot, notes=(*snapshot.notes, *built.notes))
+        new = not_run_on(who, version, guest.version)
+        checked = Checked(told, dotted(guest.version), engine, new, comparisons)
+    return Proved(checked, mapped, meant, missed, built.left_out)
+
+
+def ask_every(
+    snapshot: Snapshot, found: Sequence[Disagreement], host: Host
+) -> Iterator[tuple[int, Answer]]:
+    """What each engine says of the questions of disagreements about a snapshot, with the number of
+    each, as the answers come."""
+    for name, here in host.present.items():
+        said = 0
+        try:
+            with _built(snapshot, name, here.program) as built:
+                for one in found:
+                    yield said, _answered(name, here.called, built, one)
+                    said += 1
+        except (MachineError, Misuse, QuestionError, SpaceError) as error:
+            for number in range(said, len(found)):
+                yield number, Answer(name, here.called, None, str(error))
+    yield from of_absent(host, len(found))
+
+
+def _answered(name: str, who: str, built: _Built, found: Disagreement) -> Answer:
+    question = found.oracle, found.address, found.access, found.ac
+    try:
+        comparison = compare_one(built.guest, built.memory, built.cpu, *question)
+    except Misuse as error:
+        return Answer(name, who, None, str(error))
+    if not comparison.compared and not comparison.disagreed:
+        reason = next(iter(comparison.not_comparable), "the tables have nothing there")
+        return Answer(name, who, None, f"not comparable: {reason}")
+    return answer_of(name, who, comparison)
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A snapshot's tables in a guest.
+
+    snapshot  with the PDPTEs that MOV CR3 loads
+    cpu       the state that the guest takes in place of the snapshot's
+    notes     how its processor differs
+    left_out  what could not be there, a sentence each
+    """
+
+    guest: Guest
+    memory: BufferMemory
+    snapshot: Snapshot
+    cpu: Cpu
+    notes: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+@contextmanager
+def _built(snapshot: Snapshot, engine: str, program: str | None) -> Iterator[_Built]:
+    """The tables in a new guest; raises as `prove` does."""
     snapshot = _with_registers(snapshot)
     cpu = snapshot.cpu
     _check_root(snapshot)
@@ -103,16 +170,8 @@ def prove(
             raise Misuse(f"these are tables of {cpu.format.name}. {why} Choose another engine")
         own, notes = _own(cpu, guest)
         left_out = tuple(_place(snapshot, leaves, guest))
-        own = _loaded(own, guest)
-        asked = None if meant is None else places(own, meant)
         memory = BufferMemory(guest.ram.buffer)
-        mapped = bool(bulk.leaves(memory, own.roots, limit=0).total)
-        comparisons = compare_space(guest, memory, own, places=asked)
-        who, version = executor(guest)
-        told = replace(snapshot, notes=(*snapshot.notes, *notes))
-        new = not_run_on(who, version, guest.version)
-        checked = Checked(told, dotted(guest.version), engine, new, comparisons)
-    return Proved(checked, mapped, meant, missed, left_out)
+        yield _Built(guest, memory, snapshot, _loaded(own, guest), tuple(notes), left_out)
 
 
 def _check_root(snapshot: Snapshot) -> None:

@@ -14,7 +14,15 @@ from harness.report import files
 from harness.report.objects import answer
 from harness.report.state import cr3_text, notes
 from harness.report.terminal import NOT_RUN, count_lines, print_all
-from harness.report.text import agreeing, disagreeing, disagreement_lines, quirk_lines, ran_on
+from harness.report.text import (
+    agreeing,
+    disagreeing,
+    disagreement_lines,
+    every_engine_lines,
+    question,
+    quirk_lines,
+    ran_on,
+)
 
 
 def as_object(checked: Checked) -> dict[str, Any]:
@@ -31,9 +39,7 @@ def as_object(checked: Checked) -> dict[str, Any]:
         not_comparable=total(checked, "not_comparable"),
         news=total(checked, "news"),
         oracles=[files.oracle(one) for one in checked.comparisons],
-        findings=[
-            files.disagreement(found) for one in checked.comparisons for found in one.disagreements
-        ],
+        findings=[files.disagreement(found, answers=answers) for found, answers in checked.told],
     )
 
 
@@ -83,8 +89,13 @@ def sections(checked: Checked) -> Iterator[tuple[str, Iterable[str]]]:
     if checked.snapshot.assumed:
         yield "Assumed", checked.snapshot.assumed
     if disagreed(checked):
-        found = [one for comparison in checked.comparisons for one in comparison.disagreements]
+        found = checked.disagreements
         yield "Disagreements", [line for one in found for line in (*disagreement_lines(one), "")]
+
+
+def answers_of_all(checked: Checked) -> Iterator[str]:
+    """What every engine says of disagreements; nothing where none was asked."""
+    return every_engine_lines(map(question, checked.disagreements), checked.answers)
 
 
 def verdict(checked: Checked) -> str:

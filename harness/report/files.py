@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from xml.etree import ElementTree
 from harness.check import written
 from harness.check.compare import Comparison, Disagreement
 from harness.check.validate import SpaceReport
+from harness.check.witnesses import Answer
 from harness.report.objects import bare
 from harness.report.run import Run
 from harness.report.text import disagreeing, finding_lines, walk_lines
@@ -51,7 +54,9 @@ def _space(run: Run, space: SpaceReport) -> dict[str, Any]:
         "seconds": round(space.seconds, 3),
         "oracles": [oracle(one) for one in space.comparisons],
         "findings": [
-            disagreement(one.disagreement, one.case) for one in run.findings if one.space is space
+            disagreement(one.disagreement, one.case, one.answers)
+            for one in run.findings
+            if one.space is space
         ],
     }
 
@@ -68,8 +73,11 @@ def oracle(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def disagreement(found: Disagreement, case: Path | None = None) -> dict[str, Any]:
-    """A question, both answers, the walk, and the file of the case if there is one."""
+def disagreement(
+    found: Disagreement, case: Path | None = None, answers: Iterable[Answer] = ()
+) -> dict[str, Any]:
+    """A question, both answers, the walk, the file of the case if there is one, and the answers of
+    every engine that was asked."""
     return {
         "oracle": found.oracle,
         "address": hex(found.address),
@@ -79,6 +87,7 @@ def disagreement(found: Disagreement, case: Path | None = None) -> dict[str, Any
         "observed": found.observed,
         "walk": walk_lines(found.walk) if found.walk else None,
         "case": case and str(case),
+        "answers": [asdict(answer) for answer in answers],
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -21,9 +21,9 @@ from harness.report.objects import bare, rule_name
 from harness.report.terminal import NOT_RUN, count_lines, print_all
 from harness.report.text import (
     agreeing,
-    answer_lines,
     disagreeing,
     disagreement_lines,
+    every_engine_lines,
     quirk_lines,
     ran_on,
 )
@@ -102,11 +102,10 @@ def as_object(result: Result) -> dict[str, Any]:
         disagreed=result.disagreed,
         findings=[
             {
-                **files.disagreement(disagreement(case), path),
+                **files.disagreement(disagreement(case), path, answers),
                 "mode": case.model.mode,
                 "values": case.values,
                 "words": [hex(word) for word in case.words],
-                "answers": [asdict(answer) for answer in answers],
             }
             for case, path, answers in result.told
         ],
@@ -164,11 +163,7 @@ def _sections(result: Result) -> Iterator[tuple[str, Iterable[str]]]:
 
 def answers_of_all(result: Result) -> Iterator[str]:
     """What every engine says of each disagreement; nothing where none was asked."""
-    for number, (case, _, answers) in enumerate(result.told):
-        if answers:
-            yield from ("", "What every engine says", "") if not number else ("",)
-            yield case.values
-            yield from answer_lines(answers)
+    return every_engine_lines((case.values for case, _ in result.cases), result.answers)
 
 
 def _case_lines(case: MatrixCase, path: Path | None) -> Iterator[str]:

@@ -14,7 +14,7 @@ from harness.report.expect import as_object as unmet_object
 from harness.report.expect import unmet_lines
 from harness.report.impassable import impassable_lines
 from harness.report.terminal import print_all
-from harness.report.text import counted, disagreement_lines
+from harness.report.text import answer_lines, counted, disagreement_lines
 
 
 def as_object(proved: Proved, allow: Collection[str]) -> dict[str, Any]:
@@ -90,8 +90,8 @@ def as_junit(proved: Proved, allow: Collection[str], seconds: float) -> str:
     for name, value in head.items():
         ElementTree.SubElement(properties, "property", name=name, value=value)
     case = partial(_case, suite)
-    found = [one for comparison in checked.comparisons for one in comparison.disagreements]
-    case("machine", [line for one in found for line in disagreement_lines(one)])
+    lines = ((*disagreement_lines(one), *answer_lines(answers)) for one, answers in checked.told)
+    case("machine", [line for some in lines for line in some])
     case("passable", list(never(proved, allow)))
     if proved.meant is not None:
         levels = checked.snapshot.cpu.levels

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.check.compare import Disagreement
 from harness.check.replay import Case
 from harness.check.validate import SpaceReport
+from harness.check.witnesses import Answer
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,14 @@ class Finding:
 
     case     the file from which it can be replayed, None where it could not be written
     unsaved  why it could not
+    answers  what every engine of this host says; nothing where none was asked
     """
 
     space: SpaceReport
     disagreement: Disagreement
     case: Path | None
     unsaved: OSError | None = None
+    answers: tuple[Answer, ...] = ()
 
 
 def find(space: SpaceReport, directory: Path) -> list[Finding]:

@@ -257,6 +257,26 @@ _TABLE: Final = {
     "slots": _number("How many slots lead to it, in tables that are each counted once."),
     "leaders": _list("The first of these slots, 8 at most; none of a root.", _a("slot", "A slot.")),
 }
+_EXECUTOR: Final = _text(
+    "Who executed, and in which version: the engine with its emulator's, as `bochs 3.0`, or behind"
+    " KVM the kernel's module with the kernel's; empty where none did."
+)
+_ANSWERS: Final = _list(
+    "What every engine of the host says of the same question, that of the run too; empty where none"
+    " was asked: of the first disagreements alone, and of none of `check`.",
+    _object(
+        "An answer.",
+        engine=_text("The engine."),
+        executor=_EXECUTOR,
+        agrees=_or_null(
+            _flag(
+                "Whether it is what the rules say, or a known quirk of the engine; null where that"
+                " could not be asked."
+            )
+        ),
+        said=_text("What was observed, or why nothing was, for people."),
+    ),
+)
 _FINDING: Final = {
     "oracle": _text("Who was asked: `probe`, an access that the guest made, or the monitor."),
     "address": _hex("The virtual address of the question; of table bytes, the physical one."),
@@ -270,6 +290,7 @@ _FINDING: Final = {
     "case": _or_null(
         _text("The file with which `pagetable replay` asks again; null where none was written.")
     ),
+    "answers": _ANSWERS,
 }
 _COMPARED: Final = {
     "compared": _number("Questions that have a verdict: agree, disagree, or known quirk."),
@@ -289,25 +310,6 @@ _MACHINE: Final = {
         _text("Who, in which version, and the versions of which its quirks are known."),
     ),
 }
-_EXECUTOR: Final = _text(
-    "Who executed, and in which version: the engine with its emulator's, as `bochs 3.0`, or behind"
-    " KVM the kernel's module with the kernel's; empty where none did."
-)
-_ANSWERS: Final = _list(
-    "What every engine of the host says of the same question, that of the run too.",
-    _object(
-        "An answer.",
-        engine=_text("The engine."),
-        executor=_EXECUTOR,
-        agrees=_or_null(
-            _flag(
-                "Whether it is what the rules say, or a known quirk of the engine; null where that"
-                " could not be asked."
-            )
-        ),
-        said=_text("What was observed, or why nothing was, for people."),
-    ),
-)
 _RUN: Final = {
     "seconds": {"description": "Wall time in seconds.", "type": "number", "minimum": 0},
     "failure": _or_null(_text("Why the machine failed before all was asked; null where all was.")),
@@ -864,7 +866,6 @@ _COMMANDS: Final = {
                 "A disagreement.",
                 **_FINDING,
                 mode=_name("The paging mode.", "32", "pae", "4", "5"),
-                answers=_ANSWERS,
                 values=_text("The values of the axes of the case, as --where takes them."),
                 words=_list("The entries of the case, from the lowest up.", _hex("An entry.")),
             ),

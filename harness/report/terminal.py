@@ -17,7 +17,14 @@ from rich.text import Text
 from harness.check.validate import SpaceReport
 from harness.report.run import Run
 from harness.report.screen import STYLES, folded
-from harness.report.text import agreeing, disagreeing, finding_lines, quirk_lines, ran_on
+from harness.report.text import (
+    agreeing,
+    disagreeing,
+    every_engine_lines,
+    finding_lines,
+    quirk_lines,
+    ran_on,
+)
 from harness.report.visible import visible
 
 Part = TypeVar("Part")
@@ -182,6 +189,12 @@ def _sections(run: Run) -> Iterator[tuple[str, Iterable[str]]]:
         yield "News", count_lines(counts)
     if run.findings:
         yield "Disagreements", [line for one in run.findings for line in (*finding_lines(one), "")]
+
+
+def answers_of_all(run: Run) -> Iterator[str]:
+    """What every engine says of disagreements; nothing where none was asked."""
+    titles = (next(finding_lines(one)) for one in run.findings)
+    return every_engine_lines(titles, (one.answers for one in run.findings))
 
 
 def skipped_lines(run: Run) -> list[str]:

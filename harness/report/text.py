@@ -45,6 +45,7 @@ def finding_lines(finding: Finding) -> Iterator[str]:
     question, *answers = disagreement_lines(finding.disagreement)
     yield f"{where}, {question}"
     yield from answers
+    yield from answer_lines(finding.answers)
     if finding.case is not None:
         yield f"  replay    pagetable replay {finding.case}"
 
@@ -244,6 +245,19 @@ def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
         yield f"  departs   {quirk.departs}"
         yield f"  evidence  {quirk.evidence}"
         yield f"  runs of   {', '.join(map(dotted, quirk.runs))}"
+
+
+def every_engine_lines(
+    titles: Iterable[str], answers: Iterable[tuple[Answer, ...]]
+) -> Iterator[str]:
+    """What every engine says of questions, each with its title; nothing where none was asked."""
+    heading: tuple[str, ...] = ("", "What every engine says", "")
+    for title, some in zip(titles, answers, strict=False):
+        if some:
+            yield from heading
+            heading = ("",)
+            yield visible(title)
+            yield from answer_lines(some)
 
 
 def answer_lines(answers: Iterable[Answer]) -> Iterator[str]:

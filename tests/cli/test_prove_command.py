@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,12 @@ def test_a_machine_that_differs_is_a_disagreement(
     code, out, _ = proved(tmp_path, Program(), "--junit", "out.xml")
     assert code == DISAGREEMENT
     assert "Disagreements" in out
+    first, *others = out.partition("What every engine says\n\n")[2].split("\n\n")
+    asked, *said = first.splitlines()
+    assert len(others) == 4
+    assert asked.startswith("probe: user ")
+    assert re.match(r"  on tcg [0-9.]+ +#PF\(", said[0])
+    assert [re.match("  on (tcg|kvm|bochs)", line) is not None for line in said] == [True] * 3
     case = ElementTree.parse(tmp_path / "out.xml").getroot().find("testcase[@name='machine']")
     assert case is not None and case.find("failure") is not None
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -122,6 +123,13 @@ def test_a_disagreement_is_shown_with_its_walk_and_kept_as_a_case(tmp_path: Path
     saved = sorted(tmp_path.glob("build/cases/*.json"))
     assert len(saved) == 5
     assert f"pagetable replay {saved[0].relative_to(tmp_path)}" in output
+    answers = output.partition("What every engine says\n\n")[2].split("\n\n")
+    assert len(answers) == 5
+    for one in answers:
+        asked, *said = one.splitlines()
+        assert re.match("smallest, 4 levels, tcg, QEMU [0-9.]+, probe: user ", asked)
+        assert [re.match("  on (tcg|kvm|bochs)", line) is not None for line in said] == [True] * 3
+        assert re.match(r"  on tcg [0-9.]+ +#PF\(", said[0])
 
 
 @pytest.mark.hw
@@ -149,6 +157,8 @@ def test_a_report_keeps_the_cases_and_the_failures(tmp_path: Path) -> None:
     found = told["layouts"][0]["findings"]
     assert {tmp_path / one["case"] for one in found} == set(tmp_path.glob("out/smallest-*.json"))
     assert all(one["walk"] for one in found if one["address"] != "0x0")
+    assert {one["answers"][0]["agrees"] for one in found} == {False}
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == told
     suite = ElementTree.parse(tmp_path / "out" / "junit.xml").getroot()
     assert suite.get("failures") == "1"
     assert "expected  #PF(" in str(suite.findtext("testcase/failure"))

@@ -659,10 +659,10 @@ class _Pages:
         return int(self._rows.raw[row]), level, in_units(self._cpu.format.levels[level].size)
 
     def _withholding(self, access: Access, row: int) -> tuple[int, str] | None:
-        """The entry that denies an access by one bit; None where there is no such bit."""
+        """The entry that denies an access by one bit; None where there is no such bit, or no page."""
         raw, _, size = self._entry(row)
         name, does = _WITHHOLDS[access.kind] if access.kind is not Kind.READ else _FROM_USERS
-        bit = self._cpu.format.rights.get(name, 0)
+        bit = self._cpu.format.rights.get(name, 0) if self._is_page[row] else 0
         if not bit or denied(self._cpu, access, int(self._rows.granted[row]) & ~bit) is None:
             return None
         return raw & ~bit | self._cpu.format.denied & bit, does.format(size)

@@ -500,6 +500,11 @@ def test_no_change_is_shown_of_an_entry_by_which_it_would_not_be_so(made: Made) 
         assert (found.change, found.does) == (None, "")
     (found,) = made.unmet({0x40_0000: {"user": "rwx"}})
     assert (found.wanted, found.change, found.does) == ("allowed", None, "")
+    spoiled(made, "unbacked")
+    for said in {"user": ""}, {"user": "r"}, {"rights": "r"}:
+        for one in made.unmet({0x40_0000: said}):
+            assert (one.change, one.does) == (None, "")
+            assert "->" not in "\n".join(unmet_lines(made.snapshot(), [one]))
 
 
 def test_what_nobody_named_is_shown_by_an_access_that_passes(made: Made) -> None:

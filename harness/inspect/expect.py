@@ -659,7 +659,7 @@ class _Pages:
         return int(self._rows.raw[row]), level, in_units(self._cpu.format.levels[level].size)
 
     def _withholding(self, access: Access, row: int) -> tuple[int, str] | None:
-        """The entry that denies an access by one bit; None where there is no such bit, or no page."""
+        """The entry that denies an access by one bit; None without such a bit, or a page."""
         raw, _, size = self._entry(row)
         name, does = _WITHHOLDS[access.kind] if access.kind is not Kind.READ else _FROM_USERS
         bit = self._cpu.format.rights.get(name, 0) if self._is_page[row] else 0

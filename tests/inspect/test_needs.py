@@ -30,10 +30,10 @@ ROOT = 0x1000
 """The four tables are here and in the next three pages; pages are mapped where they are."""
 
 
-def gate(target: int, ist: int = 0, kind: int = 0xE) -> bytes:
+def gate(target: int, ist: int = 0, kind: int = 0xE, present: int = 0x80) -> bytes:
     """An interrupt gate of 64-bit mode, as SDM volume 3A, figure 6-8, has it."""
     return struct.pack(
-        "<HHBBHII", target & 0xFFFF, 8, ist, 0x80 | kind, target >> 16 & 0xFFFF, target >> 32, 0
+        "<HHBBHII", target & 0xFFFF, 8, ist, present | kind, target >> 16 & 0xFFFF, target >> 32, 0
     )
 
 
@@ -187,6 +187,26 @@ PLANTED: dict[str, tuple[Callable[[World], object], list[tuple[str, str, int]]]]
         one_more_gate,
         [],
     ),
+    "the last gate": (
+        lambda world: (
+            world.registers.update(idt_limit=0xFFF) or world.idt.update({255: gate(FREE)})
+        ),
+        [(needs.HANDLER, span(FREE, 1), 1)],
+    ),
+    "idt_limit of more than 16 bits": (
+        lambda world: (
+            world.registers.update(idt_limit=0x1_01FF) or world.idt.update({32: gate(FREE)})
+        ),
+        [],
+    ),
+    "a gate that leads somewhere and is not present": (
+        lambda world: world.idt.update({3: gate(FREE, present=0)}),
+        [],
+    ),
+    "idt whose last byte is in another page": (
+        lambda world: world.registers.update(idt=IST + PAGE - 15, idt_limit=15),
+        [(needs.IDT, span(IST + PAGE - 15, 16), 1)],
+    ),
     "idt with a gate over two pages": (
         lambda world: world.registers.update(idt=IST + PAGE - 8, idt_limit=15),
         [(needs.IDT, span(IST + PAGE - 8, 16), 1)],
@@ -253,6 +273,16 @@ def test_what_is_taken_away_is_found(name: str) -> None:
     world = World()
     change(world)
     assert sorted(found(world)) == sorted(expected)
+
+
+def test_a_gate_of_which_half_is_in_no_memory_is_none() -> None:
+    """Its second half is mapped, to where the source has nothing."""
+    world = World()
+    world.rights[FREE] = 0x4000_0000 | P
+    world.registers |= {"idt": FREE - 8, "idt_limit": 15}
+    made = world.snapshot()
+    made.memory.store(Physical(FREE - 8), 8, 0x8E00_0008_0000)  # type: ignore[attr-defined]
+    assert list(needs.broken(made)) == []
 
 
 def test_lint_says_each_with_its_rule_and_leaves_out_what_is_ignored() -> None:

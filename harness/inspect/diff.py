@@ -15,10 +15,17 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from harness.inspect.graph import Floor, Graph, RowKind, Rows, met, no_rows
-from harness.inspect.ranges import Range, Ranges, follow, of_rows, reduced, reserved, together
+from harness.inspect.ranges import Range, Ranges, follow, of_rows, reduced, together
 from harness.inspect.snapshot import QuestionError
 from harness.paging import bulk
-from harness.paging.bits import address_mask, attributes, carried, read_by_machine, structure_mask
+from harness.paging.bits import (
+    address_mask,
+    attributes,
+    carried,
+    offending_bits,
+    read_by_machine,
+    structure_mask,
+)
 from harness.paging.bulk import LANES, Bytes, Counts
 from harness.paging.format import Format
 from harness.paging.memory import Mask, Words
@@ -450,7 +457,7 @@ def _ranges(side: _Side, level: int, pairs: _Pairs, half: _Lanes) -> Ranges:
     for leaf in np.unique(half.leaf[odd]).tolist():
         chosen = odd & (half.leaf == leaf)
         raw = half.raw[chosen]
-        ranges.bits[chosen] = raw & reserved(side.format, leaf, raw)
+        ranges.bits[chosen] = offending_bits(side.format, leaf, raw)
     return ranges
 
 

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from harness.inspect.graph import Graph
-from harness.inspect.ranges import reserved
 from harness.paging import bulk
+from harness.paging.bits import Kind, kinds, offending_bits
 from harness.paging.bulk import LANES
 from harness.paging.format import Format
 from harness.paging.memory import Mask, Memory, Words
@@ -51,7 +51,7 @@ def find(memory: Memory, graph: Graph, backed: Extents | None) -> Garbage:
         seen = np.union1d(seen, tables)
         for part, words in words_of(memory, graph.format, level, tables):
             addresses = _addresses(words)
-            present = _present(graph.format, words)
+            present = _present(graph.format, level, words)
             wild = addresses | present & _strange(graph.format, level, words, backed)
             count, used = wild.sum(axis=1), (present | addresses).sum(axis=1)
             garbage = (count >= LEAST) & (count * SHARE >= used)
@@ -74,8 +74,8 @@ def words_of(
         yield part, words.reshape(-1, entries)
 
 
-def _present(format: Format, words: Words) -> Mask:
-    found: Mask = words & np.uint64(format.present.mask) == np.uint64(format.present.value)
+def _present(format: Format, level: int, words: Words) -> Mask:
+    found: Mask = kinds(format, level, words.ravel()).reshape(words.shape) != Kind.ABSENT
     return found
 
 
@@ -95,13 +95,14 @@ def _strange(format: Format, level: int, words: Words, backed: Extents | None) -
     """Which entries, if they are present, have reserved bits set, others than the entry before
     has; or lead to where no memory is, without following the entry before, and are neither
     write-through nor uncached, as a device's pages are."""
-    here, present = format.levels[level], _present(format, words)
+    here, present = format.levels[level], _present(format, level, words)
     flat = words.ravel()
-    offending = np.where(present, words & reserved(format, level, flat).reshape(words.shape), 0)
+    wrong = offending_bits(format, level, flat).reshape(words.shape)
+    offending = np.where(present, wrong, np.uint64(0))
     strange: Mask = (offending != 0) & (offending != _before(offending))
     if backed is None:
         return strange
-    points = words & np.uint64(here.points.mask) == np.uint64(here.points.value)
+    points = kinds(format, level, flat).reshape(words.shape) == Kind.POINTER
     for shape, size, chosen in (
         (here.pointer, format.table_bytes(max(level - 1, 0)), points),
         (here.leaf, here.size, ~points if here.pointer else True),

@@ -22,6 +22,7 @@ from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Range, Ranges, merged, of_rows, together
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging.address import Physical, Span, Virtual
+from harness.paging.bulk import granted_by
 from harness.paging.entry import Malformed
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Slot, Table
@@ -177,7 +178,7 @@ def _shadow_stack(space: _Space, rows: Rows) -> Mask:
 
 def _withheld(space: _Space, rows: Rows) -> Mask:
     format = space.graph.format
-    own = (rows.raw ^ np.uint64(format.denied)) & np.uint64(format.rights_mask)
+    own = granted_by(format, rows.level, np.uint64(format.rights_mask), rows.raw)
     found: Mask = _pages(rows) & (own & ~rows.granted != 0)
     return found
 

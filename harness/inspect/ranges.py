@@ -18,7 +18,7 @@ import numpy as np
 from harness.inspect import graph as graphs
 from harness.inspect.graph import RowKind, Rows
 from harness.paging.address import Span
-from harness.paging.bits import address_mask, read_by_machine
+from harness.paging.bits import address_mask, offending_bits, read_by_machine
 from harness.paging.bulk import Bytes, Counts
 from harness.paging.format import Format
 from harness.paging.memory import Mask, Memory, Words
@@ -255,7 +255,7 @@ def _in_common(format: Format, rows: Rows, exact: bool) -> Words:
     odd = rows.kind != RowKind.PAGE
     if odd.any():
         raw = rows.raw[odd]
-        wrong = raw & reserved(format, rows.level, raw)
+        wrong = offending_bits(format, rows.level, raw)
         common[odd] = np.where(rows.kind[odd] == RowKind.MALFORMED, raw if exact else wrong, raw)
     return common
 
@@ -266,17 +266,6 @@ def _compared(format: Format, level: int, exact: bool) -> int:
         return ~address_mask(format, level) & (1 << 8 * format.entry_bytes) - 1
     seen = read_by_machine(format, level) & ~(format.accessed | format.dirty)
     return seen & ~address_mask(format, level)
-
-
-def reserved(format: Format, level: int, raw: Words) -> Words:
-    """The reserved bits of present entries, by how each is read."""
-    here = format.levels[level]
-    if here.pointer is None or here.leaf is None:
-        shape = here.pointer or here.leaf
-        assert shape is not None
-        return np.full(len(raw), shape.reserved_mask, np.uint64)
-    points = raw & np.uint64(here.points.mask) == np.uint64(here.points.value)
-    return np.where(points, np.uint64(here.pointer.reserved_mask), here.leaf.reserved_mask)
 
 
 def together(format: Format, parts: Sequence[Ranges]) -> Ranges:

@@ -18,6 +18,7 @@ from harness.inspect.graph import RowKind, Rows
 from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Chosen
 from harness.inspect.snapshot import QuestionError
+from harness.paging.bulk import granted_by
 from harness.paging.format import Format
 from harness.paging.memory import Mask
 from harness.paging.x86.access import never_withheld
@@ -120,7 +121,7 @@ def _always(rows: Rows) -> Mask:
 
 def _own(format: Format, bit: int) -> _Column:
     def own(rows: Rows) -> Mask:
-        given = (rows.raw ^ np.uint64(format.denied)) & np.uint64(bit) != 0
+        given = granted_by(format, rows.level, np.uint64(bit), rows.raw) != 0
         found: Mask = given & (rows.kind == RowKind.PAGE)
         return found
 
@@ -150,9 +151,8 @@ def fields(format: Format, level: int) -> dict[str, int]:
     """The named bits of a page at a level that are neither its presence, its rights, its use nor
     what makes it a page."""
     here = format.levels[level]
-    taken = format.rights_mask | format.accessed | format.dirty | format.present.mask
-    if here.pointer is not None:
-        taken |= here.points.mask
+    taken = format.rights_mask | format.accessed | format.dirty | here.presence
+    taken |= here.telling if here.pointer is not None else 0
     return {name: mask for name, mask in here.bits.items() if not mask & taken}
 
 

@@ -32,6 +32,24 @@ def kinds(format: Format, level: int, raw: Words) -> Bytes:
     return bulk.kinds(format, level, raw)
 
 
+def offending_bits(format: Format, level: int, raw: Words) -> Words:
+    """The bits for which present entries are malformed, 0 where they are not, shape (n,)."""
+    here = format.levels[level]
+    *first, last = here.shapes
+    found = _offending(last, raw)
+    for shape in reversed(first):
+        found = np.where(bulk.matches(shape.when, raw), _offending(shape, raw), found)
+    return found
+
+
+def _offending(shape: Shape, raw: Words) -> Words:
+    """`Shape.offending` for arrays."""
+    found = (raw ^ np.uint64(shape.clean.value)) & np.uint64(shape.reserved_mask)
+    for pattern, _ in shape.forbidden:
+        found |= bulk.matches(pattern, raw) * np.uint64(pattern.mask)
+    return found
+
+
 @overload
 def withheld(format: Format, raw: int, rights: int) -> int: ...
 @overload
@@ -47,25 +65,29 @@ def withheld(format: Format, raw: int | Words, rights: int) -> int | Words:
 @lru_cache
 def address_mask(format: Format, level: int) -> int:
     """The bits of a leaf at `level` that hold its address."""
-    return _address_mask(format.levels[level].leaf)
+    leaf = format.levels[level].leaf
+    return leaf.address_mask if leaf else 0
 
 
 @lru_cache
 def structure_mask(format: Format, level: int) -> int:
-    """The bits that make an entry at `level` present, and a leaf rather than a pointer."""
+    """The bits that make an entry at `level` a leaf; a pointer where there are no leaves."""
     here = format.levels[level]
-    both = here.pointer is not None and here.leaf is not None
-    return format.present.mask | (here.points.mask if both else 0)
+    return (here.leaf or here.shapes[-1]).when.mask
 
 
 def attributes(format: Format, level: int, raw: int) -> int:
     """What a leaf holds besides its address: what `format.leaf` was given to make it."""
-    return raw & ~(address_mask(format, level) | structure_mask(format, level))
+    return _attributes(format.levels[level].leaf, raw)
 
 
 def pointer_attributes(format: Format, level: int, raw: int) -> int:
     """What a pointer holds besides its address: what `format.pointer` was given to make it."""
-    return raw & ~(_address_mask(format.levels[level].pointer) | structure_mask(format, level))
+    return _attributes(format.levels[level].pointer, raw)
+
+
+def _attributes(shape: Shape | None, raw: int) -> int:
+    return raw & ~(shape.address_mask | shape.when.mask) if shape else raw
 
 
 def carried(format: Format, bits: int, source: int, target: int) -> int:
@@ -134,15 +156,9 @@ def _read_in(format: Format, level: int, shape: Shape | None) -> int:
     if shape is None:
         return 0
     here = format.levels[level]
-    named = reduce(or_, here.bits.values(), 0)
-    if here.pointer is not None:  # the bit that tells leaves is read where both can be
-        named &= ~here.points.mask
-    named |= structure_mask(format, level) | format.rights_mask | format.accessed | format.dirty
-    return named | _address_mask(shape) | shape.reserved_mask
-
-
-def _address_mask(shape: Shape | None) -> int:
-    return reduce(or_, (field.mask for field in shape.address), 0) if shape else 0
+    named = reduce(or_, here.bits.values(), 0) | here.presence | here.telling
+    named |= format.rights_mask | format.accessed | format.dirty
+    return named | shape.address_mask | shape.reserved_mask
 
 
 def _lowest(mask: int) -> int:

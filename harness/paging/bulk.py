@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import groupby
 from operator import or_
 from typing import NamedTuple
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.paging.errors import TooManyTables
-from harness.paging.format import Format, Shape
+from harness.paging.format import Format, Grant, Level, Pattern, Shape
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Root, Table
 
@@ -110,10 +110,9 @@ def _descend(memory: Memory, table: Table, address: Words, lanes: Counts, walks:
             walks.raw[ended] = raw[stops]
             walks.granted[ended] = given[stops]
             walks.above[ended] = granted[stops]
-            if here.leaf is not None:
-                offset = address[stops] & np.uint64(here.size - 1)
+            if here.pages:
                 found = kind[stops] == End.LEAF
-                physical = address_of(here.leaf, raw[stops]) | offset
+                physical = physical_of(here, raw[stops], address[stops])
                 walks.physical[ended] = np.where(found, physical, np.uint64(0))
             goes = ~stops
             address, lanes, raw, given = address[goes], lanes[goes], raw[goes], given[goes]
@@ -155,8 +154,8 @@ def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
         np.copyto(walks.raw, raw, where=ended)
         np.copyto(walks.granted, given, where=ended)
         np.copyto(walks.above, granted, where=ended)
-        if here.leaf is not None:
-            physical = address_of(here.leaf, raw) | addresses & np.uint64(here.size - 1)
+        if here.pages:
+            physical = physical_of(here, raw, addresses)
             np.copyto(walks.physical, physical, where=ended & (kind == End.LEAF))
         going &= ~ended
         granted = given
@@ -165,38 +164,107 @@ def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
 
 def granted_by(format: Format, level: int, above: Words | np.uint64, raw: Words) -> Words:
     """The rights that are left of those given above by entries at a level."""
-    if not format.levels[level].grants:
-        return np.broadcast_to(above, raw.shape)
-    return above & (raw ^ np.uint64(format.denied))
+    return np.bitwise_and(_given(format, level, raw), above)
+
+
+def _given(format: Format, level: int, raw: Words) -> Words:
+    """`Format.granted` for arrays, of which only the bits of rights count."""
+    here = format.levels[level]
+    *first, last = here.shapes
+    given = _given_in(format, last, raw)
+    if not here.grants_alike:
+        for shape in reversed(first):
+            given = np.where(matches(shape.when, raw), _given_in(format, shape, raw), given)
+    return given
+
+
+def _given_in(format: Format, shape: Shape, raw: Words) -> Words:
+    """The same where all entries are read in one shape."""
+    if shape.grants is None:
+        return raw ^ np.uint64(format.denied)
+    taken, moves, wide = _moves(format, shape)
+    given = np.full(len(raw), format.rights_mask & ~taken, np.uint64)
+    for one, bit in wide:
+        there = (raw ^ np.uint64(one.inverted)) & np.uint64(one.mask) != 0
+        given |= there * np.uint64(bit)
+    for (mask, inverted), left in moves:
+        moved = (raw ^ np.uint64(inverted)) & np.uint64(mask)
+        given |= moved << np.uint64(left) if left >= 0 else moved >> np.uint64(-left)
+    return given
+
+
+@lru_cache
+def _moves(
+    format: Format, shape: Shape
+) -> tuple[int, list[tuple[Grant, int]], list[tuple[Grant, int]]]:
+    """How the rights of a shape come to their bits of `Format.rights`: these bits; those of single
+    bits that move left together, and how far; the others, each with its bit."""
+    assert shape.grants is not None
+    together: dict[int, Grant] = {}
+    wide = []
+    for name, one in shape.grants.items():
+        bit = format.rights[name]
+        if one.mask.bit_count() > 1:
+            wide.append((one, bit))
+            continue
+        left = bit.bit_length() - one.mask.bit_length()
+        mask, inverted = together.get(left, Grant(0))
+        together[left] = Grant(mask | one.mask, inverted | one.inverted)
+    taken = reduce(or_, (format.rights[name] for name in shape.grants), 0)
+    return taken, [(one, left) for left, one in together.items()], wide
 
 
 def kinds(format: Format, level: int, raw: Words, backed: Mask | None = None) -> Bytes:
     """The `End` of each raw entry at `level`, or POINTER: `Format.decode` for arrays."""
     here = format.levels[level]
-    if here.leaf is None:
-        kind = _kinds_of(format, here.pointer, POINTER, raw)
-    elif here.pointer is None:
-        kind = _kinds_of(format, here.leaf, End.LEAF, raw)
-    else:
-        points = (raw & np.uint64(here.points.mask)) == np.uint64(here.points.value)
-        kind = _kinds_of(format, here.pointer, POINTER, raw)
-        if not points.all():
-            kind = np.where(points, kind, _kinds_of(format, here.leaf, End.LEAF, raw))
+    first = here.shapes[0]
+    kind = np.full(len(raw), _kind(first), np.uint8)
+    clean = _is_clean(first, raw)
+    if not clean.all():
+        kind[~clean] = End.MALFORMED
+        for shape, earlier in zip(here.shapes[1:], here.earlier[1:], strict=True):
+            chosen = _is_clean(shape, raw)
+            for pattern in earlier:
+                chosen &= ~matches(pattern, raw)
+            kind[chosen] = _kind(shape)
+        for pattern in here.absent:
+            kind[matches(pattern, raw)] = End.ABSENT
     if backed is not None:
         kind[~backed] = End.UNBACKED
     return kind
 
 
-def _kinds_of(format: Format, shape: Shape | None, wellformed: int, raw: Words) -> Bytes:
-    """The same where all entries are read in one shape."""
-    assert shape is not None
-    kind = np.full(len(raw), wellformed, np.uint8)
-    mask, value = format.present
-    clean = (raw & np.uint64(mask | shape.reserved_mask)) == np.uint64(value)
-    if not clean.all():
-        kind[~clean] = End.MALFORMED
-        kind[(raw & np.uint64(mask)) != np.uint64(value)] = End.ABSENT
-    return kind
+def _kind(shape: Shape) -> int:
+    return POINTER if shape.points else int(End.LEAF)
+
+
+def _is_clean(shape: Shape, raw: Words) -> Mask:
+    """Which entries match a shape and are not malformed in it."""
+    clean = matches(shape.clean, raw)
+    for pattern, _ in shape.forbidden:
+        clean &= ~matches(pattern, raw)
+    return clean
+
+
+def matches(pattern: Pattern, raw: Words) -> Mask:
+    """`Pattern.matches` for arrays."""
+    found: Mask = (raw & np.uint64(pattern.mask)) == np.uint64(pattern.value)
+    return found
+
+
+def physical_of(here: Level, raw: Words, addresses: Words) -> Words:
+    """What addresses translate to by leaves at a level."""
+    *first, last = here.pages
+    physical = _physical_in(here, last, raw, addresses)
+    for shape in reversed(first):
+        found = _physical_in(here, shape, raw, addresses)
+        physical = np.where(matches(shape.when, raw), found, physical)
+    return physical
+
+
+def _physical_in(here: Level, shape: Shape, raw: Words, addresses: Words) -> Words:
+    """The same where all leaves are of one shape."""
+    return address_of(shape, raw) | addresses & np.uint64(here.page_size(shape) - 1)
 
 
 def address_of(shape: Shape, raw: Words) -> Words:
@@ -213,7 +281,7 @@ class Leaves:
     end       uint8: LEAF, MALFORMED or UNBACKED
     level     uint8, where the row was found
     raw       the entry, 0 where it is unbacked
-    physical  where the page begins if the end is LEAF, else 0
+    physical  what the first address translates to if the end is LEAF, else 0
     granted   the rights that the entries from the root to here give together
     total     how many rows the space has; more than are here where a limit cut the listing
     tables    every table that was read, once a level however often it is reached
@@ -589,12 +657,13 @@ def _fill(
     virtual <<= np.uint64(here.shift)
     virtual |= np.repeat(reached.base, counts)
     above = np.repeat(reached.granted, counts)
-    if here.grants:
-        np.bitwise_xor(raw, np.uint64(format.denied), out=granted)
-        granted &= above
+    np.bitwise_and(_given(format, layer.level, raw), above, out=granted)
+    if here.leaf is None:
+        rows.physical[:] = 0
+    elif len(here.pages) == 1:
+        rows.physical[:] = address_of(here.leaf, raw)
     else:
-        granted[:] = above
-    rows.physical[:] = 0 if here.leaf is None else address_of(here.leaf, raw)
+        rows.physical[:] = physical_of(here, raw, virtual)
     if (end != End.LEAF).any():
         rows.physical[end != End.LEAF] = 0
         np.copyto(granted, above, where=end == End.UNBACKED)

@@ -7,8 +7,8 @@ decoder sees masks only.  `x86.formats` shows what a complete one looks like.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, reduce
 from operator import or_
 from typing import NamedTuple
@@ -36,31 +36,90 @@ class Field(NamedTuple):
 
 
 class Reserved(NamedTuple):
-    """Bits that must be clear, and why."""
+    """Bits that must be clear, or be `value`, and why."""
 
     mask: int
     reason: str
+    value: int = 0
 
     def __str__(self) -> str:
         return f"{self.mask:#x} {self.reason}"
 
 
+class Forbidden(NamedTuple):
+    """Bits that may each be set and clear, but not all together as in `pattern`, and why."""
+
+    pattern: Pattern
+    reason: str
+
+
+class Grant(NamedTuple):
+    """Where a shape keeps a right: any of the bits under `mask` gives it by being set, those under
+    `inverted` by being clear."""
+
+    mask: int
+    inverted: int = 0
+
+    def gives(self, raw: int) -> bool:
+        """Whether the raw entry gives the right."""
+        return bool((raw ^ self.inverted) & self.mask)
+
+
 @dataclass(frozen=True)
 class Shape:
-    """One way to read a present entry, as a pointer or as a leaf."""
+    """One way to read a present entry, as a pointer or as a leaf: a table of the manual.
 
+    when       which entries are read so
+    points     whether it leads to a table, not to a page
+    address    where its address stands
+    reserved   bits that must be as they are said to be
+    forbidden  what else no entry of this shape may hold
+    grants     where it keeps the rights that it gives or withholds, by name; those left out take
+               no part.  None: all rights, at their own bits of `Format.rights`
+    size       log2 of the bytes of its page, None where that is what its slot spans
+    notes      whether accesses that use it are noted in it
+    bits       names of its bits and fields, to their masks
+    """
+
+    when: Pattern
+    points: bool
     address: tuple[Field, ...]
     reserved: tuple[Reserved, ...] = ()
+    forbidden: tuple[Forbidden, ...] = ()
+    grants: Mapping[str, Grant] | None = field(default=None, hash=False)
+    size: int | None = None
+    notes: bool = True
+    bits: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @cached_property
+    def address_mask(self) -> int:
+        """The bits that hold the address."""
+        return _union(field.mask for field in self.address)
 
     @cached_property
     def reserved_mask(self) -> int:
+        """The bits that must be as `reserved` says."""
         return _union(part.mask for part in self.reserved)
+
+    @cached_property
+    def clean(self) -> Pattern:
+        """The entries that are read so and have every reserved bit as it must be."""
+        required = _union(part.value for part in self.reserved)
+        return Pattern(self.when.mask | self.reserved_mask, self.when.value | required)
+
+    def offending(self, raw: int) -> int:
+        """The bits for which an entry of this shape is malformed, 0 where it is not."""
+        wrong = (raw ^ self.clean.value) & self.reserved_mask
+        for pattern, _ in self.forbidden:
+            if pattern.matches(raw):
+                wrong |= pattern.mask
+        return wrong
 
     def address_of(self, raw: int) -> Physical:
         """The physical address that a raw entry holds."""
         address = 0
-        for field in self.address:
-            address |= (raw & field.mask) << field.shift
+        for mask, shift in self.address:
+            address |= (raw & mask) << shift
         return Physical(address)
 
     def encode(self, address: int) -> int:
@@ -77,24 +136,24 @@ class Shape:
 class Level:
     """What the entries of the tables at one level look like.
 
+    An entry is absent where a pattern says so; else it has the first of the shapes whose pattern
+    it matches; one that matches none is malformed.
+
     name        the format's own word for such an entry
     shift       log2 of the bytes that one entry spans
     index_bits  log2 of the entries in a table
-    pointer     how to read a pointer, None where there can be none
-    leaf        how to read a leaf, None where there can be none
-    points      where both can be: the pattern of a pointer, all else being a leaf
-    bits        names of single bits and fields of entries at this level, to their masks
-    grants      whether its entries give and withhold rights; those of PAE's PDPTEs have none
+    shapes      how entries are read; at most one of them points, and of those that do not one is
+                as large as its slot
+    absent      the entries that hold nothing for the hardware
+    empty       the entry of a new table, which is absent
     """
 
     name: str
     shift: int
     index_bits: int
-    pointer: Shape | None
-    leaf: Shape | None
-    points: Pattern
-    bits: Mapping[str, int]
-    grants: bool = True
+    shapes: tuple[Shape, ...]
+    absent: tuple[Pattern, ...]
+    empty: int = 0
 
     @property
     def size(self) -> int:
@@ -110,15 +169,93 @@ class Level:
         """Which entry of a table at this level `address` uses."""
         return address >> self.shift & (1 << self.index_bits) - 1
 
-    def is_pointer(self, raw: int) -> bool:
-        """Whether the present entry `raw` is a pointer here, well-formed or not."""
-        return self.pointer is not None and (self.leaf is None or self.points.matches(raw))
+    @cached_property
+    def pointer(self) -> Shape | None:
+        """How to read a pointer, None where there can be none."""
+        return next((shape for shape in self.shapes if shape.points), None)
+
+    @cached_property
+    def leaf(self) -> Shape | None:
+        """How to read a leaf as large as its slot, None where there can be none."""
+        whole = (None, self.shift)
+        pages = (shape for shape in self.shapes if not shape.points and shape.size in whole)
+        return next(pages, None)
+
+    @cached_property
+    def pages(self) -> tuple[Shape, ...]:
+        """How to read leaves of all sizes."""
+        return tuple(shape for shape in self.shapes if not shape.points)
+
+    @cached_property
+    def bits(self) -> Mapping[str, int]:
+        """Names of single bits and fields of the entries at this level, to their masks."""
+        found: dict[str, int] = {}
+        for shape in (*self.pages, *self.shapes):
+            for name, mask in shape.bits.items():
+                found.setdefault(name, mask)
+        return found
+
+    @cached_property
+    def grants(self) -> bool:
+        """Whether its entries give and withhold rights; those of PAE's PDPTEs do not."""
+        return any(shape.grants != {} for shape in self.shapes)
+
+    @cached_property
+    def grants_alike(self) -> bool:
+        """Whether entries of all shapes keep their rights in the same places."""
+        return all(shape.grants == self.shapes[0].grants for shape in self.shapes)
+
+    @cached_property
+    def telling(self) -> int:
+        """The bits that tell which shape an entry has."""
+        return _union(shape.when.mask for shape in self.shapes)
+
+    @cached_property
+    def presence(self) -> int:
+        """The bits that tell whether an entry is absent."""
+        return _union(pattern.mask for pattern in self.absent)
+
+    @cached_property
+    def earlier(self) -> tuple[tuple[Pattern, ...], ...]:
+        """For each shape, the patterns of those before it that entries of its own can match."""
+        whens = [shape.when for shape in self.shapes]
+        return tuple(
+            tuple(one for one in whens[:number] if _overlap(one, when))
+            for number, when in enumerate(whens)
+        )
+
+    def is_absent(self, raw: int) -> bool:
+        """Whether the raw entry holds nothing for the hardware."""
+        return any(pattern.matches(raw) for pattern in self.absent)
+
+    def page_size(self, shape: Shape) -> int:
+        """Bytes of a page of that shape."""
+        return self.size if shape.size is None else 1 << shape.size
+
+    def matching(self, raw: int) -> Shape | None:
+        """The shape that an entry has, well-formed or not; None for one that has none."""
+        for shape in self.shapes:
+            if shape.when.matches(raw):
+                return shape
+        return None
 
     def shape(self, raw: int) -> Shape:
-        """How the present entry `raw` is to be read here."""
-        shape = self.pointer if self.is_pointer(raw) else self.leaf
-        assert shape is not None
-        return shape
+        """How the raw entry is to be read here; an absent one, how it would be if it were there."""
+        found = self.matching(raw)
+        if found is None:
+            told = ((one, (raw ^ one.when.value) & one.when.mask) for one in self.shapes)
+            alike = (one for one, differs in told if not differs & ~self.presence)
+            found = next(alike, self.shapes[-1])
+        return found
+
+    def is_pointer(self, raw: int) -> bool:
+        """Whether the present entry `raw` is a pointer here, well-formed or not."""
+        return self.shape(raw).points
+
+    def changed(self, change: Callable[[Shape], Shape | None]) -> Level:
+        """The level with each shape replaced by what `change` makes of it, if anything."""
+        made = (change(shape) for shape in self.shapes)
+        return replace(self, shapes=tuple(shape for shape in made if shape is not None))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -127,11 +264,13 @@ class Format:
 
     name         for people
     entry_bytes  width of an entry
-    present      the pattern of entries that hold anything for the hardware
     levels       from level 0 up; level 0 has no pointers
-    rights       names of rights to the bit each lives in; the same bit at every level that has them
-    denied       those bits of `rights` that take the right away when set
-    accessed     the bit set in every entry used by an access, 0 where there is none
+    rights       names of rights to the bit of each in a word of rights, which is set where the
+                 right is given: the bit that it lives in, in entries of shapes that keep all
+                 rights where they belong
+    denied       those bits of `rights` that in such entries take the right away when set
+    accessed     the bit set in every entry used by an access, if its shape takes notes; 0 where
+                 there is none
     dirty        the bit set in the leaf by a write, 0 where there is none
     lasting      the bit of pages that outlive a change of the root, 0 where there is none
     exclusive    those bits of `rights` that take from some what they give to others, so that to
@@ -144,7 +283,6 @@ class Format:
 
     name: str
     entry_bytes: int
-    present: Pattern
     levels: tuple[Level, ...]
     rights: Mapping[str, int]
     denied: int
@@ -160,11 +298,25 @@ class Format:
             raise ValueError(f"{self.name}: a level number has no room in a slot's low bits")
         if self.levels[0].pointer is not None:
             raise ValueError(f"{self.name}: level 0 cannot hold pointers")
+        for level in self.levels:
+            self._check(level)
         for lower, upper in zip(self.levels, self.levels[1:], strict=False):
             if upper.shift != lower.shift + lower.index_bits:
                 raise ValueError(f"{self.name}: {upper.name} does not span one {lower.name} table")
             if upper.pointer is None:
                 raise ValueError(f"{self.name}: {upper.name} cannot point, so nothing lies below")
+
+    def _check(self, level: Level) -> None:
+        where = f"{self.name}: {level.name}"
+        if not level.shapes:
+            raise ValueError(f"{where} has no shape")
+        if sum(shape.points for shape in level.shapes) > 1:
+            raise ValueError(f"{where} has more than one shape that points")
+        if level.pages and level.leaf is None:
+            raise ValueError(f"{where} has no page as large as its slot")
+        for shape in level.shapes:
+            if any(_overlap(shape.when, absent) for absent in level.absent):
+                raise ValueError(f"{where} has a shape that is absent too")
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -180,48 +332,79 @@ class Format:
 
     def page_levels(self) -> list[int]:
         """The levels that can hold a leaf, from 0 up."""
-        return [number for number, level in enumerate(self.levels) if level.leaf is not None]
+        return [number for number, level in enumerate(self.levels) if level.pages]
 
     def decode(self, raw: int, level: int) -> Entry:
         """What the raw entry says at `level`."""
-        if self.levels[level].pointer is None:
-            return self._decode(raw, level)
-        return _decode_cached(self, raw, level)
+        # Few tables are reached often, and pages are many.
+        return _decode_cached(self, raw, level) if level else self._decode(raw, level)
 
     def _decode(self, raw: int, level: int) -> Entry:
-        if not self.present.matches(raw):
-            return Absent()
         here = self.levels[level]
-        shape = here.shape(raw)
-        offending = raw & shape.reserved_mask
-        if offending:
-            return Malformed(offending)
-        if here.is_pointer(raw):
+        for shape in here.shapes:
+            mask, value = shape.when
+            if raw & mask == value:
+                break
+        else:
+            return Absent() if here.is_absent(raw) else Malformed(here.telling)
+        mask, value = shape.clean
+        if raw & mask != value or shape.forbidden:
+            offending = shape.offending(raw)
+            if offending:
+                return Malformed(offending)
+        if shape.points:
             return Pointer(Table(self, shape.address_of(raw), level - 1))
-        return Leaf(shape.address_of(raw), here.size)
+        return Leaf(shape.address_of(raw), 1 << (shape.size or here.shift))
 
     def malformed(self, raw: int, level: int) -> list[Reserved]:
-        """The reserved bits that are set in a present entry, part by part, with the reasons."""
-        shape = self.levels[level].shape(raw)
-        return [
-            Reserved(raw & part.mask, part.reason) for part in shape.reserved if raw & part.mask
+        """What is wrong with a present entry, part by part: the bits and why."""
+        here = self.levels[level]
+        shape = here.matching(raw)
+        if shape is None:
+            return [Reserved(here.telling, f"no {here.name} looks so")]
+        parts = [
+            Reserved(wrong, part.reason)
+            for part in shape.reserved
+            if (wrong := (raw ^ part.value) & part.mask)
         ]
+        odd = (one for one in shape.forbidden if one.pattern.matches(raw))
+        return parts + [Reserved(one.pattern.mask, one.reason) for one in odd]
 
     def granted(self, raw: int, level: int) -> int:
-        """The rights that one entry gives."""
-        if not self.levels[level].grants:
-            return self.rights_mask
-        return (raw ^ self.denied) & self.rights_mask
+        """The rights that one entry gives; those in which it takes no part among them."""
+        here = self.levels[level]
+        shape = here.matching(raw) or here.shapes[-1]
+        if shape.grants is None:
+            return (raw ^ self.denied) & self.rights_mask
+        withheld = (self.rights[name] for name, one in shape.grants.items() if not one.gives(raw))
+        return self.rights_mask & ~_union(withheld)
 
     def granting(self, *names: str) -> int:
-        """The entry bits that give just the rights named.  Raises ValueError for an unknown one."""
-        granted = 0
+        """The bits of a leaf at level 0 that give just the rights named.
+
+        Raises ValueError for a name that is unknown, and where these cannot be given alone.
+        """
+        leaf = self.levels[0].leaf
+        assert leaf is not None
+        return self.granting_in(leaf, *names)
+
+    def granting_in(self, shape: Shape, *names: str) -> int:
+        """The same of entries of any shape, as far as they take part."""
         for name in names:
             if name not in self.rights:
                 known = ", ".join(self.rights)
                 raise ValueError(f"{self.name} has no right {name!r}; it has {known}")
-            granted |= self.rights[name]
-        return granted ^ self.denied
+        if shape.grants is None:
+            return _union(self.rights[name] for name in names) ^ self.denied
+        withheld = [one for name, one in shape.grants.items() if name not in names]
+        raw = _union(one.inverted for one in shape.grants.values())
+        raw ^= _union(shape.grants[name].mask for name in names if name in shape.grants) & ~_union(
+            one.mask for one in withheld
+        )
+        for name, one in shape.grants.items():
+            if one.gives(raw) != (name in names):
+                raise ValueError(f"{self.name} cannot give {' and '.join(names)} alone")
+        return raw
 
     def rights_of(self, granted: int) -> tuple[str, ...]:
         """The names of the rights in a `granted` word."""
@@ -246,36 +429,35 @@ class Format:
         here = self.levels[level]
         if shape is None:
             raise ValueError(f"{self.name} has no {kind} at level {level} ({here.name})")
-        raw = shape.encode(address) | self.present.value
-        taken = _union(field.mask for field in shape.address) | self.present.mask
-        if here.pointer is not None and here.leaf is not None:
-            points = here.points
-            raw |= points.value if kind == "pointer" else points.mask & ~points.value
-            taken |= points.mask
-        wrong = bits & (taken | shape.reserved_mask) | bits >> 8 * self.entry_bytes
+        raw = shape.encode(address) | shape.clean.value
+        wrong = bits & (shape.address_mask | shape.clean.mask) | bits >> 8 * self.entry_bytes
+        raw |= bits
+        if not wrong and here.matching(raw) is not shape:
+            wrong = raw & here.telling & ~shape.when.mask
+        for pattern, _ in shape.forbidden:
+            if pattern.matches(raw):
+                wrong |= pattern.mask
         if wrong:
             raise ValueError(f"bits {wrong:#x} are not free in a {here.name} {kind} of {self.name}")
-        return raw | bits
+        return raw
 
     def without_reserved(self) -> Format:
         """The same format to a reader that checks no reserved bits."""
-        return replace(
-            self,
-            name=f"{self.name}, reserved bits unchecked",
-            levels=tuple(
-                replace(
-                    level,
-                    pointer=level.pointer and replace(level.pointer, reserved=()),
-                    leaf=level.leaf and replace(level.leaf, reserved=()),
-                )
-                for level in self.levels
-            ),
+        levels = (
+            level.changed(lambda shape: replace(shape, reserved=(), forbidden=()))
+            for level in self.levels
         )
+        return replace(self, name=f"{self.name}, reserved bits unchecked", levels=tuple(levels))
 
 
 @lru_cache(maxsize=1 << 16)
 def _decode_cached(format: Format, raw: int, level: int) -> Entry:
     return format._decode(raw, level)
+
+
+def _overlap(one: Pattern, other: Pattern) -> bool:
+    """Whether an entry can match both."""
+    return not (one.value ^ other.value) & one.mask & other.mask
 
 
 def _union(masks: Iterable[int]) -> int:

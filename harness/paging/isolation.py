@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from harness.paging.allocator import TableAllocator
-from harness.paging.bits import withheld
+from harness.paging.bits import Kind, kinds, withheld
+from harness.paging.bulk import granted_by
 from harness.paging.flush import Flush
-from harness.paging.format import Pattern
 from harness.paging.memory import Words, WritableMemory
 from harness.paging.space import Account, Space
 from harness.paging.table import Root, Slot, Table
@@ -44,10 +44,7 @@ class IsolatedSpace(Space):
     ) -> None:
         format = user.table.format
         self._user, self._user_table = user, user_table
-        seen = format.rights.get("user", 0)
-        self._seen_by_user = Pattern(
-            format.present.mask | seen, format.present.value | seen & ~format.denied
-        )
+        self._seen = format.rights.get("user", 0)
         self._execute = format.rights.get("execute", 0)
         pointer = format.levels[user.table.level].pointer
         if not self._execute or pointer is None or pointer.reserved_mask & self._execute:
@@ -68,7 +65,9 @@ class IsolatedSpace(Space):
         """Writes root entries of the user half to both roots."""
         if self._is_mirrored(slot):
             super().put(Slot(self._user_table, slot.index), raw)
-            seen = raw & np.uint64(self._seen_by_user.mask) == np.uint64(self._seen_by_user.value)
+            given = granted_by(self.format, slot.level, np.uint64(self._seen), raw)
+            seen = kinds(self.format, slot.level, raw) != Kind.ABSENT
+            seen &= given == np.uint64(self._seen)
             raw = np.where(seen, withheld(self.format, raw, self._execute), raw)
         super().put(slot, raw)
 

@@ -52,7 +52,7 @@ class Value:
     @property
     def present(self) -> bool:
         """Whether the machine looks at it."""
-        return self.format.present.matches(self.raw)
+        return not self.format.levels[self.level].is_absent(self.raw)
 
     @property
     def bad(self) -> bool:

@@ -163,7 +163,7 @@ def marked_bits(format: Format, step: Step) -> Iterator[tuple[str, bool]]:
     """The bits of a present entry that people look for, by name, and whether they are set: rights,
     accessed and dirty, and of the others those that are set."""
     here = format.levels[step.slot.level]
-    looked_for = format.rights_mask | format.accessed | format.present.mask
+    looked_for = format.rights_mask | format.accessed | here.presence
     looked_for |= format.dirty if isinstance(step.entry, Leaf) else 0
     names = set(set_bits(here, step.raw))
     for name, mask in here.bits.items():

@@ -53,46 +53,54 @@ def in_levels(change: Callable[[int, Level], Level]) -> Plant:
 def not_reserved(bits: int, *levels: int) -> Plant:
     """Bits are not reserved, at some levels or at all."""
 
-    def unreserved(shape: Shape | None) -> Shape | None:
-        if shape is None:
-            return None
+    def unreserved(shape: Shape) -> Shape:
         parts = (part._replace(mask=part.mask & ~bits) for part in shape.reserved)
         return replace(shape, reserved=tuple(parts))
 
     return in_levels(
-        lambda n, level: (
-            replace(level, pointer=unreserved(level.pointer), leaf=unreserved(level.leaf))
-            if n in levels or not levels
-            else level
-        )
+        lambda n, level: level.changed(unreserved) if n in levels or not levels else level
     )
 
 
 def also_reserved(bits: int, *, pointers: bool = True) -> Plant:
     """Bits are reserved besides, in leaves and in pointers."""
 
-    def more(shape: Shape | None) -> Shape | None:
-        if shape is None:
-            return None
+    def more(shape: Shape) -> Shape:
+        if shape.points and not pointers:
+            return shape
         return replace(shape, reserved=(*shape.reserved, Reserved(bits, "planted")))
 
-    return in_levels(
-        lambda _, level: replace(
-            level, pointer=more(level.pointer) if pointers else level.pointer, leaf=more(level.leaf)
-        )
-    )
+    return in_levels(lambda _, level: level.changed(more))
 
 
 def reserved_leaf(level: Level, bits: int) -> Level:
     """The level with more bits of its leaves reserved."""
-    assert level.leaf is not None
-    more = (*level.leaf.reserved, Reserved(bits, "planted"))
-    return replace(level, leaf=replace(level.leaf, reserved=more))
+    planted = Reserved(bits, "planted")
+    return level.changed(
+        lambda shape: shape if shape.points else replace(shape, reserved=(*shape.reserved, planted))
+    )
 
 
 def all_pointers(level: int) -> Plant:
     """An entry of one level is a pointer whatever its PS says."""
-    return in_levels(lambda n, here: replace(here, points=Pattern(0, 0)) if n == level else here)
+    return in_levels(lambda n, here: without_pages(here) if n == level else here)
+
+
+def without_pages(here: Level) -> Level:
+    """A level above 0 whose entries all point."""
+    when = Pattern(here.presence, here.presence)
+    return here.changed(lambda shape: replace(shape, when=when) if shape.points else None)
+
+
+def without_absence(here: Level) -> Level:
+    """A level at which every entry is there."""
+    there = replace(here, absent=())
+
+    def present(shape: Shape) -> Shape:
+        mask, value = shape.when
+        return replace(shape, when=Pattern(mask & ~here.presence, value & ~here.presence))
+
+    return there.changed(present)
 
 
 def in_walks(change: Callable[[Walks, Words], Walks]) -> Plant:

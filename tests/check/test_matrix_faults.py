@@ -23,7 +23,6 @@ from harness.machine.engines import why_absent
 from harness.machine.guest import Guest
 from harness.machine.machine import Processor
 from harness.paging.bulk import End
-from harness.paging.format import Pattern
 from harness.paging.x86.access import Kind, Reason, Vector
 from harness.paging.x86.bulk import ALLOWED, REASONS
 from tests.check.plants import (
@@ -82,6 +81,7 @@ from tests.check.plants import (
     with_,
     with_pse,
     without,
+    without_absence,
     without_in,
 )
 
@@ -211,7 +211,7 @@ EVERYWHERE: dict[str, tuple[str, Plant]] = {
     # ---- bits of entries ----
     "P is ignored": (
         f"{ENTRY.format(1)} and P=0",
-        in_formats(lambda format: replace(format, present=Pattern(0, 0))),
+        in_levels(lambda _, level: without_absence(level)),
     ),
     "R/W and U/S are swapped": (
         f"{ENTRY.format(0)} and set=none",
@@ -393,11 +393,7 @@ IN_32: dict[str, tuple[str, Plant]] = {
     "the address bits of a 4M page above 31 are ignored": (
         f"{ENTRY.format(1)} and PS=1 and PSE=1 and set=20 and access=read",
         in_levels(
-            lambda n, level: (
-                replace(level, leaf=replace(level.leaf, address=level.leaf.address[:1]))
-                if n and level.leaf
-                else level
-            )
+            lambda _, level: level.changed(lambda shape: replace(shape, address=shape.address[:1]))
         ),
     ),
     "RSVD is never set": (
@@ -538,7 +534,7 @@ ON_OTHERS: dict[str, tuple[str, str, Plant]] = {
         f"PSE is heeded in mode {mode}": (
             mode,
             "family=bits and level=1 and P=1 and PS=1 and PSE=0 and set=11",
-            in_levels(lambda n, level: replace(level, leaf=None) if n == 1 else level),
+            all_pointers(1),
         )
         for mode in ("pae", "4", "5")
     },

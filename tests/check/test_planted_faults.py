@@ -52,7 +52,7 @@ def wrong_address_mask(cpu: Cpu, _: pytest.MonkeyPatch) -> Cpu:
     pte = cpu.format.levels[0]
     assert pte.leaf is not None
     short = replace(pte.leaf, address=(Field(pte.leaf.address[0].mask & ~formats.bits(13)),))
-    return reading(cpu, with_levels(cpu.format, level0=replace(pte, leaf=short)))
+    return reading(cpu, with_levels(cpu.format, level0=replace(pte, shapes=(short,))))
 
 
 def levels_swapped(cpu: Cpu, _: pytest.MonkeyPatch) -> Cpu:

@@ -125,8 +125,11 @@ def with_reserved(at: int, bits: int) -> Callable[[int, Level], Level]:
             return level
         assert level.pointer is not None
         more = level.pointer.reserved[0]._replace(mask=bits)
-        pointer = replace(level.pointer, reserved=(*level.pointer.reserved, more))
-        return replace(level, pointer=pointer)
+        return level.changed(
+            lambda shape: (
+                replace(shape, reserved=(*shape.reserved, more)) if shape.points else shape
+            )
+        )
 
     return changed
 

@@ -79,10 +79,8 @@ def test_every_address_bit_leads_where_the_reference_says(guest: Guest, mode: Mo
 # ---- faults in the reference ----
 
 
-def masked(shape: Shape | None, kept: int) -> Shape | None:
+def masked(shape: Shape, kept: int) -> Shape:
     """The shape with less of its address."""
-    if shape is None:
-        return None
     fields = tuple(Field(field.mask & kept, field.shift) for field in shape.address)
     return replace(shape, address=fields)
 
@@ -90,14 +88,22 @@ def masked(shape: Shape | None, kept: int) -> Shape | None:
 def pointers(level: int, kept: int) -> Plant:
     """Pointers of one level have less of their address."""
     return in_levels(
-        lambda n, here: replace(here, pointer=masked(here.pointer, kept)) if n == level else here
+        lambda n, here: (
+            here.changed(lambda shape: masked(shape, kept) if shape.points else shape)
+            if n == level
+            else here
+        )
     )
 
 
 def leaves(level: int, kept: int) -> Plant:
     """The same of leaves."""
     return in_levels(
-        lambda n, here: replace(here, leaf=masked(here.leaf, kept)) if n == level else here
+        lambda n, here: (
+            here.changed(lambda shape: shape if shape.points else masked(shape, kept))
+            if n == level
+            else here
+        )
     )
 
 
@@ -109,7 +115,9 @@ def scattered(by: int) -> Plant:
         return replace(shape, address=(whole, Field(upper.mask, upper.shift + by)))
 
     return in_levels(
-        lambda n, here: replace(here, leaf=shifted(here.leaf)) if n and here.leaf else here
+        lambda n, here: (
+            here.changed(lambda shape: shape if shape.points else shifted(shape)) if n else here
+        )
     )
 
 

@@ -35,24 +35,23 @@ def _made_up(name: str, entry_bytes: int, divided: bool) -> Format:
         bits(top - flag) for flag in range(8)
     )
     beyond = Reserved(bits(top - 8, top - 9), "beyond physical addresses")
-    pointer = Shape((Field(bits(top - 10, 4)),), (beyond,))
 
     def level(number: int, shift: int, index_bits: int) -> Level:
         low = (Reserved(bits(shift - 1, 6), "below the page"),) if shift > 6 else ()
-        return Level(
-            f"U{number}",
-            shift,
-            index_bits,
-            pointer if number else None,
-            Shape((Field(bits(top - 10, shift)),), (beyond, *low)),
-            Pattern(page, 0),
-            {"G": lasting, "COLOR": bits(number + 1, number)},
+        names = {"G": lasting, "COLOR": bits(number + 1, number)}
+        told = present | page if number else present
+        leaf = Shape(
+            Pattern(told, told), False, (Field(bits(top - 10, shift)),), (beyond, *low), bits=names
         )
+        pointer = Shape(
+            Pattern(told, present), True, (Field(bits(top - 10, 4)),), (beyond,), bits=names
+        )
+        shapes = (pointer, leaf) if number else (leaf,)
+        return Level(f"U{number}", shift, index_bits, shapes, (Pattern(present, 0),))
 
     return Format(
         name=name,
         entry_bytes=entry_bytes,
-        present=Pattern(present, present),
         levels=(level(0, 6, 3), level(1, 9, 2), level(2, 11, 4)),
         rights={"write": write, "user": user, "execute": still},
         denied=still,
@@ -165,7 +164,7 @@ def software_bit(format: Format) -> int:
         named |= mask
     leaf = format.levels[0].leaf
     assert leaf is not None
-    named |= leaf.reserved_mask | format.present.mask | sum(part.mask for part in leaf.address)
+    named |= leaf.clean.mask | leaf.address_mask
     return next(1 << n for n in range(8 * format.entry_bytes) if not named >> n & 1)
 
 

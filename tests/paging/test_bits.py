@@ -135,7 +135,7 @@ def test_each_bit_that_changes_what_the_machine_reads_makes_the_entry_stale(case
 @pytest.mark.parametrize("case", FLIPS.values(), ids=FLIPS)
 def test_what_was_absent_or_malformed_is_never_stale(case: Flips) -> None:
     format, level = case.format, case.level
-    absent = case.raw ^ format.present.value
+    absent = case.raw ^ format.levels[level].presence
     assert not stale(format, level, words(absent, 0), words(case.raw, case.raw)).any()
     reserved = format.levels[level].shape(case.raw).reserved_mask
     malformed = case.raw | reserved & -reserved
@@ -190,7 +190,7 @@ def test_the_bits_that_the_machine_reads_are_those_of_the_manual() -> None:
 
 def test_a_bit_without_a_meaning_is_not_read_where_there_is_no_pointer() -> None:
     low, *rest = UNEVEN.levels
-    plain = replace(UNEVEN, levels=(replace(low, bits={}), *rest))
+    plain = replace(UNEVEN, levels=(low.changed(lambda shape: replace(shape, bits={})), *rest))
     assert not read_by_machine(plain, 0) & bits(5, 0)
     assert address_mask(X86, 3) == address_mask(X86, 4) == 0
     assert pointer_attributes(X86, 0, bits(63)) == bits(63)

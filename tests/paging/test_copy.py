@@ -288,7 +288,7 @@ def test_what_cannot_be_copied_is_a_sentence_and_both_spaces_are_as_before(
     if what == "malformed entry":
         leaf = world.format.levels[0].leaf
         assert leaf is not None
-        bad = leaf.reserved_mask & -leaf.reserved_mask | world.format.present.value
+        bad = leaf.reserved_mask & -leaf.reserved_mask | leaf.when.value
         world.space.write(world.space.slot(Virtual(2 * large), 0), bad)
     if what == "taken":
         child.map(Virtual(2 * large + world.page), world.frames(1), 0, world.rights())

@@ -114,7 +114,7 @@ def test_what_is_no_longer_there_is_flushed_and_what_was_not_is_not(name: str, l
     page = here.leaf()
     only = ([here.at], False, False)
     assert here.change(page, 0) == only
-    assert here.change(page, page ^ here.format.present.mask) == only
+    assert here.change(page, page ^ here.format.levels[level].presence) == only
     assert here.change(0, page) == NOTHING
     for bit in range(8 * here.format.entry_bytes):
         reserved = leaf.reserved_mask & 1 << bit
@@ -200,7 +200,7 @@ def test_a_pointer_that_leads_elsewhere_is_flushed_with_all_that_lay_below(
     one, other = here.table(), here.table()
     assert here.change(one, other) == wide
     assert here.change(one, 0) == wide
-    assert here.change(one, one ^ here.format.present.mask) == wide
+    assert here.change(one, one ^ here.format.levels[level].presence) == wide
     assert here.change(0, one) == NOTHING
     pointer = here.format.levels[level].pointer
     assert pointer is not None

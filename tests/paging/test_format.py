@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
-from harness.paging.format import Field, Format, Level, Shape
+from harness.paging.format import Format, Level
 from harness.paging.x86 import formats
 from tests.paging.machines import READERS, cpu_of
 from tests.paging.rules import Machine
@@ -58,7 +58,7 @@ def test_a_leaf_holds_its_address_and_spans_what_its_level_does(format: Format, 
 @every_slot
 def test_every_address_bit_is_held_exactly_once(format: Format, level: int) -> None:
     here = format.levels[level]
-    for shape in filter(None, (here.pointer, here.leaf)):
+    for shape in here.shapes:
         held = [field.mask << field.shift for field in shape.address]
         assert sum(held) == held[0] | (held[-1] if len(held) > 1 else 0)
         sources = [field.mask for field in shape.address]
@@ -186,7 +186,9 @@ def test_a_reader_that_checks_no_reserved_bits_sees_none() -> None:
 
 def test_pointers_and_leaves_may_be_read_in_one_shape() -> None:
     low, middle, top = MIXED.levels
-    same = replace(MIXED, levels=(low, replace(middle, leaf=middle.pointer), top))
+    pointer, leaf = middle.shapes
+    alike = replace(pointer, when=leaf.when, points=False)
+    same = replace(MIXED, levels=(low, replace(middle, shapes=(pointer, alike)), top))
     assert isinstance(same.decode(same.pointer(0x800, 1, 0), 1), Pointer)
     assert isinstance(same.decode(same.leaf(0x800, 1, 0), 1), Leaf)
 
@@ -200,16 +202,15 @@ def test_a_format_goes_by_its_name_and_what_is_reserved_by_its_bits_and_why() ->
 @every_slot
 def test_no_mask_is_wider_than_an_entry(format: Format, level: int) -> None:
     here, width = format.levels[level], 8 * format.entry_bytes
-    shapes = [shape for shape in (here.pointer, here.leaf) if shape is not None]
-    masks = [field.mask for shape in shapes for field in shape.address]
-    masks += [part.mask for shape in shapes for part in shape.reserved]
-    for mask in (*masks, *here.points, *here.bits.values(), *format.present):
+    masks = [field.mask for shape in here.shapes for field in shape.address]
+    masks += [part.mask for shape in here.shapes for part in shape.reserved]
+    for mask in (*masks, here.telling, here.presence, *here.bits.values()):
         assert 0 <= mask < 1 << width
 
 
 @every_slot
 def test_no_bit_of_an_address_is_reserved(format: Format, level: int) -> None:
-    for shape in filter(None, (format.levels[level].pointer, format.levels[level].leaf)):
+    for shape in format.levels[level].shapes:
         assert not any(field.mask & shape.reserved_mask for field in shape.address)
 
 
@@ -235,17 +236,18 @@ def test_a_format_whose_levels_do_not_fit_together_is_refused() -> None:
     with pytest.raises(ValueError, match="ML2 does not span one ML0 table"):
         replace(MIXED, levels=(low, top))
     with pytest.raises(ValueError, match="ML1 cannot point"):
-        replace(MIXED, levels=(low, replace(middle, pointer=None), top))
+        leaf = middle.changed(lambda shape: None if shape.points else shape)
+        replace(MIXED, levels=(low, leaf, top))
     with pytest.raises(ValueError, match="level number has no room"):
         replace(SCATTERED, levels=tuple(_stack(5)))
     assert len(replace(SCATTERED, levels=tuple(_stack(4))).levels) == 4
 
 
 def _stack(count: int) -> list[Level]:
-    shape = Shape((Field(0xFFFFF000),))
+    page, (pointer, _) = SCATTERED.levels[0].shapes, SCATTERED.levels[1].shapes
     low = replace(SCATTERED.levels[0], index_bits=2)
     return [
-        replace(low, shift=12 + 2 * number, pointer=shape if number else None)
+        replace(low, shift=12 + 2 * number, shapes=(pointer,) if number else page)
         for number in range(count)
     ]
 

@@ -45,8 +45,36 @@ def with_levels(change: Callable[[Level], Level], mode: str = "long_mode") -> Pl
     return replanted(lambda format: replace(format, levels=tuple(map(change, format.levels))), mode)
 
 
-def with_leaves(change: Callable[[Level, Shape], Shape]) -> Plant:
-    return with_levels(lambda here: replace(here, leaf=here.leaf and change(here, here.leaf)))
+def with_leaves(change: Callable[[Level, Shape], Shape], mode: str = "long_mode") -> Plant:
+    return with_levels(
+        lambda here: here.changed(lambda shape: shape if shape.points else change(here, shape)),
+        mode,
+    )
+
+
+def with_pointers(change: Callable[[Shape], Shape]) -> Plant:
+    return with_levels(
+        lambda here: here.changed(lambda shape: change(shape) if shape.points else shape)
+    )
+
+
+def without_pages(here: Level) -> Level:
+    """A level above 0 whose entries all point."""
+    if here.pointer is None:
+        return here
+    when = Pattern(here.presence, here.presence)
+    return here.changed(lambda shape: replace(shape, when=when) if shape.points else None)
+
+
+def without_absence(here: Level) -> Level:
+    """A level at which every entry is there."""
+    there = replace(here, absent=())
+
+    def present(shape: Shape) -> Shape:
+        mask, value = shape.when
+        return replace(shape, when=Pattern(mask & ~here.presence, value & ~here.presence))
+
+    return there.changed(present)
 
 
 def address_mask_one_bit_short(here: Level, leaf: Shape) -> Shape:
@@ -264,7 +292,7 @@ def bit_11_without_gigabyte_pages(here: Level) -> Level:
     if here.name != "PDPTE" or here.leaf is not None or here.pointer is None:
         return here
     wrong = Reserved(1 << 11, "by mistake")
-    return replace(here, pointer=replace(here.pointer, reserved=(*here.pointer.reserved, wrong)))
+    return here.changed(lambda shape: replace(shape, reserved=(*shape.reserved, wrong)))
 
 
 def arrays_know_no_shadow_stack(patch: pytest.MonkeyPatch) -> None:
@@ -308,8 +336,8 @@ FAULTS: dict[str, Plant] = {
     "the rights of the leaf alone": leaf_rights_alone,
     "reserved bits accepted": replanted(Format.without_reserved),
     "reserved bits of leaves accepted": with_leaves(lambda _, leaf: replace(leaf, reserved=())),
-    "reserved bits of pointers accepted": with_levels(
-        lambda here: replace(here, pointer=here.pointer and replace(here.pointer, reserved=()))
+    "reserved bits of pointers accepted": with_pointers(
+        lambda pointer: replace(pointer, reserved=())
     ),
     "bits 62:52 of a leaf reserved": with_leaves(
         lambda _, leaf: replace(
@@ -321,10 +349,8 @@ FAULTS: dict[str, Plant] = {
             leaf, reserved=tuple(part for part in leaf.reserved if "below" not in part.reason)
         )
     ),
-    "PS ignored": with_levels(
-        lambda here: replace(here, leaf=None) if here.pointer is not None else here
-    ),
-    "presence ignored": replanted(lambda format: replace(format, present=Pattern(0, 0))),
+    "PS ignored": with_levels(without_pages),
+    "presence ignored": with_levels(without_absence),
     "LA57 with addresses of 48 bits": wrong_canonical_width,
     "a large page's offset of the smallest page": offset_of_the_smallest_page,
     "a large page's offset of the level above": offset_of_the_level_above,
@@ -373,15 +399,11 @@ FAULTS: dict[str, Plant] = {
     "PAE: CR3's bits 11:5 ignored": pdptes_at_a_page,
     "PAE: bits 8:5 and 2:1 of a PDPTE accepted": pdpte_reserves(lambda raw, bits: bits & ~0x1E6),
     "PAE: bits 11:9 of a PDPTE reserved": pdpte_reserves(lambda raw, bits: bits | raw & 0xE00),
-    "PAE: bits 62:52 accepted": with_levels(
-        lambda here: replace(
-            here,
-            leaf=here.leaf
-            and replace(
-                here.leaf,
-                reserved=tuple(
-                    part._replace(mask=part.mask & ~(0x7FF << 52)) for part in here.leaf.reserved
-                ),
+    "PAE: bits 62:52 accepted": with_leaves(
+        lambda _, leaf: replace(
+            leaf,
+            reserved=tuple(
+                part._replace(mask=part.mask & ~(0x7FF << 52)) for part in leaf.reserved
             ),
         ),
         "pae",

@@ -160,7 +160,7 @@ def test_clearing_what_is_malformed_needs_no_flush(world: World) -> None:
     leaf = world.format.levels[0].leaf
     assert leaf is not None
     slot = down(world, 0)
-    bad = leaf.reserved_mask & -leaf.reserved_mask | world.format.present.value
+    bad = leaf.reserved_mask & -leaf.reserved_mask | leaf.when.value
     world.space.write(slot, bad)
     assert not slots.clear(world.space, slot, Virtual(0))
     assert slots.value(world.space, slot).none
@@ -194,7 +194,7 @@ def test_a_malformed_entry_is_cleared_aloud_and_anything_else_is_not(world: Worl
     assert pointer is not None
     slot = world.space.slot(Virtual(0), 1)
     assert slots.none_or_clear_bad(world.space, slot)
-    bad = pointer.reserved_mask & -pointer.reserved_mask | world.format.present.value
+    bad = pointer.reserved_mask & -pointer.reserved_mask | pointer.when.value
     world.space.write(slot, bad)
     assert slots.value(world.space, slot).bad
     with pytest.warns(RuntimeWarning, match=rf"{bad:#x} \(malformed\) at level 1"):

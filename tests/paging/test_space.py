@@ -896,7 +896,7 @@ REFUSED: dict[str, tuple[Callable[[World], object], str]] = {
         r"^0x0 has tables at levels 0 to \d, not at 7",
     ),
     "a flag that the format lacks": (
-        lambda w: w.space.map(Virtual(4 * w.page), w.frames(2), 0, w.format.present.mask),
+        lambda w: w.space.map(Virtual(4 * w.page), w.frames(2), 0, w.format.levels[0].presence),
         r"at {four:#x}, level 0: bits 0x.* are not free in a",
     ),
     "a flag wider than an entry": (
@@ -905,17 +905,17 @@ REFUSED: dict[str, tuple[Callable[[World], object], str]] = {
     ),
     "a flag of tables that the format lacks": (
         lambda w: w.space.map(
-            Virtual(9 * w.table_span), w.frames(1), 0, 0, table_bits=w.format.present.mask
+            Virtual(9 * w.table_span), w.frames(1), 0, 0, table_bits=w.format.levels[0].presence
         ),
         r"cannot be put in place: bits 0x.* are not free",
     ),
     "protect with a flag that the format lacks": (
-        lambda w: w.space.protect(w.pages(0, 4), w.format.present.mask),
+        lambda w: w.space.protect(w.pages(0, 4), w.format.levels[0].presence),
         r"at 0x0, level 0",
     ),
     "a flag of a range that the format lacks": (
         lambda w: w.space.map_range(
-            Virtual(4 * w.page), Physical(0), w.page, w.format.present.mask
+            Virtual(4 * w.page), Physical(0), w.page, w.format.levels[0].presence
         ),
         r"at {four:#x}, level 0: bits 0x.* are not free in a",
     ),
@@ -944,7 +944,7 @@ REFUSED: dict[str, tuple[Callable[[World], object], str]] = {
         r"at 0x0, level 0: bits 0x\w+ are not free in a",
     ),
     "protect under a mask that takes presence": (
-        lambda w: w.space.protect(w.pages(0, 4), 0, w.format.present.mask),
+        lambda w: w.space.protect(w.pages(0, 4), 0, w.format.levels[0].presence),
         r"cannot change 0x0 under mask 0x\w+ at 0x0, level 0",
     ),
     "unmap of a part of a page": (
@@ -999,7 +999,7 @@ def test_a_request_that_cannot_be_is_a_sentence_and_changes_nothing(name: str, c
     space.map(Virtual(3 * large), world.frames(1, 1), 1, world.rights())
     pointer = world.format.levels[1].pointer
     assert pointer is not None
-    malformed = pointer.reserved_mask & -pointer.reserved_mask | world.format.present.value
+    malformed = pointer.reserved_mask & -pointer.reserved_mask | pointer.when.value
     space.write(space.slot(Virtual(5 * large), 1), malformed)
     shared = foreign.read(foreign.slot(Virtual(6 * large), 1))
     space.write(space.slot(Virtual(6 * large), 1), shared)
@@ -1076,7 +1076,9 @@ def test_of_a_run_that_is_cut_the_entry_at_the_cut_is_named(name: str) -> None:
 
 def test_an_attribute_that_larger_pages_lack_is_refused_for_them() -> None:
     low, middle, top = UNEVEN.levels
-    world = World(replace(UNEVEN, levels=(low, replace(middle, bits={}), top)))
+    world = World(
+        replace(UNEVEN, levels=(low, middle.changed(lambda shape: replace(shape, bits={})), top))
+    )
     before, at = world.snapshot(), Virtual(3 * world.table_span)
     color = low.bits["COLOR"] & -low.bits["COLOR"]
     with pytest.raises(SpaceError, match=f"^cannot map at {at:#x}, level 1: a U1 has no COLOR"):

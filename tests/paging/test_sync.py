@@ -97,7 +97,7 @@ def test_a_malformed_reference_is_not_taken_for_an_equal(world: World) -> None:
     level = len(world.format.levels) - 1
     pointer = world.format.levels[level].pointer
     assert pointer is not None
-    bad = pointer.reserved_mask & -pointer.reserved_mask | world.format.present.value
+    bad = pointer.reserved_mask & -pointer.reserved_mask | pointer.when.value
     first = half(world).first
     space = world.new_space()
     for each in world.space, space:

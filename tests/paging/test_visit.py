@@ -58,7 +58,7 @@ def test_everything_is_found_in_its_place(world: World) -> None:
 def test_a_malformed_entry_is_shown_and_ends_nothing(world: World) -> None:
     pointer = world.format.levels[1].pointer
     assert pointer is not None
-    bad = pointer.reserved_mask & -pointer.reserved_mask | world.format.present.value
+    bad = pointer.reserved_mask & -pointer.reserved_mask | pointer.when.value
     world.space.write(world.space.slot(Virtual(world.table_span), 1), bad)
     found = list(visits(world.space, Span(world.table_span, 3 * world.table_span - 1)))
     assert [type(each.entry) for each in found] == [Malformed, Leaf]

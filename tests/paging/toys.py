@@ -8,27 +8,33 @@ below the lower one.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness.paging.address import Physical, Span
 from harness.paging.format import Field, Format, Level, Pattern, Reserved, Shape
 from harness.paging.table import Root, Table
 
 _BITS = {"W": 1 << 3, "LOCKED": 1 << 4, "SEEN": 1 << 5}
-_POINTER = Shape((Field(0xFF_FFFF_FF00),), (Reserved(3 << 40, "beyond 40 bits"),))
-_SMALL = Shape((Field(0xFF_FFFF_FF00),), (Reserved(3 << 40, "beyond 40 bits"),))
+_BEYOND = Reserved(3 << 40, "beyond 40 bits")
+_ANY, _TABLE, _PAGE = Pattern(0b11, 0b10), Pattern(0b111, 0b110), Pattern(0b111, 0b010)
+_POINTER = Shape(_TABLE, True, (Field(0xFF_FFFF_FF00),), (_BEYOND,), bits=_BITS)
+_SMALL = Shape(_ANY, False, (Field(0xFF_FFFF_FF00),), (_BEYOND,), bits=_BITS)
 _LARGE = Shape(
+    _PAGE,
+    False,
     (Field(0xFF_FFFF_F800),),
-    (Reserved(3 << 40, "beyond 40 bits"), Reserved(0x700, "below a large page")),
+    (_BEYOND, Reserved(0x700, "below a large page")),
+    bits=_BITS,
 )
-_POINTS = Pattern(1 << 2, 1 << 2)
+_NOTHING = (Pattern(0b10, 0), Pattern(0b11, 0b11))
 
 MIXED = Format(
     name="mixed",
     entry_bytes=8,
-    present=Pattern(0b11, 0b10),
     levels=(
-        Level("ML0", 8, 3, None, _SMALL, _POINTS, _BITS),
-        Level("ML1", 11, 5, _POINTER, _LARGE, _POINTS, _BITS),
-        Level("ML2", 16, 2, _POINTER, None, _POINTS, _BITS),
+        Level("ML0", 8, 3, (_SMALL,), _NOTHING),
+        Level("ML1", 11, 5, (_POINTER, _LARGE), _NOTHING),
+        Level("ML2", 16, 2, (replace(_POINTER, when=_ANY),), _NOTHING),
     ),
     rights={"write": 1 << 3, "open": 1 << 4},
     denied=1 << 4,
@@ -44,17 +50,29 @@ MIXED_ROOTS = (
 SCATTERED = Format(
     name="scattered",
     entry_bytes=4,
-    present=Pattern(1, 1),
     levels=(
-        Level("SL0", 12, 10, None, Shape((Field(0xFFFFF000),)), Pattern(1 << 7, 0), {"W": 2}),
+        Level(
+            "SL0",
+            12,
+            10,
+            (Shape(Pattern(1, 1), False, (Field(0xFFFFF000),), bits={"W": 2}),),
+            (Pattern(1, 0),),
+        ),
         Level(
             "SL1",
             22,
             10,
-            Shape((Field(0xFFFFF000),)),
-            Shape((Field(0xFFC00000), Field(0x1FE000, 19)), (Reserved(1 << 21, "beyond 40 bits"),)),
-            Pattern(1 << 7, 0),
-            {"W": 2},
+            (
+                Shape(Pattern(0x81, 1), True, (Field(0xFFFFF000),), bits={"W": 2}),
+                Shape(
+                    Pattern(0x81, 0x81),
+                    False,
+                    (Field(0xFFC00000), Field(0x1FE000, 19)),
+                    (Reserved(1 << 21, "beyond 40 bits"),),
+                    bits={"W": 2},
+                ),
+            ),
+            (Pattern(1, 0),),
         ),
     ),
     rights={"write": 2},

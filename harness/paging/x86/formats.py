@@ -63,7 +63,12 @@ XD = bits(63)
 
 _ENTRY = {"P": P, "W": RW, "U": US, "PWT": PWT, "PCD": PCD, "A": A}
 _LEAF = {**_ENTRY, "D": D, "G": G}
-_POINTS = Pattern(PS, 0)
+_PRESENT = Pattern(P, P)
+_TABLE = Pattern(P | PS, P)
+_LARGE = Pattern(P | PS, P | PS)
+"""What tells tables from large pages, where both can be."""
+
+_ABSENT = (Pattern(P, 0),)
 
 
 def key_of(raw: int) -> int:
@@ -108,25 +113,18 @@ def _marked(format: Format, mark: Mark) -> Format:
     """The format with a bit that marks memory."""
     mask = bits(mark.bit)
 
-    def shape(one: Shape | None) -> Shape | None:
-        if one is None:
-            return None
-        address = tuple(field._replace(mask=field.mask & ~mask) for field in one.address)
-        reserved = (part._replace(mask=part.mask & ~mask) for part in one.reserved)
-        return Shape(address, tuple(part for part in reserved if part.mask))
-
-    levels = (
-        replace(
-            level,
-            pointer=shape(level.pointer),
-            leaf=shape(level.leaf),
-            bits={**level.bits, mark.name: mask},
+    def marked(shape: Shape) -> Shape:
+        address = tuple(field._replace(mask=field.mask & ~mask) for field in shape.address)
+        reserved = (part._replace(mask=part.mask & ~mask) for part in shape.reserved)
+        return replace(
+            shape,
+            address=address,
+            reserved=tuple(part for part in reserved if part.mask),
+            bits={**shape.bits, mark.name: mask},
         )
-        for level in format.levels
-    )
-    return replace(
-        format, name=f"{format.name}, {mark.name} in bit {mark.bit}", levels=tuple(levels)
-    )
+
+    levels = tuple(level.changed(marked) for level in format.levels)
+    return replace(format, name=f"{format.name}, {mark.name} in bit {mark.bit}", levels=levels)
 
 
 @cache
@@ -137,29 +135,28 @@ def _long_mode(levels: int, maxphyaddr: int, nxe: bool, page1gb: bool, amd: bool
     no_page = Reserved(PS, "PS where no page can be")
     no_global = (Reserved(G, "bit 8 on AMD"),) if amd else ()
 
-    pointer = Shape(table, everywhere)
-    only_pointer = Shape(table, (*everywhere, no_page))
-    top_pointer = Shape(table, (*everywhere, no_page, *no_global))
-    page1g = Shape(
-        _address(maxphyaddr, 30), (*everywhere, Reserved(bits(29, 13), "below a 1G page"))
-    )
-
     leaf = {**_LEAF, "KEY": KEY, "XD": XD}
     above = {**_ENTRY, "PS": PS, "XD": XD}
-    large = {**leaf, "PS": PS, "PAT": PAT_LARGE}
-    pdpte = Level("PDPTE", 30, INDEX_BITS, pointer, page1g, _POINTS, large)
-    if not page1gb:
-        pdpte = Level("PDPTE", 30, INDEX_BITS, only_pointer, None, _POINTS, above)
+    pointer = Shape(_TABLE, True, table, everywhere, bits=above)
+    only_pointer = Shape(_PRESENT, True, table, (*everywhere, no_page), bits=above)
+    top_pointer = Shape(_PRESENT, True, table, (*everywhere, no_page, *no_global), bits=above)
+    page1g = Shape(
+        _LARGE,
+        False,
+        _address(maxphyaddr, 30),
+        (*everywhere, Reserved(bits(29, 13), "below a 1G page")),
+        bits={**leaf, "PS": PS, "PAT": PAT_LARGE},
+    )
+    pdpte = (pointer, page1g) if page1gb else (only_pointer,)
 
     return Format(
         name=f"x86-64 {levels}-level",
         entry_bytes=8,
-        present=Pattern(P, P),
         levels=(
-            *_page_levels(maxphyaddr, everywhere, leaf),
-            pdpte,
-            Level("PML4E", 39, INDEX_BITS, top_pointer, None, _POINTS, above),
-            Level("PML5E", 48, INDEX_BITS, top_pointer, None, _POINTS, above),
+            *_page_levels(maxphyaddr, everywhere, leaf, above),
+            Level("PDPTE", 30, INDEX_BITS, pdpte, _ABSENT),
+            Level("PML4E", 39, INDEX_BITS, (top_pointer,), _ABSENT),
+            Level("PML5E", 48, INDEX_BITS, (top_pointer,), _ABSENT),
         )[:levels],
         rights={"write": RW, "user": US, "execute": XD},
         denied=XD,
@@ -183,15 +180,13 @@ def pae(maxphyaddr: int, nxe: bool, pdptes: Shape | None = None) -> Format:
     Raises ValueError for a width that is not 32 to 52 bits.
     """
     everywhere = _everywhere(maxphyaddr, 62, nxe)
-    levels: tuple[Level, ...] = _page_levels(maxphyaddr, everywhere, {**_LEAF, "XD": XD})
+    leaf, above = {**_LEAF, "XD": XD}, {**_ENTRY, "PS": PS, "XD": XD}
+    levels: tuple[Level, ...] = _page_levels(maxphyaddr, everywhere, leaf, above)
     if pdptes is not None:
-        names = {"P": P, "PWT": PWT, "PCD": PCD, "A": A}
-        index_bits = PDPTES.bit_length() - 1
-        levels += (Level("PDPTE", 30, index_bits, pdptes, None, _POINTS, names, grants=False),)
+        levels += (Level("PDPTE", 30, PDPTES.bit_length() - 1, (pdptes,), _ABSENT),)
     return Format(
         name="x86 PAE",
         entry_bytes=8,
-        present=Pattern(P, P),
         levels=levels,
         rights={"write": RW, "user": US, "execute": XD},
         denied=XD,
@@ -217,8 +212,13 @@ def pdpte(maxphyaddr: int, checked: int = -1) -> Shape:
         Reserved(bits(63, maxphyaddr), f"beyond MAXPHYADDR {maxphyaddr}"),
     )
     return Shape(
+        _PRESENT,
+        True,
         _address(maxphyaddr, PAGE_BITS),
         tuple(part._replace(mask=part.mask & checked) for part in reserved if part.mask & checked),
+        grants={},
+        notes=False,
+        bits={"P": P, "PWT": PWT, "PCD": PCD, "A": A},
     )
 
 
@@ -233,17 +233,20 @@ def paging32(maxphyaddr: int, pse: bool, pse36: bool) -> Format:
     """
     short = _address(LEGACY_ADDRESS_BITS, PAGE_BITS)
     above = {**_ENTRY, "PS": PS}
-    pde = Level("PDE", 22, SHORT_INDEX_BITS, Shape(short), None, _POINTS, above)
+    page4k = Shape(_PRESENT, False, short, bits={**_LEAF, "PAT": PAT})
+    pde: tuple[Shape, ...] = (Shape(_PRESENT, True, short, bits=above),)
     if pse:
-        large = {**_LEAF, "PS": PS, "PAT": PAT_LARGE}
-        page4m = _page4m(_width(maxphyaddr), pse36)
-        pde = Level("PDE", 22, SHORT_INDEX_BITS, Shape(short), page4m, _POINTS, large)
-    small = {**_LEAF, "PAT": PAT}
+        pde = (
+            Shape(_TABLE, True, short, bits=above),
+            _page4m(_width(maxphyaddr), pse36),
+        )
     return Format(
         name="x86 32-bit",
         entry_bytes=4,
-        present=Pattern(P, P),
-        levels=(Level("PTE", PAGE_BITS, SHORT_INDEX_BITS, None, Shape(short), _POINTS, small), pde),
+        levels=(
+            Level("PTE", PAGE_BITS, SHORT_INDEX_BITS, (page4k,), _ABSENT),
+            Level("PDE", 22, SHORT_INDEX_BITS, pde, _ABSENT),
+        ),
         rights={"write": RW, "user": US},
         denied=0,
         accessed=A,
@@ -251,6 +254,7 @@ def paging32(maxphyaddr: int, pse: bool, pse36: bool) -> Format:
         lasting=G,
         exclusive=US,  # SMEP and SMAP keep the supervisor out of user pages
         shadow=RW,  # CR4.CET (SDM 4.6.1)
+        leaf_only=0 if pse else PS,
     )
 
 
@@ -260,21 +264,38 @@ def _page4m(maxphyaddr: int, pse36: bool) -> Shape:
     address = _address(32, 22)
     if width > 32:
         address += (Field(bits(width - 20, 13), 32 - 13),)
-    return Shape(address, (Reserved(bits(21, width - 19), "below a 4M page"),))
+    return Shape(
+        _LARGE,
+        False,
+        address,
+        (Reserved(bits(21, width - 19), "below a 4M page"),),
+        bits={**_LEAF, "PS": PS, "PAT": PAT_LARGE},
+    )
 
 
 def _page_levels(
-    maxphyaddr: int, everywhere: tuple[Reserved, ...], leaf: Mapping[str, int]
+    maxphyaddr: int,
+    everywhere: tuple[Reserved, ...],
+    leaf: Mapping[str, int],
+    above: Mapping[str, int],
 ) -> tuple[Level, Level]:
-    """The two levels that PAE and long mode share: 4K and 2M pages."""
-    pointer = page4k = Shape(_address(maxphyaddr, PAGE_BITS), everywhere)
+    """The two levels that PAE and long mode share: 4K and 2M pages.
+
+    leaf, above  the bits that have names in every page, and in a pointer
+    """
+    table = _address(maxphyaddr, PAGE_BITS)
+    page4k = Shape(_PRESENT, False, table, everywhere, bits={**leaf, "PAT": PAT})
+    pointer = Shape(_TABLE, True, table, everywhere, bits=above)
     page2m = Shape(
-        _address(maxphyaddr, 21), (*everywhere, Reserved(bits(20, 13), "below a 2M page"))
+        _LARGE,
+        False,
+        _address(maxphyaddr, 21),
+        (*everywhere, Reserved(bits(20, 13), "below a 2M page")),
+        bits={**leaf, "PS": PS, "PAT": PAT_LARGE},
     )
-    small, large = {**leaf, "PAT": PAT}, {**leaf, "PS": PS, "PAT": PAT_LARGE}
     return (
-        Level("PTE", PAGE_BITS, INDEX_BITS, None, page4k, _POINTS, small),
-        Level("PDE", 21, INDEX_BITS, pointer, page2m, _POINTS, large),
+        Level("PTE", PAGE_BITS, INDEX_BITS, (page4k,), _ABSENT),
+        Level("PDE", 21, INDEX_BITS, (pointer, page2m), _ABSENT),
     )
 
 

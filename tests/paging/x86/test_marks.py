@@ -56,8 +56,8 @@ def test_tables_with_the_bit_say_what_they_say_without_it(mode: Mode, field: str
 def test_every_level_has_the_bit_and_no_address_does(mode: Mode) -> None:
     cpu = replace(Cpu.in_mode(mode, 0), c_bit=47, maxphyaddr=52)
     for number, level in enumerate(cpu.format.levels):
-        for shape in (level.pointer, level.leaf):
-            assert shape is None or not shape.address_of(-1) >> 47 & 1
+        for shape in level.shapes:
+            assert not shape.address_of(-1) >> 47 & 1
         raw = 1 << 47 | 0x4000_0000 | (0xE7 if number in (1, 2) else 0x67)
         entry = cpu.format.decode(raw, number)
         place = entry.table.address if isinstance(entry, Pointer) else None

@@ -142,7 +142,8 @@ def check(cpu: Cpu, memory: Memory, address: int, access: Access) -> tuple[Remed
         bits = atoms(one)
         answer = after(cpu, memory, address, access, one, bits)
         assert isinstance(answer, Allowed), (cpu, hex(address), access, one)
-        assert one.missing is not None or one.cost == len(bits)
+        made = one.missing.entries if one.missing is not None else ()
+        assert one.cost == len(bits) + sum(entry.bits.bit_count() for entry in made)
         for count in range(len(bits)):
             for fewer in islice(combinations(bits, count), 40):
                 less = after(cpu, memory, address, access, one, list(fewer))
@@ -359,6 +360,20 @@ def test_in_place_of_a_table_outside_memory_another_is_made_at_every_level(mode:
         assert found.missing is not None and found.missing.slot is not None
         assert (found.missing.slot.address, found.missing.old) == (slot, OUTSIDE | 7)
         assert len(found.missing.entries) == LEVELS[mode] - depth
+
+
+def test_of_the_keys_that_let_an_access_pass_the_one_with_the_fewest_other_bits_is_offered() -> (
+    None
+):
+    """AD of PKRU is clear for keys 0 and 5 alone: from 7 it is one bit to 5, bit 60 (SDM 4.6.2)."""
+    cpu, memory = path(CPU, 7, 7, 7, 7 | 7 << 59)
+    pkru = sum(1 << 2 * key for key in range(16) if key not in (0, 5))
+    keyed = replace(cpu, cr4=cpu.cr4 | Cr4.PKE, pkru=pkru)
+    register, entry = check(keyed, memory, 0, WRITE)
+    assert atoms(register) == [("pkru", 1 << 14)]
+    assert atoms(entry) == [(0x4000, 1 << 60)]
+    allowed = replace(cpu, cr4=keyed.cr4, pkru=pkru ^ 1 << 14)
+    assert register.applied_to(keyed) == allowed and entry.applied_to(keyed) == keyed
 
 
 def test_entries_come_first_and_what_switches_protection_off_comes_last() -> None:

@@ -710,7 +710,7 @@ class _Pages:
         meant = np.uint64(expect.physical + address - expect.virtual)
         rows = self._rows
         size = self._last - rows.virtual
-        holds = self._is_page & (rows.physical <= meant) & (meant - rows.physical <= size)
+        holds = self._is_page & (meant - rows.physical <= size)  # below, the difference wraps
         own = translation.split(self._cpu, address)
         for row in np.flatnonzero(holds)[:_LOOKED_AT].tolist():
             there = int(rows.virtual[row]) + int(meant) - int(rows.physical[row])

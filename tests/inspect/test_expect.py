@@ -580,6 +580,66 @@ def test_an_index_that_is_computed_wrongly_at_one_level_is_found() -> None:
     assert found.instead == ""  # two indices differ
 
 
+def test_another_address_is_named_to_the_last_byte_of_its_page() -> None:
+    made = Made()
+    made.map(0x7F24_7456_7000, 0x510_0000, "uw")
+    found, *_ = made.unmet({0x7F12_3456_7FFF: {"physical": 0x510_0FFF}})
+    assert found.instead.startswith("0x7f2474567fff leads to 0x5100fff: its PDPTE index")
+
+
+def test_no_address_is_named_that_does_not_lead_to_the_frame() -> None:
+    """The page beside it would, if there were one; so would one of a table outside memory."""
+    wanted = 0x7F12_3456_7000
+    made = Made()
+    made.map(0x7F24_7456_6000, 0x50F_F000, "uw")
+    made.map(0x7F24_7456_8000, 0x510_1000, "uw")
+    (found,) = made.unmet({wanted: {"physical": 0x510_0000}})
+    assert found.instead == ""
+    above = made.space.slot(Virtual(0x7F24_7456_7000), 1).address
+    made.memory.store(above, 8, 0x4000_0007)
+    (found,) = made.unmet({wanted: {"physical": 0x16_7000}})
+    assert found.instead == ""
+    found, *_ = made.unmet({wanted: {"user": "r"}})
+    assert found.instead == ""
+
+
+def test_an_offset_that_differs_is_no_index(made: Made) -> None:
+    (found,) = made.unmet({0x40_0000: {"physical": 0x500_0010}})
+    assert (found.wanted, found.instead) == ("to reach 0x5000010", "")
+
+
+def test_the_change_is_that_of_the_page_that_is_shown(made: Made) -> None:
+    slot, raw = made.leaf(0x40_5000)
+    made.memory.store(slot, 8, raw ^ 0x777_0000)
+    (found,) = made.unmet({Span.of(0x40_0000, 16 * PAGE): ("ur-x", 0x500_0000)})
+    assert (found.address, found.size, found.change) == (0x40_5000, PAGE, raw)
+
+
+def test_of_a_root_outside_memory_nothing_is_known_in_either_half() -> None:
+    memory = BufferMemory(np.zeros(PAGE, np.uint8))
+    made = Snapshot("", Cpu.long_mode(4, 0x4000_0000), memory, (memory.span,))
+    (found,) = unmet(made, expectations({}, strict=True))
+    assert [span for span, *_ in found.ranges] == [
+        Span(0, (1 << 47) - 1),
+        Span((1 << 64) - (1 << 47), (1 << 64) - 1),
+    ]
+    assert found.size == 1 << 48
+
+
+def test_what_is_not_known_of_a_table_ends_where_that_is_in_memory() -> None:
+    """The first half of the PTEs lies before the memory begins."""
+    memory = BufferMemory(np.zeros(0x4000, np.uint8), 0x1800)
+    for at, raw in (0x2000, 0x3007), (0x3000, 0x4007), (0x4008, 0x1007), (0x1800, 0x9_0003):
+        memory.store(Physical(at), 8, raw)
+    made = Snapshot("", Cpu.long_mode(4, 0x2000), memory, (memory.span,))
+    (found,) = unmet(made, expectations({}, strict=True))
+    base = 0x20_0000
+    assert [span for span, *_ in found.ranges] == [
+        Span.of(base, 256 * PAGE),
+        Span.of(base + 256 * PAGE, PAGE),
+    ]
+
+
 def test_what_is_missed_shows_the_access_the_expectation_and_the_walk(made: Made) -> None:
     meant = parse("[[expect]]\nvirtual = 0x40_0000\ncount = 17\nrights = 'urwx'\n", "x/vmm.toml")
     lines = list(unmet_lines(made.snapshot(), unmet(made.snapshot(), meant)))

@@ -15,7 +15,7 @@ from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
 from harness.paging.address import Physical, Virtual
 from harness.paging.walk import walk
 from harness.paging.x86.access import Access, Allowed, Error, Kind, outcome
-from harness.paging.x86.cpu import LEGACY_SPAN, root_for
+from harness.paging.x86.cpu import root_for
 
 LOOKED_AT: Final = 4096
 """Bytes from the stack pointer up in which the frame is looked for."""
@@ -92,8 +92,6 @@ def _is_frame(snapshot: Snapshot, frame: list[int]) -> bool:
 def _word(snapshot: Snapshot, place: int, width: int) -> int | None:
     """The word at a virtual address; None where none is mapped."""
     cpu, address = snapshot.cpu, Virtual(place)
-    if place >> 64 or (not cpu.long and place not in LEGACY_SPAN):
-        return None
     root = root_for(cpu, address)
     physical = walk(snapshot.memory, root, address).physical if root else None
     return None if physical is None else snapshot.memory.load(Physical(physical), width)

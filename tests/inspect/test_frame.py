@@ -86,6 +86,15 @@ def test_what_differs_in_one_word_is_no_frame(index: int, word: int) -> None:
     assert last_fault(stopped(*words)) is None
 
 
+def test_no_frame_is_from_ring_1_or_2() -> None:
+    """Its stack's selector is of the ring of its code (SDM volume 3A, 6.14.2), so both are."""
+    for ring in 1, 2:
+        words = [*LONG]
+        words[2], words[5] = words[2] & ~3 | ring, words[5] & ~3 | ring
+        assert last_fault(stopped(*words)) is None
+    assert last_fault(stopped(*LONG)) is not None
+
+
 def test_a_fetch_is_where_its_instruction_is() -> None:
     fetch = (0x10, CR2, KERNEL, FLAGS, 0x900, 0x18)
     assert last_fault(stopped(*fetch)) is not None  # RIP is what is not mapped

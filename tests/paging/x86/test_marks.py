@@ -66,6 +66,15 @@ def test_every_level_has_the_bit_and_no_address_does(mode: Mode) -> None:
             cpu.format.levels[3].pointer.encode(1 << 47)  # type: ignore[union-attr]
 
 
+def test_what_is_reserved_for_the_bit_alone_is_not_reserved_at_all() -> None:
+    """With MAXPHYADDR 51 bit 51 is all that is beyond it."""
+    cpu = replace(Cpu.in_mode(Mode.LEVEL_4, 0), c_bit=51, maxphyaddr=51)
+    reserved = [
+        part for level in cpu.format.levels for one in level.shapes for part in one.reserved
+    ]
+    assert reserved and all(part.mask for part in reserved)
+
+
 def test_without_it_the_bit_is_reserved_and_other_bits_stay_reserved() -> None:
     plain = Cpu.in_mode(Mode.LEVEL_4, 0)
     raw = 1 << 47 | 0x2067

@@ -76,7 +76,7 @@ ON_MACHINE = ("validate", "matrix", "rules", "check", "replay", "prove", "flushe
 
 MEASURED = {
     r"QEMU\\ \d+\\\.\d+\\\.\d+": r"QEMU \d+\.\d+\.\d+",
-    r"(?<=\\ )\d+\\\.\d+$": r"\d+\.\d+",
+    r"(?:\\ )+\d+\\\.\d+$": r" +\d+\.\d+",
 }
 """What differs each time, as it is in an escaped line: the version of the QEMU, and seconds."""
 

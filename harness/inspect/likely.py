@@ -77,9 +77,9 @@ def likely(
     if found is None:
         return ()
     said = [found.said]
-    if found.frame and slot is not None and memory is not None:
-        said += _neighbours(slot, memory, found.frame)
-    if found.frame and slot is not None and address is not None:
+    if found.frame is not None and slot is not None and memory is not None:
+        said += _neighbours(cpu, slot, memory, found.frame)
+    if found.frame is not None and slot is not None and address is not None:
         said += _direct_map(slot, address, found.frame)
     return tuple(said)
 
@@ -105,6 +105,8 @@ def narrower(bit: int) -> str:
 
 def _guess(cpu: Cpu, reading: Reading, linux: LinuxReading | None) -> Guess | None:
     raw, entry = reading.raw, reading.entry
+    if filled := _filled(cpu, reading):
+        return filled
     if _ignored_ps(cpu, reading):
         large = _entry(replace(cpu, cr4=cpu.cr4 | Cr4.PSE), reading.level, raw)
         return Guess(f"{destination(large)}: PS is set, and ignored, since CR4.PSE=0")
@@ -124,6 +126,7 @@ def _guess(cpu: Cpu, reading: Reading, linux: LinuxReading | None) -> Guess | No
             _inverted(cpu, reading)
             or _text(reading)
             or _shifted(cpu, reading, entry)
+            or _of_wider(cpu, reading, entry)
             or _one_bit(cpu, reading, entry)
         )
     return _emptied(cpu, reading) if unwritten else None
@@ -172,6 +175,28 @@ def _inverted(cpu: Cpu, reading: Reading) -> Guess | None:
     )
 
 
+def _filled(cpu: Cpu, reading: Reading) -> Guess | None:
+    """An entry of one byte again and again, as memory is filled by those who look for its misuse;
+    what is all zeros or all ones has other meanings."""
+    size = cpu.format.entry_bytes
+    octet = reading.raw & 0xFF
+    if octet in (0, 0xFF) or reading.raw != int.from_bytes(bytes([octet]) * size):
+        return None
+    who = f", with which Linux fills {_FILLERS[octet]}" if octet in _FILLERS else ""
+    return Guess(f"the byte {octet:#04x} throughout{who}: this may be data and no table")
+
+
+_FILLERS: Final = {
+    0x5A: "an object that was allocated and not written yet (POISON_INUSE)",
+    0x6B: "an object that was freed (POISON_FREE)",
+    0xA5: "the end of an object (POISON_END)",
+    0xAA: "a page that was freed (PAGE_POISON)",
+    0xBB: "what is beside an object that was freed (SLUB_RED_INACTIVE)",
+    0xCC: "what is beside an object (SLUB_RED_ACTIVE), and its __init memory when that is freed",
+}
+"""What Linux fills with a byte: include/linux/poison.h."""
+
+
 def _text(reading: Reading) -> Guess | None:
     """An entry in which letters stand."""
     octets = reading.raw.to_bytes(8, "little")
@@ -198,18 +223,45 @@ def of_lower_table(cpu: Cpu, reading: Reading) -> Guess | None:
 
 def _shifted(cpu: Cpu, reading: Reading, entry: Malformed) -> Guess | None:
     """An entry whose address was shifted as a frame number is, and was none: no address of fewer
-    bits than twice those of an offset in a page is left in it."""
+    bits than twice those of an offset in a page is left in it.
+
+    A page's address of a single bit is rather the page at 0, with that bit set.
+    """
     address = reading.raw & ADDRESS
     if not cpu.long or entry.bits & ~ADDRESS or address & ((1 << 2 * PAGE_BITS) - 1):
         return None
-    made = _entry(cpu, reading.level, reading.raw & ~ADDRESS | address >> PAGE_BITS)
-    if not isinstance(made, Leaf | Pointer):
+    meant = address >> PAGE_BITS
+    made = _entry(cpu, reading.level, reading.raw & ~ADDRESS | meant)
+    if isinstance(made, Leaf):
+        if made.address != meant or meant.bit_count() == 1:
+            return None
+    elif not isinstance(made, Pointer):
         return None
     return Guess(
         f"{destination(made)}, whose address was shifted left by {PAGE_BITS} bits as if it were the"
         " number of a frame",
         made.address if isinstance(made, Leaf) else None,
     )
+
+
+def _of_wider(cpu: Cpu, reading: Reading, entry: Malformed) -> Guess | None:
+    """A page at the end of addresses that are wider than the processor's, where hypervisors and
+    firmware put things: all bits from MAXPHYADDR to that width are set, and those below them."""
+    width, below = entry.bits.bit_length(), cpu.maxphyaddr - _END_BITS
+    if not cpu.long or entry.bits != bits(width - 1, cpu.maxphyaddr):
+        return None
+    made = _entry(replace(cpu, maxphyaddr=width), reading.level, reading.raw)
+    if reading.raw & (end := bits(width - 1, below)) != end or not isinstance(made, Leaf):
+        return None
+    return Guess(
+        f"{destination(made)}, at the end of addresses of {width} bits: whoever put it there takes"
+        f" MAXPHYADDR to be {width}, and the processor has {cpu.maxphyaddr}",
+        made.address,
+    )
+
+
+_END_BITS: Final = 8
+"""Of the bits below MAXPHYADDR so many are set in an address at the end of those that are wider."""
 
 
 def _unshifted(reading: Reading, slot: Slot, memory: Memory) -> Guess | None:
@@ -250,9 +302,14 @@ def _one_bit(cpu: Cpu, reading: Reading, entry: Malformed) -> Guess | None:
     if entry.bits != bit or bit.bit_count() != 1:
         return None
     made = _entry(cpu, reading.level, reading.raw & ~bit)
-    marks = ", or marked as encrypted or shared (SEV, TDX)" if bit in _MARKED else ""
-    frame = made.address if isinstance(made, Leaf) else None
     place = bit.bit_length() - 1
+    marks = ""
+    if bit in _MARKED:
+        marks = (
+            f", or marked as encrypted (SME, SEV: --c-bit {place}) or shared (TDX: --shared-bit"
+            f" {place})"
+        )
+    frame = made.address if isinstance(made, Leaf) else None
     return Guess(f"{destination(made)}, with bit {place} set by mistake{marks}", frame)
 
 
@@ -269,8 +326,9 @@ def _emptied(cpu: Cpu, reading: Reading) -> Guess | None:
     return None
 
 
-def _neighbours(slot: Slot, memory: Memory, frame: Physical) -> Iterator[str]:
-    """The entries beside one, where their pages lie beside the frame that was meant."""
+def _neighbours(cpu: Cpu, slot: Slot, memory: Memory, frame: Physical) -> Iterator[str]:
+    """The entries beside one, where their pages lie beside the frame that was meant, or would by
+    the same guess."""
     format = slot.table.format
     for step in (-1, 1):
         index = slot.index + step
@@ -278,9 +336,15 @@ def _neighbours(slot: Slot, memory: Memory, frame: Physical) -> Iterator[str]:
             continue
         beside = slot.table.slot(index)
         raw = memory.load(beside.address, format.entry_bytes)
-        entry = None if raw is None else format.decode(raw, slot.level)
-        if isinstance(entry, Leaf) and entry.address == frame + step * slot.size:
-            yield f"the entry beside it, at {beside.address:#x}, leads to {entry.address:#x}"
+        if raw is None:
+            continue
+        entry, lies = format.decode(raw, slot.level), frame + step * slot.size
+        if isinstance(entry, Leaf) and entry.address == lies:
+            yield f"the entry beside it, at {beside.address:#x}, leads to {lies:#x}"
+        elif isinstance(entry, Malformed):
+            guess = _guess(cpu, decode.read(cpu, raw, slot.level), None)
+            if guess and guess.frame == lies:
+                yield f"the entry beside it, at {beside.address:#x}, is wrong in the same way"
 
 
 def _direct_map(slot: Slot, address: int, frame: Physical) -> Iterator[str]:

@@ -342,7 +342,7 @@ class _Trial:
             if step.slot.address in state.words:
                 slots.setdefault(step.slot.address, []).append(step.slot)
         entries = tuple(
-            _entry_change(used, self._old(where), state.words[where], found.address)
+            _entry_change(state.cpu, used, self._old(where), state.words[where], found.address)
             for where, used in slots.items()
         )
         settings = tuple(_settings(self.cpu, state.cpu))
@@ -516,8 +516,11 @@ def _on_leaf(state: _State, where: int, raw: int, access: Access, granted: int) 
     yield (_Bits(where, 0, user),)
 
 
-def _entry_change(slots: Sequence[Slot], old: int, new: int, address: int) -> EntryChange:
-    before, after = np.array([old], np.uint64), np.array([new], np.uint64)
+def _entry_change(cpu: Cpu, slots: Sequence[Slot], old: int, new: int, address: int) -> EntryChange:
+    """A change that gives to the user takes from the supervisor with SMEP and SMAP alone, so that
+    without them it is a mere gain."""
+    given = 0 if cpu.cr4 & (Cr4.SMEP | Cr4.SMAP) else new & ~old & cpu.format.rights["user"]
+    before, after = np.array([old | given], np.uint64), np.array([new], np.uint64)
     flush = any(stale(one.table.format, one.level, before, after)[0] for one in slots)
     span = Span.of(address & -slots[0].size, slots[0].size)
     return EntryChange(tuple(slots), old, new, span, flush)

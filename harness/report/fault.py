@@ -37,18 +37,20 @@ ALTERNATIVES: Final = 3
 
 
 def explanation_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
-    """One access: what it comes to, by which rule, what would let it pass, and the walk."""
+    """One access: what it comes to, by which rule and probable cause, what would let it pass, and
+    the walk."""
     yield from why_lines(one)
     yield from change_lines(cpu, one)
     yield from walk_lines(cpu, one)
 
 
 def why_lines(one: Explanation) -> Iterator[str]:
-    """What an access comes to, in a line, and why."""
+    """What an access comes to, in a line, why, and what the entries were probably meant to be."""
     yield f"{one.access} at {one.translation.asked:#x}: {_comes_to(one)}"
     yield from labelled("rule", _rule(one.outcome))
     yield from labelled("machine", _elsewhere(one))
     yield from labelled("because", (_blame(stage) for stage in one.to_blame))
+    yield from likely_lines(one.translation)
 
 
 def change_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
@@ -66,9 +68,8 @@ def change_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
 
 
 def walk_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
-    """The walk of an access, and what its last entry may be."""
+    """The walk of an access, and what Linux keeps in its entries."""
     yield from labelled("walk", stage_lines(cpu.format, one.translation))
-    yield from likely_lines(one.translation)
     yield from linux_lines(one.translation)
 
 

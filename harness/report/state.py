@@ -44,6 +44,10 @@ def cr3_text(cpu: Cpu) -> str:
 def _rest(cpu: Cpu) -> Iterator[str]:
     """What the bits of CR3 are that are no part of the address (SDM 4.3, 4.4.1, 4.5.2)."""
     left = cpu.cr3 & ~cpu.base
+    mark = cpu.mark
+    if mark is not None and left & 1 << mark.bit:
+        yield f"{1 << mark.bit:#x} is the {mark.name} bit"
+        left &= ~(1 << mark.bit)
     named: list[tuple[str, int]] = [("PWT", PWT), ("PCD", PCD)]
     if cpu.long:
         if cpu.cr4 & Cr4.PCIDE:

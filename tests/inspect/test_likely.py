@@ -38,6 +38,7 @@ from tests.paging.x86.made import path
 CPU = Cpu.in_mode(Mode.LEVEL_4, 0)
 PAE = Cpu.in_mode(Mode.PAE, 0)
 BITS_32 = Cpu.in_mode(Mode.BITS_32, 0)
+NARROW = replace(CPU, maxphyaddr=39)
 INVERTED = 0x800F_FFFF_A759_8063
 """A PTE of an oops with error code 000b, at 0xffff888058a67000."""
 
@@ -63,6 +64,17 @@ def guess(raw: int, level: int = 0, cpu: Cpu = CPU, dialect: bool = False) -> st
         (0x1000_0000 << 12 | 0x67, 3, CPU, "the table at 0x10000000, whose address was shifted"),
         (0x1_2340_0000 << 12 | 0xE7, 1, CPU, "the 2M page at 0x123400000, whose address was sh"),
         (1 << 51 | 0x2067, 1, CPU, "the table at 0x2000, with bit 51 set by mistake, or marked as"),
+        (1 << 51 | 0x83, 1, CPU, "the 2M page at 0x0, with bit 51 set by mistake, or marked as"),
+        (1 << 51 | 0x100_0083, 1, CPU, "the 2M page at 0x1000000, with bit 51 set by mistake"),
+        (1 << 47 | 0x100_0083, 1, CPU, "the 2M page at 0x1000000, with bit 47 set by mistake"),
+        (0x8000_00FF_FFFE_E163, 0, NARROW, "the 4K page at 0xfffffee000, at the end of addresses"),
+        (0x8000_3FFF_FFFE_E163, 0, NARROW, "the 4K page at 0x3ffffffee000, at the end of addr"),
+        (0x0000_00FF_FFE0_00E3, 1, NARROW, "the 2M page at 0xffffe00000, at the end of addresses"),
+        (0x8000_00EF_FFFE_E163, 0, NARROW, "the 4K page at 0x6ffffee000, with bit 39 set by mis"),
+        (0x8000_01FF_FFFE_E163, 0, CPU, "the 4K page at 0x1fffffee000, at the end of addresses"),
+        (0x6B6B_6B6B_6B6B_6B6B, 0, CPU, "the byte 0x6b throughout, with which Linux fills an obj"),
+        (0xCCCC_CCCC, 1, BITS_32, "the byte 0xcc throughout, with which Linux fills what is bes"),
+        (0x1717_1717_1717_1717, 2, CPU, "the byte 0x17 throughout: this may be data and no table"),
         (INVERTED, 0, replace(CPU, maxphyaddr=52), "the 4K page at 0x58a67000, by the entry 0x8"),
         (0xFFFF_FFFF_8048_A025, 0, replace(CPU, maxphyaddr=52), "the number 0x8048a025 of 32 bits"),
         (0x2E2E_2E2E_2E20_5D31, 3, CPU, "the letters '1] .....': text was written over the table"),
@@ -276,6 +288,10 @@ def test_neighbours_speak_for_a_guess() -> None:
         "the entry beside it, at 0x4000, leads to 0x58a66000",
         "the entry beside it, at 0x4010, leads to 0x58a68000",
     )
+    alike = snapshot((0x4008, 1 << 45 | 0x2067), (0x4000, 1 << 45 | 0x1067), (0x4010, 1 << 44 | 1))
+    assert guesses(alike, 0x1000)[1:] == (
+        "the entry beside it, at 0x4000, is wrong in the same way",
+    )
     other = snapshot((0x4008, INVERTED), (0x4000, 0x58A6_7063))
     assert len(guesses(other, 0x1000)) == 1
 
@@ -290,16 +306,20 @@ def test_another_address_speaks_for_no_guess() -> None:
         words = {0x4000 + 8 * (page >> 12 & 511): 1 << 45 | frame | 0x67}
         for address, word in words.items():
             memory.store(Physical(address), 8, word)
-        assert len(guesses(made, page)) == 1
+        assert not any("map of all memory" in said for said in guesses(made, page))
         memory.store(
             Physical(0x4000 + 8 * (page >> 12 & 511)), 8, 1 << 45 | page & 0x3FFF_F000 | 0x67
         )
-        assert len(guesses(made, page)) == 2
+        assert sum("map of all memory" in said for said in guesses(made, page)) == 1
     lower = {0x1000: 0x2067, 0x2008: 0x3067}
     for address, word in lower.items():
         memory.store(Physical(address), 8, word)
     memory.store(Physical(0x4338), 8, 1 << 45 | 0x58A6_7067)
     assert len(guesses(made, 0x58A6_7000)) == 1
+
+
+def test_no_address_was_shifted_where_no_page_of_that_size_is() -> None:
+    assert guess(0x1_2345_7000 << 12 | 0xE7, 1) == ""
 
 
 @pytest.mark.parametrize("raw", [1 << 45 | 1 << 44 | 0x2067, 1 << 63 | 1 << 45 | 0x2067])

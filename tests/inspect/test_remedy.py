@@ -270,16 +270,19 @@ def first(cpu: Cpu, memory: BufferMemory, access: Access) -> Remedy:
     return remedies(cpu, memory, Virtual(0), access)[0]
 
 
-def test_all_entries_that_deny_are_changed_together() -> None:
-    """0x1000 and 0x3000 withhold U, which is flushed when given; 0x3000 and 0x4000 W."""
-    found = first(*path(CPU, 3, 7, 1, 5), WRITE)
+@pytest.mark.parametrize("cr4", [Cr4(0), Cr4.SMEP, Cr4.SMAP, Cr4.SMEP | Cr4.SMAP])
+def test_all_entries_that_deny_are_changed_together(cr4: Cr4) -> None:
+    """0x1000 and 0x3000 withhold U, which takes from the supervisor where SMEP or SMAP is on, and
+    must be flushed there alone (SDM 4.10.4.3); 0x3000 and 0x4000 withhold W."""
+    cpu, memory = path(replace(CPU, cr4=CPU.cr4 | cr4), 3, 7, 1, 5)
+    found = first(cpu, memory, WRITE)
     assert [(one.slot.address, one.old, one.new) for one in found.entries] == [
         (0x1000, 0x2003, 0x2007),
         (0x3000, 0x4001, 0x4007),
         (0x4000, 0x8005, 0x8007),
     ]
     assert [one.span.size for one in found.entries] == [512 << 30, 2 << 20, 4 << 10]
-    assert [one.flush for one in found.entries] == [True, True, False]
+    assert [one.flush for one in found.entries] == [bool(cr4), bool(cr4), False]
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,14 @@ def test_every_bit_of_cr3_that_is_no_part_of_the_address_is_named(
     assert state.base == BASE[mode]
 
 
+@pytest.mark.parametrize("mark", ["c_bit", "shared_bit"])
+def test_the_bit_that_marks_memory_is_named(mark: str) -> None:
+    state = replace(cpu(Mode.LEVEL_4, 0x10_6000 | 1 << 51), **{mark: 51})  # type: ignore[arg-type]
+    name = {"c_bit": "C", "shared_bit": "shared"}[mark]
+    told = f"(root at 0x106000; 0x8000000000000 is the {name} bit)"
+    assert cr3_text(state) == f"CR3 {state.cr3:#x} {told}"
+
+
 def test_wp_off_and_what_the_source_notes_stand_below_the_title() -> None:
     state = Cpu.in_mode(Mode.LEVEL_4, 0x1000)
     memory = memory_of([0])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from harness.inspect.snapshot import SourceError
 from harness.inspect.sources import vmcoreinfo
 from harness.paging.memory import Memory
-from harness.paging.x86.cpu import WIDTHS, Cpu, Cr0, Cr3, Cr4, Mode, reserved_in_pdpte
+from harness.paging.x86.cpu import MARKS, WIDTHS, Cpu, Cr0, Cr3, Cr4, Mode, reserved_in_pdpte
 from harness.paging.x86.load import read_pdptes, reserved_in_cr3
 
 AC = 1 << 18
@@ -46,7 +46,7 @@ def cpu_with(usual: Cpu, registers: Mapping[str, int], memory: Memory) -> Cpu:
         if cpu.long and (wrong := cpu.cr3 & reserved_in_cr3(cpu) & ~_LATER):
             raise SourceError(
                 f"CR3 {cpu.cr3:#x} cannot be loaded: {wrong:#x} is reserved, since MAXPHYADDR is"
-                f" {cpu.maxphyaddr}"
+                f" {cpu.maxphyaddr}{_as_mark(cpu, wrong)}"
             )
         if cpu.mode is Mode.PAE:
             pdptes = read_pdptes(memory, cpu.cr3)
@@ -56,6 +56,14 @@ def cpu_with(usual: Cpu, registers: Mapping[str, int], memory: Memory) -> Cpu:
     except ValueError as error:
         raise SourceError(str(error)) from None
     return cpu
+
+
+def _as_mark(cpu: Cpu, wrong: int) -> str:
+    """The option by which a bit that is reserved in CR3 is what marks encrypted memory."""
+    bit = wrong.bit_length() - 1
+    if cpu.mark is not None or wrong != 1 << bit or bit not in MARKS:
+        return ""
+    return f"; if it marks encrypted memory (SME, SEV), give --c-bit {bit}"
 
 
 def tables_of(segments: Mapping[str, tuple[int, int, int, int]]) -> dict[str, int]:

@@ -49,6 +49,20 @@ def test_a_case_about_a_layout_has_that_layout_s_tables(tmp_path: Path) -> None:
     assert np.array_equal(rows[0].raw, rows[1].raw)
 
 
+@pytest.mark.parametrize(("wrong", "hint"), [(51, "51"), (47, "47"), (40, "40"), (59, None)])
+def test_a_bit_of_cr3_that_can_mark_encrypted_memory_is_no_dead_end(
+    tmp_path: Path, wrong: int, hint: str | None
+) -> None:
+    (tmp_path / "ram").write_bytes(bytes([7, *bytes(0xFFF)]))
+    with pytest.raises(SourceError, match="since MAXPHYADDR is 40") as refused:
+        opened(f"ram:{tmp_path / 'ram'},cr3={1 << wrong:#x}")
+    said = str(refused.value).partition("; ")[2]
+    assert said == (f"if it marks encrypted memory (SME, SEV), give --c-bit {hint}" if hint else "")
+    with pytest.raises(SourceError) as refused:
+        opened(f"ram:{tmp_path / 'ram'},cr3={3 << 50:#x}")
+    assert "--c-bit" not in str(refused.value)
+
+
 def matrix_case(
     model: Model,
     control: Control,

@@ -316,6 +316,22 @@ def test_pages_of_every_size_that_are_split_differ_in_size_alone(pat: int, frame
     assert [(c.after.first, c.after.pages, c.now, c.then) for c in back] == expected
 
 
+def test_a_smaller_page_whose_entry_is_that_of_the_larger_differs_in_size() -> None:
+    """The first of those in which a page of 1G is split: the entry's 64 bits are the same."""
+    words = np.zeros(512 * 4, np.uint64)
+    large = P | RW | PS  # at address 0
+    words[0], words[512] = 0x1007, large
+    split = words.copy()
+    split[512] = 0x3003
+    split[1536:2048] = [large + (n << 21) for n in range(512)]
+    before, after = BufferMemory(words.view(np.uint8)), BufferMemory(split.view(np.uint8))
+    (found,) = compared(before, after)
+    assert (found.change, found.then, found.now) == (Change.SIZE, 1 << 30, 1 << 21)
+    assert (found.before.first, found.before.pages) == (0, 512)
+    (found,) = compared(after, before)
+    assert (found.change, found.then, found.now) == (Change.SIZE, 1 << 21, 1 << 30)
+
+
 def test_all_that_a_table_held_is_gone_with_it() -> None:
     before = one_page(BASE, l1=0x4000_0000 | P | PS)
     for slot in (0, 512, 1024):

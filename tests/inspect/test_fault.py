@@ -18,6 +18,7 @@ from harness.inspect.fault import (
     read_code,
 )
 from harness.inspect.snapshot import Snapshot
+from harness.inspect.sources import entries
 from harness.inspect.translation import Translation, translate
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
@@ -183,6 +184,27 @@ def test_a_fault_that_the_tables_do_not_give_is_explained(
     assert not found.giving and found.instead
     assert found.explanations[0].startswith(beginning)
     assert "CR3 is 0x1000" in found.explanations[-1]
+
+
+def test_of_a_page_that_is_absent_now_it_is_said_that_it_was_unmapped_where_it_was_present() -> (
+    None
+):
+    """A fetch sets no I without SMEP and NXE (SDM 4.7), so that nothing here gives this code."""
+    nothing, unmapped = (
+        told((7, 7, 7, 0), code, replace(CPU, efer=CPU.efer & ~Efer.NXE)).explanations[0]
+        for code in (0x14, 0x15)
+    )
+    assert nothing == "the tables were changed since"
+    assert unmapped.startswith("the page was unmapped since")
+
+
+def test_of_entries_that_were_not_given_no_machine_reads_anything_else() -> None:
+    """They are not known, and lie in no memory that a machine would read as zeros or ones."""
+    made = entries.snapshot("oops", [("PML4E", 0x1007)], 0x5000, {}, Mode.LEVEL_4)
+    for code in 2, 6, 7, 9:
+        found = compare(made, read_code(code, made.cpu), Virtual(0x5000))
+        assert found.explanations and not found.giving
+        assert not any("what the machine reads there" in one for one in found.explanations)
 
 
 LEVELS = {Mode.BITS_32: 2, Mode.PAE: 2, Mode.LEVEL_4: 4, Mode.LEVEL_5: 5}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from harness.inspect.doubt import doubt
 from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory, Mask, Words
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.cpu import Cpu, Mode
 
 XD, PS = 1 << 63, 1 << 7
 PML5, PML4, PDPT, PD, PT, PAGES = 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x8000
@@ -190,3 +191,18 @@ def test_what_was_left_out_is_said() -> None:
     pages = {0x10_0000 + 0x1000 * n: 0x20_0000 | 3 for n in range(100)}
     memory = memory_of({**tables, **pages}, 0x40_0000)
     assert "the root's would map 25 or more: CR3" in (doubt(Cpu.long_mode(4, PDPT), memory) or "")
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("seed", range(8))
+def test_of_memory_that_is_anything_there_is_a_doubt_or_none(mode: Mode, seed: int) -> None:
+    source = np.random.default_rng(seed)
+    words = source.integers(0, 1 << 64, 0x4000 // 8, np.uint64)
+    if seed % 2:  # that lead to each other
+        words &= np.uint64(0x3FFF)
+    memory = BufferMemory(words.view(np.uint8))
+    cpu = Cpu.in_mode(mode, 0x1000)
+    if mode is Mode.PAE:
+        cpu = replace(cpu, pdptes=(0x1001, 0x9001, 0, 0x2001))
+    said = doubt(cpu, memory)
+    assert said is None or said.startswith("CR3 0x1000 belongs to this memory, though ")

@@ -555,6 +555,26 @@ def test_of_several_kernels_the_one_whose_tables_are_there_is_meant(tmp_path: Pa
         opened(f"ram:{path}")
 
 
+def test_a_note_in_memory_that_is_changed_or_cut_is_a_sentence_or_an_answer(tmp_path: Path) -> None:
+    path, random = tmp_path / "ram", np.random.default_rng(11)
+    text = (INFO_64 % 1).replace(b"sme_mask)=0", b"sme_mask)=140737488355328")
+    begin, whole = 0x5000, np.frombuffer(left(text), np.uint8)
+    began, refused = time.process_time(), 0
+    for number in range(200):
+        changed = whole.copy()
+        places = begin + random.integers(0, len(text) + 24, 3)
+        changed[places] = random.choice([0, 0x0A, 0x28, 0x2D, 0x31, 0x39, 0x46, 0x80, 0xFF], 3)
+        size = begin + int(random.integers(0, len(text) + 24)) if number % 4 == 0 else len(changed)
+        path.write_bytes(changed[:size].tobytes())
+        try:
+            assert listed(opened(f"ram:{path}")).complete
+        except SourceError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1
+    assert 20 < refused < 200
+    assert time.process_time() - began < 30
+
+
 # VirtualBox
 
 

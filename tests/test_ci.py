@@ -294,3 +294,25 @@ def test_what_fails_is_no_reason_to_leave_out_the_rest_but_the_run_fails(
     code, lines = checked(machine, tmp_path, FAILING=failing)
     assert code == 1
     assert len([line for line in lines if line.startswith("make ")]) == 5
+
+
+@pytest.mark.parametrize("headers", [True, False])
+def test_a_gcc_that_has_nothing_to_include_gets_the_headers(tmp_path: Path, headers: bool) -> None:
+    """Debian's gcc only recommends them; nothing is installed here."""
+    for program, code in {"gcc": not headers, "apt-get": 1, "sudo": 1}.items():
+        (tmp_path / program).write_text(f"#!/bin/sh\nexit {int(code)}\n")
+        (tmp_path / program).chmod(0o755)
+    done = subprocess.run(
+        [ROOT / ".ci/setup"],
+        env={
+            **os.environ,
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "QEMU": sys.executable,
+            "PYTHON": sys.executable,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert ("libc6-dev" in done.stdout) is not headers
+    assert (done.returncode == 0) is headers

@@ -22,7 +22,8 @@
 
 A test that uses them runs on every engine, and at both numbers of levels.  What the host cannot
 run is skipped, and the reasons stand at the end of the output; an engine that `--pagetable-engine`
-names must run, though.  The reports of JUnit tell engines and versions in their head.
+names must run, though, and so must an emulator that `--pagetable-qemu`, `--pagetable-bochs` or the
+environment's QEMU or BOCHS names.  The reports of JUnit tell engines and versions in their head.
 
 Everything of the package is imported when a fixture is used: pytest loads this module for every
 project that is tested beside it.
@@ -31,6 +32,7 @@ project that is tested beside it.
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -121,13 +123,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuses an engine that there is not before any test is collected."""
+    """Refuses an engine that there is not, and a Bochs that no test would run, before any test is
+    collected."""
     config.stash[NOT_RUN] = set()
-    chosen: list[str] | None = config.getoption("--pagetable-engine")
-    for name in chosen or ():
+    chosen: list[str] = config.getoption("--pagetable-engine") or []
+    for name in chosen:
         if name not in _every_engine():
             known = " or ".join(_every_engine())
             raise pytest.UsageError(f"there is no engine {name!r}: choose {known}")
+    bochs = config.getoption("--pagetable-bochs")
+    if bochs != os.environ.get("BOCHS", "bochs") and "bochs" not in chosen:
+        raise pytest.UsageError(
+            f"no test runs {bochs}, which --pagetable-bochs names: add --pagetable-engine bochs"
+        )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -200,7 +208,7 @@ def paging_engine(
     reason = why_absent(name, program=_program(name, request.config))
     if reason is not None:
         _record(f"engine {name}", f"absent: {reason}")
-        if request.config.getoption("--pagetable-engine"):
+        if _must_run(name, request.config):
             pytest.fail(f"{name} was asked for, and cannot run here: {reason}", pytrace=False)
         pytest.skip(f"{SKIPPED}{name} cannot run here: {reason}")
     guest = _running(_guests, name, request.config)
@@ -432,6 +440,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     )
     for reason, count in reasons.items():
         terminalreporter.write_line(f"{SKIPPED}{count} skipped: {reason}")
+
+
+def _must_run(name: str, config: pytest.Config) -> bool:
+    """Whether an engine that cannot run fails its tests: it was asked for, or the emulator that was
+    named is not there or does not work, as far as it is the emulator's doing."""
+    from harness.machine.registry import engine_named
+
+    if config.getoption("--pagetable-engine"):
+        return True
+    engine, program = engine_named(name), _program(name, config)
+    return program != engine.program and (engine.device is None or not shutil.which(program))
 
 
 def _program(engine: str, config: pytest.Config) -> str:

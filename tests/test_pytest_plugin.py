@@ -448,11 +448,13 @@ def test_a_version_that_was_not_yet_run_is_named_at_the_end_and_in_the_report_s_
 def test_an_engine_that_is_absent_is_skipped_with_the_reason(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("QEMU", "/nope")
+    monkeypatch.delenv("QEMU", raising=False)
+    monkeypatch.setenv("PATH", str(pytester.path))
     pytester.makepyfile(TWO_PAGES)
     result = run(pytester)
     result.assert_outcomes(skipped=4)
-    result.stdout.fnmatch_lines(["pagetable: 2 skipped: tcg cannot run here: QEMU *as /nope: *"])
+    reason = "pagetable: 2 skipped: tcg cannot run here: QEMU *as qemu-system-x86_64: *"
+    result.stdout.fnmatch_lines([reason])
 
 
 def test_an_engine_that_was_asked_for_must_run(pytester: pytest.Pytester) -> None:
@@ -460,6 +462,37 @@ def test_an_engine_that_was_asked_for_must_run(pytester: pytest.Pytester) -> Non
     result = run(pytester, "--pagetable-engine=tcg", "--pagetable-qemu=/nope")
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(["tcg was asked for, and cannot run here: QEMU *as /nope: *"])
+
+
+@pytest.mark.parametrize("where", ["option", "environment"])
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [("/nope", "QEMU is not installed, or not in PATH as /nope: *"), ("true", "QEMU did not *")],
+)
+def test_an_emulator_that_was_named_must_run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, where: str, program: str, why: str
+) -> None:
+    """A wrong path proved nothing, and was green."""
+    monkeypatch.delenv("QEMU", raising=False)
+    options = (f"--pagetable-qemu={program}",) if where == "option" else ()
+    if not options:
+        monkeypatch.setenv("QEMU", program)
+    pytester.makepyfile(TWO_PAGES)
+    result = run(pytester, *options)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    outcomes = result.parseoutcomes()
+    assert outcomes["errors"] >= 2 and not outcomes.get("passed")
+    result.stdout.fnmatch_lines([f"tcg was asked for, and cannot run here: {why}"])
+
+
+def test_a_bochs_that_no_test_would_run_is_a_usage_error(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(TWO_PAGES)
+    result = run(pytester, "--pagetable-bochs=/nope")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: no test runs /nope, *: add --pagetable-engine bochs"])
+    result = run(pytester, "--pagetable-bochs=/nope", "--pagetable-engine=bochs")
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["bochs was asked for, and cannot run here: Bochs *as /nope: *"])
 
 
 @pytest.mark.hw

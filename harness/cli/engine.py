@@ -37,8 +37,16 @@ AllowNews = Annotated[
 
 
 def programs(qemu: str, bochs: str) -> Mapping[str, str]:
-    """The emulators that were chosen, by their makers."""
-    return {"QEMU": qemu, "Bochs": bochs}
+    """The emulators that were chosen, by their makers.  Raises Misuse where one was named that is
+    not there, even if it would not be run: what was asked for was a run on it."""
+    from harness.machine.machine import installed
+    from harness.machine.registry import ENGINES
+
+    chosen = {"QEMU": qemu, "Bochs": bochs}
+    for engine in ENGINES.values():
+        if chosen[engine.maker] != engine.program:
+            installed(chosen[engine.maker], engine.maker)
+    return chosen
 
 
 def program_of(engine: str, chosen: Mapping[str, str]) -> str:

@@ -58,7 +58,8 @@ def prove(
 
     They are put into a guest's memory where they are, all that they map is accessed there, and the
     answers are compared with the rules; with --expect the tables with what was meant. Tables that
-    cannot be where they are, below 32M or beyond 3G (2G on bochs), are left out, and each is named.
+    cannot be where they are, beyond 3G (2G on bochs) or where a PC has devices, are left out, and
+    each is named.
     What else the program has in its memory plays no part. Tables of one moment do not show whether
     a flush is missing.
 

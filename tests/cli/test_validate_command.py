@@ -223,6 +223,7 @@ def test_of_what_is_missing_qemu_is_named_first(
         (["smallest", "--engine=abacus"], "there is no engine 'abacus': choose one of tcg, kvm"),
         (["smallest", "--engine=tcg", "--qemu=/nope"], "QEMU is not installed, or not in PATH as"),
         (["smallest", "--qemu=/nope"], "QEMU is not installed, or not in PATH as /nope: install"),
+        (["smallest", "--bochs=/nope"], "Bochs is not installed, or not in PATH as /nope: install"),
         (
             ["smallest", "--report=broken.toml"],
             "broken.toml cannot hold a report: it is not a folder",

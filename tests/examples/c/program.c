@@ -6,7 +6,7 @@
 
 #include "vmm.c"
 
-#define FIRST 0x2000000ull /* below 32M the machine has its own memory */
+#define FIRST 0x2000000ull /* the first physical address of their memory */
 #define SIZE (1ull << 20)
 
 static uint64_t next = FIRST;

@@ -181,6 +181,28 @@ INTENT = """
 """
 
 
+MISUSED = """
+    import numpy as np
+    from dataclasses import replace
+    from harness.paging.address import Span, Virtual
+
+    def test_a_direct_map(space, live):
+        pages = np.arange(0, 64 << 20, 2 << 20, dtype=np.uint64)
+        space.map(Virtual(1 << 40), pages, 1, space.format.granting("write"))
+        live.probe(Span.of((1 << 40) + (34 << 20), 30 << 20))
+        live.probe(Span.of(1 << 40, 64 << 20))
+
+    def test_a_store_that_is_not_announced(space, live):
+        space.map(Virtual(1 << 40), space.frames(1), 0, 0)
+        live.probe(Span.of(1 << 40, 4096))
+        space.memory.octets[space.cpu.cr3 + 8 * 400] = 1
+        live.probe(Span.of(1 << 40, 4096))
+
+    def test_a_root_that_is_the_machine_s(space, prove):
+        prove(replace(space.cpu, cr3=0x1000))
+"""
+
+
 FREES_TWICE = """
     import pytest
     from harness.paging.address import Virtual
@@ -209,6 +231,27 @@ FREES_TWICE = """
         region.free(region.alloc())
         prove(space.cpu)
 """
+
+
+@pytest.mark.hw
+def test_misuse_is_the_line_of_the_test_and_a_sentence(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(MISUSED)
+    result = run(pytester, "--pagetable-engine=tcg", "-k4-level", "--tb=short")
+    result.assert_outcomes(failed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "*in test_a_direct_map",
+            "    live.probe(Span.of(1 << 40, 64 << 20))",
+            "E*Misuse: 0x10000000000 leads to 0x0, where there is no *: it is 0x2000000..*. Probe*",
+            "*in test_a_store_that_is_not_announced",
+            "    live.probe(Span.of(1 << 40, 4096))",
+            "E*Misuse: the entry at 0x2000c80 was 0x0 and is 0x1, and no one has announced *",
+            "*in test_a_root_that_is_the_machine_s",
+            "    prove(replace(space.cpu, cr3=0x1000))",
+            "E*Misuse: CR3 0x1000 has the root table at 0x1000, where there is no memory *",
+        ]
+    )
+    assert not any("harness/" in line for line in result.outlines)
 
 
 @pytest.mark.hw

@@ -53,7 +53,7 @@ from harness.check.stores import KnownTables
 from harness.check.verdicts import Seen, expected_text, judged, observed_text
 from harness.check.window import Window, check_root, find_root_hole, open_window
 from harness.machine.engines import executor
-from harness.machine.errors import Misuse
+from harness.machine.errors import Misuse, misused
 from harness.machine.guest import Guest, State
 from harness.machine.ram import ARENA, TABLE_ARENA
 from harness.paging import bulk
@@ -69,9 +69,15 @@ from harness.paging.x86.cpu import Cpu, Cr4
 TABLES = "tables"
 """The oracle: the entries as the guest left them in the end."""
 
+__tracebackhide__ = misused
+"""pytest shows the line of the test that asks for what cannot be, and the sentence."""
+
 NOT_SHOWN = "a flush may be missing, and nothing stale was seen"
 """Why accesses are not comparable that an older translation may serve by the rules; in how many
 runs is said after it."""
+
+BESIDE = "a page beside what is probed leads to a table, or where there is no memory for frames"
+"""Why accesses are not made there: they would store in what is no frame of the test's."""
 
 RUNS = 16
 """How often the guest does all of it at most, for something stale to be seen."""
@@ -346,15 +352,17 @@ class Live:
 
         pages  how many small pages of a span are tried at most: those at its ends, and some in
                between at equal distances
+
+        Raises Misuse where a page of a span leads to a table, or where there is no memory for
+        frames: accesses store there.  A page beside it that does so is left out, and counted:
+        BESIDE.
         """
         self._take_stores()
         self._probes += 1
         batch = self._batches[-1]
         size = batch.cpu.format.levels[0].size
         tried = np.unique(np.concatenate([_pages(span, size, pages) for span in spans]))
-        cases = self._cases(batch, tried)
-        rules = outcomes(batch.cpu, self._memory, cases.address, cases.kind, cases.user, cases.ac)
-        _check_memory(cases, rules, self._memory.span)
+        cases, rules = self._cases(batch, tried, spans)
         self._mark(batch.cpu, cases, rules)
         self._take_stores()
         paths = bulk.paths(self._memory, batch.cpu.roots[0], cases.address)
@@ -377,18 +385,45 @@ class Live:
         self._memory.scatter(slot, batch.cpu.format.entry_bytes, last)
         self._take_stores(by_guest=False)
 
-    def _cases(self, batch: _Batch, pages: Words) -> Cases:
-        """All accesses at all pages that are left to the space, one access after the other."""
+    def _cases(
+        self, batch: _Batch, pages: Words, spans: Sequence[Span]
+    ) -> tuple[Cases, Outcomes]:
+        """All accesses at all pages that are left to the space, one access after the other, and how
+        they end by the rules."""
         kept = {q.name: q.kept for q in self._quirks if isinstance(q, DenialQuirk)}
         for name, span in {"the stub runs there": batch.window.span, **kept}.items():
             own = (pages >= np.uint64(span.first)) & (pages <= np.uint64(span.last))
             if own.any():
                 self._not_asked[name] += int(own.sum()) * len(ACCESSES)
             pages = pages[~own]
+        cases, rules = self._accesses(batch.cpu, pages)
+        lost = _without_frames(rules, self._memory.span)
+        size = batch.cpu.format.levels[0].size
+        page_of = cases.address // size * size
+        named = np.isin(page_of, [page for page in pages.tolist() if _meets(page, size, spans)])
+        if (lost & named).any():
+            lane = int((lost & named).argmax())
+            raise Misuse(
+                f"{int(cases.address[lane]):#x} leads to {int(rules.walks.physical[lane]):#x},"
+                " where there is no memory for frames: it is"
+                f" {Span(ARENA.stop, self._memory.span.last)}. Probe only addresses that lead there"
+            )
+        lost[rules.vector == ALLOWED] |= self._known.in_use(
+            batch.cpu, rules.walks.physical[rules.vector == ALLOWED]
+        )
+        beside = np.isin(pages, page_of[lost & ~named])
+        if not beside.any():
+            return cases, rules
+        self._not_asked[BESIDE] += int(beside.sum()) * len(ACCESSES)
+        return self._accesses(batch.cpu, pages[~beside])
+
+    def _accesses(self, cpu: Cpu, pages: Words) -> tuple[Cases, Outcomes]:
+        """All accesses at some pages, and how they end by the rules."""
         offset = {Kind.READ: READ, Kind.WRITE: WRITTEN, Kind.FETCH: marks.CODE}
         kind, user, ac = (np.repeat(column, len(pages)) for column in zip(*ACCESSES, strict=True))
         address = np.concatenate([pages + np.uint64(offset[one[0]]) for one in ACCESSES])
-        return Cases(address, kind.astype(np.uint8), user, ac)
+        cases = Cases(address, kind.astype(np.uint8), user, ac)
+        return cases, outcomes(cpu, self._memory, address, cases.kind, user, ac)
 
     def _jobs(self, asked: _Asked) -> npt.NDArray[np.void]:
         cases, enums = asked.cases, self._guest.image.enums
@@ -671,17 +706,18 @@ def _pages(span: Span, size: int, limit: int) -> Words:
     return np.array([page * size % (1 << 64) for page in pages], np.uint64)
 
 
-def _check_memory(cases: Cases, rules: Outcomes, ram: Span) -> None:
-    """Raises Misuse where a page is no frame of the guest's above the arena."""
+def _meets(page: int, size: int, spans: Sequence[Span]) -> bool:
+    """Whether any of the `size` bytes of a page is in one of the spans."""
+    return any(Span.of(page, size).clip(span) for span in spans)
+
+
+def _without_frames(rules: Outcomes, ram: Span) -> Mask:
+    """Which accesses reach no frame of the guest's above the arena, or lead to where no table is in
+    memory."""
     physical = rules.walks.physical
     lost = (physical < np.uint64(ARENA.stop)) | (physical > np.uint64(ram.last))
-    lost = rules.unbacked | lost & (rules.vector == ALLOWED)
-    if lost.any():
-        lane = int(lost.argmax())
-        raise Misuse(
-            f"{int(cases.address[lane]):#x} leads to {int(physical[lane]):#x}, where there is no"
-            f" memory for frames: it is {Span(ARENA.stop, ram.last)}"
-        )
+    found: Mask = rules.unbacked | lost & (rules.vector == ALLOWED)
+    return found
 
 
 def _in_turn(asked: _Asked, after: Words) -> Words:

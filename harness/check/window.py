@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from harness.check.quirks import KEPT
-from harness.machine.errors import Misuse
+from harness.machine.errors import Misuse, misused
 from harness.machine.guest import State
 from harness.machine.stub import StubImage
 from harness.paging import bulk
@@ -46,6 +46,10 @@ class Window:
         """Takes the window out of the space, which then maps what it did before."""
         for slot in self.hole:
             memory.store(slot.address, slot.table.format.entry_bytes, 0)
+
+
+__tracebackhide__ = misused
+"""pytest shows the line of the test that asks for what cannot be, and the sentence."""
 
 
 def check_root(free: tuple[range, ...], cpu: Cpu) -> None:

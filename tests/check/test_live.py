@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pytest
 
 from harness.check.compare import PROBE
-from harness.check.live import NOT_SHOWN, RUNS, Live
+from harness.check.live import BESIDE, NOT_SHOWN, RUNS, Live
 from harness.check.quirks import KEPT_CODE
 from harness.check.space import GuestSpace
 from harness.machine.errors import Misuse
 from harness.machine.guest import Guest, State
+from harness.machine.ram import ARENA
 from harness.paging import slots
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.copy import copy_range
@@ -377,13 +378,34 @@ def test_what_cannot_be_asked_is_a_sentence(
     space: GuestSpace, guest: Guest, live: Live, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space.map(Virtual(at), np.array([guest.ram.size], np.uint64), 0, space.format.granting())
-    with pytest.raises(Misuse, match=f"^{at:#x} leads to {guest.ram.size:#x}, where"):
-        live.probe(Span.of(at, PAGE))
+    for probed in Span.of(at, PAGE), Span.of(at + 8, 8):
+        with pytest.raises(Misuse, match=f"^{at:#x} leads to {guest.ram.size:#x}, where.*Probe on"):
+            live.probe(probed)
     furnish(space, at + LARGE)
     live.probe(there(SMALL, at + LARGE))
     monkeypatch.setattr(guest, "capacity", 10)
     with pytest.raises(Misuse, match="jobs under one root: a batch holds 10; probe fewer pages"):
         live.run()
+
+
+def test_a_page_beside_what_is_probed_is_left_out_where_it_leads_to_no_frame(
+    space: GuestSpace, live: Live, prove: Prove, at: int
+) -> None:
+    """A direct map from 32 MiB on was refused for a page that was never named."""
+    all_rights = space.format.granting("write", "user", "execute")
+    machines = np.arange(ARENA.stop - 2 * PAGE, ARENA.stop, PAGE, dtype=np.uint64)
+    space.map(Virtual(at), np.concatenate([machines, space.frames(2)]), 0, all_rights)
+    theirs = space.memory.octets[ARENA.stop - 2 * PAGE : ARENA.stop]
+    before = theirs.copy()
+    live.probe(Span.of(at + 2 * PAGE, 2 * PAGE))
+    table = np.array([space.cpu.cr3], np.uint64)
+    space.map(Virtual(at + LARGE), np.concatenate([table, space.frames(1)]), 0, all_rights)
+    live.probe(Span.of(at + LARGE + PAGE, PAGE))
+    [found] = prove(live)
+    assert (theirs == before).all()
+    assert found.not_comparable == {BESIDE: 2 * 8}
+    with pytest.raises(Misuse, match=f"^{at + PAGE:#x} leads to"):
+        live.probe(Span.of(at + PAGE, 2 * PAGE))
 
 
 def test_the_window_is_not_probed_and_that_is_said(

@@ -34,20 +34,20 @@ def decode(
         list[str],
         typer.Argument(
             metavar="VALUE",
-            help="Raw entries, like 0x2067 or pmd=0x2067; - reads them from standard input, a line"
-            " each.",
+            help="Raw entries, like 0x2067 or pmd=0x2067, or CR3 as cr3=0x1000; - reads them from"
+            " standard input, a line each.",
         ),
     ],
     level: Annotated[
         str | None,
         typer.Option(
             metavar="LEVEL",
-            help="Of the table that holds it: 0 is the lowest; or a name, like PDE or pmd. By"
-            " default all of them.",
+            help="Of the table that holds it: 0 is the lowest; or a name, like PDE or pmd; cr3 of"
+            " the register. By default all of them.",
             show_default=False,
             autocompletion=one_of(
                 *("0", "1", "2", "3", "4", "PTE", "PDE", "PDPTE", "PML4E", "PML5E"),
-                *("pte", "pmd", "pud", "p4d", "pgd"),
+                *("pte", "pmd", "pud", "p4d", "pgd", CR3),
             ),
         ),
     ] = None,
@@ -87,7 +87,7 @@ def decode(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what raw entries mean, bit by bit.
+    """Show what raw entries, or CR3, mean, bit by bit.
 
     Each bit has its name, and the reason where it is reserved or ignored; several entries get a
     line each.
@@ -100,6 +100,7 @@ def decode(
     Example: pagetable decode pmd=19f063 pte=8000000000193163
     """
     with sentences():
+        from harness.inspect import cr3
         from harness.inspect import decode as entries
         from harness.inspect import linux as dialect
         from harness.inspect.likely import highest_bit, likely, narrower
@@ -122,14 +123,19 @@ def decode(
             known = entries.levels_of(cpu)
         except ValueError as error:  # the format's, about MAXPHYADDR
             raise Misuse(str(error)) from None
-        every = None if level is None else level_named(cpu, level)
-        asked: list[tuple[int, Sequence[int]]] = []
+        asked: list[tuple[int, Sequence[int] | None]] = []
         for one in _words(values):
-            own = every if one.level is None else level_named(cpu, one.level)
+            name = level if one.level is None else one.level
             raw = number(one.what, one.raw, None if one.level is None else 16)
-            asked.append((raw, known if own is None else [own]))
-        readings = []
+            if name is not None and name.lower() == CR3:
+                asked.append((raw, None))
+            else:
+                asked.append((raw, known if name is None else [level_named(cpu, name)]))
+        readings, registers = [], []
         for raw, levels in asked[:MOST_VALUES]:
+            if levels is None:
+                registers.append(cr3.read(replace(cpu, cr3=raw)))
+                continue
             found = [entries.read(cpu, raw, each) for each in levels]
             kept = [dialect.read(cpu, each) if linux else None for each in found]
             readings.append(
@@ -146,14 +152,22 @@ def decode(
                 "cpu": cpu_object(cpu),
                 "assumed": assumed,
                 "readings": [reports.as_object(*each) for of in readings for each in of],
+                "registers": [reports.register_object(one) for one in registers],
                 "cut": list(_cut(asked)),
             }
             say(json.dumps(bare("decode", **content)))
             return
-        lines = [*reports.decoded_lines(readings), *_cut(asked)]
+        if registers and cpu.long:
+            assumed.append(
+                "CR4.PCIDE is 0: with 1, bits 11:0 of CR3 are the PCID, and bit 63 keeps the TLB"
+            )
+        lines = [*reports.decoded_lines(readings, registers), *_cut(asked)]
         for line in (*lines, *assumed_lines(assumed)):
             show(line)
 
+
+CR3 = "cr3"
+"""In place of a level: the register."""
 
 MOST_VALUES = 1024
 """Values that are decoded: a table has half as many."""

@@ -16,6 +16,7 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `engine`       how the engine of a guest reads its tables, where that is not by the rules
 `sources`      one module a kind of source
 `decode`       an entry as the machine reads it: `read` gives a Reading of Parts
+`cr3`          the register CR3 as the machine reads it: `read` gives a Register of Parts
 `linux`        the same entry as Linux reads it: `read` gives a LinuxReading of Bits
 `likely`       what an entry that makes no sense probably is
 `translation`  an address: `translate` gives a Translation of Stages, with rights as they accumulate

@@ -51,5 +51,5 @@ def level_named(cpu: Cpu, text: str) -> int:
     manual = ", ".join(name.upper() for name in own)
     raise QuestionError(
         f"{cpu.format.name} has no level {text.strip()!r}: it has 0 to {top}, or {manual}, or as"
-        f" Linux calls them {', '.join(LINUX)}"
+        f" Linux calls them {', '.join((*LINUX[:top], LINUX[-1]))}"
     )

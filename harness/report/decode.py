@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.check.keys import in_units
-from harness.inspect.decode import Bits, Reading, Role
+from harness.inspect.cr3 import Register
+from harness.inspect.decode import Bits, Part, Reading, Role
 from harness.inspect.linux import LinuxReading
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.linux import entries
@@ -29,6 +30,9 @@ _KINDS = {
 
 _SPOKEN_BY_MEANING = {Role.ADDRESS, Role.IGNORED, Role.RESERVED}
 """Roles of parts that say nothing by being set: what an entry means tells of them."""
+
+HEAD = ("bits", "name", "value", "meaning", "SDM volume 3A")
+"""What the columns of bits hold."""
 
 Read = tuple[Reading, LinuxReading | None, Sequence[str]]
 Readings = Sequence[Read]
@@ -66,8 +70,15 @@ def raw_text(reading: Reading) -> str:
     return all_digits(reading.raw, reading.entry_bytes)
 
 
-def decoded_lines(values: Sequence[Readings]) -> Iterator[str]:
-    """Raw entries, each with its readings: one reading bit by bit, several a line each."""
+def decoded_lines(values: Sequence[Readings], registers: Sequence[Register]) -> Iterator[str]:
+    """Values of CR3 bit by bit, then raw entries, each with its readings: one reading bit by bit,
+    several a line each."""
+    for number, register in enumerate(registers):
+        yield from [""] if number else []
+        yield from register_lines(register)
+    if not values:
+        return
+    yield from [""] if registers else []
     if len(values) > 1:
         yield from _entries_lines([reading for readings in values for reading in readings])
         return
@@ -81,17 +92,35 @@ def reading_lines(
     """One entry: what it says, then every bit."""
     yield f"{raw_text(reading)} as a {reading.name}, at level {reading.level}: {says(reading)}"
     yield ""
-    rows = [("bits", "name", "value", "meaning", "SDM volume 3A")]
-    yield from _table([*rows, *(_row(part, part.section) for part in reading.parts)])
+    yield from _table([HEAD, *(_row(part, part.section) for part in reading.parts)])
     if linux is not None:
         yield ""
         kind = f", {linux.memory_type}" if linux.memory_type else ""
         yield f"To Linux: {linux.said}{kind}"
         yield ""
-        yield from _table([rows[0][:4], *(_row(part) for part in linux.parts)])
+        yield from _table([HEAD[:4], *(_row(part) for part in linux.parts)])
     if likely:
         yield ""
         yield f"Likely: {'; '.join(likely)}"
+
+
+def register_lines(register: Register) -> Iterator[str]:
+    """One value of CR3: where it leads, then every bit."""
+    refused = f"; {register.reserved:#x} in it is reserved" if register.reserved else ""
+    yield f"{register.raw:#x} as CR3: {register.what} at {register.leads_to:#x}{refused}"
+    yield ""
+    yield from _table([HEAD, *(_row(part, part.section) for part in register.parts)])
+
+
+def register_object(register: Register) -> dict[str, Any]:
+    """One value of CR3 as what JSON can hold."""
+    return {
+        "register": "CR3",
+        "raw": hex(register.raw),
+        "leads_to": hex(register.leads_to),
+        "reserved": hex(register.reserved),
+        "parts": [_part_object(part) for part in register.parts],
+    }
 
 
 def readings_lines(readings: Readings) -> Iterator[str]:
@@ -151,15 +180,7 @@ def as_object(
         "memory_type": reading.memory_type and reading.memory_type.name,
         "pat_index": reading.memory_type and reading.memory_type.index,
         "likely": list(likely),
-        "parts": [
-            {
-                **bits_object(part),
-                "role": part.role.name.lower(),
-                "section": part.section,
-                "wrong": part.wrong,
-            }
-            for part in reading.parts
-        ],
+        "parts": [_part_object(part) for part in reading.parts],
         "linux": linux
         and {
             "kind": _KINDS[type(linux.meaning)],
@@ -167,6 +188,16 @@ def as_object(
             "memory_type": linux.memory_type,
             "parts": [bits_object(part) for part in linux.parts],
         },
+    }
+
+
+def _part_object(part: Part) -> dict[str, Any]:
+    """A part of an entry or of CR3 as what JSON can hold."""
+    return {
+        **bits_object(part),
+        "role": part.role.name.lower(),
+        "section": part.section,
+        "wrong": part.wrong,
     }
 
 

@@ -156,6 +156,21 @@ _BITS: Final = {
     "value": _hex("What they hold, as a number of their own; of an address, as they stand."),
     "meaning": _text("What that says here, for people."),
 }
+_EVERY_BIT: Final = _list(
+    "Every bit once, from the highest down.",
+    _object(
+        "Neighbouring bits that are one thing.",
+        **_BITS,
+        role=_name(
+            "What they are for.",
+            *("present", "kind", "address", "right", "type", "use", "global", "key"),
+            *("mark", "reserved", "ignored"),
+        ),
+        section=_text("Where volume 3A of the Intel SDM says so."),
+        wrong=_flag("Whether they are set and must not be."),
+    ),
+)
+
 _READING: Final = {
     "level": _number("The level at which the entry is read."),
     "entry": _text("What an entry of that level is called, like PTE."),
@@ -179,20 +194,7 @@ _READING: Final = {
         "What an entry that makes no sense probably is, and what speaks for that: guesses.",
         _text("A phrase, for people."),
     ),
-    "parts": _list(
-        "Every bit once, from the highest down.",
-        _object(
-            "Neighbouring bits that are one thing.",
-            **_BITS,
-            role=_name(
-                "What they are for.",
-                *("present", "kind", "address", "right", "type", "use", "global", "key"),
-                *("mark", "reserved", "ignored"),
-            ),
-            section=_text("Where volume 3A of the Intel SDM says so."),
-            wrong=_flag("Whether they are set and must not be."),
-        ),
-    ),
+    "parts": _EVERY_BIT,
     "linux": _or_null(
         _object(
             "What Linux keeps in the entry; null without --linux, and of a register.",
@@ -439,6 +441,17 @@ _COMMANDS: Final = {
             "Of each entry, in their order: at its level, or where none was named at every level,"
             " from 0 up.",
             _object("The entry at one level.", **_READING),
+        ),
+        registers=_list(
+            "Of each value of CR3, in their order.",
+            _object(
+                "The register.",
+                register=_name("Which it is.", "CR3"),
+                raw=_hex("Its value."),
+                leads_to=_hex("Where the root table is, or in PAE paging the PDPTEs."),
+                reserved=_hex("The bits that are set and make loading it raise #GP(0)."),
+                parts=_EVERY_BIT,
+            ),
         ),
         cut=_CUT,
     ),

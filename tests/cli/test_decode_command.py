@@ -136,6 +136,29 @@ def test_a_level_is_named_by_the_manual_by_linux_or_by_its_number(
             assert reading["level"] == level
 
 
+@pytest.mark.parametrize(
+    "asked", [("cr3=106008",), ("0x106008", "--level", "CR3"), ("CR3: 106008",)]
+)
+def test_cr3_is_decoded_in_its_mode(tmp_path: Path, asked: tuple[str, ...]) -> None:
+    out = rows(*asked, "--mode", "32", cwd=tmp_path)
+    assert out[0] == ["0x106008", "as", "CR3:", "the", "root", "table", "is", "at", "0x106000"]
+    assert ["3", "PWT", "0x1"] in [row[:3] for row in out]
+    answer = json.loads(run("decode", *asked, "--json", cwd=tmp_path)[1])
+    assert answer["readings"] == []
+    (register,) = answer["registers"]
+    assert (register["leads_to"], register["reserved"]) == ("0x106000", "0x0")
+    both = run("decode", *asked[:1], "pte=67", "cr3=1002", cwd=tmp_path)
+    assert both[0] == 0 and "PCIDE is 0" in both[1]
+
+
+@pytest.mark.parametrize(("mode", "names"), [("32", "pte, pgd"), ("pae", "pte, pmd, pgd")])
+def test_a_level_that_the_mode_lacks_is_answered_with_its_own(
+    tmp_path: Path, mode: str, names: str
+) -> None:
+    code, _, errors = run("decode", "1", "--level", "cr2", "--mode", mode, cwd=tmp_path)
+    assert code == 2 and errors.endswith(f", or as Linux calls them {names}\n")
+
+
 def decoded(*arguments: object, octets: bytes) -> tuple[int, str, str]:
     """What `decode` makes of standard input."""
     ended = CliRunner().invoke(

@@ -66,6 +66,7 @@ def questions() -> Iterator[tuple[object, ...]]:
         yield from [("decode", raw, "--mode", mode) for raw in ("0", "0xe7", "0xfffffe67")]
     yield from [("decode", raw, "--level", 0, "--linux") for raw in (SWAPPED, "0xe7", "0x100")]
     yield "decode", *["pte=1"] * (MOST_VALUES + 1)
+    yield "decode", "cr3=2067"
     sizes = ("--layout", "page-sizes", "--levels", 4)
     yield "walk", WIDE, "0x1000", "0x8000_0000_0000", *sizes, "--linux"
     yield "walk", "0x401000", "--layout", "malformed"

@@ -35,6 +35,7 @@ def cpu(mode: Mode, cr3: int, cr4: int = 0) -> Cpu:
         (Mode.LEVEL_4, 0x11, 0, " (root at 0x106000; 0x10 is PCD, 0x1 is ignored)"),
         (Mode.LEVEL_4, 0x808, Cr4.PCIDE, " (root at 0x106000; PCID 0x808)"),
         (Mode.LEVEL_4, Cr3.LAM_U48, 0, " (root at 0x106000; 0x4000000000000000 is LAM_U48)"),
+        (Mode.LEVEL_4, 1 << 51, 0, " (root at 0x106000; 0x8000000000000 is reserved)"),
     ],
 )
 def test_every_bit_of_cr3_that_is_no_part_of_the_address_is_named(

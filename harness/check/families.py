@@ -321,7 +321,7 @@ def entry_axes(model: Model, level: int, names: Iterable[str], prefix: str) -> I
 
 def address_rules(model: Model, level: int, prefix: str) -> tuple[Rule, ...]:
     """An entry that is present leads to the chain's own table or frame, or to no memory at all."""
-    here, pages = model.format.levels[level], maps_pages(model, level)
+    here = model.format.levels[level]
     beyond = _beyond_memory(model, level)
     address, frame = _address(here.pointer), _address(here.leaf)
 
@@ -348,11 +348,11 @@ def address_rules(model: Model, level: int, prefix: str) -> tuple[Rule, ...]:
         return present(values) & ~page(values) & moved
 
     def moved_frame(values: Values) -> Mask:
-        return present(values) & page(values) & pages & chosen(values, frame & ~beyond)
+        return present(values) & page(values) & chosen(values, frame & ~beyond)
 
     def no_code(values: Values) -> Mask:
         loads = np.isin(values["access"], ("fetch", "descriptor"))
-        left_out: Mask = present(values) & page(values) & pages & chosen(values, beyond) & loads
+        left_out: Mask = present(values) & page(values) & chosen(values, beyond) & loads
         return left_out
 
     return (

@@ -349,6 +349,25 @@ def test_a_page_beyond_memory_is_marked_so_and_never_fetched_from() -> None:
     assert not ((values["access"] == "fetch") & beyond & (values["P"] == 1)).any()
 
 
+@pytest.mark.parametrize("model", MODELS, ids=str)
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_code_is_left_out_where_a_present_page_lies_beyond_memory_and_nowhere_else(
+    model: Model, level: int
+) -> None:
+    """By the entry: P, PS above the lowest level, and the bits of its address from 4 GiB on."""
+    one = family(model, "entry", level=level)
+    (rule,) = (rule for rule in one.product.rules if rule.reason.startswith("there is no code"))
+    out = np.broadcast_to(rule.leaves_out(one.product.grid), one.product.shape).ravel()
+    numbers = np.arange(len(out))
+    places = one.product.places(numbers)
+    values = {axis.name: axis.array[places[axis.name]] for axis in one.product.axes}
+    word = declared.lanes(one, chain(model), numbers).words[level]
+    page = (word & np.uint64(0x80) != 0) | (level == 0)
+    beyond = word & np.uint64((1 << 40) - (1 << 32)) != 0
+    code = np.isin(values["access"], ("fetch", "descriptor"))
+    assert np.array_equal(out, (word & np.uint64(1) != 0) & page & beyond & code) and out.any()
+
+
 def test_a_case_prints_keys_where_they_play_a_part() -> None:
     one = family(MODELS[0], "key", level=0)
     case = one.case(Control(pke=True, pkru=0x2A), 0)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from harness.paging.address import Physical
-from harness.paging.memory import BufferMemory
+from harness.paging.memory import BufferMemory, distinct
 
 BYTES = bytes(range(64))
+TOP = (1 << 64) - 1
 BASES = (0, 0x1000, 0xFFFF_FFFF_F000)
 
 
@@ -37,6 +38,27 @@ def test_an_address_without_memory_has_no_word(base: int, size: int) -> None:
     assert backed.tolist() == [True] + [False] * len(outside) + [True]
     assert words[1:-1].tolist() == [0] * len(outside)
     assert words[-1] == sum(BYTES[64 - size + n] << 8 * n for n in range(size))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], []),
+        ([7], [7]),
+        ([5, 5, 5], [5]),
+        ([TOP, 0, 1 << 63, TOP, 1, 0], [0, 1, 1 << 63, TOP]),
+        ([[3, 1], [2, 3]], [1, 2, 3]),
+    ],
+)
+def test_distinct_words_are_each_there_once_in_order(
+    words: list[object], expected: list[int]
+) -> None:
+    given = np.array(words, np.uint64)
+    kept = given.copy()
+    found = distinct(given)
+    assert found.dtype == np.uint64
+    assert found.tolist() == expected
+    assert (given == kept).all()
 
 
 def test_gathering_nothing_gives_nothing() -> None:

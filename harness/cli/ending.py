@@ -111,7 +111,8 @@ def complain(sentence: str) -> None:
 
 
 def say_warnings() -> None:
-    """Has what the package logs said on stderr, once each: what is amiss beside the result."""
+    """Has what the package logs from here on said on stderr, once each: what is amiss beside the
+    result."""
     import logging
 
     said = set[str]()
@@ -124,8 +125,8 @@ def say_warnings() -> None:
                 complain(f"{sentence}.")
 
     package = logging.getLogger("harness")
-    if not package.handlers:
-        package.addHandler(Sentences(logging.WARNING))
+    package.handlers.clear()  # what an earlier command of this process said is no news of this one
+    package.addHandler(Sentences(logging.WARNING))
 
 
 def open_standard_streams() -> None:

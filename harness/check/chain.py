@@ -17,6 +17,7 @@ from harness.check import marks
 from harness.check.cases import Cases
 from harness.check.entries import PathEntries
 from harness.check.marks import INVALID_OPCODE, code_of
+from harness.check.stage import SMALL_RAM
 from harness.check.verdicts import Seen
 from harness.check.window import Window, new_root, open_window, with_pdptes
 from harness.machine.guest import Guest, State
@@ -172,7 +173,9 @@ def build(guest: Guest, cpu: Cpu, outside: Span, frames: Span, allocator: TableA
         if slot.table == tables[top] and not outside.clip(Span.of(first, slot.size)):
             memory.store(slot.address, format.entry_bytes, below)
     data, code, mixed = _frames(cpu, frames)
-    window = open_window(memory, cpu, guest.image, allocator)
+    window = open_window(
+        memory, cpu, guest.image, allocator, in_small_pages=guest.ram.size <= SMALL_RAM
+    )
     return Chain(memory, cpu, tables, data, code, mixed, window)
 
 

@@ -82,10 +82,14 @@ def open_window(
     image: StubImage,
     allocator: TableAllocator,
     hole: Hole | None = None,
+    *,
+    in_small_pages: bool = False,
 ) -> Window:
     """Maps the window into the space of `cpu`, and makes the tables by which it is entered.
 
-    hole  where to put it; found unless given
+    hole            where to put it; found unless given
+    in_small_pages  which takes more tables, but as long as the TLB of Bochs holds a large page,
+                    every INVLPG looks through all of it
 
     Raises SpaceError where the space has no hole for it.
     """
@@ -97,7 +101,7 @@ def open_window(
         Root(allocator.allocate(format, level - 1), Span.of(at + n * size, size))
         for n in range(len(slots))
     )
-    _map_ram(Space(memory, below, allocator), at, ram, image)
+    _map_ram(Space(memory, below, allocator), at, ram, image, 1 if in_small_pages else 2)
 
     entry = new_root(memory, cpu, allocator)
     entry_space = Space(memory, entry.roots, allocator)
@@ -219,9 +223,9 @@ def _pages(image: StubImage, size: int) -> Span:
     return Span.of(first, -(-image.data.stop // size) * size - first)
 
 
-def _map_ram(space: Space, at: Virtual, ram: Span, image: StubImage) -> None:
-    """Maps RAM, or a part of it, at `at` for the supervisor: in pages of the second size, where
-    there is one below the roots, but the stub's in small ones by what they hold.
+def _map_ram(space: Space, at: Virtual, ram: Span, image: StubImage, sizes: int = 1) -> None:
+    """Maps RAM, or a part of it, at `at` for the supervisor: in pages of the largest of so many
+    sizes, if there are as many below the roots, but the stub's in small ones by what they hold.
 
     Nothing is execute-disabled, so that the window also works while that right cannot be
     taken away; all is accessed and dirty, so that running there writes no tables.
@@ -232,8 +236,8 @@ def _map_ram(space: Space, at: Virtual, ram: Span, image: StubImage) -> None:
         there = (name for name in names if name in format.rights)
         return format.granting(*there) | format.accessed | format.dirty
 
-    sizes = [level for level in format.page_levels() if level <= space.roots[0].table.level]
-    small, large = sizes[0], sizes[:2][-1]
+    levels = [level for level in format.page_levels() if level <= space.roots[0].table.level]
+    small, large = levels[0], levels[:sizes][-1]
     size = format.levels[large].size
     own = _pages(image, size)
     stub = range(max(own.first, ram.first), min(own.last, ram.last) + 1)

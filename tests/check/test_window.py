@@ -156,6 +156,20 @@ def test_the_window_maps_all_ram_and_only_inside_its_span(bench: Bench) -> None:
     assert window.span == Span.of(window.span.first, RAM)
 
 
+@pytest.mark.parametrize(("small", "levels"), [(True, {0}), (False, {0, 1})])
+def test_the_window_has_small_pages_where_they_are_asked_for(
+    bench: Bench, small: bool, levels: set[int]
+) -> None:
+    tables = TableAllocator(bench.memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
+    image = StubImage.load()
+    window = open_window(bench.memory, bench.cpu, image, tables, in_small_pages=small)
+    leaves = bulk.leaves(bench.memory, bench.cpu.roots)
+    assert set(leaves.level.tolist()) == levels
+    size = np.array([4096, 2 << 20])[leaves.level]
+    assert size.sum() == RAM
+    assert (leaves.virtual - leaves.physical == window.span.first).all()
+
+
 def test_only_the_user_code_of_the_stub_is_the_users(bench: Bench) -> None:
     tables = TableAllocator(bench.memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
     image = StubImage.load()

@@ -36,7 +36,7 @@ OUTSIDE_WORLD = {
 }
 
 # The parts of the library that describe an architecture or a kernel.
-SPECIFIC = {"x86", "linux"}
+SPECIFIC = {"x86", "riscv", "arm64", "s390", "power", "linux"}
 
 # Not "npt", which is what numpy.typing is called for short.
 ARCHITECTURES = re.compile(

@@ -30,7 +30,7 @@ from harness.paging.address import Span, Virtual
 from harness.paging.bulk import End, Leaves
 from harness.paging.entry import Absent, Leaf, Malformed
 from harness.paging.format import Format
-from harness.paging.memory import BufferMemory, Mask, Memory, Words, distinct
+from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.table import Root, Table
 from harness.paging.walk import Walk, walk
 from harness.paging.x86 import formats
@@ -84,7 +84,7 @@ class TableImage:
     def of(cls, memory: Memory, roots: tuple[Root, ...]) -> TableImage:
         """Every table that has memory behind it."""
         format = roots[0].table.format
-        address = distinct(bulk.leaves(memory, roots, limit=0).tables.address)
+        address = np.unique(bulk.leaves(memory, roots, limit=0).tables.address)
         offset = np.arange(0, format.table_bytes(0), format.entry_bytes, dtype=np.uint64)
         words, backed = memory.gather((address[:, None] + offset).ravel(), format.entry_bytes)
         whole: Mask = np.ones(len(address), np.bool_)
@@ -409,7 +409,7 @@ class Debugger:
         )
         if not self.cpu.long:
             addresses = addresses[addresses <= np.uint64(LEGACY_SPAN.last)]
-        return distinct(addresses[self._asked(addresses)])
+        return np.unique(addresses[self._asked(addresses)])
 
 
 @cache

@@ -60,7 +60,7 @@ from harness.paging import bulk
 from harness.paging.address import Physical, Span
 from harness.paging.bulk import Counts, End, Paths
 from harness.paging.flush import Flush
-from harness.paging.memory import Mask, Words, distinct
+from harness.paging.memory import Mask, Words
 from harness.paging.space import TableAllocator
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.bulk import ALLOWED, Outcomes, outcomes
@@ -273,7 +273,7 @@ class Live:
             width = cpu.format.entry_bytes
             tables = bulk.leaves(self._memory, cpu.roots, limit=0).tables.address
             slots = np.arange(0, cpu.format.table_bytes(0), width, dtype=np.uint64)
-            where = (distinct(tables)[:, np.newaxis] + slots).ravel()
+            where = (np.unique(tables)[:, np.newaxis] + slots).ravel()
             self._memory.scatter(where, width, self._memory.gather(where, width)[0])
 
     def _reset(self, batch: _Batch) -> None:
@@ -361,7 +361,7 @@ class Live:
         self._probes += 1
         batch = self._batches[-1]
         size = batch.cpu.format.levels[0].size
-        tried = distinct(np.concatenate([_pages(span, size, pages) for span in spans]))
+        tried = np.unique(np.concatenate([_pages(span, size, pages) for span in spans]))
         cases, rules = self._cases(batch, tried, spans)
         self._mark(batch.cpu, cases, rules)
         self._take_stores()
@@ -470,7 +470,7 @@ class Live:
             return
         self._stored += notes
         if by_guest:
-            where = distinct(np.concatenate([note.addresses for note in notes]))
+            where = np.unique(np.concatenate([note.addresses for note in notes]))
             values, _ = self._memory.gather(where, self._batches[-1].cpu.format.entry_bytes)
             self._batches[-1].jobs.append(self._patches(where, values))
 
@@ -540,7 +540,7 @@ class Live:
                 )
         self._memory.notes = None
         width = self._batches[0].cpu.format.entry_bytes
-        touched = distinct(np.concatenate([note.addresses for note in self._stored] or [_NONE]))
+        touched = np.unique(np.concatenate([note.addresses for note in self._stored] or [_NONE]))
         wanted, _ = self._memory.gather(touched, width)
         for note in reversed(self._stored):
             self._memory.scatter(note.addresses, width, note.before)

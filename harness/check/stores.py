@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.machine.ram import ARENA
 from harness.paging import bulk
-from harness.paging.memory import Mask, Memory, Words, distinct
+from harness.paging.memory import Mask, Memory, Words
 from harness.paging.x86.cpu import Cpu
 
 
@@ -58,7 +58,7 @@ class KnownTables:
     def hold_frames(self, cpu: Cpu, addresses: Words) -> None:
         """Keeps what frames hold that are no tables yet, and may be later."""
         size = np.uint64(cpu.format.table_bytes(0))
-        for frame in distinct(addresses & ~(size - np.uint64(1))).tolist():
+        for frame in np.unique(addresses & ~(size - np.uint64(1))).tolist():
             self._frames[frame] = self._read(cpu, frame)
 
     def in_use(self, cpu: Cpu, addresses: Words) -> Mask:
@@ -105,7 +105,7 @@ class KnownTables:
 
 def _tables(cpu: Cpu, memory: Memory) -> list[int]:
     """The tables of a space outside the arena, but not those that lie outside memory."""
-    found = distinct(bulk.leaves(memory, cpu.roots, limit=0).tables.address)
+    found = np.unique(bulk.leaves(memory, cpu.roots, limit=0).tables.address)
     _, backed = memory.gather(found, cpu.format.entry_bytes)
     ours = found >= np.uint64(ARENA.stop)
     chosen: list[int] = found[ours if backed is None else ours & backed].tolist()

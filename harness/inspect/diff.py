@@ -28,7 +28,7 @@ from harness.paging.bits import (
 )
 from harness.paging.bulk import LANES, Bytes, Counts
 from harness.paging.format import Format
-from harness.paging.memory import Mask, Words, distinct
+from harness.paging.memory import Mask, Words
 
 
 class Change(IntFlag):
@@ -274,7 +274,7 @@ def _roots(before: Graph, after: Graph) -> _Pairs:
     bases = [
         one.floors[0].base if one.floors else np.zeros(0, np.uint64) for one in (before, after)
     ]
-    base = distinct(np.concatenate(bases))
+    base = np.union1d(*bases)
 
     def half(own: Words, format: Format) -> _Half:
         place = np.searchsorted(own, base)
@@ -535,8 +535,8 @@ def _dense(column: Words) -> tuple[Words, int]:
 
 def _ranks(column: Words) -> tuple[Words, int]:
     """The rank of each word among those that there are, and how many these are."""
-    different, rank = np.unique(column, return_inverse=True)
-    return rank.astype(np.uint64), len(different)
+    distinct, rank = np.unique(column, return_inverse=True)
+    return rank.astype(np.uint64), len(distinct)
 
 
 def _merged(

@@ -18,7 +18,7 @@ from harness.paging import bulk
 from harness.paging.bits import Kind, kinds, offending_bits
 from harness.paging.bulk import LANES
 from harness.paging.format import Format
-from harness.paging.memory import Mask, Memory, Words, distinct
+from harness.paging.memory import Mask, Memory, Words
 
 LEAST: Final = 16
 """Entries of a table that cannot be meant, at least, for all of it to be garbage..."""
@@ -47,17 +47,16 @@ def find(memory: Memory, graph: Graph, backed: Extents | None) -> Garbage:
     seen, wrong, odd = (np.zeros(0, np.uint64) for _ in range(3))
     for floor in graph.floors:
         level = floor.layer.level
-        tables = np.setdiff1d(distinct(floor.layer.table), seen, assume_unique=True)
-        seen = distinct(np.concatenate([seen, tables]))
+        tables = np.setdiff1d(floor.layer.table, seen)
+        seen = np.union1d(seen, tables)
         for part, words in words_of(memory, graph.format, level, tables):
             addresses = _addresses(words)
             present = _present(graph.format, level, words)
             wild = addresses | present & _strange(graph.format, level, words, backed)
             count, used = wild.sum(axis=1), (present | addresses).sum(axis=1)
             garbage = (count >= LEAST) & (count * SHARE >= used)
-            wrong = distinct(np.concatenate([wrong, part[garbage]]))
-            there = ~garbage & addresses.any(axis=1)
-            odd = distinct(np.concatenate([odd, part[there]]))
+            wrong = np.union1d(wrong, part[garbage])
+            odd = np.union1d(odd, part[~garbage & addresses.any(axis=1)])
     return Garbage(wrong, odd)
 
 

@@ -19,7 +19,7 @@ from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import POINTER, Bytes, Counts, End, Layer
 from harness.paging.format import Format
-from harness.paging.memory import Mask, Memory, Words, distinct
+from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Root
 
 ENTRIES: Final = 1 << 24
@@ -103,7 +103,7 @@ class Graph:
     @property
     def tables(self) -> int:
         """How many tables were read, each counted once a level."""
-        return sum(len(distinct(floor.layer.table)) for floor in self.floors)
+        return sum(len(np.unique(floor.layer.table)) for floor in self.floors)
 
     @property
     def unread(self) -> int:
@@ -154,7 +154,7 @@ def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENT
         level -= 1
         entries = format.levels[level].entries
         targets = bulk.address_of(here.pointer, layer.raw[points])
-        tables, numbers = _numbered(targets)
+        tables, numbers = _distinct(targets)
         readable = min(len(tables), (leading if level else budget) // entries)
         child[points] = np.where(numbers < readable, numbers, -2)
         back[points] = np.isin(tables, seen)[numbers]
@@ -207,14 +207,14 @@ def _joined(layers: list[Layer]) -> Layer:
     )
 
 
-def _numbered(addresses: Words) -> tuple[Words, Counts]:
+def _distinct(addresses: Words) -> tuple[Words, Counts]:
     """The addresses without repetition in the order of their first appearance, and the number of
     each one among them."""
-    different, first, numbers = np.unique(addresses, return_index=True, return_inverse=True)
+    distinct, first, numbers = np.unique(addresses, return_index=True, return_inverse=True)
     order = np.argsort(first)
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    return different[order], place[numbers]
+    return distinct[order], place[numbers]
 
 
 def _with_counts(parts: list[Floor]) -> list[Floor]:

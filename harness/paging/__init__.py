@@ -16,8 +16,10 @@ root       the table where the walk of an address begins, and the span of addres
 span       addresses first..last, both included, so that the end of the address space
            never wraps.
 walk       every step from root to answer: slot, raw value, entry.
-granted    the rights of a mapping as one word of entry bits, a set bit being a right
-           given; the rights along a walk are the AND of what its entries grant.
+shape      one way to read a present entry: the pattern of bits that makes it this one, and
+           where its address and its rights stand.
+granted    the rights of a mapping as one word, a set bit being a right given; the rights
+           along a walk are the AND of what its entries grant.
 CPU state  control registers, keys, flags and features: fields, never constants.
 access     read, write or fetch; by the user or the supervisor; explicit or implicit.
 outcome    allowed (the physical address, and the accessed and dirty bits to be set) or a
@@ -51,6 +53,10 @@ what accesses come to.
 `errors`     what a space refuses
 `linux`      what Linux keeps in the bits that the machine ignores
 `x86`        formats, CPU state and access rights of that architecture
+`riscv`      formats of that architecture: Sv32, Sv39, Sv48, Sv57
+`arm64`      formats of that architecture, stage 1: granules of 4K, 16K and 64K
+`s390`       formats of that architecture: region, segment and page tables
+`power`      formats of that architecture: radix trees
 """
 
 from harness.paging import bulk
@@ -61,7 +67,7 @@ from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.errors import OutOfTables, SpaceError, TooManyTables
 from harness.paging.flush import Flush
 from harness.paging.format import Format
-from harness.paging.memory import BufferMemory, Memory, WritableMemory
+from harness.paging.memory import BigEndianMemory, BufferMemory, Memory, WritableMemory
 from harness.paging.space import Space
 from harness.paging.table import Root, Slot, Table
 from harness.paging.value import Value
@@ -69,6 +75,7 @@ from harness.paging.walk import Step, Walk, leaves, walk
 
 __all__ = [
     "Absent",
+    "BigEndianMemory",
     "BufferMemory",
     "Entry",
     "Flush",

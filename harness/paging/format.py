@@ -11,11 +11,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, reduce
 from operator import or_
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from harness.paging.address import Physical
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.table import Table
+
+
+def bits(high: int, low: int | None = None) -> int:
+    """The mask of bits high:low, as manuals write them."""
+    low = high if low is None else low
+    return (1 << high + 1) - (1 << low)
 
 
 class Pattern(NamedTuple):
@@ -279,6 +285,9 @@ class Format:
                  stack, so that to give it there narrows as well; 0 where there are none
     leaf_only    the bits besides `dirty` and `lasting` that the machine ignores in pointers, though
                  a level that can hold a leaf has a name for them
+    byte_order   in which the bytes of an entry lie in memory
+    changeable   whether what a machine must forget after a change is known here, so that a `Space`
+                 may be built of such tables; all else is there without
     """
 
     name: str
@@ -292,6 +301,8 @@ class Format:
     exclusive: int = 0
     shadow: int = 0
     leaf_only: int = 0
+    byte_order: Literal["little", "big"] = "little"
+    changeable: bool = True
 
     def __post_init__(self) -> None:
         if len(self.levels) > self.entry_bytes:
@@ -429,16 +440,17 @@ class Format:
         here = self.levels[level]
         if shape is None:
             raise ValueError(f"{self.name} has no {kind} at level {level} ({here.name})")
-        raw = shape.encode(address) | shape.clean.value
+        raw = shape.encode(address) | shape.clean.value | bits
         wrong = bits & (shape.address_mask | shape.clean.mask) | bits >> 8 * self.entry_bytes
-        raw |= bits
-        if not wrong and here.matching(raw) is not shape:
-            wrong = raw & here.telling & ~shape.when.mask
-        for pattern, _ in shape.forbidden:
-            if pattern.matches(raw):
-                wrong |= pattern.mask
         if wrong:
             raise ValueError(f"bits {wrong:#x} are not free in a {here.name} {kind} of {self.name}")
+        if here.matching(raw) is not shape:
+            raise ValueError(f"with bits {bits:#x} a {here.name} of {self.name} is no {kind}")
+        for pattern, reason in shape.forbidden:
+            if pattern.matches(raw):
+                raise ValueError(
+                    f"a {here.name} {kind} of {self.name} cannot have bits {bits:#x}: {reason}"
+                )
         return raw
 
     def without_reserved(self) -> Format:

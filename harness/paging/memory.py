@@ -13,23 +13,11 @@ Words = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
 
-def distinct(words: Words) -> Words:
-    """The different words, in ascending order, shape (n,).
-
-    `np.unique` puts them into a hash table from numpy 2.3 on, which takes twenty times as long as
-    to sort them where most of a million differ.
-    """
-    ordered = np.sort(words, axis=None)
-    new = np.ones(len(ordered), np.bool_)
-    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
-    return ordered[new]
-
-
 class Memory(Protocol):
     """Memory that can be read an entry at a time, or many entries at once."""
 
     def load(self, address: Physical, size: int) -> int | None:
-        """The little-endian word of `size` bytes (4 or 8) at an aligned address.
+        """The word of `size` bytes (4 or 8) at an aligned address, in the memory's byte order.
 
         None where there is no memory: never a made-up value.
         """
@@ -53,21 +41,23 @@ class WritableMemory(Memory, Protocol):
 
 
 class BufferMemory:
-    """Memory held in a buffer, its first byte at physical address `base`.
+    """Memory held in a buffer, its first byte at physical address `base`; words are little-endian.
 
     The buffer's length and `base` are multiples of 8 bytes.  A writable buffer gives a
     WritableMemory.
     """
 
+    _ORDER = "<"
+
     def __init__(self, buffer: bytes | bytearray | npt.NDArray[np.uint8], base: int = 0):
         self.octets = np.frombuffer(buffer, np.uint8)
         self.span = Span.of(base, len(self.octets))
         self._words: dict[int, npt.NDArray[np.unsignedinteger]] = {
-            4: self.octets.view("<u4"),
-            8: self.octets.view("<u8"),
+            4: self.octets.view(f"{self._ORDER}u4"),
+            8: self.octets.view(f"{self._ORDER}u8"),
         }
         self._views: dict[int, memoryview[int]] = {
-            width: words.data for width, words in self._words.items()
+            width: self.octets.view(f"<u{width}").data for width in self._words
         }
 
     def load(self, address: Physical, size: int) -> int | None:
@@ -104,3 +94,20 @@ class BufferMemory:
         """
         offsets = addresses - np.uint64(self.span.first)
         return (offsets >> np.uint64(size.bit_length() - 1)).view(np.int64)
+
+
+class BigEndianMemory(BufferMemory):
+    """The same whose words have their highest byte first, for formats whose `byte_order` is big."""
+
+    _ORDER = ">"
+
+    def load(self, address: Physical, size: int) -> int | None:
+        word = super().load(address, size)
+        return None if word is None else _swapped(word, size)
+
+    def store(self, address: Physical, size: int, value: int) -> None:
+        super().store(address, size, _swapped(value, size))
+
+
+def _swapped(word: int, size: int) -> int:
+    return int.from_bytes(word.to_bytes(size, "little"), "big")

@@ -111,10 +111,16 @@ class Tree:
     def __init__(
         self, memory: WritableMemory, roots: tuple[Root, ...], allocator: TableAllocator
     ) -> None:
+        format = roots[0].table.format
+        if not format.changeable:
+            raise SpaceError(
+                f"what a machine must forget of {format.name} tables is not known here: they can be"
+                " read, but not changed"
+            )
         self.memory = memory
         self.roots = roots
         self.allocator = allocator
-        self.format = roots[0].table.format
+        self.format = format
         self.all_rights = self.format.granting(*self.format.rights)
         self._top_lock = TableLock(roots[0].table)
         self._nodes: dict[int, _Node] = {}

@@ -7,7 +7,7 @@ import pytest
 
 from harness.check import families as declared
 from harness.check import matrix
-from harness.check.chain import INVPCID, Chain, Lanes
+from harness.check.chain import Chain, Lanes
 from harness.check.families import Family, families
 from harness.check.stage import WINDOW_SLOT, Control, Model
 from harness.check.window import Window
@@ -366,49 +366,6 @@ def test_code_is_left_out_where_a_present_page_lies_beyond_memory_and_nowhere_el
     beyond = word & np.uint64((1 << 40) - (1 << 32)) != 0
     code = np.isin(values["access"], ("fetch", "descriptor"))
     assert np.array_equal(out, (word & np.uint64(1) != 0) & page & beyond & code) and out.any()
-
-
-def met(name: str, pge: bool, *axes: str) -> set[tuple[object, ...]]:
-    """Which values of some axes are asked about together, in all families of a name."""
-    found = set[tuple[object, ...]]()
-    for one in families("full", [MODELS[0]], ()):
-        control = one.controls[0]
-        if one.name == name and isinstance(control, Control) and control.pge is pge:
-            numbers = np.flatnonzero(one.product.legal())
-            places = one.product.places(numbers)
-            named = {axis.name: axis.array for axis in one.product.axes}
-            found |= set(zip(*(named[axis][places[axis]].tolist() for axis in axes), strict=True))
-    return found
-
-
-def test_long_mode_has_all_memory_for_frames_and_the_other_modes_a_half_each() -> None:
-    """So that no code of one is where another has data."""
-    for model in MODELS:
-        assert model.frames == Span(ARENA.stop, LARGEST_RAM - 1)
-    legacy, pae = Model("32"), Model("pae")
-    assert legacy.frames.first == ARENA.stop and legacy.frames.last + 1 == pae.frames.first
-    assert pae.frames.last == pae.ram_bytes - 1 and pae.frames.size == legacy.frames.size
-
-
-def test_every_flush_is_tried_on_pages_and_on_global_ones_unless_it_may_leave_those() -> None:
-    """MOV CR3 may, and INVPCID of any type but 2; INVLPG and a change of CR4.PGE may not (SDM
-    4.10.4.1). With CR4.PGE=0 no page is global."""
-    ways = {"all", "page", "global", *INVPCID}
-    none_is = met("flush", False, "flush", "G")
-    assert none_is == {(way, bit) for way in ways for bit in (0, 1)}
-    drop_global = {"page", "global", "invpcid-all"}
-    tried = met("flush", True, "flush", "G")
-    assert tried == {(way, 0) for way in ways} | {(way, 1) for way in drop_global}
-
-
-def test_shadow_stacks_meet_every_access_but_those_that_there_are_not() -> None:
-    """WRUSS does nothing but write to a user's (SDM volume 2), and the user makes no call here."""
-    tried = met("shadow", True, "by", "access")
-    accesses = {access for _, access in tried}
-    assert accesses >= {"shadow-read", "shadow-write", "return", "call", "read", "write", "fetch"}
-    by_user = {("user", access) for access in accesses - {"call"}}
-    by_supervisor = {("supervisor", access) for access in accesses}
-    assert tried == by_user | by_supervisor | {("wruss", "shadow-write")}
 
 
 def test_a_case_prints_keys_where_they_play_a_part() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,27 +156,6 @@ def test_a_case_that_no_machine_can_be_asked_is_refused(
         assert (code, out) == (2, "")
         assert "holds no case: " in errors
         assert errors.count("\n") == 1
-
-
-def test_every_bit_of_a_register_can_stand_in_a_case_and_no_more(tmp_path: Path) -> None:
-    """PKRU has two bits for each of 16 keys (SDM 4.6.2); a control register of long mode 64."""
-    for harm, fits in (
-        ({"control": {**MATRIX["control"], "pkru": (1 << 32) - 1}}, True),
-        ({"control": {**MATRIX["control"], "pkru": 1 << 32}}, False),
-        ({"changed": hex((1 << 64) - 1)}, True),
-        ({"changed": hex(1 << 64)}, False),
-    ):
-        path = written(tmp_path, {**MATRIX, **harm})
-        if fits:
-            assert isinstance(saved(path), MatrixCase)
-        else:
-            with pytest.raises(CaseError):
-                saved(path)
-
-
-def test_a_question_without_an_access_is_written_and_read(tmp_path: Path) -> None:
-    without = replace(case(), oracle="gva2gpa", access=None)
-    assert saved(without.save(tmp_path)) == without
 
 
 def test_a_key_that_is_missing_or_none_is_named(tmp_path: Path) -> None:

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from harness.paging.address import Physical
-from harness.paging.memory import BufferMemory, distinct
+from harness.paging.memory import BigEndianMemory, BufferMemory
 
 BYTES = bytes(range(64))
-TOP = (1 << 64) - 1
 BASES = (0, 0x1000, 0xFFFF_FFFF_F000)
 
 
@@ -38,27 +37,6 @@ def test_an_address_without_memory_has_no_word(base: int, size: int) -> None:
     assert backed.tolist() == [True] + [False] * len(outside) + [True]
     assert words[1:-1].tolist() == [0] * len(outside)
     assert words[-1] == sum(BYTES[64 - size + n] << 8 * n for n in range(size))
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ([], []),
-        ([7], [7]),
-        ([5, 5, 5], [5]),
-        ([TOP, 0, 1 << 63, TOP, 1, 0], [0, 1, 1 << 63, TOP]),
-        ([[3, 1], [2, 3]], [1, 2, 3]),
-    ],
-)
-def test_distinct_words_are_each_there_once_in_order(
-    words: list[object], expected: list[int]
-) -> None:
-    given = np.array(words, np.uint64)
-    kept = given.copy()
-    found = distinct(given)
-    assert found.dtype == np.uint64
-    assert found.tolist() == expected
-    assert (given == kept).all()
 
 
 def test_gathering_nothing_gives_nothing() -> None:
@@ -106,3 +84,17 @@ def test_writing_where_there_is_no_memory_says_where_and_changes_nothing(outside
     with pytest.raises(ValueError, match=f"no memory at {outside:#x}: it is 0x1000..0x103f"):
         memory.scatter(places, 8, np.array([1, 1], np.uint64))
     assert not octets.any()
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_words_of_the_other_byte_order_have_their_highest_byte_first(size: int) -> None:
+    memory = BigEndianMemory(bytearray(range(16)), 0x1000)
+    word = int.from_bytes(bytes(range(8, 8 + size)), "big")
+    assert memory.load(Physical(0x1008), size) == word
+    assert memory.load(Physical(0x1010), size) is None
+    found, backed = memory.gather(np.array([0x1008, 0x1000], np.uint64), size)
+    assert backed is None and found.dtype == np.uint64 and int(found[0]) == word
+    memory.store(Physical(0x1000), size, word)
+    assert memory.octets[:size].tolist() == list(range(8, 8 + size))
+    memory.scatter(np.array([0x1008], np.uint64), size, np.array([1], np.uint64))
+    assert memory.octets[8:16].tolist()[:size] == [*[0] * (size - 1), 1]

@@ -11,6 +11,7 @@ from functools import cache
 from typing import NamedTuple
 
 from harness.paging.format import Field, Format, Level, Pattern, Reserved, Shape
+from harness.paging.format import bits as bits
 
 PAGE_BITS = 12
 """log2 of the smallest page, and of the size of a table."""
@@ -35,12 +36,6 @@ PDPTE_BYTES = 8
 
 PDPTE_LEVEL = 2
 """The level of what they would be entries of: they lead to tables at level 1."""
-
-
-def bits(high: int, low: int | None = None) -> int:
-    """The mask of bits high:low."""
-    low = high if low is None else low
-    return (1 << high + 1) - (1 << low)
 
 
 ADDRESS = bits(51, PAGE_BITS)

@@ -18,7 +18,7 @@ bin := .venv/bin
 side_by_side := -n 4 --dist worksteal
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help validate test test-hw test-bochs engines guest image-linux lint bench dist clean programs browser
+.PHONY: help validate test test-hw test-bochs flushes engines guest image-linux lint bench dist clean programs browser
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -34,6 +34,9 @@ test-hw: .venv/ready ## compare the machine with the reference, all of it; JUnit
 
 test-bochs: .venv/ready ## the tests that need Bochs; JUnit in build/test-bochs.xml
 	@$(bin)/pytest -m hw -k "bochs or shadow_stacks or witnesses" $(side_by_side) --junit-xml=$(or $(JUNIT),build/test-bochs.xml) tests/check tests/machine tests/cli
+
+flushes: .venv/ready ## run Linux under `pagetable flushes`, as it is and without its INVLPG
+	@$(bin)/python -m tests.flushes $(RUNS)
 
 engines: ## bring QEMUs and Bochs of other Debian releases, for QEMU=build/engines/qemu-11.1
 	@.ci/engines

@@ -15,11 +15,34 @@
 #define EXPORT __attribute__((visibility("default")))
 #define WATCHED (HF_CPL | HF_PE | HF_LMA | HF_SMM | HF_GUEST)
 
-enum what { NOTHING, MOVES_CR3, MOVES_CONTROL, INVALIDATES_PAGE, INVALIDATES_PCID };
-struct special { enum what what; unsigned length; u8 bytes[16]; u64 pc; };
 struct block { u64 pc, last; const u8 *host; };	/* its first address, its last, and where the first byte stands */
 
 static bool registers_checked;
+
+/* ---- what belongs to translated code, as long as QEMU keeps that ---- */
+
+struct piece { struct piece *next; u64 content[]; };
+static struct piece *pieces;
+
+static void *piece_of(size_t size)
+{
+	struct piece *piece = malloc(sizeof *piece + size);
+	lock();
+	piece->next = pieces;
+	pieces = piece;
+	unlock();
+	return piece->content;
+}
+
+/* QEMU has dropped all that it translated; no processor runs meanwhile. */
+static void on_flush(void)
+{
+	while (pieces) {
+		struct piece *next = pieces->next;
+		free(pieces);
+		pieces = next;
+	}
+}
 
 static void refuse(const char *sentence)
 {
@@ -140,7 +163,8 @@ static void on_special(unsigned cpu, void *data)
 	const struct special *special = data;
 	if (!p || p->user)
 		return;
-	p->pending = special;
+	p->special = *special;
+	p->pending = true;
 	if (special->what == INVALIDATES_PAGE && interface >= WITH_REGISTERS)
 		p->operand = operand(p->state, special, special->pc + p->offset + special->length);
 	if (p->paging && !registers_checked && flags_of(p->state) & HF_CS64) {
@@ -153,8 +177,8 @@ static void on_special(unsigned cpu, void *data)
 
 static void settle(struct processor *p)
 {
-	const struct special *special = p->pending;
-	p->pending = NULL;
+	const struct special *special = &p->special;
+	p->pending = false;
 	if (special->what == INVALIDATES_PAGE) {
 		if (interface < WITH_REGISTERS)
 			p->operand = operand(p->state, special, special->pc + special->length);
@@ -228,40 +252,64 @@ static inline bool is_recent(const struct processor *p, enum access access, u64 
 	return recent->page == address / PAGE && recent->stamp == p->stamp;
 }
 
+/* A block serves all addresses of its page where QEMU has CF_PCREL, as the versions have that read registers. */
+static inline u64 begin_of(const struct processor *p, const struct block *block, u32 flags)
+{
+	if (interface < WITH_REGISTERS)
+		return block->pc;
+	return load(p->state, EIP) + (flags & HF_CS64 ? 0 : base(p->state, CS));
+}
+
+/* What is to be looked at when a block begins, in the order in which it happened. */
+static __attribute__((noinline)) void begin_block(struct processor *p, const struct block *block)
+{
+	if (p->pending)
+		settle(p);
+	u32 flags = flags_of(p->state);
+	if ((flags ^ p->flags) & WATCHED)
+		note_mode(p, flags);
+	if (load(p->state, CR3) != p->cr3)
+		note_control(p, false);
+	u64 pc = begin_of(p, block, flags), last = block->last + p->offset;
+	if (load(p->state, CR2) != p->cr2 || pc == p->handler)
+		note_fault(p, pc);
+	if (planted(NO_FETCH))
+		return;
+	if (!is_recent(p, FETCH, pc)) {
+		look(p, pc, FETCH, pc);
+		if (p->paging && is_recent(p, FETCH, pc) && (!p->checked || !(p->blocks % CHECKED_OF)))
+			check(p, pc, block);
+	}
+	if ((pc ^ last) / PAGE && !is_recent(p, FETCH, last))
+		look(p, last, FETCH, pc);
+}
+
+static __attribute__((noinline)) void first_block(unsigned cpu, const struct block *block)
+{
+	if (cpu >= MOST_PROCESSORS)
+		return;
+	struct processor *p = start(cpu);
+	begin_block(p, block);
+}
+
+/* Most blocks are as those before: each is called for, and so what is rare stands apart. */
 static void on_block(unsigned cpu, void *data)
 {
 	struct processor *p = processors[cpu];
 	const struct block *block = data;
 	if (__builtin_expect(!p, 0)) {
-		if (cpu >= MOST_PROCESSORS)
-			return;
-		p = start(cpu);
-	}
-	const u8 *state = p->state;
-	p->blocks++;
-	if (__builtin_expect(p->pending != NULL, 0))
-		settle(p);
-	u32 flags = flags_of(state);
-	if (__builtin_expect((flags ^ p->flags) & WATCHED, 0))
-		note_mode(p, flags);
-	if (__builtin_expect(load(state, CR3) != p->cr3, 0))
-		note_control(p, false);
-	u64 pc = block->pc;
-	if (interface >= WITH_REGISTERS)	/* a block serves all addresses of its page (CF_PCREL) */
-		pc = load(state, EIP) + (flags & HF_CS64 ? 0 : base(state, CS));
-	p->offset = pc - block->pc;
-	if (__builtin_expect(load(state, CR2) != p->cr2 || pc == p->handler, 0))
-		note_fault(p, pc);
-	if (planted(NO_FETCH))
+		first_block(cpu, block);
 		return;
-	if (__builtin_expect(!is_recent(p, FETCH, pc), 0)) {
-		look(p, pc, FETCH, pc);
-		if (p->paging && is_recent(p, FETCH, pc) && (!p->checked || !(p->blocks % CHECKED_OF)))
-			check(p, pc, block);
 	}
-	u64 last = block->last + p->offset;
-	if (__builtin_expect((last ^ pc) / PAGE != 0, 0) && !is_recent(p, FETCH, last))
-		look(p, last, FETCH, pc);
+	u32 flags = flags_of(p->state);
+	u64 pc = begin_of(p, block, flags);
+	p->blocks++;
+	p->offset = pc - block->pc;
+	bool usual = !p->pending && !((flags ^ p->flags) & WATCHED) && load(p->state, CR3) == p->cr3 &&
+		     load(p->state, CR2) == p->cr2 && pc != p->handler && is_recent(p, FETCH, pc) &&
+		     is_recent(p, FETCH, block->last + p->offset);
+	if (__builtin_expect(!usual, 0))
+		begin_block(p, block);
 }
 
 /* ---- accesses ---- */
@@ -282,34 +330,43 @@ static void reach(struct processor *p, u64 address, unsigned size, enum access a
 		stored(p, recent->frame, recent->physical | address % PAGE, size, pc);
 }
 
-static inline void accessed(unsigned cpu, u32 info, u64 address, u64 pc, enum access access)
+enum { WIDEST = 64 };	/* bytes of an access */
+
+/* What QEMU has a function for, which would be called at each access of 7.2: it is where the answers are compared. */
+static inline bool is_store(u32 info) { return info >> 17 & 1; }
+
+static __attribute__((noinline)) void accessed(struct processor *p, u32 info, u64 address, u64 pc, enum access access)
 {
-	struct processor *p = processors[cpu];
-	enum { WIDEST = 64 };
-	if (__builtin_expect(!p, 0))
-		return;
-	struct recent *recent = &p->recent[access][address / PAGE % RECENT];
-	bool inside = address % PAGE <= PAGE - WIDEST;
-	if (__builtin_expect(recent->page == address / PAGE && recent->stamp == p->stamp && inside &&
-			     (access == READ || !recent->frame->watch), 1))
-		return;
-	unsigned size = 1u << qemu_plugin_mem_size_shift(info);
+	unsigned size = 1u << qemu_plugin_mem_size_shift(info), first = PAGE - address % PAGE;
 	pc += p->offset;
-	if (inside || address % PAGE + size <= PAGE) {
+	if (is_store(info) != qemu_plugin_mem_is_store(info))
+		refuse("QEMU says of an access otherwise than is known here whether it is a store");
+	if (size <= first) {
 		reach(p, address, size, access, pc);
 		return;
 	}
-	unsigned first = PAGE - address % PAGE;
 	reach(p, address, first, access, pc);
 	if (!planted(NO_SECOND_PAGE))
 		reach(p, address + first, size - first, access, pc);
 }
 
-static void on_load(unsigned cpu, u32 info, u64 address, void *pc) { accessed(cpu, info, address, (u64)pc, READ); }
-static void on_store(unsigned cpu, u32 info, u64 address, void *pc) { accessed(cpu, info, address, (u64)pc, WRITE); }
+static inline void on_access(unsigned cpu, u32 info, u64 address, u64 pc, enum access access)
+{
+	struct processor *p = processors[cpu];
+	if (__builtin_expect(!p, 0))
+		return;
+	const struct recent *recent = &p->recent[access][address / PAGE % RECENT];
+	bool usual = recent->page == address / PAGE && recent->stamp == p->stamp && address % PAGE <= PAGE - WIDEST &&
+		     (access == READ || !recent->frame->watch);
+	if (__builtin_expect(!usual, 0))
+		accessed(p, info, address, pc, access);
+}
+
+static void on_load(unsigned cpu, u32 info, u64 address, void *pc) { on_access(cpu, info, address, (u64)pc, READ); }
+static void on_store(unsigned cpu, u32 info, u64 address, void *pc) { on_access(cpu, info, address, (u64)pc, WRITE); }
 static void on_either(unsigned cpu, u32 info, u64 address, void *pc)
 {
-	accessed(cpu, info, address, (u64)pc, qemu_plugin_mem_is_store(info) ? WRITE : READ);
+	on_access(cpu, info, address, (u64)pc, is_store(info) ? WRITE : READ);
 }
 
 static void on_idle(unsigned cpu, void *data)
@@ -324,7 +381,7 @@ static void on_idle(unsigned cpu, void *data)
 static void on_translation(void *translated)
 {
 	size_t count = qemu_plugin_tb_n_insns(translated);
-	struct block *block = malloc(sizeof *block);
+	struct block *block = piece_of(sizeof *block);
 	for (size_t i = 0; i < count; i++) {
 		void *insn = qemu_plugin_tb_get_insn(translated, i);
 		u64 pc = qemu_plugin_insn_vaddr(insn);
@@ -335,7 +392,7 @@ static void on_translation(void *translated)
 		block->last = pc + found.length - 1;
 		found.what = what_is(found.bytes);
 		if (found.what != NOTHING) {
-			struct special *special = malloc(sizeof *special);
+			struct special *special = piece_of(sizeof *special);
 			*special = found;
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, on_special, READS_REGISTERS, special);
 		}
@@ -389,6 +446,6 @@ EXPORT int qemu_plugin_install(u64 id, const struct qemu_info *info, int argc, c
 		refuse(wrong);
 		return 1;
 	}
-	register_callbacks(id, on_idle, on_translation);
+	register_callbacks(id, on_idle, on_translation, on_flush);
 	return 0;
 }

@@ -376,11 +376,12 @@ static struct change *change_of(u64 at) { return &changes[hash(at) % MOST_LOGGED
 
 /*
  * Which thread of the guest a processor executes, by what kernels leave alone between a system call and its end: the
- * address space, whose tables may come in a pair of pages, and in 64-bit code the base of thread-local storage.
+ * address space, whose tables may come in a pair of pages, and in 64-bit code the base of thread-local storage.  One
+ * that is moved to another processor meanwhile is taken for another.
  */
 static u64 thread_of(const struct processor *p)
 {
-	u64 space = load(p->state, CR3) & ADDRESS & ~PAGE;
+	u64 space = (load(p->state, CR3) & ADDRESS & ~PAGE) | p->number;
 	return space ^ (p->efer & EFER_LMA ? base(p->state, FS) * 0x9e3779b97f4a7c15ull : 0);
 }
 

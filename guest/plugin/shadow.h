@@ -41,18 +41,27 @@ struct cache { struct entry *entries; size_t size, used; };
 /* Pages that were looked at since anything changed: no store, no flush, no control register. */
 struct recent { u64 page, stamp, physical; struct frame *frame; };
 
+/* An instruction that flushes. */
+enum what { NOTHING, MOVES_CR3, MOVES_CONTROL, INVALIDATES_PAGE, INVALIDATES_PCID };
+struct special { enum what what; unsigned length; u8 bytes[16]; u64 pc; };
+
 struct processor {
+	/* What every block and access reads. */
 	const u8 *state;
 	u64 stamp;	/* grows when `recent` is out of date: by others too */
-	u64 blocks, told_blocks, idles;
-	u64 cr0, cr2, cr3, cr4, efer, handler;	/* where page faults are handled */
+	struct recent (*recent)[RECENT];	/* those of the mode that it is in */
+	u64 blocks, cr2, cr3, handler;	/* where page faults are handled */
 	u64 offset;	/* of the addresses that a block has now to those it was translated at */
-	u64 operand;	/* of INVLPG */
 	u32 flags;
+	bool pending;	/* `special` was executed, and is to be taken over */
+
 	bool paging, user, checked, paged;	/* paged: paging was on once */
 	unsigned number;
-	const struct special *pending;
-	struct recent (*recent)[RECENT], kernel[3][RECENT], users[3][RECENT];
+	u64 told_blocks, idles;
+	u64 cr0, cr4, efer;
+	struct special special;
+	u64 operand;	/* of INVLPG */
+	struct recent kernel[3][RECENT], users[3][RECENT];
 	u64 generation, global_generation, structure_generation;
 	u64 sizes;	/* shifts of pages that were cached, a bit each */
 	struct cache translations, structures;

@@ -156,6 +156,8 @@ def _checked(command: Sequence[str], plugin: Path) -> str:
         raise Misuse("name the command that starts QEMU: pagetable flushes -- qemu-system-x86_64 …")
     if not plugin.exists():
         raise Misuse(f"{plugin} is not built: run make guest")
+    if {"-daemonize", "--daemonize"} & {*command}:
+        raise Misuse("with -daemonize QEMU leaves who started it: leave that away")
     for option, value in pairwise((*command[1:], "")):
         if _accelerator(option.lstrip("-"), value) in _HARDWARE:
             raise Misuse(

@@ -14,9 +14,11 @@ kernel again.
 from __future__ import annotations
 
 import fcntl
+import lzma
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -33,6 +35,8 @@ PAE_PACKAGE: Final = "linux-image-686-pae:i386"
 """The same of the kernel for 32-bit processors, which pages by PAE."""
 
 SOURCE: Final = Path(__file__).with_name("init.c")
+STRESS: Final = SOURCE.with_name("stress.c")
+HEADER: Final = SOURCE.with_name("program.h")
 PLACE: Final = Path(__file__).parents[2] / "build" / "linux"
 
 _COMPILE: Final = (
@@ -70,11 +74,42 @@ def build(place: Path = PLACE) -> Image:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kernel.exists():
             fetch_kernel(place, PACKAGE)
-        if not _newer(initramfs, SOURCE, Path(__file__)):
-            init = place / "init"
-            _run((*_COMPILE, "-o", str(init), str(SOURCE)))
-            _write(initramfs, archive("init", init.read_bytes()))
+        _compile(SOURCE, place / "init", initramfs)
     return Image(kernel, initramfs)
+
+
+def build_stress(place: Path = PLACE) -> Image:
+    """The kernel as an ELF file, which boots without unpacking itself, and `stress.c` as its only
+    program.  Raises `CanNotBuild`."""
+    packed = build(place).kernel
+    kernel, initramfs = place / "vmlinux", place / "stress.initramfs"
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _newer(kernel, packed):
+            _write(kernel, unpacked(packed.read_bytes()))
+        _compile(STRESS, place / "stress", initramfs)
+    return Image(kernel, initramfs)
+
+
+def _compile(source: Path, program: Path, initramfs: Path) -> None:
+    """An archive with a program as its init, unless it is there and up to date."""
+    if not _newer(initramfs, source, HEADER, Path(__file__)):
+        _run((*_COMPILE, "-o", str(program), str(source)))
+        _write(initramfs, archive("init", program.read_bytes()))
+
+
+def unpacked(image: bytes) -> bytes:
+    """The ELF file in a kernel's image (Linux, Documentation/arch/x86/boot.rst).
+
+    Raises `NoKernel` where it is not packed by xz.
+    """
+    (offset, size) = struct.unpack_from("<II", image, 0x248)
+    begin = (image[0x1F1] + 1) * 512 + offset
+    try:
+        kernel = lzma.LZMADecompressor().decompress(image[begin : begin + size])
+    except lzma.LZMAError as error:
+        raise NoKernel(f"this kernel is not packed by xz: {error}") from None
+    return kernel
 
 
 def build_pae(place: Path = PLACE / "pae") -> Image:

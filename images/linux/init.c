@@ -24,9 +24,7 @@
  *
  * It uses no library, so that a compiler is all it takes to build it.
  */
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "program.h"
 
 extern const char spin_here[];	/* the instruction that both processes end in */
 extern const char __bss_start[], _end[];	/* the linker's: the variables that begin as zero */
@@ -34,8 +32,8 @@ extern const char __bss_start[], _end[];	/* the linker's: the variables that beg
 /* ---- the kernel's numbers (x86-64) ---- */
 
 enum {
-	SYS_READ = 0, SYS_WRITE = 1, SYS_OPEN = 2, SYS_CLOSE = 3, SYS_MMAP = 9, SYS_MPROTECT = 10, SYS_PREAD = 17,
-	SYS_PIPE = 22, SYS_MREMAP = 25, SYS_MADVISE = 28, SYS_GETPID = 39, SYS_FORK = 57, SYS_EXIT = 60,
+	SYS_READ = 0, SYS_OPEN = 2, SYS_CLOSE = 3, SYS_MMAP = 9, SYS_MPROTECT = 10, SYS_PREAD = 17,
+	SYS_PIPE = 22, SYS_MREMAP = 25, SYS_MADVISE = 28, SYS_GETPID = 39, SYS_FORK = 57,
 	SYS_UNAME = 63, SYS_MKDIR = 83, SYS_MLOCK = 149, SYS_MOUNT = 165, SYS_SCHED_SETAFFINITY = 203,
 };
 
@@ -49,80 +47,6 @@ enum {
 #define PAGE 4096ul
 #define MIB (1ul << 20)
 #define PAGEMAP_FRAME ((1ull << 55) - 1)
-
-static long call(long number, long a, long b, long c, long d, long e, long f)
-{
-	register long r10 asm("r10") = d, r8 asm("r8") = e, r9 asm("r9") = f;
-	asm volatile("syscall" : "+a"(number) : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-		     : "rcx", "r11", "memory");
-	return number;
-}
-
-/* ---- lines ---- */
-
-static char buffer[4096];
-static size_t buffered;
-
-static void flush(void)
-{
-	for (size_t done = 0; done < buffered;) {
-		long written = call(SYS_WRITE, 1, (long)(buffer + done), buffered - done, 0, 0, 0);
-		if (written <= 0)
-			break;
-		done += written;
-	}
-	buffered = 0;
-}
-
-static void print(const char *text)
-{
-	while (*text) {
-		if (buffered == sizeof buffer)
-			flush();
-		buffer[buffered++] = *text++;
-	}
-}
-
-static void print_number(uint64_t value, unsigned base)
-{
-	if (value >= base)
-		print_number(value / base, base);
-	print((char[]){ "0123456789abcdef"[value % base], 0 });
-}
-
-static void print_hex(const char *name, uint64_t value)
-{
-	print(name);
-	print("0x");
-	print_number(value, 16);
-}
-
-static void print_decimal(const char *name, uint64_t value)
-{
-	print(name);
-	print_number(value, 10);
-}
-
-static void end_line(void)
-{
-	print("\n");
-	flush();
-}
-
-static long checked(long result, const char *what, const char *name)
-{
-	if (result >= 0)
-		return result;
-	end_line();
-	print("@ failed call=");
-	print(what);
-	print(" name=");
-	print(name);
-	print_decimal(" error=", -result);
-	end_line();
-	call(SYS_EXIT, 1, 0, 0, 0, 0, 0);
-	__builtin_unreachable();
-}
 
 /* ---- patterns ---- */
 

@@ -15,6 +15,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.flushes import guests
+
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 RUN = re.compile(r"^ *- run: (.*)$", re.MULTILINE)
 
@@ -69,8 +71,10 @@ PLANTED = {
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """The project in C, without a file that was built."""
-    return Path(shutil.copytree(HERE / "c", tmp_path / "project"))
+    """The project in C, without a file that was built but its kernel."""
+    project = Path(shutil.copytree(HERE / "c", tmp_path / "project"))
+    shutil.copy(guests.guest(4), project / "kernel.elf")
+    return project
 
 
 def environment(**more: str) -> dict[str, str]:

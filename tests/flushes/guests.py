@@ -43,20 +43,30 @@ def guest(mode: int) -> Path:
     return BUILD / f"flushes-cases-{mode}.elf"
 
 
-def command(qemu: str, mode: int, processors: int = 1) -> list[str]:
-    """What starts the guest, which prints to standard output and ends QEMU with exit code 1."""
+def command(
+    qemu: str, mode: int, processors: int = 1, wanted: str = "", ram: str = "64M"
+) -> list[str]:
+    """What starts the guest, which prints to standard output and ends QEMU with exit code 1;
+    `wanted` is its command line."""
     return [
         *(qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", "microvm", "-m", "64M", "-accel", "tcg", "-cpu", "max"),
-        *("-smp", str(processors), "-append", str(processors)),
+        *("-machine", "microvm", "-m", ram, "-accel", "tcg", "-cpu", "max"),
+        *("-smp", str(processors), "-append", wanted or str(processors)),
         *("-device", "isa-debug-exit,iobase=0xf4", "-serial", "stdio"),
         *("-kernel", str(guest(mode))),
     ]
 
 
-def ran(qemu: str, mode: int, processors: int = 1, plant: str = "NO_PLANT") -> Ran:
+def ran(
+    qemu: str,
+    mode: int,
+    processors: int = 1,
+    plant: str = "NO_PLANT",
+    wanted: str = "",
+    ram: str = "64M",
+) -> Ran:
     """The cases, run under the plugin, with a rule of it broken or none."""
-    started = command(qemu, mode, processors)
+    started = command(qemu, mode, processors, wanted, ram)
     planted = plant != "NO_PLANT"
     with tempfile.TemporaryFile() as console:
         seen = watched(

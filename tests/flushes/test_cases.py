@@ -3,10 +3,13 @@ broken in it shows."""
 
 from __future__ import annotations
 
+import tempfile
+
 import pytest
 
 from harness.machine.errors import MachineError
-from tests.flushes.guests import plants, ran
+from harness.machine.plugin import Ending, watched
+from tests.flushes.guests import command, plants, ran
 
 pytestmark = pytest.mark.hw
 
@@ -75,6 +78,26 @@ def test_a_broken_rule_shows(qemu: str, plant: str) -> None:
     found = ran(qemu, mode, plant=plant)
     assert {name: found.found[name] for name in shown} == shown
     assert not [name for name in shown if found.expected[name] == shown[name]]
+
+
+def test_tables_and_pages_above_4_gib_are_followed(qemu: str) -> None:
+    seen = ran(qemu, 4, wanted="high", ram="5G")
+    assert seen.found == seen.expected
+    assert {"high-move": "stale", "high-unmap-user": "late"}.items() <= seen.expected.items()
+
+
+def test_causes_for_which_there_is_no_room_are_counted(qemu: str) -> None:
+    seen = ran(qemu, 4, wanted="many")
+    totals = seen.flushes.totals
+    assert (totals["uses"], len(seen.flushes.causes), totals["lost_causes"]) == (1500, 1024, 476)
+
+
+def test_a_guest_that_resets_is_followed_until_it_ends(qemu: str) -> None:
+    words = [word for word in command(qemu, 4, wanted="reset") if word != "-no-reboot"]
+    with tempfile.TemporaryFile() as console:
+        seen = watched(words, limit=60, stdout=console)
+    assert (seen.ending, seen.exit_code, seen.report.totals["uses"]) == (Ending.ITSELF, 1, 0)
+    assert seen.report.totals["mov_cr3"] == 4
 
 
 def test_frames_that_are_not_compared_are_found_by_the_test_at_the_start(qemu: str) -> None:

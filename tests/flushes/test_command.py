@@ -50,6 +50,14 @@ def test_a_missing_flush_is_told_with_names_and_walks(tmp_path: Path) -> None:
 
 
 @on_machine
+def test_a_kernel_that_flushes_as_it_should_passes(tmp_path: Path) -> None:
+    words = ("flushes", "--fail-on", "stale", "--", *command(QEMU, 4, wanted="legal"))
+    code, out, errors = run(*words, cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    assert "No stale use of a translation was found, among 4 changes" in out
+
+
+@on_machine
 def test_uses_that_a_later_flush_may_excuse_count_when_asked(tmp_path: Path) -> None:
     words = ("flushes", "--fail-on", "stale", "--json", "--", *command(QEMU, 4))
     code, out, _ = run(*words, cwd=tmp_path)
@@ -125,6 +133,12 @@ def test_misuse_is_a_sentence(options: tuple[str, str], sentence: str, tmp_path:
     assert (code, out) == (2, "")
     assert sentence in errors
     assert errors.count("\n") == 1
+
+
+def test_a_qemu_that_would_be_left_behind_is_refused(tmp_path: Path) -> None:
+    code, _, errors = run("flushes", "--", "true", "-daemonize", cwd=tmp_path)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "with -daemonize QEMU leaves who started it" in errors
 
 
 def test_a_command_that_there_is_not_is_misuse(tmp_path: Path) -> None:

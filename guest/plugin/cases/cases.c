@@ -10,7 +10,8 @@
  * late    the same after this processor has been in user mode since the change
  * denied  an access faults that might have passed by what was cached
  *
- * MODE is 2 (32-bit), 3 (PAE), or 4 or 5 levels.
+ * MODE is 2 (32-bit), 3 (PAE), or 4 or 5 levels.  The command line says what runs: all cases, "2" with those for two
+ * processors; "legal" some that are; "high", "many" and "reset" what their functions say.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -156,6 +157,15 @@ static void make_gates(void)
 	gate(0x80, on_return);
 	asm volatile("lidt (%0)" :: "r"(idt_register));
 	asm volatile("ltr %w0" :: "r"(0x40));
+}
+
+/* The first letter of the command line, to which a pointer is in what PVH starts with. */
+extern uint32_t start_info;
+static char wanted(void)
+{
+	enum { COMMAND_LINE = 24 };
+	const char *text = (const char *)(uintptr_t)*(uint32_t *)(uintptr_t)(start_info + COMMAND_LINE);
+	return text ? *text : 0;
 }
 
 /* ---- cases ---- */
@@ -407,15 +417,6 @@ static void interrupt(uint32_t what)
 		out8(0x80, 0);
 }
 
-/* The command line says how many processors there are: a pointer to it is in what PVH starts with. */
-extern uint32_t start_info;
-static bool has_other(void)
-{
-	enum { COMMAND_LINE = 24 };
-	const char *text = (const char *)(uintptr_t)*(uint32_t *)(uintptr_t)(start_info + COMMAND_LINE);
-	return text && *text == '2';
-}
-
 static void wake_other(void)
 {
 	for (uint8_t *byte = other_begin; byte < other_end; byte++)
@@ -462,28 +463,84 @@ static void make_tables(void)
 	store(&above[0], (uintptr_t)tables[0] | P | W | U);
 }
 
-void run_cases(void)
+/* More causes than there is room for: each store is another. */
+static void many(void)
 {
-	make_gates();
-	make_tables();
+	uintptr_t old = FRAME(0) | P | W, new = FRAME(1) | P | W;
+	asm volatile(".rept 1500; mov %0, (%2); invlpg (%3); cmpb $0, (%3); mov %1, (%2); cmpb $0, (%3); .endr"
+		     :: "r"(old), "r"(new), "r"(&tables[0][next]), "r"((uintptr_t)HERE) : "memory", "cc");
+}
+
+/* The machine starts anew, three times: what counts is in memory that no one else has. */
+static void reset(void)
+{
+	static const uint16_t none[5];
+	volatile uint32_t *count = (void *)0x80000;
+	if (++*count <= 3)
+		asm volatile("lidt (%0); int3" :: "r"(none));
+}
+
+#if MODE >= 4
+/* Tables and pages above 4 GiB, where RAM goes on. */
+static void high(void)
+{
+	enum { GIB = 1 << 30 };
+	word *table = (word *)(4ull * GIB), frame = 5ull * GIB - 2 * PAGE;
+	store(&pointers[4], 4ull * GIB | P | W | PS);
+	for (int i = 0; i < 4; i++)
+		store(&table[i], frame | P | W);
+	store(&above[30], (uintptr_t)table | P | W);
+	CASE_AT("stale", "high-move", BIG(30), read(BIG(30)); store(&table[0], (frame + PAGE) | P | W); read(BIG(30)));
+	CASE_AT("legal", "high-move-invlpg", BIG(30) + PAGE, read(BIG(30) + PAGE); store(&table[1], (frame + PAGE) | P | W);
+		invlpg(BIG(30) + PAGE); read(BIG(30) + PAGE));
+	CASE_AT("late", "high-unmap-user", BIG(30) + 2 * PAGE, read(BIG(30) + 2 * PAGE); store(&table[2], 0); go_to_user();
+		read(BIG(30) + 2 * PAGE));
+}
+#endif
+
+static void run_others(void)
+{
 	unmaps();
 	moves();
 	rights();
 	globals();
 	structures();
 	large();
-	operands();
-#if MODE >= 4
-	smep();
-#else
-	task_switch();
-#endif
-	if (has_other())
+	if (wanted() == '2')
 		shootdowns();
 	else
 		deadlines();
 #if MODE == 3
 	registers();
+#endif
+}
+
+void run_cases(void)
+{
+	make_gates();
+	make_tables();
+	switch (wanted()) {
+	case 'l':
+		break;
+	case 'm':
+		many();
+		break;
+	case 'r':
+		reset();
+		break;
+#if MODE >= 4
+	case 'h':
+		high();
+		break;
+#endif
+	default:
+		run_others();
+	}
+	operands();
+#if MODE >= 4
+	smep();
+#else
+	task_switch();
 #endif
 	print("done\n");
 	out8(0xf4, 0);

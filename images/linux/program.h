@@ -1,0 +1,83 @@
+/* What a program without a library needs of Linux: system calls, and lines of text to say. */
+#ifndef PROGRAM_H
+#define PROGRAM_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SYS_WRITE = 1, SYS_EXIT = 60 };
+
+static long call(long number, long a, long b, long c, long d, long e, long f)
+{
+	register long r10 asm("r10") = d, r8 asm("r8") = e, r9 asm("r9") = f;
+	asm volatile("syscall" : "+a"(number) : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+		     : "rcx", "r11", "memory");
+	return number;
+}
+
+/* ---- lines ---- */
+
+static char buffer[4096];
+static size_t buffered;
+
+static void flush(void)
+{
+	for (size_t done = 0; done < buffered;) {
+		long written = call(SYS_WRITE, 1, (long)(buffer + done), buffered - done, 0, 0, 0);
+		if (written <= 0)
+			break;
+		done += written;
+	}
+	buffered = 0;
+}
+
+static void print(const char *text)
+{
+	while (*text) {
+		if (buffered == sizeof buffer)
+			flush();
+		buffer[buffered++] = *text++;
+	}
+}
+
+static void print_number(uint64_t value, unsigned base)
+{
+	if (value >= base)
+		print_number(value / base, base);
+	print((char[]){ "0123456789abcdef"[value % base], 0 });
+}
+
+static inline void print_hex(const char *name, uint64_t value)
+{
+	print(name);
+	print("0x");
+	print_number(value, 16);
+}
+
+static inline void print_decimal(const char *name, uint64_t value)
+{
+	print(name);
+	print_number(value, 10);
+}
+
+static void end_line(void)
+{
+	print("\n");
+	flush();
+}
+
+static long checked(long result, const char *what, const char *name)
+{
+	if (result >= 0)
+		return result;
+	end_line();
+	print("@ failed call=");
+	print(what);
+	print(" name=");
+	print(name);
+	print_decimal(" error=", -result);
+	end_line();
+	call(SYS_EXIT, 1, 0, 0, 0, 0, 0);
+	__builtin_unreachable();
+}
+#endif

@@ -1,0 +1,225 @@
+/*
+ * A program of the Linux guest that has the kernel change tables as much as it can, while another thread uses them.
+ *
+ * It says `@ start`, and changes mappings in every way that has to flush, on CPU 0; then it ends QEMU with exit code 33
+ * by port 0xf4, where isa-debug-exit is.  Before that the names of the kernel's functions go to port 0xe9, as in /proc/kallsyms.
+ * How many operations there are is the argument `operations` of the kernel's command line, which Linux hands on.
+ */
+#include "program.h"
+
+enum {
+	SYS_READ = 0, SYS_OPEN = 2, SYS_MMAP = 9, SYS_MPROTECT = 10, SYS_MUNMAP = 11, SYS_MREMAP = 25, SYS_MADVISE = 28,
+	SYS_CLONE = 56, SYS_FORK = 57, SYS_WAIT4 = 61, SYS_MKDIR = 83, SYS_MOUNT = 165, SYS_IOPL = 172,
+	SYS_SCHED_SETAFFINITY = 203,
+};
+enum { READ = 1, WRITE = 2, PRIVATE = 0x2, FIXED = 0x10, ANONYMOUS = 0x20, POPULATE = 0x8000 };
+enum { ADVICE_DONT_NEED = 4, ADVICE_LARGE = 14, MOVE = 1, MOVE_TO = 2 };
+enum { THREAD = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x80000 };	/* VM FS FILES SIGHAND THREAD SETTLS */
+
+enum { DONE = 16 };
+
+#define PAGE 4096ul
+#define MIB (1ul << 20)
+#define PAGES 64
+#define AREA 0x1000000000ul
+#define LARGE 0x2000000000ul
+#define ELSEWHERE 0x3000000000ul
+#define MEMORY (PRIVATE | ANONYMOUS)
+
+static volatile bool stop;
+
+static volatile char *page(unsigned number) { return (volatile char *)AREA + number * PAGE; }
+
+static long mapped(uintptr_t address, size_t size, int flags)
+{
+	return call(SYS_MMAP, address, size, READ | WRITE, MEMORY | flags, -1, 0);
+}
+
+static void stay_on(int cpu)
+{
+	uint64_t mask = 1ull << cpu;
+	call(SYS_SCHED_SETAFFINITY, 0, sizeof mask, (long)&mask, 0, 0, 0);	/* there may be one processor alone */
+}
+
+/* ---- the thread that uses what the other changes ---- */
+
+static __attribute__((noreturn, used)) void use(void)
+{
+	stay_on(1);
+	while (!stop)
+		for (unsigned i = 0; i < PAGES; i++) {
+			(void)*page(i);
+			++*page(PAGES + i);
+		}
+	call(SYS_EXIT, 0, 0, 0, 0, 0, 0);
+	__builtin_unreachable();
+}
+
+static char stack[4 * PAGE] __attribute__((aligned(16)));
+static uint64_t thread_local_storage[2];
+
+static void start_thread(void)
+{
+	register long r10 asm("r10") = 0, r8 asm("r8") = (long)thread_local_storage;
+	asm volatile("syscall; test %%eax, %%eax; jnz 1f; call use; 1:"
+		     :: "a"(SYS_CLONE), "D"(THREAD), "S"(stack + sizeof stack), "d"(0), "r"(r10), "r"(r8)
+		     : "rcx", "r11", "memory");
+}
+
+/* ---- changes ---- */
+
+static unsigned seed = 1;
+
+static unsigned random(unsigned limit)
+{
+	seed = seed * 1103515245 + 12345;
+	return (seed >> 16) % limit;
+}
+
+static void fork_and_copy(void)
+{
+	long child = call(SYS_FORK, 0, 0, 0, 0, 0, 0);
+	if (!child) {
+		for (unsigned i = 0; i < 2 * PAGES; i += 3)
+			*page(i) = 3;
+		call(SYS_EXIT, 0, 0, 0, 0, 0, 0);
+	}
+	for (unsigned i = 0; i < PAGES; i++)
+		*page(i) = 2;
+	call(SYS_WAIT4, child, 0, 0, 0, 0, 0);
+}
+
+static void map_and_unmap(void)
+{
+	long place = mapped(0, 32 * PAGE, POPULATE);
+	for (unsigned i = 0; i < 32; i++)
+		*((volatile char *)place + i * PAGE) = 1;
+	call(SYS_MUNMAP, place, 32 * PAGE, 0, 0, 0, 0);
+}
+
+static void move(void)
+{
+	long place = mapped(0, 8 * PAGE, POPULATE);
+	*(volatile char *)place = 1;
+	call(SYS_MREMAP, place, 8 * PAGE, 8 * PAGE, MOVE | MOVE_TO, ELSEWHERE, 0);
+	++*(volatile char *)ELSEWHERE;
+	call(SYS_MUNMAP, ELSEWHERE, 8 * PAGE, 0, 0, 0, 0);
+}
+
+static void split(unsigned number)
+{
+	for (size_t offset = 0; offset < 2 * MIB; offset += PAGE)
+		*((volatile char *)LARGE + offset) = 1;
+	uintptr_t part = LARGE + PAGE * (number & 255);
+	call(SYS_MPROTECT, part, PAGE, READ, 0, 0, 0);
+	call(SYS_MPROTECT, part, PAGE, READ | WRITE, 0, 0, 0);
+	call(SYS_MADVISE, LARGE, 2 * MIB, ADVICE_DONT_NEED, 0, 0, 0);
+}
+
+static void change(unsigned number)
+{
+	unsigned first = random(PAGES), count = 1 + random(8);
+	if (first + count > PAGES)
+		count = PAGES - first;
+	uintptr_t part = (uintptr_t)page(first);
+	size_t size = count * PAGE;
+	switch (number % 8) {
+	case 0:
+		call(SYS_MADVISE, part, size, ADVICE_DONT_NEED, 0, 0, 0);
+		break;
+	case 1:
+		call(SYS_MPROTECT, part, size, READ, 0, 0, 0);
+		call(SYS_MPROTECT, part, size, READ | WRITE, 0, 0, 0);
+		break;
+	case 2:
+		mapped(part, size, FIXED);
+		break;
+	case 3:
+		if (number % 64 == 3)
+			fork_and_copy();
+		break;
+	case 4:
+		map_and_unmap();
+		break;
+	case 5:
+		call(SYS_MADVISE, (uintptr_t)page(PAGES + first), PAGE, ADVICE_DONT_NEED, 0, 0, 0);
+		break;
+	case 6:
+		move();
+		break;
+	case 7:
+		if (number % 40 == 7)
+			split(number);
+	}
+}
+
+/* ---- the names of the kernel's functions ---- */
+
+static void out(const char *text, size_t size)
+{
+	asm volatile("rep outsb" : "+S"(text), "+c"(size) : "d"(0xe9) : "memory");
+}
+
+static bool is_code(const char *line, size_t length)
+{
+	if (length < 20 || (line[17] != 't' && line[17] != 'T'))
+		return false;
+	return line[length - 1] != ']';	/* of a module */
+}
+
+static void tell_names(void)
+{
+	static char text[65536];
+	size_t held = 0;
+	long file = call(SYS_OPEN, (long)"/proc/kallsyms", 0, 0, 0, 0, 0);
+	for (;;) {
+		long got = call(SYS_READ, file, (long)(text + held), sizeof text - held, 0, 0, 0);
+		if (got <= 0)
+			return;
+		size_t begin = 0, end = held + got;
+		for (size_t i = 0; i < end; i++)
+			if (text[i] == '\n') {
+				if (is_code(text + begin, i - begin))
+					out(text + begin, i + 1 - begin);
+				begin = i + 1;
+			}
+		held = end - begin;
+		for (size_t i = 0; i < held; i++)
+			text[i] = text[begin + i];
+	}
+}
+
+static unsigned long number(const char *text)
+{
+	unsigned long value = 0;
+	for (; *text >= '0' && *text <= '9'; text++)
+		value = value * 10 + (*text - '0');
+	return value;
+}
+
+void start(const long *words)
+{
+	unsigned long operations = 1000;
+	/* Behind the number of arguments and their pointers come those of the environment. */
+	for (const char *const *word = (const char *const *)(words + words[0] + 2); *word; word++)
+		if ((*word)[0] == 'o' && (*word)[1] == 'p' && (*word)[10] == '=')
+			operations = number(*word + 11);
+	checked(call(SYS_MKDIR, (long)"/proc", 0755, 0, 0, 0, 0), "mkdir", "/proc");
+	checked(call(SYS_MOUNT, (long)"proc", (long)"/proc", (long)"proc", 0, 0, 0), "mount", "/proc");
+	checked(call(SYS_IOPL, 3, 0, 0, 0, 0, 0), "iopl", "3");
+	tell_names();
+	stay_on(0);
+	checked(mapped(AREA, 2 * PAGES * PAGE, FIXED | POPULATE), "mmap", "area");
+	checked(mapped(LARGE, 2 * MIB, FIXED), "mmap", "large");
+	call(SYS_MADVISE, LARGE, 2 * MIB, ADVICE_LARGE, 0, 0, 0);
+	start_thread();
+	print("@ start");
+	end_line();
+	for (unsigned long i = 0; i < operations; i++)
+		change(i);
+	stop = true;
+	asm volatile("outb %%al, $0xf4" :: "a"(DONE));	/* isa-debug-exit makes exit code 2 * DONE + 1 of it */
+	call(SYS_EXIT, 0, 0, 0, 0, 0, 0);
+}
+
+asm(".globl _start\n_start:\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall start");

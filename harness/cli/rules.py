@@ -90,8 +90,9 @@ def rules(
         if as_json:
             say(json.dumps(table.as_object(mode, rows, cases, failures)))
         else:
-            lines = tuple(table.differing_lines(cases))
-            sections = (("Where engines differ", lines),) if lines else ()
+            sections = [("Not executed on any engine", table.unseen_lines())]
+            if cases:
+                sections.append(("Where engines differ", table.differing_lines(cases)))
             print_all(table.table(mode, rows), sections, table.verdict(rows, disagreed, failures))
         if interrupted is not None:
             raise interrupted

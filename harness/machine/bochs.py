@@ -59,7 +59,8 @@ LONGEST_ANSWER: Final = 1 << 16
 INSTRUCTIONS: Final = 10_000_000
 """A second of the guest's time, in instructions. The console's bit times are counted in these, and
 so is how often Bochs looks after its devices: between 5 and 50 million, a batch of one job takes
-0.5 to 1.4 ms of CPU time, and a CPU second brings 285,000 to 328,000 accesses."""
+0.5 to 1.4 ms of CPU time; at 10 million, a CPU second brings 410,000 accesses, at 1 million half as
+many."""
 
 LARGEST_RAM: Final = 2 << 30
 """Bytes that Bochs 3.0 keeps in memory at most."""

@@ -927,6 +927,10 @@ _COMMANDS: Final = {
                 answers=_ANSWERS,
             ),
         ),
+        unseen=_list(
+            "What no access shows, whichever engine makes it.",
+            _object("A rule.", rule=_text("What it is about."), why=_text("Why it is not seen.")),
+        ),
         failures=_list(
             "Runs that were broken off, so that not all was executed.",
             _object("A run.", executor=_EXECUTOR, failure=_text("Why.")),

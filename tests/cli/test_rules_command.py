@@ -333,6 +333,25 @@ def test_what_is_no_report_of_this_version_is_refused(
 
 
 @pytest.mark.hw
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_said_of_pcids_is_so(engine: str, tmp_path: Path) -> None:
+    program = PROGRAMS[ENGINES[engine].maker]
+    reason = why_absent(engine, program=program)
+    if reason is not None:
+        pytest.skip(f"{engine} cannot run here: {reason}")
+    with Guest(engine, ram_bytes=ARENA.stop + RAM_UNIT, program=program) as guest:
+        shown, (who, _) = guest.info.has("pcid"), executor(guest)
+    saved(tmp_path / "report")
+    _, out, _ = run("rules", "--from", "report", cwd=tmp_path)
+    said = next(line for line in out.splitlines() if "CR4.PCIDE and INVPCID" in line)
+    without, _, having = said.partition(" show no PCIDs in CPUID; ")
+    if who.lower() in without.lower():
+        assert not shown
+    elif who.lower() in having.lower():
+        assert shown
+
+
+@pytest.mark.hw
 def test_an_access_whose_error_code_alone_departs_counts_as_departing(tmp_path: Path) -> None:
     some = ("--engine", "tcg", "--mode", "pae", "--where", "level=0 and access=read and by=user")
     code, out, _ = run("matrix", *some, "--json", cwd=tmp_path)

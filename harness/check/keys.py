@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 RIGHTS = {"w": "write", "u": "user", "x": "execute"}
@@ -23,6 +24,14 @@ def in_units(size: int) -> str:
     return f"{size // scale}{unit}"
 
 
+def instead(name: object, known: Iterable[str]) -> str:
+    """What may have been meant by a name that there is not: those that are alike, or else all."""
+    names = list(known)
+    if alike := get_close_matches(str(name), names):
+        return f"did you mean {' or '.join(alike)}?"
+    return f"choose one of {', '.join(names)}"
+
+
 Reader = Callable[[object], object]
 """What makes of a value in a file what it stands for; ValueError where it is none."""
 
@@ -38,7 +47,7 @@ def values_of(
         raise ValueError("this is no table")
     for key in table:
         if key not in known:
-            raise ValueError(f"there is no key {key!r} here: choose one of {', '.join(known)}")
+            raise ValueError(f"there is no key {key!r} here: {instead(key, known)}")
     for key in required:
         if key not in table:
             raise ValueError(f"{key} is missing")

@@ -73,7 +73,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from harness.check import bounds, written
-from harness.check.keys import RIGHTS, in_units, values_of
+from harness.check.keys import RIGHTS, in_units, instead, values_of
 from harness.machine.ram import ARENA, LARGEST_RAM, RAM_UNIT
 from harness.paging.address import Span, Virtual, aligned
 from harness.paging.entry import Leaf, Pointer
@@ -251,7 +251,7 @@ def find(name: str) -> Path:
     paths = {path.stem: path for path in shipped()}
     path = paths.get(name) or Path(name)
     if path.suffix != ".toml" and not path.exists():
-        raise LayoutError(f"no layout is called {name!r}: there are {', '.join(paths)}")
+        raise LayoutError(f"no layout is called {name!r}: {instead(name, paths)}")
     return path
 
 

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from harness.check.keys import instead
+
 T = TypeVar("T")
 
 
@@ -39,7 +41,7 @@ def made(kind: type[T], values: dict[str, object], where: str) -> T:
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
-            raise ValueError(f"{where}: there is no {key!r} here: choose one of {', '.join(known)}")
+            raise ValueError(f"{where}: there is no {key!r} here: {instead(key, known)}")
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
+
+from harness.cli.ending import MISUSE, complain
+
+UsageError: Any = typer.BadParameter.__base__
+"""Of typer's own copy of click in some versions, and of click itself in others."""
 
 ARGUMENTS, OPTIONS, COMMANDS = "Arguments", "Options", "Commands"
 
@@ -37,7 +46,18 @@ class Command(TyperCommand):
 
 
 class Commands(TyperGroup):
-    """The command of commands, each shown with the first sentence of its help."""
+    """The command of commands, each shown with the first sentence of its help; what is wrong with
+    the line that was typed is one sentence, as any other error is."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Reads what stands before the command."""
+        with _said():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Reads the line of the command, and runs it."""
+        with _said():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Writes each group of commands."""
@@ -46,6 +66,34 @@ class Commands(TyperGroup):
             for name, command in self.commands.items()
         ]
         _write(formatter, COMMANDS, records)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Ends with a sentence where the line cannot be read; where nothing was typed, with the
+    help."""
+    try:
+        yield
+    except UsageError as error:
+        if error.ctx and error.message == error.ctx.get_help():
+            raise
+        said = error.format_message()
+        stop = "" if said.endswith((".", "?")) else "."
+        see = f" See {error.ctx.command_path} --help." if error.ctx else ""
+        complain(f"{said}{stop}{_meant(error)}{see}")
+        raise typer.Exit(MISUSE) from None
+
+
+def _meant(error: Any) -> str:
+    """What may have been meant by a choice that there is not."""
+    typed = _CHOICE.search(error.message)
+    choices = getattr(getattr(getattr(error, "param", None), "type", None), "choices", ())
+    alike = get_close_matches(typed[1], map(str, choices)) if typed else []
+    return f" Did you mean {' or '.join(map(repr, alike))}?" if alike else ""
+
+
+_CHOICE = re.compile("^'(.*?)' is not one of")
+"""How a choice begins that there is not."""
 
 
 def first_sentence(text: str) -> str:

@@ -41,9 +41,10 @@ def schema(
     with sentences():
         import json
 
+        from harness.check.keys import instead
         from harness.machine.errors import Misuse
         from harness.report.schema import COMMANDS, schema
 
         if command not in (None, *COMMANDS):
-            raise Misuse(f"{command!r} prints no JSON: choose one of {', '.join(COMMANDS)}")
+            raise Misuse(f"{command!r} prints no JSON: {instead(command, COMMANDS)}")
         say(json.dumps(schema(command), indent=2))

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from harness.check.keys import instead
 from harness.inspect import decode, garbage, graph, memory_type, needs
 from harness.inspect.garbage import Extents, Garbage, covered, words_of
 from harness.inspect.graph import Graph, RowKind, Rows
@@ -591,8 +592,8 @@ def lint(
     """
     ignored = set(ignored)
     if unknown := sorted(ignored - {rule.name for rule in RULES}):
-        known = ", ".join(rule.name for rule in RULES)
-        raise QuestionError(f"there is no rule {unknown[0]!r}: choose one of {known}")
+        known = [rule.name for rule in RULES]
+        raise QuestionError(f"there is no rule {unknown[0]!r}: {instead(unknown[0], known)}")
     cpu = snapshot.cpu
     read = graph.read(snapshot.memory, cpu.format, cpu.roots, graph.FEWER)
     tables = [floor.layer.table for floor in read.floors]

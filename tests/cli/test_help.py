@@ -66,6 +66,31 @@ def test_eighty_columns_are_enough_and_nothing_is_cut(tmp_path: Path, command: s
     assert not CUT.search(rest)
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("fault 1 --access wirte", "'wirte' is not one of 'read', .* Did you mean 'write'?"),
+        ("dump --layuot linux-4", "No such option: --layuot (Possible options: *--layout*)."),
+        ("dump --layout smalest", "no layout is called 'smalest': did you mean smallest*?"),
+        ("dump --layout x.y", "no layout is called 'x.y': choose one of aliases, dense, *"),
+        ("lint --layout linux-4 --ignore write-exeute", "*: did you mean write-execute?"),
+        ("schema wlak", "'wlak' prints no JSON: did you mean walk?"),
+        ("wlak 1", "No such command 'wlak'. Did you mean 'walk'?"),
+        ("decode", "Missing argument 'VALUE'."),
+        ("decode 1 --mode", "Option '--mode' requires an argument."),
+        ("decode 1 --maxphyaddr x", "Invalid value for '--maxphyaddr': 'x' is not a valid *."),
+        ("--nope", "No such option: --nope"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line_that_says_what_may_have_been_meant(
+    tmp_path: Path, line: str, sentence: str
+) -> None:
+    code, out, errors = run(*line.split(), cwd=tmp_path)
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    pattern = re.escape(sentence).replace(r"\.\*", ".*").replace(r"\*", ".*")
+    assert re.match(f"pagetable: .*{pattern}", errors)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_options_are_under_the_heading_of_what_they_are_about(tmp_path: Path, command: str) -> None:
     found = {

@@ -215,7 +215,7 @@ def test_of_what_is_missing_qemu_is_named_first(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["no-such-layout"], "no layout is called 'no-such-layout': there are "),
+        (["no-such-layout"], "no layout is called 'no-such-layout': choose one"),
         (["broken.toml"], "broken.toml is not TOML: "),
         (["missing.toml"], "missing.toml cannot be read: No such file or directory"),
         (["edges-48", "--levels=5"], "edges-48 is written for 4 levels, not 5."),

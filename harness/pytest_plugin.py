@@ -298,6 +298,7 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
     from harness.check.validate import compare_space
     from harness.check.window import check_root
     from harness.inspect.expect import expectations, places
+    from harness.inspect.snapshot import QuestionError
     from harness.machine.errors import MachineError
     from harness.paging import bulk
     from harness.paging.memory import BufferMemory
@@ -327,7 +328,12 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
         cpu, aside = (what.cpu, (what.window,)) if isinstance(what, Live) else (what, ())
 
         def unmet() -> list[str]:
-            return [] if meant is None else _unmet(cpu, memory, meant, *aside)
+            __tracebackhide__ = True
+            try:
+                return [] if meant is None else _unmet(cpu, memory, meant, *aside)
+            except QuestionError as error:
+                sentence = str(error)
+            pytest.fail(sentence)
 
         check_root(guest.free, cpu)
         if (sentence := uncleared(memory, cpu.roots)) is not None:

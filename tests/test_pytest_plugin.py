@@ -198,6 +198,10 @@ MISUSED = """
         space.memory.octets[space.cpu.cr3 + 8 * 400] = 1
         live.probe(Span.of(1 << 40, 4096))
 
+    def test_what_cannot_be_meant(space, prove):
+        space.map(Virtual(1 << 40), space.frames(1), 0, 0)
+        prove(space.cpu, expect={(1 << 40) + 1: "r"})
+
     def test_a_root_that_is_the_machine_s(space, prove):
         prove(replace(space.cpu, cr3=0x1000))
 """
@@ -237,7 +241,7 @@ FREES_TWICE = """
 def test_misuse_is_the_line_of_the_test_and_a_sentence(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(MISUSED)
     result = run(pytester, "--pagetable-engine=tcg", "-k4-level", "--tb=short")
-    result.assert_outcomes(failed=3)
+    result.assert_outcomes(failed=4)
     result.stdout.fnmatch_lines(
         [
             "*in test_a_direct_map",
@@ -246,6 +250,9 @@ def test_misuse_is_the_line_of_the_test_and_a_sentence(pytester: pytest.Pytester
             "*in test_a_store_that_is_not_announced",
             "    live.probe(Span.of(1 << 40, 4096))",
             "E*Misuse: the entry at 0x2000c80 was 0x0 and is 0x1, and no one has announced *",
+            "*in test_what_cannot_be_meant",
+            "    prove(space.cpu, expect={(1 << 40) + 1: *",
+            "E*Failed: expect: virtual is 0x10000000001, inside a page: write 0x10000000000, *",
             "*in test_a_root_that_is_the_machine_s",
             "    prove(replace(space.cpu, cr3=0x1000))",
             "E*Misuse: CR3 0x1000 has the root table at 0x1000, where there is no memory *",

@@ -377,6 +377,8 @@ def unmet(snapshot: Snapshot, meant: Expectations, aside: Sequence[Span] = ()) -
         )
     for expect in here:
         _check(cpu, expect)
+    _check_together(cpu, here)
+    for expect in here:
         found += pages.unlike(expect)
     if meant.strict:
         found += pages.unnamed(here)
@@ -392,10 +394,16 @@ def places(cpu: Cpu, meant: Expectations) -> Words:
 def _check(cpu: Cpu, expect: Expect) -> None:
     """Raises QuestionError for what cannot be asked of this processor."""
     span, place = expect.span(cpu), expect.where or "expect"
+    smallest = cpu.format.levels[0].size
     spans = [root.span for root in cpu.roots] if cpu.long else [LEGACY_SPAN]
     if not any(one.covers(span) for one in spans):
         there = " and ".join(map(str, spans))
         raise QuestionError(f"{place}: {span} are no addresses here: those are {there}")
+    if span.first % smallest and not span.size % smallest:
+        raise QuestionError(
+            f"{place}: virtual is {span.first:#x}, inside a page: write"
+            f" {span.first - span.first % smallest:#x}, where it begins"
+        )
     sizes = {cpu.format.levels[level].size for level in cpu.format.page_levels()}
     if expect.page is not None and expect.page not in sizes:
         known = ", ".join(map(in_units, sorted(sizes)))
@@ -413,6 +421,43 @@ def _check(cpu: Cpu, expect: Expect) -> None:
             raise QuestionError(
                 f"{place}: bits has {name!r}; a page of {cpu.format.name} has {known}"
             )
+
+
+def _check_together(cpu: Cpu, expects: Sequence[Expect]) -> None:
+    """Raises QuestionError where two expectations of the same addresses cannot both be met."""
+    open_: list[Expect] = []
+    for one in sorted(expects, key=lambda each: each.virtual):
+        open_ = [other for other in open_ if other.span(cpu).last >= one.virtual]
+        for other in open_:
+            if not _agree(cpu, one, other):
+                both = one.span(cpu).clip(other.span(cpu))
+                raise QuestionError(
+                    f"{both} are expected to be {_told(cpu, other)}, and {_told(cpu, one)}: both"
+                    " cannot be"
+                )
+        open_.append(one)
+
+
+def _told(cpu: Cpu, expect: Expect) -> str:
+    return f"{expect} ({expect.where or expect.span(cpu)})"
+
+
+def _agree(cpu: Cpu, one: Expect, other: Expect) -> bool:
+    """Whether both can be met at the addresses that they share."""
+    if one.absent or other.absent:
+        return one.absent and other.absent
+    mine, theirs = one.allows(cpu), other.allows(cpu)
+    if any(mine[access] != theirs[access] for access in mine.keys() & theirs.keys()):
+        return False
+    for name in ("rights", "page", "type"):
+        values = {getattr(one, name), getattr(other, name)} - {None}
+        if len(values) > 1:
+            return False
+    if one.bits is not None and other.bits is not None and {*one.bits} != {*other.bits}:
+        return False
+    if one.physical is None or other.physical is None:
+        return True
+    return one.physical - one.virtual == other.physical - other.virtual
 
 
 def _highest(cpu: Cpu) -> int:

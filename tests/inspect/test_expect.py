@@ -583,7 +583,7 @@ def test_an_index_that_is_computed_wrongly_at_one_level_is_found() -> None:
 def test_another_address_is_named_to_the_last_byte_of_its_page() -> None:
     made = Made()
     made.map(0x7F24_7456_7000, 0x510_0000, "uw")
-    found, *_ = made.unmet({0x7F12_3456_7FFF: {"physical": 0x510_0FFF}})
+    found, *_ = made.unmet({Span.of(0x7F12_3456_7FFF, 1): {"physical": 0x510_0FFF}})
     assert found.instead.startswith("0x7f2474567fff leads to 0x5100fff: its PDPTE index")
 
 
@@ -745,7 +745,7 @@ REFUSED = {
     "no TOML": ("strict = yes", "x.toml is not TOML: "),
     "an unknown key": (
         "stric = true",
-        "x.toml: there is no key 'stric' here: choose one of title, strict",
+        "x.toml: there is no key 'stric' here: did you mean strict",
     ),
     "an unknown key of one": (HERE + "right = ''", "x.toml, expect 1: there is no key 'right'"),
     "one that asks nothing": (HERE, "x.toml, expect 1: this asks nothing: say absent = true, or"),
@@ -797,6 +797,25 @@ UNANSWERED: dict[str, tuple[Any, str]] = {
     "no canonical address": ({1 << 52: "ur--"}, "0x10000000000000..0x10000000000fff are no add"),
     "a span over the hole": ({Span(0, 1 << 63): {"user": ""}}, "are no addresses here"),
     "no size of a page": ({0x40_0000: {"page": "8K"}}, "page is 8K; pages of .* 4K, 2M, 1G"),
+    "inside a page": ({0x40_0001: "ur--"}, "virtual is 0x400001, inside a page: write 0x400000"),
+    "pages from inside one on": ({Span.of(0x40_0800, 2 * PAGE): None}, "a page: write 0x400000"),
+    **{
+        f"two of one page: {name}": (
+            {0x40_0000: one, Span.of(0x3F_F000, 3 * PAGE): other},
+            "^0x400000..0x400fff are expected to be .*0x3ff000..0x401fff.*, and .*: both cannot be",
+        )
+        for name, one, other in (
+            ("rights", "ur--", "ur-x"),
+            ("rights that the user has alike", "rw", "r"),
+            ("absent", "ur--", None),
+            ("who", "ur-x", {"user": "r"}),
+            ("who else", {"user": "r"}, {"user": "rw"}),
+            ("frame", ("ur--", 0x500_0000), {"physical": 0x500_0000}),
+            ("page", {"page": "4K"}, {"page": "2M"}),
+            ("type", {"type": "WB"}, {"type": "UC"}),
+            ("bits", {"bits": ["G"]}, {"bits": []}),
+        )
+    },
     "no frame": (
         {Span.of(0x40_0000, 2 * PAGE): {"physical": (1 << 40) - PAGE}},
         "physical 0xfffffff000..0x10000000fff is nowhere: pages of .* lead to 0xffffffffff at most",
@@ -817,6 +836,28 @@ def test_what_this_processor_does_not_have_is_refused(made: Made, case: str) -> 
     meant, sentence = UNANSWERED[case]
     with pytest.raises(QuestionError, match=sentence):
         made.unmet(meant)
+
+
+def test_expectations_of_the_same_addresses_that_can_all_be_met_are_met(made: Made) -> None:
+    page = Span.of(0x40_1000, PAGE)
+    wanted: Mapping[Any, Any] = {
+        Span.of(0x40_0000, 16 * PAGE): ("ur-x", 0x500_0000),
+        page: {"user": "rx", "physical": 0x500_1000, "page": "4K", "bits": []},
+        page.first: {"supervisor": "rx", "type": "WB"},
+        Span.of(page.first + 8, 8): {"rights": "ux", "physical": 0x500_1008},
+    }
+    assert not made.unmet(wanted)
+    assert made.unmet(wanted, cpu=replace(made.cpu, cr3=0x1000))  # and are asked
+
+
+def test_what_cannot_both_be_met_at_other_levels_is_no_contradiction(made: Made) -> None:
+    text = "".join(
+        f"[[expect]]\nvirtual = 0x400000\nrights = '{rights}'\nlevels = [{levels}]\n"
+        for rights, levels in (("ur-x", 4), ("urwx", 5))
+    )
+    assert not unmet(made.snapshot(), parse(text, "x.toml"))
+    with pytest.raises(QuestionError, match=r"ur-x \(x.toml, expect 1\), and urwx \(x.toml, exp"):
+        unmet(made.snapshot(), parse(text.replace("[5]", "[4, 5]"), "x.toml"))
 
 
 def test_what_is_refused_names_its_place_in_the_file(made: Made) -> None:

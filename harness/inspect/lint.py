@@ -276,6 +276,12 @@ def _self_map(space: _Space, rows: Rows) -> Mask:
     return found
 
 
+def _self_map_executable(space: _Space, rows: Rows) -> Mask:
+    """Self-maps that withhold neither: by them alone the tables at whose level they are can be
+    written and executed.  The pages that they show are theirs, and no findings of their own."""
+    return _self_map(space, rows) & space.writable(rows) & space.has(rows, "execute")
+
+
 Breaks = Callable[[_Space, Rows], Mask]
 
 ERROR, WARNING, NOTE = Severity
@@ -316,6 +322,15 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
     (
         WRITE_EXECUTE,
         _write_and_execute,
+    ),
+    (
+        Rule(
+            "self-map-executable",
+            WARNING,
+            "self-maps through which tables can be written and executed",
+            "4.6",
+        ),
+        _self_map_executable,
     ),
     (
         Rule("user-in-kernel-half", WARNING, "pages of the upper half that user code can reach"),

@@ -110,6 +110,14 @@ PLANTED = {
         {(ROOT, 300): ROOT * TABLE | P | RW | XD},
         {"self-map": (0xFFFF_9600_0000_0000, 1)},
     ),
+    "self-map-executable": (
+        {(ROOT, 300): ROOT * TABLE | P | RW},
+        dict.fromkeys(("self-map", "self-map-executable"), (0xFFFF_9600_0000_0000, 1)),
+    ),
+    "self-map that is executed alone": (
+        {(ROOT, 300): ROOT * TABLE | P},
+        {"self-map": (0xFFFF_9600_0000_0000, 1)},
+    ),
     # The tables of the lower half, all but the root, and the root itself.
     "self-map for the user": (
         {(ROOT, 300): ROOT * TABLE | FULL | XD},

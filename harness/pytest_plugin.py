@@ -353,8 +353,8 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
         if disagreed:
             found = [d for one in comparisons for d in one.disagreements]
             said = [line for one in found for line in disagreement_lines(one)]
-            if len(found) < disagreed:
-                said.append(f"and {disagreed - len(found):,} more, which are not shown")
+            if more := disagreed - sum(one.count for one in found):
+                said.append(f"and {more:,} more, which are not shown")
             compared = sum(one.compared for one in comparisons)
             head = f"{disagreeing(disagreed, compared, 'answer')} on {guest.engine.name}"
             lines = [head, *said, *([""] if lines else []), *lines]

@@ -25,6 +25,7 @@ class Disagreement:
     observed  what the oracle says, for people
     walk      the reference's walk of the address, None where there is none
     hint      a sentence on what it may come from, for people; empty where nothing is known
+    count     how many questions of one cause it stands for
     """
 
     oracle: str
@@ -35,6 +36,7 @@ class Disagreement:
     observed: str
     walk: Walk | None = None
     hint: str = ""
+    count: int = 1
 
 
 @dataclass

@@ -36,6 +36,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -661,7 +662,7 @@ class Live:
         room = max(0, EXAMPLES - len(comparison.disagreements))
         comparison.disagree(
             len(wrong),
-            [_describe(asked, results, lane, earlier, kept) for lane in wrong[:room].tolist()],
+            list(islice(_described(asked, results, wrong, earlier, kept), room)),
         )
         return agree
 
@@ -854,25 +855,74 @@ def _ended_as(asked: _Asked, lane: int, result: np.void) -> bool:
     return bool(result["completed"] and named)
 
 
+LOOKED_AT = 1 << 12
+"""Accesses that ended otherwise than they must, of which the causes are looked for."""
+
+
+def _described(
+    asked: _Asked,
+    results: npt.NDArray[np.void],
+    wrong: Counts,
+    earlier: Sequence[_Event],
+    kept: Sequence[_Kept],
+) -> Iterator[Disagreement]:
+    """Accesses that ended otherwise than they must, in order of address; those as one for which the
+    same flush may be missing, of a page or of pages in a row."""
+    order = np.argsort(asked.cases.address[wrong], kind="stable")
+    size = asked.cpu.format.levels[0].size
+    group: list[int] = []
+    cause: tuple[int, str] | None = None
+    for lane in wrong[order][:LOOKED_AT].tolist():
+        stale = _stale(asked, results[lane], lane, earlier, kept)
+        own = None if stale is None else (stale.number, _change(asked, stale, lane))
+        page = int(asked.cases.address[lane]) // size
+        follows = group and page - int(asked.cases.address[group[-1]]) // size <= 1
+        if own is None or own != cause or not follows:
+            if group:
+                yield _describe(asked, results, group, cause)
+            group, cause = [], own
+        group.append(lane)
+    if group:
+        yield _describe(asked, results, group, cause)
+
+
+def _change(asked: _Asked, stale: _Asked, lane: int) -> str:
+    """What became of a page since an earlier probe, a phrase."""
+    if asked.rules.walks.end[lane] == End.ABSENT:
+        return "was unmapped"
+    if not asked.allowed[lane]:
+        return "lost rights"
+    here = (stale.keys == asked.keys[lane]) & (stale.aimed != asked.aimed[lane])
+    return "was led elsewhere" if here.any() else "was changed"
+
+
 def _describe(
     asked: _Asked,
     results: npt.NDArray[np.void],
-    lane: int,
-    earlier: Sequence[_Event],
-    kept: Sequence[_Kept],
+    lanes: Sequence[int],
+    cause: tuple[int, str] | None,
 ) -> Disagreement:
+    """One of the accesses, which have one cause: the call of `probe` whose answer it is, and what
+    became of the pages since."""
+    lane = lanes[0]
     cases, result = asked.cases, results[lane]
     kind, levels = Kind(int(cases.kind[lane])), len(asked.paths.slot)
     found = int(result["after"][levels] if kind is Kind.WRITE else result["data"])
     steps = range(levels - 1, int(asked.rules.walks.level[lane]) - 1, -1)
     marked = bool(asked.allowed[lane]) and kind is not Kind.WRITE
     before = [int(asked.paths.raw[level, lane]) for level in steps]
-    stale = _stale(asked, result, lane, earlier, kept)
-    hint = stale and (
-        f"a flush may be missing: this is the answer by the tables as they were at call"
-        f" {stale.number} of live.probe, which changed since, and which the TLB may keep until"
-        f" {int(cases.address[lane]):#x} is flushed, which was not done in between (SDM 4.10.4)"
-    )
+    hint = ""
+    if cause is not None:
+        call, became = cause
+        size = asked.cpu.format.levels[0].size
+        first, last = (int(cases.address[one]) // size * size for one in (lane, lanes[-1]))
+        where = f"{first:#x}" if first == last else f"{Span(first, last + size - 1)}"
+        many = len(lanes) > 1
+        hint = (
+            f"a flush may be missing: {where} {became} and not flushed, and {len(lanes)}"
+            f" access{'es' if many else ''} still end{'' if many else 's'} as at call {call} of"
+            " live.probe (SDM 4.10.4)"
+        )
     return Disagreement(
         oracle=PROBE,
         address=int(cases.address[lane]),
@@ -880,5 +930,6 @@ def _describe(
         ac=bool(cases.ac[lane]),
         expected=f"{expected_text(asked.rules, lane)}; at call {asked.number} of live.probe",
         observed=observed_text(result, found, marked, before),
-        hint=hint or "",
+        hint=hint,
+        count=len(lanes),
     )

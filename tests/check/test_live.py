@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harness.check.compare import PROBE
+from harness.check.compare import EXAMPLES, PROBE
 from harness.check.live import BESIDE, NOT_SHOWN, RUNS, Live
 from harness.check.quirks import KEPT_CODE
 from harness.check.space import GuestSpace
@@ -212,6 +212,8 @@ def test_a_flush_that_is_withheld_shows(
     assert found.disagreed
     assert all("done, and" in one.observed for one in found.disagreements)
     assert all("flush may be missing" in one.hint for one in found.disagreements)
+    if len(found.disagreements) < EXAMPLES:
+        assert sum(one.count for one in found.disagreements) == found.disagreed
 
 
 def forgetting(guest: Guest, monkeypatch: pytest.MonkeyPatch, runs: int) -> list[int]:

@@ -154,6 +154,9 @@ def test_the_window_maps_all_ram_and_only_inside_its_span(bench: Bench) -> None:
     assert (stub.virtual == stub.physical).all()  # and what it enters by, nothing else
     assert stub.virtual.tolist() == list(range(image.text.start, image.data.stop, 4096))
     assert window.span == Span.of(window.span.first, RAM)
+    inside = np.array([one in window.span for one in after.virtual.tolist()])
+    noted = after.raw[inside] & np.uint64(formats.A | formats.D)
+    assert (noted == formats.A | formats.D).all()  # so that no access sets them (SDM 4.8)
 
 
 @pytest.mark.parametrize(("small", "levels"), [(True, {0}), (False, {0, 1})])

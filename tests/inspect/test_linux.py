@@ -37,6 +37,20 @@ def said(raw: int, level: int = 0) -> str:
     return linux.read(CPU, decode.read(CPU, raw, level)).said
 
 
+@pytest.mark.parametrize(
+    ("bits", "name"),
+    [
+        *((0, "WB"), (1 << 3, "WC"), (1 << 4, "UC-"), (3 << 3, "UC")),
+        *((1 << 7 | 1 << 3, "WP"), (1 << 7 | 3 << 3, "WT")),
+    ],
+)
+def test_the_memory_type_is_by_the_pat_as_linux_loads_it(bits: int, name: str) -> None:
+    """WB WC UC- UC, WB WP UC- WT (arch/x86/mm/pat/memtype.c); nothing else has a type."""
+    assert linux.read(CPU, decode.read(CPU, PAGE | bits, 0)).memory_type == name
+    assert linux.read(CPU, decode.read(CPU, 0x2067 | 1 << 4, 1)).memory_type is None
+    assert linux.read(CPU, decode.read(CPU, 0, 0)).memory_type is None
+
+
 @pytest.mark.parametrize("mode", [Mode.LEVEL_4, Mode.LEVEL_5])
 def test_linux_has_what_the_machine_ignores_and_no_more(mode: Mode) -> None:
     cpu = Cpu.in_mode(mode, 0)

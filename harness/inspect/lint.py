@@ -745,8 +745,8 @@ def _pieces(
 
 
 def _memory(one: Range) -> Span | None:
-    """The memory of a page, and of several where they follow each other."""
-    if one.kind != RowKind.PAGE or one.pieces > 1:
+    """The memory of a page, and of several where they follow each other or are one page."""
+    if one.kind != RowKind.PAGE or (one.pieces > 1 and not one.repeated):
         return None
     return Span.of(one.physical, one.size if one.repeated else one.pages * one.size)
 

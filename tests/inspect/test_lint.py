@@ -268,6 +268,19 @@ def test_neighbours_are_one_finding_and_the_first_are_kept() -> None:
     assert one.findings[0].where == Span(LOW_PAGE + 0xA000, LOW_PAGE + 0xCFFF)
 
 
+def test_the_memory_of_pages_is_named_where_there_are_any_in_a_row() -> None:
+    def memory(step: int) -> Span | None:
+        frames = range(FREE, FREE + 16 * step, step) if step else [FREE] * 16
+        changes = {(PAGES, 99 + n): raw | P | US | XD | G for n, raw in enumerate(frames)}
+        (finding,) = found(planted(changes))["global-user"].findings
+        return finding.physical
+
+    assert memory(0x1000) == Span.of(FREE, 16 * 0x1000)
+    assert memory(0) == Span.of(FREE, 0x1000)  # all of them one page
+    (finding,) = found(planted({(PAGES, 7): FREE | P | 1 << 51}))["reserved-bits"].findings
+    assert finding.physical is None
+
+
 def test_every_alias_counts() -> None:
     changes = {(LOWER, slot): PAGES * TABLE | FULL for slot in range(2, 12)}
     changes[PAGES, 7] = FREE | P | 1 << 51

@@ -162,9 +162,9 @@ def _gate(snapshot: Snapshot, vector: int, place: int) -> _Gate | None:
     if not snapshot.cpu.long:
         return _Gate(vector, target, 0)
     high = _word(snapshot, place + 8)
-    return (
-        None if high is None else _Gate(vector, target | high << 32 & ~0xFFFF_FFFF, raw >> 32 & 7)
-    )
+    if high is None:
+        return None
+    return _Gate(vector, target | (high & 0xFFFF_FFFF) << 32, raw >> 32 & 7)
 
 
 def _handlers(snapshot: Snapshot, gates: Iterable[_Gate]) -> Iterator[Need]:

@@ -151,6 +151,10 @@ PUSHED = 48
 PLANTED: dict[str, tuple[Callable[[World], object], list[tuple[str, str, int]]]] = {
     "code absent": (without(CODE), [(needs.CODE, span(CODE, 1), 1), *ALL]),
     "code not executable": (with_rights(CODE, P | XD), [(needs.CODE, span(CODE, 1), 1), *ALL]),
+    "code in the upper half": (
+        register("rip", 0xFFFF_FFFF_8100_0001),
+        [(needs.CODE, span(0xFFFF_FFFF_8100_0001, 1), 1)],
+    ),
     "stack absent": (
         without(STACK),
         [(needs.STACK, span(STACK + 0x800 - PUSHED, PUSHED), 1)] * 2,
@@ -197,6 +201,33 @@ PLANTED: dict[str, tuple[Callable[[World], object], list[tuple[str, str, int]]]]
         lambda world: (
             world.registers.update(idt_limit=0x1_01FF) or world.idt.update({32: gate(FREE)})
         ),
+        [],
+    ),
+    "idt on two pages that are absent": (
+        lambda world: world.registers.update(idt=FREE + 0x800, idt_limit=0xFFF),
+        [
+            (needs.IDT, span(FREE + 0x800, 0x800), 128),
+            (needs.IDT, span(FREE + PAGE, 0x800), 128),
+        ],
+    ),
+    "idt that ends with its page": (
+        lambda world: world.registers.update(idt=IST + PAGE - 16, idt_limit=15),
+        [],
+    ),
+    "ist that a gate takes and the tss has no more": (
+        lambda world: world.tss.pop(36),
+        [(needs.STACK, span((1 << 64) - PUSHED, PUSHED), 1)],
+    ),
+    "gdt read-only that ends within a descriptor": (
+        lambda world: one_more_descriptor(world).registers.update(gdt_limit=0x1E),
+        [],
+    ),
+    "a gate with its reserved bits set": (
+        lambda world: world.idt.update({3: gate(CODE)[:12] + b"\xff" * 4}),
+        [],
+    ),
+    "idt that ends within a gate": (
+        lambda world: world.registers.update(idt_limit=0x1FE) or world.idt.update({31: gate(FREE)}),
         [],
     ),
     "a gate that leads somewhere and is not present": (
@@ -296,7 +327,11 @@ def test_lint_says_each_with_its_rule_and_leaves_out_what_is_ignored() -> None:
     assert finding.detail == "vectors 0 to 31: the entry is not present (4.7)"
     assert finding.slot is not None
     assert (finding.slot.level, finding.slot.index) == (0, IDT // PAGE)
-    broken, _ = lint(world.snapshot(), types(None), [needs.GDT, needs.IDT])
+    world.idt[3] = gate(FREE)
+    world.rights[IDT] = P | XD
+    (one,) = (one for one in needs.broken(world.snapshot()) if one.rule == needs.HANDLER)
+    assert one.detail == "vector 3: the entry is not present (4.7)"
+    broken, _ = lint(world.snapshot(), types(None), [needs.GDT, needs.HANDLER])
     assert not [one for one in broken if one.rule in NEED_RULES]
 
 
@@ -316,13 +351,29 @@ def test_a_32_bit_kernel_s_tables_are_read_in_its_own_form() -> None:
         memory.octets[IDT + 8 * number :][:8] = np.frombuffer(raw, np.uint8)
     entries[TSS // 4 + 1] = FREE + 0x100
     cpu = replace(Cpu.long_mode(4, ROOT), cr0=Cr0.PE | Cr0.PG | Cr0.WP, cr4=0, efer=Efer(0))
-    registers = {"rip": 0x10, "cs_base": CODE, "rsp": STACK + 0x100, "cpl": 0, "ss_base": 0}
+    # Linear addresses wrap at 4 GiB (SDM volume 3A, 3.3).
+    registers = {
+        "rip": 0x2_0010,
+        "cs_base": CODE - 0x2_0000 + (1 << 32),
+        "rsp": STACK + 0x100,
+        "cpl": 0,
+        "ss_base": 0,
+    }
     tables = {"idt": IDT, "idt_limit": 0x7F, "tss": TSS}
     snapshot = Snapshot("", cpu, memory, (memory.span,), registers=registers | tables)
     assert [(one.rule, one.where.first) for one in needs.broken(snapshot)] == [
         (needs.HANDLER, FREE),
         (needs.STACK, FREE + 0x100 - 24),
     ]
+
+
+def test_outside_long_mode_code_is_where_4_gib_wrap_to_and_an_odd_tss_has_no_stack() -> None:
+    memory = BufferMemory(np.zeros(0x20 * PAGE, np.uint8))
+    entries = memory.octets.view(np.uint32)
+    entries[ROOT // 4], entries[0x2000 // 4 + TSS // PAGE] = 0x2000 | P | W, TSS | P
+    registers = {"cpl": 0, "rip": 0x2_0000, "cs_base": FREE - 0x2_0000 + (1 << 32), "tss": TSS + 2}
+    snapshot = Snapshot("", Cpu.in_mode(Mode.BITS_32, ROOT), memory, None, registers=registers)
+    assert [(one.rule, one.where.first) for one in needs.broken(snapshot)] == [(needs.CODE, FREE)]
 
 
 def lowest_asked(cpu: Cpu, **registers: int) -> int:

@@ -16,7 +16,7 @@ import pytest
 from harness.check.layouts import load, shipped
 from harness.inspect import remedy as remedies_module
 from harness.inspect.held import UnreadError
-from harness.inspect.remedy import Missing, Remedy, remedies
+from harness.inspect.remedy import Missing, Remedy, ignored_ps, remedies
 from harness.inspect.sources import layout
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
@@ -406,6 +406,20 @@ def test_smep_and_smap_are_switched_off_last(off: str) -> None:
 
 
 BITS_32 = Cpu.in_mode(Mode.BITS_32, 0)
+
+
+@pytest.mark.parametrize(
+    ("pde", "cr4", "ignored"),
+    [(0x2083, 0, True), (0x2003, 0, False), (0x2082, 0, False), (0x83, Cr4.PSE, False)],
+)
+def test_ps_is_ignored_in_a_pde_that_is_present_while_cr4_pse_is_clear(
+    pde: int, cr4: int, ignored: bool
+) -> None:
+    cpu, memory = path(replace(BITS_32, cr4=cr4), 7, 7)
+    memory.store(Physical(0x1000), 4, pde)
+    pde_step, *rest = walk(memory, cpu.roots[0], Virtual(0)).steps
+    assert ignored_ps(cpu, pde_step) == ignored
+    assert not any(ignored_ps(cpu, step) for step in rest)
 
 
 @pytest.mark.parametrize("pde", [0x83, 0x40_0083, OUTSIDE | 0x83])

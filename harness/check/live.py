@@ -386,9 +386,7 @@ class Live:
         self._memory.scatter(slot, batch.cpu.format.entry_bytes, last)
         self._take_stores(by_guest=False)
 
-    def _cases(
-        self, batch: _Batch, pages: Words, spans: Sequence[Span]
-    ) -> tuple[Cases, Outcomes]:
+    def _cases(self, batch: _Batch, pages: Words, spans: Sequence[Span]) -> tuple[Cases, Outcomes]:
         """All accesses at all pages that are left to the space, one access after the other, and how
         they end by the rules."""
         kept = {q.name: q.kept for q in self._quirks if isinstance(q, DenialQuirk)}

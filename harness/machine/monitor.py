@@ -99,6 +99,9 @@ class Monitor:
         self._vcpu = vcpu
         self.clock = Clock(qemu.pid)
         self._loop = asyncio.new_event_loop()
+        # The library leaves what a connection ended with in futures that nobody asks, and asyncio
+        # would print the way there when they are collected.
+        self._loop.set_exception_handler(lambda *_: None)
         self._lost: MachineError | None = None
         self._client = _Client(readbuflen=PART)
         # An end of the connection is reported by an exception here; it need not be logged, too.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -418,6 +419,23 @@ def test_an_answer_of_another_type_is_a_sentence(
         monitor.paused(),
     ):
         pytest.fail("it was paused")
+
+
+def test_what_nobody_asks_for_of_a_broken_conversation_is_not_printed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The library's futures end with what the connection ended with, at times unasked."""
+    path = tmp_path / "socket"
+    cpus = b'[{"cpu-index": 0, "target": "x86_64", "qom-path": ""}]'
+    with (
+        served(path, *MADE, b'{"id": "__qmp#00000", "return": %b}\n' % cpus),
+        conversation(path, 0) as monitor,
+    ):
+        future = monitor._loop.create_future()
+        future.set_exception(EOFError())
+        del future
+        gc.collect()
+    assert not caplog.records
 
 
 def test_a_path_that_leads_nowhere_is_a_sentence(tmp_path: Path) -> None:

@@ -258,3 +258,23 @@ def test_accessed_and_dirty_survive_a_split() -> None:
     world.space.map_range(Virtual(0), Physical(0), world.table_span, A | D)
     split(world.space, Virtual(0)).done()
     assert world.space.read(world.space.slot(Virtual(world.page), 0)) & (A | D) == A | D
+
+
+def test_a_move_from_anywhere_leads_where_it_did(world: World) -> None:
+    """The target lies as far behind what is moved as the new address says, not from 0 on."""
+    world.space.map(Virtual(3 * world.page), world.frames(2), 0, world.rights("write"))
+    to = world.table_span + world.page
+    move(world.space, world.pages(3 * world.page, 2), Virtual(to)).done()
+    for page in range(2):
+        assert physical(world.space, (3 + page) * world.page) is None
+        assert physical(world.space, to + page * world.page) == world.frames(2)[page]
+
+
+def test_any_address_of_a_table_collapses_all_of_it(world: World) -> None:
+    count = world.table_span // world.page
+    first, frames = 3 * world.table_span, world.frames(count, first=8 * count)
+    world.space.map(Virtual(first), frames, 0, world.rights("write"))
+    collapse(world.space, Virtual(first + world.page), 1).done()
+    assert leaf_level(world.space, first) == 1
+    assert physical(world.space, first + world.page) == frames[1]
+    assert physical(world.space, 0) is None

@@ -137,18 +137,29 @@ static u64 operand(const u8 *state, const struct special *special, u64 next)
 
 /* ---- instructions ---- */
 
+static enum what moves_to(int control_register)
+{
+	switch (control_register) {
+	case 2: return MOVES_CR2;
+	case 3: return MOVES_CR3;
+	case 8: return NOTHING;
+	default: return MOVES_CONTROL;
+	}
+}
+
 /* In 32-bit code 0x40 to 0x4f are instructions of one byte, so that nothing is mistaken. */
 static enum what what_is(const u8 *byte)
 {
 	int segment = -1;
 	bool address_size = false;
 	byte = skip_prefixes(byte, &segment, &address_size);
+	bool rex_r = (*byte & 0xf4) == 0x44;
 	if ((*byte & 0xf0) == 0x40)
 		byte++;
 	if (byte[0] != 0x0f)
 		return NOTHING;
 	if (byte[1] == 0x22)
-		return (byte[2] >> 3 & 7) == 3 ? MOVES_CR3 : MOVES_CONTROL;
+		return moves_to((byte[2] >> 3 & 7) | rex_r << 3);
 	if (byte[1] == 0x01 && byte[2] < 0xc0)
 		return (byte[2] >> 3 & 7) == 7 ? INVALIDATES_PAGE : (byte[2] >> 3 & 7) == 6 ? MOVES_CONTROL : NOTHING;
 	if (byte[1] == 0x38 && byte[2] == 0x82)
@@ -189,6 +200,9 @@ static void settle(struct processor *p)
 		lock();		/* TCG has none: should it have one some day, this is at least nothing false */
 		drop_all(p, true, CONTROL);
 		unlock();
+	} else if (special->what == MOVES_CR2) {
+		if (!planted(MOV_CR2_FAULTS))	/* no page fault, which is told by its change */
+			p->cr2 = load(p->state, CR2);
 	} else {
 		note_control(p, special->what == MOVES_CR3);
 	}
@@ -321,7 +335,8 @@ static void reach(struct processor *p, u64 address, unsigned size, enum access a
 		look(p, address, access, pc);
 		if (access != WRITE)
 			return;
-		if (recent->page != address / PAGE) {	/* a stale use: the store may have gone to either frame */
+		bool known = recent->page == address / PAGE && (recent->stamp == p->stamp || planted(OLD_PLACE));
+		if (!known) {	/* a stale use: the store may have gone to either frame */
 			stored_anywhere(p, address, size, pc);
 			return;
 		}
@@ -367,13 +382,6 @@ static void on_store(unsigned cpu, u32 info, u64 address, void *pc) { on_access(
 static void on_either(unsigned cpu, u32 info, u64 address, void *pc)
 {
 	on_access(cpu, info, address, (u64)pc, is_store(info) ? WRITE : READ);
-}
-
-static void on_idle(unsigned cpu, void *data)
-{
-	(void)data;
-	if (cpu < MOST_PROCESSORS && processors[cpu])
-		processors[cpu]->idles++;
 }
 
 /* ---- translation ---- */
@@ -442,10 +450,12 @@ EXPORT int qemu_plugin_install(u64 id, const struct qemu_info *info, int argc, c
 	const char *wrong = find_insides();
 	if (!info->system_emulation || strcmp(info->target, "x86_64"))
 		wrong = "this QEMU is not qemu-system-x86_64";
+	else if (info->max_vcpus > MOST_PROCESSORS)
+		wrong = "its machine may have more than 64 processors";
 	if (wrong) {
 		refuse(wrong);
 		return 1;
 	}
-	register_callbacks(id, on_idle, on_translation, on_flush);
+	register_callbacks(id, on_translation, on_flush);
 	return 0;
 }

@@ -19,29 +19,22 @@ __attribute__((constructor)) static void choose_version(void)
 
 /* ---- callbacks, which took the plugin's id before they took user data ---- */
 
-static on_vcpu idle_callback;
 static void (*translated_callback)(void *block);
 
-static void idle_by_id(u64 id, unsigned cpu) { (void)id; idle_callback(cpu, NULL); }
 static void translated_by_id(u64 id, void *block) { (void)id; translated_callback(block); }
 static void translated_with_data(void *block, void *data) { (void)data; translated_callback(block); }
 
-void register_callbacks(u64 id, on_vcpu idle, void (*translated)(void *block), void (*flushed)(void))
+void register_callbacks(u64 id, void (*translated)(void *block), void (*flushed)(void))
 {
 	void *on_flushed = dlsym(RTLD_DEFAULT, "qemu_plugin_register_flush_cb");
-	void *on_idle = dlsym(RTLD_DEFAULT, "qemu_plugin_register_vcpu_idle_cb");
 	void *on_translated = dlsym(RTLD_DEFAULT, "qemu_plugin_register_vcpu_tb_trans_cb");
 	/* What it is called with, the id or user data, is of no interest. */
 	((void (*)(u64, void (*)(void), void *))on_flushed)(id, flushed, NULL);
-	idle_callback = idle;
 	translated_callback = translated;
-	if (interface >= WITH_DATA) {
-		((void (*)(u64, on_vcpu, void *))on_idle)(id, idle, NULL);
+	if (interface >= WITH_DATA)
 		((void (*)(u64, void (*)(void *, void *), void *))on_translated)(id, translated_with_data, NULL);
-	} else {
-		((void (*)(u64, void (*)(u64, unsigned)))on_idle)(id, idle_by_id);
+	else
 		((void (*)(u64, void (*)(u64, void *)))on_translated)(id, translated_by_id);
-	}
 }
 
 /* Since interface 3 the bytes are copied; before, they are pointed to. */

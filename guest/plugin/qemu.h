@@ -40,7 +40,7 @@ bool qemu_plugin_mem_is_store(u32 info);
 enum { WITH_REGISTERS = 3, WITH_DATA = 7 };	/* registers can be read; callbacks take user data */
 extern int interface;
 
-void register_callbacks(u64 id, on_vcpu idle, void (*translated)(void *block), void (*flushed)(void));
+void register_callbacks(u64 id, void (*translated)(void *block), void (*flushed)(void));
 size_t instruction_bytes(void *insn, u8 *bytes, size_t size);
 
 /* What is inside.  Each answers a sentence, or NULL where all is well. */

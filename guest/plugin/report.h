@@ -38,8 +38,8 @@ enum how { INVLPG, MOV_CR3, CONTROL, FAULT, RESTORED, HOWS };
 #define COUNTS(X) \
 	X(uses) X(late) X(entries) X(by_invlpg) X(by_mov_cr3) X(by_control) X(by_fault) X(by_restoring)
 #define EXAMPLE(X) \
-	X(author) X(processor) X(address) X(pc) X(cr0) X(cr3) X(cr4) X(efer) X(shift) X(physical) \
-	X(entry) X(before) X(after) X(blocks_since) \
+	X(author) X(processor) X(address) X(pc) X(cr0) X(cr3) X(cr4) X(efer) X(physical) \
+	X(entry) X(before) X(after) \
 	X(old_steps) X(old_at0) X(old_at1) X(old_at2) X(old_at3) X(old_at4) \
 	X(old_raw0) X(old_raw1) X(old_raw2) X(old_raw3) X(old_raw4) \
 	X(new_steps) X(new_at0) X(new_at1) X(new_at2) X(new_at3) X(new_at4) \

@@ -5,6 +5,8 @@
 #include "shadow.h"
 
 #define CR0_WP		(1ull << 16)
+#define CR0_NW		(1ull << 29)
+#define CR0_CD		(1ull << 30)
 #define CR0_PG		(1ull << 31)
 #define CR4_PSE		(1ull << 4)
 #define CR4_PAE		(1ull << 5)
@@ -366,7 +368,7 @@ void drop_all(struct processor *p, bool global, enum how how)
 /* ---- changes ---- */
 
 /* The last narrowing of an entry, by its address. */
-struct change { u64 at, before, after, pc, number, thread, blocks, idles; unsigned author; };
+struct change { u64 at, before, after, pc, number, thread, blocks; unsigned author; };
 static struct change changes[MOST_LOGGED];
 
 /* Threads that went back to user mode, and how many narrowings there had been then. */
@@ -411,7 +413,7 @@ static bool narrower(u64 before, u64 after)
 static void log_change(struct processor *p, u64 at, u64 before, u64 after, u64 pc)
 {
 	*change_of(at) = (struct change){
-		at, before, after, pc, ++report->totals.narrowed, thread_of(p), p->blocks, p->idles, p->number,
+		at, before, after, pc, ++report->totals.narrowed, thread_of(p), p->blocks, p->number,
 	};
 }
 
@@ -454,11 +456,15 @@ static const struct change *guilty(const struct entry *entry, struct step was)
 	return change;
 }
 
-/* Which step of a walk has lost something; the last where none has. */
+/*
+ * Which step of a walk has lost something; the last where none has.  Where an entry stands does not count: a global page
+ * is used under other roots, whose tables may be shared from any level on.
+ */
 static unsigned first_lost(const struct walk *was, const struct walk *now)
 {
 	for (unsigned i = 0; i < now->steps && i < was->steps; i++)
-		if (was->path[i].at != now->path[i].at || narrower(was->path[i].raw, now->path[i].raw))
+		if (narrower(was->path[i].raw, now->path[i].raw) ||
+		    (planted(ROOT_COUNTS) && was->path[i].at != now->path[i].at))
 			return i;
 	return now->steps ? now->steps - 1u : 0;
 }
@@ -478,9 +484,9 @@ static enum lost what_is_lost(struct step was, struct step now)
 
 /*
  * Whether no later flush excuses the change: its author has gone back to user mode, or has run on for so long that it
- * will not flush any more, or sleeps while another processor goes on.
+ * will not flush any more.
  */
-static bool is_late(const struct processor *p, const struct change *change, u64 first_use)
+static bool is_late(const struct change *change)
 {
 	if (!change || planted(NO_LATE))
 		return false;
@@ -489,12 +495,7 @@ static bool is_late(const struct processor *p, const struct change *change, u64 
 	unsigned i = hash(change->thread) % MOST_THREADS;
 	if (back[i].thread == change->thread && back[i].number >= change->number)
 		return true;
-	const struct processor *author = processors[change->author];
-	if (planted(NO_DEADLINE))
-		return false;
-	if (author->blocks - change->blocks > deadline)
-		return true;
-	return author->idles != change->idles && p->blocks - first_use > deadline;
+	return processors[change->author]->blocks - change->blocks > deadline && !planted(NO_DEADLINE);
 }
 
 struct use {
@@ -528,12 +529,10 @@ static void set_example(struct cause *cause, const struct use *use, struct step 
 	cause->cr3 = p->cr3;
 	cause->cr4 = p->cr4;
 	cause->efer = p->efer;
-	cause->shift = use->was->shift;
 	cause->physical = physical_of(use->was, use->address);
 	cause->entry = was.at;
 	cause->before = was.raw;
 	cause->after = now.raw;
-	cause->blocks_since = change ? processors[change->author]->blocks - change->blocks : 0;
 	set_path(&cause->old_steps, use->was);
 	set_path(&cause->new_steps, use->now);
 }
@@ -579,7 +578,7 @@ static void count_use(const struct use *use)
 	totals->denied += use->denied;
 	if (!cause) {
 		totals->lost_causes++;
-		totals->late += is_late(p, change, p->blocks);
+		totals->late += is_late(change);
 		return;
 	}
 	u32 number = cause - report->causes + 1;
@@ -590,7 +589,7 @@ static void count_use(const struct use *use)
 		if (p->stales < MOST_STALE)
 			p->stale[p->stales++] = use->entry->key;
 	}
-	bool late = is_late(p, change, p->blocks);
+	bool late = is_late(change);
 	if (!cause->uses || (late && !cause->late))
 		set_example(cause, use, was, now, change);
 	cause->uses++;
@@ -675,14 +674,19 @@ static bool covers(const struct walk *now, const struct walk *was)
 	       now->executable >= was->executable;
 }
 
-static void refresh(struct processor *p, struct entry *entry, const struct walk *now, enum how how)
+/* The page is walked again: one that has another size now takes an entry of its own. */
+static void refresh(struct processor *p, struct entry *entry, u64 address, const struct walk *now, enum how how)
 {
+	if (now->shift != entry->walk.shift && !planted(SIZE_STAYS)) {
+		drop_address(p, address, how);
+		keep(p, address, now);
+		return;
+	}
 	bool global = entry->walk.global;
 	ended(entry, how);
 	entry->walk = *now;
 	entry->walk.global = global;
 	entry->seen = report->totals.narrowed;
-	(void)p;
 }
 
 static void remember(struct processor *p, u64 address, enum access access, u64 physical)
@@ -700,13 +704,13 @@ static void compare(struct processor *p, struct entry *entry, u64 address, const
 		     (access == WRITE && !entry->walk.dirty && !planted(DIRTY_IGNORED));
 	if (again) {
 		if (now->ok)
-			refresh(p, entry, now, FAULT);
+			refresh(p, entry, address, now, FAULT);
 	} else if (is_stale(p, &entry->walk, now, address, access, user)) {
 		struct use use = { p, address, pc, access, user, false, TRANSLATION, entry, &entry->walk, now };
 		count_use(&use);
 		return;
 	} else if (covers(now, &entry->walk)) {
-		refresh(p, entry, now, RESTORED);
+		refresh(p, entry, address, now, RESTORED);
 	}
 	if (now->ok)
 		remember(p, address, access, physical_of(now, address));
@@ -839,11 +843,13 @@ void note_control(struct processor *p, bool written_cr3)
 	bool task = cr3 != p->cr3 && !written_cr3;
 	lock();
 	p->efer = load(p->state, EFER);
+	bool smep = turned & cr4 & CR4_SMEP && !planted(SMEP_DROPS_NOTHING), spares = planted(SMEP_SPARES_GLOBAL);
 	bool all = (p->paging && !paging && !planted(PG_DROPS_NOTHING)) || (turned & CR4_PGE && !planted(PGE_DROPS_NOTHING)) ||
-		   turned & p->cr4 & CR4_PCIDE || turned & CR4_LA57;
-	bool some = turned & CR4_PAE || (turned & cr4 & CR4_SMEP && !planted(SMEP_DROPS_NOTHING)) ||
-		    (written_cr3 && !planted(CR3_DROPS_NOTHING)) || (task && !planted(TASK_SWITCH_DROPS_NOTHING));
-	bool loads = written_cr3 || task || paging != p->paging || (cr0 ^ p->cr0) || turned & (CR4_PAE | CR4_PGE | CR4_PSE);
+		   turned & CR4_PAE || (smep && !spares);
+	bool some = (written_cr3 && !planted(CR3_DROPS_NOTHING)) || (task && !planted(TASK_SWITCH_DROPS_NOTHING)) || smep;
+	bool loads = written_cr3 || task || paging != p->paging || (cr0 ^ p->cr0) & (CR0_CD | CR0_NW) ||
+		     (planted(WP_LOADS_REGISTERS) && cr0 != p->cr0) || turned & (CR4_PAE | CR4_PGE | CR4_PSE) ||
+		     (turned & CR4_SMEP && !planted(SMEP_KEEPS_REGISTERS));
 	if (all || some)
 		drop_all(p, all || (written_cr3 && planted(CR3_DROPS_GLOBAL)), written_cr3 || task ? MOV_CR3 : CONTROL);
 	report->totals.mov_cr3 += written_cr3;

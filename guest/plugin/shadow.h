@@ -42,7 +42,7 @@ struct cache { struct entry *entries; size_t size, used; };
 struct recent { u64 page, stamp, physical; struct frame *frame; };
 
 /* An instruction that flushes. */
-enum what { NOTHING, MOVES_CR3, MOVES_CONTROL, INVALIDATES_PAGE, INVALIDATES_PCID };
+enum what { NOTHING, MOVES_CR2, MOVES_CR3, MOVES_CONTROL, INVALIDATES_PAGE, INVALIDATES_PCID };
 struct special { enum what what; unsigned length; u8 bytes[16]; u64 pc; };
 
 struct processor {
@@ -57,7 +57,7 @@ struct processor {
 
 	bool paging, user, checked, paged;	/* paged: paging was on once */
 	unsigned number;
-	u64 told_blocks, idles;
+	u64 told_blocks;
 	u64 cr0, cr4, efer;
 	struct special special;
 	u64 operand;	/* of INVLPG */
@@ -82,6 +82,7 @@ enum plant {
 	SMEP_DROPS_NOTHING, TASK_SWITCH_DROPS_NOTHING, FAULT_DROPS_NOTHING, FAULT_SPARES_STRUCTURES, GLOBAL_WITHOUT_PGE,
 	NO_FRAME, NO_WRITE, NO_USER, NO_EXECUTE, WP_IGNORED, DIRTY_IGNORED, NO_STRUCTURES, NO_REGISTERS, REGISTERS_STAY,
 	NO_SECOND_PAGE, NO_FETCH, NO_DENIED, WIDENING_COUNTS, SIZE_COUNTS, OTHER_BITS_COUNT, NO_LATE, NO_DEADLINE, ALWAYS_LATE,
+	ROOT_COUNTS, SIZE_STAYS, OLD_PLACE, MOV_CR2_FAULTS, WP_LOADS_REGISTERS, SMEP_KEEPS_REGISTERS, SMEP_SPARES_GLOBAL,
 };
 extern int plant;
 #define planted(what) (plant == (what))

@@ -30,7 +30,7 @@ def outcome(pytester: pytest.Pytester, command: list[str], options: str) -> str:
 
 def test_a_kernel_that_forgets_a_flush_fails(pytester: pytest.Pytester) -> None:
     told = outcome(pytester, command(QEMU, 4), f"deadline={SHORT}")
-    assert "A flush is missing: 8 late uses" in told
+    assert "A flush is missing: 10 late uses" in told
     assert "1. supervisor read at 0x400000001000" in told
 
 

@@ -73,6 +73,7 @@ static void print_number(uint64_t value)
 }
 ALWAYS void store(word *slot, word entry) { *(volatile word *)slot = entry; }
 ALWAYS void invlpg(uintptr_t address) { asm volatile("invlpg (%0)" :: "r"(address) : "memory"); }
+ALWAYS void set_cr2(uintptr_t value) { asm volatile("mov %0, %%cr2" :: "r"(value) : "memory"); }
 ALWAYS uintptr_t cr3(void) { uintptr_t value; asm volatile("mov %%cr3, %0" : "=r"(value)); return value; }
 ALWAYS void set_cr3(uintptr_t value) { asm volatile("mov %0, %%cr3" :: "r"(value) : "memory"); }
 ALWAYS uintptr_t cr4(void) { uintptr_t value; asm volatile("mov %%cr4, %0" : "=r"(value)); return value; }
@@ -258,6 +259,36 @@ static void globals(void)
 #endif
 }
 
+/* A global page is cached under every root. */
+static void other_root(void)
+{
+	static ALIGNED word second[SLOTS];
+	word *first = MODE == 2 ? directory : MODE == 3 ? pointers : MODE == 4 ? upper : top;
+	for (int i = 0; i < (MODE == 3 ? 4 : SLOTS); i++)
+		second[i] = first[i];
+	CASE("late", "global-other-root", map0(P | W | G); read(HERE); map1(P | W | G); go_to_user(); set_cr3((uintptr_t)second);
+	     read(HERE); set_cr3((uintptr_t)first));
+}
+
+/* A store by a stale page may have gone to either frame, of which one is a table. */
+static void window(void)
+{
+	word *table = tables[4];
+	store(&table[1], FRAME(0) | P | W);
+	store(&above[29], (uintptr_t)table | P | W | U);
+	CASE("stale", "window", map0(P | W | G); write(HERE); map((uintptr_t)table, P | W | G); set_cr3(cr3());
+	     read(BIG(29) + PAGE); store((word *)HERE + 1, FRAME(1) | P | W));
+	CASE_AT("late", "changed-by-window", BIG(29) + PAGE, go_to_user(); read(BIG(29) + PAGE));
+}
+
+/* MOV to CR2 is no page fault. */
+static void faulting_addresses(void)
+{
+	CASE("stale", "move-cr2", map0(P | W); read(HERE); map1(P | W); set_cr2(HERE); read(HERE));
+	CASE("legal", "unmap-cr2", map0(P | W); read(HERE); map(0, 0);
+	     asm volatile("push $0; mov %0, %%cr2; nop; pop %0" :: "r"((uintptr_t)HERE) : "memory"));
+}
+
 /* What is cached of entries above pages: the pages behind them need not have been used. */
 static void structures(void)
 {
@@ -297,6 +328,8 @@ static void large(void)
 		store(&small[i], (word)i * PAGE | P | W);
 	CASE_AT("legal", "split-in-place", BIG(17) + 0x3000, store(&above[17], leaf); read(BIG(17) + 0x3000);
 		store(&above[17], (uintptr_t)small | P | W | U); read(BIG(17) + 0x3000));
+	CASE_AT("legal", "split-in-place-write", BIG(28) + 0x5000, store(&above[28], leaf); read(BIG(28) + 0x3000);
+		store(&above[28], (uintptr_t)small | P | W | U); write(BIG(28) + 0x3000); read(BIG(28) + 0x5000));
 	CASE_AT("stale", "large-moved", BIG(18) + 0x3000, store(&above[18], leaf); read(BIG(18) + 0x3000);
 		store(&above[18], LARGE | leaf); read(BIG(18) + 0x3000));
 	CASE_AT("legal", "large-moved-invlpg-in-it", BIG(19) + 0x3000, store(&above[19], leaf); read(BIG(19) + 0x3000);
@@ -321,18 +354,35 @@ static void operands(void)
 	     set_fs(0); read(HERE));
 }
 
-#if MODE >= 4
-/* SMEP set drops what is not global; who sets it must not be executing a user's page. */
+#if MODE > 2
+/* Sets SMEP and clears it, at an address where this code is no user's page. */
 extern char set_and_clear_smep[];
+#if MODE >= 4
 asm("set_and_clear_smep: mov %cr4, %rax; bts $20, %rax; mov %rax, %cr4; btr $20, %rax; mov %rax, %cr4; ret");
+enum { SUPERVISORS = 39 };
+#else
+asm("set_and_clear_smep: mov %cr4, %eax; bts $20, %eax; mov %eax, %cr4; btr $20, %eax; mov %eax, %cr4; ret");
+enum { SUPERVISORS = 30 };
+#endif
+static void toggle_smep(void) { ((void (*)(void))(set_and_clear_smep + ((uintptr_t)1 << SUPERVISORS)))(); }
 
 static void smep(void)
 {
+#if MODE >= 4
 	store(&upper[1], (uintptr_t)pointers | P | W);
-	CASE("legal", "smep", map0(P | W); read(HERE); map1(P | W);
-	     ((void (*)(void))(set_and_clear_smep + (1ull << 39)))(); read(HERE));
-}
 #else
+	static ALIGNED word supervisors[512];
+	for (int i = 0; i < 512; i++)
+		supervisors[i] = i * LARGE | P | W | PS;
+	store(&pointers[1], (uintptr_t)supervisors | P);
+	set_cr3(cr3());
+#endif
+	CASE("legal", "smep", map0(P | W); read(HERE); map1(P | W); toggle_smep(); read(HERE));
+	CASE("legal", "smep-global", map0(P | W | G); read(HERE); map1(P | W | G); toggle_smep(); read(HERE));
+}
+#endif
+
+#if MODE < 4
 /* A task that has a CR3 of its own, and jumps back. */
 static uint32_t other_task[32];
 static void in_other_task(void)
@@ -366,7 +416,7 @@ static void task_switch(void)
 static void registers(void)
 {
 	static ALIGNED word other_directory[512];
-	for (int i = 24; i < 26; i++) {
+	for (int i = 24; i < 28; i++) {
 		store(&above[i], (uintptr_t)tables[1] | P | W);
 		store(&other_directory[i], (uintptr_t)tables[2] | P | W);
 	}
@@ -377,6 +427,14 @@ static void registers(void)
 	set_cr3(cr3());
 	CASE_AT("legal", "pdpte-moved-cr3", BIG(25) + PAGE, read(BIG(25)); store(&pointers[2], now); set_cr3(cr3());
 		read(BIG(25) + PAGE));
+	store(&pointers[2], was);
+	set_cr3(cr3());
+	CASE_AT("stale", "pdpte-moved-wp", BIG(26) + PAGE, read(BIG(26)); store(&pointers[2], now);
+		set_cr0(cr0() & ~(uintptr_t)WP); set_cr0(cr0() | WP); invlpg(BIG(26)); read(BIG(26) + PAGE));
+	store(&pointers[2], was);
+	set_cr3(cr3());
+	CASE_AT("legal", "pdpte-moved-smep", BIG(27) + PAGE, read(BIG(27)); store(&pointers[2], now); toggle_smep();
+		read(BIG(27) + PAGE));
 	store(&pointers[2], was);
 	set_cr3(cr3());
 }
@@ -506,6 +564,12 @@ static void run_others(void)
 	globals();
 	structures();
 	large();
+	other_root();
+	window();
+	faulting_addresses();
+#if MODE > 2
+	smep();
+#endif
 	if (wanted() == '2')
 		shootdowns();
 	else
@@ -537,9 +601,7 @@ void run_cases(void)
 		run_others();
 	}
 	operands();
-#if MODE >= 4
-	smep();
-#else
+#if MODE < 4
 	task_switch();
 #endif
 	print("done\n");

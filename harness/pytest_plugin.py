@@ -74,7 +74,7 @@ if TYPE_CHECKING:
             *,
             limit: float | None = None,
             fail_on: str = "late",
-            deadline: int | None = None,
+            deadline: int = ...,
             symbols: Path | None = None,
         ) -> Watched: ...
 
@@ -405,18 +405,22 @@ def flushes() -> Flushes:
         *,
         limit: float | None = None,
         fail_on: str = "late",
-        deadline: int | None = None,
+        deadline: int = DEADLINE,
         symbols: Path | None = None,
     ) -> Watched:
         __tracebackhide__ = True
+        if fail_on not in [one.value for one in FailOn]:
+            pytest.fail(f"there is no {fail_on!r} to fail on: choose late or stale", pytrace=False)
+        if deadline < 1:
+            pytest.fail(f"a deadline of {deadline} blocks is none: take 1 or more", pytrace=False)
         on = FailOn(fail_on)
-        names = None if symbols is None else read_symbols(symbols)
         try:
-            seen = watched(command, limit=limit, deadline=deadline or DEADLINE)
+            names = None if symbols is None else read_symbols(symbols)
+            seen = watched(command, limit=limit, deadline=deadline)
         except MachineError as error:
             pytest.fail(str(error), pytrace=False)
         found = judged(seen)
-        if found.unwatched or found.failing(on):
+        if found.failed or found.unwatched or found.failing(on):
             pytest.fail("\n".join(lines(found, on, names)), pytrace=False)
         return seen
 

@@ -457,8 +457,8 @@ static const struct change *guilty(const struct entry *entry, struct step was)
 }
 
 /*
- * Which step of a walk has lost something; the last where none has.  Where an entry stands does not count: a global page
- * is used under other roots, whose tables may be shared from any level on.
+ * Which step of a walk has lost something; the last where none has.  Where an entry stands does not count: a global
+ * page is used under other roots, whose tables may be shared from any level on.
  */
 static unsigned first_lost(const struct walk *was, const struct walk *now)
 {

@@ -9,11 +9,11 @@ or has run on for longer than the deadline.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from harness.machine.plugin import Watched
+from harness.machine.plugin import WATCHING, Ending, Watched
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.walk import Walk, walk
@@ -136,6 +136,18 @@ class Flushes:
         return self.totals["late" if on is FailOn.LATE else "uses"]
 
     @property
+    def failed(self) -> str | None:
+        """How QEMU failed, as a sentence; None where it did not."""
+        code = self.watched.exit_code
+        if self.watched.ending is not Ending.ITSELF:
+            return None
+        if code < 0:
+            return f"QEMU was ended by signal {-code}, before its guest had ended."
+        if code and not self.totals["processors"]:
+            return f"QEMU ended with exit code {code} before the guest executed anything."
+        return None
+
+    @property
     def unwatched(self) -> str | None:
         """Why nothing was watched, as a sentence; None where something was."""
         if not self.totals["processors"]:
@@ -144,6 +156,11 @@ class Flushes:
             return "The guest never had paging on, so there was no flush to watch."
         if self.totals["unfollowed"]:
             return "The guest set CR4.PCIDE, whose flushes are not followed."
+        if self.totals["state"] != WATCHING:
+            return (
+                "The plugin could not check itself, since the guest executed nothing above 1 MiB"
+                " with paging on: what it saw is not relied upon."
+            )
         return None
 
 
@@ -171,8 +188,9 @@ _: type[Memory] = _Steps
 
 
 def _cause(raw: Mapping[str, int]) -> Cause:
-    cpu = Cpu(raw["cr0"], raw["cr3"], raw["cr4"], raw["efer"], maxphyaddr=WIDEST)
-    cpu = replace(cpu, pdptes_checked=0)
+    cpu = Cpu(
+        raw["cr0"], raw["cr3"], raw["cr4"], raw["efer"], maxphyaddr=WIDEST, pdptes_checked=0
+    )
     address = Virtual(raw["address"])
     author, pc = raw["author"], raw["author_pc"]
     change = Change(

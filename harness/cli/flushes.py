@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.complete import one_of
-from harness.cli.ending import DISAGREEMENT, MISUSE, complain, sentences
+from harness.cli.ending import DISAGREEMENT, MACHINE_FAILURE, MISUSE, complain, sentences
 from harness.cli.help import OUTPUT
 from harness.cli.output import Json, make_folder, say, show
 
@@ -116,9 +116,11 @@ def flushes(
             say(json.dumps(reported.as_object(found, on, names)))
         else:
             show("\n".join(reported.lines(found, on, names)))
-        if found.unwatched:
-            complain(found.unwatched)
-            raise typer.Exit(MISUSE)
+        wrong = found.failed or found.unwatched
+        if wrong and as_json:
+            complain(wrong)
+        if wrong:
+            raise typer.Exit(MACHINE_FAILURE if found.failed else MISUSE)
         if found.failing(on):
             raise typer.Exit(DISAGREEMENT)
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -21,11 +23,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Final
 
-import numpy as np
-
 from harness.machine.descriptors import anonymous_file
 from harness.machine.errors import LaunchFailure, MachineError, Misuse
-from harness.machine.machine import PATIENCE, bound_to, installed
+from harness.machine.machine import PATIENCE, bound_to
 
 BUILT_PLUGIN: Final = Path(__file__).with_name("flushes.so")
 DEADLINE: Final = 20_000_000
@@ -35,7 +35,10 @@ _MAGIC: Final = b"flushes1"
 _SENTENCE, _NAMES = 512, 4096
 _HEAD: Final = len(_MAGIC) + _SENTENCE + _NAMES
 _WORD: Final = 8
-_STARTED, _WATCHING, _REFUSED = range(3)  # enum state in guest/plugin/report.h
+WATCHING: Final = 1
+"""In the total `state`, once the plugin has checked itself."""
+
+_REFUSED: Final = 2  # enum state in guest/plugin/report.h
 _GLANCE: Final = 0.05
 """Seconds between two looks at whether QEMU has ended."""
 
@@ -100,7 +103,7 @@ def _text(octets: bytes) -> str:
 
 
 def _words(octets: bytes) -> list[int]:
-    return [int(word) for word in np.frombuffer(octets, np.uint64)]
+    return list(struct.unpack(f"={len(octets) // _WORD}Q", octets))
 
 
 def watched(
@@ -157,14 +160,17 @@ def _checked(command: Sequence[str], plugin: Path) -> str:
     if not plugin.exists():
         raise Misuse(f"{plugin} is not built: run make guest")
     if {"-daemonize", "--daemonize"} & {*command}:
-        raise Misuse("with -daemonize QEMU leaves who started it: leave that away")
+        raise Misuse("with -daemonize QEMU leaves the process that started it: drop that option")
     for option, value in pairwise((*command[1:], "")):
-        if _accelerator(option.lstrip("-"), value) in _HARDWARE:
+        if option.startswith("-") and _accelerator(option.lstrip("-"), value) in _HARDWARE:
             raise Misuse(
                 f"{option} {value} has the host's processor execute the guest, which no plugin"
-                " sees: leave that away, or ask for -accel tcg"
+                " sees: drop it, or ask for -accel tcg"
             )
-    return installed(command[0])
+    program = shutil.which(command[0])
+    if program is None:
+        raise Misuse(f"{command[0]} is not a program, and not in PATH")
+    return program
 
 
 def _accelerator(option: str, value: str) -> str:

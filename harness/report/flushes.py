@@ -16,9 +16,9 @@ MOST_SHOWN = 20
 _TAKEN = {
     Lost.PRESENT: "which unmaps it",
     Lost.FRAME: "which leads elsewhere",
-    Lost.WRITE: "which takes write",
-    Lost.USER: "which takes user",
-    Lost.EXECUTE: "which takes execute",
+    Lost.WRITE: "which withholds write",
+    Lost.USER: "which withholds user",
+    Lost.EXECUTE: "which withholds execute",
     Lost.OTHER: "",
 }
 _BY = {
@@ -68,14 +68,22 @@ def _ending(found: Flushes) -> str:
 
 def verdict(found: Flushes, on: FailOn) -> str:
     """What came of it, in a sentence."""
-    if found.unwatched:
-        return found.unwatched
+    if found.failed or found.unwatched:
+        return found.failed or found.unwatched or ""
     count = found.failing(on)
     changes = f"{found.totals['narrowed']:,} changes of the guest's tables"
     if not count:
         return f"No {on.value} use of a translation was found, among {changes}."
-    uses = f"{count:,} {on.value} use{'s' if count > 1 else ''}"
-    return f"A flush is missing: {uses} of what was cached before a change, among {changes}."
+    uses = f"use{'s' if count > 1 else ''}"
+    if on is FailOn.STALE:
+        return (
+            f"{count:,} {uses} of stale translations, which a later flush may excuse, among"
+            f" {changes}."
+        )
+    return (
+        f"A flush is missing: {count:,} late {uses} of what was cached before a change, among"
+        f" {changes}."
+    )
 
 
 def _cause_lines(number: int, cause: Cause, symbols: Symbols | None) -> Iterator[str]:
@@ -93,7 +101,7 @@ def _cause_lines(number: int, cause: Cause, symbols: Symbols | None) -> Iterator
     if cause.denied:
         yield f"  denied    a page fault, where what was cached leads to {cause.leads:#x}"
     else:
-        yield f"  passed    what was cached leads to {cause.leads:#x}{_VIA[cause.cached]}"
+        yield f"  passed    to {cause.leads:#x}, as cached{_VIA[cause.cached]}"
     yield f"  used      by processor {cause.processor} at {_code(cause.pc, symbols)}"
     yield f"  flushed   {_flushed(cause)}"
     yield from _labelled("cached", _differing(cause))
@@ -116,7 +124,8 @@ def _flushed(cause: Cause) -> str:
     parts = [f"{count:,} by {_BY[flush]}" for flush, count in cause.flushed.items() if count]
     if cause.unflushed:
         parts.append(f"{cause.unflushed:,} never")
-    return f"of {cause.entries:,} cached entries " + ", ".join(parts)
+    entries = "entry" if cause.entries == 1 else "entries"
+    return f"{cause.entries:,} cached {entries}: " + ", ".join(parts)
 
 
 def _differing(cause: Cause) -> list[str]:
@@ -143,7 +152,7 @@ def as_object(found: Flushes, on: FailOn, symbols: Symbols | None = None) -> dic
     counts = ("blocks", "stores", "narrowed", "invlpg", "mov_cr3", "control", "faults")
     return bare(
         "flushes",
-        verdict="unwatched" if found.unwatched else "missing" if found.failing(on) else "none",
+        verdict=_verdict_name(found, on),
         fail_on=on.value,
         ended=watched.ending.name.lower(),
         exit_code=watched.exit_code,
@@ -156,6 +165,14 @@ def as_object(found: Flushes, on: FailOn, symbols: Symbols | None = None) -> dic
         uses_without_cause=totals["lost_causes"],
         causes=[_cause_object(cause, symbols) for cause in found.causes],
     )
+
+
+def _verdict_name(found: Flushes, on: FailOn) -> str:
+    if found.failed:
+        return "failed"
+    if found.unwatched:
+        return "unwatched"
+    return "missing" if found.failing(on) else "none"
 
 
 def _cause_object(cause: Cause, symbols: Symbols | None) -> dict[str, Any]:

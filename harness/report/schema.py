@@ -734,9 +734,10 @@ _COMMANDS: Final = {
         "flushes",
         "What came of watching the flushes of a guest.",
         verdict=_name(
-            "Whether a flush is missing; unwatched where the guest never had paging on, or QEMU"
-            " executed nothing under TCG.",
-            *("none", "missing", "unwatched"),
+            "Whether a flush is missing; unwatched where the guest never had paging on, set"
+            " CR4.PCIDE, or ran nothing by which the plugin could check itself, or QEMU executed"
+            " nothing under TCG; failed where QEMU crashed, or ended before the guest ran.",
+            *("none", "missing", "unwatched", "failed"),
         ),
         fail_on=_name("Which uses make a flush missing.", "late", "stale"),
         ended=_name("What ended QEMU.", "itself", "limit", "interrupt"),

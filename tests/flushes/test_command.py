@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.check.flushes import Flushes
 from harness.machine.patience import Clock
+from harness.machine.plugin import Ending, Report, Watched
 from tests.cli.commands import ROOT, children, run
 from tests.flushes.guests import SHORT, command, guest
 
@@ -138,13 +140,52 @@ def test_misuse_is_a_sentence(options: tuple[str, str], sentence: str, tmp_path:
 def test_a_qemu_that_would_be_left_behind_is_refused(tmp_path: Path) -> None:
     code, _, errors = run("flushes", "--", "true", "-daemonize", cwd=tmp_path)
     assert (code, errors.count("\n")) == (2, 1)
-    assert "with -daemonize QEMU leaves who started it" in errors
+    assert "with -daemonize QEMU leaves the process that started it" in errors
 
 
 def test_a_command_that_there_is_not_is_misuse(tmp_path: Path) -> None:
     code, _, errors = run("flushes", "--", "no-such-qemu", cwd=tmp_path)
     assert code == 2
-    assert "no-such-qemu" in errors
+    assert "no-such-qemu is not a program, and not in PATH" in errors
+
+
+def test_a_value_of_an_option_is_none_itself(tmp_path: Path) -> None:
+    qemu = program(tmp_path, "exit 7")
+    code, _, errors = run("flushes", "--", qemu, "-append", "enable-kvm", cwd=tmp_path)
+    assert (code, "exit code 7" in errors) == (3, True)
+
+
+@on_machine
+def test_a_qemu_that_crashes_is_a_failure_after_the_report(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "harness", "flushes", "--", *command(QEMU, 4), "-S"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        os.kill(started(process.pid), signal.SIGSEGV)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "ended     by QEMU ended (signal 11)" in out
+    assert "QEMU was ended by signal 11" in out
+    assert "use of a translation was found" not in out
+
+
+@on_machine
+def test_a_qemu_that_cannot_begin_is_a_failure(tmp_path: Path) -> None:
+    words = ("flushes", "--json", "--", *command(QEMU, 4), "-kernel", "/absent")
+    code, out, errors = run(*words, cwd=tmp_path)
+    assert (code, json.loads(out)["verdict"]) == (3, "failed")
+    assert "QEMU ended with exit code 1 before the guest executed anything" in errors
+
+
+@on_machine
+def test_a_machine_with_more_processors_than_are_followed_is_refused(tmp_path: Path) -> None:
+    words = ("-M", "q35", "-smp", "80", "-display", "none", "-nodefaults", "-S")
+    code, _, errors = run("flushes", "--", QEMU, *words, cwd=tmp_path)
+    assert (code, "more than 64 processors" in errors) == (3, True)
+
+
+def test_what_was_not_checked_is_no_result() -> None:
+    totals = {"processors": 1, "paged": 1, "unfollowed": 0, "state": 0}
+    seen = Watched(Report("", totals, ()), Ending.LIMIT, 0, 1.0)
+    assert "could not check itself" in str(Flushes(seen, ()).unwatched)
 
 
 def test_what_loads_no_plugin_is_a_failure_with_its_exit_code(tmp_path: Path) -> None:

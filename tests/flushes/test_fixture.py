@@ -20,12 +20,32 @@ TEST = """
 """
 
 
-def outcome(pytester: pytest.Pytester, command: list[str], options: str) -> str:
-    """What is printed of the one test, which fails."""
+def outcome(
+    pytester: pytest.Pytester, command: list[str], options: str, passed: bool = False
+) -> str:
+    """What is printed of the one test, which fails, unless it should pass."""
     pytester.makepyfile(TEST.format(command=command, options=options))
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(failed=1)
+    result.assert_outcomes(passed=passed, failed=not passed)
     return str(result.stdout)
+
+
+def test_a_kernel_that_flushes_as_it_should_passes(pytester: pytest.Pytester) -> None:
+    outcome(pytester, command(QEMU, 4, wanted="legal"), 'fail_on="stale"', passed=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("deadline=0", "a deadline of 0 blocks is none"),
+        ("fail_on='never'", "there is no 'never' to fail on"),
+        ("symbols=__import__('pathlib').Path('absent')", "absent cannot be read"),
+    ],
+)
+def test_misuse_is_a_sentence(pytester: pytest.Pytester, options: str, sentence: str) -> None:
+    told = outcome(pytester, [QEMU], options)
+    assert sentence in told
+    assert "Traceback" not in told
 
 
 def test_a_kernel_that_forgets_a_flush_fails(pytester: pytest.Pytester) -> None:

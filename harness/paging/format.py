@@ -328,6 +328,8 @@ class Format:
         for shape in level.shapes:
             if any(_overlap(shape.when, absent) for absent in level.absent):
                 raise ValueError(f"{where} has a shape that is absent too")
+            if shape.reserved_mask & shape.when.mask:
+                raise ValueError(f"{where} reserves bits that tell a shape")
 
     def __repr__(self) -> str:
         return f"<{self.name}>"

@@ -27,6 +27,7 @@ from harness.paging.memory import Mask, Words
 from harness.paging.x86 import bulk as x86
 from harness.paging.x86.access import Error, Kind, Vector
 from harness.paging.x86.cpu import Cpu, Cr4
+from harness.paging.x86.formats import PAT_LARGE
 from harness.paging.x86.load import load
 from tests.check.plants import (
     PS,
@@ -190,12 +191,12 @@ PLANTS: dict[str, tuple[str, str, Plant]] = {
         f"{BITS} and level=2 and page1gb=0 and PS=1 and set=none",
         RSVD_AS_ABSENT,
     ),
-    "without 1G pages PS of a PDE is reserved too": (
+    "without 1G pages PAT of a 2M page is reserved": (
         "4",
         f"{BITS} and level=1 and page1gb=0 and PS=1",
         on(
             lambda cpu: not cpu.page1gb,
-            lambda n, level: reserved_leaf(level, PS) if n == 1 else level,
+            lambda n, level: reserved_leaf(level, PAT_LARGE) if n == 1 else level,
         ),
     ),
     "bit 8 of AMD's PDPTE is reserved": (

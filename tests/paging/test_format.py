@@ -1,5 +1,6 @@
 """What holds of every format: decode, encode and their refusals."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
-from harness.paging.format import Format, Level
+from harness.paging.format import Format, Level, Reserved, Shape
 from harness.paging.x86 import formats
 from tests.paging.machines import READERS, cpu_of
 from tests.paging.rules import Machine
@@ -259,3 +260,24 @@ def test_the_levels_tile_the_address(format: Format) -> None:
         first, top = format.levels[0], format.levels[-1]
         translated = first.shift <= bit < top.shift + top.index_bits
         assert len(users) == translated
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (
+            lambda shape: replace(shape, when=MIXED.levels[0].absent[0]),
+            "a shape that is absent too",
+        ),
+        (lambda shape: replace(shape, reserved=(Reserved(1, ""),)), "reserves bits that tell"),
+        (lambda shape: None, "has no shape"),
+        (lambda shape: replace(shape, points=True), "level 0 cannot hold pointers"),
+        (lambda shape: replace(shape, size=13), "has no page as large as its slot"),
+    ],
+)
+def test_shapes_that_contradict_each_other_are_no_format(
+    change: Callable[[Shape], Shape | None], wrong: str
+) -> None:
+    bottom, *above = MIXED.levels
+    with pytest.raises(ValueError, match=wrong):
+        replace(MIXED, levels=(bottom.changed(change), *above))

@@ -44,9 +44,13 @@ def _rest(cpu: Cpu) -> Iterator[str]:
     for part in given:
         if part.name == "PCID":
             yield f"PCID {part.value:#x}"
-        elif part.name not in ("address", "ignored", "reserved"):
+        elif part.name not in ("address", "reserved") and part.role is not Role.IGNORED:
             which = f"the {part.name} bit" if part.role is Role.MARK else part.name
             yield f"{part.value << part.low:#x} is {which}"
-    for name in ("reserved", "ignored"):
-        if left := sum(part.value << part.low for part in given if part.name == name):
+    rest = {
+        "reserved": (part for part in given if part.name == "reserved"),
+        "ignored": (part for part in given if part.role is Role.IGNORED),
+    }
+    for name, parts in rest.items():
+        if left := sum(part.value << part.low for part in parts):
             yield f"{left:#x} is {name}"

@@ -30,7 +30,7 @@ def cpu(mode: Mode, cr3: int, cr4: int = 0) -> Cpu:
         (Mode.BITS_32, 8, 0, " (root at 0x106000; 0x8 is PWT)"),
         (Mode.BITS_32, 0xFE7, 0, " (root at 0x106000; 0xfe7 is ignored)"),
         (Mode.BITS_32, 1 << 32, 0, " (root at 0x106000; 0x100000000 is ignored)"),
-        (Mode.PAE, 0x18, 0, " (PDPTEs at 0x106020; 0x8 is PWT, 0x10 is PCD)"),
+        (Mode.PAE, 0x18, 0, " (PDPTEs at 0x106020; 0x18 is ignored)"),
         (Mode.PAE, 3, 0, " (PDPTEs at 0x106020; 0x3 is ignored)"),
         (Mode.LEVEL_4, 0x11, 0, " (root at 0x106000; 0x10 is PCD, 0x1 is ignored)"),
         (Mode.LEVEL_4, 0x808, Cr4.PCIDE, " (root at 0x106000; PCID 0x808)"),

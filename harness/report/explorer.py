@@ -189,6 +189,7 @@ class Explorer(App[None]):
         self._show(self.starts[0], 0)
         if self._at is not None:
             self._go(self._at)
+            self._history.clear()  # of the root's table, where nobody was
 
     def on_resize(self) -> None:
         self.set_class(self.size.width < NARROW, "narrow")
@@ -319,7 +320,7 @@ class Explorer(App[None]):
         if self._history:
             self._show(*self._history.pop())
         else:
-            self.notify("this is where you began")
+            self.notify("this is where you began; u leads up")
 
     def action_up(self) -> None:
         above = self.place.above()

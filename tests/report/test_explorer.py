@@ -114,6 +114,17 @@ def test_g_goes_to_an_address_and_u_up_from_there() -> None:
     tour(tables("linux-5"), touring)
 
 
+def test_backspace_leads_to_no_table_where_nobody_was() -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        began = app.place, app.index
+        await pilot.press("backspace")
+        assert (app.place, app.index) == began
+        await pilot.press("u", "backspace")
+        assert (app.place, app.index) == began
+
+    tour(tables("linux-4"), touring, CODE)
+
+
 def test_no_line_is_wider_than_a_terminal_of_eighty_columns() -> None:
     """Nothing that is written lies beyond what is on the screen, in a table of any level."""
 

@@ -252,8 +252,8 @@ static void check(struct processor *p, u64 pc, const struct block *block)
 	if (page + physical % PAGE != block->host) {
 		if (!p->checked || ++astray > MOST_ASTRAY)
 			refuse("the walk of what is executed does not lead to where QEMU executes it");
-	} else if (!p->checked && !planted_is_found(p, pc)) {
-		refuse("a stale use that was planted is not found");
+	} else if (!p->checked && !tells_stale(p, pc)) {
+		refuse("a walk with another frame is not found to be stale");
 	} else if (report->totals.state == STARTED) {
 		report->totals.state = WATCHING;
 	}
@@ -450,6 +450,8 @@ EXPORT int qemu_plugin_install(u64 id, const struct qemu_info *info, int argc, c
 	const char *wrong = find_insides();
 	if (!info->system_emulation || strcmp(info->target, "x86_64"))
 		wrong = "this QEMU is not qemu-system-x86_64";
+	else if (interface != 1 && interface != 4 && interface != 7)
+		wrong = "it was tried with QEMU 7.2, 10.0 and 11.1, and this one has another version of the plugin interface";
 	else if (info->max_vcpus > MOST_PROCESSORS)
 		wrong = "its machine may have more than 64 processors";
 	if (wrong) {

@@ -20,12 +20,12 @@ enum state { STARTED, WATCHING, REFUSED };
 #define TOTALS(X) \
 	X(state) X(version) X(processors) X(paged) X(blocks) X(stores) X(narrowed) \
 	X(invlpg) X(mov_cr3) X(control) X(faults) X(entries) X(uses) X(late) X(denied) X(unexplained) \
-	X(causes) X(lost_causes) X(unfollowed)
+	X(causes) X(lost_causes) X(unfollowed) X(forgotten)
 
 enum lost { LOST_ABSENT, LOST_FRAME, LOST_WRITE, LOST_USER, LOST_EXECUTE, LOST_OTHER };
 enum access { READ, WRITE, FETCH };
 enum cached { TRANSLATION, STRUCTURE, REGISTER };	/* a leaf, an entry above it, a PDPTE register of PAE */
-enum how { INVLPG, MOV_CR3, CONTROL, FAULT, RESTORED, HOWS };
+enum how { INVLPG, MOV_CR3, CONTROL, FAULT, RESTORED, UNTOLD };
 
 #define UNKNOWN		(~0ull)		/* the author of a change that no store was seen of */
 
@@ -36,7 +36,7 @@ enum how { INVLPG, MOV_CR3, CONTROL, FAULT, RESTORED, HOWS };
 #define KEY(X) \
 	X(author_pc) X(level) X(lost) X(access) X(user) X(same_processor) X(cached) X(denied_kind)
 #define COUNTS(X) \
-	X(uses) X(late) X(entries) X(by_invlpg) X(by_mov_cr3) X(by_control) X(by_fault) X(by_restoring)
+	X(uses) X(late) X(entries) X(by_invlpg) X(by_mov_cr3) X(by_control) X(by_fault) X(by_restoring) X(by_unknown)
 #define EXAMPLE(X) \
 	X(author) X(processor) X(address) X(pc) X(cr0) X(cr3) X(cr4) X(efer) X(physical) \
 	X(entry) X(before) X(after) \

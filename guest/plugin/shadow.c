@@ -1,7 +1,9 @@
 /* See shadow.h and README.md.  Sections are those of the Intel SDM, volume 3A. */
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "shadow.h"
 
 #define CR0_WP		(1ull << 16)
@@ -66,6 +68,17 @@ struct frame *frame_of(u64 physical)
 	return &frames[number % CHUNK];
 }
 
+/* What was allocated; QEMU ends where nothing was. */
+static void *allocated(void *memory)
+{
+	if (!memory) {
+		snprintf(report->sentence, SENTENCE, "there is no memory left for what is cached");
+		report->totals.state = REFUSED;
+		_exit(1);
+	}
+	return memory;
+}
+
 static u8 *host_of(struct frame *frame, u64 physical)
 {
 	if (!frame->host && !frame->absent) {
@@ -89,7 +102,7 @@ static bool entry_at(u64 physical, unsigned width, u64 *raw)
 		return false;
 	if (!frame->watch || frame->width != width) {
 		if (!frame->copy)
-			frame->copy = malloc(PAGE);
+			frame->copy = allocated(malloc(PAGE));
 		memcpy(frame->copy, page, PAGE);
 		frame->width = width;
 	}
@@ -219,7 +232,7 @@ static struct entry *slot(struct cache *cache, u64 key, bool add)
 	}
 }
 
-/* Makes room, and forgets what was dropped. */
+/* Makes room, and forgets what was dropped, and the oldest where there is too much. */
 static void renew(struct processor *p, struct cache *cache, bool structures)
 {
 	struct cache old = *cache;
@@ -229,15 +242,18 @@ static void renew(struct processor *p, struct cache *cache, bool structures)
 			struct entry *entry = &old.entries[i];
 			if (structures ? entry->generation != p->structure_generation : !valid(p, entry))
 				continue;
-			if (pass)
-				*slot(cache, entry->key, true) = *entry;
-			else
+			if (!pass)
 				live++;
+			else if (live > MOST_CACHED && entry->born + MOST_CACHED < p->born)
+				report->totals.forgotten++;
+			else
+				*slot(cache, entry->key, true) = *entry;
 		}
 		if (!pass) {
-			for (cache->size = 1024; cache->size < live * 4; cache->size *= 2)
+			size_t most = live < MOST_CACHED ? live : MOST_CACHED;
+			for (cache->size = 1024; cache->size < most * 4; cache->size *= 2)
 				;
-			cache->entries = calloc(cache->size, sizeof *cache->entries);
+			cache->entries = allocated(calloc(cache->size, sizeof *cache->entries));
 			cache->used = 0;
 		}
 	}
@@ -248,7 +264,12 @@ static struct entry *added(struct processor *p, struct cache *cache, u64 key)
 {
 	if (cache->used * 2 >= cache->size)
 		renew(p, cache, cache == &p->structures);
-	return slot(cache, key, true);
+	struct entry *entry = slot(cache, key, true);
+	entry->seen = report->totals.narrowed;
+	entry->born = p->born++;
+	entry->cause = 0;
+	entry->untold = false;
+	return entry;
 }
 
 static struct entry *cached(struct processor *p, u64 address)
@@ -263,11 +284,55 @@ static struct entry *cached(struct processor *p, u64 address)
 
 static void ended(struct entry *entry, enum how how)
 {
-	if (!entry->cause)
-		return;
-	struct cause *cause = &report->causes[entry->cause - 1];
-	(&cause->by_invlpg)[how]++;
+	if (entry->cause && !entry->untold)
+		(&report->causes[entry->cause - 1].by_invlpg)[how]++;
 	entry->cause = 0;
+	entry->untold = false;
+}
+
+static struct entry *entry_of(struct processor *p, struct stale stale)
+{
+	if (stale.cached == REGISTER)
+		return &p->registers[stale.key];
+	return slot(stale.cached == STRUCTURE ? &p->structures : &p->translations, stale.key, false);
+}
+
+enum { TRANSLATIONS = 1, GLOBALS = 2, STRUCTURES = 4, REGISTERS = 8 };
+
+static unsigned kind_of(struct stale stale, const struct entry *entry)
+{
+	if (stale.cached == TRANSLATION)
+		return entry->walk.global ? GLOBALS : TRANSLATIONS;
+	return stale.cached == STRUCTURE ? STRUCTURES : REGISTERS;
+}
+
+/* Tells the end of stale entries of some kinds, and keeps the list of the others. */
+static void end_stale(struct processor *p, unsigned kinds, enum how how)
+{
+	size_t left = 0;
+	for (size_t i = 0; i < p->stales; i++) {
+		struct entry *entry = entry_of(p, p->stale[i]);
+		if (!entry || !entry->cause)
+			continue;
+		if (kind_of(p->stale[i], entry) & kinds)
+			ended(entry, how);
+		else
+			p->stale[left++] = p->stale[i];
+	}
+	p->stales = left;
+}
+
+/* Has the end of an entry told, where there is room. */
+static void list_stale(struct processor *p, struct entry *entry, enum cached cached)
+{
+	if (p->stales == MOST_STALE)
+		end_stale(p, 0, UNTOLD);
+	if (p->stales < MOST_STALE) {
+		p->stale[p->stales++] = (struct stale){ cached, entry->key };
+		return;
+	}
+	report->causes[entry->cause - 1].by_unknown++;
+	entry->untold = true;
 }
 
 /* All entries above a page that can be cached (4.10.3). */
@@ -282,8 +347,6 @@ static void keep_structures(struct processor *p, u64 address, const struct walk 
 			continue;
 		entry = added(p, &p->structures, key);
 		entry->generation = p->structure_generation;
-		entry->seen = report->totals.narrowed;
-		entry->cause = 0;
 		entry->walk = (struct walk){ .writable = true, .user = true, .executable = true, .steps = i + 1 };
 		for (unsigned k = 0; k <= i; k++) {
 			u64 raw = walk->path[k].raw;
@@ -302,8 +365,6 @@ static void keep(struct processor *p, u64 address, const struct walk *walk)
 	struct entry *entry = added(p, &p->translations, key_of(address, walk->shift));
 	entry->walk = *walk;
 	entry->generation = walk->global ? p->global_generation : p->generation;
-	entry->seen = report->totals.narrowed;
-	entry->cause = 0;
 	p->sizes |= 1ull << walk->shift;
 	keep_structures(p, address, walk);
 }
@@ -340,27 +401,20 @@ void drop_page(struct processor *p, u64 address)
 	if (planted(INVLPG_DROPS_ALL))
 		drop_all(p, true, INVLPG);
 	drop_address(p, address, INVLPG);
-	if (!planted(INVLPG_SPARES_STRUCTURES))
-		p->structure_generation++;
+	if (planted(INVLPG_SPARES_STRUCTURES))
+		return;
+	end_stale(p, STRUCTURES, INVLPG);
+	p->structure_generation++;
 }
 
 void drop_all(struct processor *p, bool global, enum how how)
 {
-	size_t left = 0;
-	for (size_t i = 0; i < p->stales; i++) {
-		struct entry *entry = slot(&p->translations, p->stale[i], false);
-		if (!valid(p, entry) || !entry->cause)
-			continue;
-		if (global || !entry->walk.global)
-			ended(entry, how);
-		else
-			p->stale[left++] = p->stale[i];
-	}
-	p->stales = left;
+	bool structures = !(how == MOV_CR3 && planted(CR3_SPARES_STRUCTURES));
+	end_stale(p, TRANSLATIONS | (global ? GLOBALS : 0) | (structures ? STRUCTURES : 0), how);
 	p->generation++;
 	if (global)
 		p->global_generation++;
-	if (!(how == MOV_CR3 && planted(CR3_SPARES_STRUCTURES)))
+	if (structures)
 		p->structure_generation++;
 	outdate(p);
 }
@@ -440,6 +494,8 @@ void stored(struct processor *p, struct frame *frame, u64 physical, unsigned siz
 	}
 	if (frame->watch && ++frame->quiet > QUIET) {
 		frame->watch = UNWATCHED;
+		free(frame->copy);
+		frame->copy = NULL;
 		outdate_all();
 	}
 	unlock();
@@ -583,11 +639,13 @@ static void count_use(const struct use *use)
 	}
 	u32 number = cause - report->causes + 1;
 	if (use->entry->cause != number) {
+		bool listed = use->entry->cause && !use->entry->untold;
+		ended(use->entry, UNTOLD);
 		use->entry->cause = number;
 		cause->entries++;
 		totals->entries++;
-		if (p->stales < MOST_STALE)
-			p->stale[p->stales++] = use->entry->key;
+		if (!listed)
+			list_stale(p, use->entry, use->cached);
 	}
 	bool late = is_late(change);
 	if (!cause->uses || (late && !cause->late))
@@ -644,12 +702,11 @@ static bool by_structure(struct processor *p, u64 address, const struct walk *no
 static bool by_register(struct processor *p, u64 address, const struct walk *now, enum access access, bool user,
 			struct walk *way, struct entry **from, enum cached *kind)
 {
-	static struct entry loaded[MOST_PROCESSORS];
-	struct step was = p->registers[address >> 30 & 3];
+	struct entry *entry = &p->registers[address >> 30 & 3];
+	struct step was = entry->walk.path[0];
 	if (format_of(p).levels != 3 || !(was.raw & P) || !now->steps || was.raw == now->path[0].raw ||
 	    planted(NO_REGISTERS))
 		return false;
-	struct entry *entry = &loaded[p->number];
 	*way = (struct walk){ .writable = true, .user = true, .executable = true, .steps = 1, .path = { was } };
 	go_down(p, address, was.raw & ADDRESS, 1, way);
 	*from = entry;
@@ -818,8 +875,10 @@ void note_fault(struct processor *p, u64 pc)
 		for (unsigned level = 1; level < format.levels && p->structures.size && !planted(FAULT_SPARES_STRUCTURES);
 		     level++) {
 			struct entry *above = slot(&p->structures, key_of(address, shift_at(format, level)), false);
-			if (above)
-				above->generation = 0;
+			if (!above)
+				continue;
+			ended(above, FAULT);
+			above->generation = 0;
 		}
 	}
 	unlock();
@@ -827,11 +886,16 @@ void note_fault(struct processor *p, u64 pc)
 
 /* ---- control registers ---- */
 
-static void load_registers(struct processor *p)
+static void load_registers(struct processor *p, enum how how)
 {
-	u64 table = p->cr3 & 0xffffffe0, raw;
-	for (unsigned i = 0; i < 4; i++)
-		p->registers[i] = (struct step){ table + 8 * i, entry_at(table + 8 * i, 8, &raw) ? raw : 0 };
+	end_stale(p, REGISTERS, how);
+	for (unsigned i = 0; i < 4; i++) {
+		u64 at = (p->cr3 & 0xffffffe0) + 8 * i, raw;
+		struct step step = { at, entry_at(at, 8, &raw) ? raw : 0 };
+		p->registers[i] = (struct entry){
+			.key = i, .seen = report->totals.narrowed, .walk = { .steps = 1, .path = { step } },
+		};
+	}
 }
 
 /* After MOV to a control register, and where one has changed without (4.10.4.1, 4.4.1). */
@@ -862,15 +926,15 @@ void note_control(struct processor *p, bool written_cr3)
 	p->cr4 = cr4;
 	p->paging = paging;
 	if (paging && loads && format_of(p).levels == 3 && !(written_cr3 && planted(REGISTERS_STAY)))
-		load_registers(p);
+		load_registers(p, written_cr3 || task ? MOV_CR3 : CONTROL);
 	outdate(p);
 	unlock();
 }
 
 /* ---- the self-test ---- */
 
-/* A translation that the tables do not have, planted for the page that is executed, has to be found. */
-bool planted_is_found(struct processor *p, u64 pc)
+/* Whether a walk of the page that is executed is stale where its frame is another, and is not as it stands. */
+bool tells_stale(struct processor *p, u64 pc)
 {
 	lock();
 	struct walk now = walk_now(p, pc), was = now;

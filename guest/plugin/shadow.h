@@ -8,6 +8,7 @@
 #define MOST_PROCESSORS	64
 #define RECENT		1024	/* pages of each kind of access that need no look */
 #define MOST_STALE	256	/* stale entries of a processor whose end is told */
+#define MOST_CACHED	(1 << 16)	/* entries of a processor's cache, of which the oldest are forgotten */
 
 /* A page frame.  `copy` is what was in it when the guest's changes of it were last seen. */
 struct frame {
@@ -32,11 +33,16 @@ struct walk {
 /* A translation, or a way down to a table (`walk.ok` is false); valid while its generation is the processor's. */
 struct entry {
 	u64 key, generation, seen;	/* number of narrowings there had been when it was cached */
+	u64 born;			/* number of entries that the processor had cached before */
 	u32 cause;			/* 1 + index of the cause that it is a stale use of */
+	bool untold;			/* its end is not going to be told */
 	struct walk walk;
 };
 
 struct cache { struct entry *entries; size_t size, used; };
+
+/* An entry with a cause: its key, or the number of a register. */
+struct stale { enum cached cached; u64 key; };
 
 /* Pages that were looked at since anything changed: no store, no flush, no control register. */
 struct recent { u64 page, stamp, physical; struct frame *frame; };
@@ -63,10 +69,10 @@ struct processor {
 	u64 operand;	/* of INVLPG */
 	struct recent kernel[3][RECENT], users[3][RECENT];
 	u64 generation, global_generation, structure_generation;
-	u64 sizes;	/* shifts of pages that were cached, a bit each */
+	u64 born, sizes;	/* shifts of pages that were cached, a bit each */
 	struct cache translations, structures;
-	struct step registers[4];	/* PDPTEs of PAE as they were loaded */
-	u64 stale[MOST_STALE];		/* keys of entries with a cause */
+	struct entry registers[4];	/* PDPTEs of PAE as they were loaded: walks of one step */
+	struct stale stale[MOST_STALE];
 	size_t stales;
 };
 
@@ -100,7 +106,7 @@ void drop_all(struct processor *p, bool global, enum how how);
 void note_control(struct processor *p, bool written_cr3);
 void note_fault(struct processor *p, u64 pc);
 void note_user(struct processor *p);
-bool planted_is_found(struct processor *p, u64 pc);
+bool tells_stale(struct processor *p, u64 pc);
 void lock(void);
 void unlock(void);
 #endif

@@ -60,6 +60,7 @@ class Flush(Enum):
     CONTROL = "control"
     FAULT = "fault"
     RESTORED = "restoring"
+    UNKNOWN = "unknown"
 
 
 KINDS: Final = ("read", "write", "fetch")

@@ -231,18 +231,24 @@ class Emulator:
 
     def end(self) -> None:
         """End the process, if it still runs, and reap it."""
-        for step in (self._process.terminate, self._process.kill):
-            if self._process.poll() is not None:
-                break
-            step()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(PATIENCE)
-        self._process.wait()
+        end(self._process)
 
     def close(self) -> None:
         """End the process, and give back all that was shared with it."""
         self.end()
         self._resources.close()
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, if it still runs, and reap it: softly, so that it removes what it made, and
+    by force where it has not ended within `PATIENCE`."""
+    for step in (process.terminate, process.kill):
+        if process.poll() is not None:
+            break
+        step()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+    process.wait()
 
 
 def bound_to(parent: int) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from typing import IO, Final
 
 from harness.machine.descriptors import anonymous_file
 from harness.machine.errors import LaunchFailure, MachineError, Misuse
-from harness.machine.machine import PATIENCE, bound_to
+from harness.machine.machine import bound_to, end
 
 BUILT_PLUGIN: Final = Path(__file__).with_name("flushes.so")
 DEADLINE: Final = 20_000_000
@@ -137,7 +137,7 @@ def watched(
         try:
             ending = _wait(process, shared, began, limit, progress)
         finally:
-            _end(process)
+            end(process)
         seconds = time.monotonic() - began
         report = shared.read()
     if report is None:
@@ -207,17 +207,6 @@ def _wait(
                 return Ending.LIMIT
     except KeyboardInterrupt:
         return Ending.INTERRUPT
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Softly, so that QEMU puts away what it made, then by force."""
-    for step in (process.terminate, process.kill):
-        if process.poll() is not None:
-            return
-        step()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE)
-    process.wait()
 
 
 @contextlib.contextmanager

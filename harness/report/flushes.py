@@ -27,6 +27,7 @@ _BY = {
     Flush.CONTROL: "a change of CR0 or CR4",
     Flush.FAULT: "a page fault",
     Flush.RESTORED: "restoring the entry",
+    Flush.UNKNOWN: "what is not known",
 }
 _VIA = {
     Cached.TRANSLATION: "",
@@ -47,6 +48,8 @@ def lines(found: Flushes, on: FailOn, symbols: Symbols | None = None) -> Iterato
     totals = found.totals
     if totals["lost_causes"]:
         yield f"{totals['lost_causes']:,} uses are of causes for which there was no room"
+    if totals["forgotten"]:
+        yield f"{totals['forgotten']:,} cached entries were forgotten, for which there was no room"
     yield (
         f"seen      {totals['narrowed']:,} changes that take something from an entry,"
         f" {totals['invlpg']:,} INVLPG, {totals['mov_cr3']:,} MOV CR3,"
@@ -163,6 +166,7 @@ def as_object(found: Flushes, on: FailOn, symbols: Symbols | None = None) -> dic
         late=totals["late"],
         denied=totals["denied"],
         uses_without_cause=totals["lost_causes"],
+        forgotten=totals["forgotten"],
         causes=[_cause_object(cause, symbols) for cause in found.causes],
     )
 

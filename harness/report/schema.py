@@ -761,6 +761,7 @@ _COMMANDS: Final = {
         late=_number("Those that no flush to come excuses."),
         denied=_number("Those that are page faults which what was cached would have spared."),
         uses_without_cause=_number("Those of causes for which there was no more room."),
+        forgotten=_number("Cached entries that were forgotten, for which there was no room."),
         causes=_list(
             "Uses that are alike, those with the most late ones first.",
             _object(
@@ -775,6 +776,7 @@ _COMMANDS: Final = {
                     control=_number("A change of CR0 or CR4."),
                     fault=_number("A page fault at the address."),
                     restoring=_number("None: the entry holds again what was cached."),
+                    unknown=_number("Not known: too many were stale, or of another cause too."),
                 ),
                 unflushed=_number("How many of them no flush was seen to end."),
                 cached=_name(

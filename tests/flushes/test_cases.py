@@ -7,6 +7,7 @@ import tempfile
 
 import pytest
 
+from harness.check.flushes import Cached
 from harness.machine.errors import MachineError
 from harness.machine.plugin import Ending, watched
 from tests.flushes.guests import command, plants, ran
@@ -79,6 +80,22 @@ def test_each_case_is_reported_as_the_manual_has_it(qemu: str, mode: int, proces
     assert seen.flushes.watched.exit_code == 1
 
 
+def test_what_ended_entries_above_pages_and_registers_is_told(qemu: str) -> None:
+    seen = ran(qemu, 3).flushes.causes
+    ended = {
+        (cause.cached.value, flush.value): count
+        for cause in seen
+        for flush, count in cause.flushed.items()
+        if cause.cached is not Cached.TRANSLATION and count
+    }
+    assert ended == {
+        ("structure", "invlpg"): 1,
+        ("structure", "fault"): 1,
+        ("register", "mov_cr3"): 1,
+    }
+    assert all(not cause.unflushed for cause in seen if cause.cached is not Cached.TRANSLATION)
+
+
 @pytest.mark.parametrize("plant", SHOWN)
 def test_a_broken_rule_shows(qemu: str, plant: str) -> None:
     mode, shown = SHOWN[plant]
@@ -108,7 +125,7 @@ def test_a_guest_that_resets_is_followed_until_it_ends(qemu: str) -> None:
 
 
 def test_frames_that_are_not_compared_are_found_by_the_test_at_the_start(qemu: str) -> None:
-    with pytest.raises(MachineError, match=r"cannot be watched: a stale use that was planted"):
+    with pytest.raises(MachineError, match=r"cannot be watched: a walk with another frame"):
         ran(qemu, 4, plant="NO_FRAME")
 
 

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
 from harness.check.flushes import Flushes
+from harness.cli.flushes import flushes
 from harness.machine.patience import Clock
-from harness.machine.plugin import Ending, Report, Watched
+from harness.machine.plugin import DEADLINE, Ending, Report, Watched
 from tests.cli.commands import ROOT, children, run
 from tests.flushes.guests import SHORT, command, guest
 
@@ -56,7 +58,7 @@ def test_a_kernel_that_flushes_as_it_should_passes(tmp_path: Path) -> None:
     words = ("flushes", "--fail-on", "stale", "--", *command(QEMU, 4, wanted="legal"))
     code, out, errors = run(*words, cwd=tmp_path)
     assert (code, errors) == (0, "")
-    assert "No stale use of a translation was found, among 3 changes" in out
+    assert "No stale use of a translation was found, among 16 changes" in out
 
 
 @on_machine
@@ -180,6 +182,10 @@ def test_a_machine_with_more_processors_than_are_followed_is_refused(tmp_path: P
     words = ("-M", "q35", "-smp", "80", "-display", "none", "-nodefaults", "-S")
     code, _, errors = run("flushes", "--", QEMU, *words, cwd=tmp_path)
     assert (code, "more than 64 processors" in errors) == (3, True)
+
+
+def test_the_deadline_that_help_shows_is_the_default() -> None:
+    assert signature(flushes).parameters["deadline"].default == DEADLINE
 
 
 def test_what_was_not_checked_is_no_result() -> None:

@@ -294,7 +294,7 @@ static __attribute__((noinline)) void begin_block(struct processor *p, const str
 		if (p->paging && is_recent(p, FETCH, pc) && (!p->checked || !(p->blocks % CHECKED_OF)))
 			check(p, pc, block);
 	}
-	if ((pc ^ last) / PAGE && !is_recent(p, FETCH, last))
+	if ((pc ^ last) / PAGE && !is_recent(p, FETCH, last) && !planted(NO_SECOND_FETCH))
 		look(p, last, FETCH, pc);
 }
 

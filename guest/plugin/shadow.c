@@ -437,8 +437,8 @@ static struct change *change_of(u64 at) { return &changes[hash(at) % MOST_LOGGED
  */
 static u64 thread_of(const struct processor *p)
 {
-	u64 space = (load(p->state, CR3) & ADDRESS & ~PAGE) | p->number;
-	return space ^ (p->efer & EFER_LMA ? base(p->state, FS) * 0x9e3779b97f4a7c15ull : 0);
+	u64 pair = planted(ROOTS_WITHOUT_PAIRS) ? 0 : PAGE, space = (load(p->state, CR3) & ADDRESS & ~pair) | p->number;
+	return space ^ (p->efer & EFER_LMA && !planted(THREADS_WITHOUT_FS) ? base(p->state, FS) * 0x9e3779b97f4a7c15ull : 0);
 }
 
 void note_user(struct processor *p)

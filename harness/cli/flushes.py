@@ -38,7 +38,8 @@ def flushes(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Names of the kernel's functions: its ELF file, System.map or kallsyms.",
+            help="Names of the kernel's functions: its ELF file, System.map or kallsyms."
+            " Boot it with nokaslr, so that it runs where they say.",
             show_default=False,
         ),
     ] = None,

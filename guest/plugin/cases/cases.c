@@ -236,6 +236,10 @@ static void rights(void)
 	CASE("legal", "available-bits", map0(P | W); write(HERE); map0(P | W | 7 << 9); write(HERE));
 	CASE("legal", "code-unchanged", map0(P); call(HERE); map0(P); call(HERE));
 	CASE("stale", "code-moved", map0(P); call(HERE); map1(P); call(HERE));
+	frames[5][PAGE - 1] = 0xf3;	/* "rep ret" across two pages */
+	frames[6][0] = frames[7][0] = 0xc3;
+	CASE("stale", "code-across", map(FRAME(5), P); next++; map(FRAME(6), P); call(HERE - 1 - 0x800); map(FRAME(7), P);
+	     call(HERE - 1 - 0x800));
 	/* QEMU may have one block for both pages. */
 	CASE("stale", "code-shared", map0(P); call(HERE); next++; map0(P); call(HERE); map1(P); call(HERE));
 	CASE("legal", "code-moved-invlpg", map0(P); call(HERE); map1(P); invlpg(HERE); call(HERE));
@@ -270,6 +274,20 @@ static void other_root(void)
 		second[i] = first[i];
 	CASE("late", "global-other-root", map0(P | W | G); read(HERE); map1(P | W | G); go_to_user(); set_cr3((uintptr_t)second);
 	     read(HERE); set_cr3((uintptr_t)first));
+}
+
+/* Who goes back to user mode: the author of the change, under the other root of a pair, or another thread. */
+static void authors(void)
+{
+	static __attribute__((aligned(2 * PAGE))) word pair[2][PAGE / sizeof(word)];
+	uintptr_t first = cr3();
+	for (unsigned i = 0; i < PAGE / sizeof(word); i++)
+		pair[0][i] = pair[1][i] = ((word *)first)[i];
+	CASE("late", "move-user-paired-root", set_cr3((uintptr_t)pair[0]); map0(P | W | G); read(HERE); map1(P | W | G);
+	     set_cr3((uintptr_t)pair[1]); go_to_user(); set_cr3((uintptr_t)pair[0]); read(HERE); set_cr3(first));
+#if MODE >= 4
+	CASE("stale", "move-other-thread", map0(P | W); read(HERE); map1(P | W); set_fs(PAGE); go_to_user(); set_fs(0); read(HERE));
+#endif
 }
 
 /* A store by a stale page may have gone to either frame, of which one is a table. */
@@ -589,6 +607,7 @@ static void run_others(void)
 	structures();
 	large();
 	other_root();
+	authors();
 	window();
 	faulting_addresses();
 #if MODE > 2

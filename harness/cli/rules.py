@@ -87,6 +87,8 @@ def rules(
         those = table.chosen(modes, found)
         rows, cases = table.cross_table(those), table.differing(those)
         disagreed, failures = table.disagreements(those), table.broken_off(those, found)
+        if not those and not failures:
+            raise Misuse(f"no access of mode {mode} is in what was read: choose another by --mode")
         if as_json:
             say(json.dumps(table.as_object(mode, rows, cases, failures)))
         else:

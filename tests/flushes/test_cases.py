@@ -56,7 +56,7 @@ SHOWN = {
     "ROOT_COUNTS": (4, {"global-other-root": "stale"}),
     "SIZE_STAYS": (4, {"split-in-place-write": "stale"}),
     "OLD_PLACE": (4, {"changed-by-window": "legal"}),
-    "MOV_CR2_FAULTS": (4, {"move-cr2": "legal", "unmap-cr2": "denied"}),
+    "MOV_CR2_FAULTS": (4, {"unmap-cr2": "denied"}),
     "WP_LOADS_REGISTERS": (3, {"pdpte-moved-wp": "legal"}),
     "SMEP_KEEPS_REGISTERS": (3, {"pdpte-moved-smep": "stale"}),
     "SMEP_SPARES_GLOBAL": (4, {"smep-global": "stale"}),

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import settings
 from harness.machine.bochs import version_of
 from harness.machine.errors import Misuse
 from harness.machine.machine import dotted, installed
+from harness.pytest_plugin import SKIPPED
 
 # How long an example takes says how loaded the machine is, and nothing about the rule it tests.
 settings.register_profile("untimed", deadline=None)
@@ -51,6 +53,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.getoption("markexpr") == "hw" and is_module:
         return True if "mark.hw" not in collection_path.read_text() else None
     return None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says why tests were skipped and how many, but for what the plugin says of engines."""
+    places = [one.longrepr for one in terminalreporter.getreports("skipped")]
+    said = [str(one[2]).removeprefix("Skipped: ") for one in places if isinstance(one, tuple)]
+    for reason, count in Counter(said).most_common():
+        if not reason.startswith(SKIPPED):
+            terminalreporter.write_line(f"{count} skipped: {reason}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -35,7 +35,7 @@ def decode(
         typer.Argument(
             metavar="VALUE",
             help="Raw entries, like 0x2067 or pmd=0x2067, or CR3 as cr3=0x1000; - reads them from"
-            " standard input, a line each.",
+            " standard input, a line each, or as WinDbg's !pte prints them.",
         ),
     ],
     level: Annotated[
@@ -195,13 +195,31 @@ def _words(values: Sequence[str]) -> Iterator[_Word]:
         if value != "-":
             yield _word("the value", value)
             continue
-        empty = True
-        for count, line in enumerate(piped().splitlines(), 1):
-            if text := line.strip():
-                empty = False
-                yield _word(f"the value in line {count}", text)
-        if empty:
+        lines = [*_of_windows(piped())]
+        for count, line in lines:
+            yield _word(f"the value in line {count}", line)
+        if not lines:
             raise Misuse("standard input holds no value")
+
+
+_AT = re.compile(r"\b(P[XPDT]E) at [0-9A-Fa-f`]+")
+_CONTAINS = re.compile(r"\bcontains ([0-9A-Fa-f`]+)")
+
+
+def _of_windows(text: str) -> Iterator[tuple[int, str]]:
+    """The lines with their numbers, but for those that are empty; what !pte of Windows' debuggers
+    prints, names in one line and what stands there in the next, is a line for each entry."""
+    names: list[str] = []
+    windows = _AT.search(text) is not None and _CONTAINS.search(text) is not None
+    for count, line in enumerate(text.splitlines(), 1):
+        if not windows:
+            if stripped := line.strip():
+                yield count, stripped
+            continue
+        names += _AT.findall(line)
+        for name, raw in zip(names, held := _CONTAINS.findall(line), strict=False):
+            yield count, f"{name}={raw}"
+        del names[: len(held)]
 
 
 def _word(what: str, text: str) -> _Word:

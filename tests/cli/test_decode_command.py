@@ -167,6 +167,29 @@ def decoded(*arguments: object, octets: bytes) -> tuple[int, str, str]:
     return ended.exit_code, ended.stdout, ended.stderr
 
 
+PTE_OF_WINDBG = (
+    b"                                           VA fffff80402010080\n"
+    b"PXE at FFFFF6FB7DBEDF80    PPE at FFFFF6FB7DBF0080    "
+    b"PDE at FFFFF6FB7E010080    PTE at FFFFF6FC02010080\n"
+    b"contains 0000000001208063  contains 0000000001209063  "
+    b"contains 0A000001`234568E7  contains 0000000000000000\n"
+    b"pfn 1208      ---DA--KWEV  pfn 1209  ---DA--KWEV  "
+    b"pfn 1234568  ---DA--UWEV LARGE PAGE  not valid\n"
+)
+ON_ONE_LINE = b"PXE at FFFFF6FB7DBEDF80 contains 0000000001208063\nPPE at 0 contains 1209063"
+
+
+def test_what_windows_debugger_prints_of_an_address_is_its_entries() -> None:
+    for text, levels in (PTE_OF_WINDBG, [3, 2, 1, 0]), (ON_ONE_LINE, [3, 2]):
+        code, out, errors = decoded("-", "--json", octets=text)
+        assert (code, errors) == (0, "")
+        found = [(one["level"], one["raw"]) for one in json.loads(out)["readings"]]
+        raws = ["0x1208063", "0x1209063", "0xa000001234568e7", "0x0"]
+        assert found == list(zip(levels, raws, strict=False))
+    for cut in b"PXE at 0", b"PXE at 0 PPE at 0 contains", b"contains 2067":
+        assert decoded("-", octets=cut)[0] == 2
+
+
 def test_several_values_are_a_line_each() -> None:
     """The forms of Linux's reports: an oops, a bad page map, and an oops of 32 bits."""
     text = b"PGD 1fd0e067\r\npud:1fd0f067\n\n  *pte = 800fffffa7598063\nPMD=0\n"

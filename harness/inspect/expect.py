@@ -49,7 +49,7 @@ from __future__ import annotations
 
 import reprlib
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -66,7 +66,7 @@ from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Counts, End, Leaves, Walks
 from harness.paging.memory import Mask, Words
-from harness.paging.x86.access import Access, Kind, denied
+from harness.paging.x86.access import Access, Kind, Reason, denied
 from harness.paging.x86.bulk import ALLOWED, judge
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu
 
@@ -175,8 +175,7 @@ class Expect:
         """Which accesses are to be allowed, and which denied; those that are not asked are left
         out."""
         if self.rights is not None:
-            rights = cpu.format.rights
-            granted = sum(rights[name] for name in self.rights if name in rights)
+            granted = self._granted(cpu, self.rights)
             user = {Kind.READ} if "user" in self.rights else set()
             user |= {Kind.WRITE} if {"user", "write"} <= {*self.rights} else set()
             user |= {Kind.FETCH} if {"user", "execute"} <= {*self.rights} else set()
@@ -186,6 +185,21 @@ class Expect:
             }
         by = {True: self.user, False: self.supervisor}
         return {one: one.kind in kinds for one in ACCESSES if (kinds := by[one.user]) is not None}
+
+    def denial(self, cpu: Cpu, accesses: Iterable[Access]) -> str:
+        """That accesses are to be denied, and the bits of CR4 by which the rights of a user's page
+        are none of the supervisor's."""
+        if self.rights is None:
+            return "denied"
+        granted = self._granted(cpu, self.rights)
+        rules = {denied(cpu, one, granted) for one in accesses}
+        by = [f"CR4.{one.name}" for one in (Reason.SMAP, Reason.SMEP) if one in rules]
+        return " by ".join(filter(None, ("denied", " and ".join(by))))
+
+    @staticmethod
+    def _granted(cpu: Cpu, rights: Sequence[str]) -> int:
+        known = cpu.format.rights
+        return sum(known[name] for name in rights if name in known)
 
     def __str__(self) -> str:
         if self.absent:
@@ -626,7 +640,7 @@ class _Pages:
                 expect,
                 address,
                 access,
-                "allowed" if allowed else "denied",
+                "allowed" if allowed else expect.denial(self._cpu, (access, *also)),
                 part.size(wrong),
                 tuple(also),
                 *(change or (None, "")),

@@ -181,6 +181,30 @@ def test_where_entries_cannot_withhold_execution_it_cannot_be_expected_withheld(
     assert (found.access, found.wanted, found.change) == (Access(Kind.FETCH, True), "denied", None)
 
 
+@pytest.mark.parametrize(
+    ("cr4", "denials"),
+    [
+        (0, []),
+        (Cr4.SMEP, [(Kind.FETCH, (), "denied by CR4.SMEP")]),
+        (Cr4.SMAP, [(Kind.READ, (), "denied by CR4.SMAP")]),
+        (Cr4.SMEP | Cr4.SMAP, [(Kind.READ, (Kind.FETCH,), "denied by CR4.SMAP and CR4.SMEP")]),
+    ],
+)
+def test_what_keeps_the_supervisor_from_a_page_meant_for_the_user_is_named(
+    made: Made, cr4: int, denials: list[tuple[Kind, tuple[Kind, ...], str]]
+) -> None:
+    """The page is the supervisor's own, whom SMEP and SMAP do not keep from it (SDM 4.6.1)."""
+    made.map(0x80_0000, 0x500_0000, "-x")
+    cpu = replace(made.cpu, cr4=made.cpu.cr4 | cr4)
+    found = made.unmet({0x80_0000: "ur-x"}, cpu=cpu)
+    supervisor = [one for one in found if not one.access.user]
+    alike = [tuple(access.kind for access in one.also) for one in supervisor]
+    kinds, wanted = [one.access.kind for one in supervisor], [one.wanted for one in supervisor]
+    assert list(zip(kinds, alike, wanted, strict=True)) == denials
+    plain = made.unmet({0x80_0000: {"supervisor": ""}}, cpu=cpu)
+    assert {one.wanted for one in plain} == {"denied"}
+
+
 def test_a_span_is_every_page_of_it() -> None:
     source = random.Random(2)
     for _ in range(20):

@@ -19,7 +19,7 @@ from harness.check.sequence import Path, SequenceBatch
 from harness.machine.guest import Guest
 from harness.paging import bulk
 from harness.paging.bulk import End, Walks
-from harness.paging.format import Format, Level, Pattern, Reserved, Shape
+from harness.paging.format import Format, Level, Reserved, Shape
 from harness.paging.memory import Words
 from harness.paging.x86 import access as scalar
 from harness.paging.x86 import bulk as x86
@@ -27,6 +27,7 @@ from harness.paging.x86.access import Access, Kind, Reason, Vector
 from harness.paging.x86.bulk import REASONS, Outcomes
 from harness.paging.x86.cpu import Cpu
 from harness.paging.x86.formats import KEY_SHIFT
+from tests.paging.plants import without_pages
 
 P, RW, US, A, D, PS, G, XD = (1 << bit for bit in (0, 1, 2, 5, 6, 7, 8, 63))
 W_ERROR, U_ERROR, RSVD_ERROR, I_ERROR, PK_ERROR = 2, 4, 8, 16, 32
@@ -84,23 +85,6 @@ def reserved_leaf(level: Level, bits: int) -> Level:
 def all_pointers(level: int) -> Plant:
     """An entry of one level is a pointer whatever its PS says."""
     return in_levels(lambda n, here: without_pages(here) if n == level else here)
-
-
-def without_pages(here: Level) -> Level:
-    """A level above 0 whose entries all point."""
-    when = Pattern(here.presence, here.presence)
-    return here.changed(lambda shape: replace(shape, when=when) if shape.points else None)
-
-
-def without_absence(here: Level) -> Level:
-    """A level at which every entry is there."""
-    there = replace(here, absent=())
-
-    def present(shape: Shape) -> Shape:
-        mask, value = shape.when
-        return replace(shape, when=Pattern(mask & ~here.presence, value & ~here.presence))
-
-    return there.changed(present)
 
 
 def in_walks(change: Callable[[Walks, Words], Walks]) -> Plant:

@@ -81,9 +81,9 @@ from tests.check.plants import (
     with_,
     with_pse,
     without,
-    without_absence,
     without_in,
 )
+from tests.paging.plants import without_absence
 
 pytestmark = pytest.mark.hw
 

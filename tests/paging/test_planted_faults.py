@@ -13,7 +13,7 @@ import pytest
 
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
-from harness.paging.format import Field, Format, Level, Pattern, Reserved, Shape
+from harness.paging.format import Field, Format, Level, Reserved, Shape
 from harness.paging.memory import Words
 from harness.paging.table import Root
 from harness.paging.walk import Walk
@@ -26,6 +26,7 @@ from harness.paging.x86.access import Access, Allowed, Error, Fault, Kind, Outco
 from harness.paging.x86.cpu import Cpu
 from tests.paging import machines, test_bulk, test_walk
 from tests.paging.machines import disagreements, random_machine
+from tests.paging.plants import without_absence, without_pages
 from tests.paging.rules import Machine
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -56,25 +57,6 @@ def with_pointers(change: Callable[[Shape], Shape]) -> Plant:
     return with_levels(
         lambda here: here.changed(lambda shape: change(shape) if shape.points else shape)
     )
-
-
-def without_pages(here: Level) -> Level:
-    """A level above 0 whose entries all point."""
-    if here.pointer is None:
-        return here
-    when = Pattern(here.presence, here.presence)
-    return here.changed(lambda shape: replace(shape, when=when) if shape.points else None)
-
-
-def without_absence(here: Level) -> Level:
-    """A level at which every entry is there."""
-    there = replace(here, absent=())
-
-    def present(shape: Shape) -> Shape:
-        mask, value = shape.when
-        return replace(shape, when=Pattern(mask & ~here.presence, value & ~here.presence))
-
-    return there.changed(present)
 
 
 def address_mask_one_bit_short(here: Level, leaf: Shape) -> Shape:

@@ -397,7 +397,7 @@ def flushes() -> Flushes:
     from harness.check.flushes import flushes as judged
     from harness.inspect.symbols import symbols as read_symbols
     from harness.machine.errors import MachineError
-    from harness.machine.plugin import DEADLINE, watched
+    from harness.machine.plugin import DEADLINE, Ending, watched
     from harness.report.flushes import lines
 
     def watch(
@@ -419,6 +419,8 @@ def flushes() -> Flushes:
             seen = watched(command, limit=limit, deadline=deadline)
         except MachineError as error:
             pytest.fail(str(error), pytrace=False)
+        if seen.ending is Ending.INTERRUPT:
+            raise KeyboardInterrupt
         found = judged(seen)
         if found.failed or found.unwatched or found.failing(on):
             pytest.fail("\n".join(lines(found, on, names)), pytrace=False)

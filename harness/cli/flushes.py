@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -76,7 +79,8 @@ def flushes(
     once the thread that made the change is back in user mode, or past the deadline: who changed
     which entry, who used the old translation, and what flushed it in the end.
 
-    It ends when QEMU does, after --limit, or at Ctrl-C.  TCG alone, two to three times slower.
+    It ends when QEMU does, after --limit, or at Ctrl-C or SIGTERM.  TCG alone, two to
+    three times slower.
 
     Exit codes: 0 no such use, 1 a flush is missing, 2 misuse, 3 QEMU failed.
 
@@ -99,15 +103,15 @@ def flushes(
         on = FailOn(fail_on)
         names = None if symbols is None else read_symbols(symbols)
         make_folder(report)
-        found = judged(
-            watched(
+        with _sigterm_as_ctrl_c():
+            seen = watched(
                 command,
                 limit=limit,
                 deadline=deadline,
                 stdout=2 if as_json else None,
                 progress=_progress(),
             )
-        )
+        found = judged(seen)
         if report is not None:
             text = "\n".join(reported.lines(found, on, names))
             written.write(report / "flushes.txt", visible_lines(text) + "\n")
@@ -124,6 +128,21 @@ def flushes(
             raise typer.Exit(MACHINE_FAILURE if found.failed else MISUSE)
         if found.failing(on):
             raise typer.Exit(DISAGREEMENT)
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Has SIGTERM bring the report too, once: `timeout` sends it twice."""
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _progress() -> Callable[[float, Mapping[str, int]], None]:

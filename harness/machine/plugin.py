@@ -59,7 +59,7 @@ class Ending(Enum):
 
     ITSELF = "QEMU ended"
     LIMIT = "the time limit"
-    INTERRUPT = "Ctrl-C"
+    INTERRUPT = "Ctrl-C or SIGTERM"
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,12 @@ def watched(
 ) -> Watched:
     """Runs a command of QEMU's with the plugin until it ends, `limit` seconds are over, or Ctrl-C.
 
-    QEMU has this process's terminal, and its standard output unless `stdout` is another file.  Its
-    process ends with this one, in every case.  Raises `Misuse` for a command that cannot be
-    watched, `LaunchFailure` where QEMU never loaded the plugin, and `MachineError` where the plugin
-    refuses to watch.
+    QEMU has this process's terminal, the files that this process hands on, and its standard output
+    unless `stdout` is another file.  Its process ends with this one, in every case.
+
+    Raises `Misuse` for a command that cannot be watched, `LaunchFailure` where QEMU never loaded
+    the plugin (after Ctrl-C, `KeyboardInterrupt`), and `MachineError` where the plugin refuses to
+    watch.
     """
     program = _checked(command, plugin)
     fd = anonymous_file("flushes")
@@ -132,7 +134,9 @@ def watched(
         arguments = f"{str(plugin).replace(',', ',,')},report={fd},deadline={deadline}{planted}"
         full = (*bound_to(os.getpid()), program, *command[1:], "-plugin", arguments)
         began = time.monotonic()
-        process = subprocess.Popen(full, stdout=stdout, pass_fds=(fd,))
+        os.set_inheritable(fd, True)
+        # A command line may name files that were opened for it, as -netdev tap,fd=3 does.
+        process = subprocess.Popen(full, stdout=stdout, close_fds=False)
         shared = _Shared(fd)
         try:
             ending = _wait(process, shared, began, limit, progress)
@@ -140,6 +144,8 @@ def watched(
             end(process)
         seconds = time.monotonic() - began
         report = shared.read()
+    if report is None and ending is Ending.INTERRUPT:
+        raise KeyboardInterrupt
     if report is None:
         raise LaunchFailure(
             f"QEMU ended with exit code {process.returncode} and has not loaded the plugin: see"

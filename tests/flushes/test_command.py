@@ -72,13 +72,14 @@ def test_uses_that_a_later_flush_may_excuse_count_when_asked(tmp_path: Path) -> 
 
 
 @on_machine
-def test_ctrl_c_ends_qemu_and_brings_the_report(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_qemu_and_brings_the_report(number: int) -> None:
     words = [sys.executable, "-m", "harness", "flushes", "--", *command(QEMU, 4), "-S"]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         qemu = started(process.pid)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, _ = process.communicate(timeout=60)
-    assert "ended     by Ctrl-C" in out
+    assert "ended     by Ctrl-C or SIGTERM" in out
     assert process.returncode == 2
     assert not Path(f"/proc/{qemu}").exists()
 
@@ -192,6 +193,43 @@ def test_what_was_not_checked_is_no_result() -> None:
     totals = {"processors": 1, "paged": 1, "unfollowed": 0, "state": 0}
     seen = Watched(Report("", totals, ()), Ending.LIMIT, 0, 1.0)
     assert "could not check itself" in str(Flushes(seen, ()).unwatched)
+
+
+def test_ctrl_c_before_the_plugin_is_loaded_is_no_failure_of_qemu(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "harness", "flushes", "--"]
+    qemu = program(tmp_path, "kill -INT $PPID; exec sleep 60")
+    with subprocess.Popen([*words, str(qemu)], cwd=ROOT, stderr=subprocess.PIPE) as process:
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, b"pagetable: interrupted.\n")
+
+
+def test_qemu_has_the_files_that_its_command_line_names(tmp_path: Path) -> None:
+    mine, theirs = os.pipe()
+    os.write(theirs, b"handed on\n")
+    qemu = program(tmp_path, f"exec head -n 1 /dev/fd/{mine}")
+    words = [sys.executable, "-m", "harness", "flushes", "--", str(qemu)]
+    with subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, pass_fds=[mine], text=True
+    ) as process:
+        out, _ = process.communicate(timeout=60)
+    os.close(mine)
+    os.close(theirs)
+    assert out == "handed on\n"
+
+
+@on_machine
+def test_the_guest_of_this_project_forgets_no_flush(tmp_path: Path) -> None:
+    """What it does to its tables at the harness's word: each access of the matrix after a change,
+    its code in a window of the tested tables, RAM and sockets that were opened by another."""
+    watching = f'"{sys.executable}" -m harness flushes --fail-on stale --report {tmp_path}/$$ --'
+    qemu = program(tmp_path, f'cd "{ROOT}" && exec {watching} {QEMU} "$@"')
+    where = "level=1 and access=write and A=1 and RW=1"
+    words = ("--mode", 4, "--jobs", 1, "--engine", "tcg", "--qemu", qemu, "--where", where)
+    code, out, errors = run("matrix", *words, cwd=tmp_path)
+    assert (code, "accesses agree" in out, errors) == (0, True, "")
+    reports = [json.loads(path.read_text()) for path in tmp_path.glob("*/flushes.json")]
+    assert {told["verdict"] for told in reports} == {"none"}
+    assert max(told["seen"]["narrowed"] for told in reports) > 1000
 
 
 def test_what_loads_no_plugin_is_a_failure_with_its_exit_code(tmp_path: Path) -> None:

@@ -61,3 +61,24 @@ def test_a_guest_that_never_runs_was_not_watched(pytester: pytest.Pytester) -> N
 
 def test_a_guest_on_the_processor_of_the_host_is_refused(pytester: pytest.Pytester) -> None:
     assert "no plugin sees" in outcome(pytester, [QEMU, "-enable-kvm"], "")
+
+
+def test_ctrl_c_ends_the_session_not_the_test_alone(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        from harness.machine import plugin
+        from harness.machine.plugin import Ending, Report, Watched
+
+        def interrupted(*_, **__):
+            return Watched(Report("", {}, ()), Ending.INTERRUPT, 0, 1.0)
+
+        plugin.watched = interrupted
+
+        def test_mine(flushes):
+            flushes(["qemu"])
+
+        def test_next():
+            pass
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.assert_outcomes()

@@ -18,7 +18,6 @@ import fcntl
 import io
 import logging
 import os
-import pty
 import re
 import secrets
 import signal
@@ -417,7 +416,10 @@ def _load(image: StubImage, ram: Ram) -> int:
 def _terminal(stack: contextlib.ExitStack) -> tuple[int, int]:
     """Both ends of a new terminal, which passes on every byte as it is; ours is closed by the
     stack."""
-    ours, theirs = (above_standard(end) for end in pty.openpty())
+    try:
+        ours, theirs = (above_standard(end) for end in os.openpty())
+    except OSError as error:
+        raise OSError(f"{error.strerror} (no terminal can be opened in /dev/pts)") from error
     fcntl.fcntl(ours, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     stack.callback(os.close, ours)
     tty.setraw(theirs)

@@ -28,7 +28,13 @@ import numpy.typing as npt
 import pexpect
 from pexpect.fdpexpect import fdspawn
 
-from harness.machine.errors import GuestLost, MachineError, Misuse, ProtocolError
+from harness.machine.errors import (
+    GuestLost,
+    LaunchFailure,
+    MachineError,
+    Misuse,
+    ProtocolError,
+)
 from harness.machine.machine import Ability, Machine
 from harness.machine.monitor import Monitor
 from harness.machine.patience import Clock
@@ -111,7 +117,10 @@ class Guest:
         self._ready = self._ended = False
         self._resources = contextlib.ExitStack()
         with self._ended_by_errors():
-            self._launch(self._new_ram(ram_bytes, high_bytes), cpu, program)
+            try:
+                self._launch(self._new_ram(ram_bytes, high_bytes), cpu, program)
+            except OSError as error:
+                raise self._unstarted(error) from error
             self._divide_job_memory()
             self._greet()
         self.version = self._machine.version
@@ -142,6 +151,12 @@ class Guest:
         self._console.delaybeforesend = None
         self._console.logfile_read = self._machine.transcript
         self._monitor = self._machine.begin(self.deadline)
+
+    def _unstarted(self, error: OSError) -> LaunchFailure:
+        """That this host lacks what an emulator is started with, open files or processes."""
+        maker = self.engine.maker
+        message = f"{maker} did not start: {error.strerror or error}"
+        return LaunchFailure(message, exit_code=None, command=(), stderr="", maker=maker)
 
     @property
     def monitor(self) -> Monitor:

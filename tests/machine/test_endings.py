@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import itertools
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -21,6 +23,7 @@ import pytest
 from harness.machine import qemu as qemu_module
 from harness.machine import registry
 from harness.machine.descriptors import MOST_SAID
+from harness.machine.engines import why_absent, why_not_started
 from harness.machine.errors import GuestLost, LaunchFailure, Misuse, ProtocolError
 from harness.machine.guest import Guest
 from harness.machine.machine import bound_to
@@ -219,6 +222,33 @@ class TestLaunch:
 
 @pytest.mark.hw
 class TestStubThatNeverComesUp:
+    @pytest.mark.parametrize("engine", ["tcg", "bochs"])
+    def test_a_host_without_room_for_more_open_files_is_named(self, engine: str) -> None:
+        if reason := why_not_started(engine):
+            pytest.skip(reason)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(descriptors()) + 2, limits[1]))
+        try:
+            reason = why_absent(engine)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        maker = registry.ENGINES[engine].maker
+        assert reason is not None
+        assert reason.startswith(f"{maker} did not start: Too many open files")
+
+    def test_a_host_without_terminals_cannot_start_bochs(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if reason := why_not_started("bochs"):
+            pytest.skip(reason)
+
+        def none_left() -> None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+        monkeypatch.setattr(os, "openpty", none_left)
+        with pytest.raises(LaunchFailure, match=r"Bochs did not start: No such file.*/dev/pts"):
+            Guest("bochs", ram_bytes=SMALL)
+
     def test_a_triple_fault_is_seen_as_a_reset(self, tmp_path: Path) -> None:
         with pytest.raises(GuestLost, match="it reset, as after a triple fault") as caught:
             Guest("tcg", ram_bytes=SMALL, image=stub_that(TRIPLE_FAULT, tmp_path), deadline=5)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from harness.cli.output import say, show, tell, text_of
 from harness.cli.source import KINDS, Source
@@ -97,14 +97,13 @@ def _tables(source: Source, report: Report) -> Iterator[Snapshot | None]:
 def _without_tables(report: Report, as_json: bool) -> None:
     """What the report says where there are no entries at all."""
     from harness.inspect.fault import read_code
-    from harness.machine.errors import Misuse
     from harness.report import fault as reports
 
     if report.code is None:
-        raise Misuse("The text has registers and no entries: add --qmp, --core or --ram.")
-    sources = "add --qmp SOCKET, --core FILE or --ram FILE"
+        _bare_registers(report, as_json)
+        return
     seen = read_code(report.code, None, report.address, report.rip)
-    note = f"There are no entries in the text: {sources}, whose tables are then read."
+    note = f"There are no entries in the text: {_SOURCES}, whose tables are then read."
     if as_json:
         _print_object(
             None,
@@ -117,6 +116,30 @@ def _without_tables(report: Report, as_json: bool) -> None:
         show(line)
     for line in (*report.notes, note):
         show(f"Note: {line}")
+
+
+_SOURCES: Final = "add --qmp SOCKET, --core FILE or --ram FILE"
+
+
+def _bare_registers(report: Report, as_json: bool) -> None:
+    """What follows from registers alone, and what is missing."""
+    from harness.inspect.registers import facts
+
+    cr2 = report.rest.get("cr2")
+    told = [*facts(report.registers, report.rest)]
+    where = "" if cr2 is None else f" --cr2 {cr2:#x}"
+    missing = (
+        "No register has the error code: the handler's stack has it, or the log of QEMU's -d int,"
+        f" and pagetable fault --code N{where} says what it means. RIP may be the handler's own."
+    )
+    tables = f"There are no entries in the text: {_SOURCES}, whose tables are then read."
+    notes = [*(report.notes or [missing]), tables]
+    if as_json:
+        virtual = None if cr2 is None else hex(cr2)
+        _print_object(None, report, notes=[*told, *notes], virtual=virtual)
+        return
+    for line in (report.what, "", *told, "", *(f"Note: {one}" for one in notes)):
+        show(line)
 
 
 class _Answer:

@@ -22,6 +22,7 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `translation`  an address: `translate` gives a Translation of Stages, with rights as they accumulate
 `oops`         what texts of crashes say, of Linux and of QEMU: `read` gives a Report
 `frame`        the page fault that a processor raised last: `raised`, by CR2 and its stack
+`registers`    what registers alone say of a page fault: `facts`
 `fault`        an access: `explain` gives an Explanation; a fault that was seen: `read_code` gives a
                SeenFault, and `compare` says whether the tables give it: a Reproduction
 `expect`       what tables are meant to say: `expectations` reads it, `unmet` gives what is Unmet

@@ -151,11 +151,20 @@ def raised(snapshot: Snapshot, vcpu: int) -> Raised:
 
 def _gate(snapshot: Snapshot, cr2: int) -> int | None:
     """The vector whose gate in the IDT CR2 is, where that cannot be read; else None."""
-    first, size = snapshot.registers.get("idt"), 16 if snapshot.cpu.long else 8
-    if first is None or not 0 <= cr2 - first < _VECTORS * size:
+    vector = vector_at(cr2, snapshot.registers.get("idt"), snapshot.cpu.long)
+    if vector is None:
         return None
     answer = outcome(snapshot.cpu, snapshot.memory, Virtual(cr2), _GATE)
-    return None if isinstance(answer, Allowed) else (cr2 - first) // size
+    return None if isinstance(answer, Allowed) else vector
+
+
+def vector_at(address: int, idt: int | None, long: bool) -> int | None:
+    """The vector whose gate is at an address, in an IDT that begins at `idt`; None where that is no
+    gate's, or the IDT is not known."""
+    size = 16 if long else 8
+    if idt is None or not 0 <= address - idt < _VECTORS * size:
+        return None
+    return (address - idt) // size
 
 
 def _undelivered(snapshot: Snapshot, vector: int, said: str) -> Raised:

@@ -1,8 +1,9 @@
 """What a text says of a page fault or of a wrong entry, as kernels and emulators print it.
 
 Linux on x86: an oops, from 2.6 on, of 64 and of 32 bits (arch/x86/mm/fault.c), a bad page map
-(mm/memory.c) and a corrupted page table.  QEMU: the log of -d int, and `info registers`.  The text
-may have anything around that: the times of dmesg and of journals, levels, quotation marks, colours.
+(mm/memory.c) and a corrupted page table.  QEMU: the log of -d int, and `info registers`, which gdb
+has too.  The text may have anything around that: the times of dmesg and of journals, levels,
+quotation marks, colours.
 """
 
 from __future__ import annotations
@@ -75,10 +76,13 @@ def read(text: str) -> Report:
         return _linux(lines, more)
     if found := _last_chain(_lines(text)):
         return _of_qemu(*found)
-    shown = registers_in("\n".join(line for line in _lines(text) if "=" in line))
-    if {"CR0", "CR3", "CR4"} <= shown.keys():
-        registers, rest = _shown(shown)
-        return Report("Registers as QEMU shows them", registers=registers, rest=rest)
+    if (report := _registers(_lines(text))) is not None:
+        return report
+    if any(line.strip() == _TRIPLE for line in _lines(text)):
+        raise QuestionError(
+            "the text has a triple fault and none of the exceptions that led to it: give the lines"
+            " above it too, which QEMU logs with -d int"
+        )
     raise QuestionError(
         "the text holds no page fault that is known here: an oops or a bad page map of Linux on"
         " x86, QEMU's log of -d int, or info registers"
@@ -316,7 +320,8 @@ class _Raised:
 
 def _last_chain(lines: Iterable[str]) -> tuple[list[_Raised], bool, int] | None:
     """The last exceptions of which each came of delivering the one before, with a page fault among
-    them; whether they ended in a triple fault; and how many page faults there are."""
+    them, or a double fault before which the text begins; whether they ended in a triple fault; and
+    how many page faults there are."""
     current: list[_Raised] = []
     last: tuple[list[_Raised], bool] | None = None
     count, nested = 0, False
@@ -326,7 +331,9 @@ def _last_chain(lines: Iterable[str]) -> tuple[list[_Raised], bool, int] | None:
             nested = nested or one.vector == _DOUBLE_FAULT
             current = [*current[-_LONGEST_CHAIN:], one] if nested else [one]
             count += one.vector == Vector.PF
-            if any(each.vector == Vector.PF for each in current):
+            if current[0].vector == _DOUBLE_FAULT or any(
+                each.vector == Vector.PF for each in current
+            ):
                 last = current, False
             nested = False
         elif check := _CHECK.search(line):
@@ -341,6 +348,8 @@ def _last_chain(lines: Iterable[str]) -> tuple[list[_Raised], bool, int] | None:
 def _of_qemu(raised: list[_Raised], triple: bool, count: int) -> Report:
     told = ", then ".join(_told(one) for one in raised)
     fault = next((one for one in raised if one.vector == Vector.PF), None)
+    if fault is None and raised[0].vector == _DOUBLE_FAULT:
+        return _of_double_fault(raised[0], triple)
     if fault is None:
         raise QuestionError(f"what led to the triple fault is no page fault: {told}")
     notes = []
@@ -363,6 +372,52 @@ def _of_qemu(raised: list[_Raised], triple: bool, count: int) -> Report:
     )
 
 
+def _of_double_fault(one: _Raised, triple: bool) -> Report:
+    """A double fault whose cause was cut off."""
+    registers, rest = _shown(registers_in("\n".join(one.lines)))
+    pc, cpl = int(one.match["pc"], 16), int(one.match["cpl"])
+    then = ", then a triple fault" * triple
+    return Report(
+        "A double fault in a log of QEMU",
+        registers=registers,
+        rest={**rest, "rip": pc, "cpl": cpl},
+        notes=(
+            f"The text begins with {_told(one)}{then}: the exception that led to it is above, with"
+            " its error code and CR2.",
+        ),
+    )
+
+
+def _registers(lines: Iterable[str]) -> Report | None:
+    """The registers that QEMU or gdb shows, without a fault; None where CR2 and CR3 are missing."""
+    kept = [line for line in lines if "=" in line or _OF_GDB.search(line)]
+    who, shown = "QEMU", registers_in("\n".join(kept))
+    if not {"CR2", "CR3"} & shown.keys():
+        who, found = "gdb", {}
+        for match in filter(None, map(_OF_GDB.search, kept)):
+            found[_GDB_NAMES.get(match["name"], match["name"].upper())] = int(match["value"], 16)
+        shown = found
+    if not {"CR2", "CR3"} & shown.keys():
+        return None
+    registers, rest = _shown(shown)
+    if "CS" in shown:
+        rest["cpl"] = shown["CS"] & 3
+    notes = [
+        f"No exception in the text is a page fault: the last is {_told(_Raised(match, []))}."
+        for match in map(_EXCEPTION.search, kept)
+        if match
+    ]
+    return Report(
+        f"Registers as {who} shows them", registers=registers, rest=rest, notes=tuple(notes[-1:])
+    )
+
+
+_OF_GDB: Final = re.compile(
+    r"^\W*(?P<name>cr[0234]|efer|[re]ip|[re]sp|eflags|cs) +0x(?P<value>[0-9a-f]{1,16})\b"
+)
+_GDB_NAMES: Final = {"eflags": "EFL"}
+
+
 def _told(one: _Raised) -> str:
     name = _NAMES.get(one.vector, f"vector {one.vector:#x}")
     return (
@@ -379,6 +434,7 @@ def _shown(shown: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
     if (flags := shown.get("RFL", shown.get("EFL"))) is not None:
         registers["ac"] = flags & _AC != 0
     names = {"CR2": "cr2", "RIP": "rip", "EIP": "rip", "RSP": "rsp", "ESP": "rsp", "CPL": "cpl"}
+    names["IDT"] = "idt"
     rest = {name: shown[theirs] for theirs, name in names.items() if theirs in shown}
     return registers, rest
 

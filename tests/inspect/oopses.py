@@ -180,6 +180,42 @@ EFER=0000000000000000
 """
 """QEMU's monitor, of a guest that stands at a fetch from a page which is not mapped."""
 
+TAIL = """\
+     1: v=08 e=0000 i=0 cpl=0 IP=0008:000000000010004f pc=000000000010004f SP=0010:0000000000006f08\
+ env->regs[R_EAX]=0000000080010011
+EAX=80010011 EBX=00009500 ECX=00000000 EDX=00010511
+ESI=00000000 EDI=00502000 EBP=00000000 ESP=00006f08
+EIP=0010004f EFL=00000086 [--S--P-] CPL=0 II=0 A20=1 SMM=0 HLT=0
+CS =0008 00000000 ffffffff 00cf9a00 DPL=0 CS32 [-R-]
+GDT=     000ca2b8 00000027
+IDT=     00000000 000003ff
+CR0=80010011 CR2=00000070 CR3=00500000 CR4=00000000
+EFER=0000000000000000
+check_exception old: 0x8 new 0xe
+Triple fault
+"""
+"""The last lines of QEMU 7.2 with -d int: a kernel that maps nothing where it runs."""
+
+SHORT = (
+    "     0: v=0e e=0003 i=0 cpl=0 IP=0008:ffffffff80001234 pc=ffffffff80001234"
+    " SP=0010:ffff800000007000 CR2=ffff800000001000\n"
+)
+"""A line of that log alone."""
+
+GDB = """\
+(gdb) info registers
+rax            0x80010011          2147549201
+rip            0xfff0              0xfff0
+eflags         0x40002             [ AC IOPL=0 ]
+cs             0x1b                27
+cr0            0x80010011          [ PG WP ET PE ]
+cr2            0xb8000             753664
+cr3            0x1000              [ PDBR=1 PCID=0 ]
+cr4            0x20                [ PAE ]
+efer           0x500               [ LMA LME ]
+"""
+"""gdb, connected to QEMU."""
+
 ARM64 = """\
 Unable to handle kernel paging request at virtual address ffff0000deadbeef
 Mem abort info:

@@ -219,8 +219,9 @@ def test_exceptions_belong_together_where_one_came_of_delivering_the_other() -> 
 
 
 def test_a_triple_fault_of_which_no_exception_is_logged_is_no_report() -> None:
-    with pytest.raises(QuestionError, match="holds no page fault that is known here"):
-        oops.read("Triple fault\n")
+    for text in "Triple fault\n", "check_exception old: 0x8 new 0xe\nTriple fault\n":
+        with pytest.raises(QuestionError, match="none of the exceptions that led to it"):
+            oops.read(text)
     assert oops.read("Triple fault\n" + exception(14, 0x2, 0x2000)).notes == ()
 
 
@@ -272,6 +273,72 @@ def test_of_a_log_of_qemu_the_last_page_fault_counts_and_what_came_of_it_does_no
     assert oops.read(before).address == 0x10_0092
 
 
+def test_a_triple_fault_of_which_the_first_exception_is_cut_off_says_so() -> None:
+    """CR2 is then of delivering it: the page fault, whose gate is at 14 * 8, was not delivered."""
+    found = " ".join(lines(oopses.TAIL))
+    assert "A double fault in a log of QEMU" in found
+    assert "CR2 0x70 is where the gate of vector 14 is, in the IDT at 0x0: the page fault" in found
+    assert "at 0x10004f, then a triple fault: the exception that led to it is above" in found
+    assert oops.read(oopses.TAIL).rest["rip"] == 0x10_004F
+    short = oopses.TAIL.splitlines()[0]
+    assert oops.read(short).notes == (
+        "The text begins with #DF with error code 0x0 at 0x10004f: the exception that led to it is"
+        " above, with its error code and CR2.",
+    )
+
+
+def test_a_line_of_a_log_alone_is_a_page_fault() -> None:
+    report = oops.read(oopses.SHORT)
+    assert (report.address, report.code) == (0xFFFF_8000_0000_1000, 3)
+    assert (report.rest["rip"], report.rest["cpl"]) == (0xFFFF_FFFF_8000_1234, 0)
+    assert "access supervisor write" in lines(oopses.SHORT)
+
+
+@pytest.mark.parametrize(
+    ("registers", "said"),
+    [
+        ("", "Paging is 4-level, with tables from 0x1000 on, and WP=1, NXE=1, SMEP=0, SMAP=0."),
+        ("CR0=00000011", "These registers raise no page fault: paging is off: CR0 is 0x11."),
+        ("CR4=00001020", "Paging is 5-level, with tables from 0x1000 on, and WP=1, NXE=1, SMEP=0"),
+        ("CR2=00000000", "CR2 is 0: no page fault was raised since the reset, or one at address 0"),
+        ("CR2=8000000000000000", "CR2 0x8000000000000000 is not canonical, so that it is of no"),
+        ("CR2=0000000000008003", "CR2 0x8003 is where RIP is: what could not be reached is the"),
+        ("CR2=00000000fee000e4", "CR2 0xfee000e4 is where the gate of vector 14 is, in the IDT"),
+        ("CR2=00000000fee000d4", "CR2 0xfee000d4 is where the gate of vector 13 is, in the IDT"),
+        ("CR2=ffff800000001000", "CR2 0xffff800000001000 is the address of the last page fault."),
+        ("CR2=ffff800000001000", "pagetable fault --code N --cr2 0xffff800000001000 says"),
+        ("CR2=ffff800000001000", "RIP is 0x8000 at CPL 3."),
+    ],
+)
+def test_registers_alone_say_what_follows_and_what_is_missing(registers: str, said: str) -> None:
+    text = (
+        "RIP=0000000000008000 RFL=00000046 CPL=3\nIDT=     00000000fee00004 00000fff\n"
+        "CR0=80010011 CR2=0000000000001000 CR3=0000000000001000 CR4=00000020\n"
+        "EFER=0000000000000d00\n"
+    )
+    found = lines(text + registers)
+    assert any(said in line for line in found), found
+    assert any("No register has the error code" in line for line in found)
+    assert any("add --qmp SOCKET, --core FILE or --ram FILE" in line for line in found)
+
+
+def test_registers_of_gdb_are_read_too_and_some_may_be_missing() -> None:
+    report = oops.read(oopses.GDB)
+    assert report.registers == {
+        **{"cr0": 0x8001_0011, "cr3": 0x1000, "cr4": 0x20, "efer": 0x500, "ac": True}
+    }
+    assert report.rest == {"cr2": 0xB_8000, "rip": 0xFFF0, "cpl": 3}
+    found = lines("CR2=00000000deadb000 CR3=0000000000001000")
+    assert "The paging mode is not known, for the text lacks CR0, CR4, EFER." in found
+
+
+def test_a_log_without_a_page_fault_says_so() -> None:
+    text = exception(13, 0x18, 0x2000) + oopses.REGISTERS
+    assert oops.read(text).notes == (
+        "No exception in the text is a page fault: the last is #GP with error code 0x18 at 0x2000.",
+    )
+
+
 def test_what_led_to_a_triple_fault_may_be_no_page_fault() -> None:
     text = oopses.TRIPLE.replace("v=0e e=0000", "v=0d e=0010").replace("new 0xe", "new 0xd")
     with pytest.raises(QuestionError, match="no page fault: #GP with error code 0x10 at 0x100083"):
@@ -309,7 +376,6 @@ def test_a_report_is_explained_without_any_source(name: str, said: str) -> None:
         ("", "the text holds no page fault that is known here"),
         ("hello\nworld\n", "the text holds no page fault that is known here"),
         (oopses.HASHED, "pagetable decode pmd=2d5f0067 pte=800000012345a867 --linux shows the ent"),
-        (oopses.REGISTERS, "The text has registers and no entries: add --qmp, --core or --ram."),
         (oopses.ARM64, "of Linux on another architecture: those of x86 alone are known here"),
         (oopses.PAE.replace("000407f0", "00000010"), "x86 32-bit has no level '*pdpt'"),
     ],
@@ -404,12 +470,16 @@ def test_registers_and_logs_are_explained_by_the_tables_of_a_source(tmp_path: Pa
     assert "Note: The page fault in a log of QEMU, in standard input" in found
 
 
-@pytest.mark.parametrize("name", ["INVERTED", "BAD_MAP", "TRIPLE", "SEGFAULT", "PAE"])
+@pytest.mark.parametrize("name", ["INVERTED", "BAD_MAP", "TRIPLE", "SEGFAULT", "PAE", "REGISTERS"])
 def test_the_object_says_the_same(name: str) -> None:
     answer = json.loads(explained(oopses.EVERY[name], "--json")[1])
     report = oops.read(oopses.EVERY[name])
     assert answer["report"] == report.what
     assert (answer["seen"] is None) == (report.code is None)
+    if name == "REGISTERS":
+        assert answer["virtual"] == "0x100026"
+        assert "Paging is 32-bit" in answer["notes"][0]
+        return
     if report.code is not None:
         assert answer["seen"]["error"] == hex(report.code)
         assert (answer["given"] is True) == bool(report.entries)

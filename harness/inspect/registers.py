@@ -26,7 +26,7 @@ def facts(paging: Mapping[str, int], rest: Mapping[str, int]) -> Iterator[str]:
         yield f"The paging mode is not known, for the text lacks {', '.join(missing)}."
     else:
         try:
-            cpu = Cpu(*(paging[name] for name in _PAGING))
+            cpu = Cpu(paging["cr0"], paging["cr3"], paging["cr4"], paging["efer"])
             yield _mode(cpu)
         except ValueError as error:
             yield f"These registers raise no page fault: {error}."

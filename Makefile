@@ -3,10 +3,8 @@
 # make test QEMU=/opt/qemu-system-x86_64
 
 PYTHON ?= python3
-QEMU ?= qemu-system-x86_64
-BOCHS ?= bochs
 JOBS ?= 2
-export PYTHON QEMU BOCHS
+export PYTHON
 # Tests start hundreds of processes, and pytest rewrites every assertion: each would do again what
 # the first one leaves in __pycache__.
 unexport PYTHONDONTWRITEBYTECODE

@@ -110,15 +110,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--pagetable-qemu",
-        default=os.environ.get("QEMU", "qemu-system-x86_64"),
         metavar="PATH",
-        help="the QEMU to run: a name or a path (%(default)s; the environment's QEMU)",
+        help="the QEMU to run, a name or a path, which must then run; by default the environment's"
+        " QEMU, or qemu-system-x86_64",
     )
     group.addoption(
         "--pagetable-bochs",
-        default=os.environ.get("BOCHS", "bochs"),
         metavar="PATH",
-        help="the Bochs to run: a name or a path (%(default)s; the environment's BOCHS)",
+        help="the Bochs to run, a name or a path, which must then run; by default the environment's"
+        " BOCHS, or bochs",
     )
 
 
@@ -132,7 +132,7 @@ def pytest_configure(config: pytest.Config) -> None:
             known = " or ".join(_every_engine())
             raise pytest.UsageError(f"there is no engine {name!r}: choose {known}")
     bochs = config.getoption("--pagetable-bochs")
-    if bochs != os.environ.get("BOCHS", "bochs") and "bochs" not in chosen:
+    if bochs not in (None, os.environ.get("BOCHS")) and "bochs" not in chosen:
         raise pytest.UsageError(
             f"no test runs {bochs}, which --pagetable-bochs names: add --pagetable-engine bochs"
         )
@@ -461,16 +461,17 @@ def _must_run(name: str, config: pytest.Config) -> bool:
 
     if config.getoption("--pagetable-engine"):
         return True
-    engine, program = engine_named(name), _program(name, config)
-    return program != engine.program and (engine.device is None or not shutil.which(program))
+    engine, named = engine_named(name), _program(name, config)
+    return named is not None and (engine.device is None or not shutil.which(named))
 
 
-def _program(engine: str, config: pytest.Config) -> str:
-    """The emulator that was chosen for an engine."""
+def _program(engine: str, config: pytest.Config) -> str | None:
+    """The emulator that was named for an engine; None for its usual one."""
     from harness.machine.registry import engine_named
 
-    option = f"--pagetable-{engine_named(engine).maker.lower()}"
-    return str(config.getoption(option))
+    maker = engine_named(engine).maker
+    named = config.getoption(f"--pagetable-{maker.lower()}") or os.environ.get(maker.upper())
+    return str(named) if named else None
 
 
 def _running(guests: dict[str, Guest], engine: str, config: pytest.Config) -> Guest:

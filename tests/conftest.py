@@ -36,7 +36,8 @@ USUAL = {"qemu": "qemu-system-x86_64", "bochs": "bochs"}
 def pytest_configure(config: pytest.Config) -> None:
     """Has all tests run the emulators that were chosen, those too that name none."""
     for name, usual in USUAL.items():
-        chosen = shutil.which(config.getoption(f"--pagetable-{name}"))
+        named = config.getoption(f"--pagetable-{name}") or os.environ.get(name.upper())
+        chosen = shutil.which(named or usual)
         if chosen is not None and chosen != shutil.which(usual):
             chosen = str(Path(chosen).absolute())
             os.environ[name.upper()] = chosen

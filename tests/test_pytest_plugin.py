@@ -511,6 +511,23 @@ def test_an_engine_that_is_absent_is_skipped_with_the_reason(
     result.stdout.fnmatch_lines([reason])
 
 
+@pytest.mark.parametrize("where", ["option", "environment"])
+def test_the_usual_emulator_must_run_too_where_it_was_named(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.delenv("QEMU", raising=False)
+    monkeypatch.setenv("PATH", str(pytester.path))
+    if where == "environment":
+        monkeypatch.setenv("QEMU", "qemu-system-x86_64")
+    pytester.makepyfile(TWO_PAGES)
+    options = ("--pagetable-qemu=qemu-system-x86_64",) if where == "option" else ()
+    result = run(pytester, *options)
+    outcomes = result.parseoutcomes()
+    assert outcomes["errors"] >= 2 and not outcomes.get("passed")
+    reason = "QEMU is not installed, or not in PATH as qemu-system-x86_64: *"
+    result.stdout.fnmatch_lines([f"tcg was asked for, and cannot run here: {reason}"])
+
+
 def test_an_engine_that_was_asked_for_must_run(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TWO_PAGES)
     result = run(pytester, "--pagetable-engine=tcg", "--pagetable-qemu=/nope")

@@ -3,6 +3,7 @@ broken in it shows."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 
 import pytest
@@ -72,8 +73,8 @@ again is taken over, and the bounds of what is remembered."""
 
 
 @pytest.fixture(scope="module")
-def qemu(request: pytest.FixtureRequest) -> str:
-    return str(request.config.getoption("--pagetable-qemu"))
+def qemu() -> str:
+    return os.environ.get("QEMU", "qemu-system-x86_64")
 
 
 @pytest.mark.parametrize("processors", [1, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -29,7 +30,7 @@ def linux(
 ) -> Iterator[Booted]:
     """A Linux that has told all, stopped while both its processes spin; leave it so."""
     socket = tmp_path_factory.mktemp("linux") / "qmp"
-    qemu = request.config.getoption("--pagetable-qemu")
+    qemu = os.environ.get("QEMU", "qemu-system-x86_64")
     with booted(linux_image, request.param, socket, qemu=qemu, deadline=120) as guest:
         yield guest
 

@@ -6,6 +6,7 @@ reads the registers and the memory of the machine.  Neither knows of the other.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +44,9 @@ def granted(space: LinuxSpace, rights: Words, name: str) -> Mask:
     return np.asarray(rights & np.uint64(space.cpu.format.rights[name]), np.bool_)
 
 
-def test_qemu_has_its_monitor_as_it_says_it_can(linux: Booted, pytestconfig: pytest.Config) -> None:
+def test_qemu_has_its_monitor_as_it_says_it_can(linux: Booted) -> None:
     command = Path(f"/proc/{linux.pid}/cmdline").read_text().split("\0")
-    qemu = pytestconfig.getoption("--pagetable-qemu")
+    qemu = os.environ.get("QEMU", "qemu-system-x86_64")
     assert set(control_monitor(qemu, "monitor")) <= set(command)
 
 

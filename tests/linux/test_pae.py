@@ -4,6 +4,7 @@ as they are when it panics for want of one."""
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,16 +30,14 @@ PAGE_OFFSET = 0xC000_0000
 
 
 @pytest.fixture(scope="module")
-def panicked(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Started, str]]:
+def panicked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Started, str]]:
     """A Linux that has set up all its tables, and what it printed."""
     try:
         image = build_pae()
     except NoKernel as reason:
         pytest.skip(f"there is no 32-bit Linux to boot: {reason}")
     socket = tmp_path_factory.mktemp("pae") / "qmp"
-    qemu = request.config.getoption("--pagetable-qemu")
+    qemu = os.environ.get("QEMU", "qemu-system-x86_64")
     with started(image, ARGUMENTS, socket, qemu=qemu) as machine:
         yield machine, printed(machine, PANIC, 120)
 

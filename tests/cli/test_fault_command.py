@@ -1,6 +1,7 @@
 """`pagetable fault`, as people run it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -355,6 +356,25 @@ def test_a_denied_access_is_drawn_and_has_a_page(tmp_path: Path) -> None:
             assert (f"denied by this {entry}" in text) == denies
         assert "user read: #PF, error code 0x5 (P U)" in text
     assert "sets U: opens this 2M page to the user" in (tmp_path / "fault.html").read_text()
+
+
+def test_a_page_of_several_accesses_has_one_picture_a_cause(tmp_path: Path) -> None:
+    """The PDE keeps the user out, whatever he does, and withholds W and X from the supervisor."""
+    asked = ("fault", "0xffffffff85000000", "--layout", "linux-4", "--html", "fault.html")
+    code, _, errors = run(*asked, cwd=tmp_path)
+    assert (code, errors) == (0, ""), errors
+    text = (tmp_path / "fault.html").read_text()
+    heads = re.findall(r"<h2[^>]*>(.*#PF.*|.*allowed.*)</h2>", text)
+    assert [head.partition(":")[0] for head in heads] == [
+        "user read, user write and user fetch",
+        "supervisor read",
+        "supervisor write",
+        "supervisor fetch",
+    ]
+    assert text.count("<svg") == len(heads)
+    for access in "read", "write", "fetch":
+        assert f"<summary>Why, and what to change: user {access}</summary>" in text
+        assert f"user {access} at 0xffffffff85000000: #PF" in text
 
 
 @pytest.mark.parametrize(

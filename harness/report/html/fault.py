@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.inspect.fault import Explanation
 from harness.inspect.snapshot import Snapshot
+from harness.paging.table import Slot
 from harness.paging.x86.access import Allowed, Fault
 from harness.report import diagram
 from harness.report.fault import explanation_lines, outcome_text
@@ -14,16 +15,21 @@ from harness.report.html.page import page
 
 
 def fault_page(snapshot: Snapshot, explained: Sequence[Explanation]) -> str:
-    """The page of accesses to one address: of each the picture, with what denies it, and the
-    changes that let it pass; and the map of the space."""
+    """The page of accesses to one address: one picture a cause, with what denies the accesses, and
+    of each the changes that let it pass; and the map of the space."""
     cpu = snapshot.cpu
     found = explained[0].translation
+    causes: dict[object, list[Explanation]] = {}
+    for one in explained:
+        causes.setdefault(_cause(one), []).append(one)
     return page(
         "fault.html",
         title=f"Accesses to {found.asked:#x} in {snapshot.title}",
         snapshot=snapshot,
         asked=found.asked,
-        explained=[(one, denial(one), list(explanation_lines(cpu, one))) for one in explained],
+        found=found,
+        causes=[(_said(alike), _denial(alike), alike) for alike in causes.values()],
+        lines={one.access: list(explanation_lines(cpu, one)) for one in explained},
         map=space_map.as_object(snapshot),
     )
 
@@ -32,13 +38,34 @@ def fault_picture(snapshot: Snapshot, one: Explanation) -> str:
     """The picture of one access, whose address has a walk."""
     walk = one.translation.walk
     assert walk is not None
-    return diagram.picture(walk, snapshot.title, denial(one))
+    return diagram.picture(walk, snapshot.title, _denial([one]))
 
 
-def denial(one: Explanation) -> diagram.Denial | None:
-    """What denies an access; None of one that is allowed."""
-    if isinstance(one.outcome, Allowed):
+def _cause(one: Explanation) -> object:
+    """Equal for accesses that are allowed, or denied by the same rule in the same entries."""
+    reason = one.outcome.reason if isinstance(one.outcome, Fault) else None
+    return type(one.outcome), reason, _slots(one)
+
+
+def _slots(one: Explanation) -> frozenset[Slot]:
+    return frozenset(stage.slot for stage in one.to_blame if stage.slot is not None)
+
+
+def _said(alike: Sequence[Explanation]) -> str:
+    """What accesses of one cause come to."""
+    outcome = alike[0].outcome
+    if isinstance(outcome, Fault):
+        rule = f", {outcome.reason.value}"
+        comes_to = f"#{outcome.vector.name}" if alike[1:] else outcome_text(outcome)
+    else:
+        rule, comes_to = "", outcome_text(outcome)
+    *others, last = [str(one.access) for one in alike]
+    who = f"{', '.join(others)} and {last}" if others else last
+    return f"{who}: {comes_to}{rule}"
+
+
+def _denial(alike: Sequence[Explanation]) -> diagram.Denial | None:
+    """What denies accesses of one cause; None of those that are allowed."""
+    if isinstance(alike[0].outcome, Allowed):
         return None
-    rule = f", {one.outcome.reason.value}" if isinstance(one.outcome, Fault) else ""
-    slots = frozenset(stage.slot for stage in one.to_blame if stage.slot is not None)
-    return diagram.Denial(f"{one.access}: {outcome_text(one.outcome)}{rule}", slots)
+    return diagram.Denial(_said(alike), _slots(alike[0]))

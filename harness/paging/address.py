@@ -58,6 +58,12 @@ class Span:
         return f"{self.first:#x}..{self.last:#x}"
 
 
+def signed_halves(width: int) -> tuple[Span, Span]:
+    """The addresses of 64 bits whose upper ones all equal the highest of the lower `width`."""
+    top, half = 1 << 64, 1 << width - 1
+    return Span(0, half - 1), Span(top - half, top - 1)
+
+
 def aligned(address: int, granule: int) -> bool:
     """Whether `address` is a multiple of `granule`, a power of two."""
     return address & (granule - 1) == 0

@@ -10,6 +10,10 @@ import numpy as np
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.memory import BufferMemory
+from harness.paging.riscv import Cpu as Hart
+from harness.paging.riscv import Mode
+from harness.paging.riscv import bulk as riscv
+from harness.paging.riscv.formats import A, D, R, V, W
 from harness.paging.space import Space, TableAllocator
 from harness.paging.walk import walk
 from harness.paging.x86 import formats
@@ -33,8 +37,24 @@ def dense() -> tuple[BufferMemory, Cpu]:
     return memory, cpu
 
 
+def dense_riscv() -> tuple[BufferMemory, Hart]:
+    """The same in Sv48: the pages' tables, then those that point to them, up to the root."""
+    frames = np.random.default_rng(1).permutation(PAGES).astype(np.uint64)
+    layers = [frames << np.uint64(10) | np.uint64(V | R | W | A | D)]
+    address = 0
+    for _ in range(3):
+        tables = (len(layers[-1]) + 511) // 512
+        pointers = np.zeros((tables + 511) // 512 * 512, np.uint64)
+        below = (address >> 12) + np.arange(tables, dtype=np.uint64)
+        pointers[:tables] = below << np.uint64(10) | np.uint64(V)
+        address += 8 * len(layers[-1])
+        layers.append(pointers)
+    memory = BufferMemory(np.concatenate(layers).view(np.uint8))
+    return memory, Hart.in_mode(Mode.SV48, address)
+
+
 def figures() -> Iterator[Figure]:
-    """walks_per_s, leaves_per_s, scalar_walks_per_s."""
+    """walks_per_s, leaves_per_s, scalar_walks_per_s, riscv_walks_per_s."""
     memory, cpu = dense()
     span = Span(0, PAGES * cpu.format.levels[0].size - 1)
     random = np.random.default_rng(2)
@@ -73,4 +93,14 @@ def figures() -> Iterator[Figure]:
         walk_each,
         "a read of memory for each level",
         read_each,
+    )
+    memory, hart = dense_riscv()
+    kind = random.integers(0, 4, LANES).astype(np.uint8)
+    user = random.integers(0, 2, LANES).astype(np.bool_)
+    yield rate(
+        "riscv_walks_per_s",
+        LANES,
+        lambda: riscv.outcomes(hart, memory, addresses, kind, user),
+        "one random read for each",
+        lambda: words[index],
     )

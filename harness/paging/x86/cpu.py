@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, IntFlag
 from functools import cached_property
 
-from harness.paging.address import Physical, Span, Virtual
+from harness.paging.address import Physical, Span, Virtual, signed_halves
 from harness.paging.format import Format, Shape
 from harness.paging.table import Root, Table
 from harness.paging.x86 import formats
@@ -299,10 +299,7 @@ def reserved_in_pdpte(raw: int, maxphyaddr: int) -> int:
 def canonical_halves(levels: int) -> tuple[Span, Span]:
     """The addresses whose upper bits all equal the highest translated one (SDM volume 1,
     3.3.7.1)."""
-    bits = formats.address_bits(levels)
-    top = 1 << 64
-    half = 1 << bits - 1
-    return Span(0, half - 1), Span(top - half, top - 1)
+    return signed_halves(formats.address_bits(levels))
 
 
 def root_for(cpu: Cpu, address: Virtual) -> Root | None:

@@ -140,7 +140,7 @@ static bool is_leaf(const struct processor *p, struct format format, unsigned le
 static u64 leaf_address(struct format format, unsigned shift, u64 raw)
 {
 	u64 address = raw & ADDRESS & -(1ull << shift);
-	if (format.width == 4 && shift > 12)	/* PSE-36 */
+	if (format.width == 4 && shift > 12 && !planted(PSE36_IGNORED))
 		address |= (raw >> 13 & 0xff) << 32;
 	return address;
 }
@@ -757,7 +757,7 @@ static void compare(struct processor *p, struct entry *entry, u64 address, const
 		    bool user, u64 pc)
 {
 	/* It faulted, or the entry was walked again to set D (4.8). */
-	bool again = !permits(p, &entry->walk, access, user) ||
+	bool again = (!permits(p, &entry->walk, access, user) && !planted(PASSED_WITHOUT_WALK)) ||
 		     (access == WRITE && !entry->walk.dirty && !planted(DIRTY_IGNORED));
 	if (again) {
 		if (now->ok)
@@ -766,7 +766,7 @@ static void compare(struct processor *p, struct entry *entry, u64 address, const
 		struct use use = { p, address, pc, access, user, false, TRANSLATION, entry, &entry->walk, now };
 		count_use(&use);
 		return;
-	} else if (covers(now, &entry->walk)) {
+	} else if (covers(now, &entry->walk) && !planted(NOT_TAKEN_OVER)) {
 		refresh(p, entry, address, now, RESTORED);
 	}
 	if (now->ok)
@@ -898,22 +898,34 @@ static void load_registers(struct processor *p, enum how how)
 	}
 }
 
-/* After MOV to a control register, and where one has changed without (4.10.4.1, 4.4.1). */
+/* Bits whose change loads the PDPTEs, as paging that begins does (4.4.1). */
+static u64 loading_in_cr0(void)
+{
+	return (planted(CD_KEEPS_REGISTERS) ? 0 : CR0_CD) | (planted(NW_KEEPS_REGISTERS) ? 0 : CR0_NW) |
+	       (planted(WP_LOADS_REGISTERS) ? CR0_WP : 0);
+}
+
+static u64 loading_in_cr4(void)
+{
+	return (planted(PAE_KEEPS_REGISTERS) ? 0 : CR4_PAE) | (planted(PGE_KEEPS_REGISTERS) ? 0 : CR4_PGE) |
+	       (planted(PSE_KEEPS_REGISTERS) ? 0 : CR4_PSE) | (planted(SMEP_KEEPS_REGISTERS) ? 0 : CR4_SMEP);
+}
+
+/* After MOV to a control register, and where one has changed without (4.10.4.1). */
 void note_control(struct processor *p, bool written_cr3)
 {
 	u64 cr0 = load(p->state, CR0), cr3 = load(p->state, CR3), cr4 = load(p->state, CR4);
-	u64 turned = cr4 ^ p->cr4;
+	u64 turned0 = cr0 ^ p->cr0, turned4 = cr4 ^ p->cr4;
 	bool paging = cr0 & CR0_PG && !(flags_of(p->state) & (HF_SMM | HF_GUEST));
 	bool task = cr3 != p->cr3 && !written_cr3;
 	lock();
 	p->efer = load(p->state, EFER);
-	bool smep = turned & cr4 & CR4_SMEP && !planted(SMEP_DROPS_NOTHING), spares = planted(SMEP_SPARES_GLOBAL);
-	bool all = (p->paging && !paging && !planted(PG_DROPS_NOTHING)) || (turned & CR4_PGE && !planted(PGE_DROPS_NOTHING)) ||
-		   turned & CR4_PAE || (smep && !spares);
+	bool smep = turned4 & cr4 & CR4_SMEP && !planted(SMEP_DROPS_NOTHING), spares = planted(SMEP_SPARES_GLOBAL);
+	bool all = (p->paging && !paging && !planted(PG_DROPS_NOTHING)) || (turned4 & CR4_PGE && !planted(PGE_DROPS_NOTHING)) ||
+		   (turned4 & CR4_PAE && !planted(PAE_DROPS_NOTHING)) || (smep && !spares);
 	bool some = (written_cr3 && !planted(CR3_DROPS_NOTHING)) || (task && !planted(TASK_SWITCH_DROPS_NOTHING)) || smep;
-	bool loads = written_cr3 || task || paging != p->paging || (cr0 ^ p->cr0) & (CR0_CD | CR0_NW) ||
-		     (planted(WP_LOADS_REGISTERS) && cr0 != p->cr0) || turned & (CR4_PAE | CR4_PGE | CR4_PSE) ||
-		     (turned & CR4_SMEP && !planted(SMEP_KEEPS_REGISTERS));
+	bool loads = (written_cr3 && !planted(REGISTERS_STAY)) || (task && !planted(TASK_SWITCH_KEEPS_REGISTERS)) ||
+		     (paging != p->paging && !planted(PG_KEEPS_REGISTERS)) || turned0 & loading_in_cr0() || turned4 & loading_in_cr4();
 	if (all || some)
 		drop_all(p, all || (written_cr3 && planted(CR3_DROPS_GLOBAL)), written_cr3 || task ? MOV_CR3 : CONTROL);
 	report->totals.mov_cr3 += written_cr3;
@@ -925,7 +937,7 @@ void note_control(struct processor *p, bool written_cr3)
 	p->cr3 = cr3;
 	p->cr4 = cr4;
 	p->paging = paging;
-	if (paging && loads && format_of(p).levels == 3 && !(written_cr3 && planted(REGISTERS_STAY)))
+	if (paging && loads && format_of(p).levels == 3)
 		load_registers(p, written_cr3 || task ? MOV_CR3 : CONTROL);
 	outdate(p);
 	unlock();

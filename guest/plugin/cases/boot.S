@@ -189,6 +189,75 @@ on_return:
 	pop %BX
 	ret
 
+	/* CR0.PG cleared and set again: out of 64-bit mode, and back into it. */
+	.globl paging_off_and_on
+paging_off_and_on:
+#if MODE >= 4
+	push %rbx
+	push %rbp
+	push %r12
+	push %r13
+	push %r14
+	push %r15
+	push $0x30
+	push $1f
+	lretq
+	.code32
+#endif
+1:	mov %cr0, %eax
+	and $0x7fffffff, %eax
+	mov %eax, %cr0
+	or $0x80000000, %eax
+	mov %eax, %cr0
+#if MODE >= 4
+	ljmp $8, $2f
+	.code64
+2:	mov %esp, %esp
+	pop %r15
+	pop %r14
+	pop %r13
+	pop %r12
+	pop %rbp
+	pop %rbx
+#endif
+	ret
+
+#if MODE == 2
+	/*
+	 * Reads an address in 32-bit paging, in PAE paging, and in 32-bit paging again, by a root that is one of either, at
+	 * an alias of this code.
+	 */
+	.globl pae_on_and_off
+pae_on_and_off:
+	push %ebx
+	push %esi
+	mov 12(%esp), %edx	/* the root */
+	mov 16(%esp), %ecx	/* what is read */
+	mov %cr3, %esi
+	mov %esp, %ebx
+	add $0x60000000, %esp
+	mov $1f + 0x60000000, %eax
+	jmp *%eax
+1:	mov %edx, %cr3
+	mov (%ecx), %al
+	mov %cr4, %eax
+	xor $0x20, %eax
+	mov %eax, %cr4
+	mov (%ecx), %al
+	mov %edx, %cr3
+	mov %cr4, %eax
+	xor $0x20, %eax
+	mov %eax, %cr4
+	mov (%ecx), %al
+	mov %esi, %cr3
+	mov $2f, %eax
+	jmp *%eax
+2:	mov %ebx, %esp
+	pop %esi
+	pop %ebx
+	ret
+#endif
+
 	.data
 	.align 16
 	.globl gdt, idt_register, task_register

@@ -11,7 +11,7 @@
  * denied  an access faults that might have passed by what was cached
  *
  * MODE is 2 (32-bit), 3 (PAE), or 4 or 5 levels.  The command line says what runs: all cases, "2" with those for two
- * processors; "legal" some that are; "high", "many" and "reset" what their functions say.
+ * processors; "legal" some that are; "high", "many", "unlisted", "forgotten" and "reset" what their functions say.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -31,14 +31,15 @@ enum { P = 1, W = 2, U = 4, A = 1 << 5, D = 1 << 6, PS = 1 << 7, G = 1 << 8 };
 #if MODE > 2
 #define NX (1ull << 63)
 #endif
-enum { WP = 1 << 16, PGE = 1 << 7 };
-#define PG ((uintptr_t)1 << 31)
+enum { WP = 1 << 16, NW = 1 << 29, CD = 1 << 30 };
+enum { PSE = 1 << 4, PGE = 1 << 7 };
 
 extern word top[], upper[], pointers[], directory[];
 extern uintptr_t recover, idt[];
 extern uint64_t gdt[];
 extern uint8_t other_begin[], other_end[];
 void go_to_user(void);	/* and back */
+void paging_off_and_on(void);
 extern uintptr_t read_by_user;	/* what it reads there, unless 0 */
 void on_page_fault(void);
 void on_return(void);
@@ -211,6 +212,7 @@ static void moves(void)
 	     read(HERE));
 	CASE("legal", "move-invlpg", map0(P | W); read(HERE); map1(P | W); invlpg(HERE); go_to_user(); read(HERE));
 	CASE("legal", "move-cr3", map0(P | W); read(HERE); map1(P | W); set_cr3(cr3()); read(HERE));
+	CASE("stale", "move-and-back-used", map0(P | W); read(HERE); map1(P | W); read(HERE); map0(P | W); read(HERE));
 	CASE("legal", "move-and-back", map0(P | W); read(HERE); map1(P | W); map0(P | W); read(HERE));
 	CASE("stale", "move-write", map0(P | W); write(HERE); map1(P | W); write(HERE));
 	CASE("legal", "move-write-clean", map0(P | W); read(HERE); map1(P | W); write(HERE));
@@ -228,6 +230,10 @@ static void rights(void)
 	CASE("legal", "read-only-without-wp", set_cr0(cr0() & ~(uintptr_t)WP); map0(P | W); write(HERE); map0(P); write(HERE);
 	     set_cr0(cr0() | WP));
 	CASE("legal", "widen-write", map0(P); read(HERE); map0(P | W); write(HERE));
+	/* A processor may have cached each of the three. */
+	CASE("denied", "widen-and-narrow", map0(P | D); read(HERE); map0(P | W | D); invlpg(HERE + PAGE); read(HERE);
+	     map0(P | D); try_write(HERE));
+	CASE("legal", "move-and-widen", map0(P | U | D); read(HERE); map1(P | W); write(HERE); read(HERE));
 	CASE("legal", "accessed-and-dirty", map0(P | W); write(HERE); map0(P | W); write(HERE); read(HERE));
 	CASE("legal", "set-user", map0(P); read(HERE); map0(P | U); read(HERE));
 	CASE("legal", "clear-user", map0(P | U); read(HERE); map0(P); read(HERE));
@@ -259,10 +265,7 @@ static void globals(void)
 	     set_cr4(cr4() | PGE); read(HERE));
 	CASE("legal", "global-without-pge", set_cr4(cr4() & ~(uintptr_t)PGE); map0(P | W | G); read(HERE); map1(P | W | G);
 	     set_cr3(cr3()); read(HERE); set_cr4(cr4() | PGE));
-#if MODE < 4
-	CASE("legal", "paging-off", map0(P | W | G); read(HERE); map1(P | W | G); set_cr0(cr0() & ~PG); set_cr0(cr0() | PG);
-	     read(HERE));
-#endif
+	CASE("legal", "paging-off", map0(P | W | G); read(HERE); map1(P | W | G); paging_off_and_on(); read(HERE));
 }
 
 /* A global page is cached under every root. */
@@ -359,6 +362,10 @@ static void large(void)
 	/* TCG drops global pages too at MOV CR3; a processor keeps them. */
 	BIG_CASE("denied", "large-global-gone", 21, store(&above[21], leaf | G); read(BIG(21)); store(&above[21], 0);
 		 set_cr3(cr3()); try_read(BIG(21)));
+#if MODE == 2
+	BIG_CASE("stale", "large-moved-by-4-gib", 31, store(&above[31], leaf); read(BIG(31)); store(&above[31], leaf | 1 << 13);
+		 read(BIG(31)));
+#endif
 	BIG_CASE("late", "large-moved-user", 22, store(&above[22], leaf); read(BIG(22)); store(&above[22], LARGE | leaf);
 		 go_to_user(); read(BIG(22)));
 }
@@ -424,6 +431,57 @@ static void smep(void)
 }
 #endif
 
+#if MODE == 2
+/* The root has four PDEs that are the halves of two PDPTEs, of which one leads to `tables`, for 1 GiB and on. */
+void pae_on_and_off(word *root, uintptr_t address);
+static void pae(void)
+{
+	enum { ALIAS = 0x60000000, USED = ALIAS + 2 * 4 * 1024 * 1024, NEXT = USED + 2 * 1024 * 1024, MIB = 1 << 20 };
+	static ALIGNED word root[1024];
+	static ALIGNED uint64_t directories[2][512];
+	for (int i = 0; i < 2; i++) {
+		directories[i][ALIAS % (1 << 30) / (2 * MIB)] = P | W | PS;
+		directories[i][USED % (1 << 30) / (2 * MIB)] = 10 * MIB | P | W | PS;
+		directories[i][NEXT % (1 << 30) / (2 * MIB)] = (12 + 2 * i) * MIB | P | W | PS;
+	}
+	store(&directory[ALIAS / LARGE], P | W | PS);
+	store(&root[ALIAS / LARGE], P | W | PS);
+	store(&root[USED / LARGE], 8 * MIB | P | W | PS | G);
+	CASE_AT("legal", "pae", USED, store(&root[2], (uintptr_t)directories[0] | P); pae_on_and_off(root, USED));
+	CASE_AT("legal", "pdpte-moved-pae", NEXT, store(&root[2], (uintptr_t)directories[1] | P); pae_on_and_off(root, NEXT));
+}
+#endif
+
+#if MODE == 3
+/* PDPTEs are loaded with CR3; no INVLPG drops them (4.4.1). */
+static ALIGNED word other_directory[512];
+#define PDPTE_CASE(verdict, name, n, ...) do { \
+	word was = pointers[2]; \
+	store(&above[n], (uintptr_t)tables[1] | P | W); \
+	store(&other_directory[n], (uintptr_t)tables[2] | P | W); \
+	CASE_AT(verdict, name, BIG(n) + PAGE, read(BIG(n)); store(&pointers[2], (uintptr_t)other_directory | P); __VA_ARGS__; \
+		read(BIG(n) + PAGE)); \
+	store(&pointers[2], was); \
+	set_cr3(cr3()); \
+} while (0)
+
+static void registers(void)
+{
+	uintptr_t usual0 = cr0(), usual4 = cr4();
+	PDPTE_CASE("stale", "pdpte-moved", 40, invlpg(BIG(40)));
+	PDPTE_CASE("legal", "pdpte-moved-cr3", 41, set_cr3(cr3()));
+	PDPTE_CASE("stale", "pdpte-moved-wp", 42, set_cr0(cr0() ^ WP); set_cr0(usual0); invlpg(BIG(42)));
+	PDPTE_CASE("legal", "pdpte-moved-smep", 43, toggle_smep());
+	PDPTE_CASE("legal", "pdpte-moved-cd", 44, set_cr0(usual0 | CD); invlpg(BIG(44)));
+	PDPTE_CASE("legal", "pdpte-moved-nw", 45, set_cr0(usual0 | CD | NW); invlpg(BIG(45)));
+	set_cr0(usual0);
+	PDPTE_CASE("legal", "pdpte-moved-paging-off", 46, paging_off_and_on());
+	PDPTE_CASE("legal", "pdpte-moved-pge", 47, set_cr4(usual4 ^ PGE));
+	PDPTE_CASE("legal", "pdpte-moved-pse", 48, set_cr4(usual4 ^ PGE ^ PSE); invlpg(BIG(48)));
+	set_cr4(usual4);
+}
+#endif
+
 #if MODE < 4
 /* A task that has a CR3 of its own, and jumps back. */
 static uint32_t other_task[32];
@@ -432,6 +490,8 @@ static void in_other_task(void)
 	for (;;)
 		asm volatile("ljmp $0x40, $0");
 }
+
+static void switch_tasks(void) { asm volatile("ljmp $0x50, $0" ::: "memory"); }
 
 static void task_switch(void)
 {
@@ -449,36 +509,10 @@ static void task_switch(void)
 	other_task[19] = 8;
 	task[7] = cr3();
 	gdt[10] = segment_at(where, 0x89);
-	CASE("legal", "task-switch", map0(P | W); read(HERE); map1(P | W); asm volatile("ljmp $0x50, $0" ::: "memory"); read(HERE));
-}
-#endif
-
+	CASE("legal", "task-switch", map0(P | W); read(HERE); map1(P | W); switch_tasks(); read(HERE));
 #if MODE == 3
-/* PDPTEs are loaded with CR3; no INVLPG drops them (4.4.1). */
-static void registers(void)
-{
-	static ALIGNED word other_directory[512];
-	for (int i = 24; i < 28; i++) {
-		store(&above[i], (uintptr_t)tables[1] | P | W);
-		store(&other_directory[i], (uintptr_t)tables[2] | P | W);
-	}
-	word was = pointers[2], now = (uintptr_t)other_directory | P;
-	CASE_AT("stale", "pdpte-moved", BIG(24) + PAGE, read(BIG(24)); store(&pointers[2], now); invlpg(BIG(24));
-		read(BIG(24) + PAGE));
-	store(&pointers[2], was);
-	set_cr3(cr3());
-	CASE_AT("legal", "pdpte-moved-cr3", BIG(25) + PAGE, read(BIG(25)); store(&pointers[2], now); set_cr3(cr3());
-		read(BIG(25) + PAGE));
-	store(&pointers[2], was);
-	set_cr3(cr3());
-	CASE_AT("stale", "pdpte-moved-wp", BIG(26) + PAGE, read(BIG(26)); store(&pointers[2], now);
-		set_cr0(cr0() & ~(uintptr_t)WP); set_cr0(cr0() | WP); invlpg(BIG(26)); read(BIG(26) + PAGE));
-	store(&pointers[2], was);
-	set_cr3(cr3());
-	CASE_AT("legal", "pdpte-moved-smep", BIG(27) + PAGE, read(BIG(27)); store(&pointers[2], now); toggle_smep();
-		read(BIG(27) + PAGE));
-	store(&pointers[2], was);
-	set_cr3(cr3());
+	PDPTE_CASE("legal", "pdpte-moved-task-switch", 49, switch_tasks());
+#endif
 }
 #endif
 
@@ -571,6 +605,32 @@ static void many(void)
 		     :: "r"(old), "r"(new), "r"(&tables[0][next]), "r"((uintptr_t)HERE) : "memory", "cc");
 }
 
+/* Stale uses of more pages than have a place each for what ends them. */
+static void unlisted(void)
+{
+	word *table = tables[4];
+	store(&above[32], (uintptr_t)table | P | W);
+	for (unsigned frame = 0; frame < 2; frame++)
+		for (int i = 0; i < 300; i++) {
+			store(&table[i], FRAME(frame) | P | W);
+			read(BIG(32) + i * PAGE);
+		}
+	set_cr3(cr3());
+}
+
+/* Translations of more pages than are remembered. */
+static void forgotten(void)
+{
+	word *table = tables[4];
+	for (int i = 0; i < SLOTS; i++)
+		store(&table[i], FRAME(0) | P | W);
+	for (int big = 64; big < 64 + 150000 / SLOTS; big++) {
+		store(&above[big], (uintptr_t)table | P | W);
+		for (int i = 0; i < SLOTS; i++)
+			read(BIG(big) + i * PAGE);
+	}
+}
+
 /* The machine starts anew, three times: what counts is in memory that no one else has. */
 static void reset(void)
 {
@@ -610,7 +670,9 @@ static void run_others(void)
 	authors();
 	window();
 	faulting_addresses();
-#if MODE > 2
+#if MODE == 2
+	pae();
+#else
 	smep();
 #endif
 	if (wanted() == '2')
@@ -631,6 +693,12 @@ void run_cases(void)
 		break;
 	case 'm':
 		many();
+		break;
+	case 'u':
+		unlisted();
+		break;
+	case 'f':
+		forgotten();
 		break;
 	case 'r':
 		reset();

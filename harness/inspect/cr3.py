@@ -73,7 +73,7 @@ def read(cpu: Cpu) -> Register:
 
 
 def _label(cpu: Cpu, mask: int, what: str) -> _Label:
-    if cpu.mark is not None and mask == 1 << cpu.mark.bit:
+    if cpu.mark is not None and mask == cpu.marked:
         sides = ("encrypted", "not encrypted") if cpu.mark.name == "C" else ("shared", "private")
         return _Label(cpu.mark.name, Role.MARK, f"{what} {sides[1]}", f"{what} {sides[0]}")
     if mask in _LAM and cpu.long:

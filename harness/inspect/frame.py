@@ -52,12 +52,13 @@ def last_fault(snapshot: Snapshot) -> Frame | None:
         return None
     width = 8 if long else 4
     sp &= -width
-    words: list[int | None] = []
+    words: list[int] = []
     try:
         for place in range(sp, sp + LOOKED_AT, width):
-            words.append(_word(snapshot, place, width))
-            if words[-1] is None:
+            word = _word(snapshot, place, width)
+            if word is None:
                 break
+            words.append(word)
     except SourceError:  # the rest of the stack was not read
         pass
     count = 6 if long else 4
@@ -65,8 +66,8 @@ def last_fault(snapshot: Snapshot) -> Frame | None:
     first = -sp // width % aligned
     for number in range(first, len(words) - count + 1, aligned):
         frame = words[number : number + count]
-        if _is_frame(snapshot, [word or 0 for word in frame]):
-            return Frame(sp + number * width, frame[0] or 0, frame[1] or 0)
+        if _is_frame(snapshot, frame):
+            return Frame(sp + number * width, frame[0], frame[1])
     return None
 
 

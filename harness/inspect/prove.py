@@ -337,7 +337,7 @@ def _place(snapshot: Snapshot, leaves: Leaves, guest: Guest) -> Iterator[str]:
     which these are, a sentence each."""
     cpu, tables = snapshot.cpu, leaves.tables
     format, memory = cpu.format, BufferMemory(guest.ram.buffer)
-    kept = ~np.uint64(0 if cpu.mark is None else 1 << cpu.mark.bit)
+    kept = ~np.uint64(cpu.marked)
     where = spans((range(DEVICES.start), range(DEVICES.stop, guest.engine.largest_ram)))
     placed: dict[int, list[int]] = {level: [] for level in range(cpu.levels)}
     for address, level in zip(tables.address.tolist(), tables.level.tolist(), strict=True):

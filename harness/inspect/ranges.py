@@ -253,10 +253,9 @@ def _in_common(format: Format, rows: Rows, exact: bool) -> Words:
     mask = _compared(format, rows.level, exact)
     common = rows.raw & np.uint64(mask)
     odd = rows.kind != RowKind.PAGE
-    if odd.any():
-        raw = rows.raw[odd]
-        wrong = offending_bits(format, rows.level, raw)
-        common[odd] = np.where(rows.kind[odd] == RowKind.MALFORMED, raw if exact else wrong, raw)
+    raw = rows.raw[odd]
+    wrong = offending_bits(format, rows.level, raw)
+    common[odd] = np.where(rows.kind[odd] == RowKind.MALFORMED, raw if exact else wrong, raw)
     return common
 
 

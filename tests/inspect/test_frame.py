@@ -95,6 +95,12 @@ def test_no_frame_is_from_ring_1_or_2() -> None:
     assert last_fault(stopped(*LONG)) is not None
 
 
+def test_what_ends_where_the_stack_is_mapped_no_more_is_no_frame() -> None:
+    """What lies behind it counts as no words, though null would do for the two that are left."""
+    assert last_fault(stopped(*LONG[:4], at=0x1000 - 4 * 8)) is None
+    assert last_fault(stopped(*LONG[:4], at=0x1000 - 6 * 8)) is not None
+
+
 def test_a_fetch_is_where_its_instruction_is() -> None:
     fetch = (0x10, CR2, KERNEL, FLAGS, 0x900, 0x18)
     assert last_fault(stopped(*fetch)) is not None  # RIP is what is not mapped

@@ -43,6 +43,27 @@ def test_a_table_is_joined_with_itself_where_all_of_both_is_asked_for(
     assert [count for row in rows for count in row.paths.tolist()] == paths
 
 
+@pytest.mark.parametrize(("first", "last"), [(0x1000, 0x1FFF), (0x1FFF, 0x1FFF), (0x1000, 0x1000)])
+def test_a_page_that_ends_where_a_span_begins_has_no_part_in_it(first: int, last: int) -> None:
+    words = [0] * 512 * 4
+    words[0], words[512], words[1024] = 0x1007, 0x2007, 0x3007
+    words[1536:1539] = [0x5007, 0x6007, 0x7007]
+    pages = [
+        row.take(row.kind == RowKind.PAGE) for row in graph.rows(read(words), Span(first, last))
+    ]
+    assert [page for row in pages for page in row.virtual.tolist()] == [0x1000]
+
+
+def test_of_a_table_that_is_not_whole_in_a_span_no_page_is_counted_on() -> None:
+    """The only page of the first table is before the span; one page there is asked for, and is."""
+    words = [0] * 512 * 5
+    words[0], words[512], words[1024:1026] = 0x1007, 0x2007, [0x3007, 0x4007]
+    words[1536] = words[2048] = 0x5007
+    asked = graph.rows(read(words), Span(0x1000, (2 << 21) - 1), each=1)
+    pages = [row.take(row.kind == RowKind.PAGE) for row in asked]
+    assert [page for row in pages for page in row.virtual.tolist()] == [1 << 21]
+
+
 def test_a_self_map_that_another_shows_is_not_given_again() -> None:
     words = [0] * 512
     words[300], words[301] = 3, 3

@@ -104,6 +104,13 @@ def test_a_kernel_that_has_all_it_needs_is_fine() -> None:
     assert found(World()) == []
 
 
+def test_what_a_source_does_not_record_is_not_asked_for() -> None:
+    world = World()
+    for name in world.registers:
+        rest = {one: value for one, value in world.registers.items() if one != name}
+        assert found(World(registers=rest)) == [], name
+
+
 def without(page: int) -> Callable[[World], object]:
     return lambda world: world.rights.pop(page)
 

@@ -120,7 +120,13 @@ READ: dict[str, dict[str, Any]] = {
         ),
     },
     "HASHED": {"address": None, "entries": (("pmd", 0x2D5F_0067), ("pte", 0x8000_0001_2345_A867))},
-    "SEGFAULT": {"address": 0x75B8_0000_0034, "code": 4, "rip": 0x75B8_6B22_D5AA, "entries": ()},
+    "SEGFAULT": {
+        "address": 0x75B8_0000_0034,
+        "code": 4,
+        "rip": 0x75B8_6B22_D5AA,
+        "entries": (),
+        "rest": {"rip": 0x75B8_6B22_D5AA, "cpl": 3},
+    },
     "TRIPLE": {
         "address": 0x10_0083,
         "code": 0,
@@ -214,6 +220,8 @@ def test_exceptions_belong_together_where_one_came_of_delivering_the_other() -> 
     for between in alone, "":
         assert oops.read(absent + between + fault).notes == ()
         assert oops.read(delivered + fault + between + fault).notes == ()
+    after = oops.read(fault + alone.replace("0xe", "0xd") + exception(13, 0, 0x3000))
+    assert (after.address, after.notes) == (0x2000, ())
     (note,) = oops.read(fault + exception(8, 0, 0x2000)).notes
     assert note.endswith("then #DF with error code 0x0 at 0x2000.")
 

@@ -232,16 +232,18 @@ def in_a_table(slots: dict[int, int]) -> list[int]:
 @pytest.mark.parametrize(
     ("frames", "folded"), [((5, 6), True), ((5, 5), True), ((5, 8), False)], ids=str
 )
+@pytest.mark.parametrize("times", [2, 3])
 def test_runs_that_are_evenly_apart_are_one_range_if_each_is_of_one_piece(
-    frames: tuple[int, int], folded: bool
+    frames: tuple[int, int], folded: bool, times: int
 ) -> None:
     """Or of one frame again and again."""
-    slots = {16 * n + k: frame for n in range(1, 4) for k, frame in enumerate(frames)}
+    numbers = range(1, times + 1)
+    slots = {16 * n + k: frame for n in numbers for k, frame in enumerate(frames)}
     found = [
         (one.first, one.pages, one.times) for one in dumped(memory_of(in_a_table(slots)), 4).ranges
     ]
-    apart = [(0x1_0000 * n, 2, 1) for n in range(1, 4)]
-    assert found == ([(0x1_0000, 2, 3)] if folded else apart)
+    apart = [(0x1_0000 * n, 2, 1) for n in numbers]
+    assert found == ([(0x1_0000, 2, times)] if folded else apart)
 
 
 def test_a_range_that_goes_through_two_tables_has_the_view_of_neither() -> None:
@@ -259,11 +261,9 @@ def test_the_rights_of_an_entry_are_its_own_whatever_is_above() -> None:
     words[0] = 0x1005
     words[1536 + 5] = 6 << 12 | 1 | 1 << 63
     words[1024 + 1] = 0x100_0003
-    format = cpu(4).format
-    found = [
-        (format.rights_of(one.own), format.rights_of(one.granted))
-        for one in dumped(memory_of(words), 4).ranges
-    ]
+    format, ranges = cpu(4).format, list(dumped(memory_of(words), 4).ranges)
+    found = [(format.rights_of(one.own), format.rights_of(one.granted)) for one in ranges]
+    assert not any(one.own & ~format.rights_mask for one in ranges), "they are of rights alone"
     every, above = ("write", "user", "execute"), ("user", "execute")
     assert found == [(every, above), ((), ()), (every, above), (("execute",), ("execute",))]
 

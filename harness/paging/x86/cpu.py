@@ -252,6 +252,11 @@ class Cpu:
             return formats.Mark("C", self.c_bit)
         return None if self.shared_bit is None else formats.Mark("shared", self.shared_bit)
 
+    @property
+    def marked(self) -> int:
+        """The mask of that bit; 0 without."""
+        return 0 if self.mark is None else 1 << self.mark.bit
+
     @cached_property
     def pdpte(self) -> Shape:
         """How this CPU reads a present PDPTE of PAE paging."""
@@ -270,8 +275,7 @@ class Cpu:
         width = self.maxphyaddr if self.long else formats.LEGACY_ADDRESS_BITS
         pdptes = formats.PDPTES * formats.PDPTE_BYTES
         table = pdptes if self.mode is Mode.PAE else self.format.table_bytes(self.levels - 1)
-        marked = 0 if self.mark is None else 1 << self.mark.bit
-        return Physical(self.cr3 & (1 << width) - table & ~marked)
+        return Physical(self.cr3 & (1 << width) - table & ~self.marked)
 
     @cached_property
     def roots(self) -> tuple[Root, ...]:

@@ -93,7 +93,7 @@ def reserved_in_cr3(cpu: Cpu) -> int:
     """The bits that must be zero when CR3 is loaded in long mode: 63:M, but for those that the
     CPU has a use for (SDM 4.5.2)."""
     used = (Cr3.LAM_U48 | Cr3.LAM_U57) if cpu.lam else 0
-    used |= 0 if cpu.mark is None else 1 << cpu.mark.bit
+    used |= cpu.marked
     used |= Cr3.KEEP_TLB if cpu.cr4 & Cr4.PCIDE else 0
     return bits(63, cpu.maxphyaddr) & ~used
 

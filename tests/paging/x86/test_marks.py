@@ -90,6 +90,7 @@ def test_cr3_can_be_loaded_with_the_bit() -> None:
     assert isinstance(load(plain, plain, memory), Fault)
     cpu = replace(plain, c_bit=47)
     assert load(cpu, cpu, memory) == cpu and cpu.base == Physical(0x1000)
+    assert (plain.marked, cpu.marked) == (0, 1 << 47)
     assert reserved_in_cr3(cpu) == reserved_in_cr3(plain) & ~(1 << 47)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from harness.paging.memory import BufferMemory
 from harness.paging.space import Space, TableAllocator
 from harness.paging.x86 import formats
 from harness.paging.x86.access import Kind
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.cpu import Cpu, Mode
 
 PAGE = 0x40_0000
 LARGE = 0x4000_0000
@@ -78,6 +80,21 @@ def test_a_word_of_which_one_byte_lies_outside_is_not_tried(first: int) -> None:
     assert PAGE not in cases_of(4, Span(first, first)).address
     assert PAGE in cases_of(4, Span(PAGE + 8, PAGE + 8)).address
     assert PAGE in cases_of(4, Span(PAGE - 1, PAGE - 1)).address
+
+
+@pytest.mark.parametrize("mode", [Mode.BITS_32, Mode.PAE])
+def test_a_last_page_below_4_gib_has_nothing_beyond_it(mode: Mode) -> None:
+    memory = BufferMemory(np.zeros(1 << 20, np.uint8))
+    allocator = TableAllocator(memory, memory.span)
+    format = Cpu.in_mode(mode, 0).format
+    root = allocator.allocate(format, 1)
+    cpu = Cpu.in_mode(mode, root.address)
+    if mode is Mode.PAE:
+        cpu = replace(cpu, pdptes=(0, 0, 0, root.address | formats.P))
+    space = Space(memory, cpu.roots, allocator)
+    space.map(Virtual((1 << 32) - 0x1000), np.array([0x5000], np.uint64), 0, formats.RW)
+    cases = of_space(cpu, memory, bulk.leaves(memory, cpu.roots), NOWHERE)
+    assert cases.address.max() == (1 << 32) - 8
 
 
 def test_stray_addresses_are_words_all_over_the_64_bits() -> None:

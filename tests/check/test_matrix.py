@@ -86,6 +86,14 @@ def test_a_condition_that_selects_under_one_control_state_alone_is_followed() ->
         assert len(set(present.tolist())) == 1
 
 
+def test_what_a_condition_does_not_select_is_no_reason_why_something_is_skipped() -> None:
+    """A processor without XD lacks nothing where NXE is clear."""
+    for states, lacking in ("NXE=0", []), ("NXE>=0", ["the engine's processor has no NX"]):
+        expression = f"family=entry and level=0 and {states}"
+        plan = matrix.plan("quick", ["4"], "tcg", processor("nx"), expression)
+        assert [*plan.skipped] == lacking
+
+
 @pytest.mark.parametrize(
     ("expression", "problem"),
     [

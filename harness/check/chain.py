@@ -184,12 +184,12 @@ def _frames(cpu: Cpu, memory: Span) -> tuple[Words, Words, Words]:
     the last is that of code but at level 0."""
     data, code, free = [], [], memory.first
     for level in cpu.format.levels:
-        free = -(-free // level.size) * level.size
-        if free + 2 * level.size - 1 > memory.last:
+        free, count = -(-free // level.size) * level.size, 2 if data else 3
+        if free + count * level.size - 1 > memory.last:
             break
         data.append(free)
         code.append(free + level.size)
-        free += 2 * level.size + (level.size if len(data) == 1 else 0)
+        free += count * level.size
     mixed = [code[0] + cpu.format.levels[0].size, *code[1:]]
     return np.array(data, np.uint64), np.array(code, np.uint64), np.array(mixed, np.uint64)
 

@@ -163,6 +163,22 @@ def test_no_other_engine_is_spared_what_it_survives() -> None:
     assert len(plan) == LAST_BYTES
 
 
+def test_states_that_bochs_does_not_survive_are_left_out_and_counted() -> None:
+    """Those in which it keeps the supervisor from writing to the stub's own stack, by key 0."""
+
+    def deadly(plan: Plan) -> bool:
+        controls = [one for part in plan.work for one in part.controls]
+        states = [state for one in controls for state in (one.first, one.then)]
+        return any(state.pke and state.wp and state.pkru & 0b10 for state in states)
+
+    bochs, tcg = (
+        matrix.plan("quick", ["4"], engine, processor(), "family=key", executor=(engine, version))
+        for engine, version in (("bochs", (2, 7)), ("tcg", (7, 2, 22)))
+    )
+    assert deadly(tcg) and not deadly(bochs)
+    assert len(bochs) + sum(bochs.left_out.values()) == len(tcg) + sum(tcg.left_out.values())
+
+
 # ---- the machine ----
 
 

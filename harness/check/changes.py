@@ -184,23 +184,21 @@ class _Place:
         self.space = space = GuestSpace(guest, levels)
         self.change, self.level, self.format = change, level, space.format
         size, page = self.format.levels[level].size, self.format.levels[0].size
-        small, root = space.frames(3), self.format.levels[levels - 1].size
+        root = self.format.levels[levels - 1].size
         # In a page of 1 GiB, at whose beginning the stub lies, what is touched lies further up.
         self.offset = 128 << 20 if size > 128 << 20 and self._leaf else 0
-        self.at = Virtual(8 * root)
+        self.at, one, other, control = (Virtual(number * root) for number in range(1, 5))
         self.frames = [0, size] if size > guest.ram.size // 4 else []
         if self._leaf and not self.frames:
             self.frames = [int(frame) for frame in space.frames(2, level)]
         self.tables = []
         if self.format.levels[level].pointer:
-            for number in range(2):
-                scratch = Virtual((16 + number) * root)
-                everything = space.all_rights
+            for scratch in one, other:
                 where = Virtual(scratch + self.offset)
-                space.map(where, small[number : number + 1], 0, everything)
+                space.map(where, space.frames(1), 0, space.all_rights)
                 self.tables.append(space.read(space.slot(scratch, level)))
-        self.control = Span.of(24 * root, page)
-        space.map(Virtual(self.control.first), small[2:], 0, space.format.granting("write", "user"))
+        self.control = Span.of(control, page)
+        space.map(control, space.frames(1), 0, space.format.granting("write", "user"))
         cpu = space.cpu
         if change.keys:
             cpu = replace(cpu, cr4=cpu.cr4 | Cr4.PKE, pkru=3 << 30)

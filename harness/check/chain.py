@@ -182,7 +182,9 @@ def build(guest: Guest, cpu: Cpu, outside: Span, frames: Span, allocator: TableA
 def _frames(cpu: Cpu, memory: Span) -> tuple[Words, Words, Words]:
     """A frame of data, one of code and one of both for each level that may hold pages, from 0 up;
     the last is that of code but at level 0."""
-    data, code, free = [], [], memory.first
+    data: list[int] = []
+    code: list[int] = []
+    free = memory.first
     for level in cpu.format.levels:
         free, count = -(-free // level.size) * level.size, 2 if data else 3
         if free + count * level.size - 1 > memory.last:

@@ -67,7 +67,7 @@ class HeldMemory:
 
     def _set(self, address: Words, octets: Octets, backed: Mask) -> None:
         self._address, self._octets, self._backed = address, octets, backed
-        flat = octets.reshape(-1)
+        flat = octets.ravel()
         self._words = {4: flat.view("<u4"), 8: flat.view("<u8")}
 
     def _find(self, addresses: Words) -> tuple[npt.NDArray[np.int64], Mask]:

@@ -32,7 +32,7 @@ class OpenFile:
     def fill(self, octets: npt.NDArray[np.uint8], place: int) -> int:
         """Reads the bytes from `place` on, and says how many there are: fewer than the array has
         where the file ends.  Raises OSError where it cannot be read."""
-        flat = octets.reshape(-1)
+        flat = octets.ravel()
         done = 0
         while done < len(flat):
             count = os.preadv(self.number, [flat[done:].data], place + done)

@@ -56,6 +56,13 @@ def test_an_entry_that_no_walk_reads_gets_nothing_even_at_the_level_where_it_end
     assert entries.free.tolist() == [[0], [A]]
 
 
+def test_where_an_address_is_not_canonical_no_a_may_be_set_anywhere() -> None:
+    entries = of([[False], [False]], [0], [Kind.READ])
+    made, after = flags(False), entries.after(flags(False))
+    for found, agrees in ([0x1001, 0x1001], True), ([0x1001 | A, 0x1001], False):
+        assert entries.agree(seen(found), made, after).tolist() == [agrees]
+
+
 def test_pushes_write_and_fetches_do_not() -> None:
     for kind, last in (Kind.PUSH, A | D), (Kind.FETCH, A), (Kind.POP, A):
         assert of([[True]], [0], [kind]).sets.tolist() == [[last]]

@@ -32,6 +32,8 @@ MODES = {
     ),
 }
 
+LONG = {TABLES: 0x20_1003, 0x20_1000: 0x20_2003, 0x20_2000: 0x83}
+
 
 def in_gdb(machine: Machine, *commands: str) -> str:
     """What gdb prints, connected to a guest."""
@@ -66,6 +68,41 @@ def test_a_session_has_the_answers_of_walk_and_fault(machine: Machine) -> None:
     assert "user write at 0x7fffffffffff: #PF, error code 0x6 (W U)" in said
     assert "Traceback" not in said
     assert machine.witness.becomes("running")
+
+
+FRAMES = {
+    "32-bit": (0x10_2F04, "int", (0x2, 0x10_1000, 0x8, 0x1_0202)),
+    "4-level": (0x10_2F00, "long", (0x2, 0x10_1000, 0x8, 0x1_0202, 0x10_3000, 0x10)),
+}
+
+
+@needs_gdb
+@pytest.mark.hw
+@pytest.mark.parametrize("mode", FRAMES)
+def test_the_last_fault_has_its_error_code_from_the_stack(tmp_path: Path, mode: str) -> None:
+    """CR2, the stack pointer and the stack are set by gdb, in a guest that maps 2 MiB."""
+    place, kind, words = FRAMES[mode]
+    cr4, efer, tables = (0, 0, MODES["32-bit"][2]) if mode == "32-bit" else (PAE, 0x100, LONG)
+    stub = ("-gdb", f"unix:{tmp_path / 'gdb'},server=on,wait=off")
+    guest = arguments(tmp_path, cr4, TABLES, tables, efer=efer)
+    with running(tmp_path, *guest, *stub) as machine:
+        machine.witness.waits_for("CR0=8001", 60)
+        width = 4 if kind == "int" else 8
+        stack = [
+            f"set *(unsigned {kind} *){place + width * number:#x} = {word:#x}"
+            for number, word in enumerate(words)
+        ]
+        fault = ("set $cr2 = 0x5eadb000", f"set $sp = {place - 0x100:#x}")
+        said = in_gdb(machine, *fault, "ptfault", *stack, "ptfault", "ptfault --code 6")
+    assert "CR2 0x5eadb000, and no frame of a page fault on the stack: the error code is" in said
+    assert (
+        f"CR2 0x5eadb000, and from the frame of a page fault on the stack, at {place:#x}, the error"
+        " code 0x2 and RIP 0x101000"
+    ) in said
+    assert said.count("These entries give this fault.") == 2
+    assert said.count("supervisor write at 0x5eadb000: #PF, error code 0x2 (W)") == 1
+    assert said.count("user write at 0x5eadb000: #PF, error code 0x6 (W U)") == 1
+    assert "Traceback" not in said
 
 
 @needs_gdb

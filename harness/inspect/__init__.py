@@ -26,6 +26,7 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `fault`        an access: `explain` gives an Explanation; a fault that was seen: `read_code` gives a
                SeenFault, and `compare` says whether the tables give it: a Reproduction
 `expect`       what tables are meant to say: `expectations` reads it, `unmet` gives what is Unmet
+`lacking`      the entries that an expectation asks for where nothing is mapped
 `remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
 `memory_type`  what PAT, PCD and PWT make of a page: its memory type
 `overlay`      memory with some words changed, to try a change without making it

@@ -60,12 +60,14 @@ import numpy.typing as npt
 from harness.check import written
 from harness.check.keys import READERS, RIGHTS, in_units, values_of
 from harness.inspect import memory_type, select, translation
+from harness.inspect.lacking import lacking
 from harness.inspect.memory_type import Types
+from harness.inspect.remedy import Missing
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Counts, End, Leaves, Walks
-from harness.paging.memory import Mask, Words
+from harness.paging.memory import Mask, Memory, Words
 from harness.paging.x86.access import Access, Kind, Reason, denied
 from harness.paging.x86.bulk import ALLOWED, judge
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu
@@ -347,6 +349,7 @@ class Unmet:
     also      other accesses that show it at the same addresses
     change    what the page's entry would have to hold; None where one entry cannot mend it
     does      what that does, a phrase
+    missing   where nothing is mapped: the entries that must be made, the page's own the last
     instead   another address that leads where this one should, and whose index differs at one level
     ranges    where it is so, for what no expectation names
     """
@@ -360,6 +363,7 @@ class Unmet:
     change: int | None = None
     does: str = ""
     instead: str = ""
+    missing: Missing | None = None
     ranges: tuple[tuple[Span, int, int], ...] = ()
 
 
@@ -381,7 +385,7 @@ def unmet(snapshot: Snapshot, meant: Expectations, aside: Sequence[Span] = ()) -
     for span in aside:
         inside = leaves.virtual >= np.uint64(span.first)
         leaves = leaves.take(~(inside & (leaves.virtual <= np.uint64(span.last))))
-    pages = _Pages(cpu, leaves, meant.types)
+    pages = _Pages(cpu, snapshot.memory, leaves, meant.types)
     found: list[Unmet] = []
     here = meant.at(cpu.levels)
     if not here and meant.expects and not meant.strict:
@@ -492,8 +496,8 @@ class _Pages:
     A row is a page, or a malformed entry, or a table outside memory.
     """
 
-    def __init__(self, cpu: Cpu, leaves: Leaves, types: Types) -> None:
-        self._cpu, self._types = cpu, types
+    def __init__(self, cpu: Cpu, memory: Memory, leaves: Leaves, types: Types) -> None:
+        self._cpu, self._memory, self._types = cpu, memory, types
         self._rows = leaves.take(np.argsort(leaves.virtual, kind="stable"))
         self._last = _last(cpu, self._rows)
         self._is_page: Mask = self._rows.end == End.LEAF
@@ -611,6 +615,9 @@ class _Pages:
         if len(begins) and int(begins[0]) == address:
             address = int(ends[after[0] if len(after) else -1]) + 1
         first, *also = wanted or [ACCESSES[len(LETTERS)]]
+        missing, change = lacking(
+            self._cpu, self._memory, expect, Virtual(address), self._types
+        ) or (None, None)
         yield Unmet(
             expect,
             Virtual(address),
@@ -618,7 +625,9 @@ class _Pages:
             "allowed" if wanted else "a page",
             part.span.size - covered,
             tuple(also),
+            change,
             instead=self._instead(expect, address),
+            missing=missing,
         )
 
     def _accesses(self, expect: Expect, part: _Part) -> Iterator[Unmet]:

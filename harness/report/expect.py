@@ -111,7 +111,9 @@ def _lines(
     yield from labelled("instead", [one.instead] if one.instead else [])
     yield from labelled("change", _change_lines(one, explanation))
     yield from why
-    if alike:
+    if one.missing is not None:
+        pass
+    elif alike:
         yield from labelled("change", ["as above, in these entries"])
     elif not walked or not isinstance(explanation.outcome, Allowed):
         yield from fault.change_lines(cpu, explanation)
@@ -164,7 +166,10 @@ _PLACES: Final = 3
 
 
 def _change_lines(one: Unmet, explanation: Explanation) -> Iterator[str]:
-    """What the page's entry would have to hold."""
+    """What the page's entry would have to hold, and where there is none, those above it."""
+    if one.missing is not None:
+        yield from fault.missing_lines(explanation.translation, one.missing, one.change)
+        return
     if one.change is None or not explanation.translation.stages:
         return
     leaf = explanation.translation.stages[-1]
@@ -177,7 +182,8 @@ def _change_lines(one: Unmet, explanation: Explanation) -> Iterator[str]:
 
 def as_object(snapshot: Snapshot, one: Unmet) -> dict[str, Any]:
     """One of them as what JSON can hold."""
-    expect = one.expect
+    expect, explanation = one.expect, explain(snapshot, one.address, one.access)
+    found = explanation.translation
     return {
         "expected": None if expect is None else str(expect),
         "where": None if expect is None else expect.where or None,
@@ -187,6 +193,7 @@ def as_object(snapshot: Snapshot, one: Unmet) -> dict[str, Any]:
         "size": one.size,
         "also": [str(access) for access in one.also],
         "change": None if one.change is None else hex(one.change),
+        "missing": one.missing and fault.missing_object(found, one.missing),
         "instead": one.instead or None,
         "ranges": [
             {
@@ -196,5 +203,5 @@ def as_object(snapshot: Snapshot, one: Unmet) -> dict[str, Any]:
             }
             for span, granted, physical in one.ranges
         ],
-        "explained": fault.as_object(snapshot.cpu, explain(snapshot, one.address, one.access)),
+        "explained": fault.as_object(snapshot.cpu, explanation),
     }

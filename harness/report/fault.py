@@ -134,7 +134,7 @@ def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
         yield f"{setting.name}: {_before_and_after(setting)}"
         yield f"  {_opens(setting)}"
     if remedy.missing is not None:
-        yield from _missing_lines(found, remedy.missing)
+        yield from missing_lines(found, remedy.missing)
         if remedy.missing.slot is not None:
             yield from _vanishing(found, remedy.missing.slot)
     if remedy.unread is not None:
@@ -346,8 +346,10 @@ def _before_and_after(setting: Setting) -> str:
     return bit if setting.register == "ac" else f"{bit} ({setting.old:#x} -> {setting.new:#x})"
 
 
-def _missing_lines(found: Translation, missing: Missing) -> Iterator[str]:
-    """What must be made, entry by entry."""
+def missing_lines(
+    found: Translation, missing: Missing, page: int | None = None
+) -> Iterator[str]:
+    """What must be made, entry by entry; `page` is the page's own, where its address is known."""
     index = {one.level: one.value for one in found.indices}
     for number, entry in enumerate(missing.entries):
         target = "the address of a page" if entry.page else "the address of a new table"
@@ -357,7 +359,10 @@ def _missing_lines(found: Translation, missing: Missing) -> Iterator[str]:
             place = f"{entry.name} {index[entry.level]}, in memory at CR3, which is loaded again"
         else:
             place = f"{entry.name}{_at(found, missing.slot)}, now {missing.old:#x}"
-        yield f"{place}: {entry.bits:#x} | {target}"
+        if entry.page and page is not None:
+            yield f"{place}: {page:#x}"
+        else:
+            yield f"{place}: {entry.bits:#x} | {target}"
 
 
 def _without_implicit(access: Access) -> str:
@@ -414,7 +419,7 @@ def _remedy_object(found: Translation, remedy: Remedy) -> dict[str, Any]:
             }
             for one in remedy.settings
         ],
-        "missing": remedy.missing and _missing_object(found, remedy.missing),
+        "missing": remedy.missing and missing_object(found, remedy.missing),
         "suspect": remedy.suspect,
         "in_memory": remedy.in_memory,
         "reaches": None if remedy.reaches is None else hex(remedy.reaches),
@@ -422,7 +427,8 @@ def _remedy_object(found: Translation, remedy: Remedy) -> dict[str, Any]:
     }
 
 
-def _missing_object(found: Translation, missing: Missing) -> dict[str, Any]:
+def missing_object(found: Translation, missing: Missing) -> dict[str, Any]:
+    """Entries that must be made as what JSON can hold."""
     return {
         "slot": _placed(found, missing.slot),
         "old": hex(missing.old),

@@ -710,6 +710,13 @@ _COMMANDS: Final = {
                 change=_or_null(
                     _hex("What the page's entry would have to hold; null where it cannot mend it.")
                 ),
+                missing=_or_null(
+                    _a(
+                        "missing",
+                        "Where nothing is mapped, the entries that the expectation asks for; null"
+                        " where there are none, or something is mapped.",
+                    )
+                ),
                 instead=_or_null(
                     _text("Another address that leads where this one should, a sentence.")
                 ),
@@ -1017,31 +1024,31 @@ _PARTS: Final = {
                     ),
                 ),
                 missing=_or_null(
-                    _object(
-                        "Entries that must be made; null where none is missing.",
-                        slot=_or_null(
-                            _a(
-                                "slot",
-                                "Where the first must be; null of a PDPTE register, and where that"
-                                " is not known.",
-                            )
-                        ),
-                        old=_hex("What that slot holds."),
-                        entries=_list(
-                            "That in the slot, and those in new tables below it.",
-                            _object(
-                                "An entry.",
-                                level=_PLACE["level"],
-                                entry=_PLACE["entry"],
-                                leads_to=_name("What it must lead to.", "page", "table"),
-                                new=_hex("What it must hold besides the address of that."),
-                            ),
-                        ),
-                    )
+                    _a("missing", "Entries that must be made; null where none is missing.")
                 ),
             ),
         ),
         translation=_a("translation", "How the address is translated."),
+    ),
+    "missing": _object(
+        "Entries that must be made.",
+        slot=_or_null(
+            _a(
+                "slot",
+                "Where the first must be; null of a PDPTE register, and where that is not known.",
+            )
+        ),
+        old=_hex("What that slot holds."),
+        entries=_list(
+            "That in the slot, and those in new tables below it.",
+            _object(
+                "An entry.",
+                level=_PLACE["level"],
+                entry=_PLACE["entry"],
+                leads_to=_name("What it must lead to.", "page", "table"),
+                new=_hex("What it must hold besides the address of that."),
+            ),
+        ),
     ),
     "looked_at": _object("One of two sources.", **_LOOKED_AT),
     "side": _object(

@@ -582,6 +582,72 @@ def test_bits_that_differ_are_named_and_those_of_a_type_that_is_asked_are_the_ty
         assert made.unmet({0x40_0000: meant}) == []
 
 
+ABSENT: Mapping[str, tuple[int, dict[str, Any], str]] = {
+    "a page of the user's code": (
+        0x40_0000,
+        {"rights": "ur-x", "physical": 0x90_0000},
+        "PTE at 0x3000, now 0x0: 0x900005",
+    ),
+    "a page that is not executed, of no frame that was named": (
+        0x40_0000,
+        {"rights": "ur--"},
+        "PTE at 0x3000, now 0x0: 0x8000000000000005 | the address of a page",
+    ),
+    "a page of the kernel with a type and a bit": (
+        0x40_0000,
+        {"user": "", "supervisor": "rw", "physical": 0x1000, "type": "UC", "bits": ["G"]},
+        "PTE at 0x3000, now 0x0: 0x800000000000111b",
+    ),
+    "a page as large as is said, and a table above it": (
+        0x7F12_3440_0000,
+        {"size": 2 << 20, "rights": "urw-", "physical": 0x60_0000},
+        "PML4E at 0x7f0, now 0x0: 0x7 | the address of a new table",
+    ),
+    "a page of 1G where there is room for one": (
+        0x4000_0000,
+        {"page": "1G", "rights": "-rwx", "physical": 0x8000_0000},
+        "PDPTE at 0x1008, now 0x0: 0x80000083",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ABSENT)
+def test_where_nothing_is_mapped_the_entries_meet_the_expectation(name: str) -> None:
+    """They are stored, with tables that are made for them, and then nothing is unmet."""
+    address, meant, line = ABSENT[name]
+    made = Made(smap=True, smep=True)
+    made.map(0x40_1000, 0, "uwx")
+    expected: Any = {address: meant}
+    (found,) = made.unmet(expected)
+    said = [" ".join(one.split()) for one in unmet_lines(made.snapshot(), [found])]
+    assert any(one.endswith(line) for one in said), said
+    assert not any(one.startswith("or ") for one in said)
+    assert found.missing is not None and found.missing.slot is not None
+    place, table = found.missing.slot.address, 0x8_0000
+    for entry in found.missing.entries:
+        raw = entry.bits | (0 if entry.page else table)
+        made.memory.store(place, 8, found.change or raw if entry.page else raw)
+        index = address >> 12 + 9 * (entry.level - 1) & 0x1FF if entry.level else 0
+        place, table = Physical(table + 8 * index), table + PAGE
+    assert made.unmet(expected) == []
+
+
+@pytest.mark.parametrize(
+    "meant",
+    [
+        {"physical": 0x1000},  # who may do what is not said
+        {"page": "2M", "rights": "ur--"},  # a page table is there already
+        {"user": "w"},  # a page that the user can write, he can read
+    ],
+)
+def test_where_no_entry_meets_the_expectation_none_is_named(meant: dict[str, Any]) -> None:
+    made = Made()
+    made.map(0x40_1000, 0, "uwx")
+    for found in made.unmet({0x40_0000: meant}):
+        assert (found.missing, found.change) == (None, None)
+    assert made.unmet({0x40_0000: meant})
+
+
 def test_pages_of_another_size_are_unlike(made: Made) -> None:
     found = made.unmet({0x40_0000: {"page": "2M"}, 0xFFFF_FFFF_8000_0000: {"page": "4K"}})
     assert [one.wanted for one in found] == ["a 2M page", "a 4K page"]

@@ -9,8 +9,15 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-BUILT = {"x86": ("stub.elf", "bochs-rom.bin", "bochs-shim.so"), "plugin": ("flushes.so",)}
+BUILT = {
+    "x86": ("stub.elf", "bochs-rom.bin", "bochs-shim.so"),
+    "plugin": ("flushes.so",),
+    "riscv": ("stub-riscv64.elf", "stub-riscv32.elf"),
+}
 """What the Makefile of each folder makes."""
+
+OPTIONAL = {"riscv": "riscv64-linux-gnu-gcc"}
+"""The folders without which a package does, and the compiler with which they are built."""
 
 
 class StubBuildHook(BuildHookInterface[Any]):
@@ -24,11 +31,14 @@ class StubBuildHook(BuildHookInterface[Any]):
                 build_data["force_include"][str(layout)] = f"harness/images/{layout.name}"
         for folder, names in BUILT.items():
             build_data["artifacts"] += [f"harness/machine/{name}" for name in names]
+            if folder in OPTIONAL and shutil.which(OPTIONAL[folder]) is None:
+                continue  # what is there is packed all the same
             self._build(Path(self.root, "guest", folder), names)
 
     def _build(self, sources: Path, names: Sequence[str]) -> None:
         built = [Path(self.root, "harness", "machine", name) for name in names]
-        if all(one.exists() and one.stat().st_mtime >= newest(sources) for one in built):
+        newest_source = max(newest(sources), newest(sources.parent / "common"))
+        if all(one.exists() and one.stat().st_mtime >= newest_source for one in built):
             return
         for program in ("make", "gcc"):
             if shutil.which(program) is None:

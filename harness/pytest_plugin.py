@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from harness.check.live import Live
     from harness.check.space import GuestSpace
     from harness.inspect.expect import Expectations, Wanted
-    from harness.machine.guest import Guest
     from harness.machine.plugin import Watched
+    from harness.machine.x86.guest import Guest
     from harness.paging.address import Span
     from harness.paging.memory import BufferMemory
     from harness.paging.x86.cpu import Cpu
@@ -477,7 +477,7 @@ def _program(engine: str, config: pytest.Config) -> str | None:
 def _running(guests: dict[str, Guest], engine: str, config: pytest.Config) -> Guest:
     """The session's guest on an engine; a new one in place of one that was lost."""
     from harness.machine.errors import MachineError
-    from harness.machine.guest import Guest
+    from harness.machine.x86.guest import Guest
 
     __tracebackhide__ = True
 

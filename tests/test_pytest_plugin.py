@@ -51,7 +51,7 @@ LOST = """
 NEWS = """
     import numpy as np
     import pytest
-    from harness.machine.guest import Guest
+    from harness.machine.x86.guest import Guest
     from harness.paging.walk import walk
 
     @pytest.fixture

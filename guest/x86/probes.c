@@ -66,21 +66,6 @@ static inline uint64_t load(char *ram, uint64_t address, bool narrow)
 	return *(wide_word *)(ram + address);
 }
 
-/*
- * do_word(i) for each i below count.  Without a loop, which would be half of all instructions of a probe: the local
- * KVM interprets the supervisor's, and takes a microsecond for each.  Most probes have five words.
- */
-#define FOR_WORDS(count, do_word)						\
-	switch (__builtin_expect(count, 5)) {					\
-	case 6: do_word(5); __attribute__((fallthrough));			\
-	case 5: do_word(4); __attribute__((fallthrough));			\
-	case 4: do_word(3); __attribute__((fallthrough));			\
-	case 3: do_word(2); __attribute__((fallthrough));			\
-	case 2: do_word(1); __attribute__((fallthrough));			\
-	case 1: do_word(0);							\
-	}
-_Static_assert(WORDS == 6, "FOR_WORDS");
-
 /* ---- the control state ---- */
 
 static struct control loaded;	/* what the registers hold */
@@ -337,12 +322,7 @@ void run_jobs(void)
 
 void stay_parked(void)
 {
-	char line[32];
-
 	enter_tested_state();
-	print_nonce("parked");
-	print("\n");
-	for (read_line(line, sizeof line); !equal(line, "leave"); read_line(line, sizeof line))
-		print("error the guest is parked: the only command is leave\n");
+	wait_for_leave();
 	leave_tested_state();
 }

@@ -1,29 +1,13 @@
 /*
- * What the stub and the harness share in guest memory, declared here and nowhere else: the harness reads
- * these layouts, the enumerators and the addresses of `batch` and `machine_info` from the stub's debug
- * information.  All numbers are little endian; "physical" is a guest physical address.
- *
- * The console, COM1, carries only control: a line of text each way, which a person can type as well.
- *
- *     (start)        -> ready 3               the version of this protocol
- *     run NONCE      -> done NONCE COUNT      the jobs of `batch` are executed, COUNT in decimal
- *     park NONCE     -> parked NONCE          the tested tables are loaded and stay so
- *     leave          -> left NONCE            only while parked
- *     help           -> the list of commands
- *     anything else  -> error SENTENCE
- *
- * NONCE is 16 hexadecimal digits, those of batch.nonce: the answer of another run can not pass for this
- * one's.  An exception that no probe provoked is reported as `panic NAME=VALUE...` and the stub halts.
+ * What the x86 stub and the harness share in guest memory, declared here and nowhere else; what goes over
+ * the console, COM1, is in exchange.h.
  */
 #ifndef PROTOCOL_H
 #define PROTOCOL_H
 
+#include "exchange.h"
+
 #include <stdint.h>
-
-enum protocol { PROTOCOL_VERSION = 3 };
-
-/* Words a job can patch and watch: the entries of a five-level path, and the word that the access reaches. */
-enum { WORDS = 6 };
 
 enum access {
 	ACCESS_NONE,	/* patch, flush and watch only */

@@ -10,12 +10,11 @@
 
 #pragma GCC visibility push(hidden)
 
-#include "console.h"
+#include "commands.h"
 #include "descriptors.h"
 #include "probes.h"
 
 #include <stdbool.h>
-#include <stddef.h>
 
 /* modes.S, access64.S */
 void reenter_long_mode(uint64_t cr3, uint64_t cr4);
@@ -56,63 +55,14 @@ static void call_in_mode(void (*function)(void), void (*function_32)(void))
 		call_in_window_segments(function_32);
 }
 
-/* ---- commands ---- */
-
-/* The argument of a command, if the line is that command; else NULL. */
-static const char *argument(const char *line, const char *command)
+void execute_batch(void)
 {
-	for (; *command; line++, command++)
-		if (*line != *command)
-			return NULL;
-	return *line == ' ' ? line + 1 : NULL;
+	call_in_mode(run_jobs, run_jobs_32);
 }
 
-static int hex_digit(char c)
+void park_batch(void)
 {
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static bool is_nonce(const char *text)
-{
-	uint64_t value = 0;
-	unsigned length = 0;
-	for (; *text; text++, length++) {
-		int digit = hex_digit(*text);
-		if (digit < 0)
-			return false;
-		value = value << 4 | digit;
-	}
-	return length == 16 && value == batch.nonce;
-}
-
-static void obey(const char *line)
-{
-	const char *nonce;
-
-	if (equal(line, "help")) {
-		print("commands: run NONCE, park NONCE, leave, help; NONCE is the batch's, in 16 hexadecimal digits\n");
-	} else if (equal(line, "leave")) {
-		print("error nothing to leave: the guest is not parked\n");
-	} else if ((nonce = argument(line, "run")) || (nonce = argument(line, "park"))) {
-		if (!is_nonce(nonce)) {
-			print_nonce("error this is not the nonce of the batch in memory, which is");
-			print("\n");
-		} else if (*line == 'p') {
-			call_in_mode(stay_parked, stay_parked_32);
-			print_nonce("left");
-			print("\n");
-		} else {
-			call_in_mode(run_jobs, run_jobs_32);
-			print_nonce("done");
-			print(" ");
-			print_decimal(batch.done);
-			print("\n");
-		}
-	} else {
-		print("error unknown command: try help\n");
-	}
+	call_in_mode(stay_parked, stay_parked_32);
 }
 
 /* ---- start ---- */
@@ -158,16 +108,8 @@ static void read_machine_info(void)
 
 __attribute__((noreturn)) void start(void)
 {
-	char line[32];
-
 	load_descriptors();
 	init_console();
 	read_machine_info();
-	print("ready ");
-	print_decimal(PROTOCOL_VERSION);
-	print("\n");
-	for (;;) {
-		read_line(line, sizeof line);
-		obey(line);
-	}
+	serve();
 }

@@ -20,7 +20,7 @@ from harness.check.marks import INVALID_OPCODE, code_of
 from harness.check.stage import SMALL_RAM
 from harness.check.verdicts import Seen
 from harness.check.window import Window, new_root, open_window, with_pdptes
-from harness.machine.guest import Guest, State
+from harness.machine.x86.guest import Guest, State
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Bytes, End

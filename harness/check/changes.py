@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from harness.check.compare import Comparison
 from harness.check.live import NOT_SHOWN, Live
 from harness.check.space import GuestSpace
-from harness.machine.guest import Guest
+from harness.machine.x86.guest import Guest
 from harness.paging import slots
 from harness.paging.address import Span, Virtual
 from harness.paging.flush import Flush

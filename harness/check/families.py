@@ -43,8 +43,8 @@ from harness.check.quirks import (
 )
 from harness.check.stage import WINDOW_KEY, Change, Control, Model, Step
 from harness.machine.machine import Ability
-from harness.machine.processor import MachineInfo
 from harness.machine.registry import engine_named, engines_with
+from harness.machine.x86.processor import MachineInfo
 from harness.paging.bulk import Counts
 from harness.paging.format import Shape
 from harness.paging.memory import Mask, Words

@@ -55,8 +55,8 @@ from harness.check.verdicts import Seen, expected_text, judged, observed_text
 from harness.check.window import Window, check_root, find_root_hole, open_window
 from harness.machine.engines import executor
 from harness.machine.errors import Misuse, misused
-from harness.machine.guest import Guest, State
 from harness.machine.ram import ARENA, TABLE_ARENA
+from harness.machine.x86.guest import Guest, State
 from harness.paging import bulk
 from harness.paging.address import Physical, Span
 from harness.paging.bulk import Counts, End, Paths

@@ -32,10 +32,10 @@ from harness.check.where import Condition
 from harness.check.workers import Task, answers
 from harness.machine.engines import called
 from harness.machine.errors import Misuse
-from harness.machine.guest import MachineInfo
 from harness.machine.machine import dotted
 from harness.machine.registry import engine_named
 from harness.machine.stub import StubImage
+from harness.machine.x86.guest import MachineInfo
 from harness.paging.bulk import Counts, End
 from harness.paging.format import Format
 from harness.paging.memory import Mask

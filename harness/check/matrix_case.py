@@ -29,10 +29,10 @@ from harness.check.verdicts import expected_text, observed_text
 from harness.check.window import with_pdptes
 from harness.machine.engines import why_long_mode_only
 from harness.machine.errors import Misuse
-from harness.machine.guest import MachineInfo
 from harness.machine.machine import dotted
 from harness.machine.ram import TABLE_ARENA
 from harness.machine.registry import engine_named
+from harness.machine.x86.guest import MachineInfo
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import Walk, walk

@@ -22,8 +22,8 @@ from harness.check.verdicts import (
     report_strangers,
 )
 from harness.check.window import Window
-from harness.machine.guest import Guest
 from harness.machine.ram import DEVICES
+from harness.machine.x86.guest import Guest
 from harness.paging import bulk
 from harness.paging.bulk import End, Paths
 from harness.paging.memory import BufferMemory, Mask, Words

@@ -22,10 +22,10 @@ import numpy.typing as npt
 from harness.check import marks
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.window import new_root, open_window, with_pdptes
-from harness.machine.guest import Guest
 from harness.machine.machine import Processor
-from harness.machine.qemu import TCG
 from harness.machine.ram import ARENA, HIGH, LARGEST_RAM, MIB
+from harness.machine.x86.guest import Guest
+from harness.machine.x86.qemu import TCG
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.entry import Entry, Leaf, Pointer

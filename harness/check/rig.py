@@ -24,11 +24,11 @@ from harness.check.second_reading import Asked, Reading
 from harness.check.stage import MODES, SMALL_RAM, Control, Model
 from harness.check.verdicts import Judged, judged, report_strangers
 from harness.machine.engines import executor
-from harness.machine.guest import Guest, State
 from harness.machine.machine import Processor
 from harness.machine.ram import TABLE_ARENA
 from harness.machine.registry import engine_named
 from harness.machine.stub import StubImage
+from harness.machine.x86.guest import Guest, State
 from harness.paging.address import Span
 from harness.paging.memory import BufferMemory, Mask
 from harness.paging.space import TableAllocator

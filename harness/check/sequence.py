@@ -17,7 +17,7 @@ from harness.check import chain as chains
 from harness.check.chain import Chain, Lanes, Question
 from harness.check.rig import Batch, Rig, Verdicts
 from harness.check.stage import Step
-from harness.machine.guest import Guest, State
+from harness.machine.x86.guest import Guest, State
 from harness.paging.memory import Words
 from harness.paging.x86.cpu import Cpu
 

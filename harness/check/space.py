@@ -9,8 +9,8 @@ import numpy as np
 
 from harness.check.region import Region
 from harness.machine.engines import reads_as_amd
-from harness.machine.guest import Guest
 from harness.machine.ram import ARENA
+from harness.machine.x86.guest import Guest
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory, Words
 from harness.paging.space import Space, SpaceError, TableAllocator

@@ -21,9 +21,9 @@ from harness.check.layouts import Layout, build
 from harness.check.quirks import fault_quirks, not_run_on
 from harness.check.window import Window, check_root, open_window
 from harness.machine.engines import executor, interprets, reads_as_amd
-from harness.machine.guest import Guest, MachineInfo
 from harness.machine.machine import Processor, dotted
 from harness.machine.registry import engine_named
+from harness.machine.x86.guest import Guest, MachineInfo
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.memory import BufferMemory, Memory, Words

@@ -23,8 +23,8 @@ from harness.check.quirks import (
 )
 from harness.check.second_reading import Reading
 from harness.machine.engines import executor
-from harness.machine.guest import Guest
 from harness.machine.machine import dotted
+from harness.machine.x86.guest import Guest
 from harness.paging.bulk import End
 from harness.paging.memory import Mask, Words
 from harness.paging.x86.access import Vector

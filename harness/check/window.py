@@ -16,8 +16,8 @@ import numpy as np
 
 from harness.check.quirks import KEPT
 from harness.machine.errors import Misuse, misused
-from harness.machine.guest import State
 from harness.machine.stub import StubImage
+from harness.machine.x86.guest import State
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.entry import Pointer

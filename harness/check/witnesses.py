@@ -16,9 +16,9 @@ from harness.check.replay import Case
 from harness.check.rig import Rig, guest_of
 from harness.machine.engines import Present, present, why_not_started
 from harness.machine.errors import MachineError, Misuse
-from harness.machine.guest import MachineInfo
 from harness.machine.machine import Processor
 from harness.machine.registry import ENGINES
+from harness.machine.x86.guest import MachineInfo
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from harness.inspect.expect import Expectations, Unmet, places, unmet
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.machine.engines import executor, reads_as_amd, why_long_mode_only
 from harness.machine.errors import MachineError, Misuse
-from harness.machine.guest import Guest
 from harness.machine.machine import Engine, Processor, dotted
 from harness.machine.ram import ARENA, ARENA_UNIT, DEVICES, LARGEST_RAM
 from harness.machine.registry import engine_named
 from harness.machine.stub import StubImage
+from harness.machine.x86.guest import Guest
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import End, Leaves

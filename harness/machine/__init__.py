@@ -21,7 +21,8 @@ entry means, and imports nothing of the packages that do.
 `openfile`   files that are read in place
 `physical`   where a foreign guest has memory, and the fastest way to it
 `stub`       the guest program as a file: its symbols, and the structures of its protocol
-`processor`  what the guest's processor is, and which states it can take
 `guest`      the running stub: batches of probes, parking
 `engines`    which engines this host can run, and why not the others
+`x86`        what is x86's alone, its processor, QEMU and guest; and so for each architecture:
+`riscv`      the same for RISC-V of 32 and 64 bits
 """

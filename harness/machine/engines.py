@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from harness.machine.errors import MachineError, Misuse
-from harness.machine.guest import Guest, MachineInfo
 from harness.machine.machine import Engine, dotted, installed
 from harness.machine.ram import ARENA, RAM_UNIT
 from harness.machine.registry import engine_named
+from harness.machine.x86.guest import Guest, MachineInfo
 
 MODULES: Final = Path("/sys/module")
 

@@ -1,6 +1,6 @@
 """The running stub: a guest that executes batches of probes.
 
-    with Guest("tcg", ram_bytes=256 * MIB) as guest:
+    with Guest("tcg", ram_bytes=256 * MIB) as guest:  # of harness.machine.x86, or of another
         ...write tables into guest.ram.buffer...
         jobs = guest.image.new_jobs(1000)
         ...
@@ -10,6 +10,8 @@
 
 Jobs and results are arrays in shared memory; the console carries a line each way per batch. The
 memory for them has two halves, so that this process writes the next batch while the guest runs one.
+
+What a state, a job and a processor are is the architecture's: its package has a `Guest` of its own.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Generic, Protocol, Self, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,25 +38,11 @@ from harness.machine.errors import (
     Misuse,
     ProtocolError,
 )
-from harness.machine.machine import Ability, Machine
+from harness.machine.machine import Engine, Machine
 from harness.machine.monitor import Monitor
 from harness.machine.patience import Clock
-from harness.machine.processor import (
-    CR4_CET,
-    CR4_LA57,
-    FEATURES,
-    MachineInfo,
-    Mode,
-    State,
-    changeable,
-    check_change,
-    check_state,
-)
-from harness.machine.ram import HIGH, MIB, Ram, beside
-from harness.machine.registry import engine_named
+from harness.machine.ram import Ram
 from harness.machine.stub import StubImage
-
-__all__ = ["FEATURES", "Guest", "MachineInfo", "Mode", "State"]
 
 GLANCE: Final = 0.25
 """Seconds between two looks at the machine while an answer of the stub is awaited."""
@@ -64,11 +53,23 @@ LONGEST_LINE: Final = 4096
 HALVES: Final = 2
 
 
+class Tested(Protocol):
+    """What a batch runs under."""
+
+    @property
+    def word_bytes(self) -> int:
+        """The size of an entry, and so of the words that jobs patch and watch."""
+
+
+S = TypeVar("S", bound=Tested)
+I = TypeVar("I")  # noqa: E741
+
+
 @dataclass(frozen=True)
-class _Batch:
+class _Batch(Generic[S]):
     """Jobs that were written to one half of the job memory."""
 
-    state: State
+    state: S
     nonce: int
     half: int
     count: int
@@ -82,13 +83,12 @@ class _Half:
     results: range
 
 
-class Guest:
+class StubGuest(ABC, Generic[S, I]):
     """A guest with the stub at its prompt, owning its emulator, memory, monitor and console.
 
-    `engine` is the name of one, `ram_bytes` and `high_bytes` its memory (see `ram`), `cpu` another
-    processor than the engine's own, as its emulator names them, `program` another emulator than the
-    engine's own, `deadline` the seconds that any answer may take, without those in which the
-    emulator waits for a processor.
+    `new_ram` makes the memory, `cpu` is another processor than the engine's own, as its emulator names them, `program` another
+    emulator than the engine's own, `deadline` the seconds that any answer may take, without those
+    in which the emulator waits for a processor.
 
     `image` is the stub, `ram` the memory, `info` the processor, `version` the emulator's,
     `capacity` the jobs of one batch.
@@ -99,49 +99,68 @@ class Guest:
 
     def __init__(
         self,
-        engine: str = "tcg",
+        engine: Engine,
+        new_ram: Callable[[], Ram],
+        image: StubImage,
         *,
-        ram_bytes: int = 256 * MIB,
-        high_bytes: int = 0,
-        cpu: str | None = None,
-        program: str | None = None,
-        image: StubImage | None = None,
-        deadline: float = 30.0,
+        cpu: str | None,
+        program: str | None,
+        deadline: float,
     ) -> None:
-        self.engine = engine_named(engine)
-        self.image = image or StubImage.load()
-        self.deadline = deadline
-        self._flying: deque[_Batch] = deque()
+        self.engine, self.image, self.deadline = engine, image, deadline
+        self._flying: deque[_Batch[S]] = deque()
         self._next_half = 0
         self._held: list[_Held | None] = [None] * HALVES
         self._ready = self._ended = False
         self._resources = contextlib.ExitStack()
         with self._ended_by_errors():
             try:
-                self._launch(self._new_ram(ram_bytes, high_bytes), cpu, program)
+                self.ram = new_ram()
+                self._launch(cpu, program)
             except OSError as error:
                 raise self._unstarted(error) from error
             self._divide_job_memory()
             self._greet()
         self.version = self._machine.version
-        self.info = self._read_info()
+        self.info = self._info_in(
+            self._structure(self.image.machine_info, self.image.machine_info_dtype)
+        )
 
-    def _new_ram(self, low: int, high: int) -> Ram:
-        """Memory of this size; raises `Misuse` where the engine cannot have that."""
-        if low > self.engine.largest_ram or (high and not self.engine.high):
-            raise Misuse(
-                f"{low + high} bytes of RAM: a guest of {self.engine.maker} has at most"
-                f" {self.engine.largest_ram}"
-            )
-        return Ram(low, high)
+    # ---- what is the architecture's ----
 
-    def _launch(self, ram: Ram, cpu: str | None, program: str | None) -> None:
+    @property
+    @abstractmethod
+    def free(self) -> tuple[range, ...]:
+        """The physical addresses of the memory that is the caller's."""
+
+    @abstractmethod
+    def _info_in(self, record: np.void) -> I:
+        """The processor, by the stub's `machine_info`."""
+
+    @abstractmethod
+    def _values(self, state: S) -> dict[str, Any]:
+        """What the `batch` structure says of a state."""
+
+    @abstractmethod
+    def _check_state(self, state: S) -> None:
+        """Raise `Misuse` for a state that the processor cannot take."""
+
+    @abstractmethod
+    def _check_accesses(self, jobs: npt.NDArray[np.void], state: S) -> None:
+        """Raise `Misuse` for what the stub cannot do under a state."""
+
+    def _checked_for(self, state: S) -> object:
+        """What of a state decides which jobs are refused."""
+        return state.word_bytes
+
+    # ---- the machine ----
+
+    def _launch(self, cpu: str | None, program: str | None) -> None:
         """Start the machine; `_resources` undoes each step, in the opposite order."""
-        self.ram = ram
         self._resources.callback(self.ram.close)
         engine = self.engine
         self._machine: Machine = engine.start(
-            program or engine.program, engine, ram, self.image, cpu
+            program or engine.program, engine, self.ram, self.image, cpu
         )
         self._resources.callback(self._machine.close)
         self._clock = Clock(self._machine.pid)
@@ -169,11 +188,6 @@ class Guest:
     def has_monitor(self) -> bool:
         """Whether the emulator has a monitor."""
         return self._monitor is not None
-
-    @property
-    def free(self) -> tuple[range, ...]:
-        """The physical addresses of the memory that is the caller's."""
-        return beside(self.image.arena, self.ram.size)
 
     @property
     def pid(self) -> int:
@@ -209,7 +223,7 @@ class Guest:
 
     # ---- batches ----
 
-    def run(self, state: State, jobs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    def run(self, state: S, jobs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         """Execute `jobs`, any number of them, and answer their results, in their order.
 
         `jobs` is an array of `image.job_dtype`, the answer one of `image.result_dtype`. Raises
@@ -229,7 +243,7 @@ class Guest:
             collected += self._collect(results[collected:])
         return results
 
-    def start(self, state: State, jobs: npt.NDArray[np.void]) -> None:
+    def start(self, state: S, jobs: npt.NDArray[np.void]) -> None:
         """Hand over one batch, at most `capacity` jobs, and return while the guest executes it.
 
         Two batches can be under way: the second is executed once the first was finished. An array
@@ -242,16 +256,16 @@ class Guest:
         if len(jobs) > self.capacity:
             raise Misuse(f"{len(jobs)} jobs: one batch holds {self.capacity}, so use run()")
         self._check_state(state)
-        if not any(_unchanged(held, jobs, state) for held in self._held):
+        if not any(self._unchanged(held, jobs, state) for held in self._held):
             self._check_jobs(jobs, state)
         self._start(state, jobs)
 
-    def _start(self, state: State, jobs: npt.NDArray[np.void]) -> None:
+    def _start(self, state: S, jobs: npt.NDArray[np.void]) -> None:
         batch = _Batch(state, secrets.randbits(64), self._next_half, len(jobs))
         self._next_half = (self._next_half + 1) % HALVES
-        if not _unchanged(self._held[batch.half], jobs, state):
+        if not self._unchanged(self._held[batch.half], jobs, state):
             self.ram.view(self._halves[batch.half].jobs, self.image.job_dtype)[: len(jobs)] = jobs
-            self._held[batch.half] = _Held(jobs, _checked_for(state))
+            self._held[batch.half] = _Held(jobs, self._checked_for(state))
         self._flying.append(batch)
         if len(self._flying) == 1:
             self._send(batch)
@@ -280,19 +294,14 @@ class Guest:
         results[: batch.count] = found[: batch.count]
         return batch.count
 
-    def _send(self, batch: _Batch) -> None:
+    def _send(self, batch: _Batch[S]) -> None:
         self._describe(batch)
         self._command(f"run {batch.nonce:016x}")
 
-    def _describe(self, batch: _Batch) -> None:
+    def _describe(self, batch: _Batch[S]) -> None:
         """Fill in the `batch` structure that the stub reads."""
-        state = batch.state
-        values: dict[str, Any] = {
-            "cr3": state.cr3,
-            "window": state.window,
-            "entry_cr3": state.entry_cr3,
-            "first": state.control,
-            "then": (state.then or state).control,
+        values = {
+            **self._values(batch.state),
             "nonce": batch.nonce,
             "jobs": self._halves[batch.half].jobs.start,
             "results": self._halves[batch.half].results.start,
@@ -311,7 +320,7 @@ class Guest:
     # ---- parking ----
 
     @contextlib.contextmanager
-    def parked(self, state: State) -> Iterator[Monitor]:
+    def parked(self, state: S) -> Iterator[Monitor]:
         """The guest with the tested state loaded and its processor stopped, for the monitor."""
         self._check_idle()
         monitor = self.monitor
@@ -351,16 +360,6 @@ class Guest:
             raise ProtocolError(f"{maker} runs {in_use}, asked for {asked}", in_use)
         self._machine.after_work()
         self._ready = True
-
-    def _read_info(self) -> MachineInfo:
-        dtype = self.image.machine_info_dtype
-        record = self._structure(self.image.machine_info, dtype)
-        assert dtype.names is not None
-        leaves = {}
-        for name in dtype.names:
-            eax, ebx, ecx, edx = (int(word) for word in record[name])
-            leaves[int(name.removeprefix("leaf_"), 16)] = eax, ebx, ecx, edx
-        return MachineInfo(leaves)
 
     # ---- console ----
 
@@ -439,85 +438,29 @@ class Guest:
         if self._flying:
             raise Misuse("a batch is under way: finish() it first")
 
-    def _check_state(self, state: State) -> None:
-        check_state(state, self.info, self.ram.size, HIGH[: len(self.ram.high)])
-        if state.then is not None:
-            check_change(state, state.then)
-            self._check_state(state.then)
-
-    def _check_jobs(self, jobs: npt.NDArray[np.void], state: State) -> None:
+    def _check_jobs(self, jobs: npt.NDArray[np.void], state: S) -> None:
         """Refuse what would make the stub touch memory that no job may name, or do what it can
         not do in this mode."""
         if jobs.dtype != self.image.job_dtype or jobs.ndim != 1:
             raise Misuse("jobs are a one-dimensional array of job_dtype: take one from new_jobs()")
         for name in ("patched", "watched"):
-            _refuse(jobs, jobs[name] > self.image.enums["WORDS"], f"{name} has no room in where[]")
+            refuse(jobs, jobs[name] > self.image.enums["WORDS"], f"{name} has no room in where[]")
         where = jobs["where"]
-        _refuse(jobs, where >= self.ram.size, "where[] has an address outside RAM")
+        outside = where - np.uint64(self.ram.base) >= self.ram.size
+        if outside.any():
+            used = np.maximum(jobs["patched"], jobs["watched"])
+            outside &= np.arange(where.shape[1]) < used[:, None]
+        refuse(jobs, outside, "where[] has an address outside RAM")
         misaligned = where & np.uint64(state.word_bytes - 1) != 0
         reason = f"where[] has an address that is not a multiple of {state.word_bytes}"
-        _refuse(jobs, misaligned, reason)
-        enums = self.image.enums
-        _refuse(jobs, jobs["access"] > enums["ACCESS_CALL"], "no such access")
-        _refuse(jobs, jobs["flush"] > enums["FLUSH_CR4"], "no such flush")
-        _refuse(jobs, jobs["control"] > enums["CONTROL_THEN"], "no such control state")
-        self._check_invpcid(jobs, state)
-        self._check_changes(jobs, state)
-        self._check_width(jobs, state)
-        self._check_shadow(jobs, state)
+        refuse(jobs, misaligned, reason)
+        self._check_accesses(jobs, state)
 
-    def _check_invpcid(self, jobs: npt.NDArray[np.void], state: State) -> None:
-        enums = self.image.enums
-        first, last = enums["FLUSH_INVPCID_ADDRESS"], enums["FLUSH_INVPCID_REST"]
-        these = (jobs["flush"] >= first) & (jobs["flush"] <= last)
-        if these.any() and not self.info.has("invpcid"):
-            _refuse(jobs, these, "the guest's processor has no INVPCID")
-        outside = ~_canonical(jobs["address"], state)
-        reason = "INVPCID of an address that is not canonical"
-        _refuse(jobs, (jobs["flush"] == first) & outside, reason)
-
-    def _check_changes(self, jobs: npt.NDArray[np.void], state: State) -> None:
-        """Refuse changes of control registers by which the stub itself would be lost, and those
-        that the engine does not survive: it is to refuse them itself."""
-        takes = changeable(state, self.info, Ability.REFUSED_LOADS in self.engine.can)
-        for name, bits in takes.items():
-            these = jobs["flush"] == self.image.enums[f"FLUSH_{name.upper()}"]
-            if these.any():
-                wrong = these & (jobs["value"] & np.uint64(~bits & (1 << 64) - 1) != 0)
-                _refuse(jobs, wrong, f"of {name.upper()} no bits but {bits:#x} can be changed here")
-
-    def _check_shadow(self, jobs: npt.NDArray[np.void], state: State) -> None:
-        """Refuse shadow-stack accesses by which the stub itself would be lost."""
-        shadow = jobs["access"] >= self.image.enums["ACCESS_SHADOW_READ"]
-        if not shadow.any():
-            return
-        states = [state, state.then or state]
-        able = all(one.cr4 & CR4_CET for one in states)
-        _refuse(jobs, shadow & (not able), "a shadow-stack access needs CR4.CET")
-        odd = jobs["address"] & np.uint64(state.stack_bytes - 1) != 0
-        _refuse(
-            jobs, shadow & odd, f"a shadow-stack access is at a multiple of {state.stack_bytes}"
-        )
-        reason = "a shadow-stack access is at a canonical address"
-        _refuse(jobs, shadow & ~_canonical(jobs["address"], state), reason)
-        for name, enum in (("WRUSS", "ACCESS_USER_SHADOW_WRITE"), ("CALL", "ACCESS_CALL")):
-            by_user = (jobs["access"] == self.image.enums[enum]) & (jobs["user"] != 0)
-            _refuse(jobs, by_user, f"only the supervisor executes {name}")
-        if state.mode is not Mode.LONG:
-            wruss = jobs["access"] == self.image.enums["ACCESS_USER_SHADOW_WRITE"]
-            others = (jobs["user"] == 0) & ~wruss
-            others |= jobs["access"] > self.image.enums["ACCESS_USER_SHADOW_WRITE"]
-            reason = f"{state.mode.value} has no shadow stack of the supervisor's, and no RET here"
-            _refuse(jobs, shadow & others, reason)
-
-    def _check_width(self, jobs: npt.NDArray[np.void], state: State) -> None:
-        enums, sizes = self.image.enums, (1, 4, 8) if state.mode is Mode.LONG else (1, 4)
-        sized = (jobs["access"] == enums["ACCESS_READ"]) | (jobs["access"] == enums["ACCESS_WRITE"])
-        odd = np.logical_and.reduce([jobs["size"] != size for size in sizes])
-        _refuse(jobs, sized & odd, f"{state.mode.value} reads and writes {sizes} bytes")
-        if state.mode is not Mode.LONG:
-            above = jobs["address"] >> np.uint64(32) != 0
-            _refuse(jobs, above, f"{state.mode.value} has no address above 4 GiB")
+    def _unchanged(self, held: _Held | None, jobs: npt.NDArray[np.void], state: S) -> bool:
+        """Whether `jobs` are what one half of the job memory holds already."""
+        if held is None or held.jobs is not jobs or jobs.flags.writeable:
+            return False
+        return held.checked_for == self._checked_for(state)
 
 
 @dataclass(frozen=True)
@@ -525,30 +468,10 @@ class _Held:
     """Jobs that one half of the job memory holds, and what they were checked for."""
 
     jobs: npt.NDArray[np.void]
-    checked_for: tuple[Mode, int]
+    checked_for: object
 
 
-def _canonical(address: npt.NDArray[np.uint64], state: State) -> npt.NDArray[np.bool_]:
-    """Which addresses are canonical in long mode; outside, all are."""
-    shift = np.int64(56 if state.cr4 & CR4_LA57 else 47)
-    sign = np.ascontiguousarray(address).view(np.int64) >> shift
-    canonical: npt.NDArray[np.bool_] = (sign == 0) | (sign == -1)
-    return canonical | (state.mode is not Mode.LONG)
-
-
-def _checked_for(state: State) -> tuple[Mode, int]:
-    """What of a state decides which jobs are refused."""
-    return state.mode, (state.cr4 & (state.then or state).cr4) & (CR4_LA57 | CR4_CET)
-
-
-def _unchanged(held: _Held | None, jobs: npt.NDArray[np.void], state: State) -> bool:
-    """Whether `jobs` are what one half of the job memory holds already."""
-    if held is None or held.jobs is not jobs or jobs.flags.writeable:
-        return False
-    return held.checked_for == _checked_for(state)
-
-
-def _refuse(jobs: npt.NDArray[np.void], wrong: npt.NDArray[np.bool_], reason: str) -> None:
+def refuse(jobs: npt.NDArray[np.void], wrong: npt.NDArray[np.bool_], reason: str) -> None:
     """Raise `Misuse` naming the first job with a True in its row of `wrong`, if there is one."""
     if wrong.any():
         index = int(np.argmax(wrong)) * len(jobs) // wrong.size

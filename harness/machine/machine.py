@@ -264,6 +264,8 @@ PACKAGES: Final = {
     "setpriv": "util-linux",
     "sh": "dash",
     "QEMU": "qemu-system-x86",
+    "qemu-system-riscv64": "qemu-system-misc, since Debian 13 qemu-system-riscv",
+    "qemu-system-riscv32": "qemu-system-misc, since Debian 13 qemu-system-riscv",
     "Bochs": "bochs, with bochs-term",
 }
 """Debian's, of the emulators and of the programs that they are started with."""

@@ -13,17 +13,15 @@ import os
 import select
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Final
 
 from harness.machine.descriptors import anonymous_file, socket_above_standard, what_is_said
-from harness.machine.machine import Emulator, Engine, Processor, bound_to, installed
+from harness.machine.machine import Emulator, Engine, bound_to, installed
 from harness.machine.monitor import Monitor
 from harness.machine.patience import Clock
-from harness.machine.ram import LARGEST_RAM, MIB, Ram
-from harness.machine.stub import StubImage
+from harness.machine.ram import MIB, Ram
 
 PATIENCE: Final = 2.0
 """Seconds that QEMU may take to say what its objects can be."""
@@ -31,12 +29,12 @@ PATIENCE: Final = 2.0
 LONGEST_ANSWER: Final = 16384
 """Bytes of that which are read."""
 
-KVM_DEVICE: Final = Path("/dev/kvm")
-
 
 class Qemu(Emulator):
-    """A QEMU that runs `kernel`, the bytes of an ELF file with a PVH note, in `ram`, once the
-    monitor says so.
+    """A QEMU that runs `kernel`, the bytes of an ELF file, in `ram`, once the monitor says so.
+
+    `machine` are the arguments that make it the machine and the processor that is meant; its RAM
+    is the memory backend `ram`.
 
     `monitor` and `console` are this process's ends of the sockets, `scratch` is a file that QEMU
     writes memory reads to, `scratch_path` its name there.
@@ -46,7 +44,7 @@ class Qemu(Emulator):
     """
 
     def __init__(
-        self, program: str, engine: Engine, ram: Ram, kernel: bytes, accelerator: str, cpu: str
+        self, program: str, engine: Engine, ram: Ram, kernel: bytes, machine: Sequence[str]
     ) -> None:
         super().__init__()
         self.maker = engine.maker
@@ -65,7 +63,8 @@ class Qemu(Emulator):
             self.command = (
                 *bound_to(os.getpid()),
                 path,
-                *_machine(accelerator, cpu, ram, stub),
+                *_bare(ram, stub),
+                *machine,
                 *("-chardev", f"socket,id=monitor,fd={monitor.fileno()}"),
                 *control_monitor(program, "monitor"),
                 *("-chardev", f"socket,id=console,fd={console.fileno()}"),
@@ -93,8 +92,12 @@ class Qemu(Emulator):
         """Connect to the monitor, and let the guest run."""
         self._monitor = Monitor(self, deadline)
         self._resources.callback(self._monitor.close)
+        self._look()
         self._monitor.cont()
         return self._monitor
+
+    def _look(self) -> None:
+        """See that it is the QEMU that was meant, before the guest runs."""
 
     def come_up(self) -> str:
         """The accelerator that QEMU says it uses."""
@@ -127,18 +130,19 @@ def control_monitor(program: str, chardev: str) -> tuple[str, str]:
     """The arguments that have a QEMU speak QMP on a character device: -mon, which 11.1 warns of,
     and where QEMU says that it has it the object that takes its place."""
     with contextlib.suppress(TimeoutError):
-        if "monitor-qmp" in _object_types(installed(program)):
+        if "monitor-qmp" in known_to(installed(program), "-object"):
             return "-object", f"monitor-qmp,id=qmp,chardev={chardev}"
     return "-mon", f"chardev={chardev},mode=control"
 
 
 @cache
-def _object_types(program: str) -> frozenset[str]:
-    """What a QEMU says that its -object can be, asked once; none for what is no QEMU.
+def known_to(program: str, option: str) -> frozenset[str]:
+    """The words with which a QEMU says what an option of its can be, such as -object, asked once;
+    none for what is no QEMU.
 
     Raises `TimeoutError` where it says nothing in time: that is asked again.
     """
-    command = (*bound_to(os.getpid()), program, "-object", "help")
+    command = (*bound_to(os.getpid()), program, option, "help")
     answer = b""
     with subprocess.Popen(
         command,
@@ -167,8 +171,8 @@ def _read_until(fd: int, clock: Clock) -> bytes:
     return os.read(fd, LONGEST_ANSWER)
 
 
-def _machine(accelerator: str, cpu: str, ram: Ram, kernel: int) -> Iterator[str]:
-    """The arguments that make the machine: a processor, RAM, one serial port and its interrupt."""
+def _bare(ram: Ram, kernel: int) -> Iterator[str]:
+    """The arguments that any machine is started with: RAM, the stub, and no devices."""
     yield from ("-nodefaults", "-no-user-config", "-display", "none", "-nic", "none")
     # Not before the monitor is connected: an event in the midst of that is taken for an answer.
     yield "-S"
@@ -178,11 +182,7 @@ def _machine(accelerator: str, cpu: str, ram: Ram, kernel: int) -> Iterator[str]
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     )
-    yield from (
-        "-machine",
-        "microvm,memory-backend=ram,pic=on,pit=off,rtc=off,acpi=off,auto-kernel-cmdline=off",
-    )
-    yield from ("-accel", accelerator, "-cpu", cpu, "-smp", "1")
+    yield from ("-smp", "1")
     yield from ("-m", f"{ram.total // MIB}M")
     yield from (
         "-object",
@@ -194,57 +194,3 @@ def _machine(accelerator: str, cpu: str, ram: Ram, kernel: int) -> Iterator[str]
 def _socket_pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
     ours, theirs = map(socket_above_standard, socket.socketpair())
     return stack.enter_context(ours), stack.enter_context(theirs)
-
-
-def _processor(wanted: Processor) -> str | None:
-    """QEMU's -cpu for a processor on TCG, which can be any without shadow stacks."""
-    if wanted.shadow_stacks:
-        return None
-    features = [f"phys-bits={wanted.maxphyaddr}"]
-    features.append(f"vendor={'AuthenticAMD' if wanted.amd else 'GenuineIntel'}")
-    features += [] if wanted.page1gb else ["-pdpe1gb"]
-    features += [] if wanted.pse36 else ["-pse36"]
-    return ",".join(("max", *features))
-
-
-def _on(accelerator: str, processor: str) -> Callable[..., Qemu]:
-    """Starts QEMU with an accelerator, and the processor that it plays unless another is asked
-    for."""
-
-    def start(program: str, engine: Engine, ram: Ram, image: StubImage, cpu: str | None) -> Qemu:
-        return Qemu(program, engine, ram, image.content, accelerator, cpu or processor)
-
-    return start
-
-
-_TCG_PROCESSOR: Final = "max,vendor=GenuineIntel"
-"""TCG reads entries as Intel's processors do, and by itself shows AMD's vendor on x86-64."""
-_KVM_PROCESSOR: Final = "max,-arch-capabilities"
-"""With arch-capabilities QEMU 7.2 aborts on an MSR that nested and software KVM lack."""
-
-TCG: Final = Engine(
-    name="tcg",
-    maker="QEMU",
-    program="qemu-system-x86_64",
-    start=_on("tcg", _TCG_PROCESSOR),
-    processor=_processor,
-    largest_ram=LARGEST_RAM,
-    high=True,
-    any_width=True,
-)
-KVM: Final = Engine(
-    name="kvm",
-    maker="QEMU",
-    program="qemu-system-x86_64",
-    start=_on("kvm", _KVM_PROCESSOR),
-    processor=lambda wanted: None,
-    largest_ram=LARGEST_RAM,
-    high=True,
-    any_width=False,
-    device=KVM_DEVICE,
-    by_kernel=True,
-    # It follows what the guest stores in its tables.
-    keeps_stale=False,
-    # Where it is emulated it is a hundred times slower.
-    matrix_accesses=102_000,
-)

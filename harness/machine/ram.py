@@ -14,6 +14,9 @@
            │ for; no window shows it to the stub             │
            └─────────────────────────────────────────────────┘
 
+So it is on x86; elsewhere RAM begins at another address, the stub at its beginning, and there is
+no HIGH.
+
 The memory is an anonymous file: it has no name, needs no /dev/shm, and is gone with the last
 process that holds it.
 """
@@ -62,7 +65,7 @@ def beside(arena: range, size: int) -> tuple[range, ...]:
 
 
 class Ram:
-    """The RAM of one guest: `size` bytes from physical address 0, zero at first.
+    """The RAM of one guest: `size` bytes from the physical address `base` on, zero at first.
 
     `fd` is the file that QEMU maps too, `buffer` the bytes as a writable array of uint8. Behind
     `LARGEST_RAM`, `high_bytes` more lie from the start of `HIGH` on: `high` holds them. Only what
@@ -70,7 +73,7 @@ class Ram:
     Raises `Misuse` for a size that no guest can have.
     """
 
-    def __init__(self, size: int, high_bytes: int = 0) -> None:
+    def __init__(self, size: int, high_bytes: int = 0, base: int = 0) -> None:
         if not ARENA.stop < size <= LARGEST_RAM or size % RAM_UNIT:
             raise Misuse(
                 f"{size} bytes of RAM: the machine needs more than {ARENA.stop}, at most "
@@ -83,7 +86,7 @@ class Ram:
                 f"{high_bytes} bytes of RAM from {HIGH.start:#x} on: it has at most {len(HIGH)}, a "
                 f"multiple of {RAM_UNIT}, and {LARGEST_RAM} below, not {size}; choose such sizes"
             )
-        self.size = size
+        self.base, self.size = base, size
         self.total = size + high_bytes
         self.fd = anonymous_file("guest-ram")
         try:
@@ -99,11 +102,12 @@ class Ram:
     def view(self, span: range, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
         """The whole structures of `dtype` that fit in `span`, in place."""
         count = len(span) // dtype.itemsize
-        return self.buffer[span.start : span.start + count * dtype.itemsize].view(dtype)
+        first = span.start - self.base
+        return self.buffer[first : first + count * dtype.itemsize].view(dtype)
 
     def clear(self, span: range) -> None:
         """Have whole pages hold zeros, and take no memory until they are written to."""
-        self._map.madvise(mmap.MADV_REMOVE, span.start, len(span))
+        self._map.madvise(mmap.MADV_REMOVE, span.start - self.base, len(span))
 
     def close(self) -> None:
         """Give the memory back. Arrays that still look into it keep it until they go, too."""

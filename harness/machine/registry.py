@@ -13,7 +13,7 @@ from typing import Final
 from harness.machine.bochs import BOCHS
 from harness.machine.errors import Misuse
 from harness.machine.machine import Ability, Engine
-from harness.machine.qemu import KVM, TCG
+from harness.machine.x86.qemu import KVM, TCG
 
 ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (TCG, KVM, BOCHS)}
 

@@ -1,6 +1,6 @@
 """The guest program as a file: where its parts lie, and the structures of its protocol.
 
-The structures are declared once, in the guest's protocol.h; their layout, the enumerators and the
+The structures are declared once, in the guest's exchange.h and protocol.h; their layout, the enumerators and the
 addresses of the shared variables are read from the ELF file's symbols and debug information.
 """
 
@@ -30,7 +30,42 @@ BUILT_STUB: Final = Path(__file__).with_name("stub.elf")
 LARGEST_FILE: Final = 16 * MIB
 _STRUCTURES: Final = ("job", "result", "batch", "machine_info")
 _VARIABLES: Final = ("batch", "machine_info")
-_SECTIONS: Final = {"text": (".note.pvh", ".text"), "user": (".user",), "data": (".data", ".bss")}
+
+
+@dataclass(frozen=True)
+class Build:
+    """What `make guest` makes a stub of.
+
+    path      where it is put
+    machine   the processor's name in ELF (e_machine), and its bits
+    base      the physical address at which the arena begins that it is linked for
+    stub      which part of the arena it lies in
+    text, user, data  the sections, adjacent ones, that these are made of
+    """
+
+    path: Path
+    machine: tuple[str, int]
+    base: int
+    stub: range
+    text: tuple[str, ...]
+    user: tuple[str, ...]
+    data: tuple[str, ...]
+
+    @property
+    def within(self) -> range:
+        """The physical addresses that it may take."""
+        return _shifted(self.stub, self.base)
+
+
+X86: Final = Build(
+    path=BUILT_STUB,
+    machine=("EM_X86_64", 64),
+    base=0,
+    stub=STUB,
+    text=(".note.pvh", ".text"),
+    user=(".user",),
+    data=(".data", ".bss"),
+)
 
 
 class _NotAStubError(Exception):
@@ -104,8 +139,10 @@ class StubImage:
         )
 
     @classmethod
-    def load(cls, path: Path = BUILT_STUB) -> StubImage:
-        """Read a stub; raises `Misuse` with the reason if the file is missing or no sound stub."""
+    def load(cls, path: Path | None = None, build: Build = X86) -> StubImage:
+        """Read a stub, where it is built unless elsewhere; raises `Misuse` with the reason if the
+        file is missing or no sound stub."""
+        path = path or build.path
         try:
             content = path.read_bytes() if path.stat().st_size <= LARGEST_FILE else b""
         except OSError as error:
@@ -113,7 +150,7 @@ class StubImage:
                 f"{path} cannot be read ({error.strerror}): build it, `make guest`"
             ) from None
         try:
-            return _read(path, content)
+            return _read(path, content, build)
         except _NotAStubError as error:
             reason = str(error)
         except Exception as error:  # the parser meets a damaged file in any of its steps
@@ -126,14 +163,16 @@ class StubImage:
 
 
 PROTOCOL: Final = 3
-"""The version of `guest/x86/protocol.h` that this package speaks."""
+"""The version of `guest/common/exchange.h` that this package speaks."""
 
 
-@lru_cache(maxsize=1)  # the next guest has the same stub, and to read it takes as long as its start
-def _read(path: Path, content: bytes) -> StubImage:
+@lru_cache(maxsize=4)  # the next guest has the same stub, and to read it takes as long as its start
+def _read(path: Path, content: bytes, build: Build) -> StubImage:
     elf = ELFFile(io.BytesIO(content))
-    _check_header(elf)
-    sections = {name: _extent(elf, parts) for name, parts in _SECTIONS.items()}
+    _check_header(elf, build)
+    text, user, data = (
+        _extent(elf, parts, build.within) for parts in (build.text, build.user, build.data)
+    )
     if not elf.has_dwarf_info():
         raise _NotAStubError("it has no debug information")
     dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)  # the linker has done that
@@ -144,14 +183,14 @@ def _read(path: Path, content: bytes) -> StubImage:
     symbols = {name: _symbol(elf, name) for name in _VARIABLES}
     for name, address in symbols.items():
         span = range(address, address + structures[name].itemsize)
-        if span.start not in sections["data"] or span[-1] not in sections["data"]:
+        if span.start not in data or span[-1] not in data:
             raise _NotAStubError(f"{name} at {address:#x} lies outside its data")
     return StubImage(
         path=path,
         content=content,
-        text=sections["text"],
-        user=sections["user"],
-        data=sections["data"],
+        text=text,
+        user=user,
+        data=data,
         batch=symbols["batch"],
         machine_info=symbols["machine_info"],
         job_dtype=structures["job"],
@@ -159,6 +198,7 @@ def _read(path: Path, content: bytes) -> StubImage:
         batch_dtype=structures["batch"],
         machine_info_dtype=structures["machine_info"],
         enums=enums,
+        base=build.base,
     )
 
 
@@ -212,19 +252,26 @@ def _relocations(elf: ELFFile) -> Iterator[tuple[int, int, int]]:
                         yield record, at, one["r_info_type"]
 
 
+_MACHINES: Final = {
+    ("EM_X86_64", 64): "x86-64",
+    ("EM_RISCV", 64): "RISC-V of 64 bits",
+    ("EM_RISCV", 32): "RISC-V of 32 bits",
+}
+
+
 def _shifted(part: range, by: int) -> range:
     return range(part.start + by, part.stop + by)
 
 
-def _check_header(elf: ELFFile) -> None:
-    if elf.elfclass != 64 or elf["e_machine"] != "EM_X86_64" or elf["e_type"] != "ET_EXEC":
-        raise _NotAStubError("it is not an executable for x86-64")
+def _check_header(elf: ELFFile, build: Build) -> None:
+    if (elf["e_machine"], elf.elfclass) != build.machine or elf["e_type"] != "ET_EXEC":
+        raise _NotAStubError(f"it is not an executable for {_MACHINES[build.machine]}")
     loaded = [segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"]
     if not loaded:
         raise _NotAStubError("it loads nothing")
     for segment in loaded:
         first, size = segment["p_paddr"], segment["p_memsz"]
-        if first < STUB.start or first + size > STUB.stop:
+        if first < build.within.start or first + size > build.within.stop:
             raise _NotAStubError(f"it loads {size} bytes at {first:#x}, outside its 1 MiB")
         if segment["p_vaddr"] != first:
             raise _NotAStubError(
@@ -234,11 +281,11 @@ def _check_header(elf: ELFFile) -> None:
             raise _NotAStubError("it is truncated")
 
 
-def _extent(elf: ELFFile, names: tuple[str, ...]) -> range:
+def _extent(elf: ELFFile, names: tuple[str, ...], within: range) -> range:
     """The addresses that the adjacent sections take together."""
     first, last = _section(elf, names[0]), _section(elf, names[-1])
     extent = range(first["sh_addr"], last["sh_addr"] + last["sh_size"])
-    if not extent or extent.start < STUB.start or extent.stop > STUB.stop:
+    if not extent or extent.start < within.start or extent.stop > within.stop:
         raise _NotAStubError(f"its section {names[0]} lies outside its 1 MiB")
     return extent
 

@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 
 from harness.check.window import open_window
-from harness.machine.guest import Guest
 from harness.machine.ram import ARENA, TABLE_ARENA
+from harness.machine.x86.guest import Guest
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.memory import BufferMemory

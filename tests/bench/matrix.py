@@ -16,7 +16,7 @@ from harness.check.matrix import Plan
 from harness.check.rig import Rig, guest_of
 from harness.check.stage import MODES, Control, Model
 from harness.machine.engines import executor, why_absent
-from harness.machine.guest import Guest, State
+from harness.machine.x86.guest import Guest, State
 from tests.bench.measure import Figure, cpu_seconds, in_turn, rate, seconds
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")

@@ -16,7 +16,7 @@ from harness.check import quirks, rig
 from harness.check.entries import PathEntries
 from harness.check.quirks import FaultQuirk
 from harness.check.sequence import Path, SequenceBatch
-from harness.machine.guest import Guest
+from harness.machine.x86.guest import Guest
 from harness.paging import bulk
 from harness.paging.bulk import End, Walks
 from harness.paging.format import Format, Level, Reserved, Shape

@@ -17,8 +17,8 @@ from harness.check.matrix import Report
 from harness.check.stage import MODES
 from harness.check.validate import validate
 from harness.machine.engines import executor
-from harness.machine.guest import Guest
 from harness.machine.ram import ARENA, RAM_UNIT
+from harness.machine.x86.guest import Guest
 from harness.paging.x86 import load as loading
 from harness.paging.x86.access import Fault, Reason, Vector
 from tests.machine.bochs import PROGRAM, needs_bochs

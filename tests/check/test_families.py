@@ -11,10 +11,10 @@ from harness.check.chain import Chain, Lanes
 from harness.check.families import Family, families
 from harness.check.stage import WINDOW_SLOT, Control, Model
 from harness.check.window import Window
-from harness.machine.guest import State
-from harness.machine.processor import MachineInfo
 from harness.machine.ram import ARENA, LARGEST_RAM
 from harness.machine.registry import engine_named
+from harness.machine.x86.guest import State
+from harness.machine.x86.processor import MachineInfo
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory
 from harness.paging.table import Table

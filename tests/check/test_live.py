@@ -16,8 +16,8 @@ from harness.check.live import BESIDE, NOT_SHOWN, RUNS, Live
 from harness.check.quirks import KEPT_CODE
 from harness.check.space import GuestSpace
 from harness.machine.errors import Misuse
-from harness.machine.guest import Guest, State
 from harness.machine.ram import ARENA
+from harness.machine.x86.guest import Guest, State
 from harness.paging import slots
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.copy import copy_range

@@ -10,8 +10,8 @@ import pytest
 from harness.check import changes
 from harness.check.changes import CHANGES, NOTHING, RAM_BYTES, Change, execute
 from harness.check.space import GuestSpace
-from harness.machine.guest import Guest
 from harness.machine.registry import ENGINES
+from harness.machine.x86.guest import Guest
 from harness.paging.x86.formats import long_mode
 from harness.pytest_plugin import SKIPPED
 

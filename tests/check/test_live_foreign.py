@@ -9,7 +9,7 @@ import pytest
 from harness.check.live import NOT_SHOWN, Live
 from harness.check.space import GuestSpace
 from harness.machine.errors import Misuse
-from harness.machine.guest import Guest
+from harness.machine.x86.guest import Guest
 from harness.paging.address import Span, Virtual
 from harness.paging.x86.cpu import Cpu
 

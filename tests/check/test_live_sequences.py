@@ -15,7 +15,7 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 from harness.check.live import Live
 from harness.check.space import TABLES as ARENA
 from harness.check.space import GuestSpace
-from harness.machine.guest import Guest
+from harness.machine.x86.guest import Guest
 from harness.paging.address import Span
 from harness.paging.flush import Flush
 from harness.paging.isolation import IsolatedSpace

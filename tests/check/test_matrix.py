@@ -25,7 +25,7 @@ from harness.check.stage import MODES, Control, Model
 from harness.cli import application
 from harness.machine.engines import executor, why_absent
 from harness.machine.errors import GuestLost, Misuse
-from harness.machine.guest import FEATURES, Guest, MachineInfo
+from harness.machine.x86.guest import FEATURES, Guest, MachineInfo
 from harness.paging.x86 import bulk as x86
 from harness.paging.x86.access import Access, Kind, Reason
 from harness.paging.x86.cpu import Cpu, Cr4

@@ -20,8 +20,8 @@ from harness.check import matrix
 from harness.check.rig import Rig, guest_of
 from harness.check.stage import MODES, Model
 from harness.machine.engines import why_absent
-from harness.machine.guest import Guest
 from harness.machine.machine import Processor
+from harness.machine.x86.guest import Guest
 from harness.paging.bulk import End
 from harness.paging.x86.access import Kind, Reason, Vector
 from harness.paging.x86.bulk import ALLOWED, REASONS

@@ -26,9 +26,9 @@ from harness.check.debugger import (
 from harness.check.layouts import Layout, find, load, parse
 from harness.check.quirks import DEBUG_WALKER
 from harness.machine.engines import why_absent
-from harness.machine.guest import Guest
 from harness.machine.monitor import Monitor
 from harness.machine.physical import PhysicalMemory
+from harness.machine.x86.guest import Guest
 from harness.paging import bulk
 from harness.paging.bulk import End, Leaves
 from harness.paging.memory import BufferMemory

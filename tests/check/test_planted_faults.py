@@ -13,7 +13,7 @@ import pytest
 from harness.check import layouts, validate
 from harness.check.window import Window
 from harness.machine.engines import why_absent
-from harness.machine.guest import Guest
+from harness.machine.x86.guest import Guest
 from harness.paging import bulk
 from harness.paging.bulk import End, Walks
 from harness.paging.format import Field, Format, Level

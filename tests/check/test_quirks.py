@@ -41,8 +41,8 @@ from harness.check.second_reading import NO_LAPSE, Lapse, Reading, by_tables
 from harness.check.validate import validate
 from harness.check.window import open_window
 from harness.machine.engines import executor, why_absent
-from harness.machine.guest import Guest
 from harness.machine.ram import ARENA, MIB, TABLE_ARENA
+from harness.machine.x86.guest import Guest
 from harness.paging.address import Span, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.space import Space, TableAllocator

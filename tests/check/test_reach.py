@@ -10,8 +10,8 @@ from pytest import MonkeyPatch
 
 from harness.check.reach import reached, spacious
 from harness.machine.errors import GuestLost
-from harness.machine.guest import Guest
 from harness.machine.ram import HIGH
+from harness.machine.x86.guest import Guest
 from harness.paging.format import Field, Shape
 from harness.paging.x86 import formats, load
 from harness.paging.x86.cpu import Cpu, Mode

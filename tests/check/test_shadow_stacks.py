@@ -18,7 +18,7 @@ from harness.check.matrix import Report, Work
 from harness.check.rig import Rig, guest_of
 from harness.check.stage import MODES, Model
 from harness.machine.engines import executor
-from harness.machine.guest import Guest
+from harness.machine.x86.guest import Guest
 from harness.paging.bulk import Walks
 from harness.paging.memory import Mask
 from harness.paging.x86 import access as scalar

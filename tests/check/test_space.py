@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.check.space import TABLES, GuestSpace, NotedMemory
-from harness.machine.guest import Guest
+from harness.machine.x86.guest import Guest
 from harness.paging.address import Physical, Virtual
 from harness.paging.space import SpaceError
 

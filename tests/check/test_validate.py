@@ -24,8 +24,8 @@ from harness.check.validate import (
     lacking,
     validate,
 )
-from harness.machine.guest import FEATURES, Guest, MachineInfo
 from harness.machine.registry import ENGINES
+from harness.machine.x86.guest import FEATURES, Guest, MachineInfo
 from harness.paging import bulk
 from harness.paging.address import Physical
 from harness.paging.bulk import End, Walks

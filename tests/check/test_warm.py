@@ -18,7 +18,7 @@ from harness.check.rig import Rig, guest_of
 from harness.check.stage import MODES, Change, Control, Model
 from harness.check.warm import KEY_NOT_KEPT, PVM_KEEPS_XD, sequences
 from harness.machine.engines import executor, why_absent
-from harness.machine.guest import Guest
+from harness.machine.x86.guest import Guest
 from tests.check.test_families import EVERY_MODE, MODELS, chain
 from tests.check.test_matrix import QEMU, processor, tried
 

@@ -24,8 +24,8 @@ from harness.check.witnesses import Answer, Host, ask_every, this_host
 from harness.cli.matrix import planned
 from harness.machine.engines import called, executor
 from harness.machine.errors import MachineError
-from harness.machine.guest import Guest
 from harness.machine.registry import ENGINES
+from harness.machine.x86.guest import Guest
 from tests.check.plants import W_ERROR, error_bits
 from tests.cli.commands import run
 

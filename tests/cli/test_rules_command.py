@@ -13,9 +13,9 @@ from harness.check.compare import PROBE
 from harness.check.replay import Case
 from harness.cli.matrix import planned
 from harness.machine.engines import called, executor, why_absent
-from harness.machine.guest import Guest
 from harness.machine.ram import ARENA, RAM_UNIT
 from harness.machine.registry import ENGINES
+from harness.machine.x86.guest import Guest
 from harness.paging.x86.access import Access, Kind, Reason
 from harness.report.objects import VERSION, rule_name
 from tests.cli.commands import run

@@ -15,8 +15,8 @@ import pytest
 from harness.inspect import prove as module
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.machine.errors import Misuse
-from harness.machine.processor import FEATURES, MachineInfo
 from harness.machine.ram import DEVICES, LARGEST_RAM, beside
+from harness.machine.x86.processor import FEATURES, MachineInfo
 from harness.paging import bulk
 from harness.paging.address import Physical, Span
 from harness.paging.bulk import End, Leaves

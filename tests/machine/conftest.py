@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from harness.machine.engines import why_absent, why_long_mode_only
-from harness.machine.guest import Guest
 from harness.machine.ram import ARENA, MIB
 from harness.machine.registry import ENGINES
+from harness.machine.x86.guest import Guest
 from tests.machine.handmade import MODES, PAGE, HandMade, Mode
 
 RAM_BYTES = 96 * MIB

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.machine.guest import Guest
+from harness.machine.x86.guest import Guest
 from tests.machine.handmade import (
     ACCESSED,
     CR0_WP,

@@ -21,10 +21,10 @@ from harness.machine import bochs
 from harness.machine.bochs import BOCHS, Bochs, version_of
 from harness.machine.copied import CopiedMemory
 from harness.machine.errors import GuestLost, LaunchFailure, Misuse, ProtocolError
-from harness.machine.guest import Guest
 from harness.machine.machine import Processor
 from harness.machine.patience import Clock
 from harness.machine.ram import ARENA, RAM_UNIT
+from harness.machine.x86.guest import Guest
 from tests.cli.commands import gone
 from tests.machine.bochs import PROGRAM, absent, needs_bochs
 from tests.machine.broken import HANG, TRIPLE_FAULT, stub_that
@@ -347,7 +347,7 @@ class TestEndings:
 
     def test_a_resting_bochs_does_not_survive_the_kill_of_its_parent(self, guest: Guest) -> None:
         text = (
-            "import time\nfrom harness.machine.guest import Guest\n"
+            "import time\nfrom harness.machine.x86.guest import Guest\n"
             f"guest = Guest('bochs', ram_bytes={SMALL}, program={PROGRAM!r})\n"
             "print(guest.pid, flush=True)\ntime.sleep(60)\n"
         )

@@ -25,11 +25,12 @@ from harness.machine import registry
 from harness.machine.descriptors import MOST_SAID
 from harness.machine.engines import why_absent, why_not_started
 from harness.machine.errors import GuestLost, LaunchFailure, Misuse, ProtocolError
-from harness.machine.guest import Guest
 from harness.machine.machine import bound_to
 from harness.machine.patience import Clock
-from harness.machine.qemu import TCG, control_monitor
+from harness.machine.qemu import control_monitor
 from harness.machine.ram import ARENA, RAM_UNIT
+from harness.machine.x86.guest import Guest
+from harness.machine.x86.qemu import TCG
 from tests.cli.commands import gone
 from tests.machine.broken import ENDLESS_LINE, HANG, TRIPLE_FAULT, says, stub_that
 from tests.machine.handmade import MODES, PAGE, HandMade
@@ -351,7 +352,7 @@ class TestLostWhileRunning:
 
 HOLD = f"""
 import sys, time
-from harness.machine.guest import Guest
+from harness.machine.x86.guest import Guest
 with Guest("tcg", ram_bytes={SMALL}) as guest:
     print(guest.pid, flush=True)
     while True:
@@ -407,7 +408,7 @@ class TestInterrupted:
 
 RUN_ONE = f"""
 import itertools, sys
-from harness.machine.guest import Guest
+from harness.machine.x86.guest import Guest
 from harness.machine.ram import ARENA
 from tests.machine.handmade import MODES, PAGE, WRITE, HandMade
 mark = int(sys.argv[1])

@@ -10,10 +10,10 @@ import pytest
 from harness.machine import engines, registry
 from harness.machine.engines import executor, kvm_module, present, reads_as_amd, why_absent
 from harness.machine.errors import Misuse
-from harness.machine.guest import Guest, MachineInfo
-from harness.machine.qemu import TCG
 from harness.machine.ram import MIB
 from harness.machine.registry import ENGINES
+from harness.machine.x86.guest import Guest, MachineInfo
+from harness.machine.x86.qemu import TCG
 
 
 def test_an_engine_that_does_not_exist_is_refused_with_the_names_of_those_that_do() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from harness.machine.errors import Misuse
-from harness.machine.guest import Guest
-from harness.machine.processor import (
+from harness.machine.ram import ARENA, MIB, RAM_UNIT
+from harness.machine.x86.guest import Guest
+from harness.machine.x86.processor import (
     FEATURES,
     MachineInfo,
     State,
@@ -18,7 +19,6 @@ from harness.machine.processor import (
     check_change,
     check_state,
 )
-from harness.machine.ram import ARENA, MIB, RAM_UNIT
 from tests.machine.handmade import (
     CR0,
     CR0_WP,

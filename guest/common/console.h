@@ -1,4 +1,4 @@
-/* The console: a 16550 at COM1. */
+/* The console: lines of text, by the serial port of serial.h, which is the architecture's. */
 #ifndef CONSOLE_H
 #define CONSOLE_H
 
@@ -13,5 +13,7 @@ void print_nonce(const char *word);
 /* One line without its end, as a string; the rest of a longer one is dropped, which makes it no command. */
 void read_line(char *line, unsigned size);
 bool equal(const char *a, const char *b);
+/* Say that the guest is parked, and return when it is to leave. */
+void wait_for_leave(void);
 
 #endif

@@ -1,0 +1,6 @@
+"""RISC-V's guest, of 32 and of 64 bits.
+
+`processor`  what the guest's processor is, and which states it can take
+`guest`      the running stub, with the accesses that it can make
+`qemu`       QEMU as it runs the stub
+"""

@@ -1,0 +1,87 @@
+"""QEMU as it runs RISC-V's stub: its machine `virt` without firmware, on TCG."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from harness.machine.errors import LaunchFailure
+from harness.machine.machine import Engine, installed
+from harness.machine.qemu import Qemu, known_to
+from harness.machine.ram import LARGEST_RAM, Ram
+from harness.machine.stub import Build, StubImage
+
+RAM_BASE: Final = 0x8000_0000
+"""Where `virt` has RAM."""
+
+MACHINE: Final = ("-machine", "virt,memory-backend=ram", "-bios", "none", "-accel", "tcg")
+
+OTHERS: Final = ("unsupported machine type", "unable to find CPU model", "-bios")
+"""What a QEMU says that is for another architecture, or for other bits."""
+
+BUILDS: Final[Mapping[int, Build]] = {
+    xlen: Build(
+        path=Path(__file__).parents[1] / f"stub-riscv{xlen}.elf",
+        machine=("EM_RISCV", xlen),
+        base=RAM_BASE,
+        stub=range(1 << 20),
+        text=(".text",),
+        user=(".accesses",),
+        data=(".data", ".bss"),
+    )
+    for xlen in (32, 64)
+}
+"""The stubs by the processor's bits."""
+
+
+class RiscvQemu(Qemu):
+    """A QEMU for RISC-V of `xlen` bits."""
+
+    def __init__(
+        self, xlen: int, program: str, engine: Engine, ram: Ram, image: StubImage, cpu: str | None
+    ) -> None:
+        cpu = cpu or _most(program, xlen)
+        self._meant = f"{program} is no QEMU for RISC-V of {xlen} bits that has the processor {cpu}"
+        self._target = f"riscv{xlen}"
+        machine = (*MACHINE, "-cpu", cpu)
+        super().__init__(program, engine, ram, image.content, machine)
+
+    def _look(self) -> None:
+        """The programs for 32 bits and for 64 have processors of the same name, and load either
+        stub."""
+        if self._monitor.field("query-target", "arch", str) != self._target:
+            raise super().launch_failure(self._meant)
+
+    def launch_failure(self, reason: str) -> LaunchFailure:
+        """The same, with the reason that QEMU's words stand for."""
+        if any(words in self.stderr() for words in OTHERS):
+            reason = self._meant
+        return super().launch_failure(reason)
+
+
+def _most(program: str, xlen: int) -> str:
+    """The processor with the most extensions that a QEMU has: not every version has a `max`."""
+    with contextlib.suppress(TimeoutError):
+        if "max" in known_to(installed(program), "-cpu"):
+            return "max"
+    return "rv64,svnapot=on,svpbmt=on" if xlen == 64 else "rv32"
+
+
+def _tcg(xlen: int) -> Engine:
+    return Engine(
+        name="tcg",
+        maker="QEMU",
+        program=f"qemu-system-riscv{xlen}",
+        start=partial(RiscvQemu, xlen),
+        processor=lambda wanted: None,
+        largest_ram=LARGEST_RAM,
+        high=False,
+        any_width=False,
+    )
+
+
+TCG: Final[Mapping[int, Engine]] = {xlen: _tcg(xlen) for xlen in (32, 64)}
+"""TCG by the processor's bits: QEMU 7.2 has a program for each."""

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SUITES = {"bookworm": "7.2.22", "trixie": "10.0.13", "trixie-backports": "11.1.3"}
+RISCV = dict.fromkeys(SUITES, "qemu-system-riscv") | {"bookworm": "qemu-system-misc"}
 BOCHS = {"bookworm": "2.7", "trixie": "3.0"}
 
 APT = """#!/bin/sh
@@ -104,7 +105,13 @@ def test_what_is_not_installed_is_brought_once_and_runs_from_its_own_folder(
         lines = [
             f"{folder}/qemu-{version.rpartition('.')[0]}: QEMU {version} of {suite}"
             for suite, version in expected.items()
-        ] + [
+        ]
+        lines += [
+            f"{folder}/qemu-{version.rpartition('.')[0]}-riscv{bits}: QEMU {version} of {suite}"
+            for suite, version in expected.items()
+            for bits in (64, 32)
+        ]
+        lines += [
             f"{folder}/bochs-{version}: Bochs {version} of {suite}"
             for suite, version in expected_bochs.items()
         ]
@@ -112,6 +119,7 @@ def test_what_is_not_installed_is_brought_once_and_runs_from_its_own_folder(
     log = Path(machine["LOG"]).read_text().splitlines()
     assert [line for line in log if line.startswith("install")] == [
         *(f"install {suite} seabios" for suite in expected),
+        *(f"install {suite} {RISCV[suite]}" for suite in expected),
         *(f"install {suite} bochs-term" for suite in expected_bochs),
     ]
     assert {line.split()[1] for line in log if line.startswith("deb ")} == {
@@ -135,7 +143,11 @@ def test_what_cannot_be_fetched_is_a_sentence_each_and_leaves_nothing(
     assert (brought.returncode, brought.stdout) == (1, "")
     assert [line.partition(": ")[2] for line in brought.stderr.splitlines()] == [
         f"the {maker} of {suite} cannot be fetched: E: Failed to fetch"
-        for maker, suites in (("QEMU", expected), ("Bochs", expected_bochs))
+        for maker, suites in (
+            ("QEMU", expected),
+            ("QEMU for RISC-V", expected),
+            ("Bochs", expected_bochs),
+        )
         for suite in suites
     ]
     assert [path.name for path in (tmp_path / "engines").iterdir()] == [".lock"]
@@ -251,7 +263,8 @@ def test_a_commit_is_checked_on_all_versions_and_the_last_lines_say_so(
         "make lint",
         "make test JUNIT=build/test.xml",
         *(
-            f"make test-hw QEMU=build/engines/qemu-{one} JUNIT=build/test-hw-qemu-{one}.xml"
+            f"make test-hw QEMU=build/engines/qemu-{one}"
+            f" QEMU_RISCV=build/engines/qemu-{one}-riscv64 JUNIT=build/test-hw-qemu-{one}.xml"
             for one in short
         ),
         *(
@@ -281,7 +294,11 @@ def test_versions_that_cannot_be_fetched_are_named_at_the_end_and_no_failure(
     missing = [line for line in lines if line.startswith("not run: ")]
     assert [line.partition(" the ")[2] for line in missing] == [
         f"{maker} of {suite} cannot be fetched: E: Failed to fetch"
-        for maker, suites in (("QEMU", expected), ("Bochs", expected_bochs))
+        for maker, suites in (
+            ("QEMU", expected),
+            ("QEMU for RISC-V", expected),
+            ("Bochs", expected_bochs),
+        )
         for suite in suites
     ]
     assert lines[-1] == "2 passed, 1 skipped in 1.50s"

@@ -449,7 +449,7 @@ class StubGuest(ABC, Generic[S, I]):
         outside = where - np.uint64(self.ram.base) >= self.ram.size
         if outside.any():
             used = np.maximum(jobs["patched"], jobs["watched"])
-            outside &= np.arange(where.shape[1]) < used[:, None]
+            outside &= (np.arange(where.shape[1]) < used[:, None]) | (where != 0)
         refuse(jobs, outside, "where[] has an address outside RAM")
         misaligned = where & np.uint64(state.word_bytes - 1) != 0
         reason = f"where[] has an address that is not a multiple of {state.word_bytes}"

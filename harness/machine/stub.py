@@ -1,7 +1,8 @@
 """The guest program as a file: where its parts lie, and the structures of its protocol.
 
-The structures are declared once, in the guest's exchange.h and protocol.h; their layout, the enumerators and the
-addresses of the shared variables are read from the ELF file's symbols and debug information.
+The structures are declared once, in the guest's exchange.h and protocol.h; their layout, the
+enumerators and the addresses of the shared variables are read from the ELF file's symbols and debug
+information.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class State:
     """What a batch runs under: plain numbers of control registers and MSRs.
 
     They tell the mode. `window` is the virtual address at which both the tested tables (`cr3`) and
-    the entry tables (`entry_cr3`) map all RAM; its protocol.h says what they have to map. PKRU and PKRS
+    the entry tables (`entry_cr3`) map all RAM; protocol.h says what they have to map. PKRU and PKRS
     are loaded only where CR4 has PKE and PKS. `then` is the state that jobs can change to and back
     from, without a load of CR3.
     """

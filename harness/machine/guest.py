@@ -86,9 +86,9 @@ class _Half:
 class StubGuest(ABC, Generic[S, I]):
     """A guest with the stub at its prompt, owning its emulator, memory, monitor and console.
 
-    `new_ram` makes the memory, `cpu` is another processor than the engine's own, as its emulator names them, `program` another
-    emulator than the engine's own, `deadline` the seconds that any answer may take, without those
-    in which the emulator waits for a processor.
+    `new_ram` makes the memory, `cpu` is another processor than the engine's own, as its emulator
+    names them, `program` another emulator than the engine's own, `deadline` the seconds that any
+    answer may take, without those in which the emulator waits for a processor.
 
     `image` is the stub, `ram` the memory, `info` the processor, `version` the emulator's,
     `capacity` the jobs of one batch.

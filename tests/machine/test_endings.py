@@ -23,7 +23,7 @@ import pytest
 from harness.machine import qemu as qemu_module
 from harness.machine import registry
 from harness.machine.descriptors import MOST_SAID
-from harness.machine.engines import why_absent, why_not_started
+from harness.machine.engines import _brought_up, why_absent, why_not_started
 from harness.machine.errors import GuestLost, LaunchFailure, Misuse, ProtocolError
 from harness.machine.machine import bound_to
 from harness.machine.patience import Clock
@@ -227,6 +227,7 @@ class TestStubThatNeverComesUp:
     def test_a_host_without_room_for_more_open_files_is_named(self, engine: str) -> None:
         if reason := why_not_started(engine):
             pytest.skip(reason)
+        _brought_up.cache_clear()  # it may have come up for another test
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (len(descriptors()) + 2, limits[1]))
         try:

@@ -443,15 +443,17 @@ EXPORT int qemu_plugin_install(u64 id, const struct qemu_info *info, int argc, c
 	deadline = argument(argc, argv, "deadline");
 	if (!share_report(argument(argc, argv, "report")))
 		return 1;
-	report->totals.version = interface;
+	report->totals.interface = interface;
 #ifdef PLANTS
 	plant = argument(argc, argv, "plant");
 #endif
 	const char *wrong = find_insides();
+	if (!wrong)
+		qemu_release(&report->totals.major, &report->totals.minor, &report->totals.micro);
 	if (!info->system_emulation || strcmp(info->target, "x86_64"))
 		wrong = "this QEMU is not qemu-system-x86_64";
-	else if (interface != 1 && interface != 4 && interface != 7)
-		wrong = "it was tried with QEMU 7.2, 10.0 and 11.1, and this one has another version of the plugin interface";
+	else if (!is_known(interface))
+		wrong = "it is known with QEMU 7.2 to 8.2 and 9.1 to 11.1, whose plugin interface is another one than this QEMU's";
 	else if (info->max_vcpus > MOST_PROCESSORS)
 		wrong = "its machine may have more than 64 processors";
 	if (wrong) {

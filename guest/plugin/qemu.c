@@ -69,7 +69,8 @@ static byte_array *(*new_bytes)(void);
 static void (*resize)(byte_array *, u32);
 static u32 (*item_size)(reg_array *);
 static reg_array *(*registers)(void);
-static int (*read_register)(void *, byte_array *);
+static bool (*read_register)(void *, byte_array *);	/* up to version 5 it answers an int */
+static const struct { const int64_t *triple; } *(*query_version)(void *);
 static const u8 *description;	/* of the processor's state, as for a migration */
 
 static const struct { const char *name; void *found; } needed[] = {
@@ -77,7 +78,7 @@ static const struct { const char *name; void *found; } needed[] = {
 	{ "qemu_ram_addr_from_host", &ram_address }, { "address_space_memory", &memory },
 	{ "vmstate_x86_cpu", &description }, { "g_byte_array_new", &new_bytes },
 	{ "g_byte_array_set_size", &resize }, { "g_array_get_element_size", &item_size },
-	{ "x86_cpu_gdb_read_register", &read_gdb_register },
+	{ "x86_cpu_gdb_read_register", &read_gdb_register }, { "qmp_query_version", &query_version },
 };
 
 static const char *const names[PLACES] = {
@@ -149,6 +150,15 @@ const char *find_insides(void)
 	registers = dlsym(RTLD_DEFAULT, "qemu_plugin_get_registers");
 	read_register = dlsym(RTLD_DEFAULT, "qemu_plugin_read_register");
 	return find_places();
+}
+
+/* As the monitor's query-version has it. */
+void qemu_release(u64 *major, u64 *minor, u64 *micro)
+{
+	const int64_t *triple = query_version(NULL)->triple;
+	*major = triple[0];
+	*minor = triple[1];
+	*micro = triple[2];
 }
 
 const u8 *processor_state(unsigned cpu)

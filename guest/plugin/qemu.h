@@ -36,8 +36,9 @@ size_t qemu_plugin_insn_size(void *insn);
 unsigned qemu_plugin_mem_size_shift(u32 info);
 bool qemu_plugin_mem_is_store(u32 info);
 
-/* Versions of the interface: QEMU 7.2 has 1, 10.0 has 4, 11.1 has 7. */
+/* Versions of the interface: QEMU 7.2 and 8.2 have 1, 9.0 has 2, 10.0 has 4, 11.1 has 7. */
 enum { WITH_REGISTERS = 3, WITH_DATA = 7 };	/* registers can be read; callbacks take user data */
+static inline bool is_known(int version) { return version == 1 || (version >= WITH_REGISTERS && version <= WITH_DATA); }
 extern int interface;
 
 void register_callbacks(u64 id, void (*translated)(void *block), void (*flushed)(void));
@@ -45,6 +46,7 @@ size_t instruction_bytes(void *insn, u8 *bytes, size_t size);
 
 /* What is inside.  Each answers a sentence, or NULL where all is well. */
 const char *find_insides(void);
+void qemu_release(u64 *major, u64 *minor, u64 *micro);
 const u8 *processor_state(unsigned cpu);
 u8 *host_page(u64 physical);	/* NULL where there is no RAM */
 const char *check_registers(const u8 *state);

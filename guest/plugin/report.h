@@ -16,9 +16,9 @@
 
 enum state { STARTED, WATCHING, REFUSED };
 
-/* Totals.  `processors` executed something, `paged` ones turned paging on.  `uses` counts stale uses of either kind, `late` those of them that no later flush excuses. */
+/* Totals.  `interface` is the version of QEMU's plugin interface, `major` to `micro` its own.  `processors` executed something, `paged` ones turned paging on.  `uses` counts stale uses of either kind, `late` those of them that no later flush excuses. */
 #define TOTALS(X) \
-	X(state) X(version) X(processors) X(paged) X(blocks) X(stores) X(narrowed) \
+	X(state) X(interface) X(major) X(minor) X(micro) X(processors) X(paged) X(blocks) X(stores) X(narrowed) \
 	X(invlpg) X(mov_cr3) X(control) X(faults) X(entries) X(uses) X(late) X(denied) X(unexplained) \
 	X(causes) X(lost_causes) X(unfollowed) X(forgotten)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from harness.machine.machine import dotted
 from harness.machine.plugin import WATCHING, Ending, Watched
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import Mask, Memory, Words
@@ -24,6 +25,10 @@ UNKNOWN: Final = (1 << 64) - 1
 
 WIDEST: Final = 52
 """Bits of a physical address, since the plugin does not learn the processor's own width."""
+
+
+RUNS: Final = ((7, 2, 22), (8, 2, 2), (10, 0, 13), (11, 1, 3))
+"""Versions of QEMU in which the cases of guest/plugin gave what the manual says."""
 
 
 class FailOn(Enum):
@@ -131,6 +136,26 @@ class Flushes:
     def totals(self) -> Mapping[str, int]:
         """Counts by name, as in guest/plugin/report.h."""
         return self.watched.report.totals
+
+    @property
+    def qemu(self) -> tuple[int, ...]:
+        """QEMU's version."""
+        return self.totals["major"], self.totals["minor"], self.totals["micro"]
+
+    @property
+    def not_run_on(self) -> tuple[str, ...]:
+        """Where the plugin was not yet run in this version of QEMU, a sentence that says so."""
+        if self.qemu in RUNS:
+            return ()
+        return (
+            f"QEMU {dotted(self.qemu)}: the plugin checked itself, but was not yet run on this"
+            f" version; runs of: {', '.join(map(dotted, RUNS))}",
+        )
+
+    @property
+    def without_author(self) -> int:
+        """Uses of changes that no store was seen to make, which are never late."""
+        return sum(cause.uses for cause in self.causes if cause.change.pc is None)
 
     def failing(self, on: FailOn) -> int:
         """Uses that make the run fail."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.check.flushes import Cached, Cause, FailOn, Flush, Flushes, Lost
 from harness.inspect.symbols import Symbols
+from harness.machine.machine import dotted
 from harness.report.objects import bare, cpu_object
 from harness.report.text import all_digits, walk_lines
 
@@ -46,10 +47,7 @@ def lines(found: Flushes, on: FailOn, symbols: Symbols | None = None) -> Iterato
         yield f"and {len(shown) - MOST_SHOWN:,} more causes, which --json shows"
         yield ""
     totals = found.totals
-    if totals["lost_causes"]:
-        yield f"{totals['lost_causes']:,} uses are of causes for which there was no room"
-    if totals["forgotten"]:
-        yield f"{totals['forgotten']:,} cached entries were forgotten, for which there was no room"
+    yield from notes(found, symbols)
     yield (
         f"seen      {totals['narrowed']:,} changes that take something from an entry,"
         f" {totals['invlpg']:,} INVLPG, {totals['mov_cr3']:,} MOV CR3,"
@@ -60,6 +58,24 @@ def lines(found: Flushes, on: FailOn, symbols: Symbols | None = None) -> Iterato
     yield f"ended     by {_ending(found)}, after {found.watched.seconds:.1f} s"
     yield ""
     yield verdict(found, on)
+
+
+def notes(found: Flushes, symbols: Symbols | None) -> Iterator[str]:
+    """What to know of the run before one relies on it, a sentence each."""
+    totals = found.totals
+    yield from found.not_run_on
+    if totals["lost_causes"]:
+        yield f"{totals['lost_causes']:,} uses are of causes for which there was no room"
+    if totals["forgotten"]:
+        yield f"{totals['forgotten']:,} cached entries were forgotten, for which there was no room"
+    if count := found.without_author:
+        yield f"Uses of changes whose store was not seen, which are never late: {count:,}"
+    authors = {cause.change.pc for cause in found.causes} - {None}
+    if symbols and authors and not any(_symbol(pc, symbols) for pc in authors):
+        yield (
+            "None of the code that made the changes is in the file of symbols: it is another"
+            " kernel's, or this one was not booted with nokaslr"
+        )
 
 
 def _ending(found: Flushes) -> str:
@@ -159,12 +175,16 @@ def as_object(found: Flushes, on: FailOn, symbols: Symbols | None = None) -> dic
         fail_on=on.value,
         ended=watched.ending.name.lower(),
         exit_code=watched.exit_code,
+        qemu=dotted(found.qemu),
+        not_run_on=list(found.not_run_on),
+        notes=list(notes(found, symbols)),
         seconds=round(watched.seconds, 3),
         processors=totals["processors"],
         seen={name: totals[name] for name in counts},
         uses=totals["uses"],
         late=totals["late"],
         denied=totals["denied"],
+        uses_without_author=found.without_author,
         uses_without_cause=totals["lost_causes"],
         forgotten=totals["forgotten"],
         causes=[_cause_object(cause, symbols) for cause in found.causes],

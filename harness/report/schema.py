@@ -752,6 +752,12 @@ _COMMANDS: Final = {
             "description": "QEMU's, negative for the signal that ended it.",
             "type": "integer",
         },
+        qemu=_text("QEMU's version."),
+        not_run_on=_list(
+            "QEMU, where the plugin was not yet run in its version.",
+            _text("Its version, and those in which it was run."),
+        ),
+        notes=_list("What to know before one relies on the rest.", _text("A sentence.")),
         seconds={"description": "Wall time.", "type": "number", "minimum": 0},
         processors=_number("How many of the guest's processors executed something."),
         seen=_object(
@@ -767,6 +773,9 @@ _COMMANDS: Final = {
         uses=_number("Stale uses, late ones among them."),
         late=_number("Those that no flush to come excuses."),
         denied=_number("Those that are page faults which what was cached would have spared."),
+        uses_without_author=_number(
+            "Those of changes whose store was not seen, which are never late."
+        ),
         uses_without_cause=_number("Those of causes for which there was no more room."),
         forgotten=_number("Cached entries that were forgotten, for which there was no room."),
         causes=_list(

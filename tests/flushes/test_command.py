@@ -44,6 +44,7 @@ def test_a_missing_flush_is_told_with_names_and_walks(tmp_path: Path) -> None:
     causes = [line for line in out.splitlines() if line[:1].isdigit()]
     assert len(causes) == 11
     assert all("of them late" in line for line in causes)
+    assert "file of symbols" not in out
     assert "which unmaps it, by processor 0 at 0x" in out
     assert " run_cases+0x" in out or " unmaps+0x" in out
     assert "A flush is missing: 11 late uses of what was cached before a change" in out
@@ -63,12 +64,17 @@ def test_a_kernel_that_flushes_as_it_should_passes(tmp_path: Path) -> None:
 
 @on_machine
 def test_uses_that_a_later_flush_may_excuse_count_when_asked(tmp_path: Path) -> None:
-    words = ("flushes", "--fail-on", "stale", "--json", "--", *command(QEMU, 4))
-    code, out, _ = run(*words, cwd=tmp_path)
+    (tmp_path / "other").write_text("ffffffff81000000 T other\n")
+    options = ("--fail-on", "stale", "--symbols", "other", "--json")
+    code, out, _ = run("flushes", *options, "--", *command(QEMU, 4), cwd=tmp_path)
     told = json.loads(out)
     assert (code, told["verdict"], told["fail_on"]) == (1, "missing", "stale")
     assert [cause["uses"] for cause in told["causes"]] == [1] * told["uses"]
     assert {cause["late"] for cause in told["causes"]} == {0, 1}
+    assert told["uses_without_author"] == 1
+    notes = "\n".join(told["notes"])
+    assert "whose store was not seen, which are never late: 1" in notes
+    assert "is in the file of symbols: it is another kernel's" in notes
 
 
 @on_machine
@@ -187,6 +193,16 @@ def test_a_machine_with_more_processors_than_are_followed_is_refused(tmp_path: P
 
 def test_the_deadline_that_help_shows_is_the_default() -> None:
     assert signature(flushes).parameters["deadline"].default == DEADLINE
+
+
+def test_a_qemu_on_which_the_plugin_was_not_yet_run_is_named() -> None:
+    def run_on(major: int, minor: int, micro: int) -> str:
+        totals = {"major": major, "minor": minor, "micro": micro}
+        seen = Watched(Report("", totals, ()), Ending.LIMIT, 0, 1.0)
+        return "".join(Flushes(seen, ()).not_run_on)
+
+    assert "QEMU 10.1.2: the plugin checked itself, but was not yet run" in run_on(10, 1, 2)
+    assert run_on(7, 2, 22) == run_on(8, 2, 2) == ""
 
 
 def test_what_was_not_checked_is_no_result() -> None:

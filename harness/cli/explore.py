@@ -27,9 +27,9 @@ def explore(
 
     It shows each slot with what it says, and every bit of the chosen one.
 
-    Arrows choose a slot, Enter follows a pointer and Backspace leads back, g goes to an address,
-    n and p to the next and the previous entry that is not absent; ? shows the others.  Tables are
-    read when they are entered.
+    Arrows choose a slot, Enter follows a pointer and Backspace leads back, u goes to the table
+    above, g to an address, n and p to the next and the previous entry that is not absent; ? shows
+    the others.  Tables are read when they are entered.
 
     Example: pagetable explore --layout linux-5
     """

@@ -82,6 +82,7 @@ class Entries(DataTable[Text]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        ("enter", "app.follow", "follow"),
         Binding("right", "app.follow", show=False),
         Binding("left", "app.return", show=False),
     ]
@@ -154,7 +155,7 @@ class Explorer(App[None]):
         ("g", "ask", "go to"),
         ("n", "held(1)", "next entry"),
         Binding("p", "held(-1)", show=False),
-        Binding("u", "up", show=False),
+        ("u", "up", "table above"),
         Binding("t", "root", show=False),
         Binding("a", "ways", show=False),
         Binding("l", "linux", show=False),

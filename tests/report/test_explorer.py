@@ -13,6 +13,7 @@ from textual.events import Paste
 from textual.geometry import Region
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static
+from textual.widgets._footer import FooterKey
 
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import layout, ram
@@ -135,6 +136,15 @@ def test_no_line_is_wider_than_a_terminal_of_eighty_columns() -> None:
                 if widget.display and widget.region.width:
                     assert widget.region.right <= app.size.width
             assert app.query_one(DataTable).virtual_size.width <= app.size.width, keys
+
+    tour(tables("linux-4"), touring, width=80, height=24)
+
+
+def test_the_keys_by_which_one_moves_are_in_the_footer() -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        shown = {one.key: one.region.right for one in app.query(FooterKey)}
+        assert {"enter", "backspace", "g", "n", "u", "question_mark", "q"} <= shown.keys()
+        assert max(shown.values()) <= app.size.width
 
     tour(tables("linux-4"), touring, width=80, height=24)
 

@@ -149,6 +149,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("paging_levels", LEVELS, indirect=True, ids="{}-level".format)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Leaves the lines of this package out where a test of a guest asked for what cannot be: the
+    sentence is for the author of the test, whose own lines are shown, and all with --full-trace."""
+    if call.excinfo is None or item.config.getoption("fulltrace"):
+        return
+    if "guest" not in getattr(item, "fixturenames", ()):
+        return
+    if type(call.excinfo.value).__module__.partition(".")[0] == __package__:
+        package, at, last = Path(__file__).parent, call.excinfo.tb.tb_next, call.excinfo.tb
+        while at is not None:
+            if package not in Path(at.tb_frame.f_code.co_filename).parents:
+                last = at
+            at = at.tb_next
+        last.tb_next = None
+
+
 def _every_engine() -> list[str]:
     from harness.machine.registry import ENGINES
 
@@ -298,7 +315,6 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
     from harness.check.validate import compare_space
     from harness.check.window import check_root
     from harness.inspect.expect import expectations, places
-    from harness.inspect.snapshot import QuestionError
     from harness.machine.errors import MachineError
     from harness.paging import bulk
     from harness.paging.memory import BufferMemory
@@ -328,12 +344,7 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
         cpu, aside = (what.cpu, (what.window,)) if isinstance(what, Live) else (what, ())
 
         def unmet() -> list[str]:
-            __tracebackhide__ = True
-            try:
-                return [] if meant is None else _unmet(cpu, memory, meant, *aside)
-            except QuestionError as error:
-                sentence = str(error)
-            pytest.fail(sentence)
+            return [] if meant is None else _unmet(cpu, memory, meant, *aside)
 
         check_root(guest.free, cpu)
         if (sentence := uncleared(memory, cpu.roots)) is not None:

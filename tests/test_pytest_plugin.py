@@ -204,6 +204,12 @@ MISUSED = """
 
     def test_a_root_that_is_the_machine_s(space, prove):
         prove(replace(space.cpu, cr3=0x1000))
+
+    def test_a_file_that_is_not_there(space, prove):
+        prove(space.cpu, expect="none.toml")
+
+    def test_a_page_that_is_none(space):
+        space.map(Virtual(0x1001), space.frames(1), 0, 0)
 """
 
 
@@ -241,7 +247,7 @@ FREES_TWICE = """
 def test_misuse_is_the_line_of_the_test_and_a_sentence(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(MISUSED)
     result = run(pytester, "--pagetable-engine=tcg", "-k4-level", "--tb=short")
-    result.assert_outcomes(failed=4)
+    result.assert_outcomes(failed=6)
     result.stdout.fnmatch_lines(
         [
             "*in test_a_direct_map",
@@ -252,13 +258,19 @@ def test_misuse_is_the_line_of_the_test_and_a_sentence(pytester: pytest.Pytester
             "E*Misuse: the entry at 0x2000c80 was 0x0 and is 0x1, and no one has announced *",
             "*in test_what_cannot_be_meant",
             "    prove(space.cpu, expect={(1 << 40) + 1: *",
-            "E*Failed: expect: virtual is 0x10000000001, inside a page: write 0x10000000000, *",
+            "E*QuestionError: expect: virtual is 0x10000000001, inside a page: write 0x10000000000, *",
             "*in test_a_root_that_is_the_machine_s",
             "    prove(replace(space.cpu, cr3=0x1000))",
             "E*Misuse: CR3 0x1000 has the root table at 0x1000, where there is no memory *",
+            "*in test_a_file_that_is_not_there",
+            "E*QuestionError: none.toml cannot be read: No such file or directory",
+            "*in test_a_page_that_is_none",
+            "E*SpaceError: 0x1001 is not a multiple of the page size 0x1000 at level 0",
         ]
     )
     assert not any("harness/" in line for line in result.outlines)
+    options = ("--pagetable-engine=tcg", "-k4-level and page_that_is_none", "--full-trace")
+    assert any("harness/" in line for line in run(pytester, *options).outlines)
 
 
 @pytest.mark.hw

@@ -54,7 +54,7 @@ from harness.check.stores import KnownTables
 from harness.check.verdicts import Seen, expected_text, judged, observed_text
 from harness.check.window import Window, check_root, find_root_hole, open_window
 from harness.machine.engines import executor
-from harness.machine.errors import Misuse, misused
+from harness.machine.errors import Misuse
 from harness.machine.ram import ARENA, TABLE_ARENA
 from harness.machine.x86.guest import Guest, State
 from harness.paging import bulk
@@ -70,7 +70,6 @@ from harness.paging.x86.cpu import Cpu, Cr4
 TABLES = "tables"
 """The oracle: the entries as the guest left them in the end."""
 
-__tracebackhide__ = misused
 """pytest shows the line of the test that asks for what cannot be, and the sentence."""
 
 NOT_SHOWN = "a flush may be missing, and nothing stale was seen"

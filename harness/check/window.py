@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from harness.check.quirks import KEPT
-from harness.machine.errors import Misuse, misused
+from harness.machine.errors import Misuse
 from harness.machine.stub import StubImage
 from harness.machine.x86.guest import State
 from harness.paging import bulk
@@ -48,7 +48,6 @@ class Window:
             memory.store(slot.address, slot.table.format.entry_bytes, 0)
 
 
-__tracebackhide__ = misused
 """pytest shows the line of the test that asks for what cannot be, and the sentence."""
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 
 class MachineError(Exception):
@@ -72,12 +72,6 @@ class ProtocolError(MachineError):
 
 class Misuse(ValueError):  # noqa: N818 (the project's word for this ending)
     """The caller asks for what cannot be done here; the sentence says what to do instead."""
-
-
-def misused(raised: Any) -> bool:
-    """Whether what pytest caught is a caller's misuse, as `__tracebackhide__` of a module that
-    raises it: pytest then shows the line of the test, and none of the module's."""
-    return isinstance(raised.value, Misuse)
 
 
 def _quoted(stderr: str, maker: str) -> str:

@@ -70,8 +70,6 @@ from harness.paging.x86.cpu import Cpu, Cr4
 TABLES = "tables"
 """The oracle: the entries as the guest left them in the end."""
 
-"""pytest shows the line of the test that asks for what cannot be, and the sentence."""
-
 NOT_SHOWN = "a flush may be missing, and nothing stale was seen"
 """Why accesses are not comparable that an older translation may serve by the rules; in how many
 runs is said after it."""

@@ -6,7 +6,7 @@
  *
  * The console carries only control: a line of text each way, which a person can type as well.
  *
- *     (start)        -> ready 3               the version of this protocol
+ *     (start)        -> ready 4               the version of this protocol
  *     run NONCE      -> done NONCE COUNT      the jobs of `batch` are executed, COUNT in decimal
  *     park NONCE     -> parked NONCE          the tested tables are loaded and stay so
  *     leave          -> left NONCE            only while parked
@@ -19,7 +19,7 @@
 #ifndef EXCHANGE_H
 #define EXCHANGE_H
 
-enum protocol { PROTOCOL_VERSION = 3 };
+enum protocol { PROTOCOL_VERSION = 4 };
 
 /* Words a job can patch and watch: the entries of a five-level path, and the word that the access reaches. */
 enum { WORDS = 6 };

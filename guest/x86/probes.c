@@ -201,6 +201,8 @@ static inline uint64_t take_segment(void)
 	return base;
 }
 
+static uintptr_t user_routines;	/* linear address of user_accesses where CPL 3 executes it */
+
 /* Where the code of the access lies. */
 static inline uintptr_t routine(const struct job *job)
 {
@@ -208,7 +210,7 @@ static inline uintptr_t routine(const struct job *job)
 		: job->access == ACCESS_WRITE ? WRITE_1 + (job->size >> 2)
 		: job->access == ACCESS_FETCH ? JUMP
 		: PUSH + (job->access - ACCESS_PUSH);
-	return (job->user ? linear(user_accesses) : (uintptr_t)supervisor_accesses) + index * ROUTINE_BYTES;
+	return (job->user ? user_routines : (uintptr_t)supervisor_accesses) + index * ROUTINE_BYTES;
 }
 
 /* Whether the access was made, although it came to an exception. */
@@ -291,6 +293,7 @@ static void enter_tested_state(void)
 #ifdef __i386__
 	asm volatile("mov %0, %%gs" :: "r"(USER_DATA));	/* access32.S */
 #endif
+	user_routines = linear(user_accesses) + (uintptr_t)(batch.user_window - batch.window);
 	loaded = (struct control){ UNKNOWN, batch.first.cr4 & CR4_FORMAT, UNKNOWN, UNKNOWN, UNKNOWN };
 	load_control(&batch.first);
 	write_cr3(batch.cr3);

@@ -119,12 +119,17 @@ struct control {
  * PSE).  In the window the pages of .text are executable, and with CR4.CET dirty and read-only; those of .user are
  * executable by CPL 3, and .data and .bss are writable.  The stub is in 2 MiB of its own, and its pages are small ones: without large pages (32-bit paging
  * without PSE) so is all of the window, a table each 4 MiB.  In the 32-bit modes, the window ends below 4 GiB.
+ *
+ * The user's code is executed at `user_window`, where the tested tables map at least the pages of .user.  It is the
+ * same window but with CR4.LASS, which wants the supervisor's in the upper half of the addresses and the user's in the
+ * lower.
  */
 struct batch {
 	uint64_t nonce;
 	uint64_t cr3;
 	struct control first, then;
 	uint64_t window;	/* virtual address of physical 0 */
+	uint64_t user_window;	/* the same, for what is executed at CPL 3 */
 	uint64_t entry_cr3;	/* below 4 GiB */
 	uint64_t jobs, results;	/* physical: arrays of `count` struct job, struct result */
 	uint64_t count;
@@ -137,15 +142,16 @@ struct cpuid {
 	uint32_t eax, ebx, ecx, edx;
 };
 
-/* CPUID as the guest sees it; the number is the leaf (subleaf 0); zeros, if the CPU has no such leaf. */
+/* CPUID as the guest sees it; the numbers are the leaf and, if it is not 0, the subleaf; zeros, if the CPU has no such
+   leaf. */
 struct machine_info {
-	struct cpuid leaf_0, leaf_1, leaf_7, leaf_80000000, leaf_80000001, leaf_80000008;
+	struct cpuid leaf_0, leaf_1, leaf_7, leaf_7_1, leaf_80000000, leaf_80000001, leaf_80000008;
 };
 
 /* The 32-bit code, whose 64-bit numbers are aligned to 4 bytes, has the same layouts: no member needs padding. */
 _Static_assert(sizeof(struct job) == 3 * 8 + 2 * 8 * WORDS, "layout of struct job");
 _Static_assert(sizeof(struct result) == 4 * 8 + 8 * WORDS, "layout of struct result");
-_Static_assert(sizeof(struct batch) == 19 * 8, "layout of struct batch");
+_Static_assert(sizeof(struct batch) == 20 * 8, "layout of struct batch");
 
 extern struct batch batch;
 extern struct machine_info machine_info;

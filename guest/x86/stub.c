@@ -84,26 +84,28 @@ static void init_console(void)
 	*(volatile uint32_t *)APIC_LINT0 = 0x700;	/* the controller interrupts through it */
 }
 
-static inline struct cpuid cpuid(uint32_t leaf)
+static inline struct cpuid cpuid(uint32_t leaf, uint32_t subleaf)
 {
 	struct cpuid r;
-	asm volatile("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) : "a"(leaf), "c"(0));
+	asm volatile("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) : "a"(leaf), "c"(subleaf));
 	return r;
 }
 
 static void read_machine_info(void)
 {
-	struct cpuid extended = cpuid(0x80000000);
+	struct cpuid extended = cpuid(0x80000000, 0);
 
-	machine_info.leaf_0 = cpuid(0);
-	machine_info.leaf_1 = cpuid(1);
+	machine_info.leaf_0 = cpuid(0, 0);
+	machine_info.leaf_1 = cpuid(1, 0);
 	if (machine_info.leaf_0.eax >= 7)
-		machine_info.leaf_7 = cpuid(7);
+		machine_info.leaf_7 = cpuid(7, 0);
+	if (machine_info.leaf_7.eax >= 1)
+		machine_info.leaf_7_1 = cpuid(7, 1);
 	machine_info.leaf_80000000 = extended;
 	if (extended.eax >= 0x80000001)
-		machine_info.leaf_80000001 = cpuid(0x80000001);
+		machine_info.leaf_80000001 = cpuid(0x80000001, 0);
 	if (extended.eax >= 0x80000008)
-		machine_info.leaf_80000008 = cpuid(0x80000008);
+		machine_info.leaf_80000008 = cpuid(0x80000008, 0);
 }
 
 __attribute__((noreturn)) void start(void)

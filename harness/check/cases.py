@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,14 +73,14 @@ def reads(address: Words) -> Cases:
     return _each(address, Kind.READ, False, False)
 
 
-def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
+def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Collection[Span]) -> Cases:
     """Every access to all that a space holds, at its edges and just beyond them.
 
     Each row of `leaves` is read, written and fetched by supervisor and user, at the first and
     the last word (fetched: at the code of its first and last page), and so are the words
     before and after it where nothing is mapped, the edges of what the roots serve, and a few
     stray addresses.  With SMAP, the supervisor also tries data with AC set.  Nothing in the
-    span `outside` is tried.  Fetches come first: TCG looks through its whole TLB when a page is
+    spans `outside` is tried.  Fetches come first: TCG looks through its whole TLB when a page is
     first executed, and the more pages were used before, the larger that is.
     """
     format = cpu.format
@@ -102,7 +102,7 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     return _every_access(cpu, data, code, outside)
 
 
-def of_places(cpu: Cpu, memory: Memory, places: Words, outside: Span) -> Cases:
+def of_places(cpu: Cpu, memory: Memory, places: Words, outside: Collection[Span]) -> Cases:
     """Every access at some addresses, as `of_space` has them: of the word that is there, and of
     the code of a page."""
     data = np.unique(places & ~np.uint64(WORD - 1))
@@ -112,8 +112,8 @@ def of_places(cpu: Cpu, memory: Memory, places: Words, outside: Span) -> Cases:
     return _every_access(cpu, data, np.unique(np.concatenate([code, elsewhere])), outside)
 
 
-def _every_access(cpu: Cpu, data: Words, code: Words, outside: Span) -> Cases:
-    """Reads and writes of words and fetches of code, by supervisor and user, but not in a span."""
+def _every_access(cpu: Cpu, data: Words, code: Words, outside: Collection[Span]) -> Cases:
+    """Reads and writes of words and fetches of code, by supervisor and user, outside some spans."""
     parts = [_each(code, Kind.FETCH, user, False) for user in (False, True)]
     parts += [
         _each(data, kind, user, ac)
@@ -122,7 +122,9 @@ def _every_access(cpu: Cpu, data: Words, code: Words, outside: Span) -> Cases:
     ]
     cases = together(parts)
     last_tried = cases.address + np.uint64(WORD - 1)
-    within = (last_tried >= np.uint64(outside.first)) & (cases.address <= np.uint64(outside.last))
+    within = np.zeros(len(cases), np.bool_)
+    for span in outside:
+        within |= (last_tried >= np.uint64(span.first)) & (cases.address <= np.uint64(span.last))
     beyond = cases.address > np.uint64((1 << 64 if cpu.long else LEGACY_SPAN.size) - WORD)
     return cases.take(~within & ~beyond)
 

@@ -7,6 +7,7 @@ taken for one of another size is seen, and so is a page taken for a table.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -146,11 +147,13 @@ class Chain:
             self.memory.octets[physical[single].astype(np.int64)] = code_of(self.cpu).last
 
 
-def build(guest: Guest, cpu: Cpu, outside: Span, frames: Span, allocator: TableAllocator) -> Chain:
+def build(
+    guest: Guest, cpu: Cpu, outside: Collection[Span], frames: Span, allocator: TableAllocator
+) -> Chain:
     """Makes a chain in the guest's memory, in the format of `cpu`.
 
     outside    what no case may use, whole entries of the top table or of the PDPTEs: the window
-               will be there
+               will be there, in each half of the addresses where `cpu` has LASS
     frames     the memory for what pages lead to
     allocator  of tables
 
@@ -163,20 +166,24 @@ def build(guest: Guest, cpu: Cpu, outside: Span, frames: Span, allocator: TableA
     below = format.pointer(tables[top - 1].address, top, format.granting(*format.rights))
     if cpu.mode is Mode.PAE:
         ours = [
-            raw if root.span.clip(outside) else tables[top].address | P
+            raw if _meets(outside, root.span) else tables[top].address | P
             for raw, root in zip(cpu.pdptes, cpu.roots, strict=True)
         ]
         cpu = with_pdptes(memory, cpu, ours)
     else:
         tables = (*tables[:top], cpu.roots[0].table)
     for first, slot in ((first, slot) for root in cpu.roots for first, slot in root.slots()):
-        if slot.table == tables[top] and not outside.clip(Span.of(first, slot.size)):
+        if slot.table == tables[top] and not _meets(outside, Span.of(first, slot.size)):
             memory.store(slot.address, format.entry_bytes, below)
     data, code, mixed = _frames(cpu, frames)
     window = open_window(
         memory, cpu, guest.image, allocator, in_small_pages=guest.ram.size <= SMALL_RAM
     )
     return Chain(memory, cpu, tables, data, code, mixed, window)
+
+
+def _meets(some: Collection[Span], span: Span) -> bool:
+    return any(one.clip(span) for one in some)
 
 
 def _frames(cpu: Cpu, memory: Span) -> tuple[Words, Words, Words]:
@@ -343,6 +350,15 @@ class Answers:
     rip: Words
     entries: PathEntries
     marked: Words
+
+    def unwalked(self, lanes: Mask) -> Answers:
+        """The same where the accesses of some lanes end before there is a walk: not even A above
+        the last entry may be set there."""
+        if not lanes.any():
+            return self
+        nothing, entries = np.uint64(0), self.entries
+        free, last = np.where(lanes, nothing, entries.free), np.where(lanes, nothing, entries.last)
+        return replace(self, entries=replace(entries, free=free, last=last))
 
 
 def foresee(

@@ -14,6 +14,7 @@ locked  a page has a protection key, and an entry above it withholds rights
 pdpte   a PDPTE carries every single bit, and every pair, when it is loaded
 shadow  a page, and an entry above it, with what makes it a shadow stack or none, under shadow-stack
         accesses and others.  Outside long mode, the user's alone
+halves  both halves of the addresses, which LASS tells apart, before whatever the entries say
 lam     pointers with metadata
 load    control registers change by single bits and more, and back, or refuse that
 
@@ -40,9 +41,11 @@ from harness.check.quirks import (
     ENDS_AT_LAST_BYTE,
     WIDEST_PSE36,
     Quirk,
+    Version,
 )
 from harness.check.stage import WINDOW_KEY, Change, Control, Model, Step
-from harness.machine.machine import Ability
+from harness.machine.engines import called
+from harness.machine.machine import Ability, dotted
 from harness.machine.registry import engine_named, engines_with
 from harness.machine.x86.processor import MachineInfo
 from harness.paging.bulk import Counts
@@ -129,6 +132,17 @@ LOCKED_SHADOW_CONTROLS: Final = tuple(
     keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], cet=True, **cleared)
     for cleared in ({}, {"smap": True}, {"pks": False}, {"pke": False})
 )
+HALVES_CONTROLS: Final = tuple(
+    Control(lass=True, **cleared)
+    for cleared in ({}, {"smap": False}, {"smep": False}, {"smep": False, "smap": False})
+)
+EVERY_HALVES_CONTROL: Final = (
+    *(replace(control, lass=lass) for lass in (True, False) for control in EVERY_SUPERVISOR),
+    *(
+        keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], lass=True, **cleared)
+        for cleared in ({}, {"smap": True}, {"pks": False}, {"pke": False})
+    ),
+)
 KEYS_IN_VAIN: Final = keyed((1 << 32) - 1, (1 << 32) - 1)
 """Outside long mode, keys play no part."""
 
@@ -168,11 +182,17 @@ class Family:
             **self.model.values(),
         }
 
-    def lacks(self, engine: str, info: MachineInfo) -> str | None:
-        """Why an engine with this processor must not be asked, as a reason; None if it can be."""
+    def lacks(self, engine: str, info: MachineInfo, version: Version | None = None) -> str | None:
+        """Why an engine with this processor must not be asked, as a reason; None if it can be.
+
+        version  of who executes for the engine; None for any
+        """
         if self.needs is not None and self.needs not in engine_named(engine).can:
             others = " and ".join(engines_with(self.needs)) or "none"
             return f"{engine} is not asked to {self.needs.value}: {others} is"
+        since = engine_named(engine).since(self.model.processor)
+        if self.needs is not None and version is not None and version < since:
+            return f"{called(engine, version)} cannot {self.needs.value}: {dotted(since)} can"
         if self.feature is None or info.has(self.feature):
             return None
         why = f"the engine's processor has no {self.feature.upper()}"
@@ -441,7 +461,7 @@ def places(model: Model) -> tuple[int, ...]:
         lower, upper = canonical_halves(model.levels)
         tame = [address & lower.last | upper.first * (n % 2) for n, address in enumerate(wild)]
     pages = {address & last & -page for address in (*edges, *wild, *tame)}
-    return tuple(sorted(p for p in pages if p not in model.window))
+    return tuple(sorted(p for p in pages if not any(p in window for window in model.windows)))
 
 
 def _edges(model: Model) -> Iterator[int]:
@@ -827,6 +847,29 @@ def shadow(model: Model, full: bool) -> Iterator[Family]:
             yield Family("shadow", model, varied, product, LOCKED_SHADOW_CONTROLS, needs=needs)
 
 
+def halves(model: Model, full: bool) -> Iterator[Family]:
+    """Accesses in both halves of the addresses, to what the entries of two levels allow and to what
+    they do not, and at their edges.  Where LASS ends an access there is no walk: no A is set."""
+    model = replace(model, lass=True)
+    both = tuple(upper | home(model) for upper in (0, canonical_halves(model.levels)[1].first))
+    controls = EVERY_HALVES_CONTROL if full else HALVES_CONTROLS
+    for lower, upper in combinations(range(model.levels), 2):
+        axes = (
+            Axis("upper", (upper,)),
+            Axis("lower", (lower,)),
+            *entry_axes(model, upper, ("P", "US"), "upper."),
+            *entry_axes(model, lower, ("P", "RW", "US", "PS", "XD"), "lower."),
+            Axis("lower.set", one_reserved(model)),
+        )
+        rules = address_rules(model, lower, "lower.")
+        product = _product(axes, rules, Axis("address", both, "#x"))
+        varied, needs = {upper: "upper.", lower: "lower."}, Ability.SEPARATED_HALVES
+        yield Family("halves", model, varied, product, controls, needs=needs)
+    axes = (*entry_axes(model, 0, ("RW", "US"), ""), Axis("offset", tuple(_OFFSETS)))
+    product = _product(axes, _place_rules(model, ()), Axis("address", places(model), "#x"))
+    yield Family("halves", model, {0: ""}, product, controls, needs=Ability.SEPARATED_HALVES)
+
+
 def lam(model: Model) -> Iterator[Family]:
     """Pointers with metadata, in the bits that each width leaves to it."""
     tagged = tuple(home(model) | formats.bits(62, low) for low in (48, 57, 62))
@@ -866,6 +909,7 @@ def families(
         if model.long:
             yield from key(model, EVERY_KEY_CONTROL if full else KEY_CONTROLS)
             yield from locked(model, LOCKED_CONTROLS, full)
+            yield from halves(model, full)
             yield from lam(model)
         yield from load(model)
         yield from shadow(model, full)

@@ -214,9 +214,7 @@ _: type[Memory] = _Steps
 
 
 def _cause(raw: Mapping[str, int]) -> Cause:
-    cpu = Cpu(
-        raw["cr0"], raw["cr3"], raw["cr4"], raw["efer"], maxphyaddr=WIDEST, pdptes_checked=0
-    )
+    cpu = Cpu(raw["cr0"], raw["cr3"], raw["cr4"], raw["efer"], maxphyaddr=WIDEST, pdptes_checked=0)
     address = Virtual(raw["address"])
     author, pc = raw["author"], raw["author_pc"]
     change = Change(

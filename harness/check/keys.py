@@ -133,7 +133,7 @@ READERS: Mapping[str, Reader] = {
     "levels": _level_counts,
     "ram": _size,
     "tables": _size,
-    **dict.fromkeys(("wp", "nxe", "smep", "smap", "root"), _flag),
+    **dict.fromkeys(("wp", "nxe", "smep", "smap", "lass", "root"), _flag),
     "maxphyaddr": _number,
     "virtual": _number,
     "size": _size,

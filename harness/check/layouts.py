@@ -13,6 +13,7 @@ A layout is a TOML file.  This one uses every key there is::
     nxe = true                       # EFER.NXE, true by default
     smep = false                     # CR4.SMEP, false by default
     smap = false                     # CR4.SMAP, false by default
+    lass = false                     # CR4.LASS, false by default
     maxphyaddr = 40                  # width of physical addresses; the engine's own by default
 
     [[map]]                          # pages of one size
@@ -68,7 +69,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 
@@ -151,6 +152,10 @@ class Entry:
     levels: tuple[int, ...] = ()
 
 
+CONTROL: Final = ("wp", "nxe", "smep", "smap", "lass")
+"""The control state that a layout can ask for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """A description of a space, read from a file.
@@ -159,7 +164,7 @@ class Layout:
     text              of the file, so that a report can carry the layout along
     ram, tables       bytes
     maxphyaddr        the width of physical addresses that it needs, None where any will do
-    wp to smap        the control state that it is written for
+    wp to lass        the control state that it is written for
     """
 
     name: str
@@ -172,6 +177,7 @@ class Layout:
     nxe: bool = True
     smep: bool = False
     smap: bool = False
+    lass: bool = False
     maxphyaddr: int | None = None
     maps: tuple[Map, ...] = ()
     shares: tuple[Share, ...] = ()
@@ -209,6 +215,7 @@ class Layout:
             nxe=self.nxe,
             smep=self.smep,
             smap=self.smap,
+            lass=self.lass,
             maxphyaddr=maxphyaddr,
             page1gb=page1gb,
         )
@@ -271,7 +278,7 @@ def parse(text: str, origin: str) -> Layout:
     except (ValueError, RecursionError) as error:
         raise LayoutError(f"{origin} is not TOML: {error}") from None
     with _blaming(f"{origin}, cpu"):
-        cpu = values_of(top.pop("cpu", {}), ("wp", "nxe", "smep", "smap", "maxphyaddr"), ())
+        cpu = values_of(top.pop("cpu", {}), (*CONTROL, "maxphyaddr"), ())
     maps = _parts(Map, top.pop("map", []), f"{origin}, map")
     shares = _parts(Share, top.pop("share", []), f"{origin}, share")
     entries = _parts(Entry, top.pop("entry", []), f"{origin}, entry")

@@ -167,8 +167,9 @@ def plan(
         except ValueError as error:
             raise Misuse(str(error)) from None
     chosen = Plan(engine, (), skipped, Counter())
+    _, version = executor or (engine, None)
     work = tuple(
-        part for family in some for part in _select(family, condition, info, known, chosen)
+        part for family in some for part in _select(family, condition, info, known, chosen, version)
     )
     if not work:
         reasons = "; ".join([*skipped, *+chosen.left_out])
@@ -215,6 +216,7 @@ def _select(
     info: MachineInfo,
     known: Collection[Quirk],
     into: Plan,
+    version: Version | None,
 ) -> Iterator[Work]:
     """The cases of a family that are legal and satisfy a condition, in batches of equal size.
 
@@ -231,7 +233,7 @@ def _select(
         if (nobody := family.unasked) is not None:
             into.left_out[nobody] += int(mask.sum()) * steps
             continue
-        lacking = family.lacks(into.engine, info) or control.lacks(info)
+        lacking = family.lacks(into.engine, info, version) or control.lacks(info)
         if lacking is not None:
             into.skipped[lacking] += int(mask.sum()) * steps
             continue

@@ -23,7 +23,7 @@ from harness.check.keys import in_units
 from harness.check.replay import Case, CaseError, SavedAccess, SavedCase
 from harness.check.rig import Batch, Rig, Verdicts, guest_of
 from harness.check.sequence import SequenceBatch
-from harness.check.stage import MODES, WINDOW_KEY, Control, Model, Step
+from harness.check.stage import LEGACY_WINDOW, MODES, WINDOW_KEY, Control, Model, Step
 from harness.check.typed import Number, decode, made
 from harness.check.verdicts import expected_text, observed_text
 from harness.check.window import with_pdptes
@@ -158,7 +158,7 @@ class AskedAccess:
             raise ValueError(f"an entry is no number of {bits} bits")
         if not 0 <= self.address < (1 << 64 if model.long else LEGACY_SPAN.size):
             raise ValueError(f"there is no address {self.address:#x} in mode {model.mode}")
-        if self.address in model.window:
+        if any(self.address in window for window in model.windows):
             raise ValueError(f"{self.address:#x} is an address of the window's")
         if self.width not in (1, marks.WORD // 2, marks.WORD) or self.page not in range(
             len(self.words)
@@ -177,6 +177,8 @@ class AskedAccess:
                 raise ValueError(f"PKRU or PKRS is {keys:#x}")
         if self.control.pkrs & WINDOW_KEY:
             raise ValueError(f"PKRS {self.control.pkrs:#x} denies the stub its own pages")
+        if self.control.lass and not model.lass:
+            raise ValueError("CR4.LASS on a processor without LASS")
         self._check_pdpte(model)
         self._check_shadow(model)
 
@@ -200,7 +202,7 @@ class AskedAccess:
         if Mode(model.mode) is not Mode.PAE or not 0 <= self.pdpte < 1 << 64:
             raise ValueError(f"PDPTE {self.pdpte:#x} in mode {model.mode}")
         size = LEGACY_SPAN.size // PDPTES
-        if self.register not in range(PDPTES) or self.register * size in model.window:
+        if self.register not in range(PDPTES) or self.register * size in LEGACY_WINDOW:
             raise ValueError(f"PDPTE register {self.register}")
 
 

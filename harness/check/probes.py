@@ -144,7 +144,8 @@ def expect(
     content = np.zeros(len(cases), np.uint64)
     content[reached] = memory.gather(data[reached], marks.WORD)[0]
     content[ours & fetch] = marks.mark(data[ours & fetch]) & _ones(_width(cpu))
-    way_in = _paths(cpu, memory, np.array([window.span.first], np.uint64)).slot
+    firsts = np.array([span.first for span in window.spans], np.uint64)
+    way_in = _paths(cpu, memory, firsts).slot
     used_there = _inside(window.arena, paths.slot) | np.isin(paths.slot, way_in)
     astray = (allowed | foreseen.unbacked) & ~reached
     whole = Expected(reading, foreseen, paths, allowed, data, content, in_table, astray, used_there)

@@ -240,7 +240,7 @@ def _user_locked_out_of_supervisor_page(reading: Reading) -> Mask:
     rights = np.uint64(cpu.pkru) >> (key << np.uint64(1))
     denied = (rights & np.uint64(1) != 0) | (rights & np.uint64(2) != 0) & writes(cases.kind)
     lanes: Mask = denied & reading.by_user & (cases.kind != Kind.FETCH)
-    lanes &= walked.stop == Stop.PAGE
+    lanes &= (walked.stop == Stop.PAGE) & ~reading.separated
     if lanes.any():
         lanes[lanes] = ~reading.take(lanes).user_page
     return lanes
@@ -369,10 +369,13 @@ BOCHS_IMPLICIT_HEEDS_AC = BasisQuirk(
     since=(2, 7),
     runs=BOCHS_RUNS,
     rule="With SMAP, an implicit supervisor access to a user page faults whatever EFLAGS.AC says"
-    " (SDM volume 3A, 4.6.1).",
-    departs="A descriptor is loaded from there with EFLAGS.AC=1, in supervisor and in user mode.",
+    " (SDM volume 3A, 4.6.1), and with LASS one to an address with bit 63 clear"
+    " (linear-address-space separation).",
+    departs="A descriptor is loaded from there with EFLAGS.AC=1, in supervisor and in user mode;"
+    " with LASS, from the lower half of the addresses too.",
     evidence="Seen with a MOV to FS of a selector in the LDT; KVM faults on the same tables. The"
-    f" walker asks for EFLAGS.AC alone (check_leaf_entry_faults in {_BOCHS_WALKER}).",
+    f" walker asks for EFLAGS.AC alone (check_leaf_entry_faults in {_BOCHS_WALKER}), and so does"
+    " LASS (IsCanonicalAccess in cpu/access.cc).",
     lapse=Lapse.AC,
     as_if=_explicit,
 )

@@ -30,6 +30,7 @@ from harness.machine.registry import engine_named
 from harness.machine.stub import StubImage
 from harness.machine.x86.guest import Guest, State
 from harness.paging.address import Span
+from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory, Mask
 from harness.paging.space import TableAllocator
 from harness.paging.x86.access import Vector
@@ -143,11 +144,11 @@ class Rig:
             first = TABLE_ARENA.start + MODES.index(model.mode) * share
             allocator = TableAllocator(BufferMemory(self.guest.ram.buffer), Span.of(first, share))
             # Without PSE, so that the window is there under both its values.
-            cpu = replace(model, pse=False).cpu(Control())
+            cpu = replace(model, pse=False).cpu(Control(lass=model.lass))
             frames = model.frames.clip(Span.of(0, self.guest.ram.size))
             assert frames is not None
             self._chains[model.mode] = chains.build(
-                self.guest, cpu, model.window, frames, allocator
+                self.guest, cpu, model.windows, frames, allocator
             )
         return self._chains[model.mode]
 
@@ -198,7 +199,8 @@ class Rig:
     ) -> Judged:
         """All lanes beside the rules, but those that are judged apart."""
         allowed = batch.outcomes.vector == ALLOWED
-        seen = chains.seen(self.guest, batch.chain, batch.question, batch.answers, allowed, results)
+        answers = batch.answers.unwalked(batch.outcomes.walks.end == End.NO_ROOT)
+        seen = chains.seen(self.guest, batch.chain, batch.question, answers, allowed, results)
         return judged(comparison, batch.reading, batch.outcomes, seen, quirks, apart)
 
     def _departing(self, reading: Reading) -> dict[BasisQuirk, Mask]:

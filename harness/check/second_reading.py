@@ -6,7 +6,8 @@ which lanes a departure must show, and what the rules say in them.  So a referen
 the way in which the engine is, or wrong where the departure would hide it, disagrees.  It says as
 well where a page lies, and thereby what a guest must not be asked.
 
-Sources: Intel SDM volume 3A, 4.3 to 4.7; AMD APM volume 2, 5.3.3.  Bits have their numbers there.
+Sources: Intel SDM volume 3A, 4.3 to 4.7, and linear-address-space separation; AMD APM volume 2,
+5.3.3.  Bits have their numbers there.
 """
 
 from __future__ import annotations
@@ -192,19 +193,19 @@ class Reading:
         if not self._may_depart(lapse):
             return none
         if lapse is Lapse.STACK:
-            pushes: Mask = (self.walked.stop == Stop.OUTSIDE) & _stack(asked.cases)
+            pushes: Mask = self._by_address & _stack(asked.cases)
             return pushes
         other = self.without(lapse)
         if lapse in Lapse.IMPLICIT | Lapse.AC:
-            return self.allowed & ~other.allowed
+            return self.allowed & ~other.allowed | other.separated & ~self.separated
         if lapse is Lapse.KEYS:
-            differs: Mask = self._locked != other._locked
+            differs: Mask = (self._locked != other._locked) & ~self.separated
             return differs
         ours, theirs = self.walked, other.walked
         differs = (ours.stop != theirs.stop) | (ours.marked != theirs.marked)
         ended = np.isin(ours.stop, (Stop.ABSENT, Stop.RESERVED, Stop.PAGE))
         differs |= ended & (ours.level != theirs.level)
-        return differs
+        return differs & ~self.separated
 
     def _may_depart(self, lapse: Lapse) -> bool:
         """Whether a lapse can play a part at all."""
@@ -344,6 +345,25 @@ class Reading:
         return cases.user if cases.implicit is None else cases.user & ~cases.implicit
 
     @cached_property
+    def separated(self) -> Mask:
+        """Which accesses LASS ends before there is a walk: the user's in the upper half, and in the
+        lower one the supervisor's fetches, and what SMAP would keep from a user page."""
+        cases, cpu = self.asked.cases, self.asked.cpu
+        if not (_long(cpu) and cpu.cr4 >> 27 & 1):
+            return np.zeros(len(cases), np.bool_)
+        lower = cases.address.view(np.int64) >= 0
+        data = ~self._shielded if cpu.cr4 >> 21 & 1 else np.zeros_like(lower)
+        supervisor = lower & np.where(cases.kind == Kind.FETCH, True, data)
+        apart: Mask = np.where(self.by_user, ~lower, supervisor)
+        return apart
+
+    @property
+    def _by_address(self) -> Mask:
+        """Which accesses end by their address alone, where a walk would begin."""
+        outside: Mask = (self.walked.stop == Stop.OUTSIDE) | self.separated
+        return outside
+
+    @cached_property
     def allowed(self) -> Mask:
         """Which accesses are made."""
         cases, cpu = self.asked.cases, self.asked.cpu
@@ -357,7 +377,7 @@ class Reading:
             denied |= ~fetch & supervisor & user_page & ~self._shielded
         shadow = _shadow(cases)
         denied[shadow] = (~self._shadow_stack | (user_page == supervisor))[shadow]
-        made: Mask = (self.walked.stop == Stop.PAGE) & ~denied & ~self._locked
+        made: Mask = (self.walked.stop == Stop.PAGE) & ~denied & ~self._locked & ~self.separated
         return made
 
     @property
@@ -408,11 +428,12 @@ class Reading:
     def exceptions(self, lanes: Mask | None = None) -> tuple[Bytes, Errors]:
         """The vector of the exception that each access raises, or ALLOWED, and its error code.
         Means nothing outside `lanes`, if there are any given."""
-        stop = self.walked.stop
-        vector = _VECTORS.take(stop)
+        stop, by_address = self.walked.stop, self._by_address
+        vector = np.where(by_address, np.uint8(13), _VECTORS.take(stop))
         if not self.lapses & Lapse.STACK:
-            vector[(stop == Stop.OUTSIDE) & _stack(self.asked.cases)] = 12
-        pages = stop == Stop.PAGE if lanes is None else (stop == Stop.PAGE) & lanes
+            vector[by_address & _stack(self.asked.cases)] = 12
+        pages = (stop == Stop.PAGE) & ~by_address
+        pages &= True if lanes is None else lanes
         error = _ERRORS.take(stop)
         if pages.any():
             there = self.take(pages)  # few, as a rule
@@ -428,7 +449,7 @@ class Reading:
         vector, error = self.exceptions(lanes)
         found: Mask = (rules.vector == vector) & (rules.error == error)
         in_tables = self.walked.level < len(self.asked.words)
-        in_tables &= self.walked.stop != Stop.UNBACKED
+        in_tables &= (self.walked.stop != Stop.UNBACKED) & ~self._by_address
         found &= (rules.walks.level == self.walked.level) | ~in_tables
         return found
 

@@ -13,7 +13,7 @@ from harness.machine.x86.guest import MachineInfo
 from harness.paging.address import Span
 from harness.paging.format import Format
 from harness.paging.x86 import formats
-from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode
+from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode, canonical_halves
 
 MODES: Final = tuple(mode.value for mode in Mode)
 """Names of paging modes: 32, pae, and those of long mode by their levels."""
@@ -32,6 +32,10 @@ WINDOW_SLOT: Final = 170
 """The slot of the top table that is the window's in long mode: one that is the index of no address
 that is tried.  One that is not canonical has an index too, and the entry there is patched."""
 
+UPPER_WINDOW_SLOT: Final = 256 + WINDOW_SLOT
+"""The same in the upper half of the addresses, where the window is on a processor with LASS; the
+stub's code for the user is then in the other."""
+
 CR3_PCD: Final = 1 << 4
 """Whether the top table is read past the caches; with CR4.PCIDE=1 a bit of the PCID (SDM 4.5.2)."""
 
@@ -45,6 +49,7 @@ class Model:
     amd      AMD's, not Intel's
     pse      CR4.PSE, which decides in 32-bit paging what an entry is
     shadow_stacks  shadow stacks, which it heeds while CR4 has CET
+    lass     halves of addresses, which it tells apart while CR4 has LASS
     """
 
     mode: str
@@ -54,6 +59,7 @@ class Model:
     amd: bool = False
     pse: bool = True
     shadow_stacks: bool = False
+    lass: bool = False
 
     @cached_property
     def long(self) -> bool:
@@ -98,19 +104,23 @@ class Model:
         return Span.of(above.first + half * (Mode(self.mode) is Mode.PAE), half)
 
     @property
-    def window(self) -> Span:
+    def windows(self) -> tuple[Span, ...]:
         """The addresses that no case may use: those of the stub."""
         if not self.long:
-            return LEGACY_WINDOW
-        top = self.format.levels[-1]
-        return Span.of(WINDOW_SLOT << top.shift, top.size)
+            return (LEGACY_WINDOW,)
+        top, (_, upper) = self.format.levels[-1], canonical_halves(self.levels)
+        windows: tuple[Span, ...] = (Span.of(WINDOW_SLOT << top.shift, top.size),)
+        if self.lass:
+            above = (UPPER_WINDOW_SLOT - top.entries // 2) << top.shift
+            windows += (Span.of(upper.first + above, top.size),)
+        return windows
 
     @property
     def processor(self) -> Processor:
         """What an engine is asked to be."""
         la57 = self.mode == Mode.LEVEL_5.value
         return Processor(
-            self.maxphyaddr, self.page1gb, self.pse36, self.amd, la57, self.shadow_stacks
+            self.maxphyaddr, self.page1gb, self.pse36, self.amd, la57, self.shadow_stacks, self.lass
         )
 
     def on(self, info: MachineInfo) -> Model:
@@ -136,7 +146,7 @@ class Model:
         """Its state under `control`, with its root and its PDPTEs as in `like`."""
         flags = {Cr4.PSE: self.pse, Cr4.PGE: control.pge, Cr4.SMEP: control.smep}
         flags |= {Cr4.SMAP: control.smap, Cr4.PKE: control.pke, Cr4.PKS: control.pks}
-        flags |= {Cr4.CET: control.cet, Cr4.PCIDE: control.pcide}
+        flags |= {Cr4.CET: control.cet, Cr4.LASS: control.lass, Cr4.PCIDE: control.pcide}
         cpu = Cpu.in_mode(
             Mode(self.mode),
             (like.cr3 if like else 0) | control.pcd * CR3_PCD,
@@ -165,6 +175,8 @@ class Model:
             return "the engine's processor has no PSE"
         if self.shadow_stacks and not info.has("cet_ss"):
             return "the engine's processor has no shadow stacks (CET)"
+        if self.lass and not info.has("lass"):
+            return "the engine's processor does not tell halves of addresses apart (LASS)"
         return None
 
 
@@ -183,6 +195,7 @@ class Control:
     pke: bool = False
     pks: bool = False
     cet: bool = False
+    lass: bool = False
     pcide: bool = False
     pcd: bool = False
     pkru: int = 0
@@ -193,9 +206,9 @@ class Control:
         return {field.name.upper(): int(getattr(self, field.name)) for field in fields(self)}
 
     def shown(self) -> dict[str, str]:
-        """The same for people, without keys, CET, PCIDs and PCD where they play no part."""
+        """The same for people, without keys, CET, LASS, PCIDs and PCD where they play no part."""
         usual, shown = Control().values(), self.values()
-        for names in (("PKE", "PKS", "PKRU", "PKRS"), ("CET",), ("PCIDE",), ("PCD",)):
+        for names in (("PKE", "PKS", "PKRU", "PKRS"), ("CET",), ("LASS",), ("PCIDE",), ("PCD",)):
             if all(shown[name] == usual[name] for name in names):
                 shown = {name: value for name, value in shown.items() if name not in names}
         return {name: _number(value) for name, value in shown.items()}

@@ -20,7 +20,7 @@ from harness.check.debugger import TABLE_BYTES, Debugger, TableImage
 from harness.check.layouts import Layout, build
 from harness.check.quirks import fault_quirks, not_run_on
 from harness.check.window import Window, check_root, open_window
-from harness.machine.engines import executor, interprets, reads_as_amd
+from harness.machine.engines import executor, interprets, present, reads_as_amd
 from harness.machine.machine import Processor, dotted
 from harness.machine.registry import engine_named
 from harness.machine.x86.guest import Guest, MachineInfo
@@ -112,11 +112,25 @@ def validate(
 
 @contextmanager
 def guest_for(layout: Layout, engine: str, program: str | None) -> Iterator[Guest]:
-    """A guest with the RAM, and where the engine can choose it the MAXPHYADDR, of a layout."""
-    wanted = layout.maxphyaddr and Processor(maxphyaddr=layout.maxphyaddr)
-    cpu = engine_named(engine).processor(wanted) if wanted else None
+    """A guest with the RAM of a layout, and where the engine can choose it the MAXPHYADDR and
+    LASS."""
+    cpu = _processor(layout, engine, program)
     with Guest(engine, ram_bytes=layout.ram, cpu=cpu, program=program, deadline=DEADLINE) as guest:
         yield guest
+
+
+def _processor(layout: Layout, engine: str, program: str | None) -> str | None:
+    """The processor that a layout needs, of those that the engine can be here; None for its usual
+    one."""
+    if layout.maxphyaddr is None and not layout.lass:
+        return None
+    usual, can_be = Processor(), engine_named(engine)
+    wanted = Processor(maxphyaddr=layout.maxphyaddr or usual.maxphyaddr, lass=layout.lass)
+    if wanted.lass and can_be.processor(wanted) is not None:
+        _, version = present(engine, program).executor
+        if version < can_be.since(wanted):
+            return None
+    return can_be.processor(wanted)
 
 
 def lacking(layout: Layout, levels: int, info: MachineInfo) -> str | None:
@@ -130,7 +144,8 @@ def lacking(layout: Layout, levels: int, info: MachineInfo) -> str | None:
         )
     if "1G" in layout.page_sizes(levels) and not info.has("gigabyte_pages"):
         return "the engine's processor has no 1-GByte pages"
-    for feature, wanted in (("smep", layout.smep), ("smap", layout.smap), ("nx", layout.nxe)):
+    asked = {"smep": layout.smep, "smap": layout.smap, "lass": layout.lass, "nx": layout.nxe}
+    for feature, wanted in asked.items():
         if wanted and not info.has(feature):
             return f"the engine's processor has no {feature.upper()}"
     return None
@@ -167,18 +182,14 @@ def compare_space(
     with _window(guest, memory, cpu) as window:
         written = TableImage.of(memory, cpu.roots)
         leaves = bulk.leaves(memory, cpu.roots)
-        inside = (leaves.virtual >= np.uint64(window.span.first)) & (
-            leaves.virtual <= np.uint64(window.span.last)
-        )
-        cases = of_space(cpu, memory, leaves.take(~inside), window.span)
+        cases = of_space(cpu, memory, leaves.take(~window.holds(leaves.virtual)), window.spans)
         places = _NONE if places is None else places
-        span = window.span
-        named = of_places(cpu, memory, places, span)
+        named = of_places(cpu, memory, places, window.spans)
         tables = written.address
         if cpu.mode is Mode.PAE:  # no page shows another what is loaded, and TCG reads at walks
             tables = np.append(tables, np.uint64(cpu.base & ~(cpu.format.table_bytes(0) - 1)))
         probed = _ask_guest(guest, window, cpu, memory, tables, cases, named)
-        if hidden := int(((places >= span.first) & (places <= span.last)).sum()):
+        if hidden := int(window.holds(places).sum()):
             probed.not_comparable["the stub runs there"] = hidden
         comparisons: tuple[Comparison, ...] = (probed,)
         if guest.has_monitor:

@@ -37,6 +37,7 @@ from harness.check.families import (
 from harness.check.product import Axis, Product, Rule, Value
 from harness.check.quirks import PVM_KEEPS_XD_PAGE, Quirk
 from harness.check.stage import Change, Control, Model, Step
+from harness.machine.machine import Ability
 from harness.paging.x86 import formats
 from harness.paging.x86.formats import PAGE_BITS
 
@@ -131,6 +132,7 @@ def change(
     keys: tuple[int, ...] = (),
     rules: tuple[Rule, ...] = (),
     bits: tuple[str, ...] = ("RW", "US", "XD"),
+    needs: Ability | None = None,
 ) -> Iterator[Family]:
     """A page of each size, of which some bits vary, while the control state changes.
 
@@ -148,7 +150,7 @@ def change(
                 *accesses,
             )
             cases = Product(axes, (AC_OF_USER, *rules))
-            yield Family("change", model, {level: ""}, cases, changes, steps=steps)
+            yield Family("change", model, {level: ""}, cases, changes, needs=needs, steps=steps)
 
 
 def twice(model: Model, controls: tuple[Control, ...]) -> Iterator[Family]:
@@ -225,6 +227,7 @@ def sequences(
         yield from _nxe(model, EVERY_SUPERVISOR if full else (ALL_ON,), accesses, known)
         if model.long:
             yield from _keys(model, full)
+            yield from _lass(model, accesses)
         yield from twice(model, ONE_OFF if full else (ALL_ON, ALL_OFF))
         yield from alias(model, ONE_OFF if full else (ALL_ON, Control(wp=False)), full)
 
@@ -250,6 +253,13 @@ def _nxe(
     yield from change(model, setting, THERE, accesses)
     rules = (XD_KEPT, *((PVM_KEEPS_XD,) if PVM_KEEPS_XD_PAGE in known else ())) if xd else ()
     yield from change(model, clearing, THERE, accesses, rules=rules)
+
+
+def _lass(model: Model, accesses: tuple[Axis, ...]) -> Iterator[Family]:
+    """LASS is set and cleared: it is no part of a translation, so nothing need be dropped."""
+    ways = _both_ways(ALL_ON, _other(ALL_ON, "lass"))
+    needs = Ability.SEPARATED_HALVES
+    yield from change(replace(model, lass=True), ways, THERE_AND_BACK, accesses, needs=needs)
 
 
 def _keys(model: Model, full: bool) -> Iterator[Family]:

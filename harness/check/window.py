@@ -3,6 +3,9 @@
 All of RAM, mapped linearly into a hole of the space: any aligned hole, at the lowest level
 that fits, or several side by side where no level does.  No address is taken from the layouts;
 the window's span is left out of every comparison.
+
+With LASS the stub's code for the user cannot run beside that for the supervisor: the window is
+then in the upper half of the addresses, and the stub is in a hole of the lower one as well.
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ from harness.machine.x86.guest import State
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.entry import Pointer
-from harness.paging.memory import BufferMemory
+from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.space import Space, SpaceError, TableAllocator
-from harness.paging.table import Root, Slot
+from harness.paging.table import Root, Slot, Table
 from harness.paging.x86.cpu import Cpu, Mode
 from harness.paging.x86.formats import PDPTE_BYTES, P
 from harness.paging.x86.load import reserved_in_cr3
@@ -34,13 +37,26 @@ Hole = tuple[Virtual, tuple[Slot, ...]]
 
 @dataclass(frozen=True)
 class Window:
-    """The window in a space, the state in which the guest runs there, the slots it fills, and the
-    physical addresses of the machine's own memory."""
+    """The window in a space: the spans of addresses that it takes, that of all RAM first; the state
+    in which the guest runs there, the slots it fills, and the physical addresses of the machine's
+    own memory."""
 
-    span: Span
+    spans: tuple[Span, ...]
     state: State
     hole: tuple[Slot, ...]
     arena: range
+
+    @property
+    def span(self) -> Span:
+        """The addresses of all RAM."""
+        return self.spans[0]
+
+    def holds(self, addresses: Words) -> Mask:
+        """Which addresses are the window's."""
+        held = np.zeros(len(addresses), np.bool_)
+        for span in self.spans:
+            held |= (addresses >= np.uint64(span.first)) & (addresses <= np.uint64(span.last))
+        return held
 
     def close(self, memory: BufferMemory) -> None:
         """Takes the window out of the space, which then maps what it did before."""
@@ -84,7 +100,7 @@ def open_window(
 ) -> Window:
     """Maps the window into the space of `cpu`, and makes the tables by which it is entered.
 
-    hole            where to put it; found unless given
+    hole            where to put RAM; found unless given
     in_small_pages  which takes more tables, but as long as the TLB of Bochs holds a large page,
                     every INVLPG looks through all of it
 
@@ -92,25 +108,45 @@ def open_window(
     """
     ram, format = memory.span, cpu.format
     stub = _pages(image, format.levels[0].size)
-    at, slots = hole or find_hole(memory, cpu.roots, ram.size, None if cpu.long else stub)
-    level, size = slots[0].level, slots[0].size
-    below = tuple(
-        Root(allocator.allocate(format, level - 1), Span.of(at + n * size, size))
-        for n in range(len(slots))
-    )
-    _map_ram(Space(memory, below, allocator), at, ram, image, 1 if in_small_pages else 2)
-
+    lower, upper = (cpu.roots[:1], cpu.roots[1:]) if cpu.lass else ((), cpu.roots)
+    at, slots = hole or find_hole(memory, upper, ram.size, None if cpu.long else stub)
+    user_at, user_slots = find_hole(memory, lower, stub.last + 1) if lower else (at, ())
     entry = new_root(memory, cpu, allocator)
     entry_space = Space(memory, entry.roots, allocator)
+    below = _tables_below(memory, at, slots, allocator)
+    _map_ram(Space(memory, below, allocator), at, ram, image, 1 if in_small_pages else 2)
     for slot, root in zip(slots, below, strict=True):
-        way_in = format.pointer(root.table.address, level, format.granting(*format.rights))
-        memory.store(slot.address, format.entry_bytes, way_in)
-        entry_space.write(entry_space.slot(Virtual(root.span.first), level), way_in)
+        there = entry_space.slot(Virtual(root.span.first), slot.level)
+        entry_space.write(there, _way_in(root.table))
     if at != ram.first:  # the stub enters at the addresses that it is linked at
         _map_ram(entry_space, Virtual(stub.first), stub, image)
+    spans: tuple[Span, ...] = (Span.of(at, ram.size),)
+    if user_slots:
+        below = _tables_below(memory, user_at, user_slots, allocator)
+        _map_ram(Space(memory, below, allocator), Virtual(user_at + stub.first), stub, image)
+        spans += (Span.of(user_at, stub.last + 1),)
     control = {name: getattr(cpu, name) for name in ("cr0", "cr4", "efer", "pkru", "pkrs")}
-    state = State(cr3=cpu.cr3, window=at, entry_cr3=entry.cr3, **control)
-    return Window(Span.of(at, ram.size), state, slots, image.arena)
+    state = State(cr3=cpu.cr3, window=at, user_window=user_at, entry_cr3=entry.cr3, **control)
+    return Window(spans, state, (*slots, *user_slots), image.arena)
+
+
+def _tables_below(
+    memory: BufferMemory, at: Virtual, slots: tuple[Slot, ...], allocator: TableAllocator
+) -> tuple[Root, ...]:
+    """Empty tables to which the slots of a hole lead, with every right."""
+    format, size = slots[0].table.format, slots[0].size
+    roots = []
+    for number, slot in enumerate(slots):
+        table = allocator.allocate(format, slot.level - 1)
+        memory.store(slot.address, format.entry_bytes, _way_in(table))
+        roots.append(Root(table, Span.of(at + number * size, size)))
+    return tuple(roots)
+
+
+def _way_in(table: Table) -> int:
+    """The entry that leads to a table, with every right."""
+    format = table.format
+    return format.pointer(table.address, table.level + 1, format.granting(*format.rights))
 
 
 def new_root(memory: BufferMemory, cpu: Cpu, allocator: TableAllocator) -> Cpu:

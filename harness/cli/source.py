@@ -116,7 +116,7 @@ class Source:
     ] = False
     cr0: Annotated[str | None, _register("CR0: paging and write protection.")] = None
     cr3: Annotated[str | None, _register("CR3: another root, of another process say.")] = None
-    cr4: Annotated[str | None, _register("CR4: PAE, LA57, SMEP, SMAP, keys.")] = None
+    cr4: Annotated[str | None, _register("CR4: PAE, LA57, SMEP, SMAP, LASS, keys.")] = None
     efer: Annotated[str | None, _register("EFER: long mode and execute disable.")] = None
     maxphyaddr: Annotated[
         str | None, _register("How many bits physical addresses have, in decimal.")

@@ -42,7 +42,7 @@ or in a TOML file, in the words of layouts (`harness.check.layouts`).  This one 
 Every key but `virtual` is optional, and what is not said is not asked.  With `user` and
 `supervisor` it is whether an access faults in this state of the processor.  `rights` asks about
 both: the user can do what its letters say, and the supervisor what the rules then leave it, with
-SMEP, SMAP and WP as they are.
+SMEP, SMAP, LASS and WP as they are.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Counts, End, Leaves, Walks
 from harness.paging.memory import Mask, Memory, Words
-from harness.paging.x86.access import Access, Kind, Reason, denied
+from harness.paging.x86.access import Access, Kind, Reason, denied, separated
 from harness.paging.x86.bulk import ALLOWED, judge
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu
 
@@ -181,8 +181,11 @@ class Expect:
             user = {Kind.READ} if "user" in self.rights else set()
             user |= {Kind.WRITE} if {"user", "write"} <= {*self.rights} else set()
             user |= {Kind.FETCH} if {"user", "execute"} <= {*self.rights} else set()
+            half = self.virtual >> 63
             return {
-                one: one.kind in user if one.user else denied(cpu, one, granted) is None
+                one: one.kind in user
+                if one.user
+                else not (separated(cpu, half, one) or denied(cpu, one, granted))
                 for one in ACCESSES
             }
         by = {True: self.user, False: self.supervisor}

@@ -167,7 +167,7 @@ def _to_blame(cpu: Cpu, found: Translation, answer: Outcome) -> Iterator[Stage]:
             given = cpu.format.granted(stage.reading.raw, stage.slot.level)
             if not given & rights[wanted]:
                 yield stage
-    elif found.stages:
+    elif found.stages and answer.vector is Vector.PF:  # the others are about the address alone
         yield found.stages[-1]
 
 

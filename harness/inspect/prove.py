@@ -44,7 +44,7 @@ MOST: Final = 1 << 24
 _CR0: Final = Cr0.PE | Cr0.WP | Cr0.PG
 _CR4: Final = Cr4.PSE | Cr4.PAE | Cr4.PGE | Cr4.LA57 | Cr4.SMEP | Cr4.SMAP | Cr4.PKE | Cr4.PKS
 _EFER: Final = Efer.LME | Efer.LMA | Efer.NXE
-"""The bits that the machine loads; what others there are say nothing about tables, but LAM."""
+"""The bits that the machine loads; the others say nothing about tables, but for LAM and LASS."""
 
 _FEATURES: Final = {
     Cr4.LA57: "la57",
@@ -322,8 +322,9 @@ def _own(cpu: Cpu, guest: Guest) -> tuple[Cpu, list[str]]:
         )
         if differs
     ]
-    if cpu.lam:
-        notes.append("Linear-address masking (LAM) is off in the guest.")
+    for what, on in (("masking (LAM)", cpu.lam), ("space separation (LASS)", cpu.lass)):
+        if on:
+            notes.append(f"Linear-address {what} is off in the guest.")
     if cpu.mark is not None:
         notes.append(
             f"Memory is not encrypted in the guest: bit {cpu.mark.bit} ({cpu.mark.name}) is clear"

@@ -139,7 +139,8 @@ class Remedy:
     def unprotects(self) -> bool:
         """Whether it switches off what protects pages other than this one."""
         off = {(one.register, one.old & ~one.new) for one in self.settings}
-        return bool(off & {("cr0", Cr0.WP), ("cr4", Cr4.SMEP), ("cr4", Cr4.SMAP)})
+        guards = {("cr0", Cr0.WP), ("cr4", Cr4.SMEP), ("cr4", Cr4.SMAP), ("cr4", Cr4.LASS)}
+        return bool(off & guards)
 
     def applied_to(self, cpu: Cpu) -> Cpu:
         """The CPU with its registers changed."""
@@ -172,6 +173,17 @@ class _Bits(NamedTuple):
     set: int
     clear: int
 
+
+_OF_HALVES: Final[Mapping[Reason, tuple[_Bits, ...]]] = {
+    Reason.LASS_USER: (_Bits("cr4", 0, Cr4.LASS),),
+    Reason.LASS_FETCH: (_Bits("cr4", 0, Cr4.LASS),),
+    Reason.LASS_DATA: (
+        _Bits("ac", 1, 0),
+        _Bits("cr4", 0, Cr4.LASS),
+        _Bits("cr4", 0, Cr4.SMAP),
+    ),
+}
+"""The bits of which any one lets a walk begin that LASS does not."""
 
 _Move = tuple[_Bits, ...]
 """One way to change something, in one or several words."""
@@ -285,6 +297,11 @@ class _Trial:
             yield state
         elif isinstance(answer, Unbacked):
             yield from self._led_into_memory(state, found)
+        elif answer.reason in _OF_HALVES:
+            for bits in _OF_HALVES[answer.reason]:
+                moved = self._moved(state, (bits,))
+                if moved != state:
+                    yield from self.walked(moved)
         elif answer.reason is Reason.NO_PDPTE:
             old = state.cpu.pdptes[self._pdpte]
             yield from self._made(state, Missing(None, old, ()), state.cpu.levels)

@@ -125,6 +125,9 @@ USUAL: Final = "model=corei7_icelake_u"
 
 WITH_SHADOW_STACKS: Final = "model=tigerlake"
 
+WITH_LASS: Final = "model=arrow_lake, exclude_features=cet"
+"""Of 3.0; `USUAL` shows no leaf 7.1 in CPUID, where LASS is."""
+
 AMD: Final = "model=ryzen"
 
 MAXPHYADDR: Final = 40
@@ -443,8 +446,10 @@ def _processor(wanted: Processor) -> str | None:
     """The setting `cpu` for a processor, of those that Bochs can be."""
     if wanted.maxphyaddr != MAXPHYADDR or not wanted.pse36:
         return None
-    if wanted.amd and (wanted.la57 or wanted.shadow_stacks):
+    if wanted.amd and (wanted.la57 or wanted.shadow_stacks or wanted.lass):
         return None
+    if wanted.lass:
+        return None if wanted.shadow_stacks or not wanted.page1gb else WITH_LASS
     excluded = "" if wanted.page1gb else ", exclude_features=1g_pages"
     model = WITH_SHADOW_STACKS if wanted.shadow_stacks else USUAL
     return (AMD if wanted.amd else model) + excluded
@@ -456,10 +461,10 @@ BOCHS: Final = Engine(
     program="bochs",
     start=Bochs,
     processor=_processor,
-    since=lambda wanted: OLDEST_BOCHS if wanted.page1gb else (3, 0),
+    since=lambda wanted: OLDEST_BOCHS if wanted.page1gb and not wanted.lass else (3, 0),
     largest_ram=LARGEST_RAM,
     high=False,
     any_width=False,
-    can=frozenset({Ability.SHADOW_STACKS, Ability.REFUSED_LOADS}),
+    can=frozenset({Ability.SHADOW_STACKS, Ability.SEPARATED_HALVES, Ability.REFUSED_LOADS}),
     by_default=False,
 )

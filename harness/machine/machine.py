@@ -98,13 +98,15 @@ class Ability(Enum):
 
     SHADOW_STACKS = "execute shadow-stack accesses (CET)"
     MASKED_POINTERS = "mask metadata in pointers (LAM)"
+    SEPARATED_HALVES = "tell apart addresses of the user's and the supervisor's by bit 63 (LASS)"
     REFUSED_LOADS = "refuse what CR0, CR3 and CR4 cannot hold"
 
 
 @dataclass(frozen=True, order=True)
 class Processor:
     """What a guest's processor is to be, where an engine can choose; `la57` that it must have five
-    levels, `shadow_stacks` that it must have those."""
+    levels, `shadow_stacks` that it must have those, `lass` that it must tell the user's addresses
+    from the supervisor's."""
 
     maxphyaddr: int = 40
     page1gb: bool = True
@@ -112,6 +114,7 @@ class Processor:
     amd: bool = False
     la57: bool = False
     shadow_stacks: bool = False
+    lass: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

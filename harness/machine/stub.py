@@ -163,7 +163,7 @@ class StubImage:
         return np.zeros(count, dtype=self.job_dtype)
 
 
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 """The version of `guest/common/exchange.h` that this package speaks."""
 
 

@@ -325,6 +325,7 @@ _OPENS: Final = {
     "CR0.WP": "lets the supervisor write to every read-only page",
     "CR4.SMEP": "lets the supervisor execute every user page that may be executed",
     "CR4.SMAP": "lets the supervisor access every user page",
+    "CR4.LASS": "opens each half of the addresses to what the other's code may do by the tables",
     "EFLAGS.AC": "lets explicit supervisor accesses reach every user page, until it is cleared",
     "EFER.NXE": "gives XD its meaning in every entry",
     "CR4.PSE": "gives PS its meaning in every PDE: 4M pages",

@@ -235,10 +235,6 @@ UNSEEN: Final[Mapping[str, str]] = {
         " translations carry no PCID: every MOV CR3 drops them (MOV_CR3Rq in cpu/crregs.cc)."
     ),
     "Metadata in pointers (LAM)": "No engine has it.",
-    "Addresses of user and supervisor told apart by bit 63 (LASS)": (
-        "Bochs 3.0 alone has it, and it is not executed: the stub's code for both lies in one"
-        " window."
-    ),
 }
 """What none of the accesses shows, whichever engine makes them, and why."""
 

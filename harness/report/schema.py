@@ -111,7 +111,8 @@ _CUT: Final = _list(
 )
 _RULE: Final = _name(
     "The rule by which it faults.",
-    *("not-canonical", "no-pdpte", "not-present", "reserved", "user-denied", "write-denied"),
+    *("not-canonical", "lass-user", "lass-fetch", "lass-data"),
+    *("no-pdpte", "not-present", "reserved", "user-denied", "write-denied"),
     *("execute-denied", "smep", "smap", "shadow-stack", "pku", "pks"),
 )
 _REASON: Final = _text("That rule as a sentence, with its section in volume 3A of the Intel SDM.")

@@ -32,7 +32,7 @@ def cases_of(levels: int, outside: Span = NOWHERE, **state: bool) -> Cases:
     space.map(Virtual(PAGE), np.array([0x5000], np.uint64), 0, formats.RW)
     space.map(Virtual(LARGE), np.array([0x20_0000], np.uint64), 1, formats.RW)
     space.write(space.slot(Virtual(LARGE + 0x40_0000), 1), formats.P | 1 << 50)
-    return of_space(cpu, memory, bulk.leaves(memory, cpu.roots), outside)
+    return of_space(cpu, memory, bulk.leaves(memory, cpu.roots), [outside])
 
 
 def tried(cases: Cases, kind: Kind, user: bool, ac: bool = False) -> set[int]:

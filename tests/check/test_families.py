@@ -12,16 +12,18 @@ from harness.check.families import Family, families
 from harness.check.stage import WINDOW_SLOT, Control, Model
 from harness.check.window import Window
 from harness.machine.ram import ARENA, LARGEST_RAM
-from harness.machine.registry import engine_named
+from harness.machine.registry import ENGINES, engine_named
 from harness.machine.x86.guest import State
-from harness.machine.x86.processor import MachineInfo
+from harness.machine.x86.processor import FEATURES, MachineInfo
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory
 from harness.paging.table import Table
 from tests.check.test_matrix import processor
 
 MIB, GIB = 1 << 20, 1 << 30
-EVERYTHING = MachineInfo(dict.fromkeys((0, 1, 7, 0x8000_0001), ((1 << 32) - 1,) * 4))
+EVERYTHING = MachineInfo(
+    dict.fromkeys({0, *(leaf for leaf, _, _ in FEATURES.values())}, ((1 << 32) - 1,) * 4)
+)
 MODELS = [Model("4"), Model("5")]
 EVERY_MODE = [*MODELS, Model("pae"), Model("32"), Model("32", pse=False)]
 DATA, CODE = [32 * MIB, 34 * MIB, GIB], [33 * MIB, 36 * MIB, 2 * GIB]
@@ -34,7 +36,7 @@ def chain(model: Model) -> Chain:
     tables = [Table(cpu.format, Physical((4 + n) * MIB), n) for n in range(model.levels)]
     memory = BufferMemory(np.zeros(8, np.uint8))
     memory.span = Span(0, LARGEST_RAM - 1)
-    window = Window(Span(0, 0), State(0, 0, 0, 0, 0, 0), (tables[0].slot(0),), ARENA)
+    window = Window((Span(0, 0),), State(0, 0, 0, 0, 0, 0), (tables[0].slot(0),), ARENA)
     data, code = np.array(DATA, np.uint64), np.array(CODE, np.uint64)
     return Chain(memory, cpu, tuple(tables), data, code, code, window)
 
@@ -255,6 +257,18 @@ def test_a_processor_with_shadow_stacks_is_one_that_bochs_alone_can_be() -> None
         assert engine_named("tcg").processor(wanted) is None
 
 
+def test_halves_are_asked_about_where_an_engine_tells_them_apart() -> None:
+    needing = [one for one in families("quick", MODELS, ()) if one.name == "halves"]
+    assert {one.model.mode for one in needing} == {"4", "5"}
+    cannot = "tell apart addresses of the user's and the supervisor's by bit 63 (LASS)"
+    for one in needing:
+        wanted = one.model.processor
+        assert [n for n, e in ENGINES.items() if e.processor(wanted) is not None] == ["bochs"]
+        assert one.lacks("bochs", processor()) is one.lacks("bochs", processor(), (3, 0)) is None
+        assert one.lacks("bochs", processor(), (2, 7)) == f"bochs 2.7 cannot {cannot}: 3.0 can"
+        assert one.lacks("tcg", processor()) == f"tcg is not asked to {cannot}: bochs is"
+
+
 def test_a_bit_of_cr4_that_the_processor_lacks_is_never_sent() -> None:
     found = (one for one in families("quick", [MODELS[0]], ()) if one.feature == "la57")
     (one,) = found
@@ -326,7 +340,7 @@ def test_both_sides_of_every_canonical_edge_are_tried_and_the_window_is_not(mode
     assert {0, (1 << 64) - 4096} <= set(pages)
     top = model.format.levels[-1]
     assert WINDOW_SLOT not in {top.index(page) for page in (*pages, declared.home(model))}
-    assert top.index(model.window.first) == WINDOW_SLOT
+    assert [top.index(window.first) for window in model.windows] == [WINDOW_SLOT]
 
 
 def test_the_last_byte_is_accessed_as_a_byte() -> None:

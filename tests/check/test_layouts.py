@@ -204,6 +204,9 @@ def test_tables_lie_above_the_machines_memory_and_below_the_frames(path: Path, l
     assert tables.max() <= made.tables.last
 
 
+SWITCHES = ("wp", "nxe", "smep", "smap", "lass")
+
+
 @every_layout
 def test_a_layout_has_the_control_state_that_its_file_asks_for(path: Path, levels: int) -> None:
     asked = tomllib.loads(path.read_text()).get("cpu", {})
@@ -211,12 +214,13 @@ def test_a_layout_has_the_control_state_that_its_file_asks_for(path: Path, level
     assert cpu.levels == levels
     assert (cpu.wp, cpu.nxe) == (asked.get("wp", True), asked.get("nxe", True))
     assert (cpu.smep, cpu.smap) == (asked.get("smep", False), asked.get("smap", False))
+    assert cpu.lass == asked.get("lass", False)
 
 
-@pytest.mark.parametrize("switch", ["wp", "nxe", "smep", "smap"])
+@pytest.mark.parametrize("switch", SWITCHES)
 @pytest.mark.parametrize("on", [True, False])
 def test_each_switch_of_the_cpu_is_its_own(switch: str, on: bool) -> None:
-    switches = dict.fromkeys(("wp", "nxe", "smep", "smap"), not on) | {switch: on}
+    switches = dict.fromkeys(SWITCHES, not on) | {switch: on}
     lines = [f"{name} = {str(value).lower()}\n" for name, value in switches.items()]
     layout = parse(HEAD + CPU + "".join(lines), "x.toml")
     memory = BufferMemory(np.zeros(TABLES, np.uint8), MACHINE)
@@ -303,7 +307,7 @@ def test_the_documented_example_uses_every_key() -> None:
     keys = {
         field.name for kind in (layouts.Map, layouts.Share, layouts.Entry) for field in fields(kind)
     }
-    keys |= {"title", "ram", "tables", "wp", "nxe", "smep", "smap", "maxphyaddr"}
+    keys |= {"title", "ram", "tables", "maxphyaddr", *SWITCHES}
     assert used == keys - {"where"}
 
 
@@ -670,7 +674,7 @@ def test_the_bound_of_tables_is_exact_for_one_map() -> None:
 EVERY_KEY: dict[str, dict[str, str]] = {
     "": {"title": "''", "levels": "[4]", "ram": "'64M'", "tables": "'2M'"},
     "[cpu]": {
-        **dict.fromkeys(("wp", "nxe", "smep", "smap"), "true"),
+        **dict.fromkeys(SWITCHES, "true"),
         "maxphyaddr": "40",
     },
     "[[map]]": {

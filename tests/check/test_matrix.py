@@ -32,7 +32,7 @@ from harness.paging.x86.cpu import Cpu, Cr4
 from tests.check.plants import all_loaded, dirty_once_read, kept, left_to_its_path, mended
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
-LEAVES = (0, 1, 7, 0x8000_0000, 0x8000_0001, 0x8000_0008)
+LEAVES = {0, 0x8000_0000, 0x8000_0008} | {leaf for leaf, _, _ in FEATURES.values()}
 
 
 def processor(*lacking: str, physical_bits: int = 40) -> MachineInfo:
@@ -40,7 +40,7 @@ def processor(*lacking: str, physical_bits: int = 40) -> MachineInfo:
     registers = {leaf: [0xFFFF_FFFF] * 4 for leaf in LEAVES}
     registers[0x8000_0008][0] = physical_bits
     registers[0][1:] = (int.from_bytes(part) for part in (b"uneG", b"letn", b"Ieni"))
-    for feature in ("pcid", "invpcid", "cet_ss", *lacking):
+    for feature in ("pcid", "invpcid", "cet_ss", "lass", *lacking):
         leaf, register, bit = FEATURES[feature]
         registers[leaf]["abcd".index(register)] &= ~(1 << bit)
     return MachineInfo({leaf: (a, b, c, d) for leaf, (a, b, c, d) in registers.items()})

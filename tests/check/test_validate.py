@@ -46,6 +46,7 @@ ram = "64M"
 maxphyaddr = 40
 smep = true
 smap = true
+lass = true
 [[map]]
 virtual = 0x4000_0000
 size = "1G"
@@ -228,6 +229,7 @@ def info(**changed: bool) -> MachineInfo:
         ("gigabyte_pages", "1-GByte"),
         ("smep", "SMEP"),
         ("smap", "SMAP"),
+        ("lass", "LASS"),
         ("nx", "NX"),
     ],
 )

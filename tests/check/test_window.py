@@ -17,7 +17,7 @@ from harness.paging.memory import BufferMemory
 from harness.paging.space import Space, SpaceError, TableAllocator
 from harness.paging.walk import walk
 from harness.paging.x86 import formats
-from harness.paging.x86.cpu import Cpu, Mode, root_for
+from harness.paging.x86.cpu import Cpu, Cr4, Mode, root_for
 from harness.paging.x86.load import read_pdptes
 
 RAM = 64 << 20
@@ -183,6 +183,47 @@ def test_only_the_user_code_of_the_stub_is_the_users(bench: Bench) -> None:
     text = np.isin(leaves.physical, np.arange(image.text.start, image.text.stop, 4096))
     assert not (leaves.granted[text] & np.uint64(formats.RW)).any()
     assert window.span.size == RAM
+
+
+# ---- with LASS ----
+
+
+def test_with_lass_the_stub_is_in_both_halves(bench: Bench) -> None:
+    cpu = replace(bench.cpu, cr4=bench.cpu.cr4 | Cr4.LASS)
+    bench.page(0x7000)
+    before = bulk.leaves(bench.memory, cpu.roots).virtual.tolist()
+    tables = TableAllocator(bench.memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
+    image = StubImage.load()
+    window = open_window(bench.memory, cpu, image, tables)
+    upper, lower = window.spans
+    assert (upper.first >> 63, lower.first >> 63) == (1, 0)
+    assert (window.state.window, window.state.user_window) == (upper.first, lower.first)
+    leaves = bulk.leaves(bench.memory, cpu.roots)
+    assert leaves.virtual[~window.holds(leaves.virtual)].tolist() == before
+    stub = range(image.text.start, image.data.stop, 4096)
+    below = leaves.take((leaves.virtual >> np.uint64(63) == 0) & window.holds(leaves.virtual))
+    assert (below.virtual - below.physical == lower.first).all()
+    assert below.physical.tolist() == list(stub)
+    entry = replace(cpu, cr3=window.state.entry_cr3)
+    for physical in (0, image.text.start, image.data.start, RAM - 1):
+        assert bench.physical(cpu, upper.first + physical) == physical
+        assert bench.physical(entry, upper.first + physical) == physical
+    window.close(bench.memory)
+    assert bulk.leaves(bench.memory, cpu.roots).virtual.tolist() == before
+
+
+def test_with_lass_a_space_without_a_hole_in_either_half_is_refused(bench: Bench) -> None:
+    cpu = replace(bench.cpu, cr4=bench.cpu.cr4 | Cr4.LASS)
+    tables = TableAllocator(bench.memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
+    for root in cpu.roots:
+        slots = [slot for _, slot in root.slots()]
+        held = [bench.memory.load(slot.address, 8) for slot in slots]
+        for slot in slots:
+            bench.memory.store(slot.address, 8, formats.P)  # a pointer to frame 0, for no user
+        with pytest.raises(SpaceError, match="no hole"):
+            open_window(bench.memory, cpu, StubImage.load(), tables)
+        for slot, raw in zip(slots, held, strict=True):
+            bench.memory.store(slot.address, 8, raw or 0)
 
 
 # ---- outside long mode ----

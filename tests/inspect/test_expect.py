@@ -116,6 +116,8 @@ STATES = {
     "usual": lambda cpu: cpu,
     "WP=0": lambda cpu: replace(cpu, cr0=cpu.cr0 & ~(1 << 16)),
     "SMEP, SMAP": lambda cpu: replace(cpu, cr4=cpu.cr4 | Cr4.SMEP | Cr4.SMAP),
+    "LASS": lambda cpu: replace(cpu, cr4=cpu.cr4 | Cr4.LASS),
+    "LASS, SMAP": lambda cpu: replace(cpu, cr4=cpu.cr4 | Cr4.LASS | Cr4.SMAP),
     "SMAP, AC": lambda cpu: replace(cpu, cr4=cpu.cr4 | Cr4.SMAP, ac=True),
     "keys": lambda cpu: replace(cpu, cr4=cpu.cr4 | Cr4.PKE, pkru=0xAAAA_5554),
     "NXE=0": lambda cpu: replace(cpu, efer=cpu.efer & ~(1 << 11)),

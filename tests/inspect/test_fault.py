@@ -56,6 +56,18 @@ def test_the_entries_to_blame_are_those_that_withhold_what_the_access_needs(
     assert blamed(CPU, flags, access) == levels
 
 
+def test_no_entry_is_to_blame_for_what_lass_denies() -> None:
+    """There is no walk: the address alone decides."""
+    apart = replace(CPU, cr4=CPU.cr4 | Cr4.LASS | Cr4.SMAP)
+    read = Access(Kind.READ, user=False)
+    for flags in ((7, 7, 7, 3), (7, 7, 0, 7)):
+        found = explain(at(*path(apart, *flags)), Virtual(0), read)
+        assert isinstance(found.outcome, Fault)
+        assert (found.outcome.reason, found.to_blame) == (Reason.LASS_DATA, ())
+        changed = [[one.name for one in remedy.settings] for remedy in found.remedies]
+        assert changed[:1] == [["EFLAGS.AC"]] and ["CR4.LASS"] in changed
+
+
 def test_an_access_that_is_allowed_sets_what_is_clear() -> None:
     snapshot = at(*path(CPU, 0x27, 7, 0x27, 0x27))
     noted = explain(snapshot, Virtual(0), Access(Kind.WRITE, user=True)).noted

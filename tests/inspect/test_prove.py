@@ -152,7 +152,8 @@ def test_under_pae_the_hole_is_in_what_one_pdpte_spans() -> None:
 
 def info(maxphyaddr: int = 40, vendor: bytes = b"GenuineIntel", *lacks: str) -> MachineInfo:
     """A processor with everything that concerns paging but what is named."""
-    leaves = {leaf: [0, 0, 0, 0] for leaf in (0, 1, 7, 0x8000_0001, 0x8000_0008)}
+    leaves = {leaf: [0, 0, 0, 0] for leaf in (0, 0x8000_0008)}
+    leaves |= {leaf: [0, 0, 0, 0] for leaf, _, _ in FEATURES.values()}
     for name, (leaf, register, bit) in FEATURES.items():
         leaves[leaf]["abcd".index(register)] |= (name not in lacks) << bit
     words = [int.from_bytes(vendor[at : at + 4], "little") for at in (0, 4, 8)]
@@ -190,6 +191,7 @@ SHORT = replace(Cpu.in_mode(Mode.BITS_32, 0x1000), maxphyaddr=40, pse36=True)
         (LONG, info(40, b"AuthenticAMD"), "AMD's reading of entries,"),
         (replace(LONG, amd=True), info(), "Intel's reading of entries,"),
         (replace(LONG, lam=True), info(), "Linear-address masking (LAM) is off"),
+        (replace(LONG, cr4=LONG.cr4 | Cr4.LASS), info(), "separation (LASS) is off in the guest"),
         (replace(LONG, c_bit=47), info(), "bit 47 (C) is clear"),
         (replace(LONG, shared_bit=46), info(), "bit 46 (shared) is clear"),
     ],

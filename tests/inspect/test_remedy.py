@@ -88,7 +88,7 @@ def flipped(cpu: Cpu, memory: Memory, bits: Iterable[Atom]) -> tuple[Cpu, Change
     return cpu, copy
 
 
-OFF = {("cr0", int(Cr0.WP)), ("cr4", int(Cr4.SMEP)), ("cr4", int(Cr4.SMAP))}
+OFF = {("cr0", int(Cr0.WP)), *(("cr4", int(bit)) for bit in (Cr4.SMEP, Cr4.SMAP, Cr4.LASS))}
 """Bits of which each protects pages that an access has nothing to do with."""
 
 
@@ -232,7 +232,7 @@ def others(cpu: Cpu, memory: BufferMemory, address: int, access: Access) -> list
         if bit < 8 * cpu.format.entry_bytes
     ]
     registers: list[Atom] = [("cr0", Cr0.WP), ("ac", 1), ("efer", Efer.NXE)]
-    registers += [("cr4", bit) for bit in (Cr4.SMEP, Cr4.SMAP)]
+    registers += [("cr4", bit) for bit in (Cr4.SMEP, Cr4.SMAP, Cr4.LASS)]
     registers += [(name, 1 << bit) for name in ("pkru", "pkrs") for bit in range(32) if cpu.long]
     return entries + registers
 

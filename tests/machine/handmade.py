@@ -23,7 +23,7 @@ CR0 = 0x8001_0033  # PG, WP, NE, ET, MP, PE
 CR0_WP = 1 << 16
 CR4_PSE, CR4_PAE, CR4_PGE, CR4_LA57 = 1 << 4, 1 << 5, 1 << 7, 1 << 12
 CR4_PCIDE, CR4_SMEP, CR4_SMAP, CR4_PKE, CR4_PKS = (1 << bit for bit in (17, 20, 21, 22, 24))
-CR4_CET = 1 << 23
+CR4_CET, CR4_LASS = 1 << 23, 1 << 27
 EFER_LME, EFER_LMA, EFER_NXE = 1 << 8, 1 << 10, 1 << 11
 EFER = 0x901  # NXE, LME, SCE
 

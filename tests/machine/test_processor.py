@@ -23,6 +23,7 @@ from tests.machine.handmade import (
     CR0,
     CR0_WP,
     CR4_LA57,
+    CR4_LASS,
     CR4_PAE,
     CR4_PCIDE,
     CR4_PGE,
@@ -42,13 +43,15 @@ from tests.machine.handmade import (
 
 RAM = 64 * MIB
 LONG = State(CR0, 40 * MIB, CR4_PAE | CR4_PGE, EFER, window=1 << 40, entry_cr3=41 * MIB)
+UPPER = 0xFFFF_9000_0000_0000
 PAE = replace(LONG, efer=EFER_NXE, window=1 << 30)
 BITS_32 = replace(PAE, cr4=CR4_PSE, efer=0)
 
 
 def processor(*features: str) -> MachineInfo:
     """One with these features alone."""
-    leaves = {leaf: [0, 0, 0, 0] for leaf in (0, 1, 7, 0x8000_0000, 0x8000_0001, 0x8000_0008)}
+    leaves = {leaf: [0, 0, 0, 0] for leaf in (0, 0x8000_0000, 0x8000_0008)}
+    leaves |= {leaf: [0, 0, 0, 0] for leaf, _, _ in FEATURES.values()}
     for feature in features:
         leaf, register, bit = FEATURES[feature]
         leaves[leaf]["abcd".index(register)] |= 1 << bit
@@ -74,6 +77,7 @@ NEEDED = {
     "smap": (CR4_SMAP, PAE),
     "pku": (CR4_PKE, LONG),
     "pks": (CR4_PKS, LONG),
+    "lass": (CR4_LASS, replace(LONG, window=UPPER, user_window=1 << 40)),
 }
 
 
@@ -93,6 +97,7 @@ def test_nxe_needs_its_feature() -> None:
         check_state(PAE, lacking, RAM)
 
 
+LASS_LOW = replace(LONG, cr4=LONG.cr4 | CR4_LASS)
 REFUSED = {
     "no paging": (replace(LONG, cr0=CR0 & ~(1 << 31)), "CR0 has no PG"),
     "no protection": (replace(LONG, cr0=CR0 & ~1), "CR0 has no PE"),
@@ -103,6 +108,12 @@ REFUSED = {
     "unknown bit of EFER": (replace(LONG, efer=EFER | 1 << 12), "EFER has bit 12"),
     "LMA without LME": (replace(PAE, efer=EFER_LMA), "LMA without LME"),
     "LME without PAE": (replace(LONG, cr4=CR4_PGE), "LME, but CR4 no PAE"),
+    "LASS and a window in the lower half": (LASS_LOW, "CR4 has LASS, which wants the window in"),
+    "LASS and one window": (replace(LASS_LOW, window=UPPER), "CR4 has LASS, which wants"),
+    "LASS the other way round": (
+        replace(LASS_LOW, user_window=UPPER),
+        "CR4 has LASS, which wants the window in the upper half and the user's in the lower",
+    ),
     "PCIDE without LME": (replace(PAE, cr4=PAE.cr4 | CR4_PCIDE), "PCIDE, which PAE paging"),
     "CR3 at the end of RAM": (replace(LONG, cr3=RAM), "CR3 is 0x4000000, outside RAM"),
     "CR3 beyond the address width": (replace(LONG, cr3=LONG.cr3 | 1 << 40), "outside RAM"),
@@ -128,6 +139,7 @@ def test_what_no_processor_takes_is_refused(state: State, reason: str) -> None:
         {"efer": 0},
         {"cr3": LONG.cr3 + PAGE},
         {"window": 1 << 41},
+        {"user_window": 1 << 41},
         {"entry_cr3": LONG.entry_cr3 + PAGE},
         {"then": LONG},
     ],
@@ -163,6 +175,11 @@ def test_between_jobs_only_rights_can_change(change: dict[str, Any]) -> None:
         (PAE, False, "cr4", CR4_PCIDE, False),
         (PAE, True, "cr4", CR4_PAE, False),
         (BITS_32, True, "cr4", CR4_PSE, False),
+        (LONG, True, "cr4", CR4_LASS, False),
+        (LONG, False, "cr4", CR4_LASS, False),
+        (replace(LONG, window=UPPER), True, "cr4", CR4_LASS, False),
+        (replace(LONG, window=UPPER, user_window=1 << 40), True, "cr4", CR4_LASS, True),
+        (PAE, True, "cr4", CR4_LASS, True),
     ],
 )
 def test_a_change_is_tried_only_where_the_stub_survives_it(
@@ -170,7 +187,7 @@ def test_a_change_is_tried_only_where_the_stub_survives_it(
 ) -> None:
     """An engine that refuses what a processor does is told to change anything by which the stub
     would not lose its own memory."""
-    info = processor("pse", "pae", "pge", "la57", "pcid")
+    info = processor("pse", "pae", "pge", "la57", "pcid", "lass")
     info = MachineInfo({**info.leaves, 0x8000_0008: (40, 0, 0, 0)})
     assert (bits & ~changeable(state, info, refuses)[register] == 0) == fine
 

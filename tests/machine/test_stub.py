@@ -53,7 +53,7 @@ def test_the_layouts_are_those_of_c(image: StubImage) -> None:
         assert dtype.fields is not None
         assert {name: dtype.fields[name][1] for name in offsets} == offsets
     assert image.job_dtype["where"].shape == image.result_dtype["after"].shape == (6,)
-    assert image.batch_dtype.itemsize == 19 * 8
+    assert image.batch_dtype.itemsize == 20 * 8
 
 
 def test_the_enumerators_are_those_of_the_protocol(image: StubImage) -> None:

@@ -46,7 +46,8 @@ def cpu_of(machine: Machine, root: int | None = None) -> Cpu:
     cr0 = 1 << 31 | 1 << 0 | machine.wp << 16
     cr4 = 1 << 7 | machine.pse << 4 | (machine.levels > 2) << 5 | (machine.levels == 5) << 12
     cr4 |= machine.pcide << 17 | machine.smep << 20 | machine.smap << 21
-    cr4 |= machine.pke << 22 | machine.pks << 24 | machine.lam_sup << 28
+    cr4 |= machine.pke << 22 | machine.pks << 24
+    cr4 |= machine.lass << 27 | machine.lam_sup << 28
     cr3 = machine.cr3 if root is None else root
     return Cpu(
         cr0,
@@ -119,6 +120,7 @@ def random_machine(source: random.Random, levels: int) -> Machine:
     found = replace(found, **{name: source.random() < 0.5 for name in flags})  # type: ignore[arg-type]
     keys = {name: source.getrandbits(32) for name in ("pkru", "pkrs")}
     found = replace(found, amd=source.random() < 0.3, **keys)  # type: ignore[arg-type]
+    found = replace(found, lass=source.random() < 0.3)
     if levels >= 4 and source.random() < 0.2:
         lam = {name: source.random() < 0.5 for name in ("lam_u48", "lam_u57", "lam_sup")}
         found = replace(found, lam=True, **lam)  # type: ignore[arg-type]
@@ -178,6 +180,7 @@ ENDS = {
     "reserved": End.MALFORMED,
     "no memory": End.UNBACKED,
     "not canonical": End.NO_ROOT,
+    "kept apart": End.NO_ROOT,
     "no PDPTE": End.NO_ROOT,
 }
 """What the library's arrays call the ends of walks."""
@@ -217,7 +220,8 @@ def disagreements(
         beyond = set(range(machine.maxphyaddr, 64)) - ({61, 62} if machine.lam else set())
         cr3 |= 1 << source.choice(sorted(beyond))
     if machine.levels != 3 and source.random() < 0.1:
-        cr3 |= 1 << source.randrange(20, 32 if machine.levels == 2 else machine.maxphyaddr)
+        top = 32 if machine.levels == 2 else machine.maxphyaddr
+        cr3 |= 1 << source.choice((top - 1, source.randrange(20, top)))
     where = BufferMemory(memory)
     loaded, cpu = rules.load_cr3(machine, memory, cr3), _loaded(machine, where, cr3)
     if loaded is None or cpu is None:
@@ -232,7 +236,9 @@ def disagreements(
         linear = rules.without_metadata(loaded, address, kind)
         wanted = rules.access(loaded, memory, address, kind, access.user, access.implicit)
         walked = rules.walk(loaded, memory, linear)
-        found: list[tuple[object, object]] = [(lanes[lane], lane_by(wanted, walked, lanes[lane]))]
+        apart = rules.is_kept_apart(loaded, linear, kind, access.user, access.implicit)
+        ended = Translation("kept apart", None) if apart else walked
+        found: list[tuple[object, object]] = [(lanes[lane], lane_by(wanted, ended, lanes[lane]))]
         if scalar is None or lane < scalar:
             found += [
                 (said(outcome(cpu, where, Virtual(address), access)), wanted),

@@ -40,6 +40,7 @@ class Machine:
     wp: bool = True
     smep: bool = False
     smap: bool = False
+    lass: bool = False
     ac: bool = False
     pse: bool = True
     pse36: bool = True
@@ -57,7 +58,7 @@ class Machine:
     pdptes: tuple[int, ...] = (0, 0, 0, 0)
 
     def __str__(self) -> str:
-        on = [n for n in ("nxe", "page1gb", "wp", "smep", "smap", "ac") if getattr(self, n)]
+        on = [n for n in ("nxe", "page1gb", "wp", "smep", "smap", "lass", "ac") if getattr(self, n)]
         mode = {2: "32-bit", 3: "PAE"}.get(self.levels, f"{self.levels}level")
         return "-".join([mode, f"M{self.maxphyaddr}", *on])
 
@@ -148,6 +149,19 @@ def without_metadata(machine: Machine, pointer: int, kind: str) -> int:
         return pointer
     metadata = field(-1, 62, highest + 1)
     return pointer | metadata if bit(pointer, highest) else pointer & ~metadata
+
+
+def is_kept_apart(machine: Machine, address: int, kind: str, user: bool, implicit: bool) -> bool:
+    """Linear-address-space separation, which long mode alone has: CR4.LASS=1 keeps the user from
+    addresses whose bit 63 is 1, and the supervisor from those whose bit 63 is 0.  To the
+    supervisor's fetches that always applies, to its data accesses while CR4.SMAP=1, but not to
+    explicit ones while EFLAGS.AC=1."""
+    if not machine.lass or machine.levels < 4:
+        return False
+    if user:
+        return bit(address, 63)
+    exempt = kind != "fetch" and (not machine.smap or (machine.ac and not implicit))
+    return not bit(address, 63) and not exempt
 
 
 # ---- 4.3: 32-bit paging ----
@@ -414,6 +428,8 @@ def access(
 ) -> Answer | None:
     """What an access comes to; None where an entry would come from where no memory is."""
     address = without_metadata(machine, pointer, kind)
+    if is_kept_apart(machine, address, kind, user, implicit):
+        return Answer(SS if kind in ("push", "pop") else GP)
     found = walk(machine, memory, address)
     if found.end == "not canonical":  # 6.15: #SS for what refers to the stack segment
         return Answer(SS if kind in ("push", "pop") else GP)

@@ -165,8 +165,9 @@ def key_of_the_leaf_alone(patch: pytest.MonkeyPatch) -> None:
     denies, judge = accesses.key_denies, accesses.judge
 
     def judged(cpu: Cpu, found: Walk, access: Access) -> Outcome:
-        def by_leaf(cpu: Cpu, access: Access, _: int, key: int) -> Reason | None:
-            return denies(cpu, access, found.steps[-1].raw & formats.US, key)
+        def by_leaf(cpu: Cpu, access: Access, granted: int, key: int) -> Reason | None:
+            leaf = found.steps[-1].raw if found.steps else granted
+            return denies(cpu, access, leaf & formats.US, key)
 
         patch.setattr(accesses, "key_denies", by_leaf)
         return judge(cpu, found, access)

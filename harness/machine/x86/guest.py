@@ -71,13 +71,15 @@ class Guest(StubGuest[State, MachineInfo]):
         leaves = {}
         for name in names:
             eax, ebx, ecx, edx = (int(word) for word in record[name])
-            leaves[int(name.removeprefix("leaf_"), 16)] = eax, ebx, ecx, edx
+            leaf, _, subleaf = name.removeprefix("leaf_").partition("_")
+            leaves[int(leaf, 16) | int(subleaf or "0", 16) << 32] = eax, ebx, ecx, edx
         return MachineInfo(leaves)
 
     def _values(self, state: State) -> dict[str, Any]:
         return {
             "cr3": state.cr3,
             "window": state.window,
+            "user_window": state.window if state.user_window is None else state.user_window,
             "entry_cr3": state.entry_cr3,
             "first": state.control,
             "then": (state.then or state).control,

@@ -28,6 +28,7 @@ CR4_KNOWN: Final = {
     22: "pku",
     23: "cet_ss",
     24: "pks",
+    27: "lass",
 }
 """The feature that each bit of CR4 enables (SDM 3A, 2.5)."""
 EFER_KNOWN: Final = {0: "SCE", 8: "LME", 10: "LMA", 11: "NXE"}
@@ -37,6 +38,7 @@ CR4_PAE: Final = 1 << 5
 CR4_LA57: Final = 1 << 12
 CR4_PCIDE: Final = 1 << 17
 CR4_CET: Final = 1 << 23
+CR4_LASS: Final = 1 << 27
 CR0_WP: Final = 1 << 16
 EFER_LME: Final = 1 << 8
 EFER_LMA: Final = 1 << 10
@@ -58,7 +60,9 @@ class State:
     They tell the mode. `window` is the virtual address at which both the tested tables (`cr3`) and
     the entry tables (`entry_cr3`) map all RAM; protocol.h says what they have to map. PKRU and PKRS
     are loaded only where CR4 has PKE and PKS. `then` is the state that jobs can change to and back
-    from, without a load of CR3.
+    from, without a load of CR3. `user_window` is where the tested tables map the stub's code of CPL
+    3, if that is not in the window: with CR4.LASS it must be in the lower half of the addresses,
+    and the window in the upper.
     """
 
     cr0: int
@@ -70,6 +74,7 @@ class State:
     pkru: int = 0
     pkrs: int = 0
     then: State | None = None
+    user_window: int | None = None
 
     @property
     def control(self) -> tuple[int, int, int, int, int]:
@@ -98,7 +103,7 @@ class MachineInfo:
     """The guest's processor, by its own CPUID (SDM 2A, CPUID)."""
 
     leaves: Mapping[int, tuple[int, int, int, int]]
-    """EAX, EBX, ECX, EDX by leaf, subleaf 0."""
+    """EAX, EBX, ECX, EDX by leaf, with the subleaf in bits 63:32."""
 
     @property
     def vendor(self) -> str:
@@ -131,6 +136,7 @@ FEATURES: Final[Mapping[str, tuple[int, str, int]]] = {
     "cet_ss": (7, "c", 7),
     "la57": (7, "c", 16),
     "pks": (7, "c", 31),
+    "lass": (1 << 32 | 7, "a", 6),
     "nx": (0x8000_0001, "d", 20),
     "gigabyte_pages": (0x8000_0001, "d", 26),
 }
@@ -151,7 +157,7 @@ def check_change(state: State, then: State) -> None:
     the tables are others."""
     another_mode = (state.cr4 ^ then.cr4) & (CR4_PSE | CR4_PAE | CR4_LA57 | CR4_PCIDE)
     another_mode |= (state.efer ^ then.efer) & ~EFER_NXE
-    tables = [(one.cr3, one.window, one.entry_cr3) for one in (state, then)]
+    tables = [(one.cr3, one.window, one.user_window, one.entry_cr3) for one in (state, then)]
     if another_mode or tables[0] != tables[1] or then.then is not None:
         raise Misuse(f"between jobs, only rights can change: {state}")
 
@@ -159,11 +165,12 @@ def check_change(state: State, then: State) -> None:
 def changeable(state: State, info: MachineInfo, refuses: bool) -> dict[str, int]:
     """By register, the bits that a job can try to change, and back: none by which the stub would
     lose its memory, nor, unless the engine refuses them as a processor does, what is refused."""
-    long = state.mode is Mode.LONG
+    long, all_bits = state.mode is Mode.LONG, (1 << 64) - 1
+    apart = CR4_LASS if long and info.has("lass") and not _in_halves(state) else 0
     if refuses and long:
         above = (1 << 64) - (1 << info.physical_bits)
-        return {"cr0": (1 << 64) - 1, "cr3": above | 0xFFF, "cr4": (1 << 64) - 1}
-    cr4 = sum(1 << bit for bit, name in CR4_KNOWN.items() if info.has(name))
+        return {"cr0": all_bits, "cr3": above | 0xFFF, "cr4": all_bits & ~apart}
+    cr4 = sum(1 << bit for bit, name in CR4_KNOWN.items() if info.has(name)) & ~apart
     cr4 &= ~(0 if long else CR4_PSE | CR4_PAE | CR4_PCIDE)
     cr0, cr3 = CR0_WP, 0xFFF if long else 0x18
     if refuses:
@@ -210,8 +217,17 @@ def _contradictions(state: State) -> Iterator[str]:
         yield "EFER has LMA without LME"
     elif state.cr4 & CR4_PCIDE:
         yield f"CR4 has PCIDE, which {state.mode.value} does not allow"
+    if state.cr4 & CR4_LASS and state.mode is Mode.LONG and not _in_halves(state):
+        yield "CR4 has LASS, which wants the window in the upper half and the user's in the lower"
     if state.cr4 & CR4_CET and not state.cr0 & CR0_WP:
         yield "CR4 has CET, but CR0 no WP"
+
+
+def _in_halves(state: State) -> bool:
+    """Whether the stub's code for the supervisor is in the upper half of the addresses, and that
+    for the user in the lower."""
+    user = state.window if state.user_window is None else state.user_window
+    return bool(state.window >> 63) and not user >> 63
 
 
 def _bits(value: int) -> Iterator[int]:

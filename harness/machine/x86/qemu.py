@@ -21,8 +21,8 @@ MACHINE: Final = (
 
 
 def _processor(wanted: Processor) -> str | None:
-    """QEMU's -cpu for a processor on TCG, which can be any without shadow stacks."""
-    if wanted.shadow_stacks:
+    """QEMU's -cpu for a processor on TCG, which can be any without shadow stacks and LASS."""
+    if wanted.shadow_stacks or wanted.lass:
         return None
     features = [f"phys-bits={wanted.maxphyaddr}"]
     features.append(f"vendor={'AuthenticAMD' if wanted.amd else 'GenuineIntel'}")

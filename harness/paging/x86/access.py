@@ -1,6 +1,6 @@
 """What an access comes to: CPU state, access and walk make an outcome.
 
-The order of checks is the manual's: the canonical form, then presence and reserved bits
+The order of checks is the manual's: the address by itself, then presence and reserved bits
 from the top down, and rights only after a complete, valid walk (SDM 4.6 and 4.7).
 `x86.bulk` gives the same answers for many accesses at once.
 """
@@ -87,9 +87,16 @@ class Error(IntFlag):
 
 
 class Reason(Enum):
-    """Why something faults, with the section of the SDM that says so, of volume 3A by default."""
+    """Why something faults, with the section of the SDM that says so, of volume 3A by default; LASS
+    is the one on linear-address-space separation."""
 
     NOT_CANONICAL = "the address is not canonical (volume 1, 3.3.7.1)"
+    LASS_USER = "a user access to an address with bit 63 set, with CR4.LASS=1 (LASS)"
+    LASS_FETCH = "a supervisor fetch from an address with bit 63 clear, with CR4.LASS=1 (LASS)"
+    LASS_DATA = (
+        "a supervisor data access to an address with bit 63 clear, with CR4.LASS=1 and CR4.SMAP=1"
+        " (LASS)"
+    )
     NO_PDPTE = "the PDPTE of the address is not present (4.4.2)"
     NOT_PRESENT = "the entry is not present (4.7)"
     RESERVED = "the entry has reserved bits set (4.7)"
@@ -162,13 +169,22 @@ def outcome(cpu: Cpu, memory: Memory, address: Virtual, access: Access) -> Outco
     if root is not None:
         return judge(cpu, walk(memory, root, address), access)
     if cpu.long:
-        vector = Vector.SS if access.kind.stack else Vector.GP
-        return Fault(vector, 0, None, None, Reason.NOT_CANONICAL)
+        return _without_walk(access, Reason.NOT_CANONICAL)
     return Fault(Vector.PF, described(cpu, access), address, None, Reason.NO_PDPTE)
+
+
+def _without_walk(access: Access, reason: Reason) -> Fault:
+    """The exception for an address that is wrong whatever the tables say: #SS(0) for what refers to
+    the stack segment, else #GP(0)."""
+    vector = Vector.SS if access.kind.stack else Vector.GP
+    return Fault(vector, 0, None, None, reason)
 
 
 def judge(cpu: Cpu, walk: Walk, access: Access) -> Outcome:
     """What the access comes to, given the walk of its address."""
+    apart = separated(cpu, walk.address >> 63, access)
+    if apart is not None:
+        return _without_walk(access, apart)
     if walk.unbacked is not None:
         return Unbacked(walk.unbacked)
     entry = walk.steps[-1].entry
@@ -189,6 +205,23 @@ def judge(cpu: Cpu, walk: Walk, access: Access) -> Outcome:
     assert physical is not None
     used = tuple(step.slot for step in walk.steps)
     return Allowed(physical, used, used[-1] if access.kind.writes else None)
+
+
+def separated(cpu: Cpu, half: int, access: Access) -> Reason | None:
+    """The rule by which LASS keeps the access from one half of the addresses, before there is a
+    walk (SDM volume 3A, linear-address-space separation).
+
+    An address that is not canonical raises the same exception, so which comes first does not show.
+
+    half  bit 63 of the address: 0 for the user's half, 1 for the supervisor's
+    """
+    if not cpu.lass or access.user != bool(half):
+        return None
+    if access.user:
+        return Reason.LASS_USER
+    if access.kind is Kind.FETCH:
+        return Reason.LASS_FETCH
+    return Reason.LASS_DATA if cpu.smap and (access.implicit or not cpu.ac) else None
 
 
 def denied(cpu: Cpu, access: Access, granted: int, shadow_stack: bool = False) -> Reason | None:

@@ -30,7 +30,19 @@ REASONS = (None, *Reason)
 _CODE = {reason: np.uint8(code) for code, reason in enumerate(REASONS)}
 _VECTOR = np.full(len(REASONS), Vector.PF, np.uint8)
 _VECTOR[_CODE[None]] = ALLOWED
-_VECTOR[_CODE[Reason.NOT_CANONICAL]] = Vector.GP
+_OF_ADDRESSES = np.array(
+    [
+        _CODE[reason]
+        for reason in (
+            Reason.NOT_CANONICAL,
+            Reason.LASS_USER,
+            Reason.LASS_FETCH,
+            Reason.LASS_DATA,
+        )
+    ]
+)
+"""Codes of what is wrong with an address whatever the tables say."""
+_VECTOR[_OF_ADDRESSES] = Vector.GP
 
 _WRITES = np.array([kind.writes for kind in Kind])
 _STACK = np.array([kind.stack for kind in Kind])
@@ -46,7 +58,7 @@ def writes(kind: Bytes) -> Mask:
 class Outcomes:
     """Many outcomes, one a lane.
 
-    walks     the walks that they rest on
+    walks     the walks that they rest on; none where LASS keeps an access from the address
     vector    uint8, ALLOWED where no exception is raised
     error     uint32, the error code
     sets_cr2  whether the exception writes the address to CR2
@@ -110,12 +122,28 @@ def judge(
         error[leaf & (locked != 0)] |= np.uint32(Error.PK)
         reason = np.where(reason == 0, locked, reason)
     reason = np.where(leaf, reason, _end_reasons(cpu).take(walks.end))
+    if cpu.lass:
+        half = (walks.address >> np.uint64(63)).astype(np.uint16)
+        apart = _separations(cpu, access << np.uint16(1) | half)
+        kept = (apart != 0) & (walks.end != End.NO_ROOT)
+        reason, walks = np.where(kept, apart, reason), _unwalked(walks, kept)
 
     vector = _VECTOR.take(reason)
-    vector[(reason == _CODE[Reason.NOT_CANONICAL]) & _STACK.take(kind)] = Vector.SS
+    vector[(vector == Vector.GP) & _STACK.take(kind)] = Vector.SS
     page_fault = vector == Vector.PF
     error[~page_fault] = 0
     return Outcomes(walks, vector, error, page_fault, reason, walks.end == End.UNBACKED)
+
+
+def _unwalked(walks: Walks, lanes: Mask) -> Walks:
+    """The same, but none in `lanes`."""
+    words = walks.raw, walks.physical, walks.granted, walks.above
+    return Walks(
+        walks.address,
+        np.where(lanes, np.uint8(End.NO_ROOT), walks.end),
+        np.where(lanes, np.uint8(0), walks.level),
+        *(np.where(lanes, np.uint64(0), word) for word in words),
+    )
 
 
 # ---- every access and every page, as numbers ----
@@ -179,6 +207,17 @@ def _denials(cpu: Cpu, codes: npt.NDArray[np.uint16]) -> Bytes:
         return _CODE[rules.denied(cpus[ac], access, *page)]
 
     return _answers(codes, denial).astype(np.uint8)
+
+
+def _separations(cpu: Cpu, codes: npt.NDArray[np.uint16]) -> Bytes:
+    """The same of LASS, by the access and bit 63 of the address."""
+    cpus = [replace(cpu, ac=ac) for ac in (False, True)]
+
+    def separation(code: int) -> np.uint8:
+        access, ac = _access(code >> 1)
+        return _CODE[rules.separated(cpus[ac], code & 1, access)]
+
+    return _answers(codes, separation).astype(np.uint8)
 
 
 def _key_denials(cpu: Cpu, codes: npt.NDArray[np.uint16]) -> Bytes:

@@ -51,6 +51,7 @@ class Cr4(IntFlag):
     PKE = 1 << 22
     CET = 1 << 23
     PKS = 1 << 24
+    LASS = 1 << 27
     LAM_SUP = 1 << 28
 
 
@@ -162,6 +163,7 @@ class Cpu:
         nxe: bool = True,
         smep: bool = False,
         smap: bool = False,
+        lass: bool = False,
         ac: bool = False,
         maxphyaddr: int = 40,
         page1gb: bool = True,
@@ -173,7 +175,7 @@ class Cpu:
             Mode.LEVEL_5 if levels == 5 else Mode.LEVEL_4,
             root,
             cr0=Cr0.WP if wp else 0,
-            cr4=Cr4.PGE | (Cr4.SMEP if smep else 0) | (Cr4.SMAP if smap else 0),
+            cr4=Cr4.PGE | Cr4.SMEP * smep | Cr4.SMAP * smap | Cr4.LASS * lass,
             efer=Efer.NXE if nxe else 0,
         )
         return replace(cpu, ac=ac, maxphyaddr=maxphyaddr, page1gb=page1gb)
@@ -212,6 +214,12 @@ class Cpu:
     @cached_property
     def smap(self) -> bool:
         return bool(self.cr4 & Cr4.SMAP)
+
+    @cached_property
+    def lass(self) -> bool:
+        """Whether bit 63 of an address says whose it is (volume 3A, linear-address-space
+        separation): in long mode alone."""
+        return self.long and bool(self.cr4 & Cr4.LASS)
 
     @cached_property
     def user_keys(self) -> int:

@@ -27,7 +27,8 @@ def cpu(source: random.Random, mode: Mode) -> Cpu:
         mode,
         0x1000,
         cr0=some(source, Cr0.WP),
-        cr4=some(source, Cr4.PSE, Cr4.SMEP, Cr4.SMAP, Cr4.PKE, Cr4.PKS, Cr4.LAM_SUP),
+        cr4=some(source, Cr4.PSE, Cr4.SMEP, Cr4.SMAP, Cr4.PKE, Cr4.PKS, Cr4.LAM_SUP)
+        | (Cr4.LASS if source.random() < 0.3 else 0),
         efer=some(source, Efer.NXE),
     )
     long = mode in (Mode.LEVEL_4, Mode.LEVEL_5)

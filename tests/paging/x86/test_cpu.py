@@ -31,7 +31,7 @@ def test_register_bits_are_where_the_manual_has_them() -> None:
     }
     assert {bit.name: bit.value.bit_length() - 1 for bit in Cr4} == {
         **{"PSE": 4, "PAE": 5, "PGE": 7, "LA57": 12, "PCIDE": 17, "SMEP": 20, "SMAP": 21},
-        **{"PKE": 22, "CET": 23, "PKS": 24, "LAM_SUP": 28},
+        **{"PKE": 22, "CET": 23, "PKS": 24, "LASS": 27, "LAM_SUP": 28},
     }
 
 

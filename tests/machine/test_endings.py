@@ -268,20 +268,20 @@ class TestStubThatNeverComesUp:
 
     def test_another_line_than_the_greeting_is_quoted(self, tmp_path: Path) -> None:
         image = stub_that(says(b"\xff\x00hm\n"), tmp_path)
-        with pytest.raises(ProtocolError, match=r"instead of 'ready 3'") as caught:
+        with pytest.raises(ProtocolError, match=r"instead of 'ready 4'") as caught:
             Guest("tcg", ram_bytes=SMALL, image=image, deadline=5)
         assert caught.value.answer.endswith("hm")
 
     def test_another_version_of_the_protocol_is_refused(self, tmp_path: Path) -> None:
-        image = stub_that(says(b"ready 4\n"), tmp_path)
-        with pytest.raises(ProtocolError, match="'ready 4' instead of 'ready 3'"):
+        image = stub_that(says(b"ready 5\n"), tmp_path)
+        with pytest.raises(ProtocolError, match="'ready 5' instead of 'ready 4'"):
             Guest("tcg", ram_bytes=SMALL, image=image, deadline=5)
 
     def test_half_a_line_is_no_answer(self, tmp_path: Path) -> None:
-        image = stub_that(says(b"ready 3"), tmp_path)
+        image = stub_that(says(b"ready 4"), tmp_path)
         with pytest.raises(GuestLost, match="no answer") as caught:
             Guest("tcg", ram_bytes=SMALL, image=image, deadline=0.5)
-        assert caught.value.evidence.console == ("ready 3",)
+        assert caught.value.evidence.console == ("ready 4",)
 
 
 @pytest.mark.hw
@@ -292,7 +292,7 @@ class TestLostWhileRunning:
         with pytest.raises(GuestLost, match=r"QEMU ended \(ended by SIGKILL\)") as caught:
             guest.finish()
         assert caught.value.evidence.exit_code == -signal.SIGKILL
-        assert caught.value.evidence.console == ("ready 3",)
+        assert caught.value.evidence.console == ("ready 4",)
 
     def test_qemu_warns_of_nothing_that_it_was_given(self, guest: Guest, made: HandMade) -> None:
         guest.start(made.state, endless(made))

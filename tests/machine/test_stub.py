@@ -57,7 +57,7 @@ def test_the_layouts_are_those_of_c(image: StubImage) -> None:
 
 
 def test_the_enumerators_are_those_of_the_protocol(image: StubImage) -> None:
-    assert image.enums["PROTOCOL_VERSION"] == 3
+    assert image.enums["PROTOCOL_VERSION"] == 4
     assert image.enums["VECTOR_NONE"] == 0xFF
     assert image.enums["CR2_UNTOUCHED"] == 0x5A5A_5A5A_5A5A_5A5A
     accesses = [image.enums[f"ACCESS_{name}"] for name in ("NONE", "READ", "WRITE", "FETCH")]
@@ -159,7 +159,7 @@ def test_a_stub_that_was_built_before_the_protocol_changed_is_refused(
 ) -> None:
     monkeypatch.setattr("harness.machine.stub.PROTOCOL", 99)
     content = image.path.read_bytes() + b"\0"  # what was read before is not read again
-    with pytest.raises(Misuse, match=r"it speaks version 3 of the protocol, and this 99\. .*make"):
+    with pytest.raises(Misuse, match=r"it speaks version 4 of the protocol, and this 99\. .*make"):
         load(content, tmp_path)
 
 

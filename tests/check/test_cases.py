@@ -93,7 +93,7 @@ def test_a_last_page_below_4_gib_has_nothing_beyond_it(mode: Mode) -> None:
         cpu = replace(cpu, pdptes=(0, 0, 0, root.address | formats.P))
     space = Space(memory, cpu.roots, allocator)
     space.map(Virtual((1 << 32) - 0x1000), np.array([0x5000], np.uint64), 0, formats.RW)
-    cases = of_space(cpu, memory, bulk.leaves(memory, cpu.roots), NOWHERE)
+    cases = of_space(cpu, memory, bulk.leaves(memory, cpu.roots), [NOWHERE])
     assert cases.address.max() == (1 << 32) - 8
 
 

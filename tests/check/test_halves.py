@@ -22,7 +22,7 @@ from harness.check.stage import Model
 from harness.check.validate import validate
 from harness.machine.bochs import BOCHS
 from harness.machine.engines import executor, present
-from harness.machine.guest import Guest
+from harness.machine.x86.guest import Guest
 from harness.paging.memory import Mask
 from harness.paging.x86 import access as scalar
 from harness.paging.x86.access import Access, Kind, Reason, Vector

@@ -116,11 +116,18 @@ static void protect(const struct pattern *pattern, size_t offset, size_t size, i
 	checked(call(SYS_MPROTECT, pattern->first + offset, size, rights, 0, 0, 0), "mprotect", pattern->name);
 }
 
+static uint64_t pid;	/* asked for once: a system call for each page would take longer than all else */
+
+static void know_oneself(void)
+{
+	pid = call(SYS_GETPID, 0, 0, 0, 0, 0, 0);
+}
+
 static void stamp(uintptr_t page)
 {
 	volatile uint64_t *words = (void *)page;
 	words[0] = page;
-	words[1] = call(SYS_GETPID, 0, 0, 0, 0, 0, 0);
+	words[1] = pid;
 }
 
 static void look_at(uintptr_t page)
@@ -330,7 +337,7 @@ static void report(const struct process *process)
 	settle();
 	print("@ process space=");
 	print(process->name);
-	print_decimal(" pid=", call(SYS_GETPID, 0, 0, 0, 0, 0, 0));
+	print_decimal(" pid=", pid);
 	print_decimal(" cpu=", process->cpu);
 	print_hex(" spins=", (uintptr_t)spin_here);
 	end_line();
@@ -376,6 +383,7 @@ static void stay_on(int cpu)
  */
 static void live_as_child(void)
 {
+	know_oneself();
 	stay_on(child.cpu);
 	map_all(child.first, child.end);
 	for (size_t offset = 0; offset < shared->size; offset += PAGE)
@@ -414,6 +422,7 @@ void start(void)
 	checked(call(SYS_MKDIR, (long)"/proc", 0755, 0, 0, 0, 0), "mkdir", "/proc");
 	checked(call(SYS_MOUNT, (long)"proc", (long)"/proc", (long)"proc", 0, 0, 0), "mount", "/proc");
 	report_kernel();
+	know_oneself();
 	map_all(inherited, END(inherited));
 	open_turn(&to_child);
 	open_turn(&to_parent);

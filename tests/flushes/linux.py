@@ -73,7 +73,7 @@ def stressed(
         append = (*variant.kernel_arguments, f"operations={operations}")
         command = [
             *(qemu, "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none"),
-            *("-no-reboot", "-accel", "tcg", "-cpu", "max", "-smp", str(processors)),
+            *("-no-reboot", "-accel", "tcg", "-cpu", "max,-erms", "-smp", str(processors)),
             *("-machine", "q35", "-m", "512M", "-kernel", str(kernel)),
             *("-initrd", str(image.initramfs), "-append", " ".join(append)),
             *("-chardev", f"file,id=names,path={names}"),

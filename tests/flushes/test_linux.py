@@ -16,7 +16,7 @@ QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
 @pytest.fixture(scope="module", autouse=True)
 def _image() -> None:
     try:
-        build_stress()
+        without_invlpg(build_stress().kernel.read_bytes())
     except NoKernel as reason:
         pytest.skip(f"there is no Linux to boot: {reason}")
 

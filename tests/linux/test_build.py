@@ -73,6 +73,14 @@ def test_a_package_without_a_kernel_is_refused(
     assert [path.name for path in (tmp_path / "image").iterdir()] == ["lock"]
 
 
+@pytest.mark.parametrize("kernel", [b"short", bytes(0x202) + b"HdrS" + bytes(600)])
+def test_a_kernel_that_is_not_packed_by_xz_is_booted_as_it_is(
+    tmp_path: Path, kernel: bytes
+) -> None:
+    (tmp_path / "vmlinuz").write_bytes(kernel)
+    assert build(tmp_path).kernel.read_bytes() == kernel
+
+
 @pytest.mark.hw
 def test_an_image_that_is_up_to_date_is_left_alone(linux_image: Image, programs: Path) -> None:
     before = initramfs_of(linux_image).stat().st_mtime_ns

@@ -7,10 +7,18 @@ from itertools import pairwise
 import pytest
 
 from harness.check.chain import _frames
+from harness.check.stage import MODES, Control, Model
 from harness.paging.address import Span
 from harness.paging.x86.cpu import Cpu
 
 LARGE = 2 << 20
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_size_of_page_has_frames_in_the_memory_of_a_mode(mode: str) -> None:
+    model = Model(mode)
+    data, _, _ = _frames(model.cpu(Control()), model.frames)
+    assert len(data) == len(list(model.format.page_levels()))
 
 
 @pytest.mark.parametrize("first", [LARGE, LARGE - 0x2000, LARGE - 0x3000, LARGE + 1])

@@ -382,6 +382,48 @@ def test_code_is_left_out_where_a_present_page_lies_beyond_memory_and_nowhere_el
     assert np.array_equal(out, (word & np.uint64(1) != 0) & page & beyond & code) and out.any()
 
 
+OTHER_THAN_WRUSS = {"shadow-read", "return", "call", "read", "write", "fetch"}
+LEFT_OUT: dict[str, tuple[tuple[str, ...], set[tuple[str | int, ...]]]] = {
+    "WRUSS does": (("access", "by"), {(access, "wruss") for access in OTHER_THAN_WRUSS}),
+    "the user has no stack": (("access", "by"), {("call", "user")}),
+    "outside long mode the stub": (
+        ("access", "by"),
+        {("shadow-read", "supervisor"), ("shadow-write", "supervisor")},
+    ),
+    "the user's stack, which RET": (("access", "by"), {("return", "user")}),
+    "the code that a fetch": (("offset", "access"), {("last-word", "fetch")}),
+    "a push or a descriptor": (
+        ("offset", "access"),
+        {("last-byte", "push"), ("last-byte", "descriptor")},
+    ),
+    "MOV CR3 may leave": (("G", "flush"), {(1, "all")}),
+    "INVPCID may leave": (
+        ("G", "flush"),
+        {(1, "invpcid-address"), (1, "invpcid-context"), (1, "invpcid-rest")},
+    ),
+}
+"""What rules leave out, by how each begins: the values of these axes, whatever the others have."""
+
+
+def test_a_rule_leaves_out_what_it_says_and_nothing_else() -> None:
+    met: dict[str, set[tuple[str | int, ...]]] = {begins: set() for begins in LEFT_OUT}
+    for one in families("quick", [MODELS[0], Model("32")], ()):
+        for rule in one.product.rules:
+            for begins in filter(rule.reason.startswith, LEFT_OUT):
+                names, listed = LEFT_OUT[begins]
+                axes = [axis for axis in one.product.axes if axis.name in names]
+                out = rule.leaves_out({axis.name: one.product.grid[axis.name] for axis in axes})
+                place = [[axis.name for axis in axes].index(name) for name in names]
+                cases = [
+                    tuple(case[n] for n in place)
+                    for case in product(*(axis.values for axis in axes))
+                ]
+                left_out = {cases[n] for n in np.flatnonzero(out)}
+                assert left_out == listed & {*cases}, rule.reason
+                met[begins] |= left_out
+    assert met == {begins: listed for begins, (_, listed) in LEFT_OUT.items()}
+
+
 def test_a_case_prints_keys_where_they_play_a_part() -> None:
     one = family(MODELS[0], "key", level=0)
     case = one.case(Control(pke=True, pkru=0x2A), 0)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from harness.check.matrix_case import MatrixCase, saved
 from harness.check.replay import CaseError
+from harness.check.stage import WINDOW_KEY, Control
+from harness.machine.ram import TABLE_ARENA
 from tests.cli.commands import run
 from tests.cli.test_replay_command import case
 
@@ -82,6 +87,8 @@ def written(directory: Path, content: object) -> Path:
 
 def test_what_was_written_is_read(tmp_path: Path, layout_case: dict[str, Any]) -> None:
     assert saved(written(tmp_path, layout_case)) == case()
+    of_bytes = case(oracle="table bytes", access=None)  # no access is made there
+    assert saved(of_bytes.save(tmp_path)) == of_bytes
     read = saved(written(tmp_path, MATRIX))
     assert isinstance(read, MatrixCase)
     assert saved(read.save(tmp_path)) == read
@@ -156,6 +163,63 @@ def test_a_case_that_no_machine_can_be_asked_is_refused(
         assert (code, out) == (2, "")
         assert "holds no case: " in errors
         assert errors.count("\n") == 1
+
+
+def asked(mode: str, **fields: Any) -> MatrixCase:
+    """The case of `MATRIX`, or a similar one of 32-bit paging, with some fields changed."""
+    read = saved_matrix()
+    if mode == "32":
+        model = replace(read.model, mode=mode)
+        legacy = {"words": (0x2000005,) * 2, "slots": (0x600088, 0x601110), "address": 0x8080_8800}
+        read = replace(read, model=model, control=Control(nxe=False), **legacy)
+    return replace(read, **fields)
+
+
+@cache
+def saved_matrix() -> MatrixCase:
+    with TemporaryDirectory() as directory:
+        read = saved(written(Path(directory), MATRIX))
+    assert isinstance(read, MatrixCase)
+    return read
+
+
+FIRST, LAST = TABLE_ARENA.start, TABLE_ARENA.stop - 8
+
+
+@pytest.mark.parametrize(
+    ("mode", "field", "last", "beyond"),
+    [
+        ("4", "address", (1 << 64) - 8, 1 << 64),
+        ("32", "address", (1 << 32) - 8, 1 << 32),
+        ("4", "changed", (1 << 64) - 1, 1 << 64),
+        ("32", "changed", (1 << 32) - 1, 1 << 32),
+        ("4", "words", ((1 << 64) - 1,) * 4, (0, 0, 0, 1 << 64)),
+        ("32", "words", ((1 << 32) - 1,) * 2, (1 << 32, 0)),
+        ("4", "slots", (LAST, FIRST, 6 << 20, 5 << 20), (LAST + 8, FIRST, 6 << 20, 5 << 20)),
+        ("4", "slots", (LAST, FIRST, 6 << 20, 5 << 20), (LAST, FIRST - 8, 6 << 20, 5 << 20)),
+        ("32", "slots", (LAST + 4, LAST), (LAST + 8, LAST)),
+        ("4", "page", 3, 4),
+        ("32", "page", 1, 2),
+        ("4", "width", 1, 2),
+        ("4", "width", 8, 16),
+        ("4", "control", Control(pkru=(1 << 32) - 1), Control(pkru=1 << 32)),
+        (
+            "4",
+            "control",
+            Control(pkrs=(1 << 32) - 1 & ~WINDOW_KEY),
+            Control(pkrs=1 << 32 | (1 << 32) - 1 & ~WINDOW_KEY),
+        ),
+        ("4", "control", Control(pkrs=~WINDOW_KEY & 0xF), Control(pkrs=WINDOW_KEY & -WINDOW_KEY)),
+    ],
+    ids=str,
+)
+def test_the_last_value_that_can_be_asked_is_taken_and_none_beyond_it(
+    mode: str, field: str, last: object, beyond: object
+) -> None:
+    taken = asked(mode, **{field: last})
+    taken.check(taken.model)
+    with pytest.raises(ValueError):
+        asked(mode, **{field: beyond}).check(taken.model)
 
 
 def test_a_key_that_is_missing_or_none_is_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from harness.check.matrix_case import MatrixCase, saved
 from harness.check.replay import CaseError
 from harness.check.stage import WINDOW_KEY, Control
 from harness.machine.ram import TABLE_ARENA
+from harness.paging.x86.access import Access, Kind
 from tests.cli.commands import run
 from tests.cli.test_replay_command import case
 
@@ -166,9 +167,9 @@ def test_a_case_that_no_machine_can_be_asked_is_refused(
 
 
 def asked(mode: str, **fields: Any) -> MatrixCase:
-    """The case of `MATRIX`, or a similar one of 32-bit paging, with some fields changed."""
+    """The case of `MATRIX`, or a similar one of another mode, with some fields changed."""
     read = saved_matrix()
-    if mode == "32":
+    if mode != "4":
         model = replace(read.model, mode=mode)
         legacy = {"words": (0x2000005,) * 2, "slots": (0x600088, 0x601110), "address": 0x8080_8800}
         read = replace(read, model=model, control=Control(nxe=False), **legacy)
@@ -184,42 +185,77 @@ def saved_matrix() -> MatrixCase:
 
 
 FIRST, LAST = TABLE_ARENA.start, TABLE_ARENA.stop - 8
+WORD, KEYS = (1 << 64) - 1, (1 << 32) - 1
 
 
 @pytest.mark.parametrize(
-    ("mode", "field", "last", "beyond"),
+    ("mode", "last", "beyond"),
     [
-        ("4", "address", (1 << 64) - 8, 1 << 64),
-        ("32", "address", (1 << 32) - 8, 1 << 32),
-        ("4", "changed", (1 << 64) - 1, 1 << 64),
-        ("32", "changed", (1 << 32) - 1, 1 << 32),
-        ("4", "words", ((1 << 64) - 1,) * 4, (0, 0, 0, 1 << 64)),
-        ("32", "words", ((1 << 32) - 1,) * 2, (1 << 32, 0)),
-        ("4", "slots", (LAST, FIRST, 6 << 20, 5 << 20), (LAST + 8, FIRST, 6 << 20, 5 << 20)),
-        ("4", "slots", (LAST, FIRST, 6 << 20, 5 << 20), (LAST, FIRST - 8, 6 << 20, 5 << 20)),
-        ("32", "slots", (LAST + 4, LAST), (LAST + 8, LAST)),
-        ("4", "page", 3, 4),
-        ("32", "page", 1, 2),
-        ("4", "width", 1, 2),
-        ("4", "width", 8, 16),
-        ("4", "control", Control(pkru=(1 << 32) - 1), Control(pkru=1 << 32)),
-        (
-            "4",
-            "control",
-            Control(pkrs=(1 << 32) - 1 & ~WINDOW_KEY),
-            Control(pkrs=1 << 32 | (1 << 32) - 1 & ~WINDOW_KEY),
-        ),
-        ("4", "control", Control(pkrs=~WINDOW_KEY & 0xF), Control(pkrs=WINDOW_KEY & -WINDOW_KEY)),
+        ("4", {"address": WORD - 7}, {"address": 1 << 64}),
+        ("32", {"address": KEYS - 7}, {"address": 1 << 32}),
+        ("4", {"changed": WORD}, {"changed": 1 << 64}),
+        ("32", {"changed": KEYS}, {"changed": 1 << 32}),
+        ("4", {"words": (WORD,) * 4}, {"words": (0, 0, 0, 1 << 64)}),
+        ("32", {"words": (KEYS,) * 2}, {"words": (1 << 32, 0)}),
+        ("4", {"slots": (LAST, FIRST, 5 << 20, 6 << 20)}, {"slots": (LAST + 8, FIRST, 5, 6)}),
+        ("32", {"slots": (LAST + 4, FIRST)}, {"slots": (LAST + 8, FIRST)}),
+        ("32", {"slots": (LAST + 4, FIRST)}, {"slots": (LAST, FIRST - 4)}),
+        ("4", {"page": 3}, {"page": 4}),
+        ("32", {"page": 1}, {"page": 2}),
+        ("4", {"width": 1}, {"width": 2}),
+        ("4", {"width": 8}, {"width": 16}),
+        ("4", {"control": Control(pkru=KEYS)}, {"control": Control(pkru=1 << 32)}),
+        ("4", {"control": Control(pkrs=KEYS & ~WINDOW_KEY)}, {"control": Control(pkrs=1 << 32)}),
+        ("4", {}, {"control": Control(pkrs=WINDOW_KEY)}),
+        ("4", {}, {"control": Control(pkrs=WINDOW_KEY & -WINDOW_KEY)}),
+        ("pae", {"pdpte": WORD, "register": 3}, {"pdpte": 1 << 64}),
+        ("pae", {"pdpte": 0, "register": 0}, {"pdpte": -1}),
+        ("pae", {"pdpte": 1, "register": 3}, {"register": 4}),
+        ("pae", {"pdpte": 1, "register": 2}, {"register": 1}),  # that of the window
+        ("4", {}, {"pdpte": 1}),
+        ("32", {}, {"pdpte": 1}),
     ],
     ids=str,
 )
 def test_the_last_value_that_can_be_asked_is_taken_and_none_beyond_it(
-    mode: str, field: str, last: object, beyond: object
+    mode: str, last: dict[str, Any], beyond: dict[str, Any]
 ) -> None:
-    taken = asked(mode, **{field: last})
+    taken = asked(mode, **last)
     taken.check(taken.model)
     with pytest.raises(ValueError):
-        asked(mode, **{field: beyond}).check(taken.model)
+        replace(taken, **beyond).check(taken.model)
+
+
+READ, WRITE = Kind.SHADOW_READ, Kind.SHADOW_WRITE
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "by", "others"),
+    [
+        ("4", READ, "user", [{"control": Control()}, {"control": Control(cet=True, wp=False)}]),
+        ("4", READ, "user's RET", [{"access": Access(Kind.READ, True)}, {"wruss": True}]),
+        ("4", READ, "supervisor's RET", [{"access": Access(Kind.FETCH, False)}]),
+        ("4", WRITE, "supervisor", [{"wruss": True}]),
+        ("4", WRITE, "supervisor's CALL", [{"user": True}]),
+        ("4", WRITE, "WRUSS", [{"user": False}, {"access": Access(READ, True)}]),
+        ("4", Kind.READ, "user", [{"wruss": True}, {"branch": True}]),
+        ("32", READ, "user", [{"user": False}, {"branch": True}]),
+        ("pae", WRITE, "user", [{"user": False}]),
+    ],
+)
+def test_who_can_reach_a_shadow_stack_and_how(
+    mode: str, kind: Kind, by: str, others: list[dict[str, Any]]
+) -> None:
+    user = not by.startswith("supervisor")
+    case = asked(mode, access=Access(kind, user), user=user, wruss=by == "WRUSS", branch="'" in by)
+    control, model = replace(case.control, cet=True), replace(case.model, shadow_stacks=True)
+    case = replace(case, control=control, model=model)
+    case.check(model)
+    for other in others:
+        with pytest.raises(ValueError):
+            replace(case, **other).check(model)
+    with pytest.raises(ValueError):
+        case.check(replace(model, shadow_stacks=False))
 
 
 def test_a_key_that_is_missing_or_none_is_named(tmp_path: Path) -> None:

@@ -48,9 +48,7 @@ def made(kind: type[T], values: dict[str, object], where: str) -> T:
         raise ValueError(f"{where}.{_sentence(str(error))}") from None
 
 
-def _read(kind: type, value: object) -> object:
-    if kind is not Number:
-        raise NotImplementedError(kind)
+def _read(_: type[Number], value: object) -> Number:
     if not isinstance(value, str):
         raise ValueError(f"Expected text like '0x1000', got {type(value).__name__}")
     try:

@@ -8,6 +8,7 @@ import pytest
 
 from harness.check.chain import _frames
 from harness.check.stage import MODES, Control, Model
+from harness.machine.ram import ARENA
 from harness.paging.address import Span
 from harness.paging.x86.cpu import Cpu
 
@@ -19,6 +20,7 @@ def test_every_size_of_page_has_frames_in_the_memory_of_a_mode(mode: str) -> Non
     model = Model(mode)
     data, _, _ = _frames(model.cpu(Control()), model.frames)
     assert len(data) == len(list(model.format.page_levels()))
+    assert ARENA.stop <= model.frames.first and model.frames.last < model.ram_bytes
 
 
 @pytest.mark.parametrize("first", [LARGE, LARGE - 0x2000, LARGE - 0x3000, LARGE + 1])

@@ -4,6 +4,7 @@ import numpy as np
 
 from harness.check.compare import Comparison, Disagreement
 from harness.check.verdicts import expected_text
+from harness.check.witnesses import Answer, answer_of
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.access import Kind
 from harness.paging.x86.bulk import outcomes
@@ -27,6 +28,17 @@ def test_all_disagreements_are_counted_and_the_examples_kept() -> None:
     assert comparison.disagreed == 9
     assert comparison.disagreements == [one, other]
     assert not comparison.compared, "who asks counts the questions"
+
+
+def test_an_engine_s_answer_is_that_to_the_last_question() -> None:
+    """Of a sequence, in which an access before it may have disagreed too."""
+    found = Comparison("probe")
+    assert answer_of("tcg", "QEMU", found) == Answer("tcg", "QEMU", True, "as expected")
+    found.quirks["some"] += 1
+    assert answer_of("tcg", "QEMU", found).said == "departs, as some has it"
+    for seen in "first", "last":
+        found.disagree(1, [Disagreement("probe", 0x1000, None, False, "expected", seen)])
+    assert answer_of("tcg", "QEMU", found) == Answer("tcg", "QEMU", False, "last")
 
 
 def test_what_has_no_level_is_said_without_one() -> None:

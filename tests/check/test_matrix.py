@@ -133,6 +133,7 @@ def test_kvm_executes_a_sample_on_its_own_processor() -> None:
     models = {part.family.model for part in plan.work}
     assert {(model.maxphyaddr, model.page1gb) for model in models} == {(46, False)}
     assert plan.skipped["kvm executes a sample"] > 0
+    assert all((np.diff(part.numbers) > 0).all() for part in plan.work), "no case is tried twice"
 
 
 LAST_BYTE = "family=place and access=fetch and offset=last-byte and address=0xfffffffffffff000"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from harness.check.where import DEEPEST, SHOWN, axes_of, read
+from harness.check.where import DEEPEST, LONGEST, SHOWN, axes_of, read
 
 # Six cases by hand.
 VALUES = {
@@ -96,6 +96,14 @@ def test_a_comparison_is_false_of_cases_without_the_axis(text: str) -> None:
 def test_what_is_no_condition_is_refused_in_a_sentence(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         read(text, AXES)
+
+
+def test_a_condition_is_shown_whole_as_long_as_a_sentence_can_hold_it() -> None:
+    for length, more in (LONGEST, ""), (LONGEST + 1, "..."):
+        text = "no".ljust(length)
+        with pytest.raises(ValueError) as refused:
+            read(text, AXES)
+        assert str(refused.value).startswith(f"{text[:LONGEST] + more!r} is not a condition: ")
 
 
 @pytest.mark.parametrize(

@@ -185,12 +185,13 @@ def _not_asked(
     made, fetch = reading.allowed, reading.asked.cases.kind == Kind.FETCH
     data = reading.physical & ~np.uint64(marks.WORD - 1)
     own = made & _inside(window.arena, data)
+    nowhere = made & ~own & _no_memory(memory, data)
     in_table = made & np.isin(data & ~np.uint64(0xFFF), tables)
     reasons = {
         "an entry of the path has no memory behind it": reading.walked.stop == Stop.UNBACKED,
-        "the page has no memory behind it": made & ~own & _no_memory(memory, data),
+        "the page has no memory behind it": nowhere,
         "the page holds the harness's own memory": own,
-        "a table is not code": in_table & fetch & ~own,
+        "a table is not code": in_table & fetch & ~own & ~nowhere,
     }
     return reasons, in_table
 

@@ -149,8 +149,9 @@ def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENT
         points = np.flatnonzero(layer.kind == POINTER)
         child, back = _leading_nowhere(len(layer.kind), bool(len(points)))
         parts.append(Floor(layer, base, stop, child, back, np.zeros(0, np.int64)))
-        if here.pointer is None or not len(points):
+        if not len(points):
             break
+        assert here.pointer is not None
         level -= 1
         entries = format.levels[level].entries
         targets = bulk.address_of(here.pointer, layer.raw[points])

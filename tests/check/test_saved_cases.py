@@ -171,7 +171,11 @@ def asked(mode: str, **fields: Any) -> MatrixCase:
     read = saved_matrix()
     if mode != "4":
         model = replace(read.model, mode=mode)
-        legacy = {"words": (0x2000005,) * 2, "slots": (0x600088, 0x601110), "address": 0x8080_8800}
+        legacy: dict[str, Any] = {
+            "words": (0x2000005,) * 2,
+            "slots": (0x600088, 0x601110),
+            "address": 0x8080_8800,
+        }
         read = replace(read, model=model, control=Control(nxe=False), **legacy)
     return replace(read, **fields)
 

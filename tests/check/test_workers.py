@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from time import sleep
+
+import pytest
+
+from harness.check.layouts import LayoutError
+from harness.check.workers import Task, answers
+from harness.machine.errors import (
+    Evidence,
+    GuestLost,
+    LaunchFailure,
+    MachineError,
+    Misuse,
+    ProtocolError,
+)
+from harness.paging.space import SpaceError
 
 INTERRUPTED_IN_A_FORK = """
 import os, signal
@@ -21,3 +38,87 @@ def test_ctrl_c_is_not_lost_while_a_process_is_started() -> None:
     command = [sys.executable, "-c", INTERRUPTED_IN_A_FORK]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (ended.stdout, ended.stderr) == ("interrupted True\n", "")
+
+
+def one(error: Exception) -> Iterator[int]:
+    yield 1
+    raise error
+
+
+LOST = Evidence(("one", "two"), "out of memory", -6, {"rip": 0x10, "cr2": 0x20})
+
+
+@pytest.mark.parametrize(
+    ("error", "evidence"),
+    [
+        (
+            LaunchFailure("ended", exit_code=1, command=["qemu", "-x"], stderr="no -x"),
+            ["error: ended", "exit code: 1", "stderr: no -x", "command: qemu -x"],
+        ),
+        (
+            GuestLost("gone", LOST),
+            [
+                *("error: gone", "exit code: -6", "stderr: out of memory"),
+                *("registers: rip=0x10 cr2=0x20", "console: one\ntwo"),
+            ],
+        ),
+        (ProtocolError("odd", "what"), ["error: odd", "answer: what"]),
+        (MachineError("no more"), ["error: no more"]),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_failure_of_the_machine_has_its_task_s_name_and_all_that_is_known(
+    error: MachineError, evidence: list[str]
+) -> None:
+    found = answers([Task("guest 7", lambda: one(error))], 1)
+    assert next(found) == 1
+    with pytest.raises(MachineError) as raised:
+        next(found)
+    assert str(raised.value) == f"guest 7: {error}"
+    (note,) = raised.value.__notes__
+    for part in evidence:
+        assert part in note
+
+
+@pytest.mark.parametrize("kind", [LayoutError, SpaceError, Misuse])
+def test_what_the_caller_did_wrong_stays_what_it_is(kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=r"^guest 7: no room$"):
+        list(answers([Task("guest 7", lambda: one(kind("no room")))], 1))
+
+
+def test_a_process_that_ends_unasked_is_said_to_and_the_others_are_ended() -> None:
+    def ends() -> Iterator[int]:
+        yield os.getpid()
+        os._exit(7)
+
+    def waits() -> Iterator[int]:
+        yield os.getpid()
+        sleep(600)
+
+    found, pids = answers([Task("waits", waits), Task("ends", ends)], 2), list[int]()
+    with pytest.raises(MachineError, match=r"^the process for ends ended \(7\) unasked\.$"):
+        pids.extend(found)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_as_many_run_at_a_time_as_are_wanted() -> None:
+    """The third begins when one of the first two is done."""
+    first, second, third = (os.pipe() for _ in range(3))
+
+    def begin(mine: tuple[int, int], *waits_for: tuple[int, int]) -> Iterator[int]:
+        for reader, _ in waits_for:
+            os.read(reader, 1)
+        os.write(mine[1], b"x")
+        yield mine[0]
+
+    tasks = [
+        Task("one", lambda: begin(first, second)),
+        Task("two", lambda: begin(second)),
+        Task("three", lambda: begin(third)),
+    ]
+    assert {*answers(tasks, 2)} == {first[0], second[0], third[0]}
+    for pipe in (first, second, third):
+        for end in pipe:
+            os.close(end)

@@ -32,6 +32,8 @@ TESTS = {
     ],
     "check": [
         "tests/check",
+        "tests/inspect/test_held.py",
+        *(f"tests/flushes/test_{name}.py" for name in ("cases", "command")),
         *(f"tests/cli/test_{name}_command.py" for name in ("check", "replay", "validate")),
     ],
 }

@@ -7,8 +7,8 @@ import numpy as np
 from harness.check.cases import Cases
 from harness.check.probes import expect
 from harness.check.window import Window
-from harness.machine.processor import State
 from harness.machine.ram import ARENA, DEVICES, MIB
+from harness.machine.x86.processor import State
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.memory import BufferMemory

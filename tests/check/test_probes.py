@@ -39,7 +39,7 @@ def test_what_a_guest_is_not_asked_is_counted_by_its_reason_and_all_else_is_aske
         np.tile(np.array(kinds, np.uint8), len(addresses)),
         *np.zeros((2, len(kinds) * len(addresses)), np.bool_),
     )
-    window = Window(Span(0, 0), State(0, 0, 0, 0, 0, 0), (), ARENA)
+    window = Window((Span(0, 0),), State(0, 0, 0, 0, 0, 0), (), ARENA)
     tables = bulk.leaves(memory, cpu.roots).tables.address
     before = memory.octets[: ARENA.stop].copy()
     expected, counted = expect(cpu, memory, tables, cases, window)

@@ -1,6 +1,7 @@
-"""Runs the stress of Linux many times: as it is, where no use may be late, and with its INVLPG
-overwritten, where some must be, with tables that are not isolated: else each way into the kernel
-loads CR3, which flushes.
+"""Runs the stress of Linux many times: as it is, where no use may be late; with its INVLPG
+overwritten, where some must be; and on two processors without having the other one flush, likewise.
+The last two are with tables that are not isolated: else each way into the kernel loads CR3, which
+flushes.
 
     python -m tests.flushes [RUNS]
 
@@ -12,10 +13,12 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from harness.machine.errors import MachineError
 from images.linux.machine import Variant
-from tests.flushes.linux import stressed
+from tests.flushes.linux import Stressed, stressed, without_invlpg, without_shootdown
 
 OPERATIONS = 1000
 WAYS = [
@@ -25,34 +28,46 @@ WAYS = [
 
 def main(runs: int) -> int:
     qemu = os.environ.get("QEMU", "qemu-system-x86_64")
-    wrong = 0
-    for patched in (False, True):
-        for number, (levels, isolated, cpus) in zip(
-            range(runs), itertools.cycle(WAYS), strict=False
-        ):
-            variant = Variant(levels, isolated and not patched)
-            what = f"{number + 1} {variant}, {cpus} processors{', no INVLPG' if patched else ''}"
-            try:
-                run = stressed(
-                    qemu, variant, operations=OPERATIONS, processors=cpus, patched=patched
-                )
-            except MachineError as error:
-                print(f"{what}: {error}", flush=True)
-                wrong += 1
-                continue
-            totals, late = run.flushes.totals, run.late()
-            good = run.passed and bool(late) == patched
-            wrong += not good
-            if not run.passed:
-                watched = run.flushes.watched
-                print(f"{what}: {watched.ending}, {watched.exit_code}: {run.console}", flush=True)
-            worst = ", ".join(f"{name} {count:,}" for name, count in sorted(late.items()))
-            print(
-                f"{what}: {'as it should be' if good else 'WRONG'}; {totals['narrowed']:,} changes,"
-                f" {totals['uses']:,} stale uses, {totals['late']:,} late {worst}",
-                flush=True,
-            )
-    return bool(wrong)
+    ways = [*itertools.islice(itertools.cycle(WAYS), runs)]
+    asis = [watch(qemu, Variant(levels, isolated), cpus) for levels, isolated, cpus in ways]
+    flat = [(Variant(levels, isolated=False), cpus) for levels, _, cpus in ways]
+    changed = [watch(qemu, variant, cpus, "no INVLPG", without_invlpg) for variant, cpus in flat]
+    names = next((run.symbols for run in asis if run is not None), None)
+    if names is not None:
+        change = partial(without_shootdown, names=names)
+        changed += [
+            watch(qemu, variant, 2, "no shootdown", change)
+            for variant in dict.fromkeys(variant for variant, _ in flat)
+        ]
+    return 0 if all([*asis, *changed]) else 1
+
+
+def watch(
+    qemu: str,
+    variant: Variant,
+    cpus: int,
+    without: str = "",
+    change: Callable[[bytes], bytes] | None = None,
+) -> Stressed | None:
+    """A run, and a line about it; None where it is not as it should be."""
+    what = f"{variant}, {cpus} processors{', ' if without else ''}{without}"
+    try:
+        run = stressed(qemu, variant, operations=OPERATIONS, processors=cpus, change=change)
+    except MachineError as error:
+        print(f"{what}: {error}", flush=True)
+        return None
+    totals, late = run.flushes.totals, run.late()
+    good = run.passed and bool(late) == bool(without)
+    if not run.passed:
+        watched = run.flushes.watched
+        print(f"{what}: {watched.ending}, {watched.exit_code}: {run.console}", flush=True)
+    worst = ", ".join(f"{name} {count:,}" for name, count in sorted(late.items()))
+    print(
+        f"{what}: {'as it should be' if good else 'WRONG'}; {totals['narrowed']:,} changes,"
+        f" {totals['uses']:,} stale uses, {totals['late']:,} late {worst}",
+        flush=True,
+    )
+    return run if good else None
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
-"""Debian's Linux under a stress of its tables: as it is, and with its INVLPG overwritten."""
+"""Debian's Linux under a stress of its tables: as it is, and with a flush taken out of it."""
 
 from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Final
+
+from elftools.elf.elffile import ELFFile
 
 from harness.check.flushes import Flushes, flushes
 from harness.inspect.symbols import Symbols, symbols
@@ -18,6 +22,11 @@ INVLPG: Final = re.compile(rb"\x0f\x01\x3f(?=\xe9)")
 """INVLPG (%rdi) at the end of a function, in native_flush_tlb_one_user."""
 
 NOP: Final = b"\x0f\x1f\x00"
+
+SHOOTDOWN: Final = "native_flush_tlb_multi"
+"""What has other processors flush their users' pages."""
+
+RET: Final = b"\xc3"
 
 DONE: Final = 33
 """QEMU's exit code where stress.c has come to its end."""
@@ -59,17 +68,35 @@ def without_invlpg(kernel: bytes) -> bytes:
     return INVLPG.sub(NOP, kernel)
 
 
+def without_shootdown(kernel: bytes, names: Symbols) -> bytes:
+    """The kernel with the function that has other processors flush returning at once; `names` are
+    those of the same kernel."""
+    [address] = [begin for begin, _, name in names if name == SHOOTDOWN]
+    for segment in ELFFile(BytesIO(kernel)).iter_segments("PT_LOAD"):
+        offset = address - segment["p_vaddr"]
+        if 0 <= offset < segment["p_filesz"]:
+            place = segment["p_offset"] + offset
+            return kernel[:place] + RET + kernel[place + len(RET) :]
+    raise NoKernel(f"{SHOOTDOWN} at {address:#x} is in no segment of this kernel")
+
+
 def stressed(
-    qemu: str, variant: Variant, *, operations: int, processors: int = 2, patched: bool = False
+    qemu: str,
+    variant: Variant,
+    *,
+    operations: int,
+    processors: int = 2,
+    change: Callable[[bytes], bytes] | None = None,
 ) -> Stressed:
-    """Linux booted, stressed and ended, under the plugin; raises `CanNotBuild`."""
+    """Linux booted, stressed and ended, under the plugin, once `change` has changed it; raises
+    `CanNotBuild`."""
     image = build_stress()
     assert image.initramfs is not None
     with tempfile.TemporaryDirectory() as folder:
         kernel, names = image.kernel, Path(folder, "kallsyms")
-        if patched:
+        if change is not None:
             kernel = Path(folder, "vmlinux")
-            kernel.write_bytes(without_invlpg(image.kernel.read_bytes()))
+            kernel.write_bytes(change(image.kernel.read_bytes()))
         append = (*variant.kernel_arguments, f"operations={operations}")
         command = [
             *(qemu, "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none"),

@@ -6,9 +6,18 @@ import os
 
 import pytest
 
+from harness.inspect.symbols import Symbols, symbols
 from images.linux.build import NoKernel, build_stress
 from images.linux.machine import Variant
-from tests.flushes.linux import NOP, stressed, without_invlpg
+from tests.flushes.guests import guest
+from tests.flushes.linux import (
+    NOP,
+    RET,
+    SHOOTDOWN,
+    stressed,
+    without_invlpg,
+    without_shootdown,
+)
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
 
@@ -24,7 +33,7 @@ def _image() -> None:
 # The kernel as it is runs in `make flushes`: a boot takes ten seconds of CPU time.
 @pytest.mark.hw
 def test_linux_without_its_invlpg_is_found_out() -> None:
-    run = stressed(QEMU, Variant(4, isolated=False), operations=64, patched=True)
+    run = stressed(QEMU, Variant(4, isolated=False), operations=64, change=without_invlpg)
     assert run.passed
     assert run.late().keys() & {"zap_pte_range", "unmap_page_range", "change_protection_range"}
 
@@ -33,3 +42,16 @@ def test_one_place_is_overwritten() -> None:
     assert without_invlpg(b"\x90\x0f\x01\x3f\xe9\x90") == b"\x90" + NOP + b"\xe9\x90"
     with pytest.raises(NoKernel, match="has 0 places"):
         without_invlpg(b"\x90\x0f\x01\x3f\x90")
+
+
+def test_the_function_of_that_name_returns_at_once() -> None:
+    """In the ELF file of a program, whose functions are where its symbols say."""
+    program = guest(4)
+    names = symbols(program)
+    [begin] = [begin for begin, _, name in names if name == "run_cases"]
+    mine = Symbols([(begin, 0, SHOOTDOWN)])
+    before = program.read_bytes()
+    after = without_shootdown(before, mine)
+    changed = [place for place, octet in enumerate(before) if octet != after[place]]
+    assert len(after) == len(before)
+    assert [after[place : place + 1] for place in changed] == [RET]

@@ -34,7 +34,7 @@ test-hw: .venv/ready ## compare the machine with the reference, all of it; JUnit
 test-bochs: .venv/ready ## the tests that need Bochs; JUnit in build/test-bochs.xml
 	@$(bin)/pytest -m hw -k "bochs or shadow_stacks or witnesses" $(side_by_side) --junit-xml=$(or $(JUNIT),build/test-bochs.xml) tests/check tests/machine tests/cli
 
-flushes: .venv/ready ## run Linux under `pagetable flushes`, as it is and without its INVLPG
+flushes: .venv/ready ## run Linux under `pagetable flushes`, as it is and without flushes
 	@$(bin)/python -m tests.flushes $(RUNS)
 
 engines: ## bring QEMUs and Bochs of other Debian releases, for QEMU=build/engines/qemu-11.1

@@ -32,7 +32,7 @@ test-hw: .venv/ready ## compare the machine with the reference, all of it; JUnit
 	@$(bin)/pytest -m hw $(side_by_side) --junit-xml=$(or $(JUNIT),build/test-hw.xml) tests/check tests/machine tests/linux tests/flushes
 
 test-bochs: .venv/ready ## the tests that need Bochs; JUnit in build/test-bochs.xml
-	@$(bin)/pytest -m hw -k "bochs or shadow_stacks or witnesses" $(side_by_side) --junit-xml=$(or $(JUNIT),build/test-bochs.xml) tests/check tests/machine tests/cli
+	@$(bin)/pytest -m hw -k "bochs or shadow_stacks or halves or witnesses" $(side_by_side) --junit-xml=$(or $(JUNIT),build/test-bochs.xml) tests/check tests/machine tests/cli
 
 flushes: .venv/ready ## run Linux under `pagetable flushes`, as it is and without flushes
 	@$(bin)/python -m tests.flushes $(RUNS)

@@ -113,11 +113,13 @@ class _Space:
 
     def has(self, rows: Rows, right: str) -> Mask:
         """Which rows all levels give a right; every page can be executed where there is none to
-        take away."""
+        take away.  With LASS, the user has none of the upper half, whatever the levels give."""
         bit = self.graph.format.rights.get(right, 0)
         if not bit:
             return np.ones(len(rows.virtual), np.bool_)
         given: Mask = rows.granted & np.uint64(bit) != 0
+        if right == "user" and self.cpu.lass:
+            given &= rows.virtual >> np.uint64(63) == 0
         return given
 
     def writable(self, rows: Rows) -> Mask:

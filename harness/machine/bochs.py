@@ -37,7 +37,15 @@ from elftools.elf.elffile import ELFFile
 from harness.machine.copied import CopiedMemory, last_words
 from harness.machine.descriptors import above_standard, anonymous_file, what_is_said
 from harness.machine.errors import LaunchFailure, Misuse, ProtocolError
-from harness.machine.machine import Ability, Emulator, Engine, Processor, bound_to, installed
+from harness.machine.machine import (
+    Ability,
+    Emulator,
+    Engine,
+    Processor,
+    bound_to,
+    dotted,
+    installed,
+)
 from harness.machine.patience import Clock
 from harness.machine.ram import DEVICES, MIB, RAM_UNIT, Ram
 from harness.machine.stub import StubImage
@@ -125,8 +133,14 @@ USUAL: Final = "model=corei7_icelake_u"
 
 WITH_SHADOW_STACKS: Final = "model=tigerlake"
 
-WITH_LASS: Final = "model=arrow_lake, exclude_features=cet"
-"""Of 3.0; `USUAL` shows no leaf 7.1 in CPUID, where LASS is."""
+EXCLUDED: Final = ", exclude_features="
+"""What is left out of a model follows."""
+
+EXCLUDING_BOCHS: Final = (3, 0)
+"""The oldest version that leaves something out; it is the oldest with the model of LASS, too."""
+
+WITH_LASS: Final = f"model=arrow_lake{EXCLUDED}cet"
+"""`USUAL` shows no leaf 7.1 in CPUID, where LASS is."""
 
 AMD: Final = "model=ryzen"
 
@@ -140,7 +154,8 @@ class Bochs(Emulator):
     `console` is this process's end of the stub's terminal. The process must be started from a
     thread that outlives it: the kernel ends it with the thread.
 
-    Raises `Misuse` if `program` or a tool it needs is not installed, or the version was never run.
+    Raises `Misuse` if `program` or a tool it needs is not installed, or the version was never run,
+    or it cannot be the processor.
     """
 
     def __init__(
@@ -151,6 +166,11 @@ class Bochs(Emulator):
         self._ram = ram
         path = installed(program, engine.maker)
         self.version: tuple[int, ...] = version_of(path)
+        if self.version < EXCLUDING_BOCHS and EXCLUDED in (cpu or ""):
+            raise Misuse(
+                f"Bochs {dotted(self.version)} cannot be the processor {cpu}:"
+                f" {dotted(EXCLUDING_BOCHS)} can"
+            )
         self._release = next(one for one in RELEASES if one.since <= self.version)
         self._key = secrets.randbits(31)
         self._copied: CopiedMemory | None = None
@@ -450,7 +470,7 @@ def _processor(wanted: Processor) -> str | None:
         return None
     if wanted.lass:
         return None if wanted.shadow_stacks or not wanted.page1gb else WITH_LASS
-    excluded = "" if wanted.page1gb else ", exclude_features=1g_pages"
+    excluded = "" if wanted.page1gb else f"{EXCLUDED}1g_pages"
     model = WITH_SHADOW_STACKS if wanted.shadow_stacks else USUAL
     return (AMD if wanted.amd else model) + excluded
 
@@ -461,7 +481,7 @@ BOCHS: Final = Engine(
     program="bochs",
     start=Bochs,
     processor=_processor,
-    since=lambda wanted: OLDEST_BOCHS if wanted.page1gb and not wanted.lass else (3, 0),
+    since=lambda wanted: OLDEST_BOCHS if wanted.page1gb and not wanted.lass else EXCLUDING_BOCHS,
     largest_ram=LARGEST_RAM,
     high=False,
     any_width=False,

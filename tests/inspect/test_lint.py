@@ -301,6 +301,19 @@ def test_a_rule_about_what_is_switched_off_finds_nothing(rule: str, bit: Cr4) ->
     assert found(replace(snapshot, cpu=cpu)) == {}
 
 
+def test_with_lass_the_user_reaches_nothing_of_the_upper_half() -> None:
+    for rule, where in (
+        ("user-in-kernel-half", "user-in-kernel-half"),
+        ("table-user-writable", "self-map for the user"),
+    ):
+        snapshot = planted(PLANTED[where][0])
+        lass = replace(snapshot, cpu=replace(snapshot.cpu, cr4=snapshot.cpu.cr4 | Cr4.LASS))
+        assert rule in found(snapshot) and rule not in found(lass)
+    low = planted(PLANTED["table-user-writable"][0])
+    lass = replace(low, cpu=replace(low.cpu, cr4=low.cpu.cr4 | Cr4.LASS))
+    assert found(lass).keys() == found(low).keys()
+
+
 def test_where_it_is_not_known_what_is_memory_nothing_is_outside() -> None:
     snapshot = replace(planted({(HIGH_PAGES, 7): 0x80_0000 | P | XD}), backed=None)
     assert found(snapshot) == {}

@@ -129,6 +129,15 @@ class TestVersion:
         with pytest.raises(Misuse, match=sentence):
             Guest("bochs", ram_bytes=SMALL, program=program(tmp_path / "bochs", text))
 
+    def test_an_old_one_that_cannot_be_a_processor_says_which_can(self, tmp_path: Path) -> None:
+        old = program(tmp_path / "bochs", "echo 'Bochs x86 Emulator 2.7'")
+        for wanted in (Processor(lass=True), Processor(page1gb=False)):
+            assert BOCHS.since(wanted) == (3, 0)
+            cpu = BOCHS.processor(wanted)
+            assert cpu is not None
+            with pytest.raises(Misuse, match=rf"^Bochs 2\.7 cannot be the processor {cpu}: 3\.0"):
+                Guest("bochs", ram_bytes=SMALL, cpu=cpu, program=old)
+
     def test_a_bochs_that_says_nothing_is_ended_in_time(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -188,6 +197,11 @@ def test_a_processor_is_one_of_its_models_or_none() -> None:
     assert BOCHS.processor(Processor(amd=True, la57=True)) is None
     assert BOCHS.processor(Processor(shadow_stacks=True)) == "model=tigerlake"
     assert BOCHS.processor(Processor(amd=True, shadow_stacks=True)) is None
+    assert BOCHS.processor(Processor(lass=True, la57=True)) == (
+        "model=arrow_lake, exclude_features=cet"
+    )
+    for other in ({"amd": True}, {"shadow_stacks": True}, {"page1gb": False}):
+        assert BOCHS.processor(replace(Processor(lass=True), **other)) is None
 
 
 @pytest.mark.hw

@@ -193,9 +193,10 @@ class _Place:
             self.frames = [int(frame) for frame in space.frames(2, level)]
         self.tables = []
         if self.format.levels[level].pointer:
+            everything = self.format.granting(*self.format.rights)
             for scratch in one, other:
                 where = Virtual(scratch + self.offset)
-                space.map(where, space.frames(1), 0, space.all_rights)
+                space.map(where, space.frames(1), 0, everything)
                 self.tables.append(space.read(space.slot(scratch, level)))
         self.control = Span.of(control, page)
         space.map(control, space.frames(1), 0, space.format.granting("write", "user"))

@@ -6,6 +6,7 @@ type, accessed and dirty, and the software's own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache, reduce
 from operator import or_
 from typing import overload
@@ -51,15 +52,40 @@ def _offending(shape: Shape, raw: Words) -> Words:
 
 
 @overload
-def withheld(format: Format, raw: int, rights: int) -> int: ...
+def withheld(format: Format, level: int, raw: int, rights: int) -> int: ...
 @overload
-def withheld(format: Format, raw: Words, rights: int) -> Words: ...
-def withheld(format: Format, raw: int | Words, rights: int) -> int | Words:
-    """The entry or entries without the given rights, a mask of bits of `format.rights`."""
-    denied = rights & format.denied
+def withheld(format: Format, level: int, raw: Words, rights: int) -> Words: ...
+def withheld(format: Format, level: int, raw: int | Words, rights: int) -> int | Words:
+    """The entry or entries at `level` without the given rights, a mask of bits of `format.rights`.
+
+    Rights in which an entry takes no part cannot be withheld by it, and are not.
+    """
+    here = format.levels[level]
     if isinstance(raw, int):
-        return raw & ~rights | denied
-    return raw & ~np.uint64(rights) | np.uint64(denied)
+        cleared, added = _withholding(format, here.shape(raw), rights)
+        return raw & ~cleared | added
+    *first, last = here.shapes
+    found = _without(format, last, raw, rights)
+    if not here.grants_alike:
+        for shape in reversed(first):
+            chosen = bulk.matches(shape.when, raw)
+            found = np.where(chosen, _without(format, shape, raw, rights), found)
+    return found
+
+
+def _without(format: Format, shape: Shape, raw: Words, rights: int) -> Words:
+    """The same where all entries are read in one shape."""
+    cleared, added = _withholding(format, shape, rights)
+    return raw & ~np.uint64(cleared) | np.uint64(added)
+
+
+@lru_cache
+def _withholding(format: Format, shape: Shape, rights: int) -> tuple[int, int]:
+    """The bits to clear in entries of a shape, and those to set then, to withhold rights."""
+    if shape.grants is None:
+        return rights, rights & format.denied
+    parts = [one for name, one in shape.grants.items() if format.rights[name] & rights]
+    return _union(one.mask for one in parts), _union(one.inverted for one in parts)
 
 
 @lru_cache
@@ -78,7 +104,9 @@ def structure_mask(format: Format, level: int) -> int:
 
 def attributes(format: Format, level: int, raw: int) -> int:
     """What a leaf holds besides its address: what `format.leaf` was given to make it."""
-    return _attributes(format.levels[level].leaf, raw)
+    here = format.levels[level]
+    shape = here.matching(raw) if here.groups else here.leaf
+    return _attributes(shape, raw)
 
 
 def pointer_attributes(format: Format, level: int, raw: int) -> int:
@@ -87,7 +115,38 @@ def pointer_attributes(format: Format, level: int, raw: int) -> int:
 
 
 def _attributes(shape: Shape | None, raw: int) -> int:
-    return raw & ~(shape.address_mask | shape.when.mask) if shape else raw
+    """Of what is reserved, bits that must be set tell the shape as well, and go with it."""
+    return raw & ~(shape.address_mask | shape.when.mask | shape.clean.value) if shape else raw
+
+
+def grouped(format: Format, level: int, raw: Words) -> Mask:
+    """Which entries are leaves larger than their slot, so that its neighbours hold them as well."""
+    found = np.zeros(len(raw), np.bool_)
+    for shape in format.levels[level].groups:
+        found |= bulk.matches(shape.when, raw)
+    if found.any():
+        found &= kinds(format, level, raw) == Kind.LEAF
+    return found
+
+
+def ungrouped(format: Format, level: int, raw: Words, addresses: Words) -> Words:
+    """The entries at `level` that span `addresses`, with leaves as large as their slot in place of
+    larger ones: the same translations with the same attributes."""
+    here = format.levels[level]
+    chosen = grouped(format, level, raw)
+    if not chosen.any():
+        return raw
+    assert here.leaf is not None
+    frames = bulk.physical_of(here, raw, addresses)
+    found = raw.copy()
+    for shape in here.groups:
+        of_it = chosen & bulk.matches(shape.when, raw)
+        plain = raw & ~np.uint64(shape.address_mask | shape.clean.mask)
+        plain |= np.uint64(here.leaf.clean.value)
+        for mask, shift in here.leaf.address:
+            plain |= frames >> np.uint64(shift) & np.uint64(mask)
+        found[of_it] = plain[of_it]
+    return found
 
 
 def carried(format: Format, bits: int, source: int, target: int) -> int:
@@ -97,7 +156,7 @@ def carried(format: Format, bits: int, source: int, target: int) -> int:
     does not name is the software's and stays.  ValueError where a name is not known there.
     """
     here, there = format.levels[source], format.levels[target]
-    moved = bits & ~reduce(or_, here.bits.values(), 0)
+    moved = bits & ~_union(here.bits.values())
     for name, mask in here.bits.items():
         if not bits & mask:
             continue
@@ -117,49 +176,75 @@ def read_by_machine(format: Format, level: int) -> int:
 def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
     """Where the machine may go on using `before`, which says what `after` does not.
 
-    Not where it was absent or malformed, which no machine keeps, nor where it only gains: a
-    right newly given, an accessed or dirty bit newly set, is looked up when it is missed.  A
-    right that is exclusive is no mere gain (SDM volume 3A, 4.10.4.3), and a shadow stack that
-    becomes an ordinary page, which grants writing, is one no longer (4.6.1).
+    What it keeps is for `format.flushing` to say.  Where it keeps no more than it must: not where
+    it was absent or malformed, nor where it only gains: a right newly given, an accessed or dirty
+    bit newly set, is looked up when it is missed.  A right that is exclusive is no mere gain (SDM
+    volume 3A, 4.10.4.3), and a shadow stack that becomes an ordinary page, which grants writing,
+    is one no longer (4.6.1).
     """
+    rules = format.flushing
+    assert rules is not None
     found = kinds(format, level, before)
-    inclusive = np.uint64(format.rights_mask & ~format.exclusive)
-    gains = (after ^ np.uint64(format.denied)) & inclusive
-    gains |= after & np.uint64(format.accessed | format.dirty)
-    changed = before ^ after
-    given = changed & after & np.uint64(format.shadow)
-    if given.any():
-        dirty = (found == Kind.LEAF) & (before & np.uint64(format.dirty) != 0)
-        gains &= ~(dirty * given)
-    lost = changed & ~gains
+    lost = changed = before ^ after
+    if not rules.denials:
+        lost = changed & ~_gains(format, found, before, after)
     narrowed: Mask = (found == Kind.LEAF) & (lost & np.uint64(_read_in_leaf(format, level)) != 0)
     if level:
         read = np.uint64(_read_in_pointer(format, level))
         narrowed |= (found == Kind.POINTER) & (lost & read != 0)
+    if rules.denials:
+        read = np.uint64(read_by_machine(format, level))
+        narrowed |= (found == Kind.MALFORMED) & (changed & read != 0)
+    if rules.absent:
+        narrowed |= (found == Kind.ABSENT) & (kinds(format, level, after) != Kind.ABSENT)
     return narrowed
+
+
+def _gains(format: Format, found: Bytes, before: Words, after: Words) -> Words:
+    """The bits whose change only gives something, entry by entry."""
+    inclusive = np.uint64(format.rights_mask & ~format.exclusive)
+    gains = (after ^ np.uint64(format.denied)) & inclusive
+    gains |= after & np.uint64(format.accessed | format.dirty)
+    given = (before ^ after) & after & np.uint64(format.shadow)
+    if given.any():
+        dirty = (found == Kind.LEAF) & (before & np.uint64(format.dirty) != 0)
+        gains &= ~(dirty * given)
+    return gains
 
 
 @lru_cache
 def _read_in_leaf(format: Format, level: int) -> int:
     """The bits of a leaf that the machine reads; reserved ones too, which end a translation."""
-    return _read_in(format, level, format.levels[level].leaf)
+    return _union(_read_in(format, level, shape) for shape in format.levels[level].pages)
 
 
 @lru_cache
 def _read_in_pointer(format: Format, level: int) -> int:
     """The same of a pointer, in which it ignores what is said of pages alone."""
-    read = _read_in(format, level, format.levels[level].pointer)
-    return read & ~(format.leaf_only | format.dirty | format.lasting)
+    pointer = format.levels[level].pointer
+    return _read_in(format, level, pointer) if pointer else 0
 
 
-def _read_in(format: Format, level: int, shape: Shape | None) -> int:
-    if shape is None:
-        return 0
-    here = format.levels[level]
-    named = reduce(or_, here.bits.values(), 0) | here.presence | here.telling
-    named |= format.rights_mask | format.accessed | format.dirty
-    return named | shape.address_mask | shape.reserved_mask
+def _read_in(format: Format, level: int, shape: Shape) -> int:
+    here, rules = format.levels[level], format.flushing
+    read = _union(shape.bits.values()) & ~shape.ignored
+    if shape.points:
+        lasts = rules is not None and rules.lasting_tables
+        read &= ~(format.dirty | (0 if lasts else format.lasting))
+    else:
+        read |= format.dirty
+    if shape.grants is None:
+        read |= format.rights_mask
+    else:
+        read |= _union(one.mask for one in shape.grants.values())
+    read |= format.accessed if shape.notes else 0
+    read |= shape.address_mask | shape.reserved_mask | here.presence | here.telling
+    return read | _union(pattern.mask for pattern, _ in shape.forbidden)
 
 
 def _lowest(mask: int) -> int:
     return mask & -mask
+
+
+def _union(masks: Iterable[int]) -> int:
+    return reduce(or_, masks, 0)

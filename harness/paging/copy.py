@@ -101,7 +101,7 @@ class Hardware:
         if other.any():
             raise ForkRefused(int(other.argmax()), "it is no page, and no other is known here")
         write = format.rights.get("write", 0)
-        parent = withheld(format, raw, write) if private else raw
+        parent = withheld(format, level, raw, write) if private else raw
         if private and self.shadow_stacks:
             parent = parent & ~np.uint64(format.dirty)
         fresh = format.accessed if private else format.accessed | format.dirty
@@ -217,9 +217,10 @@ class Copy:
         after = run.span.last + 1
         if run.raw.any():
             run = run.trimmed()
-            if not self.span.covers(run.span):
+            if not self.span.covers(self.source.reach(run)):
                 raise SpaceError(
-                    f"{self.span} cuts a level-{run.level} entry of {run.span}: split it first"
+                    f"{self.span} cuts a level-{run.level} entry of {self.source.reach(run)}:"
+                    " split it first"
                 )
             slot = self._target_slot(run)
             with held([self.source.lock(run.slot.table), self.target.lock(slot.table)]):

@@ -85,6 +85,7 @@ class Shape:
     size       log2 of the bytes of its page, None where that is what its slot spans
     notes      whether accesses that use it are noted in it
     bits       names of its bits and fields, to their masks
+    ignored    those of them that the machine ignores here
     """
 
     when: Pattern
@@ -96,6 +97,7 @@ class Shape:
     size: int | None = None
     notes: bool = True
     bits: Mapping[str, int] = field(default_factory=dict, hash=False)
+    ignored: int = 0
 
     @cached_property
     def address_mask(self) -> int:
@@ -193,6 +195,11 @@ class Level:
         return tuple(shape for shape in self.shapes if not shape.points)
 
     @cached_property
+    def groups(self) -> tuple[Shape, ...]:
+        """How to read leaves larger than their slot: all slots of such a page hold it."""
+        return tuple(shape for shape in self.pages if self.page_size(shape) > self.size)
+
+    @cached_property
     def bits(self) -> Mapping[str, int]:
         """Names of single bits and fields of the entries at this level, to their masks."""
         found: dict[str, int] = {}
@@ -222,6 +229,13 @@ class Level:
         return _union(pattern.mask for pattern in self.absent)
 
     @cached_property
+    def contested(self) -> int:
+        """The bits of a leaf by whose change it can become malformed, or a pointer."""
+        odd = _union(part.pattern.mask for shape in self.pages for part in shape.forbidden)
+        fixed = _union(shape.when.mask for shape in self.pages)
+        return odd | self.telling & ~fixed
+
+    @cached_property
     def earlier(self) -> tuple[tuple[Pattern, ...], ...]:
         """For each shape, the patterns of those before it that entries of its own can match."""
         whens = [shape.when for shape in self.shapes]
@@ -237,6 +251,13 @@ class Level:
     def page_size(self, shape: Shape) -> int:
         """Bytes of a page of that shape."""
         return self.size if shape.size is None else 1 << shape.size
+
+    def page(self, size: int | None) -> Shape | None:
+        """How to read leaves of so many bytes, as large as their slot unless given; None where
+        there can be none."""
+        if size is None or size == self.size:
+            return self.leaf
+        return next((shape for shape in self.groups if self.page_size(shape) == size), None)
 
     def matching(self, raw: int) -> Shape | None:
         """The shape that an entry has, well-formed or not; None for one that has none."""
@@ -264,6 +285,26 @@ class Level:
         return replace(self, shapes=tuple(shape for shape in made if shape is not None))
 
 
+@dataclass(frozen=True)
+class Flushing:
+    """What a machine may go on using after an entry has changed, until it is told.
+
+    Every machine keeps entries that lead to pages and tables.  Unless more is said, it keeps no
+    others, and reads an entry again before it denies what the kept one does not allow.
+
+    absent          it keeps entries that are absent as well: what is new there is to be flushed
+    denials         it denies an access by what it kept: malformed entries are kept as well, and a
+                    right, accessed or dirty bit that is given is to be flushed
+    leaves_alone    a flush of an address reaches the leaf, and none of the pointers to it
+    lasting_tables  what a pointer with the bit `Format.lasting` leads to is lasting as well
+    """
+
+    absent: bool = False
+    denials: bool = False
+    leaves_alone: bool = False
+    lasting_tables: bool = False
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Format:
     """A complete format.  Equality is identity: the makers of formats cache them.
@@ -283,11 +324,9 @@ class Format:
                  give them narrows as well
     shadow       the bit of `rights` whose lack makes a dirty leaf a page of its own kind, a shadow
                  stack, so that to give it there narrows as well; 0 where there are none
-    leaf_only    the bits besides `dirty` and `lasting` that the machine ignores in pointers, though
-                 a level that can hold a leaf has a name for them
     byte_order   in which the bytes of an entry lie in memory
-    changeable   whether what a machine must forget after a change is known here, so that a `Space`
-                 may be built of such tables; all else is there without
+    flushing     what a machine may go on using after a change; None where that is not known here,
+                 so that no `Space` can be built of such tables; all else is there without
     """
 
     name: str
@@ -300,9 +339,8 @@ class Format:
     lasting: int = 0
     exclusive: int = 0
     shadow: int = 0
-    leaf_only: int = 0
     byte_order: Literal["little", "big"] = "little"
-    changeable: bool = True
+    flushing: Flushing | None = Flushing()
 
     def __post_init__(self) -> None:
         if len(self.levels) > self.entry_bytes:
@@ -430,22 +468,35 @@ class Format:
         """
         return self._encode(self.levels[level].pointer, "pointer", address, level, bits)
 
-    def leaf(self, address: int, level: int, bits: int) -> int:
+    def open_pointer(self, level: int) -> int:
+        """What a pointer at `level` holds besides the address to withhold no right."""
+        pointer = self.levels[level].pointer
+        return self.granting_in(pointer, *self.rights) if pointer else 0
+
+    def leaf(self, address: int, level: int, bits: int, size: int | None = None) -> int:
         """The raw entry at `level` for the page at `address`, with `bits` besides.
+
+        size  bytes of the page, where it is larger than its slot
 
         Raises ValueError where no entry can say that: a size the level lacks, an address
         misaligned or too wide, a bit that is reserved or the address's own.
         """
-        return self._encode(self.levels[level].leaf, "leaf", address, level, bits)
+        return self._encode(self.levels[level].page(size), "leaf", address, level, bits)
+
+    def check_free(self, shape: Shape, level: int, bits: int) -> None:
+        """ValueError for a bit that entries of a shape at `level` may not have besides the address
+        and what makes it one."""
+        wrong = bits & (shape.address_mask | shape.clean.mask) | bits >> 8 * self.entry_bytes
+        if wrong:
+            what = f"{self.levels[level].name} {'pointer' if shape.points else 'leaf'}"
+            raise ValueError(f"bits {wrong:#x} are not free in a {what} of {self.name}")
 
     def _encode(self, shape: Shape | None, kind: str, address: int, level: int, bits: int) -> int:
         here = self.levels[level]
         if shape is None:
             raise ValueError(f"{self.name} has no {kind} at level {level} ({here.name})")
         raw = shape.encode(address) | shape.clean.value | bits
-        wrong = bits & (shape.address_mask | shape.clean.mask) | bits >> 8 * self.entry_bytes
-        if wrong:
-            raise ValueError(f"bits {wrong:#x} are not free in a {here.name} {kind} of {self.name}")
+        self.check_free(shape, level, bits)
         if here.matching(raw) is not shape:
             raise ValueError(f"with bits {bits:#x} a {here.name} of {self.name} is no {kind}")
         for pattern, reason in shape.forbidden:

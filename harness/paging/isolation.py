@@ -47,7 +47,8 @@ class IsolatedSpace(Space):
         self._seen = format.rights.get("user", 0)
         self._execute = format.rights.get("execute", 0)
         pointer = format.levels[user.table.level].pointer
-        if not self._execute or pointer is None or pointer.reserved_mask & self._execute:
+        withholds = pointer and (pointer.grants is None or "execute" in pointer.grants)
+        if not (self._execute and withholds and pointer) or pointer.reserved_mask & self._execute:
             raise ValueError(f"the root entries of {format.name} cannot withhold execution")
         rest = tuple(Root(user_table, root.span) for root in roots if root != user)
         alone = {root.table for root in roots} == {user.table}
@@ -68,7 +69,7 @@ class IsolatedSpace(Space):
             given = granted_by(self.format, slot.level, np.uint64(self._seen), raw)
             seen = kinds(self.format, slot.level, raw) != Kind.ABSENT
             seen &= given == np.uint64(self._seen)
-            raw = np.where(seen, withheld(self.format, raw, self._execute), raw)
+            raw = np.where(seen, withheld(self.format, slot.level, raw, self._execute), raw)
         super().put(slot, raw)
 
     def read(self, slot: Slot) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.paging.address import Span, Virtual, aligned
-from harness.paging.bits import attributes, withheld
+from harness.paging.bits import attributes, grouped, ungrouped, withheld
 from harness.paging.entry import Leaf
 from harness.paging.errors import SpaceError
 from harness.paging.flush import Flush
@@ -36,14 +36,14 @@ def move(space: Space, span: Span, to: Virtual, table_bits: int | None = None) -
                 f"{taken.first:#x} is taken: its level-{run.level} entry is {int(taken.raw[0]):#x}"
             )
     runs = space.filled(span)
-    space.clear_ground([_moved(run, distance) for run in runs], table_bits)
+    space.clear_ground([_moved(space, run, distance) for run in runs], table_bits)
     flush = Flush()
     for run in runs:
         with space.lock(run.slot.table):
             now = run._replace(raw=space.words(run.slot, len(run.raw)))
             space.put(run.slot, np.zeros_like(now.raw))
         space.forget(now, np.zeros_like(now.raw), flush)
-        space.place([_moved(now, distance)])
+        flush.absorb(space.place([_moved(space, now, distance)]))
     return flush
 
 
@@ -55,21 +55,26 @@ def split(space: Space, address: Virtual) -> Flush:
     run = space.run(address, address)
     format, slot, raw = space.format, run.slot, int(run.raw[0])
     entry, level = format.decode(raw, slot.level), slot.level - 1
+    flush = Flush()
+    if isinstance(entry, Leaf) and entry.size > slot.size:
+        with space.lock(slot.table):
+            space.ungroup(address, flush)
+        return flush
     if not isinstance(entry, Leaf) or level < 0:
         raise SpaceError(
             f"{address:#x} lies in no page that can be split: its level-{slot.level} entry"
             f" is {raw:#x}"
         )
     below = format.levels[level]
+    size = max(below.page_size(shape) for shape in below.pages)
     bits = space.carried(address, attributes(format, slot.level, raw), slot.level, level)
-    steps = np.arange(below.entries, dtype=np.uint64) * np.uint64(below.size)
-    leaves = space.leaves(run.first, np.uint64(entry.address) + steps, level, bits)
-    table, pointer = space.new_table(level, space.all_rights)
+    frames = np.arange(entry.address, entry.address + entry.size, size, dtype=np.uint64)
+    leaves = space.leaves(run.first, frames, level, bits, size)
+    table, pointer = space.new_table(level, format.open_pointer(slot.level))
     space.put(table.slot(0), leaves)
     with space.lock(slot.table):
         space.link(slot, table, pointer)
-    flush = Flush()
-    space.forget(run, np.zeros_like(run.raw), flush)
+    space.forget(run, np.array([pointer], np.uint64), flush)
     return flush
 
 
@@ -77,7 +82,8 @@ def collapse(space: Space, address: Virtual, level: int) -> Flush:
     """Makes one page at `level` of the table that spans `address` there.
 
     The table must be full of pages that lie one after the other and are alike; the large page
-    is accessed and dirty if any of them is, and lacks the rights that the pointer withheld.
+    is accessed and dirty if any of them is, lacks the rights that the pointer withheld, and is
+    global where the pointer said so.
 
     Raises SpaceError where that is not so, or the frames are not aligned for such a page.
     """
@@ -86,42 +92,50 @@ def collapse(space: Space, address: Virtual, level: int) -> Flush:
     if tables[-1].level != lower:
         raise SpaceError(f"{address:#x} has no level-{lower} table to make a page of")
     slot, table = tables[-2].slot_for(address), tables[-1]
-    first = Virtual(address & -slot.size)
-    used = format.accessed | format.dirty
+    first, flush = Virtual(address & -slot.size), Flush()
     with held([space.lock(slot.table), space.lock(table)]):
         run = space.run(first, first + slot.size - 1)
         bits, frame = _alike(space, run, lower)
-        bits |= int(np.bitwise_or.reduce(run.raw)) & used
-        withhold = format.rights_mask & ~format.granted(space.read(slot), level)
-        bits = withheld(format, space.carried(first, bits, lower, level), withhold)
-        space.put(slot, space.leaves(first, np.array([frame], np.uint64), level, bits))
-    flush = Flush()
+        pointer = space.read(slot)
+        bits = space.carried(first, bits, lower, level)
+        if space.flushing.lasting_tables:
+            bits |= pointer & format.lasting
+        leaf = space.leaves(first, np.array([frame], np.uint64), level, bits)
+        withhold = format.rights_mask & ~format.granted(pointer, level)
+        space.forget_table(slot, first, pointer, run.shared, flush)
+        space.put(slot, withheld(format, level, leaf, withhold))
     space.forget(run, np.zeros_like(run.raw), flush)
     space.drop(table, flush)
     return flush
 
 
 def _alike(space: Space, run: Run, level: int) -> tuple[int, int]:
-    """What all pages of a full table hold besides address, accessed and dirty; the first frame."""
+    """What the page has besides its address that is made of all pages of a full table, each of
+    which is alike but for being accessed or dirty, and its address."""
     format = space.format
     used = np.uint64(format.accessed | format.dirty)
     size, entries = format.levels[level].size, format.levels[level].entries
-    entry = format.decode(int(run.raw[0]), run.level)
+    raw = ungrouped(format, run.level, run.raw, run.addresses)
+    entry = format.decode(int(raw[0]), run.level)
     if isinstance(entry, Leaf) and run.level == level:
-        bits = attributes(format, level, int(run.raw[0])) & ~int(used)
+        bits = attributes(format, level, int(raw[0])) & ~int(used)
         frames = np.uint64(entry.address) + np.arange(entries, dtype=np.uint64) * np.uint64(size)
-        if np.array_equal(run.raw & ~used, space.leaves(run.first, frames, level, bits)):
-            return bits, entry.address
+        if np.array_equal(raw & ~used, space.leaves(run.first, frames, level, bits)):
+            return bits | int(np.bitwise_or.reduce(raw) & used), entry.address
     raise SpaceError(
         f"the level-{level} table at {run.first:#x} is not full of pages that are alike and lie"
         " one after the other"
     )
 
 
-def _moved(run: Run, distance: int) -> Batch:
-    if not aligned(distance, run.slot.size):
+def _moved(space: Space, run: Run, distance: int) -> Batch:
+    size = run.slot.size
+    for shape in space.format.levels[run.level].groups:
+        if grouped(space.format, run.level, run.raw).any():
+            size = space.format.levels[run.level].page_size(shape)
+    if not aligned(distance, size):
         raise SpaceError(
-            f"the page of {run.slot.size:#x} bytes at {run.first:#x}, level {run.level}, cannot be"
+            f"the page of {size:#x} bytes at {run.first:#x}, level {run.level}, cannot be"
             f" moved by {distance:#x} bytes: split it first"
         )
     return Batch(Virtual(run.first + distance), run.level, run.raw)

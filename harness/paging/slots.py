@@ -64,7 +64,7 @@ def populate(space: Space, slot: Slot, table_bits: int | None = None) -> None:
     """
     if not slot.level:
         raise SpaceError(f"{slot} can point to no table")
-    bits = space.all_rights if table_bits is None else table_bits
+    bits = space.format.open_pointer(slot.level) if table_bits is None else table_bits
     made, pointer = space.new_table(slot.level - 1, bits)
     with lock(space, slot):
         if space.read(slot) == 0:

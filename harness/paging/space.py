@@ -1,9 +1,9 @@
 """A space with a life: its pages are mapped, changed, unmapped, and it is torn down.
 
-Only a space changes memory, and a request that it refuses changes nothing.  What narrows or
-unmaps returns a `Flush`, which must be done before the change is complete.  Threads may map,
-populate, protect and unmap in one space together; `free_empty` and `tear_down` need it to
-themselves.
+Only a space changes memory, and a request that it refuses changes nothing.  What maps, narrows or
+unmaps returns a `Flush`, which must be done before the change is complete; that of `map` is of
+nothing where the machine keeps no entries that are absent, as on x86.  Threads may map, populate,
+protect and unmap in one space together; `free_empty` and `tear_down` need it to themselves.
 
 `reshape` moves pages and changes their size, `visit` shows what a range holds, `slots` works
 on one entry at a time, `copy` forks, `sync` shares root entries among spaces.
@@ -18,9 +18,19 @@ import numpy as np
 
 from harness.paging.address import Physical, Span, Virtual, aligned
 from harness.paging.allocator import TableAllocator
-from harness.paging.bits import Kind, address_mask, carried, kinds, stale, structure_mask
+from harness.paging.bits import (
+    Kind,
+    address_mask,
+    carried,
+    grouped,
+    kinds,
+    stale,
+    ungrouped,
+)
+from harness.paging.entry import Leaf
 from harness.paging.errors import OutOfTables, SpaceError, Taken
 from harness.paging.flush import Flush
+from harness.paging.format import Shape
 from harness.paging.lock import held
 from harness.paging.memory import Words
 from harness.paging.table import Slot, Table
@@ -35,6 +45,13 @@ class Batch(NamedTuple):
     first: Virtual
     level: int
     raw: Words
+
+
+class _Page(NamedTuple):
+    """A size of pages: the level of their entries, and bytes."""
+
+    level: int
+    size: int
 
 
 class Space(Tree):
@@ -52,19 +69,22 @@ class Space(Tree):
         level: int,
         bits: int,
         table_bits: int | None = None,
-    ) -> None:
+        size: int | None = None,
+    ) -> Flush:
         """Maps pages of the size of `level`, one after the other from `first` on.
 
         frames      physical address of each page, uint64, shape (n,)
         bits        what the leaves hold besides the address
         table_bits  what new pointers hold besides the address; all rights unless given
+        size        bytes of each page, where it takes several slots (64 KiB at level 0 with
+                    Svnapot of RISC-V); as many as a slot spans unless given
 
         Raises SpaceError for a page size that the format lacks, a misaligned or too wide
         address, a bit that a leaf may not have, a range that no root serves, pages that
         overlap with what is there, and memory exhausted.
         """
-        raw = self.leaves(first, frames, level, bits)
-        self.place([Batch(first, level, raw)], table_bits)
+        raw = self.leaves(first, frames, level, bits, size)
+        return self.place([Batch(first, level, raw)], table_bits)
 
     def map_range(
         self,
@@ -73,7 +93,7 @@ class Space(Tree):
         size: int,
         bits: int,
         table_bits: int | None = None,
-    ) -> None:
+    ) -> Flush:
         """Maps `size` bytes from `first` on to those from `frame` on, in the largest pages that
         the alignment of both allows.
 
@@ -82,18 +102,22 @@ class Space(Tree):
         Raises SpaceError as `map` does.
         """
         batches = []
-        for at, start, level, count in self._sizes(first, frame, size):
-            steps = np.arange(count, dtype=np.uint64) * np.uint64(self.format.levels[level].size)
-            raw = self.leaves(at, np.uint64(start) + steps, level, self.carried(at, bits, 0, level))
-            batches.append(Batch(at, level, raw))
-        self.place(batches, table_bits)
+        for at, start, count, page in self._sizes(first, frame, size, bits):
+            steps = np.arange(count, dtype=np.uint64) * np.uint64(page.size)
+            given = self.carried(at, bits, 0, page.level)
+            raw = self.leaves(at, np.uint64(start) + steps, page.level, given, page.size)
+            batches.append(Batch(at, page.level, raw))
+        return self.place(batches, table_bits)
 
     def unmap(self, span: Span) -> Flush:
         """Clears every entry in the span; holes are passed over, tables stay (`free_empty`).
 
-        Raises SpaceError where the span cuts a page, and for a malformed entry.
+        Of a page in several slots a part may be cleared: the rest becomes pages of one slot each.
+
+        Raises SpaceError where the span cuts a page in one slot, and for a malformed entry.
         """
-        return self._rewrite(self.filled(span), lambda raw, level: np.zeros_like(raw))
+        runs = self.filled(span, groups_too=False)
+        return self._rewrite(runs, lambda raw, level: np.zeros_like(raw))
 
     def protect(self, span: Span, bits: int, mask: int | None = None) -> Flush:
         """Gives the pages in the span other attributes; all else is passed over.
@@ -101,11 +125,11 @@ class Space(Tree):
         bits, mask  as for `map` at level 0: the bits under the mask become `bits`.  It is the
                     mask of all rights unless given
 
-        Raises SpaceError where the span cuts a page, for a malformed entry, and for a bit that
-        a leaf may not have.
+        Raises SpaceError where the span cuts a page, except as for `unmap`, for a malformed entry,
+        and for bits that a leaf may not have.
         """
         mask = self.format.rights_mask if mask is None else mask
-        runs = self.filled(span)
+        runs = self.filled(span, groups_too=False)
         changes = {
             level: self._change(span.first, level, bits, mask)
             for level in {0, *(run.level for run in runs)}
@@ -115,6 +139,9 @@ class Space(Tree):
             kept, given = changes[level]
             return np.where(kinds(self.format, level, raw) == Kind.LEAF, raw & kept | given, raw)
 
+        for run in runs:
+            if self.format.levels[run.level].contested & ~int(changes[run.level][0]):
+                self._check_pages(run, change(run.raw, run.level))
         return self._rewrite(runs, change)
 
     def rewrite(self, span: Span, change: Callable[[Words, int], Words]) -> Flush:
@@ -124,10 +151,10 @@ class Space(Tree):
         malformed, and returns what they become, for which the same holds but that they may be
         zero.  It is asked twice: by its first answers to the whole span it may still refuse.
 
-        Raises SpaceError where the span cuts a page, for a malformed entry, and whatever
-        `change` raises.
+        Raises SpaceError where the span cuts a page, except as for `unmap`, for a malformed entry,
+        and whatever `change` raises.
         """
-        runs = self.filled(span)
+        runs = self.filled(span, groups_too=False)
         for run in runs:
             chosen = run.raw != 0
             after = change(run.raw[chosen], run.level)
@@ -179,11 +206,12 @@ class Space(Tree):
         flush.then(self.free_all)
         return flush
 
-    def place(self, batches: Sequence[Batch], table_bits: int | None = None) -> None:
+    def place(self, batches: Sequence[Batch], table_bits: int | None = None) -> Flush:
         """Writes entries where nothing is, all or none; the tables they need are made.
 
         Raises SpaceError unless every place is free and served, and OutOfTables.
         """
+        flush = Flush()
         cut = [part for batch in batches for part in self._cut(batch)]
         if len(cut) == 1:  # nothing is made for it unless its place is free
             [batch] = cut
@@ -193,15 +221,24 @@ class Space(Tree):
             slot = table.slot_for(batch.first)
             with self.lock(table):
                 self._check_free(slot, batch)
-                self.put(slot, batch.raw)
-            return
+                self._fill(slot, batch, flush)
+            return flush
         tables = self.clear_ground(cut, table_bits)
         with held(self.lock(table) for table in tables):
             slots = [table.slot_for(part.first) for table, part in zip(tables, cut, strict=True)]
             for slot, batch in zip(slots, cut, strict=True):
                 self._check_free(slot, batch)
             for slot, batch in zip(slots, cut, strict=True):
-                self.put(slot, batch.raw)
+                self._fill(slot, batch, flush)
+        return flush
+
+    def _fill(self, slot: Slot, batch: Batch, flush: Flush) -> None:
+        """Writes entries from a slot on, where nothing is."""
+        self.put(slot, batch.raw)
+        if self.flushing.absent:
+            shared = self.is_shared(self.path(batch.first, batch.level))
+            run = Run(slot, batch.first, np.zeros_like(batch.raw), shared)
+            self.forget(run, batch.raw, flush)
 
     def clear_ground(self, batches: Sequence[Batch], table_bits: int | None = None) -> list[Table]:
         """Makes the tables that batches need, all or none; returns that of each part of them,
@@ -216,8 +253,10 @@ class Space(Tree):
                 self._check_free(table.slot_for(batch.first), batch)
         return self._grow_for(cut, table_bits)
 
-    def filled(self, span: Span) -> list[Run]:
+    def filled(self, span: Span, groups_too: bool = True) -> list[Run]:
         """The runs of the span from the first to the last entry that is not zero in each.
+
+        groups_too  whether a page in several slots must lie in the span as a whole, too
 
         Raises SpaceError where the span cuts an entry, and for a malformed one.
         """
@@ -229,53 +268,152 @@ class Space(Tree):
         runs = [run.trimmed() for run in self.runs(span) if run.raw.any()]
         for run in runs:
             self._check_wellformed(run.addresses, run.raw, run.level)
-            for end, raw in (run.span.first, run.raw[0]), (run.span.last, run.raw[-1]):
+            reach = self.reach(run) if groups_too else run.span
+            for end, at, raw in (
+                (reach.first, run.first, run.raw[0]),
+                (reach.last, run.span.last & -run.slot.size, run.raw[-1]),
+            ):
                 if end not in span:
                     raise SpaceError(
-                        f"{span} cuts the level-{run.level} entry {int(raw):#x} at"
-                        f" {end & -run.slot.size:#x}: split it first"
+                        f"{span} cuts the level-{run.level} entry {int(raw):#x} at {at:#x}:"
+                        " split it first"
                     )
         return runs
+
+    def reach(self, run: Run) -> Span:
+        """The addresses of all pages of which a slot of the run holds a part."""
+        if not self.format.levels[run.level].groups:
+            return run.span
+        first, last = (self._page_of(run, step) for step in (0, -1))
+        return Span(first.first, last.last)
+
+    def _page_of(self, run: Run, step: int) -> Span:
+        """The addresses of the page in a slot of the run, as many as the slot's if it has none."""
+        entry = self.format.decode(int(run.raw[step]), run.level)
+        size = max(run.slot.size, entry.size if isinstance(entry, Leaf) else 0)
+        return Span.of(int(run.addresses[step]) & -size, size)
+
+    def ungroup(self, address: Virtual, flush: Flush) -> None:
+        """Makes the page in several slots at `address` pages of one slot each, alike in all else;
+        to be done under the lock of its table.
+
+        What one slot notes of accesses may be of another's page: each is accessed and dirty if any
+        of the slots is (RISC-V, "Svnapot").
+        """
+        page = self._page_of(self.run(address, address), 0)
+        path = self.path(address)
+        here = self.format.levels[path[-1].level]
+        slot = path[-1].slot_for(page.first)
+        raw = self.words(slot, page.size >> here.shift)
+        run = Run(slot, Virtual(page.first), raw, self.is_shared(path))
+        chosen = grouped(self.format, run.level, raw)
+        used = int(np.bitwise_or.reduce(raw[chosen])) & (self.format.accessed | self.format.dirty)
+        after = ungrouped(self.format, run.level, raw, run.addresses)
+        after[chosen] |= np.uint64(used)
+        self.put(slot, after)
+        self.forget(run, after, flush)
 
     def forget(self, run: Run, after: Words, flush: Flush) -> None:
         """Puts on the list what is stale when the entries of a run have become `after`."""
         gone = stale(self.format, run.level, run.raw, after)
-        if gone.any():
-            flush.add(
-                run.addresses[gone],
-                everything=run.shared,
-                global_pages=self._may_last(run.level, run.raw[gone]),
-            )
+        if not gone.any():
+            return
+        addresses, before, after = run.addresses[gone], run.raw[gone], after[gone]
+        everything, lasts = run.shared, self._may_last(run, before, after)
+        if self.flushing.leaves_alone:
+            found = kinds(self.format, run.level, before)
+            everything |= bool((found == Kind.POINTER).any())
+            made = kinds(self.format, run.level, after) == Kind.POINTER
+            everything |= bool((made & (found != Kind.LEAF)).any())
+            path = self.path(run.first, run.level)
+            everything |= self.is_fresh(path, flush)
+        if self.format.levels[run.level].groups:
+            addresses = self._all_of_groups(run.level, addresses, before)
+        flush.add(addresses, everything=everything, global_pages=lasts)
 
-    def _may_last(self, level: int, raw: Words) -> bool:
+    def forget_table(
+        self, slot: Slot, first: Virtual, raw: int, shared: bool, flush: Flush
+    ) -> None:
+        """Puts on the list that the pointer `raw` in a slot is gone, with nothing of what was
+        below it left.
+
+        first  the first address that it spanned
+        """
+        words = np.array([raw], np.uint64)
+        run = Run(slot, first, words, shared)
+        flush.add(
+            np.array([first], np.uint64),
+            everything=shared or self.flushing.leaves_alone,
+            global_pages=self.flushing.lasting_tables and self._lasts(run, words),
+        )
+
+    def _all_of_groups(self, level: int, addresses: Words, raw: Words) -> Words:
+        """The addresses of entries, and of all slots of the pages in several slots among them."""
+        here = self.format.levels[level]
+        found = [addresses]
+        for shape in here.groups:
+            size = here.page_size(shape)
+            # One that is absent is kept as what it would be if it were there.
+            told = shape.when._replace(mask=shape.when.mask & ~here.presence)
+            chosen = raw & np.uint64(told.mask) == np.uint64(told.value & told.mask)
+            first = np.unique(addresses[chosen] & np.uint64(-size & 2**64 - 1))
+            found.append((first[:, None] + np.arange(0, size, here.size, dtype=np.uint64)).ravel())
+        return np.concatenate(found)
+
+    def _may_last(self, run: Run, before: Words, after: Words) -> bool:
         """Whether one of these entries is a global page, or a pointer: nobody knows what pages one
         that was changed led to."""
-        lasting = self.format.lasting
-        if not lasting:
+        if not self.format.lasting:
             return False
-        if (raw & np.uint64(lasting)).any():
+        if self.flushing.lasting_tables and self._lasts(run, before | after):
             return True
-        points = self.format.levels[level].pointer is not None
-        return points and bool((kinds(self.format, level, raw) == Kind.POINTER).any())
+        if (before & np.uint64(self.format.lasting)).any():
+            return True
+        points = self.format.levels[run.level].pointer is not None
+        return points and bool((kinds(self.format, run.level, before) == Kind.POINTER).any())
 
-    def leaves(self, first: int, frames: Words, level: int, bits: int) -> Words:
-        """The entries that map `frames`, whose addresses begin at `first`; SpaceError if there
-        can be none."""
-        leaf = self.format.levels[level].leaf if 0 <= level < len(self.format.levels) else None
-        if leaf is None:
+    def _lasts(self, run: Run, raw: Words) -> bool:
+        """Whether entries of a run, or pointers on a way to it, have the lasting bit."""
+        tables = self.path(run.first, run.level)
+        above = [self.read(table.slot_for(run.first)) for table in tables[:-1]]
+        words = np.array([*above, *raw.tolist()], np.uint64)
+        return run.shared or bool((words & np.uint64(self.format.lasting)).any())
+
+    def leaves(
+        self, first: int, frames: Words, level: int, bits: int, size: int | None = None
+    ) -> Words:
+        """The entries that map `frames`, whose addresses begin at `first`: as many for each as the
+        page takes slots.  SpaceError if there can be none.
+
+        size  bytes of each page, as many as a slot spans unless given
+        """
+        here = self.format.levels[level] if 0 <= level < len(self.format.levels) else None
+        leaf = here.page(size) if here else None
+        if here is None or leaf is None:
             known = ", ".join(map(str, self.format.page_levels()))
             raise SpaceError(
                 f"cannot map at {first:#x}: {self.format.name} has pages at levels {known},"
                 f" not at {level}"
+                + (f" of {size:#x} bytes" if here and here.pages and size is not None else "")
             )
+        if leaf in here.groups:
+            size = here.page_size(leaf)
+            if not aligned(first, size):
+                raise SpaceError(f"{first:#x} is not a multiple of the page size {size:#x}")
+            return np.repeat(self._entries(first, frames, level, bits, leaf), size >> here.shift)
+        return self._entries(first, frames, level, bits, leaf)
+
+    def _entries(self, first: int, frames: Words, level: int, bits: int, leaf: Shape) -> Words:
+        """The entries of pages of a shape, one for each."""
+        size = self.format.levels[level].page_size(leaf)
         if len(frames) == 1:
-            return np.array([self._leaf(first, int(frames[0]), level, bits)], np.uint64)
-        raw = np.full(len(frames), self._leaf(first, 0, level, bits), np.uint64)
+            return np.array([self._leaf(first, int(frames[0]), level, bits, size)], np.uint64)
+        raw = np.full(len(frames), self._leaf(first, 0, level, bits, size), np.uint64)
         try:
             leaf.encode(int(np.bitwise_or.reduce(frames)))  # each bit has its own place, or none
         except ValueError:
             for frame in frames.tolist():
-                self._leaf(first, frame, level, bits)
+                self._leaf(first, frame, level, bits, size)
         for mask, shift in leaf.address:
             raw |= frames >> np.uint64(shift) & np.uint64(mask)
         return raw
@@ -287,9 +425,9 @@ class Space(Tree):
         except ValueError as error:
             raise SpaceError(f"cannot map at {address:#x}, level {target}: {error}") from None
 
-    def _leaf(self, first: int, frame: int, level: int, bits: int) -> int:
+    def _leaf(self, first: int, frame: int, level: int, bits: int, size: int | None = None) -> int:
         try:
-            return self.format.leaf(frame, level, bits)
+            return self.format.leaf(frame, level, bits, size)
         except ValueError as error:
             raise SpaceError(f"cannot map at {first:#x}, level {level}: {error}") from None
 
@@ -298,6 +436,8 @@ class Space(Tree):
         flush = Flush()
         for run in runs:
             with self.lock(run.slot.table):
+                if self.format.levels[run.level].groups:
+                    self._ungroup_ends(run, flush)
                 now = run._replace(raw=self.words(run.slot, len(run.raw)))
                 chosen = (run.raw != 0) & (now.raw != 0)
                 after = now.raw.copy()
@@ -306,54 +446,81 @@ class Space(Tree):
             self.forget(now, after, flush)
         return flush
 
+    def _ungroup_ends(self, run: Run, flush: Flush) -> None:
+        """Makes pages of one slot each of those in several slots that the run holds in part."""
+        now = run._replace(raw=self.words(run.slot, len(run.raw)))
+        for step in (0, -1):
+            if not run.span.covers(self._page_of(now, step)):
+                self.ungroup(Virtual(int(run.addresses[step])), flush)
+
     def _change(
         self, address: int, level: int, bits: int, mask: int
     ) -> tuple[np.uint64, np.uint64]:
         """The bits that a change of attributes keeps, and those that it gives, at one level."""
         here = self.carried(address, mask, 0, level)
         given = self.carried(address, bits, 0, level)
-        fixed = here & (address_mask(self.format, level) | structure_mask(self.format, level))
-        fixed |= here >> 8 * self.format.entry_bytes
+        pages = self.format.levels[level].pages
+        fixed = here & address_mask(self.format, level) | here >> 8 * self.format.entry_bytes
+        for shape in pages:
+            fixed |= here & (shape.address_mask | shape.when.mask)
         if fixed or given & ~here:
             raise SpaceError(
                 f"cannot change {given:#x} under mask {here:#x} at {address:#x}, level {level}:"
                 f" bits {fixed | given & ~here:#x} are not to be given so"
             )
-        self.leaves(address, np.zeros(1, np.uint64), level, given)
+        try:
+            for shape in pages:
+                self.format.check_free(shape, level, given)
+        except ValueError as error:
+            raise SpaceError(f"cannot map at {address:#x}, level {level}: {error}") from None
         return ~np.uint64(here), np.uint64(given)
 
+    def _check_pages(self, run: Run, after: Words) -> None:
+        """SpaceError unless what was a page is one afterwards."""
+        self._check_wellformed(run.addresses, after, run.level)
+        was, found = (kinds(self.format, run.level, raw) == Kind.LEAF for raw in (run.raw, after))
+        if (was & ~found).any():
+            step = int((was & ~found).argmax())
+            raise SpaceError(
+                f"the level-{run.level} entry {int(run.raw[step]):#x} at"
+                f" {int(run.addresses[step]):#x} would be no page any more: {int(after[step]):#x}"
+            )
+
     def _sizes(
-        self, first: int, frame: int, size: int
-    ) -> Iterator[tuple[Virtual, Physical, int, int]]:
-        """How the largest pages tile a range: address, frame, level and count of equal ones."""
-        levels = self.format.levels
-        usable = [n for n in self.format.page_levels() if aligned(first - frame, levels[n].size)]
-        if not (usable and aligned(first | size, levels[usable[0]].size) and size >= 0):
-            smallest = levels[self.format.page_levels()[0]].size
+        self, first: int, frame: int, size: int, bits: int
+    ) -> Iterator[tuple[Virtual, Physical, int, _Page]]:
+        """How the largest pages tile a range: address, frame and count of equal pages."""
+        format = self.format
+        pages = [
+            _Page(level, here.page_size(shape))
+            for level, here in enumerate(format.levels)
+            for shape in sorted(here.pages, key=here.page_size)
+        ]
+        usable = [page for page in pages if aligned(first - frame, page.size)]
+        if not (usable and aligned(first | size, usable[0].size) and size >= 0):
             raise SpaceError(
                 f"cannot map {size:#x} bytes at {first:#x} to {frame:#x}: not all are multiples"
-                f" of {smallest:#x}, a page at level {self.format.page_levels()[0]}"
+                f" of {pages[0].size:#x}, a page at level {pages[0].level}"
             )
         if not size:
             return
         self.root_for(first)
         self.check_served(Span.of(first, size))
-        for end in frame, frame + size - levels[usable[0]].size:
-            self._leaf(first, end, usable[0], 0)
+        level = usable[0].level
+        for end in frame, frame + size - usable[0].size:
+            self._leaf(first, end, level, self.carried(first, bits, 0, level))
         done = 0
         while done < size:
             at = first + done
-            level = max(
-                n for n in usable if aligned(at, levels[n].size) and levels[n].size <= size - done
-            )
+            page = [one for one in usable if aligned(at, one.size) and one.size <= size - done][-1]
             upto = size - done
             for larger in usable:
-                if larger > level:
-                    upto = min(upto, -at % levels[larger].size or upto)
+                if larger.size > page.size:
+                    upto = min(upto, -at % larger.size or upto)
                     break
-            count = upto // levels[level].size
-            yield Virtual(at), Physical(frame + done), level, count
-            done += count * levels[level].size
+            count = upto // page.size
+            yield Virtual(at), Physical(frame + done), count, page
+            done += count * page.size
 
     def _cut(self, batch: Batch) -> Iterator[Batch]:
         """The batch cut where a new table begins; SpaceError for a range that is not served."""
@@ -398,8 +565,9 @@ class Space(Tree):
             )
 
     def _pointer_bits(self, table_bits: int | None) -> Callable[[int], int]:
-        bits = self.all_rights if table_bits is None else table_bits
-        return lambda level: bits
+        if table_bits is None:
+            return self.format.open_pointer
+        return lambda level: table_bits
 
     def _free_empty(self, path: list[Table], span: Span, flush: Flush) -> None:
         """Unlinks what is empty below the last table of a path, from the bottom up."""
@@ -419,5 +587,6 @@ class Space(Tree):
             self._free_empty([*path, below], inside, flush)
             if not self.words(below.slot(0), self.format.levels[below.level].entries).any():
                 shared = self.is_shared([*path, below])
-                self.unlink(table.slot(first.index + step), below, flush)
-                flush.add(np.array([at.first], np.uint64), everything=shared)
+                slot, start = table.slot(first.index + step), Virtual(at.first)
+                self.forget_table(slot, start, int(raw[step]), shared, flush)
+                self.unlink(slot, below, flush)

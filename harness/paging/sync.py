@@ -9,16 +9,18 @@ import numpy as np
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.entry import Leaf, Pointer
 from harness.paging.errors import SpaceError
+from harness.paging.flush import Flush
 from harness.paging.lock import held
 from harness.paging.space import Space
 from harness.paging.table import Slot
 
 
-def sync_roots(reference: Space, spaces: Iterable[Space], span: Span) -> None:
+def sync_roots(reference: Space, spaces: Iterable[Space], span: Span) -> Flush:
     """Gives every space the root entries that the reference has for a span, both ends included.
 
     Spaces share the tables below them then.  These stay the reference's: the others read them,
-    and do not change or free them.  Nothing is to be flushed, since nothing was there before.
+    and do not change or free them.  What is to be flushed, where the machine may still hold that
+    nothing was there before, is to be flushed in each of the spaces.
 
     An entry that a space has already must lead to where the reference's does; the rest of it,
     such as whether it was accessed, is that space's own.  SpaceError otherwise, and for a space
@@ -39,6 +41,10 @@ def sync_roots(reference: Space, spaces: Iterable[Space], span: Span) -> None:
         ]
         for space, slot, raw in missing:
             space.put(slot, np.array([raw], np.uint64))
+    flush = Flush()
+    if missing and reference.flushing.absent:
+        flush.add_everything()
+    return flush
 
 
 def _root_entries(space: Space, span: Span) -> Iterator[tuple[Virtual, int]]:

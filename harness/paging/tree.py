@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -84,12 +85,14 @@ class Run(NamedTuple):
 class _Node:
     """What a space knows of a table: the pointers that lead to it, and its lock.
 
-    own  whether it is given back in the end; a root may belong to somebody else
+    own    whether it is given back in the end; a root may belong to somebody else
+    fresh  whether the machine may still hold that there is none
     """
 
     table: Table
     own: bool
     links: int = 0
+    fresh: bool = False
     lock: TableLock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -112,7 +115,7 @@ class Tree:
         self, memory: WritableMemory, roots: tuple[Root, ...], allocator: TableAllocator
     ) -> None:
         format = roots[0].table.format
-        if not format.changeable:
+        if format.flushing is None:
             raise SpaceError(
                 f"what a machine must forget of {format.name} tables is not known here: they can be"
                 " read, but not changed"
@@ -121,7 +124,7 @@ class Tree:
         self.roots = roots
         self.allocator = allocator
         self.format = format
-        self.all_rights = self.format.granting(*self.format.rights)
+        self.flushing = format.flushing
         self._top_lock = TableLock(roots[0].table)
         self._nodes: dict[int, _Node] = {}
         self._adopt()
@@ -308,9 +311,24 @@ class Tree:
             raise SpaceError(f"{table} cannot be put in place: {error}") from None
 
     def link(self, slot: Slot, table: Table, pointer: int) -> None:
-        """Makes a new table the space's own, by a pointer in a slot whose lock is held."""
-        self._nodes[table.address] = _Node(table, own=True, links=1)
+        """Makes a new table the space's own, by a pointer in a slot whose lock is held.
+
+        Where nothing was before and nothing is in the table, nothing is to be flushed: if the
+        machine may still hold that there is no table, that is due with what comes into it.
+        """
+        node = _Node(table, own=True, links=1)
+        if self.flushing.absent and self.flushing.leaves_alone:
+            node.fresh = self.format.levels[slot.level].is_absent(self.read(slot))
+        self._nodes[table.address] = node
         self.put(slot, np.array([pointer], np.uint64))
+
+    def is_fresh(self, path: Sequence[Table], flush: Flush) -> bool:
+        """Whether the machine may still hold that a table of a path is not there, which it will
+        have forgotten when the flush is done."""
+        fresh = [node for table in path if (node := self._nodes[table.address]).fresh]
+        for node in fresh:
+            flush.then(partial(setattr, node, "fresh", False))
+        return bool(fresh)
 
     def unlink(self, slot: Slot, table: Table, flush: Flush) -> None:
         """Clears the pointer in a slot.  The table is freed after the flush if it was the last."""

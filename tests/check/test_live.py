@@ -111,7 +111,7 @@ def fill_by_old_names(space: GuestSpace, at: int) -> None:
     k.set_pte_at(space, address, pte, Value(space.format, 0, raw))
 
 
-def nothing_to_flush(operation: Callable[[GuestSpace, int], None]) -> Operation:
+def nothing_to_flush(operation: Callable[[GuestSpace, int], object]) -> Operation:
     def done(space: GuestSpace, at: int) -> Flush:
         operation(space, at)
         return Flush()

@@ -227,9 +227,9 @@ def test_attributes_are_all_but_the_address_and_what_makes_it_a_page() -> None:
 def test_a_right_is_withheld_by_clearing_it_or_by_setting_it(
     format: Format, raw: int, rights: int, left: int
 ) -> None:
-    assert withheld(format, raw, rights) == left
-    assert isinstance(withheld(format, raw, rights), int)
-    assert withheld(format, words(raw, raw), rights).tolist() == [left, left]
+    assert withheld(format, 0, raw, rights) == left
+    assert isinstance(withheld(format, 0, raw, rights), int)
+    assert withheld(format, 0, words(raw, raw), rights).tolist() == [left, left]
 
 
 def test_a_bit_with_a_name_moves_to_where_the_level_has_it() -> None:

@@ -51,7 +51,8 @@ class Place:
             entry = raw if level else self.format.leaf(8 * self.world.page, 0, 0)
             self.world.space.put(table.slot(1), np.array([entry], np.uint64))
             level += 1
-            given = self.world.space.all_rights if bits is None or level < self.level else bits
+            open = self.format.open_pointer(level)
+            given = open if bits is None or level < self.level else bits
             raw = self.format.pointer(table.address, level, given)
         return raw
 

@@ -130,7 +130,7 @@ def test_a_level_3_entry_is_a_pgd_with_four_levels_and_a_p4d_with_five() -> None
 
 def test_a_new_table_is_a_table_from_the_start(world: World) -> None:
     for level in range(1, len(world.format.levels)):
-        table, raw = world.space.new_table(level - 1, world.space.all_rights)
+        table, raw = world.space.new_table(level - 1, world.format.open_pointer(level))
         pointer = Value(world.format, level, raw)
         assert pointer.points and pointer.present
         assert not pointer.leaf

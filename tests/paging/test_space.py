@@ -651,7 +651,7 @@ def test_a_table_that_is_linked_again_before_the_flush_is_not_freed_by_it(world:
 def test_a_self_map_is_no_table_to_change_through(x86: World) -> None:
     root = x86.space.roots[0].table
     top = x86.size(root.level)
-    pointer = x86.format.pointer(root.address, root.level, x86.space.all_rights)
+    pointer = x86.format.pointer(root.address, root.level, x86.format.open_pointer(root.level))
     x86.space.write(root.slot(3), pointer)
     again = Space(x86.memory, x86.space.roots, x86.allocator)
     for space in x86.space, again:

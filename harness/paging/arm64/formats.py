@@ -147,7 +147,7 @@ def stage1(
         denied=AP_READ_ONLY | UXN | PXN,
         accessed=AF,
         dirty=0,
-        changeable=False,
+        flushing=None,
     )
 
 

@@ -67,7 +67,7 @@ def radix(page_bits: int) -> Format:
         accessed=REFERENCE,
         dirty=CHANGE,
         byte_order="big",
-        changeable=False,
+        flushing=None,
     )
 
 

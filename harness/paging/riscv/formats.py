@@ -1,7 +1,8 @@
 """The formats of RISC-V page tables: Sv32, Sv39, Sv48 and Sv57.
 
 Source: the privileged specification 1.13, chapter "Supervisor-Level ISA", sections "Sv32", "Sv39",
-"Sv48" and "Sv57", and the chapters of the extensions Svnapot, Svpbmt and Svrsw60t59b.
+"Sv48" and "Sv57", and the chapters of the extensions Svnapot, Svpbmt, Svrsw60t59b and Svvptc; what
+is to be flushed, section "Supervisor Memory-Management Fence Instruction".
 
 A pointer gives no rights and takes none.  Whether the machine sets A and D or faults where they are
 clear (Svadu, Svade) is a matter of an access, as are SUM and MXR.
@@ -13,7 +14,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
-from harness.paging.format import Field, Forbidden, Format, Level, Pattern, Reserved, Shape, bits
+from harness.paging.format import (
+    Field,
+    Flushing,
+    Forbidden,
+    Format,
+    Level,
+    Pattern,
+    Reserved,
+    Shape,
+    bits,
+)
 
 PAGE_BITS = 12
 """log2 of the smallest page, and of the size of a table."""
@@ -37,18 +48,26 @@ _NO_TYPE = Forbidden(Pattern(PBMT, PBMT), "PBMT=3")
 _NO_MEMORY_TYPE = Reserved(PBMT, "PBMT where it means nothing")
 _NO_NAPOT = Reserved(N, "N where it means nothing")
 
+_FLUSHING = Flushing(absent=True, denials=True, leaves_alone=True, lasting_tables=True)
+"""Any entry that was read may be kept.  SFENCE.VMA with an address in rs1 is for leaves alone."""
+
 _NAMES = {"V": V, "R": R, "W": W, "X": X, "U": U, "G": G, "A": A, "D": D, "RSW": RSW}
 
 
 @cache
 def sv(
-    address_bits: int, svnapot: bool = False, svpbmt: bool = False, svrsw60t59b: bool = False
+    address_bits: int,
+    svnapot: bool = False,
+    svpbmt: bool = False,
+    svrsw60t59b: bool = False,
+    svvptc: bool = False,
 ) -> Format:
     """The format of addresses of 32, 39, 48 or 57 bits, on a machine with these extensions.
 
     svpbmt  as menvcfg.PBMTE has it: while that is 0, PBMT is reserved
+    svvptc  what is newly valid is seen in time without a flush
 
-    Raises ValueError for another width, and for an extension in Sv32, which has none of them.
+    Raises ValueError for another width, and for an extension in Sv32, which has but Svvptc.
     """
     if address_bits not in (32, 39, 48, 57):
         raise ValueError(
@@ -58,7 +77,7 @@ def sv(
         if svnapot or svpbmt or svrsw60t59b:
             raise ValueError("entries of Sv32 have no bits for Svnapot, Svpbmt or Svrsw60t59b")
         levels = tuple(_level(number, 10, bits(31, 10), (), _NAMES) for number in range(2))
-        return _format("Sv32", 4, levels)
+        return _format("Sv32", 4, levels, svvptc)
     highest = 58 if svrsw60t59b else 60
     high = (Reserved(bits(highest, 54), f"bits {highest}:54"), _NO_MEMORY_TYPE, _NO_NAPOT)
     names = {**_NAMES, "PBMT": PBMT} if svpbmt else _NAMES
@@ -66,12 +85,11 @@ def sv(
         _level(number, 9, bits(53, 10), high, names)
         for number in range((address_bits - PAGE_BITS) // 9)
     )
-    return _format(
-        f"Sv{address_bits}", 8, (_with_napot(pages[0]) if svnapot else pages[0], *pages[1:])
-    )
+    lowest = _with_napot(pages[0]) if svnapot else pages[0]
+    return _format(f"Sv{address_bits}", 8, (lowest, *pages[1:]), svvptc)
 
 
-def _format(name: str, entry_bytes: int, levels: tuple[Level, ...]) -> Format:
+def _format(name: str, entry_bytes: int, levels: tuple[Level, ...], svvptc: bool) -> Format:
     return Format(
         name=name,
         entry_bytes=entry_bytes,
@@ -81,7 +99,7 @@ def _format(name: str, entry_bytes: int, levels: tuple[Level, ...]) -> Format:
         accessed=A,
         dirty=D,
         lasting=G,
-        changeable=False,
+        flushing=replace(_FLUSHING, absent=not svvptc),
     )
 
 
@@ -101,7 +119,9 @@ def _level(
     forbidden: tuple[Forbidden, ...] = (_WRITE_ONLY,) if number else (_WRITE_ONLY, _NO_RIGHTS)
     if "PBMT" in names:
         forbidden += (_NO_TYPE,)
-    page = Shape(_PAGE, False, (Field(ppn & ~low, 2),), reserved, forbidden, bits=names)
+    page = Shape(
+        _PAGE, False, (Field(ppn & ~low, 2),), reserved, forbidden, bits=names, ignored=RSW
+    )
     if not number:
         return Level("PTE", shift, index_bits, (page,), _ABSENT)
     pointer = Shape(
@@ -112,6 +132,7 @@ def _level(
         grants={},
         notes=False,
         bits={name: _NAMES[name] for name in ("V", "R", "W", "X", "G", "RSW")},
+        ignored=RSW,
     )
     return Level("PTE", shift, index_bits, (pointer, page), _ABSENT)
 

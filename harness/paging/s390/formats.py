@@ -60,7 +60,7 @@ def dat(edat1: bool = False, edat2: bool = False, iep: bool = False) -> Format:
         accessed=0,
         dirty=0,
         byte_order="big",
-        changeable=False,
+        flushing=None,
     )
 
 

@@ -160,7 +160,6 @@ def _long_mode(levels: int, maxphyaddr: int, nxe: bool, page1gb: bool, amd: bool
         lasting=G,
         exclusive=US,  # SMEP and SMAP keep the supervisor out of user pages
         shadow=RW,  # CR4.CET (SDM 4.6.1)
-        leaf_only=KEY,
     )
 
 
@@ -229,7 +228,7 @@ def paging32(maxphyaddr: int, pse: bool, pse36: bool) -> Format:
     short = _address(LEGACY_ADDRESS_BITS, PAGE_BITS)
     above = {**_ENTRY, "PS": PS}
     page4k = Shape(_PRESENT, False, short, bits={**_LEAF, "PAT": PAT})
-    pde: tuple[Shape, ...] = (Shape(_PRESENT, True, short, bits=above),)
+    pde: tuple[Shape, ...] = (Shape(_PRESENT, True, short, bits=above, ignored=PS),)
     if pse:
         pde = (
             Shape(_TABLE, True, short, bits=above),
@@ -249,7 +248,6 @@ def paging32(maxphyaddr: int, pse: bool, pse36: bool) -> Format:
         lasting=G,
         exclusive=US,  # SMEP and SMAP keep the supervisor out of user pages
         shadow=RW,  # CR4.CET (SDM 4.6.1)
-        leaf_only=0 if pse else PS,
     )
 
 

@@ -9,13 +9,10 @@ import pytest
 
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
-from harness.paging.allocator import TableAllocator
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
-from harness.paging.errors import SpaceError
 from harness.paging.format import Format
 from harness.paging.memory import BufferMemory
 from harness.paging.riscv.formats import sv
-from harness.paging.space import Space
 from harness.paging.table import Root, Table
 from harness.paging.walk import walk
 from tests.paging.tables import KIND, RESERVED, RIGHT, Entry, complaints
@@ -197,11 +194,3 @@ def test_a_width_or_extension_that_is_not_there_is_refused() -> None:
     for extension in ("svnapot", "svpbmt", "svrsw60t59b"):
         with pytest.raises(ValueError, match="Sv32 have no bits for Svnapot"):
             sv(32, **{extension: True})
-
-
-def test_a_space_is_not_built_of_tables_whose_flushes_are_not_known() -> None:
-    memory = BufferMemory(np.zeros(0x4000, np.uint8))
-    allocator = TableAllocator(memory, Span(0, 0x3FFF))
-    root = Root(allocator.allocate(sv(39), 2), Span(0, (1 << 38) - 1))
-    with pytest.raises(SpaceError, match="what a machine must forget of Sv39 tables is not known"):
-        Space(memory, (root,), allocator)

@@ -79,7 +79,6 @@ def _without(format: Format, shape: Shape, raw: Words, rights: int) -> Words:
     return raw & ~np.uint64(cleared) | np.uint64(added)
 
 
-@lru_cache
 def _withholding(format: Format, shape: Shape, rights: int) -> tuple[int, int]:
     """The bits to clear in entries of a shape, and those to set then, to withhold rights."""
     if shape.grants is None:

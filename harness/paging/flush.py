@@ -30,6 +30,8 @@ class Flush:
                  not enough to drop them
     """
 
+    __slots__ = ("_addresses", "_after", "everything", "global_pages")
+
     def __init__(self) -> None:
         self.everything = False
         self.global_pages = False
@@ -46,7 +48,7 @@ class Flush:
 
     def __bool__(self) -> bool:
         """Whether there is anything to be dropped, or to be done afterwards."""
-        return self.everything or bool(self._addresses) or bool(self._after)
+        return bool(self.everything or self._addresses or self._after)
 
     def add(
         self, addresses: Words, *, everything: bool = False, global_pages: bool = False

@@ -115,6 +115,11 @@ class Shape:
         required = _union(part.value for part in self.reserved)
         return Pattern(self.when.mask | self.reserved_mask, self.when.value | required)
 
+    @cached_property
+    def taken(self) -> int:
+        """The bits that the address, and what makes an entry one of this shape, leave no choice."""
+        return self.address_mask | self.clean.mask
+
     def offending(self, raw: int) -> int:
         """The bits for which an entry of this shape is malformed, 0 where it is not."""
         wrong = (raw ^ self.clean.value) & self.reserved_mask
@@ -252,12 +257,9 @@ class Level:
         """Bytes of a page of that shape."""
         return self.size if shape.size is None else 1 << shape.size
 
-    def page(self, size: int | None) -> Shape | None:
-        """How to read leaves of so many bytes, as large as their slot unless given; None where
-        there can be none."""
-        if size is None or size == self.size:
-            return self.leaf
-        return next((shape for shape in self.groups if self.page_size(shape) == size), None)
+    def page(self, size: int) -> Shape | None:
+        """How to read leaves of so many bytes, None where there can be none."""
+        return next((shape for shape in self.pages if self.page_size(shape) == size), None)
 
     def matching(self, raw: int) -> Shape | None:
         """The shape that an entry has, well-formed or not; None for one that has none."""
@@ -481,12 +483,14 @@ class Format:
         Raises ValueError where no entry can say that: a size the level lacks, an address
         misaligned or too wide, a bit that is reserved or the address's own.
         """
-        return self._encode(self.levels[level].page(size), "leaf", address, level, bits)
+        here = self.levels[level]
+        shape = here.leaf if size is None else here.page(size)
+        return self._encode(shape, "leaf", address, level, bits)
 
     def check_free(self, shape: Shape, level: int, bits: int) -> None:
         """ValueError for a bit that entries of a shape at `level` may not have besides the address
         and what makes it one."""
-        wrong = bits & (shape.address_mask | shape.clean.mask) | bits >> 8 * self.entry_bytes
+        wrong = bits & shape.taken | bits >> 8 * self.entry_bytes
         if wrong:
             what = f"{self.levels[level].name} {'pointer' if shape.points else 'leaf'}"
             raise ValueError(f"bits {wrong:#x} are not free in a {what} of {self.name}")
@@ -496,7 +500,8 @@ class Format:
         if shape is None:
             raise ValueError(f"{self.name} has no {kind} at level {level} ({here.name})")
         raw = shape.encode(address) | shape.clean.value | bits
-        self.check_free(shape, level, bits)
+        if bits & shape.taken or bits >> 8 * self.entry_bytes:
+            self.check_free(shape, level, bits)
         if here.matching(raw) is not shape:
             raise ValueError(f"with bits {bits:#x} a {here.name} of {self.name} is no {kind}")
         for pattern, reason in shape.forbidden:

@@ -30,7 +30,6 @@ from harness.paging.bits import (
 from harness.paging.entry import Leaf
 from harness.paging.errors import OutOfTables, SpaceError, Taken
 from harness.paging.flush import Flush
-from harness.paging.format import Shape
 from harness.paging.lock import held
 from harness.paging.memory import Words
 from harness.paging.table import Slot, Table
@@ -269,14 +268,11 @@ class Space(Tree):
         for run in runs:
             self._check_wellformed(run.addresses, run.raw, run.level)
             reach = self.reach(run) if groups_too else run.span
-            for end, at, raw in (
-                (reach.first, run.first, run.raw[0]),
-                (reach.last, run.span.last & -run.slot.size, run.raw[-1]),
-            ):
+            for end, raw in (reach.first, run.raw[0]), (reach.last, run.raw[-1]):
                 if end not in span:
                     raise SpaceError(
-                        f"{span} cuts the level-{run.level} entry {int(raw):#x} at {at:#x}:"
-                        " split it first"
+                        f"{span} cuts the level-{run.level} entry {int(raw):#x} at"
+                        f" {end & -run.slot.size:#x}: split it first"
                     )
         return runs
 
@@ -318,15 +314,16 @@ class Space(Tree):
         gone = stale(self.format, run.level, run.raw, after)
         if not gone.any():
             return
-        addresses, before, after = run.addresses[gone], run.raw[gone], after[gone]
-        everything, lasts = run.shared, self._may_last(run, before, after)
+        addresses, everything = run.addresses[gone], run.shared
+        before = run.raw[gone]
+        lasts = self._may_last(run.level, before)
         if self.flushing.leaves_alone:
-            found = kinds(self.format, run.level, before)
-            everything |= bool((found == Kind.POINTER).any())
-            made = kinds(self.format, run.level, after) == Kind.POINTER
-            everything |= bool((made & (found != Kind.LEAF)).any())
-            path = self.path(run.first, run.level)
-            everything |= self.is_fresh(path, flush)
+            found, made = (kinds(self.format, run.level, raw) for raw in (before, after[gone]))
+            tables = (found == Kind.POINTER) | (made == Kind.POINTER) & (found != Kind.LEAF)
+            everything |= bool(tables.any())
+            everything |= self.is_fresh(self.path(run.first, run.level), flush)
+        if self.flushing.lasting_tables:
+            lasts |= self._lasts(run, after[gone])
         if self.format.levels[run.level].groups:
             addresses = self._all_of_groups(run.level, addresses, before)
         flush.add(addresses, everything=everything, global_pages=lasts)
@@ -360,24 +357,22 @@ class Space(Tree):
             found.append((first[:, None] + np.arange(0, size, here.size, dtype=np.uint64)).ravel())
         return np.concatenate(found)
 
-    def _may_last(self, run: Run, before: Words, after: Words) -> bool:
+    def _may_last(self, level: int, raw: Words) -> bool:
         """Whether one of these entries is a global page, or a pointer: nobody knows what pages one
         that was changed led to."""
-        if not self.format.lasting:
+        lasting = self.format.lasting
+        if not lasting:
             return False
-        if self.flushing.lasting_tables and self._lasts(run, before | after):
+        if (raw & np.uint64(lasting)).any():
             return True
-        if (before & np.uint64(self.format.lasting)).any():
-            return True
-        points = self.format.levels[run.level].pointer is not None
-        return points and bool((kinds(self.format, run.level, before) == Kind.POINTER).any())
+        points = self.format.levels[level].pointer is not None
+        return points and bool((kinds(self.format, level, raw) == Kind.POINTER).any())
 
     def _lasts(self, run: Run, raw: Words) -> bool:
-        """Whether entries of a run, or pointers on a way to it, have the lasting bit."""
-        tables = self.path(run.first, run.level)
-        above = [self.read(table.slot_for(run.first)) for table in tables[:-1]]
-        words = np.array([*above, *raw.tolist()], np.uint64)
-        return run.shared or bool((words & np.uint64(self.format.lasting)).any())
+        """Whether one of these entries of a run, or a pointer on a way to it, makes pages global."""
+        path = self.path(run.first, run.level)
+        words = [self.read(table.slot_for(run.first)) for table in path[:-1]] + raw.tolist()
+        return run.shared or any(word & self.format.lasting for word in words)
 
     def leaves(
         self, first: int, frames: Words, level: int, bits: int, size: int | None = None
@@ -388,7 +383,9 @@ class Space(Tree):
         size  bytes of each page, as many as a slot spans unless given
         """
         here = self.format.levels[level] if 0 <= level < len(self.format.levels) else None
-        leaf = here.page(size) if here else None
+        leaf = None
+        if here is not None:
+            leaf = here.leaf if size is None else here.page(size)
         if here is None or leaf is None:
             known = ", ".join(map(str, self.format.page_levels()))
             raise SpaceError(
@@ -396,18 +393,13 @@ class Space(Tree):
                 f" not at {level}"
                 + (f" of {size:#x} bytes" if here and here.pages and size is not None else "")
             )
-        if leaf in here.groups:
-            size = here.page_size(leaf)
-            if not aligned(first, size):
-                raise SpaceError(f"{first:#x} is not a multiple of the page size {size:#x}")
-            return np.repeat(self._entries(first, frames, level, bits, leaf), size >> here.shift)
-        return self._entries(first, frames, level, bits, leaf)
-
-    def _entries(self, first: int, frames: Words, level: int, bits: int, leaf: Shape) -> Words:
-        """The entries of pages of a shape, one for each."""
-        size = self.format.levels[level].page_size(leaf)
+        slots = 1 if size is None else size >> here.shift
+        if slots > 1 and not aligned(first, size or 0):
+            raise SpaceError(f"{first:#x} is not a multiple of the page size {size:#x}")
         if len(frames) == 1:
-            return np.array([self._leaf(first, int(frames[0]), level, bits, size)], np.uint64)
+            return np.array(
+                [self._leaf(first, int(frames[0]), level, bits, size)] * slots, np.uint64
+            )
         raw = np.full(len(frames), self._leaf(first, 0, level, bits, size), np.uint64)
         try:
             leaf.encode(int(np.bitwise_or.reduce(frames)))  # each bit has its own place, or none
@@ -416,7 +408,7 @@ class Space(Tree):
                 self._leaf(first, frame, level, bits, size)
         for mask, shift in leaf.address:
             raw |= frames >> np.uint64(shift) & np.uint64(mask)
-        return raw
+        return np.repeat(raw, slots) if slots > 1 else raw
 
     def carried(self, address: int, bits: int, source: int, target: int) -> int:
         """`bits.carried`, with the address in the error."""

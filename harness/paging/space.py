@@ -321,12 +321,14 @@ class Space(Tree):
             found, made = (kinds(self.format, run.level, raw) for raw in (before, after[gone]))
             tables = (found == Kind.POINTER) | (made == Kind.POINTER) & (found != Kind.LEAF)
             everything |= bool(tables.any())
-            everything |= self.is_fresh(self.path(run.first, run.level), flush)
+            everything |= self.is_fresh(self.path(run.first, run.level))
         if self.flushing.lasting_tables:
             lasts |= self._lasts(run, after[gone])
         if self.format.levels[run.level].groups:
             addresses = self._all_of_groups(run.level, addresses, before)
         flush.add(addresses, everything=everything, global_pages=lasts)
+        if everything:
+            self.settle(flush)
 
     def forget_table(
         self, slot: Slot, first: Virtual, raw: int, shared: bool, flush: Flush
@@ -338,11 +340,11 @@ class Space(Tree):
         """
         words = np.array([raw], np.uint64)
         run = Run(slot, first, words, shared)
-        flush.add(
-            np.array([first], np.uint64),
-            everything=shared or self.flushing.leaves_alone,
-            global_pages=self.flushing.lasting_tables and self._lasts(run, words),
-        )
+        everything = shared or self.flushing.leaves_alone
+        lasts = self.flushing.lasting_tables and self._lasts(run, words)
+        flush.add(np.array([first], np.uint64), everything=everything, global_pages=lasts)
+        if everything:
+            self.settle(flush)
 
     def _all_of_groups(self, level: int, addresses: Words, raw: Words) -> Words:
         """The addresses of entries, and of all slots of the pages in several slots among them."""
@@ -369,7 +371,7 @@ class Space(Tree):
         return points and bool((kinds(self.format, level, raw) == Kind.POINTER).any())
 
     def _lasts(self, run: Run, raw: Words) -> bool:
-        """Whether one of these entries of a run, or a pointer on a way to it, makes pages global."""
+        """Whether one of these entries of a run, or a pointer to it, makes pages global."""
         path = self.path(run.first, run.level)
         words = [self.read(table.slot_for(run.first)) for table in path[:-1]] + raw.tolist()
         return run.shared or any(word & self.format.lasting for word in words)

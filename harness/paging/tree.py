@@ -81,18 +81,16 @@ class Run(NamedTuple):
         return Run(slot, first, self.raw[start:stop], self.shared)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Node:
     """What a space knows of a table: the pointers that lead to it, and its lock.
 
-    own    whether it is given back in the end; a root may belong to somebody else
-    fresh  whether the machine may still hold that there is none
+    own  whether it is given back in the end; a root may belong to somebody else
     """
 
     table: Table
     own: bool
     links: int = 0
-    fresh: bool = False
     lock: TableLock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -127,6 +125,7 @@ class Tree:
         self.flushing = format.flushing
         self._top_lock = TableLock(roots[0].table)
         self._nodes: dict[int, _Node] = {}
+        self._fresh: set[_Node] = set()
         self._adopt()
 
     def root_for(self, address: int) -> Root:
@@ -317,18 +316,21 @@ class Tree:
         machine may still hold that there is no table, that is due with what comes into it.
         """
         node = _Node(table, own=True, links=1)
-        if self.flushing.absent and self.flushing.leaves_alone:
-            node.fresh = self.format.levels[slot.level].is_absent(self.read(slot))
+        kept = self.flushing.absent and self.flushing.leaves_alone
+        if kept and self.format.levels[slot.level].is_absent(self.read(slot)):
+            self._fresh.add(node)
         self._nodes[table.address] = node
         self.put(slot, np.array([pointer], np.uint64))
 
-    def is_fresh(self, path: Sequence[Table], flush: Flush) -> bool:
-        """Whether the machine may still hold that a table of a path is not there, which it will
-        have forgotten when the flush is done."""
-        fresh = [node for table in path if (node := self._nodes[table.address]).fresh]
-        for node in fresh:
-            flush.then(partial(setattr, node, "fresh", False))
-        return bool(fresh)
+    def is_fresh(self, path: Sequence[Table]) -> bool:
+        """Whether the machine may still hold that a table of a path is not there."""
+        return any(self._nodes[table.address] in self._fresh for table in path)
+
+    def settle(self, flush: Flush) -> None:
+        """Has all tables that there are now known to the machine once the flush, which is of
+        everything, is done."""
+        if self._fresh:
+            flush.then(partial(self._fresh.difference_update, set(self._fresh)))
 
     def unlink(self, slot: Slot, table: Table, flush: Flush) -> None:
         """Clears the pointer in a slot.  The table is freed after the flush if it was the last."""
@@ -353,6 +355,7 @@ class Tree:
         node = self._nodes.get(table.address)
         if node is not None and not node.links:
             del self._nodes[table.address]
+            self._fresh.discard(node)
             self.allocator.free(table)
 
     def _adopt(self) -> None:

@@ -1,5 +1,5 @@
-"""Spaces to test with: x86 at both level counts, and made-up formats that share nothing with it
-but the rules of the library.
+"""Spaces to test with: x86 at both level counts, RISC-V, and made-up formats that share nothing
+with them but the rules of the library.
 
 Their tables have 8, 4 and 16 entries and their pages 64, 512 and 2048 bytes.  The flags are the
 highest bits of an entry, and one field lies elsewhere at every level.  A space has two root
@@ -18,10 +18,10 @@ from harness.paging.allocator import TableAllocator
 from harness.paging.entry import Absent, Leaf
 from harness.paging.format import Field, Format, Level, Pattern, Reserved, Shape
 from harness.paging.memory import BufferMemory, Words
+from harness.paging.riscv.formats import sv
 from harness.paging.space import Space
 from harness.paging.table import Root, Table
 from harness.paging.walk import Walk, walk
-from harness.paging.x86.cpu import canonical_halves
 from harness.paging.x86.formats import long_mode
 
 
@@ -70,6 +70,12 @@ FORMATS = {
     "uneven": UNEVEN,
     "short": SHORT,
 }
+RISCV = {
+    "sv32": sv(32),
+    "sv39": sv(39, svnapot=True),
+    "sv48": sv(48, svpbmt=True, svvptc=True),
+    "sv57": sv(57, svnapot=True, svpbmt=True, svrsw60t59b=True),
+}
 ROOM = Span(0, (1 << 20) - 1)
 """Where the tables of a test lie.  Frames are numbers only: no test reads what is in them."""
 
@@ -90,10 +96,11 @@ class World:
     def new_roots(self) -> tuple[Root, ...]:
         """Roots with new tables: one for both halves, or one for each."""
         level = len(self.format.levels) - 1
-        if len(self.format.levels) > 3:
-            table = self.allocator.allocate(self.format, level)
-            return tuple(Root(table, half) for half in canonical_halves(level + 1))
         top = self.format.levels[level]
+        if self.format not in (UNEVEN, SHORT):
+            table = self.allocator.allocate(self.format, level)
+            half, all = top.size * top.entries // 2, 1 << 8 * self.format.entry_bytes
+            return Root(table, Span.of(0, half)), Root(table, Span.of(all - half, half))
         return tuple(
             Root(
                 self.allocator.allocate(self.format, level), Span.of(first, top.size * top.entries)

@@ -1,5 +1,10 @@
 """Random sequences of operations, beside a dictionary of pages and a machine that forgets
-nothing unless it is told to."""
+nothing unless it is told to.
+
+What a machine keeps, and what makes it forget, is written here from the manuals: SDM volume 3A,
+4.10.4; RISC-V's privileged specification, "Supervisor Memory-Management Fence Instruction" and
+"Svnapot".
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -27,7 +32,7 @@ from harness.paging.sync import sync_roots
 from harness.paging.table import Root
 from harness.paging.value import Value
 from harness.paging.walk import walk
-from tests.paging.spaces import FORMATS, World
+from tests.paging.spaces import FORMATS, RISCV, World
 
 TABLES = 4
 """Level-0 tables that the sequences use, all in a row."""
@@ -44,7 +49,31 @@ class Mapped(NamedTuple):
 
 Pages = dict[int, Mapped]
 
-rights = st.frozensets(st.sampled_from(["write", "user", "execute"]))
+
+class Rules(NamedTuple):
+    """What a machine keeps of what it has read.
+
+    absent   that there is no page, or no table, is kept until it is flushed
+    denials  rights that were given are not seen before a flush
+    leaves   a flush of an address is for leaves: what it kept of tables goes when all is flushed
+    group    small pages that one entry can stand for in each of its slots; 1 where none can
+    """
+
+    absent: bool
+    denials: bool
+    leaves: bool
+    group: int
+
+
+LEAST = Rules(absent=False, denials=False, leaves=False, group=1)
+RULES = {
+    "sv32": Rules(absent=True, denials=True, leaves=True, group=1),
+    "sv39": Rules(absent=True, denials=True, leaves=True, group=16),
+    "sv48": Rules(absent=False, denials=True, leaves=True, group=1),
+    "sv57": Rules(absent=True, denials=True, leaves=True, group=16),
+}
+
+rights = st.frozensets(st.sampled_from(["read", "write", "user", "execute"]))
 
 edges = st.tuples(st.integers(0, TABLES - 1), st.integers(-3, 2))
 """A table and a page counted from either end of it, so that sequences meet at the edges."""
@@ -63,13 +92,18 @@ class Sequences(RuleBasedStateMachine):
         self.space = self.world.space
         self.per_table = self.world.table_span // self.world.page
         self.base = self.served().last + 1 - TABLES * self.world.table_span
+        self.rules = RULES.get(self.name, LEAST)
         self.pages: Pages = {}
         self.tables: set[int] = set()
         self.cached: Pages = {}
+        self.absent: set[int] = set()
+        self.pointers: set[int] = set()
+        self.no_pointers: set[int] = set()
+        self.grown = False
         self.next_frame = self.per_table
 
     def new_world(self) -> World:
-        return World(FORMATS[self.name])
+        return World({**FORMATS, **RISCV}[self.name])
 
     def served(self) -> Span:
         """The addresses at whose end the sequences take place."""
@@ -83,6 +117,8 @@ class Sequences(RuleBasedStateMachine):
 
     def range_of(self, edge: tuple[int, int], count: int) -> range:
         table, offset = edge
+        if self.rules.group > 1 and offset > 0:
+            offset += self.rules.group - 2  # about the end of the first group
         first = table * self.per_table + (offset % self.per_table if count else 0)
         return range(first, min(first + (count or self.per_table), TABLES * self.per_table))
 
@@ -95,17 +131,47 @@ class Sequences(RuleBasedStateMachine):
     def tables_of(self, pages: range) -> set[int]:
         return {page // self.per_table for page in pages}
 
+    def given(self, rights: frozenset[str]) -> frozenset[str]:
+        """The rights that a page can have: RISC-V has no page without R and X, nor W without R."""
+        if "read" not in self.world.format.rights:
+            return rights - {"read"}
+        return rights if "execute" in rights and "write" not in rights else rights | {"read"}
+
+    def bits(self, rights: frozenset[str]) -> int:
+        return self.world.format.granting(*rights)
+
+    def is_cut(self, one: Mapped, pages: range) -> bool:
+        return one.first < pages[0] or one.first + one.pages > pages[-1] + 1
+
     def cuts(self, pages: range) -> bool:
-        """Whether a large page lies in the range with a part of it only."""
-        return any(
-            one.first < pages[0] or one.first + one.pages > pages[-1] + 1
-            for one in map(self.pages.get, pages)
-            if one
-        )
+        """Whether a page lies in the range with a part of it only."""
+        return any(self.is_cut(one, pages) for one in map(self.pages.get, pages) if one)
+
+    def cuts_large(self, pages: range) -> bool:
+        """The same of pages that one slot holds."""
+        held = (one for one in map(self.pages.get, pages) if one)
+        return any(one.pages > self.rules.group and self.is_cut(one, pages) for one in held)
+
+    def cut_groups(self, pages: range) -> set[int]:
+        """The small pages of all groups that lie in the range with a part of them only."""
+        found: set[int] = set()
+        for one in [one for one in map(self.pages.get, pages) if one]:
+            if 1 < one.pages <= self.rules.group and self.is_cut(one, pages):
+                found |= set(range(one.first, one.first + one.pages))
+        return found
+
+    def ungroup(self, cut: set[int]) -> None:
+        for page in cut:
+            self.pages[page] = self.pages[page]._replace(first=page, pages=1)
 
     def leaves(self, pages: range) -> set[int]:
-        """The first small page of each page in the range."""
-        return {self.pages[page].first for page in pages if page in self.pages}
+        """The small pages by which to flush the pages in the range: the first of one in a slot,
+        every one of a group, each of which the machine may keep."""
+        found: set[int] = set()
+        for one in [one for one in map(self.pages.get, pages) if one]:
+            grouped = 1 < one.pages <= self.rules.group
+            found |= set(range(one.first, one.first + one.pages)) if grouped else {one.first}
+        return found
 
     def narrows(self, page: int, rights: frozenset[str]) -> bool:
         """Whether somebody loses something when the page has these rights.
@@ -113,6 +179,8 @@ class Sequences(RuleBasedStateMachine):
         Read-only and dirty, as a fork leaves a page that was written, it is a shadow stack, which
         the right to write takes away (SDM volume 3A, 4.6.1).
         """
+        if self.rules.denials:
+            return rights != self.pages[page].rights
         format = self.world.format
         exclusive = set(format.rights_of(format.exclusive))
         lost, given = self.pages[page].rights - rights, rights - self.pages[page].rights
@@ -133,8 +201,10 @@ class Sequences(RuleBasedStateMachine):
 
         One that runs out of tables counts as refused: the invariants see that nothing changed.
         """
+        before = sum(self.space.account().tables)
         try:
             flush = action() or Flush()
+            self.grown |= sum(self.space.account().tables) > before
         except OutOfTables:
             assert self.world.allocator.remaining == 0
             return None
@@ -144,16 +214,37 @@ class Sequences(RuleBasedStateMachine):
         assert may
         return flush
 
-    def forget(self, flush: Flush, expected: set[int]) -> None:
-        """The machine drops what it is told to, which must be just what was expected."""
-        assert not flush.everything
-        assert flush.addresses.tolist() == sorted(self.address(page) for page in expected)
-        self.drop(flush)
+    def forget(self, flush: Flush, expected: set[int], unlinks: bool = False) -> None:
+        """The machine drops what it is told to, which must be just what was expected.
 
-    def drop(self, flush: Flush) -> None:
+        unlinks  whether tables are gone
+        """
+        assert flush.addresses.tolist() == sorted(self.address(page) for page in expected)
+        self.drop(flush, unlinks)
+
+    def forget_new(self, flush: Flush, mapped: set[int]) -> None:
+        """The same after nothing but new pages came."""
+        self.forget(flush, mapped if self.rules.absent else set())
+
+    def drop(self, flush: Flush, unlinks: bool = False) -> None:
+        if flush.everything:
+            assert self.rules.leaves and (unlinks or (self.rules.absent and self.grown))
+            self.cached, self.absent, self.pointers, self.no_pointers = {}, set(), set(), set()
+            self.grown = False
         for address in flush.addresses.tolist():
-            hit = self.cached.get((address - self.base) // self.world.page)
-            if hit:
+            page = (address - self.base) // self.world.page
+            table = page // self.per_table
+            self.absent.discard(page)
+            if self.pages.get(page, self.pages.get(table * self.per_table)) and (
+                table not in self.tables
+            ):
+                self.no_pointers.discard(table)
+            if not self.rules.leaves:
+                self.pointers.discard(table)
+            hit = self.cached.get(page)
+            if hit and 1 < hit.pages <= self.rules.group:
+                self.cached.pop(page)
+            elif hit:
                 for page in range(hit.first, hit.first + hit.pages):
                     self.cached.pop(page, None)
         self.tell(flush)
@@ -173,33 +264,58 @@ class Sequences(RuleBasedStateMachine):
 
     @rule(edge=edges, count=counts, rights=rights)
     def map_small(self, edge: tuple[int, int], count: int, rights: frozenset[str]) -> None:
+        rights = self.given(rights)
         pages = self.range_of(edge, count)
         first = self.frames(len(pages), 1)
         frames = (np.arange(len(pages), dtype=np.uint64) + np.uint64(first)) * np.uint64(
             self.world.page
         )
-        bits = self.world.rights(*rights)
+        bits = self.bits(rights)
         may = not any(page in self.pages for page in pages)
         done = self.attempt(may, lambda: self.space.map(self.address(pages[0]), frames, 0, bits))
         if done is not None:
             self.tables |= self.tables_of(pages)
             for step, page in enumerate(pages):
                 self.pages[page] = Mapped(first + step, rights, page, 1)
+            self.forget_new(done, set(pages))
+
+    @precondition(lambda self: self.rules.group > 1)
+    @rule(edge=edges, count=st.integers(1, 2), rights=rights)
+    def map_groups(self, edge: tuple[int, int], count: int, rights: frozenset[str]) -> None:
+        rights, group = self.given(rights), self.rules.group
+        start = self.range_of(edge, 1)[0] // group * group
+        pages = range(start, min(start + count * group, TABLES * self.per_table))
+        first = self.frames(len(pages), group)
+        frames = np.arange(first, first + len(pages), group, dtype=np.uint64) * np.uint64(
+            self.world.page
+        )
+        size, bits = group * self.world.page, self.bits(rights)
+        may = not any(page in self.pages for page in pages)
+        action = lambda: self.space.map(self.address(start), frames, 0, bits, size=size)  # noqa: E731
+        done = self.attempt(may, action)
+        if done is not None:
+            self.tables |= self.tables_of(pages)
+            for step, page in enumerate(pages):
+                self.pages[page] = Mapped(first + step, rights, page // group * group, group)
+            self.forget_new(done, set(pages))
 
     @rule(table=st.integers(0, TABLES - 1), rights=rights)
     def map_large(self, table: int, rights: frozenset[str]) -> None:
+        rights = self.given(rights)
         pages = range(table * self.per_table, (table + 1) * self.per_table)
         first = self.frames(self.per_table, self.per_table)
         frames = np.array([first * self.world.page], np.uint64)
-        bits = self.world.rights(*rights)
+        bits = self.bits(rights)
         may = table not in self.tables and pages[0] not in self.pages
         done = self.attempt(may, lambda: self.space.map(self.address(pages[0]), frames, 1, bits))
         if done is not None:
             for step, page in enumerate(pages):
                 self.pages[page] = Mapped(first + step, rights, pages[0], self.per_table)
+            self.forget_new(done, {pages[0]})
 
     @rule(edge=edges, tables=st.integers(1, 2), rights=rights)
     def map_range(self, edge: tuple[int, int], tables: int, rights: frozenset[str]) -> None:
+        rights = self.given(rights)
         start = self.range_of(edge, 1)[0]
         pages = range(start, min(start + tables * self.per_table, TABLES * self.per_table))
         first = self.frames(len(pages) + self.per_table, self.per_table) + start % self.per_table
@@ -213,33 +329,41 @@ class Sequences(RuleBasedStateMachine):
             self.address(start),
             Physical(first * self.world.page),
             len(pages) * self.world.page,
-            self.world.rights(*rights),
+            self.bits(rights),
         )
-        if self.attempt(may, action) is not None:
+        done = self.attempt(may, action)
+        if done is not None:
             self.tables |= self.tables_of(pages) - whole
             for step, page in enumerate(pages):
-                table = page // self.per_table
-                leaf = (table * self.per_table, self.per_table) if table in whole else (page, 1)
-                self.pages[page] = Mapped(first + step, rights, *leaf)
+                size = self.per_table if page // self.per_table in whole else self.rules.group
+                leaf = Mapped(first + step, rights, page // size * size, size)
+                if self.is_cut(leaf, pages):
+                    leaf = leaf._replace(first=page, pages=1)
+                self.pages[page] = leaf
+            self.forget_new(done, self.leaves(pages))
 
     @rule(edge=edges, count=counts)
     def unmap(self, edge: tuple[int, int], count: int) -> None:
         pages = self.range_of(edge, count)
-        gone = self.leaves(pages)
-        flush = self.attempt(not self.cuts(pages), lambda: self.space.unmap(self.span(pages)))
+        gone, cut = self.leaves(pages), self.cut_groups(pages)
+        flush = self.attempt(not self.cuts_large(pages), lambda: self.space.unmap(self.span(pages)))
         if flush is not None:
+            self.ungroup(cut)
             for page in pages:
                 self.pages.pop(page, None)
             self.forget(flush, gone)
 
     @rule(edge=edges, count=counts, rights=rights)
     def protect(self, edge: tuple[int, int], count: int, rights: frozenset[str]) -> None:
+        rights = self.given(rights)
         pages = self.range_of(edge, count)
-        bits = self.world.rights(*rights)
-        less = {page for page in self.leaves(pages) if self.narrows(page, rights)}
+        bits = self.bits(rights)
+        cut = self.cut_groups(pages)
+        less = {page for page in self.leaves(pages) if page in cut or self.narrows(page, rights)}
         action = lambda: self.space.protect(self.span(pages), bits)  # noqa: E731
-        flush = self.attempt(not self.cuts(pages), action)
+        flush = self.attempt(not self.cuts_large(pages), action)
         if flush is not None:
+            self.ungroup(cut)
             for page in pages:
                 if page in self.pages:
                     self.pages[page] = self.pages[page]._replace(rights=rights)
@@ -252,12 +376,14 @@ class Sequences(RuleBasedStateMachine):
         target = range(start, start + len(pages))
         distance = start - pages[0]
         moved = {page + distance: self.pages[page] for page in pages if page in self.pages}
-        large = any(one.pages > 1 for one in moved.values())
+        large = any(one.pages == self.per_table for one in moved.values())
+        grouped = any(one.pages == self.rules.group > 1 for one in moved.values())
         fits = target[-1] < TABLES * self.per_table and not set(target) & set(pages)
         may = (
             fits
             and not self.cuts(pages)
             and not (large and distance % self.per_table)
+            and not (grouped and distance % self.rules.group)
             and not any(page in self.pages for page in target)
             and not (large and self._large_tables(pages, distance) & self.tables)
         )
@@ -269,13 +395,13 @@ class Sequences(RuleBasedStateMachine):
                 self.pages.pop(page, None)
             for page, one in moved.items():
                 self.pages[page] = one._replace(first=one.first + distance)
-                if one.pages == 1:
+                if one.pages < self.per_table:
                     self.tables.add(page // self.per_table)
-            self.forget(flush, gone)
+            self.forget(flush, gone | (self.leaves(target) if self.rules.absent else set()))
 
     def _large_tables(self, pages: range, distance: int) -> set[int]:
         """The tables in whose place large pages of the range would come."""
-        large = {p for p in pages if p in self.pages and self.pages[p].pages > 1}
+        large = {p for p in pages if p in self.pages and self.pages[p].pages == self.per_table}
         return {(page + distance) // self.per_table for page in large}
 
     @precondition(lambda self: self.pages)
@@ -285,10 +411,12 @@ class Sequences(RuleBasedStateMachine):
         one = self.pages[page]
         flush = self.attempt(one.pages > 1, lambda: split(self.space, self.address(page)))
         if flush is not None:
+            gone = self.leaves(range(page, page + 1))
             self.tables.add(page // self.per_table)
+            size = self.rules.group if one.pages > self.rules.group else 1
             for part in range(one.first, one.first + one.pages):
-                self.pages[part] = self.pages[part]._replace(first=part, pages=1)
-            self.forget(flush, {one.first})
+                self.pages[part] = self.pages[part]._replace(first=part // size * size, pages=size)
+            self.forget(flush, gone)
 
     @rule(table=st.integers(0, TABLES - 1))
     def collapse(self, table: int) -> None:
@@ -307,12 +435,13 @@ class Sequences(RuleBasedStateMachine):
             for page in pages:
                 whole = self.pages[page]._replace(first=pages[0], pages=self.per_table)
                 self.pages[page] = whole
-            self.forget(flush, set(pages))
+            self.forget(flush, set(pages), unlinks=True)
 
     @rule(edge=edges, count=counts)
     def populate(self, edge: tuple[int, int], count: int) -> None:
         pages = self.range_of(edge, count)
-        may = not any(one.pages > 1 for one in map(self.pages.get, pages) if one)
+        held = (one for one in map(self.pages.get, pages) if one)
+        may = not any(one.pages == self.per_table for one in held)
         done = self.attempt(may, lambda: self.space.populate(self.span(pages)))
         if done is not None:
             self.tables |= self.tables_of(pages)
@@ -326,7 +455,7 @@ class Sequences(RuleBasedStateMachine):
         listed = set(flush.addresses.tolist())
         assert {self.address(table * self.per_table) for table in gone} <= listed
         self.tables -= gone
-        self.drop(flush)
+        self.drop(flush, unlinks=True)
 
     @rule(edge=edges, count=counts, private=st.booleans())
     def fork(self, edge: tuple[int, int], count: int, private: bool) -> None:
@@ -340,9 +469,8 @@ class Sequences(RuleBasedStateMachine):
             counted.append(copied.counts.get(Page.PAGE, 0))
             return copied.flush
 
-        less = {
-            page for page in self.leaves(pages) if private and "write" in self.pages[page].rights
-        }
+        less = {page for page in self.leaves(pages) if "write" in self.pages[page].rights}
+        less = less if private else set()
         flush = self.attempt(not self.cuts(pages), copy)
         if flush is not None:
             inside = [page for page in pages if page in self.pages]
@@ -363,6 +491,7 @@ class Sequences(RuleBasedStateMachine):
     @rule(data=st.data(), rights=st.one_of(st.none(), rights))
     def one_slot(self, data: st.DataObject, rights: frozenset[str] | None) -> None:
         """Gives one small page other rights, or clears it."""
+        rights = None if rights is None else self.given(rights)
         page = data.draw(st.sampled_from(sorted(self.pages)))
         if self.pages[page].pages > 1:
             return
@@ -376,7 +505,7 @@ class Sequences(RuleBasedStateMachine):
             gone = {page} if self.narrows(page, rights) else set()
             noted = self.space.read(slot) & (format.accessed | format.dirty)
             frame = self.pages[page].frame * self.world.page
-            raw = format.leaf(frame, 0, self.world.rights(*rights) | noted)
+            raw = format.leaf(frame, 0, self.bits(rights) | noted)
             flush = slots.put(self.space, slot, Value(format, 0, raw), address)
             self.pages[page] = self.pages[page]._replace(rights=rights)
         self.forget(flush, gone)
@@ -385,7 +514,9 @@ class Sequences(RuleBasedStateMachine):
     def sync(self) -> None:
         self.world.allocator.remaining = None
         other = self.world.new_space()
-        sync_roots(self.space, [other], Span(self.base, self.served().last))
+        with sync_roots(self.space, [other], Span(self.base, self.served().last)) as flush:
+            linked = bool(self.tables or self.pages) or sum(self.space.account().tables) > 1
+            assert flush.everything == (self.rules.absent and linked)
         self.compare(other, self.pages)
         self.forked(other)
         with other.tear_down():
@@ -405,11 +536,15 @@ class Sequences(RuleBasedStateMachine):
             page: (
                 int(walks.physical[page]) // self.world.page,
                 frozenset(self.world.format.rights_of(int(walks.granted[page]))),
-                self.per_table if walks.level[page] else 1,
+                self.per_table if walks.level[page] else self.slots_of(int(walks.raw[page])),
             )
             for page in np.flatnonzero(walks.end == bulk.End.LEAF).tolist()
         }
         assert found == {page: (one.frame, one.rights, one.pages) for page, one in expected.items()}
+
+    def slots_of(self, raw: int) -> int:
+        """How many slots a small page takes: those of a group have bit 63, N, set."""
+        return self.rules.group if self.rules.group > 1 and raw >> 63 else 1
 
     @invariant()
     def the_walks_are_those_of_the_dictionary(self) -> None:
@@ -422,7 +557,20 @@ class Sequences(RuleBasedStateMachine):
             assert now, f"page {page} is still cached"
             assert (now.frame, now.first, now.pages) == (one.frame, one.first, one.pages)
             assert one.rights <= now.rights, f"page {page} has rights that were taken away"
+            if self.rules.denials:
+                assert one.rights == now.rights, f"page {page} is denied rights that it has"
+        assert not self.absent & set(self.pages), "a page is held to be absent"
+        used = {page // self.per_table for page in self.pages}
+        assert not self.no_pointers & used, "a table is held to be absent"
+        assert self.pointers <= self.tables, "a table that is gone is still held"
         self.cached = dict(self.pages)
+        self.pointers = set(self.tables)
+        if self.rules.absent:
+            tables = (table * self.per_table for table in self.tables)
+            read = {first + step for first in tables for step in range(self.per_table)}
+            self.absent = read - set(self.pages)
+            large = {page // self.per_table for page in self.pages} - self.tables
+            self.no_pointers = set(range(TABLES)) - self.tables - large
 
     @invariant()
     def the_account_is_of_the_tables_that_there_are(self) -> None:
@@ -434,7 +582,7 @@ class Sequences(RuleBasedStateMachine):
         assert not any(self.space.account().tables)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [*FORMATS, *RISCV])
 def test_every_sequence_leaves_the_space_as_the_dictionary_says(name: str) -> None:
     machine = type("Sequences", (Sequences,), {"name": name})
     run_state_machine_as_test(

@@ -1,0 +1,150 @@
+"""The sequences are tested: a library that changes tables wrongly is caught by them.
+
+Each fault is planted where a maintainer would make it, in RISC-V's spaces, where a machine keeps
+the most.
+"""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from harness.paging import space as spaces
+from harness.paging.bits import ungrouped
+from harness.paging.flush import Flush
+from harness.paging.format import Format
+from harness.paging.memory import Words
+from harness.paging.space import Batch, Space
+from harness.paging.table import Slot
+from harness.paging.tree import Run, Tree
+from tests.paging.riscv import test_space as groups
+from tests.paging.spaces import RISCV, World
+from tests.paging.test_space_sequences import Sequences
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def other_rule(**rule: bool) -> Plant:
+    """A format that says something else of what is to be flushed."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        flushing = RISCV["sv39"].flushing
+        assert flushing is not None
+        patch.setitem(RISCV, "sv39", replace(RISCV["sv39"], flushing=replace(flushing, **rule)))
+
+    return plant
+
+
+def instead(owner: object, name: str, made: object) -> Plant:
+    return lambda patch: patch.setattr(owner, name, made)
+
+
+def put_and_told_nothing(space: Space, slot: Slot, batch: Batch, flush: Flush) -> None:
+    space.put(slot, batch.raw)
+
+
+def groups_frame_for_all(format: Format, level: int, raw: Words, addresses: Words) -> Words:
+    return ungrouped(format, level, raw, addresses & ~np.uint64(0xFFFF))
+
+
+def first_slot_of_a_group(self: Space, level: int, addresses: Words, raw: Words) -> Words:
+    return np.unique(addresses & ~np.uint64(0xFFFF))
+
+
+def first_end_alone(space: Space, run: Run, flush: Flush) -> None:
+    if not run.span.covers(space._page_of(run, 0)):
+        space.ungroup(run.first, flush)
+
+
+FAULTS: dict[str, Plant] = {
+    "a new mapping is not flushed": other_rule(absent=False),
+    "a right that is given is not flushed": other_rule(denials=False),
+    "a table that is gone is flushed by its address": other_rule(leaves_alone=False),
+    "a table that is new is flushed by an address": instead(Tree, "is_fresh", lambda *_: False),
+    "what moves is flushed where it was alone": instead(Space, "_fill", put_and_told_nothing),
+    "a collapse forgets that there was a table": instead(Space, "forget_table", lambda *_: None),
+    "of a group the first slot is flushed": instead(Space, "_all_of_groups", first_slot_of_a_group),
+    "a group's first frame is that of all its pages": instead(
+        spaces, "ungrouped", groups_frame_for_all
+    ),
+}
+
+GROUPS: dict[str, tuple[Plant, Callable[[World], None]]] = {
+    "a group is changed in part": (
+        instead(Space, "_ungroup_ends", lambda *_: None),
+        groups.test_to_change_a_part_splits_the_page_first,
+    ),
+    "a group is cut at its first end alone": (
+        instead(Space, "_ungroup_ends", first_end_alone),
+        groups.test_a_page_that_is_cut_at_the_end_of_a_range_is_split,
+    ),
+    "a fork takes a part of a group along": (
+        instead(Space, "reach", lambda _, run: run.span),
+        groups.test_a_part_is_not_copied_nor_moved,
+    ),
+    "of a group the slot that changed is flushed": (
+        instead(Space, "_all_of_groups", lambda _, level, addresses, raw: addresses),
+        groups.test_one_slot_that_changes_is_flushed_for_all,
+    ),
+    "A and D of a group's other slots are lost": (
+        instead(spaces, "grouped", lambda format, level, raw: raw == 0),
+        groups.test_to_change_a_part_splits_the_page_first,
+    ),
+}
+"""Those that the sequences find too, but late; the first two and the fork's in 300 of them."""
+
+
+def run(name: str, examples: int) -> None:
+    """The same sequences each time, as many as it takes or this many."""
+    run_state_machine_as_test(
+        type("Sequences", (Sequences,), {"name": name}),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=20,
+            deadline=None,
+            phases=[Phase.generate],
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.fixture
+def dropped() -> Iterator[None]:
+    """What is dropped undone, where a test stops in between, is no matter here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
+        gc.collect()
+
+
+@pytest.mark.usefixtures("dropped")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_sequences_find_a_fault(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    FAULTS[fault](monkeypatch)
+    with pytest.raises((AssertionError, ExceptionGroup)) as found:
+        run("sv39", 300)
+    all_found = found.value.exceptions if isinstance(found.value, ExceptionGroup) else [found.value]
+    assert all(isinstance(one, AssertionError) for one in all_found), all_found
+
+
+def test_the_same_sequences_find_nothing_where_nothing_is_planted() -> None:
+    run("sv39", 20)
+
+
+@pytest.mark.usefixtures("dropped")
+@pytest.mark.parametrize("fault", GROUPS)
+def test_a_fault_in_groups_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant, test = GROUPS[fault]
+    test(groups.two_groups())
+    plant(monkeypatch)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        test(groups.two_groups())

@@ -1,6 +1,7 @@
 """What the machine must forget before a change of its tables is complete.
 
-Whatever narrows, unmaps or moves returns a Flush, and who gets it must have the machine do it:
+Whatever narrows, unmaps or moves returns a Flush, and so does whatever maps, which has nothing to
+flush where the machine keeps no absent entries (x86).  Who gets one must have the machine do it:
 
     with space.unmap(span) as flush:
         guest.invalidate(flush.addresses)
@@ -25,9 +26,10 @@ class Flush:
     """Translations to be dropped, and what is to be done once they are.
 
     everything   what changed can be reached at addresses that are not listed, since a table
-                 is shared or a root is gone: all translations of the space are to be dropped
-    global_pages whether some of the translations are global, so that a reload of the root is
-                 not enough to drop them
+                 is shared or a root is gone, or by no flush of an address, since it is a pointer
+                 (RISC-V): all translations of the space are to be dropped
+    global_pages whether some of the translations are global, so that a reload of the root, or a
+                 flush of one address space (RISC-V), is not enough to drop them
     """
 
     __slots__ = ("_addresses", "_after", "everything", "global_pages")

@@ -92,7 +92,7 @@ class Sequences(RuleBasedStateMachine):
         self.space = self.world.space
         self.per_table = self.world.table_span // self.world.page
         self.base = self.served().last + 1 - TABLES * self.world.table_span
-        self.rules = RULES.get(self.name, LEAST)
+        self.keeps = RULES.get(self.name, LEAST)
         self.pages: Pages = {}
         self.tables: set[int] = set()
         self.cached: Pages = {}
@@ -117,8 +117,8 @@ class Sequences(RuleBasedStateMachine):
 
     def range_of(self, edge: tuple[int, int], count: int) -> range:
         table, offset = edge
-        if self.rules.group > 1 and offset > 0:
-            offset += self.rules.group - 2  # about the end of the first group
+        if self.keeps.group > 1 and offset > 0:
+            offset += self.keeps.group - 2  # about the end of the first group
         first = table * self.per_table + (offset % self.per_table if count else 0)
         return range(first, min(first + (count or self.per_table), TABLES * self.per_table))
 
@@ -150,13 +150,13 @@ class Sequences(RuleBasedStateMachine):
     def cuts_large(self, pages: range) -> bool:
         """The same of pages that one slot holds."""
         held = (one for one in map(self.pages.get, pages) if one)
-        return any(one.pages > self.rules.group and self.is_cut(one, pages) for one in held)
+        return any(one.pages > self.keeps.group and self.is_cut(one, pages) for one in held)
 
     def cut_groups(self, pages: range) -> set[int]:
         """The small pages of all groups that lie in the range with a part of them only."""
         found: set[int] = set()
         for one in [one for one in map(self.pages.get, pages) if one]:
-            if 1 < one.pages <= self.rules.group and self.is_cut(one, pages):
+            if 1 < one.pages <= self.keeps.group and self.is_cut(one, pages):
                 found |= set(range(one.first, one.first + one.pages))
         return found
 
@@ -169,7 +169,7 @@ class Sequences(RuleBasedStateMachine):
         every one of a group, each of which the machine may keep."""
         found: set[int] = set()
         for one in [one for one in map(self.pages.get, pages) if one]:
-            grouped = 1 < one.pages <= self.rules.group
+            grouped = 1 < one.pages <= self.keeps.group
             found |= set(range(one.first, one.first + one.pages)) if grouped else {one.first}
         return found
 
@@ -179,7 +179,7 @@ class Sequences(RuleBasedStateMachine):
         Read-only and dirty, as a fork leaves a page that was written, it is a shadow stack, which
         the right to write takes away (SDM volume 3A, 4.6.1).
         """
-        if self.rules.denials:
+        if self.keeps.denials:
             return rights != self.pages[page].rights
         format = self.world.format
         exclusive = set(format.rights_of(format.exclusive))
@@ -224,11 +224,11 @@ class Sequences(RuleBasedStateMachine):
 
     def forget_new(self, flush: Flush, mapped: set[int]) -> None:
         """The same after nothing but new pages came."""
-        self.forget(flush, mapped if self.rules.absent else set())
+        self.forget(flush, mapped if self.keeps.absent else set())
 
     def drop(self, flush: Flush, unlinks: bool = False) -> None:
         if flush.everything:
-            assert self.rules.leaves and (unlinks or (self.rules.absent and self.grown))
+            assert self.keeps.leaves and (unlinks or (self.keeps.absent and self.grown))
             self.cached, self.absent, self.pointers, self.no_pointers = {}, set(), set(), set()
             self.grown = False
         for address in flush.addresses.tolist():
@@ -239,10 +239,10 @@ class Sequences(RuleBasedStateMachine):
                 table not in self.tables
             ):
                 self.no_pointers.discard(table)
-            if not self.rules.leaves:
+            if not self.keeps.leaves:
                 self.pointers.discard(table)
             hit = self.cached.get(page)
-            if hit and 1 < hit.pages <= self.rules.group:
+            if hit and 1 < hit.pages <= self.keeps.group:
                 self.cached.pop(page)
             elif hit:
                 for page in range(hit.first, hit.first + hit.pages):
@@ -279,10 +279,10 @@ class Sequences(RuleBasedStateMachine):
                 self.pages[page] = Mapped(first + step, rights, page, 1)
             self.forget_new(done, set(pages))
 
-    @precondition(lambda self: self.rules.group > 1)
+    @precondition(lambda self: self.keeps.group > 1)
     @rule(edge=edges, count=st.integers(1, 2), rights=rights)
     def map_groups(self, edge: tuple[int, int], count: int, rights: frozenset[str]) -> None:
-        rights, group = self.given(rights), self.rules.group
+        rights, group = self.given(rights), self.keeps.group
         start = self.range_of(edge, 1)[0] // group * group
         pages = range(start, min(start + count * group, TABLES * self.per_table))
         first = self.frames(len(pages), group)
@@ -335,7 +335,7 @@ class Sequences(RuleBasedStateMachine):
         if done is not None:
             self.tables |= self.tables_of(pages) - whole
             for step, page in enumerate(pages):
-                size = self.per_table if page // self.per_table in whole else self.rules.group
+                size = self.per_table if page // self.per_table in whole else self.keeps.group
                 leaf = Mapped(first + step, rights, page // size * size, size)
                 if self.is_cut(leaf, pages):
                     leaf = leaf._replace(first=page, pages=1)
@@ -377,13 +377,13 @@ class Sequences(RuleBasedStateMachine):
         distance = start - pages[0]
         moved = {page + distance: self.pages[page] for page in pages if page in self.pages}
         large = any(one.pages == self.per_table for one in moved.values())
-        grouped = any(one.pages == self.rules.group > 1 for one in moved.values())
+        grouped = any(one.pages == self.keeps.group > 1 for one in moved.values())
         fits = target[-1] < TABLES * self.per_table and not set(target) & set(pages)
         may = (
             fits
             and not self.cuts(pages)
             and not (large and distance % self.per_table)
-            and not (grouped and distance % self.rules.group)
+            and not (grouped and distance % self.keeps.group)
             and not any(page in self.pages for page in target)
             and not (large and self._large_tables(pages, distance) & self.tables)
         )
@@ -397,7 +397,7 @@ class Sequences(RuleBasedStateMachine):
                 self.pages[page] = one._replace(first=one.first + distance)
                 if one.pages < self.per_table:
                     self.tables.add(page // self.per_table)
-            self.forget(flush, gone | (self.leaves(target) if self.rules.absent else set()))
+            self.forget(flush, gone | (self.leaves(target) if self.keeps.absent else set()))
 
     def _large_tables(self, pages: range, distance: int) -> set[int]:
         """The tables in whose place large pages of the range would come."""
@@ -413,7 +413,7 @@ class Sequences(RuleBasedStateMachine):
         if flush is not None:
             gone = self.leaves(range(page, page + 1))
             self.tables.add(page // self.per_table)
-            size = self.rules.group if one.pages > self.rules.group else 1
+            size = self.keeps.group if one.pages > self.keeps.group else 1
             for part in range(one.first, one.first + one.pages):
                 self.pages[part] = self.pages[part]._replace(first=part // size * size, pages=size)
             self.forget(flush, gone)
@@ -516,7 +516,7 @@ class Sequences(RuleBasedStateMachine):
         other = self.world.new_space()
         with sync_roots(self.space, [other], Span(self.base, self.served().last)) as flush:
             linked = bool(self.tables or self.pages) or sum(self.space.account().tables) > 1
-            assert flush.everything == (self.rules.absent and linked)
+            assert flush.everything == (self.keeps.absent and linked)
         self.compare(other, self.pages)
         self.forked(other)
         with other.tear_down():
@@ -544,7 +544,7 @@ class Sequences(RuleBasedStateMachine):
 
     def slots_of(self, raw: int) -> int:
         """How many slots a small page takes: those of a group have bit 63, N, set."""
-        return self.rules.group if self.rules.group > 1 and raw >> 63 else 1
+        return self.keeps.group if self.keeps.group > 1 and raw >> 63 else 1
 
     @invariant()
     def the_walks_are_those_of_the_dictionary(self) -> None:
@@ -557,7 +557,7 @@ class Sequences(RuleBasedStateMachine):
             assert now, f"page {page} is still cached"
             assert (now.frame, now.first, now.pages) == (one.frame, one.first, one.pages)
             assert one.rights <= now.rights, f"page {page} has rights that were taken away"
-            if self.rules.denials:
+            if self.keeps.denials:
                 assert one.rights == now.rights, f"page {page} is denied rights that it has"
         assert not self.absent & set(self.pages), "a page is held to be absent"
         used = {page // self.per_table for page in self.pages}
@@ -565,7 +565,7 @@ class Sequences(RuleBasedStateMachine):
         assert self.pointers <= self.tables, "a table that is gone is still held"
         self.cached = dict(self.pages)
         self.pointers = set(self.tables)
-        if self.rules.absent:
+        if self.keeps.absent:
             tables = (table * self.per_table for table in self.tables)
             read = {first + step for first in tables for step in range(self.per_table)}
             self.absent = read - set(self.pages)

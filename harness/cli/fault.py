@@ -264,7 +264,7 @@ def _forward(
         _print_object(snapshot, virtual=asked, outcomes=outcomes)
         return
     if not in_full:
-        tell(snapshot, reports.accesses_lines(found))
+        tell(snapshot, reports.accesses_lines(snapshot.cpu, found))
         return
     lines: list[str] = []
     for each in found:

@@ -242,7 +242,7 @@ def read_code(
     ]
     bits += [Bits(flag, name, 1, said) for flag, name, said in _OTHERS if code & flag]
     impossible = tuple(_impossible(code, cpu))
-    hints = tuple(_hints(code, cr2, rip))
+    hints = tuple(_hints(code, cpu, cr2, rip))
     seen = SeenFault(code, tuple(bits), tuple(_accesses(code, cpu)), impossible, None, hints)
     if not code & Error.RSVD or code & Error.P:
         return seen
@@ -298,8 +298,13 @@ def _impossible(code: int, cpu: Cpu | None) -> Iterator[str]:
         yield "PK: this CPU is not in long mode"
 
 
-def _hints(code: int, cr2: int | None, rip: int | None) -> Iterator[str]:
-    """What the place of the instruction tells of the access."""
+def _hints(code: int, cpu: Cpu | None, cr2: int | None, rip: int | None) -> Iterator[str]:
+    """What else the error code may come of, and what the place of the instruction tells."""
+    if code & Error.RSVD and cpu is None:
+        yield (
+            "reserved are bits of the address beyond MAXPHYADDR, XD (bit 63) while EFER.NXE=0, and"
+            " bits below the address of a large page"
+        )
     if cr2 is None or rip is None:
         return
     within = 0 <= cr2 - rip < INSTRUCTION_BYTES

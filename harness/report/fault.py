@@ -109,13 +109,16 @@ def error_text(code: int) -> str:
     return " ".join(str(flag.name) for flag in Error if code & flag)
 
 
-def accesses_lines(explained: Sequence[Explanation]) -> Iterator[str]:
-    """What several accesses to one address come to, a line each."""
+def accesses_lines(cpu: Cpu, explained: Sequence[Explanation]) -> Iterator[str]:
+    """What several accesses to one address come to, a line each; where it is not canonical, also
+    which address may be meant."""
     yield f"{explained[0].translation.asked:#x}"
     rows: list[Sequence[str]] = [("access", "outcome", "rule")]
     for one in explained:
         rows.append((str(one.access), _comes_to(one), "; ".join(_rule(one.outcome))))
     yield from (f"  {line}" for line in aligned(rows))
+    if all(_is_not_canonical(one.outcome) for one in explained):
+        yield from labelled("change", _hopeless(cpu, explained[0]))
     yield from likely_lines(explained[0].translation)
     yield from linux_lines(explained[0].translation)
 
@@ -248,6 +251,10 @@ def _blame(stage: Stage) -> str:
     return f"{_place(stage)}, level {stage.reading.level}, holds {raw_text(stage.reading)}"
 
 
+def _is_not_canonical(outcome: Outcome) -> bool:
+    return isinstance(outcome, Fault) and outcome.reason is Reason.NOT_CANONICAL
+
+
 def _hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
     """Why no change helps."""
     if isinstance(one.outcome, Unbacked) and one.translation.given:
@@ -256,8 +263,7 @@ def _hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
     if isinstance(one.outcome, Unbacked):
         yield "none of the tables: CR3 must lead to a root's table in memory"
         return
-    assert isinstance(one.outcome, Fault)
-    if one.outcome.reason is not Reason.NOT_CANONICAL:
+    if not _is_not_canonical(one.outcome):
         yield "none that leaves tables and pages where they are"
         return
     top = formats.address_bits(cpu.levels) - 1

@@ -358,6 +358,14 @@ def test_a_denied_access_is_drawn_and_has_a_page(tmp_path: Path) -> None:
     assert "sets U: opens this 2M page to the user" in (tmp_path / "fault.html").read_text()
 
 
+def test_which_address_may_be_meant_is_said_without_an_access_too(tmp_path: Path) -> None:
+    found = lines("0xfffeff7fbfdff000", "--layout", "linux-4", cwd=tmp_path)
+    sentence = "the address itself must be another, 0xffffff7fbfdff000 by its lower bits"
+    assert sum(sentence in line for line in found) == 1
+    found = lines("0xffffff7fbfdff000", "--layout", "linux-4", cwd=tmp_path)
+    assert not any("must be another" in line for line in found)
+
+
 def test_a_page_of_several_accesses_has_one_picture_a_cause(tmp_path: Path) -> None:
     """The PDE keeps the user out, whatever he does, and withholds W and X from the supervisor."""
     asked = ("fault", "0xffffffff85000000", "--layout", "linux-4", "--html", "fault.html")

@@ -369,6 +369,13 @@ def test_rip_tells_fetches(code: int, cr2: int, rip: int, hint: str) -> None:
     assert [one.startswith(hint) for one in hints] == ([True] if hint else [])
 
 
+def test_what_reserved_bits_may_come_of_is_said_where_no_tables_tell() -> None:
+    (hint,) = read_code(0x9, None, None, None).hints
+    assert hint.startswith("reserved are bits of the address beyond MAXPHYADDR, XD (bit 63) while")
+    assert read_code(0x9, Cpu.long_mode(4, 0), 0x1000, None).hints == ()
+    assert read_code(0x7, None, None, None).hints == ()
+
+
 @pytest.mark.parametrize("code", [-1, 1 << 32])
 def test_a_code_of_more_than_32_bits_is_none(code: int) -> None:
     with pytest.raises(ValueError, match="is not an error code: those have 32 bits"):

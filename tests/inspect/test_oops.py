@@ -410,6 +410,14 @@ def test_what_does_not_go_with_a_text_is_a_sentence(options: list[str], sentence
     assert sentence in errors
 
 
+def test_a_processor_with_fewer_address_bits_is_found_where_cr3_is_not_in_the_text_too() -> None:
+    """The tables that are made up lie where every processor has memory."""
+    short = "".join(line for line in oopses.NARROW.splitlines(True) if "CR3" not in line)
+    found = lines(short)
+    assert any(line.startswith("Note: Assumed: MAXPHYADDR=39, the widest") for line in found)
+    assert "These entries give this fault." in found
+
+
 def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     for name, why in (("none", "No such file"), (".", "Is a directory")):
         code, out, errors = run("fault", "--oops", name, cwd=tmp_path)

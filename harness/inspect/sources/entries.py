@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from harness.inspect import decode, engine
+from harness.inspect.likely import NARROWEST
 from harness.inspect.names import LINUX, level_named, name_of
 from harness.inspect.snapshot import Given, QuestionError, Snapshot
 from harness.inspect.sources.registers import cpu_with
@@ -197,13 +198,13 @@ def _placed(
 
 
 def _free(cpu: Cpu, raws: Iterable[int]) -> Iterator[Physical]:
-    """Addresses for tables that are made up: those from the end to which no entry leads."""
+    """Addresses for tables that are made up: those to which no entry leads, from the end that every
+    processor has, so that they stay what they are where another MAXPHYADDR is tried."""
     pointer = cpu.format.levels[-1].pointer
     assert pointer is not None
     used = {cpu.base, *(pointer.address_of(raw) for raw in raws)}
-    last = pointer.address_of(-1)
-    if not cpu.long:
-        last = Physical(min(last, LEGACY_SPAN.last + 1 - (1 << formats.PAGE_BITS)))
+    width = NARROWEST if cpu.long else formats.LEGACY_ADDRESS_BITS
+    last = min(pointer.address_of(-1), (1 << width) - (1 << formats.PAGE_BITS))
     for address in range(last, 0, -(1 << formats.PAGE_BITS)):
         if address not in used:
             yield Physical(address)

@@ -20,6 +20,8 @@ from harness.paging.x86.cpu import Cpu
 RAM = ARENA.stop + 4 * MIB
 OURS, FREE = ARENA.stop + MIB, ARENA.stop + 2 * MIB
 ROOM, OWN, TABLE, NOWHERE, ROM, LOST = (Virtual(n * MIB * 4) for n in range(1, 7))
+BETWEEN = 1 << 47
+"""An address that is not canonical."""
 
 
 def test_what_a_guest_is_not_asked_is_counted_by_its_reason_and_all_else_is_asked() -> None:
@@ -33,7 +35,7 @@ def test_what_a_guest_is_not_asked_is_counted_by_its_reason_and_all_else_is_aske
     # A table where there is no memory, as there is none behind a page: its cases count once.
     space.write(space.slot(LOST, 1), RAM | formats.P | formats.RW)
     kinds = [Kind.READ, Kind.WRITE, Kind.FETCH]
-    addresses = [*frames, LOST]
+    addresses = [*frames, LOST, BETWEEN]
     cases = Cases(
         np.repeat(np.array(addresses, np.uint64), len(kinds)),
         np.tile(np.array(kinds, np.uint8), len(addresses)),
@@ -45,7 +47,10 @@ def test_what_a_guest_is_not_asked_is_counted_by_its_reason_and_all_else_is_aske
     expected, counted = expect(cpu, memory, tables, cases, window)
 
     asked = list(zip(expected.cases.address.tolist(), expected.cases.kind.tolist(), strict=True))
-    assert asked == [*((ROOM, kind) for kind in kinds), (TABLE, Kind.READ), (TABLE, Kind.WRITE)]
+    room, between = ([(at, kind) for kind in kinds] for at in (ROOM, BETWEEN))
+    assert asked == [*room, (TABLE, Kind.READ), (TABLE, Kind.WRITE), *between]
+    assert expected.paths.used.all(axis=0).tolist() == [True] * 5 + [False] * 3
+    assert not expected.paths.used[:, -3:].any(), "nothing is read where no root serves"
     assert counted == {
         "the page holds the harness's own memory": 2 * len(kinds),
         "the page has no memory behind it": len(kinds),
@@ -54,4 +59,4 @@ def test_what_a_guest_is_not_asked_is_counted_by_its_reason_and_all_else_is_aske
     }
     assert (memory.octets[: ARENA.stop] == before).all(), "nothing of the stub's is marked"
     root = memory.load(Physical(OURS), 8)
-    assert expected.content[3:].tolist() == [root, root], "nor is a table"
+    assert expected.content[3:5].tolist() == [root, root], "nor is a table"

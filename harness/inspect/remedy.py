@@ -480,9 +480,7 @@ def _wellformed(cpu: Cpu, found: Walk) -> Iterator[_Move]:
     if points and isinstance(format.decode(raw & ~formats.PS, slot.level), Pointer):
         yield (_Bits(slot.address, 0, formats.PS),)
     if entry.bits & formats.XD and not cpu.nxe:
-        rest = entry.bits & ~formats.XD
-        nxe = _Bits("efer", Efer.NXE, 0)
-        yield (nxe, _Bits(slot.address, 0, rest)) if rest else (nxe,)
+        yield (_Bits("efer", Efer.NXE, 0),)
 
 
 def _moves(state: _State, found: Walk, access: Access) -> Iterator[_Move]:

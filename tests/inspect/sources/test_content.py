@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.inspect.snapshot import SourceError
 from harness.inspect.sources.content import Content
 
 UNIT = 0x1000
@@ -49,3 +50,15 @@ def test_what_was_read_once_is_not_read_again(tmp_path: Path) -> None:
     content.part(0, UNIT)
     (tmp_path / "file").write_bytes(bytes([255]) * 3 * UNIT)
     assert content.part(0, 2 * UNIT).tobytes() == octets[:UNIT] + bytes([255]) * UNIT
+
+
+def test_a_block_device_has_the_size_that_seeking_its_end_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    octets = written(tmp_path / "device", 2)
+    monkeypatch.setattr(Path, "is_file", lambda _: False)
+    monkeypatch.setattr(Path, "is_block_device", lambda _: True)
+    assert Content.of_file(tmp_path / "device").part(0, 2 * UNIT).tobytes() == octets
+    monkeypatch.setattr(Path, "is_block_device", lambda _: False)
+    with pytest.raises(SourceError, match="it is no file that has an end"):
+        Content.of_file(tmp_path / "device")

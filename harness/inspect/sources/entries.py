@@ -178,7 +178,7 @@ def _placed(
     table = root.table if root else None
     while table is not None:
         slot, raw = table.slot_for(address), given.get(table.level)
-        if raw is None and table.level > min(given):
+        if raw is None:
             raw = words.get(slot.address)
         if raw is None and table.level > min(given):
             below = next(free)

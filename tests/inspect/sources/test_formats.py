@@ -306,6 +306,11 @@ def test_a_kdump_that_holds_no_page_is_not_said_to_be_empty(tmp_path: Path) -> N
         opened(f"core:{path}")
 
 
+def test_no_pieces_are_no_bytes() -> None:
+    none = np.zeros(0, np.uint64)
+    assert Pieces(none, none, lambda *_: np.zeros(0, np.uint8)).size == 0
+
+
 def test_a_piece_that_hides_many_costs_no_more_than_those_that_are_read() -> None:
     count = 1 << 19
     small = np.arange(1, count, dtype=np.uint64) * np.uint64(64)

@@ -383,6 +383,20 @@ def test_code_is_left_out_where_a_present_page_lies_beyond_memory_and_nowhere_el
     assert np.array_equal(out, (word & np.uint64(1) != 0) & page & beyond & code) and out.any()
 
 
+@pytest.mark.parametrize("model", [MODELS[0], Model("32")], ids=str)
+def test_where_ps_does_not_vary_it_makes_large_pages_and_sets_no_pat_of_small_ones(
+    model: Model,
+) -> None:
+    found = set[tuple[str, int]]()
+    for one in (*families("quick", [model], ()), *sequences("quick", [model])):
+        axes = {axis.name: axis.values for axis in one.product.axes}
+        for level, prefix in one.varied.items():
+            if len(axes.get(f"{prefix}PS", ())) == 1:
+                assert axes[f"{prefix}PS"] == (int(level > 0),)
+                found.add((one.name, int(level > 0)))
+    assert {("alias", 0), ("alias", 1), ("change", 0), ("change", 1)} <= found
+
+
 OTHER_THAN_WRUSS = {"shadow-read", "return", "call", "read", "write", "fetch"}
 LEFT_OUT: dict[str, tuple[tuple[str, ...], set[tuple[str | int, ...]]]] = {
     "WRUSS does": (("access", "by"), {(access, "wruss") for access in OTHER_THAN_WRUSS}),

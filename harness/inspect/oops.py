@@ -93,7 +93,7 @@ def _lines(text: str) -> Iterator[str]:
     """The lines, without the colours of terminals and what else is no letter."""
     for match in re.finditer(r"[^\r\n]+", text):
         line = match[0][:LONGEST_LINE]
-        yield _COLOUR.sub("", line) if "\x1b" in line else line
+        yield _COLOUR.sub("", line)
 
 
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -97,8 +97,8 @@ _LOOKED_AT: Final = {
         "What was assumed, since the source does not record it.", _text("A sentence.")
     ),
     "notes": _list(
-        "What else there is to know: CR0.WP=0, and departures of the engine that runs a guest, as"
-        " which its tables are read.",
+        "What else there is to know: CR0.WP=0, CR4.LASS=1, and departures of the engine that runs a"
+        " guest, as which its tables are read.",
         _text("A sentence."),
     ),
 }

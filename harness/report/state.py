@@ -26,6 +26,12 @@ def notes(snapshot: Snapshot) -> Iterator[str]:
             "CR0.WP=0, so the supervisor writes to every page that it can reach, whatever the"
             " entries withhold (SDM volume 3A, 4.6.1)."
         )
+    if snapshot.cpu.lass:
+        yield (
+            "CR4.LASS=1, so the user reaches nothing of the upper half of the addresses, and the"
+            " supervisor executes nothing of the lower, whatever the entries grant (SDM volume 3A,"
+            " linear-address-space separation)."
+        )
     yield from snapshot.notes
 
 

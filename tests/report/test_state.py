@@ -54,6 +54,14 @@ def test_the_bit_that_marks_memory_is_named(mark: str) -> None:
     assert cr3_text(state) == f"CR3 {state.cr3:#x} {told}"
 
 
+def test_lass_stands_below_the_title_where_it_is_heeded() -> None:
+    memory = memory_of([0])
+    for mode, noted in ((Mode.LEVEL_4, True), (Mode.PAE, False)):
+        snapshot = Snapshot("it", cpu(mode, 0x1000, Cr4.LASS), memory, None)
+        notes = [line for line in head_lines(snapshot) if "CR4.LASS=1, so the user" in line]
+        assert bool(notes) == noted
+
+
 def test_wp_off_and_what_the_source_notes_stand_below_the_title() -> None:
     state = Cpu.in_mode(Mode.LEVEL_4, 0x1000)
     memory = memory_of([0])

@@ -107,10 +107,15 @@ def _physical(value: object) -> int | str:
     return _number(value)
 
 
-def _rights(value: object) -> tuple[str, ...]:
-    if not isinstance(value, str) or not set(value) <= set(RIGHTS):
-        raise ValueError(f"not made of the letters {', '.join(RIGHTS)} alone")
-    return tuple(RIGHTS[letter] for letter in value)
+def rights_in(letters: Mapping[str, str]) -> Reader:
+    """Reads rights by their letters."""
+
+    def read(value: object) -> tuple[str, ...]:
+        if not isinstance(value, str) or not set(value) <= set(letters):
+            raise ValueError(f"not made of the letters {', '.join(letters)} alone")
+        return tuple(letters[letter] for letter in value)
+
+    return read
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -130,6 +135,7 @@ def _level_counts(value: object) -> tuple[int, ...]:
 
 READERS: Mapping[str, Reader] = {
     "title": _text,
+    "arch": _text,
     "levels": _level_counts,
     "ram": _size,
     "tables": _size,
@@ -142,9 +148,9 @@ READERS: Mapping[str, Reader] = {
     "physical": _physical,
     "physical_step": _distance,
     "seed": _number,
-    "rights": _rights,
+    "rights": rights_in(RIGHTS),
     "bits": _names,
-    "table_rights": _rights,
+    "table_rights": rights_in(RIGHTS),
     "level": _number,
     "like": _number,
     "value": _number,

@@ -3,6 +3,7 @@
 A layout is a TOML file.  This one uses every key there is::
 
     title = "Every key of a layout"
+    arch = "x86"                     # the architecture it is written for, x86 by default
     levels = [4, 5]                  # the numbers of levels it is written for
     ram = "128M"                     # of the guest: a multiple of 2M, at most 3G; by default,
                                      # so much that the pages of all maps have room
@@ -52,8 +53,12 @@ A layout is a TOML file.  This one uses every key there is::
     level = 1
     value = 0x8000_0000_0400_2083
 
-Sizes are numbers of bytes, or strings with K, M, G or T.  Reading is a right that each page
-has.  A frame that is "any" or "random" is one that nothing in the file names: the lowest that
+Sizes are numbers of bytes, or strings with K, M, G or T.  On x86 reading is a right that each page
+has; on RISC-V it has a letter, "r", and `table_rights` and the rights of a share say nothing:
+pointers give none.  A layout for RISC-V has 2 to 5 levels, those of Sv32, Sv39, Sv48 and Sv57, and
+no `cpu`; RAM begins at 2G.
+
+A frame that is "any" or "random" is one that nothing in the file names: the lowest that
 is free, or one that the seed picks, always the same; large pages choose first.  Maps are built
 first, then shares, then entries, each in the order of the file, and nothing may be put where
 something is.  A map, a share and an entry may each have `levels`.
@@ -74,7 +79,7 @@ from typing import Final, Literal, TypeVar
 import numpy as np
 
 from harness.check import bounds, written
-from harness.check.keys import RIGHTS, in_units, instead, values_of
+from harness.check.keys import RIGHTS, Reader, in_units, instead, rights_in, values_of
 from harness.machine.ram import ARENA, LARGEST_RAM, RAM_UNIT
 from harness.paging.address import Span, Virtual, aligned
 from harness.paging.entry import Leaf, Pointer
@@ -82,12 +87,50 @@ from harness.paging.errors import Taken
 from harness.paging.format import Format
 from harness.paging.memory import BufferMemory, Mask, Words, WritableMemory
 from harness.paging.space import Space, TableAllocator
-from harness.paging.table import Table
+from harness.paging.table import Root, Table
 from harness.paging.walk import walk
 from harness.paging.x86.cpu import Cpu
 
-ALL = tuple(RIGHTS.values())
-"""Every right that can be withheld."""
+
+CONTROL: Final = ("wp", "nxe", "smep", "smap", "lass")
+"""The control state that a layout can ask for."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What layouts of an architecture are about.
+
+    ram_base  where RAM begins
+    modes     what its modes are called, by how many levels they have
+    rights    the letters of rights
+    cpu       the keys of the control state
+    folder    where in images/ its layouts are
+    """
+
+    ram_base: int
+    modes: Mapping[int, str]
+    rights: Mapping[str, str]
+    cpu: tuple[str, ...]
+    folder: str
+
+
+ARCHITECTURES: Mapping[str, Described] = {
+    "x86": Described(
+        ram_base=0,
+        modes={4: "4 levels", 5: "5 levels"},
+        rights=RIGHTS,
+        cpu=(*CONTROL, "maxphyaddr"),
+        folder=".",
+    ),
+    "riscv": Described(
+        ram_base=2 << 30,
+        modes={2: "sv32", 3: "sv39", 4: "sv48", 5: "sv57"},
+        rights={"r": "read", **RIGHTS},
+        cpu=(),
+        folder="riscv",
+    ),
+}
+"""Those that layouts can be written for."""
 
 
 class LayoutError(ValueError):
@@ -98,7 +141,8 @@ class LayoutError(ValueError):
 class Map:
     """Pages of one size.  The fields are the keys of the file; sizes are in bytes.
 
-    `where` is the place in the file, for people; no `levels` stands for all.
+    `where` is the place in the file, for people; no `levels` stands for all, and None for all
+    rights.
     """
 
     where: str
@@ -109,9 +153,9 @@ class Map:
     physical: int | Literal["any", "random"] = "any"
     physical_step: int | None = None
     seed: int | None = None
-    rights: tuple[str, ...] = ALL
+    rights: tuple[str, ...] | None = None
     bits: tuple[str, ...] = ()
-    table_rights: tuple[str, ...] = ALL
+    table_rights: tuple[str, ...] | None = None
     levels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -131,7 +175,7 @@ class Share:
     like: int | None = None
     root: bool = False
     count: int = 1
-    rights: tuple[str, ...] = ALL
+    rights: tuple[str, ...] | None = None
     levels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -152,10 +196,6 @@ class Entry:
     levels: tuple[int, ...] = ()
 
 
-CONTROL: Final = ("wp", "nxe", "smep", "smap", "lass")
-"""The control state that a layout can ask for."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """A description of a space, read from a file.
@@ -170,6 +210,7 @@ class Layout:
     name: str
     text: str = field(repr=False)
     title: str
+    arch: str = "x86"
     levels: tuple[int, ...]
     ram: int
     tables: int = 16 << 20
@@ -184,8 +225,10 @@ class Layout:
     entries: tuple[Entry, ...] = ()
 
     def __post_init__(self) -> None:
+        known = ARCHITECTURES[self.arch].modes
         for levels in self.levels:
-            self.cpu(levels, 0, self.maxphyaddr or Cpu.maxphyaddr, True).format  # noqa: B018
+            if levels not in known:
+                raise ValueError(f"levels has {levels}; tables of {self.arch} have {_or(known)}")
         for key, size in (("ram", self.ram), ("tables", self.tables)):
             if size % RAM_UNIT:
                 raise ValueError(f"{key} is {in_units(size)}, no multiple of {in_units(RAM_UNIT)}")
@@ -220,6 +263,10 @@ class Layout:
             page1gb=page1gb,
         )
 
+    def mode(self, levels: int) -> str:
+        """What the mode with so many levels is called."""
+        return ARCHITECTURES[self.arch].modes[levels]
+
     def page_sizes(self, levels: int) -> frozenset[str]:
         """The sizes of the pages that are mapped at this number of levels: 4K, 2M, 1G."""
         return frozenset(in_units(part.size) for part in _at(levels, self.maps))
@@ -241,21 +288,21 @@ class Built:
     frames: Span
 
 
-def shipped() -> list[Path]:
-    """The layouts that come with the harness, in a checkout and as installed.
+def shipped(arch: str = "x86") -> list[Path]:
+    """The layouts for an architecture that come with the harness, in a checkout and as installed.
 
     Raises LayoutError where there are none.
     """
-    here = Path(__file__)
+    here, folder = Path(__file__), ARCHITECTURES[arch].folder
     for directory in (here.parents[1] / "images", here.parents[2] / "images"):
-        if found := sorted(directory.glob("*.toml")):
+        if found := sorted((directory / folder).glob("*.toml")):
             return found
     raise LayoutError(f"{here.parents[1]} comes without layouts: install the harness anew")
 
 
-def find(name: str) -> Path:
-    """The shipped layout of this name, or else the file at this path."""
-    paths = {path.stem: path for path in shipped()}
+def find(name: str, arch: str = "x86") -> Path:
+    """The shipped layout of this name for an architecture, or else the file at this path."""
+    paths = {path.stem: path for path in shipped(arch)}
     path = paths.get(name) or Path(name)
     if path.suffix != ".toml" and not path.exists():
         raise LayoutError(f"no layout is called {name!r}: {instead(name, paths)}")
@@ -277,16 +324,23 @@ def parse(text: str, origin: str) -> Layout:
         top = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise LayoutError(f"{origin} is not TOML: {error}") from None
+    with _blaming(origin):
+        arch = top.get("arch", "x86")
+        if not isinstance(arch, str) or arch not in ARCHITECTURES:
+            raise ValueError(f"arch is {arch!r}: {instead(arch, ARCHITECTURES)}")
+    about = ARCHITECTURES[arch]
     with _blaming(f"{origin}, cpu"):
-        cpu = values_of(top.pop("cpu", {}), (*CONTROL, "maxphyaddr"), ())
-    maps = _parts(Map, top.pop("map", []), f"{origin}, map")
-    shares = _parts(Share, top.pop("share", []), f"{origin}, share")
-    entries = _parts(Entry, top.pop("entry", []), f"{origin}, entry")
+        cpu = values_of(top.pop("cpu", {}), about.cpu, ())
+    readers = dict.fromkeys(("rights", "table_rights"), rights_in(about.rights))
+    maps = _parts(Map, top.pop("map", []), f"{origin}, map", readers)
+    shares = _parts(Share, top.pop("share", []), f"{origin}, share", readers)
+    entries = _parts(Entry, top.pop("entry", []), f"{origin}, entry", readers)
     with _blaming(origin):
         required = ("title", "levels")
-        known = (*required, "ram", "tables", "cpu", "map", "share", "entry")
+        known = (*required, "arch", "ram", "tables", "cpu", "map", "share", "entry")
         head = values_of(top, known, required)
-        head.setdefault("ram", _ram_for(maps, head.get("tables", Layout.tables)))
+        tables = head.get("tables", Layout.tables)
+        head.setdefault("ram", _ram_for(maps, tables, about.ram_base))
         return Layout(
             name=Path(origin).stem,
             text=text,
@@ -298,7 +352,12 @@ def parse(text: str, origin: str) -> Layout:
         )
 
 
-def _ram_for(maps: Iterable[Map], tables: int) -> int:
+def _or(numbers: Iterable[int]) -> str:
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} or {last}"
+
+
+def _ram_for(maps: Iterable[Map], tables: int, base: int) -> int:
     """RAM in which all pages have room: those whose frames are named, as far as a guest can have
     RAM there, and after them those whose frames are chosen."""
     chosen = [part for part in maps if isinstance(part.physical, str)]
@@ -306,8 +365,9 @@ def _ram_for(maps: Iterable[Map], tables: int) -> int:
     for part in maps:
         if isinstance(part.physical, int):
             step = part.size if part.physical_step is None else part.physical_step
-            past = part.physical + (part.count - 1) * step + part.size
-            end = max(end, min(past, LARGEST_RAM) if part.physical < LARGEST_RAM else 0)
+            first = part.physical - base
+            past = first + (part.count - 1) * step + part.size
+            end = max(end, min(past, LARGEST_RAM) if first < LARGEST_RAM else 0)
     for part in sorted(chosen, key=lambda part: -part.size):
         end = -(-end // part.size) * part.size + part.count * part.size
     least = ARENA.stop + tables + RAM_UNIT
@@ -317,7 +377,9 @@ def _ram_for(maps: Iterable[Map], tables: int) -> int:
 _Part = TypeVar("_Part", Map, Share, Entry)
 
 
-def _parts(kind: type[_Part], tables: object, where: str) -> tuple[_Part, ...]:
+def _parts(
+    kind: type[_Part], tables: object, where: str, readers: Mapping[str, Reader]
+) -> tuple[_Part, ...]:
     """The tables of one name, in order; their numbers begin with 1."""
     if not isinstance(tables, list):
         raise LayoutError(f"{where} is not a list of tables: write its name in double brackets")
@@ -327,7 +389,7 @@ def _parts(kind: type[_Part], tables: object, where: str) -> tuple[_Part, ...]:
     parts = []
     for number, table in enumerate(tables, 1):
         with _blaming(f"{where} {number}"):
-            values = values_of(table, names, required)
+            values = values_of(table, names, required, readers)
             parts.append(kind(where=f"{where} {number}", **values))
     return tuple(parts)
 
@@ -351,26 +413,55 @@ def build(
     `maxphyaddr` and `page1gb` are what the processor has.  Raises LayoutError where the
     layout cannot be built for it; the memory is then as it was.
     """
+    check_levels(layout, "x86", levels)
+    if layout.maxphyaddr not in (None, maxphyaddr):
+        raise LayoutError(f"{layout.name} is for MAXPHYADDR {layout.maxphyaddr}, not {maxphyaddr}")
+    tables, frames = divided(layout)
+    cpu = layout.cpu(levels, tables.first, maxphyaddr, page1gb)
+    space = construct(layout, cpu.roots, maxphyaddr, memory)
+    return Built(layout, cpu, space, tables, frames)
+
+
+def check_levels(layout: Layout, arch: str, levels: int) -> None:
+    """Raises LayoutError for a layout of another architecture, or not for so many levels."""
+    if layout.arch != arch:
+        raise LayoutError(f"{layout.name} is written for {layout.arch}, not for {arch}")
     if levels not in layout.levels:
         there = " and ".join(map(str, layout.levels))
         raise LayoutError(f"{layout.name} is written for {there} levels, not {levels}")
-    if layout.maxphyaddr not in (None, maxphyaddr):
-        raise LayoutError(f"{layout.name} is for MAXPHYADDR {layout.maxphyaddr}, not {maxphyaddr}")
-    tables = Span.of(ARENA.stop, layout.tables)
-    frames = Span(tables.last + 1, layout.ram - 1)
-    cpu = layout.cpu(levels, tables.first, maxphyaddr, page1gb)
+
+
+def divided(layout: Layout) -> tuple[Span, Span]:
+    """What of the RAM is for the tables of a layout, and what for frames."""
+    base = ARCHITECTURES[layout.arch].ram_base
+    tables = Span.of(base + ARENA.stop, layout.tables)
+    return tables, Span(tables.last + 1, base + layout.ram - 1)
+
+
+def construct(
+    layout: Layout, roots: tuple[Root, ...], physical_bits: int, memory: WritableMemory
+) -> Space:
+    """Builds the tables of a layout, in memory that has at least its RAM.
+
+    roots          where walks begin: in the first of the tables that it has room for
+    physical_bits  the width of physical addresses
+
+    Raises LayoutError where the layout cannot be built; the memory is then as it was.
+    """
+    tables, frames = divided(layout)
+    format = roots[0].table.format
     try:
-        bounds.refuse(layout.name, _runs(layout, cpu.format, levels), cpu.format, layout.tables)
+        runs = _runs(layout, format, len(format.levels))
+        bounds.refuse(layout.name, runs, format, layout.tables)
     except LayoutError:
         raise
     except ValueError as error:
         raise LayoutError(str(error)) from None
-    pages = _choose_frames(layout, cpu, tables, frames)
+    pages = _choose_frames(layout, format, physical_bits, tables, frames)
     # A trial goes first, so that a layout that is refused leaves the memory alone.
     trial = BufferMemory(np.zeros(tables.size, np.uint8), tables.first)
-    _construct(layout, cpu, trial, tables, pages)
-    space = _construct(layout, cpu, memory, tables, pages)
-    return Built(layout, cpu, space, tables, frames)
+    _construct(layout, roots, trial, tables, pages)
+    return _construct(layout, roots, memory, tables, pages)
 
 
 def _at(levels: int, parts: Iterable[_Part]) -> list[_Part]:
@@ -431,22 +522,25 @@ class _Frames:
         return found.astype(np.uint64) * np.uint64(part.size)
 
 
-def _choose_frames(layout: Layout, cpu: Cpu, tables: Span, frames: Span) -> dict[str, Words]:
+def _choose_frames(
+    layout: Layout, format: Format, physical_bits: int, tables: Span, frames: Span
+) -> dict[str, Words]:
     """The physical address of every page of each map, by the place of the map in the file.
 
     What the layout names is taken before anything is chosen.
     """
-    maps, entries = _at(cpu.levels, layout.maps), _at(cpu.levels, layout.entries)
-    free = _Frames(frames, cpu.format.levels[0].size)
+    levels = len(format.levels)
+    maps, entries = _at(levels, layout.maps), _at(levels, layout.entries)
+    free = _Frames(frames, format.levels[0].size)
     pages = dict[str, Words]()
     for part in maps:
         with _blaming(part.where):
             if isinstance(part.physical, int):
-                pages[part.where] = _named_frames(part, part.physical, cpu, frames)
+                pages[part.where] = _named_frames(part, part.physical, physical_bits, frames)
                 free.take(pages[part.where], part.size)
     for entry in entries:
         with _blaming(entry.where):
-            leaf = _leaf_of(entry, cpu.format, tables, frames)
+            leaf = _leaf_of(entry, format, tables, frames)
             if leaf is not None:
                 free.take(np.array([leaf.address], np.uint64), leaf.size)
     # The larger the page, the fewer frames will do.
@@ -457,12 +551,12 @@ def _choose_frames(layout: Layout, cpu: Cpu, tables: Span, frames: Span) -> dict
     return pages
 
 
-def _named_frames(part: Map, first: int, cpu: Cpu, frames: Span) -> Words:
+def _named_frames(part: Map, first: int, physical_bits: int, frames: Span) -> Words:
     """The frames that a map names."""
     step = part.size if part.physical_step is None else part.physical_step
     last = first + (part.count - 1) * step
-    if last >> cpu.maxphyaddr:
-        raise ValueError(f"physical reaches {last:#x}, beyond MAXPHYADDR {cpu.maxphyaddr}")
+    if last >> physical_bits:
+        raise ValueError(f"physical reaches {last:#x}, beyond MAXPHYADDR {physical_bits}")
     _refuse_below(frames, "physical", first)
     return np.uint64(first) + np.arange(part.count, dtype=np.uint64) * np.uint64(step)
 
@@ -491,21 +585,27 @@ def _refuse_below(frames: Span, key: str, address: int) -> None:
 
 
 def _construct(
-    layout: Layout, cpu: Cpu, memory: WritableMemory, tables: Span, pages: Mapping[str, Words]
+    layout: Layout,
+    roots: tuple[Root, ...],
+    memory: WritableMemory,
+    tables: Span,
+    pages: Mapping[str, Words],
 ) -> Space:
     """Builds everything; the root is the first table."""
+    format = roots[0].table.format
+    levels = len(format.levels)
     allocator = TableAllocator(memory, tables)
-    allocator.allocate(cpu.format, cpu.levels - 1)
-    space = Space(memory, cpu.roots, allocator)
-    runs = list(_runs(layout, cpu.format, cpu.levels))
-    for part in _at(cpu.levels, layout.maps):
-        with _placing(part.where, runs, cpu.format):
+    allocator.allocate(format, levels - 1)
+    space = Space(memory, roots, allocator)
+    runs = list(_runs(layout, format, levels))
+    for part in _at(levels, layout.maps):
+        with _placing(part.where, runs, format):
             _map(space, part, pages[part.where])
-    for share in _at(cpu.levels, layout.shares):
-        with _placing(share.where, runs, cpu.format):
+    for share in _at(levels, layout.shares):
+        with _placing(share.where, runs, format):
             _share(space, share)
-    for entry in _at(cpu.levels, layout.entries):
-        with _placing(entry.where, runs, cpu.format):
+    for entry in _at(levels, layout.entries):
+        with _placing(entry.where, runs, format):
             _fill(space, entry.virtual, entry.level, entry.value)
     return space
 
@@ -525,13 +625,15 @@ def _placing(where: str, runs: Sequence[bounds.Run], format: Format) -> Iterator
 def _map(space: Space, part: Map, frames: Words) -> None:
     format = space.format
     level = _page_level(format, part.size)
-    bits = format.granting(*part.rights) | _named_bits(format, level, part.bits)
-    table_bits = format.granting(*part.table_rights)
+    rights = format.rights if part.rights is None else part.rights
+    bits = format.granting(*rights) | _named_bits(format, level, part.bits)
+    table_bits = _table_bits(format, 1, part.table_rights)
     step = part.step or part.size
     together = part.count if step == part.size else 1
     for page in range(0, part.count, together):
         first = Virtual(part.virtual + page * step)
-        space.map(first, frames[page : page + together], level, bits, table_bits)
+        # No processor has seen these tables.
+        space.map(first, frames[page : page + together], level, bits, table_bits).done()
 
 
 def _share(space: Space, share: Share) -> None:
@@ -539,9 +641,17 @@ def _share(space: Space, share: Share) -> None:
     level, table = len(format.levels) - 1, space.roots[0].table
     if share.level is not None and share.like is not None:
         level, table = share.level, _table_for(space, share.like, share.level - 1)
-    pointer = format.pointer(table.address, level, format.granting(*share.rights))
+    pointer = format.pointer(table.address, level, _table_bits(format, level, share.rights))
     for slot in range(share.count):
         _fill(space, share.virtual + slot * format.levels[level].size, level, pointer)
+
+
+def _table_bits(format: Format, level: int, rights: Iterable[str] | None) -> int:
+    """The bits of a pointer that gives these rights, all unless given, as far as pointers take
+    part."""
+    shape = format.levels[level].pointer
+    given = format.rights if rights is None else rights
+    return 0 if shape is None else format.granting_in(shape, *given)
 
 
 def _table_for(space: Space, address: int, level: int) -> Table:

@@ -18,6 +18,7 @@ from multiprocessing.context import ForkProcess
 from typing import Generic, TypeVar
 
 from harness.check.layouts import Layout, LayoutError
+from harness.check.riscv.validate import validate as riscv_validate
 from harness.check.validate import SpaceReport, validate
 from harness.machine.errors import GuestLost, LaunchFailure, MachineError, Misuse, ProtocolError
 from harness.machine.interrupts import postponed
@@ -46,10 +47,13 @@ def validate_all(
     """
 
     def one(layout: Layout, levels: int) -> Iterator[SpaceReport]:
-        yield validate(layout, levels, engine, program=program, thorough=thorough)
+        if layout.arch == "riscv":
+            yield riscv_validate(layout, levels, program=program)
+        else:
+            yield validate(layout, levels, engine, program=program, thorough=thorough)
 
     tasks = [
-        Task(f"{layout.name} at {levels} levels", partial(one, layout, levels))
+        Task(f"{layout.name} at {layout.mode(levels)}", partial(one, layout, levels))
         for layout, levels in spaces
     ]
     return answers(tasks, SIDE_BY_SIDE)

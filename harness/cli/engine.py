@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -28,6 +29,15 @@ Bochs = Annotated[
         "--bochs", envvar="BOCHS", help="The Bochs to run, for --engine bochs: a name or a path."
     ),
 ]
+Arch = Annotated[
+    str,
+    typer.Option(
+        "--arch",
+        help="The architecture: x86, or riscv, for which --qemu or the environment's QEMU_RISCV"
+        " names a QEMU for 64 bits.",
+        autocompletion=one_of("x86", "riscv"),
+    ),
+]
 AllowNews = Annotated[
     bool,
     typer.Option(
@@ -47,6 +57,18 @@ def programs(qemu: str, bochs: str) -> Mapping[str, str]:
         if chosen[engine.maker] != engine.program:
             installed(chosen[engine.maker], engine.maker)
     return chosen
+
+
+def riscv_program(context: typer.Context, qemu: str) -> str:
+    """The QEMU for RISC-V of 64 bits: that of the command line, that of the environment's
+    QEMU_RISCV, or the usual one.  Raises Misuse where it cannot be found."""
+    from harness.machine.machine import installed
+
+    source = context.get_parameter_source("qemu")
+    if source is None or source.name != "COMMANDLINE":
+        qemu = os.environ.get("QEMU_RISCV") or "qemu-system-riscv64"
+    installed(qemu)
+    return qemu
 
 
 def program_of(engine: str, chosen: Mapping[str, str]) -> str:

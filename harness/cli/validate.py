@@ -24,7 +24,16 @@ from harness.cli.ending import (
     sentences,
     tell_news,
 )
-from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, programs, usable
+from harness.cli.engine import (
+    AllowNews,
+    Arch,
+    Bochs,
+    Engine,
+    Qemu,
+    programs,
+    riscv_program,
+    usable,
+)
 from harness.cli.help import OUTPUT
 from harness.cli.output import Html, Json, make_folder, say, show, writable, write
 from harness.cli.witnesses import answers_of_all
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
 
 
 def validate(
+    context: typer.Context,
     layouts: Annotated[
         list[str] | None,
         typer.Argument(
@@ -46,12 +56,21 @@ def validate(
         ),
     ] = None,
     engine: Engine = "auto",
+    arch: Arch = "x86",
     levels: Annotated[
         int | None,
         typer.Option(
             help="4 or 5: this number of levels alone; by default all of each layout.",
             show_default=False,
             autocompletion=complete.one_of("4", "5"),
+        ),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="sv32, sv39, sv48 or sv57: with --arch riscv, this mode alone.",
+            show_default=False,
+            autocompletion=complete.one_of("sv32", "sv39", "sv48", "sv57"),
         ),
     ] = None,
     thorough: Annotated[
@@ -87,16 +106,19 @@ def validate(
 
         started = time.monotonic()
         writable(html)
-        spaces = _chosen(layouts or [], levels)
+        spaces = _chosen(layouts or [], arch, _levels(arch, levels, mode))
         make_folder(report)
         chosen, interrupted = programs(qemu, bochs), None
-        engine, program = usable(engine, chosen)
+        if arch == "riscv":
+            engine, program = _for_riscv(engine), riscv_program(context, qemu)
+        else:
+            engine, program = usable(engine, chosen)
         if not as_json:
             say(f"{counted(len(spaces), 'space')} on {engine}")
         run = _validated(spaces, engine, program, thorough, report or CASES, started)
         if not as_json:
             terminal.show(run)
-        if run.findings:
+        if run.findings and arch == "x86":
             _keep(run, report, None)  # before all are asked, in which the run could be lost
             run, interrupted = _everyone_asked(run, chosen)
         if as_json:
@@ -110,19 +132,52 @@ def validate(
         _leave(run, allow_news)
 
 
-def _chosen(names: list[str], levels: int | None) -> list[tuple[Layout, int]]:
-    """The layouts, each with every number of levels at which it is to be built."""
-    from harness.check.layouts import find, load, shipped
+def _for_riscv(engine: str) -> str:
+    """The engine that runs RISC-V; raises Misuse where another was asked for."""
     from harness.machine.errors import Misuse
 
-    layouts = [load(find(name)) for name in names] if names else [load(path) for path in shipped()]
+    if engine not in ("auto", "tcg"):
+        raise Misuse(f"{engine} runs no RISC-V: choose tcg")
+    return "tcg"
+
+
+def _levels(arch: str, levels: int | None, mode: str | None) -> int | None:
+    """The one number of levels that is asked for, None for all; raises Misuse where there is no
+    such architecture, or no such mode of it."""
+    from harness.check.layouts import ARCHITECTURES
+    from harness.machine.errors import Misuse
+
+    if arch not in ARCHITECTURES:
+        raise Misuse(f"there is no architecture {arch!r}: choose {' or '.join(ARCHITECTURES)}")
+    if mode is None:
+        return levels
+    of_mode = {name: count for count, name in ARCHITECTURES[arch].modes.items()}
+    if arch == "x86" or mode not in of_mode:
+        instead = "--levels" if arch == "x86" else ", ".join(of_mode)
+        raise Misuse(f"{arch} has no mode {mode!r}: choose {instead}")
+    if levels not in (None, of_mode[mode]):
+        raise Misuse(f"{mode} has {of_mode[mode]} levels, not {levels}")
+    return of_mode[mode]
+
+
+def _chosen(names: list[str], arch: str, levels: int | None) -> list[tuple[Layout, int]]:
+    """The layouts, each with every number of levels at which it is to be built."""
+    from harness.check.layouts import ARCHITECTURES, find, load, shipped
+    from harness.machine.errors import Misuse
+
+    paths = [find(name, arch) for name in names] if names else shipped(arch)
+    layouts = [load(path) for path in paths]
+    for layout in layouts:
+        if layout.arch != arch:
+            raise Misuse(f"{layout.name} is written for {layout.arch}: say --arch {layout.arch}")
     spaces = [(one, n) for one in layouts for n in one.levels if levels in (None, n)]
     for layout in layouts if names else ():
         if levels not in (None, *layout.levels):
             written = " and ".join(map(str, layout.levels))
             raise Misuse(f"{layout.name} is written for {written} levels, not {levels}.")
     if not spaces:
-        raise Misuse(f"no layout is written for {levels} levels: choose 4 or 5.")
+        known = " or ".join(map(str, ARCHITECTURES[arch].modes))
+        raise Misuse(f"no layout is written for {levels} levels: choose {known}.")
     return spaces
 
 
@@ -183,7 +238,7 @@ def _keep(run: Run, directory: Path | None, page: Path | None) -> None:
 
 
 def _step(report: SpaceReport) -> tuple[int, str]:
-    return 1, f"{report.layout.name}, {report.levels} levels"
+    return 1, f"{report.layout.name}, {report.layout.mode(report.levels)}"
 
 
 def _leave(run: Run, allow_news: bool) -> None:

@@ -25,6 +25,7 @@ def as_object(run: Run) -> dict[str, Any]:
     """A run as what JSON can hold."""
     return bare(
         "validate",
+        arch=run.arch,
         engine=run.engine,
         qemu=run.qemu,
         not_run_on=run.not_run_on,

@@ -29,9 +29,12 @@ class Finding:
 
 
 def find(space: SpaceReport, directory: Path) -> list[Finding]:
-    """The disagreements about a space, each saved as a case in the directory."""
+    """The disagreements about a space, those about x86 saved as cases in the directory."""
     found = []
     for disagreement in space.disagreements:
+        if space.layout.arch != "x86":  # whose cases alone can be replayed
+            found.append(Finding(space, disagreement, None))
+            continue
         try:
             path = Case.of(space, disagreement).save(directory)
             found.append(Finding(space, disagreement, path))
@@ -54,6 +57,11 @@ class Run:
     findings: tuple[Finding, ...]
     seconds: float
     failure: str | None = None
+
+    @property
+    def arch(self) -> str:
+        """The architecture that was compared."""
+        return self.spaces[0].layout.arch if self.spaces else "x86"
 
     @property
     def qemu(self) -> str:

@@ -842,6 +842,7 @@ _COMMANDS: Final = {
     "validate": _command(
         "validate",
         "What came of comparing layouts with the machine.",
+        arch=_name("The architecture.", "x86", "riscv"),
         **_MACHINE,
         layouts=_list(
             "Each layout that was compared, at each number of levels.",

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.table import Column, Table
 from rich.text import Text
 
+from harness.check.riscv.quirks import KNOWN as RISCV
 from harness.check.validate import SpaceReport
 from harness.report.run import Run
 from harness.report.screen import STYLES, folded
@@ -143,16 +144,18 @@ def count_lines(counts: Mapping[str, int]) -> list[str]:
 def _table(run: Run) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("layout")
-    for heading in ("levels", "compared", "disagree", "quirks", "not comparable", "seconds"):
+    mode = "levels" if run.arch == "x86" else "mode"
+    for heading in (mode, "compared", "disagree", "quirks", "not comparable", "seconds"):
         table.add_column(heading, justify="right")
     for space in run.spaces:
-        name, levels = visible(space.layout.name), str(space.levels)
+        name = visible(space.layout.name)
+        mode = space.layout.mode(space.levels).removesuffix(" levels")
         if space.skipped is not None:
-            table.add_row(name, levels, "skipped", style="dim")
+            table.add_row(name, mode, "skipped", style="dim")
             continue
         table.add_row(
             name,
-            levels,
+            mode,
             *_counts(space),
             f"{space.seconds:.1f}",
             style="red" if space.disagreed else None,
@@ -180,7 +183,7 @@ def _sections(run: Run) -> Iterator[tuple[str, Iterable[str]]]:
     if run.not_run_on:
         yield NOT_RUN, run.not_run_on
     if counts := run.count("quirks"):
-        yield "Known quirks", quirk_lines(counts)
+        yield "Known quirks", quirk_lines(counts, RISCV if run.arch == "riscv" else None)
     if counts := run.count("not_comparable"):
         yield "Not comparable", count_lines(counts)
     if skipped := skipped_lines(run):
@@ -200,7 +203,7 @@ def answers_of_all(run: Run) -> Iterator[str]:
 def skipped_lines(run: Run) -> list[str]:
     """The spaces that were skipped, each with the reason."""
     return [
-        f"{one.layout.name}, {one.levels} levels: {one.skipped}"
+        f"{one.layout.name}, {one.layout.mode(one.levels)}: {one.skipped}"
         for one in run.spaces
         if one.skipped is not None
     ]

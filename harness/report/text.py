@@ -18,6 +18,7 @@ from harness.report.visible import visible
 if TYPE_CHECKING:
     from harness.check.compare import Comparison, Disagreement
     from harness.check.matrix_case import MatrixCase
+    from harness.check.quirks import Quirk
     from harness.check.replay import Case
     from harness.check.witnesses import Answer
     from harness.report.run import Finding
@@ -41,7 +42,8 @@ def ran_on(engine: str, version: str) -> str:
 def finding_lines(finding: Finding) -> Iterator[str]:
     """A disagreement of a validation: what was asked, both answers, the walk, and the case."""
     space = finding.space
-    where = f"{space.layout.name}, {space.levels} levels, {ran_on(space.engine, space.qemu)}"
+    mode = space.layout.mode(space.levels)
+    where = f"{space.layout.name}, {mode}, {ran_on(space.engine, space.qemu)}"
     question, *answers = disagreement_lines(finding.disagreement)
     yield f"{where}, {question}"
     yield from answers
@@ -233,13 +235,18 @@ def assumed_lines(assumed: Sequence[str]) -> Iterator[str]:
         yield f"Assumed: {'; '.join(assumed)}."
 
 
-def quirk_lines(counts: Mapping[str, int]) -> Iterator[str]:
-    """Each known departure that showed: how often, what it is, and how that is known."""
+def quirk_lines(
+    counts: Mapping[str, int], known: Mapping[str, Quirk] | None = None
+) -> Iterator[str]:
+    """Each known departure that showed: how often, what it is, and how that is known.
+
+    known  by name, those of x86's engines unless given
+    """
     from harness.check.quirks import KNOWN
     from harness.machine.machine import dotted
 
     for name, count in counts.items():
-        quirk = KNOWN[name]
+        quirk = (KNOWN if known is None else known)[name]
         yield f"{name}: {counted(count, 'time')}"
         yield f"  rule      {quirk.rule}"
         yield f"  departs   {quirk.departs}"

@@ -62,6 +62,15 @@ class RiscvQemu(Qemu):
         return super().launch_failure(reason)
 
 
+def program_for(xlen: int, program: str | None) -> str | None:
+    """The QEMU for so many bits beside one for 64: its name has riscv32 in place of riscv64."""
+    if program is None or xlen == 64:
+        return program
+    path = Path(program)
+    name = path.name.replace("riscv64", f"riscv{xlen}")
+    return str(path.with_name(name)) if path.parent.name else name
+
+
 def _most(program: str, xlen: int) -> str:
     """The processor with the most extensions that a QEMU has: not every version has a `max`."""
     with contextlib.suppress(TimeoutError):

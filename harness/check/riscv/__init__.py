@@ -1,0 +1,10 @@
+"""Where RISC-V's library and its machine meet.
+
+`marks`     what the harness puts into frames, so that a guest that finds it names the frame
+`window`    the two pages of the tested space from which the stub makes its accesses
+`cases`     which accesses are tried in a space
+`quirks`    departures of QEMU's TCG that show in layouts
+`probes`    a guest's answers beside what the reference expects
+`layouts`   layouts, built for RISC-V
+`validate`  one space, and what a guest makes of it
+"""

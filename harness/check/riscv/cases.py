@@ -1,0 +1,114 @@
+"""Which accesses are tried in a space of RISC-V."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from harness.check.marks import WORD
+from harness.check.riscv.marks import CODE
+from harness.paging import bulk
+from harness.paging.address import Span
+from harness.paging.bulk import Bytes, End, Leaves
+from harness.paging.memory import Mask, Memory, Words
+from harness.paging.riscv.access import Kind
+from harness.paging.riscv.cpu import Cpu
+
+STRAY: Final = 64
+"""Addresses tried that nothing in the space suggests."""
+
+STATES: Final = tuple((s, m) for s in (False, True) for m in (False, True))
+"""SUM and MXR."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Accesses, one a lane; arrays of shape (n,).  Data is one aligned word as wide as registers.
+
+    kind      uint8, a `Kind`
+    user      as U-mode, else as S-mode
+    sum, mxr  the bits of mstatus
+    mprv      made by M-mode with MPRV, and MPP as `user` says
+    """
+
+    address: Words
+    kind: Bytes
+    user: Mask
+    sum: Mask
+    mxr: Mask
+    mprv: Mask
+
+    def __len__(self) -> int:
+        return len(self.address)
+
+    def take(self, chosen: Mask | slice) -> Cases:
+        """The chosen lanes."""
+        return Cases(
+            self.address[chosen],
+            self.kind[chosen],
+            self.user[chosen],
+            self.sum[chosen],
+            self.mxr[chosen],
+            self.mprv[chosen],
+        )
+
+
+def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
+    """Every access to all that a space holds, at its edges and just beyond them.
+
+    Each row of `leaves` is read, written, fetched, and changed by an AMO, as U-mode and as S-mode,
+    with and without SUM and MXR, at the first and the last word (fetched: at the code of its first
+    and last page); and so are the words before and after it where nothing is mapped, the edges of
+    what the roots serve, and a few stray addresses.  Every other address of data is reached by
+    MPRV.  Nothing in the span `outside` is tried.
+    """
+    format, width = cpu.format, cpu.xlen // 8
+    sizes = np.array([level.size for level in format.levels], np.uint64)[leaves.level]
+    past = leaves.virtual + sizes
+    held = leaves.end != End.UNBACKED
+    last_page = past - np.uint64(format.levels[0].size)
+    data = np.concatenate([leaves.virtual[held], past[held] - np.uint64(width)])
+    code = np.concatenate([leaves.virtual[held], last_page[held]]) + np.uint64(CODE)
+    ends = [word for root in cpu.roots for word in (root.span.first, root.span.last + 1 - width)]
+    beyond = [word for root in cpu.roots for word in (root.span.first - width, root.span.last + 1)]
+    stray = np.random.default_rng(0).integers(0, 1 << 64, STRAY, dtype=np.uint64)
+    around = np.concatenate([leaves.virtual - np.uint64(width), past, stray])
+    edges = np.array([edge % (1 << 64) for edge in ends + beyond], np.uint64)
+    elsewhere = np.concatenate([around, edges]) & np.uint64((1 << cpu.xlen) - WORD)
+    elsewhere = elsewhere[bulk.walk(memory, cpu.roots, elsewhere).end != End.LEAF]
+    data = np.unique(np.concatenate([data, elsewhere]))
+    code = np.unique(np.concatenate([code, elsewhere]))
+    return _every_access(_without(data, outside), _without(code, outside))
+
+
+def _without(addresses: Words, span: Span) -> Words:
+    """The addresses outside of a span."""
+    inside = (addresses >= np.uint64(span.first)) & (addresses <= np.uint64(span.last))
+    return addresses[~inside]
+
+
+def _every_access(data: Words, code: Words) -> Cases:
+    """All kinds of accesses: by S-mode and U-mode, with SUM and MXR each way."""
+    parts = []
+    by_mprv = np.arange(len(data)) % 2 == 1
+    for sum, mxr in STATES:
+        for user in (False, True):
+            parts.append(_each(code, Kind.FETCH, user, sum, mxr, np.zeros(len(code), np.bool_)))
+            for kind in (Kind.READ, Kind.WRITE, Kind.AMO):
+                parts.append(_each(data, kind, user, sum, mxr, by_mprv))
+    return Cases(
+        np.concatenate([part.address for part in parts]),
+        np.concatenate([part.kind for part in parts]),
+        np.concatenate([part.user for part in parts]),
+        np.concatenate([part.sum for part in parts]),
+        np.concatenate([part.mxr for part in parts]),
+        np.concatenate([part.mprv for part in parts]),
+    )
+
+
+def _each(address: Words, kind: Kind, user: bool, sum: bool, mxr: bool, mprv: Mask) -> Cases:
+    n = len(address)
+    kinds = np.full(n, kind, np.uint8)
+    return Cases(address, kinds, np.full(n, user), np.full(n, sum), np.full(n, mxr), mprv)

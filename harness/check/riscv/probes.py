@@ -1,0 +1,306 @@
+"""Asking the machine: accesses that the guest executes, beside what the reference expects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
+from harness.check.marks import WORD, put_marks
+from harness.check.quirks import expected_of
+from harness.check.riscv.cases import Cases
+from harness.check.riscv.marks import CODE_BYTES, code_mark, put_code
+from harness.check.riscv.quirks import AMO_LOAD, MPRV_CODE
+from harness.machine.riscv.guest import Guest, State
+from harness.paging import bulk
+from harness.paging.address import Span, Virtual
+from harness.paging.bulk import Bytes, Paths
+from harness.paging.memory import BufferMemory, Mask, Words
+from harness.paging.riscv.access import Access, Cause, Kind
+from harness.paging.riscv.bulk import ALLOWED, REASONS, Outcomes, outcomes
+from harness.paging.riscv.cpu import Cpu, root_for
+from harness.paging.riscv.formats import A
+from harness.paging.walk import walk
+
+ENVIRONMENT_CALLS: Final = (9, 8)
+"""The causes of ECALL by S-mode and U-mode, with which the code of a frame ends."""
+
+ACCESSES: Final = {Kind.READ: "LOAD", Kind.WRITE: "STORE", Kind.FETCH: "FETCH", Kind.AMO: "AMO"}
+"""The stub's names of the accesses."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the reference expects of cases.
+
+    loads    uint8, the causes that the accesses would have if all were loads
+    data     the physical address of the word, or of the code, that an allowed access reaches
+    content  what lies there before; of code the mark
+    """
+
+    cases: Cases
+    outcomes: Outcomes
+    loads: Bytes
+    paths: Paths
+    data: Words
+    content: Words
+
+    @property
+    def allowed(self) -> Mask:
+        """Which accesses are made."""
+        made: Mask = self.outcomes.cause == ALLOWED
+        return made
+
+    @property
+    def fetch(self) -> Mask:
+        """Which are fetches."""
+        fetches: Mask = self.cases.kind == Kind.FETCH
+        return fetches
+
+    @property
+    def stored(self) -> Words:
+        """What accesses that write store."""
+        return ~self.content
+
+
+def ask_guest(
+    guest: Guest, state: State, cpu: Cpu, memory: BufferMemory, frames: Span, cases: Cases
+) -> Comparison:
+    """Has the guest make every access and compares all that it saw with the reference.
+
+    frames  where the pages are that may be reached; what leads elsewhere is not asked
+    """
+    comparison = Comparison(PROBE)
+    if expected_of(MPRV_CODE, guest.engine.name, guest.version):
+        code = guest.image.text.start, guest.image.user.stop
+        untranslated = cases.mprv & (cases.address >= code[0]) & (cases.address < code[1])
+        if untranslated.any():
+            # Untranslated, a store would change the stub.
+            reason = f"by MPRV to the addresses of the stub's code ({MPRV_CODE.name})"
+            comparison.not_comparable[reason] = int(untranslated.sum())
+            cases = cases.take(~untranslated)
+    for first in range(0, len(cases), bulk.LANES):
+        batch = cases.take(slice(first, first + bulk.LANES))
+        expected = _expect(cpu, memory, frames, batch, comparison)
+        jobs = _jobs(guest, cpu, expected)
+        results = guest.run(state, jobs)
+        _judge(comparison, guest, cpu, memory, expected, results)
+        paths = expected.paths
+        memory.scatter(paths.slot[paths.used], cpu.format.entry_bytes, paths.raw[paths.used])
+    return comparison
+
+
+def _expect(
+    cpu: Cpu, memory: BufferMemory, frames: Span, cases: Cases, comparison: Comparison
+) -> Expected:
+    """The reference's expectation of those cases that can be compared; marks what they reach."""
+    found = _outcomes(cpu, memory, cases)
+    data = found.walks.physical
+    within = (data >= np.uint64(frames.first)) & (data <= np.uint64(frames.last))
+    asked = (found.cause != ALLOWED) | within
+    if left_out := int((~asked).sum()):
+        comparison.not_comparable["the page has no memory behind it"] += left_out
+        cases = cases.take(asked)
+        found = _outcomes(cpu, memory, cases)
+        data = found.walks.physical
+    made, fetch = found.cause == ALLOWED, cases.kind == Kind.FETCH
+    put_marks(memory, data[made & ~fetch] & ~np.uint64(WORD - 1))
+    put_code(memory, data[made & fetch], cpu.xlen)
+    content = np.zeros(len(cases), np.uint64)
+    content[made & ~fetch] = memory.gather(data[made & ~fetch], cpu.xlen // 8)[0]
+    content[made & fetch] = code_mark(data[made & fetch])
+    loads = _outcomes(cpu, memory, cases, Kind.READ).cause
+    return Expected(cases, found, loads, _paths(cpu, memory, found.walks.address), data, content)
+
+
+def _outcomes(cpu: Cpu, memory: BufferMemory, cases: Cases, kind: Kind | None = None) -> Outcomes:
+    """What the cases come to, or what they would as accesses of another kind."""
+    kinds = cases.kind if kind is None else np.full(len(cases), kind, np.uint8)
+    return outcomes(cpu, memory, cases.address, kinds, cases.user, cases.sum, cases.mxr)
+
+
+def _paths(cpu: Cpu, memory: BufferMemory, addresses: Words) -> Paths:
+    """The entries on the way to addresses; none for those that no root serves."""
+    found = bulk.paths(memory, cpu.roots[0], addresses)  # all roots begin at one table
+    served = np.zeros(len(addresses), np.bool_)
+    for root in cpu.roots:
+        served |= (addresses >= np.uint64(root.span.first)) & (
+            addresses <= np.uint64(root.span.last)
+        )
+    found.used[:, ~served] = False
+    return found
+
+
+def _jobs(guest: Guest, cpu: Cpu, expected: Expected) -> npt.NDArray[np.void]:
+    """The jobs that put the path of each case back as it was built, try it, and look at it.
+
+    The words of a job are the entries of the path from the root down, and after them the
+    word that the access reaches.
+    """
+    cases, enums, paths = expected.cases, guest.image.enums, expected.paths
+    jobs = guest.image.new_jobs(len(cases))
+    jobs["address"] = cases.address
+    jobs["size"], jobs["flush"] = cpu.xlen // 8, enums["FLUSH_PAGE"]
+    for kind, name in ACCESSES.items():
+        jobs["access"][cases.kind == kind] = enums[f"ACCESS_{name}"]
+    for name in ("user", "sum", "mxr", "mprv"):
+        jobs[name] = getattr(cases, name)
+    steps = paths.used.sum(axis=0)
+    for column, level in enumerate(reversed(range(len(paths.used)))):
+        used = paths.used[level]
+        np.copyto(jobs["where"][:, column], paths.slot[level], where=used)
+        np.copyto(jobs["word"][:, column], paths.raw[level], where=used)
+    data = expected.allowed & ~expected.fetch
+    jobs["where"][data, steps[data]] = expected.data[data]
+    jobs["word"][data, steps[data]] = expected.content[data]
+    jobs["patched"] = jobs["watched"] = steps + data
+    jobs["value"] = expected.stored & np.uint64((1 << cpu.xlen) - 1)
+    return jobs
+
+
+def _judge(
+    comparison: Comparison,
+    guest: Guest,
+    cpu: Cpu,
+    memory: BufferMemory,
+    expected: Expected,
+    results: npt.NDArray[np.void],
+) -> None:
+    cause = expected.outcomes.cause.astype(np.uint32)
+    agree = _as_expected(guest, cpu, expected, results, cause)
+    comparison.compared += len(agree)
+    quirky = _amo_load(guest, expected)
+    if quirky is not None:
+        lanes, by_load = quirky
+        departed = lanes & _as_expected(guest, cpu, expected, results, by_load)
+        comparison.quirks[AMO_LOAD.name] += int((departed & ~agree).sum())
+        if lanes.any() and not departed.any():
+            comparison.news[f"{AMO_LOAD.name} did not show"] += int(lanes.sum())
+        agree |= departed
+    wrong = np.flatnonzero(~agree)
+    comparison.disagree(
+        len(wrong),
+        _described(guest, cpu, memory, expected, results, wrong[: EXAMPLES - _told(comparison)]),
+    )
+
+
+def _told(comparison: Comparison) -> int:
+    return len(comparison.disagreements)
+
+
+def _amo_load(
+    guest: Guest, expected: Expected
+) -> tuple[Mask, npt.NDArray[np.uint32]] | None:
+    """The lanes in which the quirk applies, and the causes that it has; None where it does not."""
+    if not expected_of(AMO_LOAD, guest.engine.name, guest.version):
+        return None
+    lanes = (expected.cases.kind == Kind.AMO) & (expected.loads != ALLOWED)
+    return lanes, np.where(lanes, expected.loads, expected.outcomes.cause).astype(np.uint32)
+
+
+def _as_expected(
+    guest: Guest,
+    cpu: Cpu,
+    expected: Expected,
+    results: npt.NDArray[np.void],
+    cause: npt.NDArray[np.uint32],
+) -> Mask:
+    """Which results are the reference's in all that they say, with these causes of faults."""
+    cases, allowed, fetch = expected.cases, expected.allowed, expected.fetch
+    width = np.uint64((1 << cpu.xlen) - 1)
+    ended = np.where(fetch, np.where(cases.user, *ENVIRONMENT_CALLS[::-1]), 0)
+    ended = np.where(allowed & ~fetch, guest.image.enums["CAUSE_NONE"], ended)
+    found = results["data"] & np.where(fetch, np.uint64(0xFFFF_FFFF), width)
+    data = np.where(allowed & (cases.kind != Kind.WRITE), expected.content, np.uint64(0))
+    tval = np.where(allowed, np.uint64(0), expected.outcomes.walks.address)
+    agree: Mask = results["completed"] == allowed
+    agree &= results["cause"] == np.where(allowed, ended, cause)
+    agree &= found == data
+    agree &= results["tval"] == tval
+    code_end = cases.address + np.uint64(CODE_BYTES - 4)
+    agree &= ~(allowed & fetch) | (results["epc"] == code_end)
+    return agree & _entries_as_expected(expected, results, width)
+
+
+def _entries_as_expected(
+    expected: Expected, results: npt.NDArray[np.void], width: np.uint64
+) -> Mask:
+    """Whether the entries of the path, and the word, are afterwards what they should be.
+
+    A of a leaf may be set by the load of an AMO whose store is then denied: it "may be set
+    speculatively" ("Addressing and Memory Protection" of Sv32).
+    """
+    cases, paths, walks = expected.cases, expected.paths, expected.outcomes.walks
+    loaded = (cases.kind == Kind.AMO) & (expected.loads == ALLOWED)
+    free = np.where(loaded & ~expected.allowed, A, 0)
+    agree = np.ones(len(cases), np.bool_)
+    for column, level in enumerate(reversed(range(len(paths.used)))):
+        leaf = walks.level == level
+        should = paths.raw[level] | np.where(leaf, expected.outcomes.sets, np.uint64(0))
+        differs = results["after"][:, column] ^ should
+        differs &= ~np.where(leaf, free, 0).astype(np.uint64)
+        agree &= (differs == 0) | ~paths.used[level]
+    data = expected.allowed & ~expected.fetch
+    steps = paths.used.sum(axis=0)[data]
+    writes = (cases.kind == Kind.WRITE) | (cases.kind == Kind.AMO)
+    word = np.where(writes, expected.stored, expected.content) & width
+    agree[data] &= results["after"][data, steps] == word[data]
+    return agree
+
+
+def _described(
+    guest: Guest,
+    cpu: Cpu,
+    memory: BufferMemory,
+    expected: Expected,
+    results: npt.NDArray[np.void],
+    lanes: npt.NDArray[np.int64],
+) -> Iterator[Disagreement]:
+    for lane in lanes:
+        cases, address = expected.cases, int(expected.cases.address[lane])
+        access = Access(Kind(int(cases.kind[lane])), bool(cases.user[lane]))
+        root = root_for(cpu, address)
+        state = f"SUM={int(cases.sum[lane])} MXR={int(cases.mxr[lane])}"
+        how = ", by MPRV" if cases.mprv[lane] else ""
+        yield Disagreement(
+            PROBE,
+            address,
+            None,
+            False,
+            f"{access} with {state}{how}: {_rules_say(expected, int(lane))}",
+            _machine_says(guest, expected, results[lane], int(lane)),
+            None if root is None else walk(memory, root, Virtual(address)),
+        )
+
+
+def _rules_say(expected: Expected, lane: int) -> str:
+    found = expected.outcomes
+    if found.cause[lane] != ALLOWED:
+        reason = REASONS[int(found.reason[lane])]
+        assert reason is not None
+        return f"cause {_named(int(found.cause[lane]))}: {reason.value}"
+    sets = int(found.sets[lane])
+    marks = f", sets {sets:#x} in the leaf" if sets else ""
+    return f"reaches {int(expected.data[lane]):#x}{marks}"
+
+
+def _machine_says(guest: Guest, expected: Expected, result: np.void, lane: int) -> str:
+    cause = int(result["cause"])
+    said = (
+        "no exception"
+        if cause == guest.image.enums["CAUSE_NONE"]
+        else f"cause {_named(cause)}, tval {int(result['tval']):#x}"
+    )
+    done = "made" if result["completed"] else "not made"
+    steps = int(expected.paths.used[:, lane].sum())
+    after = ", ".join(hex(int(word)) for word in result["after"][:steps])
+    return f"{done}: {said}, data {int(result['data']):#x}, entries then {after}"
+
+
+def _named(cause: int) -> str:
+    names = {one.value: one.name.lower().replace("_", " ") + " fault" for one in Cause}
+    return f"{cause} ({names[cause]})" if cause in names else str(cause)

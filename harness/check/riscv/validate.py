@@ -1,0 +1,115 @@
+"""One space of RISC-V: what a guest, and QEMU's memory, make of it beside the reference."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import numpy as np
+
+from harness.check.compare import Comparison, Disagreement
+from harness.check.debugger import TABLE_BYTES, TableImage
+from harness.check.layouts import Layout, divided
+from harness.check.quirks import not_run_on
+from harness.check.riscv import probes
+from harness.check.riscv.cases import of_space
+from harness.check.riscv.layouts import build
+from harness.check.riscv.window import window_in
+from harness.check.validate import SpaceReport
+from harness.machine.machine import dotted
+from harness.machine.monitor import Monitor
+from harness.machine.riscv.guest import Guest, State
+from harness.machine.riscv.qemu import program_for
+from harness.paging import bulk
+from harness.paging.address import Span
+from harness.paging.memory import BufferMemory
+from harness.paging.riscv.cpu import Cpu
+from harness.paging.space import TableAllocator
+
+DEADLINE: Final = 60.0
+"""Seconds that a guest has for each answer."""
+
+
+def validate(layout: Layout, levels: int, *, program: str | None = None) -> SpaceReport:
+    """Builds a layout in a new guest's memory, and asks the guest and QEMU about it.
+
+    program  a QEMU for 64 bits, beside which lies that for 32; the usual ones unless given
+
+    Raises LayoutError for a layout that cannot be built, SpaceError for one that leaves no hole for
+    the window, Misuse and MachineError for a guest that cannot be had or is lost.
+    """
+    started = time.monotonic()
+    xlen = 32 if layout.mode(levels) == "sv32" else 64
+    program = program_for(xlen, program)
+    with Guest(xlen, ram_bytes=layout.ram, program=program, deadline=DEADLINE) as guest:
+        memory = BufferMemory(guest.ram.buffer, guest.ram.base)
+        cpu = build(layout, levels, guest.info, memory)
+        _, frames = divided(layout)
+        comparisons = compare_space(guest, memory, cpu, frames)
+        seconds = time.monotonic() - started
+        name, version = guest.engine.name, guest.version
+        news = not_run_on(name, version, version)
+        return SpaceReport(layout, levels, name, dotted(version), None, comparisons, seconds, news)
+
+
+def compare_space(
+    guest: Guest, memory: BufferMemory, cpu: Cpu, frames: Span
+) -> tuple[Comparison, ...]:
+    """Asks about the space whose root `cpu` holds, in the guest's memory.
+
+    `memory` is the guest's RAM, `frames` the part of it in which pages are: they are overwritten
+    with marks.  Raises SpaceError where the space has no hole for the window.
+    """
+    arena = guest.image.table_arena
+    allocator = TableAllocator(memory, Span(arena.start, arena.stop - 1))
+    with window_in(memory, cpu, guest.image, allocator) as window:
+        written = TableImage.of(memory, cpu.roots)
+        leaves = bulk.leaves(memory, cpu.roots)
+        inside = (leaves.virtual >= np.uint64(window.first)) & (
+            leaves.virtual <= np.uint64(window.last)
+        )
+        cases = of_space(cpu, memory, leaves.take(~inside), window)
+        state = state_of(cpu, window)
+        probed = probes.ask_guest(guest, state, cpu, memory, frames, cases)
+        with guest.parked(state) as monitor:
+            tables = _table_bytes(monitor, written)
+    return probed, tables
+
+
+def state_of(cpu: Cpu, window: Span) -> State:
+    """What a guest has to load to translate as `cpu` does, with the window there."""
+    return State(cpu.satp, window.first, cpu.menvcfg, cpu.senvcfg, cpu.xlen)
+
+
+def _table_bytes(monitor: Monitor, written: TableImage) -> Comparison:
+    """Compares tables, by their physical addresses, with what QEMU finds there.
+
+    Not by virtual ones: to translate them QEMU 7.2 sets A in the tables of the guest.
+    """
+    comparison = Comparison(TABLE_BYTES)
+    for address, words in zip(written.address.tolist(), written.words, strict=True):
+        entries = len(words)
+        octets = monitor.read_physical(address, TABLE)
+        seen = np.frombuffer(octets, f"<u{TABLE // entries}").astype(np.uint64)
+        comparison.compared += 1
+        wrong = np.flatnonzero(seen != words)
+        if len(wrong):
+            at = int(wrong[0])
+            comparison.disagree(
+                1,
+                [
+                    Disagreement(
+                        TABLE_BYTES,
+                        address + at * (TABLE // entries),
+                        None,
+                        False,
+                        f"{int(words[at]):#x}, as it was written",
+                        f"{int(seen[at]):#x}, and {len(wrong) - 1} more in this table",
+                    )
+                ],
+            )
+    return comparison
+
+
+TABLE: Final = 4096
+"""Bytes of a table."""

@@ -228,7 +228,7 @@ class Layout:
         known = ARCHITECTURES[self.arch].modes
         for levels in self.levels:
             if levels not in known:
-                raise ValueError(f"levels has {levels}; tables of {self.arch} have {_or(known)}")
+                raise ValueError(f"levels has {levels}; tables of {self.arch} have {either(known)}")
         for key, size in (("ram", self.ram), ("tables", self.tables)):
             if size % RAM_UNIT:
                 raise ValueError(f"{key} is {in_units(size)}, no multiple of {in_units(RAM_UNIT)}")
@@ -352,7 +352,8 @@ def parse(text: str, origin: str) -> Layout:
         )
 
 
-def _or(numbers: Iterable[int]) -> str:
+def either(numbers: Iterable[int]) -> str:
+    """Numbers among which there is a choice, for people."""
     *first, last = map(str, numbers)
     return f"{', '.join(first)} or {last}"
 

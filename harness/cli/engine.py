@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -62,12 +63,19 @@ def programs(qemu: str, bochs: str) -> Mapping[str, str]:
 def riscv_program(context: typer.Context, qemu: str) -> str:
     """The QEMU for RISC-V of 64 bits: that of the command line, that of the environment's
     QEMU_RISCV, or the usual one.  Raises Misuse where it cannot be found."""
+    from harness.machine.errors import Misuse
     from harness.machine.machine import installed
 
-    source = context.get_parameter_source("qemu")
+    usual, source = "qemu-system-riscv64", context.get_parameter_source("qemu")
     if source is None or source.name != "COMMANDLINE":
-        qemu = os.environ.get("QEMU_RISCV") or "qemu-system-riscv64"
-    installed(qemu)
+        qemu = os.environ.get("QEMU_RISCV") or usual
+    if qemu == usual:
+        installed(qemu)
+    elif shutil.which(qemu) is None:
+        raise Misuse(
+            f"{qemu} is no program: name a QEMU for RISC-V of 64 bits with --qemu or the"
+            " environment's QEMU_RISCV"
+        )
     return qemu
 
 

@@ -152,9 +152,10 @@ def _levels(arch: str, levels: int | None, mode: str | None) -> int | None:
     if mode is None:
         return levels
     of_mode = {name: count for count, name in ARCHITECTURES[arch].modes.items()}
-    if arch == "x86" or mode not in of_mode:
-        instead = "--levels" if arch == "x86" else ", ".join(of_mode)
-        raise Misuse(f"{arch} has no mode {mode!r}: choose {instead}")
+    if arch == "x86":
+        raise Misuse(f"--mode {mode} is not of {arch}: choose --levels 4 or 5")
+    if mode not in of_mode:
+        raise Misuse(f"{arch} has no mode {mode!r}: choose one of {', '.join(of_mode)}")
     if levels not in (None, of_mode[mode]):
         raise Misuse(f"{mode} has {of_mode[mode]} levels, not {levels}")
     return of_mode[mode]
@@ -162,7 +163,7 @@ def _levels(arch: str, levels: int | None, mode: str | None) -> int | None:
 
 def _chosen(names: list[str], arch: str, levels: int | None) -> list[tuple[Layout, int]]:
     """The layouts, each with every number of levels at which it is to be built."""
-    from harness.check.layouts import ARCHITECTURES, find, load, shipped
+    from harness.check.layouts import ARCHITECTURES, either, find, load, shipped
     from harness.machine.errors import Misuse
 
     paths = [find(name, arch) for name in names] if names else shipped(arch)
@@ -176,7 +177,7 @@ def _chosen(names: list[str], arch: str, levels: int | None) -> list[tuple[Layou
             written = " and ".join(map(str, layout.levels))
             raise Misuse(f"{layout.name} is written for {written} levels, not {levels}.")
     if not spaces:
-        known = " or ".join(map(str, ARCHITECTURES[arch].modes))
+        known = either(ARCHITECTURES[arch].modes)
         raise Misuse(f"no layout is written for {levels} levels: choose {known}.")
     return spaces
 

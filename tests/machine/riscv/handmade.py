@@ -67,6 +67,10 @@ class HandMade:
         first = address - self.guest.ram.base
         return self._octets[first : first + PAGE - first % PAGE].view(dtype)
 
+    def content(self, address: int, size: int) -> bytes:
+        """What lies at a physical address."""
+        return self._octets[address - self.guest.ram.base :][:size].tobytes()
+
     def __getitem__(self, slot: int) -> int:
         return int(self.words(slot, f"<u{self.width}")[0])
 

@@ -212,6 +212,16 @@ def test_what_a_job_patches_is_seen_after_its_flush(made: HandMade, flush: str) 
     assert list(results["completed"]) == [1, 1, 1]
 
 
+def test_by_mprv_qemu_7_2_translates_no_page_that_machine_mode_executes(made: HandMade) -> None:
+    """The departure tcg-riscv-mprv-code, and that the same load by the supervisor has none."""
+    code = made.guest.image.user.start
+    made.map(code, made.frame(), R | A | D)
+    assert made.ask("LOAD", code)["data"] == 0
+    untranslated = int.from_bytes(made.content(code, made.width), "little")
+    by_mprv = made.ask("LOAD", code, mprv=1)["data"]
+    assert by_mprv == (untranslated if made.guest.version < (10,) else 0)
+
+
 def test_more_jobs_than_a_batch_holds_are_answered_in_their_order(made: HandMade) -> None:
     _, frame = page(made, R | A | D)
     made.words(frame, "<u4")[:] = np.arange(PAGE // 4, dtype="<u4")

@@ -1,0 +1,191 @@
+"""Layouts for RISC-V: built, compared with the machine, and faults of the reference found."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.check.layouts import ARCHITECTURES, LayoutError, divided, load, parse, shipped
+from harness.check.riscv import probes, validate
+from harness.check.riscv.layouts import build
+from harness.check.riscv.quirks import AMO_LOAD
+from harness.check.validate import SpaceReport
+from harness.machine.riscv.processor import MachineInfo
+from harness.machine.riscv.qemu import BUILDS, program_for
+from harness.paging import bulk
+from harness.paging.bulk import End
+from harness.paging.memory import BufferMemory
+from harness.paging.riscv.bulk import Outcomes, outcomes
+
+MODES = ARCHITECTURES["riscv"].modes
+LAYOUTS = {path.stem: path for path in shipped("riscv")}
+CHEAP = ("smallest", "rights", "page-sizes", "self-map")
+QEMU = os.environ.get("QEMU_RISCV", "qemu-system-riscv64")
+
+PAGES = {"smallest": 1, "aliases": 1024 + 4, "dense": 2048, "sparse": 120, "rights": 20}
+"""How many pages some layouts have, in Sv39 and what is larger."""
+
+
+def info(xlen: int) -> MachineInfo:
+    """A processor with every mode and no extension."""
+    modes = frozenset({"sv32"} if xlen == 32 else set(MODES.values()) - {"sv32"})
+    return MachineInfo(xlen, modes, 9, 0, 0, f"rv{xlen}imac")
+
+
+@cache
+def absent(xlen: int) -> str | None:
+    """Why there is no guest of so many bits."""
+    program = program_for(xlen, QEMU) or QEMU
+    if shutil.which(program) is None:
+        return f"there is no {program} in PATH"
+    if not BUILDS[xlen].path.exists():
+        return f"there is no {BUILDS[xlen].path.name}: riscv64-linux-gnu-gcc makes it"
+    return None
+
+
+def validated(name: str, levels: int) -> SpaceReport:
+    """What comes of a shipped layout; a skip where there is no machine for it."""
+    if reason := absent(32 if levels == 2 else 64):
+        pytest.skip(reason)
+    return validate.validate(load(LAYOUTS[name]), levels, program=QEMU)
+
+
+@pytest.mark.parametrize("levels", MODES, ids=MODES.values())
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_is_built_in_every_mode(name: str, levels: int) -> None:
+    layout = load(LAYOUTS[name])
+    tables, frames = divided(layout)
+    memory = BufferMemory(np.zeros(tables.size, np.uint8), tables.first)
+    cpu = build(layout, levels, info(32 if levels == 2 else 64), memory)
+    leaves = bulk.leaves(memory, cpu.roots)
+    assert len(cpu.format.levels) == levels
+    pages = leaves.take(leaves.end == End.LEAF)
+    assert (pages.physical >= np.uint64(frames.first)).all()
+    if name in PAGES and levels > 2:
+        assert len(pages.virtual) == PAGES[name]
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("levels", MODES, ids=MODES.values())
+@pytest.mark.parametrize("name", CHEAP)
+def test_the_machine_agrees_and_known_quirks_show(name: str, levels: int) -> None:
+    report = validated(name, levels)
+    assert report.disagreed == 0, report.disagreements[0]
+    assert report.compared > 2000
+    assert not report.count("news")
+    version = tuple(map(int, report.qemu.split(".")))
+    shown = report.count("quirks")
+    assert set(shown) == ({AMO_LOAD.name} if version < (10,) else set())
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("name", ["aliases", "sparse"])
+def test_the_machine_agrees_on_many_pages(name: str) -> None:
+    report = validated(name, 3)
+    assert report.disagreed == 0, report.disagreements[0]
+
+
+def _with(**changes: Callable[[Any], Any]) -> Callable[..., Outcomes]:
+    """The reference with some of its arguments changed."""
+
+    def wrong(cpu: Any, memory: Any, address: Any, *flags: Any) -> Outcomes:
+        given = dict(zip(("kind", "user", "sum", "mxr"), flags, strict=True))
+        given |= {name: change(given[name]) for name, change in changes.items() if name in given}
+        cpu = changes.get("cpu", lambda same: same)(cpu)
+        return outcomes(cpu, memory, address, *given.values())
+
+    return wrong
+
+
+def _elsewhere(*asked: Any) -> Outcomes:
+    found = outcomes(*asked)
+    leaf = found.walks.level == 0
+    physical = found.walks.physical ^ np.where(leaf, 0x1000, 0).astype(np.uint64)
+    return replace(found, walks=replace(found.walks, physical=physical))
+
+
+def _unmarked(*asked: Any) -> Outcomes:
+    found = outcomes(*asked)
+    return replace(found, sets=found.sets & np.uint64(~0x40 & 0xFF))
+
+
+def _access_faults(*asked: Any) -> Outcomes:
+    found = outcomes(*asked)
+    return replace(found, cause=np.where(found.cause == 13, 5, found.cause).astype(np.uint8))
+
+
+PLANTED: dict[str, Callable[..., Outcomes]] = {
+    "MXR plays no part": _with(mxr=np.zeros_like),
+    "SUM plays no part": _with(sum=np.zeros_like),
+    "SUM and MXR are each other": lambda c, m, a, k, u, s, x: outcomes(c, m, a, k, u, x, s),
+    "U-mode and S-mode are each other": _with(user=np.logical_not),
+    "an AMO only reads": _with(kind=lambda kind: np.where(kind == 3, 0, kind).astype(np.uint8)),
+    "a fetch is a read": _with(kind=lambda kind: np.where(kind == 2, 0, kind).astype(np.uint8)),
+    "A and D fault where they are clear": _with(cpu=lambda c: replace(c, svade=True, menvcfg=0)),
+    "the neighbouring frame": _elsewhere,
+    "A is never set": _unmarked,
+    "access faults in place of page faults": _access_faults,
+}
+"""Faults of the reference."""
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_fault_of_the_reference_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "outcomes", PLANTED[fault])
+    assert validated("rights", 3).disagreed > 10
+
+
+@pytest.mark.hw
+def test_tables_that_change_behind_the_harness_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = probes.ask_guest
+
+    def and_writes(guest: Any, state: Any, cpu: Any, memory: BufferMemory, *rest: Any) -> Any:
+        found = asked(guest, state, cpu, memory, *rest)
+        memory.store(cpu.roots[0].table.slot(5).address, 8, 1 << 8)
+        return found
+
+    monkeypatch.setattr(probes, "ask_guest", and_writes)
+    report = validated("smallest", 4)
+    assert report.disagreed == 1
+    assert report.disagreements[0].oracle == "table bytes"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('arch = "riscv"\nlevels = [6]', r"tables of riscv have 2, 3, 4 or 5"),
+        ('arch = "mips"\nlevels = [4]', r"arch is 'mips'"),
+        ('arch = "riscv"\nlevels = [3]\n[cpu]\nwp = true', r"no key 'wp'"),
+        ('levels = [3]', r"tables of x86 have 4 or 5"),
+        ('levels = [4]\n[[map]]\nvirtual = 0\nsize = "4K"\nrights = "rw"', r"letters w, u, x"),
+    ],
+)
+def test_what_no_layout_is_is_refused(text: str, said: str) -> None:
+    with pytest.raises(LayoutError, match=said):
+        parse(f'title = "wrong"\n{text}\n', "wrong.toml")
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ('size = "4K"\nrights = "w"', "W without R"),
+        ('size = "4M"', "pages of Sv39 have 4K, 2M, 1G"),
+        ('size = "4K"\nphysical = 0x300_0000', "below 0x83000000 lie"),
+    ],
+)
+def test_pages_that_cannot_be_are_refused(part: str, said: str) -> None:
+    text = f'title = "wrong"\narch = "riscv"\nlevels = [3]\n[[map]]\nvirtual = 0\n{part}\n'
+    layout = parse(text, "wrong.toml")
+    tables, _ = divided(layout)
+    memory = BufferMemory(np.zeros(tables.size, np.uint8), tables.first)
+    with pytest.raises(LayoutError, match=said):
+        build(layout, 3, info(64), memory)
+    assert not memory.octets.any()

@@ -27,8 +27,10 @@ class StubBuildHook(BuildHookInterface[Any]):
         """Leave an up-to-date stub in the tree, or end the build with a sentence."""
         if self.target_name == "wheel":
             # Of images/ the layouts alone: the recipes of guests there are for a checkout.
-            for layout in Path(self.root, "images").glob("*.toml"):
-                build_data["force_include"][str(layout)] = f"harness/images/{layout.name}"
+            images = Path(self.root, "images")
+            for layout in (*images.glob("*.toml"), *images.glob("*/*.toml")):
+                place = f"harness/images/{layout.relative_to(images)}"
+                build_data["force_include"][str(layout)] = place
         for folder, names in BUILT.items():
             build_data["artifacts"] += [f"harness/machine/{name}" for name in names]
             if folder in OPTIONAL and shutil.which(OPTIONAL[folder]) is None:

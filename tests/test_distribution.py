@@ -36,7 +36,9 @@ def test_both_hold_the_stub_the_layouts_and_the_license(dist: Path) -> None:
     (wheel,) = dist.glob("*.whl")
     with zipfile.ZipFile(wheel) as inside:
         names = set(inside.namelist())
-    layouts = {f"harness/images/{layout.name}" for layout in (ROOT / "images").glob("*.toml")}
+    images = ROOT / "images"
+    layouts = {f"harness/images/{one.relative_to(images)}" for one in images.rglob("*.toml")}
+    assert "harness/images/riscv/smallest.toml" in layouts
     assert layouts | BUILT | {"harness/py.typed"} <= names
     assert f"{name}.dist-info/licenses/LICENSE" in names
     assert not any(part.startswith(("tests/", "guest/")) for part in names)

@@ -37,5 +37,6 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `workers`          several guests side by side
 `matrix`           every access at every level: `product`, `families` and `where` say which,
                    `stage`, `chain` and `rig` run them, `matrix_case` keeps one
+`riscv`            the same for RISC-V, what is not generic
 `warm`             families of several accesses in sequence, which `sequence` runs
 """

@@ -91,7 +91,6 @@ from harness.paging.table import Root, Table
 from harness.paging.walk import walk
 from harness.paging.x86.cpu import Cpu
 
-
 CONTROL: Final = ("wp", "nxe", "smep", "smap", "lass")
 """The control state that a layout can ask for."""
 
@@ -225,10 +224,12 @@ class Layout:
     entries: tuple[Entry, ...] = ()
 
     def __post_init__(self) -> None:
-        known = ARCHITECTURES[self.arch].modes
+        modes = ARCHITECTURES[self.arch].modes
         for levels in self.levels:
-            if levels not in known:
-                raise ValueError(f"levels has {levels}; tables of {self.arch} have {either(known)}")
+            if self.arch == "x86":
+                self.cpu(levels, 0, self.maxphyaddr or Cpu.maxphyaddr, True).format  # noqa: B018
+            elif levels not in modes:
+                raise ValueError(f"tables of {self.arch} have {either(modes)} levels, not {levels}")
         for key, size in (("ram", self.ram), ("tables", self.tables)):
             if size % RAM_UNIT:
                 raise ValueError(f"{key} is {in_units(size)}, no multiple of {in_units(RAM_UNIT)}")

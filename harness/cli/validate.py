@@ -108,10 +108,12 @@ def validate(
         writable(html)
         spaces = _chosen(layouts or [], arch, _levels(arch, levels, mode))
         make_folder(report)
-        chosen, interrupted = programs(qemu, bochs), None
+        chosen: Mapping[str, str] = {}
+        interrupted = None
         if arch == "riscv":
             engine, program = _for_riscv(engine), riscv_program(context, qemu)
         else:
+            chosen = programs(qemu, bochs)
             engine, program = usable(engine, chosen)
         if not as_json:
             say(f"{counted(len(spaces), 'space')} on {engine}")

@@ -39,6 +39,7 @@ class Build:
 
     path      where it is put
     machine   the processor's name in ELF (e_machine), and its bits
+    compiler  what makes it, where that is not what makes everything
     base      the physical address at which the arena begins that it is linked for
     stub      which part of the arena it lies in
     text, user, data  the sections, adjacent ones, that these are made of
@@ -51,11 +52,17 @@ class Build:
     text: tuple[str, ...]
     user: tuple[str, ...]
     data: tuple[str, ...]
+    compiler: str = ""
 
     @property
     def within(self) -> range:
         """The physical addresses that it may take."""
         return _shifted(self.stub, self.base)
+
+    @property
+    def needs(self) -> str:
+        """The end of a sentence that says how to build it."""
+        return f", which takes {self.compiler}" if self.compiler else ""
 
 
 X86: Final = Build(
@@ -148,7 +155,7 @@ class StubImage:
             content = path.read_bytes() if path.stat().st_size <= LARGEST_FILE else b""
         except OSError as error:
             raise Misuse(
-                f"{path} cannot be read ({error.strerror}): build it, `make guest`"
+                f"{path} cannot be read ({error.strerror}): build it, `make guest`{build.needs}"
             ) from None
         try:
             return _read(path, content, build)

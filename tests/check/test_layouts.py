@@ -307,7 +307,7 @@ def test_the_documented_example_uses_every_key() -> None:
     keys = {
         field.name for kind in (layouts.Map, layouts.Share, layouts.Entry) for field in fields(kind)
     }
-    keys |= {"title", "ram", "tables", "maxphyaddr", *SWITCHES}
+    keys |= {"title", "arch", "ram", "tables", "maxphyaddr", *SWITCHES}
     assert used == keys - {"where"}
 
 

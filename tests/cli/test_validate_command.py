@@ -22,7 +22,7 @@ from harness.paging.x86.bulk import Outcomes, outcomes
 from tests.cli.commands import ROOT, gone, guest_of, run, running
 
 KEYS = {
-    *("engine", "qemu", "layouts", "compared", "disagreements", "quirks", "not_comparable"),
+    *("arch", "engine", "qemu", "layouts", "compared", "disagreements", "quirks", "not_comparable"),
     *("version", "command", "skipped", "news", "seconds", "failure", "not_run_on"),
 }
 
@@ -223,6 +223,14 @@ def test_of_what_is_missing_qemu_is_named_first(
         (["smallest", "--engine=abacus"], "there is no engine 'abacus': choose one of tcg, kvm"),
         (["smallest", "--engine=tcg", "--qemu=/nope"], "QEMU is not installed, or not in PATH as"),
         (["smallest", "--qemu=/nope"], "QEMU is not installed, or not in PATH as /nope: install"),
+        (["--arch=mips"], "there is no architecture 'mips': choose x86 or riscv"),
+        (["--mode=sv39"], "--mode sv39 is not of x86: choose --levels 4 or 5"),
+        (["--arch=riscv", "--mode=sv40"], "riscv has no mode 'sv40': choose one of sv32, sv39"),
+        (["--arch=riscv", "--mode=sv39", "--levels=4"], "sv39 has 3 levels, not 4"),
+        (["--arch=riscv", "--levels=6"], "no layout is written for 6 levels: choose 2, 3, 4 or 5"),
+        (["--arch=riscv", "--engine=kvm"], "kvm runs no RISC-V: choose tcg"),
+        (["--arch=riscv", "--qemu=/nope"], "/nope is no program: name a QEMU for RISC-V"),
+        (["--arch=riscv", "linux-4"], "no layout is called 'linux-4'"),
         (["smallest", "--bochs=/nope"], "Bochs is not installed, or not in PATH as /nope: install"),
         (
             ["smallest", "--report=broken.toml"],

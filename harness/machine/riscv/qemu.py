@@ -31,6 +31,7 @@ BUILDS: Final[Mapping[int, Build]] = {
         text=(".text",),
         user=(".accesses",),
         data=(".data", ".bss"),
+        compiler="riscv64-linux-gnu-gcc (Debian's gcc-riscv64-linux-gnu)",
     )
     for xlen in (32, 64)
 }

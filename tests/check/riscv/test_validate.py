@@ -161,10 +161,10 @@ def test_tables_that_change_behind_the_harness_are_found(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('arch = "riscv"\nlevels = [6]', r"tables of riscv have 2, 3, 4 or 5"),
+        ('arch = "riscv"\nlevels = [6]', r"tables of riscv have 2, 3, 4 or 5 levels, not 6"),
         ('arch = "mips"\nlevels = [4]', r"arch is 'mips'"),
         ('arch = "riscv"\nlevels = [3]\n[cpu]\nwp = true', r"no key 'wp'"),
-        ('levels = [3]', r"tables of x86 have 4 or 5"),
+        ('levels = [3]', r"4 or 5 levels, not 3"),
         ('levels = [4]\n[[map]]\nvirtual = 0\nsize = "4K"\nrights = "rw"', r"letters w, u, x"),
     ],
 )

@@ -64,7 +64,6 @@ class Window:
             memory.store(slot.address, slot.table.format.entry_bytes, 0)
 
 
-
 def check_root(free: tuple[range, ...], cpu: Cpu) -> None:
     """Raises Misuse where MOV CR3 refuses the CPU's CR3, or walks do not begin in a table of the
     guest's memory that is the caller's.

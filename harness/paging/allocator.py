@@ -41,7 +41,8 @@ class TableAllocator:
             address = self._take(size, level)
             self._levels[address] = level
         slots = np.arange(address, address + size, format.entry_bytes, dtype=np.uint64)
-        self.memory.scatter(slots, format.entry_bytes, np.zeros(len(slots), np.uint64))
+        empty = np.full(len(slots), format.levels[level].empty, np.uint64)
+        self.memory.scatter(slots, format.entry_bytes, empty)
         return Table(format, Physical(address), level)
 
     def free(self, table: Table) -> None:

@@ -102,7 +102,7 @@ class Flush:
             self.done()
 
     def __del__(self) -> None:
-        if self:
+        if self.everything or self._addresses or self._after:
             warnings.warn(f"{self} was dropped before it was done", RuntimeWarning, stacklevel=2)
 
     def __repr__(self) -> str:

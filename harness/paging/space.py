@@ -30,6 +30,7 @@ from harness.paging.bits import (
 from harness.paging.entry import Leaf
 from harness.paging.errors import OutOfTables, SpaceError, Taken
 from harness.paging.flush import Flush
+from harness.paging.format import Shape
 from harness.paging.lock import held
 from harness.paging.memory import Words
 from harness.paging.table import Slot, Table
@@ -220,7 +221,8 @@ class Space(Tree):
             slot = table.slot_for(batch.first)
             with self.lock(table):
                 self._check_free(slot, batch)
-                self._fill(slot, batch, flush)
+                self.put(slot, batch.raw)
+            self._forget_absent(slot, batch, flush)
             return flush
         tables = self.clear_ground(cut, table_bits)
         with held(self.lock(table) for table in tables):
@@ -228,12 +230,13 @@ class Space(Tree):
             for slot, batch in zip(slots, cut, strict=True):
                 self._check_free(slot, batch)
             for slot, batch in zip(slots, cut, strict=True):
-                self._fill(slot, batch, flush)
+                self.put(slot, batch.raw)
+        for slot, batch in zip(slots, cut, strict=True):
+            self._forget_absent(slot, batch, flush)
         return flush
 
-    def _fill(self, slot: Slot, batch: Batch, flush: Flush) -> None:
-        """Writes entries from a slot on, where nothing is."""
-        self.put(slot, batch.raw)
+    def _forget_absent(self, slot: Slot, batch: Batch, flush: Flush) -> None:
+        """Puts on the list that there was nothing where a batch is now, from a slot on."""
         if self.flushing.absent:
             shared = self.is_shared(self.path(batch.first, batch.level))
             run = Run(slot, batch.first, np.zeros_like(batch.raw), shared)
@@ -384,20 +387,12 @@ class Space(Tree):
 
         size  bytes of each page, as many as a slot spans unless given
         """
-        here = self.format.levels[level] if 0 <= level < len(self.format.levels) else None
-        leaf = None
-        if here is not None:
-            leaf = here.leaf if size is None else here.page(size)
-        if here is None or leaf is None:
-            known = ", ".join(map(str, self.format.page_levels()))
+        leaf = self._page_shape(first, level, size)
+        slots = 1 if size is None else size >> self.format.levels[level].shift
+        if size is not None and not aligned(first, size):
             raise SpaceError(
-                f"cannot map at {first:#x}: {self.format.name} has pages at levels {known},"
-                f" not at {level}"
-                + (f" of {size:#x} bytes" if here and here.pages and size is not None else "")
+                f"{first:#x} is not a multiple of the page size {size:#x} at level {level}"
             )
-        slots = 1 if size is None else size >> here.shift
-        if slots > 1 and not aligned(first, size or 0):
-            raise SpaceError(f"{first:#x} is not a multiple of the page size {size:#x}")
         if len(frames) == 1:
             return np.array(
                 [self._leaf(first, int(frames[0]), level, bits, size)] * slots, np.uint64
@@ -411,6 +406,20 @@ class Space(Tree):
         for mask, shift in leaf.address:
             raw |= frames >> np.uint64(shift) & np.uint64(mask)
         return np.repeat(raw, slots) if slots > 1 else raw
+
+    def _page_shape(self, first: int, level: int, size: int | None) -> Shape:
+        """How pages of a size at a level look; SpaceError if there are none."""
+        levels = self.format.levels
+        if 0 <= level < len(levels):
+            leaf = levels[level].leaf if size is None else levels[level].page(size)
+            if leaf is not None:
+                return leaf
+        known = ", ".join(map(str, self.format.page_levels()))
+        large = "" if size is None else f" of {size:#x} bytes"
+        raise SpaceError(
+            f"cannot map at {first:#x}: {self.format.name} has pages at levels {known},"
+            f" not at {level}{large}"
+        )
 
     def carried(self, address: int, bits: int, source: int, target: int) -> int:
         """`bits.carried`, with the address in the error."""

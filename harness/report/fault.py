@@ -353,9 +353,7 @@ def _before_and_after(setting: Setting) -> str:
     return bit if setting.register == "ac" else f"{bit} ({setting.old:#x} -> {setting.new:#x})"
 
 
-def missing_lines(
-    found: Translation, missing: Missing, page: int | None = None
-) -> Iterator[str]:
+def missing_lines(found: Translation, missing: Missing, page: int | None = None) -> Iterator[str]:
     """What must be made, entry by entry; `page` is the page's own, where its address is known."""
     index = {one.level: one.value for one in found.indices}
     for number, entry in enumerate(missing.entries):

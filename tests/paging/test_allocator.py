@@ -6,7 +6,8 @@ import pytest
 from harness.paging.address import Physical, Span
 from harness.paging.allocator import TableAllocator
 from harness.paging.errors import OutOfTables, SpaceError
-from harness.paging.memory import BufferMemory
+from harness.paging.memory import BigEndianMemory, BufferMemory
+from harness.paging.s390.formats import dat
 from harness.paging.table import Table
 from tests.paging.spaces import FORMATS, UNEVEN
 
@@ -86,3 +87,13 @@ def test_an_allowance_ends_before_the_room_does() -> None:
     assert tables.remaining == 0
     tables.remaining = None
     assert [tables.allocate(X86, 0).address for _ in range(2)] == [0x2000, 0x3000]
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_a_new_table_is_full_of_entries_that_are_absent(level: int) -> None:
+    """On s390 zero is a page, or a table: I is bit 5 of an entry, and bit 10 of one for a page."""
+    format = dat()
+    memory = BigEndianMemory(np.full(1 << 16, 0xFF, np.uint8))
+    table = TableAllocator(memory, Span.of(0, 1 << 16)).allocate(format, level)
+    words = {memory.load(slot.address, 8) for slot in table.slots()}
+    assert words == {1 << 5 if level else 1 << 10}

@@ -21,8 +21,7 @@ from harness.paging.bits import ungrouped
 from harness.paging.flush import Flush
 from harness.paging.format import Format
 from harness.paging.memory import Words
-from harness.paging.space import Batch, Space
-from harness.paging.table import Slot
+from harness.paging.space import Space
 from harness.paging.tree import Run, Tree
 from tests.paging.riscv import test_space as groups
 from tests.paging.spaces import RISCV, World
@@ -46,10 +45,6 @@ def instead(owner: object, name: str, made: object) -> Plant:
     return lambda patch: patch.setattr(owner, name, made)
 
 
-def put_and_told_nothing(space: Space, slot: Slot, batch: Batch, flush: Flush) -> None:
-    space.put(slot, batch.raw)
-
-
 def groups_frame_for_all(format: Format, level: int, raw: Words, addresses: Words) -> Words:
     return ungrouped(format, level, raw, addresses & ~np.uint64(0xFFFF))
 
@@ -68,7 +63,7 @@ FAULTS: dict[str, Plant] = {
     "a right that is given is not flushed": other_rule(denials=False),
     "a table that is gone is flushed by its address": other_rule(leaves_alone=False),
     "a table that is new is flushed by an address": instead(Tree, "is_fresh", lambda *_: False),
-    "what moves is flushed where it was alone": instead(Space, "_fill", put_and_told_nothing),
+    "what moves is flushed where it was alone": instead(Space, "_forget_absent", lambda *_: None),
     "a collapse forgets that there was a table": instead(Space, "forget_table", lambda *_: None),
     "of a group the first slot is flushed": instead(Space, "_all_of_groups", first_slot_of_a_group),
     "a group's first frame is that of all its pages": instead(

@@ -10,10 +10,13 @@ import pytest
 
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.allocator import TableAllocator
+from harness.paging.arm64.formats import stage1
 from harness.paging.errors import OutOfTables, SpaceError
 from harness.paging.format import Format
 from harness.paging.lock import TableLock
 from harness.paging.memory import BufferMemory, Mask, Words
+from harness.paging.power.formats import radix
+from harness.paging.s390.formats import dat
 from harness.paging.space import Space
 from harness.paging.table import Root, Table
 from harness.paging.tree import COUNTED_LEVELS
@@ -1120,3 +1123,12 @@ def test_the_root_of_a_cpu_is_taken_as_it_is() -> None:
     space = Space(world.memory, cpu.roots, world.allocator)
     space.map(Virtual(cpu.roots[1].span.first), world.frames(1), 0, 0)
     assert physical(space, cpu.roots[1].span.first) == world.frames(1)[0]
+
+
+@pytest.mark.parametrize("format", [stage1("4K", 48, 48), dat(), radix(12)], ids=repr)
+def test_a_space_is_not_built_of_tables_whose_flushes_are_not_known(format: Format) -> None:
+    memory = BufferMemory(np.zeros(1 << 20, np.uint8))
+    allocator = TableAllocator(memory, ROOM)
+    root = Root(allocator.allocate(format, 1), Span(0, 0))
+    with pytest.raises(SpaceError, match=f"of {format.name} tables is not known here: they can be"):
+        Space(memory, (root,), allocator)

@@ -133,9 +133,7 @@ class Guest(StubGuest[State, MachineInfo]):
         able = all(one.cr4 & CR4_CET for one in states)
         refuse(jobs, shadow & (not able), "a shadow-stack access needs CR4.CET")
         odd = jobs["address"] & np.uint64(state.stack_bytes - 1) != 0
-        refuse(
-            jobs, shadow & odd, f"a shadow-stack access is at a multiple of {state.stack_bytes}"
-        )
+        refuse(jobs, shadow & odd, f"a shadow-stack access is at a multiple of {state.stack_bytes}")
         reason = "a shadow-stack access is at a canonical address"
         refuse(jobs, shadow & ~_canonical(jobs["address"], state), reason)
         for name, enum in (("WRUSS", "ACCESS_USER_SHADOW_WRITE"), ("CALL", "ACCESS_CALL")):

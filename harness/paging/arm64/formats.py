@@ -7,6 +7,10 @@ The manual counts levels from the root down; level n here is its level 3-n, and 
 A format is that of one half: TTBR0_EL1 and TTBR1_EL1 each have a granule and a size.  nG, which
 says that a page is not global, and DBM, by which hardware clears AP[2] instead of setting a bit,
 are named bits here and no more.
+
+No `Space` is built of these tables: an entry that leads elsewhere must be invalid, and flushed,
+before it is there again ("Using break-before-make when updating translation table entries"), and a
+space writes it first and returns the flush.
 """
 
 from __future__ import annotations

@@ -7,6 +7,9 @@ them from the highest.
 Entries lie in memory with the highest byte first.  A directory entry says how large the next table
 is; a tree has one size of table at each level, and an entry that says another is malformed.  Only
 leaves give rights.  What of addresses lies below a page or a table is ignored.
+
+No `Space` is built of these tables: what a processor keeps of a tree, and of the process table that
+leads to it, and which forms of tlbie end it, is not written down here.
 """
 
 from __future__ import annotations

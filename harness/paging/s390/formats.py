@@ -9,6 +9,9 @@ and change are kept in storage keys, outside the tables, and every page can be r
 
 Not read here: a region table of which only a part is there (TF and TL of the entry above it, or TL
 of the ASCE, which Linux leaves whole).  An entry that says so is malformed, with that reason.
+
+No `Space` is built of these tables: an entry in use is changed by instructions that flush as they
+do so (IPTE, IDTE, CSP: "Modification of Translation Tables"), and not by stores to memory.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ static bool permits(const struct processor *p, const struct walk *walk, enum acc
 		return true;
 	if (!walk->executable && !planted(NO_EXECUTE))
 		return false;
-	return user || !walk->user || !(p->cr4 & CR4_SMEP);
+	return user || !walk->user || !(p->cr4 & CR4_SMEP) || planted(SMEP_IGNORED);
 }
 
 /* ---- what is cached ---- */
@@ -343,7 +343,7 @@ static void keep_structures(struct processor *p, u64 address, const struct walk 
 		unsigned level = format.levels - 1 - i;
 		u64 key = key_of(address, shift_at(format, level));
 		struct entry *entry = p->structures.size ? slot(&p->structures, key, false) : NULL;
-		if (is_pdpte(format, level) || (entry && entry->generation == p->structure_generation))
+		if ((is_pdpte(format, level) && !planted(PDPTES_ARE_CACHED)) || (entry && entry->generation == p->structure_generation))
 			continue;
 		entry = added(p, &p->structures, key);
 		entry->generation = p->structure_generation;
@@ -351,7 +351,7 @@ static void keep_structures(struct processor *p, u64 address, const struct walk 
 		for (unsigned k = 0; k <= i; k++) {
 			u64 raw = walk->path[k].raw;
 			entry->walk.path[k] = walk->path[k];
-			if (is_pdpte(format, format.levels - 1 - k))
+			if (is_pdpte(format, format.levels - 1 - k) || planted(STRUCTURES_WITH_RIGHTS))
 				continue;
 			entry->walk.writable &= !!(raw & W);
 			entry->walk.user &= !!(raw & U);
@@ -453,6 +453,7 @@ void note_user(struct processor *p)
 	unlock();
 }
 
+/* Whether some access may pass no more: U that is set takes the supervisor's fetches where there is SMEP. */
 static bool narrower(u64 before, u64 after)
 {
 	if (!(before & P))
@@ -461,7 +462,7 @@ static bool narrower(u64 before, u64 after)
 		return true;
 	if (planted(WIDENING_COUNTS) || planted(SIZE_COUNTS) || planted(OTHER_BITS_COUNT))
 		return before != after;
-	return ((before ^ after) & (ADDRESS | PS)) || (before & ~after & (W | U)) || (after & ~before & NX);
+	return ((before ^ after) & (ADDRESS | PS | U)) || (before & ~after & W) || (after & ~before & NX);
 }
 
 static void log_change(struct processor *p, u64 at, u64 before, u64 after, u64 pc)

@@ -78,6 +78,16 @@ SHOWN = {
     "PGE_KEEPS_REGISTERS": (3, {"pdpte-moved-pge": "stale"}),
     "PSE_KEEPS_REGISTERS": (3, {"pdpte-moved-pse": "stale"}),
     "TASK_SWITCH_KEEPS_REGISTERS": (3, {"pdpte-moved-task-switch": "stale"}),
+    "SMEP_IGNORED": (4, {"code-given-to-user": "legal"}),
+    "PDPTES_ARE_CACHED": (3, {"pdpte-moved-cd-other-table": "stale"}),
+    "STRUCTURES_WITH_RIGHTS": (
+        4,
+        {
+            "table-widened-write": "stale",
+            "table-widened-user": "late",
+            "table-widened-execute": "stale",
+        },
+    ),
 }
 """What each broken rule makes of cases, some of them all, and in which mode of paging."""
 

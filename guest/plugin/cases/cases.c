@@ -224,8 +224,8 @@ static void moves(void)
 	     read(HERE));
 	CASE("legal", "move-invlpg", map0(P | W); read(HERE); map1(P | W); invlpg(HERE); go_to_user(); read(HERE));
 	/* Without an author, so never late. */
-	CASE("stale", "moved-by-device", map0(P | W); read(HERE); write_by_device(&tables[0][next]); invlpg(HERE + PAGE);
-	     go_to_user(); read(HERE));
+	CASE("stale", "moved-by-device", map0(P | W); write(HERE); write_by_device(&tables[0][next]); invlpg(HERE + PAGE);
+	     go_to_user(); try_write(HERE));
 	CASE("legal", "move-cr3", map0(P | W); read(HERE); map1(P | W); set_cr3(cr3()); read(HERE));
 	CASE("stale", "move-and-back-used", map0(P | W); read(HERE); map1(P | W); read(HERE); map0(P | W); read(HERE));
 	CASE("legal", "move-and-back", map0(P | W); read(HERE); map1(P | W); map0(P | W); read(HERE));
@@ -351,6 +351,23 @@ static void structures(void)
 		try_read(BIG(7) + PAGE));
 	CASE_AT("legal", "table-gone-invlpg", BIG(8) + PAGE, store(&above[8], was); read(BIG(8)); store(&above[8], 0);
 		invlpg(HERE); try_read(BIG(8) + PAGE));
+	CASE_AT("stale", "table-moved-write-other-page", BIG(33) + PAGE, store(&above[33], was); write(BIG(33));
+		store(&above[33], now); try_write(BIG(33) + PAGE));
+	/* The way by what is cached stays where the new one was used too. */
+	store(&new[2], FRAME(2) | P | W);
+	CASE_AT("stale", "table-moved-and-used", BIG(34) + PAGE, store(&above[34], was); read(BIG(34)); store(&above[34], now);
+		read(BIG(34) + 2 * PAGE); read(BIG(34) + PAGE));
+	/* What is cached withholds what the tables now give. */
+	CASE_AT("legal", "table-widened-write", BIG(35) + PAGE, store(&above[35], was & ~(word)W); read(BIG(35));
+		store(&above[35], now); try_write(BIG(35) + PAGE));
+	store(&old[3], FRAME(2) | P | U);
+	store(&new[3], FRAME(3) | P | U);
+	CASE_AT("legal", "table-widened-user", BIG(36) + 3 * PAGE, store(&above[36], was & ~(word)U); read(BIG(36));
+		store(&above[36], now); user_reads(BIG(36) + 3 * PAGE));
+#if MODE > 2
+	CASE_AT("legal", "table-widened-execute", BIG(37) + PAGE, store(&above[37], was | NX); read(BIG(37)); store(&above[37], now);
+		call(BIG(37) + PAGE));
+#endif
 	BIG_CASE("stale", "table-read-only", 9, store(&above[9], was); write(BIG(9)); store(&above[9], was & ~(word)W);
 		 try_write(BIG(9)));
 	CASE_AT("legal", "table-fault-drops", BIG(10) + PAGE, store(&old[1], 0); store(&above[10], was); read(BIG(10));
@@ -419,16 +436,25 @@ static void operands(void)
 }
 
 #if MODE > 2
-/* Sets SMEP and clears it, at an address where this code is no user's page. */
-extern char set_and_clear_smep[];
+/* Sets SMEP and clears it, at an address where this code is no user's page; and likewise calls what a store then changes. */
+extern char set_and_clear_smep[], call_and_store[];
 #if MODE >= 4
 asm("set_and_clear_smep: mov %cr4, %rax; bts $20, %rax; mov %rax, %cr4; btr $20, %rax; mov %rax, %cr4; ret");
+asm("call_and_store: mov %cr4, %rax; bts $20, %rax; mov %rax, %cr4; call *%rdi; mov %edx, (%rsi); call *%rdi;"
+    "mov %cr4, %rax; btr $20, %rax; mov %rax, %cr4; ret");
 enum { SUPERVISORS = 39 };
 #else
 asm("set_and_clear_smep: mov %cr4, %eax; bts $20, %eax; mov %eax, %cr4; btr $20, %eax; mov %eax, %cr4; ret");
+asm("call_and_store: mov %cr4, %eax; bts $20, %eax; mov %eax, %cr4; call *4(%esp); mov 8(%esp), %ecx; mov 12(%esp), %edx;"
+    "mov %edx, (%ecx); call *4(%esp); mov %cr4, %eax; btr $20, %eax; mov %eax, %cr4; ret");
 enum { SUPERVISORS = 30 };
 #endif
-static void toggle_smep(void) { ((void (*)(void))(set_and_clear_smep + ((uintptr_t)1 << SUPERVISORS)))(); }
+#define FOR_SUPERVISORS(code) ((uintptr_t)(code) + ((uintptr_t)1 << SUPERVISORS))
+static void toggle_smep(void) { ((void (*)(void))FOR_SUPERVISORS(set_and_clear_smep))(); }
+static void with_smep(uintptr_t code, word *slot, uint32_t entry)
+{
+	((void (*)(uintptr_t, word *, uint32_t))FOR_SUPERVISORS(call_and_store))(code, slot, entry);
+}
 
 static void smep(void)
 {
@@ -442,6 +468,7 @@ static void smep(void)
 	set_cr3(cr3());
 #endif
 	CASE("legal", "smep", map0(P | W); read(HERE); map1(P | W); toggle_smep(); read(HERE));
+	CASE("stale", "code-given-to-user", map0(P); with_smep(HERE + 0x800, &tables[0][next], FRAME(0) | P | U));
 	CASE("legal", "smep-global", map0(P | W | G); read(HERE); map1(P | W | G); toggle_smep(); read(HERE));
 }
 #endif
@@ -488,6 +515,17 @@ static void registers(void)
 	PDPTE_CASE("stale", "pdpte-moved-wp", 42, set_cr0(cr0() ^ WP); set_cr0(usual0); invlpg(BIG(42)));
 	PDPTE_CASE("legal", "pdpte-moved-smep", 43, toggle_smep());
 	PDPTE_CASE("legal", "pdpte-moved-cd", 44, set_cr0(usual0 | CD); invlpg(BIG(44)));
+	/* They are in no cache beside that (4.10.3). */
+	word usual = pointers[2];
+	for (int i = 50; i < 52; i++) {
+		store(&above[i], (uintptr_t)tables[1] | P | W);
+		store(&other_directory[i], (uintptr_t)tables[2] | P | W);
+	}
+	set_cr0(usual0);
+	CASE_AT("legal", "pdpte-moved-cd-other-table", BIG(51) + PAGE, read(BIG(50)); store(&pointers[2], (uintptr_t)other_directory | P);
+		set_cr0(usual0 | CD); read(BIG(51) + PAGE));
+	store(&pointers[2], usual);
+	set_cr3(cr3());
 	PDPTE_CASE("legal", "pdpte-moved-nw", 45, set_cr0(usual0 | CD | NW); invlpg(BIG(45)));
 	set_cr0(usual0);
 	PDPTE_CASE("legal", "pdpte-moved-paging-off", 46, paging_off_and_on());

@@ -1,6 +1,8 @@
 """What all tests share."""
 
+import contextlib
 import gc
+import importlib
 import os
 import shutil
 import signal
@@ -29,6 +31,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The runner has Typer make the same commands of the same functions at every run, in 25 ms.
 vars(typer.testing)["_get_command"] = cache(typer.main.get_command)
 
+ROOT = Path(__file__).parents[1]
+
 USUAL = {"qemu": "qemu-system-x86_64", "bochs": "bochs"}
 """The emulators that are run unless others are chosen."""
 
@@ -54,6 +58,34 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.getoption("markexpr") == "hw" and is_module:
         return True if "mark.hw" not in collection_path.read_text() else None
     return None
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Has each of pytest-xdist's workers import a share of the files before it collects them all.
+
+    They begin at once, and where nothing has been kept yet each would rewrite the assertions of
+    every file, which takes eight seconds.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is not None:
+        files = _collected(session.config)
+        for file in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+            # What fails here does so again when it is collected, and is reported then.
+            with contextlib.suppress(Exception, pytest.skip.Exception):
+                importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+
+
+def _collected(config: pytest.Config) -> list[Path]:
+    """The files of tests, in order, that are to be collected."""
+    places = [Path(config.invocation_params.dir, name.partition("::")[0]) for name in config.args]
+    files = {file for place in places for file in (place, *place.rglob("test_*.py"))}
+    return sorted(
+        file
+        for file in files
+        if file.match("test_*.py")
+        and file.is_relative_to(ROOT)
+        and not pytest_ignore_collect(file, config)
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

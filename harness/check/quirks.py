@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from harness.check.cases import Cases
+from harness.check.cases import Cases, reads
 from harness.check.second_reading import NO_LAPSE, Errors, Lapse, Reading, Stop
 from harness.machine.machine import dotted
 from harness.paging.address import Span
@@ -590,9 +590,7 @@ def lapses(quirks: Iterable[FaultQuirk]) -> Lapse:
 
 def read_as(quirk: BasisQuirk, cpu: Cpu) -> Cpu:
     """The CPU as which an engine with this quirk reads entries."""
-    nothing = np.empty(0, np.uint64)
-    none = Cases(nothing, nothing.astype(np.uint8), nothing != 0, nothing != 0)
-    basis = quirk.as_if(Basis(cpu, none))
+    basis = quirk.as_if(Basis(cpu, reads(np.empty(0, np.uint64))))
     if basis.pdpte_reserved is None:
         return basis.cpu
     return replace(basis.cpu, pdptes_checked=basis.pdpte_reserved)

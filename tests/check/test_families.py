@@ -383,6 +383,14 @@ def test_code_is_left_out_where_a_present_page_lies_beyond_memory_and_nowhere_el
     assert np.array_equal(out, (word & np.uint64(1) != 0) & page & beyond & code) and out.any()
 
 
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_pointers_carry_metadata_in_all_bits_that_each_width_leaves_to_it(model: Model) -> None:
+    """LAM48 leaves bits 62:48 and LAM57 bits 62:57; bit 63 tells the halves apart."""
+    (one,) = (one for one in families("quick", [model], ()) if one.name == "lam")
+    (tagged,) = (axis.values for axis in one.product.axes if axis.name == "address")
+    assert {*tagged} == {declared.home(model) | tag for tag in (0x7FFF << 48, 0x3F << 57, 1 << 62)}
+
+
 @pytest.mark.parametrize("model", [MODELS[0], Model("32")], ids=str)
 def test_where_ps_does_not_vary_it_makes_large_pages_and_sets_no_pat_of_small_ones(
     model: Model,

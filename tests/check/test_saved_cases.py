@@ -201,6 +201,7 @@ WORD, KEYS = (1 << 64) - 1, (1 << 32) - 1
         ("32", {"changed": KEYS}, {"changed": 1 << 32}),
         ("4", {"words": (WORD,) * 4}, {"words": (0, 0, 0, 1 << 64)}),
         ("32", {"words": (KEYS,) * 2}, {"words": (1 << 32, 0)}),
+        ("4", {"words": (0,) * 4}, {"words": (0, 0, -1, 0)}),
         ("4", {"slots": (LAST, FIRST, 5 << 20, 6 << 20)}, {"slots": (LAST + 8, FIRST, 5, 6)}),
         ("32", {"slots": (LAST + 4, FIRST)}, {"slots": (LAST + 8, FIRST)}),
         ("32", {"slots": (LAST + 4, FIRST)}, {"slots": (LAST, FIRST - 4)}),

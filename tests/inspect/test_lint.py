@@ -466,6 +466,7 @@ def test_a_root_of_garbage_is_one_finding_whatever_it_leads_to() -> None:
     assert (broken.rule.name, broken.total, broken.count) == ("garbage-table", 1, 1)
     assert finding.where == Span(0, (1 << 64) - 1)
     assert (finding.physical, finding.detail) == (Span.of(0x1000, 0x1000), "the root")
+    assert (finding.count, finding.slot) == (1, None)
 
 
 def test_pointers_of_a_program_are_no_tables() -> None:

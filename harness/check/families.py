@@ -847,11 +847,16 @@ def shadow(model: Model, full: bool) -> Iterator[Family]:
             yield Family("shadow", model, varied, product, LOCKED_SHADOW_CONTROLS, needs=needs)
 
 
+def in_both_halves(model: Model, address: int) -> Axis:
+    """An address of the lower half, and the same in the upper."""
+    _, upper = canonical_halves(model.levels)
+    return Axis("address", (address, upper.first | address), "#x")
+
+
 def halves(model: Model, full: bool) -> Iterator[Family]:
     """Accesses in both halves of the addresses, to what the entries of two levels allow and to what
     they do not, and at their edges.  Where LASS ends an access there is no walk: no A is set."""
     model = replace(model, lass=True)
-    both = tuple(upper | home(model) for upper in (0, canonical_halves(model.levels)[1].first))
     controls = EVERY_HALVES_CONTROL if full else HALVES_CONTROLS
     for lower, upper in combinations(range(model.levels), 2):
         axes = (
@@ -862,7 +867,7 @@ def halves(model: Model, full: bool) -> Iterator[Family]:
             Axis("lower.set", one_reserved(model)),
         )
         rules = address_rules(model, lower, "lower.")
-        product = _product(axes, rules, Axis("address", both, "#x"))
+        product = _product(axes, rules, in_both_halves(model, home(model)))
         varied, needs = {upper: "upper.", lower: "lower."}, Ability.SEPARATED_HALVES
         yield Family("halves", model, varied, product, controls, needs=needs)
     axes = (*entry_axes(model, 0, ("RW", "US"), ""), Axis("offset", tuple(_OFFSETS)))

@@ -30,6 +30,7 @@ from harness.check.families import (
     address_rules,
     entry_axes,
     home,
+    in_both_halves,
     keyed,
     maps_pages,
     one_reserved,
@@ -118,10 +119,14 @@ _AFTER_SUPERVISOR: Final = (
 )
 
 
-def _address(model: Model) -> Axis:
+def _beside_home(model: Model) -> int:
     """An address in another small page than that of `home`, where no other family has code: here
     data and code are in one page."""
-    return Axis("address", (home(model) - (1 << PAGE_BITS - 2) ^ 4 << PAGE_BITS,), "#x")
+    return home(model) - (1 << PAGE_BITS - 2) ^ 4 << PAGE_BITS
+
+
+def _address(model: Model) -> Axis:
+    return Axis("address", (_beside_home(model),), "#x")
 
 
 def change(
@@ -132,6 +137,7 @@ def change(
     keys: tuple[int, ...] = (),
     rules: tuple[Rule, ...] = (),
     bits: tuple[str, ...] = ("RW", "US", "XD"),
+    address: Axis | None = None,
     needs: Ability | None = None,
 ) -> Iterator[Family]:
     """A page of each size, of which some bits vary, while the control state changes.
@@ -146,7 +152,7 @@ def change(
                 Axis("PS", (int(level > 0),)),
                 *((Axis("key", keys),) if keys else ()),
                 Axis("flush", ("none", "page") if rules else ("none",)),
-                _address(model),
+                address or _address(model),
                 *accesses,
             )
             cases = Product(axes, (AC_OF_USER, *rules))
@@ -258,8 +264,14 @@ def _nxe(
 def _lass(model: Model, accesses: tuple[Axis, ...]) -> Iterator[Family]:
     """LASS is set and cleared: it is no part of a translation, so nothing need be dropped."""
     ways = _both_ways(ALL_ON, _other(ALL_ON, "lass"))
-    needs = Ability.SEPARATED_HALVES
-    yield from change(replace(model, lass=True), ways, THERE_AND_BACK, accesses, needs=needs)
+    yield from change(
+        replace(model, lass=True),
+        ways,
+        THERE_AND_BACK,
+        accesses,
+        address=in_both_halves(model, _beside_home(model)),
+        needs=Ability.SEPARATED_HALVES,
+    )
 
 
 def _keys(model: Model, full: bool) -> Iterator[Family]:

@@ -27,7 +27,7 @@ from harness.paging.memory import Mask
 from harness.paging.x86 import access as scalar
 from harness.paging.x86.access import Access, Kind, Reason, Vector
 from harness.paging.x86.cpu import Cpu
-from tests.check.plants import Plant, in_vector
+from tests.check.plants import Plant, in_vector, kept
 from tests.machine.bochs import PROGRAM, needs_bochs
 
 pytestmark = pytest.mark.hw
@@ -49,7 +49,7 @@ def guest(request: pytest.FixtureRequest) -> Iterator[tuple[Guest, str]]:
 
 def work_of(guest: tuple[Guest, str], where: str) -> tuple[Work, ...]:
     one, mode = guest
-    condition = f"family=halves and ({where})"
+    condition = where if "family=" in where else f"family=halves and ({where})"
     return matrix.plan("quick", [mode], "bochs", one.info, condition, executor=executor(one)).work
 
 
@@ -185,6 +185,21 @@ def test_a_wrong_rule_disagrees(
     work = work_of(guest, f"lower=0 and upper=1 and {where}")
     assert tried(guest, work).comparison.disagreed == 0
     plant(monkeypatch)
+    assert tried(guest, work).comparison.disagreed > 0
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_change_of_lass_counts_at_the_next_access(
+    guest: tuple[Guest, str], first: int, monkeypatch: MonkeyPatch
+) -> None:
+    """Without a flush, and back again: it is no part of a translation."""
+    where = f"family=change and level=0 and LASS={first} and then.LASS={1 - first} and RW=1"
+    work = work_of(guest, where)
+    report = tried(guest, work)
+    assert report.comparison.disagreed == 0, report.failures
+    for reason in OF_HALVES:
+        assert report.by_rule[guest[1], reason] > 50
+    kept("cr4")(monkeypatch)
     assert tried(guest, work).comparison.disagreed > 0
 
 

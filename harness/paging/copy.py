@@ -193,7 +193,8 @@ class Copy:
         Raises SpaceError where the span cuts an entry, for one that cannot be copied, where the
         target holds something, and for a table that is not the space's; OutOfTables when there
         is no memory for the target's tables.  All is undone then, in both spaces, and a new
-        first step begins again.
+        first step begins again.  A machine that denies by what it kept (RISC-V) may deny writes
+        that were withheld in between until the next flush.
         """
         try:
             if self.next <= self.span.last:

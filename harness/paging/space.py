@@ -163,7 +163,8 @@ class Space(Tree):
 
     def populate(self, span: Span, level: int = 0, table_bits: int | None = None) -> None:
         """Makes all tables down to `level` that the span needs, so that mapping pages of that
-        level there takes no memory any more.
+        level there takes no memory any more.  What a machine must forget that held that there
+        are none is flushed with what is mapped there.
 
         Raises SpaceError where something else than a table is in the way, and OutOfTables.
         """
@@ -321,10 +322,11 @@ class Space(Tree):
         before = run.raw[gone]
         lasts = self._may_last(run.level, before)
         if self.flushing.leaves_alone:
-            found, made = (kinds(self.format, run.level, raw) for raw in (before, after[gone]))
-            tables = (found == Kind.POINTER) | (made == Kind.POINTER) & (found != Kind.LEAF)
-            everything |= bool(tables.any())
             everything |= self.is_fresh(self.path(run.first, run.level))
+            if self.format.levels[run.level].pointer is not None:
+                found, made = (kinds(self.format, run.level, raw) for raw in (before, after[gone]))
+                tables = (found == Kind.POINTER) | (made == Kind.POINTER) & (found != Kind.LEAF)
+                everything |= bool(tables.any())
         if self.flushing.lasting_tables:
             lasts |= self._lasts(run, after[gone])
         if self.format.levels[run.level].groups:
@@ -480,10 +482,13 @@ class Space(Tree):
 
     def _check_pages(self, run: Run, after: Words) -> None:
         """SpaceError unless what was a page is one afterwards."""
+        no_page = kinds(self.format, run.level, after) != Kind.LEAF
+        if not no_page.any():
+            return
         self._check_wellformed(run.addresses, after, run.level)
-        was, found = (kinds(self.format, run.level, raw) == Kind.LEAF for raw in (run.raw, after))
-        if (was & ~found).any():
-            step = int((was & ~found).argmax())
+        no_page &= kinds(self.format, run.level, run.raw) == Kind.LEAF
+        if no_page.any():
+            step = int(no_page.argmax())
             raise SpaceError(
                 f"the level-{run.level} entry {int(run.raw[step]):#x} at"
                 f" {int(run.addresses[step]):#x} would be no page any more: {int(after[step]):#x}"

@@ -192,9 +192,7 @@ def _told(comparison: Comparison) -> int:
     return len(comparison.disagreements)
 
 
-def _amo_load(
-    guest: Guest, expected: Expected
-) -> tuple[Mask, npt.NDArray[np.uint32]] | None:
+def _amo_load(guest: Guest, expected: Expected) -> tuple[Mask, npt.NDArray[np.uint32]] | None:
     """The lanes in which the quirk applies, and the causes that it has; None where it does not."""
     if not expected_of(AMO_LOAD, guest.engine.name, guest.version):
         return None

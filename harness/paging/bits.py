@@ -194,8 +194,7 @@ def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
     if rules.denials:
         read = np.uint64(read_by_machine(format, level))
         narrowed |= (found == Kind.MALFORMED) & (changed & read != 0)
-    absent = found == Kind.ABSENT
-    if rules.absent and absent.any():
+    if rules.absent and (absent := found == Kind.ABSENT).any():
         narrowed |= absent & (kinds(format, level, after) != Kind.ABSENT)
     return narrowed
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.check import quirks
 from harness.check.compare import Disagreement
+from harness.check.quirks import Quirk
 from harness.check.replay import Case
+from harness.check.riscv import quirks as riscv
 from harness.check.validate import SpaceReport
 from harness.check.witnesses import Answer
 
@@ -62,6 +66,11 @@ class Run:
     def arch(self) -> str:
         """The architecture that was compared."""
         return self.spaces[0].layout.arch if self.spaces else "x86"
+
+    @property
+    def known(self) -> Mapping[str, Quirk]:
+        """The departures that its engines are known for, by name."""
+        return riscv.KNOWN if self.arch == "riscv" else quirks.KNOWN
 
     @property
     def qemu(self) -> str:

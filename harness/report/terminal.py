@@ -14,7 +14,6 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.table import Column, Table
 from rich.text import Text
 
-from harness.check.riscv.quirks import KNOWN as RISCV
 from harness.check.validate import SpaceReport
 from harness.report.run import Run
 from harness.report.screen import STYLES, folded
@@ -183,7 +182,7 @@ def _sections(run: Run) -> Iterator[tuple[str, Iterable[str]]]:
     if run.not_run_on:
         yield NOT_RUN, run.not_run_on
     if counts := run.count("quirks"):
-        yield "Known quirks", quirk_lines(counts, RISCV if run.arch == "riscv" else None)
+        yield "Known quirks", quirk_lines(counts, run.known)
     if counts := run.count("not_comparable"):
         yield "Not comparable", count_lines(counts)
     if skipped := skipped_lines(run):

@@ -175,8 +175,9 @@ def marked_bits(format: Format, step: Step) -> Iterator[tuple[str, bool]]:
 
 
 def rights(format: Format, granted: int) -> list[str]:
-    """Rights by their names; reading is one that every page has."""
-    return ["read", *format.rights_of(granted)]
+    """Rights by their names; where it is not one of the format's, every page can be read."""
+    every = [] if "read" in format.rights else ["read"]
+    return [*every, *format.rights_of(granted)]
 
 
 def letters(format: Format, granted: int, kept: int = 0) -> str:

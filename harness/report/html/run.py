@@ -33,7 +33,8 @@ def run_page(run: Run) -> str:
     """The page of a validation: a row a space, and what stands out."""
     told = [
         Told(
-            f"{one.space.layout.name}, {one.space.levels} levels, {question(one.disagreement)}",
+            f"{one.space.layout.name}, {one.space.layout.mode(one.space.levels)},"
+            f" {question(one.disagreement)}",
             one.disagreement,
             one.case,
         )
@@ -51,7 +52,7 @@ def run_page(run: Run) -> str:
         failure=run.failure,
         versions=versions(),
         oracles=terminal.by_oracle(run),
-        quirks=_known(run.count("quirks")),
+        quirks=_known(run.count("quirks"), run.known),
         skipped=terminal.skipped_lines(run),
         told=told,
         walk_rows=walk_rows,
@@ -74,12 +75,12 @@ def matrix_page(result: Result) -> str:
         failure=result.failure,
         versions=versions(),
         rows=matrix.outcomes(report),
-        quirks=_known(report.comparison.quirks),
+        quirks=_known(report.comparison.quirks, KNOWN),
         told=told,
         walk_rows=walk_rows,
     )
 
 
-def _known(counts: Mapping[str, int]) -> list[tuple[Quirk, int]]:
+def _known(counts: Mapping[str, int], known: Mapping[str, Quirk]) -> list[tuple[Quirk, int]]:
     """The known departures that showed, each with how often."""
-    return [(KNOWN[name], count) for name, count in counts.items()]
+    return [(known[name], count) for name, count in counts.items()]

@@ -103,6 +103,8 @@ static inline void access_data(const struct job *job, struct result *result, uin
 		: (uintptr_t)batch.window + (job->user ? WINDOW_PAGE : 0) + there;
 	uintptr_t found = job->mprv ? attempt_by_mprv(job->address, job->value, pc, mstatus | MSTATUS_MPRV)
 		: attempt(job->address, job->value, pc, mstatus);
+	if (job->mprv)	/* QEMU 7.2 keeps translations made by MPRV when a trap sets MPP, until MPRV changes */
+		WRITE_CSR(mstatus, own_mstatus | MSTATUS_MPP);
 	uintptr_t end = job->mprv ? CAUSE_ECALL_MACHINE : job->user ? CAUSE_ECALL_USER : CAUSE_ECALL_SUPERVISOR;
 	if (frame.cause == end) {
 		result->data = loaded(job, found);

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import riscv
 from harness.cli.complete import one_of
 from harness.cli.ending import (
     CASES,
@@ -23,7 +24,17 @@ from harness.cli.ending import (
     sentences,
     tell_news,
 )
-from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, program_of, programs, usable
+from harness.cli.engine import (
+    AllowNews,
+    Arch,
+    Bochs,
+    Engine,
+    Qemu,
+    program_of,
+    programs,
+    riscv_program,
+    usable,
+)
 from harness.cli.help import OUTPUT
 from harness.cli.output import Html, Json, make_folder, say, show, writable, write
 from harness.cli.witnesses import answers_of_all
@@ -46,14 +57,16 @@ Preset = Annotated[
 Mode = Annotated[
     str,
     typer.Option(
-        help="32, pae, 4 or 5 (levels), or all.",
+        help="32, pae, 4 or 5 (levels), or all; with --arch riscv sv32, sv39, sv48 or sv57.",
         autocompletion=one_of("32", "pae", "4", "5", "all"),
     ),
 ]
 
 
 def matrix(
+    context: typer.Context,
     preset: Preset = "quick",
+    arch: Arch = "x86",
     mode: Mode = "all",
     engine: Engine = "auto",
     where: Annotated[
@@ -97,8 +110,24 @@ def matrix(
 
         if jobs < 1:
             raise Misuse(f"{jobs} guests can try nothing: choose 1 or more")
+        if arch not in ("x86", "riscv"):
+            raise Misuse(f"there is no architecture {arch!r}: choose x86 or riscv")
         writable(html)
         make_folder(report)
+        if arch == "riscv":
+            if html is not None:
+                raise Misuse("--html shows x86's matrix alone: use --json for RISC-V's")
+            riscv.matrix(
+                preset=preset,
+                mode=mode,
+                engine=engine,
+                where=where,
+                jobs=jobs,
+                program=riscv_program(context, qemu),
+                as_json=as_json,
+                report=report,
+            )
+            return
         started = time.monotonic()
         chosen = programs(qemu, bochs)
         engine, program = usable(engine, chosen)

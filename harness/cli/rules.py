@@ -172,10 +172,13 @@ def _report(path: Path) -> SavedReport:
     from harness.report.rules import saved_report
 
     try:
-        return saved_report(written.read(path))
+        found = saved_report(written.read(path))
     except OSError as error:
         raise Misuse(f"{path} cannot be read as a report: {error.strerror}") from None
     except ValueError as error:
         raise Misuse(
             f"{path} is not what this version's `pagetable matrix --json` prints: {error}"
         ) from None
+    if found.arch != "x86":
+        raise Misuse(f"{path} is a report of {found.arch}: these rules are those of x86")
+    return found

@@ -83,6 +83,7 @@ def as_object(result: Result) -> dict[str, Any]:
     comparison = result.report.comparison
     return bare(
         "matrix",
+        arch="x86",
         engine=result.plan.engine,
         qemu=result.report.qemu,
         executor=result.report.executor,

@@ -41,8 +41,8 @@ class Differing(msgspec.Struct, frozen=True):
 class SavedReport(msgspec.Struct, frozen=True):
     """What the table needs of what `pagetable matrix --json` printed.
 
-    Reports of earlier releases lack `executor` and `disagreed`.  `failure` is why the run was
-    broken off, if it was.
+    Reports of earlier releases lack `executor`, `arch` and `disagreed`.  `failure` is why the run
+    was broken off, if it was.
     """
 
     version: int
@@ -54,6 +54,7 @@ class SavedReport(msgspec.Struct, frozen=True):
     findings: tuple[Differing, ...]
     qemu: str = ""
     executor: str = ""
+    arch: str = "x86"
     disagreed: ByMode = {}
     failure: str | None = None
 

@@ -283,7 +283,9 @@ _ANSWERS: Final = _list(
 _FINDING: Final = {
     "oracle": _text("Who was asked: `probe`, an access that the guest made, or the monitor."),
     "address": _hex("The virtual address of the question; of table bytes, the physical one."),
-    "access": _or_null(_a("access", "The access of a probe; else null.")),
+    "access": _or_null(
+        _a("access", "The access of a probe; else, and on RISC-V, whose values name it, null.")
+    ),
     "ac": _flag("EFLAGS.AC in that access."),
     "expected": _text("What the reference says, for people."),
     "observed": _text("What the machine says, for people."),
@@ -321,9 +323,10 @@ _ORACLES: Final = _list(
     "What came of each way to ask.",
     _object("One way to ask.", oracle=_text("What it is called."), **_COMPARED),
 )
+_MODES: Final = ("32", "pae", "4", "5", "sv32", "sv39", "sv48", "sv57")
 _BY_MODE: Final[Schema] = {
     "type": "object",
-    "propertyNames": {"enum": ["32", "pae", "4", "5"]},
+    "propertyNames": {"enum": list(_MODES)},
     "additionalProperties": _counts("How many, by the name of a rule, or `allowed`."),
 }
 
@@ -875,6 +878,7 @@ _COMMANDS: Final = {
     "matrix": _command(
         "matrix",
         "What came of comparing enumerated accesses with the machine.",
+        arch=_name("The architecture.", "x86", "riscv"),
         **_MACHINE,
         executor=_EXECUTOR,
         accesses=_number("How many were executed and compared; the same as `compared`."),
@@ -899,7 +903,7 @@ _COMMANDS: Final = {
             _object(
                 "A disagreement.",
                 **_FINDING,
-                mode=_name("The paging mode.", "32", "pae", "4", "5"),
+                mode=_name("The paging mode.", *_MODES),
                 values=_text("The values of the axes of the case, as --where takes them."),
                 words=_list("The entries of the case, from the lowest up.", _hex("An entry.")),
             ),
@@ -940,7 +944,7 @@ _COMMANDS: Final = {
             "The first cases on which an engine disagrees.",
             _object(
                 "A case.",
-                mode=_name("The paging mode.", "32", "pae", "4", "5"),
+                mode=_name("The paging mode.", *_MODES),
                 values=_text("The values of its axes, as --where of the matrix takes them."),
                 expected=_FINDING["expected"],
                 observed=_FINDING["observed"],

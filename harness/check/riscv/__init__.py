@@ -7,4 +7,5 @@
 `probes`    a guest's answers beside what the reference expects
 `layouts`   layouts, built for RISC-V
 `validate`  one space, and what a guest makes of it
+`matrix`    every access at every level under every control state, executed and compared
 """

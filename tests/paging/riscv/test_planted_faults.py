@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def denied_otherwise(change: Callable[[Access, int, bool, bool], Reason | None])
 
     def plant(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(scalar, "denied", change)
-        patch.setattr(arrays, "_answers", arrays._answers.__wrapped__)
+        patch.setattr(arrays, "_answers", cache(arrays._answers.__wrapped__))
 
     return plant
 
@@ -115,7 +116,7 @@ def amo_needs_read(access: Access, leaf: int, sum: bool, mxr: bool) -> Reason | 
 def unmarked_otherwise(change: Callable[[Access, int, bool], Reason | None]) -> Plant:
     def plant(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(scalar, "unmarked", change)
-        patch.setattr(arrays, "_answers", arrays._answers.__wrapped__)
+        patch.setattr(arrays, "_answers", cache(arrays._answers.__wrapped__))
 
     return plant
 
@@ -237,7 +238,7 @@ def arrays_mark_all(patch: pytest.MonkeyPatch) -> None:
         reasons, marks = original(sets_marks)
         return reasons, marks | np.uint64(A)
 
-    patch.setattr(arrays, "_answers", answers)
+    patch.setattr(arrays, "_answers", cache(answers))
 
 
 def root_one_page_late(patch: pytest.MonkeyPatch) -> None:

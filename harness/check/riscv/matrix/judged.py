@@ -1,0 +1,172 @@
+"""What accesses of RISC-V's matrix come to: by the rules, and by an engine with its quirks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from harness.check.quirks import Quirk, Version
+from harness.check.riscv.matrix.chain import NOWHERE, Lanes
+from harness.check.riscv.matrix.hart import Hart
+from harness.paging.bulk import Bytes, End, Walks, walk_words
+from harness.paging.format import Format, Shape
+from harness.paging.memory import Mask, Words
+from harness.paging.riscv import bulk
+from harness.paging.riscv.access import Kind, Reason, access_fault
+from harness.paging.riscv.bulk import ALLOWED, REASONS
+from harness.paging.riscv.cpu import Cpu
+from harness.paging.riscv.formats import A
+from harness.paging.table import Root
+
+_WRITE_DENIED = REASONS.index(Reason.WRITE_DENIED)
+_ACCESS_FAULTS = np.array([access_fault(kind) for kind in Kind], np.uint8)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is expected of accesses, one a lane.
+
+    walks   the walks of their addresses
+    cause   uint8, ALLOWED where no exception is raised
+    reason  uint8, index into `bulk.REASONS`: by the rules of translation
+    sets    the bits that are set in the entry at which the walk ends
+    free    those that may be set there or not
+    backed  whether there is memory where those allowed lead
+    """
+
+    walks: Walks
+    cause: Bytes
+    reason: Bytes
+    sets: Words
+    free: Words
+    backed: Mask
+
+    def differs(self, other: Expected) -> Mask:
+        """The lanes in which something else is expected to be seen."""
+        differs: Mask = (self.cause != other.cause) | (self.sets != other.sets)
+        differs |= (self.walks.physical != other.walks.physical) & (self.cause == ALLOWED)
+        differs |= (self.free != other.free) | (self.walks.level != other.walks.level)
+        return differs
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiscvQuirk(Quirk):
+    """A departure of an engine: what it does instead is worked out as the rules are.
+
+    reads     how the engine reads entries of a shape, if otherwise than the CPU's format says
+    unmasked  which accesses it exempts from pointer masking, if others than those with MXR
+    judges    what comes to what it judges, if otherwise than the rules say
+    """
+
+    reads: Callable[[Hart, Shape], Shape] | None = None
+    unmasked: Callable[[Lanes], Mask] | None = None
+    judges: Callable[[Asked, Expected], Expected] | None = None
+
+    def shows_in(self, version: Version) -> bool:
+        """Whether it is to be expected of a version."""
+        return self.since <= version and (self.until is None or version < self.until)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Accesses, the hart that is asked and its state; how entries are read, if otherwise than its
+    format says, and which accesses are exempt from pointer masking."""
+
+    hart: Hart
+    cpu: Cpu
+    lanes: Lanes
+    unmasked: Mask
+    reads: tuple[Callable[[Hart, Shape], Shape], ...] = ()
+
+    def walks(self, *more: Callable[[Hart, Shape], Shape]) -> Walks:
+        """The walks of the addresses, by entries that are read in yet more ways."""
+        lanes, cpu = self.lanes, self.cpu
+        format = _read_as(self.hart, cpu.format, (*self.reads, *more))
+        roots = [Root(replace(root.table, format=format), root.span) for root in cpu.roots]
+        addresses = bulk.transformed(cpu, lanes.address, lanes.kind, lanes.user, self.unmasked)
+        return _without_tables(walk_words(roots, lanes.words, addresses), lanes.missing)
+
+    def judge(self, walks: Walks, kind: Bytes) -> bulk.Outcomes:
+        """What accesses of these kinds come to, given their walks."""
+        lanes = self.lanes
+        return bulk.judge(self.cpu, walks, kind, lanes.user, lanes.sum, lanes.mxr)
+
+    @property
+    def loads(self) -> bulk.Outcomes:
+        """What the accesses come to if all are loads."""
+        return self.judge(self.walks(), np.full(len(self.lanes), Kind.READ, np.uint8))
+
+
+def expected(hart: Hart, cpu: Cpu, lanes: Lanes, quirks: Iterable[RiscvQuirk] = ()) -> Expected:
+    """What accesses come to by the rules; or on an engine that has quirks."""
+    quirks = tuple(quirks)
+    unmasked = next((one.unmasked(lanes) for one in quirks if one.unmasked), lanes.mxr)
+    reads = tuple(one.reads for one in quirks if one.reads)
+    asked = Asked(hart, cpu, lanes, unmasked, reads)
+    walks = asked.walks()
+    found = asked.judge(walks, lanes.kind)
+    beyond = np.uint64(sum(1 << bit for bit in NOWHERE[cpu.xlen]))
+    backed = walks.physical & beyond == 0
+    free = _speculated(asked, found)
+    made = Expected(walks, found.cause, found.reason, found.sets, free, backed)
+    made = _without_memory(lanes, made)
+    for one in quirks:
+        if one.judges:
+            made = one.judges(asked, made)
+    return made
+
+
+def _speculated(asked: Asked, found: bulk.Outcomes) -> Words:
+    """A of pages that an AMO may read and not write: it may be set by speculation ("Addressing and
+    Memory Protection" of Sv32), as by an implementation that loads first."""
+    free = np.zeros(len(asked.lanes), np.uint64)
+    denied = (asked.lanes.kind == Kind.AMO) & (found.reason == _WRITE_DENIED)
+    if denied.any():
+        free[denied] = asked.loads.sets[denied] & np.uint64(A)
+    return free
+
+
+def _without_memory(lanes: Lanes, made: Expected) -> Expected:
+    """An access to a page that has no memory is an access fault of its kind ("Physical Memory
+    Attributes"); whether A and D are set before is left to the machine ("Addressing and Memory
+    Protection" of Sv32)."""
+    fails = (made.cause == ALLOWED) & ~made.backed
+    if not fails.any():
+        return made
+    cause = np.where(fails, _ACCESS_FAULTS.take(lanes.kind), made.cause)
+    free = np.where(fails, made.sets, made.free)
+    return replace(made, cause=cause, free=free, sets=np.where(fails, np.uint64(0), made.sets))
+
+
+@lru_cache
+def _read_as(
+    hart: Hart, format: Format, changes: tuple[Callable[[Hart, Shape], Shape], ...]
+) -> Format:
+    """A format as an engine reads it."""
+
+    def changed(shape: Shape) -> Shape:
+        for change in changes:
+            shape = change(hart, shape)
+        return shape
+
+    if not changes:
+        return format
+    return replace(format, levels=tuple(level.changed(changed) for level in format.levels))
+
+
+def _without_tables(walks: Walks, missing: Bytes) -> Walks:
+    """The walks where tables are missing: those that come so far end there, without an entry."""
+    ends = (walks.level <= missing) & (missing != 255) & (walks.end != End.NO_ROOT)
+    if not ends.any():
+        return walks
+    zero = np.uint64(0)
+    return replace(
+        walks,
+        end=np.where(ends, np.uint8(End.UNBACKED), walks.end),
+        level=np.where(ends, missing, walks.level),
+        raw=np.where(ends, zero, walks.raw),
+        physical=np.where(ends, zero, walks.physical),
+    )

@@ -1,0 +1,314 @@
+"""What RISC-V's matrix tries, and what came of it.
+
+While the guest executes a batch, this process makes the next one and judges the one before.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.check import where
+from harness.check.compare import EXAMPLES
+from harness.check.riscv.matrix.chain import Chain, Lanes
+from harness.check.riscv.matrix.families import Family, families, lanes, reserved_alone
+from harness.check.riscv.matrix.hart import Control, Hart
+from harness.check.riscv.matrix.judged import Expected, RiscvQuirk, expected
+from harness.check.riscv.matrix.quirks import KNOWN, not_run_on
+from harness.check.riscv.matrix.verdicts import agreeing, expected_text, jobs_of, observed_text
+from harness.check.where import Condition
+from harness.check.workers import Task, answers
+from harness.machine.errors import Misuse
+from harness.machine.machine import dotted
+from harness.machine.riscv.guest import Guest
+from harness.machine.riscv.processor import MachineInfo
+from harness.machine.riscv.qemu import TCG
+from harness.paging.bulk import Counts
+from harness.paging.riscv.access import Reason
+from harness.paging.riscv.bulk import REASONS
+from harness.paging.riscv.cpu import Cpu, Mode
+
+EXAMPLE = "level=1 and access in (read, amo)"
+"""Of a condition on cases."""
+
+BATCH = 1 << 15
+"""Jobs that the guest executes at once, at most."""
+
+MASKED = "A of a page that an AMO may only read, A and D of one without memory"
+
+FEWER = tuple(
+    f"rv64,svnapot={svnapot},svpbmt={svpbmt}"
+    for svnapot, svpbmt in (("off", "off"), ("on", "off"), ("off", "on"))
+)
+"""Processors that lack extensions, as QEMU is asked for them: what these reserve is tried there."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Cases of one family that are tried under one control state, a batch of them."""
+
+    family: Family
+    control: Control
+    numbers: Counts
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be tried.
+
+    skipped   why not more, by the reason, with the number of accesses or 0 where that is unknown
+    left_out  the accesses that a rule leaves out of a product, by the rule's reason
+    programs  the QEMU that executes it, by the width of registers
+    """
+
+    work: tuple[Work, ...]
+    skipped: Counter[str]
+    left_out: Counter[str]
+    programs: dict[int, str]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.work))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An access that disagrees: the case, what is expected and what was observed, for people."""
+
+    mode: str
+    address: int
+    values: str
+    words: tuple[int, ...]
+    expected: str
+    observed: str
+
+
+@dataclass
+class Report:
+    """What came of trying cases.
+
+    qemu       the version of the QEMU that executed them
+    not_run_on  who executed them in a version that was not yet run, a sentence each
+    compared   accesses
+    findings   the first disagreements in full
+    quirks     how often each known departure showed, by its name
+    masked     what was left out of comparisons by name, with the number of accesses
+    by_rule    accesses by mode and by the reason of the outcome, None where they are allowed
+    departed   those of them that came to something else, as a known quirk has it
+    disagreed  those that came to something else without one
+    """
+
+    qemu: str = ""
+    not_run_on: tuple[str, ...] = ()
+    compared: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    quirks: Counter[str] = field(default_factory=Counter)
+    masked: Counter[str] = field(default_factory=Counter)
+    by_rule: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
+    departed: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
+    disagreed: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
+
+    def add(self, part: Report) -> None:
+        """Takes the report of other cases in."""
+        self.qemu = part.qemu or self.qemu
+        self.not_run_on = part.not_run_on or self.not_run_on
+        self.compared += part.compared
+        self.findings += part.findings[: EXAMPLES - len(self.findings)]
+        for name in ("quirks", "masked", "by_rule", "departed", "disagreed"):
+            getattr(self, name).update(getattr(part, name))
+
+
+# ---- what is to be tried ----
+
+
+def plan(
+    preset: str, modes: Iterable[str], program: str | None = None, expression: str | None = None
+) -> Plan:
+    """What a preset tries in some modes, as far as an expression selects it and the harts that QEMU
+    has can be so.
+
+    Raises Misuse for an expression that is none or selects nothing, and where there is no QEMU.
+    """
+    chosen, some = Plan((), Counter(), Counter(), {}), list[Family]()
+    for mode in modes:
+        xlen = Mode(mode).xlen
+        name = program_of(xlen, program)
+        if shutil.which(name) is None:
+            chosen.skipped[f"mode {mode}: there is no {name} in PATH"] += 0
+            continue
+        chosen.programs[xlen] = name
+        usual = _hart(mode, "", name)
+        some += families(preset, usual)
+        if mode == "sv39" or (preset == "full" and xlen == 64):
+            for processor in FEWER:
+                some += reserved_alone(preset, _hart(mode, processor, name))
+    if not some:
+        raise Misuse("; ".join(chosen.skipped) + ": name one with --qemu")
+    try:
+        axes = where.axes_of(family.axes for family in some)
+        condition = None if expression is None else where.read(expression, axes, EXAMPLE)
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+    work = tuple(part for family in some for part in _select(family, condition, chosen))
+    if not work:
+        reasons = "; ".join([*chosen.skipped, *+chosen.left_out])
+        raise Misuse(f"no case satisfies {expression!r}" + (f" here: {reasons}" if reasons else ""))
+    return Plan(work, chosen.skipped, +chosen.left_out, chosen.programs)
+
+
+def program_of(xlen: int, given: str | None) -> str:
+    """The QEMU for RISC-V of so many bits: the usual one, or the one beside that which is given."""
+    if given is None:
+        return TCG[xlen].program
+    return re.sub("riscv(32|64)$", f"riscv{xlen}", given)
+
+
+@cache
+def _info(processor: str, xlen: int, program: str) -> MachineInfo:
+    """What a guest with a processor is."""
+    with Guest(xlen, cpu=processor or None, program=program) as guest:
+        return guest.info
+
+
+def _hart(mode: str, processor: str, program: str) -> Hart:
+    return Hart.of(mode, _info(processor, Mode(mode).xlen, program), processor)
+
+
+def _select(family: Family, condition: Condition | None, into: Plan) -> Iterator[Work]:
+    """The cases of a family that are legal and satisfy a condition, in batches of equal size.
+
+    Counts in `into` what is not tried.
+    """
+    ruled_out = [(rule, rule.leaves_out(family.product.grid)) for rule in family.product.rules]
+    for control in family.controls:
+        holds = np.bool_(True) if condition is None else condition.holds(family.grid(control))
+        mask = np.ones(family.product.shape, np.bool_) & holds
+        if (lacking := control.lacks(family.hart)) is not None:
+            into.skipped[lacking] += int(mask.sum())
+            continue
+        for rule, out in ruled_out:
+            into.left_out[rule.reason] += int((mask & out).sum())
+            mask &= ~out
+        numbers = np.flatnonzero(mask)
+        parts = -(-len(numbers) // BATCH)
+        for part in np.array_split(numbers, parts) if parts else ():
+            yield Work(family, control, part)
+
+
+# ---- trying it ----
+
+
+def run(plan: Plan, *, jobs: int = 1) -> Generator[Report, None, None]:
+    """Tries all cases, on `jobs` guests side by side: a report of each batch as it is judged.
+
+    Raises MachineError for guests that cannot be had or are lost.  Guests that still run when the
+    iterator is closed are ended.
+    """
+    if jobs == 1:
+        return _tried(plan.work, plan.programs)
+    return answers(
+        [
+            Task(
+                f"guest {share + 1} of {jobs}",
+                partial(_tried, plan.work[share::jobs], plan.programs),
+            )
+            for share in range(jobs)
+        ],
+        jobs,
+    )
+
+
+def _tried(work: Sequence[Work], programs: Mapping[int, str]) -> Generator[Report, None, None]:
+    """Tries cases on one guest after the other, one for each processor."""
+
+    def processor(part: Work) -> tuple[int, str]:
+        return part.family.hart.xlen, part.family.hart.processor
+
+    for (xlen, name), some in groupby(sorted(work, key=processor), processor):
+        with Guest(xlen, cpu=name or None, program=programs[xlen]) as guest:
+            yield from tried_on(guest, some)
+
+
+def tried_on(guest: Guest, work: Iterable[Work]) -> Iterator[Report]:
+    """Tries cases on a guest, one batch ahead of the verdicts: a report of each batch."""
+    quirks = tuple(one for one in KNOWN.values() if one.shows_in(guest.version))
+    for hart, some in groupby(work, lambda part: part.family.hart):
+        chain = Chain(guest, hart.cpu(Control(), 0).format)
+        waiting: list[Callable[[], Report]] = []
+        for part in some:
+            waiting.append(_started(chain, part, quirks))
+            if len(waiting) > 1:
+                yield waiting.pop(0)()
+        for finish in waiting:
+            yield finish()
+
+
+def _started(chain: Chain, part: Work, quirks: Sequence[RiscvQuirk]) -> Callable[[], Report]:
+    """Starts a batch; what waits for it, and reports what came of it."""
+    cpu = part.family.hart.cpu(part.control, chain.root)
+    made = lanes(part.family, chain, part.numbers)
+    rules = expected(part.family.hart, cpu, made)
+    by_engine = expected(part.family.hart, cpu, made, quirks) if quirks else rules
+    jobs = jobs_of(chain, made, by_engine)
+    chain.guest.start(chain.state(cpu), jobs)
+
+    def finish() -> Report:
+        results = chain.guest.finish()
+        return _report(chain, cpu, part, made, jobs, results, rules, by_engine, quirks)
+
+    return finish
+
+
+def _report(
+    chain: Chain,
+    cpu: Cpu,
+    part: Work,
+    made: Lanes,
+    jobs: npt.NDArray[np.void],
+    results: npt.NDArray[np.void],
+    rules: Expected,
+    by_engine: Expected,
+    quirks: Sequence[RiscvQuirk],
+) -> Report:
+    """What came of a batch."""
+    version, mode = chain.guest.version, part.family.hart.mode
+    report = Report(dotted(version), not_run_on(version), len(made))
+    agree = agreeing(chain, made, jobs, results, by_engine)
+    departs = rules.differs(by_engine)
+    for one in quirks if departs.any() else ():
+        others = [other for other in quirks if other is not one]
+        showed = by_engine.differs(expected(part.family.hart, cpu, made, others)) & agree
+        report.quirks[one.name] += int(showed.sum())
+    report.quirks = +report.quirks
+    for into, chosen in (
+        (report.by_rule, np.ones(len(made), np.bool_)),
+        (report.departed, departs & agree),
+        (report.disagreed, ~agree),
+    ):
+        for code, count in enumerate(np.bincount(rules.reason[chosen]).tolist()):
+            if count:
+                into[mode, REASONS[code]] = count
+    if masked := int((by_engine.free != 0).sum()):
+        report.masked[MASKED] = masked
+    for lane in np.flatnonzero(~agree)[:EXAMPLES].tolist():
+        report.findings.append(
+            Finding(
+                mode=mode,
+                address=int(made.address[lane]),
+                values=part.family.case(part.control, int(part.numbers[lane])),
+                words=tuple(made.words[:, lane].tolist()),
+                expected=expected_text(made, by_engine, lane),
+                observed=observed_text(results[lane], len(made.words)),
+            )
+        )
+    return report

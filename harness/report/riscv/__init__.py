@@ -1,0 +1,4 @@
+"""What commands print of RISC-V.
+
+`matrix`  a run of its matrix
+"""

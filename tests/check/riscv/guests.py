@@ -1,0 +1,72 @@
+"""Guests of RISC-V for the tests of its matrix, and samples of what it tries."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from harness.check.riscv.matrix.families import Family, families
+from harness.check.riscv.matrix.hart import Hart
+from harness.check.riscv.matrix.run import Plan, Report, Work, plan, program_of, run, tried_on
+from harness.machine.riscv.guest import Guest
+from harness.machine.riscv.qemu import BUILDS
+
+QEMU = os.environ.get("QEMU_RISCV")
+
+
+def why_absent(xlen: int) -> str | None:
+    """Why there is no guest of so many bits."""
+    name = program_of(xlen, QEMU)
+    if shutil.which(name) is None:
+        return f"there is no {name} in PATH"
+    if not BUILDS[xlen].path.exists():
+        return f"there is no {BUILDS[xlen].path.name}: riscv64-linux-gnu-gcc makes it"
+    return None
+
+
+def guest(xlen: int) -> Guest:
+    """A guest; the test is skipped, with the reason, where there can be none."""
+    if reason := why_absent(xlen):
+        pytest.skip(reason)
+    return Guest(xlen, program=program_of(xlen, QEMU))
+
+
+@cache
+def planned(mode: str) -> Plan:
+    """The quick preset in a mode."""
+    if reason := why_absent(32 if mode == "sv32" else 64):
+        pytest.skip(reason)
+    return plan("quick", [mode], QEMU)
+
+
+def sampled(of: Plan, step: int) -> Plan:
+    """One in `step` of the cases of each batch, a prime number by which all values are met."""
+    few = (Work(part.family, part.control, part.numbers[::step]) for part in of.work)
+    return replace(of, work=tuple(few))
+
+
+def tried(of: Plan) -> Report:
+    """What came of all of it."""
+    total = Report()
+    for part in run(of):
+        total.add(part)
+    return total
+
+
+def tried_in(running: Guest, of: Plan) -> Report:
+    """The same of what is for the usual processor, in a guest that runs already."""
+    total = Report()
+    usual = [part for part in of.work if not part.family.hart.processor]
+    for part in tried_on(running, usual):
+        total.add(part)
+    return total
+
+
+def family(name: str, level: int, hart: Hart) -> Family:
+    """A family of the quick preset."""
+    [found] = [one for one in families("quick", hart) if (one.name, one.level) == (name, level)]
+    return found

@@ -634,6 +634,13 @@ def test_where_nothing_is_mapped_the_entries_meet_the_expectation(name: str) -> 
     assert made.unmet(expected) == []
 
 
+def test_a_gap_in_what_was_to_be_mapped_leads_where_its_place_in_it_says() -> None:
+    made = Made()
+    made.map(0x40_0000, 0x90_0000, "ux", 2)
+    (found,) = made.unmet({Span.of(0x40_0000, 4 * PAGE): ("ur-x", 0x90_0000)})
+    assert (found.address, found.change) == (0x40_2000, 0x90_2005)
+
+
 @pytest.mark.parametrize(
     "meant",
     [

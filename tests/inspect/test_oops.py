@@ -306,6 +306,9 @@ def test_a_line_of_a_log_alone_is_a_page_fault() -> None:
     ("registers", "said"),
     [
         ("", "Paging is 4-level, with tables from 0x1000 on, and WP=1, NXE=1, SMEP=0, SMAP=0."),
+        ("EFER=0000000000000500", "tables from 0x1000 on, and WP=1, NXE=0, SMEP=0, SMAP=0."),
+        ("CR4=00300020", "tables from 0x1000 on, and WP=1, NXE=1, SMEP=1, SMAP=1."),
+        ("CR0=80000011", "tables from 0x1000 on, and WP=0, NXE=1, SMEP=0, SMAP=0."),
         ("CR0=00000011", "These registers raise no page fault: paging is off: CR0 is 0x11."),
         ("CR4=00001020", "Paging is 5-level, with tables from 0x1000 on, and WP=1, NXE=1, SMEP=0"),
         ("CR2=00000000", "CR2 is 0: no page fault was raised since the reset, or one at address 0"),

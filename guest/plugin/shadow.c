@@ -728,8 +728,8 @@ static void look_above(struct processor *p, u64 address, const struct walk *now,
 /* What the tables give now may be cached in place of what gives no more. */
 static bool covers(const struct walk *now, const struct walk *was)
 {
-	return now->shift == was->shift && now->writable >= was->writable && now->user >= was->user &&
-	       now->executable >= was->executable;
+	return now->shift == was->shift && ((now->writable >= was->writable && now->user >= was->user &&
+	       now->executable >= was->executable) || planted(LESS_TAKEN_OVER));
 }
 
 /* The page is walked again: one that has another size now takes an entry of its own. */

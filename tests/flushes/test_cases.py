@@ -80,6 +80,14 @@ SHOWN = {
     "TASK_SWITCH_KEEPS_REGISTERS": (3, {"pdpte-moved-task-switch": "stale"}),
     "SMEP_IGNORED": (4, {"code-given-to-user": "legal"}),
     "PDPTES_ARE_CACHED": (3, {"pdpte-moved-cd-other-table": "stale"}),
+    "LESS_TAKEN_OVER": (
+        4,
+        {
+            "read-only-read-write": "legal",
+            "user-denied-after-read": "legal",
+            "code-nx-read-code": "legal",
+        },
+    ),
     "STRUCTURES_WITH_RIGHTS": (
         4,
         {

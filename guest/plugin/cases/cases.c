@@ -242,6 +242,8 @@ static void rights(void)
 	CASE("late", "read-only-user", map0(P | W); write(HERE); map0(P); go_to_user(); try_write(HERE));
 	CASE("legal", "read-only-invlpg", map0(P | W); write(HERE); map0(P); invlpg(HERE); try_write(HERE));
 	CASE("legal", "read-only-then-read", map0(P | W); write(HERE); map0(P); read(HERE));
+	CASE("stale", "read-only-read-write", map0(P | W); write(HERE); map0(P); read(HERE); try_write(HERE));
+	CASE("late", "user-denied-after-read", map0(P | W | U); user_reads(HERE); map0(P | W); read(HERE); user_reads(HERE));
 	CASE("legal", "read-only-without-wp", set_cr0(cr0() & ~(uintptr_t)WP); map0(P | W); write(HERE); map0(P); write(HERE);
 	     set_cr0(cr0() | WP));
 	CASE("legal", "widen-write", map0(P); read(HERE); map0(P | W); write(HERE));
@@ -266,6 +268,7 @@ static void rights(void)
 	CASE("legal", "code-moved-invlpg", map0(P); call(HERE); map1(P); invlpg(HERE); call(HERE));
 #if MODE > 2
 	CASE("stale", "code-nx", map0(P); call(HERE); map0(P | NX); call(HERE));
+	CASE("stale", "code-nx-read-code", map0(P); call(HERE); map0(P | NX); read(HERE); call(HERE));
 	CASE("legal", "code-nx-then-read", map0(P); call(HERE); map0(P | NX); read(HERE));
 	CASE("legal", "code-nx-widened", map0(P | NX); read(HERE); map0(P); call(HERE));
 #endif

@@ -93,7 +93,7 @@ GROUPS: dict[str, tuple[Plant, Callable[[World], None]]] = {
         groups.test_to_change_a_part_splits_the_page_first,
     ),
 }
-"""Those that the sequences find too, but late; the first two and the fork's in 300 of them."""
+"""Those that the sequences find late, if at all, each with the test that finds it at once."""
 
 
 def run(name: str, examples: int) -> None:

@@ -182,6 +182,15 @@ def test_protect_of_pages_of_several_sizes_reaches_each_in_its_place() -> None:
     assert raw & color[1] == color[1] & -color[1]
 
 
+def test_protect_passes_over_what_software_keeps_at_any_level(world: World) -> None:
+    space, kept = world.space, software_bit(world.format)
+    for level in range(len(world.format.levels)):
+        slot = space.slot(Virtual((1 << level) * world.size(level)), level)
+        space.write(slot, kept)
+        assert not space.protect(space.roots[0].span, world.rights("write"))
+        assert space.read(slot) == kept
+
+
 def test_only_what_narrows_is_flushed(world: World) -> None:
     space, format = world.space, world.format
     span = world.pages(0, 1)

@@ -235,7 +235,7 @@ class Debugger:
             reason = "an entry of the path has no memory behind it"
             comparison.not_comparable[reason] += int(unbacked.sum())
         asked = np.flatnonzero(~unbacked)
-        answers = [self.monitor.gva2gpa(int(addresses[lane])) for lane in asked]
+        answers = self.monitor.translations(addresses[asked].tolist())
         expected = [
             int(walks.physical[lane]) if walks.end[lane] == End.LEAF else None for lane in asked
         ]

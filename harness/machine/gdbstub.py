@@ -18,7 +18,7 @@ import re
 import reprlib
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -140,9 +140,10 @@ class StubMonitor:
             with contextlib.suppress(GuestLost, ProtocolError):
                 self.human(f"cpu {before}")
 
-    def gva2gpa(self, address: int) -> int | None:
-        """The physical address at a virtual one, as QEMU's debug walker sees it; None: unmapped."""
-        return translated(self.human(f"gva2gpa {address:#x}"))
+    def translations(self, addresses: Sequence[int]) -> list[int | None]:
+        """The physical address at each virtual one, as QEMU's debug walker sees it, which
+        `gva2gpa` prints; None: unmapped."""
+        return [translated(self.human(f"gva2gpa {address:#x}")) for address in addresses]
 
     def info_tlb(self) -> npt.NDArray[np.void]:
         """All pages that QEMU finds in the current tables, as an array of `TLB_ROW`."""

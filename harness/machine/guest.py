@@ -6,7 +6,7 @@
         ...
         results = guest.run(state, jobs)
         with guest.parked(state) as monitor:
-            monitor.gva2gpa(0x1000)
+            monitor.translations([0x1000])
 
 Jobs and results are arrays in shared memory; the console carries a line each way per batch. The
 memory for them has two halves, so that this process writes the next batch while the guest runs one.

@@ -16,7 +16,7 @@ import re
 import reprlib
 import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -45,6 +45,9 @@ RUN_STATE_EVENTS: Final = frozenset({"STOP", "RESUME", "RESET", "SHUTDOWN"})
 
 PART: Final = 1 << 16
 """Bytes that are read of the socket at once: between two parts a deadline is noticed."""
+
+TOGETHER: Final = 32
+"""Questions that are sent before the first answer is read: this side's time for each is halved."""
 
 TLB_FLAGS: Final = "XGPDACTUW"
 """The flags of a row of `info tlb`, as QEMU prints them: no-execute, global, large page, dirty,
@@ -246,12 +249,7 @@ class Monitor:
         """
         asked = {"command-line": command, **_of_processor(self._vcpu if vcpu is None else vcpu)}
         bounds = (self._patience, LONG_ANSWER_LIMIT) if long else (self._deadline, ANSWER_LIMIT)
-        answer = self.ask("human-monitor-command", asked, *bounds)
-        if not isinstance(answer, str):
-            raise ProtocolError(
-                f"the monitor answered {command} with no text", reprlib.repr(answer)
-            )
-        return answer
+        return _text(command, self.ask("human-monitor-command", asked, *bounds))
 
     def field(self, command: str, name: str, kind: type[T], **arguments: object) -> T:
         """What an answer says under a name; raises as `execute` does, and `ProtocolError` where it
@@ -296,9 +294,23 @@ class Monitor:
         """What `info registers` prints; of another processor as in `human`."""
         return self.human("info registers", vcpu)
 
-    def gva2gpa(self, address: int) -> int | None:
-        """The physical address at a virtual one, as QEMU's debug walker sees it; None: unmapped."""
-        return translated(self.human(f"gva2gpa {address:#x}"))
+    def translations(self, addresses: Sequence[int]) -> list[int | None]:
+        """The physical address at each virtual one, as QEMU's debug walker sees it, which
+        `gva2gpa` prints; None: unmapped."""
+        found = list[int | None]()
+        for first in range(0, len(addresses), TOGETHER):
+            some = [f"gva2gpa {address:#x}" for address in addresses[first : first + TOGETHER]]
+            answers = self._answered("gva2gpa", partial(self._printed, some), self._deadline)
+            found += [translated(_text("gva2gpa", answer)) for answer in answers]
+        return found
+
+    async def _printed(self, commands: Sequence[str]) -> list[object]:
+        """What the commands for people print that are sent together."""
+        self._client.limit = ANSWER_LIMIT
+        asked = ({"command-line": one, **_of_processor(self._vcpu)} for one in commands)
+        return await asyncio.gather(
+            *(self._client.execute("human-monitor-command", one) for one in asked)
+        )
 
     def info_tlb(self) -> npt.NDArray[np.void]:
         """All pages that QEMU finds in the current tables, as an array of `TLB_ROW`."""
@@ -374,6 +386,13 @@ def _numbers(digits: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
 
 def _no_table(text: str) -> ProtocolError:
     return ProtocolError(f"the monitor answered info tlb with {text[:60]!r}, which is no row", text)
+
+
+def _text(command: str, answer: object) -> str:
+    """What a command for people has printed; raises `ProtocolError` for what is no text."""
+    if not isinstance(answer, str):
+        raise ProtocolError(f"the monitor answered {command} with no text", reprlib.repr(answer))
+    return answer
 
 
 def _of_processor(vcpu: int) -> dict[str, int]:

@@ -4,7 +4,7 @@ oracle is asked about is what it should be asked about."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -128,13 +128,12 @@ def in_tlb(patch: MonkeyPatch, _: Space) -> None:
 
 
 def in_translations(patch: MonkeyPatch, _: Space) -> None:
-    true = Monitor.gva2gpa
+    true = Monitor.translations
 
-    def answer(self: Monitor, address: int) -> int | None:
-        found = true(self, address)
-        return found if found is None else found ^ 0x1000
+    def answers(self: Monitor, asked: Sequence[int]) -> list[int | None]:
+        return [at if at is None else at ^ 0x1000 for at in true(self, asked)]
 
-    patch.setattr(Monitor, "gva2gpa", answer)
+    patch.setattr(Monitor, "translations", answers)
 
 
 def in_contents(patch: MonkeyPatch, _: Space) -> None:

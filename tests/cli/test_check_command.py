@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,12 @@ def test_a_gdb_stub_is_asked_what_the_monitor_is(machine: Machine, tmp_path: Pat
 def test_a_gdb_stub_that_translates_otherwise_disagrees(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gva2gpa = StubMonitor.gva2gpa
-    monkeypatch.setattr(
-        StubMonitor, "gva2gpa", lambda self, at: gva2gpa(self, at) if at else 0x1000
-    )
+    true = StubMonitor.translations
+
+    def wrong(self: StubMonitor, asked: Sequence[int]) -> list[int | None]:
+        return [right if at else 0x1000 for at, right in zip(asked, true(self, asked), strict=True)]
+
+    monkeypatch.setattr(StubMonitor, "translations", wrong)
     code, out, _ = run("check", "--gdb", stub_of(machine), "--json", cwd=tmp_path)
     assert (code, [one["address"] for one in json.loads(out)["findings"]]) == (1, ["0x0"])
     assert machine.witness.becomes("running")
@@ -106,13 +108,15 @@ def test_one_guest_is_checked(tmp_path: Path) -> None:
 def test_a_translation_that_disagrees_is_shown_with_its_walk(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gva2gpa = ForeignMonitor.gva2gpa
+    true = ForeignMonitor.translations
 
-    def wrong(self: ForeignMonitor, address: int) -> int | None:
-        right = gva2gpa(self, address)
-        return right if right is None or address > 0x20_0000 else right + 1
+    def wrong(self: ForeignMonitor, asked: Sequence[int]) -> list[int | None]:
+        return [
+            right if right is None or at > 0x20_0000 else right + 1
+            for at, right in zip(asked, true(self, asked), strict=True)
+        ]
 
-    monkeypatch.setattr(ForeignMonitor, "gva2gpa", wrong)
+    monkeypatch.setattr(ForeignMonitor, "translations", wrong)
     code, out, _ = run("check", "--qmp", machine.path, cwd=tmp_path)
     assert code == 1
     assert "gva2gpa: 0x0\n  expected  0x0\n  observed  0x1\n  walk      level  entry" in out
@@ -197,13 +201,15 @@ def test_what_info_tlb_prints_of_4m_pages_is_no_address_of_theirs(
 def test_an_address_outside_long_mode_that_disagrees_is_shown(
     large: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gva2gpa = ForeignMonitor.gva2gpa
+    true = ForeignMonitor.translations
 
-    def wrong(self: ForeignMonitor, address: int) -> int | None:
-        right = gva2gpa(self, address)
-        return right if right is None or address != 0xFFFF_FFFF else right ^ 1 << 32
+    def wrong(self: ForeignMonitor, asked: Sequence[int]) -> list[int | None]:
+        return [
+            right if right is None or at != 0xFFFF_FFFF else right ^ 1 << 32
+            for at, right in zip(asked, true(self, asked), strict=True)
+        ]
 
-    monkeypatch.setattr(ForeignMonitor, "gva2gpa", wrong)
+    monkeypatch.setattr(ForeignMonitor, "translations", wrong)
     code, out, _ = run("check", "--qmp", large.path, "--json", cwd=tmp_path)
     assert code == 1
     assert [one["address"] for one in json.loads(out)["findings"]] == ["0xffffffff"]

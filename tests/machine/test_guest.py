@@ -327,9 +327,8 @@ class TestParked:
         made.map(made.root, address, frame | WRITE)
         made.map(made.root, high, frame | USER | made.mode.nx)
         with guest.parked(made.state) as monitor:
-            assert monitor.gva2gpa(address + 5) == frame + 5
-            assert monitor.gva2gpa(high + 7) == frame + 7
-            assert monitor.gva2gpa(address + PAGE) is None
+            asked = [address + 5, high + 7, address + PAGE]
+            assert monitor.translations(asked) == [frame + 5, frame + 7, None]
             assert monitor.read_virtual(address, 8) == CONTENT
             assert monitor.read_virtual(high, 8) == CONTENT
             assert monitor.read_virtual(address + PAGE, 8) is None

@@ -122,7 +122,7 @@ def machine_outputs(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
         for question in (layouts, accesses, foreign, program):
             found[str(question[0])].append(asked(directory, *question))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ForeignMonitor, "gva2gpa", lambda self, address: address + 1)
+            patch.setattr(ForeignMonitor, "translations", lambda _, all: [at + 1 for at in all])
             patch.setattr(probes, "outcomes", wrong)
             plants.error_bits(cleared=plants.W_ERROR)(patch)
             patch.setattr(validate, "lacking", lambda _, levels, __: "no" * (levels - 4) or None)

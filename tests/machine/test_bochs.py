@@ -98,10 +98,11 @@ def waits(pid: int) -> int:
 
 
 def stops(pid: int) -> bool:
-    """Whether a process is stopped, or is when it comes to the next signal."""
+    """Whether a process, each thread of it, is stopped, or is when it comes to the next signal."""
     clock = Clock(pid)
     while clock.now() < 2:
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+        threads = [one.read_text() for one in Path(f"/proc/{pid}/task").glob("*/stat")]
+        if all(one.rpartition(")")[2].split()[0] == "T" for one in threads):
             return True
         time.sleep(0.01)
     return False

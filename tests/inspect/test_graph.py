@@ -71,6 +71,8 @@ def test_a_self_map_that_another_shows_is_not_given_again() -> None:
     loops = [row.take(row.kind == RowKind.SELF_MAP) for row in rows]
     assert not any(row.window.any() for row in loops)
     assert [(row.level, len(row.virtual)) for row in loops] == [(3, 2)]
+    pages = list(graph.rows(read(words), each=10))
+    assert {kind for row in pages for kind in row.kind.tolist()} == {RowKind.PAGE}
 
 
 def test_no_rows_are_none_in_every_column() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from harness.check import chain as chains
 from harness.check import families as declared
 from harness.check import matrix, sequence
 from harness.check.chain import FLUSHES, Lanes
@@ -19,6 +20,8 @@ from harness.check.stage import MODES, Change, Control, Model
 from harness.check.warm import KEY_NOT_KEPT, PVM_KEEPS_XD, sequences
 from harness.machine.engines import executor, why_absent
 from harness.machine.x86.guest import Guest
+from harness.paging.x86.access import Kind
+from harness.paging.x86.bulk import ALLOWED
 from tests.check.test_families import EVERY_MODE, MODELS, chain
 from tests.check.test_matrix import QEMU, processor, tried
 
@@ -243,6 +246,43 @@ def test_pvm_keeps_what_it_is_spared() -> None:
         cases = len(plan) // 3
         assert report.comparison.disagreed == cases
         assert all(case.values.endswith(" step=3") for case in report.failures)
+
+
+@pytest.mark.hw
+def test_what_a_guest_saw_is_compared_in_all_that_it_reports(rig: Rig) -> None:
+    """Each number in turn, the words that it watches too, is another than it was."""
+    one = next(
+        one
+        for one in declared.families("quick", [MODELS[0]], ())
+        if one.name == "rights" and not one.model.amd
+    )
+    there = rig.chain(one.model)
+    there.put_code(*declared.code_places(one))
+    numbers = np.flatnonzero(one.product.legal())[::97]
+    question = chains.ask(rig.guest, there, declared.lanes(one, there, numbers))
+    batch = rig.batch(there, one.model.cpu(one.controls[0].first, there.cpu), question)
+    rig.start(batch)
+    results = rig.guest.finish()[: len(question)]
+    verdicts = rig.judge(batch, results)
+    assert verdicts.agree.all()
+    kinds = question.lanes.kind
+    allowed, code = verdicts.rules.vector == ALLOWED, kinds == Kind.FETCH
+    compared = {
+        "vector": ~allowed | code,
+        "rip": allowed & code,
+        "data": allowed & (code | (kinds == Kind.READ)),
+        "error": ~allowed,
+        "cr2": ~allowed,
+        "completed": np.ones(len(kinds), np.bool_),
+    }
+    for name, lanes in compared.items():
+        other = results.copy()
+        other[name] ^= other.dtype[name].type(1)
+        assert lanes.any() and not rig.judge(batch, other).agree[lanes].any(), name
+    for word in range(question.last + 1):
+        other = results.copy()
+        other["after"][:, word] ^= np.uint64(1 << 9)
+        assert not rig.judge(batch, other).agree.any(), word
 
 
 @pytest.mark.hw

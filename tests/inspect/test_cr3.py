@@ -9,7 +9,7 @@ import pytest
 from harness.inspect.cr3 import read
 from harness.inspect.decode import Role
 from harness.inspect.snapshot import QuestionError
-from harness.paging.x86.cpu import Cpu, Cr4, Mode
+from harness.paging.x86.cpu import Cpu, Cr3, Cr4, Mode
 
 ROOT = 0x10_6000
 
@@ -84,3 +84,10 @@ def test_where_it_leads_and_what_cannot_be_loaded(state: Cpu, leads_to: int, res
 def test_a_number_of_more_bits_is_refused() -> None:
     with pytest.raises(QuestionError, match="CR3 has 64 bits"):
         read(cpu(Mode.LEVEL_4, 1 << 64))
+
+
+def test_each_lam_bit_says_how_wide_pointers_are_then() -> None:
+    state = replace(cpu(Mode.LEVEL_5, Cr3.LAM_U48 | Cr3.LAM_U57), lam=True)
+    said = {part.name: part.meaning for part in read(state).parts}
+    for name, width in ("LAM_U48", 48), ("LAM_U57", 57):
+        assert said[name].startswith(f"user pointers have {width} bits of address")

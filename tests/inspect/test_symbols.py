@@ -8,6 +8,7 @@ import pytest
 
 from harness.inspect.symbols import symbols
 from harness.machine.errors import Misuse
+from harness.machine.plugin import BUILT_PLUGIN
 from harness.machine.stub import BUILT_STUB
 
 LIST = """\
@@ -49,6 +50,10 @@ def test_an_elf_file_says_where_functions_end() -> None:
     (begin, size, name), *_ = (one for one in found if one[1])
     assert found.name(begin) == name
     assert found.name(begin + size - 1) == f"{name}+{size - 1:#x}"
+
+
+def test_what_an_elf_file_takes_from_others_has_no_address_there() -> None:
+    assert [name for begin, _, name in symbols(BUILT_PLUGIN) if not begin] == []
 
 
 def test_what_kallsyms_hides_is_no_symbol(tmp_path: Path) -> None:

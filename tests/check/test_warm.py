@@ -62,6 +62,23 @@ def test_every_control_bit_is_set_and_cleared_between_accesses(model: Model) -> 
         assert {"PKRU", "PKRS"} <= {name for name, _ in seen}
 
 
+def test_full_changes_every_bit_under_more_states_than_quick() -> None:
+    states = {
+        (preset, name): {
+            frozenset(control.first.values().items())
+            for one in sequences(preset, MODELS[:1])
+            if one.name == "change"
+            for control in one.controls
+            if isinstance(control, Change)
+            and control.first.values()[name] != control.then.values()[name]
+        }
+        for preset in ("quick", "full")
+        for name in ("WP", "SMEP", "SMAP", "NXE")
+    }
+    for name in ("WP", "SMEP", "SMAP", "NXE"):
+        assert states["quick", name] < states["full", name], name
+
+
 @pytest.mark.parametrize("model", EVERY_MODE, ids=str)
 def test_each_size_of_page_is_there_when_the_state_changes(model: Model) -> None:
     format = model.format

@@ -16,7 +16,7 @@ from harness.check.flushes import Flushes, flushes
 from harness.inspect.symbols import Symbols, symbols
 from harness.machine.plugin import watched
 from images.linux.build import NoKernel, build_stress
-from images.linux.machine import Variant
+from images.linux.machine import CPU, Variant
 
 INVLPG: Final = re.compile(rb"\x0f\x01\x3f(?=\xe9)")
 """INVLPG (%rdi) at the end of a function, in native_flush_tlb_one_user."""
@@ -100,7 +100,7 @@ def stressed(
         append = (*variant.kernel_arguments, f"operations={operations}")
         command = [
             *(qemu, "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none"),
-            *("-no-reboot", "-accel", "tcg", "-cpu", "max,-erms", "-smp", str(processors)),
+            *("-no-reboot", "-accel", "tcg", "-cpu", CPU, "-smp", str(processors)),
             *("-machine", "q35", "-m", "512M", "-kernel", str(kernel)),
             *("-initrd", str(image.initramfs), "-append", " ".join(append)),
             *("-chardev", f"file,id=names,path={names}"),

@@ -3,7 +3,7 @@
 `marks`     what the harness puts into frames, so that a guest that finds it names the frame
 `window`    the two pages of the tested space from which the stub makes its accesses
 `cases`     which accesses are tried in a space
-`quirks`    departures of QEMU's TCG that show in layouts
+`quirks`    known departures of QEMU's TCG
 `probes`    a guest's answers beside what the reference expects
 `layouts`   layouts, built for RISC-V
 `validate`  one space, and what a guest makes of it

@@ -14,7 +14,7 @@ from harness.check.marks import WORD, put_marks
 from harness.check.quirks import expected_of
 from harness.check.riscv.cases import Cases
 from harness.check.riscv.marks import CODE_BYTES, code_mark, put_code
-from harness.check.riscv.quirks import AMO_LOAD, MPRV_CODE
+from harness.check.riscv.quirks import AMO_LOAD, AMO_READS_FIRST, MPRV_CODE
 from harness.machine.riscv.guest import Guest, State
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
@@ -75,16 +75,17 @@ def ask_guest(
     frames  where the pages are that may be reached; what leads elsewhere is not asked
     """
     comparison = Comparison(PROBE)
-    if expected_of(MPRV_CODE, guest.engine.name, guest.version):
-        code = guest.image.text.start, guest.image.user.stop
-        untranslated = cases.mprv & (cases.address >= code[0]) & (cases.address < code[1])
-        if untranslated.any():
-            # Untranslated, a store would change the stub.
-            reason = f"by MPRV to the addresses of the stub's code ({MPRV_CODE.name})"
-            comparison.not_comparable[reason] = int(untranslated.sum())
-            cases = cases.take(~untranslated)
     for first in range(0, len(cases), bulk.LANES):
         batch = cases.take(slice(first, first + bulk.LANES))
+        for left_out, quirk, reason in (
+            (_in_code, MPRV_CODE, "by MPRV to the addresses of the stub's code"),
+            (_loads_first, AMO_READS_FIRST, "a denied AMO to a page that has no memory behind it"),
+        ):
+            if expected_of(quirk, guest.engine.name, guest.version):
+                lanes = left_out(guest, cpu, memory, batch)
+                if count := int(lanes.sum()):
+                    comparison.not_comparable[f"{reason} ({quirk.name})"] += count
+                    batch = batch.take(~lanes)
         expected = _expect(cpu, memory, frames, batch, comparison)
         jobs = _jobs(guest, cpu, expected)
         results = guest.run(state, jobs)
@@ -92,6 +93,22 @@ def ask_guest(
         paths = expected.paths
         memory.scatter(paths.slot[paths.used], cpu.format.entry_bytes, paths.raw[paths.used])
     return comparison
+
+
+def _in_code(guest: Guest, cpu: Cpu, memory: BufferMemory, cases: Cases) -> Mask:
+    """Data by MPRV at the addresses of the stub's code: untranslated, a store would change it."""
+    code = guest.image.text.start, guest.image.user.stop
+    return cases.mprv & (cases.address >= code[0]) & (cases.address < code[1])
+
+
+def _loads_first(guest: Guest, cpu: Cpu, memory: BufferMemory, cases: Cases) -> Mask:
+    """AMOs that are denied, but not their loads, which are from where no RAM is."""
+    found, loads = _outcomes(cpu, memory, cases), _outcomes(cpu, memory, cases, Kind.READ)
+    data, ram = found.walks.physical, guest.ram
+    within = (data >= np.uint64(ram.base)) & (data < np.uint64(ram.base + len(ram.buffer)))
+    denied = (found.cause != ALLOWED) & (loads.cause == ALLOWED)
+    lanes: Mask = denied & (cases.kind == Kind.AMO) & ~within
+    return lanes
 
 
 def _expect(

@@ -9,8 +9,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from harness.check.riscv.matrix.quirks import KNOWN
 from harness.check.riscv.matrix.run import Finding, Plan, Report
+from harness.check.riscv.quirks import KNOWN
 from harness.paging.riscv.access import Reason
 from harness.report.objects import bare
 from harness.report.terminal import NOT_RUN, count_lines, print_all

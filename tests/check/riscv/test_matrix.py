@@ -9,7 +9,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from harness.check.riscv.matrix import judged, quirks
+from harness.check.quirks import expected_of
+from harness.check.riscv import quirks
+from harness.check.riscv.matrix import judged
 from harness.check.riscv.matrix.hart import MODES
 from harness.check.riscv.matrix.run import Plan, plan
 from harness.machine.errors import Misuse
@@ -67,7 +69,7 @@ def test_every_quirk_of_the_version_shows(version: tuple[int, ...]) -> None:
     shown = set[str]()
     for mode in ("sv32", "sv39"):
         shown |= set(tried(sampled(planned(mode), 7)).quirks)
-    assert shown == {name for name, one in quirks.KNOWN.items() if one.shows_in(version)}
+    assert shown == {one.name for one in quirks.judged_of("tcg", version)}
 
 
 @pytest.fixture(scope="module")
@@ -242,16 +244,15 @@ def test_a_library_that_is_wrong_disagrees_with_the_machine(
     assert tried_in(running, few).disagreed.total() > 0
 
 
-@pytest.mark.parametrize("name", quirks.KNOWN)
+@pytest.mark.parametrize("one", quirks.JUDGED, ids=lambda one: one.name)
 def test_a_quirk_that_is_not_known_is_a_disagreement(
-    name: str, version: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    one: judged.RiscvQuirk, version: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = quirks.KNOWN[name]
-    if not one.shows_in(version):
-        pytest.skip(f"{name} is not of QEMU {'.'.join(map(str, version))}")
-    others = {other: known for other, known in quirks.KNOWN.items() if other != name}
-    monkeypatch.setattr("harness.check.riscv.matrix.run.KNOWN", others)
-    mode = "sv32" if "riscv32" in name else "sv39"
+    if not expected_of(one, "tcg", version):
+        pytest.skip(f"{one.name} is not of QEMU {'.'.join(map(str, version))}")
+    others = tuple(other for other in quirks.JUDGED if other is not one)
+    monkeypatch.setattr(quirks, "JUDGED", others)
+    mode = "sv32" if "riscv32" in one.name else "sv39"
     assert tried(sampled(planned(mode), 17)).disagreed.total() > 0
 
 

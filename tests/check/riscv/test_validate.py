@@ -15,7 +15,7 @@ import pytest
 from harness.check.layouts import ARCHITECTURES, LayoutError, divided, load, parse, shipped
 from harness.check.riscv import probes, validate
 from harness.check.riscv.layouts import build
-from harness.check.riscv.quirks import AMO_LOAD
+from harness.check.riscv.quirks import AMO_LOAD, AMO_READS_FIRST
 from harness.check.validate import SpaceReport
 from harness.machine.riscv.processor import MachineInfo
 from harness.machine.riscv.qemu import BUILDS, program_for
@@ -90,6 +90,30 @@ def test_the_machine_agrees_and_known_quirks_show(name: str, levels: int) -> Non
 def test_the_machine_agrees_on_many_pages(name: str) -> None:
     report = validated(name, 3)
     assert report.disagreed == 0, report.disagreements[0]
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("levels", MODES, ids=MODES.values())
+def test_an_amo_that_loads_from_where_no_memory_is_is_left_out(levels: int) -> None:
+    if reason := absent(32 if levels == 2 else 64):
+        pytest.skip(reason)
+    pages = (
+        f'[[map]]\nvirtual = {virtual}\nphysical = {physical}\nsize = "4K"\nrights = "{rights}"\n'
+        for virtual, physical, rights in (
+            ("0x4000_0000", "0x1_0000_0000", "r"),
+            ("0x4000_1000", "0x1_0000_1000", "rw"),
+            ("0x4000_2000", "0x8400_0000", "r"),
+        )
+    )
+    text = f'title = "no memory"\narch = "riscv"\nlevels = [{levels}]\nram = "128M"\n'
+    layout = parse(text + "".join(pages), "nowhere.toml")
+    report = validate.validate(layout, levels, program=QEMU)
+    assert report.disagreed == 0, report.disagreements[0]
+    left_out = report.count("not_comparable")
+    assert set(left_out) == {
+        "the page has no memory behind it",
+        f"a denied AMO to a page that has no memory behind it ({AMO_READS_FIRST.name})",
+    }
 
 
 def _with(**changes: Callable[[Any], Any]) -> Callable[..., Outcomes]:

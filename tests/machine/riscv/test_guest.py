@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.check.quirks import expected_of
+from harness.check.riscv.quirks import PBMTE_WITHOUT_SVPBMT
 from harness.machine.errors import GuestLost, LaunchFailure, Misuse
 from harness.machine.ram import MIB
 from harness.machine.riscv.guest import Guest
-from harness.machine.riscv.processor import State
+from harness.machine.riscv.processor import MENVCFG, State
 from harness.machine.riscv.qemu import BUILDS
 from tests.machine.riscv.handmade import (
     ADDRESS,
@@ -220,6 +222,18 @@ def test_by_mprv_qemu_7_2_translates_no_page_that_machine_mode_executes(made: Ha
     untranslated = int.from_bytes(made.content(code, made.width), "little")
     by_mprv = made.ask("LOAD", code, mprv=1)["data"]
     assert by_mprv == (untranslated if made.guest.version < (10,) else 0)
+
+
+def test_qemu_7_2_has_pbmte_without_svpbmt() -> None:
+    """The departure tcg-riscv-pbmte-without-svpbmt."""
+    if reason := why_absent(64):
+        pytest.skip(reason)
+    for svpbmt in (True, False):
+        cpu = f"rv64,svpbmt={'on' if svpbmt else 'off'}"
+        with Guest(64, cpu=cpu, program=program(64)) as one:
+            assert one.info.has("svpbmt") is svpbmt
+            known = expected_of(PBMTE_WITHOUT_SVPBMT, one.engine.name, one.version)
+            assert bool(one.info.menvcfg & MENVCFG["PBMTE"]) is (svpbmt or known)
 
 
 def test_more_jobs_than_a_batch_holds_are_answered_in_their_order(made: HandMade) -> None:

@@ -4,7 +4,6 @@
 `chain`     one path of tables in a guest's memory, and what it leads to
 `families`  the cases, declared as products
 `judged`    what accesses come to, by the rules and by an engine with its quirks
-`quirks`    known departures of QEMU's TCG
 `verdicts`  a batch as jobs for the guest, and whether it saw what is expected
 `run`       what is tried, and what came of it
 """

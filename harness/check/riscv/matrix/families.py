@@ -111,7 +111,7 @@ def lanes(family: Family, chain: Chain, numbers: Counts) -> Lanes:
 
 def permissive(family: Family, chain: Chain, chosen: Chosen) -> Lanes:
     """Lanes whose path ends in a page at the family's level that permits everything, but for what
-    U, A and D say, to whoever makes the access."""
+    W, U, A and D say, to whoever makes the access."""
     n = len(chosen["access"])
     user = chosen["by"] == "user"
     access = _index_of(chosen["access"])
@@ -142,10 +142,10 @@ def _index_of(access: npt.NDArray[Any]) -> Bytes:
 
 
 def _leaf_bits(chosen: Chosen, user: Mask) -> Words:
-    """V, R, W and X; U, A and D as the axes have them, or so that they permit everything."""
-    bits = np.full(len(user), V | R | W | X, np.uint64)
+    """V, R and X; W, U, A and D as the axes have them, or so that they permit everything."""
+    bits = np.full(len(user), V | R | X, np.uint64)
     bits |= np.where(chosen["U"] == 1 if "U" in chosen else user, np.uint64(U), np.uint64(0))
-    for name, bit in (("A", A), ("D", D)):
+    for name, bit in (("W", W), ("A", A), ("D", D)):
         there = chosen[name] == 1 if name in chosen else np.ones(len(user), np.bool_)
         bits |= np.where(there, np.uint64(bit), np.uint64(0))
     return bits
@@ -293,7 +293,7 @@ def families(preset: str, hart: Hart) -> Iterator[Family]:
         yield family("place", level, (Axis("offset", _OFFSETS), *marks), _place)
         tables = Axis("table", (0, 1) if level else (0,))
         beyond = Axis("beyond", NOWHERE[hart.xlen])
-        yield family("nowhere", level, (tables, beyond, *marks), _nowhere)
+        yield family("nowhere", level, (tables, beyond, *_flags("W"), *marks), _nowhere)
         if level:
             index_bits = 9 if wide else 10
             axis = _sets(range(10, 10 + index_bits * level))

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from harness.check.quirks import Quirk, Version
+from harness.check.quirks import Quirk
 from harness.check.riscv.matrix.chain import NOWHERE, Lanes
 from harness.check.riscv.matrix.hart import Hart
 from harness.paging.bulk import Bytes, End, Walks, walk_words
@@ -64,10 +64,6 @@ class RiscvQuirk(Quirk):
     reads: Callable[[Hart, Shape], Shape] | None = None
     unmasked: Callable[[Lanes], Mask] | None = None
     judges: Callable[[Asked, Expected], Expected] | None = None
-
-    def shows_in(self, version: Version) -> bool:
-        """Whether it is to be expected of a version."""
-        return self.since <= version and (self.until is None or version < self.until)
 
 
 @dataclass(frozen=True)

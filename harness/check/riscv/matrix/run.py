@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from harness.check import where
 from harness.check.compare import EXAMPLES
+from harness.check.quirks import not_run_on
 from harness.check.riscv.matrix.chain import Chain, Lanes
 from harness.check.riscv.matrix.families import Family, families, lanes, reserved_alone
 from harness.check.riscv.matrix.hart import Control, Hart
 from harness.check.riscv.matrix.judged import Expected, RiscvQuirk, expected
-from harness.check.riscv.matrix.quirks import KNOWN, not_run_on
 from harness.check.riscv.matrix.verdicts import agreeing, expected_text, jobs_of, observed_text
+from harness.check.riscv.quirks import judged_of
 from harness.check.where import Condition
 from harness.check.workers import Task, answers
 from harness.machine.errors import Misuse
@@ -241,7 +242,7 @@ def _tried(work: Sequence[Work], programs: Mapping[int, str]) -> Generator[Repor
 
 def tried_on(guest: Guest, work: Iterable[Work]) -> Iterator[Report]:
     """Tries cases on a guest, one batch ahead of the verdicts: a report of each batch."""
-    quirks = tuple(one for one in KNOWN.values() if one.shows_in(guest.version))
+    quirks = judged_of(guest.engine.name, guest.version)
     for hart, some in groupby(work, lambda part: part.family.hart):
         chain = Chain(guest, hart.cpu(Control(), 0).format)
         waiting: list[Callable[[], Report]] = []
@@ -281,8 +282,9 @@ def _report(
     quirks: Sequence[RiscvQuirk],
 ) -> Report:
     """What came of a batch."""
-    version, mode = chain.guest.version, part.family.hart.mode
-    report = Report(dotted(version), not_run_on(version), len(made))
+    engine, version = chain.guest.engine.name, chain.guest.version
+    mode = part.family.hart.mode
+    report = Report(dotted(version), not_run_on(engine, version, version), len(made))
     agree = agreeing(chain, made, jobs, results, by_engine)
     departs = rules.differs(by_engine)
     for one in quirks if departs.any() else ():

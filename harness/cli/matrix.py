@@ -54,11 +54,20 @@ Preset = Annotated[
         autocompletion=one_of("quick", "full"),
     ),
 ]
+
+
+def _modes(context: typer.Context) -> list[str]:
+    """Offers the modes of the architecture that is named before."""
+    if context.params.get("arch") == "riscv":
+        return ["sv32", "sv39", "sv48", "sv57", "all"]
+    return ["32", "pae", "4", "5", "all"]
+
+
 Mode = Annotated[
     str,
     typer.Option(
         help="32, pae, 4 or 5 (levels), or all; with --arch riscv sv32, sv39, sv48 or sv57.",
-        autocompletion=one_of("32", "pae", "4", "5", "all"),
+        autocompletion=_modes,
     ),
 ]
 

@@ -444,10 +444,12 @@ class Reading:
         return vector, error
 
     def says(self, rules: Outcomes, lanes: Mask | None = None) -> Mask:
-        """Whether outcomes are what this reading says: the exception with its error code, and the
-        level at which a walk ends.  Means nothing outside `lanes`, if there are any given."""
+        """Whether outcomes are what this reading says: the exception with its error code, whether
+        it writes CR2, and the level at which a walk ends.  Means nothing outside `lanes`, if there
+        are any given."""
         vector, error = self.exceptions(lanes)
         found: Mask = (rules.vector == vector) & (rules.error == error)
+        found &= rules.sets_cr2 == (vector == 14)  # page faults alone do
         in_tables = self.walked.level < len(self.asked.words)
         in_tables &= (self.walked.stop != Stop.UNBACKED) & ~self._by_address
         found &= (rules.walks.level == self.walked.level) | ~in_tables

@@ -239,6 +239,11 @@ PLANTS: dict[str, tuple[str, str, Plant]] = {
             )
         ),
     ),
+    "a stack fault writes CR2": (
+        "4",
+        "family=place and access=push and level=0 and offset=first and by=user",
+        in_answer(lambda out, _: replace(out, sets_cr2=out.sets_cr2 | (out.vector == Vector.SS))),
+    ),
     "an implicit access to a supervisor's page is denied": (
         "4",
         "family=rights and access=descriptor and by=supervisor and ac=1 and SMAP=1",

@@ -463,7 +463,7 @@ def _likely(
             "the entry was made present since; a TLB never holds one that is not (4.10.2.3), so no"
             " flush was missing"
         )
-    elif seen.code & Error.P and allowed:
+    elif allowed:
         yield (
             "rights were given since, or a TLB still had fewer: the fault drops those, and the"
             " access can be tried again (4.10.4.1, 4.10.4.3)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.check.cases import Cases
-from harness.check.probes import expect
+from harness.check.probes import _entries, expect
 from harness.check.window import Window
 from harness.machine.ram import ARENA, DEVICES, MIB
 from harness.machine.x86.processor import State
@@ -60,3 +60,7 @@ def test_what_a_guest_is_not_asked_is_counted_by_its_reason_and_all_else_is_aske
     assert (memory.octets[: ARENA.stop] == before).all(), "nothing of the stub's is marked"
     root = memory.load(Physical(OURS), 8)
     assert expected.content[3:5].tolist() == [root, root], "nor is a table"
+    # The first entry of the root leads to all of these, and is what TABLE's accesses reach.
+    care = _entries(cpu, expected)[1][3]
+    used = formats.A | formats.D
+    assert (~care[:5]).tolist() == [0, 0, 0, 0, used], "a read leaves A and D to be compared"

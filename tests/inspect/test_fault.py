@@ -236,6 +236,7 @@ def test_a_table_outside_memory_gives_what_it_gives_where_that_reads_as_zeros(mo
         assert [str(one.access) for one in found.giving] == ["user write"]
         (said,) = found.explanations
         name = state.format.levels[LEVELS[mode] - 1 - depth].name
+        assert [stage.reading.name for stage in found.giving[0].to_blame] == [name]
         below = LEVELS[mode] - 2 - depth
         assert f"the level-{below} table to which the {name} at {slot:#x} leads lies out" in said
         assert said.endswith("at 0x80000, and reads as zeros there: QEMU, under TCG and under KVM")

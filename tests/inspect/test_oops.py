@@ -316,6 +316,8 @@ def test_a_line_of_a_log_alone_is_a_page_fault() -> None:
         ("CR2=0000000000008003", "CR2 0x8003 is where RIP is: what could not be reached is the"),
         ("CR2=00000000fee000e4", "CR2 0xfee000e4 is where the gate of vector 14 is, in the IDT"),
         ("CR2=00000000fee000d4", "CR2 0xfee000d4 is where the gate of vector 13 is, in the IDT"),
+        ("CR2=00000000fee000e4", "in the IDT at 0xfee00004: the page fault could not be delivered"),
+        ("CR2=00000000fee000d4", "in the IDT at 0xfee00004: the exception could not be delivered"),
         ("CR2=ffff800000001000", "CR2 0xffff800000001000 is the address of the last page fault."),
         ("CR2=ffff800000001000", "pagetable fault --code N --cr2 0xffff800000001000 says"),
         ("CR2=ffff800000001000", "RIP is 0x8000 at CPL 3."),
@@ -354,6 +356,29 @@ def test_what_led_to_a_triple_fault_may_be_no_page_fault() -> None:
     text = oopses.TRIPLE.replace("v=0e e=0000", "v=0d e=0010").replace("new 0xe", "new 0xd")
     with pytest.raises(QuestionError, match="no page fault: #GP with error code 0x10 at 0x100083"):
         oops.read(text)
+
+
+@pytest.mark.parametrize(
+    ("vector", "name"),
+    [(3, "vector 0x3"), (6, "#UD"), (10, "#TS"), (11, "#NP"), (12, "#SS"), (13, "#GP")],
+)
+def test_exceptions_have_the_names_of_the_manual(vector: int, name: str) -> None:
+    """SDM volume 3A, table 6-1."""
+    text = oopses.TRIPLE.replace("v=0e", f"v={vector:02x}").replace("new 0xe", f"new {vector:#x}")
+    with pytest.raises(QuestionError, match=f"no page fault: {name} with error code 0x0 at "):
+        oops.read(text)
+
+
+def test_of_a_report_400_lines_are_looked_at() -> None:
+    head, *rest = oopses.OLD32.splitlines()
+    between = ["Modules linked in: vfat"] * 398
+    oops_line = next(line for line in rest if "Oops: 0002" in line)
+    assert oops.read("\n".join([head, *between, oops_line])).code == 2
+    assert oops.read("\n".join([head, *between, "", "more", oops_line])).code is None
+    raised = next(line for line in oopses.TRIPLE.splitlines() if "v=0e" in line)
+    shown = "EFER=0000000000000500"
+    assert oops.read("\n".join([raised, *between, shown])).registers == {"efer": 0x500}
+    assert oops.read("\n".join([raised, *between, "more", shown])).registers == {}
 
 
 @pytest.mark.parametrize(

@@ -246,6 +246,17 @@ def test_runs_that_are_evenly_apart_are_one_range_if_each_is_of_one_piece(
     assert found == ([(0x1_0000, 2, times)] if folded else apart)
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_malformed_entries_have_no_frames_that_follow_and_are_apart_where_it_is_exact(
+    exact: bool,
+) -> None:
+    words = in_a_table({6: 5, 7: 6, 8: 7})
+    words[1536 + 3 : 1536 + 6] = [1 << 51 | 7] * 3
+    found = [(one.kind, one.pages) for one in dumped(memory_of(words), 4, exact=exact).ranges]
+    malformed = [(RowKind.MALFORMED, 1)] * 3 if exact else [(RowKind.MALFORMED, 3)]
+    assert found == [*malformed, (RowKind.PAGE, 3)]
+
+
 def test_a_range_that_goes_through_two_tables_has_the_view_of_neither() -> None:
     words = in_a_table({510: 5, 511: 6}) + [0] * 512
     words[1025] = 0x4007

@@ -149,6 +149,7 @@ def test_what_the_head_and_the_notes_say_decides_the_mode(tmp_path: Path) -> Non
     assert mode(cr4=0x1020) is Mode.LEVEL_5
     assert mode(machine=3) is Mode.PAE
     assert mode(machine=3, cr4=0) is Mode.BITS_32
+    assert mode(cr4=0) is Mode.BITS_32  # the head speaks of the first processor, this is another
     assert mode(",efer=0") is Mode.PAE
     told = written(tmp_path / "core", [(ROOT, entries(i1=7))])
     assert opened(told).cpu.efer == Efer.LME | Efer.LMA | Efer.NXE

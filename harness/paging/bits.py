@@ -33,6 +33,19 @@ def kinds(format: Format, level: int, raw: Words) -> Bytes:
     return bulk.kinds(format, level, raw)
 
 
+def pointing(format: Format, level: int, raw: Words) -> Mask:
+    """Which entries at `level` are present and pointers, well-formed or not, shape (n,):
+    `Level.is_pointer` for arrays."""
+    here = format.levels[level]
+    *first, last = here.shapes
+    found: Mask = np.full(len(raw), last.points)
+    for shape in reversed(first):
+        found = np.where(bulk.matches(shape.when, raw), shape.points, found)
+    for pattern in here.absent:
+        found &= ~bulk.matches(pattern, raw)
+    return found
+
+
 def offending_bits(format: Format, level: int, raw: Words) -> Words:
     """The bits for which present entries are malformed, 0 where they are not, shape (n,)."""
     here = format.levels[level]

@@ -24,6 +24,7 @@ from harness.paging.bits import (
     carried,
     grouped,
     kinds,
+    pointing,
     stale,
     ungrouped,
 )
@@ -324,9 +325,11 @@ class Space(Tree):
         if self.flushing.leaves_alone:
             everything |= self.is_fresh(self.path(run.first, run.level))
             if self.format.levels[run.level].pointer is not None:
-                found, made = (kinds(self.format, run.level, raw) for raw in (before, after[gone]))
-                tables = (found == Kind.POINTER) | (made == Kind.POINTER) & (found != Kind.LEAF)
-                everything |= bool(tables.any())
+                held, made = (
+                    pointing(self.format, run.level, raw) for raw in (before, after[gone])
+                )
+                leaf = kinds(self.format, run.level, before) == Kind.LEAF
+                everything |= bool((held | made & ~leaf).any())
         if self.flushing.lasting_tables:
             lasts |= self._lasts(run, after[gone])
         if self.format.levels[run.level].groups:

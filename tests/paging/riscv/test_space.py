@@ -262,6 +262,26 @@ def test_a_table_that_goes_takes_all_that_is_kept_along(world: World) -> None:
     assert physical(space, 0) is None
 
 
+@pytest.mark.parametrize("kept", [U, A, D, bits(62, 61), N], ids=["U", "A", "D", "PBMT=3", "N"])
+def test_a_malformed_pointer_is_kept_and_no_leaf(kept: int) -> None:
+    """R=W=X=0 makes it a pointer, and what else is set only reserved ("Virtual Address Translation
+    Process"): a flush of the address is not for it."""
+    world = World(RISCV["sv39"])
+    space = world.space
+    slot = space.slot(Virtual(0), 1)
+    bad = Value(world.format, 1, V | kept | 0x90000 << 10)
+    assert bad.bad
+    page = Value(world.format, 1, world.format.leaf(MEGA, 1, R))
+    slots.put(space, slot, bad, Virtual(0)).done()
+    assert told(slots.put(space, slot, page, Virtual(0))) == ([0], True, False)
+    slots.put(space, slot, bad, Virtual(0)).done()
+    assert told(slots.clear(space, slot, Virtual(0))) == ([0], True, False)
+    assert told(slots.put(space, slot, bad, Virtual(0))) == ([0], True, False)
+    written = Value(world.format, 1, V | W | 0x5 << 20)  # reserved too, but no pointer
+    slots.put(space, slot, written, Virtual(0)).done()
+    assert told(slots.put(space, slot, page, Virtual(0))) == ([0], False, False)
+
+
 def test_a_collapse_ends_a_table(world: World) -> None:
     space, count = world.space, world.table_span // world.page
     space.map(Virtual(0), world.frames(count, first=count), 0, R | W).done()

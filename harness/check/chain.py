@@ -473,7 +473,7 @@ def seen(
     lanes, zero = question.lanes, np.uint64(0)
     ran = results["rip"] == answers.rip
     found = results["data"] == np.where(allowed, answers.found, zero)
-    data = question.placed ^ np.where(allowed & lanes.backed, answers.flips, zero)
+    data = question.placed ^ np.where(allowed, answers.flips, zero)
     if lanes.branch.any():
         calls = allowed & lanes.branch & (lanes.kind == Kind.SHADOW_WRITE)
         found |= calls & _in_stub(guest, chain, results["data"])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
-from harness.check.chain import _frames
+from harness.check.chain import Lanes, _frames, _walks
 from harness.check.stage import MODES, Control, Model
 from harness.machine.ram import ARENA
 from harness.paging.address import Span
-from harness.paging.x86.cpu import Cpu
+from harness.paging.bulk import End
+from harness.paging.x86.cpu import Cpu, Mode
+from harness.paging.x86.formats import A, P
 
 LARGE = 2 << 20
 
@@ -40,3 +44,34 @@ def test_frames_share_no_byte_and_none_lies_outside(first: int, size: int, level
     spans = sorted((Span.of(start, size) for start, size in starts), key=lambda one: one.first)
     assert memory.first <= spans[0].first and spans[-1].last <= memory.last
     assert all(one.last < other.first for one, other in pairwise(spans))
+
+
+def test_an_absent_pdpte_leads_nowhere_be_it_a_register_or_read_from_memory() -> None:
+    """Below it nothing is read, though the tables under it would let the access through; bit 5 is
+    reserved in a register, and A where it is taken for an entry (SDM volume 3A, 4.4.1)."""
+    cpu = replace(Cpu.in_mode(Mode.PAE, 0), pdptes=(0x1000 | P,) * 4)
+    reserved, n = 1 << 63, 4
+    none, no = np.zeros(n, np.uint8), np.zeros(n, np.bool_)
+    lanes = Lanes(
+        words=np.full((2, n), 0x2000 | P, np.uint64),
+        address=np.zeros(n, np.uint64),
+        kind=none,
+        user=no,
+        wruss=no,
+        branch=no,
+        implicit=no,
+        ac=no,
+        width=none,
+        page=none,
+        backed=~no,
+        flush=none,
+        changed=np.zeros(n, np.uint64),
+        pdpte=np.array([[0x1000 | P, 0x1000, reserved | P, 0x1000 | A | P]], np.uint64),
+        register=np.zeros((1, n), np.uint8),
+    )
+    walks, refused, marked = _walks(cpu, lanes, None)
+    assert walks.end[~refused].tolist() == [End.LEAF, End.NO_ROOT]
+    assert refused.tolist() == [False, False, True, True] and not marked.any()
+    walks, refused, marked = _walks(cpu, lanes, reserved)
+    assert walks.end.tolist() == [End.LEAF, End.NO_ROOT, End.MALFORMED, End.LEAF]
+    assert marked.tolist() == [[A, 0, 0, 0]] and not refused.any()

@@ -292,7 +292,7 @@ class Copy:
                 self.target.put(slot, np.where(ours, np.uint64(0), now))
         for slot in reversed(self._made):
             self._unmake(slot)
-        self._flush.done()
+        self._flush.drop()
         self._start()
 
     def _unmake(self, slot: Slot) -> None:

@@ -75,17 +75,18 @@ class Flush:
         self._after += other._after
         self.everything |= other.everything
         self.global_pages |= other.global_pages
-        other._forget()
+        other.drop()
         return self
 
     def done(self) -> None:
         """The machine has forgotten: what had to wait for that is done now."""
         after = self._after
-        self._forget()
+        self.drop()
         for action in after:
             action()
 
-    def _forget(self) -> None:
+    def drop(self) -> None:
+        """Nothing is to be flushed, nor to be done afterwards: what changed was taken back."""
         self._addresses, self._after = [], []
         self.everything = self.global_pages = False
 

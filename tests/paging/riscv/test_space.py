@@ -239,6 +239,18 @@ def test_a_table_is_new_until_a_flush_of_everything_is_done(world: World) -> Non
     other.done()
 
 
+def test_a_copy_that_is_undone_has_the_machine_forget_nothing(world: World) -> None:
+    space, other, size = world.space, world.new_space(), world.table_span
+    other.map(Virtual(size), world.frames(1), 0, R).done()
+    early = [space.map(Virtual(at), world.frames(1), 0, R | W) for at in (0, size)]
+    with pytest.raises(SpaceError, match="is taken in the target"):
+        copy_range(space, other, Span.of(0, 2 * size))
+    with space.map(Virtual(PAGE), world.frames(1), 0, R) as flush:
+        assert flush.everything == keeps_absent(world)
+    for flush in early:
+        flush.done()
+
+
 def test_by_slots_a_new_table_is_flushed_with_what_comes_into_it(world: World) -> None:
     space, absent = world.space, keeps_absent(world)
     slot = slots.root(space, Virtual(0))

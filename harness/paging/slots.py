@@ -12,6 +12,7 @@ import warnings
 import numpy as np
 
 from harness.paging.address import Virtual
+from harness.paging.bits import stale
 from harness.paging.entry import Pointer
 from harness.paging.errors import SpaceError
 from harness.paging.flush import Flush
@@ -122,18 +123,35 @@ def describe(space: Space, slot: Slot) -> str:
     return f"{slot} holds {value(space, slot)}"
 
 
-def clear_bad(space: Space, slot: Slot) -> None:
+def clear_bad(space: Space, slot: Slot) -> Flush:
     """Clears an entry that cannot be right, with a RuntimeWarning that says what it was.
 
-    Nothing needs to be flushed if it was malformed: no machine keeps such an entry.
+    Nothing needs to be flushed if it was malformed, unless the machine keeps such entries
+    (RISC-V): everything then, since nobody said at what addresses the slot is reached.
     """
     warnings.warn(f"cleared: {describe(space, slot)}", RuntimeWarning, stacklevel=2)
+    before, after = np.array([space.read(slot)], np.uint64), np.zeros(1, np.uint64)
     space.write(slot, 0)
+    flush = Flush()
+    if stale(space.format, slot.level, before, after).any():
+        flush.add_everything()
+        space.settle(flush)
+    return flush
 
 
-def none_or_clear_bad(space: Space, slot: Slot) -> bool:
-    """Whether there is nothing to walk down to; a malformed entry is cleared first."""
+def none_or_clear_bad(space: Space, slot: Slot, flush: Flush | None = None) -> bool:
+    """Whether there is nothing to walk down to; a malformed entry is cleared first.
+
+    flush  takes what must be flushed for that; needed where the machine keeps malformed entries
+           (RISC-V), and SpaceError is raised there without it
+    """
     found = value(space, slot)
     if found.bad:
-        clear_bad(space, slot)
+        if flush is None and space.flushing.denials:
+            raise SpaceError(
+                f"{describe(space, slot)}, which the machine may keep: to clear it takes a Flush"
+            )
+        cleared = clear_bad(space, slot)
+        if flush is not None:
+            flush.absorb(cleared)
     return found.none or found.bad

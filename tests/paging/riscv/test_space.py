@@ -294,6 +294,24 @@ def test_a_malformed_pointer_is_kept_and_no_leaf(kept: int) -> None:
     assert told(slots.put(space, slot, page, Virtual(0))) == ([0], False, False)
 
 
+def test_what_is_malformed_and_cleared_is_flushed(world: World) -> None:
+    space, bad = world.space, V | W | 0x5 << 10
+    slot = space.slot(Virtual(0), 0)
+    space.write(slot, bad)
+    with pytest.warns(RuntimeWarning, match="cleared"):
+        flush = slots.clear_bad(space, slot)
+    assert told(flush) == ([], True, True)
+    space.write(slot, bad)
+    with pytest.raises(SpaceError, match="to clear it takes a Flush"):
+        slots.none_or_clear_bad(space, slot)
+    assert space.read(slot) == bad
+    flush = Flush()
+    with pytest.warns(RuntimeWarning, match="cleared"):
+        assert slots.none_or_clear_bad(space, slot, flush)
+    assert told(flush) == ([], True, True)
+    assert slots.none_or_clear_bad(space, slot) and not space.read(slot)
+
+
 def test_a_collapse_ends_a_table(world: World) -> None:
     space, count = world.space, world.table_span // world.page
     space.map(Virtual(0), world.frames(count, first=count), 0, R | W).done()

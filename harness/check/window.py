@@ -24,6 +24,7 @@ from harness.machine.x86.guest import State
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.entry import Pointer
+from harness.paging.format import Format
 from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.space import Space, SpaceError, TableAllocator
 from harness.paging.table import Root, Slot, Table
@@ -143,9 +144,14 @@ def _tables_below(
 
 
 def _way_in(table: Table) -> int:
-    """The entry that leads to a table, with every right."""
+    """The entry that leads to a table, with every right and accessed: the guest runs there."""
     format = table.format
-    return format.pointer(table.address, table.level + 1, format.granting(*format.rights))
+    return format.pointer(table.address, table.level + 1, _used(format))
+
+
+def _used(format: Format) -> int:
+    """What a pointer on the way of the guest's own accesses holds."""
+    return format.granting(*format.rights) | format.accessed
 
 
 def new_root(memory: BufferMemory, cpu: Cpu, allocator: TableAllocator) -> Cpu:
@@ -181,21 +187,14 @@ def find_hole(
     table where no level can.
 
     The tables above it grant every right and are reached in one way only, so that what is
-    mapped there is not seen elsewhere.  It is the same on every engine: what one of them keeps
-    for itself is left alone on all, and so is what is to be avoided.  Raises SpaceError where there
-    is none.
+    mapped there is not seen elsewhere but as data, through a self-map.  It is the same on every
+    engine: what one of them keeps for itself is left alone on all, and so is what is to be avoided.
+    Raises SpaceError where there is none.
     """
     kept = KEPT if avoided is None else (*KEPT, avoided)
     roots = tuple(roots)
     levels = roots[0].table.format.levels
-    tables = bulk.leaves(memory, roots, limit=0).tables
-    shared = set(
-        zip(
-            tables.address[tables.paths > 1].tolist(),
-            tables.level[tables.paths > 1].tolist(),
-            strict=True,
-        )
-    )
+    shared = _seen_elsewhere(memory, roots)
     fitting = [n for n, level in enumerate(levels) if level.size >= size]
     for level in fitting or [len(levels) - 1]:
         count = -(-size // levels[level].size)
@@ -204,6 +203,22 @@ def find_hole(
             if hole is not None:
                 return hole
     raise SpaceError(f"the space has no hole of {size:#x} bytes for the window of the stub")
+
+
+def _seen_elsewhere(memory: BufferMemory, roots: tuple[Root, ...]) -> set[tuple[int, int]]:
+    """Tables, by address and level, whose entries are seen in other places too: by another path,
+    or at a higher level, where what is a page here would be a table."""
+    tables = bulk.leaves(memory, roots, limit=0).tables
+    highest = {root.table.address: root.table.level for root in roots}
+    for address, level in zip(tables.address.tolist(), tables.level.tolist(), strict=True):
+        highest[address] = max(level, highest.get(address, level))
+    return {
+        (address, level)
+        for address, level, paths in zip(
+            tables.address.tolist(), tables.level.tolist(), tables.paths.tolist(), strict=True
+        )
+        if paths > 1 or level < highest[address]
+    }
 
 
 def find_root_hole(memory: BufferMemory, root: Root) -> Hole:
@@ -277,7 +292,8 @@ def _map_ram(space: Space, at: Virtual, ram: Span, image: StubImage, sizes: int 
     data, offset = granting("write", "execute"), at - ram.first
     for part in (before, after):
         if part:
-            space.map(Virtual(offset + part.start), np.array(part, np.uint64), large, data)
+            frames = np.array(part, np.uint64)
+            space.map(Virtual(offset + part.start), frames, large, data, _used(format))
     page = format.levels[small].size
 
     def bits(frame: int) -> int:
@@ -285,6 +301,6 @@ def _map_ram(space: Space, at: Virtual, ram: Span, image: StubImage, sizes: int 
             return granting("user", "execute")
         return granting("execute") if frame in image.text else data
 
-    for held, frames in groupby(range(stub.start, stub.stop, page), bits):
-        chunk = list(frames)
-        space.map(Virtual(offset + chunk[0]), np.array(chunk, np.uint64), small, held)
+    for held, pages in groupby(range(stub.start, stub.stop, page), bits):
+        frames = np.fromiter(pages, np.uint64)
+        space.map(Virtual(offset + int(frames[0])), frames, small, held, _used(format))

@@ -67,6 +67,20 @@ size = "4K"
 """
 
 
+SELF_MAPS = """
+title = "a self-map that the user may use, of a space that has the upper half alone"
+levels = [4]
+ram = "64M"
+[[map]]
+virtual = 0xffff_ff80_0010_0000
+size = "4K"
+rights = "wx"
+[[share]]
+virtual = 0xffff_ff00_0000_0000
+root = true
+"""
+
+
 def name(value: object) -> str | None:
     return value.name if isinstance(value, Layout) else None
 
@@ -106,6 +120,13 @@ NOT_ASKED: dict[tuple[str, int], dict[str, int]] = {
     ("sparse", 5): {SCATTERED: 496 - 200},
 }
 """What the machine is not asked about a space, by the reason: all that may be left out."""
+
+
+@pytest.mark.hw
+def test_the_guest_runs_beside_a_self_map_and_not_in_it(paging_engine: str) -> None:
+    report = validated(parse(SELF_MAPS, "self-maps.toml"), 4, paging_engine)
+    assert not report.disagreed, report.disagreements
+    assert report.compared > 1000
 
 
 @pytest.mark.hw

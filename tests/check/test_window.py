@@ -128,6 +128,24 @@ def test_a_hole_in_a_shared_table_is_none(bench: Bench) -> None:
     assert first >= 1 << 40
 
 
+def test_a_hole_in_a_table_that_is_one_of_a_higher_level_too_is_none(bench: Bench) -> None:
+    """Through a self-map that the user may use as well, the root is a table of every level: what a
+    window there has as pages would elsewhere be tables, all of RAM among them."""
+    root = bench.cpu.roots[-1].table
+    bench.memory.store(root.slot(510).address, 8, root.address | POINTER)
+    _, (slot,) = find_hole(bench.memory, bench.cpu.roots, GIB)
+    assert (slot.table, slot.level) == (root, bench.cpu.levels - 1)
+
+
+def test_no_entry_of_the_window_changes_while_the_guest_runs_there(bench: Bench) -> None:
+    """Through a self-map they are pages' entries, in which A would be set by nobody's access."""
+    window = open_window(bench.memory, bench.cpu, StubImage.load(), bench.allocator)
+    root = root_for(bench.cpu, Virtual(window.span.first))
+    assert root is not None
+    for step in walk(bench.memory, root, Virtual(window.span.first + ARENA.start)).steps:
+        assert step.raw & formats.A, step
+
+
 def test_a_space_without_a_hole_is_refused_with_a_sentence() -> None:
     bench = Bench(4)
     table = bench.cpu.roots[0].table

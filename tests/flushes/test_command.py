@@ -103,17 +103,26 @@ def test_qemu_ends_with_a_command_that_is_killed(tmp_path: Path) -> None:
 
 
 def started(parent: int) -> int:
-    """The process of QEMU, once the plugin is loaded."""
+    """The process of QEMU, once the plugin has begun to report."""
     clock = Clock(parent)
     while clock.now() < 20:
         for child in children(parent):
             try:
-                if "flushes.so" in Path(f"/proc/{child}/maps").read_text():
+                if reports(child):
                     return child
             except OSError:
                 pass
         time.sleep(0.01)
     raise AssertionError("QEMU has not started within 20 s")
+
+
+def reports(pid: int) -> bool:
+    """Whether a process has the plugin, which has written to the file that it shares."""
+    if "flushes.so" not in Path(f"/proc/{pid}/maps").read_text():
+        return False
+    files = Path(f"/proc/{pid}/fd").iterdir()
+    shared = [one for one in files if "memfd:flushes" in os.readlink(one)]
+    return any(one.read_bytes().strip(b"\0") for one in shared)
 
 
 @pytest.mark.parametrize(

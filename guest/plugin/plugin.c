@@ -285,7 +285,7 @@ static __attribute__((noinline)) void begin_block(struct processor *p, const str
 	if (load(p->state, CR3) != p->cr3)
 		note_control(p, false);
 	u64 pc = begin_of(p, block, flags), last = block->last + p->offset;
-	if (load(p->state, CR2) != p->cr2 || pc == p->handler)
+	if (load(p->state, CR2) != p->cr2 || (pc == p->handler && !planted(SAME_FAULT_IGNORED)))
 		note_fault(p, pc);
 	if (planted(NO_FETCH))
 		return;

@@ -493,7 +493,7 @@ void stored(struct processor *p, struct frame *frame, u64 physical, unsigned siz
 			outdate_all();
 		}
 	}
-	if (frame->watch && ++frame->quiet > QUIET) {
+	if (frame->watch && ++frame->quiet > QUIET && !planted(QUIET_FOLLOWED)) {
 		frame->watch = UNWATCHED;
 		free(frame->copy);
 		frame->copy = NULL;
@@ -924,7 +924,8 @@ void note_control(struct processor *p, bool written_cr3)
 	bool smep = turned4 & cr4 & CR4_SMEP && !planted(SMEP_DROPS_NOTHING), spares = planted(SMEP_SPARES_GLOBAL);
 	bool all = (p->paging && !paging && !planted(PG_DROPS_NOTHING)) || (turned4 & CR4_PGE && !planted(PGE_DROPS_NOTHING)) ||
 		   (turned4 & CR4_PAE && !planted(PAE_DROPS_NOTHING)) || (smep && !spares);
-	bool some = (written_cr3 && !planted(CR3_DROPS_NOTHING)) || (task && !planted(TASK_SWITCH_DROPS_NOTHING)) || smep;
+	bool some = (written_cr3 && !planted(CR3_DROPS_NOTHING)) || (task && !planted(TASK_SWITCH_DROPS_NOTHING)) || smep ||
+		    planted(ANY_CONTROL_DROPS);
 	bool loads = (written_cr3 && !planted(REGISTERS_STAY)) || (task && !planted(TASK_SWITCH_KEEPS_REGISTERS)) ||
 		     (paging != p->paging && !planted(PG_KEEPS_REGISTERS)) || turned0 & loading_in_cr0() || turned4 & loading_in_cr4();
 	if (all || some)

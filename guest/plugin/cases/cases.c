@@ -32,7 +32,7 @@ enum { P = 1, W = 2, U = 4, A = 1 << 5, D = 1 << 6, PS = 1 << 7, G = 1 << 8 };
 #define NX (1ull << 63)
 #endif
 enum { WP = 1 << 16, NW = 1 << 29, CD = 1 << 30 };
-enum { PSE = 1 << 4, PGE = 1 << 7 };
+enum { TSD = 1 << 2, PSE = 1 << 4, PGE = 1 << 7 };
 
 extern word top[], upper[], pointers[], directory[];
 extern uintptr_t recover, idt[];
@@ -214,6 +214,7 @@ static void unmaps(void)
 	CASE("legal", "unmap-unused", map0(P | W); read(HERE); map(0, 0); go_to_user());
 	CASE("legal", "unmap-and-map-again", map0(P | W); read(HERE); map(0, 0); map0(P | W); read(HERE));
 	CASE("legal", "fault-drops", map0(P); read(HERE); map1(P); try_write(HERE); read(HERE));
+	CASE("legal", "fault-drops-again", map(0, 0); try_read(HERE); map0(P); read(HERE); map1(P); try_write(HERE); read(HERE));
 }
 
 static void moves(void)
@@ -227,6 +228,8 @@ static void moves(void)
 	CASE("stale", "moved-by-device", map0(P | W); write(HERE); write_by_device(&tables[0][next]); invlpg(HERE + PAGE);
 	     go_to_user(); try_write(HERE));
 	CASE("legal", "move-cr3", map0(P | W); read(HERE); map1(P | W); set_cr3(cr3()); read(HERE));
+	CASE("stale", "move-wp-and-tsd", map0(P | W); read(HERE); map1(P | W); set_cr0(cr0() & ~(uintptr_t)WP); set_cr0(cr0() | WP);
+	     set_cr4(cr4() | TSD); set_cr4(cr4() & ~(uintptr_t)TSD); read(HERE));
 	CASE("stale", "move-and-back-used", map0(P | W); read(HERE); map1(P | W); read(HERE); map0(P | W); read(HERE));
 	CASE("legal", "move-and-back", map0(P | W); read(HERE); map1(P | W); map0(P | W); read(HERE));
 	CASE("stale", "move-write", map0(P | W); write(HERE); map1(P | W); write(HERE));
@@ -309,6 +312,21 @@ static void authors(void)
 #if MODE >= 4
 	CASE("stale", "move-other-thread", map0(P | W); read(HERE); map1(P | W); set_fs(PAGE); go_to_user(); set_fs(0); read(HERE));
 #endif
+}
+
+/* As many stores into a table as it is followed for, and one more, after which a change has no author. */
+static void store_often(int times)
+{
+	while (times--)
+		*(volatile uint32_t *)&tables[0][next + 1] = 0;
+}
+
+static void stores(void)
+{
+	CASE("late", "read-only-after-4096-stores", map0(P | W); write(HERE); store_often(4096); map0(P); go_to_user();
+	     try_write(HERE));
+	CASE("stale", "read-only-after-4097-stores", map0(P | W); write(HERE); store_often(4097); map0(P); go_to_user();
+	     try_write(HERE));
 }
 
 /* A store by a stale page may have gone to either frame, of which one is a table. */
@@ -724,6 +742,7 @@ static void run_others(void)
 	large();
 	other_root();
 	authors();
+	stores();
 	window();
 	faulting_addresses();
 #if MODE == 2

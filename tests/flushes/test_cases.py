@@ -81,7 +81,7 @@ SHOWN = {
     "SMEP_IGNORED": (4, {"code-given-to-user": "legal"}),
     "PDPTES_ARE_CACHED": (3, {"pdpte-moved-cd-other-table": "stale"}),
     "SAME_FAULT_IGNORED": (4, {"fault-drops-again": "stale"}),
-    "ANY_CONTROL_DROPS": (4, {"move-wp-and-tsd": "legal"}),
+    "ANY_CONTROL_DROPS": (4, {"move-wp-and-tsd": "legal", "move-smep-cleared": "legal"}),
     "QUIET_FOLLOWED": (4, {"read-only-after-4097-stores": "late"}),
     "LESS_TAKEN_OVER": (
         4,

@@ -457,24 +457,31 @@ static void operands(void)
 }
 
 #if MODE > 2
-/* Sets SMEP and clears it, at an address where this code is no user's page; and likewise calls what a store then changes. */
-extern char set_and_clear_smep[], call_and_store[];
+/*
+ * Sets SMEP and clears it, at an address where this code is no user's page; and likewise calls or reads what a store
+ * then changes.
+ */
+extern char set_and_clear_smep[], call_and_store[], read_and_store[];
 #if MODE >= 4
 asm("set_and_clear_smep: mov %cr4, %rax; bts $20, %rax; mov %rax, %cr4; btr $20, %rax; mov %rax, %cr4; ret");
 asm("call_and_store: mov %cr4, %rax; bts $20, %rax; mov %rax, %cr4; call *%rdi; mov %edx, (%rsi); call *%rdi;"
     "mov %cr4, %rax; btr $20, %rax; mov %rax, %cr4; ret");
+asm("read_and_store: mov %cr4, %rax; bts $20, %rax; mov %rax, %cr4; cmpb $0, (%rdi); mov %edx, (%rsi);"
+    "btr $20, %rax; mov %rax, %cr4; ret");
 enum { SUPERVISORS = 39 };
 #else
 asm("set_and_clear_smep: mov %cr4, %eax; bts $20, %eax; mov %eax, %cr4; btr $20, %eax; mov %eax, %cr4; ret");
 asm("call_and_store: mov %cr4, %eax; bts $20, %eax; mov %eax, %cr4; call *4(%esp); mov 8(%esp), %ecx; mov 12(%esp), %edx;"
     "mov %edx, (%ecx); call *4(%esp); mov %cr4, %eax; btr $20, %eax; mov %eax, %cr4; ret");
+asm("read_and_store: mov %cr4, %eax; bts $20, %eax; mov %eax, %cr4; mov 4(%esp), %ecx; cmpb $0, (%ecx); mov 8(%esp), %ecx;"
+    "mov 12(%esp), %edx; mov %edx, (%ecx); btr $20, %eax; mov %eax, %cr4; ret");
 enum { SUPERVISORS = 30 };
 #endif
 #define FOR_SUPERVISORS(code) ((uintptr_t)(code) + ((uintptr_t)1 << SUPERVISORS))
 static void toggle_smep(void) { ((void (*)(void))FOR_SUPERVISORS(set_and_clear_smep))(); }
-static void with_smep(uintptr_t code, word *slot, uint32_t entry)
+static void with_smep(const char *what, uintptr_t used, word *slot, uint32_t entry)
 {
-	((void (*)(uintptr_t, word *, uint32_t))FOR_SUPERVISORS(call_and_store))(code, slot, entry);
+	((void (*)(uintptr_t, word *, uint32_t))FOR_SUPERVISORS(what))(used, slot, entry);
 }
 
 static void smep(void)
@@ -489,7 +496,9 @@ static void smep(void)
 	set_cr3(cr3());
 #endif
 	CASE("legal", "smep", map0(P | W); read(HERE); map1(P | W); toggle_smep(); read(HERE));
-	CASE("stale", "code-given-to-user", map0(P); with_smep(HERE + 0x800, &tables[0][next], FRAME(0) | P | U));
+	CASE("stale", "code-given-to-user", map0(P); with_smep(call_and_store, HERE + 0x800, &tables[0][next], FRAME(0) | P | U));
+	CASE("stale", "move-smep-cleared", map0(P | W); with_smep(read_and_store, HERE, &tables[0][next], FRAME(1) | P | W);
+	     read(HERE));
 	CASE("legal", "smep-global", map0(P | W | G); read(HERE); map1(P | W | G); toggle_smep(); read(HERE));
 }
 #endif

@@ -39,6 +39,9 @@ USUAL = {"qemu": "qemu-system-x86_64", "bochs": "bochs"}
 
 def pytest_configure(config: pytest.Config) -> None:
     """Has all tests run the emulators that were chosen, those too that name none."""
+    riscv = shutil.which(os.environ.get("QEMU_RISCV", ""))
+    if riscv is not None:  # tests change the folder
+        os.environ["QEMU_RISCV"] = str(Path(riscv).absolute())
     for name, usual in USUAL.items():
         named = config.getoption(f"--pagetable-{name}") or os.environ.get(name.upper())
         chosen = shutil.which(named or usual)

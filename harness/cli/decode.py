@@ -202,7 +202,7 @@ def _words(values: Sequence[str]) -> Iterator[_Word]:
             raise Misuse("standard input holds no value")
 
 
-_AT = re.compile(r"\b(P[XPDT]E) at [0-9A-Fa-f`]+")
+_AT = re.compile(r"\b(P[XPDT]E) (?:at [0-9A-Fa-f`]+|(?=contains ))")
 _CONTAINS = re.compile(r"\bcontains ([0-9A-Fa-f`]+)")
 
 

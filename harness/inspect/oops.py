@@ -292,7 +292,7 @@ def _bad_map(lines: list[str], head: re.Match[str], notes: list[str]) -> Report:
 # ---- QEMU ----
 
 _EXCEPTION: Final = re.compile(
-    r"\b[0-9]+: v=(?P<vector>[0-9a-f]{2}) e=(?P<code>[0-9a-f]{4,8}) i=[01] cpl=(?P<cpl>[0-3])"
+    r"\bv=(?P<vector>[0-9a-f]{2}) e=(?P<code>[0-9a-f]{4,8}) i=[01] cpl=(?P<cpl>[0-3])"
     r" IP=[0-9a-f]{4}:[0-9a-f]+ pc=(?P<pc>[0-9a-f]{8,16})"
 )
 _CR2: Final = re.compile(r"\bCR2=([0-9a-f]{8,16})\b")

@@ -57,9 +57,9 @@ class Report:
 class Ending(Enum):
     """What ended a run."""
 
-    ITSELF = "QEMU ended"
-    LIMIT = "the time limit"
-    INTERRUPT = "Ctrl-C or SIGTERM"
+    ITSELF = "by itself"
+    LIMIT = "by the time limit"
+    INTERRUPT = "by Ctrl-C or SIGTERM"
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def lines(found: Flushes, on: FailOn, symbols: Symbols | None = None) -> Iterato
     )
     excused = totals["uses"] - totals["late"]
     yield f"stale     {totals['late']:,} late uses, {excused:,} that a later flush may excuse"
-    yield f"ended     by {_ending(found)}, after {found.watched.seconds:.1f} s"
+    yield f"ended     {_ending(found)}, after {found.watched.seconds:.1f} s"
     yield ""
     yield verdict(found, on)
 

@@ -27,11 +27,12 @@ HEAD = ("level", "entry", "slot", "raw", "meaning", "bits", "rights so far")
 
 
 def emulator(engine: str, version: str) -> str:
-    """The emulator that ran an engine, with its version; of an engine that is unknown, QEMU."""
+    """The emulator that ran an engine, with its version where it came up far enough to have one; of
+    an engine that is unknown, QEMU."""
     from harness.machine.registry import ENGINES
 
     maker = ENGINES[engine].maker if engine in ENGINES else "QEMU"
-    return f"{maker} {version}"
+    return f"{maker} {version}".rstrip()
 
 
 def ran_on(engine: str, version: str) -> str:

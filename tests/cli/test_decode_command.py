@@ -177,10 +177,12 @@ PTE_OF_WINDBG = (
     b"pfn 1234568  ---DA--UWEV LARGE PAGE  not valid\n"
 )
 ON_ONE_LINE = b"PXE at FFFFF6FB7DBEDF80 contains 0000000001208063\nPPE at 0 contains 1209063"
+WITHOUT_PLACES = b"PXE at 0 contains 1208063; PPE contains 1209063"
 
 
 def test_what_windows_debugger_prints_of_an_address_is_its_entries() -> None:
-    for text, levels in (PTE_OF_WINDBG, [3, 2, 1, 0]), (ON_ONE_LINE, [3, 2]):
+    texts = {PTE_OF_WINDBG: [3, 2, 1, 0], ON_ONE_LINE: [3, 2], WITHOUT_PLACES: [3, 2]}
+    for text, levels in texts.items():
         code, out, errors = decoded("-", "--json", octets=text)
         assert (code, errors) == (0, "")
         found = [(one["level"], one["raw"]) for one in json.loads(out)["readings"]]

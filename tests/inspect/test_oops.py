@@ -369,6 +369,12 @@ def test_exceptions_have_the_names_of_the_manual(vector: int, name: str) -> None
         oops.read(text)
 
 
+def test_the_number_of_an_exception_in_qemu_s_log_may_be_missing() -> None:
+    raised = next(line for line in oopses.TRIPLE.splitlines() if "v=0e" in line)
+    assert oops.read(raised.partition(": ")[2]) == oops.read(raised)
+    assert oops.read(raised).code == 0
+
+
 def test_of_a_report_400_lines_are_looked_at() -> None:
     head, *rest = oopses.OLD32.splitlines()
     between = ["Modules linked in: vfat"] * 398

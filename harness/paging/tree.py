@@ -85,12 +85,14 @@ class Run(NamedTuple):
 class _Node:
     """What a space knows of a table: the pointers that lead to it, and its lock.
 
-    own  whether it is given back in the end; a root may belong to somebody else
+    own    whether it is given back in the end; a root may belong to somebody else
+    lasts  whether what is below it may be lasting, since a pointer on a way to it is or was
     """
 
     table: Table
     own: bool
     links: int = 0
+    lasts: bool = False
     lock: TableLock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -250,6 +252,7 @@ class Tree:
         self._count_link(self.read(slot), slot.level, -1)
         self.put(slot, np.array([raw], np.uint64))
         self._count_link(raw, slot.level, 1)
+        self._note_lasting(slot.table, raw)
 
     def words(self, slot: Slot, count: int) -> Words:
         """The raw entries of `count` slots from one on; SpaceError where there is no memory."""
@@ -320,6 +323,7 @@ class Tree:
         if kept and self.format.levels[slot.level].is_absent(self.read(slot)):
             self._fresh.add(node)
         self._nodes[table.address] = node
+        self._note_lasting(slot.table, pointer)
         self.put(slot, np.array([pointer], np.uint64))
 
     def is_fresh(self, path: Sequence[Table]) -> bool:
@@ -327,10 +331,11 @@ class Tree:
         return any(self._nodes[table.address] in self._fresh for table in path)
 
     def settle(self, flush: Flush) -> None:
-        """Has all tables that there are now known to the machine once the flush, which is of
-        everything, is done."""
+        """Has the tables that there are now known to the machine once the flush, which is of
+        everything, is done: without global ones, those that no lasting pointer leads to."""
         if self._fresh:
-            flush.then(partial(self._fresh.difference_update, set(self._fresh)))
+            known = {node for node in self._fresh if flush.global_pages or not node.lasts}
+            flush.then(partial(self._fresh.difference_update, known))
 
     def unlink(self, slot: Slot, table: Table, flush: Flush) -> None:
         """Clears the pointer in a slot.  The table is freed after the flush if it was the last."""
@@ -376,6 +381,7 @@ class Tree:
                 elif self.allocator.gave(below):
                     self._nodes[below.address] = _Node(below, own=True, links=1)
                     todo.append(below)
+                self._note_lasting(table, pointer)
 
     def _pointers(self, table: Table) -> list[int]:
         """The pointers in a table; of a root only those for the addresses that it serves."""
@@ -395,6 +401,19 @@ class Tree:
         table = self.pointed(raw, level)
         if table is not None and table.address in self._nodes:
             self._nodes[table.address].links += change
+
+    def _note_lasting(self, table: Table, raw: int) -> None:
+        """Notes of the tables below an entry of a table whether a lasting pointer leads there."""
+        if not self.flushing.lasting_tables:
+            return
+        below, node = self.pointed(raw, table.level), self._nodes.get(table.address)
+        found = self._nodes.get(below.address) if below else None
+        if found is None or found.lasts:
+            return
+        if node is None or node.lasts or raw & self.format.lasting:
+            found.lasts = True
+            for pointer in self._pointers(found.table) if found.table.level else ():
+                self._note_lasting(found.table, pointer)
 
     def pointed(self, raw: int, level: int) -> Table | None:
         """The table that an entry leads to, if it is a pointer."""

@@ -239,6 +239,36 @@ def test_a_table_is_new_until_a_flush_of_everything_is_done(world: World) -> Non
     other.done()
 
 
+@pytest.mark.parametrize("how", ["made", "written", "taken over"])
+def test_below_a_global_pointer_a_table_is_new_until_global_ones_are_flushed(
+    world: World, how: str
+) -> None:
+    """That an entry is absent which such a pointer led to is global, too, and outlives a flush of
+    one address space ("Supervisor Memory-Management Fence Instruction")."""
+    space, absent, size = world.space, keeps_absent(world), world.table_span
+    top = len(world.format.levels) - 1
+    space.populate(Span.of(0, PAGE), top - 1, table_bits=G if how == "made" else 0)
+    if how != "made":
+        root = space.slot(Virtual(0), top)
+        space.write(root, space.read(root) | G)
+    if how == "taken over":
+        space = Space(world.memory, space.roots, world.allocator)
+    half = Virtual(space.roots[1].span.first)
+    space.map(Virtual(0), world.frames(1), 0, R).done()  # what is kept of the root is global now
+    if top > 1:
+        space.populate(Span.of(size, PAGE))
+    fresh = absent and top > 1
+    with space.map(half, world.frames(1), 0, R) as flush:
+        assert flush.everything == absent and not flush.global_pages
+    with space.map(Virtual(half + PAGE), world.frames(1), 0, R) as flush:
+        assert not flush.everything  # known by a flush of one address space
+    if top > 1:
+        with space.map(Virtual(size), world.frames(1), 0, R) as flush:
+            assert (flush.everything, flush.global_pages) == (fresh, absent)
+        with space.map(Virtual(size + PAGE), world.frames(1), 0, R) as flush:
+            assert not flush.everything
+
+
 def test_a_copy_that_is_undone_has_the_machine_forget_nothing(world: World) -> None:
     space, other, size = world.space, world.new_space(), world.table_span
     other.map(Virtual(size), world.frames(1), 0, R).done()

@@ -114,7 +114,9 @@ class Copied:
 
     counts  how many of the smallest pages were copied, by what the dialect counts them as; an
             entry of a large page counts for all that it spans.  What none counts as is left out
-    flush   what narrowed in the parent
+    flush   what narrowed in the parent.  What a machine must forget of the target is not in it: if
+            the target has run before and the machine keeps absent entries (RISC-V), all
+            translations of its address space are to be dropped, global ones too
     """
 
     counts: Mapping[IntEnum, int]

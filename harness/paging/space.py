@@ -325,11 +325,8 @@ class Space(Tree):
         if self.flushing.leaves_alone:
             everything |= self.is_fresh(self.path(run.first, run.level))
             if self.format.levels[run.level].pointer is not None:
-                held, made = (
-                    pointing(self.format, run.level, raw) for raw in (before, after[gone])
-                )
-                leaf = kinds(self.format, run.level, before) == Kind.LEAF
-                everything |= bool((held | made & ~leaf).any())
+                both = np.concatenate([before, after[gone]])
+                everything |= bool(pointing(self.format, run.level, both).any())
         if self.flushing.lasting_tables:
             lasts |= self._lasts(run, after[gone])
         if self.format.levels[run.level].groups:

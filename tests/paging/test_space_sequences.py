@@ -217,7 +217,7 @@ class Sequences(RuleBasedStateMachine):
     def forget(self, flush: Flush, expected: set[int], unlinks: bool = False) -> None:
         """The machine drops what it is told to, which must be just what was expected.
 
-        unlinks  whether tables are gone
+        unlinks  whether tables are gone, or have come in the place of a page
         """
         assert flush.addresses.tolist() == sorted(self.address(page) for page in expected)
         self.drop(flush, unlinks)
@@ -244,7 +244,7 @@ class Sequences(RuleBasedStateMachine):
             hit = self.cached.get(page)
             if hit and 1 < hit.pages <= self.keeps.group:
                 self.cached.pop(page)
-            elif hit:
+            elif hit and (hit.pages == 1 or not (self.keeps.leaves and table in self.tables)):
                 for page in range(hit.first, hit.first + hit.pages):
                     self.cached.pop(page, None)
         self.tell(flush)
@@ -411,12 +411,12 @@ class Sequences(RuleBasedStateMachine):
         one = self.pages[page]
         flush = self.attempt(one.pages > 1, lambda: split(self.space, self.address(page)))
         if flush is not None:
-            gone = self.leaves(range(page, page + 1))
+            gone, linked = self.leaves(range(page, page + 1)), one.pages == self.per_table
             self.tables.add(page // self.per_table)
             size = self.keeps.group if one.pages > self.keeps.group else 1
             for part in range(one.first, one.first + one.pages):
                 self.pages[part] = self.pages[part]._replace(first=part // size * size, pages=size)
-            self.forget(flush, gone)
+            self.forget(flush, gone, unlinks=linked)
 
     @rule(table=st.integers(0, TABLES - 1))
     def collapse(self, table: int) -> None:

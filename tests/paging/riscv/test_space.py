@@ -351,10 +351,11 @@ def test_a_collapse_ends_a_table(world: World) -> None:
     assert leaf_level(space, 0) == 1
 
 
-def test_a_split_is_flushed_as_the_page_that_it_ends(world: World) -> None:
+def test_a_split_makes_a_pointer_of_a_page(world: World) -> None:
+    """A flush of an address is for leaves, and what is written is a pointer."""
     space, size = world.space, world.table_span
     space.map(Virtual(size), world.frames(1, 1), 1, R | W).done()
-    assert told(split(space, Virtual(size))) == ([size], False, False)
+    assert told(split(space, Virtual(size))) == ([size], True, False)
 
 
 def test_moved_pages_are_flushed_where_they_were_and_where_they_come(world: World) -> None:
@@ -407,7 +408,7 @@ def test_a_page_made_of_a_global_table_is_global(world: World) -> None:
     with collapse(space, Virtual(0), 1) as flush:
         assert flush.global_pages
     assert raw_at(world, 0, 1) & bits(9, 0) == V | R | G
-    assert told(split(space, Virtual(0))) == ([0], False, True)
+    assert told(split(space, Virtual(0))) == ([0], True, True)
     assert raw_at(world, 0) & bits(9, 0) == V | R | G
 
 
@@ -565,7 +566,7 @@ def test_split_goes_from_size_to_size() -> None:
     world = World(RISCV["sv39"])
     space = world.space
     space.map(Virtual(0), np.array([MEGA], np.uint64), 1, R | W | X | U | G | A | D).done()
-    assert told(split(space, Virtual(0))) == ([0], False, True)
+    assert told(split(space, Virtual(0))) == ([0], True, True)
     held = V | R | W | X | U | G | A | D
     assert raw_at(world, 0x15000) == (MEGA + 0x18000) >> 2 | N | held
     assert told(split(space, Virtual(0x15000))) == ([GROUP + at for at in EVERY], False, True)

@@ -135,6 +135,7 @@ def matrix(
                 program=riscv_program(context, qemu),
                 as_json=as_json,
                 report=report,
+                allow_news=allow_news,
             )
             return
         started = time.monotonic()

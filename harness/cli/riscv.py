@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from harness.cli.ending import CASES, DISAGREEMENT, MACHINE_FAILURE, complain, kept
+from harness.cli.ending import CASES, DISAGREEMENT, MACHINE_FAILURE, complain, kept, tell_news
 from harness.cli.output import say
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def matrix(
     program: str,
     as_json: bool,
     report: Path | None,
+    allow_news: bool,
 ) -> None:
     """Tries RISC-V's matrix, prints what came of it, and ends with the exit code it deserves.
 
@@ -65,6 +66,7 @@ def matrix(
         raise typer.Exit(MACHINE_FAILURE)
     if result.report.disagreed:
         raise typer.Exit(DISAGREEMENT)
+    tell_news(result.report.news, allow_news)
 
 
 def _tried(planned: Plan, jobs: int, started: float, directory: Path) -> Result:

@@ -2,7 +2,7 @@
 
 The rules are those of the privileged specification 1.13, named by section.  What the matrix judges
 is predicted lane by lane, and all of it is compared: a quirk that does not show where it should is
-a disagreement.
+news where the rule is followed instead, and else a disagreement.
 
 What evidence says of the sources of QEMU 7.2 and 10.0 was read in those of 7.2.22 and 10.0.13.
 Those of 11.1 were not read: it is seen to follow a rule, or not to, in what 11.1.3 does.

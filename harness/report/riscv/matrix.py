@@ -52,7 +52,7 @@ def as_object(result: Result) -> dict[str, Any]:
         skipped=[
             {"reason": reason, "accesses": count} for reason, count in result.plan.skipped.items()
         ],
-        news={},
+        news=report.news,
         rules=_by_name(report.by_rule),
         departed=_by_name(report.departed),
         disagreed=_by_name(report.disagreed),
@@ -117,6 +117,7 @@ def _sections(result: Result) -> Iterator[tuple[str, Iterable[str]]]:
     if report.quirks:
         yield "Known quirks", quirk_lines(report.quirks, KNOWN)
     for title, counts in (
+        ("News", report.news),
         ("Left to the machine: not compared", report.masked),
         ("Left out by rule", result.plan.left_out),
         ("Skipped", result.plan.skipped),

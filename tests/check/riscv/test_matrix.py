@@ -4,6 +4,7 @@ that is wrong is found out."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -54,7 +55,7 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 def test_accesses_come_to_what_the_rules_say(mode: str) -> None:
     report = tried(sampled(planned(mode), 31))
     assert report.findings == [] and report.disagreed.total() == 0
-    assert report.compared > 1000
+    assert report.compared > 1000 and not report.news
     shown = {reason for _, reason in report.by_rule}
     missing = {Reason.NOT_ACCESSED, Reason.NOT_DIRTY} if not _faults_on_marks() else set()
     missing |= {Reason.NOT_CANONICAL} if mode == "sv32" else set()
@@ -254,6 +255,24 @@ def test_a_quirk_that_is_not_known_is_a_disagreement(
     monkeypatch.setattr(quirks, "JUDGED", others)
     mode = "sv32" if "riscv32" in one.name else "sv39"
     assert tried(sampled(planned(mode), 17)).disagreed.total() > 0
+
+
+def test_a_quirk_that_is_gone_is_news_and_no_disagreement(
+    version: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if version < TEN:
+        pytest.skip(f"QEMU {version[0]}.{version[1]} has all of the quirks that 10.0 has lost")
+    gone = {one.name for one in quirks.JUDGED if one.until and one.until <= version}
+    known = tuple(replace(one, until=None) for one in quirks.JUDGED)
+    monkeypatch.setattr(quirks, "JUDGED", known)
+    news = set[str]()
+    for mode in ("sv32", "sv39"):
+        few = sampled(planned(mode), 17)
+        report = tried(few)
+        assert report.findings == [] and report.disagreed.total() == 0
+        assert report.compared == len(few)
+        news |= set(report.news)
+    assert news >= {f"{name} did not show" for name in gone}
 
 
 def test_what_cannot_be_tried_is_one_sentence() -> None:

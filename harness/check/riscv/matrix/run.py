@@ -9,7 +9,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import groupby
 
@@ -33,6 +33,7 @@ from harness.machine.riscv.guest import Guest
 from harness.machine.riscv.processor import MachineInfo
 from harness.machine.riscv.qemu import TCG
 from harness.paging.bulk import Counts
+from harness.paging.memory import Mask
 from harness.paging.riscv.access import Reason
 from harness.paging.riscv.bulk import REASONS
 from harness.paging.riscv.cpu import Cpu, Mode
@@ -103,6 +104,7 @@ class Report:
     compared   accesses
     findings   the first disagreements in full
     quirks     how often each known departure showed, by its name
+    news       accesses that follow a rule from which a quirk says they depart, by a sentence
     masked     what was left out of comparisons by name, with the number of accesses
     by_rule    accesses by mode and by the reason of the outcome, None where they are allowed
     departed   those of them that came to something else, as a known quirk has it
@@ -114,6 +116,7 @@ class Report:
     compared: int = 0
     findings: list[Finding] = field(default_factory=list)
     quirks: Counter[str] = field(default_factory=Counter)
+    news: Counter[str] = field(default_factory=Counter)
     masked: Counter[str] = field(default_factory=Counter)
     by_rule: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
     departed: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
@@ -125,7 +128,7 @@ class Report:
         self.not_run_on = part.not_run_on or self.not_run_on
         self.compared += part.compared
         self.findings += part.findings[: EXAMPLES - len(self.findings)]
-        for name in ("quirks", "masked", "by_rule", "departed", "disagreed"):
+        for name in ("quirks", "news", "masked", "by_rule", "departed", "disagreed"):
             getattr(self, name).update(getattr(part, name))
 
 
@@ -241,21 +244,53 @@ def _tried(work: Sequence[Work], programs: Mapping[int, str]) -> Generator[Repor
 
 
 def tried_on(guest: Guest, work: Iterable[Work]) -> Iterator[Report]:
-    """Tries cases on a guest, one batch ahead of the verdicts: a report of each batch."""
-    quirks = judged_of(guest.engine.name, guest.version)
+    """Tries cases on a guest, one batch ahead of the verdicts: a report of each batch.
+
+    What does not come to what quirks say is tried again: without those that show nowhere, with each
+    of these alone beside the others, and at last by the rules alone.
+    """
+    known = judged_of(guest.engine.name, guest.version)
     for hart, some in groupby(work, lambda part: part.family.hart):
         chain = Chain(guest, hart.cpu(Control(), 0).format)
-        waiting: list[Callable[[], Report]] = []
-        for part in some:
-            waiting.append(_started(chain, part, quirks))
-            if len(waiting) > 1:
-                yield waiting.pop(0)()
-        for finish in waiting:
-            yield finish()
+        left, shown, coming = list(some), Counter[str](), [known]
+        while left and coming:
+            likely = coming.pop(0)
+            silent = tuple(one for one in known if one not in likely)
+            again = list[Work]() if coming or likely is known else None
+            started = (_started(chain, part, likely, silent, shown, again) for part in left)
+            yield from _one_ahead(started)
+            if likely is known:
+                absent = [one for one in known if shown.get(one.name) == 0]
+                likely = tuple(one for one in known if one not in absent)
+                coming = [likely, *((*likely, one) for one in absent), ()]
+            left = again or []
 
 
-def _started(chain: Chain, part: Work, quirks: Sequence[RiscvQuirk]) -> Callable[[], Report]:
-    """Starts a batch; what waits for it, and reports what came of it."""
+def _one_ahead(started: Iterable[Callable[[], Report]]) -> Iterator[Report]:
+    """The reports of batches, each after the next one is started."""
+    waiting = None
+    for finish in started:
+        if waiting is not None:
+            yield waiting()
+        waiting = finish
+    if waiting is not None:
+        yield waiting()
+
+
+def _started(
+    chain: Chain,
+    part: Work,
+    quirks: Sequence[RiscvQuirk],
+    silent: Sequence[RiscvQuirk],
+    shown: Counter[str],
+    again: list[Work] | None,
+) -> Callable[[], Report]:
+    """Starts a batch; what waits for it, and reports what came of it.
+
+    silent  the quirks of the engine that are left out of what is expected
+    shown   takes how often each quirk showed that should
+    again   takes what does not come to what quirks say of it; None where no more is to be tried
+    """
     cpu = part.family.hart.cpu(part.control, chain.root)
     made = lanes(part.family, chain, part.numbers)
     rules = expected(part.family.hart, cpu, made)
@@ -264,45 +299,81 @@ def _started(chain: Chain, part: Work, quirks: Sequence[RiscvQuirk]) -> Callable
     chain.guest.start(chain.state(cpu), jobs)
 
     def finish() -> Report:
-        results = chain.guest.finish()
-        return _report(chain, cpu, part, made, jobs, results, rules, by_engine, quirks)
+        agree = agreeing(chain, made, jobs, results := chain.guest.finish(), by_engine)
+        unlike = rules.differs(by_engine) & ~agree & (again is not None)
+        if again is not None and not agree.all():
+            for one in (*quirks, *silent):
+                unlike |= rules.differs(expected(part.family.hart, cpu, made, [one])) & ~agree
+            if unlike.any():
+                again.append(replace(part, numbers=part.numbers[unlike]))
+        batch = Batch(part, cpu, made, results, rules, by_engine, agree, ~unlike)
+        report = _report(chain, batch)
+        shown.update(counts := _shown(batch, quirks))
+        report.quirks, report.news = +counts, _news(batch, quirks, silent)
+        return report
 
     return finish
 
 
-def _report(
-    chain: Chain,
-    cpu: Cpu,
-    part: Work,
-    made: Lanes,
-    jobs: npt.NDArray[np.void],
-    results: npt.NDArray[np.void],
-    rules: Expected,
-    by_engine: Expected,
-    quirks: Sequence[RiscvQuirk],
-) -> Report:
-    """What came of a batch."""
+@dataclass(frozen=True)
+class Batch:
+    """A batch that was tried.
+
+    agree  the lanes in which the guest saw what is expected of the engine
+    told   those that are reported, and not tried again
+    """
+
+    part: Work
+    cpu: Cpu
+    made: Lanes
+    results: npt.NDArray[np.void]
+    rules: Expected
+    by_engine: Expected
+    agree: Mask
+    told: Mask
+
+    def expected(self, quirks: Iterable[RiscvQuirk]) -> Expected:
+        """What is expected of an engine that has these quirks."""
+        return expected(self.part.family.hart, self.cpu, self.made, quirks)
+
+
+def _shown(batch: Batch, quirks: Sequence[RiscvQuirk]) -> Counter[str]:
+    """How often quirks showed that should: without one of them something else would be expected."""
+    shown = Counter[str]()
+    for one in quirks if batch.rules.differs(batch.by_engine).any() else ():
+        others = batch.expected(other for other in quirks if other is not one)
+        if (should := batch.by_engine.differs(others)).any():
+            shown[one.name] = int((should & batch.agree).sum())
+    return shown
+
+
+def _news(batch: Batch, quirks: Sequence[RiscvQuirk], silent: Sequence[RiscvQuirk]) -> Counter[str]:
+    """How often quirks did not show: where with one of them something else would be expected."""
+    news = Counter[str]()
+    for one in silent:
+        absent = batch.by_engine.differs(batch.expected([*quirks, one])) & batch.agree
+        news[f"{one.name} did not show"] = int(absent.sum())
+    return +news
+
+
+def _report(chain: Chain, batch: Batch) -> Report:
+    """What came of a batch, but for quirks and news."""
     engine, version = chain.guest.engine.name, chain.guest.version
-    mode = part.family.hart.mode
-    report = Report(dotted(version), not_run_on(engine, version, version), len(made))
-    agree = agreeing(chain, made, jobs, results, by_engine)
-    departs = rules.differs(by_engine)
-    for one in quirks if departs.any() else ():
-        others = [other for other in quirks if other is not one]
-        showed = by_engine.differs(expected(part.family.hart, cpu, made, others)) & agree
-        report.quirks[one.name] += int(showed.sum())
-    report.quirks = +report.quirks
+    part, made, rules, by_engine = batch.part, batch.made, batch.rules, batch.by_engine
+    mode, wrong = part.family.hart.mode, batch.told & ~batch.agree
+    news = not_run_on(engine, version, version)
+    report = Report(dotted(version), news, int(batch.told.sum()))
     for into, chosen in (
-        (report.by_rule, np.ones(len(made), np.bool_)),
-        (report.departed, departs & agree),
-        (report.disagreed, ~agree),
+        (report.by_rule, batch.told),
+        (report.departed, rules.differs(by_engine) & batch.agree),
+        (report.disagreed, wrong),
     ):
         for code, count in enumerate(np.bincount(rules.reason[chosen]).tolist()):
             if count:
                 into[mode, REASONS[code]] = count
-    if masked := int((by_engine.free != 0).sum()):
+    if masked := int((batch.told & (by_engine.free != 0)).sum()):
         report.masked[MASKED] = masked
-    for lane in np.flatnonzero(~agree)[:EXAMPLES].tolist():
+    for lane in np.flatnonzero(wrong)[:EXAMPLES].tolist():
         report.findings.append(
             Finding(
                 mode=mode,
@@ -310,7 +381,7 @@ def _report(
                 values=part.family.case(part.control, int(part.numbers[lane])),
                 words=tuple(made.words[:, lane].tolist()),
                 expected=expected_text(made, by_engine, lane),
-                observed=observed_text(results[lane], len(made.words)),
+                observed=observed_text(batch.results[lane], len(made.words)),
             )
         )
     return report

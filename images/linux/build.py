@@ -49,7 +49,7 @@ _COMPILE: Final = (
     *("-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-z,noexecstack"),
 )
 
-_LOADED: Final = 0x10_0000
+LOADED: Final = 0x10_0000
 """Where the boot loader puts what follows the setup of a kernel's image, and jumps to."""
 
 _LOADABLE: Final = 1
@@ -115,11 +115,11 @@ def ready_to_run(image: bytes, entry: Path) -> bytes:
     if not (kernel := _unpacked(image, len(setup))):
         return image
     first, *more = _segments(kernel)
-    place = ("-Wl,--oformat=binary", f"-Wl,-Ttext={_LOADED:#x}", f"-Wl,--defsym=kernel={first[0]}")
+    place = ("-Wl,--oformat=binary", f"-Wl,-Ttext={LOADED:#x}", f"-Wl,--defsym=kernel={first[0]}")
     _run((*_COMPILE, *place, "-o", str(entry), str(ENTRY)))
     memory = bytearray()
-    for address, content in ((_LOADED, entry.read_bytes()), first, *more):
-        memory += bytes(address - _LOADED - len(memory)) + content
+    for address, content in ((LOADED, entry.read_bytes()), first, *more):
+        memory += bytes(address - LOADED - len(memory)) + content
     setup[0x211] |= 1 << 1  # loadflags, KASLR_FLAG, which the program that unpacks would set
     return bytes(setup + memory)
 

@@ -6,16 +6,13 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Final
-
-from elftools.elf.elffile import ELFFile
 
 from harness.check.flushes import Flushes, flushes
 from harness.inspect.symbols import Symbols, symbols
 from harness.machine.plugin import watched
-from images.linux.build import NoKernel, build_stress
+from images.linux.build import LOADED, NoKernel, build_stress
 from images.linux.machine import CPU, Variant
 
 INVLPG: Final = re.compile(rb"\x0f\x01\x3f(?=\xe9)")
@@ -27,6 +24,9 @@ SHOOTDOWN: Final = "native_flush_tlb_multi"
 """What has other processors flush their users' pages."""
 
 RET: Final = b"\xc3"
+
+START_KERNEL_MAP: Final = 0xFFFF_FFFF_8000_0000
+"""Where Linux has physical address 0 for its own code (Documentation/arch/x86/x86_64/mm.rst)."""
 
 DONE: Final = 33
 """QEMU's exit code where stress.c has come to its end."""
@@ -68,16 +68,15 @@ def without_invlpg(kernel: bytes) -> bytes:
     return INVLPG.sub(NOP, kernel)
 
 
-def without_shootdown(kernel: bytes, names: Symbols) -> bytes:
+def without_shootdown(image: bytes, names: Symbols) -> bytes:
     """The kernel with the function that has other processors flush returning at once; `names` are
-    those of the same kernel."""
+    those of the same kernel, which is where it was linked to be."""
     [address] = [begin for begin, _, name in names if name == SHOOTDOWN]
-    for segment in ELFFile(BytesIO(kernel)).iter_segments("PT_LOAD"):
-        offset = address - segment["p_vaddr"]
-        if 0 <= offset < segment["p_filesz"]:
-            place = segment["p_offset"] + offset
-            return kernel[:place] + RET + kernel[place + len(RET) :]
-    raise NoKernel(f"{SHOOTDOWN} at {address:#x} is in no segment of this kernel")
+    setup = (image[0x1F1] + 1) * 512
+    place = setup + (address - START_KERNEL_MAP) - LOADED
+    if not setup <= place < len(image):
+        raise NoKernel(f"{SHOOTDOWN} at {address:#x} is nowhere in this kernel")
+    return image[:place] + RET + image[place + len(RET) :]
 
 
 def stressed(

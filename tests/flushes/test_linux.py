@@ -6,10 +6,9 @@ import os
 
 import pytest
 
-from harness.inspect.symbols import Symbols, symbols
+from harness.inspect.symbols import Symbols
 from images.linux.build import NoKernel, build_stress
 from images.linux.machine import Variant
-from tests.flushes.guests import guest
 from tests.flushes.linux import (
     NOP,
     RET,
@@ -45,13 +44,15 @@ def test_one_place_is_overwritten() -> None:
 
 
 def test_the_function_of_that_name_returns_at_once() -> None:
-    """In the ELF file of a program, whose functions are where its symbols say."""
-    program = guest(4)
-    names = symbols(program)
-    [begin] = [begin for begin, _, name in names if name == "run_cases"]
-    mine = Symbols([(begin, 0, SHOOTDOWN)])
-    before = program.read_bytes()
-    after = without_shootdown(before, mine)
-    changed = [place for place, octet in enumerate(before) if octet != after[place]]
+    """Behind a setup of two sectors is what is loaded from 1 MiB on."""
+    before = bytearray(b"\x90" * 0x3000)
+    before[0x1F1] = 1
+    names = Symbols([(0xFFFF_FFFF_8010_1230, 0, SHOOTDOWN), (0xFFFF_FFFF_8010_0000, 0, "other")])
+    after = without_shootdown(bytes(before), names)
     assert len(after) == len(before)
-    assert [after[place : place + 1] for place in changed] == [RET]
+    changed = [place for place, octet in enumerate(before) if octet != after[place]]
+    assert changed == [1024 + 0x1230]
+    assert after[changed[0] : changed[0] + 1] == RET
+    for away in 0xFFFF_FFFF_8000_0000, 0xFFFF_FFFF_8020_0000:
+        with pytest.raises(NoKernel, match="nowhere in this kernel"):
+            without_shootdown(bytes(before), Symbols([(away, 0, SHOOTDOWN)]))

@@ -292,10 +292,11 @@ def _bad_map(lines: list[str], head: re.Match[str], notes: list[str]) -> Report:
 # ---- QEMU ----
 
 _EXCEPTION: Final = re.compile(
-    r"\bv=(?P<vector>[0-9a-f]{2}) e=(?P<code>[0-9a-f]{4,8}) i=[01] cpl=(?P<cpl>[0-3])"
-    r" IP=[0-9a-f]{4}:[0-9a-f]+ pc=(?P<pc>[0-9a-f]{8,16})"
+    r"\bv=(?P<vector>[0-9a-f]{2}) e=(?P<code>[0-9a-f]{4,8})\b"
+    r"(?: i=[01])?(?: cpl=(?P<cpl>[0-3]))?(?: IP=[0-9a-f]{4}:[0-9a-f]+)?"
+    r"(?: pc=(?P<pc>[0-9a-f]{8,16}))?"
 )
-_CR2: Final = re.compile(r"\bCR2=([0-9a-f]{8,16})\b")
+_CR2: Final = re.compile(r"\bCR2=(?:0x)?([0-9a-f]{1,16})\b")
 _CHECK: Final = re.compile(r"check_exception old: 0x([0-9a-f]+) new 0x([0-9a-f]+)")
 """do_interrupt_all and check_exception in QEMU's target/i386."""
 
@@ -316,6 +317,12 @@ class _Raised:
     @property
     def vector(self) -> int:
         return int(self.match["vector"], 16)
+
+    @property
+    def where(self) -> dict[str, int]:
+        """What is told of the instruction: people leave out what they take for unimportant."""
+        told = {"rip": self.match["pc"], "cpl": self.match["cpl"]}
+        return {name: int(value, 16) for name, value in told.items() if value is not None}
 
 
 def _last_chain(lines: Iterable[str]) -> tuple[list[_Raised], bool, int] | None:
@@ -359,15 +366,14 @@ def _of_qemu(raised: list[_Raised], triple: bool, count: int) -> Report:
         )
     registers, rest = _shown(registers_in("\n".join(fault.lines)))
     cr2 = next((one for line in fault.lines if (one := _CR2.search(line))), None)
-    pc, cpl = int(fault.match["pc"], 16), int(fault.match["cpl"])
     which = f"The last of {count:,} page faults" if count > 1 else "The page fault"
     return Report(
         f"{which} in a log of QEMU",
         None if cr2 is None else int(cr2[1], 16),
         int(fault.match["code"], 16),
-        pc,
+        fault.where.get("rip"),
         registers=registers,
-        rest={**rest, "rip": pc, "cpl": cpl},
+        rest={**rest, **fault.where},
         notes=tuple(notes),
     )
 
@@ -375,12 +381,11 @@ def _of_qemu(raised: list[_Raised], triple: bool, count: int) -> Report:
 def _of_double_fault(one: _Raised, triple: bool) -> Report:
     """A double fault whose cause was cut off."""
     registers, rest = _shown(registers_in("\n".join(one.lines)))
-    pc, cpl = int(one.match["pc"], 16), int(one.match["cpl"])
     then = ", then a triple fault" * triple
     return Report(
         "A double fault in a log of QEMU",
         registers=registers,
-        rest={**rest, "rip": pc, "cpl": cpl},
+        rest={**rest, **one.where},
         notes=(
             f"The text begins with {_told(one)}{then}: the exception that led to it is above, with"
             " its error code and CR2.",
@@ -420,9 +425,8 @@ _GDB_NAMES: Final = {"eflags": "EFL"}
 
 def _told(one: _Raised) -> str:
     name = _NAMES.get(one.vector, f"vector {one.vector:#x}")
-    return (
-        f"{name} with error code {int(one.match['code'], 16):#x} at {int(one.match['pc'], 16):#x}"
-    )
+    at = f" at {one.where['rip']:#x}" if "rip" in one.where else ""
+    return f"{name} with error code {int(one.match['code'], 16):#x}{at}"
 
 
 _NAMES: Final = {6: "#UD", 8: "#DF", 10: "#TS", 11: "#NP", 12: "#SS", 13: "#GP", 14: "#PF"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import Final
 
@@ -19,7 +20,7 @@ from harness.check.validate import SpaceReport
 from harness.machine.machine import dotted
 from harness.machine.monitor import Monitor
 from harness.machine.riscv.guest import Guest, State
-from harness.machine.riscv.qemu import program_for
+from harness.machine.riscv.qemu import TCG, program_for
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.memory import BufferMemory
@@ -33,7 +34,8 @@ DEADLINE: Final = 60.0
 def validate(layout: Layout, levels: int, *, program: str | None = None) -> SpaceReport:
     """Builds a layout in a new guest's memory, and asks the guest and QEMU about it.
 
-    program  a QEMU for 64 bits, beside which lies that for 32; the usual ones unless given
+    program  a QEMU for 64 bits, beside which lies that for 32; the usual ones unless given.
+             Without that for 32 Sv32 is skipped
 
     Raises LayoutError for a layout that cannot be built, SpaceError for one that leaves no hole for
     the window, Misuse and MachineError for a guest that cannot be had or is lost.
@@ -41,6 +43,10 @@ def validate(layout: Layout, levels: int, *, program: str | None = None) -> Spac
     started = time.monotonic()
     xlen = 32 if layout.mode(levels) == "sv32" else 64
     program = program_for(xlen, program)
+    if xlen == 32 and shutil.which(program) is None:  # the other modes can be had all the same
+        name = TCG[xlen].name
+        reason = f"there is no {program} in PATH"
+        return SpaceReport(layout, levels, name, "", reason, (), time.monotonic() - started)
     with Guest(xlen, ram_bytes=layout.ram, program=program, deadline=DEADLINE) as guest:
         memory = BufferMemory(guest.ram.buffer, guest.ram.base)
         cpu = build(layout, levels, guest.info, memory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -63,13 +64,12 @@ class RiscvQemu(Qemu):
         return super().launch_failure(reason)
 
 
-def program_for(xlen: int, program: str | None) -> str | None:
-    """The QEMU for so many bits beside one for 64: its name has riscv32 in place of riscv64."""
-    if program is None or xlen == 64:
-        return program
-    path = Path(program)
-    name = path.name.replace("riscv64", f"riscv{xlen}")
-    return str(path.with_name(name)) if path.parent.name else name
+def program_for(xlen: int, given: str | None) -> str:
+    """The QEMU for so many bits: the usual one, or the one beside that which is given, whose name
+    ends in the other number."""
+    if given is None:
+        return f"qemu-system-riscv{xlen}"
+    return re.sub("riscv(32|64)$", f"riscv{xlen}", given)
 
 
 def _most(program: str, xlen: int) -> str:
@@ -84,7 +84,7 @@ def _tcg(xlen: int) -> Engine:
     return Engine(
         name="tcg",
         maker="QEMU",
-        program=f"qemu-system-riscv{xlen}",
+        program=program_for(xlen, None),
         start=partial(RiscvQemu, xlen),
         processor=lambda wanted: None,
         largest_ram=LARGEST_RAM,

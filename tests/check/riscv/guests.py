@@ -11,16 +11,16 @@ import pytest
 
 from harness.check.riscv.matrix.families import Family, families
 from harness.check.riscv.matrix.hart import Hart
-from harness.check.riscv.matrix.run import Plan, Report, Work, plan, program_of, run, tried_on
+from harness.check.riscv.matrix.run import Plan, Report, Work, plan, run, tried_on
 from harness.machine.riscv.guest import Guest
-from harness.machine.riscv.qemu import BUILDS
+from harness.machine.riscv.qemu import BUILDS, program_for
 
 QEMU = os.environ.get("QEMU_RISCV")
 
 
 def why_absent(xlen: int) -> str | None:
     """Why there is no guest of so many bits."""
-    name = program_of(xlen, QEMU)
+    name = program_for(xlen, QEMU)
     if shutil.which(name) is None:
         return f"there is no {name} in PATH"
     if not BUILDS[xlen].path.exists():
@@ -32,7 +32,7 @@ def guest(xlen: int) -> Guest:
     """A guest; the test is skipped, with the reason, where there can be none."""
     if reason := why_absent(xlen):
         pytest.skip(reason)
-    return Guest(xlen, program=program_of(xlen, QEMU))
+    return Guest(xlen, program=program_for(xlen, QEMU))
 
 
 @cache

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from harness.check.riscv import probes, validate
 from harness.check.riscv.layouts import build
 from harness.check.riscv.quirks import AMO_LOAD, AMO_READS_FIRST, MPRV_CODE
 from harness.check.validate import SpaceReport
+from harness.machine.errors import Misuse
 from harness.machine.riscv.processor import MachineInfo
 from harness.machine.riscv.qemu import BUILDS, program_for
 from harness.paging import bulk
@@ -42,7 +44,7 @@ def info(xlen: int) -> MachineInfo:
 @cache
 def absent(xlen: int) -> str | None:
     """Why there is no guest of so many bits."""
-    program = program_for(xlen, QEMU) or QEMU
+    program = program_for(xlen, QEMU)
     if shutil.which(program) is None:
         return f"there is no {program} in PATH"
     if not BUILDS[xlen].path.exists():
@@ -55,6 +57,31 @@ def validated(name: str, levels: int) -> SpaceReport:
     if reason := absent(32 if levels == 2 else 64):
         pytest.skip(reason)
     return validate.validate(load(LAYOUTS[name]), levels, program=QEMU)
+
+
+def test_without_a_qemu_for_32_bits_sv32_alone_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    report = validate.validate(load(LAYOUTS["smallest"]), 2)
+    assert report.skipped == "there is no qemu-system-riscv32 in PATH"
+    with pytest.raises(Misuse, match="qemu-system-riscv64"):
+        validate.validate(load(LAYOUTS["smallest"]), 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "of_32", "of_64"),
+    [
+        (None, "qemu-system-riscv32", "qemu-system-riscv64"),
+        ("/riscv64/a-riscv64", "/riscv64/a-riscv32", "/riscv64/a-riscv64"),
+        ("qemu-system-riscv32", "qemu-system-riscv32", "qemu-system-riscv64"),
+        ("./mine", "./mine", "./mine"),
+    ],
+)
+def test_the_qemu_for_other_bits_is_beside_that_which_is_given(
+    given: str | None, of_32: str, of_64: str
+) -> None:
+    assert (program_for(32, given), program_for(64, given)) == (of_32, of_64)
 
 
 @pytest.mark.parametrize("levels", MODES, ids=MODES.values())

@@ -5,7 +5,6 @@ While the guest executes a batch, this process makes the next one and judges the
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from harness.machine.errors import Misuse
 from harness.machine.machine import dotted
 from harness.machine.riscv.guest import Guest
 from harness.machine.riscv.processor import MachineInfo
-from harness.machine.riscv.qemu import TCG
+from harness.machine.riscv.qemu import program_for
 from harness.paging.bulk import Counts
 from harness.paging.memory import Mask
 from harness.paging.riscv.access import Reason
@@ -146,7 +145,7 @@ def plan(
     chosen, some = Plan((), Counter(), Counter(), {}), list[Family]()
     for mode in modes:
         xlen = Mode(mode).xlen
-        name = program_of(xlen, program)
+        name = program_for(xlen, program)
         if shutil.which(name) is None:
             chosen.skipped[f"mode {mode}: there is no {name} in PATH"] += 0
             continue
@@ -168,13 +167,6 @@ def plan(
         reasons = "; ".join([*chosen.skipped, *+chosen.left_out])
         raise Misuse(f"no case satisfies {expression!r}" + (f" here: {reasons}" if reasons else ""))
     return Plan(work, chosen.skipped, +chosen.left_out, chosen.programs)
-
-
-def program_of(xlen: int, given: str | None) -> str:
-    """The QEMU for RISC-V of so many bits: the usual one, or the one beside that which is given."""
-    if given is None:
-        return TCG[xlen].program
-    return re.sub("riscv(32|64)$", f"riscv{xlen}", given)
 
 
 @cache

@@ -75,7 +75,7 @@ class Run:
     @property
     def qemu(self) -> str:
         """QEMU's version, empty where none was started."""
-        return self.spaces[0].qemu if self.spaces else ""
+        return next((space.qemu for space in self.spaces if space.qemu), "")
 
     @property
     def not_run_on(self) -> tuple[str, ...]:

@@ -79,6 +79,13 @@ def validation(name: str = "linux-4", failure: str | None = None) -> Run:
     return Run("tcg", spaces, (finding,), 2.5, failure)
 
 
+def test_the_version_of_a_run_is_that_of_a_space_for_which_an_emulator_was_started() -> None:
+    run = validation()
+    skipped = replace(run.spaces[1], qemu="")
+    assert replace(run, spaces=(skipped, run.spaces[0])).qemu == "9.9.9"
+    assert replace(run, spaces=(skipped,)).qemu == replace(run, spaces=()).qemu == ""
+
+
 def test_without_scripts_a_space_is_listed_range_by_range(browser: Browser, tmp_path: Path) -> None:
     snapshot = layout.snapshot("linux-5", None, {})
     cpu = snapshot.cpu

@@ -48,6 +48,7 @@ class Expected:
         """The lanes in which something else is expected to be seen."""
         differs: Mask = (self.cause != other.cause) | (self.sets != other.sets)
         differs |= (self.walks.physical != other.walks.physical) & (self.cause == ALLOWED)
+        differs |= (self.walks.address != other.walks.address) & (self.cause != ALLOWED)  # tval
         differs |= (self.free != other.free) | (self.walks.level != other.walks.level)
         return differs
 

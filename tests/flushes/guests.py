@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import subprocess
 import tempfile
@@ -33,9 +34,13 @@ class Ran:
 
 @cache
 def built() -> None:
-    """Makes the guests, and the plugin in which each rule can be broken."""
-    for folder, target in ((PLUGIN / "cases", "all"), (PLUGIN, "planted")):
-        subprocess.run(["make", "-s", "-C", str(folder), target], check=True)
+    """Makes the guests, and the plugin in which each rule can be broken: one process at a time, or
+    another loads what this one is about to write again."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with Path(BUILD, "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for folder, target in ((PLUGIN / "cases", "all"), (PLUGIN, "planted")):
+            subprocess.run(["make", "-s", "-C", str(folder), target], check=True)
 
 
 def guest(mode: int) -> Path:

@@ -87,9 +87,13 @@ def test_what_is_expected_of_cases_is_what_the_rules_written_a_second_time_say(m
             assert (reason is None) == (wanted.cause is None), case
             if reason is None:
                 assert found.walks.physical[lane] == wanted.physical, case
-                after = made.words[found.walks.level[lane], lane] | found.sets[lane]
-                if found.backed[lane] and wanted.updated:
-                    assert after == wanted.updated[1], case
+                before = int(made.words[found.walks.level[lane], lane])
+                after = before | int(found.sets[lane])
+                if found.backed[lane]:
+                    assert after == (wanted.updated[1] if wanted.updated else before), case
+            else:
+                assert found.sets[lane] == 0, case
+                assert wanted.level is None or found.walks.level[lane] == wanted.level, case
     assert len(shown) >= 9
 
 

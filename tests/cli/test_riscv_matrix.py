@@ -9,8 +9,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from harness.report.schema import schema
-from tests.check.riscv.guests import QEMU, why_absent
 from tests.cli.commands import run
+from tests.machine.riscv.present import QEMU, why_absent
 
 WHERE = ("--mode", "sv39", "--where", "family=place and level=0 and mxr=0", "--jobs", 1)
 
@@ -38,7 +38,7 @@ def test_what_cannot_be_asked_is_one_sentence(
 def test_a_run_is_printed_saved_and_of_the_form_that_is_documented(tmp_path: Path) -> None:
     if reason := why_absent(64):
         pytest.skip(reason)
-    chosen = ("--arch", "riscv", *WHERE, *(("--qemu", QEMU) if QEMU else ()))
+    chosen = ("--arch", "riscv", *WHERE, "--qemu", QEMU)
     code, output, _ = run("matrix", *chosen, "--report", "kept", cwd=tmp_path)
     assert code == 0 and "a page with U=0 (step 6)" in output
     assert "accesses agree on tcg, QEMU" in output.splitlines()[-1]
@@ -60,7 +60,7 @@ def test_what_disagrees_is_shown_and_ends_with_1(
         pytest.skip(reason)
     monkeypatch.setattr("harness.check.riscv.matrix.verdicts.STORED", 0)
     monkeypatch.setattr("harness.check.riscv.matrix.verdicts._USER_CALL", 11)
-    chosen = (*WHERE, *(("--qemu", QEMU) if QEMU else ()))
+    chosen = (*WHERE, "--qemu", QEMU)
     code, output, _ = run("matrix", "--arch", "riscv", *chosen, cwd=tmp_path)
     assert code == 1 and "Disagreements" in output and "disagree on tcg" in output
     assert "family=place mode=sv39" in output and "  observed  " in output

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import replace
 from functools import cache
 
@@ -13,26 +11,14 @@ from harness.check.riscv.matrix.families import Family, families
 from harness.check.riscv.matrix.hart import Hart
 from harness.check.riscv.matrix.run import Plan, Report, Work, plan, run, tried_on
 from harness.machine.riscv.guest import Guest
-from harness.machine.riscv.qemu import BUILDS, program_for
-
-QEMU = os.environ.get("QEMU_RISCV")
-
-
-def why_absent(xlen: int) -> str | None:
-    """Why there is no guest of so many bits."""
-    name = program_for(xlen, QEMU)
-    if shutil.which(name) is None:
-        return f"there is no {name} in PATH"
-    if not BUILDS[xlen].path.exists():
-        return f"there is no {BUILDS[xlen].path.name}: riscv64-linux-gnu-gcc makes it"
-    return None
+from tests.machine.riscv.present import QEMU, program, why_absent
 
 
 def guest(xlen: int) -> Guest:
     """A guest; the test is skipped, with the reason, where there can be none."""
     if reason := why_absent(xlen):
         pytest.skip(reason)
-    return Guest(xlen, program=program_for(xlen, QEMU))
+    return Guest(xlen, program=program(xlen))
 
 
 @cache

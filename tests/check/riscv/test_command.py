@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import jsonschema
@@ -11,11 +10,10 @@ import numpy as np
 import pytest
 
 from harness.check.riscv import probes
-from harness.machine.riscv.qemu import BUILDS
 from harness.paging.riscv.bulk import outcomes
 from harness.report.schema import schema
-from tests.check.riscv.test_validate import QEMU
 from tests.cli.commands import run
+from tests.machine.riscv.present import QEMU, why_absent
 
 COMMAND = ("validate", "--arch=riscv", f"--qemu={QEMU}", "rights", "--mode=sv39")
 
@@ -24,10 +22,8 @@ pytestmark = pytest.mark.hw
 
 @pytest.fixture(autouse=True)
 def _machine() -> None:
-    if shutil.which(QEMU) is None:
-        pytest.skip(f"there is no {QEMU} in PATH")
-    if not BUILDS[64].path.exists():
-        pytest.skip(f"there is no {BUILDS[64].path.name}: riscv64-linux-gnu-gcc makes it")
+    if reason := why_absent(64):
+        pytest.skip(reason)
 
 
 def test_the_mode_has_its_own_name_on_the_screen_and_in_the_page(tmp_path: Path) -> None:

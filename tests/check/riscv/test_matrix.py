@@ -26,7 +26,8 @@ from harness.paging.riscv import bulk as arrays
 from harness.paging.riscv.access import Access, Kind, Reason
 from harness.paging.riscv.cpu import Cpu
 from harness.paging.riscv.formats import A, D, R, U, W, X
-from tests.check.riscv.guests import QEMU, guest, planned, sampled, tried, tried_in, why_absent
+from tests.check.riscv.guests import guest, planned, sampled, tried, tried_in
+from tests.machine.riscv.present import QEMU, why_absent
 from tests.paging.riscv.test_planted_faults import (
     DENIED,
     UNMARKED,

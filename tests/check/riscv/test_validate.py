@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +17,16 @@ from harness.check.riscv.quirks import AMO_LOAD, AMO_READS_FIRST, MPRV_CODE
 from harness.check.validate import SpaceReport
 from harness.machine.errors import Misuse
 from harness.machine.riscv.processor import MachineInfo
-from harness.machine.riscv.qemu import BUILDS, program_for
+from harness.machine.riscv.qemu import program_for
 from harness.paging import bulk
 from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory
 from harness.paging.riscv.bulk import Outcomes, outcomes
+from tests.machine.riscv.present import QEMU, why_absent
 
 MODES = ARCHITECTURES["riscv"].modes
 LAYOUTS = {path.stem: path for path in shipped("riscv")}
 CHEAP = ("smallest", "rights", "page-sizes", "self-map")
-QEMU = os.environ.get("QEMU_RISCV", "qemu-system-riscv64")
 
 PAGES = {"smallest": 1, "aliases": 1024 + 4, "dense": 2048, "sparse": 120, "rights": 20}
 """How many pages some layouts have, in Sv39 and what is larger."""
@@ -41,20 +38,9 @@ def info(xlen: int) -> MachineInfo:
     return MachineInfo(xlen, modes, 9, 0, 0, f"rv{xlen}imac")
 
 
-@cache
-def absent(xlen: int) -> str | None:
-    """Why there is no guest of so many bits."""
-    program = program_for(xlen, QEMU)
-    if shutil.which(program) is None:
-        return f"there is no {program} in PATH"
-    if not BUILDS[xlen].path.exists():
-        return f"there is no {BUILDS[xlen].path.name}: riscv64-linux-gnu-gcc makes it"
-    return None
-
-
 def validated(name: str, levels: int) -> SpaceReport:
     """What comes of a shipped layout; a skip where there is no machine for it."""
-    if reason := absent(32 if levels == 2 else 64):
+    if reason := why_absent(32 if levels == 2 else 64):
         pytest.skip(reason)
     return validate.validate(load(LAYOUTS[name]), levels, program=QEMU)
 
@@ -125,7 +111,7 @@ def test_the_machine_agrees_on_many_pages(name: str) -> None:
 @pytest.mark.hw
 @pytest.mark.parametrize("levels", MODES, ids=MODES.values())
 def test_an_amo_that_loads_from_where_no_memory_is_is_left_out(levels: int) -> None:
-    if reason := absent(32 if levels == 2 else 64):
+    if reason := why_absent(32 if levels == 2 else 64):
         pytest.skip(reason)
     pages = (
         f'[[map]]\nvirtual = {virtual}\nphysical = {physical}\nsize = "4K"\nrights = "{rights}"\n'

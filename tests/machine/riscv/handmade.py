@@ -5,8 +5,6 @@ The words are the manual's (privileged specification 1.13, "Sv32" to "Sv57").
 
 from __future__ import annotations
 
-import os
-import re
 from typing import Any
 
 import numpy as np
@@ -27,11 +25,6 @@ WINDOW, ADDRESS = 0x0800_0000, 0x1234_5000
 MOVED = 0x1234_5678
 CODE = np.array([0x12345537, 0x67850513, 0x00000073], "<u4")
 """lui a0, 0x12345; addi a0, a0, 0x678; ecall."""
-
-
-def program(xlen: int) -> str:
-    """The QEMU that is tested: the environment's QEMU_RISCV, for 32 bits the one beside it."""
-    return re.sub("riscv64$", f"riscv{xlen}", os.environ.get("QEMU_RISCV", "qemu-system-riscv64"))
 
 
 class HandMade:

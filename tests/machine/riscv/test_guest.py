@@ -38,21 +38,12 @@ from tests.machine.riscv.handmade import (
     V,
     W,
     X,
-    program,
 )
+from tests.machine.riscv.present import program, why_absent
 
 pytestmark = pytest.mark.hw
 
 CONTENT = 0x1122_3344_5566_7788
-
-
-def why_absent(xlen: int) -> str | None:
-    """Why there is no guest of so many bits."""
-    if shutil.which(program(xlen)) is None:
-        return f"there is no {program(xlen)} in PATH"
-    if not BUILDS[xlen].path.exists():
-        return f"there is no {BUILDS[xlen].path.name}: riscv64-linux-gnu-gcc makes it"
-    return None
 
 
 @pytest.fixture(scope="module")

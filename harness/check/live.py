@@ -61,7 +61,7 @@ from harness.paging import bulk
 from harness.paging.address import Physical, Span
 from harness.paging.bulk import Counts, End, Paths
 from harness.paging.flush import Flush
-from harness.paging.memory import Mask, Words
+from harness.paging.memory import Mask, Words, within
 from harness.paging.space import TableAllocator
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.bulk import ALLOWED, Outcomes, outcomes
@@ -388,7 +388,7 @@ class Live:
         they end by the rules."""
         kept = {q.name: q.kept for q in self._quirks if isinstance(q, DenialQuirk)}
         for name, span in {"the stub runs there": batch.window.span, **kept}.items():
-            own = (pages >= np.uint64(span.first)) & (pages <= np.uint64(span.last))
+            own = within(pages, span)
             if own.any():
                 self._not_asked[name] += int(own.sum()) * len(ACCESSES)
             pages = pages[~own]

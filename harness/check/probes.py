@@ -26,7 +26,7 @@ from harness.machine.ram import DEVICES
 from harness.machine.x86.guest import Guest
 from harness.paging import bulk
 from harness.paging.bulk import End, Paths
-from harness.paging.memory import BufferMemory, Mask, Words
+from harness.paging.memory import BufferMemory, Mask, Words, within
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.bulk import ALLOWED, Outcomes, outcomes
 from harness.paging.x86.cpu import Cpu
@@ -157,7 +157,7 @@ def _paths(cpu: Cpu, memory: BufferMemory, addresses: Words) -> Paths:
     """The entries on the way to addresses; none for those that no root serves."""
     paths = bulk.paths(memory, cpu.roots[0], addresses)
     for root in cpu.roots[1:]:
-        lanes = (addresses >= np.uint64(root.span.first)) & (addresses <= np.uint64(root.span.last))
+        lanes = within(addresses, root.span)
         own = bulk.paths(memory, root, addresses[lanes])
         for ours, theirs in ((paths.slot, own.slot), (paths.raw, own.raw), (paths.used, own.used)):
             ours[:, lanes] = theirs

@@ -20,7 +20,7 @@ from harness.check.cases import Cases, reads
 from harness.check.second_reading import NO_LAPSE, Errors, Lapse, Reading, Stop
 from harness.machine.machine import dotted
 from harness.paging.address import Span
-from harness.paging.memory import Mask
+from harness.paging.memory import Mask, within
 from harness.paging.x86 import formats
 from harness.paging.x86.access import Error, Kind
 from harness.paging.x86.bulk import writes
@@ -171,9 +171,7 @@ PVM_CPU_STEP = 2 << 20
 
 def _in_pvm_slot(reading: Reading) -> Mask:
     """User accesses there."""
-    address = reading.asked.cases.address
-    lanes: Mask = (address >= np.uint64(PVM_SLOT.first)) & (address <= np.uint64(PVM_SLOT.last))
-    return lanes & reading.by_user
+    return within(reading.asked.cases.address, PVM_SLOT) & reading.by_user
 
 
 def _pvm_errors(cases: Cases) -> Errors:

@@ -25,7 +25,7 @@ from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.entry import Pointer
 from harness.paging.format import Format
-from harness.paging.memory import BufferMemory, Mask, Words
+from harness.paging.memory import BufferMemory, Mask, Words, within
 from harness.paging.space import Space, SpaceError, TableAllocator
 from harness.paging.table import Root, Slot, Table
 from harness.paging.x86.cpu import Cpu, Mode
@@ -54,10 +54,7 @@ class Window:
 
     def holds(self, addresses: Words) -> Mask:
         """Which addresses are the window's."""
-        held = np.zeros(len(addresses), np.bool_)
-        for span in self.spans:
-            held |= (addresses >= np.uint64(span.first)) & (addresses <= np.uint64(span.last))
-        return held
+        return within(addresses, *self.spans)
 
     def close(self, memory: BufferMemory) -> None:
         """Takes the window out of the space, which then maps what it did before."""
@@ -209,15 +206,12 @@ def _seen_elsewhere(memory: BufferMemory, roots: tuple[Root, ...]) -> set[tuple[
     """Tables, by address and level, whose entries are seen in other places too: by another path,
     or at a higher level, where what is a page here would be a table."""
     tables = bulk.leaves(memory, roots, limit=0).tables
-    highest = {root.table.address: root.table.level for root in roots}
-    for address, level in zip(tables.address.tolist(), tables.level.tolist(), strict=True):
+    found = (tables.address.tolist(), tables.level.tolist(), tables.paths.tolist())
+    rows, highest = list(zip(*found, strict=True)), dict[int, int]()
+    for address, level, _ in rows:
         highest[address] = max(level, highest.get(address, level))
     return {
-        (address, level)
-        for address, level, paths in zip(
-            tables.address.tolist(), tables.level.tolist(), tables.paths.tolist(), strict=True
-        )
-        if paths > 1 or level < highest[address]
+        (address, level) for address, level, paths in rows if paths > 1 or level < highest[address]
     }
 
 

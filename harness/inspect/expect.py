@@ -67,7 +67,7 @@ from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Counts, End, Leaves, Walks
-from harness.paging.memory import Mask, Memory, Words
+from harness.paging.memory import Mask, Memory, Words, within
 from harness.paging.x86.access import Access, Kind, Reason, denied, separated
 from harness.paging.x86.bulk import ALLOWED, judge
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu
@@ -386,8 +386,7 @@ def unmet(snapshot: Snapshot, meant: Expectations, aside: Sequence[Span] = ()) -
             f" than {MOST:,} are compared with what is expected"
         )
     for span in aside:
-        inside = leaves.virtual >= np.uint64(span.first)
-        leaves = leaves.take(~(inside & (leaves.virtual <= np.uint64(span.last))))
+        leaves = leaves.take(~within(leaves.virtual, span))
     pages = _Pages(cpu, snapshot.memory, leaves, meant.types)
     found: list[Unmet] = []
     here = meant.at(cpu.levels)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from harness.paging.errors import TooManyTables
 from harness.paging.format import Format, Grant, Level, Pattern, Shape
-from harness.paging.memory import Mask, Memory, Words
+from harness.paging.memory import Mask, Memory, Words, within
 from harness.paging.table import Root, Table
 
 Bytes = npt.NDArray[np.uint8]
@@ -77,9 +77,7 @@ def walk(memory: Memory, roots: Iterable[Root], addresses: Words) -> Walks:
         spans = [root.span for root in served]
         for start in range(0, n, LANES):
             part = addresses[start : start + LANES]
-            inside = np.zeros(len(part), np.bool_)
-            for span in spans:
-                inside |= (part >= np.uint64(span.first)) & (part <= np.uint64(span.last))
+            inside = within(part, *spans)
             lanes = np.arange(start, start + len(part))
             if inside.all():
                 _descend(memory, table, part, lanes, walks)
@@ -132,11 +130,7 @@ def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
     roots = tuple(roots)
     table, n = roots[0].table, len(addresses)
     format = table.format
-    going = np.zeros(n, np.bool_)
-    for root in roots:
-        going |= (addresses >= np.uint64(root.span.first)) & (
-            addresses <= np.uint64(root.span.last)
-        )
+    going = within(addresses, *(root.span for root in roots))
     walks = Walks(
         addresses,
         np.full(n, End.NO_ROOT, np.uint8),

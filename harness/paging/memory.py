@@ -13,6 +13,14 @@ Words = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
 
+def within(addresses: Words, *spans: Span) -> Mask:
+    """Which addresses are in one of the spans, shape (n,)."""
+    inside = np.zeros(len(addresses), np.bool_)
+    for span in spans:
+        inside |= (addresses >= np.uint64(span.first)) & (addresses <= np.uint64(span.last))
+    return inside
+
+
 class Memory(Protocol):
     """Memory that can be read an entry at a time, or many entries at once."""
 

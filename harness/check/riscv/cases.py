@@ -12,7 +12,7 @@ from harness.check.riscv.marks import CODE
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import Bytes, End, Leaves
-from harness.paging.memory import Mask, Memory, Words
+from harness.paging.memory import Mask, Memory, Words, within
 from harness.paging.riscv.access import Kind
 from harness.paging.riscv.cpu import Cpu
 
@@ -80,13 +80,7 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     elsewhere = elsewhere[bulk.walk(memory, cpu.roots, elsewhere).end != End.LEAF]
     data = np.unique(np.concatenate([data, elsewhere]))
     code = np.unique(np.concatenate([code, elsewhere]))
-    return _every_access(_without(data, outside), _without(code, outside))
-
-
-def _without(addresses: Words, span: Span) -> Words:
-    """The addresses outside of a span."""
-    inside = (addresses >= np.uint64(span.first)) & (addresses <= np.uint64(span.last))
-    return addresses[~inside]
+    return _every_access(data[~within(data, outside)], code[~within(code, outside)])
 
 
 def _every_access(data: Words, code: Words) -> Cases:

@@ -19,7 +19,7 @@ from harness.machine.riscv.guest import Guest, State
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Bytes, Paths
-from harness.paging.memory import BufferMemory, Mask, Words
+from harness.paging.memory import BufferMemory, Mask, Words, within
 from harness.paging.riscv.access import Access, Cause, Kind
 from harness.paging.riscv.bulk import ALLOWED, REASONS, Outcomes, outcomes
 from harness.paging.riscv.cpu import Cpu, root_for
@@ -113,9 +113,9 @@ def _loads_first(guest: Guest, cpu: Cpu, memory: BufferMemory, cases: Cases) -> 
     """AMOs that are denied, but not their loads, which are from where no RAM is."""
     found, loads = _outcomes(cpu, memory, cases), _outcomes(cpu, memory, cases, Kind.READ)
     leaf, data = _reached(cpu, _paths(cpu, memory, found.walks.address), found.walks.address)
-    within = ~leaf | _within(memory.span, data)
+    beyond = leaf & ~within(data, memory.span)
     denied = (found.cause != ALLOWED) & (loads.cause == ALLOWED)
-    lanes: Mask = denied & (cases.kind == Kind.AMO) & ~within
+    lanes: Mask = denied & (cases.kind == Kind.AMO) & beyond
     return lanes
 
 
@@ -126,16 +126,16 @@ def _expect(
     found = _outcomes(cpu, memory, cases)
     paths = _paths(cpu, memory, found.walks.address)
     leaf, reached = _reached(cpu, paths, found.walks.address)
-    asked = (found.cause != ALLOWED) | ~leaf | _within(frames, reached)
+    asked = (found.cause != ALLOWED) | ~leaf | within(reached, frames)
     if left_out := int((~asked).sum()):
         comparison.not_comparable["the page has no memory behind it"] += left_out
         cases, reached = cases.take(asked), reached[asked]
         found = _outcomes(cpu, memory, cases)
         paths = _paths(cpu, memory, found.walks.address)
     made, data = found.cause == ALLOWED, found.walks.physical
-    astray = made & ~_within(frames, data)
+    astray = made & ~within(data, frames)
     there = np.where(astray, reached, data)
-    put = made & _within(frames, there)
+    put = made & within(there, frames)
     word, code = put & (cases.kind != Kind.FETCH), put & (cases.kind == Kind.FETCH)
     put_marks(memory, there[word] & ~np.uint64(WORD - 1))
     put_code(memory, there[code], cpu.xlen)
@@ -144,11 +144,6 @@ def _expect(
     content[code] = code_mark(there[code])
     loads = _outcomes(cpu, memory, cases, Kind.READ).cause
     return Expected(cases, found, loads, paths, data, astray, content)
-
-
-def _within(span: Span, addresses: Words) -> Mask:
-    inside: Mask = (addresses >= np.uint64(span.first)) & (addresses <= np.uint64(span.last))
-    return inside
 
 
 def _reached(cpu: Cpu, paths: Paths, addresses: Words) -> tuple[Mask, Words]:
@@ -180,12 +175,7 @@ def _outcomes(cpu: Cpu, memory: BufferMemory, cases: Cases, kind: Kind | None = 
 def _paths(cpu: Cpu, memory: BufferMemory, addresses: Words) -> Paths:
     """The entries on the way to addresses; none for those that no root serves."""
     found = bulk.paths(memory, cpu.roots[0], addresses)  # all roots begin at one table
-    served = np.zeros(len(addresses), np.bool_)
-    for root in cpu.roots:
-        served |= (addresses >= np.uint64(root.span.first)) & (
-            addresses <= np.uint64(root.span.last)
-        )
-    found.used[:, ~served] = False
+    found.used[:, ~within(addresses, *(root.span for root in cpu.roots))] = False
     return found
 
 

@@ -23,7 +23,7 @@ from harness.machine.riscv.guest import Guest, State
 from harness.machine.riscv.qemu import TCG, program_for
 from harness.paging import bulk
 from harness.paging.address import Span
-from harness.paging.memory import BufferMemory
+from harness.paging.memory import BufferMemory, within
 from harness.paging.riscv.cpu import Cpu
 from harness.paging.space import TableAllocator
 
@@ -71,10 +71,8 @@ def compare_space(
     with window_in(memory, cpu, guest.image, allocator) as window:
         written = TableImage.of(memory, cpu.roots)
         leaves = bulk.leaves(memory, cpu.roots)
-        inside = (leaves.virtual >= np.uint64(window.first)) & (
-            leaves.virtual <= np.uint64(window.last)
-        )
-        cases = of_space(cpu, memory, leaves.take(~inside), window)
+        beside = leaves.take(~within(leaves.virtual, window))
+        cases = of_space(cpu, memory, beside, window)
         state = state_of(cpu, window)
         probed = probes.ask_guest(guest, state, cpu, memory, frames, cases)
         with guest.parked(state) as monitor:

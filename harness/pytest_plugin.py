@@ -16,7 +16,7 @@
 `prove`  asks every oracle about the space of a CPU state, and fails the test, with the walk,
          where one of them disagrees
 `live`   the guest as it runs in that space while it is changed: `prove(live)` has it do all
-         that was done, see `harness.check.live`
+         that was done, see `harness.check.x86.live`
 `flushes`  starts your own QEMU with your own guest, and fails the test where its kernel forgets a
          flush, see `pagetable flushes`.  It needs none of the others, and runs once
 
@@ -44,8 +44,8 @@ from _pytest.junitxml import xml_key
 
 if TYPE_CHECKING:
     from harness.check.compare import Comparison
-    from harness.check.live import Live
-    from harness.check.space import GuestSpace
+    from harness.check.x86.live import Live
+    from harness.check.x86.space import GuestSpace
     from harness.inspect.expect import Expectations, Wanted
     from harness.machine.plugin import Watched
     from harness.machine.x86.guest import Guest
@@ -217,7 +217,7 @@ def paging_engine(
     _record: Callable[[str, object], None],
 ) -> str:
     """The name of an engine that this host can run."""
-    from harness.check.quirks import not_run_on
+    from harness.check.x86.quirks import not_run_on
     from harness.machine.engines import executor, why_absent
     from harness.machine.machine import dotted
 
@@ -263,7 +263,7 @@ def paging_levels(request: pytest.FixtureRequest, guest: Guest) -> int:
 @pytest.fixture
 def space(request: pytest.FixtureRequest, guest: Guest, paging_levels: int) -> Iterator[GuestSpace]:
     """An empty space in the guest's RAM, with `cpu` and `frames()`."""
-    from harness.check.space import GuestSpace
+    from harness.check.x86.space import GuestSpace
 
     made = request.node.stash[SPACE] = GuestSpace(guest, paging_levels)
     yield made
@@ -273,7 +273,7 @@ def space(request: pytest.FixtureRequest, guest: Guest, paging_levels: int) -> I
 @pytest.fixture
 def live(guest: Guest, space: GuestSpace) -> Live:
     """The guest as it runs in the space, which is to be changed now."""
-    from harness.check.live import Live
+    from harness.check.x86.live import Live
 
     return Live(guest, space.memory, space.cpu)
 
@@ -310,10 +310,10 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
 
     A known quirk of the engine that does not show is a warning: the machine follows the rules.
     """
-    from harness.check.live import NOT_SHOWN, Live
     from harness.check.region import uncleared
-    from harness.check.validate import compare_space
-    from harness.check.window import check_root
+    from harness.check.x86.live import NOT_SHOWN, Live
+    from harness.check.x86.validate import compare_space
+    from harness.check.x86.window import check_root
     from harness.inspect.expect import expectations, places
     from harness.machine.errors import MachineError
     from harness.paging import bulk
@@ -404,8 +404,8 @@ def flushes() -> Flushes:
     instructions; `symbols` is a file with the names of the kernel's functions.  What QEMU prints is
     the test's output.  Returns what was seen: QEMU's exit code, and the counts.
     """
-    from harness.check.flushes import FailOn
-    from harness.check.flushes import flushes as judged
+    from harness.check.x86.flushes import FailOn
+    from harness.check.x86.flushes import flushes as judged
     from harness.inspect.symbols import symbols as read_symbols
     from harness.machine.errors import MachineError
     from harness.machine.plugin import DEADLINE, Ending, watched

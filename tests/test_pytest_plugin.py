@@ -232,7 +232,7 @@ FREES_TWICE = """
         freed_twice(space)
 
     def test_seen_in_a_space_beside(space, guest, paging_levels):
-        from harness.check.space import GuestSpace
+        from harness.check.x86.space import GuestSpace
         freed_twice(GuestSpace(guest, paging_levels, beside=space))
 
     def test_freed_once(space, prove):
@@ -487,7 +487,7 @@ def test_a_space_is_proved_at_both_levels_and_the_report_s_head_has_engine_and_v
 
 OLDER = """
     from dataclasses import replace
-    from harness.check import quirks
+    from harness.check.x86 import quirks
 
     quirks.KNOWN = {name: replace(one, runs=((7, 2),)) for name, one in quirks.KNOWN.items()}
 """

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.check import quirks, verdicts
+from harness.check.x86 import quirks, verdicts
 from harness.inspect.sources import layout
 from harness.paging.address import Virtual
 from harness.report.explorer import Explorer

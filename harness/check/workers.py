@@ -18,7 +18,7 @@ from multiprocessing.context import ForkProcess
 from typing import Generic, TypeVar
 
 from harness.check.layouts import Layout, LayoutError
-from harness.check.validate import SpaceReport, validate
+from harness.check.x86.validate import SpaceReport, validate
 from harness.machine.errors import GuestLost, LaunchFailure, MachineError, Misuse, ProtocolError
 from harness.machine.interrupts import postponed
 from harness.paging.space import SpaceError

@@ -90,8 +90,8 @@ def flushes(
         import json
 
         from harness.check import written
-        from harness.check.flushes import FailOn
-        from harness.check.flushes import flushes as judged
+        from harness.check.x86.flushes import FailOn
+        from harness.check.x86.flushes import flushes as judged
         from harness.inspect.symbols import symbols as read_symbols
         from harness.machine.errors import Misuse
         from harness.machine.plugin import watched

@@ -40,8 +40,8 @@ from harness.cli.output import Html, Json, make_folder, say, show, writable, wri
 from harness.cli.witnesses import answers_of_all
 
 if TYPE_CHECKING:
-    from harness.check.matrix import Plan, Report
-    from harness.check.matrix_case import MatrixCase
+    from harness.check.x86.matrix.case import MatrixCase
+    from harness.check.x86.matrix.run import Plan, Report
     from harness.report.matrix import Result
 
 JOBS = 2
@@ -163,9 +163,9 @@ def matrix(
 
 def planned(preset: str, mode: str, engine: str, program: str, where: str | None) -> Plan:
     """What is to be tried; Misuse for names that there are not, and where it is nothing."""
-    from harness.check.families import PRESETS
-    from harness.check.matrix import plan
-    from harness.check.stage import MODES
+    from harness.check.x86.matrix.families import PRESETS
+    from harness.check.x86.matrix.run import plan
+    from harness.check.x86.matrix.stage import MODES
     from harness.machine.engines import present
     from harness.machine.errors import Misuse
 
@@ -180,7 +180,7 @@ def planned(preset: str, mode: str, engine: str, program: str, where: str | None
 
 def known(mode: str) -> None:
     """Misuse for the name of a mode that there is not."""
-    from harness.check.stage import MODES
+    from harness.check.x86.matrix.stage import MODES
     from harness.machine.errors import Misuse
 
     if mode not in MODES:
@@ -191,7 +191,7 @@ def tried(
     plan: Plan, jobs: int, chosen: Mapping[str, str], directory: Path, started: float
 ) -> Result:
     """Tries a plan, and keeps in the directory what tells against the machine."""
-    from harness.check.matrix import Report, run
+    from harness.check.x86.matrix.run import Report, run
     from harness.machine.errors import MachineError
     from harness.report.matrix import Result
     from harness.report.terminal import following
@@ -214,7 +214,7 @@ def everyone_asked(
 ) -> tuple[Result, KeyboardInterrupt | None]:
     """The result with what every engine says of its cases; where that fails or is interrupted, with
     what was said until then, and the interruption."""
-    from harness.check.witnesses import ask_every
+    from harness.check.x86.witnesses import ask_every
 
     cases = [case for case, _ in result.cases]
     answers, interrupted = answers_of_all(len(cases), partial(ask_every, cases), chosen)

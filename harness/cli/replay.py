@@ -15,8 +15,8 @@ from harness.cli.engine import Bochs, Qemu, program_of, programs
 from harness.cli.output import show
 
 if TYPE_CHECKING:
-    from harness.check.matrix_case import MatrixCase
-    from harness.check.replay import Case
+    from harness.check.x86.matrix.case import MatrixCase
+    from harness.check.x86.replay import Case
 
 EVERY = "all"
 """In place of an engine: every one that can run here."""
@@ -44,8 +44,8 @@ def replay(
     Example: pagetable replay build/cases/halves-5-tcg-probe-user-read-at-0x1000.json
     """
     with sentences():
-        from harness.check.matrix_case import saved
-        from harness.check.witnesses import replayed
+        from harness.check.x86.matrix.case import saved
+        from harness.check.x86.witnesses import replayed
         from harness.report.text import replay_lines
 
         found, chosen = saved(case), programs(qemu, bochs)
@@ -62,7 +62,7 @@ def replay(
 
 def _on_every_engine(case: Case | MatrixCase, chosen: Mapping[str, str]) -> None:
     """Prints what each says; ends with 1 where one disagrees, with 2 where none could be asked."""
-    from harness.check.witnesses import ask_every, this_host
+    from harness.check.x86.witnesses import ask_every, this_host
     from harness.report.text import answer_lines, case_lines
 
     for line in case_lines(case):

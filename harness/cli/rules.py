@@ -68,7 +68,7 @@ def rules(
     Example: pagetable rules --engine bochs --results build/results
     """
     with sentences():
-        from harness.check.stage import MODES
+        from harness.check.x86.matrix.stage import MODES
         from harness.machine.errors import Misuse
         from harness.report import rules as table
         from harness.report.terminal import print_all
@@ -154,8 +154,8 @@ def _read(paths: Sequence[Path]) -> list[SavedReport]:
 
 def _beside_cases(folder: Path) -> list[Path]:
     """The JSON files of a folder without the cases that `pagetable matrix --report` saves there."""
-    from harness.check.matrix_case import saved
-    from harness.check.replay import CaseError
+    from harness.check.x86.matrix.case import saved
+    from harness.check.x86.replay import CaseError
 
     others = []
     for path in sorted(folder.glob("*.json")):

@@ -40,7 +40,7 @@ from harness.cli.witnesses import answers_of_all
 
 if TYPE_CHECKING:
     from harness.check.layouts import Layout
-    from harness.check.validate import SpaceReport
+    from harness.check.x86.validate import SpaceReport
     from harness.report.run import Run
 
 
@@ -218,8 +218,8 @@ def _everyone_asked(run: Run, chosen: Mapping[str, str]) -> tuple[Run, KeyboardI
     """The run with what every engine says of its first disagreements, and the interruption if not
     all were asked."""
     from harness.check.compare import EXAMPLES
-    from harness.check.replay import Case
-    from harness.check.witnesses import ask_every
+    from harness.check.x86.replay import Case
+    from harness.check.x86.witnesses import ask_every
 
     first = run.findings[:EXAMPLES]
     cases = [Case.of(one.space, one.disagreement) for one in first]

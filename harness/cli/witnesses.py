@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.cli.ending import complain, ending
 
 if TYPE_CHECKING:
-    from harness.check.witnesses import Answer, Host
+    from harness.check.x86.witnesses import Answer, Host
 
 Answers = tuple[tuple["Answer", ...], ...]
 """What every engine says, question by question; nothing where there is no question."""
@@ -25,7 +25,7 @@ def answers_of_all(
 
     ask  answers them as `check.witnesses.ask_every` does
     """
-    from harness.check.witnesses import this_host
+    from harness.check.x86.witnesses import this_host
     from harness.machine.registry import ENGINES
     from harness.report.terminal import following
 

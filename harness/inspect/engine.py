@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from harness.check.held import HeldMemory
-from harness.check.quirks import (
+from harness.check.x86.quirks import (
     GIGABYTE_PAGE_WITHOUT_CPUID,
     LARGE_PAGE_ADDRESS,
     PDPTES_ARE_ENTRIES,

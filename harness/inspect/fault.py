@@ -34,7 +34,7 @@ from harness.paging.x86.access import (
 from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Mode
 
 if TYPE_CHECKING:
-    from harness.check.quirks import Quirk
+    from harness.check.x86.quirks import Quirk
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def read_code(
     seen = SeenFault(code, tuple(bits), tuple(_accesses(code, cpu)), impossible, None, hints)
     if not code & Error.RSVD or code & Error.P:
         return seen
-    from harness.check.quirks import RESERVED_WITHOUT_PRESENT  # rare, and long to import
+    from harness.check.x86.quirks import RESERVED_WITHOUT_PRESENT  # rare, and long to import
 
     return replace(seen, quirk=RESERVED_WITHOUT_PRESENT)
 

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check.compare import Disagreement
-from harness.check.quirks import not_run_on
-from harness.check.validate import DEADLINE, compare_one, compare_space
-from harness.check.window import spans, with_pdptes
-from harness.check.witnesses import Answer, Host, answer_of, of_absent
+from harness.check.x86.quirks import not_run_on
+from harness.check.x86.validate import DEADLINE, compare_one, compare_space
+from harness.check.x86.window import spans, with_pdptes
+from harness.check.x86.witnesses import Answer, Host, answer_of, of_absent
 from harness.inspect.check import Checked
 from harness.inspect.expect import Expectations, Unmet, places, unmet
 from harness.inspect.snapshot import QuestionError, Snapshot

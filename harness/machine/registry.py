@@ -2,7 +2,7 @@
 
 To add one: a module beside `bochs` with its `Machine`, which starts the emulator in memory that is
 shared, and its `Engine`, which says what it can; and its name here.  All else asks these two.  Its
-departures from the rules are quirks (`harness.check.quirks`), each with evidence.
+departures from the rules are quirks (`harness.check.x86.quirks`), each with evidence.
 """
 
 from __future__ import annotations

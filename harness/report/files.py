@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 
 from harness.check import written
 from harness.check.compare import Comparison, Disagreement
-from harness.check.validate import SpaceReport
-from harness.check.witnesses import Answer
+from harness.check.x86.validate import SpaceReport
+from harness.check.x86.witnesses import Answer
 from harness.report.objects import bare
 from harness.report.run import Run
 from harness.report.text import disagreeing, finding_lines, walk_lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from harness.check.flushes import Cached, Cause, FailOn, Flush, Flushes, Lost
+from harness.check.x86.flushes import Cached, Cause, FailOn, Flush, Flushes, Lost
 from harness.inspect.symbols import Symbols
 from harness.machine.machine import dotted
 from harness.report.objects import bare, cpu_object

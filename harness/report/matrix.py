@@ -12,9 +12,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from harness.check.matrix import Plan, Report
-from harness.check.matrix_case import MatrixCase, disagreement
-from harness.check.witnesses import Answer
+from harness.check.x86.matrix.case import MatrixCase, disagreement
+from harness.check.x86.matrix.run import Plan, Report
+from harness.check.x86.witnesses import Answer
 from harness.paging.x86.access import Reason
 from harness.report import files
 from harness.report.objects import bare, rule_name

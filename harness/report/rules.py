@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from harness.check.typed import decode
-from harness.check.witnesses import Answer
+from harness.check.x86.witnesses import Answer
 from harness.machine.registry import ENGINES
 from harness.paging.x86.access import Reason
 from harness.report.objects import VERSION, bare, rule_name

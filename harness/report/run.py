@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.check import quirks
 from harness.check.compare import Disagreement
-from harness.check.quirks import Quirk
-from harness.check.replay import Case
-from harness.check.validate import SpaceReport
-from harness.check.witnesses import Answer
+from harness.check.x86 import quirks
+from harness.check.x86.quirks import Quirk
+from harness.check.x86.replay import Case
+from harness.check.x86.validate import SpaceReport
+from harness.check.x86.witnesses import Answer
 
 
 @dataclass(frozen=True)

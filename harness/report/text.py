@@ -17,10 +17,10 @@ from harness.report.visible import visible
 # line of a command is to come at once.
 if TYPE_CHECKING:
     from harness.check.compare import Comparison, Disagreement
-    from harness.check.matrix_case import MatrixCase
-    from harness.check.quirks import Quirk
-    from harness.check.replay import Case
-    from harness.check.witnesses import Answer
+    from harness.check.x86.matrix.case import MatrixCase
+    from harness.check.x86.quirks import Quirk
+    from harness.check.x86.replay import Case
+    from harness.check.x86.witnesses import Answer
     from harness.report.run import Finding
 
 HEAD = ("level", "entry", "slot", "raw", "meaning", "bits", "rights so far")
@@ -244,7 +244,7 @@ def quirk_lines(
 
     known  by name, those of x86's engines unless given
     """
-    from harness.check.quirks import KNOWN
+    from harness.check.x86.quirks import KNOWN
     from harness.machine.machine import dotted
 
     for name, count in counts.items():

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from harness.check.window import open_window
+from harness.check.x86.window import open_window
 from harness.machine.ram import ARENA, TABLE_ARENA
 from harness.machine.x86.guest import Guest
 from harness.paging import bulk

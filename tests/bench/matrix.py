@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from harness.check import chain as chains
-from harness.check import matrix
-from harness.check.families import code_places, lanes, rights
-from harness.check.matrix import Plan
-from harness.check.rig import Rig, guest_of
-from harness.check.stage import MODES, Control, Model
+from harness.check.x86.matrix import chain as chains
+from harness.check.x86.matrix import run as matrix
+from harness.check.x86.matrix.families import code_places, lanes, rights
+from harness.check.x86.matrix.rig import Rig, guest_of
+from harness.check.x86.matrix.run import Plan
+from harness.check.x86.matrix.stage import MODES, Control, Model
 from harness.machine.engines import executor, why_absent
 from harness.machine.x86.guest import Guest, State
 from tests.bench.measure import Figure, cpu_seconds, in_turn, rate, seconds

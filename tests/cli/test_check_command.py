@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.check import debugger
+from harness.check.x86 import debugger
 from harness.inspect.held import hold_tables
 from harness.machine import gdbstub
 from harness.machine.foreign import ForeignMonitor

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from harness.check import probes
+from harness.check.x86 import probes
 from harness.cli.ending import DISAGREEMENT, MISUSE
 from harness.inspect.expect import ACCESSES
 from harness.inspect.prove import _processor as processor_for

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.check.layouts import find, load
-from harness.check.replay import Case
+from harness.check.x86.replay import Case
 from harness.paging.x86.access import Access, Kind
 from tests.cli.commands import run
 

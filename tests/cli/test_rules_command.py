@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.check.compare import PROBE
-from harness.check.replay import Case
+from harness.check.x86.replay import Case
 from harness.cli.matrix import planned
 from harness.machine.engines import called, executor, why_absent
 from harness.machine.ram import ARENA, RAM_UNIT

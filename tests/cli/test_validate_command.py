@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from harness.check import probes, quirks
+from harness.check.x86 import probes, quirks
 from harness.machine.registry import ENGINES
 from harness.paging.x86.access import Vector
 from harness.paging.x86.bulk import Outcomes, outcomes

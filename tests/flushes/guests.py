@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from harness.check.flushes import Flushes, flushes
+from harness.check.x86.flushes import Flushes, flushes
 from harness.machine.plugin import BUILT_PLUGIN, DEADLINE, watched
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.check.flushes import Flushes, flushes
+from harness.check.x86.flushes import Flushes, flushes
 from harness.inspect.symbols import Symbols, symbols
 from harness.machine.plugin import watched
 from images.linux.build import LOADED, NoKernel, build_stress

@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 
-from harness.check.flushes import Cached, FailOn, Flush
+from harness.check.x86.flushes import Cached, FailOn, Flush
 from harness.machine.errors import MachineError
 from harness.machine.plugin import Ending, watched
 from harness.report.flushes import lines

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.check.flushes import Flushes
+from harness.check.x86.flushes import Flushes
 from harness.cli.flushes import flushes
 from harness.machine.patience import Clock
 from harness.machine.plugin import DEADLINE, Ending, Report, Watched

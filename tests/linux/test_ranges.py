@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.check.debugger import TLB_BITS
+from harness.check.x86.debugger import TLB_BITS
 from harness.inspect import graph
 from harness.inspect.diff import Change, diff
 from harness.inspect.find import addresses

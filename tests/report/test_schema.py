@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from harness.check import matrix, probes, validate, witnesses, workers
-from harness.check.stage import Control
+from harness.check import workers
+from harness.check.x86 import probes, validate, witnesses
+from harness.check.x86.matrix import run as matrix
+from harness.check.x86.matrix.stage import Control
 from harness.cli import application
 from harness.cli.decode import MOST_VALUES
 from harness.inspect.decode import Role
@@ -30,7 +32,7 @@ from harness.paging.x86.cpu import Mode
 from harness.report.diff import NAMES
 from harness.report.objects import rule_name
 from harness.report.schema import COMMANDS, schema
-from tests.check import plants
+from tests.check.x86 import plants
 from tests.cli.commands import run
 from tests.cli.programs import MEANT, TEXT, Program
 from tests.cli.test_rules_command import REPORT, differing

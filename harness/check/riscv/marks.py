@@ -1,6 +1,6 @@
 """What the harness puts into frames, so that what a guest finds there names the frame.
 
-Words are those of `harness.check.marks`; code is RISC-V's.
+Words are those of `harness.check.x86.marks`; code is RISC-V's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.check.marks import mark
+from harness.check.x86.marks import mark
 from harness.paging.memory import BufferMemory, Words
 
 CODE: Final = 16

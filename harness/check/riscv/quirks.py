@@ -16,10 +16,10 @@ from typing import Final
 
 import numpy as np
 
-from harness.check.quirks import QEMU_RUNS, Quirk, Version, expected_of
 from harness.check.riscv.matrix.chain import Lanes
 from harness.check.riscv.matrix.hart import Hart
 from harness.check.riscv.matrix.judged import Asked, Expected, RiscvQuirk
+from harness.check.x86.quirks import QEMU_RUNS, Quirk, Version, expected_of
 from harness.paging.format import Shape
 from harness.paging.memory import Mask
 from harness.paging.riscv.access import Cause, Kind, Reason, page_fault

@@ -9,14 +9,14 @@ from typing import Final
 import numpy as np
 
 from harness.check.compare import Comparison, Disagreement
-from harness.check.debugger import TABLE_BYTES, TableImage
 from harness.check.layouts import Layout, divided
-from harness.check.quirks import not_run_on
 from harness.check.riscv import probes
 from harness.check.riscv.cases import of_space
 from harness.check.riscv.layouts import build
 from harness.check.riscv.window import window_in
-from harness.check.validate import SpaceReport
+from harness.check.x86.debugger import TABLE_BYTES, TableImage
+from harness.check.x86.quirks import not_run_on
+from harness.check.x86.validate import SpaceReport
 from harness.machine.machine import dotted
 from harness.machine.monitor import Monitor
 from harness.machine.riscv.guest import Guest, State

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from harness.check import matrix_case
 from harness.check.layouts import parse
-from harness.check.matrix_case import MatrixCase
+from harness.check.x86.matrix import case as matrix_case
+from harness.check.x86.matrix.case import MatrixCase
 from harness.inspect import engine
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources.layout import built

@@ -14,7 +14,7 @@ from harness.check.layouts import ARCHITECTURES, LayoutError, divided, load, par
 from harness.check.riscv import probes, validate
 from harness.check.riscv.layouts import build
 from harness.check.riscv.quirks import AMO_LOAD, AMO_READS_FIRST, MPRV_CODE
-from harness.check.validate import SpaceReport
+from harness.check.x86.validate import SpaceReport
 from harness.machine.errors import Misuse
 from harness.machine.riscv.processor import MachineInfo
 from harness.machine.riscv.qemu import program_for

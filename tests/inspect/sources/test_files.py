@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from harness.check import layouts
-from harness.check.matrix_case import MatrixCase
-from harness.check.replay import Case
-from harness.check.stage import Control, Model
+from harness.check.x86.matrix.case import MatrixCase
+from harness.check.x86.matrix.stage import Control, Model
+from harness.check.x86.replay import Case
 from harness.cli.source import Source
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import content

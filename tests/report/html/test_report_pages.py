@@ -13,9 +13,9 @@ from playwright.sync_api import Browser
 
 from harness.check import layouts
 from harness.check.compare import Comparison, Disagreement
-from harness.check.matrix import Plan, Report
-from harness.check.quirks import RESERVED_WITHOUT_PRESENT
-from harness.check.validate import SpaceReport
+from harness.check.x86.matrix.run import Plan, Report
+from harness.check.x86.quirks import RESERVED_WITHOUT_PRESENT
+from harness.check.x86.validate import SpaceReport
 from harness.inspect import ranges
 from harness.inspect.memory_type import types
 from harness.inspect.snapshot import Snapshot

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from harness.check import where
 from harness.check.compare import EXAMPLES
-from harness.check.quirks import not_run_on
 from harness.check.riscv.matrix.chain import Chain, Lanes
 from harness.check.riscv.matrix.families import Family, families, lanes, reserved_alone
 from harness.check.riscv.matrix.hart import Control, Hart
@@ -26,6 +25,7 @@ from harness.check.riscv.matrix.verdicts import agreeing, expected_text, jobs_of
 from harness.check.riscv.quirks import judged_of
 from harness.check.where import Condition
 from harness.check.workers import Task, answers
+from harness.check.x86.quirks import not_run_on
 from harness.machine.errors import Misuse
 from harness.machine.machine import dotted
 from harness.machine.riscv.guest import Guest

@@ -1,0 +1,22 @@
+"""Where x86's library and its machine meet.
+
+`space`            a space of one's own in a guest's RAM
+`live`             a space that is changed while the guest runs in it
+`stores`           what tables hold, so that stores show which no operation has noted
+`changes`          which change of an entry needs which flush, and a guest that executes it
+`window`           the hole of a space in which the guest's own program runs
+`cases`            which accesses are tried in a space
+`marks`            what is put into frames, so that what is found there names the frame
+`entries`          what accesses leave in the entries of their paths
+`probes`           accesses that the guest executes, beside what the reference expects
+`debugger`         what QEMU's monitor says of the space, beside the reference
+`quirks`           known departures of engines from the rules
+`flushes`          what the plugin saw of a guest's flushes, in the library's words
+`second_reading`   entries and accesses read a second time, by rules that share nothing with ours
+`verdicts`         the verdict on many accesses
+`validate`         one layout, every oracle
+`reach`            every address bit of every kind of entry, and where it leads
+`replay`           a disagreement as a file, and the question asked again
+`witnesses`        the same question, asked of every engine
+`matrix`           every access at every level under every control state, executed and compared
+"""

@@ -1,0 +1,215 @@
+"""A disagreement as a file, and the same question asked again.
+
+A case is self-contained: it carries the text of the layout, so that it can be replayed on
+another machine and after the layout has changed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.check import written
+from harness.check.compare import PROBE, Comparison, Disagreement
+from harness.check.layouts import parse
+from harness.check.typed import Number, decode
+from harness.check.x86 import debugger
+from harness.check.x86.cases import KINDS
+from harness.check.x86.validate import SpaceReport, build_in, compare_one, guest_for, lacking
+from harness.machine.errors import Misuse
+from harness.paging.x86.access import Access, Kind
+
+VERSION = 1
+"""Of the form of case files, of every kind. A file without one was written before there were any,
+and is read as of the first."""
+
+KIND = "layout"
+"""What a case file says of itself: a question about a layout."""
+
+ORACLES = (
+    PROBE,
+    debugger.TABLE_BYTES,
+    debugger.MONITOR_MEMORY,
+    debugger.INFO_TLB,
+    debugger.GVA2GPA,
+    debugger.MEMSAVE,
+)
+
+
+class CaseError(ValueError):
+    """A file that holds no case: a sentence that says where and why."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question about a layout, and the answers that it got.
+
+    layout, text  the name of the layout, and what its file says
+    qemu          the version that answered
+    the rest      as in SpaceReport and Disagreement
+    """
+
+    layout: str
+    text: str
+    levels: int
+    engine: str
+    qemu: str
+    oracle: str
+    address: int
+    access: Access | None
+    ac: bool
+    expected: str
+    observed: str
+
+    @classmethod
+    def of(cls, space: SpaceReport, found: Disagreement) -> Case:
+        """A disagreement about a space."""
+        return cls(
+            space.layout.name,
+            space.layout.text,
+            space.levels,
+            space.engine,
+            space.qemu,
+            found.oracle,
+            found.address,
+            found.access,
+            found.ac,
+            found.expected,
+            found.observed,
+        )
+
+    @property
+    def question(self) -> str:
+        """What was asked, for people."""
+        access = f"{self.access}{', AC set' if self.ac else ''} at " if self.access else ""
+        return f"{self.oracle}: {access}{self.address:#x}"
+
+    @property
+    def title(self) -> str:
+        """What was asked of whom, for people."""
+        return f"{self.layout}, {self.levels} levels, {self.engine}, {self.question}"
+
+    def save(self, directory: Path) -> Path:
+        """Writes the case to a file whose name says what it is; OSError where that fails."""
+        title = f"{self.layout} {self.levels} {self.engine} {self.question}"
+        return write(directory, title, self._object())
+
+    def _object(self) -> dict[str, Any]:
+        access = self.access
+        return {
+            **vars(self),
+            "case": KIND,
+            "address": f"{self.address:#x}",
+            "access": access and {"kind": access.kind.name.lower(), "user": access.user},
+        }
+
+
+LONGEST_NAME = 240
+"""Characters of a file's name, of which the first are left out where it has more."""
+
+
+def write(directory: Path, title: str, content: Mapping[str, Any]) -> Path:
+    """Writes a case of any kind to the file that its title names; OSError where that fails."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", title)
+    if len(name) > LONGEST_NAME:
+        name = name[-LONGEST_NAME:].partition("-")[2] or name[-LONGEST_NAME:]
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{name}.json"
+    written.write(path, json.dumps({"version": VERSION, **content}, indent=2) + "\n")
+    return path
+
+
+class _Versioned(msgspec.Struct, frozen=True):
+    """A file of any version, of which no more is known than that."""
+
+    version: int = VERSION
+
+
+def check_version(text: bytes) -> None:
+    """ValueError where a file is of a version that is not read here."""
+    version = decode(text, _Versioned).version
+    if version != VERSION:
+        written_by = "a later pagetable wrote it, and " if version > VERSION else ""
+        raise ValueError(f"its version is {version}: {written_by}this one reads version {VERSION}")
+
+
+class SavedAccess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An access in a file; `implicit` is of cases of the matrix alone."""
+
+    kind: str
+    user: bool
+    implicit: bool = False
+
+    def read(self, kinds: Iterable[Kind]) -> Access:
+        """The access; ValueError where its kind is none of these."""
+        by_name = {kind.name.lower(): kind for kind in kinds}
+        if self.kind not in by_name:
+            raise ValueError(f"access.kind is {self.kind!r}; it is one of {', '.join(by_name)}")
+        return Access(by_name[self.kind], self.user, self.implicit)
+
+
+class SavedCase(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="case", tag=KIND
+):
+    """A case in a file, as `Case.save` writes it."""
+
+    layout: str
+    text: str
+    levels: int
+    engine: str
+    qemu: str
+    oracle: str
+    address: Number
+    access: SavedAccess | None
+    ac: bool
+    expected: str
+    observed: str
+    version: int = VERSION
+
+    def read(self) -> Case:
+        """The case; ValueError where there is none such."""
+        if self.oracle not in ORACLES:
+            raise ValueError(
+                f"there is no oracle {self.oracle!r}: choose one of {', '.join(ORACLES)}"
+            )
+        if not 0 <= self.address < 1 << 64:
+            raise ValueError(f"address is {self.address:#x}, which is not one of 64 bits")
+        if (self.access is None) != (self.oracle != PROBE):
+            raise ValueError(f"an access goes with the oracle {PROBE}, and with no other")
+        access = None if self.access is None else self.access.read(KINDS)
+        values = {field.name: getattr(self, field.name) for field in fields(Case)}
+        return Case(**{**values, "access": access})
+
+
+def content(path: Path) -> bytes:
+    """The text of a file that may hold a case; CaseError where it cannot be read."""
+    try:
+        return written.read(path)
+    except OSError as error:
+        raise CaseError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def replay(case: Case, *, program: str | None = None) -> Comparison:
+    """Builds the layout of a case in a new guest, and asks the one oracle the one question.
+
+    Raises LayoutError and SpaceError for a layout that cannot be built, Misuse where the
+    question cannot be compared here, MachineError for a guest that is lost.
+    """
+    layout = parse(case.text, f"{case.layout}.toml")
+    with guest_for(layout, case.engine, program) as guest:
+        reason = lacking(layout, case.levels, guest.info)
+        if reason is None:
+            memory, cpu = build_in(guest, layout, case.levels)
+            comparison = compare_one(
+                guest, memory, cpu, case.oracle, case.address, case.access, case.ac
+            )
+            if comparison.compared or comparison.disagreed:
+                return comparison
+            reason = next(iter(comparison.not_comparable), "the layout has nothing there")
+    raise Misuse(f"the case cannot be replayed: {reason}")

@@ -1,0 +1,156 @@
+"""The questions of cases, asked of every engine that can run here: whose answers differ.
+
+Where engines that share no code give the answer of the rules and one does not, it is that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from harness.check.compare import Comparison
+from harness.check.x86 import replay
+from harness.check.x86.matrix import case as matrix_case
+from harness.check.x86.matrix.case import MatrixCase
+from harness.check.x86.matrix.rig import Rig, guest_of
+from harness.check.x86.replay import Case
+from harness.machine.engines import Present, present, why_not_started
+from harness.machine.errors import MachineError, Misuse
+from harness.machine.machine import Processor
+from harness.machine.registry import ENGINES
+from harness.machine.x86.guest import MachineInfo
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one engine says of a case.
+
+    engine    its name
+    executor  who executed it, and in which version, as `bochs 3.0`; the engine where none did
+    agrees    whether that is what the rules say, or what a known quirk of it is; None where it
+              could not be asked
+    said      the answer, or why there is none, for people
+    """
+
+    engine: str
+    executor: str
+    agrees: bool | None
+    said: str
+
+
+@dataclass(frozen=True)
+class Host:
+    """The engines by name, as this host has them: those that can run, and why each other cannot."""
+
+    present: Mapping[str, Present]
+    absent: Mapping[str, str]
+
+
+def this_host(programs: Mapping[str, str]) -> Host:
+    """What this host can run of the registry; `programs` are the emulators by their makers."""
+    here, absent = {}, {}
+    for name, engine in ENGINES.items():
+        program = programs[engine.maker]
+        reason = why_not_started(name, program=program)
+        if reason is None:
+            try:
+                here[name] = present(name, program)
+            except (MachineError, Misuse) as error:
+                reason = str(error)
+        if reason is not None:
+            absent[name] = reason
+    return Host(here, absent)
+
+
+def ask_every(cases: Sequence[Case | MatrixCase], host: Host) -> Iterator[tuple[int, Answer]]:
+    """What each engine says of each case, with the case's number, as the answers come: one engine
+    after the other, those that cannot run last."""
+    in_order = sorted(range(len(cases)), key=lambda number: _wanted(cases[number]))
+    for name, here in host.present.items():
+        with closing(_KeptGuest(name, here)) as kept:
+            for number in in_order:
+                try:
+                    found = kept.replay(_on(name, here.info, cases[number]))
+                    yield number, answer_of(name, here.called, found)
+                except (Misuse, MachineError) as error:
+                    yield number, Answer(name, here.called, None, str(error))
+    yield from of_absent(host, len(cases))
+
+
+def of_absent(host: Host, count: int) -> Iterator[tuple[int, Answer]]:
+    """What the engines that cannot run here say of each of so many questions."""
+    for name, reason in host.absent.items():
+        for number in range(count):
+            yield number, Answer(name, name, None, f"it cannot run here: {reason}")
+
+
+def _wanted(case: Case | MatrixCase) -> tuple[Processor, int]:
+    """What the guest of a case has to be, so that those that share one are together."""
+    return case.model.guest if isinstance(case, MatrixCase) else (Processor(), 0)
+
+
+class _KeptGuest:
+    """The guest of an engine, kept for the next case as long as that asks for the same processor
+    and memory; so is the failure of one that does not start."""
+
+    def __init__(self, name: str, here: Present) -> None:
+        self._engine = ENGINES[name]
+        self._here = here
+        self._is: tuple[str | None, int] | None = None
+        self._rig: Rig | MachineError | Misuse | None = None
+
+    def replay(self, case: Case | MatrixCase) -> Comparison:
+        """What comes of a case; raises as `matrix_case.replay` does."""
+        if not isinstance(case, MatrixCase):
+            return replay.replay(case, program=self._here.program)
+        processor, ram_bytes = case.model.guest
+        chosen = self._engine.processor(processor)
+        if chosen is None:
+            # Every guest has the same processor then, and none is started in vain.
+            matrix_case.check_replayable(case, self._here.info, self._here.long_mode_only)
+        if self._is != (chosen, ram_bytes):
+            self.close()
+            self._is = chosen, ram_bytes
+            try:
+                self._rig = Rig(guest_of(case.engine, case.model.guest, self._here.program))
+            except (MachineError, Misuse) as error:
+                self._rig = error
+        if not isinstance(self._rig, Rig):
+            assert self._rig is not None
+            raise self._rig
+        try:
+            return matrix_case.replay_in(self._rig, case)
+        except MachineError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends the guest."""
+        rig, self._rig, self._is = self._rig, None, None
+        if isinstance(rig, Rig):
+            rig.guest.close()
+
+
+def _on(engine: str, info: MachineInfo, case: Case | MatrixCase) -> Case | MatrixCase:
+    """The case on another engine. One that has a single processor reads the entries as that."""
+    if isinstance(case, MatrixCase):
+        only = ENGINES[engine].processor(Processor()) is None
+        return replace(case, engine=engine, model=case.model.on(info) if only else case.model)
+    return replace(case, engine=engine)
+
+
+def replayed(case: Case | MatrixCase, program: str) -> Comparison:
+    """What comes of a case, of whichever kind, on its engine now."""
+    if isinstance(case, MatrixCase):
+        return matrix_case.replay(case, program=program)
+    return replay.replay(case, program=program)
+
+
+def answer_of(name: str, who: str, found: Comparison) -> Answer:
+    """What an engine says, by the comparison that came of asking it one question."""
+    if found.disagreements:
+        return Answer(name, who, False, found.disagreements[-1].observed)
+    if found.quirks:
+        return Answer(name, who, True, f"departs, as {', '.join(found.quirks)} has it")
+    return Answer(name, who, True, "as expected")

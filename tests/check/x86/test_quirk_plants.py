@@ -1,0 +1,333 @@
+"""No quirk excuses a wrong reference: neither one that is wrong as the engine is, nor one that is
+wrong beside it, under the same control state or on the same processor.
+
+The faults are planted in the reference, and what is asked is the command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from pytest import MonkeyPatch
+from typer.testing import CliRunner
+
+from harness.check.x86 import quirks
+from harness.check.x86.entries import PathEntries
+from harness.check.x86.matrix import chain as chains
+from harness.cli import application
+from harness.paging.bulk import End
+from harness.paging.format import Level
+from harness.paging.memory import Mask, Words
+from harness.paging.x86 import bulk as x86
+from harness.paging.x86.access import Error, Kind, Vector
+from harness.paging.x86.cpu import Cpu, Cr4
+from harness.paging.x86.formats import PAT_LARGE
+from harness.paging.x86.load import load
+from tests.check.x86.plants import (
+    PS,
+    A,
+    Plant,
+    in_answer,
+    in_push,
+    in_question,
+    mended,
+    of_another_cpu,
+    reserved_leaf,
+)
+
+pytestmark = pytest.mark.hw
+
+QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
+
+
+def lacking_present(patch: MonkeyPatch) -> None:
+    """Faults for reserved bits lack P."""
+    errors = x86._END_ERROR.copy()
+    errors[End.MALFORMED] = Error.RSVD
+    patch.setattr(x86, "_END_ERROR", errors)
+
+
+def accessed_where_denied(patch: MonkeyPatch) -> None:
+    """A is set in an entry of level 2 that maps a page, even if that denies the access."""
+    true = PathEntries.after
+
+    def planted(entries: PathEntries, made: Mask, accessed_anyway: Mask | None = None) -> Words:
+        after = true(entries, made, accessed_anyway)
+        large = (entries.before[2] & np.uint64(PS) != 0) & (entries.last[2] != 0)
+        after[2] |= large * np.uint64(A)
+        return after
+
+    patch.setattr(PathEntries, "after", planted)
+
+
+def pdptes_as_entries(patch: MonkeyPatch) -> None:
+    """PDPTEs are read at every walk, and marked; bits above the address alone are reserved."""
+    true = chains._walks
+
+    def planted(cpu: Cpu, lanes: Any, pdpte_reserved: int | None) -> Any:
+        return true(cpu, lanes, (1 << 64) - (1 << cpu.maxphyaddr))
+
+    patch.setattr(chains, "_walks", planted)
+
+
+def marked_pdptes(patch: MonkeyPatch) -> None:
+    """PDPTEs are registers, but marked."""
+    true = chains._walks
+
+    def planted(cpu: Cpu, lanes: Any, pdpte_reserved: int | None) -> Any:
+        walks, refused, _ = true(cpu, lanes, pdpte_reserved)
+        return walks, refused, true(cpu, lanes, (1 << 64) - (1 << cpu.maxphyaddr))[2]
+
+    patch.setattr(chains, "_walks", planted)
+
+
+def refused_pdptes(bits: int) -> Plant:
+    """More bits of a PDPTE are reserved."""
+
+    def loaded(before: Cpu, after: Cpu, memory: Any) -> Any:
+        pdptes = [memory.load(8 * number, 8) for number in range(4)]
+        if any(raw & 1 and raw & bits for raw in pdptes):
+            for number in range(4):
+                memory.octets[8 * number] |= 2  # reserved, and present is seen to
+        return load(before, after, memory)
+
+    return lambda patch: patch.setattr(chains, "load", loaded)
+
+
+def on(condition: Callable[[Cpu], bool], change: Callable[[int, Level], Level]) -> Plant:
+    """The levels of the format are changed on some processors."""
+
+    def plant(patch: MonkeyPatch) -> None:
+        true = Cpu.__dict__["format"].func
+
+        def planted(cpu: Cpu) -> Any:
+            format = true(cpu)
+            if not condition(cpu):
+                return format
+            levels = tuple(change(n, level) for n, level in enumerate(format.levels))
+            return replace(format, levels=levels)
+
+        patch.setattr(Cpu, "format", property(planted))
+
+    return plant
+
+
+def with_reserved(at: int, bits: int) -> Callable[[int, Level], Level]:
+    """More bits are reserved in the entries of a level."""
+
+    def changed(number: int, level: Level) -> Level:
+        if number != at:
+            return level
+        assert level.pointer is not None
+        more = level.pointer.reserved[0]._replace(mask=bits)
+        return level.changed(
+            lambda shape: (
+                replace(shape, reserved=(*shape.reserved, more)) if shape.points else shape
+            )
+        )
+
+    return changed
+
+
+IMPLICIT_NOT = in_question(implicit=np.zeros_like)
+RSVD_AS_ABSENT = in_answer(
+    lambda out, _: replace(
+        out, error=np.where(out.error & 8, out.error & ~np.uint32(9), out.error).astype(np.uint32)
+    )
+)
+ON_ITS_OWN_PDPTE = "family=pdpte and register=2 and access=read and ac=0 and maxphyaddr=40"
+BITS = "family=bits and access=read and by=user and ac=0 and XD=0 and P=1"
+
+PLANTS: dict[str, tuple[str, str, Plant]] = {
+    # As the engine is wrong.
+    "a fault for a reserved bit lacks P": ("4", f"{BITS} and maxphyaddr=40", lacking_present),
+    "a denied 1G page is accessed": (
+        "4",
+        "family=entry and level=2 and PS=1 and set=none and access=read and by=user and US=0"
+        " and amd=0 and page1gb=1 and maxphyaddr=40",
+        accessed_where_denied,
+    ),
+    "PS of a PDPTE is never reserved": (
+        "4",
+        f"{BITS} and level=2 and page1gb=0",
+        of_another_cpu(page1gb=True),
+    ),
+    "a 4M page has 40 bits": (
+        "32",
+        "family=bits and level=1 and PS=1 and P=1 and maxphyaddr=36 and access=read",
+        of_another_cpu(pse36=True, maxphyaddr=40),
+    ),
+    "bit 8 of a PML4E is ignored": (
+        "4",
+        f"{BITS} and level=3 and amd=1",
+        of_another_cpu(amd=False),
+    ),
+    "a push is as any access": (
+        "4",
+        "family=place and access=push and level=0 and offset=first and by=user",
+        in_push(Vector.GP),
+    ),
+    "an implicit access heeds AC": (
+        "4",
+        "family=rights and access=descriptor and by=supervisor",
+        IMPLICIT_NOT,
+    ),
+    "PDPTEs are entries": ("pae", ON_ITS_OWN_PDPTE, pdptes_as_entries),
+    "PDPTEs are marked": ("pae", ON_ITS_OWN_PDPTE, marked_pdptes),
+    # Beside it.
+    "without 1G pages bit 11 of a PDPTE is reserved": (
+        "4",
+        f"{BITS} and level=2 and page1gb=0",
+        on(lambda cpu: not cpu.page1gb, with_reserved(2, 1 << 11)),
+    ),
+    "without 1G pages PS of a PDPTE makes it absent": (
+        "4",
+        f"{BITS} and level=2 and page1gb=0 and PS=1 and set=none",
+        RSVD_AS_ABSENT,
+    ),
+    "without 1G pages PAT of a 2M page is reserved": (
+        "4",
+        f"{BITS} and level=1 and page1gb=0 and PS=1",
+        on(
+            lambda cpu: not cpu.page1gb,
+            lambda n, level: reserved_leaf(level, PAT_LARGE) if n == 1 else level,
+        ),
+    ),
+    "bit 8 of AMD's PDPTE is reserved": (
+        "4",
+        f"{BITS} and level=2 and amd=1 and G=1",
+        on(lambda cpu: cpu.amd, with_reserved(2, 1 << 8)),
+    ),
+    "bit 9 of AMD's PML4E is reserved": (
+        "4",
+        f"{BITS} and level=3 and amd=1 and G=0",
+        on(lambda cpu: cpu.amd, with_reserved(3, 1 << 9)),
+    ),
+    "without PSE-36 bit 9 of a 4M page's entry is reserved": (
+        "32",
+        "family=bits and pse36=0 and level=1 and PS=1 and P=1",
+        on(
+            lambda cpu: not cpu.pse36 and bool(cpu.cr4 & Cr4.PSE),
+            lambda n, level: reserved_leaf(level, 1 << 9) if n else level,
+        ),
+    ),
+    "bits 11:9 of a PDPTE are reserved": (
+        "pae",
+        "family=pdpte and access=read and maxphyaddr=40",
+        refused_pdptes(0b111 << 9),
+    ),
+    "bits 11:9 of the address's own PDPTE are reserved": (
+        "pae",
+        ON_ITS_OWN_PDPTE,
+        refused_pdptes(0b111 << 9),
+    ),
+    "a write to no canonical address is a stack fault": (
+        "4",
+        "family=place and access=write and level=0 and offset=first and by=user",
+        in_answer(
+            lambda out, kind: replace(
+                out,
+                vector=np.where(
+                    (out.vector == Vector.GP) & (kind == Kind.WRITE), np.uint8(12), out.vector
+                ),
+            )
+        ),
+    ),
+    "a stack fault writes CR2": (
+        "4",
+        "family=place and access=push and level=0 and offset=first and by=user",
+        in_answer(lambda out, _: replace(out, sets_cr2=out.sets_cr2 | (out.vector == Vector.SS))),
+    ),
+    "an implicit access to a supervisor's page is denied": (
+        "4",
+        "family=rights and access=descriptor and by=supervisor and ac=1 and SMAP=1",
+        in_answer(
+            lambda out, _: replace(
+                out,
+                vector=np.full_like(out.vector, Vector.PF),
+                error=np.where(out.vector == x86.ALLOWED, np.uint32(1), out.error),
+                sets_cr2=np.ones_like(out.sets_cr2),
+            )
+        ),
+    ),
+}
+
+
+def matrix(mode: str, where: str, *options: str) -> tuple[int, dict[str, Any]]:
+    """The exit code of the command, and what it prints; on one guest, so that faults are there."""
+    arguments = ["matrix", "--mode", mode, "--where", where, "--jobs", "1", "--json", *options]
+    result = CliRunner().invoke(application(arguments[0]), [*arguments, "--qemu", QEMU])
+    return result.exit_code, json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_fault_that_a_quirk_could_excuse_is_a_disagreement(
+    name: str, monkeypatch: MonkeyPatch
+) -> None:
+    mode, where, plant = PLANTS[name]
+    plant(monkeypatch)
+    code, report = matrix(mode, where)
+    assert (code, report["failure"]) == (1, None)
+    assert report["disagreements"] > 0
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_without_the_fault_there_is_no_disagreement(name: str) -> None:
+    mode, where, _ = PLANTS[name]
+    code, report = matrix(mode, where)
+    assert (code, report["disagreements"], report["news"]) == (0, 0, {})
+
+
+# ---- and where it does not show ----
+
+WHERE_IT_SHOWS = "family=bits and maxphyaddr=40 and set=51 and level=0"
+
+
+@pytest.mark.parametrize(("options", "expected"), [((), 4), (("--allow-news",), 0)])
+def test_a_quirk_that_does_not_show_is_an_exit_code_of_the_matrix(
+    options: tuple[str, ...], expected: int, monkeypatch: MonkeyPatch
+) -> None:
+    mended(quirks.RESERVED_WITHOUT_PRESENT)(monkeypatch)
+    code, report = matrix("4", WHERE_IT_SHOWS, *options)
+    assert (code, report["disagreements"]) == (expected, 0)
+    assert set(report["news"]) == {f"{quirks.RESERVED_WITHOUT_PRESENT.name} did not show"}
+
+
+@pytest.mark.parametrize(("options", "expected"), [((), 4), (("--allow-news",), 0)])
+def test_a_quirk_that_does_not_show_is_an_exit_code_of_validate(
+    options: tuple[str, ...], expected: int, monkeypatch: MonkeyPatch
+) -> None:
+    shown = validated()[1]["quirks"][quirks.RESERVED_WITHOUT_PRESENT.name]
+    mended(quirks.RESERVED_WITHOUT_PRESENT)(monkeypatch)
+    code, report = validated(*options)
+    assert (code, report["disagreements"]) == (expected, 0)
+    assert report["news"] == {f"{quirks.RESERVED_WITHOUT_PRESENT.name} did not show": shown}
+
+
+def test_what_is_amiss_is_told_beside_the_report(monkeypatch: MonkeyPatch) -> None:
+    mended(quirks.RESERVED_WITHOUT_PRESENT)(monkeypatch)
+    arguments = ["matrix", "--mode", "4", "--where", WHERE_IT_SHOWS, "--jobs", "1"]
+    result = CliRunner().invoke(application(arguments[0]), [*arguments, "--qemu", QEMU])
+    assert result.exit_code == 4
+    assert "follow a rule from which the engine is known to depart" in result.stderr
+
+
+@pytest.mark.parametrize("plant", [lacking_present, accessed_where_denied])
+def test_validate_is_not_excused_either(plant: Plant, monkeypatch: MonkeyPatch) -> None:
+    plant(monkeypatch)
+    code, report = validated()
+    assert (code, report["failure"]) == (1, None)
+    assert report["disagreements"] > 0
+
+
+def validated(*options: str) -> tuple[int, dict[str, Any]]:
+    """The same of `pagetable validate`, about tables with reserved bits."""
+    arguments = ["validate", "malformed", "--levels", "4", "--json", *options, "--qemu", QEMU]
+    result = CliRunner().invoke(application(arguments[0]), arguments)
+    return result.exit_code, json.loads(result.stdout)

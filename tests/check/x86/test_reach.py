@@ -1,0 +1,189 @@
+"""Every address bit of every kind of entry leads where the reference says, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from pytest import MonkeyPatch
+
+from harness.check.x86.reach import reached, spacious
+from harness.machine.errors import GuestLost
+from harness.machine.ram import HIGH
+from harness.machine.x86.guest import Guest
+from harness.paging.format import Field, Shape
+from harness.paging.x86 import formats, load
+from harness.paging.x86.cpu import Cpu, Mode
+from tests.check.x86.plants import Plant, in_levels
+
+pytestmark = pytest.mark.hw
+
+
+def bits(high: int, low: int) -> int:
+    return sum(1 << bit for bit in range(low, high + 1))
+
+
+LONG_MODE = {
+    "CR3": bits(39, 12),
+    "PML4E, pointer": bits(39, 12),
+    "PDPTE, pointer": bits(39, 12),
+    "PDPTE, leaf": bits(39, 30),
+    "PDE, pointer": bits(39, 12),
+    "PDE, leaf": bits(39, 21),
+    "PTE, leaf": bits(39, 12),
+}
+
+# The address bits of a processor whose physical addresses have 40 (SDM 4.3 to 4.5).
+ADDRESS_BITS = {
+    "32": {
+        "CR3": bits(31, 12),
+        "PDE, pointer": bits(31, 12),
+        "PDE, leaf": bits(39, 22),
+        "PTE, leaf": bits(31, 12),
+    },
+    "pae": {
+        "CR3": bits(31, 5),
+        "PDPTE": bits(39, 12),
+        "PDE, pointer": bits(39, 12),
+        "PDE, leaf": bits(39, 21),
+        "PTE, leaf": bits(39, 12),
+    },
+    "4": LONG_MODE,
+    "5": {**LONG_MODE, "PML5E, pointer": bits(39, 12)},
+}
+
+
+@pytest.fixture(scope="module")
+def guest() -> Iterator[Guest]:
+    with spacious() as guest:
+        yield guest
+
+
+@pytest.mark.parametrize("address", [*(1 << bit for bit in range(32, 40)), (1 << 40) - 8])
+def test_qemu_has_high_ram_at_the_addresses_that_it_is_named_by(guest: Guest, address: int) -> None:
+    word = guest.ram.high[address - HIGH.start :][:8]
+    word[:] = 1, 2, 3, 4, 5, 6, 7, 8
+    assert guest.monitor.read_physical(address, 8) == word.tobytes()
+    word[:] = 0
+
+
+@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+def test_every_address_bit_leads_where_the_reference_says(guest: Guest, mode: Mode) -> None:
+    found = list(reached(guest, [mode]))
+    wrong = [one for reach in found for one in reach.comparison.disagreements]
+    assert not wrong
+    assert {reach.entry: reach.proven for reach in found} == ADDRESS_BITS[mode.value]
+
+
+# ---- faults in the reference ----
+
+
+def masked(shape: Shape, kept: int) -> Shape:
+    """The shape with less of its address."""
+    fields = tuple(Field(field.mask & kept, field.shift) for field in shape.address)
+    return replace(shape, address=fields)
+
+
+def pointers(level: int, kept: int) -> Plant:
+    """Pointers of one level have less of their address."""
+    return in_levels(
+        lambda n, here: (
+            here.changed(lambda shape: masked(shape, kept) if shape.points else shape)
+            if n == level
+            else here
+        )
+    )
+
+
+def leaves(level: int, kept: int) -> Plant:
+    """The same of leaves."""
+    return in_levels(
+        lambda n, here: (
+            here.changed(lambda shape: shape if shape.points else masked(shape, kept))
+            if n == level
+            else here
+        )
+    )
+
+
+def scattered(by: int) -> Plant:
+    """The upper bits of the address of a 4M page are taken for others."""
+
+    def shifted(shape: Shape) -> Shape:
+        whole, upper = shape.address
+        return replace(shape, address=(whole, Field(upper.mask, upper.shift + by)))
+
+    return in_levels(
+        lambda n, here: (
+            here.changed(lambda shape: shape if shape.points else shifted(shape)) if n else here
+        )
+    )
+
+
+def pdptes(kept: int) -> Plant:
+    """PDPTEs of PAE paging have less of their address."""
+    usual = formats.pdpte
+    return lambda patch: patch.setattr(formats, "pdpte", lambda m: masked(usual(m), kept))
+
+
+def pdpte_tables(patch: MonkeyPatch) -> None:
+    """CR3 leads to PDPTEs at multiples of 64 bytes."""
+    read = load.read_pdptes
+    patch.setattr(load, "read_pdptes", lambda memory, cr3: read(memory, cr3 & ~bits(5, 0)))
+
+
+def root_tables(patch: MonkeyPatch) -> None:
+    """CR3 leads nowhere above 4 GiB."""
+    roots: Callable[[Cpu], object] = Cpu.__dict__["roots"].func
+    below = property(lambda cpu: roots(replace(cpu, cr3=cpu.cr3 & bits(31, 0))))
+    patch.setattr(Cpu, "roots", below)
+
+
+FAULTS: dict[str, tuple[str, str, Plant]] = {
+    **{
+        f"{mode}, {name} without bit {bit}": (mode, f"{name}, leaf", leaves(level, ~(1 << bit)))
+        for mode, name, level, bit in (
+            ("32", "PTE", 0, 31),
+            ("pae", "PTE", 0, 32),
+            ("pae", "PDE", 1, 39),
+            ("4", "PTE", 0, 39),
+            ("4", "PDE", 1, 35),
+            ("5", "PDPTE", 2, 32),
+        )
+    },
+    **{
+        f"{mode}, table of a {name} below 4 GiB": (
+            mode,
+            f"{name}, pointer",
+            pointers(level, bits(31, 0)),
+        )
+        for mode, names in (
+            ("pae", ("PDE",)),
+            ("4", ("PDE", "PDPTE", "PML4E")),
+            ("5", ("PML5E",)),
+        )
+        for level, name in enumerate(("PDE", "PDPTE", "PML4E", "PML5E"), 1)
+        if name in names
+    },
+    "32, 4M page: bit 13 is address bit 33": ("32", "PDE, leaf", scattered(1)),
+    "32, 4M page: bit 13 is address bit 31": ("32", "PDE, leaf", scattered(-1)),
+    "32, 4M page without bit 20": ("32", "PDE, leaf", leaves(1, ~(1 << 20))),
+    "pae, PDPTE without bit 36": ("pae", "PDPTE", pdptes(~(1 << 36))),
+    "pae, CR3 without bit 5": ("pae", "CR3", pdpte_tables),
+}
+
+
+@pytest.mark.parametrize(("mode", "entry", "plant"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_fault_in_the_reference_is_seen_in_its_entry_alone(
+    guest: Guest, monkeypatch: MonkeyPatch, mode: str, entry: str, plant: Plant
+) -> None:
+    plant(monkeypatch)
+    found = list(reached(guest, [Mode(mode)]))
+    assert {reach.entry for reach in found if reach.comparison.disagreed} == {entry}
+
+
+def test_a_root_table_that_is_elsewhere_loses_the_guest(monkeypatch: MonkeyPatch) -> None:
+    root_tables(monkeypatch)
+    with spacious() as guest, pytest.raises(GuestLost):
+        list(reached(guest, [Mode.LEVEL_4]))

@@ -1,0 +1,171 @@
+"""The second reading says of random accesses what the rules say that the tests have from the
+manual, and knows as little as those of how the library reads."""
+
+from __future__ import annotations
+
+import ast
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.check.x86 import second_reading
+from harness.check.x86.cases import Cases
+from harness.check.x86.second_reading import Asked, Reading, Stop, Walked, at
+from harness.paging.memory import BufferMemory
+from harness.paging.x86.access import Access, Kind
+from harness.paging.x86.bulk import ALLOWED
+from harness.paging.x86.cpu import Cpu
+from tests.paging import rules
+from tests.paging.machines import cpu_of, random_addresses, random_machine, random_memory
+from tests.paging.rules import KINDS, Machine, Translation
+from tests.paging.x86 import drawn
+
+SEEDS, LANES = 60, 80
+
+STOPS = {
+    "page": Stop.PAGE,
+    "not present": Stop.ABSENT,
+    "no PDPTE": Stop.ABSENT,
+    "reserved": Stop.RESERVED,
+    "not canonical": Stop.OUTSIDE,
+    "no memory": Stop.UNBACKED,
+}
+
+
+def cases_of(machine: Machine, addresses: list[int], made: list[Access]) -> Cases:
+    return Cases(
+        np.array(addresses, np.uint64),
+        np.array([access.kind for access in made], np.uint8),
+        np.array([access.user for access in made]),
+        np.full(len(made), machine.ac),
+        np.array([access.implicit for access in made]),
+    )
+
+
+def pdptes(source: random.Random, machine: Machine) -> bytes:
+    """Four that at times cannot be loaded."""
+    found = bytearray()
+    for _ in range(4):
+        raw = source.randrange(drawn.TABLES) << 12 | source.choice((0, 1, 1, 1, 9, 17, 0xE01))
+        if source.random() < 0.05:
+            raw |= 1 << source.randrange(1, 64)
+        found += raw.to_bytes(8, "little")
+    return bytes(found)
+
+
+def met(
+    source: random.Random, machine: Machine, cases: Cases, walks: list[Translation], loaded: bytes
+) -> Asked:
+    """What the accesses meet; where a walk comes to no entry, some entry that does not matter."""
+    words = np.array(
+        [[source.getrandbits(64) for _ in walks] for _ in range(max(machine.levels, 2))], np.uint64
+    )
+    words = words[:2] if machine.levels == 3 else words
+    missing = np.zeros(words.shape, np.bool_)
+    for lane, walk in enumerate(walks):
+        for number, (_, raw) in enumerate(walk.used):
+            words[len(words) - 1 - number, lane] = raw
+        if walk.end == "no memory":
+            assert walk.level is not None
+            missing[walk.level, lane] = True
+    four = [int.from_bytes(loaded[8 * n : 8 * n + 8], "little") for n in range(4)]
+    count = 4 if machine.levels == 3 else 0
+    raws = np.repeat(np.array(four[:count], np.uint64)[:, None], len(walks), axis=1)
+    numbers = np.repeat(np.arange(count, dtype=np.uint8)[:, None], len(walks), axis=1)
+    return Asked(cpu_of(replaced(machine)), cases, words, raws, numbers, missing)
+
+
+def replaced(machine: Machine) -> Machine:
+    """The machine as the library can have it: none of its own PDPTEs is looked at."""
+    return Machine(**{**vars(machine), "pdptes": (0, 0, 0, 0)})
+
+
+def drawn_case(
+    source: random.Random, levels: int
+) -> tuple[Machine, bytearray, bytes, Machine | None]:
+    """A machine, memory, its PDPTEs, and the machine with all loaded; None where that faults."""
+    machine = Machine(**{**vars(random_machine(source, levels)), "lam": False})
+    memory = bytearray(random_memory(source.getrandbits(32), machine).octets)
+    cr3 = source.randrange(drawn.TABLES) << 12
+    if levels == 3:
+        memory[cr3 : cr3 + 32] = pdptes(source, machine)
+    return machine, memory, bytes(memory[cr3 : cr3 + 32]), rules.load_cr3(machine, memory, cr3)
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4, 5], ids=["32-bit", "pae", "4-level", "5-level"])
+def test_the_second_reading_follows_the_rules(levels: int) -> None:
+    source, stops = random.Random(levels), set()
+    for _ in range(SEEDS):
+        machine, memory, four, loaded = drawn_case(source, levels)
+        addresses = random_addresses(source.getrandbits(32), machine, LANES)
+        made = [drawn.access(source) for _ in range(LANES)]
+        cases = cases_of(machine, addresses, made)
+        walks = [
+            rules.walk(loaded, memory, address) if loaded else Translation("refused", None)
+            for address in addresses
+        ]
+        reading = Reading(met(source, machine, cases, walks, four))
+        vector, error = reading.exceptions()
+        for lane, (address, access, walk) in enumerate(zip(addresses, made, walks, strict=True)):
+            shown = f"{loaded} {address:#x} {access} {walk}"
+            stop = STOPS.get(walk.end, Stop.REFUSED)
+            stops.add(stop)
+            assert reading.walked.stop[lane] == stop, shown
+            if stop is Stop.UNBACKED:
+                continue
+            if loaded is None:
+                assert (int(vector[lane]), int(error[lane])) == (13, 0), shown
+                continue
+            kind = KINDS[int(access.kind)]
+            by_rules = rules.access(loaded, memory, address, kind, access.user, access.implicit)
+            assert by_rules is not None
+            expected = ALLOWED if by_rules.vector is None else by_rules.vector
+            assert (int(vector[lane]), int(error[lane])) == (expected, by_rules.error), shown
+            assert bool(reading.allowed[lane]) == (by_rules.vector is None), shown
+            if walk.level is not None:
+                assert reading.walked.level[lane] == walk.level, shown
+            if walk.end == "page" and levels > 3:
+                assert int(reading.physical[lane]) == walk.physical, shown
+    outside = {Stop.OUTSIDE} if levels > 3 else {Stop.REFUSED} if levels == 3 else set()
+    assert stops == {Stop.PAGE, Stop.ABSENT, Stop.RESERVED, Stop.UNBACKED} | outside
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4, 5], ids=["32-bit", "pae", "4-level", "5-level"])
+def test_it_finds_the_entries_in_memory(levels: int) -> None:
+    source = random.Random(levels)
+    for _ in range(SEEDS):
+        machine, memory, _, loaded = drawn_case(source, levels)
+        if loaded is None:
+            continue
+        addresses = random_addresses(source.getrandbits(32), machine, LANES)
+        cases = cases_of(machine, addresses, [Access(Kind.READ, False)] * LANES)
+        cpu: Cpu = cpu_of(loaded)
+        reading = Reading(at(cpu, BufferMemory(memory), cases))
+        for lane, address in enumerate(addresses):
+            walk = rules.walk(loaded, memory, address)
+            assert reading.walked.stop[lane] == STOPS[walk.end]
+            for number, (_, raw) in enumerate(walk.used):
+                assert int(reading.asked.words[-1 - number, lane]) == raw
+
+
+KNOWN_NAMES = {"Access", "Kind", "ALLOWED", "Outcomes", "Bytes", "Cpu", "Mask", "Memory", "Words"}
+"""Of the library, what names types, kinds of accesses and registers, and decides nothing."""
+
+
+def test_it_uses_nothing_by_which_the_library_decides() -> None:
+    tree = ast.parse(Path(second_reading.__file__).read_text())
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("harness.paging")
+        for alias in node.names
+    }
+    assert imported <= KNOWN_NAMES
+    derived = {name for name, value in vars(Cpu).items() if not callable(value)} - set(
+        Cpu.__dataclass_fields__
+    )
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    ours = {*Asked.__dataclass_fields__, *Walked.__dataclass_fields__}
+    assert not used & {name for name in derived - ours if not name.startswith("_")}

@@ -2,8 +2,8 @@
 
 Sourced by gdb, in whose Python nothing but the standard library is sure to be there: the entries
 on the way of the address are read here, and the program `pagetable` says what they mean. So is the
-frame of the last page fault, by the rules of `harness.inspect.frame`. Options after the address are
-the program's own. The target is QEMU's gdb stub, whose monitor reads physical memory.
+frame of the last page fault, by the rules of `harness.inspect.x86.frame`. Options after the address
+are the program's own. The target is QEMU's gdb stub, whose monitor reads physical memory.
 """
 
 from __future__ import annotations

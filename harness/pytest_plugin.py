@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from harness.check.compare import Comparison
     from harness.check.x86.live import Live
     from harness.check.x86.space import GuestSpace
-    from harness.inspect.expect import Expectations, Wanted
+    from harness.inspect.x86.expect import Expectations, Wanted
     from harness.machine.plugin import Watched
     from harness.machine.x86.guest import Guest
     from harness.paging.address import Span
@@ -300,7 +300,7 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
     be accessed and dirty afterwards.
 
     `expect` says what was meant: what addresses grant, and where they lead, in the words of
-    `harness.inspect.expect`, or the path of a file of them; with `strict` nothing else may be
+    `harness.inspect.x86.expect`, or the path of a file of them; with `strict` nothing else may be
     mapped.  The test fails, as `pagetable fault` explains it, where the tables say something else.
     The machine is asked about the first and the last address of each expectation too.
 
@@ -314,7 +314,7 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
     from harness.check.x86.live import NOT_SHOWN, Live
     from harness.check.x86.validate import compare_space
     from harness.check.x86.window import check_root
-    from harness.inspect.expect import expectations, places
+    from harness.inspect.x86.expect import expectations, places
     from harness.machine.errors import MachineError
     from harness.paging import bulk
     from harness.paging.memory import BufferMemory
@@ -442,8 +442,8 @@ def flushes() -> Flushes:
 
 def _unmet(cpu: Cpu, memory: BufferMemory, meant: Expectations, *aside: Span) -> list[str]:
     """In what the tables are not as was meant, in lines; none where they are."""
-    from harness.inspect.expect import unmet
     from harness.inspect.snapshot import Snapshot
+    from harness.inspect.x86.expect import unmet
     from harness.report.expect import unmet_lines
 
     snapshot = Snapshot("", cpu, memory, (memory.span,))

@@ -11,11 +11,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "harness"
 
 
-@pytest.mark.parametrize("name", ["paging", "machine", "check", "inspect", "report"])
+@pytest.mark.parametrize("name", ["paging", "machine", "check", "inspect", "inspect.x86", "report"])
 def test_the_index_of_a_package_names_its_modules(name: str) -> None:
     documented = importlib.import_module(f"harness.{name}").__doc__ or ""
-    there = {path.stem for path in (PACKAGE / name).glob("*.py")} - {"__init__"}
-    folders = {path.parent.name for path in (PACKAGE / name).glob("*/__init__.py")}
+    package = PACKAGE.joinpath(*name.split("."))
+    there = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    folders = {path.parent.name for path in package.glob("*/__init__.py")}
     named = set(re.findall(r"`(\w+)`", documented))
     assert there <= named
     begun = {one for line in documented.splitlines() for one in re.findall(r"^`(\w+)`", line)}

@@ -14,14 +14,14 @@ from harness.cli.source import KINDS, Source
 
 if TYPE_CHECKING:
     from harness.inspect.fault import Explanation, Reproduction, SeenFault
-    from harness.inspect.oops import Report
     from harness.inspect.snapshot import Snapshot
     from harness.inspect.translation import Differing, Translation
+    from harness.inspect.x86.oops import Report
 
 
 def explain_report(source: Source, name: str, as_json: bool) -> None:
     """Explains the report in a file, or in standard input."""
-    from harness.inspect import oops
+    from harness.inspect.x86 import oops
 
     report = oops.read(text_of(name))
     where = "standard input" if name == "-" else name
@@ -65,7 +65,7 @@ def _alone(source: Source, report: Report, title: str) -> Snapshot | None:
 def _tables(source: Source, report: Report) -> Iterator[Snapshot | None]:
     """The tables of the source that is named, as the registers of the report have them; None where
     none is."""
-    from harness.inspect.frame import raised
+    from harness.inspect.x86.frame import raised
     from harness.paging.x86.cpu import Cpu
 
     named = [kind for kind in KINDS if getattr(source, kind) is not None]
@@ -123,7 +123,7 @@ _SOURCES: Final = "add --qmp SOCKET, --core FILE or --ram FILE"
 
 def _bare_registers(report: Report, as_json: bool) -> None:
     """What follows from registers alone, and what is missing."""
-    from harness.inspect.registers import facts
+    from harness.inspect.x86.registers import facts
 
     cr2 = report.rest.get("cr2")
     told = [*facts(report.registers, report.rest)]
@@ -149,8 +149,8 @@ class _Answer:
         self, report: Report, alone: Snapshot | None, tables: Snapshot | None, vcpu: int
     ) -> None:
         from harness.inspect.fault import compare, explain_all, read_code
-        from harness.inspect.frame import raised
         from harness.inspect.translation import agreement, translate
+        from harness.inspect.x86.frame import raised
         from harness.paging.address import Virtual
 
         snapshot = alone or tables

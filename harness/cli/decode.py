@@ -100,11 +100,11 @@ def decode(
     Example: pagetable decode pmd=19f063 pte=8000000000193163
     """
     with sentences():
-        from harness.inspect import cr3
         from harness.inspect import decode as entries
-        from harness.inspect import linux as dialect
-        from harness.inspect.likely import highest_bit, likely, narrower
         from harness.inspect.names import level_named
+        from harness.inspect.x86 import cr3
+        from harness.inspect.x86 import linux as dialect
+        from harness.inspect.x86.likely import highest_bit, likely, narrower
         from harness.machine.errors import Misuse
         from harness.report import decode as reports
         from harness.report.objects import bare, cpu_object

@@ -205,7 +205,7 @@ def _question(
 def _last_fault(snapshot: Snapshot, vcpu: int, asked: Question) -> tuple[Snapshot, Question]:
     """What is asked, of the last page fault of a processor; and the snapshot with a note of where
     that is from."""
-    from harness.inspect.frame import raised
+    from harness.inspect.x86.frame import raised
 
     found = raised(snapshot, vcpu)
     if asked.code is None and not asked.accesses:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from harness.inspect.memory_type import Types
     from harness.inspect.ranges import Chosen
+    from harness.inspect.x86.memory_type import Types
     from harness.paging.address import Span
     from harness.paging.x86.cpu import Cpu
 
@@ -43,7 +43,7 @@ Within = Annotated[
 def types_of(pat: str | None) -> Types:
     """The memory types of a value of IA32_PAT; QuestionError where a byte of it is none."""
     from harness.cli.source import number
-    from harness.inspect.memory_type import types
+    from harness.inspect.x86.memory_type import types
 
     return types(None if pat is None else number("IA32_PAT", pat))
 

@@ -19,8 +19,8 @@ from harness.cli.source import Source, with_source
 from harness.cli.witnesses import answers_of_all
 
 if TYPE_CHECKING:
-    from harness.inspect.prove import Proved
     from harness.inspect.snapshot import Snapshot
+    from harness.inspect.x86.prove import Proved
 
 
 @with_source
@@ -69,8 +69,8 @@ def prove(
     Example: pagetable prove --ram ram.bin@0x2000000 --cr3 0x2000000 --expect kernel.toml
     """
     with sentences():
-        from harness.inspect.expect import load
-        from harness.inspect.prove import prove as proof
+        from harness.inspect.x86.expect import load
+        from harness.inspect.x86.prove import prove as proof
         from harness.machine.errors import Misuse
         from harness.report import check
         from harness.report import prove as reports
@@ -117,7 +117,7 @@ def _everyone_asked(
     """The proof with what every engine says of its first disagreements, and the interruption if not
     all were asked."""
     from harness.check.compare import EXAMPLES
-    from harness.inspect.prove import ask_every
+    from harness.inspect.x86.prove import ask_every
 
     found = proved.checked.disagreements[:EXAMPLES]
     ask = partial(ask_every, snapshot, found)

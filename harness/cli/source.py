@@ -222,7 +222,7 @@ class Source:
             return snapshot
         from dataclasses import replace
 
-        from harness.inspect.doubt import doubt
+        from harness.inspect.x86.doubt import doubt
 
         found = doubt(snapshot.cpu, snapshot.memory)
         return replace(snapshot, assumed=(*snapshot.assumed, found)) if found else snapshot

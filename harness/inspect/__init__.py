@@ -13,33 +13,19 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `symbols`      names of code addresses, from an ELF file or a list: `symbols` gives Symbols
 `names`        what levels are called: `level_named`
 `held`         all tables of a space, read at one moment, and how many they may be
-`engine`       how the engine of a guest reads its tables, where that is not by the rules
 `sources`      one module a kind of source
+`x86`          what only x86's processors and their systems have
 `decode`       an entry as the machine reads it: `read` gives a Reading of Parts
-`cr3`          the register CR3 as the machine reads it: `read` gives a Register of Parts
-`linux`        the same entry as Linux reads it: `read` gives a LinuxReading of Bits
-`likely`       what an entry that makes no sense probably is
 `translation`  an address: `translate` gives a Translation of Stages, with rights as they accumulate
-`oops`         what texts of crashes say, of Linux and of QEMU: `read` gives a Report
-`frame`        the page fault that a processor raised last: `raised`, by CR2 and its stack
-`registers`    what registers alone say of a page fault: `facts`
 `fault`        an access: `explain` gives an Explanation; a fault that was seen: `read_code` gives a
                SeenFault, and `compare` says whether the tables give it: a Reproduction
-`expect`       what tables are meant to say: `expectations` reads it, `unmet` gives what is Unmet
-`lacking`      the entries that an expectation asks for where nothing is mapped
-`remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
-`memory_type`  what PAT, PCD and PWT make of a page: its memory type
 `overlay`      memory with some words changed, to try a change without making it
 `graph`        the tables of a space, each once a level, and rows with the number of their addresses
 `ranges`       a whole space, neighbours merged, shared tables folded: `dump` gives a Dump of Ranges
 `select`       conditions on pages: `w and x and not user`
-`prove`        the tables of any program, put into a guest's memory and proved there
-`check`        what a foreign guest's QEMU makes of its tables, beside the reference
 `find`         from physical memory back: its addresses, the tables there, what is mapped twice
 `garbage`      tables whose content cannot be meant
 `lint`         rules about whole spaces, and what breaks them: `lint` gives what is Broken
-`needs`        what the processor itself needs of a space: GDT, IDT, TSS, stacks, handlers
 `tour`         a table at a time: where one is, and where one can go
-`doubt`        why the root may be another than was meant
 `diff`         two spaces, or two moments of one: `diff` gives the Difference, each a Change
 """

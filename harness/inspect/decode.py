@@ -12,8 +12,8 @@ from enum import Enum
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from harness.inspect.memory_type import AT_RESET, BITS, index_of
 from harness.inspect.snapshot import QuestionError
+from harness.inspect.x86.memory_type import AT_RESET, BITS, index_of
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.format import Field, Reserved, Shape
 from harness.paging.table import Table

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from harness.inspect.decode import Bits
-from harness.inspect.frame import INSTRUCTION_BYTES
-from harness.inspect.likely import NARROWEST, highest_bit, narrower
-from harness.inspect.remedy import Remedy, remedies
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.tour import lines as lines_of
 from harness.inspect.translation import Stage, Translation, is_backed, translate
+from harness.inspect.x86.frame import INSTRUCTION_BYTES
+from harness.inspect.x86.likely import NARROWEST, highest_bit, narrower
+from harness.inspect.x86.remedy import Remedy, remedies
 from harness.paging.address import Physical, Virtual
 from harness.paging.bulk import End
 from harness.paging.entry import Leaf, Pointer

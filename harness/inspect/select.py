@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from harness.check import where
 from harness.check.keys import RIGHTS, in_units
-from harness.inspect import memory_type
 from harness.inspect.graph import RowKind, Rows
-from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Chosen
 from harness.inspect.snapshot import QuestionError
+from harness.inspect.x86 import memory_type
+from harness.inspect.x86.memory_type import Types
 from harness.paging.bulk import granted_by
 from harness.paging.format import Format
 from harness.paging.memory import Mask

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from harness.inspect import decode
 from harness.inspect.decode import MemoryType, Reading
-from harness.inspect.likely import likely
-from harness.inspect.linux import LinuxReading
-from harness.inspect.linux import read as read_linux
 from harness.inspect.snapshot import Given, QuestionError, Snapshot
+from harness.inspect.x86.likely import likely
+from harness.inspect.x86.linux import LinuxReading
+from harness.inspect.x86.linux import read as read_linux
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bulk import End
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer

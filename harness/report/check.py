@@ -9,7 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from harness.inspect.check import Checked
+from harness.inspect.x86.check import Checked
 from harness.report import files
 from harness.report.objects import answer
 from harness.report.state import cr3_text, notes

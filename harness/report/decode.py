@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.check.keys import in_units
-from harness.inspect.cr3 import Register
 from harness.inspect.decode import Bits, Part, Reading, Role
-from harness.inspect.linux import LinuxReading
+from harness.inspect.x86.cr3 import Register
+from harness.inspect.x86.linux import LinuxReading
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.linux import entries
 from harness.report.text import aligned, all_digits, bits_name

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from harness.check.keys import in_units
-from harness.inspect.expect import SAYING, Unmet
 from harness.inspect.fault import Explanation, explain
 from harness.inspect.snapshot import Snapshot
+from harness.inspect.x86.expect import SAYING, Unmet
 from harness.paging.address import Span
 from harness.paging.walk import walk
 from harness.paging.x86.access import Allowed, Fault, Reason, outcome

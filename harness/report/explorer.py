@@ -17,10 +17,11 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static
 
-from harness.inspect import decode, find, graph, linux, tour
+from harness.inspect import decode, find, graph, tour
 from harness.inspect.number import read
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.tour import Line, Place
+from harness.inspect.x86 import linux
 from harness.machine.errors import MachineError
 from harness.paging.address import Virtual
 from harness.paging.entry import Absent, Leaf, Malformed

@@ -10,9 +10,9 @@ from harness.check.keys import in_units
 from harness.inspect import decode
 from harness.inspect.decode import Role
 from harness.inspect.fault import Explanation, Reproduction, SeenFault
-from harness.inspect.likely import destination
-from harness.inspect.remedy import EntryChange, Missing, Remedy, Setting
 from harness.inspect.translation import Stage, Translation
+from harness.inspect.x86.likely import destination
+from harness.inspect.x86.remedy import EntryChange, Missing, Remedy, Setting
 from harness.paging.entry import Leaf
 from harness.paging.table import Slot
 from harness.paging.x86 import formats

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from harness.inspect.memory_type import AT_RESET
 from harness.inspect.ranges import dump
 from harness.inspect.select import condition
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import translate
+from harness.inspect.x86.memory_type import AT_RESET
 from harness.paging.address import Virtual
 from harness.paging.memory import Memory
 from harness.paging.x86.cpu import Cpu

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.inspect.lint import Broken, Finding, Severity
-from harness.inspect.memory_type import Types
+from harness.inspect.x86.memory_type import Types
 from harness.report.objects import slot_object, span_object
 from harness.report.text import aligned, counted
 

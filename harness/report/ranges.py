@@ -9,11 +9,11 @@ from functools import lru_cache
 from typing import Any, Final
 
 from harness.check.keys import in_units
-from harness.inspect import memory_type
 from harness.inspect.graph import RowKind
-from harness.inspect.memory_type import Types
 from harness.inspect.ranges import Dump, Range
 from harness.inspect.select import KINDS, fields
+from harness.inspect.x86 import memory_type
+from harness.inspect.x86.memory_type import Types
 from harness.paging.format import Format
 from harness.paging.x86.access import never_withheld
 from harness.paging.x86.cpu import Cpu

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.inspect import cr3
 from harness.inspect.decode import Role
 from harness.inspect.snapshot import Snapshot
+from harness.inspect.x86 import cr3
 from harness.paging.x86.cpu import Cpu, Mode
 from harness.report.visible import visible
 

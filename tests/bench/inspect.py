@@ -19,11 +19,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from harness.inspect import graph, memory_type
+from harness.inspect import graph
 from harness.inspect.find import addresses
 from harness.inspect.ranges import dump
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import qmp
+from harness.inspect.x86 import memory_type
 from harness.machine.foreign import conversation
 from harness.paging import bulk
 from harness.paging.address import Physical

@@ -16,11 +16,11 @@ import pytest
 
 from harness.check.x86 import probes
 from harness.cli.ending import DISAGREEMENT, MISUSE
-from harness.inspect.expect import ACCESSES
-from harness.inspect.prove import _processor as processor_for
-from harness.inspect.prove import _room as room_for
-from harness.inspect.prove import prove
 from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.x86.expect import ACCESSES
+from harness.inspect.x86.prove import _processor as processor_for
+from harness.inspect.x86.prove import _room as room_for
+from harness.inspect.x86.prove import prove
 from harness.machine.machine import Processor
 from harness.machine.registry import engine_named
 from harness.paging import bulk

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from harness.inspect.lint import NEED_RULES, RULES, Broken, Severity, lint
-from harness.inspect.memory_type import AT_RESET, types
 from harness.inspect.snapshot import Snapshot
+from harness.inspect.x86.memory_type import AT_RESET, types
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Mode

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from harness.inspect import graph, select
-from harness.inspect.memory_type import types
 from harness.inspect.ranges import dump
 from harness.inspect.select import condition, fields
 from harness.inspect.snapshot import QuestionError
+from harness.inspect.x86.memory_type import types
 from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from tests.inspect.spaces import PCD, PS, PWT, RW, US, XD, A, D, G, P, memory_of
 

@@ -10,9 +10,9 @@ from harness.inspect import graph
 from harness.inspect.diff import Change, diff
 from harness.inspect.find import addresses
 from harness.inspect.graph import RowKind
-from harness.inspect.memory_type import types
 from harness.inspect.ranges import Dump, Range, dump
 from harness.inspect.select import condition
+from harness.inspect.x86.memory_type import types
 from harness.machine.foreign import conversation
 from harness.machine.monitor import parse_tlb
 from harness.paging.address import Physical, Span

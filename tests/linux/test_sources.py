@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.inspect.check import check
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import core, qmp
+from harness.inspect.x86.check import check
 from harness.machine.foreign import conversation
 from images.linux.machine import Booted
 from tests.inspect.spaces import listed, same

@@ -25,7 +25,7 @@ from tests.mutants.run import KILLED, TIME, run
 LISTED = Path("tests/mutants/equivalent.toml")
 
 TESTS = {
-    "paging": ["tests/paging", "tests/inspect/test_likely.py", "-m", "not hw"],
+    "paging": ["tests/paging", "tests/inspect/x86/test_likely.py", "-m", "not hw"],
     "inspect": [
         "tests/inspect",
         *(f"tests/cli/test_{name}_command.py" for name in ("check", "prove")),

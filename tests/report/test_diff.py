@@ -8,8 +8,8 @@ import numpy as np
 
 from harness.inspect import graph
 from harness.inspect.diff import diff
-from harness.inspect.memory_type import types
 from harness.inspect.snapshot import Snapshot
+from harness.inspect.x86.memory_type import types
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu
 from harness.report.diff import diff_lines, head_lines, summary

@@ -10,8 +10,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from harness.inspect.fault import Explanation, compare, explain, read_code
-from harness.inspect.remedy import Remedy
 from harness.inspect.snapshot import Snapshot
+from harness.inspect.x86.remedy import Remedy
 from harness.paging.address import Span, Virtual
 from harness.paging.x86.access import Access, Fault, Kind, Vector
 from harness.paging.x86.cpu import Cpu, Cr4, Mode

@@ -38,8 +38,8 @@ from tests.cli.programs import MEANT, TEXT, Program
 from tests.cli.test_rules_command import REPORT, differing
 from tests.cli.test_validate_command import wrong
 from tests.flushes import guests
-from tests.inspect import oopses
 from tests.inspect.sources.machines import STUB, running
+from tests.inspect.x86 import oopses
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
 WHOLE = schema()

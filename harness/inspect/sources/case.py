@@ -9,10 +9,10 @@ from pathlib import Path
 from harness.check.layouts import parse
 from harness.check.x86.matrix import case as matrix_case
 from harness.check.x86.matrix.case import MatrixCase
-from harness.inspect import engine
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources.layout import built
-from harness.inspect.sources.registers import cpu_with
+from harness.inspect.x86 import engine
+from harness.inspect.x86.processor import cpu_with
 
 
 def snapshot(path: Path, registers: Mapping[str, int]) -> Snapshot:

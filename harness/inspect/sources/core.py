@@ -21,11 +21,12 @@ from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
-from harness.inspect import engine
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import kdump, signature, vmcoreinfo
 from harness.inspect.sources.content import Content
-from harness.inspect.sources.registers import (
+from harness.inspect.sources.segments import SegmentMemory
+from harness.inspect.x86 import engine
+from harness.inspect.x86.processor import (
     AC,
     CODE_64,
     cpu_with,
@@ -34,7 +35,6 @@ from harness.inspect.sources.registers import (
     unseen_keys,
     unseen_model,
 )
-from harness.inspect.sources.segments import SegmentMemory
 from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Efer
 
 LOAD, NOTE = 1, 4

@@ -13,11 +13,12 @@ from typing import Final
 
 import numpy as np
 
-from harness.inspect import decode, engine
-from harness.inspect.likely import NARROWEST
+from harness.inspect import decode
 from harness.inspect.names import LINUX, level_named, name_of
 from harness.inspect.snapshot import Given, QuestionError, Snapshot
-from harness.inspect.sources.registers import cpu_with
+from harness.inspect.x86 import engine
+from harness.inspect.x86.likely import NARROWEST
+from harness.inspect.x86.processor import cpu_with
 from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Pointer
 from harness.paging.memory import Mask, Memory, Words

@@ -9,7 +9,7 @@ import numpy as np
 from harness.check import layouts
 from harness.check.layouts import Layout
 from harness.inspect.snapshot import Snapshot
-from harness.inspect.sources.registers import cpu_with
+from harness.inspect.x86.processor import cpu_with
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from harness.check.held import HeldMemory
-from harness.inspect import engine, needs
-from harness.inspect.doubt import doubt
-from harness.inspect.frame import last_fault
 from harness.inspect.held import MOST_TABLES, hold_tables, refuse
 from harness.inspect.snapshot import Snapshot, SourceError
-from harness.inspect.sources.registers import AC, cpu_with, tables_of, unseen_keys
+from harness.inspect.x86 import engine, needs
+from harness.inspect.x86.doubt import doubt
+from harness.inspect.x86.frame import last_fault
+from harness.inspect.x86.processor import AC, cpu_with, tables_of, unseen_keys
 from harness.machine.engines import AMD_VENDORS
 from harness.machine.errors import ProtocolError
 from harness.machine.foreign import DEADLINE, ForeignMonitor, conversation

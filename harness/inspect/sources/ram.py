@@ -10,13 +10,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from harness.inspect.doubt import doubt
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import capture, signature, vmcoreinfo
 from harness.inspect.sources.content import Content
 from harness.inspect.sources.pieces import Pieces
-from harness.inspect.sources.registers import cpu_with, marked, unseen_model
 from harness.inspect.sources.segments import SegmentMemory
+from harness.inspect.x86.doubt import doubt
+from harness.inspect.x86.processor import cpu_with, marked, unseen_model
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.x86.cpu import Cpu, Cr4, Efer
@@ -142,7 +142,7 @@ def _snapshot(
     cpu = cpu_with(Cpu.long_mode(4, 0), {**usual, **told, **registers}, memory)
     notes: tuple[str, ...] = ()
     if cpu.pdptes_checked is not None:
-        from harness.inspect import engine  # what is known of engines takes a while to import
+        from harness.inspect.x86 import engine  # what is known of engines takes a while to import
 
         cpu, notes = engine.as_marked(cpu)
     assumed = (*_assumed(cpu, registers), *assumed)

@@ -17,9 +17,9 @@ from harness.check.x86.matrix.run import Plan, Report
 from harness.check.x86.quirks import RESERVED_WITHOUT_PRESENT
 from harness.check.x86.validate import SpaceReport
 from harness.inspect import ranges
-from harness.inspect.memory_type import types
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import layout
+from harness.inspect.x86.memory_type import types
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import walk

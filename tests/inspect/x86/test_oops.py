@@ -14,12 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import application
-from harness.inspect import oops
-from harness.inspect.oops import Report
 from harness.inspect.snapshot import QuestionError
+from harness.inspect.x86 import oops
+from harness.inspect.x86.oops import Report
 from harness.paging.x86.cpu import Mode
 from tests.cli.commands import run
-from tests.inspect import oopses
+from tests.inspect.x86 import oopses
 
 
 def explained(text: str | bytes, *options: object) -> tuple[int, str, str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from harness.inspect import memory_type
-from harness.inspect.memory_type import Types
-from harness.inspect.remedy import Missing, NewEntry
+from harness.inspect.x86 import memory_type
+from harness.inspect.x86.memory_type import Types
+from harness.inspect.x86.remedy import Missing, NewEntry
 from harness.paging.address import Span, Virtual
 from harness.paging.entry import Absent
 from harness.paging.memory import Memory
@@ -16,7 +16,7 @@ from harness.paging.x86.access import denied
 from harness.paging.x86.cpu import Cpu, root_for
 
 if TYPE_CHECKING:
-    from harness.inspect.expect import Expect
+    from harness.inspect.x86.expect import Expect
 
 
 def lacking(

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.inspect.doubt import doubt
+from harness.inspect.x86.doubt import doubt
 from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.x86.cpu import Cpu, Mode

@@ -17,8 +17,8 @@ from jsonschema import Draft202012Validator
 
 from harness.check import layouts
 from harness.check.held import HeldMemory, Octets
-from harness.inspect.engine import as_marked, as_read
 from harness.inspect.held import refuse
+from harness.inspect.x86.engine import as_marked, as_read
 from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.x86.cpu import Cpu, Cr4, Mode

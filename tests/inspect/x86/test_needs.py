@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.inspect import needs
 from harness.inspect.lint import NEED_RULES, Severity, lint
-from harness.inspect.memory_type import types
 from harness.inspect.snapshot import Snapshot
-from harness.inspect.sources.registers import tables_of
+from harness.inspect.x86 import needs
+from harness.inspect.x86.memory_type import types
+from harness.inspect.x86.processor import tables_of
 from harness.machine.monitor import segments_in
 from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from harness.inspect.frame import INSTRUCTION_BYTES, vector_at
+from harness.inspect.x86.frame import INSTRUCTION_BYTES, vector_at
 from harness.paging.address import Virtual
 from harness.paging.x86.access import Vector
 from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode, root_for

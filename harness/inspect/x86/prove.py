@@ -19,9 +19,9 @@ from harness.check.x86.quirks import not_run_on
 from harness.check.x86.validate import DEADLINE, compare_one, compare_space
 from harness.check.x86.window import spans, with_pdptes
 from harness.check.x86.witnesses import Answer, Host, answer_of, of_absent
-from harness.inspect.check import Checked
-from harness.inspect.expect import Expectations, Unmet, places, unmet
 from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.x86.check import Checked
+from harness.inspect.x86.expect import Expectations, Unmet, places, unmet
 from harness.machine.engines import executor, reads_as_amd, why_long_mode_only
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.machine import Engine, Processor, dotted

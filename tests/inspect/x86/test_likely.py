@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.inspect import decode, linux
-from harness.inspect.likely import highest_bit, likely, narrower
+from harness.inspect import decode
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import translate
+from harness.inspect.x86 import linux
+from harness.inspect.x86.likely import highest_bit, likely, narrower
 from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Absent, Leaf, Pointer
 from harness.paging.linux.entries import (

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.inspect.frame import last_fault, raised
 from harness.inspect.held import UnreadError
 from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.x86.frame import last_fault, raised
 from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.access import Access, Kind

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness.inspect.cr3 import read
 from harness.inspect.decode import Role
 from harness.inspect.snapshot import QuestionError
+from harness.inspect.x86.cr3 import read
 from harness.paging.x86.cpu import Cpu, Cr3, Cr4, Mode
 
 ROOT = 0x10_6000

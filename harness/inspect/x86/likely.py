@@ -15,7 +15,7 @@ from typing import Final
 from harness.check.keys import in_units
 from harness.inspect import decode
 from harness.inspect.decode import Reading
-from harness.inspect.linux import LinuxReading
+from harness.inspect.x86.linux import LinuxReading
 from harness.paging.address import Physical
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.linux.entries import Unknown

@@ -8,8 +8,9 @@ from operator import or_
 
 import pytest
 
-from harness.inspect import decode, linux
+from harness.inspect import decode
 from harness.inspect.decode import Role
+from harness.inspect.x86 import linux
 from harness.paging.address import Physical
 from harness.paging.linux.entries import (
     EXCLUSIVE,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.inspect import prove as module
 from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.x86 import prove as module
 from harness.machine.errors import Misuse
 from harness.machine.ram import DEVICES, LARGEST_RAM, beside
 from harness.machine.x86.processor import FEATURES, MachineInfo

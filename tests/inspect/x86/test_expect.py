@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.inspect import expect as module
-from harness.inspect.expect import (
+from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.x86 import expect as module
+from harness.inspect.x86.expect import (
     ACCESSES,
     LETTERS,
     Expect,
@@ -25,7 +26,6 @@ from harness.inspect.expect import (
     places,
     unmet,
 )
-from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.memory import BufferMemory

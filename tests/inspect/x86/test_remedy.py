@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from harness.check.layouts import load, shipped
-from harness.inspect import remedy as remedies_module
 from harness.inspect.held import UnreadError
-from harness.inspect.remedy import Missing, Remedy, ignored_ps, remedies
 from harness.inspect.sources import layout
+from harness.inspect.x86 import remedy as remedies_module
+from harness.inspect.x86.remedy import Missing, Remedy, ignored_ps, remedies
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.walk import leaves, walk

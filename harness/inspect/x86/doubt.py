@@ -13,8 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from harness.inspect.likely import LARGEST_WIDTH
 from harness.inspect.tour import lines, starts
+from harness.inspect.x86.likely import LARGEST_WIDTH
 from harness.paging import bulk
 from harness.paging.address import Physical
 from harness.paging.bulk import POINTER, End

@@ -1,0 +1,19 @@
+"""What only x86's processors, and the systems that run on them, have to say of tables.
+
+`processor`    from the registers that a source has, and those given in their place, to a CPU state
+`cr3`          the register CR3 as the machine reads it: `read` gives a Register of Parts
+`memory_type`  what PAT, PCD and PWT make of a page: its memory type
+`linux`        the same entry as Linux reads it: `read` gives a LinuxReading of Bits
+`likely`       what an entry that makes no sense probably is
+`doubt`        why the root may be another than was meant
+`remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
+`frame`        the page fault that a processor raised last: `raised`, by CR2 and its stack
+`registers`    what registers alone say of a page fault: `facts`
+`oops`         what texts of crashes say, of Linux and of QEMU: `read` gives a Report
+`needs`        what the processor itself needs of a space: GDT, IDT, TSS, stacks, handlers
+`engine`       how the engine of a guest reads its tables, where that is not by the rules
+`check`        what a foreign guest's QEMU makes of its tables, beside the reference
+`expect`       what tables are meant to say: `expectations` reads it, `unmet` gives what is Unmet
+`lacking`      the entries that an expectation asks for where nothing is mapped
+`prove`        the tables of any program, put into a guest's memory and proved there
+"""

@@ -127,7 +127,7 @@ def readings_lines(readings: Readings) -> Iterator[str]:
     """The same raw entry at several levels, a line each."""
     yield f"{raw_text(readings[0][0])} at every level"
     yield from _table(_rows(readings))
-    yield from _guesses((f"as a {reading.name}", likely) for reading, _, likely in readings)
+    yield from _guesses(((reading.name, likely) for reading, _, likely in readings), "as a ")
 
 
 def _entries_lines(readings: Readings) -> Iterator[str]:
@@ -148,9 +148,13 @@ def _rows(readings: Readings) -> Iterator[tuple[str, ...]]:
         yield (str(reading.level), reading.name, says(reading), flags(reading), *said)
 
 
-def _guesses(found: Iterable[tuple[str, Sequence[str]]]) -> Iterator[str]:
-    """What entries that make no sense probably are."""
-    rows = [(which, "; ".join(likely)) for which, likely in found if likely]
+def _guesses(found: Iterable[tuple[str, Sequence[str]]], before: str = "") -> Iterator[str]:
+    """What entries that make no sense probably are, those of which the same is said together."""
+    named: dict[str, list[str]] = {}
+    for which, likely in found:
+        if likely:
+            named.setdefault("; ".join(likely), []).append(which)
+    rows = [(before + ", ".join(which), said) for said, which in named.items()]
     if rows:
         yield ""
         yield "Likely"

@@ -64,8 +64,12 @@ def test_a_guess_is_marked_as_one(tmp_path: Path) -> None:
     assert "To Linux: nothing that Linux writes: in swap it would be page 0x3ffffffffff7f" in out
     assert "a page in swap" not in out
     assert "Likely: an empty entry, with bit 16 set by mistake\n" in out
+    out = run("decode", "6ec66d498352734b", cwd=tmp_path)[1]
+    assert "  as a PTE, PDE, PDPTE, PML4E  no entry at all: its address, 0x66d4983527000, " in out
+    out = run("decode", "pte=ffffffffffffffff", cwd=tmp_path)[1]
+    assert "Likely: all ones: memory that is not there reads so" in out
     out = run("decode", "ffffffff82db4001", "--mode", "pae", cwd=tmp_path)[1]
-    assert "  as a PDPTE  the number 0x82db4001 of 32 bits, sign-extended: the table at 0x8" in out
+    assert "  as a PDE, PDPTE  the number 0x82db4001 of 32 bits, sign-extended: the table" in out
     out = run("decode", "ffffffff82db4001", "--mode", "pae", "--json", cwd=tmp_path)[1]
     assert [len(one["likely"]) for one in json.loads(out)["readings"]] == [1, 1, 1]
 

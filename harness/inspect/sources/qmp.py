@@ -9,8 +9,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final, Generic, TypeVar
+
+import numpy as np
 
 from harness.check.held import HeldMemory
 from harness.inspect.held import MOST_TABLES, hold_tables, refuse
@@ -18,6 +21,7 @@ from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.x86 import engine, needs
 from harness.inspect.x86.doubt import doubt
 from harness.inspect.x86.frame import last_fault
+from harness.inspect.x86.likely import unshifted
 from harness.inspect.x86.processor import AC, cpu_with, tables_of, unseen_keys
 from harness.machine.engines import AMD_VENDORS
 from harness.machine.errors import ProtocolError
@@ -96,6 +100,7 @@ class Connection(Generic[M]):
         rest, rom = _rest(shown) | tables_of(segments_in(state)), self._rom()
         found = Snapshot(self.title, cpu, self.memory, backed, assumed, notes, rest, rom=rom)
         doubt(cpu, self.memory)  # what it looks at is held by that
+        _hold_meant(cpu, self.memory, backed)
         if stack:
             last_fault(found)  # by which it is held
             list(needs.broken(found))
@@ -136,6 +141,20 @@ def _ill_placed(cpu: Cpu, memory: Memory, found: Sequence[Region]) -> Iterator[s
         else:
             yield f"In a device ({where}), whose answers are no entries: {few}"
 
+
+def _hold_meant(cpu: Cpu, memory: HeldMemory, backed: Sequence[Span]) -> None:
+    """Reads what is where tables were probably meant to be that lie outside memory."""
+    tables = chain.from_iterable(
+        layer.tolist() for layer in bulk.layers(memory, cpu.roots, MOST_TABLES)
+    )
+    outside = (one for one in tables if not any(one in span for span in backed))
+    meant = [other for one in islice(outside, _MEANT) for other in unshifted(one).values()]
+    there = [one for one in meant if any(one in span for span in backed)]
+    memory.hold(np.array(there, np.uint64))
+
+
+_MEANT: Final = 16
+"""Tables outside memory of which that is asked."""
 
 _NAMED: Final = 3
 """Tables that a sentence names."""

@@ -8,19 +8,22 @@ neighbours and the address that it serves are asked what speaks for the guess.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.check.keys import in_units
 from harness.inspect import decode
 from harness.inspect.decode import Reading
+from harness.inspect.held import UnreadError
+from harness.inspect.tour import lines
+from harness.inspect.x86 import data
 from harness.inspect.x86.linux import LinuxReading
-from harness.paging.address import Physical
+from harness.paging.address import Physical, Span
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.linux.entries import Unknown
 from harness.paging.memory import Memory
-from harness.paging.table import Slot
+from harness.paging.table import Slot, Table
 from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from harness.paging.x86.formats import ADDRESS, PAGE_BITS, PS, RW, US, A, D, P, bits
 
@@ -64,14 +67,19 @@ def likely(
     slot: Slot | None = None,
     memory: Memory | None = None,
     address: int | None = None,
+    backed: Sequence[Span] | None = None,
 ) -> tuple[str, ...]:
     """What an entry probably is, and what speaks for it, a phrase each; none where it makes sense.
 
     slot, memory, address  where it is, and an address that it serves, if that is known
+    backed                 where there is memory, if that is known
     """
     # Of an entry alone nobody knows in which table it is: then that is no mistake of the table's.
     lower = None if slot is None else of_lower_table(cpu, reading)
-    found = lower or _guess(cpu, reading, linux)
+    found = lower
+    if slot is not None and memory is not None and backed is not None:
+        found = found or _shifted_in_memory(cpu, reading, slot, memory, backed)
+    found = found or _guess(cpu, reading, linux)
     if found is None and slot is not None and memory is not None:
         found = _unshifted(reading, slot, memory)
     if found is None:
@@ -105,8 +113,8 @@ def narrower(bit: int) -> str:
 
 def _guess(cpu: Cpu, reading: Reading, linux: LinuxReading | None) -> Guess | None:
     raw, entry = reading.raw, reading.entry
-    if filled := _filled(cpu, reading):
-        return filled
+    if filled := data.filled(raw, reading.entry_bytes):
+        return Guess(filled)
     if _ignored_ps(cpu, reading):
         large = _entry(replace(cpu, cr4=cpu.cr4 | Cr4.PSE), reading.level, raw)
         return Guess(f"{destination(large)}: PS is set, and ignored, since CR4.PSE=0")
@@ -121,15 +129,22 @@ def _guess(cpu: Cpu, reading: Reading, linux: LinuxReading | None) -> Guess | No
         return _of_pointer(cpu, reading)
     if isinstance(entry, Leaf):
         return _inverted(cpu, reading)
+    as_data = _data(data.said(raw, reading.entry_bytes))
     if isinstance(entry, Malformed):
         return (
             _inverted(cpu, reading)
-            or _text(reading)
+            or as_data
             or _shifted(cpu, reading, entry)
             or _of_wider(cpu, reading, entry)
             or _one_bit(cpu, reading, entry)
+            or _data(data.numbers(raw) or data.noise(raw, LARGEST_WIDTH))
         )
-    return _emptied(cpu, reading) if unwritten else None
+    return as_data or (_emptied(cpu, reading) if unwritten else None)
+
+
+def _data(said: str | None) -> Guess | None:
+    """What is no entry, if it is anything that is known."""
+    return Guess(said) if said else None
 
 
 def _ignored_ps(cpu: Cpu, reading: Reading) -> bool:
@@ -175,36 +190,6 @@ def _inverted(cpu: Cpu, reading: Reading) -> Guess | None:
     )
 
 
-def _filled(cpu: Cpu, reading: Reading) -> Guess | None:
-    """An entry of one byte again and again, as memory is filled by those who look for its misuse;
-    what is all zeros or all ones has other meanings."""
-    size = cpu.format.entry_bytes
-    octet = reading.raw & 0xFF
-    if octet in (0, 0xFF) or reading.raw != int.from_bytes(bytes([octet]) * size):
-        return None
-    who = f", with which Linux fills {_FILLERS[octet]}" if octet in _FILLERS else ""
-    return Guess(f"the byte {octet:#04x} throughout{who}: this may be data and no table")
-
-
-_FILLERS: Final = {
-    0x5A: "an object that was allocated and not written yet (POISON_INUSE)",
-    0x6B: "an object that was freed (POISON_FREE)",
-    0xA5: "the end of an object (POISON_END)",
-    0xAA: "a page that was freed (PAGE_POISON)",
-    0xBB: "what is beside an object that was freed (SLUB_RED_INACTIVE)",
-    0xCC: "what is beside an object (SLUB_RED_ACTIVE), and its __init memory when that is freed",
-}
-"""What Linux fills with a byte: include/linux/poison.h."""
-
-
-def _text(reading: Reading) -> Guess | None:
-    """An entry in which letters stand."""
-    octets = reading.raw.to_bytes(8, "little")
-    if not all(0x20 <= octet < 0x7F for octet in octets):
-        return None
-    return Guess(f"the letters {octets.decode()!r}: text was written over the table")
-
-
 def of_lower_table(cpu: Cpu, reading: Reading) -> Guess | None:
     """A large page's entry in a table one level too high: the bits that are reserved here are PS,
     or those of its address that a page of this size cannot have."""
@@ -237,11 +222,77 @@ def _shifted(cpu: Cpu, reading: Reading, entry: Malformed) -> Guess | None:
             return None
     elif not isinstance(made, Pointer):
         return None
-    return Guess(
-        f"{destination(made)}, whose address was shifted left by {PAGE_BITS} bits as if it were the"
-        " number of a frame",
-        made.address if isinstance(made, Leaf) else None,
-    )
+    return Guess(_said_of_shift(made, PAGE_BITS), made.address if isinstance(made, Leaf) else None)
+
+
+def unshifted(address: int, unit: int = 1 << PAGE_BITS) -> dict[int, Physical]:
+    """The addresses of which one is what it is shifted left by 1 bit, 2 and so on, by these numbers
+    of bits; each is a multiple of `unit`."""
+    count = ((address & -address) // unit).bit_length()
+    return {shift: Physical(address >> shift) for shift in range(1, count)}
+
+
+def _shifted_in_memory(
+    cpu: Cpu, reading: Reading, slot: Slot, memory: Memory, backed: Sequence[Span]
+) -> Guess | None:
+    """An entry that leads to no memory, and whose address was shifted left by some bits too many:
+    where a pointer leads without that, there is a table in use; or the pages beside one are as many
+    times too far away."""
+    here = cpu.format.levels[reading.level]
+    unit = 1 << PAGE_BITS if here.is_pointer(reading.raw) else here.size
+    address = reading.raw & ADDRESS & -unit
+    if isinstance(reading.entry, Absent) or _is_in(address, backed):
+        return None
+    found: list[tuple[int, Entry]] = []
+    for shift, meant in unshifted(address, unit).items():
+        made = _entry(cpu, reading.level, reading.raw & ~ADDRESS | meant)
+        if isinstance(made, Pointer):
+            meant_so = _is_used(memory, made.table, backed)
+        else:
+            meant_so = _beside_by(slot, memory, address, unit << shift)
+        if meant_so:
+            found.append((shift, made))
+    if len(found) != 1:
+        return None
+    [(shift, made)] = found
+    return Guess(_said_of_shift(made, shift), made.address if isinstance(made, Leaf) else None)
+
+
+def _is_in(address: int, backed: Sequence[Span]) -> bool:
+    return any(address in span for span in backed)
+
+
+def _is_used(memory: Memory, table: Table, backed: Sequence[Span]) -> bool:
+    """Whether there is a table in which something is present, nothing is malformed, and half of
+    what is present or more leads to memory."""
+    if not _is_in(table.address, backed):
+        return False
+    try:
+        made = [line.entry for line in lines(memory, table)]
+    except UnreadError:
+        return False
+    used = [one for one in made if isinstance(one, Leaf | Pointer)]
+    targets = [one.address if isinstance(one, Leaf) else one.table.address for one in used]
+    near = sum(_is_in(target, backed) for target in targets)
+    wrong = any(one is None or isinstance(one, Malformed) for one in made)
+    return bool(used) and 2 * near >= len(used) and not wrong
+
+
+def _beside_by(slot: Slot, memory: Memory, address: int, step: int) -> bool:
+    """Whether the entries beside one lead as far away as they are from it, in such steps."""
+    table, alike = slot.table, 0
+    for away in (-2, -1, 1, 2):
+        index = slot.index + away
+        if 0 <= index < table.format.levels[slot.level].entries:
+            raw = memory.load(table.slot(index).address, table.format.entry_bytes)
+            leads = raw is not None and raw & P and (raw & ADDRESS & -slot.size)
+            alike += leads == address + away * step
+    return alike >= _ALIKE
+
+
+def _said_of_shift(made: Entry, shift: int) -> str:
+    as_number = " as if it were the number of a frame" if shift == PAGE_BITS else ""
+    return f"{destination(made)}, whose address was shifted left by {shift} bits{as_number}"
 
 
 def _of_wider(cpu: Cpu, reading: Reading, entry: Malformed) -> Guess | None:
@@ -279,7 +330,7 @@ def _unshifted(reading: Reading, slot: Slot, memory: Memory) -> Guess | None:
             place = slot.table.slot(index).address
             raw = memory.load(place, slot.table.format.entry_bytes)
             alike += raw == reading.raw + step * _RIGHTS_STEP
-    if alike < _RIGHTS_ALIKE:
+    if alike < _ALIKE:
         return None
     number = reading.raw & -_RIGHTS_STEP
     return Guess(
@@ -292,7 +343,7 @@ _RIGHTS_STEP: Final = 8
 """Entries from one in which P, W and U are set over the lowest bits of a number to the next whose
 bits are the same."""
 
-_RIGHTS_ALIKE: Final = 2
+_ALIKE: Final = 2
 """So many of those around an entry have to be as far from it as their numbers are."""
 
 

@@ -44,6 +44,10 @@ INVERTED = 0x800F_FFFF_A759_8063
 """A PTE of an oops with error code 000b, at 0xffff888058a67000."""
 
 
+def word(octets: bytes) -> int:
+    return int.from_bytes(octets, "little")
+
+
 def guess(raw: int, level: int = 0, cpu: Cpu = CPU, dialect: bool = False) -> str:
     reading = decode.read(cpu, raw, level)
     return "; ".join(likely(cpu, reading, linux.read(cpu, reading) if dialect else None))
@@ -80,10 +84,26 @@ def guess(raw: int, level: int = 0, cpu: Cpu = CPU, dialect: bool = False) -> st
         (0xFFFF_FFFF_8048_A025, 0, replace(CPU, maxphyaddr=52), "the number 0x8048a025 of 32 bits"),
         (0x2E2E_2E2E_2E20_5D31, 3, CPU, "the letters '1] .....': text was written over the table"),
         (0x83, 1, BITS_32, "the 4M page at 0x0: PS is set, and ignored, since CR4.PSE=0"),
+        ((1 << 64) - 1, 0, CPU, "all ones: memory that is not there reads so, a device that does"),
+        ((1 << 64) - 1, 3, replace(CPU, maxphyaddr=52), "all ones: memory that is not there reads"),
+        ((1 << 32) - 1, 1, BITS_32, "all ones: memory that is not there reads so, a device that"),
+        ((1 << 64) - 1, 2, PAE, "all ones: memory that is not there reads so, a device that does"),
+        (word(b"Hello wo"), 0, CPU, "the letters 'Hello wo': text was written"),
+        (word(b"init\n"), 0, CPU, ""),  # too few letters
+        (word(b"hello"), 0, CPU, "the letters 'hello': text was written over"),
+        (word(b"error"), 0, CPU, ""),  # as good a page
+        (word(b"\xf3\x0f\x1e\xfa\x55\x48\x89\xe5"), 1, CPU, "code, with endbr64"),
+        (word(b"\x55\x48\x89\xe5\x41\x57\x41\x56"), 0, CPU, "code, with push"),
+        (0x0000_7FFF_1234_5678, 0, CPU, "an address of a process, 0x7fff12345678: this may be"),
+        (0x0000_5555_5555_4001, 0, CPU, "an address of a process, 0x555555554001: this may be"),
+        (0x0000_4321_0000_8765, 0, CPU, "two numbers of 32 bits, 0x8765 and 0x4321, unless MAX"),
+        (0x6EC6_6D49_8352_734B, 0, CPU, "no entry at all: its address, 0x66d4983527000, needs 51"),
+        (0x6EC6_6D49_8352_734B, 1, PAE, "no entry at all: its address, 0x66d4983527000, needs 51"),
     ],
 )
 def test_what_an_entry_probably_is_is_said(raw: int, level: int, cpu: Cpu, said: str) -> None:
-    assert guess(raw, level, cpu).startswith(said)
+    found = guess(raw, level, cpu)
+    assert found.startswith(said) and bool(found) == bool(said)
 
 
 def table_of(raws: list[int], at: int, address: int = 0) -> tuple[str, ...]:
@@ -140,8 +160,8 @@ def test_what_linux_does_not_write_is_no_page_in_swap(raw: int, level: int, said
 @pytest.mark.parametrize(
     ("raw", "level", "cpu"),
     [
-        (0x6EC6_6D49_8352_734B, 0, CPU),  # noise
         (0x2067, 0, CPU),
+        (0x3000_2345_6067, 0, CPU),  # a page where another processor has memory
         (0x80, 1, CPU),
         (0, 0, CPU),
         (0xFFFF_FFFF_FFFF_FFF0, 0, CPU),  # -16
@@ -173,7 +193,7 @@ def test_a_pointer_is_an_address_of_the_upper_half_and_none_below_it(
 ) -> None:
     """The upper half has bits 63:47 set, that of 5 levels 63:56."""
     assert guess(lowest, 2, cpu).startswith("a virtual address")
-    assert guess(beyond, 2, cpu) == ""
+    assert "a virtual address" not in guess(beyond, 2, cpu)
 
 
 @pytest.mark.parametrize("width", [40, 46, 51, 52])
@@ -288,6 +308,62 @@ def guesses(made: Snapshot, address: int, dialect: bool = False) -> tuple[str, .
     return last.likely
 
 
+MODES = pytest.mark.parametrize("mode", [Mode.BITS_32, Mode.PAE, Mode.LEVEL_4, Mode.LEVEL_5])
+
+
+@MODES
+@pytest.mark.parametrize("shift", [1, 2, 5, 7, 9, 12])
+def test_a_pointer_that_was_shifted_too_far_is_found_by_the_table_that_was_meant(
+    mode: Mode, shift: int
+) -> None:
+    """0x1000 holds a page; the table at level 0 is at 0x15000, and all memory ends at 0x20000."""
+    cpu = Cpu.in_mode(mode, 0)
+    size = cpu.format.entry_bytes
+    memory = BufferMemory(np.zeros(0x2_0000, np.uint8))
+    memory.store(Physical(0x1_5000 + 4 * size), size, 0x1023)
+    slot = Table(cpu.format, Physical(0x2000), 1).slot(3)
+    raw = 0x1_5000 << shift | 0x23
+    reading = decode.read(cpu, raw, 1)
+
+    def said() -> tuple[str, ...]:
+        return likely(cpu, reading, None, slot, memory, None, (memory.span,))
+
+    outside = 0x1_5000 << shift > memory.span.last
+    number = " as if it were the number of a frame" if shift == 12 else ""
+    whole = f"the table at 0x15000, whose address was shifted left by {shift} bits{number}"
+    assert said() == ((whole,) if outside else ())
+    memory.store(Physical(0x1_5000 + 4 * size), size, 0x7FFF_F000 | 0x23)  # leads out of memory
+    assert said() == ()
+    memory.store(Physical(0x1_5000 + 4 * size), size, 0)  # nothing is there
+    assert said() == ()
+
+
+@MODES
+@pytest.mark.parametrize("shift", [1, 4, 7, 9, 12])
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_page_that_was_shifted_too_far_is_found_by_the_pages_beside_it(
+    mode: Mode, shift: int, level: int
+) -> None:
+    cpu = Cpu.in_mode(mode, 0, cr4=Cr4.PSE)
+    size, page = cpu.format.entry_bytes, cpu.format.levels[level].size
+    first, flags = 8 * page, 0x63 | (0x80 if level else 0)
+    if size == 4 and (first + 10 * page) << shift >= 1 << 32:
+        pytest.skip("such an address does not fit in an entry of 32 bits")
+
+    def said(step: int, at: int = 4) -> str:
+        memory = BufferMemory(np.zeros(0x4000, np.uint8))
+        table = Table(cpu.format, Physical(0x2000), level)
+        raws = [first + number * step << shift | flags for number in range(10)]
+        for number, raw in enumerate(raws):
+            memory.store(table.slot(number).address, size, raw)
+        reading = decode.read(cpu, raws[at], level)
+        return likely(cpu, reading, None, table.slot(at), memory, None, (memory.span,))[0]
+
+    assert f"at {first + 4 * page:#x}, whose address was shifted left by {shift} bits" in said(page)
+    with pytest.raises(IndexError):
+        said(0)  # one page everywhere
+
+
 def test_neighbours_speak_for_a_guess() -> None:
     """They lead to the frames before and after that of the inverted one."""
     plain = guesses(snapshot((0x4008, INVERTED)), 0x1000)
@@ -333,7 +409,7 @@ def test_no_address_was_shifted_where_no_page_of_that_size_is() -> None:
 
 @pytest.mark.parametrize("raw", [1 << 45 | 1 << 44 | 0x2067, 1 << 63 | 1 << 45 | 0x2067])
 def test_more_than_a_bit_of_the_address_is_no_slip(raw: int) -> None:
-    assert guess(raw, 0, replace(CPU, efer=CPU.efer & ~Efer.NXE)) == ""
+    assert "by mistake" not in guess(raw, 0, replace(CPU, efer=CPU.efer & ~Efer.NXE))
 
 
 def test_the_address_speaks_for_a_guess_where_linux_maps_all_memory() -> None:

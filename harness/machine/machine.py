@@ -269,6 +269,7 @@ PACKAGES: Final = {
     "QEMU": "qemu-system-x86",
     "qemu-system-riscv64": "qemu-system-misc, since Debian 13 qemu-system-riscv",
     "qemu-system-riscv32": "qemu-system-misc, since Debian 13 qemu-system-riscv",
+    "qemu-system-aarch64": "qemu-system-arm",
     "Bochs": "bochs, with bochs-term",
 }
 """Debian's, of the emulators and of the programs that they are started with."""

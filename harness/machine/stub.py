@@ -264,6 +264,7 @@ _MACHINES: Final = {
     ("EM_X86_64", 64): "x86-64",
     ("EM_RISCV", 64): "RISC-V of 64 bits",
     ("EM_RISCV", 32): "RISC-V of 32 bits",
+    ("EM_AARCH64", 64): "arm64",
 }
 
 

@@ -1,0 +1,78 @@
+"""QEMU as it runs arm64's stub: its machine `virt`, which begins at EL2, on TCG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from harness.machine.errors import LaunchFailure
+from harness.machine.machine import Engine
+from harness.machine.qemu import Qemu
+from harness.machine.ram import LARGEST_RAM, STUB, Ram
+from harness.machine.stub import Build, StubImage
+
+RAM_BASE: Final = 0x4000_0000
+"""Where `virt` has RAM."""
+
+PROGRAM: Final = "qemu-system-aarch64"
+
+MACHINE: Final = (
+    *("-machine", "virt,virtualization=on,gic-version=2,memory-backend=ram"),
+    *("-accel", "tcg"),
+)
+
+OTHERS: Final = (
+    "unsupported machine type",
+    "gic-version' not found",
+    "unable to find CPU model",
+    "incompatible architecture",
+)
+"""What a QEMU says that is for another architecture, or has no such processor."""
+
+BUILD: Final = Build(
+    path=Path(__file__).parents[1] / "stub-arm64.elf",
+    machine=("EM_AARCH64", 64),
+    base=RAM_BASE,
+    stub=STUB,
+    text=(".text",),
+    user=(".accesses",),
+    data=(".data", ".bss"),
+    compiler="aarch64-linux-gnu-gcc (Debian's gcc-aarch64-linux-gnu)",
+)
+
+
+class Arm64Qemu(Qemu):
+    """A QEMU for arm64."""
+
+    def __init__(
+        self, program: str, engine: Engine, ram: Ram, image: StubImage, cpu: str | None
+    ) -> None:
+        cpu = cpu or "max"
+        self._meant = f"{program} is no QEMU for arm64 that has the processor {cpu}"
+        super().__init__(program, engine, ram, image.content, (*MACHINE, "-cpu", cpu))
+
+    def _look(self) -> None:
+        """That for arm of 32 bits has a `virt` and a `max` too."""
+        if self._monitor.field("query-target", "arch", str) != "aarch64":
+            raise super().launch_failure(self._meant)
+
+    def launch_failure(self, reason: str) -> LaunchFailure:
+        """The same, with the reason that QEMU's words stand for, or its silence: 7.2 says nothing
+        of a stub that is not for its processor."""
+        said = self.stderr()
+        silent = not said and self._settled_exit_code() == 1
+        if silent or any(words in said for words in OTHERS):
+            reason = self._meant
+        return super().launch_failure(reason)
+
+
+TCG: Final = Engine(
+    name="tcg",
+    maker="QEMU",
+    program=PROGRAM,
+    start=Arm64Qemu,
+    processor=lambda wanted: None,
+    largest_ram=LARGEST_RAM,
+    high=False,
+    any_width=False,
+)

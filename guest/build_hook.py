@@ -13,11 +13,12 @@ BUILT = {
     "x86": ("stub.elf", "bochs-rom.bin", "bochs-shim.so"),
     "plugin": ("flushes.so",),
     "riscv": ("stub-riscv64.elf", "stub-riscv32.elf"),
+    "arm64": ("stub-arm64.elf",),
 }
 """What the Makefile of each folder makes."""
 
-OPTIONAL = {"riscv": "riscv64-linux-gnu-gcc"}
-"""The folders without which a package does, and the compiler with which they are built."""
+OPTIONAL = ("riscv", "arm64")
+"""The folders without which a package does: their compilers are not those of this machine."""
 
 
 class StubBuildHook(BuildHookInterface[Any]):
@@ -33,11 +34,9 @@ class StubBuildHook(BuildHookInterface[Any]):
                 build_data["force_include"][str(layout)] = place
         for folder, names in BUILT.items():
             build_data["artifacts"] += [f"harness/machine/{name}" for name in names]
-            if folder in OPTIONAL and shutil.which(OPTIONAL[folder]) is None:
-                continue  # what is there is packed all the same
-            self._build(Path(self.root, "guest", folder), names)
+            self._build(Path(self.root, "guest", folder), names, folder in OPTIONAL)
 
-    def _build(self, sources: Path, names: Sequence[str]) -> None:
+    def _build(self, sources: Path, names: Sequence[str], optional: bool) -> None:
         built = [Path(self.root, "harness", "machine", name) for name in names]
         newest_source = max(newest(sources), newest(sources.parent / "common"))
         if all(one.exists() and one.stat().st_mtime >= newest_source for one in built):
@@ -48,8 +47,17 @@ class StubBuildHook(BuildHookInterface[Any]):
                     f"{built[0]} has to be built from {sources}, and {program} is not in PATH: "
                     "install gcc and make, or install a wheel, which contains the stub."
                 )
+        if optional and (reason := lacks(sources)):
+            self.app.display_warning(reason)  # what is there is packed all the same
+            return
         if subprocess.run(["make", "-C", str(sources)], check=False).returncode != 0:
             self.app.abort(f"{built[0]} could not be built: `make -C {sources}` says why.")
+
+
+def lacks(sources: Path) -> str:
+    """Why the machine's compiler cannot build a folder, as a sentence; empty if it can."""
+    ask = ("make", "-s", "--no-print-directory", "-C", str(sources), "lacks")
+    return subprocess.run(ask, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def newest(directory: Path) -> float:

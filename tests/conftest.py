@@ -39,9 +39,10 @@ USUAL = {"qemu": "qemu-system-x86_64", "bochs": "bochs"}
 
 def pytest_configure(config: pytest.Config) -> None:
     """Has all tests run the emulators that were chosen, those too that name none."""
-    riscv = shutil.which(os.environ.get("QEMU_RISCV", ""))
-    if riscv is not None:  # tests change the folder
-        os.environ["QEMU_RISCV"] = str(Path(riscv).absolute())
+    for name in ("QEMU_RISCV", "QEMU_ARM64"):
+        program = shutil.which(os.environ.get(name, ""))
+        if program is not None:  # tests change the folder
+            os.environ[name] = str(Path(program).absolute())
     for name, usual in USUAL.items():
         named = config.getoption(f"--pagetable-{name}") or os.environ.get(name.upper())
         chosen = shutil.which(named or usual)

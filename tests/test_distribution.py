@@ -56,6 +56,40 @@ def test_both_hold_the_stub_the_layouts_and_the_license(dist: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("folder", "compiler", "too_old"),
+    [
+        ("riscv", "riscv64-linux-gnu-gcc", "rv64ima_zicsr_zifencei"),
+        ("arm64", "aarch64-linux-gnu-gcc", "armv8.4-a"),
+    ],
+)
+def test_a_compiler_that_is_missing_or_too_old_is_named_and_ends_no_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, compiler: str, too_old: str
+) -> None:
+    from guest.build_hook import BUILT, StubBuildHook
+
+    for program in ("make", "sh", "gcc"):
+        found = shutil.which(program)
+        assert found is not None
+        (tmp_path / program).symlink_to(found)
+    sources = tmp_path / "guest" / folder
+    shutil.copytree(ROOT / "guest" / folder, sources)
+    shutil.copytree(ROOT / "guest" / "common", sources.parent / "common")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    told: list[str] = []
+    hook = StubBuildHook(str(tmp_path), {}, None, None, str(tmp_path), "wheel")  # type: ignore[arg-type]
+    monkeypatch.setattr(hook.app, "display_warning", told.append)
+    hook._build(sources, BUILT[folder], True)
+    assert told.pop().endswith(f": there is no {compiler}")
+    (tmp_path / compiler).write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / compiler).chmod(0o755)
+    hook._build(sources, BUILT[folder], True)
+    assert told.pop().endswith(f": {compiler} is too old for {too_old}")
+    (tmp_path / compiler).write_text('#!/bin/sh\n[ "$*" != "${*%/dev/null -}" ]\n')
+    with pytest.raises(SystemExit):  # what fails with one that is new enough is a fault
+        hook._build(sources, BUILT[folder], True)
+
+
 @pytest.mark.hw
 def test_the_wheel_proves_a_layout_where_there_is_no_compiler(dist: Path, tmp_path: Path) -> None:
     place, programs = tmp_path / "venv", tmp_path / "bin"

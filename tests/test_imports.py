@@ -18,14 +18,15 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli"},
+    "architectures": set(),
     "paging": set(),
-    "machine": set(),
-    "check": {"paging", "machine"},
-    "inspect": {"paging", "machine", "check"},
-    "report": {"paging", "machine", "check", "inspect"},
-    "cli": {"paging", "machine", "check", "inspect", "report"},
+    "machine": {"architectures"},
+    "check": {"architectures", "paging", "machine"},
+    "inspect": {"architectures", "paging", "machine", "check"},
+    "report": {"architectures", "paging", "machine", "check", "inspect"},
+    "cli": {"architectures", "paging", "machine", "check", "inspect", "report"},
     "gdb": set(),
-    "pytest_plugin": {"paging", "machine", "check", "inspect", "report"},
+    "pytest_plugin": {"architectures", "paging", "machine", "check", "inspect", "report"},
 }
 
 # No processes, no files, no clocks: what the library leaves to the other parts.
@@ -35,8 +36,11 @@ OUTSIDE_WORLD = {
     *("datetime", "time"),
 }
 
-# The parts of the library that describe an architecture or a kernel.
+# The folders of an architecture or a kernel, in whatever part they are.
 SPECIFIC = {"x86", "riscv", "arm64", "s390", "power", "linux"}
+
+# The parts in which generic modules import no architecture. TODO: the others.
+APART = {"check"}
 
 # Not "npt", which is what numpy.typing is called for short.
 ARCHITECTURES = re.compile(
@@ -92,6 +96,23 @@ def wrong_imports(package: Path, module: Path) -> set[str]:
     return wrong
 
 
+def architecture_of(package: Path, module: Path) -> str | None:
+    """The architecture whose module it is; None for a generic one."""
+    folders = module.relative_to(package).parts[1:-1]
+    return folders[0] if folders and folders[0] in SPECIFIC else None
+
+
+def foreign_architectures(package: Path, module: Path) -> set[str]:
+    """The imports of an architecture's modules by what is generic, or by another architecture."""
+    own = architecture_of(package, module)
+    found = set()
+    for name in imported(package, module):
+        first, *rest = name.split(".")
+        if first == package.name and len(rest) > 1 and rest[1] in SPECIFIC - {own}:
+            found.add(name)
+    return found
+
+
 def architecture_names(source: str) -> set[str]:
     """The architectures that code names, in identifiers and strings; documentation may name any."""
     tree = ast.parse(source)
@@ -120,6 +141,11 @@ def test_every_module_belongs_to_a_part(module: Path) -> None:
 @pytest.mark.parametrize("module", MODULES, ids=named)
 def test_imports_go_one_way(module: Path) -> None:
     assert wrong_imports(PACKAGE, module) == set()
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if part(PACKAGE, m) in APART], ids=named)
+def test_nothing_imports_an_architecture_that_is_not_its_own(module: Path) -> None:
+    assert foreign_architectures(PACKAGE, module) == set()
 
 
 @pytest.mark.parametrize("module", generic_modules(), ids=named)
@@ -158,6 +184,34 @@ def test_a_planted_import_is_found(
     module.parent.mkdir(parents=True)
     module.write_text(statement)
     assert wrong_imports(tmp_path / "harness", module) == wrong
+
+
+@pytest.mark.parametrize(
+    ("where", "statement", "wrong"),
+    [
+        (
+            "check/layouts.py",
+            "from harness.paging.x86.cpu import Cpu",
+            "harness.paging.x86.cpu.Cpu",
+        ),
+        ("check/workers.py", "from harness.check import x86", "harness.check.x86"),
+        ("check/workers.py", "def f():\n    import harness.check.riscv.validate", None),
+        ("report/run.py", "if TYPE_CHECKING:\n    from ..check.x86 import quirks", None),
+        ("check/riscv/probes.py", "from ..x86 import marks", "harness.check.x86.marks"),
+        ("check/x86/matrix/run.py", "from harness.paging.riscv import cpu", None),
+        ("check/x86/matrix/run.py", "from harness.paging.x86 import cpu", ""),
+        ("check/riscv/probes.py", "from ..marks import WORD\nfrom .quirks import KNOWN", ""),
+        ("check/workers.py", "from harness.check.validation import x86", ""),
+    ],
+)
+def test_a_planted_architecture_that_is_another_s_is_found(
+    tmp_path: Path, where: str, statement: str, wrong: str | None
+) -> None:
+    module = tmp_path / "harness" / where
+    module.parent.mkdir(parents=True)
+    module.write_text(statement)
+    found = foreign_architectures(tmp_path / "harness", module)
+    assert (len(found) == 1) if wrong is None else found == set(filter(None, [wrong]))
 
 
 @pytest.mark.parametrize(

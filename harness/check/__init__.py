@@ -16,7 +16,11 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `written`          reading and writing files that people or this program wrote
 `region`           a piece of a guest's RAM, for code that keeps its own tables
 `held`             a guest's memory as it was when it was read
-`compare`          what came of one oracle
+`compare`          what came of one oracle; `validation` of all about one space
+`quirk`            what a known departure is
+`marks`            what frames hold, so that what is found there names the frame
+`hole`             room in a space for what is the harness's
+`tables`           tables as they were written, and as they are found
 `product`          cases as numbers in a product of axes; `where` chooses among them
 `workers`          several guests side by side
 `x86`, `riscv`     what an architecture is asked about, and how: a folder each

@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
 
 from harness.paging.walk import Walk
-from harness.paging.x86.access import Access
 
 PROBE = "probe"
 """The oracle that is asked most: an access that a guest makes."""
+
+
+class Access(Protocol):
+    """An access, as every architecture has it.  As text it is what people call it."""
+
+    @property
+    def kind(self) -> IntEnum:
+        """Read, write, fetch, or what else there is."""
+
+    @property
+    def user(self) -> bool:
+        """Whether the user makes it, and not the supervisor."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +33,7 @@ class Disagreement:
     oracle    who was asked
     address   the virtual address of the question, or the physical one of table bytes
     access    the access that a probe made, None where the question was another
-    ac        EFLAGS.AC of that access
+    ac        EFLAGS.AC of that access, where there is one
     expected  what the reference says, for people
     observed  what the oracle says, for people
     walk      the reference's walk of the address, None where there is none

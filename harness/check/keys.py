@@ -66,28 +66,30 @@ def _text(value: object) -> str:
     return value
 
 
-def _flag(value: object) -> bool:
+def flag(value: object) -> bool:
+    """A value that is true or false."""
     if not isinstance(value, bool):
         raise ValueError("neither true nor false")
     return value
 
 
-def _number(value: object) -> int:
+def number(value: object) -> int:
+    """A whole number from 0 up."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError("not a whole number from 0 up")
     return value
 
 
 def _positive(value: object) -> int:
-    if not _number(value):
+    if not number(value):
         raise ValueError("but must be more")
-    return _number(value)
+    return number(value)
 
 
 def _distance(value: object) -> int:
     """Bytes."""
     if not isinstance(value, str):
-        return _number(value)
+        return number(value)
     match = re.fullmatch(r"([0-9]+)([KMGT]?)", value, re.ASCII)
     if not match:
         raise ValueError("not a size: write it like 4K, 2M or 1G")
@@ -104,7 +106,7 @@ def _physical(value: object) -> int | str:
         return str(value)
     if isinstance(value, str):
         raise ValueError("neither a number nor any nor random")
-    return _number(value)
+    return number(value)
 
 
 def rights_in(letters: Mapping[str, str]) -> Reader:
@@ -127,7 +129,7 @@ def _names(value: object) -> tuple[str, ...]:
 def _level_counts(value: object) -> tuple[int, ...]:
     if not isinstance(value, list) or not value:
         raise ValueError("not a list of numbers of levels")
-    counts = tuple(_number(item) for item in value)
+    counts = tuple(number(item) for item in value)
     if len(set(counts)) < len(counts):
         raise ValueError("which names one twice")
     return counts
@@ -139,20 +141,19 @@ READERS: Mapping[str, Reader] = {
     "levels": _level_counts,
     "ram": _size,
     "tables": _size,
-    **dict.fromkeys(("wp", "nxe", "smep", "smap", "lass", "root"), _flag),
-    "maxphyaddr": _number,
-    "virtual": _number,
+    "root": flag,
+    "virtual": number,
     "size": _size,
     "count": _positive,
     "step": _size,
     "physical": _physical,
     "physical_step": _distance,
-    "seed": _number,
+    "seed": number,
     "rights": rights_in(RIGHTS),
     "bits": _names,
     "table_rights": rights_in(RIGHTS),
-    "level": _number,
-    "like": _number,
-    "value": _number,
+    "level": number,
+    "like": number,
+    "value": number,
 }
 """How to read the value of each key; it means the same wherever it may stand."""

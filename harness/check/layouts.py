@@ -70,16 +70,17 @@ for pages.  Pages may lie beyond RAM, as devices do, but not in the first two pa
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from harness.architectures import NAMES, USUAL, module_of
 from harness.check import bounds, written
-from harness.check.keys import RIGHTS, Reader, in_units, instead, rights_in, values_of
+from harness.check.keys import Reader, in_units, instead, rights_in, values_of
 from harness.machine.ram import ARENA, LARGEST_RAM, RAM_UNIT
 from harness.paging.address import Span, Virtual, aligned
 from harness.paging.entry import Leaf, Pointer
@@ -89,47 +90,33 @@ from harness.paging.memory import BufferMemory, Mask, Words, WritableMemory
 from harness.paging.space import Space, TableAllocator
 from harness.paging.table import Root, Table
 from harness.paging.walk import walk
-from harness.paging.x86.cpu import Cpu
-
-CONTROL: Final = ("wp", "nxe", "smep", "smap", "lass")
-"""The control state that a layout can ask for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Described:
     """What layouts of an architecture are about.
 
+    folder    where in images/ its layouts are
     ram_base  where RAM begins
     modes     what its modes are called, by how many levels they have
     rights    the letters of rights
-    cpu       the keys of the control state
-    folder    where in images/ its layouts are
+    cpu       how to read the keys of `cpu`
+    control   the control state that these ask for, given by their names; ValueError where no
+              processor has it
     """
 
+    folder: str
     ram_base: int
     modes: Mapping[int, str]
     rights: Mapping[str, str]
-    cpu: tuple[str, ...]
-    folder: str
+    cpu: Mapping[str, Reader]
+    control: Callable[..., object]
 
 
-ARCHITECTURES: Mapping[str, Described] = {
-    "x86": Described(
-        ram_base=0,
-        modes={4: "4 levels", 5: "5 levels"},
-        rights=RIGHTS,
-        cpu=(*CONTROL, "maxphyaddr"),
-        folder=".",
-    ),
-    "riscv": Described(
-        ram_base=2 << 30,
-        modes={2: "sv32", 3: "sv39", 4: "sv48", 5: "sv57"},
-        rights={"r": "read", **RIGHTS},
-        cpu=(),
-        folder="riscv",
-    ),
-}
-"""Those that layouts can be written for."""
+def described(arch: str) -> Described:
+    """What layouts of an architecture are about: `DESCRIBED` of its module `layouts`."""
+    found: Described = module_of(arch, "check", "layouts").DESCRIBED
+    return found
 
 
 class LayoutError(ValueError):
@@ -199,36 +186,28 @@ class Entry:
 class Layout:
     """A description of a space, read from a file.
 
-    name              the file's, without its ending
-    text              of the file, so that a report can carry the layout along
-    ram, tables       bytes
-    maxphyaddr        the width of physical addresses that it needs, None where any will do
-    wp to lass        the control state that it is written for
+    name         the file's, without its ending
+    text         of the file, so that a report can carry the layout along
+    control      the control state that it is written for, as its architecture has that
+    ram, tables  bytes
     """
 
     name: str
     text: str = field(repr=False)
     title: str
-    arch: str = "x86"
+    arch: str = USUAL
     levels: tuple[int, ...]
+    control: Any
     ram: int
     tables: int = 16 << 20
-    wp: bool = True
-    nxe: bool = True
-    smep: bool = False
-    smap: bool = False
-    lass: bool = False
-    maxphyaddr: int | None = None
     maps: tuple[Map, ...] = ()
     shares: tuple[Share, ...] = ()
     entries: tuple[Entry, ...] = ()
 
     def __post_init__(self) -> None:
-        modes = ARCHITECTURES[self.arch].modes
+        modes = described(self.arch).modes
         for levels in self.levels:
-            if self.arch == "x86":
-                self.cpu(levels, 0, self.maxphyaddr or Cpu.maxphyaddr, True).format  # noqa: B018
-            elif levels not in modes:
+            if levels not in modes:
                 raise ValueError(f"tables of {self.arch} have {either(modes)} levels, not {levels}")
         for key, size in (("ram", self.ram), ("tables", self.tables)):
             if size % RAM_UNIT:
@@ -250,58 +229,28 @@ class Layout:
                     f" and the layout is for {list(self.levels)}"
                 )
 
-    def cpu(self, levels: int, root: int, maxphyaddr: int, page1gb: bool) -> Cpu:
-        """The CPU state that the layout asks for, its root table at physical `root`."""
-        return Cpu.long_mode(
-            levels,
-            root,
-            wp=self.wp,
-            nxe=self.nxe,
-            smep=self.smep,
-            smap=self.smap,
-            lass=self.lass,
-            maxphyaddr=maxphyaddr,
-            page1gb=page1gb,
-        )
-
     def mode(self, levels: int) -> str:
         """What the mode with so many levels is called."""
-        return ARCHITECTURES[self.arch].modes[levels]
+        return described(self.arch).modes[levels]
 
     def page_sizes(self, levels: int) -> frozenset[str]:
         """The sizes of the pages that are mapped at this number of levels: 4K, 2M, 1G."""
         return frozenset(in_units(part.size) for part in _at(levels, self.maps))
 
 
-@dataclass(frozen=True)
-class Built:
-    """A layout whose tables stand in memory.
-
-    cpu     the state in which its addresses translate as described
-    tables  the memory that is set aside for its tables
-    frames  the rest of RAM, where its pages are
-    """
-
-    layout: Layout
-    cpu: Cpu
-    space: Space
-    tables: Span
-    frames: Span
-
-
-def shipped(arch: str = "x86") -> list[Path]:
+def shipped(arch: str = USUAL) -> list[Path]:
     """The layouts for an architecture that come with the harness, in a checkout and as installed.
 
     Raises LayoutError where there are none.
     """
-    here, folder = Path(__file__), ARCHITECTURES[arch].folder
+    here, folder = Path(__file__), described(arch).folder
     for directory in (here.parents[1] / "images", here.parents[2] / "images"):
         if found := sorted((directory / folder).glob("*.toml")):
             return found
     raise LayoutError(f"{here.parents[1]} comes without layouts: install the harness anew")
 
 
-def find(name: str, arch: str = "x86") -> Path:
+def find(name: str, arch: str = USUAL) -> Path:
     """The shipped layout of this name for an architecture, or else the file at this path."""
     paths = {path.stem: path for path in shipped(arch)}
     path = paths.get(name) or Path(name)
@@ -326,12 +275,12 @@ def parse(text: str, origin: str) -> Layout:
     except (ValueError, RecursionError) as error:
         raise LayoutError(f"{origin} is not TOML: {error}") from None
     with _blaming(origin):
-        arch = top.get("arch", "x86")
-        if not isinstance(arch, str) or arch not in ARCHITECTURES:
-            raise ValueError(f"arch is {arch!r}: {instead(arch, ARCHITECTURES)}")
-    about = ARCHITECTURES[arch]
+        arch = top.get("arch", USUAL)
+        if not isinstance(arch, str) or arch not in NAMES:
+            raise ValueError(f"arch is {arch!r}: {instead(arch, NAMES)}")
+    about = described(arch)
     with _blaming(f"{origin}, cpu"):
-        cpu = values_of(top.pop("cpu", {}), about.cpu, ())
+        control = about.control(**values_of(top.pop("cpu", {}), about.cpu, (), about.cpu))
     readers = dict.fromkeys(("rights", "table_rights"), rights_in(about.rights))
     maps = _parts(Map, top.pop("map", []), f"{origin}, map", readers)
     shares = _parts(Share, top.pop("share", []), f"{origin}, share", readers)
@@ -348,8 +297,8 @@ def parse(text: str, origin: str) -> Layout:
             maps=maps,
             shares=shares,
             entries=entries,
+            control=control,
             **head,
-            **cpu,
         )
 
 
@@ -407,23 +356,6 @@ def _blaming(where: str) -> Iterator[None]:
         raise LayoutError(f"{where}: {error}") from None
 
 
-def build(
-    layout: Layout, levels: int, memory: WritableMemory, maxphyaddr: int, page1gb: bool
-) -> Built:
-    """Builds the tables of a layout in memory that has at least its RAM.
-
-    `maxphyaddr` and `page1gb` are what the processor has.  Raises LayoutError where the
-    layout cannot be built for it; the memory is then as it was.
-    """
-    check_levels(layout, "x86", levels)
-    if layout.maxphyaddr not in (None, maxphyaddr):
-        raise LayoutError(f"{layout.name} is for MAXPHYADDR {layout.maxphyaddr}, not {maxphyaddr}")
-    tables, frames = divided(layout)
-    cpu = layout.cpu(levels, tables.first, maxphyaddr, page1gb)
-    space = construct(layout, cpu.roots, maxphyaddr, memory)
-    return Built(layout, cpu, space, tables, frames)
-
-
 def check_levels(layout: Layout, arch: str, levels: int) -> None:
     """Raises LayoutError for a layout of another architecture, or not for so many levels."""
     if layout.arch != arch:
@@ -435,7 +367,7 @@ def check_levels(layout: Layout, arch: str, levels: int) -> None:
 
 def divided(layout: Layout) -> tuple[Span, Span]:
     """What of the RAM is for the tables of a layout, and what for frames."""
-    base = ARCHITECTURES[layout.arch].ram_base
+    base = described(layout.arch).ram_base
     tables = Span.of(base + ARENA.stop, layout.tables)
     return tables, Span(tables.last + 1, base + layout.ram - 1)
 

@@ -18,7 +18,7 @@ from multiprocessing.context import ForkProcess
 from typing import Generic, TypeVar
 
 from harness.check.layouts import Layout, LayoutError
-from harness.check.x86.validate import SpaceReport, validate
+from harness.check.validation import SpaceReport, validate_of
 from harness.machine.errors import GuestLost, LaunchFailure, MachineError, Misuse, ProtocolError
 from harness.machine.interrupts import postponed
 from harness.paging.space import SpaceError
@@ -46,12 +46,8 @@ def validate_all(
     """
 
     def one(layout: Layout, levels: int) -> Iterator[SpaceReport]:
-        if layout.arch == "riscv":  # whose modules x86 need not wait for
-            from harness.check.riscv.validate import validate as riscv_validate
-
-            yield riscv_validate(layout, levels, program=program)
-        else:
-            yield validate(layout, levels, engine, program=program, thorough=thorough)
+        validate = validate_of(layout.arch)
+        yield validate(layout, levels, engine, program=program, thorough=thorough)
 
     tasks = [
         Task(f"{layout.name} at {layout.mode(levels)}", partial(one, layout, levels))

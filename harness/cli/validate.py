@@ -40,7 +40,7 @@ from harness.cli.witnesses import answers_of_all
 
 if TYPE_CHECKING:
     from harness.check.layouts import Layout
-    from harness.check.x86.validate import SpaceReport
+    from harness.check.validation import SpaceReport
     from harness.report.run import Run
 
 
@@ -146,14 +146,15 @@ def _for_riscv(engine: str) -> str:
 def _levels(arch: str, levels: int | None, mode: str | None) -> int | None:
     """The one number of levels that is asked for, None for all; raises Misuse where there is no
     such architecture, or no such mode of it."""
-    from harness.check.layouts import ARCHITECTURES
+    from harness.architectures import NAMES
+    from harness.check.layouts import described
     from harness.machine.errors import Misuse
 
-    if arch not in ARCHITECTURES:
-        raise Misuse(f"there is no architecture {arch!r}: choose {' or '.join(ARCHITECTURES)}")
+    if arch not in NAMES:
+        raise Misuse(f"there is no architecture {arch!r}: choose {' or '.join(NAMES)}")
     if mode is None:
         return levels
-    of_mode = {name: count for count, name in ARCHITECTURES[arch].modes.items()}
+    of_mode = {name: count for count, name in described(arch).modes.items()}
     if arch == "x86":
         raise Misuse(f"--mode {mode} is not of {arch}: choose --levels 4 or 5")
     if mode not in of_mode:
@@ -165,7 +166,7 @@ def _levels(arch: str, levels: int | None, mode: str | None) -> int | None:
 
 def _chosen(names: list[str], arch: str, levels: int | None) -> list[tuple[Layout, int]]:
     """The layouts, each with every number of levels at which it is to be built."""
-    from harness.check.layouts import ARCHITECTURES, either, find, load, shipped
+    from harness.check.layouts import described, either, find, load, shipped
     from harness.machine.errors import Misuse
 
     paths = [find(name, arch) for name in names] if names else shipped(arch)
@@ -179,7 +180,7 @@ def _chosen(names: list[str], arch: str, levels: int | None) -> list[tuple[Layou
             written = " and ".join(map(str, layout.levels))
             raise Misuse(f"{layout.name} is written for {written} levels, not {levels}.")
     if not spaces:
-        known = either(ARCHITECTURES[arch].modes)
+        known = either(described(arch).modes)
         raise Misuse(f"no layout is written for {levels} levels: choose {known}.")
     return spaces
 

@@ -34,7 +34,7 @@ from harness.paging.x86.access import (
 from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Mode
 
 if TYPE_CHECKING:
-    from harness.check.x86.quirks import Quirk
+    from harness.check.quirk import Quirk
 
 
 @dataclass(frozen=True)

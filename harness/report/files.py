@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from harness.check import written
 from harness.check.compare import Comparison, Disagreement
-from harness.check.x86.validate import SpaceReport
+from harness.check.validation import SpaceReport
 from harness.check.x86.witnesses import Answer
 from harness.report.objects import bare
 from harness.report.run import Run

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.check.compare import Disagreement
+from harness.check.quirk import Quirk
+from harness.check.validation import SpaceReport
 from harness.check.x86 import quirks
-from harness.check.x86.quirks import Quirk
 from harness.check.x86.replay import Case
-from harness.check.x86.validate import SpaceReport
 from harness.check.x86.witnesses import Answer
 
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.table import Column, Table
 from rich.text import Text
 
-from harness.check.x86.validate import SpaceReport
+from harness.check.validation import SpaceReport
 from harness.report.run import Run
 from harness.report.screen import STYLES, folded
 from harness.report.text import (

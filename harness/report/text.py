@@ -17,8 +17,8 @@ from harness.report.visible import visible
 # line of a command is to come at once.
 if TYPE_CHECKING:
     from harness.check.compare import Comparison, Disagreement
+    from harness.check.quirk import Quirk
     from harness.check.x86.matrix.case import MatrixCase
-    from harness.check.x86.quirks import Quirk
     from harness.check.x86.replay import Case
     from harness.check.x86.witnesses import Answer
     from harness.report.run import Finding

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from harness.check import layouts
-from harness.check.layouts import Built, LayoutError, build, find, load, parse, shipped
+from harness.check.layouts import LayoutError, find, load, parse, shipped
+from harness.check.x86.layouts import Built, build
 from harness.paging import bulk
 from harness.paging.address import Virtual
 from harness.paging.bulk import End, Leaves
@@ -654,7 +655,7 @@ def test_a_layout_is_bounded_before_it_is_built(text: str, said: str) -> None:
 def test_the_bound_of_tables_is_no_more_than_what_is_built(path: Path, levels: int) -> None:
     layout = load(path)
     memory = BufferMemory(np.zeros(layout.ram, np.uint8))
-    space = build(layout, levels, memory, layout.maxphyaddr or MAXPHYADDR, True).space
+    space = build(layout, levels, memory, layout.control.maxphyaddr or MAXPHYADDR, True).space
     built = len(np.unique(bulk.leaves(memory, space.roots).tables.address))
     for run in layouts._runs(layout, space.format, levels):
         assert run.tables(space.format) <= built

@@ -1,6 +1,6 @@
 """Where RISC-V's library and its machine meet.
 
-`marks`     what the harness puts into frames, so that a guest that finds it names the frame
+`marks`     the code that names the frame in which it is
 `window`    the two pages of the tested space from which the stub makes its accesses
 `cases`     which accesses are tried in a space
 `quirks`    known departures of QEMU's TCG

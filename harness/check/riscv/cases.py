@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
+from harness.check.marks import WORD
 from harness.check.riscv.marks import CODE
-from harness.check.x86.marks import WORD
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import Bytes, End, Leaves

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from harness.check.layouts import Layout, LayoutError, check_levels, construct, divided
-from harness.machine.riscv.processor import MachineInfo
+from typing import Final
+
+from harness.check.keys import RIGHTS
+from harness.check.layouts import (
+    Described,
+    Layout,
+    LayoutError,
+    check_levels,
+    construct,
+    divided,
+)
+from harness.machine.riscv.processor import RAM_BASE, MachineInfo
 from harness.paging.memory import WritableMemory
 from harness.paging.riscv.cpu import Cpu, Envcfg, Mode
+
+DESCRIBED: Final = Described(
+    folder="riscv",
+    ram_base=RAM_BASE,
+    modes={2: "sv32", 3: "sv39", 4: "sv48", 5: "sv57"},
+    rights={"r": "read", **RIGHTS},
+    cpu={},
+    control=lambda: None,
+)
 
 
 def cpu_of(mode: str, info: MachineInfo, root: int) -> Cpu:

@@ -1,7 +1,4 @@
-"""What the harness puts into frames, so that what a guest finds there names the frame.
-
-Words are those of `harness.check.x86.marks`; code is RISC-V's.
-"""
+"""The code that names the frame in which it is, as marks do."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.check.x86.marks import mark
+from harness.check.marks import mark
 from harness.paging.memory import BufferMemory, Words
 
 CODE: Final = 16

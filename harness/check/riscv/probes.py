@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
+from harness.check.marks import WORD, put_marks
+from harness.check.quirk import expected_of
 from harness.check.riscv.cases import Cases
 from harness.check.riscv.marks import CODE_BYTES, code_mark, put_code
 from harness.check.riscv.quirks import AMO_LOAD, AMO_READS_FIRST, MPRV_CODE
-from harness.check.x86.marks import WORD, put_marks
-from harness.check.x86.quirks import expected_of
 from harness.machine.riscv.guest import Guest, State
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual

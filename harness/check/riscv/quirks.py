@@ -16,10 +16,10 @@ from typing import Final
 
 import numpy as np
 
+from harness.check.quirk import QEMU_RUNS, Quirk, Version, expected_of, not_yet_run
 from harness.check.riscv.matrix.chain import Lanes
 from harness.check.riscv.matrix.hart import Hart
 from harness.check.riscv.matrix.judged import Asked, Expected, RiscvQuirk
-from harness.check.x86.quirks import QEMU_RUNS, Quirk, Version, expected_of
 from harness.paging.format import Shape
 from harness.paging.memory import Mask
 from harness.paging.riscv.access import Cause, Kind, Reason, page_fault
@@ -297,6 +297,11 @@ KNOWN: Final[Mapping[str, Quirk]] = {
     one.name: one for one in (*JUDGED, MPRV_CODE, PBMTE_WITHOUT_SVPBMT)
 }
 """All of them by name."""
+
+
+def not_run_on(version: Version) -> tuple[str, ...]:
+    """That TCG was not yet run in this version, in a sentence; none where it was."""
+    return not_yet_run({"tcg": (version, QEMU_RUNS)})
 
 
 def judged_of(engine: str, version: Version) -> tuple[RiscvQuirk, ...]:

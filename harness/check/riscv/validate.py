@@ -6,19 +6,16 @@ import shutil
 import time
 from typing import Final
 
-import numpy as np
-
-from harness.check.compare import Comparison, Disagreement
+from harness.check.compare import Comparison
 from harness.check.layouts import Layout, divided
 from harness.check.riscv import probes
 from harness.check.riscv.cases import of_space
 from harness.check.riscv.layouts import build
+from harness.check.riscv.quirks import not_run_on
 from harness.check.riscv.window import window_in
-from harness.check.x86.debugger import TABLE_BYTES, TableImage
-from harness.check.x86.quirks import not_run_on
-from harness.check.x86.validate import SpaceReport
+from harness.check.tables import TableImage, compare_tables
+from harness.check.validation import SpaceReport
 from harness.machine.machine import dotted
-from harness.machine.monitor import Monitor
 from harness.machine.riscv.guest import Guest, State
 from harness.machine.riscv.qemu import TCG, program_for
 from harness.paging import bulk
@@ -31,15 +28,25 @@ DEADLINE: Final = 60.0
 """Seconds that a guest has for each answer."""
 
 
-def validate(layout: Layout, levels: int, *, program: str | None = None) -> SpaceReport:
+def validate(
+    layout: Layout,
+    levels: int,
+    engine: str = "tcg",
+    *,
+    program: str | None = None,
+    thorough: bool = False,
+) -> SpaceReport:
     """Builds a layout in a new guest's memory, and asks the guest and QEMU about it.
 
+    engine   there is but one
+    thorough changes nothing: QEMU's monitor is asked about all tables, and about no mapping
     program  a QEMU for 64 bits, beside which lies that for 32; the usual ones unless given.
              Without that for 32 Sv32 is skipped
 
     Raises LayoutError for a layout that cannot be built, SpaceError for one that leaves no hole for
     the window, Misuse and MachineError for a guest that cannot be had or is lost.
     """
+    del engine, thorough
     started = time.monotonic()
     xlen = 32 if layout.mode(levels) == "sv32" else 64
     program = program_for(xlen, program)
@@ -54,7 +61,7 @@ def validate(layout: Layout, levels: int, *, program: str | None = None) -> Spac
         comparisons = compare_space(guest, memory, cpu, frames)
         seconds = time.monotonic() - started
         name, version = guest.engine.name, guest.version
-        news = not_run_on(name, version, version)
+        news = not_run_on(version)
         return SpaceReport(layout, levels, name, dotted(version), None, comparisons, seconds, news)
 
 
@@ -76,44 +83,10 @@ def compare_space(
         state = state_of(cpu, window)
         probed = probes.ask_guest(guest, state, cpu, memory, frames, cases)
         with guest.parked(state) as monitor:
-            tables = _table_bytes(monitor, written)
+            tables = compare_tables(monitor, written, cpu.format.entry_bytes)
     return probed, tables
 
 
 def state_of(cpu: Cpu, window: Span) -> State:
     """What a guest has to load to translate as `cpu` does, with the window there."""
     return State(cpu.satp, window.first, cpu.menvcfg, cpu.senvcfg, cpu.xlen)
-
-
-def _table_bytes(monitor: Monitor, written: TableImage) -> Comparison:
-    """Compares tables, by their physical addresses, with what QEMU finds there.
-
-    Not by virtual ones: to translate them QEMU 7.2 sets A in the tables of the guest.
-    """
-    comparison = Comparison(TABLE_BYTES)
-    for address, words in zip(written.address.tolist(), written.words, strict=True):
-        entries = len(words)
-        octets = monitor.read_physical(address, TABLE)
-        seen = np.frombuffer(octets, f"<u{TABLE // entries}").astype(np.uint64)
-        comparison.compared += 1
-        wrong = np.flatnonzero(seen != words)
-        if len(wrong):
-            at = int(wrong[0])
-            comparison.disagree(
-                1,
-                [
-                    Disagreement(
-                        TABLE_BYTES,
-                        address + at * (TABLE // entries),
-                        None,
-                        False,
-                        f"{int(words[at]):#x}, as it was written",
-                        f"{int(seen[at]):#x}, and {len(wrong) - 1} more in this table",
-                    )
-                ],
-            )
-    return comparison
-
-
-TABLE: Final = 4096
-"""Bytes of a table."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from harness.check.x86.window import find_hole
+from harness.check.hole import find_hole
 from harness.machine.stub import StubImage
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory

@@ -4,9 +4,10 @@
 `live`             a space that is changed while the guest runs in it
 `stores`           what tables hold, so that stores show which no operation has noted
 `changes`          which change of an entry needs which flush, and a guest that executes it
+`layouts`          layouts, built for x86
 `window`           the hole of a space in which the guest's own program runs
 `cases`            which accesses are tried in a space
-`marks`            what is put into frames, so that what is found there names the frame
+`marks`            the code and the descriptors that name the frame in which they are
 `entries`          what accesses leave in the entries of their paths
 `probes`           accesses that the guest executes, beside what the reference expects
 `debugger`         what QEMU's monitor says of the space, beside the reference

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.check.x86.marks import CODE, WORD
+from harness.check.marks import WORD
+from harness.check.x86.marks import CODE
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import Bytes, End, Leaves

@@ -18,8 +18,10 @@ import numpy as np
 
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.held import HeldMemory
+from harness.check.quirk import expected_of
+from harness.check.tables import TABLE_BYTES, TableImage
 from harness.check.x86.cases import evenly, reads
-from harness.check.x86.quirks import DEBUG_WALKER, TLB_PRINTS_ENTRIES, expected_of
+from harness.check.x86.quirks import DEBUG_WALKER, TLB_PRINTS_ENTRIES
 from harness.check.x86.second_reading import NO_LAPSE, Lapse, Reading, Stop, at
 from harness.machine.gdbstub import StubMonitor
 from harness.machine.monitor import Monitor
@@ -36,7 +38,6 @@ from harness.paging.walk import Walk, walk
 from harness.paging.x86 import formats
 from harness.paging.x86.cpu import LEGACY_SPAN, WIDTHS, Cpu, Efer, Mode, root_for
 
-TABLE_BYTES = "table bytes"
 MONITOR_MEMORY = "walk of monitor memory"
 INFO_TLB = "info tlb"
 GVA2GPA = "gva2gpa"
@@ -71,26 +72,6 @@ TLB_ADDRESS = formats.bits(49, 12)
 
 TLB_LOWEST = {Mode.PAE: (12, 20), Mode.BITS_32: (12, 21)}
 """The lowest bit of an entry that it prints in other modes, by level: all from there up."""
-
-
-@dataclass(frozen=True)
-class TableImage:
-    """The tables of a space as they were written: where each is, and its words, (tables, n)."""
-
-    address: Words
-    words: Words
-
-    @classmethod
-    def of(cls, memory: Memory, roots: tuple[Root, ...]) -> TableImage:
-        """Every table that has memory behind it."""
-        format = roots[0].table.format
-        address = np.unique(bulk.leaves(memory, roots, limit=0).tables.address)
-        offset = np.arange(0, format.table_bytes(0), format.entry_bytes, dtype=np.uint64)
-        words, backed = memory.gather((address[:, None] + offset).ravel(), format.entry_bytes)
-        whole: Mask = np.ones(len(address), np.bool_)
-        if backed is not None:
-            whole = np.logical_and.reduce(backed.reshape(len(address), -1), axis=1)
-        return cls(address[whole], words.reshape(len(address), -1)[whole])
 
 
 @dataclass(frozen=True)

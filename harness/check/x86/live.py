@@ -43,16 +43,19 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
+from harness.check.hole import find_root_hole
+from harness.check.marks import WORD, mark, put_marks
+from harness.check.quirk import expected_of
 from harness.check.x86 import marks
 from harness.check.x86.cases import Cases, evenly
 from harness.check.x86.entries import ALL, PathEntries
 from harness.check.x86.marks import INVALID_OPCODE, LONG_CODE
-from harness.check.x86.quirks import KEPT_CODE, DenialQuirk, expected_of, fault_quirks
+from harness.check.x86.quirks import KEPT_CODE, DenialQuirk, fault_quirks
 from harness.check.x86.second_reading import Reading, by_tables
 from harness.check.x86.space import Note, NotedMemory
 from harness.check.x86.stores import KnownTables
 from harness.check.x86.verdicts import Seen, expected_text, judged, observed_text
-from harness.check.x86.window import Window, check_root, find_root_hole, open_window
+from harness.check.x86.window import Window, check_root, open_window
 from harness.machine.engines import executor
 from harness.machine.errors import Misuse
 from harness.machine.ram import ARENA, TABLE_ARENA
@@ -80,7 +83,7 @@ BESIDE = "a page beside what is probed leads to a table, or where there is no me
 RUNS = 16
 """How often the guest does all of it at most, for something stale to be seen."""
 
-READ, WRITTEN = 0, marks.WORD
+READ, WRITTEN = 0, WORD
 """Offsets in a page of the word that is read, which names its frame, and of that which is
 written; code lies at `marks.CODE`."""
 
@@ -425,13 +428,13 @@ class Live:
         cases, enums = asked.cases, self._guest.image.enums
         jobs = self._guest.image.new_jobs(len(cases))
         cases.put(jobs, enums)
-        jobs["size"], jobs["value"] = marks.WORD, asked.value
+        jobs["size"], jobs["value"] = WORD, asked.value
         levels = len(asked.paths.slot)
         jobs["watched"] = levels + 1
         for level in range(levels):
             used = asked.paths.used[level]
             jobs["where"][used, levels - 1 - level] = asked.paths.slot[level, used]
-        jobs["where"][:, levels] = asked.aimed & ~np.uint64(marks.WORD - 1)
+        jobs["where"][:, levels] = asked.aimed & ~np.uint64(WORD - 1)
         return jobs
 
     def _mark(self, cpu: Cpu, cases: Cases, rules: Outcomes) -> None:
@@ -450,7 +453,7 @@ class Live:
                 " accesses would store: probe other pages"
             )
         self._memory.notes, notes = None, self._memory.notes
-        marks.put_marks(self._memory, reads)
+        put_marks(self._memory, reads)
         marks.put_code(self._memory, fetches)
         self._memory.notes = notes
         self._known.hold_frames(cpu, np.concatenate([reads, fetches]))
@@ -632,7 +635,7 @@ class Live:
         cases, rules, allowed = asked.cases, asked.rules, asked.allowed
         untouched = np.uint64(self._guest.image.enums["CR2_UNTOUCHED"])
         word = results["after"][:, len(asked.paths.slot)]
-        named = results["data"] == marks.mark(asked.aimed)
+        named = results["data"] == mark(asked.aimed)
         ran = named & (results["rip"] == cases.address + np.uint64(LONG_CODE.end))
         fetched = ran & (results["vector"] == INVALID_OPCODE)
         kinds = [cases.kind == Kind.READ, cases.kind == Kind.WRITE]
@@ -758,7 +761,7 @@ def _kept_code(
             if own in flushed:
                 break
             same = (event.cases.address == address[lane]) & (event.cases.kind == Kind.FETCH)
-            same &= marks.mark(event.aimed) == results["data"][lane]
+            same &= mark(event.aimed) == results["data"][lane]
             for other in np.flatnonzero(same & event.allowed).tolist():
                 pages = asked.cpu.format.levels[event.rules.walks.level[other]].size // int(small)
                 kept[lane] |= any(own // pages == page // pages for page in flushed)
@@ -845,7 +848,7 @@ def _ended_as(asked: _Asked, lane: int, result: np.void) -> bool:
         fault = (asked.rules.vector[lane], asked.rules.error[lane])
         return not result["completed"] and fault == (result["vector"], result["error"])
     named = asked.cases.kind[lane] == Kind.WRITE or (
-        result["data"] == marks.mark(asked.aimed[lane : lane + 1])[0]
+        result["data"] == mark(asked.aimed[lane : lane + 1])[0]
     )
     return bool(result["completed"] and named)
 

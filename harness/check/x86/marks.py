@@ -1,29 +1,18 @@
-"""What the harness puts into frames, so that what a guest finds there names the frame.
-
-Every marked word is a bijection of its own physical address.
-"""
+"""The code and the descriptors that name the frame in which they are, as marks do."""
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 
 import numpy as np
 
+from harness.check.marks import WORD, mark
 from harness.paging.memory import BufferMemory, Words
 from harness.paging.x86.cpu import Cpu
-
-WORD = 8
-"""Bytes of a marked word; addresses of marks are multiples of it."""
 
 CODE = 16
 """Offset in a page of the code that a fetch executes: `mov $mark, %rax; ud2`."""
 
-NONCE = secrets.randbits(64)
-"""Of this process, so that memory left by another run holds no mark of this one."""
-
-_ODD = 0x9E3779B97F4A7C15
-_INVERSE = pow(_ODD, -1, 1 << 64)
 _MOV_RAX, _MOV_EAX = 0xB848, 0xB8
 _UD2 = 0x0B0F
 _SEGMENT = 0x00CF_F300_0000_FFFF
@@ -50,21 +39,6 @@ class Code:
 
 LONG_CODE = Code(10, 0x06, INVALID_OPCODE, 0)  # mov $, %rax; ud2, and push %es
 SHORT_CODE = Code(5, 0xCC, BREAKPOINT, 1)  # mov $, %eax; ud2, and int3
-
-
-def mark(physical: Words) -> Words:
-    """The word that marks each physical address."""
-    return (physical * np.uint64(_ODD)) ^ np.uint64(NONCE)
-
-
-def marked(word: int) -> int:
-    """The physical address that a mark names; any number for a word that is none."""
-    return ((word ^ NONCE) * _INVERSE) % (1 << 64)
-
-
-def put_marks(memory: BufferMemory, physical: Words) -> None:
-    """Marks the words at physical addresses."""
-    memory.scatter(physical, WORD, mark(physical))
 
 
 def code_of(cpu: Cpu) -> Code:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
+from harness.check.marks import WORD, mark, put_marks
 from harness.check.x86 import marks
 from harness.check.x86.cases import Cases
 from harness.check.x86.entries import ALL, PathEntries
@@ -130,7 +131,7 @@ def expect(
     paths = _paths(cpu, memory, cases.address)
     paths.used[:, foreseen.walks.end == End.NO_ROOT] = False
     allowed = (foreseen.vector == ALLOWED) & ~foreseen.unbacked
-    data = foreseen.walks.physical & ~np.uint64(marks.WORD - 1)
+    data = foreseen.walks.physical & ~np.uint64(WORD - 1)
     fetch = cases.kind == Kind.FETCH
 
     reading = Reading(at(cpu, memory, cases))
@@ -138,12 +139,12 @@ def expect(
     asked = ~np.logical_or.reduce(list(reasons.values()))
     reached = allowed & asked & ~_inside(window.arena, data) & ~_no_memory(memory, data)
     ours = reached & ~in_table
-    marks.put_marks(memory, data[ours & ~fetch])
+    put_marks(memory, data[ours & ~fetch])
     put_code = marks.put_code if cpu.long else marks.put_short_code
     put_code(memory, data[ours & fetch])
     content = np.zeros(len(cases), np.uint64)
-    content[reached] = memory.gather(data[reached], marks.WORD)[0]
-    content[ours & fetch] = marks.mark(data[ours & fetch]) & _ones(_width(cpu))
+    content[reached] = memory.gather(data[reached], WORD)[0]
+    content[ours & fetch] = mark(data[ours & fetch]) & _ones(_width(cpu))
     firsts = np.array([span.first for span in window.spans], np.uint64)
     way_in = _paths(cpu, memory, firsts).slot
     used_there = _inside(window.arena, paths.slot) | np.isin(paths.slot, way_in)
@@ -166,7 +167,7 @@ def _paths(cpu: Cpu, memory: BufferMemory, addresses: Words) -> Paths:
 
 def _width(cpu: Cpu) -> int:
     """Bytes of the reads and writes that are tried."""
-    return marks.WORD if cpu.long else marks.WORD // 2
+    return WORD if cpu.long else WORD // 2
 
 
 def _ones(width: int) -> np.uint64:
@@ -183,7 +184,7 @@ def _not_asked(
     address elsewhere is found out.
     """
     made, fetch = reading.allowed, reading.asked.cases.kind == Kind.FETCH
-    data = reading.physical & ~np.uint64(marks.WORD - 1)
+    data = reading.physical & ~np.uint64(WORD - 1)
     own = made & _inside(window.arena, data)
     nowhere = made & ~own & _no_memory(memory, data)
     in_table = made & np.isin(data & ~np.uint64(0xFFF), tables)

@@ -1,9 +1,8 @@
-"""Known departures of engines from the rules, each with its evidence.
+"""The quirks of the engines that run x86.
 
-A quirk is expected of the engine it names, counted and shown; it never bends the reference.  It
-excuses what it names in the lanes that it names, and nothing else.  Which those are follows from
-what was asked, by a second reading, and not from the reference, so that neither a reference that is
-wrong as the engine is nor one that is wrong beside it passes.
+In which lanes one applies follows from what was asked, by a second reading, and not from the
+reference, so that neither a reference that is wrong as the engine is nor one that is wrong beside
+it passes.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from harness.check.quirk import QEMU_RUNS, Quirk, Version, expected_of, not_yet_run
 from harness.check.x86.cases import Cases, reads
 from harness.check.x86.second_reading import NO_LAPSE, Errors, Lapse, Reading, Stop
-from harness.machine.machine import dotted
 from harness.paging.address import Span
 from harness.paging.memory import Mask, within
 from harness.paging.x86 import formats
@@ -26,42 +25,11 @@ from harness.paging.x86.access import Error, Kind
 from harness.paging.x86.bulk import writes
 from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode
 
-Version = tuple[int, ...]
-"""That of QEMU or Bochs, or the kernel's of a module of KVM; the first numbers of one begin a
-series: (7, 2) comes before 7.2.0."""
-
-QEMU_RUNS: Final[tuple[Version, ...]] = ((7, 2, 22), (10, 0, 13), (11, 1, 3))
-"""The versions of QEMU on which all layouts and the matrix were run: those of Debian 12, of Debian
-13 and of its backports."""
-
 BOCHS_RUNS: Final[tuple[Version, ...]] = ((2, 7), (3, 0))
 """The versions of Bochs on which they were: those of Debian 12 and of Debian 13."""
 
 PVM_RUNS: Final[tuple[Version, ...]] = ((6, 18, 44),)
 """The kernels on whose kvm_pvm they were."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quirk:
-    """One departure.
-
-    engine    who departs: as `executor` names it, or a part of QEMU's monitor
-    since     the first version, or series of versions, in which it was seen
-    until     the first version in which it was gone; None unless its end was seen
-    runs      the versions on which it was run, and showed
-    rule      what the manual says
-    departs   what the engine does instead
-    evidence  how that is known
-    """
-
-    name: str
-    engine: str
-    since: Version
-    until: Version | None = None
-    runs: tuple[Version, ...]
-    rule: str
-    departs: str
-    evidence: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -594,20 +562,9 @@ def read_as(quirk: BasisQuirk, cpu: Cpu) -> Cpu:
     return replace(basis.cpu, pdptes_checked=basis.pdpte_reserved)
 
 
-def expected_of(quirk: Quirk, engine: str, version: Version) -> bool:
-    """Whether a departure is to be expected of what `executor` names, in this version: from the
-    first in which it was seen on, until one in which it was seen to be gone."""
-    begun = quirk.engine == engine and quirk.since <= version
-    return begun and (quirk.until is None or version < quirk.until)
-
-
 def not_run_on(engine: str, version: Version, emulator: Version) -> tuple[str, ...]:
     """Which of those that answer, what `executor` names and the emulator around it, were not yet
-    run in these versions: a sentence each.
-
-    What is expected of such a version is what was seen on the others. An engine of which nothing is
-    known is expected to follow the rules in every version.
-    """
+    run in these versions: a sentence each."""
     # Only those who ran a machine ask this; who reads tables need not wait for all of that.
     from harness.machine.registry import ENGINES
 
@@ -616,9 +573,4 @@ def not_run_on(engine: str, version: Version, emulator: Version) -> tuple[str, .
         asked[engine] = version, tuple(sorted(runs))
     if engine in ENGINES and not ENGINES[engine].by_kernel:
         del asked["QEMU"]  # the engine is the emulator itself
-    return tuple(
-        f"{who} {dotted(version)}: not yet run on this version; runs of:"
-        f" {', '.join(map(dotted, runs))}"
-        for who, (version, runs) in asked.items()
-        if version not in runs
-    )
+    return not_yet_run(asked)

@@ -19,8 +19,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from harness.check import marks
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
-from harness.check.x86 import marks
 from harness.check.x86.window import new_root, open_window, with_pdptes
 from harness.machine.machine import Processor
 from harness.machine.ram import ARENA, HIGH, LARGEST_RAM, MIB

@@ -18,10 +18,12 @@ import msgspec
 from harness.check import written
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.layouts import parse
+from harness.check.tables import TABLE_BYTES
 from harness.check.typed import Number, decode
+from harness.check.validation import SpaceReport
 from harness.check.x86 import debugger
 from harness.check.x86.cases import KINDS
-from harness.check.x86.validate import SpaceReport, build_in, compare_one, guest_for, lacking
+from harness.check.x86.validate import build_in, compare_one, guest_for, lacking
 from harness.machine.errors import Misuse
 from harness.paging.x86.access import Access, Kind
 
@@ -34,7 +36,7 @@ KIND = "layout"
 
 ORACLES = (
     PROBE,
-    debugger.TABLE_BYTES,
+    TABLE_BYTES,
     debugger.MONITOR_MEMORY,
     debugger.INFO_TLB,
     debugger.GVA2GPA,
@@ -70,6 +72,7 @@ class Case:
     @classmethod
     def of(cls, space: SpaceReport, found: Disagreement) -> Case:
         """A disagreement about a space."""
+        assert found.access is None or isinstance(found.access, Access)
         return cls(
             space.layout.name,
             space.layout.text,

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import reduce
-from operator import attrgetter
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from harness.check.compare import Comparison, Disagreement
-from harness.check.layouts import Layout, build
+from harness.check.compare import Access, Comparison
+from harness.check.layouts import Layout
+from harness.check.tables import TABLE_BYTES, TableImage
+from harness.check.validation import SpaceReport
 from harness.check.x86 import probes
 from harness.check.x86.cases import Cases, evenly, of_places, of_space, together
-from harness.check.x86.debugger import TABLE_BYTES, Debugger, TableImage
+from harness.check.x86.debugger import Debugger
+from harness.check.x86.layouts import Control, build
 from harness.check.x86.quirks import fault_quirks, not_run_on
 from harness.check.x86.window import Window, check_root, open_window
 from harness.machine.engines import executor, interprets, present, reads_as_amd
@@ -29,7 +29,6 @@ from harness.paging.address import Span, Virtual
 from harness.paging.memory import BufferMemory, Memory, Words
 from harness.paging.space import TableAllocator
 from harness.paging.walk import walk
-from harness.paging.x86.access import Access
 from harness.paging.x86.cpu import Cpu, Mode, root_for
 
 DEADLINE = 60.0
@@ -37,45 +36,6 @@ DEADLINE = 60.0
 
 PROBES_IN_SOFTWARE: Final = 3_000
 """Probes of a space that are executed where KVM does without the processor's virtualization."""
-
-
-@dataclass(frozen=True)
-class SpaceReport:
-    """What came of one layout at one number of levels on one engine.
-
-    skipped      why nothing was compared, None where it was
-    comparisons  one for each oracle
-    seconds      wall time, the start of the guest included
-    not_run_on   what answered in a version that was not yet run, a sentence each
-    """
-
-    layout: Layout
-    levels: int
-    engine: str
-    qemu: str
-    skipped: str | None
-    comparisons: tuple[Comparison, ...]
-    seconds: float
-    not_run_on: tuple[str, ...] = ()
-
-    @property
-    def disagreed(self) -> int:
-        """Disagreements over all oracles."""
-        return sum(comparison.disagreed for comparison in self.comparisons)
-
-    @property
-    def disagreements(self) -> list[Disagreement]:
-        """Those that the oracles describe in full."""
-        return [one for comparison in self.comparisons for one in comparison.disagreements]
-
-    @property
-    def compared(self) -> int:
-        """Questions with a verdict over all oracles."""
-        return sum(comparison.compared for comparison in self.comparisons)
-
-    def count(self, what: str) -> Counter[str]:
-        """One of the counters of a comparison (`quirks`, `not_comparable`, `news`), over all."""
-        return reduce(Counter.__add__, map(attrgetter(what), self.comparisons), Counter[str]())
 
 
 def validate(
@@ -122,10 +82,11 @@ def guest_for(layout: Layout, engine: str, program: str | None) -> Iterator[Gues
 def _processor(layout: Layout, engine: str, program: str | None) -> str | None:
     """The processor that a layout needs, of those that the engine can be here; None for its usual
     one."""
-    if layout.maxphyaddr is None and not layout.lass:
+    control: Control = layout.control
+    if control.maxphyaddr is None and not control.lass:
         return None
     usual, can_be = Processor(), engine_named(engine)
-    wanted = Processor(maxphyaddr=layout.maxphyaddr or usual.maxphyaddr, lass=layout.lass)
+    wanted = Processor(maxphyaddr=control.maxphyaddr or usual.maxphyaddr, lass=control.lass)
     if wanted.lass and can_be.processor(wanted) is not None:
         _, version = present(engine, program).executor
         if version < can_be.since(wanted):
@@ -135,16 +96,17 @@ def _processor(layout: Layout, engine: str, program: str | None) -> str | None:
 
 def lacking(layout: Layout, levels: int, info: MachineInfo) -> str | None:
     """What the layout needs and the guest's processor has not, as a reason; None if nothing."""
+    control: Control = layout.control
     if levels == 5 and not info.has("la57"):
         return "the engine's processor has no five-level paging (LA57)"
-    if layout.maxphyaddr not in (None, info.physical_bits):
+    if control.maxphyaddr not in (None, info.physical_bits):
         return (
             f"the engine's processor has MAXPHYADDR {info.physical_bits},"
-            f" and the layout asks for {layout.maxphyaddr}"
+            f" and the layout asks for {control.maxphyaddr}"
         )
     if "1G" in layout.page_sizes(levels) and not info.has("gigabyte_pages"):
         return "the engine's processor has no 1-GByte pages"
-    asked = {"smep": layout.smep, "smap": layout.smap, "lass": layout.lass, "nx": layout.nxe}
+    asked = {"smep": control.smep, "smap": control.smap, "lass": control.lass, "nx": control.nxe}
     for feature, wanted in asked.items():
         if wanted and not info.has(feature):
             return f"the engine's processor has no {feature.upper()}"

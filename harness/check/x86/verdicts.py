@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from harness.check import marks
 from harness.check.compare import Comparison
-from harness.check.x86 import marks
+from harness.check.quirk import Quirk
 from harness.check.x86.entries import PathEntries
 from harness.check.x86.quirks import (
     FAULT_QUIRKS,
@@ -19,7 +20,6 @@ from harness.check.x86.quirks import (
     DenialQuirk,
     ErrorQuirk,
     FaultQuirk,
-    Quirk,
 )
 from harness.check.x86.second_reading import Reading
 from harness.machine.engines import executor

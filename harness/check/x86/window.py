@@ -10,30 +10,26 @@ then in the upper half of the addresses, and the stub is in a hole of the lower 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
 import numpy as np
 
+from harness.check.hole import Hole, find_hole
 from harness.check.x86.quirks import KEPT
 from harness.machine.errors import Misuse
 from harness.machine.stub import StubImage
 from harness.machine.x86.guest import State
-from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
-from harness.paging.entry import Pointer
 from harness.paging.format import Format
 from harness.paging.memory import BufferMemory, Mask, Words, within
-from harness.paging.space import Space, SpaceError, TableAllocator
+from harness.paging.space import Space, TableAllocator
 from harness.paging.table import Root, Slot, Table
 from harness.paging.x86.cpu import Cpu, Mode
 from harness.paging.x86.formats import PDPTE_BYTES, P
 from harness.paging.x86.load import reserved_in_cr3
-
-Hole = tuple[Virtual, tuple[Slot, ...]]
-"""Absent slots side by side, and the first address that they span."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +102,8 @@ def open_window(
     ram, format = memory.span, cpu.format
     stub = _pages(image, format.levels[0].size)
     lower, upper = (cpu.roots[:1], cpu.roots[1:]) if cpu.lass else ((), cpu.roots)
-    at, slots = hole or find_hole(memory, upper, ram.size, None if cpu.long else stub)
-    user_at, user_slots = find_hole(memory, lower, stub.last + 1) if lower else (at, ())
+    at, slots = hole or find_hole(memory, upper, ram.size, KEPT if cpu.long else (*KEPT, stub))
+    user_at, user_slots = find_hole(memory, lower, stub.last + 1, KEPT) if lower else (at, ())
     entry = new_root(memory, cpu, allocator)
     entry_space = Space(memory, entry.roots, allocator)
     below = _tables_below(memory, at, slots, allocator)
@@ -175,87 +171,6 @@ def with_pdptes(memory: BufferMemory, cpu: Cpu, pdptes: Iterable[int]) -> Cpu:
 
 PDPTES_AT: Final = 0x7E0
 """Where in a page PDPTEs are."""
-
-
-def find_hole(
-    memory: BufferMemory, roots: Iterable[Root], size: int, avoided: Span | None = None
-) -> Hole:
-    """Absent slots that span `size` bytes: one at the lowest level that can, or several in a root
-    table where no level can.
-
-    The tables above it grant every right and are reached in one way only, so that what is
-    mapped there is not seen elsewhere but as data, through a self-map.  It is the same on every
-    engine: what one of them keeps for itself is left alone on all, and so is what is to be avoided.
-    Raises SpaceError where there is none.
-    """
-    kept = KEPT if avoided is None else (*KEPT, avoided)
-    roots = tuple(roots)
-    levels = roots[0].table.format.levels
-    shared = _seen_elsewhere(memory, roots)
-    fitting = [n for n, level in enumerate(levels) if level.size >= size]
-    for level in fitting or [len(levels) - 1]:
-        count = -(-size // levels[level].size)
-        for root in roots:
-            hole = _hole(memory, root.slots(), level, count, shared, kept)
-            if hole is not None:
-                return hole
-    raise SpaceError(f"the space has no hole of {size:#x} bytes for the window of the stub")
-
-
-def _seen_elsewhere(memory: BufferMemory, roots: tuple[Root, ...]) -> set[tuple[int, int]]:
-    """Tables, by address and level, whose entries are seen in other places too: by another path,
-    or at a higher level, where what is a page here would be a table."""
-    tables = bulk.leaves(memory, roots, limit=0).tables
-    found = (tables.address.tolist(), tables.level.tolist(), tables.paths.tolist())
-    rows, highest = list(zip(*found, strict=True)), dict[int, int]()
-    for address, level, _ in rows:
-        highest[address] = max(level, highest.get(address, level))
-    return {
-        (address, level) for address, level, paths in rows if paths > 1 or level < highest[address]
-    }
-
-
-def find_root_hole(memory: BufferMemory, root: Root) -> Hole:
-    """An absent slot of a root table, from the middle of the root's span on, where few programs
-    have anything: a space that changes has nothing beside it, now or later.
-
-    Raises SpaceError where there is none.
-    """
-    slots = list(root.slots())
-    middle = len(slots) // 2
-    for first, slot in slots[middle:] + slots[:middle]:
-        if memory.load(slot.address, slot.table.format.entry_bytes) == 0:
-            return first, (slot,)
-    raise SpaceError(f"{root.table} has no empty slot for the window of the stub")
-
-
-def _hole(
-    memory: BufferMemory,
-    slots: Iterable[tuple[Virtual, Slot]],
-    level: int,
-    count: int,
-    shared: set[tuple[int, int]],
-    kept: Collection[Span],
-) -> Hole | None:
-    found: list[tuple[Virtual, Slot]] = []
-    for first, slot in slots:
-        format = slot.table.format
-        raw = memory.load(slot.address, format.entry_bytes)
-        if slot.level == level:
-            kept_by_some = any(one.clip(Span.of(first, slot.size)) for one in kept)
-            found = [] if raw or kept_by_some else [*found, (first, slot)]
-            if len(found) == count:
-                return found[0][0], tuple(slot for _, slot in found)
-        elif raw and format.granted(raw, slot.level) == format.rights_mask:
-            entry = format.decode(raw, slot.level)
-            if not isinstance(entry, Pointer):
-                continue
-            if (entry.table.address, entry.table.level) not in shared:
-                below = ((Virtual(first + s.index * s.size), s) for s in entry.table.slots())
-                hole = _hole(memory, below, level, count, shared, kept)
-                if hole is not None:
-                    return hole
-    return None
 
 
 def _pages(image: StubImage, size: int) -> Span:

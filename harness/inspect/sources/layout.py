@@ -8,6 +8,7 @@ import numpy as np
 
 from harness.check import layouts
 from harness.check.layouts import Layout
+from harness.check.x86.layouts import build
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.x86.processor import cpu_with
 from harness.paging.memory import BufferMemory
@@ -30,6 +31,6 @@ def snapshot(name: str, levels: int | None, registers: Mapping[str, int]) -> Sna
 def built(layout: Layout, levels: int, title: str, registers: Mapping[str, int]) -> Snapshot:
     """The space of a layout, under this title; raises LayoutError where it cannot be built."""
     memory = BufferMemory(np.zeros(layout.ram, np.uint8))
-    width = layout.maxphyaddr or Cpu.maxphyaddr
-    cpu = layouts.build(layout, levels, memory, width, page1gb=True).cpu
+    width = layout.control.maxphyaddr or Cpu.maxphyaddr
+    cpu = build(layout, levels, memory, width, page1gb=True).cpu
     return Snapshot(title, cpu_with(cpu, registers, memory), memory, (memory.span,))

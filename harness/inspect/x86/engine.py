@@ -14,13 +14,12 @@ from typing import Final
 import numpy as np
 
 from harness.check.held import HeldMemory
+from harness.check.quirk import Quirk, expected_of
 from harness.check.x86.quirks import (
     GIGABYTE_PAGE_WITHOUT_CPUID,
     LARGE_PAGE_ADDRESS,
     PDPTES_ARE_ENTRIES,
     PML4E_BIT_8_IGNORED,
-    Quirk,
-    expected_of,
     read_as,
 )
 from harness.inspect.held import held_layers, hold_tables

@@ -58,7 +58,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check import written
-from harness.check.keys import READERS, RIGHTS, in_units, values_of
+from harness.check.keys import READERS, RIGHTS, flag, in_units, values_of
 from harness.inspect import select, translation
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.x86 import memory_type
@@ -126,7 +126,7 @@ _READERS: Final = {
     **dict.fromkeys(("user", "supervisor"), _kinds),
     "page": READERS["size"],
     "type": _type,
-    **dict.fromkeys(("absent", "strict"), READERS["wp"]),
+    **dict.fromkeys(("absent", "strict"), flag),
 }
 
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from harness.machine.errors import ProtocolError
 from harness.machine.guest import StubGuest, refuse
 from harness.machine.ram import MIB, Ram
-from harness.machine.riscv.processor import MODES, MachineInfo, State, check_state, isa_in
-from harness.machine.riscv.qemu import BUILDS, RAM_BASE, TCG
+from harness.machine.riscv.processor import MODES, RAM_BASE, MachineInfo, State, check_state, isa_in
+from harness.machine.riscv.qemu import BUILDS, TCG
 from harness.machine.stub import StubImage
 
 __all__ = ["Guest", "MachineInfo", "State"]

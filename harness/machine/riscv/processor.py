@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from harness.machine.errors import Misuse
 
+RAM_BASE: Final = 0x8000_0000
+"""Where `virt` has RAM."""
+
 MODES: Final = {"sv32": 1, "sv39": 8, "sv48": 9, "sv57": 10}
 """The modes of translation by name: MODE of satp (privileged specification 1.13, "Supervisor
 Address Translation and Protection (satp) Register")."""

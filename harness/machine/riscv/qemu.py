@@ -13,10 +13,8 @@ from harness.machine.errors import LaunchFailure
 from harness.machine.machine import Engine, installed
 from harness.machine.qemu import Qemu, known_to
 from harness.machine.ram import LARGEST_RAM, Ram
+from harness.machine.riscv.processor import RAM_BASE
 from harness.machine.stub import Build, StubImage
-
-RAM_BASE: Final = 0x8000_0000
-"""Where `virt` has RAM."""
 
 MACHINE: Final = ("-machine", "virt,memory-backend=ram", "-bios", "none", "-accel", "tcg")
 

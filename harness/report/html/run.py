@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.check.compare import Disagreement
+from harness.check.quirk import Quirk
 from harness.check.x86.matrix.case import disagreement
-from harness.check.x86.quirks import KNOWN, Quirk
+from harness.check.x86.quirks import KNOWN
 from harness.report import matrix, terminal
 from harness.report.files import versions
 from harness.report.html.page import page

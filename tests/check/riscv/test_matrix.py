@@ -10,11 +10,11 @@ from functools import cache
 import numpy as np
 import pytest
 
+from harness.check.quirk import expected_of
 from harness.check.riscv import quirks
 from harness.check.riscv.matrix import judged
 from harness.check.riscv.matrix.hart import MODES
 from harness.check.riscv.matrix.run import Plan, plan
-from harness.check.x86.quirks import expected_of
 from harness.machine.errors import Misuse
 from harness.machine.riscv.guest import Guest
 from harness.paging.address import signed_halves

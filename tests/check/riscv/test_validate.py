@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.check.layouts import ARCHITECTURES, LayoutError, divided, load, parse, shipped
+from harness.check.layouts import LayoutError, divided, load, parse, shipped
 from harness.check.riscv import probes, validate
-from harness.check.riscv.layouts import build
+from harness.check.riscv.layouts import DESCRIBED, build
 from harness.check.riscv.quirks import AMO_LOAD, AMO_READS_FIRST, MPRV_CODE
-from harness.check.x86.validate import SpaceReport
+from harness.check.validation import SpaceReport
 from harness.machine.errors import Misuse
 from harness.machine.riscv.processor import MachineInfo
 from harness.machine.riscv.qemu import program_for
@@ -24,7 +24,7 @@ from harness.paging.memory import BufferMemory
 from harness.paging.riscv.bulk import Outcomes, outcomes
 from tests.machine.riscv.present import QEMU, why_absent
 
-MODES = ARCHITECTURES["riscv"].modes
+MODES = DESCRIBED.modes
 LAYOUTS = {path.stem: path for path in shipped("riscv")}
 CHEAP = ("smallest", "rights", "page-sizes", "self-map")
 

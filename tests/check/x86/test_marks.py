@@ -1,9 +1,10 @@
-"""What a frame holds names the frame."""
+"""The code in a frame names the frame."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from harness.check.marks import mark
 from harness.check.x86 import marks
 from harness.paging.memory import BufferMemory
 
@@ -16,39 +17,23 @@ def memory() -> BufferMemory:
     return BufferMemory(np.zeros(PAGES * PAGE, np.uint8), FIRST)
 
 
-def test_every_word_has_its_own_mark_and_the_mark_gives_the_word_away() -> None:
-    words = np.arange(FIRST, FIRST + PAGES * PAGE, marks.WORD, dtype=np.uint64)
-    marked = marks.mark(words)
-    assert len(set(marked.tolist())) == len(words)
-    assert [marks.marked(int(mark)) for mark in marked[:1000]] == words[:1000].tolist()
-
-
-def test_marks_are_put_where_they_belong_and_nowhere_else() -> None:
-    ram = memory()
-    where = np.array([FIRST, FIRST + PAGE - 8], np.uint64)
-    marks.put_marks(ram, where)
-    found = ram.gather(np.arange(FIRST, FIRST + 2 * PAGE, 8, dtype=np.uint64), 8)[0]
-    assert np.flatnonzero(found).tolist() == [0, PAGE // 8 - 1]
-    assert found[[0, PAGE // 8 - 1]].tolist() == marks.mark(where).tolist()
-
-
 def test_code_is_mov_mark_to_rax_and_ud2() -> None:
     ram = memory()
     at = FIRST + PAGE + marks.CODE
     marks.put_code(ram, np.array([at], np.uint64))
     offset = at - FIRST
     code = ram.octets[offset : offset + 12].tobytes()
-    mark = int(marks.mark(np.array([at], np.uint64))[0])
-    assert code == b"\x48\xb8" + mark.to_bytes(8, "little") + b"\x0f\x0b"
+    named = int(mark(np.array([at], np.uint64))[0])
+    assert code == b"\x48\xb8" + named.to_bytes(8, "little") + b"\x0f\x0b"
 
 
 def test_short_code_is_mov_half_the_mark_to_eax_and_ud2() -> None:
     ram = memory()
     at = FIRST + PAGE
     marks.put_short_code(ram, np.array([at], np.uint64))
-    mark = int(marks.mark(np.array([at], np.uint64))[0])
+    named = int(mark(np.array([at], np.uint64))[0])
     code = ram.octets[PAGE : PAGE + 8].tobytes()
-    assert code == b"\xb8" + mark.to_bytes(8, "little")[:4] + b"\x0f\x0b\x00"
+    assert code == b"\xb8" + named.to_bytes(8, "little")[:4] + b"\x0f\x0b\x00"
 
 
 def test_a_descriptor_is_data_of_the_user_at_its_base() -> None:

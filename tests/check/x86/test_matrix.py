@@ -16,6 +16,7 @@ import pytest
 from pytest import MonkeyPatch
 from typer.testing import CliRunner
 
+from harness.check.quirk import Version
 from harness.check.x86 import quirks, verdicts
 from harness.check.x86.matrix import case as matrix_case
 from harness.check.x86.matrix import families as declared
@@ -147,7 +148,7 @@ LAST_BYTES = 2 * 3 * 4 * 4 * 2
 
 @pytest.mark.parametrize("version", [None, (7, 2, 22), (11, 1, 3), (11, 9, 9)])
 def test_what_a_version_of_the_engine_does_not_survive_is_left_out(
-    version: quirks.Version | None, monkeypatch: MonkeyPatch
+    version: Version | None, monkeypatch: MonkeyPatch
 ) -> None:
     ended = replace(quirks.ENDS_AT_LAST_BYTE, until=(12,))
     monkeypatch.setattr(quirks, "KNOWN", {ended.name: ended})

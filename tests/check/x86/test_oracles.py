@@ -14,15 +14,14 @@ from pytest import MonkeyPatch
 
 from harness.check.compare import PROBE, Comparison
 from harness.check.layouts import Layout, find, load, parse
+from harness.check.tables import TABLE_BYTES, TableImage
 from harness.check.x86 import validate
 from harness.check.x86.debugger import (
     GVA2GPA,
     INFO_TLB,
     MEMSAVE,
     MONITOR_MEMORY,
-    TABLE_BYTES,
     Debugger,
-    TableImage,
 )
 from harness.check.x86.quirks import DEBUG_WALKER
 from harness.machine.engines import why_absent

@@ -13,9 +13,10 @@ import pytest
 
 from harness.check.compare import Comparison
 from harness.check.layouts import find, load
+from harness.check.quirk import Quirk, expected_of
+from harness.check.tables import TableImage
 from harness.check.x86 import probes
 from harness.check.x86.cases import Cases
-from harness.check.x86.debugger import TableImage
 from harness.check.x86.marks import CODE
 from harness.check.x86.quirks import (
     DEBUG_WALKER,
@@ -30,8 +31,6 @@ from harness.check.x86.quirks import (
     RESERVED_WITHOUT_PRESENT,
     TLB_PRINTS_ENTRIES,
     FaultQuirk,
-    Quirk,
-    expected_of,
     fault_quirks,
     known_of,
     lapses,

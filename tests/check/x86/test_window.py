@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.check.x86.window import check_root, find_hole, find_root_hole, new_root, open_window
+from harness.check.hole import find_hole, find_root_hole
+from harness.check.x86.window import check_root, new_root, open_window
 from harness.machine.errors import Misuse
 from harness.machine.ram import ARENA, TABLE_ARENA, beside
 from harness.machine.stub import StubImage

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from harness.check import layouts
+from harness.check.x86.layouts import build
 from harness.inspect.snapshot import SourceError
 from harness.inspect.sources import qmp
 from harness.machine.errors import MachineError, Misuse, ProtocolError
@@ -61,7 +62,7 @@ def built(machine: Machine, ram: int) -> Cpu:
     import mmap
 
     memory = BufferMemory(np.frombuffer(mmap.mmap(ram, RAM), np.uint8))
-    return layouts.build(layouts.load(layouts.find("linux-5")), 5, memory, 40, page1gb=True).cpu
+    return build(layouts.load(layouts.find("linux-5")), 5, memory, 40, page1gb=True).cpu
 
 
 @pytest.mark.hw

@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 
 from harness.check import layouts
 from harness.check.held import HeldMemory, Octets
+from harness.check.x86.layouts import build
 from harness.inspect.held import refuse
 from harness.inspect.x86.engine import as_marked, as_read
 from harness.paging.address import Physical
@@ -193,7 +194,7 @@ def test_a_live_guest_its_core_and_its_ram_file_give_one_answer(
     with ram.open("r+b") as file, mmap.mmap(file.fileno(), RAM) as mapped:
         memory = BufferMemory(np.frombuffer(mapped, np.uint8))
         layout = layouts.load(layouts.find("page-sizes"))
-        root = layouts.build(layout, 4, memory, 40, page1gb=True).cpu.cr3
+        root = build(layout, 4, memory, 40, page1gb=True).cpu.cr3
         del memory
     core = tmp_path / "core"
     machine.witness.ask("dump-guest-memory", paging=False, protocol=f"file:{core}")

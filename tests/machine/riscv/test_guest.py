@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.check.quirk import expected_of
 from harness.check.riscv.quirks import PBMTE_WITHOUT_SVPBMT
-from harness.check.x86.quirks import expected_of
 from harness.machine.errors import GuestLost, LaunchFailure, Misuse
 from harness.machine.ram import MIB
 from harness.machine.riscv.guest import Guest

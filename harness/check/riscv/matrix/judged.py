@@ -8,9 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from harness.check.quirk import Quirk
 from harness.check.riscv.matrix.chain import NOWHERE, Lanes
 from harness.check.riscv.matrix.hart import Hart
-from harness.check.x86.quirks import Quirk
 from harness.paging.bulk import Bytes, End, Walks, walk_words
 from harness.paging.format import Format, Shape
 from harness.paging.memory import Mask, Words

@@ -22,10 +22,9 @@ from harness.check.riscv.matrix.families import Family, families, lanes, reserve
 from harness.check.riscv.matrix.hart import Control, Hart
 from harness.check.riscv.matrix.judged import Expected, RiscvQuirk, expected
 from harness.check.riscv.matrix.verdicts import agreeing, expected_text, jobs_of, observed_text
-from harness.check.riscv.quirks import judged_of
+from harness.check.riscv.quirks import judged_of, not_run_on
 from harness.check.where import Condition
 from harness.check.workers import Task, answers
-from harness.check.x86.quirks import not_run_on
 from harness.machine.errors import Misuse
 from harness.machine.machine import dotted
 from harness.machine.riscv.guest import Guest
@@ -350,11 +349,10 @@ def _news(batch: Batch, quirks: Sequence[RiscvQuirk], silent: Sequence[RiscvQuir
 
 def _report(chain: Chain, batch: Batch) -> Report:
     """What came of a batch, but for quirks and news."""
-    engine, version = chain.guest.engine.name, chain.guest.version
+    version = chain.guest.version
     part, made, rules, by_engine = batch.part, batch.made, batch.rules, batch.by_engine
     mode, wrong = part.family.hart.mode, batch.told & ~batch.agree
-    news = not_run_on(engine, version, version)
-    report = Report(dotted(version), news, int(batch.told.sum()))
+    report = Report(dotted(version), not_run_on(version), int(batch.told.sum()))
     for into, chosen in (
         (report.by_rule, batch.told),
         (report.departed, rules.differs(by_engine) & batch.agree),

@@ -14,10 +14,10 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from harness.check import marks
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.keys import in_units
 from harness.check.typed import Number, decode, made
-from harness.check.x86 import marks
 from harness.check.x86 import replay as layout_case
 from harness.check.x86.matrix import chain as chains
 from harness.check.x86.matrix import sequence

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from harness.check.marks import WORD, mark
 from harness.check.x86 import marks
 from harness.check.x86.cases import Cases
 from harness.check.x86.entries import PathEntries
@@ -277,8 +278,8 @@ def ask(guest: Guest, chain: Chain, lanes: Lanes, mixed: bool = False) -> Questi
     if mixed:
         frames = np.where(lanes.kind == Kind.FETCH, frames, chain.mixed[lanes.page])
     reached = frames | lanes.address & (chain.sizes[lanes.page] - np.uint64(1))
-    reached &= ~np.uint64(marks.WORD - 1)
-    placed = marks.mark(reached)
+    reached &= ~np.uint64(WORD - 1)
+    placed = mark(reached)
     if lanes.implicit.any():
         placed[lanes.implicit] = marks.descriptor(placed)[lanes.implicit]
     last = _put_data(chain, ours, levels, reached, placed)
@@ -299,12 +300,12 @@ def _put_data(
 ) -> int:
     """Has the data placed from a column of words on; answers the column behind."""
     step = chain.cpu.format.entry_bytes
-    for part in range(marks.WORD // step):
+    for part in range(WORD // step):
         jobs["where"][:, column + part] = reached + np.uint64(part * step)
         jobs["word"][:, column + part] = placed >> np.uint64(8 * step * part)
-    if step < marks.WORD:
+    if step < WORD:
         jobs["word"][:, column:] &= np.uint64((1 << 8 * step) - 1)
-    return column + marks.WORD // step
+    return column + WORD // step
 
 
 def data_after(question: Question, results: npt.NDArray[np.void]) -> Words:
@@ -318,7 +319,7 @@ def data_after(question: Question, results: npt.NDArray[np.void]) -> Words:
 
 def _shift(lanes: Lanes) -> Words:
     """How far right the bytes of an access lie in their word, in bits."""
-    return (lanes.address & np.uint64(marks.WORD - 1)) << np.uint64(3)
+    return (lanes.address & np.uint64(WORD - 1)) << np.uint64(3)
 
 
 def _care(lanes: Lanes) -> Words:
@@ -374,13 +375,13 @@ def foresee(
     walks, malformed, marked = _walks(cpu, lanes, pdpte_reserved)
     refused = malformed * _code(Reason.PDPTE_RESERVED) | _changes(cpu, lanes)
     single = lanes.width == 1
-    word = walks.physical & ~np.uint64(marks.WORD - 1)
+    word = walks.physical & ~np.uint64(WORD - 1)
     shift, care = _shift(lanes), _care(lanes)
-    found = (marks.mark(word) & care) >> shift
+    found = (mark(word) & care) >> shift
     if lanes.implicit.any():
         found[lanes.implicit] &= np.uint64(0xFFFF_FFFF)  # the base of a segment
     wide = np.uint64((1 << 8 * widest(cpu)) - 1)
-    found[fetch] = np.where(single, np.uint64(0), marks.mark(walks.physical) & wide)[fetch]
+    found[fetch] = np.where(single, np.uint64(0), mark(walks.physical) & wide)[fetch]
     found[writes | (lanes.kind == Kind.SHADOW_READ)] = 0
     flips = np.where(writes & (word == question.reached), care, np.uint64(0))
     vector = np.where(single, np.uint8(code.vector), np.uint8(INVALID_OPCODE))
@@ -395,7 +396,7 @@ def foresee(
 
 def widest(cpu: Cpu) -> int:
     """Bytes of the widest access."""
-    return marks.WORD if cpu.long else marks.WORD // 2
+    return WORD if cpu.long else WORD // 2
 
 
 def _walks(cpu: Cpu, lanes: Lanes, pdpte_reserved: int | None) -> tuple[bulk.Walks, Mask, Words]:

@@ -33,7 +33,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from harness.check.marks import WORD
 from harness.check.product import Axis, Product, Rule, Value, Values
+from harness.check.quirk import Quirk, Version
 from harness.check.x86 import marks
 from harness.check.x86.matrix.chain import FLUSHES, INVPCID, Chain, Lanes, widest
 from harness.check.x86.matrix.stage import WINDOW_KEY, Change, Control, Model, Step
@@ -41,8 +43,6 @@ from harness.check.x86.quirks import (
     BOCHS_LOSES_ITS_PAGES,
     ENDS_AT_LAST_BYTE,
     WIDEST_PSE36,
-    Quirk,
-    Version,
 )
 from harness.machine.engines import called
 from harness.machine.machine import Ability, dotted
@@ -297,7 +297,7 @@ def _address(shape: Shape | None) -> int:
 def _classes(model: Model, level: int) -> Iterator[tuple[int, int]]:
     """Each class of reserved bits in the entries of a level, as its lowest and highest bit: those
     beyond the processor's addresses, and those below the address of a large page."""
-    if model.format.entry_bytes < marks.WORD:
+    if model.format.entry_bytes < WORD:
         if level and maps_pages(model, level):
             width = min(WIDEST_PSE36, model.maxphyaddr) if model.pse36 else 32
             yield width - 19, 21
@@ -318,7 +318,7 @@ def _sets(model: Model, level: int) -> list[tuple[int, ...]]:
         sets += [(52,), (58,)]
     if maps_pages(model, level):
         sets.append((_address(model.format.levels[level].leaf).bit_length() - 1,))
-        if not model.long and level and model.format.entry_bytes < marks.WORD:
+        if not model.long and level and model.format.entry_bytes < WORD:
             sets += [(13,), (20,)]  # an address or reserved, as CPUID says
     classes = list(_classes(model, level))
     for low, high in classes:
@@ -333,7 +333,7 @@ def entry_axes(model: Model, level: int, names: Iterable[str], prefix: str) -> I
     """Axes for single bits of an entry, as far as it has them."""
     lacking = {"PS"} if level == 0 else set()
     lacking |= set() if maps_pages(model, level) else {"PAT"}
-    lacking |= set() if model.format.entry_bytes == marks.WORD else {"XD"}
+    lacking |= set() if model.format.entry_bytes == WORD else {"XD"}
     for name in names:
         if name not in lacking:
             yield _flag(prefix + name)
@@ -564,7 +564,7 @@ def entry(
 
 def bits(model: Model, controls: tuple[Control, ...], at_once: int) -> Iterator[Family]:
     """Every set of at most `at_once` bits that no other axis names, in one entry."""
-    beyond = 8 * model.format.entry_bytes - (model.format.entry_bytes == marks.WORD)
+    beyond = 8 * model.format.entry_bytes - (model.format.entry_bytes == WORD)
     free = range(_LOWEST_FREE_BIT, beyond)
     sets = [_together(some) for count in range(at_once + 1) for some in combinations(free, count)]
     for level in range(model.levels):
@@ -616,7 +616,7 @@ def accessed(model: Model, controls: tuple[Control, ...], *more: str) -> Iterato
 
 def one_reserved(model: Model) -> tuple[Value, ...]:
     """No bit, and one that is reserved in every entry, where there is one."""
-    if model.format.entry_bytes < marks.WORD:
+    if model.format.entry_bytes < WORD:
         return ("none",)
     return "none", "51" if model.long else "62"
 
@@ -970,7 +970,7 @@ def lanes(
         beyond = np.uint64(_beyond_memory(family.model, level))
         backed &= ((raw & beyond) == 0) | (page != level)
     address, width = column("address"), np.full(n, widest(chain.cpu), np.uint8)
-    width[implicit] = marks.WORD
+    width[implicit] = WORD
     if "offset" in column.axes:
         width[column("offset", lambda offset: offset == "last-byte") != 0] = 1
         address += column("offset", _OFFSETS.__getitem__)

@@ -19,6 +19,7 @@ import numpy as np
 from harness.check import where
 from harness.check.compare import EXAMPLES, Comparison
 from harness.check.product import Rule
+from harness.check.quirk import Quirk, Version
 from harness.check.where import Condition
 from harness.check.workers import Task, answers
 from harness.check.x86.matrix import chain as chains
@@ -30,7 +31,7 @@ from harness.check.x86.matrix.rig import Batch, Rig, Verdicts, guest_of
 from harness.check.x86.matrix.sequence import SequenceBatch, jobs_of
 from harness.check.x86.matrix.stage import Change, Control, Model
 from harness.check.x86.matrix.warm import sequences
-from harness.check.x86.quirks import Quirk, Version, known_of, not_run_on
+from harness.check.x86.quirks import known_of, not_run_on
 from harness.machine.engines import called
 from harness.machine.errors import Misuse
 from harness.machine.machine import dotted

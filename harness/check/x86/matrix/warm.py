@@ -16,8 +16,9 @@ from dataclasses import replace
 from itertools import product
 from typing import Final
 
+from harness.check import marks
 from harness.check.product import Axis, Product, Rule, Value
-from harness.check.x86 import marks
+from harness.check.quirk import Quirk
 from harness.check.x86.matrix.families import (
     ALL_OFF,
     ALL_ON,
@@ -37,7 +38,7 @@ from harness.check.x86.matrix.families import (
     one_reserved,
 )
 from harness.check.x86.matrix.stage import Change, Control, Model, Step
-from harness.check.x86.quirks import PVM_KEEPS_XD_PAGE, Quirk
+from harness.check.x86.quirks import PVM_KEEPS_XD_PAGE
 from harness.machine.machine import Ability
 from harness.paging.x86 import formats
 from harness.paging.x86.formats import PAGE_BITS

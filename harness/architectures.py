@@ -1,0 +1,25 @@
+"""The architectures: the one place that lists them.
+
+An architecture is a folder of the same name in each layer: `harness.check.riscv` is RISC-V's in
+`harness.check`.  Generic code imports none of them, and asks here for the module of the same
+name in the folder of the architecture that it was told: it is imported then, so that nobody waits
+for the architectures of others.  What such a module has to hold is said where it is asked for.
+
+Another architecture is its folders, and its name in NAMES.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import Final
+
+NAMES: Final = ("x86", "riscv")
+
+USUAL: Final = NAMES[0]
+"""The one that is meant where none is named."""
+
+
+def module_of(arch: str, layer: str, name: str) -> ModuleType:
+    """A module of an architecture's in a layer: `harness.LAYER.ARCH.NAME`."""
+    return import_module(f"harness.{layer}.{arch}.{name}")

@@ -1,0 +1,64 @@
+"""The tables of a space as they were written, and as they are found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from harness.check.compare import Comparison, Disagreement
+from harness.paging import bulk
+from harness.paging.memory import Mask, Memory, Words
+from harness.paging.table import Root
+
+if TYPE_CHECKING:
+    from harness.machine.monitor import Monitor
+
+TABLE_BYTES: Final = "table bytes"
+"""The oracle that is asked about them."""
+
+
+@dataclass(frozen=True)
+class TableImage:
+    """The tables of a space as they were written: where each is, and its words, (tables, n)."""
+
+    address: Words
+    words: Words
+
+    @classmethod
+    def of(cls, memory: Memory, roots: tuple[Root, ...]) -> TableImage:
+        """Every table that has memory behind it."""
+        format = roots[0].table.format
+        address = np.unique(bulk.leaves(memory, roots, limit=0).tables.address)
+        offset = np.arange(0, format.table_bytes(0), format.entry_bytes, dtype=np.uint64)
+        words, backed = memory.gather((address[:, None] + offset).ravel(), format.entry_bytes)
+        whole: Mask = np.ones(len(address), np.bool_)
+        if backed is not None:
+            whole = np.logical_and.reduce(backed.reshape(len(address), -1), axis=1)
+        return cls(address[whole], words.reshape(len(address), -1)[whole])
+
+
+def compare_tables(monitor: Monitor, written: TableImage, entry_bytes: int) -> Comparison:
+    """Compares tables, by their physical addresses, with what QEMU finds there.
+
+    Not by virtual ones: to translate them QEMU 7.2 sets A in the tables of the guest.
+    """
+    comparison = Comparison(TABLE_BYTES)
+    for address, words in zip(written.address.tolist(), written.words, strict=True):
+        octets = monitor.read_physical(address, len(words) * entry_bytes)
+        seen = np.frombuffer(octets, f"<u{entry_bytes}").astype(np.uint64)
+        comparison.compared += 1
+        wrong = np.flatnonzero(seen != words)
+        if len(wrong):
+            at = int(wrong[0])
+            found = Disagreement(
+                TABLE_BYTES,
+                address + at * entry_bytes,
+                None,
+                False,
+                f"{int(words[at]):#x}, as it was written",
+                f"{int(seen[at]):#x}, and {len(wrong) - 1} more in this table",
+            )
+            comparison.disagree(1, [found])
+    return comparison

@@ -294,7 +294,8 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
     """Call it with a CPU state whose CR3 leads to tables in the guest's RAM.
 
     Every oracle is asked about the space; the test fails where one disagrees with the library,
-    where the space maps nothing, as with a wrong CR3, and where it holds what no access can pass:
+    where the space maps nothing, as with a wrong CR3, where a root in a region leads to tables
+    outside it or in frames that were given back, and where it holds what no access can pass:
     entries with reserved bits set, and tables outside memory, unless `allow` has "malformed" or
     "unbacked".  Returns the comparisons.  What the space maps is overwritten, and its entries may
     be accessed and dirty afterwards.
@@ -347,7 +348,8 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
             return [] if meant is None else _unmet(cpu, memory, meant, *aside)
 
         check_root(guest.free, cpu)
-        if (sentence := uncleared(memory, cpu.roots)) is not None:
+        sentence = space.astray(cpu) if space is not None else None
+        if (sentence := sentence or uncleared(memory, cpu.roots)) is not None:
             pytest.fail("\n".join((sentence, "", *unmet())).rstrip())
         try:
             if isinstance(what, Live):

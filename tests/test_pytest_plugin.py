@@ -317,6 +317,10 @@ UNCLEARED = """
         expect = {0x40_0000: "ur--"}
         prove(mapped(space, region.address, *tables), allow=["malformed"], expect=expect)
 
+    def test_a_table_behind_the_region(space, prove):
+        region = space.region(3 << 12)
+        prove(mapped(space, region.address, *(region.address + (n << 12) for n in (1, 2, 3))))
+
     def test_a_guest_that_is_lost(guest, space, prove):
         space.map(0x40_0000, space.frames(1), 0, 0)
         os.kill(guest.pid, signal.SIGKILL)
@@ -334,12 +338,13 @@ def test_a_table_that_is_not_cleared_and_a_lost_guest_are_one_sentence(
 ) -> None:
     pytester.makepyfile(UNCLEARED)
     result = run(pytester, "--pagetable-engine=tcg", "-k4-level", "--tb=short")
-    result.assert_outcomes(passed=2, failed=3)
+    result.assert_outcomes(passed=2, failed=4)
     result.stdout.fnmatch_lines(
         [
             "E*Failed: the table at 0x4001000, level 3, was not cleared: of its 512 *",
             "E*Failed: the table at 0x4003000, level 0, was not cleared: of its 512 *",
             "E*user read at 0x400000: #PF*",
+            "E*Failed: the table at 0x4003000, level 0, lies outside the region 0x4000000..0x400*",
             "E*Failed: with CR3 0x2000000: the guest is lost: *",
         ]
     )

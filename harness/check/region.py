@@ -96,6 +96,10 @@ class Region:
         if wrong is not None:
             raise wrong
 
+    def is_back(self, address: int) -> bool:
+        """Whether a frame was handed out and is back."""
+        return self.span.first < address < self._next and address not in self._out
+
     def _take_back(self, address: int) -> None:
         try:
             self.take_back(address)
@@ -116,6 +120,33 @@ def _or_a_page(format: Format, level: int) -> str:
         return ""
     page = f"a page of {in_units(above.size)}"
     return f"; or, where {page} was meant, set PS in the {above.name} that leads there"
+
+
+def astray(
+    memory: Memory, roots: Sequence[Root], regions: Sequence[Region], beside: Span
+) -> str | None:
+    """Which table of code that keeps its root in a region is none of its own, in a sentence: it
+    lies outside all regions, or in a frame that was given back; None where there is none.
+
+    beside  where it may share tables that the library made
+    """
+    if not any(root.table.address in region.span for root in roots for region in regions):
+        return None
+    tables = bulk.leaves(memory, roots, limit=0).tables
+    for address, level in zip(tables.address.tolist(), tables.level.tolist(), strict=True):
+        mine = next((region for region in regions if address in region.span), None)
+        if mine is None and address not in beside:
+            spans = " and ".join(str(region.span) for region in regions)
+            return (
+                f"the table at {address:#x}, level {level}, lies outside the region {spans}: no one"
+                " has handed out that memory, and an entry leads there"
+            )
+        if mine is not None and mine.is_back(address):
+            return (
+                f"the table at {address:#x}, level {level}, is a frame that was given back to the"
+                f" region {mine.span}, and an entry still leads there"
+            )
+    return None
 
 
 def uncleared(memory: Memory, roots: Sequence[Root]) -> str | None:

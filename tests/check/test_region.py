@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.check.region import ALLOC, FRAME, FREE, POISON, Region, uncleared
+from harness.check.region import ALLOC, FRAME, FREE, POISON, Region, astray, uncleared
 from harness.machine.ram import Ram
 from harness.paging.address import Span
 from harness.paging.memory import BufferMemory
@@ -155,3 +155,45 @@ def test_the_frame_at_its_address_is_zero_whatever_is_handed_out(ram: Ram, regio
         pass
     assert not ram.buffer[BEGIN:FIRST].any()
     assert (ram.buffer[FIRST : BEGIN + SIZE] == POISON).all()
+
+
+TABLES = Span.of(0x200_0000, 0x10_0000)
+"""Where tables of the library are, beside those of the region."""
+
+
+@pytest.mark.parametrize("level", range(3))
+def test_a_table_outside_the_region_or_given_back_is_named(
+    ram: Ram, region: Region, level: int
+) -> None:
+    memory, cpu = BufferMemory(ram.buffer), Cpu.long_mode(4, region.address)
+    words, tables = ram.buffer.view("<u8"), [region.table() for _ in range(3)]
+
+    def link(*below: int) -> None:
+        for at, table in zip((region.address, *below), below, strict=False):
+            words[at // 8 : at // 8 + 512] = 0
+            words[at // 8 + 5] = table | 0x3
+
+    def said(*regions: Region) -> str | None:
+        return astray(memory, cpu.roots, regions, TABLES)
+
+    link(*tables)
+    assert said(region) is None
+    number, beyond = 2 - level, region.span.last + 1
+    away: list[int] = [*tables]
+    away[number] = beyond
+    link(*away)
+    assert said(region) == (
+        f"the table at {beyond:#x}, level {level}, lies outside the region {region.span}: no one"
+        " has handed out that memory, and an entry leads there"
+    )
+    assert said() is None  # the root is in none
+    assert said(region, Region(ram, Span.of(beyond, FRAME))) is None
+    away[number] = TABLES.first
+    link(*away)
+    assert said(region) is None
+    link(*tables)
+    region.take_back(tables[number])
+    assert said(region) == (
+        f"the table at {tables[number]:#x}, level {level}, is a frame that was given back to the"
+        f" region {region.span}, and an entry still leads there"
+    )

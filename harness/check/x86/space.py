@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.check.region import Region
+from harness.check.region import Region, astray
 from harness.machine.engines import reads_as_amd
 from harness.machine.ram import ARENA
 from harness.machine.x86.guest import Guest
@@ -108,3 +108,8 @@ class GuestSpace(Space):
         that was not out."""
         for region in self._regions:
             region.check()
+
+    def astray(self, cpu: Cpu) -> str | None:
+        """Which table of code that keeps its root in a region is none of its own, in a sentence;
+        None where there is none."""
+        return astray(self.memory, cpu.roots, self._regions, TABLES)

@@ -72,6 +72,7 @@ from harness.paging.memory import Mask, Memory, Words, within
 from harness.paging.x86.access import Access, Kind, Reason, denied, separated
 from harness.paging.x86.bulk import ALLOWED, judge
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu
+from harness.paging.x86.formats import PAGE_BITS
 
 LETTERS: Final = {"r": Kind.READ, "w": Kind.WRITE, "x": Kind.FETCH}
 """What the letters of `user` and `supervisor` stand for."""
@@ -291,7 +292,7 @@ def _written(where: Where, what: What) -> Expect:
             f"expect {place}: this is {reprlib.repr(what)}: write rights, (rights, physical),"
             " a mapping of keys, or None where nothing is mapped"
         )
-    return _of_table(table, f"expect {place}", "")
+    return _of_table(table, f"expect {place}", "", whole=not isinstance(where, Span))
 
 
 def _plain(value: object) -> object:
@@ -331,11 +332,18 @@ def parse(text: str, origin: str) -> Expectations:
     return Expectations(found, head.get("strict", False), types)
 
 
-def _of_table(table: object, place: str, where: str) -> Expect:
+def _of_table(table: object, place: str, where: str, whole: bool = True) -> Expect:
+    """One expectation; `whole` of pages alone, and not of some of their bytes."""
     try:
-        return Expect(where=where, **values_of(table, _KEYS, ("virtual",), _READERS))
+        found = Expect(where=where, **values_of(table, _KEYS, ("virtual",), _READERS))
     except ValueError as error:
         raise QuestionError(f"{place}: {error}") from None
+    if whole and (found.size or 0) % (1 << PAGE_BITS):
+        raise QuestionError(
+            f"{place}: size is {in_units(found.size or 0)}, no whole number of"
+            f" {in_units(1 << PAGE_BITS)}, the smallest page"
+        )
+    return found
 
 
 # ---- and compared ----
@@ -430,6 +438,12 @@ def _check(cpu: Cpu, expect: Expect) -> None:
         known = ", ".join(map(in_units, sorted(sizes)))
         raise QuestionError(
             f"{place}: page is {in_units(expect.page)}; pages of {cpu.format.name} have {known}"
+        )
+    page = expect.page or smallest
+    if expect.physical is not None and (expect.physical - span.first) % page:
+        raise QuestionError(
+            f"{place}: physical is {expect.physical:#x}, and no page of {in_units(page)} leads"
+            f" there from {span.first:#x}: both lie at the same place in it"
         )
     if expect.physical is not None and (last := expect.physical + span.size - 1) > _highest(cpu):
         raise QuestionError(
@@ -787,7 +801,7 @@ class _Pages:
             there = int(rows.virtual[row]) + int(meant) - int(rows.physical[row])
             split = zip(own, translation.split(self._cpu, there), strict=True)
             differing = [(mine, other) for mine, other in split if mine.value != other.value]
-            if len(differing) == 1 and differing[0][0].level is not None:
+            if len(differing) == 1:
                 mine, other = differing[0]
                 return (
                     f"{there:#x} leads to {int(meant):#x}: its {mine.name} index, at level"

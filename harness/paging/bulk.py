@@ -263,6 +263,8 @@ def _physical_in(here: Level, shape: Shape, raw: Words, addresses: Words) -> Wor
 
 def address_of(shape: Shape, raw: Words) -> Words:
     """`Shape.address_of` for arrays."""
+    if not shape.address:  # a page so large that only the one at 0 is not beyond the output size
+        return np.zeros_like(raw)
     parts = ((raw & np.uint64(mask)) << np.uint64(shift) for mask, shift in shape.address)
     return reduce(or_, parts)
 

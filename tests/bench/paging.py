@@ -9,6 +9,10 @@ import numpy as np
 
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
+from harness.paging.arm64 import Cpu as Arm
+from harness.paging.arm64 import Half
+from harness.paging.arm64 import bulk as arm64
+from harness.paging.arm64.formats import AF, AP_EL0
 from harness.paging.memory import BufferMemory
 from harness.paging.riscv import Cpu as Hart
 from harness.paging.riscv import Mode
@@ -37,24 +41,29 @@ def dense() -> tuple[BufferMemory, Cpu]:
     return memory, cpu
 
 
-def dense_riscv() -> tuple[BufferMemory, Hart]:
-    """The same in Sv48: the pages' tables, then those that point to them, up to the root."""
+def layered(left: int, page: int, table: int) -> tuple[BufferMemory, int]:
+    """The same in tables of four levels, and the root's address: the pages' tables, then those
+    that point to them, up to the root.
+
+    left         by how much the number of a frame or a table is moved in an entry
+    page, table  what the entries hold besides
+    """
     frames = np.random.default_rng(1).permutation(PAGES).astype(np.uint64)
-    layers = [frames << np.uint64(10) | np.uint64(V | R | W | A | D)]
+    layers = [frames << np.uint64(left) | np.uint64(page)]
     address = 0
     for _ in range(3):
         tables = (len(layers[-1]) + 511) // 512
         pointers = np.zeros((tables + 511) // 512 * 512, np.uint64)
         below = (address >> 12) + np.arange(tables, dtype=np.uint64)
-        pointers[:tables] = below << np.uint64(10) | np.uint64(V)
+        pointers[:tables] = below << np.uint64(left) | np.uint64(table)
         address += 8 * len(layers[-1])
         layers.append(pointers)
-    memory = BufferMemory(np.concatenate(layers).view(np.uint8))
-    return memory, Hart.in_mode(Mode.SV48, address)
+    return BufferMemory(np.concatenate(layers).view(np.uint8)), address
 
 
 def figures() -> Iterator[Figure]:
-    """walks_per_s, leaves_per_s, scalar_walks_per_s, riscv_walks_per_s."""
+    """walks_per_s, leaves_per_s, scalar_walks_per_s, riscv_walks_per_s,
+    arm64_walks_per_s."""
     memory, cpu = dense()
     span = Span(0, PAGES * cpu.format.levels[0].size - 1)
     random = np.random.default_rng(2)
@@ -94,13 +103,23 @@ def figures() -> Iterator[Figure]:
         "a read of memory for each level",
         read_each,
     )
-    memory, hart = dense_riscv()
+    memory, root_address = layered(10, V | R | W | A | D, V)
+    hart = Hart.in_mode(Mode.SV48, root_address)
     kind = random.integers(0, 4, LANES).astype(np.uint8)
     user = random.integers(0, 2, LANES).astype(np.bool_)
     yield rate(
         "riscv_walks_per_s",
         LANES,
         lambda: riscv.outcomes(hart, memory, addresses, kind, user),
+        "one random read for each",
+        lambda: words[index],
+    )
+    memory, root_address = layered(12, 3 | AF | AP_EL0, 3)
+    processor = Arm.of(Half("4K", 48, root_address), None)
+    yield rate(
+        "arm64_walks_per_s",
+        LANES,
+        lambda: arm64.outcomes(processor, memory, addresses, kind, user),
         "one random read for each",
         lambda: words[index],
     )

@@ -50,6 +50,8 @@ FORMATS: dict[str, Format] = {
     "arm64 4K, 39 bits, 36 of output": stage1("4K", 39, 36, hierarchical=False),
     "arm64 4K with LPA2": stage1("4K", 52, 52, wide=True),
     "arm64 4K with LPA2, 48 of output": stage1("4K", 52, 48, wide=True, hardware_dirty=True),
+    "arm64 4K with LPA2, 36 of output": stage1("4K", 50, 36, wide=True),
+    "arm64 4K, big-endian": stage1("4K", 16, 40, big_endian=True),
     "arm64 16K": stage1("16K", 48, 48),
     "arm64 16K with LPA2": stage1("16K", 52, 52, wide=True),
     "arm64 64K": stage1("64K", 48, 48),

@@ -78,6 +78,7 @@ _DIRTY_GRANTS = {
 """Those of a page where hardware keeps the dirty state: DBM makes it writable whatever AP[2] is."""
 
 LARGEST_OUTPUT = 52
+SMALLEST_INPUT = 16
 
 
 class Granule(NamedTuple):
@@ -106,7 +107,6 @@ GRANULES = {
 }
 
 
-@cache
 def stage1(
     granule: str,
     address_bits: int,
@@ -114,6 +114,7 @@ def stage1(
     wide: bool = False,
     hierarchical: bool = True,
     hardware_dirty: bool = False,
+    big_endian: bool = False,
 ) -> Format:
     """The format of one half of the addresses.
 
@@ -124,6 +125,7 @@ def stage1(
                     with FEAT_LPA with 64K
     hierarchical    whether tables withhold rights: TCR_EL1.HPDx=0
     hardware_dirty  TCR_EL1.HA=HD=1
+    big_endian      SCTLR_EL1.EE=1
 
     Raises ValueError for what no processor has.
     """
@@ -134,12 +136,20 @@ def stage1(
     if not 32 <= output_bits <= widest:
         raise ValueError(f"physical addresses have 32 to {widest} bits here, not {output_bits}")
     widest = LARGEST_OUTPUT if wide or granule == "64K" else 48
-    if not 16 <= address_bits <= widest:
-        raise ValueError(f"{granule} translates 16 to {widest} bits here, not {address_bits}")
+    least = max(SMALLEST_INPUT, size.page + 1)
+    if not least <= address_bits <= widest:
+        raise ValueError(f"{granule} translates {least} to {widest} bits here, not {address_bits}")
     half = _Half(size, output_bits, wide, hierarchical, hardware_dirty)
+    return _format(half, address_bits, big_endian)
+
+
+@cache
+def _format(half: _Half, address_bits: int, big_endian: bool) -> Format:
+    """The same of a half that there can be, always the same object."""
+    size = half.granule
     levels = -(-(address_bits - size.page) // size.stride)
     return Format(
-        name=f"arm64 {granule} {address_bits}-bit",
+        name=f"arm64 {size.name} {address_bits}-bit",
         entry_bytes=8,
         levels=tuple(half.level(number, address_bits) for number in range(levels)),
         rights={
@@ -151,6 +161,7 @@ def stage1(
         denied=AP_READ_ONLY | UXN | PXN,
         accessed=AF,
         dirty=0,
+        byte_order="big" if big_endian else "little",
         flushing=None,
     )
 

@@ -147,4 +147,4 @@ def test_an_address_beyond_the_output_size_is_malformed_by_the_bits_that_are() -
 )
 def test_what_no_processor_has_is_refused(arguments: tuple[object, ...], why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        stage1(*arguments)
+        stage1(*arguments)  # type: ignore[arg-type]

@@ -1,0 +1,208 @@
+"""The state of a processor: registers by the manual's fields, halves, roots, tags, and what the
+architecture forbids.
+
+TCR_EL1: T0SZ 5:0, EPD0 7, TG0 15:14, T1SZ 21:16, A1 22, EPD1 23, TG1 31:30, IPS 34:32, AS 36,
+TBI0 37, TBI1 38, HA 39, HD 40, HPD0 41, HPD1 42, TBID0 51, TBID1 52, E0PD0 55, E0PD1 56, DS 59.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from harness.paging.address import Span
+from harness.paging.arm64.cpu import Cpu, Features, Half, untagged
+from harness.paging.arm64.formats import stage1
+
+LAST = (1 << 64) - 1
+K4, K16, K64 = 0 << 14 | 2 << 30, 2 << 14 | 1 << 30, 1 << 14 | 3 << 30
+"""TG0 and TG1, which are encoded differently."""
+
+LINUX_LPA2 = (
+    1 << 59 | 1 << 56 | 3 << 39 | 3 << 37 | 1 << 36 | 6 << 32 | 1 << 22 | K4 | 12 << 16 | 12
+)
+"""Linux on a processor with LPA2: five levels, HA, HD, TBI, E0PD1, the ASID in TTBR1."""
+
+
+def test_the_halves_are_read_by_the_fields_of_the_registers() -> None:
+    tcr = 16 | 1 << 14 | 25 << 16 | 2 << 30 | 5 << 32 | 1 << 38 | 1 << 41 | 1 << 52 | 1 << 55
+    cpu = Cpu(0x1234_0000_4001_0001, 0x4000_3000, tcr)
+    assert cpu.low == Half("64K", 48, 0x4001_0000, hpd=True, e0pd=True)
+    assert cpu.high == Half("4K", 39, 0x4000_3000, tbi=True, tbid=True)
+    assert [(root.table.address, root.table.level, root.span) for root in cpu.roots] == [
+        (0x4001_0000, 2, Span(0, (1 << 48) - 1)),
+        (0x4000_3000, 2, Span(LAST - (1 << 39) + 1, LAST)),
+    ]
+    assert cpu.roots[0].table.format is stage1("64K", 48, 48, wide=True, hierarchical=False)
+    assert cpu.roots[1].table.format is stage1("4K", 39, 48)
+    assert (cpu.asid, replace(cpu, tcr=tcr | 1 << 36).asid) == (0x34, 0x1234)
+    assert not cpu.sets_access_flag and not cpu.keeps_dirty_state
+
+
+@pytest.mark.parametrize(
+    ("granule", "tcr"), [("4K", K4), ("16K", K16), ("64K", K64)], ids=["4K", "16K", "64K"]
+)
+def test_each_half_has_its_own_encoding_of_granules(granule: str, tcr: int) -> None:
+    cpu = Cpu(0, 0, tcr | 5 << 32 | 20 | 20 << 16)
+    assert cpu.low and cpu.high and (cpu.low.granule, cpu.high.granule) == (granule, granule)
+
+
+def test_linux_with_five_levels_and_a_short_root() -> None:
+    cpu = Cpu(0x4200_0000, 0xABCD_0000_4100_0480, LINUX_LPA2)
+    assert cpu.high == Half("4K", 52, 0x4100_0480, tbi=True, e0pd=True)
+    assert cpu.roots[1].table.size == 128
+    assert cpu.roots[1].table.level == 4
+    assert cpu.roots[1].table.format is stage1("4K", 52, 52, wide=True, hardware_dirty=True)
+    assert cpu.asid == 0xABCD and cpu.keeps_dirty_state
+
+
+@pytest.mark.parametrize("high", [Half("64K", 52, 0xA_0000_4000_0000), None])
+def test_registers_are_made_of_what_they_say(high: Half | None) -> None:
+    low = Half("16K", 47, 0x8_0000_0000_4000, hpd=True, tbi=True, tbid=True, e0pd=True)
+    cpu = Cpu.of(low, high, output_bits=52, ds=True, ha=True, hd=True, wxn=True, epan=True)
+    assert (cpu.low, cpu.high) == (low, high)
+    assert len(cpu.roots) == (2 if high else 1)
+    assert cpu.wxn and cpu.epan and cpu.keeps_dirty_state and not cpu.big_endian
+    assert cpu.ttbr0 == 0x4020  # bits 51:48 of the address in 5:2
+
+
+def test_bits_51_to_48_of_a_root_are_in_5_to_2_where_addresses_have_52_bits() -> None:
+    ttbr = 0x4001_003C
+    for tcr, root in (
+        (K64 | 6 << 32 | 12, 0xF_0000_4001_0000),
+        (K4 | 1 << 59 | 6 << 32 | 12, 0xF_0000_4001_0000),
+        (K4 | 1 << 59 | 5 << 32 | 12, 0xF_0000_4001_0000),
+    ):
+        low = Cpu(ttbr, 0, tcr | 1 << 23).low
+        assert low is not None and low.root == root
+    short = Cpu(0x4001_0010, 0, K64 | 5 << 32 | 47 | 1 << 23)  # a root of 16 bytes
+    assert short.low == Half("64K", 17, 0x4001_0010)
+
+
+def test_a_root_beyond_the_output_size_is_none() -> None:
+    cpu = Cpu.of(Half("4K", 48, 1 << 44), Half("4K", 48, 0x1000), output_bits=44)
+    assert [root.span.last for root in cpu.roots] == [LAST]
+
+
+def test_output_sizes_are_capped_by_the_processor_and_the_descriptors() -> None:
+    small = Features(output_bits=44)
+    tables = [(granule, Half(granule, 39, 0)) for granule in ("4K", "16K", "64K")]
+    for granule, half in tables:
+        assert Cpu.of(half, None, output_bits=40).output_bits(half) == 40
+        assert Cpu.of(half, None, output_bits=52, features=small).output_bits(half) == 44
+        wide = 52 if granule == "64K" else 48
+        assert Cpu.of(half, None, output_bits=52).output_bits(half) == wide
+        assert Cpu.of(half, None, output_bits=52, ds=True).output_bits(half) == 52
+        less = Features(lpa2=frozenset())
+        assert Cpu.of(half, None, output_bits=52, ds=True, features=less).output_bits(half) == wide
+
+
+def test_the_highest_byte_is_ignored_where_tbi_says_so() -> None:
+    cpu = Cpu(0, 0, K4 | 5 << 32 | 16 | 16 << 16 | 1 << 37 | 1 << 52 | 1 << 38)
+    assert untagged(cpu, 0xAB00_1234_5678_9ABC, False) == 0x0000_1234_5678_9ABC
+    assert untagged(cpu, 0xAB00_1234_5678_9ABC, True) == 0x0000_1234_5678_9ABC
+    assert untagged(cpu, 0xABFF_F234_5678_9ABC, False) == 0xFFFF_F234_5678_9ABC
+    assert untagged(cpu, 0xABFF_F234_5678_9ABC, True) == 0xABFF_F234_5678_9ABC  # TBID1
+    without = replace(cpu, features=Features(tbid=False))
+    assert untagged(without, 0xABFF_F234_5678_9ABC, True) == 0xFFFF_F234_5678_9ABC
+    assert untagged(replace(cpu, tcr=cpu.tcr & ~(1 << 37)), 0xAB << 56, False) == 0xAB << 56
+    off = replace(cpu, tcr=cpu.tcr | 1 << 7)  # EPD0
+    assert untagged(off, 0xAB << 56 | 4, False) == 4
+
+
+def test_features_are_read_from_their_registers() -> None:
+    # ID_AA64MMFR0_EL1: PARange 3:0, TGran16 23:20, TGran64 27:24, TGran4 31:28; MMFR1: HAFDBS 3:0,
+    # HPDS 15:12, PAN 23:20; MMFR2: UAO 7:4, VARange 19:16, ST 31:28, E0PD 63:60.
+    everything = Features.of(0x1020_0006, 0x30_1002, 1 << 60 | 0x1001_0010)
+    assert everything == Features()
+    a57 = Features.of(0x0000_1124, 0, 0)
+    assert a57 == Features(
+        *(44, frozenset({"4K", "64K"}), frozenset(), False, False, 0, False, 0, False, False, True)
+    )
+    assert Features.of(0xFF10_0005, 0, 0).granules == {"16K"}
+    assert Features.of(7, 3, 0).output_bits == 52
+    assert Features.of(0, 4, 0).hafdbs == 2
+    with pytest.raises(ValueError, match=r"ID_AA64MMFR0_EL1 0x8 has the reserved PARange 8"):
+        Features.of(8, 0, 0)
+
+
+def test_what_the_processor_lacks_is_ignored_in_the_registers() -> None:
+    bare = Features(hafdbs=0, hpds=False, pan=1, e0pd=False, tbid=False)
+    tcr = K4 | 5 << 32 | 16 | 1 << 23 | 3 << 39 | 1 << 41 | 1 << 51 | 1 << 55
+    cpu = Cpu(0, 0, tcr, sctlr=1 | 1 << 57, features=bare)
+    assert cpu.low == Half("4K", 48, 0)
+    assert not cpu.sets_access_flag and not cpu.keeps_dirty_state and not cpu.epan
+    once = replace(cpu, features=replace(bare, hafdbs=1))
+    assert once.sets_access_flag and not once.keeps_dirty_state
+
+
+def test_a_half_that_is_off_may_hold_anything() -> None:
+    cpu = Cpu(0x1000, 0x7, 0 << 30 | 63 << 16 | 1 << 23 | 5 << 32 | 16)
+    assert cpu.high is None and len(cpu.roots) == 1
+
+
+ON = 16 | 5 << 32 | 1 << 23
+
+WRONG = [
+    ((0, 0, ON, 0, 0), "paging is off: SCTLR_EL1 is 0x0, M=0"),
+    ((0, 0, ON | 3 << 14), r"the reserved TG0 3; EPD0=1 turns that half off"),
+    ((0, 0, 16 | 5 << 32 | 16 << 16), r"TCR_EL1 0x500100010 has the reserved TG1 0; EPD1=1 turns"),
+    ((0, 0, ON & ~16 | 15), r"T0SZ 15: a granule of 4K takes 16 to 48 here; EPD0=1 turns"),
+    ((0, 0, ON & ~16 | 49), r"T0SZ 49: a granule of 4K takes 16 to 48 here"),
+    ((0, 0, ON & ~16 | 48 | 1 << 14), r"T0SZ 48: a granule of 64K takes 12 to 47 here"),
+    ((0, 0, ON & ~16 | 11 | 1 << 59), r"T0SZ 11: a granule of 4K takes 12 to 48 here"),
+    ((0, 0, ON | 7 << 32), "has the reserved IPS 7"),
+    ((0x800, 0, ON), r"TTBR0_EL1 0x800 is not aligned: .* must be at a multiple of 0x1000"),
+    ((2, 0, ON & ~16 | 48), r"TTBR0_EL1 0x2 is not aligned: .* must be at a multiple of 0x80"),
+    ((0x1002, 0, ON | 1 << 59), r"TTBR0_EL1 0x1002 is not aligned"),
+    ((0, 0x20, 16 | K4 | 15 << 16 | 6 << 32 | 1 << 59 | 1 << 7), None),
+    ((1 << 64, 0, ON), "TTBR0_EL1 0x10000000000000000 has more than 64 bits"),
+    ((0, 0, -1), "TCR_EL1 -0x1 has more than 64 bits"),
+]
+
+
+@pytest.mark.parametrize(("registers", "why"), WRONG)
+def test_what_the_architecture_forbids_is_a_sentence(
+    registers: tuple[int, ...], why: str | None
+) -> None:
+    if why is None:  # a root of two entries, at 64 bytes and with bits 51:48
+        high = Cpu(*registers).high  # type: ignore[arg-type]
+        assert high is not None and high.root == 8 << 48
+        return
+    with pytest.raises(ValueError, match=why):
+        Cpu(*registers)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("features", "tcr", "why"),
+    [
+        (Features(granules=frozenset({"4K"}), lpa2=frozenset()), K64, "64K in TG0, which the proc"),
+        (Features(ttst=False), 40, r"T0SZ 40: a granule of 4K takes 16 to 39 here"),
+        (Features(lva=False), K64 | 12, r"T0SZ 12: a granule of 64K takes 16 to 47 here"),
+        (Features(lpa2=frozenset({"16K"})), 1 << 59 | 12, r"T0SZ 12: a granule of 4K takes 16 to"),
+    ],
+)
+def test_what_the_processor_lacks_cannot_be_asked_for(
+    features: Features, tcr: int, why: str
+) -> None:
+    with pytest.raises(ValueError, match=why):
+        Cpu(0, 0, tcr | 5 << 32 | 1 << 23 | (0 if tcr & 63 else 16), features=features)
+
+
+def test_other_states_that_cannot_be() -> None:
+    low = Half("4K", 48, 0)
+    for make, why in (
+        (lambda: Features(output_bits=50), "physical addresses have 32, .*, 52 bits, not 50"),
+        (lambda: Features(granules=frozenset({"8K"})), "granules cannot have 8K"),
+        (lambda: Features(lpa2=frozenset({"64K"})), "lpa2 cannot have 64K"),
+        (lambda: Cpu.of(low, None, pan=True, features=Features(pan=0)), "without FEAT_PAN"),
+        (lambda: Cpu.of(low, None, uao=True, features=Features(uao=False)), "without FEAT_UAO"),
+        (lambda: Cpu.of(low, None, output_bits=50), "IPS says 32, .*, 52 bits, not 50"),
+        (lambda: Cpu.of(replace(low, granule="8K"), None), "4K, 16K or 64K, not 8K"),
+        (lambda: Cpu.of(replace(low, address_bits=64), None), "T0SZ cannot say 64 bits"),
+        (lambda: Cpu.of(replace(low, root=1 << 52), None), "cannot hold a root at 0x1000000"),
+        (lambda: Cpu.of(replace(low, root=0x10), None), "TTBR0_EL1 0x10 is not aligned"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            make()

@@ -5,6 +5,7 @@
 `cpu`      satp, mstatus, menvcfg and senvcfg; the roots; pointer masking; MPRV
 `access`   one access: allowed, or the cause, the address and the reason
 `bulk`     the same for many accesses, as arrays
+`linux`    what Linux keeps in entries: pages without rights, pages in swap, pages that move
 """
 
 from harness.paging.riscv.access import (

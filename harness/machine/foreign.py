@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final, cast
 
@@ -44,6 +44,9 @@ DEADLINE: Final = 2.0
 
 SETTLES: Final = 1.0
 """Seconds that a guard may take to let the guest run on before it is left to itself."""
+
+X86: Final = ("x86_64", "i386")
+"""What query-cpus-fast calls processors of x86."""
 
 LAST_PORT: Final = 65535
 
@@ -204,9 +207,11 @@ def conversation(
     patience: float = DEADLINE,
     *,
     holds: bool = False,
+    targets: Collection[str] = X86,
 ) -> Iterator[ForeignMonitor]:
     """The monitor at `path`, asked about processor number `vcpu`; it may take so many seconds for
-    an answer, and for one that may be long. `holds` says whether the guest is to be paused.
+    an answer, and for one that may be long. `holds` says whether the guest is to be paused, and
+    `targets` what its processors may be.
 
     Raises `Misuse` where there is no QMP server or no such processor, `MachineError` where the
     conversation breaks off or QEMU refuses a command.
@@ -218,7 +223,7 @@ def conversation(
         if guard is not None:
             stack.callback(guard.close)  # it may have to use the connection, after us
         try:
-            monitor = ForeignMonitor(foreign, deadline, vcpu, patience, guard)
+            monitor = ForeignMonitor(foreign, deadline, vcpu, patience, guard, targets)
         except (KeyError, TypeError, ExecuteError):
             raise Misuse(
                 f"{path} is not a QMP socket of a QEMU with a guest: it names no processors"
@@ -234,7 +239,13 @@ class ForeignMonitor(Monitor):
     """The monitor of a foreign QEMU.  `pid` is its process, `cpu_path` the processor's QOM path."""
 
     def __init__(
-        self, foreign: Foreign, deadline: float, vcpu: int, patience: float, guard: Guard | None
+        self,
+        foreign: Foreign,
+        deadline: float,
+        vcpu: int,
+        patience: float,
+        guard: Guard | None,
+        targets: Collection[str],
     ) -> None:
         super().__init__(foreign, deadline, vcpu, patience)
         self.foreign = foreign
@@ -243,7 +254,7 @@ class ForeignMonitor(Monitor):
         if guard is not None:
             self._client.on_event = self._noted
         try:
-            self.cpu_path = self._find_cpu(vcpu)
+            self.cpu_path = self._find_cpu(vcpu, targets)
         except BaseException:
             self.close()
             raise
@@ -252,12 +263,15 @@ class ForeignMonitor(Monitor):
         if self._guard is not None and event in _MOVES:
             self._guard.released()
 
-    def _find_cpu(self, vcpu: int) -> str:
+    def _find_cpu(self, vcpu: int, targets: Collection[str]) -> str:
         cpus = cast("list[Mapping[str, object]]", self.execute("query-cpus-fast"))
         for cpu in cpus:
             if cpu["cpu-index"] == vcpu:
-                if cpu["target"] not in ("x86_64", "i386"):
-                    raise Misuse(f"the guest at {self.foreign.path} is a {cpu['target']}, no x86")
+                if cpu["target"] not in targets:
+                    wanted = "x86" if targets is X86 else " or ".join(targets)
+                    raise Misuse(
+                        f"the guest at {self.foreign.path} is a {cpu['target']}, no {wanted}"
+                    )
                 return str(cpu["qom-path"])
         known = ", ".join(str(cpu["cpu-index"]) for cpu in cpus) or "none"
         raise Misuse(f"the guest has no processor {vcpu}: it has {known}")

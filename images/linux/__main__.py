@@ -1,6 +1,7 @@
 """Boots the Linux image and shows what it tells.
 
     python -m images.linux --levels 5 --pti on --qmp build/linux.sock
+    python -m images.linux --arch riscv --levels 3 --qmp build/linux.sock
 
 makes the image if need be, prints the lines that the head of init.c describes, and has the guest
 run, its two processes spinning, until Ctrl-C.  Meanwhile any program may ask QEMU through the
@@ -16,8 +17,8 @@ import sys
 from pathlib import Path
 
 from harness.machine.errors import Misuse
-from images.linux.build import PLACE, CanNotBuild, build
-from images.linux.machine import Variant, started
+from images.linux.build import PLACE, CanNotBuild, build, build_riscv
+from images.linux.machine import RiscvVariant, Variant, started
 
 MISUSE, MACHINE_FAILURE, INTERRUPTED = 2, 3, 130
 
@@ -26,24 +27,27 @@ def main() -> int:
     """The exit code; Ctrl-C, or the signal that `kill` sends, is the usual end."""
     words = argparse.ArgumentParser(prog="python -m images.linux", description=__doc__)
     words.formatter_class = argparse.RawDescriptionHelpFormatter
-    words.add_argument("--levels", type=int, choices=(4, 5), default=5, help="of page tables")
-    words.add_argument("--pti", choices=("on", "off"), default="on", help="page-table isolation")
+    words.add_argument("--arch", choices=("x86", "riscv"), default="x86", help="(%(default)s)")
+    words.add_argument(
+        "--levels", type=int, choices=(3, 4, 5), default=5, help="of page tables; 3 on RISC-V alone"
+    )
+    words.add_argument(
+        "--pti", choices=("on", "off"), help="page-table isolation of x86 (on by default)"
+    )
     words.add_argument(
         "--qmp", type=Path, default=PLACE / "qmp", help="the socket of QEMU's monitor (%(default)s)"
     )
-    words.add_argument("--qemu", default=os.environ.get("QEMU", "qemu-system-x86_64"))
+    words.add_argument("--qemu", help="the environment's QEMU or QEMU_RISCV, or the usual one")
     asked = words.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if not asked.qmp.absolute().parent.is_dir():
             raise Misuse(f"there is no directory {asked.qmp.parent} for the socket")
-        image = build()
-        with started(
-            image,
-            Variant(asked.levels, asked.pti == "on").kernel_arguments,
-            asked.qmp,
-            qemu=asked.qemu,
-        ) as machine:
+        variant = _variant(asked)
+        image = build() if isinstance(variant, Variant) else build_riscv()
+        arguments, board = variant.kernel_arguments, variant.board
+        qemu = asked.qemu or os.environ.get(board.environment, board.qemu)
+        with started(image, arguments, asked.qmp, qemu=qemu, board=board) as machine:
             for line in machine.console:
                 print(line.decode("ascii", "replace").rstrip(), flush=True)
             print(f"QEMU ended. {machine.stderr().strip()}", file=sys.stderr)
@@ -53,6 +57,17 @@ def main() -> int:
         return MISUSE
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _variant(asked: argparse.Namespace) -> Variant | RiscvVariant:
+    """The Linux that was asked for; raises `Misuse` where there is none."""
+    if asked.arch == "riscv":
+        if asked.pti is not None:
+            raise Misuse("--pti is for x86: RISC-V's Linux does not isolate its page tables")
+        return RiscvVariant(asked.levels)
+    if asked.levels == 3:
+        raise Misuse("--levels is 4 or 5 on x86: 3 are for --arch riscv")
+    return Variant(asked.levels, asked.pti != "off")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import lzma
 import os
+import platform
 import re
 import shutil
 import struct
@@ -36,18 +37,30 @@ PACKAGE: Final = "linux-image-amd64"
 PAE_PACKAGE: Final = "linux-image-686-pae:i386"
 """The same of the kernel for 32-bit processors, which pages by PAE."""
 
+RISCV_PACKAGE: Final = "linux-image-riscv64:riscv64"
+"""The same of the kernel for RISC-V, of which Debian 13 is the first release."""
+
+RISCV_SUITE: Final = "trixie"
+
+KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+"""By which apt checks another release than the machine's own."""
+
 SOURCE: Final = Path(__file__).with_name("init.c")
 STRESS: Final = SOURCE.with_name("stress.c")
 HEADER: Final = SOURCE.with_name("program.h")
 ENTRY: Final = SOURCE.with_name("entry.S")
 PLACE: Final = Path(__file__).parents[2] / "build" / "linux"
 
-_COMPILE: Final = (
-    *("gcc", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror"),
-    *("-ffreestanding", "-fno-stack-protector", "-fcf-protection=none", "-fno-pie"),
+_OPTIONS: Final = (
+    *("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror"),
+    *("-ffreestanding", "-fno-stack-protector", "-fno-pie"),
     *("-fno-asynchronous-unwind-tables", "-fno-tree-loop-distribute-patterns"),
     *("-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-z,noexecstack"),
 )
+_COMPILE: Final = ("gcc", "-fcf-protection=none", *_OPTIONS)
+
+# Nothing sets the register gp, which the linker's shorter forms of code would use.
+_COMPILE_RISCV: Final = ("riscv64-linux-gnu-gcc", "-mno-relax", "-Wl,--no-relax", *_OPTIONS)
 
 LOADED: Final = 0x10_0000
 """Where the boot loader puts what follows the setup of a kernel's image, and jumps to."""
@@ -98,10 +111,12 @@ def build_stress(place: Path = PLACE) -> Image:
     return Image(kernel, initramfs)
 
 
-def _compile(source: Path, program: Path, initramfs: Path) -> None:
+def _compile(
+    source: Path, program: Path, initramfs: Path, compiler: Sequence[str] = _COMPILE
+) -> None:
     """An archive with a program as its init, unless it is there and up to date."""
     if not _newer(initramfs, source, HEADER, Path(__file__)):
-        _run((*_COMPILE, "-o", str(program), str(source)))
+        _run((*compiler, "-o", str(program), str(source)))
         _write(initramfs, archive("init", program.read_bytes()))
 
 
@@ -151,6 +166,25 @@ def _segments(kernel: bytes) -> Iterator[tuple[int, bytes]]:
 
 def build_pae(place: Path = PLACE / "pae") -> Image:
     """Debian's kernel for 32-bit processors alone, in `place`.  Raises `NoKernel`."""
+    return Image(_foreign_kernel(place, PAE_PACKAGE, "i386"), None)
+
+
+def build_riscv(place: Path = PLACE / "riscv") -> Image:
+    """The image for RISC-V of 64 bits, as `build` makes that for x86-64: Debian has this kernel
+    unpacked.  Raises `CanNotBuild`."""
+    kernel, initramfs = (
+        _foreign_kernel(place, RISCV_PACKAGE, "riscv64", RISCV_SUITE),
+        place / "initramfs",
+    )
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _compile(SOURCE, place / "init", initramfs, _COMPILE_RISCV)
+    return Image(kernel, initramfs)
+
+
+def _foreign_kernel(place: Path, package: str, architecture: str, suite: str = "") -> Path:
+    """The kernel of another architecture in `place`, from a release of Debian's where the machine's
+    own may not have it.  Raises `NoKernel`."""
     place.mkdir(parents=True, exist_ok=True)
     kernel = place / "vmlinuz"
     with (place / "lock").open("w") as lock:
@@ -159,17 +193,35 @@ def build_pae(place: Path = PLACE / "pae") -> Image:
             # Lists of packages of another architecture, apart from those of this machine.
             for part in ("lists/partial", "cache/archives/partial"):
                 (place / "apt" / part).mkdir(parents=True, exist_ok=True)
-            apt = ["-o", "APT::Architectures::=amd64", "-o", "APT::Architectures::=i386"]
+            apt = ["-o", "APT::Architectures::=amd64", "-o", f"APT::Architectures::={architecture}"]
             apt += ["-o", f"Dir::State::Lists={place}/apt/lists", "-o", "APT::Sandbox::User="]
             apt += ["-o", f"Dir::Cache={place}/apt/cache", "-o", "Acquire::Languages=none"]
-            fetch_kernel(place, PAE_PACKAGE, apt)
+            if suite:
+                apt += _release(place / "apt", suite, architecture)
+            fetch_kernel(place, package, apt)
             shutil.rmtree(place / "apt")
-    return Image(kernel, None)
+    return kernel
+
+
+def _release(place: Path, suite: str, architecture: str) -> list[str]:
+    """The options by which apt knows a release of Debian's alone, at the mirror of the machine's
+    own."""
+    if not KEYRING.exists():
+        raise NoKernel(f"there is no {KEYRING}: install debian-archive-keyring")
+    own = platform.freedesktop_os_release().get("VERSION_CODENAME")
+    targets = _answer("apt-get", "indextargets", "--format", "$(RELEASE) $(SITE)")
+    mirrors = (line.split() for line in targets.splitlines())
+    mirror = next((site for name, site in mirrors if name in (own, "stable", "oldstable")), None)
+    if mirror is None:
+        raise NoKernel(f"apt knows no mirror of Debian's {own}: name one in its sources")
+    sources = place / "sources.list"
+    sources.write_text(f"deb [signed-by={KEYRING} arch={architecture}] {mirror} {suite} main\n")
+    return ["-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=/dev/null"]
 
 
 def fetch_kernel(place: Path, package: str, apt: Sequence[str] = ()) -> None:
     """Leave `vmlinuz` and `config` of the newest kernel that a package of Debian's depends on in
-    `place`.
+    `place`; one that is not packed is called vmlinux there.
 
     The package is fetched and checked by apt, and only read: nothing is installed; `apt` are
     options for it, with lists of its own.  Raises `NoKernel`.
@@ -196,10 +248,8 @@ def _kernel_package(package: str, apt: Sequence[str]) -> str:
     for renewed in (False, True):
         if renewed:
             _renew_lists(package, apt)
-        answer = subprocess.run(
-            ("apt-cache", *apt, "depends", package), capture_output=True, text=True, check=False
-        )
-        if found := re.search(r"Depends: (linux-image-\d\S+)", answer.stdout):
+        answer = _answer("apt-cache", *apt, "depends", package)
+        if found := re.search(r"Depends: (linux-image-\d\S+)", answer):
             return found[1]
     raise NoKernel(
         f"apt knows no {package}, whose kernel is booted: this is made for Debian on x86-64; "
@@ -234,10 +284,11 @@ def _extract(package: Path, place: Path) -> None:
         try:
             with tarfile.open(fileobj=unpack.stdout, mode="r|") as files:
                 for member in files:
-                    found = re.fullmatch(r"\./boot/(vmlinuz|config)-.*", member.name)
+                    found = re.fullmatch(r"\./boot/(vmlinu|config)[xz]?-.*", member.name)
                     if found and (content := files.extractfile(member)):
-                        wanted.remove(found[1])
-                        _write(place / found[1], content.read())
+                        name = "vmlinuz" if found[1] == "vmlinu" else "config"
+                        wanted.remove(name)
+                        _write(place / name, content.read())
                     if not wanted:
                         break
         except tarfile.TarError as error:
@@ -278,6 +329,11 @@ def _write(path: Path, content: bytes) -> None:
     part = path.with_name(path.name + ".part")
     part.write_bytes(content)
     part.rename(path)
+
+
+def _answer(*command: str) -> str:
+    """What a program prints, whether or not it fails."""
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def _run(command: Sequence[str], cwd: str | None = None) -> None:

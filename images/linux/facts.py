@@ -16,7 +16,7 @@ READY: Final = r"@ ready\r?\n"
 FAILED: Final = r"@ failed ([^\r\n]*)\r?\n"
 """Patterns for the line after which no other comes."""
 
-_PAGES: Final = {"4K": 4 << 10, "2M": 2 << 20}
+_PAGES: Final = {"4K": 4 << 10, "64K": 64 << 10, "2M": 2 << 20}
 _PAGEMAP_PAGE: Final = _PAGES["4K"]
 
 

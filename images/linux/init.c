@@ -26,25 +26,43 @@
  */
 #include "program.h"
 
-extern const char spin_here[];	/* the instruction that both processes end in */
+extern _Noreturn void spin_here(void);	/* the instruction that both processes end in */
 extern const char __bss_start[], _end[];	/* the linker's: the variables that begin as zero */
 
-/* ---- the kernel's numbers (x86-64) ---- */
+/* ---- the kernel's numbers, and what the compiler has no C for ---- */
 
+#if defined(__x86_64__)
 enum {
-	SYS_READ = 0, SYS_OPEN = 2, SYS_CLOSE = 3, SYS_MMAP = 9, SYS_MPROTECT = 10, SYS_PREAD = 17,
-	SYS_PIPE = 22, SYS_MREMAP = 25, SYS_MADVISE = 28, SYS_GETPID = 39, SYS_FORK = 57,
-	SYS_UNAME = 63, SYS_MKDIR = 83, SYS_MLOCK = 149, SYS_MOUNT = 165, SYS_SCHED_SETAFFINITY = 203,
+	SYS_READ = 0, SYS_CLOSE = 3, SYS_MMAP = 9, SYS_MPROTECT = 10, SYS_PREAD = 17, SYS_MREMAP = 25, SYS_MADVISE = 28,
+	SYS_GETPID = 39, SYS_CLONE = 56, SYS_UNAME = 63, SYS_MLOCK = 149, SYS_MOUNT = 165, SYS_SCHED_SETAFFINITY = 203,
+	SYS_OPENAT = 257, SYS_MKDIRAT = 258, SYS_PIPE2 = 293,
 };
+asm(".globl _start\n_start:\n\tand $-16, %rsp\n\tcall start");
+asm("spin_here:\n\tjmp spin_here");
+#elif defined(__riscv)
+enum {
+	SYS_MKDIRAT = 34, SYS_MOUNT = 40, SYS_OPENAT = 56, SYS_CLOSE = 57, SYS_PIPE2 = 59, SYS_READ = 63, SYS_PREAD = 67,
+	SYS_SCHED_SETAFFINITY = 122, SYS_UNAME = 160, SYS_GETPID = 172, SYS_MREMAP = 216, SYS_CLONE = 220,
+	SYS_MMAP = 222, SYS_MPROTECT = 226, SYS_MLOCK = 228, SYS_MADVISE = 233,
+};
+asm(".globl _start\n_start:\n\tandi sp, sp, -16\n\tcall start");
+asm("spin_here:\n\tj spin_here");
+#endif
 
 enum { NONE = 0, READ = 1, WRITE = 2, EXECUTE = 4 };
 
 enum {
 	SHARED = 0x1, PRIVATE = 0x2, FIXED = 0x10, ANONYMOUS = 0x20, POPULATE = 0x8000, HUGETLB = 0x40000,
-	MOVE = 1, MOVE_TO = 2, ADVICE_LARGE = 14, NO_MEMORY = -12,
+	OF_64K = 16 << 26, MOVE = 1, MOVE_TO = 2, ADVICE_LARGE = 14, NO_MEMORY = -12, CHILD_ENDS = 17,
 };
 
+static long opened(const char *path, const char *name)
+{
+	return checked(call(SYS_OPENAT, 0, (long)path, 0, 0, 0, 0), "openat", name);
+}
+
 #define PAGE 4096ul
+#define KIB (1ul << 10)
 #define MIB (1ul << 20)
 #define PAGEMAP_FRAME ((1ull << 55) - 1)
 
@@ -56,7 +74,7 @@ struct pattern {
 	size_t size;
 	int rights;		/* in the end: pages are written before that */
 	int flags;
-	enum { ORDINARY, FILE, SPARSE, UNTOUCHED, ONLY_READ, LOCKED, ALIAS, LARGE, SPLIT, HIGH } kind;
+	enum { ORDINARY, FILE, SPARSE, UNTOUCHED, ONLY_READ, LOCKED, ALIAS, LARGE, SPLIT, NAPOT, HIGH } kind;
 };
 
 #define PLACE(number) (0x1000000000 + (number) * (1ul << 30))
@@ -97,6 +115,9 @@ static struct pattern parents[] = {
 	{ "large-none", PLACE(20), 2 * MIB, NONE, MEMORY, LARGE },
 	{ "large-split", PLACE(21), 2 * MIB, READ | WRITE, MEMORY, SPLIT },
 	{ "hugetlb", PLACE(22), 4 * MIB, READ | WRITE, SHARED | ANONYMOUS | HUGETLB, LARGE },
+#ifdef __riscv
+	{ "hugetlb-64k", PLACE(24), 128 * KIB, READ | WRITE, SHARED | ANONYMOUS | HUGETLB | OF_64K, NAPOT },
+#endif
 	{ "many", PLACE(23), 256 * MIB, READ | WRITE, MEMORY | POPULATE, ORDINARY },
 	{ "high", 0x00f0000000000000, 4 * PAGE, READ | WRITE, MEMORY, HIGH },	/* with five levels only */
 };
@@ -161,7 +182,7 @@ static long mapped(const struct pattern *pattern)
 	int rights = written(pattern) ? READ | WRITE : pattern->rights;
 	long file = -1;
 	if (pattern->kind == FILE)
-		file = checked(call(SYS_OPEN, (long)"/init", 0, 0, 0, 0, 0), "open", pattern->name);
+		file = opened("/init", pattern->name);
 	return call(SYS_MMAP, pattern->first, pattern->size, rights, pattern->flags | FIXED, file, 0);
 }
 
@@ -205,7 +226,7 @@ static const struct process child = { "child", 1, childs, END(childs) };
 
 static const char *read_file(const char *name, char *text, size_t size)
 {
-	long file = checked(call(SYS_OPEN, (long)name, 0, 0, 0, 0, 0), "open", name);
+	long file = opened(name, name);
 	size_t length = 0;
 	for (long got = 1; got; length += got)
 		got = checked(call(SYS_READ, file, (long)(text + length), size - 1 - length, 0, 0, 0), "read", name);
@@ -309,7 +330,7 @@ static const char *report_map(const struct process *process, const char *text, l
 	print(" rights=");
 	print(rights);
 	print(private ? " sharing=private" : " sharing=shared");
-	print(pattern && pattern->kind == LARGE ? " page=2M" : " page=4K");
+	print(pattern && pattern->kind == LARGE ? " page=2M" : pattern && pattern->kind == NAPOT ? " page=64K" : " page=4K");
 	print(pattern && written(pattern) ? " stamped=yes" : " stamped=no");
 	print(" frames=");
 	print_frames(pagemap, first, end);
@@ -341,7 +362,7 @@ static void report(const struct process *process)
 	print_decimal(" cpu=", process->cpu);
 	print_hex(" spins=", (uintptr_t)spin_here);
 	end_line();
-	long pagemap = checked(call(SYS_OPEN, (long)"/proc/self/pagemap", 0, 0, 0, 0, 0), "open", "pagemap");
+	long pagemap = opened("/proc/self/pagemap", "pagemap");
 	for (const char *text = read_file("/proc/self/maps", maps, sizeof maps); *text;)
 		text = report_map(process, text, pagemap);
 }
@@ -357,7 +378,7 @@ static struct turn to_child, to_parent;
 
 static void open_turn(struct turn *turn)
 {
-	checked(call(SYS_PIPE, (long)turn, 0, 0, 0, 0, 0), "pipe", "turn");
+	checked(call(SYS_PIPE2, (long)turn, 0, 0, 0, 0, 0), "pipe2", "turn");
 }
 
 static void give(const struct turn *turn)
@@ -419,19 +440,16 @@ static void report_kernel(void)
 
 void start(void)
 {
-	checked(call(SYS_MKDIR, (long)"/proc", 0755, 0, 0, 0, 0), "mkdir", "/proc");
+	checked(call(SYS_MKDIRAT, 0, (long)"/proc", 0755, 0, 0, 0), "mkdirat", "/proc");
 	checked(call(SYS_MOUNT, (long)"proc", (long)"/proc", (long)"proc", 0, 0, 0), "mount", "/proc");
 	report_kernel();
 	know_oneself();
 	map_all(inherited, END(inherited));
 	open_turn(&to_child);
 	open_turn(&to_parent);
-	if (checked(call(SYS_FORK, 0, 0, 0, 0, 0, 0), "fork", "child"))
+	if (checked(call(SYS_CLONE, CHILD_ENDS, 0, 0, 0, 0, 0), "clone", "child"))
 		live_as_parent();
 	else
 		live_as_child();
-	asm volatile("spin_here: jmp spin_here");
-	__builtin_unreachable();
+	spin_here();
 }
-
-asm(".globl _start\n_start:\n\tand $-16, %rsp\n\tcall start");

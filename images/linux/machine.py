@@ -13,7 +13,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -25,11 +25,14 @@ from harness.machine.descriptors import anonymous_file, said, what_is_said
 from harness.machine.errors import Evidence, GuestLost, Misuse
 from harness.machine.foreign import conversation
 from harness.machine.machine import PATIENCE, bound_to, installed
+from harness.machine.monitor import Monitor, registers_in
 from harness.machine.patience import Clock
 from harness.machine.qemu import control_monitor
 from harness.machine.ram import MIB
+from harness.machine.riscv.processor import RAM_BASE
+from harness.machine.riscv.registers import registers_in as riscv_registers_in
 from images.linux.build import Image
-from images.linux.facts import FAILED, READY, Facts, parse
+from images.linux.facts import FAILED, READY, Facts, Process, parse
 
 RAM_BYTES: Final = 640 * MIB
 """The patterns take 290 MiB, and below 512 MiB Linux makes no large pages on its own."""
@@ -44,12 +47,59 @@ FSRM and no ERMS Linux 6.1 hangs before it runs init, as on QEMU 10.0.13, whose 
 CPUS: Final = 2
 """One for each process of init.c."""
 
+
+@dataclass(frozen=True)
+class Board:
+    """What QEMU emulates.
+
+    qemu         the usual program
+    environment  the variable that names another
+    target       as query-cpus-fast has it
+    words        what QEMU is told
+    ram_base     the physical address of the first byte of RAM
+    registers    of the text that `info registers` prints
+    at           of registers, the address of the instruction that comes next in a program
+    """
+
+    qemu: str
+    environment: str
+    target: str
+    words: tuple[str, ...]
+    ram_base: int
+    registers: Callable[[str], dict[str, int]]
+    at: Callable[[Mapping[str, int]], int]
+
+
+PC: Final = Board(
+    "qemu-system-x86_64",
+    "QEMU",
+    "x86_64",
+    ("-machine", "q35,memory-backend=ram", "-cpu", CPU),
+    0,
+    registers_in,
+    lambda held: held["RIP"],
+)
+
+
+def _at_on_riscv(held: Mapping[str, int]) -> int:
+    """QEMU takes an interrupt that is due before it stops, and is then at the first instruction of
+    its handler."""
+    return held["sepc" if held["pc"] == held["stvec"] else "pc"]
+
+
+VIRT: Final = Board(
+    "qemu-system-riscv64",
+    "QEMU_RISCV",
+    "riscv64",
+    # The firmware is QEMU's own, OpenSBI.
+    ("-machine", "virt,memory-backend=ram", "-cpu", "rv64,svnapot=on,svpbmt=on"),
+    RAM_BASE,
+    riscv_registers_in,
+    _at_on_riscv,
+)
+
 _KERNEL_ARGUMENTS: Final = (
     *("console=ttyS0", "quiet", "panic=-1"),
-    # On a loaded host the timer's interrupts come late, and Linux would take the timer for broken.
-    "no_timer_check",
-    # The one page that a process reaches and /proc/self/pagemap does not cover.
-    "vsyscall=emulate",
     # Only where init asks for it, so that no page grows on its own; and two of 2M for hugetlb.
     *("transparent_hugepage=madvise", "hugepages=2"),
 )
@@ -62,13 +112,36 @@ class Variant:
     levels: int
     isolated: bool
 
+    board = PC
+
     def __str__(self) -> str:
         return f"{self.levels}-level-{'isolated' if self.isolated else 'shared'}"
 
     @property
     def kernel_arguments(self) -> tuple[str, ...]:
         fewer = () if self.levels == 5 else ("no5lvl",)
-        return *_KERNEL_ARGUMENTS, *fewer, f"pti={'on' if self.isolated else 'off'}"
+        # On a loaded host the timer's interrupts come late, and Linux would take it for broken.
+        # [vsyscall] is the one page that a process reaches and /proc/self/pagemap does not cover.
+        others = ("no_timer_check", "vsyscall=emulate", f"pti={'on' if self.isolated else 'off'}")
+        return *_KERNEL_ARGUMENTS, *fewer, *others
+
+
+@dataclass(frozen=True)
+class RiscvVariant:
+    """How Linux sets up paging on RISC-V: by three, four or five levels."""
+
+    levels: int
+
+    board = VIRT
+    isolated = False  # there is no such thing
+
+    def __str__(self) -> str:
+        return {3: "sv39", 4: "sv48", 5: "sv57"}[self.levels]
+
+    @property
+    def kernel_arguments(self) -> tuple[str, ...]:
+        fewer = {3: ("no4lvl",), 4: ("no5lvl",), 5: ()}[self.levels]
+        return *_KERNEL_ARGUMENTS, *fewer, "hugepagesz=64K", "hugepages=4"
 
 
 @dataclass(frozen=True)
@@ -92,10 +165,15 @@ class Started:
 
 @contextlib.contextmanager
 def started(
-    image: Image, arguments: Sequence[str], qmp: Path, *, qemu: str = "qemu-system-x86_64"
+    image: Image,
+    arguments: Sequence[str],
+    qmp: Path,
+    *,
+    qemu: str = PC.qemu,
+    board: Board = PC,
 ) -> Iterator[Started]:
-    """A QEMU that boots the image with these arguments of the kernel's, with its monitor at the
-    socket `qmp`; it ends with the block.
+    """A QEMU that boots the image on a board with these arguments of the kernel's, with its monitor
+    at the socket `qmp`; it ends with the block.
 
     The kernel ends it, however this process or the thread that started it ends.  Raises `Misuse`
     if QEMU is not installed or the socket is in use.
@@ -109,7 +187,7 @@ def started(
             (
                 *bound_to(os.getpid()),
                 installed(qemu),
-                *_arguments(image, arguments, qmp, ram, qemu),
+                *_arguments(image, arguments, qmp, ram, qemu, board),
             ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -132,7 +210,7 @@ def _open(fd: int) -> Iterator[int]:
 
 
 def _arguments(
-    image: Image, arguments: Sequence[str], qmp: Path, ram: Path, qemu: str
+    image: Image, arguments: Sequence[str], qmp: Path, ram: Path, qemu: str, board: Board
 ) -> Iterator[str]:
     yield from ("-nodefaults", "-no-user-config", "-display", "none", "-nic", "none")
     yield "-no-reboot"  # which is what a panic ends in
@@ -141,8 +219,7 @@ def _arguments(
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     )
     # The one engine that has five levels on every host.
-    yield from ("-accel", "tcg", "-cpu", CPU, "-smp", str(CPUS))
-    yield from ("-machine", "q35,memory-backend=ram", "-m", f"{RAM_BYTES // MIB}M")
+    yield from ("-accel", "tcg", "-smp", str(CPUS), *board.words, "-m", f"{RAM_BYTES // MIB}M")
     yield from (
         "-object",
         f"memory-backend-file,id=ram,size={RAM_BYTES},mem-path={ram},share=on",
@@ -172,32 +249,45 @@ class Booted:
     """A Linux that has told all, stopped while both its processes spin in user mode.
 
     qmp    the socket of QEMU's monitor, which takes one client at a time
-    ram    the file of its RAM, from physical address 0 on: QEMU maps the same
+    ram    the file of its RAM, from the board's first address on: QEMU maps the same
     facts  what it printed
     pid    QEMU's
 
     Let it run, and `hold` it again before its registers are those of its processes.
     """
 
-    variant: Variant
+    variant: Variant | RiscvVariant
     qmp: Path
     ram: Path
     facts: Facts
     pid: int
+
+    @property
+    def board(self) -> Board:
+        return self.variant.board
+
+    def registers(self, monitor: Monitor, process: Process) -> dict[str, int]:
+        """The registers of the CPU that a process runs on."""
+        return self.board.registers(monitor.state(process.cpu))
+
+    def at(self, monitor: Monitor, process: Process) -> int:
+        """The address of the instruction that comes next on that CPU."""
+        return self.board.at(self.registers(monitor, process))
 
     def hold(self, deadline: float = 10.0) -> None:
         """Stop it at a moment when each of its CPUs is in the process that runs there.
 
         With the instruction that a process ends in under RIP, CR3 is that process's own, and with
         isolation its user tables: no one else is at that address.  It is there but for the
-        kernel's ticks.  Raises `TimeoutError` after `deadline` seconds.
+        kernel's ticks.  On RISC-V pc and satp are what RIP and CR3 are here.  Raises `TimeoutError`
+        after `deadline` seconds.
         """
         clock = Clock(self.pid)
-        with conversation(self.qmp, 0, deadline) as monitor:
+        with conversation(self.qmp, 0, deadline, targets=(self.board.target,)) as monitor:
             while True:
                 monitor.stop()
                 if all(
-                    monitor.registers(process.cpu)["RIP"] == process.spins
+                    self.at(monitor, process) == process.spins
                     for process in self.facts.processes.values()
                 ):
                     return
@@ -210,17 +300,18 @@ class Booted:
 @contextlib.contextmanager
 def booted(
     image: Image,
-    variant: Variant,
+    variant: Variant | RiscvVariant,
     qmp: Path,
     *,
-    qemu: str = "qemu-system-x86_64",
+    qemu: str = PC.qemu,
     deadline: float = 60.0,
 ) -> Iterator[Booted]:
     """The same Linux when it is ready, and held; `deadline` is in seconds.
 
     Raises `GuestLost`, with what was on the console, if it does not get there.
     """
-    with started(image, variant.kernel_arguments, qmp, qemu=qemu) as machine:
+    arguments = variant.kernel_arguments
+    with started(image, arguments, qmp, qemu=qemu, board=variant.board) as machine:
         facts = parse(printed(machine, READY, deadline))
         guest = Booted(variant, qmp, machine.ram, facts, machine.process.pid)
         guest.hold()

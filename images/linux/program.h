@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if defined(__x86_64__)
 enum { SYS_WRITE = 1, SYS_EXIT = 60 };
 
 static long call(long number, long a, long b, long c, long d, long e, long f)
@@ -14,6 +15,17 @@ static long call(long number, long a, long b, long c, long d, long e, long f)
 		     : "rcx", "r11", "memory");
 	return number;
 }
+#elif defined(__riscv)
+enum { SYS_WRITE = 64, SYS_EXIT = 93 };
+
+static long call(long number, long a, long b, long c, long d, long e, long f)
+{
+	register long a0 asm("a0") = a, a1 asm("a1") = b, a2 asm("a2") = c, a3 asm("a3") = d, a4 asm("a4") = e,
+		      a5 asm("a5") = f, a7 asm("a7") = number;
+	asm volatile("ecall" : "+r"(a0) : "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(a5), "r"(a7) : "memory");
+	return a0;
+}
+#endif
 
 /* ---- lines ---- */
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from images.linux.build import Image, NoKernel, build
-from images.linux.machine import Booted, Variant, booted
+from images.linux.build import Image, NoKernel, build, build_riscv
+from images.linux.machine import PC, Booted, booted
 from tests.linux.spaces import LinuxSpace, spaces_of
-
-VARIANTS = [Variant(levels, isolated) for levels in (4, 5) for isolated in (False, True)]
+from tests.linux.variants import VARIANTS
+from tests.machine.riscv.present import why_absent
 
 
 @pytest.fixture(scope="session")
@@ -22,16 +22,28 @@ def linux_image() -> Image:
         pytest.skip(f"there is no Linux to boot: {reason}")
 
 
+@pytest.fixture(scope="session")
+def riscv_image() -> Image:
+    if reason := why_absent(64):
+        pytest.skip(reason)
+    try:
+        return build_riscv()
+    except NoKernel as reason:
+        pytest.skip(f"there is no Linux for RISC-V to boot: {reason}")
+
+
 # A boot takes five seconds of CPU time.  Pytest has all tests of one variant follow each other,
 # and ends its guest before the next one's.
 @pytest.fixture(scope="session", params=VARIANTS, ids=str)
 def linux(
-    request: pytest.FixtureRequest, linux_image: Image, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Booted]:
     """A Linux that has told all, stopped while both its processes spin; leave it so."""
+    board = request.param.board
+    image = request.getfixturevalue("linux_image" if board is PC else "riscv_image")
+    qemu = os.environ.get(board.environment, board.qemu)
     socket = tmp_path_factory.mktemp("linux") / "qmp"
-    qemu = os.environ.get("QEMU", "qemu-system-x86_64")
-    with booted(linux_image, request.param, socket, qemu=qemu, deadline=120) as guest:
+    with booted(image, request.param, socket, qemu=qemu, deadline=120) as guest:
         yield guest
 
 

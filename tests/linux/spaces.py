@@ -9,26 +9,32 @@ from functools import cached_property
 import numpy as np
 
 from harness.machine.foreign import conversation
-from harness.paging import bulk
+from harness.paging import bulk, riscv, x86
 from harness.paging.bulk import Leaves, Walks
 from harness.paging.linux.entries import Linux
 from harness.paging.memory import BufferMemory, Words
+from harness.paging.riscv.linux import Linux as RiscvLinux
+from harness.paging.table import Root
 from harness.paging.x86.cpu import Cpu
 from images.linux.facts import Map, Process
-from images.linux.machine import Booted
+from images.linux.machine import PC, Booted
 
 USER_ROOT = 0x1000
 """With isolation a process has two root tables, side by side: the user's is the upper one
 (PTI_USER_PGTABLE_BIT in Linux, arch/x86/entry/calling.h)."""
 
 
+HART = riscv.Cpu(8 << 60, menvcfg=riscv.Envcfg.PBMTE, svnapot=True, svade=False)
+"""What of the board's processor is in no register that every QEMU shows."""
+
+
 @dataclass(frozen=True)
 class LinuxSpace:
-    """The space of one process, under the CR3 that its processor has in user mode."""
+    """The space of one process, under the CR3 or satp that its processor has in user mode."""
 
     guest: Booted
     process: Process
-    cpu: Cpu
+    state: x86.Cpu | riscv.Cpu
     memory: BufferMemory
 
     @property
@@ -45,19 +51,36 @@ class LinuxSpace:
         return only
 
     def walks(self, addresses: Words) -> Walks:
-        return bulk.walk(self.memory, self.cpu.roots, addresses)
+        return bulk.walk(self.memory, self.state.roots, addresses)
 
     @cached_property
     def leaves(self) -> Leaves:
-        return bulk.leaves(self.memory, self.cpu.roots)
+        return bulk.leaves(self.memory, self.state.roots)
+
+    @property
+    def cpu(self) -> Cpu:
+        """The state of a processor of x86."""
+        assert isinstance(self.state, Cpu)
+        return self.state
+
+    @property
+    def hart(self) -> riscv.Cpu:
+        """The state of a processor of RISC-V."""
+        assert isinstance(self.state, riscv.Cpu)
+        return self.state
+
+    def root_for(self, address: int) -> Root | None:
+        """Where the walk of an address begins."""
+        return next((root for root in self.state.roots if address in root.span), None)
 
     @cached_property
-    def dialect(self) -> Linux:
-        return Linux(self.cpu.format)
+    def dialect(self) -> Linux | RiscvLinux:
+        format = self.state.format
+        return Linux(format) if self.guest.board is PC else RiscvLinux(format)
 
     def under(self, cr3: int) -> LinuxSpace:
         """The same process with another CR3."""
-        return replace(self, cpu=replace(self.cpu, cr3=cr3))
+        return replace(self, state=replace(self.cpu, cr3=cr3))
 
     def words(self, physical: Words) -> Words:
         """What memory holds at these addresses."""
@@ -67,13 +90,17 @@ class LinuxSpace:
 
 
 def spaces_of(guest: Booted) -> dict[str, LinuxSpace]:
-    memory = BufferMemory(np.memmap(guest.ram, np.uint8, mode="r"))
+    memory = BufferMemory(np.memmap(guest.ram, np.uint8, mode="r"), guest.board.ram_base)
     return {space.name: space for space in _read(guest, memory)}
 
 
 def _read(guest: Booted, memory: BufferMemory) -> Iterator[LinuxSpace]:
-    with conversation(guest.qmp, 0, 20) as monitor:
+    with conversation(guest.qmp, 0, 20, targets=(guest.board.target,)) as monitor:
         for process in guest.facts.processes.values():
-            held = monitor.registers(process.cpu)
-            cpu = Cpu(held["CR0"], held["CR3"], held["CR4"], held["EFER"])
-            yield LinuxSpace(guest, process, cpu, memory)
+            held = guest.registers(monitor, process)
+            state: x86.Cpu | riscv.Cpu
+            if guest.board is PC:
+                state = Cpu(held["CR0"], held["CR3"], held["CR4"], held["EFER"])
+            else:
+                state = replace(HART, satp=held["satp"], mstatus=held["mstatus"])
+            yield LinuxSpace(guest, process, state, memory)

@@ -19,8 +19,9 @@ from harness.paging.address import Physical, Span
 from harness.paging.memory import Words
 from images.linux.machine import Booted
 from tests.linux.spaces import USER_ROOT, LinuxSpace
+from tests.linux.variants import on_x86
 
-pytestmark = pytest.mark.hw
+pytestmark = [pytest.mark.hw, on_x86]
 
 ESPFIX = Span(0xFFFF_FF00_0000_0000, 0xFFFF_FF7F_FFFF_FFFF)
 """Documentation/arch/x86/x86_64/mm.rst, at both level counts."""

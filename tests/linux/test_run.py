@@ -110,3 +110,19 @@ def test_a_socket_in_no_directory_is_a_sentence(tmp_path: Path) -> None:
     assert (
         ended.stderr == f"images.linux: there is no directory {tmp_path / 'none'} for the socket\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--levels", "3"), "--levels is 4 or 5 on x86: 3 are for --arch riscv"),
+        (("--arch", "riscv", "--pti", "on"), "--pti is for x86: RISC-V's Linux does not isolate"),
+    ],
+)
+def test_a_linux_that_there_is_not_is_a_sentence(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    with running(tmp_path / "socket", *arguments) as process:
+        assert process.wait(PATIENCE) == 2
+        assert process.stderr is not None
+        assert process.stderr.read().startswith(f"images.linux: {said}")

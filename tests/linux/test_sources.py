@@ -13,8 +13,9 @@ from harness.machine.foreign import conversation
 from images.linux.machine import Booted
 from tests.inspect.spaces import listed, same
 from tests.linux.spaces import USER_ROOT, LinuxSpace
+from tests.linux.variants import on_x86
 
-pytestmark = pytest.mark.hw
+pytestmark = [pytest.mark.hw, on_x86]
 
 
 @pytest.fixture(params=["parent", "child"])

@@ -1,0 +1,81 @@
+"""What Linux's tables on RISC-V have that those on x86 have not.
+
+Where the kernel maps things is said by Linux, Documentation/arch/riscv/vm-layout.rst.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.paging.bulk import End
+from harness.paging.riscv import Mode, Satp
+from harness.paging.riscv.formats import PBMT, G, N, R, U, W, X
+from images.linux.machine import Booted
+from tests.linux.spaces import LinuxSpace
+from tests.linux.variants import on_riscv
+
+pytestmark = [pytest.mark.hw, on_riscv]
+
+MODES = {3: Mode.SV39, 4: Mode.SV48, 5: Mode.SV57}
+
+DIRECT = {3: 0xFFFF_FFD6_0000_0000, 4: 0xFFFF_AF80_0000_0000, 5: 0xFF60_0000_0000_0000}
+"""Where the kernel maps all RAM, by levels."""
+
+KERNEL = 0xFFFF_FFFF_8000_0000
+"""Where the kernel's own image is mapped, up to the end."""
+
+NOT_CACHED, IO = 1 << 61, 2 << 61
+"""PBMT of memory that devices share, and of devices."""
+
+
+@pytest.fixture(params=["parent", "child"])
+def space(request: pytest.FixtureRequest, spaces: dict[str, LinuxSpace]) -> LinuxSpace:
+    return spaces[request.param]
+
+
+def test_linux_pages_as_it_was_asked_to(linux: Booted, spaces: dict[str, LinuxSpace]) -> None:
+    satps = [Satp.of(space.hart.satp) for space in spaces.values()]
+    assert {satp.mode for satp in satps} == {MODES[linux.variant.levels]}
+    assert len({satp.asid for satp in satps} - {0}) == 2
+
+
+def test_a_page_to_be_executed_alone_cannot_be_read(spaces: dict[str, LinuxSpace]) -> None:
+    parent = spaces["parent"]
+    told = parent.map("execute-only")
+    assert {int(raw) & (R | W | X | U) for raw in parent.walks(told.addresses).raw} == {X | U}
+
+
+def test_pages_of_64k_are_sixteen_entries_alike(spaces: dict[str, LinuxSpace]) -> None:
+    parent = spaces["parent"]
+    told = parent.map("hugetlb-64k")
+    found = parent.walks(told.addresses)
+    sixteen = found.raw.reshape(-1, 16)
+    assert (sixteen == sixteen[:, :1]).all()
+    assert (found.raw & np.uint64(N) != 0).all()
+    assert len(set(sixteen[:, 0].tolist())) == 2
+
+
+def test_every_frame_is_where_the_kernel_maps_all_memory(linux: Booted, space: LinuxSpace) -> None:
+    first = np.uint64(DIRECT[linux.variant.levels] - linux.board.ram_base)
+    for told in space.maps:
+        frames = told.frames[told.present]
+        found = space.walks(frames + first)
+        assert (found.end == End.LEAF).all(), told
+        assert (found.physical == frames).all(), told
+        assert (found.raw & np.uint64(R | W | X | U | G) == R | W | G).all(), told
+
+
+def test_the_kernels_image_is_executed_or_written(space: LinuxSpace) -> None:
+    image = space.leaves.take(space.leaves.virtual >= KERNEL)
+    rights = set((image.raw & np.uint64(R | W | X | U)).tolist())
+    assert {R | X, R | W} <= rights <= {R | X, R | W, R}
+
+
+def test_what_is_no_memory_is_of_a_devices_type(linux: Booted, space: LinuxSpace) -> None:
+    leaves = space.leaves
+    device = leaves.physical < np.uint64(linux.board.ram_base)
+    types = leaves.raw & np.uint64(PBMT)
+    assert set(types[device].tolist()) == {IO}
+    assert set(types[~device].tolist()) <= {0, NOT_CACHED}
+    assert (leaves.raw[device] & np.uint64(U | X) == 0).all()

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from harness.machine.machine import dotted
 
 Version = tuple[int, ...]
 """That of an emulator, or the kernel's of a module that executes guests; the first numbers of one
 begin a series: (7, 2) comes before 7.2.0."""
-
-QEMU_RUNS: Final[tuple[Version, ...]] = ((7, 2, 22), (10, 0, 13), (11, 1, 3))
-"""The versions of QEMU on which all layouts and the matrix were run: those of Debian 12, of Debian
-13 and of its backports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +24,8 @@ class Quirk:
     engine    who departs: as `executor` names it, or a part of QEMU's monitor
     since     the first version, or series of versions, in which it was seen
     until     the first version in which it was gone; None unless its end was seen
+    again     further spans of versions in which it is there, each as (since, until): stable series
+              get a fault, and are mended, at other times than the versions that come after them
     runs      the versions on which it was run, and showed
     rule      what the manual says
     departs   what the engine does instead
@@ -39,6 +36,7 @@ class Quirk:
     engine: str
     since: Version
     until: Version | None = None
+    again: tuple[tuple[Version, Version], ...] = ()
     runs: tuple[Version, ...]
     rule: str
     departs: str
@@ -47,9 +45,12 @@ class Quirk:
 
 def expected_of(quirk: Quirk, engine: str, version: Version) -> bool:
     """Whether a departure is to be expected of what `executor` names, in this version: from the
-    first in which it was seen on, until one in which it was seen to be gone."""
-    begun = quirk.engine == engine and quirk.since <= version
-    return begun and (quirk.until is None or version < quirk.until)
+    first in which it was seen on, until one in which it was seen to be gone; and where it is there
+    again."""
+    spans = (quirk.since, quirk.until), *quirk.again
+    return quirk.engine == engine and any(
+        since <= version and (until is None or version < until) for since, until in spans
+    )
 
 
 def not_yet_run(asked: Mapping[str, tuple[Version, Collection[Version]]]) -> tuple[str, ...]:

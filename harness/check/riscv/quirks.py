@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.check.quirk import QEMU_RUNS, Quirk, Version, expected_of, not_yet_run
+from harness.check.quirk import Quirk, Version, expected_of, not_yet_run
 from harness.check.riscv.matrix.chain import Lanes
 from harness.check.riscv.matrix.hart import Hart
 from harness.check.riscv.matrix.judged import Asked, Expected, RiscvQuirk
@@ -25,6 +25,9 @@ from harness.paging.memory import Mask
 from harness.paging.riscv.access import Cause, Kind, Reason, page_fault
 from harness.paging.riscv.bulk import ALLOWED, REASONS
 from harness.paging.riscv.formats import N
+
+RUNS: Final[tuple[Version, ...]] = ((7, 2, 22), (10, 0, 13), (11, 1, 3))
+"""The versions of QEMU on which all layouts and the matrix of RISC-V were run."""
 
 _PAGE_FAULTS = np.array([page_fault(kind) for kind in Kind], np.uint8)
 
@@ -146,7 +149,7 @@ AMO_READS_FIRST: Final = RiscvQuirk(
     name="tcg-riscv-amo-reads-first",
     engine="tcg",
     since=(7, 2),
-    runs=QEMU_RUNS,
+    runs=RUNS,
     rule="a page fault of the translation comes before an access fault at the physical address"
     ' ("Machine Cause (mcause) Register", table of priorities)',
     departs="reports the access fault of an AMO to a page without memory which a load may use and a"
@@ -301,7 +304,7 @@ KNOWN: Final[Mapping[str, Quirk]] = {
 
 def not_run_on(version: Version) -> tuple[str, ...]:
     """That TCG was not yet run in this version, in a sentence; none where it was."""
-    return not_yet_run({"tcg": (version, QEMU_RUNS)})
+    return not_yet_run({"tcg": (version, RUNS)})
 
 
 def judged_of(engine: str, version: Version) -> tuple[RiscvQuirk, ...]:

@@ -13,14 +13,16 @@ from harness.check.x86 import marks
 from harness.check.x86.cases import Cases
 from harness.check.x86.entries import ALL, PathEntries
 from harness.check.x86.marks import INVALID_OPCODE, code_of
-from harness.check.x86.quirks import Basis, BasisQuirk, FaultQuirk
+from harness.check.x86.quirks import Basis, BasisQuirk, FaultQuirk, departing, lapses
 from harness.check.x86.second_reading import Reading, Stop, at
 from harness.check.x86.verdicts import (
+    Judged,
     Seen,
     expected_text,
     judged,
     observed_text,
     report_strangers,
+    showing,
 )
 from harness.check.x86.window import Window
 from harness.machine.ram import DEVICES
@@ -106,7 +108,7 @@ def ask_guest(
         if used is not None:
             _put_back(memory, cpu, used)
         batch = cases.take(slice(first, first + BATCH))
-        expected, reasons = expect(cpu, memory, tables, batch, window)
+        expected, reasons = expect(cpu, memory, tables, batch, window, quirks)
         comparison.not_comparable.update(reasons)
         jobs = make_jobs(guest, cpu, expected)
         results = guest.run(window.state, jobs)
@@ -121,9 +123,15 @@ def _put_back(memory: BufferMemory, cpu: Cpu, used: Paths) -> None:
 
 
 def expect(
-    cpu: Cpu, memory: BufferMemory, tables: Words, cases: Cases, window: Window
+    cpu: Cpu,
+    memory: BufferMemory,
+    tables: Words,
+    cases: Cases,
+    window: Window,
+    quirks: tuple[FaultQuirk, ...] = (),
 ) -> tuple[Expected, dict[str, int]]:
-    """The reference's expectation of the cases that can be compared, and why the others cannot.
+    """The reference's expectation of the cases that can be compared, and why the others cannot;
+    `quirks` are those of the engine.
 
     Marks the frames that the cases reach.
     """
@@ -136,6 +144,9 @@ def expect(
 
     reading = Reading(at(cpu, memory, cases))
     reasons, in_table = _not_asked(reading, memory, tables, window)
+    outside = reading.walked.stop == Stop.OUTSIDE
+    astray_there = replace(reading, lapses=lapses(quirks)).allowed & outside
+    reasons["the engine takes the address for another, where there is a page"] = astray_there
     asked = ~np.logical_or.reduce(list(reasons.values()))
     reached = allowed & asked & ~_inside(window.arena, data) & ~_no_memory(memory, data)
     ours = reached & ~in_table
@@ -254,7 +265,7 @@ def judge(
     reached = _data_agrees(cpu, expected, jobs, results, ran)
     untouched = np.uint64(guest.image.enums["CR2_UNTOUCHED"])
     seen = Seen(results, untouched, entries, reached, ran, entries_agree)
-    found = judged(comparison, expected.reading, expected.outcomes, seen, quirks)
+    found = _judged(comparison, cpu, guest, expected, seen, quirks)
     agree = found.agree
     comparison.compared += len(agree)
     if not agree.all():
@@ -262,8 +273,8 @@ def judge(
         def agreeing(quirk: FaultQuirk) -> Mask:
             if isinstance(quirk, BasisQuirk):
                 return _agreeing_as(quirk, cpu, guest, expected, seen, quirks)
-            nothing, some = Comparison(PROBE), (*quirks, quirk)
-            return judged(nothing, expected.reading, expected.outcomes, seen, some).agree
+            known = (*quirks, quirk)
+            return _judged(Comparison(PROBE), cpu, guest, expected, seen, known).agree
 
         report_strangers(comparison, guest, quirks, ~agree, agreeing)
     wrong, wanted = np.flatnonzero(~agree), EXAMPLES - len(comparison.disagreements)
@@ -274,6 +285,36 @@ def judge(
             for lane in wrong[:wanted].tolist()
         ),
     )
+
+
+def _judged(
+    comparison: Comparison,
+    cpu: Cpu,
+    guest: Guest,
+    expected: Expected,
+    seen: Seen,
+    known: tuple[FaultQuirk, ...],
+) -> Judged:
+    """What the guest saw beside the rules, as an engine follows them that has the quirks `known`.
+
+    Nothing was laid where such an engine alone makes the access: it is excused where that ends.
+    """
+    rules, reading = expected.outcomes, expected.reading
+    as_engine = replace(reading, lapses=lapses(known))
+    ends = ~as_engine.allowed
+    elsewhere = {quirk: lanes & ends for quirk, lanes in departing(as_engine, known).items()}
+    if not elsewhere:
+        return judged(comparison, reading, rules, seen, known)
+    apart = np.logical_or.reduce(list(elsewhere.values()))
+    found = judged(comparison, reading, rules, seen, known, apart)
+    found.held[apart] = reading.says(rules, apart)[apart]
+    found.agree[apart] = (found.by_rule & found.held)[apart]
+    for quirk, lanes in elsewhere.items():
+        departs = _agreeing_as(quirk, cpu, guest, expected, seen, known)
+        found.agree[lanes] |= showing(
+            comparison, quirk, lanes & found.held, found.by_rule, departs
+        )[lanes]
+    return found
 
 
 def _agreeing_as(

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from harness.check.quirk import QEMU_RUNS, Quirk, Version, expected_of, not_yet_run
+from harness.check.quirk import Quirk, Version, expected_of, not_yet_run
 from harness.check.x86.cases import Cases, reads
 from harness.check.x86.second_reading import NO_LAPSE, Errors, Lapse, Reading, Stop
 from harness.paging.address import Span
@@ -24,6 +24,10 @@ from harness.paging.x86 import formats
 from harness.paging.x86.access import Error, Kind
 from harness.paging.x86.bulk import writes
 from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode
+
+QEMU_RUNS: Final[tuple[Version, ...]] = ((7, 2, 22), (8, 2, 2), (10, 0, 13), (11, 1, 3))
+"""The versions of QEMU on which all layouts and the matrix were run: those of Debian 12, of Ubuntu
+24.04, of Debian 13 and of its backports."""
 
 BOCHS_RUNS: Final[tuple[Version, ...]] = ((2, 7), (3, 0))
 """The versions of Bochs on which they were: those of Debian 12 and of Debian 13."""
@@ -47,6 +51,16 @@ class ErrorQuirk(Quirk):
 @dataclass(frozen=True, kw_only=True)
 class AccessedQuirk(Quirk):
     """A departure in A of the entry at which a walk ends in a fault: the engine sets it.
+
+    lanes  where it does
+    """
+
+    lanes: Callable[[Reading], Mask]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cr2Quirk(Quirk):
+    """A departure in CR2: an exception that leaves it as it is writes the address to it.
 
     lanes  where it does
     """
@@ -108,7 +122,7 @@ class CodeEndQuirk(Quirk):
     error: Callable[[Cpu], int]
 
 
-FaultQuirk = ErrorQuirk | AccessedQuirk | DenialQuirk | BasisQuirk | CodeEndQuirk
+FaultQuirk = ErrorQuirk | AccessedQuirk | Cr2Quirk | DenialQuirk | BasisQuirk | CodeEndQuirk
 
 
 def _at_gigabyte_page(reading: Reading) -> Mask:
@@ -183,6 +197,21 @@ def _explicit(basis: Basis) -> Basis:
     cases = basis.cases
     user = cases.user if cases.implicit is None else cases.user & ~cases.implicit
     return replace(basis, cases=replace(cases, implicit=None, user=user))
+
+
+def _canonical_for_users(basis: Basis) -> Basis:
+    """The user's addresses with the bits that no level translates taken from the one below."""
+    if not basis.cpu.long:
+        return basis
+    cases, above = basis.cases, np.int64(64 - _address_bits(basis.cpu))
+    canonical = (cases.address.view(np.int64) << above >> above).view(np.uint64)
+    user = cases.user if cases.implicit is None else cases.user & ~cases.implicit
+    return replace(basis, cases=replace(cases, address=np.where(user, canonical, cases.address)))
+
+
+def _address_bits(cpu: Cpu) -> int:
+    """The bits of an address that the tables of long mode translate."""
+    return 57 if cpu.cr4 & Cr4.LA57 else 48
 
 
 NO_WRITE: Final = 0xAAAA_AAAA
@@ -325,6 +354,43 @@ PDPTES_ARE_ENTRIES = BasisQuirk(
     f" them as the entries of a third level ({_WALKER}).",
     lapse=Lapse.PDPTES,
     as_if=lambda basis: replace(basis, pdpte_reserved=_beyond(basis.cpu)),
+)
+
+NON_CANONICAL_SETS_CR2 = Cr2Quirk(
+    name="tcg-non-canonical-address-is-in-cr2",
+    engine="tcg",
+    since=(7, 2),
+    until=(7, 2, 22),
+    again=(((8, 0), (10, 0, 6)), ((10, 1), (10, 1, 2))),
+    runs=((8, 2, 2),),
+    rule="CR2 holds the address that caused a page fault; no other exception writes it (SDM volume"
+    " 3A, 2.5 and 6.15).",
+    departs="#GP at an address that is not canonical writes the address to CR2.",
+    evidence="Seen on 8.2.2 with every kind of access in both modes of long addresses; 7.2.22,"
+    " 10.0.13, 11.1.3, KVM and Bochs leave CR2. QEMU's commit 3563362ddfae, in 7.2.0, began it;"
+    " df9a3372ddeb (Fix CR2 handling for non-canonical addresses) ended it, and was taken into"
+    " 7.2.22, 10.0.6 and 10.1.2.",
+    lanes=lambda reading: reading.walked.stop == Stop.OUTSIDE,
+)
+
+USER_ADDRESS_UNCHECKED = BasisQuirk(
+    name="tcg-user-address-need-not-be-canonical",
+    engine="tcg",
+    since=(7, 2, 10),
+    until=(7, 2, 11),
+    again=(((8, 2, 2), (8, 2, 3)),),
+    runs=((8, 2, 2),),
+    rule="An access by an address that is not canonical is #GP(0), or #SS(0) on the stack (SDM"
+    " volume 1, 3.3.7.1).",
+    departs="User mode reaches what the bits lead to that the levels translate: the bits above them"
+    " are not looked at. CR2 of a page fault has the whole address.",
+    evidence="Seen on 8.2.2 with every kind of access in both modes of long addresses; the"
+    " supervisor's accesses follow the rule. QEMU's commit b1661801c184 takes user mode for a mode"
+    " of 32 bits, where upper bits of an address do not count (is_mmu_index_32 in"
+    " target/i386/cpu.h); of releases, 7.2.10 and 8.2.2 have it without 2cc68629a6fc, which mends"
+    " it.",
+    lapse=Lapse.UNCHECKED,
+    as_if=_canonical_for_users,
 )
 
 _BOCHS_WALKER: Final = "cpu/paging.cc of Bochs"
@@ -509,6 +575,8 @@ FAULT_QUIRKS: tuple[FaultQuirk, ...] = (
     PUSH_IS_A_WRITE,
     IMPLICIT_HEEDS_AC,
     PDPTES_ARE_ENTRIES,
+    NON_CANONICAL_SETS_CR2,
+    USER_ADDRESS_UNCHECKED,
     BOCHS_IMPLICIT_HEEDS_AC,
     BOCHS_BIT_8_IGNORED,
     BOCHS_KEYS_BY_ACCESS,
@@ -552,6 +620,13 @@ def known_of(engine: str, version: Version | None) -> tuple[Quirk, ...]:
 def lapses(quirks: Iterable[FaultQuirk]) -> Lapse:
     """The lapses of an engine that has them all."""
     return reduce(or_, (q.lapse for q in quirks if isinstance(q, BasisQuirk)), NO_LAPSE)
+
+
+def departing(reading: Reading, quirks: Iterable[FaultQuirk]) -> dict[BasisQuirk, Mask]:
+    """The quirks by which an engine judges otherwise, and the lanes in which it does; it reads as
+    `reading`."""
+    lanes = {q: reading.departs(q.lapse) for q in quirks if isinstance(q, BasisQuirk)}
+    return {quirk: those for quirk, those in lanes.items() if those.any()}
 
 
 def read_as(quirk: BasisQuirk, cpu: Cpu) -> Cpu:

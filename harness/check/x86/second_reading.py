@@ -42,6 +42,7 @@ class Lapse(Flag):
     IMPLICIT  takes the supervisor's implicit accesses for explicit ones
     AC        takes every implicit access for an explicit one of the supervisor
     KEYS      asks PKRS about whatever the supervisor accesses, and PKRU whether it may write
+    UNCHECKED has no exception for the user's addresses that are not canonical, and walks by them
     """
 
     GIGABYTE = auto()
@@ -52,6 +53,7 @@ class Lapse(Flag):
     IMPLICIT = auto()
     AC = auto()
     KEYS = auto()
+    UNCHECKED = auto()
 
 
 NO_LAPSE = Lapse(0)
@@ -222,6 +224,8 @@ class Reading:
             return _long(cpu) and bool(_stack(asked.cases).any())
         if lapse is Lapse.KEYS:
             return any(_keys(cpu))
+        if lapse is Lapse.UNCHECKED:
+            return _long(cpu) and bool(self.by_user.any())
         implicit = asked.cases.implicit
         return bool(cpu.cr4 >> 21 & 1) and implicit is not None and bool(implicit.any())
 
@@ -242,7 +246,8 @@ class Reading:
 
         if _long(asked.cpu):
             sign = asked.cases.address.view(np.int64) >> np.int64(9 * len(asked.words) + 11)
-            end((sign != 0) & (sign != -1), Stop.OUTSIDE, top + 1)
+            checked = ~self.by_user | (Lapse.UNCHECKED not in self.lapses)
+            end((sign != 0) & (sign != -1) & checked, Stop.OUTSIDE, top + 1)
         loaded = [self._pdptes(*one) for one in zip(asked.pdpte, asked.register, strict=True)]
         for refused, *_ in loaded:
             end(refused, Stop.REFUSED, top + 1)
@@ -487,7 +492,7 @@ _ERRORS = np.array([1, 0, 9, 0, 0, 0], np.uint32)
 """By `Stop`, the vector of the exception and P and RSVD of its error code; of a page, should the
 access be denied."""
 
-_IN_WALKS = Lapse.GIGABYTE | Lapse.PAGE_4M | Lapse.BIT_8 | Lapse.PDPTES
+_IN_WALKS = Lapse.GIGABYTE | Lapse.PAGE_4M | Lapse.BIT_8 | Lapse.PDPTES | Lapse.UNCHECKED
 
 
 def _ones(high: int, low: int) -> int:

@@ -17,6 +17,7 @@ from harness.check.x86.quirks import (
     AccessedQuirk,
     BasisQuirk,
     CodeEndQuirk,
+    Cr2Quirk,
     DenialQuirk,
     ErrorQuirk,
     FaultQuirk,
@@ -98,21 +99,24 @@ def judged(
     allowed = rules.vector == ALLOWED
     rest: Mask = seen.reached & ((results["completed"] != 0) == allowed)
     rest &= allowed | (results["vector"] == rules.vector)
-    rest &= results["cr2"] == np.where(rules.sets_cr2, asked.cases.address, seen.untouched)
+    cr2: Mask = results["cr2"] == np.where(rules.sets_cr2, asked.cases.address, seen.untouched)
     error, entries = results["error"] == rules.error, seen.entries(allowed, None)
-    by_rule: Mask = rest & error & entries
+    by_rule: Mask = rest & cr2 & error & entries
     for quirk, lanes in named:
         if isinstance(quirk, ErrorQuirk):
             departs = results["error"] == quirk.error(rules.error)
-            error |= _shown(comparison, quirk, rest & lanes, error, departs)
+            error |= showing(comparison, quirk, rest & lanes, error, departs)
         elif isinstance(quirk, AccessedQuirk):
             departs = seen.entries(allowed, lanes)
-            entries |= _shown(comparison, quirk, rest & lanes, entries, departs)
-    agree: Mask = rest & error & entries
+            entries |= showing(comparison, quirk, rest & lanes, entries, departs)
+        elif isinstance(quirk, Cr2Quirk):
+            departs = results["cr2"] == asked.cases.address
+            cr2 |= showing(comparison, quirk, rest & lanes, cr2, departs)
+    agree: Mask = rest & cr2 & error & entries
     for quirk, lanes in named:
         if isinstance(quirk, DenialQuirk | CodeEndQuirk):
             departs = _ends_as(quirk, reading, seen, allowed)
-            agree |= _shown(comparison, quirk, lanes, agree, departs)
+            agree |= showing(comparison, quirk, lanes, agree, departs)
     if not named:
         return Judged(agree, by_rule, np.ones_like(agree))
     unwitnessed: Mask = np.logical_or.reduce([lanes for _, lanes in named])
@@ -153,7 +157,9 @@ def _keeps_last(path: PathEntries, named: list[tuple[FaultQuirk, Mask]]) -> Mask
     return kept
 
 
-def _shown(comparison: Comparison, quirk: Quirk, lanes: Mask, by_rule: Mask, departs: Mask) -> Mask:
+def showing(
+    comparison: Comparison, quirk: Quirk, lanes: Mask, by_rule: Mask, departs: Mask
+) -> Mask:
     """The lanes that depart as a quirk says; those that should and follow the rule are news."""
     shown = lanes & departs & ~by_rule
     absent = lanes & by_rule & ~departs

@@ -1,7 +1,8 @@
 """No quirk excuses a wrong reference: neither one that is wrong as the engine is, nor one that is
 wrong beside it, under the same control state or on the same processor.
 
-The faults are planted in the reference, and what is asked is the command.
+The faults are planted in the reference, and what is asked is the command.  Departures that no
+usual QEMU has are planted in what the guest saw.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import pytest
 from pytest import MonkeyPatch
 from typer.testing import CliRunner
 
-from harness.check.x86 import quirks
+from harness.check.quirk import expected_of
+from harness.check.x86 import quirks, verdicts
 from harness.check.x86.entries import PathEntries
 from harness.check.x86.matrix import chain as chains
 from harness.cli import application
+from harness.machine.machine import dotted
+from harness.machine.x86.guest import Guest
 from harness.paging.bulk import End
 from harness.paging.format import Level
 from harness.paging.memory import Mask, Words
@@ -326,8 +330,213 @@ def test_validate_is_not_excused_either(plant: Plant, monkeypatch: MonkeyPatch) 
     assert report["disagreements"] > 0
 
 
-def validated(*options: str) -> tuple[int, dict[str, Any]]:
-    """The same of `pagetable validate`, about tables with reserved bits."""
-    arguments = ["validate", "malformed", "--levels", "4", "--json", *options, "--qemu", QEMU]
+def validated(*options: str, layout: str = "malformed") -> tuple[int, dict[str, Any]]:
+    """The same of `pagetable validate`, about tables with reserved bits by default."""
+    arguments = ["validate", layout, "--levels", "4", "--json", *options, "--qemu", QEMU]
     result = CliRunner().invoke(application(arguments[0]), arguments)
     return result.exit_code, json.loads(result.stdout)
+
+
+# ---- an engine that departs where no address is canonical, made of one that does not ----
+
+OF_8_2 = (quirks.NON_CANONICAL_SETS_CR2, quirks.USER_ADDRESS_UNCHECKED)
+EVERY = quirks.FAULT_QUIRKS
+AT_EDGES = "family=place and level=0 and offset=first and SMAP=0"
+ACCESS_FETCH, ACCESS_DESCRIPTOR = 3, 5
+"""The stub's numbers (guest/x86/protocol.h)."""
+
+
+def canonical(addresses: Words, cr4: int) -> Words:
+    """The addresses with the bits above those that are translated taken from the highest."""
+    above = np.int64(64 - (57 if cr4 & Cr4.LA57 else 48))
+    found: Words = (addresses.view(np.int64) << above >> above).view(np.uint64)
+    return found
+
+
+def departing_as_8_2(patch: MonkeyPatch) -> None:
+    """User mode reaches what an address is without its upper bits; #GP writes the address to CR2.
+
+    The guest is asked for what is there, and what it saw is told of the address that was asked.
+    """
+    run, start, finish, waiting = Guest.run, Guest.start, Guest.finish, list[Any]()
+
+    def redirected(state: Any, jobs: Any) -> Any:
+        jobs = jobs.copy()
+        by_user = (jobs["user"] != 0) & (jobs["access"] != ACCESS_DESCRIPTOR)
+        jobs["address"] = np.where(by_user, canonical(jobs["address"], state.cr4), jobs["address"])
+        return jobs
+
+    def told(results: Any, jobs: Any, ran: Any, cr4: int) -> Any:
+        results, (asked, tried) = results.copy(), (jobs["address"], ran["address"])
+        denied = (results["vector"] == Vector.PF) & (results["cr2"] == tried)
+        denied |= (results["vector"] == Vector.GP) & (tried != canonical(tried, cr4))
+        np.copyto(results["cr2"], asked, where=denied & (results["completed"] == 0))
+        code = jobs["access"] == ACCESS_FETCH
+        results["rip"][code] += (asked - tried)[code]
+        return results
+
+    def started(guest: Guest, state: Any, jobs: Any) -> None:
+        waiting.append((jobs, redirected(state, jobs), state.cr4))
+        start(guest, state, waiting[-1][1])
+
+    def ran(guest: Guest, state: Any, jobs: Any) -> Any:
+        other = redirected(state, jobs)
+        return told(run(guest, state, other), jobs, other, state.cr4)
+
+    patch.setattr(Guest, "run", ran)
+    patch.setattr(Guest, "start", started)
+    patch.setattr(Guest, "finish", lambda guest: told(finish(guest), *waiting.pop(0)))
+
+
+def named(*chosen: quirks.FaultQuirk) -> Plant:
+    """Of the quirks of 8.2.2 those that are chosen are expected of every version, no others."""
+    others = [one for one in EVERY if one not in OF_8_2]
+    always = [replace(one, since=(0,), until=None, again=()) for one in chosen]
+    never = [replace(one, since=(99,), until=None, again=()) for one in OF_8_2 if one not in chosen]
+
+    def plant(patch: MonkeyPatch) -> None:
+        for module in (quirks, verdicts):
+            patch.setattr(module, "FAULT_QUIRKS", (*others, *always, *never))
+
+    return plant
+
+
+def at_edges(mode: str) -> tuple[int, dict[str, Any], int]:
+    """What the command says where addresses are canonical and where not, and how many are not."""
+    code, report = matrix(mode, AT_EDGES)
+    assert report["failure"] is None
+    return code, report, report["rules"][mode]["not-canonical"]
+
+
+CR2, UNCHECKED = (quirk.name for quirk in OF_8_2)
+
+
+@pytest.mark.parametrize("mode", ["4", "5"])
+def test_an_engine_that_departs_as_8_2_2_is_excused_in_just_these_lanes(
+    mode: str, monkeypatch: MonkeyPatch
+) -> None:
+    departing_as_8_2(monkeypatch)
+    named(*OF_8_2)(monkeypatch)
+    code, report, accesses = at_edges(mode)
+    assert (code, report["disagreements"], report["news"]) == (0, 0, {})
+    shown = report["quirks"]
+    assert shown[CR2] == shown[UNCHECKED] == accesses / 2, "half are the user's"
+
+
+@pytest.mark.parametrize("mode", ["4", "5"])
+def test_a_departure_as_that_of_8_2_2_is_a_disagreement_of_other_versions(
+    mode: str, monkeypatch: MonkeyPatch
+) -> None:
+    departing_as_8_2(monkeypatch)
+    named()(monkeypatch)
+    code, report, accesses = at_edges(mode)
+    assert (code, report["disagreements"]) == (1, accesses)
+
+
+@pytest.mark.parametrize("quirk", OF_8_2, ids=lambda quirk: quirk.name)
+def test_neither_departure_of_8_2_2_is_excused_by_the_other(
+    quirk: quirks.FaultQuirk, monkeypatch: MonkeyPatch
+) -> None:
+    departing_as_8_2(monkeypatch)
+    named(quirk)(monkeypatch)
+    code, report, accesses = at_edges("4")
+    assert (code, report["disagreements"], report["quirks"][quirk.name]) == (
+        *(1, accesses / 2),
+        accesses / 2,
+    )
+
+
+@pytest.mark.parametrize("quirk", OF_8_2, ids=lambda quirk: quirk.name)
+def test_a_later_version_that_departs_as_8_2_2_is_told_the_name_of_that(
+    quirk: quirks.FaultQuirk, monkeypatch: MonkeyPatch
+) -> None:
+    departing_as_8_2(monkeypatch)
+    named(*(other for other in OF_8_2 if other is not quirk))(monkeypatch)
+    _, report, accesses = at_edges("4")
+    [(sentence, count)] = report["news"].items()
+    assert sentence.startswith(f"{quirk.name} shows on tcg ")
+    assert count == accesses / 2
+
+
+def user_unchecked(patch: MonkeyPatch) -> None:
+    """The user's addresses are walked by whether canonical or not."""
+    true = chains.foresee
+
+    def planted(chain: Any, cpu: Cpu, question: Any, *rest: Any) -> Any:
+        lanes = question.lanes
+        walked = np.where(lanes.user, canonical(lanes.address, cpu.cr4), lanes.address)
+        return true(chain, cpu, question, None, walked)
+
+    patch.setattr(chains, "foresee", planted)
+
+
+WRONG_AS_8_2: dict[str, Plant] = {
+    "the user's addresses are not checked": user_unchecked,
+    "a fault for the address writes CR2": in_answer(
+        lambda out, _: replace(out, sets_cr2=out.sets_cr2 | (out.vector == Vector.GP))
+    ),
+    "a read by no canonical address is a stack fault": in_answer(
+        lambda out, kind: replace(
+            out,
+            vector=np.where(
+                (out.vector == Vector.GP) & (kind == Kind.READ), np.uint8(Vector.SS), out.vector
+            ),
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("plant", WRONG_AS_8_2.values(), ids=WRONG_AS_8_2)
+def test_a_reference_that_is_wrong_where_8_2_2_departs_disagrees(
+    plant: Plant, monkeypatch: MonkeyPatch
+) -> None:
+    departing_as_8_2(monkeypatch)
+    named(*OF_8_2)(monkeypatch)
+    plant(monkeypatch)
+    code, report = matrix("4", AT_EDGES)
+    assert (code, report["failure"]) == (1, None)
+    assert report["disagreements"] > 0
+
+
+def mends_8_2() -> str | None:
+    """Why no mended engine is there."""
+    with Guest("tcg", program=QEMU) as guest:
+        version = guest.version
+    there = any(expected_of(one, "tcg", version) for one in OF_8_2)
+    return f"QEMU {dotted(version)} departs itself" if there else None
+
+
+def test_departures_of_8_2_2_that_do_not_show_are_news(monkeypatch: MonkeyPatch) -> None:
+    if reason := mends_8_2():
+        pytest.skip(reason)
+    named(*OF_8_2)(monkeypatch)
+    code, report, accesses = at_edges("4")
+    assert (code, report["disagreements"]) == (4, 0)
+    told = {f"{name} did not show": accesses / 2 for name in (CR2, UNCHECKED)}
+    assert report["news"] == told
+
+
+@pytest.mark.parametrize("layout", ["smallest", "halves", "malformed"])
+def test_validate_excuses_an_engine_that_departs_as_8_2_2(
+    layout: str, monkeypatch: MonkeyPatch
+) -> None:
+    departing_as_8_2(monkeypatch)
+    named(*OF_8_2)(monkeypatch)
+    code, report = validated(layout=layout)
+    assert (code, report["disagreements"], report["news"]) == (0, 0, {})
+    assert report["quirks"][CR2] > 0 and report["quirks"][UNCHECKED] > 0
+
+
+def test_validate_says_what_does_not_show_or_has_no_name(monkeypatch: MonkeyPatch) -> None:
+    if reason := mends_8_2():
+        pytest.skip(reason)
+    named(*OF_8_2)(monkeypatch)
+    code, report = validated(layout="smallest")
+    assert (code, report["disagreements"]) == (4, 0)
+    counts = {name: report["news"][f"{name} did not show"] for name in (CR2, UNCHECKED)}
+    departing_as_8_2(monkeypatch)
+    named()(monkeypatch)
+    code, report = validated(layout="smallest")
+    assert (code, report["disagreements"]) == (1, sum(counts.values()))
+    named_there = {line.partition(" shows on ")[0]: n for line, n in report["news"].items()}
+    assert named_there == counts

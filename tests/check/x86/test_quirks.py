@@ -13,7 +13,8 @@ import pytest
 
 from harness.check.compare import Comparison
 from harness.check.layouts import find, load
-from harness.check.quirk import Quirk, expected_of
+from harness.check.quirk import Quirk, Version, expected_of
+from harness.check.riscv import quirks as riscv
 from harness.check.tables import TableImage
 from harness.check.x86 import probes
 from harness.check.x86.cases import Cases
@@ -25,11 +26,13 @@ from harness.check.x86.quirks import (
     GIGABYTE_PAGE_ACCESSED,
     KEPT_CODE,
     KNOWN,
+    NON_CANONICAL_SETS_CR2,
     PVM_EMULATES_UNDER_SMAP,
     PVM_KEEPS_A_SLOT,
     PVM_KEEPS_XD_PAGE,
     RESERVED_WITHOUT_PRESENT,
     TLB_PRINTS_ENTRIES,
+    USER_ADDRESS_UNCHECKED,
     FaultQuirk,
     fault_quirks,
     known_of,
@@ -92,18 +95,50 @@ BOUNDS |= {
 }
 
 
+SPANS: dict[str, tuple[list[Version], list[Version]]] = {
+    NON_CANONICAL_SETS_CR2.name: (
+        [(7, 2), (7, 2, 21), (8, 0), (8, 2, 2), (9, 2, 4), (10, 0, 5), (10, 1), (10, 1, 1)],
+        [(7, 1, 99), (7, 2, 22), (7, 2, 99), (10, 0, 6), (10, 0, 13), (10, 1, 2), (10, 2), (11, 1)],
+    ),
+    USER_ADDRESS_UNCHECKED.name: (
+        [(7, 2, 10), (8, 2, 2)],
+        [(7, 2, 9), (7, 2, 11), (7, 2, 22), (8, 0), (8, 2, 1), (8, 2, 3), (9, 0), (10, 0, 13)],
+    ),
+}
+"""Of each quirk of QEMU's TCG that came and went in stable series: the versions in which it is
+expected, and those in which it is not."""
+
+
 def test_every_quirk_has_bounds_of_its_own() -> None:
-    assert set(BOUNDS) == set(KNOWN)
+    assert {*BOUNDS, *SPANS} == set(KNOWN)
+    assert not set(BOUNDS) & set(SPANS)
 
 
-@pytest.mark.parametrize("quirk", KNOWN.values(), ids=lambda quirk: quirk.name)
+@pytest.mark.parametrize("name", SPANS)
+def test_a_quirk_of_some_stable_releases_is_expected_of_them_and_no_others(name: str) -> None:
+    there, gone = SPANS[name]
+    assert all(expected_of(KNOWN[name], "tcg", version) for version in there)
+    assert not any(expected_of(KNOWN[name], "tcg", version) for version in gone)
+    assert not any(expected_of(KNOWN[name], "bochs", version) for version in there)
+
+
+def test_the_spans_of_a_quirk_follow_one_another() -> None:
+    for quirk in KNOWN.values():
+        bounds = [quirk.since, *([] if quirk.until is None else [quirk.until])]
+        for since, until in quirk.again:
+            bounds += [since, until]
+        assert bounds == sorted(set(bounds)), quirk.name
+        assert not quirk.again or quirk.until is not None, quirk.name
+
+
+@pytest.mark.parametrize("name", BOUNDS)
 def test_a_quirk_is_expected_from_where_it_begins_on_as_long_as_no_end_was_seen(
-    quirk: Quirk,
+    name: str,
 ) -> None:
-    engine, before, since = BOUNDS[quirk.name]
+    quirk, (engine, before, since) = KNOWN[name], BOUNDS[name]
     assert not expected_of(quirk, engine, before)
     assert all(expected_of(quirk, engine, version) for version in since)
-    assert quirk.until is None
+    assert quirk.until is None and not quirk.again
     others = {"tcg", "kvm", "kvm_pvm", "kvm_amd", "kvm_intel", "monitor", "bochs"} - {engine}
     assert not any(expected_of(quirk, other, version) for other in others for version in since)
 
@@ -135,7 +170,13 @@ def test_a_quirk_whose_end_was_seen_is_expected_before_it_alone(
 
 @pytest.mark.parametrize(
     ("engine", "version"),
-    [("tcg", (7, 2, 22)), ("tcg", (11, 1, 3)), ("kvm_pvm", (6, 18, 44)), ("bochs", (3, 0))],
+    [
+        ("tcg", (7, 2, 22)),
+        ("tcg", (8, 2, 2)),
+        ("tcg", (11, 1, 3)),
+        ("kvm_pvm", (6, 18, 44)),
+        ("bochs", (3, 0)),
+    ],
 )
 def test_the_departures_of_an_engine_are_all_that_is_expected_of_it(
     engine: str, version: tuple[int, ...]
@@ -149,7 +190,7 @@ def test_where_the_version_is_unknown_an_engine_may_have_any_departure() -> None
     assert set(known_of("tcg", None)) == {one for one in KNOWN.values() if one.engine == "tcg"}
 
 
-RUNS = "not yet run on this version; runs of: 7.2.22, 10.0.13, 11.1.3"
+RUNS = "not yet run on this version; runs of: 7.2.22, 8.2.2, 10.0.13, 11.1.3"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +200,8 @@ RUNS = "not yet run on this version; runs of: 7.2.22, 10.0.13, 11.1.3"
         ("tcg", (10, 0, 13), (10, 0, 13), ()),
         ("tcg", (11, 1, 3), (11, 1, 3), ()),
         ("tcg", (11, 1, 4), (11, 1, 4), (f"tcg 11.1.4: {RUNS}",)),
-        ("tcg", (8, 2, 2), (8, 2, 2), (f"tcg 8.2.2: {RUNS}",)),
+        ("tcg", (8, 2, 2), (8, 2, 2), ()),
+        ("tcg", (8, 2, 3), (8, 2, 3), (f"tcg 8.2.3: {RUNS}",)),
         ("tcg", (7, 2, 0), (7, 2, 0), (f"tcg 7.2.0: {RUNS}",)),
         ("kvm_pvm", (6, 18, 44), (7, 2, 22), ()),
         ("bochs", (2, 7), (2, 7), ()),
@@ -181,6 +223,12 @@ def test_a_version_that_was_not_run_is_named_with_those_that_were(
     engine: str, version: tuple[int, ...], qemu: tuple[int, ...], said: tuple[str, ...]
 ) -> None:
     assert not_run_on(engine, version, qemu) == said
+
+
+def test_an_architecture_has_runs_of_its_own() -> None:
+    sentence = "tcg 8.2.2: not yet run on this version; runs of: 7.2.22, 10.0.13, 11.1.3"
+    assert riscv.not_run_on((8, 2, 2)) == (sentence,)
+    assert riscv.not_run_on((7, 2, 22)) == ()
 
 
 @pytest.mark.parametrize("module", ["kvm_intel", "kvm_amd", "kvm"])
@@ -387,6 +435,19 @@ def in_pae(raw: int, register: int = 0) -> dict[str, Any]:
         (Lapse.STACK, {}, {"kind": WRITE, "address": BEYOND}, False),
         (Lapse.STACK, {}, {"kind": Kind.PUSH, "address": BEYOND - 8}, False),
         (Lapse.STACK, {}, {"kind": Kind.PUSH, "address": BEYOND, "mode": Mode.LEVEL_5}, False),
+        # An access of the user's to one, whatever it comes to.
+        *(
+            (Lapse.UNCHECKED, entries, {"kind": kind, "user": True, "address": BEYOND}, True)
+            for kind in (READ, WRITE, FETCH, Kind.PUSH)
+            for entries in ({}, {3: 0}, {0: P}, {1: TABLES | 1 << 51})
+        ),
+        (Lapse.UNCHECKED, {}, {"user": True, "address": 1 << 63}, True),
+        (Lapse.UNCHECKED, {}, {"address": BEYOND}, False),
+        (Lapse.UNCHECKED, {}, {"user": True, "implicit": True, "address": BEYOND}, False),
+        (Lapse.UNCHECKED, {}, {"user": True, "address": BEYOND - 8}, False),
+        (Lapse.UNCHECKED, {}, {"user": True, "address": -BEYOND % (1 << 64)}, False),
+        (Lapse.UNCHECKED, {}, {"user": True, "address": BEYOND, "mode": Mode.LEVEL_5}, False),
+        (Lapse.UNCHECKED, {}, {"user": True, "address": 1 << 56, "mode": Mode.LEVEL_5}, True),
         # A supervisor's implicit access to a user page, with AC and SMAP.
         (Lapse.IMPLICIT, {}, USER_DATA, True),
         (Lapse.IMPLICIT, {}, {**USER_DATA, "user": True}, False),
@@ -403,8 +464,9 @@ def in_pae(raw: int, register: int = 0) -> dict[str, Any]:
 def test_a_quirk_names_the_lanes_whose_only_cause_is_its_own(
     lapse: Lapse, entries: dict[int, int], asked: dict[str, Any], departs: bool
 ) -> None:
-    engines = fault_quirks("tcg", (7, 2, 22)), fault_quirks("bochs", (3, 0))
-    [every, *_] = [found for found in map(lapses, engines) if lapse in found]
+    engines = ("tcg", (7, 2, 22)), ("bochs", (3, 0)), ("tcg", (8, 2, 2))
+    found = (lapses(fault_quirks(*engine)) for engine in engines)
+    every = next(one for one in found if lapse in one)
     assert read(entries, every, **asked).departs(lapse).tolist() == [departs]
 
 
@@ -413,6 +475,26 @@ def test_two_quirks_name_a_lane_together_where_both_play_a_part() -> None:
     reading = read({2: GIGABYTE}, both, **LACKING_1G, **USER_DATA)
     assert all(reading.departs(lapse).all() for lapse in both)
     assert not reading.without(Lapse.GIGABYTE).departs(Lapse.IMPLICIT).any()
+
+
+@pytest.mark.parametrize(
+    ("asked", "departs"),
+    [
+        ({"address": BEYOND}, True),
+        ({"address": BEYOND, "kind": Kind.PUSH}, True),
+        ({"address": BEYOND, "user": True, "implicit": True}, True),
+        ({"address": BEYOND, "user": True}, False),
+        ({"address": BEYOND - 8}, False),
+        ({"address": BEYOND, "mode": Mode.LEVEL_5}, False),
+        ({"address": 1 << 56, "mode": Mode.LEVEL_5}, True),
+    ],
+    ids=str,
+)
+def test_on_qemu_8_2_2_what_faults_for_its_address_alone_is_in_cr2(
+    asked: dict[str, Any], departs: bool
+) -> None:
+    reading = read({3: 0}, lapses(fault_quirks("tcg", (8, 2, 2))), **asked)
+    assert NON_CANONICAL_SETS_CR2.lanes(reading).tolist() == [departs]
 
 
 @pytest.mark.parametrize(
@@ -641,6 +723,8 @@ def test_a_slot_that_follows_the_rules_is_news(probed: Probed) -> None:
 @pytest.mark.parametrize("levels", [4, 5])
 def test_the_quirks_of_tcg_show_on_malformed_tables_and_nothing_else_departs(levels: int) -> None:
     report = validate(load(find("malformed")), levels, "tcg")
-    probe = report.comparisons[0]
-    assert set(probe.quirks) == {RESERVED_WITHOUT_PRESENT.name, GIGABYTE_PAGE_ACCESSED.name}
+    probe, version = report.comparisons[0], tuple(map(int, report.qemu.split(".")))
+    shown = {RESERVED_WITHOUT_PRESENT.name, GIGABYTE_PAGE_ACCESSED.name}
+    shown |= {name for name in SPANS if expected_of(KNOWN[name], "tcg", version)}
+    assert set(probe.quirks) == shown
     assert (probe.disagreed, dict(probe.news)) == (0, {})

@@ -55,6 +55,8 @@ physical = 0x4000_0000
 """
 
 
+OF_8_2 = (quirks.NON_CANONICAL_SETS_CR2, quirks.USER_ADDRESS_UNCHECKED)
+
 BIT_8 = """
 title = "Bit 8 of a PML4E, which AMD's processors reserve"
 levels = [4]
@@ -140,6 +142,8 @@ def test_the_machine_reads_a_layout_as_the_reference_does(
     assert not report.disagreed, "\n".join(line for one in findings for line in finding_lines(one))
     assert not report.count("news")
     left_out = dict(report.count("not_comparable"))
+    if any(quirks.USER_ADDRESS_UNCHECKED.name in one.quirks for one in report.comparisons):
+        left_out.pop("the engine takes the address for another, where there is a page", None)
     asked = {comparison.oracle: comparison.compared for comparison in report.comparisons}
     if ENGINES[paging_engine].maker == "Bochs":  # which has no monitor
         assert set(asked) == {PROBE}
@@ -302,5 +306,8 @@ def test_entries_are_read_as_those_of_the_vendor_that_the_guest_sees(
         memory.store(slot, 8, (memory.load(slot, 8) or 0) | 1 << 8)
         [probed, *_] = compare_space(guest, memory, cpu)
         assert (guest.info.vendor == "AuthenticAMD") is amd
+        version = guest.version
     assert cpu.amd is amd
-    assert bool(probed.disagreed) is amd  # TCG goes by no vendor, which is not hidden
+    shown = {quirks.PML4E_BIT_8_IGNORED.name} if amd else set()  # TCG goes by no vendor
+    shown |= {one.name for one in quirks.fault_quirks("tcg", version) if one in OF_8_2}
+    assert (set(probed.quirks), probed.disagreed) == (shown, 0)

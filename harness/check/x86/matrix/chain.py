@@ -363,16 +363,22 @@ class Answers:
 
 
 def foresee(
-    chain: Chain, cpu: Cpu, question: Question, pdpte_reserved: int | None = None
+    chain: Chain,
+    cpu: Cpu,
+    question: Question,
+    pdpte_reserved: int | None = None,
+    walked: Words | None = None,
 ) -> Answers:
     """What must be seen where `cpu` allows the accesses.
 
     pdpte_reserved  bits of a PDPTE that make an access fault, if it is no register but read from
                     memory and marked as accessed like any entry
+    walked          the addresses by which tables are walked, if not those of the lanes
     """
     lanes, code = question.lanes, code_of(cpu)
     fetch, writes = lanes.kind == Kind.FETCH, x86.writes(lanes.kind)
-    walks, malformed, marked = _walks(cpu, lanes, pdpte_reserved)
+    through = lanes if walked is None else replace(lanes, address=walked)
+    walks, malformed, marked = _walks(cpu, through, pdpte_reserved)
     refused = malformed * _code(Reason.PDPTE_RESERVED) | _changes(cpu, lanes)
     single = lanes.width == 1
     word = walks.physical & ~np.uint64(WORD - 1)

@@ -18,6 +18,7 @@ from harness.check.x86.quirks import (
     Basis,
     BasisQuirk,
     FaultQuirk,
+    departing,
     fault_quirks,
     lapses,
 )
@@ -174,20 +175,30 @@ class Rig:
 
     def judge(self, batch: Batch, results: npt.NDArray[np.void]) -> Verdicts:
         """Judges a batch by what the guest saw of each lane."""
-        rules = batch.outcomes
         comparison = Comparison(PROBE)
-        departing = self._departing(batch.reading)
-        apart = np.logical_or.reduce(list(departing.values())) if departing else None
-        found = self._agreeing(comparison, batch, results, self.quirks, apart)
-        for lanes, quirks in _together(departing):
-            part = self._departed(comparison, batch, results[lanes], lanes, quirks)
-            found.agree[lanes], found.by_rule[lanes] = part.agree, part.by_rule
-            found.held[lanes] = part.held
+        found = self._judged(comparison, batch, results, self.quirks)
         agree = found.agree
         if not agree.all():
             self._report_strangers(comparison, batch, results, ~agree)
         departed = agree & ~found.by_rule
-        return Verdicts(rules, results, agree, departed, found.held, comparison)
+        return Verdicts(batch.outcomes, results, agree, departed, found.held, comparison)
+
+    def _judged(
+        self,
+        comparison: Comparison,
+        batch: Batch,
+        results: npt.NDArray[np.void],
+        known: tuple[FaultQuirk, ...],
+    ) -> Judged:
+        """All lanes beside the rules, as an engine follows them that has the quirks `known`."""
+        elsewhere = departing(batch.reading, known)
+        apart = np.logical_or.reduce(list(elsewhere.values())) if elsewhere else None
+        found = self._agreeing(comparison, batch, results, known, apart)
+        for lanes, quirks in _together(elsewhere):
+            part = self._departed(comparison, batch, results[lanes], lanes, quirks, known)
+            found.agree[lanes], found.by_rule[lanes] = part.agree, part.by_rule
+            found.held[lanes] = part.held
+        return found
 
     def _agreeing(
         self,
@@ -203,12 +214,6 @@ class Rig:
         seen = chains.seen(self.guest, batch.chain, batch.question, answers, allowed, results)
         return judged(comparison, batch.reading, batch.outcomes, seen, quirks, apart)
 
-    def _departing(self, reading: Reading) -> dict[BasisQuirk, Mask]:
-        """The quirks by which the engine judges otherwise, and the lanes in which it does."""
-        quirks = [quirk for quirk in self.quirks if isinstance(quirk, BasisQuirk)]
-        departing = {quirk: reading.departs(quirk.lapse) for quirk in quirks}
-        return {quirk: lanes for quirk, lanes in departing.items() if lanes.any()}
-
     def _departed(
         self,
         comparison: Comparison,
@@ -216,18 +221,19 @@ class Rig:
         results: npt.NDArray[np.void],
         lanes: Mask,
         quirks: Sequence[BasisQuirk],
+        known: tuple[FaultQuirk, ...],
     ) -> Judged:
-        """Lanes in which the engine judges by some quirks.
+        """Lanes in which the engine judges by some of the quirks `known`.
 
         In these lanes the machine is no witness to the rules: they must be what the second reading
         says.
         """
         question = batch.question.take(lanes)
         as_engine = _judged_as(batch, question, batch.reading.take(lanes), quirks)
-        as_known = self._agreeing(comparison, as_engine, results, self.quirks)
+        as_known = self._agreeing(comparison, as_engine, results, known)
         departs = as_known.agree
         # Without any lapse: where one denies what another allows, the other does not depart.
-        by_manual = as_engine.reading.without(lapses(self.quirks))
+        by_manual = as_engine.reading.without(lapses(known))
         rules = _judged_as(batch, question, by_manual, ())
         held = by_manual.says(rules.outcomes) & ~(rules.answers.marked != 0).any(axis=0)
         follows = np.zeros_like(departs)
@@ -235,10 +241,10 @@ class Rig:
             comparison.quirks[quirk.name] += int((departs & held).sum())
             if departs.all():
                 continue
-            others = [other for other in quirks if other is not quirk]
             reading = as_engine.reading.without(quirk.lapse)
+            others = [other for other in departing(reading, known) if other is not quirk]
             without = _judged_as(batch, question, reading, others)
-            absent = self._agreeing(Comparison(PROBE), without, results, self.quirks).agree
+            absent = self._agreeing(Comparison(PROBE), without, results, known).agree
             absent &= held & ~departs
             if absent.any():
                 comparison.news[f"{quirk.name} did not show"] += int(absent.sum())
@@ -253,29 +259,26 @@ class Rig:
         results: npt.NDArray[np.void],
         wrong: Mask,
     ) -> None:
+        question, reading = batch.question.take(wrong), batch.reading.take(wrong)
+
         def agreeing(quirk: FaultQuirk) -> Mask:
-            known, basis = (*self.quirks, quirk), []
-            reading, lanes = replace(batch.reading, lapses=lapses(known)), wrong.copy()
-            if isinstance(quirk, BasisQuirk):
-                basis, lanes = [quirk], wrong & reading.departs(quirk.lapse)
-            if lanes.any():
-                other = _judged_as(batch, batch.question.take(lanes), reading.take(lanes), basis)
-                found = self._agreeing(Comparison(PROBE), other, results[lanes], known)
-                lanes[lanes] = found.agree
+            known, lanes = (*self.quirks, quirk), wrong.copy()
+            other = _judged_as(batch, question, replace(reading, lapses=lapses(known)), ())
+            lanes[wrong] = self._judged(Comparison(PROBE), other, results[wrong], known).agree
             return lanes
 
         report_strangers(comparison, self.guest, self.quirks, wrong, agreeing)
 
 
-def _together(departing: dict[BasisQuirk, Mask]) -> Iterator[tuple[Mask, list[BasisQuirk]]]:
+def _together(elsewhere: dict[BasisQuirk, Mask]) -> Iterator[tuple[Mask, list[BasisQuirk]]]:
     """Lanes in which the same quirks apply, with these."""
-    if not departing:
+    if not elsewhere:
         return
-    applying = np.stack(list(departing.values()))
+    applying = np.stack(list(elsewhere.values()))
     for together in np.unique(applying, axis=1).T:
         if together.any():
             lanes: Mask = (applying == together[:, None]).all(axis=0)
-            yield lanes, [quirk for quirk, there in zip(departing, together, strict=True) if there]
+            yield lanes, [quirk for quirk, there in zip(elsewhere, together, strict=True) if there]
 
 
 def _judged_as(
@@ -284,5 +287,7 @@ def _judged_as(
     """Some lanes of a batch as an engine with some quirks judges them; it reads as `reading`."""
     basis = Basis(batch.cpu, question.lanes.cases)
     basis = reduce(lambda now, quirk: quirk.as_if(now), quirks, basis)
-    answers = chains.foresee(batch.chain, basis.cpu, question, basis.pdpte_reserved)
+    answers = chains.foresee(
+        batch.chain, basis.cpu, question, basis.pdpte_reserved, basis.cases.address
+    )
     return Batch(batch.chain, basis, question, answers, reading)

@@ -311,8 +311,9 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
 
     A known quirk of the engine that does not show is a warning: the machine follows the rules.
     """
+    from harness.check.live import NOT_SHOWN
     from harness.check.region import uncleared
-    from harness.check.x86.live import NOT_SHOWN, Live
+    from harness.check.x86.live import Live
     from harness.check.x86.validate import compare_space
     from harness.check.x86.window import check_root
     from harness.inspect.x86.expect import expectations, places

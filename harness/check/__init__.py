@@ -22,6 +22,10 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `hole`             room in a space for what is the harness's
 `tables`           tables as they were written, and as they are found
 `product`          cases as numbers in a product of axes; `where` chooses among them
+`space`            a space of one's own in a guest's RAM
+`live`             a space that is changed while the guest runs in it
+`stores`           what tables hold, so that stores show which no operation has noted
+`changes`          which change of an entry needs which flush, and a guest that executes it
 `workers`          several guests side by side
 `x86`, `riscv`     what an architecture is asked about, and how: a folder each
 """

@@ -95,3 +95,10 @@ class Product:
         return " ".join(
             f"{axis.name}={axis.shown(int(places[axis.name][0]))}" for axis in self.axes
         )
+
+
+def evenly(n: int, count: int) -> npt.NDArray[np.int64]:
+    """The numbers of `count` of n things, from the first to the last; of all if there are fewer."""
+    if count >= n:
+        return np.arange(n)
+    return np.linspace(0, n - 1, max(count, 0)).astype(np.int64)

@@ -1,9 +1,8 @@
 """Where x86's library and its machine meet.
 
 `space`            a space of one's own in a guest's RAM
-`live`             a space that is changed while the guest runs in it
-`stores`           what tables hold, so that stores show which no operation has noted
-`changes`          which change of an entry needs which flush, and a guest that executes it
+`live`             what accesses and flushes are there where it is changed while the guest runs
+`changes`          which change of an entry needs which flush
 `layouts`          layouts, built for x86
 `window`           the hole of a space in which the guest's own program runs
 `cases`            which accesses are tried in a space

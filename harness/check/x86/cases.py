@@ -62,13 +62,6 @@ class Cases:
             jobs["access"][self.implicit] = enums["ACCESS_DESCRIPTOR"]
 
 
-def evenly(n: int, count: int) -> npt.NDArray[np.int64]:
-    """The numbers of `count` of n things, from the first to the last; of all if there are fewer."""
-    if count >= n:
-        return np.arange(n)
-    return np.linspace(0, n - 1, max(count, 0)).astype(np.int64)
-
-
 def reads(address: Words) -> Cases:
     """A read of each address by the supervisor."""
     return _each(address, Kind.READ, False, False)

@@ -18,9 +18,10 @@ import numpy as np
 
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.held import HeldMemory
+from harness.check.product import evenly
 from harness.check.quirk import expected_of
 from harness.check.tables import TABLE_BYTES, TableImage
-from harness.check.x86.cases import evenly, reads
+from harness.check.x86.cases import reads
 from harness.check.x86.quirks import DEBUG_WALKER, TLB_PRINTS_ENTRIES
 from harness.check.x86.second_reading import NO_LAPSE, Lapse, Reading, Stop, at
 from harness.machine.gdbstub import StubMonitor

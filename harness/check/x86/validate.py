@@ -12,10 +12,11 @@ import numpy as np
 
 from harness.check.compare import Access, Comparison
 from harness.check.layouts import Layout
+from harness.check.product import evenly
 from harness.check.tables import TABLE_BYTES, TableImage
 from harness.check.validation import SpaceReport
 from harness.check.x86 import probes
-from harness.check.x86.cases import Cases, evenly, of_places, of_space, together
+from harness.check.x86.cases import Cases, of_places, of_space, together
 from harness.check.x86.debugger import Debugger
 from harness.check.x86.layouts import Control, build
 from harness.check.x86.quirks import fault_quirks, not_run_on

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.check.x86.cases import Cases, evenly, of_space
+from harness.check.product import evenly
+from harness.check.x86.cases import Cases, of_space
 from harness.check.x86.marks import CODE
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from harness.check.compare import EXAMPLES, PROBE
-from harness.check.x86.live import BESIDE, NOT_SHOWN, RUNS, Live
+from harness.check.live import BESIDE, NOT_SHOWN, RUNS
+from harness.check.x86.live import Live
 from harness.check.x86.quirks import KEPT_CODE
 from harness.check.x86.space import GuestSpace
 from harness.machine.errors import Misuse

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness.check.x86 import changes
-from harness.check.x86.changes import CHANGES, NOTHING, RAM_BYTES, Change, execute
+from harness.check import changes
+from harness.check.changes import NOTHING, RAM_BYTES, Change
+from harness.check.x86.changes import CHANGES, execute, keyed
 from harness.check.x86.space import GuestSpace
 from harness.machine.registry import ENGINES
 from harness.machine.x86.guest import Guest
@@ -33,7 +34,7 @@ def test_the_machine_needs_the_flush_of_a_change(
     roomy: Guest, paging_levels: int, change: Change
 ) -> None:
     format = GuestSpace(roomy, paging_levels).format
-    if change.keys and not roomy.info.has("pku"):
+    if keyed(change) and not roomy.info.has("pku"):
         pytest.skip(f"{SKIPPED}{roomy.engine.name} has a processor without protection keys")
     levels = list(change.levels(format))
     if not roomy.engine.keeps_stale:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from harness.check.x86.live import _Flushed
+from harness.check.live import Flushed
+from harness.check.x86.live import drops
 
 PAGES = {
     "the first byte of the page": (0x4020_1000, 12, True),
@@ -18,21 +19,21 @@ PAGES = {
 """Translations, and whether INVLPG of 0x40201abc drops them."""
 
 
-def dropped(flush: _Flushed, is_global: bool) -> dict[str, bool]:
+def dropped(flush: Flushed, is_global: bool) -> dict[str, bool]:
     addresses = np.array([address for address, _, _ in PAGES.values()], np.uint64)
     shifts = np.array([shift for _, shift, _ in PAGES.values()], np.uint64)
-    found = flush.drops(addresses, shifts, np.full(len(PAGES), is_global))
+    found = drops(flush, addresses, shifts, np.full(len(PAGES), is_global))
     return dict(zip(PAGES, found.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("is_global", [False, True])
 def test_invlpg_drops_the_page_of_its_address_global_or_not(is_global: bool) -> None:
-    flush = _Flushed(np.array([0x4020_1ABC], np.uint64))
+    flush = Flushed(np.array([0x4020_1ABC], np.uint64), global_pages=True)
     assert dropped(flush, is_global) == {name: drops for name, (_, _, drops) in PAGES.items()}
 
 
 def test_each_of_several_invlpgs_drops_its_page() -> None:
-    flush = _Flushed(np.array([0x4020_0000, 0x4040_0000], np.uint64))
+    flush = Flushed(np.array([0x4020_0000, 0x4040_0000], np.uint64), global_pages=True)
     wanted = {"the page before", "another part of the 2M page", "the 2M page behind"}
     wanted |= {"another part of the 1G page"}
     assert {name for name, drops in dropped(flush, False).items() if drops} == wanted
@@ -44,5 +45,5 @@ def test_each_of_several_invlpgs_drops_its_page() -> None:
 def test_a_load_of_cr3_keeps_what_is_global_and_a_change_of_pge_nothing(
     global_pages: bool, is_global: bool, drops: bool
 ) -> None:
-    flush = _Flushed(None, global_pages)
+    flush = Flushed(None, global_pages)
     assert set(dropped(flush, is_global).values()) == {drops}

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from harness.check.x86.live import NOT_SHOWN, Live
+from harness.check.live import NOT_SHOWN
+from harness.check.x86.live import Live
 from harness.check.x86.space import GuestSpace
 from harness.machine.errors import Misuse
 from harness.machine.x86.guest import Guest

@@ -8,12 +8,16 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from harness.check.x86.space import TABLES, GuestSpace, NotedMemory
+from harness.check.space import TABLES, NotedMemory
+from harness.check.x86.space import GuestSpace
+from harness.machine.ram import ARENA
 from harness.machine.x86.guest import Guest
 from harness.paging.address import Physical, Virtual
 from harness.paging.space import SpaceError
 
 PAGE = 0x1000
+FIRST = ARENA.stop + TABLES
+"""Where frames begin."""
 FREE = 16
 """Pages of RAM above the tables."""
 
@@ -21,9 +25,10 @@ FREE = 16
 def guest(pages: int = FREE, **has: Any) -> Guest:
     """As much of a guest as a space asks for."""
     features = {"smep": False, "smap": False, "gigabyte_pages": True, **has}
-    size = TABLES.last + 1 + pages * PAGE
+    size = FIRST + pages * PAGE
     made = SimpleNamespace(
-        ram=SimpleNamespace(buffer=np.zeros(size, np.uint8), size=size),
+        image=SimpleNamespace(arena=ARENA),
+        ram=SimpleNamespace(buffer=np.zeros(size, np.uint8), size=size, base=0),
         info=SimpleNamespace(has=features.__getitem__, physical_bits=40, vendor="GenuineIntel"),
         engine=SimpleNamespace(name="tcg"),
     )
@@ -32,7 +37,7 @@ def guest(pages: int = FREE, **has: Any) -> Guest:
 
 def test_frames_follow_each_other_and_are_given_once() -> None:
     space = GuestSpace(guest(), 4)
-    first = TABLES.last + 1
+    first = FIRST
     assert space.frames(2).tolist() == [first, first + PAGE]
     assert space.frames(1).tolist() == [first + 2 * PAGE]
 
@@ -59,7 +64,7 @@ def test_a_space_beside_another_shares_its_tables_and_frames() -> None:
     space = GuestSpace(machine, 4)
     beside = GuestSpace(machine, 4, space)
     taken = [*space.frames(1).tolist(), *beside.frames(1).tolist(), *space.frames(1).tolist()]
-    assert taken == [TABLES.last + 1 + n * PAGE for n in range(3)]
+    assert taken == [FIRST + n * PAGE for n in range(3)]
     assert beside.memory is space.memory and beside.allocator is space.allocator
     assert beside.cpu.cr3 != space.cpu.cr3
 

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from harness.machine.ram import ARENA
 from harness.paging import bulk
+from harness.paging.format import Format
 from harness.paging.memory import Mask, Memory, Words
-from harness.paging.x86.cpu import Cpu
+from harness.paging.table import Root
+
+
+class Cpu(Protocol):
+    """What translates by the tables of a space."""
+
+    @property
+    def format(self) -> Format: ...
+
+    @property
+    def roots(self) -> tuple[Root, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -35,11 +46,12 @@ class KnownTables:
     and what they hold.
 
     What hangs under a root is looked at while that root is loaded, and not after: its table may
-    have been given back, and be another's.  Tables of the machine's own, in its arena, are none.
+    have been given back, and be another's.  Tables of the machine's own are none: they lie in its
+    arena, which ends at `arena`.
     """
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
+    def __init__(self, memory: Memory, arena: int) -> None:
+        self._memory, self._arena = memory, np.uint64(arena)
         self.forget()
 
     def forget(self) -> None:
@@ -47,11 +59,11 @@ class KnownTables:
         self._tables = dict[int, Words]()
         self._in_use = set[int]()
         self._frames = dict[int, Words]()
-        self._loaded = -1
+        self._loaded: tuple[Root, ...] = ()
 
     def learn(self, cpu: Cpu) -> None:
         """The tables of the loaded space are known from now on, as they are."""
-        self._loaded, self._in_use = cpu.cr3, set(_tables(cpu, self._memory))
+        self._loaded, self._in_use = cpu.roots, set(self._tables_of(cpu))
         for address in self._in_use - self._tables.keys():
             self._tables[address] = self._read(cpu, address)
 
@@ -74,15 +86,15 @@ class KnownTables:
         whole  of tables that are new all words, not those alone that differ from what was there
         """
         parts = list(self._differing(cpu))
-        if parts or cpu.cr3 != self._loaded:  # else no table has come or gone
-            now = set(_tables(cpu, self._memory))
+        if parts or cpu.roots != self._loaded:  # else no table has come or gone
+            now = set(self._tables_of(cpu))
             for address in sorted(now - self._tables.keys()):
                 words = self._tables[address] = self._read(cpu, address)
                 before = self._frames.get(address, words)
                 new = np.flatnonzero((words != before) | whole)
                 slots = _slots(cpu, address)[new]
                 parts.append(Stores(slots, before[new], np.zeros(len(new), np.bool_)))
-            self._loaded, self._in_use = cpu.cr3, now
+            self._loaded, self._in_use = cpu.roots, now
         return Stores(
             np.concatenate([np.empty(0, np.uint64), *(part.addresses for part in parts)]),
             np.concatenate([np.empty(0, np.uint64), *(part.before for part in parts)]),
@@ -99,17 +111,16 @@ class KnownTables:
                 in_use = np.full(len(different), address in self._in_use)
                 yield Stores(slots, before[different], in_use)
 
+    def _tables_of(self, cpu: Cpu) -> list[int]:
+        """The tables of a space outside the arena, but not those that lie outside memory."""
+        found = np.unique(bulk.leaves(self._memory, cpu.roots, limit=0).tables.address)
+        _, backed = self._memory.gather(found, cpu.format.entry_bytes)
+        ours = found >= self._arena
+        chosen: list[int] = found[ours if backed is None else ours & backed].tolist()
+        return chosen
+
     def _read(self, cpu: Cpu, address: int) -> Words:
         return self._memory.gather(_slots(cpu, address), cpu.format.entry_bytes)[0].copy()
-
-
-def _tables(cpu: Cpu, memory: Memory) -> list[int]:
-    """The tables of a space outside the arena, but not those that lie outside memory."""
-    found = np.unique(bulk.leaves(memory, cpu.roots, limit=0).tables.address)
-    _, backed = memory.gather(found, cpu.format.entry_bytes)
-    ours = found >= np.uint64(ARENA.stop)
-    chosen: list[int] = found[ours if backed is None else ours & backed].tolist()
-    return chosen
 
 
 def _array(addresses: Iterable[int]) -> Words:

@@ -141,7 +141,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs tests on every engine, and at every number of levels."""
     if "paging_engine" in metafunc.fixturenames:
-        from harness.machine.registry import DEFAULT
+        from harness.machine.x86.registry import DEFAULT
 
         engines = metafunc.config.getoption("--pagetable-engine") or DEFAULT
         metafunc.parametrize("paging_engine", engines, indirect=True, scope="session")
@@ -167,7 +167,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _every_engine() -> list[str]:
-    from harness.machine.registry import ENGINES
+    from harness.machine.x86.registry import ENGINES
 
     return list(ENGINES)
 
@@ -218,8 +218,8 @@ def paging_engine(
 ) -> str:
     """The name of an engine that this host can run."""
     from harness.check.x86.quirks import not_run_on
-    from harness.machine.engines import executor, why_absent
     from harness.machine.machine import dotted
+    from harness.machine.x86.engines import executor, why_absent
 
     name = str(request.param)
     reason = why_absent(name, program=_program(name, request.config))
@@ -471,7 +471,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _must_run(name: str, config: pytest.Config) -> bool:
     """Whether an engine that cannot run fails its tests: it was asked for, or the emulator that was
     named is not there or does not work, as far as it is the emulator's doing."""
-    from harness.machine.registry import engine_named
+    from harness.machine.x86.registry import engine_named
 
     if config.getoption("--pagetable-engine"):
         return True
@@ -481,7 +481,7 @@ def _must_run(name: str, config: pytest.Config) -> bool:
 
 def _program(engine: str, config: pytest.Config) -> str | None:
     """The emulator that was named for an engine; None for its usual one."""
-    from harness.machine.registry import engine_named
+    from harness.machine.x86.registry import engine_named
 
     maker = engine_named(engine).maker
     named = config.getoption(f"--pagetable-{maker.lower()}") or os.environ.get(maker.upper())

@@ -16,9 +16,9 @@ import typer.main
 import typer.testing
 from hypothesis import settings
 
-from harness.machine.bochs import version_of
 from harness.machine.errors import Misuse
-from harness.machine.machine import dotted, installed
+from harness.machine.machine import dotted
+from harness.machine.x86.bochs import BOCHS, version_of
 from harness.pytest_plugin import SKIPPED
 
 # How long an example takes says how loaded the machine is, and nothing about the rule it tests.
@@ -110,7 +110,7 @@ def _bochs_in_the_head(request: pytest.FixtureRequest) -> None:
     ):
         record = request.getfixturevalue("_record")
         try:
-            version = dotted(version_of(installed("bochs", "Bochs")))
+            version = dotted(version_of(BOCHS.installed()))
             record("engine bochs", f"Bochs {version}, executed by bochs {version}")
         except Misuse as error:
             record("engine bochs", f"absent: {error}")

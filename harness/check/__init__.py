@@ -17,6 +17,8 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `region`           a piece of a guest's RAM, for code that keeps its own tables
 `held`             a guest's memory as it was when it was read
 `compare`          what came of one oracle; `validation` of all about one space
+`matrix`           what is planned of accesses that are enumerated, and what came of it
+`replay`           disagreements as files, and their questions asked again
 `quirk`            what a known departure is
 `marks`            what frames hold, so that what is found there names the frame
 `hole`             room in a space for what is the harness's

@@ -78,5 +78,22 @@ class Comparison:
         self.disagreements.extend(examples)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What one engine says of a case.
+
+    engine    its name
+    executor  who executed it, and in which version, as `bochs 3.0`; the engine where none did
+    agrees    whether that is what the rules say, or what a known quirk of it is; None where it
+              could not be asked
+    said      the answer, or why there is none, for people
+    """
+
+    engine: str
+    executor: str
+    agrees: bool | None
+    said: str
+
+
 EXAMPLES = 5
 """Disagreements that an oracle describes in full; the others are counted."""

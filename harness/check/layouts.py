@@ -103,6 +103,8 @@ class Described:
     cpu       how to read the keys of `cpu`
     control   the control state that these ask for, given by their names; ValueError where no
               processor has it
+    replays   whether what disagrees is saved as a case, and asked again
+    thorough  whether a monitor can be asked about all mappings, and is about a sample alone
     """
 
     folder: str
@@ -111,6 +113,8 @@ class Described:
     rights: Mapping[str, str]
     cpu: Mapping[str, Reader]
     control: Callable[..., object]
+    replays: bool = False
+    thorough: bool = False
 
 
 def described(arch: str) -> Described:

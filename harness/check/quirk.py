@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from harness.architectures import module_of
 from harness.machine.machine import dotted
 
 Version = tuple[int, ...]
@@ -41,6 +42,13 @@ class Quirk:
     rule: str
     departs: str
     evidence: str
+
+
+def known_of(arch: str) -> Mapping[str, Quirk]:
+    """Every departure of the engines that run an architecture, by its name: `KNOWN` of its module
+    `quirks`."""
+    found: Mapping[str, Quirk] = module_of(arch, "check", "quirks").KNOWN
+    return found
 
 
 def expected_of(quirk: Quirk, engine: str, version: Version) -> bool:

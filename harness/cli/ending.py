@@ -171,7 +171,7 @@ def kept(error: Exception, directory: Path) -> str:
 def _code(error: BaseException) -> int | None:
     """The exit code of an error that is foreseen; None for a fault of this program."""
     from harness.check.layouts import LayoutError
-    from harness.check.x86.replay import CaseError
+    from harness.check.replay import CaseError
     from harness.inspect.snapshot import QuestionError, SourceError
     from harness.machine.errors import MachineError, Misuse
     from harness.paging.space import SpaceError

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
+from harness.architectures import NAMES, USUAL
 from harness.cli.complete import one_of
 from harness.cli.ending import MISUSE, complain, say_warnings
 
@@ -34,9 +34,9 @@ Arch = Annotated[
     str,
     typer.Option(
         "--arch",
-        help="The architecture: x86, or riscv, for which --qemu or the environment's QEMU_RISCV"
-        " names a QEMU for 64 bits.",
-        autocompletion=one_of("x86", "riscv"),
+        help=f"The architecture: {' or '.join(NAMES)}. Of others than x86 the environment names the"
+        " QEMU as QEMU_RISCV does: that for 64 bits.",
+        autocompletion=one_of(*NAMES),
     ),
 ]
 AllowNews = Annotated[
@@ -47,61 +47,73 @@ AllowNews = Annotated[
 ]
 
 
-def programs(qemu: str, bochs: str) -> Mapping[str, str]:
-    """The emulators that were chosen, by their makers.  Raises Misuse where one was named that is
-    not there, even if it would not be run: what was asked for was a run on it."""
-    from harness.machine.machine import installed
-    from harness.machine.registry import ENGINES
+def known(arch: str) -> str:
+    """An architecture by its name.  Raises Misuse if there is none of that name."""
+    from harness.machine.errors import Misuse
 
-    chosen = {"QEMU": qemu, "Bochs": bochs}
-    for engine in ENGINES.values():
+    if arch not in NAMES:
+        raise Misuse(f"there is no architecture {arch!r}: choose {' or '.join(NAMES)}")
+    return arch
+
+
+def programs(
+    qemu: str, bochs: str, arch: str = USUAL, context: typer.Context | None = None
+) -> Mapping[str, str]:
+    """The emulators that were chosen for an architecture, by their makers: those of the command
+    line, those that the environment names for it, or the usual ones.
+
+    context  where it is not the usual architecture: what tells what was given on the command line
+
+    Raises Misuse where one was named that is not there, even if it would not be run, or for whose
+    maker there is no use: what was asked for was a run on it.
+    """
+    from harness.machine.errors import Misuse
+    from harness.machine.registry import engines_of
+
+    given = {"qemu": qemu, "bochs": bochs}
+    if context is not None:  # what the environment says is of the usual architecture
+        given = {name: one for name, one in given.items() if _given(name, context)}
+    engines, chosen = engines_of(arch).values(), dict[str, str]()
+    for engine in engines:
+        named = given.get(engine.maker.lower()) or os.environ.get(engine.environment)
+        chosen[engine.maker] = named or engine.program
+    for name in given:
+        if name not in map(str.lower, chosen):
+            raise Misuse(f"--{name} has no use: {', '.join(chosen)} alone runs {arch}")
+    for engine in engines:
         if chosen[engine.maker] != engine.program:
-            installed(chosen[engine.maker], engine.maker)
+            engine.installed(chosen[engine.maker])
     return chosen
 
 
-def riscv_program(context: typer.Context, qemu: str) -> str:
-    """The QEMU for RISC-V of 64 bits: that of the command line, that of the environment's
-    QEMU_RISCV, or the usual one.  Raises Misuse where it cannot be found."""
-    from harness.machine.errors import Misuse
-    from harness.machine.machine import installed
-
-    usual, source = "qemu-system-riscv64", context.get_parameter_source("qemu")
-    if source is None or source.name != "COMMANDLINE":
-        qemu = os.environ.get("QEMU_RISCV") or usual
-    if qemu == usual:
-        installed(qemu)
-    elif shutil.which(qemu) is None:
-        raise Misuse(
-            f"{qemu} is no program: name a QEMU for RISC-V of 64 bits with --qemu or the"
-            " environment's QEMU_RISCV"
-        )
-    return qemu
+def _given(option: str, context: typer.Context) -> bool:
+    """Whether an option was given on the command line."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
-def program_of(engine: str, chosen: Mapping[str, str]) -> str:
+def program_of(engine: str, chosen: Mapping[str, str], arch: str = USUAL) -> str:
     """The chosen emulator of an engine.  Raises Misuse if there is no engine of that name."""
     from harness.machine.registry import engine_named
 
-    return chosen[engine_named(engine).maker]
+    return chosen[engine_named(engine, arch).maker]
 
 
-def usable(engine: str, chosen: Mapping[str, str]) -> tuple[str, str]:
+def usable(engine: str, chosen: Mapping[str, str], arch: str = USUAL) -> tuple[str, str]:
     """The engine asked for, or with `auto` the first that this host can run, and its emulator.
 
     Where there is none the command ends with the reason of each, a line an engine; raises Misuse
     where the emulator itself is missing.
     """
-    from harness.machine.engines import why_absent
-    from harness.machine.machine import installed
-    from harness.machine.registry import DEFAULT, engine_named
+    from harness.machine.registry import engine_named, engines_of, why_absent
 
     say_warnings()
+    by_default = [name for name, one in engines_of(arch).items() if one.by_default]
     reasons = {}
-    for name in DEFAULT if engine == "auto" else (engine,):
-        installed(program_of(name, chosen), engine_named(name).maker)
-        program = program_of(name, chosen)
-        reason = why_absent(name, program=program)
+    for name in by_default if engine == "auto" else (engine,):
+        program = program_of(name, chosen, arch)
+        engine_named(name, arch).installed(program)
+        reason = why_absent(name, arch, program)
         if reason is None:
             return name, program
         reasons[name] = reason

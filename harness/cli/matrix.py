@@ -9,11 +9,11 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import riscv
+from harness.architectures import NAMES, USUAL
 from harness.cli.complete import one_of
 from harness.cli.ending import (
     CASES,
@@ -30,9 +30,9 @@ from harness.cli.engine import (
     Bochs,
     Engine,
     Qemu,
+    known,
     program_of,
     programs,
-    riscv_program,
     usable,
 )
 from harness.cli.help import OUTPUT
@@ -40,8 +40,7 @@ from harness.cli.output import Html, Json, make_folder, say, show, writable, wri
 from harness.cli.witnesses import answers_of_all
 
 if TYPE_CHECKING:
-    from harness.check.x86.matrix.case import MatrixCase
-    from harness.check.x86.matrix.run import Plan, Report
+    from harness.check.matrix import Failure, Plan, Report
     from harness.report.matrix import Result
 
 JOBS = 2
@@ -56,18 +55,19 @@ Preset = Annotated[
 ]
 
 
-def _modes(context: typer.Context) -> list[str]:
+def modes_offered(context: typer.Context) -> list[str]:
     """Offers the modes of the architecture that is named before."""
-    if context.params.get("arch") == "riscv":
-        return ["sv32", "sv39", "sv48", "sv57", "all"]
-    return ["32", "pae", "4", "5", "all"]
+    from harness.check.matrix import matrix_of
+
+    arch = context.params.get("arch")
+    return [*matrix_of(arch if arch in NAMES else USUAL).MODES, "all"]
 
 
 Mode = Annotated[
     str,
     typer.Option(
-        help="32, pae, 4 or 5 (levels), or all; with --arch riscv sv32, sv39, sv48 or sv57.",
-        autocompletion=_modes,
+        help="A mode by the architecture's name for it, such as pae, 4 (levels) or sv39; or all.",
+        autocompletion=modes_offered,
     ),
 ]
 
@@ -75,7 +75,7 @@ Mode = Annotated[
 def matrix(
     context: typer.Context,
     preset: Preset = "quick",
-    arch: Arch = "x86",
+    arch: Arch = USUAL,
     mode: Mode = "all",
     engine: Engine = "auto",
     where: Annotated[
@@ -119,31 +119,14 @@ def matrix(
 
         if jobs < 1:
             raise Misuse(f"{jobs} guests can try nothing: choose 1 or more")
-        if arch not in ("x86", "riscv"):
-            raise Misuse(f"there is no architecture {arch!r}: choose x86 or riscv")
+        known(arch)
         writable(html)
         make_folder(report)
-        if arch == "riscv":
-            if html is not None:
-                raise Misuse("--html shows x86's matrix alone: use --json for RISC-V's")
-            riscv.matrix(
-                preset=preset,
-                mode=mode,
-                engine=engine,
-                where=where,
-                jobs=jobs,
-                program=riscv_program(context, qemu),
-                as_json=as_json,
-                report=report,
-                allow_news=allow_news,
-            )
-            return
         started = time.monotonic()
-        chosen = programs(qemu, bochs)
-        engine, program = usable(engine, chosen)
-        plan = planned(preset, mode, engine, program, where)
+        chosen = programs(qemu, bochs, arch, context)
+        plan = planned(preset, mode, *usable(engine, chosen, arch), where, arch)
         if not as_json:
-            say(f"{counted(len(plan), 'access')} on {engine}")
+            say(f"{counted(len(plan), 'access')} on {plan.engine}")
         result = tried(plan, jobs, chosen, report or CASES, started)
         _keep(result, report, html)
         if not as_json:
@@ -161,45 +144,44 @@ def matrix(
         _leave(result, allow_news)
 
 
-def planned(preset: str, mode: str, engine: str, program: str, where: str | None) -> Plan:
+def planned(
+    preset: str, mode: str, engine: str, program: str, where: str | None, arch: str = USUAL
+) -> Plan[Any]:
     """What is to be tried; Misuse for names that there are not, and where it is nothing."""
-    from harness.check.x86.matrix.families import PRESETS
-    from harness.check.x86.matrix.run import plan
-    from harness.check.x86.matrix.stage import MODES
-    from harness.machine.engines import present
+    from harness.check.matrix import matrix_of
     from harness.machine.errors import Misuse
 
-    if preset not in PRESETS:
-        raise Misuse(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
-    if mode != "all":
-        known(mode)
-    here = present(engine, program)
-    modes = MODES if mode == "all" else (mode,)
-    return plan(preset, modes, engine, here.info, where, here.long_mode_only, here.executor)
+    matrix = matrix_of(arch)
+    if preset not in matrix.PRESETS:
+        raise Misuse(f"there is no preset {preset!r}: choose one of {', '.join(matrix.PRESETS)}")
+    return matrix.planned(preset, modes_of(mode, arch), engine, program, where)
 
 
-def known(mode: str) -> None:
-    """Misuse for the name of a mode that there is not."""
-    from harness.check.x86.matrix.stage import MODES
+def modes_of(mode: str, arch: str) -> tuple[str, ...]:
+    """The mode of an architecture, or all of them; Misuse for the name of a mode that there is
+    not."""
+    from harness.check.matrix import matrix_of
     from harness.machine.errors import Misuse
 
-    if mode not in MODES:
-        raise Misuse(f"there is no mode {mode!r}: choose one of {', '.join(MODES)}")
+    modes = matrix_of(arch).MODES
+    if mode not in (*modes, "all"):
+        raise Misuse(f"{arch} has no mode {mode!r}: choose one of {', '.join(modes)}, or all")
+    return modes if mode == "all" else (mode,)
 
 
 def tried(
-    plan: Plan, jobs: int, chosen: Mapping[str, str], directory: Path, started: float
+    plan: Plan[Any], jobs: int, chosen: Mapping[str, str], directory: Path, started: float
 ) -> Result:
     """Tries a plan, and keeps in the directory what tells against the machine."""
-    from harness.check.x86.matrix.run import Report, run
+    from harness.check.matrix import Report, matrix_of
     from harness.machine.errors import MachineError
     from harness.report.matrix import Result
     from harness.report.terminal import following
 
     total, failure = Report(plan.engine), None
     try:
-        program = program_of(plan.engine, chosen)
-        with closing(run(plan, jobs=jobs, program=program)) as coming:
+        program = program_of(plan.engine, chosen, plan.arch)
+        with closing(matrix_of(plan.arch).run(plan, jobs=jobs, program=program)) as coming:
             for part in following(coming, len(plan), _step):
                 total.add(part)
     except MachineError as error:
@@ -214,10 +196,14 @@ def everyone_asked(
 ) -> tuple[Result, KeyboardInterrupt | None]:
     """The result with what every engine says of its cases; where that fails or is interrupted, with
     what was said until then, and the interruption."""
-    from harness.check.x86.witnesses import ask_every
+    from harness.check.replay import replays_of
 
+    replays = replays_of(result.plan.arch)
+    if replays is None:
+        return result, None
     cases = [case for case, _ in result.cases]
-    answers, interrupted = answers_of_all(len(cases), partial(ask_every, cases), chosen)
+    ask = partial(replays.ask_every, cases)
+    answers, interrupted = answers_of_all(len(cases), ask, chosen, result.plan.arch)
     return replace(result, answers=answers), interrupted
 
 
@@ -239,7 +225,7 @@ def _step(part: Report) -> tuple[int, str]:
     return part.comparison.compared, "disagreements" if wrong else "accesses"
 
 
-def _saved(cases: list[MatrixCase], directory: Path) -> Iterator[tuple[MatrixCase, Path | None]]:
+def _saved(cases: list[Failure], directory: Path) -> Iterator[tuple[Failure, Path | None]]:
     for case in cases:
         try:
             yield case, case.save(directory)
@@ -252,7 +238,7 @@ def _leave(result: Result, allow_news: bool) -> None:
     """Ends with the exit code that a run deserves."""
     if result.failure is not None:
         complain(result.failure)
-    if result.failure is not None or any(path is None for _, path in result.cases):
+    if result.failure is not None or result.unsaved:
         raise typer.Exit(MACHINE_FAILURE)
     if result.report.comparison.disagreed:
         raise typer.Exit(DISAGREEMENT)

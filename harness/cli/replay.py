@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.architectures import USUAL
 from harness.cli.complete import one_of
 from harness.cli.ending import DISAGREEMENT, MISUSE, sentences
 from harness.cli.engine import Bochs, Qemu, program_of, programs
 from harness.cli.output import show
 
 if TYPE_CHECKING:
-    from harness.check.x86.matrix.case import MatrixCase
-    from harness.check.x86.replay import Case
+    from harness.check.replay import Case, Replays
 
 EVERY = "all"
 """In place of an engine: every one that can run here."""
@@ -44,30 +43,39 @@ def replay(
     Example: pagetable replay build/cases/halves-5-tcg-probe-user-read-at-0x1000.json
     """
     with sentences():
-        from harness.check.x86.matrix.case import saved
-        from harness.check.x86.witnesses import replayed
+        from harness.check.quirk import known_of
         from harness.report.text import replay_lines
 
-        found, chosen = saved(case), programs(qemu, bochs)
+        replays = _replays()
+        found, chosen = replays.saved(case), programs(qemu, bochs)
         if engine == EVERY:
             _on_every_engine(found, chosen)
             return
         program = program_of(engine or found.engine, chosen)
-        comparison = replayed(replace(found, engine=engine or found.engine), program)
-        for line in replay_lines(found, comparison):
+        comparison = replays.replayed(replays.on(found, engine or found.engine), program)
+        for line in replay_lines(found, comparison, known_of(USUAL)):
             show(line)
         if comparison.disagreed:
             raise typer.Exit(DISAGREEMENT)
 
 
-def _on_every_engine(case: Case | MatrixCase, chosen: Mapping[str, str]) -> None:
+def _replays() -> Replays:
+    """How cases are asked again: files say no architecture, and are those of the usual one."""
+    from harness.check.replay import replays_of
+
+    replays = replays_of(USUAL)
+    assert replays is not None
+    return replays
+
+
+def _on_every_engine(case: Case, chosen: Mapping[str, str]) -> None:
     """Prints what each says; ends with 1 where one disagrees, with 2 where none could be asked."""
-    from harness.check.x86.witnesses import ask_every, this_host
     from harness.report.text import answer_lines, case_lines
 
     for line in case_lines(case):
         show(line)
-    found = [answer for _, answer in ask_every([case], this_host(chosen))]
+    replays = _replays()
+    found = [answer for _, answer in replays.ask_every([case], replays.this_host(chosen))]
     for line in answer_lines(found):
         show(line)
     if any(one.agrees is False for one in found):

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.complete import one_of
+from harness.architectures import USUAL
 from harness.cli.ending import CASES, DISAGREEMENT, MACHINE_FAILURE, complain, sentences
-from harness.cli.engine import Bochs, Engine, Qemu, programs, usable
-from harness.cli.matrix import JOBS, everyone_asked, known, planned, tried
+from harness.cli.engine import Arch, Bochs, Engine, Qemu, known, programs, usable
+from harness.cli.matrix import JOBS, everyone_asked, modes_of, modes_offered, planned, tried
 from harness.cli.output import Json, make_folder, say
 
 if TYPE_CHECKING:
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 
 
 def rules(
+    context: typer.Context,
+    arch: Arch = USUAL,
     mode: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="32, pae, 4 or 5 (levels), or all of them together.",
-            autocompletion=one_of("32", "pae", "4", "5", "all"),
+            help="A mode by the architecture's name for it, such as pae, 4 (levels) or sv39, or all"
+            " of them together; by default the most usual one, as 4.",
+            show_default=False,
+            autocompletion=modes_offered,
         ),
-    ] = "4",
+    ] = None,
     engine: Engine = "auto",
     qemu: Qemu = "qemu-system-x86_64",
     bochs: Bochs = "bochs",
@@ -56,8 +60,8 @@ def rules(
 ) -> None:
     """List the rules by which accesses fault, and every engine that executed them.
 
-    Each has its section of the manual (Intel SDM, volume 3A); how many accesses exercised it, on
-    which engine and version; and whether that departs from it.  The column `witnesses` says how
+    Each has its section of the manual (x86: Intel SDM, volume 3A); how many accesses exercised it,
+    on which engine and version; and whether that departs from it.  The column `witnesses` says how
     many engines follow the rule: in some version they did as it says at least once, and otherwise
     only by a known quirk.  kvm_amd and kvm_intel are two, as the processors are that answer there.
 
@@ -68,31 +72,32 @@ def rules(
     Example: pagetable rules --engine bochs --results build/results
     """
     with sentences():
-        from harness.check.x86.matrix.stage import MODES
+        from harness.check.matrix import matrix_of
         from harness.machine.errors import Misuse
         from harness.report import rules as table
         from harness.report.terminal import print_all
 
-        if mode != "all":
-            known(mode)
+        mode = mode or matrix_of(known(arch)).USUAL_MODE
+        modes = modes_of(mode, arch)
         if results is not None and reports:
             raise Misuse("--results keeps a run, and --from makes none: choose one of them")
         make_folder(results)
         interrupted = None
         if reports:
-            found = _read(reports)
+            found = _read(reports, arch)
         else:
-            found, interrupted = _run(mode, engine, programs(qemu, bochs), results)
-        modes = MODES if mode == "all" else (mode,)
+            found, interrupted = _run(
+                arch, mode, engine, programs(qemu, bochs, arch, context), results
+            )
         those = table.chosen(modes, found)
-        rows, cases = table.cross_table(those), table.differing(those)
+        rows, cases = table.cross_table(those, arch), table.differing(those)
         disagreed, failures = table.disagreements(those), table.broken_off(those, found)
         if not those and not failures:
             raise Misuse(f"no access of mode {mode} is in what was read: choose another by --mode")
         if as_json:
-            say(json.dumps(table.as_object(mode, rows, cases, failures)))
+            say(json.dumps(table.as_object(arch, mode, rows, cases, failures)))
         else:
-            sections = [("Not executed on any engine", table.unseen_lines())]
+            sections = [("Not executed on any engine", table.unseen_lines(arch))]
             if cases:
                 sections.append(("Where engines differ", table.differing_lines(cases)))
             print_all(table.table(mode, rows), sections, table.verdict(rows, disagreed, failures))
@@ -107,7 +112,7 @@ def rules(
 
 
 def _run(
-    mode: str, engine: str, chosen: Mapping[str, str], results: Path | None
+    arch: str, mode: str, engine: str, chosen: Mapping[str, str], results: Path | None
 ) -> tuple[list[SavedReport], KeyboardInterrupt | None]:
     """The report of a quick run, kept among earlier ones where there is a folder for them; and the
     interruption where not every engine could be asked about it."""
@@ -124,43 +129,49 @@ def _run(
         return text.encode()
 
     cases = CASES if results is None else results / "cases"
-    engine, program = usable(engine, chosen)
-    plan = planned("quick", mode, engine, program, None)
+    plan = planned("quick", mode, *usable(engine, chosen, arch), None, arch)
     result = tried(plan, JOBS, chosen, cases, time.monotonic())
     if result.failure is not None:
         raise MachineError(result.failure)
     kept(result)  # before all are asked, in which the run could be lost
     result, interrupted = everyone_asked(result, chosen)
     text = kept(result)
-    return [saved_report(text)] if results is None else _read([results]), interrupted
+    return [saved_report(text)] if results is None else _read([results], arch), interrupted
 
 
-def _read(paths: Sequence[Path]) -> list[SavedReport]:
-    """The reports in files, and all in folders, the oldest first; Misuse where one is none, or
-    none is there."""
+def _read(paths: Sequence[Path], arch: str) -> list[SavedReport]:
+    """The reports of an architecture in files, and all in folders, where those of others may lie
+    too; the oldest first.  Misuse where one is none, or none is there."""
     from harness.machine.errors import Misuse
 
-    files, path = [], Path()
+    files: list[tuple[int, SavedReport]] = []
+    path = Path()
     try:
         for path in paths:
             some = _beside_cases(path) if path.is_dir() else [path]
             if not some:
                 raise Misuse(f"{path} holds no report: no file *.json in it can be one")
-            files += [(one.stat().st_mtime_ns, one) for one in some]
+            read = [(one.stat().st_mtime_ns, _report(one)) for one in some]
+            those = [one for one in read if one[1].arch == arch]
+            if not those or (len(those) < len(read) and not path.is_dir()):
+                other = read[0][1].arch
+                raise Misuse(f"{path} has no report of {arch}, but of {other}: say --arch {other}")
+            files += those
     except OSError as error:
         raise Misuse(f"{path} cannot be read as a report: {error.strerror}") from None
-    return [_report(file) for _, file in sorted(files, key=itemgetter(0))]
+    return [found for _, found in sorted(files, key=itemgetter(0))]
 
 
 def _beside_cases(folder: Path) -> list[Path]:
     """The JSON files of a folder without the cases that `pagetable matrix --report` saves there."""
-    from harness.check.x86.matrix.case import saved
-    from harness.check.x86.replay import CaseError
+    from harness.check.replay import CaseError, replays_of
 
+    replays = replays_of(USUAL)
+    assert replays is not None
     others = []
     for path in sorted(folder.glob("*.json")):
         try:
-            saved(path)
+            replays.saved(path)
         except CaseError:
             others.append(path)
     return others
@@ -179,6 +190,4 @@ def _report(path: Path) -> SavedReport:
         raise Misuse(
             f"{path} is not what this version's `pagetable matrix --json` prints: {error}"
         ) from None
-    if found.arch != "x86":
-        raise Misuse(f"{path} is a report of {found.arch}: these rules are those of x86")
     return found

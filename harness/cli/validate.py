@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.architectures import NAMES, USUAL
 from harness.cli import complete
 from harness.cli.ending import (
     CASES,
@@ -30,8 +31,8 @@ from harness.cli.engine import (
     Bochs,
     Engine,
     Qemu,
+    known,
     programs,
-    riscv_program,
     usable,
 )
 from harness.cli.help import OUTPUT
@@ -42,6 +43,15 @@ if TYPE_CHECKING:
     from harness.check.layouts import Layout
     from harness.check.validation import SpaceReport
     from harness.report.run import Run
+
+
+def _modes(context: typer.Context) -> list[str]:
+    """Offers the modes that the architecture that is named before has names for."""
+    from harness.check.layouts import described
+
+    arch = context.params.get("arch")
+    modes = described(arch if arch in NAMES else USUAL).modes.values()
+    return [mode for mode in modes if " " not in mode]
 
 
 def validate(
@@ -56,7 +66,7 @@ def validate(
         ),
     ] = None,
     engine: Engine = "auto",
-    arch: Arch = "x86",
+    arch: Arch = USUAL,
     levels: Annotated[
         int | None,
         typer.Option(
@@ -68,9 +78,9 @@ def validate(
     mode: Annotated[
         str | None,
         typer.Option(
-            help="sv32, sv39, sv48 or sv57: with --arch riscv, this mode alone.",
+            help="A mode by the architecture's name for it, such as sv39: this one alone.",
             show_default=False,
-            autocompletion=complete.one_of("sv32", "sv39", "sv48", "sv57"),
+            autocompletion=_modes,
         ),
     ] = None,
     thorough: Annotated[
@@ -108,19 +118,16 @@ def validate(
         writable(html)
         spaces = _chosen(layouts or [], arch, _levels(arch, levels, mode))
         make_folder(report)
-        chosen: Mapping[str, str] = {}
         interrupted = None
-        if arch == "riscv":
-            engine, program = _for_riscv(engine), riscv_program(context, qemu)
-        else:
-            chosen = programs(qemu, bochs)
-            engine, program = usable(engine, chosen)
+        _refuse_in_vain(arch, thorough)
+        chosen = programs(qemu, bochs, arch, context)
+        engine, program = usable(engine, chosen, arch)
         if not as_json:
             say(f"{counted(len(spaces), 'space')} on {engine}")
         run = _validated(spaces, engine, program, thorough, report or CASES, started)
         if not as_json:
             terminal.show(run)
-        if run.findings and arch == "x86":
+        if run.findings:
             _keep(run, report, None)  # before all are asked, in which the run could be lost
             run, interrupted = _everyone_asked(run, chosen)
         if as_json:
@@ -134,29 +141,27 @@ def validate(
         _leave(run, allow_news)
 
 
-def _for_riscv(engine: str) -> str:
-    """The engine that runs RISC-V; raises Misuse where another was asked for."""
+def _refuse_in_vain(arch: str, thorough: bool) -> None:
+    """Raises Misuse for --thorough where there is nothing more to ask."""
+    from harness.check.layouts import described
     from harness.machine.errors import Misuse
 
-    if engine not in ("auto", "tcg"):
-        raise Misuse(f"{engine} runs no RISC-V: choose tcg")
-    return "tcg"
+    if thorough and not described(arch).thorough:
+        raise Misuse(f"--thorough has no use: QEMU's monitor is asked about no mapping of {arch}")
 
 
 def _levels(arch: str, levels: int | None, mode: str | None) -> int | None:
     """The one number of levels that is asked for, None for all; raises Misuse where there is no
     such architecture, or no such mode of it."""
-    from harness.architectures import NAMES
-    from harness.check.layouts import described
+    from harness.check.layouts import described, either
     from harness.machine.errors import Misuse
 
-    if arch not in NAMES:
-        raise Misuse(f"there is no architecture {arch!r}: choose {' or '.join(NAMES)}")
+    modes = described(known(arch)).modes
     if mode is None:
         return levels
-    of_mode = {name: count for count, name in described(arch).modes.items()}
-    if arch == "x86":
-        raise Misuse(f"--mode {mode} is not of {arch}: choose --levels 4 or 5")
+    of_mode = {name: count for count, name in modes.items() if " " not in name}
+    if not of_mode:
+        raise Misuse(f"--mode {mode} is not of {arch}: choose --levels {either(modes)}")
     if mode not in of_mode:
         raise Misuse(f"{arch} has no mode {mode!r}: choose one of {', '.join(of_mode)}")
     if levels not in (None, of_mode[mode]):
@@ -219,12 +224,15 @@ def _everyone_asked(run: Run, chosen: Mapping[str, str]) -> tuple[Run, KeyboardI
     """The run with what every engine says of its first disagreements, and the interruption if not
     all were asked."""
     from harness.check.compare import EXAMPLES
-    from harness.check.x86.replay import Case
-    from harness.check.x86.witnesses import ask_every
+    from harness.check.replay import replays_of
 
+    replays = replays_of(run.arch)
+    if replays is None:
+        return run, None
     first = run.findings[:EXAMPLES]
-    cases = [Case.of(one.space, one.disagreement) for one in first]
-    answers, interrupted = answers_of_all(len(cases), partial(ask_every, cases), chosen)
+    cases = [replays.case_of(one.space, one.disagreement) for one in first]
+    ask = partial(replays.ask_every, cases)
+    answers, interrupted = answers_of_all(len(cases), ask, chosen, run.arch)
     told = (replace(one, answers=some) for one, some in zip(first, answers, strict=True))
     return replace(run, findings=(*told, *run.findings[EXAMPLES:])), interrupted
 

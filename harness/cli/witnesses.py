@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from harness.architectures import USUAL
 from harness.cli.ending import complain, ending
 
 if TYPE_CHECKING:
-    from harness.check.x86.witnesses import Answer, Host
+    from harness.check.compare import Answer
 
 Answers = tuple[tuple["Answer", ...], ...]
 """What every engine says, question by question; nothing where there is no question."""
@@ -17,30 +18,33 @@ Answers = tuple[tuple["Answer", ...], ...]
 
 def answers_of_all(
     questions: int,
-    ask: Callable[[Host], Iterator[tuple[int, Answer]]],
+    ask: Callable[[Any], Iterator[tuple[int, Answer]]],
     chosen: Mapping[str, str],
+    arch: str = USUAL,
 ) -> tuple[Answers, KeyboardInterrupt | None]:
     """What every engine says of so many questions; where that fails or is interrupted, what was
     said until then, and the interruption.
 
-    ask  answers them as `check.witnesses.ask_every` does
+    ask     answers them as `Replays.ask_every` does, given a host
+    chosen  the emulators by their makers
     """
-    from harness.check.x86.witnesses import this_host
-    from harness.machine.registry import ENGINES
+    from harness.check.replay import replays_of
+    from harness.machine.registry import engines_of
     from harness.report.terminal import following
 
-    if not questions:
+    replays = replays_of(arch)
+    if not questions or replays is None:
         return (), None
     answers: list[list[Answer]] = [[] for _ in range(questions)]
     interrupted = None
 
     def coming() -> Generator[tuple[int, Answer], None, None]:
-        yield from ask(this_host(chosen))
+        yield from ask(replays.this_host(chosen))
 
     try:
         with closing(coming()) as some:
             for number, answer in following(
-                some, questions * len(ENGINES), lambda _: (1, "answers of every engine")
+                some, questions * len(engines_of(arch)), lambda _: (1, "answers of every engine")
             ):
                 answers[number].append(answer)
     except KeyboardInterrupt as error:

@@ -6,9 +6,8 @@ entry means, and imports nothing of the packages that do.
 `errors`     how things go wrong
 `ram`        guest memory shared with this process, and how it is divided
 `machine`    what runs a guest, whichever emulator it is: memory, console, end
-`registry`   the engines by name: the one place that lists them
+`registry`   the engines of an architecture by name
 `qemu`       one QEMU process: start, watch, end
-`bochs`      one Bochs process
 `copied`     guest memory that an emulator keeps to itself, copied both ways
 `monitor`    QMP: translations, memory and registers as QEMU sees them
 `foreign`    a QEMU that someone else started, and its guest stopped and resumed in every case
@@ -22,7 +21,6 @@ entry means, and imports nothing of the packages that do.
 `physical`   where a foreign guest has memory, and the fastest way to it
 `stub`       the guest program as a file: its symbols, and the structures of its protocol
 `guest`      the running stub: batches of probes, parking
-`engines`    which engines this host can run, and why not the others
 `x86`        what is x86's alone, its processor, QEMU and guest; and so for each architecture:
 `riscv`      the same for RISC-V of 32 and 64 bits
 `arm64`      the same for arm64

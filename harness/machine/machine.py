@@ -124,6 +124,8 @@ class Engine:
     name              by which people choose it
     maker             the emulator, for people
     program           that emulator, unless another is named
+    package           Debian's, in which it is
+    environment       the variable that names another
     start             starts it: program, engine, memory, stub, and the processor or None
     processor         the processor that is meant, as `start` takes it; None where it cannot be that
     since             the first version of the emulator that can be a processor; () for every one
@@ -141,6 +143,8 @@ class Engine:
     name: str
     maker: str
     program: str
+    package: str
+    environment: str
     start: Callable[[str, Engine, Ram, StubImage, str | None], Machine]
     processor: Callable[[Processor], str | None]
     since: Callable[[Processor], tuple[int, ...]] = lambda processor: ()
@@ -153,6 +157,19 @@ class Engine:
     keeps_stale: bool = True
     by_default: bool = True
     matrix_accesses: int | None = None
+
+    def installed(self, program: str | None = None) -> str:
+        """The path of the emulator, or of this one in its place; raises `Misuse` if it cannot be
+        found."""
+        program = program or self.program
+        path = shutil.which(program)
+        if path is None:
+            raise Misuse(
+                f"{self.maker} is not installed, or not in PATH as {program}: install it (Debian's"
+                f" package is {self.package}), or name another with --{self.maker.lower()} or the"
+                f" environment's {self.environment}"
+            )
+        return path
 
 
 class Transcript:
@@ -266,28 +283,17 @@ def bound_to(parent: int) -> tuple[str, ...]:
 PACKAGES: Final = {
     "setpriv": "util-linux",
     "sh": "dash",
-    "QEMU": "qemu-system-x86",
-    "qemu-system-riscv64": "qemu-system-misc, since Debian 13 qemu-system-riscv",
-    "qemu-system-riscv32": "qemu-system-misc, since Debian 13 qemu-system-riscv",
-    "qemu-system-aarch64": "qemu-system-arm",
-    "Bochs": "bochs, with bochs-term",
 }
-"""Debian's, of the emulators and of the programs that they are started with."""
+"""Debian's, of the programs with which emulators are started."""
 
 
-def installed(program: str, maker: str = "QEMU") -> str:
-    """The path of an emulator, or of what it is started with; raises `Misuse` if it cannot be
+def installed(program: str) -> str:
+    """The path of a program with which emulators are started; raises `Misuse` if it cannot be
     found."""
     path = shutil.which(program)
-    if path is not None:
-        return path
-    if program in PACKAGES:
+    if path is None:
         raise Misuse(f"{program} is not in PATH: install {PACKAGES[program]}")
-    raise Misuse(
-        f"{maker} is not installed, or not in PATH as {program}: install it (Debian's package is"
-        f" {PACKAGES[maker]}), or name another with --{maker.lower()} or the environment's"
-        f" {maker.upper()}"
-    )
+    return path
 
 
 def dotted(version: tuple[int, ...]) -> str:

@@ -18,7 +18,7 @@ from functools import cache
 from typing import Final
 
 from harness.machine.descriptors import anonymous_file, socket_above_standard, what_is_said
-from harness.machine.machine import Emulator, Engine, bound_to, installed
+from harness.machine.machine import Emulator, Engine, bound_to
 from harness.machine.monitor import Monitor
 from harness.machine.patience import Clock
 from harness.machine.ram import MIB, Ram
@@ -48,7 +48,7 @@ class Qemu(Emulator):
     ) -> None:
         super().__init__()
         self.maker = engine.maker
-        path = installed(program)  # of what is missing, QEMU is named first
+        path = engine.installed(program)  # of what is missing, QEMU is named first
         with contextlib.ExitStack() as stack:
             self.monitor, monitor = _socket_pair(stack)
             self.console, console = _socket_pair(stack)
@@ -66,7 +66,7 @@ class Qemu(Emulator):
                 *_bare(ram, stub),
                 *machine,
                 *("-chardev", f"socket,id=monitor,fd={monitor.fileno()}"),
-                *control_monitor(program, "monitor"),
+                *control_monitor(path, "monitor"),
                 *("-chardev", f"socket,id=console,fd={console.fileno()}"),
                 *("-serial", "chardev:console"),
             )
@@ -130,7 +130,7 @@ def control_monitor(program: str, chardev: str) -> tuple[str, str]:
     """The arguments that have a QEMU speak QMP on a character device: -mon, which 11.1 warns of,
     and where QEMU says that it has it the object that takes its place."""
     with contextlib.suppress(TimeoutError):
-        if "monitor-qmp" in known_to(installed(program), "-object"):
+        if "monitor-qmp" in known_to(program, "-object"):
             return "-object", f"monitor-qmp,id=qmp,chardev={chardev}"
     return "-mon", f"chardev={chardev},mode=control"
 

@@ -1,34 +1,31 @@
-"""The engines by name: the one place that lists them.
-
-To add one: a module beside `bochs` with its `Machine`, which starts the emulator in memory that is
-shared, and its `Engine`, which says what it can; and its name here.  All else asks these two.  Its
-departures from the rules are quirks (`harness.check.x86.quirks`), each with evidence.
-"""
+"""The engines of an architecture by name: those of its module `engines`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
-from harness.machine.bochs import BOCHS
+from harness.architectures import USUAL, module_of
 from harness.machine.errors import Misuse
-from harness.machine.machine import Ability, Engine
-from harness.machine.x86.qemu import KVM, TCG
-
-ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (TCG, KVM, BOCHS)}
+from harness.machine.machine import Engine
 
 
-DEFAULT: Final = tuple(name for name, engine in ENGINES.items() if engine.by_default)
-"""Those that are tried, in this order, where none is asked for."""
+def engines_of(arch: str) -> Mapping[str, Engine]:
+    """The engines that run guests of an architecture, by name."""
+    found: Mapping[str, Engine] = module_of(arch, "machine", "engines").ENGINES
+    return found
 
 
-def engine_named(name: str) -> Engine:
-    """The engine of that name; raises `Misuse` if there is none."""
-    if name not in ENGINES:
-        raise Misuse(f"there is no engine {name!r}: choose one of {', '.join(ENGINES)}")
-    return ENGINES[name]
+def engine_named(name: str, arch: str) -> Engine:
+    """The engine of that name; raises `Misuse` if there is none that runs an architecture."""
+    engines, such = engines_of(arch), "" if arch == USUAL else f" for {arch}"
+    if name not in engines:
+        raise Misuse(f"there is no engine {name!r}{such}: choose one of {', '.join(engines)}")
+    return engines[name]
 
 
-def engines_with(ability: Ability) -> tuple[str, ...]:
-    """The names of the engines that can do something."""
-    return tuple(name for name, engine in ENGINES.items() if ability in engine.can)
+def why_absent(name: str, arch: str, program: str) -> str | None:
+    """Why this host cannot run an engine of an architecture by an emulator that is there, as a
+    sentence; None if it can, or if the emulator's start will tell: `why_absent` of its module
+    `engines`."""
+    reason: str | None = module_of(arch, "machine", "engines").why_absent(name, program=program)
+    return reason

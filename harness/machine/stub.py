@@ -25,26 +25,40 @@ from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Section, SymbolTableSection
 
 from harness.machine.errors import Misuse
-from harness.machine.ram import ARENA, ARENA_UNIT, JOB_ARENA, MIB, STUB, TABLE_ARENA
+from harness.machine.ram import ARENA, ARENA_UNIT, JOB_ARENA, MIB, TABLE_ARENA
 
-BUILT_STUB: Final = Path(__file__).with_name("stub.elf")
 LARGEST_FILE: Final = 16 * MIB
 _STRUCTURES: Final = ("job", "result", "batch", "machine_info")
 _VARIABLES: Final = ("batch", "machine_info")
 
 
 @dataclass(frozen=True)
+class Relocations:
+    """The types of relocations that a stub which can be moved may have.
+
+    absolute  those that hold an address, each with the bytes of that
+    relative  those that hold wherever the program is
+    """
+
+    absolute: tuple[tuple[int, int], ...]
+    relative: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Build:
     """What `make guest` makes a stub of.
 
+    called    its processor, for people
     path      where it is put
     machine   the processor's name in ELF (e_machine), and its bits
+    moves     its relocations, if it can be moved
     compiler  what makes it, where that is not what makes everything
     base      the physical address at which the arena begins that it is linked for
     stub      which part of the arena it lies in
     text, user, data  the sections, adjacent ones, that these are made of
     """
 
+    called: str
     path: Path
     machine: tuple[str, int]
     base: int
@@ -52,6 +66,7 @@ class Build:
     text: tuple[str, ...]
     user: tuple[str, ...]
     data: tuple[str, ...]
+    moves: Relocations | None = None
     compiler: str = ""
 
     @property
@@ -63,17 +78,6 @@ class Build:
     def needs(self) -> str:
         """The end of a sentence that says how to build it."""
         return f", which takes {self.compiler}" if self.compiler else ""
-
-
-X86: Final = Build(
-    path=BUILT_STUB,
-    machine=("EM_X86_64", 64),
-    base=0,
-    stub=STUB,
-    text=(".note.pvh", ".text"),
-    user=(".user",),
-    data=(".data", ".bss"),
-)
 
 
 class _NotAStubError(Exception):
@@ -102,7 +106,8 @@ class StubImage:
     batch_dtype: np.dtype[np.void]
     machine_info_dtype: np.dtype[np.void]
     enums: Mapping[str, int]
-    base: int = 0
+    build: Build = field(repr=False)
+    base: int
 
     @property
     def arena(self) -> range:
@@ -130,7 +135,7 @@ class StubImage:
         if not by:
             return self
         try:
-            content = _moved(self.content, by)
+            content = _moved(self.content, by, self.build.moves)
         except _NotAStubError as error:
             raise Misuse(
                 f"{self.path} cannot be moved: {error}. Build it again: `make guest`"
@@ -147,7 +152,7 @@ class StubImage:
         )
 
     @classmethod
-    def load(cls, path: Path | None = None, build: Build = X86) -> StubImage:
+    def load(cls, build: Build, path: Path | None = None) -> StubImage:
         """Read a stub, where it is built unless elsewhere; raises `Misuse` with the reason if the
         file is missing or no sound stub."""
         path = path or build.path
@@ -206,6 +211,7 @@ def _read(path: Path, content: bytes, build: Build) -> StubImage:
         batch_dtype=structures["batch"],
         machine_info_dtype=structures["machine_info"],
         enums=enums,
+        build=build,
         base=build.base,
     )
 
@@ -214,33 +220,34 @@ _ENTRY_AT: Final = 24
 """Where an ELF header of 64 bits has the entry."""
 _PLACES_AT: Final = (16, 24)
 """Where a program header of 64 bits has its virtual and its physical address."""
-_PC_RELATIVE: Final = (2, 4)
-"""R_X86_64_PC32 and _PLT32, which hold wherever the program is (psABI for x86-64, 4.4.1)."""
-_ABSOLUTE: Final = {1: struct.Struct("<Q"), 10: struct.Struct("<I")}
-"""R_X86_64_64 and _32, which hold an address. There must be no R_X86_64_32S: it is sign-extended,
-and so reaches no address between 2 and 4 GiB."""
+_NUMBERS: Final = {8: struct.Struct("<Q"), 4: struct.Struct("<I")}
+"""By their bytes."""
 
 
-def _moved(content: bytes, by: int) -> bytes:
-    """An ELF file whose segments lie elsewhere, with all addresses in them and in its headers."""
-    elf, moved = ELFFile(io.BytesIO(content)), bytearray(content)
+def _moved(content: bytes, by: int, moves: Relocations | None) -> bytes:
+    """An ELF file of 64 bits whose segments lie elsewhere, with all addresses in them and in its
+    headers."""
+    if moves is None:
+        raise _NotAStubError("its addresses are not known")
+    elf, moved, absolute = ELFFile(io.BytesIO(content)), bytearray(content), dict(moves.absolute)
 
-    def add(number: struct.Struct, at: int) -> None:
+    def add(width: int, at: int) -> None:
+        number = _NUMBERS[width]
         number.pack_into(moved, at, number.unpack_from(moved, at)[0] + by)
 
     relocations = list(_relocations(elf))
     if not relocations:
         raise _NotAStubError("it was linked without its relocations")
     for record, at, kind in relocations:
-        if kind in _ABSOLUTE:
-            add(_ABSOLUTE[kind], at)
-        elif kind not in _PC_RELATIVE:
+        if kind in absolute:
+            add(absolute[kind], at)
+        elif kind not in moves.relative:
             raise _NotAStubError(f"it has a relocation of type {kind}")
-        add(_ABSOLUTE[1], record)
-    add(_ABSOLUTE[1], _ENTRY_AT)
+        add(8, record)
+    add(8, _ENTRY_AT)
     for number in range(elf.num_segments()):
         for place in _PLACES_AT:
-            add(_ABSOLUTE[1], elf["e_phoff"] + number * elf["e_phentsize"] + place)
+            add(8, elf["e_phoff"] + number * elf["e_phentsize"] + place)
     return bytes(moved)
 
 
@@ -260,21 +267,13 @@ def _relocations(elf: ELFFile) -> Iterator[tuple[int, int, int]]:
                         yield record, at, one["r_info_type"]
 
 
-_MACHINES: Final = {
-    ("EM_X86_64", 64): "x86-64",
-    ("EM_RISCV", 64): "RISC-V of 64 bits",
-    ("EM_RISCV", 32): "RISC-V of 32 bits",
-    ("EM_AARCH64", 64): "arm64",
-}
-
-
 def _shifted(part: range, by: int) -> range:
     return range(part.start + by, part.stop + by)
 
 
 def _check_header(elf: ELFFile, build: Build) -> None:
     if (elf["e_machine"], elf.elfclass) != build.machine or elf["e_type"] != "ET_EXEC":
-        raise _NotAStubError(f"it is not an executable for {_MACHINES[build.machine]}")
+        raise _NotAStubError(f"it is not an executable for {build.called}")
     loaded = [segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"]
     if not loaded:
         raise _NotAStubError("it loads nothing")

@@ -7,7 +7,6 @@
             names print; `ranges` is dump's, `translation` walk's, `explorer` the screen of explore
 `diagram`   a walk as a picture
 `html`      pages for the browser
-`riscv`     what commands print of RISC-V
 `files`     the same as JSON, and as JUnit for what watches over tests
 `state`     the state in which tables are read, in words
 `visible`   text that comes from elsewhere, without what a terminal obeys

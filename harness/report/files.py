@@ -12,9 +12,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from harness.check import written
-from harness.check.compare import Comparison, Disagreement
+from harness.check.compare import Answer, Comparison, Disagreement
 from harness.check.validation import SpaceReport
-from harness.check.x86.witnesses import Answer
 from harness.report.objects import bare
 from harness.report.run import Run
 from harness.report.text import disagreeing, finding_lines, walk_lines

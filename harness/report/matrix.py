@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -12,10 +12,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from harness.check.x86.matrix.case import MatrixCase, disagreement
-from harness.check.x86.matrix.run import Plan, Report
-from harness.check.x86.witnesses import Answer
-from harness.paging.x86.access import Reason
+from harness.check.compare import Answer
+from harness.check.layouts import described
+from harness.check.matrix import ByRule, Failure, Plan, Report
+from harness.check.quirk import known_of
 from harness.report import files
 from harness.report.objects import bare, rule_name
 from harness.report.terminal import NOT_RUN, count_lines, print_all
@@ -36,24 +36,30 @@ ALLOWED = "allowed"
 class Result:
     """What came of a plan.
 
-    cases    the failures, each with the file from which it can be replayed, None if unwritten
+    cases    the failures, each with the file from which it can be replayed, None if there is none
     seconds  wall time
     failure  why not all was tried, None where it was
     answers  what every engine of this host says of each failure, in their order
     """
 
-    plan: Plan
+    plan: Plan[Any]
     report: Report
-    cases: tuple[tuple[MatrixCase, Path | None], ...]
+    cases: tuple[tuple[Failure, Path | None], ...]
     seconds: float
     failure: str | None = None
     answers: tuple[tuple[Answer, ...], ...] = ()
 
     @property
-    def told(self) -> tuple[tuple[MatrixCase, Path | None, tuple[Answer, ...]], ...]:
+    def told(self) -> tuple[tuple[Failure, Path | None, tuple[Answer, ...]], ...]:
         """Each failure with its file and its answers."""
         answers = self.answers or ((),) * len(self.cases)
         return tuple((*case, more) for case, more in zip(self.cases, answers, strict=True))
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether a failure could not be written to the file from which it can be replayed."""
+        there = described(self.plan.arch).replays
+        return there and any(path is None for _, path in self.cases)
 
     @property
     def rules(self) -> dict[str, dict[str, int]]:
@@ -71,7 +77,7 @@ class Result:
         return _by_name(self.report.disagreed)
 
 
-def _by_name(counts: Mapping[tuple[str, Reason | None], int]) -> dict[str, dict[str, int]]:
+def _by_name(counts: ByRule) -> dict[str, dict[str, int]]:
     named: dict[str, dict[str, int]] = {}
     for (mode, reason), count in counts.items():
         named.setdefault(mode, {})[rule_name(reason) if reason else ALLOWED] = count
@@ -83,7 +89,7 @@ def as_object(result: Result) -> dict[str, Any]:
     comparison = result.report.comparison
     return bare(
         "matrix",
-        arch="x86",
+        arch=result.plan.arch,
         engine=result.plan.engine,
         qemu=result.report.qemu,
         executor=result.report.executor,
@@ -103,8 +109,8 @@ def as_object(result: Result) -> dict[str, Any]:
         disagreed=result.disagreed,
         findings=[
             {
-                **files.disagreement(disagreement(case), path, answers),
-                "mode": case.model.mode,
+                **files.disagreement(case.disagreement, path, answers),
+                "mode": case.mode,
                 "values": case.values,
                 "words": [hex(word) for word in case.words],
             }
@@ -135,10 +141,11 @@ def _table(result: Result) -> Table:
 
 def outcomes(report: Report) -> list[tuple[str, str, int]]:
     """By mode, what accesses came to, and how many did."""
+    reasons = next((tuple(type(reason)) for _, reason in report.by_rule if reason), ())
     return [
         (mode, reason.value if reason else "allowed", report.by_rule[mode, reason])
         for mode in sorted({mode for mode, _ in report.by_rule})
-        for reason in (None, *Reason)
+        for reason in (None, *reasons)
         if report.by_rule[mode, reason]
     ]
 
@@ -149,7 +156,7 @@ def _sections(result: Result) -> Iterator[tuple[str, Iterable[str]]]:
     if result.report.not_run_on:
         yield NOT_RUN, result.report.not_run_on
     if comparison.quirks:
-        yield "Known quirks", quirk_lines(comparison.quirks)
+        yield "Known quirks", quirk_lines(comparison.quirks, known_of(result.plan.arch))
     for title, counts in (
         ("Left to the machine: not compared", result.report.masked),
         ("Left out by rule", result.plan.left_out),
@@ -167,10 +174,10 @@ def answers_of_all(result: Result) -> Iterator[str]:
     return every_engine_lines((case.values for case, _ in result.cases), result.answers)
 
 
-def _case_lines(case: MatrixCase, path: Path | None) -> Iterator[str]:
+def _case_lines(case: Failure, path: Path | None) -> Iterator[str]:
     """A disagreement: its values, both answers, the walk, and the file to replay."""
     yield case.values
-    yield from list(disagreement_lines(disagreement(case)))[1:]
+    yield from list(disagreement_lines(case.disagreement))[1:]
     if path is not None:
         yield f"  replay    pagetable replay {path}"
 

@@ -6,12 +6,12 @@ what the objects of several commands have in common.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, Final
 
 from harness.inspect.snapshot import Snapshot
 from harness.paging.address import Span
 from harness.paging.table import Slot
-from harness.paging.x86.access import Reason
 from harness.paging.x86.cpu import Cpu, Mode
 from harness.report.state import notes
 
@@ -85,6 +85,6 @@ def span_object(span: Span) -> dict[str, Any]:
     return {"first": hex(span.first), "last": hex(span.last)}
 
 
-def rule_name(reason: Reason) -> str:
+def rule_name(reason: Enum) -> str:
     """What a rule by which accesses fault is called."""
     return reason.name.lower().replace("_", "-")

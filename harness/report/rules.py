@@ -6,17 +6,20 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from enum import Enum
+from typing import Annotated, Any
 
 import msgspec
 from msgspec.structs import replace
 from rich import box
 from rich.table import Table
 
+from harness.architectures import NAMES, USUAL
+from harness.check.compare import Answer
+from harness.check.keys import instead
+from harness.check.matrix import matrix_of, reasons_of
 from harness.check.typed import decode
-from harness.check.x86.witnesses import Answer
-from harness.machine.registry import ENGINES
-from harness.paging.x86.access import Reason
+from harness.machine.registry import engines_of
 from harness.report.objects import VERSION, bare, rule_name
 from harness.report.text import answer_lines, counted
 
@@ -54,7 +57,7 @@ class SavedReport(msgspec.Struct, frozen=True):
     findings: tuple[Differing, ...]
     qemu: str = ""
     executor: str = ""
-    arch: str = "x86"
+    arch: str = USUAL
     disagreed: ByMode = {}
     failure: str | None = None
 
@@ -64,6 +67,8 @@ def saved_report(text: bytes) -> SavedReport:
     saved: SavedReport = decode(text, SavedReport)
     if (saved.version, saved.command) != (VERSION, "matrix"):
         raise ValueError(f"it is version {saved.version} of {saved.command}")
+    if saved.arch not in NAMES:
+        raise ValueError(f"arch is {saved.arch!r}: {instead(saved.arch, NAMES)}")
     return replace(
         saved,
         executor=saved.executor or _executor(saved),
@@ -73,7 +78,8 @@ def saved_report(text: bytes) -> SavedReport:
 
 def _executor(saved: SavedReport) -> str:
     """Who executed, where the report does not say: the emulator, but under KVM the kernel."""
-    if saved.engine in ENGINES and ENGINES[saved.engine].by_kernel:
+    engines = engines_of(saved.arch)
+    if saved.engine in engines and engines[saved.engine].by_kernel:
         return saved.engine
     return f"{saved.engine} {saved.qemu}".strip()
 
@@ -123,7 +129,7 @@ class Execution:
 class Row:
     """A rule by which an access can fault, and all that executed it."""
 
-    rule: Reason
+    rule: Enum
     executions: tuple[Execution, ...]
 
     @property
@@ -178,9 +184,9 @@ def broken_off(those: Chosen, reports: Iterable[SavedReport]) -> Mapping[str, st
     return {who: why for who, why in failures.items() if why is not None}
 
 
-def cross_table(those: Chosen) -> list[Row]:
-    """Every rule with who executed it."""
-    return [Row(rule, tuple(_executions(rule_name(rule), those))) for rule in Reason]
+def cross_table(those: Chosen, arch: str) -> list[Row]:
+    """Every rule of an architecture with who executed it."""
+    return [Row(rule, tuple(_executions(rule_name(rule), those))) for rule in reasons_of(arch)]
 
 
 def _executions(rule: str, those: Chosen) -> Iterator[Execution]:
@@ -224,25 +230,15 @@ def _witnesses(row: Row) -> str:
     return {0: "none", 1: "one"}.get(row.witnesses, str(row.witnesses))
 
 
-def sentence_and_section(reason: Reason) -> tuple[str, str]:
-    """What a reason says, and where SDM volume 3A does."""
+def sentence_and_section(reason: Enum) -> tuple[str, str]:
+    """What a reason says, and where the manual does."""
     sentence, _, section = reason.value.rpartition(" (")
     return sentence, section.removesuffix(")")
 
 
-UNSEEN: Final[Mapping[str, str]] = {
-    "What MOV CR3 keeps of other PCIDs, and by bit 63 (SDM volume 3A, 4.10.4.1)": (
-        "TCG and kvm_pvm show no PCIDs in CPUID; Bochs has CR4.PCIDE and INVPCID, but its"
-        " translations carry no PCID: every MOV CR3 drops them (MOV_CR3Rq in cpu/crregs.cc)."
-    ),
-    "Metadata in pointers (LAM)": "No engine has it.",
-}
-"""What none of the accesses shows, whichever engine makes them, and why."""
-
-
-def unseen_lines() -> Iterator[str]:
-    """The same for people."""
-    for what, why in UNSEEN.items():
+def unseen_lines(arch: str) -> Iterator[str]:
+    """What none of the accesses shows, whichever engine makes them, and why, for people."""
+    for what, why in matrix_of(arch).UNSEEN.items():
         yield what
         yield f"  {why}"
 
@@ -287,11 +283,16 @@ def verdict(rows: Iterable[Row], disagreed: int, failures: Collection[str]) -> s
 
 
 def as_object(
-    mode: str, rows: Iterable[Row], cases: Iterable[Differing], failures: Mapping[str, str]
+    arch: str,
+    mode: str,
+    rows: Iterable[Row],
+    cases: Iterable[Differing],
+    failures: Mapping[str, str],
 ) -> Mapping[str, Any]:
     """The table as what JSON can hold."""
     return bare(
         "rules",
+        arch=arch,
         mode=mode,
         rules=[
             {
@@ -312,6 +313,6 @@ def as_object(
             for row in rows
         ],
         differing=[msgspec.to_builtins(one) for one in cases],
-        unseen=[{"rule": what, "why": why} for what, why in UNSEEN.items()],
+        unseen=[{"rule": what, "why": why} for what, why in matrix_of(arch).UNSEEN.items()],
         failures=[{"executor": who, "failure": why} for who, why in failures.items()],
     )

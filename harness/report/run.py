@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.check.compare import Disagreement
-from harness.check.quirk import Quirk
+from harness.architectures import USUAL
+from harness.check.compare import Answer, Disagreement
+from harness.check.layouts import described
+from harness.check.replay import replays_of
 from harness.check.validation import SpaceReport
-from harness.check.x86 import quirks
-from harness.check.x86.replay import Case
-from harness.check.x86.witnesses import Answer
 
 
 @dataclass(frozen=True)
@@ -32,14 +30,13 @@ class Finding:
 
 
 def find(space: SpaceReport, directory: Path) -> list[Finding]:
-    """The disagreements about a space, those about x86 saved as cases in the directory."""
-    found = []
+    """The disagreements about a space, saved as cases in the directory if they can be replayed."""
+    found, replays = [], replays_of(space.layout.arch)
     for disagreement in space.disagreements:
-        if space.layout.arch != "x86":  # whose cases alone can be replayed
-            found.append(Finding(space, disagreement, None))
-            continue
         try:
-            path = Case.of(space, disagreement).save(directory)
+            path = None
+            if replays is not None:
+                path = replays.case_of(space, disagreement).save(directory)
             found.append(Finding(space, disagreement, path))
         except OSError as error:
             found.append(Finding(space, disagreement, None, error))
@@ -64,16 +61,13 @@ class Run:
     @property
     def arch(self) -> str:
         """The architecture that was compared."""
-        return self.spaces[0].layout.arch if self.spaces else "x86"
+        return self.spaces[0].layout.arch if self.spaces else USUAL
 
     @property
-    def known(self) -> Mapping[str, Quirk]:
-        """The departures that its engines are known for, by name."""
-        if self.arch == "riscv":
-            from harness.check.riscv import quirks as riscv
-
-            return riscv.KNOWN
-        return quirks.KNOWN
+    def heading(self) -> str:
+        """What the modes in which spaces are built are called together."""
+        modes = described(self.arch).modes.values()
+        return "levels" if all(mode.endswith(" levels") for mode in modes) else "mode"
 
     @property
     def qemu(self) -> str:

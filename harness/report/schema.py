@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from harness.architectures import NAMES
 from harness.report.objects import VERSION
 
 Schema = dict[str, Any]
@@ -115,7 +116,10 @@ _RULE: Final = _name(
     *("no-pdpte", "not-present", "reserved", "user-denied", "write-denied"),
     *("execute-denied", "smep", "smap", "shadow-stack", "pku", "pks"),
 )
-_REASON: Final = _text("That rule as a sentence, with its section in volume 3A of the Intel SDM.")
+_REASON: Final = _text(
+    "That rule as a sentence, with its section in volume 3A of the Intel SDM, or in what takes its"
+    " place for the architecture."
+)
 _OUTCOME: Final = {
     "outcome": _name(
         "What it comes to; unknown where the walk ends outside memory.",
@@ -323,10 +327,9 @@ _ORACLES: Final = _list(
     "What came of each way to ask.",
     _object("One way to ask.", oracle=_text("What it is called."), **_COMPARED),
 )
-_MODES: Final = ("32", "pae", "4", "5", "sv32", "sv39", "sv48", "sv57")
+_MODE: Final = _text("The paging mode, by the architecture's name for it.")
 _BY_MODE: Final[Schema] = {
     "type": "object",
-    "propertyNames": {"enum": list(_MODES)},
     "additionalProperties": _counts("How many, by the name of a rule, or `allowed`."),
 }
 
@@ -845,7 +848,7 @@ _COMMANDS: Final = {
     "validate": _command(
         "validate",
         "What came of comparing layouts with the machine.",
-        arch=_name("The architecture.", "x86", "riscv"),
+        arch=_name("The architecture.", *NAMES),
         **_MACHINE,
         layouts=_list(
             "Each layout that was compared, at each number of levels.",
@@ -878,7 +881,7 @@ _COMMANDS: Final = {
     "matrix": _command(
         "matrix",
         "What came of comparing enumerated accesses with the machine.",
-        arch=_name("The architecture.", "x86", "riscv"),
+        arch=_name("The architecture.", *NAMES),
         **_MACHINE,
         executor=_EXECUTOR,
         accesses=_number("How many were executed and compared; the same as `compared`."),
@@ -903,7 +906,7 @@ _COMMANDS: Final = {
             _object(
                 "A disagreement.",
                 **_FINDING,
-                mode=_name("The paging mode.", *_MODES),
+                mode=_MODE,
                 values=_text("The values of the axes of the case, as --where takes them."),
                 words=_list("The entries of the case, from the lowest up.", _hex("An entry.")),
             ),
@@ -913,7 +916,8 @@ _COMMANDS: Final = {
     "rules": _command(
         "rules",
         "The rules by which accesses fault, and all that executed them.",
-        mode=_name("The paging mode; all is all of them.", "32", "pae", "4", "5", "all"),
+        arch=_name("The architecture.", *NAMES),
+        mode=_text("The paging mode, by the architecture's name for it; all is all of them."),
         rules=_list(
             "Every rule.",
             _object(
@@ -944,7 +948,7 @@ _COMMANDS: Final = {
             "The first cases on which an engine disagrees.",
             _object(
                 "A case.",
-                mode=_name("The paging mode.", *_MODES),
+                mode=_MODE,
                 values=_text("The values of its axes, as --where of the matrix takes them."),
                 expected=_FINDING["expected"],
                 observed=_FINDING["observed"],

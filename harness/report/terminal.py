@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.table import Column, Table
 from rich.text import Text
 
+from harness.check.quirk import known_of
 from harness.check.validation import SpaceReport
 from harness.report.run import Run
 from harness.report.screen import STYLES, folded
@@ -143,7 +144,7 @@ def count_lines(counts: Mapping[str, int]) -> list[str]:
 def _table(run: Run) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("layout")
-    mode = "levels" if run.arch == "x86" else "mode"
+    mode = run.heading
     for heading in (mode, "compared", "disagree", "quirks", "not comparable", "seconds"):
         table.add_column(heading, justify="right")
     for space in run.spaces:
@@ -182,7 +183,7 @@ def _sections(run: Run) -> Iterator[tuple[str, Iterable[str]]]:
     if run.not_run_on:
         yield NOT_RUN, run.not_run_on
     if counts := run.count("quirks"):
-        yield "Known quirks", quirk_lines(counts, run.known)
+        yield "Known quirks", quirk_lines(counts, known_of(run.arch))
     if counts := run.count("not_comparable"):
         yield "Not comparable", count_lines(counts)
     if skipped := skipped_lines(run):

@@ -7,6 +7,7 @@ from itertools import groupby, zip_longest
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from harness.architectures import USUAL
 from harness.check.keys import RIGHTS, in_units
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.format import Format, Level
@@ -16,11 +17,9 @@ from harness.report.visible import visible
 # What is named in annotations alone is imported for them alone: much comes with it, and the first
 # line of a command is to come at once.
 if TYPE_CHECKING:
-    from harness.check.compare import Comparison, Disagreement
+    from harness.check.compare import Answer, Comparison, Disagreement
     from harness.check.quirk import Quirk
-    from harness.check.x86.matrix.case import MatrixCase
-    from harness.check.x86.replay import Case
-    from harness.check.x86.witnesses import Answer
+    from harness.check.replay import Case
     from harness.report.run import Finding
 
 HEAD = ("level", "entry", "slot", "raw", "meaning", "bits", "rights so far")
@@ -29,9 +28,10 @@ HEAD = ("level", "entry", "slot", "raw", "meaning", "bits", "rights so far")
 def emulator(engine: str, version: str) -> str:
     """The emulator that ran an engine, with its version where it came up far enough to have one; of
     an engine that is unknown, QEMU."""
-    from harness.machine.registry import ENGINES
+    from harness.machine.registry import engines_of
 
-    maker = ENGINES[engine].maker if engine in ENGINES else "QEMU"
+    engines = engines_of(USUAL)
+    maker = engines[engine].maker if engine in engines else "QEMU"
     return f"{maker} {version}".rstrip()
 
 
@@ -237,18 +237,15 @@ def assumed_lines(assumed: Sequence[str]) -> Iterator[str]:
         yield f"Assumed: {'; '.join(assumed)}."
 
 
-def quirk_lines(
-    counts: Mapping[str, int], known: Mapping[str, Quirk] | None = None
-) -> Iterator[str]:
+def quirk_lines(counts: Mapping[str, int], known: Mapping[str, Quirk]) -> Iterator[str]:
     """Each known departure that showed: how often, what it is, and how that is known.
 
-    known  by name, those of x86's engines unless given
+    known  by name
     """
-    from harness.check.x86.quirks import KNOWN
     from harness.machine.machine import dotted
 
     for name, count in counts.items():
-        quirk = (KNOWN if known is None else known)[name]
+        quirk = known[name]
         yield f"{name}: {counted(count, 'time')}"
         yield f"  rule      {quirk.rule}"
         yield f"  departs   {quirk.departs}"
@@ -277,7 +274,7 @@ def answer_lines(answers: Iterable[Answer]) -> Iterator[str]:
         yield visible(f"  on {one.executor:{width}}  {one.said}")
 
 
-def replay_lines(case: Case | MatrixCase, comparison: Comparison) -> Iterator[str]:
+def replay_lines(case: Case, comparison: Comparison, known: Mapping[str, Quirk]) -> Iterator[str]:
     """What a case asked, the answers that were saved, and those of now."""
     yield from case_lines(case)
     yield ""
@@ -286,10 +283,10 @@ def replay_lines(case: Case | MatrixCase, comparison: Comparison) -> Iterator[st
         yield from list(disagreement_lines(found))[1:]
     if not comparison.disagreed:
         yield "They agree now."
-    yield from quirk_lines(comparison.quirks)
+    yield from quirk_lines(comparison.quirks, known)
 
 
-def case_lines(case: Case | MatrixCase) -> Iterator[str]:
+def case_lines(case: Case) -> Iterator[str]:
     """What a case asked, and the answers that were saved."""
     yield visible(case.title)
     yield visible(f"  saved with {emulator(case.engine, case.qemu)}")

@@ -24,13 +24,15 @@ from pexpect.fdpexpect import fdspawn
 from harness.machine.descriptors import anonymous_file, said, what_is_said
 from harness.machine.errors import Evidence, GuestLost, Misuse
 from harness.machine.foreign import conversation
-from harness.machine.machine import PATIENCE, bound_to, installed
+from harness.machine.machine import PATIENCE, Engine, bound_to
 from harness.machine.monitor import Monitor, registers_in
 from harness.machine.patience import Clock
 from harness.machine.qemu import control_monitor
 from harness.machine.ram import MIB
 from harness.machine.riscv.processor import RAM_BASE
+from harness.machine.riscv.qemu import TCG as RISCV_TCG
 from harness.machine.riscv.registers import registers_in as riscv_registers_in
+from harness.machine.x86.qemu import TCG
 from images.linux.build import Image
 from images.linux.facts import FAILED, READY, Facts, Process, parse
 
@@ -52,27 +54,34 @@ CPUS: Final = 2
 class Board:
     """What QEMU emulates.
 
-    qemu         the usual program
-    environment  the variable that names another
-    target       as query-cpus-fast has it
-    words        what QEMU is told
-    ram_base     the physical address of the first byte of RAM
-    registers    of the text that `info registers` prints
-    at           of registers, the address of the instruction that comes next in a program
+    engine     the QEMU that executes it
+    target     as query-cpus-fast has it
+    words      what QEMU is told
+    ram_base   the physical address of the first byte of RAM
+    registers  of the text that `info registers` prints
+    at         of registers, the address of the instruction that comes next in a program
     """
 
-    qemu: str
-    environment: str
+    engine: Engine
     target: str
     words: tuple[str, ...]
     ram_base: int
     registers: Callable[[str], dict[str, int]]
     at: Callable[[Mapping[str, int]], int]
 
+    @property
+    def qemu(self) -> str:
+        """The usual program."""
+        return self.engine.program
+
+    @property
+    def environment(self) -> str:
+        """The variable that names another."""
+        return self.engine.environment
+
 
 PC: Final = Board(
-    "qemu-system-x86_64",
-    "QEMU",
+    TCG,
     "x86_64",
     ("-machine", "q35,memory-backend=ram", "-cpu", CPU),
     0,
@@ -88,8 +97,7 @@ def _at_on_riscv(held: Mapping[str, int]) -> int:
 
 
 VIRT: Final = Board(
-    "qemu-system-riscv64",
-    "QEMU_RISCV",
+    RISCV_TCG[64],
     "riscv64",
     # The firmware is QEMU's own, OpenSBI.
     ("-machine", "virt,memory-backend=ram", "-cpu", "rv64,svnapot=on,svpbmt=on"),
@@ -186,7 +194,7 @@ def started(
         process = subprocess.Popen(
             (
                 *bound_to(os.getpid()),
-                installed(qemu),
+                board.engine.installed(qemu),
                 *_arguments(image, arguments, qmp, ram, qemu, board),
             ),
             stdin=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from harness.check.x86.matrix.families import code_places, lanes, rights
 from harness.check.x86.matrix.rig import Rig, guest_of
 from harness.check.x86.matrix.run import Plan
 from harness.check.x86.matrix.stage import MODES, Control, Model
-from harness.machine.engines import executor, why_absent
+from harness.machine.x86.engines import executor, why_absent
 from harness.machine.x86.guest import Guest, State
 from tests.bench.measure import Figure, cpu_seconds, in_turn, rate, seconds
 

@@ -22,7 +22,7 @@ from harness.inspect.x86.prove import _processor as processor_for
 from harness.inspect.x86.prove import _room as room_for
 from harness.inspect.x86.prove import prove
 from harness.machine.machine import Processor
-from harness.machine.registry import engine_named
+from harness.machine.x86.registry import engine_named
 from harness.paging import bulk
 from harness.paging.address import Virtual
 from harness.paging.bulk import End

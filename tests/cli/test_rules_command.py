@@ -12,10 +12,10 @@ import pytest
 from harness.check.compare import PROBE
 from harness.check.x86.replay import Case
 from harness.cli.matrix import planned
-from harness.machine.engines import called, executor, why_absent
 from harness.machine.ram import ARENA, RAM_UNIT
-from harness.machine.registry import ENGINES
+from harness.machine.x86.engines import called, executor, why_absent
 from harness.machine.x86.guest import Guest
+from harness.machine.x86.registry import ENGINES
 from harness.paging.x86.access import Access, Kind, Reason
 from harness.report.objects import VERSION, rule_name
 from tests.cli.commands import run
@@ -386,7 +386,7 @@ def test_results_of_earlier_runs_are_kept(
     monkeypatch.setattr(
         import_module("harness.cli.rules"),
         "planned",
-        lambda preset, mode, engine, program, _: planned(preset, mode, engine, program, few),
+        lambda preset, mode, engine, program, *_: planned(preset, mode, engine, program, few),
     )
     (tmp_path / "r").mkdir()
     rule = {"rules": {"32": {"user-denied": 5}}}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from harness.check.x86 import probes, quirks
-from harness.machine.registry import ENGINES
+from harness.machine.x86.registry import ENGINES
 from harness.paging.x86.access import Vector
 from harness.paging.x86.bulk import Outcomes, outcomes
 from tests.cli.commands import ROOT, gone, guest_of, run, running
@@ -167,7 +167,7 @@ def test_a_report_keeps_the_cases_and_the_failures(tmp_path: Path) -> None:
 def no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the device of KVM away."""
     kvm = replace(ENGINES["kvm"], device=tmp_path / "kvm")
-    monkeypatch.setattr("harness.machine.registry.ENGINES", {**ENGINES, "kvm": kvm})
+    monkeypatch.setattr("harness.machine.x86.registry.ENGINES", {**ENGINES, "kvm": kvm})
 
 
 @pytest.mark.hw
@@ -228,8 +228,13 @@ def test_of_what_is_missing_qemu_is_named_first(
         (["--arch=riscv", "--mode=sv40"], "riscv has no mode 'sv40': choose one of sv32, sv39"),
         (["--arch=riscv", "--mode=sv39", "--levels=4"], "sv39 has 3 levels, not 4"),
         (["--arch=riscv", "--levels=6"], "no layout is written for 6 levels: choose 2, 3, 4 or 5"),
-        (["--arch=riscv", "--engine=kvm"], "kvm runs no RISC-V: choose tcg"),
-        (["--arch=riscv", "--qemu=/nope"], "/nope is no program: name a QEMU for RISC-V"),
+        (["--arch=riscv", "--engine=kvm"], "there is no engine 'kvm' for riscv: choose one of tcg"),
+        (
+            ["--arch=riscv", "--qemu=/nope"],
+            "QEMU is not installed, or not in PATH as /nope: install",
+        ),
+        (["--arch=riscv", "--bochs=bochs"], "--bochs has no use: QEMU alone runs riscv"),
+        (["--arch=riscv", "--thorough"], "--thorough has no use: QEMU's monitor is asked about"),
         (["--arch=riscv", "linux-4"], "no layout is called 'linux-4'"),
         (["smallest", "--bochs=/nope"], "Bochs is not installed, or not in PATH as /nope: install"),
         (

@@ -9,7 +9,7 @@ import pytest
 from harness.inspect.symbols import symbols
 from harness.machine.errors import Misuse
 from harness.machine.plugin import BUILT_PLUGIN
-from harness.machine.stub import BUILT_STUB
+from harness.machine.x86.stub import BUILD
 
 LIST = """\
 ffffffff81000000 T _text
@@ -46,7 +46,7 @@ def test_an_address_has_the_name_of_its_function(
 
 
 def test_an_elf_file_says_where_functions_end() -> None:
-    found = symbols(BUILT_STUB)
+    found = symbols(BUILD.path)
     (begin, size, name), *_ = (one for one in found if one[1])
     assert found.name(begin) == name
     assert found.name(begin + size - 1) == f"{name}+{size - 1:#x}"

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from harness.machine.engines import why_absent
+from harness.machine.x86.engines import why_absent
 
 PROGRAM = os.environ.get("BOCHS", "bochs")
 

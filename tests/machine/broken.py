@@ -7,7 +7,8 @@ from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
-from harness.machine.stub import BUILT_STUB, StubImage
+from harness.machine.stub import StubImage
+from harness.machine.x86.stub import BUILD
 
 # 32-bit code without paging, as the stub's entry has it
 PRINT = b"\x66\xba\xf8\x03"  # mov $0x3f8, %dx
@@ -26,7 +27,7 @@ def says(text: bytes) -> bytes:
 
 def stub_that(code: bytes, directory: Path) -> StubImage:
     """The built stub with `code` at its entry."""
-    content = bytearray(BUILT_STUB.read_bytes())
+    content = bytearray(BUILD.path.read_bytes())
     elf = ELFFile(io.BytesIO(content))
     entry = elf["e_entry"]
     segment = next(
@@ -38,4 +39,4 @@ def stub_that(code: bytes, directory: Path) -> StubImage:
     content[offset : offset + len(code)] = code
     path = directory / "stub.elf"
     path.write_bytes(content)
-    return StubImage.load(path)
+    return StubImage.load(BUILD, path)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.machine.engines import why_absent, why_long_mode_only
 from harness.machine.ram import ARENA, MIB
-from harness.machine.registry import ENGINES
+from harness.machine.x86.engines import why_absent, why_long_mode_only
 from harness.machine.x86.guest import Guest
+from harness.machine.x86.registry import ENGINES
 from tests.machine.handmade import MODES, PAGE, HandMade, Mode
 
 RAM_BYTES = 96 * MIB

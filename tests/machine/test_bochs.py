@@ -17,13 +17,13 @@ from typing import NoReturn
 
 import pytest
 
-from harness.machine import bochs
-from harness.machine.bochs import BOCHS, Bochs, version_of
 from harness.machine.copied import CopiedMemory
 from harness.machine.errors import GuestLost, LaunchFailure, Misuse, ProtocolError
 from harness.machine.machine import Processor
 from harness.machine.patience import Clock
 from harness.machine.ram import ARENA, RAM_UNIT
+from harness.machine.x86 import bochs
+from harness.machine.x86.bochs import BOCHS, Bochs, version_of
 from harness.machine.x86.guest import Guest
 from tests.cli.commands import gone
 from tests.machine.bochs import PROGRAM, absent, needs_bochs

@@ -21,14 +21,14 @@ import numpy.typing as npt
 import pytest
 
 from harness.machine import qemu as qemu_module
-from harness.machine import registry
 from harness.machine.descriptors import MOST_SAID
-from harness.machine.engines import _brought_up, why_absent, why_not_started
 from harness.machine.errors import GuestLost, LaunchFailure, Misuse, ProtocolError
 from harness.machine.machine import bound_to
 from harness.machine.patience import Clock
 from harness.machine.qemu import control_monitor
 from harness.machine.ram import ARENA, RAM_UNIT
+from harness.machine.x86 import registry
+from harness.machine.x86.engines import _brought_up, why_absent, why_not_started
 from harness.machine.x86.guest import Guest
 from harness.machine.x86.qemu import TCG
 from tests.cli.commands import gone

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from harness.machine import engines, registry
-from harness.machine.engines import executor, kvm_module, present, reads_as_amd, why_absent
 from harness.machine.errors import Misuse
 from harness.machine.ram import MIB
-from harness.machine.registry import ENGINES
+from harness.machine.x86 import engines, registry
+from harness.machine.x86.engines import executor, kvm_module, present, reads_as_amd, why_absent
 from harness.machine.x86.guest import Guest, MachineInfo
 from harness.machine.x86.qemu import TCG
+from harness.machine.x86.registry import ENGINES
 
 
 def test_an_engine_that_does_not_exist_is_refused_with_the_names_of_those_that_do() -> None:
@@ -130,7 +130,7 @@ def test_kvm_executes_by_its_module_in_the_version_of_the_kernel(
 ) -> None:
     if reason := why_absent("kvm"):
         pytest.skip(reason)
-    monkeypatch.setattr("harness.machine.engines.kvm_module", lambda: module)
+    monkeypatch.setattr("harness.machine.x86.engines.kvm_module", lambda: module)
     monkeypatch.setattr(
         os, "uname", lambda: os.uname_result(("Linux", "host", "6.18.44-7-generic", "", "x86_64"))
     )

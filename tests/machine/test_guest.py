@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from harness.machine.bochs import OLDEST_BOCHS
-from harness.machine.engines import why_long_mode_only
 from harness.machine.errors import Misuse
 from harness.machine.machine import dotted
 from harness.machine.monitor import OLDEST_QEMU
+from harness.machine.x86.bochs import OLDEST_BOCHS
+from harness.machine.x86.engines import why_long_mode_only
 from harness.machine.x86.guest import Guest
 from tests.machine.conftest import RAM_BYTES
 from tests.machine.handmade import (

@@ -15,15 +15,16 @@ from elftools.elf.relocation import RelocationSection
 
 from harness.machine.errors import Misuse
 from harness.machine.ram import ARENA, ARENA_UNIT, JOB_ARENA, STUB, TABLE_ARENA
-from harness.machine.stub import BUILT_STUB, LARGEST_FILE, StubImage
+from harness.machine.stub import LARGEST_FILE, StubImage
+from harness.machine.x86.stub import BUILD
 
 PAGE = 4096
-WHOLE = BUILT_STUB.read_bytes() if BUILT_STUB.exists() else b""
+WHOLE = BUILD.path.read_bytes() if BUILD.path.exists() else b""
 
 
 @pytest.fixture(scope="module")
 def image() -> StubImage:
-    return StubImage.load()
+    return StubImage.load(BUILD)
 
 
 def test_the_layouts_are_those_of_c(image: StubImage) -> None:
@@ -85,7 +86,7 @@ def test_a_stub_is_moved_with_all_its_addresses(image: StubImage) -> None:
         assert getattr(moved, name).start == getattr(image, name).start + by
     assert (moved.batch, moved.machine_info) == (image.batch + by, image.machine_info + by)
     assert moved.moved(0).content == image.content != moved.content
-    read = StubImage.load(image.path)
+    read = StubImage.load(BUILD, image.path)
     assert read.content == image.content  # the file is as it was
     elf = ELFFile(io.BytesIO(moved.content))
     assert elf["e_entry"] in moved.text
@@ -130,12 +131,12 @@ def test_new_jobs_are_zero(image: StubImage) -> None:
 def load(content: bytes, directory: Path) -> StubImage:
     path = directory / "broken.elf"
     path.write_bytes(content)
-    return StubImage.load(path)
+    return StubImage.load(BUILD, path)
 
 
 def test_a_missing_file_is_told_how_to_build(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match=r"cannot be read .*make guest"):
-        StubImage.load(tmp_path / "none.elf")
+        StubImage.load(BUILD, tmp_path / "none.elf")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_a_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(LARGEST_FILE + 1)
     with pytest.raises(Misuse, match="is not a stub"):
-        StubImage.load(path)
+        StubImage.load(BUILD, path)
 
 
 def test_a_stub_that_was_built_before_the_protocol_changed_is_refused(
@@ -165,7 +166,7 @@ def test_a_stub_that_was_built_before_the_protocol_changed_is_refused(
 
 def test_another_program_is_refused() -> None:
     with pytest.raises(Misuse, match="is not a stub"):
-        StubImage.load(Path("/bin/true"))
+        StubImage.load(BUILD, Path("/bin/true"))
 
 
 @pytest.mark.parametrize("part", range(1, 40))

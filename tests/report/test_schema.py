@@ -25,7 +25,7 @@ from harness.inspect.lint import Severity
 from harness.inspect.select import KINDS
 from harness.machine.errors import MachineError
 from harness.machine.foreign import ForeignMonitor
-from harness.machine.registry import ENGINES
+from harness.machine.x86.registry import ENGINES
 from harness.paging.address import Virtual
 from harness.paging.x86.access import Reason, Vector
 from harness.paging.x86.cpu import Mode

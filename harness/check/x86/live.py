@@ -26,7 +26,7 @@ from harness.check.x86.quirks import KEPT_CODE, DenialQuirk, fault_quirks
 from harness.check.x86.second_reading import Reading, by_tables
 from harness.check.x86.verdicts import Seen, expected_text, judged, observed_text
 from harness.check.x86.window import Window, check_root, open_window
-from harness.machine.engines import executor
+from harness.machine.x86.engines import executor
 from harness.machine.x86.guest import Guest, State
 from harness.paging import bulk
 from harness.paging.address import Span

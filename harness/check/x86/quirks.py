@@ -641,7 +641,7 @@ def not_run_on(engine: str, version: Version, emulator: Version) -> tuple[str, .
     """Which of those that answer, what `executor` names and the emulator around it, were not yet
     run in these versions: a sentence each."""
     # Only those who ran a machine ask this; who reads tables need not wait for all of that.
-    from harness.machine.registry import ENGINES
+    from harness.machine.x86.registry import ENGINES
 
     asked = {"QEMU": (emulator, QEMU_RUNS)}
     if runs := {run for one in KNOWN.values() if one.engine == engine for run in one.runs}:

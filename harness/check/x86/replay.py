@@ -6,30 +6,24 @@ another machine and after the layout has changed.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from harness.check import written
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.layouts import parse
+from harness.check.replay import VERSION, write
 from harness.check.tables import TABLE_BYTES
-from harness.check.typed import Number, decode
+from harness.check.typed import Number
 from harness.check.validation import SpaceReport
 from harness.check.x86 import debugger
 from harness.check.x86.cases import KINDS
 from harness.check.x86.validate import build_in, compare_one, guest_for, lacking
 from harness.machine.errors import Misuse
 from harness.paging.x86.access import Access, Kind
-
-VERSION = 1
-"""Of the form of case files, of every kind. A file without one was written before there were any,
-and is read as of the first."""
 
 KIND = "layout"
 """What a case file says of itself: a question about a layout."""
@@ -42,10 +36,6 @@ ORACLES = (
     debugger.GVA2GPA,
     debugger.MEMSAVE,
 )
-
-
-class CaseError(ValueError):
-    """A file that holds no case: a sentence that says where and why."""
 
 
 @dataclass(frozen=True)
@@ -113,35 +103,6 @@ class Case:
         }
 
 
-LONGEST_NAME = 240
-"""Characters of a file's name, of which the first are left out where it has more."""
-
-
-def write(directory: Path, title: str, content: Mapping[str, Any]) -> Path:
-    """Writes a case of any kind to the file that its title names; OSError where that fails."""
-    name = re.sub(r"[^A-Za-z0-9]+", "-", title)
-    if len(name) > LONGEST_NAME:
-        name = name[-LONGEST_NAME:].partition("-")[2] or name[-LONGEST_NAME:]
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"{name}.json"
-    written.write(path, json.dumps({"version": VERSION, **content}, indent=2) + "\n")
-    return path
-
-
-class _Versioned(msgspec.Struct, frozen=True):
-    """A file of any version, of which no more is known than that."""
-
-    version: int = VERSION
-
-
-def check_version(text: bytes) -> None:
-    """ValueError where a file is of a version that is not read here."""
-    version = decode(text, _Versioned).version
-    if version != VERSION:
-        written_by = "a later pagetable wrote it, and " if version > VERSION else ""
-        raise ValueError(f"its version is {version}: {written_by}this one reads version {VERSION}")
-
-
 class SavedAccess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An access in a file; `implicit` is of cases of the matrix alone."""
 
@@ -188,14 +149,6 @@ class SavedCase(
         access = None if self.access is None else self.access.read(KINDS)
         values = {field.name: getattr(self, field.name) for field in fields(Case)}
         return Case(**{**values, "access": access})
-
-
-def content(path: Path) -> bytes:
-    """The text of a file that may hold a case; CaseError where it cannot be read."""
-    try:
-        return written.read(path)
-    except OSError as error:
-        raise CaseError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def replay(case: Case, *, program: str | None = None) -> Comparison:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.check import space
-from harness.machine.engines import reads_as_amd
+from harness.machine.x86.engines import reads_as_amd
 from harness.machine.x86.guest import Guest
 from harness.paging.x86.cpu import Cpu
 

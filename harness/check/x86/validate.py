@@ -21,10 +21,10 @@ from harness.check.x86.debugger import Debugger
 from harness.check.x86.layouts import Control, build
 from harness.check.x86.quirks import fault_quirks, not_run_on
 from harness.check.x86.window import Window, check_root, open_window
-from harness.machine.engines import executor, interprets, present, reads_as_amd
 from harness.machine.machine import Processor, dotted
-from harness.machine.registry import engine_named
+from harness.machine.x86.engines import executor, interprets, present, reads_as_amd
 from harness.machine.x86.guest import Guest, MachineInfo
+from harness.machine.x86.registry import engine_named
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.memory import BufferMemory, Memory, Words

@@ -23,8 +23,8 @@ from harness.check.x86.quirks import (
     FaultQuirk,
 )
 from harness.check.x86.second_reading import Reading
-from harness.machine.engines import executor
 from harness.machine.machine import dotted
+from harness.machine.x86.engines import executor
 from harness.machine.x86.guest import Guest
 from harness.paging.bulk import End
 from harness.paging.memory import Mask, Words

@@ -9,34 +9,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from harness.check.compare import Comparison
+from harness.check.compare import Answer, Comparison, Disagreement
+from harness.check.validation import SpaceReport
 from harness.check.x86 import replay
 from harness.check.x86.matrix import case as matrix_case
-from harness.check.x86.matrix.case import MatrixCase
+from harness.check.x86.matrix.case import MatrixCase, saved
 from harness.check.x86.matrix.rig import Rig, guest_of
 from harness.check.x86.replay import Case
-from harness.machine.engines import Present, present, why_not_started
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.machine import Processor
-from harness.machine.registry import ENGINES
+from harness.machine.x86.engines import Present, present, why_not_started
 from harness.machine.x86.guest import MachineInfo
+from harness.machine.x86.registry import ENGINES
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What one engine says of a case.
-
-    engine    its name
-    executor  who executed it, and in which version, as `bochs 3.0`; the engine where none did
-    agrees    whether that is what the rules say, or what a known quirk of it is; None where it
-              could not be asked
-    said      the answer, or why there is none, for people
-    """
-
-    engine: str
-    executor: str
-    agrees: bool | None
-    said: str
+__all__ = [
+    "Host",
+    "answer_of",
+    "ask_every",
+    "case_of",
+    "of_absent",
+    "on",
+    "replayed",
+    "saved",
+    "this_host",
+]
 
 
 @dataclass(frozen=True)
@@ -138,6 +134,16 @@ def _on(engine: str, info: MachineInfo, case: Case | MatrixCase) -> Case | Matri
         only = ENGINES[engine].processor(Processor()) is None
         return replace(case, engine=engine, model=case.model.on(info) if only else case.model)
     return replace(case, engine=engine)
+
+
+def on(case: Case | MatrixCase, engine: str) -> Case | MatrixCase:
+    """The same question, asked of another engine."""
+    return replace(case, engine=engine)
+
+
+def case_of(space: SpaceReport, found: Disagreement) -> Case:
+    """The case of a disagreement about a space."""
+    return Case.of(space, found)
 
 
 def replayed(case: Case | MatrixCase, program: str) -> Comparison:

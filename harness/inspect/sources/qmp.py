@@ -23,7 +23,6 @@ from harness.inspect.x86.doubt import doubt
 from harness.inspect.x86.frame import last_fault
 from harness.inspect.x86.likely import unshifted
 from harness.inspect.x86.processor import AC, cpu_with, tables_of, unseen_keys
-from harness.machine.engines import AMD_VENDORS
 from harness.machine.errors import ProtocolError
 from harness.machine.foreign import DEADLINE, ForeignMonitor, conversation
 from harness.machine.gdbstub import StubMonitor
@@ -31,6 +30,7 @@ from harness.machine.gdbstub import conversation as conversation_with_stub
 from harness.machine.monitor import registers_in, segments_in
 from harness.machine.patience import Clock
 from harness.machine.physical import ROM, PhysicalMemory, Reader, Region, regions, share
+from harness.machine.x86.engines import AMD_VENDORS
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.memory import Memory

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.check.compare import Comparison, Disagreement
+from harness.check.compare import Answer, Comparison, Disagreement
 from harness.check.x86.debugger import Debugger
 from harness.check.x86.quirks import not_run_on
 from harness.check.x86.validate import add_walks
-from harness.check.x86.witnesses import Answer
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import qmp
 from harness.inspect.sources.qmp import Connection

@@ -14,21 +14,22 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from harness.check.compare import Disagreement
+from harness.check.compare import Answer, Disagreement
 from harness.check.x86.quirks import not_run_on
 from harness.check.x86.validate import DEADLINE, compare_one, compare_space
 from harness.check.x86.window import spans, with_pdptes
-from harness.check.x86.witnesses import Answer, Host, answer_of, of_absent
+from harness.check.x86.witnesses import Host, answer_of, of_absent
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.x86.check import Checked
 from harness.inspect.x86.expect import Expectations, Unmet, places, unmet
-from harness.machine.engines import executor, reads_as_amd, why_long_mode_only
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.machine import Engine, Processor, dotted
 from harness.machine.ram import ARENA, ARENA_UNIT, DEVICES, LARGEST_RAM
-from harness.machine.registry import engine_named
 from harness.machine.stub import StubImage
+from harness.machine.x86.engines import executor, reads_as_amd, why_long_mode_only
 from harness.machine.x86.guest import Guest
+from harness.machine.x86.registry import engine_named
+from harness.machine.x86.stub import BUILD
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import End, Leaves
@@ -162,7 +163,7 @@ def _built(snapshot: Snapshot, engine: str, program: str | None) -> Iterator[_Bu
     machine = engine_named(engine)
     model = _processor(machine, cpu)
     base, size = _room(cpu, leaves, min(machine.largest_ram, _largest_window(snapshot, leaves)))
-    image = StubImage.load().moved(base)
+    image = StubImage.load(BUILD).moved(base)
     with Guest(
         engine, ram_bytes=size, cpu=model, program=program, image=image, deadline=DEADLINE
     ) as guest:

@@ -45,7 +45,7 @@ class Guest(StubGuest[State, MachineInfo]):
         program: str | None = None,
         deadline: float = 30.0,
     ) -> None:
-        image = StubImage.load(build=BUILD)
+        image = StubImage.load(BUILD)
         ram = partial(Ram, ram_bytes, base=RAM_BASE)
         super().__init__(TCG, ram, image, cpu=cpu, program=program, deadline=deadline)
 

@@ -30,6 +30,7 @@ OTHERS: Final = (
 """What a QEMU says that is for another architecture, or has no such processor."""
 
 BUILD: Final = Build(
+    called="arm64",
     path=Path(__file__).parents[1] / "stub-arm64.elf",
     machine=("EM_AARCH64", 64),
     base=RAM_BASE,
@@ -70,6 +71,8 @@ TCG: Final = Engine(
     name="tcg",
     maker="QEMU",
     program=PROGRAM,
+    package="qemu-system-arm",
+    environment="QEMU_ARM64",
     start=Arm64Qemu,
     processor=lambda wanted: None,
     largest_ram=LARGEST_RAM,

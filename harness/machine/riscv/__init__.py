@@ -4,4 +4,5 @@
 `guest`      the running stub, with the accesses that it can make
 `qemu`       QEMU as it runs the stub
 `registers`  what QEMU's monitor prints of a processor
+`engines`    the engines by name
 """

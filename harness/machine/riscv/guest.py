@@ -43,7 +43,7 @@ class Guest(StubGuest[State, MachineInfo]):
         program: str | None = None,
         deadline: float = 30.0,
     ) -> None:
-        image = StubImage.load(build=BUILDS[xlen])
+        image = StubImage.load(BUILDS[xlen])
         ram = partial(Ram, ram_bytes, base=RAM_BASE)
         super().__init__(TCG[xlen], ram, image, cpu=cpu, program=program, deadline=deadline)
 

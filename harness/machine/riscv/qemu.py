@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.machine.errors import LaunchFailure
-from harness.machine.machine import Engine, installed
+from harness.machine.machine import Engine
 from harness.machine.qemu import Qemu, known_to
 from harness.machine.ram import LARGEST_RAM, Ram
 from harness.machine.riscv.processor import RAM_BASE
@@ -23,6 +23,7 @@ OTHERS: Final = ("unsupported machine type", "unable to find CPU model", "-bios"
 
 BUILDS: Final[Mapping[int, Build]] = {
     xlen: Build(
+        called=f"RISC-V of {xlen} bits",
         path=Path(__file__).parents[1] / f"stub-riscv{xlen}.elf",
         machine=("EM_RISCV", xlen),
         base=RAM_BASE,
@@ -43,7 +44,7 @@ class RiscvQemu(Qemu):
     def __init__(
         self, xlen: int, program: str, engine: Engine, ram: Ram, image: StubImage, cpu: str | None
     ) -> None:
-        cpu = cpu or _most(program, xlen)
+        cpu = cpu or _most(engine.installed(program), xlen)
         self._meant = f"{program} is no QEMU for RISC-V of {xlen} bits that has the processor {cpu}"
         self._target = f"riscv{xlen}"
         machine = (*MACHINE, "-cpu", cpu)
@@ -73,7 +74,7 @@ def program_for(xlen: int, given: str | None) -> str:
 def _most(program: str, xlen: int) -> str:
     """The processor with the most extensions that a QEMU has: not every version has a `max`."""
     with contextlib.suppress(TimeoutError):
-        if "max" in known_to(installed(program), "-cpu"):
+        if "max" in known_to(program, "-cpu"):
             return "max"
     return "rv64,svnapot=on,svpbmt=on" if xlen == 64 else "rv32"
 
@@ -83,6 +84,8 @@ def _tcg(xlen: int) -> Engine:
         name="tcg",
         maker="QEMU",
         program=program_for(xlen, None),
+        package="qemu-system-misc, since Debian 13 qemu-system-riscv",
+        environment="QEMU_RISCV",
         start=partial(RiscvQemu, xlen),
         processor=lambda wanted: None,
         largest_ram=LARGEST_RAM,

@@ -12,7 +12,6 @@ from harness.machine.errors import Misuse
 from harness.machine.guest import StubGuest, refuse
 from harness.machine.machine import Ability
 from harness.machine.ram import HIGH, MIB, Ram, beside
-from harness.machine.registry import engine_named
 from harness.machine.stub import StubImage
 from harness.machine.x86.processor import (
     CR4_CET,
@@ -25,6 +24,8 @@ from harness.machine.x86.processor import (
     check_change,
     check_state,
 )
+from harness.machine.x86.registry import engine_named
+from harness.machine.x86.stub import BUILD
 
 __all__ = ["FEATURES", "Guest", "MachineInfo", "Mode", "State"]
 
@@ -52,7 +53,7 @@ class Guest(StubGuest[State, MachineInfo]):
         deadline: float = 30.0,
     ) -> None:
         executes = engine_named(engine)
-        image = image or StubImage.load()
+        image = image or StubImage.load(BUILD)
         if ram_bytes > executes.largest_ram or (high_bytes and not executes.high):
             raise Misuse(
                 f"{ram_bytes + high_bytes} bytes of RAM: a guest of {executes.maker} has at most"

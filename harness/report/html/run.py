@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.check.compare import Disagreement
-from harness.check.quirk import Quirk
-from harness.check.x86.matrix.case import disagreement
-from harness.check.x86.quirks import KNOWN
+from harness.check.quirk import Quirk, known_of
 from harness.report import matrix, terminal
 from harness.report.files import versions
 from harness.report.html.page import page
@@ -53,7 +51,7 @@ def run_page(run: Run) -> str:
         failure=run.failure,
         versions=versions(),
         oracles=terminal.by_oracle(run),
-        quirks=_known(run.count("quirks"), run.known),
+        quirks=_known(run.count("quirks"), known_of(run.arch)),
         skipped=terminal.skipped_lines(run),
         told=told,
         walk_rows=walk_rows,
@@ -63,7 +61,7 @@ def run_page(run: Run) -> str:
 def matrix_page(result: Result) -> str:
     """The page of a run of the matrix: a row a mode and outcome, and what stands out."""
     report = result.report
-    told = [Told(case.values, disagreement(case), path) for case, path in result.cases]
+    told = [Told(case.values, case.disagreement, path) for case, path in result.cases]
     return page(
         "matrix.html",
         title=f"matrix: {matrix.verdict(result)}",
@@ -76,7 +74,7 @@ def matrix_page(result: Result) -> str:
         failure=result.failure,
         versions=versions(),
         rows=matrix.outcomes(report),
-        quirks=_known(report.comparison.quirks, KNOWN),
+        quirks=_known(report.comparison.quirks, known_of(result.plan.arch)),
         told=told,
         walk_rows=walk_rows,
     )

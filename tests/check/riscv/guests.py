@@ -7,9 +7,11 @@ from functools import cache
 
 import pytest
 
+from harness.check.matrix import Report
 from harness.check.riscv.matrix.families import Family, families
 from harness.check.riscv.matrix.hart import Hart
-from harness.check.riscv.matrix.run import Plan, Report, Work, plan, run, tried_on
+from harness.check.riscv.matrix.run import Plan, Work, run, tried_on
+from harness.check.riscv.matrix.run import planned as plan_of
 from harness.machine.riscv.guest import Guest
 from tests.machine.riscv.present import QEMU, program, why_absent
 
@@ -26,7 +28,7 @@ def planned(mode: str) -> Plan:
     """The quick preset in a mode."""
     if reason := why_absent(32 if mode == "sv32" else 64):
         pytest.skip(reason)
-    return plan("quick", [mode], QEMU)
+    return plan_of("quick", [mode], "tcg", QEMU)
 
 
 def sampled(of: Plan, step: int) -> Plan:
@@ -38,7 +40,7 @@ def sampled(of: Plan, step: int) -> Plan:
 def tried(of: Plan) -> Report:
     """What came of all of it."""
     total = Report()
-    for part in run(of):
+    for part in run(of, program=QEMU):
         total.add(part)
     return total
 

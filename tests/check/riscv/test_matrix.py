@@ -14,7 +14,8 @@ from harness.check.quirk import expected_of
 from harness.check.riscv import quirks
 from harness.check.riscv.matrix import judged
 from harness.check.riscv.matrix.hart import MODES
-from harness.check.riscv.matrix.run import Plan, plan
+from harness.check.riscv.matrix.run import Plan
+from harness.check.riscv.matrix.run import planned as plan
 from harness.machine.errors import Misuse
 from harness.machine.riscv.guest import Guest
 from harness.paging.address import signed_halves
@@ -55,8 +56,8 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 @pytest.mark.parametrize("mode", MODES)
 def test_accesses_come_to_what_the_rules_say(mode: str) -> None:
     report = tried(sampled(planned(mode), 31))
-    assert report.findings == [] and report.disagreed.total() == 0
-    assert report.compared > 1000 and not report.news
+    assert report.failures == [] and report.disagreed.total() == 0
+    assert report.comparison.compared > 1000 and not report.comparison.news
     shown = {reason for _, reason in report.by_rule}
     missing = {Reason.NOT_ACCESSED, Reason.NOT_DIRTY} if not _faults_on_marks() else set()
     missing |= {Reason.NOT_CANONICAL} if mode == "sv32" else set()
@@ -70,7 +71,7 @@ def _faults_on_marks() -> bool:
 def test_every_quirk_of_the_version_shows(version: tuple[int, ...]) -> None:
     shown = set[str]()
     for mode in ("sv32", "sv39"):
-        shown |= set(tried(sampled(planned(mode), 7)).quirks)
+        shown |= set(tried(sampled(planned(mode), 7)).comparison.quirks)
     assert shown == {one.name for one in quirks.judged_of("tcg", version)}
 
 
@@ -228,7 +229,7 @@ FAULTS: dict[str, tuple[tuple[int, int], Plant]] = {
 
 
 def test_without_a_fault_nothing_is_found(running: Guest, few: Plan) -> None:
-    assert tried_in(running, few).findings == []
+    assert tried_in(running, few).failures == []
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -270,9 +271,9 @@ def test_a_quirk_that_is_gone_is_news_and_no_disagreement(
     for mode in ("sv32", "sv39"):
         few = sampled(planned(mode), 17)
         report = tried(few)
-        assert report.findings == [] and report.disagreed.total() == 0
-        assert report.compared == len(few)
-        news |= set(report.news)
+        assert report.failures == [] and report.disagreed.total() == 0
+        assert report.comparison.compared == len(few)
+        news |= set(report.comparison.news)
     assert news >= {f"{name} did not show" for name in gone}
 
 
@@ -280,6 +281,6 @@ def test_what_cannot_be_tried_is_one_sentence() -> None:
     if reason := why_absent(64):
         pytest.skip(reason)
     with pytest.raises(Misuse, match="there is no axis 'nothing'"):
-        plan("quick", ["sv39"], QEMU, "nothing=1")
+        plan("quick", ["sv39"], "tcg", QEMU, "nothing=1")
     with pytest.raises(Misuse, match="no case satisfies 'level=2 and family=span'"):
-        plan("quick", ["sv39"], QEMU, "level=2 and family=span")
+        plan("quick", ["sv39"], "tcg", QEMU, "level=2 and family=span")

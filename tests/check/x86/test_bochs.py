@@ -11,15 +11,15 @@ import pytest
 from pytest import MonkeyPatch
 
 from harness.check.layouts import find, load
+from harness.check.matrix import Report
 from harness.check.x86 import quirks
 from harness.check.x86.matrix import chain
 from harness.check.x86.matrix import run as matrix
 from harness.check.x86.matrix.families import KEY_0_NO_WRITE
-from harness.check.x86.matrix.run import Report
 from harness.check.x86.matrix.stage import MODES
 from harness.check.x86.validate import validate
-from harness.machine.engines import executor
 from harness.machine.ram import ARENA, RAM_UNIT
+from harness.machine.x86.engines import executor
 from harness.machine.x86.guest import Guest
 from harness.paging.x86 import load as loading
 from harness.paging.x86.access import Fault, Reason, Vector

@@ -13,9 +13,9 @@ from harness.check.x86.matrix.stage import WINDOW_SLOT, Control, Model
 from harness.check.x86.matrix.warm import sequences
 from harness.check.x86.window import Window
 from harness.machine.ram import ARENA, LARGEST_RAM
-from harness.machine.registry import ENGINES, engine_named
 from harness.machine.x86.guest import State
 from harness.machine.x86.processor import FEATURES, MachineInfo
+from harness.machine.x86.registry import ENGINES, engine_named
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory
 from harness.paging.table import Table

@@ -13,16 +13,17 @@ import pytest
 from pytest import MonkeyPatch
 
 from harness.check.layouts import find, parse
+from harness.check.matrix import Report
 from harness.check.x86 import quirks
 from harness.check.x86.matrix import run as matrix
 from harness.check.x86.matrix.chain import Answers
 from harness.check.x86.matrix.rig import Rig, guest_of
-from harness.check.x86.matrix.run import Report, Work
+from harness.check.x86.matrix.run import Work
 from harness.check.x86.matrix.stage import Model
 from harness.check.x86.second_reading import Reading
 from harness.check.x86.validate import validate
-from harness.machine.bochs import BOCHS
-from harness.machine.engines import executor, present
+from harness.machine.x86.bochs import BOCHS
+from harness.machine.x86.engines import executor, present
 from harness.machine.x86.guest import Guest
 from harness.paging.memory import Mask
 from harness.paging.x86 import access as scalar

@@ -11,8 +11,8 @@ from harness.check import changes
 from harness.check.changes import NOTHING, RAM_BYTES, Change
 from harness.check.x86.changes import CHANGES, execute, keyed
 from harness.check.x86.space import GuestSpace
-from harness.machine.registry import ENGINES
 from harness.machine.x86.guest import Guest
+from harness.machine.x86.registry import ENGINES
 from harness.paging.x86.formats import long_mode
 from harness.pytest_plugin import SKIPPED
 

@@ -16,19 +16,20 @@ import pytest
 from pytest import MonkeyPatch
 from typer.testing import CliRunner
 
+from harness.check.matrix import Report
 from harness.check.quirk import Version
+from harness.check.replay import CaseError
 from harness.check.x86 import quirks, verdicts
 from harness.check.x86.matrix import case as matrix_case
 from harness.check.x86.matrix import families as declared
 from harness.check.x86.matrix import rig
 from harness.check.x86.matrix import run as matrix
 from harness.check.x86.matrix.case import AskedAccess, MatrixCase
-from harness.check.x86.matrix.run import Plan, Report
+from harness.check.x86.matrix.run import Plan
 from harness.check.x86.matrix.stage import MODES, Control, Model
-from harness.check.x86.replay import CaseError
 from harness.cli import application
-from harness.machine.engines import executor, why_absent
 from harness.machine.errors import GuestLost, Misuse
+from harness.machine.x86.engines import executor, why_absent
 from harness.machine.x86.guest import FEATURES, Guest, MachineInfo
 from harness.paging.x86 import bulk as x86
 from harness.paging.x86.access import Access, Kind, Reason
@@ -352,7 +353,8 @@ def test_a_failure_of_any_kind_is_replayed_from_its_file(
         all_denied = replace_reason(Reason.NOT_PRESENT)
         patch.setattr(rig, "judge", all_denied)
         report = tried(Plan("tcg", plan.work[:1], Counter(), Counter()), 1)
-    failure = report.failures[0]
+    (failure,) = report.failures[:1]
+    assert isinstance(failure, MatrixCase)
     assert matrix_case.saved(failure.save(tmp_path)) == failure
     comparison = matrix_case.replay(failure, program=QEMU)
     assert (comparison.compared, comparison.disagreed) == (1, 0)
@@ -372,7 +374,8 @@ def test_a_change_of_la57_that_is_refused_is_replayed_from_its_file(
         all_loaded()(patch)
         report = tried(plan, 1)
     assert report.comparison.disagreed == len(plan)
-    failure = report.failures[0]
+    (failure,) = report.failures[:1]
+    assert isinstance(failure, MatrixCase)
     assert failure.observed.startswith("#GP(0x0)")
     saved = matrix_case.saved(failure.save(tmp_path))
     assert saved == failure
@@ -400,6 +403,7 @@ def test_a_sequence_is_replayed_as_a_whole_from_its_file(
         plant(patch)
         report = tried(Plan("tcg", plan.work[:1], Counter(), Counter()), 1)
         failure = report.failures[-1]
+        assert isinstance(failure, MatrixCase)
         saved = matrix_case.saved(failure.save(tmp_path))
         assert saved == failure
         assert saved.values.endswith(f" step={len(saved.steps)}")
@@ -486,7 +490,9 @@ def failure() -> MatrixCase:
         patch.setattr(rig, "judge", without_smep)
         report = tried(plan, 1)
     assert report.comparison.disagreed > 0
-    return report.failures[0]
+    (failure,) = report.failures[:1]
+    assert isinstance(failure, MatrixCase)
+    return failure
 
 
 @pytest.mark.hw

@@ -19,8 +19,8 @@ from pytest import MonkeyPatch
 from harness.check.x86.matrix import run as matrix
 from harness.check.x86.matrix.rig import Rig, guest_of
 from harness.check.x86.matrix.stage import MODES, Model
-from harness.machine.engines import why_absent
 from harness.machine.machine import Processor
+from harness.machine.x86.engines import why_absent
 from harness.machine.x86.guest import Guest
 from harness.paging.bulk import End
 from harness.paging.x86.access import Kind, Reason, Vector

@@ -12,9 +12,9 @@ from pytest import MonkeyPatch
 from harness.check.x86.matrix import run as matrix
 from harness.check.x86.matrix.rig import Rig, guest_of
 from harness.check.x86.matrix.stage import MODES, Model
-from harness.machine.engines import executor
 from harness.machine.errors import Misuse
 from harness.machine.machine import Processor
+from harness.machine.x86.engines import executor
 from tests.check.x86.test_matrix_faults import FAULTS, ON_KVM, ON_OTHERS, PLACES, Bench, disagrees
 from tests.check.x86.test_quirk_plants import PLANTS
 from tests.machine.bochs import PROGRAM, needs_bochs

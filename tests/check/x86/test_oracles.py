@@ -24,9 +24,9 @@ from harness.check.x86.debugger import (
     Debugger,
 )
 from harness.check.x86.quirks import DEBUG_WALKER
-from harness.machine.engines import why_absent
 from harness.machine.monitor import Monitor
 from harness.machine.physical import PhysicalMemory
+from harness.machine.x86.engines import why_absent
 from harness.machine.x86.guest import Guest
 from harness.paging import bulk
 from harness.paging.bulk import End, Leaves

@@ -13,7 +13,7 @@ import pytest
 from harness.check import layouts
 from harness.check.x86 import validate
 from harness.check.x86.window import Window
-from harness.machine.engines import why_absent
+from harness.machine.x86.engines import why_absent
 from harness.machine.x86.guest import Guest
 from harness.paging import bulk
 from harness.paging.bulk import End, Walks

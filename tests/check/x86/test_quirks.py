@@ -42,8 +42,8 @@ from harness.check.x86.quirks import (
 from harness.check.x86.second_reading import NO_LAPSE, Lapse, Reading, by_tables
 from harness.check.x86.validate import validate
 from harness.check.x86.window import open_window
-from harness.machine.engines import executor, why_absent
 from harness.machine.ram import ARENA, MIB, TABLE_ARENA
+from harness.machine.x86.engines import executor, why_absent
 from harness.machine.x86.guest import Guest
 from harness.paging.address import Span, Virtual
 from harness.paging.memory import BufferMemory

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from harness.check.replay import CaseError
 from harness.check.x86.matrix.case import MatrixCase, saved
 from harness.check.x86.matrix.stage import WINDOW_KEY, Control
-from harness.check.x86.replay import CaseError
 from harness.machine.ram import TABLE_ARENA
 from harness.paging.x86.access import Access, Kind
 from tests.cli.commands import run

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from pytest import MonkeyPatch
 
+from harness.check.matrix import Report
 from harness.check.x86 import quirks
 from harness.check.x86.matrix import chain
 from harness.check.x86.matrix import run as matrix
 from harness.check.x86.matrix.rig import Rig, guest_of
-from harness.check.x86.matrix.run import Report, Work
+from harness.check.x86.matrix.run import Work
 from harness.check.x86.matrix.stage import MODES, Model
-from harness.machine.engines import executor
+from harness.machine.x86.engines import executor
 from harness.machine.x86.guest import Guest
 from harness.paging.bulk import Walks
 from harness.paging.memory import Mask

@@ -25,8 +25,8 @@ from harness.check.x86.validate import (
     lacking,
     validate,
 )
-from harness.machine.registry import ENGINES
 from harness.machine.x86.guest import FEATURES, Guest, MachineInfo
+from harness.machine.x86.registry import ENGINES
 from harness.paging import bulk
 from harness.paging.address import Physical
 from harness.paging.bulk import End, Walks

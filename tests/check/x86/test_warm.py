@@ -19,7 +19,7 @@ from harness.check.x86.matrix.run import Plan
 from harness.check.x86.matrix.stage import MODES, Change, Control, Model
 from harness.check.x86.matrix.warm import KEY_NOT_KEPT, PVM_KEEPS_XD, sequences
 from harness.check.x86.quirks import PVM_KEEPS_XD_PAGE, known_of
-from harness.machine.engines import executor, why_absent
+from harness.machine.x86.engines import executor, why_absent
 from harness.machine.x86.guest import Guest
 from harness.paging.x86.access import Kind
 from harness.paging.x86.bulk import ALLOWED

@@ -12,6 +12,7 @@ from harness.check.x86.window import check_root, new_root, open_window
 from harness.machine.errors import Misuse
 from harness.machine.ram import ARENA, TABLE_ARENA, beside
 from harness.machine.stub import StubImage
+from harness.machine.x86.stub import BUILD
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.memory import BufferMemory
@@ -140,7 +141,7 @@ def test_a_hole_in_a_table_that_is_one_of_a_higher_level_too_is_none(bench: Benc
 
 def test_no_entry_of_the_window_changes_while_the_guest_runs_there(bench: Bench) -> None:
     """Through a self-map they are pages' entries, in which A would be set by nobody's access."""
-    window = open_window(bench.memory, bench.cpu, StubImage.load(), bench.allocator)
+    window = open_window(bench.memory, bench.cpu, StubImage.load(BUILD), bench.allocator)
     root = root_for(bench.cpu, Virtual(window.span.first))
     assert root is not None
     for step in walk(bench.memory, root, Virtual(window.span.first + ARENA.start)).steps:
@@ -160,7 +161,7 @@ def test_the_window_maps_all_ram_and_only_inside_its_span(bench: Bench) -> None:
     bench.page(0x7000)
     before = bulk.leaves(bench.memory, bench.cpu.roots).virtual.tolist()
     tables = TableAllocator(bench.memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
-    image = StubImage.load()
+    image = StubImage.load(BUILD)
     window = open_window(bench.memory, bench.cpu, image, tables)
     after = bulk.leaves(bench.memory, bench.cpu.roots)
     assert [one for one in after.virtual.tolist() if one not in window.span] == before
@@ -183,7 +184,7 @@ def test_the_window_has_small_pages_where_they_are_asked_for(
     bench: Bench, small: bool, levels: set[int]
 ) -> None:
     tables = TableAllocator(bench.memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
-    image = StubImage.load()
+    image = StubImage.load(BUILD)
     window = open_window(bench.memory, bench.cpu, image, tables, in_small_pages=small)
     leaves = bulk.leaves(bench.memory, bench.cpu.roots)
     assert set(leaves.level.tolist()) == levels
@@ -194,7 +195,7 @@ def test_the_window_has_small_pages_where_they_are_asked_for(
 
 def test_only_the_user_code_of_the_stub_is_the_users(bench: Bench) -> None:
     tables = TableAllocator(bench.memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
-    image = StubImage.load()
+    image = StubImage.load(BUILD)
     window = open_window(bench.memory, bench.cpu, image, tables)
     leaves = bulk.leaves(bench.memory, bench.cpu.roots)
     user = leaves.physical[(leaves.granted & np.uint64(formats.US)) != 0]
@@ -212,7 +213,7 @@ def test_with_lass_the_stub_is_in_both_halves(bench: Bench) -> None:
     bench.page(0x7000)
     before = bulk.leaves(bench.memory, cpu.roots).virtual.tolist()
     tables = TableAllocator(bench.memory, Span(TABLE_ARENA.start, TABLE_ARENA.stop - 1))
-    image = StubImage.load()
+    image = StubImage.load(BUILD)
     window = open_window(bench.memory, cpu, image, tables)
     upper, lower = window.spans
     assert (upper.first >> 63, lower.first >> 63) == (1, 0)
@@ -240,7 +241,7 @@ def test_with_lass_a_space_without_a_hole_in_either_half_is_refused(bench: Bench
         for slot in slots:
             bench.memory.store(slot.address, 8, formats.P)  # a pointer to frame 0, for no user
         with pytest.raises(SpaceError, match="no hole"):
-            open_window(bench.memory, cpu, StubImage.load(), tables)
+            open_window(bench.memory, cpu, StubImage.load(BUILD), tables)
         for slot, raw in zip(slots, held, strict=True):
             bench.memory.store(slot.address, 8, raw or 0)
 
@@ -256,7 +257,7 @@ class Legacy:
         self.allocator = TableAllocator(self.memory, Span(4 << 20, (8 << 20) - 1))
         usual = Cpu.in_mode(mode, 0, cr4=0)
         self.cpu = new_root(self.memory, usual, self.allocator)
-        self.image = StubImage.load()
+        self.image = StubImage.load(BUILD)
 
     def physical(self, address: int) -> int | None:
         root = root_for(self.cpu, Virtual(address))

@@ -15,18 +15,19 @@ from typing import Any
 import pytest
 from pytest import MonkeyPatch
 
+from harness.check.compare import Answer
+from harness.check.matrix import Report
 from harness.check.x86 import witnesses
 from harness.check.x86.matrix import run as matrix
 from harness.check.x86.matrix.case import MatrixCase
 from harness.check.x86.matrix.rig import guest_of
-from harness.check.x86.matrix.run import Report
 from harness.check.x86.matrix.stage import Model
-from harness.check.x86.witnesses import Answer, Host, ask_every, this_host
+from harness.check.x86.witnesses import Host, ask_every, this_host
 from harness.cli.matrix import planned
-from harness.machine.engines import called, executor
 from harness.machine.errors import MachineError
-from harness.machine.registry import ENGINES
+from harness.machine.x86.engines import called, executor
 from harness.machine.x86.guest import Guest
+from harness.machine.x86.registry import ENGINES
 from tests.check.x86.plants import W_ERROR, error_bits
 from tests.cli.commands import run
 
@@ -52,7 +53,9 @@ def case() -> MatrixCase:
             report.add(part)
     assert report.executor == who
     assert sum(report.disagreed.values()) == report.comparison.disagreed > 0
-    return report.failures[0]
+    (failure,) = report.failures[:1]
+    assert isinstance(failure, MatrixCase)
+    return failure
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +189,7 @@ def test_a_result_is_kept_and_printed_where_not_every_engine_can_be_asked(
         yield 0, Answer("tcg", "tcg 7.2", True, "as expected")
         raise error
 
-    def few(preset: str, mode: str, engine: str, program: str, _: object) -> object:
+    def few(preset: str, mode: str, engine: str, program: str, *_: object) -> object:
         return planned(preset, mode, engine, program, WHERE)
 
     error_bits(cleared=W_ERROR)(monkeypatch)

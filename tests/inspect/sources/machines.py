@@ -16,12 +16,22 @@ from typing import Any
 from harness.machine.machine import bound_to
 from harness.machine.patience import Clock
 from harness.machine.stub import StubImage
+from harness.machine.x86.stub import BUILD
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
 RAM = 64 << 20
 STUB = (
     *("-machine", "microvm,pic=on,pit=off,rtc=off,acpi=off,auto-kernel-cmdline=off"),
-    *("-cpu", "max", "-m", f"{RAM >> 20}M", "-smp", "2", "-kernel", str(StubImage.load().path)),
+    *(
+        "-cpu",
+        "max",
+        "-m",
+        f"{RAM >> 20}M",
+        "-smp",
+        "2",
+        "-kernel",
+        str(StubImage.load(BUILD).path),
+    ),
     *("-serial", "null"),  # without one the stub reads what is not there, and never sleeps
 )
 """A guest in long mode, with tables of its own, that runs until it is ended."""

@@ -13,8 +13,9 @@ from playwright.sync_api import Browser
 
 from harness.check import layouts
 from harness.check.compare import Comparison, Disagreement
+from harness.check.matrix import Report
 from harness.check.validation import SpaceReport
-from harness.check.x86.matrix.run import Plan, Report
+from harness.check.x86.matrix.run import Plan
 from harness.check.x86.quirks import RESERVED_WITHOUT_PRESENT
 from harness.inspect import ranges
 from harness.inspect.snapshot import Snapshot

@@ -25,7 +25,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from harness.check.product import Axis, Product, Rule, Values
+from harness.check.matrix import Declared
+from harness.check.product import Axis, Product, Rule, Value
 from harness.check.riscv.matrix.chain import ACCESSES, NOWHERE, REGION, Chain, Lanes
 from harness.check.riscv.matrix.hart import Control, Hart
 from harness.paging.bulk import Bytes, Counts
@@ -60,7 +61,7 @@ _RULES: Final = (
 
 
 @dataclass(frozen=True)
-class Family:
+class Family(Declared):
     """Cases of one hart that vary the same things.
 
     level     of the entry that varies
@@ -77,21 +78,9 @@ class Family:
     change: Callable[[Family, Chain, Chosen, Lanes], None]
 
     @cached_property
-    def fixed(self) -> dict[str, str | int]:
+    def fixed(self) -> dict[str, Value]:
         """What all cases have in common."""
         return {"family": self.name, **self.hart.values(), "level": self.level}
-
-    def grid(self, control: Control) -> Values:
-        """The values of every axis under a control state, to select by."""
-        common = {**self.fixed, **control.values()}
-        return {**{name: np.array(value) for name, value in common.items()}, **self.product.grid}
-
-    @property
-    def axes(self) -> Values:
-        """The values of every axis under all control states, which do not broadcast."""
-        states = [control.values() for control in self.controls]
-        varied = {name: np.array([state[name] for state in states]) for name in states[0]}
-        return {**self.grid(self.controls[0]), **varied}
 
     def case(self, control: Control, number: int) -> str:
         """A case for people, value by value."""

@@ -8,18 +8,21 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import groupby
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.check import where
-from harness.check.compare import EXAMPLES
+from harness.check import matrix, where
+from harness.check.compare import EXAMPLES, PROBE, Disagreement
+from harness.check.matrix import Report
 from harness.check.riscv.matrix.chain import Chain, Lanes
-from harness.check.riscv.matrix.families import Family, families, lanes, reserved_alone
-from harness.check.riscv.matrix.hart import Control, Hart
+from harness.check.riscv.matrix.families import PRESETS, Family, families, lanes, reserved_alone
+from harness.check.riscv.matrix.hart import MODES, Control, Hart
 from harness.check.riscv.matrix.judged import Expected, RiscvQuirk, expected
 from harness.check.riscv.matrix.verdicts import agreeing, expected_text, jobs_of, observed_text
 from harness.check.riscv.quirks import judged_of, not_run_on
@@ -32,9 +35,20 @@ from harness.machine.riscv.processor import MachineInfo
 from harness.machine.riscv.qemu import program_for
 from harness.paging.bulk import Counts
 from harness.paging.memory import Mask
-from harness.paging.riscv.access import Reason
 from harness.paging.riscv.bulk import REASONS
 from harness.paging.riscv.cpu import Cpu, Mode
+
+__all__ = ["MODES", "PRESETS", "Plan", "Work", "planned", "run", "tried_on"]
+
+USUAL_MODE: Final = "sv39"
+
+UNSEEN: Final[Mapping[str, str]] = {
+    'What SFENCE.VMA leaves of translations, by address and by ASID ("Supervisor Memory-Management'
+    ' Fence Instruction")': "Each access comes after an SFENCE.VMA of everything.",
+    "Two stages of translation (hypervisor extension)": "No guest is entered in VS-mode.",
+    'Physical memory protection ("Physical Memory Protection")': "The stub permits everything to"
+    " S-mode and U-mode.",
+}
 
 EXAMPLE = "level=1 and access in (read, amo)"
 """Of a condition on cases."""
@@ -63,22 +77,7 @@ class Work:
         return len(self.numbers)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is to be tried.
-
-    skipped   why not more, by the reason, with the number of accesses or 0 where that is unknown
-    left_out  the accesses that a rule leaves out of a product, by the rule's reason
-    programs  the QEMU that executes it, by the width of registers
-    """
-
-    work: tuple[Work, ...]
-    skipped: Counter[str]
-    left_out: Counter[str]
-    programs: dict[int, str]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.work))
+Plan = matrix.Plan[Work]
 
 
 @dataclass(frozen=True)
@@ -92,63 +91,40 @@ class Finding:
     expected: str
     observed: str
 
+    @property
+    def disagreement(self) -> Disagreement:
+        """The same as people are shown it."""
+        return Disagreement(PROBE, self.address, None, False, self.expected, self.observed)
 
-@dataclass
-class Report:
-    """What came of trying cases.
-
-    qemu       the version of the QEMU that executed them
-    not_run_on  who executed them in a version that was not yet run, a sentence each
-    compared   accesses
-    findings   the first disagreements in full
-    quirks     how often each known departure showed, by its name
-    news       accesses that follow a rule from which a quirk says they depart, by a sentence
-    masked     what was left out of comparisons by name, with the number of accesses
-    by_rule    accesses by mode and by the reason of the outcome, None where they are allowed
-    departed   those of them that came to something else, as a known quirk has it
-    disagreed  those that came to something else without one
-    """
-
-    qemu: str = ""
-    not_run_on: tuple[str, ...] = ()
-    compared: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    quirks: Counter[str] = field(default_factory=Counter)
-    news: Counter[str] = field(default_factory=Counter)
-    masked: Counter[str] = field(default_factory=Counter)
-    by_rule: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
-    departed: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
-    disagreed: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
-
-    def add(self, part: Report) -> None:
-        """Takes the report of other cases in."""
-        self.qemu = part.qemu or self.qemu
-        self.not_run_on = part.not_run_on or self.not_run_on
-        self.compared += part.compared
-        self.findings += part.findings[: EXAMPLES - len(self.findings)]
-        for name in ("quirks", "news", "masked", "by_rule", "departed", "disagreed"):
-            getattr(self, name).update(getattr(part, name))
+    def save(self, directory: Path) -> None:
+        """There are no files from which cases of RISC-V are replayed."""
 
 
 # ---- what is to be tried ----
 
 
-def plan(
-    preset: str, modes: Iterable[str], program: str | None = None, expression: str | None = None
+def planned(
+    preset: str,
+    modes: Iterable[str],
+    engine: str,
+    program: str | None = None,
+    expression: str | None = None,
 ) -> Plan:
     """What a preset tries in some modes, as far as an expression selects it and the harts that QEMU
     has can be so.
 
+    engine   there is but one
+    program  a QEMU for 64 bits, beside which lies that for 32; the usual ones unless given
+
     Raises Misuse for an expression that is none or selects nothing, and where there is no QEMU.
     """
-    chosen, some = Plan((), Counter(), Counter(), {}), list[Family]()
+    chosen, some = Plan(engine, (), Counter(), Counter(), arch="riscv"), list[Family]()
     for mode in modes:
         xlen = Mode(mode).xlen
         name = program_for(xlen, program)
         if shutil.which(name) is None:
             chosen.skipped[f"mode {mode}: there is no {name} in PATH"] += 0
             continue
-        chosen.programs[xlen] = name
         usual = _hart(mode, "", name)
         some += families(preset, usual)
         if mode == "sv39" or (preset == "full" and xlen == 64):
@@ -165,7 +141,7 @@ def plan(
     if not work:
         reasons = "; ".join([*chosen.skipped, *+chosen.left_out])
         raise Misuse(f"no case satisfies {expression!r}" + (f" here: {reasons}" if reasons else ""))
-    return Plan(work, chosen.skipped, +chosen.left_out, chosen.programs)
+    return replace(chosen, work=work, left_out=+chosen.left_out)
 
 
 @cache
@@ -203,19 +179,21 @@ def _select(family: Family, condition: Condition | None, into: Plan) -> Iterator
 # ---- trying it ----
 
 
-def run(plan: Plan, *, jobs: int = 1) -> Generator[Report, None, None]:
+def run(plan: Plan, *, jobs: int = 1, program: str | None = None) -> Generator[Report, None, None]:
     """Tries all cases, on `jobs` guests side by side: a report of each batch as it is judged.
+
+    program  as in `planned`
 
     Raises MachineError for guests that cannot be had or are lost.  Guests that still run when the
     iterator is closed are ended.
     """
     if jobs == 1:
-        return _tried(plan.work, plan.programs)
+        return _tried(plan.work, program)
     return answers(
         [
             Task(
                 f"guest {share + 1} of {jobs}",
-                partial(_tried, plan.work[share::jobs], plan.programs),
+                partial(_tried, plan.work[share::jobs], program),
             )
             for share in range(jobs)
         ],
@@ -223,14 +201,14 @@ def run(plan: Plan, *, jobs: int = 1) -> Generator[Report, None, None]:
     )
 
 
-def _tried(work: Sequence[Work], programs: Mapping[int, str]) -> Generator[Report, None, None]:
+def _tried(work: Sequence[Work], program: str | None) -> Generator[Report, None, None]:
     """Tries cases on one guest after the other, one for each processor."""
 
     def processor(part: Work) -> tuple[int, str]:
         return part.family.hart.xlen, part.family.hart.processor
 
     for (xlen, name), some in groupby(sorted(work, key=processor), processor):
-        with Guest(xlen, cpu=name or None, program=programs[xlen]) as guest:
+        with Guest(xlen, cpu=name or None, program=program_for(xlen, program)) as guest:
             yield from tried_on(guest, some)
 
 
@@ -300,7 +278,8 @@ def _started(
         batch = Batch(part, cpu, made, results, rules, by_engine, agree, ~unlike)
         report = _report(chain, batch)
         shown.update(counts := _shown(batch, quirks))
-        report.quirks, report.news = +counts, _news(batch, quirks, silent)
+        report.comparison.quirks = +counts
+        report.comparison.news = _news(batch, quirks, silent)
         return report
 
     return finish
@@ -352,7 +331,11 @@ def _report(chain: Chain, batch: Batch) -> Report:
     version = chain.guest.version
     part, made, rules, by_engine = batch.part, batch.made, batch.rules, batch.by_engine
     mode, wrong = part.family.hart.mode, batch.told & ~batch.agree
-    report = Report(dotted(version), not_run_on(version), int(batch.told.sum()))
+    engine = chain.guest.engine.name
+    report = Report(engine, dotted(version), not_run_on=not_run_on(version))
+    report.executor = f"{engine} {dotted(version)}"
+    report.comparison.compared = int(batch.told.sum())
+    report.comparison.disagreed = int(wrong.sum())
     for into, chosen in (
         (report.by_rule, batch.told),
         (report.departed, rules.differs(by_engine) & batch.agree),
@@ -364,7 +347,7 @@ def _report(chain: Chain, batch: Batch) -> Report:
     if masked := int((batch.told & (by_engine.free != 0)).sum()):
         report.masked[MASKED] = masked
     for lane in np.flatnonzero(wrong)[:EXAMPLES].tolist():
-        report.findings.append(
+        report.failures.append(
             Finding(
                 mode=mode,
                 address=int(made.address[lane]),

@@ -15,25 +15,26 @@ import msgspec
 import numpy as np
 
 from harness.check import marks
+from harness.check import replay as files
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.keys import in_units
+from harness.check.replay import CaseError
 from harness.check.typed import Number, decode, made
-from harness.check.x86 import replay as layout_case
 from harness.check.x86.matrix import chain as chains
 from harness.check.x86.matrix import sequence
 from harness.check.x86.matrix.chain import Lanes, Question
 from harness.check.x86.matrix.rig import Batch, Rig, Verdicts, guest_of
 from harness.check.x86.matrix.sequence import SequenceBatch
 from harness.check.x86.matrix.stage import LEGACY_WINDOW, MODES, WINDOW_KEY, Control, Model, Step
-from harness.check.x86.replay import Case, CaseError, SavedAccess, SavedCase
+from harness.check.x86.replay import Case, SavedAccess, SavedCase
 from harness.check.x86.verdicts import expected_text, observed_text
 from harness.check.x86.window import with_pdptes
-from harness.machine.engines import why_long_mode_only
 from harness.machine.errors import Misuse
 from harness.machine.machine import dotted
 from harness.machine.ram import TABLE_ARENA
-from harness.machine.registry import engine_named
+from harness.machine.x86.engines import why_long_mode_only
 from harness.machine.x86.guest import MachineInfo
+from harness.machine.x86.registry import engine_named
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import Walk, walk
@@ -257,9 +258,27 @@ class MatrixCase(AskedAccess):
         """What was asked of whom, for people."""
         return f"{self.engine}, {self.values}"
 
+    @property
+    def mode(self) -> str:
+        """The mode of paging."""
+        return self.model.mode
+
+    @property
+    def disagreement(self) -> Disagreement:
+        """The case as people are shown it, with the walk through its entries."""
+        return Disagreement(
+            oracle=PROBE,
+            address=self.address,
+            access=self.access,
+            ac=self.ac,
+            expected=self.expected,
+            observed=self.observed,
+            walk=_walk(self),
+        )
+
     def save(self, directory: Path) -> Path:
         """Writes the case to a file whose name says what it is; OSError where that fails."""
-        return layout_case.write(directory, f"matrix {self.engine} {self.values}", self._object())
+        return files.write(directory, f"matrix {self.engine} {self.values}", self._object())
 
     def _object(self) -> dict[str, Any]:
         return {
@@ -337,7 +356,7 @@ class SavedMatrixCase(SavedAskedAccess, frozen=True, kw_only=True, tag_field="ca
     expected: str
     observed: str
     earlier: tuple[SavedAskedAccess, ...] = ()
-    version: int = layout_case.VERSION
+    version: int = files.VERSION
 
     def read(self) -> MatrixCase:
         """The case; ValueError where there is none such."""
@@ -357,9 +376,9 @@ class SavedMatrixCase(SavedAskedAccess, frozen=True, kw_only=True, tag_field="ca
 
 def saved(path: Path) -> Case | MatrixCase:
     """The case in a file, of whichever kind; CaseError where it cannot be read or holds none."""
-    text = layout_case.content(path)
+    text = files.content(path)
     try:
-        layout_case.check_version(text)
+        files.check_version(text)
         found: Case | MatrixCase = decode(text, SavedCase | SavedMatrixCase).read()
     except ValueError as error:
         raise CaseError(f"{path} holds no case: {error}") from None
@@ -414,7 +433,7 @@ def _replayed(rig: Rig, case: MatrixCase) -> Comparison:
         if not verdicts.agree.all():
             values = case.values if number == len(steps) else f"{case.values}, but step={number}"
             again = MatrixCase.of_batch(rig, case.model, steps[:number], batch, verdicts, 0, values)
-            whole.disagree(1, [disagreement(again)])
+            whole.disagree(1, [again.disagreement])
     return whole
 
 
@@ -463,19 +482,6 @@ def _observed(batch: Batch, verdicts: Verdicts, lane: int) -> str:
     for pdpte in lanes.pdpte[:, 0].tolist():
         observed += f"; the PDPTE {pdpte:#x} -> {int(result['after'][question.last]):#x}"
     return observed
-
-
-def disagreement(case: MatrixCase) -> Disagreement:
-    """The case as people are shown it, with the walk through its entries."""
-    return Disagreement(
-        oracle=PROBE,
-        address=case.address,
-        access=case.access,
-        ac=case.ac,
-        expected=case.expected,
-        observed=case.observed,
-        walk=_walk(case),
-    )
 
 
 def tables(case: MatrixCase) -> tuple[BufferMemory, Cpu]:

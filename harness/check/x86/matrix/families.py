@@ -34,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check.marks import WORD
+from harness.check.matrix import Declared
 from harness.check.product import Axis, Product, Rule, Value, Values
 from harness.check.quirk import Quirk, Version
 from harness.check.x86 import marks
@@ -44,10 +45,10 @@ from harness.check.x86.quirks import (
     ENDS_AT_LAST_BYTE,
     WIDEST_PSE36,
 )
-from harness.machine.engines import called
 from harness.machine.machine import Ability, dotted
-from harness.machine.registry import engine_named, engines_with
+from harness.machine.x86.engines import called
 from harness.machine.x86.processor import MachineInfo
+from harness.machine.x86.registry import engine_named, engines_with
 from harness.paging.bulk import Counts
 from harness.paging.format import Shape
 from harness.paging.memory import Mask, Words
@@ -151,7 +152,7 @@ ONE_ACCESS: Final = Step()
 
 
 @dataclass(frozen=True)
-class Family:
+class Family(Declared):
     """Cases of one model that vary the same entries.
 
     varied     the levels whose entries vary, with the prefix of their axes' names
@@ -218,18 +219,6 @@ class Family:
         return " ".join(f"{name}={value}" for name, value in (common | control.shown()).items()) + (
             " " + self.product.case(number)
         )
-
-    def grid(self, control: Control | Change) -> Values:
-        """The values of every axis under a control state, to select by."""
-        common = {**self.fixed, **control.values()}
-        return {**{name: np.array(value) for name, value in common.items()}, **self.product.grid}
-
-    @property
-    def axes(self) -> Values:
-        """The values of every axis under all control states, which do not broadcast."""
-        states = [control.values() for control in self.controls]
-        varied = {name: np.array([state[name] for state in states]) for name in states[0]}
-        return {**self.grid(self.controls[0]), **varied}
 
 
 # ---- the bits of an entry ----

@@ -24,12 +24,12 @@ from harness.check.x86.quirks import (
 )
 from harness.check.x86.second_reading import Asked, Reading
 from harness.check.x86.verdicts import Judged, judged, report_strangers
-from harness.machine.engines import executor
 from harness.machine.machine import Processor
 from harness.machine.ram import TABLE_ARENA
-from harness.machine.registry import engine_named
 from harness.machine.stub import StubImage
+from harness.machine.x86.engines import executor
 from harness.machine.x86.guest import Guest, State
+from harness.machine.x86.registry import engine_named
 from harness.paging.address import Span
 from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory, Mask

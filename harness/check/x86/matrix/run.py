@@ -9,15 +9,17 @@ process makes the next one and judges the one before.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
+from typing import Final
 
 import numpy as np
 
-from harness.check import where
-from harness.check.compare import EXAMPLES, Comparison
+from harness.check import matrix, where
+from harness.check.compare import EXAMPLES
+from harness.check.matrix import Report
 from harness.check.product import Rule
 from harness.check.quirk import Quirk, Version
 from harness.check.where import Condition
@@ -26,24 +28,43 @@ from harness.check.x86.matrix import chain as chains
 from harness.check.x86.matrix import sequence
 from harness.check.x86.matrix.case import AskedAccess, MatrixCase
 from harness.check.x86.matrix.chain import Chain, Question
-from harness.check.x86.matrix.families import Family, code_places, families, lanes, not_survived
+from harness.check.x86.matrix.families import (
+    PRESETS,
+    Family,
+    code_places,
+    families,
+    lanes,
+    not_survived,
+)
 from harness.check.x86.matrix.rig import Batch, Rig, Verdicts, guest_of
 from harness.check.x86.matrix.sequence import SequenceBatch, jobs_of
-from harness.check.x86.matrix.stage import Change, Control, Model
+from harness.check.x86.matrix.stage import MODES, Change, Control, Model
 from harness.check.x86.matrix.warm import sequences
 from harness.check.x86.quirks import known_of, not_run_on
-from harness.machine.engines import called
 from harness.machine.errors import Misuse
 from harness.machine.machine import dotted
-from harness.machine.registry import engine_named
 from harness.machine.stub import StubImage
+from harness.machine.x86.engines import called, present
 from harness.machine.x86.guest import MachineInfo
+from harness.machine.x86.registry import engine_named
+from harness.machine.x86.stub import BUILD
 from harness.paging.bulk import Counts, End
 from harness.paging.format import Format
 from harness.paging.memory import Mask
-from harness.paging.x86.access import Reason
 from harness.paging.x86.bulk import REASONS
 from harness.paging.x86.cpu import Mode
+
+__all__ = ["MODES", "PRESETS", "Plan", "Work", "plan", "planned", "run", "tried_on"]
+
+USUAL_MODE: Final = "4"
+
+UNSEEN: Final[Mapping[str, str]] = {
+    "What MOV CR3 keeps of other PCIDs, and by bit 63 (SDM volume 3A, 4.10.4.1)": (
+        "TCG and kvm_pvm show no PCIDs in CPUID; Bochs has CR4.PCIDE and INVPCID, but its"
+        " translations carry no PCID: every MOV CR3 drops them (MOV_CR3Rq in cpu/crregs.cc)."
+    ),
+    "Metadata in pointers (LAM)": "No engine has it.",
+}
 
 BATCH = 1 << 15
 """Jobs that the guest executes at once, at most."""
@@ -68,67 +89,18 @@ class Work:
         return len(self.numbers) * len(self.controls) * len(self.family.steps)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is to be tried on an engine.
-
-    engine    its name
-    skipped   why not more, by the reason, with the number of accesses or 0 where that is unknown
-    left_out  the accesses that a rule leaves out of a product, by the rule's reason
-    """
-
-    engine: str
-    work: tuple[Work, ...]
-    skipped: Counter[str]
-    left_out: Counter[str]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.work))
-
-
-@dataclass
-class Report:
-    """What came of trying cases.
-
-    engine      who executed them, with the emulator's version
-    comparison  the verdicts, but no disagreement in full
-    failures    the first disagreements in full, each with all that it takes to try it again
-    masked      what was left out of comparisons by name, with the number of accesses
-    by_rule     accesses by mode and by the reason of the outcome, None where they are allowed
-    departed    those of them that came to something else, as a known quirk has it
-    disagreed   those that came to something else without one
-    not_run_on  who executed them in a version that was not yet run, a sentence each
-    executor    who executed them, as `tcg 7.2.22`; for KVM the kernel's module and its version
-    """
-
-    engine: str
-    qemu: str = ""
-    comparison: Comparison = field(default_factory=lambda: Comparison("matrix"))
-    failures: list[MatrixCase] = field(default_factory=list)
-    masked: Counter[str] = field(default_factory=Counter)
-    by_rule: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
-    departed: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
-    disagreed: Counter[tuple[str, Reason | None]] = field(default_factory=Counter)
-    not_run_on: tuple[str, ...] = ()
-    executor: str = ""
-
-    def add(self, part: Report) -> None:
-        """Takes the report of other cases in."""
-        self.qemu = part.qemu or self.qemu
-        self.executor = part.executor or self.executor
-        self.not_run_on = part.not_run_on or self.not_run_on
-        self.comparison.compared += part.comparison.compared
-        self.comparison.disagreed += part.comparison.disagreed
-        self.comparison.quirks += part.comparison.quirks
-        self.comparison.news += part.comparison.news
-        self.failures += part.failures[: EXAMPLES - len(self.failures)]
-        self.masked += part.masked
-        self.by_rule += part.by_rule
-        self.departed += part.departed
-        self.disagreed += part.disagreed
+Plan = matrix.Plan[Work]
 
 
 # ---- what is to be tried ----
+
+
+def planned(
+    preset: str, modes: Iterable[str], engine: str, program: str, expression: str | None
+) -> Plan:
+    """What a preset tries on an engine as this host has it, by this emulator; raises as `plan`."""
+    here = present(engine, program)
+    return plan(preset, modes, engine, here.info, expression, here.long_mode_only, here.executor)
 
 
 def plan(
@@ -168,7 +140,7 @@ def plan(
             condition = where.read(expression, where.axes_of(family.axes for family in some))
         except ValueError as error:
             raise Misuse(str(error)) from None
-    chosen = Plan(engine, (), skipped, Counter())
+    chosen = Plan(engine, (), skipped, Counter(), arch="x86")
     _, version = executor or (engine, None)
     work = tuple(
         part for family in some for part in _select(family, condition, info, known, chosen, version)
@@ -179,7 +151,7 @@ def plan(
     most = engine_named(engine).matrix_accesses
     if most is not None:
         work = _sample(work, most, skipped, engine)
-    return Plan(engine, work, skipped, +chosen.left_out)
+    return replace(chosen, work=work, left_out=+chosen.left_out)
 
 
 def _models(
@@ -302,7 +274,7 @@ def _tried(
     work: Iterable[Work], engine: str, program: str | None, deadline: float
 ) -> Generator[Report, None, None]:
     """Tries cases on one guest after the other, one for each processor."""
-    image = StubImage.load()
+    image = StubImage.load(BUILD)
     for _, some in groupby(work, partial(_guest, engine)):
         same = list(some)
         model = same[0].family.model

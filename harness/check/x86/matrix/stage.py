@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Final
 
-from harness.machine.engines import reads_as_amd
 from harness.machine.machine import Processor
 from harness.machine.ram import ARENA, LARGEST_RAM, MIB
+from harness.machine.x86.engines import reads_as_amd
 from harness.machine.x86.guest import MachineInfo
 from harness.paging.address import Span
 from harness.paging.format import Format

@@ -44,13 +44,12 @@ from harness.machine.machine import (
     Processor,
     bound_to,
     dotted,
-    installed,
 )
 from harness.machine.patience import Clock
 from harness.machine.ram import DEVICES, MIB, RAM_UNIT, Ram
 from harness.machine.stub import StubImage
 
-HERE: Final = Path(__file__).parent
+HERE: Final = Path(__file__).parents[1]
 ROM: Final = HERE / "bochs-rom.bin"
 SHIM: Final = HERE / "bochs-shim.so"
 
@@ -164,7 +163,7 @@ class Bochs(Emulator):
         super().__init__()
         self.maker = engine.maker
         self._ram = ram
-        path = installed(program, engine.maker)
+        path = engine.installed(program)
         self.version: tuple[int, ...] = version_of(path)
         if self.version < EXCLUDING_BOCHS and EXCLUDED in (cpu or ""):
             raise Misuse(
@@ -479,6 +478,8 @@ BOCHS: Final = Engine(
     name="bochs",
     maker="Bochs",
     program="bochs",
+    package="bochs, with bochs-term",
+    environment="BOCHS",
     start=Bochs,
     processor=_processor,
     since=lambda wanted: OLDEST_BOCHS if wanted.page1gb and not wanted.lass else EXCLUDING_BOCHS,

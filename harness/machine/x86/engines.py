@@ -15,10 +15,24 @@ from pathlib import Path
 from typing import Final
 
 from harness.machine.errors import MachineError, Misuse
-from harness.machine.machine import Engine, dotted, installed
+from harness.machine.machine import Engine, dotted
 from harness.machine.ram import ARENA, RAM_UNIT
-from harness.machine.registry import engine_named
 from harness.machine.x86.guest import Guest, MachineInfo
+from harness.machine.x86.registry import ENGINES, engine_named
+
+__all__ = [
+    "ENGINES",
+    "Present",
+    "called",
+    "executor",
+    "interprets",
+    "kvm_module",
+    "present",
+    "reads_as_amd",
+    "why_absent",
+    "why_long_mode_only",
+    "why_not_started",
+]
 
 MODULES: Final = Path("/sys/module")
 
@@ -91,7 +105,7 @@ def present(name: str, program: str | None = None) -> Present:
     """
     engine = engine_named(name)
     emulator = program or engine.program
-    of_file = Path(installed(emulator, engine.maker)).stat()
+    of_file = Path(engine.installed(emulator)).stat()
     return _brought_up(engine, emulator, (of_file.st_dev, of_file.st_ino, of_file.st_mtime_ns))
 
 
@@ -106,7 +120,7 @@ def why_not_started(name: str, *, program: str | None = None) -> str | None:
     nothing is. Raises `Misuse` if there is no engine of that name."""
     engine = engine_named(name)
     try:
-        installed(program or engine.program, engine.maker)
+        engine.installed(program)
     except Misuse as error:
         return str(error)
     device = engine.device

@@ -1,0 +1,191 @@
+"""A matrix: accesses, enumerated, each executed by a guest and compared in full.
+
+Which cases there are, and how one is executed and judged, is the architecture's; what is planned,
+and what came of it, is the same for all.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from harness.architectures import USUAL, module_of
+from harness.check.compare import EXAMPLES, Comparison, Disagreement
+from harness.check.product import Product, Value, Values
+
+W = TypeVar("W", bound=Sized)
+
+ByRule = Counter[tuple[str, Enum | None]]
+"""Accesses by mode and by the reason of the outcome, None where they are allowed."""
+
+
+class State(Protocol):
+    """A control state under which cases are tried."""
+
+    def values(self) -> Mapping[str, Value]:
+        """What it has on its axes."""
+
+
+class Declared(ABC):
+    """Cases that vary the same things, under several control states.
+
+    product   of the axes that the guest is given; the control state is beside it
+    controls  the control states under which each case is tried
+    fixed     what all cases have in common, by axis
+    """
+
+    product: Product
+    controls: Sequence[Any]
+
+    @property
+    @abstractmethod
+    def fixed(self) -> Mapping[str, Value]: ...
+
+    def grid(self, control: State) -> Values:
+        """The values of every axis under a control state, to select by."""
+        common = {**self.fixed, **control.values()}
+        return {**{name: np.array(value) for name, value in common.items()}, **self.product.grid}
+
+    @property
+    def axes(self) -> Values:
+        """The values of every axis under all control states, which do not broadcast."""
+        states = [control.values() for control in self.controls]
+        varied = {name: np.array([state[name] for state in states]) for name in states[0]}
+        return {**self.grid(self.controls[0]), **varied}
+
+
+@dataclass(frozen=True)
+class Plan(Generic[W]):
+    """What is to be tried on an engine.
+
+    work      in parts, each as long as it has accesses
+    skipped   why not more, by the reason, with the number of accesses or 0 where that is unknown
+    left_out  the accesses that a rule leaves out of a product, by the rule's reason
+    """
+
+    engine: str
+    work: tuple[W, ...]
+    skipped: Counter[str]
+    left_out: Counter[str]
+    arch: str = field(default=USUAL, kw_only=True)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.work))
+
+
+class Failure(Protocol):
+    """An access that disagrees.
+
+    mode    in which it was made
+    values  of the case, axis by axis
+    words   the entries of its path, from level 0 up
+    """
+
+    @property
+    def mode(self) -> str: ...
+
+    @property
+    def values(self) -> str: ...
+
+    @property
+    def words(self) -> tuple[int, ...]: ...
+
+    @property
+    def disagreement(self) -> Disagreement:
+        """The same as people are shown it."""
+
+    def save(self, directory: Path) -> Path | None:
+        """Writes it to a file from which it can be replayed, None where it cannot be; OSError where
+        that fails."""
+
+
+@dataclass
+class Report:
+    """What came of trying cases.
+
+    engine      its name
+    qemu        the version of the emulator
+    comparison  the verdicts, but no disagreement in full
+    failures    the first disagreements in full
+    masked      what was left out of comparisons by name, with the number of accesses
+    by_rule     all accesses
+    departed    those of them that came to something else, as a known quirk has it
+    disagreed   those that came to something else without one
+    not_run_on  who executed them in a version that was not yet run, a sentence each
+    executor    who executed them, as `tcg 7.2.22`; for KVM the kernel's module and its version
+    """
+
+    engine: str = ""
+    qemu: str = ""
+    comparison: Comparison = field(default_factory=lambda: Comparison("matrix"))
+    failures: list[Failure] = field(default_factory=list)
+    masked: Counter[str] = field(default_factory=Counter)
+    by_rule: ByRule = field(default_factory=Counter)
+    departed: ByRule = field(default_factory=Counter)
+    disagreed: ByRule = field(default_factory=Counter)
+    not_run_on: tuple[str, ...] = ()
+    executor: str = ""
+
+    def add(self, part: Report) -> None:
+        """Takes the report of other cases in."""
+        self.qemu = part.qemu or self.qemu
+        self.executor = part.executor or self.executor
+        self.not_run_on = part.not_run_on or self.not_run_on
+        self.comparison.compared += part.comparison.compared
+        self.comparison.disagreed += part.comparison.disagreed
+        self.comparison.quirks += part.comparison.quirks
+        self.comparison.news += part.comparison.news
+        self.failures += part.failures[: EXAMPLES - len(self.failures)]
+        self.masked += part.masked
+        self.by_rule += part.by_rule
+        self.departed += part.departed
+        self.disagreed += part.disagreed
+
+
+class Matrix(Protocol):
+    """What there is of an architecture: its module `matrix.run`."""
+
+    PRESETS: tuple[str, ...]
+    MODES: tuple[str, ...]
+    USUAL_MODE: str
+    """The one of which the rules are asked where none is named."""
+    UNSEEN: Mapping[str, str]
+    """What none of the accesses shows, whichever engine makes them, and why."""
+
+    def planned(
+        self, preset: str, modes: Iterable[str], engine: str, program: str, expression: str | None
+    ) -> Plan[Any]:
+        """What a preset tries in some modes, as far as an expression selects it and the engine, by
+        this emulator, can.
+
+        Raises Misuse for an expression that is none or selects nothing, and where the engine can do
+        nothing of it.
+        """
+
+    def run(
+        self, plan: Plan[Any], *, jobs: int = 1, program: str | None = None
+    ) -> Generator[Report, None, None]:
+        """Tries all cases, on `jobs` guests side by side: a report of each batch as it is judged.
+
+        Raises Misuse and MachineError for guests that cannot be had or are lost.  Guests that still
+        run when the iterator is closed are ended.
+        """
+
+
+def matrix_of(arch: str) -> Matrix:
+    """The matrix of an architecture."""
+    found: Any = module_of(arch, "check", "matrix.run")
+    return found  # type: ignore[no-any-return]
+
+
+def reasons_of(arch: str) -> type[Enum]:
+    """The rules of an architecture by which accesses fault: `Reason` of the library's `access`."""
+    found: type[Enum] = module_of(arch, "paging", "access").Reason
+    return found

@@ -1,4 +1,0 @@
-"""What commands print of RISC-V.
-
-`matrix`  a run of its matrix
-"""

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.paging import bulk
 from harness.paging.bulk import Bytes, End
-from harness.paging.format import Format, Shape
+from harness.paging.format import Flushing, Format, Shape
 from harness.paging.memory import Mask, Words
 
 
@@ -98,6 +98,15 @@ def _withholding(format: Format, shape: Shape, rights: int) -> tuple[int, int]:
         return rights, rights & format.denied
     parts = [one for name, one in shape.grants.items() if format.rights[name] & rights]
     return _union(one.mask for one in parts), _union(one.inverted for one in parts)
+
+
+@lru_cache
+def rights_bits(format: Format) -> int:
+    """The bits by which a leaf at level 0 gives and withholds rights."""
+    leaf = format.levels[0].leaf
+    if leaf is None or leaf.grants is None:
+        return format.rights_mask
+    return _union(one.mask for one in leaf.grants.values())
 
 
 @lru_cache
@@ -196,15 +205,13 @@ def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
     """
     rules = format.flushing
     assert rules is not None
-    found = kinds(format, level, before)
-    lost = changed = before ^ after
-    if not rules.denials:
-        lost = changed & ~_gains(format, found, before, after)
+    found, changed = kinds(format, level, before), before ^ after
+    lost = changed & ~_gains(format, rules, found, before, after)
     narrowed: Mask = (found == Kind.LEAF) & (lost & np.uint64(_read_in_leaf(format, level)) != 0)
     if level:
         read = np.uint64(_read_in_pointer(format, level))
         narrowed |= (found == Kind.POINTER) & (lost & read != 0)
-    if rules.denials:
+    if rules.faults:
         read = np.uint64(read_by_machine(format, level))
         narrowed |= (found == Kind.MALFORMED) & (changed & read != 0)
     if rules.absent and (absent := found == Kind.ABSENT).any():
@@ -212,11 +219,44 @@ def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
     return narrowed
 
 
-def _gains(format: Format, found: Bytes, before: Words, after: Words) -> Words:
-    """The bits whose change only gives something, entry by entry."""
+def breaks(format: Format, level: int, before: Words, after: Words) -> Mask:
+    """Where `before` leads somewhere, so that it must be absent, and flushed, before anything else
+    that leads somewhere may be there, `after` or what comes once that is absent."""
+    rules = format.flushing
+    if rules is None or rules.breaks is None:
+        return np.zeros(len(before), np.bool_)
+    found, then = kinds(format, level, before), kinds(format, level, after)
+    changed, alike = before ^ after, found == then
+    same: Mask = alike & (found == Kind.POINTER)
+    if pointer := format.levels[level].pointer:
+        same &= changed & np.uint64(pointer.address_mask) == 0
+    same |= alike & (found == Kind.LEAF) & ~_leaf_breaks(format, level, before, after)
+    leads: Mask = (found == Kind.POINTER) | (found == Kind.LEAF)
+    return leads & ~same
+
+
+def _leaf_breaks(format: Format, level: int, before: Words, after: Words) -> Mask:
+    """The same where both are leaves."""
+    rules = format.flushing
+    assert rules is not None and rules.breaks is not None
+    changed, fixed = before ^ after, rules.breaks.bits | address_mask(format, level)
+    lasts = before & ~after & np.uint64(format.fleeting)
+    joined: Mask = (before | after) & np.uint64(rules.breaks.joined) != 0
+    read: Mask = changed & np.uint64(_read_in_leaf(format, level)) != 0
+    found: Mask = (changed & np.uint64(fixed) | lasts) != 0
+    return found | (joined & read)
+
+
+def _gains(
+    format: Format, rules: Flushing, found: Bytes, before: Words, after: Words
+) -> Words | np.uint64:
+    """The bits whose change only gives something that is looked up when it is missed, entry by
+    entry."""
+    marks = np.uint64(0 if rules.faults else format.accessed | format.dirty)
+    if rules.denials:
+        return after & marks
     inclusive = np.uint64(format.rights_mask & ~format.exclusive)
-    gains = (after ^ np.uint64(format.denied)) & inclusive
-    gains |= after & np.uint64(format.accessed | format.dirty)
+    gains = (after ^ np.uint64(format.denied)) & inclusive | after & marks
     given = (before ^ after) & after & np.uint64(format.shadow)
     if given.any():
         dirty = (found == Kind.LEAF) & (before & np.uint64(format.dirty) != 0)

@@ -6,6 +6,9 @@ flush where the machine keeps no absent entries (x86).  Who gets one must have t
     with space.unmap(span) as flush:
         guest.invalidate(flush.addresses)
 
+Where an entry may not become another at once (arm64's break-before-make), it is absent until then,
+and the new one is written when the flush is done: only then is it there for the machine as well.
+
 Leaving the block says that it is done, as `done()` does; only then are the tables freed that
 the machine might still have walked.  One that is dropped undone is a RuntimeWarning, and its
 tables are never used again.

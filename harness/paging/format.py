@@ -287,6 +287,18 @@ class Level:
         return replace(self, shapes=tuple(shape for shape in made if shape is not None))
 
 
+class Breaking(NamedTuple):
+    """What of an entry that leads somewhere may change only by way of an absent one, besides where
+    it leads, how large its page is, and whether that comes to be lasting.
+
+    bits    these bits of a leaf
+    joined  with one of these bits before or after, all that the machine reads of a leaf
+    """
+
+    bits: int
+    joined: int = 0
+
+
 @dataclass(frozen=True)
 class Flushing:
     """What a machine may go on using after an entry has changed, until it is told.
@@ -295,16 +307,22 @@ class Flushing:
     others, and reads an entry again before it denies what the kept one does not allow.
 
     absent          it keeps entries that are absent as well: what is new there is to be flushed
-    denials         it denies an access by what it kept: malformed entries are kept as well, and a
-                    right, accessed or dirty bit that is given is to be flushed
+    denials         it denies an access by a right that what it kept lacks: one that is given is to
+                    be flushed
+    faults          it keeps what else makes an access fault: malformed entries are to be flushed,
+                    and an accessed or dirty bit that is given
     leaves_alone    a flush of an address reaches the leaf, and none of the pointers to it
     lasting_tables  what a pointer with the bit `Format.lasting` leads to is lasting as well
+    breaks          what must be absent, and flushed, before it is there again; None where an entry
+                    may become any other at once
     """
 
     absent: bool = False
     denials: bool = False
+    faults: bool = False
     leaves_alone: bool = False
     lasting_tables: bool = False
+    breaks: Breaking | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -322,6 +340,7 @@ class Format:
                  there is none
     dirty        the bit set in the leaf by a write, 0 where there is none
     lasting      the bit of pages that outlive a change of the root, 0 where there is none
+    fleeting     the bit by whose lack pages outlive it, 0 where there is none
     exclusive    those bits of `rights` that take from some what they give to others, so that to
                  give them narrows as well
     shadow       the bit of `rights` whose lack makes a dirty leaf a page of its own kind, a shadow
@@ -339,6 +358,7 @@ class Format:
     accessed: int
     dirty: int
     lasting: int = 0
+    fleeting: int = 0
     exclusive: int = 0
     shadow: int = 0
     byte_order: Literal["little", "big"] = "little"

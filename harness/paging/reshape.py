@@ -41,8 +41,10 @@ def move(space: Space, span: Span, to: Virtual, table_bits: int | None = None) -
     for run in runs:
         with space.lock(run.slot.table):
             now = run._replace(raw=space.words(run.slot, len(run.raw)))
-            space.put(run.slot, np.zeros_like(now.raw))
-        space.forget(now, np.zeros_like(now.raw), flush)
+            gone = np.zeros_like(now.raw)
+            space.break_before(run.slot, now.raw, gone, flush)
+            space.put(run.slot, gone)
+        space.forget(now, gone, flush)
         flush.absorb(space.place([_moved(space, now, distance)]))
     return flush
 
@@ -72,9 +74,11 @@ def split(space: Space, address: Virtual) -> Flush:
     leaves = space.leaves(run.first, frames, level, bits, size)
     table, pointer = space.new_table(level, format.open_pointer(slot.level))
     space.put(table.slot(0), leaves)
+    after = np.array([pointer], np.uint64)
     with space.lock(slot.table):
+        space.break_before(slot, run.raw, after, flush)
         space.link(slot, table, pointer)
-    space.forget(run, np.array([pointer], np.uint64), flush)
+    space.forget(run, after, flush)
     return flush
 
 
@@ -103,7 +107,9 @@ def collapse(space: Space, address: Virtual, level: int) -> Flush:
         leaf = space.leaves(first, np.array([frame], np.uint64), level, bits)
         withhold = format.rights_mask & ~format.granted(pointer, level)
         space.forget_table(slot, first, pointer, run.shared, flush)
-        space.put(slot, withheld(format, level, leaf, withhold))
+        after = withheld(format, level, leaf, withhold)
+        space.break_before(slot, np.array([pointer], np.uint64), after, flush)
+        space.put(slot, after)
     space.forget(run, np.zeros_like(run.raw), flush)
     space.drop(table, flush)
     return flush

@@ -104,12 +104,13 @@ def put(space: Space, slot: Slot, value: Value, address: Virtual) -> Flush:
     tables = space.path(address, slot.level)
     if tables[-1].slot_for(address) != slot:
         raise SpaceError(f"{address:#x} does not use {slot}")
-    before = np.array([space.read(slot)], np.uint64)
-    space.write(slot, value.raw)
+    before, after = (np.array([raw], np.uint64) for raw in (space.read(slot), value.raw))
     wide = space.is_shared(tables) or Value(space.format, slot.level, int(before[0])).points
     flush = Flush()
     run = Run(slot, Virtual(address & -slot.size), before, shared=wide)
-    space.forget(run, np.array([value.raw], np.uint64), flush)
+    space.break_before(slot, before, after, flush)
+    space.write(slot, value.raw)
+    space.forget(run, after, flush)
     return flush
 
 
@@ -147,7 +148,7 @@ def none_or_clear_bad(space: Space, slot: Slot, flush: Flush | None = None) -> b
     """
     found = value(space, slot)
     if found.bad:
-        if flush is None and space.flushing.denials:
+        if flush is None and space.flushing.faults:
             raise SpaceError(
                 f"{describe(space, slot)}, which the machine may keep: to clear it takes a Flush"
             )

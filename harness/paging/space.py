@@ -25,6 +25,7 @@ from harness.paging.bits import (
     grouped,
     kinds,
     pointing,
+    rights_bits,
     stale,
     ungrouped,
 )
@@ -124,12 +125,12 @@ class Space(Tree):
         """Gives the pages in the span other attributes; all else is passed over.
 
         bits, mask  as for `map` at level 0: the bits under the mask become `bits`.  It is the
-                    mask of all rights unless given
+                    mask of all bits that give rights unless given
 
         Raises SpaceError where the span cuts a page, except as for `unmap`, for a malformed entry,
         and for bits that a leaf may not have.
         """
-        mask = self.format.rights_mask if mask is None else mask
+        mask = rights_bits(self.format) if mask is None else mask
         runs = self.filled(span, groups_too=False)
         changes = {
             level: self._change(span.first, level, bits, mask)
@@ -367,13 +368,18 @@ class Space(Tree):
     def _may_last(self, level: int, raw: Words) -> bool:
         """Whether one of these entries is a global page, or a pointer: nobody knows what pages one
         that was changed led to."""
-        lasting = self.format.lasting
-        if not lasting:
+        lasting, fleeting = self.format.lasting, self.format.fleeting
+        if not lasting | fleeting:
             return False
         if (raw & np.uint64(lasting)).any():
             return True
-        points = self.format.levels[level].pointer is not None
-        return points and bool((kinds(self.format, level, raw) == Kind.POINTER).any())
+        if not fleeting and self.format.levels[level].pointer is None:
+            return False
+        found = kinds(self.format, level, raw)
+        lasts = found == Kind.POINTER
+        if fleeting:
+            lasts |= (found == Kind.LEAF) & (raw & np.uint64(fleeting) == 0)
+        return bool(lasts.any())
 
     def _lasts(self, run: Run, raw: Words) -> bool:
         """Whether one of these entries of a run, or a pointer to it, makes pages global."""
@@ -447,6 +453,7 @@ class Space(Tree):
                 chosen = (run.raw != 0) & (now.raw != 0)
                 after = now.raw.copy()
                 after[chosen] = change(now.raw[chosen], run.level)
+                self.break_before(run.slot, now.raw, after, flush)
                 self.put(run.slot, after)
             self.forget(now, after, flush)
         return flush

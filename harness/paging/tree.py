@@ -11,18 +11,19 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.allocator import TableAllocator
-from harness.paging.bits import Kind, kinds, pointer_attributes
+from harness.paging.bits import Kind, breaks, kinds, pointer_attributes
 from harness.paging.entry import Pointer
 from harness.paging.errors import SpaceError, Taken
 from harness.paging.flush import Flush
 from harness.paging.lock import SPLIT_LEVELS, TableLock
-from harness.paging.memory import Words, WritableMemory
+from harness.paging.memory import Mask, Words, WritableMemory
 from harness.paging.table import Root, Slot, Table
 
 COUNTED_LEVELS = 3
@@ -99,6 +100,26 @@ class _Node:
         self.lock = TableLock(self.table)
 
 
+@dataclass(frozen=True, eq=False)
+class _Broken:
+    """Slots of one table that stay absent until the machine has forgotten what was in them.
+
+    slot    the first of a row
+    raw     what the space has in the row, and the machine finds there in the end
+    chosen  which slots of the row it is about
+    """
+
+    slot: Slot
+    raw: Words
+    chosen: Mask
+
+    def meets(self, slot: Slot, count: int) -> tuple[slice, slice] | None:
+        """Where this row and one of `count` slots from `slot` on are the same: in either."""
+        apart = (slot.address - self.slot.address) // slot.table.format.entry_bytes
+        first, last = max(apart, 0), min(apart + count, len(self.raw))
+        return (slice(first, last), slice(first - apart, last - apart)) if first < last else None
+
+
 class Tree:
     """The roots of a space and the tables under them.
 
@@ -128,6 +149,8 @@ class Tree:
         self._top_lock = TableLock(roots[0].table)
         self._nodes: dict[int, _Node] = {}
         self._fresh: set[_Node] = set()
+        self._broken: tuple[_Broken, ...] = ()
+        self._breaking = Lock()
         self._adopt()
 
     def root_for(self, address: int) -> Root:
@@ -180,6 +203,8 @@ class Tree:
             # Without a Slot: this is what a call that maps one page spends its time on.
             index = format.levels[table.level].index(address)
             raw = load(Physical(table.address + index * width), width)
+            if self._broken:
+                raw = self.read(table.slot(index))
             entry = format.decode(raw, table.level) if raw else None
             if not isinstance(entry, Pointer):
                 break
@@ -242,6 +267,8 @@ class Tree:
         raw = self.memory.load(slot.address, self.format.entry_bytes)
         if raw is None:
             raise SpaceError(f"{slot} has no memory behind it")
+        if self._broken:
+            return int(self._meant(slot, np.array([raw], np.uint64))[0])
         return raw
 
     def write(self, slot: Slot, raw: int) -> None:
@@ -262,11 +289,70 @@ class Tree:
         raw, backed = self.memory.gather(_addresses(slot, count), width)
         if backed is not None and not backed.all():
             raise SpaceError(f"{slot.table} has no memory behind it")
-        return raw
+        return self._meant(slot, raw) if self._broken else raw
 
     def put(self, slot: Slot, raw: Words) -> None:
         """Writes the entries of consecutive slots of one table, none of them a pointer before
-        or after that `write` or the tree itself did not count."""
+        or after that `write` or the tree itself did not count.
+
+        Slots that must be absent for now hold them when they may (`break_before`).
+        """
+        for broken in self._broken:
+            if met := broken.meets(slot, len(raw)):
+                theirs, ours = met
+                np.copyto(broken.raw[theirs], raw[ours], where=broken.chosen[theirs])
+        self._store(slot, self._without_broken(slot, raw) if self._broken else raw)
+
+    def break_before(self, slot: Slot, before: Words, after: Words, flush: Flush) -> None:
+        """Where entries may not become others at once (arm64's break-before-make), they are absent
+        from now on until the flush is done; only then is there what is put there meanwhile.  The
+        space reads it back at once.  To be done under the lock of the table, before `put`.
+
+        before, after  the entries of consecutive slots as they are, and as they are to be
+        """
+        chosen = breaks(self.format, slot.level, before, after)
+        if not chosen.any():
+            return
+        broken = _Broken(slot, before.copy(), chosen)
+        with self._breaking:
+            self._broken = (*self._broken, broken)
+        self._store(slot, self._without_broken(slot, before))
+        flush.then(lambda: self._make(broken))
+
+    def _make(self, broken: _Broken) -> None:
+        """Writes what comes to slots that the machine has forgotten."""
+        with self.lock(broken.slot.table):
+            if broken not in self._broken:
+                return  # the table is gone
+            self._mended(lambda one: one is broken)
+            slots = _addresses(broken.slot, len(broken.raw))[broken.chosen]
+            raw = self._without_broken(broken.slot, broken.raw)[broken.chosen]
+            self.memory.scatter(slots, self.format.entry_bytes, raw)
+
+    def _mended(self, chosen: Callable[[_Broken], bool]) -> None:
+        """Forgets slots that were to stay absent."""
+        with self._breaking:
+            self._broken = tuple(one for one in self._broken if not chosen(one))
+
+    def _meant(self, slot: Slot, raw: Words) -> Words:
+        """Entries of consecutive slots as the space has them, given those that the machine sees."""
+        found = raw.copy()
+        for broken in self._broken:
+            if met := broken.meets(slot, len(raw)):
+                theirs, ours = met
+                np.copyto(found[ours], broken.raw[theirs], where=broken.chosen[theirs])
+        return found
+
+    def _without_broken(self, slot: Slot, raw: Words) -> Words:
+        """Entries of consecutive slots as the machine may see them now."""
+        found = raw.copy()
+        for broken in self._broken:
+            if met := broken.meets(slot, len(raw)):
+                theirs, ours = met
+                found[ours][broken.chosen[theirs]] = self.format.levels[slot.level].empty
+        return found
+
+    def _store(self, slot: Slot, raw: Words) -> None:
         width = self.format.entry_bytes
         if len(raw) == 1:
             self.memory.store(slot.address, width, int(raw[0]))
@@ -339,8 +425,10 @@ class Tree:
 
     def unlink(self, slot: Slot, table: Table, flush: Flush) -> None:
         """Clears the pointer in a slot.  The table is freed after the flush if it was the last."""
+        gone = np.zeros(1, np.uint64)
         with self.lock(slot.table):
-            self.put(slot, np.zeros(1, np.uint64))
+            self.break_before(slot, np.array([self.read(slot)], np.uint64), gone, flush)
+            self.put(slot, gone)
         self.drop(table, flush)
 
     def drop(self, table: Table, flush: Flush) -> None:
@@ -354,6 +442,7 @@ class Tree:
             if node.own:
                 self.allocator.free(node.table)
         self._nodes.clear()
+        self._mended(lambda _: True)
 
     def _free(self, table: Table) -> None:
         """Gives a table back, unless pointers are left or it was linked again or given back."""
@@ -361,6 +450,7 @@ class Tree:
         if node is not None and not node.links:
             del self._nodes[table.address]
             self._fresh.discard(node)
+            self._mended(lambda one: one.slot.table == table)
             self.allocator.free(table)
 
     def _adopt(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.allocator import TableAllocator
+from harness.paging.arm64.formats import stage1
 from harness.paging.entry import Absent, Leaf
 from harness.paging.format import Field, Format, Level, Pattern, Reserved, Shape
 from harness.paging.memory import BufferMemory, Words
@@ -76,6 +77,11 @@ RISCV = {
     "sv48": sv(48, svpbmt=True, svvptc=True),
     "sv57": sv(57, svnapot=True, svpbmt=True, svrsw60t59b=True),
 }
+ARM64 = {
+    "arm64 4K": stage1("4K", 37, 40),
+    "arm64 LPA2": stage1("4K", 52, 52, wide=True, hardware_dirty=True),
+}
+"""Of the upper half, each with a root that is shorter than a page."""
 ROOM = Span(0, (1 << 20) - 1)
 """Where the tables of a test lie.  Frames are numbers only: no test reads what is in them."""
 
@@ -97,6 +103,10 @@ class World:
         """Roots with new tables: one for both halves, or one for each."""
         level = len(self.format.levels) - 1
         top = self.format.levels[level]
+        if self.format in ARM64.values():
+            size = top.size * top.entries
+            table = self.allocator.allocate(self.format, level)
+            return (Root(table, Span.of((1 << 64) - size, size)),)
         if self.format not in (UNEVEN, SHORT):
             table = self.allocator.allocate(self.format, level)
             half, all = top.size * top.entries // 2, 1 << 8 * self.format.entry_bytes

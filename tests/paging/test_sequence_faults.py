@@ -1,7 +1,7 @@
 """The sequences are tested: a library that changes tables wrongly is caught by them.
 
-Each fault is planted where a maintainer would make it, in RISC-V's spaces, where a machine keeps
-the most.
+Each fault is planted where a maintainer would make it: in RISC-V's spaces, where a machine keeps
+the most, and in arm64's, where entries must be absent before they become others.
 """
 
 from __future__ import annotations
@@ -17,26 +17,30 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from harness.paging import space as spaces
-from harness.paging.bits import ungrouped
+from harness.paging import tree as trees
+from harness.paging.bits import breaks, ungrouped
 from harness.paging.flush import Flush
 from harness.paging.format import Format
-from harness.paging.memory import Words
+from harness.paging.memory import Mask, Words
 from harness.paging.space import Space
 from harness.paging.tree import Run, Tree
+from tests.paging.arm64 import test_space as arm64
 from tests.paging.riscv import test_space as groups
-from tests.paging.spaces import RISCV, World
+from tests.paging.spaces import ARM64, RISCV, World
 from tests.paging.test_space_sequences import Sequences
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
-def other_rule(**rule: bool) -> Plant:
-    """A format that says something else of what is to be flushed."""
+def other_rule(**rule: object) -> Plant:
+    """Formats that say something else of what is to be flushed."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        flushing = RISCV["sv39"].flushing
-        assert flushing is not None
-        patch.setitem(RISCV, "sv39", replace(RISCV["sv39"], flushing=replace(flushing, **rule)))
+        for formats, name in ((RISCV, "sv39"), (ARM64, "arm64 4K")):
+            flushing = formats[name].flushing
+            assert flushing is not None
+            changed = replace(flushing, **rule)  # type: ignore[arg-type]
+            patch.setitem(formats, name, replace(formats[name], flushing=changed))
 
     return plant
 
@@ -69,6 +73,21 @@ FAULTS: dict[str, Plant] = {
     "a group's first frame is that of all its pages": instead(
         spaces, "ungrouped", groups_frame_for_all
     ),
+}
+
+
+def pages_only(format: Format, level: int, before: Words, after: Words) -> Mask:
+    """Nothing but what becomes absent, and what was it not."""
+    found: Mask = breaks(format, level, before, after) & (after == 0)
+    return found
+
+
+BREAKING: dict[str, Plant] = {
+    "nothing is absent in between": other_rule(breaks=None),
+    "a right that is given is not flushed": other_rule(denials=False),
+    "what comes is there at once": instead(Tree, "_without_broken", lambda _, slot, raw: raw),
+    "what was absent stays so": instead(Tree, "_make", lambda *_: None),
+    "a page and a table are exchanged at once": instead(trees, "breaks", pages_only),
 }
 
 GROUPS: dict[str, tuple[Plant, Callable[[World], None]]] = {
@@ -122,17 +141,26 @@ def dropped() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("dropped")
-@pytest.mark.parametrize("fault", FAULTS)
-def test_sequences_find_a_fault(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    FAULTS[fault](monkeypatch)
+@pytest.mark.parametrize(
+    ("name", "fault", "plant"),
+    [
+        *(("sv39", fault, plant) for fault, plant in FAULTS.items()),
+        *(("arm64 4K", fault, plant) for fault, plant in BREAKING.items()),
+    ],
+)
+def test_sequences_find_a_fault(
+    name: str, fault: str, plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
     with pytest.raises((AssertionError, ExceptionGroup)) as found:
-        run("sv39", 300)
+        run(name, 300)
     all_found = found.value.exceptions if isinstance(found.value, ExceptionGroup) else [found.value]
     assert all(isinstance(one, AssertionError) for one in all_found), all_found
 
 
-def test_the_same_sequences_find_nothing_where_nothing_is_planted() -> None:
-    run("sv39", 20)
+@pytest.mark.parametrize("name", ["sv39", "arm64 4K"])
+def test_the_same_sequences_find_nothing_where_nothing_is_planted(name: str) -> None:
+    run(name, 20)
 
 
 @pytest.mark.usefixtures("dropped")
@@ -143,3 +171,15 @@ def test_a_fault_in_groups_is_found(fault: str, monkeypatch: pytest.MonkeyPatch)
     plant(monkeypatch)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         test(groups.two_groups())
+
+
+@pytest.mark.usefixtures("dropped")
+def test_a_space_that_does_not_see_what_is_to_come_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In sequences every flush is done before the space is looked at again."""
+    test = arm64.test_another_memory_type_comes_after_the_flush
+    test(World(ARM64["arm64 4K"]))
+    monkeypatch.setattr(Tree, "_meant", lambda _, slot, raw: raw)
+    with pytest.raises(AssertionError):
+        test(World(ARM64["arm64 4K"]))

@@ -10,7 +10,6 @@ import pytest
 
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.allocator import TableAllocator
-from harness.paging.arm64.formats import stage1
 from harness.paging.errors import OutOfTables, SpaceError
 from harness.paging.format import Format
 from harness.paging.lock import TableLock
@@ -1134,7 +1133,7 @@ def test_the_root_of_a_cpu_is_taken_as_it_is() -> None:
     assert physical(space, cpu.roots[1].span.first) == world.frames(1)[0]
 
 
-@pytest.mark.parametrize("format", [stage1("4K", 48, 48), dat(), radix(12)], ids=repr)
+@pytest.mark.parametrize("format", [dat(), radix(12)], ids=repr)
 def test_a_space_is_not_built_of_tables_whose_flushes_are_not_known(format: Format) -> None:
     memory = BufferMemory(np.zeros(1 << 20, np.uint8))
     allocator = TableAllocator(memory, ROOM)

@@ -3,7 +3,7 @@ nothing unless it is told to.
 
 What a machine keeps, and what makes it forget, is written here from the manuals: SDM volume 3A,
 4.10.4; RISC-V's privileged specification, "Supervisor Memory-Management Fence Instruction" and
-"Svnapot".
+"Svnapot"; Arm ARM, DDI 0487, "TLB maintenance", with break-before-make.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from harness.paging.sync import sync_roots
 from harness.paging.table import Root
 from harness.paging.value import Value
 from harness.paging.walk import walk
-from tests.paging.spaces import FORMATS, RISCV, World
+from tests.paging.spaces import ARM64, FORMATS, RISCV, World
 
 TABLES = 4
 """Level-0 tables that the sequences use, all in a row."""
@@ -57,12 +57,14 @@ class Rules(NamedTuple):
     denials  rights that were given are not seen before a flush
     leaves   a flush of an address is for leaves: what it kept of tables goes when all is flushed
     group    small pages that one entry can stand for in each of its slots; 1 where none can
+    breaks   what it holds of a page must be gone before another page is there in its place
     """
 
     absent: bool
     denials: bool
     leaves: bool
     group: int
+    breaks: bool = False
 
 
 LEAST = Rules(absent=False, denials=False, leaves=False, group=1)
@@ -71,6 +73,7 @@ RULES = {
     "sv39": Rules(absent=True, denials=True, leaves=True, group=16),
     "sv48": Rules(absent=False, denials=True, leaves=True, group=1),
     "sv57": Rules(absent=True, denials=True, leaves=True, group=16),
+    **dict.fromkeys(ARM64, Rules(absent=False, denials=True, leaves=False, group=1, breaks=True)),
 }
 
 rights = st.frozensets(st.sampled_from(["read", "write", "user", "execute"]))
@@ -103,7 +106,7 @@ class Sequences(RuleBasedStateMachine):
         self.next_frame = self.per_table
 
     def new_world(self) -> World:
-        return World({**FORMATS, **RISCV}[self.name])
+        return World({**FORMATS, **RISCV, **ARM64}[self.name])
 
     def served(self) -> Span:
         """The addresses at whose end the sequences take place."""
@@ -132,7 +135,11 @@ class Sequences(RuleBasedStateMachine):
         return {page // self.per_table for page in pages}
 
     def given(self, rights: frozenset[str]) -> frozenset[str]:
-        """The rights that a page can have: RISC-V has no page without R and X, nor W without R."""
+        """The rights that a page can have: RISC-V has no page without R and X, nor W without R;
+        arm64 has rights to execute of EL0 and of EL1, and what EL1 reads is always given."""
+        if self.keeps.breaks:
+            execute = {"user execute", "supervisor execute"} if "execute" in rights else set()
+            return frozenset(rights & {"write", "user"} | execute)
         if "read" not in self.world.format.rights:
             return rights - {"read"}
         return rights if "execute" in rights and "write" not in rights else rights | {"read"}
@@ -227,6 +234,8 @@ class Sequences(RuleBasedStateMachine):
         self.forget(flush, mapped if self.keeps.absent else set())
 
     def drop(self, flush: Flush, unlinks: bool = False) -> None:
+        if self.keeps.breaks:
+            self.nothing_conflicts()
         if flush.everything:
             assert self.keeps.leaves and (unlinks or (self.keeps.absent and self.grown))
             self.cached, self.absent, self.pointers, self.no_pointers = {}, set(), set(), set()
@@ -248,6 +257,20 @@ class Sequences(RuleBasedStateMachine):
                 for page in range(hit.first, hit.first + hit.pages):
                     self.cached.pop(page, None)
         self.tell(flush)
+
+    def nothing_conflicts(self) -> None:
+        """No page that the machine finds before the flush is another than the one that it holds."""
+        held = sorted(self.cached)
+        addresses = np.array([self.address(page) for page in held], np.uint64)
+        walks = bulk.walk(self.world.memory, self.roots(self.space), addresses)
+        for lane, page in enumerate(held):
+            if walks.end[lane] != bulk.End.LEAF:
+                continue
+            one = self.cached[page]
+            size = self.per_table if walks.level[lane] else 1
+            assert one.pages == size, f"page {page} is held in another size"
+            frame = int(walks.physical[lane]) // self.world.page
+            assert one.frame == frame, f"page {page} is held with another frame"
 
     def tell(self, flush: Flush) -> None:
         """Has it flushed."""
@@ -582,7 +605,7 @@ class Sequences(RuleBasedStateMachine):
         assert not any(self.space.account().tables)
 
 
-@pytest.mark.parametrize("name", [*FORMATS, *RISCV])
+@pytest.mark.parametrize("name", [*FORMATS, *RISCV, *ARM64])
 def test_every_sequence_leaves_the_space_as_the_dictionary_says(name: str) -> None:
     machine = type("Sequences", (Sequences,), {"name": name})
     run_state_machine_as_test(

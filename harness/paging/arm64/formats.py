@@ -4,13 +4,17 @@ Source: Arm ARM, DDI 0487, chapter D8, "Translation table descriptor formats", "
 control" and "Hardware updates to the translation tables".
 
 The manual counts levels from the root down; level n here is its level 3-n, and its level -1 is 4.
-A format is that of one half: TTBR0_EL1 and TTBR1_EL1 each have a granule and a size.  nG, which
-says that a page is not global, and DBM, by which hardware clears AP[2] instead of setting a bit,
-are named bits here and no more.
+A format is that of one half: TTBR0_EL1 and TTBR1_EL1 each have a granule and a size, so a space
+is one half, too.  The contiguous bit is a hint: entries of a group have it, each with its own
+address, and to keep them alike is left to who sets it.
 
-No `Space` is built of these tables: an entry that leads elsewhere must be invalid, and flushed,
-before it is there again ("Using break-before-make when updating translation table entries"), and a
-space writes it first and returns the flush.
+What may be kept of a descriptor is in "TLB maintenance": not one that is invalid, has AF=0 or too
+large an address, but permissions.  A valid one must be invalid, and flushed, before another leads
+elsewhere, is of another size, memory type or shareability, or is global where it was not
+("Using break-before-make when updating translation table entries").  That nothing else of a
+contiguous group may change while it is valid, and that shareability may not, is what Linux holds to
+(pgattr_change_is_safe).  FEAT_BBM, which allows more, is not made use of.  A flush of an address is
+TLBI VAE1 or VAAE1, which reach tables as well (VALE1 does not).
 """
 
 from __future__ import annotations
@@ -19,7 +23,9 @@ from functools import cache
 from typing import NamedTuple
 
 from harness.paging.format import (
+    Breaking,
     Field,
+    Flushing,
     Format,
     Grant,
     Level,
@@ -49,6 +55,8 @@ UXN_TABLE = bits(60)
 AP_TABLE_NO_EL0 = bits(61)
 AP_TABLE_READ_ONLY = bits(62)
 NS_TABLE = bits(63)
+
+_FLUSHING = Flushing(denials=True, breaks=Breaking(ATTR | SH | NT, CONTIGUOUS))
 
 _INVALID = Pattern(VALID, 0)
 _TABLE = _PAGE = Pattern(TYPE, 3)
@@ -161,8 +169,9 @@ def _format(half: _Half, address_bits: int, big_endian: bool) -> Format:
         denied=AP_READ_ONLY | UXN | PXN,
         accessed=AF,
         dirty=0,
+        fleeting=NG,
         byte_order="big" if big_endian else "little",
-        flushing=None,
+        flushing=_FLUSHING,
     )
 
 
@@ -200,6 +209,7 @@ class _Half(NamedTuple):
             grants=_TABLE_GRANTS if self.hierarchical else {},
             notes=False,
             bits=_IN_TABLES,
+            ignored=NS_TABLE if self.hierarchical else sum(_IN_TABLES.values()),
         )
 
     def _leaf(self, when: Pattern, shift: int) -> Shape:
@@ -211,6 +221,7 @@ class _Half(NamedTuple):
             self._beyond(shift),
             grants=_DIRTY_GRANTS if self.hardware_dirty else None,
             bits=names if when is _PAGE else {**names, "nT": NT},
+            ignored=NS if self.hardware_dirty else NS | DBM,
         )
 
     def _holds_52_in_sh(self) -> bool:

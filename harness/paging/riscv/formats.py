@@ -48,7 +48,7 @@ _NO_TYPE = Forbidden(Pattern(PBMT, PBMT), "PBMT=3")
 _NO_MEMORY_TYPE = Reserved(PBMT, "PBMT where it means nothing")
 _NO_NAPOT = Reserved(N, "N where it means nothing")
 
-_FLUSHING = Flushing(absent=True, denials=True, leaves_alone=True, lasting_tables=True)
+_FLUSHING = Flushing(absent=True, denials=True, faults=True, leaves_alone=True, lasting_tables=True)
 """Any entry that was read may be kept.  SFENCE.VMA with an address in rs1 is for leaves alone."""
 
 _NAMES = {"V": V, "R": R, "W": W, "X": X, "U": U, "G": G, "A": A, "D": D, "RSW": RSW}

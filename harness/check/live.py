@@ -40,7 +40,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from itertools import islice
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
@@ -672,7 +671,7 @@ class Live(ABC):
         room = max(0, EXAMPLES - len(comparison.disagreements))
         comparison.disagree(
             len(wrong),
-            list(islice(self._described(asked, results, wrong, earlier, kept), room)),
+            sorted(self._described(asked, results, wrong, earlier, kept), key=_unexplained)[:room],
         )
         return agree
 
@@ -887,6 +886,12 @@ def _taken(arrays: _Arrays, order: Counts) -> _Arrays:
 
 LOOKED_AT = 1 << 12
 """Accesses that ended otherwise than they must, of which the causes are looked for."""
+
+
+def _unexplained(one: Disagreement) -> bool:
+    """Whether nothing says what it comes from, as where a bit is missing that an access before it
+    should have set."""
+    return not one.hint
 
 
 def _change(asked: Asked, stale: Asked, lane: int) -> str:

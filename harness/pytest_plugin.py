@@ -322,7 +322,7 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
     from harness.paging.memory import BufferMemory
     from harness.paging.space import SpaceError
     from harness.report.impassable import IMPASSABLE, impassable_lines
-    from harness.report.text import disagreeing, disagreement_lines
+    from harness.report.text import counted, disagreeing, disagreement_lines
 
     memory = BufferMemory(guest.ram.buffer)
 
@@ -379,7 +379,7 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
         for reason, count in comparisons[0].not_comparable.items():
             if reason.startswith(NOT_SHOWN):
                 warnings.warn(
-                    f"pagetable: on {guest.engine.name}, {reason} ({count:,} accesses)",
+                    f"pagetable: on {guest.engine.name}, {reason} ({counted(count, 'access')})",
                     stacklevel=2,
                 )
         if isinstance(what, Live):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from harness.check.keys import in_units
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.entry import Pointer
@@ -35,7 +36,11 @@ def find_hole(
             hole = _hole(memory, root.slots(), level, count, shared, kept)
             if hole is not None:
                 return hole
-    raise SpaceError(f"the space has no hole of {size:#x} bytes for the window of the stub")
+    raise SpaceError(
+        f"the tables leave no {in_units(size)} of addresses free, at which the machine maps its own"
+        " program and RAM: leave that many empty, side by side, in the root's table or in one to"
+        " which a single entry leads, with every right"
+    )
 
 
 def _seen_elsewhere(memory: BufferMemory, roots: tuple[Root, ...]) -> set[tuple[int, int]]:
@@ -62,7 +67,10 @@ def find_root_hole(memory: BufferMemory, root: Root) -> Hole:
     for first, slot in slots[middle:] + slots[:middle]:
         if memory.load(slot.address, slot.table.format.entry_bytes) == 0:
             return first, (slot,)
-    raise SpaceError(f"{root.table} has no empty slot for the window of the stub")
+    raise SpaceError(
+        f"{root.table} has no empty slot, of which the machine needs one to map its own program and"
+        " RAM"
+    )
 
 
 def _hole(

@@ -4,7 +4,7 @@ tables of a source, or by both."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -25,8 +25,13 @@ def explain_report(source: Source, name: str, as_json: bool) -> None:
 
     report = oops.read(text_of(name))
     where = "standard input" if name == "-" else name
+    if report.entries and report.address is None:
+        _decoded(source, report, f"{report.what}, in {where}", as_json)
+        return
     alone = _alone(source, report, f"{report.what}, in {where}")
     with _tables(source, report) as tables:
+        if report.general and tables is not None:
+            alone = None
         if alone is None and tables is None:
             _without_tables(report, as_json)
             return
@@ -41,41 +46,90 @@ def _alone(source: Source, report: Report, title: str) -> Snapshot | None:
     """The entries that the report prints."""
     from harness.inspect.fault import fitting, read_code
     from harness.inspect.sources import entries
-    from harness.machine.errors import Misuse
     from harness.paging.address import Virtual
     from harness.paging.x86.cpu import WIDTHS
 
-    if not report.entries:
+    if report.address is None or not (report.entries or report.general):
         return None
-    if report.address is None:
-        words = " ".join(f"{name}={raw:x}" for name, raw in report.entries)
-        raise Misuse(f"{report.notes[-1]} pagetable decode {words} --linux shows the entries alone")
+    if report.general:
+        return _unmapped(report, title)
     given = source.given()
     registers = {**report.registers, **given}
     # Without the code of a fault nothing says that an address is wide of the mark.
     width = entries.USUAL_WIDTH if report.code is not None else WIDTHS[-1]
     made = entries.snapshot(title, report.entries, report.address, registers, report.mode, width)
     made = replace(made, notes=(*report.notes, *made.notes), registers=report.rest)
-    if report.code is None or "maxphyaddr" in given:
+    if report.linux:  # which sets XD where NXE is set alone
+        made = replace(made, unsure=made.unsure - {"efer"})
+    if report.code is None:
         return made
     return fitting(made, read_code(report.code, made.cpu), Virtual(report.address))
+
+
+def _unmapped(report: Report, title: str) -> Snapshot:
+    """A space of which nothing is known, for an address that no table decides about."""
+    from harness.inspect.snapshot import Given, Snapshot
+    from harness.inspect.sources.entries import GivenMemory
+    from harness.paging.x86.cpu import Cpu, Mode
+
+    cpu = Cpu.in_mode(report.mode or Mode.LEVEL_4, report.registers.get("cr3", 0))
+    given = Given(frozenset(), frozenset() if "cr3" in report.registers else frozenset([cpu.base]))
+    return Snapshot(
+        title, cpu, GivenMemory({}), None, (), report.notes, registers=report.rest, given=given
+    )
+
+
+def _decoded(source: Source, report: Report, title: str, as_json: bool) -> None:
+    """The entries of a report that has no address, each by itself."""
+    from harness.inspect import decode
+    from harness.inspect.names import level_named
+    from harness.inspect.x86 import linux
+    from harness.inspect.x86.likely import likely
+    from harness.paging.x86.cpu import Cpu, Mode
+    from harness.report import decode as reports
+    from harness.report.text import assumed_lines
+
+    cpu = Cpu.in_mode(report.mode or Mode.LEVEL_4, 0)
+    given = source.given()
+    if "maxphyaddr" in given:
+        cpu = replace(cpu, maxphyaddr=given["maxphyaddr"])
+    assumed = [] if report.mode else ["paging has 4 levels"]
+    assumed += [] if "maxphyaddr" in given else [f"MAXPHYADDR is {cpu.maxphyaddr} (--maxphyaddr)"]
+    read = [decode.read(cpu, raw, level_named(cpu, name)) for name, raw in report.entries]
+    found = [
+        (one, kept, likely(cpu, one, kept))
+        for one in read
+        for kept in [linux.read(cpu, one) if cpu.long else None]
+    ]
+    if as_json:
+        objects = [reports.as_object(*one) for one in found]
+        _print_object(None, report, notes=list(report.notes), assumed=assumed, readings=objects)
+        return
+    lines = reports.decoded_lines([[one] for one in found], ())
+    for line in (
+        *(title, *(f"Note: {note}" for note in report.notes), ""),
+        *lines,
+        *assumed_lines(assumed),
+    ):
+        show(line)
 
 
 @contextmanager
 def _tables(source: Source, report: Report) -> Iterator[Snapshot | None]:
     """The tables of the source that is named, as the registers of the report have them; None where
     none is."""
+    from harness.inspect.fault import fitting, read_code
     from harness.inspect.x86.frame import raised
+    from harness.paging.address import Virtual
     from harness.paging.x86.cpu import Cpu
 
     named = [kind for kind in KINDS if getattr(source, kind) is not None]
     if not named:
         yield None
         return
-    taken = ("cr0", "cr3", "cr4", "efer") if source.ram is not None else ("cr3",)
     own = {
         name: hex(report.registers[name])
-        for name in taken
+        for name in ("cr0", "cr3", "cr4", "efer")
         if name in report.registers and getattr(source, name) is None
     }
     assumed = []
@@ -87,6 +141,9 @@ def _tables(source: Source, report: Report) -> Iterator[Snapshot | None]:
         cpu = replace(snapshot.cpu, **rest)  # type: ignore[arg-type]
         assumed = [*snapshot.assumed, *assumed]
         snapshot = replace(snapshot, cpu=cpu, registers=report.rest, assumed=tuple(assumed))
+        if report.code is not None and report.address is not None:
+            seen = read_code(report.code, cpu, report.address, report.rip)
+            snapshot = fitting(snapshot, seen, Virtual(report.address))
         if report.code is None and report.address is None:
             snapshot = replace(
                 snapshot, notes=(*snapshot.notes, raised(snapshot, source.vcpu).said)
@@ -99,6 +156,9 @@ def _without_tables(report: Report, as_json: bool) -> None:
     from harness.inspect.fault import read_code
     from harness.report import fault as reports
 
+    if report.general:
+        _bare(report, report.notes, as_json)
+        return
     if report.code is None:
         _bare_registers(report, as_json)
         return
@@ -134,11 +194,28 @@ def _bare_registers(report: Report, as_json: bool) -> None:
     )
     tables = f"There are no entries in the text: {_SOURCES}, whose tables are then read."
     notes = [*(report.notes or [missing]), tables]
+    _bare(report, notes, as_json, told, cr2)
+
+
+def _bare(
+    report: Report,
+    notes: Sequence[str],
+    as_json: bool,
+    told: Sequence[str] = (),
+    cr2: int | None = None,
+) -> None:
+    """What a report says by itself, without an error code."""
     if as_json:
         virtual = None if cr2 is None else hex(cr2)
         _print_object(None, report, notes=[*told, *notes], virtual=virtual)
         return
-    for line in (report.what, "", *told, "", *(f"Note: {one}" for one in notes)):
+    for line in (
+        report.what,
+        "",
+        *told,
+        *([""] if told else []),
+        *(f"Note: {one}" for one in notes),
+    ):
         show(line)
 
 
@@ -152,6 +229,7 @@ class _Answer:
         from harness.inspect.translation import agreement, translate
         from harness.inspect.x86.frame import raised
         from harness.paging.address import Virtual
+        from harness.paging.x86.access import Access, Kind
 
         snapshot = alone or tables
         assert snapshot is not None
@@ -161,11 +239,16 @@ class _Answer:
         self.found: Reproduction | None = None
         self.outcomes: list[Explanation] = []
         self.walk: Translation | None = None
+        self.in_full = True
         address = report.address
         if report.code is not None and address is not None:
             self.seen = read_code(report.code, snapshot.cpu, address, report.rip)
             self.found = compare(snapshot, self.seen, Virtual(address), linux)
             self.outcomes = [*(self.found.giving or self.found.instead)]
+        elif report.general and address is not None:
+            kinds = (Access(kind, report.rest.get("cpl") == 3) for kind in (Kind.READ, Kind.WRITE))
+            self.outcomes = explain_all(snapshot, Virtual(address), kinds, linux)
+            self.in_full = False
         elif address is not None:
             self.walk = translate(snapshot, Virtual(address), linux)
         else:
@@ -189,7 +272,9 @@ class _Answer:
             lines += reports.comparison_lines(cpu, self.found)
         elif self.walk is not None:
             lines += translation_lines(cpu, self.walk)
-        for number, one in enumerate([] if self.found else self.outcomes):
+        if not self.in_full:
+            lines += reports.accesses_lines(cpu, self.outcomes)
+        for number, one in enumerate(self.outcomes if self.in_full and not self.found else []):
             lines += [*([""] if number else []), *reports.explanation_lines(cpu, one)]
         if self.differing is not None and self.tables is not None:
             lines += ["", *agreement_lines(self.tables.title, self.differing, self.other)]

@@ -107,7 +107,7 @@ def fault(
     still on its stack.
 
     With --code it goes backwards: a page fault that was seen, in words, and whether the tables of
-    the source, if one is named, would give it.
+    the source, if one is named, would give it; with an access too, whether that one would.
 
     Example: pagetable fault 0xffff800040000000 --access fetch --user --layout page-sizes
 
@@ -127,13 +127,13 @@ def fault(
             explain_report(source, oops, as_json)
             return
         accessed = access is not None or user is not None or implicit
-        asked = _question(address, code, cr2, rip, accessed)
+        asked = _question(address, code, cr2, rip)
         asked = replace(asked, linux=linux, in_full=access is not None, html=html, svg=svg)
         for path in (html, svg):
             writable(path)
         if (html or svg) and (entries is not None or source == Source()):
             raise Misuse("a picture needs all tables of the walk: name their source")
-        if accessed or asked.address is not None:
+        if accessed or (asked.address is not None and asked.code is None):
             asked = replace(asked, accesses=tuple(_accesses(access, user, implicit)))
         if entries is not None:
             if asked.address is None:
@@ -146,6 +146,11 @@ def fault(
                 raise Misuse(
                     "no ADDRESS is given; or add --code, the error code that was seen; or name the"
                     " guest or core (--qmp, --core) whose last page fault is meant"
+                )
+            if accessed and asked.code is not None:
+                raise Misuse(
+                    "--code alone says which accesses raise it: name the source of the tables, by"
+                    " which --access would"
                 )
             if linux and asked.code is not None:
                 raise Misuse("--linux shows what is in entries: name the source of the tables")
@@ -180,9 +185,7 @@ class Question:
     svg: Path | None = None
 
 
-def _question(
-    address: str | None, code: str | None, cr2: str | None, rip: str | None, accessed: bool
-) -> Question:
+def _question(address: str | None, code: str | None, cr2: str | None, rip: str | None) -> Question:
     """What is asked about; Misuse where the options do not go together."""
     from harness.machine.errors import Misuse
 
@@ -190,13 +193,11 @@ def _question(
         if cr2 is not None or rip is not None:
             raise Misuse("--cr2 and --rip belong to a fault that was seen: add its --code")
         return Question(None if address is None else number("the address", address))
-    if address is not None or accessed:
-        raise Misuse(
-            "--code says which access it was, and --cr2 at which address: leave out the address,"
-            " --access, --user, --supervisor and --implicit"
-        )
+    if address is not None and cr2 is not None:
+        raise Misuse("an address and --cr2 are given: of a fault that was seen they are the same")
+    where = address if cr2 is None else cr2
     return Question(
-        None if cr2 is None else number("CR2", cr2),
+        None if where is None else number("CR2", where),
         number("the error code", code),
         None if rip is None else number("RIP", rip),
     )
@@ -309,14 +310,15 @@ def _draw(snapshot: Snapshot, found: Sequence[Explanation], asked: Question) -> 
 
 def _backward(snapshot: Snapshot, asked: Question, as_json: bool) -> None:
     """What a fault says, and what the tables give."""
-    from harness.inspect.fault import compare, read_code
+    from harness.inspect.fault import compare, fitting, read_code
     from harness.paging.address import Virtual
     from harness.report import fault as reports
 
     code, cr2, rip = asked.code, asked.address, asked.rip
     assert code is not None and cr2 is not None
     seen = read_code(code, snapshot.cpu, cr2, rip)
-    found = compare(snapshot, seen, Virtual(cr2), asked.linux)
+    snapshot = fitting(snapshot, seen, Virtual(cr2))
+    found = compare(snapshot, seen, Virtual(cr2), asked.linux, asked.accesses)
     _draw(snapshot, found.giving or found.instead, asked)
     if as_json:
         _print_object(

@@ -147,6 +147,8 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 def _progress() -> Callable[[float, Mapping[str, int]], None]:
     """Says now and then, on stderr, what was seen so far."""
+    from harness.report.text import counted
+
     said = 0.0
 
     def tell(seconds: float, totals: Mapping[str, int]) -> None:
@@ -156,8 +158,9 @@ def _progress() -> Callable[[float, Mapping[str, int]], None]:
         said = seconds
         flushed = totals["invlpg"] + totals["mov_cr3"] + totals["control"]
         complain(
-            f"{seconds:.0f} s: {totals['narrowed']:,} changes, {flushed:,} flushes,"
-            f" {totals['uses']:,} stale uses, {totals['late']:,} of them late"
+            f"{seconds:.0f} s: {counted(totals['narrowed'], 'change')},"
+            f" {counted(flushed, 'flush')}, {counted(totals['uses'], 'stale use')},"
+            f" {totals['late']:,} of them late"
         )
 
     return tell

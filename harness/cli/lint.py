@@ -60,6 +60,6 @@ def lint(
             content = reports.lint_object(types, broken, cut)
             say(json.dumps(answer("lint", snapshot, **content)))
         else:
-            tell(snapshot, reports.lint_lines(broken, cut))
+            tell(snapshot, reports.lint_lines(broken, cut, snapshot.doubted))
         if any(one.rule.severity is not lint.Severity.NOTE for one in broken):
             raise typer.Exit(DISAGREEMENT)

@@ -225,7 +225,9 @@ class Source:
         from harness.inspect.x86.doubt import doubt
 
         found = doubt(snapshot.cpu, snapshot.memory)
-        return replace(snapshot, assumed=(*snapshot.assumed, found)) if found else snapshot
+        if not found:
+            return snapshot
+        return replace(snapshot, assumed=(*snapshot.assumed, found), doubted=True)
 
     def _snapshot(self, given: dict[str, int], stack: bool) -> Snapshot:
         """What the one source that is named gives; no other kind is imported."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +12,7 @@ from harness.inspect.decode import Bits
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.tour import lines as lines_of
 from harness.inspect.translation import Stage, Translation, is_backed, translate
+from harness.inspect.x86 import data
 from harness.inspect.x86.frame import INSTRUCTION_BYTES
 from harness.inspect.x86.likely import NARROWEST, highest_bit, narrower
 from harness.inspect.x86.remedy import Remedy, remedies
@@ -31,7 +32,8 @@ from harness.paging.x86.access import (
     Vector,
     outcome,
 )
-from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Mode
+from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Efer, Mode
+from harness.paging.x86.formats import ADDRESS, LEGACY_ADDRESS_BITS
 
 if TYPE_CHECKING:
     from harness.check.quirk import Quirk
@@ -49,6 +51,9 @@ class Explanation:
     remedies     what would let it pass, the likeliest to be meant first
     elsewhere    where the walk leads outside memory: what machines make of the access, by what they
                  read there
+    otherwise    what else it comes to where what was assumed of the processor is not so
+    pointer      what the address probably is that was never meant as one, a phrase; None where it
+                 looks like any other, and where the access is allowed
     """
 
     access: Access
@@ -58,6 +63,8 @@ class Explanation:
     noted: tuple[tuple[Stage, str], ...]
     remedies: tuple[Remedy, ...]
     elsewhere: tuple[Elsewhere, ...] = ()
+    otherwise: tuple[Otherwise, ...] = ()
+    pointer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,19 @@ class Elsewhere:
 
     read: str
     who: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Otherwise:
+    """What an access comes to on a processor that is not as it was assumed.
+
+    assumed  what was assumed, as NAME=VALUE
+    instead  what it is there, as a phrase
+    """
+
+    assumed: str
+    instead: str
     outcome: Outcome
 
 
@@ -145,7 +165,43 @@ def _explained(
         for octet, read, who in _ELSEWHERE
         if isinstance(answer, Unbacked) and not unknown
     )
-    return Explanation(access, answer, found, blamed, noted, changes, elsewhere)
+    otherwise = tuple(
+        Otherwise(assumed, instead, there)
+        for assumed, instead, other in _others(snapshot, found)
+        if not _alike(answer, there := outcome(other, memory, address, access))
+    )
+    width = 64 if cpu.long else LEGACY_ADDRESS_BITS
+    meant = None if isinstance(answer, Allowed) else data.pointer(address, width)
+    return Explanation(access, answer, found, blamed, noted, changes, elsewhere, otherwise, meant)
+
+
+def _others(snapshot: Snapshot, found: Translation) -> Iterator[tuple[str, str, Cpu]]:
+    """The processors that read these entries in another way, where what decides it is assumed: what
+    was, and what it is there."""
+    cpu = snapshot.cpu
+    if cpu.mode is Mode.BITS_32:
+        return
+    if "efer" in snapshot.unsure:
+        names = [f"EFER.NXE={int(nxe)}" for nxe in (cpu.nxe, not cpu.nxe)]
+        yield names[0], names[1], replace(cpu, efer=cpu.efer ^ Efer.NXE)
+    if "maxphyaddr" not in snapshot.unsure:
+        return
+    told, entries = f"MAXPHYADDR={cpu.maxphyaddr}", [stage.reading for stage in found.stages]
+    highest = highest_bit(*(reading.entry for reading in entries))
+    if highest >= NARROWEST:
+        yield told, f"MAXPHYADDR={highest} or less", replace(cpu, maxphyaddr=highest)
+    wrong = [one.raw & part.mask & ADDRESS for one in entries for part in one.parts if part.wrong]
+    if (width := max(wrong, default=0).bit_length()) > cpu.maxphyaddr:
+        yield told, f"MAXPHYADDR={width} or more", replace(cpu, maxphyaddr=width)
+
+
+def _alike(one: Outcome, other: Outcome) -> bool:
+    """Whether an access ends in the same way: at the same place, or by the same error code."""
+    if isinstance(one, Fault) and isinstance(other, Fault):
+        return (one.vector, one.error) == (other.vector, other.error)
+    if isinstance(one, Allowed) and isinstance(other, Allowed):
+        return one.physical == other.physical
+    return isinstance(one, Unbacked) and isinstance(other, Unbacked)
 
 
 def _to_blame(cpu: Cpu, found: Translation, answer: Outcome) -> Iterator[Stage]:
@@ -305,6 +361,8 @@ def _hints(code: int, cpu: Cpu | None, cr2: int | None, rip: int | None) -> Iter
             "reserved are bits of the address beyond MAXPHYADDR, XD (bit 63) while EFER.NXE=0, and"
             " bits below the address of a large page"
         )
+    if cpu is None and cr2 is not None and (meant := data.pointer(cr2)):
+        yield f"CR2 is probably {meant}"
     if cr2 is None or rip is None:
         return
     within = 0 <= cr2 - rip < INSTRUCTION_BYTES
@@ -338,12 +396,25 @@ _IMPLICIT: Final = (
 )
 
 
-def compare(snapshot: Snapshot, seen: SeenFault, cr2: Virtual, linux: bool = False) -> Reproduction:
+def compare(
+    snapshot: Snapshot,
+    seen: SeenFault,
+    cr2: Virtual,
+    linux: bool = False,
+    named: Sequence[Access] = (),
+) -> Reproduction:
     """Whether the tables as they are would give the fault; `linux` as in `explain`.
+
+    named  the accesses that are thought to have raised it
 
     Raises QuestionError for an address that is wider than the CPU's mode has them.
     """
     explained = explain_all(snapshot, cr2, seen.accesses, linux)
+    others = tuple(
+        _is_another(one)
+        for one in explain_all(snapshot, cr2, named, linux)
+        if not _gives(one.outcome, seen)
+    )
     giving = tuple(
         one
         for one in explained
@@ -351,10 +422,21 @@ def compare(snapshot: Snapshot, seen: SeenFault, cr2: Virtual, linux: bool = Fal
     )
     if giving:
         explicit = tuple(one for one in giving if not one.access.implicit)
-        where = dict.fromkeys(where for one in giving for where in _conditions(one, seen))
-        return Reproduction(explicit or giving, (), (*where, *(() if explicit else (_IMPLICIT,))))
+        where = tuple(dict.fromkeys(one for each in giving for one in _conditions(each, seen)))
+        where = (*others, *where, *(() if explicit else (_IMPLICIT,)))
+        return Reproduction(explicit or giving, (), where)
     instead = tuple(one for one in explained if not one.access.implicit)
-    return Reproduction((), instead, tuple(_likely(snapshot, seen, cr2, instead)))
+    return Reproduction((), instead, (*others, *_likely(snapshot, seen, cr2, instead)))
+
+
+def _is_another(one: Explanation) -> str:
+    """That a fault that was seen is not of an access."""
+    what = "is allowed"
+    if isinstance(one.outcome, Fault):
+        what = f"raises #{one.outcome.vector.name} with error code {one.outcome.error:#x}"
+    elif isinstance(one.outcome, Unbacked):
+        what = "is unknown"
+    return f"a {one.access} {what} there, so that another access raised this fault"
 
 
 WIDTHS_TRIED: Final = range(WIDTHS[-1], NARROWEST - 1, -1)
@@ -362,21 +444,31 @@ WIDTHS_TRIED: Final = range(WIDTHS[-1], NARROWEST - 1, -1)
 
 
 def fitting(snapshot: Snapshot, seen: SeenFault, cr2: Virtual) -> Snapshot:
-    """The snapshot with the widest MAXPHYADDR by which its entries give the fault, where they do
-    not with the one that is assumed; and a note of that."""
+    """The snapshot with the widest MAXPHYADDR, or else EFER.NXE, by which its entries give the
+    fault, if that was assumed and they do not with what was; and a note of it."""
     cpu = snapshot.cpu
-    if cpu.mode is Mode.BITS_32 or compare(snapshot, seen, cr2).giving:
+    if cpu.mode is Mode.BITS_32 or not snapshot.unsure or compare(snapshot, seen, cr2).giving:
         return snapshot
-    for width in WIDTHS_TRIED:
+    switched = replace(snapshot, cpu=replace(cpu, efer=cpu.efer ^ Efer.NXE))
+    nxe = "efer" in snapshot.unsure and compare(switched, seen, cr2).giving
+    for width in WIDTHS_TRIED if "maxphyaddr" in snapshot.unsure else ():
         other = replace(snapshot, cpu=replace(cpu, maxphyaddr=width))
         if other.cpu.base == cpu.base and compare(other, seen, cr2).giving:
+            too = f"; with EFER.NXE={int(not cpu.nxe)} they give it, too (--efer)" if nxe else ""
             note = (
                 f"Assumed: MAXPHYADDR={width}, the widest with which these entries give the"
-                f" fault; with {cpu.maxphyaddr} they do not (--maxphyaddr)."
+                f" fault; with {cpu.maxphyaddr} they do not (--maxphyaddr){too}."
             )
             kept = (one for one in snapshot.assumed if not one.startswith("MAXPHYADDR"))
             return replace(other, notes=(*snapshot.notes, note), assumed=tuple(kept))
-    return snapshot
+    if not nxe:
+        return snapshot
+    note = (
+        f"Assumed: EFER.NXE={int(not cpu.nxe)}, with which these entries give the fault; with"
+        f" {int(cpu.nxe)} they do not (--efer)."
+    )
+    kept = (one for one in snapshot.assumed if not one.startswith("EFER"))
+    return replace(switched, notes=(*snapshot.notes, note), assumed=tuple(kept))
 
 
 def _conditions(one: Explanation, seen: SeenFault) -> Iterator[str]:

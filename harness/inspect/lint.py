@@ -7,7 +7,7 @@ self-maps show counts where tables are data; elsewhere it would say the same aga
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import combinations
 from typing import Final, NamedTuple
@@ -155,8 +155,9 @@ def _write_and_execute(space: _Space, rows: Rows) -> Mask:
 
 
 def _user_in_kernel_half(space: _Space, rows: Rows) -> Mask:
-    high = rows.virtual >> np.uint64(63) != 0
-    found: Mask = _pages(rows) & space.has(rows, "user") & high & space.cpu.long
+    high = rows.highest >> np.uint64(63) != 0
+    given = _pages(rows) & space.has(rows, "user") & high
+    found: Mask = given & (space.cpu.long and not space.cpu.lass)
     return found
 
 
@@ -300,6 +301,13 @@ ADDRESSES_IN_TABLE = Rule(
     "tables in which addresses of the upper half stand where entries should",
 )
 
+USER_IN_KERNEL_HALF: Final = Rule(
+    "user-in-kernel-half", WARNING, "pages of the upper half that user code can reach"
+)
+ADDRESS_ZERO: Final = Rule(
+    "address-zero", WARNING, "pages at address 0: null pointers do not fault"
+)
+
 WRITE_EXECUTE: Final = Rule(
     "write-execute", WARNING, "pages that can be written and executed", "4.6"
 )
@@ -336,11 +344,11 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
         _self_map_executable,
     ),
     (
-        Rule("user-in-kernel-half", WARNING, "pages of the upper half that user code can reach"),
+        USER_IN_KERNEL_HALF,
         _user_in_kernel_half,
     ),
     (
-        Rule("address-zero", WARNING, "pages at address 0: null pointers do not fault"),
+        ADDRESS_ZERO,
         _address_zero,
     ),
     (
@@ -639,7 +647,7 @@ def lint(
         for one, (_, breaks) in zip(kept, rules, strict=True):
             mask = breaks(space, rows)
             if mask.any():
-                one.add(of_rows(cpu.format, rows.take(mask)))
+                one.add(of_rows(cpu.format, _at(one.rule, rows.take(mask))))
         _sort_pages(space, rows.take(_pages(rows)), typed, code, data)
     # A source without a single page of the space holds tables alone: it shows no devices.
     broken = [
@@ -656,6 +664,20 @@ def lint(
     severities = list(Severity)
     broken.sort(key=lambda one: severities.index(one.rule.severity))
     return broken, graph.rows_cut(read, left_out)
+
+
+def _at(rule: Rule, rows: Rows) -> Rows:
+    """Rows at those of their addresses that a rule is about, where it is about some alone: of the
+    upper half it is all of them, or at least the highest."""
+    one = np.ones(len(rows.virtual), np.uint64)
+    if rule is ADDRESS_ZERO:
+        return replace(rows, highest=rows.virtual, paths=one)
+    if rule is not USER_IN_KERNEL_HALF:
+        return rows
+    low = rows.virtual >> np.uint64(63) == 0
+    first = np.where(low, rows.highest, rows.virtual)
+    found = replace(rows, virtual=first, paths=np.where(low, one, rows.paths))
+    return found.take(np.argsort(first, kind="stable"))
 
 
 def _needs(snapshot: Snapshot, ignored: set[str], limit: int) -> Iterator[Broken]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from harness.paging.address import Physical, Span
 from harness.paging.memory import Memory
@@ -16,6 +17,11 @@ class SourceError(ValueError):
 
 class QuestionError(ValueError):
     """A question that has no answer: a sentence that says what is wrong with it."""
+
+
+RESERVING: Final = frozenset(("efer", "maxphyaddr"))
+"""The registers that decide what is reserved in entries and that not every source records, by the
+names of the CPU's fields."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,8 @@ class Snapshot:
     given    where there is no more of its memory than entries: which
     rom      where stores vanish, as far as the source tells
     partial  whether the machine may have memory that is not here, since it is a file's
+    doubted  whether its root may be another than was meant: `assumed` says why
+    unsure   which of RESERVING the source does not record, so that they are assumed
     """
 
     title: str
@@ -59,3 +67,5 @@ class Snapshot:
     given: Given | None = None
     rom: tuple[Span, ...] = ()
     partial: bool = False
+    doubted: bool = False
+    unsure: frozenset[str] = frozenset()

@@ -32,7 +32,7 @@ _SPOKEN_BY_MEANING = {Role.ADDRESS, Role.IGNORED, Role.RESERVED}
 """Roles of parts that say nothing by being set: what an entry means tells of them."""
 
 HEAD = ("bits", "name", "value", "meaning", "SDM volume 3A")
-"""What the columns of bits hold."""
+"""What the columns of bits hold.  Bits are from the lowest up, as in the manual's tables."""
 
 Read = tuple[Reading, LinuxReading | None, Sequence[str]]
 Readings = Sequence[Read]
@@ -92,13 +92,13 @@ def reading_lines(
     """One entry: what it says, then every bit."""
     yield f"{raw_text(reading)} as a {reading.name}, at level {reading.level}: {says(reading)}"
     yield ""
-    yield from _table([HEAD, *(_row(part, part.section) for part in reading.parts)])
+    yield from _table([HEAD, *(_row(part, part.section) for part in reversed(reading.parts))])
     if linux is not None:
         yield ""
         kind = f", {linux.memory_type}" if linux.memory_type else ""
         yield f"To Linux: {linux.said}{kind}"
         yield ""
-        yield from _table([HEAD[:4], *(_row(part) for part in linux.parts)])
+        yield from _table([HEAD[:4], *(_row(part) for part in reversed(linux.parts))])
     if likely:
         yield ""
         yield f"Likely: {'; '.join(likely)}"
@@ -109,7 +109,7 @@ def register_lines(register: Register) -> Iterator[str]:
     refused = f"; {register.reserved:#x} in it is reserved" if register.reserved else ""
     yield f"{register.raw:#x} as CR3: {register.what} at {register.leads_to:#x}{refused}"
     yield ""
-    yield from _table([HEAD, *(_row(part, part.section) for part in register.parts)])
+    yield from _table([HEAD, *(_row(part, part.section) for part in reversed(register.parts))])
 
 
 def register_object(register: Register) -> dict[str, Any]:

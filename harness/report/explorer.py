@@ -278,14 +278,14 @@ class Explorer(App[None]):
             grid.add_column(column, no_wrap=True)
         grid.add_column("meaning", ratio=1)
         head = Text(f"{reading.name}, slot {line.slot.index} at {line.slot.address:#x}", "bold")
-        for part in reading.parts:
+        for part in reversed(reading.parts):
             style = "bold red" if part.wrong else "" if part.value else "dim"
             cells = (bits_text(part), part.name, f"{part.value:#x}", part.meaning)
             grid.add_row(*(Text(cell, style) for cell in cells))
         if self._linux and cpu.long:
             kept = linux.read(cpu, reading)
             grid.add_row(Text("Linux", "bold"), Text(""), Text(""), Text(kept.said, "bold"))
-            for bits in kept.parts:
+            for bits in reversed(kept.parts):
                 cells = (bits_text(bits), bits.name, f"{bits.value:#x}", bits.meaning)
                 grid.add_row(*(Text(cell, "" if bits.value else "dim") for cell in cells))
         whole = Grid.grid()

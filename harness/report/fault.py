@@ -30,7 +30,13 @@ from harness.report import translation
 from harness.report.decode import bits_object, bits_text, raw_text
 from harness.report.objects import rule_name, slot_object, span_object
 from harness.report.text import aligned, all_digits
-from harness.report.translation import labelled, likely_lines, linux_lines, stage_lines, whose
+from harness.report.translation import (
+    labelled,
+    likely_lines,
+    linux_lines,
+    no_memory,
+    stage_lines,
+)
 
 ALTERNATIVES: Final = 3
 """Remedies that are shown as text; an object has all."""
@@ -47,10 +53,20 @@ def explanation_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
 def why_lines(one: Explanation) -> Iterator[str]:
     """What an access comes to, in a line, why, and what the entries were probably meant to be."""
     yield f"{one.access} at {one.translation.asked:#x}: {_comes_to(one)}"
+    if isinstance(one.outcome, Allowed) and one.translation.backed is False:
+        yield from labelled("memory", [no_memory(one.translation, one.outcome.physical)])
     yield from labelled("rule", _rule(one.outcome))
     yield from labelled("machine", _elsewhere(one))
     yield from labelled("because", (_blame(stage) for stage in one.to_blame))
+    yield from _pointer_lines(one)
     yield from likely_lines(one.translation)
+    yield from labelled("unless", _otherwise(one))
+
+
+def _pointer_lines(one: Explanation) -> Iterator[str]:
+    """What the address probably is, where it was never meant as one."""
+    if one.pointer:
+        yield from labelled("likely", [f"the address: {one.pointer}"])
 
 
 def change_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
@@ -104,6 +120,12 @@ def _elsewhere(one: Explanation) -> Iterator[str]:
         yield f"where such memory reads as {there.read} ({there.who}): {told}"
 
 
+def _otherwise(one: Explanation) -> Iterator[str]:
+    """What an access comes to where what was assumed is not so."""
+    for there in one.otherwise:
+        yield f"{there.instead} ({there.assumed} is assumed): {outcome_text(there.outcome)}"
+
+
 def error_text(code: int) -> str:
     """The names of the bits set in an error code."""
     return " ".join(str(flag.name) for flag in Error if code & flag)
@@ -117,8 +139,17 @@ def accesses_lines(cpu: Cpu, explained: Sequence[Explanation]) -> Iterator[str]:
     for one in explained:
         rows.append((str(one.access), _comes_to(one), "; ".join(_rule(one.outcome))))
     yield from (f"  {line}" for line in aligned(rows))
+    other = {there.instead: there.assumed for one in explained for there in one.otherwise}
+    yield from labelled(
+        "unless",
+        (
+            f"{instead} ({assumed} is assumed), by which outcomes differ: --access shows each"
+            for instead, assumed in other.items()
+        ),
+    )
     if all(_is_not_canonical(one.outcome) for one in explained):
         yield from labelled("change", _hopeless(cpu, explained[0]))
+    yield from dict.fromkeys(line for one in explained for line in _pointer_lines(one))
     yield from likely_lines(explained[0].translation)
     yield from linux_lines(explained[0].translation)
 
@@ -147,7 +178,8 @@ def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
             f" {table.address:#x} the access may pass or not"
         )
     elif remedy.in_memory is False:
-        yield f"  there is no memory at {remedy.reaches:#x}: {whose(found)}"
+        assert remedy.reaches is not None
+        yield f"  {no_memory(found, remedy.reaches)}"
     if remedy.suspect:
         yield "  the address in the entry is suspect: this may not be the place that was meant"
 
@@ -201,6 +233,11 @@ def as_object(cpu: Cpu, one: Explanation) -> dict[str, Any]:
         **_outcome_object(one.outcome),
         "because": [_place_object(stage) for stage in one.to_blame],
         "sets": [{**_place_object(stage), "name": flag} for stage, flag in one.noted],
+        "pointer": one.pointer,
+        "otherwise": [
+            {"assumed": there.assumed, "instead": there.instead, **_outcome_object(there.outcome)}
+            for there in one.otherwise
+        ],
         "remedies": [_remedy_object(one.translation, remedy) for remedy in one.remedies],
         "elsewhere": [
             {"reads": there.read, "who": there.who, **_outcome_object(there.outcome)}
@@ -265,6 +302,9 @@ def _hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
         return
     if not _is_not_canonical(one.outcome):
         yield "none that leaves tables and pages where they are"
+        return
+    if one.pointer:
+        yield "none of the tables: the address is wrong, and what holds it must be mended"
         return
     top = formats.address_bits(cpu.levels) - 1
     address = one.translation.address

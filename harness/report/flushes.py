@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.check.x86.flushes import Cached, Cause, FailOn, Flush, Flushes, Lost
 from harness.inspect.symbols import Symbols
 from harness.machine.machine import dotted
 from harness.report.objects import bare, cpu_object
-from harness.report.text import all_digits, walk_lines
+from harness.report.text import all_digits, counted, walk_lines
 
 MOST_SHOWN = 20
 """Causes that are shown to people; all are in the object."""
@@ -44,17 +44,18 @@ def lines(found: Flushes, on: FailOn, symbols: Symbols | None = None) -> Iterato
         yield from _cause_lines(number, cause, symbols)
         yield ""
     if len(shown) > MOST_SHOWN:
-        yield f"and {len(shown) - MOST_SHOWN:,} more causes, which --json shows"
+        yield f"and {counted(len(shown) - MOST_SHOWN, 'more cause')}, which --json shows"
         yield ""
     totals = found.totals
     yield from notes(found, symbols)
     yield (
-        f"seen      {totals['narrowed']:,} changes that take something from an entry,"
+        f"seen      {_changes(totals)} taking something from an entry,"
         f" {totals['invlpg']:,} INVLPG, {totals['mov_cr3']:,} MOV CR3,"
-        f" {totals['faults']:,} page faults"
+        f" {counted(totals['faults'], 'page fault')}"
     )
     excused = totals["uses"] - totals["late"]
-    yield f"stale     {totals['late']:,} late uses, {excused:,} that a later flush may excuse"
+    late = counted(totals["late"], "late use")
+    yield f"stale     {late}, {excused:,} that a later flush may excuse"
     yield f"ended     {_ending(found)}, after {found.watched.seconds:.1f} s"
     yield ""
     yield verdict(found, on)
@@ -65,9 +66,11 @@ def notes(found: Flushes, symbols: Symbols | None) -> Iterator[str]:
     totals = found.totals
     yield from found.not_run_on
     if totals["lost_causes"]:
-        yield f"{totals['lost_causes']:,} uses are of causes for which there was no room"
+        lost = counted(totals["lost_causes"], "use")
+        yield f"There was no room for the causes of {lost}"
     if totals["forgotten"]:
-        yield f"{totals['forgotten']:,} cached entries were forgotten, for which there was no room"
+        cached = counted(totals["forgotten"], "cached entry")
+        yield f"There was no room for {cached}, which the plugin forgot"
     if count := found.without_author:
         yield f"Uses of changes whose store was not seen, which are never late: {count:,}"
     authors = {cause.change.pc for cause in found.causes} - {None}
@@ -90,19 +93,22 @@ def verdict(found: Flushes, on: FailOn) -> str:
     if found.failed or found.unwatched:
         return found.failed or found.unwatched or ""
     count = found.failing(on)
-    changes = f"{found.totals['narrowed']:,} changes of the guest's tables"
+    changes = f"{_changes(found.totals)} of the guest's tables"
     if not count:
         return f"No {on.value} use of a translation was found, among {changes}."
-    uses = f"use{'s' if count > 1 else ''}"
     if on is FailOn.STALE:
         return (
-            f"{count:,} {uses} of stale translations, which a later flush may excuse, among"
+            f"{counted(count, 'use')} of stale translations, which a later flush may excuse, among"
             f" {changes}."
         )
     return (
-        f"A flush is missing: {count:,} late {uses} of what was cached before a change, among"
-        f" {changes}."
+        f"A flush is missing: {counted(count, 'late use')} of what was cached before a change,"
+        f" among {changes}."
     )
+
+
+def _changes(totals: Mapping[str, int]) -> str:
+    return counted(totals["narrowed"], "change")
 
 
 def _cause_lines(number: int, cause: Cause, symbols: Symbols | None) -> Iterator[str]:

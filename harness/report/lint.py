@@ -11,8 +11,11 @@ from harness.report.objects import slot_object, span_object
 from harness.report.text import aligned, counted
 
 
-def lint_lines(broken: Sequence[Broken], cut: Sequence[str]) -> Iterator[str]:
-    """Each rule that is broken, with its first findings, and how many there are."""
+def lint_lines(
+    broken: Sequence[Broken], cut: Sequence[str], doubted: bool = False
+) -> Iterator[str]:
+    """Each rule that is broken, with its first findings, and how many there are; `doubted` as of a
+    snapshot."""
     for one in broken:
         rule = one.rule
         section = f" (SDM volume 3A, {rule.section})" if rule.section else ""
@@ -23,11 +26,13 @@ def lint_lines(broken: Sequence[Broken], cut: Sequence[str]) -> Iterator[str]:
             yield f"  ... and {one.total - len(one.findings):,} more (--limit)"
         yield ""
     yield from cut
-    yield verdict(broken)
+    yield verdict(broken, doubted)
 
 
-def verdict(broken: Sequence[Broken]) -> str:
+def verdict(broken: Sequence[Broken], doubted: bool = False) -> str:
     """How many rules are broken."""
+    if not broken and doubted:
+        return "No rule is broken, but these may be no tables at all: see what is assumed of CR3."
     if not broken:
         return "Nothing is odd about this space."
     counts = dict.fromkeys(Severity, 0)

@@ -37,7 +37,7 @@ def fault_object(**content: Any) -> dict[str, Any]:
     """The object that `fault` prints, which has all keys whatever was asked."""
     keys: dict[str, Any] = {"source": None, "cpu": None, "assumed": [], "notes": []}
     keys |= {"report": None, "virtual": None, "seen": None, "given": None, "explanations": []}
-    keys |= {"outcomes": [], "walk": None, "agreement": None}
+    keys |= {"outcomes": [], "walk": None, "readings": [], "agreement": None}
     return bare("fault", **{**keys, **content})
 
 

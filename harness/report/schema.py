@@ -476,6 +476,10 @@ _COMMANDS: Final = {
         assumed=_LOOKED_AT["assumed"],
         notes=_LOOKED_AT["notes"],
         report=_or_null(_text("What kind of text --oops was, for people; else null.")),
+        readings=_list(
+            "The entries of a text that has no address, from the root down; else empty.",
+            _object("An entry by itself.", **_READING),
+        ),
         virtual=_or_null(
             _hex("The address asked about, with --code that in CR2; null without a source.")
         ),
@@ -987,6 +991,22 @@ _PARTS: Final = {
                 "What it comes to where memory that is not there reads in one way.",
                 reads=_name("As what such memory reads.", "zeros", "ones"),
                 who=_text("Which machines do, for people."),
+                **_OUTCOME,
+            ),
+        ),
+        pointer=_or_null(
+            _text(
+                "What the address probably is that was never meant as one, for people; null where"
+                " it looks like any other."
+            )
+        ),
+        otherwise=_list(
+            "What it comes to where what was assumed of the processor is not so; the assumptions"
+            " that change nothing are left out.",
+            _object(
+                "Another processor.",
+                assumed=_text("What was assumed, as NAME=VALUE."),
+                instead=_text("What it is there, for people."),
                 **_OUTCOME,
             ),
         ),

@@ -196,7 +196,9 @@ def letters(format: Format, granted: int, kept: int = 0) -> str:
 def counted(count: int, what: str) -> str:
     """A number of things: "1 entry", "2 entries", "2 addresses"."""
     plural = (
-        f"{what[:-1]}ies" if what.endswith("ry") else f"{what}{'es' if what[-1] == 's' else 's'}"
+        f"{what[:-1]}ies"
+        if what.endswith("ry")
+        else f"{what}{'es' if what.endswith(('s', 'sh')) else 's'}"
     )
     return f"{count:,} {what if count == 1 else plural}"
 

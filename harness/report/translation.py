@@ -216,14 +216,14 @@ def _page_lines(cpu: Cpu, found: Translation) -> Iterator[str]:
     if kept_rights := cpu.format.rights_of(never_withheld(cpu) & ~found.granted):
         yield f"the supervisor can {' and '.join(kept_rights)} all the same: CR0.WP=0"
     if found.backed is False:
-        yield f"outside memory: {whose(found)}"
+        yield no_memory(found, found.physical or 0)
 
 
-def whose(found: Translation) -> str:
-    """Whose an address is where there is no memory, as far as one can say."""
+def no_memory(found: Translation, physical: int) -> str:
+    """That there is no memory at a physical address, and whose it is as far as one can say."""
     if found.partial:
-        return "a device's, nobody's, or not in the file"
-    return "a device's, or nobody's"
+        return f"{physical:#x} is not in the file: a device's, nobody's, or memory left out of it"
+    return f"there is no memory at {physical:#x}: it is a device's, or nobody's"
 
 
 def _index_object(index: Index) -> dict[str, Any]:

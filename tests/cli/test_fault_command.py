@@ -136,7 +136,8 @@ def test_the_accesses_are_those_of_the_library() -> None:
         ([], "no ADDRESS is given"),
         (["0x1000"], "no source is named"),
         (["0x1000", "--cr2", "0x1000"], "add its --code"),
-        (["--code", "0x1d", "0x1000"], "--code says which access it was"),
+        (["--code", "0x1d", "0x1000", "--cr2", "0x1000"], "an address and --cr2 are given"),
+        (["--code", "9", "0x1000", "--access", "push"], "--code alone says which accesses raise"),
         (["--code", "0x1_0000_0000"], "0x100000000 is not an error code: those have 32 bits"),
         (["--code", "x"], "the error code is 'x', no number"),
         (["--code", "4", "--linux"], "--linux shows what is in entries: name the source"),
@@ -287,7 +288,7 @@ def test_a_change_of_a_suspect_address_says_where_it_leads(tmp_path: Path) -> No
     asked = ("0x1000", "--access", "write", "--supervisor", "--ram", ram, "--cr3", "0x1000")
     out = lines(*asked, cwd=tmp_path)
     assert "clears reserved 0xfff0000000000: the entry leads to the 4K page at 0xffa7598000" in out
-    assert "there is no memory at 0xffa7598000: a device's, nobody's, or not in the file" in out
+    assert "0xffa7598000 is not in the file: a device's, nobody's, or memory left out of it" in out
     assert "the address in the entry is suspect: this may not be the place that was meant" in out
     assert not [line for line in out if "reachable" in line]
 
@@ -315,6 +316,10 @@ def test_a_reserved_bit_that_another_width_gives_is_named(tmp_path: Path) -> Non
     ram = memory(tmp_path / "ram", words, 8)
     given = ("--cr2", "0xffffc9000002d000", "--ram", ram, "--cr3", "0x1000")
     out = " ".join(lines("--code", "0b", *given, cwd=tmp_path))
+    assert "Assumed: MAXPHYADDR=39, the widest with which these entries give the fault" in out
+    assert "with EFER.NXE=0 they give it, too (--efer)" in out
+    known = ("--maxphyaddr", 40, "--efer", "0xd00")
+    out = " ".join(lines("--code", "0b", *given, *known, cwd=tmp_path))
     assert "with 39 or less bit 39 of the address is reserved; or another EFER.NXE" in out
     out = " ".join(lines("--code", "0b", *given, "--maxphyaddr", "39", cwd=tmp_path))
     assert "The tables as they are give this fault." in out
@@ -403,3 +408,43 @@ def test_what_cannot_be_drawn_is_a_sentence(
     assert (code, out) == (2, "")
     assert sentence in errors
     assert not (tmp_path / "fault.svg").exists()
+
+
+def test_an_access_beside_its_error_code_is_compared_with_it(tmp_path: Path) -> None:
+    """A stack that is not executable, on a processor whose NXE is not set yet."""
+    words = (0x1007, 0x2007, 0x3007, 0x8000_0000_0000_0003)
+    tables = b"".join(word.to_bytes(8, "little").ljust(0x1000, b"\0") for word in words)
+    (tmp_path / "memory").write_bytes(tables)
+    where = ("--ram", "memory", "--cr3", "0", "--efer", "0x500")
+    push = ("--access", "push", "--supervisor")
+    out = lines("0x10", *push, "--code", "9", *where, cwd=tmp_path)
+    assert "The tables as they are give this fault." in out
+    assert any("a supervisor push raises #PF with error code 0xb there" in line for line in out)
+    assert not any(
+        "raises" in line for line in lines("0x10", *push, "--code", "b", *where, cwd=tmp_path)
+    )
+
+
+def test_what_a_file_does_not_record_is_said_where_it_decides(tmp_path: Path) -> None:
+    words = (0x1007, 0x2007, 0x3007, 0x8000_0080_0000_1003)
+    tables = b"".join(word.to_bytes(8, "little").ljust(0x1000, b"\0") for word in words)
+    (tmp_path / "memory").write_bytes(tables)
+    asked = ("0x10", "--access", "read", "--supervisor", "--ram", "memory", "--cr3", "0")
+    out = lines(*asked, cwd=tmp_path)
+    assert (
+        "unless EFER.NXE=0 (EFER.NXE=1 is assumed): #PF, error code 0x9 (P RSVD), CR2 0x10" in out
+    )
+    said = (
+        "MAXPHYADDR=39 or less (MAXPHYADDR=40 is assumed): #PF, error code 0x9 (P RSVD), CR2 0x10"
+    )
+    assert said in out
+    assert any("0x8000001010 is not in the file: a device's, nobody's" in line for line in out)
+    assert not any(
+        "unless" in line
+        for line in lines(*asked, "--efer", "0xd00", "--maxphyaddr", 40, cwd=tmp_path)
+    )
+    table = lines("0x10", "--ram", "memory", "--cr3", "0", cwd=tmp_path)
+    assert (
+        "unless EFER.NXE=0 (EFER.NXE=1 is assumed), by which outcomes differ: --access shows each"
+        in table
+    )

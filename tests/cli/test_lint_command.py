@@ -65,3 +65,12 @@ def test_misuse_is_a_sentence(tmp_path: Path, arguments: list[str], sentence: st
     code, out, errors = run("lint", "--layout", "smallest", *arguments, cwd=tmp_path)
     assert (code, out) == (2, "")
     assert sentence in errors
+
+
+def test_where_the_root_is_in_doubt_nothing_is_called_right(tmp_path: Path) -> None:
+    """A root's table of nothing: no rule is broken, and it may be none."""
+    (tmp_path / "ram").write_bytes(bytes(0x4000))
+    code, out, errors = run("lint", "--ram", "ram", "--cr3", "0x1000", cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    assert "Nothing is odd" not in out and "No rule is broken, but these may be no tables" in out
+    assert "CR3 0x1000 belongs to this memory, though no entry" in out

@@ -15,9 +15,10 @@ from harness.inspect.fault import (
     compare,
     explain,
     explain_all,
+    fitting,
     read_code,
 )
-from harness.inspect.snapshot import Snapshot
+from harness.inspect.snapshot import RESERVING, Snapshot
 from harness.inspect.sources import entries
 from harness.inspect.translation import Translation, translate
 from harness.paging.address import Physical, Virtual
@@ -387,3 +388,83 @@ def test_the_rule_and_its_level_are_the_outcomes() -> None:
     found = explain(at(*path(CPU, 7, 3, 7, 7)), Virtual(0), Access(Kind.READ, user=True)).outcome
     assert isinstance(found, Fault)
     assert (found.reason, found.level, found.error) == (Reason.USER_DENIED, 0, 5)
+
+
+@pytest.mark.parametrize("raw", [0x7 | 1 << 63, 0x7 | 1 << 39, 0x7 | 1 << 51, 0x7])
+def test_what_another_processor_makes_of_entries_is_said_where_its_state_is_assumed(
+    raw: int,
+) -> None:
+    """XD is reserved with NXE=0, and a bit of the address beyond MAXPHYADDR."""
+    made = at(*path(CPU, 7, 7, 7, raw))
+    read = Access(Kind.READ, user=True)
+    assert explain(made, Virtual(0), read).otherwise == ()
+    usual, wide = made.cpu, replace(made.cpu, maxphyaddr=52)
+    for cpu in (usual, wide, replace(usual, efer=usual.efer & ~Efer.NXE)):
+        unsure = replace(made, cpu=cpu, unsure=RESERVING)
+        found = explain(unsure, Virtual(0), read)
+        told = {one.instead: one.outcome for one in found.otherwise}
+        reserved = isinstance(found.outcome, Fault)
+        expected = set()
+        if raw >> 63:
+            expected.add(f"EFER.NXE={int(not cpu.nxe)}")
+        if raw >> 39 & 1:
+            expected.add("MAXPHYADDR=39 or less")
+        if raw >> 51 & 1:
+            expected.add("MAXPHYADDR=51 or less" if cpu is wide else "MAXPHYADDR=52 or more")
+        assert told.keys() == expected
+        assert all(isinstance(one, Fault) != reserved for one in told.values())
+        only = explain(replace(unsure, unsure=frozenset(["efer"])), Virtual(0), read)
+        assert {one.instead for one in only.otherwise} == {
+            one for one in expected if one.startswith("EFER")
+        }
+
+
+def test_the_narrowest_processor_that_takes_an_address_is_named() -> None:
+    made = at(*path(CPU, 7, 7, 7, 7 | 1 << 39 | 1 << 37))
+    narrow = replace(made, cpu=replace(made.cpu, maxphyaddr=37), unsure=RESERVING)
+    (other,) = explain(narrow, Virtual(0), Access(Kind.READ, user=True)).otherwise
+    assert (other.instead, other.assumed) == ("MAXPHYADDR=40 or more", "MAXPHYADDR=37")
+
+
+def test_what_is_assumed_is_what_gives_a_fault_that_was_seen() -> None:
+    """The widest MAXPHYADDR that does, and NXE where none does."""
+    seen = read_code(0xD, CPU, 0, None)  # a user read that meets reserved bits
+    far = replace(at(*path(CPU, 7, 7, 7, 7 | 1 << 38)), unsure=RESERVING)
+    found = fitting(far, seen, Virtual(0))
+    assert (found.cpu.maxphyaddr, found.cpu.nxe) == (38, True)
+    assert found.notes[0].startswith("Assumed: MAXPHYADDR=38, the widest with which these")
+    off = replace(at(*path(CPU, 7, 7, 7, 7 | 1 << 63)), unsure=RESERVING)
+    found = fitting(off, seen, Virtual(0))
+    assert (found.cpu.maxphyaddr, found.cpu.nxe) == (CPU.maxphyaddr, False)
+    (note,) = found.notes
+    assert note.startswith("Assumed: EFER.NXE=0, with which these entries give the fault; with 1")
+    both = replace(at(*path(CPU, 7, 7, 7, 7 | 1 << 63 | 1 << 38)), unsure=RESERVING)
+    note = fitting(both, seen, Virtual(0)).notes[0]
+    assert note.endswith("; with EFER.NXE=0 they give it, too (--efer).")
+    for sure in (replace(off, unsure=frozenset()), replace(off, unsure=frozenset(["maxphyaddr"]))):
+        assert fitting(sure, seen, Virtual(0)) is sure
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Kind.READ, ()),
+        (Kind.PUSH, ("a supervisor push raises #PF with error code 0xb there, so that another",)),
+        (Kind.FETCH, ()),
+    ],
+)
+def test_an_access_that_is_named_is_told_from_the_one_that_was_seen(
+    kind: Kind, said: tuple[str, ...]
+) -> None:
+    """The stack of a processor whose NXE is not set yet."""
+    cpu = replace(CPU, efer=CPU.efer & ~Efer.NXE)
+    made = at(*path(cpu, 7, 7, 7, 3 | 1 << 63))
+    seen = read_code(0x9, cpu, 0, None)
+    found = compare(made, seen, Virtual(0), named=[Access(kind, user=False)])
+    assert found.giving
+    assert [one[: len(start)] for one, start in zip(found.explanations, said, strict=True)] == [
+        *said
+    ]
+    plain = at(*path(CPU, 7, 7, 7, 3 | 1 << 63))
+    allowed = compare(plain, seen, Virtual(0), named=[Access(Kind.READ, user=False)])
+    assert allowed.explanations[0].startswith("a supervisor read is allowed there, so that")

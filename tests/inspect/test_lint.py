@@ -287,6 +287,26 @@ def test_every_alias_counts() -> None:
     assert found(planted(changes))["reserved-bits"].count == 11
 
 
+def test_of_aliases_a_rule_about_addresses_counts_those_that_it_is_about() -> None:
+    """The lower half's tables again, further up and in the upper half."""
+    lower = MIDDLE * TABLE | FULL | A
+    zero = {(LOWER, 0): PAGES * TABLE | FULL | A}
+    told = found(planted(zero))
+    assert (told["address-zero"].count, told["address-zero"].total) == (1, 1)
+    assert found(planted({**zero, (ROOT, 7): lower}))["address-zero"].count == 1
+    told = found(planted({(ROOT, 300): lower}))
+    first, *_ = told["user-in-kernel-half"].findings
+    assert first.where == Span.of(0xFFFF_9600_0000_0000 + LOW_PAGE, TABLE)
+    assert (first.count, told["user-in-kernel-half"].count) == (1, 3)
+    told = found(planted({(ROOT, 300): lower, (ROOT, 301): lower}))
+    assert told["user-in-kernel-half"].findings[0].where == Span.of(
+        0xFFFF_9680_0000_0000 + LOW_PAGE, TABLE
+    )
+    apart = planted({(ROOT, 300): lower})
+    apart = replace(apart, cpu=replace(apart.cpu, cr4=apart.cpu.cr4 | Cr4.LASS | Cr4.SMAP))
+    assert "user-in-kernel-half" not in found(apart)
+
+
 def test_the_worst_comes_first() -> None:
     changes = {key: raw for name in ("self-map", "write-execute", "reserved-bits")
                for key, raw in PLANTED[name][0].items()}  # fmt: skip

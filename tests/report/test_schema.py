@@ -77,6 +77,7 @@ def questions() -> Iterator[tuple[object, ...]]:
     yield "fault", WIDE, "--access", "push", "--supervisor", *sizes, "--cr0", "0x80000001"
     yield "fault", "0x8000_0000_0000", "--implicit", *sizes
     yield "fault", "0x400000", "--layout", "smallest", "--levels", 4, "--cr4", "0x2000a0", "--no-ac"
+    yield "fault", "0x8", "--layout", "smallest"
     yield "fault", "--code", "0x1c"
     some = ("--entries", "PMD=2067 PTE=8000000000003061")
     yield from [("fault", "0x1000", *some), ("walk", "0x1000", *some)]
@@ -87,7 +88,7 @@ def questions() -> Iterator[tuple[object, ...]]:
     yield from [("fault", "0x0", *PAE), ("fault", "0x0", "--ram", "pae", "--cr3", 0, "--cr4", 0)]
     yield "fault", "--code", 7, "--cr2", WIDE, "--rip", WIDE, *sizes
     yield "fault", "--code", 6, "--cr2", WIDE, *sizes
-    for name in ("inverted", "bad-map", "segfault"):
+    for name in ("inverted", "bad-map", "segfault", "hashed"):
         yield "fault", "--oops", name
     told = ("fault", "--oops", "inverted", "--ram", "pae", "--cr3")
     yield from [(*told, one) for one in ("0x0", "0x2000")]
@@ -102,6 +103,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
     """What the commands print, by command."""
     directory, found = tmp_path_factory.mktemp("json"), defaultdict(list)
     (directory / "pae").write_bytes((0x2001).to_bytes(8, "little") + bytes(0xFF8))
+    (directory / "hashed").write_text(oopses.HASHED.replace("pmd:2d5f", "pmd:800002d5f"))
     for name in ("INVERTED", "BAD_MAP", "SEGFAULT"):
         (directory / name.lower().replace("_", "-")).write_text(oopses.EVERY[name])
     broken = {**REPORT, "findings": [differing()], "failure": "the guest is lost."}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
-from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.snapshot import RESERVING, Snapshot, SourceError
 from harness.inspect.sources import kdump, signature, vmcoreinfo
 from harness.inspect.sources.content import Content
 from harness.inspect.sources.segments import SegmentMemory
@@ -30,6 +30,7 @@ from harness.inspect.x86.processor import (
     AC,
     CODE_64,
     cpu_with,
+    mark_in,
     marked,
     tables_of,
     unseen_keys,
@@ -82,6 +83,8 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
     damaged: tuple[str, ...] = ()
     if own["efer"] & Efer.LMA:
         mark, told, damaged = marked(dump.vmcoreinfo, registers)
+        if not mark:
+            mark, told = mark_in({**own, **registers}, registers, memory)
         own |= mark
         assumed += told
     cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, memory)
@@ -101,7 +104,11 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
         )
     title = f"{path}, processor {vcpu}"
     notes = (*damaged, *notes)
-    return Snapshot(title, cpu, memory, memory.backed, tuple(assumed), notes, rest, partial=True)
+    found = Snapshot(title, cpu, memory, memory.backed, tuple(assumed), notes, rest, partial=True)
+    unsure = RESERVING - registers.keys()
+    if not states and any(name == VIRTUALBOX for name, _ in dump.notes):
+        unsure -= {"efer"}
+    return replace(found, unsure=unsure)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.inspect import decode
 from harness.inspect.names import LINUX, level_named, name_of
-from harness.inspect.snapshot import Given, QuestionError, Snapshot
+from harness.inspect.snapshot import RESERVING, Given, QuestionError, Snapshot
 from harness.inspect.x86 import engine
 from harness.inspect.x86.likely import NARROWEST
 from harness.inspect.x86.processor import cpu_with
@@ -87,7 +87,8 @@ def snapshot(
     notes += tuple(_unreached(cpu, given))
     known = Given(frozenset(given), frozenset(unplaced))
     memory = GivenMemory(words)
-    return Snapshot(title, cpu, memory, None, tuple(assumed), notes, given=known)
+    unsure = RESERVING - registers.keys()
+    return Snapshot(title, cpu, memory, None, tuple(assumed), notes, given=known, unsure=unsure)
 
 
 def _by_level(cpu: Cpu, pairs: Pairs) -> dict[int, int]:

@@ -10,13 +10,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.snapshot import RESERVING, Snapshot, SourceError
 from harness.inspect.sources import capture, signature, vmcoreinfo
 from harness.inspect.sources.content import Content
 from harness.inspect.sources.pieces import Pieces
 from harness.inspect.sources.segments import SegmentMemory
 from harness.inspect.x86.doubt import doubt
-from harness.inspect.x86.processor import cpu_with, marked, unseen_model
+from harness.inspect.x86.processor import cpu_with, mark_in, marked, unseen_model
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.x86.cpu import Cpu, Cr4, Efer
@@ -64,7 +64,8 @@ def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool =
             doubts.append(f"{one.path} was not cut short (its size is not a multiple of {UNIT})")
     held = _held(files, contents, captured[0])
     if "cr3" in registers:
-        return _snapshot(held, registers, doubts)
+        mark, said = mark_in(registers, registers, held.memory)
+        return _snapshot(held, registers, (*said, *doubts), mark)
     return _of_linux(held, registers, doubts)
 
 
@@ -146,7 +147,8 @@ def _snapshot(
 
         cpu, notes = engine.as_marked(cpu)
     assumed = (*_assumed(cpu, registers), *assumed)
-    return Snapshot(held.title, cpu, memory, held.backed, assumed, notes, partial=True)
+    found = Snapshot(held.title, cpu, memory, held.backed, assumed, notes, partial=True)
+    return replace(found, unsure=RESERVING - registers.keys())
 
 
 def _long_enough(content: Content) -> Content:

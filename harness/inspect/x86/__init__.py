@@ -5,7 +5,7 @@
 `memory_type`  what PAT, PCD and PWT make of a page: its memory type
 `linux`        the same entry as Linux reads it: `read` gives a LinuxReading of Bits
 `likely`       what an entry that makes no sense probably is
-`data`         what a word that was never meant as an entry probably is
+`data`         what a word probably is that was never meant as an entry, or as an address
 `doubt`        why the root may be another than was meant
 `remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
 `frame`        the page fault that a processor raised last: `raised`, by CR2 and its stack

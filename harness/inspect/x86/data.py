@@ -1,4 +1,4 @@
-"""What a word probably is that was never meant as an entry: text, code, an address, a number.
+"""What a word probably is that was never meant as an entry, or as an address: text, code, a number.
 
 The word alone is looked at, so each is a guess for people; well-formed entries are not asked about.
 """
@@ -123,3 +123,48 @@ def noise(raw: int, width: int) -> str | None:
 
 _STRAYS: Final = 2
 """A single such bit is rather one that was set by mistake."""
+
+
+# ---- addresses that an access was to ----
+
+_NULL: Final = 0x1000
+"""Below: a null pointer and a member's offset."""
+
+_ERRORS: Final = 4095
+"""So many addresses, the last ones, are error codes that Linux keeps in pointers
+(include/linux/err.h)."""
+
+_POISON: Final = 0xDEAD_0000_0000_0000
+_POISONS: Final = ((0x122, "LIST_POISON2"), (0x100, "LIST_POISON1"))
+"""What Linux leaves in list entries that were removed (include/linux/poison.h), of 64 bits."""
+
+_KASAN: Final = 0xDFFF_FC00_0000_0000
+"""Where the shadow of address 0 is (KASAN_SHADOW_OFFSET of x86-64): a byte of it for 8 bytes."""
+
+
+def pointer(address: int, width: int = 64) -> str | None:
+    """What a pointer of `width` bits through which an access faulted probably is, as a phrase; None
+    where it looks like nothing that is known."""
+    if address < _NULL:
+        return "a null pointer" + (f", with a member's offset of {address:#x}" if address else "")
+    if (number := address - (1 << width)) >= -_ERRORS:
+        return f"an error code in place of a pointer, {number}"
+    if 0 <= address - _POISON < _NULL:
+        for offset, name in _POISONS:
+            if (beyond := address - _POISON - offset) >= 0:
+                more = f" + {beyond:#x}" if beyond else ""
+                return f"a pointer of a list entry that was removed ({name}{more}, of Linux)"
+        return "a pointer that Linux made invalid (POISON_POINTER_DELTA)"
+    for octet, what in _FILLERS.items():
+        word = int.from_bytes(bytes([octet]) * (width // 8))
+        if abs(address - word) < _NULL:
+            return f"the byte {octet:#04x} throughout, with which Linux fills {what}"
+    if 0 <= address - _KASAN < _NULL:
+        return f"the shadow that KASAN keeps of {(address - _KASAN) << 3:#x}: a null pointer"
+    return _letters(address.to_bytes(8, "little"))
+
+
+def _letters(octets: bytes) -> str | None:
+    if not all(0x20 <= octet < 0x7F for octet in octets):
+        return None
+    return f"the letters {octets.decode()!r}: text was written over a pointer"

@@ -1,23 +1,25 @@
 """What a text says of a page fault or of a wrong entry, as kernels and emulators print it.
 
 Linux on x86: an oops, from 2.6 on, of 64 and of 32 bits (arch/x86/mm/fault.c), a bad page map
-(mm/memory.c) and a corrupted page table.  QEMU: the log of -d int, and `info registers`, which gdb
-has too.  The text may have anything around that: the times of dmesg and of journals, levels,
-quotation marks, colours.
+(mm/memory.c), a corrupted page table, and a general protection fault (arch/x86/kernel/traps.c).
+QEMU: the log of -d int, and `info registers`, which gdb has too.  The text may have anything around
+that: the times of dmesg and of journals, levels, quotation marks, colours.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Final
 
 from harness.inspect.snapshot import QuestionError
+from harness.inspect.x86 import data
 from harness.machine.monitor import registers_in
+from harness.paging.address import Span
 from harness.paging.x86.access import Error, Vector
-from harness.paging.x86.cpu import Cr4, Mode
+from harness.paging.x86.cpu import Cr4, Mode, canonical_halves
 
 LONGEST_LINE: Final = 4096
 """Characters of a line that are looked at."""
@@ -44,6 +46,8 @@ class Report:
     registers  those that decide how the processor pages, and of accesses: ac, pkru
     rest       others, as `Snapshot.registers` has them
     linux      whether it is of Linux
+    general    whether it is of a general protection fault, which has no CR2: the address is then
+               that of the instruction, as far as Linux could tell it
     notes      what else is to be said of it, a sentence each
     """
 
@@ -56,6 +60,7 @@ class Report:
     registers: Mapping[str, int] = field(default_factory=dict)
     rest: Mapping[str, int] = field(default_factory=dict)
     linux: bool = False
+    general: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -112,9 +117,14 @@ _HEAD: Final = re.compile(
     r"(?P<d>[0-9a-f]{8,16})\b)"
     r"|(?P<user>segfault at (?P<e>[0-9a-f]{1,16}) ip (?P<ip>[0-9a-f]{8,16}) sp [0-9a-f]+ error"
     r" (?P<error>[0-9a-f]{1,4})\b)"
+    r"|(?P<general>general protection fault)"
+    r"(?:,[a-z -]{1,40} address 0x(?P<f>[0-9a-f]{1,16})|,[a-z -]{1,40})?"
+    r"(?:: (?P<selector>[0-9a-f]{4,8}) \[#"
+    r"|(?P<of_process> ip:(?P<at>[0-9a-f]{1,16}) sp:[0-9a-f]+ error:(?P<of>[0-9a-f]{1,8})\b))"
 )
 """How reports begin: show_fault_oops and pgtable_bad in arch/x86/mm/fault.c, print_bad_pte (from
-6.18 on print_bad_page_map) in mm/memory.c, show_signal_msg."""
+6.18 on print_bad_page_map) in mm/memory.c, show_signal_msg; exc_general_protection in
+arch/x86/kernel/traps.c."""
 
 _CODE: Final = re.compile(
     r"#PF: error_code\(0x(?P<a>[0-9a-f]{1,8})\)"
@@ -165,6 +175,8 @@ def _linux(lines: list[str], more: int) -> Report:
         )
     if head["map"]:
         return _bad_map(lines, head, notes)
+    if head["general"]:
+        return _general(lines, head, notes)
     address = next(head[name] for name in "bce" if head[name])
     registers, rest = _linux_registers(lines)
     code = _code(lines)
@@ -196,6 +208,63 @@ def _linux(lines: list[str], more: int) -> Report:
         linux=True,
         notes=tuple(notes),
     )
+
+
+def _general(lines: list[str], head: re.Match[str], notes: list[str]) -> Report:
+    """A general protection fault: its address where Linux found it, else what registers hold."""
+    registers, rest = _linux_registers(lines)
+    selector = int(head["selector"] or head["of"], 16)
+    what = "A general protection fault of Linux"
+    if head["of_process"]:
+        what = "A general protection fault of a process that Linux reports"
+        rest |= {"rip": int(head["at"], 16), "cpl": 3}
+    if comm := next((one for line in lines if (one := _COMM.search(line))), None):
+        what += f", of {comm['comm'] or comm['old']}"
+    address = int(head["f"], 16) if head["f"] else None
+    mode = Mode.LEVEL_5 if registers.get("cr4", 0) & Cr4.LA57 else Mode.LEVEL_4
+    if selector:
+        notes.append(
+            f"The error code is {selector:#x}, that of a descriptor: no address raised it."
+        )
+    if shadowed := next((one for line in lines if (one := _KASAN.search(line))), None):
+        notes.append(
+            f"KASAN found it when it looked up the shadow of {shadowed[2]}: {shadowed[1]}."
+        )
+    halves = canonical_halves(5 if mode is Mode.LEVEL_5 else 4)
+    if address is not None and any(address in half for half in halves):
+        notes.append(f"{address:#x} is canonical: that alone raises no general protection fault.")
+    if address is None:
+        held = ", ".join(_not_canonical(lines, halves))
+        notes.append(
+            "The text has no address, for a general protection fault writes no CR2"
+            + (f"; registers that hold none that is canonical: {held}." if held else ".")
+        )
+    return Report(
+        what,
+        address=address,
+        rip=rest.get("rip"),
+        mode=mode,
+        registers=registers,
+        rest=rest,
+        linux=True,
+        general=True,
+        notes=tuple(notes),
+    )
+
+
+_KASAN: Final = re.compile(r"KASAN: ([a-z -]{4,40}) in range (\[0x[0-9a-f]+-0x[0-9a-f]+\])")
+_GENERAL: Final = re.compile(r"\b(R(?:[A-D]X|[SD]I|[BS]P|0?[89]|1[0-5])): ?([0-9a-f]{16})\b")
+
+
+def _not_canonical(lines: list[str], halves: Sequence[Span]) -> Iterator[str]:
+    """The general registers of a report that hold no canonical address, and what that may be."""
+    shown: dict[str, int] = {}
+    for name, digits in chain.from_iterable(map(_GENERAL.findall, lines)):
+        shown.setdefault(name, int(digits, 16))
+    for name, value in shown.items():
+        if not any(value in half for half in halves):
+            meant = data.pointer(value)
+            yield f"{name} {value:#x}" + (f" (probably {meant})" if meant else "")
 
 
 def _code(lines: list[str]) -> int | None:

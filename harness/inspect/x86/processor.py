@@ -7,8 +7,12 @@ from dataclasses import replace
 
 from harness.inspect.snapshot import SourceError
 from harness.inspect.sources import vmcoreinfo
+from harness.inspect.tour import lines
+from harness.paging.address import Physical
 from harness.paging.memory import Memory
-from harness.paging.x86.cpu import MARKS, WIDTHS, Cpu, Cr0, Cr3, Cr4, Mode, reserved_in_pdpte
+from harness.paging.table import Table
+from harness.paging.x86.cpu import MARKS, WIDTHS, Cpu, Cr0, Cr3, Cr4, Efer, Mode, reserved_in_pdpte
+from harness.paging.x86.formats import ADDRESS, P
 from harness.paging.x86.load import read_pdptes, reserved_in_cr3
 
 AC = 1 << 18
@@ -98,6 +102,26 @@ def marked(
         return {}, (), (wrong,) if wrong else ()
     said = f"bit {bit} marks encrypted memory, as VMCOREINFO has it (--c-bit)"
     return {"c_bit": bit}, (said,), ()
+
+
+def mark_in(
+    registers: Mapping[str, int], given: Mapping[str, int], memory: Memory
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """The bit that marks encrypted memory as CR3 and the entries of its table show it, where none
+    is given: CR3 leads to memory without the bit alone, and every entry that is present has it; and
+    what is assumed by that."""
+    cr3 = registers.get("cr3", 0) & ADDRESS
+    bit = cr3.bit_length() - 1
+    long = registers.get("efer", Efer.LMA) & Efer.LMA and registers.get("cr4", Cr4.PAE) & Cr4.PAE
+    named = {"c_bit", "shared_bit"} & given.keys()
+    if bit not in MARKS or not long or named or memory.load(Physical(cr3), 8) is not None:
+        return {}, ()
+    table = Table(Cpu.long_mode(4, 0).format, Physical(cr3 ^ 1 << bit), 3)
+    present = [line.raw for line in lines(memory, table) if (line.raw or 0) & P]
+    if not present or not all(raw is not None and raw >> bit & 1 for raw in present):
+        return {}, ()
+    said = f"bit {bit} marks encrypted memory: CR3 and every entry of its table have it (--c-bit)"
+    return {"c_bit": bit}, (said,)
 
 
 def unseen_model(cpu: Cpu, given: Mapping[str, int], source: str) -> Iterator[str]:

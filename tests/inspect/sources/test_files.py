@@ -63,6 +63,34 @@ def test_a_bit_of_cr3_that_can_mark_encrypted_memory_is_no_dead_end(
     assert "--c-bit" not in str(refused.value)
 
 
+@pytest.mark.parametrize("bit", [32, 36, 47, 51])
+def test_a_bit_that_cr3_and_all_its_entries_have_marks_encrypted_memory(
+    tmp_path: Path, bit: int
+) -> None:
+    mark, ram = 1 << bit, tmp_path / "ram"
+    words = {0x1000: mark | 0x2067, 0x1008: 0x66, 0x1FF8: mark | 0x3067}
+
+    def file(more: dict[int, int]) -> str:
+        octets = bytearray(0x4000)
+        for at, word in (words | more).items():
+            octets[at : at + 8] = word.to_bytes(8, "little")
+        ram.write_bytes(octets)
+        return f"ram:{ram},cr3={mark | 0x1000:#x}"
+
+    found = opened(file({}))
+    assert (found.cpu.c_bit, found.cpu.base) == (bit, 0x1000)
+    said = f"bit {bit} marks encrypted memory: CR3 and every entry of its table have it (--c-bit)"
+    assert said in found.assumed
+    plain = opened(f"{file({})},cr4=0")  # outside long mode CR3 has 32 bits
+    assert plain.cpu.c_bit is None
+    one_without = file({0x1008: 0x3067})
+    if bit >= 40:
+        with pytest.raises(SourceError, match=f"give --c-bit {bit}"):
+            opened(one_without)
+    else:
+        assert opened(one_without).cpu.c_bit is None
+
+
 def matrix_case(
     model: Model,
     control: Control,

@@ -20,9 +20,12 @@ import numpy as np
 import pytest
 
 from harness.check import layouts
+from harness.check.held import HeldMemory, Octets
 from harness.check.x86.layouts import build
-from harness.inspect.snapshot import SourceError
+from harness.inspect.held import hold_tables, refuse
+from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import qmp
+from harness.inspect.translation import translate
 from harness.machine.errors import MachineError, Misuse, ProtocolError
 from harness.machine.foreign import ForeignMonitor, conversation
 from harness.machine.monitor import ANSWER_LIMIT
@@ -30,7 +33,8 @@ from harness.machine.openfile import OpenFile
 from harness.machine.patience import Clock
 from harness.machine.physical import PhysicalMemory, Reader, Region
 from harness.paging import bulk
-from harness.paging.memory import BufferMemory
+from harness.paging.address import Span, Virtual
+from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.x86.cpu import Cpu, Mode
 from tests.cli.commands import ROOT, children, run
 from tests.inspect.sources.machines import RAM, STUB, Machine, running
@@ -483,3 +487,29 @@ def test_shared_memory_whose_file_is_cut_short_is_a_sentence(tmp_path: Path) -> 
     memory.read(np.array([0x1_0000], np.uint64))
     with pytest.raises(MachineError, match="its file was cut short, to 6,144 bytes"):
         memory.read(np.array([0x1_0000, 0x1_0800], np.uint64))
+
+
+def test_where_a_table_was_probably_meant_to_be_is_read_while_it_can_be() -> None:
+    """A PDE whose table was shifted left by 7 bits: it is named after the guest runs on."""
+    words = {0x1000: 0x1_5000 << 7 | 0x23, 0x1_5000: 0x1023}
+    octets = np.zeros(0x2_0000, np.uint8)
+    for at, word in words.items():
+        octets[at : at + 4] = np.frombuffer(word.to_bytes(4, "little"), np.uint8)
+    backed = Span.of(0, len(octets))
+
+    def read(units: Words) -> tuple[Octets, Mask]:
+        there = units <= np.uint64(backed.last)
+        found = np.zeros((len(units), 0x1000), np.uint8)
+        for number in np.flatnonzero(there):
+            found[number] = octets[int(units[number]) :][:0x1000]
+        return found, there
+
+    memory = HeldMemory(0x1000, read)
+    cpu = Cpu.in_mode(Mode.BITS_32, 0x1000)
+    hold_tables(memory, cpu.roots)
+    qmp._hold_meant(cpu, memory, (backed,))
+    memory.read = refuse
+    found = translate(Snapshot("guest", cpu, memory, (backed,)), Virtual(0x10_0000))
+    assert found.stages[0].likely == (
+        "the table at 0x15000, whose address was shifted left by 7 bits",
+    )

@@ -222,6 +222,33 @@ Mem abort info:
   ESR = 0x0000000096000004
 """
 
+REMOVED = """\
+[   12.345678] Oops: general protection fault, probably for non-canonical address \
+0xdead000000000108: 0000 [#1] PREEMPT SMP PTI
+[   12.345679] CPU: 0 UID: 0 PID: 1234 Comm: rmmod Not tainted 6.12.0 #1
+[   12.345680] RIP: 0010:__list_del_entry_valid+0x1b/0x90
+[   12.345681] RSP: 0018:ffffc90000a3bd88 EFLAGS: 00010206
+[   12.345682] RAX: dead000000000122 RBX: ffff888003fb1000 RCX: 0000000000000000
+[   12.345690] CR2: 00007f5f0a4f1000 CR3: 0000000004b1e000 CR4: 00000000000006f0
+"""
+"""A general protection fault of Linux 6.12: an entry is removed from a list twice."""
+
+OLD_GENERAL = """\
+general protection fault: 0000 [#1] SMP
+RIP: 0010:[<ffffffff8116aa30>]  [<ffffffff8116aa30>] kmem_cache_alloc+0x50/0x1f0
+RAX: 6b6b6b6b6b6b6b6b RBX: ffff888003fb1000 RCX: 0000000000000000
+"""
+"""One of Linux before 5.6, which prints no address."""
+
+SHADOW = """\
+general protection fault, probably for non-canonical address 0xdffffc0000000001: 0000 [#1] SMP KASAN
+KASAN: null-ptr-deref in range [0x0000000000000008-0x000000000000000f]
+"""
+
+OF_PROCESS = """\
+traps: a[1234] general protection fault ip:55d0c0ffee00 sp:7ffc12345678 error:0 in a[55d0c0ffe000]
+"""
+
 EVERY = {
     name: value
     for name, value in dict(globals()).items()

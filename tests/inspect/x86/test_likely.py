@@ -12,7 +12,7 @@ import pytest
 from harness.inspect import decode
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import translate
-from harness.inspect.x86 import linux
+from harness.inspect.x86 import data, linux
 from harness.inspect.x86.likely import highest_bit, likely, narrower
 from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Absent, Leaf, Pointer
@@ -446,3 +446,35 @@ def test_a_root_that_is_one_table_too_low_is_named_where_its_large_pages_are() -
     right = replace(low, cpu=Cpu.long_mode(4, 0x1000))
     memory.store(Physical(0x1000), 8, 0x2007)
     assert not translate(right, Virtual(2 << 21 | 5)).stages[-1].likely
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (0, "a null pointer"),
+        (8, "a null pointer, with a member's offset of 0x8"),
+        (0xFFF, "a null pointer, with a member's offset of 0xfff"),
+        (0x1000, None),
+        (0xFFFF_FFFF_FFFF_FFF4, "an error code in place of a pointer, -12"),
+        (0xFFFF_FFFF_FFFF_F000, None),
+        (0xDEAD_0000_0000_0108, "a pointer of a list entry that was removed (LIST_POISON1 + 0x8,"),
+        (0xDEAD_0000_0000_0122, "a pointer of a list entry that was removed (LIST_POISON2, of"),
+        (0xDEAD_0000_0000_0000, "a pointer that Linux made invalid (POISON_POINTER_DELTA)"),
+        (0x6B6B_6B6B_6B6B_6B83, "the byte 0x6b throughout, with which Linux fills an object that"),
+        (0xDFFF_FC00_0000_0001, "the shadow that KASAN keeps of 0x8: a null pointer"),
+        (int.from_bytes(b"/dev/sda", "little"), "the letters '/dev/sda': text was written over a"),
+        (0xFFFF_8880_0000_1000, None),
+        (0x7FFF_1234_5000, None),
+    ],
+)
+def test_what_a_pointer_probably_is_that_was_never_meant_as_one_is_said(
+    address: int, said: str | None
+) -> None:
+    found = data.pointer(address)
+    assert found is None if said is None else (found or "").startswith(said)
+
+
+def test_a_pointer_of_32_bits_ends_where_its_addresses_do() -> None:
+    assert data.pointer(0xFFFF_FFF4, 32) == "an error code in place of a pointer, -12"
+    assert data.pointer(0xFFFF_FFF4) is None
+    assert (data.pointer(0x6B6B_6B73, 32) or "").startswith("the byte 0x6b throughout, with which")

@@ -19,6 +19,7 @@ from harness.inspect.x86 import oops
 from harness.inspect.x86.oops import Report
 from harness.paging.x86.cpu import Mode
 from tests.cli.commands import run
+from tests.inspect.sources.test_core import note, written
 from tests.inspect.x86 import oopses
 
 
@@ -415,12 +416,20 @@ def test_a_report_is_explained_without_any_source(name: str, said: str) -> None:
         assert "These entries give this fault." in found
 
 
+def test_entries_without_an_address_are_explained_one_by_one() -> None:
+    found = lines(oopses.HASHED)
+    assert found[0] == "A bad page map that Linux reports, of a, in standard input"
+    assert "Note: The text has no address (addr:), so the slot of a table is not known." in found
+    assert any(line.startswith("0x000000002d5f0067 1 PDE table at 0x2d5f0000") for line in found)
+    stray = lines("BUG: Bad page map in process foo  pte:00010000 pmd:123456067")
+    assert "PTE 0x0000000000010000 an empty entry, with bit 16 set by mistake" in stray
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("", "the text holds no page fault that is known here"),
         ("hello\nworld\n", "the text holds no page fault that is known here"),
-        (oopses.HASHED, "pagetable decode pmd=2d5f0067 pte=800000012345a867 --linux shows the ent"),
         (oopses.ARM64, "of Linux on another architecture: those of x86 alone are known here"),
         (oopses.PAE.replace("000407f0", "00000010"), "x86 32-bit has no level '*pdpt'"),
     ],
@@ -603,3 +612,80 @@ def test_noise_is_no_report() -> None:
     octets = random.Random(1).randbytes(1 << 20)
     code, out, errors = explained(octets)
     assert (code, out) == (2, "") and "no page fault that is known" in errors
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "rip", "said"),
+    [
+        (
+            "REMOVED",
+            0xDEAD_0000_0000_0108,
+            None,
+            "likely the address: a pointer of a list entry that was removed (LIST_POISON1 + 0x8,",
+        ),
+        (
+            "OLD_GENERAL",
+            None,
+            0xFFFF_FFFF_8116_AA30,
+            "Note: The text has no address, for a general protection fault writes no CR2; registers"
+            " that hold none that is canonical: RAX 0x6b6b6b6b6b6b6b6b (probably the byte 0x6b",
+        ),
+        (
+            "SHADOW",
+            0xDFFF_FC00_0000_0001,
+            None,
+            "likely the address: the shadow that KASAN keeps of 0x8: a null pointer",
+        ),
+        ("OF_PROCESS", None, 0x55D0_C0FF_EE00, "Note: The text has no address, for a general"),
+    ],
+)
+def test_a_general_protection_fault_is_read_and_its_address_explained(
+    name: str, address: int | None, rip: int | None, said: str
+) -> None:
+    report = oops.read(oopses.EVERY[name])
+    assert (report.general, report.code, report.address, report.rip) == (True, None, address, rip)
+    found = lines(oopses.EVERY[name])
+    assert any(line.startswith(said) for line in found), found
+    if address is not None:
+        reads = [line for line in found if line.startswith("supervisor read #GP, error code 0x0")]
+        assert len(reads) == 1 and "the address is not canonical" in reads[0]
+        told = json.loads(explained(oopses.EVERY[name], "--json")[1])
+        assert [one["vector"] for one in told["outcomes"]] == ["GP", "GP"]
+        assert all(one["pointer"] for one in told["outcomes"])
+
+
+def test_a_general_protection_fault_may_have_another_cause_than_its_address() -> None:
+    canonical = oopses.REMOVED.replace("probably for non-canonical", "maybe for").replace(
+        "0xdead000000000108", "0xffffc90000000008"
+    )
+    found = lines(canonical)
+    assert any("0xffffc90000000008 is canonical: that alone raises no" in line for line in found)
+    selector = oopses.OLD_GENERAL.replace("0000 [#1]", "0018 [#1]")
+    assert any(
+        "0x18, that of a descriptor: no address raised it" in line for line in lines(selector)
+    )
+    five = oopses.REMOVED.replace("00000000000006f0", "00000000000016f0").replace(
+        "0xdead000000000108", "0x00ff000000000108"
+    )
+    assert any("is canonical: that alone raises" in line for line in lines(five))
+    with_tables = lines(oopses.REMOVED, "--layout", "smallest", "--levels", 4)
+    assert any(line.startswith("supervisor read #GP") for line in with_tables)
+    assert not any("holds the same entries" in line for line in with_tables)
+
+
+def test_the_registers_of_a_log_go_before_those_that_a_core_lacks(tmp_path: Path) -> None:
+    """A core has no EFER: by the log's, XD is reserved; CR0 and CR4 are those of the fault, too."""
+    words = (0x1007, 0x2007, 0x3007, 0x8000_0000_0000_5003)
+    tables = b"".join(word.to_bytes(8, "little").ljust(0x1000, b"\0") for word in words)
+    core = written(tmp_path / "core", [(0, tables)], note(0, 0x20))
+    shown = "CR0=80010001 CR2=0000000000000010 CR3=0000000000000000 CR4=000000a0\nEFER="
+    log = exception(14, 0x9, 0x10)
+    off = lines(f"{log}{shown}0000000000000500\n", "--core", core)
+    assert "The tables as they are give this fault." in off
+    assert not any("EFER" in line for line in off if line.startswith("Assumed"))
+    on = lines(f"{log}{shown}0000000000000d00\n", "--core", core)
+    assert "The tables as they are do not give this fault. It may be that" in on
+    told = json.loads(explained(f"{log}{shown}0000000000000500\n", "--core", core, "--json")[1])
+    assert (told["cpu"]["efer"], told["cpu"]["cr4"]) == ("0x500", "0xa0")
+    without = lines(log, "--core", core)
+    assert any(line.startswith("Note: Assumed: EFER.NXE=0, with which these") for line in without)

@@ -21,6 +21,9 @@ from harness.machine.machine import dotted
 from harness.machine.x86.bochs import BOCHS, version_of
 from harness.pytest_plugin import SKIPPED
 
+# As the command has it, for what is no command: the examples, the plugin's and those that mutate.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # How long an example takes says how loaded the machine is, and nothing about the rule it tests.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

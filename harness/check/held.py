@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.paging.address import Physical
-from harness.paging.memory import Mask, Memory, Words
+from harness.paging.memory import Mask, Memory, Words, distinct
 
 Octets = npt.NDArray[np.uint8]
 Read = Callable[[Words], tuple[Octets, Mask]]
@@ -30,7 +30,7 @@ class HeldMemory:
 
     def hold(self, addresses: Words) -> None:
         """Reads the units in which these addresses lie."""
-        units = np.unique(addresses & ~np.uint64(self._unit - 1))
+        units = distinct(addresses & ~np.uint64(self._unit - 1))
         new = units[~self._find(units)[1]]
         if not len(new):
             return

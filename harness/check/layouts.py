@@ -86,7 +86,7 @@ from harness.paging.address import Span, Virtual, aligned
 from harness.paging.entry import Leaf, Pointer
 from harness.paging.errors import Taken
 from harness.paging.format import Format
-from harness.paging.memory import BufferMemory, Mask, Words, WritableMemory
+from harness.paging.memory import BufferMemory, Mask, Words, WritableMemory, distinct
 from harness.paging.space import Space, TableAllocator
 from harness.paging.table import Root, Table
 from harness.paging.walk import walk
@@ -437,7 +437,7 @@ class _Frames:
     def take(self, addresses: Words, size: int) -> None:
         """Takes the frames that pages at these addresses reach, as far as they are in RAM."""
         within = size // self.granule
-        first = np.unique(addresses) // np.uint64(self.granule)
+        first = distinct(addresses) // np.uint64(self.granule)
         first = first[first < len(self.free)].astype(np.int64)
         frames = (first[:, None] + np.arange(within)).ravel()
         self.free[frames[frames < len(self.free)]] = False

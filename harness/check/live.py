@@ -56,7 +56,7 @@ from harness.paging import bulk
 from harness.paging.address import Physical, Span
 from harness.paging.bulk import Counts, End, Paths, Walks
 from harness.paging.flush import Flush
-from harness.paging.memory import Mask, Words, within
+from harness.paging.memory import Mask, Words, distinct, within
 from harness.paging.space import TableAllocator
 from harness.paging.table import Slot
 
@@ -332,7 +332,7 @@ class Live(ABC):
             width = cpu.format.entry_bytes
             tables = bulk.leaves(self._memory, cpu.roots, limit=0).tables.address
             slots = np.arange(0, cpu.format.table_bytes(0), width, dtype=np.uint64)
-            where = (np.unique(tables)[:, np.newaxis] + slots).ravel()
+            where = (distinct(tables)[:, np.newaxis] + slots).ravel()
             self._memory.scatter(where, width, self._memory.gather(where, width)[0])
 
     def _reset(self, batch: Batch) -> None:
@@ -415,7 +415,7 @@ class Live(ABC):
         self._probes += 1
         batch = self._batches[-1]
         size = batch.cpu.format.levels[0].size
-        tried = np.unique(np.concatenate([_pages(span, size, pages) for span in spans]))
+        tried = distinct(np.concatenate([_pages(span, size, pages) for span in spans]))
         found = self._asked_of(self._cases(batch, tried, spans))
         self._mark(found)
         self._take_stores()
@@ -502,7 +502,7 @@ class Live(ABC):
             return
         self._stored += notes
         if by_guest:
-            where = np.unique(np.concatenate([note.addresses for note in notes]))
+            where = distinct(np.concatenate([note.addresses for note in notes]))
             values, _ = self._memory.gather(where, self._batches[-1].cpu.format.entry_bytes)
             self._batches[-1].jobs.append(self._patches(where, values))
 
@@ -572,7 +572,7 @@ class Live(ABC):
                 )
         self._memory.notes = None
         width = self._batches[0].cpu.format.entry_bytes
-        touched = np.unique(np.concatenate([note.addresses for note in self._stored] or [_NONE]))
+        touched = distinct(np.concatenate([note.addresses for note in self._stored] or [_NONE]))
         wanted, _ = self._memory.gather(touched, width)
         for note in reversed(self._stored):
             self._memory.scatter(note.addresses, width, note.before)

@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.paging import bulk
 from harness.paging.format import Format
-from harness.paging.memory import Mask, Memory, Words
+from harness.paging.memory import Mask, Memory, Words, distinct
 from harness.paging.table import Root
 
 
@@ -70,7 +70,7 @@ class KnownTables:
     def hold_frames(self, cpu: Cpu, addresses: Words) -> None:
         """Keeps what frames hold that are no tables yet, and may be later."""
         size = np.uint64(cpu.format.table_bytes(0))
-        for frame in np.unique(addresses & ~(size - np.uint64(1))).tolist():
+        for frame in distinct(addresses & ~(size - np.uint64(1))).tolist():
             self._frames[frame] = self._read(cpu, frame)
 
     def in_use(self, cpu: Cpu, addresses: Words) -> Mask:
@@ -113,7 +113,7 @@ class KnownTables:
 
     def _tables_of(self, cpu: Cpu) -> list[int]:
         """The tables of a space outside the arena, but not those that lie outside memory."""
-        found = np.unique(bulk.leaves(self._memory, cpu.roots, limit=0).tables.address)
+        found = distinct(bulk.leaves(self._memory, cpu.roots, limit=0).tables.address)
         _, backed = self._memory.gather(found, cpu.format.entry_bytes)
         ours = found >= self._arena
         chosen: list[int] = found[ours if backed is None else ours & backed].tolist()

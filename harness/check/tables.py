@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.check.compare import Comparison, Disagreement
 from harness.paging import bulk
-from harness.paging.memory import Mask, Memory, Words
+from harness.paging.memory import Mask, Memory, Words, distinct
 from harness.paging.table import Root
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class TableImage:
     def of(cls, memory: Memory, roots: tuple[Root, ...]) -> TableImage:
         """Every table that has memory behind it."""
         format = roots[0].table.format
-        address = np.unique(bulk.leaves(memory, roots, limit=0).tables.address)
+        address = distinct(bulk.leaves(memory, roots, limit=0).tables.address)
         offset = np.arange(0, format.table_bytes(0), format.entry_bytes, dtype=np.uint64)
         words, backed = memory.gather((address[:, None] + offset).ravel(), format.entry_bytes)
         whole: Mask = np.ones(len(address), np.bool_)

@@ -19,7 +19,7 @@ from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import POINTER, Bytes, Counts, End, Layer
 from harness.paging.format import Format
-from harness.paging.memory import Mask, Memory, Words
+from harness.paging.memory import Mask, Memory, Words, distinct
 from harness.paging.table import Root
 
 ENTRIES: Final = 1 << 24
@@ -103,7 +103,7 @@ class Graph:
     @property
     def tables(self) -> int:
         """How many tables were read, each counted once a level."""
-        return sum(len(np.unique(floor.layer.table)) for floor in self.floors)
+        return sum(len(distinct(floor.layer.table)) for floor in self.floors)
 
     @property
     def unread(self) -> int:

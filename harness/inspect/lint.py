@@ -26,7 +26,7 @@ from harness.inspect.x86.memory_type import Types
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bulk import granted_by
 from harness.paging.entry import Malformed
-from harness.paging.memory import Mask, Memory, Words
+from harness.paging.memory import Mask, Memory, Words, distinct
 from harness.paging.table import Slot, Table
 from harness.paging.walk import walk
 from harness.paging.x86.cpu import Cpu, Cr4, root_for
@@ -623,7 +623,7 @@ def lint(
     cpu = snapshot.cpu
     read = graph.read(snapshot.memory, cpu.format, cpu.roots, graph.FEWER)
     tables = [floor.layer.table for floor in read.floors]
-    held = np.unique(np.concatenate([np.zeros(0, np.uint64), *tables]))
+    held = distinct(np.concatenate([np.zeros(0, np.uint64), *tables]))
     backed = _backed(snapshot)
     odd = garbage.find(snapshot.memory, read, backed)
     if GARBAGE_TABLE.name in ignored:

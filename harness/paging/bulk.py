@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from harness.paging.errors import TooManyTables
 from harness.paging.format import Format, Grant, Level, Pattern, Shape
-from harness.paging.memory import Mask, Memory, Words, within
+from harness.paging.memory import Mask, Memory, Words, distinct, within
 from harness.paging.table import Root, Table
 
 Bytes = npt.NDArray[np.uint8]
@@ -415,7 +415,7 @@ def layers(memory: Memory, roots: Iterable[Root], most: int) -> Iterator[Words]:
     below, found, pointers = np.empty(0, np.uint64), 0, 0
     for level in range(max((root.table.level for root in roots), default=-1), -1, -1):
         rooted = [root.table.address for root in roots if root.table.level == level]
-        tables = np.unique(np.concatenate([below, np.array(rooted, np.uint64)]))
+        tables = distinct(np.concatenate([below, np.array(rooted, np.uint64)]))
         found += len(tables)
         if found > most:
             raise TooManyTables(f"there are more than {most:,} tables")
@@ -423,15 +423,15 @@ def layers(memory: Memory, roots: Iterable[Root], most: int) -> Iterator[Words]:
         if level:
             targets = [np.empty(0, np.uint64)]
             for part in _targets(memory, roots[0].table.format, level, tables):
-                targets.append(np.unique(part))
+                targets.append(distinct(part))
                 pointers += len(part)
                 if pointers > most * POINTERS:
                     raise TooManyTables(f"there are more than {most * POINTERS:,} pointers")
                 if sum(map(len, targets)) > 2 * most:
-                    targets = [np.unique(np.concatenate(targets))]
+                    targets = [distinct(np.concatenate(targets))]
                     if len(targets[0]) > most:
                         raise TooManyTables(f"there are more than {most:,} tables")
-            below = np.unique(np.concatenate(targets))
+            below = distinct(np.concatenate(targets))
 
 
 POINTERS = 64

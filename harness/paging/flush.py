@@ -22,7 +22,7 @@ from types import TracebackType
 
 import numpy as np
 
-from harness.paging.memory import Words
+from harness.paging.memory import Words, distinct
 
 
 class Flush:
@@ -49,7 +49,7 @@ class Flush:
         translation is to be dropped; uint64, shape (n,), each once, in order."""
         if not self._addresses:
             return np.empty(0, np.uint64)
-        return np.unique(np.concatenate(self._addresses))
+        return distinct(np.concatenate(self._addresses))
 
     def __bool__(self) -> bool:
         """Whether there is anything to be dropped, or to be done afterwards."""

@@ -21,6 +21,15 @@ def within(addresses: Words, *spans: Span) -> Mask:
     return inside
 
 
+def distinct(values: Words) -> Words:
+    """The values in order, each once, shape (m,): `np.unique`, which hashes them since NumPy 2.3,
+    and takes eight times as long where most differ, as addresses do."""
+    ordered = np.sort(values, axis=None)
+    first = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return ordered[first]
+
+
 class Memory(Protocol):
     """Memory that can be read an entry at a time, or many entries at once."""
 

@@ -34,7 +34,7 @@ from harness.paging.errors import OutOfTables, SpaceError, Taken
 from harness.paging.flush import Flush
 from harness.paging.format import Shape
 from harness.paging.lock import held
-from harness.paging.memory import Words
+from harness.paging.memory import Words, distinct
 from harness.paging.table import Slot, Table
 from harness.paging.tree import Account, Run, Tree
 
@@ -361,8 +361,9 @@ class Space(Tree):
             # One that is absent is kept as what it would be if it were there.
             told = shape.when._replace(mask=shape.when.mask & ~here.presence)
             chosen = raw & np.uint64(told.mask) == np.uint64(told.value & told.mask)
-            first = np.unique(addresses[chosen] & np.uint64(-size & 2**64 - 1))
-            found.append((first[:, None] + np.arange(0, size, here.size, dtype=np.uint64)).ravel())
+            first = distinct(addresses[chosen] & np.uint64(-size & 2**64 - 1))
+            slots = np.arange(0, size, here.size, dtype=np.uint64)
+            found.append(np.add.outer(first, slots).ravel())
         return np.concatenate(found)
 
     def _may_last(self, level: int, raw: Words) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.paging.address import Physical
-from harness.paging.memory import BigEndianMemory, BufferMemory
+from harness.paging.memory import BigEndianMemory, BufferMemory, distinct
 
 BYTES = bytes(range(64))
 BASES = (0, 0x1000, 0xFFFF_FFFF_F000)
@@ -98,3 +98,14 @@ def test_words_of_the_other_byte_order_have_their_highest_byte_first(size: int) 
     assert memory.octets[:size].tolist() == list(range(8, 8 + size))
     memory.scatter(np.array([0x1008], np.uint64), size, np.array([1], np.uint64))
     assert memory.octets[8:16].tolist()[:size] == [*[0] * (size - 1), 1]
+
+
+@pytest.mark.parametrize(
+    "values", [[], [7], [7, 7], [2**64 - 1, 0, 2**63, 0, 2**64 - 1, 5]], ids=len
+)
+def test_distinct_values_are_in_order_and_there_once(values: list[int]) -> None:
+    found = distinct(np.array(values, np.uint64))
+    assert found.dtype == np.uint64
+    assert found.tolist() == sorted(set(values))
+    pairs = np.array([values, values], np.uint64)
+    assert distinct(pairs).tolist() == sorted(set(values))

@@ -12,7 +12,7 @@ from harness.check.riscv.marks import CODE
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import Bytes, End, Leaves
-from harness.paging.memory import Mask, Memory, Words, within
+from harness.paging.memory import Mask, Memory, Words, distinct, within
 from harness.paging.riscv.access import Kind
 from harness.paging.riscv.cpu import Cpu
 
@@ -78,8 +78,8 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     edges = np.array([edge % (1 << 64) for edge in ends + beyond], np.uint64)
     elsewhere = np.concatenate([around, edges]) & np.uint64((1 << cpu.xlen) - WORD)
     elsewhere = elsewhere[bulk.walk(memory, cpu.roots, elsewhere).end != End.LEAF]
-    data = np.unique(np.concatenate([data, elsewhere]))
-    code = np.unique(np.concatenate([code, elsewhere]))
+    data = distinct(np.concatenate([data, elsewhere]))
+    code = distinct(np.concatenate([code, elsewhere]))
     return _every_access(data[~within(data, outside)], code[~within(code, outside)])
 
 

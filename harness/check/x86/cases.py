@@ -13,7 +13,7 @@ from harness.check.x86.marks import CODE
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import Bytes, End, Leaves
-from harness.paging.memory import Mask, Memory, Words
+from harness.paging.memory import Mask, Memory, Words, distinct
 from harness.paging.x86.access import Kind
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu
 from harness.paging.x86.formats import LEGACY_ADDRESS_BITS
@@ -83,7 +83,7 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Collection[Span]
     last_page = past - np.uint64(format.levels[0].size)
     held = leaves.end != End.UNBACKED
     data = np.concatenate([leaves.virtual[held], past[held] - np.uint64(WORD)])
-    code = np.unique(np.concatenate([leaves.virtual[held], last_page[held]])) + np.uint64(CODE)
+    code = distinct(np.concatenate([leaves.virtual[held], last_page[held]])) + np.uint64(CODE)
     around = _unmapped(cpu, memory, np.concatenate([leaves.virtual - np.uint64(WORD), past]))
     edges = [edge for root in cpu.roots for edge in _edges(root.span)]
     stray = np.random.default_rng(0).integers(0, 1 << 64, STRAY, dtype=np.uint64)
@@ -91,19 +91,19 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Collection[Span]
     elsewhere = np.concatenate([around, np.array(edges, np.uint64), stray & ~np.uint64(WORD - 1)])
     elsewhere = _unmapped(cpu, memory, elsewhere)
 
-    data = np.unique(np.concatenate([data, elsewhere]))
-    code = np.unique(np.concatenate([code, elsewhere]))
+    data = distinct(np.concatenate([data, elsewhere]))
+    code = distinct(np.concatenate([code, elsewhere]))
     return _every_access(cpu, data, code, outside)
 
 
 def of_places(cpu: Cpu, memory: Memory, places: Words, outside: Collection[Span]) -> Cases:
     """Every access at some addresses, as `of_space` has them: of the word that is there, and of
     the code of a page."""
-    data = np.unique(places & ~np.uint64(WORD - 1))
+    data = distinct(places & ~np.uint64(WORD - 1))
     elsewhere = _unmapped(cpu, memory, data)
     page = np.uint64(cpu.format.levels[0].size - 1)
     code = (np.setdiff1d(data, elsewhere) & ~page) + np.uint64(CODE)
-    return _every_access(cpu, data, np.unique(np.concatenate([code, elsewhere])), outside)
+    return _every_access(cpu, data, distinct(np.concatenate([code, elsewhere])), outside)
 
 
 def _every_access(cpu: Cpu, data: Words, code: Words, outside: Collection[Span]) -> Cases:

@@ -33,7 +33,7 @@ from harness.paging.address import Span, Virtual
 from harness.paging.bulk import End, Leaves
 from harness.paging.entry import Absent, Leaf, Malformed
 from harness.paging.format import Format
-from harness.paging.memory import BufferMemory, Mask, Memory, Words
+from harness.paging.memory import BufferMemory, Mask, Memory, Words, distinct
 from harness.paging.table import Root, Table
 from harness.paging.walk import Walk, walk
 from harness.paging.x86 import formats
@@ -391,7 +391,7 @@ class Debugger:
         )
         if not self.cpu.long:
             addresses = addresses[addresses <= np.uint64(LEGACY_SPAN.last)]
-        return np.unique(addresses[self._asked(addresses)])
+        return distinct(addresses[self._asked(addresses)])
 
 
 @cache

@@ -19,7 +19,7 @@ from harness.paging import bulk
 from harness.paging.address import Physical
 from harness.paging.bulk import POINTER, End
 from harness.paging.entry import Absent
-from harness.paging.memory import Memory, Words
+from harness.paging.memory import Memory, Words, distinct
 from harness.paging.table import Table
 from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from harness.paging.x86.formats import PS, XD
@@ -97,7 +97,7 @@ def _read(memory: Memory, root: Table) -> _Found:
             alone = found.pages == len(pages)
             small = (pages, frames) if alone else (_NONE, _NONE)
             return replace(found, small=small[0], frames=small[1], bare=bare)
-        below = np.unique(bulk.address_of(pointer, layer.raw[layer.kind == POINTER]))
+        below = distinct(bulk.address_of(pointer, layer.raw[layer.kind == POINTER]))
         if not len(below):
             return found
         found = replace(found, whole=found.whole and len(below) <= _FEW)

@@ -483,8 +483,9 @@ def _program(engine: str, config: pytest.Config) -> str | None:
     """The emulator that was named for an engine; None for its usual one."""
     from harness.machine.x86.registry import engine_named
 
-    maker = engine_named(engine).maker
-    named = config.getoption(f"--pagetable-{maker.lower()}") or os.environ.get(maker.upper())
+    used = engine_named(engine)
+    option = config.getoption(f"--pagetable-{used.maker.lower()}")
+    named = option or os.environ.get(used.environment)
     return str(named) if named else None
 
 

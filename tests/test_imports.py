@@ -65,6 +65,7 @@ def apart(module: Path) -> bool:
     elsewhere = part(PACKAGE, module) == "inspect" or architecture_of(PACKAGE, module) == "linux"
     return name not in KNOWS_X86 and not elsewhere
 
+
 # Not "npt", which is what numpy.typing is called for short.
 ARCHITECTURES = re.compile(
     r"(?<![a-z])("

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,8 @@ from harness.check.marks import WORD, put_marks
 from harness.check.quirk import expected_of
 from harness.check.riscv.cases import Cases
 from harness.check.riscv.marks import CODE_BYTES, code_mark, put_code
-from harness.check.riscv.quirks import AMO_LOAD, AMO_READS_FIRST, MPRV_CODE
+from harness.check.riscv.matrix.judged import RiscvQuirk, causes_of_amos
+from harness.check.riscv.quirks import MPRV_CODE, judged_of
 from harness.machine.riscv.guest import Guest, State
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
@@ -38,6 +39,7 @@ class Expected:
     """What the reference expects of cases.
 
     loads    uint8, the causes that the accesses would have if all were loads
+    backed   whether there is memory where a leaf of the path leads
     data     the physical address of the word, or of the code, that an allowed access reaches
     astray   where it is none of a frame, and by the raw entries it should be: never right
     content  what lies there before; of code the mark
@@ -46,6 +48,7 @@ class Expected:
     cases: Cases
     outcomes: Outcomes
     loads: Bytes
+    backed: Mask
     paths: Paths
     data: Words
     astray: Mask
@@ -85,15 +88,12 @@ def ask_guest(
     comparison = Comparison(PROBE)
     for first in range(0, len(cases), bulk.LANES):
         batch = cases.take(slice(first, first + bulk.LANES))
-        for left_out, quirk, reason in (
-            (_in_code, MPRV_CODE, "by MPRV to the addresses of the stub's code"),
-            (_loads_first, AMO_READS_FIRST, "a denied AMO to a page that has no memory behind it"),
-        ):
-            if expected_of(quirk, guest.engine.name, guest.version):
-                lanes = left_out(guest, cpu, memory, batch)
-                if count := int(lanes.sum()):
-                    comparison.not_comparable[f"{reason} ({quirk.name})"] += count
-                    batch = batch.take(~lanes)
+        if expected_of(MPRV_CODE, guest.engine.name, guest.version):
+            lanes = _in_code(guest, batch)
+            if count := int(lanes.sum()):
+                reason = f"by MPRV to the addresses of the stub's code ({MPRV_CODE.name})"
+                comparison.not_comparable[reason] += count
+                batch = batch.take(~lanes)
         expected = _expect(cpu, memory, frames, batch, comparison)
         jobs = _jobs(guest, cpu, expected)
         results = guest.run(state, jobs)
@@ -103,20 +103,10 @@ def ask_guest(
     return comparison
 
 
-def _in_code(guest: Guest, cpu: Cpu, memory: BufferMemory, cases: Cases) -> Mask:
+def _in_code(guest: Guest, cases: Cases) -> Mask:
     """Data by MPRV at the addresses of the stub's code: untranslated, a store would change it."""
     code = guest.image.text.start, guest.image.user.stop
     return cases.mprv & (cases.address >= code[0]) & (cases.address < code[1])
-
-
-def _loads_first(guest: Guest, cpu: Cpu, memory: BufferMemory, cases: Cases) -> Mask:
-    """AMOs that are denied, but not their loads, which are from where no RAM is."""
-    found, loads = _outcomes(cpu, memory, cases), _outcomes(cpu, memory, cases, Kind.READ)
-    leaf, data = _reached(cpu, _paths(cpu, memory, found.walks.address), found.walks.address)
-    beyond = leaf & ~within(data, memory.span)
-    denied = (found.cause != ALLOWED) & (loads.cause == ALLOWED)
-    lanes: Mask = denied & (cases.kind == Kind.AMO) & beyond
-    return lanes
 
 
 def _expect(
@@ -129,7 +119,7 @@ def _expect(
     asked = (found.cause != ALLOWED) | ~leaf | within(reached, frames)
     if left_out := int((~asked).sum()):
         comparison.not_comparable["the page has no memory behind it"] += left_out
-        cases, reached = cases.take(asked), reached[asked]
+        cases, leaf, reached = cases.take(asked), leaf[asked], reached[asked]
         found = _outcomes(cpu, memory, cases)
         paths = _paths(cpu, memory, found.walks.address)
     made, data = found.cause == ALLOWED, found.walks.physical
@@ -143,7 +133,8 @@ def _expect(
     content[word] = memory.gather(there[word], cpu.xlen // 8)[0]
     content[code] = code_mark(there[code])
     loads = _outcomes(cpu, memory, cases, Kind.READ).cause
-    return Expected(cases, found, loads, paths, data, astray, content)
+    backed = leaf & within(reached, memory.span)
+    return Expected(cases, found, loads, backed, paths, data, astray, content)
 
 
 def _reached(cpu: Cpu, paths: Paths, addresses: Words) -> tuple[Mask, Words]:
@@ -214,17 +205,17 @@ def _judge(
     expected: Expected,
     results: npt.NDArray[np.void],
 ) -> None:
-    cause = expected.outcomes.cause.astype(np.uint32)
-    agree = _as_expected(guest, cpu, expected, results, cause)
+    known = [one for one in judged_of(guest.engine.name, guest.version) if one.amo]
+    agree = _as_expected(guest, cpu, expected, results, expected.outcomes.cause)
+    by_engine = _causes(expected, known)
+    departed = ~agree & _as_expected(guest, cpu, expected, results, by_engine)
     comparison.compared += len(agree)
-    quirky = _amo_load(guest, expected)
-    if quirky is not None:
-        lanes, by_load = quirky
-        departed = lanes & _as_expected(guest, cpu, expected, results, by_load)
-        comparison.quirks[AMO_LOAD.name] += int((departed & ~agree).sum())
-        if lanes.any() and not departed.any():
-            comparison.news[f"{AMO_LOAD.name} did not show"] += int(lanes.sum())
-        agree |= departed
+    for one in known:
+        should = by_engine != _causes(expected, [other for other in known if other is not one])
+        comparison.quirks[one.name] += int((departed & should).sum())
+        if should.any() and not (departed & should).any():
+            comparison.news[f"{one.name} did not show"] += int(should.sum())
+    agree |= departed
     wrong = np.flatnonzero(~agree)
     comparison.disagree(
         len(wrong),
@@ -236,12 +227,10 @@ def _told(comparison: Comparison) -> int:
     return len(comparison.disagreements)
 
 
-def _amo_load(guest: Guest, expected: Expected) -> tuple[Mask, npt.NDArray[np.uint32]] | None:
-    """The lanes in which the quirk applies, and the causes that it has; None where it does not."""
-    if not expected_of(AMO_LOAD, guest.engine.name, guest.version):
-        return None
-    lanes = (expected.cases.kind == Kind.AMO) & (expected.loads != ALLOWED)
-    return lanes, np.where(lanes, expected.loads, expected.outcomes.cause).astype(np.uint32)
+def _causes(expected: Expected, quirks: Iterable[RiscvQuirk]) -> Bytes:
+    """The causes on an engine that has these quirks."""
+    kind, cause = expected.cases.kind, expected.outcomes.cause
+    return causes_of_amos(quirks, kind, cause, expected.loads, expected.backed)
 
 
 def _as_expected(
@@ -249,7 +238,7 @@ def _as_expected(
     cpu: Cpu,
     expected: Expected,
     results: npt.NDArray[np.void],
-    cause: npt.NDArray[np.uint32],
+    cause: Bytes,
 ) -> Mask:
     """Which results are the reference's in all that they say, with these causes of faults."""
     cases, allowed, fetch = expected.cases, expected.allowed, expected.fetch

@@ -20,6 +20,7 @@ from harness.check.quirk import Quirk, Version, expected_of, not_yet_run
 from harness.check.riscv.matrix.chain import Lanes
 from harness.check.riscv.matrix.hart import Hart
 from harness.check.riscv.matrix.judged import Asked, Expected, RiscvQuirk
+from harness.paging.bulk import Bytes
 from harness.paging.format import Shape
 from harness.paging.memory import Mask
 from harness.paging.riscv.access import Cause, Kind, Reason, page_fault
@@ -100,30 +101,23 @@ def _pages_of_32_bits(asked: Asked, made: Expected) -> Expected:
     )
 
 
-def _access_fault_before_store(asked: Asked, made: Expected) -> Expected:
-    reads = (asked.lanes.kind == Kind.AMO) & (made.cause == Cause.STORE_PAGE) & ~made.backed
-    if not reads.any():
-        return made
-    reads &= asked.loads.cause == ALLOWED
-    return replace(made, cause=np.where(reads, np.uint8(Cause.STORE_ACCESS), made.cause))
-
-
 def _by_mprv_alone(lanes: Lanes) -> Mask:
     return lanes.mxr & lanes.mprv
 
 
-def _amo_loads(asked: Asked, made: Expected) -> Expected:
-    amo = asked.lanes.kind == Kind.AMO
-    if not amo.any():
-        return made
-    unreadable = amo & ((asked.loads.cause != ALLOWED) | ~made.backed)
-    cause = made.cause.copy()
+def _access_fault_before_store(cause: Bytes, loads: Bytes, backed: Mask) -> Bytes:
+    reads = (cause == Cause.STORE_PAGE) & ~backed & (loads == ALLOWED)
+    return np.where(reads, np.uint8(Cause.STORE_ACCESS), cause)
+
+
+def _faults_of_loads(cause: Bytes, loads: Bytes, backed: Mask) -> Bytes:
+    unreadable, found = (loads != ALLOWED) | ~backed, cause.copy()
     for store, load in (
         (Cause.STORE_PAGE, Cause.LOAD_PAGE),
         (Cause.STORE_ACCESS, Cause.LOAD_ACCESS),
     ):
-        cause[unreadable & (made.cause == store)] = load
-    return replace(made, cause=cause)
+        found[unreadable & (cause == store)] = load
+    return found
 
 
 _WALKER: Final = "get_physical_address in target/riscv/cpu_helper.c"
@@ -142,7 +136,7 @@ AMO_LOAD: Final = RiscvQuirk(
     " (do_nonatomic_op_i64), in 7.2 and in 10.0; 10.0 marks the instruction"
     " (RISCV_UW2_ALWAYS_STORE_AMO, gen_amo in target/riscv/translate.c), reports such a fault as a"
     " store's (riscv_cpu_do_interrupt), and follows the rule",
-    judges=_amo_loads,
+    amo=_faults_of_loads,
 )
 
 AMO_READS_FIRST: Final = RiscvQuirk(
@@ -157,7 +151,7 @@ AMO_READS_FIRST: Final = RiscvQuirk(
     evidence="for a guest of one processor, an AMO is made a load and a store (do_nonatomic_op_i64,"
     " in tcg/tcg-op.c of 7.2 and tcg/tcg-op-ldst.c of 10.0): the load ends before the store is"
     " translated; 11.1.3 departs as they do",
-    judges=_access_fault_before_store,
+    amo=_access_fault_before_store,
 )
 
 MPRV_CODE: Final = Quirk(

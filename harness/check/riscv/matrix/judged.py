@@ -60,11 +60,14 @@ class RiscvQuirk(Quirk):
     reads     how the engine reads entries of a shape, if otherwise than the CPU's format says
     unmasked  which accesses it exempts from pointer masking, if others than those with MXR
     judges    what comes to what it judges, if otherwise than the rules say
+    amo       the causes of AMOs, if others: by those of the rules, those that the accesses would
+              have if they were loads, and whether there is memory where they lead
     """
 
     reads: Callable[[Hart, Shape], Shape] | None = None
     unmasked: Callable[[Lanes], Mask] | None = None
     judges: Callable[[Asked, Expected], Expected] | None = None
+    amo: Callable[[Bytes, Bytes, Mask], Bytes] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,20 @@ def expected(hart: Hart, cpu: Cpu, lanes: Lanes, quirks: Iterable[RiscvQuirk] = 
     for one in quirks:
         if one.judges:
             made = one.judges(asked, made)
+    if (lanes.kind == Kind.AMO).any():
+        cause = causes_of_amos(quirks, lanes.kind, made.cause, asked.loads.cause, made.backed)
+        made = replace(made, cause=cause)
     return made
+
+
+def causes_of_amos(
+    quirks: Iterable[RiscvQuirk], kind: Bytes, cause: Bytes, loads: Bytes, backed: Mask
+) -> Bytes:
+    """The causes of accesses on an engine that has quirks, given those of the rules."""
+    for one in quirks:
+        if one.amo:
+            cause = np.where(kind == Kind.AMO, one.amo(cause, loads, backed), cause)
+    return cause
 
 
 def _speculated(asked: Asked, found: bulk.Outcomes) -> Words:

@@ -27,9 +27,10 @@ from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bulk import granted_by
 from harness.paging.entry import Malformed
 from harness.paging.memory import Mask, Memory, Words, distinct
+from harness.paging.processor import root_for
 from harness.paging.table import Slot, Table
 from harness.paging.walk import walk
-from harness.paging.x86.cpu import Cpu, Cr4, root_for
+from harness.paging.x86.cpu import Cpu, Cr4
 from harness.paging.x86.formats import PS
 
 

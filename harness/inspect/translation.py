@@ -16,11 +16,12 @@ from harness.inspect.x86.linux import read as read_linux
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bulk import End
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
+from harness.paging.processor import root_for
 from harness.paging.table import Root, Slot
 from harness.paging.walk import Walk, walk
 from harness.paging.x86 import formats
 from harness.paging.x86.access import Reason
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, linear, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, linear
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ state of a processor, and what accesses come to.
 `isolation`  two root tables for one space
 `sync`       root entries that spaces share
 `flush`      what the machine must forget before a change is complete
+`processor`  what CPU states of all architectures have in common; where a walk begins
 `lock`       the locks of tables, and the one order in which they are taken
 `errors`     what a space refuses
 `linux`      what Linux keeps in the bits that the machine ignores

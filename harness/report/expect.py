@@ -10,9 +10,9 @@ from harness.inspect.fault import Explanation, explain
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.x86.expect import SAYING, Unmet
 from harness.paging.address import Span
+from harness.paging.processor import root_for
 from harness.paging.walk import walk
 from harness.paging.x86.access import Allowed, Fault, Reason, outcome
-from harness.paging.x86.cpu import root_for
 from harness.report import fault
 from harness.report.objects import span_object
 from harness.report.text import aligned, all_digits, counted, letters

@@ -12,8 +12,9 @@ from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory
+from harness.paging.processor import root_for
 from harness.paging.walk import walk
-from harness.paging.x86.cpu import Cpu, Mode, root_for
+from harness.paging.x86.cpu import Cpu, Mode
 
 
 @pytest.mark.parametrize("name", ["halves", "rights", "page-sizes", "self-map", "aliases"])

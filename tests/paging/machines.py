@@ -13,10 +13,11 @@ from harness.paging.address import Virtual
 from harness.paging.bulk import End
 from harness.paging.entry import Absent, Malformed
 from harness.paging.memory import BufferMemory
+from harness.paging.processor import root_for
 from harness.paging.walk import walk
 from harness.paging.x86 import bulk
 from harness.paging.x86.access import Access, Allowed, Fault, Kind, Outcome, Unbacked, outcome
-from harness.paging.x86.cpu import Cpu, Mode, root_for
+from harness.paging.x86.cpu import Cpu, Mode
 from harness.paging.x86.load import load
 from tests.paging import rules
 from tests.paging.rules import KINDS, Answer, Machine, Translation

@@ -15,8 +15,9 @@ from PIL import Image
 
 from harness.paging.address import Virtual
 from harness.paging.memory import BufferMemory
+from harness.paging.processor import root_for
 from harness.paging.walk import Walk, walk
-from harness.paging.x86.cpu import Cpu, Mode, root_for
+from harness.paging.x86.cpu import Cpu, Mode
 from harness.report.diagram import Denial, picture
 
 SVG = "{http://www.w3.org/2000/svg}"

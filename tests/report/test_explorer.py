@@ -19,8 +19,8 @@ from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import layout, ram
 from harness.machine.errors import MachineError
 from harness.paging.address import Virtual
+from harness.paging.processor import root_for
 from harness.paging.walk import walk
-from harness.paging.x86.cpu import root_for
 from harness.report.explorer import Explorer, Help
 
 CODE = Virtual(0x5555_5555_4000)

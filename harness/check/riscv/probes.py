@@ -21,9 +21,10 @@ from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Bytes, Paths
 from harness.paging.memory import BufferMemory, Mask, Words, within
+from harness.paging.processor import root_for
 from harness.paging.riscv.access import Access, Cause, Kind
 from harness.paging.riscv.bulk import ALLOWED, REASONS, Outcomes, outcomes
-from harness.paging.riscv.cpu import Cpu, root_for
+from harness.paging.riscv.cpu import Cpu
 from harness.paging.riscv.formats import A, R, V, W, X
 from harness.paging.walk import walk
 

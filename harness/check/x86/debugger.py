@@ -34,10 +34,11 @@ from harness.paging.bulk import End, Leaves
 from harness.paging.entry import Absent, Leaf, Malformed
 from harness.paging.format import Format
 from harness.paging.memory import BufferMemory, Mask, Memory, Words, distinct
+from harness.paging.processor import root_for
 from harness.paging.table import Root, Table
 from harness.paging.walk import Walk, walk
 from harness.paging.x86 import formats
-from harness.paging.x86.cpu import LEGACY_SPAN, WIDTHS, Cpu, Efer, Mode, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, WIDTHS, Cpu, Efer, Mode
 
 MONITOR_MEMORY = "walk of monitor memory"
 INFO_TLB = "info tlb"

@@ -17,8 +17,9 @@ from harness.machine.machine import dotted
 from harness.machine.plugin import WATCHING, Ending, Watched
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import Mask, Memory, Words
+from harness.paging.processor import root_for
 from harness.paging.walk import Walk, walk
-from harness.paging.x86.cpu import Cpu, root_for
+from harness.paging.x86.cpu import Cpu
 
 UNKNOWN: Final = (1 << 64) - 1
 """In place of an author, where no store was seen."""

@@ -30,20 +30,13 @@ from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.entry import Entry, Leaf, Pointer
 from harness.paging.memory import BufferMemory, Mask, Words
+from harness.paging.processor import root_for
 from harness.paging.space import Space, TableAllocator
 from harness.paging.table import Slot, Table
 from harness.paging.walk import Walk, walk
 from harness.paging.x86 import formats
 from harness.paging.x86.access import Access, Kind
-from harness.paging.x86.cpu import (
-    LEGACY_SPAN,
-    Cpu,
-    Cr4,
-    Mode,
-    canonical_halves,
-    reserved_in_pdpte,
-    root_for,
-)
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr4, Mode, canonical_halves, reserved_in_pdpte
 from harness.paging.x86.load import load, reserved_in_cr3
 
 REACH: Final = "reach"

@@ -28,9 +28,10 @@ from harness.machine.x86.registry import engine_named
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.memory import BufferMemory, Memory, Words
+from harness.paging.processor import root_for
 from harness.paging.space import TableAllocator
 from harness.paging.walk import walk
-from harness.paging.x86.cpu import Cpu, Mode, root_for
+from harness.paging.x86.cpu import Cpu, Mode
 
 DEADLINE = 60.0
 """Seconds that a guest has for each answer."""

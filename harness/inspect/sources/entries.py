@@ -22,8 +22,9 @@ from harness.inspect.x86.processor import cpu_with
 from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Pointer
 from harness.paging.memory import Mask, Memory, Words
+from harness.paging.processor import root_for
 from harness.paging.x86 import formats
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr4, Mode, canonical_halves, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr4, Mode, canonical_halves
 
 Pairs = Sequence[tuple[str, int]]
 """Entries, each after its name."""

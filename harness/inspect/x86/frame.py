@@ -13,9 +13,9 @@ from typing import Final
 
 from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
 from harness.paging.address import Physical, Virtual
+from harness.paging.processor import root_for
 from harness.paging.walk import walk
 from harness.paging.x86.access import Access, Allowed, Error, Kind, outcome
-from harness.paging.x86.cpu import root_for
 
 LOOKED_AT: Final = 4096
 """Bytes from the stack pointer up in which the frame is looked for."""

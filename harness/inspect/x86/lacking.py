@@ -11,9 +11,10 @@ from harness.inspect.x86.remedy import Missing, NewEntry
 from harness.paging.address import Span, Virtual
 from harness.paging.entry import Absent
 from harness.paging.memory import Memory
+from harness.paging.processor import root_for
 from harness.paging.walk import walk
 from harness.paging.x86.access import denied
-from harness.paging.x86.cpu import Cpu, root_for
+from harness.paging.x86.cpu import Cpu
 
 if TYPE_CHECKING:
     from harness.inspect.x86.expect import Expect

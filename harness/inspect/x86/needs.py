@@ -16,10 +16,11 @@ from typing import Final
 
 from harness.inspect.snapshot import Snapshot
 from harness.paging.address import Physical, Span, Virtual
+from harness.paging.processor import root_for
 from harness.paging.table import Slot
 from harness.paging.walk import walk
 from harness.paging.x86.access import Access, Allowed, Kind, Unbacked, outcome
-from harness.paging.x86.cpu import LEGACY_SPAN, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN
 
 CODE, STACK, GDT, GDT_READ_ONLY, IDT, HANDLER, TSS = (
     "code-unreachable",

@@ -7,8 +7,9 @@ from typing import Final
 
 from harness.inspect.x86.frame import INSTRUCTION_BYTES, vector_at
 from harness.paging.address import Virtual
+from harness.paging.processor import root_for
 from harness.paging.x86.access import Vector
-from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode, root_for
+from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode
 
 _MODES: Final = {
     Mode.BITS_32: "32-bit",

@@ -27,6 +27,7 @@ from harness.paging.bits import stale
 from harness.paging.entry import Malformed, Pointer
 from harness.paging.format import Format
 from harness.paging.memory import Mask, Memory, Words
+from harness.paging.processor import root_for
 from harness.paging.table import Slot, Table
 from harness.paging.walk import Step, Walk, walk
 from harness.paging.x86 import formats
@@ -40,7 +41,7 @@ from harness.paging.x86.access import (
     key_denies,
     outcome,
 )
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr0, Cr4, Efer, linear, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr0, Cr4, Efer, linear
 from harness.paging.x86.formats import ADDRESS, key_of
 
 

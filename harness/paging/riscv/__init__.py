@@ -8,6 +8,7 @@
 `linux`    what Linux keeps in entries: pages without rights, pages in swap, pages that move
 """
 
+from harness.paging.processor import root_for
 from harness.paging.riscv.access import (
     Access,
     Allowed,
@@ -19,7 +20,7 @@ from harness.paging.riscv.access import (
     judge,
     outcome,
 )
-from harness.paging.riscv.cpu import Cpu, Envcfg, Mode, Mstatus, Privilege, Satp, root_for
+from harness.paging.riscv.cpu import Cpu, Envcfg, Mode, Mstatus, Privilege, Satp
 
 __all__ = [
     "Access",

@@ -12,7 +12,8 @@ from enum import Enum, IntEnum
 from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Absent, Malformed
 from harness.paging.memory import Memory
-from harness.paging.riscv.cpu import Cpu, Privilege, effective, root_for, transformed
+from harness.paging.processor import root_for
+from harness.paging.riscv.cpu import Cpu, Privilege, effective, transformed
 from harness.paging.riscv.formats import A, D, R, U, W, X
 from harness.paging.table import Slot
 from harness.paging.walk import Walk, walk

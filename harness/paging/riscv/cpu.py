@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag
 from functools import cached_property
+from typing import ClassVar
 
 from harness.paging.address import Physical, Span, signed_halves
 from harness.paging.format import Format, bits
@@ -130,6 +131,8 @@ class Cpu:
     Raises ValueError for a state that no hart can be in.
     """
 
+    architecture: ClassVar[str] = "riscv"
+
     satp: int
     mstatus: int = 0
     menvcfg: int = 0
@@ -236,11 +239,6 @@ class Cpu:
         width = self.mode.address_bits
         spans = (Span.of(0, 1 << width),) if width == self.xlen else signed_halves(width)
         return tuple(Root(table, span) for span in spans)
-
-
-def root_for(cpu: Cpu, address: int) -> Root | None:
-    """Where the walk of an address begins; None for one that is not canonical."""
-    return next((root for root in cpu.roots if address in root.span), None)
 
 
 def transformed(cpu: Cpu, pointer: int, user: bool) -> int:

@@ -1,5 +1,6 @@
 """x86: formats, CPU state, and what an access comes to (Intel SDM volume 3A, chapter 4)."""
 
+from harness.paging.processor import root_for
 from harness.paging.x86.access import (
     Access,
     Allowed,
@@ -12,7 +13,7 @@ from harness.paging.x86.access import (
     judge,
     outcome,
 )
-from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Efer, Mode, root_for
+from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Efer, Mode
 
 __all__ = [
     "Access",

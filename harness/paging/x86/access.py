@@ -13,9 +13,10 @@ from enum import Enum, IntEnum, IntFlag
 from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Absent, Malformed
 from harness.paging.memory import Memory
+from harness.paging.processor import root_for
 from harness.paging.table import Slot
 from harness.paging.walk import Walk, walk
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, linear, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, linear
 from harness.paging.x86.formats import key_of
 
 

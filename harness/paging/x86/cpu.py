@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, IntFlag
 from functools import cached_property
+from typing import ClassVar
 
 from harness.paging.address import Physical, Span, Virtual, signed_halves
 from harness.paging.format import Format, Shape
@@ -104,6 +105,8 @@ class Cpu:
 
     Raises ValueError for a state that no machine can be in.
     """
+
+    architecture: ClassVar[str] = "x86"
 
     cr0: int
     cr3: int
@@ -312,15 +315,6 @@ def canonical_halves(levels: int) -> tuple[Span, Span]:
     """The addresses whose upper bits all equal the highest translated one (SDM volume 1,
     3.3.7.1)."""
     return signed_halves(formats.address_bits(levels))
-
-
-def root_for(cpu: Cpu, address: Virtual) -> Root | None:
-    """Where the walk of an address begins; None for an address that is not canonical, or, in PAE
-    paging, whose PDPTE is not present."""
-    for root in cpu.roots:
-        if address in root.span:
-            return root
-    return None
 
 
 def linear(cpu: Cpu, pointer: Virtual) -> Virtual:

@@ -16,10 +16,11 @@ from harness.machine.x86.stub import BUILD
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.memory import BufferMemory
+from harness.paging.processor import root_for
 from harness.paging.space import Space, SpaceError, TableAllocator
 from harness.paging.walk import walk
 from harness.paging.x86 import formats
-from harness.paging.x86.cpu import Cpu, Cr4, Mode, root_for
+from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from harness.paging.x86.load import read_pdptes
 
 RAM = 64 << 20

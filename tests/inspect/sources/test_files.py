@@ -21,10 +21,11 @@ from harness.machine.openfile import OpenFile
 from harness.paging import bulk
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
+from harness.paging.processor import root_for
 from harness.paging.walk import walk
 from harness.paging.x86 import formats
 from harness.paging.x86.access import Access, Kind
-from harness.paging.x86.cpu import Mode, root_for
+from harness.paging.x86.cpu import Mode
 
 
 def opened(text: str) -> Snapshot:

@@ -29,10 +29,11 @@ from harness.inspect.x86.expect import (
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.memory import BufferMemory
+from harness.paging.processor import root_for
 from harness.paging.space import Space, TableAllocator
 from harness.paging.walk import walk
 from harness.paging.x86.access import Access, Allowed, Kind, Unbacked, outcome
-from harness.paging.x86.cpu import Cpu, Cr4, Mode, root_for
+from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from harness.report.expect import as_object, unmet_lines
 from tests.inspect.spaces import layered
 

@@ -20,6 +20,7 @@ from harness.inspect.x86 import remedy as remedies_module
 from harness.inspect.x86.remedy import Missing, Remedy, ignored_ps, remedies
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
+from harness.paging.processor import root_for
 from harness.paging.walk import leaves, walk
 from harness.paging.x86.access import (
     Access,
@@ -31,7 +32,7 @@ from harness.paging.x86.access import (
     Unbacked,
     outcome,
 )
-from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode, linear, root_for
+from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode, linear
 from tests.paging.x86 import drawn
 from tests.paging.x86.made import PAGE, path
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from harness.paging.address import Span
+from harness.paging.processor import root_for
 from harness.paging.riscv import bulk
 from harness.paging.riscv.access import Access, Kind, access_from
-from harness.paging.riscv.cpu import Cpu, Mode, Privilege, Satp, root_for, transformed
+from harness.paging.riscv.cpu import Cpu, Mode, Privilege, Satp, transformed
 from harness.paging.riscv.formats import sv
 
 # satp.MODE in bits 63:60 or in bit 31, ASID in 59:44 or 30:22, PPN below ("satp", its figures).

@@ -10,10 +10,11 @@ import pytest
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.entry import Malformed
+from harness.paging.processor import root_for
 from harness.paging.walk import walk
 from harness.paging.x86 import formats
 from harness.paging.x86.access import Fault, Reason, Vector
-from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Efer, Mode, lam_widths, root_for
+from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Efer, Mode, lam_widths
 from harness.paging.x86.formats import P
 from harness.paging.x86.load import load, move, reserved_in_cr3
 from tests.paging.x86.made import READ, comes_to, memory, path, supervisor

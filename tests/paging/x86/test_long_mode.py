@@ -7,7 +7,8 @@ import pytest
 
 from harness.paging.address import Virtual
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
-from harness.paging.x86.cpu import Cpu, canonical_halves, root_for
+from harness.paging.processor import root_for
+from harness.paging.x86.cpu import Cpu, canonical_halves
 from tests.paging.machines import READERS, SIZES, cpu_of
 from tests.paging.rules import Machine, reserved_in_long
 

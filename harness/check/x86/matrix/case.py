@@ -37,9 +37,10 @@ from harness.machine.x86.guest import MachineInfo
 from harness.machine.x86.registry import engine_named
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
+from harness.paging.processor import root_for
 from harness.paging.walk import Walk, walk
 from harness.paging.x86.access import Access, Kind
-from harness.paging.x86.cpu import LEGACY_SPAN, WIDTHS, Cpu, Cr4, Mode, reserved_in_pdpte, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, WIDTHS, Cpu, Cr4, Mode, reserved_in_pdpte
 from harness.paging.x86.formats import KEYS, PDPTE_BYTES, PDPTES, P
 
 KIND = "matrix"

@@ -27,12 +27,13 @@ from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Bytes, End
 from harness.paging.memory import BufferMemory, Mask, Words
+from harness.paging.processor import root_for
 from harness.paging.space import TableAllocator
 from harness.paging.table import Table
 from harness.paging.x86 import bulk as x86
 from harness.paging.x86.access import Fault, Kind, Reason
 from harness.paging.x86.bulk import REASONS
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, root_for
+from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode
 from harness.paging.x86.formats import PDPTE_BYTES, PDPTES, A, P
 from harness.paging.x86.load import load, move
 

@@ -138,7 +138,7 @@ def _tables(source: Source, report: Report) -> Iterator[Snapshot | None]:
         assumed.append(f"EFER={own['efer']} (--efer)")
     with replace(source, **own).opened() as snapshot:  # type: ignore[arg-type]
         rest = {name: report.registers[name] for name in ("ac", "pkru") if name in report.registers}
-        cpu = replace(snapshot.cpu, **rest)  # type: ignore[arg-type]
+        cpu = replace(snapshot.cpu, **rest)
         assumed = [*snapshot.assumed, *assumed]
         snapshot = replace(snapshot, cpu=cpu, registers=report.rest, assumed=tuple(assumed))
         if report.code is not None and report.address is not None:

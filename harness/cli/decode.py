@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -16,17 +15,23 @@ from harness.cli.ending import sentences
 from harness.cli.output import Json, piped, say, show
 from harness.cli.source import number
 
-if TYPE_CHECKING:
-    from harness.paging.x86.cpu import Cpu
-
 
 class ModeName(StrEnum):
-    """The paging modes, by the names that `harness.paging.x86.cpu.Mode` has for them."""
+    """The paging modes, by the names that `Mode` of each architecture has for them."""
 
     BITS_32 = "32"
     PAE = "pae"
     LEVEL_4 = "4"
     LEVEL_5 = "5"
+    SV32 = "sv32"
+    SV39 = "sv39"
+    SV48 = "sv48"
+    SV57 = "sv57"
+
+    @property
+    def architecture(self) -> str:
+        """Whose mode it is."""
+        return "riscv" if self.value.startswith("sv") else "x86"
 
 
 def decode(
@@ -34,26 +39,28 @@ def decode(
         list[str],
         typer.Argument(
             metavar="VALUE",
-            help="Raw entries, like 0x2067 or pmd=0x2067, or CR3 as cr3=0x1000; - reads them from"
-            " standard input, a line each, or as WinDbg's !pte prints them.",
+            help="Raw entries, like 0x2067 or pmd=0x2067, CR3 as cr3=0x1000, or satp; - reads them"
+            " from standard input, a line each, or as WinDbg's !pte prints them.",
         ),
     ],
     level: Annotated[
         str | None,
         typer.Option(
             metavar="LEVEL",
-            help="Of the table that holds it: 0 is the lowest; or a name, like PDE or pmd; cr3 of"
-            " the register. By default all of them.",
+            help="Of the table that holds it: 0 is the lowest; or a name, like PDE or pmd; cr3 or"
+            " satp of the register. By default all of them.",
             show_default=False,
             autocompletion=one_of(
                 *("0", "1", "2", "3", "4", "PTE", "PDE", "PDPTE", "PML4E", "PML5E"),
-                *("pte", "pmd", "pud", "p4d", "pgd", CR3),
+                *("pte", "pmd", "pud", "p4d", "pgd", "cr3", "satp"),
             ),
         ),
     ] = None,
     mode: Annotated[
         ModeName | None,
-        typer.Option(help="The paging mode; by default 4.", show_default=False),
+        typer.Option(
+            help="The paging mode; by default 4. Those of RISC-V begin with sv.", show_default=False
+        ),
     ] = None,
     linux: Annotated[
         bool, typer.Option("--linux", help="Also show what Linux keeps in it (modes 4 and 5).")
@@ -87,66 +94,69 @@ def decode(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what raw entries, or CR3, mean, bit by bit.
+    """Show what raw entries, or CR3 or satp, mean, bit by bit.
 
     Each bit has its name, and the reason where it is reserved or ignored; several entries get a
     line each.
 
-    Sections and tables are those of volume 3A of the Intel SDM. In mode pae, level 2 is that of
-    the PDPTE registers.
+    Sections and tables are those of volume 3A of the Intel SDM, or of the RISC-V privileged
+    specification. In mode pae, level 2 is that of the PDPTE registers.
 
     Example: pagetable decode 0x80000000401008e7 --level 1 --linux
 
     Example: pagetable decode pmd=19f063 pte=8000000000193163
     """
     with sentences():
+        from harness.inspect import architecture
         from harness.inspect import decode as entries
         from harness.inspect.names import level_named
-        from harness.inspect.x86 import cr3
-        from harness.inspect.x86 import linux as dialect
-        from harness.inspect.x86.likely import highest_bit, likely, narrower
-        from harness.machine.errors import Misuse
         from harness.report import decode as reports
         from harness.report.objects import bare, cpu_object
         from harness.report.text import assumed_lines
 
-        off = {"nxe": no_nxe, "pge": no_pge, "keys": no_keys, "pse": no_pse}
-        cpu = _cpu((mode or ModeName.LEVEL_4).value, {name for name, one in off.items() if one})
-        cpu = replace(cpu, page1gb=not no_page1gb, pse36=not no_pse36, amd=amd)
+        options = {
+            "maxphyaddr": maxphyaddr,
+            "no_nxe": no_nxe or None,
+            "no_pge": no_pge or None,
+            "no_keys": no_keys or None,
+            "no_pse": no_pse or None,
+            "no_pse36": no_pse36 or None,
+            "no_page1gb": no_page1gb or None,
+            "amd": amd or None,
+            "c_bit": c_bit,
+            "shared_bit": shared_bit,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        chosen = mode or ModeName.LEVEL_4
+        machine = architecture.named(chosen.architecture)
+        cpu = machine.in_mode(chosen.value, given)
+        known = entries.levels_of(cpu)
         assumed = []
         if mode is None:
             assumed.append("paging has 4 levels (--mode names another)")
-        if maxphyaddr is not None:
-            cpu = replace(cpu, maxphyaddr=maxphyaddr)
-        try:
-            cpu = replace(cpu, c_bit=c_bit, shared_bit=shared_bit)
-            known = entries.levels_of(cpu)
-        except ValueError as error:  # the format's, about MAXPHYADDR
-            raise Misuse(str(error)) from None
         asked: list[tuple[int, Sequence[int] | None]] = []
         for one in _words(values):
             name = level if one.level is None else one.level
             raw = number(one.what, one.raw, None if one.level is None else 16)
-            if name is not None and name.lower() == CR3:
+            if name is not None and name.lower() == machine.root:
                 asked.append((raw, None))
             else:
                 asked.append((raw, known if name is None else [level_named(cpu, name)]))
         readings, registers = [], []
         for raw, levels in asked[:MOST_VALUES]:
             if levels is None:
-                registers.append(cr3.read(replace(cpu, cr3=raw)))
+                registers.append(machine.read_root(cpu, raw))
                 continue
             found = [entries.read(cpu, raw, each) for each in levels]
-            kept = [dialect.read(cpu, each) if linux else None for each in found]
+            kept = [machine.linux(cpu, each) if linux else None for each in found]
             readings.append(
                 [
-                    (each, to_linux, likely(cpu, each, to_linux))
+                    (each, to_linux, machine.likely(cpu, each, to_linux))
                     for each, to_linux in zip(found, kept, strict=True)
                 ]
             )
-        if maxphyaddr is None:
-            wide = highest_bit(*(each.entry for of in readings for each, *_ in of))
-            assumed.append(f"MAXPHYADDR is {cpu.maxphyaddr} (--maxphyaddr){narrower(wide)}")
+        read = [each.entry for of in readings for each, *_ in of]
+        assumed += machine.assumed(cpu, given, read)
         if as_json:
             content = {
                 "cpu": cpu_object(cpu),
@@ -157,17 +167,11 @@ def decode(
             }
             say(json.dumps(bare("decode", **content)))
             return
-        if registers and cpu.long:
-            assumed.append(
-                "CR4.PCIDE is 0: with 1, bits 11:0 of CR3 are the PCID, and bit 63 keeps the TLB"
-            )
-        lines = [*reports.decoded_lines(readings, registers), *_cut(asked)]
+        assumed += dict.fromkeys(one.assumed for one in registers if one.assumed)
+        lines = [*reports.decoded_lines(readings, registers, machine.manual), *_cut(asked)]
         for line in (*lines, *assumed_lines(assumed)):
             show(line)
 
-
-CR3 = "cr3"
-"""In place of a level: the register."""
 
 MOST_VALUES = 1024
 """Values that are decoded: a table has half as many."""
@@ -231,13 +235,3 @@ def _cut(asked: Sequence[object]) -> Iterator[str]:
     """That not all were decoded, where that is so."""
     if len(asked) > MOST_VALUES:
         yield f"Only the first {MOST_VALUES:,} of {len(asked):,} values are shown."
-
-
-def _cpu(mode: str, off: set[str]) -> Cpu:
-    """A CPU in the mode, with all that changes how entries read but what is off."""
-    from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode
-
-    long = mode in (Mode.LEVEL_4.value, Mode.LEVEL_5.value)
-    cr4 = {"pge": Cr4.PGE, "pse": Cr4.PSE, "keys": Cr4.PKE | Cr4.PKS if long else Cr4(0)}
-    on = sum(bit for name, bit in cr4.items() if name not in off)
-    return Cpu.in_mode(Mode(mode), 0, cr4=on, efer=0 if "nxe" in off else Efer.NXE)

@@ -64,6 +64,7 @@ def diff(
     with sentences():
         import json
 
+        from harness.inspect import architecture
         from harness.inspect.diff import diff
         from harness.machine.errors import Misuse
         from harness.report import diff as reports
@@ -75,11 +76,16 @@ def diff(
             raise Misuse("one source, and one moment: name another source, or --after SECONDS")
         if seconds is not None and not 0 <= seconds <= DAY:
             raise Misuse(f"--after {seconds:g} is no time to wait: 0 to {DAY:,} seconds")
-        types = types_of(pat)
         sources = [Source.named(before), Source.named(after or before)]
         some, first = _looked_at(sources[0])
         time.sleep(seconds or 0)
         others, second = _looked_at(sources[1])
+        if some.cpu.architecture != others.cpu.architecture:
+            named = (architecture.of(one.cpu).called for one in (some, others))
+            raise Misuse(
+                f"the tables are of {' and '.join(named)}: compare two of one architecture"
+            )
+        types = types_of(some.cpu, pat)
         found = diff(first, second)
         cpus = (some.cpu, others.cpu)
         assumed = tuple(dict.fromkeys((*some.assumed, *others.assumed)))
@@ -103,13 +109,10 @@ def _looked_at(source: Source) -> tuple[Snapshot, Graph]:
     """A snapshot, and its tables, which are read before it ends."""
     from dataclasses import replace
 
-    from harness.inspect import graph
-    from harness.paging.x86.cpu import Mode
+    from harness.inspect import architecture, graph
 
     with source.opened() as snapshot:
-        cpu = snapshot.cpu
-        if cpu.mode is Mode.PAE and cpu.pdptes_checked is None:
-            # As in a guest of TCG, which the other may be.
-            cpu = replace(cpu, pdptes_checked=cpu.pdpte.reserved_mask)
+        # As in a guest of TCG, which the other may be.
+        cpu = architecture.of(snapshot.cpu).in_tables(snapshot.cpu)
         read = graph.read(snapshot.memory, cpu.format, cpu.roots, graph.FEWER)
         return replace(snapshot, cpu=cpu), read

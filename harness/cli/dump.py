@@ -67,7 +67,7 @@ def dump(
         import json
         from dataclasses import replace
 
-        from harness.inspect import ranges
+        from harness.inspect import architecture, ranges
         from harness.machine.errors import Misuse
         from harness.report.objects import answer
         from harness.report.ranges import dump_csv, dump_lines, dump_object, notes, typed
@@ -76,7 +76,7 @@ def dump(
             raise Misuse("both --json and --csv: choose one")
         positive(limit)
         writable(html)
-        cpu, types = snapshot.cpu, types_of(pat)
+        cpu, types = snapshot.cpu, types_of(snapshot.cpu, pat)
         found = ranges.dump(
             snapshot.memory,
             cpu.format,
@@ -86,9 +86,9 @@ def dump(
             exact=exact,
             each=limit if expand else None,
         )
-        if pat is None and typed(found):
-            assumed = (*snapshot.assumed, "IA32_PAT holds what it holds after a reset (--pat)")
-            snapshot = replace(snapshot, assumed=assumed)
+        said = architecture.of(cpu).memory_types.ASSUMED
+        if pat is None and said and typed(cpu, found):
+            snapshot = replace(snapshot, assumed=(*snapshot.assumed, said))
         if html is not None:
             from harness.report.html.space import space_page
 

@@ -54,7 +54,7 @@ def lint(
         from harness.report.objects import answer
 
         positive(limit)
-        types = types_of(pat)
+        types = types_of(snapshot.cpu, pat)
         broken, cut = lint.lint(snapshot, types, ignore or (), limit)
         if as_json:
             content = reports.lint_object(types, broken, cut)

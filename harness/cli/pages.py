@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from harness.inspect.architecture import Types
     from harness.inspect.ranges import Chosen
-    from harness.inspect.x86.memory_type import Types
     from harness.paging.address import Span
-    from harness.paging.x86.cpu import Cpu
+    from harness.paging.processor import Cpu
 
 LIMIT = 100_000
 """Lines or rows that are printed, unless told otherwise."""
@@ -40,12 +40,13 @@ Within = Annotated[
 ]
 
 
-def types_of(pat: str | None) -> Types:
+def types_of(cpu: Cpu, pat: str | None) -> Types:
     """The memory types of a value of IA32_PAT; QuestionError where a byte of it is none."""
     from harness.cli.source import number
-    from harness.inspect.x86.memory_type import types
+    from harness.inspect import architecture
 
-    return types(None if pat is None else number("IA32_PAT", pat))
+    register = None if pat is None else number("IA32_PAT", pat)
+    return architecture.of(cpu).memory_types.types(register)
 
 
 def chosen_of(cpu: Cpu, types: Types, where: str | None, user: bool) -> Chosen | None:

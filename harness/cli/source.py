@@ -28,7 +28,7 @@ def _register(text: str) -> Any:
 COUNTED = ("maxphyaddr", "c_bit", "shared_bit")
 """Those in decimal."""
 
-REGISTERS = ("cr0", "cr3", "cr4", "efer", *COUNTED)
+REGISTERS = ("cr0", "cr3", "cr4", "efer", *COUNTED, "satp", "mstatus", "menvcfg")
 """The options whose value goes into the CPU state as it is."""
 
 IN_PLACE = (*REGISTERS, "page1gb")
@@ -46,7 +46,7 @@ class Source:
         str | None,
         typer.Option(
             metavar="FILE",
-            help="A layout: one that comes along, by name, or a file.",
+            help="A layout: one that comes along, by name (for RISC-V riscv/NAME), or a file.",
             show_default=False,
             autocompletion=complete.layouts,
         ),
@@ -54,9 +54,9 @@ class Source:
     levels: Annotated[
         int | None,
         typer.Option(
-            help="4 or 5: the levels at which a layout is built.",
+            help="The number of levels at which a layout is built.",
             show_default=False,
-            autocompletion=complete.one_of("4", "5"),
+            autocompletion=complete.one_of("2", "3", "4", "5"),
         ),
     ] = None
     case: Annotated[
@@ -106,7 +106,7 @@ class Source:
             metavar="FILE[@ADDRESS]",
             help="A file that holds physical memory, from an address on; repeated where there are"
             " holes. Or a capture of LiME or AVML. Needs --cr3, and --cr4 for other than 4-level"
-            " paging, unless Linux left its VMCOREINFO there.",
+            " paging, or --satp, unless Linux left its VMCOREINFO there.",
             show_default=False,
         ),
     ] = None
@@ -134,6 +134,14 @@ class Source:
             help="Whether the processor has 1G pages.",
             show_default=False,
         ),
+    ] = None
+
+    satp: Annotated[
+        str | None, _register("RISC-V: satp, which has the mode and the root's table.")
+    ] = None
+    mstatus: Annotated[str | None, _register("RISC-V: mstatus, with SUM and MXR.")] = None
+    menvcfg: Annotated[
+        str | None, _register("RISC-V: menvcfg, with PBMTE, ADUE and PMM; menvcfgh is above.")
     ] = None
 
     @classmethod
@@ -222,9 +230,9 @@ class Source:
             return snapshot
         from dataclasses import replace
 
-        from harness.inspect.x86.doubt import doubt
+        from harness.inspect import architecture
 
-        found = doubt(snapshot.cpu, snapshot.memory)
+        found = architecture.of(snapshot.cpu).doubt(snapshot.cpu, snapshot.memory)
         if not found:
             return snapshot
         return replace(snapshot, assumed=(*snapshot.assumed, found), doubted=True)

@@ -14,7 +14,9 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `names`        what levels are called: `level_named`
 `held`         all tables of a space, read at one moment, and how many they may be
 `sources`      one module a kind of source
+`architecture`  what questions ask of an architecture, and which one a CPU state is of
 `x86`          what only x86's processors and their systems have
+`riscv`        the same of RISC-V
 `decode`       an entry as the machine reads it: `read` gives a Reading of Parts
 `translation`  an address: `translate` gives a Translation of Stages, with rights as they accumulate
 `fault`        an access: `explain` gives an Explanation; a fault that was seen: `read_code` gives a

@@ -16,13 +16,13 @@ import numpy as np
 
 from harness.check.keys import instead
 from harness.inspect import decode, garbage, graph
+from harness.inspect.architecture import Types
 from harness.inspect.garbage import Extents, Garbage, covered, words_of
 from harness.inspect.graph import Graph, RowKind, Rows
 from harness.inspect.ranges import Range, Ranges, merged, of_rows, together
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.x86 import memory_type, needs
 from harness.inspect.x86.likely import of_lower_table
-from harness.inspect.x86.memory_type import Types
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bulk import granted_by
 from harness.paging.entry import Malformed

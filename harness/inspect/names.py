@@ -11,7 +11,7 @@ from typing import Final
 
 from harness.inspect import decode
 from harness.inspect.snapshot import QuestionError
-from harness.paging.x86.cpu import Cpu
+from harness.paging.processor import Cpu
 
 LINUX: Final = ("pte", "pmd", "pud", "p4d", "pgd")
 """Linux's names, from level 0 up."""
@@ -48,7 +48,7 @@ def level_named(cpu: Cpu, text: str) -> int:
             return names.index(word)
     if word in LINUX:
         return min(LINUX.index(word), top)
-    manual = ", ".join(name.upper() for name in own)
+    manual = ", ".join(name.upper() for name in dict.fromkeys(own))
     raise QuestionError(
         f"{cpu.format.name} has no level {text.strip()!r}: it has 0 to {top}, or {manual}, or as"
         f" Linux calls them {', '.join((*LINUX[:top], LINUX[-1]))}"

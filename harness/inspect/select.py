@@ -13,16 +13,15 @@ import numpy.typing as npt
 
 from harness.check import where
 from harness.check.keys import RIGHTS, in_units
+from harness.inspect import architecture
+from harness.inspect.architecture import Types
 from harness.inspect.graph import RowKind, Rows
 from harness.inspect.ranges import Chosen
 from harness.inspect.snapshot import QuestionError
-from harness.inspect.x86 import memory_type
-from harness.inspect.x86.memory_type import Types
-from harness.paging.bulk import granted_by
-from harness.paging.format import Format
-from harness.paging.memory import Mask
-from harness.paging.x86.access import never_withheld
-from harness.paging.x86.cpu import Cpu
+from harness.paging.bulk import Bytes, granted_by
+from harness.paging.format import Format, Level
+from harness.paging.memory import Mask, Words
+from harness.paging.processor import Cpu
 
 EXAMPLE: Final = "w and x and not user"
 """A condition on pages."""
@@ -81,14 +80,14 @@ class _Values(Mapping[str, npt.NDArray[Any]]):
 
 def _columns(cpu: Cpu, types: Types) -> tuple[dict[str, _Column], where.Axes]:
     """Every name, how rows have it, and the values it can have."""
-    format, kept = cpu.format, never_withheld(cpu)
+    format, kept = cpu.format, architecture.of(cpu).never_withheld(cpu)
     columns: dict[str, _Column] = {}
     axes: dict[str, frozenset[int | str]] = {}
 
     def add(name: str, column: _Column, values: Iterator[int | str] | range | list[str]) -> None:
         columns[name], axes[name] = column, frozenset(values)
 
-    for letter, right in RIGHTS.items():
+    for letter, right in {**RIGHTS, "r": "read"}.items():
         if bit := format.rights.get(right, 0):
             for name in (right, letter):
                 add(name, _always if bit & kept else _granted(bit), range(2))
@@ -103,7 +102,8 @@ def _columns(cpu: Cpu, types: Types) -> tuple[dict[str, _Column], where.Axes]:
     add("level", lambda rows: np.array(rows.level), range(len(format.levels)))
     add("size", lambda rows: np.array(sizes[rows.level]), sizes)
     add("kind", lambda rows: _KIND_NAMES[rows.kind], list(KINDS.values()))
-    add("type", lambda rows: _type(format, types, rows), sorted(set(types)))
+    index = architecture.of(cpu).memory_types.index
+    add("type", lambda rows: _type(index, format, types, rows), sorted(set(types)))
     add("shared", lambda rows: rows.paths > 1, range(2))
     return columns, axes
 
@@ -141,9 +141,11 @@ def _bit(masks: Mapping[int, int]) -> _Column:
     return field
 
 
-def _type(format: Format, types: Types, rows: Rows) -> npt.NDArray[Any]:
+def _type(
+    index: Callable[[Level, Words], Bytes], format: Format, types: Types, rows: Rows
+) -> npt.NDArray[Any]:
     """The memory type of pages, "" of all else."""
-    named = np.array(types)[memory_type.index(format.levels[rows.level], rows.raw)]
+    named = np.array(types)[index(format.levels[rows.level], rows.raw)]
     return np.where(rows.kind == RowKind.PAGE, named, "")
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from harness.paging.address import Physical, Span
 from harness.paging.memory import Memory
-from harness.paging.x86.cpu import Cpu
 
 
 class SourceError(ValueError):
@@ -41,7 +40,7 @@ class Snapshot:
     """A machine at one moment, or as much of it as was given.
 
     title    what it is, for people
-    cpu      the state of the processor that is asked about
+    cpu      the state of the processor that is asked about: the `Cpu` of its architecture
     memory   its physical memory
     backed   where there is memory, in order; None where the source does not tell
     assumed  what the source does not tell and was taken to be so, a sentence each
@@ -58,7 +57,7 @@ class Snapshot:
     """
 
     title: str
-    cpu: Cpu
+    cpu: Any
     memory: Memory
     backed: tuple[Span, ...] | None
     assumed: tuple[str, ...] = ()

@@ -13,10 +13,9 @@ import numpy as np
 from harness.paging.address import Span, Virtual
 from harness.paging.entry import Absent, Entry, Pointer
 from harness.paging.memory import Memory
-from harness.paging.processor import root_for
+from harness.paging.processor import Cpu, root_for
 from harness.paging.table import Root, Slot, Table
 from harness.paging.walk import walk
-from harness.paging.x86.cpu import Cpu
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
-from harness.inspect import decode
-from harness.inspect.decode import MemoryType, Reading
-from harness.inspect.snapshot import Given, QuestionError, Snapshot
-from harness.inspect.x86.likely import likely
-from harness.inspect.x86.linux import LinuxReading
-from harness.inspect.x86.linux import read as read_linux
+from harness.inspect import architecture, decode
+from harness.inspect.decode import LinuxReading, MemoryType, Reading
+from harness.inspect.snapshot import Given, Snapshot
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bulk import End
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
-from harness.paging.processor import root_for
+from harness.paging.processor import Cpu, root_for
 from harness.paging.table import Root, Slot
 from harness.paging.walk import Walk, walk
-from harness.paging.x86 import formats
-from harness.paging.x86.access import Reason
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, linear
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Index:
 class Stage:
     """One entry on the way.
 
-    slot     where it is; None of a PDPTE, which is a register
+    slot     where it is; None of a register
     reading  what it says
     linux    what Linux keeps in it; None where that is not wanted, or of a register
     granted  the rights, as bits of the format, that all entries so far give together
@@ -66,7 +61,7 @@ class Translation:
     """What becomes of an address.
 
     asked      the address as it was given
-    address    the one that is translated: without metadata, where LAM masks it in data accesses
+    address    the one that is translated: without metadata, where that is masked in data accesses
     canonical  whether the machine translates it at all
     why        of being canonical or not: the bits that decide
     indices    how the address splits, from the root down; the offset is last, and is the one in the
@@ -91,7 +86,7 @@ class Translation:
     walk: Walk | None
     stages: tuple[Stage, ...]
     end: End
-    reason: Reason | None
+    reason: Enum | None
     backed: bool | None
     given: Given | None = None
     rom: tuple[Span, ...] = ()
@@ -127,17 +122,15 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
     `linux` is wanted of a mode in which Linux's use of entries is not known.
     """
     cpu = snapshot.cpu
-    if not cpu.long and address not in LEGACY_SPAN:
-        raise QuestionError(
-            f"outside long mode there is no address {address:#x}: it is {LEGACY_SPAN}"
-        )
-    inner = linear(cpu, address)
+    asked = architecture.of(cpu)
+    asked.check_address(cpu, address)
+    inner = asked.pointed(cpu, address)
     root = root_for(cpu, inner)
     found = walk(snapshot.memory, root, inner) if root else None
     stages = tuple(_stages(snapshot, inner, found, linux))
-    end, reason = _ending(cpu, found)
+    end = _end(found)
     backed = is_backed(snapshot, found.physical if found else None)
-    canonical, why = _canonical(cpu, inner)
+    canonical, why = asked.canonical(cpu, inner)
     indices = split(cpu, inner, found.level if found and found.leaf else 0)
     return Translation(
         asked=address,
@@ -149,7 +142,7 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
         walk=found,
         stages=stages,
         end=end,
-        reason=reason,
+        reason=asked.reason(cpu, end),
         backed=backed,
         given=snapshot.given,
         rom=snapshot.rom,
@@ -189,11 +182,8 @@ def is_backed(snapshot: Snapshot, physical: Physical | None) -> bool | None:
 
 def split(cpu: Cpu, address: int, page: int = 0) -> tuple[Index, ...]:
     """The parts of an address, from the root down, of which a page at level `page` is the last."""
-    parts = []
-    if cpu.mode is Mode.PAE and cpu.levels == formats.PDPTE_LEVEL:
-        low = (LEGACY_SPAN.size // formats.PDPTES).bit_length() - 1
-        high = formats.LEGACY_ADDRESS_BITS - 1
-        parts.append(Index(cpu.levels, "PDPTE", high, low, address >> low))
+    above = architecture.of(cpu).above(cpu, address)
+    parts = [] if above is None else [above[0]]
     for level in reversed(range(page, cpu.levels)):
         here = cpu.format.levels[level]
         high = here.shift + here.index_bits - 1
@@ -205,48 +195,37 @@ def split(cpu: Cpu, address: int, page: int = 0) -> tuple[Index, ...]:
 
 def _stages(snapshot: Snapshot, address: int, found: Walk | None, linux: bool) -> Iterator[Stage]:
     cpu, format, given = snapshot.cpu, snapshot.cpu.format, snapshot.given
-    granted = format.rights_mask
-    registers = cpu.mode is Mode.PAE and cpu.levels == formats.PDPTE_LEVEL
-    if registers and (given is None or formats.PDPTE_LEVEL in given.levels):
-        raw = cpu.pdptes[split(cpu, address)[0].value]
-        register = decode.read(cpu, raw, formats.PDPTE_LEVEL)
-        yield Stage(None, register, None, granted, 0, likely(cpu, register))
+    asked, granted = architecture.of(cpu), format.rights_mask
+    if above := asked.above(cpu, address):
+        index, raw = above
+        assert index.level is not None
+        if given is None or index.level in given.levels:
+            register = decode.read(cpu, raw, index.level)
+            guesses = asked.likely(cpu, register)
+            yield Stage(None, register, None, granted, 0, guesses)
     for slot, raw, entry in found.steps if found else ():
         if given and slot.level not in given.levels:
             continue
         left = granted if isinstance(entry, Absent) else granted & format.granted(raw, slot.level)
         reading = decode.read(cpu, raw, slot.level)
-        kept = read_linux(cpu, reading) if linux else None
-        guesses = likely(cpu, reading, kept, slot, snapshot.memory, address, snapshot.backed)
+        kept = asked.linux(cpu, reading) if linux else None
+        guesses = asked.likely(
+            cpu, reading, kept, slot, snapshot.memory, address, snapshot.backed
+        )
         placed = given is None or slot.table.address not in given.unplaced
         yield Stage(slot, reading, kept, left, granted & ~left, guesses, placed)
         granted = left
 
 
-def _ending(cpu: Cpu, found: Walk | None) -> tuple[End, Reason | None]:
+def _end(found: Walk | None) -> End:
     if found is None:
-        return End.NO_ROOT, Reason.NOT_CANONICAL if cpu.long else Reason.NO_PDPTE
+        return End.NO_ROOT
     if found.unbacked:
-        return End.UNBACKED, None
+        return End.UNBACKED
     match found.steps[-1].entry:
         case Leaf():
-            return End.LEAF, None
+            return End.LEAF
         case Malformed():
-            return End.MALFORMED, Reason.RESERVED
+            return End.MALFORMED
         case Absent() | Pointer():
-            return End.ABSENT, Reason.NOT_PRESENT
-
-
-def _canonical(cpu: Cpu, address: int) -> tuple[bool, str]:
-    """Whether an address is canonical, and why (SDM volume 1, 3.3.7.1)."""
-    if not cpu.long:
-        return True, "every address of 32 bits is translated"
-    top = formats.address_bits(cpu.levels) - 1
-    upper = address >> top
-    ones = (1 << 64 - top) - 1
-    where = f"bits 63:{top}"
-    if upper in (0, ones):
-        return True, f"{where} are all {int(bool(upper))}"
-    clear = next(bit for bit in reversed(range(top, 64)) if not address >> bit & 1)
-    set_ = next(bit for bit in reversed(range(top, 64)) if address >> bit & 1)
-    return False, f"{where} are not all the same: bit {clear} is 0, bit {set_} is 1"
+            return End.ABSENT

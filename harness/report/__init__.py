@@ -7,6 +7,8 @@
             names print; `ranges` is dump's, `translation` walk's, `explorer` the screen of explore
 `diagram`   a walk as a picture
 `html`      pages for the browser
+`riscv`     what commands print of RISC-V alone
+`x86`       the same of x86
 `files`     the same as JSON, and as JUnit for what watches over tests
 `state`     the state in which tables are read, in words
 `visible`   text that comes from elsewhere, without what a terminal obeys

@@ -14,7 +14,7 @@ from harness.check.quirk import known_of
 from harness.inspect.x86.check import Checked
 from harness.report import files
 from harness.report.objects import answer
-from harness.report.state import cr3_text, notes
+from harness.report.state import notes, root_text
 from harness.report.terminal import NOT_RUN, count_lines, print_all
 from harness.report.text import (
     agreeing,
@@ -102,7 +102,7 @@ def answers_of_all(checked: Checked) -> Iterator[str]:
 
 def verdict(checked: Checked) -> str:
     """What came of it, in a sentence."""
-    what = f"{checked.snapshot.title}, {cr3_text(checked.snapshot.cpu)}"
+    what = f"{checked.snapshot.title}, {root_text(checked.snapshot.cpu)}"
     where = f"about {what}, on {ran_on(checked.engine, checked.qemu)}"
     count, wrong = compared(checked), disagreed(checked)
     if wrong:

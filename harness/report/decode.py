@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.check.keys import in_units
-from harness.inspect.decode import Bits, Part, Reading, Role
-from harness.inspect.x86.cr3 import Register
-from harness.inspect.x86.linux import LinuxReading
+from harness.inspect.decode import Bits, LinuxReading, Part, Reading, Register, Role
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.linux import entries
 from harness.report.text import aligned, all_digits, bits_name
@@ -31,8 +29,9 @@ _KINDS = {
 _SPOKEN_BY_MEANING = {Role.ADDRESS, Role.IGNORED, Role.RESERVED}
 """Roles of parts that say nothing by being set: what an entry means tells of them."""
 
-HEAD = ("bits", "name", "value", "meaning", "SDM volume 3A")
-"""What the columns of bits hold.  Bits are from the lowest up, as in the manual's tables."""
+HEAD = ("bits", "name", "value", "meaning")
+"""What the columns of bits hold; of what the machine reads, the manual's section is the next.  Bits
+are from the lowest up, as in the manual's tables."""
 
 Read = tuple[Reading, LinuxReading | None, Sequence[str]]
 Readings = Sequence[Read]
@@ -47,8 +46,9 @@ def says(reading: Reading) -> str:
             return "not present"
         case Malformed():
             parts = (part for part in reading.parts if part.wrong)
-            wrong = ", ".join(f"{part.value << part.low:#x} {part.reason}" for part in parts)
-            return f"reserved: {wrong}"
+            wrong = ((part.value << part.low, part.reason) for part in parts)
+            said = (f"{value:#x} {reason}" if value else reason for value, reason in wrong)
+            return f"reserved: {', '.join(said)}"
         case Leaf(address, size):
             return f"{in_units(size)} page at {address:#x}"
         case Pointer(table):
@@ -70,12 +70,17 @@ def raw_text(reading: Reading) -> str:
     return all_digits(reading.raw, reading.entry_bytes)
 
 
-def decoded_lines(values: Sequence[Readings], registers: Sequence[Register]) -> Iterator[str]:
-    """Values of CR3 bit by bit, then raw entries, each with its readings: one reading bit by bit,
-    several a line each."""
+def decoded_lines(
+    values: Sequence[Readings], registers: Sequence[Register], manual: str
+) -> Iterator[str]:
+    """Values of the root's register bit by bit, then raw entries, each with its readings: one
+    reading bit by bit, several a line each.
+
+    manual  whose sections are named
+    """
     for number, register in enumerate(registers):
         yield from [""] if number else []
-        yield from register_lines(register)
+        yield from register_lines(register, manual)
     if not values:
         return
     yield from [""] if registers else []
@@ -83,39 +88,45 @@ def decoded_lines(values: Sequence[Readings], registers: Sequence[Register]) -> 
         yield from _entries_lines([reading for readings in values for reading in readings])
         return
     [readings] = values
-    yield from reading_lines(*readings[0]) if len(readings) == 1 else readings_lines(readings)
+    if len(readings) == 1:
+        yield from reading_lines(*readings[0], manual)
+    else:
+        yield from readings_lines(readings)
 
 
 def reading_lines(
-    reading: Reading, linux: LinuxReading | None, likely: Sequence[str]
+    reading: Reading, linux: LinuxReading | None, likely: Sequence[str], manual: str
 ) -> Iterator[str]:
     """One entry: what it says, then every bit."""
     yield f"{raw_text(reading)} as a {reading.name}, at level {reading.level}: {says(reading)}"
     yield ""
-    yield from _table([HEAD, *(_row(part, part.section) for part in reversed(reading.parts))])
+    rows = (_row(part, part.section) for part in reversed(reading.parts))
+    yield from _table([(*HEAD, manual), *rows])
     if linux is not None:
         yield ""
         kind = f", {linux.memory_type}" if linux.memory_type else ""
         yield f"To Linux: {linux.said}{kind}"
         yield ""
-        yield from _table([HEAD[:4], *(_row(part) for part in reversed(linux.parts))])
+        yield from _table([HEAD, *(_row(part) for part in reversed(linux.parts))])
     if likely:
         yield ""
         yield f"Likely: {'; '.join(likely)}"
 
 
-def register_lines(register: Register) -> Iterator[str]:
-    """One value of CR3: where it leads, then every bit."""
+def register_lines(register: Register, manual: str) -> Iterator[str]:
+    """One value of the register of the root: where it leads, then every bit."""
     refused = f"; {register.reserved:#x} in it is reserved" if register.reserved else ""
-    yield f"{register.raw:#x} as CR3: {register.what} at {register.leads_to:#x}{refused}"
+    where = f"{register.what} at {register.leads_to:#x}"
+    yield f"{register.raw:#x} as {register.name}: {where}{refused}"
     yield ""
-    yield from _table([HEAD, *(_row(part, part.section) for part in reversed(register.parts))])
+    rows = (_row(part, part.section) for part in reversed(register.parts))
+    yield from _table([(*HEAD, manual), *rows])
 
 
 def register_object(register: Register) -> dict[str, Any]:
-    """One value of CR3 as what JSON can hold."""
+    """One value of the register of the root as what JSON can hold."""
     return {
-        "register": "CR3",
+        "register": register.name,
         "raw": hex(register.raw),
         "leads_to": hex(register.leads_to),
         "reserved": hex(register.reserved),

@@ -7,12 +7,12 @@ from itertools import islice
 from typing import Any
 
 from harness.check.keys import in_units
+from harness.inspect.architecture import Types
 from harness.inspect.diff import Change, Difference
 from harness.inspect.graph import RowKind
 from harness.inspect.ranges import Range
 from harness.inspect.snapshot import Snapshot
-from harness.inspect.x86.memory_type import Types
-from harness.paging.x86.cpu import Cpu
+from harness.paging.processor import Cpu
 from harness.report import state
 from harness.report.ranges import as_objects, cells
 from harness.report.text import aligned, counted, limited

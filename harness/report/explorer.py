@@ -18,6 +18,7 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static
 
 from harness.inspect import decode, find, graph, tour
+from harness.inspect.architecture import never_withheld
 from harness.inspect.number import read
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.tour import Line, Place
@@ -27,9 +28,8 @@ from harness.paging.address import Virtual
 from harness.paging.entry import Absent, Leaf, Malformed
 from harness.paging.table import Table
 from harness.paging.walk import Step
-from harness.paging.x86.access import never_withheld
 from harness.report.decode import bits_text, raw_text, says
-from harness.report.state import cr3_text
+from harness.report.state import root_text
 from harness.report.text import all_digits, counted, letters, meaning, set_bits
 from harness.report.visible import visible
 
@@ -236,7 +236,11 @@ class Explorer(App[None]):
                 said, style = (raw, "", told, ""), "dim"
             else:
                 granted = self.place.granted & format.granted(line.raw, slot.level)
-                rights = letters(format, granted, never_withheld(self.snapshot.cpu))
+                rights = letters(
+                    format,
+                    granted,
+                    never_withheld(self.snapshot.cpu),
+                )
                 bits = " ".join(set_bits(format.levels[slot.level], line.raw))
                 said = (raw, rights, told, bits)
                 style = "red" if isinstance(line.entry, Malformed) else ""
@@ -256,7 +260,7 @@ class Explorer(App[None]):
         if self._ways is not None and place.way:
             told.append(f"reached in {counted(self._ways.get(place.table, 0), 'way')}")
         way = " \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} ".join([*names, here])
-        title = f"{visible(self.snapshot.title)}, {cr3_text(self.snapshot.cpu)}\n"
+        title = f"{visible(self.snapshot.title)}, {root_text(self.snapshot.cpu)}\n"
         text = Text("" if self.has_class("low") else title, "dim")
         text.append(way, "bold")
         text.append("\n" + ", ".join(told), "not dim")

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.check.keys import in_units
+from harness.inspect.architecture import never_withheld
 from harness.inspect.find import Addresses, Shared, TableUse
-from harness.paging.x86.access import never_withheld
-from harness.paging.x86.cpu import Cpu
+from harness.paging.processor import Cpu
 from harness.report.objects import slot_object, span_object
 from harness.report.text import aligned, counted, letters, limited, rights
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
+from harness.inspect import architecture
 from harness.inspect.ranges import dump
 from harness.inspect.select import condition
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import translate
-from harness.inspect.x86.memory_type import AT_RESET
 from harness.paging.address import Virtual
 from harness.paging.memory import Memory
-from harness.paging.x86.cpu import Cpu
+from harness.paging.processor import Cpu
 from harness.report.ranges import cells
 from harness.report.text import aligned, counted
 from harness.report.translation import translation_lines
@@ -34,16 +34,17 @@ def impassable_lines(
 
     allowing  how that is written, with a place for its name
     """
+    types = architecture.of(cpu).memory_types.AT_RESET
     for kind, what in IMPASSABLE.items():
         if kind in allow:
             continue
-        chosen = condition(cpu, AT_RESET, f"kind={kind}")
+        chosen = condition(cpu, types, f"kind={kind}")
         found = dump(memory, cpu.format, cpu.roots, chosen=chosen).ranges
         if not len(found):
             continue
         count = int((found.pages.astype("u8") * found.paths).sum())
         yield f"{counted(count, 'entry')} {what}; if that is meant: {allowing.format(kind)}"
-        shown = [[*cells(cpu, AT_RESET, one)[:3], cells(cpu, AT_RESET, one)[-1]] for one in found]
+        shown = [[*cells(cpu, types, one)[:3], cells(cpu, types, one)[-1]] for one in found]
         yield from aligned(shown[:SHOWN])
         if len(found) > SHOWN:
             yield f"and {counted(len(found) - SHOWN, 'range')} more"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness.inspect.architecture import Types
 from harness.inspect.lint import Broken, Finding, Severity
-from harness.inspect.x86.memory_type import Types
 from harness.report.objects import slot_object, span_object
 from harness.report.text import aligned, counted
 

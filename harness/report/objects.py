@@ -11,16 +11,12 @@ from typing import Any, Final
 
 from harness.inspect.snapshot import Snapshot
 from harness.paging.address import Span
+from harness.paging.processor import Cpu
 from harness.paging.table import Slot
-from harness.paging.x86.cpu import Cpu, Mode
-from harness.report.state import notes
+from harness.report import state
 
 VERSION: Final = 1
 """Of the form."""
-
-_REGISTERS: Final = ("cr0", "cr3", "cr4", "efer", "pkru", "pkrs")
-_REST: Final = ("ac", "maxphyaddr", "page1gb", "pse36", "lam", "amd", "c_bit", "shared_bit")
-"""Fields of a CPU state that are bits, and those that are not."""
 
 
 def answer(command: str, snapshot: Snapshot, **content: Any) -> dict[str, Any]:
@@ -47,27 +43,21 @@ def looked_at(snapshot: Snapshot) -> dict[str, Any]:
         "source": snapshot.title,
         "cpu": _cpu_of(snapshot),
         "assumed": list(snapshot.assumed),
-        "notes": list(notes(snapshot)),
+        "notes": list(state.notes(snapshot)),
     }
 
 
 def _cpu_of(snapshot: Snapshot) -> dict[str, Any]:
     """Its CPU state, without what was not given."""
-    state = cpu_object(snapshot.cpu)
+    found = cpu_object(snapshot.cpu)
     if snapshot.given and snapshot.cpu.base in snapshot.given.unplaced:
-        state |= {"cr3": None, "root": None}
-    return state
+        found |= {"cr3": None, "root": None}
+    return found
 
 
 def cpu_object(cpu: Cpu) -> dict[str, Any]:
     """A CPU state."""
-    return {
-        "mode": cpu.mode.value,
-        **{name: hex(getattr(cpu, name)) for name in _REGISTERS},
-        "root": hex(cpu.base),
-        **{name: getattr(cpu, name) for name in _REST},
-        "pdptes": [hex(raw) for raw in cpu.pdptes] if cpu.mode is Mode.PAE else None,
-    }
+    return dict(state.of(cpu).as_object(cpu))
 
 
 def slot_object(slot: Slot) -> dict[str, Any]:

@@ -9,14 +9,13 @@ from functools import lru_cache
 from typing import Any, Final
 
 from harness.check.keys import in_units
+from harness.inspect import architecture
+from harness.inspect.architecture import Types, never_withheld
 from harness.inspect.graph import RowKind
 from harness.inspect.ranges import Dump, Range
 from harness.inspect.select import KINDS, fields
-from harness.inspect.x86 import memory_type
-from harness.inspect.x86.memory_type import Types
 from harness.paging.format import Format
-from harness.paging.x86.access import never_withheld
-from harness.paging.x86.cpu import Cpu
+from harness.paging.processor import Cpu
 from harness.report.text import aligned, bits_name, counted, letters, limited, rights
 
 _CONTIGUOUS: Final = ", contiguous"
@@ -83,8 +82,8 @@ def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
         size,
         f"{one.pages:,} x {in_units(one.size)}",
         given,
-        _type(format, types, one),
-        " ".join(_set(format, one)),
+        _type(cpu, types, one),
+        " ".join(_set(cpu, one)),
         _share(one.accessed, one),
         _share(one.dirty, one),
         _frames(one),
@@ -141,16 +140,18 @@ def _share(count: int, one: Range) -> str:
     return "-" if not count else "all" if count == every else f"{count:,}"
 
 
-def _set(format: Format, one: Range) -> Iterator[str]:
+def _set(cpu: Cpu, one: Range) -> Iterator[str]:
     """The named bits that are set, those of the memory type left out; of a field, its value."""
-    for name, mask in fields(format, one.level).items():
+    shown = architecture.of(cpu).memory_types.BITS
+    for name, mask in fields(cpu.format, one.level).items():
         value = (one.bits & mask) // (mask & -mask)
-        if value and name not in memory_type.BITS:
+        if value and name not in shown:
             yield bits_name(name, mask, value)
 
 
-def _type(format: Format, types: Types, one: Range) -> str:
-    return types[memory_type.index_of(format.levels[one.level].bits, one.bits)]
+def _type(cpu: Cpu, types: Types, one: Range) -> str:
+    bits = cpu.format.levels[one.level].bits
+    return types[architecture.of(cpu).memory_types.index_of(bits, one.bits)]
 
 
 def as_objects(cpu: Cpu, types: Types, ranges: Iterable[Range]) -> Iterator[dict[str, Any]]:
@@ -184,7 +185,7 @@ def as_objects(cpu: Cpu, types: Types, ranges: Iterable[Range]) -> Iterator[dict
             "below": one.below,
         }
         if one.kind == RowKind.PAGE:
-            found["memory_type"] = _type(format, types, one)
+            found["memory_type"] = _type(cpu, types, one)
         yield found
 
 
@@ -214,10 +215,11 @@ def dump_csv(cpu: Cpu, types: Types, dump: Dump, limit: int) -> str:
     return text.getvalue()
 
 
-def typed(dump: Dump) -> bool:
-    """Whether pages have other than the first type of the PAT, so that its value matters."""
-    format, pages = dump.ranges.format, dump.ranges.take(dump.ranges.kind == RowKind.PAGE)
+def typed(cpu: Cpu, dump: Dump) -> bool:
+    """Whether pages have other than the first memory type, so that what these are matters."""
+    pages = dump.ranges.take(dump.ranges.kind == RowKind.PAGE)
+    index = architecture.of(cpu).memory_types.index
     return any(
-        memory_type.index(here, pages.bits[pages.level == number]).any()
-        for number, here in enumerate(format.levels)
+        index(here, pages.bits[pages.level == number]).any()
+        for number, here in enumerate(cpu.format.levels)
     )

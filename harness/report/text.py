@@ -186,11 +186,11 @@ def letters(format: Format, granted: int, kept: int = 0) -> str:
     capital for one that entries withhold and the supervisor keeps."""
     found = {
         letter: letter if granted & bit else letter.upper() if kept & bit else "-"
-        for letter, name in RIGHTS.items()
+        for letter, name in {**RIGHTS, "r": "read"}.items()
         if (bit := format.rights.get(name, 0))
     }
-    # A format without a right to execute cannot take it away.
-    return found.get("u", "-") + "r" + found.get("w", "-") + found.get("x", "x")
+    # A format without a right to execute, or to read, cannot take it away.
+    return found.get("u", "-") + found.get("r", "r") + found.get("w", "-") + found.get("x", "x")
 
 
 def counted(count: int, what: str) -> str:

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.check.keys import in_units
+from harness.inspect import architecture
+from harness.inspect.architecture import never_withheld
 from harness.inspect.decode import Role, named
 from harness.inspect.translation import Differing, Index, Stage, Translation
 from harness.paging.bulk import End
 from harness.paging.entry import Absent
 from harness.paging.format import Format
+from harness.paging.processor import Cpu
 from harness.paging.walk import Walk
-from harness.paging.x86.access import never_withheld
-from harness.paging.x86.cpu import Cpu
 from harness.report import decode
 from harness.report.decode import flags, raw_text, says
 from harness.report.objects import rule_name, slot_object
@@ -34,7 +35,8 @@ def translation_lines(cpu: Cpu, found: Translation) -> Iterator[str]:
     page is like."""
     yield f"{found.asked:#x}: {_answer(found)}"
     if found.address != found.asked:
-        yield f"  masked    data accesses use {found.address:#x} (LAM), fetches do not"
+        masking = architecture.of(cpu).masking
+        yield f"  masked    data accesses use {found.address:#x} ({masking}), fetches do not"
     form = "canonical" if found.canonical else "not canonical"
     yield f"  form      {form}: {found.why}"
     yield from labelled("address", _split_lines(found.indices))
@@ -210,7 +212,7 @@ def _page_lines(cpu: Cpu, found: Translation) -> Iterator[str]:
     kept, leaf = found.memory_type, found.leaf
     if kept is None or leaf is None:
         return
-    yield f"memory type {kept.name}: PAT index {kept.index}, by the PAT as after a reset"
+    yield f"memory type {kept.name}: {kept.said}"
     for part in named(found.stages[-1].reading, Role.KEY):
         yield f"protection {part.meaning}"
     if kept_rights := cpu.format.rights_of(never_withheld(cpu) & ~found.granted):

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from harness.cli import application
 from harness.cli.decode import MOST_VALUES, ModeName
+from harness.paging import riscv
 from harness.paging.x86.cpu import Mode
 from tests.cli.commands import run
 
@@ -251,7 +252,8 @@ def test_of_very_many_values_the_first_are_shown() -> None:
 
 
 def test_the_modes_are_those_of_the_library() -> None:
-    assert [mode.value for mode in ModeName] == [mode.value for mode in Mode]
+    of_both = [*Mode, *riscv.Mode]
+    assert [mode.value for mode in ModeName] == [mode.value for mode in of_both]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from harness.inspect.snapshot import Snapshot
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Mode
-from harness.report.state import cr3_text, head_lines
+from harness.report.state import head_lines, root_text
 from tests.cli.commands import run
 from tests.inspect.spaces import memory_of
 
@@ -42,7 +42,7 @@ def test_every_bit_of_cr3_that_is_no_part_of_the_address_is_named(
     mode: Mode, rest: int, cr4: int, told: str
 ) -> None:
     state = cpu(mode, BASE[mode] | rest, cr4)
-    assert cr3_text(state) == f"CR3 {state.cr3:#x}{told}"
+    assert root_text(state) == f"CR3 {state.cr3:#x}{told}"
     assert state.base == BASE[mode]
 
 
@@ -51,7 +51,7 @@ def test_the_bit_that_marks_memory_is_named(mark: str) -> None:
     state = replace(cpu(Mode.LEVEL_4, 0x10_6000 | 1 << 51), **{mark: 51})  # type: ignore[arg-type]
     name = {"c_bit": "C", "shared_bit": "shared"}[mark]
     told = f"(root at 0x106000; 0x8000000000000 is the {name} bit)"
-    assert cr3_text(state) == f"CR3 {state.cr3:#x} {told}"
+    assert root_text(state) == f"CR3 {state.cr3:#x} {told}"
 
 
 def test_lass_stands_below_the_title_where_it_is_heeded() -> None:

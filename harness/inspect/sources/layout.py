@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
+from harness.architectures import NAMES
 from harness.check import layouts
-from harness.check.layouts import Layout
-from harness.check.x86.layouts import build
+from harness.check.layouts import Layout, described
+from harness.inspect import architecture
 from harness.inspect.snapshot import Snapshot
-from harness.inspect.x86.processor import cpu_with
 from harness.paging.memory import BufferMemory
-from harness.paging.x86.cpu import Cpu
 
 
 def snapshot(name: str, levels: int | None, registers: Mapping[str, int]) -> Snapshot:
     """The space of a shipped layout of this name, or of the one in this file.
 
+    name       of one for another architecture than x86, with that before it: riscv/smallest
     levels     at which it is built: None is the most that it is written for
     registers  in place of the layout's own
 
     Raises LayoutError where there is no such layout, or it cannot be built.
     """
-    layout = layouts.load(layouts.find(name))
+    arch, slash, own = name.partition("/")
+    if slash and arch in NAMES and not Path(name).exists():
+        layout = layouts.load(layouts.find(own, arch))
+    else:
+        layout = layouts.load(layouts.find(name))
     levels = max(layout.levels) if levels is None else levels
-    return built(layout, levels, f"layout {layout.name} at {levels} levels", registers)
+    layouts.check_levels(layout, layout.arch, levels)
+    title = f"layout {layout.name} at {layout.mode(levels)}"
+    return built(layout, levels, title, registers)
 
 
 def built(layout: Layout, levels: int, title: str, registers: Mapping[str, int]) -> Snapshot:
     """The space of a layout, under this title; raises LayoutError where it cannot be built."""
-    memory = BufferMemory(np.zeros(layout.ram, np.uint8))
-    width = layout.control.maxphyaddr or Cpu.maxphyaddr
-    cpu = build(layout, levels, memory, width, page1gb=True).cpu
-    return Snapshot(title, cpu_with(cpu, registers, memory), memory, (memory.span,))
+    asked = architecture.named(layout.arch)
+    architecture.refuse_others(asked, registers, title)
+    memory = BufferMemory(np.zeros(layout.ram, np.uint8), described(layout.arch).ram_base)
+    cpu = asked.build(layout, levels, memory, registers)
+    return Snapshot(title, cpu, memory, (memory.span,))

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
-from harness.inspect.snapshot import RESERVING, Snapshot, SourceError
-from harness.inspect.sources import capture, signature, vmcoreinfo
+from harness.inspect import architecture
+from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.sources import capture, signature
 from harness.inspect.sources.content import Content
 from harness.inspect.sources.pieces import Pieces
 from harness.inspect.sources.segments import SegmentMemory
-from harness.inspect.x86.doubt import doubt
-from harness.inspect.x86.processor import cpu_with, mark_in, marked, unseen_model
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
-from harness.paging.x86.cpu import Cpu, Cr4, Efer
 
 WORD = 8
 """A file's length is cut to a multiple of this many bytes, so that it holds whole entries."""
@@ -37,10 +34,7 @@ class Placed:
 
 
 def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool = False) -> Snapshot:
-    """The memory in files, and a CPU with these registers.
-
-    What they leave open is as usual: 4-level paging, NXE and WP set.  Without CR3 the tables are
-    those of the Linux whose VMCOREINFO is there.
+    """The memory in files, and a CPU with these registers, of RISC-V where satp is among them.
 
     flat  whether each is memory even if it begins as files of another kind do
 
@@ -63,14 +57,13 @@ def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool =
         if not whole and len(content) % UNIT:
             doubts.append(f"{one.path} was not cut short (its size is not a multiple of {UNIT})")
     held = _held(files, contents, captured[0])
-    if "cr3" in registers:
-        mark, said = mark_in(registers, registers, held.memory)
-        return _snapshot(held, registers, (*said, *doubts), mark)
-    return _of_linux(held, registers, doubts)
+    asked = architecture.named("riscv" if "satp" in registers else "x86")
+    architecture.refuse_others(asked, registers, held.title)
+    return asked.of_memory(held, registers, doubts)
 
 
 @dataclass(frozen=True)
-class _Held:
+class Held:
     """The memory that files hold, under their names; `content` is all of it, in some order."""
 
     title: str
@@ -79,76 +72,16 @@ class _Held:
     content: Content
 
 
-def _held(files: Sequence[Placed], contents: Sequence[Content], captured: bool) -> _Held:
+def _held(files: Sequence[Placed], contents: Sequence[Content], captured: bool) -> Held:
     if captured:
         memory = capture.memory(contents[0])
-        return _Held(str(files[0].path), memory, memory.backed, memory.content)
+        return Held(str(files[0].path), memory, memory.backed, memory.content)
     if len(files) == 1 and not files[0].address:
         alone = FileMemory(_long_enough(contents[0]))
-        return _Held(str(files[0].path), alone, (alone.span,), contents[0])
+        return Held(str(files[0].path), alone, (alone.span,), contents[0])
     joined = _joined(files, contents)
     title = " and ".join(f"{one.path}@{one.address or 0:#x}" for one in files)
-    return _Held(title, joined, joined.backed, joined.content)
-
-
-def _of_linux(held: _Held, registers: Mapping[str, int], assumed: Sequence[str]) -> Snapshot:
-    """The snapshot with the tables of the Linux that left its VMCOREINFO in the memory; of several,
-    as when one was started by another, the one whose tables are still there."""
-    found: dict[tuple[int, ...], Snapshot] = {}
-    for text in vmcoreinfo.left_in(held.content):
-        told = vmcoreinfo.registers(text, vmcoreinfo.is_x86_64(text))
-        if "cr3" not in told or told["cr3"] % WORD:
-            continue
-        wrong: tuple[str, ...] = ()
-        said: tuple[str, ...] = ()
-        if vmcoreinfo.is_x86_64(text):
-            mark, said, wrong = marked(text, registers)
-            told |= mark
-        else:
-            told["efer"] = Efer.NXE
-        root = f"the tables are those of Linux itself, by its VMCOREINFO (--cr3 {told['cr3']:#x})"
-        try:
-            one = _snapshot(held, registers, (root, *said, *assumed), told)
-        except SourceError:
-            continue
-        if doubt(one.cpu, one.memory) is None:
-            found[tuple(told.values())] = replace(one, notes=(*wrong, *one.notes))
-    if len(found) == 1:
-        (only,) = found.values()
-        return only
-    if found:
-        roots = " or ".join(f"--cr3 {one.cpu.cr3:#x}" for one in found.values())
-        raise SourceError(f"{held.title} has VMCOREINFO of several kernels: choose one, {roots}")
-    raise SourceError(
-        f"{held.title} does not record where the root table is, and has no VMCOREINFO of a Linux"
-        " whose tables are there: add --cr3"
-    )
-
-
-def _snapshot(
-    held: _Held,
-    registers: Mapping[str, int],
-    assumed: Sequence[str],
-    told: Mapping[str, int] = MappingProxyType({}),
-) -> Snapshot:
-    """A CPU with these registers, and the memory.
-
-    told     what the memory says of others
-    assumed  what is assumed of the memory, a sentence each
-    """
-    usual = {"efer": Cpu.long_mode(4, 0).efer}
-    if not {**told, **registers}.get("cr4", Cr4.PAE) & Cr4.PAE:
-        usual["efer"] = Efer.NXE
-    memory = held.memory
-    cpu = cpu_with(Cpu.long_mode(4, 0), {**usual, **told, **registers}, memory)
-    notes: tuple[str, ...] = ()
-    if cpu.pdptes_checked is not None:
-        from harness.inspect.x86 import engine  # what is known of engines takes a while to import
-
-        cpu, notes = engine.as_marked(cpu)
-    assumed = (*_assumed(cpu, registers), *assumed)
-    found = Snapshot(held.title, cpu, memory, held.backed, assumed, notes, partial=True)
-    return replace(found, unsure=RESERVING - registers.keys())
+    return Held(title, joined, joined.backed, joined.content)
 
 
 def _long_enough(content: Content) -> Content:
@@ -211,12 +144,3 @@ class FileMemory:
 
 
 _: type[Memory] = FileMemory
-
-
-def _assumed(cpu: Cpu, registers: Mapping[str, int]) -> Iterator[str]:
-    for name in ("cr0", "cr4", "efer"):
-        if name not in registers:
-            yield f"{name.upper()}={getattr(cpu, name):#x} (--{name})"
-    if "maxphyaddr" not in registers:
-        yield f"MAXPHYADDR={cpu.maxphyaddr} (--maxphyaddr)"
-    yield from unseen_model(cpu, registers, "a file of memory")

@@ -1,6 +1,10 @@
 """What only x86's processors, and the systems that run on them, have to say of tables.
 
+`asked`        what questions about tables ask of x86
 `processor`    from the registers that a source has, and those given in their place, to a CPU state
+`decode`       an entry as the machine reads it: `read` gives a Reading of Parts
+`mode`         a CPU of which no more is known than its mode
+`files`        files that hold physical memory, and the registers that go with them
 `cr3`          the register CR3 as the machine reads it: `read` gives a Register of Parts
 `memory_type`  what PAT, PCD and PWT make of a page: its memory type
 `linux`        the same entry as Linux reads it: `read` gives a LinuxReading of Bits

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import replace
 from typing import Final, NamedTuple
 
-from harness.inspect.decode import Part, Role
+from harness.inspect.decode import Part, Register, Role, runs
 from harness.inspect.snapshot import QuestionError
 from harness.paging.x86.cpu import Cpu, Cr3, Cr4, Mode
 from harness.paging.x86.formats import LEGACY_ADDRESS_BITS, PCD, PWT
@@ -21,23 +20,6 @@ _LONG: Final = {False: "table 4-12", True: "table 4-13"}
 
 _LAM: Final = {Cr3.LAM_U57: (57, "LAM_U57"), Cr3.LAM_U48: (48, "LAM_U48")}
 """How many bits of a user pointer are left by each bit of LAM, and its name."""
-
-
-@dataclass(frozen=True)
-class Register:
-    """A value of CR3.
-
-    what      what it leads to, with its verb
-    leads_to  where that is: where walks begin, or in PAE paging the PDPTEs
-    reserved  the bits that are set and for which loading it raises #GP(0)
-    parts     every bit once, from the highest down
-    """
-
-    raw: int
-    what: str
-    leads_to: int
-    reserved: int
-    parts: tuple[Part, ...]
 
 
 class _Label(NamedTuple):
@@ -59,17 +41,27 @@ def read(cpu: Cpu) -> Register:
     if not 0 <= raw < 1 << WIDTH:
         raise QuestionError(f"CR3 has {WIDTH} bits, and {raw:#x} more")
     what = "the PDPTEs are" if cpu.mode is Mode.PAE else "the root table is"
-    labels = {bit: _label(cpu, 1 << bit, what) for bit in range(WIDTH)}
+    labels = [_label(cpu, 1 << bit, what) for bit in range(WIDTH)]
     section = _LONG[bool(cpu.cr4 & Cr4.PCIDE)] if cpu.long else _TABLES[cpu.mode]
     parts = []
-    for label, run in groupby(reversed(labels), key=labels.__getitem__):
-        mask = sum(1 << bit for bit in run)
+    for label, mask in runs(labels):
         value = raw & mask if label.role is Role.ADDRESS else (raw & mask) // (mask & -mask)
         said = label.set.format(value=value) if value else label.clear
         reason = said if label.role in (Role.RESERVED, Role.IGNORED) else ""
         parts.append(Part(mask, label.name, value, said, label.role, section, reason))
     reserved = raw & reserved_in_cr3(cpu) if cpu.long else 0
-    return Register(raw, what, cpu.base, reserved, tuple(parts))
+    assumed = _PCIDE_CLEAR if cpu.long and not cpu.cr4 & Cr4.PCIDE else ""
+    return Register("CR3", raw, what, cpu.base, reserved, tuple(parts), assumed)
+
+
+_PCIDE_CLEAR: Final = (
+    "CR4.PCIDE is 0: with 1, bits 11:0 of CR3 are the PCID, and bit 63 keeps the TLB"
+)
+
+
+def read_raw(cpu: Cpu, raw: int) -> Register:
+    """What a value of CR3 says to this CPU; raises as `read` does."""
+    return read(replace(cpu, cr3=raw))
 
 
 def _label(cpu: Cpu, mask: int, what: str) -> _Label:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from harness.inspect.architecture import Types
 from harness.inspect.x86 import memory_type
-from harness.inspect.x86.memory_type import Types
 from harness.inspect.x86.remedy import Missing, NewEntry
 from harness.paging.address import Span, Virtual
 from harness.paging.entry import Absent

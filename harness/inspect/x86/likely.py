@@ -14,11 +14,10 @@ from typing import Final
 
 from harness.check.keys import in_units
 from harness.inspect import decode
-from harness.inspect.decode import Reading
+from harness.inspect.decode import LinuxReading, Reading
 from harness.inspect.held import UnreadError
 from harness.inspect.tour import lines
 from harness.inspect.x86 import data
-from harness.inspect.x86.linux import LinuxReading
 from harness.paging.address import Physical, Span
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.linux.entries import Unknown

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
 from operator import or_
 from typing import Final
 
-from harness.inspect.decode import Bits, Reading, Role, named
+from harness.inspect.decode import Bits, LinuxReading, Reading, Role, named
 from harness.inspect.snapshot import QuestionError
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.linux.entries import (
@@ -33,23 +32,6 @@ from harness.paging.linux.entries import (
 )
 from harness.paging.x86.cpu import Cpu
 from harness.paging.x86.formats import P, bits
-
-
-@dataclass(frozen=True)
-class LinuxReading:
-    """An entry as Linux reads it.
-
-    meaning      what it says to Linux
-    said         the same as a phrase
-    memory_type  of a page, by the PAT as Linux loads it; None of all else
-    parts        the bits that the machine ignores, each once, from the highest down
-    """
-
-    meaning: Meaning
-    said: str
-    memory_type: str | None
-    parts: tuple[Bits, ...]
-
 
 _PRESENT: Final = (
     (SPECIAL, "special", "neither counted nor held by Linux"),

@@ -10,16 +10,17 @@ from typing import Final
 
 import numpy as np
 
+from harness.inspect.architecture import Types
 from harness.inspect.snapshot import QuestionError
 from harness.paging.bulk import Bytes
 from harness.paging.format import Level
 from harness.paging.memory import Words
 
-Types = tuple[str, ...]
-"""The names of the types that the PAT holds, by index."""
-
 AT_RESET: Final[Types] = ("WB", "WT", "UC-", "UC") * 2
 """Those after a reset (SDM 12.12.4)."""
+
+ASSUMED: Final = "IA32_PAT holds what it holds after a reset (--pat)"
+"""What is assumed where the register that has the types is not given."""
 
 BITS: Final = ("PWT", "PCD", "PAT")
 """The bits of a leaf that choose one of the types, from the lowest up (SDM table 12-11)."""

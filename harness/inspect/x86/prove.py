@@ -221,7 +221,7 @@ def _largest_window(snapshot: Snapshot, leaves: Leaves) -> int:
     Outside long mode the longest run of empty slots of a root, and half of it where the tables do
     not need more: it may be divided by the addresses at which the stub is entered.
     """
-    cpu = snapshot.cpu
+    cpu: Cpu = snapshot.cpu
     if cpu.long:
         return LARGEST_RAM
     longest = 0

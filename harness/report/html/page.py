@@ -54,7 +54,7 @@ def _environment() -> Environment:
     )
     environment.filters["tone"] = _tone
     environment.globals["state_notes"] = state.notes
-    environment.globals["cr3_text"] = state.cr3_text
+    environment.globals["root_text"] = state.root_text
     return environment
 
 

@@ -7,9 +7,9 @@ from itertools import groupby
 from typing import Final, NamedTuple
 
 from harness.check.keys import in_units
+from harness.inspect.architecture import Types
 from harness.inspect.ranges import Dump, Range
 from harness.inspect.snapshot import Snapshot
-from harness.inspect.x86.memory_type import Types
 from harness.paging.format import Format
 from harness.report.html import space_map
 from harness.report.html.page import page

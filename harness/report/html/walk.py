@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from harness.inspect.architecture import never_withheld
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import Translation
-from harness.paging.x86.access import never_withheld
 from harness.report.decode import bits_text
 from harness.report.html import space_map
 from harness.report.html.page import page

@@ -143,7 +143,8 @@ def test_what_the_head_and_the_notes_say_decides_the_mode(tmp_path: Path) -> Non
     def mode(options: str = "", **values: int) -> Mode:
         notes = note(**{key: values.pop(key) for key in ("cr0", "cr4") if key in values})
         path = written(tmp_path / "core", [(ROOT, bytes(0x1000))], notes, values)
-        return opened(path, options).cpu.mode
+        found: Mode = opened(path, options).cpu.mode
+        return found
 
     assert mode() is Mode.LEVEL_4
     assert mode(cr4=0x1020) is Mode.LEVEL_5

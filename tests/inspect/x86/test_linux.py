@@ -209,7 +209,7 @@ def test_the_memory_type_is_that_of_the_pat_as_linux_loads_it() -> None:
     reading = decode.read(CPU, PAGE | 1 << 3, 0)
     assert (linux.read(CPU, reading).memory_type, reading.memory_type) == (
         "WC",
-        decode.MemoryType(1, "WT"),
+        decode.MemoryType(1, "WT", "PAT index 1, by the PAT as after a reset"),
     )
 
 

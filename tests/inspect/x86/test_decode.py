@@ -14,8 +14,8 @@ from operator import or_
 
 import pytest
 
-from harness.inspect import decode
-from harness.inspect.decode import Reading, Role, levels_of, read
+from harness.inspect.decode import Reading, Role, levels_of, named, read
+from harness.inspect.x86 import decode
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode, reserved_in_pdpte
 
@@ -59,7 +59,7 @@ def entries(cpu: Cpu, level: int) -> Iterator[int]:
 
 
 def union(reading: Reading, role: Role) -> int:
-    return reduce(or_, (part.mask for part in decode.named(reading, role)), 0)
+    return reduce(or_, (part.mask for part in named(reading, role)), 0)
 
 
 def meant(cpu: Cpu, raw: int, level: int) -> Entry:
@@ -94,7 +94,7 @@ def check(cpu: Cpu, raw: int, level: int) -> None:
     wrong = sum(raw & part.mask for part in reading.parts if part.wrong)
     assert wrong == (entry.bits if isinstance(entry, Malformed) else 0)
     if isinstance(entry, Leaf | Pointer):
-        address = sum(part.value for part in decode.named(reading, Role.ADDRESS))
+        address = sum(part.value for part in named(reading, Role.ADDRESS))
         assert address == where(entry)
         for bit in range(width):
             changes(cpu, raw, level, bit, role_of(reading, bit))
@@ -300,7 +300,7 @@ def test_where_an_entry_leads_is_said_of_its_address(
     cpu: Cpu, raw: int, level: int, said: list[str]
 ) -> None:
     found = read(cpu, raw, level)
-    assert [part.meaning for part in decode.named(found, Role.ADDRESS)] == said
+    assert [part.meaning for part in named(found, Role.ADDRESS)] == said
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,160 @@
+"""What questions about tables ask of an architecture: data, and functions of its CPU states.
+
+An architecture is a folder here, whose module `asked` has its `Architecture` as ASKED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+from harness.architectures import module_of
+from harness.inspect.snapshot import Snapshot, SourceError
+from harness.paging.address import Virtual
+from harness.paging.bulk import Bytes, End
+from harness.paging.entry import Entry
+from harness.paging.format import Level
+from harness.paging.memory import Memory, Words, WritableMemory
+from harness.paging.processor import Cpu
+from harness.paging.table import Slot
+
+if TYPE_CHECKING:
+    from harness.check.layouts import Layout
+    from harness.inspect.decode import LinuxReading, Reading, Register
+    from harness.inspect.sources.ram import Held
+    from harness.inspect.translation import Index
+
+State = Any
+"""The CPU state of the architecture."""
+
+Types = tuple[str, ...]
+"""The names of memory types, by the index with which an entry selects one."""
+
+
+class MemoryTypes(Protocol):
+    """The memory types that entries select; a module can be this.
+
+    AT_RESET  their names, if nothing else is given
+    ASSUMED   what is assumed where the register that has them is not given, a sentence; empty
+              where there is no such register
+    BITS      the names of the bits of entries that select one
+    """
+
+    @property
+    def AT_RESET(self) -> Types: ...  # noqa: N802
+    @property
+    def ASSUMED(self) -> str: ...  # noqa: N802
+    @property
+    def BITS(self) -> tuple[str, ...]: ...  # noqa: N802
+
+    def types(self, register: int | None, /) -> Types:
+        """Their names by the value of the register that has them; QuestionError where it is no
+        value of it, or there is no such register."""
+
+    def index_of(self, bits: Mapping[str, int], raw: int, /) -> int:
+        """Which of them an entry selects; `bits` are the masks of its bits, by their names."""
+
+    def index(self, level: Level, raw: Words, /) -> Bytes:
+        """The same of each leaf at a level."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What is asked of an architecture.
+
+    called         what it is called, for people
+    manual         the manual whose sections are named
+    registers      the fields of its CPU state, which can be given in place of a source's own
+    of_memory      a snapshot of files of memory, with the registers given; and what is assumed of
+                   the files, a sentence each
+    root           the register that leads to the root, in lower case
+    read_root      a value of it, bit by bit, as a CPU state reads it
+    in_mode        a CPU state of which the mode is known, and what else is given by the names of
+                   the options of `pagetable decode`; QuestionError where there is no such state
+    assumed        what is assumed of one where entries are read, a sentence each
+    levels_of      the levels at which an entry can be read, from 0 up
+    read           what a raw entry says at one of them, bit by bit
+    check_address  raises QuestionError for an address that the mode does not have
+    pointed        the address that a data access through a pointer uses
+    masking        what makes it another, for people
+    canonical      whether an address is translated at all, and the bits that decide
+    above          a register that serves an address before there is a table: which bits of the
+                   address choose it, and what it holds
+    reason         why every access to an address faults, by the end of its walk; None where that
+                   depends on the access or is not known
+    likely         what an entry probably is that makes no sense, a phrase each: by the CPU state
+                   and what it says; and by what Linux reads, its slot, memory, an address that it
+                   serves and where memory is, as far as these are known
+    linux          the same entry as Linux reads it; QuestionError where that is not known
+    doubt          why the root may be another than was meant; None where it leads somewhere
+    never_withheld the rights that the supervisor has whatever entries say
+    memory_types   the memory types that entries select
+    in_tables      the state in which every entry is read from memory at each walk, where some are
+                   held in registers
+    build          builds the tables of a layout in memory, for a CPU with the registers given
+    """
+
+    called: str
+    manual: str
+    registers: frozenset[str]
+    of_memory: Callable[[Held, Mapping[str, int], Sequence[str]], Snapshot]
+    root: str
+    read_root: Callable[[State, int], Register]
+    in_mode: Callable[[str, Mapping[str, Any]], State]
+    assumed: Callable[[State, Mapping[str, Any], Iterable[Entry]], Iterable[str]]
+    levels_of: Callable[[State], range]
+    read: Callable[[State, int, int], Reading]
+    check_address: Callable[[State, Virtual], None]
+    pointed: Callable[[State, Virtual], Virtual]
+    masking: str
+    canonical: Callable[[State, int], tuple[bool, str]]
+    above: Callable[[State, int], tuple[Index, int] | None]
+    reason: Callable[[State, End], Enum | None]
+    likely: Callable[..., tuple[str, ...]]
+    linux: Callable[[State, Reading], LinuxReading]
+    doubt: Callable[[State, Memory], str | None]
+    never_withheld: Callable[[State], int]
+    memory_types: MemoryTypes
+    in_tables: Callable[[State], State]
+    build: Callable[[Layout, int, WritableMemory, Mapping[str, int]], State]
+
+
+def of(cpu: Cpu) -> Architecture:
+    """The architecture of a CPU state."""
+    return named(cpu.architecture)
+
+
+@cache
+def named(name: str) -> Architecture:
+    """The architecture of that name, which is imported when it is asked for first."""
+    found: Architecture = module_of(name, "inspect", "asked").ASKED
+    return found
+
+
+def refuse_others(asked: Architecture, given: Iterable[str], title: str) -> None:
+    """Raises SourceError for a register that was given and that the architecture does not have."""
+    if others := sorted(set(given) - asked.registers):
+        named = " and ".join(f"--{name.replace('_', '-')}" for name in others)
+        raise SourceError(f"{title} is of {asked.called}, where {named} means nothing")
+
+
+def never_withheld(cpu: Cpu) -> int:
+    """The rights that the supervisor has whatever entries say, as bits of the format."""
+    return of(cpu).never_withheld(cpu)
+
+
+def signed(address: int, width: int) -> tuple[bool, str]:
+    """Whether an address of 64 bits is one of `width` bits with the highest one copied above it,
+    and what its upper bits are."""
+    top = width - 1
+    upper = address >> top
+    ones = (1 << 64 - top) - 1
+    where = f"bits 63:{top}"
+    if upper in (0, ones):
+        return True, f"{where} are all {int(bool(upper))}"
+    clear = next(bit for bit in reversed(range(top, 64)) if not address >> bit & 1)
+    set_ = next(bit for bit in reversed(range(top, 64)) if address >> bit & 1)
+    return False, f"{where} are not all the same: bit {clear} is 0, bit {set_} is 1"

@@ -1,0 +1,9 @@
+"""What only RISC-V's harts, and the systems that run on them, have to say of tables.
+
+`asked`        what questions about tables ask of RISC-V
+`processor`    from the registers that a source has, and those given in their place, to a hart
+`mode`         a hart of which no more is known than its mode
+`satp`         the register satp: `read` gives a Register of Parts
+`decode`       an entry as the hart reads it: `read` gives a Reading of Parts
+`memory_type`  what PBMT makes of a page: its memory type
+"""

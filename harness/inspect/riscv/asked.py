@@ -1,0 +1,144 @@
+"""What questions about tables ask of RISC-V."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from harness.inspect.architecture import Architecture, signed
+from harness.inspect.decode import LinuxReading, Reading
+from harness.inspect.riscv import decode, memory_type, mode, satp
+from harness.inspect.riscv.processor import assumed, cpu_of, cpu_with
+from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.tour import lines, starts
+from harness.inspect.translation import Index
+from harness.paging.address import Span, Virtual
+from harness.paging.bulk import End
+from harness.paging.entry import Absent
+from harness.paging.memory import Memory, WritableMemory
+from harness.paging.riscv.access import Reason
+from harness.paging.riscv.cpu import Cpu, Mode, transformed
+from harness.paging.table import Slot
+
+if TYPE_CHECKING:
+    from harness.check.layouts import Layout
+    from harness.inspect.sources.ram import Held
+
+PHYSICAL_BITS = {32: 34, 64: 56}
+"""The width of physical addresses, by that of registers."""
+
+
+def _check_address(cpu: Cpu, address: Virtual) -> None:
+    if address >> cpu.xlen:
+        raise QuestionError(f"there is no address {address:#x} on a hart of {cpu.xlen} bits")
+
+
+def _pointed(cpu: Cpu, address: Virtual) -> Virtual:
+    """The address that data accesses of S-mode use."""
+    return Virtual(transformed(cpu, address, user=False))
+
+
+def _canonical(cpu: Cpu, address: int) -> tuple[bool, str]:
+    if cpu.mode is Mode.SV32:
+        return True, "every address of 32 bits is translated"
+    return signed(address, cpu.mode.address_bits)
+
+
+def _above(_: Cpu, __: int) -> tuple[Index, int] | None:
+    """Nothing: satp leads to the root's table."""
+    return None
+
+
+_REASONS = {
+    End.NO_ROOT: Reason.NOT_CANONICAL,
+    End.MALFORMED: Reason.RESERVED,
+    End.ABSENT: Reason.NOT_PRESENT,
+    End.UNBACKED: Reason.NO_MEMORY,
+}
+
+
+def _reason(_: Cpu, end: End) -> Reason | None:
+    return _REASONS.get(end)
+
+
+def _likely(
+    cpu: Cpu,
+    reading: Reading,
+    linux: LinuxReading | None = None,
+    slot: Slot | None = None,
+    memory: Memory | None = None,
+    address: int | None = None,
+    backed: Sequence[Span] | None = None,
+) -> tuple[str, ...]:
+    return ()
+
+
+def _linux(cpu: Cpu, reading: Reading) -> LinuxReading:
+    raise QuestionError(f"what Linux keeps in entries of {cpu.format.name} is not known here")
+
+
+def _doubt(cpu: Cpu, memory: Memory) -> str | None:
+    right = f"satp {cpu.satp:#x} belongs to this memory"
+    held = [line for start in starts(cpu) for line in lines(memory, start.table)]
+    if all(line.raw is None for line in held):
+        return f"{right}, though there is no memory where the root's table would be"
+    if all(line.raw is None or isinstance(line.entry, Absent) for line in held):
+        return f"{right}, though no entry of the root's table is valid"
+    return None
+
+
+def _never_withheld(_: Cpu) -> int:
+    return 0
+
+
+def _in_tables(cpu: Cpu) -> Cpu:
+    return cpu
+
+
+def _of_memory(held: Held, registers: Mapping[str, int], doubts: Sequence[str]) -> Snapshot:
+    cpu = cpu_of(registers)
+    said = (*assumed(cpu, registers, "a file of memory"), *doubts)
+    return Snapshot(held.title, cpu, held.memory, held.backed, said, partial=True)
+
+
+def _build(
+    layout: Layout, levels: int, memory: WritableMemory, registers: Mapping[str, int]
+) -> Cpu:
+    from harness.check import layouts
+
+    layouts.check_levels(layout, "riscv", levels)
+    tables, _ = layouts.divided(layout)
+    named = Mode(layout.mode(levels))
+    wide = named is not Mode.SV32
+    cpu = Cpu.in_mode(named, tables.first, pbmte=wide, svnapot=wide)
+    layouts.construct(layout, cpu.roots, PHYSICAL_BITS[cpu.xlen], memory)
+    return cpu_with(cpu, registers)
+
+
+ASKED = Architecture(
+    called="RISC-V",
+    manual="privileged specification",
+    registers=frozenset(field.name for field in fields(Cpu)),
+    of_memory=_of_memory,
+    root="satp",
+    read_root=satp.read,
+    in_mode=mode.in_mode,
+    assumed=mode.assumed,
+    levels_of=decode.levels_of,
+    read=decode.read,
+    check_address=_check_address,
+    pointed=_pointed,
+    masking="pointer masking, in S-mode",
+    canonical=_canonical,
+    above=_above,
+    reason=_reason,
+    likely=_likely,
+    linux=_linux,
+    doubt=_doubt,
+    never_withheld=_never_withheld,
+    memory_types=memory_type,
+    in_tables=_in_tables,
+    build=_build,
+)
+"""Harts with Sv32, Sv39, Sv48 and Sv57."""

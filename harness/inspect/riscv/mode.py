@@ -1,0 +1,28 @@
+"""A hart of which no more is known than its mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from harness.inspect.snapshot import QuestionError
+from harness.paging.entry import Entry
+from harness.paging.riscv.cpu import Cpu, Mode
+
+
+def in_mode(mode: str, given: Mapping[str, Any]) -> Cpu:
+    """A hart in the mode, with all extensions that concern its entries.
+
+    Raises QuestionError for whatever is given, since those are options of x86.
+    """
+    if given:
+        named = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise QuestionError(f"{mode} is a mode of RISC-V, where {named} means nothing")
+    wide = mode != Mode.SV32.value
+    return Cpu.in_mode(Mode(mode), 0, pbmte=wide, svnapot=wide)
+
+
+def assumed(cpu: Cpu, given: Mapping[str, Any], entries: Iterable[Entry]) -> Iterator[str]:
+    """What is assumed where entries are read, a sentence each."""
+    if cpu.xlen == 64:
+        yield "the hart has Svnapot and Svpbmt, and sets neither A nor D (menvcfg.ADUE=0)"

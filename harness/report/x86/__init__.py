@@ -1,0 +1,4 @@
+"""What only x86's CPU states have to say in reports.
+
+`state`  the state in which tables are read, in words and as what JSON can hold
+"""

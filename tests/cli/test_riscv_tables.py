@@ -1,0 +1,157 @@
+"""The commands that look at tables, on those of RISC-V, as people run them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.check import layouts
+from harness.check.layouts import described
+from harness.inspect import architecture
+from harness.inspect.sources import layout as source
+from harness.paging.memory import BufferMemory
+from tests.cli.commands import run
+
+MODES = {2: "Sv32", 3: "Sv39", 4: "Sv48", 5: "Sv57"}
+BASE = 2 << 30
+LAYOUTS = [path.stem for path in layouts.shipped("riscv")]
+
+
+def of(name: str, levels: int) -> tuple[object, ...]:
+    return ("--layout", f"riscv/{name}", "--levels", levels)
+
+
+def in_file(tmp_path: Path, name: str, levels: int) -> tuple[object, ...]:
+    """The options that name the tables of a layout as a file of memory."""
+    layout = layouts.load(layouts.find(name, "riscv"))
+    octets = np.zeros(layout.ram, np.uint8)
+    memory = BufferMemory(octets, described("riscv").ram_base)
+    cpu = architecture.named("riscv").build(layout, levels, memory, {})
+    (tmp_path / "ram").write_bytes(octets.tobytes())
+    return ("--ram", f"ram@{BASE:#x}", "--satp", f"{cpu.satp:#x}")
+
+
+@pytest.mark.parametrize("levels", MODES)
+def test_a_walk_names_the_mode_every_step_and_the_page(levels: int, tmp_path: Path) -> None:
+    address = "0x3fdff123"
+    code, out, _ = run("walk", address, *of("page-sizes", levels), cwd=tmp_path)
+    assert code == 0
+    words = [line.split() for line in out.splitlines()]
+    assert f"({MODES[levels]}, root at 0x82000000)" in out
+    page = "0x831ff123, in a 4M page" if levels == 2 else "0x83400123, in a 4K page"
+    assert f"0x3fdff123: {page}" in out
+    assert [row[1] for row in words if row and row[0] == "address"] == ["PTE"]
+    steps = [row for row in words if row[:2] in [[str(n), "PTE"] for n in range(levels)]]
+    assert len(steps) == (1 if levels == 2 else levels)
+    assert steps[-1][-4:] == ["read", "write", "execute", "user"]
+    assert f"memory type PMA: {'no entry says otherwise' if levels == 2 else 'PBMT=0'}" in out
+
+
+def test_what_is_wrong_with_an_address_is_said_with_its_step(tmp_path: Path) -> None:
+    _, out, _ = run("walk", "0x1000", "0x4000000000", *of("smallest", 3), cwd=tmp_path)
+    assert "no translation at level 1: the entry has V=0 (step 3)" in out
+    assert "bits 63:38 are not all the same: bit 63 is 0, bit 38 is 1" in out
+    assert "no translation: the upper bits of the address differ" in out
+    code, _, err = run("walk", "0x100000000", *of("smallest", 2), cwd=tmp_path)
+    assert (code, err) == (
+        2,
+        "pagetable: there is no address 0x100000000 on a hart of 32 bits\n",
+    )
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_file_of_memory_says_what_its_layout_says(name: str, tmp_path: Path) -> None:
+    for levels in layouts.load(layouts.find(name, "riscv")).levels:
+        file = in_file(tmp_path, name, levels)
+        built = run("dump", *of(name, levels), "--csv", cwd=tmp_path)
+        read = run("dump", *file, "--csv", cwd=tmp_path)
+        assert built[0] == read[0] == 0
+        assert built[1] == read[1]
+
+
+def test_a_dump_has_the_pages_that_the_layout_maps(tmp_path: Path) -> None:
+    """By the file of the layout, as far as it says where its pages are."""
+    for name in LAYOUTS:
+        layout = layouts.load(layouts.find(name, "riscv"))
+        for levels in layout.levels:
+            answer = json.loads(run("dump", *of(name, levels), "--json", cwd=tmp_path)[1])
+            maps = [m for m in layout.maps if not m.levels or levels in m.levels]
+            if layout.shares or layout.entries:
+                continue
+            assert answer["ends"] == sum(one.count for one in maps)
+            ranges = answer["ranges"]
+            for one in maps:
+                wanted = set(one.rights or ("read", "write", "execute", "user"))
+                [there] = (
+                    r for r in ranges if int(r["first"], 16) <= one.virtual <= int(r["last"], 16)
+                )
+                assert set(there["rights"]) == wanted
+                assert (there["kind"], there["size"]) == ("page", one.size)
+
+
+def test_conditions_know_the_right_to_read(tmp_path: Path) -> None:
+    asked = ("dump", *of("rights", 3), "--where")
+    every = run("dump", *of("rights", 3), cwd=tmp_path)[1]
+    shown = run(*asked, "x and not r", cwd=tmp_path)[1]
+    assert "--x" in every and "--x" in shown and "urwx" not in shown
+    assert "IA32_PAT" not in every
+    code, _, err = run(*asked, "keys", cwd=tmp_path)
+    assert code == 2 and "keys" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--satp", "0x80082000", "--cr3", "0x1000"), "is of RISC-V, where --cr3 means nothing"),
+        (("--satp", "0x0"), "paging is off: satp is 0x0, MODE Bare"),
+        (("--satp", "0x1000000000000001"), "satp 0x1000000000000001 has the reserved MODE 1"),
+        (("--mstatus", "0x40000"), "is of x86, where --mstatus means nothing"),
+    ],
+)
+def test_bad_input_ends_in_a_sentence(
+    options: tuple[str, ...], sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / "ram").write_bytes(bytes(4096))
+    code, out, err = run("walk", "0", "--ram", "ram", *options, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert sentence in err and err.count("\n") == 1
+
+
+def test_registers_of_another_architecture_are_refused_of_a_layout(tmp_path: Path) -> None:
+    code, _, err = run("walk", "0", *of("smallest", 3), "--cr4", "0x20", cwd=tmp_path)
+    assert code == 2 and "is of RISC-V, where --cr4 means nothing" in err
+    code, _, err = run("walk", "0", "--layout", "smallest", "--satp", "1", cwd=tmp_path)
+    assert code == 2 and "is of x86, where --satp means nothing" in err
+    code, _, err = run("decode", "1", "--mode", "sv39", "--no-nxe", cwd=tmp_path)
+    assert code == 2 and "sv39 is a mode of RISC-V, where --no-nxe means nothing" in err
+    code, _, err = run("dump", *of("smallest", 3), "--pat", "6", cwd=tmp_path)
+    assert code == 2 and "RISC-V has no PAT" in err
+
+
+def test_spaces_of_two_architectures_are_not_compared(tmp_path: Path) -> None:
+    code, _, err = run("diff", "layout:smallest@4", "layout:riscv/smallest@4", cwd=tmp_path)
+    assert (code, err) == (
+        2,
+        "pagetable: the tables are of x86 and RISC-V: compare two of one architecture\n",
+    )
+
+
+def test_a_root_where_nothing_is_raises_a_doubt(tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(bytes(8192))
+    out = run("walk", "0", "--ram", f"ram@{BASE:#x}", "--satp", "0x8000000000080000", cwd=tmp_path)
+    assert "though no entry of the root's table is valid" in out[1]
+    out = run("walk", "0", "--ram", f"ram@{BASE:#x}", "--satp", "0x8000000000090000", cwd=tmp_path)
+    assert "though there is no memory where the root's table would be" in out[1]
+
+
+def test_satp_is_decoded(tmp_path: Path) -> None:
+    out = run("decode", "satp=0x8000100000082000", "--mode", "sv39", cwd=tmp_path)[1]
+    assert "0x8000100000082000 as satp: the root table is at 0x82000000" in out
+    assert "address space 0x1 of the TLB" in out
+
+
+def test_the_title_names_the_mode() -> None:
+    assert source.snapshot("riscv/smallest", 3, {}).title == "layout smallest at sv39"

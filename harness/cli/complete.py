@@ -35,9 +35,11 @@ def layouts(incomplete: str) -> list[str]:
 
 def lint_rules() -> list[str]:
     """Offers the rules of lint."""
-    from harness.inspect.lint import RULES
+    from harness.architectures import NAMES, module_of
+    from harness.inspect.lint import rules
 
-    return [rule.name for rule in RULES]
+    added = (module_of(name, "inspect", "lint") for name in NAMES)
+    return list(dict.fromkeys(rule.name for own in added for rule in rules(own)))
 
 
 def sources(incomplete: str) -> list[str]:

@@ -13,9 +13,10 @@ from harness.cli.output import say, show, tell, text_of
 from harness.cli.source import KINDS, Source
 
 if TYPE_CHECKING:
-    from harness.inspect.fault import Explanation, Reproduction, SeenFault
+    from harness.inspect.fault import Explanation
     from harness.inspect.snapshot import Snapshot
     from harness.inspect.translation import Differing, Translation
+    from harness.inspect.x86.fault import Reproduction, SeenFault
     from harness.inspect.x86.oops import Report
 
 
@@ -44,8 +45,8 @@ def explain_report(source: Source, name: str, as_json: bool) -> None:
 
 def _alone(source: Source, report: Report, title: str) -> Snapshot | None:
     """The entries that the report prints."""
-    from harness.inspect.fault import fitting, read_code
     from harness.inspect.sources import entries
+    from harness.inspect.x86.fault import fitting, read_code
     from harness.paging.address import Virtual
     from harness.paging.x86.cpu import WIDTHS
 
@@ -105,7 +106,7 @@ def _decoded(source: Source, report: Report, title: str, as_json: bool) -> None:
         objects = [reports.as_object(*one) for one in found]
         _print_object(None, report, notes=list(report.notes), assumed=assumed, readings=objects)
         return
-    lines = reports.decoded_lines([[one] for one in found], ())
+    lines = reports.decoded_lines([[one] for one in found], (), "SDM volume 3A")
     for line in (
         *(title, *(f"Note: {note}" for note in report.notes), ""),
         *lines,
@@ -118,7 +119,7 @@ def _decoded(source: Source, report: Report, title: str, as_json: bool) -> None:
 def _tables(source: Source, report: Report) -> Iterator[Snapshot | None]:
     """The tables of the source that is named, as the registers of the report have them; None where
     none is."""
-    from harness.inspect.fault import fitting, read_code
+    from harness.inspect.x86.fault import fitting, read_code
     from harness.inspect.x86.frame import raised
     from harness.paging.address import Virtual
     from harness.paging.x86.cpu import Cpu
@@ -153,8 +154,8 @@ def _tables(source: Source, report: Report) -> Iterator[Snapshot | None]:
 
 def _without_tables(report: Report, as_json: bool) -> None:
     """What the report says where there are no entries at all."""
-    from harness.inspect.fault import read_code
-    from harness.report import fault as reports
+    from harness.inspect.x86.fault import read_code
+    from harness.report.x86 import fault as of_x86
 
     if report.general:
         _bare(report, report.notes, as_json)
@@ -169,10 +170,10 @@ def _without_tables(report: Report, as_json: bool) -> None:
             None,
             report,
             notes=[*report.notes, note],
-            seen=reports.seen_object(seen, report.address, report.rip),
+            seen=of_x86.seen_object(seen, report.address, report.rip),
         )
         return
-    for line in (report.what, "", *reports.seen_lines(seen, report.address), ""):
+    for line in (report.what, "", *of_x86.seen_lines(seen, report.address), ""):
         show(line)
     for line in (*report.notes, note):
         show(f"Note: {line}")
@@ -225,8 +226,9 @@ class _Answer:
     def __init__(
         self, report: Report, alone: Snapshot | None, tables: Snapshot | None, vcpu: int
     ) -> None:
-        from harness.inspect.fault import compare, explain_all, read_code
+        from harness.inspect.fault import explain_all
         from harness.inspect.translation import agreement, translate
+        from harness.inspect.x86.fault import compare, read_code
         from harness.inspect.x86.frame import raised
         from harness.paging.address import Virtual
         from harness.paging.x86.access import Access, Kind
@@ -265,11 +267,12 @@ class _Answer:
         """The answer as text."""
         from harness.report import fault as reports
         from harness.report.translation import agreement_lines, translation_lines
+        from harness.report.x86 import fault as of_x86
 
         cpu, lines = self.snapshot.cpu, list[str]()
         if self.seen is not None and self.found is not None:
-            lines += [*reports.seen_lines(self.seen, self.address), ""]
-            lines += reports.comparison_lines(cpu, self.found)
+            lines += [*of_x86.seen_lines(self.seen, self.address), ""]
+            lines += of_x86.comparison_lines(cpu, self.found)
         elif self.walk is not None:
             lines += translation_lines(cpu, self.walk)
         if not self.in_full:
@@ -285,6 +288,7 @@ class _Answer:
         from harness.report import fault as reports
         from harness.report.objects import looked_at
         from harness.report.translation import agreement_object, as_object
+        from harness.report.x86 import fault as of_x86
 
         cpu, found, report = self.snapshot.cpu, self.found, self.report
         _print_object(
@@ -292,7 +296,7 @@ class _Answer:
             report,
             **looked_at(self.snapshot),
             virtual=hex(self.address),
-            seen=self.seen and reports.seen_object(self.seen, report.address, report.rip),
+            seen=self.seen and of_x86.seen_object(self.seen, report.address, report.rip),
             given=None if found is None else bool(found.giving),
             explanations=list(found.explanations) if found else [],
             outcomes=[reports.as_object(cpu, one) for one in self.outcomes],

@@ -19,15 +19,15 @@ from harness.cli.source import Entries, Source, number, with_source
 if TYPE_CHECKING:
     from harness.inspect.fault import Explanation
     from harness.inspect.snapshot import Snapshot
-    from harness.paging.x86.access import Access
 
 
 class KindName(StrEnum):
-    """What accesses do, by the names that `harness.paging.x86.access.Kind` has for them."""
+    """What accesses do, by the names that `Kind` of each architecture has for them."""
 
     READ = "read"
     WRITE = "write"
     FETCH = "fetch"
+    AMO = "amo"
     PUSH = "push"
     POP = "pop"
     SHADOW_READ = "shadow-read"
@@ -100,8 +100,8 @@ def fault(
 ) -> None:
     """Explain why an access to ADDRESS faults, and what would let it pass.
 
-    That is the vector, error code and CR2, the rule with its section (Intel SDM, volume 3A), and
-    the smallest change that helps.
+    That is the vector, error code and CR2, or the cause and stval, the rule with its section (Intel
+    SDM, volume 3A; RISC-V privileged specification), and the smallest change that helps.
 
     Without ADDRESS it is the last page fault of the guest or core that is named: CR2, and what is
     still on its stack.
@@ -133,12 +133,12 @@ def fault(
             writable(path)
         if (html or svg) and (entries is not None or source == Source()):
             raise Misuse("a picture needs all tables of the walk: name their source")
-        if accessed or (asked.address is not None and asked.code is None):
-            asked = replace(asked, accesses=tuple(_accesses(access, user, implicit)))
         if entries is not None:
             if asked.address is None:
                 raise Misuse("--entries are those of one address: name it, or of a fault --cr2")
             snapshot = source.of_entries(entries, asked.address)
+            if accessed or asked.code is None:
+                asked = _with_accesses(asked, snapshot, access, user, implicit)
             _answer(_changed(snapshot, ac, pkru), asked, as_json)
             return
         if source == Source():
@@ -159,6 +159,8 @@ def fault(
                 return
         with source.opened(stack=asked.address is None) as snapshot:
             snapshot = _changed(snapshot, ac, pkru)
+            if accessed or (asked.address is not None and asked.code is None):
+                asked = _with_accesses(asked, snapshot, access, user, implicit)
             if asked.address is None:
                 snapshot, asked = _last_fault(snapshot, source.vcpu, asked)
             _answer(snapshot, asked, as_json)
@@ -178,7 +180,7 @@ class Question:
     address: int | None
     code: int | None = None
     rip: int | None = None
-    accesses: tuple[Access, ...] = ()
+    accesses: tuple[Any, ...] = ()
     in_full: bool = False
     linux: bool = False
     html: Path | None = None
@@ -233,24 +235,29 @@ def _answer(snapshot: Snapshot, asked: Question, as_json: bool) -> None:
 
 def _changed(snapshot: Snapshot, ac: bool | None, pkru: str | None) -> Snapshot:
     """The snapshot with what is given of the CPU state in place of its own."""
-    cpu = snapshot.cpu if ac is None else replace(snapshot.cpu, ac=ac)
+    from harness.inspect import architecture
+
+    given: dict[str, int] = {} if ac is None else {"ac": ac}
     if pkru is not None:
-        cpu = replace(cpu, pkru=number("PKRU", pkru))
-    return replace(snapshot, cpu=cpu)
+        given["pkru"] = number("PKRU", pkru)
+    architecture.refuse_others(architecture.of(snapshot.cpu), given, snapshot.title)
+    return replace(snapshot, cpu=replace(snapshot.cpu, **given))
 
 
-def _accesses(kind: KindName | None, user: bool | None, implicit: bool) -> list[Access]:
-    """The accesses that the options name; Misuse where there is no such access."""
-    from harness.machine.errors import Misuse
-    from harness.paging.x86.access import Access, Kind
+def _with_accesses(
+    asked: Question,
+    snapshot: Snapshot,
+    kind: KindName | None,
+    user: bool | None,
+    implicit: bool,
+) -> Question:
+    """What is asked, of the accesses that the options name; QuestionError where there is no such
+    access."""
+    from harness.inspect import architecture
 
-    named = [] if kind is None else [Kind[kind.name]]
-    kinds = named or [Kind.READ, Kind.WRITE, *([] if implicit else [Kind.FETCH])]
-    users = [not implicit, False] if user is None else [user]
-    try:
-        return [Access(one, by, implicit) for one in kinds for by in dict.fromkeys(users)]
-    except ValueError as error:
-        raise Misuse(str(error)) from None
+    name = None if kind is None else kind.name
+    found = architecture.of(snapshot.cpu).accesses(name, user, implicit)
+    return replace(asked, accesses=tuple(found))
 
 
 def _forward(
@@ -275,14 +282,14 @@ def _forward(
 
 def _words(code: int, cr2: int | None, rip: int | None, as_json: bool) -> None:
     """What a fault says by itself."""
-    from harness.inspect.fault import read_code
-    from harness.report import fault as reports
+    from harness.inspect.x86.fault import read_code
+    from harness.report.x86 import fault as of_x86
 
     seen = read_code(code, None, cr2, rip)
     if as_json:
-        _print_object(None, seen=reports.seen_object(seen, cr2, rip))
+        _print_object(None, seen=of_x86.seen_object(seen, cr2, rip))
         return
-    for line in reports.seen_lines(seen, cr2):
+    for line in of_x86.seen_lines(seen, cr2):
         show(line)
 
 
@@ -310,9 +317,10 @@ def _draw(snapshot: Snapshot, found: Sequence[Explanation], asked: Question) -> 
 
 def _backward(snapshot: Snapshot, asked: Question, as_json: bool) -> None:
     """What a fault says, and what the tables give."""
-    from harness.inspect.fault import compare, fitting, read_code
+    from harness.inspect.x86.fault import compare, fitting, read_code
     from harness.paging.address import Virtual
     from harness.report import fault as reports
+    from harness.report.x86 import fault as of_x86
 
     code, cr2, rip = asked.code, asked.address, asked.rip
     assert code is not None and cr2 is not None
@@ -324,7 +332,7 @@ def _backward(snapshot: Snapshot, asked: Question, as_json: bool) -> None:
         _print_object(
             snapshot,
             virtual=hex(cr2),
-            seen=reports.seen_object(seen, cr2, rip),
+            seen=of_x86.seen_object(seen, cr2, rip),
             given=bool(found.giving),
             explanations=list(found.explanations),
             outcomes=[
@@ -332,8 +340,8 @@ def _backward(snapshot: Snapshot, asked: Question, as_json: bool) -> None:
             ],
         )
         return
-    lines = reports.comparison_lines(snapshot.cpu, found)
-    tell(snapshot, [*reports.seen_lines(seen, cr2), "", *lines])
+    lines = of_x86.comparison_lines(snapshot.cpu, found)
+    tell(snapshot, [*of_x86.seen_lines(seen, cr2), "", *lines])
 
 
 def _print_object(snapshot: Snapshot | None, **content: Any) -> None:

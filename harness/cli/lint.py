@@ -49,17 +49,18 @@ def lint(
     with sentences(), source.opened(stack=True) as snapshot:
         import json
 
-        from harness.inspect import lint
+        from harness.inspect import architecture, lint
         from harness.report import lint as reports
         from harness.report.objects import answer
 
         positive(limit)
         types = types_of(snapshot.cpu, pat)
+        manual = architecture.of(snapshot.cpu).manual
         broken, cut = lint.lint(snapshot, types, ignore or (), limit)
         if as_json:
             content = reports.lint_object(types, broken, cut)
             say(json.dumps(answer("lint", snapshot, **content)))
         else:
-            tell(snapshot, reports.lint_lines(broken, cut, snapshot.doubted))
+            tell(snapshot, reports.lint_lines(broken, cut, manual, snapshot.doubted))
         if any(one.rule.severity is not lint.Severity.NOTE for one in broken):
             raise typer.Exit(DISAGREEMENT)

@@ -86,10 +86,11 @@ def _opened(source: Source, addresses: list[str], entries: str | None) -> Iterat
 def _picture(snapshot: Snapshot, found: list[Translation]) -> str:
     """The picture of the walk of one address; Misuse where there are several, or no walk."""
     from harness.machine.errors import Misuse
+    from harness.report import state
     from harness.report.diagram import picture
 
     if len(found) != 1:
         raise Misuse(f"--svg draws one walk, and {len(found)} addresses are given")
     if found[0].walk is None:
         raise Misuse(f"there is no walk of {found[0].asked:#x} to draw: {found[0].why}")
-    return picture(found[0].walk, snapshot.title)
+    return picture(found[0].walk, state.of(snapshot.cpu).ROOT, snapshot.title)

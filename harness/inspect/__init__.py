@@ -19,8 +19,8 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `riscv`        the same of RISC-V
 `decode`       an entry as the machine reads it: `read` gives a Reading of Parts
 `translation`  an address: `translate` gives a Translation of Stages, with rights as they accumulate
-`fault`        an access: `explain` gives an Explanation; a fault that was seen: `read_code` gives a
-               SeenFault, and `compare` says whether the tables give it: a Reproduction
+`fault`        an access: `explain` gives an Explanation
+`remedy`       what would let an access pass: a Remedy
 `overlay`      memory with some words changed, to try a change without making it
 `graph`        the tables of a space, each once a level, and rows with the number of their addresses
 `ranges`       a whole space, neighbours merged, shared tables folded: `dump` gives a Dump of Ranges

@@ -19,13 +19,13 @@ from harness.paging.entry import Entry
 from harness.paging.format import Level
 from harness.paging.memory import Memory, Words, WritableMemory
 from harness.paging.processor import Cpu
-from harness.paging.table import Slot
 
 if TYPE_CHECKING:
     from harness.check.layouts import Layout
     from harness.inspect.decode import LinuxReading, Reading, Register
+    from harness.inspect.remedy import Remedy
     from harness.inspect.sources.ram import Held
-    from harness.inspect.translation import Index
+    from harness.inspect.translation import Index, Translation
 
 State = Any
 """The CPU state of the architecture."""
@@ -41,12 +41,18 @@ class MemoryTypes(Protocol):
     ASSUMED   what is assumed where the register that has them is not given, a sentence; empty
               where there is no such register
     BITS      the names of the bits of entries that select one
+    DEVICE    those of which a device's pages have one set
+    UNCACHED  the types of memory that is not cached
     """
 
     @property
     def AT_RESET(self) -> Types: ...  # noqa: N802
     @property
     def ASSUMED(self) -> str: ...  # noqa: N802
+    @property
+    def DEVICE(self) -> tuple[str, ...]: ...  # noqa: N802
+    @property
+    def UNCACHED(self) -> tuple[str, ...]: ...  # noqa: N802
     @property
     def BITS(self) -> tuple[str, ...]: ...  # noqa: N802
 
@@ -88,6 +94,20 @@ class Architecture:
     likely         what an entry probably is that makes no sense, a phrase each: by the CPU state
                    and what it says; and by what Linux reads, its slot, memory, an address that it
                    serves and where memory is, as far as these are known
+    allowed        what an access comes to that passes
+    accesses       the accesses named by what they do, by whom, and whether to a system structure;
+                   QuestionError where there is no such access
+    outcome        what an access to an address comes to
+    unknown        whether that is not known, for want of memory
+    elsewhere      what such memory reads as: the byte throughout, its name, and on which machines
+    others         the processors that read the entries of a walk in another way, where what decides
+                   it is assumed: what was, and what it is there
+    alike          whether an access ends in the same way there
+    pointer        what an address probably is that was never meant as one, a phrase, if anything
+    withheld       the right that entries withhold, by the reason of a fault
+    of_address     whether a fault is about the address alone, whatever entries say
+    using          the CPU state in which the address of an access is translated
+    remedies       what would let an access pass, the likeliest to be meant first
     linux          the same entry as Linux reads it; QuestionError where that is not known
     doubt          why the root may be another than was meant; None where it leads somewhere
     never_withheld the rights that the supervisor has whatever entries say
@@ -114,6 +134,18 @@ class Architecture:
     above: Callable[[State, int], tuple[Index, int] | None]
     reason: Callable[[State, End], Enum | None]
     likely: Callable[..., tuple[str, ...]]
+    allowed: type[Any]
+    accesses: Callable[[str | None, bool | None, bool], Sequence[Any]]
+    outcome: Callable[[State, Memory, Virtual, Any], Any]
+    unknown: Callable[[Any], bool]
+    elsewhere: tuple[tuple[int, str, str], ...]
+    others: Callable[[Snapshot, Translation], Iterable[tuple[str, str, State]]]
+    alike: Callable[[Any, Any], bool]
+    pointer: Callable[[State, Virtual], str | None]
+    withheld: Mapping[Enum, str]
+    of_address: Callable[[Any], bool]
+    using: Callable[[State, Any], State]
+    remedies: Callable[[State, Memory, Virtual, Any], Sequence[Remedy]]
     linux: Callable[[State, Reading], LinuxReading]
     doubt: Callable[[State, Memory], str | None]
     never_withheld: Callable[[State], int]

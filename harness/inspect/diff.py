@@ -392,12 +392,12 @@ def _completed(
     physical = half.physical[place]
     pages = lanes.kind == RowKind.PAGE
     physical = np.where(pages, physical + offset, physical)
-    for shape, chosen in (
-        (here.leaf, own & pages),
-        (here.pointer, own & ((lanes.kind == RowKind.SELF_MAP) | (lanes.kind == RowKind.UNREAD))),
-    ):
-        if shape is not None and chosen.any():
-            physical[chosen] = bulk.address_of(shape, lanes.raw[chosen])
+    leaves = own & pages
+    if here.leaf is not None and leaves.any():
+        physical[leaves] = bulk.frames_of(here, lanes.raw[leaves], offset[leaves])
+    points = own & ((lanes.kind == RowKind.SELF_MAP) | (lanes.kind == RowKind.UNREAD))
+    if here.pointer is not None and points.any():
+        physical[points] = bulk.address_of(here.pointer, lanes.raw[points])
     unbacked = own & (lanes.kind == RowKind.UNBACKED)
     if unbacked.any():
         physical[unbacked] = side.floors[level].layer.table[half.table[place[unbacked]]]

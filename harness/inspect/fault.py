@@ -1,42 +1,20 @@
-"""Why an access faults, or what it does where it is allowed; and what faults that were seen say."""
+"""Why an access faults, or what it does where it is allowed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Any
 
 import numpy as np
 
-from harness.inspect.decode import Bits
-from harness.inspect.snapshot import QuestionError, Snapshot
-from harness.inspect.tour import lines as lines_of
+from harness.inspect import architecture
+from harness.inspect.remedy import Remedy
+from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import Stage, Translation, is_backed, translate
-from harness.inspect.x86 import data
-from harness.inspect.x86.frame import INSTRUCTION_BYTES
-from harness.inspect.x86.likely import NARROWEST, highest_bit, narrower
-from harness.inspect.x86.remedy import Remedy, remedies
 from harness.paging.address import Physical, Virtual
-from harness.paging.bulk import End
-from harness.paging.entry import Leaf, Pointer
 from harness.paging.memory import Mask, Memory, Words
-from harness.paging.x86.access import (
-    Access,
-    Allowed,
-    Error,
-    Fault,
-    Kind,
-    Outcome,
-    Reason,
-    Unbacked,
-    Vector,
-    outcome,
-)
-from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Efer, Mode
-from harness.paging.x86.formats import ADDRESS, LEGACY_ADDRESS_BITS
-
-if TYPE_CHECKING:
-    from harness.check.quirk import Quirk
+from harness.paging.processor import Cpu
 
 
 @dataclass(frozen=True)
@@ -49,6 +27,7 @@ class Explanation:
     noted        the entries in which the machine sets A or D that is clear now, and which of the
                  two
     remedies     what would let it pass, the likeliest to be meant first
+    cpu          the CPU state by which it is so
     elsewhere    where the walk leads outside memory: what machines make of the access, by what they
                  read there
     otherwise    what else it comes to where what was assumed of the processor is not so
@@ -56,12 +35,13 @@ class Explanation:
                  looks like any other, and where the access is allowed
     """
 
-    access: Access
-    outcome: Outcome
+    access: Any
+    outcome: Any
     translation: Translation
     to_blame: tuple[Stage, ...]
     noted: tuple[tuple[Stage, str], ...]
     remedies: tuple[Remedy, ...]
+    cpu: Any
     elsewhere: tuple[Elsewhere, ...] = ()
     otherwise: tuple[Otherwise, ...] = ()
     pointer: str | None = None
@@ -77,7 +57,7 @@ class Elsewhere:
 
     read: str
     who: str
-    outcome: Outcome
+    outcome: Any
 
 
 @dataclass(frozen=True)
@@ -90,17 +70,7 @@ class Otherwise:
 
     assumed: str
     instead: str
-    outcome: Outcome
-
-
-_ELSEWHERE: Final = (
-    (0x00, "zeros", "QEMU, under TCG and under KVM"),
-    (0xFF, "ones", "Bochs, and most hardware"),
-)
-"""What memory that is not there reads as, and where.  QEMU: TCG reads zeros (unassigned_mem_read in
-system/memory.c), seen with 7.2.22; KVM takes such an entry for one that is not present
-(walk_addr_generic in arch/x86/kvm/mmu/paging_tmpl.h).  Bochs reads ones (readPhysicalPage in
-memory/memory.cc), as a bus does on which nobody answers."""
+    outcome: Any
 
 
 class _Filled:
@@ -120,10 +90,10 @@ class _Filled:
         return np.array(words, np.uint64), None
 
 
-def explain(
-    snapshot: Snapshot, address: Virtual, access: Access, linux: bool = False
-) -> Explanation:
+def explain(snapshot: Snapshot, address: Virtual, access: Any, linux: bool = False) -> Explanation:
     """What an access to an address comes to, and if wanted what Linux keeps on the way.
+
+    access  the `Access` of the snapshot's architecture
 
     Raises QuestionError for an address that is wider than the CPU's mode has them.
     """
@@ -132,90 +102,57 @@ def explain(
 
 
 def explain_all(
-    snapshot: Snapshot, address: Virtual, accesses: Iterable[Access], linux: bool = False
+    snapshot: Snapshot, address: Virtual, accesses: Iterable[Any], linux: bool = False
 ) -> list[Explanation]:
-    """The same of several accesses to one address, which is translated once; or twice, where LAM
-    masks it for those to data alone."""
-    cpu, found = snapshot.cpu, dict[bool, Translation]()
+    """The same of several accesses to one address, which is translated once for those that use the
+    same one."""
+    asked, found = architecture.of(snapshot.cpu), dict[Any, Translation]()
     explained = []
     for access in accesses:
-        masks = cpu.lam and access.kind is not Kind.FETCH
-        if masks not in found:
-            masked = replace(snapshot, cpu=replace(cpu, lam=masks))
-            found[masks] = translate(masked, address, linux)
-        explained.append(_explained(snapshot, address, access, found[masks]))
+        cpu = asked.using(snapshot.cpu, access)
+        if cpu not in found:
+            found[cpu] = translate(replace(snapshot, cpu=cpu), address, linux)
+        explained.append(_explained(snapshot, address, access, found[cpu]))
     return explained
 
 
 def _explained(
-    snapshot: Snapshot, address: Virtual, access: Access, found: Translation
+    snapshot: Snapshot, address: Virtual, access: Any, found: Translation
 ) -> Explanation:
-    cpu, memory = snapshot.cpu, snapshot.memory
-    answer = outcome(cpu, memory, address, access)
-    unknown = snapshot.given is not None and isinstance(answer, Unbacked)
-    found_changes = (
-        () if isinstance(answer, Allowed) or unknown else remedies(cpu, memory, address, access)
-    )
+    cpu, memory, asked = snapshot.cpu, snapshot.memory, architecture.of(snapshot.cpu)
+    answer = asked.outcome(cpu, memory, address, access)
+    lost = asked.unknown(answer)
+    unknown = snapshot.given is not None and lost
+    passes = isinstance(answer, asked.allowed)
+    found_changes = () if passes or unknown else asked.remedies(cpu, memory, address, access)
     changes = tuple(
         replace(one, in_memory=is_backed(snapshot, one.reaches)) for one in found_changes
     )
     blamed, noted = tuple(_to_blame(cpu, found, answer)), tuple(_noted(cpu, found, answer))
     elsewhere = tuple(
-        Elsewhere(read, who, outcome(cpu, _Filled(memory, octet), address, access))
-        for octet, read, who in _ELSEWHERE
-        if isinstance(answer, Unbacked) and not unknown
+        Elsewhere(read, who, asked.outcome(cpu, _Filled(memory, octet), address, access))
+        for octet, read, who in asked.elsewhere
+        if lost and not unknown
     )
     otherwise = tuple(
         Otherwise(assumed, instead, there)
-        for assumed, instead, other in _others(snapshot, found)
-        if not _alike(answer, there := outcome(other, memory, address, access))
+        for assumed, instead, other in asked.others(snapshot, found)
+        if not asked.alike(answer, there := asked.outcome(other, memory, address, access))
     )
-    width = 64 if cpu.long else LEGACY_ADDRESS_BITS
-    meant = None if isinstance(answer, Allowed) else data.pointer(address, width)
-    return Explanation(access, answer, found, blamed, noted, changes, elsewhere, otherwise, meant)
+    meant = None if passes else asked.pointer(cpu, address)
+    return Explanation(
+        access, answer, found, blamed, noted, changes, cpu, elsewhere, otherwise, meant
+    )
 
 
-def _others(snapshot: Snapshot, found: Translation) -> Iterator[tuple[str, str, Cpu]]:
-    """The processors that read these entries in another way, where what decides it is assumed: what
-    was, and what it is there."""
-    cpu = snapshot.cpu
-    if cpu.mode is Mode.BITS_32:
+def _to_blame(cpu: Cpu, found: Translation, answer: Any) -> Iterator[Stage]:
+    asked = architecture.of(cpu)
+    if isinstance(answer, asked.allowed):
         return
-    if "efer" in snapshot.unsure:
-        names = [f"EFER.NXE={int(nxe)}" for nxe in (cpu.nxe, not cpu.nxe)]
-        yield names[0], names[1], replace(cpu, efer=cpu.efer ^ Efer.NXE)
-    if "maxphyaddr" not in snapshot.unsure:
-        return
-    told, entries = f"MAXPHYADDR={cpu.maxphyaddr}", [stage.reading for stage in found.stages]
-    highest = highest_bit(*(reading.entry for reading in entries))
-    if highest >= NARROWEST:
-        yield told, f"MAXPHYADDR={highest} or less", replace(cpu, maxphyaddr=highest)
-    wrong = [one.raw & part.mask & ADDRESS for one in entries for part in one.parts if part.wrong]
-    if (width := max(wrong, default=0).bit_length()) > cpu.maxphyaddr:
-        yield told, f"MAXPHYADDR={width} or more", replace(cpu, maxphyaddr=width)
-
-
-def _alike(one: Outcome, other: Outcome) -> bool:
-    """Whether an access ends in the same way: at the same place, or by the same error code."""
-    if isinstance(one, Fault) and isinstance(other, Fault):
-        return (one.vector, one.error) == (other.vector, other.error)
-    if isinstance(one, Allowed) and isinstance(other, Allowed):
-        return one.physical == other.physical
-    return isinstance(one, Unbacked) and isinstance(other, Unbacked)
-
-
-def _to_blame(cpu: Cpu, found: Translation, answer: Outcome) -> Iterator[Stage]:
-    if isinstance(answer, Allowed):
-        return
-    if isinstance(answer, Unbacked):
+    if asked.unknown(answer):
         yield from found.stages[-1:]
         return
-    rights = cpu.format.rights
-    wanted = {
-        Reason.USER_DENIED: "user",
-        Reason.WRITE_DENIED: "write",
-        Reason.EXECUTE_DENIED: "execute",
-    }.get(answer.reason)
+    rights, wanted = cpu.format.rights, asked.withheld.get(answer.reason)
     if wanted is not None:
         for stage in found.stages:
             if stage.slot is None:
@@ -223,12 +160,12 @@ def _to_blame(cpu: Cpu, found: Translation, answer: Outcome) -> Iterator[Stage]:
             given = cpu.format.granted(stage.reading.raw, stage.slot.level)
             if not given & rights[wanted]:
                 yield stage
-    elif found.stages and answer.vector is Vector.PF:  # the others are about the address alone
+    elif found.stages and not asked.of_address(answer):
         yield found.stages[-1]
 
 
-def _noted(cpu: Cpu, found: Translation, answer: Outcome) -> Iterator[tuple[Stage, str]]:
-    if not isinstance(answer, Allowed):
+def _noted(cpu: Cpu, found: Translation, answer: Any) -> Iterator[tuple[Stage, str]]:
+    if not isinstance(answer, architecture.of(cpu).allowed):
         return
     accessed, dirty = cpu.format.accessed, cpu.format.dirty
     for stage in found.stages:
@@ -236,341 +173,3 @@ def _noted(cpu: Cpu, found: Translation, answer: Outcome) -> Iterator[tuple[Stag
             yield stage, "A"
         if stage.slot == answer.dirty and not stage.reading.raw & dirty:
             yield stage, "D"
-
-
-# ---- faults that were seen ----
-
-_CODE: Final = (
-    (Error.P, "an entry was not present", "the entry that denies it was present"),
-    (Error.W, "a read or a fetch", "a write"),
-    (Error.U, "by the supervisor", "by the user"),
-    (Error.RSVD, "no reserved bit", "an entry has reserved bits set"),
-    (Error.I, "not told to be a fetch", "a fetch"),
-    (Error.PK, "no protection key", "the protection key denies it"),
-    (Error.SS, "no shadow-stack access", "a shadow-stack access"),
-)
-"""What each bit of an error code says when clear and when set (SDM 4.7)."""
-
-_HLAT, _SGX, _RMP = 1 << 7, 1 << 15, 1 << 31
-_OTHERS: Final = (
-    (_HLAT, "HLAT", "HLAT paging has no translation"),
-    (_SGX, "SGX", "a violation of SGX's access control"),
-    (_RMP, "RMP", "a violation of AMD's reverse map (APM volume 2, 15.36)"),
-)
-"""Bits that need features which the rules of this package do not have, when set."""
-
-CODE_BITS: Final = 32
-"""The width of an error code."""
-
-
-@dataclass(frozen=True)
-class SeenFault:
-    """A page fault that was seen, in words.
-
-    bits        of the error code, from the lowest up: those that every processor has, and others
-                that are set
-    accesses    which accesses raise it
-    impossible  why no processor raises it, a sentence each
-    quirk       the known departure of an engine that it is
-    hints       what CR2 and RIP tell together, a sentence each
-    """
-
-    code: int
-    bits: tuple[Bits, ...]
-    accesses: tuple[Access, ...]
-    impossible: tuple[str, ...]
-    quirk: Quirk | None
-    hints: tuple[str, ...]
-
-
-def read_code(
-    code: int, cpu: Cpu | None = None, cr2: int | None = None, rip: int | None = None
-) -> SeenFault:
-    """What the error code of a page fault says; with a CPU, what it can be there.
-
-    Raises QuestionError for a code of more than 32 bits.
-    """
-    if not 0 <= code < 1 << CODE_BITS:
-        raise QuestionError(f"{code:#x} is not an error code: those have {CODE_BITS} bits")
-    bits = [
-        Bits(int(flag), str(flag.name), int(bool(code & flag)), said[bool(code & flag)])
-        for flag, *said in _CODE
-    ]
-    bits += [Bits(flag, name, 1, said) for flag, name, said in _OTHERS if code & flag]
-    impossible = tuple(_impossible(code, cpu))
-    hints = tuple(_hints(code, cpu, cr2, rip))
-    seen = SeenFault(code, tuple(bits), tuple(_accesses(code, cpu)), impossible, None, hints)
-    if not code & Error.RSVD or code & Error.P:
-        return seen
-    from harness.check.x86.quirks import RESERVED_WITHOUT_PRESENT  # rare, and long to import
-
-    return replace(seen, quirk=RESERVED_WITHOUT_PRESENT)
-
-
-def _accesses(code: int, cpu: Cpu | None) -> Iterator[Access]:
-    """The accesses that the code describes; where it does not tell fetches, a read may be one."""
-    user = bool(code & Error.U)
-    if code & Error.SS:
-        kinds = [Kind.SHADOW_WRITE if code & Error.W else Kind.SHADOW_READ]
-    elif code & Error.I:
-        kinds = [Kind.FETCH]
-    elif code & Error.W:
-        kinds = [Kind.WRITE]
-    else:
-        kinds = [Kind.READ] if cpu is not None and cpu.reports_fetches else [Kind.READ, Kind.FETCH]
-    for kind in kinds:
-        yield Access(kind, user)
-    for kind in kinds:
-        if not user and kind is not Kind.FETCH:
-            yield Access(kind, user, implicit=True)
-
-
-def _impossible(code: int, cpu: Cpu | None) -> Iterator[str]:
-    """Why no processor raises the code, or this one does not (SDM 4.7)."""
-    known = sum(int(flag) for flag, *_ in _CODE) | _HLAT | _SGX | _RMP
-    if code & ~known:
-        yield f"no processor sets {code & ~known:#x}: these bits are reserved"
-    if code & Error.RSVD and not code & Error.P:
-        yield "RSVD without P: reserved bits are looked at in entries that are present"
-    if code & Error.PK and not code & Error.P:
-        yield "PK without P: keys are looked at on pages that are present"
-    if code & Error.PK and code & Error.RSVD:
-        yield "PK with RSVD: keys are looked at after a walk that is valid"
-    if code & Error.PK and code & Error.I:
-        yield "PK with I: keys do not concern fetches (4.6.2)"
-    if code & Error.W and code & Error.I:
-        yield "W with I: a fetch writes nothing"
-    if code & Error.SS and code & Error.I:
-        yield "SS with I: a shadow-stack access is to data"
-    if code & _SGX and (not code & Error.P or code & (Error.RSVD | Error.PK)):
-        yield "SGX without P, or with RSVD or PK: SGX is asked after all else has passed"
-    if cpu is None:
-        return
-    if code & Error.I and not cpu.reports_fetches:
-        yield "I: this CPU has CR4.SMEP=0 and not both CR4.PAE and EFER.NXE=1, so it never sets it"
-    if code & Error.PK and not cpu.cr4 & (Cr4.PKE | Cr4.PKS):
-        yield "PK: this CPU has CR4.PKE=0 and CR4.PKS=0"
-    elif code & Error.PK and not cpu.long:
-        yield "PK: this CPU is not in long mode"
-
-
-def _hints(code: int, cpu: Cpu | None, cr2: int | None, rip: int | None) -> Iterator[str]:
-    """What else the error code may come of, and what the place of the instruction tells."""
-    if code & Error.RSVD and cpu is None:
-        yield (
-            "reserved are bits of the address beyond MAXPHYADDR, XD (bit 63) while EFER.NXE=0, and"
-            " bits below the address of a large page"
-        )
-    if cpu is None and cr2 is not None and (meant := data.pointer(cr2)):
-        yield f"CR2 is probably {meant}"
-    if cr2 is None or rip is None:
-        return
-    within = 0 <= cr2 - rip < INSTRUCTION_BYTES
-    if code & Error.I and not within:
-        yield (
-            f"a fetch faults within the {INSTRUCTION_BYTES} bytes from RIP, and CR2 is not there:"
-            " one of the three belongs to another fault"
-        )
-    elif within and code & Error.W:
-        yield "CR2 is where RIP is: the code writes to itself"
-    elif within and not code & Error.I:
-        yield "CR2 is where RIP is: a fetch that the error code does not tell, or a read of code"
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """A fault that was seen, next to what the tables give now.
-
-    giving        the accesses that raise just this fault, with what they come to
-    instead       what the accesses come to that the code describes, where none raises it
-    explanations  why that may be, the likeliest first; or how it is given, a sentence each
-    """
-
-    giving: tuple[Explanation, ...]
-    instead: tuple[Explanation, ...]
-    explanations: tuple[str, ...]
-
-
-_IMPLICIT: Final = (
-    "only an implicit access, to a system structure, raises it with EFLAGS.AC=1; with AC=0 any does"
-)
-
-
-def compare(
-    snapshot: Snapshot,
-    seen: SeenFault,
-    cr2: Virtual,
-    linux: bool = False,
-    named: Sequence[Access] = (),
-) -> Reproduction:
-    """Whether the tables as they are would give the fault; `linux` as in `explain`.
-
-    named  the accesses that are thought to have raised it
-
-    Raises QuestionError for an address that is wider than the CPU's mode has them.
-    """
-    explained = explain_all(snapshot, cr2, seen.accesses, linux)
-    others = tuple(
-        _is_another(one)
-        for one in explain_all(snapshot, cr2, named, linux)
-        if not _gives(one.outcome, seen)
-    )
-    giving = tuple(
-        one
-        for one in explained
-        if _gives(one.outcome, seen) or any(_gives(there.outcome, seen) for there in one.elsewhere)
-    )
-    if giving:
-        explicit = tuple(one for one in giving if not one.access.implicit)
-        where = tuple(dict.fromkeys(one for each in giving for one in _conditions(each, seen)))
-        where = (*others, *where, *(() if explicit else (_IMPLICIT,)))
-        return Reproduction(explicit or giving, (), where)
-    instead = tuple(one for one in explained if not one.access.implicit)
-    return Reproduction((), instead, (*others, *_likely(snapshot, seen, cr2, instead)))
-
-
-def _is_another(one: Explanation) -> str:
-    """That a fault that was seen is not of an access."""
-    what = "is allowed"
-    if isinstance(one.outcome, Fault):
-        what = f"raises #{one.outcome.vector.name} with error code {one.outcome.error:#x}"
-    elif isinstance(one.outcome, Unbacked):
-        what = "is unknown"
-    return f"a {one.access} {what} there, so that another access raised this fault"
-
-
-WIDTHS_TRIED: Final = range(WIDTHS[-1], NARROWEST - 1, -1)
-"""MAXPHYADDRs, the widest first."""
-
-
-def fitting(snapshot: Snapshot, seen: SeenFault, cr2: Virtual) -> Snapshot:
-    """The snapshot with the widest MAXPHYADDR, or else EFER.NXE, by which its entries give the
-    fault, if that was assumed and they do not with what was; and a note of it."""
-    cpu = snapshot.cpu
-    if cpu.mode is Mode.BITS_32 or not snapshot.unsure or compare(snapshot, seen, cr2).giving:
-        return snapshot
-    switched = replace(snapshot, cpu=replace(cpu, efer=cpu.efer ^ Efer.NXE))
-    nxe = "efer" in snapshot.unsure and compare(switched, seen, cr2).giving
-    for width in WIDTHS_TRIED if "maxphyaddr" in snapshot.unsure else ():
-        other = replace(snapshot, cpu=replace(cpu, maxphyaddr=width))
-        if other.cpu.base == cpu.base and compare(other, seen, cr2).giving:
-            too = f"; with EFER.NXE={int(not cpu.nxe)} they give it, too (--efer)" if nxe else ""
-            note = (
-                f"Assumed: MAXPHYADDR={width}, the widest with which these entries give the"
-                f" fault; with {cpu.maxphyaddr} they do not (--maxphyaddr){too}."
-            )
-            kept = (one for one in snapshot.assumed if not one.startswith("MAXPHYADDR"))
-            return replace(other, notes=(*snapshot.notes, note), assumed=tuple(kept))
-    if not nxe:
-        return snapshot
-    note = (
-        f"Assumed: EFER.NXE={int(not cpu.nxe)}, with which these entries give the fault; with"
-        f" {int(cpu.nxe)} they do not (--efer)."
-    )
-    kept = (one for one in snapshot.assumed if not one.startswith("EFER"))
-    return replace(switched, notes=(*snapshot.notes, note), assumed=tuple(kept))
-
-
-def _conditions(one: Explanation, seen: SeenFault) -> Iterator[str]:
-    """On which machines an access gives the fault, where the tables lead outside memory."""
-    for there in one.elsewhere:
-        if _gives(there.outcome, seen):
-            yield f"{outside(one.translation)}, and reads as {there.read} there: {there.who}"
-
-
-def outside(found: Translation) -> str:
-    """Which table lies outside memory, and what leads there."""
-    slot = found.walk.unbacked if found.walk else None
-    assert slot is not None
-    where = f"{slot.table.address:#x}"
-    *_, last = (None, *found.stages)
-    if last is None:
-        return f"the root's table, to which CR3 leads, lies outside memory, at {where}"
-    at = f" at {last.slot.address:#x}" if last.slot else ""
-    return (
-        f"the level-{slot.level} table to which the {last.reading.name}{at} leads lies outside"
-        f" memory, at {where}"
-    )
-
-
-def _gives(answer: Outcome, seen: SeenFault) -> bool:
-    """Whether an outcome is the fault, as the rules or the quirk have it."""
-    if not isinstance(answer, Fault) or answer.vector is not Vector.PF:
-        return False
-    return answer.error == (seen.code | Error.P if seen.quirk else seen.code)
-
-
-def _unused(snapshot: Snapshot, found: Translation, writes: bool) -> Iterator[str]:
-    """What A and D say of tables that are a machine's: A is set in every entry that an access went
-    by, of which a root that is in use has one, and D in that of a page that was written to (SDM
-    4.8)."""
-    cpu = snapshot.cpu
-    if found.root is None or not snapshot.registers:
-        return
-    lines = lines_of(snapshot.memory, found.root.table)
-    raws = [one.raw for one in lines if one.raw and isinstance(one.entry, Leaf | Pointer)]
-    if raws and not any(raw & cpu.format.accessed for raw in raws):
-        yield (
-            f"the processor uses another copy of these tables: A is clear in every entry of the"
-            f" root's, at {found.root.table.address:#x}, so no access went by it, unless software"
-            " cleared them"
-        )
-        return
-    for stage in found.stages:
-        flags = {"A": cpu.format.accessed}
-        if writes and isinstance(stage.reading.entry, Leaf):
-            flags["D"] = cpu.format.dirty
-        used = stage.slot is not None and isinstance(stage.reading.entry, Leaf | Pointer)
-        clear = [name for name, bit in flags.items() if used and not stage.reading.raw & bit]
-        if clear and stage.slot:
-            did = "access went" if "A" in clear else "write went"
-            yield (
-                f"no {did} by the {stage.reading.name} at {stage.slot.address:#x} so far, since"
-                f" {' and '.join(clear)} {'are' if clear[1:] else 'is'} clear there, unless"
-                " software cleared it"
-            )
-            return
-
-
-def _likely(
-    snapshot: Snapshot, seen: SeenFault, cr2: Virtual, instead: tuple[Explanation, ...]
-) -> Iterator[str]:
-    """Why the tables do not give the fault that was seen."""
-    cpu, found = snapshot.cpu, instead[0].translation
-    if not found.canonical:
-        yield "CR2 never holds an address that is not canonical: such an access raises #GP or #SS"
-        return
-    if found.end is End.UNBACKED and snapshot.given is None:
-        yield f"{outside(found)}: what the machine reads there decides"
-    present = found.end in (End.LEAF, End.MALFORMED)
-    allowed = any(isinstance(one.outcome, Allowed) for one in instead)
-    if seen.code & Error.RSVD:
-        width = narrower(highest_bit(*(stage.reading.entry for stage in found.stages)))
-        yield (
-            f"the processor has another MAXPHYADDR than {cpu.maxphyaddr} bits{width}; or another"
-            f" EFER.NXE than {int(cpu.nxe)}: what is reserved depends on both"
-        )
-    elif not seen.code & Error.P and present:
-        yield (
-            "the entry was made present since; a TLB never holds one that is not (4.10.2.3), so no"
-            " flush was missing"
-        )
-    elif allowed:
-        yield (
-            "rights were given since, or a TLB still had fewer: the fault drops those, and the"
-            " access can be tried again (4.10.4.1, 4.10.4.3)"
-        )
-    elif seen.code & Error.P and found.end in (End.ABSENT, End.NO_ROOT):
-        yield (
-            "the page was unmapped since; or it was before, and a TLB that was not flushed still"
-            " had it (4.10.4.2)"
-        )
-    if snapshot.given:
-        yield (
-            "the entries are what the handler read after the fault, and another processor changed"
-            " them in between"
-        )
-        return
-    yield "the tables were changed since"
-    yield from _unused(snapshot, found, bool(seen.code & Error.W))
-    yield f"another address space: here CR3 is {cpu.cr3:#x}; or another processor's registers"

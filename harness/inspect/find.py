@@ -83,7 +83,8 @@ def _covers(graph: Graph, floor: Floor, physical: int) -> Mask:
     pages = floor.layer.kind == RowKind.PAGE
     if here.leaf is None:
         return np.zeros(len(pages), np.bool_)
-    page = bulk.address_of(here.leaf, floor.layer.raw)
+    offset = floor.layer.index.astype(np.uint64) << np.uint64(here.shift)
+    page = bulk.frames_of(here, floor.layer.raw, offset)
     covers: Mask = pages & (page == np.uint64(physical & -here.size))
     return covers
 

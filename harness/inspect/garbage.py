@@ -8,7 +8,9 @@ a mistake in code repeats itself, data do not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import or_
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -41,9 +43,13 @@ class Garbage(NamedTuple):
     addresses: Words
 
 
-def find(memory: Memory, graph: Graph, backed: Extents | None) -> Garbage:
+def find(memory: Memory, graph: Graph, backed: Extents | None, device: Sequence[str]) -> Garbage:
     """The tables of a space whose content cannot be meant, each judged at the highest level at
-    which it is used; `backed` is where memory is, None where that is not known."""
+    which it is used.
+
+    backed  where memory is, None where that is not known
+    device  the names of the bits of which a device's pages have one
+    """
     seen, wrong, odd = (np.zeros(0, np.uint64) for _ in range(3))
     for floor in graph.floors:
         level = floor.layer.level
@@ -52,7 +58,7 @@ def find(memory: Memory, graph: Graph, backed: Extents | None) -> Garbage:
         for part, words in words_of(memory, graph.format, level, tables):
             addresses = _addresses(words)
             present = _present(graph.format, level, words)
-            wild = addresses | present & _strange(graph.format, level, words, backed)
+            wild = addresses | present & _strange(graph.format, level, words, backed, device)
             count, used = wild.sum(axis=1), (present | addresses).sum(axis=1)
             garbage = (count >= LEAST) & (count * SHARE >= used)
             wrong = np.union1d(wrong, part[garbage])
@@ -91,10 +97,12 @@ def _addresses(words: Words) -> Mask:
     return found
 
 
-def _strange(format: Format, level: int, words: Words, backed: Extents | None) -> Mask:
+def _strange(
+    format: Format, level: int, words: Words, backed: Extents | None, device: Sequence[str]
+) -> Mask:
     """Which entries, if they are present, have reserved bits set, others than the entry before
-    has; or lead to where no memory is, without following the entry before, and are neither
-    write-through nor uncached, as a device's pages are."""
+    has; or lead to where no memory is, without following the entry before, and have none of the
+    bits that a device's pages have."""
     here, present = format.levels[level], _present(format, level, words)
     flat = words.ravel()
     wrong = offending_bits(format, level, flat).reshape(words.shape)
@@ -103,17 +111,20 @@ def _strange(format: Format, level: int, words: Words, backed: Extents | None) -
     if backed is None:
         return strange
     points = kinds(format, level, flat).reshape(words.shape) == Kind.POINTER
-    for shape, size, chosen in (
-        (here.pointer, format.table_bytes(max(level - 1, 0)), points),
-        (here.leaf, here.size, ~points if here.pointer else True),
-    ):
-        if shape is None:
-            continue
-        target = bulk.address_of(shape, flat).reshape(words.shape)
+    marked = np.uint64(reduce(or_, (here.bits.get(name, 0) for name in device), 0))
+    index = np.tile(np.arange(here.entries, dtype=np.uint64) << np.uint64(here.shift), len(words))
+    targets = []
+    if here.pointer is not None:
+        tables = bulk.address_of(here.pointer, flat)
+        targets.append((tables, format.table_bytes(level - 1), points))
+    if here.leaf is not None:
+        frames = bulk.frames_of(here, flat, index)
+        targets.append((frames, here.size, ~points if here.pointer else True))
+    for each, size, chosen in targets:
+        target = each.reshape(words.shape)
         step = target - _before(target)
         follows = (step == 0) | (step == np.uint64(size))
-        device = np.uint64(here.bits["PWT"] | here.bits["PCD"])
-        astray = chosen & (offending == 0) & (words & device == 0)
+        astray = chosen & (offending == 0) & (words & marked == 0)
         strange |= astray & ~follows & ~covered(backed, target, np.uint64(size))
     return strange
 

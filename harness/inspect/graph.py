@@ -411,7 +411,7 @@ def _looked_at(format: Format, floor: Floor, views: _Views, number: int) -> tupl
     physical, slots = np.zeros(len(raw), np.uint64), np.ones(len(raw), np.int64)
     pages, points = kind == RowKind.PAGE, kind == POINTER
     if here.leaf is not None:
-        physical[pages] = bulk.address_of(here.leaf, raw[pages])
+        physical[pages] = bulk.frames_of(here, raw[pages], offset[pages])
     if here.pointer is not None:
         physical[points] = bulk.address_of(here.pointer, raw[points])
     if unbacked.any():

@@ -6,32 +6,30 @@ self-maps show counts where tables are data; elsewhere it would say the same aga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import combinations
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
+from harness.architectures import module_of
 from harness.check.keys import instead
-from harness.inspect import decode, garbage, graph
-from harness.inspect.architecture import Types
+from harness.inspect import architecture, decode, garbage, graph
+from harness.inspect.architecture import Types, never_withheld
+from harness.inspect.decode import Reading
 from harness.inspect.garbage import Extents, Garbage, covered, words_of
 from harness.inspect.graph import Graph, RowKind, Rows
 from harness.inspect.ranges import Range, Ranges, merged, of_rows, together
 from harness.inspect.snapshot import QuestionError, Snapshot
-from harness.inspect.x86 import memory_type, needs
-from harness.inspect.x86.likely import of_lower_table
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bulk import granted_by
 from harness.paging.entry import Malformed
 from harness.paging.memory import Mask, Memory, Words, distinct
-from harness.paging.processor import root_for
+from harness.paging.processor import Cpu, root_for
 from harness.paging.table import Slot, Table
 from harness.paging.walk import walk
-from harness.paging.x86.cpu import Cpu, Cr4
-from harness.paging.x86.formats import PS
 
 
 class Severity(Enum):
@@ -53,13 +51,31 @@ class Rule:
 
     name      for programs, and to leave it out
     sentence  what was found, of several
-    section   where volume 3A of the SDM says so; empty where it does not
+    section   where the manual of the architecture says so; empty where it does not
     """
 
     name: str
     severity: Severity
     sentence: str
     section: str = ""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that is not mapped as the processor needs it.
+
+    rule    that is broken, by its name
+    where   the addresses that are meant
+    slot    where the walk of the first ends; None where there is none
+    count   how many there are: gates, descriptors
+    detail  what it is, and why it cannot be reached
+    """
+
+    rule: str
+    where: Span
+    slot: Slot | None
+    count: int
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -97,7 +113,7 @@ class Broken:
 
 
 @dataclass(frozen=True)
-class _Space:
+class LintSpace:
     """What rules may look at.
 
     tables   where tables are, sorted
@@ -105,7 +121,7 @@ class _Space:
     backed   where each piece of memory begins and ends; None where that is not known
     """
 
-    cpu: Cpu
+    cpu: Any
     memory: Memory
     graph: Graph
     types: Types
@@ -115,18 +131,30 @@ class _Space:
 
     def has(self, rows: Rows, right: str) -> Mask:
         """Which rows all levels give a right; every page can be executed where there is none to
-        take away.  With LASS, the user has none of the upper half, whatever the levels give."""
+        take away.  Where halves are kept apart, the user has none of the upper one, whatever the
+        levels give."""
         bit = self.graph.format.rights.get(right, 0)
         if not bit:
             return np.ones(len(rows.virtual), np.bool_)
         given: Mask = rows.granted & np.uint64(bit) != 0
-        if right == "user" and self.cpu.lass:
+        if right == "user" and self.own.halved(self.cpu):
             given &= rows.virtual >> np.uint64(63) == 0
         return given
 
     def writable(self, rows: Rows) -> Mask:
-        """Which rows someone may write to: all, by the supervisor, with CR0.WP=0."""
-        return self.has(rows, "write") | (not self.cpu.wp)
+        """Which rows someone may write to: all, where nothing withholds that from the
+        supervisor."""
+        return self.has(rows, "write") | self.writes_all
+
+    @property
+    def own(self) -> Own:
+        """What the architecture adds."""
+        return own(self.cpu)
+
+    @property
+    def writes_all(self) -> bool:
+        """Whether the supervisor writes to all pages that it reaches, whatever entries say."""
+        return bool(never_withheld(self.cpu) & self.graph.format.rights["write"])
 
     def size(self, rows: Rows) -> np.uint64:
         return np.uint64(self.graph.format.levels[rows.level].size)
@@ -135,61 +163,54 @@ class _Space:
 # ---- rules about entries ----
 
 
-def _pages(rows: Rows) -> Mask:
+def pages_of(rows: Rows) -> Mask:
     """Pages, those that self-maps show left out."""
     found: Mask = (rows.kind == RowKind.PAGE) & ~rows.window
     return found
 
 
-def _malformed(space: _Space, rows: Rows) -> Mask:
+def _malformed(space: LintSpace, rows: Rows) -> Mask:
     found: Mask = (rows.kind == RowKind.MALFORMED) & ~rows.window
     return found
 
 
-def _unbacked(space: _Space, rows: Rows) -> Mask:
+def _unbacked(space: LintSpace, rows: Rows) -> Mask:
     found: Mask = (rows.kind == RowKind.UNBACKED) & ~rows.window
     return found
 
 
-def _write_and_execute(space: _Space, rows: Rows) -> Mask:
-    return _pages(rows) & space.writable(rows) & space.has(rows, "execute")
+def _write_and_execute(space: LintSpace, rows: Rows) -> Mask:
+    return pages_of(rows) & space.writable(rows) & space.has(rows, "execute")
 
 
-def _user_in_kernel_half(space: _Space, rows: Rows) -> Mask:
+def _user_in_kernel_half(space: LintSpace, rows: Rows) -> Mask:
     high = rows.highest >> np.uint64(63) != 0
-    given = _pages(rows) & space.has(rows, "user") & high
-    found: Mask = given & (space.cpu.long and not space.cpu.lass)
+    halves = any(root.span.first >> 63 for root in space.cpu.roots)
+    given = pages_of(rows) & space.has(rows, "user") & high
+    found: Mask = given & (halves and not space.own.halved(space.cpu))
     return found
 
 
-def _address_zero(space: _Space, rows: Rows) -> Mask:
-    found: Mask = _pages(rows) & (rows.virtual == 0)
+def _address_zero(space: LintSpace, rows: Rows) -> Mask:
+    found: Mask = pages_of(rows) & (rows.virtual == 0)
     return found
 
 
-def _global_user(space: _Space, rows: Rows) -> Mask:
+def _global_user(space: LintSpace, rows: Rows) -> Mask:
     mask = space.graph.format.levels[rows.level].bits.get("G", 0)
-    marked = (rows.raw & np.uint64(mask) != 0) & bool(space.cpu.cr4 & Cr4.PGE)
-    found: Mask = _pages(rows) & space.has(rows, "user") & marked
+    marked = (rows.raw & np.uint64(mask) != 0) & space.own.globals(space.cpu)
+    found: Mask = pages_of(rows) & space.has(rows, "user") & marked
     return found
 
 
-def _shadow_stack(space: _Space, rows: Rows) -> Mask:
-    format = space.graph.format
-    write, dirty = np.uint64(format.rights["write"]), np.uint64(format.dirty)
-    own = (rows.raw & (write | dirty) == dirty) & (rows.above & write != 0)
-    found: Mask = _pages(rows) & own & bool(space.cpu.cr4 & Cr4.CET)
-    return found
-
-
-def _withheld(space: _Space, rows: Rows) -> Mask:
+def _withheld(space: LintSpace, rows: Rows) -> Mask:
     format = space.graph.format
     own = granted_by(format, rows.level, np.uint64(format.rights_mask), rows.raw)
-    found: Mask = _pages(rows) & (own & ~rows.granted != 0)
+    found: Mask = pages_of(rows) & (own & ~rows.granted != 0)
     return found
 
 
-def _empty_table(space: _Space, rows: Rows) -> Mask:
+def _empty_table(space: LintSpace, rows: Rows) -> Mask:
     """Pointers to tables of zeros alone: software keeps what it swapped out, or forbids for a
     time, in entries that are not present, so that a table of those is in use."""
     found: Mask = (rows.kind == RowKind.POINTER) & (rows.below == 0) & ~rows.window
@@ -199,13 +220,7 @@ def _empty_table(space: _Space, rows: Rows) -> Mask:
     return found
 
 
-def _large_without_pse(space: _Space, rows: Rows) -> Mask:
-    """Pointers with PS set in 32-bit paging with CR4.PSE=0, the one mode that ignores it."""
-    found: Mask = (rows.kind == RowKind.POINTER) & (rows.raw & np.uint64(PS) != 0)
-    return found & np.bool_(space.cpu.ignores_ps) & ~rows.window
-
-
-def _zeros(space: _Space, level: int, tables: Words) -> Mask:
+def _zeros(space: LintSpace, level: int, tables: Words) -> Mask:
     """Which tables hold nothing but zeros."""
     read = words_of(space.memory, space.graph.format, level, tables)
     found: Mask = np.concatenate([~words.any(axis=1) for _, words in read])
@@ -218,41 +233,42 @@ def _leads_to(rows: Rows, tables: Words) -> Mask:
     return found
 
 
-def _garbage_table(space: _Space, rows: Rows) -> Mask:
+def _garbage_table(space: LintSpace, rows: Rows) -> Mask:
     return _leads_to(rows, space.garbage.tables)
 
 
-def _addresses_in_table(space: _Space, rows: Rows) -> Mask:
+def _addresses_in_table(space: LintSpace, rows: Rows) -> Mask:
     return _leads_to(rows, space.garbage.addresses)
 
 
-def _table_at_zero(space: _Space, rows: Rows) -> Mask:
+def _table_at_zero(space: LintSpace, rows: Rows) -> Mask:
     return _leads_to(rows, np.zeros(1, np.uint64))
 
 
-def _outside(space: _Space, rows: Rows) -> Mask:
+def _outside(space: LintSpace, rows: Rows) -> Mask:
     """Pages that memory does not cover wholly."""
-    pages = _pages(rows)
+    pages = pages_of(rows)
     if space.backed is None:
         return np.zeros(len(pages), np.bool_)
     return pages & ~covered(space.backed, rows.physical, space.size(rows))
 
 
-def _cached_outside(space: _Space, rows: Rows) -> Mask:
+def _cached_outside(space: LintSpace, rows: Rows) -> Mask:
     return _outside(space, rows) & ~_uncached(space, rows)
 
 
-def _device(space: _Space, rows: Rows) -> Mask:
+def _device(space: LintSpace, rows: Rows) -> Mask:
     return _outside(space, rows) & _uncached(space, rows)
 
 
-def _uncached(space: _Space, rows: Rows) -> Mask:
-    cached = np.array([name not in ("UC", "UC-", "WC") for name in space.types])
-    found: Mask = ~cached[memory_type.index(space.graph.format.levels[rows.level], rows.raw)]
+def _uncached(space: LintSpace, rows: Rows) -> Mask:
+    kinds = architecture.of(space.cpu).memory_types
+    cached = np.array([name not in kinds.UNCACHED for name in space.types])
+    found: Mask = ~cached[kinds.index(space.graph.format.levels[rows.level], rows.raw)]
     return found
 
 
-def _shows_table(space: _Space, rows: Rows, among: Mask) -> Mask:
+def _shows_table(space: LintSpace, rows: Rows, among: Mask) -> Mask:
     """Which rows, of some, are pages that hold a table."""
     found = np.zeros(len(rows.virtual), np.bool_)
     chosen = np.flatnonzero(among & (rows.kind == RowKind.PAGE))
@@ -264,30 +280,31 @@ def _shows_table(space: _Space, rows: Rows, among: Mask) -> Mask:
     return found
 
 
-def _table_to_user_writing(space: _Space, rows: Rows) -> Mask:
+def _table_to_user_writing(space: LintSpace, rows: Rows) -> Mask:
     return _shows_table(space, rows, space.has(rows, "user") & space.has(rows, "write"))
 
 
-def _table_to_user_reading(space: _Space, rows: Rows) -> Mask:
+def _table_to_user_reading(space: LintSpace, rows: Rows) -> Mask:
     return _shows_table(space, rows, space.has(rows, "user") & ~space.has(rows, "write"))
 
 
-def _table_to_supervisor(space: _Space, rows: Rows) -> Mask:
+def _table_to_supervisor(space: LintSpace, rows: Rows) -> Mask:
     return _shows_table(space, rows, ~space.has(rows, "user") & ~rows.window)
 
 
-def _self_map(space: _Space, rows: Rows) -> Mask:
+def self_map(space: LintSpace, rows: Rows) -> Mask:
+    """Pointers to tables in use at their own level or above."""
     found: Mask = (rows.kind == RowKind.SELF_MAP) & ~rows.window
     return found
 
 
-def _self_map_executable(space: _Space, rows: Rows) -> Mask:
+def _self_map_executable(space: LintSpace, rows: Rows) -> Mask:
     """Self-maps that withhold neither: by them alone the tables at whose level they are can be
     written and executed.  The pages that they show are theirs, and no findings of their own."""
-    return _self_map(space, rows) & space.writable(rows) & space.has(rows, "execute")
+    return self_map(space, rows) & space.writable(rows) & space.has(rows, "execute")
 
 
-Breaks = Callable[[_Space, Rows], Mask]
+Breaks = Callable[[LintSpace, Rows], Mask]
 
 ERROR, WARNING, NOTE = Severity
 
@@ -309,13 +326,11 @@ ADDRESS_ZERO: Final = Rule(
     "address-zero", WARNING, "pages at address 0: null pointers do not fault"
 )
 
-WRITE_EXECUTE: Final = Rule(
-    "write-execute", WARNING, "pages that can be written and executed", "4.6"
-)
+WRITE_EXECUTE: Final = Rule("write-execute", WARNING, "pages that can be written and executed")
 
 ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
     (
-        Rule("reserved-bits", ERROR, "entries with reserved bits set: any access faults", "4.7"),
+        Rule("reserved-bits", ERROR, "entries with reserved bits set: any access faults"),
         _malformed,
     ),
     (
@@ -340,7 +355,6 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
             "self-map-executable",
             WARNING,
             "self-maps through which tables can be written and executed",
-            "4.6",
         ),
         _self_map_executable,
     ),
@@ -357,18 +371,8 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
             "global-user",
             WARNING,
             "user pages that are global: a change of CR3 leaves their translations in the TLB",
-            "4.10.2.4",
         ),
         _global_user,
-    ),
-    (
-        Rule(
-            "large-page-without-pse",
-            WARNING,
-            "PDEs with PS set that lead to tables all the same, since CR4.PSE=0",
-            "4.3",
-        ),
-        _large_without_pse,
     ),
     (
         Rule("empty-table", WARNING, "slots that lead to tables of nothing but zeros"),
@@ -380,17 +384,8 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
         _table_at_zero,
     ),
     (
-        Rule(
-            "shadow-stack",
-            NOTE,
-            "shadow-stack pages: read-only and dirty, below tables that grant writing",
-            "4.6.1",
-        ),
-        _shadow_stack,
-    ),
-    (
         Rule("self-map", NOTE, "slots that lead back up, so that tables are read as pages"),
-        _self_map,
+        self_map,
     ),
     (
         Rule("table-mapped", NOTE, "supervisor pages that hold tables in use, by no self-map"),
@@ -401,7 +396,6 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
             "withheld-above",
             NOTE,
             "pages whose entries give rights that tables above withhold",
-            "4.6",
         ),
         _withheld,
     ),
@@ -412,7 +406,6 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
             NOTE,
             "pages outside memory that are cached, unless the MTRRs, which are not known, say"
             " otherwise",
-            "12.11",
         ),
         _cached_outside,
     ),
@@ -427,37 +420,67 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
 # ---- rules about memory that is mapped more than once ----
 
 MIXED_TYPES = Rule(
-    "mixed-types", ERROR, "pieces of memory that are mapped with several memory types", "12.12.4"
+    "mixed-types", ERROR, "pieces of memory that are mapped with several memory types"
 )
 WRITABLE_CODE = Rule(
     "writable-code", WARNING, "pieces of memory that one address can execute and another write"
 )
 
-NEED_RULES: Final = (
-    Rule(needs.CODE, ERROR, "RIP is where nothing can be executed: a fault at once", "4.6.1"),
-    Rule(
-        needs.STACK,
-        ERROR,
-        "stacks to which the processor cannot push what an exception pushes",
-        "6.14.2",
-    ),
-    Rule(needs.GDT, ERROR, "parts of the GDT that the processor cannot read", "3.5.1"),
-    Rule(
-        needs.GDT_READ_ONLY,
-        WARNING,
-        "descriptors whose accessed bit the processor cannot set: loading one faults",
-        "3.4.5.1",
-    ),
-    Rule(
-        needs.IDT, ERROR, "gates that the processor cannot read: their vectors double fault", "6.10"
-    ),
-    Rule(needs.HANDLER, ERROR, "gates that lead to what the processor cannot execute", "6.12.1"),
-    Rule(needs.TSS, ERROR, "a TSS that the processor cannot read", "7.7"),
-)
-"""About what the processor itself needs, where a source has its registers."""
 
-RULES: Final = (*(rule for rule, _ in ENTRY_RULES), MIXED_TYPES, WRITABLE_CODE, *NEED_RULES)
-"""Every rule."""
+class Own(Protocol):
+    """What the module `lint` of each architecture adds.
+
+    SECTIONS  where its manual speaks of a rule, by the rule's name
+    LEFT_OUT  the rules that make no sense there
+    RULES     rules of its own about entries, each with the name of the one before which it stands
+    NEEDS     rules about what its processors need
+    KEEPS     why the supervisor writes to a page that entries say it does not
+    globals   whether the bit G means something
+    halved    whether the user reaches nothing of the upper half, whatever entries give
+    needs     what a processor needs and is not mapped so
+    lower     what an entry is in a table of a lower level, where it makes sense there alone
+    """
+
+    @property
+    def SECTIONS(self) -> Mapping[str, str]: ...  # noqa: N802
+    @property
+    def LEFT_OUT(self) -> frozenset[str]: ...  # noqa: N802
+    @property
+    def RULES(self) -> tuple[tuple[str, Rule, Breaks], ...]: ...  # noqa: N802
+    @property
+    def NEEDS(self) -> tuple[Rule, ...]: ...  # noqa: N802
+    @property
+    def KEEPS(self) -> str: ...  # noqa: N802
+    def globals(self, cpu: Any, /) -> bool: ...
+    def halved(self, cpu: Any, /) -> bool: ...
+    def needs(self, snapshot: Snapshot, /) -> Iterable[Need]: ...
+    def lower(self, cpu: Any, reading: Reading, /) -> str: ...
+
+
+def own(cpu: Cpu) -> Own:
+    """What the architecture of a CPU state adds."""
+    found: Own = module_of(cpu.architecture, "inspect", "lint")
+    return found
+
+
+def of_entries(added: Own) -> list[tuple[Rule, Breaks]]:
+    """The rules about entries, of an architecture too."""
+    found = []
+    for rule, breaks in ENTRY_RULES:
+        found += [(one, by) for before, one, by in added.RULES if before == rule.name]
+        if rule.name not in added.LEFT_OUT:
+            found.append((_cited(added, rule), breaks))
+    return found
+
+
+def rules(added: Own) -> tuple[Rule, ...]:
+    """Every rule."""
+    pieces = (_cited(added, MIXED_TYPES), _cited(added, WRITABLE_CODE))
+    return (*(rule for rule, _ in of_entries(added)), *pieces, *added.NEEDS)
+
+
+def _cited(added: Own, rule: Rule) -> Rule:
+    return replace(rule, section=added.SECTIONS.get(rule.name, ""))
 
 
 class _Mapped(NamedTuple):
@@ -470,7 +493,7 @@ class _Mapped(NamedTuple):
     paths: Words
 
     @classmethod
-    def of(cls, space: _Space, pages: Rows) -> _Mapped:
+    def of(cls, space: LintSpace, pages: Rows) -> _Mapped:
         last = pages.physical + (space.size(pages) - np.uint64(1))
         return cls(pages.physical, last, pages.virtual, pages.paths)
 
@@ -583,7 +606,7 @@ class _Kept:
         if self.total - len(found) < KEPT:
             self.parts.append(found)
 
-    def broken(self, space: _Space, snapshot: Snapshot, limit: int) -> Broken:
+    def broken(self, space: LintSpace, snapshot: Snapshot, limit: int) -> Broken:
         every = together(snapshot.cpu.format, self.parts)
         ranges = merged(every)
         findings = tuple(
@@ -618,38 +641,40 @@ def lint(
     Raises QuestionError for a rule to be ignored that there is not.
     """
     ignored = set(ignored)
-    if unknown := sorted(ignored - {rule.name for rule in RULES}):
-        known = [rule.name for rule in RULES]
-        raise QuestionError(f"there is no rule {unknown[0]!r}: {instead(unknown[0], known)}")
     cpu = snapshot.cpu
+    added = own(cpu)
+    known = [rule.name for rule in rules(added)]
+    if unknown := sorted(ignored - set(known)):
+        raise QuestionError(f"there is no rule {unknown[0]!r}: {instead(unknown[0], known)}")
+    kinds = architecture.of(cpu).memory_types
     read = graph.read(snapshot.memory, cpu.format, cpu.roots, graph.FEWER)
     tables = [floor.layer.table for floor in read.floors]
     held = distinct(np.concatenate([np.zeros(0, np.uint64), *tables]))
     backed = _backed(snapshot)
-    odd = garbage.find(snapshot.memory, read, backed)
+    odd = garbage.find(snapshot.memory, read, backed, kinds.DEVICE)
     if GARBAGE_TABLE.name in ignored:
         odd = odd._replace(tables=np.zeros(0, np.uint64))
     roots = [root for root in cpu.roots if int(root.table.address) not in odd.tables]
     if len(roots) < len(cpu.roots):
         read = graph.read(snapshot.memory, cpu.format, roots, graph.FEWER)
     read = graph.without(read, odd.tables)
-    space = _Space(cpu, snapshot.memory, read, types, held, odd, backed)
-    rules = [(rule, breaks) for rule, breaks in ENTRY_RULES if rule.name not in ignored]
-    kept = [_Kept(rule) for rule, _ in rules]
+    space = LintSpace(cpu, snapshot.memory, read, types, held, odd, backed)
+    about = [(rule, breaks) for rule, breaks in of_entries(added) if rule.name not in ignored]
+    kept = [_Kept(rule) for rule, _ in about]
     typed, code, data = [list[_Mapped]() for _ in types], list[_Mapped](), list[_Mapped]()
     for one in kept:
         for rule, wrong in ((GARBAGE_TABLE, odd.tables), (ADDRESSES_IN_TABLE, odd.addresses)):
-            if one.rule is rule:
+            if one.rule.name == rule.name:
                 one.add_roots(cpu, snapshot.memory, wrong)
     left_out, there = 0, False
     for rows in graph.rows(read, pointers=True):
         left_out += rows.left_out
-        there = there or bool((_pages(rows) & ~_outside(space, rows)).any())
-        for one, (_, breaks) in zip(kept, rules, strict=True):
+        there = there or bool((pages_of(rows) & ~_outside(space, rows)).any())
+        for one, (_, breaks) in zip(kept, about, strict=True):
             mask = breaks(space, rows)
             if mask.any():
                 one.add(of_rows(cpu.format, _at(one.rule, rows.take(mask))))
-        _sort_pages(space, rows.take(_pages(rows)), typed, code, data)
+        _sort_pages(space, rows.take(pages_of(rows)), typed, code, data)
     # A source without a single page of the space holds tables alone: it shows no devices.
     broken = [
         one.broken(space, snapshot, limit)
@@ -658,7 +683,7 @@ def lint(
     ]
     every = _Mapped.together([part for parts in typed for part in parts])
     if MIXED_TYPES.name not in ignored:
-        broken += _mixed_types(space, typed, every, limit)
+        broken += _mixed_types(space, _cited(added, MIXED_TYPES), typed, every, limit)
     if WRITABLE_CODE.name not in ignored:
         broken += _writable_code(code, data, every, limit)
     broken += _needs(snapshot, ignored, limit)
@@ -671,9 +696,9 @@ def _at(rule: Rule, rows: Rows) -> Rows:
     """Rows at those of their addresses that a rule is about, where it is about some alone: of the
     upper half it is all of them, or at least the highest."""
     one = np.ones(len(rows.virtual), np.uint64)
-    if rule is ADDRESS_ZERO:
+    if rule.name == ADDRESS_ZERO.name:
         return replace(rows, highest=rows.virtual, paths=one)
-    if rule is not USER_IN_KERNEL_HALF:
+    if rule.name != USER_IN_KERNEL_HALF.name:
         return rows
     low = rows.virtual >> np.uint64(63) == 0
     first = np.where(low, rows.highest, rows.virtual)
@@ -683,8 +708,9 @@ def _at(rule: Rule, rows: Rows) -> Rows:
 
 def _needs(snapshot: Snapshot, ignored: set[str], limit: int) -> Iterator[Broken]:
     """The rules about what the processor needs that are broken."""
-    found = list(needs.broken(snapshot))
-    for rule in NEED_RULES:
+    added = own(snapshot.cpu)
+    found = list(added.needs(snapshot))
+    for rule in added.NEEDS:
         mine = [one for one in found if one.rule == rule.name and rule.name not in ignored]
         if mine:
             findings = tuple(
@@ -710,14 +736,15 @@ def _backed(snapshot: Snapshot) -> Extents | None:
 
 
 def _sort_pages(
-    space: _Space,
+    space: LintSpace,
     pages: Rows,
     typed: list[list[_Mapped]],
     code: list[_Mapped],
     data: list[_Mapped],
 ) -> None:
     """Adds pages to those of their memory type, and to code or data."""
-    chosen = memory_type.index(space.graph.format.levels[pages.level], pages.raw)
+    kinds = architecture.of(space.cpu).memory_types
+    chosen = kinds.index(space.graph.format.levels[pages.level], pages.raw)
     for number, name in enumerate(space.types):
         if (here := chosen == number).any():
             # Types of one name are one type, whatever chooses them.
@@ -728,7 +755,7 @@ def _sort_pages(
 
 
 def _mixed_types(
-    space: _Space, typed: list[list[_Mapped]], every: _Mapped, limit: int
+    space: LintSpace, rule: Rule, typed: list[list[_Mapped]], every: _Mapped, limit: int
 ) -> Iterator[Broken]:
     by_name = {
         space.types[n]: _covered(_Mapped.together(parts)) for n, parts in enumerate(typed) if parts
@@ -737,7 +764,7 @@ def _mixed_types(
         ((one, other), _common(by_name[one], by_name[other]))
         for one, other in combinations(sorted(by_name), 2)
     ]
-    yield from _pieces(MIXED_TYPES, found, every, limit)
+    yield from _pieces(rule, found, every, limit)
 
 
 def _writable_code(
@@ -794,25 +821,26 @@ def _off_by_a_table(cpu: Cpu, memory: Memory, table: Table) -> str:
     )
     readings = [decode.read(cpu, raw, table.level) for raw in words[0].tolist()]
     wrong = [one for one in readings if isinstance(one.entry, Malformed)]
-    guesses = [of_lower_table(cpu, one) for one in wrong]
-    first = next(iter(guesses), None)
-    return f"; {first.said}" if first and all(guesses) else ""
+    guesses = [own(cpu).lower(cpu, one) for one in wrong]
+    first = next(iter(guesses), "")
+    return f"; {first}" if first and all(guesses) else ""
 
 
-def _detail(space: _Space, rule: Rule, one: Range) -> str:
+def _detail(space: LintSpace, rule: Rule, one: Range) -> str:
     format = space.graph.format
-    if rule is WRITE_EXECUTE and not one.granted & format.rights["write"]:
-        return "written to by the supervisor alone: CR0.WP=0"
+    if rule.name == WRITE_EXECUTE.name and not one.granted & format.rights["write"]:
+        return f"written to by the supervisor alone: {space.own.KEEPS}"
     if one.kind == RowKind.MALFORMED:
         said = ", ".join(map(str, format.malformed(one.raw, one.level)))
-        lower = of_lower_table(space.cpu, decode.read(space.cpu, one.raw, one.level))
-        return f"{said}; {lower.said}" if lower else said
+        lower = space.own.lower(space.cpu, decode.read(space.cpu, one.raw, one.level))
+        return f"{said}; {lower}" if lower else said
     if one.kind == RowKind.SELF_MAP:
         root = one.physical in {root.table.address for root in space.cpu.roots}
         return f"{'the root' if root else 'the table'} at {one.physical:#x}"
     if one.kind in (RowKind.POINTER, RowKind.UNBACKED):
         table = Table(format, Physical(one.physical), one.level - 1)
-        off = _off_by_a_table(space.cpu, space.memory, table) if rule is GARBAGE_TABLE else ""
+        garbled = rule.name == GARBAGE_TABLE.name
+        off = _off_by_a_table(space.cpu, space.memory, table) if garbled else ""
         return f"the table at {one.physical:#x}{off}"
     missing = format.rights_of(one.own & ~one.granted)
     return f"withheld: {', '.join(missing)}" if missing else ""

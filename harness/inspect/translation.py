@@ -209,9 +209,7 @@ def _stages(snapshot: Snapshot, address: int, found: Walk | None, linux: bool) -
         left = granted if isinstance(entry, Absent) else granted & format.granted(raw, slot.level)
         reading = decode.read(cpu, raw, slot.level)
         kept = asked.linux(cpu, reading) if linux else None
-        guesses = asked.likely(
-            cpu, reading, kept, slot, snapshot.memory, address, snapshot.backed
-        )
+        guesses = asked.likely(cpu, reading, kept, slot, snapshot.memory, address, snapshot.backed)
         placed = given is None or slot.table.address not in given.unplaced
         yield Stage(slot, reading, kept, left, granted & ~left, guesses, placed)
         granted = left

@@ -256,6 +256,18 @@ def physical_of(here: Level, raw: Words, addresses: Words) -> Words:
     return physical
 
 
+def frames_of(here: Level, raw: Words, addresses: Words) -> Words:
+    """Where the memory begins that slots map which hold leaves at a level; of a leaf larger than
+    its slot, the slot's part.
+
+    addresses  the first that each slot spans
+    """
+    if len(here.pages) == 1:
+        assert here.leaf is not None
+        return address_of(here.leaf, raw)
+    return physical_of(here, raw, addresses)
+
+
 def _physical_in(here: Level, shape: Shape, raw: Words, addresses: Words) -> Words:
     """The same where all leaves are of one shape."""
     return address_of(shape, raw) | addresses & np.uint64(here.page_size(shape) - 1)
@@ -656,10 +668,8 @@ def _fill(
     np.bitwise_and(_given(format, layer.level, raw), above, out=granted)
     if here.leaf is None:
         rows.physical[:] = 0
-    elif len(here.pages) == 1:
-        rows.physical[:] = address_of(here.leaf, raw)
     else:
-        rows.physical[:] = physical_of(here, raw, virtual)
+        rows.physical[:] = frames_of(here, raw, virtual)
     if (end != End.LEAF).any():
         rows.physical[end != End.LEAF] = 0
         np.copyto(granted, above, where=end == End.UNBACKED)

@@ -19,7 +19,6 @@ from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.format import Format
 from harness.paging.table import Slot
 from harness.paging.walk import Step, Walk
-from harness.paging.x86.formats import LEGACY_ADDRESS_BITS
 from harness.report.text import (
     digit_runs,
     letters,
@@ -53,8 +52,13 @@ LETTER = 6.05
 BINARY_DIGITS = 16
 """Fields of at most this many bits are written out."""
 
+NARROWEST: Final = 32
+"""Bits of the shortest addresses: tables that translate fewer begin in several registers."""
+
 BITS: Final = {
     "P": "present",
+    "V": "valid",
+    "R": "readable",
     "W": "writable",
     "U": "user",
     "PWT": "write-through",
@@ -66,6 +70,10 @@ BITS: Final = {
     "G": "global",
     "KEY": "protection key",
     "XD": "execute disable",
+    "X": "executable",
+    "PBMT": "memory type",
+    "RSW": "for software",
+    "N": "64K page",
 }
 """What the bits of entries mean, for the legend."""
 
@@ -122,20 +130,21 @@ class Denial:
     slots: frozenset[Slot]
 
 
-def picture(walk: Walk, note: str = "", denial: Denial | None = None) -> str:
+def picture(walk: Walk, register: str, note: str = "", denial: Denial | None = None) -> str:
     """The picture of a walk as a file of its own, in colours that follow the reader's.
 
+    register  what leads to the root's table
     note  what is said of it in a corner, such as the source of the tables
     """
-    drawn = _draw(walk, note, denial)
+    drawn = _draw(walk, register, note, denial)
     ElementTree.SubElement(drawn, "style").text = style()
     drawn.set("xmlns", NAMESPACE)
     return ElementTree.tostring(drawn, encoding="unicode") + "\n"
 
 
-def inline(walk: Walk, denial: Denial | None = None) -> str:
+def inline(walk: Walk, register: str, denial: Denial | None = None) -> str:
     """The same for a page that has `style()` in it and shows the address itself."""
-    drawn = _draw(walk, denial=denial)
+    drawn = _draw(walk, register, denial=denial)
     _, _, width, height = drawn.attrib["viewBox"].split()
     rest = int(height) - HEADING
     drawn.set("viewBox", f"0 {HEADING} {width} {rest}")
@@ -143,7 +152,9 @@ def inline(walk: Walk, denial: Denial | None = None) -> str:
     return ElementTree.tostring(drawn, encoding="unicode")
 
 
-def _draw(walk: Walk, note: str = "", denial: Denial | None = None) -> ElementTree.Element:
+def _draw(
+    walk: Walk, register: str, note: str = "", denial: Denial | None = None
+) -> ElementTree.Element:
     format = walk.root.table.format
     used = len(walk.steps) + (walk.unbacked is not None)
     width = 2 * MARGIN + SIGN + (used + 1) * COLUMN
@@ -155,7 +166,7 @@ def _draw(walk: Walk, note: str = "", denial: Denial | None = None) -> ElementTr
     if note:
         _text(svg, width - MARGIN, 34, "note end", visible(note))
     _sign(svg, walk)
-    _register(svg, walk)
+    _register(svg, walk, register)
     denied = denial.slots if denial else frozenset()
     bottoms = [
         _level(svg, walk, step, number, step.slot in denied)
@@ -179,16 +190,16 @@ def _sign(svg: ElementTree.Element, walk: Walk) -> None:
     value = f"{walk.address >> used:#x}"
     if span.size << 1 == top.size * top.entries:
         _field(svg, MARGIN, SIGN - 10, f"63:{used}", "", (value, f"as bit {used - 1}"), "sign")
-    elif used < LEGACY_ADDRESS_BITS:
-        bits = f"{LEGACY_ADDRESS_BITS - 1}:{used}"
+    elif used < NARROWEST:
+        bits = f"{NARROWEST - 1}:{used}"
         _field(svg, MARGIN, SIGN - 10, bits, "", (value, "PDPTE"), "sign")
 
 
-def _register(svg: ElementTree.Element, walk: Walk) -> None:
+def _register(svg: ElementTree.Element, walk: Walk, register: str) -> None:
     """Where the walk begins: the register that holds the address of the first table."""
     top, y = walk.root.table.format.levels[walk.root.table.level], TABLE_TOP + TABLE_HEIGHT
     used = top.shift + top.index_bits
-    name = "CR3" if used >= LEGACY_ADDRESS_BITS else f"PDPTE {walk.address >> used}"
+    name = register if used >= NARROWEST else f"PDPTE {walk.address >> used}"
     width = SIGN - 10
     _put(svg, "rect", "register", x=MARGIN, y=y, width=width, height=FOOT)
     _text(svg, MARGIN + width / 2, y + 15, "name middle", name)

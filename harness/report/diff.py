@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from harness.check.keys import in_units
+from harness.inspect import architecture
 from harness.inspect.architecture import Types
 from harness.inspect.diff import Change, Difference
 from harness.inspect.graph import RowKind
@@ -37,14 +38,16 @@ def names(change: Change) -> list[str]:
 
 
 def head_lines(before: Snapshot, after: Snapshot, again: bool) -> Iterator[str]:
-    """What is compared, by which CR3, and a note where one source, looked at `again`, has another
+    """What is compared, by which root, and a note where one source, looked at `again`, has another
     root now."""
     for sign, side in zip("-+", (before, after), strict=True):
         yield from (f"{sign} {line}" for line in state.head_lines(side))
     if again and before.cpu.roots != after.cpu.roots:
+        root = architecture.of(before.cpu).root
+        raw = getattr(before.cpu, root)
         yield (
             "The root changed between the two moments, so these are two spaces;"
-            f" ,cr3={before.cpu.cr3:#x} after the source keeps to the first."
+            f" ,{root}={raw:#x} after the source keeps to the first."
         )
     yield ""
 

@@ -168,7 +168,9 @@ _PLACES: Final = 3
 def _change_lines(one: Unmet, explanation: Explanation) -> Iterator[str]:
     """What the page's entry would have to hold, and where there is none, those above it."""
     if one.missing is not None:
-        yield from fault.missing_lines(explanation.translation, one.missing, one.change)
+        yield from fault.missing_lines(
+            explanation.cpu, explanation.translation, one.missing, one.change
+        )
         return
     if one.change is None or not explanation.translation.stages:
         return

@@ -17,12 +17,11 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static
 
-from harness.inspect import decode, find, graph, tour
+from harness.inspect import architecture, decode, find, graph, tour
 from harness.inspect.architecture import never_withheld
 from harness.inspect.number import read
-from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
 from harness.inspect.tour import Line, Place
-from harness.inspect.x86 import linux
 from harness.machine.errors import MachineError
 from harness.paging.address import Virtual
 from harness.paging.entry import Absent, Leaf, Malformed
@@ -286,8 +285,8 @@ class Explorer(App[None]):
             style = "bold red" if part.wrong else "" if part.value else "dim"
             cells = (bits_text(part), part.name, f"{part.value:#x}", part.meaning)
             grid.add_row(*(Text(cell, style) for cell in cells))
-        if self._linux and cpu.long:
-            kept = linux.read(cpu, reading)
+        if self._linux:
+            kept = architecture.of(cpu).linux(cpu, reading)
             grid.add_row(Text("Linux", "bold"), Text(""), Text(""), Text(kept.said, "bold"))
             for bits in reversed(kept.parts):
                 cells = (bits_text(bits), bits.name, f"{bits.value:#x}", bits.meaning)
@@ -359,7 +358,10 @@ class Explorer(App[None]):
         self._tell()
 
     def action_linux(self) -> None:
-        if not self.snapshot.cpu.long:
+        cpu = self.snapshot.cpu
+        try:
+            architecture.of(cpu).linux(cpu, decode.read(cpu, 0, 0))
+        except QuestionError:
             self.notify("what Linux keeps in entries of this mode is not known here")
             return
         self._linux = not self._linux

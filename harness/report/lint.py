@@ -12,13 +12,16 @@ from harness.report.text import aligned, counted
 
 
 def lint_lines(
-    broken: Sequence[Broken], cut: Sequence[str], doubted: bool = False
+    broken: Sequence[Broken], cut: Sequence[str], manual: str, doubted: bool = False
 ) -> Iterator[str]:
-    """Each rule that is broken, with its first findings, and how many there are; `doubted` as of a
-    snapshot."""
+    """Each rule that is broken, with its first findings, and how many there are.
+
+    manual   whose sections are named
+    doubted  as of a snapshot
+    """
     for one in broken:
         rule = one.rule
-        section = f" (SDM volume 3A, {rule.section})" if rule.section else ""
+        section = f" ({manual}, {rule.section})" if rule.section else ""
         times = counted(one.count, "time")
         yield f"{rule.severity.value}: {rule.name}, {times}: {rule.sentence}{section}"
         yield from (f"  {line}" for line in aligned([_cells(found) for found in one.findings]))

@@ -17,6 +17,7 @@ class States(Protocol):
     ROOT       the register that leads to the root
     notes      what there is to know of one before anything that is said of its tables
     root_text  that register, and what its bits are that are no part of an address
+    rows       its registers, and what they hold
     as_object  a state as what JSON can hold
     """
 
@@ -24,6 +25,7 @@ class States(Protocol):
     def ROOT(self) -> str: ...  # noqa: N802
     def notes(self, cpu: Any, /) -> Iterator[str]: ...
     def root_text(self, cpu: Any, /) -> str: ...
+    def rows(self, cpu: Any, /) -> Iterator[tuple[str, str]]: ...
     def as_object(self, cpu: Any, /) -> Mapping[str, Any]: ...
 
 
@@ -45,6 +47,11 @@ def notes(snapshot: Snapshot) -> Iterator[str]:
     """What there is to know of a snapshot before anything that is said of it, a sentence each."""
     yield from of(snapshot.cpu).notes(snapshot.cpu)
     yield from snapshot.notes
+
+
+def rows(cpu: Cpu) -> Iterator[tuple[str, str]]:
+    """The registers of a CPU state, and what they hold."""
+    return of(cpu).rows(cpu)
 
 
 def root_text(cpu: Cpu) -> str:

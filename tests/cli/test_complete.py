@@ -15,7 +15,9 @@ import pytest
 
 from harness.check.layouts import shipped
 from harness.cli import main
-from harness.inspect.lint import RULES
+from harness.inspect.lint import rules
+from harness.inspect.riscv import lint as of_riscv
+from harness.inspect.x86 import lint as of_x86
 from tests.cli.commands import ROOT
 
 LAYOUTS = [path.stem for path in shipped()]
@@ -48,6 +50,10 @@ def offered(cwd: Path, *words: str) -> list[str]:
     return out.split("\n")[:-1]
 
 
+SV = ("sv32", "sv39", "sv48", "sv57")
+LINT_RULES = list(dict.fromkeys(one.name for of in (of_x86, of_riscv) for one in rules(of)))
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -55,9 +61,9 @@ def offered(cwd: Path, *words: str) -> list[str]:
         (["validate", "smallest", "linux"], ["linux-4", "linux-5"]),
         (["dump", "--layout", "self"], ["self-map"]),
         (["walk", "0x1000", "--layout", "=", "self"], ["self-map"]),
-        (["lint", "--ignore", ""], [rule.name for rule in RULES]),
+        (["lint", "--ignore", ""], LINT_RULES),
         (["validate", "--levels", ""], ["4", "5"]),
-        (["decode", "0x67", "--mode", ""], ["32", "pae", "4", "5"]),
+        (["decode", "0x67", "--mode", ""], [*("32", "pae", "4", "5"), *SV]),
         (["matrix", "--mode", ""], ["32", "pae", "4", "5", "all"]),
         (["matrix", "--arch", "riscv", "--mode", ""], ["sv32", "sv39", "sv48", "sv57", "all"]),
         (["matrix", "--arch", "x86", "--mode", ""], ["32", "pae", "4", "5", "all"]),

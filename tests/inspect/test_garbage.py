@@ -26,7 +26,7 @@ def found(words: dict[int, int], level: int = 0, backed: Extents | None = None) 
     for index, word in words.items():
         tables[512 * (3 - level) + index] = word
     memory, cpu = BufferMemory(tables.view(np.uint8)), Cpu.long_mode(4, 0)
-    return garbage.find(memory, graph.read(memory, cpu.format, cpu.roots), backed)
+    return garbage.find(memory, graph.read(memory, cpu.format, cpu.roots), backed, ("PWT", "PCD"))
 
 
 def is_garbage(words: dict[int, int], level: int = 0, backed: Extents | None = None) -> bool:

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.inspect.lint import NEED_RULES, RULES, Broken, Severity, lint
+from harness.inspect.lint import Broken, Severity, lint, rules
 from harness.inspect.snapshot import Snapshot
+from harness.inspect.x86 import lint as of_x86
 from harness.inspect.x86.memory_type import AT_RESET, types
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory
@@ -76,7 +77,7 @@ def test_a_space_without_faults_breaks_no_rule() -> None:
     assert found(planted({})) == {}
 
 
-OF_SPACES = [rule for rule in RULES if rule not in NEED_RULES]
+OF_SPACES = [rule for rule in rules(of_x86) if rule not in of_x86.NEEDS]
 """Those of the processor's needs are planted in test_needs."""
 
 PLANTED = {

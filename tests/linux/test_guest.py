@@ -19,7 +19,6 @@ from harness.paging.bulk import End
 from harness.paging.entry import Absent, Leaf
 from harness.paging.linux.entries import ProtNone
 from harness.paging.memory import Mask, Words
-from harness.paging.processor import root_for
 from harness.paging.walk import walk
 from harness.paging.x86.cpu import Mode
 from harness.paging.x86.formats import key_of

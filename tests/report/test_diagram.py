@@ -35,7 +35,7 @@ def walked(cpu: Cpu, address: int, words: dict[int, int]) -> Walk:
 
 def texts(walk: Walk, kind: str) -> list[str]:
     """The texts of a kind in the picture, from the left."""
-    parsed = ElementTree.fromstring(picture(walk, "<note> & more"))
+    parsed = ElementTree.fromstring(picture(walk, "CR3", "<note> & more"))
     found = [text for text in parsed.iter(f"{SVG}text") if kind in text.attrib["class"].split()]
     found.sort(key=lambda text: float(text.attrib["x"]))
     return ["".join(text.itertext()) for text in found]
@@ -73,7 +73,7 @@ def test_fields_are_named_by_their_bits() -> None:
 
 def test_the_first_slot_of_a_table_is_the_lowest_beside_its_address() -> None:
     found = walked(Cpu.long_mode(4, 0), 0xFFFF_FF80_0000_0000, {0xFF8: 0x1007})
-    parsed = ElementTree.fromstring(picture(found))
+    parsed = ElementTree.fromstring(picture(found, "CR3"))
     entries = [
         float(part.attrib["y"])
         for part in parsed.iter(f"{SVG}rect")
@@ -90,7 +90,7 @@ def test_the_first_slot_of_a_table_is_the_lowest_beside_its_address() -> None:
 
 
 def test_set_bits_are_filled_and_clear_ones_are_not() -> None:
-    parsed = ElementTree.fromstring(picture(walked(Cpu.long_mode(4, 0), UPPER, MAPPED)))
+    parsed = ElementTree.fromstring(picture(walked(Cpu.long_mode(4, 0), UPPER, MAPPED), "CR3"))
     chips = [
         (float(text.attrib["x"]), text.text, "set" in text.attrib["class"].split())
         for text in parsed.iter(f"{SVG}text")
@@ -133,7 +133,7 @@ def test_32_bit_addresses_have_two_fields_of_ten_bits() -> None:
 
 def test_nothing_is_drawn_outside_the_picture() -> None:
     for words in (MAPPED, {0x800: 0x1007}, {0x800: 0x1087}):
-        parsed = ElementTree.fromstring(picture(walked(Cpu.long_mode(4, 0), UPPER, words)))
+        parsed = ElementTree.fromstring(picture(walked(Cpu.long_mode(4, 0), UPPER, words), "CR3"))
         _, _, width, height = map(float, parsed.attrib["viewBox"].split())
         for part in parsed.iter():
             if "y" in part.attrib:
@@ -158,7 +158,7 @@ def ink_at(image: Image.Image, x: float, y: float) -> bool:
 
 @pytest.mark.parametrize("words", [MAPPED, {0x800: 0x1007}, {0x800: 0x1087}, {0x800: 0x9007}])
 def test_every_box_line_and_arrow_is_drawn_outside_browsers_too(words: dict[int, int]) -> None:
-    svg = picture(walked(Cpu.long_mode(4, 0), UPPER, words))
+    svg = picture(walked(Cpu.long_mode(4, 0), UPPER, words), "CR3")
     image, parsed = drawn_by_librsvg(svg), ElementTree.fromstring(svg)
     corners = [
         (float(box.attrib["x"]), float(box.attrib["y"]))
@@ -177,7 +177,7 @@ def test_every_box_line_and_arrow_is_drawn_outside_browsers_too(words: dict[int,
 def test_the_address_in_an_entry_is_set_apart_from_its_flags() -> None:
     """Bits 39:12 of a pointer or of a 4-KByte page, with MAXPHYADDR 40 (figure 4-11)."""
     found = walked(Cpu.long_mode(4, 0), UPPER, MAPPED)
-    parsed = ElementTree.fromstring(picture(found))
+    parsed = ElementTree.fromstring(picture(found, "CR3"))
     spans = [
         [(part.attrib["class"], part.text) for part in text]
         for text in parsed.iter(f"{SVG}text")
@@ -221,7 +221,8 @@ def test_a_denied_access_is_drawn_at_the_entries_that_deny_it() -> None:
     found = walked(Cpu.long_mode(4, 0), UPPER, MAPPED)
     denying = found.steps[2].slot
     said = "user write: #PF"
-    drawn = ElementTree.fromstring(picture(found, denial=Denial(said, frozenset([denying]))))
+    one = Denial(said, frozenset([denying]))
+    drawn = ElementTree.fromstring(picture(found, "CR3", denial=one))
     wrong = [one for one in drawn.iter(f"{SVG}rect") if "wrong" in one.attrib["class"]]
     columns = sorted(
         float(one.attrib["x"])
@@ -233,5 +234,5 @@ def test_a_denied_access_is_drawn_at_the_entries_that_deny_it() -> None:
     assert notes == ["denied by this PDE", said]
     assert not any(
         "wrong" in one.attrib["class"]
-        for one in ElementTree.fromstring(picture(found)).iter(f"{SVG}rect")
+        for one in ElementTree.fromstring(picture(found, "CR3")).iter(f"{SVG}rect")
     )

@@ -5,5 +5,7 @@
 `mode`         a hart of which no more is known than its mode
 `satp`         the register satp: `read` gives a Register of Parts
 `decode`       an entry as the hart reads it: `read` gives a Reading of Parts
+`remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
+`lint`         what RISC-V adds to the rules about spaces
 `memory_type`  what PBMT makes of a page: its memory type
 """

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from harness.inspect.architecture import Architecture, signed
 from harness.inspect.decode import LinuxReading, Reading
 from harness.inspect.riscv import decode, memory_type, mode, satp
 from harness.inspect.riscv.processor import assumed, cpu_of, cpu_with
+from harness.inspect.riscv.remedy import remedies
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.tour import lines, starts
 from harness.inspect.translation import Index
@@ -17,8 +18,9 @@ from harness.paging.address import Span, Virtual
 from harness.paging.bulk import End
 from harness.paging.entry import Absent
 from harness.paging.memory import Memory, WritableMemory
-from harness.paging.riscv.access import Reason
-from harness.paging.riscv.cpu import Cpu, Mode, transformed
+from harness.paging.riscv import access
+from harness.paging.riscv.access import Access, Kind, Reason
+from harness.paging.riscv.cpu import Cpu, Envcfg, Mode, transformed
 from harness.paging.table import Slot
 
 if TYPE_CHECKING:
@@ -92,6 +94,23 @@ def _never_withheld(_: Cpu) -> int:
     return 0
 
 
+def _accesses(kind: str | None, user: bool | None, implicit: bool) -> list[Access]:
+    if implicit:
+        raise QuestionError("no access of RISC-V is implicit")
+    if kind is not None and kind.upper() not in Kind.__members__:
+        raise QuestionError(f"RISC-V has no access of the kind {kind}")
+    usual = [Kind.READ, Kind.WRITE, Kind.FETCH]
+    kinds = usual if kind is None else [Kind[kind.upper()]]
+    return [Access(one, by) for one in kinds for by in ((True, False) if user is None else (user,))]
+
+
+def _using(cpu: Cpu, access: Access) -> Cpu:
+    """Pointers to data are masked by the mode that uses them, and those to code are not."""
+    pmm = cpu.senvcfg & Envcfg.PMM if access.user else cpu.menvcfg & Envcfg.PMM
+    masked = 0 if access.kind is Kind.FETCH else int(pmm)
+    return replace(cpu, menvcfg=cpu.menvcfg & ~Envcfg.PMM | masked)
+
+
 def _in_tables(cpu: Cpu) -> Cpu:
     return cpu
 
@@ -111,14 +130,14 @@ def _build(
     tables, _ = layouts.divided(layout)
     named = Mode(layout.mode(levels))
     wide = named is not Mode.SV32
-    cpu = Cpu.in_mode(named, tables.first, pbmte=wide, svnapot=wide)
+    cpu = Cpu.in_mode(named, tables.first, pbmte=wide, svnapot=wide, adue=True)
     layouts.construct(layout, cpu.roots, PHYSICAL_BITS[cpu.xlen], memory)
     return cpu_with(cpu, registers)
 
 
 ASKED = Architecture(
     called="RISC-V",
-    manual="privileged specification",
+    manual="privileged spec",
     registers=frozenset(field.name for field in fields(Cpu)),
     of_memory=_of_memory,
     root="satp",
@@ -134,6 +153,23 @@ ASKED = Architecture(
     above=_above,
     reason=_reason,
     likely=_likely,
+    allowed=access.Allowed,
+    accesses=_accesses,
+    outcome=access.outcome,
+    unknown=lambda _: False,
+    elsewhere=(),
+    others=lambda snapshot, found: (),
+    alike=lambda one, other: one == other,
+    pointer=lambda cpu, address: None,
+    withheld={
+        Reason.USER_DENIED: "user",
+        Reason.READ_DENIED: "read",
+        Reason.WRITE_DENIED: "write",
+        Reason.EXECUTE_DENIED: "execute",
+    },
+    of_address=lambda fault: fault.reason is Reason.NOT_CANONICAL,
+    using=_using,
+    remedies=remedies,
     linux=_linux,
     doubt=_doubt,
     never_withheld=_never_withheld,

@@ -11,7 +11,7 @@ from harness.paging.format import Field, Level, Shape
 from harness.paging.riscv.cpu import Cpu
 from harness.paging.riscv.formats import PBMT, A, D, N, R, U, V, W, X
 
-TRANSLATION: Final = "Virtual Address Translation Process"
+TRANSLATION: Final = "Translation Process"
 
 
 class _Label(NamedTuple):

@@ -17,6 +17,8 @@ AT_RESET: Final[Types] = ("PMA", "NC", "IO")
 """By PBMT; PMA leaves a page the attributes that the platform gives it."""
 
 NAMES: Final = AT_RESET
+DEVICE: Final = ("PBMT",)
+UNCACHED: Final = ("NC", "IO")
 ASSUMED: Final = ""
 BITS: Final = ("PBMT",)
 

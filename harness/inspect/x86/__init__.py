@@ -11,10 +11,14 @@
 `likely`       what an entry that makes no sense probably is
 `data`         what a word probably is that was never meant as an entry, or as an address
 `doubt`        why the root may be another than was meant
+`fault`        page faults that were seen: `read_code` gives a SeenFault, and `compare` says
+               whether the tables give it: a Reproduction
+`unsure`       what else an access comes to where what was assumed is not so
 `remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
 `frame`        the page fault that a processor raised last: `raised`, by CR2 and its stack
 `registers`    what registers alone say of a page fault: `facts`
 `oops`         what texts of crashes say, of Linux and of QEMU: `read` gives a Report
+`lint`         what x86 adds to the rules about spaces
 `needs`        what the processor itself needs of a space: GDT, IDT, TSS, stacks, handlers
 `engine`       how the engine of a guest reads its tables, where that is not by the rules
 `check`        what a foreign guest's QEMU makes of its tables, beside the reference

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from harness.inspect.architecture import Architecture, signed
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.translation import Index
-from harness.inspect.x86 import cr3, decode, memory_type, mode
+from harness.inspect.x86 import cr3, data, decode, memory_type, mode, unsure
 from harness.inspect.x86.likely import likely
 from harness.inspect.x86.linux import read as read_linux
+from harness.inspect.x86.remedy import remedies
 from harness.paging.address import Virtual
 from harness.paging.bulk import End
 from harness.paging.memory import Memory, WritableMemory
-from harness.paging.x86 import formats
-from harness.paging.x86.access import Reason, never_withheld
+from harness.paging.x86 import access, formats
+from harness.paging.x86.access import Access, Kind, Reason, never_withheld
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, linear
 
 if TYPE_CHECKING:
@@ -59,6 +60,37 @@ def _reason(cpu: Cpu, end: End) -> Reason | None:
         case End.ABSENT:
             return Reason.NOT_PRESENT
     return None
+
+
+def _accesses(kind: str | None, user: bool | None, implicit: bool) -> list[Access]:
+    if kind is not None and kind.upper() not in Kind.__members__:
+        raise QuestionError(f"x86 has no access of the kind {kind}")
+    usual = [Kind.READ, Kind.WRITE, *([] if implicit else [Kind.FETCH])]
+    kinds = usual if kind is None else [Kind[kind.upper()]]
+    users = [not implicit, False] if user is None else [user]
+    try:
+        return [Access(one, by, implicit) for one in kinds for by in dict.fromkeys(users)]
+    except ValueError as error:
+        raise QuestionError(str(error)) from None
+
+
+def _pointer(cpu: Cpu, address: Virtual) -> str | None:
+    return data.pointer(address, 64 if cpu.long else formats.LEGACY_ADDRESS_BITS)
+
+
+def _using(cpu: Cpu, access: Access) -> Cpu:
+    """LAM masks the addresses of accesses to data alone."""
+    return replace(cpu, lam=cpu.lam and access.kind is not Kind.FETCH)
+
+
+_ELSEWHERE: Final = (
+    (0x00, "zeros", "QEMU, under TCG and under KVM"),
+    (0xFF, "ones", "Bochs, and most hardware"),
+)
+"""What memory that is not there reads as, and where.  QEMU: TCG reads zeros (unassigned_mem_read in
+system/memory.c), seen with 7.2.22; KVM takes such an entry for one that is not present
+(walk_addr_generic in arch/x86/kvm/mmu/paging_tmpl.h).  Bochs reads ones (readPhysicalPage in
+memory/memory.cc), as a bus does on which nobody answers."""
 
 
 def _in_tables(cpu: Cpu) -> Cpu:
@@ -109,6 +141,22 @@ ASKED = Architecture(
     above=_above,
     reason=_reason,
     likely=likely,
+    allowed=access.Allowed,
+    accesses=_accesses,
+    outcome=access.outcome,
+    unknown=lambda outcome: isinstance(outcome, access.Unbacked),
+    elsewhere=_ELSEWHERE,
+    others=unsure.others,
+    alike=unsure.alike,
+    pointer=_pointer,
+    withheld={
+        Reason.USER_DENIED: "user",
+        Reason.WRITE_DENIED: "write",
+        Reason.EXECUTE_DENIED: "execute",
+    },
+    of_address=lambda fault: fault.vector is not access.Vector.PF,
+    using=_using,
+    remedies=remedies,
     linux=read_linux,
     doubt=_doubt,
     never_withheld=never_withheld,

@@ -61,10 +61,10 @@ from harness.check import written
 from harness.check.keys import READERS, RIGHTS, flag, in_units, values_of
 from harness.inspect import select, translation
 from harness.inspect.architecture import Types
+from harness.inspect.remedy import Missing
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.x86 import memory_type
 from harness.inspect.x86.lacking import lacking
-from harness.inspect.x86.remedy import Missing
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Counts, End, Leaves, Walks

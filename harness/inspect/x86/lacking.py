@@ -6,8 +6,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from harness.inspect.architecture import Types
+from harness.inspect.remedy import Missing, NewEntry
 from harness.inspect.x86 import memory_type
-from harness.inspect.x86.remedy import Missing, NewEntry
 from harness.paging.address import Span, Virtual
 from harness.paging.entry import Absent
 from harness.paging.memory import Memory

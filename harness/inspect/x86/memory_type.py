@@ -19,6 +19,8 @@ from harness.paging.memory import Words
 AT_RESET: Final[Types] = ("WB", "WT", "UC-", "UC") * 2
 """Those after a reset (SDM 12.12.4)."""
 
+DEVICE: Final = ("PWT", "PCD")
+UNCACHED: Final = ("UC", "UC-", "WC")
 ASSUMED: Final = "IA32_PAT holds what it holds after a reset (--pat)"
 """What is assumed where the register that has the types is not given."""
 

@@ -14,6 +14,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Final
 
+from harness.inspect.lint import Need
 from harness.inspect.snapshot import Snapshot
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.processor import root_for
@@ -44,24 +45,6 @@ RESET: Final = (0, 0xFFFF), (0, 0x3FF)
 USER: Final = 3
 _TSS_BYTES: Final = 0x68
 _LIMIT: Final = 0xFFFF
-
-
-@dataclass(frozen=True)
-class Need:
-    """Something that is not mapped as the processor needs it.
-
-    rule    that is broken, by its name
-    where   the addresses that are meant
-    slot    where the walk of the first ends; None where there is none
-    count   how many there are: gates, descriptors
-    detail  what it is, and why it cannot be reached
-    """
-
-    rule: str
-    where: Span
-    slot: Slot | None
-    count: int
-    detail: str
 
 
 @dataclass(frozen=True)

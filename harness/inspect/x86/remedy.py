@@ -22,6 +22,7 @@ import numpy as np
 
 from harness.inspect.held import UnreadError
 from harness.inspect.overlay import Overlay
+from harness.inspect.remedy import EntryChange, Missing, NewEntry, Remedy, Setting
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bits import stale
 from harness.paging.entry import Malformed, Pointer
@@ -44,109 +45,8 @@ from harness.paging.x86.access import (
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr0, Cr4, Efer, linear
 from harness.paging.x86.formats import ADDRESS, key_of
 
-
-@dataclass(frozen=True)
-class EntryChange:
-    """An entry that is to hold other bits.
-
-    slots  where it is: one slot, unless the walk comes through the same entry at several levels
-    old    what it holds now
-    new    what it must hold
-    span   the addresses that the first of the slots spans
-    flush  whether the TLB may go on using the old entry, so that its addresses must be flushed
-    """
-
-    slots: tuple[Slot, ...]
-    old: int
-    new: int
-    span: Span
-    flush: bool
-
-    @property
-    def slot(self) -> Slot:
-        """The first of the slots."""
-        return self.slots[0]
-
-    @property
-    def name(self) -> str:
-        """What an entry of its level is called."""
-        return self.slot.table.format.levels[self.slot.level].name
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A register that is to hold other bits.
-
-    name      of the bit or bits, like CR0.WP
-    register  the field of `Cpu`
-    """
-
-    name: str
-    register: str
-    old: int
-    new: int
-
-
-class NewEntry(NamedTuple):
-    """What an entry must hold that is to be made: `bits` besides the address of a page, or of the
-    table that holds the next one."""
-
-    level: int
-    name: str
-    bits: int
-    page: bool
-
-
-@dataclass(frozen=True)
-class Missing:
-    """An entry that is not there.
-
-    slot     where; None of a PDPTE, which is a register that is loaded with CR3
-    old      what it holds now
-    entries  what must be made: in the slot itself, and in new tables below it
-    """
-
-    slot: Slot | None
-    old: int
-    entries: tuple[NewEntry, ...]
-
-
-@dataclass(frozen=True)
-class Remedy:
-    """One change, in all its parts, that lets the access pass; without any one of them it does not.
-
-    cost       how many bits it changes
-    reaches    the physical address that the access then reaches; None where a page is made up, and
-               where that is not known
-    unread     the slot that the walk then needs and that was not read: what the access comes to is
-               not known; else None
-    in_memory  whether there is memory where it reaches; None where that is not known
-    """
-
-    entries: tuple[EntryChange, ...]
-    settings: tuple[Setting, ...]
-    missing: Missing | None
-    cost: int
-    reaches: Physical | None = None
-    unread: Slot | None = None
-    in_memory: bool | None = None
-
-    @property
-    def suspect(self) -> bool:
-        """Whether it changes an address: where the entry leads then may not be what was meant."""
-        return any((one.old ^ one.new) & ADDRESS for one in self.entries)
-
-    @property
-    def unprotects(self) -> bool:
-        """Whether it switches off what protects pages other than this one."""
-        off = {(one.register, one.old & ~one.new) for one in self.settings}
-        guards = {("cr0", Cr0.WP), ("cr4", Cr4.SMEP), ("cr4", Cr4.SMAP), ("cr4", Cr4.LASS)}
-        return bool(off & guards)
-
-    def applied_to(self, cpu: Cpu) -> Cpu:
-        """The CPU with its registers changed."""
-        return reduce(lambda made, one: _with(made, one.register, one.new), self.settings, cpu)
-
+_GUARDS: Final = {("cr0", Cr0.WP), ("cr4", Cr4.SMEP), ("cr4", Cr4.SMAP), ("cr4", Cr4.LASS)}
+"""What protects pages of many addresses, when it is on."""
 
 _TOGETHER: Final = 4
 """Ways of changing something that are tried together; no access needs more."""
@@ -370,7 +270,17 @@ class _Trial:
         cost += sum(one.bits.bit_count() for one in made)
         answer = self.outcome(state)
         reaches = answer.physical if isinstance(answer, Allowed) and not made else None
-        return Remedy(entries, settings, state.missing, cost, reaches, self.unread(state))
+        off = {(one.register, one.old & ~one.new) for one in settings}
+        return Remedy(
+            entries,
+            settings,
+            state.missing,
+            cost,
+            reaches,
+            self.unread(state),
+            suspect=any((one.old ^ one.new) & ADDRESS for one in entries),
+            unprotects=bool(off & _GUARDS),
+        )
 
     def _moved(self, state: _State, move: _Move) -> _State:
         """The state with bits set and cleared."""

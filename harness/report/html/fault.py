@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 
+from harness.inspect import architecture
 from harness.inspect.fault import Explanation
 from harness.inspect.snapshot import Snapshot
 from harness.paging.table import Slot
-from harness.paging.x86.access import Allowed, Fault
-from harness.report import diagram
-from harness.report.fault import explanation_lines, outcome_text
+from harness.report import diagram, state
+from harness.report.fault import comes_to, explanation_lines
 from harness.report.html import space_map
 from harness.report.html.page import page
 
@@ -28,6 +29,7 @@ def fault_page(snapshot: Snapshot, explained: Sequence[Explanation]) -> str:
         snapshot=snapshot,
         asked=found.asked,
         found=found,
+        register=state.of(cpu).ROOT,
         causes=[(_said(alike), _denial(alike), alike) for alike in causes.values()],
         lines={one.access: list(explanation_lines(cpu, one)) for one in explained},
         map=space_map.as_object(snapshot),
@@ -38,13 +40,20 @@ def fault_picture(snapshot: Snapshot, one: Explanation) -> str:
     """The picture of one access, whose address has a walk."""
     walk = one.translation.walk
     assert walk is not None
-    return diagram.picture(walk, snapshot.title, _denial([one]))
+    return diagram.picture(walk, state.of(snapshot.cpu).ROOT, snapshot.title, _denial([one]))
 
 
 def _cause(one: Explanation) -> object:
     """Equal for accesses that are allowed, or denied by the same rule in the same entries."""
-    reason = one.outcome.reason if isinstance(one.outcome, Fault) else None
-    return type(one.outcome), reason, _slots(one)
+    return type(one.outcome), _reason(one), _slots(one)
+
+
+def _reason(one: Explanation) -> Enum | None:
+    """The rule by which an access faults; None where it does not, or that is not known."""
+    asked = architecture.of(one.cpu)
+    faults = not isinstance(one.outcome, asked.allowed) and not asked.unknown(one.outcome)
+    found: Enum | None = one.outcome.reason if faults else None
+    return found
 
 
 def _slots(one: Explanation) -> frozenset[Slot]:
@@ -53,19 +62,15 @@ def _slots(one: Explanation) -> frozenset[Slot]:
 
 def _said(alike: Sequence[Explanation]) -> str:
     """What accesses of one cause come to."""
-    outcome = alike[0].outcome
-    if isinstance(outcome, Fault):
-        rule = f", {outcome.reason.value}"
-        comes_to = f"#{outcome.vector.name}" if alike[1:] else outcome_text(outcome)
-    else:
-        rule, comes_to = "", outcome_text(outcome)
+    reason = _reason(alike[0])
+    rule = f", {reason.value}" if reason else ""
     *others, last = [str(one.access) for one in alike]
     who = f"{', '.join(others)} and {last}" if others else last
-    return f"{who}: {comes_to}{rule}"
+    return f"{who}: {comes_to(alike)}{rule}"
 
 
 def _denial(alike: Sequence[Explanation]) -> diagram.Denial | None:
     """What denies accesses of one cause; None of those that are allowed."""
-    if isinstance(alike[0].outcome, Allowed):
+    if isinstance(alike[0].outcome, architecture.of(alike[0].cpu).allowed):
         return None
     return diagram.Denial(_said(alike), _slots(alike[0]))

@@ -27,7 +27,9 @@ def page(template: str, **content: object) -> str:
             script=Markup(script),
             style_hash=_hash(style),
             script_hash=_hash(script),
-            picture=lambda walk, denial=None: Markup(diagram.inline(walk, denial)),
+            picture=lambda walk, denial=None: Markup(
+                diagram.inline(walk, str(content["register"]), denial)
+            ),
             **content,
         )
     )
@@ -54,7 +56,7 @@ def _environment() -> Environment:
     )
     environment.filters["tone"] = _tone
     environment.globals["state_notes"] = state.notes
-    environment.globals["root_text"] = state.root_text
+    environment.globals["state_rows"] = state.rows
     return environment
 
 

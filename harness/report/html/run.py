@@ -41,6 +41,7 @@ def run_page(run: Run) -> str:
     ]
     return page(
         "validation.html",
+        register="CR3",
         title=f"validate: {terminal.verdict(run)}",
         run=run,
         verdict=terminal.verdict(run),

@@ -23,6 +23,7 @@ from harness.paging.format import Format
 from harness.paging.memory import Mask
 from harness.paging.table import Root, Table
 from harness.paging.walk import Step
+from harness.report import state
 from harness.report.text import letters, meaning, set_bits, table_name
 
 ENTRIES: Final = 1 << 22
@@ -68,7 +69,7 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
             [table_name(level), level.shift, level.entries, level.name] for level in format.levels
         ],
         "bytes": format.entry_bytes,
-        "register": "CR3" if len(roots) < PDPTES else "PDPTE",
+        "register": state.of(snapshot.cpu).ROOT if len(roots) < PDPTES else "PDPTE",
         "rights": LETTERS,
         "roots": [
             [f"{root.span.first:x}", f"{root.span.last:x}", f"{root.first_address(0):x}"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from harness.inspect import architecture
 from harness.inspect.architecture import never_withheld
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import Translation
+from harness.report import state
 from harness.report.decode import bits_text
 from harness.report.html import space_map
 from harness.report.html.page import page
@@ -28,5 +30,7 @@ def walk_page(snapshot: Snapshot, translations: Sequence[Translation]) -> str:
         letters=partial(letters, cpu.format, kept=never_withheld(cpu)),
         stage_rows=partial(stage_rows, cpu.format),
         bits_text=bits_text,
+        manual=architecture.of(cpu).manual.replace(" volume", ""),
+        register=state.of(cpu).ROOT,
         map=space_map.as_object(snapshot),
     )

@@ -26,6 +26,13 @@ def root_text(cpu: Cpu) -> str:
     return f"satp {cpu.satp:#x} ({cpu.format.name}, root at {cpu.base:#x}{asid})"
 
 
+def rows(cpu: Cpu) -> Iterator[tuple[str, str]]:
+    """The registers of a state, and what they hold."""
+    yield "satp", root_text(cpu).removeprefix("satp ")
+    yield "mstatus", f"{cpu.mstatus:#x}"
+    yield "menvcfg", f"{cpu.menvcfg:#x}"
+
+
 def as_object(cpu: Cpu) -> dict[str, Any]:
     """A CPU state."""
     return {

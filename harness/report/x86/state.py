@@ -60,6 +60,15 @@ def _rest(cpu: Cpu) -> Iterator[str]:
             yield f"{left:#x} is {name}"
 
 
+def rows(cpu: Cpu) -> Iterator[tuple[str, str]]:
+    """The registers of a state, and what they hold."""
+    yield "CR0", f"{cpu.cr0:#x}"
+    yield "CR3", root_text(cpu).removeprefix("CR3 ")
+    yield "CR4", f"{cpu.cr4:#x}"
+    yield "EFER", f"{cpu.efer:#x}"
+    yield "MAXPHYADDR", str(cpu.maxphyaddr)
+
+
 def as_object(cpu: Cpu) -> dict[str, Any]:
     """A CPU state."""
     return {

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.inspect.lint import NEED_RULES, Severity, lint
+from harness.inspect.lint import Severity, lint
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.x86 import needs
+from harness.inspect.x86.lint import NEEDS
 from harness.inspect.x86.memory_type import types
 from harness.inspect.x86.processor import tables_of
 from harness.machine.monitor import segments_in
@@ -327,7 +328,7 @@ def test_lint_says_each_with_its_rule_and_leaves_out_what_is_ignored() -> None:
     world = World()
     del world.rights[GDT], world.rights[IDT]
     broken, _ = lint(world.snapshot(), types(None))
-    mine = {one.rule.name: one for one in broken if one.rule in NEED_RULES}
+    mine = {one.rule.name: one for one in broken if one.rule in NEEDS}
     assert mine.keys() == {needs.GDT, needs.IDT}
     assert all(one.rule.severity is Severity.ERROR for one in mine.values())
     (finding,) = mine[needs.IDT].findings
@@ -339,12 +340,12 @@ def test_lint_says_each_with_its_rule_and_leaves_out_what_is_ignored() -> None:
     (one,) = (one for one in needs.broken(world.snapshot()) if one.rule == needs.HANDLER)
     assert one.detail == "vector 3: the entry is not present (4.7)"
     broken, _ = lint(world.snapshot(), types(None), [needs.GDT, needs.HANDLER])
-    assert not [one for one in broken if one.rule in NEED_RULES]
+    assert not [one for one in broken if one.rule in NEEDS]
 
 
 def test_every_rule_is_planted() -> None:
     planted = {rule for _, expected in PLANTED.values() for rule, _, _ in expected}
-    assert planted == {rule.name for rule in NEED_RULES}
+    assert planted == {rule.name for rule in NEEDS}
 
 
 def test_a_32_bit_kernel_s_tables_are_read_in_its_own_form() -> None:

@@ -15,9 +15,10 @@ import pytest
 
 from harness.check.layouts import load, shipped
 from harness.inspect.held import UnreadError
+from harness.inspect.remedy import Missing, Remedy
 from harness.inspect.sources import layout
 from harness.inspect.x86 import remedy as remedies_module
-from harness.inspect.x86.remedy import Missing, Remedy, ignored_ps, remedies
+from harness.inspect.x86.remedy import ignored_ps, remedies
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.processor import root_for

@@ -270,7 +270,7 @@ def test_a_picture_of_its_own_is_in_the_reader_s_colours(browser: Browser, tmp_p
     found = translate(tables("linux-5"), Virtual(PAGE)).walk
     assert found is not None
     file = tmp_path / "walk.svg"
-    file.write_text(picture(found, HOSTILE))
+    file.write_text(picture(found, "CR3", HOSTILE))
     papers = set()
     for dark in (False, True):
         with opened(browser, file, dark=dark) as page:

@@ -1,0 +1,60 @@
+"""What RISC-V adds to the rules about spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from harness.inspect.decode import Reading
+from harness.inspect.lint import WARNING, Breaks, Need, Rule, self_map
+from harness.inspect.snapshot import Snapshot
+from harness.paging.riscv.cpu import Cpu
+
+SECTIONS: Final = {
+    "reserved-bits": "Translation Process",
+    "write-execute": "Addressing and Memory Protection",
+    "global-user": "Addressing and Memory Protection",
+    "mixed-types": "Svpbmt",
+}
+"""Where the privileged specification speaks of a rule."""
+
+LEFT_OUT: Final = frozenset({"self-map", "self-map-executable"})
+"""A pointer is reserved at level 0, so that no self-map shows tables as pages."""
+
+RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = (
+    (
+        "table-mapped",
+        Rule(
+            "table-in-itself",
+            WARNING,
+            "slots that lead back up: no table is read as pages through them, for pointers are"
+            " reserved at level 0",
+            "Translation Process",
+        ),
+        self_map,
+    ),
+)
+"""Rules about entries, each with the name of the one before which it stands."""
+
+NEEDS: Final[tuple[Rule, ...]] = ()
+KEEPS: Final = ""
+
+
+def globals(_: Cpu) -> bool:
+    """Whether the bit G means something: always."""
+    return True
+
+
+def halved(_: Cpu) -> bool:
+    """Whether the user reaches nothing of the upper half, whatever entries give: never."""
+    return False
+
+
+def lower(_: Cpu, __: Reading) -> str:
+    """What an entry is in a table of a lower level: entries of all levels look the same."""
+    return ""
+
+
+def needs(_: Snapshot) -> Iterable[Need]:
+    """What a hart needs and is not mapped so: nothing that registers here tell."""
+    return ()

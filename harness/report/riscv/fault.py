@@ -1,0 +1,139 @@
+"""What accesses come to on RISC-V, and what would let them pass: in words and as objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from harness.check.keys import in_units
+from harness.inspect import decode
+from harness.inspect.decode import Role
+from harness.inspect.fault import Explanation
+from harness.inspect.remedy import EntryChange, Setting
+from harness.paging.entry import Leaf
+from harness.paging.riscv.access import Allowed, Cause, Fault, Outcome, Reason
+from harness.paging.riscv.cpu import Cpu
+from harness.report.objects import rule_name
+
+REGISTER: Final = ""
+"""Where an entry is that a register holds: there is none."""
+
+_CAUSES: Final = {
+    Cause.FETCH_ACCESS: "instruction access fault",
+    Cause.LOAD_ACCESS: "load access fault",
+    Cause.STORE_ACCESS: "store/AMO access fault",
+    Cause.FETCH_PAGE: "instruction page fault",
+    Cause.LOAD_PAGE: "load page fault",
+    Cause.STORE_PAGE: "store/AMO page fault",
+}
+"""What the specification calls them."""
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """What an access comes to, on one line."""
+    if isinstance(outcome, Allowed):
+        return f"allowed, reaches {outcome.physical:#x}"
+    return f"{comes_to(outcome)}, stval {outcome.tval:#x}"
+
+
+def comes_to(outcome: Outcome) -> str:
+    """The exception that several accesses raise, or what one comes to."""
+    if isinstance(outcome, Allowed):
+        return outcome_text(outcome)
+    return f"{_CAUSES[outcome.cause]} (cause {outcome.cause.value})"
+
+
+def outcome_object(outcome: Outcome) -> dict[str, Any]:
+    """What an access comes to as what JSON can hold."""
+    fault = outcome if isinstance(outcome, Fault) else None
+    return {
+        "outcome": "fault" if fault else "allowed",
+        "physical": hex(outcome.physical) if isinstance(outcome, Allowed) else None,
+        "cause": fault and fault.cause.value,
+        "tval": fault and hex(fault.tval),
+        "level": fault and fault.level,
+        "rule": fault and rule_name(fault.reason),
+        "reason": fault and fault.reason.value,
+    }
+
+
+def is_hopeless(outcome: Outcome) -> bool:
+    """Whether it is the address itself that must be another."""
+    return isinstance(outcome, Fault) and outcome.reason is Reason.NOT_CANONICAL
+
+
+def hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
+    """Why no change helps."""
+    if is_hopeless(one.outcome):
+        width = cpu.mode.address_bits
+        low = one.translation.address & (1 << width) - 1
+        meant = low | (1 << 64) - (1 << width) if low >> width - 1 else low
+        yield (
+            f"none of the tables: the address itself must be another, {meant:#x} by its lower bits"
+        )
+    elif isinstance(one.outcome, Fault) and one.outcome.reason is Reason.NO_MEMORY:
+        yield "none of the tables: satp must lead to a root's table in memory"
+    else:
+        yield "none that leaves tables and pages where they are"
+
+
+_SET: Final = {
+    "R": "sets R: opens {} to reads",
+    "W": "sets W: opens {} to writes",
+    "X": "sets X: opens {} to fetches",
+    "U": "sets U: opens {} to the user, closes it to S-mode: to fetches, and to data where SUM=0",
+    "A": "sets A: marks {} used",
+    "D": "sets D: marks {} written",
+}
+_CLEARED: Final = {
+    "W": "clears W: closes {} to writes",
+    "U": "clears U: keeps {} for S-mode, closed to the user",
+    "PBMT": "clears a bit of PBMT: makes {} reachable",
+    "N": "clears N: makes {} as large as its slot",
+}
+"""What changing a bit does to the addresses that the entry serves."""
+
+
+def deeds(cpu: Cpu, entry: EntryChange) -> str:
+    """What a change does, and to which addresses."""
+    level, changed = entry.slot.level, entry.old ^ entry.new
+    made = entry.slot.table.format.decode(entry.new, level)
+    what = f"this {in_units(entry.span.size)} page"
+    if not isinstance(made, Leaf):
+        what = f"all {in_units(entry.span.size)} of {entry.span}"
+    said = []
+    for part in decode.read(cpu, entry.old, level).parts:
+        if not part.mask & changed or part.role is Role.IGNORED:
+            continue
+        named = {
+            name: bit
+            for name, bit in cpu.format.levels[level].bits.items()
+            if bit & part.mask & changed
+        }
+        if part.wrong and part.must_be is not None:
+            said.append(f"changes reserved {part.mask & changed:#x}: {part.reason}")
+        else:
+            said += [(_SET if entry.new & bit else _CLEARED)[name] for name, bit in named.items()]
+    return "; ".join(
+        one.format("it" if number else what) for number, one in enumerate(dict.fromkeys(said))
+    )
+
+
+_OPENS: Final = {
+    "mstatus.SUM": "lets S-mode read and write every page of the user",
+    "mstatus.MXR": "lets every page that can be executed be read",
+    "menvcfg.ADUE": "has the hart set A and D of every page (Svadu)",
+}
+"""What changing a bit of a register does besides."""
+
+
+def opens(setting: Setting) -> str:
+    """What a change of a register does besides."""
+    register, _, names = setting.name.partition(".")
+    return "; ".join(_OPENS[f"{register}.{name}"] for name in names.split())
+
+
+def before_and_after(setting: Setting) -> str:
+    """The bits in a register, and the register."""
+    each = " and ".join("0 -> 1" for _ in setting.name.split())
+    return f"{each} ({setting.old:#x} -> {setting.new:#x})"

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from harness.architectures import module_of
+from harness.architectures import NAMES, USUAL, module_of
 from harness.check import written
 from harness.check.compare import Answer, Comparison, Disagreement
 from harness.check.layouts import described
@@ -105,9 +105,10 @@ def write(directory: Path, title: str, content: Mapping[str, Any]) -> Path:
 
 
 class _Versioned(msgspec.Struct, frozen=True):
-    """A file of any version, of which no more is known than that."""
+    """A file of any version, of which no more is known than that, and of which architecture."""
 
     version: int = VERSION
+    arch: str = USUAL
 
 
 def check_version(text: bytes) -> None:
@@ -116,6 +117,26 @@ def check_version(text: bytes) -> None:
     if version != VERSION:
         written_by = "a later pagetable wrote it, and " if version > VERSION else ""
         raise ValueError(f"its version is {version}: {written_by}this one reads version {VERSION}")
+
+
+def arch_in(path: Path) -> str:
+    """The architecture of the case in a file, the usual one where it names none; CaseError where
+    there is no such file, or none whose cases can be asked again."""
+    text = content(path)
+    try:
+        arch: str = decode(text, _Versioned).arch
+    except ValueError as error:
+        raise CaseError(f"{path} holds no case: {error}") from None
+    if arch not in NAMES or replays_of(arch) is None:
+        raise CaseError(f"{path} holds no case: arch is {arch!r}, of which none can be asked again")
+    return arch
+
+
+def saved(path: Path) -> Case:
+    """The case in a file, of whatever architecture and kind; CaseError where there is none."""
+    replays = replays_of(arch_in(path))
+    assert replays is not None
+    return replays.saved(path)
 
 
 def content(path: Path) -> bytes:

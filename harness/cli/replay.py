@@ -22,6 +22,7 @@ EVERY = "all"
 
 
 def replay(
+    context: typer.Context,
     case: Annotated[Path, typer.Argument(metavar="FILE", help="A case that was saved.")],
     engine: Annotated[
         str | None,
@@ -44,37 +45,31 @@ def replay(
     """
     with sentences():
         from harness.check.quirk import known_of
+        from harness.check.replay import arch_in, replays_of
         from harness.report.text import replay_lines
 
-        replays = _replays()
-        found, chosen = replays.saved(case), programs(qemu, bochs)
+        arch = arch_in(case)
+        replays = replays_of(arch)
+        assert replays is not None
+        found = replays.saved(case)
+        chosen = programs(qemu, bochs, arch, None if arch == USUAL else context)
         if engine == EVERY:
-            _on_every_engine(found, chosen)
+            _on_every_engine(replays, found, chosen)
             return
-        program = program_of(engine or found.engine, chosen)
-        comparison = replays.replayed(replays.on(found, engine or found.engine), program)
-        for line in replay_lines(found, comparison, known_of(USUAL)):
+        asked = replays.on(found, engine or found.engine)
+        comparison = replays.replayed(asked, program_of(asked.engine, chosen, arch))
+        for line in replay_lines(found, comparison, known_of(arch)):
             show(line)
         if comparison.disagreed:
             raise typer.Exit(DISAGREEMENT)
 
 
-def _replays() -> Replays:
-    """How cases are asked again: files say no architecture, and are those of the usual one."""
-    from harness.check.replay import replays_of
-
-    replays = replays_of(USUAL)
-    assert replays is not None
-    return replays
-
-
-def _on_every_engine(case: Case, chosen: Mapping[str, str]) -> None:
+def _on_every_engine(replays: Replays, case: Case, chosen: Mapping[str, str]) -> None:
     """Prints what each says; ends with 1 where one disagrees, with 2 where none could be asked."""
     from harness.report.text import answer_lines, case_lines
 
     for line in case_lines(case):
         show(line)
-    replays = _replays()
     found = [answer for _, answer in replays.ask_every([case], replays.this_host(chosen))]
     for line in answer_lines(found):
         show(line)

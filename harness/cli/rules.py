@@ -164,14 +164,12 @@ def _read(paths: Sequence[Path], arch: str) -> list[SavedReport]:
 
 def _beside_cases(folder: Path) -> list[Path]:
     """The JSON files of a folder without the cases that `pagetable matrix --report` saves there."""
-    from harness.check.replay import CaseError, replays_of
+    from harness.check.replay import CaseError, saved
 
-    replays = replays_of(USUAL)
-    assert replays is not None
     others = []
     for path in sorted(folder.glob("*.json")):
         try:
-            replays.saved(path)
+            saved(path)
         except CaseError:
             others.append(path)
     return others

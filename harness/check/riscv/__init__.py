@@ -10,5 +10,6 @@
 `live`      what accesses and flushes are there where it is changed while the guest runs
 `changes`   which change of an entry needs which flush
 `validate`  one space, and what a guest makes of it
+`replay`    a disagreement as a file, and the question asked again; `witnesses` asks QEMU
 `matrix`    every access at every level under every control state, executed and compared
 """

@@ -13,7 +13,7 @@ from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import Bytes, End, Leaves
 from harness.paging.memory import Mask, Memory, Words, distinct, within
-from harness.paging.riscv.access import Kind
+from harness.paging.riscv.access import Access, Kind
 from harness.paging.riscv.cpu import Cpu
 
 STRAY: Final = 64
@@ -21,6 +21,21 @@ STRAY: Final = 64
 
 STATES: Final = tuple((s, m) for s in (False, True) for m in (False, True))
 """SUM and MXR."""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """An access with the state of the hart that makes it; `mprv` as in `Cases`."""
+
+    kind: Kind
+    user: bool
+    sum: bool
+    mxr: bool
+    mprv: bool = False
+
+    def __str__(self) -> str:
+        state = f"SUM={int(self.sum)} MXR={int(self.mxr)}"
+        return f"{Access(self.kind, self.user)} with {state}{', by MPRV' if self.mprv else ''}"
 
 
 @dataclass(frozen=True)

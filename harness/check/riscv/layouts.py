@@ -24,6 +24,7 @@ DESCRIBED: Final = Described(
     rights={"r": "read", **RIGHTS},
     cpu={},
     control=lambda: None,
+    replays=True,
 )
 
 

@@ -20,6 +20,7 @@ from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.hole import find_root_hole
 from harness.check.live import READ, WRITTEN, Asked, Flushed, in_turn
 from harness.check.marks import WORD, mark, marked, put_marks
+from harness.check.riscv.cases import Stated
 from harness.check.riscv.marks import CODE, CODE_BYTES, code_mark, put_code
 from harness.check.riscv.matrix.chain import ACCESSES as NAMES
 from harness.check.riscv.matrix.chain import Lanes
@@ -35,7 +36,7 @@ from harness.machine.riscv.guest import Guest, State
 from harness.paging import bulk
 from harness.paging.bulk import Bytes, Counts, End
 from harness.paging.memory import Mask, Words
-from harness.paging.riscv.access import Access, Kind
+from harness.paging.riscv.access import Kind
 from harness.paging.riscv.bulk import ALLOWED, REASONS, Outcomes, outcomes
 from harness.paging.riscv.cpu import Cpu
 
@@ -215,8 +216,7 @@ class Live(live.Live):
         return bool(result["completed"] and named)
 
     def _told(self, asked: Accesses, lane: int, result: np.void) -> Disagreement:
-        access = Access(Kind(int(asked.kind[lane])), bool(asked.user[lane]))
-        state = f"SUM={int(asked.sum[lane])} MXR={int(asked.mxr[lane])}"
+        state = (bool(one[lane]) for one in (asked.user, asked.sum, asked.mxr))
         reason = REASONS[int(asked.rules.reason[lane])]
         rules = (
             f"reaches {int(asked.aimed[lane]):#x}"
@@ -239,9 +239,9 @@ class Live(live.Live):
         return Disagreement(
             oracle=PROBE,
             address=int(asked.address[lane]),
-            access=None,
+            access=Stated(Kind(int(asked.kind[lane])), *state),
             ac=False,
-            expected=f"{access} with {state}: {rules}",
+            expected=rules,
             observed=f"{saw}; entries from the root down: {entries}",
         )
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
 from harness.check.marks import WORD, put_marks
 from harness.check.quirk import expected_of
-from harness.check.riscv.cases import Cases
+from harness.check.riscv.cases import Cases, Stated
 from harness.check.riscv.marks import CODE_BYTES, code_mark, put_code
 from harness.check.riscv.matrix.judged import RiscvQuirk, causes_of_amos
 from harness.check.riscv.quirks import MPRV_CODE, judged_of
@@ -22,7 +22,7 @@ from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Bytes, Paths
 from harness.paging.memory import BufferMemory, Mask, Words, within
 from harness.paging.processor import root_for
-from harness.paging.riscv.access import Access, Cause, Kind
+from harness.paging.riscv.access import Cause, Kind
 from harness.paging.riscv.bulk import ALLOWED, REASONS, Outcomes, outcomes
 from harness.paging.riscv.cpu import Cpu
 from harness.paging.riscv.formats import A, R, V, W, X
@@ -213,8 +213,9 @@ def _judge(
     comparison.compared += len(agree)
     for one in known:
         should = by_engine != _causes(expected, [other for other in known if other is not one])
-        comparison.quirks[one.name] += int((departed & should).sum())
-        if should.any() and not (departed & should).any():
+        if shown := int((departed & should).sum()):
+            comparison.quirks[one.name] += shown
+        elif should.any():
             comparison.news[f"{one.name} did not show"] += int(should.sum())
     agree |= departed
     wrong = np.flatnonzero(~agree)
@@ -294,16 +295,14 @@ def _described(
 ) -> Iterator[Disagreement]:
     for lane in lanes:
         cases, address = expected.cases, int(expected.cases.address[lane])
-        access = Access(Kind(int(cases.kind[lane])), bool(cases.user[lane]))
+        state = (bool(one[lane]) for one in (cases.user, cases.sum, cases.mxr, cases.mprv))
         root = root_for(cpu, address)
-        state = f"SUM={int(cases.sum[lane])} MXR={int(cases.mxr[lane])}"
-        how = ", by MPRV" if cases.mprv[lane] else ""
         yield Disagreement(
             PROBE,
             address,
-            None,
+            Stated(Kind(int(cases.kind[lane])), *state),
             False,
-            f"{access} with {state}{how}: {_rules_say(expected, int(lane))}",
+            _rules_say(expected, int(lane)),
             _machine_says(guest, expected, results[lane], int(lane)),
             None if root is None else walk(memory, root, Virtual(address)),
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from harness.check.compare import Comparison
@@ -55,36 +57,49 @@ def validate(
         reason = f"there is no {program} in PATH"
         return SpaceReport(layout, levels, name, "", reason, (), time.monotonic() - started)
     with Guest(xlen, ram_bytes=layout.ram, program=program, deadline=DEADLINE) as guest:
-        memory = BufferMemory(guest.ram.buffer, guest.ram.base)
-        cpu = build(layout, levels, guest.info, memory)
-        _, frames = divided(layout)
-        comparisons = compare_space(guest, memory, cpu, frames)
+        with built_in(guest, layout, levels) as (memory, cpu, frames, window):
+            comparisons = compare_space(guest, memory, cpu, frames, window)
         seconds = time.monotonic() - started
         name, version = guest.engine.name, guest.version
         news = not_run_on(version)
         return SpaceReport(layout, levels, name, dotted(version), None, comparisons, seconds, news)
 
 
-def compare_space(
-    guest: Guest, memory: BufferMemory, cpu: Cpu, frames: Span
-) -> tuple[Comparison, ...]:
-    """Asks about the space whose root `cpu` holds, in the guest's memory.
+@contextmanager
+def built_in(
+    guest: Guest, layout: Layout, levels: int
+) -> Iterator[tuple[BufferMemory, Cpu, Span, Span]]:
+    """A layout in a guest's memory while the block runs: that memory, the hart that uses it, the
+    part of memory where pages are, and the window.
 
-    `memory` is the guest's RAM, `frames` the part of it in which pages are: they are overwritten
-    with marks.  Raises SpaceError where the space has no hole for the window.
+    Raises LayoutError for a layout that cannot be built, SpaceError for one that leaves no hole for
+    the window.
     """
+    memory = BufferMemory(guest.ram.buffer, guest.ram.base)
+    cpu = build(layout, levels, guest.info, memory)
     arena = guest.image.table_arena
     allocator = TableAllocator(memory, Span(arena.start, arena.stop - 1))
+    _, frames = divided(layout)
     with window_in(memory, cpu, guest.image, allocator) as window:
-        written = TableImage.of(memory, cpu.roots)
-        leaves = bulk.leaves(memory, cpu.roots)
-        beside = leaves.take(~within(leaves.virtual, window))
-        cases = of_space(cpu, memory, beside, window)
-        state = state_of(cpu, window)
-        probed = probes.ask_guest(guest, state, cpu, memory, frames, cases)
-        with guest.parked(state) as monitor:
-            tables = compare_tables(monitor, written, cpu.format.entry_bytes)
-    return probed, tables
+        yield memory, cpu, frames, window
+
+
+def compare_space(
+    guest: Guest, memory: BufferMemory, cpu: Cpu, frames: Span, window: Span
+) -> tuple[Comparison, ...]:
+    """Asks about the space whose root `cpu` holds, in the guest's memory, with the window there.
+
+    `memory` is the guest's RAM, `frames` the part of it in which pages are: they are overwritten
+    with marks.
+    """
+    written = TableImage.of(memory, cpu.roots)
+    leaves = bulk.leaves(memory, cpu.roots)
+    beside = leaves.take(~within(leaves.virtual, window))
+    cases = of_space(cpu, memory, beside, window)
+    state = state_of(cpu, window)
+    probed = probes.ask_guest(guest, state, cpu, memory, frames, cases)
+    with guest.parked(state) as monitor:
+        return probed, compare_tables(monitor, written, cpu.format.entry_bytes)
 
 
 def state_of(cpu: Cpu, window: Span) -> State:

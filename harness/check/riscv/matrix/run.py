@@ -11,14 +11,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import groupby
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.check import matrix, where
-from harness.check.compare import EXAMPLES, PROBE, Disagreement
+from harness.check.compare import EXAMPLES
 from harness.check.matrix import Report
 from harness.check.riscv.matrix.chain import Chain, Lanes
 from harness.check.riscv.matrix.families import PRESETS, Family, families, lanes, reserved_alone
@@ -26,6 +25,7 @@ from harness.check.riscv.matrix.hart import MODES, Control, Hart
 from harness.check.riscv.matrix.judged import Expected, RiscvQuirk, expected
 from harness.check.riscv.matrix.verdicts import agreeing, expected_text, jobs_of, observed_text
 from harness.check.riscv.quirks import judged_of, not_run_on
+from harness.check.riscv.replay import MatrixCase
 from harness.check.where import Condition
 from harness.check.workers import Task, answers
 from harness.machine.errors import Misuse
@@ -78,26 +78,6 @@ class Work:
 
 
 Plan = matrix.Plan[Work]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """An access that disagrees: the case, what is expected and what was observed, for people."""
-
-    mode: str
-    address: int
-    values: str
-    words: tuple[int, ...]
-    expected: str
-    observed: str
-
-    @property
-    def disagreement(self) -> Disagreement:
-        """The same as people are shown it."""
-        return Disagreement(PROBE, self.address, None, False, self.expected, self.observed)
-
-    def save(self, directory: Path) -> None:
-        """There are no files from which cases of RISC-V are replayed."""
 
 
 # ---- what is to be tried ----
@@ -348,11 +328,14 @@ def _report(chain: Chain, batch: Batch) -> Report:
         report.masked[MASKED] = masked
     for lane in np.flatnonzero(wrong)[:EXAMPLES].tolist():
         report.failures.append(
-            Finding(
-                mode=mode,
-                address=int(made.address[lane]),
+            MatrixCase.of(
+                part.family.hart,
+                part.control,
+                made,
+                lane,
                 values=part.family.case(part.control, int(part.numbers[lane])),
-                words=tuple(made.words[:, lane].tolist()),
+                engine=engine,
+                qemu=dotted(version),
                 expected=expected_text(made, by_engine, lane),
                 observed=observed_text(batch.results[lane], len(made.words)),
             )

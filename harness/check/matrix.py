@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
-
 from harness.architectures import USUAL, module_of
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
-from harness.check.product import Product, Value, Values
+from harness.check.product import Product, Value, Values, alone
 
 W = TypeVar("W", bound=Sized)
 
@@ -51,14 +49,15 @@ class Declared(ABC):
     def grid(self, control: State) -> Values:
         """The values of every axis under a control state, to select by."""
         common = {**self.fixed, **control.values()}
-        return {**{name: np.array(value) for name, value in common.items()}, **self.product.grid}
+        return {**{name: alone(value) for name, value in common.items()}, **self.product.grid}
 
     @property
-    def axes(self) -> Values:
-        """The values of every axis under all control states, which do not broadcast."""
+    def axes(self) -> Mapping[str, Collection[Value]]:
+        """The values on every axis under all control states."""
+        axes: dict[str, Collection[Value]] = {name: (one,) for name, one in self.fixed.items()}
+        axes |= {axis.name: axis.values for axis in self.product.axes}
         states = [control.values() for control in self.controls]
-        varied = {name: np.array([state[name] for state in states]) for name in states[0]}
-        return {**self.grid(self.controls[0]), **varied}
+        return axes | {name: {state[name] for state in states} for name in states[0]}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -21,6 +21,14 @@ from harness.paging.memory import Mask
 Value = int | str
 Values = Mapping[str, npt.NDArray[Any]]
 """What cases have on each axis, by the axis's name: arrays that broadcast to one shape."""
+
+
+@lru_cache(maxsize=1 << 12, typed=True)
+def alone(value: Value) -> npt.NDArray[Any]:
+    """What all cases have in common, as an array that broadcasts to any shape."""
+    array = np.array(value)
+    array.setflags(write=False)
+    return array
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,11 @@ class Product:
     @cached_property
     def grid(self) -> Values:
         """The values of each axis, shaped so that together they broadcast to `shape`."""
-        open_grid = np.ix_(*(axis.array for axis in self.axes))
-        return {axis.name: values for axis, values in zip(self.axes, open_grid, strict=True)}
+        number = len(self.axes)
+        return {
+            axis.name: axis.array.reshape(*[1] * place, -1, *[1] * (number - place - 1))
+            for place, axis in enumerate(self.axes)
+        }
 
     def legal(self) -> Mask:
         """Whether each case is one, shape `shape`."""

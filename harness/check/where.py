@@ -230,10 +230,10 @@ USUAL = ("family", "mode", "level", "access", "by", "kind", "size", "user", "w",
 """Axes that conditions are about more often than about others."""
 
 
-def axes_of(cases: Iterable[Values]) -> Axes:
+def axes_of(cases: Iterable[Mapping[str, Collection[Value]]]) -> Axes:
     """The axes of several products and their values, for `read`."""
     axes: dict[str, set[Value]] = {}
     for values in cases:
         for name, there in values.items():
-            axes.setdefault(name, set()).update(there.ravel().tolist())
+            axes.setdefault(name, set()).update(there)
     return {name: frozenset(known) for name, known in axes.items()}

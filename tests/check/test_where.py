@@ -11,7 +11,10 @@ VALUES = {
     "W": np.array([False, True, True, False, False, True]),
     "never": np.zeros(6, np.bool_),
 }
-AXES = {**axes_of([VALUES]), "key": frozenset({0, 1})}
+AXES = {
+    **axes_of({name: values.tolist()} for name, values in VALUES.items()),
+    "key": frozenset({0, 1}),
+}
 
 
 def test_parts_beside_each_other_do_not_nest() -> None:

@@ -290,7 +290,7 @@ def test_a_bit_of_cr4_that_the_processor_lacks_is_never_sent() -> None:
 
 def test_cr3_is_not_said_to_be_refused_for_a_bit_of_cr4() -> None:
     some = [one for one in families("quick", [MODELS[0]], ()) if one.feature == "pcid"]
-    of_cr3 = [one for one in some if one.axes["flush"].flat[0] == "cr3" and not one.needs]
+    of_cr3 = [one for one in some if next(iter(one.axes["flush"])) == "cr3" and not one.needs]
     assert of_cr3
     for one in of_cr3:
         for engine in ("tcg", "kvm", "bochs"):
@@ -304,8 +304,8 @@ def changes(model: Model, register: str, engine: str) -> set[tuple[str, int]]:
         for one in families("quick", [model], ())
         if one.name == "load" and one.lacks(engine, EVERYTHING) is None
         for control in one.controls
-        if one.axes["flush"].flat[0] == register
-        for bits in one.axes["changed"].flat
+        if next(iter(one.axes["flush"])) == register
+        for bits in map(str, one.axes["changed"])
     }
 
 

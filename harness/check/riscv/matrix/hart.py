@@ -91,7 +91,7 @@ class Control:
 
     def values(self) -> dict[str, int]:
         """What it has on its axes."""
-        return {field.name.upper(): int(getattr(self, field.name)) for field in fields(self)}
+        return {axis: int(getattr(self, name)) for name, axis in _AXES}
 
     def lacks(self, hart: Hart) -> str | None:
         """Why a hart cannot be in it, as a reason; None if it can."""
@@ -102,3 +102,7 @@ class Control:
         if (self.pmm_s or self.pmm_u) and not hart.masks:
             return "the engine's processor masks no pointers (Smnpm, Ssnpm)"
         return None
+
+
+_AXES = tuple((one.name, one.name.upper()) for one in fields(Control))
+"""The fields of a control state, and what their axes are called."""

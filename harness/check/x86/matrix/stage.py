@@ -203,7 +203,7 @@ class Control:
 
     def values(self) -> dict[str, int]:
         """What it has on its axes."""
-        return {field.name.upper(): int(getattr(self, field.name)) for field in fields(self)}
+        return {axis: int(getattr(self, name)) for name, axis in _AXES}
 
     def shown(self) -> dict[str, str]:
         """The same for people, without keys, CET, LASS, PCIDs and PCD where they play no part."""
@@ -232,6 +232,10 @@ class Control:
         needed |= {"pge": self.pge, "pku": self.pke, "pks": self.pks, "pcid": self.pcide}
         lacking = [name.upper() for name, wanted in needed.items() if wanted and not info.has(name)]
         return f"the engine's processor has no {', '.join(lacking)}" if lacking else None
+
+
+_AXES = tuple((one.name, one.name.upper()) for one in fields(Control))
+"""The fields of a control state, and what their axes are called."""
 
 
 @dataclass(frozen=True)

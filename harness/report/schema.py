@@ -59,6 +59,11 @@ def _or_null(schema: Schema) -> Schema:
     return {"description": schema["description"], "anyOf": [inner, {"type": "null"}]}
 
 
+def _either(says: str, *definitions: str) -> Schema:
+    """One of several definitions."""
+    return {"description": says, "anyOf": [{"$ref": f"#/$defs/{one}"} for one in definitions]}
+
+
 def _list(says: str, item: Schema) -> Schema:
     return {"description": says, "type": "array", "items": item}
 
@@ -93,7 +98,10 @@ def _command(name: str, says: str, /, **properties: Schema) -> Schema:
 
 _LOOKED_AT: Final = {
     "source": _text("What was looked at, for people."),
-    "cpu": _a("cpu", "The state in which tables are read and accesses are judged."),
+    "cpu": _either(
+        "The state in which tables are read and accesses are judged, by its architecture.",
+        *("cpu", "riscv_cpu"),
+    ),
     "assumed": _list(
         "What was assumed, since the source does not record it.", _text("A sentence.")
     ),
@@ -115,6 +123,7 @@ _RULE: Final = _name(
     *("not-canonical", "lass-user", "lass-fetch", "lass-data"),
     *("no-pdpte", "not-present", "reserved", "user-denied", "write-denied"),
     *("execute-denied", "smep", "smap", "shadow-stack", "pku", "pks"),
+    *("no-memory", "sum", "supervisor-fetch", "read-denied", "not-accessed", "not-dirty"),
 )
 _REASON: Final = _text(
     "That rule as a sentence, with its section in volume 3A of the Intel SDM, or in what takes its"
@@ -345,11 +354,11 @@ _SHARED: Final = {
         "description": "Who does what. An implicit access is one to a system structure.",
         "type": "string",
         "pattern": "^(implicit )?(user|supervisor)"
-        " (read|write|fetch|push|pop|shadow stack read|shadow stack write)$",
+        " (read|write|fetch|AMO|push|pop|shadow stack read|shadow stack write)$",
     },
     "memory_type": _name(
-        "A memory type, by the PAT alone: MTRRs are not looked at.",
-        *("UC", "WC", "WT", "WP", "WB", "UC-"),
+        "A memory type, by the PAT alone: MTRRs are not looked at; on RISC-V by PBMT.",
+        *("UC", "WC", "WT", "WP", "WB", "UC-", "PMA", "NC", "IO"),
     ),
     "rights": _list("What pages allow.", _name("A right.", "read", "write", "user", "execute")),
     "cpu": _object(
@@ -378,6 +387,20 @@ _SHARED: Final = {
         pdptes=_or_null(
             _list("The four PDPTE registers, in PAE paging; else null.", _hex("A register."))
         ),
+    ),
+    "riscv_cpu": _object(
+        "The state of a RISC-V hart that decides how it translates and what it allows.",
+        architecture=_name("Which it is.", "riscv"),
+        mode=_name("The mode.", "sv32", "sv39", "sv48", "sv57"),
+        satp=_hex("The register satp."),
+        mstatus=_hex("The register mstatus."),
+        menvcfg=_hex("The register menvcfg, on RV32 with menvcfgh."),
+        senvcfg=_hex("The register senvcfg."),
+        root=_hex("Where satp leads, to the root's table."),
+        xlen=_number("The width of registers in bits."),
+        svnapot=_flag("Whether it has Svnapot."),
+        svrsw60t59b=_flag("Whether it has Svrsw60t59b."),
+        svade=_flag("Whether A=0 and D=0 fault where menvcfg.ADUE=0."),
     ),
     "slot": _object(
         "The place of an entry.",
@@ -442,7 +465,10 @@ _COMMANDS: Final = {
     "decode": _command(
         "decode",
         "What a raw entry means.",
-        cpu=_a("cpu", "The state in which the entry is read; CR3 plays no part."),
+        cpu=_either(
+            "The state in which the entry is read; CR3, or satp's root, plays no part.",
+            *("cpu", "riscv_cpu"),
+        ),
         assumed=_list("What was assumed.", _text("A sentence.")),
         readings=_list(
             "Of each entry, in their order: at its level, or where none was named at every level,"
@@ -450,10 +476,10 @@ _COMMANDS: Final = {
             _object("The entry at one level.", **_READING),
         ),
         registers=_list(
-            "Of each value of CR3, in their order.",
+            "Of each value of CR3 or satp, in their order.",
             _object(
                 "The register.",
-                register=_name("Which it is.", "CR3"),
+                register=_name("Which it is.", "CR3", "satp"),
                 raw=_hex("Its value."),
                 leads_to=_hex("Where the root table is, or in PAE paging the PDPTEs."),
                 reserved=_hex("The bits that are set and make loading it raise #GP(0)."),
@@ -509,7 +535,7 @@ _COMMANDS: Final = {
         outcomes=_list(
             "Of each access that was asked about, what it comes to; with --code, of the accesses"
             " that give the fault, or if none does, of those that raise such a one.",
-            _a("outcome", "An access."),
+            _either("An access, by its architecture.", "outcome", "riscv_outcome"),
         ),
         walk=_or_null(
             _a(
@@ -971,20 +997,80 @@ _COMMANDS: Final = {
     ),
 }
 
+_BECAUSE: Final = _list(
+    "The entries by which the rule denies it, from the root down; where the walk ends"
+    " outside memory, the one that leads there.",
+    _object("An entry.", **_PLACE),
+)
+_SETS: Final = _list(
+    "What the machine sets in entries if the access is allowed.",
+    _object("An entry.", **_PLACE, name=_name("The bit.", "A", "D")),
+)
+_REMEDIES: Final = _list(
+    "What would let it pass, changes of entries first and what switches protection off"
+    " last, of each kind the smallest first; each was tried but where `unread` says so.",
+    _object(
+        "One change in all its parts; without any of them the access does not pass.",
+        cost=_number("How many bits it changes."),
+        suspect=_flag(
+            "Whether it clears reserved bits of an address, so that the entry leads to"
+            " another place than it names now."
+        ),
+        reaches=_or_null(
+            _hex(
+                "The physical address that the access then reaches; null where a page must"
+                " be made, and where that is not known."
+            )
+        ),
+        in_memory=_or_null(
+            _flag("Whether there is memory at that address; null where that is not known.")
+        ),
+        unread=_or_null(
+            _a(
+                "slot",
+                "The entry that the walk then needs and that was not read, so that what the"
+                " access comes to is not known; else null.",
+            )
+        ),
+        entries=_list(
+            "Entries that are to hold other bits.",
+            _object(
+                "An entry.",
+                slot=_or_null(_a("slot", "Where it is; null where that is not known.")),
+                entry=_PLACE["entry"],
+                old=_hex("What it holds."),
+                new=_hex("What it must hold."),
+                first=_hex("The first virtual address that it serves."),
+                last=_hex("The last one."),
+                flush=_flag("Whether its addresses must be flushed from the TLB."),
+            ),
+        ),
+        settings=_list(
+            "Registers that are to hold other bits.",
+            _object(
+                "A register.",
+                name=_text("The bit or bits, like CR0.WP."),
+                register=_name(
+                    "The key of `cpu`.",
+                    *("cr0", "cr4", "efer", "ac", "pkru", "pkrs", "mstatus", "menvcfg"),
+                ),
+                old=_hex("What it holds."),
+                new=_hex("What it must hold."),
+            ),
+        ),
+        missing=_or_null(_a("missing", "Entries that must be made; null where none is missing.")),
+    ),
+)
+_NOTHING: Final = {"description": "Not said of RISC-V.", "type": "null"}
+_NONE: Final = {"description": "Not said of RISC-V.", "type": "array", "maxItems": 0}
+
 _PARTS: Final = {
     "outcome": _object(
         "What an access comes to, and why.",
         access=_a("access", "The access."),
         **_OUTCOME,
-        because=_list(
-            "The entries by which the rule denies it, from the root down; where the walk ends"
-            " outside memory, the one that leads there.",
-            _object("An entry.", **_PLACE),
-        ),
-        sets=_list(
-            "What the machine sets in entries if the access is allowed.",
-            _object("An entry.", **_PLACE, name=_name("The bit.", "A", "D")),
-        ),
+        because=_BECAUSE,
+        sets=_SETS,
         elsewhere=_list(
             "Where the walk ends outside memory, what machines make of the access; else empty.",
             _object(
@@ -1010,63 +1096,25 @@ _PARTS: Final = {
                 **_OUTCOME,
             ),
         ),
-        remedies=_list(
-            "What would let it pass, changes of entries first and what switches protection off"
-            " last, of each kind the smallest first; each was tried but where `unread` says so.",
-            _object(
-                "One change in all its parts; without any of them the access does not pass.",
-                cost=_number("How many bits it changes."),
-                suspect=_flag(
-                    "Whether it clears reserved bits of an address, so that the entry leads to"
-                    " another place than it names now."
-                ),
-                reaches=_or_null(
-                    _hex(
-                        "The physical address that the access then reaches; null where a page must"
-                        " be made, and where that is not known."
-                    )
-                ),
-                in_memory=_or_null(
-                    _flag("Whether there is memory at that address; null where that is not known.")
-                ),
-                unread=_or_null(
-                    _a(
-                        "slot",
-                        "The entry that the walk then needs and that was not read, so that what the"
-                        " access comes to is not known; else null.",
-                    )
-                ),
-                entries=_list(
-                    "Entries that are to hold other bits.",
-                    _object(
-                        "An entry.",
-                        slot=_or_null(_a("slot", "Where it is; null where that is not known.")),
-                        entry=_PLACE["entry"],
-                        old=_hex("What it holds."),
-                        new=_hex("What it must hold."),
-                        first=_hex("The first virtual address that it serves."),
-                        last=_hex("The last one."),
-                        flush=_flag("Whether its addresses must be flushed from the TLB."),
-                    ),
-                ),
-                settings=_list(
-                    "Registers that are to hold other bits.",
-                    _object(
-                        "A register.",
-                        name=_text("The bit or bits, like CR0.WP."),
-                        register=_name(
-                            "The key of `cpu`.",
-                            *("cr0", "cr4", "efer", "ac", "pkru", "pkrs"),
-                        ),
-                        old=_hex("What it holds."),
-                        new=_hex("What it must hold."),
-                    ),
-                ),
-                missing=_or_null(
-                    _a("missing", "Entries that must be made; null where none is missing.")
-                ),
-            ),
-        ),
+        remedies=_REMEDIES,
+        translation=_a("translation", "How the address is translated."),
+    ),
+    "riscv_outcome": _object(
+        "What an access of RISC-V comes to, and why.",
+        access=_a("access", "The access."),
+        outcome=_name("What it comes to.", "allowed", "fault"),
+        physical=_or_null(_hex("The physical address that it reaches, if it is allowed.")),
+        cause=_or_null(_number("The exception, as in scause, if it faults.")),
+        tval=_or_null(_hex("What stval holds after the fault.")),
+        level=_or_null(_number("Where the walk ended; null where there was none.")),
+        rule=_or_null(_RULE),
+        reason=_or_null(_REASON),
+        because=_BECAUSE,
+        sets=_SETS,
+        pointer=_NOTHING,
+        otherwise=_NONE,
+        remedies=_REMEDIES,
+        elsewhere=_NONE,
         translation=_a("translation", "How the address is translated."),
     ),
     "missing": _object(

@@ -11,10 +11,11 @@ Another architecture is its folders, and its name in NAMES.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Final
 
-NAMES: Final = ("x86", "riscv")
+NAMES: Final = ("x86", "riscv", "arm64")
 
 USUAL: Final = NAMES[0]
 """The one that is meant where none is named."""
@@ -23,3 +24,11 @@ USUAL: Final = NAMES[0]
 def module_of(arch: str, layer: str, name: str) -> ModuleType:
     """A module of an architecture's in a layer: `harness.LAYER.ARCH.NAME`."""
     return import_module(f"harness.{layer}.{arch}.{name}")
+
+
+def has(arch: str, layer: str, name: str) -> bool:
+    """Whether there is such a module: an architecture may not yet be in every layer."""
+    try:
+        return find_spec(f"harness.{layer}.{arch}.{name}") is not None
+    except ModuleNotFoundError:  # not even its folder
+        return False

@@ -65,13 +65,15 @@ struct result {
 
 /*
  * Written by the harness before `run` or `park`.  At `window` the tested tables map the first 4 KiB of .accesses, which
- * EL0 and EL1 can both execute: VBAR_EL1 is there.  TRANSLATE_* alone needs no window, which is then 0.  A parked guest
- * waits in the window at EL1, where there is one.
+ * EL0 and EL1 can both execute: VBAR_EL1 is there.  TRANSLATE_* alone needs none.  A parked guest waits in the window at
+ * EL1, where there is one.
  */
+enum window { NO_WINDOW = 1 };
+
 struct batch {
 	uint64_t nonce;
 	uint64_t ttbr0, ttbr1, tcr, mair, sctlr;	/* those of EL1 */
-	uint64_t window;	/* virtual, a multiple of 4096 */
+	uint64_t window;	/* virtual, a multiple of 4096, or NO_WINDOW */
 	uint64_t jobs, results;	/* physical: arrays of `count` struct job, struct result */
 	uint64_t count;
 	/* written by the stub */

@@ -178,7 +178,7 @@ static void enter_tested_state(void)
 	WRITE(ttbr1_el1, batch.ttbr1);
 	WRITE(tcr_el1, batch.tcr);
 	WRITE(mair_el1, batch.mair);
-	WRITE(vbar_el1, batch.window);
+	WRITE(vbar_el1, batch.window & ~(uint64_t)NO_WINDOW);
 	ISB();
 	WRITE(sctlr_el1, batch.sctlr);
 	forget_translations();
@@ -209,7 +209,7 @@ static bool parked;
 void park_batch(void)
 {
 	enter_tested_state();
-	parked = batch.window;
+	parked = batch.window != NO_WINDOW;
 	wait_for_leave();
 	parked = false;
 	leave_tested_state();

@@ -58,6 +58,16 @@ has; on RISC-V it has a letter, "r", and `table_rights` and the rights of a shar
 pointers give none.  A layout for RISC-V has 2 to 5 levels, those of Sv32, Sv39, Sv48 and Sv57, and
 no `cpu`; RAM begins at 2G.
 
+On arm64 "x" is for the user's execution and "k" for the kernel's; both halves have a root of their
+own, and the same granule and size; RAM begins at 1G.  Its `cpu` has these keys::
+
+    granule = "4K"                   # 4K, 16K or 64K: sizes of pages follow
+    wide = false                     # addresses of 52 bits: TCR_EL1.DS with 4K and 16K
+    ha = true                        # TCR_EL1.HA: hardware sets AF
+    hd = true                        # TCR_EL1.HD: hardware keeps the dirty state of what has DBM
+    hpd = false                      # TCR_EL1.HPD0 and HPD1: tables withhold nothing
+    wxn = false                      # SCTLR_EL1.WXN
+
 A frame that is "any" or "random" is one that nothing in the file names: the lowest that
 is free, or one that the seed picks, always the same; large pages choose first.  Maps are built
 first, then shares, then entries, each in the order of the file, and nothing may be put where
@@ -73,6 +83,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -378,8 +389,9 @@ def divided(layout: Layout) -> tuple[Span, Span]:
 
 def construct(
     layout: Layout, roots: tuple[Root, ...], physical_bits: int, memory: WritableMemory
-) -> Space:
-    """Builds the tables of a layout, in memory that has at least its RAM.
+) -> tuple[Space, ...]:
+    """Builds the tables of a layout, in memory that has at least its RAM: a space for each table
+    in which walks begin.
 
     roots          where walks begin: in the first of the tables that it has room for
     physical_bits  the width of physical addresses
@@ -528,24 +540,32 @@ def _construct(
     memory: WritableMemory,
     tables: Span,
     pages: Mapping[str, Words],
-) -> Space:
-    """Builds everything; the root is the first table."""
+) -> tuple[Space, ...]:
+    """Builds everything; the roots are the first tables."""
     format = roots[0].table.format
     levels = len(format.levels)
     allocator = TableAllocator(memory, tables)
-    allocator.allocate(format, levels - 1)
-    space = Space(memory, roots, allocator)
+    served = [tuple(group) for _, group in groupby(roots, key=lambda root: root.table)]
+    for _ in served:
+        allocator.allocate(format, levels - 1)
+    spaces = tuple(Space(memory, group, allocator) for group in served)
     runs = list(_runs(layout, format, levels))
     for part in _at(levels, layout.maps):
         with _placing(part.where, runs, format):
-            _map(space, part, pages[part.where])
+            _map(_space_of(spaces, part.virtual), part, pages[part.where])
     for share in _at(levels, layout.shares):
         with _placing(share.where, runs, format):
-            _share(space, share)
+            _share(_space_of(spaces, share.virtual), share)
     for entry in _at(levels, layout.entries):
         with _placing(entry.where, runs, format):
-            _fill(space, entry.virtual, entry.level, entry.value)
-    return space
+            _fill(_space_of(spaces, entry.virtual), entry.virtual, entry.level, entry.value)
+    return spaces
+
+
+def _space_of(spaces: tuple[Space, ...], address: int) -> Space:
+    """The space in which an address has a place, or the first, which says that it has none."""
+    here = (space for space in spaces if any(address in root.span for root in space.roots))
+    return next(here, spaces[0])
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from harness.architectures import USUAL, module_of
+from harness.architectures import USUAL, has, module_of
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.product import Product, Value, Values, alone
+from harness.machine.errors import Misuse
 
 W = TypeVar("W", bound=Sized)
 
@@ -179,7 +180,9 @@ class Matrix(Protocol):
 
 
 def matrix_of(arch: str) -> Matrix:
-    """The matrix of an architecture."""
+    """The matrix of an architecture; raises Misuse for one that has none."""
+    if not has(arch, "check", "matrix.run"):
+        raise Misuse(f"{arch} has no matrix: its layouts are what `validate` proves")
     found: Any = module_of(arch, "check", "matrix.run")
     return found  # type: ignore[no-any-return]
 

@@ -35,10 +35,11 @@ def layouts(incomplete: str) -> list[str]:
 
 def lint_rules() -> list[str]:
     """Offers the rules of lint."""
-    from harness.architectures import NAMES, module_of
+    from harness.architectures import NAMES, has, module_of
     from harness.inspect.lint import rules
 
-    added = (module_of(name, "inspect", "lint") for name in NAMES)
+    reading = (name for name in NAMES if has(name, "inspect", "lint"))
+    added = (module_of(name, "inspect", "lint") for name in reading)
     return list(dict.fromkeys(rule.name for own in added for rule in rules(own)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -58,9 +58,12 @@ Preset = Annotated[
 def modes_offered(context: typer.Context) -> list[str]:
     """Offers the modes of the architecture that is named before."""
     from harness.check.matrix import matrix_of
+    from harness.machine.errors import Misuse
 
     arch = context.params.get("arch")
-    return [*matrix_of(arch if arch in NAMES else USUAL).MODES, "all"]
+    with suppress(Misuse):
+        return [*matrix_of(arch if arch in NAMES else USUAL).MODES, "all"]
+    return []
 
 
 Mode = Annotated[

@@ -11,7 +11,7 @@ from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.architectures import module_of
+from harness.architectures import has, module_of
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.paging.address import Virtual
 from harness.paging.bulk import Bytes, End
@@ -161,7 +161,10 @@ def of(cpu: Cpu) -> Architecture:
 
 @cache
 def named(name: str) -> Architecture:
-    """The architecture of that name, which is imported when it is asked for first."""
+    """The architecture of that name, which is imported when it is asked for first; SourceError for
+    one about whose tables nothing can be asked."""
+    if not has(name, "inspect", "asked"):
+        raise SourceError(f"tables of {name} are read by the library alone")
     found: Architecture = module_of(name, "inspect", "asked").ASKED
     return found
 

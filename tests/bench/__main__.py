@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.bench.measure import Figure
 
-MODULES = ("paging", "space", "machine", "matrix", "inspect", "flushes", "riscv")
+MODULES = ("paging", "space", "machine", "matrix", "inspect", "flushes", "riscv", "arm64")
 
 
 def main(names: list[str]) -> None:

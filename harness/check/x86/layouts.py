@@ -94,5 +94,5 @@ def build(
         raise LayoutError(f"{layout.name} is for MAXPHYADDR {control.maxphyaddr}, not {maxphyaddr}")
     tables, frames = divided(layout)
     cpu = control.cpu(levels, tables.first, maxphyaddr, page1gb)
-    space = construct(layout, cpu.roots, maxphyaddr, memory)
+    (space,) = construct(layout, cpu.roots, maxphyaddr, memory)
     return Built(layout, cpu, space, tables, frames)

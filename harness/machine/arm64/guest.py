@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from harness.machine.arm64.processor import MachineInfo, State, check_state
-from harness.machine.arm64.qemu import BUILD, RAM_BASE, TCG
+from harness.machine.arm64.processor import RAM_BASE, MachineInfo, State, check_state
+from harness.machine.arm64.qemu import BUILD, TCG
 from harness.machine.guest import StubGuest, refuse
 from harness.machine.monitor import Monitor
 from harness.machine.ram import MIB, Ram
@@ -67,14 +67,14 @@ class Guest(StubGuest[State, MachineInfo]):
             "tcr": state.tcr,
             "mair": state.mair,
             "sctlr": state.sctlr,
-            "window": state.window,
+            "window": self.image.enums["NO_WINDOW"] if state.window is None else state.window,
         }
 
     def _check_state(self, state: State) -> None:
         check_state(state, self.info, range(self.ram.base, self.ram.base + self.ram.size))
 
     def _checked_for(self, state: State) -> object:
-        return state.window != 0
+        return state.window is not None
 
     def _check_accesses(self, jobs: npt.NDArray[np.void], state: State) -> None:
         enums, access = self.image.enums, jobs["access"]
@@ -86,7 +86,7 @@ class Guest(StubGuest[State, MachineInfo]):
         fetches = access == enums["ACCESS_FETCH"]
         refuse(jobs, fetches & (jobs["address"] & np.uint64(3) != 0), "code is a multiple of 4")
         translated = access >= enums["TRANSLATE_READ"]
-        if not state.window:
+        if state.window is None:
             made = (access != enums["ACCESS_NONE"]) & ~translated
             refuse(jobs, made, "an access is made from the window, and the state has none")
         pan = jobs["pan"] != 0
@@ -105,8 +105,8 @@ class Guest(StubGuest[State, MachineInfo]):
         """The same.  Where the state has a window the processor is at EL1, so that the monitor
         translates as it does there."""
         with super().parked(state) as monitor:
-            end = self._clock.now() + self.deadline
-            while state.window and "EL1h" not in monitor.state():  # it is on the way there
+            end, at_el1 = self._clock.now() + self.deadline, state.window is not None
+            while at_el1 and "EL1h" not in monitor.state():  # it is on the way there
                 monitor.cont()
                 if self._clock.now() > end:
                     raise self._lost("it does not come to EL1")

@@ -21,6 +21,9 @@ TG1: Final = {"16K": 1, "4K": 2, "64K": 3}
 ADDRESS_BITS: Final = (32, 36, 40, 42, 44, 48, 52, 56)
 """Of physical addresses, by TCR_EL1.IPS and ID_AA64MMFR0_EL1.PARange."""
 
+RAM_BASE: Final = 0x4000_0000
+"""Where QEMU's machine `virt` has RAM."""
+
 SMALLEST_PAGE: Final = 4096
 
 MMU: Final = 1
@@ -52,11 +55,12 @@ class Half:
 
     @property
     def root_bytes(self) -> int:
-        """The size of the first table, or 64 if that is more: the root is a multiple of it."""
+        """The size of the first table, of which the root is a multiple: of 64 bytes too where the
+        TTBR has other bits of the address below (AArch64.S1TTBaseAddress)."""
         assert self.granule is not None
         page = GRANULES[self.granule]
         index_bits = (64 - self.size - page - 1) % (page - 3) + 1
-        return max(64, 8 << index_bits)
+        return 8 << index_bits
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class State:
 
     ttbr0, ttbr1, tcr, mair, sctlr  TTBR0_EL1 and so on
     window  the virtual address of a page that leads to the stub's `user` section, and that EL0 and
-            EL1 may execute; 0 where no job makes an access (TRANSLATE_* is none)
+            EL1 may execute; None where no job makes an access (TRANSLATE_* is none)
     """
 
     ttbr0: int
@@ -73,7 +77,7 @@ class State:
     tcr: int
     mair: int = 0xFF
     sctlr: int = SCTLR
-    window: int = 0
+    window: int | None = None
 
     @property
     def word_bytes(self) -> int:
@@ -92,11 +96,6 @@ class State:
         if self.tcr >> 32 & 7 == 6 and (granule == "64K" or self.tcr & _DS):
             root = root & ~63 | (ttbr >> 2 & 15) << 48
         return Half(str(number), granule, fields & 63, not fields >> 7 & 1, root)
-
-    @property
-    def window_half(self) -> Half:
-        """The half in which the window is."""
-        return self.halves[self.window >> 55 & 1]
 
 
 @dataclass(frozen=True)
@@ -219,11 +218,17 @@ def _refusals(state: State, info: MachineInfo, ram: range) -> Iterator[str]:
     for half in state.halves:
         if half.used:
             yield from _refusals_of(half, state, info, ram)
-    if state.window % SMALLEST_PAGE or state.window >> 64:
-        yield f"the window is at {state.window:#x}, which is no page's address"
-    elif state.window and not state.window_half.used:
+    if state.window is not None:
+        yield from _refusals_of_window(state.window, state.halves, ram)
+
+
+def _refusals_of_window(window: int, halves: tuple[Half, Half], ram: range) -> Iterator[str]:
+    half = halves[window >> 55 & 1]
+    if window % SMALLEST_PAGE or window >> 64:
+        yield f"the window is at {window:#x}, which is no page's address"
+    elif not half.used:
         yield "the window is in the half that TCR_EL1 has no tables for"
-    elif state.window and state.window_half.root >= ram.stop:
+    elif half.root >= ram.stop:
         yield "the window is in the half whose root is outside RAM"
 
 
@@ -243,7 +248,7 @@ def _refusals_of(half: Half, state: State, info: MachineInfo, ram: range) -> Ite
         )
         return
     if half.root % half.root_bytes:
-        yield f"TTBR{half.name}_EL1 is no multiple of the {half.root_bytes} bytes of its table"
+        yield f"the root of TTBR{half.name}_EL1 is no multiple of {half.root_bytes} bytes"
     if half.root < ram.start:
         yield f"the root of TTBR{half.name}_EL1 is at {half.root:#x}, where devices are"
 

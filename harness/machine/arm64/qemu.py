@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from harness.machine.arm64.processor import RAM_BASE
 from harness.machine.errors import LaunchFailure
 from harness.machine.machine import Engine
 from harness.machine.qemu import Qemu
 from harness.machine.ram import LARGEST_RAM, STUB, Ram
 from harness.machine.stub import Build, StubImage
-
-RAM_BASE: Final = 0x4000_0000
-"""Where `virt` has RAM."""
 
 PROGRAM: Final = "qemu-system-aarch64"
 

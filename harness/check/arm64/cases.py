@@ -1,0 +1,109 @@
+"""Which accesses are tried in a space of arm64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from itertools import product
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from harness.check.arm64.marks import CODE
+from harness.check.marks import WORD
+from harness.paging import bulk
+from harness.paging.address import Span
+from harness.paging.arm64.access import Kind
+from harness.paging.arm64.cpu import Cpu
+from harness.paging.bulk import Bytes, End, Leaves
+from harness.paging.memory import Mask, Memory, Words, within
+
+STRAY: Final = 64
+"""Addresses tried that nothing in the space suggests."""
+
+
+class Way(NamedTuple):
+    """How an access is made: at EL0 or EL1, with PSTATE.PAN and PSTATE.UAO."""
+
+    kind: Kind
+    el0: bool
+    pan: bool = False
+    uao: bool = False
+
+
+WAYS: Final = (
+    *(Way(kind, True) for kind in (Kind.READ, Kind.WRITE, Kind.FETCH, Kind.AMO)),
+    *(
+        Way(kind, False, pan)
+        for kind in (Kind.READ, Kind.WRITE, Kind.FETCH, Kind.AMO)
+        for pan in (False, True)
+    ),
+    *(
+        Way(kind, False, pan, uao)
+        for kind, pan, uao in product((Kind.LDTR, Kind.STTR), (False, True), (False, True))
+    ),
+)
+"""UAO plays a part in LDTR and STTR alone, and at EL0 neither it nor PAN does."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Accesses, one a lane; arrays of shape (n,).  Data is one aligned word of 8 bytes.
+
+    kind      uint8, a `Kind`
+    el0       at EL0, else at EL1
+    pan, uao  the bits of PSTATE
+    """
+
+    address: Words
+    kind: Bytes
+    el0: Mask
+    pan: Mask
+    uao: Mask
+
+    def __len__(self) -> int:
+        return len(self.address)
+
+    def take(self, chosen: Mask | slice) -> Cases:
+        """The chosen lanes."""
+        return Cases(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+
+def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
+    """Every access to all that a space holds, at its edges and just beyond them.
+
+    Each row of `leaves` is accessed in each of `WAYS` at the first and the last word (fetched: at
+    the code of its first and last page); and so are the words before and after it where nothing is
+    mapped, the edges of what the roots serve, and a few stray addresses.  Nothing in the span
+    `outside` is tried.
+    """
+    levels = cpu.roots[0].table.format.levels
+    sizes = np.array([level.size for level in levels], np.uint64)[leaves.level]
+    past = leaves.virtual + sizes
+    held = leaves.end != End.UNBACKED
+    last_page = past - np.uint64(levels[0].size)
+    data = np.concatenate([leaves.virtual[held], past[held] - np.uint64(WORD)])
+    code = np.concatenate([leaves.virtual[held], last_page[held]]) + np.uint64(CODE)
+    stray = np.random.default_rng(0).integers(0, 1 << 64, STRAY, dtype=np.uint64)
+    around = np.concatenate([leaves.virtual - np.uint64(WORD), past, stray])
+    spans = [root.span for root in cpu.roots]
+    ends = [word for span in spans for word in (span.first, span.last + 1 - WORD)]
+    beyond = [word for span in spans for word in (span.first - WORD, span.last + 1)]
+    edges = np.array([edge % (1 << 64) for edge in ends + beyond], np.uint64)
+    elsewhere = np.concatenate([around, edges]) & np.uint64((1 << 64) - WORD)
+    elsewhere = elsewhere[bulk.walk(memory, cpu.roots, elsewhere).end != End.LEAF]
+    data = np.unique(np.concatenate([data, elsewhere]))
+    code = np.unique(np.concatenate([code, elsewhere]))
+    return _in_every_way(data[~within(data, outside)], code[~within(code, outside)])
+
+
+def _in_every_way(data: Words, code: Words) -> Cases:
+    parts = [_each(code if way.kind is Kind.FETCH else data, way) for way in WAYS]
+    return Cases(
+        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Cases))
+    )
+
+
+def _each(address: Words, way: Way) -> Cases:
+    n = len(address)
+    kind = np.full(n, way.kind, np.uint8)
+    return Cases(address, kind, np.full(n, way.el0), np.full(n, way.pan), np.full(n, way.uao))

@@ -1,0 +1,368 @@
+"""Asking the machine: accesses that the guest executes, beside what the reference expects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.check.arm64.cases import Cases
+from harness.check.arm64.marks import CODE_BYTES, code_mark, put_code
+from harness.check.arm64.quirks import BLOCK_ANYWHERE, DBM_FETCH, SIZE_64K
+from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
+from harness.check.marks import WORD, put_marks
+from harness.check.quirk import Quirk, expected_of
+from harness.machine.arm64.guest import Guest, State
+from harness.paging import bulk
+from harness.paging.address import Span, Virtual
+from harness.paging.arm64.access import Access, Kind, Reason
+from harness.paging.arm64.bulk import REASONS, Outcomes, outcomes, writes
+from harness.paging.arm64.cpu import Cpu, Tcr
+from harness.paging.arm64.formats import AF, GRANULES
+from harness.paging.bulk import Paths
+from harness.paging.memory import BufferMemory, Mask, Words, within
+from harness.paging.walk import walk
+
+ACCESSES: Final = {
+    Kind.READ: "READ",
+    Kind.WRITE: "WRITE",
+    Kind.FETCH: "FETCH",
+    Kind.AMO: "SWAP",
+    Kind.LDTR: "READ_UNPRIVILEGED",
+    Kind.STTR: "WRITE_UNPRIVILEGED",
+}
+"""The stub's names of the accesses."""
+
+SVC: Final = 0x5600_0000
+"""ESR_EL1 of the SVC, of A64 and with the immediate 0, with which the code of a frame ends."""
+
+SAID: Final = np.uint64(0xFE00_007F)
+"""What of ESR_EL1 the reference says: EC, IL, and of the ISS WnR and the fault status code."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the reference expects of cases.
+
+    data     the physical address of the word, or of the code, that an allowed access reaches
+    astray   where it is none of a frame, and by the raw entries it should be: never right
+    content  what lies there before; of code the mark
+    """
+
+    cases: Cases
+    outcomes: Outcomes
+    paths: Paths
+    data: Words
+    astray: Mask
+    content: Words
+
+    @property
+    def allowed(self) -> Mask:
+        """Which accesses are made."""
+        made: Mask = self.outcomes.reason == 0
+        return made
+
+    @property
+    def fetch(self) -> Mask:
+        """Which are fetches."""
+        fetches: Mask = self.cases.kind == Kind.FETCH
+        return fetches
+
+    @property
+    def word(self) -> Mask:
+        """Which reach a word of a frame, that is put there and looked at."""
+        words: Mask = self.allowed & ~self.fetch & ~self.astray
+        return words
+
+    @property
+    def stored(self) -> Words:
+        """What accesses that write store."""
+        return ~self.content
+
+
+def ask_guest(
+    guest: Guest, state: State, cpu: Cpu, memory: BufferMemory, frames: Span, cases: Cases
+) -> Comparison:
+    """Has the guest make every access and compares all that it saw with the reference.
+
+    frames  where the pages are that may be reached; what leads elsewhere is not asked
+    """
+    comparison = Comparison(PROBE)
+    for first in range(0, len(cases), bulk.LANES):
+        batch = cases.take(slice(first, first + bulk.LANES))
+        expected = _expect(guest, cpu, memory, frames, batch, comparison)
+        departing = _fetches_by_ap2(guest, cpu, memory, frames, expected)
+        results = guest.run(state, _jobs(guest, expected))
+        _judge(comparison, cpu, memory, expected, departing, results)
+        paths = expected.paths
+        memory.scatter(paths.slot[paths.used], WORD, paths.raw[paths.used])
+    return comparison
+
+
+def left_out(guest: Guest, cpu: Cpu, found: Outcomes, comparison: Comparison) -> Mask:
+    """Which lanes a quirk makes into something else than the reference has there, or ends QEMU in;
+    counted."""
+    lanes = np.zeros(len(found.reason), np.bool_)
+    raw, reason = found.walks.raw, found.reason
+    block = (reason == REASONS.index(Reason.INVALID)) & (raw & np.uint64(3) == 1)
+    size = np.zeros(len(lanes), np.bool_)
+    half = cpu.low or cpu.high
+    if half is not None and half.granule == "64K" and cpu.output_bits(half) < 52:
+        size = (reason == REASONS.index(Reason.ADDRESS_SIZE)) & (raw & np.uint64(0xF000) != 0)
+    for quirk, departs in ((BLOCK_ANYWHERE, block), (SIZE_64K, size)):
+        if departs.any() and expected_of(quirk, guest.engine.name, guest.version):
+            comparison.not_comparable[f"descriptors that QEMU reads otherwise ({quirk.name})"] += (
+                int(departs.sum())
+            )
+            lanes |= departs
+    return lanes
+
+
+def _expect(
+    guest: Guest,
+    cpu: Cpu,
+    memory: BufferMemory,
+    frames: Span,
+    cases: Cases,
+    comparison: Comparison,
+) -> Expected:
+    """The reference's expectation of those cases that can be compared."""
+    found = of_cases(cpu, memory, cases)
+    if (departs := left_out(guest, cpu, found, comparison)).any():
+        cases = cases.take(~departs)
+        found = of_cases(cpu, memory, cases)
+    paths = paths_of(cpu, memory, found.walks.address)
+    leaf, reached = reached_by(cpu, paths, found.walks.address)
+    asked = (found.reason != 0) | ~leaf | within(reached, frames)
+    if beyond := int((~asked).sum()):
+        comparison.not_comparable["the page has no memory behind it"] += beyond
+        cases = cases.take(asked)
+        found = of_cases(cpu, memory, cases)
+        paths = paths_of(cpu, memory, found.walks.address)
+    return _marked(cpu, memory, frames, cases, found, paths)
+
+
+def _marked(
+    cpu: Cpu, memory: BufferMemory, frames: Span, cases: Cases, found: Outcomes, paths: Paths
+) -> Expected:
+    """The expectation of outcomes, and marks in what they reach."""
+    _, reached = reached_by(cpu, paths, found.walks.address)
+    made, data = found.reason == 0, found.walks.physical
+    astray = made & ~within(data, frames)
+    there = np.where(astray, reached, data)
+    put = made & within(there, frames)
+    word, code = put & (cases.kind != Kind.FETCH), put & (cases.kind == Kind.FETCH)
+    put_marks(memory, there[word])
+    put_code(memory, there[code])
+    content = np.zeros(len(cases), np.uint64)
+    content[word] = memory.gather(there[word], WORD)[0]
+    content[code] = code_mark(there[code])
+    return Expected(cases, found, paths, data, astray, content)
+
+
+def reached_by(cpu: Cpu, paths: Paths, addresses: Words) -> tuple[Mask, Words]:
+    """Which paths end in a page or a block, and the physical address to which it takes their
+    addresses.
+
+    By the raw descriptors, as the manual describes them ("Translation table descriptor formats"):
+    what the reference makes of a leaf has no part in it, so one that takes an address elsewhere is
+    found out.
+    """
+    half = cpu.low or cpu.high
+    assert half is not None
+    page = GRANULES[half.granule].page
+    leaf, physical = np.zeros(len(addresses), np.bool_), np.zeros(len(addresses), np.uint64)
+    for level in range(len(paths.used)):
+        raw = paths.raw[level]
+        here = paths.used[level] & (raw & np.uint64(3) == (1 if level else 3))
+        offset = np.uint64((1 << page + level * (page - 3)) - 1)
+        said = raw & np.uint64((1 << 48) - 1)
+        if cpu.tcr & Tcr.DS and half.granule != "64K":
+            said = raw & np.uint64((1 << 50) - 1) | (
+                raw >> np.uint64(8) & np.uint64(3)
+            ) << np.uint64(50)
+        elif half.granule == "64K":
+            said = said | (raw >> np.uint64(12) & np.uint64(15)) << np.uint64(48)
+        physical = np.where(here & ~leaf, said & ~offset | addresses & offset, physical)
+        leaf = leaf | here
+    return leaf, physical
+
+
+def of_cases(cpu: Cpu, memory: BufferMemory, cases: Cases) -> Outcomes:
+    """What the cases come to."""
+    return outcomes(cpu, memory, cases.address, cases.kind, cases.el0, pan=cases.pan, uao=cases.uao)
+
+
+def paths_of(cpu: Cpu, memory: BufferMemory, addresses: Words) -> Paths:
+    """The descriptors on the way to addresses; none for those that no root serves."""
+    each = []
+    for root in cpu.roots:
+        found = bulk.paths(memory, root, addresses)
+        found.used[:, ~within(addresses, root.span)] = False
+        each.append(found)
+    return reduce(_either, each)
+
+
+def _either(one: Paths, other: Paths) -> Paths:
+    return Paths(
+        np.where(one.used, one.slot, other.slot),
+        np.where(one.used, one.raw, other.raw),
+        one.used | other.used,
+    )
+
+
+def _jobs(guest: Guest, expected: Expected) -> npt.NDArray[np.void]:
+    """The jobs that put the path of each case back as it was built, try it, and look at it.
+
+    The words of a job are the descriptors of the path from the root down, and after them the
+    word that the access reaches.
+    """
+    cases, enums, paths = expected.cases, guest.image.enums, expected.paths
+    jobs = guest.image.new_jobs(len(cases))
+    jobs["address"] = cases.address
+    jobs["size"], jobs["flush"] = WORD, enums["FLUSH_PAGE"]
+    for kind, name in ACCESSES.items():
+        jobs["access"][cases.kind == kind] = enums[f"ACCESS_{name}"]
+    jobs["user"], jobs["pan"], jobs["uao"] = cases.el0, cases.pan, cases.uao
+    steps = paths.used.sum(axis=0)
+    for column, level in enumerate(reversed(range(len(paths.used)))):
+        used = paths.used[level]
+        np.copyto(jobs["where"][:, column], paths.slot[level], where=used)
+        np.copyto(jobs["word"][:, column], paths.raw[level], where=used)
+    data = expected.word
+    jobs["where"][data, steps[data]] = expected.data[data]
+    jobs["word"][data, steps[data]] = expected.content[data]
+    jobs["patched"] = jobs["watched"] = steps + data
+    jobs["value"] = expected.stored
+    return jobs
+
+
+def _judge(
+    comparison: Comparison,
+    cpu: Cpu,
+    memory: BufferMemory,
+    expected: Expected,
+    departing: tuple[Mask, Expected] | None,
+    results: npt.NDArray[np.void],
+) -> None:
+    agree = _as_expected(expected, results)
+    comparison.compared += len(agree)
+    if departing is not None:
+        lanes, by_quirk = departing
+        departed = lanes & _as_expected(by_quirk, results)
+        agree = count_quirk(comparison, DBM_FETCH, lanes, departed, agree)
+    wrong = np.flatnonzero(~agree)
+    told = len(comparison.disagreements)
+    comparison.disagree(
+        len(wrong), _described(cpu, memory, expected, results, wrong[: EXAMPLES - told])
+    )
+
+
+def count_quirk(
+    comparison: Comparison, quirk: Quirk, lanes: Mask, departed: Mask, agree: Mask
+) -> Mask:
+    """Which lanes agree, those with it that depart as a quirk does; it is counted, and news where
+    it shows in none of the lanes in which it should."""
+    comparison.quirks[quirk.name] += int((departed & ~agree).sum())
+    if lanes.any() and not departed.any():
+        comparison.news[f"{quirk.name} did not show"] += int(lanes.sum())
+    return agree | departed
+
+
+def _fetches_by_ap2(
+    guest: Guest, cpu: Cpu, memory: BufferMemory, frames: Span, expected: Expected
+) -> tuple[Mask, Expected] | None:
+    """The fetches to which DBM makes a difference, and what they come to without it; None where
+    that is not to be expected of the engine."""
+    if not cpu.keeps_dirty_state or not expected_of(DBM_FETCH, guest.engine.name, guest.version):
+        return None
+    without = of_cases(without_dirty_state(cpu), memory, expected.cases)
+    lanes = expected.fetch & (without.reason != expected.outcomes.reason)
+    return lanes, _marked(cpu, memory, frames, expected.cases, without, expected.paths)
+
+
+def without_dirty_state(cpu: Cpu) -> Cpu:
+    """The same state with TCR_EL1.HD=0."""
+    return replace(cpu, tcr=cpu.tcr & ~Tcr.HD)
+
+
+def _as_expected(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
+    """Which results are the reference's in all that they say."""
+    cases, allowed, fetch = expected.cases, expected.allowed, expected.fetch
+    found = expected.outcomes
+    ended = np.where(fetch, np.uint64(SVC), np.uint64(0))
+    syndrome = np.where(allowed, ended, found.syndrome)
+    only_stores = writes(cases.kind) & (cases.kind != Kind.AMO)
+    data = np.where(allowed & ~only_stores, expected.content, np.uint64(0))
+    code_end = cases.address + np.uint64(CODE_BYTES)
+    agree: Mask = (results["completed"] == allowed) & ~expected.astray
+    agree &= results["esr"] & SAID == syndrome
+    agree &= results["data"] == data
+    agree &= allowed | (results["far"] == found.far)
+    agree &= ~(allowed & fetch) | (results["elr"] == code_end)
+    return agree & _entries_as_expected(expected, results)
+
+
+def _entries_as_expected(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
+    """Whether the descriptors of the path, and the word, are afterwards what they should be."""
+    paths, found = expected.paths, expected.outcomes
+    agree = np.ones(len(expected.cases), np.bool_)
+    for column, level in enumerate(reversed(range(len(paths.used)))):
+        leaf = found.walks.level == level
+        should = paths.raw[level] ^ np.where(leaf, found.changes, np.uint64(0))
+        differs = results["after"][:, column] ^ should
+        differs &= ~np.where(leaf, found.may, np.uint64(0))
+        agree &= (differs == 0) | ~paths.used[level]
+    data = expected.word
+    steps = paths.used.sum(axis=0)[data]
+    word = np.where(writes(expected.cases.kind), expected.stored, expected.content)
+    agree[data] &= results["after"][data, steps] == word[data]
+    return agree
+
+
+def _described(
+    cpu: Cpu,
+    memory: BufferMemory,
+    expected: Expected,
+    results: npt.NDArray[np.void],
+    lanes: npt.NDArray[np.int64],
+) -> Iterator[Disagreement]:
+    for lane in lanes:
+        cases, address = expected.cases, int(expected.outcomes.walks.address[lane])
+        access = Access(Kind(int(cases.kind[lane])), bool(cases.el0[lane]))
+        root = next((root for root in cpu.roots if address in root.span), None)
+        state = f"PAN={int(cases.pan[lane])} UAO={int(cases.uao[lane])}"
+        yield Disagreement(
+            PROBE,
+            int(cases.address[lane]),
+            None,
+            False,
+            f"{access} with {state}: {rules_say(expected.outcomes, int(lane))}",
+            _machine_says(expected, results[lane], int(lane)),
+            None if root is None else walk(memory, root, Virtual(address)),
+        )
+
+
+def rules_say(found: Outcomes, lane: int) -> str:
+    """What the reference says, for people."""
+    reason = REASONS[int(found.reason[lane])]
+    if reason is not None:
+        return f"ESR {int(found.syndrome[lane]):#x}: {reason.value}"
+    changes = int(found.changes[lane])
+    said = [f"reaches {int(found.walks.physical[lane]):#x}"]
+    said += ["sets AF"] if changes & AF else []
+    said += ["clears AP[2]"] if changes & ~AF else []
+    return ", ".join(said)
+
+
+def _machine_says(expected: Expected, result: np.void, lane: int) -> str:
+    done = "made" if result["completed"] else "not made"
+    esr = int(result["esr"])
+    said = f"ESR {esr:#x}, FAR {int(result['far']):#x}" if esr else "no exception"
+    steps = int(expected.paths.used[:, lane].sum())
+    after = ", ".join(hex(int(word)) for word in result["after"][:steps])
+    return f"{done}, {said}, data {int(result['data']):#x}, entries then {after or 'none'}"

@@ -1,0 +1,90 @@
+"""`pagetable validate --arch arm64`: what it prints and refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from harness.check.arm64 import probes
+from harness.paging.arm64.bulk import outcomes
+from harness.report.schema import schema
+from tests.cli.commands import run
+from tests.machine.arm64.present import QEMU, why_absent
+
+COMMAND = ("validate", "--arch=arm64", f"--qemu={QEMU}")
+
+pytestmark = pytest.mark.hw
+
+
+@pytest.fixture(autouse=True)
+def _machine() -> None:
+    if reason := why_absent():
+        pytest.skip(reason)
+
+
+def test_all_oracles_agree(tmp_path: Path) -> None:
+    code, output, errors = run(*COMMAND, "rights", "--levels=3", cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    assert "AT in the guest" in output
+    assert "agree on tcg, QEMU" in output
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+def test_a_disagreement_is_shown_with_its_walk_in_every_form(
+    form: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_pan(*asked: Any, pan: Any, uao: Any) -> Any:
+        return outcomes(*asked, pan=np.zeros_like(pan), uao=uao)
+
+    monkeypatch.setattr(probes, "outcomes", without_pan)
+    page, report = tmp_path / "page.html", tmp_path / "report"
+    out = (f"--html={page}", f"--report={report}")
+    code, output, _ = run(*COMMAND, "rights", "--levels=4", *out, *form, cwd=tmp_path)
+    assert code == 1
+    told = json.loads((report / "report.json").read_text())
+    jsonschema.validate(told, schema("validate"))
+    assert (told["arch"], told["layouts"][0]["levels"]) == ("arm64", 4)
+    assert told["disagreements"] > 100
+    [first, *_] = told["layouts"][0]["findings"]
+    assert "PAN=1" in first["expected"]
+    if not form:
+        assert "4K page at" in output
+    assert "PAN=1" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("validate", "--arch=arm64", "--engine=kvm", "smallest"), "no engine 'kvm' for arm64"),
+        (("validate", "--arch=arm64", "--mode=sv39"), "choose --levels 2, 3, 4 or 5"),
+        (("validate", "--arch=arm64", "nonsense"), "no layout is called 'nonsense'"),
+        (("validate", "--arch=arm64", "--qemu=nowhere", "smallest"), "QEMU_ARM64"),
+        (("matrix", "--arch=arm64"), "arm64 has no matrix"),
+        (("rules", "--arch=arm64"), "arm64 has no matrix"),
+        (("walk", "0x400000", "--layout=arm64/smallest"), "read by the library alone"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    code, output, errors = run(*arguments, cwd=tmp_path)
+    assert (code, output) == (2, "")
+    assert said in errors
+    assert "Traceback" not in errors
+
+
+def test_the_environment_names_another_qemu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("there is no qemu-system-x86_64 in PATH")
+    monkeypatch.setenv("QEMU_ARM64", "qemu-system-x86_64")
+    code, _, errors = run("validate", "--arch=arm64", "smallest", "--levels=3", cwd=tmp_path)
+    assert code == 3
+    assert "qemu-system-x86_64 is no QEMU for arm64" in errors

@@ -1,9 +1,10 @@
 /*
  * The one program of the Linux guest: two processes that map known patterns and tell what the kernel made of them.
  *
- * The parent runs on CPU 0, its forked child on CPU 1.  Each prints its whole address space, one line for each
- * line of its /proc/self/maps, then both spin in user mode for good: whoever stops the machine and finds a CPU at
- * `spins` has that process's own tables in its CR3.  The lines, in this order, each value without spaces:
+ * The parent runs on the CPU that is the first to Linux, its forked child on the second; told is which they are to QEMU.
+ * Each prints its whole address space, one line for each line of its /proc/self/maps, then both spin in user mode for
+ * good: whoever stops the machine and finds a CPU at `spins` has that process's own tables in its CR3, or satp.  The
+ * lines, in this order, each value without spaces:
  *
  *   @ kernel release=6.1.0-56-amd64
  *   @ process space=child pid=48 cpu=1 spins=0x40115a
@@ -248,6 +249,24 @@ static uint64_t hex(const char **text)
 	}
 }
 
+/* QEMU's number of a processor of Linux's: on RISC-V it is the firmware that chooses which hart is Linux's first. */
+static int qemus_number(int cpu)
+{
+#ifdef __riscv
+	static char cpuinfo[8 * 1024];
+	int processors = -1;	/* those before the line, but for one; each has a line of its hart alone */
+	for (const char *text = read_file("/proc/cpuinfo", cpuinfo, sizeof cpuinfo); *text; text++) {
+		bool begins = text == cpuinfo || text[-1] == '\n';
+		if (begins && text[0] == 'h' && text[4] == '\t' && ++processors == cpu) {
+			while (*text != ':')
+				text++;
+			return text[2] - '0';
+		}
+	}
+#endif
+	return cpu;
+}
+
 static const struct pattern *pattern_at(uintptr_t address, const struct pattern *first, const struct pattern *end)
 {
 	for (; first < end; first++)
@@ -359,7 +378,7 @@ static void report(const struct process *process)
 	print("@ process space=");
 	print(process->name);
 	print_decimal(" pid=", pid);
-	print_decimal(" cpu=", process->cpu);
+	print_decimal(" cpu=", qemus_number(process->cpu));
 	print_hex(" spins=", (uintptr_t)spin_here);
 	end_line();
 	long pagemap = opened("/proc/self/pagemap", "pagemap");

@@ -6,9 +6,10 @@
         prove(space.cpu)
 
 `guest`  a running guest, one for all tests of a session and engine; a new one where it was lost.
-         `guest.ram.buffer` is its RAM as a numpy array of 256 MiB, from physical address 0 on: what
-         is stored there is what the processor reads.  The first 32 MiB are the machine's own, all
-         above are the test's, for tables and frames.  Their content is what the last test left
+         `guest.ram.buffer` is its RAM as a numpy array of 256 MiB, from physical address
+         `guest.ram.base` on, which is 0: what is stored there is what the processor reads.  The
+         first 32 MiB are the machine's own, all above are the test's, for tables and frames.  Their
+         content is what the last test left
 `space`  an empty space in its RAM, with `cpu` and `frames()`; of 4 and of 5 levels.  For code
          that makes tables itself, `space.region(bytes)` gives it RAM of its own: the frame at its
          `address` is for a root, and `alloc` hands out those behind.  A frame that it frees twice,
@@ -20,7 +21,8 @@
 `flushes`  starts your own QEMU with your own guest, and fails the test where its kernel forgets a
          flush, see `pagetable flushes`.  It needs none of the others, and runs once
 
-A test that uses them runs on every engine, and at both numbers of levels.  What the host cannot
+A test that uses them runs on every engine, and at both numbers of levels; with `--pagetable-arch
+riscv` in Sv39, Sv48 and Sv57, with RAM from 2 GiB on, and without `expect`.  What the host cannot
 run is skipped, and the reasons stand at the end of the output; an engine that `--pagetable-engine`
 names must run, though, and so must an emulator that `--pagetable-qemu`, `--pagetable-bochs` or the
 environment's QEMU or BOCHS names.  The reports of JUnit tell engines and versions in their head.
@@ -42,16 +44,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from _pytest.junitxml import xml_key
 
+from harness.architectures import NAMES, USUAL
+
 if TYPE_CHECKING:
     from harness.check.compare import Comparison
-    from harness.check.x86.live import Live
-    from harness.check.x86.space import GuestSpace
+    from harness.check.fixtures import Fixtures, Guest
+    from harness.check.live import Live
+    from harness.check.space import GuestSpace
     from harness.inspect.x86.expect import Expectations, Wanted
+    from harness.machine.machine import Engine
     from harness.machine.plugin import Watched
-    from harness.machine.x86.guest import Guest
     from harness.paging.address import Span
     from harness.paging.memory import BufferMemory
-    from harness.paging.x86.cpu import Cpu
+    from harness.paging.processor import Cpu
 
     class Prove(Protocol):
         """What the fixture `prove` is."""
@@ -79,7 +84,6 @@ if TYPE_CHECKING:
         ) -> Watched: ...
 
 
-LEVELS = (4, 5)
 RAM_BYTES = 256 << 20
 
 HEAD = "pagetable"
@@ -101,6 +105,13 @@ SKIPPED = "pagetable: "
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the options by which a machine is chosen."""
     group = parser.getgroup("pagetable", "guests that prove page tables")
+    group.addoption(
+        "--pagetable-arch",
+        metavar="NAME",
+        default=USUAL,
+        help=f"the architecture of the guests: {' or '.join(NAMES)}; {USUAL} unless given. The"
+        " environment names the QEMU of others as QEMU_RISCV does",
+    )
     group.addoption(
         "--pagetable-engine",
         action="append",
@@ -126,10 +137,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Refuses an engine that there is not, and a Bochs that no test would run, before any test is
     collected."""
     config.stash[NOT_RUN] = set()
+    arch = config.getoption("--pagetable-arch")
+    if arch not in NAMES:
+        raise pytest.UsageError(f"there is no architecture {arch!r}: choose {' or '.join(NAMES)}")
     chosen: list[str] = config.getoption("--pagetable-engine") or []
     for name in chosen:
-        if name not in _every_engine():
-            known = " or ".join(_every_engine())
+        if name not in _every_engine(config):
+            known = " or ".join(_every_engine(config))
             raise pytest.UsageError(f"there is no engine {name!r}: choose {known}")
     bochs = config.getoption("--pagetable-bochs")
     if bochs not in (None, os.environ.get("BOCHS")) and "bochs" not in chosen:
@@ -141,12 +155,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs tests on every engine, and at every number of levels."""
     if "paging_engine" in metafunc.fixturenames:
-        from harness.machine.x86.registry import DEFAULT
-
-        engines = metafunc.config.getoption("--pagetable-engine") or DEFAULT
+        default = _fixtures(metafunc.config).DEFAULT
+        engines = metafunc.config.getoption("--pagetable-engine") or default
         metafunc.parametrize("paging_engine", engines, indirect=True, scope="session")
     if "paging_levels" in metafunc.fixturenames:
-        metafunc.parametrize("paging_levels", LEVELS, indirect=True, ids="{}-level".format)
+        levels = _fixtures(metafunc.config).LEVELS
+        metafunc.parametrize("paging_levels", levels, indirect=True, ids=levels.values())
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -166,10 +180,23 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         last.tb_next = None
 
 
-def _every_engine() -> list[str]:
-    from harness.machine.x86.registry import ENGINES
+def _fixtures(config: pytest.Config) -> Fixtures:
+    """What the architecture that was chosen has for fixtures."""
+    from harness.check.fixtures import fixtures_of
 
-    return list(ENGINES)
+    return fixtures_of(config.getoption("--pagetable-arch"))
+
+
+def _engine(name: str, config: pytest.Config) -> Engine:
+    from harness.machine.registry import engine_named
+
+    return engine_named(name, config.getoption("--pagetable-arch"))
+
+
+def _every_engine(config: pytest.Config) -> list[str]:
+    from harness.machine.registry import engines_of
+
+    return list(engines_of(config.getoption("--pagetable-arch")))
 
 
 @pytest.fixture(scope="session")
@@ -217,36 +244,48 @@ def paging_engine(
     _record: Callable[[str, object], None],
 ) -> str:
     """The name of an engine that this host can run."""
-    from harness.check.x86.quirks import not_run_on
     from harness.machine.machine import dotted
-    from harness.machine.x86.engines import executor, why_absent
 
-    name = str(request.param)
-    reason = why_absent(name, program=_program(name, request.config))
+    name, fixtures = str(request.param), _fixtures(request.config)
+    reason = _why_absent(name, request.config)
     if reason is not None:
         _record(f"engine {name}", f"absent: {reason}")
         if _must_run(name, request.config):
             pytest.fail(f"{name} was asked for, and cannot run here: {reason}", pytrace=False)
         pytest.skip(f"{SKIPPED}{name} cannot run here: {reason}")
     guest = _running(_guests, name, request.config)
-    who, version = executor(guest)
+    who, version = fixtures.executor(guest)
     versions = f"{guest.engine.maker} {dotted(guest.version)}, executed by {who} {dotted(version)}"
     _record(f"engine {name}", versions)
     new = request.config.stash[NOT_RUN]
-    new.update(not_run_on(who, version, guest.version))
+    new.update(fixtures.new_versions(guest))
     if new:
         _record(NEW_VERSIONS, "\n".join(sorted(new)))
     return name
+
+
+def _why_absent(name: str, config: pytest.Config) -> str | None:
+    """Why an engine cannot run here, as a sentence; None if it can."""
+    from harness.machine.errors import Misuse
+    from harness.machine.registry import why_absent
+
+    engine = _engine(name, config)
+    program = _program(name, config) or engine.program
+    try:
+        engine.installed(program)
+    except Misuse as error:
+        return str(error)
+    return why_absent(name, config.getoption("--pagetable-arch"), program)
 
 
 @pytest.fixture
 def guest(paging_engine: str, _guests: dict[str, Guest], pytestconfig: pytest.Config) -> Guest:
     """A running guest, whose RAM and processor other tests have used before.
 
-    `ram.buffer` holds its RAM, a writable numpy array of bytes from physical address 0 on, and
-    `ram.size` how many there are.  `harness.machine.ram` draws which part is whose: what lies below
-    `ARENA.stop`, 32 MiB, is the machine's own, and all above the test's.  `space` makes its tables
-    from there on, in the first 32 MiB of it, and takes frames from above these.
+    `ram.buffer` holds its RAM, a writable numpy array of bytes from physical address `ram.base` on,
+    and `ram.size` how many there are.  `harness.machine.ram` draws which part is whose: the first
+    32 MiB, `image.arena`, are the machine's own, and all above is the test's.  `space` makes its
+    tables from there on, in the first 32 MiB of it, and takes frames from above these.
     """
     return _running(_guests, paging_engine, pytestconfig)
 
@@ -255,27 +294,23 @@ def guest(paging_engine: str, _guests: dict[str, Guest], pytestconfig: pytest.Co
 def paging_levels(request: pytest.FixtureRequest, guest: Guest) -> int:
     """A number of levels that the guest's processor has."""
     levels: int = request.param
-    if levels == max(LEVELS) and not guest.info.has("la57"):
-        pytest.skip(f"{SKIPPED}{guest.engine.name} has a processor without LA57, so no five levels")
+    if (reason := _fixtures(request.config).lacking(guest, levels)) is not None:
+        pytest.skip(f"{SKIPPED}{reason}")
     return levels
 
 
 @pytest.fixture
 def space(request: pytest.FixtureRequest, guest: Guest, paging_levels: int) -> Iterator[GuestSpace]:
     """An empty space in the guest's RAM, with `cpu` and `frames()`."""
-    from harness.check.x86.space import GuestSpace
-
-    made = request.node.stash[SPACE] = GuestSpace(guest, paging_levels)
+    made = request.node.stash[SPACE] = _fixtures(request.config).new_space(guest, paging_levels)
     yield made
     _check_regions(made)
 
 
 @pytest.fixture
-def live(guest: Guest, space: GuestSpace) -> Live:
+def live(guest: Guest, space: GuestSpace, pytestconfig: pytest.Config) -> Live:
     """The guest as it runs in the space, which is to be changed now."""
-    from harness.check.x86.live import Live
-
-    return Live(guest, space.memory, space.cpu)
+    return _fixtures(pytestconfig).new_live(guest, space)
 
 
 def _check_regions(space: GuestSpace) -> None:
@@ -291,10 +326,10 @@ def _check_regions(space: GuestSpace) -> None:
 
 @pytest.fixture
 def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
-    """Call it with a CPU state whose CR3 leads to tables in the guest's RAM.
+    """Call it with a CPU state whose CR3, or satp, leads to tables in the guest's RAM.
 
     Every oracle is asked about the space; the test fails where one disagrees with the library,
-    where the space maps nothing, as with a wrong CR3, where a root in a region leads to tables
+    where the space maps nothing, as with a wrong root, where a root in a region leads to tables
     outside it or in frames that were given back, and where it holds what no access can pass:
     entries with reserved bits set, and tables outside memory, unless `allow` has "malformed" or
     "unbacked".  Returns the comparisons.  What the space maps is overwritten, and its entries may
@@ -311,20 +346,17 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
 
     A known quirk of the engine that does not show is a warning: the machine follows the rules.
     """
-    from harness.check.live import NOT_SHOWN
+    from harness.check.live import NOT_SHOWN, Live
     from harness.check.region import uncleared
-    from harness.check.x86.live import Live
-    from harness.check.x86.validate import compare_space
-    from harness.check.x86.window import check_root
-    from harness.inspect.x86.expect import expectations, places
     from harness.machine.errors import MachineError
     from harness.paging import bulk
+    from harness.paging.address import Span
     from harness.paging.memory import BufferMemory
     from harness.paging.space import SpaceError
     from harness.report.impassable import IMPASSABLE, impassable_lines
     from harness.report.text import counted, disagreeing, disagreement_lines
 
-    memory = BufferMemory(guest.ram.buffer)
+    memory, fixtures = BufferMemory(guest.ram.buffer, guest.ram.base), _fixtures(request.config)
 
     def prove(
         what: Cpu | Live,
@@ -338,7 +370,7 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
             raise ValueError(f"there is no {unknown[0]!r} to allow, but {' and '.join(IMPASSABLE)}")
         if strict and expect is None:
             raise ValueError("strict says that nothing else is mapped: than what, says expect")
-        meant = None if expect is None else expectations(expect, strict)
+        meant = None if expect is None else _expectations(fixtures, expect, strict)
         if (space := request.node.stash.get(SPACE, None)) is not None:
             _check_regions(space)
         lines: list[str] = []
@@ -348,7 +380,7 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
         def unmet() -> list[str]:
             return [] if meant is None else _unmet(cpu, memory, meant, *aside)
 
-        check_root(guest.free, cpu)
+        fixtures.check_root(guest, cpu)
         sentence = space.astray(cpu) if space is not None else None
         if (sentence := sentence or uncleared(memory, cpu.roots)) is not None:
             pytest.fail("\n".join((sentence, "", *unmet())).rstrip())
@@ -358,10 +390,11 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
                 lines += unmet()
             else:
                 lines += unmet()  # before the machine notes in the entries what it accessed
-                asked = None if meant is None else places(cpu, meant)
-                comparisons = compare_space(guest, memory, cpu, places=asked)
+                asked = None if meant is None else _places(cpu, meant)
+                frames = Span(guest.image.arena.stop, memory.span.last)
+                comparisons = fixtures.compared(guest, memory, cpu, frames, asked)
         except (MachineError, SpaceError) as error:
-            lines.insert(0, f"with CR3 {cpu.cr3:#x}: {error}")
+            lines.insert(0, f"with {fixtures.root(cpu)}: {error}")
             comparisons = ()
         disagreed = sum(one.disagreed for one in comparisons)
         if disagreed:
@@ -386,8 +419,9 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
             return comparisons
         if not bulk.leaves(memory, cpu.roots, limit=0).total:
             pytest.fail(
-                f"nothing is mapped, so nothing was proved: all tables that CR3 {cpu.cr3:#x} leads"
-                " to are empty, as where CR3 is wrong or entries were not stored in the guest's RAM"
+                f"nothing is mapped, so nothing was proved: all tables that {fixtures.root(cpu)}"
+                f" leads to are empty, as where {fixtures.root(cpu).partition(' ')[0]} is wrong or"
+                " entries were not stored in the guest's RAM"
             )
         if lines := list(impassable_lines(cpu, memory, allow, "allow=[{!r}]")):
             pytest.fail("\n".join(lines))
@@ -443,6 +477,22 @@ def flushes() -> Flushes:
     return watch
 
 
+def _expectations(fixtures: Fixtures, expect: Wanted, strict: bool) -> Expectations:
+    """What tables are meant to say; ValueError where the architecture has no words for it."""
+    from harness.inspect.x86.expect import expectations
+
+    if not fixtures.EXPECTS:
+        raise ValueError("what tables are meant to grant can be said of x86 alone, by now")
+    return expectations(expect, strict)
+
+
+def _places(cpu: Any, meant: Expectations) -> Any:
+    """The addresses of which something is expected, for the machine to be asked about too."""
+    from harness.inspect.x86.expect import places
+
+    return places(cpu, meant)
+
+
 def _unmet(cpu: Cpu, memory: BufferMemory, meant: Expectations, *aside: Span) -> list[str]:
     """In what the tables are not as was meant, in lines; none where they are."""
     from harness.inspect.snapshot import Snapshot
@@ -471,19 +521,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _must_run(name: str, config: pytest.Config) -> bool:
     """Whether an engine that cannot run fails its tests: it was asked for, or the emulator that was
     named is not there or does not work, as far as it is the emulator's doing."""
-    from harness.machine.x86.registry import engine_named
-
     if config.getoption("--pagetable-engine"):
         return True
-    engine, named = engine_named(name), _program(name, config)
+    engine, named = _engine(name, config), _program(name, config)
     return named is not None and (engine.device is None or not shutil.which(named))
 
 
 def _program(engine: str, config: pytest.Config) -> str | None:
     """The emulator that was named for an engine; None for its usual one."""
-    from harness.machine.x86.registry import engine_named
-
-    used = engine_named(engine)
+    used = _engine(engine, config)
     option = config.getoption(f"--pagetable-{used.maker.lower()}")
     named = option or os.environ.get(used.environment)
     return str(named) if named else None
@@ -492,7 +538,6 @@ def _program(engine: str, config: pytest.Config) -> str | None:
 def _running(guests: dict[str, Guest], engine: str, config: pytest.Config) -> Guest:
     """The session's guest on an engine; a new one in place of one that was lost."""
     from harness.machine.errors import MachineError
-    from harness.machine.x86.guest import Guest
 
     __tracebackhide__ = True
 
@@ -502,7 +547,8 @@ def _running(guests: dict[str, Guest], engine: str, config: pytest.Config) -> Gu
             return guest
         guest.close()
     try:
-        guests[engine] = Guest(engine, ram_bytes=RAM_BYTES, program=_program(engine, config))
+        program = _program(engine, config)
+        guests[engine] = _fixtures(config).new_guest(engine, RAM_BYTES, program)
     except MachineError as error:
         pytest.fail(str(error), pytrace=False)
     return guests[engine]

@@ -10,6 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.machine.riscv.present import QEMU, why_absent
+
 pytest_plugins = ["pytester"]
 
 TWO_PAGES = """
@@ -620,6 +622,69 @@ def test_options_of_another_project_keep_their_names(pytester: pytest.Pytester) 
     )
     pytester.makepyfile("def test_nothing(): pass")
     run(pytester, "--engine=theirs", "--qemu=theirs").assert_outcomes(passed=1)
+
+
+ON_RISCV = """
+    import pytest
+    from harness.paging.address import Span, Virtual
+
+    MINE = Virtual(0x400000)
+
+    def test_pages(space, prove):
+        bits = space.format.granting("read", "write", "user")
+        with space.map(MINE, space.frames(2), level=0, bits=bits):
+            pass
+        prove(space.cpu)
+
+    def test_nothing(space, prove):
+        prove(space.cpu)
+
+    def test_what_was_meant(space, prove):
+        prove(space.cpu, expect={0x400000: None})
+
+    def test_a_flush(space, live, prove):
+        bits = space.format.granting("read", "write", "user")
+        live.flush(space.map(MINE, space.frames(1), level=0, bits=bits))
+        live.probe(Span.of(MINE, 0x1000))
+        space.unmap(Span.of(MINE, 0x1000)).done()
+        live.probe(Span.of(MINE, 0x1000))
+        prove(live)
+
+    def test_malformed(space, prove):
+        space.map(MINE, space.frames(1), level=0, bits=space.format.granting("read")).done()
+        slot = space.slot(MINE, 0)
+        space.write(slot, space.read(slot) & ~2 | 4)
+        prove(space.cpu)
+"""
+
+
+@pytest.mark.hw
+def test_spaces_of_riscv_are_proved_in_each_mode(pytester: pytest.Pytester) -> None:
+    if reason := why_absent(64):
+        pytest.skip(reason)
+    pytester.makepyfile(ON_RISCV)
+    options = ("--pagetable-arch", "riscv", "--pagetable-qemu", QEMU, "--junit-xml=r.xml", "-rA")
+    result = run(pytester, *options)
+    passed = [f"PASSED *::test_pages?tcg-{mode}?" for mode in ("sv39", "sv48", "sv57")]
+    result.stdout.fnmatch_lines_random(
+        [
+            *passed,
+            "*nothing is mapped, so nothing was proved: all tables that satp 0x*",
+            "*ValueError: what tables are meant to grant can be said of x86 alone, by now",
+            "*a flush may be missing: 0x400000 was unmapped and not flushed*",
+            "*1 entry with reserved bits set: any access there faults*",
+        ]
+    )
+    result.assert_outcomes(passed=3, failed=12)
+    head = ElementTree.parse(pytester.path / "r.xml").getroot().iter("property")
+    assert any(one.get("value", "").startswith("QEMU ") for one in head)
+
+
+def test_an_architecture_that_there_is_not_is_a_usage_error(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "--pagetable-arch", "mips")
+    result.stderr.fnmatch_lines(["ERROR: there is no architecture 'mips': choose x86 or riscv*"])
+    result = run(pytester, "--pagetable-arch", "riscv", "--pagetable-engine", "kvm")
+    result.stderr.fnmatch_lines(["ERROR: there is no engine 'kvm': choose tcg"])
 
 
 def test_an_unknown_engine_is_a_usage_error(pytester: pytest.Pytester) -> None:

@@ -11,5 +11,6 @@
 `changes`   which change of an entry needs which flush
 `validate`  one space, and what a guest makes of it
 `replay`    a disagreement as a file, and the question asked again; `witnesses` asks QEMU
+`fixtures`  what the pytest plugin asks of it
 `matrix`    every access at every level under every control state, executed and compared
 """

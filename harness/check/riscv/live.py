@@ -34,6 +34,7 @@ from harness.check.space import NotedMemory
 from harness.machine.errors import Misuse
 from harness.machine.riscv.guest import Guest, State
 from harness.paging import bulk
+from harness.paging.address import Span
 from harness.paging.bulk import Bytes, Counts, End
 from harness.paging.memory import Mask, Words
 from harness.paging.riscv.access import Kind
@@ -81,18 +82,13 @@ class Live(live.Live):
     EACH = len(ACCESSES)
 
     def __init__(self, guest: Guest, memory: NotedMemory, cpu: Cpu) -> None:
+        self._guest: Guest
         self._quirks = judged_of(guest.engine.name, guest.version)
         self._hart = Hart.of(cpu.mode.value, guest.info)
         super().__init__(guest, memory, cpu)
 
     def _open(self, cpu: Cpu) -> Window:
-        at, free = cpu.base, self._guest.free
-        if not any(part.start <= at < part.stop for part in free):
-            where = " and ".join(f"{part.start:#x} to {part.stop - 1:#x}" for part in free)
-            raise Misuse(
-                f"satp {cpu.satp:#x} has the root table at {at:#x}, where there is no memory for"
-                f" tables: it is {where}"
-            )
+        check_root(self._guest, cpu)
         hole = find_root_hole(self._memory, cpu.roots[0])
         return open_window(self._memory, cpu, self._guest.image, self._allocator, hole)
 
@@ -243,6 +239,17 @@ class Live(live.Live):
             ac=False,
             expected=rules,
             observed=f"{saw}; entries from the root down: {entries}",
+        )
+
+
+def check_root(guest: Guest, cpu: Cpu) -> None:
+    """Raises Misuse where walks do not begin in a table of the guest's memory that is the
+    caller's."""
+    if not any(part.start <= cpu.base < part.stop for part in guest.free):
+        where = " and ".join(str(Span.of(part.start, len(part))) for part in guest.free)
+        raise Misuse(
+            f"satp {cpu.satp:#x} has the root table at {cpu.base:#x}, where there is no memory for"
+            f" tables: it is {where}"
         )
 
 

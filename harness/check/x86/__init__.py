@@ -18,5 +18,6 @@
 `reach`            every address bit of every kind of entry, and where it leads
 `replay`           a disagreement as a file, and the question asked again
 `witnesses`        the same question, asked of every engine
+`fixtures`         what the pytest plugin asks of it
 `matrix`           every access at every level under every control state, executed and compared
 """

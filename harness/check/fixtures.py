@@ -1,0 +1,77 @@
+"""What the pytest plugin asks of an architecture: guests, and spaces in them, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from harness.architectures import module_of
+from harness.check.compare import Comparison
+from harness.check.live import Live
+from harness.check.space import GuestSpace
+from harness.machine.guest import StubGuest
+from harness.paging.address import Span
+from harness.paging.memory import BufferMemory
+from harness.paging.processor import Cpu
+
+Guest = StubGuest[Any, Any]
+
+
+class Fixtures(Protocol):
+    """A module `fixtures` of an architecture.
+
+    LEVELS        the numbers of levels at which tests run, each with what its mode is called
+    EXPECTS       whether it can be said what tables are meant to grant
+    DEFAULT       the engines on which tests run where none is named
+    """
+
+    LEVELS: Mapping[int, str]
+    EXPECTS: bool
+    DEFAULT: tuple[str, ...]
+
+    def new_guest(self, engine: str, ram_bytes: int, program: str | None) -> Guest:
+        """A running guest; raises MachineError where there can be none."""
+
+    def executor(self, guest: Guest) -> tuple[str, tuple[int, ...]]:
+        """Who executes a guest's instructions, and in which version."""
+
+    def new_versions(self, guest: Guest) -> tuple[str, ...]:
+        """What answers in a version that was not yet run, a sentence each."""
+
+    def lacking(self, guest: Guest, levels: int) -> str | None:
+        """Why a guest has no mode with so many levels, as a sentence; None if it has."""
+
+    def new_space(self, guest: Guest, levels: int) -> GuestSpace:
+        """An empty space in its RAM."""
+
+    def new_live(self, guest: Guest, space: GuestSpace) -> Live:
+        """The guest as it runs in a space."""
+
+    def check_root(self, guest: Guest, cpu: Any) -> None:
+        """Raises Misuse for a root that cannot be loaded, or lies where no table can."""
+
+    def compared(
+        self, guest: Guest, memory: BufferMemory, cpu: Any, frames: Span, asked: Any
+    ) -> tuple[Comparison, ...]:
+        """What comes of a space, oracle by oracle.
+
+        frames  where what is mapped may be overwritten
+        asked   places to ask about besides, where EXPECTS; None for none
+
+        Raises SpaceError for a space that leaves no hole for the stub, MachineError for a guest
+        that is lost.
+        """
+
+    def root(self, cpu: Any) -> str:
+        """The register that leads to the root, with its value."""
+
+
+def fixtures_of(arch: str) -> Fixtures:
+    """Those of an architecture."""
+    found: Any = module_of(arch, "check", "fixtures")
+    return found  # type: ignore[no-any-return]
+
+
+def of(cpu: Cpu) -> Fixtures:
+    """Those of the architecture of a CPU state."""
+    return fixtures_of(cpu.architecture)

@@ -681,8 +681,10 @@ def test_spaces_of_riscv_are_proved_in_each_mode(pytester: pytest.Pytester) -> N
 
 
 def test_an_architecture_that_there_is_not_is_a_usage_error(pytester: pytest.Pytester) -> None:
-    result = run(pytester, "--pagetable-arch", "mips")
-    result.stderr.fnmatch_lines(["ERROR: there is no architecture 'mips': choose x86 or riscv*"])
+    for name in ("mips", "arm64"):
+        result = run(pytester, "--pagetable-arch", name)
+        said = f"ERROR: there are no guests of '{name}': choose x86 or riscv"
+        result.stderr.fnmatch_lines([said])
     result = run(pytester, "--pagetable-arch", "riscv", "--pagetable-engine", "kvm")
     result.stderr.fnmatch_lines(["ERROR: there is no engine 'kvm': choose tcg"])
 

@@ -65,6 +65,34 @@ def test_a_word_is_that_of_the_memory_whenever_it_is_read(size: int) -> None:
     assert asked == [unit * UNIT for unit in (2, 0, 3, 5, 1, 4)]
 
 
+@pytest.mark.parametrize("size", [4, 8])
+def test_many_words_are_those_of_the_memory_and_each_unit_is_read_once(size: int) -> None:
+    random = np.random.default_rng(size)
+    there, asked = memory_of(random.integers(0, 1 << 64, (4, 512), np.uint64)), list[int]()
+    here = holding(there, asked)
+    for units in (2, 4), (4, 0, 2), (5, 1, 3, 0, 1):
+        offset = random.integers(0, UNIT // size, 100, np.uint64) * np.uint64(size)
+        addresses = random.choice(np.array(units, np.uint64), 100) * np.uint64(UNIT) + offset
+        words, backed = here.gather(addresses, size)
+        there_too = [there.load(Physical(address), size) for address in addresses.tolist()]
+        assert backed is not None
+        assert backed.tolist() == [word is not None for word in there_too]
+        assert words.tolist() == [word or 0 for word in there_too]
+    assert asked == [unit * UNIT for unit in (2, 4, 0, 1, 3, 5)]
+    assert here.gather(np.array([UNIT, 0], np.uint64), size)[1] is None, "all have memory"
+    assert len(asked) == 6
+
+
+def test_what_was_read_is_not_asked_for_again_by_any_address_in_it() -> None:
+    there, asked = memory_of(chain()), list[int]()
+    here = holding(there, asked)
+    here.hold(np.array([UNIT + 1, 2 * UNIT - 1, 5], np.uint64))
+    assert asked == [0, UNIT]
+    here.read = held.refuse  # raises for whatever it is asked
+    here.hold(np.array([3, UNIT + 7], np.uint64))
+    assert here.load(Physical(8), 8) == 3 * UNIT | 7
+
+
 def test_tables_are_read_once_and_nothing_else_is() -> None:
     there, asked = memory_of(chain()), list[int]()
     here = holding(there, asked)
@@ -126,6 +154,7 @@ def test_more_tables_than_there_may_be_are_refused_in_little_memory(
     aliases = np.full((4, 512), 7, np.uint64) | np.arange(4, dtype=np.uint64)[:, None] << 12
     with pytest.raises(TooManyTables, match="more than 640 pointers"):
         list(bulk.layers(memory_of(np.vstack([aliases, scattered(8)])), roots, 10))
+    assert held.MOST_TABLES * 512 * UNIT == 128 << 30  # of pages of 4 KiB, as is said of it
     monkeypatch.setattr(held, "MOST_TABLES", 1000)
     with pytest.raises(SourceError, match="this is hardly a space: there are more than 1,000"):
         hold_tables(holding(memory, []), roots)

@@ -19,7 +19,7 @@ from harness.paging.linux.entries import (
     Unknown,
 )
 from harness.paging.riscv.formats import A, D, G, N, R, U, V, W, X, sv
-from harness.paging.riscv.linux import DEVMAP, EXCLUSIVE, SPECIAL, Away, Linux
+from harness.paging.riscv.linux import DEVMAP, EXCLUSIVE, PROT_NONE, SPECIAL, Away, Linux
 
 LINUX = {width: Linux(sv(width, svnapot=True, svpbmt=True)) for width in (39, 48, 57)}
 SV39 = LINUX[39]
@@ -55,6 +55,11 @@ def test_entries_are_those_of_the_headers(
     assert linux.decode(raw, level) == meaning
     assert linux.format.decode(raw, level) == Absent()
     assert not linux.present(raw, level)
+
+
+def test_the_bits_that_linux_names_are_those_of_its_header() -> None:
+    """_PAGE_SPECIAL, _PAGE_DEVMAP, _PAGE_PROT_NONE and _PAGE_SWP_EXCLUSIVE of pgtable-bits.h."""
+    assert (SPECIAL, DEVMAP, PROT_NONE, EXCLUSIVE) == (0x100, 0x200, 0x20, 0x40)
 
 
 def test_what_is_away_is_nothing_else() -> None:

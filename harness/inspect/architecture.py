@@ -6,12 +6,12 @@ An architecture is a folder here, whose module `asked` has its `Architecture` as
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.architectures import has, module_of
+from harness.architectures import NAMES, has, module_of
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.paging.address import Virtual
 from harness.paging.bulk import Bytes, End
@@ -21,11 +21,17 @@ from harness.paging.memory import Memory, Words, WritableMemory
 from harness.paging.processor import Cpu
 
 if TYPE_CHECKING:
+    from harness.check.held import HeldMemory
     from harness.check.layouts import Layout
     from harness.inspect.decode import LinuxReading, Reading, Register
     from harness.inspect.remedy import Remedy
+    from harness.inspect.sources.core import Dump
     from harness.inspect.sources.ram import Held
     from harness.inspect.translation import Index, Translation
+    from harness.machine.foreign import ForeignMonitor
+    from harness.machine.gdbstub import StubMonitor
+
+    Monitor = ForeignMonitor | StubMonitor
 
 State = Any
 """The CPU state of the architecture."""
@@ -68,12 +74,29 @@ class MemoryTypes(Protocol):
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A processor of a running QEMU or a core: what a `Snapshot` has of it, by the same names."""
+
+    cpu: State
+    assumed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    registers: Mapping[str, int] = field(default_factory=dict)
+    unsure: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Architecture:
     """What is asked of an architecture.
 
     called         what it is called, for people
     manual         the manual whose sections are named
     registers      the fields of its CPU state, which can be given in place of a source's own
+    targets        what QEMU calls its processors (query-cpus-fast)
+    seen           the processor that a monitor is asked about, with the registers given; all tables
+                   that its root leads to are held in memory
+    hold_beside    holds what else in memory questions about a snapshot look at; with `stack`, those
+                   about its last fault
+    of_core        a processor of a core, with the registers given
     of_memory      a snapshot of files of memory, with the registers given; and what is assumed of
                    the files, a sentence each
     root           the register that leads to the root, in lower case
@@ -120,6 +143,10 @@ class Architecture:
     called: str
     manual: str
     registers: frozenset[str]
+    targets: frozenset[str]
+    seen: Callable[[Monitor, Mapping[str, int], HeldMemory], Seen]
+    hold_beside: Callable[[Snapshot, HeldMemory, bool], None]
+    of_core: Callable[[Dump, int, Mapping[str, int]], Seen]
     of_memory: Callable[[Held, Mapping[str, int], Sequence[str]], Snapshot]
     root: str
     read_root: Callable[[State, int], Register]
@@ -167,6 +194,14 @@ def named(name: str) -> Architecture:
         raise SourceError(f"tables of {name} are read by the library alone")
     found: Architecture = module_of(name, "inspect", "asked").ASKED
     return found
+
+
+def of_target(target: str, title: str) -> Architecture:
+    """The architecture of what QEMU calls a processor; SourceError where that is not known."""
+    for name in NAMES:
+        if has(name, "inspect", "asked") and target in named(name).targets:
+            return named(name)
+    raise SourceError(f"{title} is a {target}, whose tables are not known here")
 
 
 def refuse_others(asked: Architecture, given: Iterable[str], title: str) -> None:

@@ -207,11 +207,11 @@ def conversation(
     patience: float = DEADLINE,
     *,
     holds: bool = False,
-    targets: Collection[str] = X86,
+    targets: Collection[str] | None = X86,
 ) -> Iterator[ForeignMonitor]:
     """The monitor at `path`, asked about processor number `vcpu`; it may take so many seconds for
     an answer, and for one that may be long. `holds` says whether the guest is to be paused, and
-    `targets` what its processors may be.
+    `targets` what its processors may be, if not anything.
 
     Raises `Misuse` where there is no QMP server or no such processor, `MachineError` where the
     conversation breaks off or QEMU refuses a command.
@@ -236,7 +236,8 @@ def conversation(
 
 
 class ForeignMonitor(Monitor):
-    """The monitor of a foreign QEMU.  `pid` is its process, `cpu_path` the processor's QOM path."""
+    """The monitor of a foreign QEMU.  `pid` is its process, `cpu_path` the processor's QOM path,
+    and `target` what it is."""
 
     def __init__(
         self,
@@ -245,7 +246,7 @@ class ForeignMonitor(Monitor):
         vcpu: int,
         patience: float,
         guard: Guard | None,
-        targets: Collection[str],
+        targets: Collection[str] | None,
     ) -> None:
         super().__init__(foreign, deadline, vcpu, patience)
         self.foreign = foreign
@@ -254,7 +255,10 @@ class ForeignMonitor(Monitor):
         if guard is not None:
             self._client.on_event = self._noted
         try:
-            self.cpu_path = self._find_cpu(vcpu, targets)
+            self.cpu_path, self.target = self._find_cpu(vcpu)
+            if targets is not None and self.target not in targets:
+                wanted = "x86" if targets is X86 else " or ".join(targets)
+                raise Misuse(f"the guest at {foreign.path} is a {self.target}, no {wanted}")
         except BaseException:
             self.close()
             raise
@@ -263,16 +267,11 @@ class ForeignMonitor(Monitor):
         if self._guard is not None and event in _MOVES:
             self._guard.released()
 
-    def _find_cpu(self, vcpu: int, targets: Collection[str]) -> str:
+    def _find_cpu(self, vcpu: int) -> tuple[str, str]:
         cpus = cast("list[Mapping[str, object]]", self.execute("query-cpus-fast"))
         for cpu in cpus:
             if cpu["cpu-index"] == vcpu:
-                if cpu["target"] not in targets:
-                    wanted = "x86" if targets is X86 else " or ".join(targets)
-                    raise Misuse(
-                        f"the guest at {self.foreign.path} is a {cpu['target']}, no {wanted}"
-                    )
-                return str(cpu["qom-path"])
+                return str(cpu["qom-path"]), str(cpu["target"])
         known = ", ".join(str(cpu["cpu-index"]) for cpu in cpus) or "none"
         raise Misuse(f"the guest has no processor {vcpu}: it has {known}")
 

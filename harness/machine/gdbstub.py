@@ -19,6 +19,7 @@ import reprlib
 import select
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -156,10 +157,15 @@ class StubMonitor:
     def cpu_property(self, name: str) -> object | None:
         """A property of the processors, which are all of one model; None where it is not known."""
         try:
-            value: object = json.loads(self.human(f"qom-get {_A_PROCESSOR} {name}"))
+            value: object = json.loads(self.human(f"qom-get {_A_PROCESSOR[self.target]} {name}"))
         except ValueError:
             return None
         return value
+
+    @cached_property
+    def target(self) -> str:
+        """What QEMU is for, as far as that can be seen: by a register that it shows."""
+        return "riscv64" if re.search(r"^ satp\b", self.state(), re.MULTILINE) else "x86_64"
 
     def read_physical(self, address: int, size: int) -> bytes:
         """`size` bytes of physical memory; where there is none, QEMU reads zeros."""
@@ -268,7 +274,10 @@ _OTHERS: Final = (
 
 _CURRENT: Final = re.compile(r"^\* CPU #(\d+)", re.MULTILINE)
 
-_A_PROCESSOR: Final = "/machine/unattached/device[0]"
+_A_PROCESSOR: Final = {
+    "x86_64": "/machine/unattached/device[0]",
+    "riscv64": "/machine/soc0/harts[0]",
+}
 
 _PACKET: Final = re.compile(rb"\$([^#$]*)#([0-9a-fA-F]{2})", re.DOTALL)
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from harness.inspect.architecture import Architecture, signed
+from harness.inspect.architecture import Architecture, Seen, signed
 from harness.inspect.decode import LinuxReading, Reading
-from harness.inspect.riscv import decode, memory_type, mode, satp
-from harness.inspect.riscv.processor import assumed, cpu_of, cpu_with
+from harness.inspect.riscv import decode, linux, memory_type, mode, satp
+from harness.inspect.riscv.processor import cpu_with
 from harness.inspect.riscv.remedy import remedies
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.tour import lines, starts
@@ -24,11 +24,35 @@ from harness.paging.riscv.cpu import Cpu, Envcfg, Mode, transformed
 from harness.paging.table import Slot
 
 if TYPE_CHECKING:
+    from harness.check.held import HeldMemory
     from harness.check.layouts import Layout
+    from harness.inspect.sources.core import Dump
     from harness.inspect.sources.ram import Held
+    from harness.machine.foreign import ForeignMonitor
+    from harness.machine.gdbstub import StubMonitor
 
 PHYSICAL_BITS = {32: 34, 64: 56}
 """The width of physical addresses, by that of registers."""
+
+
+def _seen(
+    monitor: ForeignMonitor | StubMonitor, given: Mapping[str, int], memory: HeldMemory
+) -> Seen:
+    from harness.inspect.riscv import live
+
+    return live.seen(monitor, given, memory)
+
+
+def _of_core(dump: Dump, vcpu: int, registers: Mapping[str, int]) -> Seen:
+    from harness.inspect.riscv import core
+
+    return core.seen(dump, vcpu, registers)
+
+
+def _hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
+    from harness.inspect.riscv import live
+
+    live.hold_beside(snapshot, memory, stack)
 
 
 def _check_address(cpu: Cpu, address: Virtual) -> None:
@@ -67,17 +91,13 @@ def _reason(_: Cpu, end: End) -> Reason | None:
 def _likely(
     cpu: Cpu,
     reading: Reading,
-    linux: LinuxReading | None = None,
+    read: LinuxReading | None = None,
     slot: Slot | None = None,
     memory: Memory | None = None,
     address: int | None = None,
     backed: Sequence[Span] | None = None,
 ) -> tuple[str, ...]:
     return ()
-
-
-def _linux(cpu: Cpu, reading: Reading) -> LinuxReading:
-    raise QuestionError(f"what Linux keeps in entries of {cpu.format.name} is not known here")
 
 
 def _doubt(cpu: Cpu, memory: Memory) -> str | None:
@@ -116,9 +136,9 @@ def _in_tables(cpu: Cpu) -> Cpu:
 
 
 def _of_memory(held: Held, registers: Mapping[str, int], doubts: Sequence[str]) -> Snapshot:
-    cpu = cpu_of(registers)
-    said = (*assumed(cpu, registers, "a file of memory"), *doubts)
-    return Snapshot(held.title, cpu, held.memory, held.backed, said, partial=True)
+    from harness.inspect.riscv import files
+
+    return files.snapshot(held, registers, doubts)
 
 
 def _build(
@@ -139,6 +159,10 @@ ASKED = Architecture(
     called="RISC-V",
     manual="privileged spec",
     registers=frozenset(field.name for field in fields(Cpu)),
+    targets=frozenset(("riscv64", "riscv32")),
+    seen=_seen,
+    hold_beside=_hold_beside,
+    of_core=_of_core,
     of_memory=_of_memory,
     root="satp",
     read_root=satp.read,
@@ -170,7 +194,7 @@ ASKED = Architecture(
     of_address=lambda fault: fault.reason is Reason.NOT_CANONICAL,
     using=_using,
     remedies=remedies,
-    linux=_linux,
+    linux=linux.read,
     doubt=_doubt,
     never_withheld=_never_withheld,
     memory_types=memory_type,

@@ -9,32 +9,25 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, islice
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-import numpy as np
-
 from harness.check.held import HeldMemory
-from harness.inspect.held import MOST_TABLES, hold_tables, refuse
-from harness.inspect.snapshot import Snapshot, SourceError
-from harness.inspect.x86 import engine, needs
-from harness.inspect.x86.doubt import doubt
-from harness.inspect.x86.frame import last_fault
-from harness.inspect.x86.likely import unshifted
-from harness.inspect.x86.processor import AC, cpu_with, tables_of, unseen_keys
-from harness.machine.errors import ProtocolError
+from harness.inspect.architecture import Seen, of_target, refuse_others
+from harness.inspect.held import MOST_TABLES, refuse
+from harness.inspect.snapshot import Snapshot
 from harness.machine.foreign import DEADLINE, ForeignMonitor, conversation
 from harness.machine.gdbstub import StubMonitor
 from harness.machine.gdbstub import conversation as conversation_with_stub
-from harness.machine.monitor import registers_in, segments_in
 from harness.machine.patience import Clock
 from harness.machine.physical import ROM, PhysicalMemory, Reader, Region, regions, share
-from harness.machine.x86.engines import AMD_VENDORS
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.memory import Memory
-from harness.paging.x86.cpu import WIDTHS, Cpu, Cr0
+from harness.paging.processor import Cpu
+
+UNIT: Final = 4096
+"""Bytes that are read at once: a table."""
 
 PATIENCE = 3.0
 """Seconds that reading tables through the monitor may take, and so keep the guest from running."""
@@ -80,30 +73,22 @@ class Connection(Generic[M]):
 
         Raises SourceError where it translates nothing, MachineError where QEMU does not answer.
         """
-        own, assumed = _model(self.monitor, registers)
-        state = self.monitor.state()
-        shown = registers_in(state)
-        own |= _control(shown)
-        if not own["cr0"] & Cr0.PG and "cr0" not in registers:
-            raise SourceError(
-                f"paging is off (CR0 is {own['cr0']:#x}): addresses are physical, and there are no"
-                " tables to look at. If the guest faults and is reset again and again, run its QEMU"
-                " with -no-reboot -no-shutdown, which keeps it as it was at the fault"
-            )
-        cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **registers}, self.memory)
-        hold_tables(self.memory, cpu.roots)
-        who, version = self.monitor.engine_in_use(), self.monitor.version
-        cpu, notes = engine.as_read(cpu, self.memory, who, version, registers)
+        asked = of_target(self.monitor.target, self.title)
+        refuse_others(asked, registers, self.title)
+        seen: Seen = asked.seen(self.monitor, registers, self.memory)
         backed = tuple(Span(one.span.start, one.span.stop - 1) for one in self.regions)
-        assumed += tuple(unseen_keys(cpu, "QEMU"))
-        notes += tuple(_ill_placed(cpu, self.memory, (*self.regions, *self.devices)))
-        rest, rom = _rest(shown) | tables_of(segments_in(state)), self._rom()
-        found = Snapshot(self.title, cpu, self.memory, backed, assumed, notes, rest, rom=rom)
-        doubt(cpu, self.memory)  # what it looks at is held by that
-        _hold_meant(cpu, self.memory, backed)
-        if stack:
-            last_fault(found)  # by which it is held
-            list(needs.broken(found))
+        notes = (*seen.notes, *_ill_placed(seen.cpu, self.memory, (*self.regions, *self.devices)))
+        found = Snapshot(
+            self.title,
+            seen.cpu,
+            self.memory,
+            backed,
+            seen.assumed,
+            notes,
+            seen.registers,
+            rom=self._rom(),
+        )
+        asked.hold_beside(found, self.memory, stack)
         return found
 
     def _rom(self) -> tuple[Span, ...]:
@@ -114,8 +99,7 @@ class Connection(Generic[M]):
 
 def _held(reader: Reader, clock: Clock, found: Sequence[Region], patience: float) -> HeldMemory:
     """The memory in some regions."""
-    unit = Cpu.long_mode(4, 0).format.table_bytes(0)
-    return HeldMemory(unit, PhysicalMemory(reader, clock, found, unit, patience).read)
+    return HeldMemory(UNIT, PhysicalMemory(reader, clock, found, UNIT, patience).read)
 
 
 def _ill_placed(cpu: Cpu, memory: Memory, found: Sequence[Region]) -> Iterator[str]:
@@ -142,54 +126,8 @@ def _ill_placed(cpu: Cpu, memory: Memory, found: Sequence[Region]) -> Iterator[s
             yield f"In a device ({where}), whose answers are no entries: {few}"
 
 
-def _hold_meant(cpu: Cpu, memory: HeldMemory, backed: Sequence[Span]) -> None:
-    """Reads what is where tables were probably meant to be that lie outside memory."""
-    tables = chain.from_iterable(
-        layer.tolist() for layer in bulk.layers(memory, cpu.roots, MOST_TABLES)
-    )
-    outside = (one for one in tables if not any(one in span for span in backed))
-    meant = [other for one in islice(outside, _MEANT) for other in unshifted(one).values()]
-    there = [one for one in meant if any(one in span for span in backed)]
-    memory.hold(np.array(there, np.uint64))
-
-
-_MEANT: Final = 16
-"""Tables outside memory of which that is asked."""
-
 _NAMED: Final = 3
 """Tables that a sentence names."""
-
-
-def _control(registers: Mapping[str, int]) -> dict[str, int]:
-    """The registers that decide how a processor pages, from those that QEMU shows."""
-    names = ("cr0", "cr3", "cr4", "efer")
-    if missing := [name for name in names if name.upper() not in registers]:
-        raise ProtocolError(f"info registers does not show {' and '.join(missing)}", "")
-    flags = registers.get("RFL", registers.get("EFL", 0))
-    return {"ac": bool(flags & AC), **{name: registers[name.upper()] for name in names}}
-
-
-def _rest(shown: Mapping[str, int]) -> dict[str, int]:
-    """What else of the processor a snapshot has, from the registers that QEMU shows."""
-    names = {"CR2": "cr2", "RIP": "rip", "EIP": "rip", "RSP": "rsp", "ESP": "rsp", "CPL": "cpl"}
-    return {name: shown[theirs] for theirs, name in names.items() if theirs in shown}
-
-
-def _model(monitor: M, given: Mapping[str, int]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """What QEMU tells of the model of the processor, and what is assumed where it does not."""
-    told: dict[str, int] = {"amd": monitor.cpu_property("vendor") in AMD_VENDORS}
-    for field, name in (("page1gb", "pdpe1gb"), ("pse36", "pse36"), ("lam", "lam")):
-        value = monitor.cpu_property(name)
-        if isinstance(value, bool):
-            told[field] = value
-    assumed = []
-    if "page1gb" not in {**told, **given}:
-        assumed.append("the processor has 1G pages, since QEMU does not show it (--no-page1gb)")
-    width = monitor.cpu_property("phys-bits")
-    told["maxphyaddr"] = width if isinstance(width, int) and width in WIDTHS else WIDTHS[-1]
-    if told["maxphyaddr"] != width and "maxphyaddr" not in given:
-        assumed.append(f"MAXPHYADDR={WIDTHS[-1]}, since QEMU does not show it (--maxphyaddr)")
-    return told, tuple(assumed)
 
 
 @contextmanager
@@ -210,7 +148,7 @@ def connected(
     Raises Misuse where no QEMU talks to us there, MachineError where it breaks off.
     """
     with (
-        conversation(path, vcpu, DEADLINE, patience, holds=holds) as monitor,
+        conversation(path, vcpu, DEADLINE, patience, holds=holds, targets=None) as monitor,
         monitor.with_scratch() as scratch,
     ):
         reader = Reader.of(monitor, scratch)

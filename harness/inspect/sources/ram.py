@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from harness.inspect.sources import capture, signature
 from harness.inspect.sources.content import Content
 from harness.inspect.sources.pieces import Pieces
 from harness.inspect.sources.segments import SegmentMemory
+from harness.inspect.sources.vmcoreinfo import is_riscv, left_in
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
 
@@ -34,7 +36,8 @@ class Placed:
 
 
 def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool = False) -> Snapshot:
-    """The memory in files, and a CPU with these registers, of RISC-V where satp is among them.
+    """The memory in files, and a CPU with these registers: of RISC-V where satp is among them, or
+    where its Linux left its VMCOREINFO and no root is given.
 
     flat  whether each is memory even if it begins as files of another kind do
 
@@ -57,7 +60,8 @@ def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool =
         if not whole and len(content) % UNIT:
             doubts.append(f"{one.path} was not cut short (its size is not a multiple of {UNIT})")
     held = _held(files, contents, captured[0])
-    asked = architecture.named("riscv" if "satp" in registers else "x86")
+    by_linux = not {"cr3", "satp"} & registers.keys() and any(map(is_riscv, held.texts))
+    asked = architecture.named("riscv" if by_linux or "satp" in registers else "x86")
     architecture.refuse_others(asked, registers, held.title)
     return asked.of_memory(held, registers, doubts)
 
@@ -70,6 +74,11 @@ class Held:
     memory: Memory
     backed: tuple[Span, ...]
     content: Content
+
+    @cached_property
+    def texts(self) -> tuple[bytes, ...]:
+        """Every VMCOREINFO that a kernel left there."""
+        return tuple(left_in(self.content))
 
 
 def _held(files: Sequence[Placed], contents: Sequence[Content], captured: bool) -> Held:

@@ -28,21 +28,23 @@ KERNEL_32: Final = 0xC000_0000
 """Where a 32-bit kernel has physical address 0, as it is usually configured (PAGE_OFFSET)."""
 
 _WORD: Final = (1 << 64) - 1
-_LINE: Final = re.compile(rb"^(SYMBOL|NUMBER)\((\w+)\)=(-?[0-9a-fA-F]{1,20})$", re.MULTILINE)
+_LINE: Final = re.compile(
+    rb"^(SYMBOL|NUMBER)\((\w+)\)=(-?[0-9a-fA-F]{1,20}|0x[0-9a-f]{1,16})$", re.MULTILINE
+)
 _BASES: Final = {b"SYMBOL": 16, b"NUMBER": 10}
 
 
 def registers(text: bytes, x86_64: bool) -> dict[str, int]:
     """CR3 and CR4 of a processor that uses the kernel's own tables, as far as it is told; what it
     has of encryption is in `encryption`."""
-    told = _told(text)
-    root = told.get(b"SYMBOL(swapper_pg_dir)", told.get(b"SYMBOL(init_top_pgt)"))
+    numbers = told(text)
+    root = numbers.get(b"SYMBOL(swapper_pg_dir)", numbers.get(b"SYMBOL(init_top_pgt)"))
     found = {}
     if x86_64:
-        if root is not None and b"NUMBER(phys_base)" in told:
-            found["cr3"] = root - KERNEL_64 + told[b"NUMBER(phys_base)"] & _WORD
-        if b"NUMBER(pgtable_l5_enabled)" in told:
-            five = Cr4.LA57 if told[b"NUMBER(pgtable_l5_enabled)"] else 0
+        if root is not None and b"NUMBER(phys_base)" in numbers:
+            found["cr3"] = root - KERNEL_64 + numbers[b"NUMBER(phys_base)"] & _WORD
+        if b"NUMBER(pgtable_l5_enabled)" in numbers:
+            five = Cr4.LA57 if numbers[b"NUMBER(pgtable_l5_enabled)"] else 0
             found["cr4"] = Cr4.PAE | five
     elif root is not None:
         found["cr3"] = root - KERNEL_32 & _WORD
@@ -53,7 +55,7 @@ def registers(text: bytes, x86_64: bool) -> dict[str, int]:
 def encryption(text: bytes) -> tuple[int | None, str | None]:
     """The bit of an entry that says that its page is encrypted, None where none does; and a
     sentence where what is said can be no such bit."""
-    mask = _told(text).get(b"NUMBER(sme_mask)", 0) & _WORD
+    mask = told(text).get(b"NUMBER(sme_mask)", 0) & _WORD
     bit = mask.bit_length() - 1
     if not mask:
         return None, None
@@ -67,7 +69,12 @@ def encryption(text: bytes) -> tuple[int | None, str | None]:
 
 def is_x86_64(text: bytes) -> bool:
     """Whether a 64-bit kernel wrote it, which alone says where it was moved to."""
-    return b"NUMBER(phys_base)" in _told(text)
+    return b"NUMBER(phys_base)" in told(text)
+
+
+def is_riscv(text: bytes) -> bool:
+    """Whether a kernel for RISC-V wrote it, which alone says by how much its image is moved."""
+    return b"NUMBER(va_kernel_pa_offset)" in told(text)
 
 
 def left_in(content: Content) -> Iterator[bytes]:
@@ -115,12 +122,13 @@ def _text(part: bytes, at: int) -> bytes | None:
     return text if whole and text.startswith(_FIRST) else None
 
 
-def _told(text: bytes) -> dict[bytes, int]:
-    """The numbers in it, by how they are called."""
+def told(text: bytes) -> dict[bytes, int]:
+    """The numbers in a text, by how they are called: b"NUMBER(phys_base)"."""
     found = {}
     for kind, name, digits in _LINE.findall(text):
         try:
-            found[kind + b"(" + name + b")"] = int(digits, _BASES[kind])
+            base = 16 if digits.startswith(b"0x") else _BASES[kind]
+            found[kind + b"(" + name + b")"] = int(digits, base)
         except ValueError:
             continue
     return found

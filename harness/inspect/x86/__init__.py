@@ -1,6 +1,8 @@
 """What only x86's processors, and the systems that run on them, have to say of tables.
 
 `asked`        what questions about tables ask of x86
+`live`         what a running QEMU tells of a processor
+`core`         a core of an x86 guest
 `processor`    from the registers that a source has, and those given in their place, to a CPU state
 `decode`       an entry as the machine reads it: `read` gives a Reading of Parts
 `mode`         a CPU of which no more is known than its mode

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final
 
-from harness.inspect.architecture import Architecture, signed
+from harness.inspect.architecture import Architecture, Seen, signed
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.translation import Index
 from harness.inspect.x86 import cr3, data, decode, memory_type, mode, unsure
@@ -21,10 +21,34 @@ from harness.paging.x86.access import Access, Kind, Reason, never_withheld
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, linear
 
 if TYPE_CHECKING:
+    from harness.check.held import HeldMemory
     from harness.check.layouts import Layout
+    from harness.inspect.sources.core import Dump
     from harness.inspect.sources.ram import Held
+    from harness.machine.foreign import ForeignMonitor
+    from harness.machine.gdbstub import StubMonitor
 
 # What few questions need is imported where it is asked for.
+
+
+def _seen(
+    monitor: ForeignMonitor | StubMonitor, given: Mapping[str, int], memory: HeldMemory
+) -> Seen:
+    from harness.inspect.x86 import live
+
+    return live.seen(monitor, given, memory)
+
+
+def _of_core(dump: Dump, vcpu: int, registers: Mapping[str, int]) -> Seen:
+    from harness.inspect.x86 import core
+
+    return core.seen(dump, vcpu, registers)
+
+
+def _hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
+    from harness.inspect.x86 import live
+
+    live.hold_beside(snapshot, memory, stack)
 
 
 def _check_address(cpu: Cpu, address: Virtual) -> None:
@@ -127,6 +151,10 @@ ASKED = Architecture(
     called="x86",
     manual="SDM volume 3A",
     registers=frozenset(field.name for field in fields(Cpu)),
+    targets=frozenset(("x86_64", "i386")),
+    seen=_seen,
+    hold_beside=_hold_beside,
+    of_core=_of_core,
     of_memory=_of_memory,
     root="cr3",
     read_root=cr3.read_raw,

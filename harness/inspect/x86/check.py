@@ -14,6 +14,7 @@ from harness.check.x86.validate import add_walks
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import qmp
 from harness.inspect.sources.qmp import Connection
+from harness.inspect.x86.processor import refuse_foreign
 from harness.machine.foreign import ForeignMonitor
 from harness.machine.gdbstub import StubMonitor
 from harness.machine.machine import dotted
@@ -61,11 +62,12 @@ def check(
     stub  whether the socket is that of its gdb stub, and not QMP
     held  whether the guest of a gdb stub stood before, and is to be left so
 
-    Raises Misuse where no QEMU talks to us, SourceError where the processor translates nothing, and
-    MachineError where QEMU does not answer.
+    Raises Misuse where no QEMU talks to us, SourceError where the processor translates nothing,
+    QuestionError where it is no x86, and MachineError where QEMU does not answer.
     """
     with _of_stub(path, vcpu, held) if stub else _by_qmp(path, vcpu) as connection:
         snapshot = connection.snapshot({})
+        refuse_foreign(snapshot, "check")
         comparisons = tuple(_asked(connection, snapshot, thorough))
         for comparison in comparisons:
             add_walks(comparison, snapshot.memory, snapshot.cpu)

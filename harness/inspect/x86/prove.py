@@ -22,6 +22,7 @@ from harness.check.x86.witnesses import Host, answer_of, of_absent
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.x86.check import Checked
 from harness.inspect.x86.expect import Expectations, Unmet, places, unmet
+from harness.inspect.x86.processor import refuse_foreign
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.machine import Engine, Processor, dotted
 from harness.machine.ram import ARENA, ARENA_UNIT, DEVICES, LARGEST_RAM
@@ -87,6 +88,7 @@ def prove(
     lacks what they are made for, SpaceError where no hole is left for the stub, and MachineError
     for a guest that is lost.
     """
+    refuse_foreign(snapshot, "prove")
     missed = () if meant is None else unmet(snapshot, meant)
     with _built(snapshot, engine, program) as built:
         guest, memory, own = built.guest, built.memory, built.cpu

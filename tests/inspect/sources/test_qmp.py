@@ -26,6 +26,7 @@ from harness.inspect.held import hold_tables, refuse
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import qmp
 from harness.inspect.translation import translate
+from harness.inspect.x86.live import hold_beside
 from harness.machine.errors import MachineError, Misuse, ProtocolError
 from harness.machine.foreign import ForeignMonitor, conversation
 from harness.machine.monitor import ANSWER_LIMIT
@@ -507,7 +508,7 @@ def test_where_a_table_was_probably_meant_to_be_is_read_while_it_can_be() -> Non
     memory = HeldMemory(0x1000, read)
     cpu = Cpu.in_mode(Mode.BITS_32, 0x1000)
     hold_tables(memory, cpu.roots)
-    qmp._hold_meant(cpu, memory, (backed,))
+    hold_beside(Snapshot("guest", cpu, memory, (backed,)), memory, stack=False)
     memory.read = refuse
     found = translate(Snapshot("guest", cpu, memory, (backed,)), Virtual(0x10_0000))
     assert found.stages[0].likely == (

@@ -6,16 +6,21 @@ Where the kernel maps things is said by Linux, Documentation/arch/riscv/vm-layou
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
+from harness.machine.foreign import conversation
 from harness.paging.bulk import End
+from harness.paging.memory import Words
 from harness.paging.riscv import Mode, Satp
-from harness.paging.riscv.formats import PBMT, G, N, R, U, W, X
+from harness.paging.riscv.formats import PBMT, A, D, G, N, R, U, W, X
 from images.linux.machine import Booted
 from tests.linux.spaces import LinuxSpace
 from tests.linux.variants import on_riscv
 
 pytestmark = [pytest.mark.hw, on_riscv]
+
+SMALL = 4 << 10
 
 MODES = {3: Mode.SV39, 4: Mode.SV48, 5: Mode.SV57}
 
@@ -70,6 +75,34 @@ def test_the_kernels_image_is_executed_or_written(space: LinuxSpace) -> None:
     image = space.leaves.take(space.leaves.virtual >= KERNEL)
     rights = set((image.raw & np.uint64(R | W | X | U)).tolist())
     assert {R | X, R | W} <= rights <= {R | X, R | W, R}
+
+
+def pages(virtual: Words, physical: Words, sizes: Words, rest: Words) -> npt.NDArray[np.uint64]:
+    """A row for each 4K of pages or runs of pages, in order: address, frame and the rest."""
+    rows = []
+    for first, frame, size, other in zip(virtual, physical, sizes, rest, strict=True):
+        offset = np.arange(0, int(size), SMALL, dtype=np.uint64)
+        rows.append(np.stack([first + offset, frame + offset, np.full(len(offset), other)]))
+    found = np.concatenate(rows, axis=1)
+    return found[:, np.argsort(found[0], kind="stable")]
+
+
+def test_every_page_of_info_mem_is_a_leaf_and_no_other(linux: Booted, space: LinuxSpace) -> None:
+    """QEMU's own list, for which it translates nothing.  The frame that it shows is PPN as it
+    stands, with the size of a NAPOT page in it, and above it the lower bit of PBMT."""
+    with conversation(linux.qmp, 0, 60, targets=None) as monitor:
+        _, _, *lines = monitor.human("info mem", space.process.cpu).splitlines()
+    numbers = np.array([[int(one, 16) for one in line.split()[:3]] for line in lines], np.uint64)
+    flags = [sum(1 << "vrwxugad".index(flag) for flag in set(line[-7:]) - {"-"}) for line in lines]
+    virtual, physical, size = numbers.T
+    shown = pages(virtual, physical, size, np.array(flags, np.uint64))
+    leaves = space.leaves
+    sizes = np.array([level.size for level in space.state.format.levels], np.uint64)
+    frames = leaves.raw >> np.uint64(10) << np.uint64(12)
+    flags_of = leaves.raw & np.uint64(R | W | X | U | G | A | D)
+    found = pages(leaves.virtual, frames, sizes[leaves.level], flags_of)
+    assert shown.shape == found.shape
+    assert (shown == found).all()
 
 
 def test_what_is_no_memory_is_of_a_devices_type(linux: Booted, space: LinuxSpace) -> None:

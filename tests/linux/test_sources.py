@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness.inspect.snapshot import Snapshot
-from harness.inspect.sources import core, qmp
+from harness.inspect.sources import core, qmp, ram
 from harness.inspect.x86.check import check
 from harness.machine.foreign import conversation
+from harness.paging.bulk import Leaves
+from harness.paging.riscv.formats import A
 from images.linux.machine import Booted
 from tests.inspect.spaces import listed, same
 from tests.linux.spaces import USER_ROOT, LinuxSpace
-from tests.linux.variants import on_x86
+from tests.linux.variants import RISCV, on_riscv, on_x86
 
-pytestmark = [pytest.mark.hw, on_x86]
+pytestmark = pytest.mark.hw
 
 
 @pytest.fixture(params=["parent", "child"])
@@ -33,10 +36,11 @@ def test_the_socket_shows_the_tables_of_a_processor(
     linux: Booted, space: LinuxSpace, shared: bool
 ) -> None:
     snapshot = qmp.snapshot(linux.qmp, space.process.cpu, False, {}, shared=shared)
-    assert snapshot.cpu.cr3 == space.cpu.cr3
+    assert snapshot.cpu.base == space.state.base
     assert shows(snapshot, space)
 
 
+@on_x86
 def test_another_root_is_looked_at_by_name(linux: Booted, space: LinuxSpace) -> None:
     other = space.under(space.cpu.cr3 & ~USER_ROOT)
     snapshot = qmp.snapshot(linux.qmp, space.process.cpu, False, {"cr3": other.cpu.cr3})
@@ -44,6 +48,7 @@ def test_another_root_is_looked_at_by_name(linux: Booted, space: LinuxSpace) -> 
     assert other.leaves.total > 70_000
 
 
+@on_x86
 def test_cores_show_the_tables_of_every_processor(
     linux: Booted, spaces: dict[str, LinuxSpace], tmp_path: Path
 ) -> None:
@@ -59,6 +64,7 @@ def test_cores_show_the_tables_of_every_processor(
         path.unlink()
 
 
+@on_x86
 def test_the_machine_agrees_with_all_that_linux_maps(linux: Booted, space: LinuxSpace) -> None:
     checked = check(linux.qmp, space.process.cpu, thorough=False)
     asked = {one.oracle: one for one in checked.comparisons}
@@ -66,3 +72,49 @@ def test_the_machine_agrees_with_all_that_linux_maps(linux: Booted, space: Linux
     assert [one.disagreed for one in checked.comparisons] == [0, 0, 0]
     assert asked["info tlb"].compared == space.leaves.total
     assert asked["gva2gpa"].compared > 512
+
+
+@pytest.mark.parametrize("linux", RISCV[:1], indirect=True, scope="session", ids=str)
+def test_a_core_of_riscv_shows_the_tables_of_a_satp_and_those_of_linux(
+    linux: Booted, spaces: dict[str, LinuxSpace], tmp_path: Path
+) -> None:
+    path = tmp_path / "core"
+    with conversation(linux.qmp, 0, 60, targets=None) as monitor:
+        monitor.execute("dump-guest-memory", paging=False, protocol=f"file:{path}")
+    for space in spaces.values():
+        assert shows(core.snapshot(path, 0, {"satp": space.hart.satp}), space)
+    kernels = listed(core.snapshot(path, 0, {}))
+    path.unlink()
+    for space in spaces.values():
+        assert same(kernels, upper_half(space))
+
+
+@on_riscv
+def test_the_file_of_ram_shows_the_tables_of_a_satp_and_those_of_linux(
+    linux: Booted, spaces: dict[str, LinuxSpace]
+) -> None:
+    files = [ram.Placed(linux.ram, linux.board.ram_base)]
+    for space in spaces.values():
+        assert shows(ram.snapshot(files, {"satp": space.hart.satp}), space)
+        assert same(listed(ram.snapshot(files, {})), upper_half(space))
+
+
+def upper_half(space: LinuxSpace) -> Leaves:
+    """What the kernel maps, in every space."""
+    return space.leaves.take(space.leaves.virtual >> np.uint64(63) != 0)
+
+
+@on_riscv
+def test_what_is_asked_sets_no_bit_in_the_guests_tables(linux: Booted, space: LinuxSpace) -> None:
+    """QEMU 7.2 sets A where it is asked to translate: of the child, which never touched what it has
+    of the parent's, most pages have A=0."""
+    before = listed(ram.snapshot([ram.Placed(linux.ram, linux.board.ram_base)], satp_of(space)))
+    assert (before.raw & np.uint64(A) == 0).any() or space.name == "parent"
+    for shared in (True, False):
+        qmp.snapshot(linux.qmp, space.process.cpu, False, {}, shared=shared)
+    after = listed(ram.snapshot([ram.Placed(linux.ram, linux.board.ram_base)], satp_of(space)))
+    assert same(before, after)
+
+
+def satp_of(space: LinuxSpace) -> dict[str, int]:
+    return {"satp": space.hart.satp}

@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from harness.architectures import USUAL, has, module_of
+from harness.architectures import NAMES, USUAL, has, module_of
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.product import Product, Value, Values, alone
 from harness.machine.errors import Misuse
@@ -179,10 +179,15 @@ class Matrix(Protocol):
         """
 
 
+def with_matrix() -> tuple[str, ...]:
+    """The architectures that have a matrix."""
+    return tuple(arch for arch in NAMES if has(arch, "check", "matrix.run"))
+
+
 def matrix_of(arch: str) -> Matrix:
-    """The matrix of an architecture; raises Misuse for one that has none."""
-    if not has(arch, "check", "matrix.run"):
-        raise Misuse(f"{arch} has no matrix: its layouts are what `validate` proves")
+    """The matrix of an architecture; raises Misuse where it has none."""
+    if arch not in with_matrix():
+        raise Misuse(f"{arch} has no matrix: `pagetable validate --arch {arch}` asks about layouts")
     found: Any = module_of(arch, "check", "matrix.run")
     return found  # type: ignore[no-any-return]
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Final
 
 import typer
 
 from harness.architectures import NAMES, USUAL
 from harness.cli.complete import one_of
-from harness.cli.ending import MISUSE, complain, say_warnings
+from harness.cli.ending import (
+    DISAGREEMENT,
+    MACHINE_FAILURE,
+    MISUSE,
+    NEWS,
+    complain,
+    say_warnings,
+    sentences,
+)
+from harness.cli.output import say
 
 Engine = Annotated[
     str,
@@ -34,9 +43,9 @@ Arch = Annotated[
     str,
     typer.Option(
         "--arch",
-        help=f"The architecture: {' or '.join(NAMES)}. Of others than x86 the environment names the"
-        " QEMU as QEMU_RISCV does: that for 64 bits.",
-        autocompletion=one_of(*NAMES),
+        help=f"The architecture: {' or '.join(NAMES)}, or all, one after the other. Of others than"
+        " x86 the environment names the QEMU as QEMU_RISCV does: that for 64 bits.",
+        autocompletion=one_of(*NAMES, "all"),
     ),
 ]
 AllowNews = Annotated[
@@ -52,8 +61,42 @@ def known(arch: str) -> str:
     from harness.machine.errors import Misuse
 
     if arch not in NAMES:
-        raise Misuse(f"there is no architecture {arch!r}: choose {' or '.join(NAMES)}")
+        raise Misuse(f"there is no architecture {arch!r}: choose {' or '.join(NAMES)}, or all")
     return arch
+
+
+ALL: Final = "all"
+"""In place of an architecture: each, one after the other."""
+
+_OF_ONE: Final = ("qemu", "bochs", "html", "levels", "mode", "thorough")
+"""Options that mean something for one architecture alone."""
+
+_WORST: Final = (MACHINE_FAILURE, DISAGREEMENT, MISUSE, NEWS)
+"""Exit codes, of which a command for all architectures ends with the first that there was."""
+
+
+def on_each(
+    context: typer.Context, run: Callable[[str], None], those: Iterable[str] = NAMES
+) -> None:
+    """Runs a command for each of these architectures, and ends with the worst of its exit codes."""
+    with sentences():
+        from harness.machine.errors import Misuse
+
+        for option in _OF_ONE:
+            if _given(option, context):
+                raise Misuse(f"--{option} is of one architecture: name that with --arch")
+    codes = set()
+    for one in those:
+        if not context.params["as_json"]:
+            say(f"{one}:")
+        try:
+            run(one)
+        except typer.Exit as end:
+            if end.exit_code not in _WORST:
+                raise
+            codes.add(end.exit_code)
+    if codes:
+        raise typer.Exit(min(codes, key=_WORST.index))
 
 
 def programs(

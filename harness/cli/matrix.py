@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.architectures import NAMES, USUAL
+from harness.architectures import USUAL
 from harness.cli.complete import one_of
 from harness.cli.ending import (
     CASES,
@@ -25,12 +25,14 @@ from harness.cli.ending import (
     tell_news,
 )
 from harness.cli.engine import (
+    ALL,
     AllowNews,
     Arch,
     Bochs,
     Engine,
     Qemu,
     known,
+    on_each,
     program_of,
     programs,
     usable,
@@ -57,13 +59,10 @@ Preset = Annotated[
 
 def modes_offered(context: typer.Context) -> list[str]:
     """Offers the modes of the architecture that is named before."""
-    from harness.check.matrix import matrix_of
-    from harness.machine.errors import Misuse
+    from harness.check.matrix import matrix_of, with_matrix
 
     arch = context.params.get("arch")
-    with suppress(Misuse):
-        return [*matrix_of(arch if arch in NAMES else USUAL).MODES, "all"]
-    return []
+    return [*matrix_of(arch if arch in with_matrix() else USUAL).MODES, "all"]
 
 
 Mode = Annotated[
@@ -115,6 +114,16 @@ def matrix(
 
     Example: pagetable matrix --mode 5 --where 'level=4 and P=1 and access=write'
     """
+    if arch == ALL:
+        from harness.check.matrix import with_matrix
+
+        def of(one: str) -> None:
+            kept = None if report is None else report / one
+            rest = as_json, kept, None, allow_news
+            matrix(context, preset, one, "all", engine, where, jobs, qemu, bochs, *rest)
+
+        on_each(context, of, with_matrix())
+        return
     with sentences():
         from harness.machine.errors import Misuse
         from harness.report import matrix as reports

@@ -13,7 +13,7 @@ import typer
 
 from harness.architectures import USUAL
 from harness.cli.ending import CASES, DISAGREEMENT, MACHINE_FAILURE, complain, sentences
-from harness.cli.engine import Arch, Bochs, Engine, Qemu, known, programs, usable
+from harness.cli.engine import ALL, Arch, Bochs, Engine, Qemu, known, on_each, programs, usable
 from harness.cli.matrix import JOBS, everyone_asked, modes_of, modes_offered, planned, tried
 from harness.cli.output import Json, make_folder, say
 
@@ -71,6 +71,14 @@ def rules(
 
     Example: pagetable rules --engine bochs --results build/results
     """
+    if arch == ALL:
+        from harness.check.matrix import with_matrix
+
+        def of(one: str) -> None:
+            rules(context, one, None, engine, qemu, bochs, results, reports, as_json)
+
+        on_each(context, of, with_matrix())
+        return
     with sentences():
         from harness.check.matrix import matrix_of
         from harness.machine.errors import Misuse

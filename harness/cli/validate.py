@@ -26,12 +26,14 @@ from harness.cli.ending import (
     tell_news,
 )
 from harness.cli.engine import (
+    ALL,
     AllowNews,
     Arch,
     Bochs,
     Engine,
     Qemu,
     known,
+    on_each,
     programs,
     usable,
 )
@@ -110,6 +112,15 @@ def validate(
 
     Example: pagetable validate smallest halves --levels 5
     """
+    if arch == ALL:
+
+        def of(one: str) -> None:
+            kept = None if report is None else report / one
+            rest = as_json, kept, None, allow_news
+            validate(context, layouts, engine, one, None, None, False, qemu, bochs, *rest)
+
+        on_each(context, of)
+        return
     with sentences():
         from harness.report import files, terminal
         from harness.report.text import counted

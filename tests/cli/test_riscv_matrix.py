@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from harness.architectures import NAMES
 from harness.paging.riscv.access import Reason
 from harness.report.objects import rule_name
 from harness.report.schema import schema
 from tests.cli.commands import run
+from tests.machine.arm64 import present as arm64
 from tests.machine.riscv.present import QEMU, why_absent
 
 WHERE = ("--mode", "sv39", "--where", "family=place and level=0 and mxr=0", "--jobs", 1)
@@ -126,3 +128,26 @@ def test_what_disagrees_is_shown_and_ends_with_1(
     code, output, _ = run("matrix", "--arch", "riscv", *chosen, cwd=tmp_path)
     assert code == 1 and "Disagreements" in output and "disagree on tcg" in output
     assert "family=place mode=sv39" in output and "  observed  " in output
+
+
+@pytest.mark.hw
+def test_of_all_architectures_each_is_asked_and_the_worst_code_is_the_command_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := why_absent(64):
+        pytest.skip(reason)
+    if reason := arm64.why_absent():
+        pytest.skip(reason)
+    monkeypatch.setenv("QEMU_RISCV", QEMU)
+    monkeypatch.setenv("QEMU_ARM64", arm64.QEMU)
+    asked = ("validate", "smallest", "--arch", "all", "--engine", "tcg")
+    code, output, _ = run(*asked, "--json", "--report", "kept", cwd=tmp_path)
+    found = [json.loads(line) for line in output.splitlines()]
+    assert (code, [one["arch"] for one in found]) == (0, list(NAMES))
+    assert all(one["compared"] > 0 for one in found)
+    for one in found:
+        assert json.loads((tmp_path / "kept" / one["arch"] / "report.json").read_text()) == one
+    monkeypatch.setenv("QEMU_RISCV", "/nope")
+    code, output, errors = run(*asked, cwd=tmp_path)
+    assert code == 2 and errors.startswith("pagetable: QEMU is not installed, or not in PATH as ")
+    assert "answers agree on tcg" in output and output.index("x86:") < output.index("riscv:")

@@ -224,6 +224,8 @@ def test_of_what_is_missing_qemu_is_named_first(
         (["smallest", "--engine=tcg", "--qemu=/nope"], "QEMU is not installed, or not in PATH as"),
         (["smallest", "--qemu=/nope"], "QEMU is not installed, or not in PATH as /nope: install"),
         (["--arch=mips"], "there is no architecture 'mips': choose x86 or riscv"),
+        (["--arch=all", "--qemu=qemu"], "--qemu is of one architecture: name that with --arch"),
+        (["--arch=all", "--levels=4"], "--levels is of one architecture: name that with --arch"),
         (["--mode=sv39"], "--mode sv39 is not of x86: choose --levels 4 or 5"),
         (["--arch=riscv", "--mode=sv40"], "riscv has no mode 'sv40': choose one of sv32, sv39"),
         (["--arch=riscv", "--mode=sv39", "--levels=4"], "sv39 has 3 levels, not 4"),

@@ -63,7 +63,10 @@ def decode(
         ),
     ] = None,
     linux: Annotated[
-        bool, typer.Option("--linux", help="Also show what Linux keeps in it (modes 4 and 5).")
+        bool,
+        typer.Option(
+            "--linux", help="Also show what Linux keeps in it (modes 4, 5, sv39, sv48 and sv57)."
+        ),
     ] = False,
     maxphyaddr: Annotated[
         int | None,

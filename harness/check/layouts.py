@@ -266,7 +266,13 @@ def shipped(arch: str = USUAL) -> list[Path]:
 
 
 def find(name: str, arch: str = USUAL) -> Path:
-    """The shipped layout of this name for an architecture, or else the file at this path."""
+    """The shipped layout of this name, or else the file at this path.
+
+    A name may have the architecture before it, riscv/smallest; else it is one of `arch`.
+    """
+    named, slash, own = name.partition("/")
+    if slash and named in NAMES and not Path(name).exists():
+        return find(own, named)
     paths = {path.stem: path for path in shipped(arch)}
     path = paths.get(name) or Path(name)
     if path.suffix != ".toml" and not path.exists():

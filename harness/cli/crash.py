@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 def explain_report(source: Source, name: str, as_json: bool) -> None:
     """Explains the report in a file, or in standard input."""
+    from harness.inspect import architecture
     from harness.inspect.x86 import oops
 
     report = oops.read(text_of(name))
     where = "standard input" if name == "-" else name
+    architecture.refuse_others(architecture.named("x86"), source.given(), f"the text in {where}")
     if report.entries and report.address is None:
         _decoded(source, report, f"{report.what}, in {where}", as_json)
         return
@@ -119,8 +121,10 @@ def _decoded(source: Source, report: Report, title: str, as_json: bool) -> None:
 def _tables(source: Source, report: Report) -> Iterator[Snapshot | None]:
     """The tables of the source that is named, as the registers of the report have them; None where
     none is."""
+    from harness.inspect import architecture
     from harness.inspect.x86.fault import fitting, read_code
     from harness.inspect.x86.frame import raised
+    from harness.machine.errors import Misuse
     from harness.paging.address import Virtual
     from harness.paging.x86.cpu import Cpu
 
@@ -138,6 +142,9 @@ def _tables(source: Source, report: Report) -> Iterator[Snapshot | None]:
         own["efer"] = hex(Cpu.in_mode(report.mode, 0).efer)
         assumed.append(f"EFER={own['efer']} (--efer)")
     with replace(source, **own).opened() as snapshot:  # type: ignore[arg-type]
+        if snapshot.cpu.architecture != "x86":
+            called = architecture.of(snapshot.cpu).called
+            raise Misuse(f"the text is of x86, and {snapshot.title} is of {called}")
         rest = {name: report.registers[name] for name in ("ac", "pkru") if name in report.registers}
         cpu = replace(snapshot.cpu, **rest)
         assumed = [*snapshot.assumed, *assumed]

@@ -158,6 +158,7 @@ def fault(
                 _words(asked.code, asked.address, asked.rip, as_json)
                 return
         with source.opened(stack=asked.address is None) as snapshot:
+            _refuse_seen(snapshot, asked)
             snapshot = _changed(snapshot, ac, pkru)
             if accessed or (asked.address is not None and asked.code is None):
                 asked = _with_accesses(asked, snapshot, access, user, implicit)
@@ -203,6 +204,21 @@ def _question(address: str | None, code: str | None, cr2: str | None, rip: str |
         number("the error code", code),
         None if rip is None else number("RIP", rip),
     )
+
+
+def _refuse_seen(snapshot: Snapshot, asked: Question) -> None:
+    """Raises Misuse where the question is about a fault that was seen, or the last one, and the
+    tables are not x86's."""
+    from harness.inspect import architecture
+    from harness.machine.errors import Misuse
+
+    called = architecture.of(snapshot.cpu).called
+    if snapshot.cpu.architecture == "x86":
+        return
+    if asked.code is not None:
+        raise Misuse(f"--code is an error code of x86, and {snapshot.title} is of {called}")
+    if asked.address is None:
+        raise Misuse(f"of {called} the last fault is not looked for: name the ADDRESS")
 
 
 def _last_fault(snapshot: Snapshot, vcpu: int, asked: Question) -> tuple[Snapshot, Question]:

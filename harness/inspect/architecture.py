@@ -208,7 +208,8 @@ def refuse_others(asked: Architecture, given: Iterable[str], title: str) -> None
     """Raises SourceError for a register that was given and that the architecture does not have."""
     if others := sorted(set(given) - asked.registers):
         named = " and ".join(f"--{name.replace('_', '-')}" for name in others)
-        raise SourceError(f"{title} is of {asked.called}, where {named} means nothing")
+        means = "mean" if len(others) > 1 else "means"
+        raise SourceError(f"{title} is of {asked.called}, where {named} {means} nothing")
 
 
 def never_withheld(cpu: Cpu) -> int:

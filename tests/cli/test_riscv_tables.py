@@ -139,6 +139,34 @@ def test_spaces_of_two_architectures_are_not_compared(tmp_path: Path) -> None:
     )
 
 
+OOPS = "app[7]: segfault at 75b800000034 ip 75b800000000 sp 7ffc0 error 4 in app[1000+2000]\n"
+"""A fault that Linux reports on x86."""
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--layout", "riscv/smallest", "0x1000", "--code", "5"), "--code is an error code of x86"),
+        (("--layout", "riscv/smallest"), "of RISC-V the last fault is not looked for"),
+        (("--layout", "riscv/smallest", "--oops", "oops"), "the text is of x86, and layout"),
+        (("--satp", "1", "--oops", "oops"), "the text in oops is of x86, where --satp means"),
+        (
+            ("0x1000", "--entries", "PTE=1", "--satp", "1", "--mstatus", "0"),
+            "the list of entries is of x86, where --mstatus and --satp mean nothing",
+        ),
+        (("0x1000", "--case", "of-riscv"), "of-riscv is a case of riscv: replay asks it again"),
+    ],
+)
+def test_what_is_of_x86_is_not_asked_of_riscv(
+    options: tuple[str, ...], sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / "oops").write_text(OOPS)
+    (tmp_path / "of-riscv").write_text('{"arch": "riscv"}')
+    code, out, err = run("fault", *options, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert sentence in err and err.count("\n") == 1
+
+
 def test_a_root_where_nothing_is_raises_a_doubt(tmp_path: Path) -> None:
     (tmp_path / "ram").write_bytes(bytes(8192))
     out = run("walk", "0", "--ram", f"ram@{BASE:#x}", "--satp", "0x8000000000080000", cwd=tmp_path)

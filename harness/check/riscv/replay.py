@@ -200,10 +200,18 @@ class MatrixCase:
         for name in ("pmm_s", "pmm_u"):
             if getattr(self.control, name) not in PMLEN:
                 raise ValueError(f"control.{name} is {getattr(self.control, name)}")
-        if self.access == "fetch" and self.mprv:
-            raise ValueError("a fetch is not made by MPRV")
-        if self.address % (2 if self.access == "fetch" else mode.xlen // 8):
-            raise ValueError(f"address is {self.address:#x}, which this access cannot have")
+        if "\0" in self.processor:
+            raise ValueError("processor has a character that no name has")
+        _check_access(self.access == "fetch", self.mprv, self.address, mode.xlen)
+
+
+def _check_access(fetch: bool, mprv: bool, address: int, xlen: int) -> None:
+    """Raises ValueError for an access that the guest does not make: data is one aligned word, code
+    has no odd address, and MPRV is not for fetches."""
+    if fetch and mprv:
+        raise ValueError("a fetch is not made by MPRV")
+    if address % (2 if fetch else xlen // 8):
+        raise ValueError(f"address is {address:#x}, which this access cannot have")
 
 
 # ---- files ----
@@ -252,10 +260,14 @@ class SavedCase(
             raise ValueError(f"oracle is {self.oracle!r}: it is {PROBE}, or {TABLE_BYTES}")
         if (self.access is None) != (self.oracle != PROBE):
             raise ValueError(f"an access goes with the oracle {PROBE}, and with no other")
-        if not 0 <= self.address < 1 << (32 if self.levels == 2 else 64):
+        xlen = Mode(described(ARCH).modes[self.levels]).xlen
+        if not 0 <= self.address < 1 << xlen:
             raise ValueError(f"address is {self.address:#x}, which the mode does not have")
+        access = None if self.access is None else self.access.read()
+        if access is not None:
+            _check_access(access.kind is Kind.FETCH, access.mprv, self.address, xlen)
         values = {field.name: getattr(self, field.name) for field in fields(Case)}
-        return Case(**{**values, "access": self.access and self.access.read()})
+        return Case(**{**values, "access": access})
 
 
 class SavedControl(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,7 +17,8 @@ def in_mode(mode: str, given: Mapping[str, Any]) -> Cpu:
     """
     if given:
         named = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise QuestionError(f"{mode} is a mode of RISC-V, where {named} means nothing")
+        means = "mean" if len(given) > 1 else "means"
+        raise QuestionError(f"{mode} is a mode of RISC-V, where {named} {means} nothing")
     wide = mode != Mode.SV32.value
     return Cpu.in_mode(Mode(mode), 0, pbmte=wide, svnapot=wide)
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.check.layouts import parse
+from harness.check.replay import CaseError, arch_in
 from harness.check.x86.matrix import case as matrix_case
 from harness.check.x86.matrix.case import MatrixCase
+from harness.inspect import architecture
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources.layout import built
 from harness.inspect.x86 import engine
@@ -18,9 +20,13 @@ from harness.inspect.x86.processor import cpu_with
 def snapshot(path: Path, registers: Mapping[str, int]) -> Snapshot:
     """The tables that a case is about, and the state in which it was asked.
 
-    Raises CaseError where the file holds none, and LayoutError where its layout cannot be built.
+    Raises CaseError where the file holds none of x86, SourceError for a register of another
+    architecture, and LayoutError where the layout cannot be built.
     """
+    if (arch := arch_in(path)) != "x86":
+        raise CaseError(f"{path} is a case of {arch}: replay asks it again, --case shows x86's")
     case = matrix_case.saved(path)
+    architecture.refuse_others(architecture.named("x86"), registers, f"case {case.title}")
     if isinstance(case, MatrixCase):
         return _of_matrix(case, registers)
     layout = parse(case.text, f"{case.layout}.toml")

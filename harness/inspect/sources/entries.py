@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.inspect import decode
+from harness.inspect import architecture, decode
 from harness.inspect.names import LINUX, level_named, name_of
 from harness.inspect.snapshot import RESERVING, Given, QuestionError, Snapshot
 from harness.inspect.x86 import engine
@@ -71,6 +71,7 @@ def snapshot(
     Raises QuestionError for a name that is no level's, and for entries that contradict each other;
     SourceError for a state that no machine can be in.
     """
+    architecture.refuse_others(architecture.named("x86"), registers, "the list of entries")
     usual, assumed = _cpu(pairs, address, {"maxphyaddr": width, **registers}, mode)
     if "maxphyaddr" not in registers and usual.mode is not Mode.BITS_32:
         assumed.append(f"MAXPHYADDR={width}")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
-from harness.architectures import NAMES
 from harness.check import layouts
 from harness.check.layouts import Layout, described
 from harness.inspect import architecture
@@ -24,11 +22,7 @@ def snapshot(name: str, levels: int | None, registers: Mapping[str, int]) -> Sna
 
     Raises LayoutError where there is no such layout, or it cannot be built.
     """
-    arch, slash, own = name.partition("/")
-    if slash and arch in NAMES and not Path(name).exists():
-        layout = layouts.load(layouts.find(own, arch))
-    else:
-        layout = layouts.load(layouts.find(name))
+    layout = layouts.load(layouts.find(name))
     levels = max(layout.levels) if levels is None else levels
     layouts.check_levels(layout, layout.arch, levels)
     title = f"layout {layout.name} at {layout.mode(levels)}"

@@ -162,6 +162,8 @@ def test_a_case_of_the_matrix_has_the_pdpte_that_it_loads(tmp_path: Path) -> Non
     refused = opened(f"case:{case.save(tmp_path)}")
     assert physical(refused, address) is None
     assert "for PDPTE 2 0x401003 (0x2 is reserved)" in refused.notes[0]
+    with pytest.raises(SourceError, match="is of x86, where --satp means nothing"):
+        opened(f"case:{case.save(tmp_path)},satp=0x1")
 
 
 def test_a_file_of_memory_is_read_by_the_registers_given(tmp_path: Path) -> None:

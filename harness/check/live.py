@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
@@ -49,13 +49,14 @@ from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
 from harness.check.marks import WORD
 from harness.check.product import evenly
 from harness.check.space import Note, NotedMemory
-from harness.check.stores import Cpu, KnownTables
+from harness.check.stores import Cpu, KnownTables, format_of
 from harness.machine.errors import Misuse
 from harness.machine.guest import StubGuest
 from harness.paging import bulk
 from harness.paging.address import Physical, Span
 from harness.paging.bulk import Counts, End, Paths, Walks
 from harness.paging.flush import Flush
+from harness.paging.format import Format
 from harness.paging.memory import Mask, Words, distinct, within
 from harness.paging.space import TableAllocator
 from harness.paging.table import Slot
@@ -125,6 +126,11 @@ class Asked:
     def __len__(self) -> int:
         return len(self.address)
 
+    @property
+    def format(self) -> Format:
+        """Of the tables."""
+        return format_of(self.cpu)
+
     @cached_property
     def sets_anew(self) -> Mask:
         """Which accesses are made and find a bit clear that they set in an entry."""
@@ -135,19 +141,22 @@ class Asked:
     @cached_property
     def kept(self) -> Mask:
         """Which accesses a machine may answer again by what it has kept of this one."""
-        flushing, end = self.cpu.format.flushing, self.walks.end
+        flushing, end = self.format.flushing, self.walks.end
+        assert flushing is not None  # there are no spaces of other tables
         kept: Mask = self.allowed.copy()
         if flushing.absent:
             kept |= end == End.ABSENT
         if flushing.denials:
-            kept |= (end == End.LEAF) | (end == End.MALFORMED)
+            kept |= end == End.LEAF
+        if flushing.faults:
+            kept |= end == End.MALFORMED
         return kept
 
     @cached_property
     def shift(self) -> Words:
         """How many bits of each address are the offset in a page of the level where its walk
         ended."""
-        shifts = np.array([level.shift for level in self.cpu.format.levels], np.uint64)
+        shifts = np.array([level.shift for level in self.format.levels], np.uint64)
         return shifts[self.walks.level]
 
     @property
@@ -329,9 +338,9 @@ class Live(ABC):
         this process stores, and may go on using what an earlier space had in their place.
         """
         if not self._guest.engine.keeps_stale:
-            width = cpu.format.entry_bytes
+            width = format_of(cpu).entry_bytes
             tables = bulk.leaves(self._memory, cpu.roots, limit=0).tables.address
-            slots = np.arange(0, cpu.format.table_bytes(0), width, dtype=np.uint64)
+            slots = np.arange(0, format_of(cpu).table_bytes(0), width, dtype=np.uint64)
             where = (distinct(tables)[:, np.newaxis] + slots).ravel()
             self._memory.scatter(where, width, self._memory.gather(where, width)[0])
 
@@ -353,7 +362,9 @@ class Live(ABC):
         """
         self._take_stores()
         window = self._windows.get(_root(cpu))
-        if window is None or not self._memory.load(window.hole[0].address, cpu.format.entry_bytes):
+        if window is None or not self._memory.load(
+            window.hole[0].address, format_of(cpu).entry_bytes
+        ):
             window = self._windows[_root(cpu)] = self._open(cpu)
             self._tell_of_tables(cpu)
         self._take_stores()
@@ -414,7 +425,7 @@ class Live(ABC):
         self._take_stores()
         self._probes += 1
         batch = self._batches[-1]
-        size = batch.cpu.format.levels[0].size
+        size = format_of(batch.cpu).levels[0].size
         tried = distinct(np.concatenate([_pages(span, size, pages) for span in spans]))
         found = self._asked_of(self._cases(batch, tried, spans))
         self._mark(found)
@@ -431,7 +442,7 @@ class Live(ABC):
         slot, which = np.unique(paths.slot[paths.used], return_inverse=True)
         last = np.zeros(len(slot), np.uint64)
         np.bitwise_or.at(last, which, asked.after[paths.used])
-        self._memory.scatter(slot, batch.cpu.format.entry_bytes, last)
+        self._memory.scatter(slot, format_of(batch.cpu).entry_bytes, last)
         self._take_stores(by_guest=False)
 
     def _cases(self, batch: Batch, pages: Words, spans: Sequence[Span]) -> Asked:
@@ -443,7 +454,7 @@ class Live(ABC):
             pages = pages[~own]
         asked = self._accesses(batch.cpu, pages)
         lost = _without_frames(asked, self._guest.image.arena.stop, self._memory.span)
-        size = batch.cpu.format.levels[0].size
+        size = format_of(batch.cpu).levels[0].size
         page_of = asked.address // size * size
         named = np.isin(page_of, [page for page in pages.tolist() if _meets(page, size, spans)])
         if (lost & named).any():
@@ -503,7 +514,7 @@ class Live(ABC):
         self._stored += notes
         if by_guest:
             where = distinct(np.concatenate([note.addresses for note in notes]))
-            values, _ = self._memory.gather(where, self._batches[-1].cpu.format.entry_bytes)
+            values, _ = self._memory.gather(where, format_of(self._batches[-1].cpu).entry_bytes)
             self._batches[-1].jobs.append(self._patches(where, values))
 
     def _foreign_stores(self, notes: Sequence[Note]) -> list[Note]:
@@ -538,7 +549,7 @@ class Live(ABC):
         if self._announced or not asked:
             return ""
         first, was = int(addresses[0]), int(before[0])
-        now = self._memory.load(Physical(first), self._batches[-1].cpu.format.entry_bytes)
+        now = self._memory.load(Physical(first), format_of(self._batches[-1].cpu).entry_bytes)
         return (
             f"the entry at {first:#x} was {was:#x} and is {now:#x}, and no one has announced that"
             " store: put what stores there into a block of `with live.changes():`"
@@ -571,7 +582,7 @@ class Live(ABC):
                     " probe fewer pages, or run() in between"
                 )
         self._memory.notes = None
-        width = self._batches[0].cpu.format.entry_bytes
+        width = format_of(self._batches[0].cpu).entry_bytes
         touched = distinct(np.concatenate([note.addresses for note in self._stored] or [_NONE]))
         wanted, _ = self._memory.gather(touched, width)
         for note in reversed(self._stored):
@@ -739,7 +750,7 @@ class Live(ABC):
         """Accesses that ended otherwise than they must, in order of address; those as one for which
         the same flush may be missing, of a page or of pages in a row."""
         order = np.argsort(asked.address[wrong], kind="stable")
-        size = asked.cpu.format.levels[0].size
+        size = asked.format.levels[0].size
         group: list[int] = []
         cause: tuple[int, str] | None = None
         for lane in wrong[order][:LOOKED_AT].tolist():
@@ -769,7 +780,7 @@ class Live(ABC):
         hint = ""
         if cause is not None:
             call, became = cause
-            size = asked.cpu.format.levels[0].size
+            size = asked.format.levels[0].size
             first, last = (int(asked.address[one]) // size * size for one in (lane, lanes[-1]))
             where = f"{first:#x}" if first == last else f"{Span(first, last + size - 1)}"
             many = len(lanes) > 1
@@ -792,7 +803,7 @@ class Live(ABC):
 
     def _compare_entries(self, comparison: Comparison, touched: Words, wanted: Words) -> None:
         """Compares what was stored or noted: A that is set without need is the machine's choice."""
-        format = self._batches[0].cpu.format
+        format = format_of(self._batches[0].cpu)
         found, _ = self._memory.gather(touched, format.entry_bytes)
         wrong = np.flatnonzero((found ^ wanted) & ~(np.uint64(format.accessed) & ~wanted))
         comparison.compared += len(touched)
@@ -850,7 +861,7 @@ def in_turn(asked: Asked, after: Words) -> Words:
 
     after  each as its own access leaves it; shape (levels, n)
     """
-    format, used = asked.cpu.format, asked.paths.used
+    format, used = asked.format, asked.paths.used
     lanes = np.broadcast_to(np.arange(used.shape[1]), used.shape)[used]
     slots, which = np.unique(asked.paths.slot[used], return_inverse=True)
     together, entries = after.copy(), after[used]
@@ -859,6 +870,42 @@ def in_turn(asked: Asked, after: Words) -> Words:
         np.minimum.at(since, which[has], lanes[has])
         together[used] |= (since[which] <= lanes) * bit
     return together
+
+
+def kept_code(
+    asked: Asked,
+    data: Words,
+    suspects: Mask,
+    earlier: Sequence[_Event],
+    named: Callable[[Words], Words],
+) -> Mask:
+    """The suspects that executed what an earlier fetch found at the same address in a large page,
+    of which another address has been flushed since: TCG drops the data of such a page, and the
+    jumps to code in that part of it alone.
+
+    data      what each access found
+    suspects  accesses that ended as code does that has run
+    named     what the code at physical addresses is found as
+    """
+    kept = np.zeros_like(suspects)
+    small = np.uint64(asked.format.levels[0].size)
+    for lane in np.flatnonzero(suspects & asked.fetches).tolist():
+        flushed: set[int] = set()
+        own = int(asked.address[lane] // small)
+        for event in reversed(earlier):
+            if isinstance(event, Flushed):
+                if event.addresses is None:
+                    break
+                flushed |= set((event.addresses // small).tolist())
+                continue
+            if own in flushed:
+                break
+            same = (event.address == asked.address[lane]) & event.fetches
+            same &= named(event.aimed) == data[lane]
+            for other in np.flatnonzero(same & event.allowed).tolist():
+                pages = asked.format.levels[event.walks.level[other]].size // int(small)
+                kept[lane] |= any(own // pages == page // pages for page in flushed)
+    return kept
 
 
 def _lanes_of(kept: Sequence[_Kept], count: int) -> Mask:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from harness.check.region import Region, astray
+from harness.check.stores import format_of
 from harness.machine.guest import StubGuest
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory, Words
@@ -67,7 +68,7 @@ class GuestSpace(Space):
         memory = beside.memory if beside else NotedMemory(guest.ram.buffer, guest.ram.base)
         allocator = beside.allocator if beside else TableAllocator(memory, self.tables)
         # No table is there yet, so the root's address does not matter before it is allocated.
-        format = cpu_of(Physical(0)).format
+        format = format_of(cpu_of(Physical(0)))
         self.cpu = cpu_of(allocator.allocate(format, len(format.levels) - 1).address)
         super().__init__(memory, self.cpu.roots, allocator)
         self._beside, self._ram = beside, guest.ram

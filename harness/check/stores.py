@@ -22,10 +22,12 @@ class Cpu(Protocol):
     """What translates by the tables of a space."""
 
     @property
-    def format(self) -> Format: ...
-
-    @property
     def roots(self) -> tuple[Root, ...]: ...
+
+
+def format_of(cpu: Cpu) -> Format:
+    """The format of a space's tables, which all of its roots have."""
+    return cpu.roots[0].table.format
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,13 @@ class KnownTables:
 
     def hold_frames(self, cpu: Cpu, addresses: Words) -> None:
         """Keeps what frames hold that are no tables yet, and may be later."""
-        size = np.uint64(cpu.format.table_bytes(0))
+        size = np.uint64(format_of(cpu).table_bytes(0))
         for frame in distinct(addresses & ~(size - np.uint64(1))).tolist():
             self._frames[frame] = self._read(cpu, frame)
 
     def in_use(self, cpu: Cpu, addresses: Words) -> Mask:
         """Which addresses lie in tables of the loaded space."""
-        size = np.uint64(cpu.format.table_bytes(0))
+        size = np.uint64(format_of(cpu).table_bytes(0))
         found: Mask = np.isin(addresses & ~(size - np.uint64(1)), _array(self._in_use))
         return found
 
@@ -114,13 +116,13 @@ class KnownTables:
     def _tables_of(self, cpu: Cpu) -> list[int]:
         """The tables of a space outside the arena, but not those that lie outside memory."""
         found = distinct(bulk.leaves(self._memory, cpu.roots, limit=0).tables.address)
-        _, backed = self._memory.gather(found, cpu.format.entry_bytes)
+        _, backed = self._memory.gather(found, format_of(cpu).entry_bytes)
         ours = found >= self._arena
         chosen: list[int] = found[ours if backed is None else ours & backed].tolist()
         return chosen
 
     def _read(self, cpu: Cpu, address: int) -> Words:
-        return self._memory.gather(_slots(cpu, address), cpu.format.entry_bytes)[0].copy()
+        return self._memory.gather(_slots(cpu, address), format_of(cpu).entry_bytes)[0].copy()
 
 
 def _array(addresses: Iterable[int]) -> Words:
@@ -128,5 +130,7 @@ def _array(addresses: Iterable[int]) -> Words:
 
 
 def _slots(cpu: Cpu, address: int) -> Words:
-    offsets = np.arange(0, cpu.format.table_bytes(0), cpu.format.entry_bytes, dtype=np.uint64)
+    offsets = np.arange(
+        0, format_of(cpu).table_bytes(0), format_of(cpu).entry_bytes, dtype=np.uint64
+    )
     return np.uint64(address) + offsets

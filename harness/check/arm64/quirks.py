@@ -77,8 +77,22 @@ AT_DBM: Final = Quirk(
     " rule",
 )
 
+KEPT_CODE: Final = Quirk(
+    name="tcg-arm-tlbi-keeps-code-of-large-page",
+    engine="tcg",
+    since=(7, 2),
+    runs=RUNS,
+    rule="TLBI VAE1 of any address in a block drops all that is cached for that block"
+    ' ("TLB maintenance instructions")',
+    departs="code that was executed in other pages' parts of the block is executed again, whatever"
+    " the descriptors say now",
+    evidence="seen by executing it; data of the same block is dropped. In accel/tcg/cputlb.c,"
+    " tlb_flush_page_by_mmuidx_async_0 drops the data of the large page but clears the cache of"
+    " jumps for one small page only, for every architecture",
+)
+
 KNOWN: Final[Mapping[str, Quirk]] = {
-    quirk.name: quirk for quirk in (BLOCK_ANYWHERE, SIZE_64K, SIZE_DS, DBM_FETCH, AT_DBM)
+    quirk.name: quirk for quirk in (BLOCK_ANYWHERE, SIZE_64K, SIZE_DS, DBM_FETCH, AT_DBM, KEPT_CODE)
 }
 """All of them by name."""
 

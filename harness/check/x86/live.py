@@ -14,7 +14,7 @@ import numpy.typing as npt
 from harness.check import live
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.hole import find_root_hole
-from harness.check.live import ALL, READ, WRITTEN, Asked, Flushed, in_turn
+from harness.check.live import ALL, READ, WRITTEN, Asked, Flushed, in_turn, kept_code
 from harness.check.marks import WORD, mark, put_marks
 from harness.check.quirk import expected_of
 from harness.check.space import NotedMemory
@@ -157,7 +157,10 @@ class Live(live.Live):
         reading = Reading(by_tables(asked.cpu, cases, asked.paths.raw))
         agree = judged(comparison, reading, rules, seen, self._quirks).agree
         if self._keeps_code and not agree.all():
-            code = _kept_code(asked, results, ~agree & (results["cr2"] == untouched), earlier)
+            ended = asked.address + np.uint64(LONG_CODE.end)
+            suspects = ~agree & (results["cr2"] == untouched) & (results["rip"] == ended)
+            suspects &= results["vector"] == INVALID_OPCODE
+            code = kept_code(asked, results["data"], suspects, earlier, mark)
             code &= entries_agree(allowed & ~code, None)
             if code.any():
                 comparison.quirks[KEPT_CODE.name] += int(code.sum())
@@ -198,35 +201,3 @@ def drops(flushed: Flushed, address: Words, shift: Words, is_global: Mask) -> Ma
     if flushed.addresses is None:
         return ~is_global | flushed.global_pages
     return flushed.names(address, shift)
-
-
-def _kept_code(
-    asked: Accesses,
-    results: npt.NDArray[np.void],
-    suspects: Mask,
-    earlier: Sequence[Asked | Flushed],
-) -> Mask:
-    """The suspects that are explained by KEPT_CODE: they executed what an earlier fetch found at
-    the same address in a large page, of which another address has been flushed since."""
-    address = asked.address
-    suspects = suspects & asked.fetches & (results["vector"] == INVALID_OPCODE)
-    suspects &= results["rip"] == address + np.uint64(LONG_CODE.end)
-    kept = np.zeros_like(suspects)
-    for lane in np.flatnonzero(suspects).tolist():
-        flushed: set[int] = set()
-        small = np.uint64(asked.cpu.format.levels[0].size)
-        own = int(address[lane] // small)
-        for event in reversed(earlier):
-            if isinstance(event, Flushed):
-                if event.addresses is None:
-                    break
-                flushed |= set((event.addresses // small).tolist())
-                continue
-            if own in flushed:
-                break
-            same = (event.address == address[lane]) & event.fetches
-            same &= mark(event.aimed) == results["data"][lane]
-            for other in np.flatnonzero(same & event.allowed).tolist():
-                pages = asked.cpu.format.levels[event.walks.level[other]].size // int(small)
-                kept[lane] |= any(own // pages == page // pages for page in flushed)
-    return kept

@@ -211,7 +211,7 @@ _Event = Asked | Flushed
 
 @dataclass
 class Batch:
-    """What the guest does under one root, from the load of CR3 on.
+    """What the guest does under one root, from the load of the root on.
 
     events  what it is asked, and between that what it flushes
     """

@@ -43,5 +43,5 @@ def refuse(units: Words) -> tuple[Octets, Mask]:
     """Reads nothing, when the moment has passed: UnreadError for what was not read before."""
     raise UnreadError(
         f"the memory at {int(units[0]):#x} was not read: it belongs to no table of the space; name"
-        " the root that leads there with --cr3"
+        " the root that leads there, with --cr3 or --satp"
     )

@@ -370,7 +370,7 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
         Rule(
             "global-user",
             WARNING,
-            "user pages that are global: a change of CR3 leaves their translations in the TLB",
+            "user pages that are global: their translations stay in the TLB when the root changes",
         ),
         _global_user,
     ),

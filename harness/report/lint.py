@@ -35,7 +35,7 @@ def lint_lines(
 def verdict(broken: Sequence[Broken], doubted: bool = False) -> str:
     """How many rules are broken."""
     if not broken and doubted:
-        return "No rule is broken, but these may be no tables at all: see what is assumed of CR3."
+        return "No rule is broken, but these may be no tables at all: see what is assumed."
     if not broken:
         return "Nothing is odd about this space."
     counts = dict.fromkeys(Severity, 0)

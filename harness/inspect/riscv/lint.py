@@ -18,8 +18,9 @@ SECTIONS: Final = {
 }
 """Where the privileged specification speaks of a rule."""
 
-LEFT_OUT: Final = frozenset({"self-map", "self-map-executable"})
-"""A pointer is reserved at level 0, so that no self-map shows tables as pages."""
+LEFT_OUT: Final = frozenset({"self-map", "self-map-executable", "cached-outside-ram"})
+"""A pointer is reserved at level 0, so that no self-map shows tables as pages.  And whether a page
+without a memory type of its own is cached is for the platform to say (PMAs), not for its entry."""
 
 RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = (
     (

@@ -91,6 +91,7 @@ _CLEARED: Final = {
     "PBMT": "clears a bit of PBMT: makes {} reachable",
     "N": "clears N: makes {} as large as its slot",
 }
+_IN_POINTERS: Final = "clears what is reserved in pointers: U, A and D"
 """What changing a bit does to the addresses that the entry serves."""
 
 
@@ -98,22 +99,23 @@ def deeds(cpu: Cpu, entry: EntryChange) -> str:
     """What a change does, and to which addresses."""
     level, changed = entry.slot.level, entry.old ^ entry.new
     made = entry.slot.table.format.decode(entry.new, level)
-    what = f"this {in_units(entry.span.size)} page"
+    what, cleared = f"this {in_units(entry.span.size)} page", _CLEARED
     if not isinstance(made, Leaf):
         what = f"all {in_units(entry.span.size)} of {entry.span}"
+        cleared = {**_CLEARED, **dict.fromkeys("UAD", _IN_POINTERS)}
     said = []
     for part in decode.read(cpu, entry.old, level).parts:
         if not part.mask & changed or part.role is Role.IGNORED:
             continue
         named = {
-            name: bit
-            for name, bit in cpu.format.levels[level].bits.items()
-            if bit & part.mask & changed
+            name: mask & changed
+            for name, mask in cpu.format.levels[level].bits.items()
+            if mask & part.mask & changed
         }
         if part.wrong and part.must_be is not None:
             said.append(f"changes reserved {part.mask & changed:#x}: {part.reason}")
         else:
-            said += [(_SET if entry.new & bit else _CLEARED)[name] for name, bit in named.items()]
+            said += [(_SET if entry.new & bit else cleared)[name] for name, bit in named.items()]
     return "; ".join(
         one.format("it" if number else what) for number, one in enumerate(dict.fromkeys(said))
     )

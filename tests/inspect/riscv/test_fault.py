@@ -21,6 +21,7 @@ from harness.paging.memory import BufferMemory
 from harness.paging.riscv.access import Access, Allowed, Kind, Reason, outcome
 from harness.paging.riscv.cpu import Cpu, Envcfg, Mode, Mstatus
 from harness.paging.riscv.formats import A, D, N, R, U, V, W, X
+from harness.report.fault import explanation_lines
 
 TABLE = 0x1000
 ADDRESS = Virtual(0x40_5123)
@@ -89,6 +90,8 @@ def test_each_remedy_lets_the_access_pass_and_none_of_its_bits_is_too_many(cpu: 
             if isinstance(before, Allowed):
                 continue
             assert found, (raws, access, before)
+            explained = explain(snapshot(cpu, *raws), ADDRESS, access)
+            assert all(explanation_lines(cpu, explained))
             for one in found:
                 assert one.missing is not None or passes(cpu, memory, access, one)
                 for less in lessened(one):
@@ -145,6 +148,17 @@ def test_the_first_remedy_is_the_smallest(raw: int, access: Access, new: int) ->
     found = first(raw, access)
     assert [(one.old, one.new) for one in found.entries] == [(raw, new)]
     assert not found.settings and not found.unprotects
+
+
+def test_either_bit_of_a_reserved_memory_type_may_be_cleared() -> None:
+    raw = PAGE | R | U | A | 3 << 61
+    asked = Access(Kind.READ, True)
+    found = explain(snapshot(SV39, -1, -1, raw), ADDRESS, asked)
+    new = {raw ^ 1 << bit for bit in (61, 62)}
+    assert {change.new for one in found.remedies for change in one.entries} == new
+    said = [line for line in explanation_lines(SV39, found) if "PBMT: makes" in line]
+    assert len(said) == 2
+    assert all("clears a bit of PBMT: makes this 4K page" in line for line in said)
 
 
 def test_sum_and_mxr_are_offered_behind_changes_of_the_entry() -> None:
@@ -219,7 +233,6 @@ LINTED = {
     "reserved-bits": PAGE | W,
     "write-execute": PAGE | R | W | X | A,
     "global-user": PAGE | R | U | 1 << 5,
-    "cached-outside-ram": PAGE | R | A,
     "device": PAGE | R | 2 << 61,
     "table-user-writable": TABLE >> 2 | V | R | W | U,
     "table-in-itself": 0,
@@ -238,13 +251,14 @@ def test_what_is_planted_is_found(rule: str) -> None:
     elif rule == "table-without-memory":
         raws = (-1, 0x9000_0000 >> 2 | V)
     where = snapshot(SV39, *raws)
-    if rule in ("cached-outside-ram", "device"):
+    if rule == "device":
         assert isinstance(where.memory, BufferMemory)
         words = where.memory.octets.view("<u8")
         words[3 * TABLE // 8] = TABLE * 4 >> 2 | V | R  # a page in memory: the source shows some
     types = architecture.named("riscv").memory_types.types(None)
     broken, _ = lint(where, types)
-    assert rule in {one.rule.name for one in broken}
+    named = {one.rule.name for one in broken}
+    assert rule in named and "cached-outside-ram" not in named
 
 
 def test_mxr_does_not_change_what_is_said_of_writing() -> None:

@@ -201,7 +201,7 @@ def of_target(target: str, title: str) -> Architecture:
     for name in NAMES:
         if has(name, "inspect", "asked") and target in named(name).targets:
             return named(name)
-    raise SourceError(f"{title} is a {target}, whose tables are not known here")
+    raise SourceError(f"{title} is of {target}, whose tables are not known here")
 
 
 def refuse_others(asked: Architecture, given: Iterable[str], title: str) -> None:

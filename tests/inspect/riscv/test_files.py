@@ -93,6 +93,17 @@ def test_the_note_of_a_core_tells_satp_before_its_memory(tmp_path: Path) -> None
         assert reaches(core.snapshot(path, 0, {}))
 
 
+def test_a_hart_that_a_core_does_not_have_is_refused(tmp_path: Path) -> None:
+    """QEMU writes a note CORE of each (target/riscv/arch_dump.c)."""
+    of_hart = struct.pack("<III", 5, 4, 1) + b"CORE\0\0\0\0" + bytes(4)
+    for harts in (0, 1, 2):
+        path = core_of(tmp_path / f"core{harts}", memory(), notes=harts * of_hart)
+        last = max(harts, 1) - 1
+        assert core.snapshot(path, last, {"satp": SATP}).title.endswith(f"processor {last}")
+        with pytest.raises(SourceError, match=f"has no processor {last + 1}: it has 0 to {last}$"):
+            core.snapshot(path, last + 1, {"satp": SATP})
+
+
 @pytest.mark.parametrize("form", ["core", "ram"])
 def test_the_linux_that_left_its_text_in_memory_tells_satp(tmp_path: Path, form: str) -> None:
     def read(*texts: bytes) -> Snapshot:

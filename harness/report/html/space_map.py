@@ -17,10 +17,12 @@ from harness.check.keys import in_units
 from harness.inspect import graph as graphs
 from harness.inspect.graph import Floor, Graph, RowKind
 from harness.inspect.snapshot import Snapshot
+from harness.paging import bulk
 from harness.paging.bits import address_mask
 from harness.paging.bulk import POINTER
+from harness.paging.entry import Leaf
 from harness.paging.format import Format
-from harness.paging.memory import Mask
+from harness.paging.memory import Mask, Words
 from harness.paging.table import Root, Table
 from harness.paging.walk import Step
 from harness.report import state
@@ -49,7 +51,7 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
     rights  the letters of rights; a set of rights is a number, its bit i the letter i
     roots   first address, last address, and the address that slot 0 of the table would span; the
             table of root i is table i
-    kinds   what entries are: kind, rights, text, and bytes from the address in one to the next
+    kinds   what entries are: kind, rights, text, and bytes from the memory of one to the next
     tables  level, address, paths, pages, bytes that they map, rights of pages under it, first slot
             and the slot after the last, and runs of entries that say the same side by side: slot,
             count, kind, and address or number of a table, -1 of one that is not shown
@@ -111,7 +113,8 @@ class _Run:
     index  slot of the first
     kind   a `RowKind`, or POINTER
     raw    the first entry
-    step   bytes from the address in one to that in the next
+    frame  where the memory begins that it maps, if it is a page
+    step   bytes from there to that of the next
     child  the number of the table that they lead to, or NO_TABLE or NOT_SHOWN
     loops  whether that table is in use above
     """
@@ -120,6 +123,7 @@ class _Run:
     count: int
     kind: int
     raw: int
+    frame: int
     step: int
     child: int
     loops: bool
@@ -174,13 +178,14 @@ def _of_floor(format: Format, floor: Floor, below: int, room: int) -> Iterator[_
     below  the number of the first table of the floor under it
     """
     layer = floor.layer
-    start = np.flatnonzero(_begins(format, floor))
+    frames = _frames(format, floor)
+    start = np.flatnonzero(_begins(format, floor, frames))
     count = np.diff(np.append(start, len(layer.raw)))
     kind, raw, child = layer.kind[start], layer.raw[start], floor.child[start]
-    following = layer.raw[start + (count > 1)]
-    step = np.where(kind == RowKind.PAGE, following - raw, np.uint64(0))
+    step = frames[start + (count > 1)] - frames[start]
     child = np.where(child >= 0, child + below, np.where(child == -1, NO_TABLE, NOT_SHOWN))
-    columns = (layer.index[start], count, kind, raw, step, child, floor.back[start])
+    columns = (layer.index[start], count, kind, raw, frames[start], step, child)
+    columns = (*columns, floor.back[start])
     runs = list(map(_Run, *(column.tolist() for column in columns)))
     bounds = np.searchsorted(start, layer.start).tolist()
     addresses, stops = layer.table.tolist(), floor.stop.tolist()
@@ -191,7 +196,17 @@ def _of_floor(format: Format, floor: Floor, below: int, room: int) -> Iterator[_
         yield _Table(table, 0, stop, runs[bounds[number] : bounds[number + 1]])
 
 
-def _begins(format: Format, floor: Floor) -> Mask:
+def _frames(format: Format, floor: Floor) -> Words:
+    """Where the memory begins that each row of a floor maps, 0 of what is no page."""
+    layer, here = floor.layer, format.levels[floor.layer.level]
+    frames, pages = np.zeros_like(layer.raw), layer.kind == RowKind.PAGE
+    offset = layer.index[pages].astype(np.uint64) << np.uint64(here.shift)
+    if here.leaf is not None:
+        frames[pages] = bulk.frames_of(here, layer.raw[pages], offset)
+    return frames
+
+
+def _begins(format: Format, floor: Floor, frames: Words) -> Mask:
     """The rows of a floor with which a run begins."""
     layer = floor.layer
     begins = np.ones(len(layer.raw), np.bool_)
@@ -200,11 +215,12 @@ def _begins(format: Format, floor: Floor) -> Mask:
     owner = floor.owner
     raw = layer.raw
     beside = (owner[1:] == owner[:-1]) & (layer.index[1:] == layer.index[:-1] + 1)
-    same = beside & (raw[1:] == raw[:-1])
+    onward = frames[1:] - frames[:-1]
+    same = beside & (raw[1:] == raw[:-1]) & (onward == 0)
     mask = np.uint64(address_mask(format, layer.level))
-    onward = beside & (layer.kind[1:] == RowKind.PAGE) & ((raw[1:] ^ raw[:-1]) & ~mask == 0)
-    onward &= raw[1:] - raw[:-1] == np.uint64(format.levels[layer.level].size)
-    joins = same | onward
+    follows = beside & (layer.kind[1:] == RowKind.PAGE) & ((raw[1:] ^ raw[:-1]) & ~mask == 0)
+    follows &= onward == np.uint64(format.levels[layer.level].size)
+    joins = same | follows
     # A run goes on as it began, so that one number tells how its addresses follow each other.
     turns = same[1:] != same[:-1]
     joins[1:] &= ~(joins[:-1] & turns)
@@ -245,9 +261,10 @@ def _run_text(table: Table, run: _Run, kinds: dict[_Said, int]) -> str:
     bits = " ".join(set_bits(here, run.raw)) if run.raw else ""
     holds = f"{run.raw:x}"
     if run.kind == RowKind.PAGE:
-        kind, text = in_units(here.size), bits
-        assert here.leaf is not None
-        holds = f"{here.leaf.address_of(run.raw):x}"
+        page = format.decode(run.raw, table.level)
+        assert isinstance(page, Leaf)
+        kind, text = in_units(page.size), bits
+        holds = f"{run.frame:x}"
     elif run.kind == POINTER:
         kind, text = "table", "a self-map" if run.loops else ""
         holds = str(run.child)

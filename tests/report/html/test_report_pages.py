@@ -23,6 +23,7 @@ from harness.inspect.sources import layout
 from harness.inspect.x86.memory_type import types
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
+from harness.paging.riscv import cpu as riscv
 from harness.paging.walk import walk
 from harness.paging.x86.access import Access, Kind, Reason
 from harness.paging.x86.cpu import Cpu
@@ -149,6 +150,58 @@ def test_runs_tell_every_entry() -> None:
         told += [int(first, 16) + number * step for number in range(int(count))]
     assert told == (pages & ~np.uint64(1)).tolist()
     assert drawn["tables"][-1][8].count(";") < 400
+
+
+FRAMES = (*range(0x9000_0000, 0x9000_3000, 0x1000), *range(0x9010_0000, 0x9010_C000, 0x4000))
+NAPOT = 0xA000_0000
+
+
+@pytest.fixture
+def napot() -> Snapshot:
+    """Pages of RISC-V, whose entries hold an address two bits lower: at FRAMES, and from the slot
+    16 on two of 64K beside each other (Svnapot), the second of which lacks its last slot."""
+    words = dict(enumerate(frame >> 2 | 0x57 for frame in FRAMES))
+    for slot in range(31):
+        words[16 + slot] = 1 << 63 | (NAPOT + slot // 16 * 0x1_0000 | 0x8000) >> 2 | 0x57
+    memory = BufferMemory(np.zeros(0x4000, np.uint8))
+    for table in range(2):
+        memory.store(Physical(table << 12), 8, table + 1 << 10 | 1)
+    for slot, word in words.items():
+        memory.store(Physical(0x2000 + 8 * slot), 8, word)
+    return Snapshot("napot", riscv.Cpu.in_mode(riscv.Mode.SV39, 0, svnapot=True), memory, None)
+
+
+def test_runs_tell_where_each_slot_of_a_larger_page_leads(napot: Snapshot) -> None:
+    drawn = space_map.as_object(napot)
+    assert drawn is not None
+    told = dict[int, tuple[str, int]]()
+    runs = drawn["tables"][-1][8].split(";")
+    for run in runs:
+        index, count, kind, first = run.split(",")
+        size, _, _, step = drawn["kinds"][int(kind)]
+        for number in range(int(count)):
+            told[int(index) + number] = size, int(first, 16) + number * int(step, 16)
+    wanted = {slot: ("4K", frame) for slot, frame in enumerate(FRAMES)}
+    wanted |= {16 + slot: ("64K", NAPOT + 4096 * slot) for slot in range(31)}
+    assert told == wanted
+    assert [int(run.split(",")[1]) for run in runs] == [3, 1, 1, 1, 31]
+
+
+def test_the_map_of_a_space_of_riscv_finds_both_ways(
+    browser: Browser, tmp_path: Path, napot: Snapshot
+) -> None:
+    with opened(browser, space(tmp_path, napot)) as page:
+        assert "satp" in page.inner_text("#tree")
+        assert "CR3" not in page.inner_text("body")
+        for address, physical in ((0x10005, NAPOT + 5), (0x2E123, NAPOT + 0x1_E123)):
+            page.fill("#query", hex(address))
+            page.keyboard.press("Enter")
+            said = f"{address:#x} is {physical:#x} in physical memory: a 64K page, urw-"
+            assert page.inner_text("#answer").startswith(said)
+        assert "31 slots of 64K pages 0xa0000000" in page.inner_text("#tree")
+        page.fill("#query", "0x2f000")
+        page.keyboard.press("Enter")
+        assert "is not present" in page.inner_text("#answer")
 
 
 def test_a_validation_shows_counts_quirks_and_each_disagreement_in_full(

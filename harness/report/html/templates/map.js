@@ -150,7 +150,7 @@
     return [
       make("span", "mono slot", slots), make("span", "mono from", hex(from)),
       make("span", "mono extent", extent), make("span", "given", ...chips(sets)),
-      make("span", "holds", ...holds(run, child)),
+      make("span", "holds", ...holds(table, run, child)),
     ];
   }
 
@@ -171,7 +171,7 @@
     return made;
   }
 
-  function holds(run, child) {
+  function holds(table, run, child) {
     if (child) {
       const folded = run.count > 1 ? `${run.count} slots lead to one ` : "";
       const said = [make("span", "", `${folded}${child.name} `), make("span", "mono", hex(child.address))];
@@ -183,7 +183,8 @@
     if (run.what === "table") return [make("span", "bad", "a table that is not shown: there are too many")];
     if (run.what === "malformed") return [make("span", "bad", run.text)];
     if (run.what === "unbacked") return [make("span", "bad", run.text)];
-    const many = run.count === 1 ? `${run.what} page ` : `${run.count} ${run.what} pages `;
+    const part = run.what !== units(1n << table.shift) ? "slots of " : "";
+    const many = run.count === 1 && !part ? `${run.what} page ` : `${run.count} ${part}${run.what} pages `;
     const bits = make("span", "mono quiet", ` ${run.text}`);
     if (run.pieces) return [make("span", "quiet", `${many}in ${run.pieces} pieces`), bits];
     const how = run.count > 1 && run.step === 0n ? ", all the same" : "";

@@ -175,6 +175,14 @@ def test_a_root_where_nothing_is_raises_a_doubt(tmp_path: Path) -> None:
     assert "though there is no memory where the root's table would be" in out[1]
 
 
+def test_lint_of_a_root_in_doubt_has_no_word_of_x86(tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(bytes(8192))
+    out = run("lint", "--ram", f"ram@{BASE:#x}", "--satp", "0x8000000000080000", cwd=tmp_path)
+    assert (out[0], out[2]) == (0, "")
+    assert "may be no tables at all: see what is assumed." in out[1]
+    assert "CR3" not in out[1]
+
+
 def test_satp_is_decoded(tmp_path: Path) -> None:
     out = run("decode", "satp=0x8000100000082000", "--mode", "sv39", cwd=tmp_path)[1]
     assert "0x8000100000082000 as satp: the root table is at 0x82000000" in out

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.architectures import has, module_of
 from harness.check.compare import Disagreement
 from harness.check.quirk import Quirk, known_of
 from harness.report import matrix, terminal
@@ -41,7 +42,7 @@ def run_page(run: Run) -> str:
     ]
     return page(
         "validation.html",
-        register="CR3",
+        register=_root(run.arch),
         title=f"validate: {terminal.verdict(run)}",
         run=run,
         verdict=terminal.verdict(run),
@@ -79,6 +80,12 @@ def matrix_page(result: Result) -> str:
         told=told,
         walk_rows=walk_rows,
     )
+
+
+def _root(arch: str) -> str:
+    """The register that leads to the root, as far as reports know the architecture's state."""
+    known = has(arch, "report", "state")
+    return str(module_of(arch, "report", "state").ROOT) if known else "root"
 
 
 def _known(counts: Mapping[str, int], known: Mapping[str, Quirk]) -> list[tuple[Quirk, int]]:

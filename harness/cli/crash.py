@@ -13,10 +13,10 @@ from harness.cli.output import say, show, tell, text_of
 from harness.cli.source import KINDS, Source
 
 if TYPE_CHECKING:
-    from harness.inspect.fault import Explanation
+    from harness.inspect.fault import Explanation, Reproduction
     from harness.inspect.snapshot import Snapshot
     from harness.inspect.translation import Differing, Translation
-    from harness.inspect.x86.fault import Reproduction, SeenFault
+    from harness.inspect.x86.fault import SeenFault
     from harness.inspect.x86.oops import Report
 
 
@@ -279,7 +279,7 @@ class _Answer:
         cpu, lines = self.snapshot.cpu, list[str]()
         if self.seen is not None and self.found is not None:
             lines += [*of_x86.seen_lines(self.seen, self.address), ""]
-            lines += of_x86.comparison_lines(cpu, self.found)
+            lines += reports.comparison_lines(cpu, self.found)
         elif self.walk is not None:
             lines += translation_lines(cpu, self.walk)
         if not self.in_full:

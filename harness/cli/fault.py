@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -72,7 +72,9 @@ def fault(
     code: Annotated[
         str | None,
         typer.Option(
-            metavar="N", help="The error code of a page fault that was seen.", show_default=False
+            metavar="N",
+            help="The error code of a page fault that was seen; on RISC-V scause.",
+            show_default=False,
         ),
     ] = None,
     cr2: Annotated[
@@ -160,6 +162,7 @@ def fault(
         with source.opened(stack=asked.address is None) as snapshot:
             _refuse_seen(snapshot, asked)
             snapshot = _changed(snapshot, ac, pkru)
+            _refuse_unreported(snapshot, {"cr2": cr2, "rip": rip})
             if accessed or (asked.address is not None and asked.code is None):
                 asked = _with_accesses(asked, snapshot, access, user, implicit)
             if asked.address is None:
@@ -172,14 +175,14 @@ class Question:
     """What is asked: an address and the accesses to it, or a page fault that was seen.
 
     address   the address, or CR2; None for that of the last page fault
-    code      the error code that was seen; None where accesses are asked about
+    code      the code that was seen, as it was written; None where accesses are asked about
     accesses  those that are asked about; none stands for those that may have raised the last fault
     in_full   whether each of them is explained, and not shown in a table
     html      the files that are written besides, and `svg`
     """
 
     address: int | None
-    code: int | None = None
+    code: str | None = None
     rip: int | None = None
     accesses: tuple[Any, ...] = ()
     in_full: bool = False
@@ -201,7 +204,7 @@ def _question(address: str | None, code: str | None, cr2: str | None, rip: str |
     where = address if cr2 is None else cr2
     return Question(
         None if where is None else number("CR2", where),
-        number("the error code", code),
+        code,
         None if rip is None else number("RIP", rip),
     )
 
@@ -224,11 +227,19 @@ def _refuse_seen(snapshot: Snapshot, asked: Question) -> None:
 def _last_fault(snapshot: Snapshot, vcpu: int, asked: Question) -> tuple[Snapshot, Question]:
     """What is asked, of the last page fault of a processor; and the snapshot with a note of where
     that is from."""
+    from harness.architectures import has
+    from harness.inspect import architecture
+    from harness.machine.errors import Misuse
+
+    if not has(snapshot.cpu.architecture, "inspect", "frame"):
+        called = architecture.of(snapshot.cpu).called
+        raise Misuse(f"what faulted last is not known of {called}: name the ADDRESS")
     from harness.inspect.x86.frame import raised
 
     found = raised(snapshot, vcpu)
     if asked.code is None and not asked.accesses:
-        asked = replace(asked, code=found.code, accesses=found.accesses)
+        code = None if found.code is None else hex(found.code)
+        asked = replace(asked, code=code, accesses=found.accesses)
     rip = found.rip if asked.rip is None else asked.rip
     asked = replace(asked, address=found.address, rip=rip, in_full=True)
     return replace(snapshot, notes=(*snapshot.notes, found.said)), asked
@@ -258,6 +269,17 @@ def _changed(snapshot: Snapshot, ac: bool | None, pkru: str | None) -> Snapshot:
         given["pkru"] = number("PKRU", pkru)
     architecture.refuse_others(architecture.of(snapshot.cpu), given, snapshot.title)
     return replace(snapshot, cpu=replace(snapshot.cpu, **given))
+
+
+def _refuse_unreported(snapshot: Snapshot, options: Mapping[str, str | None]) -> None:
+    """Raises SourceError for an option that says of a fault what the architecture does not
+    report."""
+    from harness.inspect import architecture
+    from harness.inspect.fault import seen_of
+
+    named = {name for name, value in options.items() if value is not None}
+    others = named and named - set(seen_of(snapshot.cpu).REPORTED)
+    architecture.refuse_others(architecture.of(snapshot.cpu), others, snapshot.title)
 
 
 def _with_accesses(
@@ -296,12 +318,12 @@ def _forward(
     tell(snapshot, lines)
 
 
-def _words(code: int, cr2: int | None, rip: int | None, as_json: bool) -> None:
+def _words(code: str, cr2: int | None, rip: int | None, as_json: bool) -> None:
     """What a fault says by itself."""
     from harness.inspect.x86.fault import read_code
     from harness.report.x86 import fault as of_x86
 
-    seen = read_code(code, None, cr2, rip)
+    seen = read_code(number("the error code", code), None, cr2, rip)
     if as_json:
         _print_object(None, seen=of_x86.seen_object(seen, cr2, rip))
         return
@@ -333,31 +355,29 @@ def _draw(snapshot: Snapshot, found: Sequence[Explanation], asked: Question) -> 
 
 def _backward(snapshot: Snapshot, asked: Question, as_json: bool) -> None:
     """What a fault says, and what the tables give."""
-    from harness.inspect.x86.fault import compare, fitting, read_code
+    from harness.inspect.fault import seen_of
     from harness.paging.address import Virtual
     from harness.report import fault as reports
-    from harness.report.x86 import fault as of_x86
 
-    code, cr2, rip = asked.code, asked.address, asked.rip
-    assert code is not None and cr2 is not None
-    seen = read_code(code, snapshot.cpu, cr2, rip)
-    snapshot = fitting(snapshot, seen, Virtual(cr2))
-    found = compare(snapshot, seen, Virtual(cr2), asked.linux, asked.accesses)
+    code, address, rip = asked.code, asked.address, asked.rip
+    assert code is not None and address is not None
+    snapshot, seen, found = seen_of(snapshot.cpu).reproduced(
+        snapshot, code, Virtual(address), rip, asked.linux, asked.accesses
+    )
+    cpu = snapshot.cpu
     _draw(snapshot, found.giving or found.instead, asked)
     if as_json:
         _print_object(
             snapshot,
-            virtual=hex(cr2),
-            seen=of_x86.seen_object(seen, cr2, rip),
+            virtual=hex(address),
+            seen=reports.seen_object(cpu, seen, address, rip),
             given=bool(found.giving),
             explanations=list(found.explanations),
-            outcomes=[
-                reports.as_object(snapshot.cpu, one) for one in found.giving or found.instead
-            ],
+            outcomes=[reports.as_object(cpu, one) for one in found.giving or found.instead],
         )
         return
-    lines = of_x86.comparison_lines(snapshot.cpu, found)
-    tell(snapshot, [*of_x86.seen_lines(seen, cr2), "", *lines])
+    lines = reports.comparison_lines(cpu, found)
+    tell(snapshot, [*reports.seen_lines(cpu, seen, address), "", *lines])
 
 
 def _print_object(snapshot: Snapshot | None, **content: Any) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from harness.architectures import module_of
 from harness.inspect import architecture
 from harness.inspect.remedy import Remedy
 from harness.inspect.snapshot import Snapshot
@@ -71,6 +72,50 @@ class Otherwise:
     assumed: str
     instead: str
     outcome: Any
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A fault that was seen, next to what the tables give now.
+
+    giving        the accesses that raise just this fault, with what they come to
+    instead       what those accesses come to that raise such a fault, where none raises this one
+    explanations  why that may be, the likeliest first; or how it is given, a sentence each
+    """
+
+    giving: tuple[Explanation, ...]
+    instead: tuple[Explanation, ...]
+    explanations: tuple[str, ...]
+
+
+class Faults(Protocol):
+    """What the module `fault` of each architecture makes of a fault that was seen.
+
+    REPORTED    the options by which more is told of one than its code and the address
+    reproduced  the snapshot with what the fault tells of the CPU besides, what the fault says, and
+                whether the tables give it; by the code as it was written, the address, the place
+                of the instruction, whether what Linux keeps is wanted, and the accesses that are
+                thought to have raised it.  QuestionError for a code of no such fault
+    """
+
+    @property
+    def REPORTED(self) -> tuple[str, ...]: ...  # noqa: N802
+    def reproduced(
+        self,
+        snapshot: Snapshot,
+        code: str,
+        address: Virtual,
+        instruction: int | None,
+        linux: bool,
+        named: Sequence[Any],
+        /,
+    ) -> tuple[Snapshot, Any, Reproduction]: ...
+
+
+def seen_of(cpu: Cpu) -> Faults:
+    """What knows the faults of a CPU state."""
+    found: Faults = module_of(cpu.architecture, "inspect", "fault")
+    return found
 
 
 class _Filled:

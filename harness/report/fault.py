@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from harness.architectures import module_of
 from harness.inspect import architecture
-from harness.inspect.fault import Explanation
+from harness.inspect.fault import Explanation, Reproduction
 from harness.inspect.remedy import EntryChange, Missing, Remedy, Setting
 from harness.inspect.translation import Stage, Translation
 from harness.paging.processor import Cpu
@@ -34,6 +34,8 @@ class Faults(Protocol):
     deeds             what a change of an entry does, and to which addresses
     opens             what a change of a register does besides
     before_and_after  the bits in the register, and the register
+    seen_lines        what a fault that was seen says, with its address
+    seen_object       the same as what JSON can hold, with the place of the instruction
     """
 
     @property
@@ -46,6 +48,10 @@ class Faults(Protocol):
     def deeds(self, cpu: Any, entry: EntryChange, /) -> str: ...
     def opens(self, setting: Setting, /) -> str: ...
     def before_and_after(self, setting: Setting, /) -> str: ...
+    def seen_lines(self, seen: Any, address: int | None, /) -> Iterator[str]: ...
+    def seen_object(
+        self, seen: Any, address: int | None, instruction: int | None, /
+    ) -> dict[str, Any]: ...
 
 
 def _of(cpu: Cpu) -> Faults:
@@ -75,6 +81,30 @@ def explanation_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
     yield from why_lines(one)
     yield from change_lines(cpu, one)
     yield from walk_lines(cpu, one)
+
+
+def seen_lines(cpu: Cpu, seen: Any, address: int) -> Iterator[str]:
+    """What a fault that was seen says."""
+    return _of(cpu).seen_lines(seen, address)
+
+
+def seen_object(cpu: Cpu, seen: Any, address: int, instruction: int | None) -> dict[str, Any]:
+    """The same as what JSON can hold."""
+    return _of(cpu).seen_object(seen, address, instruction)
+
+
+def comparison_lines(cpu: Cpu, found: Reproduction) -> Iterator[str]:
+    """Whether the tables as they are would give a fault that was seen."""
+    given = any(one.translation.given for one in (*found.giving, *found.instead))
+    tables = "These entries" if given else "The tables as they are"
+    if found.giving:
+        yield f"{tables} give this fault."
+    else:
+        yield f"{tables} do not give this fault. It may be that"
+    yield from (f"  - {sentence}" for sentence in found.explanations)
+    for one in found.giving or found.instead:
+        yield ""
+        yield from explanation_lines(cpu, one)
 
 
 def why_lines(one: Explanation) -> Iterator[str]:

@@ -510,20 +510,9 @@ _COMMANDS: Final = {
             _hex("The address asked about, with --code that in CR2; null without a source.")
         ),
         seen=_or_null(
-            _object(
-                "The page fault that was seen; null where no error code is known.",
-                error=_hex("Its error code."),
-                cr2=_or_null(_hex("CR2; null where it was not given.")),
-                rip=_or_null(_hex("RIP; null where it was not given.")),
-                parts=_list(
-                    "The bits of the error code that every processor has, and others that are"
-                    " set, from the lowest up.",
-                    _a("bits", "A bit."),
-                ),
-                raised_by=_list("Which accesses raise it.", _a("access", "An access.")),
-                impossible=_list("Why no processor raises it.", _text("A sentence.")),
-                quirk=_or_null(_text("The known departure of an engine that it is; else null.")),
-                hints=_list("What CR2 and RIP tell together.", _text("A sentence.")),
+            _either(
+                "The fault that was seen, by its architecture; null where no code is known.",
+                *("seen", "riscv_seen"),
             )
         ),
         given=_or_null(
@@ -1098,6 +1087,28 @@ _PARTS: Final = {
         ),
         remedies=_REMEDIES,
         translation=_a("translation", "How the address is translated."),
+    ),
+    "seen": _object(
+        "A page fault that was seen.",
+        error=_hex("Its error code."),
+        cr2=_or_null(_hex("CR2; null where it was not given.")),
+        rip=_or_null(_hex("RIP; null where it was not given.")),
+        parts=_list(
+            "The bits of the error code that every processor has, and others that are set, from"
+            " the lowest up.",
+            _a("bits", "A bit."),
+        ),
+        raised_by=_list("Which accesses raise it.", _a("access", "An access.")),
+        impossible=_list("Why no processor raises it.", _text("A sentence.")),
+        quirk=_or_null(_text("The known departure of an engine that it is; else null.")),
+        hints=_list("What CR2 and RIP tell together.", _text("A sentence.")),
+    ),
+    "riscv_seen": _object(
+        "An exception of RISC-V that was seen.",
+        cause=_number("Which it is, as in scause."),
+        exception=_text("What the specification calls it."),
+        tval=_or_null(_hex("What stval held; null where it was not given.")),
+        raised_by=_list("Which accesses raise it.", _a("access", "An access.")),
     ),
     "riscv_outcome": _object(
         "What an access of RISC-V comes to, and why.",

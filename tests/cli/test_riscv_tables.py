@@ -131,6 +131,37 @@ def test_registers_of_another_architecture_are_refused_of_a_layout(tmp_path: Pat
     assert code == 2 and "RISC-V has no PAT" in err
 
 
+def test_a_fault_that_was_seen_is_compared_with_the_tables(tmp_path: Path) -> None:
+    asked = ("fault", "0x409123", *of("rights", 3))
+    code, out, _ = run(*asked, "--code", 13, cwd=tmp_path)
+    assert code == 0
+    assert "load page fault (cause 13), stval 0x409123" in out
+    assert "access    user read or supervisor read" in out
+    assert "The tables as they are give this fault.\n\nsupervisor read at 0x409123" in out
+    answer = json.loads(run(*asked, "--code", "0xd", "--user", "--json", cwd=tmp_path)[1])
+    assert (answer["given"], answer["seen"]["cause"]) == (False, 13)
+    assert [one["access"] for one in answer["outcomes"]] == ["user read"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--code", 13), "what faulted last is not known of RISC-V: name the ADDRESS"),
+        ((), "what faulted last is not known of RISC-V: name the ADDRESS"),
+        (("0x1000", "--code", 2), "cause 2 is no fault of translation: those are 1, 5 and 7"),
+        (("--code", 13, "--cr2", "0x1"), "is of RISC-V, where --cr2 means nothing"),
+        (("0x1000", "--code", 13, "--rip", "0x1"), "is of RISC-V, where --rip means nothing"),
+        (("0x1000", "--ac"), "is of RISC-V, where --ac means nothing"),
+    ],
+)
+def test_faults_of_x86_are_refused_of_a_hart(
+    options: tuple[object, ...], sentence: str, tmp_path: Path
+) -> None:
+    code, out, err = run("fault", *of("smallest", 3), *options, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert sentence in err and err.count("\n") == 1
+
+
 def test_spaces_of_two_architectures_are_not_compared(tmp_path: Path) -> None:
     code, _, err = run("diff", "layout:smallest@4", "layout:riscv/smallest@4", cwd=tmp_path)
     assert (code, err) == (

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.inspect.fault import _Filled, explain, explain_all
+from harness.inspect.fault import Reproduction, _Filled, explain, explain_all
 from harness.inspect.snapshot import RESERVING, Snapshot
 from harness.inspect.sources import entries
 from harness.inspect.translation import Translation, translate
-from harness.inspect.x86.fault import Reproduction, SeenFault, compare, fitting, read_code
+from harness.inspect.x86.fault import SeenFault, compare, fitting, read_code
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.access import Access, Fault, Kind, Reason, Vector, outcome

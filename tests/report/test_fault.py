@@ -18,7 +18,6 @@ from harness.paging.x86.access import Access, Fault, Kind, Vector
 from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from harness.report import fault as reports
 from harness.report.schema import schema
-from harness.report.x86 import fault as of_x86
 from tests.paging.x86 import drawn
 from tests.paging.x86.made import path
 
@@ -50,7 +49,7 @@ def test_whatever_comes_of_an_access_is_told_in_lines_and_as_an_object(mode: Mod
                 if one.outcome.vector is Vector.PF:
                     seen = read_code(one.outcome.error, cpu)
                     found = compare(snapshot, seen, address)
-                    assert list(of_x86.comparison_lines(cpu, found))
+                    assert list(reports.comparison_lines(cpu, found))
 
 
 def tells_all(cpu: Cpu, one: Explanation, remedy: Remedy) -> None:

@@ -104,6 +104,7 @@ def questions() -> Iterator[tuple[object, ...]]:
     yield "fault", "0", *hart
     yield from [("fault", f"{page:#x}", *hart) for page in (0x405000, 0x40E000, 1 << 40)]
     yield "fault", "0x408000", "--access", "amo", *hart, "--menvcfg", 0
+    yield from [("fault", "0x409123", "--code", cause, *hart) for cause in (5, 13)]
     yield "decode", "1", "satp=8000000000082000", "--mode", "sv39"
     yield "find", "0x83004000", *hart
 

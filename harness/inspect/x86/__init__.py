@@ -14,7 +14,7 @@
 `data`         what a word probably is that was never meant as an entry, or as an address
 `doubt`        why the root may be another than was meant
 `fault`        page faults that were seen: `read_code` gives a SeenFault, and `compare` says
-               whether the tables give it: a Reproduction
+               whether the tables give it
 `unsure`       what else an access comes to where what was assumed is not so
 `remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
 `frame`        the page fault that a processor raised last: `raised`, by CR2 and its stack

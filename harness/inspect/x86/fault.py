@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from harness.inspect.decode import Bits
-from harness.inspect.fault import Explanation, explain_all
+from harness.inspect.fault import Explanation, Reproduction, explain_all
+from harness.inspect.number import read
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.tour import lines as lines_of
 from harness.inspect.translation import Translation
@@ -51,6 +52,9 @@ _OTHERS: Final = (
     (_RMP, "RMP", "a violation of AMD's reverse map (APM volume 2, 15.36)"),
 )
 """Bits that need features which the rules of this package do not have, when set."""
+
+REPORTED: Final = ("cr2", "rip")
+"""The options by which more is told of a fault than its code and the address."""
 
 CODE_BITS: Final = 32
 """The width of an error code."""
@@ -170,18 +174,23 @@ def _hints(code: int, cpu: Cpu | None, cr2: int | None, rip: int | None) -> Iter
         yield "CR2 is where RIP is: a fetch that the error code does not tell, or a read of code"
 
 
-@dataclass(frozen=True)
-class Reproduction:
-    """A fault that was seen, next to what the tables give now.
-
-    giving        the accesses that raise just this fault, with what they come to
-    instead       what the accesses come to that the code describes, where none raises it
-    explanations  why that may be, the likeliest first; or how it is given, a sentence each
-    """
-
-    giving: tuple[Explanation, ...]
-    instead: tuple[Explanation, ...]
-    explanations: tuple[str, ...]
+def reproduced(
+    snapshot: Snapshot,
+    code: str,
+    cr2: Virtual,
+    rip: int | None,
+    linux: bool,
+    named: Sequence[Access],
+) -> tuple[Snapshot, SeenFault, Reproduction]:
+    """The snapshot as `fitting` has it, what the fault says, and whether the tables give it; `code`
+    is the error code as people write it."""
+    try:
+        value = read("the error code", code)
+    except ValueError as error:
+        raise QuestionError(str(error)) from None
+    seen = read_code(value, snapshot.cpu, cr2, rip)
+    snapshot = fitting(snapshot, seen, cr2)
+    return snapshot, seen, compare(snapshot, seen, cr2, linux, named)
 
 
 _IMPLICIT: Final = (

@@ -184,8 +184,8 @@ def _of_floor(format: Format, floor: Floor, below: int, room: int) -> Iterator[_
     kind, raw, child = layer.kind[start], layer.raw[start], floor.child[start]
     step = frames[start + (count > 1)] - frames[start]
     child = np.where(child >= 0, child + below, np.where(child == -1, NO_TABLE, NOT_SHOWN))
-    columns = (layer.index[start], count, kind, raw, frames[start], step, child)
-    columns = (*columns, floor.back[start])
+    of_page = (frames[start], step)
+    columns = (layer.index[start], count, kind, raw, *of_page, child, floor.back[start])
     runs = list(map(_Run, *(column.tolist() for column in columns)))
     bounds = np.searchsorted(start, layer.start).tolist()
     addresses, stops = layer.table.tolist(), floor.stop.tolist()

@@ -10,10 +10,12 @@ from harness.inspect import decode
 from harness.inspect.decode import Role
 from harness.inspect.fault import Explanation
 from harness.inspect.remedy import EntryChange, Setting
+from harness.inspect.riscv.fault import SeenFault
 from harness.paging.entry import Leaf
 from harness.paging.riscv.access import Allowed, Cause, Fault, Outcome, Reason
 from harness.paging.riscv.cpu import Cpu
 from harness.report.objects import rule_name
+from harness.report.translation import labelled
 
 REGISTER: Final = ""
 """Where an entry is that a register holds: there is none."""
@@ -38,9 +40,28 @@ def outcome_text(outcome: Outcome) -> str:
 
 def comes_to(outcome: Outcome) -> str:
     """The exception that several accesses raise, or what one comes to."""
-    if isinstance(outcome, Allowed):
-        return outcome_text(outcome)
-    return f"{_CAUSES[outcome.cause]} (cause {outcome.cause.value})"
+    return outcome_text(outcome) if isinstance(outcome, Allowed) else _cause_text(outcome.cause)
+
+
+def _cause_text(cause: Cause) -> str:
+    return f"{_CAUSES[cause]} (cause {cause.value})"
+
+
+def seen_lines(seen: SeenFault, stval: int | None) -> Iterator[str]:
+    """What an exception says."""
+    where = "" if stval is None else f", stval {stval:#x}"
+    yield f"{_cause_text(seen.cause)}{where}"
+    yield from labelled("access", [" or ".join(map(str, seen.accesses))])
+
+
+def seen_object(seen: SeenFault, stval: int | None, _: int | None) -> dict[str, Any]:
+    """The same as what JSON can hold."""
+    return {
+        "cause": seen.cause.value,
+        "exception": _CAUSES[seen.cause],
+        "tval": None if stval is None else hex(stval),
+        "raised_by": [str(access) for access in seen.accesses],
+    }
 
 
 def outcome_object(outcome: Outcome) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from harness.inspect import decode
 from harness.inspect.decode import Role
 from harness.inspect.fault import Explanation
 from harness.inspect.remedy import EntryChange, Setting
-from harness.inspect.x86.fault import Reproduction, SeenFault
+from harness.inspect.x86.fault import SeenFault
 from harness.inspect.x86.likely import destination
 from harness.paging.entry import Leaf
 from harness.paging.x86 import formats
@@ -26,7 +26,6 @@ from harness.paging.x86.access import (
 )
 from harness.paging.x86.cpu import Cpu, Cr4, canonical_halves
 from harness.report.decode import bits_object, bits_text
-from harness.report.fault import explanation_lines
 from harness.report.objects import rule_name
 from harness.report.text import aligned
 from harness.report.translation import labelled
@@ -73,20 +72,6 @@ def seen_lines(seen: SeenFault, cr2: int | None) -> Iterator[str]:
             ),
         )
     yield from labelled("note", seen.hints)
-
-
-def comparison_lines(cpu: Cpu, found: Reproduction) -> Iterator[str]:
-    """Whether the tables as they are would give a fault that was seen."""
-    given = any(one.translation.given for one in (*found.giving, *found.instead))
-    tables = "These entries" if given else "The tables as they are"
-    if found.giving:
-        yield f"{tables} give this fault."
-    else:
-        yield f"{tables} do not give this fault. It may be that"
-    yield from (f"  - {sentence}" for sentence in found.explanations)
-    for one in found.giving or found.instead:
-        yield ""
-        yield from explanation_lines(cpu, one)
 
 
 def seen_object(seen: SeenFault, cr2: int | None, rip: int | None) -> dict[str, Any]:

@@ -160,7 +160,6 @@ def fault(
                 _words(asked.code, asked.address, asked.rip, as_json)
                 return
         with source.opened(stack=asked.address is None) as snapshot:
-            _refuse_seen(snapshot, asked)
             snapshot = _changed(snapshot, ac, pkru)
             _refuse_unreported(snapshot, {"cr2": cr2, "rip": rip})
             if accessed or (asked.address is not None and asked.code is None):
@@ -209,21 +208,6 @@ def _question(address: str | None, code: str | None, cr2: str | None, rip: str |
     )
 
 
-def _refuse_seen(snapshot: Snapshot, asked: Question) -> None:
-    """Raises Misuse where the question is about a fault that was seen, or the last one, and the
-    tables are not x86's."""
-    from harness.inspect import architecture
-    from harness.machine.errors import Misuse
-
-    called = architecture.of(snapshot.cpu).called
-    if snapshot.cpu.architecture == "x86":
-        return
-    if asked.code is not None:
-        raise Misuse(f"--code is an error code of x86, and {snapshot.title} is of {called}")
-    if asked.address is None:
-        raise Misuse(f"of {called} the last fault is not looked for: name the ADDRESS")
-
-
 def _last_fault(snapshot: Snapshot, vcpu: int, asked: Question) -> tuple[Snapshot, Question]:
     """What is asked, of the last page fault of a processor; and the snapshot with a note of where
     that is from."""
@@ -233,7 +217,7 @@ def _last_fault(snapshot: Snapshot, vcpu: int, asked: Question) -> tuple[Snapsho
 
     if not has(snapshot.cpu.architecture, "inspect", "frame"):
         called = architecture.of(snapshot.cpu).called
-        raise Misuse(f"what faulted last is not known of {called}: name the ADDRESS")
+        raise Misuse(f"of {called} the last fault is not looked for: name the ADDRESS")
     from harness.inspect.x86.frame import raised
 
     found = raised(snapshot, vcpu)

@@ -625,6 +625,9 @@ def test_options_of_another_project_keep_their_names(pytester: pytest.Pytester) 
 
 
 ON_RISCV = """
+    import ctypes
+    from dataclasses import replace
+
     import pytest
     from harness.paging.address import Span, Virtual
 
@@ -635,6 +638,16 @@ ON_RISCV = """
         with space.map(MINE, space.frames(2), level=0, bits=bits):
             pass
         prove(space.cpu)
+
+    def test_tables_of_other_code(space, prove):
+        region = space.region(1 << 20)
+        table = region.address
+        for level in reversed(range(space.cpu.levels)):
+            entry = 0x8800_0000 >> 2 | 0xd7 if level == 0 else region.table() >> 2 | 1
+            place = region.base + table + (MINE >> 12 + 9 * level) % 512 * 8
+            ctypes.c_uint64.from_address(place).value = entry
+            table = entry >> 10 << 12
+        prove(replace(space.cpu, satp=space.cpu.satp >> 44 << 44 | region.address >> 12))
 
     def test_nothing(space, prove):
         prove(space.cpu)
@@ -665,7 +678,11 @@ def test_spaces_of_riscv_are_proved_in_each_mode(pytester: pytest.Pytester) -> N
     pytester.makepyfile(ON_RISCV)
     options = ("--pagetable-arch", "riscv", "--pagetable-qemu", QEMU, "--junit-xml=r.xml", "-rA")
     result = run(pytester, *options)
-    passed = [f"PASSED *::test_pages?tcg-{mode}?" for mode in ("sv39", "sv48", "sv57")]
+    passed = [
+        f"PASSED *::{name}?tcg-{mode}?"
+        for name in ("test_pages", "test_tables_of_other_code")
+        for mode in ("sv39", "sv48", "sv57")
+    ]
     result.stdout.fnmatch_lines_random(
         [
             *passed,
@@ -675,7 +692,7 @@ def test_spaces_of_riscv_are_proved_in_each_mode(pytester: pytest.Pytester) -> N
             "*1 entry with reserved bits set: any access there faults*",
         ]
     )
-    result.assert_outcomes(passed=3, failed=12)
+    result.assert_outcomes(passed=6, failed=12)
     head = ElementTree.parse(pytester.path / "r.xml").getroot().iter("property")
     assert any(one.get("value", "").startswith("QEMU ") for one in head)
 

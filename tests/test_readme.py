@@ -39,6 +39,7 @@ from harness.report.explorer import Explorer
 from images.linux.build import NoKernel, build
 from tests.cli.commands import ROOT, run
 from tests.flushes import guests
+from tests.machine.riscv.present import why_absent
 
 pytest_plugins = ["pytester"]
 
@@ -286,6 +287,8 @@ def test_a_session_prints_what_is_shown(
     block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block.write_files(tmp_path)
+    if "--pagetable-arch riscv" in block.text and (reason := why_absent(64)):
+        pytest.skip(reason)
     if "kernel.elf" in block.text:
         shutil.copy(guests.guest(4), tmp_path / "kernel.elf")
     if unknown := UNKNOWN.search(block.before):

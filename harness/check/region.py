@@ -37,7 +37,8 @@ class Region:
                table: it is zero, and never handed out
     size       how many bytes there are, all zero at first
     pointer    where this process has the first byte, for code that runs in it
-    base       where this process has physical address 0, to which physical addresses are added
+    base       where this process would have physical address 0, to which physical addresses are
+               added: RAM need not begin there
     alloc      what gives a frame, a function for C
     free       what takes one back, a function for C: where it was not out, `check` raises, since
                nothing can be raised through C
@@ -51,7 +52,7 @@ class Region:
     def __init__(self, ram: Ram, span: Span) -> None:
         self._ram, self.span = ram, span
         self.address, self.size = Physical(span.first), span.size
-        self.base: int = ram.buffer.ctypes.data
+        self.base: int = ram.buffer.ctypes.data - ram.base
         self.pointer = self.base + self.address
         self.remaining: int | None = None
         self.alloc, self.free = ALLOC(self._alloc), FREE(self._take_back)
@@ -70,13 +71,13 @@ class Region:
         else:
             address, self._next = self._next, self._next + FRAME
         self._out.add(address)
-        self._ram.buffer[address : address + FRAME] = POISON
+        self._fill(address, POISON)
         return Physical(address)
 
     def table(self) -> Physical:
         """The same with all bytes zero."""
         address = self.frame()
-        self._ram.buffer[address : address + FRAME] = 0
+        self._fill(address, 0)
         return address
 
     def take_back(self, address: int) -> None:
@@ -106,6 +107,10 @@ class Region:
         except SpaceError as error:
             self._wrong = self._wrong or error
 
+    def _fill(self, address: int, octet: int) -> None:
+        first = address - self._ram.base
+        self._ram.buffer[first : first + FRAME] = octet
+
     def _alloc(self) -> int:
         try:
             return self.frame()
@@ -119,7 +124,8 @@ def _or_a_page(format: Format, level: int) -> str:
     if above is None or above.leaf is None:
         return ""
     page = f"a page of {in_units(above.size)}"
-    return f"; or, where {page} was meant, set PS in the {above.name} that leads there"
+    change = "set PS in" if "PS" in above.leaf.bits else "have no pointer in"
+    return f"; or, where {page} was meant, {change} the {above.name} that leads there"
 
 
 def astray(

@@ -59,7 +59,9 @@ def decode(
     mode: Annotated[
         ModeName | None,
         typer.Option(
-            help="The paging mode; by default 4. Those of RISC-V begin with sv.", show_default=False
+            help="The paging mode; by default 4. Those of RISC-V begin with sv.",
+            show_default=False,
+            case_sensitive=False,
         ),
     ] = None,
     linux: Annotated[

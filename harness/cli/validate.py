@@ -72,7 +72,7 @@ def validate(
     levels: Annotated[
         int | None,
         typer.Option(
-            help="4 or 5: this number of levels alone; by default all of each layout.",
+            help="This number of levels alone, like 4 or 5; by default all of each layout.",
             show_default=False,
             autocompletion=complete.one_of("4", "5"),
         ),

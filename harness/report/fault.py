@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 from harness.architectures import module_of
 from harness.inspect import architecture
 from harness.inspect.fault import Explanation, Reproduction
-from harness.inspect.remedy import EntryChange, Missing, Remedy, Setting
+from harness.inspect.remedy import EntryChange, Missing, NewEntry, Remedy, Setting
 from harness.inspect.translation import Stage, Translation
 from harness.paging.processor import Cpu
 from harness.paging.table import Slot
@@ -292,6 +292,7 @@ def missing_lines(
     index = {one.level: one.value for one in found.indices}
     for number, entry in enumerate(missing.entries):
         target = "the address of a page" if entry.page else "the address of a new table"
+        target += _shifted(cpu, entry)
         if number:
             place = f"in that table, entry {index[entry.level]} ({entry.name})"
         elif missing.slot is None:
@@ -302,6 +303,17 @@ def missing_lines(
             yield f"{place}: {page:#x}"
         else:
             yield f"{place}: {entry.bits:#x} | {target}"
+
+
+def _shifted(cpu: Cpu, entry: NewEntry) -> str:
+    """By how much the address is shifted in such an entry, as one writes it in C."""
+    levels = cpu.format.levels
+    if entry.level >= len(levels):  # a register of PAE paging, which is no table's
+        return ""
+    level = levels[entry.level]
+    shape = level.leaf if entry.page else level.pointer
+    widest = max(shape.address, key=lambda part: part.mask.bit_count()) if shape else None
+    return f" >> {widest.shift}" if widest and widest.shift else ""
 
 
 def _place_object(stage: Stage) -> dict[str, Any]:

@@ -590,6 +590,7 @@ def test_a_layout_is_found_by_name_or_path(tmp_path: Path) -> None:
     mine.write_text(HEAD)
     assert find("dense") in shipped()
     assert find(str(mine)) == mine
+    assert find("riscv/dense", "riscv") == find("dense", "riscv") != find("dense")
     assert load(mine).name == "mine"
     with pytest.raises(LayoutError, match=r"no layout is called 'dence': did you mean dense\?"):
         find("dence")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from harness.check.region import ALLOC, FRAME, FREE, POISON, Region, astray, uncleared
 from harness.machine.ram import Ram
 from harness.paging.address import Span
 from harness.paging.memory import BufferMemory
+from harness.paging.riscv.cpu import Cpu as Hart
 from harness.paging.space import SpaceError
 from harness.paging.x86.cpu import Cpu
 
@@ -43,6 +45,22 @@ def test_what_code_stores_at_its_pointers_is_in_the_ram(ram: Ram, region: Region
     ctypes.c_uint64.from_address(region.pointer).value = 0x1122
     ctypes.c_uint64.from_address(region.base + BEGIN + 8).value = 0x3344
     assert ram.buffer[BEGIN : BEGIN + 16].view("<u8").tolist() == [0x1122, 0x3344]
+
+
+def test_ram_need_not_begin_at_physical_address_0() -> None:
+    ram = Ram(64 << 20, base=2 << 30)
+    try:
+        region = Region(ram, Span.of((2 << 30) + BEGIN, SIZE))
+        assert region.base + region.address == region.pointer
+        assert region.pointer == ram.buffer[BEGIN:].ctypes.data
+        ctypes.c_uint64.from_address(region.base + region.address).value = 0x1122
+        assert ram.buffer[BEGIN : BEGIN + 8].view("<u8").tolist() == [0x1122]
+        ram.buffer[BEGIN + 2 * FRAME : BEGIN + 3 * FRAME] = 1
+        assert [region.frame(), region.table()] == [(2 << 30) + FIRST + n * FRAME for n in (0, 1)]
+        frames = ram.buffer[BEGIN + FRAME : BEGIN + 3 * FRAME].reshape(2, FRAME)
+        assert (frames == [[POISON], [0]]).all()
+    finally:
+        ram.close()
 
 
 def test_each_frame_is_given_once_and_again_when_it_is_back(region: Region) -> None:
@@ -148,6 +166,18 @@ def test_a_table_that_no_one_has_cleared_is_named(
     )
     ram.buffer[at : at + FRAME] = 0
     assert uncleared(memory, cpu.roots) is None
+
+
+def test_where_pages_have_no_bit_of_their_own_none_is_named() -> None:
+    words = np.zeros(4 * FRAME // 8, np.uint64)
+    words[0], words[FRAME // 8] = FRAME >> 2 | 1, 2 * FRAME >> 2 | 1
+    words[2 * FRAME // 8 :] = int.from_bytes([POISON] * 8)
+    memory = BufferMemory(words.view(np.uint8))
+    found = uncleared(memory, Hart(satp=8 << 60).roots) or ""
+    assert found.startswith(f"the table at {2 * FRAME:#x}, level 0, was not cleared: of its 512")
+    assert found.endswith(
+        "; or, where a page of 2M was meant, have no pointer in the PTE that leads there"
+    )
 
 
 def test_the_frame_at_its_address_is_zero_whatever_is_handed_out(ram: Ram, region: Region) -> None:

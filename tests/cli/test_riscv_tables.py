@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,21 @@ def test_what_is_wrong_with_an_address_is_said_with_its_step(tmp_path: Path) -> 
         2,
         "pagetable: there is no address 0x100000000 on a hart of 32 bits\n",
     )
+
+
+@pytest.mark.parametrize("levels", MODES)
+def test_an_entry_that_is_made_as_it_is_said_lets_the_access_pass(
+    levels: int, tmp_path: Path
+) -> None:
+    asked = ("--access", "write", "--user", *in_file(tmp_path, "smallest", levels))
+    _, out, _ = run("fault", "0x405000", *asked, cwd=tmp_path)
+    (made,) = re.findall(r"PTE at (\w+), now 0x0: (.* \| the address of a page.*)", out)
+    entry = eval(made[1].replace("the address of a page", "0x83001000"))
+    with (tmp_path / "ram").open("r+b") as file:
+        file.seek(int(made[0], 0) - BASE)
+        file.write(entry.to_bytes(4 if levels == 2 else 8, "little"))
+    _, out, _ = run("fault", "0x405000", *asked, cwd=tmp_path)
+    assert "user write at 0x405000: allowed, reaches 0x83001000" in out
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -127,6 +143,13 @@ def test_registers_of_another_architecture_are_refused_of_a_layout(tmp_path: Pat
     assert code == 2 and "is of x86, where --satp means nothing" in err
     code, _, err = run("decode", "1", "--mode", "sv39", "--no-nxe", cwd=tmp_path)
     assert code == 2 and "sv39 is a mode of RISC-V, where --no-nxe means nothing" in err
+    others = ("--cr4", "1", "--efer", "0")
+    code, _, err = run("walk", "0x1000", *of("smallest", 3), *others, cwd=tmp_path)
+    assert code == 2 and "is of RISC-V, where --cr4 and --efer mean nothing" in err
+    for command in ("walk", "fault"):
+        entries = ("--entries", "PTE=c7", "--satp", "0x8000000000082000")
+        code, _, err = run(command, "0x1000", *entries, cwd=tmp_path)
+        assert code == 2 and "the list of entries is of x86, where --satp means nothing" in err
     code, _, err = run("dump", *of("smallest", 3), "--pat", "6", cwd=tmp_path)
     assert code == 2 and "RISC-V has no PAT" in err
 

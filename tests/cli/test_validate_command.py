@@ -238,6 +238,8 @@ def test_of_what_is_missing_qemu_is_named_first(
         (["--arch=riscv", "--bochs=bochs"], "--bochs has no use: QEMU alone runs riscv"),
         (["--arch=riscv", "--thorough"], "--thorough has no use: QEMU's monitor is asked about"),
         (["--arch=riscv", "linux-4"], "no layout is called 'linux-4'"),
+        (["riscv/rights"], "rights is written for riscv: say --arch riscv"),
+        (["--arch=riscv", "x86/rights"], "rights is written for x86: say --arch x86"),
         (["smallest", "--bochs=/nope"], "Bochs is not installed, or not in PATH as /nope: install"),
         (
             ["smallest", "--report=broken.toml"],

@@ -102,6 +102,29 @@ def test_enter_follows_pointers_and_backspace_leads_back() -> None:
     tour(snapshot, touring)
 
 
+@pytest.mark.parametrize("levels", [2, 3, 4, 5])
+def test_tables_of_riscv_are_toured_as_the_walk_goes(levels: int) -> None:
+    snapshot = layout.snapshot("riscv/rights", levels, {})
+    address = Virtual(0x40_9123)
+    steps = walk(snapshot.memory, snapshot.cpu.roots[0], address).steps
+    assert len(steps) == levels
+
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        for above, below in pairwise(steps):
+            app.query_one(DataTable).move_cursor(row=above.slot.index)
+            await pilot.press("enter")
+            assert app.place.table == below.slot.table
+        await pilot.press("g", *f"{address:x}", "enter")
+        assert app.index == steps[-1].slot.index
+        told = drawn(app.query_one("#bit-lines", Static))
+        assert "7 D 0x0 not written since it was cleared" in told
+        every = f"{told} {text(app, 'where')}"
+        assert "satp" in every
+        assert not any(word in every for word in ("CR3", "PML", "PDPT", "MAXPHYADDR", "XD"))
+
+    tour(snapshot, touring)
+
+
 def test_g_goes_to_an_address_and_u_up_from_there() -> None:
     async def touring(app: Explorer, pilot: Pilot[None]) -> None:
         await pilot.press("g", *f"{CODE:x}", "enter")

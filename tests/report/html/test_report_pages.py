@@ -204,6 +204,21 @@ def test_the_map_of_a_space_of_riscv_finds_both_ways(
         assert "is not present" in page.inner_text("#answer")
 
 
+def test_rights_of_every_kind_stay_beside_what_a_row_holds(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """RISC-V has ten sets of rights, which one table can have all."""
+    with opened(browser, space(tmp_path, layout.snapshot("riscv/rights", 3, {}))) as page:
+        row = page.locator("summary.row").first
+        chips = row.locator(".rights")
+        assert chips.count() == 10
+        beside = row.locator(".holds").bounding_box()
+        assert beside is not None
+        for chip in chips.all():
+            box = chip.bounding_box()
+            assert box is not None and box["x"] + box["width"] <= beside["x"]
+
+
 def test_a_validation_shows_counts_quirks_and_each_disagreement_in_full(
     browser: Browser, tmp_path: Path
 ) -> None:

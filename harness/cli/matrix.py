@@ -175,7 +175,7 @@ def modes_of(mode: str, arch: str) -> tuple[str, ...]:
     from harness.check.matrix import matrix_of
     from harness.machine.errors import Misuse
 
-    modes = matrix_of(arch).MODES
+    modes, mode = matrix_of(arch).MODES, mode.lower()
     if mode not in (*modes, "all"):
         raise Misuse(f"{arch} has no mode {mode!r}: choose one of {', '.join(modes)}, or all")
     return modes if mode == "all" else (mode,)

@@ -85,7 +85,7 @@ def rules(
         from harness.report import rules as table
         from harness.report.terminal import print_all
 
-        mode = mode or matrix_of(known(arch)).USUAL_MODE
+        mode = (mode or matrix_of(known(arch)).USUAL_MODE).lower()
         modes = modes_of(mode, arch)
         if results is not None and reports:
             raise Misuse("--results keeps a run, and --from makes none: choose one of them")

@@ -170,6 +170,7 @@ def _levels(arch: str, levels: int | None, mode: str | None) -> int | None:
     modes = described(known(arch)).modes
     if mode is None:
         return levels
+    mode = mode.lower()
     of_mode = {name: count for count, name in modes.items() if " " not in name}
     if not of_mode:
         raise Misuse(f"--mode {mode} is not of {arch}: choose --levels {either(modes)}")

@@ -9,6 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from harness.architectures import NAMES
+from harness.cli.matrix import modes_of
 from harness.paging.riscv.access import Reason
 from harness.report.objects import rule_name
 from harness.report.schema import schema
@@ -39,6 +40,12 @@ def test_what_cannot_be_asked_is_one_sentence(
 ) -> None:
     code, output, errors = run("matrix", *arguments, cwd=tmp_path)
     assert (code, output) == (2, "") and sentence in errors and errors.count("\n") == 1
+
+
+def test_a_mode_is_named_as_the_manual_writes_it_too(tmp_path: Path) -> None:
+    assert modes_of("Sv39", "riscv") == ("sv39",) and modes_of("PAE", "x86") == ("pae",)
+    written = [run("decode", "0xcf", "--mode", mode, cwd=tmp_path) for mode in ("Sv39", "sv39")]
+    assert written[0] == written[1] and written[0][0] == 0
 
 
 @pytest.mark.hw

@@ -22,10 +22,13 @@ from harness.paging.walk import Walk, walk
 class Kind(IntEnum):
     """What an access does with memory.
 
-    READ   a load, LR, and cache-block management
+    READ   a load, and LR
     WRITE  a store, SC, and cache-block zero
     AMO    all else of the atomic instructions: judged and reported as a write, and never as a read
            ("Addressing and Memory Protection" of Sv32)
+
+    Not covered: cache-block management, allowed where a load or a store is, whose faults are those
+    of stores (Zicbom).
     """
 
     READ = 0

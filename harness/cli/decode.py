@@ -115,6 +115,7 @@ def decode(
         from harness.inspect import architecture
         from harness.inspect import decode as entries
         from harness.inspect.names import level_named
+        from harness.machine.errors import Misuse
         from harness.report import decode as reports
         from harness.report.objects import bare, cpu_object
         from harness.report.text import assumed_lines
@@ -143,8 +144,14 @@ def decode(
         for one in _words(values):
             name = level if one.level is None else one.level
             raw = number(one.what, one.raw, None if one.level is None else 16)
-            if name is not None and name.lower() == machine.root:
+            register = None if name is None else name.lower()
+            if register == machine.root:
                 asked.append((raw, None))
+            elif register in _ROOTS:
+                raise Misuse(
+                    f"{name} is no register of {machine.called}: name a mode that has it, like"
+                    f" --mode {_ROOTS[register]}"
+                )
             else:
                 asked.append((raw, known if name is None else [level_named(cpu, name)]))
         readings, registers = [], []
@@ -177,6 +184,9 @@ def decode(
         for line in (*lines, *assumed_lines(assumed)):
             show(line)
 
+
+_ROOTS = {"cr3": ModeName.LEVEL_4, "satp": ModeName.SV39}
+"""The registers that lead to a root, each with a mode that has it."""
 
 MOST_VALUES = 1024
 """Values that are decoded: a table has half as many."""

@@ -241,5 +241,17 @@ def test_satp_is_decoded(tmp_path: Path) -> None:
     assert "address space 0x1 of the TLB" in out
 
 
+def test_a_root_of_another_architecture_asks_for_its_mode(tmp_path: Path) -> None:
+    for words, sentence in (
+        (("satp=0x8000000000080000",), "satp is no register of x86"),
+        (("0x8000000000080000", "--level", "satp"), "satp is no register of x86"),
+        (("CR3=0x1000", "--mode", "sv48"), "CR3 is no register of RISC-V"),
+    ):
+        code, out, err = run("decode", *words, cwd=tmp_path)
+        like = "4" if "CR3" in sentence else "sv39"
+        assert (code, out) == (2, "")
+        assert f"{sentence}: name a mode that has it, like --mode {like}\n" in err
+
+
 def test_the_title_names_the_mode() -> None:
     assert source.snapshot("riscv/smallest", 3, {}).title == "layout smallest at sv39"

@@ -30,5 +30,5 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `changes`          which change of an entry needs which flush, and a guest that executes it
 `fixtures`         what the pytest plugin asks of an architecture
 `workers`          several guests side by side
-`x86`, `riscv`     what an architecture is asked about, and how: a folder each
+`x86`, `riscv`, `arm64`  what an architecture is asked about, and how: a folder each
 """

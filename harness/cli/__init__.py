@@ -24,6 +24,8 @@
 `lint`      what is odd about a space
 `diff`      what is different between two spaces
 `schema`    the form of what commands print as JSON
+`gdb`       the commands for gdb
+`witnesses`  every engine of this host, asked about a disagreement
 
 Their top level imports typer and nothing of the package but these, so that `--help` answers at
 once: what a command works with is imported when it runs.

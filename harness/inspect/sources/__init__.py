@@ -14,5 +14,4 @@
 `compressed` blocks that are compressed, and the packages that know how
 `segments`   physical memory in pieces of a content
 `signature`  what a file is, by how it begins
-`registers`  the CPU state that goes with any of them
 """

@@ -2,6 +2,7 @@
 
 `page`       templates to pages, with the policy that holds them to that
 `walk`       an address, step by step, on the map of its space
+`fault`      an access, and what would let it pass
 `space`      a whole space, its map and its ranges
 `run`        what came of a validation or of the matrix
 `space_map`  what the map of a space is drawn from

@@ -382,7 +382,8 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
             return [] if meant is None else _unmet(cpu, memory, meant, *aside)
 
         fixtures.check_root(guest, cpu)
-        sentence = space.astray(cpu) if space is not None else None
+        own = what.own_tables if isinstance(what, Live) else ()
+        sentence = space.astray(cpu, own) if space is not None else None
         if (sentence := sentence or uncleared(memory, cpu.roots)) is not None:
             pytest.fail("\n".join((sentence, "", *unmet())).rstrip())
         try:

@@ -624,6 +624,44 @@ def test_options_of_another_project_keep_their_names(pytester: pytest.Pytester) 
     run(pytester, "--engine=theirs", "--qemu=theirs").assert_outcomes(passed=1)
 
 
+IN_A_REGION = """
+    from dataclasses import replace
+    from harness.check.x86.live import Live
+    from harness.paging.address import Span
+    import numpy as np
+
+    def test_a_mapper_that_forgets_its_flush(space, guest, prove):
+        region = space.region(1 << 20)
+        root, below = region.address, [region.table() for _ in range(3)]
+        words = guest.ram.buffer.view("<u8")
+        for table in below:
+            words[table // 8 : table // 8 + 512] = 0
+        for at, table in zip((root, *below), (*below, int(space.frames(1)[0]))):
+            words[at // 8] = table | 7
+        live = Live(guest, space.memory, replace(space.cpu, cr3=root))
+        live.probe(Span.of(0, 0x1000), pages=1)
+        with live.changes():
+            words[below[-1] // 8] = 0
+        FLUSH
+        live.probe(Span.of(0, 0x1000), pages=1)
+        prove(live)
+"""
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("flushed", [True, False])
+def test_a_missing_flush_of_code_in_a_region_is_found_and_nothing_else(
+    pytester: pytest.Pytester, flushed: bool
+) -> None:
+    pytester.makepyfile(IN_A_REGION.replace("FLUSH", "live.flush([0])" if flushed else "pass"))
+    result = run(pytester, "--pagetable-engine", "tcg", "-k", "4-level")
+    if flushed:
+        result.assert_outcomes(passed=1, deselected=1)
+    else:
+        result.assert_outcomes(failed=1, deselected=1)
+        result.stdout.fnmatch_lines(["*a flush may be missing: 0x0 was unmapped and not flushed*"])
+
+
 ON_RISCV = """
     import ctypes
     from dataclasses import replace

@@ -55,11 +55,12 @@ from harness.machine.guest import StubGuest
 from harness.paging import bulk
 from harness.paging.address import Physical, Span
 from harness.paging.bulk import Counts, End, Paths, Walks
+from harness.paging.entry import Pointer
 from harness.paging.flush import Flush
 from harness.paging.format import Format
 from harness.paging.memory import Mask, Words, distinct, within
 from harness.paging.space import TableAllocator
-from harness.paging.table import Slot
+from harness.paging.table import Root, Slot
 
 TABLES = "tables"
 """The oracle: the entries as the guest left them in the end."""
@@ -330,6 +331,20 @@ class Live(ABC):
         """The addresses of that space where the stub runs."""
         span: Span = self._batches[-1].window.span
         return span
+
+    @property
+    def own_tables(self) -> frozenset[int]:
+        """Where the tables are by which the stub runs in that space."""
+        found: set[int] = set()
+        for slot in self._batches[-1].window.hole:
+            entry = slot.table.format.decode(
+                self._memory.load(slot.address, slot.table.format.entry_bytes), slot.level
+            )
+            if isinstance(entry, Pointer):
+                below = Root(entry.table, Span.of(0, slot.size))
+                tables = bulk.leaves(self._memory, (below,), limit=0).tables
+                found.update(tables.address.tolist())
+        return frozenset(found)
 
     def _tell_of_tables(self, cpu: Cpu) -> None:
         """Has the guest store what its tables hold already.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -129,19 +129,24 @@ def _or_a_page(format: Format, level: int) -> str:
 
 
 def astray(
-    memory: Memory, roots: Sequence[Root], regions: Sequence[Region], beside: Span
+    memory: Memory,
+    roots: Sequence[Root],
+    regions: Sequence[Region],
+    beside: Span,
+    own: Collection[int] = (),
 ) -> str | None:
     """Which table of code that keeps its root in a region is none of its own, in a sentence: it
     lies outside all regions, or in a frame that was given back; None where there is none.
 
     beside  where it may share tables that the library made
+    own     the addresses of tables that the harness has there for itself
     """
     if not any(root.table.address in region.span for root in roots for region in regions):
         return None
     tables = bulk.leaves(memory, roots, limit=0).tables
     for address, level in zip(tables.address.tolist(), tables.level.tolist(), strict=True):
         mine = next((region for region in regions if address in region.span), None)
-        if mine is None and address not in beside:
+        if mine is None and address not in beside and address not in own:
             spans = " and ".join(str(region.span) for region in regions)
             return (
                 f"the table at {address:#x}, level {level}, lies outside the region {spans}: no one"

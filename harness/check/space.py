@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -104,7 +104,7 @@ class GuestSpace(Space):
         for region in self._regions:
             region.check()
 
-    def astray(self, cpu: Any) -> str | None:
+    def astray(self, cpu: Any, own: Collection[int] = ()) -> str | None:
         """Which table of code that keeps its root in a region is none of its own, in a sentence;
-        None where there is none."""
-        return astray(self.memory, cpu.roots, self._regions, self.tables)
+        None where there is none.  `own` are tables that the harness has there for itself."""
+        return astray(self.memory, cpu.roots, self._regions, self.tables, own)

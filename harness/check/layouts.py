@@ -454,7 +454,7 @@ class _Frames:
 
     def take(self, addresses: Words, size: int) -> None:
         """Takes the frames that pages at these addresses reach, as far as they are in RAM."""
-        within = size // self.granule
+        within = min(size // self.granule, len(self.free))  # a page can be larger than RAM
         first = distinct(addresses) // np.uint64(self.granule)
         first = first[first < len(self.free)].astype(np.int64)
         frames = (first[:, None] + np.arange(within)).ravel()

@@ -241,6 +241,30 @@ def test_satp_is_decoded(tmp_path: Path) -> None:
     assert "address space 0x1 of the TLB" in out
 
 
+LARGEST = """
+title = "The largest page there is"
+arch = "riscv"
+levels = [5]
+ram = "64M"
+
+[[map]]
+virtual = 0x1_0000_0000_0000
+size = "256T"
+physical = 0x1_0000_0000_0000
+"""
+
+
+def test_a_page_larger_than_all_memory_can_be_mapped(tmp_path: Path) -> None:
+    (tmp_path / "largest.toml").write_text(LARGEST)
+    code, out, err = run("dump", "--layout", "largest.toml", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert "0x1000000000000..0x1ffffffffffff  256T  1 x 256T" in out
+    low = LARGEST.replace("physical = 0x1_0000_0000_0000", "physical = 0")
+    (tmp_path / "low.toml").write_text(low)
+    code, _, err = run("dump", "--layout", "low.toml", cwd=tmp_path)
+    assert code == 2 and "below 0x83000000 lie the machine's own memory and the tables" in err
+
+
 def test_a_root_of_another_architecture_asks_for_its_mode(tmp_path: Path) -> None:
     for words, sentence in (
         (("satp=0x8000000000080000",), "satp is no register of x86"),

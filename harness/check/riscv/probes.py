@@ -333,5 +333,5 @@ def _machine_says(guest: Guest, expected: Expected, result: np.void, lane: int) 
 
 
 def _named(cause: int) -> str:
-    names = {one.value: one.name.lower().replace("_", " ") + " fault" for one in Cause}
+    names = {one.value: one.called for one in Cause}
     return f"{cause} ({names[cause]})" if cause in names else str(cause)

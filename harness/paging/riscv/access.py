@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import Final
 
 from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Absent, Malformed
@@ -69,6 +70,15 @@ class Cause(IntEnum):
     FETCH_PAGE = 12
     LOAD_PAGE = 13
     STORE_PAGE = 15
+
+    @property
+    def called(self) -> str:
+        """What the specification calls it."""
+        access, _, fault = self.name.partition("_")
+        return f"{_RAISING[access]} {fault.lower()} fault"
+
+
+_RAISING: Final = {"FETCH": "instruction", "LOAD": "load", "STORE": "store/AMO"}
 
 
 class Reason(Enum):

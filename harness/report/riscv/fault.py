@@ -20,16 +20,6 @@ from harness.report.translation import labelled
 REGISTER: Final = ""
 """Where an entry is that a register holds: there is none."""
 
-_CAUSES: Final = {
-    Cause.FETCH_ACCESS: "instruction access fault",
-    Cause.LOAD_ACCESS: "load access fault",
-    Cause.STORE_ACCESS: "store/AMO access fault",
-    Cause.FETCH_PAGE: "instruction page fault",
-    Cause.LOAD_PAGE: "load page fault",
-    Cause.STORE_PAGE: "store/AMO page fault",
-}
-"""What the specification calls them."""
-
 
 def outcome_text(outcome: Outcome) -> str:
     """What an access comes to, on one line."""
@@ -44,7 +34,7 @@ def comes_to(outcome: Outcome) -> str:
 
 
 def _cause_text(cause: Cause) -> str:
-    return f"{_CAUSES[cause]} (cause {cause.value})"
+    return f"{cause.called} (cause {cause.value})"
 
 
 def seen_lines(seen: SeenFault, stval: int | None) -> Iterator[str]:
@@ -58,7 +48,7 @@ def seen_object(seen: SeenFault, stval: int | None, _: int | None) -> dict[str, 
     """The same as what JSON can hold."""
     return {
         "cause": seen.cause.value,
-        "exception": _CAUSES[seen.cause],
+        "exception": seen.cause.called,
         "tval": None if stval is None else hex(stval),
         "raised_by": [str(access) for access in seen.accesses],
     }

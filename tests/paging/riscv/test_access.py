@@ -10,7 +10,7 @@ import pytest
 from harness.paging.address import Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.riscv import bulk
-from harness.paging.riscv.access import Access, Allowed, Fault, Kind, outcome
+from harness.paging.riscv.access import Access, Allowed, Cause, Fault, Kind, outcome
 from harness.paging.riscv.cpu import Cpu, Mode
 
 V, R, W, X, U, G, A, D = (1 << number for number in range(8))
@@ -204,3 +204,14 @@ def test_the_kinds_that_write_are_told() -> None:
 
 def test_accesses_are_named() -> None:
     assert str(Access(AMO, True)) == "user AMO" and str(Access(READ, False)) == "supervisor read"
+
+
+def test_causes_are_called_as_in_the_table_of_scause() -> None:
+    assert {int(cause): cause.called for cause in Cause} == {
+        1: "instruction access fault",
+        5: "load access fault",
+        7: "store/AMO access fault",
+        12: "instruction page fault",
+        13: "load page fault",
+        15: "store/AMO page fault",
+    }

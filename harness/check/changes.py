@@ -216,9 +216,9 @@ class _Place:
         return self.format.granting(*(set(rights) & set(self.format.rights)))
 
     def _raw(self, says: Says) -> int:
-        if says.kind == "absent":
-            return 0
         here = self.format.levels[self.level]
+        if says.kind == "absent":
+            return here.empty
         page = says.kind == "page"
         shape = here.pages[-1] if page else here.pointer
         assert shape is not None

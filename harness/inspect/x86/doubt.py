@@ -1,8 +1,8 @@
 """Why a root may be another than was meant, where its address was given and not built.
 
 Where tables make no sense they are read as if CR3 were off by a table: by one of the walk, the
-root's table then being of another level, or by one in memory.  A part of them is enough for that:
-a doubt is for people, and no answer.
+root's table then being of another level, or by one in memory.  A part of them is enough for that,
+but for ENOUGH entries: a doubt is for people, and no answer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class _Found:
 
     tables  those that were read
     pages   how many entries lead to a page
-    odd     how many make no sense: there is no memory where they lead, or there can be none
+    odd     how many make no sense: there is no memory where they lead, or there can be none; a
+            table of which memory holds the beginning is not odd
+    torn    whether there are such
     small   the pages' entries, where all pages are of the smallest size, else none
     frames  where those lead
     bare    whether a table at level 0 is empty, or one of its pages is at 0
@@ -57,6 +59,7 @@ class _Found:
     tables: Words
     pages: int
     odd: int
+    torn: bool
     small: Words
     frames: Words
     bare: bool
@@ -68,6 +71,9 @@ class _Found:
         return f"{self.pages:,}{'' if self.whole else ' or more'}"
 
 
+ENOUGH: Final = 4
+"""Entries by which a root is doubted, no less: one or two may be what is asked about."""
+
 _FEW: Final = 32
 """Tables that are read at each level."""
 
@@ -77,19 +83,21 @@ _NONE: Final = np.empty(0, np.uint64)
 def _read(memory: Memory, root: Table) -> _Found:
     """What is below a table."""
     format, tables = root.format, np.array([root.address], np.uint64)
-    found = _Found(_NONE, 0, 0, _NONE, _NONE, bare=False, whole=True)
+    found = _Found(_NONE, 0, 0, False, _NONE, _NONE, bare=False, whole=True)
     for level in range(root.level, -1, -1):
         slots = np.arange(format.levels[level].entries, dtype=np.uint64)
         layer = bulk.read_layer(memory, format, level, tables, slots)
         pages, frames = _pages(layer, root)
         misread, lost = _malformed(layer, root)
         far = np.count_nonzero(layer.kind == End.LEAF) - len(pages)
-        unbacked = np.count_nonzero(layer.kind == End.UNBACKED)
+        ends = layer.index[layer.kind == End.UNBACKED]
+        unbacked = np.count_nonzero(ends == 0)
         found = replace(
             found,
             tables=np.concatenate([found.tables, tables]),
             pages=found.pages + len(pages) + misread,
             odd=found.odd + int(far + unbacked) + lost,
+            torn=found.torn or bool(unbacked < len(ends)),
         )
         pointer = format.levels[level].pointer
         if pointer is None:
@@ -129,7 +137,9 @@ def _too_low(cpu: Cpu, memory: Memory, found: _Found) -> str | None:
     """That the root's table is one of the next level, by which what is found makes no sense and
     all that would be found does: pages were taken for tables."""
     lower = _read(memory, Table(cpu.format, cpu.base, cpu.levels - 2))
-    if found.pages > found.odd or lower.odd or not lower.pages:
+    if found.pages > found.odd or lower.odd or lower.pages < ENOUGH or 0 < found.odd < ENOUGH:
+        return None
+    if found.torn and not found.odd:  # what they map may be where memory ends
         return None
     what = "most entries of its tables make no sense" if found.odd else "its tables map nothing"
     name = cpu.format.levels[cpu.levels - 2].name
@@ -146,6 +156,8 @@ def _too_high(cpu: Cpu, memory: Memory, found: _Found) -> str | None:
     above = replace(cpu, cr4=cpu.cr4 | Cr4.LA57)
     higher = _read(memory, Table(above.format, above.base, above.levels - 1))
     large = np.uint64(above.format.levels[1].size - 1)
+    if higher.pages < ENOUGH:
+        return None
     if (found.small & np.uint64(PS) != 0).all() and not (found.frames & large).any():
         what = "its tables map small pages alone, by the entries of large ones"
     elif not higher.bare and not higher.odd and len(higher.small):

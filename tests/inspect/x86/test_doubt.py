@@ -117,6 +117,19 @@ RIGHT = {
         **{PT + 8 * n: 0xFEC0_0000 + (n << 12) | 3 for n in range(9)},
     },
     "pages with PAT set": {**beneath(), PT: 0x1_2000 | PS | 3},
+    "a page that only a processor of more address bits can have": {**beneath(), PT: 0xFF_FFFE_E163},
+    "a page whose entry is inverted": {**beneath(), PT: 0x800F_FFFF_A759_8063},
+    "three pages beyond all memory": {
+        **ABOVE,
+        **{PD + 8 * n: PT + 0x1000 * n | 3 for n in range(3)},
+        **{PT + 0x1000 * n: 0xFF_FFFE_E163 for n in range(3)},
+    },
+    "one page beyond all memory, beside empty tables": {
+        **ABOVE,
+        **{PD + 8 * n: PT + 0x1000 * n | 3 for n in range(5)},
+        PT: 0xFF_FFFE_E163,
+    },
+    "one small page with PAT set, where a large one could be": {**beneath(), PT: 0x20_0083},
     "a large page beside a table": {**beneath(w0=0x9003), PD + 8: 0x20_0000 | PS | 3},
     "no entry that makes sense": {
         **beneath(),
@@ -135,6 +148,13 @@ RIGHT = {
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_root_that_is_right_is_not_doubted(name: str) -> None:
     assert doubt(Cpu.long_mode(4, PML4), memory_of(RIGHT[name])) is None
+
+
+def test_a_file_that_ends_inside_tables_is_no_doubt_of_the_root() -> None:
+    tables = {**ABOVE, **{PD + 8 * n: PT | 3 for n in range(5)}}
+    for pages in ({PT: PT | 3}, {PT: 0xFF_FFFE_E163}, {}):
+        whole = memory_of({**tables, **pages}, 0x6000)
+        assert doubt(Cpu.long_mode(4, PML4), BufferMemory(whole.octets[: PT + 46 * 8])) is None
 
 
 def test_what_xd_and_ps_are_reserved_by_is_no_doubt_of_the_root() -> None:

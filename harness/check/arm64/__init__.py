@@ -3,6 +3,7 @@
 `marks`     the code that names the frame in which it is
 `window`    the page of the tested space from which the stub makes its accesses
 `cases`     which accesses are tried in a space
+`matrix`    every access at every level, as products of axes
 `quirks`    known departures of QEMU's TCG
 `probes`    a guest's answers beside what the reference expects
 `at`        AT, by which the guest says what an access would meet, beside the reference

@@ -7,15 +7,82 @@ seen to follow a rule, or not to, in what 11.1.3 does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
-from harness.check.quirk import Quirk, Version, not_yet_run
+import numpy as np
+
+from harness.check.arm64.matrix.judged import Arm64Quirk, Asked, chosen
+from harness.check.quirk import Quirk, Version, expected_of, not_yet_run
+from harness.paging.arm64.access import Reason
+from harness.paging.arm64.bulk import REASONS, Outcomes
+from harness.paging.arm64.cpu import OUTPUT_BITS, Cpu, Sctlr, Tcr
+from harness.paging.arm64.formats import LARGEST_OUTPUT, UXN
+from harness.paging.format import Format, Level, Pattern, Shape
 
 RUNS: Final[tuple[Version, ...]] = ((7, 2, 22), (10, 0, 13), (11, 1, 3))
-"""The versions of QEMU on which all layouts of arm64 were run."""
+"""The versions of QEMU on which all layouts and the matrix of arm64 were run."""
 
-BLOCK_ANYWHERE: Final = Quirk(
+_BLOCK: Final = Pattern(3, 1)
+
+
+def _blocks_anywhere(cpu: Cpu, format: Format) -> Format:
+    """Takes type 0b01 for a block at every level but that of pages."""
+    grants = format.levels[0].shapes[-1].grants
+
+    def block(level: Level) -> Level:
+        if level.leaf is not None or level.pointer is None:
+            return level
+        points, below = level.pointer, level.size - 1
+        address = (field._replace(mask=field.mask & ~below) for field in points.address[:1])
+        shape = Shape(
+            _BLOCK, False, (*address, *points.address[1:]), points.reserved, grants=grants
+        )
+        absent = tuple(pattern for pattern in level.absent if pattern != _BLOCK)
+        return replace(level, shapes=(*level.shapes, shape), absent=absent)
+
+    return replace(format, levels=tuple(map(block, format.levels)))
+
+
+def _without(ignored: int, *granules: str) -> Callable[[Cpu, Format], Format]:
+    """Reads no bits of an address in these bits of a descriptor, below 52 bits."""
+
+    def changed(shape: Shape) -> Shape:
+        kept = (part._replace(mask=part.mask & ~ignored) for part in shape.reserved)
+        return replace(shape, reserved=tuple(part for part in kept if part.mask))
+
+    def read(cpu: Cpu, format: Format) -> Format:
+        granule = format.name.split()[1]
+        narrow = cpu.tcr >> 32 & 7 < OUTPUT_BITS.index(LARGEST_OUTPUT)
+        if granule not in granules or not narrow or not cpu.is_wide(granule):
+            return format
+        return replace(format, levels=tuple(level.changed(changed) for level in format.levels))
+
+    return read
+
+
+def _fetches_by_ap2(asked: Asked, found: Outcomes) -> Outcomes:
+    """Judges fetches by the AP[2] that is in memory."""
+    if not asked.cpu.keeps_dirty_state:
+        return found
+    plain = asked.outcomes(replace(asked.cpu, tcr=asked.cpu.tcr & ~Tcr.HD))
+    return chosen(asked.lanes.fetch, plain, found)
+
+
+def _wxn_as_data(asked: Asked, found: Outcomes) -> Outcomes:
+    """Lets EL1 execute what is writable and PAN, by EPAN, keeps from its loads and stores."""
+    if not (asked.cpu.epan and asked.cpu.wxn):
+        return found
+    lanes = asked.lanes
+    exempt = (found.reason == REASONS.index(Reason.WXN)) & ~lanes.el0 & lanes.pan
+    exempt &= found.walks.granted & np.uint64(UXN) != 0
+    return chosen(
+        exempt, asked.outcomes(replace(asked.cpu, sctlr=asked.cpu.sctlr & ~Sctlr.WXN)), found
+    )
+
+
+BLOCK_ANYWHERE: Final = Arm64Quirk(
     name="tcg-arm-block-anywhere",
     engine="tcg",
     since=(7, 2),
@@ -27,9 +94,10 @@ BLOCK_ANYWHERE: Final = Quirk(
     " assertion, where the access then faults",
     evidence="get_phys_addr_lpae in target/arm/ptw.c of 7.2 asks for level 3 alone; 10.0 has"
     " lpae_block_desc_valid, and follows the rule",
+    reads=_blocks_anywhere,
 )
 
-SIZE_64K: Final = Quirk(
+SIZE_64K: Final = Arm64Quirk(
     name="tcg-arm-64k-ips",
     engine="tcg",
     since=(7, 2),
@@ -39,9 +107,10 @@ SIZE_64K: Final = Quirk(
     departs="with IPS below 52 bits it ignores bits 15:12",
     evidence="get_phys_addr_lpae in target/arm/ptw.c of 7.2 and 10.0 takes them into the address"
     " only where the output size is 52 bits, and compares without them; 11.1.3 departs as they do",
+    reads=_without(0xF000, "64K"),
 )
 
-SIZE_DS: Final = Quirk(
+SIZE_DS: Final = Arm64Quirk(
     name="tcg-arm-ds-ips",
     engine="tcg",
     since=(7, 2),
@@ -49,9 +118,10 @@ SIZE_DS: Final = Quirk(
     rule="the same of bits 51:50, which descriptors have in 9:8 with TCR_EL1.DS=1",
     departs="with IPS below 52 bits it ignores bits 9:8",
     evidence="the same function, for 4K and 16K; 11.1.3 departs as they do",
+    reads=_without(0x300, "4K", "16K"),
 )
 
-DBM_FETCH: Final = Quirk(
+DBM_FETCH: Final = Arm64Quirk(
     name="tcg-arm-dbm-fetch",
     engine="tcg",
     since=(7, 2),
@@ -62,6 +132,7 @@ DBM_FETCH: Final = Quirk(
     departs="lets fetches have the AP[2] that is in memory",
     evidence="get_phys_addr_lpae in target/arm/ptw.c of 7.2 and 10.0 clears AP[2] for stores alone;"
     " 11.1.3 departs as they do",
+    judges=_fetches_by_ap2,
 )
 
 AT_DBM: Final = Quirk(
@@ -91,12 +162,31 @@ KEPT_CODE: Final = Quirk(
     " jumps for one small page only, for every architecture",
 )
 
-KNOWN: Final[Mapping[str, Quirk]] = {
-    quirk.name: quirk for quirk in (BLOCK_ANYWHERE, SIZE_64K, SIZE_DS, DBM_FETCH, AT_DBM, KEPT_CODE)
-}
+EPAN_WXN: Final = Arm64Quirk(
+    name="tcg-arm-epan-wxn",
+    engine="tcg",
+    since=(10, 0),
+    runs=((10, 0, 13), (11, 1, 3)),
+    rule="with WXN=1 EL1 does not execute what it may write; PSTATE.PAN keeps it from data alone"
+    " (AArch64.S1ComputePermissions)",
+    departs="lets EL1 execute with PAN and EPAN what EL1 could write and EL0 can execute",
+    evidence="seen in 10.0.13 and 11.1.3; they follow the rule without PAN, without EPAN, and where"
+    " EL0 cannot execute the page; 7.2 has no EPAN",
+    judges=_wxn_as_data,
+)
+
+JUDGED: Final = (BLOCK_ANYWHERE, SIZE_64K, SIZE_DS, DBM_FETCH, EPAN_WXN)
+"""Those that the matrix judges."""
+
+KNOWN: Final[Mapping[str, Quirk]] = {quirk.name: quirk for quirk in (*JUDGED, AT_DBM, KEPT_CODE)}
 """All of them by name."""
 
 
 def not_run_on(version: Version) -> tuple[str, ...]:
     """That TCG was not yet run in this version, in a sentence; none where it was."""
     return not_yet_run({"tcg": (version, RUNS)})
+
+
+def judged_of(engine: str, version: Version) -> tuple[Arm64Quirk, ...]:
+    """Those that the matrix judges and that are to be expected of an engine in a version."""
+    return tuple(one for one in JUDGED if expected_of(one, engine, version))

@@ -1,4 +1,4 @@
-"""`pagetable validate --arch arm64`: what it prints and refuses."""
+"""`pagetable validate --arch arm64`, and `matrix` and `rules`: what they print and refuse."""
 
 from __future__ import annotations
 
@@ -58,6 +58,41 @@ def test_a_disagreement_is_shown_with_its_walk_in_every_form(
     assert "PAN=1" in page.read_text()
 
 
+MATRIX = ("matrix", "--arch=arm64", f"--qemu={QEMU}", "--mode=4k", "--jobs=1")
+
+
+@pytest.mark.hw
+def test_the_matrix_is_printed_saved_and_of_the_form_that_is_documented(tmp_path: Path) -> None:
+    if reason := why_absent():
+        pytest.skip(reason)
+    chosen = (*MATRIX, "--where=family=leaf and level=1 and access=fetch")
+    code, output, _ = run(*chosen, "--report=kept", cwd=tmp_path)
+    assert code == 0 and "EL1 executes what EL0 may write" in output
+    assert "accesses agree on tcg, QEMU" in output.splitlines()[-1]
+    found = json.loads((tmp_path / "kept/report.json").read_text())
+    jsonschema.validate(found, schema("matrix"))
+    assert (found["arch"], list(found["rules"])) == ("arm64", ["4k"])
+    assert found["accesses"] == sum(found["rules"]["4k"].values()) > 1000
+    code, output, _ = run("rules", "--arch=arm64", "--from=kept", cwd=tmp_path)
+    assert code == 0 and "What TLBI leaves of translations" in output
+    (row,) = (line for line in output.splitlines() if "EL1 executes what EL0" in line)
+    assert str(found["rules"]["4k"]["el0-writable"]) in row.replace(",", "")
+
+
+@pytest.mark.hw
+def test_what_disagrees_in_the_matrix_is_shown_and_ends_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := why_absent():
+        pytest.skip(reason)
+    monkeypatch.setattr("harness.check.arm64.matrix.verdicts.SVC", 0)
+    chosen = (*MATRIX, "--where=family=place and level=0 and access=fetch")
+    code, output, _ = run(*chosen, f"--html={tmp_path / 'page.html'}", cwd=tmp_path)
+    assert code == 1 and "Disagreements" in output and "family=place mode=4k" in output
+    assert "ESR 0x56000000" in output and "reaches 0x" in output
+    assert "family=place" in (tmp_path / "page.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -65,8 +100,8 @@ def test_a_disagreement_is_shown_with_its_walk_in_every_form(
         (("validate", "--arch=arm64", "--mode=sv39"), "choose --levels 2, 3, 4 or 5"),
         (("validate", "--arch=arm64", "nonsense"), "no layout is called 'nonsense'"),
         (("validate", "--arch=arm64", "--qemu=nowhere", "smallest"), "QEMU_ARM64"),
-        (("matrix", "--arch=arm64"), "arm64 has no matrix"),
-        (("rules", "--arch=arm64"), "arm64 has no matrix"),
+        (("matrix", "--arch=arm64", "--mode=sv39"), "arm64 has no mode 'sv39': choose one of 4k"),
+        (("matrix", "--arch=arm64", "--qemu=nowhere"), "QEMU_ARM64"),
         (("walk", "0x400000", "--layout=arm64/smallest"), "read by the library alone"),
     ],
 )

@@ -1,0 +1,9 @@
+"""arm64's matrix: accesses, enumerated, each executed by a guest and compared in full.
+
+`setting`   what cases run under: a granule, a size of the addresses, and the control state
+`chain`     one path of tables in a guest's memory, and what it leads to
+`families`  the cases, declared as products
+`judged`    what accesses come to, by the rules and by an engine with its quirks
+`verdicts`  a batch as jobs for the guest, and whether it saw what is expected
+`run`       what is tried, and what came of it
+"""

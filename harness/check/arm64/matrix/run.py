@@ -1,0 +1,302 @@
+"""What arm64's matrix tries, and what came of it.
+
+While the guest executes a batch, this process makes the next one and judges the one before.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.check import matrix, where
+from harness.check.arm64.layouts import features_of
+from harness.check.arm64.matrix.chain import Chain, Lanes
+from harness.check.arm64.matrix.families import PRESETS, Family, families, lanes
+from harness.check.arm64.matrix.judged import Arm64Quirk, Expected, expected
+from harness.check.arm64.matrix.setting import MODES as ALL_MODES
+from harness.check.arm64.matrix.setting import Control
+from harness.check.arm64.matrix.verdicts import agreeing, expected_text, jobs_of, observed_text
+from harness.check.arm64.quirks import BLOCK_ANYWHERE, judged_of, not_run_on
+from harness.check.compare import EXAMPLES, PROBE, Disagreement
+from harness.check.matrix import Report
+from harness.check.quirk import Version, expected_of
+from harness.check.where import Condition
+from harness.check.workers import Task, answers
+from harness.machine.arm64.guest import Guest
+from harness.machine.arm64.qemu import PROGRAM, TCG
+from harness.machine.errors import Misuse
+from harness.machine.machine import dotted
+from harness.paging.arm64.bulk import REASONS
+from harness.paging.arm64.cpu import Features
+from harness.paging.bulk import Counts
+from harness.paging.memory import Mask
+
+__all__ = ["MODES", "PRESETS", "Failure", "Plan", "Work", "planned", "run", "tried_on"]
+
+MODES: Final = tuple(ALL_MODES)
+
+USUAL_MODE: Final = "4k"
+
+UNSEEN: Final[Mapping[str, str]] = {
+    'What TLBI leaves of translations, by address and by ASID ("TLB maintenance")': "Each access"
+    " comes after a TLBI of its address.",
+    "Memory types (AArch64.S1HasAlignmentFault)": "Everything is Normal memory, and each access is"
+    " aligned.",
+    'Groups of contiguous descriptors ("The Contiguous bit")': "Each case has but one descriptor of"
+    " a group.",
+    "Bits 51:48 of a root's address (AArch64.S1TTBaseAddress)": "Tables are in RAM below them.",
+    "LDXR and STXR": "Atomic accesses are SWP.",
+    "Two stages of translation": "No guest is entered under a stage 2.",
+}
+
+EXAMPLE = "level=1 and access in (read, swap)"
+"""Of a condition on cases."""
+
+BATCH = 1 << 15
+"""Jobs that the guest executes at once, at most."""
+
+MASKED = "AF of a page whose access is denied, AF and AP[2] of one without memory"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Cases of one family that are tried under one control state, a batch of them."""
+
+    family: Family
+    control: Control
+    numbers: Counts
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+Plan = matrix.Plan[Work]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An access that disagrees; fields as in `matrix.Failure`."""
+
+    mode: str
+    values: str
+    words: tuple[int, ...]
+    disagreement: Disagreement
+
+    def save(self, directory: Path) -> Path | None:
+        """None: the matrix of arm64 is not yet asked again from files."""
+        return None
+
+
+# ---- what is to be tried ----
+
+
+def planned(
+    preset: str,
+    modes: Iterable[str],
+    engine: str,
+    program: str | None = None,
+    expression: str | None = None,
+) -> Plan:
+    """What a preset tries in some modes, as far as an expression selects it and the processor that
+    QEMU has can be so.
+
+    engine   there is but one
+    program  a QEMU for arm64; the usual one unless given
+
+    Raises Misuse for an expression that is none or selects nothing, and where there is no QEMU.
+    """
+    name = program or PROGRAM
+    if shutil.which(name) is None:
+        raise Misuse(f"there is no {name} in PATH: name one with --qemu")
+    features, version = _found(name)
+    new = not expected_of(BLOCK_ANYWHERE, TCG.name, version)
+    chosen = Plan(engine, (), Counter(), Counter(), arch="arm64")
+    some = [one for mode in modes for one in families(preset, mode, features, new)]
+    try:
+        axes = where.axes_of(family.axes for family in some)
+        condition = None if expression is None else where.read(expression, axes, EXAMPLE)
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+    work = tuple(part for family in some for part in _select(family, condition, chosen))
+    if not work:
+        reasons = "; ".join([*chosen.skipped, *+chosen.left_out])
+        raise Misuse(f"no case satisfies {expression!r}" + (f" here: {reasons}" if reasons else ""))
+    return replace(chosen, work=work, left_out=+chosen.left_out)
+
+
+@cache
+def _found(program: str) -> tuple[Features, Version]:
+    """What a guest's processor has, and the version of its QEMU."""
+    with Guest(program=program) as guest:
+        return features_of(guest.info), guest.version
+
+
+def _select(family: Family, condition: Condition | None, into: Plan) -> Iterator[Work]:
+    """The cases of a family that are legal and satisfy a condition, in batches of equal size.
+
+    Counts in `into` what is not tried.
+    """
+    ruled_out = [(rule, rule.leaves_out(family.product.grid)) for rule in family.product.rules]
+    for control in family.controls:
+        holds = np.bool_(True) if condition is None else condition.holds(family.grid(control))
+        mask = np.ones(family.product.shape, np.bool_) & holds
+        if (lacking := control.lacks(family.setting.features)) is not None:
+            into.skipped[lacking] += int(mask.sum())
+            continue
+        for rule, out in ruled_out:
+            into.left_out[rule.reason] += int((mask & out).sum())
+            mask &= ~out
+        numbers = np.flatnonzero(mask)
+        parts = -(-len(numbers) // BATCH)
+        for part in np.array_split(numbers, parts) if parts else ():
+            yield Work(family, control, part)
+
+
+# ---- trying it ----
+
+
+def run(plan: Plan, *, jobs: int = 1, program: str | None = None) -> Generator[Report, None, None]:
+    """Tries all cases, on `jobs` guests side by side: a report of each batch as it is judged.
+
+    program  as in `planned`
+
+    Raises MachineError for guests that cannot be had or are lost.  Guests that still run when the
+    iterator is closed are ended.
+    """
+    if jobs == 1:
+        return _tried(plan.work, program)
+    return answers(
+        [
+            Task(
+                f"guest {share + 1} of {jobs}",
+                partial(_tried, plan.work[share::jobs], program),
+            )
+            for share in range(jobs)
+        ],
+        jobs,
+    )
+
+
+def _tried(work: Sequence[Work], program: str | None) -> Generator[Report, None, None]:
+    """Tries cases on a guest of their own."""
+    with Guest(program=program) as guest:
+        yield from tried_on(guest, work)
+
+
+def tried_on(guest: Guest, work: Iterable[Work]) -> Iterator[Report]:
+    """Tries cases on a guest, one batch ahead of the verdicts: a report of each batch."""
+    quirks = judged_of(guest.engine.name, guest.version)
+    for setting, some in groupby(work, lambda part: part.family.setting):
+        chain, waiting = Chain(guest, setting), None
+        for part in some:
+            finish = _started(chain, part, quirks)
+            if waiting is not None:
+                yield waiting()
+            waiting = finish
+        if waiting is not None:
+            yield waiting()
+
+
+def _started(chain: Chain, part: Work, quirks: Sequence[Arm64Quirk]) -> Callable[[], Report]:
+    """Starts a batch; what waits for it, and reports what came of it."""
+    made = lanes(part.family, chain, part.control, part.numbers)
+
+    def by(some: Iterable[Arm64Quirk]) -> Expected:
+        return expected(chain.setting, part.control, chain.cpu(part.control), made, some)
+
+    rules, by_engine = by(()), by(quirks)
+    jobs = jobs_of(chain, made, by_engine)
+    chain.guest.start(chain.state(part.control), jobs)
+
+    def finish() -> Report:
+        results = chain.guest.finish()
+        told = partial(agreeing, chain, made, jobs, results)
+        batch = Batch(part, made, results, rules, by_engine, told(by_engine), by, told)
+        return _report(chain, batch, quirks)
+
+    return finish
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch that was tried.
+
+    agree  the lanes in which the guest saw what is expected of the engine
+    by     what is expected of one that has other quirks
+    told   the lanes in which the guest saw what is expected
+    """
+
+    part: Work
+    made: Lanes
+    results: npt.NDArray[np.void]
+    rules: Expected
+    by_engine: Expected
+    agree: Mask
+    by: Callable[[Iterable[Arm64Quirk]], Expected]
+    told: Callable[[Expected], Mask]
+
+    def without(self, quirks: Sequence[Arm64Quirk]) -> Iterator[tuple[Arm64Quirk, Mask, Mask]]:
+        """Each quirk that makes a difference, with the lanes in which it does and those of them in
+        which the guest did as if it were not there."""
+        if not self.rules.differs(self.by_engine).any():
+            return
+        for one in quirks:
+            others = self.by(other for other in quirks if other is not one)
+            should = self.by_engine.differs(others)
+            if should.any():
+                yield one, should, should & ~self.agree & self.told(others)
+
+
+def _report(chain: Chain, batch: Batch, quirks: Sequence[Arm64Quirk]) -> Report:
+    """What came of a batch."""
+    version, engine = chain.guest.version, chain.guest.engine.name
+    rules, by_engine, agree = batch.rules, batch.by_engine, batch.agree.copy()
+    report = Report(engine, dotted(version), not_run_on=not_run_on(version))
+    report.executor = f"{engine} {dotted(version)}"
+    for one, should, gone in batch.without(quirks):
+        report.comparison.quirks[one.name] += int((should & batch.agree).sum())
+        report.comparison.news[f"{one.name} did not show"] += int(gone.sum())
+        agree |= gone
+    report.comparison.news = +report.comparison.news
+    report.comparison.quirks = +report.comparison.quirks
+    wrong = ~agree
+    report.comparison.compared = len(agree)
+    report.comparison.disagreed = int(wrong.sum())
+    mode = chain.setting.mode
+    for into, lanes_of in (
+        (report.by_rule, np.ones(len(agree), np.bool_)),
+        (report.departed, rules.differs(by_engine) & batch.agree),
+        (report.disagreed, wrong),
+    ):
+        for code, count in enumerate(np.bincount(rules.found.reason[lanes_of]).tolist()):
+            if count:
+                into[mode, REASONS[code]] = count
+    if masked := int((by_engine.free != 0).sum()):
+        report.masked[MASKED] = masked
+    some = np.flatnonzero(wrong)[:EXAMPLES].tolist()
+    report.failures += [_failure(batch, mode, lane) for lane in some]
+    return report
+
+
+def _failure(batch: Batch, mode: str, lane: int) -> Failure:
+    made, part = batch.made, batch.part
+    words = tuple(made.words[:, lane].tolist())
+    told = Disagreement(
+        PROBE,
+        int(made.address[lane]),
+        None,
+        False,
+        expected_text(made, batch.by_engine, lane),
+        observed_text(batch.results[lane], len(words)),
+        None,
+    )
+    return Failure(mode, part.family.case(part.control, int(part.numbers[lane])), words, told)

@@ -1,0 +1,148 @@
+"""The cases of arm64's matrix hold what its rules need, and come to what the rules say."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from harness.check.arm64.matrix.chain import ACCESSES, NOWHERE, REGION, Chain, content
+from harness.check.arm64.matrix.families import Family, families, lanes
+from harness.check.arm64.matrix.judged import expected
+from harness.check.arm64.matrix.setting import MODES, Control, Setting
+from harness.machine.ram import MIB
+from harness.paging.arm64.access import Kind, Reason
+from harness.paging.arm64.bulk import REASONS
+from harness.paging.arm64.cpu import Features
+from tests.paging import arm64_rules
+from tests.paging.arm64.beside import lane_agrees
+from tests.paging.arm64_rules import KINDS, Machine
+
+RAM = 0x4000_0000
+ALL = Features()
+
+
+def chain_of(setting: Setting) -> Chain:
+    """A chain in the memory of a guest that does not run."""
+    arena = range(RAM + 4 * MIB, RAM + 8 * MIB)
+    image = SimpleNamespace(table_arena=arena, user=range(RAM + MIB, RAM + MIB + 65536))
+    ram = SimpleNamespace(buffer=np.zeros(64 * MIB, np.uint8), base=RAM)
+    guest = SimpleNamespace(image=image, ram=ram, free=(range(RAM + 32 * MIB, RAM + 64 * MIB),))
+    return Chain(guest, setting)  # type: ignore[arg-type]
+
+
+def family(name: str, level: int, mode: str) -> Family:
+    """A family of the quick preset."""
+    some = families("quick", mode, ALL)
+    return next(one for one in some if (one.name, one.level) == (name, level))
+
+
+def by_the_rules(machine: Machine, chain: Chain, words: list[int], *asked: object) -> object:
+    """What the rules, written a second time, say of a path with these descriptors."""
+    pointer, kind, el0 = asked
+    memory = bytearray(MIB)
+    address = np.array([pointer], np.uint64)
+    for slot, word in zip(chain.slots(address), words, strict=True):
+        at = int(slot[0]) - machine.ram
+        memory[at : at + 8] = word.to_bytes(8, "little")
+    return arm64_rules.access(machine, memory, pointer, kind, el0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_expected_of_cases_is_what_the_rules_written_a_second_time_say(mode: str) -> None:
+    source, shown = np.random.default_rng(1), set[Reason | None]()
+    for one in families("quick", mode, ALL):
+        chain = chain_of(one.setting)
+        for place in source.choice(len(one.controls), min(16, len(one.controls)), replace=False):
+            control = one.controls[int(place)]
+            numbers = source.choice(int(np.prod(one.product.shape)), 8)
+            made = lanes(one, chain, control, numbers)
+            cpu = chain.cpu(control)
+            found = expected(one.setting, control, cpu, made).found
+            for lane in range(len(made)):
+                machine = Machine(
+                    *(cpu.ttbr0, cpu.ttbr1, cpu.tcr, cpu.mair, cpu.sctlr),
+                    pan=bool(made.pan[lane]),
+                    uao=bool(made.uao[lane]),
+                    ram=RAM + 4 * MIB,
+                )
+                words, pointer = made.words[:, lane].tolist(), int(made.address[lane])
+                asked = (pointer, KINDS[made.kind[lane]], bool(made.el0[lane]))
+                wanted = by_the_rules(machine, chain, words, *asked)
+                case = one.case(control, int(numbers[lane]))
+                assert lane_agrees(found, lane, wanted), case  # type: ignore[arg-type]
+                shown.add(REASONS[found.reason[lane]])
+    assert shown >= {None, *Reason} - {Reason.ALIGNMENT, Reason.EL0_KEPT_OUT}
+
+
+def test_every_bit_and_every_combination_that_the_rules_name_is_there() -> None:
+    leaf = family("leaf", 1, "4k")
+    assert np.prod(leaf.product.shape) == 2**6 * len(ACCESSES) * 2**3
+    table = {axis.name for axis in family("table", 3, "4k").product.axes}
+    assert {"APTABLE0", "APTABLE1", "UXNTABLE", "PXNTABLE", "DBM", "el", "pan", "uao"} <= table
+    for state in ("ha", "hd", "wxn", "epan", "high"):
+        assert {getattr(one, state) for one in leaf.controls} == {False, True}
+    assert {one.hpd for one in family("table", 1, "4k").controls} == {False, True}
+    [kinds] = [one for one in family("type", 4, "4k-52").product.axes if one.name == "type"]
+    assert kinds.values == (0, 1, 2, 3)
+    [held] = [one for one in family("size", 0, "64k").product.axes if one.name == "beyond"]
+    assert held.values == (0, *NOWHERE)
+    assert {one.ips for one in family("size", 0, "4k").controls} == {32, 36, 40, 42, 44, 48, 52}
+    [flips] = [one for one in family("hole", 0, "4k").product.axes if one.name == "set"]
+    assert {str(bit) for bit in range(48, 64)} <= set(flips.values)
+
+
+@pytest.mark.parametrize(("mode", "least"), [("4k", 16), ("16k-52", 16), ("64k", 17)])
+def test_addresses_of_every_size_are_tried(mode: str, least: int) -> None:
+    sizes = {one.setting.address_bits for one in families("quick", mode, ALL)}
+    assert sizes == set(range(least, MODES[mode].bits + 1))
+    older = {one.setting.address_bits for one in families("quick", mode, Features(ttst=False))}
+    assert older == set(range(64 - 39, MODES[mode].bits + 1))
+
+
+def test_quick_is_two_million_accesses_with_epan_and_without() -> None:
+    for features in (ALL, Features(pan=2)):
+        some = [one for mode in MODES for one in families("quick", mode, features)]
+        tried = sum(
+            sum(control.lacks(features) is None for control in one.controls)
+            * int(one.product.legal().sum())
+            for one in some
+        )
+        assert tried >= 2_000_000
+
+
+def test_full_tries_every_control_state_of_rights() -> None:
+    for name in ("leaf", "table"):
+        [one] = [
+            one
+            for one in families("full", "4k", ALL)
+            if (one.name, one.level) == (name, 1) and one.setting.address_bits == 48
+        ]
+        assert len(set(one.controls)) == 32
+
+
+def test_a_block_at_the_highest_level_is_left_out_where_it_ends_qemu() -> None:
+    def types(new: bool) -> int:
+        some = families("quick", "4k-52", ALL, new)
+        [one] = [one for one in some if (one.name, one.level) == ("type", 4)]
+        return int(one.product.legal().sum())
+
+    assert types(new=False) * 4 == types(new=True) * 3
+
+
+def test_words_of_the_data_differ_by_where_they_are() -> None:
+    words = content(np.arange(0, REGION, 8, dtype=np.uint64) + np.uint64(RAM))
+    assert len(set(words.tolist())) == len(words)
+
+
+def test_a_short_root_begins_where_its_size_allows() -> None:
+    for bits, after in ((25, 128), (48, 4096)):
+        chain = chain_of(Setting("4k", bits, ALL))
+        assert chain.root % 65536 == after and not chain.root % chain.setting.root_bytes
+
+
+def test_a_processor_without_epan_is_not_asked() -> None:
+    assert Control(epan=True).lacks(ALL) is None
+    assert "EPAN" in (Control(epan=True).lacks(Features(pan=2)) or "")
+    assert ACCESSES["swap"] is Kind.AMO

@@ -190,7 +190,7 @@ def test_an_unkind_end_of_the_command_leaves_no_process_and_a_running_guest(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(qmp, "hold_tables", interrupted)
+    monkeypatch.setattr("harness.inspect.x86.live.hold_tables", interrupted)
     code, out, errors = run("walk", "0x1000", "--qmp", machine.path, cwd=tmp_path)
     assert (code, out, errors) == (130, "", "pagetable: interrupted.\n")
     assert machine.witness.status() == "running"

@@ -63,11 +63,15 @@ def _verdict(proved: Proved, allow: Collection[str]) -> str:
     said = [check.verdict(proved.checked)]
     if proved.meant is not None:
         others = _left_out(proved)
-        every = len(proved.meant.expects) - others + proved.meant.strict
-        missed = len({id(one.expect) for one in proved.unmet})
-        met = every - missed
-        share = "All" if every > 1 and not missed else f"{met:,} of"
-        said.append(f"{share} {counted(every, 'expectation')} {'is' if every == 1 else 'are'} met.")
+        every = len(proved.meant.expects) - others
+        missed = len({id(one.expect) for one in proved.unmet if one.expect is not None})
+        share = "All" if every > 1 and not missed else f"{every - missed:,} of"
+        if every:
+            are = "is" if every == 1 else "are"
+            said.append(f"{share} {counted(every, 'expectation')} {are} met.")
+        if proved.meant.strict:
+            more = any(one.expect is None for one in proved.unmet)
+            said.append(f"{'Something else' if more else 'Nothing else'} is mapped (strict).")
         if others:
             left = f"{counted(others, 'expectation')} of other numbers of levels"
             said.append(f"{left} {'is' if others == 1 else 'are'} left out.")

@@ -47,6 +47,7 @@ SMEP, SMAP, LASS and WP as they are.
 
 from __future__ import annotations
 
+import re
 import reprlib
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -93,18 +94,28 @@ Wanted = Mapping[Any, What] | str | Path
 # ---- as they are written ----
 
 
+_RIGHTS: Final = re.compile(r"u?r?w?x?|[u-][r-][w-][x-]")
+_KINDS: Final = re.compile(r"r?w?x?|[r-][w-][x-]")
+
+
 def _rights(value: object) -> tuple[str, ...]:
     """As `pagetable dump` prints them, or as layouts have them: each page can be read."""
-    if not isinstance(value, str) or not set(value) <= {*RIGHTS, "r", "-"}:
-        raise ValueError("no rights: write them like ur-x")
+    if not isinstance(value, str) or not _RIGHTS.fullmatch(value):
+        raise ValueError(
+            "no rights: write u, r, w and x in this order, like urx, or with - for what is missing,"
+            " like ur-x"
+        )
     if not set(value) - {"-"}:
         raise ValueError("and every page can be read: where nothing is mapped, say so with absent")
     return tuple(name for letter, name in RIGHTS.items() if letter in value)
 
 
 def _kinds(value: object) -> Kinds:
-    if not isinstance(value, str) or not set(value) <= {*LETTERS, "-"}:
-        raise ValueError(f"not made of the letters {', '.join(LETTERS)} alone")
+    if not isinstance(value, str) or not _KINDS.fullmatch(value):
+        raise ValueError(
+            "no accesses: write r, w and x in this order, like rx, or with - for what is missing,"
+            " like r-x"
+        )
     return frozenset(kind for letter, kind in LETTERS.items() if letter in value)
 
 

@@ -143,6 +143,7 @@ def test_who_can_do_what_is_what_the_rules_say_of_each_page(levels: int, state: 
         who = "user" if access.user else "supervisor"
         letter = {kind: one for one, kind in LETTERS.items()}[access.kind]
         said[who] = said[who].replace(letter, "") if letter in said[who] else said[who] + letter
+        said[who] = "".join(one for one in LETTERS if one in said[who])
         otherwise[address] = said
         asked.append((address, access, "denied" if allowed[access] else "allowed"))
     assert len(asked) > 20
@@ -500,10 +501,24 @@ def test_an_expectation_reads_as_its_keys_do() -> None:
         assert str(expect) == text
 
 
-def test_letters_may_stand_in_any_order_and_dashes_among_them() -> None:
-    (rights, kinds) = expectations({0: "-xwur", 1: {"user": "x-wr"}}).expects
-    assert {*(rights.rights or ())} == {"user", "write", "execute"}
-    assert kinds.user == frozenset(LETTERS.values())
+@pytest.mark.parametrize(("rights", "user"), [("uwx", "wx"), ("u-wx", "-wx"), ("urwx", "wx")])
+def test_letters_stand_with_dashes_in_their_places_or_alone(rights: str, user: str) -> None:
+    (granted, kinds) = expectations({0: rights, 1: {"user": user}}).expects
+    assert {*(granted.rights or ())} == {"user", "write", "execute"}
+    assert kinds.user == frozenset([Kind.WRITE, Kind.FETCH])
+
+
+@pytest.mark.parametrize("rights", ["ur--x", "xwrruu", "----urwx", "ru", "-xwu", "u-x", "uu"])
+def test_rights_of_another_form_are_refused(rights: str) -> None:
+    with pytest.raises(QuestionError, match="no rights: write u, r, w and x in this order"):
+        expectations({0: rights})
+
+
+@pytest.mark.parametrize("kinds", ["rwxr", "xr", "r--x", "-r-", "w-", "rr", "r-x\n"])
+@pytest.mark.parametrize("who", ["user", "supervisor"])
+def test_accesses_of_another_form_are_refused(who: str, kinds: str) -> None:
+    with pytest.raises(QuestionError, match="no accesses: write r, w and x in this order"):
+        expectations({0: {who: kinds}})
 
 
 ONE_BIT = [case for case, (_, _, wanted, _) in WRONG.items() if wanted == "denied"]
@@ -855,7 +870,7 @@ REFUSED = {
         "[[expect]]\nvirtual = 0xffff_ffff_ffff_f000\ncount = 2\nsize = '4K'\nrights = 'u'",
         "x.toml, expect 1: the addresses go beyond 64 bits",
     ),
-    "no rights": (HERE + "rights = 'urz'", "rights is 'urz', no rights: write them like ur-x"),
+    "no rights": (HERE + "rights = 'urz'", "rights is 'urz', no rights: write u, r, w"),
     "rights of no letters": (HERE + "rights = ''", "every page can be read"),
     "beyond the end in bytes": (
         "[[expect]]\nvirtual = 0xffff_ffff_ffff_ffff\ncount = 2\nrights = 'u'",
@@ -866,11 +881,14 @@ REFUSED = {
         "x.toml, expect 1: levels has 6: tables have one of 2, 3, 4, 5",
     ),
     "rights of nothing": (HERE + "rights = '----'", "every page can be read"),
-    "a number for rights": (HERE + "rights = 5", "rights is 5, no rights: write them like ur-x"),
-    "a list for rights": (HERE + "rights = ['u']", "no rights: write them like ur-x"),
-    "a number for kinds": (HERE + "user = 5", "user is 5, not made of the letters r, w, x"),
-    "a list for kinds": (HERE + "supervisor = ['r']", "not made of the letters r, w, x"),
-    "no kinds": (HERE + "user = 'u'", "user is 'u', not made of the letters r, w, x"),
+    "a number for rights": (HERE + "rights = 5", "rights is 5, no rights: write u, r, w"),
+    "a list for rights": (HERE + "rights = ['u']", "no rights: write u, r, w and x in this order"),
+    "a number for kinds": (HERE + "user = 5", "user is 5, no accesses: write r, w"),
+    "a list for kinds": (
+        HERE + "supervisor = ['r']",
+        "no accesses: write r, w and x in this order",
+    ),
+    "no kinds": (HERE + "user = 'u'", "user is 'u', no accesses: write r, w"),
     "no type": (HERE + "type = 'XX'", "type is 'XX', no memory type: there are UC, WC"),
     "a list for a type": (HERE + "type = []", "type is \\[\\], no memory type"),
     "2**64": ("[[expect]]\nvirtual = 0x1_0000_0000_0000_0000\nuser = ''", "wider than 64 bits"),

@@ -39,8 +39,8 @@ def decode(
         list[str],
         typer.Argument(
             metavar="VALUE",
-            help="Raw entries, like 0x2067 or pmd=0x2067, CR3 as cr3=0x1000, or satp; - reads them"
-            " from standard input, a line each, or as WinDbg's !pte prints them.",
+            help="Raw entries, like 0x2067 or pmd=0x2067, CR3 as cr3=0x1000, or satp; or what"
+            " WinDbg's !pte prints; - reads them from standard input, a line each.",
         ),
     ],
     level: Annotated[
@@ -211,10 +211,13 @@ def _words(values: Sequence[str]) -> Iterator[_Word]:
     from harness.machine.errors import Misuse
 
     for value in values:
+        if is_windows(value):
+            yield from (_word("the value", line) for _, line in of_windows(value))
+            continue
         if value != "-":
             yield _word("the value", value)
             continue
-        lines = [*_of_windows(piped())]
+        lines = [*of_windows(piped())]
         for count, line in lines:
             yield _word(f"the value in line {count}", line)
         if not lines:
@@ -225,11 +228,16 @@ _AT = re.compile(r"\b(P[XPDT]E) (?:at [0-9A-Fa-f`]+|(?=contains ))")
 _CONTAINS = re.compile(r"\bcontains ([0-9A-Fa-f`]+)")
 
 
-def _of_windows(text: str) -> Iterator[tuple[int, str]]:
+def is_windows(text: str) -> bool:
+    """Whether a text is what !pte of Windows' debuggers prints."""
+    return _AT.search(text) is not None and _CONTAINS.search(text) is not None
+
+
+def of_windows(text: str) -> Iterator[tuple[int, str]]:
     """The lines with their numbers, but for those that are empty; what !pte of Windows' debuggers
     prints, names in one line and what stands there in the next, is a line for each entry."""
     names: list[str] = []
-    windows = _AT.search(text) is not None and _CONTAINS.search(text) is not None
+    windows = is_windows(text)
     for count, line in enumerate(text.splitlines(), 1):
         if not windows:
             if stripped := line.strip():

@@ -203,10 +203,13 @@ class Source:
     def of_entries(self, entries: str, address: int) -> Snapshot:
         """The entries that are written as PGD=... PTE=..., of the walk of an address; Misuse where
         they cannot be read, or a source is named besides."""
+        from harness.cli.decode import is_windows, of_windows
         from harness.inspect.sources import entries as given
         from harness.machine.errors import Misuse
 
         self.refuse_beside("--entries")
+        if is_windows(entries):
+            entries = " ".join(line for _, line in of_windows(entries))
         words = re.split(r"[\s,;=:]+", entries.strip())
         if len(words) % 2:
             raise Misuse(f"{entries!r} are no entries: write PGD=... PUD=... PMD=... PTE=...")

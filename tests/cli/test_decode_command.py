@@ -193,6 +193,11 @@ def test_what_windows_debugger_prints_of_an_address_is_its_entries() -> None:
         found = [(one["level"], one["raw"]) for one in json.loads(out)["readings"]]
         raws = ["0x1208063", "0x1209063", "0xa000001234568e7", "0x0"]
         assert found == list(zip(levels, raws, strict=False))
+        assert decoded(text.decode(), "--json", octets=b"")[1] == out
+        beside = json.loads(
+            decoded("0x2067", text.decode(), "--json", "--level", "0", octets=b"")[1]
+        )
+        assert len(beside["readings"]) == 1 + len(levels)
     for cut in b"PXE at 0", b"PXE at 0 PPE at 0 contains", b"contains 2067":
         assert decoded("-", octets=cut)[0] == 2
 

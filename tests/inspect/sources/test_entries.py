@@ -218,6 +218,15 @@ def test_a_fault_is_compared_with_entries_alone(tmp_path: Path) -> None:
     assert not [line for line in out if "memory" in line]
 
 
+def test_what_windows_debugger_prints_is_entries(tmp_path: Path) -> None:
+    text = "PXE at 0 contains 2067; PPE at 0 contains 3067\nPDE at 0 PTE at 0\n"
+    text += "contains 4067 contains 80000000`00005067"
+    pasted = told("walk", "0x1000", "--entries", text, cwd=tmp_path)
+    plain = "PXE=2067 PPE=3067 PDE=4067 PTE=8000000000005067"
+    assert pasted == told("walk", "0x1000", "--entries", plain, cwd=tmp_path)
+    assert "0x1000: 0x5000, in a 4K page" in pasted
+
+
 def test_an_entry_below_the_end_of_the_walk_is_said_to_play_no_part(tmp_path: Path) -> None:
     out = told("walk", "0x1000", "--entries", "PMD=0 PTE=8000000000003067", cwd=tmp_path)
     assert "Note: The walk ends at the PDE: PTE is given and plays no part" in out

@@ -231,7 +231,7 @@ def test_a_guest_that_another_client_has_let_run_meanwhile_is_a_sentence_beside_
         hold_tables(*given)
         machine.witness.ask("cont")
 
-    monkeypatch.setattr("harness.inspect.sources.qmp.hold_tables", held_and_let_run)
+    monkeypatch.setattr("harness.inspect.x86.live.hold_tables", held_and_let_run)
     for command in (("check",), ("dump",)):
         code, out, errors = run(*command, "--qmp", machine.path, "--json", cwd=tmp_path)
         assert code == 0

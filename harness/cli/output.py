@@ -133,7 +133,9 @@ def make_folder(path: Path | None) -> None:
     if path is None:
         return
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        raise Misuse(f"{path} cannot hold a report: there is no folder {path.parent}") from None
     except FileExistsError:
         raise Misuse(f"{path} cannot hold a report: it is not a folder") from None
     except OSError as error:

@@ -41,7 +41,7 @@ def rules(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Keep the run's report there, and show it beside those of earlier runs; of several"
+            help="Run, keep the report there, and show it beside those of earlier runs; of several"
             " of one engine and version the newest counts.",
             show_default=False,
         ),
@@ -69,7 +69,7 @@ def rules(
     --results, several engines stand side by side.  The rules are the reference's own, so that this
     table cannot drift from what is checked.
 
-    Example: pagetable rules --engine bochs --results build/results
+    Example: pagetable rules --engine bochs --results results
     """
     if arch == ALL:
         from harness.check.matrix import with_matrix

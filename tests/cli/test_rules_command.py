@@ -224,6 +224,18 @@ def test_a_report_is_not_kept_in_a_file(tmp_path: Path, command: tuple[str, str]
         assert (code, out, errors) == (2, "", sentence)
 
 
+@pytest.mark.parametrize(
+    "command", [("rules", "--results"), ("matrix", "--report"), ("validate", "--report")], ids=str
+)
+def test_a_folder_of_reports_is_made_where_there_is_one_for_it(
+    tmp_path: Path, command: tuple[str, str]
+) -> None:
+    code, out, errors = run(*command, "none/below", cwd=tmp_path)
+    sentence = "pagetable: none/below cannot hold a report: there is no folder none\n"
+    assert (code, out, errors) == (2, "", sentence)
+    assert not [*tmp_path.iterdir()]
+
+
 def differing() -> dict[str, Any]:
     """A case on which Bochs alone is not as the rules have it."""
     answers = [

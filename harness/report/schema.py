@@ -351,10 +351,12 @@ _SHARED: Final = {
         "pattern": "^0x(0|[1-9a-f][0-9a-f]{0,15})$",
     },
     "access": {
-        "description": "Who does what. An implicit access is one to a system structure.",
+        "description": "Who does what. An implicit access is one to a system structure; that of"
+        " a guest of RISC-V has the state of its hart.",
         "type": "string",
         "pattern": "^(implicit )?(user|supervisor)"
-        " (read|write|fetch|AMO|push|pop|shadow stack read|shadow stack write)$",
+        " (read|write|fetch|AMO|push|pop|shadow stack read|shadow stack write)"
+        "( with SUM=[01] MXR=[01](, by MPRV)?)?$",
     },
     "memory_type": _name(
         "A memory type, by the PAT alone: MTRRs are not looked at; on RISC-V by PBMT.",

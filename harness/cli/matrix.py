@@ -122,6 +122,8 @@ def matrix(
             rest = as_json, kept, None, allow_news
             matrix(context, preset, one, "all", engine, where, jobs, qemu, bochs, *rest)
 
+        with sentences():
+            make_folder(report)
         on_each(context, of, with_matrix())
         return
     with sentences():

@@ -119,6 +119,8 @@ def validate(
             rest = as_json, kept, None, allow_news
             validate(context, layouts, engine, one, None, None, False, qemu, bochs, *rest)
 
+        with sentences():
+            make_folder(report)
         on_each(context, of)
         return
     with sentences():

@@ -142,8 +142,8 @@ def disagreements(engine: str, name: str, levels: int, fault: Fault | None) -> i
         if reason := validate.lacking(layout, levels, guest.info):
             pytest.skip(f"{engine}: {reason}")
         memory, cpu = validate.build_in(guest, layout, levels)
-        # Where a wrong reference lets pages be executed that it has not marked, what marks are in
-        # registers decides what becomes of the guest: one in twenty is lost.  With this one none is.
+        # Where a wrong reference lets pages be executed that it has not marked, the marks that are
+        # in registers decide what becomes of the guest: of random ones one in twenty is lost.
         patch.setattr(marks, "NONCE", MARKED)
         patch.setattr(validate, "_window", window_of(cpu))
         asked = fault(cpu, patch) if fault else cpu

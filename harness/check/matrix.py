@@ -8,16 +8,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Sized,
+)
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
+
 from harness.architectures import NAMES, USUAL, has, module_of
+from harness.check import where
 from harness.check.compare import EXAMPLES, Comparison, Disagreement
 from harness.check.product import Product, Value, Values, alone
+from harness.check.where import Condition
 from harness.machine.errors import Misuse
+from harness.paging.bulk import Counts
 
 W = TypeVar("W", bound=Sized)
 
@@ -61,6 +75,37 @@ class Declared(ABC):
         return axes | {name: {state[name] for state in states} for name in states[0]}
 
 
+class Plain(Declared):
+    """Cases of one access each, tried under one control state after the other."""
+
+    @abstractmethod
+    def lacks(self, control: Any) -> str | None:
+        """Why the processor of these cases cannot be in a control state, as a reason; None if it
+        can."""
+
+    def case(self, control: State, number: int) -> str:
+        """A case for people, value by value."""
+        common = {**self.fixed, **control.values()}
+        shown = " ".join(f"{name}={value}" for name, value in common.items())
+        return f"{shown} {self.product.case(number)}"
+
+
+F = TypeVar("F", bound=Plain)
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Work(Generic[F, C]):
+    """Cases of one family that are tried under one control state, a batch of them."""
+
+    family: F
+    control: C
+    numbers: Counts
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
 @dataclass(frozen=True)
 class Plan(Generic[W]):
     """What is to be tried on an engine.
@@ -78,6 +123,51 @@ class Plan(Generic[W]):
 
     def __len__(self) -> int:
         return sum(map(len, self.work))
+
+
+def selected(
+    plan: Plan[Work[F, C]],
+    families: Sequence[F],
+    expression: str | None,
+    example: str,
+    batch: int,
+) -> Plan[Work[F, C]]:
+    """The plan with those cases of families that are legal and satisfy an expression, in batches of
+    at most so many; what is not tried is counted.
+
+    example  of an expression, for people
+
+    Raises Misuse for an expression that is none or selects nothing.
+    """
+    try:
+        axes = where.axes_of(family.axes for family in families)
+        condition = None if expression is None else where.read(expression, axes, example)
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+    work = tuple(part for family in families for part in _legal(family, condition, plan, batch))
+    if not work:
+        reasons = "; ".join([*plan.skipped, *+plan.left_out])
+        raise Misuse(f"no case satisfies {expression!r}" + (f" here: {reasons}" if reasons else ""))
+    return replace(plan, work=work, left_out=+plan.left_out)
+
+
+def _legal(
+    family: F, condition: Condition | None, into: Plan[Work[F, C]], batch: int
+) -> Iterator[Work[F, C]]:
+    ruled_out = [(rule, rule.leaves_out(family.product.grid)) for rule in family.product.rules]
+    for control in family.controls:
+        holds = np.bool_(True) if condition is None else condition.holds(family.grid(control))
+        mask = np.ones(family.product.shape, np.bool_) & holds
+        if (lacking := family.lacks(control)) is not None:
+            into.skipped[lacking] += int(mask.sum())
+            continue
+        for rule, out in ruled_out:
+            into.left_out[rule.reason] += int((mask & out).sum())
+            mask &= ~out
+        numbers = np.flatnonzero(mask)
+        parts = -(-len(numbers) // batch)
+        for part in np.array_split(numbers, parts) if parts else ():
+            yield Work(family, control, part)
 
 
 class Failure(Protocol):
@@ -147,6 +237,17 @@ class Report:
         self.by_rule += part.by_rule
         self.departed += part.departed
         self.disagreed += part.disagreed
+
+
+def one_ahead(started: Iterable[Callable[[], Report]]) -> Iterator[Report]:
+    """The reports of batches, each after the next one is started."""
+    waiting = None
+    for finish in started:
+        if waiting is not None:
+            yield waiting()
+        waiting = finish
+    if waiting is not None:
+        yield waiting()
 
 
 class Matrix(Protocol):

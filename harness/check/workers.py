@@ -24,6 +24,7 @@ from harness.machine.interrupts import postponed
 from harness.paging.space import SpaceError
 
 Answer = TypeVar("Answer")
+Part = TypeVar("Part")
 
 SIDE_BY_SIDE = 2
 """Guests at a time."""
@@ -89,6 +90,25 @@ def answers(tasks: Sequence[Task[Answer]], at_once: int) -> Generator[Answer, No
     finally:
         for worker in running.values():
             worker.end()
+
+
+def shared_out(
+    work: Sequence[Part],
+    jobs: int,
+    tried: Callable[[Sequence[Part]], Generator[Answer, None, None]],
+) -> Generator[Answer, None, None]:
+    """What comes of trying parts of work on `jobs` guests side by side, as it comes; raises as
+    `answers` does.
+
+    tried  tries some of them on guests of its own
+    """
+    if jobs == 1:
+        return tried(work)
+    shares = [
+        Task(f"guest {share + 1} of {jobs}", partial(tried, work[share::jobs]))
+        for share in range(jobs)
+    ]
+    return answers(shares, jobs)
 
 
 class _Done:

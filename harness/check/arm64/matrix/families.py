@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from harness.check.arm64.matrix.chain import ACCESSES, NOWHERE, REGION, Chain, Lanes
 from harness.check.arm64.matrix.setting import MODES, Control, Setting
-from harness.check.matrix import Declared
+from harness.check.matrix import Plain
 from harness.check.product import Axis, Product, Rule, Value
 from harness.paging.arm64.access import Kind
 from harness.paging.arm64.cpu import OUTPUT_BITS, Features
@@ -92,7 +92,7 @@ _NO_BLOCK_AT_THE_TOP: Final = Rule(
 
 
 @dataclass(frozen=True)
-class Family(Declared):
+class Family(Plain):
     """Cases of one setting that vary the same things.
 
     level     of the descriptor that varies
@@ -113,11 +113,8 @@ class Family(Declared):
         """What all cases have in common."""
         return {"family": self.name, **self.setting.values(), "level": self.level}
 
-    def case(self, control: Control, number: int) -> str:
-        """A case for people, value by value."""
-        common = {**self.fixed, **control.values()}
-        shown = " ".join(f"{name}={value}" for name, value in common.items())
-        return f"{shown} {self.product.case(number)}"
+    def lacks(self, control: Control) -> str | None:
+        return control.lacks(self.setting.features)
 
 
 def lanes(family: Family, chain: Chain, control: Control, numbers: Counts) -> Lanes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from harness.check import matrix, where
+from harness.check import matrix
 from harness.check.arm64.layouts import features_of
 from harness.check.arm64.matrix.chain import Chain, Lanes
 from harness.check.arm64.matrix.families import PRESETS, Family, families, lanes
@@ -27,17 +27,15 @@ from harness.check.arm64.matrix.setting import Control
 from harness.check.arm64.matrix.verdicts import agreeing, expected_text, jobs_of, observed_text
 from harness.check.arm64.quirks import BLOCK_ANYWHERE, judged_of, not_run_on
 from harness.check.compare import EXAMPLES, PROBE, Disagreement
-from harness.check.matrix import Report
+from harness.check.matrix import Report, one_ahead
 from harness.check.quirk import Version, expected_of
-from harness.check.where import Condition
-from harness.check.workers import Task, answers
+from harness.check.workers import shared_out
 from harness.machine.arm64.guest import Guest
 from harness.machine.arm64.qemu import PROGRAM, TCG
 from harness.machine.errors import Misuse
 from harness.machine.machine import dotted
 from harness.paging.arm64.bulk import REASONS
 from harness.paging.arm64.cpu import Features
-from harness.paging.bulk import Counts
 from harness.paging.memory import Mask
 
 __all__ = ["MODES", "PRESETS", "Failure", "Plan", "Work", "planned", "run", "tried_on"]
@@ -67,18 +65,7 @@ BATCH = 1 << 15
 MASKED = "AF of a page whose access is denied, AF and AP[2] of one without memory"
 
 
-@dataclass(frozen=True)
-class Work:
-    """Cases of one family that are tried under one control state, a batch of them."""
-
-    family: Family
-    control: Control
-    numbers: Counts
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-
+Work = matrix.Work[Family, Control]
 Plan = matrix.Plan[Work]
 
 
@@ -121,16 +108,7 @@ def planned(
     new = not expected_of(BLOCK_ANYWHERE, TCG.name, version)
     chosen = Plan(engine, (), Counter(), Counter(), arch="arm64")
     some = [one for mode in modes for one in families(preset, mode, features, new)]
-    try:
-        axes = where.axes_of(family.axes for family in some)
-        condition = None if expression is None else where.read(expression, axes, EXAMPLE)
-    except ValueError as error:
-        raise Misuse(str(error)) from None
-    work = tuple(part for family in some for part in _select(family, condition, chosen))
-    if not work:
-        reasons = "; ".join([*chosen.skipped, *+chosen.left_out])
-        raise Misuse(f"no case satisfies {expression!r}" + (f" here: {reasons}" if reasons else ""))
-    return replace(chosen, work=work, left_out=+chosen.left_out)
+    return matrix.selected(chosen, some, expression, EXAMPLE, BATCH)
 
 
 @cache
@@ -138,27 +116,6 @@ def _found(program: str) -> tuple[Features, Version]:
     """What a guest's processor has, and the version of its QEMU."""
     with Guest(program=program) as guest:
         return features_of(guest.info), guest.version
-
-
-def _select(family: Family, condition: Condition | None, into: Plan) -> Iterator[Work]:
-    """The cases of a family that are legal and satisfy a condition, in batches of equal size.
-
-    Counts in `into` what is not tried.
-    """
-    ruled_out = [(rule, rule.leaves_out(family.product.grid)) for rule in family.product.rules]
-    for control in family.controls:
-        holds = np.bool_(True) if condition is None else condition.holds(family.grid(control))
-        mask = np.ones(family.product.shape, np.bool_) & holds
-        if (lacking := control.lacks(family.setting.features)) is not None:
-            into.skipped[lacking] += int(mask.sum())
-            continue
-        for rule, out in ruled_out:
-            into.left_out[rule.reason] += int((mask & out).sum())
-            mask &= ~out
-        numbers = np.flatnonzero(mask)
-        parts = -(-len(numbers) // BATCH)
-        for part in np.array_split(numbers, parts) if parts else ():
-            yield Work(family, control, part)
 
 
 # ---- trying it ----
@@ -172,18 +129,7 @@ def run(plan: Plan, *, jobs: int = 1, program: str | None = None) -> Generator[R
     Raises MachineError for guests that cannot be had or are lost.  Guests that still run when the
     iterator is closed are ended.
     """
-    if jobs == 1:
-        return _tried(plan.work, program)
-    return answers(
-        [
-            Task(
-                f"guest {share + 1} of {jobs}",
-                partial(_tried, plan.work[share::jobs], program),
-            )
-            for share in range(jobs)
-        ],
-        jobs,
-    )
+    return shared_out(plan.work, jobs, partial(_tried, program=program))
 
 
 def _tried(work: Sequence[Work], program: str | None) -> Generator[Report, None, None]:
@@ -196,14 +142,8 @@ def tried_on(guest: Guest, work: Iterable[Work]) -> Iterator[Report]:
     """Tries cases on a guest, one batch ahead of the verdicts: a report of each batch."""
     quirks = judged_of(guest.engine.name, guest.version)
     for setting, some in groupby(work, lambda part: part.family.setting):
-        chain, waiting = Chain(guest, setting), None
-        for part in some:
-            finish = _started(chain, part, quirks)
-            if waiting is not None:
-                yield waiting()
-            waiting = finish
-        if waiting is not None:
-            yield waiting()
+        chain = Chain(guest, setting)
+        yield from one_ahead(_started(chain, part, quirks) for part in some)
 
 
 def _started(chain: Chain, part: Work, quirks: Sequence[Arm64Quirk]) -> Callable[[], Report]:

@@ -25,7 +25,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from harness.check.matrix import Declared
+from harness.check.matrix import Plain
 from harness.check.product import Axis, Product, Rule, Value
 from harness.check.riscv.matrix.chain import ACCESSES, NOWHERE, REGION, Chain, Lanes
 from harness.check.riscv.matrix.hart import Control, Hart
@@ -61,7 +61,7 @@ _RULES: Final = (
 
 
 @dataclass(frozen=True)
-class Family(Declared):
+class Family(Plain):
     """Cases of one hart that vary the same things.
 
     level     of the entry that varies
@@ -82,11 +82,8 @@ class Family(Declared):
         """What all cases have in common."""
         return {"family": self.name, **self.hart.values(), "level": self.level}
 
-    def case(self, control: Control, number: int) -> str:
-        """A case for people, value by value."""
-        common = {**self.fixed, **control.values()}
-        shown = " ".join(f"{name}={value}" for name, value in common.items())
-        return f"{shown} {self.product.case(number)}"
+    def lacks(self, control: Control) -> str | None:
+        return control.lacks(self.hart)
 
 
 def lanes(family: Family, chain: Chain, numbers: Counts) -> Lanes:

@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from harness.check import matrix, where
+from harness.check import matrix
 from harness.check.compare import EXAMPLES
-from harness.check.matrix import Report
+from harness.check.matrix import Report, one_ahead
 from harness.check.riscv.matrix.chain import Chain, Lanes
 from harness.check.riscv.matrix.families import PRESETS, Family, families, lanes, reserved_alone
 from harness.check.riscv.matrix.hart import MODES, Control, Hart
@@ -26,14 +26,12 @@ from harness.check.riscv.matrix.judged import Expected, RiscvQuirk, expected
 from harness.check.riscv.matrix.verdicts import agreeing, expected_text, jobs_of, observed_text
 from harness.check.riscv.quirks import judged_of, not_run_on
 from harness.check.riscv.replay import MatrixCase
-from harness.check.where import Condition
-from harness.check.workers import Task, answers
+from harness.check.workers import shared_out
 from harness.machine.errors import Misuse
 from harness.machine.machine import dotted
 from harness.machine.riscv.guest import Guest
 from harness.machine.riscv.processor import MachineInfo
 from harness.machine.riscv.qemu import program_for
-from harness.paging.bulk import Counts
 from harness.paging.memory import Mask
 from harness.paging.riscv.bulk import REASONS
 from harness.paging.riscv.cpu import Cpu, Mode
@@ -65,18 +63,7 @@ FEWER = tuple(
 """Processors that lack extensions, as QEMU is asked for them: what these reserve is tried there."""
 
 
-@dataclass(frozen=True)
-class Work:
-    """Cases of one family that are tried under one control state, a batch of them."""
-
-    family: Family
-    control: Control
-    numbers: Counts
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-
+Work = matrix.Work[Family, Control]
 Plan = matrix.Plan[Work]
 
 
@@ -112,16 +99,7 @@ def planned(
                 some += reserved_alone(preset, _hart(mode, processor, name))
     if not some:
         raise Misuse("; ".join(chosen.skipped) + ": name one with --qemu")
-    try:
-        axes = where.axes_of(family.axes for family in some)
-        condition = None if expression is None else where.read(expression, axes, EXAMPLE)
-    except ValueError as error:
-        raise Misuse(str(error)) from None
-    work = tuple(part for family in some for part in _select(family, condition, chosen))
-    if not work:
-        reasons = "; ".join([*chosen.skipped, *+chosen.left_out])
-        raise Misuse(f"no case satisfies {expression!r}" + (f" here: {reasons}" if reasons else ""))
-    return replace(chosen, work=work, left_out=+chosen.left_out)
+    return matrix.selected(chosen, some, expression, EXAMPLE, BATCH)
 
 
 @cache
@@ -135,27 +113,6 @@ def _hart(mode: str, processor: str, program: str) -> Hart:
     return Hart.of(mode, _info(processor, Mode(mode).xlen, program), processor)
 
 
-def _select(family: Family, condition: Condition | None, into: Plan) -> Iterator[Work]:
-    """The cases of a family that are legal and satisfy a condition, in batches of equal size.
-
-    Counts in `into` what is not tried.
-    """
-    ruled_out = [(rule, rule.leaves_out(family.product.grid)) for rule in family.product.rules]
-    for control in family.controls:
-        holds = np.bool_(True) if condition is None else condition.holds(family.grid(control))
-        mask = np.ones(family.product.shape, np.bool_) & holds
-        if (lacking := control.lacks(family.hart)) is not None:
-            into.skipped[lacking] += int(mask.sum())
-            continue
-        for rule, out in ruled_out:
-            into.left_out[rule.reason] += int((mask & out).sum())
-            mask &= ~out
-        numbers = np.flatnonzero(mask)
-        parts = -(-len(numbers) // BATCH)
-        for part in np.array_split(numbers, parts) if parts else ():
-            yield Work(family, control, part)
-
-
 # ---- trying it ----
 
 
@@ -167,18 +124,7 @@ def run(plan: Plan, *, jobs: int = 1, program: str | None = None) -> Generator[R
     Raises MachineError for guests that cannot be had or are lost.  Guests that still run when the
     iterator is closed are ended.
     """
-    if jobs == 1:
-        return _tried(plan.work, program)
-    return answers(
-        [
-            Task(
-                f"guest {share + 1} of {jobs}",
-                partial(_tried, plan.work[share::jobs], program),
-            )
-            for share in range(jobs)
-        ],
-        jobs,
-    )
+    return shared_out(plan.work, jobs, partial(_tried, program=program))
 
 
 def _tried(work: Sequence[Work], program: str | None) -> Generator[Report, None, None]:
@@ -207,23 +153,12 @@ def tried_on(guest: Guest, work: Iterable[Work]) -> Iterator[Report]:
             silent = tuple(one for one in known if one not in likely)
             again = list[Work]() if coming or likely is known else None
             started = (_started(chain, part, likely, silent, shown, again) for part in left)
-            yield from _one_ahead(started)
+            yield from one_ahead(started)
             if likely is known:
                 absent = [one for one in known if shown.get(one.name) == 0]
                 likely = tuple(one for one in known if one not in absent)
                 coming = [likely, *((*likely, one) for one in absent), ()]
             left = again or []
-
-
-def _one_ahead(started: Iterable[Callable[[], Report]]) -> Iterator[Report]:
-    """The reports of batches, each after the next one is started."""
-    waiting = None
-    for finish in started:
-        if waiting is not None:
-            yield waiting()
-        waiting = finish
-    if waiting is not None:
-        yield waiting()
 
 
 def _started(

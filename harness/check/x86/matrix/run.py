@@ -19,11 +19,11 @@ import numpy as np
 
 from harness.check import matrix, where
 from harness.check.compare import EXAMPLES
-from harness.check.matrix import Report
+from harness.check.matrix import Report, one_ahead
 from harness.check.product import Rule
 from harness.check.quirk import Quirk, Version
 from harness.check.where import Condition
-from harness.check.workers import Task, answers
+from harness.check.workers import shared_out
 from harness.check.x86.matrix import chain as chains
 from harness.check.x86.matrix import sequence
 from harness.check.x86.matrix.case import AskedAccess, MatrixCase
@@ -256,18 +256,8 @@ def run(
     they lack room.  Guests that still run when the iterator is closed are ended.
     """
     work = sorted(plan.work, key=lambda part: (*_guest(plan.engine, part), part.family.model))
-    if jobs == 1:
-        return _tried(work, plan.engine, program, deadline)
-    return answers(
-        [
-            Task(
-                f"guest {share + 1} of {jobs}",
-                partial(_tried, work[share::jobs], plan.engine, program, deadline),
-            )
-            for share in range(jobs)
-        ],
-        jobs,
-    )
+    trying = partial(_tried, engine=plan.engine, program=program, deadline=deadline)
+    return shared_out(work, jobs, trying)
 
 
 def _tried(
@@ -290,13 +280,7 @@ def _guest(engine: str, part: Work) -> tuple[str, int]:
 
 def tried_on(rig: Rig, work: Iterable[Work]) -> Iterator[Report]:
     """Tries cases on one guest, one batch ahead of the verdicts: a report of each batch."""
-    waiting: list[Callable[[], Report]] = []
-    for finish in _started(rig, work):
-        waiting.append(finish)
-        if len(waiting) > 1:
-            yield waiting.pop(0)()
-    for finish in waiting:
-        yield finish()
+    return one_ahead(_started(rig, work))
 
 
 def _started(rig: Rig, work: Iterable[Work]) -> Iterator[Callable[[], Report]]:

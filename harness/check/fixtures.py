@@ -12,7 +12,6 @@ from harness.check.space import GuestSpace
 from harness.machine.guest import StubGuest
 from harness.paging.address import Span
 from harness.paging.memory import BufferMemory
-from harness.paging.processor import Cpu
 
 Guest = StubGuest[Any, Any]
 
@@ -70,8 +69,3 @@ def fixtures_of(arch: str) -> Fixtures:
     """Those of an architecture."""
     found: Any = module_of(arch, "check", "fixtures")
     return found  # type: ignore[no-any-return]
-
-
-def of(cpu: Cpu) -> Fixtures:
-    """Those of the architecture of a CPU state."""
-    return fixtures_of(cpu.architecture)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -46,16 +45,14 @@ ACCESSES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Accesses(Asked):
-    """Accesses of one `probe`, by x86's rules."""
+    """Accesses of one `probe`, by x86's rules.
+
+    entries  what each leaves in the entries of its path, were it the only one
+    """
 
     cases: Cases
     rules: Outcomes
-
-    @cached_property
-    def entries(self) -> PathEntries:
-        """What each access leaves in the entries of its path, were it the only one."""
-        format, ended = self.cpu.format, self.rules.walks.level
-        return PathEntries.of_paths(format, self.paths, ended, self.cases.kind)
+    entries: PathEntries
 
 
 class Live(live.Live):
@@ -115,6 +112,7 @@ class Live(live.Live):
             value=np.zeros(len(address), np.uint64),
             cases=cases,
             rules=rules,
+            entries=entries,
         )
 
     def _jobs(self, asked: Accesses) -> npt.NDArray[np.void]:

@@ -64,10 +64,19 @@ def ending(error: BaseException) -> tuple[int, str]:
         return MACHINE_FAILURE, f"nothing more can be written: {why}"
     code = _code(error)
     if code is None:
+        if _of_an_interrupt(error):
+            return INTERRUPTED, "interrupted."
         return MACHINE_FAILURE, _fault(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return code, f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}"
     return code, str(error)
+
+
+def _of_an_interrupt(error: BaseException) -> bool:
+    """Whether an error came of Ctrl-C: what is raised in `__set_name__` leaves a class as a
+    RuntimeError before Python 3.12, and modules are imported as they are needed."""
+    met = error.__cause__ or error.__context__
+    return isinstance(met, KeyboardInterrupt) or (met is not None and _of_an_interrupt(met))
 
 
 def _fault(error: BaseException) -> str:

@@ -12,7 +12,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import typer
 
+from harness.cli.ending import sentences
 from tests.cli.commands import ROOT, run
 from tests.cli.test_rules_command import REPORT
 
@@ -156,6 +158,28 @@ def test_ctrl_c_is_one_line_whenever_it_comes(delay: float) -> None:
     )
     assert found.returncode in (130, 0, -signal.SIGINT)
     assert found.stderr == ("pagetable: interrupted.\n" if found.returncode == 130 else "")
+
+
+class Interrupted:
+    """What gets a Ctrl-C as a class is made that has it."""
+
+    def __set_name__(self, *_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("failed", [False, True], ids=["raised", "handled"])
+def test_ctrl_c_that_python_raises_as_another_error_is_one_line(
+    failed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as ended, sentences():
+        try:
+            type("Tree", (), {"lock": Interrupted()})
+        except RuntimeError:
+            if failed:
+                raise KeyError("lock") from None
+            raise
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err == "pagetable: interrupted.\n"
 
 
 DROPPED = """

@@ -122,8 +122,8 @@ def _tables(source: Source, report: Report) -> Iterator[Snapshot | None]:
     """The tables of the source that is named, as the registers of the report have them; None where
     none is."""
     from harness.inspect import architecture
+    from harness.inspect.last import raised
     from harness.inspect.x86.fault import fitting, read_code
-    from harness.inspect.x86.frame import raised
     from harness.machine.errors import Misuse
     from harness.paging.address import Virtual
     from harness.paging.x86.cpu import Cpu
@@ -234,9 +234,9 @@ class _Answer:
         self, report: Report, alone: Snapshot | None, tables: Snapshot | None, vcpu: int
     ) -> None:
         from harness.inspect.fault import explain_all
+        from harness.inspect.last import raised
         from harness.inspect.translation import agreement, translate
         from harness.inspect.x86.fault import compare, read_code
-        from harness.inspect.x86.frame import raised
         from harness.paging.address import Virtual
         from harness.paging.x86.access import Access, Kind
 

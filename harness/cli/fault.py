@@ -106,7 +106,7 @@ def fault(
     SDM, volume 3A; RISC-V privileged specification), and the smallest change that helps.
 
     Without ADDRESS it is the last page fault of the guest or core that is named: CR2, and what is
-    still on its stack.
+    still on its stack; of a RISC-V guest scause and stval.
 
     With --code it goes backwards: a page fault that was seen, in words, and whether the tables of
     the source, if one is named, would give it; with an access too, whether that one would.
@@ -211,20 +211,13 @@ def _question(address: str | None, code: str | None, cr2: str | None, rip: str |
 def _last_fault(snapshot: Snapshot, vcpu: int, asked: Question) -> tuple[Snapshot, Question]:
     """What is asked, of the last page fault of a processor; and the snapshot with a note of where
     that is from."""
-    from harness.architectures import has
-    from harness.inspect import architecture
-    from harness.machine.errors import Misuse
-
-    if not has(snapshot.cpu.architecture, "inspect", "frame"):
-        called = architecture.of(snapshot.cpu).called
-        raise Misuse(f"of {called} the last fault is not looked for: name the ADDRESS")
-    from harness.inspect.x86.frame import raised
+    from harness.inspect.last import raised
 
     found = raised(snapshot, vcpu)
     if asked.code is None and not asked.accesses:
         code = None if found.code is None else hex(found.code)
         asked = replace(asked, code=code, accesses=found.accesses)
-    rip = found.rip if asked.rip is None else asked.rip
+    rip = found.instruction if asked.rip is None else asked.rip
     asked = replace(asked, address=found.address, rip=rip, in_full=True)
     return replace(snapshot, notes=(*snapshot.notes, found.said)), asked
 

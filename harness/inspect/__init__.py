@@ -21,6 +21,7 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `linux`        what Linux reads into an entry, in words
 `translation`  an address: `translate` gives a Translation of Stages, with rights as they accumulate
 `fault`        an access: `explain` gives an Explanation
+`last`         the fault that a processor raised last: `raised`
 `remedy`       what would let an access pass: a Remedy
 `overlay`      memory with some words changed, to try a change without making it
 `graph`        the tables of a space, each once a level, and rows with the number of their addresses

@@ -169,8 +169,8 @@ def test_a_fault_that_was_seen_is_compared_with_the_tables(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--code", 13), "of RISC-V the last fault is not looked for: name the ADDRESS"),
-        ((), "of RISC-V the last fault is not looked for: name the ADDRESS"),
+        (("--code", 13), "does not record scause and stval: name the ADDRESS"),
+        ((), "does not record scause and stval: name the ADDRESS"),
         (("0x1000", "--code", 2), "cause 2 is no fault of translation: those are 1, 5 and 7"),
         (("--code", 13, "--cr2", "0x1"), "is of RISC-V, where --cr2 means nothing"),
         (("0x1000", "--code", 13, "--rip", "0x1"), "is of RISC-V, where --rip means nothing"),

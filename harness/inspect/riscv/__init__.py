@@ -10,6 +10,7 @@
 `satp`         the register satp: `read` gives a Register of Parts
 `decode`       an entry as the hart reads it: `read` gives a Reading of Parts
 `fault`        exceptions that were seen, and whether the tables give them
+`last`         the fault that a hart raised last: `raised`, by scause, stval and sepc
 `remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
 `lint`         what RISC-V adds to the rules about spaces
 `linux`        the same entry as Linux reads it: `read` gives a LinuxReading of Bits

@@ -16,7 +16,7 @@ from harness.paging.riscv.cpu import Cpu, Envcfg, Mstatus
 REPORTED: Final[tuple[str, ...]] = ()
 """The options by which more is told of an exception than its cause and stval: none."""
 
-_KINDS: Final = {
+RAISING: Final = {
     Cause.FETCH_ACCESS: (Kind.FETCH,),
     Cause.LOAD_ACCESS: (Kind.READ,),
     Cause.STORE_ACCESS: (Kind.WRITE, Kind.AMO),
@@ -72,7 +72,7 @@ def seen(text: str, cpu: Cpu) -> SeenFault:
         )
     cause = Cause(code)
     users = (True, False)
-    accesses = tuple(Access(kind, user) for kind in _KINDS[cause] for user in users)
+    accesses = tuple(Access(kind, user) for kind in RAISING[cause] for user in users)
     return SeenFault(cause, accesses)
 
 

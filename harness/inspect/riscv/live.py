@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from harness.check.held import HeldMemory
 from harness.inspect.architecture import Seen
 from harness.inspect.held import hold_tables
+from harness.inspect.riscv.last import SHOWN
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.machine.errors import ProtocolError
 from harness.machine.foreign import ForeignMonitor
@@ -31,13 +32,14 @@ def seen(monitor: Monitor, given: Mapping[str, int], memory: HeldMemory) -> Seen
     Raises SourceError where it translates nothing or in two stages, MachineError where QEMU does
     not answer.
     """
-    fields, assumed = hart(registers_in(monitor.state()), monitor.cpu_property, given)
+    shown = registers_in(monitor.state())
+    fields, assumed = hart(shown, monitor.cpu_property, given)
     try:
         cpu = Cpu(**{**fields, **given})  # type: ignore[arg-type]
     except ValueError as error:
         raise SourceError(str(error)) from None
     hold_tables(memory, cpu.roots)
-    return Seen(cpu, assumed)
+    return Seen(cpu, assumed, registers={name: shown[name] for name in SHOWN if name in shown})
 
 
 def hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:

@@ -17,7 +17,8 @@
                whether the tables give it
 `unsure`       what else an access comes to where what was assumed is not so
 `remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
-`frame`        the page fault that a processor raised last: `raised`, by CR2 and its stack
+`frame`        the frame of a page fault on the stack
+`last`         the page fault that a processor raised last: `raised`, by CR2 and that frame
 `registers`    what registers alone say of a page fault: `facts`
 `oops`         what texts of crashes say, of Linux and of QEMU: `read` gives a Report
 `lint`         what x86 adds to the rules about spaces

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from harness.inspect.x86.frame import INSTRUCTION_BYTES, vector_at
+from harness.inspect.x86.frame import INSTRUCTION_BYTES
+from harness.inspect.x86.last import vector_at
 from harness.paging.address import Virtual
 from harness.paging.processor import root_for
 from harness.paging.x86.access import Vector

@@ -109,11 +109,13 @@ class Machine:
 
 
 @contextlib.contextmanager
-def running(directory: Path, *arguments: str, pass_fds: tuple[int, ...] = ()) -> Iterator[Machine]:
+def running(
+    directory: Path, *arguments: str, pass_fds: tuple[int, ...] = (), qemu: str = QEMU
+) -> Iterator[Machine]:
     """A QEMU with these arguments, until the block ends."""
     ours, theirs = directory / "qmp", directory / "witness"
     sockets = [part for one in (ours, theirs) for part in ("-qmp", f"unix:{one},server,wait=off")]
-    command = [*bound_to(os.getpid()), QEMU, "-nodefaults", "-display", "none", *sockets]
+    command = [*bound_to(os.getpid()), qemu, "-nodefaults", "-display", "none", *sockets]
     process = subprocess.Popen([*command, *arguments], pass_fds=pass_fds)
     try:
         witness = Witness(theirs, process)

@@ -11,7 +11,8 @@ import pytest
 
 from harness.inspect.held import UnreadError
 from harness.inspect.snapshot import QuestionError, Snapshot
-from harness.inspect.x86.frame import last_fault, raised
+from harness.inspect.x86.frame import last_fault
+from harness.inspect.x86.last import raised
 from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.access import Access, Kind

@@ -6,7 +6,7 @@ from enum import Enum
 
 import pytest
 
-from harness.architectures import NAMES, USUAL
+from harness.architectures import NAMES, USUAL, has
 from harness.check import matrix
 from harness.check.layouts import described, load, shipped
 from harness.check.matrix import matrix_of, reasons_of, with_matrix
@@ -51,7 +51,7 @@ def test_its_matrix_has_modes_and_presets_and_rules(arch: str) -> None:
     assert issubclass(reasons_of(arch), Enum)
 
 
-@pytest.mark.parametrize("arch", [one for one in NAMES if described(one).replays])
+@pytest.mark.parametrize("arch", [one for one in NAMES if has(one, "check", "witnesses")])
 def test_its_cases_are_asked_again(arch: str) -> None:
     replays = replays_of(arch)
     for name in ("case_of", "saved", "on", "replayed", "this_host", "ask_every"):

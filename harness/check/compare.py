@@ -95,5 +95,14 @@ class Answer:
     said: str
 
 
+def answer_of(name: str, who: str, found: Comparison) -> Answer:
+    """What an engine says, by the comparison that came of asking it one question."""
+    if found.disagreements:
+        return Answer(name, who, False, found.disagreements[-1].observed)
+    if found.quirks:
+        return Answer(name, who, True, f"departs, as {', '.join(found.quirks)} has it")
+    return Answer(name, who, True, "as expected")
+
+
 EXAMPLES = 5
 """Disagreements that an oracle describes in full; the others are counted."""

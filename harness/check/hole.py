@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from operator import itemgetter
 
 from harness.check.keys import in_units
 from harness.paging import bulk
@@ -27,20 +28,26 @@ def find_hole(
     that is `kept`.  Raises SpaceError where there is none.
     """
     roots = tuple(roots)
-    levels = roots[0].table.format.levels
     shared = _seen_elsewhere(memory, roots)
-    fitting = [n for n, level in enumerate(levels) if level.size >= size]
-    for level in fitting or [len(levels) - 1]:
-        count = -(-size // levels[level].size)
-        for root in roots:
-            hole = _hole(memory, root.slots(), level, count, shared, kept)
-            if hole is not None:
-                return hole
+    for level, root in sorted(_fitting(roots, size), key=itemgetter(0)):
+        count = -(-size // root.table.format.levels[level].size)
+        hole = _hole(memory, root.slots(), level, count, shared, kept)
+        if hole is not None:
+            return hole
     raise SpaceError(
         f"the tables leave no {in_units(size)} of addresses free, at which the machine maps its own"
         " program and RAM: leave that many empty, side by side, in the root's table or in one to"
         " which a single entry leads, with every right"
     )
+
+
+def _fitting(roots: Iterable[Root], size: int) -> Iterator[tuple[int, Root]]:
+    """The levels at which a slot below a root spans so much, or the root's where none does."""
+    for root in roots:
+        levels = root.table.format.levels
+        fitting = [n for n, level in enumerate(levels) if level.size >= size]
+        for level in fitting or [len(levels) - 1]:
+            yield level, root
 
 
 def _seen_elsewhere(memory: BufferMemory, roots: tuple[Root, ...]) -> set[tuple[int, int]]:

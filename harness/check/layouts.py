@@ -114,7 +114,6 @@ class Described:
     cpu       how to read the keys of `cpu`
     control   the control state that these ask for, given by their names; ValueError where no
               processor has it
-    replays   whether what disagrees is saved as a case, and asked again
     thorough  whether a monitor can be asked about all mappings, and is about a sample alone
     """
 
@@ -124,7 +123,6 @@ class Described:
     rights: Mapping[str, str]
     cpu: Mapping[str, Reader]
     control: Callable[..., object]
-    replays: bool = False
     thorough: bool = False
 
 
@@ -323,10 +321,10 @@ def parse(text: str, origin: str) -> Layout:
         )
 
 
-def either(numbers: Iterable[int]) -> str:
-    """Numbers among which there is a choice, for people."""
-    *first, last = map(str, numbers)
-    return f"{', '.join(first)} or {last}"
+def either(some: Iterable[object]) -> str:
+    """What there is a choice among, for people."""
+    *first, last = map(str, some)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _ram_for(maps: Iterable[Map], tables: int, base: int) -> int:

@@ -191,9 +191,8 @@ class Failure(Protocol):
     def disagreement(self) -> Disagreement:
         """The same as people are shown it."""
 
-    def save(self, directory: Path) -> Path | None:
-        """Writes it to a file from which it can be replayed, None where it cannot be; OSError where
-        that fails."""
+    def save(self, directory: Path) -> Path:
+        """Writes it to a file from which it can be replayed; OSError where that fails."""
 
 
 @dataclass

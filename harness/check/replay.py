@@ -1,24 +1,29 @@
 """Disagreements as files, and their questions asked again.
 
-What is asked is the architecture's: so are the forms of its cases.
+What is asked is the architecture's: so are the forms of its cases, as far as they are not those
+that are here.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
-from harness.architectures import NAMES, USUAL, module_of
+from harness.architectures import NAMES, USUAL, has, module_of
 from harness.check import written
-from harness.check.compare import Answer, Comparison, Disagreement
-from harness.check.layouts import described
-from harness.check.typed import decode
+from harness.check.compare import PROBE, Access, Answer, Comparison, Disagreement, answer_of
+from harness.check.layouts import described, either
+from harness.check.typed import Number, decode
 from harness.check.validation import SpaceReport
+from harness.machine.errors import MachineError, Misuse
+from harness.machine.guest import StubGuest
+from harness.machine.machine import Engine, dotted
 
 VERSION: Final = 1
 """Of the form of case files, of every kind. A file without one was written before there were any,
@@ -85,8 +90,278 @@ class Replays(Protocol):
 
 def replays_of(arch: str) -> Replays | None:
     """How the questions of an architecture are asked again; None where they cannot be."""
-    found: Any = module_of(arch, "check", "witnesses") if described(arch).replays else None
+    found: Any = module_of(arch, "check", "witnesses") if has(arch, "check", "witnesses") else None
     return found  # type: ignore[no-any-return]
+
+
+KIND, MATRIX = "layout", "matrix"
+"""What a case file says of itself: a question about a layout, or a case of the matrix."""
+
+
+@dataclass(frozen=True)
+class LayoutCase:
+    """One question about a layout, and the answers that it got; fields as in `SpaceReport` and
+    `Disagreement`.
+
+    arch          the architecture
+    layout, text  the name of the layout, and what its file says
+    access        a dataclass, whose fields are the keys of the file
+    """
+
+    arch: str
+    layout: str
+    text: str
+    levels: int
+    engine: str
+    qemu: str
+    oracle: str
+    address: int
+    access: Any
+    expected: str
+    observed: str
+
+    @classmethod
+    def of(cls, space: SpaceReport, found: Disagreement) -> LayoutCase:
+        """A disagreement about a space."""
+        return cls(
+            space.layout.arch,
+            space.layout.name,
+            space.layout.text,
+            space.levels,
+            space.engine,
+            space.qemu,
+            found.oracle,
+            found.address,
+            found.access,
+            found.expected,
+            found.observed,
+        )
+
+    @property
+    def question(self) -> str:
+        """What was asked, for people."""
+        return f"{self.oracle}: {f'{self.access} at ' if self.access else ''}{self.address:#x}"
+
+    @property
+    def mode(self) -> str:
+        """The mode of translation."""
+        return described(self.arch).modes[self.levels]
+
+    @property
+    def title(self) -> str:
+        """What was asked of whom, for people."""
+        return f"{self.layout}, {self.mode}, {self.engine}, {self.question}"
+
+    def save(self, directory: Path) -> Path:
+        """Writes the case to a file whose name says what it is; OSError where that fails."""
+        access = None
+        if self.access is not None:
+            access = {**asdict(self.access), "kind": self.access.kind.name.lower()}
+        content = {**vars(self), "address": f"{self.address:#x}", "access": access}
+        title = f"{self.layout} {self.mode} {self.engine} {self.question}"
+        return write(directory, title, {"case": KIND, **content})
+
+
+class ReadAccess(Protocol):
+    """An access in a file."""
+
+    def read(self) -> Access:
+        """The access; ValueError where there is none such."""
+
+
+A = TypeVar("A", bound=ReadAccess)
+
+
+class SavedLayoutCase(
+    msgspec.Struct, Generic[A], frozen=True, forbid_unknown_fields=True, tag_field="case", tag=KIND
+):
+    """A case in a file, as `LayoutCase.save` writes it."""
+
+    arch: str
+    layout: str
+    text: str
+    levels: int
+    engine: str
+    qemu: str
+    oracle: str
+    address: Number
+    access: A | None
+    expected: str
+    observed: str
+    version: int = VERSION
+
+    def read(self, oracles: Mapping[str, bool]) -> LayoutCase:
+        """The case; ValueError where there is none such.
+
+        oracles  whom the architecture has to ask, and whether about an access
+        """
+        if self.levels not in described(self.arch).modes:
+            raise ValueError(f"levels is {self.levels}, and no mode has so many")
+        if self.oracle not in oracles:
+            raise ValueError(f"oracle is {self.oracle!r}: it is {either(oracles)}")
+        if (self.access is not None) != oracles[self.oracle]:
+            asked = either(name for name, about in oracles.items() if about)
+            raise ValueError(f"an access goes with the oracle {asked}, and with no other")
+        access = None if self.access is None else self.access.read()
+        values = {field.name: getattr(self, field.name) for field in fields(LayoutCase)}
+        return LayoutCase(**{**values, "access": access})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixCase:
+    """One case of a matrix, and the answers that it got; an architecture adds what its accesses and
+    its processors are.
+
+    control  the control state, a dataclass
+    values   of the case, axis by axis, for people
+    words    the entries of its path, from level 0 up
+    address  the pointer by which the access is made
+    access   by name
+    """
+
+    ARCH: ClassVar[str]
+
+    mode: str
+    control: Any
+    values: str
+    words: tuple[int, ...]
+    address: int
+    access: str
+    engine: str
+    qemu: str
+    expected: str
+    observed: str
+
+    @property
+    def disagreement(self) -> Disagreement:
+        """The same as people are shown it."""
+        return Disagreement(PROBE, self.address, None, False, self.expected, self.observed)
+
+    @property
+    def title(self) -> str:
+        """What was asked of whom, for people."""
+        return f"{self.mode}, {self.engine}, {self.values}, at {self.address:#x}"
+
+    def save(self, directory: Path) -> Path:
+        """Writes the case to a file whose name says what it is; OSError where that fails."""
+        content = {
+            **vars(self),
+            "control": asdict(self.control),
+            "words": [f"{word:#x}" for word in self.words],
+            "address": f"{self.address:#x}",
+        }
+        title = f"matrix {self.mode} {self.engine} {self.values} {self.address:#x}"
+        return write(directory, title, {"arch": self.ARCH, "case": MATRIX, **content})
+
+    def came_to(
+        self, agrees: bool, quirks: Sequence[str], expected: str, observed: str
+    ) -> Comparison:
+        """What comes of it now.
+
+        agrees    whether it is what is expected of the engine, with the quirks that show
+        """
+        comparison = Comparison(PROBE, compared=1)
+        if agrees:
+            comparison.quirks.update(quirks)
+        else:
+            now = replace(self, expected=expected, observed=observed)
+            comparison.disagree(1, [now.disagreement])
+        return comparison
+
+
+class SavedMatrixCase(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag_field="case",
+    tag=MATRIX,
+):
+    """What every case of a matrix has in a file, as `MatrixCase.save` writes it."""
+
+    arch: str
+    mode: str
+    control: dict[str, Any]
+    values: str
+    words: tuple[Number, ...]
+    address: Number
+    access: str
+    engine: str
+    qemu: str
+    expected: str
+    observed: str
+    version: int = VERSION
+
+
+C = TypeVar("C", bound=Case)
+
+
+@dataclass(frozen=True)
+class Host:
+    """The one engine of an architecture, as this host has it.
+
+    program  the emulator
+    called   what executes there, and in which version
+    absent   why it cannot run here, None if it can
+    """
+
+    program: str
+    called: str
+    absent: str | None = None
+
+
+@dataclass(frozen=True)
+class OneEngine(Generic[C]):
+    """How the questions of an architecture that one engine alone runs are asked again.
+
+    arch    the architecture, for people
+    engine  the engine
+    guest   starts a guest by an emulator
+    replay  what comes of a case on its engine now, by an emulator
+    """
+
+    arch: str
+    engine: Engine
+    guest: Callable[[str], StubGuest[Any, Any]]
+    replay: Callable[[C, str], Comparison]
+
+    def on(self, case: Any, engine: str) -> Any:
+        """The same question, asked of another engine; raises Misuse where there is none of that
+        name."""
+        if engine != self.engine.name:
+            raise Misuse(f"{engine} runs no {self.arch}: choose {self.engine.name}")
+        return replace(case, engine=engine)
+
+    def replayed(self, case: C, program: str) -> Comparison:
+        """What comes of a case, of whichever kind, on its engine now; Misuse too where it cannot be
+        compared."""
+        comparison = self.replay(case, program)
+        if not comparison.compared:
+            reason = next(iter(comparison.not_comparable), "the layout has nothing there")
+            raise Misuse(f"the case cannot be replayed: {reason}")
+        return comparison
+
+    def this_host(self, programs: Mapping[str, str]) -> Host:
+        """What this host can run; `programs` are the emulators by their makers."""
+        program, name = programs[self.engine.maker], self.engine.name
+        try:
+            with self.guest(program) as guest:
+                return Host(program, f"{name} {dotted(guest.version)}")
+        except (MachineError, Misuse) as error:
+            return Host(program, name, str(error))
+
+    def ask_every(self, cases: Sequence[C], host: Host) -> Iterator[tuple[int, Answer]]:
+        """What the engine says of each case, with the case's number, as the answers come."""
+        for number, case in enumerate(cases):
+            if host.absent is not None:
+                reason = f"it cannot run here: {host.absent}"
+                yield number, Answer(case.engine, host.called, None, reason)
+                continue
+            try:
+                found = self.replayed(case, host.program)
+                yield number, answer_of(case.engine, host.called, found)
+            except (Misuse, MachineError) as error:
+                yield number, Answer(case.engine, host.called, None, str(error))
 
 
 LONGEST_NAME: Final = 240

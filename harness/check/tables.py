@@ -21,10 +21,12 @@ TABLE_BYTES: Final = "table bytes"
 
 @dataclass(frozen=True)
 class TableImage:
-    """The tables of a space as they were written: where each is, and its words, (tables, n)."""
+    """The tables of a space as they were written: where each is, and its words, (tables, n), of so
+    many bytes each."""
 
     address: Words
     words: Words
+    entry_bytes: int
 
     @classmethod
     def of(cls, memory: Memory, roots: tuple[Root, ...]) -> TableImage:
@@ -36,15 +38,21 @@ class TableImage:
         whole: Mask = np.ones(len(address), np.bool_)
         if backed is not None:
             whole = np.logical_and.reduce(backed.reshape(len(address), -1), axis=1)
-        return cls(address[whole], words.reshape(len(address), -1)[whole])
+        return cls(address[whole], words.reshape(len(address), -1)[whole], format.entry_bytes)
+
+    def holding(self, address: int) -> TableImage:
+        """The tables in which there is a word at a physical address."""
+        size = self.words.shape[1] * self.entry_bytes
+        here = (self.address <= address) & (address < self.address + np.uint64(size))
+        return TableImage(self.address[here], self.words[here], self.entry_bytes)
 
 
-def compare_tables(monitor: Monitor, written: TableImage, entry_bytes: int) -> Comparison:
+def compare_tables(monitor: Monitor, written: TableImage) -> Comparison:
     """Compares tables, by their physical addresses, with what QEMU finds there.
 
     Not by virtual ones: to translate them QEMU 7.2 sets A in the tables of the guest.
     """
-    comparison = Comparison(TABLE_BYTES)
+    comparison, entry_bytes = Comparison(TABLE_BYTES), written.entry_bytes
     for address, words in zip(written.address.tolist(), written.words, strict=True):
         octets = monitor.read_physical(address, len(words) * entry_bytes)
         seen = np.frombuffer(octets, f"<u{entry_bytes}").astype(np.uint64)

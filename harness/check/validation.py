@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from operator import attrgetter
-from typing import Protocol
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from harness.architectures import module_of
 from harness.check.compare import Comparison, Disagreement
-from harness.check.layouts import Layout
+from harness.check.layouts import Layout, divided
+from harness.check.window import Entries, window_in
+from harness.machine.guest import StubGuest
+from harness.machine.machine import dotted
+from harness.paging.address import Span
+from harness.paging.memory import BufferMemory
+
+DEADLINE: Final = 60.0
+"""Seconds that a guest has for each answer."""
+
+C = TypeVar("C")
+"""The state of an architecture's processor."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +93,54 @@ def validate_of(arch: str) -> Validate:
     """How layouts of an architecture are validated: `validate` of its module `validate`."""
     found: Validate = module_of(arch, "check", "validate").validate
     return found
+
+
+class Built(NamedTuple, Generic[C]):
+    """A space in a guest's memory, for its accesses.
+
+    memory  the guest's RAM
+    cpu     the state that uses the space
+    frames  the part of memory in which pages are: they are overwritten with marks
+    window  the addresses at which the stub runs
+    """
+
+    memory: BufferMemory
+    cpu: C
+    frames: Span
+    window: Span
+
+
+@contextmanager
+def built_in(
+    guest: StubGuest[Any, Any],
+    layout: Layout,
+    levels: int,
+    build: Callable[..., Any],
+    entries: Entries,
+) -> Iterator[Built[Any]]:
+    """A layout in a guest's memory, with a window, while the block runs.
+
+    build    as in an architecture's module `layouts`
+    entries  as in its module `window`
+
+    Raises LayoutError for a layout that cannot be built, SpaceError for one that leaves no hole for
+    the window.
+    """
+    memory = BufferMemory(guest.ram.buffer, guest.ram.base)
+    cpu = build(layout, levels, guest.info, memory)
+    _, frames = divided(layout)
+    with window_in(guest, memory, cpu.roots, entries) as window:
+        yield Built(memory, cpu, frames, window)
+
+
+def reported(
+    guest: StubGuest[Any, Any],
+    layout: Layout,
+    levels: int,
+    comparisons: tuple[Comparison, ...],
+    started: float,
+    not_run_on: tuple[str, ...],
+) -> SpaceReport:
+    """What came of a layout on a guest; `started` is by the monotonic clock."""
+    name, version, seconds = guest.engine.name, dotted(guest.version), time.monotonic() - started
+    return SpaceReport(layout, levels, name, version, None, comparisons, seconds, not_run_on)

@@ -13,9 +13,9 @@ from rich import box
 from rich.table import Table
 
 from harness.check.compare import Answer
-from harness.check.layouts import described
 from harness.check.matrix import ByRule, Failure, Plan, Report
 from harness.check.quirk import known_of
+from harness.check.replay import replays_of
 from harness.report import files
 from harness.report.objects import bare, rule_name
 from harness.report.terminal import NOT_RUN, count_lines, print_all
@@ -58,7 +58,7 @@ class Result:
     @property
     def unsaved(self) -> bool:
         """Whether a failure could not be written to the file from which it can be replayed."""
-        there = described(self.plan.arch).replays
+        there = replays_of(self.plan.arch) is not None
         return there and any(path is None for _, path in self.cases)
 
     @property

@@ -297,7 +297,7 @@ _FINDING: Final = {
     "oracle": _text("Who was asked: `probe`, an access that the guest made, or the monitor."),
     "address": _hex("The virtual address of the question; of table bytes, the physical one."),
     "access": _or_null(
-        _a("access", "The access of a probe; else, and on RISC-V, whose values name it, null.")
+        _a("access", "The access of the question; null where it has none, or values name it.")
     ),
     "ac": _flag("EFLAGS.AC in that access."),
     "expected": _text("What the reference says, for people."),
@@ -352,11 +352,12 @@ _SHARED: Final = {
     },
     "access": {
         "description": "Who does what. An implicit access is one to a system structure; that of"
-        " a guest of RISC-V has the state of its hart.",
+        " a guest of RISC-V has the state of its hart, that of one of arm64 its PSTATE.",
         "type": "string",
-        "pattern": "^(implicit )?(user|supervisor)"
+        "pattern": "^((implicit )?(user|supervisor)"
         " (read|write|fetch|AMO|push|pop|shadow stack read|shadow stack write)"
-        "( with SUM=[01] MXR=[01](, by MPRV)?)?$",
+        "( with SUM=[01] MXR=[01](, by MPRV)?)?"
+        "|EL[01] (read|write|fetch|AMO|LDTR|STTR)(, not aligned)?( with PAN=[01] UAO=[01])?)$",
     },
     "memory_type": _name(
         "A memory type, by the PAT alone: MTRRs are not looked at; on RISC-V by PBMT.",

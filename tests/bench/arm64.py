@@ -10,7 +10,8 @@ from itertools import pairwise
 import numpy as np
 
 from harness.check.arm64.validate import state_of
-from harness.check.arm64.window import window_in
+from harness.check.arm64.window import entries
+from harness.check.window import window_in
 from harness.machine.arm64.guest import Guest
 from harness.machine.arm64.qemu import BUILD, PROGRAM
 from harness.paging import bulk
@@ -44,7 +45,7 @@ def probes() -> Figure:
         for upper, lower in pairwise(tables):
             entry = format.pointer(lower.address, upper.level, 0)
             memory.store(upper.slot_for(page).address, 8, entry)
-        with window_in(memory, cpu, guest.image, allocator) as window:
+        with window_in(guest, memory, cpu.roots, entries) as window:
             state = state_of(cpu, window)
             random, enums = np.random.default_rng(3), guest.image.enums
             jobs = guest.image.new_jobs(PROBES)

@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from harness.check.riscv.validate import state_of
-from harness.check.riscv.window import window_in
+from harness.check.riscv.window import entries
+from harness.check.window import window_in
 from harness.inspect.ranges import dump
 from harness.inspect.riscv import memory_type
 from harness.inspect.sources import qmp
@@ -56,7 +57,7 @@ def probes() -> Figure:
         for upper, lower in pairwise(tables):
             entry = format.pointer(lower.address, upper.level, 0)
             memory.store(upper.slot_for(page).address, 8, entry)
-        with window_in(memory, cpu, guest.image, allocator) as window:
+        with window_in(guest, memory, cpu.roots, entries) as window:
             state = state_of(cpu, window)
             random, enums = np.random.default_rng(3), guest.image.enums
             jobs = guest.image.new_jobs(PROBES)

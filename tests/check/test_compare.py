@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from harness.check.compare import Answer, Comparison, Disagreement
+from harness.check.compare import Answer, Comparison, Disagreement, answer_of
 from harness.check.x86.verdicts import expected_text
-from harness.check.x86.witnesses import answer_of
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.access import Kind
 from harness.paging.x86.bulk import outcomes

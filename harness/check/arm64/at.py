@@ -41,6 +41,9 @@ AT: Final = "AT in the guest"
 ADDRESS: Final = np.uint64(((1 << 52) - 1) & ~0xFFF)
 """PA in PAR_EL1."""
 
+KINDS: Final = (Kind.READ, Kind.WRITE)
+"""The accesses that it is asked about."""
+
 DATA_ABORT: Final = 0x25
 """The exception class of what the stub's own AT raises."""
 
@@ -49,7 +52,7 @@ def ask_at(guest: Guest, state: State, cpu: Cpu, memory: BufferMemory, cases: Ca
     """Has the guest translate the address of every read and write, and compares PAR_EL1, or the
     exception of a walk that meets no memory."""
     comparison = Comparison(AT)
-    cases = cases.take((cases.kind == Kind.READ) | (cases.kind == Kind.WRITE))
+    cases = cases.take(np.isin(cases.kind, KINDS))
     for first in range(0, len(cases), bulk.LANES):
         _ask(comparison, guest, state, cpu, memory, cases.take(slice(first, first + bulk.LANES)))
     return comparison
@@ -100,14 +103,12 @@ def _described(
     for lane in lanes:
         address, result = int(found.walks.address[lane]), results[lane]
         root = next((root for root in cpu.roots if address in root.span), None)
-        way = "W" if cases.kind[lane] == Kind.WRITE else "R"
-        name = f"S1E{0 if cases.el0[lane] else 1}{way}{'P' if cases.pan[lane] else ''}"
         yield Disagreement(
             AT,
             int(cases.address[lane]),
-            None,
+            cases.stated(lane),
             False,
-            f"{name}: {rules_say(found, int(lane))}",
+            rules_say(found, int(lane)),
             f"PAR {int(result['data']):#x}, ESR {int(result['esr']):#x}",
             None if root is None else walk(memory, root, Virtual(address)),
         )

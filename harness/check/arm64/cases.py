@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from itertools import product
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from harness.check.arm64.marks import CODE
 from harness.check.marks import WORD
 from harness.paging import bulk
 from harness.paging.address import Span
-from harness.paging.arm64.access import Kind
+from harness.paging.arm64.access import Access, Kind
 from harness.paging.arm64.cpu import Cpu
 from harness.paging.bulk import Bytes, End, Leaves
 from harness.paging.memory import Mask, Memory, Words, within
@@ -21,24 +21,34 @@ STRAY: Final = 64
 """Addresses tried that nothing in the space suggests."""
 
 
-class Way(NamedTuple):
-    """How an access is made: at EL0 or EL1, with PSTATE.PAN and PSTATE.UAO."""
+@dataclass(frozen=True)
+class Stated:
+    """An access with the state in which it is made: at EL0 or EL1, with PSTATE.PAN and
+    PSTATE.UAO."""
 
     kind: Kind
     el0: bool
     pan: bool = False
     uao: bool = False
 
+    @property
+    def user(self) -> bool:
+        """Whether it is made at EL0."""
+        return self.el0
+
+    def __str__(self) -> str:
+        return f"{Access(self.kind, self.el0)} with PAN={int(self.pan)} UAO={int(self.uao)}"
+
 
 WAYS: Final = (
-    *(Way(kind, True) for kind in (Kind.READ, Kind.WRITE, Kind.FETCH, Kind.AMO)),
+    *(Stated(kind, True) for kind in (Kind.READ, Kind.WRITE, Kind.FETCH, Kind.AMO)),
     *(
-        Way(kind, False, pan)
+        Stated(kind, False, pan)
         for kind in (Kind.READ, Kind.WRITE, Kind.FETCH, Kind.AMO)
         for pan in (False, True)
     ),
     *(
-        Way(kind, False, pan, uao)
+        Stated(kind, False, pan, uao)
         for kind, pan, uao in product((Kind.LDTR, Kind.STTR), (False, True), (False, True))
     ),
 )
@@ -66,6 +76,11 @@ class Cases:
     def take(self, chosen: Mask | slice) -> Cases:
         """The chosen lanes."""
         return Cases(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    def stated(self, lane: int) -> Stated:
+        """The access of one lane."""
+        flags = (bool(one[lane]) for one in (self.el0, self.pan, self.uao))
+        return Stated(Kind(int(self.kind[lane])), *flags)
 
 
 def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
@@ -96,6 +111,11 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     return _in_every_way(data[~within(data, outside)], code[~within(code, outside)])
 
 
+def alone(address: int, access: Stated) -> Cases:
+    """An access at an address, as the only lane."""
+    return _each(np.array([address], np.uint64), access)
+
+
 def _in_every_way(data: Words, code: Words) -> Cases:
     parts = [_each(code if way.kind is Kind.FETCH else data, way) for way in WAYS]
     return Cases(
@@ -103,7 +123,7 @@ def _in_every_way(data: Words, code: Words) -> Cases:
     )
 
 
-def _each(address: Words, way: Way) -> Cases:
+def _each(address: Words, way: Stated) -> Cases:
     n = len(address)
     kind = np.full(n, way.kind, np.uint8)
     return Cases(address, kind, np.full(n, way.el0), np.full(n, way.pan), np.full(n, way.uao))

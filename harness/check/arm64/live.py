@@ -8,14 +8,14 @@ absent, flushes, and stores what comes then (break-before-make).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.check import live
-from harness.check.arm64.cases import Cases, Way
+from harness.check.arm64.cases import Cases, Stated
 from harness.check.arm64.marks import CODE, CODE_BYTES, code_mark, put_code
 from harness.check.arm64.probes import (
     ACCESSES as JOBS,
@@ -30,17 +30,18 @@ from harness.check.arm64.probes import (
 )
 from harness.check.arm64.quirks import KEPT_CODE
 from harness.check.arm64.validate import state_of
-from harness.check.arm64.window import Window, open_window
+from harness.check.arm64.window import entries
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.hole import find_root_hole
 from harness.check.live import READ, WRITTEN, Asked, Flushed, in_turn, kept_code
 from harness.check.marks import WORD, mark, marked, put_marks
 from harness.check.quirk import expected_of
 from harness.check.space import NotedMemory
+from harness.check.window import Window, open_window
 from harness.machine.arm64.guest import Guest, State
 from harness.machine.errors import Misuse
 from harness.paging.address import Span
-from harness.paging.arm64.access import Access, Kind
+from harness.paging.arm64.access import Kind
 from harness.paging.arm64.bulk import Outcomes
 from harness.paging.arm64.cpu import Cpu
 from harness.paging.arm64.formats import NG
@@ -48,11 +49,11 @@ from harness.paging.bulk import Counts
 from harness.paging.memory import Mask, Words
 
 WAYS: Final = (
-    *(Way(kind, el0, pan) for kind in (Kind.READ, Kind.WRITE) for el0, pan in (
+    *(Stated(kind, el0, pan) for kind in (Kind.READ, Kind.WRITE) for el0, pan in (
         (False, False), (False, True), (True, False),
     )),
-    Way(Kind.FETCH, False),
-    Way(Kind.FETCH, True),
+    Stated(Kind.FETCH, False),
+    Stated(Kind.FETCH, True),
 )  # fmt: skip
 """What is tried at a page, in this order."""
 
@@ -89,7 +90,8 @@ class Live(live.Live):
     def _open(self, cpu: Cpu) -> Window:
         check_root(self._guest, cpu)
         hole = find_root_hole(self._memory, cpu.roots[0])
-        return open_window(self._memory, cpu, self._guest.image, self._allocator, hole)
+        image = self._guest.image
+        return open_window(self._memory, cpu.roots, image, self._allocator, entries, hole)
 
     def _state(self, cpu: Cpu, window: Window) -> State:
         return state_of(cpu, window.span)
@@ -97,7 +99,9 @@ class Live(live.Live):
     def _accesses(self, cpu: Cpu, pages: Words) -> Accesses:
         offset = {Kind.READ: READ, Kind.WRITE: WRITTEN, Kind.FETCH: CODE}
         n = len(pages)
-        kind, el0, pan, uao = (np.repeat(column, n) for column in zip(*WAYS, strict=True))
+        kind, el0, pan, uao = (
+            np.repeat(column, n) for column in zip(*map(astuple, WAYS), strict=True)
+        )
         address = np.concatenate([pages + np.uint64(offset[way.kind]) for way in WAYS])
         cases = Cases(address, kind.astype(np.uint8), el0, pan, uao)
         rules = of_cases(cpu, self._memory, cases)
@@ -202,8 +206,7 @@ class Live(live.Live):
         return bool(result["completed"] and named)
 
     def _told(self, asked: Accesses, lane: int, result: np.void) -> Disagreement:
-        cases, levels = asked.cases, len(asked.paths.slot)
-        access = Access(Kind(int(cases.kind[lane])), bool(cases.el0[lane]))
+        levels = len(asked.paths.slot)
         steps = range(levels - 1, int(asked.walks.level[lane]) - 1, -1)
         entries = ", ".join(
             f"{int(asked.paths.raw[level, lane]):#x} -> {int(new):#x}"
@@ -219,9 +222,9 @@ class Live(live.Live):
         return Disagreement(
             oracle=PROBE,
             address=int(asked.address[lane]),
-            access=None,
+            access=asked.cases.stated(lane),
             ac=False,
-            expected=f"{access} with PAN={int(cases.pan[lane])}: {rules_say(asked.rules, lane)}",
+            expected=rules_say(asked.rules, lane),
             observed=f"{saw}; entries from the root down: {entries}",
         )
 

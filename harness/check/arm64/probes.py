@@ -19,7 +19,7 @@ from harness.check.quirk import Quirk, expected_of
 from harness.machine.arm64.guest import Guest, State
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
-from harness.paging.arm64.access import Access, Kind, Reason
+from harness.paging.arm64.access import Kind, Reason
 from harness.paging.arm64.bulk import REASONS, Outcomes, outcomes, writes
 from harness.paging.arm64.cpu import Cpu, Tcr
 from harness.paging.arm64.formats import AF, GRANULES
@@ -267,8 +267,9 @@ def count_quirk(
 ) -> Mask:
     """Which lanes agree, those with it that depart as a quirk does; it is counted, and news where
     it shows in none of the lanes in which it should."""
-    comparison.quirks[quirk.name] += int((departed & ~agree).sum())
-    if lanes.any() and not departed.any():
+    if shown := int((departed & ~agree).sum()):
+        comparison.quirks[quirk.name] += shown
+    elif lanes.any() and not departed.any():
         comparison.news[f"{quirk.name} did not show"] += int(lanes.sum())
     return agree | departed
 
@@ -333,15 +334,13 @@ def _described(
 ) -> Iterator[Disagreement]:
     for lane in lanes:
         cases, address = expected.cases, int(expected.outcomes.walks.address[lane])
-        access = Access(Kind(int(cases.kind[lane])), bool(cases.el0[lane]))
         root = next((root for root in cpu.roots if address in root.span), None)
-        state = f"PAN={int(cases.pan[lane])} UAO={int(cases.uao[lane])}"
         yield Disagreement(
             PROBE,
             int(cases.address[lane]),
-            None,
+            cases.stated(lane),
             False,
-            f"{access} with {state}: {rules_say(expected.outcomes, int(lane))}",
+            rules_say(expected.outcomes, int(lane)),
             _machine_says(expected, results[lane], int(lane)),
             None if root is None else walk(memory, root, Virtual(address)),
         )

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import time
-from typing import Final
 
 from harness.check.arm64 import at, probes
 from harness.check.arm64.cases import of_space
 from harness.check.arm64.layouts import build
 from harness.check.arm64.quirks import not_run_on
-from harness.check.arm64.window import window_in
+from harness.check.arm64.window import entries
 from harness.check.compare import Comparison
-from harness.check.layouts import Layout, divided
+from harness.check.layouts import Layout
 from harness.check.tables import TableImage, compare_tables
-from harness.check.validation import SpaceReport
+from harness.check.validation import DEADLINE, Built, SpaceReport, built_in, reported
 from harness.machine.arm64.guest import Guest, State
 from harness.machine.arm64.processor import SCTLR
-from harness.machine.machine import dotted
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.arm64.cpu import Cpu
-from harness.paging.memory import BufferMemory, within
-from harness.paging.space import TableAllocator
-
-DEADLINE: Final = 60.0
-"""Seconds that a guest has for each answer."""
+from harness.paging.memory import within
 
 
 def validate(
@@ -48,37 +42,23 @@ def validate(
     del engine, thorough
     started = time.monotonic()
     with Guest(ram_bytes=layout.ram, program=program, deadline=DEADLINE) as guest:
-        memory = BufferMemory(guest.ram.buffer, guest.ram.base)
-        cpu = build(layout, levels, guest.info, memory)
-        _, frames = divided(layout)
-        comparisons = compare_space(guest, memory, cpu, frames)
-        seconds = time.monotonic() - started
-        name, version = guest.engine.name, guest.version
-        news = not_run_on(version)
-        return SpaceReport(layout, levels, name, dotted(version), None, comparisons, seconds, news)
+        with built_in(guest, layout, levels, build, entries) as built:
+            found = compare_space(guest, built)
+        return reported(guest, layout, levels, found, started, not_run_on(guest.version))
 
 
-def compare_space(
-    guest: Guest, memory: BufferMemory, cpu: Cpu, frames: Span
-) -> tuple[Comparison, ...]:
-    """Asks about the space whose roots `cpu` holds, in the guest's memory.
-
-    `memory` is the guest's RAM, `frames` the part of it in which pages are: they are overwritten
-    with marks.  Raises SpaceError where the space has no hole for the window.
-    """
-    arena = guest.image.table_arena
-    allocator = TableAllocator(memory, Span(arena.start, arena.stop - 1))
-    with window_in(memory, cpu, guest.image, allocator) as window:
-        written = TableImage.of(memory, cpu.roots)
-        leaves = bulk.leaves(memory, cpu.roots)
-        beside = leaves.take(~within(leaves.virtual, window))
-        cases = of_space(cpu, memory, beside, window)
-        state = state_of(cpu, window)
-        translated = at.ask_at(guest, state, cpu, memory, cases)
-        probed = probes.ask_guest(guest, state, cpu, memory, frames, cases)
-        with guest.parked(state) as monitor:
-            tables = compare_tables(monitor, written, cpu.roots[0].table.format.entry_bytes)
-    return probed, translated, tables
+def compare_space(guest: Guest, built: Built[Cpu]) -> tuple[Comparison, ...]:
+    """Asks about a space in a guest's memory."""
+    memory, cpu, frames, window = built
+    written = TableImage.of(memory, cpu.roots)
+    leaves = bulk.leaves(memory, cpu.roots)
+    beside = leaves.take(~within(leaves.virtual, window))
+    cases = of_space(cpu, memory, beside, window)
+    state = state_of(cpu, window)
+    translated = at.ask_at(guest, state, cpu, memory, cases)
+    probed = probes.ask_guest(guest, state, cpu, memory, frames, cases)
+    with guest.parked(state) as monitor:
+        return probed, translated, compare_tables(monitor, written)
 
 
 def state_of(cpu: Cpu, window: Span) -> State:

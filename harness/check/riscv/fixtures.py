@@ -11,13 +11,14 @@ from harness.check.riscv.live import Live, check_root
 from harness.check.riscv.quirks import not_run_on
 from harness.check.riscv.space import GuestSpace
 from harness.check.riscv.validate import compare_space
-from harness.check.riscv.window import window_in
+from harness.check.riscv.window import entries
+from harness.check.validation import Built
+from harness.check.window import window_in
 from harness.machine.riscv.engines import ENGINES
 from harness.machine.riscv.guest import Guest
 from harness.paging.address import Span
 from harness.paging.memory import BufferMemory
 from harness.paging.riscv.cpu import Cpu
-from harness.paging.space import TableAllocator
 
 __all__ = ["DEFAULT", "EXPECTS", "LEVELS", "check_root"]
 
@@ -57,10 +58,8 @@ def compared(
 ) -> tuple[Comparison, ...]:
     del asked
     check_root(guest, cpu)
-    arena = guest.image.table_arena
-    allocator = TableAllocator(memory, Span(arena.start, arena.stop - 1))
-    with window_in(memory, cpu, guest.image, allocator) as window:
-        return compare_space(guest, memory, cpu, frames, window)
+    with window_in(guest, memory, cpu.roots, entries) as window:
+        return compare_space(guest, Built(memory, cpu, frames, window))
 
 
 def root(cpu: Cpu) -> str:

@@ -24,7 +24,6 @@ DESCRIBED: Final = Described(
     rights={"r": "read", **RIGHTS},
     cpu={},
     control=lambda: None,
-    replays=True,
 )
 
 

@@ -29,8 +29,9 @@ from harness.check.riscv.matrix.judged import expected
 from harness.check.riscv.probes import ACCESSES as JOBS
 from harness.check.riscv.probes import ENVIRONMENT_CALLS
 from harness.check.riscv.quirks import judged_of
-from harness.check.riscv.window import Window, open_window
+from harness.check.riscv.window import entries
 from harness.check.space import NotedMemory
+from harness.check.window import Window, open_window
 from harness.machine.errors import Misuse
 from harness.machine.riscv.guest import Guest, State
 from harness.paging import bulk
@@ -90,7 +91,8 @@ class Live(live.Live):
     def _open(self, cpu: Cpu) -> Window:
         check_root(self._guest, cpu)
         hole = find_root_hole(self._memory, cpu.roots[0])
-        return open_window(self._memory, cpu, self._guest.image, self._allocator, hole)
+        image = self._guest.image
+        return open_window(self._memory, cpu.roots, image, self._allocator, entries, hole)
 
     def _state(self, cpu: Cpu, window: Window) -> State:
         return State(cpu.satp, window.span.first, cpu.menvcfg, cpu.senvcfg, cpu.xlen)

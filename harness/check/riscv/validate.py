@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final
 
 from harness.check.compare import Comparison
-from harness.check.layouts import Layout, divided
+from harness.check.layouts import Layout
 from harness.check.riscv import probes
 from harness.check.riscv.cases import of_space
 from harness.check.riscv.layouts import build
 from harness.check.riscv.quirks import not_run_on
-from harness.check.riscv.window import window_in
+from harness.check.riscv.window import entries
 from harness.check.tables import TableImage, compare_tables
-from harness.check.validation import SpaceReport
-from harness.machine.machine import dotted
+from harness.check.validation import DEADLINE, Built, SpaceReport, built_in, reported
 from harness.machine.riscv.guest import Guest, State
 from harness.machine.riscv.qemu import TCG, program_for
 from harness.paging import bulk
 from harness.paging.address import Span
-from harness.paging.memory import BufferMemory, within
+from harness.paging.memory import within
 from harness.paging.riscv.cpu import Cpu
-from harness.paging.space import TableAllocator
-
-DEADLINE: Final = 60.0
-"""Seconds that a guest has for each answer."""
 
 
 def validate(
@@ -57,41 +49,14 @@ def validate(
         reason = f"there is no {program} in PATH"
         return SpaceReport(layout, levels, name, "", reason, (), time.monotonic() - started)
     with Guest(xlen, ram_bytes=layout.ram, program=program, deadline=DEADLINE) as guest:
-        with built_in(guest, layout, levels) as (memory, cpu, frames, window):
-            comparisons = compare_space(guest, memory, cpu, frames, window)
-        seconds = time.monotonic() - started
-        name, version = guest.engine.name, guest.version
-        news = not_run_on(version)
-        return SpaceReport(layout, levels, name, dotted(version), None, comparisons, seconds, news)
+        with built_in(guest, layout, levels, build, entries) as built:
+            found = compare_space(guest, built)
+        return reported(guest, layout, levels, found, started, not_run_on(guest.version))
 
 
-@contextmanager
-def built_in(
-    guest: Guest, layout: Layout, levels: int
-) -> Iterator[tuple[BufferMemory, Cpu, Span, Span]]:
-    """A layout in a guest's memory while the block runs: that memory, the hart that uses it, the
-    part of memory where pages are, and the window.
-
-    Raises LayoutError for a layout that cannot be built, SpaceError for one that leaves no hole for
-    the window.
-    """
-    memory = BufferMemory(guest.ram.buffer, guest.ram.base)
-    cpu = build(layout, levels, guest.info, memory)
-    arena = guest.image.table_arena
-    allocator = TableAllocator(memory, Span(arena.start, arena.stop - 1))
-    _, frames = divided(layout)
-    with window_in(memory, cpu, guest.image, allocator) as window:
-        yield memory, cpu, frames, window
-
-
-def compare_space(
-    guest: Guest, memory: BufferMemory, cpu: Cpu, frames: Span, window: Span
-) -> tuple[Comparison, ...]:
-    """Asks about the space whose root `cpu` holds, in the guest's memory, with the window there.
-
-    `memory` is the guest's RAM, `frames` the part of it in which pages are: they are overwritten
-    with marks.
-    """
+def compare_space(guest: Guest, built: Built[Cpu]) -> tuple[Comparison, ...]:
+    """Asks about a space in a guest's memory."""
+    memory, cpu, frames, window = built
     written = TableImage.of(memory, cpu.roots)
     leaves = bulk.leaves(memory, cpu.roots)
     beside = leaves.take(~within(leaves.virtual, window))
@@ -99,7 +64,7 @@ def compare_space(
     state = state_of(cpu, window)
     probed = probes.ask_guest(guest, state, cpu, memory, frames, cases)
     with guest.parked(state) as monitor:
-        return probed, compare_tables(monitor, written, cpu.format.entry_bytes)
+        return probed, compare_tables(monitor, written)
 
 
 def state_of(cpu: Cpu, window: Span) -> State:

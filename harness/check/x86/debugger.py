@@ -110,8 +110,7 @@ class Debugger:
         comparison = Comparison(TABLE_BYTES)
         seen = TableImage.of(self._monitor_memory, self.cpu.roots)
         if self.only is not None:
-            asked = written.address == np.uint64(self.only)
-            written = TableImage(written.address[asked], written.words[asked])
+            written = written.holding(self.only)
         comparison.compared = len(written.address)
         position = np.searchsorted(seen.address, written.address).clip(max=len(seen.address) - 1)
         used = np.uint64(self.cpu.format.accessed | self.cpu.format.dirty)

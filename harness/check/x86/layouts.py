@@ -59,7 +59,6 @@ DESCRIBED: Final = Described(
     rights=RIGHTS,
     cpu={**dict.fromkeys(("wp", "nxe", "smep", "smap", "lass"), flag), "maxphyaddr": number},
     control=Control,
-    replays=True,
     thorough=True,
 )
 

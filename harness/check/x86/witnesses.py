@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from harness.check.compare import Answer, Comparison, Disagreement
+from harness.check.compare import Answer, Comparison, Disagreement, answer_of
 from harness.check.validation import SpaceReport
 from harness.check.x86 import replay
 from harness.check.x86.matrix import case as matrix_case
@@ -24,7 +24,6 @@ from harness.machine.x86.registry import ENGINES
 
 __all__ = [
     "Host",
-    "answer_of",
     "ask_every",
     "case_of",
     "of_absent",
@@ -151,12 +150,3 @@ def replayed(case: Case | MatrixCase, program: str) -> Comparison:
     if isinstance(case, MatrixCase):
         return matrix_case.replay(case, program=program)
     return replay.replay(case, program=program)
-
-
-def answer_of(name: str, who: str, found: Comparison) -> Answer:
-    """What an engine says, by the comparison that came of asking it one question."""
-    if found.disagreements:
-        return Answer(name, who, False, found.disagreements[-1].observed)
-    if found.quirks:
-        return Answer(name, who, True, f"departs, as {', '.join(found.quirks)} has it")
-    return Answer(name, who, True, "as expected")

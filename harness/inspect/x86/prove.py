@@ -14,11 +14,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from harness.check.compare import Answer, Disagreement
+from harness.check.compare import Answer, Disagreement, answer_of
 from harness.check.x86.quirks import not_run_on
 from harness.check.x86.validate import DEADLINE, compare_one, compare_space
 from harness.check.x86.window import spans, with_pdptes
-from harness.check.x86.witnesses import Host, answer_of, of_absent
+from harness.check.x86.witnesses import Host, of_absent
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.x86.check import Checked
 from harness.inspect.x86.expect import Expectations, Unmet, places, unmet

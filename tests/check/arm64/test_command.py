@@ -52,7 +52,7 @@ def test_a_disagreement_is_shown_with_its_walk_in_every_form(
     assert (told["arch"], told["layouts"][0]["levels"]) == ("arm64", 4)
     assert told["disagreements"] > 100
     [first, *_] = told["layouts"][0]["findings"]
-    assert "PAN=1" in first["expected"]
+    assert "PAN=1" in first["access"]
     if not form:
         assert "4K page at" in output
     assert "PAN=1" in page.read_text()
@@ -88,6 +88,7 @@ def test_what_disagrees_in_the_matrix_is_shown_and_ends_with_1(
     monkeypatch.setattr("harness.check.arm64.matrix.verdicts.SVC", 0)
     chosen = (*MATRIX, "--where=family=place and level=0 and access=fetch")
     code, output, _ = run(*chosen, f"--html={tmp_path / 'page.html'}", cwd=tmp_path)
+    assert "replay    pagetable replay build/cases/" in output
     assert code == 1 and "Disagreements" in output and "family=place mode=4k" in output
     assert "ESR 0x56000000" in output and "reaches 0x" in output
     assert "family=place" in (tmp_path / "page.html").read_text()

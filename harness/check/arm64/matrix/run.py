@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import groupby
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -26,7 +25,8 @@ from harness.check.arm64.matrix.setting import MODES as ALL_MODES
 from harness.check.arm64.matrix.setting import Control
 from harness.check.arm64.matrix.verdicts import agreeing, expected_text, jobs_of, observed_text
 from harness.check.arm64.quirks import BLOCK_ANYWHERE, judged_of, not_run_on
-from harness.check.compare import EXAMPLES, PROBE, Disagreement
+from harness.check.arm64.replay import MatrixCase
+from harness.check.compare import EXAMPLES
 from harness.check.matrix import Report, one_ahead
 from harness.check.quirk import Version, expected_of
 from harness.check.workers import shared_out
@@ -38,7 +38,7 @@ from harness.paging.arm64.bulk import REASONS
 from harness.paging.arm64.cpu import Features
 from harness.paging.memory import Mask
 
-__all__ = ["MODES", "PRESETS", "Failure", "Plan", "Work", "planned", "run", "tried_on"]
+__all__ = ["MODES", "PRESETS", "Plan", "Work", "planned", "run", "tried_on"]
 
 MODES: Final = tuple(ALL_MODES)
 
@@ -67,20 +67,6 @@ MASKED = "AF of a page whose access is denied, AF and AP[2] of one without memor
 
 Work = matrix.Work[Family, Control]
 Plan = matrix.Plan[Work]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An access that disagrees; fields as in `matrix.Failure`."""
-
-    mode: str
-    values: str
-    words: tuple[int, ...]
-    disagreement: Disagreement
-
-    def save(self, directory: Path) -> Path | None:
-        """None: the matrix of arm64 is not yet asked again from files."""
-        return None
 
 
 # ---- what is to be tried ----
@@ -222,21 +208,19 @@ def _report(chain: Chain, batch: Batch, quirks: Sequence[Arm64Quirk]) -> Report:
                 into[mode, REASONS[code]] = count
     if masked := int((by_engine.free != 0).sum()):
         report.masked[MASKED] = masked
-    some = np.flatnonzero(wrong)[:EXAMPLES].tolist()
-    report.failures += [_failure(batch, mode, lane) for lane in some]
+    part, made = batch.part, batch.made
+    for lane in np.flatnonzero(wrong)[:EXAMPLES].tolist():
+        report.failures.append(
+            MatrixCase.of(
+                part.family.setting,
+                part.control,
+                made,
+                lane,
+                values=part.family.case(part.control, int(part.numbers[lane])),
+                engine=engine,
+                qemu=dotted(version),
+                expected=expected_text(made, by_engine, lane),
+                observed=observed_text(batch.results[lane], len(made.words)),
+            )
+        )
     return report
-
-
-def _failure(batch: Batch, mode: str, lane: int) -> Failure:
-    made, part = batch.made, batch.part
-    words = tuple(made.words[:, lane].tolist())
-    told = Disagreement(
-        PROBE,
-        int(made.address[lane]),
-        None,
-        False,
-        expected_text(made, batch.by_engine, lane),
-        observed_text(batch.results[lane], len(words)),
-        None,
-    )
-    return Failure(mode, part.family.case(part.control, int(part.numbers[lane])), words, told)

@@ -75,6 +75,11 @@ _WORST: Final = (MACHINE_FAILURE, DISAGREEMENT, MISUSE, NEWS)
 """Exit codes, of which a command for all architectures ends with the first that there was."""
 
 
+def whose(mode: str, archs: Iterable[str], modes: Callable[[str], Iterable[str]]) -> str:
+    """The architecture that has a mode, where another was asked for one: the end of a sentence."""
+    return next((f"; --arch {one} has {mode}" for one in archs if mode in modes(one)), "")
+
+
 def on_each(
     context: typer.Context, run: Callable[[str], None], those: Iterable[str] = NAMES
 ) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.architectures import USUAL
 from harness.cli.ending import sentences
 from harness.cli.help import REGISTERS
 from harness.cli.output import Html, Json, Svg, say, show, tell, writable, write
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 
 class KindName(StrEnum):
-    """What accesses do, by the names that `Kind` of each architecture has for them."""
+    """What accesses do, by the names that `Kind` of each architecture has for them, and by other
+    manuals' names."""
 
     READ = "read"
     WRITE = "write"
@@ -32,6 +34,15 @@ class KindName(StrEnum):
     POP = "pop"
     SHADOW_READ = "shadow-read"
     SHADOW_WRITE = "shadow-write"
+    LOAD = "load"
+    STORE = "store"
+
+
+MEANT: Mapping[KindName, KindName] = {
+    KindName.LOAD: KindName.READ,
+    KindName.STORE: KindName.WRITE,
+}
+"""The kinds by other names."""
 
 
 @with_source
@@ -118,6 +129,7 @@ def fault(
     Example: dmesg | pagetable fault --oops -
     """
     with sentences():
+        from harness.inspect import architecture
         from harness.machine.errors import Misuse
 
         if oops is not None:
@@ -161,6 +173,10 @@ def fault(
                 return
         with source.opened(stack=asked.address is None) as snapshot:
             snapshot = _changed(snapshot, ac, pkru)
+            if source.layout is not None:
+                asks = architecture.of(snapshot.cpu).left_open
+                open = asks(snapshot.cpu, source.given())
+                snapshot = replace(snapshot, assumed=(*snapshot.assumed, *open))
             _refuse_unreported(snapshot, {"cr2": cr2, "rip": rip})
             if accessed or (asked.address is not None and asked.code is None):
                 asked = _with_accesses(asked, snapshot, access, user, implicit)
@@ -270,7 +286,7 @@ def _with_accesses(
     access."""
     from harness.inspect import architecture
 
-    name = None if kind is None else kind.name
+    name = None if kind is None else MEANT.get(kind, kind).name
     found = architecture.of(snapshot.cpu).accesses(name, user, implicit)
     return replace(asked, accesses=tuple(found))
 
@@ -295,17 +311,33 @@ def _forward(
     tell(snapshot, lines)
 
 
-def _words(code: str, cr2: int | None, rip: int | None, as_json: bool) -> None:
-    """What a fault says by itself."""
-    from harness.inspect.x86.fault import read_code
-    from harness.report.x86 import fault as of_x86
+def _words(code: str, address: int | None, instruction: int | None, as_json: bool) -> None:
+    """What a fault says by itself: of the usual architecture, where no tables say of which it is;
+    and what the same code is on others."""
+    from harness.inspect import architecture
+    from harness.inspect.fault import told_everywhere
+    from harness.inspect.snapshot import QuestionError
+    from harness.report import fault as reports
 
-    seen = read_code(number("the error code", code), None, cr2, rip)
+    found = told_everywhere(code, address, instruction)
+    seen = found.pop(USUAL)
+    others = [
+        f"of {architecture.named(arch).called} it is: {reports.seen_text(arch, one)}"
+        for arch, one in found.items()
+        if not isinstance(one, QuestionError)
+    ]
+    if isinstance(seen, QuestionError):
+        raise QuestionError("; ".join((str(seen), *others)))
+    called = architecture.named(USUAL).called
+    notes = [f"No tables are named, so that this is of {called}; {one}." for one in others]
     if as_json:
-        _print_object(None, seen=of_x86.seen_object(seen, cr2, rip))
+        told = reports.seen_object(USUAL, seen, address, instruction)
+        _print_object(None, seen=told, notes=notes)
         return
-    for line in of_x86.seen_lines(seen, cr2):
+    for line in reports.seen_lines(USUAL, seen, address):
         show(line)
+    for note in notes:
+        show(f"\nNote: {note}")
 
 
 def _draw(snapshot: Snapshot, found: Sequence[Explanation], asked: Question) -> None:
@@ -347,14 +379,14 @@ def _backward(snapshot: Snapshot, asked: Question, as_json: bool) -> None:
         _print_object(
             snapshot,
             virtual=hex(address),
-            seen=reports.seen_object(cpu, seen, address, rip),
+            seen=reports.seen_object(cpu.architecture, seen, address, rip),
             given=bool(found.giving),
             explanations=list(found.explanations),
             outcomes=[reports.as_object(cpu, one) for one in found.giving or found.instead],
         )
         return
     lines = reports.comparison_lines(cpu, found)
-    tell(snapshot, [*reports.seen_lines(cpu, seen, address), "", *lines])
+    tell(snapshot, [*reports.seen_lines(cpu.architecture, seen, address), "", *lines])
 
 
 def _print_object(snapshot: Snapshot | None, **content: Any) -> None:

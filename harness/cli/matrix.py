@@ -36,6 +36,7 @@ from harness.cli.engine import (
     program_of,
     programs,
     usable,
+    whose,
 )
 from harness.cli.help import OUTPUT
 from harness.cli.output import Html, Json, make_folder, say, show, writable, write
@@ -174,12 +175,14 @@ def planned(
 def modes_of(mode: str, arch: str) -> tuple[str, ...]:
     """The mode of an architecture, or all of them; Misuse for the name of a mode that there is
     not."""
-    from harness.check.matrix import matrix_of
+    from harness.check.matrix import matrix_of, with_matrix
     from harness.machine.errors import Misuse
 
     modes, mode = matrix_of(arch).MODES, mode.lower()
     if mode not in (*modes, "all"):
-        raise Misuse(f"{arch} has no mode {mode!r}: choose one of {', '.join(modes)}, or all")
+        meant = whose(mode, with_matrix(), lambda one: matrix_of(one).MODES)
+        choice = f"{', '.join(modes)}, or all{meant}"
+        raise Misuse(f"{arch} has no mode {mode!r}: choose one of {choice}")
     return modes if mode == "all" else (mode,)
 
 

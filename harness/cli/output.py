@@ -120,6 +120,8 @@ def writable(path: Path | None) -> None:
     """Raises Misuse where a file cannot be written, before the work that it is to tell of."""
     from harness.machine.errors import Misuse
 
+    if str(path) == "-":
+        raise Misuse("- is no file, and what is printed is the text: name a file to be written")
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
         why = "it is a directory" if path.is_dir() else f"there is no directory {path.parent}"
         raise Misuse(f"{path} cannot be written: {why}")
@@ -132,6 +134,8 @@ def make_folder(path: Path | None) -> None:
 
     if path is None:
         return
+    if str(path) == "-":
+        raise Misuse("- cannot hold a report: name a folder")
     try:
         path.mkdir(exist_ok=True)
     except FileNotFoundError:

@@ -36,6 +36,7 @@ from harness.cli.engine import (
     on_each,
     programs,
     usable,
+    whose,
 )
 from harness.cli.help import OUTPUT
 from harness.cli.output import Html, Json, make_folder, say, show, writable, write
@@ -175,9 +176,13 @@ def _levels(arch: str, levels: int | None, mode: str | None) -> int | None:
     mode = mode.lower()
     of_mode = {name: count for count, name in modes.items() if " " not in name}
     if not of_mode:
-        raise Misuse(f"--mode {mode} is not of {arch}: choose --levels {either(modes)}")
+        meant = whose(mode, NAMES, lambda one: described(one).modes.values())
+        choice = f"--levels {either(modes)}{meant}"
+        raise Misuse(f"--mode {mode} is not of {arch}: choose {choice}")
     if mode not in of_mode:
-        raise Misuse(f"{arch} has no mode {mode!r}: choose one of {', '.join(of_mode)}")
+        meant = whose(mode, NAMES, lambda one: described(one).modes.values())
+        choice = f"{', '.join(of_mode)}{meant}"
+        raise Misuse(f"{arch} has no mode {mode!r}: choose one of {choice}")
     if levels not in (None, of_mode[mode]):
         raise Misuse(f"{mode} has {of_mode[mode]} levels, not {levels}")
     return of_mode[mode]

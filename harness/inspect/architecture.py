@@ -138,6 +138,8 @@ class Architecture:
     in_tables      the state in which every entry is read from memory at each walk, where some are
                    held in registers
     build          builds the tables of a layout in memory, for a CPU with the registers given
+    left_open      what no layout says of that CPU and accesses depend on, as it is assumed where it
+                   is not given, a sentence each
     """
 
     called: str
@@ -179,6 +181,7 @@ class Architecture:
     memory_types: MemoryTypes
     in_tables: Callable[[State], State]
     build: Callable[[Layout, int, WritableMemory, Mapping[str, int]], State]
+    left_open: Callable[[State, Mapping[str, int]], Iterable[str]] = lambda _, __: ()
 
 
 def of(cpu: Cpu) -> Architecture:

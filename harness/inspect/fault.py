@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harness.architectures import module_of
+from harness.architectures import NAMES, has, module_of
 from harness.inspect import architecture
 from harness.inspect.remedy import Remedy
-from harness.inspect.snapshot import Snapshot
+from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.translation import Stage, Translation, is_backed, translate
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import Mask, Memory, Words
@@ -92,6 +92,8 @@ class Faults(Protocol):
     """What the module `fault` of each architecture makes of a fault that was seen.
 
     REPORTED    the options by which more is told of one than its code and the address
+    told        what the fault says by itself: by the code as it was written, the address, and the
+                place of the instruction.  QuestionError for a code of no such fault
     reproduced  the snapshot with what the fault tells of the CPU besides, what the fault says, and
                 whether the tables give it; by the code as it was written, the address, the place
                 of the instruction, whether what Linux keeps is wanted, and the accesses that are
@@ -100,6 +102,7 @@ class Faults(Protocol):
 
     @property
     def REPORTED(self) -> tuple[str, ...]: ...  # noqa: N802
+    def told(self, code: str, address: int | None, instruction: int | None, /) -> Any: ...
     def reproduced(
         self,
         snapshot: Snapshot,
@@ -114,7 +117,26 @@ class Faults(Protocol):
 
 def seen_of(cpu: Cpu) -> Faults:
     """What knows the faults of a CPU state."""
-    found: Faults = module_of(cpu.architecture, "inspect", "fault")
+    return faults_of(cpu.architecture)
+
+
+def faults_of(arch: str) -> Faults:
+    """What knows the faults of an architecture."""
+    found: Faults = module_of(arch, "inspect", "fault")
+    return found
+
+
+def told_everywhere(
+    code: str, address: int | None, instruction: int | None
+) -> dict[str, Any | QuestionError]:
+    """What a fault says by itself, or why it is none, by the architectures that know any."""
+    found: dict[str, Any | QuestionError] = {}
+    for arch in NAMES:
+        if has(arch, "inspect", "fault"):
+            try:
+                found[arch] = faults_of(arch).told(code, address, instruction)
+            except QuestionError as error:
+                found[arch] = error
     return found
 
 

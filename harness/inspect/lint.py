@@ -431,6 +431,7 @@ class Own(Protocol):
     """What the module `lint` of each architecture adds.
 
     SECTIONS  where its manual speaks of a rule, by the rule's name
+    CHANGED   rules that its manual has otherwise, by their names
     LEFT_OUT  the rules that make no sense there
     RULES     rules of its own about entries, each with the name of the one before which it stands
     NEEDS     rules about what its processors need
@@ -443,6 +444,8 @@ class Own(Protocol):
 
     @property
     def SECTIONS(self) -> Mapping[str, str]: ...  # noqa: N802
+    @property
+    def CHANGED(self) -> Mapping[str, Rule]: ...  # noqa: N802
     @property
     def LEFT_OUT(self) -> frozenset[str]: ...  # noqa: N802
     @property
@@ -480,7 +483,8 @@ def rules(added: Own) -> tuple[Rule, ...]:
 
 
 def _cited(added: Own, rule: Rule) -> Rule:
-    return replace(rule, section=added.SECTIONS.get(rule.name, ""))
+    changed = added.CHANGED.get(rule.name, rule)
+    return replace(changed, section=added.SECTIONS.get(rule.name, ""))
 
 
 class _Mapped(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from typing import Any, Final, Protocol
 
 from harness.architectures import module_of
@@ -55,7 +56,11 @@ class Faults(Protocol):
 
 
 def _of(cpu: Cpu) -> Faults:
-    found: Faults = module_of(cpu.architecture, "report", "fault")
+    return _named(cpu.architecture)
+
+
+def _named(arch: str) -> Faults:
+    found: Faults = module_of(arch, "report", "fault")
     return found
 
 
@@ -83,14 +88,21 @@ def explanation_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
     yield from walk_lines(cpu, one)
 
 
-def seen_lines(cpu: Cpu, seen: Any, address: int) -> Iterator[str]:
-    """What a fault that was seen says."""
-    return _of(cpu).seen_lines(seen, address)
+def seen_lines(arch: str, seen: Any, address: int | None) -> Iterator[str]:
+    """What a fault of an architecture says that was seen."""
+    return _named(arch).seen_lines(seen, address)
 
 
-def seen_object(cpu: Cpu, seen: Any, address: int, instruction: int | None) -> dict[str, Any]:
+def seen_text(arch: str, seen: Any) -> str:
+    """The same in a few words."""
+    return next(_named(arch).seen_lines(seen, None))
+
+
+def seen_object(
+    arch: str, seen: Any, address: int | None, instruction: int | None
+) -> dict[str, Any]:
     """The same as what JSON can hold."""
-    return _of(cpu).seen_object(seen, address, instruction)
+    return _named(arch).seen_object(seen, address, instruction)
 
 
 def comparison_lines(cpu: Cpu, found: Reproduction) -> Iterator[str]:
@@ -193,19 +205,20 @@ def accesses_lines(cpu: Cpu, explained: Sequence[Explanation]) -> Iterator[str]:
 
 def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
     """One change in all its parts, and what it opens besides."""
-    after = remedy.applied_to(cpu)
+    after, joined = remedy.applied_to(cpu), chain([""], repeat("and "))
     for entry in remedy.entries:
         values = f"{raw_of(entry, entry.old)} -> {raw_of(entry, entry.new)}"
-        yield f"{entry.name}{_at(found, entry.slot)}: {values}"
+        yield f"{next(joined)}{entry.name}{_at(found, entry.slot)}: {values}"
         yield f"  {_of(cpu).deeds(after, entry)}"
         yield from _vanishing(found, *entry.slots)
         if entry.flush:
             yield "  flush it from the TLB: the old entry may still be used"
     for setting in remedy.settings:
-        yield f"{setting.name}: {_of(cpu).before_and_after(setting)}"
+        yield f"{next(joined)}{setting.name}: {_of(cpu).before_and_after(setting)}"
         yield f"  {_of(cpu).opens(setting)}"
     if remedy.missing is not None:
-        yield from missing_lines(cpu, found, remedy.missing)
+        first, *rest = missing_lines(cpu, found, remedy.missing)
+        yield from (f"{next(joined)}{first}", *rest)
         if remedy.missing.slot is not None:
             yield from _vanishing(found, remedy.missing.slot)
     if remedy.unread is not None:
@@ -218,7 +231,15 @@ def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
         assert remedy.reaches is not None
         yield f"  {no_memory(found, remedy.reaches)}"
     if remedy.suspect:
-        yield "  the address in the entry is suspect: this may not be the place that was meant"
+        yield f"  {_suspicion(found, remedy)}"
+
+
+def _suspicion(found: Translation, remedy: Remedy) -> str:
+    """That the address which a change leaves in an entry may be wrong."""
+    changed = {slot for entry in remedy.entries for slot in entry.slots}
+    if any(stage.slot in changed and stage.likely for stage in found.stages):
+        return "that alone: where the entry was probably meant to lead is above (likely)"
+    return "the address in the entry is suspect: this may not be the place that was meant"
 
 
 def _vanishing(found: Translation, *slots: Slot) -> Iterator[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.fault import KindName
+from harness.cli.fault import MEANT, KindName
 from harness.paging import riscv
 from harness.paging.x86.access import Kind
 from tests.cli.commands import run
@@ -38,6 +38,23 @@ def test_an_access_that_is_allowed_tells_where_it_gets_and_what_it_sets(tmp_path
     out = lines(GIGABYTE, "--access", "write", "--supervisor", *WHERE, cwd=tmp_path)
     assert "supervisor write at 0xffff800040000000: allowed, reaches 0x40000000" in out
     assert "D in the PDPTE at 0x2006008" in out
+
+
+def test_a_code_without_tables_is_of_x86_and_says_what_it_is_elsewhere(tmp_path: Path) -> None:
+    sentence = "No tables are named, so that this is of x86; of RISC-V it is: {}."
+    for code, other in (("0xd", "load page fault (cause 13)"), ("7", "store/AMO access fault")):
+        out = lines("--code", code, cwd=tmp_path)
+        assert out[0].startswith(f"#PF, error code {int(code, 16):#x} (")
+        assert any(line.startswith(f"Note: {sentence.format(other)[:-1]}") for line in out)
+    found = json.loads(run("fault", "--code", "0xd", "--json", cwd=tmp_path)[1])
+    assert found["notes"] == [sentence.format("load page fault (cause 13)")]
+    assert "RISC-V" not in " ".join(lines("--code", "0x1d", cwd=tmp_path))
+
+
+def test_load_and_store_are_read_and_write(tmp_path: Path) -> None:
+    for other, kind in (("load", "read"), ("store", "write")):
+        asked = [lines(GIGABYTE, "--access", one, *WHERE, cwd=tmp_path) for one in (other, kind)]
+        assert asked[0] == asked[1]
 
 
 def test_without_an_access_the_usual_ones_are_a_table(tmp_path: Path) -> None:
@@ -129,7 +146,7 @@ def test_a_fault_that_was_seen_is_compared_with_the_tables(tmp_path: Path) -> No
 
 def test_the_accesses_are_those_of_the_library() -> None:
     of_both = {kind.name for kind in Kind} | {kind.name for kind in riscv.Kind}
-    assert {kind.name for kind in KindName} == of_both
+    assert {kind.name for kind in KindName} - {kind.name for kind in MEANT} == of_both
 
 
 @pytest.mark.parametrize(
@@ -142,6 +159,11 @@ def test_the_accesses_are_those_of_the_library() -> None:
         (["--code", "9", "0x1000", "--access", "push"], "--code alone says which accesses raise"),
         (["--code", "0x1_0000_0000"], "0x100000000 is not an error code: those have 32 bits"),
         (["--code", "x"], "the error code is 'x', no number"),
+        (
+            ["--code", "13"],
+            "or 0xd if that is decimal; of RISC-V it is: load page fault (cause 13)",
+        ),
+        (["0x1000", "--layout", "smallest", "--svg", "-"], "- is no file, and what is printed is"),
         (["--code", "4", "--linux"], "--linux shows what is in entries: name the source"),
         (
             ["--code", "7", "--layout", "smallest"],

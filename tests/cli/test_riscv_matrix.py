@@ -32,7 +32,10 @@ WHERE = ("--mode", "sv39", "--where", "family=place and level=0 and mxr=0", "--j
             ("--arch", "riscv", "--qemu", "no-qemu"),
             "or name another with --qemu or the environment's QEMU_RISCV",
         ),
-        (("--mode", "sv39"), "x86 has no mode 'sv39': choose one of 32, pae, 4, 5"),
+        (
+            ("--mode", "sv39"),
+            "x86 has no mode 'sv39': choose one of 32, pae, 4, 5, or all; --arch riscv has sv39",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_one_sentence(

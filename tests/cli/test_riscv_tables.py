@@ -279,3 +279,25 @@ def test_a_root_of_another_architecture_asks_for_its_mode(tmp_path: Path) -> Non
 
 def test_the_title_names_the_mode() -> None:
     assert source.snapshot("riscv/smallest", 3, {}).title == "layout smallest at sv39"
+
+
+def test_a_fault_of_a_layout_says_what_of_the_hart_it_assumes(tmp_path: Path) -> None:
+    asked = ("fault", "0x409123", *of("rights", 3), "--access", "write", "--user")
+    assert (
+        "Assumed: mstatus.SUM=0 and MXR=0 (--mstatus); menvcfg=0x6000000000000000, by which the"
+        " hart sets A and D (--menvcfg)." in run(*asked, cwd=tmp_path)[1]
+    )
+    out = run(*asked, "--mstatus", "0", "--menvcfg", "0x0", cwd=tmp_path)[1]
+    assert "Assumed" not in out and "Svade" in out
+
+
+def test_memory_where_another_architecture_has_it_raises_a_doubt(tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(bytes(8192))
+    placed = ("walk", "0", "--ram", f"ram@{BASE:#x}")
+    said = (
+        "this is memory of x86 (--cr3), though it begins at 0x80000000, where RISC-V's machines"
+        " have theirs (--satp)"
+    )
+    assert said in run(*placed, "--cr3", hex(BASE), cwd=tmp_path)[1]
+    assert "this is memory" not in run(*placed, "--satp", "0x8000000000080000", cwd=tmp_path)[1]
+    assert "this is memory" not in run("walk", "0", "--ram", "ram", "--cr3", 0, cwd=tmp_path)[1]

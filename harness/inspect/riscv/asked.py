@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
@@ -155,6 +155,14 @@ def _build(
     return cpu_with(cpu, registers)
 
 
+def _left_open(cpu: Cpu, given: Mapping[str, int]) -> Iterator[str]:
+    if "mstatus" not in given:
+        yield "mstatus.SUM=0 and MXR=0 (--mstatus)"
+    if "menvcfg" not in given:
+        sets = "the hart sets A and D" if cpu.sets_marks else "the hart sets neither A nor D"
+        yield f"menvcfg={cpu.menvcfg:#x}, by which {sets} (--menvcfg)"
+
+
 ASKED = Architecture(
     called="RISC-V",
     manual="privileged spec",
@@ -200,5 +208,6 @@ ASKED = Architecture(
     memory_types=memory_type,
     in_tables=_in_tables,
     build=_build,
+    left_open=_left_open,
 )
 """Harts with Sv32, Sv39, Sv48 and Sv57."""

@@ -48,9 +48,10 @@ class SeenFault:
         return self.cause in _ACCESS_FAULTS
 
 
-def seen(text: str, cpu: Cpu) -> SeenFault:
+def seen(text: str, cpu: Cpu | None = None) -> SeenFault:
     """The exception whose cause is written as `text`: in decimal where it has one
-    or two digits, since no other cause of translation is written like that.
+    or two digits, since no other cause of translation is written like that. Without a hart it is
+    one of 64 bits.
 
     Raises QuestionError for one that is none of translation.
     """
@@ -58,7 +59,7 @@ def seen(text: str, cpu: Cpu) -> SeenFault:
         code = read("the cause", text, bare=10 if len(text) < 3 and text.isdecimal() else 16)
     except ValueError as error:
         raise QuestionError(str(error)) from None
-    if code >> cpu.xlen - 1:
+    if code >> (64 if cpu is None else cpu.xlen) - 1:
         raise QuestionError(f"{code:#x} is the cause of an interrupt, not of a fault")
     if code in _GUEST_PAGE:
         raise QuestionError(
@@ -74,6 +75,11 @@ def seen(text: str, cpu: Cpu) -> SeenFault:
     users = (True, False)
     accesses = tuple(Access(kind, user) for kind in RAISING[cause] for user in users)
     return SeenFault(cause, accesses)
+
+
+def told(code: str, _: int | None, __: int | None) -> SeenFault:
+    """What an exception says by itself."""
+    return seen(code)
 
 
 def reproduced(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from harness.inspect.decode import Reading
-from harness.inspect.lint import WARNING, Breaks, Need, Rule, self_map
+from harness.inspect.lint import NOTE, WARNING, Breaks, Need, Rule, self_map
 from harness.inspect.snapshot import Snapshot
 from harness.paging.riscv.cpu import Cpu
 
@@ -17,6 +17,16 @@ SECTIONS: Final = {
     "mixed-types": "Svpbmt",
 }
 """Where the privileged specification speaks of a rule."""
+
+CHANGED: Final = {
+    "mixed-types": Rule(
+        "mixed-types",
+        NOTE,
+        "pieces of memory that are mapped with several memory types: coherent where software"
+        " manages the caches, as Linux does of memory that devices share",
+    )
+}
+"""Mismatched attributes are defined: what is lost is coherence, until FENCE and CBO.FLUSH."""
 
 LEFT_OUT: Final = frozenset({"self-map", "self-map-executable", "cached-outside-ram"})
 """A pointer is reserved at level 0, so that no self-map shows tables as pages.  And whether a page

@@ -33,7 +33,7 @@ def seen(monitor: Monitor, given: Mapping[str, int], memory: HeldMemory) -> Seen
     not answer.
     """
     shown = registers_in(monitor.state())
-    fields, assumed = hart(shown, monitor.cpu_property, given)
+    fields, assumed = hart(shown, monitor.cpu_property, given, monitor.target)
     try:
         cpu = Cpu(**{**fields, **given})  # type: ignore[arg-type]
     except ValueError as error:
@@ -47,13 +47,14 @@ def hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
 
 
 def hart(
-    shown: Mapping[str, int], model: Model, given: Mapping[str, int]
+    shown: Mapping[str, int], model: Model, given: Mapping[str, int], target: str
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """The fields of `Cpu` as QEMU tells them, and what is assumed where it does not.
 
     shown  the registers that it shows
     model  a property of its model of the hart, None where it does not know it
     given  fields that do not matter, since they are given
+    target what it calls the hart
 
     Raises SourceError for a hart that runs a guest of its own, ProtocolError where satp is missing.
     """
@@ -65,9 +66,9 @@ def hart(
             " which is not known here"
         )
     satp = shown["satp"]
-    # RV64 has MODE above the 32 bits of RV32's satp.
     fields = {"satp": satp, "mstatus": shown["mstatus"]}
-    if satp and not satp >> 32:
+    # QEMU for RV64 runs harts of RV32, too, from 9.2 on: RV64 has MODE above their 32 bits of satp.
+    if target == "riscv32" or (satp and not satp >> 32):
         return {**fields, "xlen": 32, "svade": _faults(model)}, ()
     has = {name: model(name) is True for name in ("svnapot", "svrsw60t59b")}
     fields |= {**has, "svade": _faults(model), "senvcfg": shown.get("senvcfg", 0)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.architectures import NAMES, has
+from harness.check.layouts import described
 from harness.inspect import architecture
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import capture, signature
@@ -61,9 +63,25 @@ def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool =
             doubts.append(f"{one.path} was not cut short (its size is not a multiple of {UNIT})")
     held = _held(files, contents, captured[0])
     by_linux = not {"cr3", "satp"} & registers.keys() and any(map(is_riscv, held.texts))
-    asked = architecture.named("riscv" if by_linux or "satp" in registers else "x86")
+    arch = "riscv" if by_linux or "satp" in registers else "x86"
+    asked = architecture.named(arch)
     architecture.refuse_others(asked, registers, held.title)
+    doubts += _elsewhere(arch, held)
     return asked.of_memory(held, registers, doubts)
+
+
+def _elsewhere(arch: str, held: Held) -> Iterator[str]:
+    """That memory begins where machines of another architecture have it, and this one's have
+    not."""
+    asked, first = architecture.named(arch), held.backed[0].first
+    others = [one for one in NAMES if one != arch and has(one, "inspect", "asked")]
+    for other in others if first > described(arch).ram_base else ():
+        if first == described(other).ram_base:
+            there = architecture.named(other)
+            yield (
+                f"this is memory of {asked.called} (--{asked.root}), though it begins at"
+                f" {first:#x}, where {there.called}'s machines have theirs (--{there.root})"
+            )
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,18 @@ def _hints(code: int, cpu: Cpu | None, cr2: int | None, rip: int | None) -> Iter
         yield "CR2 is where RIP is: a fetch that the error code does not tell, or a read of code"
 
 
+def told(code: str, cr2: int | None, rip: int | None) -> SeenFault:
+    """What a page fault says by itself; `code` is the error code as people write it."""
+    return read_code(_number(code), None, cr2, rip)
+
+
+def _number(code: str) -> int:
+    try:
+        return read("the error code", code)
+    except ValueError as error:
+        raise QuestionError(str(error)) from None
+
+
 def reproduced(
     snapshot: Snapshot,
     code: str,
@@ -184,11 +196,7 @@ def reproduced(
 ) -> tuple[Snapshot, SeenFault, Reproduction]:
     """The snapshot as `fitting` has it, what the fault says, and whether the tables give it; `code`
     is the error code as people write it."""
-    try:
-        value = read("the error code", code)
-    except ValueError as error:
-        raise QuestionError(str(error)) from None
-    seen = read_code(value, snapshot.cpu, cr2, rip)
+    seen = read_code(_number(code), snapshot.cpu, cr2, rip)
     snapshot = fitting(snapshot, seen, cr2)
     return snapshot, seen, compare(snapshot, seen, cr2, linux, named)
 

@@ -30,6 +30,7 @@ SECTIONS: Final = {
 
 KEEPS: Final = "CR0.WP=0"
 LEFT_OUT: Final[frozenset[str]] = frozenset()
+CHANGED: Final[dict[str, Rule]] = {}
 
 
 def globals(cpu: Cpu) -> bool:

@@ -17,8 +17,10 @@ OF_7_2: Mapping[str, object] = {"svnapot": True, "svpbmt": True}
 OF_10_0: Mapping[str, object] = {**OF_7_2, "svade": False, "svadu": True}
 
 
-def cpu(shown: Mapping[str, int], model: Mapping[str, object]) -> tuple[Cpu, tuple[str, ...]]:
-    fields, assumed = hart(shown, model.get, {})
+def cpu(
+    shown: Mapping[str, int], model: Mapping[str, object], target: str = "riscv64"
+) -> tuple[Cpu, tuple[str, ...]]:
+    fields, assumed = hart(shown, model.get, {}, target)
     return Cpu(**fields), assumed  # type: ignore[arg-type]
 
 
@@ -46,7 +48,7 @@ def test_registers_that_are_shown_are_not_assumed() -> None:
 
 
 def test_what_is_given_is_not_assumed() -> None:
-    assert hart(SHOWN, OF_7_2.get, {"menvcfg": 0})[1] == ()
+    assert hart(SHOWN, OF_7_2.get, {"menvcfg": 0}, "riscv64")[1] == ()
 
 
 def test_a_hart_without_extensions_has_none() -> None:
@@ -60,6 +62,15 @@ def test_a_hart_without_extensions_has_none() -> None:
 def test_a_hart_of_32_bits_is_known_by_its_satp() -> None:
     found, assumed = cpu({**SHOWN, "satp": 0x8008_2FB0}, {})
     assert (found.xlen, found.base, assumed) == (32, 0x82FB_0000, ())
+
+
+def test_a_hart_of_32_bits_that_translates_nothing_is_one_too() -> None:
+    given = {"satp": 0x8008_2FB0}
+    fields, _ = hart({**SHOWN, "satp": 0}, OF_7_2.get, given, "riscv32")
+    found = Cpu(**{**fields, **given})  # type: ignore[arg-type]
+    assert (found.xlen, found.base) == (32, 0x82FB_0000)
+    with pytest.raises(ValueError, match="paging is off"):
+        cpu({**SHOWN, "satp": 0}, {}, "riscv32")
 
 
 def test_a_hart_that_runs_a_guest_is_refused() -> None:

@@ -29,8 +29,8 @@ unbacked   said of a physical address with no memory behind it.  It is an answer
            own, apart from "not present".
 space      an address space under construction: roots, memory, table allocator.
 
-What `__all__` names is for other projects, and `x86`, `riscv` and `arm64` have more of it: the
-state of a processor, and what accesses come to.
+What `__all__` names is for other projects, and `x86`, `riscv`, `arm64` and `power` have more of it:
+the state of a processor, and what accesses come to.
 
 `address`    spans and their arithmetic
 `format`     what a format is; decode and encode, once for all
@@ -57,7 +57,7 @@ state of a processor, and what accesses come to.
 `riscv`      the same of that one: Sv32, Sv39, Sv48, Sv57
 `arm64`      the same of that one, stage 1 of EL1&0: granules of 4K, 16K and 64K
 `s390`       formats of that architecture: region, segment and page tables
-`power`      formats of that architecture: radix trees
+`power`      the same of that one: radix trees of 4K and of 64K pages, in one stage
 """
 
 from harness.paging import bulk

@@ -177,13 +177,13 @@ def carried(format: Format, bits: int, source: int, target: int) -> int:
     does not name is the software's and stays.  ValueError where a name is not known there.
     """
     here, there = format.levels[source], format.levels[target]
-    moved = bits & ~_union(here.bits.values())
-    for name, mask in here.bits.items():
+    moved = bits & ~_union(here.page_bits.values())
+    for name, mask in here.page_bits.items():
         if not bits & mask:
             continue
-        if name not in there.bits:
+        if name not in there.page_bits:
             raise ValueError(f"a {there.name} has no {name}, which the {here.name} sets")
-        moved |= (bits & mask) // _lowest(mask) * _lowest(there.bits[name])
+        moved |= (bits & mask) // _lowest(mask) * _lowest(there.page_bits[name])
     return moved
 
 

@@ -207,11 +207,13 @@ class Level:
     @cached_property
     def bits(self) -> Mapping[str, int]:
         """Names of single bits and fields of the entries at this level, to their masks."""
-        found: dict[str, int] = {}
-        for shape in (*self.pages, *self.shapes):
-            for name, mask in shape.bits.items():
-                found.setdefault(name, mask)
-        return found
+        return _named((*self.pages, *self.shapes))
+
+    @cached_property
+    def page_bits(self) -> Mapping[str, int]:
+        """The same of the leaves alone, where there are any: what a pointer has a name for may be
+        other bits of theirs."""
+        return _named(self.pages or self.shapes)
 
     @cached_property
     def grants(self) -> bool:
@@ -548,6 +550,15 @@ def _decode_cached(format: Format, raw: int, level: int) -> Entry:
 def _overlap(one: Pattern, other: Pattern) -> bool:
     """Whether an entry can match both."""
     return not (one.value ^ other.value) & one.mask & other.mask
+
+
+def _named(shapes: Iterable[Shape]) -> Mapping[str, int]:
+    """The names of the bits of entries, each as the first of the shapes has it that does."""
+    found: dict[str, int] = {}
+    for shape in shapes:
+        for name, mask in shape.bits.items():
+            found.setdefault(name, mask)
+    return found
 
 
 def _union(masks: Iterable[int]) -> int:

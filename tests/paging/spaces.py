@@ -18,7 +18,8 @@ from harness.paging.allocator import TableAllocator
 from harness.paging.arm64.formats import stage1
 from harness.paging.entry import Absent, Leaf
 from harness.paging.format import Field, Format, Level, Pattern, Reserved, Shape
-from harness.paging.memory import BufferMemory, Words
+from harness.paging.memory import BigEndianMemory, BufferMemory, Words
+from harness.paging.power.formats import radix
 from harness.paging.riscv.formats import sv
 from harness.paging.space import Space
 from harness.paging.table import Root, Table
@@ -82,6 +83,8 @@ ARM64 = {
     "arm64 LPA2": stage1("4K", 52, 52, wide=True, hardware_dirty=True),
 }
 """Of the upper half, each with a root that is shorter than a page."""
+POWER = {"POWER 4K": radix(12), "POWER 64K": radix(16)}
+"""Each with two roots, those of quadrants 0 and 3."""
 ROOM = Span(0, (1 << 20) - 1)
 """Where the tables of a test lie.  Frames are numbers only: no test reads what is in them."""
 
@@ -91,11 +94,11 @@ class World:
     """A memory with spaces in it."""
 
     format: Format
-    memory: BufferMemory = field(
-        default_factory=lambda: BufferMemory(np.zeros(ROOM.size, np.uint8))
-    )
+    memory: BufferMemory = field(init=False)
 
     def __post_init__(self) -> None:
+        kind = BigEndianMemory if self.format.byte_order == "big" else BufferMemory
+        self.memory = kind(np.zeros(ROOM.size, np.uint8))
         self.allocator = TableAllocator(self.memory, ROOM)
         self.space = self.new_space()
 
@@ -107,6 +110,12 @@ class World:
             size = top.size * top.entries
             table = self.allocator.allocate(self.format, level)
             return (Root(table, Span.of((1 << 64) - size, size)),)
+        if self.format in POWER.values():
+            size = top.size * top.entries
+            return tuple(
+                Root(self.allocator.allocate(self.format, level), Span.of(quadrant << 62, size))
+                for quadrant in (0, 3)
+            )
         if self.format not in (UNEVEN, SHORT):
             table = self.allocator.allocate(self.format, level)
             half, all = top.size * top.entries // 2, 1 << 8 * self.format.entry_bytes

@@ -14,7 +14,6 @@ from harness.paging.errors import OutOfTables, SpaceError
 from harness.paging.format import Format
 from harness.paging.lock import TableLock
 from harness.paging.memory import BufferMemory, Mask, Words
-from harness.paging.power.formats import radix
 from harness.paging.s390.formats import dat
 from harness.paging.space import Space
 from harness.paging.table import Root, Table
@@ -1133,7 +1132,7 @@ def test_the_root_of_a_cpu_is_taken_as_it_is() -> None:
     assert physical(space, cpu.roots[1].span.first) == world.frames(1)[0]
 
 
-@pytest.mark.parametrize("format", [dat(), radix(12)], ids=repr)
+@pytest.mark.parametrize("format", [dat()], ids=repr)
 def test_a_space_is_not_built_of_tables_whose_flushes_are_not_known(format: Format) -> None:
     memory = BufferMemory(np.zeros(1 << 20, np.uint8))
     allocator = TableAllocator(memory, ROOM)

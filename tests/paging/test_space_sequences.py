@@ -3,7 +3,8 @@ nothing unless it is told to.
 
 What a machine keeps, and what makes it forget, is written here from the manuals: SDM volume 3A,
 4.10.4; RISC-V's privileged specification, "Supervisor Memory-Management Fence Instruction" and
-"Svnapot"; Arm ARM, DDI 0487, "TLB maintenance", with break-before-make.
+"Svnapot"; Arm ARM, DDI 0487, "TLB maintenance", with break-before-make; Power ISA 3.0, Book III,
+"Modifying a Translation Table Entry".
 """
 
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from harness.paging.sync import sync_roots
 from harness.paging.table import Root
 from harness.paging.value import Value
 from harness.paging.walk import walk
-from tests.paging.spaces import ARM64, FORMATS, RISCV, World
+from tests.paging.spaces import ARM64, FORMATS, POWER, RISCV, World
 
 TABLES = 4
 """Level-0 tables that the sequences use, all in a row."""
@@ -74,6 +75,7 @@ RULES = {
     "sv48": Rules(absent=False, denials=True, leaves=True, group=1),
     "sv57": Rules(absent=True, denials=True, leaves=True, group=16),
     **dict.fromkeys(ARM64, Rules(absent=False, denials=True, leaves=False, group=1, breaks=True)),
+    **dict.fromkeys(POWER, Rules(absent=False, denials=False, leaves=True, group=1, breaks=True)),
 }
 
 rights = st.frozensets(st.sampled_from(["read", "write", "user", "execute"]))
@@ -106,7 +108,7 @@ class Sequences(RuleBasedStateMachine):
         self.next_frame = self.per_table
 
     def new_world(self) -> World:
-        return World({**FORMATS, **RISCV, **ARM64}[self.name])
+        return World({**FORMATS, **RISCV, **ARM64, **POWER}[self.name])
 
     def served(self) -> Span:
         """The addresses at whose end the sequences take place."""
@@ -135,13 +137,16 @@ class Sequences(RuleBasedStateMachine):
         return {page // self.per_table for page in pages}
 
     def given(self, rights: frozenset[str]) -> frozenset[str]:
-        """The rights that a page can have: RISC-V has no page without R and X, nor W without R;
-        arm64 has rights to execute of EL0 and of EL1, and what EL1 reads is always given."""
-        if self.keeps.breaks:
+        """The rights that a page can have: RISC-V has no page without R and X, nor W without R,
+        which POWER has not either; arm64 has rights to execute of EL0 and of EL1, and what EL1
+        reads is always given."""
+        if "user execute" in self.world.format.rights:
             execute = {"user execute", "supervisor execute"} if "execute" in rights else set()
             return frozenset(rights & {"write", "user"} | execute)
         if "read" not in self.world.format.rights:
             return rights - {"read"}
+        if self.world.format in POWER.values():
+            return rights | {"read"} if "write" in rights else rights
         return rights if "execute" in rights and "write" not in rights else rights | {"read"}
 
     def bits(self, rights: frozenset[str]) -> int:
@@ -613,7 +618,7 @@ class Sequences(RuleBasedStateMachine):
         assert not any(self.space.account().tables)
 
 
-@pytest.mark.parametrize("name", [*FORMATS, *RISCV, *ARM64])
+@pytest.mark.parametrize("name", [*FORMATS, *RISCV, *ARM64, *POWER])
 def test_every_sequence_leaves_the_space_as_the_dictionary_says(name: str) -> None:
     machine = type("Sequences", (Sequences,), {"name": name})
     run_state_machine_as_test(

@@ -8,15 +8,26 @@ Entries lie in memory with the highest byte first.  A directory entry says how l
 is; a tree has one size of table at each level, and an entry that says another is malformed.  Only
 leaves give rights.  What of addresses lies below a page or a table is ignored.
 
-No `Space` is built of these tables: what a processor keeps of a tree, and of the process table that
-leads to it, and which forms of tlbie end it, is not written down here.
+A tree may lead to page tables of both sizes: each path is then of one of the two formats, and `cpu`
+reads the other where a directory entry says so.  What is built has one.
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-from harness.paging.format import Field, Format, Grant, Level, Pattern, Reserved, Shape, bits
+from harness.paging.format import (
+    Breaking,
+    Field,
+    Flushing,
+    Format,
+    Grant,
+    Level,
+    Pattern,
+    Reserved,
+    Shape,
+    bits,
+)
 
 VALID = bits(63)
 LEAF = bits(62)
@@ -40,6 +51,13 @@ _GRANTS = {
     "user": Grant(PRIVILEGED, PRIVILEGED),
 }
 """The encoded access authority: that to write brings that to read."""
+
+_FLUSHING = Flushing(leaves_alone=True, breaks=Breaking(ATT))
+"""tlbie with RIC=0 is for leaves alone, RIC=2 for what is kept of directories as well.  What an
+entry leads to, and as what kind of storage, changes by way of an absent one (Power ISA 3.0, Book
+III, "Modifying a Translation Table Entry"); authority that is given needs nothing: Linux's
+radix__ptep_set_access_flags leaves it to the processor, which reads the entry again before it
+denies an access."""
 
 _NAMES = {
     **{"V": VALID, "L": LEAF, "R": REFERENCE, "C": CHANGE, "ATT": ATT, "PRIV": PRIVILEGED},
@@ -70,7 +88,7 @@ def radix(page_bits: int) -> Format:
         accessed=REFERENCE,
         dirty=CHANGE,
         byte_order="big",
-        flushing=None,
+        flushing=_FLUSHING,
     )
 
 

@@ -12,6 +12,7 @@ entry means, and imports nothing of the packages that do.
 `monitor`    QMP: translations, memory and registers as QEMU sees them
 `foreign`    a QEMU that someone else started, and its guest stopped and resumed in every case
 `gdbstub`    the same through its gdb stub
+`packets`    a gdb stub's packets, and the registers that it describes
 `plugin`     a QEMU that its user's command starts, with the plugin that watches flushes
 `guard`      the program that resumes it when this process can not
 `interrupts` Ctrl-C, raised once and not in the midst of what cannot be broken off

@@ -37,6 +37,7 @@ from harness.machine.errors import (
     ProtocolError,
 )
 from harness.machine.monitor import Monitor
+from harness.machine.packets import Packets
 from harness.machine.patience import Clock
 
 DEADLINE: Final = 2.0
@@ -364,6 +365,77 @@ class ForeignMonitor(Monitor):
                 status,
             )
 
+    def described_registers(self, wanted: Collection[str], vcpu: int | None = None) -> Registers:
+        """Registers of which `info registers` shows none, as QEMU's gdb stub describes them, of
+        those wanted; of a guest that stands, and of another processor than the one that the
+        conversation is about if `vcpu` says so.
+
+        The stub is opened for it, on a socket of ours, and closed.  Raises `Misuse` where there is
+        one already, which would be closed by that, and where the socket passes no files on;
+        `ProtocolError` where QEMU opens none.
+        """
+        with self._stub() as packets:
+            return packets.registers(self._vcpu if vcpu is None else vcpu, wanted)
+
+    @contextlib.contextmanager
+    def _stub(self) -> Iterator[Packets]:
+        """QEMU's gdb stub, on a guest that stands: to open it would stop one that runs."""
+        self._refuse_stub()
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                self.send_file(theirs.fileno())
+                self.execute("getfd", fdname=_OURS)
+            self._guarded(guard.STUB)
+            try:
+                # Its name is that of the stub which -gdb opens: QEMU refuses a second of it.
+                at = {"type": "fd", "data": {"str": _OURS}}
+                socket_of = {"type": "socket", "data": {"addr": at, "server": False}}
+                self.execute("chardev-add", id=_STUB, backend=socket_of)
+                if _OPENED not in (said := self.human(f"gdbserver chardev:{_STUB}")):
+                    self.execute("chardev-remove", id=_STUB)
+                    raise ProtocolError(f"QEMU opens no gdb stub: it says {said.strip()!r}", said)
+                yield Packets(self.foreign.path, ours, self.clock, self._deadline)
+            finally:
+                with contextlib.suppress(MachineError, ExecuteError):
+                    self.human("gdbserver none")
+                self._guarded(guard.NO_STUB)
+
+    def _refuse_stub(self) -> None:
+        """Raises `Misuse` where no gdb stub can be opened; one of ours that was left is closed."""
+        if self.running():
+            raise Misuse(
+                f"the QEMU at {self.foreign.path} shows these registers of a guest that stands, and"
+                f" this one runs: hold it (without --live), or give them by options"
+            )
+        if self.foreign.monitor.family != socket.AF_UNIX:
+            raise Misuse(
+                f"{self.foreign.path} passes no files on, as a socket of QEMU's on this machine"
+                f" does: without a gdb stub QEMU does not show these registers. {_STUB_INSTEAD}"
+            )
+        chardevs = cast("list[Mapping[str, object]]", self.execute("query-chardev"))
+        places = {str(one["label"]): str(one["filename"]) for one in chardevs}
+        place = places.get(_STUB, self._stub_of_command_line())
+        if place == f"disconnected:fd:{_OURS}":
+            self.human("gdbserver none")
+        elif place is not None:
+            raise Misuse(
+                f"the QEMU at {self.foreign.path} has a gdb stub already ({place}), which is left"
+                f" alone, and a second there cannot be. {_STUB_INSTEAD}"
+            )
+
+    def _stub_of_command_line(self) -> str | None:
+        """A gdb stub on a device that has a name of its own."""
+        try:
+            words = Path(f"/proc/{self.pid}/cmdline").read_text(errors="replace").split("\0")
+        except OSError:
+            return None
+        return next((word for word in words if word.startswith("chardev:")), None)
+
+    def _guarded(self, word: bytes) -> None:
+        if self._guard is not None:
+            self._guard.told(word)
+
     def running(self) -> bool:
         """Whether the guest's processors run."""
         return self.status() == "running"
@@ -396,14 +468,15 @@ class Guard:
 
     def held(self) -> None:
         """Say that the guest is about to be stopped, or is; raises `Misuse` if no one hears it."""
-        if not self._told(guard.HELD):
+        if not self.told(guard.HELD):
             raise Misuse("the guest is not stopped: the process that guards it has ended")
 
     def released(self) -> None:
         """Say that it runs again, or that it is another's to let it."""
-        self._told(guard.RELEASED)
+        self.told(guard.RELEASED)
 
-    def _told(self, word: bytes) -> bool:
+    def told(self, word: bytes) -> bool:
+        """Say one of its words; whether it hears it."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(word)
@@ -433,6 +506,21 @@ class Guard:
             # Who stays longer than it must not have it as a process that was never waited for.
             threading.Thread(target=self._process.wait, daemon=True).start()
 
+
+Registers = dict[str, int]
+"""Values by the names of registers."""
+
+_STUB: Final = "gdb"
+"""What QEMU calls the device of the gdb stub that its command line opens."""
+
+_OURS: Final = "pagetable"
+"""What the socket is called that a stub of ours has."""
+
+_OPENED: Final = "Waiting for gdb connection"
+
+_STUB_INSTEAD: Final = (
+    "Name a stub with --gdb, where no debugger is connected, or give the registers by options"
+)
 
 _MOVES: Final = ("RESUME", "RESET")
 """Events of a guest that no longer stands as it was left."""

@@ -16,9 +16,8 @@ import json
 import os
 import re
 import reprlib
-import select
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -28,7 +27,7 @@ import numpy.typing as npt
 
 from harness.machine import guard as guarding
 from harness.machine.descriptors import socket_above_standard
-from harness.machine.errors import Evidence, GuestLost, Misuse, ProtocolError
+from harness.machine.errors import GuestLost, Misuse, ProtocolError
 from harness.machine.foreign import DEADLINE, Guard, network, process_of
 from harness.machine.monitor import (
     ANSWER_LIMIT,
@@ -37,19 +36,14 @@ from harness.machine.monitor import (
     translated,
     version_of,
 )
+from harness.machine.packets import Packets, packet
 from harness.machine.patience import Clock
-
-LONGEST: Final = 1 << 16
-"""Bytes of a packet: QEMU's have 4 KiB."""
 
 PART: Final = 0x400
 """Bytes of memory that are asked for at once: any stub's packets hold as many in hexadecimal."""
 
 SAYS_NO_STOP: Final = (8, 1, 0)
 """The first QEMU that does not say that it stopped the guest (gdbstub: allow_stop_reply)."""
-
-_STOPPED: Final = (b"T", b"S")
-"""How a packet begins that says that the guest stopped."""
 
 
 class StubMonitor:
@@ -65,10 +59,7 @@ class StubMonitor:
         self._connection = connection
         self._deadline, self._patience = deadline, patience
         self._vcpu = vcpu
-        self._read = bytearray()
-        self._stop_seen = False
-        self._mute = False
-        self._silent = False  # each byte stops a guest that runs (QEMU, gdb_read_byte)
+        self._packets = Packets(path, connection, self.clock, deadline)
 
     def begin(self) -> None:
         """Hears that this is a QEMU, which, and in which state its guest was.
@@ -77,11 +68,11 @@ class StubMonitor:
         """
         status = self.human("info status")
         self.version = self._version()
-        if self._ask("Qqemu.PhyMemMode:1") != b"OK":
+        if self._packets.ask("Qqemu.PhyMemMode:1") != b"OK":
             raise Misuse(f"the gdb stub at {self.path} cannot read physical memory: {_OTHERS}")
         # What stopped the guest is named, unless it is a `stop`, or the connection.
         self.began = "paused" in status and "(" not in status
-        if self.version < SAYS_NO_STOP and not self._stop_seen:
+        if self.version < SAYS_NO_STOP and not self._packets.stop_seen:
             self.began = False
 
     def _version(self) -> tuple[int, int, int]:
@@ -101,16 +92,16 @@ class StubMonitor:
         if long:
             deadline, limit = self._patience, LONG_ANSWER_LIMIT
         end = self.clock.now() + deadline
-        self._send("qRcmd," + command.encode().hex())
+        self._packets.send("qRcmd," + command.encode().hex())
         said = bytearray()
-        while (answer := self._answer(end)) != b"OK":
+        while (answer := self._packets.answer(end)) != b"OK":
             if not answer:
                 raise Misuse(f"the gdb stub at {self.path} has no monitor: {_OTHERS}")
             if not answer.startswith(b"O"):
                 raise ProtocolError(
                     f"the gdb stub answered {command} with {reprlib.repr(answer)}", repr(answer)
                 )
-            said += self._octets(answer[1:], command)
+            said += self._packets.octets(answer[1:], command)
             if len(said) > limit:
                 raise ProtocolError(f"the gdb stub answers {command} without end", "")
         return said.decode("utf-8", "replace")
@@ -125,6 +116,13 @@ class StubMonitor:
             known = ", ".join(map(str, states)) or "none"
             raise Misuse(f"the guest has no processor {self._vcpu}: it has {known}")
         return states[self._vcpu]
+
+    def described_registers(
+        self, wanted: Collection[str], vcpu: int | None = None
+    ) -> dict[str, int]:
+        """Registers that the stub describes, of those wanted, by the names there; of another
+        processor than the one that is asked about if `vcpu` says so."""
+        return self._packets.registers(self._vcpu if vcpu is None else vcpu, wanted)
 
     @contextlib.contextmanager
     def of_processor(self) -> Iterator[None]:
@@ -165,7 +163,9 @@ class StubMonitor:
     @cached_property
     def target(self) -> str:
         """What QEMU is for, as far as that can be seen: by a register that it shows."""
-        return "riscv64" if re.search(r"^ satp\b", self.state(), re.MULTILINE) else "x86_64"
+        state = self.state()
+        shown = (name for name, pattern in _SHOWN.items() if re.search(pattern, state, re.M))
+        return next(shown, "x86_64")
 
     def read_physical(self, address: int, size: int) -> bytes:
         """`size` bytes of physical memory; where there is none, QEMU reads zeros."""
@@ -173,7 +173,7 @@ class StubMonitor:
         while len(octets) < size:
             count = min(PART, size - len(octets))
             asked = f"m{address + len(octets):x},{count:x}"
-            part = self._octets(self._ask(asked), asked)
+            part = self._packets.octets(self._packets.ask(asked), asked)
             if len(part) != count:
                 raise ProtocolError(
                     f"the gdb stub answered {asked} with {len(part)} bytes, not {count}", repr(part)
@@ -184,87 +184,18 @@ class StubMonitor:
     def leave(self, resume: bool) -> bool:
         """Has the stub read virtual memory again, and the guest run on if `resume`; whether it was
         told so, and does so even if no one waits for it."""
-        told = [_packet("Qqemu.PhyMemMode:0")] + ([_packet("D")] if resume else [])
+        told = [packet("Qqemu.PhyMemMode:0")] + ([packet("D")] if resume else [])
         end = self.clock.now() + self._deadline
         try:
             # An unfinished packet ends at its checksum, which is wrong.
             self._connection.sendall(b"#00" + b"".join(b"+" + one for one in told))
         except OSError:
             return False
-        self._silent = True
+        self._packets.silent = True
         with contextlib.suppress(GuestLost, ProtocolError):
-            for _ in () if self._mute else told:
-                self._answer(end)
+            for _ in () if self._packets.mute else told:
+                self._packets.answer(end)
         return True
-
-    def _ask(self, text: str) -> bytes:
-        self._send(text)
-        return self._answer(self.clock.now() + self._deadline)
-
-    def _send(self, text: str) -> None:
-        self._told(_packet(text))
-
-    def _told(self, octets: bytes) -> None:
-        try:
-            self._connection.sendall(octets)
-        except OSError as error:
-            raise self._gone(str(error)) from None
-
-    def _answer(self, end: float) -> bytes:
-        """The next packet that is no stop of the guest; raises `GuestLost` where there is none."""
-        while True:
-            packet = self._next(end)
-            if not packet.startswith(_STOPPED):
-                return packet
-            self._stop_seen = True
-
-    def _next(self, end: float) -> bytes:
-        while (match := _PACKET.search(self._read)) is None:
-            if len(self._read) > LONGEST:
-                raise ProtocolError(
-                    f"{self.path} is not a gdb stub: it sent {reprlib.repr(bytes(self._read))}", ""
-                )
-            self._read += self._received(end)
-        content, checksum = bytes(match[1]), int(match[2], 16)
-        del self._read[: match.end()]
-        if sum(content) & 0xFF != checksum:
-            raise ProtocolError(f"the gdb stub at {self.path} sent a packet that is damaged", "")
-        # QEMU reads nothing while it prints, a packet a line, and waits for no acknowledgement:
-        # those of a long table would fill the socket, and then both wait.
-        printed = content.startswith(b"O") and content != b"OK"
-        if not (self._silent or printed):
-            self._told(b"+")
-        return _expanded(content)
-
-    def _received(self, end: float) -> bytes:
-        while (left := end - self.clock.now()) <= 0 or not self._readable(left):
-            if left <= 0:
-                self._mute = True
-                raise self._gone(
-                    f"it says nothing for {self._deadline:g} s: a gdb stub serves one debugger at a"
-                    " time, so another may be connected; else it is not a gdb stub"
-                )
-        try:
-            part = self._connection.recv(LONGEST)
-        except OSError as error:
-            raise self._gone(error.strerror or str(error)) from None
-        if not part:
-            raise self._gone("it ended the conversation")
-        return part
-
-    def _readable(self, seconds: float) -> bool:
-        return bool(select.select([self._connection], [], [], seconds)[0])
-
-    def _octets(self, digits: bytes, asked: str) -> bytes:
-        try:
-            return bytes.fromhex(digits.decode("ascii"))
-        except ValueError:
-            raise ProtocolError(
-                f"the gdb stub answered {asked} with {reprlib.repr(digits)}", repr(digits)
-            ) from None
-
-    def _gone(self, seen: str) -> GuestLost:
-        return GuestLost(f"the gdb stub at {self.path} does not answer: {seen}", Evidence())
 
 
 _OTHERS: Final = (
@@ -274,28 +205,13 @@ _OTHERS: Final = (
 
 _CURRENT: Final = re.compile(r"^\* CPU #(\d+)", re.MULTILINE)
 
+_SHOWN: Final = {"riscv64": r"^ satp\b", "aarch64": r"^( PC=[0-9a-f]{16} +X|R)00="}
+
 _A_PROCESSOR: Final = {
     "x86_64": "/machine/unattached/device[0]",
     "riscv64": "/machine/soc0/harts[0]",
+    "aarch64": "/machine/unattached/device[0]",
 }
-
-_PACKET: Final = re.compile(rb"\$([^#$]*)#([0-9a-fA-F]{2})", re.DOTALL)
-
-
-def _packet(text: str) -> bytes:
-    content = text.encode("ascii")
-    return b"$%b#%02x" % (content, sum(content) & 0xFF)
-
-
-def _expanded(content: bytes) -> bytes:
-    """What a packet says: a byte is repeated as often as the one after a * says, less 29, and after
-    a } comes one with its sixth bit turned (gdb, Remote Protocol, Overview)."""
-    found = _RUN.sub(lambda run: run[1] * (run[2][0] - 28), content)
-    return _ESCAPED.sub(lambda escaped: bytes([escaped[1][0] ^ 0x20]), found)
-
-
-_RUN: Final = re.compile(rb"(.)\*([ -~])", re.DOTALL)
-_ESCAPED: Final = re.compile(rb"\}(.)", re.DOTALL)
 
 
 @contextlib.contextmanager

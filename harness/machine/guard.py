@@ -17,9 +17,10 @@ TYPE_CHECKING = False  # that of `typing` takes as long as Python's own start
 if TYPE_CHECKING:
     import socket
 
-READY, HELD, RELEASED = b"r", b"h", b"g"
+READY, HELD, RELEASED, STUB, NO_STUB = b"r", b"h", b"g", b"s", b"n"
 """What it says at its start, and what it is told: that the guest is about to be stopped, and that
-it runs again or is another's to let run."""
+it runs again or is another's to let run; that the monitor is about to open a gdb stub, and has
+closed it."""
 
 PATIENCE = 60.0
 """Seconds that QEMU may take to answer: it may be in the midst of what it was asked last."""
@@ -30,8 +31,8 @@ LONGEST = 1 << 16
 QMP, GDB = "qmp", "gdb"
 """What it is connected to: the monitor, or the gdb stub."""
 
-STATE, RUN = "guard-state", "guard-run"
-"""The ids of the two questions."""
+STATE, RUN, CLOSE = "guard-state", "guard-run", "guard-close"
+"""The ids of the questions."""
 
 
 def main(kind: str, descriptor: int) -> None:
@@ -41,19 +42,29 @@ def main(kind: str, descriptor: int) -> None:
         __import__(name)
     import socket
 
-    last = b""
+    held, stub = b"", b""
     while told := os.read(0, 1):
-        last = told
-    if last == HELD:
+        if told in (STUB, NO_STUB):
+            stub = told
+        else:
+            held = told
+    if held == HELD or stub == STUB:
         with socket.socket(fileno=descriptor) as connection:
-            (resume if kind == QMP else detach)(connection)
+            if stub == STUB:
+                close_stub(connection)
+            if held == HELD:
+                (resume if kind == QMP else detach)(connection)
+
+
+def close_stub(monitor: socket.socket) -> None:
+    """Closes the gdb stub, as the guest stands: it does not move by that."""
+    answered(monitor, "human-monitor-command", CLOSE, {"command-line": "gdbserver none"})
 
 
 def resume(monitor: socket.socket) -> None:
     """Lets the guest run on if it stands paused, and no one else has let it run since."""
-    # What was half said is dropped at a byte that no JSON text has (QEMU, docs/interop/qmp-spec).
-    if answered(monitor, b"\xff", "query-status", STATE).get("status") == "paused":
-        answered(monitor, b"", "cont", RUN)
+    if answered(monitor, "query-status", STATE).get("status") == "paused":
+        answered(monitor, "cont", RUN)
 
 
 def detach(stub: socket.socket) -> None:
@@ -85,7 +96,9 @@ def packet(content: bytes) -> bytes:
     return b"$%b#%02x" % (content, sum(content) & 0xFF)
 
 
-def answered(monitor: socket.socket, before: bytes, command: str, id: str) -> dict[str, object]:
+def answered(
+    monitor: socket.socket, command: str, id: str, arguments: dict[str, str] | None = None
+) -> dict[str, object]:
     """What the command returns; nothing where it fails, and where the guest was let run."""
     import json
 
@@ -93,7 +106,10 @@ def answered(monitor: socket.socket, before: bytes, command: str, id: str) -> di
     line = b""
     try:
         monitor.settimeout(PATIENCE)
-        monitor.sendall(before + json.dumps({"execute": command, "id": id}).encode() + b"\n")
+        asked = {"execute": command, "id": id, "arguments": arguments or {}}
+        # What was half said is dropped at a byte that no JSON text has (QEMU,
+        # docs/interop/qmp-spec).
+        monitor.sendall(b"\xff" + json.dumps(asked).encode() + b"\n")
         while (left := end - time.monotonic()) > 0:
             monitor.settimeout(left)
             part = monitor.recv(LONGEST)

@@ -3,5 +3,6 @@
 `processor`  what the guest's processor is, and which states it can take
 `guest`      the running stub, with the accesses that it can make
 `qemu`       QEMU as it runs the stub
+`registers`  the registers that QEMU's gdb stub describes
 `engines`    the engines by name
 """

@@ -2,6 +2,7 @@
 
     python -m images.linux --levels 5 --pti on --qmp build/linux.sock
     python -m images.linux --arch riscv --levels 3 --qmp build/linux.sock
+    python -m images.linux --arch arm64 --levels 4 --qmp build/linux.sock
 
 makes the image if need be, prints the lines that the head of init.c describes, and has the guest
 run, its two processes spinning, until Ctrl-C.  Meanwhile any program may ask QEMU through the
@@ -17,8 +18,8 @@ import sys
 from pathlib import Path
 
 from harness.machine.errors import Misuse
-from images.linux.build import PLACE, CanNotBuild, build, build_riscv
-from images.linux.machine import RiscvVariant, Variant, started
+from images.linux.build import PLACE, CanNotBuild, build, build_arm64, build_riscv
+from images.linux.machine import AnyVariant, Arm64Variant, RiscvVariant, Variant, started
 
 MISUSE, MACHINE_FAILURE, INTERRUPTED = 2, 3, 130
 
@@ -27,7 +28,8 @@ def main() -> int:
     """The exit code; Ctrl-C, or the signal that `kill` sends, is the usual end."""
     words = argparse.ArgumentParser(prog="python -m images.linux", description=__doc__)
     words.formatter_class = argparse.RawDescriptionHelpFormatter
-    words.add_argument("--arch", choices=("x86", "riscv"), default="x86", help="(%(default)s)")
+    archs = ("x86", "riscv", "arm64")
+    words.add_argument("--arch", choices=archs, default="x86", help="(%(default)s)")
     words.add_argument(
         "--levels", type=int, choices=(3, 4, 5), default=5, help="of page tables; 3 on RISC-V alone"
     )
@@ -37,14 +39,16 @@ def main() -> int:
     words.add_argument(
         "--qmp", type=Path, default=PLACE / "qmp", help="the socket of QEMU's monitor (%(default)s)"
     )
-    words.add_argument("--qemu", help="the environment's QEMU or QEMU_RISCV, or the usual one")
+    words.add_argument(
+        "--qemu", help="the environment's QEMU, QEMU_RISCV or QEMU_ARM64, or the usual one"
+    )
     asked = words.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if not asked.qmp.absolute().parent.is_dir():
             raise Misuse(f"there is no directory {asked.qmp.parent} for the socket")
         variant = _variant(asked)
-        image = build() if isinstance(variant, Variant) else build_riscv()
+        image = _BUILT[asked.arch]()
         arguments, board = variant.kernel_arguments, variant.board
         qemu = asked.qemu or os.environ.get(board.environment, board.qemu)
         with started(image, arguments, asked.qmp, qemu=qemu, board=board) as machine:
@@ -59,14 +63,19 @@ def main() -> int:
         return INTERRUPTED
 
 
-def _variant(asked: argparse.Namespace) -> Variant | RiscvVariant:
+_BUILT = {"x86": build, "riscv": build_riscv, "arm64": build_arm64}
+
+
+def _variant(asked: argparse.Namespace) -> AnyVariant:
     """The Linux that was asked for; raises `Misuse` where there is none."""
+    if asked.arch != "x86" and asked.pti is not None:
+        raise Misuse(f"--pti is for x86: that for {asked.arch} does not isolate its page tables")
     if asked.arch == "riscv":
-        if asked.pti is not None:
-            raise Misuse("--pti is for x86: RISC-V's Linux does not isolate its page tables")
         return RiscvVariant(asked.levels)
     if asked.levels == 3:
-        raise Misuse("--levels is 4 or 5 on x86: 3 are for --arch riscv")
+        raise Misuse(f"--levels is 4 or 5 on {asked.arch}: 3 are for --arch riscv")
+    if asked.arch == "arm64":
+        return Arm64Variant(asked.levels)
     return Variant(asked.levels, asked.pti != "off")
 
 

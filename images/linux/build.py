@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -40,7 +40,14 @@ PAE_PACKAGE: Final = "linux-image-686-pae:i386"
 RISCV_PACKAGE: Final = "linux-image-riscv64:riscv64"
 """The same of the kernel for RISC-V, of which Debian 13 is the first release."""
 
-RISCV_SUITE: Final = "trixie"
+ARM64_PACKAGE: Final = "linux-image-arm64:arm64"
+"""The same of the kernel for arm64, of which Debian 13's is the first with LPA2."""
+
+SUITE: Final = "trixie"
+"""Debian 13, whose kernels these two are."""
+
+RAM_DISK: Final = "brd.ko"
+"""The module by which a disk is in memory, for the swap of init.c."""
 
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 """By which apt checks another release than the machine's own."""
@@ -61,6 +68,7 @@ _COMPILE: Final = ("gcc", "-fcf-protection=none", *_OPTIONS)
 
 # Nothing sets the register gp, which the linker's shorter forms of code would use.
 _COMPILE_RISCV: Final = ("riscv64-linux-gnu-gcc", "-mno-relax", "-Wl,--no-relax", *_OPTIONS)
+_COMPILE_ARM64: Final = ("aarch64-linux-gnu-gcc", *_OPTIONS)
 
 LOADED: Final = 0x10_0000
 """Where the boot loader puts what follows the setup of a kernel's image, and jumps to."""
@@ -112,12 +120,18 @@ def build_stress(place: Path = PLACE) -> Image:
 
 
 def _compile(
-    source: Path, program: Path, initramfs: Path, compiler: Sequence[str] = _COMPILE
+    source: Path,
+    program: Path,
+    initramfs: Path,
+    compiler: Sequence[str] = _COMPILE,
+    others: Sequence[Path] = (),
 ) -> None:
-    """An archive with a program as its init, unless it is there and up to date."""
-    if not _newer(initramfs, source, HEADER, Path(__file__)):
+    """An archive with a program as its init, and other files beside it, unless it is there and up
+    to date."""
+    if not _newer(initramfs, source, HEADER, Path(__file__), *others):
         _run((*compiler, "-o", str(program), str(source)))
-        _write(initramfs, archive("init", program.read_bytes()))
+        files = {"init": program, **{other.name: other for other in others}}
+        _write(initramfs, archive({name: path.read_bytes() for name, path in files.items()}))
 
 
 def ready_to_run(image: bytes, entry: Path) -> bytes:
@@ -172,24 +186,39 @@ def build_pae(place: Path = PLACE / "pae") -> Image:
 def build_riscv(place: Path = PLACE / "riscv") -> Image:
     """The image for RISC-V of 64 bits, as `build` makes that for x86-64: Debian has this kernel
     unpacked.  Raises `CanNotBuild`."""
-    kernel, initramfs = (
-        _foreign_kernel(place, RISCV_PACKAGE, "riscv64", RISCV_SUITE),
-        place / "initramfs",
-    )
+    return _build_foreign(place, RISCV_PACKAGE, "riscv64", _COMPILE_RISCV)
+
+
+def build_arm64(place: Path = PLACE / "arm64") -> Image:
+    """The same for arm64, with a disk for swap.  Raises `CanNotBuild`."""
+    return _build_foreign(place, ARM64_PACKAGE, "arm64", _COMPILE_ARM64, (RAM_DISK,))
+
+
+def _build_foreign(
+    place: Path,
+    package: str,
+    architecture: str,
+    compiler: Sequence[str],
+    modules: Sequence[str] = (),
+) -> Image:
+    kernel = _foreign_kernel(place, package, architecture, SUITE, modules)
+    initramfs = place / "initramfs"
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _compile(SOURCE, place / "init", initramfs, _COMPILE_RISCV)
+        _compile(SOURCE, place / "init", initramfs, compiler, [place / name for name in modules])
     return Image(kernel, initramfs)
 
 
-def _foreign_kernel(place: Path, package: str, architecture: str, suite: str = "") -> Path:
+def _foreign_kernel(
+    place: Path, package: str, architecture: str, suite: str = "", modules: Sequence[str] = ()
+) -> Path:
     """The kernel of another architecture in `place`, from a release of Debian's where the machine's
-    own may not have it.  Raises `NoKernel`."""
+    own may not have it; and modules of it.  Raises `NoKernel`."""
     place.mkdir(parents=True, exist_ok=True)
     kernel = place / "vmlinuz"
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not kernel.exists():
+        if not all(path.exists() for path in (kernel, *(place / name for name in modules))):
             # Lists of packages of another architecture, apart from those of this machine.
             for part in ("lists/partial", "cache/archives/partial"):
                 (place / "apt" / part).mkdir(parents=True, exist_ok=True)
@@ -198,7 +227,7 @@ def _foreign_kernel(place: Path, package: str, architecture: str, suite: str = "
             apt += ["-o", f"Dir::Cache={place}/apt/cache", "-o", "Acquire::Languages=none"]
             if suite:
                 apt += _release(place / "apt", suite, architecture)
-            fetch_kernel(place, package, apt)
+            fetch_kernel(place, package, apt, modules)
             shutil.rmtree(place / "apt")
     return kernel
 
@@ -219,9 +248,11 @@ def _release(place: Path, suite: str, architecture: str) -> list[str]:
     return ["-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=/dev/null"]
 
 
-def fetch_kernel(place: Path, package: str, apt: Sequence[str] = ()) -> None:
+def fetch_kernel(
+    place: Path, package: str, apt: Sequence[str] = (), modules: Sequence[str] = ()
+) -> None:
     """Leave `vmlinuz` and `config` of the newest kernel that a package of Debian's depends on in
-    `place`; one that is not packed is called vmlinux there.
+    `place`, one that is not packed being called vmlinux there, and modules by their files' names.
 
     The package is fetched and checked by apt, and only read: nothing is installed; `apt` are
     options for it, with lists of its own.  Raises `NoKernel`.
@@ -240,7 +271,7 @@ def fetch_kernel(place: Path, package: str, apt: Sequence[str] = ()) -> None:
         except CanNotBuild as reason:
             raise NoKernel(str(reason)) from None
         (fetched,) = Path(directory).glob("*.deb")
-        _extract(fetched, place)
+        _extract(fetched, place, modules)
 
 
 def _kernel_package(package: str, apt: Sequence[str]) -> str:
@@ -272,9 +303,10 @@ def _renew_lists(package: str, apt: Sequence[str]) -> None:
         raise NoKernel(f"apt knows no {package} yet, and {reason}") from None
 
 
-def _extract(package: Path, place: Path) -> None:
-    """The two files of /boot, which comes first: the modules behind it are not even unpacked."""
-    wanted = {"vmlinuz", "config"}
+def _extract(package: Path, place: Path, modules: Sequence[str]) -> None:
+    """The two files of /boot, which comes first: what is behind the last that is wanted is not even
+    unpacked."""
+    wanted = {"vmlinuz", "config", *modules}
     with subprocess.Popen(
         ("dpkg-deb", "--fsys-tarfile", str(package)),
         stdout=subprocess.PIPE,
@@ -284,27 +316,36 @@ def _extract(package: Path, place: Path) -> None:
         try:
             with tarfile.open(fileobj=unpack.stdout, mode="r|") as files:
                 for member in files:
-                    found = re.fullmatch(r"\./boot/(vmlinu|config)[xz]?-.*", member.name)
-                    if found and (content := files.extractfile(member)):
-                        name = "vmlinuz" if found[1] == "vmlinu" else "config"
+                    name = _called(member.name)
+                    if name in wanted and (content := files.extractfile(member)):
+                        octets = content.read()
                         wanted.remove(name)
-                        _write(place / name, content.read())
+                        packed = member.name.endswith(".xz")
+                        _write(place / name, lzma.decompress(octets) if packed else octets)
                     if not wanted:
                         break
-        except tarfile.TarError as error:
+        except (tarfile.TarError, lzma.LZMAError) as error:
             raise NoKernel(f"{package.name} cannot be read: {error}") from error
         finally:
             unpack.kill()
     if wanted:
-        raise NoKernel(f"{package.name} has no {' and no '.join(sorted(wanted))} in /boot")
+        raise NoKernel(f"{package.name} has no {' and no '.join(sorted(wanted))}")
 
 
-def archive(name: str, content: bytes) -> bytes:
-    """A cpio archive that holds one executable file.
+def _called(path: str) -> str:
+    """What a file of a kernel's package is called here: vmlinuz, config, or a module's own name."""
+    if found := re.fullmatch(r"\./boot/(vmlinu|config)[xz]?-.*", path):
+        return "vmlinuz" if found[1] == "vmlinu" else "config"
+    return path.rpartition("/")[2].removesuffix(".xz") if ".ko" in path else ""
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """A cpio archive that holds executable files, by their names.
 
     Source: Documentation/driver-api/early-userspace/buffer-format.rst in Linux, "newc".
     """
-    return _entry(name, 0o100755, content) + _entry("TRAILER!!!", 0, b"")
+    held = (_entry(name, 0o100755, content) for name, content in files.items())
+    return b"".join(held) + _entry("TRAILER!!!", 0, b"")
 
 
 def _entry(name: str, mode: int, content: bytes) -> bytes:

@@ -19,6 +19,10 @@ FAILED: Final = r"@ failed ([^\r\n]*)\r?\n"
 _PAGES: Final = {"4K": 4 << 10, "64K": 64 << 10, "2M": 2 << 20}
 _PAGEMAP_PAGE: Final = _PAGES["4K"]
 
+SWAP_AREAS: Final = 32
+"""Of a page in swap, pagemap says the number of the area, below this, and above it the place there
+(Linux, Documentation/admin-guide/mm/pagemap.rst)."""
+
 
 @dataclass(frozen=True)
 class Process:
@@ -41,6 +45,7 @@ class Map:
     frames   the physical address of every 4096 bytes; `present` shows where there is one, and
              `absent` where there is none: of addresses beyond those that a process can map, such
              as [vsyscall], pagemap says neither
+    swap     of those that are in swap, by address, the number of the area and the place there
     """
 
     space: str
@@ -53,6 +58,7 @@ class Map:
     frames: Words
     present: Mask
     absent: Mask
+    swap: Mapping[int, tuple[int, int]]
 
     @property
     def addresses(self) -> Words:
@@ -117,10 +123,11 @@ def _process(fields: Mapping[str, str]) -> Process:
 def _map(fields: Mapping[str, str]) -> Map:
     span = Span.of(int(fields["first"], 16), int(fields["size"], 16))
     runs = list(_runs(fields["frames"]))
-    frames = np.concatenate([run for run, _ in runs])
+    numbers = np.concatenate([run for run, _ in runs])
     sign = np.concatenate([np.full(len(run), sign) for run, sign in runs])
-    if len(frames) * _PAGEMAP_PAGE != span.size:
-        raise ValueError(f"{len(frames)} frames for {span.size} bytes")
+    if len(numbers) * _PAGEMAP_PAGE != span.size:
+        raise ValueError(f"{len(numbers)} frames for {span.size} bytes")
+    present = sign == ""
     return Map(
         fields["space"],
         fields["name"],
@@ -129,20 +136,25 @@ def _map(fields: Mapping[str, str]) -> Map:
         {"shared": True, "private": False}[fields["sharing"]],
         _PAGES[fields["page"]],
         {"yes": True, "no": False}[fields["stamped"]],
-        frames,
-        sign == "",
-        sign == "-",
+        np.where(present, numbers, 0).astype(np.uint64) * np.uint64(_PAGEMAP_PAGE),
+        present,
+        (sign == "-") | (sign == "s"),
+        {
+            span.first + at * _PAGEMAP_PAGE: (number % SWAP_AREAS, number // SWAP_AREAS)
+            for at, number in enumerate(numbers.tolist())
+            if sign[at] == "s"
+        },
     )
 
 
 def _runs(text: str) -> Iterator[tuple[Words, str]]:
-    """The physical addresses of each run, or the sign that stands in their place: "-" where there
-    are none, "?" where it is not known."""
+    """The numbers of each run, and the sign before them, "s" of places in swap; or in their place,
+    "-" where there are none, "?" where it is not known."""
     for run in text.split(","):
         first, _, count = run.partition("*")
         n = int(count or 1)
         if first in ("-", "?"):
             yield np.zeros(n, np.uint64), first
         else:
-            frames = int(first, 16) + np.arange(n, dtype=np.uint64)
-            yield frames * np.uint64(_PAGEMAP_PAGE), ""
+            sign = "s" if first.startswith("s") else ""
+            yield int(first.removeprefix("s"), 16) + np.arange(n, dtype=np.uint64), sign

@@ -3,8 +3,8 @@
  *
  * The parent runs on the CPU that is the first to Linux, its forked child on the second; told is which they are to QEMU.
  * Each prints its whole address space, one line for each line of its /proc/self/maps, then both spin in user mode for
- * good: whoever stops the machine and finds a CPU at `spins` has that process's own tables in its CR3, or satp.  The
- * lines, in this order, each value without spaces:
+ * good: whoever stops the machine and finds a CPU at `spins` has that process's own tables in its CR3, satp or TTBR0_EL1.
+ * The lines, in this order, each value without spaces:
  *
  *   @ kernel release=6.1.0-56-amd64
  *   @ process space=child pid=48 cpu=1 spins=0x40115a
@@ -21,7 +21,7 @@
  *   stamped  whether each page was written: its first word is then its virtual address, its second the writer's pid
  *   frames   from /proc/self/pagemap, in hexadecimal, 4096 bytes each, also where pages are larger: 1a2b*4 are four
  *            from 1a2b up, -*3 three without, ?*2 two of which pagemap says nothing: it ends at the highest address
- *            that a process can map, below [vsyscall]
+ *            that a process can map, below [vsyscall]; s25 one in swap, at offset 1 (the bits from 5 up) of area 5
  *
  * It uses no library, so that a compiler is all it takes to build it.
  */
@@ -40,26 +40,38 @@ enum {
 };
 asm(".globl _start\n_start:\n\tand $-16, %rsp\n\tcall start");
 asm("spin_here:\n\tjmp spin_here");
-#elif defined(__riscv)
+#else	/* the numbers of asm-generic/unistd.h */
 enum {
-	SYS_MKDIRAT = 34, SYS_MOUNT = 40, SYS_OPENAT = 56, SYS_CLOSE = 57, SYS_PIPE2 = 59, SYS_READ = 63, SYS_PREAD = 67,
-	SYS_SCHED_SETAFFINITY = 122, SYS_UNAME = 160, SYS_GETPID = 172, SYS_MREMAP = 216, SYS_CLONE = 220,
-	SYS_MMAP = 222, SYS_MPROTECT = 226, SYS_MLOCK = 228, SYS_MADVISE = 233,
+	SYS_MKNODAT = 33, SYS_MKDIRAT = 34, SYS_MOUNT = 40, SYS_OPENAT = 56, SYS_CLOSE = 57, SYS_PIPE2 = 59, SYS_READ = 63, SYS_PREAD = 67,
+	SYS_PWRITE = 68, SYS_SCHED_SETAFFINITY = 122, SYS_UNAME = 160, SYS_GETPID = 172, SYS_MREMAP = 216, SYS_CLONE = 220,
+	SYS_MMAP = 222, SYS_SWAPON = 224, SYS_MPROTECT = 226, SYS_MLOCK = 228, SYS_MADVISE = 233, SYS_FINIT_MODULE = 273,
 };
+#ifdef __riscv
 asm(".globl _start\n_start:\n\tandi sp, sp, -16\n\tcall start");
 asm("spin_here:\n\tj spin_here");
+#else
+asm(".globl _start\n_start:\n\tbl start");	/* the kernel aligns the stack */
+asm("spin_here:\n\tb spin_here");
+#endif
 #endif
 
 enum { NONE = 0, READ = 1, WRITE = 2, EXECUTE = 4 };
 
 enum {
 	SHARED = 0x1, PRIVATE = 0x2, FIXED = 0x10, ANONYMOUS = 0x20, POPULATE = 0x8000, HUGETLB = 0x40000,
-	OF_64K = 16 << 26, MOVE = 1, MOVE_TO = 2, ADVICE_LARGE = 14, NO_MEMORY = -12, CHILD_ENDS = 17,
+	OF_64K = 16 << 26, MOVE = 1, MOVE_TO = 2, ADVICE_LARGE = 14, ADVICE_OUT = 21, NO_MEMORY = -12, CHILD_ENDS = 17,
 };
+
+enum { READ_ONLY = 0, READ_WRITE = 2 };
+
+static long opened_for(int use, const char *path, const char *name)
+{
+	return checked(call(SYS_OPENAT, 0, (long)path, use, 0, 0, 0), "openat", name);
+}
 
 static long opened(const char *path, const char *name)
 {
-	return checked(call(SYS_OPENAT, 0, (long)path, 0, 0, 0, 0), "openat", name);
+	return opened_for(READ_ONLY, path, name);
 }
 
 #define PAGE 4096ul
@@ -75,11 +87,17 @@ struct pattern {
 	size_t size;
 	int rights;		/* in the end: pages are written before that */
 	int flags;
-	enum { ORDINARY, FILE, SPARSE, UNTOUCHED, ONLY_READ, LOCKED, ALIAS, LARGE, SPLIT, NAPOT, HIGH } kind;
+	enum { ORDINARY, FILE, SPARSE, UNTOUCHED, ONLY_READ, LOCKED, ALIAS, LARGE, SPLIT, OF_SIXTEEN, HIGH, SWAPPED } kind;
 };
 
 #define PLACE(number) (0x1000000000 + (number) * (1ul << 30))
 #define MEMORY (PRIVATE | ANONYMOUS)
+
+#ifdef __aarch64__
+#define HIGHEST 0x000f000000000000
+#else
+#define HIGHEST 0x00f0000000000000
+#endif
 
 /* What both processes have. */
 static struct pattern inherited[] = {
@@ -116,11 +134,16 @@ static struct pattern parents[] = {
 	{ "large-none", PLACE(20), 2 * MIB, NONE, MEMORY, LARGE },
 	{ "large-split", PLACE(21), 2 * MIB, READ | WRITE, MEMORY, SPLIT },
 	{ "hugetlb", PLACE(22), 4 * MIB, READ | WRITE, SHARED | ANONYMOUS | HUGETLB, LARGE },
-#ifdef __riscv
-	{ "hugetlb-64k", PLACE(24), 128 * KIB, READ | WRITE, SHARED | ANONYMOUS | HUGETLB | OF_64K, NAPOT },
+#ifndef __x86_64__	/* pages of 64K, each by sixteen entries */
+	{ "hugetlb-64k", PLACE(24), 128 * KIB, READ | WRITE, SHARED | ANONYMOUS | HUGETLB | OF_64K, OF_SIXTEEN },
+#endif
+#ifdef __aarch64__
+	{ "contiguous", PLACE(25), 128 * KIB, READ | WRITE, MEMORY, OF_SIXTEEN },
+	{ "contiguous-split", PLACE(26), 64 * KIB, READ | WRITE, MEMORY, SPLIT },
+	{ "swapped", PLACE(27), 4 * PAGE, READ | WRITE, MEMORY, SWAPPED },
 #endif
 	{ "many", PLACE(23), 256 * MIB, READ | WRITE, MEMORY | POPULATE, ORDINARY },
-	{ "high", 0x00f0000000000000, 4 * PAGE, READ | WRITE, MEMORY, HIGH },	/* with five levels only */
+	{ "high", HIGHEST, 4 * PAGE, READ | WRITE, MEMORY, HIGH },	/* with five levels only */
 };
 
 #define END(array) ((array) + sizeof(array) / sizeof *(array))
@@ -193,7 +216,8 @@ static void map(const struct pattern *pattern)
 	if (pattern->kind == HIGH && result == NO_MEMORY)
 		return;
 	checked(result, "mmap", pattern->name);
-	if ((pattern->kind == LARGE || pattern->kind == SPLIT) && !(pattern->flags & HUGETLB))
+	bool large = pattern->kind == LARGE || pattern->kind == SPLIT || pattern->kind == OF_SIXTEEN;
+	if (large && !(pattern->flags & HUGETLB))
 		checked(call(SYS_MADVISE, pattern->first, pattern->size, ADVICE_LARGE, 0, 0, 0), "madvise",
 			pattern->name);
 	if (pattern->kind == LOCKED)
@@ -203,6 +227,8 @@ static void map(const struct pattern *pattern)
 		protect(pattern, 0, pattern->size, pattern->rights);
 	if (pattern->kind == SPLIT)
 		protect(pattern, PAGE, PAGE, READ);
+	if (pattern->kind == SWAPPED)
+		checked(call(SYS_MADVISE, pattern->first, pattern->size, ADVICE_OUT, 0, 0, 0), "madvise", pattern->name);
 	if (equal(pattern->name, "mixed"))
 		for (size_t page = 0; page * PAGE < pattern->size; page++)
 			protect(pattern, page * PAGE, PAGE, page % 8);
@@ -213,6 +239,35 @@ static void map_all(const struct pattern *first, const struct pattern *end)
 	for (; first < end; first++)
 		map(first);
 }
+
+#ifdef __aarch64__
+/* ---- swap: a disk in memory, by the module that the archive has ---- */
+
+#define BLOCK_DEVICE 0060600
+#define FIRST_DISK (1 << 8)	/* major number 1, minor 0 */
+
+static void swap_on(void)
+{
+	static struct {	/* union swap_header of Linux, include/linux/swap.h */
+		char boot[1024];
+		uint32_t version, last_page, bad_pages, rest[(PAGE - 1024 - 12 - 10) / 4];
+		char between[2], magic[10];
+	} header = { .version = 1, .last_page = 15, .magic = { "SWAPSPACE2" } };
+	_Static_assert(sizeof header == PAGE, "the magic number ends a page");
+
+	long module = opened("/brd.ko", "swap");
+	checked(call(SYS_FINIT_MODULE, module, (long)"rd_nr=1 rd_size=64", 0, 0, 0, 0), "finit_module", "swap");
+	checked(call(SYS_MKNODAT, 0, (long)"/disk", BLOCK_DEVICE, FIRST_DISK, 0, 0), "mknodat", "swap");
+	long disk = opened_for(READ_WRITE, "/disk", "swap");
+	checked(call(SYS_PWRITE, disk, (long)&header, sizeof header, 0, 0, 0), "pwrite", "swap");
+	call(SYS_CLOSE, disk, 0, 0, 0, 0, 0);
+	checked(call(SYS_SWAPON, (long)"/disk", 0, 0, 0, 0, 0), "swapon", "swap");
+}
+#else
+static void swap_on(void)
+{
+}
+#endif
 
 /* ---- the report ---- */
 
@@ -278,11 +333,14 @@ static const struct pattern *pattern_at(uintptr_t address, const struct pattern 
 /* A frame of 0 says that there is none: the first page of memory is no process's. */
 #define NO_FRAME 0ull
 #define UNKNOWN (~0ull)
+#define IN_SWAP (1ull << 62)	/* in swap, where pagemap says: the type of the area in the bits below, and the offset */
 
 static void print_run(uint64_t frame, uint64_t count)
 {
 	if (frame == UNKNOWN)
 		print("?");
+	else if (frame & IN_SWAP)
+		print("s"), print_number(frame & PAGEMAP_FRAME, 16);
 	else if (frame == NO_FRAME)
 		print("-");
 	else
@@ -293,7 +351,7 @@ static void print_run(uint64_t frame, uint64_t count)
 
 static bool is_frame(uint64_t frame)
 {
-	return frame != NO_FRAME && frame != UNKNOWN;
+	return frame != NO_FRAME && !(frame & IN_SWAP);
 }
 
 static void print_frames(long pagemap, uintptr_t first, uintptr_t end)
@@ -307,7 +365,8 @@ static void print_frames(long pagemap, uintptr_t first, uintptr_t end)
 			known = checked(call(SYS_PREAD, pagemap, (long)entries, sizeof entries,
 					     page / PAGE * sizeof *entries, 0, 0), "pread", "pagemap") / sizeof *entries;
 		uint64_t next = index >= known ? UNKNOWN :
-				entries[index] >> 63 ? entries[index] & PAGEMAP_FRAME : NO_FRAME;
+				entries[index] >> 63 ? entries[index] & PAGEMAP_FRAME :
+				entries[index] & IN_SWAP ? entries[index] & (IN_SWAP | PAGEMAP_FRAME) : NO_FRAME;
 		if (count && next != (is_frame(frame) ? frame + count : frame)) {
 			print_run(frame, count);
 			print(",");
@@ -349,7 +408,7 @@ static const char *report_map(const struct process *process, const char *text, l
 	print(" rights=");
 	print(rights);
 	print(private ? " sharing=private" : " sharing=shared");
-	print(pattern && pattern->kind == LARGE ? " page=2M" : pattern && pattern->kind == NAPOT ? " page=64K" : " page=4K");
+	print(pattern && pattern->kind == LARGE ? " page=2M" : pattern && pattern->kind == OF_SIXTEEN ? " page=64K" : " page=4K");
 	print(pattern && written(pattern) ? " stamped=yes" : " stamped=no");
 	print(" frames=");
 	print_frames(pagemap, first, end);
@@ -462,6 +521,7 @@ void start(void)
 	checked(call(SYS_MKDIRAT, 0, (long)"/proc", 0755, 0, 0, 0), "mkdirat", "/proc");
 	checked(call(SYS_MOUNT, (long)"proc", (long)"/proc", (long)"proc", 0, 0, 0), "mount", "/proc");
 	report_kernel();
+	swap_on();
 	know_oneself();
 	map_all(inherited, END(inherited));
 	open_turn(&to_child);

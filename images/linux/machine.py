@@ -13,7 +13,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -21,11 +21,14 @@ from typing import IO, Final
 import pexpect
 from pexpect.fdpexpect import fdspawn
 
+from harness.machine.arm64.processor import RAM_BASE as ARM64_RAM_BASE
+from harness.machine.arm64.qemu import TCG as ARM64_TCG
+from harness.machine.arm64.registers import program_counter
+from harness.machine.arm64.registers import registers_of as arm64_registers_of
 from harness.machine.descriptors import anonymous_file, said, what_is_said
 from harness.machine.errors import Evidence, GuestLost, Misuse
-from harness.machine.foreign import conversation
+from harness.machine.foreign import ForeignMonitor, conversation
 from harness.machine.machine import PATIENCE, Engine, bound_to
-from harness.machine.monitor import Monitor, registers_in
 from harness.machine.patience import Clock
 from harness.machine.qemu import control_monitor
 from harness.machine.ram import MIB
@@ -58,16 +61,16 @@ class Board:
     target     as query-cpus-fast has it
     words      what QEMU is told
     ram_base   the physical address of the first byte of RAM
-    registers  of the text that `info registers` prints
-    at         of registers, the address of the instruction that comes next in a program
+    registers  of a processor
+    at         the address of the instruction that comes next in the program of a processor
     """
 
     engine: Engine
     target: str
     words: tuple[str, ...]
     ram_base: int
-    registers: Callable[[str], dict[str, int]]
-    at: Callable[[Mapping[str, int]], int]
+    registers: Callable[[ForeignMonitor, int], dict[str, int]]
+    at: Callable[[ForeignMonitor, int], int]
 
     @property
     def qemu(self) -> str:
@@ -85,14 +88,19 @@ PC: Final = Board(
     "x86_64",
     ("-machine", "q35,memory-backend=ram", "-cpu", CPU),
     0,
-    registers_in,
-    lambda held: held["RIP"],
+    lambda monitor, cpu: monitor.registers(cpu),
+    lambda monitor, cpu: monitor.registers(cpu)["RIP"],
 )
 
 
-def _at_on_riscv(held: Mapping[str, int]) -> int:
+def _registers_on_riscv(monitor: ForeignMonitor, cpu: int) -> dict[str, int]:
+    return riscv_registers_in(monitor.state(cpu))
+
+
+def _at_on_riscv(monitor: ForeignMonitor, cpu: int) -> int:
     """QEMU takes an interrupt that is due before it stops, and is then at the first instruction of
     its handler."""
+    held = _registers_on_riscv(monitor, cpu)
     return held["sepc" if held["pc"] == held["stvec"] else "pc"]
 
 
@@ -102,9 +110,36 @@ VIRT: Final = Board(
     # The firmware is QEMU's own, OpenSBI.
     ("-machine", "virt,memory-backend=ram", "-cpu", "rv64,svnapot=on,svpbmt=on"),
     RAM_BASE,
-    riscv_registers_in,
+    _registers_on_riscv,
     _at_on_riscv,
 )
+
+
+def _registers_on_arm64(monitor: ForeignMonitor, cpu: int) -> dict[str, int]:
+    return arm64_registers_of(monitor, cpu)
+
+
+def _at_on_arm64(monitor: ForeignMonitor, cpu: int) -> int:
+    return program_counter(monitor.state(cpu)) or 0
+
+
+def _arm64(cpu: str) -> Board:
+    return Board(
+        ARM64_TCG,
+        "aarch64",
+        ("-machine", "virt,gic-version=2,memory-backend=ram", "-cpu", cpu),
+        ARM64_RAM_BASE,
+        _registers_on_arm64,
+        _at_on_arm64,
+    )
+
+
+A72: Final = _arm64("cortex-a72")
+"""A processor without LPA2, and without hardware that keeps the access flag and the dirty state."""
+
+MAX: Final = _arm64("max,pauth-impdef=on")
+"""With them.  TCG takes three times as long for the whole where pointers are authenticated by the
+architecture's own algorithm."""
 
 _KERNEL_ARGUMENTS: Final = (
     *("console=ttyS0", "quiet", "panic=-1"),
@@ -150,6 +185,31 @@ class RiscvVariant:
     def kernel_arguments(self) -> tuple[str, ...]:
         fewer = {3: ("no4lvl",), 4: ("no5lvl",), 5: ()}[self.levels]
         return *_KERNEL_ARGUMENTS, *fewer, "hugepagesz=64K", "hugepages=4"
+
+
+@dataclass(frozen=True)
+class Arm64Variant:
+    """How Linux sets up paging on arm64: by four levels, or by five and 52 bits (LPA2)."""
+
+    levels: int
+
+    isolated = False
+
+    def __str__(self) -> str:
+        return {4: "arm64-48", 5: "arm64-52"}[self.levels]
+
+    @property
+    def board(self) -> Board:
+        return {4: A72, 5: MAX}[self.levels]
+
+    @property
+    def kernel_arguments(self) -> tuple[str, ...]:
+        # The user's root would not have the kernel's tables beside it.
+        groups = ("hugepagesz=64K", "hugepages=4", "thp_anon=64K:madvise")
+        return *_KERNEL_ARGUMENTS, "console=ttyAMA0", "kpti=off", *groups
+
+
+AnyVariant = Variant | RiscvVariant | Arm64Variant
 
 
 @dataclass(frozen=True)
@@ -264,7 +324,7 @@ class Booted:
     Let it run, and `hold` it again before its registers are those of its processes.
     """
 
-    variant: Variant | RiscvVariant
+    variant: AnyVariant
     qmp: Path
     ram: Path
     facts: Facts
@@ -274,13 +334,13 @@ class Booted:
     def board(self) -> Board:
         return self.variant.board
 
-    def registers(self, monitor: Monitor, process: Process) -> dict[str, int]:
+    def registers(self, monitor: ForeignMonitor, process: Process) -> dict[str, int]:
         """The registers of the CPU that a process runs on."""
-        return self.board.registers(monitor.state(process.cpu))
+        return self.board.registers(monitor, process.cpu)
 
-    def at(self, monitor: Monitor, process: Process) -> int:
+    def at(self, monitor: ForeignMonitor, process: Process) -> int:
         """The address of the instruction that comes next on that CPU."""
-        return self.board.at(self.registers(monitor, process))
+        return self.board.at(monitor, process.cpu)
 
     def hold(self, deadline: float = 10.0) -> None:
         """Stop it at a moment when each of its CPUs is in the process that runs there.
@@ -308,7 +368,7 @@ class Booted:
 @contextlib.contextmanager
 def booted(
     image: Image,
-    variant: Variant | RiscvVariant,
+    variant: AnyVariant,
     qmp: Path,
     *,
     qemu: str = PC.qemu,

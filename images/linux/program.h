@@ -25,6 +25,16 @@ static long call(long number, long a, long b, long c, long d, long e, long f)
 	asm volatile("ecall" : "+r"(a0) : "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(a5), "r"(a7) : "memory");
 	return a0;
 }
+#elif defined(__aarch64__)
+enum { SYS_WRITE = 64, SYS_EXIT = 93 };
+
+static long call(long number, long a, long b, long c, long d, long e, long f)
+{
+	register long x0 asm("x0") = a, x1 asm("x1") = b, x2 asm("x2") = c, x3 asm("x3") = d, x4 asm("x4") = e,
+		      x5 asm("x5") = f, x8 asm("x8") = number;
+	asm volatile("svc #0" : "+r"(x0) : "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5), "r"(x8) : "memory");
+	return x0;
+}
 #endif
 
 /* ---- lines ---- */

@@ -35,6 +35,14 @@ def test_frames_are_read_run_by_run() -> None:
     assert told.addresses.tolist() == list(range(0x1000, 0x9000, 0x1000))
 
 
+def test_pages_in_swap_have_an_area_and_a_place_and_no_frame() -> None:
+    (told,) = parse(MAP.replace("1a2b*4,1c00,-*2,?", "1a2b*2,s45,s60*2,-*2,?")).maps
+    assert told.swap == {0x3000: (5, 2), 0x4000: (0, 3), 0x5000: (1, 3)}
+    assert told.present.tolist() == [True] * 2 + [False] * 6
+    assert told.absent.tolist() == [False] * 2 + [True] * 5 + [False]
+    assert told.frames.tolist() == [0x1A2B000, 0x1A2C000, 0, 0, 0, 0, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

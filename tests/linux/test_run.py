@@ -116,7 +116,8 @@ def test_a_socket_in_no_directory_is_a_sentence(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (("--levels", "3"), "--levels is 4 or 5 on x86: 3 are for --arch riscv"),
-        (("--arch", "riscv", "--pti", "on"), "--pti is for x86: RISC-V's Linux does not isolate"),
+        (("--arch", "arm64", "--levels", "3"), "--levels is 4 or 5 on arm64: 3 are for --arch"),
+        (("--arch", "riscv", "--pti", "on"), "--pti is for x86: that for riscv does not isolate"),
     ],
 )
 def test_a_linux_that_there_is_not_is_a_sentence(

@@ -162,6 +162,21 @@ KEPT_CODE: Final = Quirk(
     " jumps for one small page only, for every architecture",
 )
 
+TBID_HIT: Final = Quirk(
+    name="tcg-arm-tbid-by-data",
+    engine="tcg",
+    since=(7, 2),
+    runs=RUNS,
+    rule="with TBI=1 and TBID=1 the tag of a pointer counts in a fetch, which faults"
+    ' (AddrTop, AArch64.VAIsOutOfRange; "Address tagging")',
+    departs="executes it where data was accessed by the pointer with that tag before, until a TLBI"
+    " of the address",
+    evidence="seen by executing it, as EL0 and EL1; a fetch after data by the pointer without a tag"
+    " faults. In target/arm of 7.2 and 10.0, clean_data_tbi leaves the tag to the TLB, whose entry"
+    " is then one for all accesses, and aa64_va_parameters heeds TBID where it is filled alone;"
+    " tlbbits_for_regime drops the entries of all tags. 11.1.3 departs as they do",
+)
+
 EPAN_WXN: Final = Arm64Quirk(
     name="tcg-arm-epan-wxn",
     engine="tcg",
@@ -178,7 +193,9 @@ EPAN_WXN: Final = Arm64Quirk(
 JUDGED: Final = (BLOCK_ANYWHERE, SIZE_64K, SIZE_DS, DBM_FETCH, EPAN_WXN)
 """Those that the matrix judges."""
 
-KNOWN: Final[Mapping[str, Quirk]] = {quirk.name: quirk for quirk in (*JUDGED, AT_DBM, KEPT_CODE)}
+KNOWN: Final[Mapping[str, Quirk]] = {
+    quirk.name: quirk for quirk in (*JUDGED, AT_DBM, KEPT_CODE, TBID_HIT)
+}
 """All of them by name."""
 
 

@@ -7,8 +7,10 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from harness.check.arm64.marks import put_code
 from harness.check.arm64.quirks import (
     AT_DBM,
     BLOCK_ANYWHERE,
@@ -17,12 +19,14 @@ from harness.check.arm64.quirks import (
     RUNS,
     SIZE_64K,
     SIZE_DS,
+    TBID_HIT,
 )
 from harness.check.quirk import Quirk, expected_of
 from harness.machine.arm64.guest import Guest
 from harness.machine.arm64.qemu import BUILD
 from harness.machine.errors import GuestLost
 from harness.machine.ram import MIB
+from harness.paging.memory import BufferMemory
 from tests.machine.arm64.handmade import (
     ADDRESS,
     AF,
@@ -35,6 +39,8 @@ from tests.machine.arm64.handmade import (
     PERMISSION,
     READ_ONLY,
     SIZE,
+    TBI0,
+    TBID0,
     TRANSLATION,
     USER,
     WXN,
@@ -157,3 +163,26 @@ def test_at_of_a_write_to_what_dbm_makes_writable(guest: Guest) -> None:
         assert one[slot] == clean & ~READ_ONLY
         assert one.ask("TRANSLATE_WRITE", user=user)["data"] & 1 == 0
         one[slot] = clean
+
+
+@pytest.mark.parametrize("user", [0, 1])
+def test_a_fetch_by_a_tag_by_which_data_was_accessed(guest: Guest, user: int) -> None:
+    one, tagged = made(guest), ADDRESS | 0x5A << 56
+    one.under(tcr=TBI0 | TBID0)
+    frame = one.frame()
+    one.map(ADDRESS, frame, AF | USER | READ_ONLY)
+    put_code(BufferMemory(guest.ram.buffer, guest.ram.base), np.array([frame], np.uint64))
+
+    def fetched_after(address: int, flush: str) -> bool:
+        last = one.job("FETCH", tagged, user=user, flush=guest.image.enums[flush])
+        jobs = np.concatenate([one.job("READ", address, user=user), last])
+        _, result = guest.run(one.state, jobs)
+        if not result["completed"]:
+            assert fault(result)[1] == TRANSLATION and result["far"] == tagged
+        return bool(result["completed"])
+
+    assert fetched_after(tagged, "FLUSH_NONE") == expected(TBID_HIT, guest)
+    assert not fetched_after(ADDRESS, "FLUSH_NONE")
+    assert not fetched_after(tagged, "FLUSH_PAGE")
+    one.state = replace(one.state, tcr=one.state.tcr & ~TBID0)
+    assert fetched_after(tagged, "FLUSH_PAGE")

@@ -17,7 +17,8 @@ from harness.machine.arm64.processor import State
 BLOCK, TABLE, PAGE = 1, 3, 3
 USER, READ_ONLY, AF, NG, DBM, PXN, UXN = (1 << bit for bit in (6, 7, 10, 11, 51, 53, 54))
 
-EPD0, EPD1, HA, HD, HPD0, E0PD0, DS = (1 << bit for bit in (7, 23, 39, 40, 41, 55, 59))
+EPD0, EPD1, TBI0, HA, HD, HPD0 = (1 << bit for bit in (7, 23, 37, 39, 40, 41))
+TBID0, E0PD0, DS = (1 << bit for bit in (51, 55, 59))
 T1_4K: Final = 16 << 16 | 2 << 30
 """What TCR_EL1 says of a half that is not used: its granule must be one."""
 IPS_48, IPS_52 = 5 << 32, 6 << 32

@@ -7,6 +7,7 @@
 `quirks`    known departures of QEMU's TCG
 `probes`    a guest's answers beside what the reference expects
 `at`        AT, by which the guest says what an access would meet, beside the reference
+`debugger`  where addresses lead as QEMU's monitor has it, beside the reference
 `layouts`   layouts, and how they are built
 `space`     a space of one's own in a guest's RAM
 `live`      what accesses and flushes are there where it is changed while the guest runs

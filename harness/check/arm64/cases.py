@@ -113,17 +113,18 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
 
 def alone(address: int, access: Stated) -> Cases:
     """An access at an address, as the only lane."""
-    return _each(np.array([address], np.uint64), access)
+    return each(np.array([address], np.uint64), access)
 
 
 def _in_every_way(data: Words, code: Words) -> Cases:
-    parts = [_each(code if way.kind is Kind.FETCH else data, way) for way in WAYS]
+    parts = [each(code if way.kind is Kind.FETCH else data, way) for way in WAYS]
     return Cases(
         *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Cases))
     )
 
 
-def _each(address: Words, way: Stated) -> Cases:
+def each(address: Words, way: Stated) -> Cases:
+    """The same access at every address."""
     n = len(address)
     kind = np.full(n, way.kind, np.uint8)
     return Cases(address, kind, np.full(n, way.el0), np.full(n, way.pan), np.full(n, way.uao))

@@ -84,6 +84,7 @@ DESCRIBED: Final = Described(
     },
     cpu={"granule": _granule, **dict.fromkeys(("wide", "ha", "hd", "hpd", "wxn"), flag)},
     control=Control,
+    thorough=True,
 )
 
 

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from harness.check import replay as files
-from harness.check.arm64 import at, probes
+from harness.check.arm64 import at, debugger, probes
 from harness.check.arm64.cases import Stated, alone
 from harness.check.arm64.layouts import build, features_of
 from harness.check.arm64.matrix.chain import ACCESSES, NOWHERE, Chain, Lanes
@@ -30,6 +30,7 @@ from harness.check.compare import PROBE, Comparison
 from harness.check.layouts import Layout, parse
 from harness.check.replay import CaseError, LayoutCase, SavedLayoutCase
 from harness.check.tables import TABLE_BYTES, TableImage, compare_tables
+from harness.check.translations import GVA2GPA
 from harness.check.typed import decode, made
 from harness.check.validation import built_in
 from harness.machine.arm64.guest import Guest
@@ -37,7 +38,7 @@ from harness.machine.errors import Misuse
 from harness.paging.arm64.access import Kind
 from harness.paging.arm64.cpu import OUTPUT_BITS, Features
 
-ORACLES: Final = {PROBE: True, at.AT: True, TABLE_BYTES: False}
+ORACLES: Final = {PROBE: True, at.AT: True, GVA2GPA: False, TABLE_BYTES: False}
 """Whom cases of layouts ask, and whether about an access."""
 
 WORD: Final = 8
@@ -210,6 +211,9 @@ def _of_layout(guest: Guest, layout: Layout, case: LayoutCase) -> Comparison:
             return probes.ask_guest(guest, state, cpu, memory, frames, asked)
         written = TableImage.of(memory, cpu.roots).holding(case.address)
         with guest.parked(state) as monitor:
+            if case.oracle == GVA2GPA:
+                only = np.array([case.address], np.uint64)
+                return debugger.ask_monitor(guest, monitor, cpu, memory, only)
             return compare_tables(monitor, written)
 
 

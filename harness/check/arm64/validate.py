@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from harness.check.arm64 import at, probes
+from harness.check.arm64 import at, debugger, probes
 from harness.check.arm64.cases import of_space
 from harness.check.arm64.layouts import build
 from harness.check.arm64.quirks import not_run_on
@@ -32,23 +32,25 @@ def validate(
     """Builds a layout in a new guest's memory, and asks the guest and QEMU about it.
 
     engine   there is but one
-    thorough changes nothing: the guest is asked about all mappings, by accesses and by AT, and
-             QEMU's monitor about all tables
+    thorough whether `gva2gpa` is asked about all mappings, and not a sample: the guest is asked
+             about all of them, by accesses and by AT
     program  a QEMU for arm64; the usual one unless given
 
     Raises LayoutError for a layout that cannot be built, SpaceError for one that leaves no hole for
     the window, Misuse and MachineError for a guest that cannot be had or is lost.
     """
-    del engine, thorough
+    del engine
     started = time.monotonic()
     with Guest(ram_bytes=layout.ram, program=program, deadline=DEADLINE) as guest:
         with built_in(guest, layout, levels, build, entries) as built:
-            found = compare_space(guest, built)
+            found = compare_space(guest, built, thorough=thorough)
         return reported(guest, layout, levels, found, started, not_run_on(guest.version))
 
 
-def compare_space(guest: Guest, built: Built[Cpu]) -> tuple[Comparison, ...]:
-    """Asks about a space in a guest's memory."""
+def compare_space(
+    guest: Guest, built: Built[Cpu], *, thorough: bool = False
+) -> tuple[Comparison, ...]:
+    """Asks about a space in a guest's memory; `thorough` as for `validate`."""
     memory, cpu, frames, window = built
     written = TableImage.of(memory, cpu.roots)
     leaves = bulk.leaves(memory, cpu.roots)
@@ -58,7 +60,9 @@ def compare_space(guest: Guest, built: Built[Cpu]) -> tuple[Comparison, ...]:
     translated = at.ask_at(guest, state, cpu, memory, cases)
     probed = probes.ask_guest(guest, state, cpu, memory, frames, cases)
     with guest.parked(state) as monitor:
-        return probed, translated, compare_tables(monitor, written)
+        asked = debugger.asked_of(cases, thorough)
+        led = debugger.ask_monitor(guest, monitor, cpu, memory, asked)
+        return probed, translated, led, compare_tables(monitor, written)
 
 
 def state_of(cpu: Cpu, window: Span) -> State:

@@ -21,6 +21,7 @@ from harness.check.held import HeldMemory
 from harness.check.product import evenly
 from harness.check.quirk import expected_of
 from harness.check.tables import TABLE_BYTES, TableImage
+from harness.check.translations import GVA2GPA, SAMPLE, compare_translations
 from harness.check.x86.cases import reads
 from harness.check.x86.quirks import DEBUG_WALKER, TLB_PRINTS_ENTRIES
 from harness.check.x86.second_reading import NO_LAPSE, Lapse, Reading, Stop, at
@@ -42,13 +43,8 @@ from harness.paging.x86.cpu import LEGACY_SPAN, WIDTHS, Cpu, Efer, Mode
 
 MONITOR_MEMORY = "walk of monitor memory"
 INFO_TLB = "info tlb"
-GVA2GPA = "gva2gpa"
 MEMSAVE = "memsave"
 """The oracles; the address of a question about table bytes is a physical one."""
-
-SAMPLE = 200
-"""Mappings whose edges gva2gpa is asked about, and runs of pages that memsave copies, unless
-all are wanted."""
 
 MOST_ROWS = 1 << 22
 """Mappings of a space that are listed: a space of shared tables can have any number."""
@@ -206,35 +202,21 @@ class Debugger:
 
     def compare_translations(self, thorough: bool = False) -> Comparison:
         """`gva2gpa` at the edges of mappings, beside them, and at addresses with no translation."""
-        comparison = Comparison(GVA2GPA)
         if self.only is not None:
             addresses = np.array([self.only], np.uint64)
         else:
             addresses = self._edges(self._mapped(), None if thorough else SAMPLE)
         walks = bulk.walk(self.memory, self._debug_roots, addresses)
         unbacked = walks.end == End.UNBACKED
-        if unbacked.any():
-            reason = "an entry of the path has no memory behind it"
-            comparison.not_comparable[reason] += int(unbacked.sum())
         asked = np.flatnonzero(~unbacked)
-        answers = self.monitor.translations(addresses[asked].tolist())
         expected = [
             int(walks.physical[lane]) if walks.end[lane] == End.LEAF else None for lane in asked
         ]
-        comparison.compared = len(asked)
+        comparison = compare_translations(self.monitor, addresses[asked].tolist(), expected)
+        if unbacked.any():
+            reason = "an entry of the path has no memory behind it"
+            comparison.not_comparable[reason] += int(unbacked.sum())
         self._count_quirk(comparison, addresses[walks.end == End.LEAF])
-        wrong = np.array(
-            [ours != theirs for ours, theirs in zip(expected, answers, strict=True)], np.bool_
-        )
-        _disagree(
-            comparison,
-            wrong,
-            lambda lane: (
-                int(addresses[asked[lane]]),
-                _translation(expected[lane]),
-                _translation(answers[lane]),
-            ),
-        )
         return comparison
 
     def compare_contents(self, thorough: bool = False) -> Comparison:
@@ -493,7 +475,3 @@ def _row(leaves: Leaves, lane: int) -> str:
 def _tlb(row: np.ndarray) -> str:
     flags = "".join(name if int(row[2]) & bit else "-" for name, bit in TLB_BITS.items())
     return f"{int(row[0]):016x}: {int(row[1]):016x} {flags}"
-
-
-def _translation(physical: int | None) -> str:
-    return "unmapped" if physical is None else f"{physical:#x}"

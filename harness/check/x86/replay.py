@@ -17,6 +17,7 @@ from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.layouts import parse
 from harness.check.replay import VERSION, write
 from harness.check.tables import TABLE_BYTES
+from harness.check.translations import GVA2GPA
 from harness.check.typed import Number
 from harness.check.validation import SpaceReport
 from harness.check.x86 import debugger
@@ -33,7 +34,7 @@ ORACLES = (
     TABLE_BYTES,
     debugger.MONITOR_MEMORY,
     debugger.INFO_TLB,
-    debugger.GVA2GPA,
+    GVA2GPA,
     debugger.MEMSAVE,
 )
 

@@ -23,6 +23,7 @@ from harness.check.compare import Disagreement
 from harness.check.layouts import load, shipped
 from harness.check.replay import LayoutCase
 from harness.check.tables import TABLE_BYTES
+from harness.check.translations import GVA2GPA
 from harness.check.validation import SpaceReport
 from harness.machine.arm64.guest import Guest
 from harness.machine.errors import Misuse
@@ -84,11 +85,12 @@ READ = Stated(Kind.READ, el0=True)
         of_layout(),
         of_layout(oracle=AT, access=READ),
         of_layout(oracle=TABLE_BYTES, access=None, address=0x4200_0000),
+        of_layout(oracle=GVA2GPA, access=None, address=0x1008),
         of_layout(access=replace(ASKED, kind=Kind.FETCH), address=0x1004),
         of_matrix(),
         of_matrix(access="fetch", control=Control(beyond=47, high=True, ips=32)),
     ],
-    ids=["probe", "AT", "table bytes", "fetch", "matrix", "matrix, a root beyond"],
+    ids=["probe", "AT", "table bytes", "gva2gpa", "fetch", "matrix", "matrix, a root beyond"],
 )
 def test_a_case_is_read_as_it_was_saved(case: LayoutCase | MatrixCase, tmp_path: Path) -> None:
     path = case.save(tmp_path)
@@ -190,6 +192,20 @@ def test_tables_that_are_not_as_they_were_written_are_asked_again() -> None:
     nowhere = replace(witnesses.case_of(space, root), address=0x4300_0000)
     with pytest.raises(Misuse, match="cannot be replayed: the layout has nothing there"):
         witnesses.replayed(nowhere, QEMU)
+
+
+@pytest.mark.hw
+@pytest.mark.usefixtures("machine")
+def test_a_translation_of_the_monitor_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as wrong:
+        wrong.setattr("harness.check.arm64.debugger.TRANSLATED", [])
+        space = validate.validate(SMALLEST, 3, program=QEMU)
+        case = witnesses.case_of(space, space.disagreements[0])
+        assert (case.oracle, case.expected) == (GVA2GPA, "unmapped")
+        [found] = witnesses.replayed(case, QEMU).disagreements
+        assert (found.expected, found.observed) == (case.expected, case.observed)
+    now = witnesses.replayed(case, QEMU)
+    assert (now.compared, now.disagreed) == (1, 0)
 
 
 @pytest.mark.hw

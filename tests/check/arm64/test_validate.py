@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.check.arm64 import at, probes, validate
+from harness.check.arm64 import at, debugger, probes, validate
 from harness.check.arm64.layouts import build
 from harness.check.arm64.quirks import AT_DBM, BLOCK_ANYWHERE, DBM_FETCH
 from harness.check.layouts import Layout, LayoutError, divided, load, parse, shipped
 from harness.check.quirk import expected_of
+from harness.check.translations import GVA2GPA, SAMPLE
 from harness.check.validation import SpaceReport
+from harness.machine.arm64.guest import Guest
 from harness.machine.arm64.processor import MachineInfo
+from harness.machine.monitor import Monitor
 from harness.paging import bulk
 from harness.paging.arm64.access import Kind
 from harness.paging.arm64.bulk import Outcomes, outcomes
@@ -230,8 +233,96 @@ def test_an_at_that_answers_otherwise_is_found(bit: int, monkeypatch: pytest.Mon
         return judged(found, results)
 
     monkeypatch.setattr(at, "_as_expected", otherwise)
-    (_, translated, _) = validated("rights", 3).comparisons
+    (_, translated, *_) = validated("rights", 3).comparisons
     assert translated.disagreed > 100
+
+
+def el0s(cpu: Any, memory: Any, cases: Any) -> Outcomes:
+    """What loads at EL0 come to: the monitor is asked about those of EL1."""
+    return probes.of_cases(cpu, memory, replace(cases, el0=np.ones_like(cases.el0)))
+
+
+def one_page_on(*asked: Any) -> Outcomes:
+    """The reference with every page at the next one's address."""
+    found = probes.of_cases(*asked)
+    moved = found.walks.physical + np.uint64(0x1000)
+    return replace(found, walks=replace(found.walks, physical=moved))
+
+
+def with_pan(cpu: Any, memory: Any, cases: Any) -> Outcomes:
+    """What the loads come to with PAN, which the parked processor has not."""
+    return probes.of_cases(cpu, memory, replace(cases, pan=np.ones_like(cases.pan)))
+
+
+MISTAKEN: dict[str, tuple[str, str, Any]] = {
+    "every page at the next one's address": ("rights", "of_cases", one_page_on),
+    "a load of EL0": ("rights", "of_cases", el0s),
+    "a load with PAN": ("rights", "of_cases", with_pan),
+    "AF counts": ("no-hardware", "TRANSLATED", [0]),
+    "what faults is translated": ("malformed", "TRANSLATED", range(16)),
+}
+"""Faults of what gva2gpa is expected to say, each with a layout that shows it."""
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("fault", MISTAKEN)
+def test_what_gva2gpa_is_mistaken_for_is_found_by_it_alone(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, name, wrong = MISTAKEN[fault]
+    monkeypatch.setattr(debugger, name, wrong)
+    report = validated(layout, 3)
+    assert report.disagreed > 1
+    assert {one.oracle for one in report.disagreements} == {GVA2GPA}
+
+
+@pytest.mark.hw
+def test_a_monitor_that_translates_otherwise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Monitor.translations
+
+    def otherwise(monitor: Monitor, addresses: Any) -> Any:
+        found = asked(monitor, addresses)
+        return [None if one is None else one ^ 0x1000 for one in found]
+
+    monkeypatch.setattr(Monitor, "translations", otherwise)
+    report = validated("smallest", 3)
+    assert {one.oracle for one in report.disagreements} == {GVA2GPA}
+
+
+@pytest.mark.hw
+def test_gva2gpa_is_asked_about_a_sample_or_all_mappings() -> None:
+    if reason := why_absent():
+        pytest.skip(reason)
+    some, every = (
+        next(one.compared for one in report.comparisons if one.oracle == GVA2GPA)
+        for report in (
+            validate.validate(load(LAYOUTS["dense"]), 3, program=QEMU, thorough=thorough)
+            for thorough in (False, True)
+        )
+    )
+    assert some == SAMPLE and every > 2 * PAGES["dense"]
+
+
+@pytest.mark.hw
+def test_gva2gpa_sees_a_half_that_e0pd_closes_to_el0(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = 1 << 56  # the upper half; in the lower one is the window, which EL0 executes
+    monkeypatch.setattr(
+        validate, "build", lambda *asked: replace(cpu := build(*asked), tcr=cpu.tcr | closed)
+    )
+    report = validated("rights", 3)
+    assert report.disagreed == 0, report.disagreements[0]
+    monkeypatch.setattr(debugger, "LOAD", replace(debugger.LOAD, el0=True))
+    assert {one.oracle for one in validated("rights", 3).disagreements} == {GVA2GPA}
+
+
+@pytest.mark.hw
+def test_the_monitor_lists_no_translations() -> None:
+    if reason := why_absent():
+        pytest.skip(reason)
+    with Guest(program=QEMU) as guest:
+        for what in ("tlb", "mem"):
+            answer = guest.monitor.human(f"info {what}")  # the second one by 11.1
+            assert "unknown command" in answer or "not available" in answer
 
 
 @pytest.mark.hw

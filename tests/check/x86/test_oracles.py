@@ -15,9 +15,9 @@ from pytest import MonkeyPatch
 from harness.check.compare import PROBE, Comparison
 from harness.check.layouts import Layout, find, load, parse
 from harness.check.tables import TABLE_BYTES, TableImage
+from harness.check.translations import GVA2GPA
 from harness.check.x86 import validate
 from harness.check.x86.debugger import (
-    GVA2GPA,
     INFO_TLB,
     MEMSAVE,
     MONITOR_MEMORY,

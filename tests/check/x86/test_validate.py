@@ -11,11 +11,12 @@ import pytest
 from harness.check.compare import PROBE
 from harness.check.layouts import Layout, find, load, parse, shipped
 from harness.check.tables import TABLE_BYTES
+from harness.check.translations import GVA2GPA
 from harness.check.validation import SpaceReport
 from harness.check.x86 import quirks, verdicts
 from harness.check.x86 import validate as module_of_validate
 from harness.check.x86.cases import Cases
-from harness.check.x86.debugger import GVA2GPA, INFO_TLB, MEMSAVE
+from harness.check.x86.debugger import INFO_TLB, MEMSAVE
 from harness.check.x86.replay import ORACLES
 from harness.check.x86.validate import (
     PROBES_IN_SOFTWARE,

@@ -229,7 +229,7 @@ def breaks(format: Format, level: int, before: Words, after: Words) -> Mask:
     changed, alike = before ^ after, found == then
     same: Mask = alike & (found == Kind.POINTER)
     if pointer := format.levels[level].pointer:
-        same &= changed & np.uint64(pointer.address_mask) == 0
+        same &= changed & np.uint64(pointer.address_mask | rules.breaks.tables) == 0
     same |= alike & (found == Kind.LEAF) & ~_leaf_breaks(format, level, before, after)
     leads: Mask = (found == Kind.POINTER) | (found == Kind.LEAF)
     return leads & ~same

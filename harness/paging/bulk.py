@@ -24,6 +24,8 @@ from harness.paging.table import Root, Table
 
 Bytes = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
+Parts = tuple[Words, Words]
+"""The first and the last slot that are there of each of some tables."""
 
 LANES = 1 << 15
 """Lanes worked on together, so that the arrays in between stay in the cache."""
@@ -37,6 +39,7 @@ class End(IntEnum):
     MALFORMED = 2
     UNBACKED = 3
     NO_ROOT = 4
+    OUTSIDE = 5
 
 
 POINTER = 255
@@ -49,7 +52,7 @@ class Walks:
 
     end       uint8, an `End`
     level     uint8, the level at which the walk ended
-    raw       the entry it ended at; 0 where it is unbacked or there is no root
+    raw       the entry it ended at; 0 where it is unbacked, outside its table or there is no root
     physical  the translation where the end is LEAF, else 0
     granted   the rights that the entries read give together
     above     the rights that those above the level where the walk ended give together
@@ -117,7 +120,38 @@ def _descend(memory: Memory, table: Table, address: Words, lanes: Counts, walks:
         if not len(lanes):
             return
         assert here.pointer is not None
+        if here.pointer.bounds is not None:
+            inside = _is_there(format, level, raw, address)
+            ended = lanes[~inside]
+            walks.end[ended], walks.level[ended] = End.OUTSIDE, level - 1
+            walks.granted[ended] = walks.above[ended] = given[~inside]
+            address, lanes, raw, given = address[inside], lanes[inside], raw[inside], given[inside]
+            if not len(lanes):
+                return
         base, granted = address_of(here.pointer, raw), given
+
+
+def _is_there(format: Format, level: int, raw: Words, address: Words) -> Mask:
+    """Whether the table that each pointer at `level` leads to has the slot of its address."""
+    below = format.levels[level - 1]
+    index = (address >> np.uint64(below.shift)) & np.uint64(below.entries - 1)
+    first, last = _bounds(format, level, raw)
+    found: Mask = (index >= first) & (index <= last)
+    return found
+
+
+def _bounds(format: Format, level: int, raw: Words) -> Parts:
+    """The first and the last slot that are there of the tables that pointers lead to:
+    `Format.slots_below` for arrays."""
+    here, entries = format.levels[level], format.levels[level - 1].entries
+    assert here.pointer is not None
+    if (bounds := here.pointer.bounds) is None:
+        return np.zeros_like(raw), np.full(len(raw), entries - 1, np.uint64)
+    first, last = (
+        (raw & np.uint64(mask)) >> np.uint64((mask & -mask).bit_length() - 1) for mask in bounds
+    )
+    part = np.uint64(entries >> bounds.last.bit_count())
+    return first * part, (last + np.uint64(1)) * part - np.uint64(1)
 
 
 def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
@@ -153,6 +187,12 @@ def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
             np.copyto(walks.physical, physical, where=ended & (kind == End.LEAF))
         going &= ~ended
         granted = given
+        if here.pointer is not None and here.pointer.bounds is not None:
+            ended = going & ~_is_there(format, level, raw, addresses)
+            walks.end[ended], walks.level[ended] = End.OUTSIDE, level - 1
+            for rights in (walks.granted, walks.above):
+                np.copyto(rights, given, where=ended)
+            going &= ~ended
     return walks
 
 
@@ -418,7 +458,9 @@ def layers(memory: Memory, roots: Iterable[Root], most: int) -> Iterator[Words]:
     """The addresses of all tables of a space, level by level from the roots down, each level's
     sorted and without repetition.
 
-    The tables of one level are read when the next level is asked for, and those of level 0 never.
+    Tables of which only a part is there are read as if they were whole: what is listed below them
+    can be too much, and never too little.  The tables of one level are read when the next level is
+    asked for, and those of level 0 never.
     It takes memory for `most` tables, whatever they hold.
 
     Raises TooManyTables where there are more of them, or POINTERS times as many pointers.
@@ -476,16 +518,30 @@ def _tree(memory: Memory, format: Format, layer: Layer) -> _Tree:
     points = layer.kind == POINTER
     if not points.any():
         return _Tree(layer, np.diff(layer.start), None)
-    here, below = format.levels[layer.level], layer.level - 1
-    assert here.pointer is not None
-    targets, numbers = _distinct(address_of(here.pointer, layer.raw[points]))
+    raw, below = layer.raw[points], layer.level - 1
+    targets, parts, numbers = _targets_of(format, layer.level, raw)
     all_slots = np.arange(format.levels[below].entries, dtype=np.uint64)
-    under = _tree(memory, format, read_layer(memory, format, below, targets, all_slots))
+    under = _tree(memory, format, read_layer(memory, format, below, targets, all_slots, parts))
     child = np.zeros(len(points), np.int64)
     child[points] = numbers
     ends = np.where(points, under.below[child], 1)
     ahead = np.concatenate([[0], np.cumsum(ends)])
     return _Tree(layer, np.diff(ahead[layer.start]), _Links(under, child, ahead))
+
+
+def _targets_of(format: Format, level: int, raw: Words) -> tuple[Words, Parts | None, Counts]:
+    """The tables that pointers at a level lead to, each once; which slots of each are there, where
+    it is not all; and the number of each pointer's table.  A table of which two pointers show two
+    parts counts as two."""
+    pointer = format.levels[level].pointer
+    assert pointer is not None
+    addresses = address_of(pointer, raw)
+    if pointer.bounds is None:
+        targets, numbers = _distinct(addresses)
+        return targets, None, numbers
+    bounds = raw & np.uint64(pointer.bounds.first | pointer.bounds.last)
+    both, numbers = np.unique(np.stack([addresses, bounds]), axis=1, return_inverse=True)
+    return both[0], _bounds(format, level, both[1]), numbers.reshape(-1)
 
 
 def _distinct(addresses: Words) -> tuple[Words, Counts]:
@@ -499,10 +555,19 @@ def _distinct(addresses: Words) -> tuple[Words, Counts]:
     return distinct, numbers
 
 
-def read_layer(memory: Memory, format: Format, level: int, tables: Words, slots: Words) -> Layer:
+def read_layer(
+    memory: Memory,
+    format: Format,
+    level: int,
+    tables: Words,
+    slots: Words,
+    parts: Parts | None = None,
+) -> Layer:
     """Reads the given slots of every table and keeps what is not absent.
 
     Of the slots of one table that are unbacked, the first stands for all.
+
+    parts  the first and the last slot of each table that are there, where it is not all
     """
     offsets = slots * np.uint64(format.entry_bytes)
     together = max(1, LANES // len(slots))
@@ -517,6 +582,11 @@ def read_layer(memory: Memory, format: Format, level: int, tables: Words, slots:
         words, backed = memory.gather((part[:, None] + offsets).ravel(), format.entry_bytes)
         found = kinds(format, level, words, backed)
         held = (found != End.ABSENT).reshape(len(part), len(slots))
+        if parts is not None:
+            lowest, highest = (one[first : first + together, None] for one in parts)
+            held &= (slots >= lowest) & (slots <= highest)
+            if backed is not None:
+                backed = (backed.reshape(held.shape) | ~held).ravel()
         if backed is not None:
             held &= _first_unbacked_only(backed.reshape(held.shape))
         last = first + len(part)
@@ -740,5 +810,7 @@ def paths(memory: Memory, root: Root, addresses: Words) -> Paths:
         if here.pointer is None:
             break
         going = going & (kinds(format, level, raw, backed) == POINTER)
+        if here.pointer.bounds is not None:
+            going &= _is_there(format, level, raw, addresses)
         table = np.where(going, address_of(here.pointer, raw), table)
     return found

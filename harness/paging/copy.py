@@ -29,7 +29,7 @@ from harness.paging.tree import Run
 class Fork(NamedTuple):
     """What the entries of a table become in a fork; one lane an entry, shape (n,) each.
 
-    parent, child  the entries of both sides afterwards, uint64; a child's that is zero is not
+    parent, child  the entries of both sides afterwards, uint64; a child's that is empty is not
                    written
     counted        uint8, what each entry counts as: a member of the dialect's `Counted`
     """
@@ -61,7 +61,7 @@ class Dialect(Protocol):
     def fork(self, raw: Words, level: int, private: bool) -> Fork:
         """What becomes of the entries, shape (n,), of a table at `level`.
 
-        None of them is zero or a pointer.  ForkRefused for one that cannot be copied.
+        None of them is empty or a pointer.  ForkRefused for one that cannot be copied.
 
         private  pages are copied on write, so that neither side may write them for now; else
                  both sides go on sharing them
@@ -218,7 +218,7 @@ class Copy:
         root = self.source.root_for(self.next)
         run = self.source.run(Virtual(self.next), min(self.span.last, root.span.last))
         after = run.span.last + 1
-        if run.raw.any():
+        if run.filled.any():
             run = run.trimmed()
             if not self.span.covers(self.source.reach(run)):
                 raise SpaceError(
@@ -250,7 +250,7 @@ class Copy:
 
     def _copy_entries(self, run: Run, slot: Slot) -> None:
         """Copies a run, both tables being locked."""
-        chosen = run.raw != 0
+        chosen, here = run.filled, self.source.format.levels[run.level]
         try:
             fork = self.dialect.fork(run.raw[chosen], run.level, self.private)
         except ForkRefused as refused:
@@ -259,10 +259,10 @@ class Copy:
                 f"{int(run.addresses[index]):#x} cannot be copied: {refused}; its"
                 f" level-{run.level} entry is {int(run.raw[index]):#x}"
             ) from None
-        parent, child = run.raw.copy(), np.zeros_like(run.raw)
+        parent, child = run.raw.copy(), here.emptied(run.raw)
         parent[chosen], child[chosen] = fork.parent, fork.child
         there = self.target.words(slot, len(child))
-        taken = (there != 0) & (child != 0)
+        taken = here.filled(there) & here.filled(child)
         if taken.any():
             index = int(taken.argmax())
             raise SpaceError(
@@ -270,7 +270,7 @@ class Copy:
                 f" entry is {int(there[index]):#x}"
             )
         self.source.put(run.slot, parent)
-        self.target.put(slot, there | child)
+        self.target.put(slot, np.where(here.filled(child), child, there))
         self.source.forget(run, parent, self._flush)
         self._done.append(_Done(run, parent, slot, child))
         pages = run.slot.size // self.source.format.levels[0].size
@@ -289,9 +289,12 @@ class Copy:
                 now = self.source.words(run.slot, len(parent))
                 ours = (now ^ parent) & ~used == 0
                 self.source.put(run.slot, np.where(ours, run.raw | now & used, now))
-                now = self.target.words(slot, len(child))
-                ours = (child != 0) & ((now ^ child) & ~used == 0)
-                self.target.put(slot, np.where(ours, np.uint64(0), now))
+                here, now = (
+                    run.slot.table.format.levels[run.level],
+                    self.target.words(slot, len(child)),
+                )
+                ours = here.filled(child) & ((now ^ child) & ~used == 0)
+                self.target.put(slot, np.where(ours, np.uint64(here.empty), now))
         for slot in reversed(self._made):
             self._unmake(slot)
         self._flush.drop()
@@ -301,8 +304,6 @@ class Copy:
         table = self.target.pointed(self.target.read(slot), slot.level)
         if table is None:
             return
-        if not self.target.words(
-            table.slot(0), self.source.format.levels[table.level].entries
-        ).any():
+        if self.target.is_empty(table):
             with Flush() as flush:
                 self.target.unlink(slot, table, flush)

@@ -13,8 +13,11 @@ from functools import cached_property, lru_cache, reduce
 from operator import or_
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from harness.paging.address import Physical
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
+from harness.paging.memory import Mask, Words
 from harness.paging.table import Table
 
 
@@ -59,6 +62,23 @@ class Forbidden(NamedTuple):
     reason: str
 
 
+class Bounds(NamedTuple):
+    """Where a pointer says which part of its table is there: the bits under `first` and `last`
+    number the first and the last of equal parts, of which a table has as many as they can tell.
+
+    Slots before and after are not there, whatever memory holds at their addresses.
+    """
+
+    first: int
+    last: int
+
+    def slots(self, raw: int, entries: int) -> range:
+        """The slots of a table of so many entries that a raw pointer says are there."""
+        part = entries >> self.last.bit_count()
+        first, last = _number(self.first, raw), _number(self.last, raw)
+        return range(first * part, (last + 1) * part)
+
+
 class Grant(NamedTuple):
     """Where a shape keeps a right: any of the bits under `mask` gives it by being set, those under
     `inverted` by being clear."""
@@ -83,6 +103,7 @@ class Shape:
     grants     where it keeps the rights that it gives or withholds, by name; those left out take
                no part.  None: all rights, at their own bits of `Format.rights`
     size       log2 of the bytes of its page, None where that is what its slot spans
+    bounds     where a pointer says how much of its table is there, None where all of it is
     notes      whether accesses that use it are noted in it
     bits       names of its bits and fields, to their masks
     ignored    those of them that the machine ignores here
@@ -95,6 +116,7 @@ class Shape:
     forbidden: tuple[Forbidden, ...] = ()
     grants: Mapping[str, Grant] | None = field(default=None, hash=False)
     size: int | None = None
+    bounds: Bounds | None = None
     notes: bool = True
     bits: Mapping[str, int] = field(default_factory=dict, hash=False)
     ignored: int = 0
@@ -251,6 +273,16 @@ class Level:
             for number, when in enumerate(whens)
         )
 
+    def filled(self, raw: Words) -> Mask:
+        """Which entries are not as in a new table, shape (n,): something was put there, if only by
+        software."""
+        found: Mask = raw != np.uint64(self.empty)
+        return found
+
+    def emptied(self, raw: Words) -> Words:
+        """As many entries as are given, as in a new table."""
+        return np.full(len(raw), self.empty, np.uint64)
+
     def is_absent(self, raw: int) -> bool:
         """Whether the raw entry holds nothing for the hardware."""
         return any(pattern.matches(raw) for pattern in self.absent)
@@ -295,10 +327,12 @@ class Breaking(NamedTuple):
 
     bits    these bits of a leaf
     joined  with one of these bits before or after, all that the machine reads of a leaf
+    tables  these bits of a pointer
     """
 
     bits: int
     joined: int = 0
+    tables: int = 0
 
 
 @dataclass(frozen=True)
@@ -405,6 +439,12 @@ class Format:
         """Size of a table at `level`."""
         return self.entry_bytes << self.levels[level].index_bits
 
+    def slots_below(self, raw: int, level: int) -> range:
+        """The slots that are there of the table that a pointer at `level` leads to."""
+        pointer, entries = self.levels[level].pointer, self.levels[level - 1].entries
+        assert pointer is not None
+        return range(entries) if pointer.bounds is None else pointer.bounds.slots(raw, entries)
+
     def page_levels(self) -> list[int]:
         """The levels that can hold a leaf, from 0 up."""
         return [number for number, level in enumerate(self.levels) if level.pages]
@@ -493,9 +533,14 @@ class Format:
         return self._encode(self.levels[level].pointer, "pointer", address, level, bits)
 
     def open_pointer(self, level: int) -> int:
-        """What a pointer at `level` holds besides the address to withhold no right."""
+        """What a pointer at `level` holds besides the address to withhold no right, and nothing
+        of its table."""
         pointer = self.levels[level].pointer
-        return self.granting_in(pointer, *self.rights) if pointer else 0
+        if pointer is None:
+            return 0
+        return self.granting_in(pointer, *self.rights) | (
+            pointer.bounds.last if pointer.bounds else 0
+        )
 
     def leaf(self, address: int, level: int, bits: int, size: int | None = None) -> int:
         """The raw entry at `level` for the page at `address`, with `bits` besides.
@@ -559,6 +604,11 @@ def _named(shapes: Iterable[Shape]) -> Mapping[str, int]:
         for name, mask in shape.bits.items():
             found.setdefault(name, mask)
     return found
+
+
+def _number(mask: int, raw: int) -> int:
+    """The number under a mask."""
+    return (raw & mask) // (mask & -mask)
 
 
 def _union(masks: Iterable[int]) -> int:

@@ -30,7 +30,7 @@ def move(space: Space, span: Span, to: Virtual, table_bits: int | None = None) -
     if target.clip(span):
         raise SpaceError(f"{span} cannot be moved to {target}: they overlap")
     for run in space.runs(target):
-        if run.raw.any():
+        if run.filled.any():
             taken = run.trimmed()
             raise SpaceError(
                 f"{taken.first:#x} is taken: its level-{run.level} entry is {int(taken.raw[0]):#x}"
@@ -41,7 +41,7 @@ def move(space: Space, span: Span, to: Virtual, table_bits: int | None = None) -
     for run in runs:
         with space.lock(run.slot.table):
             now = run._replace(raw=space.words(run.slot, len(run.raw)))
-            gone = np.zeros_like(now.raw)
+            gone = space.format.levels[run.level].emptied(now.raw)
             space.break_before(run.slot, now.raw, gone, flush)
             space.put(run.slot, gone)
         space.forget(now, gone, flush)
@@ -110,7 +110,7 @@ def collapse(space: Space, address: Virtual, level: int) -> Flush:
         after = withheld(format, level, leaf, withhold)
         space.break_before(slot, np.array([pointer], np.uint64), after, flush)
         space.put(slot, after)
-    space.forget(run, np.zeros_like(run.raw), flush)
+    space.forget(run, format.levels[run.level].emptied(run.raw), flush)
     space.drop(table, flush)
     return flush
 

@@ -33,6 +33,11 @@ def value(space: Space, slot: Slot) -> Value:
     return Value(space.format, slot.level, space.read(slot))
 
 
+def is_empty(space: Space, slot: Slot) -> bool:
+    """Whether the slot is as in a new table."""
+    return space.read(slot) == space.format.levels[slot.level].empty
+
+
 def table(space: Space, slot: Slot) -> Table:
     """The table that the slot points to; SpaceError if it points to none."""
     entry = value(space, slot).entry
@@ -51,7 +56,7 @@ def walk_alloc(space: Space, slot: Slot, address: Virtual, table_bits: int | Non
 
     Raises SpaceError where something else than a table stands, and OutOfTables.
     """
-    if space.read(slot) == 0:
+    if is_empty(space, slot):
         populate(space, slot, table_bits)
     return walk(space, slot, address)
 
@@ -68,7 +73,7 @@ def populate(space: Space, slot: Slot, table_bits: int | None = None) -> None:
     bits = space.format.open_pointer(slot.level) if table_bits is None else table_bits
     made, pointer = space.new_table(slot.level - 1, bits)
     with lock(space, slot):
-        if space.read(slot) == 0:
+        if is_empty(space, slot):
             space.link(slot, made, pointer)
             return
     space.allocator.free(made)
@@ -116,7 +121,8 @@ def put(space: Space, slot: Slot, value: Value, address: Virtual) -> Flush:
 
 def clear(space: Space, slot: Slot, address: Virtual) -> Flush:
     """Leaves nothing in the slot; otherwise as `put`."""
-    return put(space, slot, Value(space.format, slot.level, 0), address)
+    empty = space.format.levels[slot.level].empty
+    return put(space, slot, Value(space.format, slot.level, empty), address)
 
 
 def describe(space: Space, slot: Slot) -> str:
@@ -131,8 +137,9 @@ def clear_bad(space: Space, slot: Slot) -> Flush:
     (RISC-V): everything then, since nobody said at what addresses the slot is reached.
     """
     warnings.warn(f"cleared: {describe(space, slot)}", RuntimeWarning, stacklevel=2)
-    before, after = np.array([space.read(slot)], np.uint64), np.zeros(1, np.uint64)
-    space.write(slot, 0)
+    empty = space.format.levels[slot.level].empty
+    before, after = (np.array([raw], np.uint64) for raw in (space.read(slot), empty))
+    space.write(slot, empty)
     flush = Flush()
     if stale(space.format, slot.level, before, after).any():
         flush.add_everything()

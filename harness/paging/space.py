@@ -119,7 +119,7 @@ class Space(Tree):
         Raises SpaceError where the span cuts a page in one slot, and for a malformed entry.
         """
         runs = self.filled(span, groups_too=False)
-        return self._rewrite(runs, lambda raw, level: np.zeros_like(raw))
+        return self._rewrite(runs, lambda raw, level: self.format.levels[level].emptied(raw))
 
     def protect(self, span: Span, bits: int, mask: int | None = None) -> Flush:
         """Gives the pages in the span other attributes; all else is passed over.
@@ -149,16 +149,17 @@ class Space(Tree):
     def rewrite(self, span: Span, change: Callable[[Words, int], Words]) -> Flush:
         """Has `change(entries, level)` turn the entries of the span into others.
 
-        It is given arrays of entries of one level, shape (n,), none of them zero, a pointer or
+        It is given arrays of entries of one level, shape (n,), none of them empty, a pointer or
         malformed, and returns what they become, for which the same holds but that they may be
-        zero.  It is asked twice: by its first answers to the whole span it may still refuse.
+        empty (`Level.empty`).  It is asked twice: by its first answers to the whole span it may
+        still refuse.
 
         Raises SpaceError where the span cuts a page, except as for `unmap`, for a malformed entry,
         and whatever `change` raises.
         """
         runs = self.filled(span, groups_too=False)
         for run in runs:
-            chosen = run.raw != 0
+            chosen = run.filled
             after = change(run.raw[chosen], run.level)
             self._check_wellformed(run.addresses[chosen], after, run.level)
         return self._rewrite(runs, change)
@@ -202,7 +203,8 @@ class Space(Tree):
         for root in self.roots:
             slots = [slot for _, slot in root.slots()]
             with self.lock(root.table):
-                self.put(slots[0], np.zeros(len(slots), np.uint64))
+                here = self.format.levels[root.table.level]
+                self.put(slots[0], np.full(len(slots), here.empty, np.uint64))
         self.roots = ()
         flush = Flush()
         flush.add_everything()
@@ -242,7 +244,8 @@ class Space(Tree):
         """Puts on the list that there was nothing where a batch is now, from a slot on."""
         if self.flushing.absent:
             shared = self.is_shared(self.path(batch.first, batch.level))
-            run = Run(slot, batch.first, np.zeros_like(batch.raw), shared)
+            before = self.format.levels[batch.level].emptied(batch.raw)
+            run = Run(slot, batch.first, before, shared)
             self.forget(run, batch.raw, flush)
 
     def clear_ground(self, batches: Sequence[Batch], table_bits: int | None = None) -> list[Table]:
@@ -259,7 +262,7 @@ class Space(Tree):
         return self._grow_for(cut, table_bits)
 
     def filled(self, span: Span, groups_too: bool = True) -> list[Run]:
-        """The runs of the span from the first to the last entry that is not zero in each.
+        """The runs of the span from the first to the last entry that is filled in each.
 
         groups_too  whether a page in several slots must lie in the span as a whole, too
 
@@ -270,7 +273,7 @@ class Space(Tree):
             raise SpaceError(
                 f"{span} does not begin and end at a multiple of {smallest:#x}, a page at level 0"
             )
-        runs = [run.trimmed() for run in self.runs(span) if run.raw.any()]
+        runs = [run.trimmed() for run in self.runs(span) if run.filled.any()]
         for run in runs:
             self._check_wellformed(run.addresses, run.raw, run.level)
             reach = self.reach(run) if groups_too else run.span
@@ -451,7 +454,7 @@ class Space(Tree):
                 if self.format.levels[run.level].groups:
                     self._ungroup_ends(run, flush)
                 now = run._replace(raw=self.words(run.slot, len(run.raw)))
-                chosen = (run.raw != 0) & (now.raw != 0)
+                chosen = run.filled & now.filled
                 after = now.raw.copy()
                 after[chosen] = change(now.raw[chosen], run.level)
                 self.break_before(run.slot, now.raw, after, flush)
@@ -563,8 +566,9 @@ class Space(Tree):
     def _check_free(self, slot: Slot, batch: Batch) -> None:
         """SpaceError unless nothing is where the batch goes, from a slot on."""
         words = self.words(slot, len(batch.raw))
-        if words.any():
-            index = int((words != 0).argmax())
+        taken = self.format.levels[batch.level].filled(words)
+        if taken.any():
+            index = int(taken.argmax())
             address = batch.first + index * self.format.levels[batch.level].size
             raise Taken(
                 f"{address:#x} is taken: its level-{batch.level} entry is {int(words[index]):#x}"
@@ -601,7 +605,7 @@ class Space(Tree):
             inside = at.clip(span)
             assert inside is not None
             self._free_empty([*path, below], inside, flush)
-            if not self.words(below.slot(0), self.format.levels[below.level].entries).any():
+            if self.is_empty(below):
                 shared = self.is_shared([*path, below])
                 slot, start = table.slot(first.index + step), Virtual(at.first)
                 self.forget_table(slot, start, int(raw[step]), shared, flush)

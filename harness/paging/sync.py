@@ -48,12 +48,12 @@ def sync_roots(reference: Space, spaces: Iterable[Space], span: Span) -> Flush:
 
 
 def _root_entries(space: Space, span: Span) -> Iterator[tuple[Virtual, int]]:
-    """The root entries for a span that are not zero, each with the first address of its part."""
+    """The root entries for a span that are not empty, each with the first address of its part."""
     for served in space.served(span):
         table = space.root_for(served.first).table
         for piece in served.pieces(space.format.levels[table.level].size):
             raw = space.read(table.slot_for(piece.first))
-            if raw:
+            if raw != space.format.levels[table.level].empty:
                 yield Virtual(piece.first), raw
 
 
@@ -61,7 +61,7 @@ def _unless_there(space: Space, address: Virtual, raw: int) -> list[Slot]:
     """The root slot of an address if it is empty; SpaceError if it leads elsewhere than `raw`."""
     slot = space.root_for(address).table.slot_for(address)
     there = space.read(slot)
-    if there == 0:
+    if there == space.format.levels[slot.level].empty:
         return [slot]
     if _target(slot, raw) is None or _target(slot, there) != _target(slot, raw):
         raise SpaceError(

@@ -73,9 +73,14 @@ class Run(NamedTuple):
         steps = np.arange(len(self.raw), dtype=np.uint64)
         return np.uint64(self.first) + steps * np.uint64(self.slot.size)
 
+    @property
+    def filled(self) -> Mask:
+        """Which of the entries are not as in a new table."""
+        return self.slot.table.format.levels[self.level].filled(self.raw)
+
     def trimmed(self) -> Run:
-        """The run from its first to its last entry that is not zero; there must be one."""
-        filled = np.flatnonzero(self.raw)
+        """The run from its first to its last entry that is filled; there must be one."""
+        filled = np.flatnonzero(self.filled)
         start, stop = int(filled[0]), int(filled[-1]) + 1
         slot = self.slot.table.slot(self.slot.index + start)
         first = Virtual(self.first + start * slot.size)
@@ -146,6 +151,8 @@ class Tree:
         self.allocator = allocator
         self.format = format
         self.flushing = format.flushing
+        self._zero_leads = any(not here.is_absent(0) for here in format.levels)
+        self._bounded = any(here.pointer and here.pointer.bounds for here in format.levels)
         self._top_lock = TableLock(roots[0].table)
         self._nodes: dict[int, _Node] = {}
         self._fresh: set[_Node] = set()
@@ -205,9 +212,12 @@ class Tree:
             raw = load(Physical(table.address + index * width), width)
             if self._broken:
                 raw = self.read(table.slot(index))
-            entry = format.decode(raw, table.level) if raw else None
+            if raw is None or not (raw or self._zero_leads):
+                break
+            entry = format.decode(raw, table.level)
             if not isinstance(entry, Pointer):
                 break
+            self.check_whole(raw, table.level)
             table = entry.table
             node = nodes.get(table.address)
             if node is None or node.table.level != table.level:
@@ -423,9 +433,14 @@ class Tree:
             known = {node for node in self._fresh if flush.global_pages or not node.lasts}
             flush.then(partial(self._fresh.difference_update, known))
 
+    def is_empty(self, table: Table) -> bool:
+        """Whether nothing is in a table."""
+        here = self.format.levels[table.level]
+        return not here.filled(self.words(table.slot(0), here.entries)).any()
+
     def unlink(self, slot: Slot, table: Table, flush: Flush) -> None:
         """Clears the pointer in a slot.  The table is freed after the flush if it was the last."""
-        gone = np.zeros(1, np.uint64)
+        gone = np.array([self.format.levels[slot.level].empty], np.uint64)
         with self.lock(slot.table):
             self.break_before(slot, np.array([self.read(slot)], np.uint64), gone, flush)
             self.put(slot, gone)
@@ -482,7 +497,7 @@ class Tree:
             ours = np.zeros(len(raw), np.bool_)
             for root in serving:
                 ours[level.index(root.span.first) : level.index(root.span.last) + 1] = True
-            raw = np.where(ours, raw, np.uint64(0))
+            raw = np.where(ours, raw, np.uint64(level.empty))
         found: list[int] = raw[kinds(self.format, table.level, raw) == Kind.POINTER].tolist()
         return found
 
@@ -507,8 +522,23 @@ class Tree:
 
     def pointed(self, raw: int, level: int) -> Table | None:
         """The table that an entry leads to, if it is a pointer."""
-        entry = self.format.decode(raw, level) if raw and level else None
-        return entry.table if isinstance(entry, Pointer) else None
+        leads = level and (raw or self._zero_leads)
+        entry = self.format.decode(raw, level) if leads else None
+        if not isinstance(entry, Pointer):
+            return None
+        self.check_whole(raw, level)
+        return entry.table
+
+    def check_whole(self, raw: int, level: int) -> None:
+        """SpaceError for a pointer that says that only a part of its table is there."""
+        if not self._bounded:
+            return
+        entries = self.format.levels[level - 1].entries
+        if len(there := self.format.slots_below(raw, level)) < entries:
+            raise SpaceError(
+                f"the level-{level} entry {raw:#x} leads to {len(there)} of the {entries} slots of"
+                " a table: a space has whole tables"
+            )
 
     def lowest(self, address: Virtual, level: int) -> Table:
         """The lowest table on the way to `level`; SpaceError if what comes next is no table, and
@@ -521,7 +551,7 @@ class Tree:
             )
         if table.level > level:
             raw = self.read(table.slot_for(address))
-            if raw:
+            if raw != self.format.levels[table.level].empty:
                 entry = self.format.decode(raw, table.level)
                 if isinstance(entry, Pointer):  # linked since
                     return self.lowest(address, level)
@@ -568,7 +598,7 @@ class Tree:
         while table.level > level:
             slot = table.slot_for(address)
             with self.lock(table):
-                if self.read(slot) == 0:
+                if self.read(slot) == self.format.levels[slot.level].empty:
                     new, pointer = reserve[table.level - 1].popleft()
                     self.link(slot, new, pointer)
             table = self.lowest(address, level)

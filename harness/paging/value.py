@@ -47,7 +47,7 @@ class Value:
     @property
     def none(self) -> bool:
         """Whether nothing was ever written here, or all of it was cleared."""
-        return self.raw == 0
+        return self.raw == self.format.levels[self.level].empty
 
     @property
     def present(self) -> bool:

@@ -16,7 +16,7 @@ class Visit(NamedTuple):
 
     span   its addresses, clipped to the range
     slot   the slot that spans them; of a hole the first of several in one table
-    raw    the entry, 0 in a hole
+    raw    the entry, which in a hole is that of a new table
     entry  the same, decoded
     """
 
@@ -50,10 +50,10 @@ def visits(tree: Tree, span: Span) -> Iterator[Visit]:
 def visit(tree: Tree, span: Span, visitor: Visitor) -> None:
     """Shows the range to a visitor, pointers before what lies below them."""
     for found in _visits(tree, span, visitor.table):
-        if found.raw:
-            visitor.filled(found)
-        else:
+        if found.raw == tree.format.levels[found.slot.level].empty:
             visitor.hole(found)
+        else:
+            visitor.filled(found)
 
 
 def _visits(tree: Tree, span: Span, enter: Callable[[Visit], bool]) -> Iterator[Visit]:
@@ -72,7 +72,7 @@ def _table_visits(
     cut = list(span.pieces(here.size))
     first = 0
     for step, raw in enumerate(raws):
-        if not raw and step + 1 < len(raws) and not raws[step + 1]:
+        if raw == here.empty and raws[step + 1 : step + 2] == [here.empty]:
             continue
         found = Visit(
             Span(cut[first].first, cut[step].last),
@@ -84,4 +84,5 @@ def _table_visits(
         if not isinstance(found.entry, Pointer):
             yield found
         elif enter(found):
+            tree.check_whole(raw, table.level)
             yield from _table_visits(tree, found.entry.table, found.span, enter)

@@ -26,19 +26,21 @@ class Step(NamedTuple):
 class Walk(NamedTuple):
     """Every step from the root to the answer.
 
-    `unbacked` is the slot that the walk needed and that has no memory behind it; where it
-    is None, the last step holds the answer and every step before it a Pointer.
+    `unbacked` is the slot that the walk needed and that has no memory behind it, `outside` one
+    that its table does not have, by what the pointer to it says; where both are None, the last
+    step holds the answer and every step before it a Pointer.
     """
 
     address: Virtual
     root: Root
     steps: tuple[Step, ...]
     unbacked: Slot | None = None
+    outside: Slot | None = None
 
     @property
     def leaf(self) -> Leaf | None:
         """The page that the address lies in, if the walk found one."""
-        if self.unbacked is not None:
+        if self.unbacked is not None or self.outside is not None:
             return None
         entry = self.steps[-1].entry
         return entry if isinstance(entry, Leaf) else None
@@ -54,7 +56,7 @@ class Walk(NamedTuple):
     @property
     def level(self) -> int:
         """The level at which the walk ended."""
-        return (self.unbacked or self.steps[-1].slot).level
+        return (self.unbacked or self.outside or self.steps[-1].slot).level
 
     @property
     def granted(self) -> int:
@@ -85,13 +87,16 @@ def walk(memory: Memory, root: Root, address: Virtual) -> Walk:
         steps.append(Step(slot, raw, entry))
         if not isinstance(entry, Pointer):
             return Walk(address, root, tuple(steps))
+        slot = entry.table.slot_for(address)
+        if slot.index not in format.slots_below(raw, table.level):
+            return Walk(address, root, tuple(steps), outside=slot)
         table = entry.table
 
 
 def leaves(memory: Memory, roots: Iterable[Root]) -> Iterator[Walk]:
     """What a space holds, in order of address: the walk of the first address of every leaf and
     of every malformed entry, and of the first slot without memory of every table that has one.
-    Only absence is left out.
+    Only absence is left out, and what of a table is not there.
 
     A table that is reached in several ways is visited in each; `bulk.leaves` folds them.
     """
@@ -117,7 +122,8 @@ def _held(
         steps = (*above, Step(slot, raw, entry))
         if isinstance(entry, Pointer):
             size = format.levels[entry.table.level].size
-            below = ((Virtual(first + s.index * size), s) for s in entry.table.slots())
+            there = format.slots_below(raw, slot.level)
+            below = ((Virtual(first + i * size), Slot(entry.table, i)) for i in there)
             yield from _held(memory, root, below, steps)
         else:
             yield Walk(first, root, steps)

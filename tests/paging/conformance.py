@@ -270,6 +270,8 @@ def answer(found: Walk) -> tuple[int, ...]:
     """How a walk ended, its level, the entry, the rights, and the physical address."""
     if found.unbacked is not None:
         return int(bulk.End.UNBACKED), found.level, 0, found.granted, 0
+    if found.outside is not None:
+        return int(bulk.End.OUTSIDE), found.level, 0, found.granted, 0
     raw, entry = found.steps[-1].raw, found.steps[-1].entry
     return KINDS[type(entry)], found.level, raw, found.granted, found.physical or 0
 

@@ -21,6 +21,7 @@ from harness.paging.format import Field, Format, Level, Pattern, Reserved, Shape
 from harness.paging.memory import BigEndianMemory, BufferMemory, Words
 from harness.paging.power.formats import radix
 from harness.paging.riscv.formats import sv
+from harness.paging.s390.formats import dat
 from harness.paging.space import Space
 from harness.paging.table import Root, Table
 from harness.paging.walk import Walk, walk
@@ -85,6 +86,8 @@ ARM64 = {
 """Of the upper half, each with a root that is shorter than a page."""
 POWER = {"POWER 4K": radix(12), "POWER 64K": radix(16)}
 """Each with two roots, those of quadrants 0 and 3."""
+S390 = {"s390": dat(edat1=True, edat2=True, iep=True)}
+"""Entries of zero are pages here."""
 ROOM = Span(0, (1 << 20) - 1)
 """Where the tables of a test lie.  Frames are numbers only: no test reads what is in them."""
 
@@ -116,6 +119,9 @@ class World:
                 Root(self.allocator.allocate(self.format, level), Span.of(quadrant << 62, size))
                 for quadrant in (0, 3)
             )
+        if self.format in S390.values():
+            table = self.allocator.allocate(self.format, level)
+            return (Root(table, Span.of(0, top.size * top.entries)),)
         if self.format not in (UNEVEN, SHORT):
             table = self.allocator.allocate(self.format, level)
             half, all = top.size * top.entries // 2, 1 << 8 * self.format.entry_bytes
@@ -176,7 +182,8 @@ def leaf_level(space: Space, address: int) -> int | None:
 
 def empty(space: Space, address: int) -> bool:
     found = look(space, address)
-    return isinstance(found.steps[-1].entry, Absent) and found.steps[-1].raw == 0
+    step = found.steps[-1]
+    return isinstance(step.entry, Absent) and step.raw == space.format.levels[found.level].empty
 
 
 def granted(space: Space, address: int) -> set[str]:

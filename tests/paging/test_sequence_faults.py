@@ -1,7 +1,8 @@
 """The sequences are tested: a library that changes tables wrongly is caught by them.
 
 Each fault is planted where a maintainer would make it: in RISC-V's spaces, where a machine keeps
-the most, and in arm64's, where entries must be absent before they become others.
+the most, in arm64's, where entries must be absent before they become others, and in s390's, where
+zero is a page.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from harness.paging import space as spaces
 from harness.paging import tree as trees
 from harness.paging.bits import breaks, ungrouped
 from harness.paging.flush import Flush
-from harness.paging.format import Format
+from harness.paging.format import Format, Level
 from harness.paging.memory import Mask, Words
 from harness.paging.space import Space
 from harness.paging.tree import Run, Tree
 from tests.paging.arm64 import test_space as arm64
 from tests.paging.riscv import test_space as groups
-from tests.paging.spaces import ARM64, RISCV, World
+from tests.paging.spaces import ARM64, RISCV, S390, World
 from tests.paging.test_space_sequences import Sequences
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -36,7 +37,7 @@ def other_rule(**rule: object) -> Plant:
     """Formats that say something else of what is to be flushed."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        for formats, name in ((RISCV, "sv39"), (ARM64, "arm64 4K")):
+        for formats, name in ((RISCV, "sv39"), (ARM64, "arm64 4K"), (S390, "s390")):
             flushing = formats[name].flushing
             assert flushing is not None
             changed = replace(flushing, **rule)  # type: ignore[arg-type]
@@ -89,6 +90,18 @@ BREAKING: dict[str, Plant] = {
     "what was absent stays so": instead(Tree, "_make", lambda *_: None),
     "a page and a table are exchanged at once": instead(trees, "breaks", pages_only),
 }
+
+EMPTY: dict[str, Plant] = {
+    "zero is a hole": instead(Level, "filled", lambda _, raw: raw != 0),
+    "what goes becomes zero": instead(Level, "emptied", lambda _, raw: np.zeros_like(raw)),
+    "a table of zeros is empty": instead(
+        Tree, "is_empty", lambda self, table: not self.words(table.slot(0), 256).any()
+    ),
+    "nothing is absent in between": other_rule(breaks=None),
+    "a right that is given is not flushed": other_rule(denials=False),
+    "a table that is gone is flushed by its address": other_rule(leaves_alone=False),
+}
+"""In s390's, where an entry of zero is a page."""
 
 GROUPS: dict[str, tuple[Plant, Callable[[World], None]]] = {
     "a group is changed in part": (
@@ -146,6 +159,7 @@ def dropped() -> Iterator[None]:
     [
         *(("sv39", fault, plant) for fault, plant in FAULTS.items()),
         *(("arm64 4K", fault, plant) for fault, plant in BREAKING.items()),
+        *(("s390", fault, plant) for fault, plant in EMPTY.items()),
     ],
 )
 def test_sequences_find_a_fault(
@@ -158,7 +172,7 @@ def test_sequences_find_a_fault(
     assert all(isinstance(one, AssertionError) for one in all_found), all_found
 
 
-@pytest.mark.parametrize("name", ["sv39", "arm64 4K"])
+@pytest.mark.parametrize("name", ["sv39", "arm64 4K", "s390"])
 def test_the_same_sequences_find_nothing_where_nothing_is_planted(name: str) -> None:
     run(name, 20)
 

@@ -4,7 +4,8 @@ nothing unless it is told to.
 What a machine keeps, and what makes it forget, is written here from the manuals: SDM volume 3A,
 4.10.4; RISC-V's privileged specification, "Supervisor Memory-Management Fence Instruction" and
 "Svnapot"; Arm ARM, DDI 0487, "TLB maintenance", with break-before-make; Power ISA 3.0, Book III,
-"Modifying a Translation Table Entry".
+"Modifying a Translation Table Entry"; s390's Principles of Operation, "Modification of Translation
+Tables".
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ from harness.paging.sync import sync_roots
 from harness.paging.table import Root
 from harness.paging.value import Value
 from harness.paging.walk import walk
-from tests.paging.spaces import ARM64, FORMATS, POWER, RISCV, World
+from tests.paging.spaces import ARM64, FORMATS, POWER, RISCV, S390, World
 
 TABLES = 4
 """Level-0 tables that the sequences use, all in a row."""
@@ -76,6 +77,7 @@ RULES = {
     "sv57": Rules(absent=True, denials=True, leaves=True, group=16),
     **dict.fromkeys(ARM64, Rules(absent=False, denials=True, leaves=False, group=1, breaks=True)),
     **dict.fromkeys(POWER, Rules(absent=False, denials=False, leaves=True, group=1, breaks=True)),
+    **dict.fromkeys(S390, Rules(absent=False, denials=True, leaves=True, group=1, breaks=True)),
 }
 
 rights = st.frozensets(st.sampled_from(["read", "write", "user", "execute"]))
@@ -105,10 +107,10 @@ class Sequences(RuleBasedStateMachine):
         self.pointers: set[int] = set()
         self.no_pointers: set[int] = set()
         self.grown = False
-        self.next_frame = self.per_table
+        self.next_frame = 0
 
     def new_world(self) -> World:
-        return World({**FORMATS, **RISCV, **ARM64, **POWER}[self.name])
+        return World({**FORMATS, **RISCV, **ARM64, **POWER, **S390}[self.name])
 
     def served(self) -> Span:
         """The addresses at whose end the sequences take place."""
@@ -139,7 +141,9 @@ class Sequences(RuleBasedStateMachine):
     def given(self, rights: frozenset[str]) -> frozenset[str]:
         """The rights that a page can have: RISC-V has no page without R and X, nor W without R,
         which POWER has not either; arm64 has rights to execute of EL0 and of EL1, and what EL1
-        reads is always given."""
+        reads is always given; s390 knows no users, and every page can be read."""
+        if self.name in S390:
+            return rights & {"write", "execute"}
         if "user execute" in self.world.format.rights:
             execute = {"user execute", "supervisor execute"} if "execute" in rights else set()
             return frozenset(rights & {"write", "user"} | execute)
@@ -618,7 +622,7 @@ class Sequences(RuleBasedStateMachine):
         assert not any(self.space.account().tables)
 
 
-@pytest.mark.parametrize("name", [*FORMATS, *RISCV, *ARM64, *POWER])
+@pytest.mark.parametrize("name", [*FORMATS, *RISCV, *ARM64, *POWER, *S390])
 def test_every_sequence_leaves_the_space_as_the_dictionary_says(name: str) -> None:
     machine = type("Sequences", (Sequences,), {"name": name})
     run_state_machine_as_test(

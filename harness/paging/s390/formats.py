@@ -4,21 +4,38 @@ Source: z/Architecture Principles of Operation, chapter 3, "Dynamic Address Tran
 table entries", "Segment-table entries" and "Page-table entries".  Bits are numbered here as
 everywhere in the library, from the lowest; the manual numbers them from the highest.
 
-An entry of zero is there: I, which is another bit in page tables, says that one is not.  Reference
-and change are kept in storage keys, outside the tables, and every page can be read.
+An entry of zero is there: I, which is another bit in page tables, says that one is not.  TF and TL
+of a region-table entry say which quarters of the table below are there, so that tables are 4 to
+16 KiB long.  Reference and change are kept in storage keys, outside the tables, and every page can
+be read.
 
-Not read here: a region table of which only a part is there (TF and TL of the entry above it, or TL
-of the ASCE, which Linux leaves whole).  An entry that says so is malformed, with that reason.
+What a space has to flush rests on "Modification of Translation Tables": an entry that is there
+may become another only by way of an invalid one, and TLBs keep none that is invalid.  To be
+flushed, an address is meant for IPTE, or IDTE for large frames; everything is PTLB on one
+processor, and IDTE on all.  The store that makes an entry invalid is the space's: where another
+processor may be using the entry, the manual wants IPTE or IDTE to do that too.
 
-No `Space` is built of these tables: an entry in use is changed by instructions that flush as they
-do so (IPTE, IDTE, CSP: "Modification of Translation Tables"), and not by stores to memory.
+Bits that have no meaning here are free, as the engines have it; the manual calls them reserved for
+the future, and says that they should be zero.
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-from harness.paging.format import Field, Format, Grant, Level, Pattern, Reserved, Shape, bits
+from harness.paging.format import (
+    Bounds,
+    Breaking,
+    Field,
+    Flushing,
+    Format,
+    Grant,
+    Level,
+    Pattern,
+    Reserved,
+    Shape,
+    bits,
+)
 
 INVALID = bits(5)
 PAGE_INVALID = bits(10)
@@ -29,18 +46,27 @@ COMMON = bits(4)
 TYPE = bits(3, 2)
 OFFSET = bits(7, 6)
 LENGTH = bits(1, 0)
-CHANGE_OVERRIDE = bits(9)
 
 _PROTECTS = {"write": Grant(PROTECT, PROTECT)}
+_CHANGES = PROTECT | NO_EXECUTE | COMMON | FC
+_FLUSHING = Flushing(
+    denials=True,
+    leaves_alone=True,
+    breaks=Breaking(_CHANGES, tables=PROTECT | COMMON | OFFSET | LENGTH),
+)
+_NOT_PRIVATE = Reserved(COMMON, "a common segment in a private space")
 
 
 @cache
-def dat(edat1: bool = False, edat2: bool = False, iep: bool = False) -> Format:
+def dat(
+    edat1: bool = False, edat2: bool = False, iep: bool = False, private: bool = False
+) -> Format:
     """The format of all five levels; the ASCE says at which a walk begins.
 
-    edat1  the enhanced-DAT facility 1 applies: 1M frames, protection in region tables
-    edat2  facility 2 too: 2G frames
-    iep    the instruction-execution-protection facility applies
+    edat1    the enhanced-DAT facility 1 applies: 1M frames, protection in region tables
+    edat2    facility 2 too: 2G frames
+    iep      the instruction-execution-protection facility applies
+    private  the ASCE has P, so that no segment is common
 
     Raises ValueError for facility 2 without facility 1.
     """
@@ -53,17 +79,17 @@ def dat(edat1: bool = False, edat2: bool = False, iep: bool = False) -> Format:
         entry_bytes=8,
         levels=(
             _page(iep),
-            _segment(edat1, large),
-            _region("RTTE", 1, 31, edat1, large if edat2 else None),
-            _region("RSTE", 2, 42, edat1, None),
-            _region("RFTE", 3, 53, edat1, None),
+            _segment(edat1, large, private),
+            _region("RTTE", 1, 31, edat1, large if edat2 else None, private),
+            _region("RSTE", 2, 42, edat1),
+            _region("RFTE", 3, 53, edat1),
         ),
         rights=rights,
         denied=PROTECT | (NO_EXECUTE if iep else 0),
         accessed=0,
         dirty=0,
         byte_order="big",
-        flushing=None,
+        flushing=_FLUSHING,
     )
 
 
@@ -79,26 +105,34 @@ def _page(iep: bool) -> Level:
     return Level("PTE", 12, 8, (page,), (Pattern(PAGE_INVALID, PAGE_INVALID),), PAGE_INVALID)
 
 
-def _segment(edat1: bool, large: dict[str, int]) -> Level:
+def _segment(edat1: bool, large: dict[str, int], private: bool) -> Level:
     """Page tables have 2 KiB, and an address of 1M frames begins at bit 20."""
     type = Reserved(TYPE, "the type of another table", value=0)
+    reserved = (type, _NOT_PRIVATE) if private else (type,)
     names = {"P": PROTECT, "I": INVALID, "CS": COMMON, "TT": TYPE}
     told = INVALID | (FC if edat1 else 0)
     table = Shape(
-        Pattern(told, 0), True, (Field(bits(63, 11)),), (type,), grants=_PROTECTS, bits=names
+        Pattern(told, 0), True, (Field(bits(63, 11)),), reserved, grants=_PROTECTS, bits=names
     )
     frame = Shape(
         Pattern(told, FC),
         False,
         (Field(bits(63, 20)),),
-        (type,),
+        reserved,
         bits={**names, **large},
     )
     shapes = (table, frame) if edat1 else (table,)
     return Level("STE", 20, 11, shapes, (Pattern(INVALID, INVALID),), INVALID)
 
 
-def _region(name: str, type: int, shift: int, edat1: bool, large: dict[str, int] | None) -> Level:
+def _region(
+    name: str,
+    type: int,
+    shift: int,
+    edat1: bool,
+    large: dict[str, int] | None = None,
+    private: bool = False,
+) -> Level:
     """A region-third, -second or -first-table entry; those of the third can map frames of 2G."""
     kind = Reserved(TYPE, "the type of another table", value=type << 2)
     names = {"I": INVALID, "TT": TYPE, **({"P": PROTECT} if edat1 else {})}
@@ -107,17 +141,19 @@ def _region(name: str, type: int, shift: int, edat1: bool, large: dict[str, int]
         Pattern(told, 0),
         True,
         (Field(bits(63, 12)),),
-        (
-            kind,
-            Reserved(OFFSET, "a table that begins later is not read here"),
-            Reserved(LENGTH, "a table that ends sooner is not read here", value=LENGTH),
-        ),
+        (kind, _NOT_PRIVATE) if large and private else (kind,),
         grants=_PROTECTS if edat1 else {},
-        bits={**names, "TF": OFFSET, "TL": LENGTH},
+        bounds=Bounds(OFFSET, LENGTH),
+        bits={**names, "TF": OFFSET, "TL": LENGTH, **({"CS": COMMON} if large else {})},
     )
     if large is None:
         return Level(name, shift, 11, (table,), (Pattern(INVALID, INVALID),), INVALID)
+    reserved = (kind, _NOT_PRIVATE) if private else (kind,)
     frame = Shape(
-        Pattern(told, FC), False, (Field(bits(63, 31)),), (kind,), bits={**names, **large}
+        Pattern(told, FC),
+        False,
+        (Field(bits(63, 31)),),
+        reserved,
+        bits={**names, "CS": COMMON, **large},
     )
     return Level(name, shift, 11, (table, frame), (Pattern(INVALID, INVALID),), INVALID)

@@ -16,13 +16,11 @@ from tests.paging.tables import KIND, RESERVED, RIGHT, Entry, complaints
 
 OLD, NEW = dat(), dat(edat1=True, edat2=True, iep=True)
 REGION: dict[tuple[int, int], str | int] = {
-    (7, 6): RESERVED,
     (5, 5): KIND,
     (3, 2): RESERVED,
-    (1, 0): RESERVED,
     (63, 12): 0,
 }
-"""TF and TL too: a table of which only a part is there is not read."""
+"""TF and TL are none of these: a table of which only a part is there is a table."""
 
 ENTRIES = {
     "page": Entry(
@@ -100,6 +98,31 @@ def test_a_walk_reads_entries_with_the_highest_byte_first() -> None:
     found = walk(BigEndianMemory(content), root, Virtual(0x1ABC))
     assert found.physical == 0x12345ABC
     assert OLD.rights_of(found.granted) == ()
+
+
+PRIVATE = dat(edat1=True, edat2=True, private=True)
+LEAST = {0: 0, 1: 0, 2: 0b0100, 3: 0b1000, 4: 0b1100}
+"""Entries of each level that are there, with an address of 0."""
+
+
+def test_bit_59_is_wrong_in_a_private_space_where_it_makes_something_common() -> None:
+    for level, least in LEAST.items():
+        for large in (0, 1 << 10) if level in (1, 2) else (0,):
+            common = least | large | 1 << 4
+            assert NEW.decode(common, level) == NEW.decode(least | large, level)
+            wrong = Malformed(1 << 4) if level in (1, 2) else PRIVATE.decode(least, level)
+            assert PRIVATE.decode(common, level) == wrong
+    one = dat(edat1=True, private=True)
+    assert isinstance(one.decode(1 << 4 | 0b0100, 2), Pointer), "common regions come with EDAT-2"
+
+
+@pytest.mark.parametrize("level", [2, 3, 4])
+def test_tf_and_tl_say_which_quarters_of_a_table_are_there(level: int) -> None:
+    for first in range(4):
+        for last in range(4):
+            raw = LEAST[level] | first << 6 | last
+            assert OLD.slots_below(raw, level) == range(512 * first, 512 * (last + 1))
+    assert OLD.slots_below(0x20000, 1) == range(256), "a page table is whole"
 
 
 def test_facility_2_comes_with_facility_1() -> None:

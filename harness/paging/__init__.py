@@ -27,9 +27,10 @@ outcome    allowed (the physical address, and the accessed and dirty bits to be 
            exception.
 unbacked   said of a physical address with no memory behind it.  It is an answer of its
            own, apart from "not present".
+outside    said of a slot that its table does not have, by what the pointer to the table says.
 space      an address space under construction: roots, memory, table allocator.
 
-What `__all__` names is for other projects, and `x86`, `riscv`, `arm64` and `power` have more of it:
+What `__all__` names is for other projects, and each architecture here has more of it:
 the state of a processor, and what accesses come to.
 
 `address`    spans and their arithmetic
@@ -56,7 +57,7 @@ the state of a processor, and what accesses come to.
 `x86`        formats, CPU state and access rights of that architecture
 `riscv`      the same of that one: Sv32, Sv39, Sv48, Sv57
 `arm64`      the same of that one, stage 1 of EL1&0: granules of 4K, 16K and 64K
-`s390`       formats of that architecture: region, segment and page tables
+`s390`       the same of that one: region, segment and page tables
 `power`      the same of that one: radix trees of 4K and of 64K pages, in one stage
 """
 

@@ -44,7 +44,6 @@ SPECIFIC = {"x86", "riscv", "arm64", "s390", "power", "linux"}
 KNOWS_X86 = {
     "pytest_plugin",
     *(f"cli/{name}" for name in ("check", "crash", "flushes", "prove")),
-    *(f"inspect/sources/{name}" for name in ("case", "entries", "vmcoreinfo")),
     *(f"report/{name}" for name in ("check", "expect", "flushes", "prove")),
 }
 

@@ -47,7 +47,7 @@ def explain_report(source: Source, name: str, as_json: bool) -> None:
 
 def _alone(source: Source, report: Report, title: str) -> Snapshot | None:
     """The entries that the report prints."""
-    from harness.inspect.sources import entries
+    from harness.inspect.x86 import entries
     from harness.inspect.x86.fault import fitting, read_code
     from harness.paging.address import Virtual
     from harness.paging.x86.cpu import WIDTHS

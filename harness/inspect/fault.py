@@ -189,7 +189,7 @@ def _explained(
     cpu, memory, asked = snapshot.cpu, snapshot.memory, architecture.of(snapshot.cpu)
     answer = asked.outcome(cpu, memory, address, access)
     lost = asked.unknown(answer)
-    unknown = snapshot.given is not None and lost
+    unknown = found.unknown
     passes = isinstance(answer, asked.allowed)
     found_changes = () if passes or unknown else asked.remedies(cpu, memory, address, access)
     changes = tuple(
@@ -216,7 +216,7 @@ def _to_blame(cpu: Cpu, found: Translation, answer: Any) -> Iterator[Stage]:
     asked = architecture.of(cpu)
     if isinstance(answer, asked.allowed):
         return
-    if asked.unknown(answer):
+    if asked.unknown(answer) or found.unknown:
         yield from found.stages[-1:]
         return
     rights, wanted = cpu.format.rights, asked.withheld.get(answer.reason)

@@ -93,6 +93,11 @@ class Translation:
     partial: bool = False
 
     @property
+    def unknown(self) -> bool:
+        """Whether it ends at an entry that is not given."""
+        return self.given is not None and self.end is End.UNBACKED
+
+    @property
     def physical(self) -> Physical | None:
         """The physical address, if there is a page."""
         return self.walk.physical if self.walk else None

@@ -160,8 +160,9 @@ def walk_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
 
 def _comes_to(one: Explanation) -> str:
     """What an access comes to, as far as the entries are known that were given."""
-    if one.translation.given and architecture.of(one.cpu).unknown(one.outcome):
-        slot = one.outcome.slot
+    if one.translation.unknown:
+        slot = one.translation.walk and one.translation.walk.unbacked
+        assert slot
         return f"unknown, for the {slot.table.format.levels[slot.level].name} is not given"
     return outcome_text(one.cpu, one.outcome)
 
@@ -275,7 +276,7 @@ def as_object(cpu: Cpu, one: Explanation) -> dict[str, Any]:
 
 def _rule(one: Explanation) -> list[str]:
     outcome = one.outcome
-    if _passes(one) or architecture.of(one.cpu).unknown(outcome):
+    if _passes(one) or one.translation.unknown or architecture.of(one.cpu).unknown(outcome):
         return []
     level = "" if outcome.level is None else f", at level {outcome.level}"
     return [f"{outcome.reason.value}{level}"]

@@ -10,8 +10,8 @@ import pytest
 
 from harness.inspect.fault import Reproduction, _Filled, explain, explain_all
 from harness.inspect.snapshot import RESERVING, Snapshot
-from harness.inspect.sources import entries
 from harness.inspect.translation import Translation, translate
+from harness.inspect.x86 import entries
 from harness.inspect.x86.fault import SeenFault, compare, fitting, read_code
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory

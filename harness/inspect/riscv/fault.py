@@ -115,7 +115,11 @@ def compare(
     others = () if meant else explain_all(snapshot, stval, named, linux)
     wrong = tuple(_is_another(one) for one in others)
     explained = explain_all(snapshot, stval, asked, linux)
-    giving = tuple(one for one in explained if _gives(one.outcome, fault, stval))
+    giving = tuple(
+        one
+        for one in explained
+        if _gives(one.outcome, fault, stval) and not one.translation.unknown
+    )
     if giving:
         return Reproduction(giving, (), wrong)
     reasons = (*wrong, *_likely(snapshot, fault, stval, explained))

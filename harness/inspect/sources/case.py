@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-from harness.check.layouts import parse
-from harness.check.replay import CaseError, arch_in
-from harness.check.x86.matrix import case as matrix_case
-from harness.check.x86.matrix.case import MatrixCase
+from harness.architectures import has, module_of
+from harness.check.replay import CaseError, arch_in, saved
 from harness.inspect import architecture
 from harness.inspect.snapshot import Snapshot
-from harness.inspect.sources.layout import built
-from harness.inspect.x86 import engine
-from harness.inspect.x86.processor import cpu_with
 
 
 def snapshot(path: Path, registers: Mapping[str, int]) -> Snapshot:
-    """The tables that a case is about, and the state in which it was asked.
+    """The tables that a case is about, and the state in which it was asked: `snapshot` of the
+    module `case` of its architecture.
 
-    Raises CaseError where the file holds none of x86, SourceError for a register of another
-    architecture, and LayoutError where the layout cannot be built.
+    Raises CaseError where the file holds none whose tables can be looked at, SourceError for a
+    register of another architecture, and LayoutError where the layout cannot be built.
     """
-    if (arch := arch_in(path)) != "x86":
-        raise CaseError(f"{path} is a case of {arch}: replay asks it again, --case shows x86's")
-    case = matrix_case.saved(path)
-    architecture.refuse_others(architecture.named("x86"), registers, f"case {case.title}")
-    if isinstance(case, MatrixCase):
-        return _of_matrix(case, registers)
-    layout = parse(case.text, f"{case.layout}.toml")
-    found = built(layout, case.levels, f"case {case.title}", registers)
-    return replace(found, cpu=replace(found.cpu, ac=case.ac))
-
-
-def _of_matrix(case: MatrixCase, registers: Mapping[str, int]) -> Snapshot:
-    """The entries of a path, in memory that holds nothing else."""
-    memory, cpu = matrix_case.tables(case)
-    cpu, notes = engine.as_marked(cpu_with(cpu, registers, memory))
-    return Snapshot(
-        f"case {case.title}",
-        cpu,
-        memory,
-        None,
-        ("nothing is present besides the path whose entries the case holds",),
-        notes,
-    )
+    arch = arch_in(path)
+    if not has(arch, "inspect", "case"):
+        raise CaseError(f"{path} is a case of {arch}: replay asks it, --case cannot show it")
+    case = saved(path)
+    architecture.refuse_others(architecture.named(arch), registers, f"case {case.title}")
+    found: Snapshot = module_of(arch, "inspect", "case").snapshot(case, registers)
+    return found

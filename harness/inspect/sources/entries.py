@@ -2,36 +2,28 @@
 
 Each entry is put where the walk of its address reads it: in the table to which the entry above it
 leads.  Where that is not known, the table is made up, and so are the entries above the lowest one
-that are missing; both are named in the snapshot.
+that are missing; both are named in the snapshot.  The module `entries` of each architecture has
+the processor that the entries fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from harness.architectures import NAMES, USUAL, has, module_of
 from harness.inspect import architecture, decode
-from harness.inspect.names import LINUX, level_named, name_of
-from harness.inspect.snapshot import RESERVING, Given, QuestionError, Snapshot
-from harness.inspect.x86 import engine
-from harness.inspect.x86.likely import NARROWEST
-from harness.inspect.x86.processor import cpu_with
+from harness.inspect.names import level_named, name_of
+from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Pointer
 from harness.paging.memory import Mask, Memory, Words
-from harness.paging.processor import root_for
-from harness.paging.x86 import formats
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Cr4, Mode, canonical_halves
+from harness.paging.processor import Cpu
+from harness.paging.table import Table
 
 Pairs = Sequence[tuple[str, int]]
 """Entries, each after its name."""
-
-
-USUAL_WIDTH: Final = 40
-"""MAXPHYADDR of QEMU's processors, and of small ones."""
 
 
 class GivenMemory:
@@ -54,47 +46,31 @@ class GivenMemory:
 _: type[Memory] = GivenMemory
 
 
-def snapshot(
-    title: str,
-    pairs: Pairs,
-    address: int,
-    registers: Mapping[str, int],
-    mode: Mode | None = None,
-    width: int = USUAL_WIDTH,
-) -> Snapshot:
-    """The entries that the walk of an address reads, and a CPU with these registers.
-
-    mode   the paging mode, where the registers do not say it; None has it found by the names and
-           the address
-    width  MAXPHYADDR, where the registers do not say it
+def snapshot(title: str, pairs: Pairs, address: int, registers: Mapping[str, int]) -> Snapshot:
+    """The entries that the walk of an address reads, and a CPU with these registers: of the
+    architecture that has them all, or the usual one.
 
     Raises QuestionError for a name that is no level's, and for entries that contradict each other;
-    SourceError for a state that no machine can be in.
+    SourceError for a register that the architecture does not have, and a state that no machine can
+    be in.
     """
-    architecture.refuse_others(architecture.named("x86"), registers, "the list of entries")
-    usual, assumed = _cpu(pairs, address, {"maxphyaddr": width, **registers}, mode)
-    if "maxphyaddr" not in registers and usual.mode is not Mode.BITS_32:
-        assumed.append(f"MAXPHYADDR={width}")
-    empty = GivenMemory(_no_pdptes(registers.get("cr3", 0)))
-    cpu = cpu_with(usual, registers, empty)
-    if not cpu.long and address not in LEGACY_SPAN:
-        raise QuestionError(f"outside long mode there is no address {address:#x}")
-    given = _by_level(cpu, pairs)
-    made = [name_of(cpu, level) for level in _levels(cpu) if min(given) < level not in given]
-    if made:
-        verbs = "lead here and withhold" if len(made) > 1 else "leads here and withholds"
-        assumed.append(f"{' and '.join(made)} {verbs} nothing (not given)")
-    cpu, words, unplaced = _placed(cpu, given, Virtual(address), "cr3" in registers)
-    cpu, notes = engine.as_marked(cpu)
-    notes += tuple(_unreached(cpu, given))
-    known = Given(frozenset(given), frozenset(unplaced))
-    memory = GivenMemory(words)
-    unsure = RESERVING - registers.keys()
-    return Snapshot(title, cpu, memory, None, tuple(assumed), notes, given=known, unsure=unsure)
+    known = [arch for arch in NAMES if has(arch, "inspect", "entries")]
+    of = {arch: architecture.named(arch).registers for arch in known}
+    arch = next((arch for arch in known if registers.keys() <= of[arch]), USUAL)
+    architecture.refuse_others(architecture.named(arch), registers, "the list of entries")
+    found: Snapshot = module_of(arch, "inspect", "entries").snapshot(
+        title, pairs, address, registers
+    )
+    return found
 
 
-def _by_level(cpu: Cpu, pairs: Pairs) -> dict[int, int]:
-    """The entries by their levels."""
+def levels_of(cpu: Cpu) -> Sequence[int]:
+    """All levels, from the root down; registers that serve addresses are the first."""
+    return [*reversed(decode.levels_of(cpu))]
+
+
+def by_level(cpu: Cpu, pairs: Pairs, twice: str) -> dict[int, int]:
+    """The entries by their levels; `twice` says why two may have come to one level."""
     given: dict[int, int] = {}
     for name, raw in pairs:
         level = level_named(cpu, name)
@@ -102,121 +78,64 @@ def _by_level(cpu: Cpu, pairs: Pairs) -> dict[int, int]:
             raise QuestionError(f"{name} {raw:#x} is wider than an entry of {cpu.format.name}")
         if given.setdefault(level, raw) != raw:
             raise QuestionError(
-                f"two entries are given for level {level}, {given[level]:#x} and {raw:#x}: with"
-                " --cr4 0x1020 paging has 5 levels, and pgd and p4d are two"
+                f"two entries are given for level {level}, {given[level]:#x} and {raw:#x}: {twice}"
             )
     if not given:
         raise QuestionError("no entry is given: write them as PGD=... PUD=... PMD=... PTE=...")
     return given
 
 
-def _levels(cpu: Cpu) -> Sequence[int]:
-    """All levels, from the root down; PAE paging's registers are the first."""
-    return [*reversed(decode.levels_of(cpu))]
+def placed(
+    table: Table | None,
+    given: Mapping[int, int],
+    address: Virtual,
+    rights: int,
+    free: Iterator[Physical],
+) -> tuple[dict[int, int], set[Physical]]:
+    """The entries in memory, by their addresses, and the tables that are made up.
 
-
-def _cpu(
-    pairs: Pairs, address: int, registers: Mapping[str, int], mode: Mode | None
-) -> tuple[Cpu, list[str]]:
-    """A CPU in the mode that the entries are of, and what is assumed of it."""
-    guessed = False
-    if mode is None:
-        five = _five(pairs)
-        guessed = five is None and "cr4" not in registers and _of_5_alone(address)
-        mode = Mode.LEVEL_5 if five or guessed else Mode.LEVEL_4
-        if not registers.get("cr4", Cr4.PAE) & Cr4.PAE:
-            mode = Mode.BITS_32
-    cpu = Cpu.in_mode(mode, 0, cr4=Cr4.PGE | (Cr4.PSE if mode is Mode.BITS_32 else Cr4(0)))
-    assumed = [
-        f"{name.upper()}={getattr(cpu, name):#x}"
-        for name in ("cr0", "cr4", "efer")
-        if name not in registers
-    ]
-    if guessed:
-        assumed.append(f"5 levels: with 4, {address:#x} is not canonical, and its use is a #GP")
-    return replace(cpu, maxphyaddr=registers["maxphyaddr"]), assumed
-
-
-def _five(pairs: Pairs) -> bool | None:
-    """Whether the entries are those of 5-level paging: p4d is another than pgd, or there is a
-    PML5E; None where they do not tell."""
-    by_name = {name.lower(): raw for name, raw in pairs}
-    if "pml5e" in by_name or "pml5" in by_name:
-        return True
-    *_, p4d, pgd = (by_name.get(name) for name in LINUX)
-    return None if pgd is None or p4d is None else pgd != p4d
-
-
-def _of_5_alone(address: int) -> bool:
-    """Whether an address is canonical with 5 levels and not with 4."""
-    four, five = (any(address in half for half in canonical_halves(n)) for n in (4, 5))
-    return five and not four
-
-
-def _no_pdptes(cr3: int) -> dict[int, int]:
-    """The PDPTEs to which CR3 leads, all empty."""
-    first = cr3 & (1 << formats.LEGACY_ADDRESS_BITS) - formats.PDPTES * formats.PDPTE_BYTES
-    return {first + number * formats.PDPTE_BYTES: 0 for number in range(formats.PDPTES)}
-
-
-def _placed(
-    cpu: Cpu, given: Mapping[int, int], address: Virtual, known: bool
-) -> tuple[Cpu, dict[int, int], set[Physical]]:
-    """The CPU, the words of memory, and the tables that are made up; `known` is whether CR3 is."""
-    free, unplaced = _free(cpu, given.values()), set[Physical]()
-    if not known:
-        cpu = replace(cpu, cr3=next(free))
-        unplaced.add(cpu.base)
-    if cpu.mode is Mode.PAE:
-        raw = given.get(formats.PDPTE_LEVEL)
-        if raw is None:
-            raw = next(free) | formats.P
-            unplaced.add(cpu.pdpte.address_of(raw))
-        wrong = cpu.malformed_pdpte(raw)
-        pdptes = [0] * formats.PDPTES
-        pdptes[address * formats.PDPTES // LEGACY_SPAN.size] = raw
-        checked = cpu.pdpte.reserved_mask if wrong else None
-        cpu, _ = engine.as_marked(replace(cpu, pdptes=tuple(pdptes), pdptes_checked=checked))
-    words: dict[int, int] = {}
-    root = root_for(cpu, address)
-    table = root.table if root else None
+    table   the root's
+    given   entries by their levels
+    rights  what entries grant that are made up
+    free    addresses for tables that are made up
+    """
+    words, made = dict[int, int](), set[Physical]()
     while table is not None:
+        format = table.format
         slot, raw = table.slot_for(address), given.get(table.level)
         if raw is None:
             raw = words.get(slot.address)
-        if raw is None and table.level > min(given):
+        if raw is None and table.level > min(given, default=table.level):
             below = next(free)
-            raw = cpu.format.pointer(below, table.level, cpu.format.granting(*cpu.format.rights))
-            unplaced.add(below)
+            raw = format.pointer(below, table.level, rights)
+            made.add(below)
         if raw is None:
             break
         if words.setdefault(slot.address, raw) != raw:
             raise QuestionError(
                 f"two entries are given for {slot.address:#x}, to which this walk comes twice:"
                 f" {words[slot.address]:#x} and {raw:#x}, the second as the"
-                f" {name_of(cpu, table.level)}"
+                f" {format.levels[table.level].name}"
             )
-        entry = cpu.format.decode(raw, table.level)
+        entry = format.decode(raw, table.level)
         table = entry.table if isinstance(entry, Pointer) else None
-    return cpu, words, unplaced
+    return words, made
 
 
-def _free(cpu: Cpu, raws: Iterable[int]) -> Iterator[Physical]:
-    """Addresses for tables that are made up: those to which no entry leads, from the end that every
-    processor has, so that they stay what they are where another MAXPHYADDR is tried."""
-    pointer = cpu.format.levels[-1].pointer
-    assert pointer is not None
-    used = {cpu.base, *(pointer.address_of(raw) for raw in raws)}
-    width = NARROWEST if cpu.long else formats.LEGACY_ADDRESS_BITS
-    last = min(pointer.address_of(-1), (1 << width) - (1 << formats.PAGE_BITS))
-    for address in range(last, 0, -(1 << formats.PAGE_BITS)):
-        if address not in used:
-            yield Physical(address)
+def made_up(cpu: Cpu, given: Mapping[int, int]) -> Iterator[str]:
+    """What is assumed where entries are made up, a sentence."""
+    levels = [level for level in levels_of(cpu) if min(given) < level not in given]
+    names = {level: name_of(cpu, level) for level in levels_of(cpu)}
+    if len(set(names.values())) < len(names):
+        names = {level: f"the {name} of level {level}" for level, name in names.items()}
+    if levels:
+        verbs = "lead here and withhold" if len(levels) > 1 else "leads here and withholds"
+        yield f"{' and '.join(names[level] for level in levels)} {verbs} nothing (not given)"
 
 
-def _unreached(cpu: Cpu, given: Mapping[int, int]) -> Iterator[str]:
+def unread(cpu: Cpu, given: Mapping[int, int]) -> Iterator[str]:
     """Which entries the machine does not read, since the walk ends above them."""
-    levels = [level for level in _levels(cpu) if level in given]
+    levels = [level for level in levels_of(cpu) if level in given]
     for number, level in enumerate(levels):
         entry = decode.read(cpu, given[level], level).entry
         if not isinstance(entry, Pointer) and levels[number + 1 :]:

@@ -1,8 +1,8 @@
 """VMCOREINFO: what Linux says of itself to those who read its memory.
 
 Lines of text in a note of a core: where things are and how large (Linux,
-Documentation/admin-guide/kdump/vmcoreinfo.rst). Here, what tells the state of a processor that
-uses the kernel's own tables.
+Documentation/admin-guide/kdump/vmcoreinfo.rst). What tells the state of a processor that uses the
+kernel's own tables, the module `vmcoreinfo` of its architecture reads.
 
 Linux keeps the note in its memory, too, from early in its boot on, where anyone may find it who has
 nothing else.
@@ -16,60 +16,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from harness.inspect.sources.content import Content
-from harness.paging.x86.cpu import MARKS, Cr4
 
 NOTE: Final = b"VMCOREINFO"
 """The name of the note."""
 
-KERNEL_64: Final = 0xFFFF_FFFF_8000_0000
-"""Where a 64-bit kernel's image is mapped before it is moved (__START_KERNEL_map)."""
-
-KERNEL_32: Final = 0xC000_0000
-"""Where a 32-bit kernel has physical address 0, as it is usually configured (PAGE_OFFSET)."""
-
-_WORD: Final = (1 << 64) - 1
 _LINE: Final = re.compile(
     rb"^(SYMBOL|NUMBER)\((\w+)\)=(-?[0-9a-fA-F]{1,20}|0x[0-9a-f]{1,16})$", re.MULTILINE
 )
 _BASES: Final = {b"SYMBOL": 16, b"NUMBER": 10}
-
-
-def registers(text: bytes, x86_64: bool) -> dict[str, int]:
-    """CR3 and CR4 of a processor that uses the kernel's own tables, as far as it is told; what it
-    has of encryption is in `encryption`."""
-    numbers = told(text)
-    root = numbers.get(b"SYMBOL(swapper_pg_dir)", numbers.get(b"SYMBOL(init_top_pgt)"))
-    found = {}
-    if x86_64:
-        if root is not None and b"NUMBER(phys_base)" in numbers:
-            found["cr3"] = root - KERNEL_64 + numbers[b"NUMBER(phys_base)"] & _WORD
-        if b"NUMBER(pgtable_l5_enabled)" in numbers:
-            five = Cr4.LA57 if numbers[b"NUMBER(pgtable_l5_enabled)"] else 0
-            found["cr4"] = Cr4.PAE | five
-    elif root is not None:
-        found["cr3"] = root - KERNEL_32 & _WORD
-        found["cr4"] = Cr4.PSE | (Cr4.PAE if b"CONFIG_X86_PAE=y" in text else 0)
-    return found
-
-
-def encryption(text: bytes) -> tuple[int | None, str | None]:
-    """The bit of an entry that says that its page is encrypted, None where none does; and a
-    sentence where what is said can be no such bit."""
-    mask = told(text).get(b"NUMBER(sme_mask)", 0) & _WORD
-    bit = mask.bit_length() - 1
-    if not mask:
-        return None, None
-    if mask == 1 << bit and bit in MARKS:
-        return bit, None
-    return None, (
-        f"The sme_mask of VMCOREINFO, {mask:#x}, is no bit that can mark encrypted memory, and is"
-        f" not used: that is one of {MARKS[0]} to {MARKS[-1]} (--c-bit)"
-    )
-
-
-def is_x86_64(text: bytes) -> bool:
-    """Whether a 64-bit kernel wrote it, which alone says where it was moved to."""
-    return b"NUMBER(phys_base)" in told(text)
 
 
 def is_riscv(text: bytes) -> bool:

@@ -3,10 +3,12 @@
 `asked`        what questions about tables ask of x86
 `live`         what a running QEMU tells of a processor
 `core`         a core of an x86 guest
+`vmcoreinfo`   what x86's Linux says of itself: where its own tables are
 `processor`    from the registers that a source has, and those given in their place, to a CPU state
 `decode`       an entry as the machine reads it: `read` gives a Reading of Parts
 `mode`         a CPU of which no more is known than its mode
 `files`        files that hold physical memory, and the registers that go with them
+`entries`      the entries of one walk, and a CPU that they fit
 `cr3`          the register CR3 as the machine reads it: `read` gives a Register of Parts
 `memory_type`  what PAT, PCD and PWT make of a page: its memory type
 `linux`        the same entry as Linux reads it: `read` gives a LinuxReading of Bits
@@ -16,6 +18,7 @@
 `fault`        page faults that were seen: `read_code` gives a SeenFault, and `compare` says
                whether the tables give it
 `unsure`       what else an access comes to where what was assumed is not so
+`case`         a saved case as a source: `snapshot`
 `remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
 `frame`        the frame of a page fault on the stack
 `last`         the page fault that a processor raised last: `raised`, by CR2 and that frame

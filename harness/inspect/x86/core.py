@@ -7,9 +7,8 @@ from collections.abc import Mapping
 
 from harness.inspect.architecture import Seen
 from harness.inspect.snapshot import RESERVING, SourceError
-from harness.inspect.sources import vmcoreinfo
 from harness.inspect.sources.core import Dump
-from harness.inspect.x86 import engine
+from harness.inspect.x86 import engine, vmcoreinfo
 from harness.inspect.x86.processor import (
     AC,
     CODE_64,

@@ -7,8 +7,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from harness.inspect.snapshot import RESERVING, Snapshot, SourceError
-from harness.inspect.sources import vmcoreinfo
 from harness.inspect.sources.ram import WORD, Held
+from harness.inspect.x86 import vmcoreinfo
 from harness.inspect.x86.doubt import doubt
 from harness.inspect.x86.processor import cpu_with, mark_in, marked, unseen_model
 from harness.paging.x86.cpu import Cpu, Cr4, Efer

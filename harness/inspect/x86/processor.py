@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from harness.inspect import architecture
 from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
-from harness.inspect.sources import vmcoreinfo
 from harness.inspect.tour import lines
+from harness.inspect.x86 import vmcoreinfo
 from harness.paging.address import Physical
 from harness.paging.memory import Memory
 from harness.paging.table import Table

@@ -15,8 +15,9 @@ import pytest
 from harness.inspect.fault import explain
 from harness.inspect.names import name_of
 from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
-from harness.inspect.sources import entries
+from harness.inspect.sources.entries import GivenMemory
 from harness.inspect.translation import Translation, translate
+from harness.inspect.x86 import entries
 from harness.paging.address import Physical, Virtual
 from harness.paging.bulk import End
 from harness.paging.x86.access import Access, outcome
@@ -310,7 +311,7 @@ def test_entries_between_those_that_are_given_are_assumed_to_lead_to_them(
 
 
 def test_of_given_words_the_others_are_not_known() -> None:
-    memory = entries.GivenMemory({0x1000: 7, 0x1008: 0})
+    memory = GivenMemory({0x1000: 7, 0x1008: 0})
     both = np.array([0x1000, 0x1008], np.uint64)
     words, known = memory.gather(both, 8)
     assert words.dtype == np.uint64 and words.tolist() == [7, 0] and known is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.inspect.sources.vmcoreinfo import registers
+from harness.inspect.x86.vmcoreinfo import registers
 
 PAE, PSE, LA57 = 1 << 5, 1 << 4, 1 << 12
 """Bits of CR4 (SDM 2.5)."""

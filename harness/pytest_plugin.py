@@ -51,11 +51,11 @@ if TYPE_CHECKING:
     from harness.check.fixtures import Fixtures, Guest
     from harness.check.live import Live
     from harness.check.space import GuestSpace
-    from harness.inspect.x86.expect import Expectations, Wanted
+    from harness.inspect.expect import Expectations, Wanted
     from harness.machine.machine import Engine
     from harness.machine.plugin import Watched
     from harness.paging.address import Span
-    from harness.paging.memory import BufferMemory
+    from harness.paging.memory import BufferMemory, Words
     from harness.paging.processor import Cpu
 
     class Prove(Protocol):
@@ -337,7 +337,7 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
     be accessed and dirty afterwards.
 
     `expect` says what was meant: what addresses grant, and where they lead, in the words of
-    `harness.inspect.x86.expect`, or the path of a file of them; with `strict` nothing else may be
+    `harness.inspect.expect`, or the path of a file of them; with `strict` nothing else may be
     mapped.  The test fails, as `pagetable fault` explains it, where the tables say something else.
     The machine is asked about the first and the last address of each expectation too.
 
@@ -351,13 +351,13 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
     from harness.check.region import uncleared
     from harness.machine.errors import MachineError
     from harness.paging import bulk
-    from harness.paging.address import Span
     from harness.paging.memory import BufferMemory
     from harness.paging.space import SpaceError
     from harness.report.impassable import IMPASSABLE, impassable_lines
     from harness.report.text import counted, disagreeing, disagreement_lines
 
     memory, fixtures = BufferMemory(guest.ram.buffer, guest.ram.base), _fixtures(request.config)
+    arch = request.config.getoption("--pagetable-arch")
 
     def prove(
         what: Cpu | Live,
@@ -371,7 +371,7 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
             raise ValueError(f"there is no {unknown[0]!r} to allow, but {' and '.join(IMPASSABLE)}")
         if strict and expect is None:
             raise ValueError("strict says that nothing else is mapped: than what, says expect")
-        meant = None if expect is None else _expectations(fixtures, expect, strict)
+        meant = None if expect is None else _expectations(expect, strict, arch)
         if (space := request.node.stash.get(SPACE, None)) is not None:
             _check_regions(space)
         lines: list[str] = []
@@ -393,8 +393,7 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
             else:
                 lines += unmet()  # before the machine notes in the entries what it accessed
                 asked = None if meant is None else _places(cpu, meant)
-                frames = Span(guest.image.arena.stop, memory.span.last)
-                comparisons = fixtures.compared(guest, memory, cpu, frames, asked)
+                comparisons = fixtures.compared(guest, memory, cpu, asked)
         except (MachineError, SpaceError) as error:
             lines.insert(0, f"with {fixtures.root(cpu)}: {error}")
             comparisons = ()
@@ -479,26 +478,24 @@ def flushes() -> Flushes:
     return watch
 
 
-def _expectations(fixtures: Fixtures, expect: Wanted, strict: bool) -> Expectations:
-    """What tables are meant to say; ValueError where the architecture has no words for it."""
-    from harness.inspect.x86.expect import expectations
+def _expectations(expect: Wanted, strict: bool, arch: str) -> Expectations:
+    """What tables are meant to say."""
+    from harness.inspect.expect import expectations
 
-    if not fixtures.EXPECTS:
-        raise ValueError("what tables are meant to grant can be said of x86 alone, by now")
-    return expectations(expect, strict)
+    return expectations(expect, strict, arch)
 
 
-def _places(cpu: Any, meant: Expectations) -> Any:
+def _places(cpu: Cpu, meant: Expectations) -> Words:
     """The addresses of which something is expected, for the machine to be asked about too."""
-    from harness.inspect.x86.expect import places
+    from harness.inspect.expect import places
 
     return places(cpu, meant)
 
 
 def _unmet(cpu: Cpu, memory: BufferMemory, meant: Expectations, *aside: Span) -> list[str]:
     """In what the tables are not as was meant, in lines; none where they are."""
+    from harness.inspect.expect import unmet
     from harness.inspect.snapshot import Snapshot
-    from harness.inspect.x86.expect import unmet
     from harness.report.expect import unmet_lines
 
     snapshot = Snapshot("", cpu, memory, (memory.span,))

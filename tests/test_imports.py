@@ -43,8 +43,8 @@ SPECIFIC = {"x86", "riscv", "arm64", "s390", "power", "linux"}
 # watches guests there, faults that were seen, and some sources of tables.
 KNOWS_X86 = {
     "pytest_plugin",
-    *(f"cli/{name}" for name in ("check", "crash", "flushes", "prove")),
-    *(f"report/{name}" for name in ("check", "expect", "flushes", "prove")),
+    *(f"cli/{name}" for name in ("crash", "flushes")),
+    "report/flushes",
 }
 
 

@@ -29,7 +29,8 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `live`             a space that is changed while the guest runs in it
 `stores`           what tables hold, so that stores show which no operation has noted
 `changes`          which change of an entry needs which flush, and a guest that executes it
-`fixtures`         what the pytest plugin asks of an architecture
+`fixtures`         what the pytest plugin, and what proves tables, ask of an architecture
+`debugger`         what the QEMU of someone's own guest makes of the guest's tables
 `workers`          several guests side by side
 `x86`, `riscv`, `arm64`  what an architecture is asked about, and how: a folder each
 """

@@ -1,4 +1,5 @@
-"""What the pytest plugin asks of an architecture: guests, and spaces in them, compared."""
+"""What the pytest plugin, and what proves tables, ask of an architecture: guests, and spaces in
+them, compared."""
 
 from __future__ import annotations
 
@@ -6,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from harness.architectures import module_of
-from harness.check.compare import Comparison
+from harness.check.compare import Comparison, Disagreement
 from harness.check.live import Live
 from harness.check.space import GuestSpace
 from harness.machine.guest import StubGuest
-from harness.paging.address import Span
-from harness.paging.memory import BufferMemory
+from harness.paging.memory import BufferMemory, Words
 
 Guest = StubGuest[Any, Any]
 
@@ -20,12 +20,10 @@ class Fixtures(Protocol):
     """A module `fixtures` of an architecture.
 
     LEVELS        the numbers of levels at which tests run, each with what its mode is called
-    EXPECTS       whether it can be said what tables are meant to grant
     DEFAULT       the engines on which tests run where none is named
     """
 
     LEVELS: Mapping[int, str]
-    EXPECTS: bool
     DEFAULT: tuple[str, ...]
 
     def new_guest(self, engine: str, ram_bytes: int, program: str | None) -> Guest:
@@ -50,16 +48,23 @@ class Fixtures(Protocol):
         """Raises Misuse for a root that cannot be loaded, or lies where no table can."""
 
     def compared(
-        self, guest: Guest, memory: BufferMemory, cpu: Any, frames: Span, asked: Any
+        self, guest: Guest, memory: BufferMemory, cpu: Any, asked: Words | None
     ) -> tuple[Comparison, ...]:
-        """What comes of a space, oracle by oracle.
+        """What comes of a space in the memory that is the caller's, oracle by oracle.
 
-        frames  where what is mapped may be overwritten
-        asked   places to ask about besides, where EXPECTS; None for none
+        asked  addresses to ask about besides; None for none
+
+        What the space maps there is overwritten.
 
         Raises SpaceError for a space that leaves no hole for the stub, MachineError for a guest
         that is lost.
         """
+
+    def compare_one(
+        self, guest: Guest, memory: BufferMemory, cpu: Any, found: Disagreement
+    ) -> Comparison:
+        """What comes of the question of a disagreement alone, asked again; raises likewise, and
+        Misuse where this guest cannot be asked."""
 
     def root(self, cpu: Any) -> str:
         """The register that leads to the root, with its value."""

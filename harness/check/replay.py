@@ -62,6 +62,33 @@ class Case(Protocol):
         """Writes the case to a file whose name says what it is; OSError where that fails."""
 
 
+class Runs(Protocol):
+    """An engine that a host can run: its emulator, and who executes there in which version."""
+
+    @property
+    def program(self) -> str: ...
+    @property
+    def called(self) -> str: ...
+
+
+R = TypeVar("R", bound=Runs)
+
+
+@dataclass(frozen=True)
+class Host(Generic[R]):
+    """The engines by name, as a host has them: those that can run, and why each other cannot."""
+
+    present: Mapping[str, R]
+    absent: Mapping[str, str]
+
+
+def of_absent(host: Host[Any], count: int) -> Iterator[tuple[int, Answer]]:
+    """What the engines that cannot run on a host say of each of so many questions."""
+    for name, reason in host.absent.items():
+        for number in range(count):
+            yield number, Answer(name, name, None, f"it cannot run here: {reason}")
+
+
 class Replays(Protocol):
     """How the questions of an architecture are asked again: its module `witnesses`."""
 
@@ -81,7 +108,7 @@ class Replays(Protocol):
         question cannot be compared here, MachineError for a guest that is lost.
         """
 
-    def this_host(self, programs: Mapping[str, str]) -> Any:
+    def this_host(self, programs: Mapping[str, str]) -> Host[Any]:
         """What of the engines this host can run; `programs` are the emulators by their makers."""
 
     def ask_every(self, cases: Sequence[Any], host: Any) -> Iterator[tuple[int, Answer]]:
@@ -297,17 +324,11 @@ C = TypeVar("C", bound=Case)
 
 
 @dataclass(frozen=True)
-class Host:
-    """The one engine of an architecture, as this host has it.
-
-    program  the emulator
-    called   what executes there, and in which version
-    absent   why it cannot run here, None if it can
-    """
+class Present:
+    """An emulator as a host has it; as `Runs`."""
 
     program: str
     called: str
-    absent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -341,27 +362,25 @@ class OneEngine(Generic[C]):
             raise Misuse(f"the case cannot be replayed: {reason}")
         return comparison
 
-    def this_host(self, programs: Mapping[str, str]) -> Host:
+    def this_host(self, programs: Mapping[str, str]) -> Host[Present]:
         """What this host can run; `programs` are the emulators by their makers."""
         program, name = programs[self.engine.maker], self.engine.name
         try:
             with self.guest(program) as guest:
-                return Host(program, f"{name} {dotted(guest.version)}")
+                return Host({name: Present(program, f"{name} {dotted(guest.version)}")}, {})
         except (MachineError, Misuse) as error:
-            return Host(program, name, str(error))
+            return Host({}, {name: str(error)})
 
-    def ask_every(self, cases: Sequence[C], host: Host) -> Iterator[tuple[int, Answer]]:
+    def ask_every(self, cases: Sequence[C], host: Host[Present]) -> Iterator[tuple[int, Answer]]:
         """What the engine says of each case, with the case's number, as the answers come."""
-        for number, case in enumerate(cases):
-            if host.absent is not None:
-                reason = f"it cannot run here: {host.absent}"
-                yield number, Answer(case.engine, host.called, None, reason)
-                continue
-            try:
-                found = self.replayed(case, host.program)
-                yield number, answer_of(case.engine, host.called, found)
-            except (Misuse, MachineError) as error:
-                yield number, Answer(case.engine, host.called, None, str(error))
+        for name, here in host.present.items():
+            for number, case in enumerate(cases):
+                try:
+                    found = self.replayed(case, here.program)
+                    yield number, answer_of(name, here.called, found)
+                except (Misuse, MachineError) as error:
+                    yield number, Answer(name, here.called, None, str(error))
+        yield from of_absent(host, len(cases))
 
 
 LONGEST_NAME: Final = 240

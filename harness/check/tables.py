@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from harness.check.compare import Comparison, Disagreement
 from harness.paging import bulk
+from harness.paging.address import Virtual
 from harness.paging.memory import Mask, Memory, Words, distinct
+from harness.paging.processor import Cpu, root_for
 from harness.paging.table import Root
+from harness.paging.walk import walk
 
 if TYPE_CHECKING:
     from harness.machine.monitor import Monitor
@@ -45,6 +48,16 @@ class TableImage:
         size = self.words.shape[1] * self.entry_bytes
         here = (self.address <= address) & (address < self.address + np.uint64(size))
         return TableImage(self.address[here], self.words[here], self.entry_bytes)
+
+
+def add_walks(comparison: Comparison, memory: Memory, cpu: Cpu) -> None:
+    """Puts the reference's walks beside the disagreements."""
+    for number, found in enumerate(comparison.disagreements):
+        address = Virtual(found.address)
+        root = root_for(cpu, address)
+        if root is not None and found.oracle != TABLE_BYTES:
+            traced = replace(found, walk=walk(memory, root, address))
+            comparison.disagreements[number] = traced
 
 
 def compare_tables(monitor: Monitor, written: TableImage) -> Comparison:

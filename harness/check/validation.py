@@ -100,13 +100,13 @@ class Built(NamedTuple, Generic[C]):
 
     memory  the guest's RAM
     cpu     the state that uses the space
-    frames  the part of memory in which pages are: they are overwritten with marks
+    frames  the parts of memory in which pages are: they are overwritten with marks
     window  the addresses at which the stub runs
     """
 
     memory: BufferMemory
     cpu: C
-    frames: Span
+    frames: tuple[Span, ...]
     window: Span
 
 
@@ -130,7 +130,7 @@ def built_in(
     cpu = build(layout, levels, guest.info, memory)
     _, frames = divided(layout)
     with window_in(guest, memory, cpu.roots, entries) as window:
-        yield Built(memory, cpu, frames, window)
+        yield Built(memory, cpu, (frames,), window)
 
 
 def reported(

@@ -51,7 +51,7 @@ def check(
     with sentences():
         import json
 
-        from harness.inspect.x86.check import check
+        from harness.inspect.check import check
         from harness.machine.errors import Misuse
         from harness.report.check import as_object, compared, disagreed, show
 

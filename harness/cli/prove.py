@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.architectures import USUAL
 from harness.cli.ending import DISAGREEMENT, MISUSE, complain, sentences, tell_news
 from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, programs, usable
 from harness.cli.output import Json, say, show, writable, write
@@ -19,13 +20,14 @@ from harness.cli.source import Source, with_source
 from harness.cli.witnesses import answers_of_all
 
 if TYPE_CHECKING:
+    from harness.inspect.prove import Proved
     from harness.inspect.snapshot import Snapshot
-    from harness.inspect.x86.prove import Proved
 
 
 @with_source
 def prove(
     source: Source,
+    context: typer.Context,
     expect: Annotated[
         Path | None,
         typer.Option(
@@ -69,8 +71,10 @@ def prove(
     Example: pagetable prove --ram ram.bin@0x2000000 --cr3 0x2000000 --expect kernel.toml
     """
     with sentences():
-        from harness.inspect.x86.expect import load
-        from harness.inspect.x86.prove import prove as proof
+        from harness.check.fixtures import fixtures_of
+        from harness.inspect.expect import load
+        from harness.inspect.prove import prove as proof
+        from harness.inspect.prove import prover_of
         from harness.machine.errors import Misuse
         from harness.report import check
         from harness.report import prove as reports
@@ -82,10 +86,12 @@ def prove(
         if unknown := sorted(set(kinds) - set(IMPASSABLE)):
             known = " and ".join(IMPASSABLE)
             raise Misuse(f"there is no {unknown[0]!r} to allow, but {known}")
-        meant = None if expect is None else load(expect)
         with source.opened() as snapshot:
-            chosen = programs(qemu, bochs)
-            proved = proof(snapshot, *usable(engine, chosen), meant)
+            arch = snapshot.cpu.architecture
+            prover_of(snapshot)
+            meant = None if expect is None else load(expect, arch)
+            chosen = programs(qemu, bochs, arch, None if arch == USUAL else context)
+            proved = proof(snapshot, *usable(engine, chosen, arch), meant)
             if not as_json:
                 reports.show(proved, kinds)
             proved, interrupted = _everyone_asked(proved, snapshot, chosen)
@@ -102,10 +108,12 @@ def prove(
         if failed:
             raise typer.Exit(DISAGREEMENT)
         if not proved.mapped:
+            register, _, _ = fixtures_of(arch).root(snapshot.cpu).partition(" ")
             complain(
                 "nothing was proved: all that the tables map is left out."
                 if proved.left_out
-                else "nothing is mapped, so nothing was proved: CR3 may be wrong, or the memory."
+                else f"nothing is mapped, so nothing was proved: {register} may be wrong, or the"
+                " memory."
             )
             raise typer.Exit(MISUSE)
         tell_news(check.total(proved.checked, "news"), allow_news)
@@ -117,9 +125,9 @@ def _everyone_asked(
     """The proof with what every engine says of its first disagreements, and the interruption if not
     all were asked."""
     from harness.check.compare import EXAMPLES
-    from harness.inspect.x86.prove import ask_every
+    from harness.inspect.prove import ask_every
 
     found = proved.checked.disagreements[:EXAMPLES]
     ask = partial(ask_every, snapshot, found)
-    answers, interrupted = answers_of_all(len(found), ask, chosen)
+    answers, interrupted = answers_of_all(len(found), ask, chosen, snapshot.cpu.architecture)
     return replace(proved, checked=replace(proved.checked, answers=answers)), interrupted

@@ -32,4 +32,8 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `lint`         rules about whole spaces, and what breaks them: `lint` gives what is Broken
 `tour`         a table at a time: where one is, and where one can go
 `diff`         two spaces, or two moments of one: `diff` gives the Difference, each a Change
+`expect`       what tables are meant to say: `expectations` reads it, `unmet` gives what is Unmet
+`lacking`      the entries that an expectation asks for where nothing is mapped
+`prove`        the tables of any program, put into a guest's memory and proved there
+`check`        what a foreign guest's QEMU makes of its tables, beside the reference
 """

@@ -5,7 +5,7 @@ An architecture is a folder here, whose module `asked` has its `Architecture` as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.architectures import NAMES, has, module_of
 from harness.inspect.snapshot import Snapshot, SourceError
-from harness.paging.address import Virtual
-from harness.paging.bulk import Bytes, End
+from harness.paging.address import Span, Virtual
+from harness.paging.bulk import Bytes, End, Walks
 from harness.paging.entry import Entry
 from harness.paging.format import Level
-from harness.paging.memory import Memory, Words, WritableMemory
+from harness.paging.memory import Mask, Memory, Words, WritableMemory
 from harness.paging.processor import Cpu
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ Types = tuple[str, ...]
 class MemoryTypes(Protocol):
     """The memory types that entries select; a module can be this.
 
+    NAMES     what types can be called
     AT_RESET  their names, if nothing else is given
     ASSUMED   what is assumed where the register that has them is not given, a sentence; empty
               where there is no such register
@@ -62,6 +63,9 @@ class MemoryTypes(Protocol):
     @property
     def BITS(self) -> tuple[str, ...]: ...  # noqa: N802
 
+    @property
+    def NAMES(self) -> Types: ...  # noqa: N802
+
     def types(self, register: int | None, /) -> Types:
         """Their names by the value of the register that has them; QuestionError where it is no
         value of it, or there is no such register."""
@@ -71,6 +75,9 @@ class MemoryTypes(Protocol):
 
     def index(self, level: Level, raw: Words, /) -> Bytes:
         """The same of each leaf at a level."""
+
+    def selecting(self, bits: Mapping[str, int], index: int, /) -> int:
+        """The bits of an entry that select one; ValueError where it has none for that."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,17 @@ class Architecture:
     linux          the same entry as Linux reads it; QuestionError where that is not known
     doubt          why the root may be another than was meant; None where it leads somewhere
     never_withheld the rights that the supervisor has whatever entries say
+    levels         how many levels tables can have
+    smallest_page  the bytes of the smallest page of any format
+    addresses      the addresses that there are, whether or not a root serves them
+    denied         the rule by which an access to a page is denied that grants these rights; and
+                   where its address is given, that by which the address is kept from it
+    judged         of the walks of pages and of what else accesses end at: which let an access pass,
+                   of which that is not known, and a number for the rule
+    bars           what of the CPU state keeps the supervisor from a page of the user's, by the
+                   reason of the fault
+    marks          the bits that a page with these rights must have set for the processor to use
+                   it, besides those that give them
     memory_types   the memory types that entries select
     in_tables      the state in which every entry is read from memory at each walk, where some are
                    held in registers
@@ -178,6 +196,13 @@ class Architecture:
     linux: Callable[[State, Reading], LinuxReading]
     doubt: Callable[[State, Memory], str | None]
     never_withheld: Callable[[State], int]
+    levels: frozenset[int]
+    smallest_page: int
+    addresses: Callable[[State], Sequence[Span]]
+    denied: Callable[[State, Any, int, Virtual | None], Enum | None]
+    judged: Callable[[State, Walks, Any], tuple[Mask, Mask, Bytes]]
+    bars: Mapping[Enum, str]
+    marks: Callable[[State, Collection[str]], int]
     memory_types: MemoryTypes
     in_tables: Callable[[State], State]
     build: Callable[[Layout, int, WritableMemory, Mapping[str, int]], State]

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -62,6 +63,16 @@ def beside(arena: range, size: int) -> tuple[range, ...]:
     below = range(DEVICES.start), range(DEVICES.stop, arena.start)
     above = range(arena.stop, size)
     return tuple(part for part in ((*below, above) if arena.start else (above,)) if part)
+
+
+def around(arena: range, ram: range) -> tuple[range, ...]:
+    """What is the caller's of RAM without devices in it, with an arena in it."""
+    return tuple(filter(None, (range(ram.start, arena.start), range(arena.stop, ram.stop))))
+
+
+def spans(parts: Iterable[range]) -> str:
+    """Parts of memory, for people."""
+    return " and ".join(f"{part.start:#x}..{part.stop - 1:#x}" for part in parts)
 
 
 class Ram:

@@ -28,6 +28,8 @@ from harness.machine.errors import Misuse
 from harness.machine.ram import ARENA, ARENA_UNIT, JOB_ARENA, MIB, TABLE_ARENA
 
 LARGEST_FILE: Final = 16 * MIB
+HIGHEST_ARENA: Final = (1 << 32) - len(ARENA) - ARENA_UNIT
+"""Up to here an arena can begin: below 4 GiB, with something behind it."""
 _STRUCTURES: Final = ("job", "result", "batch", "machine_info")
 _VARIABLES: Final = ("batch", "machine_info")
 
@@ -38,6 +40,8 @@ class Relocations:
 
     absolute  those that hold an address, each with the bytes of that
     relative  those that hold wherever the program is
+
+    Both by their numbers in the processor's psABI.
     """
 
     absolute: tuple[tuple[int, int], ...]
@@ -125,11 +129,12 @@ class StubImage:
         return _shifted(JOB_ARENA, self.base)
 
     def moved(self, base: int) -> StubImage:
-        """The stub for an arena that begins at `base`, below 4 GiB and a multiple of `ARENA_UNIT`.
+        """The stub for an arena that begins at `base`, `HIGHEST_ARENA` at most and a multiple of
+        `ARENA_UNIT`.
 
         Raises `Misuse` for another base, and for a stub that holds no relocations.
         """
-        if base % ARENA_UNIT or not 0 <= base < (1 << 32) - len(ARENA):
+        if base % ARENA_UNIT or not 0 <= base <= HIGHEST_ARENA:
             raise Misuse(f"no arena begins at {base:#x}: take a multiple of {ARENA_UNIT:#x}")
         by = base - self.base
         if not by:
@@ -217,16 +222,15 @@ def _read(path: Path, content: bytes, build: Build) -> StubImage:
 
 
 _ENTRY_AT: Final = 24
-"""Where an ELF header of 64 bits has the entry."""
-_PLACES_AT: Final = (16, 24)
-"""Where a program header of 64 bits has its virtual and its physical address."""
+"""Where an ELF header has the entry."""
+_PLACES_AT: Final = {64: (16, 24), 32: (8, 12)}
+"""Where a program header has its virtual and its physical address, by the file's bits."""
 _NUMBERS: Final = {8: struct.Struct("<Q"), 4: struct.Struct("<I")}
 """By their bytes."""
 
 
 def _moved(content: bytes, by: int, moves: Relocations | None) -> bytes:
-    """An ELF file of 64 bits whose segments lie elsewhere, with all addresses in them and in its
-    headers."""
+    """An ELF file whose segments lie elsewhere, with all addresses in them and in its headers."""
     if moves is None:
         raise _NotAStubError("its addresses are not known")
     elf, moved, absolute = ELFFile(io.BytesIO(content)), bytearray(content), dict(moves.absolute)
@@ -235,7 +239,7 @@ def _moved(content: bytes, by: int, moves: Relocations | None) -> bytes:
         number = _NUMBERS[width]
         number.pack_into(moved, at, number.unpack_from(moved, at)[0] + by)
 
-    relocations = list(_relocations(elf))
+    relocations, word = list(_relocations(elf)), elf.elfclass // 8
     if not relocations:
         raise _NotAStubError("it was linked without its relocations")
     for record, at, kind in relocations:
@@ -243,11 +247,11 @@ def _moved(content: bytes, by: int, moves: Relocations | None) -> bytes:
             add(absolute[kind], at)
         elif kind not in moves.relative:
             raise _NotAStubError(f"it has a relocation of type {kind}")
-        add(8, record)
-    add(8, _ENTRY_AT)
+        add(word, record)
+    add(word, _ENTRY_AT)
     for number in range(elf.num_segments()):
-        for place in _PLACES_AT:
-            add(8, elf["e_phoff"] + number * elf["e_phentsize"] + place)
+        for place in _PLACES_AT[elf.elfclass]:
+            add(word, elf["e_phoff"] + number * elf["e_phentsize"] + place)
     return bytes(moved)
 
 

@@ -9,9 +9,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from harness.architectures import USUAL
 from harness.check.quirk import known_of
-from harness.inspect.x86.check import Checked
+from harness.inspect.check import Checked
 from harness.report import files
 from harness.report.objects import answer
 from harness.report.state import notes, root_text
@@ -83,7 +82,7 @@ def sections(checked: Checked) -> Iterator[tuple[str, Iterable[str]]]:
     if checked.not_run_on:
         yield NOT_RUN, checked.not_run_on
     if counts := total(checked, "quirks"):
-        yield "Known quirks", quirk_lines(counts, known_of(USUAL))
+        yield "Known quirks", quirk_lines(counts, known_of(checked.snapshot.cpu.architecture))
     if counts := total(checked, "not_comparable"):
         yield "Not comparable", count_lines(counts)
     if told := [*notes(checked.snapshot)]:

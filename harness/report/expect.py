@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from enum import Enum
 from typing import Any, Final
 
 from harness.check.keys import in_units
+from harness.inspect import architecture
+from harness.inspect.expect import SAYING, Unmet
 from harness.inspect.fault import Explanation, explain
 from harness.inspect.snapshot import Snapshot
-from harness.inspect.x86.expect import SAYING, Unmet
 from harness.paging.address import Span
 from harness.paging.processor import root_for
 from harness.paging.walk import walk
-from harness.paging.x86.access import Allowed, Fault, Reason, outcome
 from harness.report import fault
 from harness.report.objects import span_object
 from harness.report.text import aligned, all_digits, counted, letters
@@ -58,26 +59,26 @@ def _groups(snapshot: Snapshot, found: Sequence[Unmet]) -> list[list[Unmet]]:
 
 def _way(snapshot: Snapshot, one: Unmet) -> object:
     """In which way an expectation is not met: equal where another is not in the same."""
-    cpu, expect = snapshot.cpu, one.expect
+    cpu, expect, asked = snapshot.cpu, one.expect, architecture.of(snapshot.cpu)
     if expect is None:
         return None
-    answer = outcome(cpu, snapshot.memory, one.address, one.access)
+    answer = asked.outcome(cpu, snapshot.memory, one.address, one.access)
     root = root_for(cpu, one.address)
     steps = walk(snapshot.memory, root, one.address).steps if root else ()
     given = tuple(cpu.format.granted(step.raw, step.slot.level) for step in steps)
-    why = answer.reason if isinstance(answer, Fault) else type(answer)
+    why = getattr(answer, "reason", type(answer))
     said: object = one.wanted, one.does
-    if one.wanted.startswith("to reach") and isinstance(answer, Allowed):
+    if one.wanted.startswith("to reach") and isinstance(answer, asked.allowed):
         said = answer.physical - (expect.physical or 0) - (one.address - expect.virtual)
-    asked = [getattr(expect, name) for name in SAYING if name != "physical"]
+    meant = [getattr(expect, name) for name in SAYING if name != "physical"]
     whole = one.size == expect.span(cpu).size
-    return repr(asked), expect.absent, one.access, said, why, given, whole
+    return repr(meant), expect.absent, one.access, said, why, given, whole
 
 
 _Walk = tuple[tuple[int, int], ...]
 """Where the entries of a walk are, and what they hold."""
 
-_Cause = tuple[Reason, tuple[int, ...]] | None
+_Cause = tuple[Enum, tuple[int, ...]] | None
 """By which rule an access is denied, and the levels of the entries by which it is."""
 
 
@@ -87,10 +88,10 @@ def _walk(explanation: Explanation) -> _Walk:
 
 
 def _cause(explanation: Explanation) -> _Cause:
-    outcome, blamed = explanation.outcome, explanation.to_blame
-    if not isinstance(outcome, Fault) or not blamed:
+    reason, blamed = getattr(explanation.outcome, "reason", None), explanation.to_blame
+    if reason is None or not blamed:
         return None
-    return outcome.reason, tuple(stage.slot.level for stage in blamed if stage.slot)
+    return reason, tuple(stage.slot.level for stage in blamed if stage.slot)
 
 
 def _lines(
@@ -115,7 +116,7 @@ def _lines(
         pass
     elif alike:
         yield from labelled("change", ["as above, in these entries"])
-    elif not walked or not isinstance(explanation.outcome, Allowed):
+    elif not walked or not isinstance(explanation.outcome, architecture.of(cpu).allowed):
         yield from fault.change_lines(cpu, explanation)
     if walked:
         yield from labelled("walk", ["as above"])

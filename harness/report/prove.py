@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 from xml.etree import ElementTree
 
-from harness.inspect.x86.expect import Expect
-from harness.inspect.x86.prove import Proved
+from harness.inspect.expect import Expect
+from harness.inspect.prove import Proved
 from harness.report import check, files
 from harness.report.expect import as_object as unmet_object
 from harness.report.expect import unmet_lines

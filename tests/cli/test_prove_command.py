@@ -16,11 +16,11 @@ import pytest
 
 from harness.check.x86 import probes
 from harness.cli.ending import DISAGREEMENT, MISUSE
+from harness.inspect.expect import accesses_of
+from harness.inspect.prove import prove
+from harness.inspect.prove import room as room_for
 from harness.inspect.snapshot import QuestionError, Snapshot
-from harness.inspect.x86.expect import ACCESSES
-from harness.inspect.x86.prove import _processor as processor_for
-from harness.inspect.x86.prove import _room as room_for
-from harness.inspect.x86.prove import prove
+from harness.inspect.x86.prove import processor_for
 from harness.machine.machine import Processor
 from harness.machine.x86.registry import engine_named
 from harness.paging import bulk
@@ -277,7 +277,7 @@ def test_the_machine_is_asked_about_what_is_expected_to_be_absent(tmp_path: Path
         json.loads(proved(tmp_path, Program(), *expect, "--json")[1])["compared"]
         for expect in ((), ("--expect", "kernel.toml"))
     )
-    assert with_it >= without + 2 * len(ACCESSES)  # at both of its ends
+    assert with_it >= without + 2 * len(accesses_of("x86"))  # at both of its ends
 
 
 @pytest.mark.hw

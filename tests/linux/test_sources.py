@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.inspect.check import check
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import core, qmp, ram
-from harness.inspect.x86.check import check
 from harness.machine.foreign import conversation
 from harness.paging.bulk import Leaves
 from harness.paging.riscv.formats import A

@@ -40,7 +40,7 @@ from harness.check.space import NotedMemory
 from harness.check.window import Window, open_window
 from harness.machine.arm64.guest import Guest, State
 from harness.machine.errors import Misuse
-from harness.paging.address import Span
+from harness.machine.ram import spans
 from harness.paging.arm64.access import Kind
 from harness.paging.arm64.bulk import Outcomes
 from harness.paging.arm64.cpu import Cpu
@@ -234,10 +234,9 @@ def check_root(guest: Guest, cpu: Cpu) -> None:
     caller's."""
     at = cpu.roots[0].table.address if cpu.roots else -1
     if not any(part.start <= at < part.stop for part in guest.free):
-        where = " and ".join(str(Span.of(part.start, len(part))) for part in guest.free)
         raise Misuse(
             f"TTBR0_EL1 {cpu.ttbr0:#x} leads to no table where there is memory for tables: it is"
-            f" {where}"
+            f" {spans(guest.free)}"
         )
 
 

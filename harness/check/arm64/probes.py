@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Final
@@ -85,7 +85,7 @@ class Expected:
 
 
 def ask_guest(
-    guest: Guest, state: State, cpu: Cpu, memory: BufferMemory, frames: Span, cases: Cases
+    guest: Guest, state: State, cpu: Cpu, memory: BufferMemory, frames: Sequence[Span], cases: Cases
 ) -> Comparison:
     """Has the guest make every access and compares all that it saw with the reference.
 
@@ -126,7 +126,7 @@ def _expect(
     guest: Guest,
     cpu: Cpu,
     memory: BufferMemory,
-    frames: Span,
+    frames: Sequence[Span],
     cases: Cases,
     comparison: Comparison,
 ) -> Expected:
@@ -137,7 +137,7 @@ def _expect(
         found = of_cases(cpu, memory, cases)
     paths = paths_of(cpu, memory, found.walks.address)
     leaf, reached = reached_by(cpu, paths, found.walks.address)
-    asked = (found.reason != 0) | ~leaf | within(reached, frames)
+    asked = (found.reason != 0) | ~leaf | within(reached, *frames)
     if beyond := int((~asked).sum()):
         comparison.not_comparable["the page has no memory behind it"] += beyond
         cases = cases.take(asked)
@@ -147,14 +147,19 @@ def _expect(
 
 
 def _marked(
-    cpu: Cpu, memory: BufferMemory, frames: Span, cases: Cases, found: Outcomes, paths: Paths
+    cpu: Cpu,
+    memory: BufferMemory,
+    frames: Sequence[Span],
+    cases: Cases,
+    found: Outcomes,
+    paths: Paths,
 ) -> Expected:
     """The expectation of outcomes, and marks in what they reach."""
     _, reached = reached_by(cpu, paths, found.walks.address)
     made, data = found.reason == 0, found.walks.physical
-    astray = made & ~within(data, frames)
+    astray = made & ~within(data, *frames)
     there = np.where(astray, reached, data)
-    put = made & within(there, frames)
+    put = made & within(there, *frames)
     word, code = put & (cases.kind != Kind.FETCH), put & (cases.kind == Kind.FETCH)
     put_marks(memory, there[word])
     put_code(memory, there[code])
@@ -275,7 +280,7 @@ def count_quirk(
 
 
 def _fetches_by_ap2(
-    guest: Guest, cpu: Cpu, memory: BufferMemory, frames: Span, expected: Expected
+    guest: Guest, cpu: Cpu, memory: BufferMemory, frames: Sequence[Span], expected: Expected
 ) -> tuple[Mask, Expected] | None:
     """The fetches to which DBM makes a difference, and what they come to without it; None where
     that is not to be expected of the engine."""

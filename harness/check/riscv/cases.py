@@ -55,6 +55,18 @@ class Cases:
     mxr: Mask
     mprv: Mask
 
+    @classmethod
+    def of(cls, address: int, access: Stated) -> Cases:
+        """One access, the only lane."""
+        return cls(
+            np.array([address], np.uint64),
+            np.array([access.kind], np.uint8),
+            np.array([access.user]),
+            np.array([access.sum]),
+            np.array([access.mxr]),
+            np.array([access.mprv]),
+        )
+
     def __len__(self) -> int:
         return len(self.address)
 
@@ -70,14 +82,17 @@ class Cases:
         )
 
 
-def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
+def of_space(
+    cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span, asked: Words | None = None
+) -> Cases:
     """Every access to all that a space holds, at its edges and just beyond them.
 
     Each row of `leaves` is read, written, fetched, and changed by an AMO, as U-mode and as S-mode,
     with and without SUM and MXR, at the first and the last word (fetched: at the code of its first
     and last page); and so are the words before and after it where nothing is mapped, the edges of
     what the roots serve, and a few stray addresses.  Every other address of data is reached by
-    MPRV.  Nothing in the span `outside` is tried.
+    MPRV.  So are the words and the code of the pages that the addresses `asked` lie in.  Nothing in
+    the span `outside` is tried.
     """
     format, width = cpu.format, cpu.xlen // 8
     sizes = np.array([level.size for level in format.levels], np.uint64)[leaves.level]
@@ -93,8 +108,10 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     edges = np.array([edge % (1 << 64) for edge in ends + beyond], np.uint64)
     elsewhere = np.concatenate([around, edges]) & np.uint64((1 << cpu.xlen) - WORD)
     elsewhere = elsewhere[bulk.walk(memory, cpu.roots, elsewhere).end != End.LEAF]
-    data = distinct(np.concatenate([data, elsewhere]))
-    code = distinct(np.concatenate([code, elsewhere]))
+    asked = np.empty(0, np.uint64) if asked is None else asked
+    data = distinct(np.concatenate([data, elsewhere, asked & ~np.uint64(width - 1)]))
+    pages = asked & ~np.uint64(format.levels[0].size - 1)
+    code = distinct(np.concatenate([code, elsewhere, pages + np.uint64(CODE)]))
     return _every_access(data[~within(data, outside)], code[~within(code, outside)])
 
 

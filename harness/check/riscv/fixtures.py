@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
 
-from harness.check.compare import Comparison
+from harness.check.compare import Comparison, Disagreement
+from harness.check.riscv import validate
+from harness.check.riscv.cases import Stated
 from harness.check.riscv.layouts import DESCRIBED
 from harness.check.riscv.live import Live, check_root
 from harness.check.riscv.quirks import not_run_on
@@ -17,13 +20,12 @@ from harness.check.window import window_in
 from harness.machine.riscv.engines import ENGINES
 from harness.machine.riscv.guest import Guest
 from harness.paging.address import Span
-from harness.paging.memory import BufferMemory
+from harness.paging.memory import BufferMemory, Words
 from harness.paging.riscv.cpu import Cpu
 
-__all__ = ["DEFAULT", "EXPECTS", "LEVELS", "check_root"]
+__all__ = ["DEFAULT", "LEVELS", "check_root"]
 
 LEVELS: Final[Mapping[int, str]] = {n: mode for n, mode in DESCRIBED.modes.items() if n > 2}
-EXPECTS: Final = False
 DEFAULT: Final = tuple(ENGINES)
 
 
@@ -54,12 +56,25 @@ def new_live(guest: Guest, space: GuestSpace) -> Live:
 
 
 def compared(
-    guest: Guest, memory: BufferMemory, cpu: Cpu, frames: Span, asked: Any
+    guest: Guest, memory: BufferMemory, cpu: Cpu, asked: Words | None
 ) -> tuple[Comparison, ...]:
-    del asked
     check_root(guest, cpu)
+    with _built(guest, memory, cpu) as built:
+        return compare_space(guest, built, asked)
+
+
+def compare_one(guest: Guest, memory: BufferMemory, cpu: Cpu, found: Disagreement) -> Comparison:
+    assert found.access is None or isinstance(found.access, Stated)
+    with _built(guest, memory, cpu) as built:
+        return validate.compare_one(guest, built, found.address, found.access)
+
+
+@contextmanager
+def _built(guest: Guest, memory: BufferMemory, cpu: Cpu) -> Iterator[Built[Cpu]]:
+    """A space whose pages may be in all that is the caller's."""
+    frames = tuple(Span.of(part.start, len(part)) for part in guest.free)
     with window_in(guest, memory, cpu.roots, entries) as window:
-        return compare_space(guest, Built(memory, cpu, frames, window))
+        yield Built(memory, cpu, frames, window)
 
 
 def root(cpu: Cpu) -> str:

@@ -33,9 +33,9 @@ from harness.check.riscv.window import entries
 from harness.check.space import NotedMemory
 from harness.check.window import Window, open_window
 from harness.machine.errors import Misuse
+from harness.machine.ram import spans
 from harness.machine.riscv.guest import Guest, State
 from harness.paging import bulk
-from harness.paging.address import Span
 from harness.paging.bulk import Bytes, Counts, End
 from harness.paging.memory import Mask, Words
 from harness.paging.riscv.access import Kind
@@ -248,10 +248,9 @@ def check_root(guest: Guest, cpu: Cpu) -> None:
     """Raises Misuse where walks do not begin in a table of the guest's memory that is the
     caller's."""
     if not any(part.start <= cpu.base < part.stop for part in guest.free):
-        where = " and ".join(str(Span.of(part.start, len(part))) for part in guest.free)
         raise Misuse(
             f"satp {cpu.satp:#x} has the root table at {cpu.base:#x}, where there is no memory for"
-            f" tables: it is {where}"
+            f" tables: it is {spans(guest.free)}"
         )
 
 

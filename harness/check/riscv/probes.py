@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -80,11 +80,18 @@ class Expected:
 
 
 def ask_guest(
-    guest: Guest, state: State, cpu: Cpu, memory: BufferMemory, frames: Span, cases: Cases
+    guest: Guest,
+    state: State,
+    cpu: Cpu,
+    memory: BufferMemory,
+    frames: Sequence[Span],
+    tables: Words,
+    cases: Cases,
 ) -> Comparison:
     """Has the guest make every access and compares all that it saw with the reference.
 
     frames  where the pages are that may be reached; what leads elsewhere is not asked
+    tables  the addresses of the space's tables: no access reaches these
     """
     comparison = Comparison(PROBE)
     for first in range(0, len(cases), bulk.LANES):
@@ -95,7 +102,7 @@ def ask_guest(
                 reason = f"by MPRV to the addresses of the stub's code ({MPRV_CODE.name})"
                 comparison.not_comparable[reason] += count
                 batch = batch.take(~lanes)
-        expected = _expect(cpu, memory, frames, batch, comparison)
+        expected = _expect(cpu, memory, frames, tables, batch, comparison)
         jobs = _jobs(guest, cpu, expected)
         results = guest.run(state, jobs)
         _judge(comparison, guest, cpu, memory, expected, results)
@@ -111,22 +118,36 @@ def _in_code(guest: Guest, cases: Cases) -> Mask:
 
 
 def _expect(
-    cpu: Cpu, memory: BufferMemory, frames: Span, cases: Cases, comparison: Comparison
+    cpu: Cpu,
+    memory: BufferMemory,
+    frames: Sequence[Span],
+    tables: Words,
+    cases: Cases,
+    comparison: Comparison,
 ) -> Expected:
     """The reference's expectation of those cases that can be compared; marks what they reach."""
     found = _outcomes(cpu, memory, cases)
     paths = _paths(cpu, memory, found.walks.address)
     leaf, reached = _reached(cpu, paths, found.walks.address)
-    asked = (found.cause != ALLOWED) | ~leaf | within(reached, frames)
-    if left_out := int((~asked).sum()):
-        comparison.not_comparable["the page has no memory behind it"] += left_out
+    made = (found.cause == ALLOWED) & leaf
+    nowhere = made & ~within(reached, *frames)
+    in_table = (
+        made & ~nowhere & np.isin(reached & ~np.uint64(cpu.format.table_bytes(0) - 1), tables)
+    )
+    for reason, lanes in (
+        ("the page has no memory behind it", nowhere),
+        ("the page holds a table", in_table),
+    ):
+        if left_out := int(lanes.sum()):
+            comparison.not_comparable[reason] += left_out
+    if not (asked := ~nowhere & ~in_table).all():
         cases, leaf, reached = cases.take(asked), leaf[asked], reached[asked]
         found = _outcomes(cpu, memory, cases)
         paths = _paths(cpu, memory, found.walks.address)
     made, data = found.cause == ALLOWED, found.walks.physical
-    astray = made & ~within(data, frames)
+    astray = made & ~within(data, *frames)
     there = np.where(astray, reached, data)
-    put = made & within(there, frames)
+    put = made & within(there, *frames)
     word, code = put & (cases.kind != Kind.FETCH), put & (cases.kind == Kind.FETCH)
     put_marks(memory, there[word] & ~np.uint64(WORD - 1))
     put_code(memory, there[code], cpu.xlen)

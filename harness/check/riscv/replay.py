@@ -17,17 +17,16 @@ from harness.check import replay as files
 from harness.check.compare import PROBE, Comparison
 from harness.check.layouts import Layout, parse
 from harness.check.replay import CaseError, LayoutCase, SavedLayoutCase
-from harness.check.riscv import probes
-from harness.check.riscv.cases import Cases, Stated
+from harness.check.riscv.cases import Stated
 from harness.check.riscv.layouts import build
 from harness.check.riscv.matrix.chain import ACCESSES, Chain, Lanes
 from harness.check.riscv.matrix.hart import MODES, Control, Hart
 from harness.check.riscv.matrix.judged import expected
 from harness.check.riscv.matrix.verdicts import agreeing, expected_text, jobs_of, observed_text
 from harness.check.riscv.quirks import judged_of
-from harness.check.riscv.validate import state_of
+from harness.check.riscv.validate import compare_one
 from harness.check.riscv.window import entries
-from harness.check.tables import TABLE_BYTES, TableImage, compare_tables
+from harness.check.tables import TABLE_BYTES
 from harness.check.typed import decode, made
 from harness.check.validation import built_in
 from harness.machine.errors import Misuse
@@ -209,21 +208,8 @@ def replay(case: LayoutCase | MatrixCase, program: str | None = None) -> Compari
 
 
 def _of_layout(guest: Guest, layout: Layout, case: LayoutCase) -> Comparison:
-    with built_in(guest, layout, case.levels, build, entries) as (memory, cpu, frames, window):
-        state = state_of(cpu, window)
-        if case.access is not None:
-            asked = _alone(case.address, case.access)
-            return probes.ask_guest(guest, state, cpu, memory, frames, asked)
-        written = TableImage.of(memory, cpu.roots).holding(case.address)
-        with guest.parked(state) as monitor:
-            return compare_tables(monitor, written)
-
-
-def _alone(address: int, access: Stated) -> Cases:
-    """An access at an address, as the only lane."""
-    flags = (access.user, access.sum, access.mxr, access.mprv)
-    kind = np.array([access.kind], np.uint8)
-    return Cases(np.array([address], np.uint64), kind, *(np.array([flag]) for flag in flags))
+    with built_in(guest, layout, case.levels, build, entries) as built:
+        return compare_one(guest, built, case.address, case.access)
 
 
 def _of_matrix(guest: Guest, case: MatrixCase) -> Comparison:

@@ -8,7 +8,7 @@ import time
 from harness.check.compare import Comparison
 from harness.check.layouts import Layout
 from harness.check.riscv import probes
-from harness.check.riscv.cases import of_space
+from harness.check.riscv.cases import Cases, Stated, of_space
 from harness.check.riscv.layouts import build
 from harness.check.riscv.quirks import not_run_on
 from harness.check.riscv.window import entries
@@ -18,7 +18,7 @@ from harness.machine.riscv.guest import Guest, State
 from harness.machine.riscv.qemu import TCG, program_for
 from harness.paging import bulk
 from harness.paging.address import Span
-from harness.paging.memory import within
+from harness.paging.memory import Words, within
 from harness.paging.riscv.cpu import Cpu
 
 
@@ -54,17 +54,31 @@ def validate(
         return reported(guest, layout, levels, found, started, not_run_on(guest.version))
 
 
-def compare_space(guest: Guest, built: Built[Cpu]) -> tuple[Comparison, ...]:
-    """Asks about a space in a guest's memory."""
+def compare_space(
+    guest: Guest, built: Built[Cpu], asked: Words | None = None
+) -> tuple[Comparison, ...]:
+    """Asks about a space in a guest's memory; `asked` are addresses that are tried besides."""
     memory, cpu, frames, window = built
     written = TableImage.of(memory, cpu.roots)
     leaves = bulk.leaves(memory, cpu.roots)
     beside = leaves.take(~within(leaves.virtual, window))
-    cases = of_space(cpu, memory, beside, window)
+    cases = of_space(cpu, memory, beside, window, asked)
     state = state_of(cpu, window)
-    probed = probes.ask_guest(guest, state, cpu, memory, frames, cases)
+    probed = probes.ask_guest(guest, state, cpu, memory, frames, written.address, cases)
     with guest.parked(state) as monitor:
         return probed, compare_tables(monitor, written)
+
+
+def compare_one(guest: Guest, built: Built[Cpu], address: int, access: Stated | None) -> Comparison:
+    """Asks one question again: of a guest about an access to an address, or, without one, of QEMU
+    about the table that the address lies in."""
+    memory, cpu, frames, window = built
+    state, written = state_of(cpu, window), TableImage.of(memory, cpu.roots)
+    if access is not None:
+        case = Cases.of(address, access)
+        return probes.ask_guest(guest, state, cpu, memory, frames, written.address, case)
+    with guest.parked(state) as monitor:
+        return compare_tables(monitor, written.holding(address))
 
 
 def state_of(cpu: Cpu, window: Span) -> State:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from harness.check.compare import Comparison
-from harness.check.x86 import window
+from harness.check.compare import Comparison, Disagreement
+from harness.check.x86 import validate, window
 from harness.check.x86.live import Live
 from harness.check.x86.quirks import not_run_on
 from harness.check.x86.space import GuestSpace
@@ -14,14 +14,12 @@ from harness.check.x86.validate import compare_space
 from harness.machine.x86.engines import executor
 from harness.machine.x86.guest import Guest
 from harness.machine.x86.registry import DEFAULT
-from harness.paging.address import Span
-from harness.paging.memory import BufferMemory
+from harness.paging.memory import BufferMemory, Words
 from harness.paging.x86.cpu import Cpu
 
-__all__ = ["DEFAULT", "EXPECTS", "LEVELS", "executor"]
+__all__ = ["DEFAULT", "LEVELS", "executor"]
 
 LEVELS: Final[Mapping[int, str]] = {4: "4-level", 5: "5-level"}
-EXPECTS: Final = True
 
 
 def new_guest(engine: str, ram_bytes: int, program: str | None) -> Guest:
@@ -51,10 +49,14 @@ def check_root(guest: Guest, cpu: Cpu) -> None:
 
 
 def compared(
-    guest: Guest, memory: BufferMemory, cpu: Cpu, frames: Span, asked: Any
+    guest: Guest, memory: BufferMemory, cpu: Cpu, asked: Words | None
 ) -> tuple[Comparison, ...]:
-    del frames
     return compare_space(guest, memory, cpu, places=asked)
+
+
+def compare_one(guest: Guest, memory: BufferMemory, cpu: Cpu, found: Disagreement) -> Comparison:
+    question = found.oracle, found.address, found.access, found.ac
+    return validate.compare_one(guest, memory, cpu, *question)
 
 
 def root(cpu: Cpu) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from harness.check.compare import Access, Comparison
 from harness.check.layouts import Layout
 from harness.check.product import evenly
-from harness.check.tables import TABLE_BYTES, TableImage
+from harness.check.tables import TableImage, add_walks
 from harness.check.validation import SpaceReport
 from harness.check.x86 import probes
 from harness.check.x86.cases import Cases, of_places, of_space, together
@@ -26,11 +26,9 @@ from harness.machine.x86.engines import executor, interprets, present, reads_as_
 from harness.machine.x86.guest import Guest, MachineInfo
 from harness.machine.x86.registry import engine_named
 from harness.paging import bulk
-from harness.paging.address import Span, Virtual
-from harness.paging.memory import BufferMemory, Memory, Words
-from harness.paging.processor import root_for
+from harness.paging.address import Span
+from harness.paging.memory import BufferMemory, Words
 from harness.paging.space import TableAllocator
-from harness.paging.walk import walk
 from harness.paging.x86.cpu import Cpu, Mode
 
 DEADLINE = 60.0
@@ -203,16 +201,6 @@ def _window(guest: Guest, memory: BufferMemory, cpu: Cpu) -> Iterator[Window]:
         yield window
     finally:
         window.close(memory)
-
-
-def add_walks(comparison: Comparison, memory: Memory, cpu: Cpu) -> None:
-    """Puts the reference's walks beside the disagreements."""
-    for number, found in enumerate(comparison.disagreements):
-        address = Virtual(found.address)
-        root = root_for(cpu, address)
-        if root is not None and found.oracle != TABLE_BYTES:
-            traced = replace(found, walk=walk(memory, root, address))
-            comparison.disagreements[number] = traced
 
 
 _NONE: Final = np.empty(0, np.uint64)

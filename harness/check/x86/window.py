@@ -20,6 +20,7 @@ import numpy as np
 from harness.check.hole import Hole, find_hole
 from harness.check.x86.quirks import KEPT
 from harness.machine.errors import Misuse
+from harness.machine.ram import spans
 from harness.machine.stub import StubImage
 from harness.machine.x86.guest import State
 from harness.paging.address import Physical, Span, Virtual
@@ -75,11 +76,6 @@ def check_root(free: tuple[range, ...], cpu: Cpu) -> None:
                 f"CR3 {cpu.cr3:#x} has the root table at {at:#x}, where there is no memory for"
                 f" tables: it is {spans(free)}"
             )
-
-
-def spans(free: tuple[range, ...]) -> str:
-    """Parts of memory, for people."""
-    return " and ".join(str(Span.of(part.start, len(part))) for part in free)
 
 
 def open_window(

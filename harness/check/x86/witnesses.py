@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from harness.check.compare import Answer, Comparison, Disagreement, answer_of
+from harness.check.replay import Host, of_absent
 from harness.check.validation import SpaceReport
 from harness.check.x86 import replay
 from harness.check.x86.matrix import case as matrix_case
@@ -26,7 +27,6 @@ __all__ = [
     "Host",
     "ask_every",
     "case_of",
-    "of_absent",
     "on",
     "replayed",
     "saved",
@@ -34,15 +34,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Host:
-    """The engines by name, as this host has them: those that can run, and why each other cannot."""
-
-    present: Mapping[str, Present]
-    absent: Mapping[str, str]
-
-
-def this_host(programs: Mapping[str, str]) -> Host:
+def this_host(programs: Mapping[str, str]) -> Host[Present]:
     """What this host can run of the registry; `programs` are the emulators by their makers."""
     here, absent = {}, {}
     for name, engine in ENGINES.items():
@@ -58,7 +50,9 @@ def this_host(programs: Mapping[str, str]) -> Host:
     return Host(here, absent)
 
 
-def ask_every(cases: Sequence[Case | MatrixCase], host: Host) -> Iterator[tuple[int, Answer]]:
+def ask_every(
+    cases: Sequence[Case | MatrixCase], host: Host[Present]
+) -> Iterator[tuple[int, Answer]]:
     """What each engine says of each case, with the case's number, as the answers come: one engine
     after the other, those that cannot run last."""
     in_order = sorted(range(len(cases)), key=lambda number: _wanted(cases[number]))
@@ -71,13 +65,6 @@ def ask_every(cases: Sequence[Case | MatrixCase], host: Host) -> Iterator[tuple[
                 except (Misuse, MachineError) as error:
                     yield number, Answer(name, here.called, None, str(error))
     yield from of_absent(host, len(cases))
-
-
-def of_absent(host: Host, count: int) -> Iterator[tuple[int, Answer]]:
-    """What the engines that cannot run here say of each of so many questions."""
-    for name, reason in host.absent.items():
-        for number in range(count):
-            yield number, Answer(name, name, None, f"it cannot run here: {reason}")
 
 
 def _wanted(case: Case | MatrixCase) -> tuple[Processor, int]:

@@ -17,4 +17,5 @@
 `lint`         what RISC-V adds to the rules about spaces
 `linux`        the same entry as Linux reads it: `read` gives a LinuxReading of Bits
 `memory_type`  what PBMT makes of a page: its memory type
+`prove`        the guests in which tables are proved
 """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from harness.inspect.architecture import Architecture, Seen, signed
 from harness.inspect.decode import LinuxReading, Reading
@@ -15,12 +17,14 @@ from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.tour import lines, starts
 from harness.inspect.translation import Index
 from harness.paging.address import Span, Virtual
-from harness.paging.bulk import End
+from harness.paging.bulk import Bytes, End, Walks
 from harness.paging.entry import Absent
-from harness.paging.memory import Memory, WritableMemory
+from harness.paging.memory import Mask, Memory, WritableMemory
 from harness.paging.riscv import access
-from harness.paging.riscv.access import Access, Kind, Reason
+from harness.paging.riscv.access import Access, Kind, Reason, denied
+from harness.paging.riscv.bulk import ALLOWED, judge
 from harness.paging.riscv.cpu import Cpu, Envcfg, Mode, transformed
+from harness.paging.riscv.formats import PAGE_BITS, A, D
 from harness.paging.table import Slot
 
 if TYPE_CHECKING:
@@ -163,6 +167,22 @@ def _left_open(cpu: Cpu, given: Mapping[str, int]) -> Iterator[str]:
         yield f"menvcfg={cpu.menvcfg:#x}, by which {sets} (--menvcfg)"
 
 
+def _denied(cpu: Cpu, access: Access, granted: int, _: Virtual | None) -> Reason | None:
+    """In the rights of the format, the bits are where leaves have them."""
+    return denied(access, granted, cpu.sum, cpu.mxr)
+
+
+def _judged(cpu: Cpu, walks: Walks, access: Access) -> tuple[Mask, Mask, Bytes]:
+    n = len(walks.address)
+    found = judge(cpu, walks, np.full(n, access.kind, np.uint8), np.full(n, access.user))
+    return found.cause == ALLOWED, np.zeros(n, np.bool_), found.reason
+
+
+def _marks(cpu: Cpu, rights: Collection[str]) -> int:
+    """A and D, of a hart that does not set them (Svade)."""
+    return 0 if cpu.sets_marks else A | (D if "write" in rights else 0)
+
+
 ASKED = Architecture(
     called="RISC-V",
     manual="privileged spec",
@@ -205,6 +225,13 @@ ASKED = Architecture(
     linux=linux.read,
     doubt=_doubt,
     never_withheld=_never_withheld,
+    levels=frozenset((2, 3, 4, 5)),
+    smallest_page=1 << PAGE_BITS,
+    addresses=lambda cpu: [root.span for root in cpu.roots],
+    denied=_denied,
+    judged=_judged,
+    bars={Reason.SUM: "mstatus.SUM=0"},
+    marks=_marks,
     memory_types=memory_type,
     in_tables=_in_tables,
     build=_build,

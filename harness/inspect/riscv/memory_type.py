@@ -36,6 +36,14 @@ def index_of(bits: Mapping[str, int], raw: int) -> int:
     return (raw & mask) // (mask & -mask) % len(AT_RESET) if mask else 0
 
 
+def selecting(bits: Mapping[str, int], index: int) -> int:
+    """PBMT with that value; ValueError where an entry has none that could have another than 0."""
+    mask = bits.get("PBMT", 0)
+    if index and not mask:
+        raise ValueError("the hart has no PBMT (Svpbmt)")
+    return index * (mask & -mask)
+
+
 def index(level: Level, raw: Words) -> Bytes:
     """The same of each leaf at a level."""
     mask = level.bits.get("PBMT", 0)

@@ -27,8 +27,5 @@
 `lint`         what x86 adds to the rules about spaces
 `needs`        what the processor itself needs of a space: GDT, IDT, TSS, stacks, handlers
 `engine`       how the engine of a guest reads its tables, where that is not by the rules
-`check`        what a foreign guest's QEMU makes of its tables, beside the reference
-`expect`       what tables are meant to say: `expectations` reads it, `unmet` gives what is Unmet
-`lacking`      the entries that an expectation asks for where nothing is mapped
-`prove`        the tables of any program, put into a guest's memory and proved there
+`prove`        the guests in which tables are proved
 """

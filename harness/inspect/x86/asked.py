@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from harness.inspect.architecture import Architecture, Seen, signed
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.translation import Index
@@ -13,11 +15,12 @@ from harness.inspect.x86 import cr3, data, decode, memory_type, mode, unsure
 from harness.inspect.x86.likely import likely
 from harness.inspect.x86.linux import read as read_linux
 from harness.inspect.x86.remedy import remedies
-from harness.paging.address import Virtual
-from harness.paging.bulk import End
-from harness.paging.memory import Memory, WritableMemory
+from harness.paging.address import Span, Virtual
+from harness.paging.bulk import Bytes, End, Walks
+from harness.paging.memory import Mask, Memory, WritableMemory
 from harness.paging.x86 import access, formats
-from harness.paging.x86.access import Access, Kind, Reason, never_withheld
+from harness.paging.x86.access import Access, Kind, Reason, denied, never_withheld, separated
+from harness.paging.x86.bulk import ALLOWED, judge
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, linear
 
 if TYPE_CHECKING:
@@ -147,6 +150,22 @@ def _build(
     return cpu_with(cpu, registers, memory)
 
 
+def _addresses(cpu: Cpu) -> Sequence[Span]:
+    return [root.span for root in cpu.roots] if cpu.long else [LEGACY_SPAN]
+
+
+def _denied(cpu: Cpu, access: Access, granted: int, address: Virtual | None) -> Reason | None:
+    apart = None if address is None else separated(cpu, address >> 63, access)
+    return apart or denied(cpu, access, granted)
+
+
+def _judged(cpu: Cpu, walks: Walks, access: Access) -> tuple[Mask, Mask, Bytes]:
+    n = len(walks.address)
+    kind, ac = np.full(n, access.kind, np.uint8), np.full(n, cpu.ac)
+    found = judge(cpu, walks, kind, np.full(n, access.user), ac)
+    return found.vector == ALLOWED, found.unbacked, found.reason
+
+
 ASKED = Architecture(
     called="x86",
     manual="SDM volume 3A",
@@ -188,6 +207,13 @@ ASKED = Architecture(
     linux=read_linux,
     doubt=_doubt,
     never_withheld=never_withheld,
+    levels=frozenset((2, 3, 4, 5)),  # in PAE paging 3 where PDPTEs are walked too
+    smallest_page=1 << formats.PAGE_BITS,
+    addresses=_addresses,
+    denied=_denied,
+    judged=_judged,
+    bars={Reason.SMAP: "CR4.SMAP", Reason.SMEP: "CR4.SMEP"},
+    marks=lambda cpu, rights: 0,
     memory_types=memory_type,
     in_tables=_in_tables,
     build=_build,

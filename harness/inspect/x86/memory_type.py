@@ -51,6 +51,14 @@ def index_of(bits: Mapping[str, int], raw: int) -> int:
     return sum(bool(raw & bits.get(name, 0)) << place for place, name in enumerate(BITS))
 
 
+def selecting(bits: Mapping[str, int], index: int) -> int:
+    """The bits of an entry that select one of the types; ValueError where it has none for that."""
+    names = [name for place, name in enumerate(BITS) if index >> place & 1]
+    if lacking := [name for name in names if name not in bits]:
+        raise ValueError(f"the entry has no bit {lacking[0]}")
+    return sum(bits[name] for name in names)
+
+
 def index(level: Level, raw: Words) -> Bytes:
     """The same of each leaf at a level."""
     found = np.zeros(len(raw), np.uint8)

@@ -8,9 +8,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from harness.machine.errors import ProtocolError
+from harness.machine.errors import Misuse, ProtocolError
 from harness.machine.guest import StubGuest, refuse
-from harness.machine.ram import MIB, Ram
+from harness.machine.ram import MIB, Ram, around
 from harness.machine.riscv.processor import MODES, RAM_BASE, MachineInfo, State, check_state, isa_in
 from harness.machine.riscv.qemu import BUILDS, TCG
 from harness.machine.stub import StubImage
@@ -29,9 +29,10 @@ class Guest(StubGuest[State, MachineInfo]):
     cpu        the processor as QEMU names it, such as rv64,svnapot=on; the one with the most
                extensions by default
     program    another QEMU than the usual one
+    image      the stub where it is to be, if not at the beginning of RAM
     deadline   the seconds that any answer may take
 
-    Raises as `StubGuest` does.
+    Raises as `StubGuest` does, and `Misuse` for more memory than the machine can have.
     """
 
     def __init__(
@@ -41,15 +42,20 @@ class Guest(StubGuest[State, MachineInfo]):
         ram_bytes: int = 64 * MIB,
         cpu: str | None = None,
         program: str | None = None,
+        image: StubImage | None = None,
         deadline: float = 30.0,
     ) -> None:
-        image = StubImage.load(BUILDS[xlen])
-        ram = partial(Ram, ram_bytes, base=RAM_BASE)
-        super().__init__(TCG[xlen], ram, image, cpu=cpu, program=program, deadline=deadline)
+        engine, image = TCG[xlen], image or StubImage.load(BUILDS[xlen])
+        if ram_bytes > engine.largest_ram:
+            raise Misuse(
+                f"{ram_bytes} bytes of RAM: a guest of {xlen} bits has at most {engine.largest_ram}"
+            )
+        ram = partial(_ram, ram_bytes, image.base)
+        super().__init__(engine, ram, image, cpu=cpu, program=program, deadline=deadline)
 
     @property
     def free(self) -> tuple[range, ...]:
-        return (range(self.image.arena.stop, self.ram.base + self.ram.size),)
+        return around(self.image.arena, range(self.ram.base, self.ram.base + self.ram.size))
 
     def _info_in(self, record: np.void) -> MachineInfo:
         tree = self.ram.buffer[int(record["device_tree"]) - self.ram.base :]
@@ -58,7 +64,8 @@ class Guest(StubGuest[State, MachineInfo]):
         except ValueError as error:
             self.close()
             raise ProtocolError(f"the machine does not say what it is: {error}", "") from None
-        self.ram.clear(self.free[0])  # the caller's memory is zero at first
+        for part in self.free:  # the caller's memory is zero at first
+            self.ram.clear(part)
         modes = int(record["modes"])
         return MachineInfo(
             xlen=int(record["xlen"]),
@@ -96,5 +103,18 @@ class Guest(StubGuest[State, MachineInfo]):
             above = jobs["address"] >> np.uint64(32) != 0
             refuse(jobs, above, "Sv32 has no address above 4 GiB")
 
+
+def _ram(size: int, stub: int) -> Ram:
+    """RAM for a stub that lies at an address: at its beginning, where the machine starts, there is
+    a jump to it, which leaves a0 and a1 alone, if the stub itself is elsewhere."""
+    ram = Ram(size, base=RAM_BASE)
+    if by := stub - RAM_BASE:
+        words = np.array([_AUIPC_T0 | by, _JR_T0], "<u4").view(np.uint8)  # `by` has no low bits
+        ram.buffer[: len(words)] = words
+    return ram
+
+
+_AUIPC_T0: Final = 0x0000_0297
+_JR_T0: Final = 0x0002_8067
 
 _MODES_OF: Final = {32: {"sv32"}, 64: set(MODES) - {"sv32"}}

@@ -14,12 +14,19 @@ from harness.machine.machine import Engine
 from harness.machine.qemu import Qemu, known_to
 from harness.machine.ram import LARGEST_RAM, Ram
 from harness.machine.riscv.processor import RAM_BASE
-from harness.machine.stub import Build, StubImage
+from harness.machine.stub import Build, Relocations, StubImage
 
 MACHINE: Final = ("-machine", "virt,memory-backend=ram", "-bios", "none", "-accel", "tcg")
 
+LARGEST_RAM_OF_32: Final = (1 << 32) - RAM_BASE
+"""Machine mode of RV32 has addresses of 32 bits, and so has the stub."""
+
 OTHERS: Final = ("unsupported machine type", "unable to find CPU model", "-bios")
 """What a QEMU says that is for another architecture, or for other bits."""
+
+MOVES: Final = Relocations(absolute=((2, 8), (1, 4)), relative=(16, 17, 19, 23, 24, 25))
+"""R_RISCV_64 and _32; _BRANCH, _JAL, _CALL_PLT, _PCREL_HI20, _PCREL_LO12_I and _S (RISC-V ELF
+psABI, "Relocations").  There must be no R_RISCV_HI20: it holds no address from 2 GiB on."""
 
 BUILDS: Final[Mapping[int, Build]] = {
     xlen: Build(
@@ -32,6 +39,7 @@ BUILDS: Final[Mapping[int, Build]] = {
         user=(".accesses",),
         data=(".data", ".bss"),
         compiler="riscv64-linux-gnu-gcc (Debian's gcc-riscv64-linux-gnu)",
+        moves=MOVES,
     )
     for xlen in (32, 64)
 }
@@ -88,7 +96,7 @@ def _tcg(xlen: int) -> Engine:
         environment="QEMU_RISCV",
         start=partial(RiscvQemu, xlen),
         processor=lambda wanted: None,
-        largest_ram=LARGEST_RAM,
+        largest_ram=LARGEST_RAM if xlen == 64 else LARGEST_RAM_OF_32,
         high=False,
         any_width=False,
     )

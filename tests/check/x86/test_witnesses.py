@@ -59,12 +59,12 @@ def case() -> MatrixCase:
 
 
 @pytest.fixture(scope="module")
-def here() -> Host:
+def here() -> Host[Any]:
     return this_host(PROGRAMS)
 
 
 @pytest.fixture
-def emulated(here: Host, monkeypatch: MonkeyPatch) -> Host:
+def emulated(here: Host[Any], monkeypatch: MonkeyPatch) -> Host[Any]:
     """Without KVM, which takes seconds where it interprets its guests."""
     few = {name: engine for name, engine in ENGINES.items() if not engine.by_kernel}
     monkeypatch.setattr(witnesses, "ENGINES", few)
@@ -73,7 +73,7 @@ def emulated(here: Host, monkeypatch: MonkeyPatch) -> Host:
 
 
 def test_every_engine_is_asked_and_those_that_cannot_run_say_why(
-    case: MatrixCase, here: Host
+    case: MatrixCase, here: Host[Any]
 ) -> None:
     found = {one.engine: one for _, one in ask_every([case], here)}
     assert set(found) == set(ENGINES)
@@ -88,7 +88,9 @@ def test_every_engine_is_asked_and_those_that_cannot_run_say_why(
         assert (found[name].agrees, found[name].said) == (None, f"it cannot run here: {reason}")
 
 
-def test_an_engine_that_has_no_such_processor_says_so(case: MatrixCase, emulated: Host) -> None:
+def test_an_engine_that_has_no_such_processor_says_so(
+    case: MatrixCase, emulated: Host[Any]
+) -> None:
     other = replace(case, model=replace(case.model, maxphyaddr=46))
     if "bochs" not in emulated.present:
         pytest.skip(f"bochs cannot run here: {emulated.absent['bochs']}")
@@ -101,7 +103,7 @@ def test_an_engine_that_has_no_such_processor_says_so(case: MatrixCase, emulated
 
 
 def test_an_engine_is_started_once_for_all_cases_of_a_processor(
-    case: MatrixCase, emulated: Host, monkeypatch: MonkeyPatch
+    case: MatrixCase, emulated: Host[Any], monkeypatch: MonkeyPatch
 ) -> None:
     started = list[str]()
 
@@ -126,7 +128,7 @@ def test_an_engine_is_started_once_for_all_cases_of_a_processor(
 
 @pytest.mark.parametrize("planted", [False, True], ids=["sound", "planted"])
 def test_the_command_asks_all_of_them(
-    case: MatrixCase, emulated: Host, planted: bool, tmp_path: Path, monkeypatch: MonkeyPatch
+    case: MatrixCase, emulated: Host[Any], planted: bool, tmp_path: Path, monkeypatch: MonkeyPatch
 ) -> None:
     if planted:
         error_bits(cleared=W_ERROR)(monkeypatch)
@@ -140,7 +142,7 @@ def test_the_command_asks_all_of_them(
 
 
 def test_the_command_asks_the_one_that_is_named(
-    case: MatrixCase, emulated: Host, tmp_path: Path
+    case: MatrixCase, emulated: Host[Any], tmp_path: Path
 ) -> None:
     path = case.save(tmp_path)
     code, _, errors = run("replay", "--engine", "no-such", path, cwd=tmp_path)
@@ -153,7 +155,7 @@ def test_the_command_asks_the_one_that_is_named(
 
 
 def test_the_matrix_prints_all_of_their_answers(
-    emulated: Host, tmp_path: Path, monkeypatch: MonkeyPatch
+    emulated: Host[Any], tmp_path: Path, monkeypatch: MonkeyPatch
 ) -> None:
     error_bits(cleared=W_ERROR)(monkeypatch)
     asked = ("matrix", "--engine", "tcg", "--mode", "32", "--where", WHERE, "--jobs", 1)

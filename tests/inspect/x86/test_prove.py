@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.inspect import prove as generic
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.x86 import prove as module
 from harness.machine.errors import Misuse
@@ -26,6 +27,7 @@ from harness.paging.table import Root, Table
 from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode
 from tests.inspect.spaces import layered
 
+PROVER: Any = module
 MIB = 1 << 20
 UNIT, OWN = 4 * MIB, 8
 """What the machine needs itself: 32 MiB in eight pieces of 4 MiB, the largest page of a window."""
@@ -76,12 +78,12 @@ def test_the_machine_s_own_takes_as_few_tables_and_then_pages_as_it_can(seed: in
         return lost(own, roots), lost(own, taken), lost(own, mapped), ram, base
 
     *_, ram, base = min(map(cost, range(count - OWN + 1)))
-    assert module._room(cpu, listing(tables, pages), count * UNIT) == (base * UNIT, ram * UNIT)
+    assert generic.room(cpu, listing(tables, pages), count * UNIT) == (base * UNIT, ram * UNIT)
 
 
 def test_ram_ends_behind_the_last_that_is_used_and_behind_the_machine_s_own() -> None:
     def room(tables: list[int], pages: list[tuple[int, int]]) -> tuple[int, int]:
-        return module._room(Cpu.long_mode(4, tables[0]), listing(tables, pages), 24 * UNIT)
+        return generic.room(Cpu.long_mode(4, tables[0]), listing(tables, pages), 24 * UNIT)
 
     assert room([0x1000, UNIT], []) == (2 * UNIT, 10 * UNIT)
     assert room([0x1000, 20 * UNIT], [(20 * UNIT, 0)]) == (UNIT, 21 * UNIT)
@@ -92,10 +94,10 @@ def test_ram_ends_behind_the_last_that_is_used_and_behind_the_machine_s_own() ->
 @pytest.mark.parametrize("first", [0, 1, UNIT - 1, UNIT, 3 * UNIT, 3 * UNIT + 1])
 @pytest.mark.parametrize("size", [1, UNIT - 1, UNIT, UNIT + 1, 5 * UNIT])
 def test_a_piece_of_memory_is_in_every_unit_that_it_touches(first: int, size: int) -> None:
-    found = module._in_units(np.array([first], np.uint64), np.array([size], np.uint64), 4)
+    found = generic._in_units(np.array([first], np.uint64), np.array([size], np.uint64), 4)
     touched = {octet // UNIT for octet in (*range(first, first + size, MIB), first + size - 1)}
     assert found.tolist() == [int(unit in touched) for unit in range(4)]
-    both = module._in_units(np.array([first, first], np.uint64), np.uint64(size), 4)
+    both = generic._in_units(np.array([first, first], np.uint64), np.uint64(size), 4)
     assert both.tolist() == (2 * found).tolist()
 
 
@@ -107,7 +109,7 @@ def pieces(cpu: Cpu, present: list[int], table: int = 0x3000) -> int:
         memory.store(Physical(slot * width), width, table | 7)
     tables = replace(listing([0, table], []).tables, address=np.array([0, table], np.uint64))
     leaves = replace(listing([0, table], []), tables=tables)
-    return module._largest_window(Snapshot("", cpu, memory, (memory.span,)), leaves)
+    return module.largest_window(Snapshot("", cpu, memory, (memory.span,)), leaves)
 
 
 def test_in_long_mode_any_hole_is_large_enough() -> None:
@@ -144,7 +146,7 @@ def test_under_pae_the_hole_is_in_what_one_pdpte_spans() -> None:
     for at in 0x1000, 0x1000 + 8 * 300, 0x2000 + 8 * 11:
         memory.store(Physical(at), 8, 0x3007)
     made = Snapshot("", cpu, memory, (memory.span,))
-    assert module._largest_window(made, listing([0x1000, 0x2000], [])) == 500 * 2 * MIB // 2
+    assert module.largest_window(made, listing([0x1000, 0x2000], [])) == 500 * 2 * MIB // 2
 
 
 # ---- what its processor is asked ----
@@ -164,7 +166,7 @@ def info(maxphyaddr: int = 40, vendor: bytes = b"GenuineIntel", *lacks: str) -> 
 
 def own(cpu: Cpu, processor: MachineInfo | None = None) -> tuple[Cpu, list[str]]:
     guest: Any = SimpleNamespace(info=processor or info(), engine=SimpleNamespace(name="this"))
-    return module._own(cpu, guest)
+    return module.own(cpu, guest)
 
 
 def test_a_processor_like_the_source_s_is_not_noted() -> None:
@@ -318,8 +320,8 @@ def test_tables_are_put_where_they_are_and_nothing_leads_to_those_left_out(
     leaves = bulk.leaves(source, cpu.roots, limit=1 << 20)
     first = (1 << 20) + 0x1000 * random.Random(seed).randrange(1, count - 2)
     guest: Any = FakeGuest(range(first, first + 0x3000), 2 << 20)
-    said = list(module._place(made, leaves, guest))
     memory = BufferMemory(guest.ram.buffer)
+    said = list(generic._place(PROVER, made, leaves, guest, memory))
     tables = zip(leaves.tables.address.tolist(), leaves.tables.level.tolist(), strict=True)
     lost, absent, unmarked = set(), set(), replace(cpu, c_bit=None).format
     for at, level in tables:
@@ -345,12 +347,13 @@ def test_a_root_that_cannot_be_where_it_is_is_refused() -> None:
     made = Snapshot("", cpu, memory, (memory.span,))
     guest: Any = FakeGuest(range(0, 0x2000), 1 << 20)
     with pytest.raises(QuestionError, match="the root table is at 0x1000, which the machine need"):
-        list(module._place(made, bulk.leaves(memory, cpu.roots), guest))
+        leaves, into = bulk.leaves(memory, cpu.roots), BufferMemory(guest.ram.buffer)
+        list(generic._place(PROVER, made, leaves, guest, into))
 
 
 def test_a_table_s_slots_are_as_far_apart_as_entries_are_wide() -> None:
-    assert module._slots(0x1000, 32, 8).tolist() == [0x1000, 0x1008, 0x1010, 0x1018]
-    assert module._slots(0x2000, 8, 4).tolist() == [0x2000, 0x2004]
+    assert generic._slots(0x1000, 32, 8).tolist() == [0x1000, 0x1008, 0x1010, 0x1018]
+    assert generic._slots(0x2000, 8, 4).tolist() == [0x2000, 0x2004]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +374,7 @@ def test_a_table_s_slots_are_as_far_apart_as_entries_are_wide() -> None:
 def test_why_a_table_cannot_be_where_it_is(at: int, why: str | None) -> None:
     guest: Any = FakeGuest(range(4 * MIB, 8 * MIB), 12 * MIB)
     assert (DEVICES.start, DEVICES.stop) == (0xA_0000, 0x10_0000)
-    assert module._why_not_there(guest, Span.of(at, 0x1000)) == why
+    assert generic.why_not_there(guest, Span.of(at, 0x1000), module.nowhere) == why
 
 
 # ---- what has no guest ----
@@ -383,11 +386,11 @@ def test_pdptes_that_every_walk_reads_are_loaded_once_without_what_tcg_sets() ->
     for at, raw in (0x1000, 0x5021), (0x1018, 0x6001):
         memory.store(Physical(at), 8, raw)
     cpu = replace(Cpu.in_mode(Mode.PAE, 0x1000), pdptes_checked=0xFFF0_0000_0000_0000)
-    found = module._with_registers(Snapshot("", cpu, memory, (memory.span,))).cpu
+    found = module.loadable(Snapshot("", cpu, memory, (memory.span,))).cpu
     assert (found.pdptes, found.pdptes_checked) == ((0x5001, 0, 0, 0x6001), None)
     memory.store(Physical(0x1000), 8, 0x5003)
     with pytest.raises(QuestionError, match=r"0x2 is reserved.*: no guest can have these tables"):
-        module._with_registers(Snapshot("", cpu, memory, (memory.span,)))
+        module.loadable(Snapshot("", cpu, memory, (memory.span,)))
 
 
 def test_pdptes_in_registers_are_taken_as_they_are() -> None:
@@ -395,7 +398,7 @@ def test_pdptes_in_registers_are_taken_as_they_are() -> None:
     pae = Cpu.in_mode(Mode.PAE, 0x1000)
     for cpu in LONG, SHORT, replace(pae, pdptes=(0x5001, 0, 0, 0)):
         made = Snapshot("", cpu, memory, (memory.span,))
-        assert module._with_registers(made) is made
+        assert module.loadable(made) is made
 
 
 def test_a_space_with_more_entries_than_can_be_proved_is_refused(
@@ -407,6 +410,6 @@ def test_a_space_with_more_entries_than_can_be_proved_is_refused(
     for slot in range(9):
         memory.store(Physical(0x3000 + 8 * slot), 8, 0x5007)
     made = Snapshot("", Cpu.long_mode(4, 0), memory, (memory.span,))
-    monkeypatch.setattr(module, "MOST", 8)
+    monkeypatch.setattr(generic, "MOST", 8)
     with pytest.raises(QuestionError, match=r"has 9 entries.* no more than 8 are proved"):
-        module.prove(made, "tcg")
+        generic.prove(made, "tcg")

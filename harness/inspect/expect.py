@@ -15,7 +15,7 @@ or in a TOML file, in the words of layouts (`harness.check.layouts`).  This one 
 
     title = "What the kernel maps"   # for people
     strict = true                    # nothing else is mapped; false by default
-    pat = 0x407050600070106          # IA32_PAT; that after a reset by default
+    pat = 0x407050600070106          # x86: IA32_PAT; that after a reset by default
 
     [[expect]]
     virtual = 0x40_0000              # the first address
@@ -42,7 +42,8 @@ or in a TOML file, in the words of layouts (`harness.check.layouts`).  This one 
 Every key but `virtual` is optional, and what is not said is not asked.  With `user` and
 `supervisor` it is whether an access faults in this state of the processor.  `rights` asks about
 both: the user can do what its letters say, and the supervisor what the rules then leave it, with
-SMEP, SMAP, LASS and WP as they are.
+SMEP, SMAP, LASS and WP as they are, or on RISC-V SUM and MXR.  Letters, types, bits and numbers of
+levels are those of the architecture whose tables they are about.
 """
 
 from __future__ import annotations
@@ -52,39 +53,52 @@ import reprlib
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.architectures import USUAL
 from harness.check import written
-from harness.check.keys import READERS, RIGHTS, flag, in_units, values_of
-from harness.inspect import select, translation
+from harness.check.compare import Access
+from harness.check.keys import READERS, Reader, flag, in_units, values_of
+from harness.check.layouts import described
+from harness.inspect import architecture, select, translation
 from harness.inspect.architecture import Types
+from harness.inspect.lacking import lacking
 from harness.inspect.remedy import Missing
 from harness.inspect.snapshot import QuestionError, Snapshot
-from harness.inspect.x86 import memory_type
-from harness.inspect.x86.lacking import lacking
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
-from harness.paging.bulk import Counts, End, Leaves, Walks
+from harness.paging.bits import withheld
+from harness.paging.bulk import Bytes, Counts, End, Leaves, Walks
+from harness.paging.entry import Leaf
 from harness.paging.memory import Mask, Memory, Words, within
-from harness.paging.x86.access import Access, Kind, Reason, denied, separated
-from harness.paging.x86.bulk import ALLOWED, judge
-from harness.paging.x86.cpu import LEGACY_SPAN, Cpu
-from harness.paging.x86.formats import PAGE_BITS
+from harness.paging.processor import Cpu
 
-LETTERS: Final = {"r": Kind.READ, "w": Kind.WRITE, "x": Kind.FETCH}
+LETTERS: Final = {"r": "read", "w": "write", "x": "fetch"}
 """What the letters of `user` and `supervisor` stand for."""
-
-ACCESSES: Final = tuple(Access(kind, user) for user in (True, False) for kind in LETTERS.values())
-"""The accesses that are asked about, in the order in which they are shown."""
 
 MOST: Final = 1 << 24
 """Entries of a space, each counted at all its addresses, that can be compared."""
 
-Kinds = frozenset[Kind]
+
+@cache
+def accesses_of(arch: str) -> Mapping[Access, tuple[bool, str]]:
+    """The accesses that are asked about, in the order in which they are shown, and of each whether
+    the user makes it and what it does, as LETTERS has it."""
+    asked = architecture.named(arch)
+    return {
+        access: (user, kind)
+        for user in (True, False)
+        for kind in LETTERS.values()
+        for access in asked.accesses(kind, user, False)
+    }
+
+
+Kinds = frozenset[str]
 What = str | tuple[str, int] | Mapping[str, object] | None
 Where = int | Span
 Wanted = Mapping[Any, What] | str | Path
@@ -94,20 +108,37 @@ Wanted = Mapping[Any, What] | str | Path
 # ---- as they are written ----
 
 
-_RIGHTS: Final = re.compile(r"u?r?w?x?|[u-][r-][w-][x-]")
 _KINDS: Final = re.compile(r"r?w?x?|[r-][w-][x-]")
 
 
-def _rights(value: object) -> tuple[str, ...]:
-    """As `pagetable dump` prints them, or as layouts have them: each page can be read."""
-    if not isinstance(value, str) or not _RIGHTS.fullmatch(value):
-        raise ValueError(
-            "no rights: write u, r, w and x in this order, like urx, or with - for what is missing,"
-            " like ur-x"
-        )
-    if not set(value) - {"-"}:
-        raise ValueError("and every page can be read: where nothing is mapped, say so with absent")
-    return tuple(name for letter, name in RIGHTS.items() if letter in value)
+def _letters(arch: str) -> str:
+    """The letters of rights, in the order in which `pagetable dump` prints them."""
+    return "".join(dict.fromkeys(("u", "r", "w", "x", *described(arch).rights)))
+
+
+def _rights_of(arch: str) -> Reader:
+    """Reads rights as `pagetable dump` prints them, or as layouts have them: as the former."""
+    known, letters = described(arch).rights, _letters(arch)
+    short, full = ("".join(part.format(one) for one in letters) for part in ("{}?", "[{}-]"))
+    pattern = re.compile(f"{short}|{full}")
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise ValueError(
+                f"no rights: write {', '.join(letters[:-1])} and {letters[-1]} in this order, like"
+                " urx, or with - for what is missing, like ur-x"
+            )
+        if not set(value) - {"-"}:
+            raise ValueError(
+                "and every page can be read: where nothing is mapped, say so with absent"
+                if "r" not in known
+                else "and every page has some: where nothing is mapped, say so with absent"
+            )
+        # What no entry can withhold is there whether or not it is named.
+        kept = {*value, *(() if "r" in known else "r")}
+        return "".join(one if one in kept else "-" for one in letters)
+
+    return read
 
 
 def _kinds(value: object) -> Kinds:
@@ -119,10 +150,15 @@ def _kinds(value: object) -> Kinds:
     return frozenset(kind for letter, kind in LETTERS.items() if letter in value)
 
 
-def _type(value: object) -> str:
-    if value not in memory_type.NAMES:
-        raise ValueError(f"no memory type: there are {', '.join(memory_type.NAMES)}")
-    return str(value)
+def _type_of(arch: str) -> Reader:
+    names = architecture.named(arch).memory_types.NAMES
+
+    def read(value: object) -> str:
+        if value not in names:
+            raise ValueError(f"no memory type: there are {', '.join(names)}")
+        return str(value)
+
+    return read
 
 
 def _address(value: object) -> object:
@@ -132,14 +168,17 @@ def _address(value: object) -> object:
     return found
 
 
-_READERS: Final = {
-    **dict.fromkeys(("virtual", "physical", "pat"), _address),
-    "rights": _rights,
-    **dict.fromkeys(("user", "supervisor"), _kinds),
-    "page": READERS["size"],
-    "type": _type,
-    **dict.fromkeys(("absent", "strict"), flag),
-}
+@cache
+def _readers(arch: str) -> Mapping[str, Reader]:
+    """How to read the value of each key, where that is not as in layouts."""
+    return {
+        **dict.fromkeys(("virtual", "physical", "pat"), _address),
+        "rights": _rights_of(arch),
+        **dict.fromkeys(("user", "supervisor"), _kinds),
+        "page": READERS["size"],
+        "type": _type_of(arch),
+        **dict.fromkeys(("absent", "strict"), flag),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,14 +186,15 @@ class Expect:
     """What is expected of some addresses.  The fields are the keys of the file; sizes are in bytes,
     and None is not asked.
 
-    where  the place in the file, for people
+    where   the place in the file, for people
+    rights  as `pagetable dump` prints them
     """
 
     where: str = ""
     virtual: int
     size: int | None = None
     count: int = 1
-    rights: tuple[str, ...] | None = None
+    rights: str | None = None
     user: Kinds | None = None
     supervisor: Kinds | None = None
     physical: int | None = None
@@ -174,9 +214,6 @@ class Expect:
             raise ValueError("rights say what user and supervisor can do: write it once")
         if self.virtual + (self.size or 1) * self.count > 1 << 64:
             raise ValueError("the addresses go beyond 64 bits")
-        if no_mode := sorted(set(self.levels) - _LEVELS):
-            known = ", ".join(map(str, sorted(_LEVELS)))
-            raise ValueError(f"levels has {no_mode[0]}: tables have one of {known}")
 
     def applies(self, levels: int) -> bool:
         """Whether tables of so many levels are to meet it."""
@@ -189,43 +226,52 @@ class Expect:
     def allows(self, cpu: Cpu) -> dict[Access, bool]:
         """Which accesses are to be allowed, and which denied; those that are not asked are left
         out."""
-        if self.rights is not None:
-            granted = self._granted(cpu, self.rights)
-            user = {Kind.READ} if "user" in self.rights else set()
-            user |= {Kind.WRITE} if {"user", "write"} <= {*self.rights} else set()
-            user |= {Kind.FETCH} if {"user", "execute"} <= {*self.rights} else set()
-            half = self.virtual >> 63
+        known = accesses_of(cpu.architecture)
+        if self.rights is None:
+            by = {True: self.user, False: self.supervisor}
             return {
-                one: one.kind in user
-                if one.user
-                else not (separated(cpu, half, one) or denied(cpu, one, granted))
-                for one in ACCESSES
+                one: kind in kinds
+                for one, (user, kind) in known.items()
+                if (kinds := by[user]) is not None
             }
-        by = {True: self.user, False: self.supervisor}
-        return {one: one.kind in kinds for one in ACCESSES if (kinds := by[one.user]) is not None}
+        denied, granted = architecture.of(cpu).denied, self.granted(cpu)
+        there, at = cpu.format.rights, Virtual(self.virtual)
+        # A right for which entries have no bit is given all the same: by the rules it is no one's.
+        given = {
+            kind
+            for letter, kind in LETTERS.items()
+            if letter in self.rights or described(cpu.architecture).rights.get(letter) in there
+        }
+        return {
+            one: kind in given and denied(cpu, one, granted, None) is None
+            if user
+            else denied(cpu, one, granted, at) is None
+            for one, (user, kind) in known.items()
+        }
 
     def denial(self, cpu: Cpu, accesses: Iterable[Access]) -> str:
-        """That accesses are to be denied, and the bits of CR4 by which the rights of a user's page
-        are none of the supervisor's."""
+        """That accesses are to be denied, and what of the processor's state takes the rights of a
+        user's page from the supervisor."""
         if self.rights is None:
             return "denied"
-        granted = self._granted(cpu, self.rights)
-        rules = {denied(cpu, one, granted) for one in accesses}
-        by = [f"CR4.{one.name}" for one in (Reason.SMAP, Reason.SMEP) if one in rules]
+        asked, granted = architecture.of(cpu), self.granted(cpu)
+        rules = {asked.denied(cpu, one, granted, None) for one in accesses}
+        by = [name for rule, name in asked.bars.items() if rule in rules]
         return " by ".join(filter(None, ("denied", " and ".join(by))))
 
-    @staticmethod
-    def _granted(cpu: Cpu, rights: Sequence[str]) -> int:
-        known = cpu.format.rights
-        return sum(known[name] for name in rights if name in known)
+    def granted(self, cpu: Cpu) -> int:
+        """The rights, as bits of the format."""
+        assert self.rights is not None
+        known, names = cpu.format.rights, described(cpu.architecture).rights
+        given = {names[letter] for letter in self.rights if letter in names}
+        return sum(known[name] for name in given if name in known)
 
     def __str__(self) -> str:
         if self.absent:
             return "nothing mapped"
         said = []
         if self.rights is not None:
-            rights = [letter for letter, name in RIGHTS.items() if name in self.rights]
-            said.append("".join(one if one in ("r", *rights) else "-" for one in "urwx"))
+            said.append(self.rights)
         for who, kinds in (("user", self.user), ("supervisor", self.supervisor)):
             if kinds is not None:
                 letters = (one if kind in kinds else "-" for one, kind in LETTERS.items())
@@ -241,9 +287,6 @@ class Expect:
         return ", ".join(said)
 
 
-_LEVELS: Final = frozenset((2, 3, 4, 5))
-"""Numbers of levels that tables have in some mode; in PAE paging 3 where PDPTEs are walked too."""
-
 _KEYS: Final = tuple(field.name for field in fields(Expect) if field.name != "where")
 SAYING: Final = ("rights", "user", "supervisor", "physical", "page", "type", "bits")
 """The keys that say what is expected of pages."""
@@ -254,35 +297,38 @@ class Expectations:
     """What is expected of a space.
 
     strict  whether nothing else may be mapped
-    types   the memory types of the PAT
+    pat     the register that has the memory types; None for its value after a reset
     """
 
     expects: tuple[Expect, ...]
     strict: bool = False
-    types: Types = memory_type.AT_RESET
+    pat: int | None = None
 
     def at(self, levels: int) -> tuple[Expect, ...]:
         """Those that tables of so many levels are to meet."""
         return tuple(one for one in self.expects if one.applies(levels))
 
 
-def expectations(wanted: Wanted | Expectations, strict: bool = False) -> Expectations:
-    """Reads expectations; with `strict` nothing else may be mapped, whatever a file says.
+def expectations(
+    wanted: Wanted | Expectations, strict: bool = False, arch: str = USUAL
+) -> Expectations:
+    """Reads expectations of an architecture's tables; with `strict` nothing else may be mapped,
+    whatever a file says.
 
     Raises QuestionError where they cannot be read.
     """
     if isinstance(wanted, Mapping):
-        found = Expectations(tuple(_written(where, what) for where, what in wanted.items()))
+        found = Expectations(tuple(_written(where, what, arch) for where, what in wanted.items()))
     elif isinstance(wanted, Expectations):
         found = wanted
     elif isinstance(wanted, str | Path):
-        found = load(wanted)
+        found = load(wanted, arch)
     else:
         raise QuestionError(f"{reprlib.repr(wanted)} is neither a mapping nor the path of a file")
     return replace(found, strict=found.strict or strict)
 
 
-def _written(where: Where, what: What) -> Expect:
+def _written(where: Where, what: What, arch: str) -> Expect:
     """One expectation that is written in Python."""
     if not isinstance(where, Span | int | np.integer) or isinstance(where, bool):
         raise QuestionError(f"expect {reprlib.repr(where)}: this is neither an address nor a span")
@@ -303,7 +349,7 @@ def _written(where: Where, what: What) -> Expect:
             f"expect {place}: this is {reprlib.repr(what)}: write rights, (rights, physical),"
             " a mapping of keys, or None where nothing is mapped"
         )
-    return _of_table(table, f"expect {place}", "", whole=not isinstance(where, Span))
+    return _of_table(table, f"expect {place}", "", arch, whole=not isinstance(where, Span))
 
 
 def _plain(value: object) -> object:
@@ -311,16 +357,17 @@ def _plain(value: object) -> object:
     return int(value) if isinstance(value, np.integer) else value
 
 
-def load(path: str | Path) -> Expectations:
-    """Reads a file of expectations; QuestionError where it cannot be read or is none."""
+def load(path: str | Path, arch: str = USUAL) -> Expectations:
+    """Reads a file of expectations of an architecture's tables; QuestionError where it cannot be
+    read or is none."""
     try:
         text = written.text(path)
     except ValueError as error:
         raise QuestionError(str(error)) from None
-    return parse(text, str(path))
+    return parse(text, str(path), arch)
 
 
-def parse(text: str, origin: str) -> Expectations:
+def parse(text: str, origin: str, arch: str = USUAL) -> Expectations:
     """Reads expectations from the text of a file; `origin` is the file's path, for messages."""
     try:
         top = tomllib.loads(text)
@@ -328,31 +375,37 @@ def parse(text: str, origin: str) -> Expectations:
         raise QuestionError(f"{origin} is not TOML: {error}") from None
     tables = top.pop("expect", [])
     try:
-        head = values_of(top, ("title", "strict", "pat", "expect"), (), _READERS)
-        types = memory_type.types(head.get("pat"))
+        head = values_of(top, ("title", "strict", "pat", "expect"), (), _readers(arch))
+        architecture.named(arch).memory_types.types(head.get("pat"))
     except ValueError as error:
         raise QuestionError(f"{origin}: {error}") from None
     if not isinstance(tables, list):
         raise QuestionError(f"{origin}: expect is not a list of tables: write [[expect]]")
     found = tuple(
-        _of_table(table, f"{origin}, expect {number}", f"{Path(origin).name}, expect {number}")
+        _of_table(
+            table, f"{origin}, expect {number}", f"{Path(origin).name}, expect {number}", arch
+        )
         for number, table in enumerate(tables, 1)
     )
     if not found and not head.get("strict"):
         raise QuestionError(f"{origin} expects nothing: write an [[expect]], or strict = true")
-    return Expectations(found, head.get("strict", False), types)
+    return Expectations(found, head.get("strict", False), head.get("pat"))
 
 
-def _of_table(table: object, place: str, where: str, whole: bool = True) -> Expect:
+def _of_table(table: object, place: str, where: str, arch: str, whole: bool = True) -> Expect:
     """One expectation; `whole` of pages alone, and not of some of their bytes."""
+    asked = architecture.named(arch)
     try:
-        found = Expect(where=where, **values_of(table, _KEYS, ("virtual",), _READERS))
+        found = Expect(where=where, **values_of(table, _KEYS, ("virtual",), _readers(arch)))
+        if no_mode := sorted(set(found.levels) - asked.levels):
+            known = ", ".join(map(str, sorted(asked.levels)))
+            raise ValueError(f"levels has {no_mode[0]}: tables have one of {known}")
     except ValueError as error:
         raise QuestionError(f"{place}: {error}") from None
-    if whole and (found.size or 0) % (1 << PAGE_BITS):
+    if whole and (found.size or 0) % asked.smallest_page:
         raise QuestionError(
             f"{place}: size is {in_units(found.size or 0)}, no whole number of"
-            f" {in_units(1 << PAGE_BITS)}, the smallest page"
+            f" {in_units(asked.smallest_page)}, the smallest page"
         )
     return found
 
@@ -407,7 +460,8 @@ def unmet(snapshot: Snapshot, meant: Expectations, aside: Sequence[Span] = ()) -
         )
     for span in aside:
         leaves = leaves.take(~within(leaves.virtual, span))
-    pages = _Pages(cpu, snapshot.memory, leaves, meant.types)
+    types = architecture.of(cpu).memory_types.types(meant.pat)
+    pages = _Pages(cpu, snapshot.memory, leaves, types)
     found: list[Unmet] = []
     here = meant.at(cpu.levels)
     if not here and meant.expects and not meant.strict:
@@ -435,7 +489,7 @@ def _check(cpu: Cpu, expect: Expect) -> None:
     """Raises QuestionError for what cannot be asked of this processor."""
     span, place = expect.span(cpu), expect.where or "expect"
     smallest = cpu.format.levels[0].size
-    spans = [root.span for root in cpu.roots] if cpu.long else [LEGACY_SPAN]
+    spans = architecture.of(cpu).addresses(cpu)
     if not any(one.covers(span) for one in spans):
         there = " and ".join(map(str, spans))
         raise QuestionError(f"{place}: {span} are no addresses here: those are {there}")
@@ -444,7 +498,7 @@ def _check(cpu: Cpu, expect: Expect) -> None:
             f"{place}: virtual is {span.first:#x}, inside a page: write"
             f" {span.first - span.first % smallest:#x}, where it begins"
         )
-    sizes = {cpu.format.levels[level].size for level in cpu.format.page_levels()}
+    sizes = {here.page_size(shape) for here in cpu.format.levels for shape in here.pages}
     if expect.page is not None and expect.page not in sizes:
         known = ", ".join(map(in_units, sorted(sizes)))
         raise QuestionError(
@@ -526,6 +580,9 @@ class _Pages:
 
     def __init__(self, cpu: Cpu, memory: Memory, leaves: Leaves, types: Types) -> None:
         self._cpu, self._memory, self._types = cpu, memory, types
+        self._asked = architecture.of(cpu)
+        self._accesses = accesses_of(cpu.architecture)
+        self._usual = next(one for one, (user, _) in self._accesses.items() if not user)
         self._rows = leaves.take(np.argsort(leaves.virtual, kind="stable"))
         self._last = _last(cpu, self._rows)
         self._is_page: Mask = self._rows.end == End.LEAF
@@ -540,15 +597,14 @@ class _Pages:
             yield from self._wrong(expect, part, here, "nothing mapped", self._unmapping)
             return
         yield from self._gap(expect, part)
-        yield from self._accesses(expect, part)
+        yield from self._wrongly_judged(expect, part)
         rows, page = self._rows, self._is_page[part.rows]
         if expect.physical is not None:
             reached = rows.physical[part.rows] + (part.first - rows.virtual[part.rows])
             meant = np.uint64(expect.physical) + (part.first - np.uint64(expect.virtual))
             yield from self._wrong(expect, part, page & (reached != meant), "", self._leading)
         if expect.page is not None:
-            level = {here.size: n for n, here in enumerate(self._cpu.format.levels)}[expect.page]
-            other = page & (rows.level[part.rows] != level)
+            other = page & (self._page_size(part.rows) != np.uint64(expect.page))
             yield from self._wrong(expect, part, other, f"a {in_units(expect.page)} page", None)
         if expect.type is not None:
             other = page & (self._type(part.rows) != expect.type)
@@ -629,7 +685,7 @@ class _Pages:
         """What is not mapped and was to be.
 
         Entries that no access passes map nothing.  Where accesses are wanted they are left to
-        `_accesses`, which has the reason.
+        `_wrongly_judged`, which has the reason.
         """
         allows = expect.allows(self._cpu)
         wanted = [access for access, allowed in allows.items() if allowed]
@@ -642,7 +698,7 @@ class _Pages:
         after = np.flatnonzero(begins[1:] > ends[:-1] + np.uint64(1))
         if len(begins) and int(begins[0]) == address:
             address = int(ends[after[0] if len(after) else -1]) + 1
-        first, *also = wanted or [ACCESSES[len(LETTERS)]]
+        first, *also = wanted or [self._usual]
         missing, change = lacking(
             self._cpu, self._memory, expect, Virtual(address), self._types
         ) or (None, None)
@@ -658,7 +714,7 @@ class _Pages:
             missing=missing,
         )
 
-    def _accesses(self, expect: Expect, part: _Part) -> Iterator[Unmet]:
+    def _wrongly_judged(self, expect: Expect, part: _Part) -> Iterator[Unmet]:
         """Accesses that pass and were not to, or the other way round."""
         found: dict[tuple[bool, int, bytes], list[Access]] = {}
         lanes: dict[tuple[bool, int, bytes], Mask] = {}
@@ -683,10 +739,9 @@ class _Pages:
                 *(change or (None, "")),
             )
 
-    def _judged(self, access: Access, part: _Part) -> tuple[Mask, Mask, Words]:
+    def _judged(self, access: Access, part: _Part) -> tuple[Mask, Mask, Bytes]:
         """Which rows let an access pass, of which that is not known, and why they deny it."""
-        rows, n = self._rows, len(part.first)
-        own = part.rows
+        rows, own = self._rows, part.rows
         granted = rows.granted[own]
         walks = Walks(
             address=part.first,
@@ -697,9 +752,7 @@ class _Pages:
             granted=granted,
             above=granted,
         )
-        kind, ac = np.full(n, access.kind, np.uint8), np.full(n, self._cpu.ac)
-        found = judge(self._cpu, walks, kind, np.full(n, access.user), ac)
-        return found.vector == ALLOWED, found.unbacked, found.reason.astype(np.uint64)
+        return self._asked.judged(self._cpu, walks, access)
 
     def _wrong(
         self, expect: Expect, part: _Part, wrong: Mask, wanted: str, change: _Change | None
@@ -719,16 +772,27 @@ class _Pages:
         """An access that passes at a row; a read by the supervisor where none does."""
         at = np.array([address], np.uint64)
         part = _Part(Span.of(address, 1), slice(row, row + 1), at, at)
-        passing = (one for one in ACCESSES if self._judged(one, part)[0][0])
-        return next(passing, ACCESSES[len(LETTERS)])
+        passing = (one for one in self._accesses if self._judged(one, part)[0][0])
+        return next(passing, self._usual)
 
     def _type(self, own: slice) -> npt.NDArray[np.str_]:
         """The memory types of rows."""
         level, raw = self._rows.level[own], self._rows.raw[own]
         index = np.zeros(len(raw), np.uint8)
         for number, here in enumerate(self._cpu.format.levels):
-            index[level == number] = memory_type.index(here, raw[level == number])
+            found = self._asked.memory_types.index(here, raw[level == number])
+            index[level == number] = found
         return np.array(self._types)[index]
+
+    def _page_size(self, own: slice) -> Words:
+        """The bytes of the pages of rows."""
+        level, raw = self._rows.level[own], self._rows.raw[own]
+        sizes = np.array([here.size for here in self._cpu.format.levels], np.uint64)[level]
+        for number, here in enumerate(self._cpu.format.levels):
+            for shape in here.groups:
+                group = (level == number) & bulk.matches(shape.when, raw)
+                sizes[group] = here.page_size(shape)
+        return sizes
 
     def _other_bits(self, expect: Expect, own: slice) -> Mask:
         """Which rows have other bits than an expectation has."""
@@ -743,7 +807,8 @@ class _Pages:
         """The bits of a page at a level that an expectation is about, and those to be set."""
         named = _single(self._cpu, level)
         if expect.type is not None:
-            named = {name: mask for name, mask in named.items() if name not in memory_type.BITS}
+            other = self._asked.memory_types.BITS
+            named = {name: mask for name, mask in named.items() if name not in other}
         wanted = expect.bits or ()
         return sum(named.values()), sum(mask for name, mask in named.items() if name in wanted)
 
@@ -756,12 +821,19 @@ class _Pages:
 
     def _withholding(self, access: Access, row: int) -> tuple[int, str] | None:
         """The entry that denies an access by one bit; None without such a bit, or a page."""
-        raw, _, size = self._entry(row)
-        name, does = _WITHHOLDS[access.kind] if access.kind is not Kind.READ else _FROM_USERS
-        bit = self._cpu.format.rights.get(name, 0) if self._is_page[row] else 0
-        if not bit or denied(self._cpu, access, int(self._rows.granted[row]) & ~bit) is None:
+        if not self._is_page[row]:
             return None
-        return raw & ~bit | self._cpu.format.denied & bit, does.format(size)
+        raw, level, size = self._entry(row)
+        format, granted = self._cpu.format, int(self._rows.granted[row])
+        user, kind = self._accesses[access]
+        for name, does in _WITHHOLDS[kind]:
+            bit = format.rights.get(name.format("user" if user else "supervisor"), 0)
+            if not bit or self._asked.denied(self._cpu, access, granted & ~bit, None) is None:
+                continue
+            changed = withheld(format, level, raw, bit)
+            if isinstance(format.decode(changed, level), Leaf):
+                return changed, does.format(size)
+        return None
 
     def _unmapping(self, expect: Expect | None, row: int, address: int) -> tuple[int | None, str]:
         return (0, f"unmaps this {self._entry(row)[2]} page") if self._is_page[row] else (None, "")
@@ -779,13 +851,15 @@ class _Pages:
 
     def _of_type(self, expect: Expect, row: int, address: int) -> tuple[int | None, str]:
         raw, level, _ = self._entry(row)
-        bits = self._cpu.format.levels[level].bits
+        bits, types = self._cpu.format.levels[level].bits, self._asked.memory_types
         if expect.type not in self._types:
             return None, ""
-        index = self._types.index(expect.type)
-        for place, name in enumerate(memory_type.BITS):
-            raw = raw | bits[name] if index >> place & 1 else raw & ~bits[name]
-        return raw, f"gives it type {expect.type}"
+        other = sum(mask for name, mask in bits.items() if name in types.BITS)
+        try:
+            chosen = types.selecting(bits, self._types.index(expect.type))
+        except ValueError:  # its entries have no types
+            return None, ""
+        return raw & ~other | chosen, f"gives it type {expect.type}"
 
     def _with_bits(self, expect: Expect, row: int, address: int) -> tuple[int, str]:
         raw, level, _ = self._entry(row)
@@ -828,11 +902,17 @@ _LOOKED_AT: Final = 64
 """Addresses of a frame that are looked at for the one that was meant."""
 
 _WITHHOLDS: Final = {
-    Kind.WRITE: ("write", "closes this {} page to writes"),
-    Kind.FETCH: ("execute", "closes this {} page to fetches"),
+    "read": (
+        ("user", "keeps this {} page for the supervisor"),
+        ("read", "closes this {} page to reads"),
+    ),
+    "write": (("write", "closes this {} page to writes"),),
+    "fetch": (
+        ("execute", "closes this {} page to fetches"),
+        ("{} execute", "closes this {} page to fetches"),
+    ),
 }
-_FROM_USERS: Final = ("user", "keeps this {} page for the supervisor")
-"""The right that denies an access when it is withheld, and what that does."""
+"""The rights that deny an access when they are withheld, and what that does; {} is by whom."""
 
 _Change = Callable[[Expect, int, int], tuple[int | None, str]]
 

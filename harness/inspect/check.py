@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.check.compare import Answer, Comparison, Disagreement
-from harness.check.x86.debugger import Debugger
-from harness.check.x86.quirks import not_run_on
-from harness.check.x86.validate import add_walks
-from harness.inspect.snapshot import Snapshot
+from harness.check.debugger import oracles_of
+from harness.check.tables import add_walks
+from harness.inspect import architecture
+from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.sources import qmp
 from harness.inspect.sources.qmp import Connection
-from harness.inspect.x86.processor import refuse_foreign
 from harness.machine.foreign import ForeignMonitor
 from harness.machine.gdbstub import StubMonitor
 from harness.machine.machine import dotted
@@ -63,17 +62,22 @@ def check(
     held  whether the guest of a gdb stub stood before, and is to be left so
 
     Raises Misuse where no QEMU talks to us, SourceError where the processor translates nothing,
-    QuestionError where it is no x86, and MachineError where QEMU does not answer.
+    QuestionError where nobody is asked about its architecture, and MachineError where QEMU does not
+    answer.
     """
     with _of_stub(path, vcpu, held) if stub else _by_qmp(path, vcpu) as connection:
-        snapshot = connection.snapshot({})
-        refuse_foreign(snapshot, "check")
-        comparisons = tuple(_asked(connection, snapshot, thorough))
+        snapshot, monitor = connection.snapshot({}), connection.monitor
+        oracles = oracles_of(snapshot.cpu.architecture)
+        if oracles is None:
+            called = architecture.of(snapshot.cpu).called
+            raise QuestionError(f"{snapshot.title} is of {called}, of which no monitor is asked")
+        seen = connection.through_monitor() if connection.shared else None
+        asked = oracles.of_foreign(monitor, snapshot.cpu, snapshot.memory, seen, thorough)
+        comparisons = tuple(asked)
         for comparison in comparisons:
             add_walks(comparison, snapshot.memory, snapshot.cpu)
-        monitor = connection.monitor
         version, engine = monitor.version, monitor.engine_in_use()
-        new = not_run_on(engine, version, version)
+        new = oracles.new_versions(engine, version)
         return Checked(snapshot, dotted(version), engine, new, comparisons)
 
 
@@ -97,13 +101,3 @@ def _of_stub(path: Path, vcpu: int, held: bool) -> Iterator[Asked]:
         connection.monitor.of_processor(),
     ):
         yield connection
-
-
-def _asked(connection: Asked, snapshot: Snapshot, thorough: bool) -> Iterator[Comparison]:
-    """The answers of every oracle."""
-    read = connection.through_monitor()
-    debugger = Debugger(connection.monitor, snapshot.cpu, snapshot.memory, None, seen=read)
-    if connection.shared:
-        yield debugger.compare_walkers()
-    yield debugger.compare_tlb()
-    yield debugger.compare_translations(thorough)

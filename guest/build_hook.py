@@ -14,10 +14,11 @@ BUILT = {
     "plugin": ("flushes.so",),
     "riscv": ("stub-riscv64.elf", "stub-riscv32.elf"),
     "arm64": ("stub-arm64.elf",),
+    "power": ("stub-power.elf",),
 }
 """What the Makefile of each folder makes."""
 
-OPTIONAL = ("riscv", "arm64")
+OPTIONAL = ("riscv", "arm64", "power")
 """The folders without which a package does: their compilers are not those of this machine."""
 
 

@@ -116,6 +116,10 @@ def test_what_is_not_installed_is_brought_once_and_runs_from_its_own_folder(
             for suite, version in expected.items()
         ]
         lines += [
+            f"{folder}/qemu-{version.rpartition('.')[0]}-ppc64: QEMU {version} of {suite}"
+            for suite, version in expected.items()
+        ]
+        lines += [
             f"{folder}/bochs-{version}: Bochs {version} of {suite}"
             for suite, version in expected_bochs.items()
         ]
@@ -125,6 +129,7 @@ def test_what_is_not_installed_is_brought_once_and_runs_from_its_own_folder(
         *(f"install {suite} seabios" for suite in expected),
         *(f"install {suite} {RISCV[suite]}" for suite in expected),
         *(f"install {suite} qemu-system-arm" for suite in expected),
+        *(f"install {suite} qemu-system-ppc" for suite in expected),
         *(f"install {suite} bochs-term" for suite in expected_bochs),
     ]
     assert {line.split()[1] for line in log if line.startswith("deb ")} == {
@@ -152,6 +157,7 @@ def test_what_cannot_be_fetched_is_a_sentence_each_and_leaves_nothing(
             ("QEMU", expected),
             ("QEMU for RISC-V", expected),
             ("QEMU for arm64", expected),
+            ("QEMU for POWER", expected),
             ("Bochs", expected_bochs),
         )
         for suite in suites
@@ -271,7 +277,8 @@ def test_a_commit_is_checked_on_all_versions_and_the_last_lines_say_so(
         *(
             f"make test-hw QEMU=build/engines/qemu-{one}"
             f" QEMU_RISCV=build/engines/qemu-{one}-riscv64"
-            f" QEMU_ARM64=build/engines/qemu-{one}-aarch64 JUNIT=build/test-hw-qemu-{one}.xml"
+            f" QEMU_ARM64=build/engines/qemu-{one}-aarch64"
+            f" QEMU_POWER=build/engines/qemu-{one}-ppc64 JUNIT=build/test-hw-qemu-{one}.xml"
             for one in short
         ),
         *(
@@ -305,6 +312,7 @@ def test_versions_that_cannot_be_fetched_are_named_at_the_end_and_no_failure(
             ("QEMU", expected),
             ("QEMU for RISC-V", expected),
             ("QEMU for arm64", expected),
+            ("QEMU for POWER", expected),
             ("Bochs", expected_bochs),
         )
         for suite in suites

@@ -61,6 +61,7 @@ def test_both_hold_the_stub_the_layouts_and_the_license(dist: Path) -> None:
     [
         ("riscv", "riscv64-linux-gnu-gcc", "rv64ima_zicsr_zifencei"),
         ("arm64", "aarch64-linux-gnu-gcc", "armv8.4-a"),
+        ("power", "powerpc64le-linux-gnu-gcc", "power9"),
     ],
 )
 def test_a_compiler_that_is_missing_or_too_old_is_named_and_ends_no_build(

@@ -2,7 +2,7 @@
  * What every stub and the harness exchange, whatever the architecture; its own is in the protocol.h beside
  * its stub: the structures job, result, batch and machine_info. The harness reads their layouts, the
  * enumerators and the addresses of `batch` and `machine_info` from the stub's debug information.
- * All numbers are little endian; "physical" is a guest physical address.
+ * All numbers are in the byte order of the stub; "physical" is a guest physical address.
  *
  * The console carries only control: a line of text each way, which a person can type as well.
  *

@@ -25,4 +25,5 @@ entry means, and imports nothing of the packages that do.
 `x86`        what is x86's alone, its processor, QEMU and guest; and so for each architecture:
 `riscv`      the same for RISC-V of 32 and 64 bits
 `arm64`      the same for arm64
+`power`      the same for POWER, whose stub is big-endian
 """

@@ -264,7 +264,8 @@ class StubGuest(ABC, Generic[S, I]):
         batch = _Batch(state, secrets.randbits(64), self._next_half, len(jobs))
         self._next_half = (self._next_half + 1) % HALVES
         if not self._unchanged(self._held[batch.half], jobs, state):
-            self.ram.view(self._halves[batch.half].jobs, self.image.job_dtype)[: len(jobs)] = jobs
+            held = self._array(self._halves[batch.half].jobs, self.image.job_dtype)
+            held[: len(jobs)] = jobs
             self._held[batch.half] = _Held(jobs, self._checked_for(state))
         self._flying.append(batch)
         if len(self._flying) == 1:
@@ -290,7 +291,7 @@ class StubGuest(ABC, Generic[S, I]):
         self._flying.popleft()
         if self._flying:
             self._send(self._flying[0])
-        found = self.ram.view(self._halves[batch.half].results, self.image.result_dtype)
+        found = self._array(self._halves[batch.half].results, self.image.result_dtype)
         results[: batch.count] = found[: batch.count]
         return batch.count
 
@@ -315,7 +316,11 @@ class StubGuest(ABC, Generic[S, I]):
 
     def _structure(self, address: int, dtype: np.dtype[np.void]) -> np.void:
         """One of the stub's variables, in place."""
-        return cast(np.void, self.ram.view(range(address, address + dtype.itemsize), dtype)[0])
+        return cast(np.void, self._array(range(address, address + dtype.itemsize), dtype)[0])
+
+    def _array(self, span: range, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
+        """The whole structures in a part of memory, in place and in the guest's byte order."""
+        return self.ram.view(span, self.image.in_memory(dtype))
 
     # ---- parking ----
 

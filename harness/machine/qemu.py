@@ -31,7 +31,8 @@ LONGEST_ANSWER: Final = 16384
 
 
 class Qemu(Emulator):
-    """A QEMU that runs `kernel`, the bytes of an ELF file, in `ram`, once the monitor says so.
+    """A QEMU that runs `kernel`, the bytes of a file that the option `given_as` takes, in `ram`,
+    once the monitor says so.
 
     `machine` are the arguments that make it the machine and the processor that is meant; its RAM
     is the memory backend `ram`.
@@ -44,7 +45,13 @@ class Qemu(Emulator):
     """
 
     def __init__(
-        self, program: str, engine: Engine, ram: Ram, kernel: bytes, machine: Sequence[str]
+        self,
+        program: str,
+        engine: Engine,
+        ram: Ram,
+        kernel: bytes,
+        machine: Sequence[str],
+        given_as: str = "-kernel",
     ) -> None:
         super().__init__()
         self.maker = engine.maker
@@ -63,7 +70,8 @@ class Qemu(Emulator):
             self.command = (
                 *bound_to(os.getpid()),
                 path,
-                *_bare(ram, stub),
+                *_bare(ram),
+                *(given_as, f"/proc/self/fd/{stub}"),
                 *machine,
                 *("-chardev", f"socket,id=monitor,fd={monitor.fileno()}"),
                 *control_monitor(path, "monitor"),
@@ -171,8 +179,8 @@ def _read_until(fd: int, clock: Clock) -> bytes:
     return os.read(fd, LONGEST_ANSWER)
 
 
-def _bare(ram: Ram, kernel: int) -> Iterator[str]:
-    """The arguments that any machine is started with: RAM, the stub, and no devices."""
+def _bare(ram: Ram) -> Iterator[str]:
+    """The arguments that any machine is started with: RAM, and no devices."""
     yield from ("-nodefaults", "-no-user-config", "-display", "none", "-nic", "none")
     # Not before the monitor is connected: an event in the midst of that is taken for an answer.
     yield "-S"
@@ -188,7 +196,6 @@ def _bare(ram: Ram, kernel: int) -> Iterator[str]:
         "-object",
         f"memory-backend-file,id=ram,size={ram.total},mem-path=/proc/self/fd/{ram.fd},share=on",
     )
-    yield from ("-kernel", f"/proc/self/fd/{kernel}")
 
 
 def _socket_pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:

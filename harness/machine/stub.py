@@ -95,7 +95,8 @@ class StubImage:
     `text`, `user` and `data` are the physical addresses of its sections, whole pages: code of the
     supervisor, code of CPL 3, writable data. `batch` and `machine_info` are the physical addresses
     of these variables. `enums` holds every enumerator of protocol.h by name. `content` is the ELF
-    file, `base` where the arena begins: what belongs to the machine goes where the stub goes.
+    file, `base` where the arena begins: what belongs to the machine goes where the stub goes. The
+    structures are those of this process: `in_memory` has the guest's byte order.
     """
 
     path: Path
@@ -112,6 +113,11 @@ class StubImage:
     enums: Mapping[str, int]
     build: Build = field(repr=False)
     base: int
+    little_endian: bool
+
+    def in_memory(self, dtype: np.dtype[np.void]) -> np.dtype[np.void]:
+        """A structure as it lies in the guest's memory, with numbers in its byte order."""
+        return dtype if self.little_endian else dtype.newbyteorder(">")
 
     @property
     def arena(self) -> range:
@@ -155,6 +161,16 @@ class StubImage:
             machine_info=self.machine_info + by,
             base=base,
         )
+
+    def flat(self) -> bytes:
+        """What memory begins with, from 0 on, when the stub is loaded: for a machine that starts
+        what it is given as firmware."""
+        elf = ELFFile(io.BytesIO(self.content))
+        loaded = [one for one in elf.iter_segments("PT_LOAD") if one["p_filesz"]]
+        found = bytearray(max(one["p_paddr"] + one["p_filesz"] for one in loaded))
+        for one in loaded:
+            found[one["p_paddr"] : one["p_paddr"] + one["p_filesz"]] = one.data()
+        return bytes(found)
 
     @classmethod
     def load(cls, build: Build, path: Path | None = None) -> StubImage:
@@ -218,6 +234,7 @@ def _read(path: Path, content: bytes, build: Build) -> StubImage:
         enums=enums,
         build=build,
         base=build.base,
+        little_endian=elf.little_endian,
     )
 
 

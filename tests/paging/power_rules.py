@@ -22,6 +22,7 @@ class Machine:
     user, kernel  the first doubleword of the process table entry for PIDR and for PID 0, None where
                   the process table ends before it
     hv            MSR.HV
+    records       whether it sets R and C itself
     """
 
     user: int | None
@@ -29,10 +30,12 @@ class Machine:
     amr: int = 0
     iamr: int = 0
     hv: bool = True
+    records: bool = True
 
     def __str__(self) -> str:
         trees = (f"{one:#x}" if one is not None else "none" for one in (self.user, self.kernel))
-        return f"trees {' '.join(trees)} AMR {self.amr:#x} IAMR {self.iamr:#x} HV {self.hv:d}"
+        keys = f"AMR {self.amr:#x} IAMR {self.iamr:#x}"
+        return f"trees {' '.join(trees)} {keys} HV {self.hv:d} records {self.records:d}"
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,14 @@ def bit(value: int, number: int) -> bool:
     return bool(field(value, number, number))
 
 
-# Interrupts: bits 33, 35 and 36 of DSISR (32 to 63) and of SRR1, 38 for a store, 44.
+# Interrupts: bits 33, 35, 36, 44 and 45 of DSISR (32 to 63) and of SRR1; of DSISR 38 for a store.
 
 NO_TRANSLATION = 1 << 63 - 33
 NO_EXECUTE = 1 << 63 - 35
 PROTECTION = 1 << 63 - 36
 STORE = 1 << 63 - 38
 UNSUPPORTED = 1 << 63 - 44
+NOT_RECORDED = 1 << 63 - 45
 
 
 def storage(kind: str, status: int, why: str, read: int = 0) -> Answer:
@@ -150,7 +154,10 @@ def access(machine: Machine, memory: bytes | bytearray, ea: int, kind: str, user
         return storage(kind, UNSUPPORTED, "bad page", read)
     if status := denies(machine, pte, kind, user):
         return storage(kind, status, "denied", read)
-    # RPN is bits 7:51 with zeros below; R is bit 55, C bit 56.
+    # R is bit 55, C bit 56: "Reference and Change Recording".
+    if not machine.records and not (bit(pte, 55) and (kind != "store" or bit(pte, 56))):
+        return storage(kind, NOT_RECORDED, "not recorded", read)
+    # RPN is bits 7:51 with zeros below.
     real = field(pte, 7, 51) * 4096
     physical = real - real % 2**left + ea % 2**left
     after = pte | 1 << 63 - 55 | (1 << 63 - 56 if kind == "store" else 0)

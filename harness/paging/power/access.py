@@ -19,7 +19,7 @@ from harness.paging.entry import Absent, Malformed
 from harness.paging.format import bits
 from harness.paging.memory import Memory
 from harness.paging.power.cpu import QUADRANT, UNTRANSLATED, Cpu, is_supported, walk_of
-from harness.paging.power.formats import ATT, EXECUTE, PRIVILEGED, READ, WRITE
+from harness.paging.power.formats import ATT, CHANGE, EXECUTE, PRIVILEGED, READ, REFERENCE, WRITE
 from harness.paging.table import Root, Slot
 from harness.paging.walk import Walk
 
@@ -73,6 +73,7 @@ class Status(IntFlag):
     PROTECTION = 1 << 27
     STORE = 1 << 25
     UNSUPPORTED = 1 << 19
+    NOT_RECORDED = 1 << 18
 
 
 class Reason(Enum):
@@ -93,6 +94,9 @@ class Reason(Enum):
     WRITE_DENIED = "a write to a page that does not give RW (Encoded Access Authority)"
     EXECUTE_DENIED = "a fetch from a page that does not give X (Encoded Access Authority)"
 
+    NOT_REFERENCED = "the page has R=0, which the processor does not set (Reference Recording)"
+    NOT_CHANGED = "a write to a page with C=0, which the processor does not set (Change Recording)"
+
     @property
     def status(self) -> Status:
         """The bit that reports it of data; NO_EXECUTE takes the place of PROTECTION for fetches."""
@@ -105,13 +109,15 @@ _STATUS = {
     Reason.NOT_PRESENT: Status.NO_TRANSLATION,
     Reason.BAD_TREE: Status.UNSUPPORTED,
     Reason.UNSUPPORTED: Status.UNSUPPORTED,
+    Reason.NOT_REFERENCED: Status.NOT_RECORDED,
+    Reason.NOT_CHANGED: Status.NOT_RECORDED,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
     """The access reaches `physical`; the processor sets R in `accessed` and C in `dirty`, which
-    name the leaf.
+    name the leaf where it does so and nothing where it leaves them to the software.
 
     Whether there is memory at `physical`, or a device, or nothing, is no matter of translation.
     """
@@ -194,10 +200,13 @@ def judge(cpu: Cpu, walk: Walk, access: Access) -> Outcome:
         reason = Reason.UNSUPPORTED
     else:
         reason = denied(access, raw, cpu.amr, cpu.iamr)
+        reason = reason or unmarked(access, raw, cpu.sets_marks)
     if reason is not None:
         return _fault(access, reason, walk.address, walk.level)
     physical = walk.physical
     assert physical is not None
+    if not cpu.sets_marks:
+        return Allowed(physical, (), None)
     return Allowed(physical, (slot,), slot if access.kind.writes else None)
 
 
@@ -214,6 +223,16 @@ def denied(access: Access, leaf: int, amr: int, iamr: int) -> Reason | None:
     mask = iamr if kind is Kind.FETCH else amr
     keyed = not access.user and not leaf & PRIVILEGED and mask & KEY_0[kind]
     return Reason.KEY if keyed else None
+
+
+def unmarked(access: Access, leaf: int, sets_marks: bool) -> Reason | None:
+    """The rule by which R or C of a leaf, being clear, makes an access fail that is allowed
+    otherwise, unless the processor sets them."""
+    if sets_marks:
+        return None
+    if not leaf & REFERENCE:
+        return Reason.NOT_REFERENCED
+    return Reason.NOT_CHANGED if access.kind.writes and not leaf & CHANGE else None
 
 
 _NEEDS = {

@@ -116,7 +116,7 @@ def judge(
     code |= kind.astype(np.uint16) << 9
     code |= user.astype(np.uint16) << 11
     code |= _keyed(cpu, kind, amr, iamr).astype(np.uint16) << 12
-    reasons, marks = _answers()
+    reasons, marks = _answers(cpu.sets_marks)
     leaf = walks.end == End.LEAF
     reason = np.where(leaf, reasons.take(code), _END_REASON.take(walks.end))
     rootless = walks.end == End.NO_ROOT
@@ -161,7 +161,7 @@ _DECIDING = bits(8, 0)
 
 
 @cache
-def _answers() -> tuple[Bytes, Words]:
+def _answers(sets_marks: bool) -> tuple[Bytes, Words]:
     """Of every combination of an access with ATT and EAA, R and C of a leaf: the code of the reason
     why it faults, and the bits that the processor sets in the leaf."""
     reasons, marks = np.zeros(1 << 13, np.uint8), np.zeros(1 << 13, np.uint64)
@@ -172,6 +172,7 @@ def _answers() -> tuple[Bytes, Words]:
         leaf, access = code & _DECIDING, Access(Kind(number), bool(code >> 11 & 1))
         keyed = bits(63, 62) if code >> 12 & 1 else 0
         fault = rules.denied(access, leaf, keyed, keyed)
+        fault = fault or rules.unmarked(access, leaf, sets_marks)
         reasons[code] = _CODE[fault]
         if fault is None:
             marks[code] = (REFERENCE | (CHANGE if access.kind.writes else 0)) & ~leaf

@@ -91,6 +91,9 @@ class Cpu:
     amr, iamr  the registers, whose key 0 holds for pages of the user that others use
     hv         whether it is the hypervisor (MSR.HV), and not in a partition
     page_bits  log2 of the smallest pages of what is built: 12 or 16.  What is read may have both
+    sets_marks whether it sets R and C itself; else what needs one set fails, and software does so.
+               Both are allowed ("Reference and Change Recording"): QEMU 7.2 does the one, later
+               ones the other, as microwatt does
 
     Raises ValueError for a state that no processor can be in.
     """
@@ -103,6 +106,7 @@ class Cpu:
     iamr: int = 0
     hv: bool = True
     page_bits: int = 12
+    sets_marks: bool = True
 
     def __post_init__(self) -> None:
         for name in ("quadrant0", "quadrant3", "amr", "iamr"):
@@ -122,17 +126,22 @@ class Cpu:
         iamr: int = 0,
         hv: bool = True,
         page_bits: int = 12,
+        sets_marks: bool = True,
     ) -> Cpu:
         """A processor whose trees have their roots at these physical addresses: that of the
         process, and that of process 0, if there is one.
 
         Raises ValueError for roots that a process table entry cannot hold.
         """
-        descriptors = (
+        return cls(
             root_descriptor(user),
             None if kernel is None else root_descriptor(kernel),
+            amr=amr,
+            iamr=iamr,
+            hv=hv,
+            page_bits=page_bits,
+            sets_marks=sets_marks,
         )
-        return cls(*descriptors, amr=amr, iamr=iamr, hv=hv, page_bits=page_bits)
 
     @cached_property
     def format(self) -> Format:

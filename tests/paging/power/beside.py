@@ -33,6 +33,7 @@ WHY = {
         Reason.WRITE_DENIED,
         Reason.EXECUTE_DENIED,
     },
+    "not recorded": {Reason.NOT_REFERENCED, Reason.NOT_CHANGED},
 }
 """The reasons that the library may give, by those of the rules."""
 
@@ -48,6 +49,7 @@ def cpu_of(machine: Machine, page_bits: int) -> Cpu:
         iamr=machine.iamr,
         hv=machine.hv,
         page_bits=page_bits,
+        sets_marks=machine.records,
     )
 
 

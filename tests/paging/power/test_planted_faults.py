@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from harness.paging.address import Physical, Virtual
-from harness.paging.bulk import End
+from harness.paging.bulk import Bytes, End
 from harness.paging.format import Field, Format, Level, Pattern, Reserved, Shape, bits
+from harness.paging.memory import Words
 from harness.paging.power import access as scalar
 from harness.paging.power import bulk as arrays
 from harness.paging.power import cpu as cpus
@@ -101,6 +102,17 @@ def denied_otherwise(change: Callable[[Access, int, int, int], Reason | None]) -
     return plant
 
 
+UNMARKED = scalar.unmarked
+
+
+def unmarked_otherwise(change: Callable[[Access, int, bool], Reason | None]) -> Plant:
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(scalar, "unmarked", change)
+        patch.setattr(arrays, "_answers", cache(arrays._answers.__wrapped__))
+
+    return plant
+
+
 def judged_otherwise(change: Callable[[Walk, Access, Outcome], Outcome]) -> Plant:
     def plant(patch: pytest.MonkeyPatch) -> None:
         original = scalar.judge
@@ -114,13 +126,15 @@ def judged_otherwise(change: Callable[[Walk, Access, Outcome], Outcome]) -> Plan
 
 
 def marks_on_the_way(walk: Walk, access: Access, found: Outcome) -> Outcome:
-    if isinstance(found, Allowed):
+    if isinstance(found, Allowed) and found.accessed:
         return replace(found, accessed=tuple(step.slot for step in walk.steps))
     return found
 
 
 def reads_set_c(walk: Walk, access: Access, found: Outcome) -> Outcome:
-    return replace(found, dirty=found.accessed[0]) if isinstance(found, Allowed) else found
+    if isinstance(found, Allowed) and found.accessed:
+        return replace(found, dirty=found.accessed[0])
+    return found
 
 
 def writes_set_no_c(walk: Walk, access: Access, found: Outcome) -> Outcome:
@@ -176,8 +190,13 @@ def arrays_end(end: int, reason: Reason) -> Plant:
 
 
 def arrays_set_r_again(patch: pytest.MonkeyPatch) -> None:
-    reasons, marks = arrays._answers.__wrapped__()
-    patch.setattr(arrays, "_answers", lambda: (reasons, marks | np.uint64(1 << 8)))
+    original = arrays._answers.__wrapped__
+
+    def answers(sets_marks: bool) -> tuple[Bytes, Words]:
+        reasons, marks = original(sets_marks)
+        return reasons, marks | np.uint64(1 << 8)
+
+    patch.setattr(arrays, "_answers", cache(answers))
 
 
 FAULTS: dict[str, Plant] = {
@@ -259,6 +278,19 @@ FAULTS: dict[str, Plant] = {
     "tolerant I/O may not be executed": denied_otherwise(
         lambda access, leaf, amr, iamr: DENIED(
             access, leaf & ~(1 << 4) if leaf & ATT == ATT else leaf, amr, iamr
+        )
+    ),
+    "R and C always set": machine(lambda m: replace(m, records=True)),
+    "R and C never set": machine(lambda m: replace(m, records=False)),
+    "C=0 does not fail": unmarked_otherwise(
+        lambda access, leaf, sets: UNMARKED(access, leaf | 1 << 7, sets)
+    ),
+    "C=0 fails in reads": unmarked_otherwise(
+        lambda access, leaf, sets: UNMARKED(replace(access, kind=Kind.WRITE), leaf, sets)
+    ),
+    "R=0 does not fail in fetches": unmarked_otherwise(
+        lambda access, leaf, sets: UNMARKED(
+            access, leaf | (1 << 8 if access.kind is Kind.FETCH else 0), sets
         )
     ),
     "R is set in directories too": judged_otherwise(marks_on_the_way),

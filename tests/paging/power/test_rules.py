@@ -51,10 +51,10 @@ def test_random_memory_shows_every_rule_at_every_level(monkeypatch: pytest.Monke
 
     assert {why for why, _ in shown} == {*beside.WHY, "", "missing"}
     assert levels("not valid") == levels("bad size") == {1, 2, 3, 4}
-    assert levels("denied") == levels("") == {2, 3, 4}
+    assert levels("denied") == levels("not recorded") == levels("") == {2, 3, 4}
     assert levels("bad page") == {1}
     assert levels("missing") == {1, 2, 3}
     assert vectors == {None, 0x300, 0x380, 0x400, 0x480}
     assert updates >= {2, 3}
-    plain = {1 << 30, 1 << 27, 1 << 19}
+    plain = {1 << 30, 1 << 27, 1 << 19, 1 << 18}
     assert statuses == {0, 1 << 28, *plain, *(one | 1 << 25 for one in plain)}

@@ -10,6 +10,7 @@ from harness.inspect.linux import cut, doubt, ignored, said
 from harness.inspect.snapshot import QuestionError
 from harness.paging.entry import Leaf
 from harness.paging.format import bits
+from harness.paging.linux.away import Meaning
 from harness.paging.linux.entries import Marker, Migration, ProtNone, Swap, Unknown
 from harness.paging.riscv.cpu import Cpu
 from harness.paging.riscv.formats import V
@@ -20,7 +21,6 @@ from harness.paging.riscv.linux import (
     SPECIAL,
     TYPES,
     Linux,
-    Meaning,
 )
 
 _PRESENT: Final = (

@@ -5,6 +5,7 @@ DDI 0487, chapter D8).
 `cpu`      TTBR0_EL1, TTBR1_EL1, TCR_EL1, MAIR_EL1 and SCTLR_EL1; the halves and their roots; tags
 `access`   one access: allowed, or ESR_EL1, FAR_EL1 and the reason
 `bulk`     the same for many accesses, as arrays
+`linux`    what Linux keeps in entries
 """
 
 from harness.paging.arm64.access import (

@@ -18,21 +18,12 @@ Levels are folded as on x86: what a mode lacks is the pgd, so that with Sv39 p4d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
-from harness.paging.address import Physical
-from harness.paging.entry import Absent, Entry, Leaf
-from harness.paging.format import Format, bits
-from harness.paging.linux.entries import (
-    SWAP_PAGES,
-    Marker,
-    Migration,
-    Notes,
-    ProtNone,
-    Swap,
-    Type,
-    Unknown,
-)
+from harness.paging.entry import Absent, Leaf
+from harness.paging.format import bits
+from harness.paging.linux.away import Dialect, Fields, Meaning
+from harness.paging.linux.entries import Notes, ProtNone, Type, Unknown
 from harness.paging.riscv.formats import PAGE_BITS, A, G, R, V, W, X
 
 SPECIAL: Final = bits(8)
@@ -48,10 +39,6 @@ EXCLUSIVE: Final = A
 """In the entry of a page in swap: it belongs to one process alone."""
 
 _LEAF: Final = R | W | X
-_TYPE_SHIFT, _TYPE = 7, bits(11, 7)
-_OFFSET_SHIFT, _OFFSET = 12, bits(63, 12)
-_FRAME_BITS: Final = 56 - PAGE_BITS
-"""Width of a frame number in an offset (MAX_PHYSMEM_BITS less the page's bits)."""
 
 TYPES: Final = {
     28: Type.MIGRATION_READ,
@@ -65,23 +52,25 @@ Without the types that this kernel lacks there are five areas more than on x86."
 AREAS: Final = min(TYPES)
 """The number of swap areas."""
 
-_NUMBERS: Final = {type: number for number, type in TYPES.items()}
-_NOTES: Final = Notes.POISONED
-"""What a marker can remember: the other note is of write protection by userfaultfd."""
-_EVERY_NOTE: Final = int(Notes.UFFD_WP | Notes.POISONED)
-
-Away = Swap | Migration | Marker
-Meaning = Entry | ProtNone | Away | Unknown
+_FIELDS: Final = Fields(
+    type=bits(11, 7),
+    offset=bits(63, 12),
+    page_bits=PAGE_BITS,
+    frame_bits=56 - PAGE_BITS,
+    types=TYPES,
+    notes=Notes.POISONED,  # the other is of write protection by userfaultfd
+    marks=EXCLUSIVE,
+)
 
 
 @dataclass(frozen=True)
-class Linux:
+class Linux(Dialect):
     """How Linux reads the entries of one `format`: of Sv39, Sv48 or Sv57.
 
     Raises ValueError for Sv32, whose kernel has other widths.
     """
 
-    format: Format
+    fields: ClassVar[Fields] = _FIELDS
 
     def __post_init__(self) -> None:
         if self.format.entry_bytes != 8:
@@ -95,58 +84,12 @@ class Linux:
             return Absent()
         if self.present(raw, level):
             return self._withheld(raw, level)
-        away = _away(raw)
-        return away if level <= _highest(away) else Unknown(raw)
+        return self.away(raw, level)
 
     def _withheld(self, raw: int, level: int) -> ProtNone | Unknown:
         """The page that an entry with V=0 keeps: the one that it would map with V=1."""
         entry = self.format.decode(raw & ~PROT_NONE | V, level)
         return ProtNone(entry.address, entry.size) if isinstance(entry, Leaf) else Unknown(raw)
-
-    def written(self, raw: int, level: int) -> bool:
-        """Whether Linux can have written an entry that is not present: what its fields say is
-        possible, and nothing else is set in it but the mark of a page of one process alone."""
-        meaning = self.decode(raw, level)
-        if isinstance(meaning, Swap) and meaning.offset >= SWAP_PAGES:
-            return False
-        if not isinstance(meaning, Away):
-            return isinstance(meaning, Absent | ProtNone)
-        try:
-            return self.encode(meaning, level) == raw & ~EXCLUSIVE
-        except ValueError:
-            return False
-
-    def encode(self, away: Away, level: int = 0) -> int:
-        """The entry that says `away`, without the mark.
-
-        Raises ValueError where Linux has none: at level 1 for all but a migration, above it for
-        anything; a field too large, a wrong type, a marker that remembers nothing.
-        """
-        if not 0 <= level <= _highest(away):
-            raise ValueError(f"Linux writes no level-{level} entry that says {away}")
-        match away:
-            case Swap(area, offset):
-                last = _OFFSET >> _OFFSET_SHIFT
-                # Page 0 of an area is its header, and of area 0 the entry would be empty.
-                if not (0 <= area < AREAS and 0 < offset <= last):
-                    raise ValueError(
-                        f"{away} does not fit: areas end at {AREAS - 1}, offsets are 1 to {last:#x}"
-                    )
-                return _packed(area, offset)
-            case Migration(type, address, young, dirty):
-                if type not in _NUMBERS or type is Type.MARKER:
-                    raise ValueError(f"{type.name} is not the type of a migration")
-                frame = address >> PAGE_BITS
-                if frame << PAGE_BITS != address or not 0 <= frame < 1 << _FRAME_BITS:
-                    width = _FRAME_BITS + PAGE_BITS
-                    raise ValueError(
-                        f"{address:#x} is not the address of a page, {width} bits wide"
-                    )
-                return _packed(_NUMBERS[type], frame | (young | dirty << 1) << _FRAME_BITS)
-            case Marker(notes):
-                if notes != _NOTES:
-                    raise ValueError(f"a marker remembers {_NOTES!r}, not {notes!r}")
-                return _packed(_NUMBERS[Type.MARKER], notes)
 
     def present(self, raw: int, level: int) -> bool:
         """Whether Linux calls the entry present: a table, or a page even if PROT_NONE, or while it
@@ -169,24 +112,3 @@ class Linux:
         if level > 1:
             raise ValueError(f"Linux has no PROT_NONE at level {level}, as for {raw:#x}")
         return kept | PROT_NONE | R
-
-
-def _away(raw: int) -> Away:
-    """What an entry says that is neither empty nor present to Linux."""
-    number, offset = (raw & _TYPE) >> _TYPE_SHIFT, raw >> _OFFSET_SHIFT
-    if number < AREAS:
-        return Swap(number, offset)
-    type = TYPES[number]
-    if type is Type.MARKER:
-        return Marker(Notes(offset & _EVERY_NOTE))
-    frame, flags = offset & (1 << _FRAME_BITS) - 1, offset >> _FRAME_BITS
-    return Migration(type, Physical(frame << PAGE_BITS), bool(flags & 1), bool(flags & 2))
-
-
-def _highest(away: Away) -> int:
-    """The highest level at which Linux writes such an entry."""
-    return 1 if isinstance(away, Migration) else 0
-
-
-def _packed(number: int, offset: int) -> int:
-    return number << _TYPE_SHIFT | offset << _OFFSET_SHIFT

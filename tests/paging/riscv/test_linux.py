@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from harness.paging.address import Physical
 from harness.paging.entry import Absent, Leaf, Pointer
+from harness.paging.linux.away import Away
 from harness.paging.linux.entries import (
     Marker,
     Migration,
@@ -19,7 +20,7 @@ from harness.paging.linux.entries import (
     Unknown,
 )
 from harness.paging.riscv.formats import A, D, G, N, R, U, V, W, X, sv
-from harness.paging.riscv.linux import DEVMAP, EXCLUSIVE, PROT_NONE, SPECIAL, Away, Linux
+from harness.paging.riscv.linux import DEVMAP, EXCLUSIVE, PROT_NONE, SPECIAL, Linux
 
 LINUX = {width: Linux(sv(width, svnapot=True, svpbmt=True)) for width in (39, 48, 57)}
 SV39 = LINUX[39]

@@ -119,8 +119,14 @@ def _registers_on_arm64(monitor: ForeignMonitor, cpu: int) -> dict[str, int]:
     return arm64_registers_of(monitor, cpu)
 
 
+_IRQ: Final = 0x480
+"""Where the handler of interrupts of EL0 is in a table of vectors, which is at a multiple of 2K."""
+
+
 def _at_on_arm64(monitor: ForeignMonitor, cpu: int) -> int:
-    return program_counter(monitor.state(cpu)) or 0
+    """As on RISC-V."""
+    at = program_counter(monitor.state(cpu)) or 0
+    return _registers_on_arm64(monitor, cpu)["ELR_EL1"] if at % (2 << 10) == _IRQ else at
 
 
 def _arm64(cpu: str) -> Board:
@@ -205,7 +211,7 @@ class Arm64Variant:
     @property
     def kernel_arguments(self) -> tuple[str, ...]:
         # The user's root would not have the kernel's tables beside it.
-        groups = ("hugepagesz=64K", "hugepages=4", "thp_anon=64K:madvise")
+        groups = ("hugepagesz=64K", "hugepages=4", "thp_anon=64K,2M:madvise")
         return *_KERNEL_ARGUMENTS, "console=ttyAMA0", "kpti=off", *groups
 
 

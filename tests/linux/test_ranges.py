@@ -33,7 +33,7 @@ def space(request: pytest.FixtureRequest, spaces: dict[str, LinuxSpace]) -> Linu
 
 
 def dumped(space: LinuxSpace, **options: object) -> Dump:
-    found = dump(space.memory, space.state.format, space.state.roots, **options)  # type: ignore[arg-type]
+    found = dump(space.memory, space.format, space.state.roots, **options)  # type: ignore[arg-type]
     assert found.cut == ()
     return found
 
@@ -143,7 +143,7 @@ def test_under_isolation_the_kernels_root_withholds_what_user_pages_give(
 
 
 def read(space: LinuxSpace) -> graph.Graph:
-    return graph.read(space.memory, space.state.format, space.state.roots)
+    return graph.read(space.memory, space.format, space.state.roots)
 
 
 def test_shared_memory_is_found_at_each_of_its_addresses(spaces: dict[str, LinuxSpace]) -> None:

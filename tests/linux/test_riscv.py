@@ -97,7 +97,7 @@ def test_every_page_of_info_mem_is_a_leaf_and_no_other(linux: Booted, space: Lin
     virtual, physical, size = numbers.T
     shown = pages(virtual, physical, size, np.array(flags, np.uint64))
     leaves = space.leaves
-    sizes = np.array([level.size for level in space.state.format.levels], np.uint64)
+    sizes = np.array([level.size for level in space.format.levels], np.uint64)
     frames = leaves.raw >> np.uint64(10) << np.uint64(12)
     flags_of = leaves.raw & np.uint64(R | W | X | U | G | A | D)
     found = pages(leaves.virtual, frames, sizes[leaves.level], flags_of)

@@ -16,7 +16,7 @@ from harness.paging.riscv.formats import A
 from images.linux.machine import Booted
 from tests.inspect.spaces import listed, same
 from tests.linux.spaces import USER_ROOT, LinuxSpace
-from tests.linux.variants import RISCV, on_riscv, on_x86
+from tests.linux.variants import RISCV, X86, on_riscv, on_x86
 
 pytestmark = pytest.mark.hw
 
@@ -31,12 +31,13 @@ def shows(snapshot: Snapshot, space: LinuxSpace) -> bool:
     return same(listed(snapshot), space.leaves)
 
 
+@pytest.mark.parametrize("linux", [*X86, *RISCV], indirect=True, scope="session", ids=str)
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "alone"])
 def test_the_socket_shows_the_tables_of_a_processor(
     linux: Booted, space: LinuxSpace, shared: bool
 ) -> None:
     snapshot = qmp.snapshot(linux.qmp, space.process.cpu, False, {}, shared=shared)
-    assert snapshot.cpu.base == space.state.base
+    assert snapshot.cpu.base == space.state.roots[0].table.address
     assert shows(snapshot, space)
 
 

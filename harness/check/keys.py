@@ -11,6 +11,13 @@ from typing import Any
 RIGHTS = {"w": "write", "u": "user", "x": "execute"}
 """What the letters of rights stand for."""
 
+LETTERS = {
+    **{right: letter for letter, right in RIGHTS.items()},
+    **{"read": "r", "user execute": "x", "supervisor execute": "k"},
+}
+"""The letters of all rights that formats have: of one in which who is it that executes matters, x
+is the user's and k the supervisor's."""
+
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 """What the letters of sizes stand for, in bytes."""
 

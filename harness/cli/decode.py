@@ -27,11 +27,19 @@ class ModeName(StrEnum):
     SV39 = "sv39"
     SV48 = "sv48"
     SV57 = "sv57"
+    KIB_4 = "4k"
+    KIB_16 = "16k"
+    KIB_64 = "64k"
+    KIB_4_52 = "4k-52"
+    KIB_16_52 = "16k-52"
+    KIB_64_52 = "64k-52"
 
     @property
     def architecture(self) -> str:
         """Whose mode it is."""
-        return "riscv" if self.value.startswith("sv") else "x86"
+        if self.value.startswith("sv"):
+            return "riscv"
+        return "arm64" if "k" in self.value else "x86"
 
 
 def decode(
@@ -39,27 +47,30 @@ def decode(
         list[str],
         typer.Argument(
             metavar="VALUE",
-            help="Raw entries, like 0x2067 or pmd=0x2067, CR3 as cr3=0x1000, or satp; or what"
-            " WinDbg's !pte prints; - reads them from standard input, a line each.",
+            help="Raw entries, like 0x2067 or pmd=0x2067, CR3 as cr3=0x1000, or satp, or ttbr0,"
+            " ttbr1 and tcr; or what WinDbg's !pte prints; - reads them from standard input, a line"
+            " each.",
         ),
     ],
     level: Annotated[
         str | None,
         typer.Option(
             metavar="LEVEL",
-            help="Of the table that holds it: 0 is the lowest; or a name, like PDE or pmd; cr3 or"
-            " satp of the register. By default all of them.",
+            help="Of the table that holds it: 0 is the lowest; or a name, like PDE or pmd; cr3,"
+            " satp, ttbr0, ttbr1 or tcr of the register. By default all of them.",
             show_default=False,
             autocompletion=one_of(
                 *("0", "1", "2", "3", "4", "PTE", "PDE", "PDPTE", "PML4E", "PML5E"),
-                *("pte", "pmd", "pud", "p4d", "pgd", "cr3", "satp"),
+                *("pte", "pmd", "pud", "p4d", "pgd", "L3", "L2", "L1", "L0", "L-1"),
+                *("cr3", "satp", "ttbr0", "ttbr1", "tcr"),
             ),
         ),
     ] = None,
     mode: Annotated[
         ModeName | None,
         typer.Option(
-            help="The paging mode; by default 4. Those of RISC-V begin with sv.",
+            help="The paging mode; by default 4. Those of RISC-V begin with sv; those of arm64 are"
+            " the granule, and -52 where addresses have 52 bits.",
             show_default=False,
             case_sensitive=False,
         ),
@@ -67,7 +78,8 @@ def decode(
     linux: Annotated[
         bool,
         typer.Option(
-            "--linux", help="Also show what Linux keeps in it (modes 4, 5, sv39, sv48 and sv57)."
+            "--linux",
+            help="Also show what Linux keeps in it (not in the modes 32, pae and sv32).",
         ),
     ] = False,
     maxphyaddr: Annotated[
@@ -99,13 +111,14 @@ def decode(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what raw entries, or CR3 or satp, mean, bit by bit.
+    """Show what raw entries, or the registers of their root, mean, bit by bit.
 
     Each bit has its name, and the reason where it is reserved or ignored; several entries get a
     line each.
 
-    Sections and tables are those of volume 3A of the Intel SDM, or of the RISC-V privileged
-    specification. In mode pae, level 2 is that of the PDPTE registers.
+    Sections and tables are those of volume 3A of the Intel SDM, of the RISC-V privileged
+    specification, or of the Arm ARM, which counts levels from the root down: L3 holds pages.  In
+    mode pae, level 2 is that of the PDPTE registers.
 
     Example: pagetable decode 0x80000000401008e7 --level 1 --linux
 
@@ -140,13 +153,13 @@ def decode(
         assumed = []
         if mode is None:
             assumed.append("paging has 4 levels (--mode names another)")
-        asked: list[tuple[int, Sequence[int] | None]] = []
+        asked: list[tuple[int, Sequence[int] | str]] = []
         for one in _words(values):
             name = level if one.level is None else one.level
             raw = number(one.what, one.raw, None if one.level is None else 16)
             register = None if name is None else name.lower()
-            if register == machine.root:
-                asked.append((raw, None))
+            if register in machine.roots:
+                asked.append((raw, register))
             elif register in _ROOTS:
                 raise Misuse(
                     f"{name} is no register of {machine.called}: name a mode that has it, like"
@@ -156,8 +169,8 @@ def decode(
                 asked.append((raw, known if name is None else [level_named(cpu, name)]))
         readings, registers = [], []
         for raw, levels in asked[:MOST_VALUES]:
-            if levels is None:
-                registers.append(machine.read_root(cpu, raw))
+            if isinstance(levels, str):
+                registers.append(machine.read_root(cpu, levels, raw))
                 continue
             found = [entries.read(cpu, raw, each) for each in levels]
             kept = [machine.linux(cpu, each) if linux else None for each in found]
@@ -185,8 +198,12 @@ def decode(
             show(line)
 
 
-_ROOTS = {"cr3": ModeName.LEVEL_4, "satp": ModeName.SV39}
-"""The registers that lead to a root, each with a mode that has it."""
+_ROOTS = {
+    "cr3": ModeName.LEVEL_4,
+    "satp": ModeName.SV39,
+    **dict.fromkeys(("ttbr0", "ttbr1", "tcr"), ModeName.KIB_4),
+}
+"""The registers that say where tables are, each with a mode that has it."""
 
 MOST_VALUES = 1024
 """Values that are decoded: a table has half as many."""

@@ -34,6 +34,8 @@ class KindName(StrEnum):
     POP = "pop"
     SHADOW_READ = "shadow-read"
     SHADOW_WRITE = "shadow-write"
+    LDTR = "ldtr"
+    STTR = "sttr"
     LOAD = "load"
     STORE = "store"
 
@@ -88,6 +90,10 @@ def fault(
             show_default=False,
         ),
     ] = None,
+    esr: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="On arm64: the ESR_EL1 that was seen.", show_default=False),
+    ] = None,
     cr2: Annotated[
         str | None, typer.Option(metavar="N", help="The CR2 that was seen.", show_default=False)
     ] = None,
@@ -113,18 +119,22 @@ def fault(
 ) -> None:
     """Explain why an access to ADDRESS faults, and what would let it pass.
 
-    That is the vector, error code and CR2, or the cause and stval, the rule with its section (Intel
-    SDM, volume 3A; RISC-V privileged specification), and the smallest change that helps.
+    That is the vector, error code and CR2, or the cause and stval, or ESR and FAR, the rule with
+    its section (Intel SDM, volume 3A; RISC-V privileged specification) or the function of the Arm
+    ARM's pseudocode, and the smallest change that helps.
 
     Without ADDRESS it is the last page fault of the guest or core that is named: CR2, and what is
     still on its stack; of a RISC-V guest scause and stval.
 
-    With --code it goes backwards: a page fault that was seen, in words, and whether the tables of
-    the source, if one is named, would give it; with an access too, whether that one would.
+    With --code or --esr it goes backwards: a page fault that was seen, in words, and whether the
+    tables of the source, if one is named, would give it; with an access too, whether that one
+    would.
 
     Example: pagetable fault 0xffff800040000000 --access fetch --user --layout page-sizes
 
     Example: pagetable fault --code 0x1d --cr2 0x1000
+
+    Example: pagetable fault 0x403000 --esr 0x9200004f --layout arm64/rights
 
     Example: dmesg | pagetable fault --oops -
     """
@@ -133,7 +143,7 @@ def fault(
         from harness.machine.errors import Misuse
 
         if oops is not None:
-            asked_else = (address, access, user, ac, pkru, code, cr2, rip, entries)
+            asked_else = (address, access, user, ac, pkru, code, esr, cr2, rip, entries)
             if implicit or any(one is not None for one in asked_else):
                 raise Misuse("--oops has the fault and its entries: name none of these besides")
             from harness.cli.crash import explain_report
@@ -141,7 +151,9 @@ def fault(
             explain_report(source, oops, as_json)
             return
         accessed = access is not None or user is not None or implicit
-        asked = _question(address, code, cr2, rip)
+        if code is not None and esr is not None:
+            raise Misuse("--code and --esr are two faults that were seen: name one of them")
+        asked = _question(address, code or esr, cr2, rip)
         asked = replace(asked, linux=linux, in_full=access is not None, html=html, svg=svg)
         for path in (html, svg):
             writable(path)
@@ -169,7 +181,7 @@ def fault(
             if linux and asked.code is not None:
                 raise Misuse("--linux shows what is in entries: name the source of the tables")
             if asked.code is not None:
-                _words(asked.code, asked.address, asked.rip, as_json)
+                _words(asked, None if esr is None else "arm64", as_json)
                 return
         with source.opened(stack=asked.address is None) as snapshot:
             snapshot = _changed(snapshot, ac, pkru)
@@ -177,7 +189,7 @@ def fault(
                 asks = architecture.of(snapshot.cpu).left_open
                 open = asks(snapshot.cpu, source.given())
                 snapshot = replace(snapshot, assumed=(*snapshot.assumed, *open))
-            _refuse_unreported(snapshot, {"cr2": cr2, "rip": rip})
+            _refuse_unreported(snapshot, {"cr2": cr2, "rip": rip, "esr": esr})
             if accessed or (asked.address is not None and asked.code is None):
                 asked = _with_accesses(asked, snapshot, access, user, implicit)
             if asked.address is None:
@@ -311,30 +323,37 @@ def _forward(
     tell(snapshot, lines)
 
 
-def _words(code: str, address: int | None, instruction: int | None, as_json: bool) -> None:
-    """What a fault says by itself: of the usual architecture, where no tables say of which it is;
-    and what the same code is on others."""
+def _words(asked: Question, arch: str | None, as_json: bool) -> None:
+    """What a fault says by itself: of an architecture, or where nothing says of which it is, of the
+    usual one; and then what the same code is on others."""
     from harness.inspect import architecture
-    from harness.inspect.fault import told_everywhere
+    from harness.inspect.fault import faults_of, told_everywhere
     from harness.inspect.snapshot import QuestionError
     from harness.report import fault as reports
 
-    found = told_everywhere(code, address, instruction)
-    seen = found.pop(USUAL)
-    others = [
-        f"of {architecture.named(arch).called} it is: {reports.seen_text(arch, one)}"
-        for arch, one in found.items()
-        if not isinstance(one, QuestionError)
-    ]
-    if isinstance(seen, QuestionError):
-        raise QuestionError("; ".join((str(seen), *others)))
-    called = architecture.named(USUAL).called
-    notes = [f"No tables are named, so that this is of {called}; {one}." for one in others]
+    code, address, instruction = asked.code, asked.address, asked.rip
+    assert code is not None
+    notes = list[str]()
+    if arch is not None:
+        seen = faults_of(arch).told(code, address, instruction)
+    else:
+        arch = USUAL
+        found = told_everywhere(code, address, instruction)
+        seen = found.pop(arch)
+        others = [
+            f"of {architecture.named(name).called} it is: {reports.seen_text(name, one)}"
+            for name, one in found.items()
+            if not isinstance(one, QuestionError)
+        ]
+        if isinstance(seen, QuestionError):
+            raise QuestionError("; ".join((str(seen), *others)))
+        called = architecture.named(arch).called
+        notes = [f"No tables are named, so that this is of {called}; {one}." for one in others]
     if as_json:
-        told = reports.seen_object(USUAL, seen, address, instruction)
+        told = reports.seen_object(arch, seen, address, instruction)
         _print_object(None, seen=told, notes=notes)
         return
-    for line in reports.seen_lines(USUAL, seen, address):
+    for line in reports.seen_lines(arch, seen, address):
         show(line)
     for note in notes:
         show(f"\nNote: {note}")

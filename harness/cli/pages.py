@@ -46,7 +46,7 @@ def types_of(cpu: Cpu, pat: str | None) -> Types:
     from harness.inspect import architecture
 
     register = None if pat is None else number("IA32_PAT", pat)
-    return architecture.of(cpu).memory_types.types(register)
+    return architecture.of(cpu).memory_types.types(register, cpu)
 
 
 def chosen_of(cpu: Cpu, types: Types, where: str | None, user: bool) -> Chosen | None:

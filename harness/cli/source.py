@@ -28,7 +28,11 @@ def _register(text: str) -> Any:
 COUNTED = ("maxphyaddr", "c_bit", "shared_bit")
 """Those in decimal."""
 
-REGISTERS = ("cr0", "cr3", "cr4", "efer", *COUNTED, "satp", "mstatus", "menvcfg")
+REGISTERS = (
+    *("cr0", "cr3", "cr4", "efer", *COUNTED),
+    *("satp", "mstatus", "menvcfg"),
+    *("ttbr0", "ttbr1", "tcr", "mair", "sctlr", "pstate", "mmfr0", "mmfr1", "mmfr2"),
+)
 """The options whose value goes into the CPU state as it is."""
 
 IN_PLACE = (*REGISTERS, "page1gb")
@@ -46,7 +50,8 @@ class Source:
         str | None,
         typer.Option(
             metavar="FILE",
-            help="A layout: one that comes along, by name (for RISC-V riscv/NAME), or a file.",
+            help="A layout: one that comes along, by name (of another architecture than x86"
+            " riscv/NAME, arm64/NAME), or a file.",
             show_default=False,
             autocompletion=complete.layouts,
         ),
@@ -106,7 +111,8 @@ class Source:
             metavar="FILE[@ADDRESS]",
             help="A file that holds physical memory, from an address on; repeated where there are"
             " holes. Or a capture of LiME or AVML. Needs --cr3, and --cr4 for other than 4-level"
-            " paging, or --satp, unless Linux left its VMCOREINFO there.",
+            " paging, or --satp, or --tcr with --ttbr0 or --ttbr1, unless Linux left its VMCOREINFO"
+            " there.",
             show_default=False,
         ),
     ] = None
@@ -143,6 +149,24 @@ class Source:
     menvcfg: Annotated[
         str | None, _register("RISC-V: menvcfg, with PBMTE, ADUE and PMM; menvcfgh is above.")
     ] = None
+
+    ttbr0: Annotated[str | None, _register("arm64: TTBR0_EL1, the root of the lower half.")] = None
+    ttbr1: Annotated[str | None, _register("arm64: TTBR1_EL1, the root of the upper half.")] = None
+    tcr: Annotated[
+        str | None, _register("arm64: TCR_EL1: granules, widths of addresses, HA, HD, HPD.")
+    ] = None
+    mair: Annotated[
+        str | None, _register("arm64: MAIR_EL1, the memory types; by default Linux's.")
+    ] = None
+    sctlr: Annotated[str | None, _register("arm64: SCTLR_EL1: WXN and EPAN.")] = None
+    pstate: Annotated[
+        str | None, _register("arm64: PSTATE as SPSR_EL1 and an oops have it: PAN and UAO.")
+    ] = None
+    mmfr0: Annotated[
+        str | None, _register("arm64: ID_AA64MMFR0_EL1: granules, physical addresses.")
+    ] = None
+    mmfr1: Annotated[str | None, _register("arm64: ID_AA64MMFR1_EL1: HAFDBS, HPDS, PAN.")] = None
+    mmfr2: Annotated[str | None, _register("arm64: ID_AA64MMFR2_EL1: LVA, TTST, UAO, E0PD.")] = None
 
     @classmethod
     def named(cls, text: str) -> Source:

@@ -93,4 +93,5 @@ def _picture(snapshot: Snapshot, found: list[Translation]) -> str:
         raise Misuse(f"--svg draws one walk, and {len(found)} addresses are given")
     if found[0].walk is None:
         raise Misuse(f"there is no walk of {found[0].asked:#x} to draw: {found[0].why}")
-    return picture(found[0].walk, state.of(snapshot.cpu).ROOT, snapshot.title)
+    register = state.of(snapshot.cpu).root(found[0].address)
+    return picture(found[0].walk, register, snapshot.title)

@@ -17,12 +17,14 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `architecture`  what questions ask of an architecture, and which one a CPU state is of
 `x86`          what only x86's processors and their systems have
 `riscv`        the same of RISC-V
+`arm64`        the same of arm64
 `decode`       an entry as the machine reads it: `read` gives a Reading of Parts
 `linux`        what Linux reads into an entry, in words
 `translation`  an address: `translate` gives a Translation of Stages, with rights as they accumulate
 `fault`        an access: `explain` gives an Explanation
 `last`         the fault that a processor raised last: `raised`
 `remedy`       what would let an access pass: a Remedy
+`trial`        the search for it, by what an architecture says may be changed
 `overlay`      memory with some words changed, to try a change without making it
 `graph`        the tables of a space, each once a level, and rows with the number of their addresses
 `ranges`       a whole space, neighbours merged, shared tables folded: `dump` gives a Dump of Ranges

@@ -66,9 +66,9 @@ class MemoryTypes(Protocol):
     @property
     def NAMES(self) -> Types: ...  # noqa: N802
 
-    def types(self, register: int | None, /) -> Types:
-        """Their names by the value of the register that has them; QuestionError where it is no
-        value of it, or there is no such register."""
+    def types(self, register: int | None, cpu: Any, /) -> Types:
+        """Their names by the value of the register that has them, where that is no part of the CPU
+        state; QuestionError where it is no value of it, or there is no such register."""
 
     def index_of(self, bits: Mapping[str, int], raw: int, /) -> int:
         """Which of them an entry selects; `bits` are the masks of its bits, by their names."""
@@ -106,8 +106,12 @@ class Architecture:
     of_core        a processor of a core, with the registers given
     of_memory      a snapshot of files of memory, with the registers given; and what is assumed of
                    the files, a sentence each
-    root           the register that leads to the root, in lower case
-    read_root      a value of it, bit by bit, as a CPU state reads it
+    roots          the registers that say where tables are, in lower case: of memory in files that
+                   one of them is given tells whose it is
+    read_root      a value of one of them, bit by bit, as a CPU state reads it
+    parts          CPU states that together translate what one does, each with tables of one format,
+                   in order of addresses: nearly always that one alone
+    part           the one of them that translates an address
     in_mode        a CPU state of which the mode is known, and what else is given by the names of
                    the options of `pagetable decode`; QuestionError where there is no such state
     assumed        what is assumed of one where entries are read, a sentence each
@@ -119,8 +123,8 @@ class Architecture:
     canonical      whether an address is translated at all, and the bits that decide
     above          a register that serves an address before there is a table: which bits of the
                    address choose it, and what it holds
-    reason         why every access to an address faults, by the end of its walk; None where that
-                   depends on the access or is not known
+    reason         why every access to an address faults, by the address and the end of its walk;
+                   None where that depends on the access or is not known
     likely         what an entry probably is that makes no sense, a phrase each: by the CPU state
                    and what it says; and by what Linux reads, its slot, memory, an address that it
                    serves and where memory is, as far as these are known
@@ -134,7 +138,8 @@ class Architecture:
                    it is assumed: what was, and what it is there
     alike          whether an access ends in the same way there
     pointer        what an address probably is that was never meant as one, a phrase, if anything
-    withheld       the right that entries withhold, by the reason of a fault
+    withheld       the right that entries withhold, by the access and its fault; None where it is
+                   none alone
     of_address     whether a fault is about the address alone, whatever entries say
     using          the CPU state in which the address of an access is translated
     remedies       what would let an access pass, the likeliest to be meant first
@@ -168,8 +173,10 @@ class Architecture:
     hold_beside: Callable[[Snapshot, HeldMemory, bool], None]
     of_core: Callable[[Dump, int, Mapping[str, int]], Seen]
     of_memory: Callable[[Held, Mapping[str, int], Sequence[str]], Snapshot]
-    root: str
-    read_root: Callable[[State, int], Register]
+    roots: tuple[str, ...]
+    read_root: Callable[[State, str, int], Register]
+    parts: Callable[[State], Sequence[State]]
+    part: Callable[[State, int], State]
     in_mode: Callable[[str, Mapping[str, Any]], State]
     assumed: Callable[[State, Mapping[str, Any], Iterable[Entry]], Iterable[str]]
     levels_of: Callable[[State], range]
@@ -179,7 +186,7 @@ class Architecture:
     masking: str
     canonical: Callable[[State, int], tuple[bool, str]]
     above: Callable[[State, int], tuple[Index, int] | None]
-    reason: Callable[[State, End], Enum | None]
+    reason: Callable[[State, Virtual, End], Enum | None]
     likely: Callable[..., tuple[str, ...]]
     allowed: type[Any]
     accesses: Callable[[str | None, bool | None, bool], Sequence[Any]]
@@ -189,7 +196,7 @@ class Architecture:
     others: Callable[[Snapshot, Translation], Iterable[tuple[str, str, State]]]
     alike: Callable[[Any, Any], bool]
     pointer: Callable[[State, Virtual], str | None]
-    withheld: Mapping[Enum, str]
+    withheld: Callable[[Any, Any], str | None]
     of_address: Callable[[Any], bool]
     using: Callable[[State, Any], State]
     remedies: Callable[[State, Memory, Virtual, Any], Sequence[Remedy]]
@@ -238,6 +245,14 @@ def refuse_others(asked: Architecture, given: Iterable[str], title: str) -> None
         named = " and ".join(f"--{name.replace('_', '-')}" for name in others)
         means = "mean" if len(others) > 1 else "means"
         raise SourceError(f"{title} is of {asked.called}, where {named} {means} nothing")
+
+
+def of_root(registers: Iterable[str]) -> str | None:
+    """The name of the architecture of which a register that says where tables are is among these;
+    None where none is."""
+    given = set(registers)
+    there = (name for name in NAMES if has(name, "inspect", "asked"))
+    return next((name for name in there if given & set(named(name).roots)), None)
 
 
 def never_withheld(cpu: Cpu) -> int:

@@ -141,7 +141,7 @@ class Register:
 
     name      what it is called
     what      what it leads to, with its verb
-    leads_to  where that is
+    leads_to  where that is; None of one that says how tables are, not where
     reserved  the bits that are set and for which loading it faults
     parts     every bit once, from the highest down
     assumed   what is assumed of it, a sentence; empty where nothing is
@@ -150,7 +150,7 @@ class Register:
     name: str
     raw: int
     what: str
-    leads_to: int
+    leads_to: int | None
     reserved: int
     parts: tuple[Part, ...]
     assumed: str = ""

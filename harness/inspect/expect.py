@@ -376,7 +376,7 @@ def parse(text: str, origin: str, arch: str = USUAL) -> Expectations:
     tables = top.pop("expect", [])
     try:
         head = values_of(top, ("title", "strict", "pat", "expect"), (), _readers(arch))
-        architecture.named(arch).memory_types.types(head.get("pat"))
+        architecture.named(arch).memory_types.types(head.get("pat"), None)
     except ValueError as error:
         raise QuestionError(f"{origin}: {error}") from None
     if not isinstance(tables, list):
@@ -460,7 +460,7 @@ def unmet(snapshot: Snapshot, meant: Expectations, aside: Sequence[Span] = ()) -
         )
     for span in aside:
         leaves = leaves.take(~within(leaves.virtual, span))
-    types = architecture.of(cpu).memory_types.types(meant.pat)
+    types = architecture.of(cpu).memory_types.types(meant.pat, cpu)
     pages = _Pages(cpu, snapshot.memory, leaves, types)
     found: list[Unmet] = []
     here = meant.at(cpu.levels)

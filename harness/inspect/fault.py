@@ -195,7 +195,8 @@ def _explained(
     changes = tuple(
         replace(one, in_memory=is_backed(snapshot, one.reaches)) for one in found_changes
     )
-    blamed, noted = tuple(_to_blame(cpu, found, answer)), tuple(_noted(cpu, found, answer))
+    blamed = tuple(_to_blame(found, access, answer))
+    noted = tuple(_noted(found, answer))
     elsewhere = tuple(
         Elsewhere(read, who, asked.outcome(cpu, _Filled(memory, octet), address, access))
         for octet, read, who in asked.elsewhere
@@ -212,14 +213,15 @@ def _explained(
     )
 
 
-def _to_blame(cpu: Cpu, found: Translation, answer: Any) -> Iterator[Stage]:
+def _to_blame(found: Translation, access: Any, answer: Any) -> Iterator[Stage]:
+    cpu = found.cpu
     asked = architecture.of(cpu)
     if isinstance(answer, asked.allowed):
         return
     if asked.unknown(answer) or found.unknown:
         yield from found.stages[-1:]
         return
-    rights, wanted = cpu.format.rights, asked.withheld.get(answer.reason)
+    rights, wanted = cpu.format.rights, asked.withheld(access, answer)
     if wanted is not None:
         for stage in found.stages:
             if stage.slot is None:
@@ -231,7 +233,8 @@ def _to_blame(cpu: Cpu, found: Translation, answer: Any) -> Iterator[Stage]:
         yield found.stages[-1]
 
 
-def _noted(cpu: Cpu, found: Translation, answer: Any) -> Iterator[tuple[Stage, str]]:
+def _noted(found: Translation, answer: Any) -> Iterator[tuple[Stage, str]]:
+    cpu = found.cpu
     if not isinstance(answer, architecture.of(cpu).allowed):
         return
     accessed, dirty = cpu.format.accessed, cpu.format.dirty

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from functools import reduce
 from itertools import groupby
 from operator import or_
-from typing import Final
+from typing import Final, NamedTuple
 
-from harness.inspect.decode import Bits, Reading, Role, named
+from harness.inspect.decode import Bits, LinuxReading, Reading, Role, named
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
+from harness.paging.linux.away import Dialect
 from harness.paging.linux.entries import (
     Device,
     Marker,
@@ -28,6 +29,109 @@ _BACK: Final = {
     Type.MIGRATION_WRITE: "writable",
 }
 """How a page comes back from migration."""
+
+
+Named = tuple[int, str, str]
+"""A bit or a field, its name, and what it says when set."""
+
+
+class Spelling(NamedTuple):
+    """What the bits are called that a dialect keeps, of an architecture that keeps what is away in
+    type and offset.
+
+    valid    the bit that makes an entry one of the machine's
+    present  what Linux keeps in a page that it calls present
+    away     the marks of a page that is away
+    kept     the bit that says, without `valid`, that the page is there and nobody may access it
+    address  the bits of that page's address
+    rights   the names of the bits that such a page has in place of its rights
+    """
+
+    valid: int
+    present: tuple[Named, ...]
+    away: tuple[Named, ...]
+    kept: int
+    address: int
+    rights: frozenset[str]
+
+    @property
+    def named(self) -> tuple[Named, ...]:
+        """All that have a name of Linux's."""
+        return (*self.present, *self.away)
+
+
+def spelled(spelling: Spelling, linux: Dialect, reading: Reading) -> LinuxReading:
+    """What Linux reads into an entry, bit by bit."""
+    raw, level = reading.raw, reading.level
+    meaning: Meaning = linux.decode(raw, level)
+    why = ""
+    if not raw & spelling.valid and not linux.written(raw, level):
+        why, meaning = doubt(meaning), Unknown(raw)
+    parts = tuple(_parts(spelling, linux, reading, meaning))
+    marks = {name for _, name, _ in spelling.named}
+    return LinuxReading(meaning, said(meaning, parts, marks) + why, None, parts)
+
+
+def _parts(
+    spelling: Spelling, linux: Dialect, reading: Reading, meaning: Meaning
+) -> Iterator[Bits]:
+    """The bits that the machine ignores."""
+    names = tuple(_names(spelling, linux, reading.level, meaning))
+
+    def name(bit: int) -> str:
+        return next((called for mask, called in names if mask & bit), "unused")
+
+    withheld = bool(reading.raw & spelling.kept)
+    for mask, called, value in cut(reading.raw, ignored(reading), name):
+        words = _words(spelling, linux, meaning, called, value, withheld)
+        if called == "address" and isinstance(meaning, ProtNone):
+            value = meaning.address
+        yield Bits(mask, called, value, words)
+
+
+def _names(
+    spelling: Spelling, linux: Dialect, level: int, meaning: Meaning
+) -> Iterator[tuple[int, str]]:
+    """What bits are called, those that come first before others."""
+    if isinstance(meaning, ProtNone | Leaf):
+        yield from ((mask, called) for mask, called, _ in spelling.present)
+    if isinstance(meaning, ProtNone):
+        yield spelling.kept, "PROT_NONE"
+        yield spelling.address, "address"
+        leaf = linux.format.levels[level].leaf
+        assert leaf is not None
+        yield from ((mask, called) for called, mask in leaf.bits.items())
+    elif isinstance(meaning, Swap | Migration | Poison | Marker):
+        yield from ((mask, called) for mask, called, _ in spelling.away)
+        yield linux.fields.offset, "offset"
+        yield linux.fields.type, "type"
+
+
+def _words(
+    spelling: Spelling, linux: Dialect, meaning: Meaning, name: str, value: int, withheld: bool
+) -> str:
+    """What a part says; `withheld` of a page to which all rights were taken."""
+    if name == "address":
+        assert isinstance(meaning, ProtNone)
+        return f"the page is at {meaning.address:#x}"
+    if name == "PROT_NONE":
+        kept = "the page is there, and nobody may access it"
+        return kept if value else "not used: a large page that is being split"
+    if name == "type":
+        types = linux.fields.types
+        return (
+            types[value].name.lower().replace("_", " ") if value in types else f"swap area {value}"
+        )
+    if name == "offset":
+        return "which page, or what is remembered"
+    for _, called, words in spelling.named:
+        if called == name:
+            return words if value else "no"
+    if name == "unused":
+        return "set, and means nothing to Linux" if value else "nothing"
+    if withheld and name in spelling.rights:
+        return "the rights that come back are those of the mapping"
+    return "as it will be when the page is present again"
 
 
 def said(meaning: Meaning, parts: tuple[Bits, ...], marks: set[str]) -> str:

@@ -19,7 +19,7 @@ from harness.inspect import graph as graphs
 from harness.inspect.graph import RowKind, Rows
 from harness.paging.address import Span
 from harness.paging.bits import address_mask, offending_bits, read_by_machine
-from harness.paging.bulk import Bytes, Counts
+from harness.paging.bulk import Bytes, Counts, granted_by
 from harness.paging.format import Format
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.table import Root
@@ -132,8 +132,13 @@ class Ranges:
     @property
     def own(self) -> Words:
         """The rights that the entries themselves give."""
-        given = (self.raw ^ np.uint64(self.format.denied)) & np.uint64(self.format.rights_mask)
-        return np.where(self.kind == RowKind.UNBACKED, self.granted, given)
+        own = self.granted.copy()
+        entries = self.kind != RowKind.UNBACKED
+        every = np.uint64(self.format.rights_mask)
+        for level in np.unique(self.level[entries]).tolist():
+            here = entries & (self.level == level)
+            own[here] = granted_by(self.format, level, every, self.raw[here])
+        return own
 
     def __iter__(self) -> Iterator[Range]:
         columns: dict[str, Any] = {name: getattr(self, name).tolist() for name in _COLUMNS}

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check import where
-from harness.check.keys import RIGHTS, in_units
+from harness.check.keys import LETTERS, in_units
 from harness.inspect import architecture
 from harness.inspect.architecture import Types
 from harness.inspect.graph import RowKind, Rows
@@ -87,9 +87,9 @@ def _columns(cpu: Cpu, types: Types) -> tuple[dict[str, _Column], where.Axes]:
     def add(name: str, column: _Column, values: Iterator[int | str] | range | list[str]) -> None:
         columns[name], axes[name] = column, frozenset(values)
 
-    for letter, right in {**RIGHTS, "r": "read"}.items():
-        if bit := format.rights.get(right, 0):
-            for name in (right, letter):
+    for right, bit in format.rights.items():
+        if bit:
+            for name in (right.replace(" ", "-"), LETTERS[right]):
                 add(name, _always if bit & kept else _granted(bit), range(2))
                 add(f"granted-{name}", _granted(bit), range(2))
                 add(f"own-{name}", _own(format, bit), range(2))
@@ -153,9 +153,12 @@ def fields(format: Format, level: int) -> dict[str, int]:
     """The named bits of a page at a level that are neither its presence, its rights, its use nor
     what makes it a page."""
     here = format.levels[level]
+    if here.leaf is None:
+        return {}
     taken = format.rights_mask | format.accessed | format.dirty | here.presence
     taken |= here.telling if here.pointer is not None else 0
-    return {name: mask for name, mask in here.bits.items() if not mask & taken}
+    pages = {name: mask for shape in here.pages for name, mask in shape.bits.items()}
+    return {name: mask for name, mask in pages.items() if not mask & taken}
 
 
 def _fields(format: Format) -> dict[str, dict[int, int]]:

@@ -4,9 +4,9 @@ entry says, which rights are left, and why it ends where it does."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness.inspect import architecture, decode
 from harness.inspect.decode import LinuxReading, MemoryType, Reading
@@ -74,6 +74,7 @@ class Translation:
                memory that is not there
     backed     whether there is memory behind the page; None where there is no page, or the source
                does not tell
+    cpu        the state by which it is translated: one whose tables have one format
     given, rom, partial  as of the snapshot
     """
 
@@ -88,6 +89,7 @@ class Translation:
     end: End
     reason: Enum | None
     backed: bool | None
+    cpu: Any
     given: Given | None = None
     rom: tuple[Span, ...] = ()
     partial: bool = False
@@ -126,10 +128,11 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
     Raises QuestionError for an address that is wider than the CPU's mode has them, and where
     `linux` is wanted of a mode in which Linux's use of entries is not known.
     """
-    cpu = snapshot.cpu
-    asked = architecture.of(cpu)
-    asked.check_address(cpu, address)
-    inner = asked.pointed(cpu, address)
+    asked = architecture.of(snapshot.cpu)
+    asked.check_address(snapshot.cpu, address)
+    inner = asked.pointed(snapshot.cpu, address)
+    cpu = asked.part(snapshot.cpu, inner)
+    snapshot = replace(snapshot, cpu=cpu)
     root = root_for(cpu, inner)
     found = walk(snapshot.memory, root, inner) if root else None
     stages = tuple(_stages(snapshot, inner, found, linux))
@@ -147,8 +150,9 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
         walk=found,
         stages=stages,
         end=end,
-        reason=asked.reason(cpu, end),
+        reason=asked.reason(cpu, inner, end),
         backed=backed,
+        cpu=cpu,
         given=snapshot.given,
         rom=snapshot.rom,
         partial=snapshot.partial,

@@ -19,7 +19,7 @@ class Cpu(Protocol):
 
     @property
     def format(self) -> Format:
-        """The format that it reads its tables in."""
+        """The format that it reads its tables in; ValueError where these have several."""
 
     @property
     def levels(self) -> int:

@@ -8,6 +8,7 @@
 `diagram`   a walk as a picture
 `html`      pages for the browser
 `riscv`     what commands print of RISC-V alone
+`arm64`     what commands print of arm64 alone
 `x86`       the same of x86
 `files`     the same as JSON, and as JUnit for what watches over tests
 `state`     the state in which tables are read, in words

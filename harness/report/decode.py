@@ -116,8 +116,9 @@ def reading_lines(
 def register_lines(register: Register, manual: str) -> Iterator[str]:
     """One value of the register of the root: where it leads, then every bit."""
     refused = f"; {register.reserved:#x} in it is reserved" if register.reserved else ""
-    where = f"{register.what} at {register.leads_to:#x}"
-    yield f"{register.raw:#x} as {register.name}: {where}{refused}"
+    leads = register.leads_to is not None
+    where = f": {register.what} at {register.leads_to:#x}" if leads else ""
+    yield f"{register.raw:#x} as {register.name}{where}{refused}"
     yield ""
     rows = (_row(part, part.section) for part in reversed(register.parts))
     yield from _table([(*HEAD, manual), *rows])
@@ -128,7 +129,7 @@ def register_object(register: Register) -> dict[str, Any]:
     return {
         "register": register.name,
         "raw": hex(register.raw),
-        "leads_to": hex(register.leads_to),
+        "leads_to": None if register.leads_to is None else hex(register.leads_to),
         "reserved": hex(register.reserved),
         "parts": [_part_object(part) for part in register.parts],
     }

@@ -43,11 +43,11 @@ def head_lines(before: Snapshot, after: Snapshot, again: bool) -> Iterator[str]:
     for sign, side in zip("-+", (before, after), strict=True):
         yield from (f"{sign} {line}" for line in state.head_lines(side))
     if again and before.cpu.roots != after.cpu.roots:
-        root = architecture.of(before.cpu).root
-        raw = getattr(before.cpu, root)
+        roots = architecture.of(before.cpu).roots
+        kept = (f",{root}={getattr(before.cpu, root):#x}" for root in roots)
         yield (
             "The root changed between the two moments, so these are two spaces;"
-            f" ,{root}={raw:#x} after the source keeps to the first."
+            f" {''.join(kept)} after the source keeps to the first."
         )
     yield ""
 

@@ -121,7 +121,7 @@ def _lines(
     if walked:
         yield from labelled("walk", ["as above"])
     elif not alike:
-        yield from fault.walk_lines(cpu, explanation)
+        yield from fault.walk_lines(explanation)
 
 
 def _expected_lines(snapshot: Snapshot, one: Unmet) -> Iterator[str]:

@@ -85,7 +85,7 @@ def explanation_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
     the walk."""
     yield from why_lines(one)
     yield from change_lines(cpu, one)
-    yield from walk_lines(cpu, one)
+    yield from walk_lines(one)
 
 
 def seen_lines(arch: str, seen: Any, address: int | None) -> Iterator[str]:
@@ -152,9 +152,9 @@ def change_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
         yield from labelled("or", [f"{more} more, which --json shows"])
 
 
-def walk_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
+def walk_lines(one: Explanation) -> Iterator[str]:
     """The walk of an access, and what Linux keeps in its entries."""
-    yield from labelled("walk", stage_lines(cpu.format, one.translation))
+    yield from labelled("walk", stage_lines(one.translation))
     yield from linux_lines(one.translation)
 
 
@@ -314,7 +314,7 @@ def missing_lines(
     index = {one.level: one.value for one in found.indices}
     for number, entry in enumerate(missing.entries):
         target = "the address of a page" if entry.page else "the address of a new table"
-        target += _shifted(cpu, entry)
+        target += _shifted(found.cpu, entry)
         if number:
             place = f"in that table, entry {index[entry.level]} ({entry.name})"
         elif missing.slot is None:

@@ -85,7 +85,7 @@ def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
         _type(cpu, types, one),
         " ".join(_set(cpu, one)),
         _share(one.accessed, one),
-        _share(one.dirty, one),
+        _share(one.dirty, one) if format.dirty else "",
         _frames(one),
         "; ".join(_notes(format, one)),
     )

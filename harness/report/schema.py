@@ -100,7 +100,7 @@ _LOOKED_AT: Final = {
     "source": _text("What was looked at, for people."),
     "cpu": _either(
         "The state in which tables are read and accesses are judged, by its architecture.",
-        *("cpu", "riscv_cpu"),
+        *("cpu", "riscv_cpu", "arm64_cpu"),
     ),
     "assumed": _list(
         "What was assumed, since the source does not record it.", _text("A sentence.")
@@ -124,6 +124,8 @@ _RULE: Final = _name(
     *("no-pdpte", "not-present", "reserved", "user-denied", "write-denied"),
     *("execute-denied", "smep", "smap", "shadow-stack", "pku", "pks"),
     *("no-memory", "sum", "supervisor-fetch", "read-denied", "not-accessed", "not-dirty"),
+    *("out-of-range", "el0-kept-out", "half-off", "root-size", "invalid", "address-size"),
+    *("access-flag", "alignment", "pan", "el0-writable", "wxn"),
 )
 _REASON: Final = _text(
     "That rule as a sentence, with its section in volume 3A of the Intel SDM, or in what takes its"
@@ -359,11 +361,20 @@ _SHARED: Final = {
         "( with SUM=[01] MXR=[01](, by MPRV)?)?"
         "|EL[01] (read|write|fetch|AMO|LDTR|STTR)(, not aligned)?( with PAN=[01] UAO=[01])?)$",
     },
-    "memory_type": _name(
-        "A memory type, by the PAT alone: MTRRs are not looked at; on RISC-V by PBMT.",
-        *("UC", "WC", "WT", "WP", "WB", "UC-", "PMA", "NC", "IO"),
+    "memory_type": {
+        "description": "A memory type, by the PAT alone: MTRRs are not looked at; on RISC-V by"
+        " PBMT; on arm64 by MAIR_EL1, inner before outer, or the reserved byte of it.",
+        "type": "string",
+        "pattern": "^(UC|WC|WT|WP|WB|UC-|PMA|NC|IO|nGnRnE|nGnRE|nGRE|GRE|(WB|WT|NC)/(WB|WT|NC)"
+        "|WB, tagged|0x[0-9a-f]{2})$",
+    },
+    "rights": _list(
+        "What pages allow.",
+        _name(
+            "A right; on arm64 to execute is one of the user and one of the supervisor.",
+            *("read", "write", "user", "execute", "user-execute", "supervisor-execute"),
+        ),
     ),
-    "rights": _list("What pages allow.", _name("A right.", "read", "write", "user", "execute")),
     "cpu": _object(
         "The state of a processor that decides how it translates and what it allows.",
         mode=_name("The paging mode; 4 and 5 are levels.", "32", "pae", "4", "5"),
@@ -404,6 +415,29 @@ _SHARED: Final = {
         svnapot=_flag("Whether it has Svnapot."),
         svrsw60t59b=_flag("Whether it has Svrsw60t59b."),
         svade=_flag("Whether A=0 and D=0 fault where menvcfg.ADUE=0."),
+    ),
+    "arm64_cpu": _object(
+        "The state of an arm64 processor that decides how EL1&0 translates and what it allows.",
+        architecture=_name("Which it is.", "arm64"),
+        ttbr0=_hex("TTBR0_EL1."),
+        ttbr1=_hex("TTBR1_EL1."),
+        tcr=_hex("TCR_EL1, with EPDn set for a half whose root is not known."),
+        mair=_hex("MAIR_EL1."),
+        sctlr=_hex("SCTLR_EL1."),
+        pan=_flag("PSTATE.PAN."),
+        uao=_flag("PSTATE.UAO."),
+        halves=_list(
+            "The lower half of the addresses, and the upper.",
+            _object(
+                "A half; all else is null where it is turned off.",
+                half=_name("Which it is.", "lower", "upper"),
+                root=_or_null(_hex("Where its root's table is.")),
+                granule=_or_null(_name("Its granule.", "4K", "16K", "64K")),
+                address_bits=_or_null(_number("The width of its addresses.")),
+                physical_bits=_or_null(_number("The width of physical addresses.")),
+                levels=_or_null(_number("The levels of its tables.")),
+            ),
+        ),
     ),
     "slot": _object(
         "The place of an entry.",
@@ -469,8 +503,8 @@ _COMMANDS: Final = {
         "decode",
         "What a raw entry means.",
         cpu=_either(
-            "The state in which the entry is read; CR3, or satp's root, plays no part.",
-            *("cpu", "riscv_cpu"),
+            "The state in which the entry is read; where its root is plays no part.",
+            *("cpu", "riscv_cpu", "arm64_cpu"),
         ),
         assumed=_list("What was assumed.", _text("A sentence.")),
         readings=_list(
@@ -479,13 +513,18 @@ _COMMANDS: Final = {
             _object("The entry at one level.", **_READING),
         ),
         registers=_list(
-            "Of each value of CR3 or satp, in their order.",
+            "Of each value of CR3, satp, TTBRn_EL1 or TCR_EL1, in their order.",
             _object(
                 "The register.",
-                register=_name("Which it is.", "CR3", "satp"),
+                register=_name("Which it is.", "CR3", "satp", "TTBR0_EL1", "TTBR1_EL1", "TCR_EL1"),
                 raw=_hex("Its value."),
-                leads_to=_hex("Where the root table is, or in PAE paging the PDPTEs."),
-                reserved=_hex("The bits that are set and make loading it raise #GP(0)."),
+                leads_to=_or_null(
+                    _hex(
+                        "Where the root table is, or in PAE paging the PDPTEs; null of TCR_EL1,"
+                        " which does not say that."
+                    )
+                ),
+                reserved=_hex("The bits that are set and must not be."),
                 parts=_EVERY_BIT,
             ),
         ),
@@ -515,7 +554,7 @@ _COMMANDS: Final = {
         seen=_or_null(
             _either(
                 "The fault that was seen, by its architecture; null where no code is known.",
-                *("seen", "riscv_seen"),
+                *("seen", "riscv_seen", "arm64_seen"),
             )
         ),
         given=_or_null(
@@ -527,7 +566,7 @@ _COMMANDS: Final = {
         outcomes=_list(
             "Of each access that was asked about, what it comes to; with --code, of the accesses"
             " that give the fault, or if none does, of those that raise such a one.",
-            _either("An access, by its architecture.", "outcome", "riscv_outcome"),
+            _either("An access, by its architecture.", "outcome", "riscv_outcome", "arm64_outcome"),
         ),
         walk=_or_null(
             _a(
@@ -1045,6 +1084,7 @@ _REMEDIES: Final = _list(
                 register=_name(
                     "The key of `cpu`.",
                     *("cr0", "cr4", "efer", "ac", "pkru", "pkrs", "mstatus", "menvcfg"),
+                    *("tcr", "sctlr", "pan"),
                 ),
                 old=_hex("What it holds."),
                 new=_hex("What it must hold."),
@@ -1053,8 +1093,8 @@ _REMEDIES: Final = _list(
         missing=_or_null(_a("missing", "Entries that must be made; null where none is missing.")),
     ),
 )
-_NOTHING: Final = {"description": "Not said of RISC-V.", "type": "null"}
-_NONE: Final = {"description": "Not said of RISC-V.", "type": "array", "maxItems": 0}
+_NOTHING: Final = {"description": "Said of x86 alone.", "type": "null"}
+_NONE: Final = {"description": "Said of x86 alone.", "type": "array", "maxItems": 0}
 
 _PARTS: Final = {
     "outcome": _object(
@@ -1121,6 +1161,32 @@ _PARTS: Final = {
         cause=_or_null(_number("The exception, as in scause, if it faults.")),
         tval=_or_null(_hex("What stval holds after the fault.")),
         level=_or_null(_number("Where the walk ended; null where there was none.")),
+        rule=_or_null(_RULE),
+        reason=_or_null(_REASON),
+        because=_BECAUSE,
+        sets=_SETS,
+        pointer=_NOTHING,
+        otherwise=_NONE,
+        remedies=_REMEDIES,
+        elsewhere=_NONE,
+        translation=_a("translation", "How the address is translated."),
+    ),
+    "arm64_seen": _object(
+        "An abort of arm64 that was seen.",
+        esr=_hex("ESR_EL1."),
+        exception=_text("What it is, with the level as its entries are called."),
+        far=_or_null(_hex("What FAR_EL1 held; null where it was not given.")),
+        said=_list("What ESR_EL1 says besides.", _text("A phrase.")),
+        raised_by=_list("Which accesses raise it.", _a("access", "An access.")),
+    ),
+    "arm64_outcome": _object(
+        "What an access of arm64 comes to, and why.",
+        access=_a("access", "The access."),
+        outcome=_name("What it comes to.", "allowed", "fault"),
+        physical=_or_null(_hex("The physical address that it reaches, if it is allowed.")),
+        esr=_or_null(_hex("What ESR_EL1 holds after the fault.")),
+        far=_or_null(_hex("What FAR_EL1 holds after the fault.")),
+        level=_or_null(_number("Where the walk ended, 0 the lowest; null where there was none.")),
         rule=_or_null(_RULE),
         reason=_or_null(_REASON),
         because=_BECAUSE,

@@ -14,15 +14,14 @@ from harness.report.visible import visible
 class States(Protocol):
     """What the module `state` of each architecture says of its CPU states.
 
-    ROOT       the register that leads to the root
+    root       the register that leads to the root of an address
     notes      what there is to know of one before anything that is said of its tables
     root_text  that register, and what its bits are that are no part of an address
     rows       its registers, and what they hold
     as_object  a state as what JSON can hold
     """
 
-    @property
-    def ROOT(self) -> str: ...  # noqa: N802
+    def root(self, address: int, /) -> str: ...
     def notes(self, cpu: Any, /) -> Iterator[str]: ...
     def root_text(self, cpu: Any, /) -> str: ...
     def rows(self, cpu: Any, /) -> Iterator[tuple[str, str]]: ...
@@ -38,7 +37,7 @@ def of(cpu: Cpu) -> States:
 def head_lines(snapshot: Snapshot) -> Iterator[str]:
     """What was looked at, by which root, and what there is to know of it."""
     known = snapshot.given is None or snapshot.cpu.base not in snapshot.given.unplaced
-    root = root_text(snapshot.cpu) if known else f"{of(snapshot.cpu).ROOT} not given"
+    root = root_text(snapshot.cpu) if known else f"{of(snapshot.cpu).root(0)} not given"
     yield f"{visible(snapshot.title)}, {root}"
     yield from (f"Note: {sentence}" for sentence in notes(snapshot))
 

@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from harness.architectures import USUAL
-from harness.check.keys import RIGHTS, in_units
+from harness.check.keys import LETTERS, in_units
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.format import Format, Level
 from harness.paging.walk import Step, Walk
@@ -150,10 +150,10 @@ def digit_runs(format: Format, level: Level, raw: int) -> list[tuple[str, bool]]
 
 def set_bits(level: Level, raw: int) -> Iterator[str]:
     """The names of the bits that are set and no part of the address; of a field, its value too."""
-    address = sum(field.mask for field in level.shape(raw).address)
-    for name, mask in level.bits.items():
+    shape = level.shape(raw)
+    for name, mask in shape.bits.items():
         value = (raw & mask) // (mask & -mask)
-        if value and not mask & address:
+        if value and not mask & shape.address_mask:
             yield bits_name(name, mask, value)
 
 
@@ -169,7 +169,7 @@ def marked_bits(format: Format, step: Step) -> Iterator[tuple[str, bool]]:
     looked_for = format.rights_mask | format.accessed | here.presence
     looked_for |= format.dirty if isinstance(step.entry, Leaf) else 0
     names = set(set_bits(here, step.raw))
-    for name, mask in here.bits.items():
+    for name, mask in here.shape(step.raw).bits.items():
         said = next((one for one in names if one.partition("=")[0] == name), None)
         if said is not None or mask & looked_for:
             yield said or name, said is not None
@@ -178,19 +178,29 @@ def marked_bits(format: Format, step: Step) -> Iterator[tuple[str, bool]]:
 def rights(format: Format, granted: int) -> list[str]:
     """Rights by their names; where it is not one of the format's, every page can be read."""
     every = [] if "read" in format.rights else ["read"]
-    return [*every, *format.rights_of(granted)]
+    return [*every, *words(format.rights_of(granted))]
+
+
+def words(names: Iterable[str]) -> list[str]:
+    """The names of rights as one word each, as conditions on pages have them."""
+    return [name.replace(" ", "-") for name in names]
 
 
 def letters(format: Format, granted: int, kept: int = 0) -> str:
-    """Rights as four letters: user, read, write, execute; `-` for one that is not given, and a
-    capital for one that entries withhold and the supervisor keeps."""
+    """Rights as four letters: user, read, write, execute, and a fifth where the supervisor has a
+    right of its own to execute; `-` for one that is not given, and a capital for one that entries
+    withhold and the supervisor keeps."""
     found = {
-        letter: letter if granted & bit else letter.upper() if kept & bit else "-"
-        for letter, name in {**RIGHTS, "r": "read"}.items()
-        if (bit := format.rights.get(name, 0))
+        (letter := LETTERS[name]): letter
+        if granted & bit
+        else letter.upper()
+        if kept & bit
+        else "-"
+        for name, bit in format.rights.items()
     }
     # A format without a right to execute, or to read, cannot take it away.
-    return found.get("u", "-") + found.get("r", "r") + found.get("w", "-") + found.get("x", "x")
+    usual = {"u": "-", "r": "r", "w": "-", "x": "x", "k": ""}
+    return "".join(found.get(letter, otherwise) for letter, otherwise in usual.items())
 
 
 def counted(count: int, what: str) -> str:

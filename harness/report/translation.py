@@ -18,7 +18,7 @@ from harness.paging.walk import Walk
 from harness.report import decode
 from harness.report.decode import flags, raw_text, says
 from harness.report.objects import rule_name, slot_object
-from harness.report.text import HEAD, aligned, all_digits, rights
+from harness.report.text import HEAD, aligned, all_digits, rights, words
 
 _ENDS = {
     End.LEAF: "page",
@@ -40,7 +40,7 @@ def translation_lines(cpu: Cpu, found: Translation) -> Iterator[str]:
     form = "canonical" if found.canonical else "not canonical"
     yield f"  form      {form}: {found.why}"
     yield from labelled("address", _split_lines(found.indices))
-    yield from labelled("walk", stage_lines(cpu.format, found))
+    yield from labelled("walk", stage_lines(found))
     yield from labelled("page", _page_lines(cpu, found))
     yield from likely_lines(found)
     yield from linux_lines(found)
@@ -63,7 +63,7 @@ def linux_lines(found: Translation) -> Iterator[str]:
 
 def as_object(cpu: Cpu, found: Translation) -> dict[str, Any]:
     """A translation as what JSON can hold."""
-    format, effective = cpu.format, found.granted | never_withheld(cpu)
+    format, effective = found.cpu.format, found.granted | never_withheld(cpu)
     unbacked = found.walk.unbacked if found.walk and not found.given else None
     return {
         "virtual": hex(found.asked),
@@ -75,7 +75,7 @@ def as_object(cpu: Cpu, found: Translation) -> dict[str, Any]:
             {
                 "slot": slot_object(stage.slot) if stage.slot and stage.placed else None,
                 "rights": rights(format, stage.granted),
-                "taken": list(format.rights_of(stage.taken)),
+                "taken": words(format.rights_of(stage.taken)),
                 **decode.as_object(stage.reading, stage.linux, stage.likely),
             }
             for stage in found.stages
@@ -168,14 +168,15 @@ def _split_lines(indices: Sequence[Index]) -> list[str]:
     )
 
 
-def stage_lines(format: Format, found: Translation) -> list[str]:
+def stage_lines(found: Translation) -> list[str]:
     """Every entry on the way, with the rights that are left after it; none where there is none."""
-    rows = stage_rows(format, found)
+    rows = stage_rows(found)
     return aligned(rows) if len(rows) > 1 else []
 
 
-def stage_rows(format: Format, found: Translation) -> list[Sequence[str]]:
+def stage_rows(found: Translation) -> list[Sequence[str]]:
     """The same as cells, below those of HEAD."""
+    format = found.cpu.format
     rows: list[Sequence[str]] = [HEAD]
     for stage in found.stages:
         reading = stage.reading
@@ -203,7 +204,7 @@ def stage_rows(format: Format, found: Translation) -> list[Sequence[str]]:
 def _rights(format: Format, stage: Stage) -> str:
     if isinstance(stage.reading.entry, Absent):
         return ""
-    taken = " ".join(format.rights_of(stage.taken))
+    taken = " ".join(words(format.rights_of(stage.taken)))
     return " ".join(rights(format, stage.granted)) + (f" (withholds {taken})" if taken else "")
 
 
@@ -215,7 +216,7 @@ def _page_lines(cpu: Cpu, found: Translation) -> Iterator[str]:
     yield f"memory type {kept.name}: {kept.said}"
     for part in named(found.stages[-1].reading, Role.KEY):
         yield f"protection {part.meaning}"
-    if kept_rights := cpu.format.rights_of(never_withheld(cpu) & ~found.granted):
+    if kept_rights := found.cpu.format.rights_of(never_withheld(cpu) & ~found.granted):
         yield f"the supervisor can {' and '.join(kept_rights)} all the same: CR0.WP=0"
     if found.backed is False:
         yield no_memory(found, found.physical or 0)

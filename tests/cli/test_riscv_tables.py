@@ -121,7 +121,7 @@ def test_conditions_know_the_right_to_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--satp", "0x80082000", "--cr3", "0x1000"), "is of RISC-V, where --cr3 means nothing"),
+        (("--satp", "0x80082000", "--cr3", "0x1000"), "is of x86, where --satp means nothing"),
         (("--satp", "0x0"), "paging is off: satp is 0x0, MODE Bare"),
         (("--satp", "0x1000000000000001"), "satp 0x1000000000000001 has the reserved MODE 1"),
         (("--mstatus", "0x40000"), "is of x86, where --mstatus means nothing"),

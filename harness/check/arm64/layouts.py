@@ -99,10 +99,17 @@ def build(layout: Layout, levels: int, info: MachineInfo, memory: WritableMemory
 
     Raises LayoutError where the layout cannot be built for it; the memory is then as it was.
     """
+    return built(layout, levels, memory, features_of(info))
+
+
+def built(
+    layout: Layout, levels: int, memory: WritableMemory, features: Features | None = None
+) -> Cpu:
+    """The same for a processor with these features; with all of them, by default."""
     check_levels(layout, "arm64", levels)
     control: Control = layout.control
     tables, _ = divided(layout)
-    features = features_of(info)
+    features = features or Features()
     try:
         cpu = control.cpu(levels, tables.first, features)
         if control.wide and not cpu.is_wide(control.granule):

@@ -88,7 +88,7 @@ _REASONS = {
 }
 
 
-def _reason(_: Cpu, end: End) -> Reason | None:
+def _reason(_: Cpu, __: Virtual, end: End) -> Reason | None:
     return _REASONS.get(end)
 
 
@@ -183,6 +183,13 @@ def _marks(cpu: Cpu, rights: Collection[str]) -> int:
     return 0 if cpu.sets_marks else A | (D if "write" in rights else 0)
 
 
+_WITHHELD = {
+    Reason.USER_DENIED: "user",
+    Reason.READ_DENIED: "read",
+    Reason.WRITE_DENIED: "write",
+    Reason.EXECUTE_DENIED: "execute",
+}
+
 ASKED = Architecture(
     called="RISC-V",
     manual="privileged spec",
@@ -192,8 +199,10 @@ ASKED = Architecture(
     hold_beside=_hold_beside,
     of_core=_of_core,
     of_memory=_of_memory,
-    root="satp",
-    read_root=satp.read,
+    roots=("satp",),
+    read_root=lambda cpu, _, raw: satp.read(cpu, raw),
+    parts=lambda cpu: (cpu,),
+    part=lambda cpu, _: cpu,
     in_mode=mode.in_mode,
     assumed=mode.assumed,
     levels_of=decode.levels_of,
@@ -213,12 +222,7 @@ ASKED = Architecture(
     others=lambda snapshot, found: (),
     alike=lambda one, other: one == other,
     pointer=lambda cpu, address: None,
-    withheld={
-        Reason.USER_DENIED: "user",
-        Reason.READ_DENIED: "read",
-        Reason.WRITE_DENIED: "write",
-        Reason.EXECUTE_DENIED: "execute",
-    },
+    withheld=lambda _, fault: _WITHHELD.get(fault.reason),
     of_address=lambda fault: fault.reason is Reason.NOT_CANONICAL,
     using=_using,
     remedies=remedies,

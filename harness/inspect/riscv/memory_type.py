@@ -23,7 +23,7 @@ ASSUMED: Final = ""
 BITS: Final = ("PBMT",)
 
 
-def types(register: int | None) -> Types:
+def types(register: int | None, _: object = None) -> Types:
     """The three types; QuestionError for a register, for none has them."""
     if register is not None:
         raise QuestionError("RISC-V has no PAT: the types that PBMT selects are fixed (Svpbmt)")

@@ -21,11 +21,16 @@ from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
+from harness.architectures import USUAL
 from harness.inspect import architecture
+from harness.inspect.architecture import Architecture
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import kdump, signature, vmcoreinfo
 from harness.inspect.sources.content import Content
 from harness.inspect.sources.segments import SegmentMemory
+
+MACHINES = {"EM_X86_64": "x86", "EM_386": "x86", "EM_RISCV": "riscv", "EM_AARCH64": "arm64"}
+"""The architectures of cores, by e_machine as pyelftools names it."""
 
 LOAD, NOTE = 1, 4
 """p_type of what is looked at (System V ABI, program header)."""
@@ -59,8 +64,7 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
     tells no state in which addresses are translated.
     """
     dump = _dump(path)
-    arch = "riscv" if dump.riscv or "satp" in registers else "x86"
-    asked = architecture.named(arch)
+    asked = _architecture(dump, registers)
     architecture.refuse_others(asked, registers, str(path))
     found = asked.of_core(dump, vcpu, registers)
     assumed = found.assumed
@@ -83,6 +87,12 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
     )
 
 
+def _architecture(dump: Dump, registers: Mapping[str, int]) -> Architecture:
+    """The architecture that a core is of: by its head, its kernel, or the root that is given."""
+    arch = dump.arch or vmcoreinfo.written_by(dump.vmcoreinfo) or architecture.of_root(registers)
+    return architecture.named(arch or USUAL)
+
+
 @dataclass(frozen=True)
 class Dump:
     """What a core holds, whatever its format.
@@ -92,7 +102,7 @@ class Dump:
     x86_64   whether it says that its processor was in long mode, or its kernel is of 64 bits
     virtual  whether it has addresses of virtual memory
     left_out whether it lacks pages that the machine had
-    riscv    whether it says that it is of RISC-V
+    arch     the architecture that its head says it is of; None where it says none
     """
 
     path: Path
@@ -101,7 +111,7 @@ class Dump:
     x86_64: bool
     virtual: bool = False
     left_out: bool = False
-    riscv: bool = False
+    arch: str | None = None
 
     @property
     def vmcoreinfo(self) -> bytes:
@@ -121,8 +131,8 @@ def _dump(path: Path) -> Dump:
     first, size, offset = (loads[name].astype(np.uint64) for name in ("physical", "size", "offset"))
     memory = SegmentMemory.of(content, first, size, offset)
     virtual = bool((segments["virtual"] != segments["physical"]).any())
-    riscv = core.head["e_machine"] == "EM_RISCV"
-    return Dump(path, memory, tuple(core.notes(segments)), core.x86_64, virtual, riscv=riscv)
+    notes = tuple(core.notes(segments))
+    return Dump(path, memory, notes, core.x86_64, virtual, arch=core.arch)
 
 
 @dataclass(frozen=True)
@@ -154,9 +164,20 @@ class _Core:
         kind, machine = core.head["e_type"], core.head["e_machine"]
         if kind != "ET_CORE":
             raise SourceError(f"{path} is not a core: its ELF type is {kind}")
-        if machine not in ("EM_X86_64", "EM_386", "EM_RISCV") or not elf.little_endian:
-            raise SourceError(f"{path} is a core of another machine than x86 or RISC-V: {machine}")
+        if machine not in MACHINES:
+            archs = dict.fromkeys(MACHINES.values())
+            known = ", ".join(architecture.named(arch).called for arch in archs)
+            raise SourceError(f"{path} is a core of another machine than {known}: {machine}")
+        if not elf.little_endian:
+            raise SourceError(
+                f"{path} is a core of a big-endian machine, whose tables are not looked at here"
+            )
         return core
+
+    @property
+    def arch(self) -> str:
+        """The architecture that it is of."""
+        return MACHINES[self.head["e_machine"]]
 
     @property
     def x86_64(self) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.architectures import NAMES, has
+from harness.architectures import NAMES, USUAL, has
 from harness.check.layouts import described
 from harness.inspect import architecture
 from harness.inspect.snapshot import Snapshot, SourceError
@@ -18,7 +18,7 @@ from harness.inspect.sources import capture, signature
 from harness.inspect.sources.content import Content
 from harness.inspect.sources.pieces import Pieces
 from harness.inspect.sources.segments import SegmentMemory
-from harness.inspect.sources.vmcoreinfo import is_riscv, left_in
+from harness.inspect.sources.vmcoreinfo import left_in, written_by
 from harness.paging.address import Physical, Span
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
 
@@ -38,13 +38,13 @@ class Placed:
 
 
 def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool = False) -> Snapshot:
-    """The memory in files, and a CPU with these registers: of RISC-V where satp is among them, or
-    where its Linux left its VMCOREINFO and no root is given.
+    """The memory in files, and a CPU with these registers: of the architecture of the root that is
+    among them, or if none is, of that whose Linux left its VMCOREINFO there.
 
     flat  whether each is memory even if it begins as files of another kind do
 
     Raises SourceError where one cannot be read, holds nothing or is of another kind, and where
-    nothing tells CR3.
+    nothing tells where the root is.
     """
     contents = [Content.of_file(one.path) for one in files]
     captured = [
@@ -62,8 +62,10 @@ def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool =
         if not whole and len(content) % UNIT:
             doubts.append(f"{one.path} was not cut short (its size is not a multiple of {UNIT})")
     held = _held(files, contents, captured[0])
-    by_linux = not {"cr3", "satp"} & registers.keys() and any(map(is_riscv, held.texts))
-    arch = "riscv" if by_linux or "satp" in registers else "x86"
+    arch = architecture.of_root(registers)
+    if arch is None:
+        by_linux = (name for text in held.texts if (name := written_by(text)))
+        arch = next(by_linux, USUAL)
     asked = architecture.named(arch)
     architecture.refuse_others(asked, registers, held.title)
     doubts += _elsewhere(arch, held)
@@ -79,8 +81,8 @@ def _elsewhere(arch: str, held: Held) -> Iterator[str]:
         if first == described(other).ram_base:
             there = architecture.named(other)
             yield (
-                f"this is memory of {asked.called} (--{asked.root}), though it begins at"
-                f" {first:#x}, where {there.called}'s machines have theirs (--{there.root})"
+                f"this is memory of {asked.called} (--{asked.roots[0]}), though it begins at"
+                f" {first:#x}, where {there.called}'s machines have theirs (--{there.roots[0]})"
             )
 
 

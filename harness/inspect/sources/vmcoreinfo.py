@@ -26,9 +26,17 @@ _LINE: Final = re.compile(
 _BASES: Final = {b"SYMBOL": 16, b"NUMBER": 10}
 
 
-def is_riscv(text: bytes) -> bool:
-    """Whether a kernel for RISC-V wrote it, which alone says by how much its image is moved."""
-    return b"NUMBER(va_kernel_pa_offset)" in told(text)
+_WRITERS: Final = {
+    b"NUMBER(va_kernel_pa_offset)": "riscv",
+    b"NUMBER(kimage_voffset)": "arm64",
+}
+"""By how much a kernel's image is moved, which each architecture says in words of its own."""
+
+
+def written_by(text: bytes) -> str | None:
+    """The architecture of the kernel that wrote it; None where it does not say that of another
+    than x86."""
+    return next((arch for name, arch in _WRITERS.items() if name in told(text)), None)
 
 
 def left_in(content: Content) -> Iterator[bytes]:

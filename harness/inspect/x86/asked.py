@@ -78,7 +78,7 @@ def _above(cpu: Cpu, address: int) -> tuple[Index, int] | None:
     return index, cpu.pdptes[index.value]
 
 
-def _reason(cpu: Cpu, end: End) -> Reason | None:
+def _reason(cpu: Cpu, _: Virtual, end: End) -> Reason | None:
     match end:
         case End.NO_ROOT:
             return Reason.NOT_CANONICAL if cpu.long else Reason.NO_PDPTE
@@ -166,6 +166,12 @@ def _judged(cpu: Cpu, walks: Walks, access: Access) -> tuple[Mask, Mask, Bytes]:
     return found.vector == ALLOWED, found.unbacked, found.reason
 
 
+_WITHHELD: Final = {
+    Reason.USER_DENIED: "user",
+    Reason.WRITE_DENIED: "write",
+    Reason.EXECUTE_DENIED: "execute",
+}
+
 ASKED = Architecture(
     called="x86",
     manual="SDM volume 3A",
@@ -175,8 +181,10 @@ ASKED = Architecture(
     hold_beside=_hold_beside,
     of_core=_of_core,
     of_memory=_of_memory,
-    root="cr3",
-    read_root=cr3.read_raw,
+    roots=("cr3",),
+    read_root=lambda cpu, _, raw: cr3.read_raw(cpu, raw),
+    parts=lambda cpu: (cpu,),
+    part=lambda cpu, _: cpu,
     in_mode=mode.in_mode,
     assumed=mode.assumed,
     levels_of=decode.levels_of,
@@ -196,11 +204,7 @@ ASKED = Architecture(
     others=unsure.others,
     alike=unsure.alike,
     pointer=_pointer,
-    withheld={
-        Reason.USER_DENIED: "user",
-        Reason.WRITE_DENIED: "write",
-        Reason.EXECUTE_DENIED: "execute",
-    },
+    withheld=lambda _, fault: _WITHHELD.get(fault.reason),
     of_address=lambda fault: fault.vector is not access.Vector.PF,
     using=_using,
     remedies=remedies,

@@ -32,7 +32,7 @@ NAMES: Final = tuple(_TYPES.values())
 """What types are called."""
 
 
-def types(pat: int | None) -> Types:
+def types(pat: int | None, _: object = None) -> Types:
     """The eight types of a value of IA32_PAT (SDM table 12-10), of that after a reset for None.
 
     Raises QuestionError where a byte of it is no type.

@@ -9,9 +9,10 @@ memory tagging, NFDx (of SVE's non-faulting loads and of transactions), and SCTL
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntFlag
 from functools import cached_property
+from typing import ClassVar
 
 from harness.paging.address import Physical, Span
 from harness.paging.arm64.formats import GRANULES, LARGEST_OUTPUT, stage1
@@ -173,6 +174,8 @@ class Cpu:
     that is not aligned as it must be.  A half that EPDx turns off may hold anything.
     """
 
+    architecture: ClassVar[str] = "arm64"
+
     ttbr0: int
     ttbr1: int
     tcr: int
@@ -247,6 +250,40 @@ class Cpu:
         """The half up to the last address, whose root is in TTBR1_EL1; None where EPD1 turns it
         off."""
         return self._half(_HIGH, self.ttbr1)
+
+    @cached_property
+    def formats(self) -> tuple[Format, ...]:
+        """The formats of the tables of the halves that are on, each once, that of the lower half
+        first."""
+        halves = (half for half in (self.low, self.high) if half is not None)
+        return tuple(dict.fromkeys(self.format_of(half) for half in halves))
+
+    @property
+    def format(self) -> Format:
+        """The format of all tables.  Raises ValueError where both halves are turned off, and where
+        each has its own, which `root.table.format` knows."""
+        if len(self.formats) != 1:
+            raise ValueError(f"TCR_EL1 {self.tcr:#x} has {len(self.formats)} formats of tables")
+        return self.formats[0]
+
+    @property
+    def levels(self) -> int:
+        """Levels of tables that a walk may use."""
+        return max(len(format.levels) for format in self.formats)
+
+    @property
+    def base(self) -> Physical:
+        """Where the register of the first half that is on leads: to its root's table."""
+        half = self.low or self.high
+        return Physical(half.root if half else 0)
+
+    @property
+    def parts(self) -> tuple[Cpu, ...]:
+        """States that together translate what this one does, each with tables of one format: this
+        one, or where the halves have two formats, one for each half."""
+        if len(self.formats) < 2:
+            return (self,)
+        return tuple(replace(self, tcr=self.tcr | 1 << off.epd) for off in (_HIGH, _LOW))
 
     @cached_property
     def asid(self) -> int:

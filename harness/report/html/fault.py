@@ -29,7 +29,7 @@ def fault_page(snapshot: Snapshot, explained: Sequence[Explanation]) -> str:
         snapshot=snapshot,
         asked=found.asked,
         found=found,
-        register=state.of(cpu).ROOT,
+        register=state.of(cpu).root,
         causes=[(_said(alike), _denial(alike), alike) for alike in causes.values()],
         lines={one.access: list(explanation_lines(cpu, one)) for one in explained},
         map=space_map.as_object(snapshot),
@@ -40,7 +40,8 @@ def fault_picture(snapshot: Snapshot, one: Explanation) -> str:
     """The picture of one access, whose address has a walk."""
     walk = one.translation.walk
     assert walk is not None
-    return diagram.picture(walk, state.of(snapshot.cpu).ROOT, snapshot.title, _denial([one]))
+    register = state.of(snapshot.cpu).root(walk.address)
+    return diagram.picture(walk, register, snapshot.title, _denial([one]))
 
 
 def _cause(one: Explanation) -> object:

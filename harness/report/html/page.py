@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from functools import cache
 from importlib import resources
 
@@ -14,8 +15,13 @@ from harness.report import diagram, state
 from harness.report.visible import visible_lines
 
 
-def page(template: str, **content: object) -> str:
-    """The page that a template makes of its content."""
+def page(
+    template: str, *, register: Callable[[int], str] = lambda _: "root", **content: object
+) -> str:
+    """The page that a template makes of its content.
+
+    register  what leads to the root of an address, in pictures of walks
+    """
     style = diagram.style() + _part("style.css")
     script = _part("map.js")
     return (
@@ -28,7 +34,7 @@ def page(template: str, **content: object) -> str:
             style_hash=_hash(style),
             script_hash=_hash(script),
             picture=lambda walk, denial=None: Markup(
-                diagram.inline(walk, str(content["register"]), denial)
+                diagram.inline(walk, register(walk.address), denial)
             ),
             **content,
         )
@@ -63,5 +69,5 @@ def _environment() -> Environment:
 def _tone(letters: str) -> str:
     """The classes of rights in the style sheet: what they are, and whether they are the user's."""
     letters = letters.lower()
-    kind = letters.replace("u", "").replace("r", "").replace("-", "") or "ro"
+    kind = "w" * ("w" in letters) + "x" * ("x" in letters or "k" in letters) or "ro"
     return f"{kind} user" if "u" in letters else kind

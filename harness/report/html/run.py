@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,10 +82,13 @@ def matrix_page(result: Result) -> str:
     )
 
 
-def _root(arch: str) -> str:
-    """The register that leads to the root, as far as reports know the architecture's state."""
-    known = has(arch, "report", "state")
-    return str(module_of(arch, "report", "state").ROOT) if known else "root"
+def _root(arch: str) -> Callable[[int], str]:
+    """The register that leads to the root of an address, as far as reports know the architecture's
+    state."""
+    if not has(arch, "report", "state"):
+        return lambda _: "root"
+    found: Callable[[int], str] = module_of(arch, "report", "state").root
+    return found
 
 
 def _known(counts: Mapping[str, int], known: Mapping[str, Quirk]) -> list[tuple[Quirk, int]]:

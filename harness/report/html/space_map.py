@@ -34,9 +34,6 @@ ENTRIES: Final = 1 << 22
 PDPTES: Final = 4
 """Roots of PAE paging: the registers that CR3 leads to."""
 
-LETTERS: Final = "urwx"
-"""The letters of rights."""
-
 RUNS: Final = 1 << 18
 """Runs that a map shows, some 6 MB of text; a page with many more takes seconds to open."""
 
@@ -47,10 +44,9 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
     levels  name of a table, log2 of the bytes that an entry spans, entries, and name of an entry,
             from level 0 up
     bytes   width of an entry
-    register  what holds the addresses of the roots' tables
     rights  the letters of rights; a set of rights is a number, its bit i the letter i
-    roots   first address, last address, and the address that slot 0 of the table would span; the
-            table of root i is table i
+    roots   first address, last address, the address that slot 0 of the table would span, and the
+            register that leads there; the table of root i is table i
     kinds   what entries are: kind, rights, text, and bytes from the memory of one to the next
     tables  level, address, paths, pages, bytes that they map, rights of pages under it, first slot
             and the slot after the last, and runs of entries that say the same side by side: slot,
@@ -65,16 +61,18 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
         return None
     kinds: dict[_Said, int] = {}
     tables = _tables(graph, roots)
-    rights = partial(_rights, format)
+    rights, register = partial(_rights, format), state.of(snapshot.cpu).root
     return {
         "levels": [
             [table_name(level), level.shift, level.entries, level.name] for level in format.levels
         ],
         "bytes": format.entry_bytes,
-        "register": state.of(snapshot.cpu).ROOT if len(roots) < PDPTES else "PDPTE",
-        "rights": LETTERS,
+        "rights": letters(format, format.rights_mask),
         "roots": [
-            [f"{root.span.first:x}", f"{root.span.last:x}", f"{root.first_address(0):x}"]
+            [
+                *(f"{at:x}" for at in (root.span.first, root.span.last, root.first_address(0))),
+                register(root.span.first) if len(roots) < PDPTES else "PDPTE",
+            ]
             for root in roots
         ],
         "tables": [

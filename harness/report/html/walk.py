@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from harness.inspect import architecture
 from harness.inspect.architecture import never_withheld
@@ -27,10 +26,15 @@ def walk_page(snapshot: Snapshot, translations: Sequence[Translation]) -> str:
         title=f"{asked} in {snapshot.title}",
         snapshot=snapshot,
         translations=translations,
-        letters=partial(letters, cpu.format, kept=never_withheld(cpu)),
-        stage_rows=partial(stage_rows, cpu.format),
+        letters=_letters,
+        stage_rows=stage_rows,
         bits_text=bits_text,
         manual=architecture.of(cpu).manual.replace(" volume", ""),
-        register=state.of(cpu).ROOT,
+        register=state.of(cpu).root,
         map=space_map.as_object(snapshot),
     )
+
+
+def _letters(found: Translation) -> str:
+    """The rights of a page that was found, by their letters."""
+    return letters(found.cpu.format, found.granted, never_withheld(found.cpu))

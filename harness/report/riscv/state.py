@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from harness.paging.riscv.cpu import Cpu
 
-ROOT: Final = "satp"
-"""The register that leads to the root."""
+
+def root(_: int) -> str:
+    """The register that leads to the root."""
+    return "satp"
 
 
 def notes(cpu: Cpu) -> Iterator[str]:

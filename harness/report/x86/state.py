@@ -9,8 +9,11 @@ from harness.inspect.decode import Role
 from harness.inspect.x86 import cr3
 from harness.paging.x86.cpu import Cpu, Mode
 
-ROOT: Final = "CR3"
-"""The register that leads to the root."""
+
+def root(_: int) -> str:
+    """The register that leads to the root."""
+    return "CR3"
+
 
 _REGISTERS: Final = ("cr0", "cr3", "cr4", "efer", "pkru", "pkrs")
 _REST: Final = ("ac", "maxphyaddr", "page1gb", "pse36", "lam", "amd", "c_bit", "shared_bit")

@@ -255,7 +255,7 @@ def test_what_is_planted_is_found(rule: str) -> None:
         assert isinstance(where.memory, BufferMemory)
         words = where.memory.octets.view("<u8")
         words[3 * TABLE // 8] = TABLE * 4 >> 2 | V | R  # a page in memory: the source shows some
-    types = architecture.named("riscv").memory_types.types(None)
+    types = architecture.named("riscv").memory_types.types(None, None)
     broken, _ = lint(where, types)
     named = {one.rule.name for one in broken}
     assert rule in named and "cached-outside-ram" not in named

@@ -65,7 +65,8 @@
 
   function tone(rights) {
     const has = (letter) => map.rights.includes(letter) && rights >> map.rights.indexOf(letter) & 1;
-    const kind = has("w") ? (has("x") ? "wx" : "w") : has("x") ? "x" : "ro";
+    const executes = has("x") || has("k");
+    const kind = has("w") ? (executes ? "wx" : "w") : executes ? "x" : "ro";
     return has("u") ? kind + " user" : kind;
   }
 
@@ -74,13 +75,13 @@
   // ---- drawing ----
 
   // A table as it is reached on one way: `base` is the address that slot 0 spans.
-  function node(table, base, given, title = "") {
+  function node(table, base, given, title = "", register = "") {
     const made = make("div", "node"), rows = runsOf(table);
     made.style.setProperty("--depth", tables[0].level - table.level);
     const rest = [`level ${table.level}`];
     if (!title) rest.push(`${pagesOf(table.pages)}, ${units(table.bytes)}`);
     if (table.paths !== "1") rest.push(`reached in ${grouped(table.paths)} ways`);
-    const from = title ? [make("span", "title", map.register), make("span", "rest", `→ ${table.name}`)] : [];
+    const from = title ? [make("span", "title", register), make("span", "rest", `→ ${table.name}`)] : [];
     made.append(make("div", "about", ...from,
       make("span", title ? "title mono" : "title", title || table.name),
       make("span", "mono", hex(table.address)),
@@ -192,10 +193,10 @@
   }
 
   const tree = document.getElementById("tree");
-  const roots = map.roots.map(([first, last, base], number) => {
-    const element = node(tables[number], big(base), ALL, `${hex(big(first))} to ${hex(big(last))}`);
+  const roots = map.roots.map(([first, last, base, register], number) => {
+    const element = node(tables[number], big(base), ALL, `${hex(big(first))} to ${hex(big(last))}`, register);
     tree.append(element);
-    return {table: tables[number], first: big(first), last: big(last), base: big(base), element};
+    return {table: tables[number], first: big(first), last: big(last), base: big(base), element, register};
   });
   if (map.unread) {
     const many = grouped(map.unread);
@@ -232,7 +233,8 @@
     document.title = same ? came.title : came.title.replace(/0x[0-9a-f]+/, hex(address));
     said.replaceChildren(...(same ? came.said : [make("p", "answer", text)]));
     way.hidden = same;
-    way.replaceChildren(...(same ? [] : [make("span", "step mono", map.register), ...steps]));
+    const from = roots.find((one) => one.first <= address && address <= one.last);
+    way.replaceChildren(...(same || !from ? [] : [make("span", "step mono", from.register), ...steps]));
   }
 
   const step = (name, place, what, rights) => make("span", "step",

@@ -1,0 +1,247 @@
+"""What questions about tables ask of arm64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from harness.inspect.architecture import Architecture, Seen
+from harness.inspect.arm64 import decode, memory_type, mode, registers
+from harness.inspect.arm64.processor import NAMES, cpu_with
+from harness.inspect.decode import LinuxReading, Reading
+from harness.inspect.remedy import Remedy
+from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
+from harness.inspect.tour import lines, starts
+from harness.inspect.translation import Index
+from harness.paging.address import Span, Virtual
+from harness.paging.arm64 import access
+from harness.paging.arm64.access import Access, Fault, Kind, Reason
+from harness.paging.arm64.bulk import judge
+from harness.paging.arm64.cpu import Cpu, half_for, span_of, untagged
+from harness.paging.arm64.formats import AF, GRANULES
+from harness.paging.bulk import Bytes, End, Walks
+from harness.paging.entry import Absent
+from harness.paging.memory import Mask, Memory, WritableMemory
+from harness.paging.table import Slot
+
+if TYPE_CHECKING:
+    from harness.check.held import HeldMemory
+    from harness.check.layouts import Layout
+    from harness.inspect.sources.core import Dump
+    from harness.inspect.sources.ram import Held
+    from harness.machine.foreign import ForeignMonitor
+    from harness.machine.gdbstub import StubMonitor
+
+
+def _seen(
+    monitor: ForeignMonitor | StubMonitor, given: Mapping[str, int], memory: HeldMemory
+) -> Seen:
+    raise SourceError("a running guest of arm64 is not looked at here")
+
+
+def _of_core(dump: Dump, vcpu: int, given: Mapping[str, int]) -> Seen:
+    from harness.inspect.arm64 import core
+
+    return core.seen(dump, vcpu, given)
+
+
+def _of_memory(held: Held, given: Mapping[str, int], doubts: Sequence[str]) -> Snapshot:
+    from harness.inspect.arm64 import files
+
+    return files.snapshot(held, given, doubts)
+
+
+def _hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
+    """Nothing: a processor pushes nothing at a fault, and the tables are held."""
+
+
+def _check_address(_: Cpu, address: Virtual) -> None:
+    if address >> 64:
+        raise QuestionError(f"there is no address {address:#x} of 64 bits")
+
+
+def _pointed(cpu: Cpu, address: Virtual) -> Virtual:
+    return Virtual(untagged(cpu, address, fetch=False))
+
+
+def _part(cpu: Cpu, address: int) -> Cpu:
+    """The state whose tables translate an address, or would if it were not turned off."""
+    high = bool(address >> 55 & 1)
+    return next((one for one in cpu.parts if (one.high if high else one.low)), cpu.parts[0])
+
+
+def _canonical(cpu: Cpu, address: int) -> tuple[bool, str]:
+    high = bool(address >> 55 & 1)
+    half = half_for(cpu, address)
+    where = f"bit 55 is {int(high)}, the {'upper' if high else 'lower'} half"
+    if half is None:
+        return False, f"{where}, which EPD{int(high)}=1 turns off"
+    width = half.address_bits
+    odd = [bit for bit in range(63, width - 1, -1) if address >> bit & 1 != high]
+    if odd:
+        return False, f"{where}, of {width} bits, and bit {odd[0]} differs from it"
+    return True, f"{where}, of {width} bits, and bits 63:{width} equal it"
+
+
+def _above(_: Cpu, __: int) -> tuple[Index, int] | None:
+    """Nothing: TTBRn_EL1 leads to the root's table."""
+    return None
+
+
+_REASONS: Final = {
+    End.MALFORMED: Reason.ADDRESS_SIZE,
+    End.ABSENT: Reason.INVALID,
+    End.UNBACKED: Reason.NO_MEMORY,
+}
+
+
+def _reason(cpu: Cpu, address: Virtual, end: End) -> Reason | None:
+    if end is not End.NO_ROOT:
+        return _REASONS.get(end)
+    found = access.unwalked(cpu, address, as_el0=False)
+    return found if isinstance(found, Reason) else None
+
+
+def _likely(
+    cpu: Cpu,
+    reading: Reading,
+    read: LinuxReading | None = None,
+    slot: Slot | None = None,
+    memory: Memory | None = None,
+    address: int | None = None,
+    backed: Sequence[Span] | None = None,
+) -> tuple[str, ...]:
+    return ()
+
+
+def _doubt(cpu: Cpu, memory: Memory) -> str | None:
+    """A doubt about the roots all of which lead nowhere: that of the lower half may be empty, as
+    that of a thread of the kernel is."""
+    held = [line for start in starts(cpu) for line in lines(memory, start.table)]
+    right = "TTBR0_EL1 and TTBR1_EL1 belong to this memory"
+    if all(line.raw is None for line in held):
+        return f"{right}, though there is no memory where the roots' tables would be"
+    if all(line.raw is None or isinstance(line.entry, Absent) for line in held):
+        return f"{right}, though no descriptor of the roots' tables is valid"
+    return None
+
+
+def _accesses(kind: str | None, user: bool | None, implicit: bool) -> list[Access]:
+    if implicit:
+        raise QuestionError("no access of arm64 is implicit")
+    if kind is not None and kind.upper() not in Kind.__members__:
+        raise QuestionError(f"arm64 has no access of the kind {kind}")
+    usual = [Kind.READ, Kind.WRITE, Kind.FETCH]
+    kinds = usual if kind is None else [Kind[kind.upper()]]
+    return [Access(one, by) for one in kinds for by in ((True, False) if user is None else (user,))]
+
+
+def _using(cpu: Cpu, asked: Access) -> Cpu:
+    """Tags of pointers to code count where TBIDx says so, and those of pointers to data do not."""
+    if asked.kind is not Kind.FETCH:
+        return cpu
+    tcr = cpu.tcr
+    for high in (False, True):
+        tagged = 0x55 << 56 | high << 55
+        if untagged(cpu, tagged, fetch=True) == tagged:
+            tcr &= ~_TBI[high]
+    return replace(cpu, tcr=tcr)
+
+
+_TBI: Final = {False: 1 << 37, True: 1 << 38}
+
+
+def _withheld(asked: Access, fault: Fault) -> str | None:
+    if fault.reason is Reason.EXECUTE_DENIED:
+        return "user execute" if asked.el0 else "supervisor execute"
+    return {Reason.READ_DENIED: "user", Reason.WRITE_DENIED: "write"}.get(fault.reason)
+
+
+_OF_ADDRESS: Final = (Reason.OUT_OF_RANGE, Reason.EL0_KEPT_OUT, Reason.HALF_OFF, Reason.ROOT_SIZE)
+
+
+def _remedies(cpu: Cpu, memory: Memory, address: Virtual, asked: Access) -> Sequence[Remedy]:
+    from harness.inspect.arm64.remedy import remedies
+
+    return remedies(cpu, memory, address, asked)
+
+
+def _linux(cpu: Cpu, reading: Reading) -> LinuxReading:
+    from harness.inspect.arm64 import linux
+
+    return linux.read(cpu, reading)
+
+
+def _build(layout: Layout, levels: int, memory: WritableMemory, given: Mapping[str, int]) -> Cpu:
+    from harness.check.arm64.layouts import built
+
+    return cpu_with(built(layout, levels, memory), given)
+
+
+def _addresses(cpu: Cpu) -> Sequence[Span]:
+    halves = ((cpu.low, False), (cpu.high, True))
+    return [span_of(half, high) for half, high in halves if half is not None]
+
+
+def _judged(cpu: Cpu, walks: Walks, asked: Access) -> tuple[Mask, Mask, Bytes]:
+    n = len(walks.address)
+    kind, el0 = np.full(n, asked.kind, np.uint8), np.full(n, asked.el0)
+    aligned = None if asked.aligned else np.zeros(n, np.bool_)
+    found = judge(cpu, walks, kind, el0, aligned=aligned)
+    return found.reason == 0, np.zeros(n, np.bool_), found.reason
+
+
+ASKED = Architecture(
+    called="arm64",
+    manual="Arm ARM",
+    registers=frozenset(NAMES),
+    targets=frozenset(("aarch64",)),
+    seen=_seen,
+    hold_beside=_hold_beside,
+    of_core=_of_core,
+    of_memory=_of_memory,
+    roots=("ttbr0", "ttbr1", "tcr"),
+    read_root=registers.read,
+    parts=lambda cpu: cpu.parts,
+    part=_part,
+    in_mode=mode.in_mode,
+    assumed=mode.assumed,
+    levels_of=decode.levels_of,
+    read=decode.read,
+    check_address=_check_address,
+    pointed=_pointed,
+    masking="TBI: the tag is ignored",
+    canonical=_canonical,
+    above=_above,
+    reason=_reason,
+    likely=_likely,
+    allowed=access.Allowed,
+    accesses=_accesses,
+    outcome=access.outcome,
+    unknown=lambda _: False,
+    elsewhere=(),
+    others=lambda snapshot, found: (),
+    alike=lambda one, other: one == other,
+    pointer=lambda cpu, address: None,
+    withheld=_withheld,
+    of_address=lambda fault: fault.reason in _OF_ADDRESS,
+    using=_using,
+    remedies=_remedies,
+    linux=_linux,
+    doubt=_doubt,
+    never_withheld=lambda _: 0,
+    levels=frozenset(range(1, 6)),
+    smallest_page=1 << GRANULES["4K"].page,
+    addresses=_addresses,
+    denied=lambda cpu, asked, granted, _: access.denied(cpu, asked, granted, cpu.pan, cpu.uao),
+    judged=_judged,
+    bars={Reason.PAN: "PSTATE.PAN=1"},
+    marks=lambda cpu, _: 0 if cpu.sets_access_flag else AF,
+    memory_types=memory_type,
+    in_tables=lambda cpu: cpu,
+    build=_build,
+)
+"""Processors with VMSAv8-64 at EL1&0, stage 1."""

@@ -105,8 +105,8 @@ def fault(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="The text of a fault, or - for standard input: an oops or a bad page"
-            " map of Linux, QEMU's log of -d int, or info registers.",
+            help="The text of a fault, or - for standard input: an oops or a bad page map of Linux,"
+            " a trap of OpenSBI, QEMU's log of -d int, or info registers; of x86 or RISC-V.",
             show_default=False,
         ),
     ] = None,

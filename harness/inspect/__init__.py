@@ -23,6 +23,8 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `translation`  an address: `translate` gives a Translation of Stages, with rights as they accumulate
 `fault`        an access: `explain` gives an Explanation
 `last`         the fault that a processor raised last: `raised`
+`oops`         texts of crashes: a Report, and whose text it is
+`data`         what a word probably is that was never meant as an entry, or as an address
 `remedy`       what would let an access pass: a Remedy
 `trial`        the search for it, by what an architecture says may be changed
 `overlay`      memory with some words changed, to try a change without making it

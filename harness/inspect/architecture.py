@@ -216,6 +216,14 @@ class Architecture:
     left_open: Callable[[State, Mapping[str, int]], Iterable[str]] = lambda _, __: ()
 
 
+class OtherArchitectureError(SourceError):
+    """A register that the architecture of a source does not have; `whose` says which that is."""
+
+    def __init__(self, text: str, whose: str) -> None:
+        super().__init__(text)
+        self.whose = whose
+
+
 def of(cpu: Cpu) -> Architecture:
     """The architecture of a CPU state."""
     return named(cpu.architecture)
@@ -244,7 +252,10 @@ def refuse_others(asked: Architecture, given: Iterable[str], title: str) -> None
     if others := sorted(set(given) - asked.registers):
         named = " and ".join(f"--{name.replace('_', '-')}" for name in others)
         means = "mean" if len(others) > 1 else "means"
-        raise SourceError(f"{title} is of {asked.called}, where {named} {means} nothing")
+        raise OtherArchitectureError(
+            f"{title} is of {asked.called}, where {named} {means} nothing",
+            f"{title} is of {asked.called}",
+        )
 
 
 def of_root(registers: Iterable[str]) -> str | None:

@@ -14,6 +14,7 @@
 `last`         the fault that a hart raised last: `raised`, by scause, stval and sepc
 `case`         a saved case as a source: `snapshot`
 `remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
+`oops`         what texts of crashes say, of Linux, OpenSBI and QEMU: `read` gives a Report
 `lint`         what RISC-V adds to the rules about spaces
 `linux`        the same entry as Linux reads it: `read` gives a LinuxReading of Bits
 `memory_type`  what PBMT makes of a page: its memory type

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.inspect import data
 from harness.inspect.architecture import Architecture, Seen, signed
 from harness.inspect.decode import LinuxReading, Reading
 from harness.inspect.riscv import decode, linux, memory_type, mode, satp
@@ -18,7 +19,7 @@ from harness.inspect.tour import lines, starts
 from harness.inspect.translation import Index
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Bytes, End, Walks
-from harness.paging.entry import Absent
+from harness.paging.entry import Absent, Malformed
 from harness.paging.memory import Mask, Memory, WritableMemory
 from harness.paging.riscv import access
 from harness.paging.riscv.access import Access, Kind, Reason, denied
@@ -101,7 +102,20 @@ def _likely(
     address: int | None = None,
     backed: Sequence[Span] | None = None,
 ) -> tuple[str, ...]:
-    return ()
+    if not isinstance(reading.entry, Malformed):
+        return ()
+    size = cpu.format.entry_bytes
+    found = data.filled(reading.raw, size) or data.text(reading.raw.to_bytes(size, "little"))
+    return () if found is None else (found,)
+
+
+_KASAN = {64: 0xDFFF_FFFF_0000_0000, 32: 0}
+"""Where the shadow of address 0 is (KASAN_SHADOW_OFFSET, which RV32 has nowhere fixed), by the
+width of registers."""
+
+
+def _pointer(cpu: Cpu, address: Virtual) -> str | None:
+    return data.pointer(address, cpu.xlen, _KASAN[cpu.xlen])
 
 
 def _doubt(cpu: Cpu, memory: Memory) -> str | None:
@@ -221,7 +235,7 @@ ASKED = Architecture(
     elsewhere=(),
     others=lambda snapshot, found: (),
     alike=lambda one, other: one == other,
-    pointer=lambda cpu, address: None,
+    pointer=_pointer,
     withheld=lambda _, fault: _WITHHELD.get(fault.reason),
     of_address=lambda fault: fault.reason is Reason.NOT_CANONICAL,
     using=_using,

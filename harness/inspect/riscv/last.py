@@ -6,7 +6,7 @@ the next interrupt or system call.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from harness.inspect.last import Raised
@@ -39,7 +39,7 @@ def raised(snapshot: Snapshot, vcpu: int) -> Raised:
         code = own.get(f"{mode}cause")
         if code in set(Cause):
             return _fault(snapshot, vcpu, mode, Cause(code))
-    told = " and ".join(_other(snapshot.cpu.xlen, own))
+    told = " and ".join(other_trap(snapshot.cpu.xlen, own))
     raise QuestionError(
         f"the last trap of processor {vcpu} is no fault of translation, and what was raised before"
         f" it is lost ({told}): name the ADDRESS"
@@ -49,15 +49,17 @@ def raised(snapshot: Snapshot, vcpu: int) -> Raised:
 def _fault(snapshot: Snapshot, vcpu: int, mode: str, cause: Cause) -> Raised:
     own, kinds = snapshot.registers, RAISING[cause]
     tval, pc = own[f"{mode}tval"], own[f"{mode}epc"]
-    by, users = _by(snapshot.cpu.mstatus, mode, kinds)
+    by, users = by_whom(snapshot.cpu.mstatus, mode, kinds)
     if not users:
         raise QuestionError(
             f"the last fault of processor {vcpu}, mcause {cause.value} at {tval:#x}, is of M-mode,"
             " whose accesses are not translated"
         )
+    if users == (True,):  # returning from a handler leaves SPP and MPP so
+        by, users = f"{by}, unless the handler has returned since", (True, False)
     said = (
         f"From processor {vcpu}: {mode}cause {cause.value}, {mode}tval {tval:#x} and {mode}epc"
-        f" {pc:#x}, the last trap that {mode.upper()}-mode took; {by}."
+        f" {pc:#x}, the last trap that {mode.upper()}-mode took; it came {by}."
     )
     # An AMO is judged as a write is, and need not be told besides.
     judged = (kind for kind in kinds if kind is not Kind.AMO)
@@ -65,30 +67,26 @@ def _fault(snapshot: Snapshot, vcpu: int, mode: str, cause: Cause) -> Raised:
     return Raised(Virtual(tval), pc, cause.value, accesses, said)
 
 
-def _by(mstatus: int, mode: str, kinds: tuple[Kind, ...]) -> tuple[str, tuple[bool, ...]]:
+def by_whom(mstatus: int, mode: str, kinds: Sequence[Kind]) -> tuple[str, tuple[bool, ...]]:
     """By whom a fault was raised, for people, and whether that may have been the user; none of
-    these where it was not translated."""
+    these where it was not translated.
+
+    mode  that took the trap, s or m
+    """
     if mode == "s":
-        if mstatus & _SPP:
-            return "mstatus.SPP=1: it came from S-mode", (False,)
-        return (
-            "mstatus.SPP=0: it came from U-mode, unless the handler has returned since",
-            (True, False),
-        )
+        user = not mstatus & _SPP
+        return f"from {'U' if user else 'S'}-mode, by mstatus.SPP={int(not user)}", (user,)
     previous = (mstatus & Mstatus.MPP) // (Mstatus.MPP & -Mstatus.MPP)
-    if previous == Privilege.S:
-        return "mstatus.MPP=1: it came from S-mode", (False,)
-    if previous == Privilege.U:
-        return (
-            "mstatus.MPP=0: it came from U-mode, unless the handler has returned since",
-            (True, False),
-        )
+    if previous in (Privilege.U, Privilege.S):
+        user = previous == Privilege.U
+        return f"from {'U' if user else 'S'}-mode, by mstatus.MPP={previous}", (user,)
     if mstatus & Mstatus.MPRV and Kind.FETCH not in kinds:
-        return "mstatus.MPP=3 and MPRV=1: M-mode accessed memory in another mode", (True, False)
+        said = "from M-mode, which accessed memory as another does: mstatus.MPP=3 and MPRV=1"
+        return said, (True, False)
     return "", ()
 
 
-def _other(xlen: int, own: Mapping[str, int]) -> Iterator[str]:
+def other_trap(xlen: int, own: Mapping[str, int]) -> Iterator[str]:
     """What the registers tell in place of a fault of translation."""
     for name in ("scause", "mcause"):
         if name in own:

@@ -14,6 +14,7 @@ from typing import Final
 
 from harness.check.keys import in_units
 from harness.inspect import decode
+from harness.inspect.data import filled
 from harness.inspect.decode import LinuxReading, Reading
 from harness.inspect.held import UnreadError
 from harness.inspect.tour import lines
@@ -112,8 +113,8 @@ def narrower(bit: int) -> str:
 
 def _guess(cpu: Cpu, reading: Reading, linux: LinuxReading | None) -> Guess | None:
     raw, entry = reading.raw, reading.entry
-    if filled := data.filled(raw, reading.entry_bytes):
-        return Guess(filled)
+    if as_filled := filled(raw, reading.entry_bytes):
+        return Guess(as_filled)
     if _ignored_ps(cpu, reading):
         large = _entry(replace(cpu, cr4=cpu.cr4 | Cr4.PSE), reading.level, raw)
         return Guess(f"{destination(large)}: PS is set, and ignored, since CR4.PSE=0")

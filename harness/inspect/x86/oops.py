@@ -1,31 +1,27 @@
-"""What a text says of a page fault or of a wrong entry, as kernels and emulators print it.
+"""What texts of x86 say of a page fault or of a wrong entry.
 
-Linux on x86: an oops, from 2.6 on, of 64 and of 32 bits (arch/x86/mm/fault.c), a bad page map
+Linux: an oops, from 2.6 on, of 64 and of 32 bits (arch/x86/mm/fault.c), a bad page map
 (mm/memory.c), a corrupted page table, and a general protection fault (arch/x86/kernel/traps.c).
-QEMU: the log of -d int, and `info registers`, which gdb has too.  The text may have anything around
-that: the times of dmesg and of journals, levels, quotation marks, colours.
+QEMU: the log of -d int, and `info registers`, which gdb has too.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Final
 
-from harness.inspect.snapshot import QuestionError
-from harness.inspect.x86 import data
+from harness.inspect.oops import COMM, LONGEST_REPORT, Facts, Report, lines_of
+from harness.inspect.snapshot import Given, QuestionError, Snapshot
+from harness.inspect.sources.entries import GivenMemory
+from harness.inspect.x86 import data, entries
+from harness.inspect.x86.registers import facts as of_registers
 from harness.machine.monitor import registers_in
 from harness.paging.address import Span
-from harness.paging.x86.access import Error, Vector
-from harness.paging.x86.cpu import Cr4, Mode, canonical_halves
-
-LONGEST_LINE: Final = 4096
-"""Characters of a line that are looked at."""
-
-LONGEST_REPORT: Final = 400
-"""Lines of one report that are looked at."""
+from harness.paging.x86.access import Access, Error, Kind, Vector
+from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Mode, canonical_halves
 
 _AC: Final = 1 << 18
 _DOUBLE_FAULT: Final = 8
@@ -33,35 +29,12 @@ _LONG_DIGITS: Final = 9
 """A number with so many hexadecimal digits does not fit in 32 bits."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a text tells.
-
-    what       it is, for people
-    address    CR2, or the address whose entry is wrong; None where that is not told
-    code       the error code of a page fault; None where there is none
-    rip        where it was raised
-    mode       the paging mode, as far as the form of the text tells it
-    entries    each after its name, from the root down
-    registers  those that decide how the processor pages, and of accesses: ac, pkru
-    rest       others, as `Snapshot.registers` has them
-    linux      whether it is of Linux
-    general    whether it is of a general protection fault, which has no CR2: the address is then
-               that of the instruction, as far as Linux could tell it
-    notes      what else is to be said of it, a sentence each
-    """
-
-    what: str
-    address: int | None = None
-    code: int | None = None
-    rip: int | None = None
-    mode: Mode | None = None
-    entries: tuple[tuple[str, int], ...] = ()
-    registers: Mapping[str, int] = field(default_factory=dict)
-    rest: Mapping[str, int] = field(default_factory=dict)
-    linux: bool = False
-    general: bool = False
-    notes: tuple[str, ...] = ()
+SIGNS: Final = re.compile(
+    r"#PF\b|\b(?:CR[0234]|[RE]IP|EFLAGS|RFLAGS|EFL|RFL)\b ?[:=]|\bv=[0-9a-f]{2} e=[0-9a-f]{4}"
+    r"|\bP[GM4U]D [0-9a-f]+ |segfault at [0-9a-f]+ ip|general protection fault"
+    r"|^\W*cr[0234] +0x|printing [er]ip"
+)
+"""What stands in a line of a text of x86, and in none of another's."""
 
 
 def read(text: str) -> Report:
@@ -70,41 +43,32 @@ def read(text: str) -> Report:
 
     Raises QuestionError for a text that holds none of these.
     """
-    reports = [*islice(_linux_reports(_lines(text)), 1)]
+    reports = [*islice(_linux_reports(lines_of(text)), 1)]
     if reports:
         [lines] = reports
         if any(_OTHER.search(line) for line in lines):
             raise QuestionError(
-                "the text is of Linux on another architecture: those of x86 alone are known here"
+                "the text is of Linux on another architecture: those of x86 and RISC-V are known"
+                " here"
             )
-        more = sum(1 for line in _lines(text) if _HEAD.search(line)) - 1
+        more = sum(1 for line in lines_of(text) if _HEAD.search(line)) - 1
         return _linux(lines, more)
-    if found := _last_chain(_lines(text)):
+    if found := _last_chain(lines_of(text)):
         return _of_qemu(*found)
-    if (report := _registers(_lines(text))) is not None:
+    if (report := _registers(lines_of(text))) is not None:
         return report
-    if any(line.strip() == _TRIPLE for line in _lines(text)):
+    if any(line.strip() == _TRIPLE for line in lines_of(text)):
         raise QuestionError(
             "the text has a triple fault and none of the exceptions that led to it: give the lines"
             " above it too, which QEMU logs with -d int"
         )
     raise QuestionError(
         "the text holds no page fault that is known here: an oops or a bad page map of Linux on"
-        " x86, QEMU's log of -d int, or info registers"
+        " x86 or RISC-V, QEMU's log of -d int, info registers, or a trap of OpenSBI"
     )
 
 
-def _lines(text: str) -> Iterator[str]:
-    """The lines, without the colours of terminals and what else is no letter."""
-    for match in re.finditer(r"[^\r\n]+", text):
-        line = match[0][:LONGEST_LINE]
-        yield _COLOUR.sub("", line)
-
-
-_COLOUR: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_OTHER: Final = re.compile(
-    r"Mem abort info:|\bESR = 0x|\[[0-9a-f]+\] \*?pgd=|\bsepc ?: |\bepc ?: |\bNIP: "
-)
+_OTHER: Final = re.compile(r"Mem abort info:|\bESR = 0x|\[[0-9a-f]+\] \*?pgd=|\bNIP: ")
 
 # ---- Linux ----
 
@@ -146,9 +110,6 @@ _IP: Final = re.compile(
     r"|\bEIP: +(?P<eip>[0-9a-f]{8})\b|printing [er]ip: *(?P<printed>[0-9a-f]{8})\b"
 )
 _SP: Final = re.compile(r"\bRSP: [0-9a-f]{4}:([0-9a-f]{16})\b")
-_COMM: Final = re.compile(
-    r"\bComm: (?P<comm>.{1,32}?) (?:Not tainted|Tainted|Kdump)|comm: (?P<old>\S+)"
-)
 
 
 def _linux_reports(lines: Iterable[str]) -> Iterator[list[str]]:
@@ -187,7 +148,7 @@ def _linux(lines: list[str], more: int) -> Report:
         what = "A fault of a process that Linux reports"
         code, rest["rip"] = int(head["error"], 16), int(head["ip"], 16)
         rest["cpl"] = 3
-    if comm := next((one for line in lines if (one := _COMM.search(line))), None):
+    if comm := next((one for line in lines if (one := COMM.search(line))), None):
         what += f", of {comm['comm'] or comm['old']}"
     entries = _entries(lines)
     if any(_UNREAD.search(line) for line in lines):
@@ -200,7 +161,7 @@ def _linux(lines: list[str], more: int) -> Report:
         what,
         address=0 if address == "(null)" else int(address, 16),
         code=code,
-        rip=rest.get("rip"),
+        instruction=rest.get("rip"),
         mode=mode,
         entries=entries,
         registers=registers,
@@ -218,7 +179,7 @@ def _general(lines: list[str], head: re.Match[str], notes: list[str]) -> Report:
     if head["of_process"]:
         what = "A general protection fault of a process that Linux reports"
         rest |= {"rip": int(head["at"], 16), "cpl": 3}
-    if comm := next((one for line in lines if (one := _COMM.search(line))), None):
+    if comm := next((one for line in lines if (one := COMM.search(line))), None):
         what += f", of {comm['comm'] or comm['old']}"
     address = int(head["f"], 16) if head["f"] else None
     mode = Mode.LEVEL_5 if registers.get("cr4", 0) & Cr4.LA57 else Mode.LEVEL_4
@@ -242,10 +203,11 @@ def _general(lines: list[str], head: re.Match[str], notes: list[str]) -> Report:
     return Report(
         what,
         address=address,
-        rip=rest.get("rip"),
+        instruction=rest.get("rip"),
         mode=mode,
         registers=registers,
         rest=rest,
+        accesses=tuple(Access(kind, rest.get("cpl") == 3) for kind in (Kind.READ, Kind.WRITE)),
         linux=True,
         general=True,
         notes=tuple(notes),
@@ -513,3 +475,57 @@ def _shown(shown: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
 
 
 _PAGING: Final = ("cr0", "cr3", "cr4", "efer")
+
+
+# ---- what it comes to ----
+
+
+def alone(report: Report, title: str, given: Mapping[str, int]) -> Snapshot | None:
+    """The entries that a report prints, with the registers given; of a general protection fault a
+    space of which nothing is known."""
+    if report.address is None or not (report.entries or report.general):
+        return None
+    if report.general:
+        return _unmapped(report, title)
+    registers = {**report.registers, **given}
+    # Without the code of a fault nothing says that an address is wide of the mark.
+    width = entries.USUAL_WIDTH if report.code is not None else WIDTHS[-1]
+    made = entries.snapshot(title, report.entries, report.address, registers, report.mode, width)
+    made = replace(made, notes=(*report.notes, *made.notes), registers=report.rest)
+    if report.linux:  # which sets XD where NXE is set alone
+        made = replace(made, unsure=made.unsure - {"efer"})
+    return made
+
+
+def _unmapped(report: Report, title: str) -> Snapshot:
+    """A space of which nothing is known, for an address that no table decides about."""
+    cpu = Cpu.in_mode(report.mode or Mode.LEVEL_4, report.registers.get("cr3", 0))
+    given = Given(frozenset(), frozenset() if "cr3" in report.registers else frozenset([cpu.base]))
+    return Snapshot(
+        title, cpu, GivenMemory({}), None, (), report.notes, registers=report.rest, given=given
+    )
+
+
+def bare(report: Report, given: Mapping[str, int]) -> tuple[Cpu, Sequence[str]]:
+    """A CPU of which no more is known than the mode, and what is assumed of it."""
+    cpu = Cpu.in_mode(report.mode or Mode.LEVEL_4, 0)
+    assumed = [] if report.mode else ["paging has 4 levels"]
+    if "maxphyaddr" in given:
+        return replace(cpu, maxphyaddr=given["maxphyaddr"]), assumed
+    return cpu, [*assumed, f"MAXPHYADDR is {cpu.maxphyaddr} (--maxphyaddr)"]
+
+
+def usual(report: Report) -> Mapping[str, int]:
+    """EFER of the mode, which Linux does not print."""
+    return {} if report.mode is None else {"efer": Cpu.in_mode(report.mode, 0).efer}
+
+
+def facts(report: Report) -> Facts:
+    """What registers alone say, and what is missing."""
+    cr2 = report.rest.get("cr2")
+    where = "" if cr2 is None else f" --cr2 {cr2:#x}"
+    missing = (
+        "No register has the error code: the handler's stack has it, or the log of QEMU's -d int,"
+        f" and pagetable fault --code N{where} says what it means. RIP may be the handler's own."
+    )
+    return Facts(tuple(of_registers(report.registers, report.rest)), (missing,), cr2)

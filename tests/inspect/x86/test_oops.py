@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import application
+from harness.inspect.oops import Report
 from harness.inspect.snapshot import QuestionError
 from harness.inspect.x86 import oops
-from harness.inspect.x86.oops import Report
 from harness.paging.x86.cpu import Mode
 from tests.cli.commands import run
 from tests.inspect.sources.test_core import note, written
@@ -58,7 +58,7 @@ READ: dict[str, dict[str, Any]] = {
     "OLD64": {
         "address": 0x2AAA_AAAB_F800,
         "code": 0x0D,
-        "rip": 0x10_0562,
+        "instruction": 0x10_0562,
         "mode": Mode.LEVEL_4,
         "entries": (
             *(("PGD", 0x8A98_3067), ("PUD", 0xC7E5_A067), ("PMD", 0x9158_8067)),
@@ -68,14 +68,14 @@ READ: dict[str, dict[str, Any]] = {
     "OLD32": {
         "address": 0x14,
         "code": 2,
-        "rip": 0xC01A_2B3C,
+        "instruction": 0xC01A_2B3C,
         "mode": Mode.BITS_32,
         "entries": (("*pde", 0),),
     },
     "PAE": {
         "address": 0xF7C0_4567,
         "code": 3,
-        "rip": 0xC12A_0B10,
+        "instruction": 0xC12A_0B10,
         "mode": Mode.PAE,
         "entries": (
             *(("*pdpt", 0x1A6_E001), ("*pde", 0x37C1_0067)),
@@ -101,7 +101,7 @@ READ: dict[str, dict[str, Any]] = {
     "WRAPPED": {
         "address": 0x7A1A_A830_0000,
         "code": 0x0F,
-        "rip": 0x7A1A_A8FA_08AC,
+        "instruction": 0x7A1A_A8FA_08AC,
         "entries": (
             *(("PGD", 0x1_0929_A067), ("P4D", 0x1_0929_A067), ("PUD", 0x1_8C20_A067)),
             *(("PMD", 0x1_079B_5067), ("PTE", 0x8000_467C_4A5C_9237)),
@@ -124,14 +124,14 @@ READ: dict[str, dict[str, Any]] = {
     "SEGFAULT": {
         "address": 0x75B8_0000_0034,
         "code": 4,
-        "rip": 0x75B8_6B22_D5AA,
+        "instruction": 0x75B8_6B22_D5AA,
         "entries": (),
         "rest": {"rip": 0x75B8_6B22_D5AA, "cpl": 3},
     },
     "TRIPLE": {
         "address": 0x10_0083,
         "code": 0,
-        "rip": 0x10_0083,
+        "instruction": 0x10_0083,
         "entries": (),
         "registers": {
             **{"cr0": 0x8001_0011, "cr3": 0x10_1000, "cr4": 0x20, "efer": 0x500, "ac": False}
@@ -175,7 +175,7 @@ def test_bits_of_the_error_code_are_read_by_their_names(words: str, code: int) -
 def test_the_privilege_of_the_code_is_that_of_its_selector() -> None:
     for selector, privilege in ("0010", 0), ("0033", 3), ("0061", 1):
         found = oops.read(f"{oopses.FIVE_ZERO}RIP: {selector}:0xffffffff81000040\n")
-        assert (found.rip, found.rest["cpl"]) == (0xFFFF_FFFF_8100_0040, privilege)
+        assert (found.instruction, found.rest["cpl"]) == (0xFFFF_FFFF_8100_0040, privilege)
 
 
 def test_alignment_checks_are_on_where_bit_18_of_eflags_is_set() -> None:
@@ -375,7 +375,7 @@ def test_a_line_of_qemu_s_log_may_be_shortened() -> None:
     assert oops.read(raised.partition(": ")[2]) == oops.read(raised)
     for text in "v=0e e=0003 CR2=401000", '"v=0e e=0003 ... CR2=0000000000401000"':
         found = oops.read(text)
-        assert (found.address, found.code, found.rip) == (0x401000, 3, None)
+        assert (found.address, found.code, found.instruction) == (0x401000, 3, None)
         assert "cpl" not in found.rest
 
 
@@ -430,7 +430,7 @@ def test_entries_without_an_address_are_explained_one_by_one() -> None:
     [
         ("", "the text holds no page fault that is known here"),
         ("hello\nworld\n", "the text holds no page fault that is known here"),
-        (oopses.ARM64, "of Linux on another architecture: those of x86 alone are known here"),
+        (oopses.ARM64, "of Linux on another architecture: those of x86 and RISC-V are known"),
         (oopses.PAE.replace("000407f0", "00000010"), "x86 32-bit has no level '*pdpt'"),
     ],
 )
@@ -643,7 +643,12 @@ def test_a_general_protection_fault_is_read_and_its_address_explained(
     name: str, address: int | None, rip: int | None, said: str
 ) -> None:
     report = oops.read(oopses.EVERY[name])
-    assert (report.general, report.code, report.address, report.rip) == (True, None, address, rip)
+    assert (report.general, report.code, report.address, report.instruction) == (
+        True,
+        None,
+        address,
+        rip,
+    )
     found = lines(oopses.EVERY[name])
     assert any(line.startswith(said) for line in found), found
     if address is not None:

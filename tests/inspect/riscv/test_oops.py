@@ -1,0 +1,246 @@
+"""Texts of crashes on RISC-V are read as they were written, and explained by their entries, by
+tables or by both; and no text, however it is cut or changed, is more than a sentence or an
+answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.inspect.oops import Report, architecture_of
+from harness.inspect.riscv import oops
+from harness.inspect.snapshot import QuestionError
+from harness.paging.riscv.access import Access, Kind
+from harness.paging.riscv.cpu import Mode
+from tests.inspect.riscv import oopses
+from tests.inspect.x86 import oopses as of_x86
+from tests.inspect.x86.test_oops import explained, lines, mutated
+
+READ, WRITE, FETCH = Kind.READ, Kind.WRITE, Kind.FETCH
+ZEROS = dict.fromkeys(("pgd", "p4d", "pud"), 0)
+
+SAID: dict[str, dict[str, Any]] = {
+    "NULL": {
+        "what": "An oops of Linux on RISC-V, of swapper/0",
+        "address": 0x368,
+        "code": 15,
+        "instruction": 0xFFFF_FFFF_803F_B8A4,
+        "mode": Mode.SV39,
+        "entries": tuple(ZEROS.items()),
+        "registers": {"mstatus": 0, "satp": 8 << 60 | 0x814F1},
+        "accesses": (Access(WRITE, False),),
+    },
+    "FIVE": {
+        "address": 0xFFFF_FFFF_A38D_BF58,
+        "code": 13,
+        "mode": Mode.SV57,
+        "entries": (
+            *(("pgd", 0x1_1FFF_D801), ("p4d", 0x1_1FFF_D401)),
+            *(("pud", 0x1_1FFF_D001), ("pmd", 0)),
+        ),
+        "registers": {"mstatus": 0, "satp": 10 << 60 | 0x1109CC},
+    },
+    "OLD": {"address": 0xFFFF_FFFF_8120_1220, "code": 15, "mode": None, "entries": ()},
+    "OLDEST": {
+        "address": 0xDEAD_BEEF,
+        "code": 13,
+        "instruction": 0xFFFF_FFE0_0020_0012,
+        "accesses": (Access(READ, False),),
+    },
+    "REFUSED": {
+        "what": "A load access fault that Linux on RISC-V reports, of swapper",
+        "address": 0xFF20_0000_0000_5000,
+        "code": 5,
+    },
+    "SIGNAL": {
+        "what": "Signal 11, which a process does not handle: Linux on RISC-V, of init",
+        "address": 8,
+        "code": 13,
+        "accesses": (Access(READ, True),),
+    },
+    "SIGNAL_32": {"address": 2, "code": 15, "instruction": 0x12C90},
+    "MAILED": {"address": 0x6C_6B6A_6968, "code": 12, "accesses": (Access(FETCH, True),)},
+    "OPENSBI": {
+        "what": "A trap that OpenSBI does not handle",
+        "address": 0x4004_8060,
+        "code": 5,
+        "instruction": 0x8020_4CAC,
+        "accesses": (Access(READ, False),),
+        "notes": ("It came from S-mode, by mstatus.MPP=1.",),
+    },
+    "QEMU": {
+        "what": "The last of 2 faults in a log of QEMU",
+        "address": 0x5000_1234,
+        "code": 15,
+        "instruction": 0x8000_0098,
+        "accesses": (Access(WRITE, True), Access(WRITE, False)),
+    },
+    "QEMU_32": {"address": 0x5000_1234, "code": 15, "instruction": 0x8000_0098},
+    "REGISTERS": {
+        "what": "Registers as QEMU shows them",
+        "address": 0x5000_1234,
+        "code": 13,
+        "instruction": 0x8000_00A0,
+        "registers": {"satp": 8 << 60 | 0x80001, "mstatus": 1 << 18},
+        "accesses": (Access(READ, False),),
+    },
+    "GDB": {"what": "Registers as gdb shows them", "address": 0x5000_1234, "code": 13},
+    "FIRMWARE_FIRST": {"address": 0x368, "code": 15, "mode": Mode.SV39},
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_every_form_is_read_for_what_it_says(name: str) -> None:
+    report = oops.read(oopses.EVERY[name])
+    assert {key: getattr(report, key) for key in SAID[name]} == SAID[name]
+    assert report.linux == (name not in ("OPENSBI", "QEMU", "QEMU_32", "REGISTERS", "GDB"))
+
+
+@pytest.mark.parametrize(("arch", "texts"), [("riscv", oopses.EVERY), ("x86", of_x86.EVERY)])
+def test_the_text_tells_its_architecture(arch: str, texts: dict[str, str]) -> None:
+    assert {name: architecture_of(text) for name, text in texts.items()} == dict.fromkeys(
+        texts, arch
+    )
+    assert architecture_of("nothing of the kind") == "x86"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("NULL", "likely the address: a null pointer, with a member's offset of 0x368"),
+        ("NULL", "because the PTE at 0x814f1000, level 2, holds 0x0000000000000000"),
+        ("FIVE", "because the PTE at 0x47fff48e0, level 1, holds 0x0000000000000000"),
+        ("FIVE", "These entries give this fault."),
+        ("USERS", "because the PTE at 0x82802a50, level 0, holds 0x0000000020c000d7"),
+        ("USERS", "or mstatus.SUM: 0 -> 1 (0x0 -> 0x40000)"),
+        ("OLD", "store/AMO page fault (cause 15), stval 0xffffffff81201220"),
+        ("OLD", "Note: It came from S-mode, by mstatus.SPP=1."),
+        ("REFUSED", "load access fault (cause 5), stval 0xff20000000005000"),
+        ("QEMU", "Note: The log does not tell by whom the access was made."),
+    ],
+)  # fmt: skip
+def test_a_report_is_explained_without_any_source(name: str, said: str) -> None:
+    found = lines(oopses.EVERY[name])
+    assert said in found, found
+
+
+def ram(directory: Path, pte: int) -> tuple[object, ...]:
+    """The tables of USERS in a file of memory, from 0x80000000 on, with a PTE of its own."""
+    octets = bytearray(64 << 20)
+    # The root is at 0x81f00000, and the entries lead to 0x82801000 and 0x82802000.
+    for place, index, raw in (
+        (0x81F0_0000, 0x3F_9C14_A120 >> 30, 0x20A0_0401),
+        (0x8280_1000, 0x3F_9C14_A120 >> 21 & 511, 0x20A0_0801),
+        (0x8280_2000, 0x3F_9C14_A120 >> 12 & 511, pte),
+    ):
+        at = place - 0x8000_0000 + index * 8
+        octets[at : at + 8] = raw.to_bytes(8, "little")
+    (directory / "ram").write_bytes(octets)
+    return "--ram", f"{directory / 'ram'}@0x80000000"
+
+
+def test_with_a_source_it_is_said_whether_the_tables_agree(tmp_path: Path) -> None:
+    agreed = lines(oopses.USERS, *ram(tmp_path, 0x20C0_00D7))
+    assert any("has the same entries" in line or "the same" in line for line in agreed), agreed
+    other = lines(oopses.USERS, *ram(tmp_path, 0x20C0_00C7))
+    assert any("0x0000000020c000c7" in line for line in other), other
+    answer = json.loads(explained(oopses.USERS, *ram(tmp_path, 0x20C0_00C7), "--json")[1])
+    assert (answer["given"], answer["seen"]["cause"]) == (True, 13)
+    assert answer["agreement"] is not None
+
+
+def test_registers_are_explained_by_the_tables_of_a_source(tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(bytes(1 << 20))
+    source = ("--ram", f"{tmp_path / 'ram'}@0x80000000")
+    found = lines(oopses.REGISTERS, *source)
+    assert found[0] == (
+        f"{tmp_path / 'ram'}@0x80000000, satp 0x8000000000080001 (Sv39, root at 0x80001000)"
+    )
+    assert "supervisor read at 0x50001234: load page fault (cause 13), stval 0x50001234" in found
+    code, out, errors = explained(oopses.REGISTERS, "--layout", "smallest")
+    assert (code, out) == (2, "") and "the text is of RISC-V, and layout smallest" in errors
+    code, out, errors = explained(oopses.REGISTERS, "--cr3", "0x1000")
+    assert (code, out) == (2, "") and "is of RISC-V, where --cr3 means nothing" in errors
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (oopses.REFUSED.replace("0000005\n", "0000002\n"), "no fault of translation: cause 0x2"),
+        (oopses.OPENSBI.replace("00820", "01820"), "the trap is of M-mode itself"),
+        (
+            "status: 00000020 badaddr: 00000002 cause: 0000000f\n",
+            "no fault of RISC-V that is",
+        ),
+        (
+            "Unable to handle kernel paging request at virtual address ffff000000000000\n"
+            "Mem abort info:\n  ESR = 0x0000000096000004\n",
+            "the text is of Linux on another architecture: those of x86 and RISC-V are known",
+        ),
+    ],
+)
+def test_a_text_that_cannot_be_explained_is_a_sentence(text: str, sentence: str) -> None:
+    code, out, errors = explained(text)
+    assert (code, out) == (2, "") and sentence in errors and errors.count("\n") == 1
+
+
+def test_registers_that_tell_no_fault_say_what_follows() -> None:
+    found = lines(oopses.REGISTERS.replace("000d\n", "0008\n"))
+    assert "Addresses are translated by Sv39, with the root's table at 0x80001000." in found
+    assert "Of the last traps scause is 8 and mcause is 0." in found
+
+
+@pytest.mark.parametrize("name", oopses.EVERY)
+def test_the_object_says_the_same(name: str) -> None:
+    report = oops.read(oopses.EVERY[name])
+    code, out, errors = explained(oopses.EVERY[name], "--json")
+    assert (code, errors) == (0, "")
+    answer = json.loads(out)
+    assert answer["report"] == report.what
+    assert answer["seen"]["cause"] == report.code
+    assert answer["given"] == (True if report.entries else None)
+
+
+@pytest.mark.parametrize("name", oopses.EVERY)
+def test_a_text_that_is_changed_or_cut_is_a_sentence_or_an_answer(name: str) -> None:
+    source = random.Random(name)
+    for number in range(60):
+        text = mutated(source, oopses.EVERY[name])
+        try:
+            report = oops.read(text)
+        except QuestionError as error:
+            assert "\n" not in str(error)
+            continue
+        assert isinstance(report, Report)
+        if number % 6 == 0:
+            code, out, errors = explained(text)
+            assert "report it" not in errors, (text, errors)
+            assert (code == 0 and out and not errors) or (
+                code == 2 and not out and errors.count("\n") == 1
+            ), (text, errors)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        oopses.NULL * 4000,
+        oopses.QEMU * 4000,
+        "A" * (8 << 20),
+        ("a" * 4000 + "\n") * 2000,
+        "Unable to handle kernel paging request at virtual" + " " * 4000 + "\n" * 100_000,
+        "[0000000000000368] pgd=0 " * (1 << 17),
+    ],
+    ids=range(6),
+)
+def test_a_long_text_takes_little_time(text: str) -> None:
+    began = time.process_time()
+    architecture_of(text)
+    with contextlib.suppress(QuestionError):
+        oops.read(text)
+    assert time.process_time() - began < 20

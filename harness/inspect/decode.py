@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from itertools import groupby
 from typing import TypeVar
 
@@ -161,6 +162,7 @@ def levels_of(cpu: Cpu) -> range:
     return architecture.of(cpu).levels_of(cpu)
 
 
+@lru_cache(maxsize=1 << 10)  # who explains accesses reads the same few entries for each of them
 def read(cpu: Cpu, raw: int, level: int) -> Reading:
     """What the raw entry says at `level` to this CPU.
 

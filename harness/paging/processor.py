@@ -10,12 +10,14 @@ from harness.paging.table import Root
 
 
 class Cpu(Protocol):
-    """The state of a processor, with paging on.
+    """The state of a processor, with paging on: a value, by which what it reads can be kept.
 
     architecture  the name of its architecture, which is that of its folder in each package
     """
 
     architecture: ClassVar[str]
+
+    def __hash__(self) -> int: ...
 
     @property
     def format(self) -> Format:

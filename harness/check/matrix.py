@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.architectures import NAMES, USUAL, has, module_of
 from harness.check import where
@@ -63,8 +64,7 @@ class Declared(ABC):
 
     def grid(self, control: State) -> Values:
         """The values of every axis under a control state, to select by."""
-        common = {**self.fixed, **control.values()}
-        return {**{name: alone(value) for name, value in common.items()}, **self.product.grid}
+        return _Grid(self, control)
 
     @property
     def axes(self) -> Mapping[str, Collection[Value]]:
@@ -73,6 +73,28 @@ class Declared(ABC):
         axes |= {axis.name: axis.values for axis in self.product.axes}
         states = [control.values() for control in self.controls]
         return axes | {name: {state[name] for state in states} for name in states[0]}
+
+
+class _Grid(Mapping[str, npt.NDArray[Any]]):
+    """What cases have on every axis under a control state, worked out as it is asked for: of most
+    families a condition asks for their name and no more."""
+
+    def __init__(self, family: Declared, control: State) -> None:
+        self._family, self._control = family, control
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        if name in self._family.fixed:
+            return alone(self._family.fixed[name])
+        if name in self._family.product.grid:
+            return self._family.product.grid[name]
+        return alone(self._control.values()[name])
+
+    def __iter__(self) -> Iterator[str]:
+        names = [axis.name for axis in self._family.product.axes]
+        return iter({**self._family.fixed, **self._control.values(), **dict.fromkeys(names)})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class Plain(Declared):
@@ -140,7 +162,7 @@ def selected(
     Raises Misuse for an expression that is none or selects nothing.
     """
     try:
-        axes = where.axes_of(family.axes for family in families)
+        axes = where.AxesOf(family.axes for family in families)
         condition = None if expression is None else where.read(expression, axes, example)
     except ValueError as error:
         raise Misuse(str(error)) from None

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from reprlib import repr as short
@@ -230,10 +230,20 @@ USUAL = ("family", "mode", "level", "access", "by", "kind", "size", "user", "w",
 """Axes that conditions are about more often than about others."""
 
 
-def axes_of(cases: Iterable[Mapping[str, Collection[Value]]]) -> Axes:
-    """The axes of several products and their values, for `read`."""
-    axes: dict[str, set[Value]] = {}
-    for values in cases:
-        for name, there in values.items():
-            axes.setdefault(name, set()).update(there)
-    return {name: frozenset(known) for name, known in axes.items()}
+class AxesOf(Mapping[str, frozenset[Value]]):
+    """The axes of several products and their values, for `read`; a condition asks for few."""
+
+    def __init__(self, cases: Iterable[Mapping[str, Collection[Value]]]) -> None:
+        self._cases = tuple(cases)
+
+    def __getitem__(self, name: str) -> frozenset[Value]:
+        found = [values[name] for values in self._cases if name in values]
+        if not found:
+            raise KeyError(name)
+        return frozenset().union(*found)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name for values in self._cases for name in values))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from harness.check.where import DEEPEST, LONGEST, SHOWN, axes_of, read
+from harness.check.where import DEEPEST, LONGEST, SHOWN, AxesOf, read
 
 # Six cases by hand.
 VALUES = {
@@ -12,7 +12,7 @@ VALUES = {
     "never": np.zeros(6, np.bool_),
 }
 AXES = {
-    **axes_of({name: values.tolist()} for name, values in VALUES.items()),
+    **AxesOf({name: values.tolist()} for name, values in VALUES.items()),
     "key": frozenset({0, 1}),
 }
 

@@ -624,7 +624,7 @@ def test_a_fault_in_the_reference_is_found(
     bench: Bench, monkeypatch: MonkeyPatch, fault: str
 ) -> None:
     mode, where, plant = FAULTS[fault]
-    assert found(bench, monkeypatch, mode, f"{PLACES[mode]} and {where}", plant)
+    assert found(bench, monkeypatch, mode, f"{where} and {PLACES[mode]}", plant)
 
 
 @pytest.mark.parametrize("fault", ON_OTHERS)

@@ -65,7 +65,7 @@ _FAULTS = FAULTS.items()
 WHERE = {
     name: where
     for name, where in (
-        *((n, (mode, f"{PLACES[mode]} and {some}", plant)) for n, (mode, some, plant) in _FAULTS),
+        *((n, (mode, f"{some} and {PLACES[mode]}", plant)) for n, (mode, some, plant) in _FAULTS),
         *ON_OTHERS.items(),
         *((name, ("4", *one)) for name, one in ON_KVM.items()),
         *PLANTS.items(),

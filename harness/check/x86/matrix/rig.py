@@ -274,11 +274,12 @@ def _together(elsewhere: dict[BasisQuirk, Mask]) -> Iterator[tuple[Mask, list[Ba
     """Lanes in which the same quirks apply, with these."""
     if not elsewhere:
         return
-    applying = np.stack(list(elsewhere.values()))
-    for together in np.unique(applying, axis=1).T:
-        if together.any():
-            lanes: Mask = (applying == together[:, None]).all(axis=0)
-            yield lanes, [quirk for quirk, there in zip(elsewhere, together, strict=True) if there]
+    together = np.zeros(len(next(iter(elsewhere.values()))), np.uint64)
+    for number, applies in enumerate(elsewhere.values()):
+        together |= applies.astype(np.uint64) << np.uint64(number)
+    for some in np.unique(together).tolist():
+        if some:
+            yield together == some, [q for number, q in enumerate(elsewhere) if some >> number & 1]
 
 
 def _judged_as(

@@ -137,7 +137,7 @@ def plan(
     condition = None
     if expression is not None:
         try:
-            condition = where.read(expression, where.axes_of(family.axes for family in some))
+            condition = where.read(expression, where.AxesOf(family.axes for family in some))
         except ValueError as error:
             raise Misuse(str(error)) from None
     chosen = Plan(engine, (), skipped, Counter(), arch="x86")

@@ -59,13 +59,13 @@ class KnownTables:
     def forget(self) -> None:
         """There were none so far."""
         self._tables = dict[int, Words]()
-        self._in_use = set[int]()
+        self._in_use, self._levels = set[int](), dict[int, list[int]]()
         self._frames = dict[int, Words]()
         self._loaded: tuple[Root, ...] = ()
 
     def learn(self, cpu: Cpu) -> None:
         """The tables of the loaded space are known from now on, as they are."""
-        self._loaded, self._in_use = cpu.roots, set(self._tables_of(cpu))
+        self._find(cpu)
         for address in self._in_use - self._tables.keys():
             self._tables[address] = self._read(cpu, address)
 
@@ -88,15 +88,14 @@ class KnownTables:
         whole  of tables that are new all words, not those alone that differ from what was there
         """
         parts = list(self._differing(cpu))
-        if parts or cpu.roots != self._loaded:  # else no table has come or gone
-            now = set(self._tables_of(cpu))
-            for address in sorted(now - self._tables.keys()):
+        if cpu.roots != self._loaded or any(self._leads_elsewhere(cpu, part) for part in parts):
+            self._find(cpu)
+            for address in sorted(self._in_use - self._tables.keys()):
                 words = self._tables[address] = self._read(cpu, address)
                 before = self._frames.get(address, words)
                 new = np.flatnonzero((words != before) | whole)
                 slots = _slots(cpu, address)[new]
                 parts.append(Stores(slots, before[new], np.zeros(len(new), np.bool_)))
-            self._loaded, self._in_use = cpu.roots, now
         return Stores(
             np.concatenate([np.empty(0, np.uint64), *(part.addresses for part in parts)]),
             np.concatenate([np.empty(0, np.uint64), *(part.before for part in parts)]),
@@ -104,25 +103,54 @@ class KnownTables:
         )
 
     def _differing(self, cpu: Cpu) -> Iterator[Stores]:
-        for address, before in self._tables.items():
-            words = self._read(cpu, address)
-            different = np.flatnonzero(words != before)
-            if len(different):
-                self._tables[address] = words
-                slots = _slots(cpu, address)[different]
-                in_use = np.full(len(different), address in self._in_use)
-                yield Stores(slots, before[different], in_use)
+        """What known tables hold otherwise now, table by table."""
+        if not self._tables:
+            return
+        slots = np.stack([_slots(cpu, address) for address in self._tables])
+        words, _ = self._memory.gather(slots.ravel(), format_of(cpu).entry_bytes)
+        rows, before = words.reshape(slots.shape), np.stack(list(self._tables.values()))
+        known = list(self._tables)
+        for row in np.flatnonzero((rows != before).any(axis=1)).tolist():
+            address, different = known[row], np.flatnonzero(rows[row] != before[row])
+            self._tables[address] = rows[row].copy()
+            in_use = np.full(len(different), address in self._in_use)
+            yield Stores(slots[row, different], before[row, different], in_use)
 
-    def _tables_of(self, cpu: Cpu) -> list[int]:
-        """The tables of a space outside the arena, but not those that lie outside memory."""
-        found = distinct(bulk.leaves(self._memory, cpu.roots, limit=0).tables.address)
+    def _leads_elsewhere(self, cpu: Cpu, stores: Stores) -> bool:
+        """Whether other tables may be in use after stores to one."""
+        format = format_of(cpu)
+        table = int(stores.addresses[0]) & -format.table_bytes(0)
+        now, _ = self._memory.gather(stores.addresses, format.entry_bytes)
+        return any(
+            (_tables_below(format, level, now) != _tables_below(format, level, stores.before)).any()
+            for level in self._levels.get(table, ())
+        )
+
+    def _find(self, cpu: Cpu) -> None:
+        """Finds the tables of the loaded space that lie outside the arena, but not those outside
+        memory; and the levels above 0 at which each of them is."""
+        tables = bulk.leaves(self._memory, cpu.roots, limit=0).tables
+        found = distinct(tables.address)
         _, backed = self._memory.gather(found, format_of(cpu).entry_bytes)
         ours = found >= self._arena
-        chosen: list[int] = found[ours if backed is None else ours & backed].tolist()
-        return chosen
+        self._in_use = set(found[ours if backed is None else ours & backed].tolist())
+        self._levels = dict[int, list[int]]()
+        for address, level in zip(tables.address.tolist(), tables.level.tolist(), strict=True):
+            if level and address in self._in_use:
+                self._levels.setdefault(address, []).append(level)
+        self._loaded = cpu.roots
 
     def _read(self, cpu: Cpu, address: int) -> Words:
         return self._memory.gather(_slots(cpu, address), format_of(cpu).entry_bytes)[0].copy()
+
+
+def _tables_below(format: Format, level: int, raw: Words) -> Words:
+    """Where entries lead that are pointers, and ones where they are none."""
+    shape = format.levels[level].pointer
+    if shape is None:
+        return np.full_like(raw, ~np.uint64(0))
+    points = bulk.kinds(format, level, raw) == bulk.POINTER
+    return np.where(points, bulk.address_of(shape, raw), ~np.uint64(0))
 
 
 def _array(addresses: Iterable[int]) -> Words:

@@ -28,10 +28,11 @@ def of(name: str, levels: int) -> tuple[object, ...]:
 def in_file(tmp_path: Path, name: str, levels: int) -> tuple[object, ...]:
     """The options that name the tables of a layout as a file of memory."""
     layout = layouts.load(layouts.find(name, "riscv"))
-    octets = np.zeros(layout.ram, np.uint8)
+    # Of a file of 2 GiB what is not stored takes no time.
+    octets = np.memmap(tmp_path / "ram", np.uint8, "w+", shape=(layout.ram,))
     memory = BufferMemory(octets, described("riscv").ram_base)
     cpu = architecture.named("riscv").build(layout, levels, memory, {})
-    (tmp_path / "ram").write_bytes(octets.tobytes())
+    octets.flush()
     return ("--ram", f"ram@{BASE:#x}", "--satp", f"{cpu.satp:#x}")
 
 

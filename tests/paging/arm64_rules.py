@@ -12,6 +12,7 @@ FEAT_S1POE, FEAT_D128, FEAT_HAFT, memory tagging; NFDx plays no part.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 KINDS = ("load", "store", "fetch", "atomic", "LDTR", "STTR")
 """What an access is."""
@@ -112,8 +113,13 @@ class Params:
 
 def params(machine: Machine, va: int) -> Params:
     """AArch64.S1TTWParamsEL10, with AArch64.GetVARange: bit 55 chooses."""
+    return _params_of(machine, bit(va, 55))
+
+
+@lru_cache(maxsize=4)  # many addresses are asked about in a row, of one machine
+def _params_of(machine: Machine, upper: bool) -> Params:
     tcr = machine.tcr
-    if bit(va, 55):
+    if upper:
         ttbr, txsz = machine.ttbr1, field(tcr, 21, 16)
         # AArch64.S1DecodeTG1
         granulebits = {0b10: 12, 0b01: 14, 0b11: 16}.get(field(tcr, 31, 30), 0)

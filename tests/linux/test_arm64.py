@@ -24,6 +24,9 @@ pytestmark = [pytest.mark.hw, on_arm64]
 
 KERNEL_HALF = np.uint64(1 << 63)
 
+ASKED_ONCE = 10, 0, 99
+"""The last version that was run whose gva2gpa asks as the processor alone."""
+
 EL, PAN = 3 << 2, 1 << 22
 """Fields of PSTATE."""
 
@@ -180,7 +183,8 @@ def test_pages_that_may_be_written_are_marked_for_the_hardware(
 
 def test_qemu_translates_addresses_of_both_halves_alike(space: LinuxSpace) -> None:
     """As a read of the processor would be translated: at EL0 it has no access to the kernel's half
-    (E0PD), or sees that it has none, and at EL1 with PAN none to the user's."""
+    (E0PD), or sees that it has none, and at EL1 with PAN none to the user's.  QEMU 11.1 then asks
+    again as EL1 without PAN."""
     users = [told.addresses[told.present & ("r" in told.rights)][:8] for told in space.maps]
     rows = kernels(space)
     some = rows.virtual[:: max(1, len(rows.virtual) // 64)]
@@ -191,4 +195,5 @@ def test_qemu_translates_addresses_of_both_halves_alike(space: LinuxSpace) -> No
         for addresses, reached in halves:
             frames = space.walks(addresses).physical.tolist()
             found = monitor.translations(addresses.tolist())
-            assert found == (frames if reached else [None] * len(frames))
+            again = monitor.version > ASKED_ONCE
+            assert found == (frames if reached or again else [None] * len(frames))

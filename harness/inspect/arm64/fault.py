@@ -20,7 +20,7 @@ REPORTED: Final = ("esr",)
 _FETCH, _DATA = (0x20, 0x21), (0x24, 0x25)
 """Exception classes of instruction aborts and of data aborts, from EL0 and from EL1."""
 
-_WNR, _S1PTW, _CM, _EA, _FNV = (1 << bit for bit in (6, 7, 8, 9, 10))
+_WNR, _S1PTW, _CM, _EA, FNV = (1 << bit for bit in (6, 7, 8, 9, 10))
 _STATUS: Final = 0x3F
 
 _COMPARED: Final = 0x3F << 26 | _WNR | _STATUS
@@ -155,7 +155,7 @@ def _said(code: int) -> Iterator[str]:
         yield f"WnR={int(bool(code & _WNR))}: a {'write' if code & _WNR else 'read'}"
     if code & _S1PTW:
         yield "S1PTW=1: stage 2 faulted on a table of stage 1, under a hypervisor"
-    if code & _FNV:
+    if code & FNV:
         yield "FnV=1: FAR_EL1 holds no address of it"
     if code & _EA and code & _STATUS in (0b010000, *range(0b010011, 0b011000)):
         yield "EA=1: an external abort of a kind that the implementation defines"
@@ -223,7 +223,7 @@ def _gives(answer: Outcome, fault: SeenFault, far: Virtual) -> bool:
     return (
         isinstance(answer, Fault)
         and not (answer.syndrome ^ fault.syndrome) & compared
-        and (answer.far == far or bool(fault.syndrome & _FNV))
+        and (answer.far == far or bool(fault.syndrome & FNV))
     )
 
 

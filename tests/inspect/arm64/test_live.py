@@ -1,0 +1,139 @@
+"""From what QEMU's gdb stub shows of a processor to the registers by which it translates."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.inspect.arm64.live import (
+    authenticates_pointers,
+    last_exception,
+    processor,
+)
+from harness.inspect.arm64.processor import PSTATE_PAN, PSTATE_UAO
+from harness.inspect.snapshot import SourceError
+from harness.machine.arm64.registers import NAMES, registers_of
+from harness.machine.errors import ProtocolError
+
+EL1H, EL2H, EL3H = 0x5, 0x9, 0xD
+SPAN = 1 << 23
+VM, TGE, E2H = 1, 1 << 27, 1 << 34
+
+SHOWN = {
+    "cpsr": 0x6000_0000,
+    "TTBR0_EL1": 0x4369_8181,
+    "TTBR1_EL1": 0x2_0000_41F2_8001,
+    "TCR_EL1": 0x0950_01F6_B54C_350C,
+    "MAIR_EL1": 0x4_0044_FFFF,
+    "SCTLR_EL1": 0x0200_0018_FC74_791D,
+    "ID_AA64MMFR0_EL1": 0x323_1020_1126,
+    "ID_AA64MMFR1_EL1": 0x110_1021_1122,
+    "ID_AA64MMFR2_EL1": 0x1021_0110_1001_1011,
+}
+"""Those of Linux on QEMU 7.2's `max`, at EL0."""
+
+HOST = {
+    name.replace("_EL1", "_EL2"): value + 1 for name, value in SHOWN.items() if "MMFR" not in name
+}
+
+
+class Stub:
+    """A monitor whose gdb stub describes these registers."""
+
+    def __init__(self, described: dict[str, int]) -> None:
+        self.described = described
+        self.asked: tuple[str, ...] = ()
+
+    def described_registers(self, wanted: object, vcpu: int | None = None) -> dict[str, int]:
+        assert isinstance(wanted, tuple)
+        self.asked = wanted
+        return {name: value for name, value in self.described.items() if name in wanted}
+
+
+def test_each_register_is_that_of_el1() -> None:
+    found, notes = processor(SHOWN)
+    assert (found.ttbr0, found.ttbr1) == (SHOWN["TTBR0_EL1"], SHOWN["TTBR1_EL1"])
+    assert (found.tcr, found.mair) == (SHOWN["TCR_EL1"], SHOWN["MAIR_EL1"])
+    assert found.sctlr == SHOWN["SCTLR_EL1"]
+    ids = [SHOWN[f"ID_AA64MMFR{number}_EL1"] for number in range(3)]
+    assert [found.mmfr0, found.mmfr1, found.mmfr2] == ids
+    assert notes == ()
+
+
+@pytest.mark.parametrize(
+    ("state", "span", "pan", "uao"),
+    [
+        (0, 0, True, False),  # an exception to EL1 sets PAN, and clears UAO
+        (0, SPAN, False, False),
+        (PSTATE_PAN | PSTATE_UAO, SPAN, True, False),
+        (EL1H, 0, False, False),
+        (EL1H | PSTATE_PAN, 0, True, False),
+        (EL1H | PSTATE_UAO, 0, False, True),
+    ],
+)
+def test_pan_and_uao_are_as_el1_has_them(state: int, span: int, pan: bool, uao: bool) -> None:
+    sctlr = SHOWN["SCTLR_EL1"] & ~SPAN | span
+    found, _ = processor({**SHOWN, "cpsr": state, "SCTLR_EL1": sctlr})
+    assert found.pstate is not None
+    assert (bool(found.pstate & PSTATE_PAN), bool(found.pstate & PSTATE_UAO)) == (pan, uao)
+
+
+def test_a_processor_without_pan_has_none() -> None:
+    found, _ = processor({**SHOWN, "ID_AA64MMFR1_EL1": 0, "cpsr": 0})
+    assert found.pstate == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "hcr"), [(EL2H, E2H), (EL2H, E2H | TGE), (0, E2H | TGE), (EL2H, E2H | VM)]
+)
+def test_the_host_has_registers_of_its_own(state: int, hcr: int) -> None:
+    found, notes = processor({**SHOWN, **HOST, "cpsr": state, "HCR_EL2": hcr})
+    assert (found.ttbr0, found.tcr) == (SHOWN["TTBR0_EL1"] + 1, SHOWN["TCR_EL1"] + 1)
+    assert notes[0].startswith("The host's regime, EL2&0")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"cpsr": 0x1D3}, "is in AArch32 (PSTATE is 0x1d3)"),
+        ({"cpsr": EL3H}, "is at EL3"),
+        ({"cpsr": EL2H}, "is at EL2 without VHE"),
+        ({"cpsr": EL1H, "HCR_EL2": VM}, "the guest of a hypervisor (HCR_EL2 is 0x1)"),
+        ({"cpsr": 0, "HCR_EL2": 1 << 12}, "the guest of a hypervisor (HCR_EL2 is 0x1000)"),
+        ({"cpsr": EL1H, "HCR_EL2": VM | E2H}, "the guest of a hypervisor"),
+        ({"TCR2_EL1": 2}, "TCR2_EL1 0x2 has PIE=1: rights are those that PIR_EL1 and PIRE0_EL1"),
+        ({"TCR2_EL1": 1 << 5}, "D128=1"),
+    ],
+)
+def test_what_is_translated_otherwise_is_refused(changed: dict[str, int], said: str) -> None:
+    with pytest.raises(SourceError) as raised:
+        processor({**SHOWN, **changed})
+    assert said in str(raised.value)
+
+
+def test_other_bits_of_tcr2_change_nothing() -> None:
+    assert processor({**SHOWN, "TCR2_EL1": 1})[0] == processor(SHOWN)[0]
+
+
+def test_a_register_that_is_missing_is_named() -> None:
+    shown = {name: value for name, value in SHOWN.items() if "TTBR" not in name}
+    with pytest.raises(ProtocolError, match=r"does not show TTBR0_EL1, TTBR1_EL1$"):
+        processor(shown)
+
+
+def test_registers_have_the_names_of_the_manual() -> None:
+    stub = Stub({"SCTLR": 1, "ID_AA64ISAR2_EL1_RESERVED": 2, "TCR_EL1": 3, "VBAR": 4})
+    assert registers_of(stub) == {"SCTLR_EL1": 1, "ID_AA64ISAR2_EL1": 2, "TCR_EL1": 3}
+    assert set(stub.asked) > set(NAMES)
+
+
+def test_pointers_are_authenticated_by_any_of_three_algorithms() -> None:
+    assert not authenticates_pointers({})
+    for register, low in ((1, 4), (1, 8), (2, 12)):
+        assert authenticates_pointers({f"ID_AA64ISAR{register}_EL1": 1 << low})
+    assert not authenticates_pointers({"ID_AA64ISAR1_EL1": ~0xFF0, "ID_AA64ISAR2_EL1": ~0xF000})
+
+
+def test_the_last_exception_is_that_of_the_regime() -> None:
+    shown = {"ESR_EL1": 1, "FAR_EL1": 2, "ELR_EL1": 3, "SPSR_EL1": 4, "ESR_EL2": 5}
+    assert last_exception(shown, 1) == {"esr": 1, "far": 2, "elr": 3, "spsr": 4}
+    assert last_exception(shown, 2) == {"esr": 5}

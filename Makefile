@@ -2,7 +2,7 @@
 # PYTHON makes .venv, QEMU and BOCHS run the guest, JUNIT is where tests report to; all may be set:
 # make test QEMU=/opt/qemu-system-x86_64
 # QEMU_RISCV is the QEMU for RISC-V of 64 bits; that for 32 bits lies beside it, with 32 in its name.
-# QEMU_ARM64 is the QEMU for arm64, QEMU_POWER that for POWER.
+# QEMU_ARM64 is the QEMU for arm64, QEMU_POWER that for POWER, QEMU_S390 that for s390x.
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -41,10 +41,10 @@ flushes: .venv/ready ## run Linux under `pagetable flushes`, as it is and withou
 engines: ## bring QEMUs and Bochs of other Debian releases, for QEMU=build/engines/qemu-11.1
 	@.ci/engines
 
-guest: programs ## build the guest's stub, and the plugin for QEMU; RISC-V's, arm64's and POWER's where their gcc is
+guest: programs ## build the guest's stub, and the plugin for QEMU; those of other architectures where their gcc is
 	@$(MAKE) -s -C guest/x86
 	@$(MAKE) -s -C guest/plugin
-	@for one in riscv arm64 power; do \
+	@for one in riscv arm64 power s390; do \
 		$(MAKE) -q -C guest/$$one || { \
 		lacks=$$($(MAKE) -s -C guest/$$one lacks); \
 		if [ -n "$$lacks" ]; then echo "$$lacks" >&2; else $(MAKE) -s -C guest/$$one || exit; fi; }; done
@@ -70,6 +70,7 @@ clean: ## remove what was built, except .venv
 	@$(MAKE) -s -C guest/riscv clean
 	@$(MAKE) -s -C guest/arm64 clean
 	@$(MAKE) -s -C guest/power clean
+	@$(MAKE) -s -C guest/s390 clean
 	@$(MAKE) -s -C guest/plugin clean
 	@rm -rf build dist
 

@@ -15,10 +15,11 @@ BUILT = {
     "riscv": ("stub-riscv64.elf", "stub-riscv32.elf"),
     "arm64": ("stub-arm64.elf",),
     "power": ("stub-power.elf",),
+    "s390": ("stub-s390.elf",),
 }
 """What the Makefile of each folder makes."""
 
-OPTIONAL = ("riscv", "arm64", "power")
+OPTIONAL = ("riscv", "arm64", "power", "s390")
 """The folders without which a package does: their compilers are not those of this machine."""
 
 

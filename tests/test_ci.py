@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SUITES = {"bookworm": "7.2.22", "trixie": "10.0.13", "trixie-backports": "11.1.3"}
 RISCV = dict.fromkeys(SUITES, "qemu-system-riscv") | {"bookworm": "qemu-system-misc"}
+S390 = dict.fromkeys(SUITES, "qemu-system-misc") | {"trixie-backports": "qemu-system-s390x"}
 BOCHS = {"bookworm": "2.7", "trixie": "3.0"}
 
 APT = """#!/bin/sh
@@ -112,11 +113,8 @@ def test_what_is_not_installed_is_brought_once_and_runs_from_its_own_folder(
             for bits in (64, 32)
         ]
         lines += [
-            f"{folder}/qemu-{version.rpartition('.')[0]}-aarch64: QEMU {version} of {suite}"
-            for suite, version in expected.items()
-        ]
-        lines += [
-            f"{folder}/qemu-{version.rpartition('.')[0]}-ppc64: QEMU {version} of {suite}"
+            f"{folder}/qemu-{version.rpartition('.')[0]}-{target}: QEMU {version} of {suite}"
+            for target in ("aarch64", "ppc64", "s390x")
             for suite, version in expected.items()
         ]
         lines += [
@@ -130,6 +128,7 @@ def test_what_is_not_installed_is_brought_once_and_runs_from_its_own_folder(
         *(f"install {suite} {RISCV[suite]}" for suite in expected),
         *(f"install {suite} qemu-system-arm" for suite in expected),
         *(f"install {suite} qemu-system-ppc" for suite in expected),
+        *(f"install {suite} {S390[suite]}" for suite in expected),
         *(f"install {suite} bochs-term" for suite in expected_bochs),
     ]
     assert {line.split()[1] for line in log if line.startswith("deb ")} == {
@@ -158,6 +157,7 @@ def test_what_cannot_be_fetched_is_a_sentence_each_and_leaves_nothing(
             ("QEMU for RISC-V", expected),
             ("QEMU for arm64", expected),
             ("QEMU for POWER", expected),
+            ("QEMU for s390x", expected),
             ("Bochs", expected_bochs),
         )
         for suite in suites
@@ -278,7 +278,8 @@ def test_a_commit_is_checked_on_all_versions_and_the_last_lines_say_so(
             f"make test-hw QEMU=build/engines/qemu-{one}"
             f" QEMU_RISCV=build/engines/qemu-{one}-riscv64"
             f" QEMU_ARM64=build/engines/qemu-{one}-aarch64"
-            f" QEMU_POWER=build/engines/qemu-{one}-ppc64 JUNIT=build/test-hw-qemu-{one}.xml"
+            f" QEMU_POWER=build/engines/qemu-{one}-ppc64"
+            f" QEMU_S390=build/engines/qemu-{one}-s390x JUNIT=build/test-hw-qemu-{one}.xml"
             for one in short
         ),
         *(
@@ -313,6 +314,7 @@ def test_versions_that_cannot_be_fetched_are_named_at_the_end_and_no_failure(
             ("QEMU for RISC-V", expected),
             ("QEMU for arm64", expected),
             ("QEMU for POWER", expected),
+            ("QEMU for s390x", expected),
             ("Bochs", expected_bochs),
         )
         for suite in suites

@@ -97,7 +97,7 @@ from harness.paging.address import Span, Virtual, aligned
 from harness.paging.entry import Leaf, Pointer
 from harness.paging.errors import Taken
 from harness.paging.format import Format
-from harness.paging.memory import BufferMemory, Mask, Words, WritableMemory, distinct
+from harness.paging.memory import BY_ORDER, Mask, Words, WritableMemory, distinct
 from harness.paging.space import Space, TableAllocator
 from harness.paging.table import Root, Table
 from harness.paging.walk import walk
@@ -413,7 +413,7 @@ def construct(
         raise LayoutError(str(error)) from None
     pages = _choose_frames(layout, format, physical_bits, tables, frames)
     # A trial goes first, so that a layout that is refused leaves the memory alone.
-    trial = BufferMemory(np.zeros(tables.size, np.uint8), tables.first)
+    trial = BY_ORDER[format.byte_order](np.zeros(tables.size, np.uint8), tables.first)
     _construct(layout, roots, trial, tables, pages)
     return _construct(layout, roots, memory, tables, pages)
 
@@ -635,7 +635,7 @@ def _fill(space: Space, address: int, level: int, raw: int) -> None:
             f"virtual is {address:#x}; a slot at level {level} begins at a multiple of {size:#x}"
         )
     slot = space.slot(Virtual(address), level)
-    if there := space.read(slot):
+    if (there := space.read(slot)) != space.format.levels[level].empty:
         raise Taken(f"virtual {address:#x} is taken: its level-{level} entry is {there:#x}")
     space.write(slot, raw)
 

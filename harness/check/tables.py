@@ -10,6 +10,7 @@ import numpy as np
 from harness.check.compare import Comparison, Disagreement
 from harness.paging import bulk
 from harness.paging.address import Virtual
+from harness.paging.format import Format
 from harness.paging.memory import Mask, Memory, Words, distinct
 from harness.paging.processor import Cpu, root_for
 from harness.paging.table import Root
@@ -24,30 +25,38 @@ TABLE_BYTES: Final = "table bytes"
 
 @dataclass(frozen=True)
 class TableImage:
-    """The tables of a space as they were written: where each is, and its words, (tables, n), of so
-    many bytes each."""
+    """The tables of a space as they were written, cut to the size of those at level 0: where each
+    part is, and its words, (parts, n), of the format's size and byte order."""
 
     address: Words
     words: Words
-    entry_bytes: int
+    format: Format
 
     @classmethod
     def of(cls, memory: Memory, roots: tuple[Root, ...]) -> TableImage:
         """Every table that has memory behind it."""
         format = roots[0].table.format
-        address = distinct(bulk.leaves(memory, roots, limit=0).tables.address)
+        tables, part = bulk.leaves(memory, roots, limit=0).tables, format.table_bytes(0)
+        whole_tables = [
+            np.add.outer(
+                tables.address[tables.level == level],
+                np.arange(0, format.table_bytes(level), part, dtype=np.uint64),
+            ).ravel()
+            for level in range(len(format.levels))
+        ]
+        address = distinct(np.concatenate(whole_tables))
         offset = np.arange(0, format.table_bytes(0), format.entry_bytes, dtype=np.uint64)
         words, backed = memory.gather((address[:, None] + offset).ravel(), format.entry_bytes)
         whole: Mask = np.ones(len(address), np.bool_)
         if backed is not None:
             whole = np.logical_and.reduce(backed.reshape(len(address), -1), axis=1)
-        return cls(address[whole], words.reshape(len(address), -1)[whole], format.entry_bytes)
+        return cls(address[whole], words.reshape(len(address), -1)[whole], format)
 
     def holding(self, address: int) -> TableImage:
         """The tables in which there is a word at a physical address."""
-        size = self.words.shape[1] * self.entry_bytes
+        size = self.words.shape[1] * self.format.entry_bytes
         here = (self.address <= address) & (address < self.address + np.uint64(size))
-        return TableImage(self.address[here], self.words[here], self.entry_bytes)
+        return TableImage(self.address[here], self.words[here], self.format)
 
 
 def add_walks(comparison: Comparison, memory: Memory, cpu: Cpu) -> None:
@@ -65,10 +74,11 @@ def compare_tables(monitor: Monitor, written: TableImage) -> Comparison:
 
     Not by virtual ones: to translate them QEMU 7.2 sets A in the tables of the guest.
     """
-    comparison, entry_bytes = Comparison(TABLE_BYTES), written.entry_bytes
+    comparison, entry_bytes = Comparison(TABLE_BYTES), written.format.entry_bytes
+    order = "<" if written.format.byte_order == "little" else ">"
     for address, words in zip(written.address.tolist(), written.words, strict=True):
         octets = monitor.read_physical(address, len(words) * entry_bytes)
-        seen = np.frombuffer(octets, f"<u{entry_bytes}").astype(np.uint64)
+        seen = np.frombuffer(octets, f"{order}u{entry_bytes}").astype(np.uint64)
         comparison.compared += 1
         wrong = np.flatnonzero(seen != words)
         if len(wrong):

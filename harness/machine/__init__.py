@@ -26,4 +26,5 @@ entry means, and imports nothing of the packages that do.
 `riscv`      the same for RISC-V of 32 and 64 bits
 `arm64`      the same for arm64
 `power`      the same for POWER, whose stub is big-endian
+`s390`       the same for s390
 """

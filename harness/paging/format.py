@@ -526,21 +526,18 @@ class Format:
         return tuple(name for name, bit in self.rights.items() if granted & bit)
 
     def pointer(self, address: int, level: int, bits: int) -> int:
-        """The raw entry at `level` for the table at `address`, with `bits` besides.
+        """The raw entry at `level` for the table at `address`, all of it, with `bits` besides.
 
         Raises ValueError where no entry can say that.
         """
-        return self._encode(self.levels[level].pointer, "pointer", address, level, bits)
+        pointer = self.levels[level].pointer
+        whole = pointer.bounds.last if pointer and pointer.bounds else 0
+        return self._encode(pointer, "pointer", address, level, bits | whole)
 
     def open_pointer(self, level: int) -> int:
-        """What a pointer at `level` holds besides the address to withhold no right, and nothing
-        of its table."""
+        """What a pointer at `level` holds besides the address to withhold no right."""
         pointer = self.levels[level].pointer
-        if pointer is None:
-            return 0
-        return self.granting_in(pointer, *self.rights) | (
-            pointer.bounds.last if pointer.bounds else 0
-        )
+        return self.granting_in(pointer, *self.rights) if pointer else 0
 
     def leaf(self, address: int, level: int, bits: int, size: int | None = None) -> int:
         """The raw entry at `level` for the page at `address`, with `bits` besides.

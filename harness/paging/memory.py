@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -124,6 +125,13 @@ class BigEndianMemory(BufferMemory):
 
     def store(self, address: Physical, size: int, value: int) -> None:
         super().store(address, size, _swapped(value, size))
+
+
+BY_ORDER: Final[Mapping[str, type[BufferMemory]]] = {
+    "little": BufferMemory,
+    "big": BigEndianMemory,
+}
+"""Memory for formats of each byte order."""
 
 
 def _swapped(word: int, size: int) -> int:

@@ -48,11 +48,13 @@ def rights_bits(shape: Shape, format: Format) -> int:
 
 
 def plain(format: Format, level: Level, shape: Shape) -> int | None:
-    """A well-formed entry of a shape with address 0 and as few bits as can be; None without."""
+    """A well-formed entry of a shape with address 0 and as few bits as can be, that of a whole
+    table; None without."""
     giving = single_bits(rights_bits(shape, format) & ~shape.clean.mask)
+    whole = shape.bounds.last if shape.bounds else 0
     for count in range(len(giving) + 1):
         for chosen in combinations(giving, count):
-            raw = shape.clean.value | sum(chosen)
+            raw = shape.clean.value | whole | sum(chosen)
             if level.matching(raw) is shape and not shape.offending(raw):
                 return raw
     return None

@@ -177,7 +177,8 @@ class Cpu:
         """The format that this CPU reads its tables in."""
         edat = bool(self.cr0 & Cr0.EDAT)
         iep = self.iep and bool(self.cr0 & Cr0.IEP)
-        return dat(self.edat1 and edat, self.edat2 and edat, iep, self.designation.private)
+        edat1, private = self.edat1 and edat, self.designation.private
+        return dat(edat1, self.edat2 and edat, iep, private, self.levels)
 
     @property
     def base(self) -> Physical:

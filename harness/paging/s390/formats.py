@@ -59,9 +59,13 @@ _NOT_PRIVATE = Reserved(COMMON, "a common segment in a private space")
 
 @cache
 def dat(
-    edat1: bool = False, edat2: bool = False, iep: bool = False, private: bool = False
+    edat1: bool = False,
+    edat2: bool = False,
+    iep: bool = False,
+    private: bool = False,
+    levels: int = 5,
 ) -> Format:
-    """The format of all five levels; the ASCE says at which a walk begins.
+    """The format of the tables at the lowest levels, 2 to 5 of them; the ASCE says how many.
 
     edat1    the enhanced-DAT facility 1 applies: 1M frames, protection in region tables
     edat2    facility 2 too: 2G frames
@@ -74,16 +78,17 @@ def dat(
         raise ValueError("enhanced-DAT facility 2 is not there without facility 1")
     large = {"P": PROTECT, "FC": FC, **({"IEP": NO_EXECUTE} if iep else {})}
     rights = {"write": PROTECT, **({"execute": NO_EXECUTE} if iep else {})}
+    all_levels = (
+        _page(iep),
+        _segment(edat1, large, private),
+        _region("RTTE", 1, 31, edat1, large if edat2 else None, private),
+        _region("RSTE", 2, 42, edat1),
+        _region("RFTE", 3, 53, edat1),
+    )
     return Format(
         name="s390",
         entry_bytes=8,
-        levels=(
-            _page(iep),
-            _segment(edat1, large, private),
-            _region("RTTE", 1, 31, edat1, large if edat2 else None, private),
-            _region("RSTE", 2, 42, edat1),
-            _region("RFTE", 3, 53, edat1),
-        ),
+        levels=all_levels[:levels],
         rights=rights,
         denied=PROTECT | (NO_EXECUTE if iep else 0),
         accessed=0,

@@ -34,7 +34,7 @@ def with_level(number: int | None, change: Callable[[Level], Level]) -> Plant:
     """Plants a change of a level of every format, or of all of them; formats are made anew, since a
     decoder remembers what it has decoded."""
 
-    def fresh(*arguments: bool) -> Format:
+    def fresh(*arguments: int) -> Format:
         format = dat(*arguments)
         levels = (
             change(here) if number in (None, place) else here

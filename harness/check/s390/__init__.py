@@ -1,0 +1,9 @@
+"""Where s390's library and its machine meet.
+
+`marks`     the code that names the frame in which it is
+`cases`     which accesses are tried in a space
+`quirks`    known departures of QEMU's TCG: there are none
+`probes`    a guest's answers beside what the reference expects
+`layouts`   layouts, and how they are built
+`validate`  one space, and what a guest makes of it
+"""

@@ -11,14 +11,15 @@ from harness.paging.address import Physical, Span, Virtual
 from harness.paging.copy import copy_range
 from harness.paging.errors import SpaceError
 from harness.paging.linux.entries import DEVMAP, SPECIAL, Linux, Migration, Swap, Type
-from harness.paging.linux.folded import PAGE_TABLE, Folded, Place
+from harness.paging.linux.folded import Folded, Place
+from harness.paging.riscv.formats import sv
 from harness.paging.space import Space
 from harness.paging.sync import sync_roots
 from harness.paging.value import Value
 from harness.paging.visit import visits
 from harness.paging.x86.cpu import canonical_halves
 from harness.paging.x86.formats import PS, RW, US, XD, A, D, G, P, long_mode
-from tests.paging.spaces import UNEVEN, World, look
+from tests.paging.spaces import World, look
 
 FORMATS = {levels: long_mode(levels, 46, True, True) for levels in (4, 5)}
 ENOMEM = errno.ENOMEM
@@ -70,7 +71,7 @@ def locate(k: Folded, mm: Space, address: Virtual) -> Place | None:
     return k.pte_offset_map(pmd, address)
 
 
-def fill(k: Folded, mm: Space, address: Virtual, frame: int) -> int:
+def fill(k: Folded, mm: Space, address: Virtual, frame: int, rest: int = P | RW | US) -> int:
     """Maps one page, allocating on the way; -ENOMEM as in Linux."""
     p4d = k.p4d_alloc(mm, k.pgd_offset(mm, address), address)
     if p4d is None:
@@ -85,7 +86,7 @@ def fill(k: Folded, mm: Space, address: Virtual, frame: int) -> int:
     if pte is None:
         return -ENOMEM
     with k.pte_lockptr(mm, pmd):
-        k.set_pte_at(mm, address, pte, Value(mm.format, 0, frame | P | RW | US))
+        k.set_pte_at(mm, address, pte, Value(mm.format, 0, frame | rest))
     return 0
 
 
@@ -128,8 +129,8 @@ def test_old_code_is_told_when_there_is_no_memory(world: World, k: Folded) -> No
 def test_tables_are_linked_with_all_that_linux_sets(world: World, k: Folded) -> None:
     fill(k, world.space, Virtual(0x1000), 0x5000)
     steps = look(world.space, 0x1000).steps
-    assert [step.raw & 0xFFF for step in steps[:-1]] == [P | PAGE_TABLE] * (levels(world) - 1)
-    assert PAGE_TABLE | P == 0x67
+    assert [step.raw & 0xFFF for step in steps[:-1]] == [P | Linux.table_bits] * (levels(world) - 1)
+    assert Linux.table_bits | P == 0x67
 
 
 # What the folding of the p4d comes to.
@@ -235,9 +236,9 @@ def test_a_kernel_knows_the_spaces_of_its_own_level_count_only() -> None:
         Folded(FORMATS[5]).pgd_offset(World(FORMATS[4]).space, Virtual(0))
 
 
-def test_only_four_or_five_levels_have_these_names() -> None:
-    with pytest.raises(ValueError, match="for 4 or 5 levels, uneven has others"):
-        Folded(UNEVEN)
+def test_only_three_to_five_levels_have_these_names() -> None:
+    with pytest.raises(ValueError, match="for 3 to 5 levels, Sv32 has others"):
+        Folded(sv(32))
 
 
 # What entries say.
@@ -248,7 +249,7 @@ NONE = 0x000F_FFFF_EDCB_A000 | G
 LARGE_NONE = 0x000F_FFFF_BFE0_0000 | G | PS
 SWAP = Linux(FORMATS[4]).encode(Swap(1, 5))
 MIGRATION = Linux(FORMATS[4]).encode(Migration(Type.MIGRATION_WRITE, Physical(0x20_0000)), 1)
-TABLE = 0x7000 | P | PAGE_TABLE
+TABLE = 0x7000 | P | Linux.table_bits
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from harness.paging.arm64.formats import AP_EL0, DBM, GRANULES, NG, UXN, VALID
+import numpy as np
+
+from harness.paging.arm64.formats import AF, AP_EL0, AP_READ_ONLY, DBM, GRANULES, NG, UXN, VALID
 from harness.paging.entry import Absent, Leaf
 from harness.paging.format import bits
 from harness.paging.linux.away import Dialect, Fields, Meaning
 from harness.paging.linux.entries import Notes, ProtNone, Type, Unknown
+from harness.paging.memory import Words
 
 DIRTY: Final = bits(55)
 """In a leaf: the page was written, as Linux knows while the hardware does not."""
@@ -67,7 +70,8 @@ _FIELDS: Final = Fields(
     frame_bits=52 - GRANULES["4K"].page,
     types=TYPES,
     notes=Notes.UFFD_WP | Notes.POISONED,
-    marks=EXCLUSIVE | AWAY_UFFD_WP,
+    exclusive=EXCLUSIVE,
+    uffd_wp=AWAY_UFFD_WP,
 )
 
 
@@ -79,6 +83,8 @@ class Linux(Dialect):
     """
 
     fields: ClassVar[Fields] = _FIELDS
+    special: ClassVar[int] = SPECIAL
+    devmap: ClassVar[int] = DEVMAP
 
     def __post_init__(self) -> None:
         if self.format.levels[0].shift != GRANULES["4K"].page:
@@ -101,5 +107,18 @@ class Linux(Dialect):
             return Unknown(raw)
         return ProtNone(entry.address, entry.size)
 
-    def present(self, raw: int, level: int) -> bool:
-        return bool(raw & (VALID | (PRESENT_INVALID if level < 2 else 0)))
+    def stays(self, level: int) -> int:
+        return VALID | (PRESENT_INVALID if level < 2 else 0)
+
+    def read_only(self, raw: Words) -> Words:
+        """A page that may be written is so no more, and what the hardware knew of its being written
+        goes to DIRTY."""
+        writable = raw & np.uint64(WRITE) != 0
+        written = writable & (raw & np.uint64(AP_READ_ONLY) == 0)
+        dirty = np.where(written, np.uint64(DIRTY), np.uint64(0))
+        closed = raw & ~np.uint64(WRITE) | np.uint64(AP_READ_ONLY) | dirty
+        return np.where(writable, closed, raw)
+
+    def fresh(self, raw: Words, private: bool) -> Words:
+        old: Words = raw & ~np.uint64(AF | UFFD_WP)
+        return old if private else old & ~np.uint64(DIRTY) | np.uint64(AP_READ_ONLY)

@@ -1,7 +1,7 @@
 """What Linux makes of page tables: its use of entries, and its old names for their levels.
 
-`entries` is the dialect that a fork is told about, `folded` has pgd, p4d, pud, pmd and pte, and
-`away` has the entries of pages that are away, where x86-64 is not meant.
+`entries` is the dialect of x86-64 that a fork is told about, `folded` has pgd, p4d, pud, pmd and
+pte, and `away` has what other architectures share: entries of pages that are away, and the fork.
 
 Who knows the patch "Proof-of-concept: better(?) page-table manipulation API" (linux-mm, April
 2018) finds its names here:

@@ -1,7 +1,9 @@
-"""The entries of pages that are away, as Linux has them on most architectures: type and offset.
+"""The entries of pages that are away, as Linux has them on most architectures: type and offset; and
+what a fork makes of entries there.
 
 Those of x86-64, which are inverted and can be of pages of devices, are in `entries`.
-Source: swap.h and swapops.h in include/linux of Linux 6.12.
+Source: swap.h and swapops.h in include/linux of Linux 6.12; mm/memory.c and mm/huge_memory.c for
+the fork.
 """
 
 from __future__ import annotations
@@ -9,13 +11,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import ClassVar, Final
 
+import numpy as np
+
 from harness.paging.address import Physical
+from harness.paging.bits import Kind, kinds
+from harness.paging.bulk import Bytes
+from harness.paging.copy import Fork, ForkRefused
 from harness.paging.entry import Absent, Entry
 from harness.paging.format import Format
 from harness.paging.linux.entries import (
     SWAP_PAGES,
+    Counted,
     Marker,
     Migration,
     Notes,
@@ -25,10 +34,19 @@ from harness.paging.linux.entries import (
     Type,
     Unknown,
 )
+from harness.paging.memory import Mask, Words
 
 Away = Swap | Migration | Poison | Marker
 Meaning = Entry | ProtNone | Away | Unknown
 
+_COUNTED: Final = {
+    Type.POISON: Counted.POISON,
+    Type.MIGRATION_READ: Counted.MIGRATION,
+    Type.MIGRATION_READ_EXCLUSIVE: Counted.MIGRATION,
+    Type.MIGRATION_WRITE: Counted.MIGRATION,
+    Type.MARKER: Counted.MARKER,
+}
+_MOVING: Final = (int(Counted.MIGRATION),)
 _EVERY_NOTE: Final = int(Notes.UFFD_WP | Notes.POISONED)
 
 
@@ -43,7 +61,8 @@ class Fields:
     frame_bits  how wide a frame number is (MAX_PHYSMEM_BITS less the page's bits)
     types       what a type says that is no number of an area of swap
     notes       what a marker can remember
-    marks       bits that Linux sets besides: of a page of one process alone, of userfaultfd
+    exclusive   the bit of a page in swap that belongs to one process alone
+    uffd_wp     the bit by which userfaultfd keeps writes away; 0 where there is none
     """
 
     type: int
@@ -52,7 +71,13 @@ class Fields:
     frame_bits: int
     types: Mapping[int, Type]
     notes: Notes
-    marks: int
+    exclusive: int
+    uffd_wp: int = 0
+
+    @property
+    def marks(self) -> int:
+        """Bits that Linux sets besides."""
+        return self.exclusive | self.uffd_wp
 
     @property
     def areas(self) -> int:
@@ -108,20 +133,104 @@ def highest(away: Away) -> int:
 
 @dataclass(frozen=True)
 class Dialect(ABC):
-    """How Linux reads the entries of one `format`; `fields` is the architecture's."""
+    """How Linux reads and copies the entries of one `format`, as a `copy.Dialect` does.
+
+    fields           the architecture's
+    special, devmap  in a leaf: of a page that Linux neither counts nor holds, and of one of a
+                     device's memory that is mapped like a file
+    """
 
     format: Format
 
     fields: ClassVar[Fields]
+    special: ClassVar[int]
+    devmap: ClassVar[int]
 
     @abstractmethod
     def decode(self, raw: int, level: int) -> Meaning:
         """What the entry says: to the hardware where it is present, else to Linux."""
 
     @abstractmethod
+    def stays(self, level: int) -> int:
+        """The bits of which one set has Linux call an entry present."""
+
+    @abstractmethod
+    def read_only(self, raw: Words) -> Words:
+        """Pages that nobody may write, and else as they were (pte_wrprotect)."""
+
+    @abstractmethod
+    def fresh(self, raw: Words, private: bool) -> Words:
+        """Pages as a child has them: not accessed, and those that it shares not written, either
+        (pte_mkold, pte_mkclean); without what userfaultfd was told of the parent's."""
+
+    def wrprotect(self, raw: int, level: int) -> int:
+        """The entry of a page that nobody may write."""
+        return int(self.read_only(np.array([raw], np.uint64))[0])
+
     def present(self, raw: int, level: int) -> bool:
         """Whether Linux calls the entry present: a table, or a page even if PROT_NONE, or while it
         is split, which only 2M pages are."""
+        return bool(raw & self.stays(level))
+
+    @property
+    def counted(self) -> type[IntEnum]:
+        return Counted
+
+    def fork(self, raw: Words, level: int, private: bool) -> Fork:
+        """What copy_page_range makes of the entries.
+
+        Neither side may write private pages, not even once they have moved back into place, and a
+        page in swap belongs to neither alone.  The child's pages are not accessed, those it shares
+        not dirty, and it is not registered with userfaultfd.  Refused: what is malformed or nothing
+        that Linux writes.
+        """
+        malformed = kinds(self.format, level, raw) == Kind.MALFORMED
+        if malformed.any():
+            raise ForkRefused(int(malformed.argmax()), "it has reserved bits set")
+        parent = self.read_only(raw) if private else raw.copy()
+        counted = np.full(len(raw), Counted.PAGE, np.uint8)
+        counted[raw & np.uint64(self.special) != 0] = Counted.SPECIAL
+        counted[raw & np.uint64(self.devmap) != 0] = Counted.DEVMAP
+        here = Fork(parent, self.fresh(parent, private), counted)
+        away = raw & np.uint64(self.stays(level)) == 0
+        if away.any():
+            self._check_copyable(raw, level, away)
+            there = self._fork_away(raw[away], private)
+            here.parent[away], here.child[away], here.counted[away] = there
+        return here
+
+    def _check_copyable(self, raw: Words, level: int, away: Mask) -> None:
+        """ForkRefused for an entry among those `away` that Linux does not write at the level."""
+        moving = np.isin(self._kinds(raw), _MOVING) & (level < 2)
+        refused = away & (raw != 0) & ~moving & (level > 0)
+        if refused.any():
+            index = int(refused.argmax())
+            raise ForkRefused(index, f"Linux writes no such entry at level {level}")
+
+    def _kinds(self, raw: Words) -> Bytes:
+        """What each entry counts as that is away."""
+        fields = self.fields
+        table = np.full(fields.type // _lowest(fields.type) + 1, Counted.SWAP, np.uint8)
+        for number, type in fields.types.items():
+            table[number] = _COUNTED[type]
+        found: Bytes = table[(raw & np.uint64(fields.type)) // np.uint64(_lowest(fields.type))]
+        return found
+
+    def _fork_away(self, raw: Words, private: bool) -> Fork:
+        """The fork of entries that are not present and not refused."""
+        fields, counted = self.fields, self._kinds(raw)
+        parent = np.where(counted == Counted.SWAP, raw & ~np.uint64(fields.exclusive), raw)
+        if private:
+            read = fields.packed(fields.number(Type.MIGRATION_READ), 0)
+            moving = parent & ~np.uint64(fields.type) | np.uint64(read)
+            parent = np.where(counted == Counted.MIGRATION, moving, parent)
+        child = parent & ~np.uint64(fields.uffd_wp)
+        marker, notes = counted == Counted.MARKER, np.uint64(_lowest(fields.offset))
+        child[marker] &= ~(np.uint64(Notes.UFFD_WP) * notes)
+        child[marker & (child & (np.uint64(_EVERY_NOTE) * notes) == 0)] = 0
+        nothing = raw == 0
+        child[nothing], counted[nothing] = 0, Counted.NOTHING
+        return Fork(parent, child, counted)
 
     def away(self, raw: int, level: int) -> Away | Unknown:
         """What an entry says that is neither empty nor present to Linux."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -207,9 +207,16 @@ _PRIVATE[Type.DEVICE_WRITE] = Type.DEVICE_READ
 
 @dataclass(frozen=True)
 class Linux:
-    """How Linux reads and writes the entries of one x86-64 `format`; a `copy.Dialect`."""
+    """How Linux reads and writes the entries of one x86-64 `format`; a `copy.Dialect`, and what
+    `folded` asks."""
 
     format: Format
+
+    table_bits: ClassVar[int] = RW | US | A | D
+    special: ClassVar[int] = SPECIAL
+    devmap: ClassVar[int] = DEVMAP
+    write_bits: ClassVar[int] = RW
+    dirty_bits: ClassVar[int] = _DIRTY
 
     @property
     def counted(self) -> type[IntEnum]:
@@ -332,6 +339,16 @@ class Linux:
         if not _stays(level):
             raise ValueError(f"Linux has no PROT_NONE at level {level}, as for {raw:#x}")
         return kept ^ self._address(level) | PROT_NONE
+
+    def large(self, raw: int, level: int) -> bool:
+        """Whether an entry that is present is that of a large page."""
+        return bool(raw & PS)
+
+    def wrprotect(self, raw: int, level: int) -> int:
+        """The entry of a page that nobody may write."""
+        if not raw & (RW | D):  # a page with D alone is a shadow stack, which can be written
+            return raw
+        return self.protect(raw, level, raw & self.format.rights_mask & ~RW)
 
     def fork(self, raw: Words, level: int, private: bool) -> Fork:
         """What copy_page_range makes of the entries; soft-dirty of a device's page is lost.

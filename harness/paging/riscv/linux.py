@@ -20,11 +20,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+import numpy as np
+
 from harness.paging.entry import Absent, Leaf
 from harness.paging.format import bits
 from harness.paging.linux.away import Dialect, Fields, Meaning
 from harness.paging.linux.entries import Notes, ProtNone, Type, Unknown
-from harness.paging.riscv.formats import PAGE_BITS, A, G, R, V, W, X
+from harness.paging.memory import Words
+from harness.paging.riscv.formats import PAGE_BITS, A, D, G, R, V, W, X
 
 SPECIAL: Final = bits(8)
 """In a leaf: a page that Linux neither counts nor holds."""
@@ -59,7 +62,7 @@ _FIELDS: Final = Fields(
     frame_bits=56 - PAGE_BITS,
     types=TYPES,
     notes=Notes.POISONED,  # the other is of write protection by userfaultfd
-    marks=EXCLUSIVE,
+    exclusive=EXCLUSIVE,
 )
 
 
@@ -71,6 +74,11 @@ class Linux(Dialect):
     """
 
     fields: ClassVar[Fields] = _FIELDS
+    special: ClassVar[int] = SPECIAL
+    devmap: ClassVar[int] = DEVMAP
+    table_bits: ClassVar[int] = 0
+    write_bits: ClassVar[int] = W
+    dirty_bits: ClassVar[int] = D
 
     def __post_init__(self) -> None:
         if self.format.entry_bytes != 8:
@@ -91,11 +99,20 @@ class Linux(Dialect):
         entry = self.format.decode(raw & ~PROT_NONE | V, level)
         return ProtNone(entry.address, entry.size) if isinstance(entry, Leaf) else Unknown(raw)
 
-    def present(self, raw: int, level: int) -> bool:
-        """Whether Linux calls the entry present: a table, or a page even if PROT_NONE, or while it
-        is split, which only 2M pages are."""
-        stays = (PROT_NONE, PROT_NONE | _LEAF)[level] if level < 2 else 0
-        return bool(raw & (V | stays))
+    def stays(self, level: int) -> int:
+        return V | ((PROT_NONE, PROT_NONE | _LEAF)[level] if level < 2 else 0)
+
+    def large(self, raw: int, level: int) -> bool:
+        """Whether an entry that is present is that of a large page."""
+        return bool(raw & _LEAF)
+
+    def read_only(self, raw: Words) -> Words:
+        found: Words = raw & ~np.uint64(W)
+        return found
+
+    def fresh(self, raw: Words, private: bool) -> Words:
+        found: Words = raw & ~np.uint64(A if private else A | D)
+        return found
 
     def protect(self, raw: int, level: int, rights: int | None) -> int:
         """The page with other rights: `Format.granting(...)`, or None for none (PROT_NONE), which

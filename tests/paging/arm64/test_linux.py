@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -185,3 +186,20 @@ def test_entries_of_the_form_that_linux_cannot_have_written(raw: int) -> None:
 def test_other_granules_have_other_kernels(granule: str) -> None:
     with pytest.raises(ValueError, match="is not known here"):
         Linux(stage1(granule, 48, 48))
+
+
+def test_in_a_fork_what_the_hardware_knew_of_a_write_is_kept_and_nobody_may_write() -> None:
+    # A page of users, written as the hardware keeps it (DBM, AP[2] clear), clean, and read-only.
+    page = 0x4000_0000 | 0b11 | 1 << 6 | 1 << 10 | 1 << 11
+    written, clean, closed = page | WRITE, page | WRITE | 1 << 7, page | 1 << 7
+    swapped = 0x5040 | EXCLUSIVE | AWAY_UFFD_WP
+    raw = np.array([written, clean, closed, swapped, written | UFFD_WP], np.uint64)
+    fork = FOUR.fork(raw, 0, private=True)
+    kept = page | 1 << 7 | DIRTY
+    swap = 0x5040 | AWAY_UFFD_WP
+    assert fork.parent.tolist() == [kept, closed, closed, swap, kept | UFFD_WP]
+    old = ~(1 << 10)
+    assert fork.child.tolist() == [kept & old, closed & old, closed & old, 0x5040, kept & old]
+    shared = FOUR.fork(raw[:3], 0, private=False)
+    assert shared.parent.tolist() == raw[:3].tolist()
+    assert shared.child.tolist() == [clean & old, clean & old, closed & old]

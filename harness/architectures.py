@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Final
 
-NAMES: Final = ("x86", "riscv", "arm64", "s390")
+NAMES: Final = ("x86", "riscv", "arm64", "s390", "power")
 
 USUAL: Final = NAMES[0]
 """The one that is meant where none is named."""

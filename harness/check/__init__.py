@@ -32,5 +32,5 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `fixtures`         what the pytest plugin, and what proves tables, ask of an architecture
 `debugger`         what the QEMU of someone's own guest makes of the guest's tables
 `workers`          several guests side by side
-`x86`, `riscv`, `arm64`, `s390`  what an architecture is asked about, and how: a folder each
+`x86`, `riscv`, `arm64`, `s390`, `power`  what an architecture is asked about: a folder each
 """

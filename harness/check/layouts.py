@@ -68,6 +68,10 @@ own, and the same granule and size; RAM begins at 1G.  Its `cpu` has these keys:
     hpd = false                      # TCR_EL1.HPD0 and HPD1: tables withhold nothing
     wxn = false                      # SCTLR_EL1.WXN
 
+On POWER there is the letter "r", and "w" needs it; addresses from 0 on are those of the process,
+those from 0xc000_0000_0000_0000 on those of process 0.  R and C are `bits`, and an access may fail
+for want of them.  Its `cpu` has one key, `pages`, "4K" or "64K": the smallest pages.
+
 A frame that is "any" or "random" is one that nothing in the file names: the lowest that
 is free, or one that the seed picks, always the same; large pages choose first.  Maps are built
 first, then shares, then entries, each in the order of the file, and nothing may be put where

@@ -1,0 +1,10 @@
+"""Where POWER's library and its machine meet.
+
+`marks`     the code that names the frame in which it is
+`window`    the page of the tested space from which problem state makes its accesses
+`cases`     which accesses are tried in a space
+`quirks`    known departures of QEMU's TCG
+`probes`    a guest's answers beside what the reference expects
+`layouts`   layouts, and how they are built
+`validate`  one space, and what a guest makes of it
+"""

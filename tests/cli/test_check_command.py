@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness.check.debugger import MONITOR_MEMORY
 from harness.check.x86 import debugger
 from harness.inspect.held import hold_tables
 from harness.machine import gdbstub
@@ -52,7 +53,7 @@ def test_ram_that_qemu_shares_is_compared_with_what_the_monitor_reads(tmp_path: 
         code, out, errors = run("check", "--qmp", machine.path, "--json", cwd=tmp_path)
     assert (code, errors) == (0, "")
     compared = {one["oracle"]: one["compared"] for one in json.loads(out)["oracles"]}
-    assert compared[debugger.MONITOR_MEMORY] == compared[debugger.INFO_TLB] == 2048
+    assert compared[MONITOR_MEMORY] == compared[debugger.INFO_TLB] == 2048
 
 
 def test_a_gdb_stub_is_asked_what_the_monitor_is(machine: Machine, tmp_path: Path) -> None:

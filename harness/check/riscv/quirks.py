@@ -290,8 +290,36 @@ JUDGED: Final = (
 )
 """Those that the matrix judges, in the order in which they are applied."""
 
+INFO_MEM_RESERVED: Final = Quirk(
+    name="monitor-riscv-info-mem-reserved",
+    engine="monitor",
+    since=(7, 2),
+    runs=RUNS,
+    rule="an entry with reserved bits set raises a page fault, and maps nothing (Virtual Address"
+    " Translation Process, steps 3 to 5)",
+    departs="info mem lists it as any other",
+    evidence="walk_pte in target/riscv/monitor.c looks at V, R, W and X alone",
+)
+INFO_MEM_HIGH_BITS: Final = Quirk(
+    name="monitor-riscv-info-mem-high-bits",
+    engine="monitor",
+    since=(7, 2),
+    runs=RUNS,
+    rule="bits 63:54 of an entry are no part of the page number, and of a NAPOT page its lowest"
+    " bits are none either (Sv39; Svnapot; Svpbmt)",
+    departs="info mem takes all bits from 10 on for the page number",
+    evidence="walk_pte in target/riscv/monitor.c shifts the entry, and masks nothing",
+)
+
 KNOWN: Final[Mapping[str, Quirk]] = {
-    one.name: one for one in (*JUDGED, MPRV_CODE, PBMTE_WITHOUT_SVPBMT)
+    one.name: one
+    for one in (
+        *JUDGED,
+        MPRV_CODE,
+        PBMTE_WITHOUT_SVPBMT,
+        INFO_MEM_RESERVED,
+        INFO_MEM_HIGH_BITS,
+    )
 }
 """All of them by name."""
 

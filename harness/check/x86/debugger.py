@@ -16,7 +16,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from harness.check.compare import EXAMPLES, Comparison, Disagreement
+from harness.check.compare import Comparison
+from harness.check.debugger import (
+    MONITOR_MEMORY,
+    MOST_ROWS,
+    compare_walkers,
+    report,
+    spread,
+)
 from harness.check.held import HeldMemory
 from harness.check.product import evenly
 from harness.check.quirk import expected_of
@@ -31,24 +38,17 @@ from harness.machine.monitor import Monitor
 from harness.machine.physical import PhysicalMemory, Reader, Region
 from harness.machine.ram import DEVICES
 from harness.paging import bulk
-from harness.paging.address import Span, Virtual
+from harness.paging.address import Span
 from harness.paging.bulk import End, Leaves
-from harness.paging.entry import Absent, Leaf, Malformed
 from harness.paging.format import Format
 from harness.paging.memory import BufferMemory, Mask, Memory, Words, distinct
-from harness.paging.processor import root_for
 from harness.paging.table import Root, Table
-from harness.paging.walk import Walk, walk
 from harness.paging.x86 import formats
 from harness.paging.x86.cpu import LEGACY_SPAN, WIDTHS, Cpu, Efer, Mode
 
-MONITOR_MEMORY = "walk of monitor memory"
 INFO_TLB = "info tlb"
 MEMSAVE = "memsave"
 """The oracles; the address of a question about table bytes is a physical one."""
-
-MOST_ROWS = 1 << 22
-"""Mappings of a space that are listed: a space of shared tables can have any number."""
 
 RUN = 2 << 20
 """Bytes of virtual memory fetched at once."""
@@ -113,7 +113,7 @@ class Debugger:
         used = np.uint64(self.cpu.format.accessed | self.cpu.format.dirty)
         wrong: Mask = ((seen.words[position] ^ written.words) & ~used).any(axis=1)
         wrong = wrong | (seen.address[position] != written.address)
-        _disagree(
+        report(
             comparison,
             wrong,
             lambda lane: (int(written.address[lane]), "the table as written", "other bytes"),
@@ -121,54 +121,8 @@ class Debugger:
         return comparison
 
     def compare_walkers(self) -> Comparison:
-        """All leaves as read through the monitor against those read from shared memory, and a
-        sample of them against walks, one by one, of the entries as the monitor reads them."""
-        comparison = Comparison(MONITOR_MEMORY)
-        here, there = self._rows(self.memory), self._rows(self._monitor_memory)
-        comparison.compared = here.total
-        n = min(len(here.virtual), len(there.virtual))
-        columns = ("virtual", "end", "level", "raw", "physical", "granted")
-        wrong = np.zeros(n, np.bool_)
-        for name in columns:
-            wrong |= getattr(here, name)[:n] != getattr(there, name)[:n]
-        _disagree(
-            comparison,
-            wrong,
-            lambda lane: (int(here.virtual[lane]), _row(here, lane), _row(there, lane)),
-        )
-        if here.total != there.total:
-            text = "{} rows in all".format
-            comparison.disagree(1, [_question(comparison, 0, text(here.total), text(there.total))])
-        found = list(self._one_by_one(here))
-        comparison.disagree(len(found), [_question(comparison, *one) for one in found[:EXAMPLES]])
-        return comparison
-
-    def _one_by_one(self, rows: Leaves) -> Iterator[tuple[int, str, str]]:
-        """What walks find otherwise at rows: at their first and last address, and beside them,
-        where a row that is missing would be."""
-        size = np.array([level.size for level in self.cpu.format.levels], np.uint64)
-        last = rows.virtual + (size[rows.level] - np.uint64(1))
-        order = np.argsort(rows.virtual)
-        first = rows.virtual[order]
-        for lane in _spread(rows, SAMPLE).tolist():
-            start, end, row = int(rows.virtual[lane]), int(last[lane]), _row(rows, lane)
-            inside = (start, end) if rows.end[lane] != End.UNBACKED else (start,)
-            for address in inside:
-                found = self._walk(address)
-                if found is None or _walked(found, address - start) != _listed(rows, lane):
-                    yield address, row, "no root" if found is None else _step(found)
-            for address in (start - 1, end + 1):
-                found = self._walk(address) if self.only is None else None
-                if found is None or found.unbacked or isinstance(found.steps[-1].entry, Absent):
-                    continue
-                before = int(np.searchsorted(first, np.uint64(address), side="right")) - 1
-                if rows.complete and (before < 0 or address > int(last[order[before]])):
-                    yield address, "no such row", _step(found)
-
-    def _walk(self, address: int) -> Walk | None:
-        """The walk of an address through the monitor's memory; None where it has no root."""
-        root = root_for(self.cpu, Virtual(address))
-        return None if root is None else walk(self._monitor_memory, root, Virtual(address))
+        """As `debugger.compare_walkers`, the window too."""
+        return compare_walkers(self.cpu, self.memory, self._monitor_memory, self.only)
 
     def compare_tlb(self) -> Comparison:
         """Every row of `info tlb` against every mapping of the space, in both directions."""
@@ -190,7 +144,7 @@ class Debugger:
         self._count_quirk(comparison, leaves.virtual)
         for ours, theirs, missing in ((expected, seen, "no such row"), (seen, expected, None)):
             wrong = ~_present(ours, theirs)
-            _disagree(
+            report(
                 comparison,
                 wrong,
                 lambda lane, ours=ours, missing=missing: (  # type: ignore[misc]
@@ -247,7 +201,7 @@ class Debugger:
             if content is not None:
                 pages = np.frombuffer(content, np.uint8).reshape(n, size)
                 wrong = (pages != ram[frame[part]]).any(axis=1)
-            _disagree(
+            report(
                 comparison,
                 wrong,
                 lambda lane, part=part: (  # type: ignore[misc]
@@ -307,14 +261,6 @@ class Debugger:
         assert isinstance(self.memory, BufferMemory)
         return self.memory
 
-    def _rows(self, memory: Memory) -> Leaves:
-        """All that the space holds as read from `memory`, the window too; or what is asked."""
-        rows = bulk.leaves(memory, self.cpu.roots)
-        if self.only is not None:
-            rows = rows.take(rows.virtual == np.uint64(self.only))
-            rows = replace(rows, total=len(rows.virtual))
-        return rows
-
     def _mapped(self) -> Leaves:
         """Every page that the debug walker should find, outside the window."""
         leaves = bulk.leaves(self.memory, self._debug_roots, limit=MOST_ROWS)
@@ -346,7 +292,7 @@ class Debugger:
         departs = np.isin(stop, (Stop.RESERVED, Stop.REFUSED))
         if departs.any():
             comparison.quirks[DEBUG_WALKER.name] += int(departs.sum())
-        _disagree(
+        report(
             comparison,
             departs != (walks.end != End.LEAF),
             lambda lane: (
@@ -360,7 +306,7 @@ class Debugger:
 
     def _edges(self, leaves: Leaves, sample: int | None) -> Words:
         """First and last byte of mappings, the bytes beside them, and the edges of the roots."""
-        chosen = _spread(leaves, sample)
+        chosen = spread(leaves, sample)
         sizes = np.array([level.size for level in self.cpu.format.levels], np.uint64)
         first, past = leaves.virtual[chosen], leaves.virtual[chosen] + sizes[leaves.level[chosen]]
         one = np.uint64(1)
@@ -404,25 +350,6 @@ def unchecked(format: Format) -> Format:
     return format.without_reserved()
 
 
-def _spread(leaves: Leaves, sample: int | None) -> np.ndarray:
-    """`sample` rows or a few more, as many of every kind (level and rights along the walk) as
-    there are, and the rest from all."""
-    n = len(leaves.virtual)
-    if sample is None or n <= sample:
-        return np.arange(n)
-    kinds, kind = np.unique(
-        np.stack([leaves.level.astype(np.uint64), leaves.granted]), axis=1, return_inverse=True
-    )
-    each = -(-sample // kinds.shape[1])
-    chosen = np.zeros(n, np.bool_)
-    for number in range(kinds.shape[1]):
-        rows = np.flatnonzero(kind.ravel() == number)
-        chosen[rows[evenly(len(rows), each)]] = True
-    rest = np.flatnonzero(~chosen)
-    chosen[rest[evenly(len(rest), sample - int(chosen.sum()))]] = True
-    return np.flatnonzero(chosen)
-
-
 def _flags(rows: np.ndarray) -> Words:
     """The entry bits that rows of `info tlb` show."""
     flags = np.zeros(len(rows), np.uint64)
@@ -448,50 +375,6 @@ def _runs(virtual: Words, size: int, longest: int) -> Iterator[slice]:
     for first, last in pairwise([0, *gaps.tolist(), len(virtual)]):
         for start in range(first, last, longest):
             yield slice(start, min(start + longest, last))
-
-
-def _disagree(
-    comparison: Comparison, wrong: Mask, describe: Callable[[int], tuple[int, str, str]]
-) -> None:
-    lanes = np.flatnonzero(wrong)
-    if len(lanes):
-        comparison.disagree(
-            len(lanes), [_question(comparison, *describe(int(lane))) for lane in lanes[:EXAMPLES]]
-        )
-
-
-def _question(comparison: Comparison, address: int, expected: str, observed: str) -> Disagreement:
-    return Disagreement(comparison.oracle, address, None, False, expected, observed)
-
-
-def _listed(leaves: Leaves, lane: int) -> tuple[int, ...]:
-    """A row, as `_walked` has it."""
-    row = (leaves.end, leaves.level, leaves.raw, leaves.physical, leaves.granted)
-    return tuple(int(column[lane]) for column in row)
-
-
-def _walked(found: Walk, offset: int) -> tuple[int, ...]:
-    """What a walk comes to, `offset` bytes from the start of what it finds: how it ends, the level,
-    the entry, the address of the page, and the rights."""
-    if found.unbacked is not None:
-        return End.UNBACKED, found.level, 0, 0, found.granted
-    kinds = {Leaf: End.LEAF, Malformed: End.MALFORMED}
-    end = kinds.get(type(found.steps[-1].entry), End.ABSENT)
-    page = 0 if found.physical is None else found.physical - offset
-    return end, found.level, found.steps[-1].raw, page, found.granted
-
-
-def _step(found: Walk) -> str:
-    """Where a walk ends, as `_row` has it."""
-    end, level, raw, *_ = _walked(found, 0)
-    return f"{End(end).name.lower()} {raw:#x} at level {level}"
-
-
-def _row(leaves: Leaves, lane: int) -> str:
-    return (
-        f"{End(int(leaves.end[lane])).name.lower()} {int(leaves.raw[lane]):#x}"
-        f" at level {int(leaves.level[lane])}"
-    )
 
 
 def _tlb(row: np.ndarray) -> str:

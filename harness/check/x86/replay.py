@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from harness.check.compare import PROBE, Comparison, Disagreement
+from harness.check.debugger import MONITOR_MEMORY
 from harness.check.layouts import parse
 from harness.check.replay import VERSION, write
 from harness.check.tables import TABLE_BYTES
@@ -32,7 +33,7 @@ KIND = "layout"
 ORACLES = (
     PROBE,
     TABLE_BYTES,
-    debugger.MONITOR_MEMORY,
+    MONITOR_MEMORY,
     debugger.INFO_TLB,
     GVA2GPA,
     debugger.MEMSAVE,

@@ -4,5 +4,6 @@
 `guest`      the running stub, with the accesses that it can make
 `qemu`       QEMU as it runs the stub
 `registers`  what QEMU's monitor prints of a processor
+`mappings`   what it lists of its tables
 `engines`    the engines by name
 """

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from pytest import MonkeyPatch
 
+from harness.check import debugger
 from harness.check.compare import PROBE, Comparison
+from harness.check.debugger import MONITOR_MEMORY
 from harness.check.layouts import Layout, find, load, parse
 from harness.check.tables import TABLE_BYTES, TableImage
 from harness.check.translations import GVA2GPA
@@ -20,7 +22,6 @@ from harness.check.x86 import validate
 from harness.check.x86.debugger import (
     INFO_TLB,
     MEMSAVE,
-    MONITOR_MEMORY,
     Debugger,
 )
 from harness.check.x86.quirks import DEBUG_WALKER
@@ -104,10 +105,8 @@ def in_table_bytes(patch: MonkeyPatch, _: Space) -> None:
 
 def changed_rows(change: Callable[[Leaves], Leaves]) -> Callable[[MonkeyPatch, Space], None]:
     """All that a space holds is listed otherwise, whatever memory it is read from."""
-    true = Debugger._rows
-    return lambda patch, _: patch.setattr(
-        Debugger, "_rows", lambda self, memory: change(true(self, memory))
-    )
+    true = debugger._rows
+    return lambda patch, _: patch.setattr(debugger, "_rows", lambda *asked: change(true(*asked)))
 
 
 def without_a_row(rows: Leaves) -> Leaves:

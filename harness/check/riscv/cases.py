@@ -11,7 +11,7 @@ from harness.check.marks import WORD
 from harness.check.riscv.marks import CODE
 from harness.paging import bulk
 from harness.paging.address import Span
-from harness.paging.bulk import Bytes, End, Leaves
+from harness.paging.bulk import Bytes, Counts, End, Leaves
 from harness.paging.memory import Mask, Memory, Words, distinct, within
 from harness.paging.riscv.access import Access, Kind
 from harness.paging.riscv.cpu import Cpu
@@ -67,10 +67,15 @@ class Cases:
             np.array([access.mprv]),
         )
 
+    def __add__(self, other: Cases) -> Cases:
+        """These lanes, and behind them the others."""
+        pairs = ((getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__)
+        return Cases(*map(np.concatenate, pairs))
+
     def __len__(self) -> int:
         return len(self.address)
 
-    def take(self, chosen: Mask | slice) -> Cases:
+    def take(self, chosen: Mask | slice | Counts) -> Cases:
         """The chosen lanes."""
         return Cases(
             self.address[chosen],
@@ -82,17 +87,14 @@ class Cases:
         )
 
 
-def of_space(
-    cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span, asked: Words | None = None
-) -> Cases:
+def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     """Every access to all that a space holds, at its edges and just beyond them.
 
     Each row of `leaves` is read, written, fetched, and changed by an AMO, as U-mode and as S-mode,
     with and without SUM and MXR, at the first and the last word (fetched: at the code of its first
     and last page); and so are the words before and after it where nothing is mapped, the edges of
     what the roots serve, and a few stray addresses.  Every other address of data is reached by
-    MPRV.  So are the words and the code of the pages that the addresses `asked` lie in.  Nothing in
-    the span `outside` is tried.
+    MPRV.  Nothing in the span `outside` is tried.
     """
     format, width = cpu.format, cpu.xlen // 8
     sizes = np.array([level.size for level in format.levels], np.uint64)[leaves.level]
@@ -108,10 +110,16 @@ def of_space(
     edges = np.array([edge % (1 << 64) for edge in ends + beyond], np.uint64)
     elsewhere = np.concatenate([around, edges]) & np.uint64((1 << cpu.xlen) - WORD)
     elsewhere = elsewhere[bulk.walk(memory, cpu.roots, elsewhere).end != End.LEAF]
-    asked = np.empty(0, np.uint64) if asked is None else asked
-    data = distinct(np.concatenate([data, elsewhere, asked & ~np.uint64(width - 1)]))
-    pages = asked & ~np.uint64(format.levels[0].size - 1)
-    code = distinct(np.concatenate([code, elsewhere, pages + np.uint64(CODE)]))
+    data = distinct(np.concatenate([data, elsewhere]))
+    code = distinct(np.concatenate([code, elsewhere]))
+    return _every_access(data[~within(data, outside)], code[~within(code, outside)])
+
+
+def of_places(cpu: Cpu, places: Words, outside: Span) -> Cases:
+    """The same accesses to the words that addresses lie in, fetched: to the code of their pages."""
+    page = np.uint64(cpu.format.levels[0].size - 1)
+    data = distinct(places & ~np.uint64(cpu.xlen // 8 - 1))
+    code = distinct((places & ~page) + np.uint64(CODE))
     return _every_access(data[~within(data, outside)], code[~within(code, outside)])
 
 

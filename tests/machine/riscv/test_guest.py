@@ -19,8 +19,9 @@ from harness.check.riscv.quirks import PBMTE_WITHOUT_SVPBMT
 from harness.machine.errors import GuestLost, LaunchFailure, Misuse
 from harness.machine.ram import MIB
 from harness.machine.riscv.guest import Guest
-from harness.machine.riscv.processor import MENVCFG, State
+from harness.machine.riscv.processor import MENVCFG, RAM_BASE, State
 from harness.machine.riscv.qemu import BUILDS
+from harness.machine.stub import Relocations, StubImage
 from tests.machine.riscv.handmade import (
     ADDRESS,
     CAUSES,
@@ -322,3 +323,39 @@ def test_a_state_is_made_of_a_mode_and_a_root() -> None:
     assert State.of("sv39", 0x8200_0000, asid=5).satp == 8 << 60 | 5 << 44 | 0x82000
     assert State.of("sv32", 0x8200_0000, asid=5).satp == 1 << 31 | 5 << 22 | 0x82000
     assert State.of("sv57", 0x8200_0000).root == 0x8200_0000
+
+
+# ---- a stub that gives way ----
+
+
+@pytest.mark.parametrize("xlen", [64, 32])
+@pytest.mark.parametrize("megabytes", [4, 64, 992])
+def test_a_stub_that_is_moved_begins_by_a_jump_that_is_then_gone(xlen: int, megabytes: int) -> None:
+    """The last is the end of a GiB, below which QEMU puts the device tree."""
+    if reason := why_absent(xlen):
+        pytest.skip(reason)
+    base = RAM_BASE + megabytes * MIB
+    image = StubImage.load(BUILDS[xlen]).moved(base)
+    size = max(64, megabytes + 32) * MIB
+    with Guest(xlen, ram_bytes=size, image=image, program=program(xlen)) as guest:
+        assert guest.info.xlen == xlen and guest.image.arena == range(base, base + 32 * MIB)
+        below = range(RAM_BASE, base)
+        above = range(base + 32 * MIB, RAM_BASE + size)
+        assert guest.free == ((below, above) if above else (below,))
+        for part in guest.free:
+            assert not guest.ram.view(part, np.dtype([("word", "<u8")]))["word"].any()
+        satp = State.of("sv32" if xlen == 32 else "sv39", RAM_BASE)
+        jobs = guest.image.new_jobs(1)
+        jobs["access"], jobs["mprv"], jobs["address"] = guest.image.enums["ACCESS_LOAD"], 1, 0
+        jobs["size"] = xlen // 8
+        (result,) = guest.run(satp, jobs)
+        assert (result["completed"], result["cause"]) == (0, CAUSES["LOAD"])
+
+
+def test_a_stub_without_its_relocations_is_not_moved() -> None:
+    image = StubImage.load(BUILDS[64])
+    with pytest.raises(Misuse, match="no arena begins at"):
+        image.moved(RAM_BASE + MIB)
+    with pytest.raises(Misuse, match="cannot be moved: it has a relocation of type"):
+        build = replace(BUILDS[64], moves=Relocations(absolute=(), relative=()))
+        replace(image, build=build).moved(RAM_BASE + 4 * MIB)

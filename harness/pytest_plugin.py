@@ -442,12 +442,12 @@ def flushes() -> Flushes:
     instructions; `symbols` is a file with the names of the kernel's functions.  What QEMU prints is
     the test's output.  Returns what was seen: QEMU's exit code, and the counts.
     """
-    from harness.check.x86.flushes import FailOn
-    from harness.check.x86.flushes import flushes as judged
+    from harness.architectures import module_of
+    from harness.check.flushes import FailOn, architecture_of
+    from harness.check.flushes import flushes as judged
     from harness.inspect.symbols import symbols as read_symbols
     from harness.machine.errors import MachineError
     from harness.machine.plugin import DEADLINE, Ending, watched
-    from harness.report.flushes import lines
 
     def watch(
         command: Sequence[str],
@@ -464,15 +464,17 @@ def flushes() -> Flushes:
             pytest.fail(f"a deadline of {deadline} blocks is none: take 1 or more", pytrace=False)
         on = FailOn(fail_on)
         try:
+            arch = architecture_of(command)
             names = None if symbols is None else read_symbols(symbols)
             seen = watched(command, limit=limit, deadline=deadline)
         except MachineError as error:
             pytest.fail(str(error), pytrace=False)
         if seen.ending is Ending.INTERRUPT:
             raise KeyboardInterrupt
-        found = judged(seen)
+        found = judged(arch, seen)
         if found.failed or found.unwatched or found.failing(on):
-            pytest.fail("\n".join(lines(found, on, names)), pytrace=False)
+            lines = module_of(arch, "report", "flushes").lines(found, on, names)
+            pytest.fail("\n".join(lines), pytrace=False)
         return seen
 
     return watch

@@ -39,20 +39,11 @@ OUTSIDE_WORLD = {
 # The folders of an architecture or a kernel, in whatever part they are.
 SPECIFIC = {"x86", "riscv", "arm64", "s390", "power", "linux"}
 
-# The modules outside of any architecture's folder that still know x86: what proves, checks and
-# watches guests there, faults that were seen, and some sources of tables.
-KNOWS_X86 = {
-    "pytest_plugin",
-    "cli/flushes",
-    "report/flushes",
-}
-
 
 def apart(module: Path) -> bool:
     """Whether a module is one of those that import no architecture but their own; what Linux keeps
     in entries is so for each."""
-    name = str(module.relative_to(PACKAGE).with_suffix(""))
-    return name not in KNOWS_X86 and architecture_of(PACKAGE, module) != "linux"
+    return architecture_of(PACKAGE, module) != "linux"
 
 
 # Not "npt", which is what numpy.typing is called for short.

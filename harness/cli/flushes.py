@@ -89,18 +89,20 @@ def flushes(
     with sentences():
         import json
 
+        from harness.architectures import module_of
         from harness.check import written
-        from harness.check.x86.flushes import FailOn
-        from harness.check.x86.flushes import flushes as judged
+        from harness.check.flushes import FailOn, architecture_of
+        from harness.check.flushes import flushes as judged
         from harness.inspect.symbols import symbols as read_symbols
         from harness.machine.errors import Misuse
         from harness.machine.plugin import watched
-        from harness.report import flushes as reported
         from harness.report.visible import visible_lines
 
         if fail_on not in [one.value for one in FailOn]:
             raise Misuse(f"there is no {fail_on!r} to fail on: choose late or stale")
         on = FailOn(fail_on)
+        arch = architecture_of(command)
+        reported = module_of(arch, "report", "flushes")
         names = None if symbols is None else read_symbols(symbols)
         make_folder(report)
         with _sigterm_as_ctrl_c():
@@ -111,7 +113,7 @@ def flushes(
                 stdout=2 if as_json else None,
                 progress=_progress(),
             )
-        found = judged(seen)
+        found = judged(arch, seen)
         if report is not None:
             text = "\n".join(reported.lines(found, on, names))
             written.write(report / "flushes.txt", visible_lines(text) + "\n")

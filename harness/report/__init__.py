@@ -16,7 +16,6 @@
 `expect`    where tables say something else than was meant
 `impassable`  entries by which no access passes
 `prove`     what came of proving a program's tables
-`flushes`   the flushes that a guest's kernel forgot
 `rules`     the rules, beside every engine that executed them
 `objects`   what objects of JSON have in common
 `schema`    the form of these objects, key by key

@@ -239,7 +239,7 @@ def _suspicion(found: Translation, remedy: Remedy) -> str:
     """That the address which a change leaves in an entry may be wrong."""
     changed = {slot for entry in remedy.entries for slot in entry.slots}
     if any(stage.slot in changed and stage.likely for stage in found.stages):
-        return "that alone: where the entry was probably meant to lead is above (likely)"
+        return "this only makes the entry valid: where it was meant to lead, see what is likely"
     return "the address in the entry is suspect: this may not be the place that was meant"
 
 

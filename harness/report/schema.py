@@ -1028,6 +1028,13 @@ _COMMANDS: Final = {
     ),
 }
 
+_POINTER: Final = _or_null(
+    _text(
+        "What the address probably is that was never meant as one, for people; null where it looks"
+        " like any other."
+    )
+)
+
 _BECAUSE: Final = _list(
     "The entries by which the rule denies it, from the root down; where the walk ends"
     " outside memory, the one that leads there.",
@@ -1112,12 +1119,7 @@ _PARTS: Final = {
                 **_OUTCOME,
             ),
         ),
-        pointer=_or_null(
-            _text(
-                "What the address probably is that was never meant as one, for people; null where"
-                " it looks like any other."
-            )
-        ),
+        pointer=_POINTER,
         otherwise=_list(
             "What it comes to where what was assumed of the processor is not so; the assumptions"
             " that change nothing are left out.",
@@ -1165,7 +1167,7 @@ _PARTS: Final = {
         reason=_or_null(_REASON),
         because=_BECAUSE,
         sets=_SETS,
-        pointer=_NOTHING,
+        pointer=_POINTER,
         otherwise=_NONE,
         remedies=_REMEDIES,
         elsewhere=_NONE,

@@ -9,10 +9,11 @@ import tempfile
 
 import pytest
 
-from harness.check.x86.flushes import Cached, FailOn, Flush
+from harness.check.flushes import FailOn
+from harness.check.x86.flushes import Cached, Flush
 from harness.machine.errors import MachineError
 from harness.machine.plugin import Ending, watched
-from harness.report.flushes import lines
+from harness.report.x86.flushes import lines
 from tests.flushes.guests import PLUGIN, command, plants, ran
 
 pytestmark = pytest.mark.hw

@@ -167,6 +167,13 @@ def test_a_command_that_there_is_not_is_misuse(tmp_path: Path) -> None:
     assert "no-such-qemu is not a program, and not in PATH" in errors
 
 
+def test_a_guest_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    for program in ("qemu-system-riscv64", "/opt/bin/qemu-system-riscv32"):
+        code, out, errors = run("flushes", "--", program, "-M", "virt", cwd=tmp_path)
+        assert (code, out, errors.count("\n")) == (2, "", 1)
+        assert "runs a guest of riscv, whose flushes are not watched: the plugin follows" in errors
+
+
 def test_a_value_of_an_option_is_none_itself(tmp_path: Path) -> None:
     qemu = program(tmp_path, "exit 7")
     code, _, errors = run("flushes", "--", qemu, "-append", "enable-kvm", cwd=tmp_path)

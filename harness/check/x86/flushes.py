@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from harness.check.flushes import FailOn
 from harness.machine.machine import dotted
 from harness.machine.plugin import WATCHING, Ending, Watched
 from harness.paging.address import Physical, Virtual
@@ -30,13 +31,6 @@ WIDEST: Final = 52
 
 RUNS: Final = ((7, 2, 22), (8, 2, 2), (10, 0, 13), (11, 1, 3))
 """Versions of QEMU in which the cases of guest/plugin gave what the manual says."""
-
-
-class FailOn(Enum):
-    """Which uses make a run fail."""
-
-    LATE = "late"
-    STALE = "stale"
 
 
 class Lost(Enum):

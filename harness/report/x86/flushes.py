@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.check.x86.flushes import Cached, Cause, FailOn, Flush, Flushes, Lost
+from harness.check.flushes import FailOn
+from harness.check.x86.flushes import Cached, Cause, Flush, Flushes, Lost
 from harness.inspect.symbols import Symbols
 from harness.machine.machine import dotted
 from harness.report.objects import bare, cpu_object

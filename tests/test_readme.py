@@ -36,9 +36,10 @@ from harness.check.x86 import quirks, verdicts
 from harness.inspect.sources import layout
 from harness.paging.address import Virtual
 from harness.report.explorer import Explorer
-from images.linux.build import NoKernel, build, build_riscv
+from images.linux.build import NoKernel, build, build_arm64, build_riscv
 from tests.cli.commands import ROOT, run
 from tests.flushes import guests
+from tests.machine.arm64 import present as arm64
 from tests.machine.riscv.present import why_absent
 
 pytest_plugins = ["pytester"]
@@ -246,7 +247,8 @@ def screen_of_explorer(arguments: list[str]) -> str:
 def in_background(command: str, shown: str, cwd: Path) -> Iterator[str]:
     """A command that runs on, once it has printed the last line that is shown; what it printed."""
     try:
-        (build_riscv if "--arch riscv" in command else build)()
+        arch = re.search(r"--arch (\w+)", command)
+        {"riscv": build_riscv, "arm64": build_arm64}.get(arch[1] if arch else "", build)()
     except NoKernel as reason:
         pytest.skip(f"there is no Linux to boot: {reason}")
     last = shown.splitlines()[-1]
@@ -288,6 +290,8 @@ def test_a_session_prints_what_is_shown(
 ) -> None:
     block.write_files(tmp_path)
     if "arch riscv" in block.text and (reason := why_absent(64)):
+        pytest.skip(reason)
+    if "arch arm64" in block.text and (reason := arm64.why_absent()):
         pytest.skip(reason)
     if "kernel.elf" in block.text:
         shutil.copy(guests.guest(4), tmp_path / "kernel.elf")

@@ -9,7 +9,7 @@ import re
 import reprlib
 import select
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,12 @@ LONGEST: Final = 1 << 16
 
 LONGEST_DESCRIPTION: Final = 1 << 20
 """Bytes of a description of registers, in all its documents: QEMU's have some 30 KiB."""
+
+PIECE: Final = 0x7E0
+"""Bytes of a document that are asked for by one packet: QEMU sends no more than 2045."""
+
+AT_ONCE: Final = 12
+"""Pieces that are asked for together: QEMU's longest document has ten."""
 
 _STOPPED: Final = (b"T", b"S")
 """How a packet begins that says that the guest stopped."""
@@ -50,8 +56,14 @@ class Packets:
 
     def ask(self, text: str) -> bytes:
         """What a packet is answered; raises `GuestLost` where there is no answer."""
-        self.send(text)
-        return self.answer(self._clock.now() + self._deadline)
+        (answer,) = self.ask_all([text])
+        return answer
+
+    def ask_all(self, texts: Sequence[str]) -> list[bytes]:
+        """What packets are answered that are sent together: QEMU takes the next for a word that it
+        has been heard (gdb_read_byte), and each answer waits for a processor once."""
+        self._told(b"".join(map(packet, texts)))
+        return [self.answer(self._clock.now() + self._deadline) for _ in texts]
 
     def send(self, text: str) -> None:
         """Sends a packet; raises `GuestLost` where no one takes it."""
@@ -83,13 +95,17 @@ class Packets:
         """
         if self.ask(f"Hg{vcpu + 1:x}") != b"OK":
             raise Misuse(f"the gdb stub at {self.path} shows no processor {vcpu}")
-        found: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         for name, number in self._described():
-            if name in wanted and name not in found:
-                asked = f"p{number:x}"
-                if (digits := self.ask(asked)) and not digits.startswith(b"E"):
-                    found[name] = int.from_bytes(self.octets(digits, asked), "little")
-        return found
+            if name in wanted:
+                numbers.setdefault(name, number)
+        asked = {name: f"p{number:x}" for name, number in numbers.items()}
+        answers = zip(asked, self.ask_all([*asked.values()]), strict=True)
+        return {
+            name: int.from_bytes(self.octets(digits, asked[name]), "little")
+            for name, digits in answers
+            if digits and not digits.startswith(b"E")
+        }
 
     def _described(self) -> Iterator[tuple[str, int]]:
         """Name and number of each register: one more than that before, unless it has its own."""
@@ -110,12 +126,17 @@ class Packets:
         """A document of the description; empty where there is none."""
         text = b""
         while len(text) < longest:
-            part = self.ask(f"qXfer:features:read:{name}:{len(text):x},ffb")
-            text += part[1:]
-            if part.startswith(b"l"):
-                return "".join(_outside_comments(text.decode("utf-8", "replace")))
-            if not part.startswith(b"m"):
-                return ""
+            places = [len(text) + number * PIECE for number in range(AT_ONCE)]
+            for part in self.ask_all(
+                [f"qXfer:features:read:{name}:{place:x},{PIECE:x}" for place in places]
+            ):
+                text += part[1:]
+                if part.startswith(b"l"):
+                    return "".join(_outside_comments(text.decode("utf-8", "replace")))
+                if not part.startswith(b"m"):
+                    return ""
+                if len(part) <= PIECE:  # less than was asked for: what follows is asked for again
+                    break
         raise ProtocolError("the gdb stub describes its registers without end", "")
 
     def _told(self, octets: bytes) -> None:

@@ -1,4 +1,4 @@
-"""arm64's guest: the probes that it executes."""
+"""arm64: the probes that a guest executes, and the space of a Linux."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ from harness.paging.address import Physical, Span
 from harness.paging.arm64.cpu import Cpu, Half
 from harness.paging.memory import BufferMemory
 from harness.paging.space import TableAllocator
+from images.linux.build import build_arm64
+from images.linux.machine import Arm64Variant
+from tests.bench.linux import dumped
 from tests.bench.measure import Figure, rate
 
-PROBES = 60_000
+PROBES, ASKED = 60_000, 256
 QEMU = os.environ.get("QEMU_ARM64", PROGRAM)
 
 
 def figures() -> Iterator[Figure]:
-    """arm64_probes_per_s, where there is a QEMU for arm64 and its guest."""
+    """arm64_probes_per_s and arm64_dump_s, where there is a QEMU for arm64 and its guest."""
     if shutil.which(QEMU) is not None and BUILD.path.exists():
         yield probes()
+        yield linux_dumped()
 
 
 def probes() -> Figure:
@@ -69,3 +73,15 @@ def probes() -> Figure:
                 "as many jobs that do nothing",
                 lambda: guest.run(state, idle),
             )
+
+
+def linux_dumped() -> Figure:
+    """The space of a Linux with five levels, the registers through the gdb stub."""
+    return dumped(
+        "arm64_dump_s",
+        build_arm64(),
+        Arm64Variant(5),
+        QEMU,
+        f"QEMU translating {ASKED} addresses",
+        lambda monitor: monitor.translations(range(0x40_0000, 0x40_0000 + ASKED)),
+    )

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
-from statistics import median
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from harness.check.riscv.validate import state_of
 from harness.check.riscv.window import entries
 from harness.check.window import window_in
-from harness.inspect.ranges import dump
-from harness.inspect.riscv import memory_type
-from harness.inspect.sources import qmp
-from harness.machine.foreign import conversation
 from harness.machine.riscv.guest import Guest
 from harness.machine.riscv.qemu import BUILDS
 from harness.paging import bulk
@@ -27,11 +19,10 @@ from harness.paging.address import Span
 from harness.paging.memory import BufferMemory
 from harness.paging.riscv.cpu import Cpu, Mode
 from harness.paging.space import TableAllocator
-from harness.report.objects import answer
-from harness.report.ranges import dump_object
 from images.linux.build import build_riscv
-from images.linux.machine import RiscvVariant, booted
-from tests.bench.measure import SAMPLES, Figure, rate, seconds
+from images.linux.machine import RiscvVariant
+from tests.bench.linux import dumped
+from tests.bench.measure import Figure, rate
 
 PROBES = 60_000
 QEMU = os.environ.get("QEMU_RISCV", "qemu-system-riscv64")
@@ -85,29 +76,12 @@ def probes() -> Figure:
 
 
 def linux_dumped() -> Figure:
-    """The space of a Linux from the socket of its QEMU to merged ranges as JSON, in Sv57."""
-    with (
-        TemporaryDirectory() as directory,
-        booted(
-            build_riscv(), RiscvVariant(5), Path(directory) / "qmp", qemu=QEMU, deadline=120
-        ) as guest,
-    ):
-
-        def dumped() -> None:
-            found = qmp.snapshot(guest.qmp, 0, False, {})
-            cpu, types = found.cpu, memory_type.types(None)
-            ranges = dump(found.memory, cpu.format, cpu.roots)
-            assert ranges.total > 65_536
-            content = dump_object(cpu, types, ranges, len(ranges.ranges))
-            json.dumps(answer("dump", found, **content))
-
-        def printed() -> None:
-            with conversation(guest.qmp, 0, 60, targets=None) as monitor:
-                monitor.human("info mem", 0)
-
-        dumped()
-        pairs = [(seconds(dumped), seconds(printed)) for _ in range(SAMPLES)]
-    ratio = median(ours / theirs for ours, theirs in pairs)
-    return Figure(
-        "riscv_dump_s", "s", tuple(ours for ours, _ in pairs), "QEMU printing info mem", ratio
+    """The space of a Linux in Sv57."""
+    return dumped(
+        "riscv_dump_s",
+        build_riscv(),
+        RiscvVariant(5),
+        QEMU,
+        "QEMU printing info mem",
+        lambda monitor: monitor.human("info mem", 0),
     )

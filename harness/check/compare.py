@@ -33,23 +33,23 @@ class Disagreement:
     oracle    who was asked
     address   the virtual address of the question, or the physical one of table bytes
     access    the access that a probe made, None where the question was another
-    ac        EFLAGS.AC of that access, where there is one
     expected  what the reference says, for people
     observed  what the oracle says, for people
     walk      the reference's walk of the address, None where there is none
     hint      a sentence on what it may come from, for people; empty where nothing is known
     count     how many questions of one cause it stands for
+    flags     bits of the processor's state that were set in that access, and are no part of it
     """
 
     oracle: str
     address: int
     access: Access | None
-    ac: bool
     expected: str
     observed: str
     walk: Walk | None = None
     hint: str = ""
     count: int = 1
+    flags: frozenset[str] = frozenset()
 
 
 @dataclass

@@ -160,7 +160,7 @@ def report(
 
 
 def _question(comparison: Comparison, address: int, expected: str, observed: str) -> Disagreement:
-    return Disagreement(comparison.oracle, address, None, False, expected, observed)
+    return Disagreement(comparison.oracle, address, None, expected, observed)
 
 
 def _listed(leaves: Leaves, lane: int) -> tuple[int, ...]:

@@ -829,7 +829,6 @@ class Live(ABC):
                     oracle=TABLES,
                     address=int(touched[lane]),
                     access=None,
-                    ac=False,
                     expected=f"{int(wanted[lane]):#x}",
                     observed=f"{int(found[lane]):#x}",
                 )

@@ -262,7 +262,7 @@ class MatrixCase:
     @property
     def disagreement(self) -> Disagreement:
         """The same as people are shown it."""
-        return Disagreement(PROBE, self.address, None, False, self.expected, self.observed)
+        return Disagreement(PROBE, self.address, None, self.expected, self.observed)
 
     @property
     def title(self) -> str:

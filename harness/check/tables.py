@@ -87,7 +87,6 @@ def compare_tables(monitor: Monitor, written: TableImage) -> Comparison:
                 TABLE_BYTES,
                 address + at * entry_bytes,
                 None,
-                False,
                 f"{int(words[at]):#x}, as it was written",
                 f"{int(seen[at]):#x}, and {len(wrong) - 1} more in this table",
             )

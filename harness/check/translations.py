@@ -26,7 +26,7 @@ def compare_translations(
     comparison = Comparison(GVA2GPA, compared=len(addresses))
     answers = monitor.translations(addresses)
     wrong = [
-        Disagreement(GVA2GPA, address, None, False, _said(ours), _said(theirs))
+        Disagreement(GVA2GPA, address, None, _said(ours), _said(theirs))
         for address, ours, theirs in zip(addresses, expected, answers, strict=True)
         if ours != theirs
     ]

@@ -82,7 +82,7 @@ def disagreement(
         "oracle": found.oracle,
         "address": hex(found.address),
         "access": found.access and str(found.access),
-        "ac": found.ac,
+        "ac": "AC" in found.flags,
         "expected": found.expected,
         "observed": found.observed,
         "walk": walk_lines(found.walk) if found.walk else None,

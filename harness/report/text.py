@@ -68,8 +68,8 @@ def disagreement_lines(found: Disagreement) -> Iterator[str]:
 def question(found: Disagreement) -> str:
     """What was asked, and of which oracle."""
     access = f"{found.access} at " if found.access else ""
-    ac = " with AC set" if found.ac else ""
-    return f"{found.oracle}: {access}{found.address:#x}{ac}"
+    flags = " with " + " and ".join(sorted(found.flags)) + " set" if found.flags else ""
+    return f"{found.oracle}: {access}{found.address:#x}{flags}"
 
 
 def walk_lines(walk: Walk) -> list[str]:

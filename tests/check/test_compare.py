@@ -15,13 +15,13 @@ def test_a_comparison_begins_with_nothing() -> None:
     assert (fresh.oracle, fresh.compared, fresh.disagreed) == ("probe", 0, 0)
     assert not (fresh.disagreements or fresh.quirks or fresh.not_comparable or fresh.news)
     fresh.quirks["some"] += 1
-    fresh.disagreements.append(Disagreement("probe", 0, None, False, "", ""))
+    fresh.disagreements.append(Disagreement("probe", 0, None, "", ""))
     assert not Comparison("other").quirks and not Comparison("other").disagreements
 
 
 def test_all_disagreements_are_counted_and_the_examples_kept() -> None:
     comparison = Comparison("info tlb")
-    one, other = (Disagreement("info tlb", at, None, False, "a", "b") for at in (0x1000, 0x2000))
+    one, other = (Disagreement("info tlb", at, None, "a", "b") for at in (0x1000, 0x2000))
     comparison.disagree(7, [one])
     comparison.disagree(2, [other])
     assert comparison.disagreed == 9
@@ -36,7 +36,7 @@ def test_an_engine_s_answer_is_that_to_the_last_question() -> None:
     found.quirks["some"] += 1
     assert answer_of("tcg", "QEMU", found).said == "departs, as some has it"
     for seen in "first", "last":
-        found.disagree(1, [Disagreement("probe", 0x1000, None, False, "expected", seen)])
+        found.disagree(1, [Disagreement("probe", 0x1000, None, "expected", seen)])
     assert answer_of("tcg", "QEMU", found) == Answer("tcg", "QEMU", False, "last")
 
 

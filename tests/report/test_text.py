@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from harness.check.compare import Disagreement
+from harness.check.x86.cases import AC
 from harness.paging.address import Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import Walk, walk
@@ -84,7 +85,7 @@ def test_a_reserved_address_bit_is_told_with_the_width_that_makes_it_so() -> Non
 
 def test_a_disagreement_is_the_question_both_answers_and_the_walk() -> None:
     access = Access(Kind.WRITE, user=True)
-    found = Disagreement("probe", 0x1234, access, True, "this", "that", walked(0))
+    found = Disagreement("probe", 0x1234, access, "this", "that", walked(0), flags=AC)
     assert list(disagreement_lines(found)) == [
         "probe: user write at 0x1234 with AC set",
         "  expected  this",

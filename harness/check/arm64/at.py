@@ -107,7 +107,6 @@ def _described(
             AT,
             int(cases.address[lane]),
             cases.stated(lane),
-            False,
             rules_say(found, int(lane)),
             f"PAR {int(result['data']):#x}, ESR {int(result['esr']):#x}",
             None if root is None else walk(memory, root, Virtual(address)),

@@ -223,7 +223,6 @@ class Live(live.Live):
             oracle=PROBE,
             address=int(asked.address[lane]),
             access=asked.cases.stated(lane),
-            ac=False,
             expected=rules_say(asked.rules, lane),
             observed=f"{saw}; entries from the root down: {entries}",
         )

@@ -344,7 +344,6 @@ def _described(
             PROBE,
             int(cases.address[lane]),
             cases.stated(lane),
-            False,
             rules_say(expected.outcomes, int(lane)),
             _machine_says(expected, results[lane], int(lane)),
             None if root is None else walk(memory, root, Virtual(address)),

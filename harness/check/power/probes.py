@@ -298,7 +298,6 @@ def _described(
             PROBE,
             address,
             cases.access(lane),
-            False,
             rules_say(expected.outcomes, lane),
             _machine_says(expected, results[lane], lane),
             None if root is None else walk_of(cpu, memory, root, Virtual(address)),

@@ -238,7 +238,6 @@ class Live(live.Live):
             oracle=PROBE,
             address=int(asked.address[lane]),
             access=Stated(Kind(int(asked.kind[lane])), *state),
-            ac=False,
             expected=rules,
             observed=f"{saw}; entries from the root down: {entries}",
         )

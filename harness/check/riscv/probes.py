@@ -322,7 +322,6 @@ def _described(
             PROBE,
             address,
             Stated(Kind(int(cases.kind[lane])), *state),
-            False,
             _rules_say(expected, int(lane)),
             _machine_says(guest, expected, results[lane], int(lane)),
             None if root is None else walk(memory, root, Virtual(address)),

@@ -238,7 +238,6 @@ def _described(
             PROBE,
             address,
             expected.cases.stated(lane),
-            False,
             _rules_say(expected, lane),
             _machine_says(guest, expected, results[lane], lane),
             None if root is None else walk(memory, root, Virtual(address)),

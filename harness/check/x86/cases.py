@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from harness.paging.x86.formats import LEGACY_ADDRESS_BITS
 
 STRAY = 128
 """Addresses tried that nothing in the space suggests."""
+
+AC: Final = frozenset(["AC"])
+"""The flags of a disagreement about an access with EFLAGS.AC set."""
 
 KINDS = (Kind.READ, Kind.WRITE, Kind.FETCH)
 """The accesses that are tried everywhere."""

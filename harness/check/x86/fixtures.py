@@ -7,6 +7,7 @@ from typing import Final
 
 from harness.check.compare import Comparison, Disagreement
 from harness.check.x86 import validate, window
+from harness.check.x86.cases import AC
 from harness.check.x86.live import Live
 from harness.check.x86.quirks import not_run_on
 from harness.check.x86.space import GuestSpace
@@ -55,7 +56,7 @@ def compared(
 
 
 def compare_one(guest: Guest, memory: BufferMemory, cpu: Cpu, found: Disagreement) -> Comparison:
-    question = found.oracle, found.address, found.access, found.ac
+    question = found.oracle, found.address, found.access, found.flags == AC
     return validate.compare_one(guest, memory, cpu, *question)
 
 

@@ -18,7 +18,7 @@ from harness.check.marks import WORD, mark, put_marks
 from harness.check.quirk import expected_of
 from harness.check.space import NotedMemory
 from harness.check.x86 import marks
-from harness.check.x86.cases import Cases
+from harness.check.x86.cases import AC, Cases
 from harness.check.x86.entries import PathEntries
 from harness.check.x86.marks import INVALID_OPCODE, LONG_CODE
 from harness.check.x86.quirks import KEPT_CODE, DenialQuirk, fault_quirks
@@ -187,7 +187,7 @@ class Live(live.Live):
             oracle=PROBE,
             address=int(asked.address[lane]),
             access=Access(Kind(int(cases.kind[lane])), bool(cases.user[lane])),
-            ac=bool(cases.ac[lane]),
+            flags=AC if cases.ac[lane] else frozenset(),
             expected=expected_text(asked.rules, lane),
             observed=observed_text(result, found, marked, before),
         )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
 from harness.check.marks import WORD, mark, put_marks
 from harness.check.x86 import marks
-from harness.check.x86.cases import Cases
+from harness.check.x86.cases import AC, Cases
 from harness.check.x86.entries import ALL, PathEntries
 from harness.check.x86.marks import INVALID_OPCODE, code_of
 from harness.check.x86.quirks import Basis, BasisQuirk, FaultQuirk, departing, lapses
@@ -398,7 +398,7 @@ def _describe(
         oracle=PROBE,
         address=int(cases.address[lane]),
         access=Access(kind, bool(cases.user[lane])),
-        ac=bool(cases.ac[lane]),
+        flags=AC if cases.ac[lane] else frozenset(),
         expected=expected_text(expected.outcomes, lane, held),
         observed=observed_text(result, found, bool(expected.allowed[lane]), before),
     )

@@ -268,7 +268,7 @@ class _Trial:
                 expected = f"{entry} holds {one.held:#x}: {_leads(path)}"
                 access = Access(Kind.WRITE, user=False)
                 example = Disagreement(
-                    REACH, self.address, access, False, expected, "; ".join(observed), path
+                    REACH, self.address, access, expected, "; ".join(observed), path
                 )
                 comparison.disagree(1, [example][: EXAMPLES - len(comparison.disagreements)])
             else:

@@ -22,7 +22,7 @@ from harness.check.translations import GVA2GPA
 from harness.check.typed import Number
 from harness.check.validation import SpaceReport
 from harness.check.x86 import debugger
-from harness.check.x86.cases import KINDS
+from harness.check.x86.cases import AC, KINDS
 from harness.check.x86.validate import build_in, compare_one, guest_for, lacking
 from harness.machine.errors import Misuse
 from harness.paging.x86.access import Access, Kind
@@ -74,7 +74,7 @@ class Case:
             found.oracle,
             found.address,
             found.access,
-            found.ac,
+            found.flags == AC,
             found.expected,
             found.observed,
         )

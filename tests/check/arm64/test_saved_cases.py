@@ -187,7 +187,7 @@ def test_a_disagreement_about_a_layout_is_asked_again(
 @pytest.mark.usefixtures("machine")
 def test_tables_that_are_not_as_they_were_written_are_asked_again() -> None:
     space = SpaceReport(SMALLEST, 3, "tcg", "7.2.22", None, (), 0.0)
-    root = Disagreement(TABLE_BYTES, 0x4200_0008, None, False, "0x0, as it was written", "0x1")
+    root = Disagreement(TABLE_BYTES, 0x4200_0008, None, "0x0, as it was written", "0x1")
     assert witnesses.replayed(witnesses.case_of(space, root), QEMU).compared == 1
     nowhere = replace(witnesses.case_of(space, root), address=0x4300_0000)
     with pytest.raises(Misuse, match="cannot be replayed: the layout has nothing there"):

@@ -177,7 +177,7 @@ def test_tables_that_are_not_as_they_were_written_are_asked_again(tmp_path: Path
     if reason := why_absent(64):
         pytest.skip(reason)
     space = SpaceReport(SMALLEST, 3, "tcg", "7.2.22", None, (), 0.0)
-    root = Disagreement(TABLE_BYTES, 0x8200_0008, None, False, "0x0, as it was written", "0x1")
+    root = Disagreement(TABLE_BYTES, 0x8200_0008, None, "0x0, as it was written", "0x1")
     assert witnesses.replayed(witnesses.case_of(space, root), QEMU).compared == 1
     nowhere = replace(witnesses.case_of(space, root), address=0x8300_0000)
     with pytest.raises(Misuse, match="cannot be replayed: the layout has nothing there"):

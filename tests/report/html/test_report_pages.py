@@ -15,6 +15,7 @@ from harness.check import layouts
 from harness.check.compare import Comparison, Disagreement
 from harness.check.matrix import Report
 from harness.check.validation import SpaceReport
+from harness.check.x86.cases import AC
 from harness.check.x86.matrix.run import Plan
 from harness.check.x86.quirks import RESERVED_WITHOUT_PRESENT
 from harness.inspect import ranges
@@ -58,7 +59,7 @@ def disagreement() -> Disagreement:
     address = Virtual(0x5555_5555_4000)
     found = walk(snapshot.memory, snapshot.cpu.roots[0], address)
     access = Access(Kind.WRITE, user=True)
-    return Disagreement("probe", address, access, True, HOSTILE, f"saw {HOSTILE}", found)
+    return Disagreement("probe", address, access, HOSTILE, f"saw {HOSTILE}", found, flags=AC)
 
 
 def validation(name: str = "linux-4", failure: str | None = None) -> Run:

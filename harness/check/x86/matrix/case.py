@@ -20,6 +20,7 @@ from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.keys import in_units
 from harness.check.replay import CaseError
 from harness.check.typed import Number, decode, made
+from harness.check.x86.cases import AC
 from harness.check.x86.matrix import chain as chains
 from harness.check.x86.matrix import sequence
 from harness.check.x86.matrix.chain import Lanes, Question
@@ -271,7 +272,7 @@ class MatrixCase(AskedAccess):
             oracle=PROBE,
             address=self.address,
             access=self.access,
-            ac=self.ac,
+            flags=AC if self.ac else frozenset(),
             expected=self.expected,
             observed=self.observed,
             walk=_walk(self),

@@ -142,7 +142,7 @@ def test_tab_completes_in_bash(tmp_path: Path) -> None:
             "PS1": "ready> ",
         },
         dimensions=(40, 200),
-        timeout=20,
+        timeout=120,
         encoding="utf-8",
     )
     try:

@@ -36,7 +36,7 @@ def explored(cwd: Path, **environment: str) -> pexpect.spawn[bytes]:
         cwd=str(cwd),
         env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **environment},
         dimensions=(40, 140),
-        timeout=20,
+        timeout=120,
     )
 
 

@@ -51,6 +51,7 @@ def offered(cwd: Path, *words: str) -> list[str]:
 
 
 SV = ("sv32", "sv39", "sv48", "sv57")
+GRANULES = ("4k", "16k", "64k", "4k-52", "16k-52", "64k-52")
 LINT_RULES = list(dict.fromkeys(one.name for of in (of_x86, of_riscv) for one in rules(of)))
 
 
@@ -63,7 +64,7 @@ LINT_RULES = list(dict.fromkeys(one.name for of in (of_x86, of_riscv) for one in
         (["walk", "0x1000", "--layout", "=", "self"], ["self-map"]),
         (["lint", "--ignore", ""], LINT_RULES),
         (["validate", "--levels", ""], ["4", "5"]),
-        (["decode", "0x67", "--mode", ""], [*("32", "pae", "4", "5"), *SV]),
+        (["decode", "0x67", "--mode", ""], [*("32", "pae", "4", "5"), *SV, *GRANULES]),
         (["matrix", "--mode", ""], ["32", "pae", "4", "5", "all"]),
         (["matrix", "--arch", "riscv", "--mode", ""], ["sv32", "sv39", "sv48", "sv57", "all"]),
         (["matrix", "--arch", "x86", "--mode", ""], ["32", "pae", "4", "5", "all"]),

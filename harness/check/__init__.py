@@ -24,6 +24,7 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `hole`             room in a space for what is the harness's; `window`, where its stub runs
 `tables`           tables as they were written, and as they are found
 `translations`     where addresses lead, as QEMU's monitor has it
+`reached`          what accesses are to find, and what is looked at after them
 `product`          cases as numbers in a product of axes; `where` chooses among them
 `space`            a space of one's own in a guest's RAM
 `live`             a space that is changed while the guest runs in it

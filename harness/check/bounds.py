@@ -28,23 +28,25 @@ needs a table of its own 200 us."""
 @dataclass(frozen=True)
 class Run:
     """Entries of one part of a layout: `count` of them at `level`, `step` bytes of addresses from
-    each to the next, put into their tables `together` or one by one."""
+    each to the next, put into their tables, which are of `format`, `together` or one by one."""
 
     where: str
+    format: Format
     virtual: int
     level: int
     count: int
     step: int
     together: bool
 
-    def tables(self, format: Format) -> int:
+    @property
+    def tables(self) -> int:
         """How many tables lead there, the root among them."""
-        return sum(self._spanned(size) for size in _table_spans(format)[self.level :])
+        return sum(self._spanned(size) for size in _table_spans(self.format)[self.level :])
 
-    def meets(self, other: Run, format: Format) -> bool:
+    def meets(self, other: Run) -> bool:
         """Whether some address has an entry of both; the addresses of neither wrap."""
         mine, theirs = self._starts(), other._starts()
-        size, their_size = (format.levels[run.level].size for run in (self, other))
+        size, their_size = (run.format.levels[run.level].size for run in (self, other))
         after = np.searchsorted(theirs, mine, side="right")
         within = mine - theirs[np.maximum(after, 1) - 1] < np.uint64(their_size)
         before = theirs[np.minimum(after, len(theirs) - 1)] - mine < np.uint64(size)
@@ -65,20 +67,20 @@ def _table_spans(format: Format) -> list[int]:
     return [level.size << level.index_bits for level in format.levels]
 
 
-def refuse(where: str, runs: Iterable[Run], format: Format, tables: int) -> None:
+def refuse(where: str, runs: Iterable[Run], tables: int) -> None:
     """Raises ValueError where tables of so many bytes cannot hold these, or it takes too long;
     `where` is the file, for people."""
     known = list(runs)
     entries = sum(run.count for run in known)
-    room = tables // format.entry_bytes
+    room = max((tables // run.format.entry_bytes for run in known), default=0)
     if entries > room:
         raise ValueError(
             f"{where}: {entries:,} entries are asked for, and `tables` ({in_units(tables)}) has"
             f" room for {room:,}"
         )
-    room = tables // format.table_bytes(0)
     for run in known:
-        if (needed := run.tables(format)) > room:
+        room = tables // run.format.table_bytes(0)
+        if (needed := run.tables) > room:
             raise ValueError(
                 f"{run.where}: {needed:,} tables are needed, and `tables` ({in_units(tables)}) has"
                 f" room for {room:,}"

@@ -59,9 +59,11 @@ pointers give none.  A layout for RISC-V has 2 to 5 levels, those of Sv32, Sv39,
 no `cpu`; RAM begins at 2G.
 
 On arm64 "x" is for the user's execution and "k" for the kernel's; both halves have a root of their
-own, and the same granule and size; RAM begins at 1G.  Its `cpu` has these keys::
+own, and the same size; RAM begins at 1G.  Its `cpu` has these keys::
 
     granule = "4K"                   # 4K, 16K or 64K: sizes of pages follow
+    high_granule = "64K"             # that of the upper half, by default the same; it has as many
+                                     # levels as its pages need, and `levels` are the lower half's
     wide = false                     # addresses of 52 bits: TCR_EL1.DS with 4K and 16K
     ha = true                        # TCR_EL1.HA: hardware sets AF
     hd = true                        # TCR_EL1.HD: hardware keeps the dirty state of what has DBM
@@ -401,23 +403,24 @@ def construct(
     """Builds the tables of a layout, in memory that has at least its RAM: a space for each table
     in which walks begin.
 
-    roots          where walks begin: in the first of the tables that it has room for
+    roots          where walks begin: in the first of the tables that it has room for.  The layout
+                   is built at as many levels as the first has
     physical_bits  the width of physical addresses
 
     Raises LayoutError where the layout cannot be built; the memory is then as it was.
     """
     tables, frames = divided(layout)
-    format = roots[0].table.format
     try:
-        runs = _runs(layout, format, len(format.levels))
-        bounds.refuse(layout.name, runs, format, layout.tables)
+        bounds.refuse(layout.name, _runs(layout, roots), layout.tables)
     except LayoutError:
         raise
     except ValueError as error:
         raise LayoutError(str(error)) from None
-    pages = _choose_frames(layout, format, physical_bits, tables, frames)
+    pages = _choose_frames(layout, roots, physical_bits, tables, frames)
     # A trial goes first, so that a layout that is refused leaves the memory alone.
-    trial = BY_ORDER[format.byte_order](np.zeros(tables.size, np.uint8), tables.first)
+    trial = BY_ORDER[roots[0].table.format.byte_order](
+        np.zeros(tables.size, np.uint8), tables.first
+    )
     _construct(layout, roots, trial, tables, pages)
     return _construct(layout, roots, memory, tables, pages)
 
@@ -427,23 +430,38 @@ def _at(levels: int, parts: Iterable[_Part]) -> list[_Part]:
     return [part for part in parts if not part.levels or levels in part.levels]
 
 
-def _runs(layout: Layout, format: Format, levels: int) -> Iterator[bounds.Run]:
+def _levels(roots: tuple[Root, ...]) -> int:
+    """At how many levels a layout is built with these roots."""
+    return len(roots[0].table.format.levels)
+
+
+def _format_at(roots: tuple[Root, ...], address: int) -> Format:
+    """The format of the tables of an address, or of the first where it has none."""
+    here = (root for root in roots if address in root.span)
+    return next(here, roots[0]).table.format
+
+
+def _runs(layout: Layout, roots: tuple[Root, ...]) -> Iterator[bounds.Run]:
     """What the parts of a layout put into tables."""
+    levels = _levels(roots)
     for part in _at(levels, layout.maps):
+        format = _format_at(roots, part.virtual)
         with _blaming(part.where):
             level, step = _page_level(format, part.size), part.step or part.size
         together = step == part.size
-        yield bounds.Run(part.where, part.virtual, level, part.count, step, together)
+        yield bounds.Run(part.where, format, part.virtual, level, part.count, step, together)
     for share in _at(levels, layout.shares):
+        format, virtual = _format_at(roots, share.virtual), share.virtual
         level = len(format.levels) - 1 if share.level is None else share.level
         with _blaming(share.where):
             _check_level(format, level)
         step = format.levels[level].size
-        yield bounds.Run(share.where, share.virtual, level, share.count, step, together=False)
+        yield bounds.Run(share.where, format, virtual, level, share.count, step, together=False)
     for entry in _at(levels, layout.entries):
+        format = _format_at(roots, entry.virtual)
         with _blaming(entry.where):
             _check_level(format, entry.level)
-        yield bounds.Run(entry.where, entry.virtual, entry.level, 1, 0, together=False)
+        yield bounds.Run(entry.where, format, entry.virtual, entry.level, 1, 0, together=False)
 
 
 class _Frames:
@@ -481,15 +499,15 @@ class _Frames:
 
 
 def _choose_frames(
-    layout: Layout, format: Format, physical_bits: int, tables: Span, frames: Span
+    layout: Layout, roots: tuple[Root, ...], physical_bits: int, tables: Span, frames: Span
 ) -> dict[str, Words]:
     """The physical address of every page of each map, by the place of the map in the file.
 
     What the layout names is taken before anything is chosen.
     """
-    levels = len(format.levels)
+    levels = _levels(roots)
     maps, entries = _at(levels, layout.maps), _at(levels, layout.entries)
-    free = _Frames(frames, format.levels[0].size)
+    free = _Frames(frames, min(root.table.format.levels[0].size for root in roots))
     pages = dict[str, Words]()
     for part in maps:
         with _blaming(part.where):
@@ -498,7 +516,7 @@ def _choose_frames(
                 free.take(pages[part.where], part.size)
     for entry in entries:
         with _blaming(entry.where):
-            leaf = _leaf_of(entry, format, tables, frames)
+            leaf = _leaf_of(entry, _format_at(roots, entry.virtual), tables, frames)
             if leaf is not None:
                 free.take(np.array([leaf.address], np.uint64), leaf.size)
     # The larger the page, the fewer frames will do.
@@ -550,22 +568,21 @@ def _construct(
     pages: Mapping[str, Words],
 ) -> tuple[Space, ...]:
     """Builds everything; the roots are the first tables."""
-    format = roots[0].table.format
-    levels = len(format.levels)
+    levels = _levels(roots)
     allocator = TableAllocator(memory, tables)
     served = [tuple(group) for _, group in groupby(roots, key=lambda root: root.table)]
-    for _ in served:
-        allocator.allocate(format, levels - 1)
+    for first, *_ in served:
+        allocator.allocate(first.table.format, first.table.level)
     spaces = tuple(Space(memory, group, allocator) for group in served)
-    runs = list(_runs(layout, format, levels))
+    runs = list(_runs(layout, roots))
     for part in _at(levels, layout.maps):
-        with _placing(part.where, runs, format):
+        with _placing(part.where, runs):
             _map(_space_of(spaces, part.virtual), part, pages[part.where])
     for share in _at(levels, layout.shares):
-        with _placing(share.where, runs, format):
+        with _placing(share.where, runs):
             _share(_space_of(spaces, share.virtual), share)
     for entry in _at(levels, layout.entries):
-        with _placing(entry.where, runs, format):
+        with _placing(entry.where, runs):
             _fill(_space_of(spaces, entry.virtual), entry.virtual, entry.level, entry.value)
     return spaces
 
@@ -577,14 +594,14 @@ def _space_of(spaces: tuple[Space, ...], address: int) -> Space:
 
 
 @contextmanager
-def _placing(where: str, runs: Sequence[bounds.Run], format: Format) -> Iterator[None]:
+def _placing(where: str, runs: Sequence[bounds.Run]) -> Iterator[None]:
     """As `_blaming`, and names the part that has put something there before."""
     with _blaming(where):
         try:
             yield
         except Taken as error:
             number = [run.where for run in runs].index(where)
-            met = [run.where for run in runs[:number] if run.meets(runs[number], format)]
+            met = [run.where for run in runs[:number] if run.meets(runs[number])]
             raise ValueError(f"{error}, put there by {met[0]}" if met else str(error)) from None
 
 

@@ -69,14 +69,26 @@ def add_walks(comparison: Comparison, memory: Memory, cpu: Cpu) -> None:
             comparison.disagreements[number] = traced
 
 
-def compare_tables(monitor: Monitor, written: TableImage) -> Comparison:
+def images_of(memory: Memory, roots: tuple[Root, ...]) -> tuple[TableImage, ...]:
+    """The tables of a space whose roots have tables of several formats: those of each."""
+    by_format: dict[str, list[Root]] = {}
+    for root in roots:
+        by_format.setdefault(root.table.format.name, []).append(root)
+    return tuple(TableImage.of(memory, tuple(alike)) for alike in by_format.values())
+
+
+def compare_tables(monitor: Monitor, *images: TableImage) -> Comparison:
     """Compares tables, by their physical addresses, with what QEMU finds there.
 
     Not by virtual ones: to translate them QEMU 7.2 sets A in the tables of the guest.
     """
-    comparison, entry_bytes = Comparison(TABLE_BYTES), written.format.entry_bytes
-    order = "<" if written.format.byte_order == "little" else ">"
-    for address, words in zip(written.address.tolist(), written.words, strict=True):
+    comparison = Comparison(TABLE_BYTES)
+    for address, words, format in (
+        (address, words, image.format)
+        for image in images
+        for address, words in zip(image.address.tolist(), image.words, strict=True)
+    ):
+        entry_bytes, order = format.entry_bytes, "<" if format.byte_order == "little" else ">"
         octets = monitor.read_physical(address, len(words) * entry_bytes)
         seen = np.frombuffer(octets, f"{order}u{entry_bytes}").astype(np.uint64)
         comparison.compared += 1

@@ -10,7 +10,7 @@ TIB = 1 << 40
 
 
 def run(count: int, together: bool) -> Run:
-    return Run("map 1", 0, 0, count, 0x1000, together)
+    return Run("map 1", FORMAT, 0, 0, count, 0x1000, together)
 
 
 @pytest.mark.parametrize(
@@ -21,23 +21,23 @@ def run(count: int, together: bool) -> Run:
     ],
 )
 def test_as_many_entries_as_there_may_be_are_taken(most: int, together: bool, words: str) -> None:
-    refuse("file", [run(most, together)], FORMAT, TIB)
+    refuse("file", [run(most, together)], TIB)
     half = most // 2
-    refuse("file", [run(half, together), run(half, together)], FORMAT, TIB)
+    refuse("file", [run(half, together), run(half, together)], TIB)
     for runs in [run(most + 1, together)], [run(half, together), run(half + 1, together)]:
         with pytest.raises(ValueError, match=f"file: {most + 1:,} entries .*{words}"):
-            refuse("file", runs, FORMAT, TIB)
+            refuse("file", runs, TIB)
 
 
 def test_tables_must_have_room_for_all_entries_and_for_those_that_lead_to_them() -> None:
     """513 pages of 4K: two tables of level 0, one of each other level."""
-    refuse("file", [run(513, True)], FORMAT, 5 * 0x1000)
+    refuse("file", [run(513, True)], 5 * 0x1000)
     with pytest.raises(ValueError, match="map 1: 5 tables are needed"):
-        refuse("file", [run(513, True)], FORMAT, 5 * 0x1000 - 1)
+        refuse("file", [run(513, True)], 5 * 0x1000 - 1)
     with pytest.raises(
         ValueError, match=r"513 entries are asked for, and `tables` \(4K\) has room"
     ):
-        refuse("file", [run(513, True)], FORMAT, 0x1000)
+        refuse("file", [run(513, True)], 0x1000)
 
 
 @pytest.mark.parametrize(
@@ -54,4 +54,4 @@ def test_tables_must_have_room_for_all_entries_and_for_those_that_lead_to_them()
 def test_tables_are_counted_at_every_level(
     virtual: int, level: int, count: int, step: int, tables: int
 ) -> None:
-    assert Run("map 1", virtual, level, count, step, True).tables(FORMAT) == tables
+    assert Run("map 1", FORMAT, virtual, level, count, step, True).tables == tables

@@ -658,8 +658,8 @@ def test_the_bound_of_tables_is_no_more_than_what_is_built(path: Path, levels: i
     memory = BufferMemory(np.zeros(layout.ram, np.uint8))
     space = build(layout, levels, memory, layout.control.maxphyaddr or MAXPHYADDR, True).space
     built = len(np.unique(bulk.leaves(memory, space.roots).tables.address))
-    for run in layouts._runs(layout, space.format, levels):
-        assert run.tables(space.format) <= built
+    for run in layouts._runs(layout, space.roots):
+        assert run.tables <= built
 
 
 def test_the_bound_of_tables_is_exact_for_one_map() -> None:
@@ -667,10 +667,8 @@ def test_the_bound_of_tables_is_exact_for_one_map() -> None:
         layout = parse(HEAD + PAGE + f"{more}\n", "x.toml")
         memory = BufferMemory(np.zeros(layout.ram, np.uint8))
         space = build(layout, 4, memory, MAXPHYADDR, True).space
-        (run,) = layouts._runs(layout, space.format, 4)
-        assert run.tables(space.format) == len(
-            np.unique(bulk.leaves(memory, space.roots).tables.address)
-        )
+        (run,) = layouts._runs(layout, space.roots)
+        assert run.tables == len(np.unique(bulk.leaves(memory, space.roots).tables.address))
 
 
 EVERY_KEY: dict[str, dict[str, str]] = {

@@ -91,11 +91,14 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     mapped, the edges of what the roots serve, and a few stray addresses.  Nothing in the span
     `outside` is tried.
     """
-    levels = cpu.roots[0].table.format.levels
-    sizes = np.array([level.size for level in levels], np.uint64)[leaves.level]
+    sizes, pages = np.zeros((2, len(leaves.virtual)), np.uint64)
+    for root in cpu.roots:
+        here, levels = within(leaves.virtual, root.span), root.table.format.levels
+        spanned = np.array([level.size for level in levels], np.uint64)
+        sizes[here], pages[here] = spanned[leaves.level[here]], spanned[0]
     past = leaves.virtual + sizes
     held = leaves.end != End.UNBACKED
-    last_page = past - np.uint64(levels[0].size)
+    last_page = past - pages
     data = np.concatenate([leaves.virtual[held], past[held] - np.uint64(WORD)])
     code = np.concatenate([leaves.virtual[held], last_page[held]]) + np.uint64(CODE)
     stray = np.random.default_rng(0).integers(0, 1 << 64, STRAY, dtype=np.uint64)

@@ -28,6 +28,7 @@ class Control:
     """The control state that a layout is written for."""
 
     granule: str = "4K"
+    high_granule: str | None = None
     wide: bool = False
     ha: bool = True
     hd: bool = True
@@ -45,25 +46,39 @@ class Control:
             )
         return min(most, size.page + size.stride * levels)
 
+    @property
+    def granules(self) -> tuple[str, str]:
+        """That of the lower half, and that of the upper one."""
+        return self.granule, self.high_granule or self.granule
+
     def cpu(self, levels: int, root: int, features: Features) -> Cpu:
         """The state of a processor whose first root is at physical `root`, and the second where
         the next such table has room."""
-        size, address_bits = GRANULES[self.granule], self.address_bits(levels)
-        table_bytes = 8 << address_bits - size.page - size.stride * (levels - 1)
+        address_bits = self.address_bits(levels)
+        first, second = (_root_bytes(granule, address_bits) for granule in self.granules)
         low, high = (
-            Half(self.granule, address_bits, place, hpd=self.hpd)
-            for place in (root, root + table_bytes)
+            Half(granule, address_bits, place, hpd=self.hpd)
+            for granule, place in zip(
+                self.granules, (root, -(-(root + first) // second) * second), strict=True
+            )
         )
         return Cpu.of(
             low,
             high,
             output_bits=min(LARGEST_OUTPUT if self.wide else NARROW, features.output_bits),
-            ds=self.wide and self.granule != "64K",
+            ds=self.wide and set(self.granules) != {"64K"},
             ha=self.ha,
             hd=self.hd,
             wxn=self.wxn,
             features=features,
         )
+
+
+def _root_bytes(granule: str, address_bits: int) -> int:
+    """The size of a root's table, of which its address is a multiple."""
+    size = GRANULES[granule]
+    levels = -(-(address_bits - size.page) // size.stride)
+    return 8 << address_bits - size.page - size.stride * (levels - 1)
 
 
 def _granule(value: object) -> str:
@@ -82,7 +97,11 @@ DESCRIBED: Final = Described(
         "x": "user execute",
         "k": "supervisor execute",
     },
-    cpu={"granule": _granule, **dict.fromkeys(("wide", "ha", "hd", "hpd", "wxn"), flag)},
+    cpu={
+        "granule": _granule,
+        "high_granule": _granule,
+        **dict.fromkeys(("wide", "ha", "hd", "hpd", "wxn"), flag),
+    },
     control=Control,
     thorough=True,
 )
@@ -112,11 +131,12 @@ def built(
     features = features or Features()
     try:
         cpu = control.cpu(levels, tables.first, features)
-        if control.wide and not cpu.is_wide(control.granule):
-            raise ValueError(f"the processor has no 52 bits with pages of {control.granule}")
+        for granule in control.granules:
+            if control.wide and not cpu.is_wide(granule):
+                raise ValueError(f"the processor has no 52 bits with pages of {granule}")
     except ValueError as error:
         raise LayoutError(f"{layout.name}: {error}") from None
-    output_bits = cpu.output_bits(Half(control.granule, 0, 0))
+    output_bits = min(cpu.output_bits(Half(granule, 0, 0)) for granule in control.granules)
     # What tables withhold is written down, whether or not it counts.
     written = replace(control, hpd=False).cpu(levels, tables.first, features)
     construct(layout, written.roots, output_bits, memory)

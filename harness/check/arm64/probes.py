@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -14,15 +14,16 @@ from harness.check.arm64.cases import Cases
 from harness.check.arm64.marks import CODE_BYTES, code_mark, put_code
 from harness.check.arm64.quirks import BLOCK_ANYWHERE, DBM_FETCH, SIZE_64K
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
-from harness.check.marks import WORD, put_marks
+from harness.check.marks import WORD
 from harness.check.quirk import Quirk, expected_of
+from harness.check.reached import Code, Reached, left_as, marked, put_paths, words_after
 from harness.machine.arm64.guest import Guest, State
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.arm64.access import Kind, Reason
 from harness.paging.arm64.bulk import REASONS, Outcomes, outcomes, writes
-from harness.paging.arm64.cpu import Cpu, Tcr
-from harness.paging.arm64.formats import AF, GRANULES
+from harness.paging.arm64.cpu import Cpu, Half, Tcr
+from harness.paging.arm64.formats import AF, GRANULES, LARGEST_OUTPUT
 from harness.paging.bulk import Paths
 from harness.paging.memory import BufferMemory, Mask, Words, within
 from harness.paging.walk import walk
@@ -44,44 +45,16 @@ SAID: Final = np.uint64(0xFE00_007F)
 """What of ESR_EL1 the reference says: EC, IL, and of the ISS WnR and the fault status code."""
 
 
+CODE: Final = Code(put_code, code_mark)
+
+
 @dataclass(frozen=True)
 class Expected:
-    """What the reference expects of cases.
-
-    data     the physical address of the word, or of the code, that an allowed access reaches
-    astray   where it is none of a frame, and by the raw entries it should be: never right
-    content  what lies there before; of code the mark
-    """
+    """What the reference expects of cases, and what they reach."""
 
     cases: Cases
     outcomes: Outcomes
-    paths: Paths
-    data: Words
-    astray: Mask
-    content: Words
-
-    @property
-    def allowed(self) -> Mask:
-        """Which accesses are made."""
-        made: Mask = self.outcomes.reason == 0
-        return made
-
-    @property
-    def fetch(self) -> Mask:
-        """Which are fetches."""
-        fetches: Mask = self.cases.kind == Kind.FETCH
-        return fetches
-
-    @property
-    def word(self) -> Mask:
-        """Which reach a word of a frame, that is put there and looked at."""
-        words: Mask = self.allowed & ~self.fetch & ~self.astray
-        return words
-
-    @property
-    def stored(self) -> Words:
-        """What accesses that write store."""
-        return ~self.content
+    reached: Reached
 
 
 def ask_guest(
@@ -98,7 +71,7 @@ def ask_guest(
         departing = _fetches_by_ap2(guest, cpu, memory, frames, expected)
         results = guest.run(state, _jobs(guest, expected))
         _judge(comparison, cpu, memory, expected, departing, results)
-        paths = expected.paths
+        paths = expected.reached.paths
         memory.scatter(paths.slot[paths.used], WORD, paths.raw[paths.used])
     return comparison
 
@@ -110,9 +83,10 @@ def left_out(guest: Guest, cpu: Cpu, found: Outcomes, comparison: Comparison) ->
     raw, reason = found.walks.raw, found.reason
     block = (reason == REASONS.index(Reason.INVALID)) & (raw & np.uint64(3) == 1)
     size = np.zeros(len(lanes), np.bool_)
-    half = cpu.low or cpu.high
-    if half is not None and half.granule == "64K" and cpu.output_bits(half) < 52:
-        size = (reason == REASONS.index(Reason.ADDRESS_SIZE)) & (raw & np.uint64(0xF000) != 0)
+    for half, here in halves(cpu, found.walks.address):
+        if half.granule == "64K" and cpu.output_bits(half) < LARGEST_OUTPUT:
+            size |= here & (raw & np.uint64(0xF000) != 0)
+    size &= reason == REASONS.index(Reason.ADDRESS_SIZE)
     for quirk, departs in ((BLOCK_ANYWHERE, block), (SIZE_64K, size)):
         if departs.any() and expected_of(quirk, guest.engine.name, guest.version):
             comparison.not_comparable[f"descriptors that QEMU reads otherwise ({quirk.name})"] += (
@@ -146,6 +120,14 @@ def _expect(
     return _marked(cpu, memory, frames, cases, found, paths)
 
 
+def halves(cpu: Cpu, addresses: Words) -> Iterator[tuple[Half, Mask]]:
+    """Each half that is on, and which of the addresses are its."""
+    upper = addresses >> np.uint64(55) & np.uint64(1)
+    for number, half in enumerate((cpu.low, cpu.high)):
+        if half is not None:
+            yield half, upper == np.uint64(number)
+
+
 def _marked(
     cpu: Cpu,
     memory: BufferMemory,
@@ -155,18 +137,19 @@ def _marked(
     paths: Paths,
 ) -> Expected:
     """The expectation of outcomes, and marks in what they reach."""
-    _, reached = reached_by(cpu, paths, found.walks.address)
-    made, data = found.reason == 0, found.walks.physical
-    astray = made & ~within(data, *frames)
-    there = np.where(astray, reached, data)
-    put = made & within(there, *frames)
-    word, code = put & (cases.kind != Kind.FETCH), put & (cases.kind == Kind.FETCH)
-    put_marks(memory, there[word])
-    put_code(memory, there[code])
-    content = np.zeros(len(cases), np.uint64)
-    content[word] = memory.gather(there[word], WORD)[0]
-    content[code] = code_mark(there[code])
-    return Expected(cases, found, paths, data, astray, content)
+    _, by_entries = reached_by(cpu, paths, found.walks.address)
+    reached = marked(
+        memory,
+        frames,
+        WORD,
+        CODE,
+        allowed=found.reason == 0,
+        fetch=cases.kind == Kind.FETCH,
+        paths=paths,
+        data=found.walks.physical,
+        by_entries=by_entries,
+    )
+    return Expected(cases, found, reached)
 
 
 def reached_by(cpu: Cpu, paths: Paths, addresses: Words) -> tuple[Mask, Words]:
@@ -177,13 +160,13 @@ def reached_by(cpu: Cpu, paths: Paths, addresses: Words) -> tuple[Mask, Words]:
     what the reference makes of a leaf has no part in it, so one that takes an address elsewhere is
     found out.
     """
-    half = cpu.low or cpu.high
-    assert half is not None
-    page = GRANULES[half.granule].page
     leaf, physical = np.zeros(len(addresses), np.bool_), np.zeros(len(addresses), np.uint64)
-    for level in range(len(paths.used)):
-        raw = paths.raw[level]
-        here = paths.used[level] & (raw & np.uint64(3) == (1 if level else 3))
+    levels = range(len(paths.used))
+    for (half, inside), level in product(halves(cpu, addresses), levels):
+        page, raw = GRANULES[half.granule].page, paths.raw[level]
+        here = inside & paths.used[level] & (raw & np.uint64(3) == (1 if level else 3))
+        if not here.any():  # it may be a level that only the other half has
+            continue
         offset = np.uint64((1 << page + level * (page - 3)) - 1)
         said = raw & np.uint64((1 << 48) - 1)
         if cpu.tcr & Tcr.DS and half.granule != "64K":
@@ -204,45 +187,26 @@ def of_cases(cpu: Cpu, memory: BufferMemory, cases: Cases) -> Outcomes:
 
 def paths_of(cpu: Cpu, memory: BufferMemory, addresses: Words) -> Paths:
     """The descriptors on the way to addresses; none for those that no root serves."""
-    each = []
+    shape = (max(root.table.level for root in cpu.roots) + 1, len(addresses))
+    slot, raw, used = np.zeros(shape, np.uint64), np.zeros(shape, np.uint64), np.zeros(shape, "?")
     for root in cpu.roots:
-        found = bulk.paths(memory, root, addresses)
-        found.used[:, ~within(addresses, root.span)] = False
-        each.append(found)
-    return reduce(_either, each)
-
-
-def _either(one: Paths, other: Paths) -> Paths:
-    return Paths(
-        np.where(one.used, one.slot, other.slot),
-        np.where(one.used, one.raw, other.raw),
-        one.used | other.used,
-    )
+        found, here = bulk.paths(memory, root, addresses), within(addresses, root.span)
+        for whole, part in ((slot, found.slot), (raw, found.raw), (used, found.used)):
+            whole[: len(part), here] = part[:, here]
+    return Paths(slot, raw, used)
 
 
 def _jobs(guest: Guest, expected: Expected) -> npt.NDArray[np.void]:
-    """The jobs that put the path of each case back as it was built, try it, and look at it.
-
-    The words of a job are the descriptors of the path from the root down, and after them the
-    word that the access reaches.
-    """
-    cases, enums, paths = expected.cases, guest.image.enums, expected.paths
+    """The jobs that put the path of each case back as it was built, try it, and look at it."""
+    cases, enums = expected.cases, guest.image.enums
     jobs = guest.image.new_jobs(len(cases))
     jobs["address"] = cases.address
     jobs["size"], jobs["flush"] = WORD, enums["FLUSH_PAGE"]
     for kind, name in ACCESSES.items():
         jobs["access"][cases.kind == kind] = enums[f"ACCESS_{name}"]
     jobs["user"], jobs["pan"], jobs["uao"] = cases.el0, cases.pan, cases.uao
-    steps = paths.used.sum(axis=0)
-    for column, level in enumerate(reversed(range(len(paths.used)))):
-        used = paths.used[level]
-        np.copyto(jobs["where"][:, column], paths.slot[level], where=used)
-        np.copyto(jobs["word"][:, column], paths.raw[level], where=used)
-    data = expected.word
-    jobs["where"][data, steps[data]] = expected.data[data]
-    jobs["word"][data, steps[data]] = expected.content[data]
-    jobs["patched"] = jobs["watched"] = steps + data
-    jobs["value"] = expected.stored
+    put_paths(jobs, expected.reached)
+    jobs["value"] = expected.reached.stored
     return jobs
 
 
@@ -287,8 +251,8 @@ def _fetches_by_ap2(
     if not cpu.keeps_dirty_state or not expected_of(DBM_FETCH, guest.engine.name, guest.version):
         return None
     without = of_cases(without_dirty_state(cpu), memory, expected.cases)
-    lanes = expected.fetch & (without.reason != expected.outcomes.reason)
-    return lanes, _marked(cpu, memory, frames, expected.cases, without, expected.paths)
+    lanes = expected.reached.fetch & (without.reason != expected.outcomes.reason)
+    return lanes, _marked(cpu, memory, frames, expected.cases, without, expected.reached.paths)
 
 
 def without_dirty_state(cpu: Cpu) -> Cpu:
@@ -298,36 +262,25 @@ def without_dirty_state(cpu: Cpu) -> Cpu:
 
 def _as_expected(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
     """Which results are the reference's in all that they say."""
-    cases, allowed, fetch = expected.cases, expected.allowed, expected.fetch
-    found = expected.outcomes
+    cases, found, reached = expected.cases, expected.outcomes, expected.reached
+    allowed, fetch = reached.allowed, reached.fetch
     ended = np.where(fetch, np.uint64(SVC), np.uint64(0))
     syndrome = np.where(allowed, ended, found.syndrome)
     only_stores = writes(cases.kind) & (cases.kind != Kind.AMO)
-    data = np.where(allowed & ~only_stores, expected.content, np.uint64(0))
+    data = np.where(allowed & ~only_stores, reached.content, np.uint64(0))
     code_end = cases.address + np.uint64(CODE_BYTES)
-    agree: Mask = (results["completed"] == allowed) & ~expected.astray
+    agree: Mask = (results["completed"] == allowed) & ~reached.astray
     agree &= results["esr"] & SAID == syndrome
     agree &= results["data"] == data
     agree &= allowed | (results["far"] == found.far)
     agree &= ~(allowed & fetch) | (results["elr"] == code_end)
-    return agree & _entries_as_expected(expected, results)
 
-
-def _entries_as_expected(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
-    """Whether the descriptors of the path, and the word, are afterwards what they should be."""
-    paths, found = expected.paths, expected.outcomes
-    agree = np.ones(len(expected.cases), np.bool_)
-    for column, level in enumerate(reversed(range(len(paths.used)))):
+    def changed(level: int) -> tuple[Words, Words]:
         leaf = found.walks.level == level
-        should = paths.raw[level] ^ np.where(leaf, found.changes, np.uint64(0))
-        differs = results["after"][:, column] ^ should
-        differs &= ~np.where(leaf, found.may, np.uint64(0))
-        agree &= (differs == 0) | ~paths.used[level]
-    data = expected.word
-    steps = paths.used.sum(axis=0)[data]
-    word = np.where(writes(expected.cases.kind), expected.stored, expected.content)
-    agree[data] &= results["after"][data, steps] == word[data]
-    return agree
+        should = reached.paths.raw[level] ^ np.where(leaf, found.changes, np.uint64(0))
+        return should, np.where(leaf, found.may, np.uint64(0))
+
+    return agree & left_as(reached, results, changed, writes(cases.kind))
 
 
 def _described(
@@ -366,6 +319,5 @@ def _machine_says(expected: Expected, result: np.void, lane: int) -> str:
     done = "made" if result["completed"] else "not made"
     esr = int(result["esr"])
     said = f"ESR {esr:#x}, FAR {int(result['far']):#x}" if esr else "no exception"
-    steps = int(expected.paths.used[:, lane].sum())
-    after = ", ".join(hex(int(word)) for word in result["after"][:steps])
+    after = words_after(result, expected.reached.paths, lane)
     return f"{done}, {said}, data {int(result['data']):#x}, entries then {after or 'none'}"

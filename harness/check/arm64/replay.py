@@ -27,9 +27,10 @@ from harness.check.arm64.quirks import judged_of
 from harness.check.arm64.validate import state_of
 from harness.check.arm64.window import entries
 from harness.check.compare import PROBE, Comparison
+from harness.check.keys import instead
 from harness.check.layouts import Layout, parse
 from harness.check.replay import CaseError, LayoutCase, SavedLayoutCase
-from harness.check.tables import TABLE_BYTES, TableImage, compare_tables
+from harness.check.tables import TABLE_BYTES, compare_tables, images_of
 from harness.check.translations import GVA2GPA
 from harness.check.typed import decode, made
 from harness.check.validation import built_in
@@ -37,6 +38,7 @@ from harness.machine.arm64.guest import Guest
 from harness.machine.errors import Misuse
 from harness.paging.arm64.access import Kind
 from harness.paging.arm64.cpu import OUTPUT_BITS, Features
+from harness.paging.arm64.formats import GRANULES
 
 ORACLES: Final = {PROBE: True, at.AT: True, GVA2GPA: False, TABLE_BYTES: False}
 """Whom cases of layouts ask, and whether about an access."""
@@ -112,6 +114,10 @@ class MatrixCase(files.MatrixCase):
             raise ValueError(f"control.ips is {self.control.ips}, which IPS cannot say")
         if self.control.beyond not in (0, *NOWHERE):
             raise ValueError(f"control.beyond is {self.control.beyond}, and memory may be there")
+        if self.control.beside not in GRANULES:
+            raise ValueError(
+                f"control.beside is {(given := self.control.beside)!r}: {instead(given, GRANULES)}"
+            )
         _check_address(self.access == "fetch", self.address)
 
 
@@ -209,12 +215,12 @@ def _of_layout(guest: Guest, layout: Layout, case: LayoutCase) -> Comparison:
             if case.oracle == at.AT:
                 return at.ask_at(guest, state, cpu, memory, asked)
             return probes.ask_guest(guest, state, cpu, memory, frames, asked)
-        written = TableImage.of(memory, cpu.roots).holding(case.address)
+        written = (one.holding(case.address) for one in images_of(memory, cpu.roots))
         with guest.parked(state) as monitor:
             if case.oracle == GVA2GPA:
                 only = np.array([case.address], np.uint64)
                 return debugger.ask_monitor(guest, monitor, cpu, memory, only)
-            return compare_tables(monitor, written)
+            return compare_tables(monitor, *written)
 
 
 def _of_matrix(guest: Guest, case: MatrixCase) -> Comparison:

@@ -11,7 +11,7 @@ from harness.check.arm64.quirks import not_run_on
 from harness.check.arm64.window import entries
 from harness.check.compare import Comparison
 from harness.check.layouts import Layout
-from harness.check.tables import TableImage, compare_tables
+from harness.check.tables import compare_tables, images_of
 from harness.check.validation import DEADLINE, Built, SpaceReport, built_in, reported
 from harness.machine.arm64.guest import Guest, State
 from harness.machine.arm64.processor import SCTLR
@@ -52,7 +52,7 @@ def compare_space(
 ) -> tuple[Comparison, ...]:
     """Asks about a space in a guest's memory; `thorough` as for `validate`."""
     memory, cpu, frames, window = built
-    written = TableImage.of(memory, cpu.roots)
+    written = images_of(memory, cpu.roots)
     leaves = bulk.leaves(memory, cpu.roots)
     beside = leaves.take(~within(leaves.virtual, window))
     cases = of_space(cpu, memory, beside, window)
@@ -62,7 +62,7 @@ def compare_space(
     with guest.parked(state) as monitor:
         asked = debugger.asked_of(cases, thorough)
         led = debugger.ask_monitor(guest, monitor, cpu, memory, asked)
-        return probed, translated, led, compare_tables(monitor, written)
+        return probed, translated, led, compare_tables(monitor, *written)
 
 
 def state_of(cpu: Cpu, window: Span) -> State:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
-from harness.check.marks import WORD, put_marks
 from harness.check.quirk import expected_of
+from harness.check.reached import Code, Reached, left_as, marked, put_paths, words_after
 from harness.check.riscv.cases import Cases, Stated
 from harness.check.riscv.marks import CODE_BYTES, code_mark, put_code
 from harness.check.riscv.matrix.judged import RiscvQuirk, causes_of_amos
@@ -37,46 +38,17 @@ ACCESSES: Final = {Kind.READ: "LOAD", Kind.WRITE: "STORE", Kind.FETCH: "FETCH", 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the reference expects of cases.
+    """What the reference expects of cases, and what they reach.
 
     loads    uint8, the causes that the accesses would have if all were loads
     backed   whether there is memory where a leaf of the path leads
-    data     the physical address of the word, or of the code, that an allowed access reaches
-    astray   where it is none of a frame, and by the raw entries it should be: never right
-    content  what lies there before; of code the mark
     """
 
     cases: Cases
     outcomes: Outcomes
     loads: Bytes
     backed: Mask
-    paths: Paths
-    data: Words
-    astray: Mask
-    content: Words
-
-    @property
-    def allowed(self) -> Mask:
-        """Which accesses are made."""
-        made: Mask = self.outcomes.cause == ALLOWED
-        return made
-
-    @property
-    def fetch(self) -> Mask:
-        """Which are fetches."""
-        fetches: Mask = self.cases.kind == Kind.FETCH
-        return fetches
-
-    @property
-    def word(self) -> Mask:
-        """Which reach a word of a frame, that is put there and looked at."""
-        words: Mask = self.allowed & ~self.fetch & ~self.astray
-        return words
-
-    @property
-    def stored(self) -> Words:
-        """What accesses that write store."""
-        return ~self.content
+    reached: Reached
 
 
 def ask_guest(
@@ -106,7 +78,7 @@ def ask_guest(
         jobs = _jobs(guest, cpu, expected)
         results = guest.run(state, jobs)
         _judge(comparison, guest, cpu, memory, expected, results)
-        paths = expected.paths
+        paths = expected.reached.paths
         memory.scatter(paths.slot[paths.used], cpu.format.entry_bytes, paths.raw[paths.used])
     return comparison
 
@@ -144,19 +116,20 @@ def _expect(
         cases, leaf, reached = cases.take(asked), leaf[asked], reached[asked]
         found = _outcomes(cpu, memory, cases)
         paths = _paths(cpu, memory, found.walks.address)
-    made, data = found.cause == ALLOWED, found.walks.physical
-    astray = made & ~within(data, *frames)
-    there = np.where(astray, reached, data)
-    put = made & within(there, *frames)
-    word, code = put & (cases.kind != Kind.FETCH), put & (cases.kind == Kind.FETCH)
-    put_marks(memory, there[word] & ~np.uint64(WORD - 1))
-    put_code(memory, there[code], cpu.xlen)
-    content = np.zeros(len(cases), np.uint64)
-    content[word] = memory.gather(there[word], cpu.xlen // 8)[0]
-    content[code] = code_mark(there[code])
     loads = _outcomes(cpu, memory, cases, Kind.READ).cause
     backed = leaf & within(reached, memory.span)
-    return Expected(cases, found, loads, backed, paths, data, astray, content)
+    marks = marked(
+        memory,
+        frames,
+        cpu.xlen // 8,
+        Code(partial(put_code, xlen=cpu.xlen), code_mark),
+        allowed=found.cause == ALLOWED,
+        fetch=cases.kind == Kind.FETCH,
+        paths=paths,
+        data=found.walks.physical,
+        by_entries=reached,
+    )
+    return Expected(cases, found, loads, backed, marks)
 
 
 def _reached(cpu: Cpu, paths: Paths, addresses: Words) -> tuple[Mask, Words]:
@@ -193,12 +166,8 @@ def _paths(cpu: Cpu, memory: BufferMemory, addresses: Words) -> Paths:
 
 
 def _jobs(guest: Guest, cpu: Cpu, expected: Expected) -> npt.NDArray[np.void]:
-    """The jobs that put the path of each case back as it was built, try it, and look at it.
-
-    The words of a job are the entries of the path from the root down, and after them the
-    word that the access reaches.
-    """
-    cases, enums, paths = expected.cases, guest.image.enums, expected.paths
+    """The jobs that put the path of each case back as it was built, try it, and look at it."""
+    cases, enums = expected.cases, guest.image.enums
     jobs = guest.image.new_jobs(len(cases))
     jobs["address"] = cases.address
     jobs["size"], jobs["flush"] = cpu.xlen // 8, enums["FLUSH_PAGE"]
@@ -206,16 +175,8 @@ def _jobs(guest: Guest, cpu: Cpu, expected: Expected) -> npt.NDArray[np.void]:
         jobs["access"][cases.kind == kind] = enums[f"ACCESS_{name}"]
     for name in ("user", "sum", "mxr", "mprv"):
         jobs[name] = getattr(cases, name)
-    steps = paths.used.sum(axis=0)
-    for column, level in enumerate(reversed(range(len(paths.used)))):
-        used = paths.used[level]
-        np.copyto(jobs["where"][:, column], paths.slot[level], where=used)
-        np.copyto(jobs["word"][:, column], paths.raw[level], where=used)
-    data = expected.word
-    jobs["where"][data, steps[data]] = expected.data[data]
-    jobs["word"][data, steps[data]] = expected.content[data]
-    jobs["patched"] = jobs["watched"] = steps + data
-    jobs["value"] = expected.stored & np.uint64((1 << cpu.xlen) - 1)
+    put_paths(jobs, expected.reached)
+    jobs["value"] = expected.reached.stored & np.uint64((1 << cpu.xlen) - 1)
     return jobs
 
 
@@ -264,14 +225,15 @@ def _as_expected(
     cause: Bytes,
 ) -> Mask:
     """Which results are the reference's in all that they say, with these causes of faults."""
-    cases, allowed, fetch = expected.cases, expected.allowed, expected.fetch
+    cases, reached = expected.cases, expected.reached
+    allowed, fetch = reached.allowed, reached.fetch
     width = np.uint64((1 << cpu.xlen) - 1)
     ended = np.where(fetch, np.where(cases.user, *ENVIRONMENT_CALLS[::-1]), 0)
     ended = np.where(allowed & ~fetch, guest.image.enums["CAUSE_NONE"], ended)
     found = results["data"] & np.where(fetch, np.uint64(0xFFFF_FFFF), width)
-    data = np.where(allowed & (cases.kind != Kind.WRITE), expected.content, np.uint64(0))
+    data = np.where(allowed & (cases.kind != Kind.WRITE), reached.content, np.uint64(0))
     tval = np.where(allowed, np.uint64(0), expected.outcomes.walks.address)
-    agree: Mask = (results["completed"] == allowed) & ~expected.astray
+    agree: Mask = (results["completed"] == allowed) & ~reached.astray
     agree &= results["cause"] == np.where(allowed, ended, cause)
     agree &= found == data
     agree &= results["tval"] == tval
@@ -288,22 +250,17 @@ def _entries_as_expected(
     A of a leaf may be set by the load of an AMO whose store is then denied: it "may be set
     speculatively" ("Addressing and Memory Protection" of Sv32).
     """
-    cases, paths, walks = expected.cases, expected.paths, expected.outcomes.walks
+    cases, reached, found = expected.cases, expected.reached, expected.outcomes
     loaded = (cases.kind == Kind.AMO) & (expected.loads == ALLOWED)
-    free = np.where(loaded & ~expected.allowed, A, 0)
-    agree = np.ones(len(cases), np.bool_)
-    for column, level in enumerate(reversed(range(len(paths.used)))):
-        leaf = walks.level == level
-        should = paths.raw[level] | np.where(leaf, expected.outcomes.sets, np.uint64(0))
-        differs = results["after"][:, column] ^ should
-        differs &= ~np.where(leaf, free, 0).astype(np.uint64)
-        agree &= (differs == 0) | ~paths.used[level]
-    data = expected.word
-    steps = paths.used.sum(axis=0)[data]
+    free = np.where(loaded & ~reached.allowed, A, 0).astype(np.uint64)
+
+    def changed(level: int) -> tuple[Words, Words]:
+        leaf = found.walks.level == level
+        should = reached.paths.raw[level] | np.where(leaf, found.sets, np.uint64(0))
+        return should, np.where(leaf, free, np.uint64(0))
+
     writes = (cases.kind == Kind.WRITE) | (cases.kind == Kind.AMO)
-    word = np.where(writes, expected.stored, expected.content) & width
-    agree[data] &= results["after"][data, steps] == word[data]
-    return agree
+    return left_as(reached, results, changed, writes, width)
 
 
 def _described(
@@ -336,7 +293,7 @@ def _rules_say(expected: Expected, lane: int) -> str:
         return f"cause {_named(int(found.cause[lane]))}: {reason.value}"
     sets = int(found.sets[lane])
     marks = f", sets {sets:#x} in the leaf" if sets else ""
-    return f"reaches {int(expected.data[lane]):#x}{marks}"
+    return f"reaches {int(expected.reached.data[lane]):#x}{marks}"
 
 
 def _machine_says(guest: Guest, expected: Expected, result: np.void, lane: int) -> str:
@@ -347,8 +304,7 @@ def _machine_says(guest: Guest, expected: Expected, result: np.void, lane: int) 
         else f"cause {_named(cause)}, tval {int(result['tval']):#x}"
     )
     done = "made" if result["completed"] else "not made"
-    steps = int(expected.paths.used[:, lane].sum())
-    after = ", ".join(hex(int(word)) for word in result["after"][:steps])
+    after = words_after(result, expected.reached.paths, lane)
     return f"{done}: {said}, data {int(result['data']):#x}, entries then {after}"
 
 

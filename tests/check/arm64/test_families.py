@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from harness.machine.ram import MIB
 from harness.paging.arm64.access import Kind, Reason
 from harness.paging.arm64.bulk import REASONS
 from harness.paging.arm64.cpu import Features
+from harness.paging.arm64.formats import GRANULES
 from tests.paging import arm64_rules
 from tests.paging.arm64.beside import lane_agrees
 from tests.paging.arm64_rules import KINDS, Machine
@@ -91,6 +93,10 @@ def test_every_bit_and_every_combination_that_the_rules_name_is_there() -> None:
     assert {one.ips for one in family("size", 0, "4k").controls} == {32, 36, 40, 42, 44, 48, 52}
     [flips] = [one for one in family("hole", 0, "4k").product.axes if one.name == "set"]
     assert {str(bit) for bit in range(48, 64)} <= set(flips.values)
+    for mode in MODES:
+        pairs = {(one.high, one.beside) for one in family("pair", 0, mode).controls}
+        plain = {(one.high, one.beside) for one in family("place", 0, mode).controls}
+        assert pairs | plain == set(product((False, True), GRANULES))
 
 
 @pytest.mark.parametrize(("mode", "least"), [("4k", 16), ("16k-52", 16), ("64k", 17)])
@@ -146,3 +152,9 @@ def test_a_processor_without_epan_is_not_asked() -> None:
     assert Control(epan=True).lacks(ALL) is None
     assert "EPAN" in (Control(epan=True).lacks(Features(pan=2)) or "")
     assert ACCESSES["swap"] is Kind.AMO
+
+
+def test_a_processor_without_a_granule_has_none_in_the_other_half() -> None:
+    some = Features(granules=frozenset({"4K", "64K"}), lpa2=frozenset({"4K"}))
+    assert "no pages of 16K" in (Control(beside="16K").lacks(some) or "")
+    assert Control(beside="64K").lacks(some) is None

@@ -129,6 +129,7 @@ def test_a_value_of_another_type_is_refused(case: LayoutCase | MatrixCase, tmp_p
         (of_matrix(), ("access",), "jump", "access is 'jump'; it is one of read, write"),
         (of_matrix(), ("control", "ips"), 47, "control.ips is 47, which IPS cannot say"),
         (of_matrix(), ("control", "beyond"), 38, "control.beyond is 38, and memory may be there"),
+        (of_matrix(), ("control", "beside"), "8K", "control.beside is '8K': choose one of 4K"),
         (of_matrix(), ("version",), 2, "a later pagetable wrote it"),
     ],
 )

@@ -22,8 +22,8 @@ from harness.machine.monitor import Monitor
 from harness.paging import bulk
 from harness.paging.arm64.access import Kind
 from harness.paging.arm64.bulk import Outcomes, outcomes
-from harness.paging.arm64.cpu import Half, Tcr
-from harness.paging.arm64.formats import AF, AP_READ_ONLY
+from harness.paging.arm64.cpu import Cpu, Half, Tcr
+from harness.paging.arm64.formats import AF, AP_READ_ONLY, GRANULES
 from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory
 from tests.machine.arm64.present import QEMU, why_absent
@@ -61,7 +61,8 @@ def test_every_layout_is_built(name: str, levels: int) -> None:
     layout = load(LAYOUTS[name])
     cpu, memory = built(layout, levels)
     _, frames = divided(layout)
-    assert {len(root.table.format.levels) for root in cpu.roots} == {levels}
+    [first, *others] = (len(root.table.format.levels) for root in cpu.roots)
+    assert first == levels and (layout.control.high_granule or others == [levels])
     pages = bulk.leaves(memory, cpu.roots)
     pages = pages.take(pages.end == End.LEAF)
     if name != "malformed":
@@ -235,6 +236,73 @@ def test_an_at_that_answers_otherwise_is_found(bit: int, monkeypatch: pytest.Mon
     monkeypatch.setattr(at, "_as_expected", otherwise)
     (_, translated, *_) = validated("rights", 3).comparisons
     assert translated.disagreed > 100
+
+
+SIZES = {"4K": ("4K", "2M"), "16K": ("16K", "32M"), "64K": ("64K", "512M")}
+
+
+def paired(low: str, high: str, wide: bool) -> tuple[Layout, int]:
+    """Pages, blocks and denied pages in halves of two granules, and the levels of the lower one."""
+    levels = {"4K": 4, "16K": 4, "64K": 3}[low] + (wide and low == "4K")
+    first = 0, 2**64 - 2 ** (52 if wide else 48)
+    head = f"title = 'two'\narch = 'arm64'\nram = '2G'\nlevels = [{levels}]\n[cpu]\n"
+    head += f"granule = '{low}'\nhigh_granule = '{high}'\nwide = {str(wide).lower()}\n"
+    maps = ""
+    for base, granule in zip(first, (low, high), strict=True):
+        page, block = SIZES[granule]
+        for offset, size, rights, count in (
+            (0x40_0000, page, "wuxk", 3),
+            (0x80_0000, page, "wu", 1),
+            (0x90_0000, page, "k", 1),
+            (0x4000_0000, block, "ux", 1),
+        ):
+            maps += f"[[map]]\nvirtual = {base + offset}\nsize = '{size}'\ncount = {count}\n"
+            maps += f"physical = 'random'\nrights = '{rights}'\n"
+    return parse(head + maps, "two.toml"), levels
+
+
+PAIRS = [
+    (low, high, wide) for low in SIZES for high in SIZES if low != high for wide in (False, True)
+]
+
+
+@pytest.mark.parametrize(("low", "high", "wide"), PAIRS)
+def test_each_half_has_the_tables_of_its_granule(low: str, high: str, wide: bool) -> None:
+    layout, levels = paired(low, high, wide)
+    cpu, memory = built(layout, levels)
+    assert (cpu.low.granule, cpu.high.granule) == (low, high)
+    assert cpu.low.address_bits == cpu.high.address_bits == (52 if wide else 48)
+    pages = bulk.leaves(memory, cpu.roots)
+    for half, granule in ((0, low), (1, high)):
+        here = pages.take(pages.virtual >> np.uint64(63) == half)
+        page = 1 << GRANULES[granule].page
+        assert here.level.tolist() == [0, 0, 0, 0, 0, 1]
+        assert not (here.physical % np.uint64(page)).any() and len(set(here.physical)) == 6
+        assert np.diff(here.virtual[:3]).tolist() == [page] * 2
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize(("low", "high", "wide"), PAIRS)
+def test_the_machine_agrees_on_two_granules(low: str, high: str, wide: bool) -> None:
+    if reason := why_absent():
+        pytest.skip(reason)
+    report = validate.validate(*paired(low, high, wide), program=QEMU)
+    assert report.disagreed == 0, report.disagreements[0]
+    assert report.compared > 1500 and not report.count("not_comparable")
+
+
+@pytest.mark.hw
+def test_a_library_that_reads_both_halves_alike_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := why_absent():
+        pytest.skip(reason)
+
+    def alike(cpu: Any, memory: Any, *asked: Any, **flags: Any) -> Outcomes:
+        low = replace(cpu.high, granule=cpu.low.granule)
+        tcr = Cpu.of(cpu.low, low).tcr & (3 << 30) | cpu.tcr & ~(3 << 30)
+        return outcomes(replace(cpu, tcr=tcr), memory, *asked, **flags)
+
+    monkeypatch.setattr(probes, "outcomes", alike)
+    assert validate.validate(*paired("4K", "64K", False), program=QEMU).disagreed > 100
 
 
 def el0s(cpu: Any, memory: Any, cases: Any) -> Outcomes:

@@ -20,7 +20,7 @@ from harness.machine.ram import MIB
 from harness.paging.address import Physical
 from harness.paging.arm64.access import Kind
 from harness.paging.arm64.cpu import Cpu
-from harness.paging.arm64.formats import stage1
+from harness.paging.arm64.formats import GRANULES, stage1
 from harness.paging.bulk import Bytes
 from harness.paging.memory import BufferMemory, Mask, Words
 
@@ -85,7 +85,7 @@ class Chain:
     """The tables of one setting in a guest's memory, the window, and what pages lead to.
 
     tables       physical, from level 0 up
-    window_root  physical, the root of the half that has the window
+    window_roots physical, the roots of the half that has the window, by its granule
     data, code   physical: where each begins, REGION bytes long
     """
 
@@ -96,13 +96,15 @@ class Chain:
         if setting.root_bytes < REGION:  # the root as far down as its size, and TTBRx, allow
             tables[-1] += max(64, setting.root_bytes)
         self.tables = tuple(tables)
-        self.window_root = arena.start + _ROOM * levels
+        rooms = range(arena.start + _ROOM * levels, arena.stop, _ROOM)
+        self.window_roots = dict(zip(GRANULES, rooms, strict=False))
         self.data = -(-guest.free[0].start // REGION) * REGION + 16 * MIB
         self.code = self.data + REGION
         ram, base = guest.ram.buffer, guest.ram.base
-        ram[arena.start - base : self.window_root + _ROOM - base] = 0
+        ram[arena.start - base : max(self.window_roots.values()) + _ROOM - base] = 0
         memory = BufferMemory(ram, base)
-        self._map_window(memory)
+        for granule, table in self.window_roots.items():
+            self._map_window(memory, granule, table)
         put_code(memory, np.arange(self.code, self.code + REGION, CODE_STEP, dtype=np.uint64))
 
     @property
@@ -112,7 +114,7 @@ class Chain:
 
     def cpu(self, control: Control) -> Cpu:
         """The state of the processor."""
-        return self.setting.cpu(control, self.root, self.window_root)
+        return self.setting.cpu(control, self.root, self.window_roots[control.beside])
 
     def state(self, control: Control) -> State:
         """What the guest is asked to be."""
@@ -120,11 +122,11 @@ class Chain:
         window = 0 if control.high else first
         return State(cpu.ttbr0, cpu.ttbr1, cpu.tcr, cpu.mair, cpu.sctlr | SCTLR, window)
 
-    def _map_window(self, memory: BufferMemory) -> None:
-        """Leads the first page of the other half to the stub's page."""
-        format, table = stage1("4K", WINDOW_BITS, 48), self.window_root
-        for level in (2, 1):
-            below = table + 4096
+    def _map_window(self, memory: BufferMemory, granule: str, table: int) -> None:
+        """Leads the first page of a half to the stub's page, by tables from its root's on."""
+        format = stage1(granule, WINDOW_BITS, 48)
+        for level in range(len(format.levels) - 1, 0, -1):
+            below = table + format.table_bytes(0)
             memory.store(Physical(table), 8, format.pointer(Physical(below), level, 0))
             table = below
         granted = format.granting("user", "user execute", "supervisor execute")

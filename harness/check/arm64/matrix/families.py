@@ -9,6 +9,7 @@ root     the root is
 hole     each bit of an address above those translated is flipped, with tags, EPD and E0PD
 short    addresses have every number of bits, so that roots are short and walks begin at each level
 place    pages of all sizes are accessed at several places
+pair     the same, where the half in which the stub runs has another granule
 
 Each is tried at every level, by EL0 and EL1, by loads, stores, fetches, SWP, LDTR and STTR.
 """
@@ -301,6 +302,11 @@ def families(preset: str, mode: str, features: Features, new: bool = True) -> It
     widths = tuple(bits for bits in OUTPUT_BITS if bits <= features.output_bits)
     blocks = blocks_of(setting)
     both = tuple(Control(high, ips=ips) for high in (False, True))
+    beside = tuple(
+        Control(high, ips=ips, beside=granule)
+        for high, granule in every((False, True), GRANULES)
+        if granule != Control.beside
+    )
 
     def family(
         name: str,
@@ -345,6 +351,7 @@ def families(preset: str, mode: str, features: Features, new: bool = True) -> It
             yield family("leaf", level, flags, _nothing, permitted, rules=_RULES)
             places = (Axis("offset", _OFFSETS), *_WHO)
             yield family("place", level, places, _place, both)
+            yield family("pair", level, places, _place, beside)
     roots = tuple(
         Control(high, ips=width, beyond=beyond)
         for high, width in every((False, True), widths)

@@ -1,6 +1,6 @@
 """What arm64's cases run under: the format of the half that is tested, and the control state.
 
-The other half has the stub's window, by tables of 4K for 39 bits.
+The other half has the stub's window, by tables for 39 bits.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ class Control:
     high    whether the half is that of TTBR1_EL1
     ips     the bits of physical addresses that TCR_EL1.IPS says
     beyond  a bit that the root's address has in addition; 0 for none
+    beside  the granule of the other half
     """
 
     high: bool = False
@@ -103,15 +104,19 @@ class Control:
     epd: bool = False
     ips: int = 48
     beyond: int = 0
+    beside: str = "4K"
 
-    def values(self) -> dict[str, int]:
+    def values(self) -> dict[str, int | str]:
         """What it has on its axes."""
-        return {name.upper(): int(getattr(self, name)) for name in _NAMES}
+        found = ((name, getattr(self, name)) for name in _NAMES)
+        return {name.upper(): int(one) if isinstance(one, bool) else one for name, one in found}
 
     def lacks(self, features: Features) -> str | None:
         """Why a processor cannot be in it, as a reason; None if it can."""
         if self.epan and features.pan < 3:
             return "the engine's processor has no SCTLR_EL1.EPAN (FEAT_PAN3)"
+        if self.beside not in features.granules:
+            return f"the engine's processor has no pages of {self.beside}"
         return None
 
 
@@ -130,7 +135,7 @@ def _cpu(setting: Setting, control: Control, root: int, window_root: int) -> Cpu
         tbid=control.tbid,
         e0pd=control.e0pd,
     )
-    halves = (tested, Half("4K", WINDOW_BITS, window_root))
+    halves = (tested, Half(control.beside, WINDOW_BITS, window_root))
     low, high = reversed(halves) if control.high else halves
     cpu = Cpu.of(
         low,

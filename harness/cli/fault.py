@@ -106,7 +106,8 @@ def fault(
         typer.Option(
             metavar="FILE",
             help="The text of a fault, or - for standard input: an oops or a bad page map of Linux,"
-            " a trap of OpenSBI, QEMU's log of -d int, or info registers; of x86 or RISC-V.",
+            " a trap of OpenSBI, QEMU's log of -d int, or info registers."
+            " Of x86, RISC-V or arm64.",
             show_default=False,
         ),
     ] = None,

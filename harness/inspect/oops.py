@@ -7,7 +7,7 @@ anything around what is read: the times of dmesg and of journals, levels, quotat
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -116,3 +116,45 @@ COMM: Final = re.compile(
     r"\bComm: (?P<comm>.{1,32}?) (?:Not tainted|Tainted|Kdump)|comm: (?P<old>\S+)"
 )
 """The name of the process, as Linux prints it of any architecture."""
+
+
+def reports_of(lines: Iterable[str], head: re.Pattern[str]) -> Iterator[list[str]]:
+    """The lines of each report, which begins where `head` is found; a line that begins another ends
+    it."""
+    report: list[str] = []
+    for line in lines:
+        if head.search(line):
+            if report:
+                yield report
+            report = [line]
+        elif report and len(report) < LONGEST_REPORT:
+            report.append(line)
+    if report:
+        yield report
+
+
+def number(pattern: re.Pattern[str], text: str) -> int | None:
+    """The hexadecimal number that a pattern finds first, in any of its groups."""
+    found = pattern.search(text)
+    return None if found is None else int(next(filter(None, found.groups())), 16)
+
+
+def told_entries(text: str) -> tuple[tuple[str, int], ...]:
+    """The entries of the first walk in a report, as the show_pte of several architectures has
+    them."""
+    walk = _WALK.search(text)
+    if walk is None:
+        return ()
+    found: dict[str, int] = {}
+    for match in _ENTRY.finditer(text, walk.end(), walk.end() + _WALK_LENGTH):
+        found.setdefault(match["name"], int(match["raw"], 16))
+    return tuple(found.items())
+
+
+_WALK: Final = re.compile(r"\[[0-9a-f]{8,16}\] (?=pgd=)")
+_ENTRY: Final = re.compile(r"\b(?P<name>pgd|p4d|pud|pmd|pte)=(?P<raw>[0-9a-f]{8,16})\b")
+_WALK_LENGTH: Final = 512
+"""Characters of the entries of a walk, with what mails put around them."""
+
+SEVERAL: Final = "The text has {} more: the first is explained, since others often come of it."
+"""That there are more reports than the one that is explained."""

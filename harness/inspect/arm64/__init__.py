@@ -11,6 +11,8 @@
 `registers`    TTBRn_EL1 and TCR_EL1, bit by bit
 `mode`         a processor of which no more is known than its granule and the width of addresses
 `memory_type`  memory types, by MAIR_EL1
+`oops`         what texts of crashes say, of Linux and of QEMU: `read` gives a Report
+`entries`      the entries of one walk, and a processor that they fit
 `lint`         rules about spaces
 `fault`        aborts that were seen, and whether tables give them
 `remedy`       what would let an access pass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from harness.inspect import data
 from harness.inspect.architecture import Architecture, Seen
 from harness.inspect.arm64 import decode, memory_type, mode, registers
 from harness.inspect.arm64.processor import NAMES, cpu_with
@@ -196,6 +197,9 @@ def _judged(cpu: Cpu, walks: Walks, asked: Access) -> tuple[Mask, Mask, Bytes]:
     return found.reason == 0, np.zeros(n, np.bool_), found.reason
 
 
+_KASAN = 0xDFFF_8000_0000_0000
+"""Where the shadow of address 0 is (KASAN_SHADOW_OFFSET of addresses of 48 bits)."""
+
 ASKED = Architecture(
     called="arm64",
     manual="Arm ARM",
@@ -227,7 +231,7 @@ ASKED = Architecture(
     elsewhere=(),
     others=lambda snapshot, found: (),
     alike=lambda one, other: one == other,
-    pointer=lambda cpu, address: None,
+    pointer=lambda _, address: data.pointer(address, 64, _KASAN),
     withheld=_withheld,
     of_address=lambda fault: fault.reason in _OF_ADDRESS,
     using=_using,

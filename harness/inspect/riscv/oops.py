@@ -14,7 +14,17 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from harness.inspect.oops import COMM, LONGEST_REPORT, Facts, Report, lines_of
+from harness.inspect.oops import (
+    COMM,
+    LONGEST_REPORT,
+    SEVERAL,
+    Facts,
+    Report,
+    lines_of,
+    number,
+    reports_of,
+    told_entries,
+)
 from harness.inspect.riscv import entries
 from harness.inspect.riscv.fault import RAISING
 from harness.inspect.riscv.last import SHOWN, by_whom, other_trap
@@ -56,10 +66,6 @@ _CAUSE: Final = re.compile(r"\bs?cause:[\s>|]{1,16}([0-9a-f]{8,16})\b")
 _TABLE: Final = re.compile(
     r"pgtable: \w+ pagesize, (?P<width>[0-9]{2})-bit VAs, pgdp=0x(?P<root>[0-9a-f]{1,16})\b"
 )
-_WALK: Final = re.compile(r"\[[0-9a-f]{8,16}\] (?=pgd=)")
-_ENTRY: Final = re.compile(r"\b(?P<name>pgd|p4d|pud|pmd|pte)=(?P<raw>[0-9a-f]{8,16})\b")
-_WALK_LENGTH: Final = 512
-"""Characters of the entries of a walk, with what mails put around them."""
 
 
 def read(text: str) -> Report:
@@ -68,7 +74,7 @@ def read(text: str) -> Report:
 
     Raises QuestionError for a text that holds none of these.
     """
-    if lines := next(_linux_reports(lines_of(text)), None):
+    if lines := next(reports_of(lines_of(text), _HEAD), None):
         more = sum(1 for line in lines_of(text) if _HEAD.search(line)) - 1
         return _linux(lines, more)
     for found in (_of_opensbi(lines_of(text)), _of_qemu(lines_of(text)), _registers(text)):
@@ -80,35 +86,14 @@ def read(text: str) -> Report:
     )
 
 
-def _linux_reports(lines: Iterable[str]) -> Iterator[list[str]]:
-    """The lines of each report; a line that begins another ends it."""
-    report: list[str] = []
-    for line in lines:
-        if _HEAD.search(line):
-            if report:
-                yield report
-            report = [line]
-        elif report and len(report) < LONGEST_REPORT:
-            report.append(line)
-    if report:
-        yield report
-
-
-def _number(pattern: re.Pattern[str], text: str) -> int | None:
-    found = pattern.search(text)
-    return int(found[1], 16) if found else None
-
-
 def _linux(lines: list[str], more: int) -> Report:
     head, text = _HEAD.search(lines[0]), "\n".join(lines)
     assert head is not None
     notes = []
     if more > 0:
-        notes.append(
-            f"The text has {more} more: the first is explained, since others often come of it."
-        )
-    badaddr, status, cause = (_number(one, text) for one in (_BADADDR, _STATUS, _CAUSE))
-    said = int(head["at"], 16) if head["at"] else _number(_ADDRESS, text)
+        notes.append(SEVERAL.format(more))
+    badaddr, status, cause = (number(one, text) for one in (_BADADDR, _STATUS, _CAUSE))
+    said = int(head["at"], 16) if head["at"] else number(_ADDRESS, text)
     address = badaddr if said is None else said
     what = "An oops of Linux on RISC-V"
     if head["refused"]:
@@ -132,9 +117,9 @@ def _linux(lines: list[str], more: int) -> Report:
         what,
         address,
         code,
-        _number(_EPC, text),
+        number(_EPC, text),
         mode,
-        _entries(text),
+        told_entries(text),
         registers if satp is None else {**registers, "satp": satp},
         accesses=accesses,
         linux=True,
@@ -163,17 +148,6 @@ def _tables(text: str) -> tuple[Mode | None, int | None]:
         return mode, Satp(mode, root >> PAGE_BITS).raw
     except ValueError:
         return mode, None
-
-
-def _entries(text: str) -> tuple[tuple[str, int], ...]:
-    """The entries that the report prints first."""
-    walk = _WALK.search(text)
-    if walk is None:
-        return ()
-    found: dict[str, int] = {}
-    for match in _ENTRY.finditer(text, walk.end(), walk.end() + _WALK_LENGTH):
-        found.setdefault(match["name"], int(match["raw"], 16))
-    return tuple(found.items())
 
 
 # ---- OpenSBI ----

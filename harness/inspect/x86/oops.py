@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Final
 
-from harness.inspect.oops import COMM, LONGEST_REPORT, Facts, Report, lines_of
+from harness.inspect.oops import COMM, LONGEST_REPORT, SEVERAL, Facts, Report, lines_of, reports_of
 from harness.inspect.snapshot import Given, QuestionError, Snapshot
 from harness.inspect.sources.entries import GivenMemory
 from harness.inspect.x86 import data, entries
@@ -43,13 +43,13 @@ def read(text: str) -> Report:
 
     Raises QuestionError for a text that holds none of these.
     """
-    reports = [*islice(_linux_reports(lines_of(text)), 1)]
+    reports = [*islice(reports_of(lines_of(text), _HEAD), 1)]
     if reports:
         [lines] = reports
         if any(_OTHER.search(line) for line in lines):
             raise QuestionError(
-                "the text is of Linux on another architecture: those of x86 and RISC-V are known"
-                " here"
+                "the text is of Linux on another architecture: those of x86, RISC-V and arm64 are"
+                " known here"
             )
         more = sum(1 for line in lines_of(text) if _HEAD.search(line)) - 1
         return _linux(lines, more)
@@ -64,11 +64,11 @@ def read(text: str) -> Report:
         )
     raise QuestionError(
         "the text holds no page fault that is known here: an oops or a bad page map of Linux on"
-        " x86 or RISC-V, QEMU's log of -d int, info registers, or a trap of OpenSBI"
+        " x86, RISC-V or arm64, QEMU's log of -d int, info registers, or a trap of OpenSBI"
     )
 
 
-_OTHER: Final = re.compile(r"Mem abort info:|\bESR = 0x|\[[0-9a-f]+\] \*?pgd=|\bNIP: ")
+_OTHER: Final = re.compile(r"\[[0-9a-f]+\] \*?pgd=|\bNIP: ")
 
 # ---- Linux ----
 
@@ -112,28 +112,12 @@ _IP: Final = re.compile(
 _SP: Final = re.compile(r"\bRSP: [0-9a-f]{4}:([0-9a-f]{16})\b")
 
 
-def _linux_reports(lines: Iterable[str]) -> Iterator[list[str]]:
-    """The lines of each report; a line that begins another ends it."""
-    report: list[str] = []
-    for line in lines:
-        if _HEAD.search(line):
-            if report:
-                yield report
-            report = [line]
-        elif report and len(report) < LONGEST_REPORT:
-            report.append(line)
-    if report:
-        yield report
-
-
 def _linux(lines: list[str], more: int) -> Report:
     head = _HEAD.search(lines[0])
     assert head is not None
     notes = []
     if more > 0:
-        notes.append(
-            f"The text has {more} more: the first is explained, since others often come of it."
-        )
+        notes.append(SEVERAL.format(more))
     if head["map"]:
         return _bad_map(lines, head, notes)
     if head["general"]:

@@ -216,10 +216,9 @@ efer           0x500               [ LMA LME ]
 """
 """gdb, connected to QEMU."""
 
-ARM64 = """\
-Unable to handle kernel paging request at virtual address ffff0000deadbeef
-Mem abort info:
-  ESR = 0x0000000096000004
+POWER = """\
+BUG: Unable to handle kernel paging request at virtual address c0000000deadbeef
+NIP:  c000000000123456 LR: c000000000123450
 """
 
 REMOVED = """\

@@ -1,0 +1,118 @@
+"""Texts of crashes on arm64 are read as they were written, and explained by entries, by tables
+or by both."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.inspect.arm64 import oops
+from harness.inspect.arm64.entries import Tables
+from harness.inspect.oops import Report
+from harness.inspect.snapshot import QuestionError
+from tests.cli.commands import run
+from tests.inspect.arm64 import oopses
+from tests.inspect.x86.test_oops import explained, lines, mutated
+
+SAID: dict[str, dict[str, Any]] = {
+    "NULL": {
+        "what": "An oops of Linux on arm64, of systemd",
+        "address": 0x10,
+        "code": 0x9600_0004,
+        "mode": Tables("4K", 48, False, 0x1_00AB_5000),
+        "entries": (("pgd", 0), ("p4d", 0)),
+        "registers": {"pstate": 0x40_0005},
+    },
+    "KERNELS": {
+        "address": 0xFFFF_8000_8001_2000,
+        "code": 0x9600_004F,
+        "mode": Tables("4K", 48, True, 0x41A3_E000),
+    },
+    "FETCH": {
+        "address": 0,
+        "code": 0x8600_0005,
+        "mode": Tables("64K", 48, False, 0x1_0105_0000),
+        "registers": {},
+    },
+    "QEMU": {
+        "what": "An abort in QEMU's log",
+        "address": 0xFFFF_0000_0000_0000,
+        "code": 0x9600_0045,
+        "instruction": 0xFFFF_0000_8000_01C4,
+    },
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_every_form_is_read_for_what_it_says(name: str) -> None:
+    report = oops.read(oopses.EVERY[name])
+    assert {key: getattr(report, key) for key in SAID[name]} == SAID[name]
+    assert report.linux == (name != "QEMU")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("NULL", "because the L0 at 0x100ab5000, level 3, holds 0x0000000000000000"),
+        ("NULL", "likely the address: a null pointer, with a member's offset of 0x10"),
+        ("NULL", "These entries give this fault."),
+        ("KERNELS", "because the L3 at 0x421fd090, level 0, holds 0x0060000040012783"),
+        ("KERNELS", "These entries give this fault."),
+        ("FETCH", "because the L1 at 0x101050000, level 2, holds 0x0000000000000000"),
+        ("QEMU", "data abort, translation fault at L1 (ESR 0x96000045), FAR 0xffff000000000000"),
+    ],
+)
+def test_a_report_is_explained_without_any_source(name: str, said: str) -> None:
+    found = lines(oopses.EVERY[name])
+    assert said in found, found
+
+
+def test_with_a_source_it_is_said_whether_the_tables_agree(tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(bytes(1 << 16))
+    found = lines(oopses.NULL, "--ram", f"{tmp_path / 'ram'}@0x100ab5000")
+    assert f"{tmp_path / 'ram'}@0x100ab5000 holds the same entries." in found
+    (tmp_path / "ram").write_bytes(b"\3" + bytes(0xFFFF))
+    found = lines(oopses.NULL, "--ram", f"{tmp_path / 'ram'}@0x100ab5000")
+    assert not any("holds the same entries" in line for line in found)
+    code, _, errors = explained(oopses.NULL, "--layout", "smallest")
+    assert code == 2 and "the text is of arm64, and layout smallest" in errors
+
+
+def test_entries_are_taken_with_the_registers_of_their_half(tmp_path: Path) -> None:
+    asked = ("walk", "0xffff800080012000", "--tcr", "0x580100010")
+    way = ("--entries", "pgd=421ff003 pud=421fe003 pmd=421fd003 pte=60000040012783")
+    code, out, errors = run(*asked, *way, cwd=tmp_path)
+    assert (code, errors) == (0, "") and "0xffff800080012000: 0x40012000, in a 4K page" in out
+
+
+@pytest.mark.parametrize("name", oopses.EVERY)
+def test_the_object_says_the_same(name: str) -> None:
+    report = oops.read(oopses.EVERY[name])
+    code, out, errors = explained(oopses.EVERY[name], "--json")
+    assert (code, errors) == (0, "")
+    answer = json.loads(out)
+    assert (answer["report"], answer["seen"]["esr"]) == (report.what, hex(report.code or 0))
+    assert answer["given"] == (True if report.entries else None)
+
+
+@pytest.mark.parametrize("name", oopses.EVERY)
+def test_a_text_that_is_changed_or_cut_is_a_sentence_or_an_answer(name: str) -> None:
+    source = random.Random(name)
+    for number in range(60):
+        text = mutated(source, oopses.EVERY[name])
+        try:
+            report = oops.read(text)
+        except QuestionError as error:
+            assert "\n" not in str(error)
+            continue
+        assert isinstance(report, Report)
+        if number % 3 == 0:
+            code, out, errors = explained(text)
+            assert "report it" not in errors, (text, errors)
+            assert (code == 0 and out and not errors) or (
+                code == 2 and not out and errors.count("\n") == 1
+            ), (text, errors)

@@ -354,12 +354,14 @@ _SHARED: Final = {
     },
     "access": {
         "description": "Who does what. An implicit access is one to a system structure; that of"
-        " a guest of RISC-V has the state of its hart, that of one of arm64 its PSTATE.",
+        " a guest of RISC-V has the state of its hart, that of one of arm64 its PSTATE, that of one"
+        " of s390 its address space.",
         "type": "string",
         "pattern": "^((implicit )?(user|supervisor)"
         " (read|write|fetch|AMO|push|pop|shadow stack read|shadow stack write)"
         "( with SUM=[01] MXR=[01](, by MPRV)?)?"
-        "|EL[01] (read|write|fetch|AMO|LDTR|STTR)(, not aligned)?( with PAN=[01] UAO=[01])?)$",
+        "|EL[01] (read|write|fetch|AMO|LDTR|STTR)(, not aligned)?( with PAN=[01] UAO=[01])?"
+        "|(problem|supervisor)-state (read|write|fetch) in the (primary|secondary|home) space)$",
     },
     "memory_type": {
         "description": "A memory type, by the PAT alone: MTRRs are not looked at; on RISC-V by"

@@ -85,10 +85,10 @@ def walk_rows(walk: Walk) -> list[Sequence[str]]:
     for step in walk.steps:
         granted &= format.granted(step.raw, step.slot.level)
         rows.append(_step(format, step, granted))
-    if walk.unbacked is not None:
-        slot = walk.unbacked
-        name = format.levels[slot.level].name
-        rows.append((str(slot.level), name, f"{slot.address:#x}", "", "no memory there", "", ""))
+    for slot, why in (walk.unbacked, "no memory there"), (walk.outside, "not in the table"):
+        if slot is not None:
+            name = format.levels[slot.level].name
+            rows.append((str(slot.level), name, f"{slot.address:#x}", "", why, "", ""))
     return rows
 
 
@@ -101,7 +101,7 @@ def _step(format: Format, step: Step, granted: int) -> tuple[str, ...]:
         all_digits(step.raw, format.entry_bytes),
         meaning(format, step),
         "" if isinstance(step.entry, Absent) else " ".join(set_bits(here, step.raw)),
-        " ".join(rights(format, granted)) if step.raw else "",
+        " ".join(rights(format, granted)) if step.raw != here.empty else "",
     )
 
 

@@ -2,8 +2,10 @@
 
 `marks`     the code that names the frame in which it is
 `cases`     which accesses are tried in a space
+`matrix`    every access at every level, as products of axes
 `quirks`    known departures of QEMU's TCG: there are none
 `probes`    a guest's answers beside what the reference expects
 `layouts`   layouts, and how they are built
 `validate`  one space, and what a guest makes of it
+`replay`    a disagreement as a file, and the question asked again; `witnesses` asks QEMU
 """

@@ -69,13 +69,7 @@ class Walks:
 
 def walk(memory: Memory, roots: Iterable[Root], addresses: Words) -> Walks:
     """Translates every address from the root whose span holds it."""
-    n = len(addresses)
-    walks = Walks(
-        addresses,
-        np.full(n, End.NO_ROOT, np.uint8),
-        np.zeros(n, np.uint8),
-        *(np.zeros(n, np.uint64) for _ in range(4)),
-    )
+    n, walks = len(addresses), _begun(addresses)
     for table, served in groupby(roots, key=lambda root: root.table):
         spans = [root.span for root in served]
         for start in range(0, n, LANES):
@@ -154,23 +148,30 @@ def _bounds(format: Format, level: int, raw: Words) -> Parts:
     return first * part, (last + np.uint64(1)) * part - np.uint64(1)
 
 
-def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
-    """The walks of many addresses, the entries given instead of read.
-
-    words  shape (levels, n): the entry that each walk finds at each level, should it come there
-
-    There is a root, and all are tables of the same level.  The tables' addresses play no part.
-    """
-    roots = tuple(roots)
-    table, n = roots[0].table, len(addresses)
-    format = table.format
-    going = within(addresses, *(root.span for root in roots))
-    walks = Walks(
+def _begun(addresses: Words) -> Walks:
+    """Walks that have found no root."""
+    n = len(addresses)
+    return Walks(
         addresses,
         np.full(n, End.NO_ROOT, np.uint8),
         np.zeros(n, np.uint8),
         *(np.zeros(n, np.uint64) for _ in range(4)),
     )
+
+
+def walk_words(roots: Iterable[Root], words: Words, addresses: Words) -> Walks:
+    """The walks of many addresses, the entries given instead of read.
+
+    words  shape (levels, n): the entry that each walk finds at each level, should it come there
+
+    All roots are tables of the same level.  The tables' addresses play no part.
+    """
+    roots, walks = tuple(roots), _begun(addresses)
+    if not roots:
+        return walks
+    table = roots[0].table
+    format = table.format
+    going = within(addresses, *(root.span for root in roots))
     granted: Words | np.uint64 = np.uint64(format.rights_mask)
     for level in range(table.level, -1, -1):
         here, raw = format.levels[level], words[level]

@@ -3,8 +3,10 @@
 `marks`     the code that names the frame in which it is
 `window`    the page of the tested space from which problem state makes its accesses
 `cases`     which accesses are tried in a space
+`matrix`    every access at every level, as products of axes
 `quirks`    known departures of QEMU's TCG
 `probes`    a guest's answers beside what the reference expects
 `layouts`   layouts, and how they are built
 `validate`  one space, and what a guest makes of it
+`replay`    a disagreement as a file, and the question asked again; `witnesses` asks QEMU
 """

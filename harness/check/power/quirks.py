@@ -12,7 +12,7 @@ from harness.paging.format import Field, Format, Pattern, Shape, bits
 from harness.paging.power.cpu import Cpu
 
 RUNS: Final[tuple[Version, ...]] = ((7, 2, 22), (10, 0, 13), (11, 1, 3))
-"""The versions of QEMU on which all layouts of POWER were run."""
+"""The versions of QEMU on which all layouts and the matrix of POWER were run."""
 
 ROOT_LEAF: Final = Quirk(
     name="tcg-power-root-leaf",
@@ -23,8 +23,8 @@ ROOT_LEAF: Final = Quirk(
     " configuration (POWER9 User's Manual, \"Supported Radix Tree Configurations and Resulting Page"
     ' Sizes")',
     departs="takes it for a page of 512G",
-    evidence="seen in all three versions. ppc_radix64_is_valid_level() in target/ppc/mmu-radix64.c"
-    " checks the sizes of tables alone, and the walk ends at any leaf",
+    evidence="seen in all three versions. ppc_radix64_is_valid_level() in target/ppc/mmu-radix64.c,"
+    " of 7.1 on, names that section and checks the sizes of tables alone",
 )
 
 KNOWN: Final[Mapping[str, Quirk]] = {ROOT_LEAF.name: ROOT_LEAF}

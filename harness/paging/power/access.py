@@ -1,10 +1,15 @@
 """What an access comes to: the state of a processor, access and walk make an outcome.
 
 Sources: Power ISA 3.0, Book III, "Radix Tree Translation", "Radix Tree Storage Protection" and, for
-DSISR and SRR1, "Interrupt Definitions".  The manual was not at hand: that a fetch is denied by the
-bit for no-execute storage, whatever denies it, is what QEMU, microwatt (mmu.vhdl) and Linux's KVM
-(book3s_hv_nested.c) say, and that key 0 denies by the bit for protection what Linux says
-(book3s/64/kup.h).  `power.bulk` gives the same answers for many accesses at once.
+DSISR and SRR1, "Interrupt Definitions".  The manual was not at hand, and these rest on programs:
+
+a fetch is denied by bit 35 of SRR1   QEMU; Linux's KVM for its guests (book3s_hv_nested.c)
+key 0 denies by bit 36 of DSISR       QEMU; Linux (book3s/64/kup.h), of radix trees
+R or C that is not set is bit 45      QEMU since 8.0, by tests on a POWER9; microwatt (mmu.vhdl)
+that denial comes before R and C      the same
+ATT=3 may be executed                 QEMU; microwatt denies it
+
+`power.bulk` gives the same answers for many accesses at once.
 
 Left to the machine: whether R is set by an access that faults, and C before a write is made.
 """

@@ -1,0 +1,49 @@
+"""Samples of what POWER's matrix tries, for its tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from harness.check.matrix import Report
+from harness.check.power.matrix.run import Plan, Work, run, tried_on
+from harness.check.power.matrix.run import planned as plan_of
+from harness.machine.power.guest import Guest
+from tests.machine.power.present import QEMU, why_absent
+
+
+@cache
+def planned(mode: str) -> Plan:
+    """The quick preset in a mode."""
+    if reason := why_absent():
+        pytest.skip(reason)
+    return plan_of("quick", [mode], "tcg", QEMU)
+
+
+def sampled(of: Plan, step: int) -> Plan:
+    """One in `step` of the cases of each batch, a prime number by which all values are met, from
+    another one on in each; of small batches several."""
+
+    def few(number: int, part: Work) -> Work:
+        one_in = min(step, max(1, len(part) // 24))
+        return Work(part.family, part.control, part.numbers[number % one_in :: one_in])
+
+    return replace(of, work=tuple(few(*numbered) for numbered in enumerate(of.work)))
+
+
+def tried(of: Plan) -> Report:
+    """What came of all of it."""
+    total = Report()
+    for part in run(of, program=QEMU):
+        total.add(part)
+    return total
+
+
+def tried_in(running: Guest, of: Plan) -> Report:
+    """The same in a guest that runs already."""
+    total = Report()
+    for part in tried_on(running, of.work):
+        total.add(part)
+    return total

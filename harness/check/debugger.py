@@ -18,7 +18,7 @@ from harness.paging import bulk
 from harness.paging.address import Virtual
 from harness.paging.bulk import End, Leaves
 from harness.paging.entry import Absent, Leaf, Malformed
-from harness.paging.memory import Mask, Memory
+from harness.paging.memory import Mask, Memory, Words, distinct
 from harness.paging.processor import Cpu, root_for
 from harness.paging.walk import Walk, walk
 
@@ -145,6 +145,23 @@ def spread(leaves: Leaves, sample: int | None) -> np.ndarray:
     rest = np.flatnonzero(~chosen)
     chosen[rest[evenly(len(rest), sample - int(chosen.sum()))]] = True
     return np.flatnonzero(chosen)
+
+
+def edges(cpu: Cpu, leaves: Leaves, sample: int | None) -> Words:
+    """First and last byte of pages, the bytes beside them, and the edges of the roots; of a sample
+    of the pages unless all are wanted."""
+    chosen = spread(leaves, sample)
+    sizes = np.array([level.size for level in cpu.format.levels], np.uint64)
+    first, past = leaves.virtual[chosen], leaves.virtual[chosen] + sizes[leaves.level[chosen]]
+    one = np.uint64(1)
+    roots = [
+        edge % (1 << 64)
+        for root in cpu.roots
+        for edge in (root.span.first - 1, root.span.first, root.span.last, root.span.last + 1)
+    ]
+    return distinct(
+        np.concatenate([first, past - one, first - one, past, np.array(roots, np.uint64)])
+    )
 
 
 def report(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.check.arm64 import debugger
 from harness.inspect.arm64.live import PIE
 from harness.inspect.check import check
 from harness.inspect.snapshot import Snapshot, SourceError
@@ -20,6 +21,9 @@ from tests.linux.spaces import USER_ROOT, LinuxSpace
 from tests.linux.variants import ARM64, RISCV, on_arm64, on_riscv, on_x86
 
 pytestmark = pytest.mark.hw
+
+EL1 = 1 << 2
+"""PSTATE.EL."""
 
 
 @pytest.fixture(params=["parent", "child"])
@@ -85,6 +89,35 @@ def test_the_machine_agrees_with_all_that_linux_maps(linux: Booted, space: Linux
     assert [one.disagreed for one in checked.comparisons] == [0, 0, 0]
     assert asked["info tlb"].compared == space.leaves.total
     assert asked["gva2gpa"].compared > 512
+
+
+@on_arm64
+def test_qemu_agrees_where_addresses_of_arm64_lead(linux: Booted, space: LinuxSpace) -> None:
+    if indirect(linux, space):
+        pytest.skip("Linux has rights by permission indirection, which is not known here")
+    checked = check(linux.qmp, space.process.cpu, thorough=False)
+    asked = {one.oracle: one for one in checked.comparisons}
+    assert list(asked) == ["walk of monitor memory", "gva2gpa"]
+    assert [one.disagreed for one in checked.comparisons] == [0, 0]
+    assert asked["walk of monitor memory"].compared == space.leaves.total
+    assert asked["gva2gpa"].compared > 400
+    assert not asked["gva2gpa"].not_comparable
+
+
+@on_arm64
+def test_a_state_that_is_taken_for_another_is_seen(
+    linux: Booted, space: LinuxSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where QEMU asks once: at EL0 in place of EL1, and the other way round."""
+    with conversation(linux.qmp, space.process.cpu, 60, targets=None) as monitor:
+        once = monitor.version <= debugger.ASKED_ONCE
+        state = linux.registers(monitor, space.process)["cpsr"]
+    if not once:
+        pytest.skip("this QEMU asks again as the kernel, so that the state plays no part")
+    other = state ^ EL1
+    monkeypatch.setattr(debugger, "registers_of", lambda monitor: {"cpsr": other})
+    checked = check(linux.qmp, space.process.cpu, thorough=False)
+    assert checked.comparisons[1].disagreed > 10
 
 
 @pytest.mark.parametrize("linux", RISCV[:1], indirect=True, scope="session", ids=str)

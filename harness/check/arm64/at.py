@@ -67,7 +67,8 @@ def _ask(
     cases: Cases,
 ) -> None:
     found = of_cases(cpu, memory, cases)
-    if (departs := left_out(guest, cpu, found, comparison)).any():
+    departs = left_out(guest.engine.name, guest.version, cpu, found, comparison)
+    if departs.any():
         cases = cases.take(~departs)
         found = of_cases(cpu, memory, cases)
     paths = paths_of(cpu, memory, found.walks.address)

@@ -127,7 +127,8 @@ class Live(live.Live):
 
     def _left_out(self, asked: Accesses) -> Mapping[str, Mask]:
         counted = Comparison(PROBE)
-        lanes = left_out(self._guest, asked.cpu, asked.rules, counted)
+        guest = self._guest
+        lanes = left_out(guest.engine.name, guest.version, asked.cpu, asked.rules, counted)
         return {next(iter(counted.not_comparable)): lanes} if lanes.any() else {}
 
     def _jobs(self, asked: Accesses) -> npt.NDArray[np.void]:

@@ -21,8 +21,8 @@ from harness.check.debugger import (
     MONITOR_MEMORY,
     MOST_ROWS,
     compare_walkers,
+    edges,
     report,
-    spread,
 )
 from harness.check.held import HeldMemory
 from harness.check.product import evenly
@@ -41,7 +41,7 @@ from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import End, Leaves
 from harness.paging.format import Format
-from harness.paging.memory import BufferMemory, Mask, Memory, Words, distinct
+from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.table import Root, Table
 from harness.paging.x86 import formats
 from harness.paging.x86.cpu import LEGACY_SPAN, WIDTHS, Cpu, Efer, Mode
@@ -305,22 +305,11 @@ class Debugger:
         )
 
     def _edges(self, leaves: Leaves, sample: int | None) -> Words:
-        """First and last byte of mappings, the bytes beside them, and the edges of the roots."""
-        chosen = spread(leaves, sample)
-        sizes = np.array([level.size for level in self.cpu.format.levels], np.uint64)
-        first, past = leaves.virtual[chosen], leaves.virtual[chosen] + sizes[leaves.level[chosen]]
-        one = np.uint64(1)
-        roots = [
-            edge % (1 << 64)
-            for root in self.cpu.roots
-            for edge in (root.span.first - 1, root.span.first, root.span.last, root.span.last + 1)
-        ]
-        addresses = np.concatenate(
-            [first, past - one, first - one, past, np.array(roots, np.uint64)]
-        )
+        """The edges of mappings and of the roots, where there are such addresses."""
+        addresses = edges(self.cpu, leaves, sample)
         if not self.cpu.long:
             addresses = addresses[addresses <= np.uint64(LEGACY_SPAN.last)]
-        return distinct(addresses[self._asked(addresses)])
+        return addresses[self._asked(addresses)]
 
 
 def of_foreign(

@@ -23,6 +23,9 @@ NAMES: Final = (
 """Those that say how a processor translates, of which kind it is, where it is, and what its last
 exception was; cpsr is PSTATE as an exception saves it."""
 
+EL, PAN = 3 << 2, 1 << 22
+"""Fields of cpsr: the exception level, and PSTATE.PAN."""
+
 _ALSO: Final = {"SCTLR": "SCTLR_EL1", "ID_AA64ISAR2_EL1_RESERVED": "ID_AA64ISAR2_EL1"}
 
 

@@ -114,11 +114,22 @@ def test_the_last_fault_of_a_guest_is_explained(
     tmp_path: Path, xlen: int, defined: tuple[str, ...], mode: str, by: str
 ) -> None:
     made = kernel(tmp_path, xlen, defined)
-    arguments = ("-M", "virt", "-bios", "none", "-m", "64M", "-kernel", str(made))
+    log = ("-d", "int", "-D", str(tmp_path / "log"))
+    arguments = ("-M", "virt", "-bios", "none", "-m", "64M", "-kernel", str(made), *log)
     with running(tmp_path, *arguments, qemu=program(xlen)) as machine:
-        machine.witness.waits_for(f"{mode}cause   {15:0{xlen // 4}x}")
+        # QEMU 11.1 sets the columns wider.
+        machine.witness.waits_for(re.compile(rf"\b{mode}cause +{15:0{xlen // 4}x}\b"))
         code, out, errors = run("fault", "--qmp", machine.path, cwd=tmp_path)
+        told = run("fault", "--oops", "log", "--qmp", machine.path, cwd=tmp_path)[1]
+        registers = machine.witness.registers()
     assert (code, errors) == (0, "")
+    assert told.splitlines()[1] == "Note: A fault in QEMU's log, in log"
+    assert f"{by} at 0x50001234: store/AMO page fault (cause 15), stval 0x50001234" in told
+    (tmp_path / "registers").write_text(registers)
+    told = run("fault", "--oops", "registers", cwd=tmp_path)[1]
+    assert told.startswith("Registers as QEMU shows them\n\nstore/AMO page fault (cause 15), stval")
+    whose = {"supervisor write": "S", "user write": "U"}[by]
+    assert f"Note: It came from {whose}-mode, by mstatus.{mode.upper()}PP=" in told
     assert f"From processor 0: {mode}cause 15, {mode}tval 0x50001234 and {mode}epc " in out
     assert f"{by} at 0x50001234: store/AMO page fault (cause 15), stval 0x50001234" in out
     assert "The tables as they are give this fault." in out and "the entry has V=0 (step 3)" in out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -69,12 +70,16 @@ class Witness:
             time.sleep(0.02)
         return False
 
-    def waits_for(self, seen: str, within: float = 20.0) -> None:
+    def registers(self) -> str:
+        """Those of the first processor, as QEMU prints them."""
+        return str(self.ask("human-monitor-command", **{"command-line": "info registers"}))
+
+    def waits_for(self, seen: str | re.Pattern[str], within: float = 20.0) -> None:
         """Waits until this is seen among the registers of the first processor."""
         clock = Clock(self._pid)
-        question = {"command-line": "info registers"}
-        while seen not in self.ask("human-monitor-command", **question):
-            assert clock.now() < within, f"no {seen} within {within:g} s"
+        pattern = re.compile(re.escape(seen)) if isinstance(seen, str) else seen
+        while not pattern.search(self.registers()):
+            assert clock.now() < within, f"no {pattern.pattern} within {within:g} s"
             time.sleep(0.01)
 
     def close(self) -> None:

@@ -68,7 +68,8 @@ def diff(
         from harness.inspect.diff import diff
         from harness.machine.errors import Misuse
         from harness.report import diff as reports
-        from harness.report.objects import bare, looked_at
+        from harness.report.objects import bare, joined, looked_at
+        from harness.report.state import of_parts
         from harness.report.text import assumed_lines
 
         positive(limit)
@@ -86,18 +87,30 @@ def diff(
                 f"the tables are of {' and '.join(named)}: compare two of one architecture"
             )
         types = types_of(some.cpu, pat)
-        found = diff(first, second)
-        cpus = (some.cpu, others.cpu)
+        sides = [architecture.parts(one) for one in (some, others)]
+        if len(first) != len(second):
+            raise Misuse(
+                "the tables of one have several formats, and of the other one: compare those alike"
+            )
+        found = [diff(*pair) for pair in zip(first, second, strict=True)]
+        cpus = [(one.cpu, other.cpu) for one, other in zip(*sides, strict=True)]
         assumed = tuple(dict.fromkeys((*some.assumed, *others.assumed)))
         if as_json:
-            content = reports.diff_object(cpus, types, found, limit)
-            sides = {"before": looked_at(some), "after": looked_at(others)}
-            say(json.dumps(bare("diff", **sides, **content)))
+            content = joined(
+                [
+                    reports.diff_object(pair, types, one, limit)
+                    for pair, one in zip(cpus, found, strict=True)
+                ]
+            )
+            heads = {"before": looked_at(some), "after": looked_at(others)}
+            say(json.dumps(bare("diff", **heads, **content)))
         else:
             head = reports.head_lines(some, others, after is None)
-            lines = reports.diff_lines(cpus, types, found, limit)
+            lines = of_parts(
+                sides[0], lambda n: reports.diff_lines(cpus[n], types, found[n], limit)
+            )
             show("\n".join((*head, *lines, *assumed_lines(assumed))))
-        if not found.same:
+        if not all(one.same for one in found):
             raise typer.Exit(DISAGREEMENT)
 
 
@@ -105,8 +118,8 @@ DAY = 24 * 60 * 60
 """The longest wait, in seconds."""
 
 
-def _looked_at(source: Source) -> tuple[Snapshot, Graph]:
-    """A snapshot, and its tables, which are read before it ends."""
+def _looked_at(source: Source) -> tuple[Snapshot, list[Graph]]:
+    """A snapshot, and the tables of each of its parts, which are read before it ends."""
     from dataclasses import replace
 
     from harness.inspect import architecture, graph
@@ -114,5 +127,9 @@ def _looked_at(source: Source) -> tuple[Snapshot, Graph]:
     with source.opened() as snapshot:
         # As in a guest of TCG, which the other may be.
         cpu = architecture.of(snapshot.cpu).in_tables(snapshot.cpu)
-        read = graph.read(snapshot.memory, cpu.format, cpu.roots, graph.FEWER)
-        return replace(snapshot, cpu=cpu), read
+        snapshot = replace(snapshot, cpu=cpu)
+        read = [
+            graph.read(one.memory, one.cpu.format, one.cpu.roots, graph.FEWER)
+            for one in architecture.parts(snapshot)
+        ]
+        return snapshot, read

@@ -16,7 +16,8 @@ from harness.cli.pages import (
     User,
     Where,
     Within,
-    chosen_of,
+    chosen_in,
+    one_format,
     positive,
     span_of,
     types_of,
@@ -66,39 +67,53 @@ def dump(
     with sentences(), source.opened() as snapshot:
         import json
         from dataclasses import replace
+        from itertools import repeat
 
         from harness.inspect import architecture, ranges
         from harness.machine.errors import Misuse
-        from harness.report.objects import answer
+        from harness.report.objects import answer, joined
         from harness.report.ranges import dump_csv, dump_lines, dump_object, notes, typed
+        from harness.report.state import of_parts
 
         if as_json and as_csv:
             raise Misuse("both --json and --csv: choose one")
         positive(limit)
         writable(html)
-        cpu, types = snapshot.cpu, types_of(snapshot.cpu, pat)
-        found = ranges.dump(
-            snapshot.memory,
-            cpu.format,
-            cpu.roots,
-            span=span_of(within),
-            chosen=chosen_of(cpu, types, where, user),
-            exact=exact,
-            each=limit if expand else None,
-        )
-        said = architecture.of(cpu).memory_types.ASSUMED
-        if pat is None and said and typed(cpu, found):
+        types, parts = types_of(snapshot.cpu, pat), architecture.parts(snapshot)
+        chosen = chosen_in(parts, types, where, user)
+        found = [
+            ranges.dump(
+                one.memory,
+                one.cpu.format,
+                one.cpu.roots,
+                span=span_of(within),
+                chosen=wanted,
+                exact=exact,
+                each=limit if expand else None,
+            )
+            for one, wanted in zip(parts, chosen, strict=True)
+        ]
+        cpus = [one.cpu for one in parts]
+        said = architecture.of(snapshot.cpu).memory_types.ASSUMED
+        if pat is None and said and any(map(typed, cpus, found)):
             snapshot = replace(snapshot, assumed=(*snapshot.assumed, said))
         if html is not None:
             from harness.report.html.space import space_page
 
-            write(html, space_page(snapshot, types, found, limit))
+            one_format(parts, "--html")
+            write(html, space_page(snapshot, types, found[0], limit))
         if as_json:
-            content = dump_object(cpu, types, found, limit)
+            content = joined([dump_object(*one, limit) for one in zip(cpus, repeat(types), found)])
             say(json.dumps(answer("dump", snapshot, **content)))
         elif as_csv:
-            say(dump_csv(cpu, types, found, limit), nl=False)
-            for sentence in notes(found, limit):
-                complain(sentence)
+            for number, one in enumerate(found):
+                text = dump_csv(cpus[number], types, one, limit)
+                say(text if not number else text.partition("\n")[2], nl=False)
+                for sentence in notes(one, limit):
+                    complain(sentence)
         else:
-            tell(snapshot, dump_lines(cpu, types, found, limit, narrow()))
+            told = narrow()
+            tell(
+                snapshot,
+                of_parts(parts, lambda n: dump_lines(cpus[n], types, found[n], limit, told)),
+            )

@@ -42,35 +42,49 @@ def find(
     with sentences(), source.opened() as snapshot:
         import json
 
-        from harness.inspect import find, graph
+        from harness.inspect import architecture, find, graph
         from harness.machine.errors import Misuse
         from harness.paging.address import Physical
         from harness.report import find as reports
-        from harness.report.objects import answer
+        from harness.report.objects import answer, joined
+        from harness.report.state import of_parts
 
         if bool(physical) + tables + aliases != 1:
             raise Misuse("choose one: physical addresses, --tables or --aliases")
         positive(limit)
         places = [Physical(number("the physical address", text)) for text in physical or ()]
-        cpu = snapshot.cpu
+        parts = architecture.parts(snapshot)
         most = graph.FEWER if aliases else graph.ENTRIES
-        space = graph.read(snapshot.memory, cpu.format, cpu.roots, most)
-        cut = space.cut
+        spaces = [graph.read(one.memory, one.cpu.format, one.cpu.roots, most) for one in parts]
+        cut = tuple(sentence for one in spaces for sentence in one.cut)
         content: dict[str, Any] = dict.fromkeys(("total", "places", "tables", "shared"))
         if tables:
-            uses = list(find.tables(space))
-            content["total"] = len(uses)
-            content["tables"] = [reports.table_object(use) for use in uses[:limit]]
-            lines = list(reports.tables_lines(uses, limit))
+            uses = [list(find.tables(one)) for one in spaces]
+            every = [use for some in uses for use in some]
+            content["total"] = len(every)
+            content["tables"] = [reports.table_object(use) for use in every[:limit]]
+            lines = list(of_parts(parts, lambda n: reports.tables_lines(uses[n], limit)))
         elif aliases:
-            shared, cut = find.shared(space)
+            shared, cut = find.shared(*spaces)
             content["total"] = len(shared)
             content["shared"] = [reports.shared_object(one) for one in shared[:limit]]
             lines = list(reports.shared_lines(shared, limit))
         else:
-            found = [find.addresses(space, place, limit) for place in places]
-            content["places"] = [reports.addresses_object(cpu, one) for one in found]
-            lines = [line for one in found for line in reports.addresses_lines(cpu, one)]
+            found = [[find.addresses(one, place, limit) for place in places] for one in spaces]
+            content["places"] = [
+                joined([reports.addresses_object(parts[n].cpu, one) for n, one in enumerate(some)])
+                for some in zip(*found, strict=True)
+            ]
+            lines = list(
+                of_parts(
+                    parts,
+                    lambda n: (
+                        line
+                        for one in found[n]
+                        for line in reports.addresses_lines(parts[n].cpu, one)
+                    ),
+                )
+            )
         if as_json:
             say(json.dumps(answer("find", snapshot, **content, cut=cut)))
         else:

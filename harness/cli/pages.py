@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness.inspect.architecture import Types
+    from harness.inspect.graph import Rows
     from harness.inspect.ranges import Chosen
+    from harness.inspect.snapshot import Snapshot
     from harness.paging.address import Span
+    from harness.paging.format import Format
+    from harness.paging.memory import Mask
     from harness.paging.processor import Cpu
 
 LIMIT = 100_000
@@ -61,6 +67,41 @@ def chosen_of(cpu: Cpu, types: Types, where: str | None, user: bool) -> Chosen |
     if where is not None:
         condition(cpu, types, where)  # by itself first, so that a sentence is about that
     return condition(cpu, types, " and ".join(parts))
+
+
+def chosen_in(
+    parts: Sequence[Snapshot], types: Types, where: str | None, user: bool
+) -> list[Chosen | None]:
+    """The same for each part of a snapshot; of a part that does not have what the condition names,
+    no page is chosen.  QuestionError where none has it."""
+    from harness.inspect.snapshot import QuestionError
+
+    found: list[Chosen | None] = []
+    error = None
+    for one in parts:
+        try:
+            found.append(chosen_of(one.cpu, types, where, user))
+        except QuestionError as refused:
+            error = refused
+            found.append(_none)
+    if error is not None and all(one is _none for one in found):
+        raise error
+    return found
+
+
+def _none(_: Format, rows: Rows) -> Mask:
+    """No row."""
+    found: Mask = rows.slots < 0
+    return found
+
+
+def one_format(parts: Sequence[Snapshot], option: str) -> None:
+    """Misuse for an option where tables have several formats."""
+    from harness.machine.errors import Misuse
+
+    if len(parts) > 1:
+        formats = " and ".join(one.cpu.format.name for one in parts)
+        raise Misuse(f"{option} shows tables of one format, and these have {formats}")
 
 
 def span_of(text: str | None) -> Span | None:

@@ -6,7 +6,7 @@ An architecture is a folder here, whose module `asked` has its `Architecture` as
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -227,6 +227,12 @@ class OtherArchitectureError(SourceError):
 def of(cpu: Cpu) -> Architecture:
     """The architecture of a CPU state."""
     return named(cpu.architecture)
+
+
+def parts(snapshot: Snapshot) -> tuple[Snapshot, ...]:
+    """The snapshot, taken apart where its tables have several formats: one for each, in order of
+    addresses."""
+    return tuple(replace(snapshot, cpu=cpu) for cpu in of(snapshot.cpu).parts(snapshot.cpu))
 
 
 @cache

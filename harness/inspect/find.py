@@ -207,20 +207,24 @@ class Shared(NamedTuple):
     addresses: int
 
 
-def shared(graph: Graph) -> tuple[list[Shared], tuple[str, ...]]:
-    """All memory that is mapped more than once, that with the most addresses first; and what was
-    not looked at, a sentence each.
+def shared(*spaces: Graph) -> tuple[list[Shared], tuple[str, ...]]:
+    """All memory that is mapped more than once, in all of these spaces together, that with the most
+    addresses first; and what was not looked at, a sentence each.
 
     Pages of all sizes count, and tables that self-maps show as pages.
     """
-    places, changes, left_out = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0
-    for rows in graphs.rows(graph):
-        left_out += rows.left_out
-        size = np.uint64(graph.format.levels[rows.level].size)
-        pages = rows.kind == RowKind.PAGE
-        paths = rows.paths[pages].astype(np.int64)
-        places += rows.physical[pages], rows.physical[pages] + size
-        changes += paths, -paths
+    places, changes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    cut = list[str]()
+    for graph in spaces:
+        left_out = 0
+        for rows in graphs.rows(graph):
+            left_out += rows.left_out
+            size = np.uint64(graph.format.levels[rows.level].size)
+            pages = rows.kind == RowKind.PAGE
+            paths = rows.paths[pages].astype(np.int64)
+            places += rows.physical[pages], rows.physical[pages] + size
+            changes += paths, -paths
+        cut += graphs.rows_cut(graph, left_out)
     place, number = np.unique(np.concatenate(places), return_inverse=True)
     change = np.zeros(len(place), np.int64)
     np.add.at(change, number, np.concatenate(changes))
@@ -232,4 +236,4 @@ def shared(graph: Graph) -> tuple[list[Shared], tuple[str, ...]]:
     order = np.lexsort((first, -counts[chosen]))
     columns = (first[order].tolist(), last[order].tolist(), counts[chosen][order].tolist())
     found = [Shared(Span(a, b), n) for a, b, n in zip(*columns, strict=True)]
-    return found, graphs.rows_cut(graph, left_out)
+    return found, tuple(cut)

@@ -137,9 +137,13 @@ class LintSpace:
         if not bit:
             return np.ones(len(rows.virtual), np.bool_)
         given: Mask = rows.granted & np.uint64(bit) != 0
-        if right == "user" and self.own.halved(self.cpu):
+        if right in ("user", "user execute") and self.own.halved(self.cpu):
             given &= rows.virtual >> np.uint64(63) == 0
         return given
+
+    def executable(self, rows: Rows) -> Mask:
+        """Which rows someone may execute."""
+        return self.own.executes(self, rows)
 
     def writable(self, rows: Rows) -> Mask:
         """Which rows someone may write to: all, where nothing withholds that from the
@@ -180,7 +184,7 @@ def _unbacked(space: LintSpace, rows: Rows) -> Mask:
 
 
 def _write_and_execute(space: LintSpace, rows: Rows) -> Mask:
-    return pages_of(rows) & space.writable(rows) & space.has(rows, "execute")
+    return pages_of(rows) & space.writable(rows) & space.executable(rows)
 
 
 def _user_in_kernel_half(space: LintSpace, rows: Rows) -> Mask:
@@ -197,8 +201,10 @@ def _address_zero(space: LintSpace, rows: Rows) -> Mask:
 
 
 def _global_user(space: LintSpace, rows: Rows) -> Mask:
-    mask = space.graph.format.levels[rows.level].bits.get("G", 0)
-    marked = (rows.raw & np.uint64(mask) != 0) & space.own.globals(space.cpu)
+    format = space.graph.format
+    mask = format.fleeting or format.levels[rows.level].bits.get("G", 0)
+    marked = (rows.raw & np.uint64(mask) != 0) != bool(format.fleeting)
+    marked &= space.own.globals(space.cpu)
     found: Mask = pages_of(rows) & space.has(rows, "user") & marked
     return found
 
@@ -301,7 +307,7 @@ def self_map(space: LintSpace, rows: Rows) -> Mask:
 def _self_map_executable(space: LintSpace, rows: Rows) -> Mask:
     """Self-maps that withhold neither: by them alone the tables at whose level they are can be
     written and executed.  The pages that they show are theirs, and no findings of their own."""
-    return self_map(space, rows) & space.writable(rows) & space.has(rows, "execute")
+    return self_map(space, rows) & space.writable(rows) & space.executable(rows)
 
 
 Breaks = Callable[[LintSpace, Rows], Mask]
@@ -436,7 +442,8 @@ class Own(Protocol):
     RULES     rules of its own about entries, each with the name of the one before which it stands
     NEEDS     rules about what its processors need
     KEEPS     why the supervisor writes to a page that entries say it does not
-    globals   whether the bit G means something
+    executes  which rows someone may execute
+    globals   whether the bit that makes pages global, or not, means something
     halved    whether the user reaches nothing of the upper half, whatever entries give
     needs     what a processor needs and is not mapped so
     lower     what an entry is in a table of a lower level, where it makes sense there alone
@@ -454,6 +461,7 @@ class Own(Protocol):
     def NEEDS(self) -> tuple[Rule, ...]: ...  # noqa: N802
     @property
     def KEEPS(self) -> str: ...  # noqa: N802
+    def executes(self, space: LintSpace, rows: Rows, /) -> Mask: ...
     def globals(self, cpu: Any, /) -> bool: ...
     def halved(self, cpu: Any, /) -> bool: ...
     def needs(self, snapshot: Snapshot, /) -> Iterable[Need]: ...
@@ -610,15 +618,15 @@ class _Kept:
         if self.total - len(found) < KEPT:
             self.parts.append(found)
 
-    def broken(self, space: LintSpace, snapshot: Snapshot, limit: int) -> Broken:
-        every = together(snapshot.cpu.format, self.parts)
+    def broken(self, space: LintSpace, limit: int) -> Broken:
+        every = together(space.graph.format, self.parts)
         ranges = merged(every)
         findings = tuple(
             Finding(
                 self.rule,
                 Span(one.first, one.last),
                 _memory(one),
-                _slot(snapshot, one),
+                _slot(space, one),
                 one.pages * one.paths,
                 _detail(space, self.rule, one),
             )
@@ -650,50 +658,81 @@ def lint(
     known = [rule.name for rule in rules(added)]
     if unknown := sorted(ignored - set(known)):
         raise QuestionError(f"there is no rule {unknown[0]!r}: {instead(unknown[0], known)}")
-    kinds = architecture.of(cpu).memory_types
-    read = graph.read(snapshot.memory, cpu.format, cpu.roots, graph.FEWER)
-    tables = [floor.layer.table for floor in read.floors]
-    held = distinct(np.concatenate([np.zeros(0, np.uint64), *tables]))
-    backed = _backed(snapshot)
-    odd = garbage.find(snapshot.memory, read, backed, kinds.DEVICE)
-    if GARBAGE_TABLE.name in ignored:
-        odd = odd._replace(tables=np.zeros(0, np.uint64))
-    roots = [root for root in cpu.roots if int(root.table.address) not in odd.tables]
-    if len(roots) < len(cpu.roots):
-        read = graph.read(snapshot.memory, cpu.format, roots, graph.FEWER)
-    read = graph.without(read, odd.tables)
-    space = LintSpace(cpu, snapshot.memory, read, types, held, odd, backed)
     about = [(rule, breaks) for rule, breaks in of_entries(added) if rule.name not in ignored]
-    kept = [_Kept(rule) for rule, _ in about]
+    spaces = _spaces(snapshot, types, ignored)
     typed, code, data = [list[_Mapped]() for _ in types], list[_Mapped](), list[_Mapped]()
-    for one in kept:
-        for rule, wrong in ((GARBAGE_TABLE, odd.tables), (ADDRESSES_IN_TABLE, odd.addresses)):
-            if one.rule.name == rule.name:
-                one.add_roots(cpu, snapshot.memory, wrong)
-    left_out, there = 0, False
-    for rows in graph.rows(read, pointers=True):
-        left_out += rows.left_out
-        there = there or bool((pages_of(rows) & ~_outside(space, rows)).any())
-        for one, (_, breaks) in zip(kept, about, strict=True):
-            mask = breaks(space, rows)
-            if mask.any():
-                one.add(of_rows(cpu.format, _at(one.rule, rows.take(mask))))
-        _sort_pages(space, rows.take(pages_of(rows)), typed, code, data)
+    every_kept, there, cut = list[tuple[LintSpace, list[_Kept]]](), False, list[str]()
+    for space in spaces:
+        kept, left_out = [_Kept(rule) for rule, _ in about], 0
+        every_kept.append((space, kept))
+        odd = space.garbage
+        for one in kept:
+            for rule, wrong in ((GARBAGE_TABLE, odd.tables), (ADDRESSES_IN_TABLE, odd.addresses)):
+                if one.rule.name == rule.name:
+                    one.add_roots(space.cpu, space.memory, wrong)
+        for rows in graph.rows(space.graph, pointers=True):
+            left_out += rows.left_out
+            there = there or bool((pages_of(rows) & ~_outside(space, rows)).any())
+            for one, (_, breaks) in zip(kept, about, strict=True):
+                mask = breaks(space, rows)
+                if mask.any():
+                    one.add(of_rows(space.graph.format, _at(one.rule, rows.take(mask))))
+            _sort_pages(space, rows.take(pages_of(rows)), typed, code, data)
+        cut += graph.rows_cut(space.graph, left_out)
     # A source without a single page of the space holds tables alone: it shows no devices.
     broken = [
-        one.broken(space, snapshot, limit)
-        for one in kept
-        if one.count and (there or one.rule.name not in OUTSIDE)
+        _as_one(
+            [
+                one.broken(space, limit)
+                for space, kept in every_kept
+                for one in kept
+                if one.rule is rule and one.count
+            ],
+            limit,
+        )
+        for rule, _ in about
+        if any(one.rule is rule and one.count for _, kept in every_kept for one in kept)
+        and (there or rule.name not in OUTSIDE)
     ]
     every = _Mapped.together([part for parts in typed for part in parts])
     if MIXED_TYPES.name not in ignored:
-        broken += _mixed_types(space, _cited(added, MIXED_TYPES), typed, every, limit)
+        broken += _mixed_types(types, _cited(added, MIXED_TYPES), typed, every, limit)
     if WRITABLE_CODE.name not in ignored:
         broken += _writable_code(code, data, every, limit)
     broken += _needs(snapshot, ignored, limit)
     severities = list(Severity)
     broken.sort(key=lambda one: severities.index(one.rule.severity))
-    return broken, graph.rows_cut(read, left_out)
+    return broken, tuple(cut)
+
+
+def _spaces(snapshot: Snapshot, types: Types, ignored: set[str]) -> list[LintSpace]:
+    """The parts of a snapshot, one for each format, each of which knows the tables of all."""
+    kinds, backed = architecture.of(snapshot.cpu).memory_types, _backed(snapshot)
+    found = list[tuple[Any, Graph, Garbage]]()
+    for part in architecture.parts(snapshot):
+        cpu, memory = part.cpu, part.memory
+        read = graph.read(memory, cpu.format, cpu.roots, graph.FEWER)
+        odd = garbage.find(memory, read, backed, kinds.DEVICE)
+        if GARBAGE_TABLE.name in ignored:
+            odd = odd._replace(tables=np.zeros(0, np.uint64))
+        found.append((cpu, read, odd))
+    tables = [floor.layer.table for _, read, _ in found for floor in read.floors]
+    held = distinct(np.concatenate([np.zeros(0, np.uint64), *tables]))
+    spaces = []
+    for cpu, read, odd in found:
+        roots = [root for root in cpu.roots if int(root.table.address) not in odd.tables]
+        if len(roots) < len(cpu.roots):
+            read = graph.read(snapshot.memory, cpu.format, roots, graph.FEWER)
+        read = graph.without(read, odd.tables)
+        spaces.append(LintSpace(cpu, snapshot.memory, read, types, held, odd, backed))
+    return spaces
+
+
+def _as_one(broken: Sequence[Broken], limit: int) -> Broken:
+    """What breaks a rule in several parts of a space."""
+    findings = tuple(finding for one in broken for finding in one.findings)[:limit]
+    total, count = (sum(getattr(one, name) for one in broken) for name in ("total", "count"))
+    return Broken(broken[0].rule, findings, total, count)
 
 
 def _at(rule: Rule, rows: Rows) -> Rows:
@@ -753,16 +792,16 @@ def _sort_pages(
         if (here := chosen == number).any():
             # Types of one name are one type, whatever chooses them.
             typed[space.types.index(name)].append(_Mapped.of(space, pages.take(here)))
-    write, execute = space.writable(pages), space.has(pages, "execute")
+    write, execute = space.writable(pages), space.executable(pages)
     code.append(_Mapped.of(space, pages.take(execute & ~write)))
     data.append(_Mapped.of(space, pages.take(write & ~execute)))
 
 
 def _mixed_types(
-    space: LintSpace, rule: Rule, typed: list[list[_Mapped]], every: _Mapped, limit: int
+    types: Types, rule: Rule, typed: list[list[_Mapped]], every: _Mapped, limit: int
 ) -> Iterator[Broken]:
     by_name = {
-        space.types[n]: _covered(_Mapped.together(parts)) for n, parts in enumerate(typed) if parts
+        types[n]: _covered(_Mapped.together(parts)) for n, parts in enumerate(typed) if parts
     }
     found = [
         ((one, other), _common(by_name[one], by_name[other]))
@@ -808,12 +847,12 @@ def _memory(one: Range) -> Span | None:
     return Span.of(one.physical, one.size if one.repeated else one.pages * one.size)
 
 
-def _slot(snapshot: Snapshot, one: Range) -> Slot | None:
+def _slot(space: LintSpace, one: Range) -> Slot | None:
     """The slot of the first entry."""
-    root = root_for(snapshot.cpu, Virtual(one.first))
+    root = root_for(space.cpu, Virtual(one.first))
     if root is None:
         return None
-    found = walk(snapshot.memory, root, Virtual(one.first))
+    found = walk(space.memory, root, Virtual(one.first))
     slots = [step.slot for step in found.steps] + [found.unbacked]
     return next((slot for slot in slots if slot is not None and slot.level == one.level), None)
 

@@ -21,6 +21,7 @@ class EntryChange:
     new    what it must hold
     span   the addresses that the first of the slots spans
     flush  whether the TLB may go on using the old entry, so that its addresses must be flushed
+    breaks whether it must be absent, and flushed, before it holds them (break-before-make)
     """
 
     slots: tuple[Slot, ...]
@@ -28,6 +29,7 @@ class EntryChange:
     new: int
     span: Span
     flush: bool
+    breaks: bool = False
 
     @property
     def slot(self) -> Slot:

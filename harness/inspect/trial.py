@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import reduce
+from operator import or_
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -19,7 +21,8 @@ from harness.inspect.held import UnreadError
 from harness.inspect.overlay import Overlay
 from harness.inspect.remedy import EntryChange, Missing, NewEntry, Remedy, Setting
 from harness.paging.address import Physical, Span, Virtual
-from harness.paging.bits import stale
+from harness.paging.bits import breaks, stale
+from harness.paging.format import Shape
 from harness.paging.memory import Memory
 from harness.paging.table import Slot, Table
 from harness.paging.walk import Step, Walk
@@ -60,6 +63,7 @@ class Moves:
     page       the bits of a new page that lets the access pass, besides its address and what makes
                it one
     pointer    the same of a new pointer at a level
+    address    the bits of an entry of a shape by which it leads elsewhere
     """
 
     outcome: Callable[[Any, Memory, Virtual, Any], Any]
@@ -72,6 +76,7 @@ class Moves:
     registers: Mapping[str, Register]
     page: Callable[[Any, Table, Any], int]
     pointer: Callable[[Table], int]
+    address: Callable[[Shape], int]
 
 
 @dataclass(frozen=True)
@@ -243,11 +248,18 @@ class _Trial:
         cost += sum(one.bits.bit_count() for one in made)
         answer = self.outcome(state)
         reaches = answer.physical if isinstance(answer, self.moves.allowed) and not made else None
-        suspect = any((one.old ^ one.new) & _address(one) for one in entries)
+        suspect = any((one.old ^ one.new) & self._address(one) for one in entries)
         off = any(
             (one.old ^ one.new) & self.moves.registers[one.register].guards for one in settings
         )
         return Remedy(entries, settings, state.missing, cost, reaches, None, None, suspect, off)
+
+    def _address(self, change: EntryChange) -> int:
+        """The bits of a change that are the entry's address, or below it."""
+        slot = change.slot
+        levels = slot.table.format.levels
+        shapes = (*levels[slot.level].shapes, levels[0].shapes[-1])
+        return reduce(or_, map(self.moves.address, shapes))
 
 
 def _without(raw: int, slot: Slot) -> int:
@@ -281,20 +293,12 @@ def giving(walk: Walk, right: str, among: Collection[Step] | None = None) -> Ite
         return
 
 
-def _address(change: EntryChange) -> int:
-    """The bits of a change that are the entry's address, or below it."""
-    slot = change.slot
-    shapes = slot.table.format.levels[slot.level].shapes
-    return max(shape.address_mask for shape in shapes) | (
-        slot.table.format.levels[0].shapes[-1].address_mask
-    )
-
-
 def _entry_change(slots: list[Slot], old: int, new: int, address: int) -> EntryChange:
     before, after = np.array([old], np.uint64), np.array([new], np.uint64)
     flush = any(stale(one.table.format, one.level, before, after)[0] for one in slots)
+    breaking = any(breaks(one.table.format, one.level, before, after)[0] for one in slots)
     span = Span.of(address & -slots[0].size, slots[0].size)
-    return EntryChange(tuple(slots), old, new, span, flush)
+    return EntryChange(tuple(slots), old, new, span, flush, breaking)
 
 
 def each(mask: int) -> Iterator[int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.table import Table as Grid
 from rich.text import Text
@@ -265,6 +265,11 @@ class Explorer(App[None]):
         text.append("\n" + ", ".join(told), "not dim")
         self.query_one("#where", Static).update(text)
 
+    def _part(self) -> Any:
+        """The state by which the entries of the table are read."""
+        parts, format = architecture.parts(self.snapshot), self.place.table.format
+        return next(one.cpu for one in parts if one.cpu.format is format)
+
     def _tell_bits(self) -> None:
         """Every bit of the entry that is chosen."""
         shown = self.query_one("#bit-lines", Static)
@@ -274,7 +279,7 @@ class Explorer(App[None]):
         if line.raw is None:
             shown.update(Text(f"{line.slot}: there is no memory at {line.slot.address:#x}"))
             return
-        cpu = self.snapshot.cpu
+        cpu = self._part()
         reading = decode.read(cpu, line.raw, line.slot.level)
         grid = Grid(box=None, pad_edge=False, show_header=False, expand=True)
         for column in ("bits", "name", "value"):
@@ -351,14 +356,16 @@ class Explorer(App[None]):
 
     def action_ways(self) -> None:
         if self._ways is None:
-            cpu = self.snapshot.cpu
             with self._reading():
-                read = graph.read(self.snapshot.memory, cpu.format, cpu.roots)
-                self._ways = {use.table: use.paths for use in find.tables(read)}
+                self._ways = {
+                    use.table: use.paths
+                    for one in architecture.parts(self.snapshot)
+                    for use in find.tables(graph.read(one.memory, one.cpu.format, one.cpu.roots))
+                }
         self._tell()
 
     def action_linux(self) -> None:
-        cpu = self.snapshot.cpu
+        cpu = self._part()
         try:
             architecture.of(cpu).linux(cpu, decode.read(cpu, 0, 0))
         except QuestionError:

@@ -212,7 +212,9 @@ def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
         yield f"{next(joined)}{entry.name}{_at(found, entry.slot)}: {values}"
         yield f"  {_of(cpu).deeds(after, entry)}"
         yield from _vanishing(found, *entry.slots)
-        if entry.flush:
+        if entry.breaks:
+            yield "  make it absent and flush it first: it may not become this at once"
+        elif entry.flush:
             yield "  flush it from the TLB: the old entry may still be used"
     for setting in remedy.settings:
         yield f"{next(joined)}{setting.name}: {_of(cpu).before_and_after(setting)}"
@@ -358,6 +360,7 @@ def _remedy_object(found: Translation, remedy: Remedy) -> dict[str, Any]:
                 "new": hex(one.new),
                 **span_object(one.span),
                 "flush": one.flush,
+                "breaks": one.breaks,
             }
             for one in remedy.entries
         ],

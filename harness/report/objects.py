@@ -6,6 +6,7 @@ what the objects of several commands have in common.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Final
 
@@ -58,6 +59,29 @@ def _cpu_of(snapshot: Snapshot) -> dict[str, Any]:
 def cpu_object(cpu: Cpu) -> dict[str, Any]:
     """A CPU state."""
     return dict(state.of(cpu).as_object(cpu))
+
+
+def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Objects of one form as one: counts are added, lists are one after the other, flags hold where
+    they do in all, and what all have alike is there once."""
+    first, *others = parts
+    if not others:
+        return first
+    return {key: _both([one[key] for one in parts]) for key in first}
+
+
+def _both(values: Sequence[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, bool):
+        return all(values)
+    if isinstance(first, int):
+        return sum(values)
+    if isinstance(first, dict):
+        keys = dict.fromkeys(key for one in values for key in one)
+        return {key: sum(one.get(key, 0) for one in values) for key in keys}
+    if all(one == first for one in values):
+        return first
+    return [each for one in values for each in one]
 
 
 def slot_object(slot: Slot) -> dict[str, Any]:

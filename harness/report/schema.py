@@ -1083,6 +1083,7 @@ _REMEDIES: Final = _list(
                 first=_hex("The first virtual address that it serves."),
                 last=_hex("The last one."),
                 flush=_flag("Whether its addresses must be flushed from the TLB."),
+                breaks=_flag("Whether it must be absent, and flushed, before it holds that."),
             ),
         ),
         settings=_list(

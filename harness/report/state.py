@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from harness.architectures import module_of
@@ -46,6 +46,17 @@ def notes(snapshot: Snapshot) -> Iterator[str]:
     """What there is to know of a snapshot before anything that is said of it, a sentence each."""
     yield from of(snapshot.cpu).notes(snapshot.cpu)
     yield from snapshot.notes
+
+
+def of_parts(parts: Sequence[Snapshot], lines: Callable[[int], Iterable[str]]) -> Iterator[str]:
+    """The lines of each part of a snapshot, by its number; where there are several, below what it
+    is."""
+    for number, one in enumerate(parts):
+        if len(parts) > 1:
+            spans = " and ".join(str(root.span) for root in one.cpu.roots)
+            yield from [""] if number else []
+            yield f"{spans}, {one.cpu.format.name}:"
+        yield from lines(number)
 
 
 def rows(cpu: Cpu) -> Iterator[tuple[str, str]]:

@@ -119,8 +119,6 @@ def seen(text: str) -> SeenFault:
         code = read("ESR", text, bare=16)
     except ValueError as error:
         raise QuestionError(str(error)) from None
-    if code >> 64:
-        raise QuestionError(f"ESR {code:#x} has more than 64 bits")
     exception = code >> 26 & 0x3F
     if exception not in (*_FETCH, *_DATA):
         what = _CLASSES.get(exception, "another exception")

@@ -2,39 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
+import numpy as np
+
+from harness.inspect.arm64.decode import GROUP
 from harness.inspect.decode import Reading
-from harness.inspect.lint import Breaks, Need, Rule
+from harness.inspect.graph import Rows
+from harness.inspect.lint import ERROR, NOTE, WARNING, Breaks, LintSpace, Need, Rule, pages_of
 from harness.inspect.snapshot import Snapshot
-from harness.paging.arm64.cpu import Cpu
+from harness.paging.address import Span
+from harness.paging.arm64.cpu import Cpu, Tcr, span_of
+from harness.paging.arm64.formats import AF, AP_READ_ONLY, CONTIGUOUS, DBM, NT
+from harness.paging.bits import address_mask, read_by_machine
+from harness.paging.memory import Mask
 
 SECTIONS: Final = {
-    "reserved-bits": "address size fault",
+    "reserved-bits": "address size faults",
     "write-execute": "memory access control",
+    "global-user": "nG",
     "mixed-types": "mismatched memory attributes",
 }
 """Where the Arm ARM speaks of a rule."""
 
-CHANGED: Final[Mapping[str, Rule]] = {}
+CHANGED: Final[Mapping[str, Rule]] = {
+    "cached-outside-ram": Rule(
+        "cached-outside-ram", NOTE, "pages outside memory of a type that is cached"
+    )
+}
+LEFT_OUT: Final[frozenset[str]] = frozenset()
 
-LEFT_OUT: Final = frozenset({"global-user"})
-"""A page is global that lacks nG, and Linux marks those of every process with it."""
 
-RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = ()
-NEEDS: Final[tuple[Rule, ...]] = ()
+def _apart(space: LintSpace, rows: Rows) -> Mask:
+    """Pages with the contiguous bit whose group is not whole: fewer entries have it, or they do not
+    say the same but for the access flag and the dirty state, or lead to memory that is not in
+    order or not aligned."""
+    format, level = space.graph.format, rows.level
+    found: Mask = pages_of(rows) & (rows.raw & np.uint64(CONTIGUOUS) != 0)
+    count = GROUP.get((format.levels[0].shift, level))
+    if count is None or not found.any():
+        return np.zeros(len(found), np.bool_)
+    size = np.uint64(count * format.levels[level].size)
+    chosen = np.flatnonzero(found)
+    virtual, physical = rows.virtual[chosen], rows.physical[chosen]
+    said = rows.raw[chosen] & np.uint64(_said(space, level))
+    _, first, number, held = np.unique(
+        virtual // size, return_index=True, return_inverse=True, return_counts=True
+    )
+    start = virtual[first] // size * size
+    base = physical[first] - (virtual[first] - start)
+    wrong = (said != said[first][number]) | (physical - base[number] != virtual - start[number])
+    bad = np.zeros(len(first), np.bool_)
+    np.logical_or.at(bad, number, wrong)
+    bad |= (held != count) | (base % size != 0)
+    found[chosen] = bad[number]
+    return found
+
+
+def _said(space: LintSpace, level: int) -> int:
+    """The bits of a page in which the entries of a group must be alike."""
+    format = space.graph.format
+    changes = AF | (AP_READ_ONLY | DBM if space.cpu.keeps_dirty_state else 0)
+    return read_by_machine(format, level) & ~(address_mask(format, level) | changes)
+
+
+def _left_behind(_: LintSpace, rows: Rows) -> Mask:
+    found: Mask = pages_of(rows) & (rows.raw & np.uint64(NT) != 0) & (rows.level > 0)
+    return found
+
+
+RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = (
+    (
+        "table-user-writable",
+        Rule(
+            "contiguous-apart",
+            ERROR,
+            "pages with the contiguous bit whose groups are not whole: what accesses there do is up"
+            " to the machine",
+            "contiguous bit",
+        ),
+        _apart,
+    ),
+    (
+        "withheld-above",
+        Rule(
+            "block-being-changed",
+            NOTE,
+            "blocks with nT set, as while one is changed without break-before-make",
+            "nT, FEAT_BBM",
+        ),
+        _left_behind,
+    ),
+)
+"""Rules about entries, each with the name of the one before which it stands."""
+
+NEEDS: Final = (
+    Rule("tcr-reserved", WARNING, "fields of TCR_EL1 that are reserved, or come to nothing"),
+)
 KEEPS: Final = ""
 
 
+def executes(space: LintSpace, rows: Rows) -> Mask:
+    """Which rows EL0 or EL1 may execute: EL1 nothing that EL0 may write, and with WXN=1 neither
+    what it may write itself."""
+    write = space.has(rows, "write")
+    by_el0 = space.has(rows, "user") & write
+    el0, el1 = space.has(rows, "user execute"), space.has(rows, "supervisor execute") & ~by_el0
+    if space.cpu.wxn:
+        el0, el1 = el0 & ~by_el0, el1 & ~write
+    found: Mask = el0 | el1
+    return found
+
+
 def globals(_: Cpu) -> bool:
-    """Whether the bit nG means something: always."""
+    """Whether the lack of nG means something: always."""
     return True
 
 
-def halved(_: Cpu) -> bool:
-    """Whether the user reaches nothing of the upper half, whatever entries give."""
-    return False
+def halved(cpu: Cpu) -> bool:
+    """Whether EL0 reaches nothing of the upper half, whatever entries give: with E0PD1=1."""
+    return cpu.high is not None and cpu.high.e0pd
 
 
 def lower(_: Cpu, __: Reading) -> str:
@@ -42,6 +130,36 @@ def lower(_: Cpu, __: Reading) -> str:
     return ""
 
 
-def needs(_: Snapshot) -> Iterable[Need]:
-    """What a processor needs and is not mapped so: nothing that registers here tell."""
-    return ()
+def needs(snapshot: Snapshot) -> Iterator[Need]:
+    """Fields of TCR_EL1 that are reserved or come to nothing: what software set there was meant to
+    do something."""
+    cpu: Cpu = snapshot.cpu
+    every = Span.of(0, 1 << 64)
+    said = [(every, sentence) for sentence in _of_both(cpu)]
+    for half, high in ((cpu.low, False), (cpu.high, True)):
+        if half is not None:
+            span, number = span_of(half, high), int(high)
+            said += [(span, sentence) for sentence in _of_half(cpu, number, half.granule)]
+    yield from (Need("tcr-reserved", span, None, 1, sentence) for span, sentence in said)
+
+
+def _of_both(cpu: Cpu) -> Iterator[str]:
+    tcr, features = cpu.tcr, cpu.features
+    if odd := tcr & (1 << 6 | 1 << 35):
+        yield f"TCR_EL1 has {odd:#x}, which is RES0"
+    if tcr & Tcr.HD and not tcr & Tcr.HA:
+        yield "HD=1 comes to nothing with HA=0: the processor keeps no dirty state"
+    if tcr & Tcr.HA and not features.hafdbs:
+        yield "HA=1 comes to nothing on this processor, which does not set the access flag"
+    if tcr & Tcr.DS and not features.lpa2:
+        yield "DS=1 comes to nothing on this processor, without FEAT_LPA2"
+
+
+def _of_half(cpu: Cpu, number: int, granule: str) -> Iterator[str]:
+    tcr, at = cpu.tcr, 16 * number
+    if tcr >> at + 12 & 3 == 1:
+        yield f"SH{number}=1 is reserved"
+    if tcr & Tcr.DS and granule == "64K":
+        yield f"DS=1 comes to nothing for TG{number}: pages of 64K have 52 bits without it"
+    if tcr >> 51 + number & 1 and not tcr >> 37 + number & 1:
+        yield f"TBID{number}=1 comes to nothing with TBI{number}=0"

@@ -107,4 +107,5 @@ _MOVES: Final[Moves] = Moves(
     registers=_REGISTERS,
     page=_page,
     pointer=lambda table: table.format.open_pointer(table.level),
+    address=lambda shape: shape.address_mask | shape.reserved_mask,
 )

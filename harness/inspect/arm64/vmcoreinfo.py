@@ -7,6 +7,7 @@ addresses is TCR_EL1_T1SZ, and what is else in TCR_EL1 follows from PAGESIZE and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,7 +17,7 @@ from harness.paging.arm64.cpu import Cpu, Half
 from harness.paging.arm64.formats import GRANULES, LARGEST_OUTPUT
 
 _WORD: Final = (1 << 64) - 1
-_PAGE_SIZE: Final = b"PAGESIZE="
+_PAGE_SIZE: Final = re.compile(rb"^PAGESIZE=([0-9]{1,9})$", re.MULTILINE)
 
 
 def of_linux(title: str, texts: Iterable[bytes]) -> dict[str, int]:
@@ -63,7 +64,6 @@ def registers(text: bytes) -> dict[str, int]:
 
 def _granule(text: bytes) -> str | None:
     """The granule by the size of a page."""
-    at = text.find(_PAGE_SIZE)
-    digits = text[at + len(_PAGE_SIZE) :].split(b"\n", 1)[0] if at >= 0 else b""
-    size = int(digits) if digits.isdigit() else 0
+    found = _PAGE_SIZE.search(text)
+    size = int(found[1]) if found else 0
     return next((name for name, one in GRANULES.items() if 1 << one.page == size), None)

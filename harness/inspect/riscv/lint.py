@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from harness.inspect.decode import Reading
-from harness.inspect.lint import NOTE, WARNING, Breaks, Need, Rule, self_map
+from harness.inspect.graph import Rows
+from harness.inspect.lint import NOTE, WARNING, Breaks, LintSpace, Need, Rule, self_map
 from harness.inspect.snapshot import Snapshot
+from harness.paging.memory import Mask
 from harness.paging.riscv.cpu import Cpu
 
 SECTIONS: Final = {
@@ -49,6 +51,11 @@ RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = (
 
 NEEDS: Final[tuple[Rule, ...]] = ()
 KEEPS: Final = ""
+
+
+def executes(space: LintSpace, rows: Rows) -> Mask:
+    """Which rows someone may execute."""
+    return space.has(rows, "execute")
 
 
 def globals(_: Cpu) -> bool:

@@ -118,4 +118,5 @@ _MOVES: Final[Moves] = Moves(
     },
     page=_page,
     pointer=lambda _: 0,
+    address=lambda shape: shape.address_mask,
 )

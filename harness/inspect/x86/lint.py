@@ -33,6 +33,11 @@ LEFT_OUT: Final[frozenset[str]] = frozenset()
 CHANGED: Final[dict[str, Rule]] = {}
 
 
+def executes(space: LintSpace, rows: Rows) -> Mask:
+    """Which rows someone may execute."""
+    return space.has(rows, "execute")
+
+
 def globals(cpu: Cpu) -> bool:
     """Whether the bit G means something."""
     return bool(cpu.cr4 & Cr4.PGE)

@@ -1,0 +1,163 @@
+"""Descriptors of arm64 bit by bit, their memory types, and the registers that say where tables
+are."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from harness.inspect import architecture, decode
+from harness.inspect.arm64 import memory_type
+from harness.inspect.arm64.mode import MODES, in_mode
+from harness.inspect.arm64.registers import read as read_register
+from harness.inspect.decode import Part, Role
+from harness.inspect.snapshot import QuestionError
+from harness.paging.arm64.cpu import Cpu, Half
+from harness.paging.entry import Absent, Leaf, Malformed, Pointer
+
+
+def states() -> Iterator[Cpu]:
+    yield from (in_mode(name, {}) for name in MODES)
+    half = Half("4K", 48, 0, hpd=True)
+    yield Cpu.of(half, half, ha=True, hd=True, output_bits=40)
+
+
+def raws(count: int) -> Iterator[int]:
+    source = random.Random(64)
+    yield from (1 << bit | low for bit in range(64) for low in range(4))
+    yield from (source.getrandbits(64) | source.choice((0, 1, 3)) for _ in range(count))
+
+
+def test_every_bit_is_accounted_for_once_and_the_entry_is_what_the_format_says() -> None:
+    for cpu in states():
+        for level in decode.levels_of(cpu):
+            for raw in raws(100):
+                found = decode.read(cpu, raw, level)
+                masks = [part.mask for part in found.parts]
+                assert sum(masks) == (1 << 64) - 1 and all(masks)
+                assert found.entry == cpu.format.decode(raw, level)
+                wrong = sum(part.mask & raw for part in found.parts if part.wrong)
+                assert bool(wrong) == isinstance(found.entry, Malformed)
+                address = sum(part.value for part in found.parts if part.role is Role.ADDRESS)
+                match found.entry:
+                    case Leaf(there, _):
+                        assert address == there
+                    case Pointer(table):
+                        assert address == table.address
+
+
+def parts(raw: int, level: int, mode: str = "4k") -> dict[str, Part]:
+    return {part.name: part for part in decode.read(in_mode(mode, {}), raw, level).parts}
+
+
+def test_a_page_is_told_in_the_manuals_words() -> None:
+    """The kernel's text on Debian: read-only, for EL1, inner shareable, of type 0."""
+    found = parts(0x0050_0000_8021_0F93, 0)
+    assert found["type"].meaning == "a page"
+    assert found["AttrIndx"].meaning == "NC, byte 4 of MAIR_EL1, 0x04" or (
+        found["AttrIndx"].meaning == "nGnRE, byte 4 of MAIR_EL1, 0x04"
+    )
+    assert found["AP[1]"].meaning == "for EL1 alone"
+    assert found["AP[2]"].meaning == "read-only"
+    assert found["SH"].meaning == "inner shareable"
+    assert found["AF"].meaning == "used by an access"
+    assert found["nG"].meaning == "of one address space (ASID)"
+    assert found["Contiguous"].meaning.startswith("a hint: one of 16 entries, all alike")
+    assert found["PXN"].meaning == "EL1 executes, unless EL0 may write"
+    assert found["UXN"].meaning == "EL0 does not execute"
+    assert found["address"].meaning == "the page is at 0x80210000"
+
+
+def test_a_table_is_told_in_the_manuals_words() -> None:
+    found = parts(0x5800_0000_4000_3003, 2)
+    assert found["type"].meaning == "a table"
+    assert found["PXNTable"].meaning == "EL1 executes nothing below"
+    assert found["UXNTable"].meaning == "EL0 executes nothing below"
+    assert found["APTable[0]"].meaning == "EL0 reaches what entries below say"
+    assert found["APTable[1]"].meaning == "nothing below is written"
+    assert found["address"].meaning == "the table is at 0x40003000"
+
+
+@pytest.mark.parametrize(
+    ("mode", "level", "raw", "entry"),
+    [
+        ("4k", 0, 1, Absent()),
+        ("4k", 3, 0x8000_0000_0001, Absent()),
+        ("4k", 1, 0x4020_0001, Leaf(0x4020_0000, 1 << 21)),  # type: ignore[arg-type]
+        ("4k-52", 3, 0x0000_0000_0000_0001, Leaf(0, 1 << 39)),  # type: ignore[arg-type]
+        ("16k", 1, 0x0200_0001, Leaf(0x0200_0000, 1 << 25)),  # type: ignore[arg-type]
+        ("64k", 0, 0x0001_0003, Leaf(0x1_0000, 1 << 16)),  # type: ignore[arg-type]
+        ("64k-52", 0, 0x0001_F003, Leaf(0xF_0000_0001_0000, 1 << 16)),  # type: ignore[arg-type]
+        ("4k-52", 0, 0x1303, Leaf(0xC_0000_0000_1000, 1 << 12)),  # type: ignore[arg-type]
+    ],
+)
+def test_types_and_addresses_are_those_of_the_manual(
+    mode: str, level: int, raw: int, entry: object
+) -> None:
+    assert decode.read(in_mode(mode, {}), raw, level).entry == entry
+
+
+@pytest.mark.parametrize(
+    ("octet", "name"),
+    [
+        (0x00, "nGnRnE"),
+        (0x04, "nGnRE"),
+        (0x08, "nGRE"),
+        (0x0C, "GRE"),
+        (0x44, "NC"),
+        (0xFF, "WB"),
+        (0xBB, "WT"),
+        (0x77, "WB"),
+        (0x33, "WT"),
+        (0xF4, "NC/WB"),
+        (0x4F, "WB/NC"),
+        (0x40, "NC"),
+        (0xA0, "WT"),
+        (0xF0, "WB, tagged"),
+        (0x02, "0x02"),
+        (0x50, "0x50"),
+    ],
+)
+def test_memory_types_are_those_of_mair(octet: int, name: str) -> None:
+    cpu = Cpu.of(Half("4K", 48, 0), None, mair=octet << 24)
+    found = memory_type.types(None, cpu)
+    assert found[3] == name and found[0] == "nGnRnE"
+    assert memory_type.name_of(octet) in memory_type.NAMES or name.startswith("0x")
+
+
+def test_registers_of_roots_are_read() -> None:
+    cpu = in_mode("4k", {})
+    found = read_register(cpu, "ttbr0", 0x0012_0000_4123_4001)
+    assert (found.name, found.leads_to) == ("TTBR0_EL1", 0x4123_4000)
+    assert {part.name: part.value for part in found.parts}["ASID"] == 0x12
+    wide = read_register(in_mode("4k-52", {}), "ttbr1", 0x4123_4000 | 0xA << 2)
+    assert wide.leads_to == 0xA_0000_4123_4000
+    assert architecture.of(cpu).read_root(cpu, "ttbr1", 0).leads_to == 0
+
+
+def test_tcr_is_read_bit_by_bit() -> None:
+    """Debian's, on `max`: 52 bits, HA, HD, TBI0, TBI1, E0PD1, A1, AS."""
+    raw = 1 << 59 | 1 << 56 | 3 << 39 | 3 << 37 | 1 << 36 | 6 << 32 | 2 << 30 | 3 << 28
+    raw |= 1 << 22 | 12 << 16 | 12
+    found = {part.name: part.meaning for part in read_register(in_mode("4k", {}), "tcr", raw).parts}
+    assert (
+        sum(part.mask for part in read_register(in_mode("4k", {}), "tcr", raw).parts) == 2**64 - 1
+    )
+    assert found["T0SZ"] == "addresses of the lower half have 52 bits"
+    assert found["TG0"] == found["TG1"] == "4K granule"
+    assert found["SH1"] == "walks of the upper half: inner shareable"
+    assert found["IPS"] == "physical addresses have 52 bits"
+    assert found["DS"] == "descriptors hold 52 bits (4K and 16K)"
+    assert found["E0PD1"] == "EL0 is kept out of the upper half"
+    assert found["A1"] == "the ASID is TTBR1_EL1's"
+    assert found["EPD0"] == "TTBR0_EL1 is used"
+    other = read_register(in_mode("4k", {}), "tcr", 1 << 14 | 1 << 30)
+    names = {part.name: part.meaning for part in other.parts}
+    assert (names["TG0"], names["TG1"]) == ("64K granule", "16K granule")
+
+
+def test_options_of_another_architecture_are_refused() -> None:
+    with pytest.raises(QuestionError, match="4k is a mode of arm64, where --no-nxe means nothing"):
+        in_mode("4k", {"no_nxe": True})

@@ -1,0 +1,275 @@
+"""Why accesses fault on arm64, that each remedy helps and needs all of its bits, and that aborts
+that were seen are recognised."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.inspect import architecture
+from harness.inspect.arm64.fault import compare, seen, status_text
+from harness.inspect.arm64.remedy import remedies
+from harness.inspect.fault import explain, explain_all
+from harness.inspect.overlay import Overlay
+from harness.inspect.remedy import Remedy
+from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.paging.address import Virtual
+from harness.paging.arm64.access import Access, Allowed, Fault, Kind, Reason, outcome
+from harness.paging.arm64.cpu import Cpu, Half, Sctlr
+from harness.paging.memory import BufferMemory
+from harness.report.fault import explanation_lines
+
+TABLE = 0x10000
+LOW, HIGH = Virtual(0x40_5123), Virtual(0xFFFF_FF80_0040_5123)
+ACCESSES = [Access(kind, el0) for kind in Kind for el0 in (False, True)]
+LEAF = 0x8000_0000 | 1 << 10 | 3
+"""A page of EL1's that it may write and both may execute: AF set, and nothing else."""
+
+GOOD_TABLE = 3
+
+
+def tables(cpu: Cpu, address: int, *raws: int) -> BufferMemory:
+    """Tables 64K apart from TABLE on, each with one of the descriptors on the way of an address;
+    those that are left out are as they should be."""
+    part = architecture.of(cpu).part(cpu, address)
+    format = part.format
+    octets = np.zeros(TABLE * (len(format.levels) + 2), np.uint8)
+    words = octets.view("<u8")
+    raws = (*raws, *[-1] * (len(format.levels) - len(raws)))
+    for number, level in enumerate(reversed(range(len(format.levels)))):
+        table = TABLE * (number + 1)
+        raw = raws[number]
+        if raw < 0:
+            raw = table + TABLE | GOOD_TABLE if level else LEAF
+        words[table // 8 + format.levels[level].index(address)] = raw
+    return BufferMemory(octets)
+
+
+def states() -> Iterator[tuple[Cpu, Virtual]]:
+    """Every combination of five settings, each of one granule and half in turn."""
+    granules = (("4K", 39), ("16K", 36), ("64K", 42))
+    for flags in range(32):
+        granule, bits = granules[flags % 3]
+        address = HIGH if flags & 1 else LOW
+        half = Half(granule, bits, TABLE, hpd=bool(flags & 2))
+        cpu = Cpu.of(
+            None if flags & 1 else half,
+            half if flags & 1 else None,
+            output_bits=36,
+            ha=bool(flags & 4),
+            hd=bool(flags & 4),
+            wxn=bool(flags & 8),
+            pan=bool(flags & 16),
+            epan=bool(flags & 16) and bool(flags & 2),
+        )
+        yield cpu, Virtual(address if granule == "4K" or flags & 1 == 0 else 2**64 - 0x1000)
+
+
+def ways(cpu: Cpu, count: int) -> Iterator[tuple[int, ...]]:
+    """Descriptors on the way of which the last is of any kind."""
+    source, levels = random.Random(f"{cpu} {count}"), len(cpu.format.levels)
+    for _ in range(count):
+        depth = source.randrange(levels)
+        raw = source.getrandbits(12) | 0x8000_0000 | source.getrandbits(5) << 50
+        raw |= source.choice((3, 3, 3, 1, 0)) | (source.random() < 0.2) << 36
+        if source.random() < 0.5 and depth < levels - 1:
+            raw = TABLE * (depth + 2) | 3 | source.getrandbits(5) << 59
+        good = [TABLE * (number + 2) | GOOD_TABLE for number in range(depth)]
+        if good and source.random() < 0.4:
+            good[0] |= source.getrandbits(4) << 59
+        yield (*good, raw)
+
+
+def applied(cpu: Cpu, memory: BufferMemory, one: Remedy) -> tuple[Cpu, Overlay]:
+    words: dict[int, int] = {
+        slot.address: change.new for change in one.entries for slot in change.slots
+    }
+    return one.applied_to(cpu), Overlay(memory, words)
+
+
+def lessened(memory: BufferMemory, one: Remedy) -> Iterator[Remedy]:
+    """The remedy without one of its bits."""
+    for number, change in enumerate(one.entries):
+        for bit in range(64):
+            if (change.old ^ change.new) >> bit & 1:
+                entries = list(one.entries)
+                entries[number] = replace(change, new=change.new ^ 1 << bit)
+                yield replace(one, entries=tuple(entries))
+    for number, setting in enumerate(one.settings):
+        settings = [*one.settings]
+        settings[number] = replace(setting, new=setting.old)
+        yield replace(one, settings=tuple(settings))
+
+
+def test_every_remedy_helps_and_needs_all_of_its_bits() -> None:
+    tried = set[Reason]()
+    for cpu, address in states():
+        for raws in ways(cpu, 8):
+            memory = tables(cpu, address, *raws)
+            for access in ACCESSES:
+                answer = outcome(cpu, memory, address, access)
+                if isinstance(answer, Allowed):
+                    continue
+                for one in remedies(cpu, memory, address, access):
+                    if one.missing is not None:
+                        continue
+                    after = applied(cpu, memory, one)
+                    there = outcome(*after, address, access)
+                    assert isinstance(there, Allowed), (cpu, raws, access, one)
+                    assert there.physical == one.reaches
+                    for less in lessened(memory, one):
+                        changed = outcome(*applied(cpu, memory, less), address, access)
+                        assert isinstance(changed, Fault), (cpu, raws, access, less)
+                    tried.add(answer.reason)
+    assert tried >= {
+        *(Reason.ADDRESS_SIZE, Reason.ACCESS_FLAG, Reason.READ_DENIED, Reason.WRITE_DENIED),
+        *(Reason.PAN, Reason.EXECUTE_DENIED, Reason.EL0_WRITABLE, Reason.WXN),
+    }
+
+
+def test_there_is_a_remedy_for_what_entries_deny() -> None:
+    """All but what is about the address, or about memory that the root does not lead to."""
+    for cpu, address in states():
+        for raws in ways(cpu, 2):
+            memory = tables(cpu, address, *raws)
+            for access in ACCESSES:
+                answer = outcome(cpu, memory, address, access)
+                if isinstance(answer, Fault) and answer.reason is not Reason.NO_MEMORY:
+                    assert remedies(cpu, memory, address, access), (cpu, raws, access, answer)
+
+
+def test_missing_entries_are_made_so_that_the_access_passes() -> None:
+    for cpu, address in states():
+        memory = tables(cpu, address, 0)
+        for access in ACCESSES:
+            (one,) = remedies(cpu, memory, address, access)
+            assert one.missing is not None and one.missing.slot is not None
+            *above, page = one.missing.entries
+            assert page.page and page.bits & 3 == 3
+            assert all(not entry.page and entry.bits & 3 == 3 for entry in above)
+            words, place = dict[int, int](), one.missing.slot
+            for number, entry in enumerate(above):
+                table = 0x4000_0000 + TABLE * number
+                words[place.address] = entry.bits | table
+                format = place.table.format
+                below = place.table.__class__(format, table, place.level - 1)  # type: ignore[arg-type]
+                place = below.slot_for(address)
+            words[place.address] = page.bits | 0x8000_0000
+            there = outcome(cpu, Overlay(memory, words), address, access)
+            assert isinstance(there, Allowed), (cpu, access)
+
+
+def test_a_page_that_el0_may_write_is_never_executed_by_el1() -> None:
+    cpu = Cpu.of(Half("4K", 39, TABLE), None)
+    memory = tables(cpu, LOW, *[TABLE * n | 3 for n in (2, 3)], LEAF | 1 << 6)
+    fetch = explain(Snapshot("", cpu, memory, None), LOW, Access(Kind.FETCH, el0=False))
+    assert isinstance(fetch.outcome, Fault)
+    assert fetch.outcome.syndrome == 0x21 << 26 | 1 << 25 | 0b1111
+    told = "\n".join(explanation_lines(cpu, fetch))
+    raised = "instruction abort, permission fault at L3 (ESR 0x8600000f)"
+    assert f"EL1 fetch at 0x405123: {raised}" in told
+    assert "clears AP[1]: closes this 4K page to EL0" in told
+    assert "sets AP[2]: closes this 4K page to writes" in told
+
+
+def test_what_a_change_switches_off_is_marked() -> None:
+    """Another address is suspect, and WXN protects other pages too."""
+    cpu = Cpu.of(Half("4K", 39, TABLE), None, output_bits=36)
+    read = Access(Kind.READ, el0=False)
+    (one,) = remedies(cpu, tables(cpu, LOW, 1 << 36 | 1 << 10 | 1), LOW, read)
+    assert [(change.breaks, one.suspect) for change in one.entries] == [(False, True)]
+    wxn = Cpu.of(Half("4K", 39, TABLE), None, wxn=True)
+    fetch = Access(Kind.FETCH, el0=False)
+    first, second = remedies(wxn, tables(wxn, LOW), LOW, fetch)
+    assert [change.old ^ change.new for change in first.entries] == [1 << 7]
+    assert [(s.name, s.register, s.new) for s in second.settings] == [
+        ("SCTLR_EL1.WXN", "sctlr", wxn.sctlr & ~Sctlr.WXN)
+    ]
+    assert second.unprotects and not first.unprotects
+
+
+# ---- aborts that were seen ----
+
+
+@pytest.mark.parametrize(
+    ("syndrome", "said"),
+    [
+        (0x9200_0047, "data abort, translation fault at L3"),
+        (0x9600_0004, "data abort, translation fault at L0"),
+        (0x9600_002B, "data abort, translation fault at L-1"),
+        (0x9600_0029, "data abort, address size fault at L-1"),
+        (0x8600_000E, "instruction abort, permission fault at L2"),
+        (0x8200_000B, "instruction abort, access flag fault at L3"),
+        (0x9600_0000, "data abort, address size fault at L0"),
+        (0x9600_0021, "data abort, alignment fault"),
+        (0x9600_0010, "data abort, synchronous external abort"),
+        (0x9600_0013, "data abort, external abort on the walk at L-1"),
+        (0x9600_0016, "data abort, external abort on the walk at L2"),
+        (0x9600_001F, "data abort, parity or ECC error on the walk at L3"),
+        (0x9600_0030, "data abort, TLB conflict abort"),
+        (0x9600_003F, "data abort, reserved fault status code 0b111111"),
+    ],
+)
+def test_a_syndrome_is_told_in_words(syndrome: int, said: str) -> None:
+    assert status_text(syndrome) == said
+    assert seen(f"{syndrome:#x}").syndrome == syndrome
+
+
+def test_flags_of_a_syndrome_are_told() -> None:
+    maintained = seen("0x96000147")
+    assert [str(one) for one in maintained.accesses] == ["EL1 read", "EL1 write"]
+    assert any(one.startswith("CM=1") for one in maintained.said)
+    assert any("S1PTW=1: stage 2" in one for one in seen("0x960000c7").said)
+    assert any(one.startswith("FnV=1") for one in seen("0x96000410").said)
+    assert [str(one) for one in seen("9600004f").accesses] == ["EL1 write", "EL1 AMO", "EL1 STTR"]
+    assert [str(one) for one in seen("9200000f").accesses] == ["EL0 read", "EL0 AMO"]
+    assert [str(one) for one in seen("82000007").accesses] == ["EL0 fetch"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("0x56000000", "has EC 0x15, SVC, a system call: aborts have 0x20 and 0x21"),
+        ("0xbe000011", "has EC 0x2f, an SError"),
+        ("0x0", "has EC 0x0, an exception of unknown reason"),
+        ("0x1ffffffff00000000", "which is no number of 64 bits"),
+        ("x", "no number"),
+    ],
+)
+def test_what_is_no_abort_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(QuestionError, match=sentence):
+        seen(text)
+
+
+def test_an_abort_that_tables_give_is_recognised() -> None:
+    for cpu, address in states():
+        for raws in ways(cpu, 2):
+            snapshot = Snapshot("", cpu, tables(cpu, address, *raws), None)
+            for one in explain_all(snapshot, address, ACCESSES):
+                # An unprivileged instruction is a plain one at EL0.
+                plain = not (one.access.el0 and one.access.kind.unprivileged)
+                if isinstance(one.outcome, Fault) and plain:
+                    fault = seen(hex(one.outcome.syndrome))
+                    assert one.access in fault.accesses
+                    assert compare(snapshot, fault, one.outcome.far).giving
+
+
+def test_why_an_abort_is_not_given_is_said() -> None:
+    cpu = Cpu.of(Half("4K", 39, TABLE), None)
+    snapshot = Snapshot("", cpu, tables(cpu, LOW, -1, -1, LEAF | 1 << 6), None)
+    read = seen("0x9600000f")
+    said = compare(snapshot, read, LOW).explanations
+    pan = "EL1 read gives it with PSTATE.PAN=1, and here it is 0 (--pstate)"
+    assert any(pan in s for s in said)
+    assert any("until TLBI" in s for s in said)
+    assert any("here TTBR0_EL1 is 0x10000" in s for s in said)
+    external = compare(snapshot, seen("0x96000010"), LOW).explanations
+    assert any("memory refused it, at 0x80000123" in s for s in external)
+    hypervisor = compare(snapshot, seen("0x96000087"), LOW).explanations
+    assert any("stage 2 denied the walk a table" in s for s in hypervisor)
+    write = compare(snapshot, seen("0x9600004f"), LOW, named=[Access(Kind.READ, el0=False)])
+    assert write.explanations[0].startswith("EL1 read is allowed there, so that another access")

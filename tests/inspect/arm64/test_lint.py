@@ -1,0 +1,192 @@
+"""What arm64 adds to the rules about spaces, and spaces whose halves have tables of two formats."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.inspect import architecture
+from harness.inspect.find import shared
+from harness.inspect.graph import read
+from harness.inspect.lint import Broken, lint
+from harness.inspect.ranges import dump
+from harness.inspect.snapshot import Snapshot
+from harness.paging.arm64.cpu import Cpu, Half, Sctlr, Tcr
+from harness.paging.memory import BufferMemory
+from tests.cli.commands import run
+
+LOW, HIGH, SIZE = 0x1000, 0x8000, 0x20000
+AF, RO, EL0, NG, CONT, PXN, UXN = (1 << bit for bit in (10, 7, 6, 11, 52, 53, 54))
+PAGE = 0x8000_0000 | AF | RO | UXN | PXN | 3
+
+
+def snapshot(
+    pages: dict[int, int], cpu: Cpu | None = None, high: dict[int, int] | None = None
+) -> Snapshot:
+    """Pages in the lowest table of the lower half, of three levels of 4K, by their slots; and in
+    that of the upper half."""
+    octets = np.zeros(SIZE, np.uint8)
+    words = octets.view("<u8")
+    for root, own in ((LOW, pages), (HIGH, high)):
+        if own is not None:
+            words[root // 8] = root + 0x1000 | 3
+            words[root // 8 + 512] = root + 0x2000 | 3
+            for slot, raw in own.items():
+                words[root // 8 + 1024 + slot] = raw
+    half = Half("4K", 39, LOW)
+    usual = Cpu.of(half, None if high is None else Half("4K", 39, HIGH))
+    return Snapshot("", cpu or usual, BufferMemory(octets), None)
+
+
+def found(of: Snapshot) -> dict[str, Broken]:
+    types = architecture.of(of.cpu).memory_types.types(None, of.cpu)
+    return {one.rule.name: one for one in lint(of, types)[0]}
+
+
+def group(**changed: int) -> dict[int, int]:
+    """A contiguous group of 16 pages in slots 16 to 31, but for slots that are changed."""
+    pages = {16 + n: PAGE + 0x1000 * n | CONT for n in range(16)}
+    return {**pages, **{int(slot[1:]): raw for slot, raw in changed.items()}}
+
+
+def test_a_group_that_is_whole_is_no_finding() -> None:
+    assert "contiguous-apart" not in found(snapshot(group()))
+    # What differs may be the access flag.
+    assert "contiguous-apart" not in found(snapshot(group(s20=(PAGE + 0x4000 | CONT) & ~AF)))
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        group(s20=PAGE + 0x4000),
+        group(s20=0),
+        group(s20=(PAGE + 0x4000 | CONT) & ~RO),
+        group(s20=PAGE + 0x5000 | CONT),
+        group(s20=PAGE + 0x4000 | CONT | 4),
+        {16 + n: PAGE + 0x1000 * (n + 1) | CONT for n in range(16)},
+        {n: PAGE + 0x1000 * n | CONT for n in range(8, 24)},
+    ],
+    ids=["without", "absent", "rights", "order", "type", "alignment", "astride"],
+)
+def test_a_group_that_is_not_whole_is_an_error(pages: dict[int, int]) -> None:
+    broken = found(snapshot(pages))["contiguous-apart"]
+    marked = sum(1 for raw in pages.values() if raw & CONT)
+    assert (broken.rule.severity.value, broken.count) == ("error", marked)
+
+
+def test_the_dirty_state_may_differ_where_hardware_keeps_it() -> None:
+    pages = {slot: raw | 1 << 51 for slot, raw in group().items()}
+    pages[20] &= ~RO
+    assert "contiguous-apart" in found(snapshot(pages))
+    keeps = Cpu.of(Half("4K", 39, LOW), None, ha=True, hd=True)
+    assert "contiguous-apart" not in found(snapshot(pages, keeps))
+
+
+def test_what_can_be_written_and_executed_is_by_whom_it_can() -> None:
+    """EL1 executes nothing that EL0 can write, and WXN keeps all from it."""
+    pages = {
+        1: PAGE & ~(RO | PXN),
+        2: PAGE & ~(RO | UXN),
+        3: (PAGE | EL0) & ~(RO | PXN),
+        4: (PAGE | EL0) & ~(RO | UXN),
+        5: PAGE & ~PXN,
+    }
+    of = snapshot(pages)
+    where = [one.where for one in found(of)["write-execute"].findings]
+    assert [(span.first, span.last) for span in where if span] == [
+        (0x1000, 0x1FFF),
+        (0x2000, 0x2FFF),
+        (0x4000, 0x4FFF),
+    ]
+    wxn = replace(of, cpu=replace(of.cpu, sctlr=of.cpu.sctlr | Sctlr.WXN))
+    where = [one.where for one in found(wxn)["write-execute"].findings]
+    assert [span.first for span in where if span] == [0x2000]
+
+
+def test_el0_has_nothing_of_a_half_that_is_closed_to_it() -> None:
+    high = {1: PAGE | EL0 | NG}
+    of = snapshot({}, high=high)
+    assert found(of)["user-in-kernel-half"].count == 1
+    closed = replace(of, cpu=replace(of.cpu, tcr=of.cpu.tcr | 1 << 56))
+    assert "user-in-kernel-half" not in found(closed)
+
+
+def test_pages_of_el0_without_ng_are_global() -> None:
+    broken = found(snapshot({1: PAGE | EL0, 2: PAGE | EL0 | NG, 3: PAGE}))
+    assert broken["global-user"].count == 1
+
+
+@pytest.mark.parametrize(
+    ("bits", "said"),
+    [
+        (Tcr.HD, "HD=1 comes to nothing with HA=0"),
+        (1 << 35, "TCR_EL1 has 0x800000000, which is RES0"),
+        (1 << 12, "SH0=1 is reserved"),
+        (1 << 51, "TBID0=1 comes to nothing with TBI0=0"),
+    ],
+)
+def test_fields_of_tcr_that_come_to_nothing_are_named(bits: int, said: str) -> None:
+    of = snapshot({1: PAGE})
+    assert "tcr-reserved" not in found(of)
+    of = replace(of, cpu=replace(of.cpu, tcr=of.cpu.tcr | bits))
+    (finding,) = found(of)["tcr-reserved"].findings
+    assert finding.detail.startswith(said)
+
+
+def two_formats(low: dict[int, int], high: dict[int, int]) -> Snapshot:
+    """Halves of which the upper one has tables that withhold nothing."""
+    cpu = Cpu.of(Half("4K", 39, LOW), Half("4K", 39, HIGH, hpd=True))
+    return snapshot(low, cpu, high)
+
+
+def test_halves_with_two_formats_are_looked_at_one_by_one() -> None:
+    of = two_formats({1: PAGE, 2: PAGE & ~(RO | PXN)}, {5: PAGE, 6: PAGE & ~(RO | PXN)})
+    low, high = architecture.parts(of)
+    assert [len(one.cpu.roots) for one in (low, high)] == [1, 1]
+    starts = [
+        [one.first for one in dump(part.memory, part.cpu.format, part.cpu.roots).ranges]
+        for part in (low, high)
+    ]
+    assert starts == [[0x1000, 0x2000], [0xFFFF_FF80_0000_5000, 0xFFFF_FF80_0000_6000]]
+    assert found(of)["write-execute"].count == 2
+    graphs = [read(one.memory, one.cpu.format, one.cpu.roots) for one in (low, high)]
+    pieces, cut = shared(*graphs)
+    assert [(one.span.first, one.addresses) for one in pieces] == [(0x8000_0000, 4)] and not cut
+
+
+def test_a_type_that_differs_between_the_halves_is_found() -> None:
+    of = two_formats({1: PAGE}, {1: PAGE | 1 << 2})
+    of = replace(of, cpu=replace(of.cpu, mair=0x44FF))
+    (finding,) = found(of)["mixed-types"].findings
+    assert finding.detail == "NC at 0xffffff8000001000 and WB at 0x1000"
+
+
+def test_commands_show_both_halves_of_two_formats(tmp_path: Path) -> None:
+    of = two_formats({1: PAGE}, {5: PAGE})
+    assert isinstance(of.memory, BufferMemory)
+    octets, _ = of.memory.gather(np.arange(0, SIZE, 8, dtype=np.uint64), 8)
+    (tmp_path / "ram").write_bytes(octets.astype("<u8").tobytes())
+    roots = ("--ttbr0", f"{LOW:#x}", "--ttbr1", f"{HIGH:#x}")
+    where = ("--ram", "ram", *roots, "--tcr", f"{of.cpu.tcr:#x}")
+    code, out, _ = run("dump", *where, cwd=tmp_path)
+    assert code == 0
+    assert "0x0..0x7fffffffff, arm64 4K 39-bit:" in out and "0x1000..0x1fff" in out
+    assert "0xffffff8000005000..0xffffff8000005fff" in out
+    answer = json.loads(run("dump", *where, "--json", cwd=tmp_path)[1])
+    assert (answer["total"], answer["ends"], answer["tables_read"]) == (2, 2, 6)
+    assert [one["first"] for one in answer["ranges"]] == ["0x1000", "0xffffff8000005000"]
+    rows = run("dump", *where, "--csv", cwd=tmp_path)[1].splitlines()
+    assert len(rows) == 3 and rows[0].startswith("first,")
+    answer = json.loads(run("find", "0x80000123", *where, "--json", cwd=tmp_path)[1])
+    assert answer["places"][0]["total"] == 2
+    source = f"ram:ram,ttbr0={LOW:#x},ttbr1={HIGH:#x},tcr={of.cpu.tcr:#x}"
+    code, out, _ = run("diff", source, source, cwd=tmp_path)
+    assert code == 0 and out.count("The spaces are the same.") == 2
+    code, _, err = run("dump", *where, "--html", "x.html", cwd=tmp_path)
+    assert code == 2 and "--html shows tables of one format, and these have" in err
+    code, out, _ = run("walk", "0xffffff8000005123", *where, cwd=tmp_path)
+    assert code == 0 and "0xffffff8000005123: 0x80000123, in a 4K page" in out

@@ -98,7 +98,9 @@ def reading_lines(
     reading: Reading, linux: LinuxReading | None, likely: Sequence[str], manual: str
 ) -> Iterator[str]:
     """One entry: what it says, then every bit."""
-    yield f"{raw_text(reading)} as a {reading.name}, at level {reading.level}: {says(reading)}"
+    article = "an" if reading.name.startswith("L") else "a"
+    what = f"{article} {reading.name}, at level {reading.level}"
+    yield f"{raw_text(reading)} as {what}: {says(reading)}"
     yield ""
     rows = (_row(part, part.section) for part in reversed(reading.parts))
     yield from _table([(*HEAD, manual), *rows])

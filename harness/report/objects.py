@@ -50,9 +50,9 @@ def looked_at(snapshot: Snapshot) -> dict[str, Any]:
 
 def _cpu_of(snapshot: Snapshot) -> dict[str, Any]:
     """Its CPU state, without what was not given."""
-    found = cpu_object(snapshot.cpu)
-    if snapshot.given and snapshot.cpu.base in snapshot.given.unplaced:
-        found |= {"cr3": None, "root": None}
+    found, given = cpu_object(snapshot.cpu), snapshot.given
+    if given and snapshot.cpu.base in given.unplaced:
+        found |= state.of(snapshot.cpu).rootless(found)
     return found
 
 

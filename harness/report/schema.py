@@ -408,11 +408,11 @@ _SHARED: Final = {
         "The state of a RISC-V hart that decides how it translates and what it allows.",
         architecture=_name("Which it is.", "riscv"),
         mode=_name("The mode.", "sv32", "sv39", "sv48", "sv57"),
-        satp=_hex("The register satp."),
+        satp=_or_null(_hex("The register satp; null where it is not known, with --entries.")),
         mstatus=_hex("The register mstatus."),
         menvcfg=_hex("The register menvcfg, on RV32 with menvcfgh."),
         senvcfg=_hex("The register senvcfg."),
-        root=_hex("Where satp leads, to the root's table."),
+        root=_or_null(_hex("Where satp leads, to the root's table; null where satp is.")),
         xlen=_number("The width of registers in bits."),
         svnapot=_flag("Whether it has Svnapot."),
         svrsw60t59b=_flag("Whether it has Svrsw60t59b."),
@@ -421,8 +421,8 @@ _SHARED: Final = {
     "arm64_cpu": _object(
         "The state of an arm64 processor that decides how EL1&0 translates and what it allows.",
         architecture=_name("Which it is.", "arm64"),
-        ttbr0=_hex("TTBR0_EL1."),
-        ttbr1=_hex("TTBR1_EL1."),
+        ttbr0=_or_null(_hex("TTBR0_EL1; null where it is not known, with --entries.")),
+        ttbr1=_or_null(_hex("TTBR1_EL1; null where it is not known, with --entries.")),
         tcr=_hex("TCR_EL1, with EPDn set for a half whose root is not known."),
         mair=_hex("MAIR_EL1."),
         sctlr=_hex("SCTLR_EL1."),
@@ -431,7 +431,7 @@ _SHARED: Final = {
         halves=_list(
             "The lower half of the addresses, and the upper.",
             _object(
-                "A half; all else is null where it is turned off.",
+                "A half; all else is null where it is turned off, its root where it is not known.",
                 half=_name("Which it is.", "lower", "upper"),
                 root=_or_null(_hex("Where its root's table is.")),
                 granule=_or_null(_name("Its granule.", "4K", "16K", "64K")),

@@ -19,6 +19,7 @@ class States(Protocol):
     root_text  that register, and what its bits are that are no part of an address
     rows       its registers, and what they hold
     as_object  a state as what JSON can hold
+    rootless   what of that is another where it is not known where the root is
     """
 
     def root(self, address: int, /) -> str: ...
@@ -26,6 +27,7 @@ class States(Protocol):
     def root_text(self, cpu: Any, /) -> str: ...
     def rows(self, cpu: Any, /) -> Iterator[tuple[str, str]]: ...
     def as_object(self, cpu: Any, /) -> Mapping[str, Any]: ...
+    def rootless(self, found: Mapping[str, Any], /) -> Mapping[str, Any]: ...
 
 
 def of(cpu: Cpu) -> States:
@@ -37,9 +39,14 @@ def of(cpu: Cpu) -> States:
 def head_lines(snapshot: Snapshot) -> Iterator[str]:
     """What was looked at, by which root, and what there is to know of it."""
     known = snapshot.given is None or snapshot.cpu.base not in snapshot.given.unplaced
-    root = root_text(snapshot.cpu) if known else f"{of(snapshot.cpu).root(0)} not given"
+    root = root_text(snapshot.cpu) if known else f"{_root_of(snapshot.cpu)} not given"
     yield f"{visible(snapshot.title)}, {root}"
     yield from (f"Note: {sentence}" for sentence in notes(snapshot))
+
+
+def _root_of(cpu: Cpu) -> str:
+    """The register that leads to the first root."""
+    return of(cpu).root(cpu.roots[0].span.first if cpu.roots else 0)
 
 
 def notes(snapshot: Snapshot) -> Iterator[str]:

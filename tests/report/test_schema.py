@@ -127,6 +127,8 @@ def questions() -> Iterator[tuple[object, ...]]:
     yield "fault", "0x40c000", *cpu, "--ttbr0", "0x42000000", "--tcr", "0x580900010"
     yield "fault", "0x403000", "--esr", "0x9200004f", *cpu
     yield "fault", "--esr", "0x9200004f"
+    yield "walk", "ffff800080210123", "--entries", "pgd=42a53003 pte=0", "--tcr", "0x580100010"
+    yield "walk", "0x401000", "--entries", "PGD=42a53003 PTE=0", "--satp", "8000000000000000"
     yield "decode", "3", "ttbr0=42000000", "tcr=580100010", "--mode", "4k"
 
 

@@ -30,11 +30,11 @@ from harness.paging.arm64.formats import (
 from harness.paging.entry import Absent, Leaf
 from harness.paging.format import Field, Level, Shape, bits
 
-DESCRIPTORS: Final = "D8.3, descriptor formats"
-PERMISSIONS: Final = "D8.4, memory access control"
-UPDATES: Final = "D8.5, hardware updates"
-ATTRIBUTES: Final = "D8.6, memory region attributes"
-OTHERS: Final = "D8.7, other descriptor fields"
+DESCRIPTORS: Final = "descriptor formats"
+PERMISSIONS: Final = "memory access control"
+UPDATES: Final = "hardware updates"
+ATTRIBUTES: Final = "memory region attributes"
+OTHERS: Final = "other descriptor fields"
 
 _BELOW: Final = bits(11, 2)
 

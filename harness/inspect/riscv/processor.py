@@ -30,7 +30,7 @@ def cpu_of(registers: Mapping[str, int]) -> Cpu:
     """
     satp = registers["satp"]
     wide = bool(satp >> 32) or not satp
-    usual = {"xlen": 64, "svnapot": 1, "menvcfg": int(Envcfg.PBMTE)} if wide else {"xlen": 32}
+    usual = {"xlen": 64, "svnapot": True, "menvcfg": int(Envcfg.PBMTE)} if wide else {"xlen": 32}
     try:
         return Cpu(**{**usual, **registers})  # type: ignore[arg-type]
     except ValueError as error:

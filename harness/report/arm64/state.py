@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.paging.arm64.cpu import Cpu, Half
@@ -79,3 +79,11 @@ def _half(cpu: Cpu, which: str, half: Half | None) -> dict[str, Any]:
         "physical_bits": half and cpu.output_bits(half),
         "levels": half and len(cpu.format_of(half).levels),
     }
+
+
+def rootless(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What of that is another where it is not known where the root is of the half that is on."""
+    registers = zip(("ttbr0", "ttbr1"), found["halves"], strict=True)
+    halves = [{**half, "root": None} for half in found["halves"]]
+    unknown = {name: None for name, half in registers if half["root"] is not None}
+    return {**unknown, "halves": halves}

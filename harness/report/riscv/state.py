@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.paging.riscv.cpu import Cpu
@@ -50,3 +50,8 @@ def as_object(cpu: Cpu) -> dict[str, Any]:
         "svrsw60t59b": cpu.svrsw60t59b,
         "svade": cpu.svade,
     }
+
+
+def rootless(_: Mapping[str, Any]) -> dict[str, Any]:
+    """What of that is another where it is not known where the root is."""
+    return {"satp": None, "root": None}

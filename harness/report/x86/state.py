@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from harness.inspect.decode import Role
@@ -81,3 +81,8 @@ def as_object(cpu: Cpu) -> dict[str, Any]:
         **{name: getattr(cpu, name) for name in _REST},
         "pdptes": [hex(raw) for raw in cpu.pdptes] if cpu.mode is Mode.PAE else None,
     }
+
+
+def rootless(_: Mapping[str, Any]) -> dict[str, Any]:
+    """What of that is another where it is not known where the root is."""
+    return {"cr3": None, "root": None}

@@ -26,7 +26,7 @@ Monitor = monitor.Monitor | StubMonitor
 
 
 class Oracles(Protocol):
-    """A module `debugger` of an architecture."""
+    """A module `foreign` of an architecture: what the QEMU of someone's own guest is asked."""
 
     def of_foreign(
         self,
@@ -50,7 +50,7 @@ class Oracles(Protocol):
 
 def oracles_of(arch: str) -> Oracles | None:
     """Those of an architecture; None where there are none."""
-    found: Any = module_of(arch, "check", "debugger") if has(arch, "check", "debugger") else None
+    found: Any = module_of(arch, "check", "foreign") if has(arch, "check", "foreign") else None
     return found  # type: ignore[no-any-return]
 
 

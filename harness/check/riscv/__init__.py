@@ -5,7 +5,7 @@
 `cases`     which accesses are tried in a space
 `quirks`    known departures of QEMU's TCG
 `probes`    a guest's answers beside what the reference expects
-`debugger`  what QEMU's monitor lists, beside the reference
+`foreign`   what the QEMU of someone's own guest lists, beside the reference
 `layouts`   layouts, built for RISC-V
 `space`     a space of one's own in a guest's RAM
 `live`      what accesses and flushes are there where it is changed while the guest runs

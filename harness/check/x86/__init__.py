@@ -10,6 +10,7 @@
 `entries`          what accesses leave in the entries of their paths
 `probes`           accesses that the guest executes, beside what the reference expects
 `debugger`         what QEMU's monitor says of the space, beside the reference
+`foreign`          which of that the QEMU of someone's own guest is asked
 `quirks`           known departures of engines from the rules
 `flushes`          what the plugin saw of a guest's flushes, in the library's words
 `second_reading`   entries and accesses read a second time, by rules that share nothing with ours

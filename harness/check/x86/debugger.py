@@ -30,9 +30,8 @@ from harness.check.quirk import expected_of
 from harness.check.tables import TABLE_BYTES, TableImage
 from harness.check.translations import GVA2GPA, SAMPLE, compare_translations
 from harness.check.x86.cases import reads
-from harness.check.x86.quirks import DEBUG_WALKER, TLB_PRINTS_ENTRIES, not_run_on
+from harness.check.x86.quirks import DEBUG_WALKER, TLB_PRINTS_ENTRIES
 from harness.check.x86.second_reading import NO_LAPSE, Lapse, Reading, Stop, at
-from harness.machine.foreign import ForeignMonitor
 from harness.machine.gdbstub import StubMonitor
 from harness.machine.monitor import Monitor
 from harness.machine.physical import PhysicalMemory, Reader, Region
@@ -310,27 +309,6 @@ class Debugger:
         if not self.cpu.long:
             addresses = addresses[addresses <= np.uint64(LEGACY_SPAN.last)]
         return addresses[self._asked(addresses)]
-
-
-def of_foreign(
-    monitor: ForeignMonitor | StubMonitor,
-    cpu: Cpu,
-    memory: Memory,
-    seen: Memory | None,
-    thorough: bool,
-) -> Iterator[Comparison]:
-    """The answers of every oracle about a processor of a guest that stands still; as
-    `debugger.Oracles` has it."""
-    debugger = Debugger(monitor, cpu, memory, None, seen=memory if seen is None else seen)
-    if seen is not None:
-        yield debugger.compare_walkers()
-    yield debugger.compare_tlb()
-    yield debugger.compare_translations(thorough)
-
-
-def new_versions(engine: str, version: tuple[int, ...]) -> tuple[str, ...]:
-    """What answers in a version that was not yet run, a sentence each."""
-    return not_run_on(engine, version, version)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What a monitor says of the tables of a hart, beside the reference.
+"""What the QEMU of someone's own guest says of the tables of a hart, beside the reference.
 
 QEMU is asked for nothing that has it translate an address: 7.2 sets A in the guest's own tables by
 that (`gva2gpa`).  `info mem` reads tables as they are, and is no access.

@@ -11,7 +11,7 @@ import pytest
 from pytest import MonkeyPatch
 
 from harness.check.compare import Comparison
-from harness.check.riscv.debugger import compare_mappings
+from harness.check.riscv.foreign import compare_mappings
 from harness.check.riscv.quirks import INFO_MEM_HIGH_BITS, INFO_MEM_RESERVED
 from harness.check.riscv.space import GuestSpace
 from harness.check.riscv.validate import state_of

@@ -69,11 +69,11 @@ def find_root_hole(memory: BufferMemory, root: Root) -> Hole:
 
     Raises SpaceError where there is none.
     """
-    slots = list(root.slots())
-    middle = len(slots) // 2
-    for first, slot in slots[middle:] + slots[:middle]:
+    middle = len(root.indices) // 2
+    for index in (*root.indices[middle:], *root.indices[:middle]):
+        slot = root.table.slot(index)
         if memory.load(slot.address, slot.table.format.entry_bytes) == 0:
-            return first, (slot,)
+            return root.first_address(index), (slot,)
     raise SpaceError(
         f"{root.table} has no empty slot, of which the machine needs one to map its own program and"
         " RAM"

@@ -509,8 +509,7 @@ def _targets(memory: Memory, format: Format, level: int, tables: Words) -> Itera
 def root_layer(memory: Memory, root: Root) -> Layer:
     """The slots of a root's table that serve its span."""
     format, level = root.table.format, root.table.level
-    here = format.levels[level]
-    slots = np.arange(here.index(root.span.first), here.index(root.span.last) + 1, dtype=np.uint64)
+    slots = np.arange(root.indices.start, root.indices.stop, dtype=np.uint64)
     return read_layer(memory, format, level, np.array([root.table.address], np.uint64), slots)
 
 

@@ -100,8 +100,4 @@ class IsolatedSpace(Space):
         return super().words(Slot(self._user_table, slot.index), len(raw)) | raw & used
 
     def _is_mirrored(self, slot: Slot) -> bool:
-        if slot.table != self._user.table:
-            return False
-        level = self.format.levels[slot.level]
-        span = self._user.span
-        return level.index(span.first) <= slot.index <= level.index(span.last)
+        return slot.table == self._user.table and slot.index in self._user.indices

@@ -201,10 +201,10 @@ class Space(Tree):
         if not self.roots:
             raise SpaceError("the space was torn down before")
         for root in self.roots:
-            slots = [slot for _, slot in root.slots()]
             with self.lock(root.table):
-                here = self.format.levels[root.table.level]
-                self.put(slots[0], np.full(len(slots), here.empty, np.uint64))
+                empty = self.format.levels[root.table.level].empty
+                first = root.table.slot(root.indices.start)
+                self.put(first, np.full(len(root.indices), empty, np.uint64))
         self.roots = ()
         flush = Flush()
         flush.add_everything()

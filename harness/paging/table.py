@@ -97,10 +97,15 @@ class Root:
     table: Table
     span: Span
 
+    @property
+    def indices(self) -> range:
+        """Which slots of the table serve the span."""
+        level = self.table.format.levels[self.table.level]
+        return range(level.index(self.span.first), level.index(self.span.last) + 1)
+
     def slots(self) -> Iterator[tuple[Virtual, Slot]]:
         """The slots that serve the span, each with the first address that it spans."""
-        level = self.table.format.levels[self.table.level]
-        for index in range(level.index(self.span.first), level.index(self.span.last) + 1):
+        for index in self.indices:
             yield self.first_address(index), Slot(self.table, index)
 
     def first_address(self, index: int) -> Virtual:

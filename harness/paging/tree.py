@@ -496,7 +496,7 @@ class Tree:
         if serving:
             ours = np.zeros(len(raw), np.bool_)
             for root in serving:
-                ours[level.index(root.span.first) : level.index(root.span.last) + 1] = True
+                ours[root.indices.start : root.indices.stop] = True
             raw = np.where(ours, raw, np.uint64(level.empty))
         found: list[int] = raw[kinds(self.format, table.level, raw) == Kind.POINTER].tolist()
         return found

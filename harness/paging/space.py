@@ -333,8 +333,7 @@ class Space(Tree):
                 everything |= bool(pointing(self.format, run.level, both).any())
         if self.flushing.lasting_tables:
             lasts |= self._lasts(run, after[gone])
-        if self.format.levels[run.level].groups:
-            addresses = self._all_of_groups(run.level, addresses, before)
+        addresses = self._all_of_groups(run.level, addresses, before)
         flush.add(addresses, everything=everything, global_pages=lasts)
         if everything:
             self.settle(flush)
@@ -370,8 +369,8 @@ class Space(Tree):
         return np.concatenate(found)
 
     def _may_last(self, level: int, raw: Words) -> bool:
-        """Whether one of these entries is a global page, or a pointer: nobody knows what pages one
-        that was changed led to."""
+        """Whether one of these entries, which lead somewhere, is a global page, or a pointer: nobody
+        knows what pages one that was changed led to."""
         lasting, fleeting = self.format.lasting, self.format.fleeting
         if not lasting | fleeting:
             return False
@@ -379,10 +378,9 @@ class Space(Tree):
             return True
         if not fleeting and self.format.levels[level].pointer is None:
             return False
-        found = kinds(self.format, level, raw)
-        lasts = found == Kind.POINTER
+        lasts = kinds(self.format, level, raw) == Kind.POINTER
         if fleeting:
-            lasts |= (found == Kind.LEAF) & (raw & np.uint64(fleeting) == 0)
+            lasts |= raw & np.uint64(fleeting) == 0
         return bool(lasts.any())
 
     def _lasts(self, run: Run, raw: Words) -> bool:

@@ -239,6 +239,26 @@ def test_a_table_is_new_until_a_flush_of_everything_is_done(world: World) -> Non
     other.done()
 
 
+def test_a_flush_of_pages_leaves_a_table_new(world: World) -> None:
+    space, absent, size = world.space, keeps_absent(world), world.table_span
+    space.map(Virtual(0), world.frames(1), 0, R).done()
+    space.populate(Span.of(size, PAGE))
+    with space.unmap(Span.of(0, PAGE)) as flush:
+        assert not flush.everything
+    with space.map(Virtual(size), world.frames(1), 0, R) as flush:
+        assert flush.everything == absent
+
+
+def test_by_the_flush_with_which_a_table_goes_others_are_known(world: World) -> None:
+    space, size = world.space, world.table_span
+    space.populate(Span.of(0, PAGE))
+    space.populate(Span.of(size, PAGE))
+    with space.free_empty(Span.of(0, PAGE)) as flush:
+        assert flush.everything
+    with space.map(Virtual(size), world.frames(1), 0, R) as flush:
+        assert not flush.everything
+
+
 @pytest.mark.parametrize("how", ["made", "written", "taken over"])
 def test_below_a_global_pointer_a_table_is_new_until_global_ones_are_flushed(
     world: World, how: str
@@ -560,6 +580,15 @@ def test_one_slot_that_changes_is_flushed_for_all(grouped: World) -> None:
     space.write(slot, other.raw)
     page = Value(grouped.format, 0, 0x57 << 10 | V | R)
     assert told(slots.put(space, slot, page, Virtual(7 * PAGE))) == (EVERY, False, False)
+
+
+def test_the_slots_of_a_group_are_those_from_its_own_address_on(grouped: World) -> None:
+    space = grouped.space
+    first = Virtual(space.roots[1].span.first + 6 * GROUP)
+    space.map(first, np.array([0xD0000], np.uint64), 0, R | W, size=GROUP).done()
+    at = Virtual(first + 7 * PAGE)
+    flush = slots.clear(space, space.slot(at, 0), at)
+    assert told(flush) == ([first + number * PAGE for number in range(16)], False, False)
 
 
 def test_split_goes_from_size_to_size() -> None:

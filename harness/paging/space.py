@@ -328,9 +328,8 @@ class Space(Tree):
         lasts = self._may_last(run.level, before)
         if self.flushing.leaves_alone:
             everything |= self.is_fresh(self.path(run.first, run.level))
-            if self.format.levels[run.level].pointer is not None:
-                both = np.concatenate([before, after[gone]])
-                everything |= bool(pointing(self.format, run.level, both).any())
+            both = np.concatenate([before, after[gone]])
+            everything |= bool(pointing(self.format, run.level, both).any())
         if self.flushing.lasting_tables:
             lasts |= self._lasts(run, after[gone])
         addresses = self._all_of_groups(run.level, addresses, before)

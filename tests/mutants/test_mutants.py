@@ -245,6 +245,9 @@ def test_what_is_listed_and_is_no_mutant_any_more_is_found(project: Path) -> Non
         listed.write_text(text.replace("UNUSED = 4", now))
         assert outdated(equivalent(listed), {path: mutants(path)}) == stale
         assert outdated(equivalent(listed), {}) == [], "other files were not looked at"
+    gone = text.replace("toy.py", "gone.py")
+    listed.write_text(gone)
+    assert len(outdated(equivalent(listed), {})) == 2
 
 
 @pytest.mark.parametrize("wrong", ["harness/paging/none.py", "tests", "harness/cli"])

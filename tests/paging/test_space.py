@@ -243,6 +243,14 @@ def test_what_lies_under_a_shared_table_is_flushed_everywhere(world: World) -> N
     assert not before(table)
 
 
+def test_the_bit_of_global_pages_says_nothing_in_a_pointer() -> None:
+    world = World(FORMATS["x86-4"])
+    format, space = world.format, world.space
+    space.populate(Span.of(0, world.page), table_bits=format.open_pointer(1) | format.lasting)
+    with space.free_empty(Span.of(0, world.page)) as flush:
+        assert flush.addresses.tolist() and not flush.global_pages
+
+
 def test_rewrite_is_given_what_is_there_and_nothing_else(world: World) -> None:
     space = world.space
     space.map(Virtual(0), world.frames(2), 0, world.rights())

@@ -439,6 +439,15 @@ def test_what_a_shared_table_holds_is_flushed_everywhere(world: World) -> None:
     space.write(space.slot(other, top), space.read(root))
     with space.protect(Span.of(0, PAGE), R | X) as flush:
         assert flush.everything and flush.global_pages  # nobody looks for G on the other way
+    at = Virtual(PAGE)
+    with space.map(at, world.frames(1), 0, R) as flush:  # it comes on the other way as well
+        assert flush.everything == keeps_absent(world)
+    new = Virtual(2 * other)
+    space.populate(Span.of(new, PAGE))
+    with space.protect(Span.of(0, PAGE), R | X) as flush:
+        assert not flush  # it was so, and nothing is known by that
+    with space.map(new, world.frames(1), 0, R) as flush:
+        assert flush.everything == keeps_absent(world)
 
 
 def test_a_flush_that_is_not_done_is_a_warning(world: World) -> None:

@@ -368,8 +368,8 @@ class Space(Tree):
         return np.concatenate(found)
 
     def _may_last(self, level: int, raw: Words) -> bool:
-        """Whether one of these entries, which lead somewhere, is a global page, or a pointer: nobody
-        knows what pages one that was changed led to."""
+        """Whether one of these entries, which lead somewhere, is a global page, or a pointer: of
+        one that was changed nobody knows what pages it led to."""
         lasting, fleeting = self.format.lasting, self.format.fleeting
         if not lasting | fleeting:
             return False

@@ -56,7 +56,12 @@ def fault(
     ] = None,
     access: Annotated[
         KindName | None,
-        typer.Option(help="What the access does; by default the usual ones.", show_default=False),
+        typer.Option(
+            metavar="KIND",
+            help="What the access does: read (or load), write (or store), fetch, amo, push, pop,"
+            " shadow-read, shadow-write, ldtr, sttr; by default the usual ones.",
+            show_default=False,
+        ),
     ] = None,
     user: Annotated[
         bool | None,

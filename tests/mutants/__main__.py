@@ -138,9 +138,7 @@ def outdated(listed: dict[Key, str], every: dict[str, list[Mutant]]) -> list[Key
     """What is listed of these files and is no mutant of them, or of files that are gone."""
     known = {key(one) for found in every.values() for one in found}
     return [
-        one
-        for one in listed
-        if (one[0] in every and one not in known) or not Path(one[0]).exists()
+        one for one in listed if (one[0] in every and one not in known) or not Path(one[0]).exists()
     ]
 
 

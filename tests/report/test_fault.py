@@ -95,6 +95,16 @@ def test_a_change_of_an_upper_entry_says_how_far_it_reaches() -> None:
     )
 
 
+def test_a_change_in_several_parts_joins_them() -> None:
+    smap = Cpu.in_mode(Mode.LEVEL_4, 0, cr4=Cr4.SMAP)
+    out = told(smap, Access(Kind.WRITE, user=False), 7, 7, 7, 5)
+    at = out.index("or PTE at 0x4000: 0x0000000000008005 -> 0x0000000000008007")
+    assert out[at + 2 : at + 5 : 2] == [
+        "and EFLAGS.AC: 0 -> 1",
+        "or CR0.WP: 1 -> 0 (0x80010001 -> 0x80000001)",
+    ]
+
+
 def test_a_register_is_told_by_the_name_of_its_bit_and_both_values() -> None:
     smap = Cpu.in_mode(Mode.LEVEL_4, 0, cr4=Cr4.SMAP)
     out = told(smap, Access(Kind.READ, user=False), 7, 7, 7, 7)

@@ -22,10 +22,11 @@
          flush, see `pagetable flushes`.  It needs none of the others, and runs once
 
 A test that uses them runs on every engine, and at both numbers of levels; with `--pagetable-arch
-riscv` in Sv39, Sv48 and Sv57, with RAM from 2 GiB on, and without `expect`.  What the host cannot
-run is skipped, and the reasons stand at the end of the output; an engine that `--pagetable-engine`
-names must run, though, and so must an emulator that `--pagetable-qemu`, `--pagetable-bochs` or the
-environment's QEMU or BOCHS names.  The reports of JUnit tell engines and versions in their head.
+riscv` in Sv39, Sv48 and Sv57, with RAM from 2 GiB on; with `--pagetable-arch arm64` at three and
+four levels of 4K in the lower half, with RAM from 1 GiB on.  What the host cannot run is skipped,
+and the reasons stand at the end of the output; an engine that `--pagetable-engine` names must run,
+though, and so must an emulator that `--pagetable-qemu`, `--pagetable-bochs` or the environment's
+QEMU or BOCHS names.  The reports of JUnit tell engines and versions in their head.
 
 Everything of the package is imported when a fixture is used: pytest loads this module for every
 project that is tested beside it.
@@ -109,8 +110,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--pagetable-arch",
         metavar="NAME",
         default=USUAL,
-        help=f"the architecture of the guests: x86 or riscv; {USUAL} unless given. The environment"
-        " names the QEMU of others as QEMU_RISCV does",
+        help=f"the architecture of the guests: x86, riscv or arm64; {USUAL} unless given. The"
+        " environment names the QEMU of others as QEMU_RISCV does",
     )
     group.addoption(
         "--pagetable-engine",
@@ -140,7 +141,7 @@ def pytest_configure(config: pytest.Config) -> None:
     arch = config.getoption("--pagetable-arch")
     known = [name for name in NAMES if has(name, "check", "fixtures")]
     if arch not in known:
-        raise pytest.UsageError(f"there are no guests of {arch!r}: choose {' or '.join(known)}")
+        raise pytest.UsageError(f"there are no guests of {arch!r}: choose {', '.join(known)}")
     chosen: list[str] = config.getoption("--pagetable-engine") or []
     for name in chosen:
         if name not in _every_engine(config):

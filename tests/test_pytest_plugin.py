@@ -10,6 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.machine.arm64.present import QEMU as QEMU_ARM64
+from tests.machine.arm64.present import why_absent as why_no_arm64
 from tests.machine.riscv.present import QEMU, why_absent
 
 pytest_plugins = ["pytester"]
@@ -740,11 +742,74 @@ def test_spaces_of_riscv_are_proved_in_each_mode(pytester: pytest.Pytester) -> N
     assert any(one.get("value", "").startswith("QEMU ") for one in head)
 
 
+ON_ARM64 = """
+    import ctypes
+    from dataclasses import replace
+    from harness.paging.address import Span, Virtual
+
+    MINE = Virtual(0x400000)
+
+    def test_pages(space, prove):
+        space.map(MINE, space.frames(2), level=0, bits=space.format.granting("write")).done()
+        probed, translated, led, tables = prove(space.cpu)
+        assert min(one.compared for one in (probed, translated, led, tables)) > 0
+        assert not sum(one.disagreed for one in (probed, translated, led, tables))
+
+    def test_tables_of_other_code(space, prove):
+        region = space.region(1 << 20)
+        table = region.address
+        for level in reversed(range(space.cpu.roots[0].table.level + 1)):
+            entry = 0x4800_0000 | 1 << 10 | 3 if level == 0 else region.table() | 3
+            place = region.base + table + (MINE >> 12 + 9 * level) % 512 * 8
+            ctypes.c_uint64.from_address(place).value = entry
+            table = entry & ~0xFFF
+        prove(replace(space.cpu, ttbr0=region.address))
+
+    def test_nothing(space, prove):
+        prove(space.cpu)
+
+    def test_what_was_meant(space, prove):
+        bits = space.format.granting("write", "user")
+        space.map(MINE, space.frames(1), level=0, bits=bits).done()
+        prove(space.cpu, expect={MINE: "ur---", 0x500000: None}, strict=True)
+
+    def test_a_flush(space, live, prove):
+        bits = space.format.granting("write", "user")
+        live.flush(space.map(MINE, space.frames(1), level=0, bits=bits))
+        live.probe(Span.of(MINE, 0x1000))
+        space.unmap(Span.of(MINE, 0x1000)).done()
+        live.probe(Span.of(MINE, 0x1000))
+        prove(live)
+"""
+
+
+@pytest.mark.hw
+def test_spaces_of_arm64_are_proved_at_each_number_of_levels(pytester: pytest.Pytester) -> None:
+    if reason := why_no_arm64():
+        pytest.skip(reason)
+    pytester.makepyfile(ON_ARM64)
+    options = ("--pagetable-arch", "arm64", "--pagetable-qemu", QEMU_ARM64, "-rA")
+    result = run(pytester, *options)
+    passed = [
+        f"PASSED *::{name}?tcg-{levels}-level?"
+        for name in ("test_pages", "test_tables_of_other_code")
+        for levels in (3, 4)
+    ]
+    result.stdout.fnmatch_lines_random(
+        [
+            *passed,
+            "*nothing is mapped, so nothing was proved: all tables that TTBR0_EL1 0x*",
+            "*expected  denied, by 0x400000..0x400fff ur---",
+            "*a flush may be missing: 0x400000 was unmapped and not flushed*",
+        ]
+    )
+    result.assert_outcomes(passed=4, failed=6)
+
+
 def test_an_architecture_that_there_is_not_is_a_usage_error(pytester: pytest.Pytester) -> None:
-    for name in ("mips", "arm64"):
-        result = run(pytester, "--pagetable-arch", name)
-        said = f"ERROR: there are no guests of '{name}': choose x86 or riscv"
-        result.stderr.fnmatch_lines([said])
+    result = run(pytester, "--pagetable-arch", "mips")
+    said = "ERROR: there are no guests of 'mips': choose x86, riscv, arm64"
+    result.stderr.fnmatch_lines([said])
     result = run(pytester, "--pagetable-arch", "riscv", "--pagetable-engine", "kvm")
     result.stderr.fnmatch_lines(["ERROR: there is no engine 'kvm': choose tcg"])
 

@@ -13,7 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from harness.check.compare import Comparison
 from harness.check.marks import WORD, put_marks
+from harness.check.tables import TableImage
 from harness.paging.address import Span
 from harness.paging.bulk import Counts, Paths
 from harness.paging.memory import BufferMemory, Mask, Words, within
@@ -58,6 +60,34 @@ class Reached:
     def stored(self) -> Words:
         """What accesses that write store."""
         return ~self.content
+
+
+def asked_of(
+    comparison: Comparison,
+    made: Mask,
+    by_entries: Words,
+    frames: Sequence[Span],
+    tables: Sequence[TableImage],
+) -> Mask:
+    """Which accesses are made of the guest, those that are denied among them; the others are
+    counted as not comparable.
+
+    made        which reach a page
+    by_entries  where the raw entries take the addresses
+    frames      where the pages are that may be reached
+    tables      those of the space: no access overwrites them
+    """
+    nowhere, in_table = made & ~within(by_entries, *frames), np.zeros(len(made), np.bool_)
+    for image in tables:
+        in_table |= made & ~nowhere & image.holds(by_entries)
+    for reason, lanes in (
+        ("the page has no memory behind it", nowhere),
+        ("the page holds a table", in_table),
+    ):
+        if left_out := int(lanes.sum()):
+            comparison.not_comparable[reason] += left_out
+    asked: Mask = ~nowhere & ~in_table
+    return asked
 
 
 def marked(

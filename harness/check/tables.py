@@ -52,6 +52,16 @@ class TableImage:
             whole = np.logical_and.reduce(backed.reshape(len(address), -1), axis=1)
         return cls(address[whole], words.reshape(len(address), -1)[whole], format)
 
+    def holds(self, addresses: Words) -> Mask:
+        """Which physical addresses are in one of these tables."""
+        if not len(self.address):
+            return np.zeros(len(addresses), np.bool_)
+        size = np.uint64(self.words.shape[1] * self.format.entry_bytes)
+        before = np.searchsorted(self.address, addresses, side="right").clip(min=1) - 1
+        first = self.address[before]
+        held: Mask = (first <= addresses) & (addresses - first < size)
+        return held
+
     def holding(self, address: int) -> TableImage:
         """The tables in which there is a word at a physical address."""
         size = self.words.shape[1] * self.format.entry_bytes

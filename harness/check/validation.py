@@ -19,6 +19,7 @@ from harness.machine.guest import StubGuest
 from harness.machine.machine import dotted
 from harness.paging.address import Span
 from harness.paging.memory import BY_ORDER, BufferMemory
+from harness.paging.table import Root
 
 DEADLINE: Final = 60.0
 """Seconds that a guest has for each answer."""
@@ -132,6 +133,21 @@ def built_in(
     _, frames = divided(layout)
     with window_in(guest, memory, cpu.roots, entries) as window:
         yield Built(memory, cpu, (frames,), window)
+
+
+@contextmanager
+def in_place(
+    guest: StubGuest[Any, Any], memory: BufferMemory, cpu: C, entries: Entries
+) -> Iterator[Built[C]]:
+    """A space that is there, with a window, while the block runs: its pages may be in all that is
+    the caller's.
+
+    Raises SpaceError for one that leaves no hole for the window.
+    """
+    frames = tuple(Span.of(part.start, len(part)) for part in guest.free)
+    roots: tuple[Root, ...] = cpu.roots  # type: ignore[attr-defined]
+    with window_in(guest, memory, roots, entries) as window:
+        yield Built(memory, cpu, frames, window)
 
 
 def reported(

@@ -13,5 +13,6 @@
 `live`      what accesses and flushes are there where it is changed while the guest runs
 `changes`   which change of an entry needs which flush
 `validate`  one space, and what a guest makes of it
+`fixtures`  what the pytest plugin asks of it
 `replay`    a disagreement as a file, and the question asked again; `witnesses` asks QEMU
 """

@@ -14,8 +14,12 @@ from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.arm64.access import Access, Kind
 from harness.paging.arm64.cpu import Cpu
+from harness.paging.arm64.formats import GRANULES
 from harness.paging.bulk import Bytes, End, Leaves
 from harness.paging.memory import Mask, Memory, Words, within
+
+SMALLEST: Final = 1 << min(granule.page for granule in GRANULES.values())
+"""Bytes of the smallest page."""
 
 STRAY: Final = 64
 """Addresses tried that nothing in the space suggests."""
@@ -83,13 +87,15 @@ class Cases:
         return Stated(Kind(int(self.kind[lane])), *flags)
 
 
-def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
+def of_space(
+    cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span, places: Words | None = None
+) -> Cases:
     """Every access to all that a space holds, at its edges and just beyond them.
 
     Each row of `leaves` is accessed in each of `WAYS` at the first and the last word (fetched: at
     the code of its first and last page); and so are the words before and after it where nothing is
-    mapped, the edges of what the roots serve, and a few stray addresses.  Nothing in the span
-    `outside` is tried.
+    mapped, the edges of what the roots serve, and a few stray addresses.  So is the word at each of
+    `places`, fetched at the code of its page.  Nothing in the span `outside` is tried.
     """
     sizes, pages = np.zeros((2, len(leaves.virtual)), np.uint64)
     for root in cpu.roots:
@@ -109,8 +115,11 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     edges = np.array([edge % (1 << 64) for edge in ends + beyond], np.uint64)
     elsewhere = np.concatenate([around, edges]) & np.uint64((1 << 64) - WORD)
     elsewhere = elsewhere[bulk.walk(memory, cpu.roots, elsewhere).end != End.LEAF]
-    data = np.unique(np.concatenate([data, elsewhere]))
-    code = np.unique(np.concatenate([code, elsewhere]))
+    places = np.zeros(0, np.uint64) if places is None else places
+    their_code = places & np.uint64(~(SMALLEST - 1) & 2**64 - 1) | np.uint64(CODE)
+    their_data = places & np.uint64((1 << 64) - WORD)
+    data = np.unique(np.concatenate([data, elsewhere, their_data]))
+    code = np.unique(np.concatenate([code, elsewhere, their_code]))
     return _in_every_way(data[~within(data, outside)], code[~within(code, outside)])
 
 

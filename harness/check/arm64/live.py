@@ -232,10 +232,12 @@ class Live(live.Live):
 def check_root(guest: Guest, cpu: Cpu) -> None:
     """Raises Misuse where walks do not begin in a table of the guest's memory that is the
     caller's."""
-    at = cpu.roots[0].table.address if cpu.roots else -1
-    if not any(part.start <= at < part.stop for part in guest.free):
+    registers = {"TTBR0_EL1": (cpu.low, cpu.ttbr0), "TTBR1_EL1": (cpu.high, cpu.ttbr1)}
+    for name, (half, register) in registers.items():
+        if half is None or any(part.start <= half.root < part.stop for part in guest.free):
+            continue
         raise Misuse(
-            f"TTBR0_EL1 {cpu.ttbr0:#x} leads to no table where there is memory for tables: it is"
+            f"{name} {register:#x} leads to no table where there is memory for tables: it is"
             f" {spans(guest.free)}"
         )
 

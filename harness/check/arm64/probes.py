@@ -16,7 +16,8 @@ from harness.check.arm64.quirks import BLOCK_ANYWHERE, DBM_FETCH, SIZE_64K
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
 from harness.check.marks import WORD
 from harness.check.quirk import Quirk, Version, expected_of
-from harness.check.reached import Code, Reached, left_as, marked, put_paths, words_after
+from harness.check.reached import Code, Reached, asked_of, left_as, marked, put_paths, words_after
+from harness.check.tables import TableImage
 from harness.machine.arm64.guest import Guest, State
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
@@ -58,16 +59,23 @@ class Expected:
 
 
 def ask_guest(
-    guest: Guest, state: State, cpu: Cpu, memory: BufferMemory, frames: Sequence[Span], cases: Cases
+    guest: Guest,
+    state: State,
+    cpu: Cpu,
+    memory: BufferMemory,
+    frames: Sequence[Span],
+    tables: Sequence[TableImage],
+    cases: Cases,
 ) -> Comparison:
     """Has the guest make every access and compares all that it saw with the reference.
 
     frames  where the pages are that may be reached; what leads elsewhere is not asked
+    tables  those of the space, which are not overwritten
     """
     comparison = Comparison(PROBE)
     for first in range(0, len(cases), bulk.LANES):
         batch = cases.take(slice(first, first + bulk.LANES))
-        expected = _expect(guest, cpu, memory, frames, batch, comparison)
+        expected = _expect(guest, cpu, memory, frames, tables, batch, comparison)
         departing = _fetches_by_ap2(guest, cpu, memory, frames, expected)
         results = guest.run(state, _jobs(guest, expected))
         _judge(comparison, cpu, memory, expected, departing, results)
@@ -103,6 +111,7 @@ def _expect(
     cpu: Cpu,
     memory: BufferMemory,
     frames: Sequence[Span],
+    tables: Sequence[TableImage],
     cases: Cases,
     comparison: Comparison,
 ) -> Expected:
@@ -114,9 +123,8 @@ def _expect(
         found = of_cases(cpu, memory, cases)
     paths = paths_of(cpu, memory, found.walks.address)
     leaf, reached = reached_by(cpu, paths, found.walks.address)
-    asked = (found.reason != 0) | ~leaf | within(reached, *frames)
-    if beyond := int((~asked).sum()):
-        comparison.not_comparable["the page has no memory behind it"] += beyond
+    made = (found.reason == 0) & leaf
+    if not (asked := asked_of(comparison, made, reached, frames, tables)).all():
         cases = cases.take(asked)
         found = of_cases(cpu, memory, cases)
         paths = paths_of(cpu, memory, found.walks.address)

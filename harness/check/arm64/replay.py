@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from harness.check import replay as files
-from harness.check.arm64 import at, debugger, probes
-from harness.check.arm64.cases import Stated, alone
+from harness.check.arm64 import at
+from harness.check.arm64.cases import Stated
 from harness.check.arm64.layouts import build, features_of
 from harness.check.arm64.matrix.chain import ACCESSES, NOWHERE, Chain, Lanes
 from harness.check.arm64.matrix.families import lengths
@@ -24,13 +24,13 @@ from harness.check.arm64.matrix.judged import Arm64Quirk, Expected, expected
 from harness.check.arm64.matrix.setting import MODES, Control, Setting
 from harness.check.arm64.matrix.verdicts import agreeing, expected_text, jobs_of, observed_text
 from harness.check.arm64.quirks import judged_of
-from harness.check.arm64.validate import state_of
+from harness.check.arm64.validate import compare_one
 from harness.check.arm64.window import entries
 from harness.check.compare import PROBE, Comparison
 from harness.check.keys import instead
 from harness.check.layouts import Layout, parse
 from harness.check.replay import CaseError, LayoutCase, SavedLayoutCase
-from harness.check.tables import TABLE_BYTES, compare_tables, images_of
+from harness.check.tables import TABLE_BYTES
 from harness.check.translations import GVA2GPA
 from harness.check.typed import decode, made
 from harness.check.validation import built_in
@@ -208,19 +208,8 @@ def replay(case: LayoutCase | MatrixCase, program: str | None = None) -> Compari
 
 
 def _of_layout(guest: Guest, layout: Layout, case: LayoutCase) -> Comparison:
-    with built_in(guest, layout, case.levels, build, entries) as (memory, cpu, frames, window):
-        state = state_of(cpu, window)
-        if case.access is not None:
-            asked = alone(case.address, case.access)
-            if case.oracle == at.AT:
-                return at.ask_at(guest, state, cpu, memory, asked)
-            return probes.ask_guest(guest, state, cpu, memory, frames, asked)
-        written = (one.holding(case.address) for one in images_of(memory, cpu.roots))
-        with guest.parked(state) as monitor:
-            if case.oracle == GVA2GPA:
-                only = np.array([case.address], np.uint64)
-                return debugger.ask_monitor(guest, monitor, cpu, memory, only)
-            return compare_tables(monitor, *written)
+    with built_in(guest, layout, case.levels, build, entries) as built:
+        return compare_one(guest, built, case.oracle, case.address, case.access)
 
 
 def _of_matrix(guest: Guest, case: MatrixCase) -> Comparison:

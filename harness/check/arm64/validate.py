@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+
 from harness.check.arm64 import at, debugger, probes
-from harness.check.arm64.cases import of_space
+from harness.check.arm64.cases import Stated, alone, of_space
 from harness.check.arm64.layouts import build
 from harness.check.arm64.quirks import not_run_on
 from harness.check.arm64.window import entries
 from harness.check.compare import Comparison
 from harness.check.layouts import Layout
 from harness.check.tables import compare_tables, images_of
+from harness.check.translations import GVA2GPA
 from harness.check.validation import DEADLINE, Built, SpaceReport, built_in, reported
 from harness.machine.arm64.guest import Guest, State
 from harness.machine.arm64.processor import SCTLR
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.arm64.cpu import Cpu
-from harness.paging.memory import within
+from harness.paging.memory import Words, within
 
 
 def validate(
@@ -48,21 +51,40 @@ def validate(
 
 
 def compare_space(
-    guest: Guest, built: Built[Cpu], *, thorough: bool = False
+    guest: Guest, built: Built[Cpu], asked: Words | None = None, *, thorough: bool = False
 ) -> tuple[Comparison, ...]:
-    """Asks about a space in a guest's memory; `thorough` as for `validate`."""
+    """Asks about a space in a guest's memory; `asked` are addresses that are tried besides,
+    `thorough` is as for `validate`."""
     memory, cpu, frames, window = built
     written = images_of(memory, cpu.roots)
     leaves = bulk.leaves(memory, cpu.roots)
     beside = leaves.take(~within(leaves.virtual, window))
-    cases = of_space(cpu, memory, beside, window)
+    cases = of_space(cpu, memory, beside, window, asked)
     state = state_of(cpu, window)
     translated = at.ask_at(guest, state, cpu, memory, cases)
-    probed = probes.ask_guest(guest, state, cpu, memory, frames, cases)
+    probed = probes.ask_guest(guest, state, cpu, memory, frames, written, cases)
     with guest.parked(state) as monitor:
-        asked = debugger.asked_of(cases, thorough)
-        led = debugger.ask_monitor(guest, monitor, cpu, memory, asked)
+        loads = debugger.asked_of(cases, thorough)
+        led = debugger.ask_monitor(guest, monitor, cpu, memory, loads)
         return probed, translated, led, compare_tables(monitor, *written)
+
+
+def compare_one(
+    guest: Guest, built: Built[Cpu], oracle: str, address: int, access: Stated | None
+) -> Comparison:
+    """Asks one oracle one question again."""
+    memory, cpu, frames, window = built
+    state, written = state_of(cpu, window), images_of(memory, cpu.roots)
+    if access is not None:
+        asked = alone(address, access)
+        if oracle == at.AT:
+            return at.ask_at(guest, state, cpu, memory, asked)
+        return probes.ask_guest(guest, state, cpu, memory, frames, written, asked)
+    with guest.parked(state) as monitor:
+        if oracle == GVA2GPA:
+            only = np.array([address], np.uint64)
+            return debugger.ask_monitor(guest, monitor, cpu, memory, only)
+        return compare_tables(monitor, *(one.holding(address) for one in written))
 
 
 def state_of(cpu: Cpu, window: Span) -> State:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Final
 
 from harness.check.compare import Comparison, Disagreement
@@ -15,11 +14,9 @@ from harness.check.riscv.quirks import not_run_on
 from harness.check.riscv.space import GuestSpace
 from harness.check.riscv.validate import compare_space
 from harness.check.riscv.window import entries
-from harness.check.validation import Built
-from harness.check.window import window_in
+from harness.check.validation import in_place
 from harness.machine.riscv.engines import ENGINES
 from harness.machine.riscv.guest import Guest
-from harness.paging.address import Span
 from harness.paging.memory import BufferMemory, Words
 from harness.paging.riscv.cpu import Cpu
 
@@ -59,22 +56,14 @@ def compared(
     guest: Guest, memory: BufferMemory, cpu: Cpu, asked: Words | None
 ) -> tuple[Comparison, ...]:
     check_root(guest, cpu)
-    with _built(guest, memory, cpu) as built:
+    with in_place(guest, memory, cpu, entries) as built:
         return compare_space(guest, built, asked)
 
 
 def compare_one(guest: Guest, memory: BufferMemory, cpu: Cpu, found: Disagreement) -> Comparison:
     assert found.access is None or isinstance(found.access, Stated)
-    with _built(guest, memory, cpu) as built:
+    with in_place(guest, memory, cpu, entries) as built:
         return validate.compare_one(guest, built, found.address, found.access)
-
-
-@contextmanager
-def _built(guest: Guest, memory: BufferMemory, cpu: Cpu) -> Iterator[Built[Cpu]]:
-    """A space whose pages may be in all that is the caller's."""
-    frames = tuple(Span.of(part.start, len(part)) for part in guest.free)
-    with window_in(guest, memory, cpu.roots, entries) as window:
-        yield Built(memory, cpu, frames, window)
 
 
 def root(cpu: Cpu) -> str:

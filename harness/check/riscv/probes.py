@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
 from harness.check.quirk import expected_of
-from harness.check.reached import Code, Reached, left_as, marked, put_paths, words_after
+from harness.check.reached import Code, Reached, asked_of, left_as, marked, put_paths, words_after
 from harness.check.riscv.cases import Cases, Stated
 from harness.check.riscv.marks import CODE_BYTES, code_mark, put_code
 from harness.check.riscv.matrix.judged import RiscvQuirk, causes_of_amos
 from harness.check.riscv.quirks import MPRV_CODE, judged_of
+from harness.check.tables import TableImage
 from harness.machine.riscv.guest import Guest, State
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
@@ -57,7 +58,7 @@ def ask_guest(
     cpu: Cpu,
     memory: BufferMemory,
     frames: Sequence[Span],
-    tables: Words,
+    tables: TableImage,
     cases: Cases,
 ) -> Comparison:
     """Has the guest make every access and compares all that it saw with the reference.
@@ -93,7 +94,7 @@ def _expect(
     cpu: Cpu,
     memory: BufferMemory,
     frames: Sequence[Span],
-    tables: Words,
+    tables: TableImage,
     cases: Cases,
     comparison: Comparison,
 ) -> Expected:
@@ -102,17 +103,7 @@ def _expect(
     paths = _paths(cpu, memory, found.walks.address)
     leaf, reached = _reached(cpu, paths, found.walks.address)
     made = (found.cause == ALLOWED) & leaf
-    nowhere = made & ~within(reached, *frames)
-    in_table = (
-        made & ~nowhere & np.isin(reached & ~np.uint64(cpu.format.table_bytes(0) - 1), tables)
-    )
-    for reason, lanes in (
-        ("the page has no memory behind it", nowhere),
-        ("the page holds a table", in_table),
-    ):
-        if left_out := int(lanes.sum()):
-            comparison.not_comparable[reason] += left_out
-    if not (asked := ~nowhere & ~in_table).all():
+    if not (asked := asked_of(comparison, made, reached, frames, [tables])).all():
         cases, leaf, reached = cases.take(asked), leaf[asked], reached[asked]
         found = _outcomes(cpu, memory, cases)
         paths = _paths(cpu, memory, found.walks.address)

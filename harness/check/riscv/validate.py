@@ -72,7 +72,7 @@ def compare_space(
     if asked is not None:
         cases += of_places(cpu, asked, window)
     state = state_of(cpu, window)
-    probed = probes.ask_guest(guest, state, cpu, memory, frames, written.address, cases)
+    probed = probes.ask_guest(guest, state, cpu, memory, frames, written, cases)
     if (left_out := len(every) - MOST) > 0:
         probed.not_comparable["not asked: every page is accessed, but not in every way"] = left_out
     with guest.parked(state) as monitor:
@@ -86,7 +86,7 @@ def compare_one(guest: Guest, built: Built[Cpu], address: int, access: Stated | 
     state, written = state_of(cpu, window), TableImage.of(memory, cpu.roots)
     if access is not None:
         case = Cases.of(address, access)
-        return probes.ask_guest(guest, state, cpu, memory, frames, written.address, case)
+        return probes.ask_guest(guest, state, cpu, memory, frames, written, case)
     with guest.parked(state) as monitor:
         return compare_tables(monitor, written.holding(address))
 

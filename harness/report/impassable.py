@@ -34,6 +34,12 @@ def impassable_lines(
 
     allowing  how that is written, with a place for its name
     """
+    for part in architecture.of(cpu).parts(cpu):
+        yield from _in_part(part, memory, allow, allowing)
+
+
+def _in_part(cpu: Cpu, memory: Memory, allow: Collection[str], allowing: str) -> Iterator[str]:
+    """The same of a state whose tables have one format."""
     types = architecture.of(cpu).memory_types.AT_RESET
     for kind, what in IMPASSABLE.items():
         if kind in allow:

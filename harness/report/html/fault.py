@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 
 from harness.inspect import architecture
@@ -32,7 +33,7 @@ def fault_page(snapshot: Snapshot, explained: Sequence[Explanation]) -> str:
         register=state.of(cpu).root,
         causes=[(_said(alike), _denial(alike), alike) for alike in causes.values()],
         lines={one.access: list(explanation_lines(cpu, one)) for one in explained},
-        map=space_map.as_object(snapshot),
+        map=space_map.as_object(replace(snapshot, cpu=found.cpu)),
     )
 
 

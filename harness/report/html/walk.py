@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.inspect import architecture
 from harness.inspect.architecture import never_withheld
@@ -31,7 +32,7 @@ def walk_page(snapshot: Snapshot, translations: Sequence[Translation]) -> str:
         bits_text=bits_text,
         manual=architecture.of(cpu).manual.replace(" volume", ""),
         register=state.of(cpu).root,
-        map=space_map.as_object(snapshot),
+        map=space_map.as_object(replace(snapshot, cpu=translations[0].cpu)),
     )
 
 

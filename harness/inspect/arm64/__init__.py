@@ -4,6 +4,7 @@
 `processor`    its system registers, and the state of a processor that they make
 `live`         what a running QEMU tells of a processor
 `last`         the abort that it raised last
+`case`         a saved case of `validate` and `matrix`
 `core`         a core of an arm64 guest
 `vmcoreinfo`   what arm64's Linux says of itself: where its own tables are
 `files`        files that hold physical memory, and the registers that go with them

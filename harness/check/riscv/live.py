@@ -36,7 +36,8 @@ from harness.machine.errors import Misuse
 from harness.machine.ram import spans
 from harness.machine.riscv.guest import Guest, State
 from harness.paging import bulk
-from harness.paging.bulk import Bytes, Counts, End
+from harness.paging.bulk import Bytes, Counts, End, Walks
+from harness.paging.format import Format
 from harness.paging.memory import Mask, Words
 from harness.paging.riscv.access import Kind
 from harness.paging.riscv.bulk import ALLOWED, REASONS, Outcomes, outcomes
@@ -142,9 +143,10 @@ class Live(live.Live):
             mxr=asked.mxr,
             mprv=np.zeros(len(asked), np.bool_),
         )
-        rules = expected(self._hart, asked.cpu, lanes)
+        walked: dict[Format, Walks] = {}
+        rules = expected(self._hart, asked.cpu, lanes, (), walked)
         departs = {
-            one.name: rules.differs(expected(self._hart, asked.cpu, lanes, [one]))
+            one.name: rules.differs(expected(self._hart, asked.cpu, lanes, [one], walked))
             for one in self._quirks
         }
         return {name: where for name, where in departs.items() if where.any()}

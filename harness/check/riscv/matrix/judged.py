@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -73,21 +73,32 @@ class RiscvQuirk(Quirk):
 @dataclass(frozen=True)
 class Asked:
     """Accesses, the hart that is asked and its state; how entries are read, if otherwise than its
-    format says, and which accesses are exempt from pointer masking."""
+    format says, and which accesses are exempt from pointer masking.
+
+    walked  takes the walks of these accesses, by the format that entries are read in, and has those
+            that were worked out before
+    """
 
     hart: Hart
     cpu: Cpu
     lanes: Lanes
     unmasked: Mask
     reads: tuple[Callable[[Hart, Shape], Shape], ...] = ()
+    walked: dict[Format, Walks] = field(default_factory=dict)
 
     def walks(self, *more: Callable[[Hart, Shape], Shape]) -> Walks:
         """The walks of the addresses, by entries that are read in yet more ways."""
         lanes, cpu = self.lanes, self.cpu
         format = _read_as(self.hart, cpu.format, (*self.reads, *more))
+        usual = self.unmasked is lanes.mxr
+        if usual and format in self.walked:
+            return self.walked[format]
         roots = [Root(replace(root.table, format=format), root.span) for root in cpu.roots]
         addresses = bulk.transformed(cpu, lanes.address, lanes.kind, lanes.user, self.unmasked)
-        return _without_tables(walk_words(roots, lanes.words, addresses), lanes.missing)
+        walks = _without_tables(walk_words(roots, lanes.words, addresses), lanes.missing)
+        if usual:
+            self.walked[format] = walks
+        return walks
 
     def judge(self, walks: Walks, kind: Bytes) -> bulk.Outcomes:
         """What accesses of these kinds come to, given their walks."""
@@ -100,12 +111,21 @@ class Asked:
         return self.judge(self.walks(), np.full(len(self.lanes), Kind.READ, np.uint8))
 
 
-def expected(hart: Hart, cpu: Cpu, lanes: Lanes, quirks: Iterable[RiscvQuirk] = ()) -> Expected:
-    """What accesses come to by the rules; or on an engine that has quirks."""
+def expected(
+    hart: Hart,
+    cpu: Cpu,
+    lanes: Lanes,
+    quirks: Iterable[RiscvQuirk] = (),
+    walked: dict[Format, Walks] | None = None,
+) -> Expected:
+    """What accesses come to by the rules; or on an engine that has quirks.
+
+    walked  as in `Asked`, for who asks about the same accesses with other quirks
+    """
     quirks = tuple(quirks)
     unmasked = next((one.unmasked(lanes) for one in quirks if one.unmasked), lanes.mxr)
     reads = tuple(one.reads for one in quirks if one.reads)
-    asked = Asked(hart, cpu, lanes, unmasked, reads)
+    asked = Asked(hart, cpu, lanes, unmasked, reads, {} if walked is None else walked)
     walks = asked.walks()
     found = asked.judge(walks, lanes.kind)
     beyond = np.uint64(sum(1 << bit for bit in NOWHERE[cpu.xlen]))
@@ -165,9 +185,8 @@ def _read_as(
             shape = change(hart, shape)
         return shape
 
-    if not changes:
-        return format
-    return replace(format, levels=tuple(level.changed(changed) for level in format.levels))
+    levels = tuple(level.changed(changed) for level in format.levels)
+    return format if levels == format.levels else replace(format, levels=levels)
 
 
 def _without_tables(walks: Walks, missing: Bytes) -> Walks:

@@ -34,7 +34,7 @@ from harness.machine.riscv.processor import MachineInfo
 from harness.machine.riscv.qemu import program_for
 from harness.paging.memory import Mask
 from harness.paging.riscv.bulk import REASONS
-from harness.paging.riscv.cpu import Cpu, Mode
+from harness.paging.riscv.cpu import Mode
 
 __all__ = ["MODES", "PRESETS", "Plan", "Work", "planned", "run", "tried_on"]
 
@@ -177,8 +177,9 @@ def _started(
     """
     cpu = part.family.hart.cpu(part.control, chain.root)
     made = lanes(part.family, chain, part.numbers)
-    rules = expected(part.family.hart, cpu, made)
-    by_engine = expected(part.family.hart, cpu, made, quirks) if quirks else rules
+    asked = partial(expected, part.family.hart, cpu, made, walked={})
+    rules = asked()
+    by_engine = asked(quirks) if quirks else rules
     jobs = jobs_of(chain, made, by_engine)
     chain.guest.start(chain.state(cpu), jobs)
 
@@ -187,10 +188,10 @@ def _started(
         unlike = rules.differs(by_engine) & ~agree & (again is not None)
         if again is not None and not agree.all():
             for one in (*quirks, *silent):
-                unlike |= rules.differs(expected(part.family.hart, cpu, made, [one])) & ~agree
+                unlike |= rules.differs(asked([one])) & ~agree
             if unlike.any():
                 again.append(replace(part, numbers=part.numbers[unlike]))
-        batch = Batch(part, cpu, made, results, rules, by_engine, agree, ~unlike)
+        batch = Batch(part, made, results, asked, rules, by_engine, agree, ~unlike)
         report = _report(chain, batch)
         shown.update(counts := _shown(batch, quirks))
         report.comparison.quirks = +counts
@@ -204,22 +205,19 @@ def _started(
 class Batch:
     """A batch that was tried.
 
-    agree  the lanes in which the guest saw what is expected of the engine
-    told   those that are reported, and not tried again
+    expected  what is expected of an engine that has some quirks
+    agree     the lanes in which the guest saw what is expected of the engine
+    told      those that are reported, and not tried again
     """
 
     part: Work
-    cpu: Cpu
     made: Lanes
     results: npt.NDArray[np.void]
+    expected: Callable[[Iterable[RiscvQuirk]], Expected]
     rules: Expected
     by_engine: Expected
     agree: Mask
     told: Mask
-
-    def expected(self, quirks: Iterable[RiscvQuirk]) -> Expected:
-        """What is expected of an engine that has these quirks."""
-        return expected(self.part.family.hart, self.cpu, self.made, quirks)
 
 
 def _shown(batch: Batch, quirks: Sequence[RiscvQuirk]) -> Counter[str]:

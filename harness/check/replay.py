@@ -19,7 +19,7 @@ from harness.architectures import NAMES, USUAL, has, module_of
 from harness.check import written
 from harness.check.compare import PROBE, Access, Answer, Comparison, Disagreement, answer_of
 from harness.check.layouts import described, either
-from harness.check.typed import Number, decode
+from harness.check.typed import Number, decode, made
 from harness.check.validation import SpaceReport
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.guest import StubGuest
@@ -280,6 +280,10 @@ class MatrixCase:
         title = f"matrix {self.mode} {self.engine} {self.values} {self.address:#x}"
         return write(directory, title, {"arch": self.ARCH, "case": MATRIX, **content})
 
+    def check(self) -> None:
+        """Raises ValueError for what no processor can be asked."""
+        raise NotImplementedError
+
     def came_to(
         self, agrees: bool, quirks: Sequence[str], expected: str, observed: str
     ) -> Comparison:
@@ -294,6 +298,9 @@ class MatrixCase:
             now = replace(self, expected=expected, observed=observed)
             comparison.disagree(1, [now.disagreement])
         return comparison
+
+
+M = TypeVar("M", bound=MatrixCase)
 
 
 class SavedMatrixCase(
@@ -318,6 +325,39 @@ class SavedMatrixCase(
     expected: str
     observed: str
     version: int = VERSION
+
+    def read_as(self, kind: type[M], control: type) -> M:
+        """The case; ValueError for what no processor can be asked.
+
+        kind, control  what the architecture's cases and control states are
+        """
+        values = {one.name: getattr(self, one.name) for one in fields(kind)}
+        case = kind(**{**values, "control": made(control, self.control, "control")})
+        case.check()
+        return case
+
+
+def saved_as(
+    path: Path,
+    form: Any,
+    oracles: Mapping[str, bool],
+    checked: Callable[[LayoutCase], LayoutCase],
+) -> Any:
+    """The case in a file, of whichever kind; CaseError where it cannot be read or holds none.
+
+    form     what the architecture's cases are in a file: those of layouts, or else of the matrix
+    oracles  as in `SavedLayoutCase.read`
+    checked  answers a case of a layout; ValueError for what no processor can be asked
+    """
+    text = content(path)
+    try:
+        check_version(text)
+        found = decode(text, form)
+        if isinstance(found, SavedLayoutCase):
+            return checked(found.read(oracles))
+        return found.read()
+    except ValueError as error:
+        raise CaseError(f"{path} holds no case: {error}") from None
 
 
 C = TypeVar("C", bound=Case)

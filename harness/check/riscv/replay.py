@@ -6,7 +6,7 @@ hart's control state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -16,7 +16,7 @@ import numpy as np
 from harness.check import replay as files
 from harness.check.compare import PROBE, Comparison
 from harness.check.layouts import Layout, parse
-from harness.check.replay import CaseError, LayoutCase, SavedLayoutCase
+from harness.check.replay import LayoutCase, SavedLayoutCase
 from harness.check.riscv.cases import Stated
 from harness.check.riscv.layouts import build
 from harness.check.riscv.matrix.chain import ACCESSES, Chain, Lanes
@@ -27,7 +27,6 @@ from harness.check.riscv.quirks import judged_of
 from harness.check.riscv.validate import compare_one
 from harness.check.riscv.window import entries
 from harness.check.tables import TABLE_BYTES
-from harness.check.typed import decode, made
 from harness.check.validation import built_in
 from harness.machine.errors import Misuse
 from harness.machine.riscv.guest import Guest
@@ -157,23 +156,14 @@ class SavedMatrixCase(files.SavedMatrixCase, frozen=True, kw_only=True):
 
     def read(self) -> MatrixCase:
         """The case; ValueError where there is none such."""
-        values = {one.name: getattr(self, one.name) for one in fields(MatrixCase)}
-        case = MatrixCase(**{**values, "control": made(Control, self.control, "control")})
-        case.check()
-        return case
+        return self.read_as(MatrixCase, Control)
 
 
 def saved(path: Path) -> LayoutCase | MatrixCase:
     """The case in a file, of whichever kind; CaseError where it cannot be read or holds none."""
-    text = files.content(path)
-    try:
-        files.check_version(text)
-        found = decode(text, SavedLayoutCase[SavedAccess] | SavedMatrixCase)
-        if isinstance(found, SavedMatrixCase):
-            return found.read()
-        return _checked(found.read(ORACLES))
-    except ValueError as error:
-        raise CaseError(f"{path} holds no case: {error}") from None
+    form = SavedLayoutCase[SavedAccess] | SavedMatrixCase
+    found: LayoutCase | MatrixCase = files.saved_as(path, form, ORACLES, _checked)
+    return found
 
 
 def _checked(case: LayoutCase) -> LayoutCase:

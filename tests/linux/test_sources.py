@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.check.arm64 import debugger
+from harness.check.arm64 import foreign
 from harness.inspect.arm64.live import PIE
 from harness.inspect.check import check
 from harness.inspect.snapshot import Snapshot, SourceError
@@ -110,12 +110,12 @@ def test_a_state_that_is_taken_for_another_is_seen(
 ) -> None:
     """Where QEMU asks once: at EL0 in place of EL1, and the other way round."""
     with conversation(linux.qmp, space.process.cpu, 60, targets=None) as monitor:
-        once = monitor.version <= debugger.ASKED_ONCE
+        once = monitor.version <= foreign.ASKED_ONCE
         state = linux.registers(monitor, space.process)["cpsr"]
     if not once:
         pytest.skip("this QEMU asks again as the kernel, so that the state plays no part")
     other = state ^ EL1
-    monkeypatch.setattr(debugger, "registers_of", lambda monitor: {"cpsr": other})
+    monkeypatch.setattr(foreign, "registers_of", lambda monitor: {"cpsr": other})
     checked = check(linux.qmp, space.process.cpu, thorough=False)
     assert checked.comparisons[1].disagreed > 10
 

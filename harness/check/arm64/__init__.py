@@ -8,6 +8,7 @@
 `probes`    a guest's answers beside what the reference expects
 `at`        AT, by which the guest says what an access would meet, beside the reference
 `debugger`  where addresses lead as QEMU's monitor has it, beside the reference
+`foreign`   the same of the QEMU of someone's own guest
 `layouts`   layouts, and how they are built
 `space`     a space of one's own in a guest's RAM
 `live`      what accesses and flushes are there where it is changed while the guest runs

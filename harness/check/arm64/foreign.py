@@ -1,0 +1,80 @@
+"""Where addresses lead as the QEMU of someone's own guest has it, beside the reference.
+
+`gva2gpa` is a load of the processor's state, as `debugger` has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from harness.check.arm64.debugger import TRANSLATED, compared
+from harness.check.arm64.probes import left_out
+from harness.check.arm64.quirks import not_run_on
+from harness.check.compare import Comparison
+from harness.check.debugger import MOST_ROWS, compare_walkers, edges
+from harness.check.translations import GVA2GPA, SAMPLE
+from harness.machine.arm64.registers import EL, PAN, registers_of
+from harness.machine.foreign import ForeignMonitor
+from harness.machine.gdbstub import StubMonitor
+from harness.paging import bulk
+from harness.paging.arm64.access import Kind
+from harness.paging.arm64.bulk import Outcomes, outcomes
+from harness.paging.arm64.cpu import Cpu
+from harness.paging.bulk import End
+from harness.paging.memory import Memory
+
+Monitor = ForeignMonitor | StubMonitor
+
+ASKED_ONCE = 10, 0, 99
+"""The last version that was run which asks as the processor alone (7.2.22, 10.0.13)."""
+
+
+def of_foreign(
+    monitor: Monitor,
+    cpu: Cpu,
+    memory: Memory,
+    seen: Memory | None,
+    thorough: bool,
+) -> Iterator[Comparison]:
+    """The answers of every oracle about a processor of a guest that stands still; as
+    `debugger.Oracles` has it."""
+    state = registers_of(monitor)["cpsr"]
+    for part in cpu.parts:
+        if seen is not None:
+            yield compare_walkers(part, memory, seen)
+        yield _foreign_translations(monitor, part, memory, state, thorough)
+
+
+def new_versions(engine: str, version: tuple[int, ...]) -> tuple[str, ...]:
+    """What answers in a version that was not yet run, a sentence each."""
+    del engine
+    return not_run_on(version)
+
+
+def _foreign_translations(
+    monitor: Monitor, cpu: Cpu, memory: Memory, state: int, thorough: bool
+) -> Comparison:
+    """`gva2gpa` at the edges of pages, beside them, and at addresses with no translation, by a load
+    of the processor's own state."""
+    leaves = bulk.leaves(memory, cpu.roots, limit=MOST_ROWS)
+    addresses = edges(cpu, leaves, None if thorough else SAMPLE)
+    counted = Comparison(GVA2GPA)
+    loads = np.full(len(addresses), Kind.READ, np.uint8)
+
+    def reading(el0: bool, pan: bool) -> Outcomes:
+        by, kept = (np.full(len(addresses), one) for one in (el0, pan))
+        return outcomes(cpu, memory, addresses, loads, by, pan=kept)
+
+    found = reading(not state & EL, bool(state & PAN))
+    leads = np.isin(found.reason, TRANSLATED)
+    if monitor.version > ASKED_ONCE:
+        found = reading(False, False)
+        leads |= np.isin(found.reason, TRANSLATED)
+    departs = left_out(monitor.engine_in_use(), monitor.version, cpu, found, counted)
+    unbacked = (found.walks.end == End.UNBACKED) & ~departs
+    if unbacked.any():
+        reason = "a descriptor of the path has no memory behind it"
+        counted.not_comparable[reason] += int(unbacked.sum())
+    return compared(monitor, addresses, found, leads, departs | unbacked, counted)

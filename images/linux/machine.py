@@ -195,14 +195,15 @@ class RiscvVariant:
 
 @dataclass(frozen=True)
 class Arm64Variant:
-    """How Linux sets up paging on arm64: by four levels, or by five and 52 bits (LPA2)."""
+    """How Linux sets up paging on arm64: by four levels, or by five and 52 bits (LPA2); and whether
+    it isolates its page tables, which is of no use where there is E0PD."""
 
     levels: int
-
-    isolated = False
+    isolated: bool = False
 
     def __str__(self) -> str:
-        return {4: "arm64-48", 5: "arm64-52"}[self.levels]
+        name = {4: "arm64-48", 5: "arm64-52"}[self.levels]
+        return f"{name}-isolated" if self.isolated else name
 
     @property
     def board(self) -> Board:
@@ -210,9 +211,9 @@ class Arm64Variant:
 
     @property
     def kernel_arguments(self) -> tuple[str, ...]:
-        # The user's root would not have the kernel's tables beside it.
         groups = ("hugepagesz=64K", "hugepages=4", "thp_anon=64K,2M:madvise")
-        return *_KERNEL_ARGUMENTS, "console=ttyAMA0", "kpti=off", *groups
+        isolates = f"kpti={'on' if self.isolated else 'off'}"
+        return *_KERNEL_ARGUMENTS, "console=ttyAMA0", isolates, *groups
 
 
 AnyVariant = Variant | RiscvVariant | Arm64Variant

@@ -6,6 +6,8 @@ half of its addresses all memory, at one distance, which differs from boot to bo
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,9 +20,9 @@ from harness.paging.memory import Mask
 from images.linux.machine import Booted
 from tests.linux.spaces import LinuxSpace
 from tests.linux.test_guest import GROUP, SMALL, granted
-from tests.linux.variants import on_arm64
+from tests.linux.variants import ISOLATED_ARM64, on_arm64
 
-pytestmark = [pytest.mark.hw, on_arm64]
+pytestmark = pytest.mark.hw
 
 KERNEL_HALF = np.uint64(1 << 63)
 
@@ -59,6 +61,7 @@ def holds(leaves: Leaves, bit: int) -> Mask:
     return np.asarray(leaves.raw & np.uint64(bit), np.bool_)
 
 
+@on_arm64
 def test_linux_pages_as_it_was_asked_to(linux: Booted, spaces: dict[str, LinuxSpace]) -> None:
     bits = {4: 48, 5: 52}[linux.variant.levels]
     for space in spaces.values():
@@ -74,6 +77,7 @@ def test_linux_pages_as_it_was_asked_to(linux: Booted, spaces: dict[str, LinuxSp
     assert len({space.processor.asid for space in spaces.values()} - {0}) == 2
 
 
+@on_arm64
 def test_a_root_of_52_bits_is_shorter_than_a_page(linux: Booted, space: LinuxSpace) -> None:
     low, high = (root.table for root in space.processor.roots)
     entries = {4: 512, 5: 16}[linux.variant.levels]
@@ -81,6 +85,7 @@ def test_a_root_of_52_bits_is_shorter_than_a_page(linux: Booted, space: LinuxSpa
     assert low.address != high.address
 
 
+@on_arm64
 def test_pages_of_64k_are_sixteen_contiguous_entries(spaces: dict[str, LinuxSpace]) -> None:
     parent = spaces["parent"]
     for name in ("contiguous", "hugetlb-64k"):
@@ -91,6 +96,7 @@ def test_pages_of_64k_are_sixteen_contiguous_entries(spaces: dict[str, LinuxSpac
         assert (np.diff(frames, axis=1) == SMALL).all(), name
 
 
+@on_arm64
 def test_a_page_of_64k_that_is_split_is_contiguous_no_more(spaces: dict[str, LinuxSpace]) -> None:
     parent = spaces["parent"]
     parts = parent.guest.facts.of("parent", "contiguous-split")
@@ -99,6 +105,7 @@ def test_a_page_of_64k_that_is_split_is_contiguous_no_more(spaces: dict[str, Lin
         assert not (parent.walks(told.addresses).raw & np.uint64(CONTIGUOUS)).any()
 
 
+@on_arm64
 def test_pages_in_swap_are_where_pagemap_says(spaces: dict[str, LinuxSpace]) -> None:
     parent = spaces["parent"]
     told = parent.map("swapped")
@@ -109,6 +116,7 @@ def test_pages_in_swap_are_where_pagemap_says(spaces: dict[str, LinuxSpace]) -> 
         assert parent.dialect.decode(int(raw), int(level)) == Swap(area, offset)
 
 
+@on_arm64
 def test_all_memory_is_mapped_at_one_distance(space: LinuxSpace) -> None:
     rows = of_all_memory(space)
     (distance,) = set((rows.virtual - rows.physical).tolist())
@@ -122,6 +130,7 @@ def test_all_memory_is_mapped_at_one_distance(space: LinuxSpace) -> None:
     assert not (rows.granted & np.uint64(space.format.rights["supervisor execute"])).any()
 
 
+@on_arm64
 def test_the_kernel_executes_nothing_that_it_can_write(space: LinuxSpace) -> None:
     rows = kernels(space)
     executes = np.uint64(space.format.rights["supervisor execute"])
@@ -131,6 +140,7 @@ def test_the_kernel_executes_nothing_that_it_can_write(space: LinuxSpace) -> Non
     assert not granted(space, rows.granted, "user").any()
 
 
+@on_arm64
 def test_the_kernels_pages_are_global_where_the_hardware_hides_them(
     linux: Booted, space: LinuxSpace
 ) -> None:
@@ -138,6 +148,7 @@ def test_the_kernels_pages_are_global_where_the_hardware_hides_them(
     assert set(holds(kernels(space), NG).tolist()) == {linux.variant.levels == 4}
 
 
+@on_arm64
 def test_tables_keep_the_kernel_from_the_users_code_and_the_user_from_the_kernels(
     space: LinuxSpace,
 ) -> None:
@@ -153,6 +164,7 @@ def test_tables_keep_the_kernel_from_the_users_code_and_the_user_from_the_kernel
         assert withheld.all() if table is low else withheld.any()
 
 
+@on_arm64
 def test_what_is_no_memory_is_of_a_devices_type(linux: Booted, space: LinuxSpace) -> None:
     leaves = space.leaves
     device = leaves.take(leaves.physical < np.uint64(linux.board.ram_base))
@@ -161,11 +173,13 @@ def test_what_is_no_memory_is_of_a_devices_type(linux: Booted, space: LinuxSpace
         assert not granted(space, device.granted, right).any()
 
 
+@on_arm64
 def test_memory_is_cached_where_it_is_not_shared_with_devices(space: LinuxSpace) -> None:
     users = space.leaves.take(space.leaves.virtual < KERNEL_HALF)
     assert types(space, users) == types(space, of_all_memory(space)) == {NORMAL}
 
 
+@on_arm64
 def test_pages_that_may_be_written_are_marked_for_the_hardware(
     spaces: dict[str, LinuxSpace],
 ) -> None:
@@ -181,6 +195,24 @@ def test_pages_that_may_be_written_are_marked_for_the_hardware(
         assert not (found.raw & np.uint64(DBM)).any(), name
 
 
+@pytest.mark.parametrize("linux", [ISOLATED_ARM64], indirect=True, scope="session", ids=str)
+def test_isolation_leaves_the_user_a_few_pages_of_the_kernel(space: LinuxSpace) -> None:
+    """The user's root has the trampoline and what it reads; the kernel's is two pages above it
+    (TRAMP_SWAPPER_OFFSET in Linux, arch/arm64/include/asm/memory.h)."""
+    users = kernels(space)
+    assert 0 < len(users.virtual) < 16
+    assert not granted(space, users.granted, "user").any()
+    assert not granted(space, users.granted, "write").any()
+    cpu = space.processor
+    other = replace(space, state=replace(cpu, ttbr1=cpu.ttbr1 + 2 * SMALL))
+    assert len(kernels(other).virtual) > 100_000
+    (distance,) = set((of_all_memory(other).virtual - of_all_memory(other).physical).tolist())
+    shared = space.map("shared").frames + np.uint64(distance)
+    assert (other.walks(shared).physical == space.map("shared").frames).all()
+    assert (space.walks(shared).end == End.ABSENT).all()
+
+
+@on_arm64
 def test_qemu_translates_addresses_of_both_halves_alike(space: LinuxSpace) -> None:
     """As a read of the processor would be translated: at EL0 it has no access to the kernel's half
     (E0PD), or sees that it has none, and at EL1 with PAN none to the user's.  QEMU 11.1 then asks

@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from harness.check.riscv.foreign import INFO_MEM
+from harness.check.riscv.quirks import INFO_MEM_HIGH_BITS
+from harness.inspect.check import check
 from harness.machine.foreign import conversation
 from harness.paging.bulk import End
 from harness.paging.memory import Words
@@ -103,6 +106,16 @@ def test_every_page_of_info_mem_is_a_leaf_and_no_other(linux: Booted, space: Lin
     found = pages(leaves.virtual, frames, sizes[leaves.level], flags_of)
     assert shown.shape == found.shape
     assert (shown == found).all()
+
+
+def test_what_qemu_makes_of_its_tables_agrees(linux: Booted, space: LinuxSpace) -> None:
+    checked = check(linux.qmp, space.process.cpu, thorough=False)
+    asked = {one.oracle: one for one in checked.comparisons}
+    assert checked.snapshot.cpu.satp == space.hart.satp
+    assert [one.disagreed for one in checked.comparisons] == [0] * len(asked)
+    assert asked[INFO_MEM].compared == len(space.leaves.virtual)
+    types = np.count_nonzero(space.leaves.raw & np.uint64(PBMT | N))
+    assert 0 < asked[INFO_MEM].quirks[INFO_MEM_HIGH_BITS.name] <= types
 
 
 def test_what_is_no_memory_is_of_a_devices_type(linux: Booted, space: LinuxSpace) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from harness.inspect import architecture
-from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
+from harness.inspect.snapshot import SourceError
 from harness.inspect.tour import lines
 from harness.inspect.x86 import vmcoreinfo
 from harness.paging.address import Physical
@@ -69,14 +68,6 @@ def _as_mark(cpu: Cpu, wrong: int) -> str:
     if cpu.mark is not None or wrong != 1 << bit or bit not in MARKS:
         return ""
     return f"; if it marks encrypted memory (SME, SEV), give --c-bit {bit}"
-
-
-def refuse_foreign(snapshot: Snapshot, command: str) -> None:
-    """Raises QuestionError for the snapshot of another architecture, of which a command knows
-    nothing."""
-    if not isinstance(snapshot.cpu, Cpu):
-        called = architecture.of(snapshot.cpu).called
-        raise QuestionError(f"{command} is for x86 alone: {snapshot.title} is of {called}")
 
 
 def tables_of(segments: Mapping[str, tuple[int, int, int, int]]) -> dict[str, int]:

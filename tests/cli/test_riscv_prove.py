@@ -248,7 +248,7 @@ class FakeGuest:
 
 def test_how_the_guest_s_hart_differs_is_noted() -> None:
     guest: Any = FakeGuest()
-    cpu = Cpu.in_mode(Mode.SV39, BASE, pbmte=True, svnapot=True)
+    cpu = Cpu.in_mode(Mode.SV39, BASE, asid=5, pbmte=True, svnapot=True)
     taken, notes = own(cpu, guest)
     assert (taken.satp, taken.menvcfg, taken.sets_marks) == (cpu.satp, Envcfg.PBMTE, True)
     assert [note.split(", unlike")[0] for note in notes] == ["The guest's hart sets A and D"]

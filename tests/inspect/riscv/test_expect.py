@@ -184,6 +184,9 @@ def test_what_is_missing_is_made_with_what_the_hart_does_not_set() -> None:
         {Span.of(AT, 64 << 10): {"rights": "-r--", "page": "64K", "physical": FRAME}}
     )
     assert found.change == (FRAME | 0x8000) >> 2 | V | R | N
+    inside = {"rights": "-r--", "page": "64K", "physical": FRAME + 3 * PAGE}
+    (found,) = made.unmet({AT + 3 * PAGE: inside})
+    assert found.change == (FRAME | 0x8000) >> 2 | V | R | N
     (found,) = made.unmet({AT: {"user": "w"}})
     assert found.missing is None, "no entry allows a write and denies a read"
     lines = made.lines(meant)

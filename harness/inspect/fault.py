@@ -14,6 +14,7 @@ from harness.inspect.remedy import Remedy
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.translation import Stage, Translation, is_backed, translate
 from harness.paging.address import Physical, Virtual
+from harness.paging.format import Format
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.processor import Cpu
 
@@ -25,8 +26,8 @@ class Explanation:
     translation  of the address
     to_blame     the entries by which the rule denies the access, from the root down; none where it
                  is no entry's doing
-    noted        the entries in which the machine sets A or D that is clear now, and which of the
-                 two
+    noted        the entries in which the machine notes the access, and the name of the bit that
+                 it sets, or clears: A or D, or what takes their place
     remedies     what would let it pass, the likeliest to be meant first
     cpu          the CPU state by which it is so
     elsewhere    where the walk leads outside memory: what machines make of the access, by what they
@@ -237,9 +238,23 @@ def _noted(found: Translation, answer: Any) -> Iterator[tuple[Stage, str]]:
     cpu = found.cpu
     if not isinstance(answer, architecture.of(cpu).allowed):
         return
-    accessed, dirty = cpu.format.accessed, cpu.format.dirty
+    format = cpu.format
+    # Without a bit for the dirty state it is the one that keeps writes away, which is cleared.
+    kept = format.rights["write"] & format.denied
     for stage in found.stages:
-        if stage.slot in answer.accessed and not stage.reading.raw & accessed:
-            yield stage, "A"
-        if stage.slot == answer.dirty and not stage.reading.raw & dirty:
-            yield stage, "D"
+        raw = stage.reading.raw
+        if stage.slot in answer.accessed and not raw & format.accessed:
+            yield stage, _bit(format, format.accessed)
+        if stage.slot != answer.dirty:
+            continue
+        if format.dirty and not raw & format.dirty:
+            yield stage, _bit(format, format.dirty)
+        elif not format.dirty and raw & kept:
+            yield stage, f"{_bit(format, kept)}=0"
+
+
+def _bit(format: Format, bit: int) -> str:
+    """What a bit of pages is called."""
+    shape = format.levels[0].leaf
+    assert shape is not None
+    return next(name for name, mask in shape.bits.items() if mask == bit)

@@ -1043,8 +1043,12 @@ _BECAUSE: Final = _list(
     _object("An entry.", **_PLACE),
 )
 _SETS: Final = _list(
-    "What the machine sets in entries if the access is allowed.",
-    _object("An entry.", **_PLACE, name=_name("The bit.", "A", "D")),
+    "What the machine notes in entries if the access is allowed.",
+    _object(
+        "An entry.",
+        **_PLACE,
+        name=_name("The bit that is set; AP2=0 is cleared.", "A", "D", "AF", "AP2=0"),
+    ),
 )
 _REMEDIES: Final = _list(
     "What would let it pass, changes of entries first and what switches protection off"

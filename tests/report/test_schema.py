@@ -122,7 +122,10 @@ def questions() -> Iterator[tuple[object, ...]]:
         cpu: tuple[object, ...] = ("--layout", f"arm64/{layout}")
         yield from [("dump", *cpu), ("lint", *cpu), ("walk", "0x400000", *cpu)]
     cpu = ("--layout", "arm64/rights")
-    yield from [("fault", f"{page:#x}", *cpu) for page in (0x403000, 0x40C000, 0x700000, 1 << 50)]
+    yield from [
+        ("fault", f"{page:#x}", *cpu)
+        for page in (0x403000, 0x40C000, 0x700000, 1 << 50, 0xDEAD000000000122)
+    ]
     yield "fault", "0x40c000", *cpu, "--sctlr", "0x80001", "--pstate", "0x400000"
     yield "fault", "0x40c000", *cpu, "--ttbr0", "0x42000000", "--tcr", "0x580900010"
     yield "fault", "0x403000", "--esr", "0x9200004f", *cpu

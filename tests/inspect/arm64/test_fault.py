@@ -192,6 +192,23 @@ def test_what_a_change_switches_off_is_marked() -> None:
     assert second.unprotects and not first.unprotects
 
 
+def test_what_the_processor_notes_of_an_access_is_named() -> None:
+    """AF is set, and AP[2] cleared where DBM says so and it is set."""
+    keeps = Cpu.of(Half("4K", 39, TABLE), None, ha=True, hd=True)
+    dbm = LEAF | 1 << 51
+    for raw, kind, noted in (
+        (dbm | 1 << 7, Kind.WRITE, ["AP2=0"]),
+        (dbm | 1 << 7, Kind.READ, []),
+        (dbm, Kind.WRITE, []),
+        ((dbm | 1 << 7) & ~(1 << 10), Kind.WRITE, ["AF", "AP2=0"]),
+        (LEAF & ~(1 << 10), Kind.READ, ["AF"]),
+    ):
+        memory = tables(keeps, LOW, -1, -1, raw)
+        one = explain(Snapshot("", keeps, memory, None), LOW, Access(kind, el0=False))
+        assert isinstance(one.outcome, Allowed)
+        assert [name for _, name in one.noted] == noted
+
+
 # ---- aborts that were seen ----
 
 

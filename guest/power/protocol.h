@@ -24,7 +24,7 @@ enum access {
 /* After patching, before the access.  All begin and end with ptesync: what was absent is there after FLUSH_NONE. */
 enum flush {
 	FLUSH_NONE,
-	FLUSH_PAGE,	/* tlbie, RIC=0, IS=0: the page of the address, whose size is `size_code`, of the process */
+	FLUSH_PAGE,	/* tlbie, RIC=0, IS=0, of the process: the page of the address, once for each size there is */
 	FLUSH_PROCESS,	/* tlbie, RIC=2, IS=1: all of the process */
 	FLUSH_ALL,	/* tlbie, RIC=2, IS=3: all */
 };
@@ -36,8 +36,7 @@ struct job {
 	uint8_t user;		/* 1: in problem state, else privileged */
 	uint8_t size;		/* 1, 4 or 8 bytes */
 	uint8_t flush;		/* enum flush */
-	uint8_t size_code;	/* AP of FLUSH_PAGE: 0 of 4K, 5 of 64K, 1 of 2M, 2 of 1G */
-	uint8_t unused;
+	uint8_t unused[2];
 	uint8_t patched;	/* how many of word[] are stored to where[] first */
 	uint8_t watched;	/* how many of where[] are read into after[] last */
 	uint64_t where[WORDS];	/* real, multiples of 8 */

@@ -54,11 +54,16 @@ static inline volatile uint64_t *at(uint64_t real)
 
 static inline void flush(const struct job *job)
 {
+	static const uint8_t sizes[] = { 0, 5, 1, 2 };	/* AP of 4K, 64K, 2M and 1G, of which tlbie names one */
 	uint64_t process = (job->address >> 62 ? 0 : batch.pid) << 32;
+	uint64_t page = job->address & 0x000ffffffffff000;
 
 	asm volatile("ptesync" ::: "memory");
 	switch (job->flush) {
-	case FLUSH_PAGE: TLBIE((job->address & 0x000ffffffffff000) | job->size_code << 5, process, 0); break;
+	case FLUSH_PAGE:
+		for (unsigned i = 0; i < sizeof sizes; i++)
+			TLBIE(page | sizes[i] << 5, process, 0);
+		break;
 	case FLUSH_PROCESS: TLBIE(0x400, process, 2); break;
 	case FLUSH_ALL: TLBIE(0xc00, 0, 2); break;
 	default: return;

@@ -11,7 +11,7 @@ from harness.check.region import Region, astray
 from harness.check.stores import format_of
 from harness.machine.guest import StubGuest
 from harness.paging.address import Physical, Span
-from harness.paging.memory import BufferMemory, Words
+from harness.paging.memory import BigEndianMemory, BufferMemory, Words
 from harness.paging.space import Space, SpaceError, TableAllocator
 
 TABLES = 32 << 20
@@ -43,6 +43,10 @@ class NotedMemory(BufferMemory):
         super().scatter(addresses, size, values)
 
 
+class BigEndianNotedMemory(NotedMemory, BigEndianMemory):
+    """The same for formats whose `byte_order` is big."""
+
+
 class GuestSpace(Space):
     """An empty space in the RAM of a guest; an architecture says under which state.
 
@@ -65,10 +69,11 @@ class GuestSpace(Space):
     ) -> None:
         """`cpu_of` gives the state whose root has its table at a physical address."""
         self.tables = Span.of(guest.image.arena.stop, TABLES)
-        memory = beside.memory if beside else NotedMemory(guest.ram.buffer, guest.ram.base)
-        allocator = beside.allocator if beside else TableAllocator(memory, self.tables)
         # No table is there yet, so the root's address does not matter before it is allocated.
         format = format_of(cpu_of(Physical(0)))
+        made = NotedMemory if format.byte_order == "little" else BigEndianNotedMemory
+        memory = beside.memory if beside else made(guest.ram.buffer, guest.ram.base)
+        allocator = beside.allocator if beside else TableAllocator(memory, self.tables)
         self.cpu = cpu_of(allocator.allocate(format, len(format.levels) - 1).address)
         super().__init__(memory, self.cpu.roots, allocator)
         self._beside, self._ram = beside, guest.ram

@@ -7,6 +7,9 @@
 `quirks`    known departures of QEMU's TCG
 `probes`    a guest's answers beside what the reference expects
 `layouts`   layouts, and how they are built
+`space`     a space of one's own in a guest's RAM
+`live`      what accesses and flushes are there where it is changed while the guest runs
+`changes`   which change of an entry needs which flush
 `validate`  one space, and what a guest makes of it
 `replay`    a disagreement as a file, and the question asked again; `witnesses` asks QEMU
 """

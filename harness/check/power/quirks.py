@@ -27,7 +27,18 @@ ROOT_LEAF: Final = Quirk(
     " of 7.1 on, names that section and checks the sizes of tables alone",
 )
 
-KNOWN: Final[Mapping[str, Quirk]] = {ROOT_LEAF.name: ROOT_LEAF}
+KEPT_CODE: Final = Quirk(
+    name="tcg-power-tlbie-keeps-code-of-large-page",
+    engine="tcg",
+    since=(7, 2),
+    runs=RUNS,
+    rule="tlbie of any address in a page drops all that is cached for that page (tlbie)",
+    departs="code that was executed at other addresses of a large page is executed again, whatever"
+    " the entries say now",
+    evidence="seen by executing it; data of the same page is dropped. The same as on arm64",
+)
+
+KNOWN: Final[Mapping[str, Quirk]] = {one.name: one for one in (ROOT_LEAF, KEPT_CODE)}
 """All of them by name."""
 
 

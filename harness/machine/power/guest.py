@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.machine.guest import StubGuest, refuse
-from harness.machine.power.processor import SIZE_CODES, MachineInfo, State, check_state
+from harness.machine.power.processor import MachineInfo, State, check_state
 from harness.machine.power.qemu import BUILD, SMALLEST_RAM, TCG
 from harness.machine.ram import Ram
 from harness.machine.stub import StubImage
@@ -76,9 +76,6 @@ class Guest(StubGuest[State, MachineInfo]):
         enums, access = self.image.enums, jobs["access"]
         refuse(jobs, access > enums["ACCESS_FETCH"], "no such access")
         refuse(jobs, jobs["flush"] > enums["FLUSH_ALL"], "no such flush")
-        pages = jobs["flush"] == enums["FLUSH_PAGE"]
-        codes = list(SIZE_CODES.values())
-        refuse(jobs, pages & ~np.isin(jobs["size_code"], codes), f"pages have one of {codes}")
         data = (access == enums["ACCESS_READ"]) | (access == enums["ACCESS_WRITE"])
         refuse(jobs, data & ~np.isin(jobs["size"], SIZES), f"this access has {SIZES} bytes")
         fetches = access == enums["ACCESS_FETCH"]

@@ -13,9 +13,6 @@ from harness.machine.errors import Misuse
 
 PAGE: Final = 4096
 
-SIZE_CODES: Final = {12: 0, 16: 5, 21: 1, 30: 2}
-"""AP of tlbie by log2 of a page's bytes."""
-
 
 @dataclass(frozen=True)
 class State:

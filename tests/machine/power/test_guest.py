@@ -282,7 +282,6 @@ def test_thousands_of_accesses_a_second_are_made(simple: HandMade) -> None:
 MISUSES = {
     "no such access": {"access": 9},
     "no such flush": {"flush": 9},
-    "pages have one of": {"flush": 1, "size_code": 7},
     "this access has": {"size": 2},
     "two stages": {"address": 1 << 62},
 }

@@ -377,7 +377,8 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
             _check_regions(space)
         lines: list[str] = []
         comparisons: tuple[Comparison, ...]
-        cpu, aside = (what.cpu, (what.window,)) if isinstance(what, Live) else (what, ())
+        cpu, window = (what.cpu, what.window) if isinstance(what, Live) else (what, None)
+        aside = () if window is None else (window,)
 
         def unmet() -> list[str]:
             return [] if meant is None else _unmet(cpu, memory, meant, *aside)

@@ -223,6 +223,7 @@ class _Place:
         shape = here.pages[-1] if page else here.pointer
         assert shape is not None
         to = self.frames[says.target] if page else shape.address_of(self.tables[says.target])
-        raw = shape.clean.value | shape.encode(to)
-        others = {"": self.software, "reserved": 1 << shape.reserved_mask.bit_length() >> 1}
-        return raw | sum({**here.bits, **others}[name] for name in says.bits)
+        raw = shape.clean.value | shape.encode(to) | (shape.bounds.last if shape.bounds else 0)
+        wrong = 1 << shape.reserved_mask.bit_length() >> 1 if "reserved" in says.bits else 0
+        names = {**here.bits, "": self.software, "reserved": 0}
+        return (raw | sum(names[name] for name in says.bits)) ^ wrong

@@ -267,8 +267,8 @@ class Live(ABC):
     # What the architecture says.
 
     @abstractmethod
-    def _open(self, cpu: Any) -> Window:
-        """The window, in a root slot of a space that is empty."""
+    def _open(self, cpu: Any) -> Window | None:
+        """The window, in a root slot of a space that is empty; None where the stub needs none."""
 
     @abstractmethod
     def _state(self, cpu: Any, window: Any) -> Any:
@@ -313,6 +313,10 @@ class Live(ABC):
     def _told(self, asked: Any, lane: int, result: np.void) -> Disagreement:
         """An access that ended otherwise than it must."""
 
+    def _naming_entries(self, jobs: npt.NDArray[np.void], flushed: Flushed) -> npt.NDArray[np.void]:
+        """Jobs that flush, with what else the machine has to be told of the addresses."""
+        return jobs
+
     def _left_alone(self) -> Mapping[str, Span]:
         """Addresses of which the engine is not asked, by the reason."""
         return {}
@@ -327,19 +331,18 @@ class Live(ABC):
         return self._batches[-1].cpu
 
     @property
-    def window(self) -> Span:
-        """The addresses of that space where the stub runs."""
-        span: Span = self._batches[-1].window.span
-        return span
+    def window(self) -> Span | None:
+        """The addresses of that space where the stub runs; None where it needs none."""
+        window: Window | None = self._batches[-1].window
+        return None if window is None else window.span
 
     @property
     def own_tables(self) -> frozenset[int]:
         """Where the tables are by which the stub runs in that space."""
         found: set[int] = set()
-        for slot in self._batches[-1].window.hole:
-            entry = slot.table.format.decode(
-                self._memory.load(slot.address, slot.table.format.entry_bytes), slot.level
-            )
+        for slot in _hole_of(self._batches[-1].window):
+            raw = self._memory.load(slot.address, slot.table.format.entry_bytes)
+            entry = None if raw is None else slot.table.format.decode(raw, slot.level)
             if isinstance(entry, Pointer):
                 below = Root(entry.table, Span.of(0, slot.size))
                 tables = bulk.leaves(self._memory, (below,), limit=0).tables
@@ -376,10 +379,10 @@ class Live(ABC):
         All that was cached goes with it: the guest changes between its own tables and those.
         """
         self._take_stores()
-        window = self._windows.get(_root(cpu))
-        if window is None or not self._memory.load(
-            window.hole[0].address, format_of(cpu).entry_bytes
-        ):
+        window, root = self._windows.get(_root(cpu)), _root(cpu)
+        width = format_of(cpu).entry_bytes
+        gone = any(not self._memory.load(slot.address, width) for slot in _hole_of(window)[:1])
+        if root not in self._windows or gone:
             window = self._windows[_root(cpu)] = self._open(cpu)
             self._tell_of_tables(cpu)
         self._take_stores()
@@ -424,7 +427,7 @@ class Live(ABC):
         name = self.FLUSHES[flushed.addresses is None, flushed.global_pages]
         jobs["address"], jobs["flush"] = addresses, self._guest.image.enums[name]
         self._take_stores()
-        self._batches[-1].jobs.append(jobs)
+        self._batches[-1].jobs.append(self._naming_entries(jobs, flushed))
         self._batches[-1].events.append(flushed)
 
     def probe(self, *spans: Span, pages: int = 64) -> None:
@@ -462,7 +465,10 @@ class Live(ABC):
 
     def _cases(self, batch: Batch, pages: Words, spans: Sequence[Span]) -> Asked:
         """All accesses at all pages that are left to the space."""
-        for name, span in {"the stub runs there": batch.window.span, **self._left_alone()}.items():
+        left = dict(self._left_alone())
+        if batch.window is not None:
+            left["the stub runs there"] = batch.window.span
+        for name, span in left.items():
             own = within(pages, span)
             if own.any():
                 self._not_asked[name] += int(own.sum()) * self.EACH
@@ -553,7 +559,7 @@ class Live(ABC):
 
     def _why_refused(self, addresses: Words, before: Words) -> str:
         """Why stores into tables in use cannot be taken; empty where they can."""
-        for slot in self._batches[-1].window.hole:
+        for slot in _hole_of(self._batches[-1].window):
             if slot.address in addresses:
                 return (
                     f"entry {slot.index} of the root's table, at {slot.address:#x}, is the stub's,"
@@ -835,6 +841,11 @@ class Live(ABC):
                 for lane in wrong[:EXAMPLES].tolist()
             ],
         )
+
+
+def _hole_of(window: Window | None) -> tuple[Slot, ...]:
+    """The slots by which the stub runs in a space."""
+    return () if window is None else window.hole
 
 
 _NONE = np.empty(0, np.uint64)

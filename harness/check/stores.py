@@ -43,6 +43,25 @@ class Stores:
     in_use: Mask
 
 
+def parts_of(format: Format, tables: bulk.Tables) -> bulk.Tables:
+    """Tables cut to the size of those at level 0, where others are larger."""
+    size = format.table_bytes(0)
+    parts = [
+        (
+            np.add.outer(tables.address[here], np.arange(0, whole, size, dtype=np.uint64)).ravel(),
+            level,
+            np.repeat(tables.paths[here], len(range(0, whole, size))),
+        )
+        for level in range(len(format.levels))
+        for here, whole in [(tables.level == level, format.table_bytes(level))]
+    ]
+    return bulk.Tables(
+        np.concatenate([address for address, _, _ in parts]),
+        np.concatenate([np.full(len(address), level, np.uint8) for address, level, _ in parts]),
+        np.concatenate([paths for _, _, paths in parts]),
+    )
+
+
 class KnownTables:
     """All tables that the loaded space has, or spaces had while they were loaded since `forget`,
     and what they hold.
@@ -129,13 +148,13 @@ class KnownTables:
     def _find(self, cpu: Cpu) -> None:
         """Finds the tables of the loaded space that lie outside the arena, but not those outside
         memory; and the levels above 0 at which each of them is."""
-        tables = bulk.leaves(self._memory, cpu.roots, limit=0).tables
-        found = distinct(tables.address)
+        parts = parts_of(format_of(cpu), bulk.leaves(self._memory, cpu.roots, limit=0).tables)
+        found = distinct(parts.address)
         _, backed = self._memory.gather(found, format_of(cpu).entry_bytes)
         ours = found >= self._arena
         self._in_use = set(found[ours if backed is None else ours & backed].tolist())
         self._levels = dict[int, list[int]]()
-        for address, level in zip(tables.address.tolist(), tables.level.tolist(), strict=True):
+        for address, level in zip(parts.address.tolist(), parts.level.tolist(), strict=True):
             if level and address in self._in_use:
                 self._levels.setdefault(address, []).append(level)
         self._loaded = cpu.roots

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from harness.check.compare import Comparison, Disagreement
+from harness.check.stores import parts_of
 from harness.paging import bulk
 from harness.paging.address import Virtual
 from harness.paging.format import Format
@@ -36,15 +37,8 @@ class TableImage:
     def of(cls, memory: Memory, roots: tuple[Root, ...]) -> TableImage:
         """Every table that has memory behind it."""
         format = roots[0].table.format
-        tables, part = bulk.leaves(memory, roots, limit=0).tables, format.table_bytes(0)
-        whole_tables = [
-            np.add.outer(
-                tables.address[tables.level == level],
-                np.arange(0, format.table_bytes(level), part, dtype=np.uint64),
-            ).ravel()
-            for level in range(len(format.levels))
-        ]
-        address = distinct(np.concatenate(whole_tables))
+        tables = bulk.leaves(memory, roots, limit=0).tables
+        address = distinct(parts_of(format, tables).address)
         offset = np.arange(0, format.table_bytes(0), format.entry_bytes, dtype=np.uint64)
         words, backed = memory.gather((address[:, None] + offset).ravel(), format.entry_bytes)
         whole: Mask = np.ones(len(address), np.bool_)

@@ -86,8 +86,11 @@ ARM64 = {
 """Of the upper half, each with a root that is shorter than a page."""
 POWER = {"POWER 4K": radix(12), "POWER 64K": radix(16)}
 """Each with two roots, those of quadrants 0 and 3."""
-S390 = {"s390": dat(edat1=True, edat2=True, iep=True)}
-"""Entries of zero are pages here."""
+S390 = {
+    "s390": dat(edat1=True, edat2=True, iep=True),
+    "s390 without EDAT": dat(iep=True, levels=3),
+}
+"""Entries of zero are pages here; without EDAT all pages have one size."""
 ROOM = Span(0, (1 << 20) - 1)
 """Where the tables of a test lie.  Frames are numbers only: no test reads what is in them."""
 
@@ -119,7 +122,7 @@ class World:
                 Root(self.allocator.allocate(self.format, level), Span.of(quadrant << 62, size))
                 for quadrant in (0, 3)
             )
-        if self.format in S390.values():
+        if self.format.name == dat().name:
             table = self.allocator.allocate(self.format, level)
             return (Root(table, Span.of(0, top.size * top.entries)),)
         if self.format not in (UNEVEN, SHORT):

@@ -100,6 +100,7 @@ class Sequences(RuleBasedStateMachine):
         self.per_table = self.world.table_span // self.world.page
         self.base = self.served().last + 1 - TABLES * self.world.table_span
         self.keeps = RULES.get(self.name, LEAST)
+        self.large = bool(self.world.format.levels[1].pages)
         self.pages: Pages = {}
         self.tables: set[int] = set()
         self.cached: Pages = {}
@@ -143,7 +144,7 @@ class Sequences(RuleBasedStateMachine):
         which POWER has not either; arm64 has rights to execute of EL0 and of EL1, and what EL1
         reads is always given; s390 knows no users, and every page can be read."""
         if self.name in S390:
-            return rights & {"write", "execute"}
+            return rights & {"write", "execute"} & set(self.world.format.rights)
         if "user execute" in self.world.format.rights:
             execute = {"user execute", "supervisor execute"} if "execute" in rights else set()
             return frozenset(rights & {"write", "user"} | execute)
@@ -338,7 +339,7 @@ class Sequences(RuleBasedStateMachine):
         first = self.frames(self.per_table, self.per_table)
         frames = np.array([first * self.world.page], np.uint64)
         bits = self.bits(rights)
-        may = table not in self.tables and pages[0] not in self.pages
+        may = self.large and table not in self.tables and pages[0] not in self.pages
         done = self.attempt(may, lambda: self.space.map(self.address(pages[0]), frames, 1, bits))
         if done is not None:
             for step, page in enumerate(pages):
@@ -354,7 +355,9 @@ class Sequences(RuleBasedStateMachine):
         whole = {
             table
             for table in self.tables_of(pages)
-            if table * self.per_table >= pages[0] and (table + 1) * self.per_table <= pages[-1] + 1
+            if self.large
+            and table * self.per_table >= pages[0]
+            and (table + 1) * self.per_table <= pages[-1] + 1
         }
         may = not any(page in self.pages for page in pages) and not whole & self.tables
         action = lambda: self.space.map_range(  # noqa: E731
@@ -455,7 +458,8 @@ class Sequences(RuleBasedStateMachine):
         pages = range(table * self.per_table, (table + 1) * self.per_table)
         held = [self.pages[page] for page in pages if page in self.pages]
         may = (
-            table in self.tables
+            self.large
+            and table in self.tables
             and len(held) == self.per_table
             and held[0].frame % self.per_table == 0
             and all(one.frame == held[0].frame + step for step, one in enumerate(held))

@@ -7,5 +7,8 @@
 `probes`    a guest's answers beside what the reference expects
 `layouts`   layouts, and how they are built
 `validate`  one space, and what a guest makes of it
+`space`     a space of one's own in a guest's RAM
+`live`      what accesses and flushes are there where it is changed while the guest runs
+`changes`   which change of an entry needs which flush
 `replay`    a disagreement as a file, and the question asked again; `witnesses` asks QEMU
 """

@@ -29,8 +29,15 @@ SECTIONS: Final = {
 CHANGED: Final[Mapping[str, Rule]] = {
     "cached-outside-ram": Rule(
         "cached-outside-ram", NOTE, "pages outside memory of a type that is cached"
-    )
+    ),
+    "mixed-types": Rule(
+        "mixed-types",
+        NOTE,
+        "pieces of memory that are mapped with several memory types: coherent where software"
+        " manages the caches, as Linux does of memory that devices share",
+    ),
 }
+"""Mismatched attributes are defined: what is lost is coherence, until caches are maintained."""
 LEFT_OUT: Final[frozenset[str]] = frozenset()
 
 

@@ -161,7 +161,9 @@ def test_halves_with_two_formats_are_looked_at_one_by_one() -> None:
 def test_a_type_that_differs_between_the_halves_is_found() -> None:
     of = two_formats({1: PAGE}, {1: PAGE | 1 << 2})
     of = replace(of, cpu=replace(of.cpu, mair=0x44FF))
-    (finding,) = found(of)["mixed-types"].findings
+    broken = found(of)["mixed-types"]
+    (finding,) = broken.findings
+    assert broken.rule.severity.value == "note"
     assert finding.detail == "NC at 0xffffff8000001000 and WB at 0x1000"
 
 

@@ -439,6 +439,11 @@ class Format:
         """Size of a table at `level`."""
         return self.entry_bytes << self.levels[level].index_bits
 
+    @cached_property
+    def bounded(self) -> bool:
+        """Whether a pointer may say that only a part of its table is there."""
+        return any(here.pointer and here.pointer.bounds for here in self.levels)
+
     def slots_below(self, raw: int, level: int) -> range:
         """The slots that are there of the table that a pointer at `level` leads to."""
         pointer, entries = self.levels[level].pointer, self.levels[level - 1].entries

@@ -152,7 +152,6 @@ class Tree:
         self.format = format
         self.flushing = format.flushing
         self._zero_leads = any(not here.is_absent(0) for here in format.levels)
-        self._bounded = any(here.pointer and here.pointer.bounds for here in format.levels)
         self._top_lock = TableLock(roots[0].table)
         self._nodes: dict[int, _Node] = {}
         self._fresh: set[_Node] = set()
@@ -531,7 +530,7 @@ class Tree:
 
     def check_whole(self, raw: int, level: int) -> None:
         """SpaceError for a pointer that says that only a part of its table is there."""
-        if not self._bounded:
+        if not self.format.bounded:
             return
         entries = self.format.levels[level - 1].entries
         if len(there := self.format.slots_below(raw, level)) < entries:

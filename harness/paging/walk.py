@@ -75,22 +75,21 @@ def walk(memory: Memory, root: Root, address: Virtual) -> Walk:
     """
     if address not in root.span:
         raise ValueError(f"{address:#x} is not in the root's span {root.span}")
-    table = root.table
-    format = table.format
+    format = root.table.format
+    slot = root.table.slot_for(address)
     steps: list[Step] = []
     while True:
-        slot = table.slot_for(address)
         raw = memory.load(slot.address, format.entry_bytes)
         if raw is None:
             return Walk(address, root, tuple(steps), unbacked=slot)
-        entry = format.decode(raw, table.level)
+        level = slot.table.level
+        entry = format.decode(raw, level)
         steps.append(Step(slot, raw, entry))
         if not isinstance(entry, Pointer):
             return Walk(address, root, tuple(steps))
         slot = entry.table.slot_for(address)
-        if slot.index not in format.slots_below(raw, table.level):
+        if format.bounded and slot.index not in format.slots_below(raw, level):
             return Walk(address, root, tuple(steps), outside=slot)
-        table = entry.table
 
 
 def leaves(memory: Memory, roots: Iterable[Root]) -> Iterator[Walk]:

@@ -19,14 +19,14 @@ KINDS = ("load", "store", "fetch")
 class Machine:
     """A processor, as the rules speak of it.
 
-    user, kernel  the first doubleword of the process table entry for PIDR and for PID 0, None where
-                  the process table ends before it
+    user, kernel  the first doubleword of the process table entry for PIDR, None where the process
+                  table ends before it, and for PID 0
     hv            MSR.HV
     records       whether it sets R and C itself
     """
 
     user: int | None
-    kernel: int | None
+    kernel: int
     amr: int = 0
     iamr: int = 0
     hv: bool = True

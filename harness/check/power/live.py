@@ -72,7 +72,7 @@ class Live(live.Live):
     EACH = len(WAYS)
 
     def __init__(self, guest: Guest, memory: NotedMemory, cpu: Cpu) -> None:
-        if cpu.quadrant3 is not None:
+        if cpu.quadrant3:
             raise Misuse("live is for the tree of the process alone, with none of process 0")
         self._guest: Guest
         self._keeps_code = expected_of(KEPT_CODE, guest.engine.name, guest.version)

@@ -12,7 +12,7 @@ from harness.paging.power.cpu import Cpu
 
 class GuestSpace(space.GuestSpace):
     """An empty space of a process, in quadrant 0, with smallest pages of 1 << page_bits bytes;
-    process 0 has none."""
+    process 0 has no tree."""
 
     cpu: Cpu
 

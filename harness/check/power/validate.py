@@ -72,4 +72,4 @@ def compare_space(guest: Guest, built: Built[Cpu]) -> tuple[Comparison, ...]:
 
 def state_of(cpu: Cpu, window: Span) -> State:
     """What a guest has to load to translate as `cpu` does, with the window there."""
-    return State(cpu.quadrant0, cpu.quadrant3 or 0, cpu.amr, cpu.iamr, window.first)
+    return State(cpu.quadrant0, cpu.quadrant3, cpu.amr, cpu.iamr, window.first)

@@ -86,8 +86,9 @@ def is_supported(descriptor: int) -> bool:
 class Cpu:
     """The state of a processor with radix translation on.
 
-    quadrant0  first doubleword of the process table entry for the process in PIDR
-    quadrant3  the same of process 0; None for either where the process table has no such entry
+    quadrant0  first doubleword of the process table entry for the process in PIDR; None where the
+               process table has no such entry
+    quadrant3  the same of process 0, which every process table has
     amr, iamr  the registers, whose key 0 holds for pages of the user that others use
     hv         whether it is the hypervisor (MSR.HV), and not in a partition
     page_bits  log2 of the smallest pages of what is built: 12 or 16.  What is read may have both
@@ -101,7 +102,7 @@ class Cpu:
     architecture: ClassVar[str] = "power"
 
     quadrant0: int | None
-    quadrant3: int | None = None
+    quadrant3: int = 0
     amr: int = 0
     iamr: int = 0
     hv: bool = True
@@ -135,7 +136,7 @@ class Cpu:
         """
         return cls(
             root_descriptor(user),
-            None if kernel is None else root_descriptor(kernel),
+            0 if kernel is None else root_descriptor(kernel),
             amr=amr,
             iamr=iamr,
             hv=hv,
@@ -164,7 +165,7 @@ class Cpu:
 
         Raises ValueError where neither has one."""
         for descriptor in (self.quadrant0, self.quadrant3):
-            if descriptor is not None:
+            if descriptor:
                 return root_address(descriptor)
         raise ValueError("no process has a tree")
 
@@ -229,15 +230,14 @@ def load(
     if not is_supported(first):
         raise ChainError(f"LPID 0 has {first:#x}, which describes no tree that there may be")
     size = 1 << (second & TABLE_SIZE) + 12
-    found: list[int | None] = []
-    for process in (pid, 0):
+
+    def descriptor(process: int) -> int:
         offset = process * PROCESS_ENTRY_BYTES
-        if offset >= size:
-            found.append(None)
-            continue
         at = _in_partition(memory, first, (second & TABLE_BASE) + offset)
-        found.append(_doubleword(memory, at, f"the process table's entry for PID {process}"))
-    return Cpu(found[0], found[1], amr=amr, iamr=iamr, page_bits=page_bits)
+        return _doubleword(memory, at, f"the process table's entry for PID {process}")
+
+    user = descriptor(pid) if pid * PROCESS_ENTRY_BYTES < size else None
+    return Cpu(user, descriptor(0), amr=amr, iamr=iamr, page_bits=page_bits)
 
 
 def _in_partition(memory: Memory, first: int, address: int) -> int:

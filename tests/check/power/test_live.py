@@ -200,7 +200,7 @@ def test_stores_that_no_one_announced_are_refused(space: GuestSpace, guest: Gues
 def test_what_cannot_be_run_is_a_sentence(space: GuestSpace, guest: Guest) -> None:
     cpu = space.cpu
     with pytest.raises(Misuse, match="live is for the tree of the process alone"):
-        Live(guest, space.memory, replace(cpu, quadrant3=cpu.quadrant0))
+        Live(guest, space.memory, replace(cpu, quadrant3=cpu.quadrant0 or 0))
     with pytest.raises(Misuse, match="begins at no table where there is memory for tables"):
         Live(guest, space.memory, Cpu.of(0, page_bits=cpu.page_bits))
 

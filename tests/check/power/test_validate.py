@@ -11,13 +11,17 @@ import pytest
 
 from harness.check.layouts import LayoutError, divided, load, parse, shipped
 from harness.check.power import probes, validate
+from harness.check.power.cases import alone
 from harness.check.power.layouts import build
+from harness.check.power.space import GuestSpace
 from harness.check.validation import SpaceReport
+from harness.machine.power.guest import Guest
 from harness.machine.power.processor import MachineInfo
 from harness.paging import bulk
+from harness.paging.address import Span
 from harness.paging.bulk import End
 from harness.paging.memory import BigEndianMemory, BufferMemory
-from harness.paging.power.access import Interrupt
+from harness.paging.power.access import Access, Interrupt, Kind
 from harness.paging.power.bulk import Outcomes, outcomes
 from tests.machine.power.present import QEMU, why_absent
 
@@ -154,6 +158,18 @@ def test_r_and_c_that_are_never_set_are_found(monkeypatch: pytest.MonkeyPatch) -
     report = validated("rights")
     sets_marks = tuple(map(int, report.qemu.split("."))) < (8,)
     assert (report.disagreed > 10) == sets_marks
+
+
+@pytest.mark.hw
+def test_a_process_0_without_a_tree_is_in_the_process_table_all_the_same() -> None:
+    if reason := why_absent():
+        pytest.skip(reason)
+    with Guest(program=QEMU) as guest:
+        space = GuestSpace(guest, 12)
+        state = replace(validate.state_of(space.cpu, Span.of(0, 4096)), window=None)
+        case, frames = alone(3 << 62, Access(Kind.READ, user=False)), (Span.of(0, 4096),)
+        report = probes.ask_guest(guest, state, space.cpu, space.memory, frames, case)
+    assert (report.compared, report.disagreed) == (1, 0), report.disagreements
 
 
 @pytest.mark.hw

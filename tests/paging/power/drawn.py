@@ -33,7 +33,7 @@ def descriptor(source: random.Random) -> int | None:
 
 def machine(source: random.Random) -> Machine:
     amr, iamr = (source.choice((0, source.getrandbits(64))) for _ in range(2))
-    user, kernel = descriptor(source), descriptor(source)
+    user, kernel = descriptor(source), descriptor(source) or 0
     return Machine(user, kernel, amr, iamr, hv=source.random() < 0.7, records=source.random() < 0.6)
 
 

@@ -102,7 +102,7 @@ def test_what_no_tree_translates_is_a_segment_interrupt() -> None:
         (1 << 52, READ, "0x380 0x0 SEGMENT"),
         (1 << 61, WRITE, "0x380 0x0 SEGMENT"),
         (1 << 57, FETCH, "0x480 0x0 SEGMENT"),
-        (3 << 62, WRITE, "0x300 0x42000000 NO_PROCESS"),
+        (3 << 62, WRITE, "0x300 0x2080000 BAD_TREE"),
         (3 << 62 | 1 << 52, FETCH, "0x480 0x0 SEGMENT"),
     ):
         assert comes_to(cpu, memory(R), address, Access(kind, False)) == text

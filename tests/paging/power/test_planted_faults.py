@@ -227,7 +227,7 @@ FAULTS: dict[str, Plant] = {
     ),
     "trees of 51 bits": in_modules("UNTRANSLATED", bits(61, 51)),
     "one size of page tables alone": in_modules("OTHER_SIZE", 0),
-    "quadrant 3 that of the process": machine(lambda m: replace(m, kernel=m.user)),
+    "quadrant 3 that of the process": machine(lambda m: replace(m, kernel=m.user or 0)),
     "quadrant 0 that of process 0": machine(lambda m: replace(m, user=m.kernel)),
     "AMR ignored": machine(lambda m: replace(m, amr=0)),
     "IAMR ignored": machine(lambda m: replace(m, iamr=0)),

@@ -118,13 +118,11 @@ class Chain:
 
     def cpu(self, control: Control) -> Cpu:
         """The processor under a control state."""
-        tested: int | None = root_descriptor(self.tables[-1]) ^ TREES[control.tree]
-        if control.tree == "none":
-            tested = None
+        tested = root_descriptor(self.tables[-1]) ^ TREES[control.tree]
         other = root_descriptor(self._other)
         user, kernel = (tested, other) if self.quadrant == 0 else (other, tested)
         return Cpu(
-            user,
+            None if control.tree == "none" else user,
             kernel,
             amr=control.amr << 62,
             iamr=control.iamr << 62,
@@ -134,7 +132,7 @@ class Chain:
 
     def state(self, cpu: Cpu) -> State:
         """What the guest is asked to be."""
-        return State(cpu.quadrant0, cpu.quadrant3 or 0, cpu.amr, cpu.iamr, self.window)
+        return State(cpu.quadrant0, cpu.quadrant3, cpu.amr, cpu.iamr, self.window)
 
     def _map_window(self, first: int) -> None:
         """Leads the window to the stub's page, by tables of its own from `first` on."""

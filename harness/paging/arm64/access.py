@@ -106,7 +106,7 @@ class Reason(Enum):
     ADDRESS_SIZE = "the descriptor's address is beyond the output size (AArch64.S1Walk)"
     ACCESS_FLAG = "the page has AF=0, which the processor does not set (AArch64.S1Walk)"
     ALIGNMENT = "an access to Device memory that is not aligned (AArch64.S1HasAlignmentFault)"
-    READ_DENIED = "a read as EL0 from a page that is not EL0's (AArch64.S1CheckPermissions)"
+    READ_DENIED = "an access as EL0 to a page that is not EL0's (AArch64.S1CheckPermissions)"
     WRITE_DENIED = "a write to a page that may not be written (AArch64.S1CheckPermissions)"
     PAN = "EL1 uses data of EL0, with PSTATE.PAN=1 (AArch64.S1DirectBasePermissions)"
     EXECUTE_DENIED = "a fetch from a page that may not be executed (AArch64.S1CheckPermissions)"

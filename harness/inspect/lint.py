@@ -131,14 +131,17 @@ class LintSpace:
 
     def has(self, rows: Rows, right: str) -> Mask:
         """Which rows all levels give a right; every page can be executed where there is none to
-        take away.  Where halves are kept apart, the user has none of the upper one, whatever the
-        levels give."""
+        take away.  The user has none of a half that is closed to him, whatever the levels give."""
         bit = self.graph.format.rights.get(right, 0)
         if not bit:
             return np.ones(len(rows.virtual), np.bool_)
         given: Mask = rows.granted & np.uint64(bit) != 0
-        if right in ("user", "user execute") and self.own.halved(self.cpu):
-            given &= rows.virtual >> np.uint64(63) == 0
+        if right in ("user", "user execute"):
+            lower, upper = self.own.closed(self.cpu)
+            if lower:
+                given &= rows.highest >> np.uint64(63) != 0
+            if upper:
+                given &= rows.virtual >> np.uint64(63) == 0
         return given
 
     def executable(self, rows: Rows) -> Mask:
@@ -191,7 +194,7 @@ def _user_in_kernel_half(space: LintSpace, rows: Rows) -> Mask:
     high = rows.highest >> np.uint64(63) != 0
     halves = any(root.span.first >> 63 for root in space.cpu.roots)
     given = pages_of(rows) & space.has(rows, "user") & high
-    found: Mask = given & (halves and not space.own.halved(space.cpu))
+    found: Mask = given & (halves and not space.own.closed(space.cpu)[1])
     return found
 
 
@@ -444,7 +447,8 @@ class Own(Protocol):
     KEEPS     why the supervisor writes to a page that entries say it does not
     executes  which rows someone may execute
     globals   whether the bit that makes pages global, or not, means something
-    halved    whether the user reaches nothing of the upper half, whatever entries give
+    closed    whether the user reaches nothing of the lower half, and of the upper one, whatever
+              entries give
     needs     what a processor needs and is not mapped so
     lower     what an entry is in a table of a lower level, where it makes sense there alone
     """
@@ -463,7 +467,7 @@ class Own(Protocol):
     def KEEPS(self) -> str: ...  # noqa: N802
     def executes(self, space: LintSpace, rows: Rows, /) -> Mask: ...
     def globals(self, cpu: Any, /) -> bool: ...
-    def halved(self, cpu: Any, /) -> bool: ...
+    def closed(self, cpu: Any, /) -> tuple[bool, bool]: ...
     def needs(self, snapshot: Snapshot, /) -> Iterable[Need]: ...
     def lower(self, cpu: Any, reading: Reading, /) -> str: ...
 

@@ -112,9 +112,10 @@ KEEPS: Final = ""
 
 def executes(space: LintSpace, rows: Rows) -> Mask:
     """Which rows EL0 or EL1 may execute: EL1 nothing that EL0 may write, and with WXN=1 neither
-    what it may write itself."""
+    what it may write itself.  What EL0 may write is as entries say, also where E0PDx closes the
+    half to it."""
     write = space.has(rows, "write")
-    by_el0 = space.has(rows, "user") & write
+    by_el0 = (rows.granted & np.uint64(space.graph.format.rights["user"]) != 0) & write
     el0, el1 = space.has(rows, "user execute"), space.has(rows, "supervisor execute") & ~by_el0
     if space.cpu.wxn:
         el0, el1 = el0 & ~by_el0, el1 & ~write
@@ -127,9 +128,10 @@ def globals(_: Cpu) -> bool:
     return True
 
 
-def halved(cpu: Cpu) -> bool:
-    """Whether EL0 reaches nothing of the upper half, whatever entries give: with E0PD1=1."""
-    return cpu.high is not None and cpu.high.e0pd
+def closed(cpu: Cpu) -> tuple[bool, bool]:
+    """Whether EL0 reaches nothing of the lower half, and of the upper one: with E0PD0 and E0PD1."""
+    lower, upper = (half is not None and half.e0pd for half in (cpu.low, cpu.high))
+    return lower, upper
 
 
 def lower(_: Cpu, __: Reading) -> str:

@@ -63,9 +63,10 @@ def globals(_: Cpu) -> bool:
     return True
 
 
-def halved(_: Cpu) -> bool:
-    """Whether the user reaches nothing of the upper half, whatever entries give: never."""
-    return False
+def closed(_: Cpu) -> tuple[bool, bool]:
+    """Whether the user reaches nothing of the lower half, and of the upper one, whatever entries
+    give: never."""
+    return False, False
 
 
 def lower(_: Cpu, __: Reading) -> str:

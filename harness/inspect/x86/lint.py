@@ -43,9 +43,10 @@ def globals(cpu: Cpu) -> bool:
     return bool(cpu.cr4 & Cr4.PGE)
 
 
-def halved(cpu: Cpu) -> bool:
-    """Whether the user reaches nothing of the upper half, whatever entries give."""
-    return cpu.lass
+def closed(cpu: Cpu) -> tuple[bool, bool]:
+    """Whether the user reaches nothing of the lower half, and of the upper one, whatever entries
+    give: of the upper one with LASS."""
+    return False, cpu.lass
 
 
 def lower(cpu: Cpu, reading: Reading) -> str:

@@ -115,6 +115,23 @@ def test_el0_has_nothing_of_a_half_that_is_closed_to_it() -> None:
     assert "user-in-kernel-half" not in found(closed)
 
 
+@pytest.mark.parametrize("high", [False, True])
+def test_a_page_that_el0_may_write_is_executed_by_nobody_where_el0_is_kept_out(high: bool) -> None:
+    """EL1 executes nothing that entries let EL0 write, also where E0PDx closes the half to it."""
+    kept_out = 1 << 55 + high
+    given = {
+        1: (PAGE | EL0) & ~(RO | PXN | UXN),
+        2: PAGE & ~(RO | PXN | UXN),
+        3: PAGE & ~(RO | UXN),
+    }
+    of = snapshot({} if high else given, high=given if high else {})
+    assert found(of)["write-execute"].count == 3
+    closed = replace(of, cpu=replace(of.cpu, tcr=of.cpu.tcr | kept_out))
+    (one,) = found(closed)["write-execute"].findings
+    assert one.where is not None and one.where.first >> 12 & 511 == 2
+    assert found(closed)["write-execute"].count == 1
+
+
 def test_pages_of_el0_without_ng_are_global() -> None:
     broken = found(snapshot({1: PAGE | EL0, 2: PAGE | EL0 | NG, 3: PAGE}))
     assert broken["global-user"].count == 1

@@ -251,11 +251,45 @@ _BY_MEMORY: Final = (0b010000, 0b010001, 0b011000, 0b101000, *_ECC_ON_WALK)
 """Fault status codes of what memory refuses, and not the tables."""
 
 
+_TLB_CONFLICT: Final = 0b110000
+
+_CONFLICTS: Final = (
+    "the TLB held two translations of the address: a valid descriptor was replaced by another"
+    " without break-before-make (write 0, DSB, TLBI, DSB, then the new one)",
+    "descriptors of a contiguous group disagree, which lint finds (contiguous-apart)",
+)
+"""Why there is a TLB conflict abort ("TLB conflict aborts", "Using break-before-make when updating
+translation table entries")."""
+
+_UNALIGNED: Final = (
+    "SCTLR_EL1.A was 1, and here it is 0 (--sctlr): with it, every access to data that is not"
+    " aligned raises it",
+    "it was an exclusive or an atomic, or a load-acquire or store-release, which must be aligned in"
+    " any memory (with FEAT_LSE2, not cross 16 bytes)",
+    "the memory was of a Device type then, which a changed descriptor or MAIR_EL1 (--mair) would"
+    " have made it",
+)
+"""What raises an alignment fault where tables say Normal memory ("Alignment support",
+AArch64.UnalignedAccessFaults)."""
+
+
+def _is_data(fault: SeenFault) -> bool:
+    return fault.syndrome >> 26 & 0x3F in _DATA
+
+
 def _likely(
     snapshot: Snapshot, fault: SeenFault, far: Virtual, instead: Sequence[Explanation]
 ) -> Iterator[str]:
     """Why the tables do not give the abort that was seen."""
     outcomes = [one.outcome for one in instead]
+    if fault.status == Status.ALIGNMENT and not fault.maintains and _is_data(fault):
+        if snapshot.cpu.sctlr & Sctlr.A:
+            yield (
+                "SCTLR_EL1.A=1: every access to data that is not aligned raises it, whatever the"
+                " tables say"
+            )
+            return
+        yield from _UNALIGNED
     if fault.syndrome & _S1PTW:
         yield "stage 2 denied the walk a table: the hypervisor's tables decide, not these"
     moved = {one.far for one in outcomes if isinstance(one, Fault)} - {far}
@@ -267,9 +301,11 @@ def _likely(
     if fault.status in _BY_MEMORY:
         where = f"{pages[0].physical:#x}, or at " if pages else ""
         yield f"memory refused it, at {where}a table on the way, of which tables say nothing"
+    elif fault.status == _TLB_CONFLICT:
+        yield from _CONFLICTS
     elif fault.status not in CODES or fault.status in _OTHERS:
         yield "its fault status code is none that tables give"
-    elif pages:
+    elif pages and fault.status != Status.ALIGNMENT:
         yield (
             "rights were given since, or the processor still used what was there before: it may"
             " keep a valid descriptor until TLBI"

@@ -21,9 +21,10 @@ from harness.paging.table import Root, Table
 
 
 class Sctlr(IntFlag):
-    """SCTLR_EL1 bits that matter to paging."""
+    """SCTLR_EL1 bits that matter to paging; A is checked before an address is translated."""
 
     M = 1 << 0
+    A = 1 << 1
     WXN = 1 << 19
     EE = 1 << 25
     EPAN = 1 << 57

@@ -290,3 +290,35 @@ def test_why_an_abort_is_not_given_is_said() -> None:
     assert any("stage 2 denied the walk a table" in s for s in hypervisor)
     write = compare(snapshot, seen("0x9600004f"), LOW, named=[Access(Kind.READ, el0=False)])
     assert write.explanations[0].startswith("EL1 read is allowed there, so that another access")
+
+
+def test_an_alignment_fault_of_normal_memory_has_reasons_that_can_be() -> None:
+    cpu = Cpu.of(Half("4K", 39, TABLE), None)
+    memory = tables(cpu, LOW, -1, -1, LEAF)
+    open_ = compare(Snapshot("", cpu, memory, None), seen("0x96000061"), LOW)
+    assert not open_.giving
+    said = open_.explanations
+    assert any("SCTLR_EL1.A was 1, and here it is 0 (--sctlr)" in s for s in said)
+    assert any("an exclusive or an atomic" in s for s in said)
+    assert any("Device" in s for s in said)
+    assert not any("rights" in s for s in said)
+    checked = replace(cpu, sctlr=cpu.sctlr | Sctlr.A)
+    (only,) = compare(Snapshot("", checked, memory, None), seen("0x96000061"), LOW).explanations
+    assert only.startswith("SCTLR_EL1.A=1: every access to data that is not aligned")
+
+
+@pytest.mark.parametrize("syndrome", ["0x86000021", "0x96000161"])
+def test_a_fetch_and_maintenance_are_not_held_to_alignment(syndrome: str) -> None:
+    cpu = Cpu.of(Half("4K", 39, TABLE), None)
+    checked = replace(cpu, sctlr=cpu.sctlr | Sctlr.A)
+    snapshot = Snapshot("", checked, tables(cpu, LOW, -1, -1, LEAF), None)
+    assert not any("SCTLR_EL1.A" in s for s in compare(snapshot, seen(syndrome), LOW).explanations)
+
+
+def test_a_tlb_conflict_has_its_reasons() -> None:
+    cpu = Cpu.of(Half("4K", 39, TABLE), None)
+    snapshot = Snapshot("", cpu, tables(cpu, LOW, -1, -1, LEAF), None)
+    said = compare(snapshot, seen("0x96000030"), LOW).explanations
+    assert any("without break-before-make" in s for s in said)
+    assert any("which lint finds (contiguous-apart)" in s for s in said)
+    assert not any("none that tables give" in s for s in said)

@@ -139,6 +139,11 @@ def number(pattern: re.Pattern[str], text: str) -> int | None:
     return None if found is None else int(next(filter(None, found.groups())), 16)
 
 
+def told_address(text: str) -> int | None:
+    """The address whose walk stands first in a report, as `told_entries` finds it."""
+    return number(_WALK, text)
+
+
 def told_entries(text: str) -> tuple[tuple[str, int], ...]:
     """The entries of the first walk in a report, as the show_pte of several architectures has
     them."""
@@ -151,7 +156,7 @@ def told_entries(text: str) -> tuple[tuple[str, int], ...]:
     return tuple(found.items())
 
 
-_WALK: Final = re.compile(r"\[[0-9a-f]{8,16}\] (?=pgd=)")
+_WALK: Final = re.compile(r"\[([0-9a-f]{8,16})\] (?=\*?pgd=)")
 _ENTRY: Final = re.compile(r"\b(?P<name>pgd|p4d|pud|pmd|pte)=(?P<raw>[0-9a-f]{8,16})\b")
 _WALK_LENGTH: Final = 512
 """Characters of the entries of a walk, with what mails put around them."""

@@ -7,7 +7,7 @@ of -d int (target/arm/helper.c: arm_log_exception).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -15,26 +15,41 @@ from harness.inspect.arm64 import entries
 from harness.inspect.arm64.entries import Tables
 from harness.inspect.oops import (
     COMM,
+    LONGEST_REPORT,
     SEVERAL,
     Facts,
     Report,
     lines_of,
     number,
     reports_of,
+    told_address,
     told_entries,
 )
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging.arm64.cpu import Cpu
 
 SIGNS: Final = re.compile(
-    r"\bMem abort info:|\bESR = 0x[0-9a-f]{8}|pgtable: [0-9]+k pages, [0-9]+-bit VAs"
+    r"\[[0-9a-f]{16}\] \*pgd=[0-9a-f]{16}|\bInternal error: [^:]{1,48}: (?:0{8})?(?:82|86|92|96)"
+    r"[0-9a-f]{6} \[#|\bunhandled exception: [DI]ABT \(|\bMem abort info:"
+    r"|\bESR = 0x[0-9a-f]{8}|pgtable: [0-9]+k pages, [0-9]+-bit VAs"
     r"|\bpstate: [0-9a-f]{8} \(|\.\.\.with (?:ESR 0x[0-9a-f]+/0x|FAR 0x|ELR 0x)[0-9a-f]"
 )
 """What stands in a line of a text of arm64, and in none of another's."""
 
-_HEAD: Final = re.compile(r"[Uu]nable to handle kernel [a-zA-Z -]{4,48} at virtual")
-_ADDRESS: Final = re.compile(r"at virtual\s+address ([0-9a-f]{8,16})\b")
-_ESR: Final = re.compile(r"\bESR = 0x([0-9a-f]{8,16})\b|\bInternal error: Oops: ([0-9a-f]{8,16})\b")
+_HEAD: Final = re.compile(
+    r"[Uu]nable to handle kernel [a-zA-Z -]{4,48} at virtual"
+    r"|\bUnhandled fault(?:: [^(]{1,48} \(0x[0-9a-f]{8,16}\))? at 0x[0-9a-f]{8,16}"
+)
+_ADDRESS: Final = re.compile(
+    r"at virtual\s+address ([0-9a-f]{8,16})\b|\bUnhandled fault\b.{0,80}? at 0x([0-9a-f]{8,16})\b"
+)
+_ESR: Final = re.compile(
+    r"\bESR = 0x([0-9a-f]{8,16})\b|\bInternal error: [^:\n]{1,48}: ([0-9a-f]{8,16}) \[#"
+    r"|\bUnhandled fault: [^(\n]{1,48} \(0x([0-9a-f]{8,16})\)"
+)
+_USERS: Final = re.compile(r"\bunhandled exception: [DI]ABT \([^)\n]*\), ESR (0x[0-9a-f]{8,16})\b")
+"""The line of a program that a signal ends (arch/arm64/kernel/traps.c: arm64_show_signal)."""
+
 _PSTATE: Final = re.compile(r"\bpstate: ([0-9a-f]{8,16})\b")
 _TABLE: Final = re.compile(
     r"\b(?P<whose>user|swapper) pgtable: (?P<granule>[0-9]+)k pages, (?P<width>[0-9]{2})-bit VAs,"
@@ -52,10 +67,27 @@ def read(text: str) -> Report:
         return _linux(lines, more)
     if (found := _of_qemu(lines_of(text))) is not None:
         return found
+    whole = list(lines_of(text))
+    if (esr := _USERS.search(text)) and told_address("\n".join(whole)) is None:
+        raise QuestionError(
+            "the text has the abort of a program without FAR_EL1, the address that faulted: what"
+            f" its ESR says shows pagetable fault --esr {esr[1]}"
+        )
+    if lines := next(_headless(whole), None):
+        return _linux(lines, 0)
     raise QuestionError(
         "the text holds no abort of arm64 that is known here: an oops of Linux, or QEMU's log of"
         " -d int"
     )
+
+
+def _headless(lines: Sequence[str]) -> Iterator[list[str]]:
+    """The lines from the first on that tells of an abort, of a report whose first line is cut off
+    or is another."""
+    for index, line in enumerate(lines):
+        if any(sign.search(line) for sign in (_ESR, _TABLE)) or told_address(line) is not None:
+            yield list(lines[index : index + LONGEST_REPORT])
+            return
 
 
 def _linux(lines: list[str], more: int) -> Report:
@@ -66,10 +98,10 @@ def _linux(lines: list[str], more: int) -> Report:
     what = "An oops of Linux on arm64"
     if comm := COMM.search(text):
         what += f", of {comm['comm'] or comm['old']}"
-    pstate = number(_PSTATE, text)
+    pstate, address = number(_PSTATE, text), number(_ADDRESS, text)
     return Report(
         what,
-        number(_ADDRESS, text),
+        told_address(text) if address is None else address,
         number(_ESR, text),
         mode=_tables(text),
         entries=told_entries(text),

@@ -61,6 +61,25 @@ Taking exception 4 [Data Abort] on CPU 0
 """
 """The last abort is of EL3, whose tables are others."""
 
+OLD = """\
+Unable to handle kernel paging request at virtual address ffff80000a000000
+pgd = ffff000009f5e000
+[ffff80000a000000] *pgd=000000007fff6003, *pud=000000007fff5003, *pmd=0000000000000000
+Internal error: Oops: 96000046 [#1] PREEMPT SMP
+"""
+"""Of Linux 4.x, which prints neither pages nor addresses nor where the root is."""
+
+CONFLICT = """\
+Unhandled fault at 0xffff800080a00000
+Mem abort info:
+  ESR = 0x0000000096000030
+  FSC = 0x30: TLB conflict abort
+swapper pgtable: 4k pages, 48-bit VAs, pgdp=00000000428b1000
+[ffff800080a00000] pgd=10000000433ff403, p4d=10000000433ff403, pud=10000000433fe403, \
+pmd=00780000be200f01
+Internal error: TLB conflict abort: 0000000096000030 [#1] PREEMPT SMP
+"""
+
 EVERY = {
     name: value
     for name, value in dict(globals()).items()

@@ -12,7 +12,7 @@ import pytest
 
 from harness.inspect.arm64 import oops
 from harness.inspect.arm64.entries import Tables
-from harness.inspect.oops import Report
+from harness.inspect.oops import Report, architecture_of
 from harness.inspect.snapshot import QuestionError
 from tests.cli.commands import run
 from tests.inspect.arm64 import oopses
@@ -44,6 +44,17 @@ SAID: dict[str, dict[str, Any]] = {
         "code": 0x9600_0045,
         "instruction": 0xFFFF_0000_8000_01C4,
     },
+    "OLD": {
+        "address": 0xFFFF_8000_0A00_0000,
+        "code": 0x9600_0046,
+        "mode": None,
+        "entries": (("pgd", 0x7FFF_6003), ("pud", 0x7FFF_5003), ("pmd", 0)),
+    },
+    "CONFLICT": {
+        "address": 0xFFFF_8000_80A0_0000,
+        "code": 0x9600_0030,
+        "mode": ("4K", 48, True, 0x428B_1000),
+    },
 }
 
 
@@ -71,6 +82,32 @@ def test_a_report_is_explained_without_any_source(name: str, said: str) -> None:
     assert said in found, found
 
 
+@pytest.mark.parametrize("cut", range(1, 5))
+@pytest.mark.parametrize("name", ["NULL", "KERNELS", "CONFLICT"])
+def test_a_report_whose_first_lines_are_cut_off_says_the_same(name: str, cut: int) -> None:
+    whole = oopses.EVERY[name]
+    left = "".join(whole.splitlines(keepends=True)[cut:])
+    assert architecture_of(left) == "arm64"
+    assert oops.read(left) == oops.read(whole)
+
+
+def test_an_abort_of_a_program_is_explained_by_its_esr() -> None:
+    text = (
+        "prog[231]: unhandled exception: DABT (lower EL), ESR 0x0000000092000046, level 2"
+        " translation fault in prog[400000+1000]\n"
+        "pstate: 80001000 (Nzcv daif -PAN -UAO -TCO -DIT +SSBS BTYPE=--)\n"
+    )
+    assert architecture_of(text) == "arm64"
+    code, out, errors = explained(text)
+    assert (code, out) == (2, "")
+    assert errors.endswith("pagetable fault --esr 0x0000000092000046\n")
+
+
+def test_an_oops_of_32_bits_is_another_machine_s() -> None:
+    text = "[00000000] *pgd=00000000\nInternal error: Oops: 80000005 [#1] PREEMPT SMP ARM\n"
+    assert architecture_of(text) != "arm64"
+
+
 def test_with_a_source_it_is_said_whether_the_tables_agree(tmp_path: Path) -> None:
     (tmp_path / "ram").write_bytes(bytes(1 << 16))
     found = lines(oopses.NULL, "--ram", f"{tmp_path / 'ram'}@0x100ab5000")
@@ -96,7 +133,7 @@ def test_the_object_says_the_same(name: str) -> None:
     assert (code, errors) == (0, "")
     answer = json.loads(out)
     assert (answer["report"], answer["seen"]["esr"]) == (report.what, hex(report.code or 0))
-    assert answer["given"] == (True if report.entries else None)
+    assert answer["given"] == (name != "CONFLICT" if report.entries else None)
 
 
 @pytest.mark.parametrize("name", oopses.EVERY)

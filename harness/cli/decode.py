@@ -160,6 +160,8 @@ def decode(
             register = None if name is None else name.lower()
             if register in machine.roots:
                 asked.append((raw, register))
+            elif register == "esr":
+                raise Misuse(f"ESR_EL1 is no entry: an abort is explained by fault --esr {raw:#x}")
             elif register in _ROOTS:
                 raise Misuse(
                     f"{name} is no register of {machine.called}: name a mode that has it, like"

@@ -270,6 +270,8 @@ def test_the_modes_are_those_of_the_library() -> None:
         (["1", "--level", "-1"], "x86-64 4-level has levels 0 to 3, not -1"),
         (["1", "--level", "page"], "has no level 'page': it has 0 to 3, or PTE, PDE, PDPTE, PML4E"),
         (["1", "--level", "PML5E"], "x86-64 4-level has no level 'PML5E'"),
+        (["esr=9600004b"], "ESR_EL1 is no entry: an abort is explained by fault --esr 0x9600004b"),
+        (["1", "--level", "ESR", "--mode", "4k"], "an abort is explained by fault --esr 0x1"),
         (["pge=1"], "x86-64 4-level has no level 'pge'"),
         (["pte=1", "67"], "the value is 67: write 0x67, or 0x43 if that is decimal"),
         (["1", "--mode", "6"], "'6' is not one of"),

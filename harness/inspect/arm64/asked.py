@@ -81,7 +81,7 @@ def _canonical(cpu: Cpu, address: int) -> tuple[bool, str]:
     half = half_for(cpu, address)
     where = f"bit 55 is {int(high)}, the {'upper' if high else 'lower'} half"
     if half is None:
-        return False, f"{where}, which EPD{int(high)}=1 turns off"
+        return False, f"{where}, which EPD{int(high)}=1 turns off, or whose root is not given"
     width = half.address_bits
     odd = [bit for bit in range(63, width - 1, -1) if address >> bit & 1 != high]
     if odd:

@@ -69,6 +69,8 @@ def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool =
     asked = architecture.named(arch)
     architecture.refuse_others(asked, registers, held.title)
     doubts += _elsewhere(arch, held)
+    if not captured[0] and described(arch).ram_base:
+        doubts += (f"{one.path} begins at 0 (FILE@ADDRESS)" for one in files if one.address is None)
     return asked.of_memory(held, registers, doubts)
 
 

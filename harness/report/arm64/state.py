@@ -45,7 +45,7 @@ def root_text(cpu: Cpu) -> str:
 
 def _root(raw: int, half: Half | None) -> str:
     if half is None:
-        return "off"
+        return "off, or not given"
     return f"{raw:#x} ({half.granule} {half.address_bits}-bit, root at {half.root:#x})"
 
 

@@ -210,3 +210,21 @@ def test_cores_of_other_arms_are_named(tmp_path: Path) -> None:
     code, _, err = run("dump", "--core", "small", cwd=tmp_path)
     assert code == 2
     assert "is a core of another machine than x86, RISC-V, arm64: EM_ARM" in err
+
+
+def test_a_file_without_an_address_is_said_to_begin_at_0(tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(bytes(1 << 13))
+    asked = ("--ttbr0", "0", "--tcr", f"{TCR:#x}")
+    assert (
+        "ram begins at 0 (FILE@ADDRESS)"
+        in run("walk", "0", "--ram", "ram", *asked, cwd=tmp_path)[1]
+    )
+    assert "begins at 0" not in run("walk", "0", "--ram", "ram@0", *asked, cwd=tmp_path)[1]
+    assert "begins at 0" not in run("walk", "0", "--ram", "ram", "--cr3", 0, cwd=tmp_path)[1]
+
+
+def test_a_half_without_a_root_is_not_said_to_be_off_alone(tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(bytes(1 << 13))
+    asked = ("--ram", "ram@0", "--ttbr0", "0", "--tcr", f"{TCR:#x}")
+    _, out, _ = run("walk", "0xffff800000000000", *asked, cwd=tmp_path)
+    assert "or whose root is not given" in out and "TTBR1 off, or not given" in out

@@ -450,6 +450,7 @@ class Own(Protocol):
     closed    whether the user reaches nothing of the lower half, and of the upper one, whatever
               entries give
     needs     what a processor needs and is not mapped so
+    reserved  entries that are absent to the processor, and can be nothing that software keeps there
     lower     what an entry is in a table of a lower level, where it makes sense there alone
     """
 
@@ -469,6 +470,7 @@ class Own(Protocol):
     def globals(self, cpu: Any, /) -> bool: ...
     def closed(self, cpu: Any, /) -> tuple[bool, bool]: ...
     def needs(self, snapshot: Snapshot, /) -> Iterable[Need]: ...
+    def reserved(self, space: LintSpace, /) -> Iterable[Need]: ...
     def lower(self, cpu: Any, reading: Reading, /) -> str: ...
 
 
@@ -703,7 +705,7 @@ def lint(
         broken += _mixed_types(types, _cited(added, MIXED_TYPES), typed, every, limit)
     if WRITABLE_CODE.name not in ignored:
         broken += _writable_code(code, data, every, limit)
-    broken += _needs(snapshot, ignored, limit)
+    broken += _needs(snapshot, spaces, ignored, limit)
     severities = list(Severity)
     broken.sort(key=lambda one: severities.index(one.rule.severity))
     return broken, tuple(cut)
@@ -753,10 +755,12 @@ def _at(rule: Rule, rows: Rows) -> Rows:
     return found.take(np.argsort(first, kind="stable"))
 
 
-def _needs(snapshot: Snapshot, ignored: set[str], limit: int) -> Iterator[Broken]:
+def _needs(
+    snapshot: Snapshot, spaces: Sequence[LintSpace], ignored: set[str], limit: int
+) -> Iterator[Broken]:
     """The rules about what the processor needs that are broken."""
     added = own(snapshot.cpu)
-    found = list(added.needs(snapshot))
+    found = [*added.needs(snapshot), *(one for space in spaces for one in added.reserved(space))]
     for rule in added.NEEDS:
         mine = [one for one in found if one.rule == rule.name and rule.name not in ignored]
         if mine:

@@ -152,16 +152,16 @@ class _Trial:
     def changed(self, state: _State, reason: Enum) -> Iterator[_State]:
         """The state with a change against the reason."""
         found = self.walk(state)
-        if found is not None and reason in (self.moves.absent, self.moves.unbacked):
+        moves = list[Move]()
+        if found is not None and found.steps:
+            moves += self.moves.entries(state.cpu, found, reason, self.access)
+        if found is not None and not moves and reason in (self.moves.absent, self.moves.unbacked):
             if found.steps:
                 yield self._made(state, found.steps[-1], found)
             return
-        if found is not None:
-            for (slot, raw, _), set_, clear in self.moves.entries(
-                state.cpu, found, reason, self.access
-            ):
-                words = self._with(state, slot, raw & ~clear | set_)
-                yield replace(state, words=words)
+        for (slot, raw, _), set_, clear in moves:
+            words = self._with(state, slot, raw & ~clear | set_)
+            yield replace(state, words=words)
         for cpu in self.moves.states(state.cpu, found, reason, self.access):
             yield replace(state, cpu=cpu)
 

@@ -117,7 +117,7 @@ def _likely(
     address: int | None = None,
     backed: Sequence[Span] | None = None,
 ) -> tuple[str, ...]:
-    return ()
+    return (decode.reserved_type(reading),) if decode.has_reserved_type(reading) else ()
 
 
 def _doubt(cpu: Cpu, memory: Memory) -> str | None:

@@ -26,6 +26,7 @@ from harness.paging.arm64.formats import (
     SH,
     UXN,
     UXN_TABLE,
+    VALID,
 )
 from harness.paging.entry import Absent, Leaf
 from harness.paging.format import Field, Level, Shape, bits
@@ -124,6 +125,19 @@ def read(cpu: Cpu, raw: int, level: int) -> Reading:
     return Reading(
         level, here.name, _called(shape, level), format.entry_bytes, raw, entry, parts, memory_type
     )
+
+
+def has_reserved_type(reading: Reading) -> bool:
+    """Whether an entry says that it is a block where none can be: it is invalid, as one of which
+    bit 0 is clear, and yet nothing that software keeps for itself."""
+    return isinstance(reading.entry, Absent) and bool(reading.raw & VALID)
+
+
+def reserved_type(reading: Reading) -> str:
+    """What such an entry is."""
+    if reading.level:
+        return f"a block, and {reading.name} has none here: type 0b01 is reserved"
+    return f"a page without bit 1: type 0b01 is reserved at {reading.name}, where pages have 0b11"
 
 
 def _called(shape: Shape | None, level: int) -> str:

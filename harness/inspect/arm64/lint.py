@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
 
-from harness.inspect.arm64.decode import GROUP
+from harness.inspect.arm64.decode import GROUP, read, reserved_type
 from harness.inspect.decode import Reading
-from harness.inspect.graph import Rows
+from harness.inspect.garbage import words_of
+from harness.inspect.graph import RowKind, Rows
+from harness.inspect.graph import rows as rows_of
 from harness.inspect.lint import ERROR, NOTE, WARNING, Breaks, LintSpace, Need, Rule, pages_of
 from harness.inspect.snapshot import Snapshot
-from harness.paging.address import Span
+from harness.paging.address import Physical, Span
 from harness.paging.arm64.cpu import Cpu, Tcr, span_of
-from harness.paging.arm64.formats import AF, AP_READ_ONLY, CONTIGUOUS, DBM, NT
+from harness.paging.arm64.formats import AF, AP_READ_ONLY, CONTIGUOUS, DBM, NT, TYPE, VALID
 from harness.paging.bits import address_mask, read_by_machine
 from harness.paging.memory import Mask
+from harness.paging.table import Slot, Table
 
 SECTIONS: Final = {
     "reserved-bits": "address size faults",
@@ -105,6 +109,12 @@ RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = (
 """Rules about entries, each with the name of the one before which it stands."""
 
 NEEDS: Final = (
+    Rule(
+        "reserved-type",
+        ERROR,
+        "descriptors of type 0b01 where no blocks can be: any access faults",
+        "descriptor formats",
+    ),
     Rule("tcr-reserved", WARNING, "fields of TCR_EL1 that are reserved, or come to nothing"),
 )
 KEEPS: Final = ""
@@ -137,6 +147,46 @@ def closed(cpu: Cpu) -> tuple[bool, bool]:
 def lower(_: Cpu, __: Reading) -> str:
     """What an entry is in a table of a lower level: its type tells no more."""
     return ""
+
+
+def reserved(space: LintSpace) -> Iterator[Need]:
+    """Descriptors of type 0b01 where no blocks can be: to the processor they are invalid as those
+    with bit 0 clear, but these are software's, and nobody keeps anything in those."""
+    format = space.graph.format
+    for floor in space.graph.floors:
+        level = floor.layer.level
+        if format.levels[level].is_absent(VALID):
+            tables = np.setdiff1d(floor.layer.table, space.garbage.tables)
+            found = dict[int, list[tuple[int, int]]]()
+            for part, words in words_of(space.memory, format, level, tables):
+                odd = words & np.uint64(TYPE) == np.uint64(VALID)
+                for row, index in np.argwhere(odd).tolist():
+                    found.setdefault(int(part[row]), []).append((index, int(words[row, index])))
+            if found:
+                yield from _at_each_address(space, level, found)
+
+
+def _at_each_address(
+    space: LintSpace, level: int, found: dict[int, list[tuple[int, int]]]
+) -> Iterator[Need]:
+    """Descriptors of a level, each an index and what it holds, by their tables: at the lowest
+    address at which each is, for each set of rights with which its table is reached."""
+    format = space.graph.format
+    starts = [(int(root.table.address), root.first_address(0), 1) for root in space.cpu.roots]
+    if level < len(format.levels) - 1:
+        starts = []
+        for rows in rows_of(space.graph, pointers=True):
+            if rows.level == level + 1:
+                chosen = (rows.kind == RowKind.POINTER) & ~rows.window
+                columns = (rows.physical[chosen], rows.virtual[chosen], rows.paths[chosen])
+                starts += zip(*(column.tolist() for column in columns), strict=True)
+    size = format.levels[level].size
+    for table, base, paths in sorted(starts, key=itemgetter(1)):
+        for index, raw in found.get(table, ()):
+            slot = Slot(Table(format, Physical(table), level), index)
+            where = Span.of(base + index * size, size)
+            said = reserved_type(read(space.cpu, raw, level))
+            yield Need("reserved-type", where, slot, paths, f"{raw:#x}: {said}")
 
 
 def needs(snapshot: Snapshot) -> Iterator[Need]:

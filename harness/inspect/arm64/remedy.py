@@ -12,7 +12,7 @@ from harness.inspect.trial import remedies as tried
 from harness.paging.address import Virtual
 from harness.paging.arm64.access import Access, Allowed, Kind, Reason, outcome, unwalked
 from harness.paging.arm64.cpu import Cpu, Sctlr, Tcr, is_device, untagged
-from harness.paging.arm64.formats import AF, AP_EL0, AP_READ_ONLY, ATTR, DBM, SH, UXN
+from harness.paging.arm64.formats import AF, AP_EL0, AP_READ_ONLY, ATTR, DBM, SH, TYPE, UXN, VALID
 from harness.paging.entry import Malformed
 from harness.paging.memory import Memory
 from harness.paging.table import Root, Table
@@ -33,6 +33,8 @@ def _walk(cpu: Cpu, memory: Memory, pointer: Virtual, access: Access) -> Walk | 
 def _entries(cpu: Cpu, found: Walk, reason: Reason, access: Access) -> Iterator[Move]:
     last, as_el0 = found.steps[-1], access.is_as_el0(cpu.uao)
     match reason:
+        case Reason.INVALID if last.raw & VALID and not last.slot.level:
+            yield Move(last, TYPE, 0)  # a block where only pages can be, but for its type a page
         case Reason.ADDRESS_SIZE:
             assert isinstance(last.entry, Malformed)
             yield Move(last, 0, last.raw & last.entry.bits)

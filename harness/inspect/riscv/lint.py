@@ -77,3 +77,8 @@ def lower(_: Cpu, __: Reading) -> str:
 def needs(_: Snapshot) -> Iterable[Need]:
     """What a hart needs and is not mapped so: nothing that registers here tell."""
     return ()
+
+
+def reserved(_: LintSpace) -> Iterable[Need]:
+    """Entries that are absent and nothing of software's: absent ones are all software's."""
+    return ()

@@ -128,3 +128,8 @@ NEEDS: Final = (
     Rule(needed.TSS, ERROR, "a TSS that the processor cannot read", "7.7"),
 )
 """About what the processor itself needs, where a source has its registers."""
+
+
+def reserved(_: LintSpace) -> Iterable[Need]:
+    """Entries that are absent and nothing of software's: absent ones are all software's."""
+    return ()

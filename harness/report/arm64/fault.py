@@ -12,6 +12,7 @@ from harness.inspect.fault import Explanation
 from harness.inspect.remedy import EntryChange, Setting
 from harness.paging.arm64.access import Allowed, Fault, Outcome, Reason
 from harness.paging.arm64.cpu import Cpu
+from harness.paging.arm64.formats import TYPE
 from harness.paging.entry import Leaf
 from harness.report.objects import rule_name
 from harness.report.translation import labelled
@@ -127,7 +128,8 @@ def deeds(cpu: Cpu, entry: EntryChange) -> str:
         else (f"all {in_units(entry.span.size)} of {entry.span}")
     )
     names = format.levels[level].shape(entry.old).bits
-    said = [
+    said = ["sets bit 1: makes {} valid"] if changed & TYPE else []
+    said += [
         (_SET if entry.new & mask & changed else _CLEARED)[name]
         for name, mask in names.items()
         if mask & changed

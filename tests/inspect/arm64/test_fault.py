@@ -322,3 +322,14 @@ def test_a_tlb_conflict_has_its_reasons() -> None:
     assert any("without break-before-make" in s for s in said)
     assert any("which lint finds (contiguous-apart)" in s for s in said)
     assert not any("none that tables give" in s for s in said)
+
+
+def test_a_page_of_a_reserved_type_becomes_one_by_its_bit_1() -> None:
+    cpu = Cpu.of(Half("4K", 39, TABLE), None)
+    read = Access(Kind.READ, el0=False)
+    memory = tables(cpu, LOW, -1, -1, LEAF & ~2)
+    first, *_ = remedies(cpu, memory, LOW, read)
+    assert [change.old ^ change.new for change in first.entries] == [2]
+    told = list(explanation_lines(cpu, explain(Snapshot("", cpu, memory, None), LOW, read)))
+    assert any("sets bit 1: makes this 4K page valid" in line for line in told)
+    assert any("likely" in line and "a page without bit 1" in line for line in told)

@@ -209,3 +209,20 @@ def test_commands_show_both_halves_of_two_formats(tmp_path: Path) -> None:
     assert code == 2 and "--html shows tables of one format, and these have" in err
     code, out, _ = run("walk", "0xffffff8000005123", *where, cwd=tmp_path)
     assert code == 0 and "0xffffff8000005123: 0x80000123, in a 4K page" in out
+
+
+def test_a_type_that_is_reserved_is_an_error() -> None:
+    """Type 0b01 is a block's: at the level of pages, and at L0 of 4K, none can be.  What has bit 0
+    clear is software's, whatever else it holds."""
+    assert "reserved-type" not in found(snapshot({1: PAGE, 2: PAGE & ~1, 3: PAGE & ~3}))
+    broken = found(snapshot({1: PAGE, 2: PAGE & ~2}))["reserved-type"]
+    (finding,) = broken.findings
+    assert broken.rule.severity.value == "error" and finding.slot is not None
+    assert finding.where is not None and finding.where.first == 0x2000
+    assert (finding.slot.address, finding.slot.level) == (LOW + 0x2010, 0)
+    octets = np.zeros(SIZE, np.uint8)
+    octets.view("<u8")[LOW // 8 + 3] = 0x4000_0000 | AF | 1
+    of = Snapshot("", Cpu.of(Half("4K", 48, LOW), None), BufferMemory(octets), None)
+    (finding,) = found(of)["reserved-type"].findings
+    assert finding.where is not None and finding.where.first == 3 << 39
+    assert "L0 has none" in finding.detail

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from harness.check.validation import validate_of
 from harness.machine.errors import Misuse
 from harness.machine.machine import Engine
 from harness.machine.registry import engine_named, engines_of
+from tests.cli.commands import run
 
 
 @pytest.mark.parametrize("arch", NAMES)
@@ -63,3 +65,15 @@ def test_one_without_a_matrix_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "abacus" not in with_matrix() and USUAL in with_matrix()
     with pytest.raises(Misuse, match="abacus has no matrix: `pagetable validate --arch abacus`"):
         matrix_of("abacus")
+
+
+@pytest.mark.parametrize("command", ["walk 0x1000", "fault 0x1000", "dump", "lint", "find 0x1000"])
+@pytest.mark.parametrize("arch", ["s390", "power"])
+def test_one_whose_tables_no_command_reads_says_so(
+    arch: str, command: str, tmp_path: Path
+) -> None:
+    code, output, errors = run(*command.split(), f"--layout={arch}/smallest", cwd=tmp_path)
+    assert (code, output) == (2, "")
+    assert errors == (
+        f"pagetable: tables of {arch} are read by the library, validate and matrix alone\n"
+    )

@@ -240,7 +240,7 @@ def named(name: str) -> Architecture:
     """The architecture of that name, which is imported when it is asked for first; SourceError for
     one about whose tables nothing can be asked."""
     if not has(name, "inspect", "asked"):
-        raise SourceError(f"tables of {name} are read by the library alone")
+        raise SourceError(f"tables of {name} are read by the library, validate and matrix alone")
     found: Architecture = module_of(name, "inspect", "asked").ASKED
     return found
 

@@ -15,6 +15,7 @@ import pytest
 
 from harness.check.layouts import shipped
 from harness.cli import main
+from harness.inspect.arm64 import lint as of_arm64
 from harness.inspect.lint import rules
 from harness.inspect.riscv import lint as of_riscv
 from harness.inspect.x86 import lint as of_x86
@@ -52,7 +53,9 @@ def offered(cwd: Path, *words: str) -> list[str]:
 
 SV = ("sv32", "sv39", "sv48", "sv57")
 GRANULES = ("4k", "16k", "64k", "4k-52", "16k-52", "64k-52")
-LINT_RULES = list(dict.fromkeys(one.name for of in (of_x86, of_riscv) for one in rules(of)))
+LINT_RULES = list(
+    dict.fromkeys(one.name for of in (of_x86, of_riscv, of_arm64) for one in rules(of))
+)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,6 @@ def test_what_disagrees_in_the_matrix_is_shown_and_ends_with_1(
         (("validate", "--arch=arm64", "--qemu=nowhere", "smallest"), "QEMU_ARM64"),
         (("matrix", "--arch=arm64", "--mode=sv39"), "arm64 has no mode 'sv39': choose one of 4k"),
         (("matrix", "--arch=arm64", "--qemu=nowhere"), "QEMU_ARM64"),
-        (("walk", "0x400000", "--layout=arm64/smallest"), "read by the library alone"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(

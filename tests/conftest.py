@@ -16,6 +16,7 @@ import typer.main
 import typer.testing
 from hypothesis import settings
 
+from harness.architectures import NAMES
 from harness.machine.errors import Misuse
 from harness.machine.machine import dotted
 from harness.machine.x86.bochs import BOCHS, version_of
@@ -42,7 +43,7 @@ USUAL = {"qemu": "qemu-system-x86_64", "bochs": "bochs"}
 
 def pytest_configure(config: pytest.Config) -> None:
     """Has all tests run the emulators that were chosen, those too that name none."""
-    for name in ("QEMU_RISCV", "QEMU_ARM64"):
+    for name in (f"QEMU_{arch.upper()}" for arch in NAMES):
         program = shutil.which(os.environ.get(name, ""))
         if program is not None:  # tests change the folder
             os.environ[name] = str(Path(program).absolute())

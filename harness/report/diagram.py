@@ -195,6 +195,10 @@ def _sign(svg: ElementTree.Element, walk: Walk) -> None:
         _field(svg, MARGIN, SIGN - 10, bits, "", (value, "PDPTE"), "sign")
 
 
+LONGEST_NAME = 8
+"""Characters of a register's name that fit into its box in the letters of names."""
+
+
 def _register(svg: ElementTree.Element, walk: Walk, register: str) -> None:
     """Where the walk begins: the register that holds the address of the first table."""
     top, y = walk.root.table.format.levels[walk.root.table.level], TABLE_TOP + TABLE_HEIGHT
@@ -202,7 +206,8 @@ def _register(svg: ElementTree.Element, walk: Walk, register: str) -> None:
     name = register if used >= NARROWEST else f"PDPTE {walk.address >> used}"
     width = SIGN - 10
     _put(svg, "rect", "register", x=MARGIN, y=y, width=width, height=FOOT)
-    _text(svg, MARGIN + width / 2, y + 15, "name middle", name)
+    kind = "name" if len(name) <= LONGEST_NAME else "label"
+    _text(svg, MARGIN + width / 2, y + 15, f"{kind} middle", name)
     _put(svg, "path", "line pointer", d=f"M{MARGIN + width} {y + FOOT / 2} H{_x(0) - 6}")
     _put(svg, "path", "tip pointer", d=f"M{_x(0) - 1} {y + FOOT / 2} l-6 -3.5 v7 z")
 
@@ -219,7 +224,8 @@ def _legend(
     present = [step for step in walk.steps if not isinstance(step.entry, Absent)]
     seen = {name.partition("=")[0] for step in present for name, _ in marked_bits(format, step)}
     bits = [f"{name} {said}" for name, said in BITS.items() if name in seen]
-    said = "u user, r read, w write, x execute, - withheld"
+    execute = "x user execute, k supervisor execute" if "k" in letters(format, ~0) else "x execute"
+    said = f"u user, r read, w write, {execute}, - withheld"
     return _lines(svg, MARGIN, y, "small", " \N{MIDDLE DOT} ".join([*bits, said]), room // 6)
 
 

@@ -29,8 +29,19 @@ def test_a_picture_begins_at_the_register_of_its_half(
     text = (tmp_path / "x.svg").read_text()
     ElementTree.fromstring(text)
     assert set(re.findall(r"TTBR._EL1", text)) == {register}
+    assert "x user execute, k supervisor execute" in text
     page = (tmp_path / "x.html").read_text()
     assert set(re.findall(r'"(TTBR._EL1)"', page)) == {register}
+
+
+def test_the_name_of_the_register_is_in_its_box(tmp_path: Path) -> None:
+    assert run("walk", hex(LOW), "--layout", "arm64/rights", "--svg", "x.svg", cwd=tmp_path)[0] == 0
+    drawing = ElementTree.fromstring((tmp_path / "x.svg").read_text())
+    [box] = drawing.iterfind(".//*[@class='register']")
+    [name] = [one for one in drawing.iter() if one.text == "TTBR0_EL1"]
+    # 5.5 units a character in letters of 10, 7.7 in those of names: as wide as they are drawn.
+    wide = 5.5 if "label" in name.attrib["class"] else 7.7
+    assert len("TTBR0_EL1") * wide <= float(box.attrib["width"])
 
 
 def test_a_page_of_a_fault_names_what_denies_it(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from harness.machine.arm64.registers import EL, PAN, registers_of
 from harness.machine.foreign import ForeignMonitor
 from harness.machine.gdbstub import StubMonitor
 from harness.paging import bulk
-from harness.paging.arm64.access import Kind
-from harness.paging.arm64.bulk import Outcomes, outcomes
+from harness.paging.arm64.access import Kind, Reason
+from harness.paging.arm64.bulk import REASONS, Outcomes, outcomes
 from harness.paging.arm64.cpu import Cpu
 from harness.paging.bulk import End
 from harness.paging.memory import Memory
@@ -70,8 +70,11 @@ def _foreign_translations(
     found = reading(not state & EL, bool(state & PAN))
     leads = np.isin(found.reason, TRANSLATED)
     if monitor.version > ASKED_ONCE:
+        shut = found.reason == REASONS.index(
+            Reason.EL0_KEPT_OUT
+        )  # which asking again does not open
         found = reading(False, False)
-        leads |= np.isin(found.reason, TRANSLATED)
+        leads |= np.isin(found.reason, TRANSLATED) & ~shut
     departs = left_out(monitor.engine_in_use(), monitor.version, cpu, found, counted)
     unbacked = (found.walks.end == End.UNBACKED) & ~departs
     if unbacked.any():

@@ -70,9 +70,8 @@ def _foreign_translations(
     found = reading(not state & EL, bool(state & PAN))
     leads = np.isin(found.reason, TRANSLATED)
     if monitor.version > ASKED_ONCE:
-        shut = found.reason == REASONS.index(
-            Reason.EL0_KEPT_OUT
-        )  # which asking again does not open
+        # A half that E0PDx closes stays closed.
+        shut = found.reason == REASONS.index(Reason.EL0_KEPT_OUT)
         found = reading(False, False)
         leads |= np.isin(found.reason, TRANSLATED) & ~shut
     departs = left_out(monitor.engine_in_use(), monitor.version, cpu, found, counted)

@@ -15,9 +15,10 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Final
+from typing import ClassVar, Final
 
 from harness.machine.descriptors import anonymous_file, socket_above_standard, what_is_said
+from harness.machine.errors import LaunchFailure
 from harness.machine.machine import Emulator, Engine, bound_to
 from harness.machine.monitor import Monitor
 from harness.machine.patience import Clock
@@ -43,6 +44,13 @@ class Qemu(Emulator):
 
     Raises `Misuse` if `program` or a tool it needs is not installed.
     """
+
+    OTHERS: ClassVar[Sequence[str]] = ()
+    """What a QEMU says that is for another architecture, or has no such processor."""
+    _meant = ""
+    """Said of one of those: which QEMU was meant."""
+    _target: str | None = None
+    """What the monitor must call the architecture, where other QEMUs run the same stub."""
 
     def __init__(
         self,
@@ -106,6 +114,14 @@ class Qemu(Emulator):
 
     def _look(self) -> None:
         """See that it is the QEMU that was meant, before the guest runs."""
+        if self._target and self._monitor.field("query-target", "arch", str) != self._target:
+            raise self.launch_failure(self._meant)
+
+    def launch_failure(self, reason: str) -> LaunchFailure:
+        """The same, with the reason that QEMU's words stand for."""
+        if any(words in self.stderr() for words in self.OTHERS):
+            reason = self._meant
+        return super().launch_failure(reason)
 
     def come_up(self) -> str:
         """The accelerator that QEMU says it uses."""

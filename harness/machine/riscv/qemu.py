@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from harness.machine.errors import LaunchFailure
 from harness.machine.machine import Engine
 from harness.machine.qemu import Qemu, known_to
 from harness.machine.ram import LARGEST_RAM, Ram
@@ -20,9 +19,6 @@ MACHINE: Final = ("-machine", "virt,memory-backend=ram", "-bios", "none", "-acce
 
 LARGEST_RAM_OF_32: Final = (1 << 32) - RAM_BASE
 """Machine mode of RV32 has addresses of 32 bits, and so has the stub."""
-
-OTHERS: Final = ("unsupported machine type", "unable to find CPU model", "-bios")
-"""What a QEMU says that is for another architecture, or for other bits."""
 
 MOVES: Final = Relocations(absolute=((2, 8), (1, 4)), relative=(16, 17, 19, 23, 24, 25))
 """R_RISCV_64 and _32; _BRANCH, _JAL, _CALL_PLT, _PCREL_HI20, _PCREL_LO12_I and _S (RISC-V ELF
@@ -49,26 +45,16 @@ BUILDS: Final[Mapping[int, Build]] = {
 class RiscvQemu(Qemu):
     """A QEMU for RISC-V of `xlen` bits."""
 
+    OTHERS = ("unsupported machine type", "unable to find CPU model", "-bios")
+
     def __init__(
         self, xlen: int, program: str, engine: Engine, ram: Ram, image: StubImage, cpu: str | None
     ) -> None:
         cpu = cpu or _most(engine.installed(program), xlen)
         self._meant = f"{program} is no QEMU for RISC-V of {xlen} bits that has the processor {cpu}"
-        self._target = f"riscv{xlen}"
+        self._target = f"riscv{xlen}"  # the other has processors of the same name, and loads it
         machine = (*MACHINE, "-cpu", cpu)
         super().__init__(program, engine, ram, image.content, machine)
-
-    def _look(self) -> None:
-        """The programs for 32 bits and for 64 have processors of the same name, and load either
-        stub."""
-        if self._monitor.field("query-target", "arch", str) != self._target:
-            raise super().launch_failure(self._meant)
-
-    def launch_failure(self, reason: str) -> LaunchFailure:
-        """The same, with the reason that QEMU's words stand for."""
-        if any(words in self.stderr() for words in OTHERS):
-            reason = self._meant
-        return super().launch_failure(reason)
 
 
 def program_for(xlen: int, given: str | None) -> str:

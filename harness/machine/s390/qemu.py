@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from harness.machine.errors import LaunchFailure
 from harness.machine.machine import Engine
 from harness.machine.qemu import Qemu
 from harness.machine.ram import LARGEST_RAM, STUB, Ram
@@ -15,9 +14,6 @@ from harness.machine.stub import Build, StubImage
 PROGRAM: Final = "qemu-system-s390x"
 
 MACHINE: Final = ("-machine", "s390-ccw-virtio,memory-backend=ram", "-accel", "tcg")
-
-OTHERS: Final = ("unsupported machine type", "unable to find CPU model")
-"""What a QEMU says that is for another architecture, or has no such processor."""
 
 BUILD: Final = Build(
     called="s390x",
@@ -35,18 +31,14 @@ BUILD: Final = Build(
 class S390Qemu(Qemu):
     """A QEMU for s390x."""
 
+    OTHERS = ("unsupported machine type", "unable to find CPU model")
+
     def __init__(
         self, program: str, engine: Engine, ram: Ram, image: StubImage, cpu: str | None
     ) -> None:
         cpu = cpu or "max"
         self._meant = f"{program} is no QEMU for s390x that has the processor {cpu}"
         super().__init__(program, engine, ram, image.content, (*MACHINE, "-cpu", cpu))
-
-    def launch_failure(self, reason: str) -> LaunchFailure:
-        """The same, with the reason that QEMU's words stand for."""
-        if any(words in self.stderr() for words in OTHERS):
-            reason = self._meant
-        return super().launch_failure(reason)
 
 
 TCG: Final = Engine(

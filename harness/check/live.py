@@ -881,6 +881,27 @@ def _without_frames(asked: Asked, first: int, ram: Span) -> Mask:
     return found
 
 
+def watch(jobs: npt.NDArray[np.void], asked: Asked, spare: int) -> None:
+    """Has the guest tell after each access what the entries of its path are, from the root down,
+    and then the word that it reaches; where there is none of these, what is at `spare`."""
+    levels, spared = len(asked.paths.slot), np.uint64(spare)
+    jobs["watched"] = levels + 1
+    for level in range(levels):
+        where = np.where(asked.paths.used[level], asked.paths.slot[level], spared)
+        jobs["where"][:, levels - 1 - level] = where
+    aimed = asked.aimed & ~np.uint64(WORD - 1)
+    jobs["where"][:, levels] = np.where(asked.allowed, aimed, spared)
+
+
+def from_root(asked: Asked, lane: int, result: np.void) -> str:
+    """The entries of a path before and after an access that told them, from the root down."""
+    steps = range(len(asked.paths.slot) - 1, int(asked.walks.level[lane]) - 1, -1)
+    return ", ".join(
+        f"{int(asked.paths.raw[level, lane]):#x} -> {int(new):#x}"
+        for level, new in zip(steps, result["after"], strict=False)
+    )
+
+
 def in_turn(asked: Asked, after: Words) -> Words:
     """Each entry after the access of its lane, which finds what those of the lanes before it left.
 

@@ -33,7 +33,7 @@ from harness.check.arm64.validate import state_of
 from harness.check.arm64.window import entries
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.hole import find_root_hole
-from harness.check.live import READ, WRITTEN, Asked, Flushed, in_turn, kept_code
+from harness.check.live import READ, WRITTEN, Asked, Flushed, from_root, in_turn, kept_code, watch
 from harness.check.marks import WORD, mark, marked, put_marks
 from harness.check.quirk import expected_of
 from harness.check.space import NotedMemory
@@ -132,7 +132,7 @@ class Live(live.Live):
         return {next(iter(counted.not_comparable)): lanes} if lanes.any() else {}
 
     def _jobs(self, asked: Accesses) -> npt.NDArray[np.void]:
-        enums, levels = self._guest.image.enums, len(asked.paths.slot)
+        enums = self._guest.image.enums
         jobs = self._guest.image.new_jobs(len(asked))
         jobs["address"], jobs["value"], jobs["size"] = asked.address, asked.value, WORD
         for kind, name in JOBS.items():
@@ -142,13 +142,7 @@ class Live(live.Live):
             asked.cases.pan,
             asked.cases.uao,
         )
-        jobs["watched"] = levels + 1
-        own = np.uint64(asked.cpu.roots[0].table.address)  # where there is none to watch
-        for level in range(levels):
-            where = np.where(asked.paths.used[level], asked.paths.slot[level], own)
-            jobs["where"][:, levels - 1 - level] = where
-        aimed = asked.aimed & ~np.uint64(WORD - 1)
-        jobs["where"][:, levels] = np.where(asked.allowed, aimed, own)
+        watch(jobs, asked, asked.cpu.roots[0].table.address)
         return jobs
 
     def _put_marks(self, asked: Accesses, reads: Words, fetches: Words) -> None:
@@ -208,11 +202,6 @@ class Live(live.Live):
 
     def _told(self, asked: Accesses, lane: int, result: np.void) -> Disagreement:
         levels = len(asked.paths.slot)
-        steps = range(levels - 1, int(asked.walks.level[lane]) - 1, -1)
-        entries = ", ".join(
-            f"{int(asked.paths.raw[level, lane]):#x} -> {int(new):#x}"
-            for level, new in zip(steps, result["after"], strict=False)
-        )
         if result["completed"]:
             found = int(result["after"][levels] if asked.writes[lane] else result["data"])
             saw = f"done, and the word is {found:#x}"
@@ -225,7 +214,7 @@ class Live(live.Live):
             address=int(asked.address[lane]),
             access=asked.cases.stated(lane),
             expected=rules_say(asked.rules, lane),
-            observed=f"{saw}; entries from the root down: {entries}",
+            observed=f"{saw}; entries from the root down: {from_root(asked, lane, result)}",
         )
 
 

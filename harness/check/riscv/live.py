@@ -18,8 +18,8 @@ import numpy.typing as npt
 from harness.check import live
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.hole import find_root_hole
-from harness.check.live import READ, WRITTEN, Asked, Flushed, in_turn
-from harness.check.marks import WORD, mark, marked, put_marks
+from harness.check.live import READ, WRITTEN, Asked, Flushed, from_root, in_turn, watch
+from harness.check.marks import mark, marked, put_marks
 from harness.check.riscv.cases import Stated
 from harness.check.riscv.marks import CODE, CODE_BYTES, code_mark, put_code
 from harness.check.riscv.matrix.chain import ACCESSES as NAMES
@@ -152,20 +152,15 @@ class Live(live.Live):
         return {name: where for name, where in departs.items() if where.any()}
 
     def _jobs(self, asked: Accesses) -> npt.NDArray[np.void]:
-        enums, levels = self._guest.image.enums, len(asked.paths.slot)
+        enums = self._guest.image.enums
         jobs = self._guest.image.new_jobs(len(asked))
         jobs["address"], jobs["value"] = asked.address, asked.value & _width(asked)
         for kind, name in JOBS.items():
             jobs["access"][asked.kind == kind] = enums[f"ACCESS_{name}"]
         for name in ("user", "sum", "mxr"):
             jobs[name] = getattr(asked, name)
-        jobs["size"], jobs["watched"] = asked.cpu.xlen // 8, levels + 1
-        own = np.uint64(asked.cpu.base)  # a word in memory, where there is none to watch
-        for level in range(levels):
-            where = np.where(asked.paths.used[level], asked.paths.slot[level], own)
-            jobs["where"][:, levels - 1 - level] = where
-        aimed = asked.aimed & ~np.uint64(WORD - 1)
-        jobs["where"][:, levels] = np.where(asked.allowed, aimed, own)
+        jobs["size"] = asked.cpu.xlen // 8
+        watch(jobs, asked, asked.cpu.base)
         return jobs
 
     def _put_marks(self, asked: Accesses, reads: Words, fetches: Words) -> None:
@@ -224,11 +219,6 @@ class Live(live.Live):
             else f"cause {int(asked.rules.cause[lane])}: {reason.value}"
         )
         levels = len(asked.paths.slot)
-        steps = range(levels - 1, int(asked.walks.level[lane]) - 1, -1)
-        entries = ", ".join(
-            f"{int(asked.paths.raw[level, lane]):#x} -> {int(new):#x}"
-            for level, new in zip(steps, result["after"], strict=False)
-        )
         if result["completed"]:
             found = int(result["after"][levels] if asked.writes[lane] else result["data"])
             saw = f"done, and the word is {found:#x}"
@@ -241,7 +231,7 @@ class Live(live.Live):
             address=int(asked.address[lane]),
             access=Stated(Kind(int(asked.kind[lane])), *state),
             expected=rules,
-            observed=f"{saw}; entries from the root down: {entries}",
+            observed=f"{saw}; entries from the root down: {from_root(asked, lane, result)}",
         )
 
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from harness.check import live
 from harness.check.compare import PROBE, Comparison, Disagreement
-from harness.check.live import READ, WRITTEN, Asked, Flushed
-from harness.check.marks import WORD, mark, marked, put_marks
+from harness.check.live import READ, WRITTEN, Asked, Flushed, watch
+from harness.check.marks import mark, marked, put_marks
 from harness.check.s390.cases import SPACE_OF, SPACES
 from harness.check.s390.marks import CODE, CODE_BYTES, put_code
 from harness.check.s390.probes import ACCESSES as JOBS
@@ -111,18 +111,12 @@ class Live(live.Live):
         )
 
     def _jobs(self, asked: Accesses) -> npt.NDArray[np.void]:
-        enums, levels = self._guest.image.enums, len(asked.paths.slot)
+        enums = self._guest.image.enums
         jobs = self._guest.image.new_jobs(len(asked))
         jobs["address"], jobs["value"], jobs["user"] = asked.address, asked.value, asked.user
         for kind, name in JOBS.items():
             jobs["access"][asked.kind == kind] = enums[f"ACCESS_{name}"]
-        jobs["watched"] = levels + 1
-        own = np.uint64(asked.cpu.base)  # a word in memory, where there is none to watch
-        for level in range(levels):
-            where = np.where(asked.paths.used[level], asked.paths.slot[level], own)
-            jobs["where"][:, levels - 1 - level] = where
-        aimed = asked.aimed & ~np.uint64(WORD - 1)
-        jobs["where"][:, levels] = np.where(asked.allowed, aimed, own)
+        watch(jobs, asked, asked.cpu.base)
         return jobs
 
     def _put_marks(self, asked: Accesses, reads: Words, fetches: Words) -> None:

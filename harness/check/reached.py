@@ -39,7 +39,7 @@ class Reached:
     fetch    whether it is a fetch
     paths    the entries on the way, as they are before
     data     the physical address of the word, or of the code, that an allowed access reaches
-    astray   where it is none of a frame, and by the raw entries it should be: never right
+    astray   where it is none of a frame, or not where the raw entries lead: never right
     content  what lies there before; of code the mark
     """
 
@@ -108,7 +108,7 @@ def marked(
     width       the bytes of a word
     by_entries  where the raw entries take the addresses, for those that the reference leads astray
     """
-    astray = allowed & ~within(data, *frames)
+    astray = allowed & (~within(data, *frames) | (data != by_entries))
     there = np.where(astray, by_entries, data)
     put = allowed & within(there, *frames)
     word, executed = put & ~fetch, put & fetch

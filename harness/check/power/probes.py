@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
-from harness.check.marks import WORD, put_marks
+from harness.check.marks import WORD
 from harness.check.power.cases import Cases
 from harness.check.power.marks import CODE_BYTES, code_mark, put_code
 from harness.check.power.quirks import ROOT_LEAF, departing
+from harness.check.reached import Code, Reached, asked_of, left_as, marked, put_paths, words_after
 from harness.machine.power.guest import Guest, State
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
@@ -38,42 +39,11 @@ SAID: Final = np.uint64(0x780F_0000)
 
 @dataclass(frozen=True)
 class Expected:
-    """What the reference expects of cases.
-
-    data     the physical address of the word, or of the code, that an allowed access reaches
-    astray   where it is none of a frame, and by the raw entries it should be: never right
-    content  what lies there before; of code the mark
-    """
+    """What the reference expects of cases, and what they reach."""
 
     cases: Cases
     outcomes: Outcomes
-    paths: Paths
-    data: Words
-    astray: Mask
-    content: Words
-
-    @property
-    def allowed(self) -> Mask:
-        """Which accesses are made."""
-        made: Mask = self.outcomes.reason == 0
-        return made
-
-    @property
-    def fetch(self) -> Mask:
-        """Which are fetches."""
-        fetches: Mask = self.cases.kind == Kind.FETCH
-        return fetches
-
-    @property
-    def word(self) -> Mask:
-        """Which reach a word of a frame, that is put there and looked at."""
-        words: Mask = self.allowed & ~self.fetch & ~self.astray
-        return words
-
-    @property
-    def stored(self) -> Words:
-        """What accesses that write store."""
-        return ~self.content
+    reached: Reached
 
 
 def ask_guest(
@@ -91,7 +61,7 @@ def ask_guest(
         by_engine = None if engine is None else _of_engine(engine, memory, frames, expected)
         results = guest.run(state, _jobs(guest, expected))
         _judge(comparison, cpu, memory, expected, by_engine, results)
-        paths = expected.paths
+        paths = expected.reached.paths
         memory.scatter(paths.slot[paths.used], WORD, paths.raw[paths.used])
     return comparison
 
@@ -103,15 +73,12 @@ def _expect(
     found = of_cases(cpu, memory, cases)
     paths = paths_of(cpu, memory, cases.address)
     leaf, reached = reached_by(paths, cases.address)
-    elsewhere = ((found.reason == 0) | (paths.used[-1] & leaf)) & ~within(reached, *frames) & leaf
-    unbacked = found.walks.end == End.UNBACKED
-    for lanes, reason in (
-        (elsewhere & ~unbacked, "the page has no memory behind it"),
-        (unbacked, "an entry is where no memory is, which is a machine check"),
-    ):
-        if count := int(lanes.sum()):
-            comparison.not_comparable[reason] += count
-    if not (asked := ~elsewhere & ~unbacked).all():
+    if count := int((unbacked := found.walks.end == End.UNBACKED).sum()):
+        reason = "an entry is where no memory is, which is a machine check"
+        comparison.not_comparable[reason] += count
+    made = ((found.reason == 0) | (paths.used[-1] & leaf)) & leaf & ~unbacked
+    asked = asked_of(comparison, made, reached, frames, ()) & ~unbacked
+    if not asked.all():
         cases = cases.take(asked)
         found = of_cases(cpu, memory, cases)
         paths = paths_of(cpu, memory, cases.address)
@@ -123,25 +90,26 @@ def _of_engine(
 ) -> Expected:
     """The expectation of an engine with its quirks."""
     found = of_cases(engine, memory, expected.cases)
-    return _marked(memory, frames, expected.cases, found, expected.paths)
+    return _marked(memory, frames, expected.cases, found, expected.reached.paths)
 
 
 def _marked(
     memory: BufferMemory, frames: Sequence[Span], cases: Cases, found: Outcomes, paths: Paths
 ) -> Expected:
     """The expectation of outcomes, and marks in what they reach."""
-    _, reached = reached_by(paths, cases.address)
-    made, data = found.reason == 0, found.walks.physical
-    astray = made & ~within(data, *frames)
-    there = np.where(astray, reached, data)
-    put = made & within(there, *frames)
-    word, code = put & (cases.kind != Kind.FETCH), put & (cases.kind == Kind.FETCH)
-    put_marks(memory, there[word] & ~np.uint64(WORD - 1))
-    put_code(memory, there[code])
-    content = np.zeros(len(cases), np.uint64)
-    content[word] = memory.gather(there[word], WORD)[0]
-    content[code] = code_mark(there[code])
-    return Expected(cases, found, paths, data, astray, content)
+    _, by_entries = reached_by(paths, cases.address)
+    reached = marked(
+        memory,
+        frames,
+        WORD,
+        Code(put_code, code_mark),
+        allowed=found.reason == 0,
+        fetch=cases.kind == Kind.FETCH,
+        paths=paths,
+        data=found.walks.physical,
+        by_entries=by_entries,
+    )
+    return Expected(cases, found, reached)
 
 
 def reached_by(paths: Paths, addresses: Words) -> tuple[Mask, Words]:
@@ -197,28 +165,16 @@ def _either(one: Paths, other: Paths) -> Paths:
 
 
 def _jobs(guest: Guest, expected: Expected) -> npt.NDArray[np.void]:
-    """The jobs that put the path of each case back as it was built, try it, and look at it.
-
-    The words of a job are the entries of the path from the root down, and after them the word that
-    the access reaches.
-    """
-    cases, enums, paths = expected.cases, guest.image.enums, expected.paths
+    """The jobs that put the path of each case back as it was built, try it, and look at it."""
+    cases, enums = expected.cases, guest.image.enums
     jobs = guest.image.new_jobs(len(cases))
     jobs["address"], jobs["size"] = cases.address, WORD
     jobs["flush"] = enums["FLUSH_ALL"]
     for kind, name in ACCESSES.items():
         jobs["access"][cases.kind == kind] = enums[f"ACCESS_{name}"]
     jobs["user"] = cases.user
-    steps = paths.used.sum(axis=0)
-    for column, level in enumerate(reversed(range(len(paths.used)))):
-        used = paths.used[level]
-        np.copyto(jobs["where"][:, column], paths.slot[level], where=used)
-        np.copyto(jobs["word"][:, column], paths.raw[level], where=used)
-    data = expected.word
-    jobs["where"][data, steps[data]] = expected.data[data]
-    jobs["word"][data, steps[data]] = expected.content[data]
-    jobs["patched"] = jobs["watched"] = steps + data
-    jobs["value"] = expected.stored
+    put_paths(jobs, expected.reached)
+    jobs["value"] = expected.reached.stored
     return jobs
 
 
@@ -249,16 +205,12 @@ def _judge(
 
 def _as_expected(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
     """Which results are the reference's in all that they say."""
-    cases, allowed, fetch, found = (
-        expected.cases,
-        expected.allowed,
-        expected.fetch,
-        expected.outcomes,
-    )
+    cases, found, reached = expected.cases, expected.outcomes, expected.reached
+    allowed, fetch, writes = reached.allowed, reached.fetch, cases.kind == Kind.WRITE
     ended = np.where(fetch, SYSTEM_CALL, 0)
-    data = np.where(allowed & (cases.kind != Kind.WRITE), expected.content, np.uint64(0))
+    data = np.where(allowed & ~writes, reached.content, np.uint64(0))
     status = found.status.astype(np.uint64)
-    agree: Mask = (results["completed"] == allowed) & ~expected.astray
+    agree: Mask = (results["completed"] == allowed) & ~reached.astray
     agree &= results["vector"] == np.where(allowed, ended, found.interrupt)
     agree &= results["data"] == data
     agree &= fetch | (results["dsisr"] == status)
@@ -266,22 +218,13 @@ def _as_expected(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
     agree &= ~fetch | (results["srr1"] & SAID == status)
     where = cases.address + np.where(allowed, np.uint64(CODE_BYTES), np.uint64(0))
     agree &= ~fetch | (results["srr0"] == where)
-    return agree & _entries_as_expected(expected, results)
 
-
-def _entries_as_expected(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
-    """Whether the entries of the path, and the word, are afterwards what they should be."""
-    paths, found = expected.paths, expected.outcomes
-    agree = np.ones(len(expected.cases), np.bool_)
-    for column, level in enumerate(reversed(range(len(paths.used)))):
+    def changed(level: int) -> tuple[Words, Words]:
         leaf = found.walks.level == level
-        should = paths.raw[level] | np.where(leaf, found.sets, np.uint64(0))
-        agree &= (results["after"][:, column] == should) | ~paths.used[level]
-    data = expected.word
-    steps = paths.used.sum(axis=0)[data]
-    word = np.where(expected.cases.kind == Kind.WRITE, expected.stored, expected.content)
-    agree[data] &= results["after"][data, steps] == word[data]
-    return agree
+        none = np.zeros(len(cases), np.uint64)
+        return reached.paths.raw[level] | np.where(leaf, found.sets, none), none
+
+    return agree & left_as(reached, results, changed, writes)
 
 
 def _described(
@@ -322,6 +265,5 @@ def _machine_says(expected: Expected, result: np.void, lane: int) -> str:
         f"{name.upper()} {int(result[name]):#x}" for name in ("srr0", "srr1", "dar", "dsisr")
     )
     said = f"interrupt {vector:#x}, {registers}" if vector else "no interrupt"
-    steps = int(expected.paths.used[:, lane].sum())
-    after = ", ".join(hex(int(word)) for word in result["after"][:steps])
+    after = words_after(result, expected.reached.paths, lane)
     return f"{done}, {said}, data {int(result['data']):#x}, entries then {after or 'none'}"

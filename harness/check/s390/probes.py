@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
-from harness.check.marks import WORD, mark, put_marks
+from harness.check.marks import WORD, mark
+from harness.check.reached import Code, Reached, asked_of, left_as, marked, put_paths, words_after
 from harness.check.s390.cases import Cases
 from harness.check.s390.marks import CODE_BYTES, put_code
 from harness.machine.s390.guest import Guest, State
@@ -19,7 +20,8 @@ from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Paths
 from harness.paging.memory import BufferMemory, Mask, Words, within
 from harness.paging.processor import root_for
-from harness.paging.s390.access import Code, Kind
+from harness.paging.s390.access import Code as InterruptionCode
+from harness.paging.s390.access import Kind
 from harness.paging.s390.bulk import ALLOWED, REASONS, Outcomes, outcomes
 from harness.paging.s390.cpu import Cpu
 from harness.paging.walk import walk
@@ -36,48 +38,17 @@ FRAME: Final = 4096
 
 @dataclass(frozen=True)
 class Expected:
-    """What the reference expects of cases.
-
-    data     the physical address of the word, or of the code, that an allowed access reaches
-    astray   where it is none of a frame, and by the raw entries it should be: never right
-    content  what lies there before; of code the mark
-    """
+    """What the reference expects of cases, and what they reach."""
 
     cases: Cases
     outcomes: Outcomes
-    paths: Paths
-    data: Words
-    astray: Mask
-    content: Words
-
-    @property
-    def allowed(self) -> Mask:
-        """Which accesses are made."""
-        made: Mask = self.outcomes.code == ALLOWED
-        return made
-
-    @property
-    def fetch(self) -> Mask:
-        """Which are fetches."""
-        fetches: Mask = self.cases.kind == Kind.FETCH
-        return fetches
-
-    @property
-    def word(self) -> Mask:
-        """Which reach a word of a frame, that is put there and looked at."""
-        words: Mask = self.allowed & ~self.fetch & ~self.astray
-        return words
+    reached: Reached
 
     @property
     def keyed(self) -> Mask:
         """Which reach a frame, whose storage key is looked at."""
-        keyed: Mask = self.allowed & ~self.astray
+        keyed: Mask = self.reached.allowed & ~self.reached.astray
         return keyed
-
-    @property
-    def stored(self) -> Words:
-        """What accesses that write store."""
-        return ~self.content
 
 
 def ask_guest(
@@ -93,7 +64,7 @@ def ask_guest(
         expected = _expect(cpu, memory, frames, batch, comparison)
         results = guest.run(state, _jobs(guest, expected))
         _judge(comparison, guest, cpu, memory, expected, results)
-        paths = expected.paths
+        paths = expected.reached.paths
         memory.scatter(paths.slot[paths.used], cpu.format.entry_bytes, paths.raw[paths.used])
     return comparison
 
@@ -105,21 +76,23 @@ def _expect(
     found = _outcomes(cpu, memory, cases)
     paths = _paths(cpu, memory, cases.address)
     leaf, reached = _reached(paths, cases.address)
-    asked = (found.code != ALLOWED) | ~leaf | within(reached, frames)
-    if left_out := int((~asked).sum()):
-        comparison.not_comparable["the page has no memory behind it"] += left_out
+    made = (found.code == ALLOWED) & leaf
+    if not (asked := asked_of(comparison, made, reached, [frames], ())).all():
         cases, reached = cases.take(asked), reached[asked]
         found = _outcomes(cpu, memory, cases)
         paths = _paths(cpu, memory, cases.address)
-    made, data = found.code == ALLOWED, found.walks.physical
-    astray = made & (~within(data, frames) | (data != reached))
-    there = np.where(astray, reached, data)
-    put = made & within(there, frames)
-    word, code = put & (cases.kind != Kind.FETCH), put & (cases.kind == Kind.FETCH)
-    put_marks(memory, there[word] & ~np.uint64(WORD - 1))
-    put_code(memory, there[code])
-    content = np.where(put, mark(there), np.uint64(0))
-    return Expected(cases, found, paths, data, astray, content)
+    marks = marked(
+        memory,
+        [frames],
+        WORD,
+        Code(put_code, mark),
+        allowed=found.code == ALLOWED,
+        fetch=cases.kind == Kind.FETCH,
+        paths=paths,
+        data=found.walks.physical,
+        by_entries=reached,
+    )
+    return Expected(cases, found, marks)
 
 
 def _reached(paths: Paths, addresses: Words) -> tuple[Mask, Words]:
@@ -152,28 +125,16 @@ def _paths(cpu: Cpu, memory: BufferMemory, addresses: Words) -> Paths:
 
 
 def _jobs(guest: Guest, expected: Expected) -> npt.NDArray[np.void]:
-    """The jobs that put the path of each case back as it was built, try it, and look at it.
-
-    The words of a job are the entries of the path from the root down, and after them the
-    word that the access reaches.
-    """
-    cases, enums, paths = expected.cases, guest.image.enums, expected.paths
+    """The jobs that put the path of each case back as it was built, try it, and look at it."""
+    cases, enums = expected.cases, guest.image.enums
     jobs = guest.image.new_jobs(len(cases))
     jobs["address"], jobs["user"], jobs["flush"] = cases.address, cases.user, enums["FLUSH_ALL"]
     for kind, name in ACCESSES.items():
         jobs["access"][cases.kind == kind] = enums[f"ACCESS_{name}"]
-    steps = paths.used.sum(axis=0)
-    for column, level in enumerate(reversed(range(len(paths.used)))):
-        used = paths.used[level]
-        np.copyto(jobs["where"][:, column], paths.slot[level], where=used)
-        np.copyto(jobs["word"][:, column], paths.raw[level], where=used)
-    data, keyed = expected.word, expected.keyed
-    jobs["where"][data, steps[data]] = expected.data[data]
-    jobs["word"][data, steps[data]] = expected.content[data]
-    jobs["patched"] = jobs["watched"] = steps + data
-    jobs["value"] = expected.stored
-    jobs["keyed"] = keyed
-    jobs["frame"][keyed] = expected.data[keyed] & ~np.uint64(FRAME - 1)
+    put_paths(jobs, expected.reached)
+    jobs["value"] = expected.reached.stored
+    jobs["keyed"] = keyed = expected.keyed
+    jobs["frame"][keyed] = expected.reached.data[keyed] & ~np.uint64(FRAME - 1)
     return jobs
 
 
@@ -196,31 +157,20 @@ def _judge(
 
 def _as_expected(guest: Guest, expected: Expected, results: npt.NDArray[np.void]) -> Mask:
     """Which results are the reference's in all that they say."""
-    cases, allowed, found = expected.cases, expected.allowed, expected.outcomes
-    none = np.uint16(guest.image.enums["CODE_NONE"])
+    cases, found, reached = expected.cases, expected.outcomes, expected.reached
+    allowed = reached.allowed
+    no_code = np.uint16(guest.image.enums["CODE_NONE"])
     writes = cases.kind == Kind.WRITE
-    agree: Mask = (results["completed"] == allowed) & ~expected.astray
-    agree &= results["code"] == np.where(allowed, none, found.code)
-    agree &= results["data"] == np.where(allowed & ~writes, expected.content, np.uint64(0))
+    agree: Mask = (results["completed"] == allowed) & ~reached.astray
+    agree &= results["code"] == np.where(allowed, no_code, found.code)
+    agree &= results["data"] == np.where(allowed & ~writes, reached.content, np.uint64(0))
     agree &= (found.teid == 0) | (results["teid"] == found.teid)
     end = cases.address + np.uint64(CODE_BYTES)
-    agree &= ~(allowed & expected.fetch) | (results["address"] == end)
+    agree &= ~(allowed & reached.fetch) | (results["address"] == end)
     marks = np.where(found.changes, REFERENCED | CHANGED, REFERENCED)
     agree &= ~expected.keyed | (results["key"] == marks)
-    return agree & _entries_as_expected(expected, results)
-
-
-def _entries_as_expected(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
-    """Whether the entries of the path are as they were, and the word as it should be."""
-    cases, paths = expected.cases, expected.paths
-    agree = np.ones(len(cases), np.bool_)
-    for column, level in enumerate(reversed(range(len(paths.used)))):
-        agree &= (results["after"][:, column] == paths.raw[level]) | ~paths.used[level]
-    data = expected.word
-    steps = paths.used.sum(axis=0)[data]
-    word = np.where(cases.kind == Kind.WRITE, expected.stored, expected.content)
-    agree[data] &= results["after"][data, steps] == word[data]
-    return agree
+    none = np.zeros(len(cases), np.uint64)
+    return agree & left_as(reached, results, lambda level: (reached.paths.raw[level], none), writes)
 
 
 def _described(
@@ -252,7 +202,7 @@ def _rules_say(expected: Expected, lane: int) -> str:
         teid = f", TEID {int(found.teid[lane]):#x}" if found.teid[lane] else ""
         return f"{named(int(found.code[lane]))}{teid}: {reason.value}"
     change = ", sets the change bit" if found.changes[lane] else ""
-    return f"reaches {int(expected.data[lane]):#x}{change}"
+    return f"reaches {int(expected.reached.data[lane]):#x}{change}"
 
 
 def _machine_says(guest: Guest, expected: Expected, result: np.void, lane: int) -> str:
@@ -263,13 +213,12 @@ def _machine_says(guest: Guest, expected: Expected, result: np.void, lane: int) 
         else f"{named(code)}, TEID {int(result['teid']):#x}"
     )
     done = "made" if result["completed"] else "not made"
-    steps = int(expected.paths.used[:, lane].sum())
-    after = ", ".join(hex(int(word)) for word in result["after"][:steps])
+    after = words_after(result, expected.reached.paths, lane)
     key = f", storage key {int(result['key']):#x}" if expected.keyed[lane] else ""
     return f"{done}: {said}, data {int(result['data']):#x}{key}, entries then {after}"
 
 
 def named(code: int) -> str:
     """A program interruption by its code, and what the manual calls it."""
-    names = {one.value: one.called for one in Code}
+    names = {one.value: one.called for one in InterruptionCode}
     return f"code {code:#x} ({names[code]})" if code in names else f"code {code:#x}"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
@@ -197,6 +198,15 @@ class ReadAccess(Protocol):
 
 
 A = TypeVar("A", bound=ReadAccess)
+K = TypeVar("K", bound=Enum)
+
+
+def kind_named(kinds: Iterable[K], name: str) -> K:
+    """The kind of access that a file calls so, in small letters; ValueError where there is none."""
+    found = {kind.name.lower(): kind for kind in kinds}
+    if name not in found:
+        raise ValueError(f"access.kind is {name!r}; it is one of {', '.join(found)}")
+    return found[name]
 
 
 class SavedLayoutCase(

@@ -140,10 +140,7 @@ class SavedAccess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def read(self) -> Stated:
         """The access; ValueError where there is none of its kind."""
-        kinds = {kind.name.lower(): kind for kind in Kind}
-        if self.kind not in kinds:
-            raise ValueError(f"access.kind is {self.kind!r}; it is one of {', '.join(kinds)}")
-        return Stated(kinds[self.kind], self.el0, self.pan, self.uao)
+        return Stated(files.kind_named(Kind, self.kind), self.el0, self.pan, self.uao)
 
 
 class SavedMatrixCase(files.SavedMatrixCase, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ control state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -25,9 +25,8 @@ from harness.check.power.matrix.verdicts import agreeing, expected_text, jobs_of
 from harness.check.power.quirks import ROOT_LEAF, departing
 from harness.check.power.validate import KEYS, state_of
 from harness.check.power.window import entries
-from harness.check.replay import CaseError, LayoutCase, SavedLayoutCase
+from harness.check.replay import LayoutCase, SavedLayoutCase
 from harness.check.tables import TABLE_BYTES, TableImage, compare_tables
-from harness.check.typed import decode, made
 from harness.check.validation import built_in
 from harness.machine.power.guest import Guest
 from harness.machine.power.qemu import SMALLEST_RAM
@@ -121,10 +120,7 @@ class SavedAccess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def read(self) -> Access:
         """The access; ValueError where there is none of its kind."""
-        kinds = {kind.name.lower(): kind for kind in Kind}
-        if self.kind not in kinds:
-            raise ValueError(f"access.kind is {self.kind!r}; it is one of {', '.join(kinds)}")
-        return Access(kinds[self.kind], self.user)
+        return Access(files.kind_named(Kind, self.kind), self.user)
 
 
 class SavedMatrixCase(files.SavedMatrixCase, frozen=True, kw_only=True):
@@ -135,26 +131,20 @@ class SavedMatrixCase(files.SavedMatrixCase, frozen=True, kw_only=True):
 
     def read(self) -> MatrixCase:
         """The case; ValueError where there is none such."""
-        values = {one.name: getattr(self, one.name) for one in fields(MatrixCase)}
-        case = MatrixCase(**{**values, "control": made(Control, self.control, "control")})
-        case.check()
-        return case
+        return self.read_as(MatrixCase, Control)
 
 
 def saved(path: Path) -> LayoutCase | MatrixCase:
     """The case in a file, of whichever kind; CaseError where it cannot be read or holds none."""
-    text = files.content(path)
-    try:
-        files.check_version(text)
-        found = decode(text, SavedLayoutCase[SavedAccess] | SavedMatrixCase)
-        if isinstance(found, SavedMatrixCase):
-            return found.read()
-        case: LayoutCase = found.read(ORACLES)
-        fetch = case.access is not None and case.access.kind is Kind.FETCH
-        _check_address(fetch, case.address)
-        return case
-    except ValueError as error:
-        raise CaseError(f"{path} holds no case: {error}") from None
+    form = SavedLayoutCase[SavedAccess] | SavedMatrixCase
+    found: LayoutCase | MatrixCase = files.saved_as(path, form, ORACLES, _checked)
+    return found
+
+
+def _checked(case: LayoutCase) -> LayoutCase:
+    """The case; ValueError for what no processor can be asked."""
+    _check_address(case.access is not None and case.access.kind is Kind.FETCH, case.address)
+    return case
 
 
 # ---- asked again ----

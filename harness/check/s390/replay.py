@@ -6,7 +6,7 @@ control state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -16,7 +16,7 @@ import numpy as np
 from harness.check import replay as files
 from harness.check.compare import PROBE, Comparison
 from harness.check.layouts import Layout, divided, parse
-from harness.check.replay import CaseError, LayoutCase, SavedLayoutCase
+from harness.check.replay import LayoutCase, SavedLayoutCase
 from harness.check.s390 import probes
 from harness.check.s390.cases import SPACES, each
 from harness.check.s390.layouts import build
@@ -30,7 +30,6 @@ from harness.check.s390.matrix.verdicts import (
 )
 from harness.check.s390.validate import state_of
 from harness.check.tables import TABLE_BYTES, TableImage, compare_tables
-from harness.check.typed import decode, made
 from harness.machine.errors import Misuse
 from harness.machine.s390.guest import Guest
 from harness.paging.memory import BigEndianMemory
@@ -115,9 +114,7 @@ class SavedAccess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def read(self) -> Access:
         """The access; ValueError where there is none of its kind."""
-        if self.kind not in ACCESSES:
-            raise ValueError(f"access.kind is {self.kind!r}; it is one of {', '.join(ACCESSES)}")
-        kind = ACCESSES[self.kind]
+        kind = files.kind_named(Kind, self.kind)
         if self.space != SPACES[kind]:
             raise ValueError(f"access.space is {self.space}; of a {self.kind} it is {SPACES[kind]}")
         return Access(kind, self.user, SPACES[kind])
@@ -130,25 +127,20 @@ class SavedMatrixCase(files.SavedMatrixCase, frozen=True, kw_only=True):
 
     def read(self) -> MatrixCase:
         """The case; ValueError where there is none such."""
-        values = {one.name: getattr(self, one.name) for one in fields(MatrixCase)}
-        case = MatrixCase(**{**values, "control": made(Control, self.control, "control")})
-        case.check()
-        return case
+        return self.read_as(MatrixCase, Control)
 
 
 def saved(path: Path) -> LayoutCase | MatrixCase:
     """The case in a file, of whichever kind; CaseError where it cannot be read or holds none."""
-    text = files.content(path)
-    try:
-        files.check_version(text)
-        found = decode(text, SavedLayoutCase[SavedAccess] | SavedMatrixCase)
-        if isinstance(found, SavedMatrixCase):
-            return found.read()
-        case: LayoutCase = found.read(ORACLES)
-        _check_address(case.access is not None and case.access.kind is Kind.FETCH, case.address)
-        return case
-    except ValueError as error:
-        raise CaseError(f"{path} holds no case: {error}") from None
+    form = SavedLayoutCase[SavedAccess] | SavedMatrixCase
+    found: LayoutCase | MatrixCase = files.saved_as(path, form, ORACLES, _checked)
+    return found
+
+
+def _checked(case: LayoutCase) -> LayoutCase:
+    """The case; ValueError for what no processor can be asked."""
+    _check_address(case.access is not None and case.access.kind is Kind.FETCH, case.address)
+    return case
 
 
 # ---- asked again ----

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
-import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from harness.check.changes import ALL as ALL_FLUSHED
 from harness.check.changes import NOTHING, PAGE, RAM_BYTES, Change
-from harness.check.compare import PROBE
-from harness.check.live import NOT_SHOWN
 from harness.check.power.changes import CHANGES, execute
 from harness.check.power.live import Live
 from harness.check.power.quirks import KEPT_CODE
 from harness.check.power.space import GuestSpace, MarkedSpace
 from harness.machine.errors import Misuse
 from harness.machine.power.guest import Guest
-from harness.paging import slots
-from harness.paging.address import Physical, Span, Virtual
-from harness.paging.flush import Flush
+from harness.paging.address import Physical
 from harness.paging.power.cpu import Cpu, root_descriptor
-from harness.paging.reshape import collapse, move, split
 from harness.paging.table import Root
+from tests.check import live_operations
+from tests.check.live_operations import (
+    NARROWING,
+    OTHERS,
+    keeps_code,
+    makes_absent_until_flushed,
+    refuses_what_no_one_announced,
+    sees,
+    shows_what_is_withheld,
+    splits_and_collapses,
+)
 from tests.check.live_sequences import GuestWorld, LiveSequences, Withheld, finds_what_is_withheld
 from tests.machine.power.present import QEMU, why_absent
 from tests.paging.spaces import POWER
@@ -50,151 +56,44 @@ def space(request: pytest.FixtureRequest, guest: Guest) -> GuestSpace:
     return GuestSpace(guest, request.param)
 
 
-class Furnished:
-    """Small pages, a large page where there is one, and holes between them."""
-
-    def __init__(self, space: GuestSpace) -> None:
-        self.space, levels = space, space.format.levels
-        self.page, self.large = levels[0].size, levels[1].size
-        self.at = 8 * self.large
-        space.map(Virtual(self.at), space.frames(6), 0, self.rights("write", "user")).done()
-        beside = Virtual(self.at + 6 * self.page)
-        executable = self.rights("user", "read", "execute")
-        space.map(beside, space.frames(2), 0, executable).done()
-        space.map(self.big_at, space.frames(1, 1), 1, self.rights("write", "user")).done()
+class Furnished(live_operations.Furnished):
+    executable = ("user", "read", "execute")
+    rewritten = 2
 
     def rights(self, *names: str) -> int:
-        """The bits of a page, referenced and changed: not every processor sets these."""
-        return self.authority(*names) | self.space.format.accessed | self.space.format.dirty
+        """To read too: nobody writes, or belongs to the user, without."""
+        return self.space.format.granting(*{*names, "read"})
 
-    def authority(self, *names: str) -> int:
-        read = {"read"} if "write" in names else set()
-        return self.space.format.granting(*{*names, *read})
-
-    @property
-    def small(self) -> Span:
-        return Span.of(self.at, 8 * self.page)
-
-    @property
-    def big_at(self) -> Virtual:
-        return Virtual(self.at + 2 * self.large)
-
-    @property
-    def big(self) -> Span:
-        return Span.of(self.big_at, self.large)
-
-    @property
-    def pages_of_the_large(self) -> range:
-        return range(self.big_at, self.big_at + self.large, self.page)
-
-    @property
-    def free_at(self) -> Virtual:
-        return Virtual(self.at + 5 * self.large)
-
-    def probe(self, live: Live) -> None:
-        live.probe(self.small, self.big, Span.of(self.free_at, 8 * self.page), pages=9)
-
-
-Operation = Callable[[GuestSpace, Furnished], Flush]
-
-
-def moved_in_place(space: GuestSpace, made: Furnished) -> Flush:
-    """Another frame for a page that is there: by break-before-make."""
-    slot = space.slot(Virtual(made.at), 0)
-    raw = space.format.leaf(int(space.frames(1)[0]), 0, made.rights("write", "user"))
-    value = replace(slots.value(space, slot), raw=raw)
-    return slots.put(space, slot, value, Virtual(made.at))
-
-
-NARROWING: dict[str, Operation] = {
-    "unmap small pages": lambda s, made: s.unmap(made.small),
-    "unmap a large page": lambda s, made: s.unmap(made.big),
-    "protect small pages": lambda s, made: s.protect(made.small, made.authority("user", "read")),
-    "protect a large page": lambda s, made: s.protect(made.big, made.authority("write")),
-    "rewrite": lambda s, made: s.rewrite(made.small, lambda raw, level: raw & ~np.uint64(2)),
-    "move small pages": lambda s, made: move(s, made.small, made.free_at),
-    "clear a slot": lambda s, made: slots.clear(s, s.slot(Virtual(made.at), 0), Virtual(made.at)),
-    "clear a pointer": lambda s, made: slots.clear(
-        s, s.slot(Virtual(made.at), 1), Virtual(made.at)
-    ),
-    "another frame": moved_in_place,
-}
-"""Operations after which the machine may hold something stale, and QEMU does."""
-
-OTHERS: dict[str, Operation] = {
-    "map small pages": lambda s, made: s.map(
-        made.free_at, s.frames(5), 0, made.rights("write", "user")
-    ),
-    "split": lambda s, made: split(s, made.big_at),
-    "free empty tables": lambda s, made: s.unmap(made.small).absorb(s.free_empty(made.small)),
-}
+    def bits(self, *names: str) -> int:
+        """Referenced and changed: not every processor sets these."""
+        return self.rights(*names) | self.space.format.accessed | self.space.format.dirty
 
 
 @pytest.mark.parametrize("name", NARROWING | OTHERS)
 def test_the_machine_sees_what_the_operation_made_of_the_tables(
     space: GuestSpace, guest: Guest, name: str
 ) -> None:
-    made = Furnished(space)
     live = Live(guest, space.memory, space.cpu)
-    made.probe(live)
-    live.flush((NARROWING | OTHERS)[name](space, made))
-    made.probe(live)
-    found = live.run()
-    assert found.disagreed == 0, found.disagreements[0]
-    assert found.compared > 200
-    assert not any(reason.startswith(NOT_SHOWN) for reason in found.not_comparable)
+    sees(live, space, Furnished(space), (NARROWING | OTHERS)[name])
 
 
 @pytest.mark.parametrize("name", NARROWING)
 def test_a_flush_that_is_withheld_shows(space: GuestSpace, guest: Guest, name: str) -> None:
-    made = Furnished(space)
     live = Live(guest, space.memory, space.cpu)
-    made.probe(live)
-    NARROWING[name](space, made).done()
-    made.probe(live)
-    found = live.run()
-    assert found.disagreed
-    first = found.disagreements[0]
-    assert first.oracle == PROBE and "at call 2 of live.probe" in first.expected
-    assert first.hint.startswith("a flush may be missing: ") and "at call 1 of" in first.hint
+    shows_what_is_withheld(live, space, Furnished(space), NARROWING[name])
 
 
 def test_a_large_page_is_split_and_made_again(space: GuestSpace, guest: Guest) -> None:
-    made = Furnished(space)
-    live = Live(guest, space.memory, space.cpu)
-    made.probe(live)
-    live.flush(split(space, made.big_at))
-    made.probe(live)
-    live.flush(collapse(space, made.big_at, 1))
-    made.probe(live)
-    found = live.run()
-    assert found.disagreed == 0, found.disagreements[0]
+    splits_and_collapses(Live(guest, space.memory, space.cpu), space, Furnished(space))
 
 
 def test_an_entry_is_absent_until_the_flush_is_done(space: GuestSpace, guest: Guest) -> None:
-    made = Furnished(space)
-    live = Live(guest, space.memory, space.cpu)
-    live.probe(Span.of(made.at, made.page), pages=1)
-    flush = moved_in_place(space, made)
-    slot = space.slot(Virtual(made.at), 0)
-    assert space.memory.load(slot.address, 8) == 0 != space.read(slot)
-    live.probe(Span.of(made.at + 3 * made.page, made.page), pages=1)
-    live.flush(flush)
-    assert space.memory.load(slot.address, 8) == space.read(slot)
-    live.probe(Span.of(made.at, made.page), pages=1)
-    found = live.run()
-    assert found.disagreed == 0, found.disagreements[0]
+    makes_absent_until_flushed(Live(guest, space.memory, space.cpu), space, Furnished(space))
 
 
 def test_stores_that_no_one_announced_are_refused(space: GuestSpace, guest: Guest) -> None:
-    made = Furnished(space)
     live = Live(guest, space.memory, space.cpu)
-    made.probe(live)
-    slot = space.slot(Virtual(made.at), 0)
-    at = slot.address - guest.ram.base
-    guest.ram.buffer[at : at + 8] = 0
-    with pytest.raises(Misuse, match="no one has announced that store"):
-        made.probe(live)
+    refuses_what_no_one_announced(live, space, Furnished(space), guest.ram)
 
 
 def test_what_cannot_be_run_is_a_sentence(space: GuestSpace, guest: Guest) -> None:
@@ -208,20 +107,8 @@ def test_what_cannot_be_run_is_a_sentence(space: GuestSpace, guest: Guest) -> No
 def test_code_that_tcg_keeps_of_a_large_page_is_a_known_quirk(
     space: GuestSpace, guest: Guest
 ) -> None:
-    made = Furnished(space)
-    executable = made.rights("user", "read", "execute")
-    space.protect(made.big, made.authority("user", "read", "execute")).done()
-    for addresses, shows in (([made.big_at], True), (made.pages_of_the_large, False)):
-        if not space.read(space.slot(made.big_at, 1)):
-            space.map(made.big_at, space.frames(1, 1), 1, executable).done()
-        live = Live(guest, space.memory, space.cpu)
-        live.probe(made.big, pages=9)
-        space.unmap(made.big).done()
-        live.flush(addresses)
-        live.probe(made.big, pages=9)
-        found = live.run()
-        assert found.disagreed == 0, found.disagreements[0]
-        assert bool(found.quirks[KEPT_CODE.name]) is shows
+    begin = partial(Live, guest, space.memory, space.cpu)
+    keeps_code(begin, space, Furnished(space), KEPT_CODE)
 
 
 # ---- sequences ----

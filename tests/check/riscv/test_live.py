@@ -12,7 +12,6 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from harness.check.changes import ALL, NOTHING, PAGE, RAM_BYTES, Change
-from harness.check.compare import PROBE
 from harness.check.live import NOT_SHOWN
 from harness.check.riscv.changes import CHANGES, execute
 from harness.check.riscv.live import Live
@@ -26,6 +25,7 @@ from harness.paging.reshape import collapse, move, split
 from harness.paging.riscv import bulk as rules
 from harness.paging.riscv.cpu import Cpu, Satp
 from harness.paging.riscv.formats import PAGE_BITS, A, D, sv
+from tests.check.live_operations import sees, shows_what_is_withheld
 from tests.check.live_sequences import LiveSequences, Withheld, finds_what_is_withheld
 from tests.machine.riscv.present import program, why_absent
 from tests.paging.test_space_sequences import Rules
@@ -161,29 +161,14 @@ OTHERS: dict[str, Operation] = {
 def test_the_machine_sees_what_the_operation_made_of_the_tables(
     space: GuestSpace, guest: Guest, name: str
 ) -> None:
-    made = Furnished(space)
     live = Live(guest, space.memory, space.cpu)
-    made.probe(live)
-    live.flush((NARROWING | OTHERS)[name](space, made))
-    made.probe(live)
-    found = live.run()
-    assert found.disagreed == 0, found.disagreements[0]
-    assert found.compared > 200
-    assert not any(reason.startswith(NOT_SHOWN) for reason in found.not_comparable)
+    sees(live, space, Furnished(space), (NARROWING | OTHERS)[name])
 
 
 @pytest.mark.parametrize("name", NARROWING)
 def test_a_flush_that_is_withheld_shows(space: GuestSpace, guest: Guest, name: str) -> None:
-    made = Furnished(space)
     live = Live(guest, space.memory, space.cpu)
-    made.probe(live)
-    NARROWING[name](space, made).done()
-    made.probe(live)
-    found = live.run()
-    assert found.disagreed
-    first = found.disagreements[0]
-    assert first.oracle == PROBE and "at call 2 of live.probe" in first.expected
-    assert first.hint.startswith("a flush may be missing: ") and "at call 1 of" in first.hint
+    shows_what_is_withheld(live, space, Furnished(space), NARROWING[name])
 
 
 def test_what_was_absent_and_is_mapped_without_a_fence_is_not_known(

@@ -12,6 +12,7 @@ import pytest
 
 from harness.check import replay as files
 from harness.check.replay import CaseError
+from tests.cli.commands import run
 
 
 def kept(case: Any, tmp_path: Path) -> dict[str, Any]:
@@ -64,3 +65,26 @@ def refuses_other_types(case: Any, tmp_path: Path) -> None:
             if place == ("access",) and other is None:
                 continue  # which goes with another oracle
             refused(changed(content, place, other), tmp_path)
+
+
+def agrees_now(case: Any, qemu: str, tmp_path: Path) -> str:
+    """Holds that a case that is saved agrees when the command asks it again; what that prints."""
+    path = case.save(tmp_path)
+    code, output, _ = run("replay", path, "--qemu", qemu, cwd=tmp_path)
+    assert code == 0 and "They agree now." in output
+    return output
+
+
+def agrees_on_every_engine(case: Any, qemu: str, tmp_path: Path) -> None:
+    """The same, asked of every engine."""
+    path = case.save(tmp_path)
+    code, output, _ = run("replay", path, "--qemu", qemu, "--engine", "all", cwd=tmp_path)
+    assert code == 0 and "as expected" in output
+
+
+def no_engine_answers(witnesses: Any, case: Any) -> None:
+    """Holds that no engine says anything of a case where there is no QEMU."""
+    host = witnesses.this_host({"QEMU": "no-such-qemu"})
+    [(number, answer)] = witnesses.ask_every([case], host)
+    assert (number, answer.agrees) == (0, None)
+    assert "it cannot run here: " in answer.said and "no-such-qemu" in answer.said

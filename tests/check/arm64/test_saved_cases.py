@@ -30,7 +30,15 @@ from harness.machine.errors import Misuse
 from harness.paging.arm64.access import Kind
 from harness.paging.arm64.bulk import Outcomes, outcomes
 from tests.check.arm64.samples import planned, sampled, tried
-from tests.check.saved_cases import changed, kept, refused, refuses_other_types
+from tests.check.saved_cases import (
+    agrees_now,
+    agrees_on_every_engine,
+    changed,
+    kept,
+    no_engine_answers,
+    refused,
+    refuses_other_types,
+)
 from tests.cli.commands import run
 from tests.machine.arm64.present import QEMU, why_absent
 
@@ -177,11 +185,8 @@ def test_a_disagreement_about_a_layout_is_asked_again(
         assert found.disagreed == 1
         assert found.disagreements[0].access == case.access
         assert found.disagreements[0].expected == case.expected
-    path = case.save(tmp_path)
-    code, output, _ = run("replay", path, "--qemu", QEMU, cwd=tmp_path)
-    assert code == 0 and "They agree now." in output and str(case.access) in output
-    code, output, _ = run("replay", path, "--qemu", QEMU, "--engine", "all", cwd=tmp_path)
-    assert code == 0 and "as expected" in output
+    assert str(case.access) in agrees_now(case, QEMU, tmp_path)
+    agrees_on_every_engine(case, QEMU, tmp_path)
 
 
 @pytest.mark.hw
@@ -222,11 +227,8 @@ def test_a_disagreement_of_the_matrix_is_asked_again(
         wrong.setattr("harness.check.arm64.replay.expected", without_marks)
         found = witnesses.replayed(case, QEMU)
         assert found.disagreed == 1 and found.disagreements[0].expected == case.expected
-    path = case.save(tmp_path)
-    code, output, _ = run("replay", path, "--qemu", QEMU, cwd=tmp_path)
-    assert code == 0 and "They agree now." in output
-    code, output, _ = run("replay", path, "--qemu", QEMU, "--engine", "all", cwd=tmp_path)
-    assert code == 0 and "as expected" in output
+    agrees_now(case, QEMU, tmp_path)
+    agrees_on_every_engine(case, QEMU, tmp_path)
 
 
 @pytest.mark.hw
@@ -278,7 +280,4 @@ def test_an_engine_that_runs_no_arm64_is_a_sentence(
 
 
 def test_without_an_emulator_no_engine_answers() -> None:
-    host = witnesses.this_host({"QEMU": "no-such-qemu"})
-    [(number, answer)] = witnesses.ask_every([of_matrix()], host)
-    assert (number, answer.agrees) == (0, None)
-    assert "it cannot run here: " in answer.said and "no-such-qemu" in answer.said
+    no_engine_answers(witnesses, of_matrix())

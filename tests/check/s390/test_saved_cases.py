@@ -24,8 +24,15 @@ from harness.paging.s390.access import Access, Kind
 from harness.paging.s390.bulk import Outcomes, outcomes
 from harness.paging.s390.cpu import AddressSpace
 from tests.check.s390.samples import planned, sampled, tried
-from tests.check.saved_cases import changed, kept, refused, refuses_other_types
-from tests.cli.commands import run
+from tests.check.saved_cases import (
+    agrees_now,
+    agrees_on_every_engine,
+    changed,
+    kept,
+    no_engine_answers,
+    refused,
+    refuses_other_types,
+)
 from tests.machine.s390.present import QEMU, why_absent
 
 SMALLEST = load(next(path for path in shipped("s390") if path.stem == "smallest"))
@@ -152,11 +159,8 @@ def test_a_disagreement_about_a_layout_is_asked_again(
         assert found.disagreed == 1
         assert found.disagreements[0].access == case.access
         assert found.disagreements[0].expected == case.expected
-    path = case.save(tmp_path)
-    code, output, _ = run("replay", path, "--qemu", QEMU, cwd=tmp_path)
-    assert code == 0 and "They agree now." in output and str(case.access) in output
-    code, output, _ = run("replay", path, "--qemu", QEMU, "--engine", "all", cwd=tmp_path)
-    assert code == 0 and "as expected" in output
+    assert str(case.access) in agrees_now(case, QEMU, tmp_path)
+    agrees_on_every_engine(case, QEMU, tmp_path)
 
 
 @pytest.mark.hw
@@ -183,9 +187,7 @@ def test_a_disagreement_of_the_matrix_is_asked_again(
         wrong.setattr("harness.check.s390.replay.expected", without_changes)
         found = witnesses.replayed(case, QEMU)
         assert found.disagreed == 1 and found.disagreements[0].expected == case.expected
-    path = case.save(tmp_path)
-    code, output, _ = run("replay", path, "--qemu", QEMU, cwd=tmp_path)
-    assert code == 0 and "They agree now." in output
+    agrees_now(case, QEMU, tmp_path)
 
 
 @pytest.mark.hw
@@ -199,7 +201,4 @@ def test_a_case_that_the_processor_cannot_be_asked_is_a_sentence(
 
 
 def test_without_an_emulator_no_engine_answers() -> None:
-    host = witnesses.this_host({"QEMU": "no-such-qemu"})
-    [(number, answer)] = witnesses.ask_every([of_matrix()], host)
-    assert (number, answer.agrees) == (0, None)
-    assert "it cannot run here: " in answer.said and "no-such-qemu" in answer.said
+    no_engine_answers(witnesses, of_matrix())

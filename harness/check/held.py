@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.paging.address import Physical
-from harness.paging.memory import Mask, Memory, Words, distinct
+from harness.paging.memory import MARKS, Mask, Memory, Order, Words, distinct
 
 Octets = npt.NDArray[np.uint8]
 Read = Callable[[Words], tuple[Octets, Mask]]
@@ -18,12 +18,14 @@ Read = Callable[[Words], tuple[Octets, Mask]]
 class HeldMemory:
     """Memory that is read in units, each once; what was read stays as it was.
 
-    unit  bytes: a power of two, and a multiple of the size of an entry
-    read  what reads them; another can take its place
+    unit   bytes: a power of two, and a multiple of the size of an entry
+    read   what reads them; another can take its place
+    order  of the bytes of words
     """
 
-    def __init__(self, unit: int, read: Read):
+    def __init__(self, unit: int, read: Read, order: Order = "little"):
         self.read = read
+        self._mark = MARKS[order]
         self._unit = unit
         self._address = np.empty(0, np.uint64)
         self._set(self._address, np.empty((0, unit), np.uint8), np.empty(0, np.bool_))
@@ -68,7 +70,7 @@ class HeldMemory:
     def _set(self, address: Words, octets: Octets, backed: Mask) -> None:
         self._address, self._octets, self._backed = address, octets, backed
         flat = octets.ravel()
-        self._words = {4: flat.view("<u4"), 8: flat.view("<u8")}
+        self._words = {width: flat.view(f"{self._mark}u{width}") for width in (4, 8)}
 
     def _find(self, addresses: Words) -> tuple[npt.NDArray[np.int64], Mask]:
         """The number of the unit that each address is in, and whether it was read."""

@@ -18,7 +18,7 @@ from harness.check.window import Entries, window_in
 from harness.machine.guest import StubGuest
 from harness.machine.machine import dotted
 from harness.paging.address import Span
-from harness.paging.memory import BY_ORDER, BufferMemory
+from harness.paging.memory import BY_ORDER, BufferMemory, Order
 from harness.paging.table import Root
 
 DEADLINE: Final = 60.0
@@ -127,7 +127,7 @@ def built_in(
     Raises LayoutError for a layout that cannot be built, SpaceError for one that leaves no hole for
     the window.
     """
-    order = "little" if guest.image.little_endian else "big"
+    order: Order = "little" if guest.image.little_endian else "big"
     memory = BY_ORDER[order](guest.ram.buffer, guest.ram.base)
     cpu = build(layout, levels, guest.info, memory)
     _, frames = divided(layout)

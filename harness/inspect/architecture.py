@@ -17,7 +17,7 @@ from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Bytes, End, Walks
 from harness.paging.entry import Entry
 from harness.paging.format import Level
-from harness.paging.memory import Mask, Memory, Words, WritableMemory
+from harness.paging.memory import Mask, Memory, Order, Words, WritableMemory
 from harness.paging.processor import Cpu
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ class Architecture:
     build          builds the tables of a layout in memory, for a CPU with the registers given
     left_open      what no layout says of that CPU and accesses depend on, as it is assumed where it
                    is not given, a sentence each
+    byte_order     in which the bytes of its words lie in memory
     """
 
     called: str
@@ -214,6 +215,7 @@ class Architecture:
     in_tables: Callable[[State], State]
     build: Callable[[Layout, int, WritableMemory, Mapping[str, int]], State]
     left_open: Callable[[State, Mapping[str, int]], Iterable[str]] = lambda _, __: ()
+    byte_order: Order = "little"
 
 
 class OtherArchitectureError(SourceError):
@@ -251,6 +253,14 @@ def of_target(target: str, title: str) -> Architecture:
         if has(name, "inspect", "asked") and target in named(name).targets:
             return named(name)
     raise SourceError(f"{title} is of {target}, whose tables are not known here")
+
+
+def byte_order_of(target: str) -> Order:
+    """The byte order of what QEMU calls a processor, whether or not its tables are known."""
+    try:
+        return of_target(target, "").byte_order
+    except SourceError:
+        return "little"
 
 
 def refuse_others(asked: Architecture, given: Iterable[str], title: str) -> None:

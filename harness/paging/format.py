@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, reduce
 from operator import or_
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from harness.paging.address import Physical
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
-from harness.paging.memory import Mask, Words
+from harness.paging.memory import Mask, Order, Words
 from harness.paging.table import Table
 
 
@@ -397,7 +397,7 @@ class Format:
     fleeting: int = 0
     exclusive: int = 0
     shadow: int = 0
-    byte_order: Literal["little", "big"] = "little"
+    byte_order: Order = "little"
     flushing: Flushing | None = Flushing()
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,12 @@ from harness.paging.address import Physical, Span
 
 Words = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
+
+Order = Literal["little", "big"]
+"""In which order the bytes of a word lie in memory."""
+
+MARKS: Final[Mapping[Order, str]] = {"little": "<", "big": ">"}
+"""The same as numpy writes it."""
 
 
 def within(addresses: Words, *spans: Span) -> Mask:
@@ -65,7 +71,7 @@ class BufferMemory:
     WritableMemory.
     """
 
-    _ORDER = "<"
+    _ORDER = MARKS["little"]
 
     def __init__(self, buffer: bytes | bytearray | npt.NDArray[np.uint8], base: int = 0):
         self.octets = np.frombuffer(buffer, np.uint8)
@@ -117,7 +123,7 @@ class BufferMemory:
 class BigEndianMemory(BufferMemory):
     """The same whose words have their highest byte first, for formats whose `byte_order` is big."""
 
-    _ORDER = ">"
+    _ORDER = MARKS["big"]
 
     def load(self, address: Physical, size: int) -> int | None:
         word = super().load(address, size)
@@ -127,7 +133,7 @@ class BigEndianMemory(BufferMemory):
         super().store(address, size, _swapped(value, size))
 
 
-BY_ORDER: Final[Mapping[str, type[BufferMemory]]] = {
+BY_ORDER: Final[Mapping[Order, type[BufferMemory]]] = {
     "little": BufferMemory,
     "big": BigEndianMemory,
 }

@@ -14,7 +14,7 @@ from harness.inspect.snapshot import SourceError
 from harness.paging import bulk
 from harness.paging.address import Physical
 from harness.paging.errors import TooManyTables
-from harness.paging.memory import BufferMemory, Mask, Words
+from harness.paging.memory import BigEndianMemory, BufferMemory, Mask, Words
 from harness.paging.table import Root
 from harness.paging.x86.cpu import Cpu, Mode
 from tests.inspect.spaces import same
@@ -81,6 +81,18 @@ def test_many_words_are_those_of_the_memory_and_each_unit_is_read_once(size: int
     assert asked == [unit * UNIT for unit in (2, 4, 0, 1, 3, 5)]
     assert here.gather(np.array([UNIT, 0], np.uint64), size)[1] is None, "all have memory"
     assert len(asked) == 6
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_words_are_those_of_memory_of_the_same_byte_order(size: int) -> None:
+    random, asked = np.random.default_rng(size), list[int]()
+    octets = random.integers(0, 256, 2 * UNIT, np.uint8)
+    there = BigEndianMemory(octets)
+    here = HeldMemory(UNIT, holding(BufferMemory(octets), asked).read, "big")
+    addresses = np.arange(0, 2 * UNIT, size, dtype=np.uint64)
+    expected = there.gather(addresses, size)[0].tolist()
+    assert here.gather(addresses, size)[0].tolist() == expected
+    assert [here.load(Physical(int(one)), size) for one in addresses[-9:]] == expected[-9:]
 
 
 def test_what_was_read_is_not_asked_for_again_by_any_address_in_it() -> None:

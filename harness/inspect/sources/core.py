@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import kdump, signature, vmcoreinfo
 from harness.inspect.sources.content import Content
 from harness.inspect.sources.segments import SegmentMemory
+from harness.paging.memory import MARKS, Order
 
 MACHINES = {"EM_X86_64": "x86", "EM_386": "x86", "EM_RISCV": "riscv", "EM_AARCH64": "arm64"}
 """The architectures of cores, by e_machine as pyelftools names it."""
@@ -46,7 +47,7 @@ SEGMENT = {
         + [("flags", "<u4"), ("align", "<u4")]
     ),
 }
-"""A program header, by the class of the file."""
+"""A program header, by the class of the file; with the lowest byte of a word first."""
 
 NOTE_BYTES = 16 << 20
 """Notes are read up to here: QEMU writes about 800 bytes a processor."""
@@ -66,6 +67,7 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
     dump = _dump(path)
     asked = _architecture(dump, registers)
     architecture.refuse_others(asked, registers, str(path))
+    dump = replace(dump, memory=dump.memory.in_order(asked.byte_order))
     found = asked.of_core(dump, vcpu, registers)
     assumed = found.assumed
     if dump.left_out:
@@ -142,6 +144,7 @@ class _Core:
     head    its ELF header
     width   of its class: 32 or 64
     count   of its program headers
+    order   of the bytes of words in its headers and notes
     """
 
     path: Path
@@ -149,6 +152,7 @@ class _Core:
     head: Mapping[str, Any]
     width: int
     count: int
+    order: Order
 
     @classmethod
     def of(cls, path: Path, content: Content) -> _Core:
@@ -156,7 +160,8 @@ class _Core:
         try:
             with path.open("rb") as file:
                 elf = ELFFile(file)
-                core = cls(path, content, elf.header, elf.elfclass, elf.num_segments())
+                order: Order = "little" if elf.little_endian else "big"
+                core = cls(path, content, elf.header, elf.elfclass, elf.num_segments(), order)
         except (ELFError, ConstructError, ValueError, OverflowError, LookupError) as error:
             raise SourceError(f"{path} is not a core: {str(error) or repr(error)}") from None
         except (AttributeError, TypeError) as error:  # what pyelftools makes of odd sections
@@ -168,7 +173,7 @@ class _Core:
             archs = dict.fromkeys(MACHINES.values())
             known = ", ".join(architecture.named(arch).called for arch in archs)
             raise SourceError(f"{path} is a core of another machine than {known}: {machine}")
-        if not elf.little_endian:
+        if order == "big" and architecture.named(core.arch).byte_order == "little":
             raise SourceError(
                 f"{path} is a core of a big-endian machine, whose tables are not looked at here"
             )
@@ -186,7 +191,8 @@ class _Core:
 
     def segments(self) -> npt.NDArray[np.void]:
         """The program headers, an array of SEGMENT."""
-        layout, first = SEGMENT[self.width], self.head["e_phoff"]
+        layout = SEGMENT[self.width].newbyteorder(self.order)
+        first = self.head["e_phoff"]
         if self.count and self.head["e_phentsize"] != layout.itemsize:
             raise SourceError(
                 f"{self.path} is not a core that can be read: its program headers have"
@@ -204,7 +210,8 @@ class _Core:
         for segment in segments[segments["type"] == NOTE]:
             first, size = int(segment["offset"]), int(segment["size"])
             self._holds(first, size, "notes")
-            yield from _notes(self.content.part(first, min(size, NOTE_BYTES)).tobytes())
+            octets = self.content.part(first, min(size, NOTE_BYTES)).tobytes()
+            yield from _notes(octets, self.order)
 
     def _holds(self, first: int, size: int, what: str) -> None:
         """Raises SourceError where the file ends before that."""
@@ -212,17 +219,14 @@ class _Core:
             raise self.content.cut(first + size, what)
 
 
-def _notes(octets: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _notes(octets: bytes, order: Order = "little") -> Iterator[tuple[bytes, bytes]]:
     """The notes in a segment, as far as they are whole; none has no name and no content."""
-    place = 0
-    while place + _NOTE.size <= len(octets):
-        name, content, _ = _NOTE.unpack_from(octets, place)
-        place += _NOTE.size
+    place, head = 0, struct.Struct(f"{MARKS[order]}III")
+    while place + head.size <= len(octets):
+        name, content, _ = head.unpack_from(octets, place)
+        place += head.size
         start = place + -(-name // 4) * 4
         if not name + content or start + content > len(octets):
             return
         yield octets[place : place + name].rstrip(b"\0"), octets[start : start + content]
         place = start + -(-content // 4) * 4
-
-
-_NOTE = struct.Struct("<III")

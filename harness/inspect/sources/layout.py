@@ -10,7 +10,7 @@ from harness.check import layouts
 from harness.check.layouts import Layout, described
 from harness.inspect import architecture
 from harness.inspect.snapshot import Snapshot
-from harness.paging.memory import BufferMemory
+from harness.paging.memory import BY_ORDER
 
 
 def snapshot(name: str, levels: int | None, registers: Mapping[str, int]) -> Snapshot:
@@ -33,6 +33,7 @@ def built(layout: Layout, levels: int, title: str, registers: Mapping[str, int])
     """The space of a layout, under this title; raises LayoutError where it cannot be built."""
     asked = architecture.named(layout.arch)
     architecture.refuse_others(asked, registers, title)
-    memory = BufferMemory(np.zeros(layout.ram, np.uint8), described(layout.arch).ram_base)
+    octets = np.zeros(layout.ram, np.uint8)
+    memory = BY_ORDER[asked.byte_order](octets, described(layout.arch).ram_base)
     cpu = asked.build(layout, levels, memory, registers)
     return Snapshot(title, cpu, memory, (memory.span,))

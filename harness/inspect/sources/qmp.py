@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from harness.check.held import HeldMemory
-from harness.inspect.architecture import Seen, of_target, refuse_others
+from harness.inspect.architecture import Seen, byte_order_of, of_target, refuse_others
 from harness.inspect.held import MOST_TABLES, refuse
 from harness.inspect.snapshot import Snapshot
 from harness.machine.foreign import DEADLINE, ForeignMonitor, conversation
@@ -23,7 +23,7 @@ from harness.machine.patience import Clock
 from harness.machine.physical import ROM, PhysicalMemory, Reader, Region, regions, share
 from harness.paging import bulk
 from harness.paging.address import Span
-from harness.paging.memory import Memory
+from harness.paging.memory import Memory, Order
 from harness.paging.processor import Cpu
 
 UNIT: Final = 4096
@@ -62,7 +62,8 @@ class Connection(Generic[M]):
     def through_monitor(self) -> HeldMemory:
         """The same memory, all of it read through the monitor."""
         alone = [replace(region, shared=None) for region in self.regions]
-        return _held(self.reader, self.monitor.clock, alone, math.inf)
+        order = byte_order_of(self.monitor.target)
+        return _held(self.reader, self.monitor.clock, alone, math.inf, order)
 
     def snapshot(self, registers: Mapping[str, int], stack: bool = False) -> Snapshot:
         """The processor as it is now, and all tables that its root leads to.
@@ -97,9 +98,11 @@ class Connection(Generic[M]):
         return tuple(Span(span.start, span.stop - 1) for span in rom)
 
 
-def _held(reader: Reader, clock: Clock, found: Sequence[Region], patience: float) -> HeldMemory:
+def _held(
+    reader: Reader, clock: Clock, found: Sequence[Region], patience: float, order: Order
+) -> HeldMemory:
     """The memory in some regions."""
-    return HeldMemory(UNIT, PhysicalMemory(reader, clock, found, UNIT, patience).read)
+    return HeldMemory(UNIT, PhysicalMemory(reader, clock, found, UNIT, patience).read, order)
 
 
 def _ill_placed(cpu: Cpu, memory: Memory, found: Sequence[Region]) -> Iterator[str]:
@@ -186,7 +189,8 @@ def _connection(
     registers = regions(flat_view, vcpu, devices=True)
     if shared:
         found = share(monitor, monitor.pid, found)
-    memory = _held(reader, monitor.clock, found, patience)
+    order = byte_order_of(monitor.target)
+    memory = _held(reader, monitor.clock, found, patience, order)
     try:
         yield Connection(monitor, f"{who}, processor {vcpu}", found, registers, reader, memory)
     finally:

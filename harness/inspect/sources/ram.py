@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from harness.inspect.sources.pieces import Pieces
 from harness.inspect.sources.segments import SegmentMemory
 from harness.inspect.sources.vmcoreinfo import left_in, written_by
 from harness.paging.address import Physical, Span
-from harness.paging.memory import BufferMemory, Mask, Memory, Words
+from harness.paging.memory import BY_ORDER, Mask, Memory, Order, Words
 
 WORD = 8
 """A file's length is cut to a multiple of this many bytes, so that it holds whole entries."""
@@ -71,6 +71,7 @@ def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool =
     doubts += _elsewhere(arch, held)
     if not captured[0] and described(arch).ram_base:
         doubts += (f"{one.path} begins at 0 (FILE@ADDRESS)" for one in files if one.address is None)
+    held = replace(held, memory=held.memory.in_order(asked.byte_order))
     return asked.of_memory(held, registers, doubts)
 
 
@@ -93,7 +94,7 @@ class Held:
     """The memory that files hold, under their names; `content` is all of it, in some order."""
 
     title: str
-    memory: Memory
+    memory: FileMemory | SegmentMemory
     backed: tuple[Span, ...]
     content: Content
 
@@ -155,10 +156,14 @@ def _joined(files: Sequence[Placed], contents: Sequence[Content]) -> SegmentMemo
 class FileMemory:
     """Physical memory from address 0 on, as far as the content of a file holds whole words."""
 
-    def __init__(self, content: Content):
+    def __init__(self, content: Content, order: Order = "little"):
         self._content = content
-        self._memory = BufferMemory(content.octets[: len(content) // WORD * WORD])
+        self._memory = BY_ORDER[order](content.octets[: len(content) // WORD * WORD])
         self.span = self._memory.span
+
+    def in_order(self, order: Order) -> FileMemory:
+        """The same memory, whose words have this order of bytes."""
+        return FileMemory(self._content, order)
 
     def load(self, address: Physical, size: int) -> int | None:
         """The word at an address, None where the file has ended."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from harness.inspect.snapshot import SourceError
 from harness.inspect.sources.content import Content
 from harness.paging.address import Physical, Span
-from harness.paging.memory import Mask, Memory, Words
+from harness.paging.memory import MARKS, Mask, Memory, Order, Words
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,14 @@ class SegmentMemory:
 
     first, past  physical addresses: those of a segment, the second one excluded
     offset       in the content, of its first byte
+    order        of the bytes of words
     """
 
     content: Content
     first: Words
     past: Words
     offset: Words
+    order: Order = "little"
 
     @classmethod
     def of(cls, content: Content, first: Words, size: Words, offset: Words) -> SegmentMemory:
@@ -50,6 +52,10 @@ class SegmentMemory:
         new: Mask = begin < past
         offset = offset + (begin - first)
         return cls(content, begin[new], past[new], offset[new])
+
+    def in_order(self, order: Order) -> SegmentMemory:
+        """The same memory, whose words have this order of bytes."""
+        return replace(self, order=order)
 
     @property
     def backed(self) -> tuple[Span, ...]:
@@ -90,13 +96,13 @@ class SegmentMemory:
         index, apart = np.divmod(place, np.uint64(size))
         if phase or apart.any():
             self.content.ask(place + np.uint64(size - 1))
-        octets = self.content.octets
+        octets, kind = self.content.octets, f"{MARKS[self.order]}u{size}"
         if (apart == np.uint64(phase)).all():
             count = (len(self.content) - phase) // size
-            words = np.frombuffer(octets, f"<u{size}", count, phase)[index.view(np.int64)]
+            words = np.frombuffer(octets, kind, count, phase)[index.view(np.int64)]
         else:
             apiece = octets[place[:, None].view(np.int64) + np.arange(size)]
-            words = apiece.view(f"<u{size}")[:, 0]
+            words = apiece.view(kind)[:, 0]
         return words.astype(np.uint64)
 
 

@@ -66,3 +66,20 @@ def test_segments_without_a_byte_hold_nothing(tmp_path: Path) -> None:
     memory = of(tmp_path, (0x1000, 0, 0), (0x2000, 0, 1 << 63))
     assert memory.backed == ()
     assert memory.load(Physical(0x1000), 8) is None
+
+
+@pytest.mark.parametrize("offset", [0, 8, 3])
+@pytest.mark.parametrize("size", [4, 8])
+def test_words_of_big_endian_memory_have_their_highest_byte_first(
+    tmp_path: Path, offset: int, size: int
+) -> None:
+    memory = of(tmp_path, (0x1000, 32, offset), (0x2000, 32, offset)).in_order("big")
+    addresses = [start + at for start in (0x1000, 0x2000) for at in range(0, 32, size)]
+    # Byte N of the file is N.
+    expected = [
+        int.from_bytes(bytes(range(place, place + size)), "big")
+        for place in (offset + address % 0x1000 for address in addresses)
+    ]
+    assert [memory.load(Physical(one), size) for one in addresses] == expected
+    words, backed = memory.gather(np.array(addresses, np.uint64), size)
+    assert (words.tolist(), backed) == (expected, None)

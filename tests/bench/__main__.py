@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
+from harness.architectures import NAMES, USUAL, module_of
+from harness.machine.machine import Engine
 from tests.bench.measure import Figure
 
-MODULES = ("paging", "space", "machine", "matrix", "inspect", "flushes", "riscv", "arm64")
+MODULES = (
+    *("paging", "space", "machine", "matrix", "inspect", "flushes"),
+    *("riscv", "arm64", "s390", "power"),
+)
 
 
 def main(names: list[str]) -> None:
@@ -50,16 +56,24 @@ def main(names: list[str]) -> None:
 def machine() -> dict[str, str]:
     """What the figures were taken on: processor, cores, engine and versions."""
     cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    qemu = os.environ.get("QEMU", "qemu-system-x86_64")
-    version = subprocess.run([qemu, "--version"], check=True, capture_output=True, text=True).stdout
     return {
         "cpu": cpu[0].partition(":")[2].strip() if cpu else platform.processor(),
         "cores": str(len(os.sched_getaffinity(0))),
         "kernel": platform.release(),
         "python": platform.python_version(),
         "engine": "tcg",
-        "qemu": version.splitlines()[0].removeprefix("QEMU emulator version "),
+        **{"qemu" if arch == USUAL else f"qemu of {arch}": version_of(arch) for arch in NAMES},
     }
+
+
+def version_of(arch: str) -> str:
+    """The version of the QEMU that runs an architecture's guests."""
+    engine: Engine = module_of(arch, "machine", "engines").ENGINES["tcg"]
+    qemu = os.environ.get(engine.environment, engine.program)
+    if shutil.which(qemu) is None:
+        return "missing"
+    said = subprocess.run([qemu, "--version"], check=True, capture_output=True, text=True).stdout
+    return said.splitlines()[0].removeprefix("QEMU emulator version ")
 
 
 main(sys.argv[1:])

@@ -2,69 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
-from harness.paging import bulk
+from harness.paging import bulk, processor
 from harness.paging.address import Physical, Span, Virtual
-from harness.paging.arm64 import Cpu as Arm
+from harness.paging.arm64 import Cpu as Arm64Cpu
 from harness.paging.arm64 import Half
 from harness.paging.arm64 import bulk as arm64
-from harness.paging.arm64.formats import AF, AP_EL0
-from harness.paging.memory import BufferMemory
-from harness.paging.riscv import Cpu as Hart
-from harness.paging.riscv import Mode
+from harness.paging.memory import BY_ORDER, BufferMemory, Words
+from harness.paging.power import Cpu as PowerCpu
+from harness.paging.power import bulk as power
+from harness.paging.riscv import Cpu as RiscvCpu
+from harness.paging.riscv import Mode as RiscvMode
 from harness.paging.riscv import bulk as riscv
-from harness.paging.riscv.formats import A, D, R, V, W
+from harness.paging.s390 import AddressSpace, Mode
+from harness.paging.s390 import Cpu as S390Cpu
+from harness.paging.s390 import bulk as s390
 from harness.paging.space import Space, TableAllocator
 from harness.paging.walk import walk
-from harness.paging.x86 import formats
 from harness.paging.x86.cpu import Cpu
 from tests.bench.measure import Figure, rate
+
+C = TypeVar("C", bound=processor.Cpu)
 
 PAGES = 1 << 21
 LANES = 1 << 21
 SCALAR = 50_000
 
 
-@cache
-def dense() -> tuple[BufferMemory, Cpu]:
-    """A 4-level space with PAGES pages from address 0 on."""
-    memory = BufferMemory(np.zeros(PAGES * 8 + (1 << 20), np.uint8))
+def dense(cpu_of: Callable[[Physical], C], *rights: str) -> tuple[BufferMemory, C]:
+    """A space with PAGES pages of these rights from address 0 on, and the state that `cpu_of` makes
+    of the address of its root's table."""
+    root = cpu_of(Physical(0)).roots[0]
+    format = root.table.format
+    memory = BY_ORDER[format.byte_order](np.zeros(PAGES * 8 + (1 << 20), np.uint8))
     allocator = TableAllocator(memory, memory.span)
-    root = allocator.allocate(formats.long_mode(4, 40, True, True), 3)
-    cpu = Cpu.long_mode(4, root.address)
+    cpu = cpu_of(allocator.allocate(format, root.table.level).address)
     frames = np.random.default_rng(1).permutation(PAGES).astype(np.uint64) << np.uint64(12)
-    Space(memory, cpu.roots, allocator).map(Virtual(0), frames, 0, cpu.format.granting("write"))
+    bits = format.granting(*rights) | format.accessed | format.dirty
+    Space(memory, cpu.roots, allocator).map(Virtual(0), frames, 0, bits).done()
     return memory, cpu
 
 
-def layered(left: int, page: int, table: int) -> tuple[BufferMemory, int]:
-    """The same in tables of four levels, and the root's address: the pages' tables, then those
-    that point to them, up to the root.
-
-    left         by how much the number of a frame or a table is moved in an entry
-    page, table  what the entries hold besides
-    """
-    frames = np.random.default_rng(1).permutation(PAGES).astype(np.uint64)
-    layers = [frames << np.uint64(left) | np.uint64(page)]
-    address = 0
-    for _ in range(3):
-        tables = (len(layers[-1]) + 511) // 512
-        pointers = np.zeros((tables + 511) // 512 * 512, np.uint64)
-        below = (address >> 12) + np.arange(tables, dtype=np.uint64)
-        pointers[:tables] = below << np.uint64(left) | np.uint64(table)
-        address += 8 * len(layers[-1])
-        layers.append(pointers)
-    return BufferMemory(np.concatenate(layers).view(np.uint8)), address
-
-
 def figures() -> Iterator[Figure]:
-    """walks_per_s, leaves_per_s, scalar_walks_per_s, riscv_walks_per_s,
-    arm64_walks_per_s."""
-    memory, cpu = dense()
+    """walks_per_s, leaves_per_s, scalar_walks_per_s, and of the outcomes of accesses
+    riscv_walks_per_s, arm64_walks_per_s, s390_walks_per_s, power_walks_per_s."""
+    memory, cpu = dense(partial(Cpu.long_mode, 4), "write")
     span = Span(0, PAGES * cpu.format.levels[0].size - 1)
     random = np.random.default_rng(2)
     addresses = random.integers(span.first, span.last, LANES, dtype=np.uint64, endpoint=True)
@@ -103,23 +90,26 @@ def figures() -> Iterator[Figure]:
         "a read of memory for each level",
         read_each,
     )
-    memory, root_address = layered(10, V | R | W | A | D, V)
-    hart = Hart.in_mode(Mode.SV48, root_address)
-    kind = random.integers(0, 4, LANES).astype(np.uint8)
+    yield from accesses(random, addresses, lambda: words[index])
+
+
+def accesses(
+    random: np.random.Generator, addresses: Words, reads: Callable[[], object]
+) -> Iterator[Figure]:
+    """The outcomes of accesses in problem state, or U-mode, and privileged; `reads` is as in
+    `figures`."""
     user = random.integers(0, 2, LANES).astype(np.bool_)
-    yield rate(
-        "riscv_walks_per_s",
-        LANES,
-        lambda: riscv.outcomes(hart, memory, addresses, kind, user),
-        "one random read for each",
-        lambda: words[index],
-    )
-    memory, root_address = layered(12, 3 | AF | AP_EL0, 3)
-    processor = Arm.of(Half("4K", 48, root_address), None)
-    yield rate(
-        "arm64_walks_per_s",
-        LANES,
-        lambda: arm64.outcomes(processor, memory, addresses, kind, user),
-        "one random read for each",
-        lambda: words[index],
-    )
+    kind = random.integers(0, 3, LANES).astype(np.uint8)
+    space = np.full(LANES, AddressSpace.PRIMARY, np.uint8)
+
+    def of(name: str, outcomes: Callable[[], object]) -> Figure:
+        return rate(f"{name}_walks_per_s", LANES, outcomes, "one random read for each", reads)
+
+    memory, hart = dense(partial(RiscvCpu.in_mode, RiscvMode.SV48), "read", "write")
+    yield of("riscv", lambda: riscv.outcomes(hart, memory, addresses, kind, user))
+    memory, element = dense(lambda root: Arm64Cpu.of(Half("4K", 48, root), None), "user", "write")
+    yield of("arm64", lambda: arm64.outcomes(element, memory, addresses, kind, user))
+    memory, cpu = dense(partial(S390Cpu.in_mode, Mode.REGION_SECOND), "write")
+    yield of("s390", lambda: s390.outcomes(cpu, memory, addresses, kind, space))
+    memory, thread = dense(PowerCpu.of, "read", "write", "user")
+    yield of("power", lambda: power.outcomes(thread, memory, addresses, kind, user))

@@ -45,6 +45,18 @@ class HeldMemory:
             np.concatenate([self._backed, backed])[order],
         )
 
+    def hold_spans(self, first: Words, last: Words) -> None:
+        """Reads the units in which any of the bytes first..last lie of each of some spans."""
+        unit = np.uint64(self._unit)
+        units = first & ~(unit - np.uint64(1))
+        found = []
+        while len(units):
+            found.append(units)
+            going = last - units >= unit
+            units, last = units[going] + unit, last[going]
+        if found:
+            self.hold(np.concatenate(found))
+
     def load(self, address: Physical, size: int) -> int | None:
         """The word at an address, None where there is no memory."""
         unit = np.uint64(address & -self._unit)

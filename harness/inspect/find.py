@@ -15,7 +15,7 @@ from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bulk import Counts
 from harness.paging.format import Format
-from harness.paging.memory import Mask
+from harness.paging.memory import Mask, distinct
 from harness.paging.table import Slot, Table
 
 
@@ -150,7 +150,7 @@ def tables(graph: Graph) -> Iterator[TableUse]:
     format = graph.format
     above: Floor | None = None
     paths = np.zeros(0, np.uint64)
-    for floor in graph.floors:
+    for number, floor in enumerate(graph.floors):
         layer, level = floor.layer, floor.layer.level
         n = len(layer.table)
         rows = np.zeros(0, np.int64)
@@ -164,10 +164,12 @@ def tables(graph: Graph) -> Iterator[TableUse]:
             rows = rows[np.argsort(above.child[rows], kind="stable")]
         slots = np.bincount(above.child[rows], minlength=n) if above else np.zeros(n, np.int64)
         upto = np.cumsum(slots)
+        once = _once(format, floor)
         # Where there is no memory there is no entry, but a row that stands for all that would be.
-        entries = np.diff(layer.start)
-        entries -= np.bincount(floor.owner[layer.kind == RowKind.UNBACKED], minlength=n)
-        columns = (layer.table, entries, floor.below, paths, slots, upto)
+        entries = weighed(floor, once & (layer.kind != RowKind.UNBACKED), None)
+        under = graph.floors[number + 1].below if number + 1 < len(graph.floors) else None
+        ends = _ends(floor, once, under)
+        columns = (layer.table, entries, ends, paths, slots, upto)
         merged: dict[int, TableUse] = {}
         for address, held, ends, ways, count, last in zip(
             *(column.tolist() for column in columns), strict=True
@@ -176,7 +178,7 @@ def tables(graph: Graph) -> Iterator[TableUse]:
             leaders = tuple(_slots(format, above, first)) if above else ()
             table = Table(format, Physical(address), level)
             use = TableUse(table, held, ends, ways, count, leaders)
-            # A root that serves several spans is one table.
+            # A root that serves several spans is one table, and so are parts that pointers show.
             merged[address] = _both(merged[address], use) if address in merged else use
         yield from merged.values()
         above = floor
@@ -188,7 +190,34 @@ def _both(one: TableUse, other: TableUse) -> TableUse:
         entries=one.entries + other.entries,
         ends=one.ends + other.ends,
         paths=one.paths + other.paths,
+        slots=one.slots + other.slots,
+        leaders=(*one.leaders, *other.leaders)[:LEADERS],
     )
+
+
+def _once(format: Format, floor: Floor) -> Mask:
+    """Which rows stand for a slot that no earlier row does: parts of a table can overlap."""
+    layer = floor.layer
+    once = np.ones(len(layer.raw), np.bool_)
+    if len(distinct(layer.table)) < len(layer.table):
+        slot = layer.table[floor.owner] + layer.index * np.uint64(format.entry_bytes)
+        once[:] = False
+        once[np.unique(slot, return_index=True)[1]] = True
+    return once
+
+
+def _ends(floor: Floor, once: Mask, under: Counts | None) -> Counts:
+    """How many ends lie in each table of a floor and under it, by the rows that count.
+
+    under  of each table of the next floor; None where there is none
+    """
+    if once.all():
+        return floor.below
+    weight = once.astype(np.int64)
+    if under is not None:
+        followed = once & (floor.child >= 0)
+        weight[followed] = under[floor.child[followed]]
+    return weighed(floor, weight, None)
 
 
 def _slots(format: Format, floor: Floor, rows: Counts) -> Iterator[Slot]:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from harness.inspect.graph import Graph
+from harness.inspect.graph import Floor, Graph
 from harness.paging import bulk
 from harness.paging.bits import Kind, kinds, offending_bits
 from harness.paging.bulk import LANES
@@ -55,7 +55,7 @@ def find(memory: Memory, graph: Graph, backed: Extents | None, device: Sequence[
         level = floor.layer.level
         tables = np.setdiff1d(floor.layer.table, seen)
         seen = np.union1d(seen, tables)
-        for part, words in words_of(memory, graph.format, level, tables):
+        for part, words in words_of(memory, graph.format, floor, tables):
             addresses = _addresses(words)
             present = _present(graph.format, level, words)
             wild = addresses | present & _strange(graph.format, level, words, backed, device)
@@ -67,17 +67,32 @@ def find(memory: Memory, graph: Graph, backed: Extents | None, device: Sequence[
 
 
 def words_of(
-    memory: Memory, format: Format, level: int, tables: Words
+    memory: Memory, format: Format, floor: Floor, tables: Words
 ) -> Iterator[tuple[Words, Words]]:
-    """Tables with all their words, shape (tables, entries), as many at once as is quick; words
-    without memory are 0."""
-    entries, each = format.levels[level].entries, format.entry_bytes
-    offsets = np.arange(entries, dtype=np.uint64) * np.uint64(each)
+    """Tables of a floor with all their words, shape (tables, entries), as many at once as is quick;
+    words without memory, and those of slots that no pointer says are there, are as in an empty
+    table."""
+    level, order = floor.layer.level, np.argsort(floor.layer.table, kind="stable")
+    empty, entries = format.levels[level].empty, format.levels[level].entries
+    address, first, stop = (
+        one[order] for one in (floor.layer.table, floor.first[:, None], floor.stop[:, None])
+    )
+    tables, slots = np.intersect1d(address, tables), np.arange(entries, dtype=np.uint64)
     at_once = max(1, LANES // entries)
     for start in range(0, len(tables), at_once):
         part = tables[start : start + at_once]
-        words, _ = memory.gather((part[:, np.newaxis] + offsets).ravel(), each)
-        yield part, words.reshape(-1, entries)
+        piece = slice(
+            np.searchsorted(address, part[0]), np.searchsorted(address, part[-1], side="right")
+        )
+        # Between the tables asked for are others.
+        own = np.isin(address[piece], part)
+        number = np.searchsorted(part, address[piece][own])
+        shown = (slots >= first[piece][own]) & (slots < stop[piece][own])
+        there = np.zeros((len(part), entries), np.bool_)
+        np.logical_or.at(there, number, shown)
+        words, backed = bulk.gather_slots(memory, format, part, slots, there)
+        held = there.ravel() if backed is None else there.ravel() & backed
+        yield part, np.where(held, words, np.uint64(empty)).reshape(-1, entries)
 
 
 def _present(format: Format, level: int, words: Words) -> Mask:

@@ -62,8 +62,9 @@ class RowKind(IntEnum):
 class Floor:
     """All tables at one level.
 
-    layer  what is in them
+    layer  what is in them; a table of which pointers show two parts is there as two
     base   of the root level: the first address that each table spans; else empty
+    first  of each table: the first slot that is used
     stop   of each table: the slot after the last that is used
     child  of each row: the number of the table one floor down that it leads to; -1 where it is
            no pointer, -2 where the table was not read
@@ -73,6 +74,7 @@ class Floor:
 
     layer: Layer
     base: Words
+    first: Counts
     stop: Counts
     child: Counts
     back: Mask
@@ -99,6 +101,10 @@ class Graph:
     def total(self) -> int:
         """How many ends the space has: what `bulk.leaves` would list."""
         return int(self.floors[0].below.sum()) if self.floors else 0
+
+    def floor(self, level: int) -> Floor:
+        """All tables at a level that has some."""
+        return self.floors[self.floors[0].layer.level - level]
 
     @property
     def tables(self) -> int:
@@ -141,32 +147,36 @@ def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENT
     level = roots[0].table.level
     layer = _joined([bulk.root_layer(memory, root) for root in roots])
     base = np.array([root.first_address(0) for root in roots], np.uint64)
-    stop = np.array([format.levels[level].index(root.span.last) + 1 for root in roots])
-    seen, budget, leading = _with_memory(layer), limit, limit // LEADING
+    first, stop = (
+        np.array([getattr(root.indices, end) for root in roots]) for end in ("start", "stop")
+    )
+    seen, budget, leading = _with_memory(layer, first), limit, limit // LEADING
     parts: list[Floor] = []
     while True:
-        here = format.levels[level]
         points = np.flatnonzero(layer.kind == POINTER)
         child, back = _leading_nowhere(len(layer.kind), bool(len(points)))
-        parts.append(Floor(layer, base, stop, child, back, np.zeros(0, np.int64)))
+        parts.append(Floor(layer, base, first, stop, child, back, np.zeros(0, np.int64)))
         if not len(points):
             break
-        assert here.pointer is not None
+        tables, shown, numbers = bulk.targets_of(format, level, layer.raw[points])
         level -= 1
         entries = format.levels[level].entries
-        targets = bulk.address_of(here.pointer, layer.raw[points])
-        tables, numbers = _distinct(targets)
-        readable = min(len(tables), (leading if level else budget) // entries)
+        first, stop = np.zeros(len(tables), np.int64), np.full(len(tables), entries)
+        if shown is not None:
+            first, stop = shown[0].astype(np.int64), shown[1].astype(np.int64) + 1
+        most = leading if level else budget
+        readable = int(np.searchsorted(np.cumsum(stop - first), most, side="right"))
         child[points] = np.where(numbers < readable, numbers, -2)
         back[points] = np.isin(tables, seen)[numbers]
-        leading -= readable * entries
-        tables = tables[:readable]
+        tables, first, stop = tables[:readable], first[:readable], stop[:readable]
+        leading -= int((stop - first).sum())
         if not readable:
             break
+        shown = shown and (shown[0][:readable], shown[1][:readable])
         slots = np.arange(entries, dtype=np.uint64)
-        layer = bulk.read_layer(memory, format, level, tables, slots)
-        base, stop = np.zeros(0, np.uint64), np.full(len(tables), entries)
-        seen = np.concatenate([seen, _with_memory(layer)])
+        layer = bulk.read_layer(memory, format, level, tables, slots, shown)
+        base = np.zeros(0, np.uint64)
+        seen = np.concatenate([seen, _with_memory(layer, first)])
     return Graph(format, tuple(_with_counts(parts)), limit)
 
 
@@ -186,12 +196,12 @@ def _leading_nowhere(count: int, written: bool) -> tuple[Counts, Mask]:
     return (nowhere.copy(), never.copy()) if written else (nowhere, never)
 
 
-def _with_memory(layer: Layer) -> Words:
-    """The tables that have memory behind their first entries."""
+def _with_memory(layer: Layer, first: Counts) -> Words:
+    """The tables that have memory behind the first entries that are used."""
     held = np.diff(layer.start) > 0
-    first = layer.start[:-1][held]
+    row = layer.start[:-1][held]
     unbacked = np.zeros(len(layer.table), np.bool_)
-    unbacked[held] = (layer.kind[first] == End.UNBACKED) & (layer.index[first] == 0)
+    unbacked[held] = (layer.kind[row] == End.UNBACKED) & (layer.index[row] == first[held])
     return layer.table[~unbacked]
 
 
@@ -206,16 +216,6 @@ def _joined(layers: list[Layer]) -> Layer:
         np.concatenate([layer.raw for layer in layers]),
         np.concatenate([layer.kind for layer in layers]),
     )
-
-
-def _distinct(addresses: Words) -> tuple[Words, Counts]:
-    """The addresses without repetition in the order of their first appearance, and the number of
-    each one among them."""
-    distinct, first, numbers = np.unique(addresses, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    return distinct[order], place[numbers]
 
 
 def _with_counts(parts: list[Floor]) -> list[Floor]:

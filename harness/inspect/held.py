@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from harness.check.held import HeldMemory, Octets
 from harness.inspect.snapshot import SourceError
 from harness.paging import bulk
+from harness.paging.bulk import Pieces
 from harness.paging.errors import TooManyTables
 from harness.paging.memory import Mask, Words
 from harness.paging.table import Root
@@ -22,14 +23,14 @@ def hold_tables(memory: HeldMemory, roots: Iterable[Root]) -> None:
         pass
 
 
-def held_layers(memory: HeldMemory, roots: Iterable[Root]) -> Iterator[Words]:
-    """The addresses of all tables of a space, a level at a time, each read by then.
+def held_layers(memory: HeldMemory, roots: Iterable[Root]) -> Iterator[Pieces]:
+    """All tables of a space, a level at a time, each read by then.
 
     Raises SourceError where there are more than can be.
     """
     try:
         for tables in bulk.layers(memory, roots, MOST_TABLES):
-            memory.hold(tables)
+            memory.hold_spans(*tables.memory)
             yield tables
     except TooManyTables as error:
         raise SourceError(f"this is hardly a space: {error}; is the root right?") from None

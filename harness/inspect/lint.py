@@ -23,6 +23,7 @@ from harness.inspect.garbage import Extents, Garbage, covered, words_of
 from harness.inspect.graph import Graph, RowKind, Rows
 from harness.inspect.ranges import Range, Ranges, merged, of_rows, together
 from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.tour import lines
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bulk import granted_by
 from harness.paging.entry import Malformed
@@ -220,19 +221,21 @@ def _withheld(space: LintSpace, rows: Rows) -> Mask:
 
 
 def _empty_table(space: LintSpace, rows: Rows) -> Mask:
-    """Pointers to tables of zeros alone: software keeps what it swapped out, or forbids for a
+    """Pointers to tables that are as new: software keeps what it swapped out, or forbids for a
     time, in entries that are not present, so that a table of those is in use."""
     found: Mask = (rows.kind == RowKind.POINTER) & (rows.below == 0) & ~rows.window
     if found.any():
         tables, number = np.unique(rows.physical[found], return_inverse=True)
-        found[found] = _zeros(space, rows.level - 1, tables)[number]
+        found[found] = _new(space, rows.level - 1, tables)[number]
     return found
 
 
-def _zeros(space: LintSpace, level: int, tables: Words) -> Mask:
-    """Which tables hold nothing but zeros."""
-    read = words_of(space.memory, space.graph.format, level, tables)
-    found: Mask = np.concatenate([~words.any(axis=1) for _, words in read])
+def _new(space: LintSpace, level: int, tables: Words) -> Mask:
+    """Which tables hold nothing, not even what is software's."""
+    format = space.graph.format
+    read = words_of(space.memory, format, space.graph.floor(level), tables)
+    filled = format.levels[level].filled
+    found: Mask = np.concatenate([~filled(words).any(axis=1) for _, words in read])
     return found
 
 
@@ -610,10 +613,11 @@ class _Kept:
         """Adds the root tables that are among some."""
         for table in dict.fromkeys(root.table for root in cpu.roots):
             if int(table.address) in tables:
-                spans = [root.span for root in cpu.roots if root.table == table]
-                where = Span(spans[0].first, spans[-1].last)
+                own = [root for root in cpu.roots if root.table == table]
+                where = Span(own[0].span.first, own[-1].span.last)
                 held = Span.of(table.address, table.size)
-                detail = f"the root{_off_by_a_table(cpu, memory, table)}"
+                slots = range(own[0].indices.start, own[-1].indices.stop)
+                detail = f"the root{_off_by_a_table(cpu, memory, table, slots)}"
                 self.roots.append(Finding(self.rule, where, held, None, 1, detail))
                 self.total, self.count = self.total + 1, self.count + 1
 
@@ -865,12 +869,11 @@ def _slot(space: LintSpace, one: Range) -> Slot | None:
     return next((slot for slot in slots if slot is not None and slot.level == one.level), None)
 
 
-def _off_by_a_table(cpu: Cpu, memory: Memory, table: Table) -> str:
-    """That the large pages in a table are those of a lower level; nothing where some is not."""
-    (_, words), *_ = words_of(
-        memory, table.format, table.level, np.array([table.address], np.uint64)
-    )
-    readings = [decode.read(cpu, raw, table.level) for raw in words[0].tolist()]
+def _off_by_a_table(cpu: Cpu, memory: Memory, table: Table, slots: range) -> str:
+    """That the large pages in some slots of a table are those of a lower level; nothing where some
+    is not."""
+    raws = [line.raw for line in lines(memory, table, slots)]
+    readings = [decode.read(cpu, raw, table.level) for raw in raws if raw is not None]
     wrong = [one for one in readings if isinstance(one.entry, Malformed)]
     guesses = [own(cpu).lower(cpu, one) for one in wrong]
     first = next(iter(guesses), "")
@@ -889,9 +892,11 @@ def _detail(space: LintSpace, rule: Rule, one: Range) -> str:
         root = one.physical in {root.table.address for root in space.cpu.roots}
         return f"{'the root' if root else 'the table'} at {one.physical:#x}"
     if one.kind in (RowKind.POINTER, RowKind.UNBACKED):
-        table = Table(format, Physical(one.physical), one.level - 1)
-        garbled = rule.name == GARBAGE_TABLE.name
-        off = _off_by_a_table(space.cpu, space.memory, table) if garbled else ""
+        off = ""
+        if rule.name == GARBAGE_TABLE.name:
+            table = Table(format, Physical(one.physical), one.level - 1)
+            there = format.slots_below(one.raw, one.level)
+            off = _off_by_a_table(space.cpu, space.memory, table, there)
         return f"the table at {one.physical:#x}{off}"
     missing = format.rights_of(one.own & ~one.granted)
     return f"withheld: {', '.join(missing)}" if missing else ""

@@ -82,16 +82,16 @@ def starts(cpu: Cpu) -> tuple[Place, ...]:
     )
 
 
-def lines(memory: Memory, table: Table) -> list[Line]:
-    """Every slot of a table."""
+def lines(memory: Memory, table: Table, there: range | None = None) -> list[Line]:
+    """Every slot of a table, or those that are `there`."""
     format = table.format
-    slots = list(table.slots())
+    slots = [slot for slot in table.slots() if there is None or slot.index in there]
     places = np.array([slot.address for slot in slots], np.uint64)
     words, backed = memory.gather(places, format.entry_bytes)
-    there = [True] * len(slots) if backed is None else backed.tolist()
+    has = [True] * len(slots) if backed is None else backed.tolist()
     return [
-        Line(slot, raw, format.decode(raw, table.level)) if is_there else Line(slot, None, None)
-        for slot, raw, is_there in zip(slots, words.tolist(), there, strict=True)
+        Line(slot, raw, format.decode(raw, table.level)) if backs else Line(slot, None, None)
+        for slot, raw, backs in zip(slots, words.tolist(), has, strict=True)
     ]
 
 

@@ -229,6 +229,8 @@ def _end(found: Walk | None) -> End:
         return End.NO_ROOT
     if found.unbacked:
         return End.UNBACKED
+    if found.outside:
+        return End.OUTSIDE
     match found.steps[-1].entry:
         case Leaf():
             return End.LEAF

@@ -455,13 +455,37 @@ def leaves(memory: Memory, roots: Iterable[Root], limit: int = 1 << 26) -> Leave
     return Leaves(*found, total=sum(totals), tables=_tables(trees))
 
 
-def layers(memory: Memory, roots: Iterable[Root], most: int) -> Iterator[Words]:
-    """The addresses of all tables of a space, level by level from the roots down, each level's
-    sorted and without repetition.
+class Pieces(NamedTuple):
+    """Tables at one level, in order of address; one of which pointers show several parts stands
+    there once for each.
 
-    Tables of which only a part is there are read as if they were whole: what is listed below them
-    can be too much, and never too little.  The tables of one level are read when the next level is
-    asked for, and those of level 0 never.
+    address      of the table
+    first, last  the slots of it that are there
+    """
+
+    format: Format
+    level: int
+    address: Words
+    first: Words
+    last: Words
+
+    @property
+    def tables(self) -> Words:
+        """The addresses of the tables, each once."""
+        return distinct(self.address)
+
+    @property
+    def memory(self) -> tuple[Words, Words]:
+        """Where each piece begins in memory, and the last of its bytes."""
+        each = np.uint64(self.format.entry_bytes)
+        end = self.address + (self.last + np.uint64(1)) * each - np.uint64(1)
+        return self.address + self.first * each, end
+
+
+def layers(memory: Memory, roots: Iterable[Root], most: int) -> Iterator[Pieces]:
+    """All tables of a space, level by level from the roots down: what is there of each, once.
+
+    The tables of one level are read when the next level is asked for, and those of level 0 never.
     It takes memory for `most` tables, whatever they hold.
 
     Raises TooManyTables where there are more of them, or POINTERS times as many pointers.
@@ -469,15 +493,15 @@ def layers(memory: Memory, roots: Iterable[Root], most: int) -> Iterator[Words]:
     roots = tuple(roots)
     below, found, pointers = np.empty(0, np.uint64), 0, 0
     for level in range(max((root.table.level for root in roots), default=-1), -1, -1):
-        rooted = [root.table.address for root in roots if root.table.level == level]
-        tables = distinct(np.concatenate([below, np.array(rooted, np.uint64)]))
-        found += len(tables)
+        format = roots[0].table.format
+        tables = _pieces(format, level, below, [one for one in roots if one.table.level == level])
+        found += len(tables.address)
         if found > most:
             raise TooManyTables(f"there are more than {most:,} tables")
         yield tables
         if level:
             targets = [np.empty(0, np.uint64)]
-            for part in _targets(memory, roots[0].table.format, level, tables):
+            for part in _leading(memory, tables):
                 targets.append(distinct(part))
                 pointers += len(part)
                 if pointers > most * POINTERS:
@@ -494,16 +518,83 @@ POINTERS = 64
 leads 65,536 of them to one table."""
 
 
-def _targets(memory: Memory, format: Format, level: int, tables: Words) -> Iterator[Words]:
-    """Where the pointers in some tables lead, some tables at a time."""
-    here = format.levels[level]
+def _pieces(format: Format, level: int, pointers: Words, roots: Iterable[Root]) -> Pieces:
+    """What pointers lead to, by those of their bits that say where, and what roots begin at: of a
+    root's table, the slots from the first to the last that serve one of its spans."""
+    rooted: dict[int, range] = {}
+    for root in roots:
+        own, more = root.indices, rooted.get(root.table.address, root.indices)
+        rooted[root.table.address] = range(min(own.start, more.start), max(own.stop, more.stop))
+    address, first, last = (
+        np.array(column, np.uint64)
+        for column in (
+            list(rooted),
+            [slots.start for slots in rooted.values()],
+            [slots.stop - 1 for slots in rooted.values()],
+        )
+    )
+    if len(pointers):
+        pointer = format.levels[level + 1].pointer
+        assert pointer is not None
+        parts = _bounds(format, level + 1, pointers)
+        address = np.concatenate([address, address_of(pointer, pointers)])
+        first, last = (
+            np.concatenate([mine, theirs])
+            for mine, theirs in zip((first, last), parts, strict=True)
+        )
+    order = np.lexsort((last, first, address))
+    address, first, last = address[order], first[order], last[order]
+    new = np.ones(len(order), np.bool_)
+    new[1:] = (address[1:] != address[:-1]) | (first[1:] != first[:-1]) | (last[1:] != last[:-1])
+    return Pieces(format, level, address[new], first[new], last[new])
+
+
+def _leading(memory: Memory, tables: Pieces) -> Iterator[Words]:
+    """The pointers in some tables, some tables at a time, as far as they say where they lead."""
+    format = tables.format
+    here = format.levels[tables.level]
     assert here.pointer is not None
-    offsets = np.arange(here.entries, dtype=np.uint64) * np.uint64(format.entry_bytes)
-    together = max(1, LANES // len(offsets))
-    for first in range(0, len(tables), together):
-        slots = (tables[first : first + together, None] + offsets).ravel()
-        raw, backed = memory.gather(slots, format.entry_bytes)
-        yield address_of(here.pointer, raw[kinds(format, level, raw, backed) == POINTER])
+    telling = np.uint64(_telling(here.pointer))
+    slots = np.arange(here.entries, dtype=np.uint64)
+    together = max(1, LANES // here.entries)
+    for start in range(0, len(tables.address), together):
+        part = slice(start, start + together)
+        there = _there(slots, (tables.first[part], tables.last[part]))
+        words, backed = gather_slots(memory, format, tables.address[part], slots, there)
+        points = kinds(format, tables.level, words, backed) == POINTER
+        yield words[points if there is None else points & there.ravel()] & telling
+
+
+def _telling(pointer: Shape) -> int:
+    """The bits of pointers that say where they lead, and to how much of the table."""
+    bounds = pointer.bounds
+    return pointer.address_mask | (bounds.first | bounds.last if bounds else 0)
+
+
+def _there(slots: Words, parts: Parts | None) -> Mask | None:
+    """Which slots of each of some tables are there, shape (tables, slots); None where all are."""
+    if parts is None:
+        return None
+    first, last = (one[:, None] for one in parts)
+    there: Mask = (slots >= first) & (slots <= last)
+    return None if there.all() else there
+
+
+def gather_slots(
+    memory: Memory, format: Format, tables: Words, slots: Words, there: Mask | None
+) -> tuple[Words, Mask | None]:
+    """The words in some slots of each table, shape (tables * slots,), and which have memory; what
+    is not there is not read, and passes for a 0 that has."""
+    places = tables[:, None] + slots * np.uint64(format.entry_bytes)
+    if there is None:
+        return memory.gather(places.ravel(), format.entry_bytes)
+    words, backed = np.zeros(places.size, np.uint64), None
+    read = there.ravel()
+    words[read], has = memory.gather(places[there], format.entry_bytes)
+    if has is not None:
+        backed = np.ones(places.size, np.bool_)
+        backed[read] = has
+    return words, backed
 
 
 def root_layer(memory: Memory, root: Root) -> Layer:
@@ -519,7 +610,7 @@ def _tree(memory: Memory, format: Format, layer: Layer) -> _Tree:
     if not points.any():
         return _Tree(layer, np.diff(layer.start), None)
     raw, below = layer.raw[points], layer.level - 1
-    targets, parts, numbers = _targets_of(format, layer.level, raw)
+    targets, parts, numbers = targets_of(format, layer.level, raw)
     all_slots = np.arange(format.levels[below].entries, dtype=np.uint64)
     under = _tree(memory, format, read_layer(memory, format, below, targets, all_slots, parts))
     child = np.zeros(len(points), np.int64)
@@ -529,30 +620,28 @@ def _tree(memory: Memory, format: Format, layer: Layer) -> _Tree:
     return _Tree(layer, np.diff(ahead[layer.start]), _Links(under, child, ahead))
 
 
-def _targets_of(format: Format, level: int, raw: Words) -> tuple[Words, Parts | None, Counts]:
-    """The tables that pointers at a level lead to, each once; which slots of each are there, where
-    it is not all; and the number of each pointer's table.  A table of which two pointers show two
-    parts counts as two."""
+def targets_of(format: Format, level: int, raw: Words) -> tuple[Words, Parts | None, Counts]:
+    """The tables that pointers at a level lead to, each once, in the order in which they are led to
+    first; which slots of each are there, where it is not all; and the number of each pointer's
+    table.  A table of which two pointers show two parts counts as two."""
     pointer = format.levels[level].pointer
     assert pointer is not None
-    addresses = address_of(pointer, raw)
-    if pointer.bounds is None:
-        targets, numbers = _distinct(addresses)
-        return targets, None, numbers
-    bounds = raw & np.uint64(pointer.bounds.first | pointer.bounds.last)
-    both, numbers = np.unique(np.stack([addresses, bounds]), axis=1, return_inverse=True)
-    return both[0], _bounds(format, level, both[1]), numbers.reshape(-1)
+    # Where none repeats the rows to list lie side by side.
+    leads, numbers = _distinct(raw & np.uint64(_telling(pointer)))
+    parts = None if pointer.bounds is None else _bounds(format, level, leads)
+    return address_of(pointer, leads), parts, numbers
 
 
-def _distinct(addresses: Words) -> tuple[Words, Counts]:
-    """The addresses without repetition, and the number of each one among them.
-
-    Where none repeats their order stays, so that the rows to list lie side by side.
-    """
-    distinct, numbers = np.unique(addresses, return_inverse=True)
-    if len(distinct) == len(addresses):
-        return addresses, np.arange(len(addresses))
-    return distinct, numbers
+def _distinct(words: Words) -> tuple[Words, Counts]:
+    """The words without repetition in the order of their first appearance, and the number of each
+    one among them."""
+    found, first, numbers = np.unique(words, return_index=True, return_inverse=True)
+    if len(found) == len(words):
+        return words, np.arange(len(words))
+    order = np.argsort(first)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return found[order], place[numbers]
 
 
 def read_layer(
@@ -569,7 +658,6 @@ def read_layer(
 
     parts  the first and the last slot of each table that are there, where it is not all
     """
-    offsets = slots * np.uint64(format.entry_bytes)
     together = max(1, LANES // len(slots))
     numbers = np.tile(slots.astype(np.uint16), min(together, len(tables)))
     # Only what is written of these takes memory.
@@ -579,14 +667,13 @@ def read_layer(
     start = np.zeros(len(tables) + 1, np.int64)
     for first in range(0, len(tables), together):
         part = tables[first : first + together]
-        words, backed = memory.gather((part[:, None] + offsets).ravel(), format.entry_bytes)
+        shown = parts and (parts[0][first : first + together], parts[1][first : first + together])
+        there = _there(slots, shown)
+        words, backed = gather_slots(memory, format, part, slots, there)
         found = kinds(format, level, words, backed)
         held = (found != End.ABSENT).reshape(len(part), len(slots))
-        if parts is not None:
-            lowest, highest = (one[first : first + together, None] for one in parts)
-            held &= (slots >= lowest) & (slots <= highest)
-            if backed is not None:
-                backed = (backed.reshape(held.shape) | ~held).ravel()
+        if there is not None:
+            held &= there
         if backed is not None:
             held &= _first_unbacked_only(backed.reshape(held.shape))
         last = first + len(part)

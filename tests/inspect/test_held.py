@@ -132,7 +132,7 @@ def test_what_was_read_stays_when_the_guest_goes_on() -> None:
 def test_layers_are_the_tables_that_a_listing_reads() -> None:
     memory = memory_of(chain())
     listed = bulk.leaves(memory, ROOTS).tables
-    layers = [tables.tolist() for tables in bulk.layers(memory, ROOTS, 100)]
+    layers = [layer.tables.tolist() for layer in bulk.layers(memory, ROOTS, 100)]
     for level, tables in enumerate(reversed(layers)):
         assert tables == listed.address[listed.level == level].tolist()
     assert list(bulk.layers(memory, (), 100)) == []
@@ -144,7 +144,7 @@ def test_layers_are_the_tables_that_a_listing_reads() -> None:
 def test_tables_that_contain_themselves_are_few(levels: int) -> None:
     memory = memory_of(np.full((1, 512), 7, np.uint64))
     layers = bulk.layers(memory, Cpu.long_mode(levels, 0).roots, 100)
-    assert [tables.tolist() for tables in layers] == [[0]] * levels
+    assert [layer.tables.tolist() for layer in layers] == [[0]] * levels
 
 
 def scattered(tables: int) -> np.ndarray:

@@ -107,7 +107,7 @@ def test_layers_of_every_format_begin_at_its_roots(machine: Machine) -> None:
             todo += [entry.table for entry in entries if isinstance(entry, Pointer)]
     found = bulk.layers(memory, roots, 1 << 16)
     levels = reversed(range(max((level for level, _ in tables), default=-1) + 1))
-    assert [layer.tolist() for layer in found] == [
+    assert [layer.tables.tolist() for layer in found] == [
         sorted(address for at, address in tables if at == level) for level in levels
     ]
 
@@ -115,7 +115,10 @@ def test_layers_of_every_format_begin_at_its_roots(machine: Machine) -> None:
 def test_the_layers_under_a_single_root_are_found() -> None:
     memory = memory_of([0x2007 << 32 | 0x1007, *[0] * 511])  # two PDEs of 32-bit paging
     roots = Cpu.in_mode(Mode.BITS_32, 0).roots
-    assert [layer.tolist() for layer in bulk.layers(memory, roots, 9)] == [[0], [0x1000, 0x2000]]
+    assert [layer.tables.tolist() for layer in bulk.layers(memory, roots, 9)] == [
+        [0],
+        [0x1000, 0x2000],
+    ]
 
 
 def test_lines_are_those_of_the_tables_asked_for_in_their_order() -> None:
@@ -143,10 +146,12 @@ def test_how_much_is_read_together_changes_nothing(
         memory, roots = random_memory(seed, machine, FEW), cpu_of(machine).roots
         with monkeypatch.context() as patched:
             expected = bulk.leaves(memory, roots)
-            listed = [layer.tolist() for layer in bulk.layers(memory, roots, 1 << 16)]
+            listed = [layer.tables.tolist() for layer in bulk.layers(memory, roots, 1 << 16)]
             patched.setattr(bulk, "LANES", lanes)
             assert rows(bulk.leaves(memory, roots)) == rows(expected)
-            assert [layer.tolist() for layer in bulk.layers(memory, roots, 1 << 16)] == listed
+            assert [
+                layer.tables.tolist() for layer in bulk.layers(memory, roots, 1 << 16)
+            ] == listed
 
 
 def rows(found: bulk.Leaves) -> list[tuple[int, ...]]:
@@ -268,13 +273,13 @@ def test_layers_are_the_tables_of_each_level_once_and_in_order(levels: int, seed
     memory, cpu = random_memory(seed, machine, (0, 256, 511)), cpu_of(machine)
     expected = by_level(memory, cpu)
     count = sum(map(len, expected))
-    assert [found.tolist() for found in bulk.layers(memory, cpu.roots, count)] == expected
+    assert [found.tables.tolist() for found in bulk.layers(memory, cpu.roots, count)] == expected
     with pytest.raises(TooManyTables, match=f"there are more than {count - 1} tables"):
         list(bulk.layers(memory, cpu.roots, count - 1))
 
 
 def test_layers_begin_at_every_root_of_their_level() -> None:
-    found = [part.tolist() for part in bulk.layers(memory_of([0] * 512), MIXED_ROOTS, 2)]
+    found = [part.tables.tolist() for part in bulk.layers(memory_of([0] * 512), MIXED_ROOTS, 2)]
     assert found == [[0x000, 0x100], [], []]
     assert list(bulk.layers(memory_of([0] * 512), (), 0)) == []
 
@@ -283,7 +288,7 @@ def test_the_pointers_of_layers_are_bounded_by_64_for_each_table() -> None:
     """Four tables, 1,536 pointers: 512 in each but the last."""
     words = [0x1007] * 512 + [0x2007] * 512 + [0x3007] * 512 + [0] * 512
     memory, roots = memory_of(words), cpu_of(Machine(4)).roots
-    assert [found.tolist() for found in bulk.layers(memory, roots, 24)] == [
+    assert [found.tables.tolist() for found in bulk.layers(memory, roots, 24)] == [
         *([0], [0x1000], [0x2000], [0x3000])
     ]
     with pytest.raises(TooManyTables, match="there are more than 1,472 pointers"):
@@ -295,7 +300,7 @@ def test_more_tables_than_layers_may_find_are_refused_before_they_are_listed() -
     words = [0x1007 + 0x1000 * n for n in range(512)]
     memory, roots = memory_of(words), cpu_of(Machine(4)).roots
     listing = bulk.layers(memory, roots, 100)
-    assert next(listing).tolist() == [0]
+    assert next(listing).tables.tolist() == [0]
     with pytest.raises(TooManyTables, match="there are more than 100 tables"):
         next(listing)
 
@@ -305,7 +310,7 @@ def test_layers_stop_reading_a_level_once_it_leads_to_too_many_tables() -> None:
     words = [0x1007 + 0x1000 * n for n in range(200)] + [0] * 312
     words += [0x100_0007 + 0x1000 * n for n in range(200 * 512)]
     listing = bulk.layers(memory_of(words), cpu_of(Machine(4)).roots, 600)
-    assert [len(next(listing)) for _ in range(2)] == [1, 200]
+    assert [len(next(listing).tables) for _ in range(2)] == [1, 200]
     with pytest.raises(TooManyTables, match="there are more than 600 tables"):
         next(listing)
 
@@ -318,7 +323,7 @@ def test_tables_that_are_found_again_and_again_are_not_too_many() -> None:
         targets = [(5 * table + slot) % 300 for slot in range(5)]
         words += [0x100_0007 + 0x1000 * target for target in targets] + [0] * 507
     found = bulk.layers(memory_of(words), cpu_of(Machine(4)).roots, 557)
-    assert [len(tables) for tables in found] == [1, 256, 300, 0]
+    assert [len(one.tables) for one in found] == [1, 256, 300, 0]
 
 
 def test_of_the_slots_without_memory_the_first_of_each_table_stands_for_all() -> None:

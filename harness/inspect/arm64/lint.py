@@ -158,7 +158,7 @@ def reserved(space: LintSpace) -> Iterator[Need]:
         if format.levels[level].is_absent(VALID):
             tables = np.setdiff1d(floor.layer.table, space.garbage.tables)
             found = dict[int, list[tuple[int, int]]]()
-            for part, words in words_of(space.memory, format, level, tables):
+            for part, words in words_of(space.memory, format, floor, tables):
                 odd = words & np.uint64(TYPE) == np.uint64(VALID)
                 for row, index in np.argwhere(odd).tolist():
                     found.setdefault(int(part[row]), []).append((index, int(words[row, index])))

@@ -112,7 +112,7 @@ def _ill_placed(cpu: Cpu, memory: Memory, found: Sequence[Region]) -> Iterator[s
     tables = [
         (f"the level-{level} table at {address:#x}", address)
         for level, layer in zip(levels, bulk.layers(memory, cpu.roots, MOST_TABLES), strict=False)
-        for address in (layer.tolist() if placed else ())
+        for address in (layer.tables.tolist() if placed else ())
     ]
     for region in placed:
         names = [name for name, address in tables if address in region.span]

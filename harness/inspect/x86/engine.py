@@ -115,7 +115,7 @@ def _differ(one: Cpu, other: Cpu, memory: HeldMemory) -> bool:
         if level in apart:
             each = format.entry_bytes
             offsets = np.arange(format.levels[level].entries, dtype=np.uint64) * np.uint64(each)
-            for table in tables:
+            for table in tables.tables:
                 raw, _ = memory.gather(table + offsets, each)
                 kinds = bulk.kinds(format, level, raw)
                 if (kinds != bulk.kinds(one.format, level, raw)).any():

@@ -66,7 +66,7 @@ def hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
 def _hold_meant(cpu: Cpu, memory: HeldMemory, backed: Sequence[Span]) -> None:
     """Reads what is where tables were probably meant to be that lie outside memory."""
     tables = chain.from_iterable(
-        layer.tolist() for layer in bulk.layers(memory, cpu.roots, MOST_TABLES)
+        layer.tables.tolist() for layer in bulk.layers(memory, cpu.roots, MOST_TABLES)
     )
     outside = (one for one in tables if not any(one in span for span in backed))
     meant = [other for one in islice(outside, _MEANT) for other in unshifted(one).values()]

@@ -1,11 +1,12 @@
 """What the tests say of mutants, each tried in a process of its own that is forked for it.
 
-A first process runs all tests and notes which lines each runs, and how long it takes; that is kept
-until a file changes.  A second
-collects them and forks for every mutant: the child has the changed code in place of the old and
-runs the tests that run those lines, until one fails.  What is run while modules are imported cannot
-be exchanged so: where that is not enough to kill it, such a mutant is imported by a child of a
-process that has imported nothing of the package.  No file is written.
+Only those files of tests matter that import a mutated one.  A first process runs them and notes
+which lines each test runs, and how long it takes; that is kept of each file until it changes, or
+one that it imports.  A second collects them and forks for every mutant: the child has the changed
+code in place of the old and runs the tests that run those lines, until one fails.  What is run
+while modules are imported cannot be exchanged so: where that is not enough to kill it, such a
+mutant is imported by a child of a process that has imported nothing of the package.  No file is
+written.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf
@@ -38,6 +39,7 @@ from typing import Any
 import coverage
 import pytest
 
+from tests.mutants.imports import imported
 from tests.mutants.mutate import Mutant
 
 SURVIVED, KILLED, TIME, UNSEEN = "survived", "killed", "out of time", "no test runs it"
@@ -54,7 +56,10 @@ KEPT = Path("build/mutants")
 """Where what the tests run is kept."""
 
 READ = ("harness", "tests", "guest", "images")
-"""Where the files are that decide it."""
+"""Where files are that decide it, beside those that are imported."""
+
+ENGINES = ("QEMU", "BOCHS")
+"""How the variables begin that choose what guests run on."""
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that a process gets when its parent ends."""
@@ -102,6 +107,31 @@ class Runs:
             for name, seconds in self.tests.items()
         }
 
+    def of_file(self, file: str) -> Runs:
+        """What the tests of one file run, and what is imported of what that file imports."""
+        mine = {name for name in self.tests if name.partition("::")[0] == file}
+        files = imported(file)
+        lines: dict[str, dict[int, set[str]]] = {}
+        for path, here in self.lines.items():
+            kept = mine | {""} if path in files else mine
+            ran = {line: names & kept for line, names in here.items() if names & kept}
+            if ran:
+                lines[path] = ran
+        failed = [name for name in self.failed if name.partition("::")[0] == file]
+        return Runs({name: self.tests[name] for name in mine}, lines, failed)
+
+    @classmethod
+    def together(cls, parts: Sequence[Runs]) -> Runs:
+        """What several files' tests run."""
+        found = cls({}, defaultdict(lambda: defaultdict(set)), [])
+        for part in parts:
+            found.tests |= part.tests
+            found.failed += part.failed
+            for path, here in part.lines.items():
+                for line, names in here.items():
+                    found.lines[path][line] |= names
+        return found
+
     def imported(self, mutant: Mutant) -> bool:
         """Whether the mutant's lines are run while modules are imported."""
         here = self.lines.get(mutant.path, {})
@@ -116,6 +146,7 @@ def run(
     tests  what pytest is to collect, options among it
     most   seconds that the tests of one may take
     """
+    tests = reaching({mutant.path for mutant in mutants}, tests)
     runs = recorded(tests)
     runs.most = most
     for name in runs.failed:
@@ -138,30 +169,82 @@ def run(
     yield from _each(anew, runs, jobs, lambda mutant: _imported_anew(mutant, runs, tests))
 
 
+def reaching(paths: Collection[str], tests: Sequence[str]) -> list[str]:
+    """The files of tests that import one of these files, and so may run lines of them; what names
+    single tests, and options, as they are.
+
+    Where all are one architecture's, the tests of others' are left out.
+    """
+    named = {path.parent.name for path in Path("harness/machine").glob("*/__init__.py")}
+    own = {arch for arch in named if all(arch in Path(path).parts for path in paths)}
+    others = named - own if own else set()
+    files, rest = _files_and_options(tests)
+    return [
+        one
+        for one in files
+        if "::" in one
+        or (others.isdisjoint(Path(one).parts) and not imported(one).isdisjoint(paths))
+    ] + rest
+
+
 def recorded(tests: Sequence[str]) -> Runs:
-    """What the tests run; kept until a file changes, unless one fails, which may be chance."""
-    kept = KEPT / _content(tests)
-    if kept.exists():
-        found = pickle.loads(kept.read_bytes())
-    else:
-        [found] = _alone(lambda send: _record(tests, send))
-        if not found.failed:
-            KEPT.mkdir(parents=True, exist_ok=True)
-            kept.write_bytes(pickle.dumps(found))
-    assert isinstance(found, Runs)
-    return found
+    """What the tests run.  Of each file it is kept until one changes that decides it, unless one of
+    its tests fails, which may be chance."""
+    files, options = _files_and_options(tests)
+    kept = {one: KEPT / _content(one, options) for one in files}
+    stale = [one for one, path in kept.items() if not path.exists()]
+    found = [pickle.loads(path.read_bytes()) for one, path in kept.items() if one not in stale]
+    if stale:
+        [new] = _alone(lambda send: _record([*stale, *options], send))
+        KEPT.mkdir(parents=True, exist_ok=True)
+        for one in stale:
+            part = new.of_file(one.partition("::")[0])
+            found.append(part)
+            if not part.failed:
+                kept[one].write_bytes(pickle.dumps(part))
+    return Runs.together(found)
 
 
-def _content(tests: Sequence[str]) -> str:
-    """A name for all that decides what the tests run."""
-    engines = [os.environ.get(name, "") for name in ("QEMU", "BOCHS")]
-    hashed = hashlib.sha256(repr((sys.version, tests, engines)).encode())
-    files = [path for name in READ for path in Path(name).rglob("*") if path.is_file()]
-    for path in sorted(files):
-        if "__pycache__" not in path.parts:
-            hashed.update(f"{path}\0{path.stat().st_size}\0".encode())
-            hashed.update(path.read_bytes())
+def _files_and_options(tests: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Files of tests, with names of tests where such are given, and options of pytest."""
+    files: list[str] = []
+    options: list[str] = []
+    for one in tests:
+        path = Path(one.partition("::")[0])
+        if path.is_dir():
+            files += [str(file) for file in sorted(path.rglob("test_*.py"))]
+        else:
+            (files if path.exists() else options).append(one)
+    return files, options
+
+
+def _content(test: str, options: Sequence[str]) -> str:
+    """A name for all that decides what the tests of a file run."""
+    engines = {name: value for name, value in os.environ.items() if name.startswith(ENGINES)}
+    hashed = hashlib.sha256(repr((sys.version, test, options, sorted(engines.items()))).encode())
+    path = Path(test.partition("::")[0])
+    python = {*imported(str(path)), *map(str, _conftests(path))}
+    for one in sorted({*python, *_other_files()}):
+        hashed.update(f"{one}\0{Path(one).stat().st_size}\0".encode())
+        hashed.update(Path(one).read_bytes())
     return hashed.hexdigest()
+
+
+def _conftests(path: Path) -> Iterator[Path]:
+    for folder in path.parents:
+        if (file := folder / "conftest.py").is_file():
+            yield file
+
+
+@functools.cache
+def _other_files() -> frozenset[str]:
+    """What is no Python: programs of guests, layouts, and the like, but not what is only read."""
+    files = [path for name in READ for path in Path(name).rglob("*") if path.is_file()]
+    return frozenset(
+        str(path)
+        for path in files
+        if path.suffix not in {".py", ".md"} and "__pycache__" not in path.parts
+    )
 
 
 def _record(tests: Sequence[str], send: Send) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.mutants import imports
 from tests.mutants import run as module
 from tests.mutants.__main__ import equivalent, outdated
 from tests.mutants.mutate import Mutant, mutants
@@ -156,6 +159,11 @@ def test_is_skipped():
     toy.untested(1)
 """
 
+OTHER = """
+def test_that_runs_nothing_of_the_package():
+    assert False
+"""
+
 EQUIVALENT = """
 [[equivalent]]
 path = "harness/paging/toy.py"
@@ -168,12 +176,15 @@ why = "nobody reads it"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
+    for found in imports._directly, imports._origins, module._other_files:
+        found.cache_clear()
     for name, text in {
         "harness/__init__.py": "",
         "harness/pytest_plugin.py": "",
         "harness/paging/__init__.py": "",
         "harness/paging/toy.py": TOY,
         "tests/paging/test_toy.py": TESTS,
+        "tests/paging/test_other.py": OTHER,
         "tests/mutants/equivalent.toml": EQUIVALENT,
         "pytest.ini": "[pytest]\nmarkers = hw\n",
     }.items():
@@ -199,7 +210,8 @@ def test_each_mutant_ends_as_its_tests_say(project: Path) -> None:
     assert done.stderr == "" and done.returncode == 1, done
     lines = done.stdout.splitlines()
     assert "seed 5" in lines
-    assert "left out, since it fails without a mutation" in done.stdout
+    assert "left out, since it fails without a mutation: tests/paging/test_toy.py" in done.stdout
+    assert "test_other.py" not in done.stdout, "it imports nothing that is mutated"
     living = [
         tuple(text.strip() for text in lines[n : n + 3])
         for n, line in enumerate(lines)
@@ -222,19 +234,97 @@ def test_what_was_recorded_is_kept_until_a_file_changes_unless_a_test_failed(
 ) -> None:
     monkeypatch.chdir(project)
     monkeypatch.delenv("QEMU", raising=False)
-    answers = [Runs({}, {}, ["a"]), *(Runs({"b": float(n)}, {}, []) for n in range(4))]
+    name = "tests/paging/test_toy.py::b"
+    answers = [Runs({}, {}, [name]), *(Runs({name: float(n)}, {}, []) for n in range(6))]
     monkeypatch.setattr(module, "_alone", lambda work: iter([answers.pop(0)]))
-    toy, tests = Path("harness/paging/toy.py"), ["tests/paging"]
-    assert module.recorded(tests).failed == ["a"]
-    assert [module.recorded(tests).tests["b"] for _ in range(3)] == [0, 0, 0]
+    toy, tests = Path("harness/paging/toy.py"), ["tests/paging/test_toy.py"]
+    assert module.recorded(tests).failed == [name]
+    assert [module.recorded(tests).tests[name] for _ in range(3)] == [0, 0, 0]
     toy.write_text(TOY.replace("UNUSED = 3", "UNUSED = 4"))
-    assert module.recorded(tests).tests["b"] == 1
-    assert module.recorded([*tests, "-x"]).tests["b"] == 2
-    monkeypatch.setenv("QEMU", "another")
-    assert module.recorded(tests).tests["b"] == 3
+    assert module.recorded(tests).tests[name] == 1
+    assert module.recorded([*tests, "-x"]).tests[name] == 2
+    Path("tests/conftest.py").write_text("")
+    assert module.recorded(tests).tests[name] == 3
+    for chooses in "QEMU", "QEMU_POWER":
+        monkeypatch.setenv(chooses, "another")
+    assert module.recorded(tests).tests[name] == 4
+    monkeypatch.setenv("QEMU_POWER", "a third")
+    assert module.recorded(tests).tests[name] == 5
     monkeypatch.delenv("QEMU")
+    monkeypatch.delenv("QEMU_POWER")
+    Path("tests/conftest.py").unlink()
+    Path("harness/paging/untested.py").write_text("")
     toy.write_text(TOY)
-    assert module.recorded(tests).tests["b"] == 0
+    assert module.recorded(tests).tests[name] == 0
+
+
+def test_files_are_recorded_apart(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that changes is recorded again, and no other; each has its own tests and lines, and
+    what is imported of the files that it imports."""
+    monkeypatch.chdir(project)
+    other, toy = "tests/paging/test_other.py", "tests/paging/test_toy.py"
+    asked: list[list[str]] = []
+
+    def record(tests: list[str], send: module.Send) -> None:
+        asked.append(tests)
+        lines = {
+            "harness/paging/toy.py": {1: {""}, 2: {f"{toy}::a", f"{other}::b"}},
+            "harness/paging/else.py": {3: {""}, 4: {f"{toy}::a"}},
+        }
+        send(Runs({f"{toy}::a": 1, f"{other}::b": 2}, lines, []))
+
+    def alone(work: Callable[[module.Send], None]) -> Iterator[Any]:
+        sent: list[Any] = []
+        work(sent.append)
+        return iter(sent)
+
+    monkeypatch.setattr(module, "_record", record)
+    monkeypatch.setattr(module, "_alone", alone)
+    found = module.recorded([toy])
+    assert found.tests == {f"{toy}::a": 1}
+    assert found.lines == {
+        "harness/paging/toy.py": {1: {""}, 2: {f"{toy}::a"}},
+        "harness/paging/else.py": {4: {f"{toy}::a"}},
+    }
+    both = module.recorded(["tests/paging", "-v"]), module.recorded(["-v", toy, other])
+    assert both[0].tests == both[1].tests == {f"{toy}::a": 1, f"{other}::b": 2}
+    assert both[0].lines["harness/paging/toy.py"][2] == {f"{toy}::a", f"{other}::b"}
+    Path(other).write_text("\n" + OTHER)
+    module.recorded([toy, other])
+    assert asked == [[toy], [other, toy, "-v"], [other]]
+
+
+def test_only_files_of_tests_that_import_a_file_may_run_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    for name, text in {
+        "harness/paging/__init__.py": "from harness.paging.toy import inside",
+        "harness/paging/first/rules.py": "from harness.paging import inside",
+        "harness/paging/second/rules.py": "import harness.paging.toy",
+        "harness/machine/first/__init__.py": "",
+        "harness/machine/second/__init__.py": "",
+        "harness/registry.py": "from importlib import import_module",
+        "tests/paging/first/test_rules.py": "from harness.paging.first import rules",
+        "tests/paging/second/test_rules.py": "def test():\n    import harness.paging.second.rules",
+        "tests/paging/second/test_all.py": "from harness import registry",
+    }.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text)
+    first, second = (f"tests/paging/{arch}/test_rules.py" for arch in ("first", "second"))
+    every, toy = "tests/paging/second/test_all.py", "tests/paging/test_toy.py"
+    for paths, wanted in (
+        ({"harness/paging/toy.py"}, [first, every, second, toy]),
+        ({"harness/paging/first/rules.py"}, [first]),
+        ({"harness/paging/second/rules.py"}, [every, second]),
+        (
+            {"harness/paging/first/rules.py", "harness/paging/second/rules.py"},
+            [first, every, second],
+        ),
+    ):
+        assert module.reaching(paths, ["tests/paging", "-m", "not hw"]) == [*wanted, "-m", "not hw"]
+    chosen = f"{toy}::test_inside"
+    assert module.reaching({"harness/paging/first/rules.py"}, [chosen, toy, "-x"]) == [chosen, "-x"]
 
 
 def test_what_is_listed_and_is_no_mutant_any_more_is_found(project: Path) -> None:

@@ -44,20 +44,23 @@ class Answer:
     teid      the translation-exception identification, None where none is defined
     level     0 for page tables to 4 for region-first tables: where the translation ended
     absolute  what the address translates to
+    lacking   whether a table has no such entry, by TL of the ASCE or TF and TL of an entry
     """
 
     code: int | None
     teid: int | None = None
     level: int | None = None
     absolute: int = 0
+    lacking: bool = False
 
 
 class Interruption(Exception):  # noqa: N818 - the manual's word
-    """A program interruption, with the level at which it arose."""
+    """A program interruption, with the level at which it arose, and whether for a table that is
+    too short."""
 
-    def __init__(self, code: int, level: int) -> None:
+    def __init__(self, code: int, level: int, lacking: bool = False) -> None:
         super().__init__(hex(code))
-        self.code, self.level = code, level
+        self.code, self.level, self.lacking = code, level, lacking
 
 
 def bits(value: int, first: int, last: int) -> int:
@@ -126,7 +129,7 @@ def first_level(machine: Machine, address: int) -> int:
     if any(index[higher] for higher in range(level + 1, 5)):
         raise Interruption(0x38, level)
     if index[level] >> 9 > bits(machine.asce, 62, 63):
-        raise Interruption(TRANSLATION[level], level)
+        raise Interruption(TRANSLATION[level], level, lacking=True)
     return level
 
 
@@ -154,7 +157,7 @@ def table_length(entry: int, level: int, address: int) -> None:
     """The next index must not be before TF or beyond TL: the exception is the next table's."""
     part = indexes(address)[level - 1] >> 9
     if part < bits(entry, 56, 57) or part > bits(entry, 62, 63):
-        raise Interruption(TRANSLATION[level - 1], level - 1)
+        raise Interruption(TRANSLATION[level - 1], level - 1, lacking=True)
 
 
 def segment_table_entry(machine: Machine, entry: int) -> None:
@@ -229,12 +232,14 @@ def access(machine: Machine, storage: bytes, address: int, kind: str) -> Answer:
     """What the access comes to ("Access Exceptions", by their priority)."""
     if kind == "store operand" and low_address_protected(machine, address):
         return Answer(0x04, identification(machine, address, kind, 1 << 63 - 56))
+    level: int | None
     try:
         found, level = translate(machine, storage, address)
     except Interruption as raised:
         told = raised.code not in (0x05, 0x12)
         teid = identification(machine, address, kind, 0) if told else None
-        return Answer(raised.code, teid, None if raised.code == 0x38 else raised.level)
+        level = None if raised.code == 0x38 else raised.level
+        return Answer(raised.code, teid, level, lacking=raised.lacking)
     if kind == "store operand" and found.protected:
         return Answer(0x04, identification(machine, address, kind, 1 << 63 - 61), level)
     if kind == "fetch instruction" and not found.executable:

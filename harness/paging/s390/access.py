@@ -62,8 +62,8 @@ class Code(IntEnum):
     @property
     def called(self) -> str:
         """What the manual calls it."""
-        words = self.name.lower().replace("asce_", "ASCE-").replace("region_", "region-")
-        return f"{words.replace('_', ' ')} exception"
+        words = self.name.lower().replace("_", "-").replace("asce", "ASCE")
+        return f"{words} exception"
 
 
 TRANSLATION: Final = (

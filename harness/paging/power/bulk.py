@@ -145,7 +145,7 @@ def _without_root(cpu: Cpu, addresses: Words) -> Bytes:
     if cpu.hv and staged.any():
         rules.unwalked(cpu, int(addresses[staged][0]))  # raises
     found = np.full(len(addresses), _CODE[Reason.SEGMENT], np.uint8)
-    fits = ~staged & (addresses & np.uint64(UNTRANSLATED) == 0)
+    fits = addresses & np.uint64(UNTRANSLATED) == 0
     for number, descriptor in ((0, cpu.quadrant0), (3, cpu.quadrant3)):
         if descriptor is None or not is_supported(descriptor):
             reason = Reason.NO_PROCESS if descriptor is None else Reason.BAD_TREE

@@ -8,6 +8,7 @@ import pytest
 from harness.paging.address import Virtual
 from harness.paging.memory import BigEndianMemory
 from harness.paging.power import Access, Allowed, Cpu, Fault, Kind, outcome
+from harness.paging.power.access import Interrupt, Unbacked
 
 V, L = 1 << 63, 1 << 62
 PRIV, R, RW, X = 8, 4, 2, 1
@@ -106,3 +107,63 @@ def test_what_no_tree_translates_is_a_segment_interrupt() -> None:
         (3 << 62 | 1 << 52, FETCH, "0x480 0x0 SEGMENT"),
     ):
         assert comes_to(cpu, memory(R), address, Access(kind, False)) == text
+
+
+def test_what_sets_r_and_c_is_the_processor_or_the_software() -> None:
+    """R and C are bits 55 and 56 of an entry as the manual counts."""
+    referenced, changed = 1 << 63 - 55, 1 << 63 - 56
+    for marks, kind, text in (
+        (0, READ, "0x300 0x40000 NOT_REFERENCED"),
+        (0, WRITE, "0x300 0x2040000 NOT_REFERENCED"),
+        (0, FETCH, "0x400 0x40000 NOT_REFERENCED"),
+        (changed, WRITE, "0x300 0x2040000 NOT_REFERENCED"),
+        (referenced, READ, "reaches 0x76543008 "),
+        (referenced, FETCH, "reaches 0x76543008 "),
+        (referenced, WRITE, "0x300 0x2040000 NOT_CHANGED"),
+        (referenced | changed, WRITE, "reaches 0x76543008 "),
+    ):
+        made, access = memory(RW | X | marks), Access(kind, True)
+        assert comes_to(Cpu.of(0, sets_marks=False), made, 0x1008, access) == text
+        sets = "RC" if kind is WRITE else "R"
+        assert comes_to(Cpu.of(0), made, 0x1008, access) == f"reaches 0x76543008 {sets}"
+    denied = Access(WRITE, True)
+    assert comes_to(Cpu.of(0, sets_marks=False), memory(R), 0x1008, denied).endswith("WRITE_DENIED")
+
+
+@pytest.mark.parametrize(
+    ("word", "level", "reason"),
+    [(0, 1, "NOT_PRESENT"), (V | SMALL | 7, 1, "UNSUPPORTED"), (V | SMALL | 9, 0, "READ_DENIED")],
+)
+def test_a_fault_says_at_which_level_the_walk_ended(word: int, level: int, reason: str) -> None:
+    made = memory(0)
+    made.octets[LARGE : LARGE + 8] = list(word.to_bytes(8, "big"))
+    found = outcome(Cpu.of(0), made, Virtual(0x1008), Access(READ, False))
+    assert isinstance(found, Fault)
+    assert (found.level, found.reason.name, found.address) == (level, reason, 0x1008)
+
+
+def test_an_entry_where_no_memory_is_is_a_machine_check() -> None:
+    made = memory(R)
+    made.octets[LARGE : LARGE + 8] = list((V | 0x4000_0000 | 9).to_bytes(8, "big"))
+    found = outcome(Cpu.of(0), made, Virtual(0x1008), Access(READ, False))
+    assert isinstance(found, Unbacked)
+    assert (found.slot.address, found.slot.level) == (0x4000_0008, 0)
+
+
+def test_the_first_and_the_last_address_are_ones() -> None:
+    cpu, made = Cpu.of(0), memory(R)
+    for address in (0, (1 << 64) - 1):
+        assert "reaches" not in comes_to(cpu, made, address, Access(READ, False))
+    with pytest.raises(ValueError, match="there is no address -0x1 of 64 bits"):
+        outcome(cpu, made, Virtual(-1), Access(READ, False))
+
+
+def test_interrupts_and_accesses_are_called_as_in_the_manual() -> None:
+    assert [one.called for one in Interrupt] == [
+        "data storage interrupt",
+        "data segment interrupt",
+        "instruction storage interrupt",
+        "instruction segment interrupt",
+    ]
+    assert str(Access(FETCH, True)) == "problem-state fetch"
+    assert str(Access(WRITE, False)) == "privileged write"

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from harness.paging.address import Span, Virtual
 from harness.paging.memory import BigEndianMemory
-from harness.paging.power import Access, Cpu, Fault, Kind, Reason, load, outcome, root_descriptor
+from harness.paging.power import (
+    Access,
+    Cpu,
+    Fault,
+    Kind,
+    Reason,
+    bulk,
+    load,
+    outcome,
+    root_descriptor,
+)
 from harness.paging.power.cpu import ChainError, is_supported, root_address
 
 V, L, HR = 1 << 63, 1 << 62, 1 << 63
@@ -129,8 +140,72 @@ def test_what_a_hypervisor_translates_in_two_stages_is_refused(quadrant: int) ->
         outcome(Cpu.of(0), memory(), address, Access(Kind.READ, False))
     found = outcome(Cpu.of(0, hv=False), memory(), address, Access(Kind.FETCH, True))
     assert isinstance(found, Fault) and found.interrupt == 0x480
+    lanes = np.array([0, address], np.uint64), np.array([Kind.FETCH] * 2, np.uint8)
+    with pytest.raises(ValueError, match=f"{address:#x} is in quadrant {quadrant}"):
+        bulk.outcomes(Cpu.of(0), memory(), *lanes, np.array([True, True]))
+    many = bulk.outcomes(Cpu.of(0, hv=False), memory(), *lanes, np.array([True, True]))
+    assert many.interrupt.tolist() == [0x400, 0x480]
 
 
 def test_an_address_of_more_than_64_bits_is_refused() -> None:
     with pytest.raises(ValueError, match="there is no address 0x10000000000000000"):
         outcome(Cpu.of(0), memory(), Virtual(1 << 64), Access(Kind.READ, False))
+
+
+def test_a_descriptor_has_room_for_every_size_that_its_fields_can_say() -> None:
+    for root_bits in (0, 13, 31):
+        for tree_bits in (31, 38, 39, 52, 62):
+            raw = root_descriptor(0x50000, root_bits, tree_bits)
+            rts = (raw >> 61 & 3) << 3 | raw >> 5 & 7  # RTS1 and RTS2, log2 of the size less 31
+            assert (raw & 0x1F, rts + 31) == (root_bits, tree_bits)
+            assert raw & ~(3 << 61 | 7 << 5 | 0x1F) == 0x50000
+    for wrong in ((0, -1, 52), (0, 13, 63), (-256, 13, 52)):
+        with pytest.raises(ValueError, match="a process table entry cannot"):
+            root_descriptor(*wrong)
+
+
+@pytest.mark.parametrize(("root_bits", "aligned"), [(5, 0x5_8100), (9, 0x5_8000), (13, 0x5_0000)])
+def test_a_root_is_aligned_to_its_size(root_bits: int, aligned: int) -> None:
+    assert root_address(TREE | 0x5_8100 | root_bits) == aligned
+
+
+def test_a_processor_is_what_it_is_made_of() -> None:
+    cpu = Cpu.of(0x50000, 0x60000, amr=1, iamr=2, hv=False, page_bits=16, sets_marks=False)
+    assert cpu == Cpu(TREE | 0x5000D, TREE | 0x6000D, 1, 2, False, 16, False)
+    plain = Cpu.of(0x50000)
+    assert plain == Cpu(TREE | 0x5000D, 0, 0, 0, True, 12, True) == Cpu(TREE | 0x5000D)
+    for one, other in (cpu, plain), (plain, cpu):
+        assert one.other_format is other.format
+        assert one.levels == 4
+        assert {root.table.format for root in one.roots_in(one.other_format)} == {other.format}
+
+
+def test_a_quadrant_without_a_tree_has_no_root() -> None:
+    process, kernel = TREE | 0x5000D, TREE | 0x6000D
+    assert [root.table.address for root in Cpu(None, kernel).roots] == [0x60000]
+    assert [root.table.address for root in Cpu(process ^ 1, kernel).roots] == [0x60000]
+    assert [root.table.address for root in Cpu(process, 0).roots] == [0x50000]
+    assert Cpu(process, kernel).base == 0x50000
+    assert Cpu(None, kernel).base == Cpu(0, kernel).base == 0x60000
+
+
+@pytest.mark.parametrize("name", ["quadrant0", "quadrant3", "amr", "iamr"])
+def test_a_register_has_64_bits(name: str) -> None:
+    given = {"quadrant0": 0}
+    assert getattr(Cpu(**{**given, name: (1 << 64) - 1}), name) == (1 << 64) - 1  # type: ignore[arg-type]
+    for wrong in (-1, 1 << 64):
+        with pytest.raises(ValueError, match=f"{name} has 64 bits"):
+            Cpu(**{**given, name: wrong})  # type: ignore[arg-type]
+
+
+def test_the_process_table_may_be_mapped_by_pages_of_64k() -> None:
+    made, small = shifted(), 0x32000
+    store(made, PAGES + 8 * (SEEN_AT >> 21), V | small | 5)
+    store(made, small + 8 * (PROCESSES >> 16), V | L | PROCESSES | 7)
+    assert load(made, PARTITIONS, 5).quadrant0 == TREE | 0x60000 | 13
+
+
+def test_the_process_table_is_within_the_tree_of_lpid_0() -> None:
+    for table, why in ((1 << 52) - 0x1000, "does not map"), (1 << 52, "beyond the tree of LPID 0"):
+        with pytest.raises(ChainError, match=why):
+            load(store(memory(), PARTITIONS + 8, table), PARTITIONS, 5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import pytest
 
@@ -12,6 +12,7 @@ from harness.check.arm64.matrix.run import Plan, Work, run, tried_on
 from harness.check.arm64.matrix.run import planned as plan_of
 from harness.check.matrix import Report
 from harness.machine.arm64.guest import Guest
+from tests.check.samples import total, until_found_out
 from tests.machine.arm64.present import QEMU, why_absent
 
 
@@ -38,15 +39,14 @@ def sampled(of: Plan, step: int, families: Collection[str] = ()) -> Plan:
 
 def tried(of: Plan) -> Report:
     """What came of all of it."""
-    total = Report()
-    for part in run(of, program=QEMU):
-        total.add(part)
-    return total
+    return total(run(of, program=QEMU))
 
 
 def tried_in(running: Guest, of: Plan) -> Report:
     """The same in a guest that runs already."""
-    total = Report()
-    for part in tried_on(running, of.work):
-        total.add(part)
-    return total
+    return total(tried_on(running, of.work))
+
+
+def found_out_in(running: Guest, of: Plan) -> Report:
+    """The same, up to where something disagrees."""
+    return until_found_out(partial(tried_on, running), of.work)

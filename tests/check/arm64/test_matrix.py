@@ -24,7 +24,7 @@ from harness.paging.arm64.access import Access, Kind, Reason
 from harness.paging.arm64.cpu import Cpu, Tcr
 from harness.paging.arm64.formats import AP_EL0, UXN
 from harness.paging.format import Grant
-from tests.check.arm64.samples import planned, sampled, tried, tried_in
+from tests.check.arm64.samples import found_out_in, planned, sampled, tried, tried_in
 from tests.machine.arm64.present import QEMU, why_absent
 from tests.paging.arm64.test_planted_faults import (
     DENIED,
@@ -274,7 +274,7 @@ FAULTS: dict[str, tuple[tuple[int, int], Plant]] = {
 
 
 def test_without_a_fault_nothing_is_found(running: Guest, few: Plan) -> None:
-    assert tried_in(running, few).failures == []
+    assert found_out_in(running, few).failures == []
 
 
 @pytest.mark.usefixtures("forgetful")
@@ -290,7 +290,7 @@ def test_a_library_that_is_wrong_disagrees_with_the_machine(
     if version < since:
         pytest.skip(f"QEMU {version[0]}.{version[1]} departs in the same way, or has no such bit")
     plant(monkeypatch)
-    assert tried_in(running, few).disagreed.total() > 0
+    assert found_out_in(running, few).disagreed.total() > 0
 
 
 @pytest.mark.parametrize("one", quirks.JUDGED, ids=lambda one: one.name)
@@ -302,7 +302,7 @@ def test_a_quirk_that_is_not_known_is_a_disagreement(
     monkeypatch.setattr(quirks, "JUDGED", tuple(x for x in quirks.JUDGED if x is not one))
     mode = {quirks.SIZE_64K: "64k", quirks.BLOCK_ANYWHERE: "4k"}.get(one, "4k-52")
     of = sampled(planned(mode), 7, ("leaf", "type", "size"))
-    assert tried_in(running, of).disagreed.total() > 0
+    assert found_out_in(running, of).disagreed.total() > 0
 
 
 def test_a_quirk_that_is_gone_is_news_and_no_disagreement(

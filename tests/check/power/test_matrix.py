@@ -19,7 +19,7 @@ from harness.paging.power import bulk as arrays
 from harness.paging.power.access import Reason
 from harness.paging.power.bulk import Outcomes
 from harness.paging.power.cpu import Cpu
-from tests.check.power.samples import planned, sampled, tried, tried_in
+from tests.check.power.samples import found_out_in, planned, sampled, tried, tried_in
 from tests.machine.power.present import QEMU, why_absent
 from tests.paging.power.test_planted_faults import FAULTS
 
@@ -133,7 +133,7 @@ IN_THE_ARRAYS: dict[str, Plant] = {
 
 
 def test_without_a_fault_nothing_is_found(running: Guest, few: Plan) -> None:
-    assert tried_in(running, few).failures == []
+    assert found_out_in(running, few).failures == []
 
 
 @pytest.mark.parametrize("fault", [*IN_THE_LIBRARY, *IN_THE_ARRAYS])
@@ -141,7 +141,7 @@ def test_a_library_that_is_wrong_disagrees_with_the_machine(
     fault: str, running: Guest, few: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     {**FAULTS, **IN_THE_ARRAYS}[fault](monkeypatch)
-    assert tried_in(running, few).disagreed.total() > 0
+    assert found_out_in(running, few).disagreed.total() > 0
 
 
 @pytest.mark.parametrize("sets", [True, False])
@@ -153,14 +153,14 @@ def test_r_and_c_that_are_the_other_side_s_are_found(
         "harness.check.power.matrix.run.expected",
         lambda cpu, *asked: original(replace(cpu, sets_marks=sets), *asked),
     )
-    assert (tried_in(running, few).disagreed.total() > 0) == (running.info.sets_marks != sets)
+    assert (found_out_in(running, few).disagreed.total() > 0) == (running.info.sets_marks != sets)
 
 
 def test_a_quirk_that_is_not_known_is_a_disagreement(
     running: Guest, few: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quirks, "ROOT_LEAF", replace(quirks.ROOT_LEAF, engine="another"))
-    assert tried_in(running, few).disagreed.total() > 0
+    assert found_out_in(running, few).disagreed.total() > 0
 
 
 def test_a_quirk_that_does_not_show_is_news_and_no_disagreement(

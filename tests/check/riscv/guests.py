@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import pytest
 
@@ -13,6 +13,7 @@ from harness.check.riscv.matrix.hart import Hart
 from harness.check.riscv.matrix.run import Plan, Work, run, tried_on
 from harness.check.riscv.matrix.run import planned as plan_of
 from harness.machine.riscv.guest import Guest
+from tests.check.samples import total, until_found_out
 from tests.machine.riscv.present import QEMU, program, why_absent
 
 
@@ -39,19 +40,21 @@ def sampled(of: Plan, step: int) -> Plan:
 
 def tried(of: Plan) -> Report:
     """What came of all of it."""
-    total = Report()
-    for part in run(of, program=QEMU):
-        total.add(part)
-    return total
+    return total(run(of, program=QEMU))
 
 
 def tried_in(running: Guest, of: Plan) -> Report:
     """The same of what is for the usual processor, in a guest that runs already."""
-    total = Report()
-    usual = [part for part in of.work if not part.family.hart.processor]
-    for part in tried_on(running, usual):
-        total.add(part)
-    return total
+    return total(tried_on(running, _usual(of)))
+
+
+def found_out_in(running: Guest, of: Plan) -> Report:
+    """The same, up to where something disagrees."""
+    return until_found_out(partial(tried_on, running), _usual(of))
+
+
+def _usual(of: Plan) -> list[Work]:
+    return [part for part in of.work if not part.family.hart.processor]
 
 
 def family(name: str, level: int, hart: Hart) -> Family:

@@ -27,7 +27,7 @@ from harness.paging.riscv import bulk as arrays
 from harness.paging.riscv.access import Access, Kind, Reason
 from harness.paging.riscv.cpu import Cpu
 from harness.paging.riscv.formats import A, D, R, U, W, X
-from tests.check.riscv.guests import guest, planned, sampled, tried, tried_in
+from tests.check.riscv.guests import found_out_in, guest, planned, sampled, tried
 from tests.machine.riscv.present import QEMU, why_absent
 from tests.paging.riscv.test_planted_faults import (
     DENIED,
@@ -229,7 +229,7 @@ FAULTS: dict[str, tuple[tuple[int, int], Plant]] = {
 
 
 def test_without_a_fault_nothing_is_found(running: Guest, few: Plan) -> None:
-    assert tried_in(running, few).failures == []
+    assert found_out_in(running, few).failures == []
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -244,7 +244,7 @@ def test_a_library_that_is_wrong_disagrees_with_the_machine(
     if version < since:
         pytest.skip(f"QEMU {version[0]}.{version[1]} departs in the same way, or has no such bit")
     plant(monkeypatch)
-    assert tried_in(running, few).disagreed.total() > 0
+    assert found_out_in(running, few).disagreed.total() > 0
 
 
 @pytest.mark.parametrize("one", quirks.JUDGED, ids=lambda one: one.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import pytest
 
@@ -11,6 +11,7 @@ from harness.check.matrix import Report
 from harness.check.s390.matrix.run import Plan, Work, run, tried_on
 from harness.check.s390.matrix.run import planned as plan_of
 from harness.machine.s390.guest import Guest
+from tests.check.samples import total, until_found_out
 from tests.machine.s390.present import QEMU, why_absent
 
 
@@ -35,15 +36,14 @@ def sampled(of: Plan, step: int) -> Plan:
 
 def tried(of: Plan) -> Report:
     """What came of all of it."""
-    total = Report()
-    for part in run(of, program=QEMU):
-        total.add(part)
-    return total
+    return total(run(of, program=QEMU))
 
 
 def tried_in(running: Guest, of: Plan) -> Report:
     """The same in a guest that runs already."""
-    total = Report()
-    for part in tried_on(running, of.work):
-        total.add(part)
-    return total
+    return total(tried_on(running, of.work))
+
+
+def found_out_in(running: Guest, of: Plan) -> Report:
+    """The same, up to where something disagrees."""
+    return until_found_out(partial(tried_on, running), of.work)

@@ -20,7 +20,7 @@ from harness.paging import bulk as walks
 from harness.paging.s390 import access as rules
 from harness.paging.s390.access import Reason
 from harness.paging.s390.cpu import Cpu
-from tests.check.s390.samples import planned, sampled, tried, tried_in
+from tests.check.s390.samples import found_out_in, planned, sampled, tried
 from tests.machine.s390.present import QEMU, why_absent
 from tests.paging.plants import without_absence
 from tests.paging.s390.test_planted_faults import (
@@ -191,7 +191,7 @@ FAULTS: dict[str, Plant] = {
 
 @pytest.mark.hw
 def test_without_a_fault_nothing_is_found(running: Guest, few: Plan) -> None:
-    assert tried_in(running, few).comparison.disagreed == 0
+    assert found_out_in(running, few).comparison.disagreed == 0
 
 
 @pytest.mark.hw
@@ -200,7 +200,7 @@ def test_a_library_that_is_wrong_is_found_out(
     fault: str, running: Guest, few: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FAULTS[fault](monkeypatch)
-    report = tried_in(running, few)
+    report = found_out_in(running, few)
     assert report.comparison.disagreed > 0 and report.failures
 
 

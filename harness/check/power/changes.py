@@ -1,11 +1,11 @@
 """Which change of an entry of POWER needs which flush: the table of `harness.check.changes`.
 
 From "Translation Table Update Synchronization Requirements" of the Power ISA 3.0, Book III, whose
-text was not at hand, and what Linux does for radix trees (arch/powerpc/mm/book3s64): what leads
-somewhere is kept until a tlbie, with RIC=0 of a page, with RIC=2 of what a directory leads to; what
-is absent is not, and authority that is given needs none.  Where a table comes in the place of a
-page the library asks for all, though a tlbie of the page may be enough.  QEMU shows a part of that:
-it keeps translations that allow an access, and no directories.
+text was not at hand, and what Linux does for radix trees (`harness.paging.power.formats` names the
+functions): what leads somewhere is kept until a tlbie, with RIC=0 of a page, with RIC=2 of what a
+directory leads to; what is absent is not, and authority that is given needs none.  Where a table
+comes in the place of a page the library asks for all, though a tlbie of the page may be enough.
+QEMU shows a part of that: it keeps translations that allow an access, and no directories.
 """
 
 from __future__ import annotations

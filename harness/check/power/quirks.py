@@ -24,7 +24,7 @@ ROOT_LEAF: Final = Quirk(
     ' Sizes")',
     departs="takes it for a page of 512G",
     evidence="seen in all three versions. ppc_radix64_is_valid_level() in target/ppc/mmu-radix64.c,"
-    " of 7.1 on, names that section and checks the sizes of tables alone",
+    " of 7.1 on (commit 47e83d9107), names that section and checks the sizes of tables alone",
 )
 
 KEPT_CODE: Final = Quirk(

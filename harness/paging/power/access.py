@@ -5,9 +5,13 @@ DSISR and SRR1, "Interrupt Definitions".  The manual was not at hand, and these 
 
 a fetch is denied by bit 35 of SRR1   QEMU; Linux's KVM for its guests (book3s_hv_nested.c)
 key 0 denies by bit 36 of DSISR       QEMU; Linux (book3s/64/kup.h), of radix trees
-R or C that is not set is bit 45      QEMU since 8.0, by tests on a POWER9; microwatt (mmu.vhdl)
+R or C that is not set is bit 45      QEMU from 8.2 on; microwatt (mmu.vhdl)
 that denial comes before R and C      the same
 ATT=3 may be executed                 QEMU; microwatt denies it
+
+QEMU's are in target/ppc/mmu-radix64.c.  Its commit "target/ppc: Generate storage interrupts for
+radix RC changes", of September 2023, quotes the POWER9 User's Manual, 4.10.13.1: a POWER9 raises an
+interrupt wherever R or C is to be set.  Before it QEMU set them, which the ISA allows too.
 
 `power.bulk` gives the same answers for many accesses at once.
 

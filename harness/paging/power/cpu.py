@@ -93,8 +93,8 @@ class Cpu:
     hv         whether it is the hypervisor (MSR.HV), and not in a partition
     page_bits  log2 of the smallest pages of what is built: 12 or 16.  What is read may have both
     sets_marks whether it sets R and C itself; else what needs one set fails, and software does so.
-               Both are allowed ("Reference and Change Recording"): QEMU 7.2 does the one, later
-               ones the other, as microwatt does
+               Both are allowed ("Reference and Change Recording"): QEMU does the one up to 8.1,
+               the other from 8.2 on, as POWER9 and microwatt do
 
     Raises ValueError for a state that no processor can be in.
     """

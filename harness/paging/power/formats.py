@@ -55,9 +55,16 @@ _GRANTS = {
 _FLUSHING = Flushing(leaves_alone=True, breaks=Breaking(ATT))
 """tlbie with RIC=0 is for leaves alone, RIC=2 for what is kept of directories as well.  What an
 entry leads to, and as what kind of storage, changes by way of an absent one (Power ISA 3.0, Book
-III, "Modifying a Translation Table Entry"); authority that is given needs nothing: Linux's
-radix__ptep_set_access_flags leaves it to the processor, which reads the entry again before it
-denies an access."""
+III, "Modifying a Translation Table Entry").  That text was not at hand; Linux does so:
+
+another frame           absent first, and flushed: ptep_clear_flush, in wp_page_copy (mm/memory.c)
+authority that is taken in place, then flushed: change_page_attr (arch/powerpc/mm/pageattr.c)
+authority that is given needs nothing: radix__ptep_set_access_flags (book3s64/radix_pgtable.c) says
+                        that the architecture has the core read the entry again before it denies.
+                        Not so the nest MMU of a POWER9, by which accelerators translate: it may
+                        hang, and Linux has the entry absent in between.  It is no part of this
+
+Of ATT that changes in place no program was found that does it, or that forbids it."""
 
 _NAMES = {
     **{"V": VALID, "L": LEAF, "R": REFERENCE, "C": CHANGE, "ATT": ATT, "PRIV": PRIVILEGED},

@@ -4,6 +4,19 @@ The rules are those of the Principles of Operation, chapter 3, "Translation Proc
 "Protection", chapter 6, "Access Exceptions".  `s390.bulk` gives the same answers for many accesses
 at once.  The storage keys are taken to allow everything (a PSW key of 0); then problem state and
 supervisor state are alike.
+
+The manual was not at hand.  Two programs were compared line by line that translate as a CPU does:
+QEMU (target/s390x/mmu_helper.c, mmu_translate and mmu_translate_asce), and Linux's KVM for its
+guests (arch/s390/kvm/gaccess.c, guest_translate_gva and trans_exc_ending).  They agree on
+
+I, the type and what is common in a private space, in that order, then TF and TL, then P
+P in region-table entries, and FC of segments, with EDAT-1 alone; FC and the common bit of a
+    region-third-table entry with EDAT-2 alone
+bit 52 of a page-table entry being a translation-specification exception
+addresses 0 to 511 and 4096 to 4607 being low, but in a private space, before anything is translated
+bits 56 and 61 of the TEID: 56 for low addresses, 61 for P, both for IEP
+
+and differ on the TEID of a translation-specification exception, which KVM does not store.
 """
 
 from __future__ import annotations

@@ -15,8 +15,12 @@ flushed, an address is meant for IPTE, or IDTE for large frames; everything is P
 processor, and IDTE on all.  The store that makes an entry invalid is the space's: where another
 processor may be using the entry, the manual wants IPTE or IDTE to do that too.
 
-Bits that have no meaning here are free, as the engines have it; the manual calls them reserved for
-the future, and says that they should be zero.
+The manual was not at hand.  Linux (arch/s390/mm/pgtable.c) has ptep_xchg_direct invalidate what is
+there before it stores another, though it only gives a right; of ptep_reset_dat_prot, which clears P
+by RDP where there is that instruction, it says that the architecture forbids to change an entry
+that is valid, but in bits that are the software's.
+
+Bits that have no meaning here are free, as QEMU and Linux's KVM have it (gaccess.c).
 """
 
 from __future__ import annotations

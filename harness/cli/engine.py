@@ -88,7 +88,7 @@ def on_each(
         from harness.machine.errors import Misuse
 
         for option in _OF_ONE:
-            if _given(option, context):
+            if given(option, context):
                 raise Misuse(f"--{option} is of one architecture: name that with --arch")
     codes = set()
     for one in those:
@@ -118,14 +118,14 @@ def programs(
     from harness.machine.errors import Misuse
     from harness.machine.registry import engines_of
 
-    given = {"qemu": qemu, "bochs": bochs}
+    named = {"qemu": qemu, "bochs": bochs}
     if context is not None:  # what the environment says is of the usual architecture
-        given = {name: one for name, one in given.items() if _given(name, context)}
+        named = {name: one for name, one in named.items() if given(name, context)}
     engines, chosen = engines_of(arch).values(), dict[str, str]()
     for engine in engines:
-        named = given.get(engine.maker.lower()) or os.environ.get(engine.environment)
-        chosen[engine.maker] = named or engine.program
-    for name in given:
+        other = named.get(engine.maker.lower()) or os.environ.get(engine.environment)
+        chosen[engine.maker] = other or engine.program
+    for name in named:
         if name not in map(str.lower, chosen):
             raise Misuse(f"--{name} has no use: {', '.join(chosen)} alone runs {arch}")
     for engine in engines:
@@ -134,7 +134,7 @@ def programs(
     return chosen
 
 
-def _given(option: str, context: typer.Context) -> bool:
+def given(option: str, context: typer.Context) -> bool:
     """Whether an option was given on the command line."""
     source = context.get_parameter_source(option)
     return source is not None and source.name == "COMMANDLINE"

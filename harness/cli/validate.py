@@ -32,6 +32,7 @@ from harness.cli.engine import (
     Bochs,
     Engine,
     Qemu,
+    given,
     known,
     on_each,
     programs,
@@ -63,7 +64,8 @@ def validate(
         list[str] | None,
         typer.Argument(
             metavar="[LAYOUT]...",
-            help="Layouts by name, or TOML files; by default all that come along.",
+            help="Layouts by name (of another architecture than x86 as riscv/NAME), or TOML files,"
+            " which say what they are written for; by default all that come along.",
             show_default=False,
             autocompletion=complete.layouts,
         ),
@@ -130,7 +132,10 @@ def validate(
 
         started = time.monotonic()
         writable(html)
-        spaces = _chosen(layouts or [], arch, _levels(arch, levels, mode))
+        those = _layouts(layouts or [], arch if given("arch", context) else None)
+        if layouts:
+            arch = those[0].arch
+        spaces = _spaces(those, bool(layouts), arch, _levels(arch, levels, mode))
         make_folder(report)
         interrupted = None
         _refuse_in_vain(arch, thorough)
@@ -188,18 +193,43 @@ def _levels(arch: str, levels: int | None, mode: str | None) -> int | None:
     return of_mode[mode]
 
 
-def _chosen(names: list[str], arch: str, levels: int | None) -> list[tuple[Layout, int]]:
-    """The layouts, each with every number of levels at which it is to be built."""
-    from harness.check.layouts import described, either, find, load, shipped
+def _layouts(names: list[str], arch: str | None) -> list[Layout]:
+    """The layouts of these names, all for one architecture; without names all that come along for
+    it.
+
+    arch  the architecture that was asked for; None where their own is meant
+
+    Raises Misuse for a layout of another, or of several.
+    """
+    from harness.check.layouts import find, load, shipped
     from harness.machine.errors import Misuse
 
-    paths = [find(name, arch) for name in names] if names else shipped(arch)
-    layouts = [load(path) for path in paths]
-    for layout in layouts:
-        if layout.arch != arch:
+    asked = known(arch or USUAL)
+    found = [load(path) for path in ([find(one, asked) for one in names] or shipped(asked))]
+    meant = arch or found[0].arch
+    for layout in found:
+        if layout.arch != meant and arch:
             raise Misuse(f"{layout.name} is written for {layout.arch}: say --arch {layout.arch}")
+        if layout.arch != meant:
+            raise Misuse(
+                f"{found[0].name} is written for {meant}, {layout.name} for {layout.arch}:"
+                " validate those of one architecture at a time"
+            )
+    return found
+
+
+def _spaces(
+    layouts: list[Layout], named: bool, arch: str, levels: int | None
+) -> list[tuple[Layout, int]]:
+    """Layouts, each with every number of levels at which it is to be built.
+
+    named  whether they were asked for by their names
+    """
+    from harness.check.layouts import described, either
+    from harness.machine.errors import Misuse
+
     spaces = [(one, n) for one in layouts for n in one.levels if levels in (None, n)]
-    for layout in layouts if names else ():
+    for layout in layouts if named else ():
         if levels not in (None, *layout.levels):
             written = " and ".join(map(str, layout.levels))
             raise Misuse(f"{layout.name} is written for {written} levels, not {levels}.")

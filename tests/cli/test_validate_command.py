@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from harness.architectures import NAMES, USUAL
+from harness.check.layouts import shipped
 from harness.check.x86 import probes, quirks
 from harness.machine.x86.registry import ENGINES
 from harness.paging.x86.access import Vector
@@ -238,7 +241,12 @@ def test_of_what_is_missing_qemu_is_named_first(
         (["--arch=riscv", "--bochs=bochs"], "--bochs has no use: QEMU alone runs riscv"),
         (["--arch=riscv", "--thorough"], "--thorough has no use: QEMU's monitor is asked about"),
         (["--arch=riscv", "linux-4"], "no layout is called 'linux-4'"),
-        (["riscv/rights"], "rights is written for riscv: say --arch riscv"),
+        (["--arch=x86", "riscv/rights"], "rights is written for riscv: say --arch riscv"),
+        (
+            ["rights", "riscv/rights"],
+            "rights is written for x86, rights for riscv: validate those of one architecture at a"
+            " time",
+        ),
         (["--arch=riscv", "x86/rights"], "rights is written for x86: say --arch x86"),
         (["smallest", "--bochs=/nope"], "Bochs is not installed, or not in PATH as /nope: install"),
         (
@@ -259,6 +267,16 @@ def test_misuse_is_one_sentence_and_code_2(tmp_path: Path, arguments: list[str],
     assert errors.startswith("pagetable: ")
     assert said in errors
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("arch", NAMES)
+def test_a_file_says_for_which_architecture_it_is_written(tmp_path: Path, arch: str) -> None:
+    copied = shutil.copy(next(one for one in shipped(arch) if one.stem == "smallest"), tmp_path)
+    for named in (Path(copied).name, f"{arch}/smallest"):
+        code, _, errors = run("validate", named, "--engine=none", cwd=tmp_path)
+        assert code == 2
+        of = "" if arch == USUAL else f" for {arch}"
+        assert errors.startswith(f"pagetable: there is no engine 'none'{of}: choose")
 
 
 @pytest.mark.hw

@@ -56,7 +56,8 @@ def decode(
         str | None,
         typer.Option(
             metavar="LEVEL",
-            help="Of the table that holds it: 0 is the lowest; or a name, like PDE or pmd; cr3,"
+            help="Of the table that holds it, as the manual counts: 0 is the lowest, on arm64 the"
+            " highest of four; or a name, like PDE or pmd; cr3,"
             " satp, ttbr0, ttbr1 or tcr of the register. By default all of them.",
             show_default=False,
             autocompletion=one_of(

@@ -33,6 +33,7 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `select`       conditions on pages: `w and x and not user`
 `find`         from physical memory back: its addresses, the tables there, what is mapped twice
 `garbage`      tables whose content cannot be meant
+`groups`       entries that stand for one larger page together, and what is wrong with them
 `lint`         rules about whole spaces, and what breaks them: `lint` gives what is Broken
 `tour`         a table at a time: where one is, and where one can go
 `diff`         two spaces, or two moments of one: `diff` gives the Difference, each a Change

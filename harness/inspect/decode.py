@@ -35,6 +35,7 @@ class Role(Enum):
     KEY = "protection key"
     MARK = "encrypted or shared"
     RESERVED = "reserved"
+    UNCHECKED = "reserved and not checked"
     IGNORED = "ignored"
 
 
@@ -70,7 +71,7 @@ class Part(Bits):
 
     role     what it is for
     section  where the architecture's manual says so
-    reason   why it is reserved or ignored; empty where it is neither
+    reason   why it is reserved, unchecked or ignored; empty where it is none of these
     must_be  what it must hold where it is reserved; None where nothing that it holds will do
     """
 
@@ -101,6 +102,7 @@ class MemoryType:
 class Reading:
     """A raw entry as the machine reads it at one level.
 
+    level        as the format counts
     name         what an entry of the level is called
     table        the place in the architecture's manual that describes such an entry
     entry_bytes  its width
@@ -108,6 +110,7 @@ class Reading:
     parts        every bit once, from the highest down
     memory_type  of the page, or of the table it leads to; None where it leads nowhere, or says
                  nothing of that
+    number       what the manual counts the level as, where that is another number
     """
 
     level: int
@@ -118,6 +121,12 @@ class Reading:
     entry: Entry
     parts: tuple[Part, ...]
     memory_type: MemoryType | None
+    number: int | None = None
+
+    @property
+    def counted(self) -> int:
+        """The level for people."""
+        return self.level if self.number is None else self.number
 
 
 @dataclass(frozen=True)
@@ -162,6 +171,12 @@ def levels_of(cpu: Cpu) -> range:
     return architecture.of(cpu).levels_of(cpu)
 
 
+def numbers_of(cpu: Cpu) -> str:
+    """The same as the manual counts them: "0 to 3"."""
+    numbers = sorted(map(cpu.format.number, levels_of(cpu)))
+    return f"{numbers[0]} to {numbers[-1]}"
+
+
 @lru_cache(maxsize=1 << 10)  # who explains accesses reads the same few entries for each of them
 def read(cpu: Cpu, raw: int, level: int) -> Reading:
     """What the raw entry says at `level` to this CPU.
@@ -169,8 +184,10 @@ def read(cpu: Cpu, raw: int, level: int) -> Reading:
     Raises QuestionError for a level that the mode lacks, and an entry wider than its entries.
     """
     if level not in levels_of(cpu):
-        last = levels_of(cpu)[-1]
-        raise QuestionError(f"{cpu.format.name} has levels 0 to {last}, not {level}")
+        format = cpu.format
+        raise QuestionError(
+            f"{format.name} has levels {numbers_of(cpu)}, not {format.number(level)}"
+        )
     if not 0 <= raw < 1 << 8 * cpu.format.entry_bytes:
         raise QuestionError(
             f"{raw:#x} has more than the {8 * cpu.format.entry_bytes} bits of an entry"

@@ -888,9 +888,10 @@ class _Pages:
             differing = [(mine, other) for mine, other in split if mine.value != other.value]
             if len(differing) == 1:
                 mine, other = differing[0]
+                level = "" if mine.level is None else self._cpu.format.number(mine.level)
                 return (
                     f"{there:#x} leads to {int(meant):#x}: its {mine.name} index, at level"
-                    f" {mine.level}, is {other.value} where this address has {mine.value}"
+                    f" {level}, is {other.value} where this address has {mine.value}"
                 )
         return ""
 

@@ -40,7 +40,7 @@ class RowKind(IntEnum):
 
     PAGE       a page
     ABSENT     nothing; of use where two spaces are compared
-    MALFORMED  an entry with reserved bits set
+    MALFORMED  an entry with reserved bits set, or one that is absent to the machine and reserved
     UNBACKED   the first slot of a table that has no memory behind it; it stands for those that
                follow up to the next row of the table
     SELF_MAP   a pointer to a table that is in use at the pointer's own level or above, so that
@@ -145,7 +145,7 @@ def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENT
     if not roots:
         return Graph(format, (), limit)
     level = roots[0].table.level
-    layer = _joined([bulk.root_layer(memory, root) for root in roots])
+    layer = _joined([bulk.root_layer(memory, root, reserved=True) for root in roots])
     base = np.array([root.first_address(0) for root in roots], np.uint64)
     first, stop = (
         np.array([getattr(root.indices, end) for root in roots]) for end in ("start", "stop")
@@ -174,7 +174,7 @@ def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENT
             break
         shown = shown and (shown[0][:readable], shown[1][:readable])
         slots = np.arange(entries, dtype=np.uint64)
-        layer = bulk.read_layer(memory, format, level, tables, slots, shown)
+        layer = bulk.read_layer(memory, format, level, tables, slots, shown, reserved=True)
         base = np.zeros(0, np.uint64)
         seen = np.concatenate([seen, _with_memory(layer, first)])
     return Graph(format, tuple(_with_counts(parts)), limit)

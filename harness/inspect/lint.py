@@ -25,7 +25,7 @@ from harness.inspect.ranges import Range, Ranges, merged, of_rows, together
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.tour import lines
 from harness.paging.address import Physical, Span, Virtual
-from harness.paging.bulk import granted_by
+from harness.paging.bulk import granted_by, is_reserved
 from harness.paging.entry import Malformed
 from harness.paging.memory import Mask, Memory, Words, distinct
 from harness.paging.processor import Cpu, root_for
@@ -178,7 +178,16 @@ def pages_of(rows: Rows) -> Mask:
 
 
 def _malformed(space: LintSpace, rows: Rows) -> Mask:
-    found: Mask = (rows.kind == RowKind.MALFORMED) & ~rows.window
+    """Entries with reserved bits set."""
+    here = space.graph.format.levels[rows.level]
+    found: Mask = (rows.kind == RowKind.MALFORMED) & ~rows.window & ~is_reserved(here, rows.raw)
+    return found
+
+
+def reserved(space: LintSpace, rows: Rows) -> Mask:
+    """Entries that are reserved as a whole, though absent to the processor."""
+    here = space.graph.format.levels[rows.level]
+    found: Mask = (rows.kind == RowKind.MALFORMED) & ~rows.window & is_reserved(here, rows.raw)
     return found
 
 
@@ -217,6 +226,15 @@ def _withheld(space: LintSpace, rows: Rows) -> Mask:
     format = space.graph.format
     own = granted_by(format, rows.level, np.uint64(format.rights_mask), rows.raw)
     found: Mask = pages_of(rows) & (own & ~rows.granted != 0)
+    return found
+
+
+def _marks_missing(space: LintSpace, rows: Rows) -> Mask:
+    """Pages without the bits that some access needs, which the processor does not set itself."""
+    marks = architecture.of(space.cpu).marks
+    used, written = (np.uint64(marks(space.cpu, rights)) for rights in ((), ("write",)))
+    needed = np.where(space.has(rows, "write"), written, used)
+    found: Mask = pages_of(rows) & (rows.raw & needed != needed)
     return found
 
 
@@ -318,6 +336,19 @@ def _self_map_executable(space: LintSpace, rows: Rows) -> Mask:
 
 Breaks = Callable[[LintSpace, Rows], Mask]
 
+
+class Detail(NamedTuple):
+    """What else there is to say of neighbours that break a rule.
+
+    said  that, by the slot of the first
+    span  the bytes of the stretches of addresses, at a level, that are each looked at for
+          themselves: what lies in two is two findings; None where all neighbours are one
+    """
+
+    said: Callable[[LintSpace, Range, Slot], str]
+    span: Callable[[LintSpace, int], int] | None = None
+
+
 ERROR, WARNING, NOTE = Severity
 
 GARBAGE_TABLE = Rule(
@@ -412,6 +443,15 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
         _withheld,
     ),
     (
+        Rule(
+            "marks-missing",
+            NOTE,
+            "pages whose next use, or write, faults, since the processor does not mark them used,"
+            " or written, itself",
+        ),
+        _marks_missing,
+    ),
+    (
         # Firmware has the MTRRs make them uncached; no source records these.
         Rule(
             "cached-outside-ram",
@@ -446,6 +486,7 @@ class Own(Protocol):
     CHANGED   rules that its manual has otherwise, by their names
     LEFT_OUT  the rules that make no sense there
     RULES     rules of its own about entries, each with the name of the one before which it stands
+    DETAILS   what else there is to say of findings, by the names of rules
     NEEDS     rules about what its processors need
     KEEPS     why the supervisor writes to a page that entries say it does not
     executes  which rows someone may execute
@@ -453,7 +494,6 @@ class Own(Protocol):
     closed    whether the user reaches nothing of the lower half, and of the upper one, whatever
               entries give
     needs     what a processor needs and is not mapped so
-    reserved  entries that are absent to the processor, and can be nothing that software keeps there
     lower     what an entry is in a table of a lower level, where it makes sense there alone
     """
 
@@ -466,6 +506,8 @@ class Own(Protocol):
     @property
     def RULES(self) -> tuple[tuple[str, Rule, Breaks], ...]: ...  # noqa: N802
     @property
+    def DETAILS(self) -> Mapping[str, Detail]: ...  # noqa: N802
+    @property
     def NEEDS(self) -> tuple[Rule, ...]: ...  # noqa: N802
     @property
     def KEEPS(self) -> str: ...  # noqa: N802
@@ -473,7 +515,6 @@ class Own(Protocol):
     def globals(self, cpu: Any, /) -> bool: ...
     def closed(self, cpu: Any, /) -> tuple[bool, bool]: ...
     def needs(self, snapshot: Snapshot, /) -> Iterable[Need]: ...
-    def reserved(self, space: LintSpace, /) -> Iterable[Need]: ...
     def lower(self, cpu: Any, reading: Reading, /) -> str: ...
 
 
@@ -631,20 +672,17 @@ class _Kept:
     def broken(self, space: LintSpace, limit: int) -> Broken:
         every = together(space.graph.format, self.parts)
         ranges = merged(every)
-        findings = tuple(
-            Finding(
-                self.rule,
-                Span(one.first, one.last),
-                _memory(one),
-                _slot(space, one),
-                one.pages * one.paths,
-                _detail(space, self.rule, one),
-            )
-            for one in ranges.take(slice(limit))
-        )
+        findings = tuple(self._finding(space, one) for one in ranges.take(slice(limit)))
         findings = (*self.roots, *findings)[:limit]
         total = self.total - (len(every) - len(ranges))
         return Broken(self.rule, findings, total, self.count)
+
+    def _finding(self, space: LintSpace, one: Range) -> Finding:
+        slot = _slot(space, one)
+        where, count = Span(one.first, one.last), one.pages * one.paths
+        return Finding(
+            self.rule, where, _memory(one), slot, count, _detail(space, self.rule, one, slot)
+        )
 
 
 OUTSIDE = ("cached-outside-ram", "device")
@@ -686,7 +724,8 @@ def lint(
             for one, (_, breaks) in zip(kept, about, strict=True):
                 mask = breaks(space, rows)
                 if mask.any():
-                    one.add(of_rows(space.graph.format, _at(one.rule, rows.take(mask))))
+                    found = _apart(space, one.rule, _at(one.rule, rows.take(mask)))
+                    one.add(of_rows(space.graph.format, found))
             _sort_pages(space, rows.take(pages_of(rows)), typed, code, data)
         cut += graph.rows_cut(space.graph, left_out)
     # A source without a single page of the space holds tables alone: it shows no devices.
@@ -709,7 +748,7 @@ def lint(
         broken += _mixed_types(types, _cited(added, MIXED_TYPES), typed, every, limit)
     if WRITABLE_CODE.name not in ignored:
         broken += _writable_code(code, data, every, limit)
-    broken += _needs(snapshot, spaces, ignored, limit)
+    broken += _needs(snapshot, ignored, limit)
     severities = list(Severity)
     broken.sort(key=lambda one: severities.index(one.rule.severity))
     return broken, tuple(cut)
@@ -759,12 +798,19 @@ def _at(rule: Rule, rows: Rows) -> Rows:
     return found.take(np.argsort(first, kind="stable"))
 
 
-def _needs(
-    snapshot: Snapshot, spaces: Sequence[LintSpace], ignored: set[str], limit: int
-) -> Iterator[Broken]:
+def _apart(space: LintSpace, rule: Rule, rows: Rows) -> Rows:
+    """Rows of which those that are findings of their own cannot be joined."""
+    detail = space.own.DETAILS.get(rule.name)
+    if detail is None or detail.span is None:
+        return rows
+    size = np.uint64(detail.span(space, rows.level))
+    return replace(rows, group=(rows.virtual // size).astype(np.int64))
+
+
+def _needs(snapshot: Snapshot, ignored: set[str], limit: int) -> Iterator[Broken]:
     """The rules about what the processor needs that are broken."""
     added = own(snapshot.cpu)
-    found = [*added.needs(snapshot), *(one for space in spaces for one in added.reserved(space))]
+    found = list(added.needs(snapshot))
     for rule in added.NEEDS:
         mine = [one for one in found if one.rule == rule.name and rule.name not in ignored]
         if mine:
@@ -880,8 +926,10 @@ def _off_by_a_table(cpu: Cpu, memory: Memory, table: Table, slots: range) -> str
     return f"; {first}" if first and all(guesses) else ""
 
 
-def _detail(space: LintSpace, rule: Rule, one: Range) -> str:
+def _detail(space: LintSpace, rule: Rule, one: Range, slot: Slot | None) -> str:
     format = space.graph.format
+    if slot is not None and (detail := space.own.DETAILS.get(rule.name)):
+        return detail.said(space, one, slot)
     if rule.name == WRITE_EXECUTE.name and not one.granted & format.rights["write"]:
         return f"written to by the supervisor alone: {space.own.KEEPS}"
     if one.kind == RowKind.MALFORMED:

@@ -29,16 +29,18 @@ def name_of(cpu: Cpu, level: int) -> str:
 
 
 def level_named(cpu: Cpu, text: str) -> int:
-    """The level that a name or a number is for in this CPU's mode.
+    """The level that a name or a number of the manual is for in this CPU's mode.
 
     Raises QuestionError for a level that the mode lacks, and a name that is none.
     """
     known = decode.levels_of(cpu)
     top = known[-1]
     if _NUMBER.fullmatch(text.strip()):
-        level = int(text)
+        level = cpu.format.number(int(text))
         if level not in known:
-            raise QuestionError(f"{cpu.format.name} has levels 0 to {top}, not {level}")
+            raise QuestionError(
+                f"{cpu.format.name} has levels {decode.numbers_of(cpu)}, not {text.strip()}"
+            )
         return level
     word = text.strip().lstrip("*").lower()
     own = [name_of(cpu, level).lower() for level in known]
@@ -50,6 +52,7 @@ def level_named(cpu: Cpu, text: str) -> int:
         return min(LINUX.index(word), top)
     manual = ", ".join(name.upper() for name in dict.fromkeys(own))
     raise QuestionError(
-        f"{cpu.format.name} has no level {text.strip()!r}: it has 0 to {top}, or {manual}, or as"
+        f"{cpu.format.name} has no level {text.strip()!r}: it has {decode.numbers_of(cpu)}, or"
+        f" {manual}, or as"
         f" Linux calls them {', '.join((*LINUX[:top], LINUX[-1]))}"
     )

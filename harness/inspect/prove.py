@@ -264,14 +264,15 @@ def _place(
                     f"the root table is at {address:#x}, {why}: tables can be proved in {where}"
                 )
             yield (
-                f"the level-{level} table at {address:#x}, {why} (tables can be in {where}), and"
-                " all below it"
+                f"the level-{format.number(level)} table at {address:#x}, {why} (tables can be in"
+                f" {where}), and all below it"
             )
             continue
         slots = _slots(address, table.size, format.entry_bytes)
         words, backed = snapshot.memory.gather(slots, format.entry_bytes)
         if backed is not None and not backed.all():
-            yield f"the level-{level} table at {address:#x}, which is not in memory, and all below"
+            number = format.number(level)
+            yield f"the level-{number} table at {address:#x}, which is not in memory, and all below"
             continue
         memory.scatter(slots, format.entry_bytes, words & kept)
         placed[level].append(address)

@@ -99,7 +99,8 @@ def _columns(cpu: Cpu, types: Types) -> tuple[dict[str, _Column], where.Axes]:
         width = max(mask.bit_count() for mask in masks.values())
         add(name, _bit(masks), range(1 << width))
     sizes = [in_units(level.size) for level in format.levels]
-    add("level", lambda rows: np.array(rows.level), range(len(format.levels)))
+    numbers = [format.number(level) for level in range(len(format.levels))]
+    add("level", lambda rows: np.array(numbers[rows.level]), iter(numbers))
     add("size", lambda rows: np.array(sizes[rows.level]), sizes)
     add("kind", lambda rows: _KIND_NAMES[rows.kind], list(KINDS.values()))
     index = architecture.of(cpu).memory_types.index

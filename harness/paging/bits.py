@@ -47,12 +47,15 @@ def pointing(format: Format, level: int, raw: Words) -> Mask:
 
 
 def offending_bits(format: Format, level: int, raw: Words) -> Words:
-    """The bits for which present entries are malformed, 0 where they are not, shape (n,)."""
+    """The bits for which entries that are present, or reserved, are malformed, 0 where they are
+    not, shape (n,)."""
     here = format.levels[level]
     *first, last = here.shapes
     found = _offending(last, raw)
     for shape in reversed(first):
         found = np.where(bulk.matches(shape.when, raw), _offending(shape, raw), found)
+    for pattern, _ in here.reserved:
+        found = np.where(bulk.matches(pattern, raw), np.uint64(pattern.mask), found)
     return found
 
 

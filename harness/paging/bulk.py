@@ -269,6 +269,14 @@ def kinds(format: Format, level: int, raw: Words, backed: Mask | None = None) ->
     return kind
 
 
+def is_reserved(here: Level, raw: Words) -> Mask:
+    """Which entries are as `Level.reserved` says."""
+    found = np.zeros(len(raw), np.bool_)
+    for pattern, _ in here.reserved:
+        found |= matches(pattern, raw)
+    return found
+
+
 def _kind(shape: Shape) -> int:
     return POINTER if shape.points else int(End.LEAF)
 
@@ -597,11 +605,12 @@ def gather_slots(
     return words, backed
 
 
-def root_layer(memory: Memory, root: Root) -> Layer:
-    """The slots of a root's table that serve its span."""
+def root_layer(memory: Memory, root: Root, reserved: bool = False) -> Layer:
+    """The slots of a root's table that serve its span; `reserved` is that of `read_layer`."""
     format, level = root.table.format, root.table.level
     slots = np.arange(root.indices.start, root.indices.stop, dtype=np.uint64)
-    return read_layer(memory, format, level, np.array([root.table.address], np.uint64), slots)
+    table = np.array([root.table.address], np.uint64)
+    return read_layer(memory, format, level, table, slots, reserved=reserved)
 
 
 def _tree(memory: Memory, format: Format, layer: Layer) -> _Tree:
@@ -651,12 +660,15 @@ def read_layer(
     tables: Words,
     slots: Words,
     parts: Parts | None = None,
+    *,
+    reserved: bool = False,
 ) -> Layer:
     """Reads the given slots of every table and keeps what is not absent.
 
     Of the slots of one table that are unbacked, the first stands for all.
 
-    parts  the first and the last slot of each table that are there, where it is not all
+    parts     the first and the last slot of each table that are there, where it is not all
+    reserved  whether absent entries that `Level.reserved` names are kept too, as MALFORMED
     """
     together = max(1, LANES // len(slots))
     numbers = np.tile(slots.astype(np.uint16), min(together, len(tables)))
@@ -671,6 +683,8 @@ def read_layer(
         there = _there(slots, shown)
         words, backed = gather_slots(memory, format, part, slots, there)
         found = kinds(format, level, words, backed)
+        if reserved and format.levels[level].reserved:
+            found[is_reserved(format.levels[level], words) & (found == End.ABSENT)] = End.MALFORMED
         held = (found != End.ABSENT).reshape(len(part), len(slots))
         if there is not None:
             held &= there

@@ -181,6 +181,7 @@ class Level:
                 as large as its slot
     absent      the entries that hold nothing for the hardware
     empty       the entry of a new table, which is absent
+    reserved    absent entries that are no software's either: the manual reserves them, and why
     """
 
     name: str
@@ -189,6 +190,7 @@ class Level:
     shapes: tuple[Shape, ...]
     absent: tuple[Pattern, ...]
     empty: int = 0
+    reserved: tuple[Forbidden, ...] = ()
 
     @property
     def size(self) -> int:
@@ -382,6 +384,8 @@ class Format:
     shadow       the bit of `rights` whose lack makes a dirty leaf a page of its own kind, a shadow
                  stack, so that to give it there narrows as well; 0 where there are none
     byte_order   in which the bytes of an entry lie in memory
+    bottom       what the manual counts level 0 as, where it counts from the root down; None where
+                 it counts as here, or not at all
     flushing     what a machine may go on using after a change; None where that is not known here,
                  so that no `Space` can be built of such tables; all else is there without
     """
@@ -398,6 +402,7 @@ class Format:
     exclusive: int = 0
     shadow: int = 0
     byte_order: Order = "little"
+    bottom: int | None = None
     flushing: Flushing | None = Flushing()
 
     def __post_init__(self) -> None:
@@ -434,6 +439,10 @@ class Format:
     def rights_mask(self) -> int:
         """Every bit of `granted`."""
         return _union(self.rights.values())
+
+    def number(self, level: int) -> int:
+        """What the manual counts a level as, for people; and the level that it counts as that."""
+        return level if self.bottom is None else self.bottom - level
 
     def table_bytes(self, level: int) -> int:
         """Size of a table at `level`."""
@@ -477,11 +486,15 @@ class Format:
         return Leaf(shape.address_of(raw), 1 << (shape.size or here.shift))
 
     def malformed(self, raw: int, level: int) -> list[Reserved]:
-        """What is wrong with a present entry, part by part: the bits and why."""
+        """What is wrong with an entry that is malformed, or reserved though absent, part by part:
+        the bits and why."""
         here = self.levels[level]
         shape = here.matching(raw)
         if shape is None:
-            return [Reserved(here.telling, f"no {here.name} looks so")]
+            odd = (one for one in here.reserved if one.pattern.matches(raw))
+            unlike = Forbidden(Pattern(here.telling, 0), f"no {here.name} looks so")
+            pattern, reason = next(odd, unlike)
+            return [Reserved(pattern.mask, reason)]
         parts = [
             Reserved(wrong, part.reason)
             for part in shape.reserved

@@ -42,7 +42,7 @@ class Table:
             yield Slot(self, index)
 
     def __str__(self) -> str:
-        return f"the level-{self.level} table at {self.address:#x}"
+        return f"the level-{self.format.number(self.level)} table at {self.address:#x}"
 
 
 @dataclass(frozen=True, slots=True)

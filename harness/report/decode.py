@@ -26,7 +26,7 @@ _KINDS = {
 }
 """What kinds of entries are called in objects, as the machine and as Linux read them."""
 
-_SPOKEN_BY_MEANING = {Role.ADDRESS, Role.IGNORED, Role.RESERVED}
+_SPOKEN_BY_MEANING = {Role.ADDRESS, Role.IGNORED, Role.RESERVED, Role.UNCHECKED}
 """Roles of parts that say nothing by being set: what an entry means tells of them."""
 
 HEAD = ("bits", "name", "value", "meaning")
@@ -99,7 +99,7 @@ def reading_lines(
 ) -> Iterator[str]:
     """One entry: what it says, then every bit."""
     article = "an" if reading.name.startswith("L") else "a"
-    what = f"{article} {reading.name}, at level {reading.level}"
+    what = f"{article} {reading.name}, at level {reading.counted}"
     yield f"{raw_text(reading)} as {what}: {says(reading)}"
     yield ""
     rows = (_row(part, part.section) for part in reversed(reading.parts))
@@ -159,7 +159,7 @@ def _rows(readings: Readings) -> Iterator[tuple[str, ...]]:
     yield ("level", "entry", "meaning", "bits", *(["to Linux"] if with_linux else []))
     for reading, linux, _ in readings:
         said = [linux.said] if linux else []
-        yield (str(reading.level), reading.name, says(reading), flags(reading), *said)
+        yield (str(reading.counted), reading.name, says(reading), flags(reading), *said)
 
 
 def _guesses(found: Iterable[tuple[str, Sequence[str]]], before: str = "") -> Iterator[str]:

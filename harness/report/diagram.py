@@ -318,11 +318,12 @@ def _table(
     kind: str = "",
 ) -> float:
     """A field and the table in which it picks a slot; where that slot is drawn."""
-    here = walk.root.table.format.levels[level]
+    format = walk.root.table.format
+    here = format.levels[level]
     x = _x(number)
     bits = f"{here.shift + here.index_bits - 1}:{here.shift}"
     digits = (f"{index:0{here.index_bits}b}", f"{index}")
-    _field(svg, x - GUTTER + 8, COLUMN - 8, bits, f"level {level}", digits)
+    _field(svg, x - GUTTER + 8, COLUMN - 8, bits, f"level {format.number(level)}", digits)
     _put(svg, "rect", f"table {kind}", x=x, y=TABLE_TOP, width=BOX, height=TABLE_HEIGHT)
     for part in range(1, 8):
         y = TABLE_TOP + part * TABLE_HEIGHT / 8

@@ -251,7 +251,10 @@ class Explorer(App[None]):
         names = [f"{format.levels[slot.level].name} {slot.index}" for slot in place.way]
         here = format.levels[place.table.level].name
         span = place.span
-        told = [f"{here} table at {place.table.address:#x}", f"level {place.table.level}"]
+        told = [
+            f"{here} table at {place.table.address:#x}",
+            f"level {format.number(place.table.level)}",
+        ]
         told.append(str(span) if span else " and ".join(str(root.span) for root in place.roots))
         told.append(
             f"rights so far {letters(format, place.granted, never_withheld(self.snapshot.cpu))}"

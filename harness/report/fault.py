@@ -225,10 +225,8 @@ def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
         if remedy.missing.slot is not None:
             yield from _vanishing(found, remedy.missing.slot)
     if remedy.unread is not None:
-        table = remedy.unread.table
         yield (
-            f"  what lies there was not read: with a level-{table.level} table at"
-            f" {table.address:#x} the access may pass or not"
+            f"  what lies there was not read: with {remedy.unread.table} the access may pass or not"
         )
     elif remedy.in_memory is False:
         assert remedy.reaches is not None
@@ -280,8 +278,10 @@ def _rule(one: Explanation) -> list[str]:
     outcome = one.outcome
     if _passes(one) or one.translation.unknown or architecture.of(one.cpu).unknown(outcome):
         return []
-    level = "" if outcome.level is None else f", at level {outcome.level}"
-    return [f"{outcome.reason.value}{level}"]
+    if outcome.level is None:
+        return [str(outcome.reason.value)]
+    level = one.translation.cpu.format.number(outcome.level)
+    return [f"{outcome.reason.value}, at level {level}"]
 
 
 def _place(stage: Stage) -> str:
@@ -301,7 +301,7 @@ def _placed(found: Translation, slot: Slot | None) -> dict[str, Any] | None:
 
 
 def _blame(stage: Stage) -> str:
-    return f"{_place(stage)}, level {stage.reading.level}, holds {raw_text(stage.reading)}"
+    return f"{_place(stage)}, level {stage.reading.counted}, holds {raw_text(stage.reading)}"
 
 
 def raw_of(entry: EntryChange, raw: int) -> str:

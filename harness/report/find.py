@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def tables_lines(uses: Sequence[TableUse], limit: int) -> Iterator[str]:
     rows: list[Sequence[str]] = [("level", "table", "entries", "ends below", "reached")]
     rows += (
         (
-            str(use.table.level),
+            str(use.table.format.number(use.table.level)),
             f"{use.table.address:#x}",
             f"{use.entries:,}" if use.entries or not use.ends else "no memory",
             f"{use.ends:,}",
@@ -54,8 +55,8 @@ def tables_lines(uses: Sequence[TableUse], limit: int) -> Iterator[str]:
         for use in uses[:limit]
     )
     yield from aligned(rows)
-    levels = sorted({use.table.level for use in uses}, reverse=True)
-    each = [f"{sum(u.table.level == level for u in uses):,} at level {level}" for level in levels]
+    numbers = [use.table.format.number(use.table.level) for use in uses]
+    each = [f"{count:,} at level {number}" for number, count in Counter(numbers).items()]
     yield f"{counted(len(uses), 'table')}: {', '.join(each)}."
     yield from limited(len(uses), "tables", limit)
 

@@ -14,6 +14,7 @@ from harness.inspect.architecture import Types, never_withheld
 from harness.inspect.graph import RowKind
 from harness.inspect.ranges import Dump, Range
 from harness.inspect.select import KINDS, fields
+from harness.paging.entry import Absent
 from harness.paging.format import Format
 from harness.paging.processor import Cpu
 from harness.report.text import aligned, bits_name, counted, letters, limited, rights
@@ -93,14 +94,18 @@ def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
 
 def _odd(cpu: Cpu, one: Range) -> Iterator[str]:
     """What a range is that has no pages."""
+    level = cpu.format.number(one.level)
     if one.kind == RowKind.MALFORMED:
-        reserved = ", ".join(map(str, cpu.format.malformed(one.raw, one.level)))
-        yield f"malformed, reserved bits set: {reserved}"
+        wrong = cpu.format.malformed(one.raw, one.level)
+        if isinstance(cpu.format.decode(one.raw, one.level), Absent):
+            yield f"malformed: {', '.join(part.reason for part in wrong)}"
+        else:
+            yield f"malformed, reserved bits set: {', '.join(map(str, wrong))}"
     elif one.kind == RowKind.UNBACKED:
-        yield f"the level-{one.level} table at {one.physical:#x} lies outside memory"
+        yield f"the level-{level} table at {one.physical:#x} lies outside memory"
     elif one.kind == RowKind.SELF_MAP:
         root = one.physical in {root.table.address for root in cpu.roots}
-        above = "the root" if root else f"a table in use at level {one.level} or above"
+        above = "the root" if root else f"a table in use at level {level} or above"
         yield f"self-map to {one.physical:#x}, {above}: {counted(one.below, 'entry')} through it"
     else:
         yield f"not read: the table at {one.physical:#x}"

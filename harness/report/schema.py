@@ -20,9 +20,10 @@ PROMISE: Final = (
     " what is printed now. All keys of an object are always there; null is what does not apply or"
     " is not known. Addresses, entries, masks, registers and error codes are hexadecimal strings"
     " without leading zeros; counts, levels, indices, and sizes in bytes are numbers, some of them"
-    " beyond 53 bits. Levels count from 0, the lowest. Names (of kinds, rules, quirks, rights)"
-    " stay; sentences are for people and may be put better at any time. An error is no object: a"
-    " sentence on stderr, and an exit code."
+    " beyond 53 bits. Levels count from 0, the lowest, also where the manual counts"
+    " from the root down, and lines for people with it, as on arm64. Names (of kinds, rules,"
+    " quirks, rights) stay; sentences are for people and may be put better at any time. An error"
+    " is no object: a sentence on stderr, and an exit code."
 )
 
 
@@ -180,7 +181,7 @@ _EVERY_BIT: Final = _list(
         role=_name(
             "What they are for.",
             *("present", "kind", "address", "right", "type", "use", "global", "key"),
-            *("mark", "reserved", "ignored"),
+            *("mark", "reserved", "unchecked", "ignored"),
         ),
         section=_text("Where volume 3A of the Intel SDM says so."),
         wrong=_flag("Whether they are set and must not be."),

@@ -88,14 +88,15 @@ def walk_rows(walk: Walk) -> list[Sequence[str]]:
     for slot, why in (walk.unbacked, "no memory there"), (walk.outside, "not in the table"):
         if slot is not None:
             name = format.levels[slot.level].name
-            rows.append((str(slot.level), name, f"{slot.address:#x}", "", why, "", ""))
+            number = str(format.number(slot.level))
+            rows.append((number, name, f"{slot.address:#x}", "", why, "", ""))
     return rows
 
 
 def _step(format: Format, step: Step, granted: int) -> tuple[str, ...]:
     here = format.levels[step.slot.level]
     return (
-        str(step.slot.level),
+        str(format.number(step.slot.level)),
         here.name,
         f"{step.slot.address:#x}",
         all_digits(step.raw, format.entry_bytes),
@@ -114,7 +115,9 @@ def meaning(format: Format, step: Step) -> str:
     """What an entry says."""
     entry = step.entry
     if isinstance(entry, Absent):
-        return "not present"
+        odd = format.levels[step.slot.level].reserved
+        why = (one.reason for one in odd if one.pattern.matches(step.raw))
+        return ": ".join(("not present", *why))
     if isinstance(entry, Malformed):
         return "reserved: " + ", ".join(map(str, format.malformed(step.raw, step.slot.level)))
     if isinstance(entry, Leaf):

@@ -41,6 +41,7 @@ def translation_lines(cpu: Cpu, found: Translation) -> Iterator[str]:
     yield f"  form      {form}: {found.why}"
     yield from labelled("address", _split_lines(found.indices))
     yield from labelled("walk", stage_lines(found))
+    yield from labelled("ignored", _unchecked_lines(found))
     yield from labelled("page", _page_lines(cpu, found))
     yield from likely_lines(found)
     yield from linux_lines(found)
@@ -110,7 +111,7 @@ def agreement_lines(title: str, found: Sequence[Differing], tables: Translation)
             other = all_digits(one.other, reading.entry_bytes)
         named = [part.name for part in reversed(reading.parts) if part.mask & one.bits]
         told = " ".join(dict.fromkeys(named)) if one.other is not None else ""
-        rows.append((str(reading.level), reading.name, raw_text(reading), other, told))
+        rows.append((str(reading.counted), reading.name, raw_text(reading), other, told))
     yield from (f"  {line}" for line in aligned(rows))
 
 
@@ -138,12 +139,12 @@ def _answer(found: Translation) -> str:
     if found.walk and _unknown(found):
         return f"unknown: the {_missing(found.walk)} is not given"
     if found.walk and (slot := found.walk.unbacked):
-        table = slot.table
-        why = f"the level-{slot.level} table at {table.address:#x} lies outside memory"
+        why = f"{slot.table} lies outside memory"
     else:
         assert found.reason is not None
         why = found.reason.value
-    return f"no translation{f' at level {found.walk.level}' if found.walk else ''}: {why}"
+    level = found.walk and found.cpu.format.number(found.walk.level)
+    return f"no translation{'' if level is None else f' at level {level}'}: {why}"
 
 
 def _unknown(found: Translation) -> bool:
@@ -185,19 +186,16 @@ def stage_rows(found: Translation) -> list[Sequence[str]]:
             slot = "not known"
         rows.append(
             (
-                *(str(reading.level), reading.name, slot),
+                *(str(reading.counted), reading.name, slot),
                 *(raw_text(reading), says(reading), flags(reading)),
                 _rights(format, stage),
             )
         )
     unbacked = found.walk.unbacked if found.walk else None
-    if unbacked is not None and found.given:
-        name = format.levels[unbacked.level].name
-        rows.append((str(unbacked.level), name, f"{unbacked.address:#x}", "", "not given", "", ""))
-    elif unbacked is not None:
-        name = format.levels[unbacked.level].name
-        slot = f"{unbacked.address:#x}"
-        rows.append((str(unbacked.level), name, slot, "", "no memory there", "", ""))
+    if unbacked is not None:
+        level, name = str(format.number(unbacked.level)), format.levels[unbacked.level].name
+        why = "not given" if found.given else "no memory there"
+        rows.append((level, name, f"{unbacked.address:#x}", "", why, "", ""))
     return rows
 
 
@@ -206,6 +204,15 @@ def _rights(format: Format, stage: Stage) -> str:
         return ""
     taken = " ".join(words(format.rights_of(stage.taken)))
     return " ".join(rights(format, stage.granted)) + (f" (withholds {taken})" if taken else "")
+
+
+def _unchecked_lines(found: Translation) -> Iterator[str]:
+    """What entries hold where the manual wants zeros, and no processor looks."""
+    for stage in found.stages:
+        odd = [part for part in named(stage.reading, Role.UNCHECKED) if part.value]
+        if odd:
+            held = sum(part.value << part.low for part in odd)
+            yield f"{held:#x} in the {stage.reading.name}: {odd[0].reason}"
 
 
 def _page_lines(cpu: Cpu, found: Translation) -> Iterator[str]:

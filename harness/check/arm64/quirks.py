@@ -40,7 +40,7 @@ def _blocks_anywhere(cpu: Cpu, format: Format) -> Format:
             _BLOCK, False, (*address, *points.address[1:]), points.reserved, grants=grants
         )
         absent = tuple(pattern for pattern in level.absent if pattern != _BLOCK)
-        return replace(level, shapes=(*level.shapes, shape), absent=absent)
+        return replace(level, shapes=(*level.shapes, shape), absent=absent, reserved=())
 
     return replace(format, levels=tuple(map(block, format.levels)))
 

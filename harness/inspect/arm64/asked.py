@@ -22,7 +22,7 @@ from harness.paging.arm64 import access
 from harness.paging.arm64.access import Access, Fault, Kind, Reason
 from harness.paging.arm64.bulk import judge
 from harness.paging.arm64.cpu import Cpu, half_for, span_of, untagged
-from harness.paging.arm64.formats import AF, GRANULES
+from harness.paging.arm64.formats import AF, GRANULES, VALID
 from harness.paging.bulk import Bytes, End, Walks
 from harness.paging.entry import Absent
 from harness.paging.memory import Mask, Memory, WritableMemory
@@ -117,7 +117,9 @@ def _likely(
     address: int | None = None,
     backed: Sequence[Span] | None = None,
 ) -> tuple[str, ...]:
-    return (decode.reserved_type(reading),) if decode.has_reserved_type(reading) else ()
+    if not isinstance(reading.entry, Absent) or not reading.raw & VALID:
+        return ()
+    return tuple(part.reason for part in cpu.format.malformed(reading.raw, reading.level))
 
 
 def _doubt(cpu: Cpu, memory: Memory) -> str | None:

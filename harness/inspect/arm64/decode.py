@@ -26,7 +26,6 @@ from harness.paging.arm64.formats import (
     SH,
     UXN,
     UXN_TABLE,
-    VALID,
 )
 from harness.paging.entry import Absent, Leaf
 from harness.paging.format import Field, Level, Shape, bits
@@ -123,21 +122,17 @@ def read(cpu: Cpu, raw: int, level: int) -> Reading:
         number = index_of({"ATTR": ATTR}, raw)
         memory_type = MemoryType(number, name_of(cpu.memory_type(raw)), f"AttrIndx={number}")
     return Reading(
-        level, here.name, _called(shape, level), format.entry_bytes, raw, entry, parts, memory_type
+        *(level, here.name, _called(shape, level), format.entry_bytes, raw, entry, parts),
+        memory_type,
+        format.number(level),
     )
 
 
-def has_reserved_type(reading: Reading) -> bool:
-    """Whether an entry says that it is a block where none can be: it is invalid, as one of which
-    bit 0 is clear, and yet nothing that software keeps for itself."""
-    return isinstance(reading.entry, Absent) and bool(reading.raw & VALID)
-
-
-def reserved_type(reading: Reading) -> str:
-    """What such an entry is."""
-    if reading.level:
-        return f"a block, and {reading.name} has none here: type 0b01 is reserved"
-    return f"a page without bit 1: type 0b01 is reserved at {reading.name}, where pages have 0b11"
+def unchecked(shape: Shape) -> int:
+    """The bits that should be zero (RES0), where a descriptor has its address or would have more of
+    it: nothing checks them, and the address has no part of them."""
+    named = sum(shape.bits.values()) | shape.address_mask | shape.reserved_mask
+    return bits(51 if shape.points else 49, 12) & ~named
 
 
 def _called(shape: Shape | None, level: int) -> str:
@@ -169,6 +164,8 @@ def _label(here: Level, shape: Shape | None, mask: int) -> _Label:
             if known.role is Role.IGNORED or mask & shape.ignored:
                 return _Label(known.name, Role.IGNORED, known.section, why=_WHY[known.name])
             return _Label(known.name, known.role, known.section, known)
+    if mask & unchecked(shape):
+        return _Label("RES0", Role.UNCHECKED, DESCRIPTORS, why="RES0, and not checked")
     if mask & bits(62, 59) and not shape.points:
         why = "free for software, or PBHA for the system (FEAT_HPDS2)"
     elif mask & bits(58, 55) or (shape.points and mask & (bits(58, 52) | _BELOW)):

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from operator import itemgetter
 from typing import Final
 
 import numpy as np
 
-from harness.inspect.arm64.decode import GROUP, read, reserved_type
+from harness.inspect.arm64.decode import GROUP, unchecked
 from harness.inspect.decode import Reading
-from harness.inspect.garbage import words_of
 from harness.inspect.graph import RowKind, Rows
-from harness.inspect.graph import rows as rows_of
-from harness.inspect.lint import ERROR, NOTE, WARNING, Breaks, LintSpace, Need, Rule, pages_of
+from harness.inspect.groups import Grouping, apart, what_is_wrong
+from harness.inspect.lint import (
+    ERROR,
+    NOTE,
+    WARNING,
+    Breaks,
+    Detail,
+    LintSpace,
+    Need,
+    Rule,
+    pages_of,
+    reserved,
+)
+from harness.inspect.ranges import Range
 from harness.inspect.snapshot import Snapshot
-from harness.paging.address import Physical, Span
+from harness.paging.address import Span
 from harness.paging.arm64.cpu import Cpu, Tcr, span_of
-from harness.paging.arm64.formats import AF, AP_READ_ONLY, CONTIGUOUS, DBM, NT, TYPE, VALID
-from harness.paging.bits import address_mask, read_by_machine
+from harness.paging.arm64.formats import AF, AP_READ_ONLY, CONTIGUOUS, DBM, NT
 from harness.paging.memory import Mask
-from harness.paging.table import Slot, Table
+from harness.paging.table import Slot
 
 SECTIONS: Final = {
     "reserved-bits": "address size faults",
     "write-execute": "memory access control",
     "global-user": "nG",
+    "marks-missing": "hardware updates",
     "mixed-types": "mismatched memory attributes",
 }
 """Where the Arm ARM speaks of a rule."""
@@ -45,37 +55,45 @@ CHANGED: Final[Mapping[str, Rule]] = {
 LEFT_OUT: Final[frozenset[str]] = frozenset()
 
 
+def _grouping(space: LintSpace, level: int) -> Grouping | None:
+    """The contiguous groups of a level, whose entries may differ in the access flag and the dirty
+    state; None where it has none."""
+    count = GROUP.get((space.graph.format.levels[0].shift, level))
+    changes = AF | (AP_READ_ONLY | DBM if space.cpu.keeps_dirty_state else 0)
+    return None if count is None else Grouping(CONTIGUOUS, count, changes)
+
+
 def _apart(space: LintSpace, rows: Rows) -> Mask:
-    """Pages with the contiguous bit whose group is not whole: fewer entries have it, or they do not
-    say the same but for the access flag and the dirty state, or lead to memory that is not in
-    order or not aligned."""
-    format, level = space.graph.format, rows.level
-    found: Mask = pages_of(rows) & (rows.raw & np.uint64(CONTIGUOUS) != 0)
-    count = GROUP.get((format.levels[0].shift, level))
-    if count is None or not found.any():
-        return np.zeros(len(found), np.bool_)
-    size = np.uint64(count * format.levels[level].size)
-    chosen = np.flatnonzero(found)
-    virtual, physical = rows.virtual[chosen], rows.physical[chosen]
-    said = rows.raw[chosen] & np.uint64(_said(space, level))
-    _, first, number, held = np.unique(
-        virtual // size, return_index=True, return_inverse=True, return_counts=True
-    )
-    start = virtual[first] // size * size
-    base = physical[first] - (virtual[first] - start)
-    wrong = (said != said[first][number]) | (physical - base[number] != virtual - start[number])
-    bad = np.zeros(len(first), np.bool_)
-    np.logical_or.at(bad, number, wrong)
-    bad |= (held != count) | (base % size != 0)
-    found[chosen] = bad[number]
+    """Pages with the contiguous bit whose group is not whole."""
+    grouping, pages = _grouping(space, rows.level), pages_of(rows)
+    return apart(space.graph.format, rows, pages, grouping) if grouping else pages & False
+
+
+def _what_is_wrong(space: LintSpace, one: Range, slot: Slot) -> str:
+    grouping = _grouping(space, one.level)
+    assert grouping is not None
+    return what_is_wrong(space.cpu, space.memory, slot, grouping)
+
+
+def _group_bytes(space: LintSpace, level: int) -> int:
+    grouping = _grouping(space, level)
+    return space.graph.format.levels[level].size * (grouping.count if grouping else 1)
+
+
+def _unchecked(space: LintSpace, rows: Rows) -> Mask:
+    """Descriptors with bits set that should be zero, where an address would have them."""
+    found = np.zeros(len(rows.raw), np.bool_)
+    for shape in space.graph.format.levels[rows.level].shapes:
+        kind = RowKind.POINTER if shape.points else RowKind.PAGE
+        odd = rows.raw & np.uint64(unchecked(shape)) != 0
+        found |= (rows.kind == kind) & odd & ~rows.window
     return found
 
 
-def _said(space: LintSpace, level: int) -> int:
-    """The bits of a page in which the entries of a group must be alike."""
-    format = space.graph.format
-    changes = AF | (AP_READ_ONLY | DBM if space.cpu.keeps_dirty_state else 0)
-    return read_by_machine(format, level) & ~(address_mask(format, level) | changes)
+def _what_is_dropped(space: LintSpace, one: Range, _: Slot) -> str:
+    shape = space.graph.format.levels[one.level].shape(one.raw)
+    odd, name = one.raw & unchecked(shape), space.graph.format.levels[one.level].name
+    return f"{name} has {odd:#x}, which is no part of its address, {shape.address_of(one.raw):#x}"
 
 
 def _left_behind(_: LintSpace, rows: Rows) -> Mask:
@@ -84,6 +102,16 @@ def _left_behind(_: LintSpace, rows: Rows) -> Mask:
 
 
 RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = (
+    (
+        "table-without-memory",
+        Rule(
+            "reserved-type",
+            ERROR,
+            "descriptors of type 0b01 where no blocks can be: any access faults",
+            "descriptor formats",
+        ),
+        reserved,
+    ),
     (
         "table-user-writable",
         Rule(
@@ -94,6 +122,17 @@ RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = (
             "contiguous bit",
         ),
         _apart,
+    ),
+    (
+        "user-in-kernel-half",
+        Rule(
+            "unchecked-bits",
+            WARNING,
+            "descriptors that hold more of an address than the processor reads: bits that are RES0,"
+            " and not checked",
+            "descriptor formats",
+        ),
+        _unchecked,
     ),
     (
         "withheld-above",
@@ -108,13 +147,13 @@ RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = (
 )
 """Rules about entries, each with the name of the one before which it stands."""
 
+DETAILS: Final[Mapping[str, Detail]] = {
+    "contiguous-apart": Detail(_what_is_wrong, _group_bytes),
+    "unchecked-bits": Detail(_what_is_dropped),
+}
+"""What else there is to say of a finding, by its rule."""
+
 NEEDS: Final = (
-    Rule(
-        "reserved-type",
-        ERROR,
-        "descriptors of type 0b01 where no blocks can be: any access faults",
-        "descriptor formats",
-    ),
     Rule("tcr-reserved", WARNING, "fields of TCR_EL1 that are reserved, or come to nothing"),
 )
 KEEPS: Final = ""
@@ -147,46 +186,6 @@ def closed(cpu: Cpu) -> tuple[bool, bool]:
 def lower(_: Cpu, __: Reading) -> str:
     """What an entry is in a table of a lower level: its type tells no more."""
     return ""
-
-
-def reserved(space: LintSpace) -> Iterator[Need]:
-    """Descriptors of type 0b01 where no blocks can be: to the processor they are invalid as those
-    with bit 0 clear, but these are software's, and nobody keeps anything in those."""
-    format = space.graph.format
-    for floor in space.graph.floors:
-        level = floor.layer.level
-        if format.levels[level].is_absent(VALID):
-            tables = np.setdiff1d(floor.layer.table, space.garbage.tables)
-            found = dict[int, list[tuple[int, int]]]()
-            for part, words in words_of(space.memory, format, floor, tables):
-                odd = words & np.uint64(TYPE) == np.uint64(VALID)
-                for row, index in np.argwhere(odd).tolist():
-                    found.setdefault(int(part[row]), []).append((index, int(words[row, index])))
-            if found:
-                yield from _at_each_address(space, level, found)
-
-
-def _at_each_address(
-    space: LintSpace, level: int, found: dict[int, list[tuple[int, int]]]
-) -> Iterator[Need]:
-    """Descriptors of a level, each an index and what it holds, by their tables: at the lowest
-    address at which each is, for each set of rights with which its table is reached."""
-    format = space.graph.format
-    starts = [(int(root.table.address), root.first_address(0), 1) for root in space.cpu.roots]
-    if level < len(format.levels) - 1:
-        starts = []
-        for rows in rows_of(space.graph, pointers=True):
-            if rows.level == level + 1:
-                chosen = (rows.kind == RowKind.POINTER) & ~rows.window
-                columns = (rows.physical[chosen], rows.virtual[chosen], rows.paths[chosen])
-                starts += zip(*(column.tolist() for column in columns), strict=True)
-    size = format.levels[level].size
-    for table, base, paths in sorted(starts, key=itemgetter(1)):
-        for index, raw in found.get(table, ()):
-            slot = Slot(Table(format, Physical(table), level), index)
-            where = Span.of(base + index * size, size)
-            said = reserved_type(read(space.cpu, raw, level))
-            yield Need("reserved-type", where, slot, paths, f"{raw:#x}: {said}")
 
 
 def needs(snapshot: Snapshot) -> Iterator[Need]:

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from harness.inspect.decode import Reading
 from harness.inspect.graph import Rows
-from harness.inspect.lint import NOTE, WARNING, Breaks, LintSpace, Need, Rule, self_map
+from harness.inspect.groups import Grouping, apart, what_is_wrong
+from harness.inspect.lint import (
+    ERROR,
+    NOTE,
+    WARNING,
+    Breaks,
+    Detail,
+    LintSpace,
+    Need,
+    Rule,
+    pages_of,
+    self_map,
+)
 from harness.inspect.snapshot import Snapshot
 from harness.paging.memory import Mask
 from harness.paging.riscv.cpu import Cpu
+from harness.paging.riscv.formats import NAPOT_BITS, PAGE_BITS, A, D, N
 
 SECTIONS: Final = {
     "reserved-bits": "Translation Process",
     "write-execute": "Addressing and Memory Protection",
     "global-user": "Addressing and Memory Protection",
     "mixed-types": "Svpbmt",
+    "marks-missing": "Svade, Svadu",
 }
 """Where the privileged specification speaks of a rule."""
 
@@ -34,7 +48,29 @@ LEFT_OUT: Final = frozenset({"self-map", "self-map-executable", "cached-outside-
 """A pointer is reserved at level 0, so that no self-map shows tables as pages.  And whether a page
 without a memory type of its own is cached is for the platform to say (PMAs), not for its entry."""
 
+_GROUPING: Final = Grouping(N, 1 << NAPOT_BITS - PAGE_BITS, A | D)
+"""Pages of 64K, whose entries may differ in what a hart notes: it may do so in any of them."""
+
+
+def _apart(space: LintSpace, rows: Rows) -> Mask:
+    """Entries of 64K pages that are not 16, or not all alike."""
+    pages = pages_of(rows)
+    napot = rows.level == 0 and space.cpu.svnapot
+    return apart(space.graph.format, rows, pages, _GROUPING) if napot else pages & False
+
+
 RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = (
+    (
+        "table-user-writable",
+        Rule(
+            "napot-apart",
+            ERROR,
+            "pages of 64K whose 16 entries are not all there and alike: an access may use any of"
+            " them",
+            "Svnapot",
+        ),
+        _apart,
+    ),
     (
         "table-mapped",
         Rule(
@@ -48,6 +84,14 @@ RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = (
     ),
 )
 """Rules about entries, each with the name of the one before which it stands."""
+
+DETAILS: Final[Mapping[str, Detail]] = {
+    "napot-apart": Detail(
+        lambda space, _, slot: what_is_wrong(space.cpu, space.memory, slot, _GROUPING),
+        lambda _, __: 1 << NAPOT_BITS,
+    ),
+}
+"""What else there is to say of a finding, by its rule."""
 
 NEEDS: Final[tuple[Rule, ...]] = ()
 KEEPS: Final = ""
@@ -76,9 +120,4 @@ def lower(_: Cpu, __: Reading) -> str:
 
 def needs(_: Snapshot) -> Iterable[Need]:
     """What a hart needs and is not mapped so: nothing that registers here tell."""
-    return ()
-
-
-def reserved(_: LintSpace) -> Iterable[Need]:
-    """Entries that are absent and nothing of software's: absent ones are all software's."""
     return ()

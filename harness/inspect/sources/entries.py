@@ -78,7 +78,8 @@ def by_level(cpu: Cpu, pairs: Pairs, twice: str) -> dict[int, int]:
             raise QuestionError(f"{name} {raw:#x} is wider than an entry of {cpu.format.name}")
         if given.setdefault(level, raw) != raw:
             raise QuestionError(
-                f"two entries are given for level {level}, {given[level]:#x} and {raw:#x}: {twice}"
+                f"two entries are given for level {cpu.format.number(level)}, {given[level]:#x} and"
+                f" {raw:#x}: {twice}"
             )
     if not given:
         raise QuestionError("no entry is given: write them as PGD=... PUD=... PMD=... PTE=...")
@@ -127,7 +128,8 @@ def made_up(cpu: Cpu, given: Mapping[int, int]) -> Iterator[str]:
     levels = [level for level in levels_of(cpu) if min(given) < level not in given]
     names = {level: name_of(cpu, level) for level in levels_of(cpu)}
     if len(set(names.values())) < len(names):
-        names = {level: f"the {name} of level {level}" for level, name in names.items()}
+        number = cpu.format.number
+        names = {level: f"the {name} of level {number(level)}" for level, name in names.items()}
     if levels:
         verbs = "lead here and withhold" if len(levels) > 1 else "leads here and withholds"
         yield f"{' and '.join(names[level] for level in levels)} {verbs} nothing (not given)"

@@ -110,7 +110,7 @@ def _ill_placed(cpu: Cpu, memory: Memory, found: Sequence[Region]) -> Iterator[s
     placed = [one for one in found if one.kind != "ram"]
     levels = reversed(range(cpu.levels))
     tables = [
-        (f"the level-{level} table at {address:#x}", address)
+        (f"the level-{cpu.format.number(level)} table at {address:#x}", address)
         for level, layer in zip(levels, bulk.layers(memory, cpu.roots, MOST_TABLES), strict=False)
         for address in (layer.tables.tolist() if placed else ())
     ]

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import numpy as np
 
 from harness.inspect.decode import Reading
 from harness.inspect.graph import RowKind, Rows
-from harness.inspect.lint import ERROR, NOTE, WARNING, Breaks, LintSpace, Need, Rule, pages_of
+from harness.inspect.lint import (
+    ERROR,
+    NOTE,
+    WARNING,
+    Breaks,
+    Detail,
+    LintSpace,
+    Need,
+    Rule,
+    pages_of,
+)
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.x86 import needs as needed
 from harness.inspect.x86.likely import of_lower_table
@@ -29,7 +39,9 @@ SECTIONS: Final = {
 """Where volume 3A of the SDM speaks of a rule."""
 
 KEEPS: Final = "CR0.WP=0"
-LEFT_OUT: Final[frozenset[str]] = frozenset()
+LEFT_OUT: Final = frozenset({"marks-missing"})
+"""Processors set A and D themselves."""
+
 CHANGED: Final[dict[str, Rule]] = {}
 
 
@@ -98,6 +110,8 @@ RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = (
 )
 """Rules about entries, each with the name of the one before which it stands."""
 
+DETAILS: Final[Mapping[str, Detail]] = {}
+
 NEEDS: Final = (
     Rule(needed.CODE, ERROR, "RIP is where nothing can be executed: a fault at once", "4.6.1"),
     Rule(
@@ -128,8 +142,3 @@ NEEDS: Final = (
     Rule(needed.TSS, ERROR, "a TSS that the processor cannot read", "7.7"),
 )
 """About what the processor itself needs, where a source has its registers."""
-
-
-def reserved(_: LintSpace) -> Iterable[Need]:
-    """Entries that are absent and nothing of software's: absent ones are all software's."""
-    return ()

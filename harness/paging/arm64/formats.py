@@ -26,6 +26,7 @@ from harness.paging.format import (
     Breaking,
     Field,
     Flushing,
+    Forbidden,
     Format,
     Grant,
     Level,
@@ -61,6 +62,8 @@ _FLUSHING = Flushing(denials=True, breaks=Breaking(ATTR | SH | NT, CONTIGUOUS))
 _INVALID = Pattern(VALID, 0)
 _TABLE = _PAGE = Pattern(TYPE, 3)
 _BLOCK = Pattern(TYPE, 1)
+_NO_BLOCK = (_INVALID, _BLOCK)
+"""What is absent where no block can be: its type is invalid too."""
 
 _LEAF = {
     **{"ATTR": ATTR, "NS": NS, "AP1": AP_EL0, "AP2": AP_READ_ONLY, "AF": AF, "nG": NG, "GP": GP},
@@ -85,6 +88,13 @@ _DIRTY_GRANTS = {
 }
 """Those of a page where hardware keeps the dirty state: DBM makes it writable whatever AP[2] is."""
 
+
+def _reserved(reason: str) -> tuple[Forbidden, ...]:
+    """The type of a block where none can be, and what such a descriptor is."""
+    return (Forbidden(_BLOCK, reason),)
+
+
+_BOTTOM = 3
 LARGEST_OUTPUT = 52
 SMALLEST_INPUT = 16
 
@@ -171,6 +181,7 @@ def _format(half: _Half, address_bits: int, big_endian: bool) -> Format:
         dirty=0,
         fleeting=NG,
         byte_order="big" if big_endian else "little",
+        bottom=_BOTTOM,
         flushing=_FLUSHING,
     )
 
@@ -184,20 +195,19 @@ class _Half(NamedTuple):
 
     def level(self, number: int, address_bits: int) -> Level:
         size = self.granule
-        manual, shift = 3 - number, size.page + size.stride * number
+        manual, shift = _BOTTOM - number, size.page + size.stride * number
         index_bits = min(size.stride, address_bits - shift)
         name = f"L{manual}"
         if number == 0:
-            return Level(name, shift, index_bits, (self._leaf(_PAGE, shift),), self._no_block())
+            why = f"a page without bit 1: type 0b01 is reserved at {name}, where pages have 0b11"
+            page = (self._leaf(_PAGE, shift),)
+            return Level(name, shift, index_bits, page, _NO_BLOCK, reserved=_reserved(why))
         if manual in size.blocks or (self.wide and manual in size.wide_blocks):
             shapes = (self._table(), self._leaf(_BLOCK, shift))
             return Level(name, shift, index_bits, shapes, (_INVALID,))
-        return Level(name, shift, index_bits, (self._table(),), self._no_block())
-
-    @staticmethod
-    def _no_block() -> tuple[Pattern, ...]:
-        """Where no block can be, its type is invalid too."""
-        return (_INVALID, _BLOCK)
+        why = f"a block: type 0b01 is reserved at {name}, which has none"
+        table = (self._table(),)
+        return Level(name, shift, index_bits, table, _NO_BLOCK, reserved=_reserved(why))
 
     def _table(self) -> Shape:
         low = self.granule.page

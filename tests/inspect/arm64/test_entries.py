@@ -19,7 +19,7 @@ def test_the_entries_of_an_oops_are_walked(tmp_path: Path) -> None:
     code, out, _ = run("walk", KERNEL, "--entries", said, "--tcr", TCR, cwd=tmp_path)
     assert code == 0
     assert "TTBR1_EL1 not given" in out
-    assert "no translation at level 0: the descriptor is invalid" in out
+    assert "no translation at level 3: the descriptor is invalid" in out
     assert "table at 0x42a53000" in out and "0x42a55080" in out
     assert "not known" in out and "(withholds user-execute)" in out
 
@@ -36,7 +36,7 @@ def test_what_is_not_given_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "address", "sentence"),
     [
-        ("pgd=1003 p4d=2003", KERNEL, "two entries are given for level 3, 0x1003 and 0x2003"),
+        ("pgd=1003 p4d=2003", KERNEL, "two entries are given for level 0, 0x1003 and 0x2003"),
         ("pge=1003", KERNEL, "has no level 'pge'"),
     ],
 )

@@ -112,7 +112,7 @@ def test_tables_outside_memory_are_named(tmp_path: Path) -> None:
     where = ("--ram", "ram", "--ttbr0", "0", "--tcr", f"{TCR:#x}")
     code, out, _ = run("walk", "0x1000", *where, cwd=tmp_path)
     assert code == 0
-    assert "no translation at level 2: the level-2 table at 0x99999000 lies outside memory" in out
+    assert "no translation at level 1: the level-1 table at 0x99999000 lies outside memory" in out
     _, out, _ = run("walk", "0x1000", *where[:2], "--ttbr0", "0x5000", *where[4:], cwd=tmp_path)
     assert "though there is no memory where the roots' tables would be" in out
 

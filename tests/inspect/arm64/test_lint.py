@@ -11,12 +11,19 @@ import pytest
 
 from harness.inspect import architecture
 from harness.inspect.find import shared
-from harness.inspect.graph import read
+from harness.inspect.graph import RowKind, read
 from harness.inspect.lint import Broken, lint
 from harness.inspect.ranges import dump
+from harness.inspect.select import condition
 from harness.inspect.snapshot import Snapshot
+from harness.inspect.translation import translate
+from harness.paging.address import Span, Virtual
 from harness.paging.arm64.cpu import Cpu, Half, Sctlr, Tcr
+from harness.paging.entry import Absent
 from harness.paging.memory import BufferMemory
+from harness.paging.walk import walk
+from harness.report.ranges import dump_lines
+from harness.report.translation import translation_lines
 from tests.cli.commands import run
 
 LOW, HIGH, SIZE = 0x1000, 0x8000, 0x20000
@@ -225,4 +232,108 @@ def test_a_type_that_is_reserved_is_an_error() -> None:
     of = Snapshot("", Cpu.of(Half("4K", 48, LOW), None), BufferMemory(octets), None)
     (finding,) = found(of)["reserved-type"].findings
     assert finding.where is not None and finding.where.first == 3 << 39
-    assert "L0 has none" in finding.detail
+    assert finding.detail == "0x3 a block: type 0b01 is reserved at L0, which has none"
+
+
+@pytest.mark.parametrize(("granule", "bits"), [("4K", 48), ("4K", 39), ("16K", 48), ("64K", 48)])
+def test_a_type_that_is_reserved_is_shown_with_what_is_mapped(granule: str, bits: int) -> None:
+    """At the level of pages, and at the root's where no block can be; with bit 0 clear an entry is
+    nobody's, and nothing of the space."""
+    cpu = Cpu.of(Half(granule, bits, 0), None)
+    format, top = cpu.format, cpu.levels - 1
+    octets = np.zeros(4 * 0x10000, np.uint8)
+    words = octets.view("<u8")
+    for at in range(top, 0, -1):
+        words[(top - at) * 0x2000] = (top - at + 1) * 0x10000 | 3
+    words[top * 0x2000 + 5 : top * 0x2000 + 8] = PAGE | 3, PAGE & ~2, PAGE & ~1
+    shown = dump(BufferMemory(octets), format, cpu.roots)
+    kinds = [(one.first >> format.levels[0].shift, one.kind) for one in shown.ranges]
+    assert kinds == [(5, RowKind.PAGE), (6, RowKind.MALFORMED)]
+    assert shown.total == 2
+    chosen = condition(cpu, ("WB",) * 8, "kind=malformed")
+    (one,) = dump(BufferMemory(octets), format, cpu.roots, chosen=chosen).ranges
+    (line,) = [text for text in dump_lines(cpu, ("WB",) * 8, shown, 9) if "malformed" in text]
+    assert one.kind == RowKind.MALFORMED and line.endswith(
+        "malformed: a page without bit 1: type 0b01 is reserved at L3, where pages have 0b11"
+    )
+    if format.levels[top].leaf is None:
+        words[1] = 0x4000_0000 | AF | 1
+        last = list(dump(BufferMemory(octets), format, cpu.roots).ranges)[-1]
+        assert (last.first, last.level) == (format.levels[top].size, top)
+    # The walk ends there as at any other descriptor that is invalid.
+    last_step = walk(BufferMemory(octets), cpu.roots[0], Virtual(one.first)).steps[-1]
+    assert isinstance(last_step.entry, Absent)
+
+
+@pytest.mark.parametrize(
+    ("pages", "said"),
+    [
+        (group(s20=PAGE + 0x4000), "entry 4 is without the bit"),
+        (group(s31=0), "entry 15 is missing"),
+        (group(s16=0, s17=0, s20=0), "entries 0 to 1 and 4 are missing"),
+        (group(s20=(PAGE + 0x4000 | CONT) & ~RO), "AP[2] differs in entry 4"),
+        (group(s20=PAGE + 0x4000 | CONT | 4), "AttrIndx differs in entry 4"),
+        (group(s20=PAGE + 0x5000 | CONT), "entry 4 does not lead on in order"),
+        (
+            {16 + n: PAGE + 0x1000 * (n + 1) | CONT for n in range(16)},
+            "the memory at 0x80001000, of entry 0, is not aligned to 64K",
+        ),
+        (
+            group(s20=0, s21=(PAGE + 0x5000 | CONT) & ~PXN),
+            "entry 4 is missing; PXN differs in entry 5",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_wrong_with_a_group_is_said(pages: dict[int, int], said: str) -> None:
+    details = {one.detail for one in found(snapshot(pages))["contiguous-apart"].findings}
+    assert details == {said}
+
+
+def test_each_group_that_is_not_whole_is_a_finding() -> None:
+    """Though their entries are neighbours that say the same."""
+    pages = {16 + n: PAGE + 0x1000 * n | CONT for n in range(16)}
+    pages |= {32 + n: PAGE + 0x1000 * (n + 1) | CONT for n in range(16)}
+    pages |= {48 + n: PAGE + 0x1000 * n | CONT for n in range(15)}
+    broken = found(snapshot(pages))["contiguous-apart"]
+    assert [one.where and one.where.first for one in broken.findings] == [0x20000, 0x30000]
+    assert [one.detail for one in broken.findings][1] == "entry 15 is missing"
+
+
+@pytest.mark.parametrize(
+    ("granule", "level", "odd"),
+    [("4K", 1, 0x1000), ("4K", 1, 0x10_0000), ("4K", 0, 1 << 48), ("16K", 0, 0x1000),
+     ("64K", 1, 0x1FF_0000 & ~(1 << 16)), ("16K", 1, 0x1000)],
+)  # fmt: skip
+def test_what_an_address_has_no_part_of_is_a_warning(granule: str, level: int, odd: int) -> None:
+    """Of blocks and pages, and of pointers to tables (the last)."""
+    cpu = Cpu.of(Half(granule, 42, 0), None)
+    format = cpu.format
+    octets = np.zeros(4 * 0x10000, np.uint8)
+    words, top = octets.view("<u8"), cpu.levels - 1
+    for at in range(top, 0, -1):
+        words[(top - at) * 0x2000] = (top - at + 1) * 0x10000 | 3
+    place, table = (top - level) * 0x2000, (granule, level) == ("16K", 1)
+    kept = words[place] if table else 0x8000_0000 | AF | RO | PXN | UXN | (1 if level else 3)
+    words[place] = kept
+    of = Snapshot("", cpu, BufferMemory(octets), None)
+    assert "unchecked-bits" not in found(of)
+    words[place] |= np.uint64(odd)
+    broken = found(of)["unchecked-bits"]
+    (finding,) = broken.findings
+    at = int(kept) & ~0xFFF & (1 << 48) - 1
+    name = format.levels[level].name
+    assert (broken.rule.severity.value, finding.detail) == (
+        "warning",
+        f"{name} has {odd:#x}, which is no part of its address, {at:#x}",
+    )
+    text = "\n".join(translation_lines(cpu, translate(of, Virtual(0))))
+    assert f"ignored   {odd:#x} in the {name}: RES0, and not checked" in text
+
+
+def test_pages_that_the_processor_does_not_mark_used_are_a_note() -> None:
+    pages = {1: PAGE, 2: PAGE & ~AF}
+    broken = found(snapshot(pages))["marks-missing"]
+    assert (broken.rule.severity.value, broken.count) == ("note", 1)
+    assert broken.findings[0].where == Span(0x2000, 0x2FFF)
+    assert "marks-missing" not in found(snapshot(pages, Cpu.of(Half("4K", 39, LOW), None, ha=True)))

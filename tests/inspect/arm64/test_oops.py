@@ -68,12 +68,12 @@ def test_every_form_is_read_for_what_it_says(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("NULL", "because the L0 at 0x100ab5000, level 3, holds 0x0000000000000000"),
+        ("NULL", "because the L0 at 0x100ab5000, level 0, holds 0x0000000000000000"),
         ("NULL", "likely the address: a null pointer, with a member's offset of 0x10"),
         ("NULL", "These entries give this fault."),
-        ("KERNELS", "because the L3 at 0x421fd090, level 0, holds 0x0060000040012783"),
+        ("KERNELS", "because the L3 at 0x421fd090, level 3, holds 0x0060000040012783"),
         ("KERNELS", "These entries give this fault."),
-        ("FETCH", "because the L1 at 0x101050000, level 2, holds 0x0000000000000000"),
+        ("FETCH", "because the L1 at 0x101050000, level 1, holds 0x0000000000000000"),
         ("QEMU", "data abort, translation fault at L1 (ESR 0x96000045), FAR 0xffff000000000000"),
     ],
 )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
-from harness.inspect.lint import Severity, lint
+import numpy as np
+import pytest
+
+from harness.inspect.lint import Broken, Severity, lint
 from harness.inspect.riscv import memory_type
 from harness.inspect.snapshot import Snapshot
 from harness.paging.memory import BufferMemory
 from harness.paging.riscv.cpu import Cpu, Mode
-from harness.paging.riscv.formats import A, D, R, V, W
+from harness.paging.riscv.formats import A, D, N, R, V, W
 
 NC = 1 << 61
 FRAME = 0x8000_0000 >> 2
@@ -26,3 +29,53 @@ def test_memory_that_is_cached_at_one_address_alone_is_a_note() -> None:
     assert (mixed.rule.severity, mixed.rule.section) == (Severity.NOTE, "Svpbmt")
     [finding] = mixed.findings
     assert finding.detail == "NC at 0x1000 and PMA at 0x0"
+
+
+def of_pages(pages: dict[int, int], adue: bool = True) -> dict[str, Broken]:
+    """What is odd about pages of the lowest table of Sv39 with Svnapot, by their slots."""
+    words = np.zeros(3 * 512, np.uint64)
+    words[0], words[512] = 0x1000 >> 2 | V, 0x2000 >> 2 | V
+    for slot, raw in pages.items():
+        words[1024 + slot] = raw
+    cpu = Cpu.in_mode(Mode.SV39, 0, svnapot=True, adue=adue)
+    if not adue:
+        cpu = replace(cpu, svade=True)
+    snapshot = Snapshot("test", cpu, BufferMemory(words.view(np.uint8)), None)
+    return {one.rule.name: one for one in lint(snapshot, memory_type.types(None), (), 10)[0]}
+
+
+def napot(**changed: int) -> dict[int, int]:
+    """A 64K page in slots 16 to 31, but for slots that are changed."""
+    pages = dict.fromkeys(range(16, 32), NAPOT)
+    return {**pages, **{int(slot[1:]): raw for slot, raw in changed.items()}}
+
+
+NAPOT = FRAME | 1 << 13 | N | V | R | A | D
+
+
+@pytest.mark.parametrize(
+    ("pages", "said"),
+    [
+        (napot(s20=0), "entry 4 is missing"),
+        (napot(s31=FRAME | V | R | A | D), "entry 15 is without the bit"),
+        (napot(s20=NAPOT | W), "W differs in entry 4"),
+        (napot(s20=NAPOT + (1 << 14)), "entry 4 does not lead on in order"),
+    ],
+    ids=["missing", "without", "rights", "order"],
+)
+def test_a_64k_page_whose_entries_are_not_alike_is_an_error(
+    pages: dict[int, int], said: str
+) -> None:
+    assert "napot-apart" not in of_pages(napot())
+    assert "napot-apart" not in of_pages(napot(s20=NAPOT & ~(A | D)))
+    broken = of_pages(pages)["napot-apart"]
+    assert (broken.rule.severity, broken.rule.section) == (Severity.ERROR, "Svnapot")
+    assert {one.detail for one in broken.findings} == {said}
+
+
+def test_pages_that_the_hart_does_not_mark_are_a_note() -> None:
+    """A write needs D as well, where writing is granted."""
+    pages = {1: FRAME | V | R | A, 2: FRAME | V | R, 3: FRAME | V | R | W | A}
+    assert "marks-missing" not in of_pages(pages)
+    broken = of_pages(pages, adue=False)["marks-missing"]
+    assert (broken.rule.severity, broken.count) == (Severity.NOTE, 2)

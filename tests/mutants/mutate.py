@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -38,6 +38,7 @@ class Mutant:
     lines     those of the statement that it is in, of a compound one those of its head
     begin     the bytes of the source from `begin` to `end` become `text`
     was, now  the lines that it changes, before and after, as one line
+    file      what the file holds: it may be edited before the mutant is tried
     """
 
     path: str
@@ -50,11 +51,11 @@ class Mutant:
     text: str
     was: str
     now: str
+    file: bytes = field(repr=False)
 
     def source(self) -> bytes:
         """The whole file with the change made; every line keeps its number."""
-        source = Path(self.path).read_bytes()
-        return source[: self.begin] + self.text.encode() + source[self.end :]
+        return self.file[: self.begin] + self.text.encode() + self.file[self.end :]
 
     def __str__(self) -> str:
         place = f"{self.path}:{self.line}: {self.function or 'module'}"
@@ -90,6 +91,7 @@ def mutants(path: str) -> list[Mutant]:
         mutant = Mutant(
             *(path, place.function, place.first, place.lines, node.lineno),
             *(begin, end, text, was, now),
+            source,
         )
         if was != now:
             found.setdefault((was, now, node.lineno), mutant)

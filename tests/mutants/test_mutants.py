@@ -85,6 +85,7 @@ def test_a_mutant_names_its_function_and_keeps_every_line_in_its_place(tmp_path:
     found = made(METHOD, tmp_path)
     assert {(one.function, one.first) for one in found} == {("C.f", 3)}
     assert {one.now for one in found if one.line == 9} == {"pass"}
+    (tmp_path / "some.py").write_text("edited_since = 1\n")
     for one in found:
         changed = one.source().decode()
         assert len(changed.splitlines()) == len(METHOD.splitlines())

@@ -26,7 +26,8 @@ TABLES = BASE + 0x4800
 """Memory, what of it may be reached, and where tables are in it."""
 
 FIRST, LAST = FRAMES[0].first, FRAMES[1].last
-CODE = 0xC0DE_0000_0000_0000
+CODE = 0xC0DE_0000
+"""What code is made of that names its frame: half a word."""
 
 
 def words(*values: int) -> Words:
@@ -38,7 +39,7 @@ def lanes(*values: int) -> Mask:
 
 
 def put_code(memory: BufferMemory, physical: Words) -> None:
-    memory.scatter(physical, 8, physical | np.uint64(CODE))
+    memory.scatter(physical, 4, physical | np.uint64(CODE))
 
 
 CODES = Code(put_code, lambda physical: physical | np.uint64(CODE))
@@ -182,6 +183,23 @@ class TestPaths:
             [0xA13, 0xA03, mine[3], 0, 0],
         ]
         assert jobs["patched"].tolist() == jobs["watched"].tolist() == [4, 3, 2, 3]
+
+    def test_walks_may_begin_at_any_level(self) -> None:
+        ram, data = memory(), words(*(FIRST + 8 * lane for lane in range(4)))
+        every = paths(4, levels=4)
+        every.used[:] = [[level <= lane for lane in range(4)] for level in range(4)]
+        expected = replace(
+            reached(ram, lanes(0, 0, 0, 0), lanes(0, 0, 0, 0), data, data), paths=every
+        )
+        jobs = a_record(4, 5)
+        put_paths(jobs, expected)
+        assert jobs["where"].tolist() == [
+            [0x1000, 0, 0, 0, 0],
+            [0x2008, 0x1008, 0, 0, 0],
+            [0x3010, 0x2010, 0x1010, 0, 0],
+            [0x4018, 0x3018, 0x2018, 0x1018, 0],
+        ]
+        assert jobs["watched"].tolist() == [1, 2, 3, 4]
 
     def seen(self, expected: Reached, writes: Mask) -> np.ndarray[tuple[int], np.dtype[np.void]]:
         """What a guest sees that leaves entries as they are, but sets bit 12 of those that lanes 0

@@ -23,15 +23,31 @@ def absent() -> dict[str, str | None]:
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def guest(request: pytest.FixtureRequest, absent: dict[str, str | None]) -> Iterator[Guest]:
+def engine(request: pytest.FixtureRequest, absent: dict[str, str | None]) -> str:
     if reason := absent[request.param]:
         pytest.skip(reason)
-    with Guest(request.param, ram_bytes=RAM_BYTES, deadline=20) as guest:
-        yield guest
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def frames(guest: Guest) -> Iterator[int]:
+def guests(engine: str) -> Iterator[list[Guest]]:
+    """The guest that is up, if one is."""
+    up: list[Guest] = []
+    yield up
+    for guest in up:
+        guest.close()
+
+
+@pytest.fixture
+def guest(engine: str, guests: list[Guest]) -> Guest:
+    """One for the module; another after a test that lost it, so that it is the only one to fail."""
+    if not guests or not guests[-1].is_well():
+        guests.append(Guest(engine, ram_bytes=RAM_BYTES, deadline=20))
+    return guests[-1]
+
+
+@pytest.fixture(scope="module")
+def frames() -> Iterator[int]:
     return itertools.count(ARENA.stop, PAGE)
 
 

@@ -253,6 +253,17 @@ def test_arrays_that_find_pages_of_one_size_alone_are_found(
     assert not list(conformance.arrays_walk_as_scalars_do(FORMATS[ARM]))
 
 
+def test_arrays_that_take_every_table_for_whole_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = (
+        conformance.arrays_walk_as_scalars_do,
+        conformance.arrays_walk_words_as_scalars_walk_memory,
+    )
+    monkeypatch.setattr(bulk, "_is_there", lambda format, level, raw, _: np.full(len(raw), True))
+    for check in checks:
+        assert list(check(FORMATS["s390"]))
+        assert not list(check(FORMATS[POWER])), "where all are"
+
+
 def test_arrays_that_read_no_rights_of_tables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def ignored(format: Format, shape: Shape, raw: Words) -> Words:
         given = raw ^ np.uint64(format.denied)

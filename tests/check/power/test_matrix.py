@@ -3,6 +3,7 @@ that is wrong is found out."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -10,16 +11,17 @@ import numpy as np
 import pytest
 
 from harness.check.power import quirks
-from harness.check.power.matrix import judged
+from harness.check.power.matrix import judged, run
 from harness.check.power.matrix.run import MODES, Plan
 from harness.check.power.matrix.run import planned as plan
 from harness.machine.errors import Misuse
 from harness.machine.power.guest import Guest
 from harness.paging.power import bulk as arrays
-from harness.paging.power.access import Reason
+from harness.paging.power.access import Kind, Reason
 from harness.paging.power.bulk import Outcomes
 from harness.paging.power.cpu import Cpu
 from tests.check.power.samples import found_out_in, planned, sampled, tried, tried_in
+from tests.check.tampered import Seen, entries, looked_at, noted
 from tests.machine.power.present import QEMU, why_absent
 from tests.paging.power.test_planted_faults import FAULTS
 
@@ -134,6 +136,31 @@ IN_THE_ARRAYS: dict[str, Plant] = {
 
 def test_without_a_fault_nothing_is_found(running: Guest, few: Plan) -> None:
     assert found_out_in(running, few).failures == []
+
+
+def test_every_field_of_a_result_is_looked_at(
+    running: Guest, few: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of SRR1 are bits 33, 35, 44 and 45, as the manual counts."""
+    batches, lanes = noted(monkeypatch, run), Counter[str]()
+    assert not tried_in(running, replace(few, work=few.work[::4])).failures
+    for one in batches:
+        (made, _), wanted = one.asked, one.wanted
+        fetch, fails, levels = made.kind == Kind.FETCH, ~wanted.allowed, len(made.words)
+        told, every = fails | wanted.allowed & wanted.backed, (0, 17, 63)
+        seen: Seen = {
+            **entries(levels, fetch),
+            f"after {levels}": (told & ~fetch, every),
+            "completed": (told, (0,)),
+            "vector": (told, (7, 8, 9)),
+            "data": (told, every),
+            "dar": (fails & ~fetch, every),
+            "dsisr": (fails & ~fetch, (30, 27, 25, 19)),
+            "srr0": (fetch & told, every),
+            "srr1": (fails & fetch, (63 - 33, 63 - 35, 63 - 44, 63 - 45)),
+        }
+        lanes.update(looked_at(one, seen))
+    assert min(lanes.values()) > 20
 
 
 @pytest.mark.parametrize("fault", [*IN_THE_LIBRARY, *IN_THE_ARRAYS])

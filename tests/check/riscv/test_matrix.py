@@ -3,6 +3,7 @@ that is wrong is found out."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -12,7 +13,8 @@ import pytest
 
 from harness.check.quirk import expected_of
 from harness.check.riscv import quirks
-from harness.check.riscv.matrix import judged
+from harness.check.riscv.matrix import judged, run
+from harness.check.riscv.matrix.chain import ACCESSES
 from harness.check.riscv.matrix.hart import MODES
 from harness.check.riscv.matrix.run import Plan
 from harness.check.riscv.matrix.run import planned as plan
@@ -28,6 +30,7 @@ from harness.paging.riscv.access import Access, Kind, Reason
 from harness.paging.riscv.cpu import Cpu
 from harness.paging.riscv.formats import A, D, R, U, W, X
 from tests.check.riscv.guests import found_out_in, guest, planned, sampled, tried
+from tests.check.tampered import Seen, entries, looked_at, noted
 from tests.machine.riscv.present import QEMU, why_absent
 from tests.paging.riscv.test_planted_faults import (
     DENIED,
@@ -230,6 +233,26 @@ FAULTS: dict[str, tuple[tuple[int, int], Plant]] = {
 
 def test_without_a_fault_nothing_is_found(running: Guest, few: Plan) -> None:
     assert found_out_in(running, few).failures == []
+
+
+def test_every_field_of_a_result_is_looked_at(few: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches, lanes = noted(monkeypatch, run), Counter[str]()
+    assert not tried(replace(few, work=few.work[::8])).failures
+    for one in batches:
+        (_, made, _), wanted = one.asked, one.wanted
+        fails, fetch = wanted.cause != arrays.ALLOWED, made.access == ACCESSES.index("fetch")
+        levels, every = len(made.words), (0, 17, 63)
+        seen: Seen = {
+            **entries(levels, fails),
+            f"after {levels}": (~fetch, every),
+            "completed": (fails | ~fails, (0,)),
+            "cause": (fails | ~fails, (0, 3)),
+            "data": (fails | ~fails, every),
+            "tval": (fails, every),
+            "epc": (fetch, every),
+        }
+        lanes.update(looked_at(one, seen))
+    assert min(lanes.values()) > 20
 
 
 @pytest.mark.parametrize("fault", FAULTS)

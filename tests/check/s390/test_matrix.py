@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from harness.check.s390.matrix import verdicts
+from harness.check.s390.matrix import run, verdicts
 from harness.check.s390.matrix.chain import MODES, Chain, Control, Lanes
 from harness.check.s390.matrix.families import families, lanes
 from harness.check.s390.matrix.run import Plan
@@ -20,7 +21,8 @@ from harness.paging import bulk as walks
 from harness.paging.s390 import access as rules
 from harness.paging.s390.access import Reason
 from harness.paging.s390.cpu import Cpu
-from tests.check.s390.samples import found_out_in, planned, sampled, tried
+from tests.check.s390.samples import found_out_in, planned, sampled, tried, tried_in
+from tests.check.tampered import Seen, entries, looked_at, noted
 from tests.machine.s390.present import QEMU, why_absent
 from tests.paging.plants import without_absence
 from tests.paging.s390.test_planted_faults import (
@@ -195,6 +197,29 @@ def test_without_a_fault_nothing_is_found(running: Guest, few: Plan) -> None:
 
 
 @pytest.mark.hw
+def test_every_field_of_a_result_is_looked_at(
+    running: Guest, few: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storage key has reference and change in its bits 5 and 6, of 8."""
+    batches, lanes = noted(monkeypatch, run), Counter[str]()
+    assert not tried_in(running, replace(few, work=few.work[::4])).failures
+    for one in batches:
+        (_, made, _), wanted = one.asked, one.wanted
+        done, every, levels = wanted.made, (0, 17, 63), len(made.words)
+        seen: Seen = {
+            **entries(levels, done),
+            f"after {levels}": (~made.fetch, every),
+            "completed": (done | ~done, (0,)),
+            "code": (done | ~done, (0, 4)),
+            "data": (done | ~done, every),
+            "teid": (wanted.found.teid != 0, every),
+            "address": (done & made.fetch, every),
+            "key": (done, (8 - 1 - 5, 8 - 1 - 6)),
+        }
+        lanes.update(looked_at(one, seen))
+    assert min(lanes.values()) > 20
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_library_that_is_wrong_is_found_out(
     fault: str, running: Guest, few: Plan, monkeypatch: pytest.MonkeyPatch

@@ -348,6 +348,7 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
 
     A known quirk of the engine that does not show is a warning: the machine follows the rules.
     """
+    from harness.check.fixtures import registers
     from harness.check.live import NOT_SHOWN, Live
     from harness.check.region import uncleared
     from harness.machine.errors import MachineError
@@ -397,7 +398,7 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
                 asked = None if meant is None else _places(cpu, meant)
                 comparisons = fixtures.compared(guest, memory, cpu, asked)
         except (MachineError, SpaceError) as error:
-            lines.insert(0, f"with {fixtures.root(cpu)}: {error}")
+            lines.insert(0, f"with {' and '.join(registers(cpu).values())}: {error}")
             comparisons = ()
         disagreed = sum(one.disagreed for one in comparisons)
         if disagreed:
@@ -421,10 +422,12 @@ def prove(request: pytest.FixtureRequest, guest: Guest) -> Prove:
         if isinstance(what, Live):
             return comparisons
         if not bulk.leaves(memory, cpu.roots, limit=0).total:
+            leading = registers(cpu)
             pytest.fail(
-                f"nothing is mapped, so nothing was proved: all tables that {fixtures.root(cpu)}"
-                f" leads to are empty, as where {fixtures.root(cpu).partition(' ')[0]} is wrong or"
-                " entries were not stored in the guest's RAM"
+                "nothing is mapped, so nothing was proved: all tables that"
+                f" {' and '.join(leading.values())} {'lead' if len(leading) > 1 else 'leads'} to"
+                f" are empty, as where {' or '.join(leading)} is wrong or entries were not stored"
+                " in the guest's RAM"
             )
         if lines := list(impassable_lines(cpu, memory, allow, "allow=[{!r}]")):
             pytest.fail("\n".join(lines))

@@ -12,6 +12,7 @@ from harness.check.live import Live
 from harness.check.space import GuestSpace
 from harness.machine.guest import StubGuest
 from harness.paging.memory import BufferMemory, Words
+from harness.paging.table import Root
 
 Guest = StubGuest[Any, Any]
 
@@ -66,8 +67,15 @@ class Fixtures(Protocol):
         """What comes of the question of a disagreement alone, asked again; raises likewise, and
         Misuse where this guest cannot be asked."""
 
-    def root(self, cpu: Any) -> str:
-        """The register that leads to the root, with its value."""
+    def root(self, cpu: Any, root: Root) -> str:
+        """The register that leads to a root, with its value."""
+
+
+def registers(cpu: Any) -> dict[str, str]:
+    """The registers that lead to the roots of a state: each name, and it with its value."""
+    root = fixtures_of(cpu.architecture).root
+    found = (root(cpu, one) for one in cpu.roots)
+    return {one.partition(" ")[0]: one for one in found}
 
 
 def fixtures_of(arch: str) -> Fixtures:

@@ -14,12 +14,17 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 from harness.architectures import module_of
 from harness.check.compare import Comparison, Disagreement
 from harness.check.layouts import Layout, divided
+from harness.check.product import evenly
 from harness.check.window import Entries, window_in
 from harness.machine.guest import StubGuest
 from harness.machine.machine import dotted
 from harness.paging.address import Span
+from harness.paging.bulk import Counts
 from harness.paging.memory import BY_ORDER, BufferMemory, Order
 from harness.paging.table import Root
+
+MOST: Final = 500_000
+"""Accesses of a space that a guest is given, which take it half a minute at most."""
 
 DEADLINE: Final = 60.0
 """Seconds that a guest has for each answer."""
@@ -137,17 +142,35 @@ def built_in(
 
 @contextmanager
 def in_place(
-    guest: StubGuest[Any, Any], memory: BufferMemory, cpu: C, entries: Entries
+    guest: StubGuest[Any, Any],
+    memory: BufferMemory,
+    cpu: C,
+    entries: Entries,
+    roots: tuple[Root, ...] | None = None,
 ) -> Iterator[Built[C]]:
     """A space that is there, with a window, while the block runs: its pages may be in all that is
     the caller's.
 
+    roots  below which the window can be; all, by default
+
     Raises SpaceError for one that leaves no hole for the window.
     """
     frames = tuple(Span.of(part.start, len(part)) for part in guest.free)
-    roots: tuple[Root, ...] = cpu.roots  # type: ignore[attr-defined]
-    with window_in(guest, memory, roots, entries) as window:
+    every: tuple[Root, ...] = cpu.roots  # type: ignore[attr-defined]
+    with window_in(guest, memory, every if roots is None else roots, entries) as window:
         yield Built(memory, cpu, frames, window)
+
+
+def chosen(count: int) -> Counts:
+    """The numbers of those of so many accesses that a guest is given."""
+    return evenly(count, MOST)
+
+
+def note_left_out(comparison: Comparison, count: int) -> None:
+    """Counts those of so many accesses that it is not given."""
+    if (left_out := count - MOST) > 0:
+        reason = "not asked: every page is accessed, but not in every way"
+        comparison.not_comparable[reason] = left_out
 
 
 def reported(

@@ -16,7 +16,7 @@ from harness.machine.stub import StubImage
 from harness.paging.address import Span
 from harness.paging.format import Format
 from harness.paging.memory import BufferMemory
-from harness.paging.space import TableAllocator
+from harness.paging.space import SpaceError, TableAllocator
 from harness.paging.table import Root, Slot, Table
 
 
@@ -50,7 +50,13 @@ def open_window(
     Raises SpaceError where the space has no hole for it.
     """
     if hole is None:
-        hole = find_hole(memory, roots, min(root.table.format.levels[1].size for root in roots))
+        deep = [root for root in roots if root.table.level]
+        if not deep:
+            raise SpaceError(
+                "no root has a table of tables with a free slot, where the machine maps the page of"
+                " its own program: it needs one that both privileges may execute below"
+            )
+        hole = find_hole(memory, deep, min(root.table.format.levels[1].size for root in deep))
     first, (slot, *_) = hole
     format = slot.table.format
     tables = [allocator.allocate(format, level) for level in range(slot.level)]

@@ -71,7 +71,7 @@ def prove(
     Example: pagetable prove --ram ram.bin@0x2000000 --cr3 0x2000000 --expect kernel.toml
     """
     with sentences():
-        from harness.check.fixtures import fixtures_of
+        from harness.check.fixtures import registers
         from harness.inspect.expect import load
         from harness.inspect.prove import prove as proof
         from harness.inspect.prove import prover_of
@@ -108,12 +108,11 @@ def prove(
         if failed:
             raise typer.Exit(DISAGREEMENT)
         if not proved.mapped:
-            register, _, _ = fixtures_of(arch).root(snapshot.cpu).partition(" ")
             complain(
                 "nothing was proved: all that the tables map is left out."
                 if proved.left_out
-                else f"nothing is mapped, so nothing was proved: {register} may be wrong, or the"
-                " memory."
+                else "nothing is mapped, so nothing was proved:"
+                f" {' or '.join(registers(snapshot.cpu))} may be wrong, or the memory."
             )
             raise typer.Exit(MISUSE)
         tell_news(check.total(proved.checked, "news"), allow_news)

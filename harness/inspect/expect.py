@@ -215,13 +215,19 @@ class Expect:
         if self.virtual + (self.size or 1) * self.count > 1 << 64:
             raise ValueError("the addresses go beyond 64 bits")
 
-    def applies(self, levels: int) -> bool:
-        """Whether tables of so many levels are to meet it."""
-        return levels in (self.levels or (levels,))
+    def part(self, cpu: Cpu) -> Cpu:
+        """The state whose tables translate its addresses, which have one format."""
+        found: Cpu = architecture.of(cpu).part(cpu, self.virtual)
+        return found
+
+    def applies(self, cpu: Cpu) -> bool:
+        """Whether tables of so many levels as these are to meet it."""
+        return not self.levels or self.part(cpu).levels in self.levels
 
     def span(self, cpu: Cpu) -> Span:
         """The addresses."""
-        return Span.of(self.virtual, (self.size or cpu.format.levels[0].size) * self.count)
+        smallest = self.part(cpu).format.levels[0].size
+        return Span.of(self.virtual, (self.size or smallest) * self.count)
 
     def allows(self, cpu: Cpu) -> dict[Access, bool]:
         """Which accesses are to be allowed, and which denied; those that are not asked are left
@@ -304,9 +310,9 @@ class Expectations:
     strict: bool = False
     pat: int | None = None
 
-    def at(self, levels: int) -> tuple[Expect, ...]:
-        """Those that tables of so many levels are to meet."""
-        return tuple(one for one in self.expects if one.applies(levels))
+    def at(self, cpu: Cpu) -> tuple[Expect, ...]:
+        """Those that tables of so many levels as a state's are to meet."""
+        return tuple(one for one in self.expects if one.applies(cpu))
 
 
 def expectations(
@@ -460,36 +466,39 @@ def unmet(snapshot: Snapshot, meant: Expectations, aside: Sequence[Span] = ()) -
         )
     for span in aside:
         leaves = leaves.take(~within(leaves.virtual, span))
-    types = architecture.of(cpu).memory_types.types(meant.pat, cpu)
-    pages = _Pages(cpu, snapshot.memory, leaves, types)
-    found: list[Unmet] = []
-    here = meant.at(cpu.levels)
+    here = meant.at(cpu)
     if not here and meant.expects and not meant.strict:
         raise QuestionError(
             f"every expectation has levels, and none of them {cpu.levels}, which these tables have:"
             " nothing is expected of them"
         )
+    spans = architecture.of(cpu).addresses(cpu)
     for expect in here:
-        _check(cpu, expect)
-    _check_together(cpu, here)
-    for expect in here:
-        found += pages.unlike(expect)
-    if meant.strict:
-        found += pages.unnamed(here)
+        _check(expect.part(cpu), expect, spans)
+    found: list[Unmet] = []
+    for part in architecture.of(cpu).parts(cpu):
+        own = [expect for expect in here if expect.part(cpu) == part]
+        _check_together(part, own)
+        beside = leaves.take(within(leaves.virtual, *(root.span for root in part.roots)))
+        types = architecture.of(part).memory_types.types(meant.pat, part)
+        pages = _Pages(part, snapshot.memory, beside, types)
+        for expect in own:
+            found += pages.unlike(expect)
+        if meant.strict:
+            found += pages.unnamed(own)
     return tuple(found)
 
 
 def places(cpu: Cpu, meant: Expectations) -> Words:
     """The first and the last address of each expectation, for a machine to be asked about."""
-    here = [one.span(cpu) for one in meant.at(cpu.levels)]
+    here = [one.span(cpu) for one in meant.at(cpu)]
     return np.array([end for span in here for end in (span.first, span.last)], np.uint64)
 
 
-def _check(cpu: Cpu, expect: Expect) -> None:
-    """Raises QuestionError for what cannot be asked of this processor."""
+def _check(cpu: Cpu, expect: Expect, spans: Sequence[Span]) -> None:
+    """Raises QuestionError for what cannot be asked of this processor, which translates `spans`."""
     span, place = expect.span(cpu), expect.where or "expect"
     smallest = cpu.format.levels[0].size
-    spans = architecture.of(cpu).addresses(cpu)
     if not any(one.covers(span) for one in spans):
         there = " and ".join(map(str, spans))
         raise QuestionError(f"{place}: {span} are no addresses here: those are {there}")

@@ -6,7 +6,7 @@ guest has no memory is left out with all that lies below it, and that is said.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -29,41 +29,71 @@ from harness.machine.stub import HIGHEST_ARENA
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.bulk import End, Leaves
+from harness.paging.format import Format
 from harness.paging.memory import BufferMemory, Words
 from harness.paging.processor import Cpu
 from harness.paging.space import SpaceError
+from harness.paging.table import Root
 
 MOST: Final = 1 << 24
 """Entries of a space, each counted at all its addresses, that are proved."""
 
 
-class Prover(Protocol):
-    """A module `prove` of an architecture: the guests in which tables are proved."""
+@dataclass(frozen=True)
+class Part:
+    """What the roots of a space lead to whose tables have one format."""
 
-    def loadable(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot as a processor can have it; QuestionError for one that none can."""
+    format: Format
+    roots: tuple[Root, ...]
+    leaves: Leaves
 
-    def new_guest(
-        self, snapshot: Snapshot, leaves: Leaves, engine: str, program: str | None
-    ) -> Guest:
-        """A guest with memory where the tables of a snapshot are, with a processor like its own as
-        far as the engine has one; raises as `prove` does."""
 
-    def own(self, cpu: Any, guest: Guest) -> tuple[Any, list[str]]:
-        """The state that the guest takes in place of the snapshot's, and how its processor differs,
-        a sentence each; Misuse where it lacks what the tables are made for."""
+class NewGuest(Protocol):
+    """A guest with memory where the tables of a snapshot are, with a processor like its own as far
+    as the engine has one; raises as `prove` does."""
 
-    def loaded(self, own: Any, guest: Guest, memory: BufferMemory) -> Any:
-        """The state, after what it has in registers was read from the guest's memory."""
+    def __call__(
+        self, snapshot: Snapshot, parts: Sequence[Part], engine: str, program: str | None, /
+    ) -> Guest: ...
 
-    def marked(self, cpu: Any) -> int:
-        """The bits of entries that a guest has clear: those that mark memory as encrypted."""
 
-    def where(self, guest: Guest) -> tuple[range, ...]:
-        """Where guests of this kind can have memory."""
+def _all_ram(guest: Guest) -> tuple[range, ...]:
+    return (range(guest.ram.base, guest.ram.base + guest.engine.largest_ram),)
 
-    def nowhere(self, address: int) -> str:
-        """Why this guest has none at an address, as the end of a sentence."""
+
+@dataclass(frozen=True)
+class Prover:
+    """How an architecture's tables are proved: `PROVER` of its module `prove`.
+
+    machine    what the guest's machine is called
+    new_guest  a guest in which they are proved
+    own        the state that the guest takes in place of the snapshot's, and how its processor
+               differs, a sentence each; raises Misuse where it lacks what the tables are made for
+    loadable   the snapshot as a processor can have it; raises QuestionError for one that none can
+    loaded     the state, after what it has in registers was read from the guest's memory
+    marked     the bits of entries that a guest has clear: those that mark memory as encrypted
+    where      where guests of this kind can have memory
+    """
+
+    machine: str
+    new_guest: NewGuest
+    own: Callable[[Any, Any], tuple[Any, list[str]]]
+    loadable: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot
+    loaded: Callable[[Any, Any, BufferMemory], Any] = lambda own, guest, memory: own
+    marked: Callable[[Any], int] = lambda cpu: 0
+    where: Callable[[Any], tuple[range, ...]] = _all_ram
+
+    def why_not_there(self, guest: Guest, table: Span) -> str | None:
+        """Why a guest cannot have a table at its place, as the end of a sentence; None if it
+        can."""
+        if any(Span.of(part.start, len(part)).covers(table) for part in guest.free):
+            return None
+        if table.first in guest.image.arena:
+            return "which the machine needs itself"
+        where = self.where(guest)
+        if table.first < where[-1].stop and not any(table.first in part for part in where):
+            return f"where {self.machine} has no RAM"
+        return "where the guest has no memory"
 
 
 def prover_of(snapshot: Snapshot) -> Prover:
@@ -72,8 +102,8 @@ def prover_of(snapshot: Snapshot) -> Prover:
     if not has(arch, "inspect", "prove"):
         called = architecture.of(snapshot.cpu).called
         raise QuestionError(f"{snapshot.title} is of {called}, whose tables are not proved here")
-    found: Any = module_of(arch, "inspect", "prove")
-    return found  # type: ignore[no-any-return]
+    found: Prover = module_of(arch, "inspect", "prove").PROVER
+    return found
 
 
 @dataclass(frozen=True)
@@ -176,34 +206,47 @@ def _built(
     """The tables in a new guest; raises as `prove` does."""
     snapshot = prover.loadable(snapshot)
     cpu = snapshot.cpu
-    _check_root(snapshot)
-    leaves = bulk.leaves(snapshot.memory, cpu.roots, limit=MOST)
-    if not leaves.complete:
-        raise QuestionError(
-            f"the space has {leaves.total:,} entries, each counted at all its addresses: no more"
-            f" than {MOST:,} are proved"
-        )
-    with prover.new_guest(snapshot, leaves, engine, program) as guest:
+    _check_roots(snapshot)
+    parts = parts_of(snapshot)
+    with prover.new_guest(snapshot, parts, engine, program) as guest:
         own, notes = prover.own(cpu, guest)
         memory = BufferMemory(guest.ram.buffer, guest.ram.base)
-        left_out = tuple(_place(prover, snapshot, leaves, guest, memory))
+        left_out = tuple(_place(prover, snapshot, parts, guest, memory))
         own = prover.loaded(own, guest, memory)
         yield _Built(guest, memory, snapshot, own, tuple(notes), left_out)
 
 
-def _check_root(snapshot: Snapshot) -> None:
+def _check_roots(snapshot: Snapshot) -> None:
     """Raises QuestionError for a root table that is not in the source's memory."""
-    for root in snapshot.cpu.roots:
+    cpu = snapshot.cpu
+    for root in cpu.roots:
         at = root.table.address
         if snapshot.memory.load(at, root.table.format.entry_bytes) is None:
-            register = fixtures_of(snapshot.cpu.architecture).root(snapshot.cpu).partition(" ")[0]
+            register = fixtures_of(cpu.architecture).root(cpu, root).partition(" ")[0]
             raise QuestionError(
                 f"the root table is at {at:#x}, where the source has no memory: {register} is"
                 " wrong, or a file lies elsewhere (--ram FILE@ADDRESS)"
             )
 
 
-def room(cpu: Cpu, leaves: Leaves, most: int, first: int = 0) -> tuple[int, int]:
+def parts_of(snapshot: Snapshot) -> tuple[Part, ...]:
+    """What a snapshot's tables hold, by their formats; QuestionError for more than `MOST`."""
+    by_format = dict[Format, list[Root]]()
+    for root in snapshot.cpu.roots:
+        by_format.setdefault(root.table.format, []).append(root)
+    parts = tuple(
+        Part(format, tuple(roots), bulk.leaves(snapshot.memory, roots, limit=MOST))
+        for format, roots in by_format.items()
+    )
+    if (total := sum(part.leaves.total for part in parts)) > MOST:
+        raise QuestionError(
+            f"the space has {total:,} entries, each counted at all its addresses: no more"
+            f" than {MOST:,} are proved"
+        )
+    return parts
+
+
+def room(cpu: Cpu, parts: Sequence[Part], most: int, first: int = 0) -> tuple[int, int]:
     """Where the machine's own memory begins, and how large RAM is, from `first` on: all tables and
     pages have it where they are, as far as there is any.
 
@@ -211,12 +254,15 @@ def room(cpu: Cpu, leaves: Leaves, most: int, first: int = 0) -> tuple[int, int]
     RAM is smallest, and lowest.
     """
     count, own = most // ARENA_UNIT, len(ARENA) // ARENA_UNIT
-    addresses = np.append(leaves.tables.address, np.uint64(cpu.base))
-    tables = _in_units(addresses, np.uint64(1), count, first)
     roots = np.array([cpu.base, *(root.table.address for root in cpu.roots)], np.uint64)
-    mapped = leaves.end == End.LEAF
-    sizes = np.array([level.size for level in cpu.format.levels], np.uint64)
-    pages = _in_units(leaves.physical[mapped], sizes[leaves.level[mapped]], count, first)
+    addresses = np.concatenate([roots[:1], *(part.leaves.tables.address for part in parts)])
+    tables = _in_units(addresses, np.uint64(1), count, first)
+    pages = np.zeros(count, np.int64)
+    for part in parts:
+        leaves = part.leaves
+        mapped = leaves.end == End.LEAF
+        sizes = np.array([level.size for level in part.format.levels], np.uint64)
+        pages += _in_units(leaves.physical[mapped], sizes[leaves.level[mapped]], count, first)
     used = np.flatnonzero(tables + pages)
     last = int(used[-1]) if len(used) else 0
     bases = np.arange(min(count - own, (HIGHEST_ARENA - first) // ARENA_UNIT) + 1)
@@ -247,63 +293,54 @@ def _in_units(
 
 
 def _place(
-    prover: Prover, snapshot: Snapshot, leaves: Leaves, guest: Guest, memory: BufferMemory
+    prover: Prover, snapshot: Snapshot, parts: Sequence[Part], guest: Guest, memory: BufferMemory
 ) -> Iterator[str]:
     """Puts the tables into the guest's RAM, and takes out what leads to those that cannot be there;
     which these are, a sentence each."""
-    cpu, tables = snapshot.cpu, leaves.tables
-    format = cpu.format
-    kept = ~np.uint64(prover.marked(cpu))
+    kept = ~np.uint64(prover.marked(snapshot.cpu))
     where = spans(prover.where(guest))
-    placed: dict[int, list[int]] = {level: [] for level in range(cpu.levels)}
-    for address, level in zip(tables.address.tolist(), tables.level.tolist(), strict=True):
-        table = Span.of(address, format.table_bytes(level))
-        if (why := why_not_there(guest, table, prover.nowhere)) is not None:
-            if level == cpu.levels - 1:
-                raise QuestionError(
-                    f"the root table is at {address:#x}, {why}: tables can be proved in {where}"
+    placed = [dict[int, list[int]]() for _ in parts]
+    for part, there in zip(parts, placed, strict=True):
+        format, tables = part.format, part.leaves.tables
+        roots = {(root.table.address, root.table.level) for root in part.roots}
+        for address, level in zip(tables.address.tolist(), tables.level.tolist(), strict=True):
+            table, number = Span.of(address, format.table_bytes(level)), format.number(level)
+            if (why := prover.why_not_there(guest, table)) is not None:
+                if (address, level) in roots:
+                    raise QuestionError(
+                        f"the root table is at {address:#x}, {why}: tables can be proved in {where}"
+                    )
+                yield (
+                    f"the level-{number} table at {address:#x}, {why} (tables can be in {where}),"
+                    " and all below it"
                 )
-            yield (
-                f"the level-{format.number(level)} table at {address:#x}, {why} (tables can be in"
-                f" {where}), and all below it"
-            )
-            continue
-        slots = _slots(address, table.size, format.entry_bytes)
-        words, backed = snapshot.memory.gather(slots, format.entry_bytes)
-        if backed is not None and not backed.all():
-            number = format.number(level)
-            yield f"the level-{number} table at {address:#x}, which is not in memory, and all below"
-            continue
-        memory.scatter(slots, format.entry_bytes, words & kept)
-        placed[level].append(address)
-    for level in range(1, cpu.levels):
-        _unlink(cpu, memory, placed[level], level, np.array(placed[level - 1], np.uint64))
+                continue
+            slots = _slots(address, table.size, format.entry_bytes)
+            words, backed = snapshot.memory.gather(slots, format.entry_bytes)
+            if backed is not None and not backed.all():
+                yield (
+                    f"the level-{number} table at {address:#x}, which is not in memory, and all"
+                    " below"
+                )
+                continue
+            memory.scatter(slots, format.entry_bytes, words & kept)
+            there.setdefault(level, []).append(address)
+    for part, there in zip(parts, placed, strict=True):  # a table may be in several parts
+        _unlink(part.format, memory, there)
 
 
-def why_not_there(guest: Guest, table: Span, nowhere: Callable[[int], str]) -> str | None:
-    """Why a guest cannot have a table at its place, as the end of a sentence; None if it can.
-
-    nowhere  as `Prover.nowhere`
-    """
-    if any(Span.of(part.start, len(part)).covers(table) for part in guest.free):
-        return None
-    if table.first in guest.image.arena:
-        return "which the machine needs itself"
-    return nowhere(table.first)
-
-
-def _unlink(cpu: Cpu, memory: BufferMemory, tables: list[int], level: int, placed: Words) -> None:
-    """Clears the entries of tables that lead to others than those placed."""
-    format = cpu.format
-    shape = format.levels[level].pointer
-    assert shape is not None
-    for table in tables:
-        slots = _slots(table, format.table_bytes(level), format.entry_bytes)
-        words, _ = memory.gather(slots, format.entry_bytes)
-        leads = bulk.kinds(format, level, words) == bulk.POINTER
-        lost = leads & ~np.isin(bulk.address_of(shape, words), placed)
-        empty = np.full(int(lost.sum()), format.levels[level].empty, np.uint64)
-        memory.scatter(slots[lost], format.entry_bytes, empty)
+def _unlink(format: Format, memory: BufferMemory, placed: Mapping[int, list[int]]) -> None:
+    """Clears the entries of tables, by their levels, that lead to others than those placed."""
+    for level in range(1, len(format.levels)):
+        shape, below = format.levels[level].pointer, np.array(placed.get(level - 1, []), np.uint64)
+        assert shape is not None
+        for table in placed.get(level, []):
+            slots = _slots(table, format.table_bytes(level), format.entry_bytes)
+            words, _ = memory.gather(slots, format.entry_bytes)
+            leads = bulk.kinds(format, level, words) == bulk.POINTER
+            lost = leads & ~np.isin(bulk.address_of(shape, words), below)
+            empty = np.full(int(lost.sum()), format.levels[level].empty, np.uint64)
+            memory.scatter(slots[lost], format.entry_bytes, empty)
 
 
 def _slots(table: int, size: int, width: int) -> Words:

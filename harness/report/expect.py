@@ -65,7 +65,7 @@ def _way(snapshot: Snapshot, one: Unmet) -> object:
     answer = asked.outcome(cpu, snapshot.memory, one.address, one.access)
     root = root_for(cpu, one.address)
     steps = walk(snapshot.memory, root, one.address).steps if root else ()
-    given = tuple(cpu.format.granted(step.raw, step.slot.level) for step in steps)
+    given = tuple(step.slot.table.format.granted(step.raw, step.slot.level) for step in steps)
     why = getattr(answer, "reason", type(answer))
     said: object = one.wanted, one.does
     if one.wanted.startswith("to reach") and isinstance(answer, asked.allowed):
@@ -126,11 +126,11 @@ def _lines(
 
 def _expected_lines(snapshot: Snapshot, one: Unmet) -> Iterator[str]:
     """What was expected where, and where else it is not so."""
-    expect = one.expect
+    expect, cpu = one.expect, architecture.of(snapshot.cpu).part(snapshot.cpu, one.address)
     if expect is None:
         yield f"{one.wanted}: no expectation names these {in_units(one.size)}"
         rows = [
-            (str(span), in_units(span.size), letters(snapshot.cpu.format, granted), f"{at:#x}")
+            (str(span), in_units(span.size), letters(cpu.format, granted), f"{at:#x}")
             for span, granted, at in one.ranges[:SHOWN]
         ]
         yield from (f"  {line}" for line in aligned(rows))
@@ -143,7 +143,7 @@ def _expected_lines(snapshot: Snapshot, one: Unmet) -> Iterator[str]:
     yield f"{one.wanted}{said}{place}"
     part = "all" if one.size == span.size else f"{in_units(one.size)} of"
     also = f", by {' and '.join(map(str, one.also))} too" if one.also else ""
-    if also or span.size > snapshot.cpu.format.levels[0].size:
+    if also or span.size > cpu.format.levels[0].size:
         yield f"missed in {part} {in_units(span.size)}{also}"
 
 
@@ -186,6 +186,7 @@ def _change_lines(one: Unmet, explanation: Explanation) -> Iterator[str]:
 def as_object(snapshot: Snapshot, one: Unmet) -> dict[str, Any]:
     """One of them as what JSON can hold."""
     expect, explanation = one.expect, explain(snapshot, one.address, one.access)
+    format = architecture.of(snapshot.cpu).part(snapshot.cpu, one.address).format
     found = explanation.translation
     return {
         "expected": None if expect is None else str(expect),
@@ -201,7 +202,7 @@ def as_object(snapshot: Snapshot, one: Unmet) -> dict[str, Any]:
         "ranges": [
             {
                 **span_object(span),
-                "rights": letters(snapshot.cpu.format, granted),
+                "rights": letters(format, granted),
                 "physical": hex(physical),
             }
             for span, granted, physical in one.ranges

@@ -98,9 +98,10 @@ def as_junit(proved: Proved, allow: Collection[str], seconds: float) -> str:
     case("machine", [line for some in lines for line in some])
     case("passable", list(never(proved, allow)))
     if proved.meant is not None:
-        levels = checked.snapshot.cpu.levels
+        cpu = checked.snapshot.cpu
         for number, expect in enumerate(proved.meant.expects, 1):
-            skipped = "" if expect.applies(levels) else f"these tables have {levels} levels"
+            levels = expect.part(cpu).levels
+            skipped = "" if expect.applies(cpu) else f"these tables have {levels} levels"
             case(_name(proved, expect, number), _missed(proved, expect), skipped)
         if proved.meant.strict:
             case("nothing else", _missed(proved, None))
@@ -111,7 +112,7 @@ def _left_out(proved: Proved) -> int:
     """How many expectations are of other numbers of levels."""
     if proved.meant is None:
         return 0
-    return len(proved.meant.expects) - len(proved.meant.at(proved.checked.snapshot.cpu.levels))
+    return len(proved.meant.expects) - len(proved.meant.at(proved.checked.snapshot.cpu))
 
 
 def _name(proved: Proved, expect: Expect, number: int) -> str:

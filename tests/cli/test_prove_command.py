@@ -17,7 +17,7 @@ import pytest
 from harness.check.x86 import probes
 from harness.cli.ending import DISAGREEMENT, MISUSE
 from harness.inspect.expect import accesses_of
-from harness.inspect.prove import prove
+from harness.inspect.prove import Part, prove
 from harness.inspect.prove import room as room_for
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.x86.prove import processor_for
@@ -203,7 +203,8 @@ def test_the_machine_s_own_memory_is_where_no_table_is() -> None:
             end=np.full(count, End.LEAF, np.uint8),
             tables=replace(EMPTY.tables, address=np.array(tables, np.uint64)),
         )
-        return room_for(Cpu.long_mode(4, tables[0]), leaves, most)
+        cpu = Cpu.long_mode(4, tables[0])
+        return room_for(cpu, [Part(cpu.format, cpu.roots, leaves)], most)
 
     mib = 1 << 20
     assert room([], [32 * mib]) == (0, 36 * mib)

@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from harness.check.riscv import probes, validate
+from harness.check import validation
+from harness.check.riscv import probes
 from harness.cli.ending import DISAGREEMENT, MISUSE
 from harness.inspect.prove import prove
 from harness.inspect.riscv.prove import own
@@ -134,12 +135,13 @@ def test_what_is_not_as_expected_is_said_and_counted(tmp_path: Path) -> None:
     assert found["unmet"][0]["change"] == hex(page(0x8800_0000, R | X | U))
 
 
-def core(memory: BufferMemory) -> bytes:
-    """A core of a RISC-V guest with this memory, as QEMU writes one without registers."""
+def core(memory: BufferMemory, machine: int = 243) -> bytes:
+    """A core of a RISC-V guest with this memory, as QEMU writes one without registers; of another
+    processor by its number in ELF."""
     size, note = memory.octets.size, struct.pack("<III8s", 5, 336, 1, b"CORE\0\0\0\0") + bytes(336)
     heads = 64 + 2 * 56
     head = struct.pack(
-        "<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 4, 243, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 4, machine, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0
     )
     notes = struct.pack("<IIQQQQQQ", 4, 0, heads, 0, 0, len(note), len(note), 0)
     loads = struct.pack("<IIQQQQQQ", 1, 0, heads + len(note), 0, memory.span.first, size, size, 0)
@@ -223,7 +225,7 @@ def test_a_reference_that_is_wrong_disagrees(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.hw
 def test_of_many_pages_every_one_is_accessed_in_some_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validate, "MOST", 64)
+    monkeypatch.setattr(validation, "MOST", 64)
     (probed, _) = prove(snapshot_of(WORDS), "tcg", QEMU).checked.comparisons
     left_out = [one for one in probed.not_comparable if one.startswith("not asked: every page")]
     assert left_out and probed.compared <= 64 and not probed.disagreed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from itertools import product
 from typing import Final
@@ -15,7 +16,7 @@ from harness.paging.address import Span
 from harness.paging.arm64.access import Access, Kind
 from harness.paging.arm64.cpu import Cpu
 from harness.paging.arm64.formats import GRANULES
-from harness.paging.bulk import Bytes, End, Leaves
+from harness.paging.bulk import Bytes, Counts, End, Leaves
 from harness.paging.memory import Mask, Memory, Words, within
 
 SMALLEST: Final = 1 << min(granule.page for granule in GRANULES.values())
@@ -77,7 +78,10 @@ class Cases:
     def __len__(self) -> int:
         return len(self.address)
 
-    def take(self, chosen: Mask | slice) -> Cases:
+    def __add__(self, other: Cases) -> Cases:
+        return _joined((self, other))
+
+    def take(self, chosen: Mask | Counts | slice) -> Cases:
         """The chosen lanes."""
         return Cases(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
@@ -87,15 +91,13 @@ class Cases:
         return Stated(Kind(int(self.kind[lane])), *flags)
 
 
-def of_space(
-    cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span, places: Words | None = None
-) -> Cases:
+def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     """Every access to all that a space holds, at its edges and just beyond them.
 
     Each row of `leaves` is accessed in each of `WAYS` at the first and the last word (fetched: at
     the code of its first and last page); and so are the words before and after it where nothing is
-    mapped, the edges of what the roots serve, and a few stray addresses.  So is the word at each of
-    `places`, fetched at the code of its page.  Nothing in the span `outside` is tried.
+    mapped, the edges of what the roots serve, and a few stray addresses.  Nothing in the span
+    `outside` is tried.
     """
     sizes, pages = np.zeros((2, len(leaves.virtual)), np.uint64)
     for root in cpu.roots:
@@ -115,12 +117,16 @@ def of_space(
     edges = np.array([edge % (1 << 64) for edge in ends + beyond], np.uint64)
     elsewhere = np.concatenate([around, edges]) & np.uint64((1 << 64) - WORD)
     elsewhere = elsewhere[bulk.walk(memory, cpu.roots, elsewhere).end != End.LEAF]
-    places = np.zeros(0, np.uint64) if places is None else places
-    their_code = places & np.uint64(~(SMALLEST - 1) & 2**64 - 1) | np.uint64(CODE)
-    their_data = places & np.uint64((1 << 64) - WORD)
-    data = np.unique(np.concatenate([data, elsewhere, their_data]))
-    code = np.unique(np.concatenate([code, elsewhere, their_code]))
-    return _in_every_way(data[~within(data, outside)], code[~within(code, outside)])
+    data = np.unique(np.concatenate([data, elsewhere]))
+    code = np.unique(np.concatenate([code, elsewhere]))
+    return _in_every_way(data, code, outside)
+
+
+def of_places(places: Words, outside: Span) -> Cases:
+    """The same accesses to the words that addresses lie in, fetched: to the code of their pages."""
+    data = np.unique(places & np.uint64((1 << 64) - WORD))
+    code = np.unique(places & np.uint64(~(SMALLEST - 1) & 2**64 - 1) | np.uint64(CODE))
+    return _in_every_way(data, code, outside)
 
 
 def alone(address: int, access: Stated) -> Cases:
@@ -128,10 +134,15 @@ def alone(address: int, access: Stated) -> Cases:
     return each(np.array([address], np.uint64), access)
 
 
-def _in_every_way(data: Words, code: Words) -> Cases:
-    parts = [each(code if way.kind is Kind.FETCH else data, way) for way in WAYS]
+def _in_every_way(data: Words, code: Words, outside: Span) -> Cases:
+    data, code = (places[~within(places, outside)] for places in (data, code))
+    return _joined(each(code if way.kind is Kind.FETCH else data, way) for way in WAYS)
+
+
+def _joined(parts: Iterable[Cases]) -> Cases:
+    every = tuple(parts)
     return Cases(
-        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Cases))
+        *(np.concatenate([getattr(part, field.name) for part in every]) for field in fields(Cases))
     )
 
 

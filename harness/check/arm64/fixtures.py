@@ -10,13 +10,14 @@ from harness.check.arm64.cases import Stated
 from harness.check.arm64.live import Live, check_root
 from harness.check.arm64.quirks import not_run_on
 from harness.check.arm64.space import GuestSpace
-from harness.check.arm64.window import entries
+from harness.check.arm64.window import entries, open_roots
 from harness.check.compare import Comparison, Disagreement
 from harness.check.validation import in_place
 from harness.machine.arm64.engines import ENGINES
 from harness.machine.arm64.guest import Guest
 from harness.paging.arm64.cpu import Cpu
 from harness.paging.memory import BufferMemory, Words
+from harness.paging.table import Root
 
 __all__ = ["DEFAULT", "LEVELS", "check_root"]
 
@@ -55,15 +56,16 @@ def compared(
     guest: Guest, memory: BufferMemory, cpu: Cpu, asked: Words | None
 ) -> tuple[Comparison, ...]:
     check_root(guest, cpu)
-    with in_place(guest, memory, cpu, entries) as built:
+    with in_place(guest, memory, cpu, entries, open_roots(cpu)) as built:
         return validate.compare_space(guest, built, asked)
 
 
 def compare_one(guest: Guest, memory: BufferMemory, cpu: Cpu, found: Disagreement) -> Comparison:
     assert found.access is None or isinstance(found.access, Stated)
-    with in_place(guest, memory, cpu, entries) as built:
+    with in_place(guest, memory, cpu, entries, open_roots(cpu)) as built:
         return validate.compare_one(guest, built, found.oracle, found.address, found.access)
 
 
-def root(cpu: Cpu) -> str:
-    return f"TTBR0_EL1 {cpu.ttbr0:#x}"
+def root(cpu: Cpu, root: Root) -> str:
+    high = bool(root.span.first >> 55 & 1)
+    return f"TTBR{int(high)}_EL1 {cpu.ttbr1 if high else cpu.ttbr0:#x}"

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from harness.check.arm64 import at, debugger, probes
-from harness.check.arm64.cases import Stated, alone, of_space
+from harness.check.arm64.cases import Stated, alone, of_places, of_space
 from harness.check.arm64.layouts import build
 from harness.check.arm64.quirks import not_run_on
 from harness.check.arm64.window import entries
@@ -15,7 +15,15 @@ from harness.check.compare import Comparison
 from harness.check.layouts import Layout
 from harness.check.tables import compare_tables, images_of
 from harness.check.translations import GVA2GPA
-from harness.check.validation import DEADLINE, Built, SpaceReport, built_in, reported
+from harness.check.validation import (
+    DEADLINE,
+    Built,
+    SpaceReport,
+    built_in,
+    chosen,
+    note_left_out,
+    reported,
+)
 from harness.machine.arm64.guest import Guest, State
 from harness.machine.arm64.processor import SCTLR
 from harness.paging import bulk
@@ -59,10 +67,14 @@ def compare_space(
     written = images_of(memory, cpu.roots)
     leaves = bulk.leaves(memory, cpu.roots)
     beside = leaves.take(~within(leaves.virtual, window))
-    cases = of_space(cpu, memory, beside, window, asked)
+    every = of_space(cpu, memory, beside, window)
+    cases = every.take(chosen(len(every)))
+    if asked is not None:
+        cases += of_places(asked, window)
     state = state_of(cpu, window)
     translated = at.ask_at(guest, state, cpu, memory, cases)
     probed = probes.ask_guest(guest, state, cpu, memory, frames, written, cases)
+    note_left_out(probed, len(every))
     with guest.parked(state) as monitor:
         loads = debugger.asked_of(cases, thorough)
         led = debugger.ask_monitor(guest, monitor, cpu, memory, loads)

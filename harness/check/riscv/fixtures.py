@@ -19,6 +19,7 @@ from harness.machine.riscv.engines import ENGINES
 from harness.machine.riscv.guest import Guest
 from harness.paging.memory import BufferMemory, Words
 from harness.paging.riscv.cpu import Cpu
+from harness.paging.table import Root
 
 __all__ = ["DEFAULT", "LEVELS", "check_root"]
 
@@ -66,5 +67,6 @@ def compare_one(guest: Guest, memory: BufferMemory, cpu: Cpu, found: Disagreemen
         return validate.compare_one(guest, built, found.address, found.access)
 
 
-def root(cpu: Cpu) -> str:
+def root(cpu: Cpu, root: Root) -> str:
+    del root  # there is but one register
     return f"satp {cpu.satp:#x}"

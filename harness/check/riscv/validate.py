@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import shutil
 import time
-from typing import Final
 
 from harness.check.compare import Comparison
 from harness.check.layouts import Layout
-from harness.check.product import evenly
 from harness.check.riscv import probes
 from harness.check.riscv.cases import Cases, Stated, of_places, of_space
 from harness.check.riscv.layouts import build
 from harness.check.riscv.quirks import not_run_on
 from harness.check.riscv.window import entries
 from harness.check.tables import TableImage, compare_tables
-from harness.check.validation import DEADLINE, Built, SpaceReport, built_in, reported
+from harness.check.validation import (
+    DEADLINE,
+    Built,
+    SpaceReport,
+    built_in,
+    chosen,
+    note_left_out,
+    reported,
+)
 from harness.machine.riscv.guest import Guest, State
 from harness.machine.riscv.qemu import TCG, program_for
 from harness.paging import bulk
 from harness.paging.address import Span
 from harness.paging.memory import Words, within
 from harness.paging.riscv.cpu import Cpu
-
-MOST: Final = 500_000
-"""Accesses of a space that a guest is given, which take it half a minute at most."""
 
 
 def validate(
@@ -68,13 +71,12 @@ def compare_space(
     leaves = bulk.leaves(memory, cpu.roots)
     beside = leaves.take(~within(leaves.virtual, window))
     every = of_space(cpu, memory, beside, window)
-    cases = every.take(evenly(len(every), MOST))
+    cases = every.take(chosen(len(every)))
     if asked is not None:
         cases += of_places(cpu, asked, window)
     state = state_of(cpu, window)
     probed = probes.ask_guest(guest, state, cpu, memory, frames, written, cases)
-    if (left_out := len(every) - MOST) > 0:
-        probed.not_comparable["not asked: every page is accessed, but not in every way"] = left_out
+    note_left_out(probed, len(every))
     with guest.parked(state) as monitor:
         return probed, compare_tables(monitor, written)
 

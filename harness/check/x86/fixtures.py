@@ -16,6 +16,7 @@ from harness.machine.x86.engines import executor
 from harness.machine.x86.guest import Guest
 from harness.machine.x86.registry import DEFAULT
 from harness.paging.memory import BufferMemory, Words
+from harness.paging.table import Root
 from harness.paging.x86.cpu import Cpu
 
 __all__ = ["DEFAULT", "LEVELS", "executor"]
@@ -60,5 +61,6 @@ def compare_one(guest: Guest, memory: BufferMemory, cpu: Cpu, found: Disagreemen
     return validate.compare_one(guest, memory, cpu, *question)
 
 
-def root(cpu: Cpu) -> str:
+def root(cpu: Cpu, root: Root) -> str:
+    del root  # there is but one register
     return f"CR3 {cpu.cr3:#x}"

@@ -17,5 +17,6 @@
 `lint`         rules about spaces
 `fault`        aborts that were seen, and whether tables give them
 `remedy`       what would let an access pass
+`prove`        the guests in which tables are proved
 `linux`        what Linux keeps in the bits of an entry that the machine ignores
 """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from harness.check.riscv.layouts import cpu_of
 from harness.check.validation import DEADLINE
-from harness.inspect.prove import room
+from harness.inspect.prove import Part, Prover, room
 from harness.inspect.snapshot import Snapshot
 from harness.machine.errors import Misuse
 from harness.machine.registry import engine_named
@@ -14,21 +16,14 @@ from harness.machine.riscv.guest import Guest
 from harness.machine.riscv.processor import RAM_BASE
 from harness.machine.riscv.qemu import BUILDS, TCG, program_for
 from harness.machine.stub import StubImage
-from harness.paging.bulk import Leaves
-from harness.paging.memory import BufferMemory
 from harness.paging.riscv.cpu import Cpu, Envcfg
 
 
-def loadable(snapshot: Snapshot) -> Snapshot:
-    """The snapshot: any satp can be loaded that has a mode."""
-    return snapshot
-
-
-def new_guest(snapshot: Snapshot, leaves: Leaves, engine: str, program: str | None) -> Guest:
+def new_guest(snapshot: Snapshot, parts: Sequence[Part], engine: str, program: str | None) -> Guest:
     """A guest with memory where the tables are, and a processor like the source's."""
     cpu: Cpu = snapshot.cpu
     engine_named(engine, cpu.architecture)
-    base, size = room(cpu, leaves, TCG[cpu.xlen].largest_ram, RAM_BASE)
+    base, size = room(cpu, parts, TCG[cpu.xlen].largest_ram, RAM_BASE)
     return Guest(
         cpu.xlen,
         ram_bytes=size,
@@ -72,23 +67,4 @@ def own(cpu: Cpu, guest: Guest) -> tuple[Cpu, list[str]]:
     return own, notes
 
 
-def loaded(own: Cpu, guest: Guest, memory: BufferMemory) -> Cpu:
-    """The state: nothing of it is read from memory before a walk."""
-    del guest, memory
-    return own
-
-
-def marked(cpu: Cpu) -> int:
-    """None: no bit of an entry marks memory as encrypted."""
-    del cpu
-    return 0
-
-
-def where(guest: Guest) -> tuple[range, ...]:
-    """Where guests of this kind can have memory."""
-    return (range(RAM_BASE, RAM_BASE + guest.engine.largest_ram),)
-
-
-def nowhere(address: int) -> str:
-    """Why a guest has none at an address."""
-    return f"where {'virt has no RAM' if address < RAM_BASE else 'the guest has no memory'}"
+PROVER: Final = Prover("virt", new_guest, own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from harness.check.x86.validate import DEADLINE
 from harness.check.x86.window import with_pdptes
-from harness.inspect.prove import room, why_not_there
+from harness.inspect.prove import Part, Prover, room
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.machine.errors import Misuse
 from harness.machine.machine import Engine, Processor
@@ -60,11 +61,13 @@ def loadable(snapshot: Snapshot) -> Snapshot:
     return snapshot if cpu is snapshot.cpu else replace(snapshot, cpu=cpu)
 
 
-def new_guest(snapshot: Snapshot, leaves: Leaves, engine: str, program: str | None) -> Guest:
+def new_guest(snapshot: Snapshot, parts: Sequence[Part], engine: str, program: str | None) -> Guest:
     """A guest with memory where the tables are, and a processor like the source's."""
     cpu, machine = snapshot.cpu, engine_named(engine)
     model = processor_for(machine, cpu)
-    base, size = room(cpu, leaves, min(machine.largest_ram, largest_window(snapshot, leaves)))
+    (part,) = parts  # its tables have one format
+    most = largest_window(snapshot, part.leaves)
+    base, size = room(cpu, parts, min(machine.largest_ram, most))
     image = StubImage.load(BUILD).moved(base)
     guest = Guest(
         engine, ram_bytes=size, cpu=model, program=program, image=image, deadline=DEADLINE
@@ -80,22 +83,12 @@ def where(guest: Guest) -> tuple[range, ...]:
     return range(DEVICES.start), range(DEVICES.stop, guest.engine.largest_ram)
 
 
-def nowhere(address: int) -> str:
-    """Why a guest has none at an address."""
-    return "where a PC has no RAM" if address in DEVICES else "where the guest has no memory"
-
-
-def marked(cpu: Cpu) -> int:
-    """The bits that mark memory as encrypted."""
-    return cpu.marked
-
-
 def loaded(own: Cpu, guest: Guest, memory: BufferMemory) -> Cpu:
     """The state with the PDPTEs in the guest's memory, of those tables alone that are there."""
     if own.mode is not Mode.PAE:
         return own
     at = Span.of(own.base, formats.PDPTES * formats.PDPTE_BYTES)
-    if (why := why_not_there(guest, at, nowhere)) is not None:
+    if (why := PROVER.why_not_there(guest, at)) is not None:
         raise QuestionError(f"the PDPTEs are at {own.base:#x}, {why}")
     return with_pdptes(memory, own, own.pdptes)
 
@@ -180,3 +173,8 @@ def own(cpu: Cpu, guest: Guest) -> tuple[Cpu, list[str]]:
             " in its entries and in CR3."
         )
     return own, notes
+
+
+PROVER: Final = Prover(
+    "a PC", new_guest, own, loadable, loaded, marked=lambda cpu: cpu.marked, where=where
+)

@@ -14,7 +14,7 @@ from harness.machine.arm64.processor import RAM_BASE, MachineInfo, State, check_
 from harness.machine.arm64.qemu import BUILD, TCG
 from harness.machine.guest import StubGuest, refuse
 from harness.machine.monitor import Monitor
-from harness.machine.ram import MIB, Ram
+from harness.machine.ram import MIB, Ram, around
 from harness.machine.stub import StubImage
 
 __all__ = ["Guest", "MachineInfo", "State"]
@@ -32,6 +32,7 @@ class Guest(StubGuest[State, MachineInfo]):
     ram_bytes  the size of the RAM, which begins at `RAM_BASE`
     cpu        the processor as QEMU names it, such as cortex-a72; `max` by default
     program    another QEMU than the usual one
+    image      the stub where it is to be, if not at the beginning of RAM
     deadline   the seconds that any answer may take
 
     Raises as `StubGuest` does.
@@ -43,17 +44,20 @@ class Guest(StubGuest[State, MachineInfo]):
         ram_bytes: int = 64 * MIB,
         cpu: str | None = None,
         program: str | None = None,
+        image: StubImage | None = None,
         deadline: float = 30.0,
     ) -> None:
-        image = StubImage.load(BUILD)
+        image = image or StubImage.load(BUILD)
         ram = partial(Ram, ram_bytes, base=RAM_BASE)
         super().__init__(TCG, ram, image, cpu=cpu, program=program, deadline=deadline)
 
     @property
     def free(self) -> tuple[range, ...]:
-        return (range(self.image.arena.stop, self.ram.base + self.ram.size),)
+        return around(self.image.arena, range(self.ram.base, self.ram.base + self.ram.size))
 
     def _info_in(self, record: np.void) -> MachineInfo:
+        for part in self.free:  # the caller's memory is zero at first, and has no device tree
+            self.ram.clear(part)
         return MachineInfo(
             mmfr=tuple(int(one) for one in record["mmfr"]),
             isar0=int(record["isar0"]),

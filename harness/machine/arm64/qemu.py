@@ -10,7 +10,7 @@ from harness.machine.errors import LaunchFailure
 from harness.machine.machine import Engine
 from harness.machine.qemu import Qemu
 from harness.machine.ram import LARGEST_RAM, STUB, Ram
-from harness.machine.stub import Build, StubImage
+from harness.machine.stub import Build, Relocations, StubImage
 
 PROGRAM: Final = "qemu-system-aarch64"
 
@@ -18,6 +18,11 @@ MACHINE: Final = (
     *("-machine", "virt,virtualization=on,gic-version=2,memory-backend=ram"),
     *("-accel", "tcg"),
 )
+
+MOVES: Final = Relocations(absolute=((257, 8),), relative=(*range(273, 287), 299))
+"""R_AARCH64_ABS64; those of literals, ADR, ADRP, ADD, branches, loads and stores (ELF for the Arm
+64-bit Architecture, "Static AArch64 relocations"): addresses that count from the instruction, and
+the low 12 bits of others, which stay, since a stub moves by whole pages."""
 
 BUILD: Final = Build(
     called="arm64",
@@ -29,6 +34,7 @@ BUILD: Final = Build(
     user=(".accesses",),
     data=(".data", ".bss"),
     compiler="aarch64-linux-gnu-gcc (Debian's gcc-aarch64-linux-gnu)",
+    moves=MOVES,
 )
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from harness.inspect import prove as generic
+from harness.inspect.prove import Part
 from harness.machine.riscv.processor import RAM_BASE
 from harness.paging import bulk
-from harness.paging.bulk import End, Leaves
+from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory
 from harness.paging.riscv.cpu import Cpu, Mode
 
@@ -19,17 +20,19 @@ UNIT, OWN = 4 << 20, 8
 """What the machine needs itself: 32 MiB in eight pieces of 4 MiB."""
 
 
-def listing(tables: list[int], pages: list[int]) -> Leaves:
+def listing(tables: list[int], pages: list[int]) -> list[Part]:
     """A space with tables and pages of 4K at physical addresses."""
     memory = BufferMemory(np.zeros(4096, np.uint8))
-    empty = bulk.leaves(memory, Cpu.in_mode(Mode.SV39, 0).roots)
-    return replace(
+    cpu = Cpu.in_mode(Mode.SV39, 0)
+    empty = bulk.leaves(memory, cpu.roots)
+    leaves = replace(
         empty,
         physical=np.array(pages, np.uint64),
         level=np.zeros(len(pages), np.uint8),
         end=np.full(len(pages), End.LEAF, np.uint8),
         tables=replace(empty.tables, address=np.array(tables, np.uint64)),
     )
+    return [Part(cpu.format, cpu.roots, leaves)]
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -1040,7 +1040,7 @@ def test_expectations_of_other_levels_are_left_out() -> None:
     assert Made(4).unmet(meant) == []
     assert len(Made(5).unmet(meant)) == 1
     read = expectations(meant)
-    assert [len(read.at(levels)) for levels in (4, 5)] == [1, 2]
+    assert [len(read.at(Cpu.long_mode(levels, 0))) for levels in (4, 5)] == [1, 2]
 
 
 def test_expectations_of_which_none_is_of_these_levels_ask_nothing(made: Made) -> None:

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from harness.inspect import prove as generic
+from harness.inspect.prove import Part
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.x86 import prove as module
+from harness.inspect.x86.prove import PROVER
 from harness.machine.errors import Misuse
 from harness.machine.ram import DEVICES, LARGEST_RAM, beside
 from harness.machine.x86.processor import FEATURES, MachineInfo
@@ -27,7 +29,6 @@ from harness.paging.table import Root, Table
 from harness.paging.x86.cpu import Cpu, Cr0, Cr4, Efer, Mode
 from tests.inspect.spaces import layered
 
-PROVER: Any = module
 MIB = 1 << 20
 UNIT, OWN = 4 * MIB, 8
 """What the machine needs itself: 32 MiB in eight pieces of 4 MiB, the largest page of a window."""
@@ -43,6 +44,10 @@ def listing(tables: list[int], pages: list[tuple[int, int]]) -> Leaves:
         end=np.full(len(pages), End.LEAF, np.uint8),
         tables=replace(empty.tables, address=np.array(tables, np.uint64)),
     )
+
+
+def room(cpu: Cpu, tables: list[int], pages: list[tuple[int, int]], most: int) -> tuple[int, int]:
+    return generic.room(cpu, [Part(cpu.format, cpu.roots, listing(tables, pages))], most)
 
 
 # ---- where the machine's own memory is ----
@@ -78,17 +83,17 @@ def test_the_machine_s_own_takes_as_few_tables_and_then_pages_as_it_can(seed: in
         return lost(own, roots), lost(own, taken), lost(own, mapped), ram, base
 
     *_, ram, base = min(map(cost, range(count - OWN + 1)))
-    assert generic.room(cpu, listing(tables, pages), count * UNIT) == (base * UNIT, ram * UNIT)
+    assert room(cpu, tables, pages, count * UNIT) == (base * UNIT, ram * UNIT)
 
 
 def test_ram_ends_behind_the_last_that_is_used_and_behind_the_machine_s_own() -> None:
-    def room(tables: list[int], pages: list[tuple[int, int]]) -> tuple[int, int]:
-        return generic.room(Cpu.long_mode(4, tables[0]), listing(tables, pages), 24 * UNIT)
+    def found(tables: list[int], pages: list[tuple[int, int]]) -> tuple[int, int]:
+        return room(Cpu.long_mode(4, tables[0]), tables, pages, 24 * UNIT)
 
-    assert room([0x1000, UNIT], []) == (2 * UNIT, 10 * UNIT)
-    assert room([0x1000, 20 * UNIT], [(20 * UNIT, 0)]) == (UNIT, 21 * UNIT)
+    assert found([0x1000, UNIT], []) == (2 * UNIT, 10 * UNIT)
+    assert found([0x1000, 20 * UNIT], [(20 * UNIT, 0)]) == (UNIT, 21 * UNIT)
     # Of what is nowhere there is none, but RAM has to be more than the machine's own.
-    assert room([24 * UNIT], []) == (0, 9 * UNIT)
+    assert found([24 * UNIT], []) == (0, 9 * UNIT)
 
 
 @pytest.mark.parametrize("first", [0, 1, UNIT - 1, UNIT, 3 * UNIT, 3 * UNIT + 1])
@@ -321,7 +326,7 @@ def test_tables_are_put_where_they_are_and_nothing_leads_to_those_left_out(
     first = (1 << 20) + 0x1000 * random.Random(seed).randrange(1, count - 2)
     guest: Any = FakeGuest(range(first, first + 0x3000), 2 << 20)
     memory = BufferMemory(guest.ram.buffer)
-    said = list(generic._place(PROVER, made, leaves, guest, memory))
+    said = list(generic._place(PROVER, made, generic.parts_of(made), guest, memory))
     tables = zip(leaves.tables.address.tolist(), leaves.tables.level.tolist(), strict=True)
     lost, absent, unmarked = set(), set(), replace(cpu, c_bit=None).format
     for at, level in tables:
@@ -347,8 +352,8 @@ def test_a_root_that_cannot_be_where_it_is_is_refused() -> None:
     made = Snapshot("", cpu, memory, (memory.span,))
     guest: Any = FakeGuest(range(0, 0x2000), 1 << 20)
     with pytest.raises(QuestionError, match="the root table is at 0x1000, which the machine need"):
-        leaves, into = bulk.leaves(memory, cpu.roots), BufferMemory(guest.ram.buffer)
-        list(generic._place(PROVER, made, leaves, guest, into))
+        into = BufferMemory(guest.ram.buffer)
+        list(generic._place(PROVER, made, generic.parts_of(made), guest, into))
 
 
 def test_a_table_s_slots_are_as_far_apart_as_entries_are_wide() -> None:
@@ -374,7 +379,7 @@ def test_a_table_s_slots_are_as_far_apart_as_entries_are_wide() -> None:
 def test_why_a_table_cannot_be_where_it_is(at: int, why: str | None) -> None:
     guest: Any = FakeGuest(range(4 * MIB, 8 * MIB), 12 * MIB)
     assert (DEVICES.start, DEVICES.stop) == (0xA_0000, 0x10_0000)
-    assert generic.why_not_there(guest, Span.of(at, 0x1000), module.nowhere) == why
+    assert PROVER.why_not_there(guest, Span.of(at, 0x1000)) == why
 
 
 # ---- what has no guest ----

@@ -332,6 +332,9 @@ def access(
         esr = syndrome(kind, el0, fault_status(why, level), of_write)
         return Answer(esr, va, why, ended, may_set_af=may)
 
+    # Mem and MemAtomic, before AArch64.TranslateAddress
+    if bit(machine.sctlr, 1) and not aligned and kind != "fetch":
+        return fault("alignment", 0, None)
     if p.epd:  # AArch64.S1Walk; all of these are reported alike
         return fault("translation", 0, None)
     if va_is_out_of_range(p, va, kind):

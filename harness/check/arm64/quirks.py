@@ -17,7 +17,7 @@ from harness.check.arm64.matrix.judged import Arm64Quirk, Asked, chosen
 from harness.check.quirk import Quirk, Version, expected_of, not_yet_run
 from harness.paging.arm64.access import Reason
 from harness.paging.arm64.bulk import REASONS, Outcomes
-from harness.paging.arm64.cpu import OUTPUT_BITS, Cpu, Sctlr, Tcr
+from harness.paging.arm64.cpu import NORMAL, OUTPUT_BITS, Cpu, Sctlr, Tcr
 from harness.paging.arm64.formats import LARGEST_OUTPUT, UXN
 from harness.paging.format import Format, Level, Pattern, Shape
 
@@ -68,6 +68,15 @@ def _fetches_by_ap2(asked: Asked, found: Outcomes) -> Outcomes:
         return found
     plain = asked.outcomes(replace(asked.cpu, tcr=asked.cpu.tcr & ~Tcr.HD))
     return chosen(asked.lanes.fetch, plain, found)
+
+
+def _device_as_normal(asked: Asked, found: Outcomes) -> Outcomes:
+    """Lets data in Device memory be anywhere."""
+    refused = found.reason == REASONS.index(Reason.ALIGNMENT)
+    if not refused.any():
+        return found
+    normal = int.from_bytes(bytes([NORMAL] * 8))
+    return chosen(refused, asked.outcomes(replace(asked.cpu, mair=normal)), found)
 
 
 def _wxn_as_data(asked: Asked, found: Outcomes) -> Outcomes:
@@ -190,7 +199,21 @@ EPAN_WXN: Final = Arm64Quirk(
     judges=_wxn_as_data,
 )
 
-JUDGED: Final = (BLOCK_ANYWHERE, SIZE_64K, SIZE_DS, DBM_FETCH, EPAN_WXN)
+DEVICE_ALIGNED: Final = Arm64Quirk(
+    name="tcg-arm-device-unaligned",
+    engine="tcg",
+    since=(7, 2),
+    until=(11, 1),
+    runs=((7, 2, 22), (10, 0, 13)),
+    rule="data in Device memory that is not aligned has an alignment fault, before its permissions"
+    " are looked at (R_XCHFJ; AArch64.S1HasAlignmentFault)",
+    departs="accesses it as Normal memory",
+    evidence="seen in 7.2.22 and 10.0.13, by the first access after a TLBI of the address; 11.1.3"
+    " follows the rule",
+    judges=_device_as_normal,
+)
+
+JUDGED: Final = (BLOCK_ANYWHERE, SIZE_64K, SIZE_DS, DBM_FETCH, EPAN_WXN, DEVICE_ALIGNED)
 """Those that the matrix judges."""
 
 KNOWN: Final[Mapping[str, Quirk]] = {

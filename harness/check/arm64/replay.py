@@ -52,7 +52,7 @@ class MatrixCase(files.MatrixCase):
 
     bits          of the addresses in the half that is tested
     access        one of `chain.ACCESSES`
-    el0, pan, uao as in `Lanes`
+    el0, pan, uao, size as in `Lanes`
     """
 
     ARCH: ClassVar = "arm64"
@@ -62,6 +62,7 @@ class MatrixCase(files.MatrixCase):
     el0: bool
     pan: bool
     uao: bool
+    size: int = WORD
 
     @classmethod
     def of(
@@ -79,6 +80,7 @@ class MatrixCase(files.MatrixCase):
             el0=bool(made.el0[lane]),
             pan=bool(made.pan[lane]),
             uao=bool(made.uao[lane]),
+            size=int(made.size[lane]),
             **said,
         )
 
@@ -92,6 +94,7 @@ class MatrixCase(files.MatrixCase):
             el0=np.array([self.el0]),
             pan=np.array([self.pan]),
             uao=np.array([self.uao]),
+            size=np.array([self.size], np.uint8),
         )
 
     def check(self) -> None:
@@ -117,7 +120,12 @@ class MatrixCase(files.MatrixCase):
             raise ValueError(
                 f"control.beside is {(given := self.control.beside)!r}: {instead(given, GRANULES)}"
             )
-        _check_address(self.access == "fetch", self.address)
+        if self.size not in (WORD // 2, WORD):
+            raise ValueError(f"size is {self.size}; data has {WORD // 2} or {WORD} bytes")
+        if self.access == "fetch" or self.size == WORD:
+            _check_address(self.access == "fetch", self.address)
+        elif not 0 <= self.address < 1 << 64 or self.address % WORD > WORD // 2:
+            raise ValueError(f"address is {self.address:#x}, whose data is in two words")
 
 
 def _check_address(fetch: bool, address: int) -> None:
@@ -150,6 +158,7 @@ class SavedMatrixCase(files.SavedMatrixCase, frozen=True, kw_only=True):
     el0: bool
     pan: bool
     uao: bool
+    size: int = WORD
 
     def read(self) -> MatrixCase:
         """The case; ValueError where there is none such."""

@@ -283,12 +283,6 @@ def _likely(
     """Why the tables do not give the abort that was seen."""
     outcomes = [one.outcome for one in instead]
     if fault.status == Status.ALIGNMENT and not fault.maintains and _is_data(fault):
-        if snapshot.cpu.sctlr & Sctlr.A:
-            yield (
-                "SCTLR_EL1.A=1: every access to data that is not aligned raises it, whatever the"
-                " tables say"
-            )
-            return
         yield from _UNALIGNED
     if fault.syndrome & _S1PTW:
         yield "stage 2 denied the walk a table: the hypervisor's tables decide, not these"

@@ -42,6 +42,7 @@ def own(cpu: Cpu, guest: Guest) -> tuple[Cpu, list[str]]:
             hd=cpu.keeps_dirty_state,
             wxn=cpu.wxn,
             epan=cpu.epan,
+            aligns=cpu.aligns,
             mair=cpu.mair,
             features=features,
         )

@@ -70,6 +70,8 @@ def _states(cpu: Cpu, found: Walk | None, reason: Reason, access: Access) -> Ite
                 yield replace(cpu, sctlr=cpu.sctlr & ~Sctlr.EPAN)
         case Reason.WXN:
             yield replace(cpu, sctlr=cpu.sctlr & ~Sctlr.WXN)
+        case Reason.UNALIGNED:
+            yield replace(cpu, sctlr=cpu.sctlr & ~Sctlr.A)
         case Reason.ACCESS_FLAG if cpu.features.hafdbs:
             yield replace(cpu, tcr=cpu.tcr | Tcr.HA)
 
@@ -92,7 +94,7 @@ _REGISTERS: Final = {
     "pan": Register("PSTATE", {"PAN": 1}),
     "sctlr": Register(
         "SCTLR_EL1",
-        {"WXN": int(Sctlr.WXN), "EPAN": int(Sctlr.EPAN)},
+        {"A": int(Sctlr.A), "WXN": int(Sctlr.WXN), "EPAN": int(Sctlr.EPAN)},
         int(Sctlr.WXN | Sctlr.EPAN),
     ),
     "tcr": Register("TCR_EL1", {"HA": int(Tcr.HA)}),

@@ -4,9 +4,10 @@ The order of checks is that of the pseudocode of the Arm ARM (DDI 0487, AArch64.
 it calls); each reason names the function that raises it.  `arm64.bulk` gives the same answers for
 many accesses at once.
 
-Left to the machine: what a fetch from Device memory does that may be executed (it may fault), what
-disagreeing entries of a contiguous group do, and whether the access flag is set by an access that
-faults after it was checked (`Fault.may_access`).
+Left to the machine: whether an atomic or exclusive access that is not aligned faults where
+SCTLR_EL1.A is 0 (it does, but within 16 bytes with FEAT_LSE2); what a fetch from Device memory does
+that may be executed (it may fault), what disagreeing entries of a contiguous group do, and whether
+the access flag is set by an access that faults after it was checked (`Fault.may_access`).
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Kind(IntEnum):
 class Access:
     """One access, made at EL0 or else at EL1.
 
-    aligned  whether its address is a multiple of its size, which Device memory asks for
+    aligned  whether its address is a multiple of its size, which Device memory asks for, and all
+             memory with SCTLR_EL1.A
     """
 
     kind: Kind
@@ -97,6 +99,7 @@ BELOW_0 = {
 class Reason(Enum):
     """Why something faults, with the function of the pseudocode that says so."""
 
+    UNALIGNED = "an access that is not aligned, with SCTLR_EL1.A=1 (AArch64.UnalignedAccessFaults)"
     OUT_OF_RANGE = "the upper bits of the address differ (AArch64.VAIsOutOfRange)"
     EL0_KEPT_OUT = "an access of EL0 to a half that E0PDx closes to it (AArch64.S1Translate)"
     HALF_OFF = "the half is turned off, EPDx=1 (AArch64.S1Walk)"
@@ -119,6 +122,7 @@ class Reason(Enum):
 
 
 _STATUS = {
+    Reason.UNALIGNED: Status.ALIGNMENT,
     Reason.OUT_OF_RANGE: Status.TRANSLATION,
     Reason.EL0_KEPT_OUT: Status.TRANSLATION,
     Reason.HALF_OFF: Status.TRANSLATION,
@@ -183,11 +187,19 @@ def outcome(cpu: Cpu, memory: Memory, pointer: Virtual, access: Access) -> Outco
     if not 0 <= pointer < 1 << 64:
         raise ValueError(f"there is no address {pointer:#x} of 64 bits")
     address = Virtual(untagged(cpu, pointer, access.kind is Kind.FETCH))
+    if checked(cpu, access):
+        return Fault(syndrome(access, Reason.UNALIGNED, 0), pointer, None, Reason.UNALIGNED)
     refused = unwalked(cpu, address, access.is_as_el0(cpu.uao))
     if isinstance(refused, Reason):
         far = address if access.kind is Kind.FETCH else pointer
         return Fault(syndrome(access, refused, 0), far, None, refused)
     return judge(cpu, walk(memory, refused, address), access, pointer)
+
+
+def checked(cpu: Cpu, access: Access) -> bool:
+    """Whether the access has an alignment fault before its address is translated (Mem, MemAtomic,
+    AArch64.UnalignedAccessFaults): data that is not aligned has, whatever the tables say."""
+    return cpu.aligns and not access.aligned and access.kind is not Kind.FETCH
 
 
 def unwalked(cpu: Cpu, address: int, as_el0: bool) -> Root | Reason:
@@ -207,6 +219,8 @@ def judge(cpu: Cpu, walk: Walk, access: Access, pointer: Virtual | None = None) 
     """What the access comes to, given the walk of its address.
 
     pointer  the address with the tag that it had, if it had one
+
+    The walk was made: what is not aligned is so to SCTLR_EL1.A=0 (`checked`).
     """
     far = walk.address if pointer is None or access.kind is Kind.FETCH else pointer
     reason, may_access = _fault(cpu, walk, access)

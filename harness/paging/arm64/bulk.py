@@ -131,6 +131,10 @@ def judge(
     if (unwalked := _unwalked(cpu, walks, el0 | (_UNPRIVILEGED.take(kind) & ~uao))) is not None:
         reason = np.where(unwalked, unwalked, reason)
         level = np.where(unwalked, np.uint8(3), level)  # reported as the manual's level 0
+    if aligned is not None and cpu.aligns:
+        refused = ~aligned & (kind != Kind.FETCH)
+        reason = np.where(refused, _CODE[Reason.UNALIGNED], reason)
+        level = np.where(refused, np.uint8(3), level)  # it has none
     change = np.zeros(len(kind), np.uint64)
     if cpu.sets_access_flag:
         change = np.where(leaf & no_flag, np.uint64(AF), change)

@@ -4,7 +4,7 @@ Sources: Arm ARM, DDI 0487, the descriptions of TCR_EL1, TTBR0_EL1, TTBR1_EL1, S
 and the ID_AA64MMFRn_EL1, and the pseudocode that is named at each rule.
 
 Not covered: a stage 2, secure and realm states, FEAT_S1PIE, FEAT_S1POE, FEAT_D128, FEAT_HAFT,
-memory tagging, NFDx (of SVE's non-faulting loads and of transactions), and SCTLR_EL1.A.
+memory tagging, and NFDx (of SVE's non-faulting loads and of transactions).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.paging.table import Root, Table
 
 
 class Sctlr(IntFlag):
-    """SCTLR_EL1 bits that matter to paging; A is checked before an address is translated."""
+    """SCTLR_EL1 bits that matter to paging."""
 
     M = 1 << 0
     A = 1 << 1
@@ -215,6 +215,7 @@ class Cpu:
         hd: bool = False,
         wxn: bool = False,
         epan: bool = False,
+        aligns: bool = False,
         big_endian: bool = False,
         mair: int = NORMAL,
         pan: bool = False,
@@ -236,7 +237,12 @@ class Cpu:
             tcr |= bit if given else 0
         tcr |= _encoded(_LOW, low) | _encoded(_HIGH, high)
         sctlr = int(Sctlr.M)
-        for flag, given in ((Sctlr.WXN, wxn), (Sctlr.EPAN, epan), (Sctlr.EE, big_endian)):
+        for flag, given in (
+            (Sctlr.A, aligns),
+            (Sctlr.WXN, wxn),
+            (Sctlr.EPAN, epan),
+            (Sctlr.EE, big_endian),
+        ):
             sctlr |= flag if given else 0
         ttbr0, ttbr1 = (0 if half is None else _base_encoded(half.root) for half in (low, high))
         return cls(ttbr0, ttbr1, tcr, mair, sctlr, pan, uao, features or Features())
@@ -308,6 +314,11 @@ class Cpu:
     def big_endian(self) -> bool:
         """Whether descriptors have their highest byte first."""
         return bool(self.sctlr & Sctlr.EE)
+
+    @property
+    def aligns(self) -> bool:
+        """Whether every access to data must be aligned, in any memory (SCTLR_EL1.A)."""
+        return bool(self.sctlr & Sctlr.A)
 
     @property
     def wxn(self) -> bool:

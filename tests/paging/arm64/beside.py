@@ -20,6 +20,7 @@ from tests.paging.arm64_rules import KINDS, Answer, Machine
 WHY = {
     ("translation", False): {Reason.HALF_OFF, Reason.OUT_OF_RANGE, Reason.EL0_KEPT_OUT},
     ("address size", False): {Reason.ROOT_SIZE},
+    ("alignment", False): {Reason.UNALIGNED},
     ("translation", True): {Reason.INVALID},
     ("address size", True): {Reason.ADDRESS_SIZE},
     ("external", True): {Reason.NO_MEMORY},

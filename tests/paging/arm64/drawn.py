@@ -44,7 +44,10 @@ def machine(source: random.Random, tables: str) -> Machine:
         ttbr1=0,
         tcr=tcr,
         mair=int.from_bytes(source.choices([0x00, 0x04, 0x0C, 0x44, 0xFF, 0xF0], k=8), "little"),
-        sctlr=1 | (source.random() < 0.4) << 19 | (source.random() < 0.5) << 57,
+        sctlr=1
+        | (source.random() < 0.2) << 1
+        | (source.random() < 0.4) << 19
+        | (source.random() < 0.5) << 57,
         pamax=pamax,
         lpa2=lpa2,
         lva=lva,

@@ -177,6 +177,28 @@ def test_the_codes_have_the_level_of_the_manual() -> None:
     assert comes_to(wide, space(0), 0, read) == "0x25 010011 r NO_MEMORY"
 
 
+@pytest.mark.parametrize("kind", Kind)
+def test_with_sctlr_a_what_is_not_aligned_faults_before_its_address_is_translated(
+    kind: Kind,
+) -> None:
+    """It faults alike where the address is out of range, the half is off, nothing is mapped, and
+    the page may not be accessed; a fetch is no data, and what is aligned is translated."""
+    plain = Cpu.of(LOW, None, ha=True)
+    checks = replace(plain, sctlr=plain.sctlr | 1 << 1)
+    odd = Access(kind, False, aligned=False)
+    wnr = "w" if kind in (WRITE, Kind.STTR) else "r"  # an atomic's read would have had it, too
+    for leaf, pointer in ((PAGE, 0x1001), (0, 0x1001), (PAGE, 1 << 40 | 1), (PAGE, 2**64 - 7)):
+        memory = space(leaf)
+        aligned = comes_to(plain, memory, pointer, replace(odd, aligned=True))
+        assert comes_to(checks, memory, pointer, replace(odd, aligned=True)) == aligned
+        found = comes_to(checks, memory, pointer, odd)
+        assert found == (aligned if kind is FETCH else f"0x25 100001 {wnr} UNALIGNED")
+        assert comes_to(plain, memory, pointer, odd) == aligned
+    tagged = replace(checks, tcr=checks.tcr | 1 << 37)  # FAR keeps the tag
+    if kind is not FETCH:
+        assert comes_to(tagged, space(PAGE), 0x5A << 56 | 0x1001, odd).endswith("UNALIGNED")
+
+
 def test_data_in_device_memory_must_be_aligned() -> None:
     cpu = Cpu.of(LOW, None, mair=0xFF_04, ha=True)  # index 0 is Device-nGnRE, index 1 is Normal
     odd = Access(WRITE, False, aligned=False)

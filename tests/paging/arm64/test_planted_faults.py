@@ -237,6 +237,10 @@ def syndromes(change: Callable[[Access, Reason, int], int]) -> Plant:
 SYNDROME = scalar.syndrome
 
 
+def checked(change: Callable[[Cpu, Access], bool]) -> Plant:
+    return lambda patch: patch.setattr(scalar, "checked", change)
+
+
 def unwalked(change: Callable[[Cpu, int, bool], object]) -> Plant:
     return lambda patch: patch.setattr(scalar, "unwalked", change)
 
@@ -299,6 +303,14 @@ FAULTS: dict[str, Plant] = {
     "WXN ignored": without("sctlr", 1 << 19),
     "EPAN ignored": without("sctlr", 1 << 57),
     "EPAN without FEAT_PAN3": processor(lambda m: replace(m, pan_level=3)),
+    "A ignored": without("sctlr", 1 << 1),
+    "A is for fetches, too": checked(lambda cpu, access: cpu.aligns and not access.aligned),
+    "A is for what is aligned, too": checked(
+        lambda cpu, access: cpu.aligns and access.kind is not Kind.FETCH
+    ),
+    "A is for writes alone": checked(
+        lambda cpu, access: cpu.aligns and not access.aligned and access.kind.writes
+    ),
     "HA ignored": without("tcr", 1 << 39),
     "HD ignored": without("tcr", 1 << 40),
     "HD without FEAT_HAFDBS": processor(lambda m: replace(m, hafdbs=2)),

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check.arm64.marks import code_mark, put_code
-from harness.check.arm64.matrix.setting import WINDOW_BITS, Control, Setting
+from harness.check.arm64.matrix.setting import WINDOW_BITS, WINDOW_TYPE, Control, Setting
 from harness.machine.arm64.guest import Guest, State
 from harness.machine.arm64.processor import SCTLR
 from harness.machine.ram import MIB
@@ -57,6 +57,7 @@ class Lanes:
     kind      uint8, a `Kind`
     el0       whether it is made at EL0
     pan, uao  the bits of PSTATE
+    size      of data in bytes, 4 or 8, all of them in one aligned word of 8
     """
 
     words: Words
@@ -65,6 +66,7 @@ class Lanes:
     el0: Mask
     pan: Mask
     uao: Mask
+    size: Bytes
 
     def __len__(self) -> int:
         return len(self.address)
@@ -78,6 +80,12 @@ class Lanes:
     def fetch(self) -> Mask:
         """Which are fetches."""
         found: Mask = self.kind == Kind.FETCH
+        return found
+
+    @property
+    def aligned(self) -> Mask:
+        """Which addresses are multiples of the size."""
+        found: Mask = self.address & (self.size.astype(np.uint64) - np.uint64(1)) == 0
         return found
 
 
@@ -131,7 +139,8 @@ class Chain:
             table = below
         granted = format.granting("user", "user execute", "supervisor execute")
         page = Physical(self.guest.image.user.start)
-        memory.store(Physical(table), 8, format.leaf(page, 0, granted | format.accessed))
+        bits = granted | format.accessed | WINDOW_TYPE << 2
+        memory.store(Physical(table), 8, format.leaf(page, 0, bits))
 
     def slots(self, addresses: Words) -> Words:
         """Where the descriptors of paths are, shape (levels, n)."""

@@ -10,6 +10,8 @@ hole     each bit of an address above those translated is flipped, with tags, EP
 short    addresses have every number of bits, so that roots are short and walks begin at each level
 place    pages of all sizes are accessed at several places
 pair     the same, where the half in which the stub runs has another granule
+align    data is aligned or not, and is refused for that before anything else (SCTLR_EL1.A)
+device   the same where it may be anywhere in Normal memory, and must be aligned in Device memory
 
 Each is tried at every level, by EL0 and EL1, by loads, stores, fetches, SWP, LDTR and STTR.
 """
@@ -27,6 +29,7 @@ import numpy.typing as npt
 
 from harness.check.arm64.matrix.chain import ACCESSES, NOWHERE, REGION, Chain, Lanes
 from harness.check.arm64.matrix.setting import MODES, Control, Setting
+from harness.check.marks import WORD
 from harness.check.matrix import Plain
 from harness.check.product import Axis, Product, Rule, Value
 from harness.paging.arm64.access import Kind
@@ -44,7 +47,7 @@ from harness.paging.arm64.formats import (
     UXN,
     UXN_TABLE,
 )
-from harness.paging.bulk import Counts
+from harness.paging.bulk import Bytes, Counts
 from harness.paging.memory import Words
 
 PRESETS: Final = ("quick", "full")
@@ -66,7 +69,6 @@ _TABLE: Final = {
     "UXNTABLE": UXN_TABLE,
     "PXNTABLE": PXN_TABLE,
 }
-_KINDS: Final = np.array([*ACCESSES.values()], np.uint8)
 _TYPE_LEAF, _TYPE_TABLE = 1, 3
 _TOP_LEVEL: Final = 4
 _FLAG: Final = (0, 1)
@@ -122,22 +124,21 @@ def lanes(family: Family, chain: Chain, control: Control, numbers: Counts) -> La
     """The cases of a family with these numbers."""
     places = family.product.places(numbers)
     chosen = {axis.name: axis.array.take(places[axis.name]) for axis in family.product.axes}
-    made = permissive(family, chain, control, chosen, places["access"])
+    made = permissive(family, chain, control, chosen)
     family.change(family, chain, chosen, made)
     return made
 
 
-def permissive(
-    family: Family, chain: Chain, control: Control, chosen: Chosen, access: Counts
-) -> Lanes:
+def permissive(family: Family, chain: Chain, control: Control, chosen: Chosen) -> Lanes:
     """Lanes whose path ends in a page at the family's level that permits everything, but for what
     the axes say, to whoever makes the access."""
-    n, levels = len(access), family.setting.levels
-    kind, el0 = _KINDS.take(access), chosen["el"] == 0
+    kind, el0 = _kinds(chosen["access"]), chosen["el"] == 0
+    n, levels = len(kind), family.setting.levels
     there = np.where(kind == Kind.FETCH, np.uint64(chain.code), np.uint64(chain.data))
     words = np.zeros((levels, n), np.uint64)
     for level in range(1, levels):
         words[level] = pointer_to(chain.tables[level - 1])
+    data_bytes = 4 if family.name in (ALIGN, DEVICE) else WORD
     as_el0 = el0 | (kind == Kind.LDTR) | (kind == Kind.STTR)
     leaf = np.where(as_el0, np.uint64(AP_EL0 | AF), np.uint64(AF))
     for name, bit in _LEAF.items():
@@ -154,7 +155,16 @@ def permissive(
         el0=el0,
         pan=chosen["pan"] == 1 if "pan" in chosen else none,
         uao=chosen["uao"] == 1 if "uao" in chosen else none,
+        size=np.full(n, data_bytes, np.uint8),
     )
+
+
+def _kinds(names: npt.NDArray[np.str_]) -> Bytes:
+    """The accesses of these names."""
+    found = np.zeros(len(names), np.uint8)
+    for name, kind in ACCESSES.items():
+        found[names == name] = kind
+    return found
 
 
 def pointer_to(table: int) -> int:
@@ -282,11 +292,30 @@ def _place(family: Family, chain: Chain, chosen: Chosen, into: Lanes) -> None:
         into.words[0] += offset & ~page
 
 
+def _aligned(family: Family, chain: Chain, chosen: Chosen, into: Lanes) -> None:
+    _short(family, chain, chosen, into)
+    into.address[:] += chosen["offset"].astype(np.uint64)
+    invalid = np.where(chosen["valid"] == 1, np.uint64(0), np.uint64(3))
+    into.words[0] &= ~invalid
+
+
 # ---- what is tried ----
+
+ALIGN, DEVICE = "align", "device"
 
 _LEAF_IGNORED: Final = ("none", "5", "11", "50", "52", "55", "56", "57", "58", "59", "60", "61")
 _SETS: Final = (*_LEAF_IGNORED, "62", "63", "11+52+55+58", "55+56+57+58+59+60+61+62+63")
 _OFFSETS: Final = (0, 0x10, 0x7F0, 0xFF0, 0x1000, 0x4000, REGION // 2 + 0x20, REGION - 16)
+_DATA: Final = tuple(name for name, kind in ACCESSES.items() if kind is not Kind.FETCH)
+_ALIGNED: Final = (
+    Axis("offset", (0, 1, 2, 4)),
+    *_flags("AP1", "AP2", "AF", "valid", "outside"),
+    *(Axis("access", _DATA), Axis("el", _FLAG), *_flags("pan", "uao")),
+)
+_AMO_IS_ALIGNED: Final = Rule(
+    "whether SWP of what is not aligned faults is left to the machine (FEAT_LSE2)",
+    lambda values: (values["access"] == "swap") & (values["offset"] % 4 != 0),
+)
 _TAGS: Final = ("56+63", "57+60+62", "55+56+57+58+59+60+61+62+63")
 
 
@@ -359,6 +388,14 @@ def families(preset: str, mode: str, features: Features, new: bool = True) -> It
         if min(width, ips) <= beyond < 48
     )
     yield family("root", 0, _WHO, _nothing, roots)
+    by_a = tuple(
+        Control(high, ha, ha, aligns=aligns, device=device, ips=ips)
+        for high, ha, aligns, device in every((False, True), repeat=4)
+        if full or high == ha ^ device
+    )
+    for name, aligns, rules in ((ALIGN, True, _RULES), (DEVICE, False, (*_RULES, _AMO_IS_ALIGNED))):
+        some = tuple(control for control in by_a if control.aligns == aligns)
+        yield family(name, 0, _ALIGNED, _aligned, some, rules=rules)
     flips = ("none", *map(str, range(setting.address_bits, 64)), *_TAGS)
     closed = tuple(
         Control(high, tbi=tbi, tbid=tbid, e0pd=e0pd, epd=epd, ips=ips)

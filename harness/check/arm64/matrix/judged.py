@@ -109,6 +109,7 @@ class Asked:
             lanes.kind,
             lanes.el0,
             pointers=lanes.address,
+            aligned=lanes.aligned,
             pan=lanes.pan,
             uao=lanes.uao,
         )

@@ -47,8 +47,8 @@ USUAL_MODE: Final = "4k"
 UNSEEN: Final[Mapping[str, str]] = {
     'What TLBI leaves of translations, by address and by ASID ("TLB maintenance")': "Each access"
     " comes after a TLBI of its address.",
-    "Memory types (AArch64.S1HasAlignmentFault)": "Everything is Normal memory, and each access is"
-    " aligned.",
+    "Atomic accesses that are not aligned (AArch64.UnalignedAccessFaults)": "Where SCTLR_EL1.A is"
+    " 0, it is left to the machine whether they fault.",
     'Groups of contiguous descriptors ("The Contiguous bit")': "Each case has but one descriptor of"
     " a group.",
     "Bits 51:48 of a root's address (AArch64.S1TTBaseAddress)": "Tables are in RAM below them.",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Final, NamedTuple
 
-from harness.paging.arm64.cpu import Cpu, Features, Half
+from harness.paging.arm64.cpu import NORMAL, Cpu, Features, Half
 from harness.paging.arm64.formats import GRANULES
 from harness.paging.format import Format
 
@@ -87,6 +87,8 @@ class Control:
     """The control state that cases are tried under: each field an axis, its name in capitals.
 
     high    whether the half is that of TTBR1_EL1
+    aligns  whether all data must be aligned (SCTLR_EL1.A)
+    device  whether the pages tried are Device memory
     ips     the bits of physical addresses that TCR_EL1.IPS says
     beyond  a bit that the root's address has in addition; 0 for none
     beside  the granule of the other half
@@ -102,6 +104,8 @@ class Control:
     tbid: bool = False
     e0pd: bool = False
     epd: bool = False
+    aligns: bool = False
+    device: bool = False
     ips: int = 48
     beyond: int = 0
     beside: str = "4K"
@@ -121,6 +125,15 @@ class Control:
 
 
 _NAMES: Final = tuple(one.name for one in fields(Control))
+
+
+WINDOW_TYPE: Final = 1
+"""AttrIndx of the page of the window, which is never Device memory: what fetches from there do is
+left to the machine."""
+
+_NORMAL: Final = NORMAL | NORMAL << 8
+_DEVICE: Final = NORMAL << 8
+"""MAIR_EL1, whose lowest byte is for the pages tried: Device-nGnRnE is 0."""
 
 
 @cache
@@ -146,6 +159,8 @@ def _cpu(setting: Setting, control: Control, root: int, window_root: int) -> Cpu
         hd=control.hd,
         wxn=control.wxn,
         epan=control.epan,
+        aligns=control.aligns,
+        mair=_DEVICE if control.device else _NORMAL,
         features=setting.features,
     )
     off = (1 << 23 if control.high else 1 << 7) if control.epd else 0

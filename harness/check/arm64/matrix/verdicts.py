@@ -16,6 +16,7 @@ from harness.check.arm64.marks import CODE_BYTES
 from harness.check.arm64.matrix.chain import REGION, Chain, Lanes, content, token
 from harness.check.arm64.matrix.judged import Expected
 from harness.check.arm64.probes import ACCESSES, SAID, SVC
+from harness.check.marks import WORD
 from harness.paging.arm64.access import Kind
 from harness.paging.arm64.bulk import REASONS, writes
 from harness.paging.memory import Mask, Words
@@ -33,11 +34,11 @@ def jobs_of(chain: Chain, made: Lanes, by_engine: Expected) -> npt.NDArray[np.vo
     names = [f"ACCESS_{ACCESSES[kind]}" for kind in Kind]
     jobs["access"] = np.array([enums[name] for name in names], np.uint8).take(made.kind)
     jobs["user"], jobs["pan"], jobs["uao"] = made.el0, made.pan, made.uao
-    jobs["size"], jobs["flush"] = 8, enums["FLUSH_PAGE"]
+    jobs["size"], jobs["flush"] = made.size, enums["FLUSH_PAGE"]
     jobs["patched"] = jobs["watched"] = levels + ~fetch
     slots = chain.slots(by_engine.found.walks.address)
     jobs["where"][:, :levels], jobs["word"][:, :levels] = slots.T, made.words.T
-    reached = reached_by(chain, made)
+    reached = _word_of(reached_by(chain, made))
     word = np.flatnonzero(~fetch)
     jobs["where"][word, levels] = reached[word]
     jobs["word"][word, levels] = content(reached[word])
@@ -51,6 +52,12 @@ def reached_by(chain: Chain, made: Lanes) -> Words:
     lower = min(REGION, 1 << setting.shift(setting.levels - 1)) - 1
     there = np.where(made.fetch, np.uint64(chain.code), np.uint64(chain.data))
     found: Words = there | made.address & np.uint64(lower)
+    return found
+
+
+def _word_of(addresses: Words) -> Words:
+    """Where the aligned words begin in which addresses are."""
+    found: Words = addresses & ~np.uint64(WORD - 1)
     return found
 
 
@@ -68,9 +75,13 @@ def agreeing(
     syndrome = np.where(done, np.where(fetch, np.uint64(SVC), 0), wanted.syndrome(made))
     was, after = jobs["word"], results["after"]
     writing = writes(made.kind)
-    data = np.where(writing & (made.kind != Kind.AMO), np.uint64(0), was[:, levels])
+    low = (reached - _word_of(reached)) << np.uint64(3)  # of the data in its word
+    part = np.where(made.size == WORD, ~np.uint64(0), np.uint64((1 << 32) - 1))
+    data = was[:, levels] >> low & part
+    data = np.where(writing & (made.kind != Kind.AMO), np.uint64(0), data)
     data = np.where(fetch, token(reached), data)
-    word = np.where(done & writing, jobs["value"], was[:, levels])
+    stored = was[:, levels] & ~(part << low) | (jobs["value"] & part) << low
+    word = np.where(done & writing, stored, was[:, levels])
     address = found.walks.address
     agree: Mask = (results["completed"] == done) & (~done | (found.walks.physical == reached))
     agree &= results["esr"] & SAID == syndrome

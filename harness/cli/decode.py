@@ -110,6 +110,14 @@ def decode(
             metavar="N", help="The bit that marks shared memory: TDX.", show_default=False
         ),
     ] = None,
+    mair: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="MAIR_EL1, arm64's memory types; by default Linux's.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what raw entries, or the registers of their root, mean, bit by bit.
@@ -145,11 +153,12 @@ def decode(
             "amd": amd or None,
             "c_bit": c_bit,
             "shared_bit": shared_bit,
+            "mair": None if mair is None else number("--mair", mair),
         }
         given = {name: value for name, value in options.items() if value is not None}
         chosen = mode or ModeName.LEVEL_4
         machine = architecture.named(chosen.architecture)
-        cpu = machine.in_mode(chosen.value, given)
+        cpu = architecture.in_mode(machine, chosen.value, given)
         known = entries.levels_of(cpu)
         assumed = []
         if mode is None:

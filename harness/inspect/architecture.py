@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.architectures import NAMES, has, module_of
-from harness.inspect.snapshot import Snapshot, SourceError
+from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Bytes, End, Walks
 from harness.paging.entry import Entry
@@ -113,7 +113,8 @@ class Architecture:
                    in order of addresses: nearly always that one alone
     part           the one of them that translates an address
     in_mode        a CPU state of which the mode is known, and what else is given by the names of
-                   the options of `pagetable decode`; QuestionError where there is no such state
+                   the options of `pagetable decode`, of which it takes `mode_options`;
+                   QuestionError where there is no such state
     assumed        what is assumed of one where entries are read, a sentence each
     levels_of      the levels at which an entry can be read, from 0 up
     read           what a raw entry says at one of them, bit by bit
@@ -164,6 +165,7 @@ class Architecture:
     left_open      what no layout says of that CPU and accesses depend on, as it is assumed where it
                    is not given, a sentence each
     byte_order     in which the bytes of its words lie in memory
+    mode_options   what `in_mode` can be given
     """
 
     called: str
@@ -216,6 +218,7 @@ class Architecture:
     build: Callable[[Layout, int, WritableMemory, Mapping[str, int]], State]
     left_open: Callable[[State, Mapping[str, int]], Iterable[str]] = lambda _, __: ()
     byte_order: Order = "little"
+    mode_options: frozenset[str] = frozenset()
 
 
 class OtherArchitectureError(SourceError):
@@ -261,6 +264,16 @@ def byte_order_of(target: str) -> Order:
         return of_target(target, "").byte_order
     except SourceError:
         return "little"
+
+
+def in_mode(asked: Architecture, mode: str, given: Mapping[str, Any]) -> State:
+    """A CPU state of which the mode is known, and what else is given by the names of the options of
+    `pagetable decode`.  Raises QuestionError for one that means nothing there."""
+    if others := [name for name in given if name not in asked.mode_options]:
+        named = " and ".join(f"--{name.replace('_', '-')}" for name in others)
+        means = "mean" if len(others) > 1 else "means"
+        raise QuestionError(f"{mode} is a mode of {asked.called}, where {named} {means} nothing")
+    return asked.in_mode(mode, given)
 
 
 def refuse_others(asked: Architecture, given: Iterable[str], title: str) -> None:

@@ -250,6 +250,7 @@ ASKED = Architecture(
     marks=lambda cpu, _: 0 if cpu.sets_access_flag else AF,
     memory_types=memory_type,
     in_tables=lambda cpu: cpu,
+    mode_options=frozenset(("mair",)),
     build=_build,
 )
 """Processors with VMSAv8-64 at EL1&0, stage 1."""

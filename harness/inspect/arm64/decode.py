@@ -73,7 +73,8 @@ _PAGE: Final = (
     _Known("nG", NG, Role.GLOBAL, OTHERS,
            ("global: in all address spaces", "of one address space (ASID)")),
     _Known("nT", NT, Role.KIND, OTHERS,
-           ("", "not to be used for translation while a block is changed (FEAT_BBM)")),
+           ("used for translation", "not cached, and may fault: set while a block is changed"
+            " (FEAT_BBM)")),
     _Known("GP", GP, Role.RIGHT, OTHERS,
            ("not guarded", "guarded: indirect branches need BTI (FEAT_BTI)")),
     _Known("DBM", DBM, Role.USE, UPDATES),
@@ -176,8 +177,8 @@ def _label(here: Level, shape: Shape | None, mask: int) -> _Label:
 
 
 _WHY: Final = {
-    "NS": "of the Secure state alone",
-    "NSTable": "of the Secure state alone",
+    "NS": "ignored, outside the Secure state",
+    "NSTable": "ignored, outside the Secure state",
     "DBM": "ignored, unless TCR_EL1.HA=1 and HD=1",
     **dict.fromkeys(
         ("PXNTable", "UXNTable", "APTable[0]", "APTable[1]"), "ignored, with TCR_EL1.HPDn=1"

@@ -23,14 +23,11 @@ MODES: Final = {
 
 
 def in_mode(mode: str, given: Mapping[str, Any]) -> Cpu:
-    """A processor whose halves are alike, with the memory types of Linux.
-
-    Raises QuestionError for whatever is given, since those are options of x86.
-    """
-    if given:
-        named = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-        means = "mean" if len(given) > 1 else "means"
-        raise QuestionError(f"{mode} is a mode of arm64, where {named} {means} nothing")
+    """A processor whose halves are alike, with the memory types of Linux unless MAIR_EL1 is given
+    (`mair`); QuestionError for a value wider than that."""
+    mair = given.get("mair", LINUX_MAIR)
+    if mair >> 64:
+        raise QuestionError(f"MAIR_EL1 has 64 bits, not as many as {mair:#x}")
     granule, width = MODES[mode]
     half = Half(granule, width, 0)
     return Cpu.of(
@@ -38,13 +35,15 @@ def in_mode(mode: str, given: Mapping[str, Any]) -> Cpu:
         half,
         output_bits=width,
         ds=width == LARGEST_OUTPUT and granule != "64K",
-        mair=LINUX_MAIR,
+        mair=mair,
     )
 
 
 def assumed(cpu: Cpu, given: Mapping[str, Any], entries: Iterable[Entry]) -> Iterator[str]:
     """What is assumed where entries are read, a sentence each."""
     yield (
-        "the processor sets neither AF nor the dirty state (TCR_EL1.HA=0), tables withhold rights"
-        f" (HPDn=0), and MAIR_EL1 is {LINUX_MAIR:#x}, as Linux has it"
+        "the processor sets neither AF nor the dirty state (TCR_EL1.HA=0), and tables withhold"
+        " rights (HPDn=0)"
     )
+    if "mair" not in given:
+        yield f"MAIR_EL1={LINUX_MAIR:#x}, as Linux has it (--mair)"

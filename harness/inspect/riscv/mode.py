@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from harness.inspect.snapshot import QuestionError
 from harness.paging.entry import Entry
 from harness.paging.riscv.cpu import Cpu, Mode
 
 
-def in_mode(mode: str, given: Mapping[str, Any]) -> Cpu:
-    """A hart in the mode, with all extensions that concern its entries.
-
-    Raises QuestionError for whatever is given, since those are options of x86.
-    """
-    if given:
-        named = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-        means = "mean" if len(given) > 1 else "means"
-        raise QuestionError(f"{mode} is a mode of RISC-V, where {named} {means} nothing")
+def in_mode(mode: str, _: Mapping[str, Any]) -> Cpu:
+    """A hart in the mode, with all extensions that concern its entries."""
     wide = mode != Mode.SV32.value
     return Cpu.in_mode(Mode(mode), 0, pbmte=wide, svnapot=wide)
 

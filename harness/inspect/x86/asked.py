@@ -220,6 +220,7 @@ ASKED = Architecture(
     marks=lambda cpu, rights: 0,
     memory_types=memory_type,
     in_tables=_in_tables,
+    mode_options=mode.OPTIONS,
     build=_build,
 )
 """Intel's and AMD's processors."""

@@ -14,11 +14,14 @@ from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode
 OFF = ("no_nxe", "no_pge", "no_keys", "no_pse")
 """What can be off of all that changes how entries read."""
 
+OPTIONS = frozenset((*OFF, "no_pse36", "no_page1gb", "maxphyaddr", "amd", "c_bit", "shared_bit"))
+"""What `in_mode` can be given."""
+
 
 def in_mode(mode: str, given: Mapping[str, Any]) -> Cpu:
     """A CPU in the mode, with all that changes how entries read but what is off.
 
-    given  what is off, by the names in OFF and `no_pse36` and `no_page1gb`; and fields of `Cpu`
+    given  of OPTIONS: what is off, and fields of `Cpu`
 
     Raises QuestionError for a state that no machine can be in.
     """

@@ -158,6 +158,40 @@ def test_tcr_is_read_bit_by_bit() -> None:
     assert (names["TG0"], names["TG1"]) == ("64K granule", "16K granule")
 
 
-def test_options_of_another_architecture_are_refused() -> None:
-    with pytest.raises(QuestionError, match="4k is a mode of arm64, where --no-nxe means nothing"):
-        in_mode("4k", {"no_nxe": True})
+@pytest.mark.parametrize(
+    ("name", "mode", "given"),
+    [
+        ("arm64", "4k", {"mair": 0, "no_nxe": True}),
+        ("riscv", "sv39", {"no_nxe": True}),
+        ("x86", "4", {"mair": 0xFF}),
+    ],
+)
+def test_options_of_another_architecture_are_refused(
+    name: str, mode: str, given: dict[str, int]
+) -> None:
+    asked, wrong = architecture.named(name), list(given)[-1].replace("_", "-")
+    match = f"{mode} is a mode of {asked.called}, where --{wrong} means nothing"
+    with pytest.raises(QuestionError, match=match):
+        architecture.in_mode(asked, mode, given)
+
+
+def test_the_memory_type_is_that_of_the_mair_that_is_given() -> None:
+    raw = 0x4000_0000 | 2 << 2 | 1 << 10 | 3
+    for mair, said in ((0x44_04FF, "NC, byte 2 of MAIR_EL1, 0x44"), (0xFF_0000, "WB, byte 2 of")):
+        (part,) = (
+            one
+            for one in decode.read(in_mode("4k", {"mair": mair}), raw, 0).parts
+            if one.name == "AttrIndx"
+        )
+        assert part.meaning.startswith(said)
+    with pytest.raises(QuestionError, match="MAIR_EL1 has 64 bits, not as many as 0x1000000000"):
+        in_mode("4k", {"mair": 1 << 64})
+
+
+def test_every_part_says_something() -> None:
+    """Whether set or clear, at every level."""
+    for name in MODES:
+        cpu = in_mode(name, {})
+        for level in decode.levels_of(cpu):
+            for raw in (1, 3, 0xFFFF_FFFF_FFFF_FFFD, 0xFFFF_FFFF_FFFF_FFFF):
+                assert all(part.meaning for part in decode.read(cpu, raw, level).parts)

@@ -154,6 +154,17 @@ class LintSpace:
         supervisor."""
         return self.has(rows, "write") | self.writes_all
 
+    def is_supervisors(self, rows: Rows) -> Mask:
+        """Which rows, of those that someone may execute, the supervisor may: where it has no right
+        of its own, what the user cannot reach, and all where nothing is kept from him."""
+        rights = self.graph.format.rights
+        if "supervisor execute" in rights:
+            return self.has(rows, "supervisor execute")
+        if rights.get("user"):
+            found: Mask = ~self.has(rows, "user")
+            return found
+        return np.ones(len(rows.virtual), np.bool_)
+
     @property
     def own(self) -> Own:
         """What the architecture adds."""
@@ -610,6 +621,13 @@ def _begins(follows: Mask) -> Mask:
     return begins
 
 
+class _Parts(NamedTuple):
+    """Pages, in parts: those that concern the supervisor, and those that concern the user."""
+
+    of_supervisor: list[_Mapped]
+    of_user: list[_Mapped]
+
+
 class _Common(NamedTuple):
     """Memory that is in two sets of pieces, with the addresses of its begin in both."""
 
@@ -708,7 +726,7 @@ def lint(
         raise QuestionError(f"there is no rule {unknown[0]!r}: {instead(unknown[0], known)}")
     about = [(rule, breaks) for rule, breaks in of_entries(added) if rule.name not in ignored]
     spaces = _spaces(snapshot, types, ignored)
-    typed, code, data = [list[_Mapped]() for _ in types], list[_Mapped](), list[_Mapped]()
+    typed, code, data = [list[_Mapped]() for _ in types], _Parts([], []), _Parts([], [])
     every_kept, there, cut = list[tuple[LintSpace, list[_Kept]]](), False, list[str]()
     for space in spaces:
         kept, left_out = [_Kept(rule) for rule, _ in about], 0
@@ -840,10 +858,11 @@ def _sort_pages(
     space: LintSpace,
     pages: Rows,
     typed: list[list[_Mapped]],
-    code: list[_Mapped],
-    data: list[_Mapped],
+    code: _Parts,
+    data: _Parts,
 ) -> None:
-    """Adds pages to those of their memory type, and to code or data."""
+    """Adds pages to those of their memory type, and to code of the supervisor or of the user alone,
+    or to data that someone, or the user, can write."""
     kinds = architecture.of(space.cpu).memory_types
     chosen = kinds.index(space.graph.format.levels[pages.level], pages.raw)
     for number, name in enumerate(space.types):
@@ -851,8 +870,15 @@ def _sort_pages(
             # Types of one name are one type, whatever chooses them.
             typed[space.types.index(name)].append(_Mapped.of(space, pages.take(here)))
     write, execute = space.writable(pages), space.executable(pages)
-    code.append(_Mapped.of(space, pages.take(execute & ~write)))
-    data.append(_Mapped.of(space, pages.take(write & ~execute)))
+    supervisors = space.is_supervisors(pages)
+    by_user = space.has(pages, "user") & space.has(pages, "write")
+    for kept, rows, concerned in (
+        (code.of_supervisor, execute & ~write, supervisors),
+        (code.of_user, execute & ~write, ~supervisors),
+        (data.of_supervisor, write & ~execute, np.ones_like(write)),
+        (data.of_user, write & ~execute, by_user),
+    ):
+        kept.append(_Mapped.of(space, pages.take(rows & concerned)))
 
 
 def _mixed_types(
@@ -868,11 +894,15 @@ def _mixed_types(
     yield from _pieces(rule, found, every, limit)
 
 
-def _writable_code(
-    code: list[_Mapped], data: list[_Mapped], every: _Mapped, limit: int
-) -> Iterator[Broken]:
-    both = _common(*(_covered(_Mapped.together(parts)) for parts in (code, data)))
-    yield from _pieces(WRITABLE_CODE, [(("executable", "writable"), both)], every, limit)
+def _writable_code(code: _Parts, data: _Parts, every: _Mapped, limit: int) -> Iterator[Broken]:
+    """What the supervisor executes and anyone can write, and what the user executes and can write.
+    What he executes and the supervisor alone writes is no finding: every kernel loads its programs
+    so, and has all memory mapped besides."""
+    found = [
+        (("executable", "writable"), _common(*(_covered(_Mapped.together(one)) for one in both)))
+        for both in zip(code, data, strict=True)
+    ]
+    yield from _pieces(WRITABLE_CODE, found, every, limit)
 
 
 def _pieces(

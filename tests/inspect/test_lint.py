@@ -192,7 +192,7 @@ PLANTED = {
         {"mixed-types": (FREE + 0x4000, 1)},
     ),
     "writable-code": (
-        {(HIGH_PAGES, 7): FREE | P | RW | XD},
+        {(PAGES, 7): FREE | P | RW | US | XD},
         {"writable-code": (FREE, 1)},
     ),
 }
@@ -583,3 +583,19 @@ def test_a_cr3_that_is_one_table_too_low_is_named(pages: int) -> None:
     off = "by a PDE: then this table is one of PDEs, and CR3, or the entry that leads to it, is off"
     assert any(off in detail for detail in said(0x2000))
     assert not any("off by a table" in detail for detail in said(0x1000))
+
+
+@pytest.mark.parametrize(
+    ("executes", "writes", "odd_"),
+    [(0, 0, True), (0, US, True), (US, US, True), (US, 0, False)],
+    ids=["supervisor's", "supervisor's by the user", "user's", "user's by the supervisor"],
+)
+def test_the_supervisor_may_write_what_the_user_alone_executes(
+    executes: int, writes: int, odd_: bool
+) -> None:
+    """As every kernel does that loads a program."""
+    changes = {
+        (PAGES, 100): LATER | P | executes,
+        (PAGES, 200): LATER | P | RW | XD | writes,
+    }
+    assert ("writable-code" in found(planted(changes))) == odd_

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,18 @@ def test_what_can_be_written_and_executed_is_by_whom_it_can() -> None:
     wxn = replace(of, cpu=replace(of.cpu, sctlr=of.cpu.sctlr | Sctlr.WXN))
     where = [one.where for one in found(wxn)["write-execute"].findings]
     assert [span.first for span in where if span] == [0x2000]
+
+
+def test_el1_may_write_what_el0_alone_executes() -> None:
+    """And not what EL1 executes, nor EL0 what either executes."""
+    code = {"el0": PAGE & ~UXN | EL0 | NG, "el1": PAGE & ~PXN}
+    data = {"el0": PAGE & ~RO | EL0 | NG, "el1": PAGE & ~RO}
+    broken = {
+        (one, other)
+        for one, other in product(code, data)
+        if "writable-code" in found(snapshot({1: code[one], 2: data[other]}))
+    }
+    assert broken == {("el0", "el0"), ("el1", "el0"), ("el1", "el1")}
 
 
 def test_el0_has_nothing_of_a_half_that_is_closed_to_it() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from typing import Any, Final, Protocol
 
 from harness.architectures import module_of
+from harness.check.keys import in_units
 from harness.inspect import architecture
 from harness.inspect.fault import Explanation, Reproduction
 from harness.inspect.remedy import EntryChange, Missing, NewEntry, Remedy, Setting
@@ -302,6 +303,19 @@ def _placed(found: Translation, slot: Slot | None) -> dict[str, Any] | None:
 
 def _blame(stage: Stage) -> str:
     return f"{_place(stage)}, level {stage.reading.counted}, holds {raw_text(stage.reading)}"
+
+
+def served(entry: EntryChange, is_page: bool) -> str:
+    """The addresses that an entry serves: a page's, or all of them."""
+    size = in_units(entry.span.size)
+    return f"this {size} page" if is_page else f"all {size} of {entry.span}"
+
+
+def deeds_of(said: Iterable[str], what: str) -> str:
+    """What a change does, phrases in which {} is `what`; each once."""
+    return "; ".join(
+        one.format("it" if number else what) for number, one in enumerate(dict.fromkeys(said))
+    )
 
 
 def raw_of(entry: EntryChange, raw: int) -> str:

@@ -12,12 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import ClassVar, Final
 
 import numpy as np
 
 from harness.paging.address import Physical
-from harness.paging.bits import Kind, kinds
 from harness.paging.bulk import Bytes
 from harness.paging.copy import Fork, ForkRefused
 from harness.paging.entry import Absent, Entry
@@ -33,6 +33,7 @@ from harness.paging.linux.entries import (
     Swap,
     Type,
     Unknown,
+    forked,
 )
 from harness.paging.memory import Mask, Words
 
@@ -184,20 +185,13 @@ class Dialect(ABC):
         not dirty, and it is not registered with userfaultfd.  Refused: what is malformed or nothing
         that Linux writes.
         """
-        malformed = kinds(self.format, level, raw) == Kind.MALFORMED
-        if malformed.any():
-            raise ForkRefused(int(malformed.argmax()), "it has reserved bits set")
         parent = self.read_only(raw) if private else raw.copy()
         counted = np.full(len(raw), Counted.PAGE, np.uint8)
         counted[raw & np.uint64(self.special) != 0] = Counted.SPECIAL
         counted[raw & np.uint64(self.devmap) != 0] = Counted.DEVMAP
         here = Fork(parent, self.fresh(parent, private), counted)
-        away = raw & np.uint64(self.stays(level)) == 0
-        if away.any():
-            self._check_copyable(raw, level, away)
-            there = self._fork_away(raw[away], private)
-            here.parent[away], here.child[away], here.counted[away] = there
-        return here
+        there = partial(self._fork_away, private=private)
+        return forked(self.format, raw, level, self.stays(level), here, self._check_copyable, there)
 
     def _check_copyable(self, raw: Words, level: int, away: Mask) -> None:
         """ForkRefused for an entry among those `away` that Linux does not write at the level."""

@@ -17,8 +17,10 @@ present, and the inverse of an address of memory is one where there is none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -358,17 +360,8 @@ class Linux:
         shares not dirty, and it is not registered with userfaultfd.  Refused: what is malformed
         or nothing that Linux writes, and a page lent to a device, which Linux takes back first.
         """
-        malformed = kinds(self.format, level, raw) == Kind.MALFORMED
-        if malformed.any():
-            raise ForkRefused(int(malformed.argmax()), "it has reserved bits set")
-        here = self._fork_here(raw, private)
-        away = raw & (P | _stays(level)) == 0
-        if not away.any():
-            return here
-        self._check_copyable(raw, level, away)
-        there = _fork_away(raw[away], private)
-        here.parent[away], here.child[away], here.counted[away] = there
-        return here
+        here, there = self._fork_here(raw, private), partial(_fork_away, private=private)
+        return forked(self.format, raw, level, P | _stays(level), here, self._check_copyable, there)
 
     def _fork_here(self, raw: Words, private: bool) -> Fork:
         """The fork of entries that are present, in arrays of its own."""
@@ -411,6 +404,33 @@ class Linux:
 
     def _pat(self, level: int) -> int:
         return self.format.levels[level].bits["PAT"]
+
+
+def forked(
+    format: Format,
+    raw: Words,
+    level: int,
+    stays: int,
+    here: Fork,
+    check: Callable[[Words, int, Mask], None],
+    there: Callable[[Words], Fork],
+) -> Fork:
+    """The fork of entries at a level.  Raises ForkRefused for one that is malformed.
+
+    stays  the bits of which one set has Linux call an entry present
+    here   the fork of all as if they were present, in arrays of its own
+    check  raises ForkRefused for one that is not to be copied, of all, their level and which of
+           them are away
+    there  the fork of those that are away
+    """
+    malformed = kinds(format, level, raw) == Kind.MALFORMED
+    if malformed.any():
+        raise ForkRefused(int(malformed.argmax()), "it has reserved bits set")
+    away = raw & np.uint64(stays) == 0
+    if away.any():
+        check(raw, level, away)
+        here.parent[away], here.child[away], here.counted[away] = there(raw[away])
+    return here
 
 
 def _fork_away(raw: Words, private: bool) -> Fork:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from harness.check.keys import in_units
 from harness.inspect import decode
 from harness.inspect.arm64.fault import SeenFault, status_text
 from harness.inspect.fault import Explanation
@@ -14,6 +13,7 @@ from harness.paging.arm64.access import Allowed, Fault, Outcome, Reason
 from harness.paging.arm64.cpu import Cpu
 from harness.paging.arm64.formats import TYPE
 from harness.paging.entry import Leaf
+from harness.report.fault import deeds_of, served
 from harness.report.objects import rule_name
 from harness.report.translation import labelled
 
@@ -121,12 +121,6 @@ def deeds(cpu: Cpu, entry: EntryChange) -> str:
     """What a change does, and to which addresses."""
     level, changed = entry.slot.level, entry.old ^ entry.new
     format = entry.slot.table.format
-    is_page = isinstance(format.decode(entry.new, level), Leaf)
-    what = (
-        f"this {in_units(entry.span.size)} page"
-        if is_page
-        else (f"all {in_units(entry.span.size)} of {entry.span}")
-    )
     names = format.levels[level].shape(entry.old).bits
     said = ["sets bit 1: makes {} valid"] if changed & TYPE else []
     said += [
@@ -140,9 +134,7 @@ def deeds(cpu: Cpu, entry: EntryChange) -> str:
         if part.wrong and part.mask & changed
     ]
     said += [f"changes {part.mask & changed:#x}: {part.reason}" for part in wrong]
-    return "; ".join(
-        one.format("it" if number else what) for number, one in enumerate(dict.fromkeys(said))
-    )
+    return deeds_of(said, served(entry, isinstance(format.decode(entry.new, level), Leaf)))
 
 
 def _reading(cpu: Cpu, entry: EntryChange) -> Cpu:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from harness.check.keys import in_units
 from harness.inspect import decode
 from harness.inspect.decode import Role
 from harness.inspect.fault import Explanation
@@ -14,6 +13,7 @@ from harness.inspect.riscv.fault import SeenFault
 from harness.paging.entry import Leaf
 from harness.paging.riscv.access import Allowed, Cause, Fault, Outcome, Reason
 from harness.paging.riscv.cpu import Cpu
+from harness.report.fault import deeds_of, served
 from harness.report.objects import rule_name
 from harness.report.translation import labelled
 
@@ -112,9 +112,8 @@ def deeds(cpu: Cpu, entry: EntryChange) -> str:
     """What a change does, and to which addresses."""
     level, changed = entry.slot.level, entry.old ^ entry.new
     made = entry.slot.table.format.decode(entry.new, level)
-    what, cleared = f"this {in_units(entry.span.size)} page", _CLEARED
-    if not isinstance(made, Leaf):
-        what = f"all {in_units(entry.span.size)} of {entry.span}"
+    is_page, cleared = isinstance(made, Leaf), _CLEARED
+    if not is_page:
         cleared = {**_CLEARED, **dict.fromkeys("UAD", _IN_POINTERS)}
     said = []
     for part in decode.read(cpu, entry.old, level).parts:
@@ -129,9 +128,7 @@ def deeds(cpu: Cpu, entry: EntryChange) -> str:
             said.append(f"changes reserved {part.mask & changed:#x}: {part.reason}")
         else:
             said += [(_SET if entry.new & bit else cleared)[name] for name, bit in named.items()]
-    return "; ".join(
-        one.format("it" if number else what) for number, one in enumerate(dict.fromkeys(said))
-    )
+    return deeds_of(said, served(entry, is_page))
 
 
 _OPENS: Final = {

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from harness.check.keys import in_units
 from harness.inspect import decode
 from harness.inspect.decode import Role
 from harness.inspect.fault import Explanation
@@ -26,6 +25,7 @@ from harness.paging.x86.access import (
 )
 from harness.paging.x86.cpu import Cpu, Cr4, canonical_halves
 from harness.report.decode import bits_object, bits_text
+from harness.report.fault import deeds_of, served
 from harness.report.objects import rule_name
 from harness.report.text import aligned
 from harness.report.translation import labelled
@@ -131,10 +131,10 @@ _CLEARED: Final = {
 def deeds(cpu: Cpu, entry: EntryChange) -> str:
     """What a change does, and to which addresses."""
     changed, level = entry.old ^ entry.new, entry.slot.level
-    size, made = in_units(entry.span.size), entry.slot.table.format.decode(entry.new, level)
-    what = f"this {size} page"
+    made = entry.slot.table.format.decode(entry.new, level)
+    what = served(entry, isinstance(made, Leaf))
     if not isinstance(made, Leaf):
-        what = f"all {size} of {entry.span}, as far as lower entries allow,"
+        what += ", as far as lower entries allow,"
     said: list[str] = []
     for slot in entry.slots:
         for part in decode.read(cpu, entry.old, slot.level).parts:
@@ -152,8 +152,7 @@ def deeds(cpu: Cpu, entry: EntryChange) -> str:
             elif deed := (_SET if entry.new & part.mask else _CLEARED).get(part.name):
                 given = part.name == "U" and entry.new & part.mask
                 said.append(f"{deed}{_taken(cpu)}" if given else deed)
-    said = list(dict.fromkeys(said))
-    return "; ".join(one.format("it" if number else what) for number, one in enumerate(said))
+    return deeds_of(said, what)
 
 
 def _taken(cpu: Cpu) -> str:

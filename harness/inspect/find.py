@@ -35,6 +35,13 @@ class Address(NamedTuple):
     granted: int
 
 
+class Spoilt(NamedTuple):
+    """A malformed entry that would map a place, were it not malformed."""
+
+    slot: Slot
+    raw: int
+
+
 @dataclass(frozen=True)
 class Addresses:
     """All addresses of a place in physical memory.
@@ -42,12 +49,16 @@ class Addresses:
     total   how many there are
     shown   the first of them, in order of the roots' spans
     tables  the tables that are there
+    spoilt  the first entries that would lead there, were they not malformed, each table looked at
+            once; and how many there are
     """
 
     physical: Physical
     total: int
     shown: tuple[Address, ...]
     tables: tuple[TableUse, ...]
+    spoilt: tuple[Spoilt, ...]
+    total_spoilt: int
 
 
 def addresses(graph: Graph, physical: Physical, limit: int) -> Addresses:
@@ -62,7 +73,9 @@ def addresses(graph: Graph, physical: Physical, limit: int) -> Addresses:
     total = int(hits[0].below.sum()) if hits else 0
     found = _listed(graph.format, hits, physical)
     there = tuple(use for use in tables(graph) if physical in use.span)
-    return Addresses(physical, total, tuple(islice(found, limit)), there)
+    spoilt = [one for floor in graph.floors for one in _spoilt(graph.format, floor, physical)]
+    shown = tuple(islice(found, limit))
+    return Addresses(physical, total, shown, there, tuple(spoilt[:limit]), len(spoilt))
 
 
 class _Hits(NamedTuple):
@@ -87,6 +100,26 @@ def _covers(graph: Graph, floor: Floor, physical: int) -> Mask:
     page = bulk.frames_of(here, floor.layer.raw, offset)
     covers: Mask = pages & (page == np.uint64(physical & -here.size))
     return covers
+
+
+def _spoilt(format: Format, floor: Floor, physical: int) -> Iterator[Spoilt]:
+    """The malformed entries of a floor that would map a place as pages."""
+    layer, here = floor.layer, format.levels[floor.layer.level]
+    malformed = layer.kind == RowKind.MALFORMED
+    if here.pointer is not None:
+        malformed &= ~bulk.matches(here.pointer.when, layer.raw)
+    odd = np.flatnonzero(malformed)
+    raw = layer.raw[odd]
+    covers = np.zeros(len(odd), np.bool_)
+    for shape in here.pages:
+        size = here.page_size(shape)
+        mask = np.uint64(shape.when.mask & ~here.presence)
+        alike = (raw ^ np.uint64(shape.when.value)) & mask == 0
+        page = bulk.address_of(shape, raw) & np.uint64(-size & (1 << 64) - 1)
+        covers |= alike & (page == np.uint64(physical & -size))
+    rows = odd[covers]
+    for slot, word in zip(_slots(format, floor, rows), layer.raw[rows].tolist(), strict=True):
+        yield Spoilt(slot, word)
 
 
 def _listed(format: Format, hits: list[_Hits], physical: int) -> Iterator[Address]:

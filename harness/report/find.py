@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.check.keys import in_units
 from harness.inspect.architecture import never_withheld
-from harness.inspect.find import Addresses, Shared, TableUse
+from harness.inspect.find import Addresses, Shared, Spoilt, TableUse
 from harness.paging.processor import Cpu
 from harness.report.objects import slot_object, span_object
 from harness.report.text import aligned, counted, letters, limited, rights
@@ -34,6 +34,14 @@ def addresses_lines(cpu: Cpu, found: Addresses) -> Iterator[str]:
         yield f"No address leads to {found.physical:#x}."
     for use in found.tables:
         yield f"It is in {use.table}, {_reached(use)}."
+    for one in found.spoilt:
+        yield f"Not by {one.slot}, {one.raw:#x}, which is malformed: {_why(one)}."
+    yield from limited(found.total_spoilt, "malformed entries", len(found.spoilt))
+
+
+def _why(one: Spoilt) -> str:
+    """What is wrong with an entry."""
+    return ", ".join(map(str, one.slot.table.format.malformed(one.raw, one.slot.level)))
 
 
 def _first(found: Addresses) -> str:
@@ -104,6 +112,10 @@ def addresses_object(cpu: Cpu, found: Addresses) -> dict[str, Any]:
             for one in found.shown
         ],
         "tables": [table_object(use) for use in found.tables],
+        "malformed": [
+            {"slot": slot_object(one.slot), "raw": hex(one.raw), "why": _why(one)}
+            for one in found.spoilt
+        ],
     }
 
 

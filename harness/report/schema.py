@@ -642,6 +642,15 @@ _COMMANDS: Final = {
                         ),
                     ),
                     tables=_list("The tables that are there.", _a("table", "A table.")),
+                    malformed=_list(
+                        "The first entries that would lead there, were they not malformed.",
+                        _object(
+                            "A malformed entry.",
+                            slot=_a("slot", "Where it is."),
+                            raw=_hex("The entry."),
+                            why=_text("What is wrong with it."),
+                        ),
+                    ),
                 ),
             )
         ),

@@ -13,6 +13,7 @@ from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Leaf, Pointer
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.formats import PS, RW, US, P
 from harness.report.find import tables_lines
 from tests.inspect.spaces import everything, layered, memory_of, physical
 
@@ -169,3 +170,24 @@ def test_what_was_not_looked_at_is_told() -> None:
     wide = replace(graph.read(memory_of(words.tolist()), state.format, state.roots), limit=1)
     _, cut = find.shared(wide)
     assert cut == ("2 tables were not looked at: there are more than 1 rows.",)
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_a_malformed_entry_is_named_by_what_it_would_map(levels: int) -> None:
+    """Pages of two sizes, and no pointers: where these would lead nobody knows."""
+    full, table = P | RW | US, 0x1000
+    memory = BufferMemory(np.zeros(8 * table, np.uint8))
+    words = memory.octets.view("<u8")
+    for depth in range(levels - 1):
+        words[depth * 512] = (depth + 1) * table | full
+    top, bad = levels - 1, 1 << 51
+    words[top * 512 + 7] = 0x40_3000 | full | bad
+    words[top * 512 + 8] = 0x40_3000 | full
+    words[(top - 1) * 512 + 9] = 0x40_0000 | full | PS | bad
+    words[(top - 1) * 512 + 10] = 0x40_3000 | full | bad  # a pointer
+    words[(top - 1) * 512 + 11] = 0x60_0000 | full | PS | bad
+    found = find.addresses(read(memory, levels), Physical(0x40_3123), 9)
+    assert (found.total, found.total_spoilt) == (1, 2)
+    assert [(one.slot.level, one.slot.index) for one in found.spoilt] == [(1, 9), (0, 7)]
+    few = find.addresses(read(memory, levels), Physical(0x40_3123), 1)
+    assert (len(few.spoilt), few.total_spoilt) == (1, 2)

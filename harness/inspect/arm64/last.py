@@ -23,7 +23,7 @@ def raised(snapshot: Snapshot, vcpu: int) -> Raised:
     if not own.keys() >= {"esr", "far", "elr"}:
         raise QuestionError(
             f"no address is given, and {snapshot.title} does not record ESR_EL1 and FAR_EL1: name"
-            " the ADDRESS, or of an abort that was seen add --esr"
+            " the ADDRESS; of an abort that was seen that is FAR_EL1, and --esr says which abort"
         )
     esr, far, elr = own["esr"], own["far"], own["elr"]
     try:

@@ -33,7 +33,7 @@ def raised(snapshot: Snapshot, vcpu: int) -> Raised:
     if not own.keys() >= {*SHOWN[:3]}:
         raise QuestionError(
             f"no address is given, and {snapshot.title} does not record scause and stval: name the"
-            " ADDRESS, or of a fault that was seen add --code"
+            " ADDRESS; of a fault that was seen that is stval, and --code says which fault"
         )
     for mode in "sm":
         code = own.get(f"{mode}cause")

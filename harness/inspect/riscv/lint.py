@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from harness.check.keys import in_units
 from harness.inspect.decode import Reading
 from harness.inspect.graph import Rows
 from harness.inspect.groups import Grouping, apart, what_is_wrong
@@ -21,6 +22,7 @@ from harness.inspect.lint import (
     self_map,
 )
 from harness.inspect.snapshot import Snapshot
+from harness.paging.entry import Leaf, Malformed
 from harness.paging.memory import Mask
 from harness.paging.riscv.cpu import Cpu
 from harness.paging.riscv.formats import NAPOT_BITS, PAGE_BITS, A, D, N
@@ -113,9 +115,16 @@ def closed(_: Cpu) -> tuple[bool, bool]:
     return False, False
 
 
-def lower(_: Cpu, __: Reading) -> str:
-    """What an entry is in a table of a lower level: entries of all levels look the same."""
-    return ""
+def lower(cpu: Cpu, reading: Reading) -> str:
+    """What a superpage that is not aligned is in a table of a lower level, where pages are small
+    enough; of all else there is nothing to tell, for entries of all levels look the same."""
+    if not isinstance(reading.entry, Malformed):
+        return ""
+    made = (cpu.format.decode(reading.raw, level) for level in reversed(range(reading.level)))
+    page = next((one for one in made if isinstance(one, Leaf)), None)
+    if page is None:
+        return ""
+    return f"in a table of a lower level, a {in_units(page.size)} page at {page.address:#x}"
 
 
 def needs(_: Snapshot) -> Iterable[Need]:

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 
 from harness.inspect import architecture
-from harness.inspect.find import shared
+from harness.inspect.find import addresses, shared
 from harness.inspect.graph import RowKind, read
 from harness.inspect.lint import Broken, lint
 from harness.inspect.ranges import dump
 from harness.inspect.select import condition
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import translate
-from harness.paging.address import Span, Virtual
+from harness.paging.address import Physical, Span, Virtual
 from harness.paging.arm64.cpu import Cpu, Half, Sctlr, Tcr
 from harness.paging.entry import Absent
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import walk
+from harness.report.find import addresses_lines
 from harness.report.ranges import dump_lines
 from harness.report.translation import translation_lines
 from tests.cli.commands import run
@@ -276,6 +277,18 @@ def test_a_type_that_is_reserved_is_shown_with_what_is_mapped(granule: str, bits
     # The walk ends there as at any other descriptor that is invalid.
     last_step = walk(BufferMemory(octets), cpu.roots[0], Virtual(one.first)).steps[-1]
     assert isinstance(last_step.entry, Absent)
+
+
+def test_a_type_that_is_reserved_is_named_where_its_frame_is_looked_for() -> None:
+    of = snapshot({1: PAGE, 2: PAGE & ~2, 3: (PAGE + 0x1000) & ~2, 4: PAGE & ~1})
+    tables = read(of.memory, of.cpu.format, of.cpu.roots)
+    found_ = addresses(tables, Physical(0x8000_0123), 9)
+    assert (found_.total, found_.total_spoilt) == (1, 1)
+    *_, last = addresses_lines(of.cpu, found_)
+    assert last == (
+        f"Not by slot 2 of the level-3 table at {LOW + 0x2000:#x}, {PAGE & ~2:#x}, which is"
+        " malformed: 0x3 a page without bit 1: type 0b01 is reserved at L3, where pages have 0b11."
+    )
 
 
 @pytest.mark.parametrize(

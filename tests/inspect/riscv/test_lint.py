@@ -7,9 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from harness.inspect.find import addresses
+from harness.inspect.graph import read
 from harness.inspect.lint import Broken, Severity, lint
 from harness.inspect.riscv import memory_type
 from harness.inspect.snapshot import Snapshot
+from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory
 from harness.paging.riscv.cpu import Cpu, Mode
 from harness.paging.riscv.formats import A, D, N, R, V, W
@@ -79,3 +82,32 @@ def test_pages_that_the_hart_does_not_mark_are_a_note() -> None:
     assert "marks-missing" not in of_pages(pages)
     broken = of_pages(pages, adue=False)["marks-missing"]
     assert (broken.rule.severity, broken.count) == (Severity.NOTE, 2)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (FRAME | 1 << 10 | V | R | A | D, "a 4K page at 0x80001000"),
+        (FRAME | 1 << 19 | V | R | A | D, "a 2M page at 0x80200000"),
+    ],
+)
+def test_a_superpage_that_is_not_aligned_is_told_as_a_page_of_a_lower_level(
+    raw: int, said: str
+) -> None:
+    words = np.zeros(2 * 512, np.uint64)
+    words[0], words[1] = 0x1000 >> 2 | V, raw
+    cpu = Cpu.in_mode(Mode.SV39, 0)
+    snapshot = Snapshot("test", cpu, BufferMemory(words.view(np.uint8)), None)
+    broken, _ = lint(snapshot, memory_type.types(None), (), 10)
+    (finding,) = next(one for one in broken if one.rule.name == "reserved-bits").findings
+    assert finding.detail.endswith(f"below a superpage; in a table of a lower level, {said}")
+
+
+def test_a_malformed_pointer_is_none_of_the_entries_that_would_map_a_frame() -> None:
+    words = np.zeros(3 * 512, np.uint64)
+    words[0], words[512] = 0x1000 >> 2 | V, 0x2000 >> 2 | V
+    words[513], words[1024] = FRAME | V | A | D, FRAME | V | W
+    cpu = Cpu.in_mode(Mode.SV39, 0)
+    tables = read(BufferMemory(words.view(np.uint8)), cpu.format, cpu.roots)
+    (one,) = addresses(tables, Physical(FRAME << 2), 9).spoilt
+    assert (one.slot.level, one.slot.index) == (0, 0)

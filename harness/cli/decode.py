@@ -33,13 +33,22 @@ class ModeName(StrEnum):
     KIB_4_52 = "4k-52"
     KIB_16_52 = "16k-52"
     KIB_64_52 = "64k-52"
+    SEGMENT = "segment"
+    REGION_THIRD = "region-third"
+    REGION_SECOND = "region-second"
+    REGION_FIRST = "region-first"
 
     @property
     def architecture(self) -> str:
         """Whose mode it is."""
-        if self.value.startswith("sv"):
-            return "riscv"
-        return "arm64" if "k" in self.value else "x86"
+        for name, begins in _WHOSE.items():
+            if self.name.startswith(begins):
+                return name
+        return "x86"
+
+
+_WHOSE = {"riscv": ("SV",), "arm64": ("KIB",), "s390": ("SEGMENT", "REGION")}
+"""How the names of modes begin, by architectures that have some of their own."""
 
 
 def decode(
@@ -58,12 +67,13 @@ def decode(
             metavar="LEVEL",
             help="Of the table that holds it, as the manual counts: 0 is the lowest, on arm64 the"
             " highest of four; or a name, like PDE or pmd; cr3,"
-            " satp, ttbr0, ttbr1 or tcr of the register. By default all of them.",
+            " satp, ttbr0, ttbr1, tcr or asce of the register. By default all of them.",
             show_default=False,
             autocompletion=one_of(
                 *("0", "1", "2", "3", "4", "PTE", "PDE", "PDPTE", "PML4E", "PML5E"),
                 *("pte", "pmd", "pud", "p4d", "pgd", "L3", "L2", "L1", "L0", "L-1"),
-                *("cr3", "satp", "ttbr0", "ttbr1", "tcr"),
+                *("STE", "RTTE", "RSTE", "RFTE"),
+                *("cr3", "satp", "ttbr0", "ttbr1", "tcr", "asce"),
             ),
         ),
     ] = None,
@@ -71,7 +81,8 @@ def decode(
         ModeName | None,
         typer.Option(
             help="The paging mode; by default 4. Those of RISC-V begin with sv; those of arm64 are"
-            " the granule, and -52 where addresses have 52 bits.",
+            " the granule, and -52 where addresses have 52 bits; those of s390 the table at which"
+            " walks begin.",
             show_default=False,
             case_sensitive=False,
         ),
@@ -214,6 +225,7 @@ _ROOTS = {
     "cr3": ModeName.LEVEL_4,
     "satp": ModeName.SV39,
     **dict.fromkeys(("ttbr0", "ttbr1", "tcr"), ModeName.KIB_4),
+    "asce": ModeName.REGION_THIRD,
 }
 """The registers that say where tables are, each with a mode that has it."""
 

@@ -91,13 +91,22 @@ def fault(
         str | None,
         typer.Option(
             metavar="N",
-            help="The error code of a page fault that was seen; on RISC-V scause.",
+            help="The error code of a page fault that was seen; on RISC-V scause; on s390 that of"
+            " the program interruption.",
             show_default=False,
         ),
     ] = None,
     esr: Annotated[
         str | None,
         typer.Option(metavar="N", help="On arm64: the ESR_EL1 that was seen.", show_default=False),
+    ] = None,
+    teid: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="On s390, besides --code: the translation-exception identification that was seen.",
+            show_default=False,
+        ),
     ] = None,
     cr2: Annotated[
         str | None, typer.Option(metavar="N", help="The CR2 that was seen.", show_default=False)
@@ -149,7 +158,7 @@ def fault(
         from harness.machine.errors import Misuse
 
         if oops is not None:
-            asked_else = (address, access, user, ac, pkru, code, esr, cr2, rip, entries)
+            asked_else = (address, access, user, ac, pkru, code, esr, teid, cr2, rip, entries)
             if implicit or any(one is not None for one in asked_else):
                 raise Misuse("--oops has the fault and its entries: name none of these besides")
             from harness.cli.crash import explain_report
@@ -159,7 +168,7 @@ def fault(
         accessed = access is not None or user is not None or implicit
         if code is not None and esr is not None:
             raise Misuse("--code and --esr are two faults that were seen: name one of them")
-        asked = _question(address, code or esr, cr2, rip)
+        asked = _question(address, code or esr, cr2, rip, teid)
         asked = replace(asked, linux=linux, in_full=access is not None, html=html, svg=svg)
         for path in (html, svg):
             writable(path)
@@ -187,7 +196,7 @@ def fault(
             if linux and asked.code is not None:
                 raise Misuse("--linux shows what is in entries: name the source of the tables")
             if asked.code is not None:
-                _words(asked, None if esr is None else "arm64", as_json)
+                _words(asked, "arm64" if esr else "s390" if teid else None, as_json)
                 return
         with source.opened(stack=asked.address is None) as snapshot:
             snapshot = _changed(snapshot, ac, pkru)
@@ -195,7 +204,7 @@ def fault(
                 asks = architecture.of(snapshot.cpu).left_open
                 open = asks(snapshot.cpu, source.given())
                 snapshot = replace(snapshot, assumed=(*snapshot.assumed, *open))
-            _refuse_unreported(snapshot, {"cr2": cr2, "rip": rip, "esr": esr})
+            _refuse_unreported(snapshot, {"cr2": cr2, "rip": rip, "esr": esr, "teid": teid})
             if accessed or (asked.address is not None and asked.code is None):
                 asked = _with_accesses(asked, snapshot, access, user, implicit)
             if asked.address is None:
@@ -209,6 +218,7 @@ class Question:
 
     address   the address, or CR2; None for that of the last page fault
     code      the code that was seen, as it was written; None where accesses are asked about
+    rip       where the instruction is, or what else was reported with the code: the TEID
     accesses  those that are asked about; none stands for those that may have raised the last fault
     in_full   whether each of them is explained, and not shown in a table
     html      the files that are written besides, and `svg`
@@ -224,16 +234,26 @@ class Question:
     svg: Path | None = None
 
 
-def _question(address: str | None, code: str | None, cr2: str | None, rip: str | None) -> Question:
+def _question(
+    address: str | None, code: str | None, cr2: str | None, rip: str | None, teid: str | None
+) -> Question:
     """What is asked about; Misuse where the options do not go together."""
     from harness.machine.errors import Misuse
 
     if code is None:
         if cr2 is not None or rip is not None:
             raise Misuse("--cr2 and --rip belong to a fault that was seen: add its --code")
+        if teid is not None:
+            raise Misuse("a TEID belongs to a program interruption: add its --code")
         return Question(None if address is None else number("the address", address))
     if address is not None and cr2 is not None:
         raise Misuse("an address and --cr2 are given: of a fault that was seen they are the same")
+    if teid is not None:
+        if cr2 is not None or rip is not None:
+            raise Misuse("--cr2 and --rip are of x86, and --teid is of s390: name one of them")
+        reported = number("TEID", teid)
+        page = reported & ~0xFFF
+        return Question(page if address is None else number("the address", address), code, reported)
     where = address if cr2 is None else cr2
     return Question(
         None if where is None else number("CR2", where),

@@ -31,6 +31,7 @@ COUNTED = ("maxphyaddr", "c_bit", "shared_bit")
 REGISTERS = (
     *("cr0", "cr3", "cr4", "efer", *COUNTED),
     *("satp", "mstatus", "menvcfg"),
+    "asce",
     *("ttbr0", "ttbr1", "tcr", "mair", "sctlr", "pstate", "mmfr0", "mmfr1", "mmfr2"),
 )
 """The options whose value goes into the CPU state as it is."""
@@ -51,7 +52,7 @@ class Source:
         typer.Option(
             metavar="FILE",
             help="A layout: one that comes along, by name (of another architecture than x86"
-            " riscv/NAME, arm64/NAME), or a file.",
+            " riscv/NAME, arm64/NAME, s390/NAME), or a file.",
             show_default=False,
             autocompletion=complete.layouts,
         ),
@@ -112,7 +113,7 @@ class Source:
             help="A file that holds physical memory, from an address on; repeated where there are"
             " holes. Or a capture of LiME or AVML. Needs --cr3, and --cr4 for other than 4-level"
             " paging, or --satp, or --tcr with --ttbr0 or --ttbr1, unless Linux left its VMCOREINFO"
-            " there.",
+            " there; or --asce.",
             show_default=False,
         ),
     ] = None
@@ -167,6 +168,10 @@ class Source:
     ] = None
     mmfr1: Annotated[str | None, _register("arm64: ID_AA64MMFR1_EL1: HAFDBS, HPDS, PAN.")] = None
     mmfr2: Annotated[str | None, _register("arm64: ID_AA64MMFR2_EL1: LVA, TTST, UAO, E0PD.")] = None
+
+    asce: Annotated[
+        str | None, _register("s390: the ASCE, of another space than the PSW's, say; also --cr0.")
+    ] = None
 
     @classmethod
     def named(cls, text: str) -> Source:

@@ -163,7 +163,8 @@ def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENT
         entries = format.levels[level].entries
         first, stop = np.zeros(len(tables), np.int64), np.full(len(tables), entries)
         if shown is not None:
-            first, stop = shown[0].astype(np.int64), shown[1].astype(np.int64) + 1
+            first = shown[0].astype(np.int64)
+            stop = np.maximum(first, shown[1].astype(np.int64) + 1)
         most = leading if level else budget
         readable = int(np.searchsorted(np.cumsum(stop - first), most, side="right"))
         child[points] = np.where(numbers < readable, numbers, -2)

@@ -330,7 +330,8 @@ def _table_to_user_reading(space: LintSpace, rows: Rows) -> Mask:
 
 
 def _table_to_supervisor(space: LintSpace, rows: Rows) -> Mask:
-    return _shows_table(space, rows, ~space.has(rows, "user") & ~rows.window)
+    by_user = space.has(rows, "user") if "user" in space.graph.format.rights else False
+    return _shows_table(space, rows, ~(by_user | rows.window))
 
 
 def self_map(space: LintSpace, rows: Rows) -> Mask:

@@ -129,12 +129,12 @@ def _is_there(format: Format, level: int, raw: Words, address: Words) -> Mask:
     """Whether the table that each pointer at `level` leads to has the slot of its address."""
     below = format.levels[level - 1]
     index = (address >> np.uint64(below.shift)) & np.uint64(below.entries - 1)
-    first, last = _bounds(format, level, raw)
+    first, last = bounds_of(format, level, raw)
     found: Mask = (index >= first) & (index <= last)
     return found
 
 
-def _bounds(format: Format, level: int, raw: Words) -> Parts:
+def bounds_of(format: Format, level: int, raw: Words) -> Parts:
     """The first and the last slot that are there of the tables that pointers lead to:
     `Format.slots_below` for arrays."""
     here, entries = format.levels[level], format.levels[level - 1].entries
@@ -544,7 +544,7 @@ def _pieces(format: Format, level: int, pointers: Words, roots: Iterable[Root]) 
     if len(pointers):
         pointer = format.levels[level + 1].pointer
         assert pointer is not None
-        parts = _bounds(format, level + 1, pointers)
+        parts = bounds_of(format, level + 1, pointers)
         address = np.concatenate([address, address_of(pointer, pointers)])
         first, last = (
             np.concatenate([mine, theirs])
@@ -552,8 +552,8 @@ def _pieces(format: Format, level: int, pointers: Words, roots: Iterable[Root]) 
         )
     order = np.lexsort((last, first, address))
     address, first, last = address[order], first[order], last[order]
-    new = np.ones(len(order), np.bool_)
-    new[1:] = (address[1:] != address[:-1]) | (first[1:] != first[:-1]) | (last[1:] != last[:-1])
+    new = first <= last
+    new[1:] &= (address[1:] != address[:-1]) | (first[1:] != first[:-1]) | (last[1:] != last[:-1])
     return Pieces(format, level, address[new], first[new], last[new])
 
 
@@ -637,7 +637,7 @@ def targets_of(format: Format, level: int, raw: Words) -> tuple[Words, Parts | N
     assert pointer is not None
     # Where none repeats the rows to list lie side by side.
     leads, numbers = _distinct(raw & np.uint64(_telling(pointer)))
-    parts = None if pointer.bounds is None else _bounds(format, level, leads)
+    parts = None if pointer.bounds is None else bounds_of(format, level, leads)
     return address_of(pointer, leads), parts, numbers
 
 

@@ -85,7 +85,7 @@ def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
         given,
         _type(cpu, types, one),
         " ".join(_set(cpu, one)),
-        _share(one.accessed, one),
+        _share(one.accessed, one) if format.accessed else "",
         _share(one.dirty, one) if format.dirty else "",
         _frames(one),
         "; ".join(_notes(format, one)),

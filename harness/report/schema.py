@@ -101,7 +101,7 @@ _LOOKED_AT: Final = {
     "source": _text("What was looked at, for people."),
     "cpu": _either(
         "The state in which tables are read and accesses are judged, by its architecture.",
-        *("cpu", "riscv_cpu", "arm64_cpu"),
+        *("cpu", "riscv_cpu", "arm64_cpu", "s390_cpu"),
     ),
     "assumed": _list(
         "What was assumed, since the source does not record it.", _text("A sentence.")
@@ -127,6 +127,7 @@ _RULE: Final = _name(
     *("no-memory", "sum", "supervisor-fetch", "read-denied", "not-accessed", "not-dirty"),
     *("out-of-range", "el0-kept-out", "half-off", "root-size", "invalid", "address-size"),
     *("access-flag", "alignment", "pan", "el0-writable", "wxn"),
+    *("asce-type", "outside", "low-address"),
 )
 _REASON: Final = _text(
     "That rule as a sentence, with its section in volume 3A of the Intel SDM, or in what takes its"
@@ -366,10 +367,11 @@ _SHARED: Final = {
     },
     "memory_type": {
         "description": "A memory type, by the PAT alone: MTRRs are not looked at; on RISC-V by"
-        " PBMT; on arm64 by MAIR_EL1, inner before outer, or the reserved byte of it.",
+        " PBMT; on arm64 by MAIR_EL1, inner before outer, or the reserved byte of it; on s390 all"
+        " memory is storage.",
         "type": "string",
         "pattern": "^(UC|WC|WT|WP|WB|UC-|PMA|NC|IO|nGnRnE|nGnRE|nGRE|GRE|(WB|WT|NC)/(WB|WT|NC)"
-        "|WB, tagged|0x[0-9a-f]{2})$",
+        "|WB, tagged|storage|0x[0-9a-f]{2})$",
     },
     "rights": _list(
         "What pages allow.",
@@ -442,6 +444,22 @@ _SHARED: Final = {
             ),
         ),
     ),
+    "s390_cpu": _object(
+        "The state of an s390 processor that decides how it translates and what it allows.",
+        architecture=_name("Which it is.", "s390"),
+        mode=_name(
+            "The table at which walks begin.",
+            *("segment", "region-third", "region-second", "region-first"),
+        ),
+        asce=_hex("The address-space-control element."),
+        cr0=_hex("CR0."),
+        root=_hex("Where the ASCE leads, to the root's table."),
+        quarters=_number("How many of the 4 quarters of that table are there."),
+        private=_flag("Whether the space is private."),
+        edat1=_flag("Whether the enhanced-DAT facility 1 is there, and on."),
+        edat2=_flag("Whether facility 2 is, too."),
+        iep=_flag("Whether instruction-execution protection is there, and on."),
+    ),
     "slot": _object(
         "The place of an entry.",
         address=_hex("Its physical address."),
@@ -507,7 +525,7 @@ _COMMANDS: Final = {
         "What a raw entry means.",
         cpu=_either(
             "The state in which the entry is read; where its root is plays no part.",
-            *("cpu", "riscv_cpu", "arm64_cpu"),
+            *("cpu", "riscv_cpu", "arm64_cpu", "s390_cpu"),
         ),
         assumed=_list("What was assumed.", _text("A sentence.")),
         readings=_list(
@@ -516,10 +534,13 @@ _COMMANDS: Final = {
             _object("The entry at one level.", **_READING),
         ),
         registers=_list(
-            "Of each value of CR3, satp, TTBRn_EL1 or TCR_EL1, in their order.",
+            "Of each value of CR3, satp, TTBRn_EL1, TCR_EL1 or an ASCE, in their order.",
             _object(
                 "The register.",
-                register=_name("Which it is.", "CR3", "satp", "TTBR0_EL1", "TTBR1_EL1", "TCR_EL1"),
+                register=_name(
+                    "Which it is.",
+                    *("CR3", "satp", "TTBR0_EL1", "TTBR1_EL1", "TCR_EL1", "ASCE"),
+                ),
                 raw=_hex("Its value."),
                 leads_to=_or_null(
                     _hex(
@@ -557,7 +578,7 @@ _COMMANDS: Final = {
         seen=_or_null(
             _either(
                 "The fault that was seen, by its architecture; null where no code is known.",
-                *("seen", "riscv_seen", "arm64_seen"),
+                *("seen", "riscv_seen", "arm64_seen", "s390_seen"),
             )
         ),
         given=_or_null(
@@ -569,7 +590,10 @@ _COMMANDS: Final = {
         outcomes=_list(
             "Of each access that was asked about, what it comes to; with --code, of the accesses"
             " that give the fault, or if none does, of those that raise such a one.",
-            _either("An access, by its architecture.", "outcome", "riscv_outcome", "arm64_outcome"),
+            _either(
+                "An access, by its architecture.",
+                *("outcome", "riscv_outcome", "arm64_outcome", "s390_outcome"),
+            ),
         ),
         walk=_or_null(
             _a(
@@ -1210,6 +1234,32 @@ _PARTS: Final = {
         reason=_or_null(_REASON),
         because=_BECAUSE,
         sets=_SETS,
+        pointer=_POINTER,
+        otherwise=_NONE,
+        remedies=_REMEDIES,
+        elsewhere=_NONE,
+        translation=_a("translation", "How the address is translated."),
+    ),
+    "s390_seen": _object(
+        "A program interruption of s390 that was seen.",
+        code=_hex("Its code."),
+        interruption=_text("What the manual calls it."),
+        teid=_or_null(_hex("The translation-exception identification; null where not given.")),
+        address=_or_null(_hex("The address of the access; null where it was not given.")),
+        raised_by=_list("Which accesses end in it.", _a("access", "An access.")),
+    ),
+    "s390_outcome": _object(
+        "What an access of s390 comes to, and why.",
+        access=_a("access", "The access."),
+        outcome=_name("What it comes to.", "allowed", "fault"),
+        physical=_or_null(_hex("The real address that it reaches, if it is allowed.")),
+        code=_or_null(_hex("The code of the program interruption, if it faults.")),
+        teid=_or_null(_hex("Its translation-exception identification; null where it has none.")),
+        level=_or_null(_number("Where the walk ended; null where there was none.")),
+        rule=_or_null(_RULE),
+        reason=_or_null(_REASON),
+        because=_BECAUSE,
+        sets=_NONE,
         pointer=_POINTER,
         otherwise=_NONE,
         remedies=_REMEDIES,

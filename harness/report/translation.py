@@ -218,9 +218,10 @@ def _unchecked_lines(found: Translation) -> Iterator[str]:
 def _page_lines(cpu: Cpu, found: Translation) -> Iterator[str]:
     """What else there is to know of the page, if there is one."""
     kept, leaf = found.memory_type, found.leaf
-    if kept is None or leaf is None:
+    if leaf is None:
         return
-    yield f"memory type {kept.name}: {kept.said}"
+    if kept is not None:
+        yield f"memory type {kept.name}: {kept.said}"
     for part in named(found.stages[-1].reading, Role.KEY):
         yield f"protection {part.meaning}"
     if kept_rights := found.cpu.format.rights_of(never_withheld(cpu) & ~found.granted):

@@ -62,6 +62,7 @@ SHOWN = (
     "slot",
     "riscv_cpu",
     "arm64_cpu",
+    "s390_cpu",
 )
 """What `prove` shows of accesses, as `fault` does."""
 
@@ -133,6 +134,15 @@ def questions() -> Iterator[tuple[object, ...]]:
     yield "walk", "ffff800080210123", "--entries", "pgd=42a53003 pte=0", "--tcr", "0x580100010"
     yield "walk", "0x401000", "--entries", "PGD=42a53003 PTE=0", "--satp", "8000000000000000"
     yield "decode", "3", "ttbr0=42000000", "tcr=580100010", "--mode", "4k"
+    for layout in ("rights", "malformed", "one-quarter"):
+        space: tuple[object, ...] = ("--layout", f"s390/{layout}")
+        yield from [("dump", *space), ("lint", *space), ("walk", "0x400000", *space)]
+    space = ("--layout", "s390/rights")
+    yield from [("fault", f"{page:#x}", *space) for page in (0x402000, 0x500000, 0x900000)]
+    yield "fault", "0x10", *space, "--levels", 2
+    yield "fault", hex(1 << 40), *space, "--levels", 2
+    yield "fault", "--code", "4", "--teid", "0x402404", *space
+    yield "decode", "0x420", "asce=0x2000003", "--mode", "segment"
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +266,7 @@ def test_what_is_printed_is_what_is_documented(outputs: Outputs) -> None:
         assert [wrong for one in told for wrong in wrong_in(one, command)] == []
     # A snapshot of a running guest alone has memory that was not read; of others than
     # x86 nothing is said of pointers that were never meant as such.
-    outcomes = ("outcome", "riscv_outcome", "arm64_outcome")
+    outcomes = ("outcome", "riscv_outcome", "arm64_outcome", "s390_outcome")
     unread = {f"{one}.remedies[].unread" for one in outcomes}
     assert never_come(outputs) == unread
 

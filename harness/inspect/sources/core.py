@@ -30,7 +30,13 @@ from harness.inspect.sources.content import Content
 from harness.inspect.sources.segments import SegmentMemory
 from harness.paging.memory import MARKS, Order
 
-MACHINES = {"EM_X86_64": "x86", "EM_386": "x86", "EM_RISCV": "riscv", "EM_AARCH64": "arm64"}
+MACHINES = {
+    "EM_X86_64": "x86",
+    "EM_386": "x86",
+    "EM_RISCV": "riscv",
+    "EM_AARCH64": "arm64",
+    "EM_S390": "s390",
+}
 """The architectures of cores, by e_machine as pyelftools names it."""
 
 LOAD, NOTE = 1, 4

@@ -23,13 +23,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Final
+from typing import ClassVar, Final
 
 from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Absent, Malformed
 from harness.paging.memory import Memory
 from harness.paging.processor import root_for
 from harness.paging.s390.cpu import AddressSpace, Cpu
+from harness.paging.table import Slot
 from harness.paging.walk import Walk, walk
 
 
@@ -120,6 +121,9 @@ class Allowed:
     `physical` is the real address, which is the absolute one while the prefix is 0.  Whether there
     is memory is no matter of translation.
     """
+
+    accessed: ClassVar[tuple[Slot, ...]] = ()
+    dirty: ClassVar[Slot | None] = None
 
     physical: Physical
     changes: bool

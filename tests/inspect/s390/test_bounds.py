@@ -56,7 +56,7 @@ def space(seed: int, mode: Mode) -> tuple[Cpu, bytes, Parts]:
     parts: Parts = set()
 
     def enter(table: Table, slots: range) -> None:
-        if (part := (table.level, table.address, slots)) in parts:
+        if not slots or (part := (table.level, table.address, slots)) in parts:
             return
         parts.add(part)
         for index in slots:

@@ -1,0 +1,218 @@
+"""What questions about tables ask of s390."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.inspect import data
+from harness.inspect.architecture import Architecture, Seen
+from harness.inspect.decode import LinuxReading, Reading
+from harness.inspect.s390 import asce, decode, memory_type, mode
+from harness.inspect.s390.processor import cpu_with
+from harness.inspect.s390.remedy import remedies
+from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.tour import lines
+from harness.paging.address import Span, Virtual
+from harness.paging.bulk import Bytes, End, Walks
+from harness.paging.entry import Absent, Malformed
+from harness.paging.memory import Mask, Memory, WritableMemory
+from harness.paging.s390 import access
+from harness.paging.s390.access import Access, Kind, Reason, denied, is_low
+from harness.paging.s390.bulk import ALLOWED, judge
+from harness.paging.s390.cpu import Cpu
+from harness.paging.table import Slot
+
+if TYPE_CHECKING:
+    from harness.check.held import HeldMemory
+    from harness.check.layouts import Layout
+    from harness.inspect.sources.core import Dump
+    from harness.inspect.sources.ram import Held
+    from harness.machine.foreign import ForeignMonitor
+    from harness.machine.gdbstub import StubMonitor
+
+
+def _seen(
+    monitor: ForeignMonitor | StubMonitor, given: Mapping[str, int], memory: HeldMemory
+) -> Seen:
+    from harness.inspect.s390 import live
+
+    return live.seen(monitor, given, memory)
+
+
+def _of_core(dump: Dump, vcpu: int, registers: Mapping[str, int]) -> Seen:
+    from harness.inspect.s390 import core
+
+    return core.seen(dump, vcpu, registers)
+
+
+def _hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
+    from harness.inspect.s390 import live
+
+    live.hold_beside(snapshot, memory, stack)
+
+
+def _check_address(_: Cpu, address: Virtual) -> None:
+    if address >> 64:
+        raise QuestionError(f"there is no address {address:#x} on s390: it has 64 bits")
+
+
+def _canonical(cpu: Cpu, address: int) -> tuple[bool, str]:
+    width = cpu.mode.address_bits
+    if width == 64:
+        return True, "every address is one of a region-first table's"
+    if address >> width:
+        return False, f"bits 63:{width} are not all 0, and a {cpu.mode.value} table serves no more"
+    return True, f"bits 63:{width} are all 0"
+
+
+_REASONS = {
+    End.MALFORMED: Reason.RESERVED,
+    End.ABSENT: Reason.NOT_PRESENT,
+    End.UNBACKED: Reason.NO_MEMORY,
+    End.OUTSIDE: Reason.OUTSIDE,
+}
+
+
+def _reason(cpu: Cpu, address: Virtual, end: End) -> Reason | None:
+    if end is End.NO_ROOT:
+        return Reason.ASCE_TYPE if address >> cpu.mode.address_bits else Reason.OUTSIDE
+    return _REASONS.get(end)
+
+
+def _likely(
+    cpu: Cpu,
+    reading: Reading,
+    read: LinuxReading | None = None,
+    slot: Slot | None = None,
+    memory: Memory | None = None,
+    address: int | None = None,
+    backed: Sequence[Span] | None = None,
+) -> tuple[str, ...]:
+    if not isinstance(reading.entry, Malformed):
+        return ()
+    size = cpu.format.entry_bytes
+    found = data.filled(reading.raw, size) or data.text(reading.raw.to_bytes(size, "big"))
+    return () if found is None else (found,)
+
+
+def _doubt(cpu: Cpu, memory: Memory) -> str | None:
+    right = f"ASCE {cpu.asce:#x} belongs to this memory"
+    (root,) = cpu.roots
+    held = lines(memory, root.table, root.indices)
+    if all(line.raw is None for line in held):
+        return f"{right}, though there is no memory where the root's table would be"
+    entries = [line.entry for line in held if line.entry is not None]
+    if all(isinstance(entry, Absent | Malformed) for entry in entries):
+        return f"{right}, though no entry of the root's table leads anywhere"
+    return None
+
+
+def _accesses(kind: str | None, user: bool | None, implicit: bool) -> list[Access]:
+    """Of supervisor state unless it is said: translation does not ask for the state."""
+    if implicit:
+        raise QuestionError("no access of s390 is implicit")
+    if kind is not None and kind.upper() not in Kind.__members__:
+        raise QuestionError(f"s390 has no access of the kind {kind}")
+    kinds = list(Kind) if kind is None else [Kind[kind.upper()]]
+    return [Access(one, bool(user)) for one in kinds]
+
+
+def _of_memory(held: Held, registers: Mapping[str, int], doubts: Sequence[str]) -> Snapshot:
+    from harness.inspect.s390 import files
+
+    return files.snapshot(held, registers, doubts)
+
+
+def _build(
+    layout: Layout, levels: int, memory: WritableMemory, registers: Mapping[str, int]
+) -> Cpu:
+    from harness.check.s390 import layouts
+    from harness.machine.s390.processor import FACILITIES, MachineInfo
+
+    info = MachineInfo(frozenset(FACILITIES.values()), 0)
+    return cpu_with(layouts.build(layout, levels, info, memory), registers)
+
+
+def _left_open(cpu: Cpu, given: Mapping[str, int]) -> Iterator[str]:
+    if cpu.edat1:
+        yield "the processor has the enhanced-DAT facilities, which QEMU's has not"
+
+
+def _denied(cpu: Cpu, access: Access, granted: int, address: Virtual | None) -> Reason | None:
+    if address is not None and is_low(cpu, address, access.kind):
+        return Reason.LOW_ADDRESS
+    return denied(access.kind, cpu.format.rights_of(granted), cpu)
+
+
+def _judged(cpu: Cpu, walks: Walks, access: Access) -> tuple[Mask, Mask, Bytes]:
+    n = len(walks.address)
+    kinds = np.full(n, access.kind, np.uint8)
+    found = judge(cpu, walks, kinds, np.full(n, access.space, np.uint8))
+    return found.code == ALLOWED, np.zeros(n, np.bool_), found.reason
+
+
+def _linux(_: Cpu, __: Reading) -> LinuxReading:
+    raise QuestionError("what Linux keeps in entries of s390 is not known here")
+
+
+_WITHHELD = {Reason.WRITE_DENIED: "write", Reason.EXECUTE_DENIED: "execute"}
+
+_OF_ADDRESS = (Reason.ASCE_TYPE, Reason.LOW_ADDRESS)
+
+ASKED = Architecture(
+    called="s390",
+    manual="Principles of Operation",
+    registers=frozenset(field.name for field in fields(Cpu)),
+    targets=frozenset(("s390x",)),
+    seen=_seen,
+    hold_beside=_hold_beside,
+    of_core=_of_core,
+    of_memory=_of_memory,
+    roots=("asce",),
+    read_root=lambda cpu, _, raw: asce.read(cpu, raw),
+    parts=lambda cpu: (cpu,),
+    part=lambda cpu, _: cpu,
+    in_mode=mode.in_mode,
+    assumed=mode.assumed,
+    levels_of=decode.levels_of,
+    read=decode.read,
+    check_address=_check_address,
+    pointed=lambda _, address: address,
+    masking="",
+    canonical=_canonical,
+    above=lambda _, __: None,
+    reason=_reason,
+    likely=_likely,
+    allowed=access.Allowed,
+    accesses=_accesses,
+    outcome=access.outcome,
+    unknown=lambda _: False,
+    elsewhere=(),
+    others=lambda snapshot, found: (),
+    alike=lambda one, other: one == other,
+    pointer=lambda cpu, address: data.pointer(address, 64, 0),
+    withheld=lambda _, fault: _WITHHELD.get(fault.reason),
+    of_address=lambda fault: fault.reason in _OF_ADDRESS,
+    using=lambda cpu, _: cpu,
+    remedies=remedies,
+    linux=_linux,
+    doubt=_doubt,
+    never_withheld=lambda _: 0,
+    levels=frozenset((2, 3, 4, 5)),
+    smallest_page=access.PAGE,
+    addresses=lambda cpu: [root.span for root in cpu.roots],
+    denied=_denied,
+    judged=_judged,
+    bars={},
+    marks=lambda _, __: 0,
+    memory_types=memory_type,
+    in_tables=lambda cpu: cpu,
+    build=_build,
+    left_open=_left_open,
+    byte_order="big",
+)
+"""Processors with addresses of 64 bits, and the tables of one space."""

@@ -1,0 +1,27 @@
+"""A processor of which no more is known than the table at which its walks begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from harness.inspect.snapshot import QuestionError
+from harness.paging.entry import Entry
+from harness.paging.s390.cpu import Cpu, Mode
+
+
+def in_mode(mode: str, given: Mapping[str, Any]) -> Cpu:
+    """A processor in the mode, with every facility that concerns its entries.
+
+    Raises QuestionError for whatever is given, since those are options of x86.
+    """
+    if given:
+        named = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        means = "mean" if len(given) > 1 else "means"
+        raise QuestionError(f"{mode} is a mode of s390, where {named} {means} nothing")
+    return Cpu.in_mode(Mode(mode), 0, edat1=True, edat2=True, iep=True)
+
+
+def assumed(_: Cpu, __: Mapping[str, Any], ___: Iterable[Entry]) -> Iterator[str]:
+    """What is assumed where entries are read, a sentence each."""
+    yield "the enhanced-DAT facilities and IEP are on, and the space is not private"

@@ -1,0 +1,158 @@
+"""Program interruptions of s390: what accesses end in, what helps, and those that were seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.inspect.fault import explain_all
+from harness.inspect.s390 import fault
+from harness.inspect.s390.remedy import remedies
+from harness.inspect.snapshot import QuestionError
+from harness.paging.address import Virtual
+from harness.paging.s390.access import Access, Allowed, Code, Kind, outcome
+from harness.paging.s390.cpu import AddressSpace, Cpu, Cr0
+from tests.cli.commands import run
+from tests.inspect.s390.spaces import CPU, PAGES, SEGMENTS, memory, snapshot
+
+READ, WRITE, FETCH = (Access(kind) for kind in Kind)
+SHORT = replace(CPU, asce=CPU.asce & ~3)
+PRIVATE = replace(CPU, asce=CPU.asce | 0x100)
+LOW = replace(CPU, cr0=CPU.cr0 | Cr0.LOW_ADDRESS_PROTECTION)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "changed", "address", "access", "code", "change"),
+    [
+        (CPU, {}, 0x1000, WRITE, 4, [(PAGES + 8, 0xA000)]),
+        (CPU, {"s0": PAGES | 0x200}, 0x0, WRITE, 4, [(SEGMENTS, PAGES)]),
+        (CPU, {}, 0x2000, FETCH, 4, [(PAGES + 16, 0xB000)]),
+        (CPU, {}, 0x3000, READ, 0x11, [(PAGES + 24, 0xC000)]),
+        (CPU, {"p0": 0x9800}, 0x0, READ, 0x12, [(PAGES, 0x9000)]),
+        (CPU, {"s0": PAGES | 8}, 0x0, READ, 0x12, [(SEGMENTS, PAGES)]),
+        (CPU, {"r0": SEGMENTS | 0}, 0x0, READ, 0x12, [(0, SEGMENTS | 4)]),
+        (PRIVATE, {"s0": PAGES | 0x10}, 0x0, READ, 0x12, [(SEGMENTS, PAGES)]),
+        # TF and TL, by the fewest bits: quarters 2 and 0 of the segment table.
+        (CPU, {"s1024": PAGES}, 1024 << 20, READ, 0x10, [(0, SEGMENTS | 6)]),
+        (CPU, {"r0": SEGMENTS | 0xC7}, 0x0, READ, 0x10, [(0, SEGMENTS | 7)]),
+        (CPU, {"r0": SEGMENTS | 0x87, "s512": PAGES}, 512 << 20, READ, 0x10, [(0, SEGMENTS | 7)]),
+    ],
+)
+def test_the_least_change_of_an_entry_is_found(
+    cpu: Cpu,
+    changed: dict[str, int],
+    address: int,
+    access: Access,
+    code: int,
+    change: list[tuple[int, int]],
+) -> None:
+    held = memory(**changed)
+    assert outcome(cpu, held, Virtual(address), access).code == code  # type: ignore[union-attr]
+    best = remedies(cpu, held, Virtual(address), access)[0]
+    assert [(one.slot.address, one.new) for one in best.entries] == change
+    for where, raw in change:
+        held.store(where, 8, raw)  # type: ignore[arg-type]
+    assert isinstance(outcome(cpu, held, Virtual(address), access), Allowed)
+
+
+def test_the_least_change_of_a_register_is_found() -> None:
+    held = memory(r512=SEGMENTS | 4)
+    found, *_ = remedies(SHORT, held, Virtual(512 << 31), READ)
+    assert [(one.name, one.new) for one in found.settings] == [("ASCE.TL", SHORT.asce | 1)]
+    (found,) = remedies(LOW, held, Virtual(0x10), WRITE)
+    assert [(one.name, one.new) for one in found.settings] == [
+        ("CR0.low-address-protection", CPU.cr0)
+    ]
+    *_, found = remedies(CPU, held, Virtual(0x2000), FETCH)
+    assert ([one.name for one in found.settings], found.unprotects) == (["CR0.IEP"], True)
+
+
+def test_what_the_table_of_the_asce_does_not_serve_no_change_helps() -> None:
+    (found,) = explain_all(snapshot(), Virtual(1 << 42), [READ])
+    assert (found.outcome.code, found.remedies) == (Code.ASCE_TYPE, ())
+
+
+@pytest.mark.parametrize("text", ["4", "04", "0x4", "0004", "84"])
+def test_a_code_is_read_as_it_is_printed(text: str) -> None:
+    assert fault.seen(text).code is Code.PROTECTION
+
+
+@pytest.mark.parametrize("text", ["1", "13", "3c", "10004", "page"])
+def test_what_no_access_ends_in_is_refused(text: str) -> None:
+    with pytest.raises(QuestionError):
+        fault.seen(text)
+
+
+@pytest.mark.parametrize(
+    ("code", "teid", "kinds"),
+    [
+        ("4", 0x1404, [Kind.WRITE]),
+        ("4", 0x2884, [Kind.FETCH]),
+        ("4", 0x480, [Kind.WRITE]),
+        ("11", 0x3400, [Kind.WRITE]),
+        ("11", 0x3800, [Kind.READ, Kind.FETCH]),
+        ("11", 0x3000, list(Kind)),
+        ("12", 0x3400, list(Kind)),
+        ("4", None, [Kind.WRITE, Kind.FETCH]),
+    ],
+)
+def test_a_teid_says_which_access_it_was(code: str, teid: int | None, kinds: list[Kind]) -> None:
+    assert [one.kind for one in fault.seen(code, teid).accesses] == kinds
+
+
+@pytest.mark.parametrize(
+    ("code", "teid", "address", "given"),
+    [
+        ("4", 0x1404, 0x1000, True),
+        ("4", 0x1406, 0x1000, True),  # in the secondary space
+        ("4", 0x2884, 0x2000, True),
+        ("11", 0x3C00 & ~0x400, 0x3000, True),
+        ("11", 0x3000, 0x3000, True),
+        ("4", 0x404, 0x0, False),
+        ("11", 0x1400, 0x1000, False),
+        ("10", 0x3400, 0x3000, False),
+    ],
+)
+def test_tables_give_a_fault_that_was_seen_or_do_not(
+    code: str, teid: int, address: int, given: bool
+) -> None:
+    _, _, found = fault.reproduced(snapshot(), code, Virtual(address), teid, False, ())
+    assert bool(found.giving) == given
+    assert given or found.explanations
+    space = AddressSpace(teid & 3)
+    assert {one.access.space for one in found.giving} <= {space}
+
+
+def test_a_fault_that_another_register_gives_says_so() -> None:
+    off = replace(CPU, cr0=0)
+    _, _, found = fault.reproduced(snapshot(off), "4", Virtual(0x2000), 0x2884, False, ())
+    assert "CR0.IEP=1, and here it is 0 (--cr0)" in found.explanations[0]
+
+
+def test_a_teid_is_of_one_page_and_of_a_known_space() -> None:
+    with pytest.raises(QuestionError, match="is of the page at 0x1000, and not of 0x2000"):
+        fault.reproduced(snapshot(), "4", Virtual(0x2000), 0x1404, False, ())
+    with pytest.raises(QuestionError, match="an access register chose"):
+        fault.seen("4", 0x1405)
+
+
+def test_the_command_takes_code_and_teid(tmp_path: Path) -> None:
+    where = ("--layout", "s390/rights")
+    code, out, errors = run("fault", "--code", "4", "--teid", "0x500404", *where, cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    assert "The tables as they are give this fault." in out
+    assert "STE at 0x200c028: 0x0000000002010a00 -> 0x0000000002010800" in out
+    code, out, _ = run("fault", "--code", "3b", "--teid", "0x80000400", cwd=tmp_path)
+    assert (code, out.splitlines()[0]) == (
+        0,
+        "region-third-translation exception (code 0x3b), TEID 0x80000400, address 0x80000000",
+    )
+    for wrong, said in (
+        (("--teid", "1"), "a TEID belongs to a program interruption"),
+        (("--code", "4", "--teid", "1", "--rip", "2"), "--cr2 and --rip are of x86"),
+        (("--code", "4", "--teid", "0x500404", "--layout", "rights"), "where --teid means nothing"),
+    ):
+        code, out, errors = run("fault", *wrong, cwd=tmp_path)
+        assert (code, out) == (2, "") and said in errors

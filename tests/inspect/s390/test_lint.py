@@ -1,0 +1,55 @@
+"""What lint finds in tables of s390."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from harness.inspect.lint import Broken, lint
+from harness.inspect.s390.memory_type import AT_RESET
+from tests.inspect.s390.spaces import CPU, MEMORY, PAGES, REGIONS, SEGMENTS, snapshot
+
+
+def broken(cpu: object = CPU, **changed: int) -> dict[str, Broken]:
+    found, _ = lint(replace(snapshot(CPU, **changed), cpu=cpu), AT_RESET)
+    return {one.rule.name: one for one in found}
+
+
+def test_a_space_that_is_right_breaks_what_it_is_meant_to() -> None:
+    assert set(broken(p0=0x400)) == set()
+    assert set(broken()) == {"write-execute", "address-zero"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "rule"),
+    [
+        ({"p0": 0x9800}, "reserved-bits"),
+        ({"s0": PAGES | 4}, "reserved-bits"),
+        ({"r0": SEGMENTS}, "reserved-bits"),
+        ({"r0": SEGMENTS | 4 | 0x40}, "no-part-of-table"),
+        ({"s0": PAGES | 0x80}, "unchecked-bits"),
+        ({"r0": SEGMENTS | 4 | 0x10}, "unchecked-bits"),
+        ({"s1": MEMORY}, "table-without-memory"),
+        ({"s0": PAGES | 0x200}, "withheld-above"),
+        ({"s1": PAGES + 0x800}, "empty-table"),
+        ({"r1": REGIONS | 7}, "table-in-itself"),
+        ({"p0": PAGES}, "table-mapped"),
+    ],
+)
+def test_what_can_be_wrong_is_found(changed: dict[str, int], rule: str) -> None:
+    found = broken(**changed)
+    assert rule in found, set(found)
+    assert rule not in broken()
+
+
+def test_common_segments_are_wrong_in_a_private_space_alone() -> None:
+    private = replace(CPU, asce=CPU.asce | 0x100)
+    assert "reserved-bits" in broken(private, s0=PAGES | 0x10)
+    assert "reserved-bits" not in broken(s0=PAGES | 0x10)
+
+
+def test_what_bounds_leave_out_breaks_nothing() -> None:
+    """Slot 512 of the segment table is in its second quarter."""
+    assert "reserved-bits" not in broken(s512=PAGES | 4)
+    assert "reserved-bits" in broken(s512=PAGES | 4, r0=SEGMENTS | 5)

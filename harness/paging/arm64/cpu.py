@@ -169,10 +169,19 @@ class Cpu:
     pan, uao  PSTATE.PAN and PSTATE.UAO
     features  what the processor has
 
-    Raises ValueError for a state that the architecture forbids or leaves to the machine: a TxSZ
-    out of bounds, which may fault or be taken for the bound (AArch64.S1TxSZFaults); an encoding of
-    TGx or IPS that is reserved, a granule that the processor lacks (AArch64.S1DecodeTG0), a root
-    that is not aligned as it must be.  A half that EPDx turns off may hold anything.
+    Raises ValueError for a state in which a half translates nothing, or that is the machine's to
+    read:
+
+    TxSZ out of bounds  below the least, all of the half faults with FEAT_LVA; without, and above
+                        the greatest, it faults or the bound is taken (AArch64.S1TxSZFaults,
+                        AArch64.S1Translate).  QEMU faults
+    TGx                 an encoding that is reserved, or a granule that the processor lacks, stands
+                        for a granule of its choice (AArch64.S1DecodeTG0).  QEMU reads TG0=3 as 4K
+    IPS=7               is reserved.  QEMU takes it for one of the larger widths
+    a root              that is not aligned as it must be (AArch64.S1TTBaseAddress)
+
+    IPS beyond what the processor has is no fault: the lesser counts (AArch64.PhysicalAddressSize).
+    A half that EPDx turns off may hold anything.
     """
 
     architecture: ClassVar[str] = "arm64"
@@ -390,9 +399,13 @@ class Cpu:
         tsz = tcr >> fields.tsz & 63
         least, most = self._bounds(granule)
         if not least <= tsz <= most:
+            if tsz < least and self.features.lva:
+                why = "by which every access to that half faults"
+            else:
+                why = f"which faults or is taken for {least if tsz < least else most}"
             raise ValueError(
-                f"TCR_EL1 {tcr:#x} has T{number}SZ {tsz}: a granule of {granule} takes {least} to"
-                f" {most} here{off}"
+                f"TCR_EL1 {tcr:#x} has T{number}SZ {tsz}, {why}: a granule of {granule} takes"
+                f" {least} to {most} here{off}"
             )
         features = self.features
         return Half(

@@ -64,9 +64,12 @@ def test_a_file_of_memory_says_what_its_layout_says(name: str, tmp_path: Path) -
         ({"tcr": TCR | 7 << 32, "ttbr0": 0}, "has the reserved IPS 7"),
         (
             {"tcr": TCR & ~63 | 11, "ttbr0": 0},
-            "has T0SZ 11: a granule of 4K takes 16 to 48 here",
+            "has T0SZ 11, by which every access to that half faults: a granule of 4K takes 16",
         ),
-        ({"tcr": TCR | 63 << 16, "ttbr1": 0}, "has T1SZ 63: a granule of 4K takes 16 to 48 here"),
+        (
+            {"tcr": TCR | 63 << 16, "ttbr1": 0},
+            "has T1SZ 63, which faults or is taken for 48: a granule of 4K takes 16 to 48 here",
+        ),
         (
             {"tcr": TCR, "ttbr0": 0x1010},
             "TTBR0_EL1 0x1010 is not aligned: its root table must be at a multiple of 0x1000",

@@ -194,7 +194,7 @@ def test_how_the_guest_s_processor_differs_is_noted() -> None:
     ("cpu", "guest", "why"),
     [
         (PAIR, guest_with(mmfr0=5), "has a granule of 16K in TG1, which the processor lacks"),
-        (Cpu.of(Half("4K", 20, 0), None), guest_with(mmfr2=0), "has T0SZ 44: a granule of 4K"),
+        (Cpu.of(Half("4K", 20, 0), None), guest_with(mmfr2=0), "has T0SZ 44, which faults or is"),
         (Cpu.of(Half("4K", 52, 0), None, ds=True), guest_with(mmfr0=6 | 1 << 20), "has T0SZ 12"),
     ],
 )

@@ -144,14 +144,17 @@ def test_a_half_that_is_off_may_hold_anything() -> None:
 
 ON = 16 | 5 << 32 | 1 << 23
 
+FAULTS = "by which every access to that half faults"
+"""What the architecture says of a TxSZ below the least, of processors with FEAT_LVA."""
+
 WRONG = [
     ((0, 0, ON, 0, 0), "paging is off: SCTLR_EL1 is 0x0, M=0"),
     ((0, 0, ON | 3 << 14), r"the reserved TG0 3; EPD0=1 turns that half off"),
     ((0, 0, 16 | 5 << 32 | 16 << 16), r"TCR_EL1 0x500100010 has the reserved TG1 0; EPD1=1 turns"),
-    ((0, 0, ON & ~16 | 15), r"T0SZ 15: a granule of 4K takes 16 to 48 here; EPD0=1 turns"),
-    ((0, 0, ON & ~16 | 49), r"T0SZ 49: a granule of 4K takes 16 to 48 here"),
-    ((0, 0, ON & ~16 | 48 | 1 << 14), r"T0SZ 48: a granule of 64K takes 12 to 47 here"),
-    ((0, 0, ON & ~16 | 11 | 1 << 59), r"T0SZ 11: a granule of 4K takes 12 to 48 here"),
+    ((0, 0, ON & ~16 | 15), f"T0SZ 15, {FAULTS}: a granule of 4K takes 16 to 48 here; EPD0=1 tur"),
+    ((0, 0, ON & ~16 | 49), "T0SZ 49, which faults or is taken for 48: a granule of 4K takes 16"),
+    ((0, 0, ON & ~16 | 48 | 1 << 14), "T0SZ 48, which faults or is taken for 47: a granule of 64K"),
+    ((0, 0, ON & ~16 | 11 | 1 << 59), f"T0SZ 11, {FAULTS}: a granule of 4K takes 12 to 48 here"),
     ((0, 0, ON | 7 << 32), "has the reserved IPS 7"),
     ((0x800, 0, ON), r"TTBR0_EL1 0x800 is not aligned: .* must be at a multiple of 0x1000"),
     ((2, 0, ON & ~16 | 48), r"TTBR0_EL1 0x2 is not aligned: .* must be at a multiple of 0x80"),
@@ -178,9 +181,9 @@ def test_what_the_architecture_forbids_is_a_sentence(
     ("features", "tcr", "why"),
     [
         (Features(granules=frozenset({"4K"}), lpa2=frozenset()), K64, "64K in TG0, which the proc"),
-        (Features(ttst=False), 40, r"T0SZ 40: a granule of 4K takes 16 to 39 here"),
-        (Features(lva=False), K64 | 12, r"T0SZ 12: a granule of 64K takes 16 to 47 here"),
-        (Features(lpa2=frozenset({"16K"})), 1 << 59 | 12, r"T0SZ 12: a granule of 4K takes 16 to"),
+        (Features(ttst=False), 40, "T0SZ 40, which faults or is taken for 39: a granule of 4K"),
+        (Features(lva=False), K64 | 12, "T0SZ 12, which faults or is taken for 16: a granule"),
+        (Features(lpa2=frozenset({"16K"})), 1 << 59 | 12, f"T0SZ 12, {FAULTS}"),
     ],
 )
 def test_what_the_processor_lacks_cannot_be_asked_for(

@@ -11,7 +11,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 BUILT = {
     "x86": ("stub.elf", "bochs-rom.bin", "bochs-shim.so"),
-    "plugin": ("flushes.so",),
+    "plugin": ("flushes-x86.so", "flushes-riscv.so"),
     "riscv": ("stub-riscv64.elf", "stub-riscv32.elf"),
     "arm64": ("stub-arm64.elf",),
     "power": ("stub-power.elf",),

@@ -443,16 +443,16 @@ def flushes() -> Flushes:
     The guest runs under TCG with a plugin that follows changes of the page tables, flushes and
     accesses, until QEMU ends or for `limit` seconds; the test fails with the report of `pagetable
     flushes` where a flush is missing, and where nothing was watched.  `fail_on="stale"` counts what
-    a later flush may excuse too; `deadline` is for kernels that never leave ring 0, in blocks of
+    a later flush may excuse too; `deadline` is for kernels that never go to user mode, in blocks of
     instructions; `symbols` is a file with the names of the kernel's functions.  What QEMU prints is
     the test's output.  Returns what was seen: QEMU's exit code, and the counts.
     """
-    from harness.architectures import module_of
     from harness.check.flushes import FailOn, architecture_of
     from harness.check.flushes import flushes as judged
     from harness.inspect.symbols import symbols as read_symbols
     from harness.machine.errors import MachineError
     from harness.machine.plugin import DEADLINE, Ending, watched
+    from harness.report.flushes import lines
 
     def watch(
         command: Sequence[str],
@@ -471,15 +471,14 @@ def flushes() -> Flushes:
         try:
             arch = architecture_of(command)
             names = None if symbols is None else read_symbols(symbols)
-            seen = watched(command, limit=limit, deadline=deadline)
+            seen = watched(command, limit=limit, deadline=deadline, arch=arch)
         except MachineError as error:
             pytest.fail(str(error), pytrace=False)
         if seen.ending is Ending.INTERRUPT:
             raise KeyboardInterrupt
         found = judged(arch, seen)
         if found.failed or found.unwatched or found.failing(on):
-            lines = module_of(arch, "report", "flushes").lines(found, on, names)
-            pytest.fail("\n".join(lines), pytrace=False)
+            pytest.fail("\n".join(lines(found, on, names)), pytrace=False)
         return seen
 
     return watch

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("stub.elf", "bochs-rom.bin", "bochs-shim.so", "flushes.so")
+NAMES = ("stub.elf", "bochs-rom.bin", "bochs-shim.so", "flushes-x86.so", "flushes-riscv.so")
 BUILT = {f"harness/machine/{name}" for name in NAMES}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -51,6 +51,7 @@ def test_both_hold_the_stub_the_layouts_and_the_license(dist: Path) -> None:
             "images/smallest.toml",
             "guest/x86/stub.c",
             "guest/plugin/shadow.c",
+            "guest/plugin/x86/rules.c",
         }
         <= names
     )

@@ -10,10 +10,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include "block.h"
 #include "shadow.h"
 
 #define EXPORT __attribute__((visibility("default")))
-#define WATCHED (HF_CPL | HF_PE | HF_LMA | HF_SMM | HF_GUEST)
 
 struct block { u64 pc, last; const u8 *host; };	/* its first address, its last, and where the first byte stands */
 
@@ -44,141 +44,26 @@ static void on_flush(void)
 	}
 }
 
-static void refuse(const char *sentence)
+/* ---- instructions that flush ---- */
+
+static void take_over(struct processor *p)
 {
-	snprintf(report->sentence, SENTENCE, "%s", sentence);
-	report->totals.state = REFUSED;
+	p->pending = false;
+	settle(p);
 }
 
-/* ---- INVLPG's operand ---- */
-
-static const u8 *skip_prefixes(const u8 *byte, int *segment, bool *address_size)
-{
-	for (;; byte++)
-		switch (*byte) {
-		case 0x26: *segment = ES; break;
-		case 0x2e: *segment = CS; break;
-		case 0x36: *segment = SS; break;
-		case 0x3e: *segment = DS; break;
-		case 0x64: *segment = FS; break;
-		case 0x65: *segment = GS; break;
-		case 0x67: *address_size = true; break;
-		case 0x66: case 0xf0: case 0xf2: case 0xf3: break;
-		default: return byte;
-		}
-}
-
-static int segment_of(int named, int base_register)
-{
-	return named >= 0 ? named : base_register == 4 || base_register == 5 ? SS : DS;
-}
-
-static u64 operand16(const u8 *state, const u8 *modrm, int named)
-{
-	static const int first[] = { 3, 3, 5, 5, 6, 7, 5, 3 }, second[] = { 6, 7, 6, 7, -1, -1, -1, -1 };
-	int mod = *modrm >> 6, rm = *modrm & 7;
-	int16_t offset = 0;
-	bool absolute = mod == 0 && rm == 6;
-	if (mod == 1)
-		offset = (int8_t)modrm[1];
-	else if (mod == 2 || absolute)
-		memcpy(&offset, modrm + 1, 2);
-	u64 sum = offset;
-	if (!absolute)
-		sum += gpr(state, first[rm]) + (second[rm] < 0 ? 0 : gpr(state, second[rm]));
-	return (sum & 0xffff) + base(state, segment_of(named, absolute ? 3 : first[rm]));
-}
-
-/* The linear address of the memory operand of an instruction whose opcode has two bytes (volume 2A, 2.1.5). */
-static u64 operand(const u8 *state, const struct special *special, u64 next)
-{
-	u32 flags = flags_of(state);
-	bool long_mode = flags & HF_CS64, short_address = false;
-	int named = -1, rex = 0, base_register = -1;
-	const u8 *byte = skip_prefixes(special->bytes, &named, &short_address);
-	if (long_mode && (*byte & 0xf0) == 0x40)
-		rex = *byte++;
-	const u8 *modrm = byte + 2;
-	if (!long_mode && !!(flags & HF_CS32) == short_address)
-		return operand16(state, modrm, named);
-	int mod = *modrm >> 6, rm = *modrm & 7;
-	const u8 *rest = modrm + 1;
-	u64 sum = 0;
-	int32_t offset = 0;
-	bool wide = mod == 2;
-	if (rm == 4) {
-		int index = (*rest >> 3 & 7) | (rex & 2) << 2, scale = *rest >> 6;
-		base_register = *rest++ & 7;
-		if (index != 4)
-			sum += gpr(state, index) << scale;
-		if (mod == 0 && base_register == 5)
-			wide = true, base_register = -1;
-	} else if (mod == 0 && rm == 5) {
-		wide = true;
-		sum = long_mode ? next : 0;
-	} else {
-		base_register = rm;
-	}
-	if (base_register >= 0)
-		sum += gpr(state, base_register | (rex & 1) << 3);
-	if (mod == 1)
-		offset = (int8_t)*rest;
-	else if (wide)
-		memcpy(&offset, rest, 4);
-	sum += offset;
-	if (!long_mode || short_address)
-		sum = (u32)sum;
-	int segment = segment_of(named, rex & 1 ? -1 : base_register);
-	if (planted(INVLPG_WITHOUT_SEGMENT) || (long_mode && segment != FS && segment != GS))
-		return sum;
-	sum += base(state, segment);
-	return long_mode ? sum : (u32)sum;
-}
-
-/* ---- instructions ---- */
-
-static enum what moves_to(int control_register)
-{
-	switch (control_register) {
-	case 2: return MOVES_CR2;
-	case 3: return MOVES_CR3;
-	case 8: return NOTHING;
-	default: return MOVES_CONTROL;
-	}
-}
-
-/* In 32-bit code 0x40 to 0x4f are instructions of one byte, so that nothing is mistaken. */
-static enum what what_is(const u8 *byte)
-{
-	int segment = -1;
-	bool address_size = false;
-	byte = skip_prefixes(byte, &segment, &address_size);
-	bool rex_r = (*byte & 0xf4) == 0x44;
-	if ((*byte & 0xf0) == 0x40)
-		byte++;
-	if (byte[0] != 0x0f)
-		return NOTHING;
-	if (byte[1] == 0x22)
-		return moves_to((byte[2] >> 3 & 7) | rex_r << 3);
-	if (byte[1] == 0x01 && byte[2] < 0xc0)
-		return (byte[2] >> 3 & 7) == 7 ? INVALIDATES_PAGE : (byte[2] >> 3 & 7) == 6 ? MOVES_CONTROL : NOTHING;
-	if (byte[1] == 0x38 && byte[2] == 0x82)
-		return INVALIDATES_PCID;
-	return NOTHING;
-}
-
-/* Before it is executed.  Up to 7.2 registers may be QEMU's own here, and are read when the block has ended. */
+/* Before it is executed. */
 static void on_special(unsigned cpu, void *data)
 {
 	struct processor *p = processors[cpu];
-	const struct special *special = data;
-	if (!p || p->user)
+	if (!p || p->modes[FETCH] == USER)
 		return;
-	p->special = *special;
+	if (p->pending)
+		take_over(p);
+	p->special = *(const struct special *)data;
 	p->pending = true;
-	if (special->what == INVALIDATES_PAGE && interface >= WITH_REGISTERS)
-		p->operand = operand(p->state, special, special->pc + p->offset + special->length);
-	if (p->paging && !registers_checked && flags_of(p->state) & HF_CS64) {
+	note_special(p, &p->special);
+	if (!registers_checked && is_checked_at(p)) {
 		const char *wrong = check_registers(p->state);
 		registers_checked = true;
 		if (wrong)
@@ -186,26 +71,13 @@ static void on_special(unsigned cpu, void *data)
 	}
 }
 
-static void settle(struct processor *p)
+/* Before the instruction that comes next in the same block. */
+static void on_next(unsigned cpu, void *data)
 {
-	const struct special *special = &p->special;
-	p->pending = false;
-	if (special->what == INVALIDATES_PAGE) {
-		if (interface < WITH_REGISTERS)
-			p->operand = operand(p->state, special, special->pc + special->length);
-		lock();
-		drop_page(p, p->operand);
-		unlock();
-	} else if (special->what == INVALIDATES_PCID) {
-		lock();		/* TCG has none: should it have one some day, this is at least nothing false */
-		drop_all(p, true, CONTROL);
-		unlock();
-	} else if (special->what == MOVES_CR2) {
-		if (!planted(MOV_CR2_FAULTS))	/* no page fault, which is told by its change */
-			p->cr2 = load(p->state, CR2);
-	} else {
-		note_control(p, special->what == MOVES_CR3);
-	}
+	struct processor *p = processors[cpu];
+	(void)data;
+	if (p && p->pending)
+		take_over(p);
 }
 
 /* ---- blocks ---- */
@@ -216,8 +88,9 @@ static struct processor *start(unsigned cpu)
 	p->state = processor_state(cpu);
 	p->number = cpu;
 	p->stamp = p->generation = p->global_generation = p->structure_generation = 1;
-	p->recent = p->kernel;
-	p->cr2 = load(p->state, CR2);
+	p->spaces = calloc(SPACES, sizeof *p->spaces);
+	set_modes(p, BARE, BARE);
+	start_state(p);
 	lock();
 	processors[cpu] = p;
 	report->totals.processors++;
@@ -225,26 +98,14 @@ static struct processor *start(unsigned cpu)
 	return p;
 }
 
-static void note_mode(struct processor *p, u32 flags)
-{
-	u32 turned = flags ^ p->flags;
-	p->flags = flags;
-	p->user = (flags & HF_CPL) == 3;
-	p->recent = p->user ? p->users : p->kernel;
-	if (turned & (HF_PE | HF_LMA | HF_SMM | HF_GUEST))
-		note_control(p, false);
-	if (p->user && p->paging)
-		note_user(p);
-}
+enum { MOST_ASTRAY = 16, CHECKED_OF = 64 };
 
-enum { LOW_MEMORY = 1 << 20, MOST_ASTRAY = 16, CHECKED_OF = 64 };
-
-/* Whether the walk of what is executed leads to where QEMU executes it: so RIP, CR3, the walk and RAM are right. */
+/* Whether the walk of what is executed leads to where QEMU executes it: so the registers, the walk and RAM are right. */
 static void check(struct processor *p, u64 pc, const struct block *block)
 {
 	static unsigned astray;
 	u64 physical = physical_at(p, pc);
-	if (!block->host || physical < LOW_MEMORY || physical == UNKNOWN)	/* what is below moves on a PC */
+	if (!block->host || physical < LOW_MEMORY || physical == UNKNOWN)
 		return;
 	lock();
 	const u8 *page = host_page(physical & -PAGE);
@@ -267,31 +128,23 @@ static inline bool is_recent(const struct processor *p, enum access access, u64 
 }
 
 /* A block serves all addresses of its page where QEMU has CF_PCREL, as the versions have that read registers. */
-static inline u64 begin_of(const struct processor *p, const struct block *block, u32 flags)
+static inline u64 begin_of(const struct processor *p, const struct block *block)
 {
-	if (interface < WITH_REGISTERS)
-		return block->pc;
-	return load(p->state, EIP) + (flags & HF_CS64 ? 0 : base(p->state, CS));
+	return interface < WITH_REGISTERS ? block->pc : program_counter(p);
 }
 
 /* What is to be looked at when a block begins, in the order in which it happened. */
 static __attribute__((noinline)) void begin_block(struct processor *p, const struct block *block)
 {
 	if (p->pending)
-		settle(p);
-	u32 flags = flags_of(p->state);
-	if ((flags ^ p->flags) & WATCHED)
-		note_mode(p, flags);
-	if (load(p->state, CR3) != p->cr3)
-		note_control(p, false);
-	u64 pc = begin_of(p, block, flags), last = block->last + p->offset;
-	if (load(p->state, CR2) != p->cr2 || (pc == p->handler && !planted(SAME_FAULT_IGNORED)))
-		note_fault(p, pc);
+		take_over(p);
+	u64 pc = begin_of(p, block), last = block->last + p->offset;
+	note_state(p, pc);
 	if (planted(NO_FETCH))
 		return;
 	if (!is_recent(p, FETCH, pc)) {
 		look(p, pc, FETCH, pc);
-		if (p->paging && is_recent(p, FETCH, pc) && (!p->checked || !(p->blocks % CHECKED_OF)))
+		if (p->modes[FETCH] != BARE && is_recent(p, FETCH, pc) && (!p->checked || !(p->blocks % CHECKED_OF)))
 			check(p, pc, block);
 	}
 	if ((pc ^ last) / PAGE && !is_recent(p, FETCH, last) && !planted(NO_SECOND_FETCH))
@@ -315,12 +168,10 @@ static void on_block(unsigned cpu, void *data)
 		first_block(cpu, block);
 		return;
 	}
-	u32 flags = flags_of(p->state);
-	u64 pc = begin_of(p, block, flags);
+	u64 pc = begin_of(p, block);
 	p->blocks++;
 	p->offset = pc - block->pc;
-	bool usual = !p->pending && !((flags ^ p->flags) & WATCHED) && load(p->state, CR3) == p->cr3 &&
-		     load(p->state, CR2) == p->cr2 && pc != p->handler && is_recent(p, FETCH, pc) &&
+	bool usual = !p->pending && is_as_before(p, pc) && is_recent(p, FETCH, pc) &&
 		     is_recent(p, FETCH, block->last + p->offset);
 	if (__builtin_expect(!usual, 0))
 		begin_block(p, block);
@@ -390,6 +241,7 @@ static void on_translation(void *translated)
 {
 	size_t count = qemu_plugin_tb_n_insns(translated);
 	struct block *block = piece_of(sizeof *block);
+	bool flushes = false;
 	for (size_t i = 0; i < count; i++) {
 		void *insn = qemu_plugin_tb_get_insn(translated, i);
 		u64 pc = qemu_plugin_insn_vaddr(insn);
@@ -399,7 +251,10 @@ static void on_translation(void *translated)
 		found.length = instruction_bytes(insn, found.bytes, sizeof found.bytes);
 		block->last = pc + found.length - 1;
 		found.what = what_is(found.bytes);
-		if (found.what != NOTHING) {
+		if (flushes)	/* not each ends its block */
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, on_next, WITHOUT_REGISTERS, NULL);
+		flushes = found.what != NOTHING;
+		if (flushes) {
 			struct special *special = piece_of(sizeof *special);
 			*special = found;
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, on_special, READS_REGISTERS, special);
@@ -450,8 +305,8 @@ EXPORT int qemu_plugin_install(u64 id, const struct qemu_info *info, int argc, c
 	const char *wrong = find_insides();
 	if (!wrong)
 		qemu_release(&report->totals.major, &report->totals.minor, &report->totals.micro);
-	if (!info->system_emulation || strcmp(info->target, "x86_64"))
-		wrong = "this QEMU is not qemu-system-x86_64";
+	if (!info->system_emulation || !strstr(TARGETS, info->target))
+		wrong = "this QEMU is not " PROGRAM;
 	else if (!is_known(interface))
 		wrong = "it is known with QEMU 7.2 to 8.2 and 9.1 to 11.1, whose plugin interface is another one than this QEMU's";
 	else if (info->max_vcpus > MOST_PROCESSORS)

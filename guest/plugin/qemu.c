@@ -3,7 +3,7 @@
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
-#include "qemu.h"
+#include "arch.h"
 
 __attribute__((visibility("default"))) int qemu_plugin_version = 1;
 int interface;
@@ -76,15 +76,14 @@ static const u8 *description;	/* of the processor's state, as for a migration */
 static const struct { const char *name; void *found; } needed[] = {
 	{ "qemu_get_cpu", &get_cpu }, { "address_space_map", &map }, { "address_space_unmap", &unmap },
 	{ "qemu_ram_addr_from_host", &ram_address }, { "address_space_memory", &memory },
-	{ "vmstate_x86_cpu", &description }, { "g_byte_array_new", &new_bytes },
+	{ DESCRIPTION, &description }, { "g_byte_array_new", &new_bytes },
 	{ "g_byte_array_set_size", &resize }, { "g_array_get_element_size", &item_size },
-	{ "x86_cpu_gdb_read_register", &read_gdb_register }, { "qmp_query_version", &query_version },
+	{ READS_FOR_GDB, &read_gdb_register }, { "qmp_query_version", &query_version },
 };
 
-static const char *const names[PLACES] = {
-	"env.eip", "env.hflags", "env.cr[0]", "env.cr[2]", "env.cr[3]", "env.cr[4]", "env.efer", "env.regs", "env.segs",
-};
-size_t at[PLACES];
+extern const struct place_name place_names[PLACES];
+extern const struct told all_told[];
+size_t at[PLACES], width_of[PLACES];
 
 /*
  * VMStateField begins with name, err_hint, offset and size, in 11.1 without err_hint, which is NULL; the fields end
@@ -101,7 +100,7 @@ static const struct field *fields_of(const u8 *structure)
 	for (int i = 1; i < MOST_WORDS; i++) {
 		if (!words[i] || !dladdr(words[i], &where) || (uintptr_t)words[i] % sizeof(void *))
 			continue;
-		if (words[i]->name && dladdr(words[i]->name, &where) && !strcmp(words[i]->name, "env.regs"))
+		if (words[i]->name && dladdr(words[i]->name, &where) && !strcmp(words[i]->name, FIRST_FIELD))
 			return words[i];
 	}
 	return NULL;
@@ -113,9 +112,20 @@ static size_t field_words(const struct field *first)
 	const char *const *words = (const void *)first;
 	Dl_info where;
 	for (size_t i = 4; i < MOST_FIELD_WORDS; i++)
-		if (words[i] && dladdr(words[i], &where) && !strcmp(words[i], names[EIP]))
+		if (words[i] && dladdr(words[i], &where) && !strcmp(words[i], SECOND_FIELD))
 			return i;
 	return 0;
+}
+
+static const struct field *field_called(const struct field *first, size_t words, const char *name)
+{
+	const struct field *field = first;
+	for (int i = 0; name && i < MOST_FIELDS && field->name; i++) {
+		if (!strcmp(field->name, name))
+			return field;
+		field = (const void *)((const char *const *)field + words);
+	}
+	return NULL;
 }
 
 static const char *find_places(void)
@@ -126,16 +136,15 @@ static const char *find_places(void)
 		return "QEMU's description of a processor's state is not of a form that is known here";
 	bool hinted = !first->words[0];
 	for (int place = 0; place < PLACES; place++) {
-		const struct field *field = first;
-		for (int i = 0; i < MOST_FIELDS && field->name && strcmp(field->name, names[place]); i++)
-			field = (const void *)((const char *const *)field + words);
-		if (!field->name || strcmp(field->name, names[place]))
+		const struct field *field = field_called(first, words, place_names[place].name);
+		if (!field)
+			field = field_called(first, words, place_names[place].older);
+		if (!field)
 			return "QEMU's description of a processor's state lacks a register that is needed";
 		at[place] = field->words[hinted];
-		if (place == SEGS && field->words[hinted + 1] != SEGMENT_SIZE)
-			return "QEMU's segments are not of the size that is known here";
+		width_of[place] = field->words[hinted + 1];
 	}
-	return NULL;
+	return check_places();
 }
 
 const char *find_insides(void)
@@ -218,22 +227,18 @@ static bool gdb_register(const u8 *state, int number, u64 *result)
 
 /*
  * The places hold what QEMU says by another way: the public one where there is one.  In a callback that reads
- * registers, in long mode: elsewhere the other ways say less.
+ * registers, where paging is on: elsewhere the other ways may say less.
  */
 const char *check_registers(const u8 *state)
 {
-	static const struct { const char *name; int number; enum place place; } all[] = {
-		{ "cr0", 27, CR0 }, { "cr3", 29, CR3 }, { "cr4", 30, CR4 }, { "efer", 32, EFER },
-	};
 	static char sentence[200];
 	u64 said = 0;
-	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-		bool known = registers ? public_register(all[i].name, &said)
-				       : gdb_register(state, all[i].number, &said);
-		if (known && said == load(state, all[i].place))
+	for (const struct told *one = all_told; one->name; one++) {
+		bool known = registers ? public_register(one->name, &said) : gdb_register(state, one->number, &said);
+		if (known && said == load(state, one->place))
 			continue;
 		snprintf(sentence, sizeof sentence, "%s is not where QEMU's description of the state has it: %#lx there,"
-			 " %#lx in QEMU", all[i].name, load(state, all[i].place), said);
+			 " %#lx in QEMU", one->name, load(state, one->place), said);
 		return sentence;
 	}
 	return NULL;

@@ -51,25 +51,16 @@ const u8 *processor_state(unsigned cpu);
 u8 *host_page(u64 physical);	/* NULL where there is no RAM */
 const char *check_registers(const u8 *state);
 
-/* Where registers stand in the state of a processor, in bytes. */
-enum place { EIP, HFLAGS, CR0, CR2, CR3, CR4, EFER, REGS, SEGS, PLACES };
-extern size_t at[PLACES];
-enum { SEGMENT_SIZE = 24, SEGMENT_BASE = 8, ES = 0, CS, SS, DS, FS, GS };
+/*
+ * Where registers stand in the state of a processor, in bytes, and how wide they are there, by QEMU's description of
+ * what a migration takes.  Which there are says arch.h, in the order of `enum place`; `older` is what another version
+ * of QEMU calls one.
+ */
+struct place_name { const char *name, *older; };
+extern size_t at[], width_of[];
+const char *check_places(void);	/* of the architecture: a sentence where one is not as it has to be, or NULL */
 
-static inline u64 load(const u8 *state, enum place place) { return *(const volatile u64 *)(state + at[place]); }
-static inline u32 flags_of(const u8 *state) { return *(const volatile u32 *)(state + at[HFLAGS]); }
-static inline u64 gpr(const u8 *state, int n) { return ((const volatile u64 *)(state + at[REGS]))[n]; }
-static inline u64 base(const u8 *state, int segment)
-{
-	return *(const volatile u64 *)(state + at[SEGS] + segment * SEGMENT_SIZE + SEGMENT_BASE);
-}
+/* A register that QEMU tells by another way too: by name in the plugin interface, by number in its gdb stub. */
+struct told { const char *name; int number; int place; };
 
-/* Bits of hflags (target/i386/cpu.h) */
-#define HF_CPL		3u
-#define HF_CS32		(1u << 4)
-#define HF_PE		(1u << 7)
-#define HF_LMA		(1u << 14)
-#define HF_CS64		(1u << 15)
-#define HF_SMM		(1u << 19)
-#define HF_GUEST	(1u << 21)	/* a guest of the guest, under SVM */
 #endif

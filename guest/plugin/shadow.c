@@ -1,4 +1,4 @@
-/* See shadow.h and README.md.  Sections are those of the Intel SDM, volume 3A. */
+/* See shadow.h and README.md. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,36 +6,13 @@
 #include <unistd.h>
 #include "shadow.h"
 
-#define CR0_WP		(1ull << 16)
-#define CR0_NW		(1ull << 29)
-#define CR0_CD		(1ull << 30)
-#define CR0_PG		(1ull << 31)
-#define CR4_PSE		(1ull << 4)
-#define CR4_PAE		(1ull << 5)
-#define CR4_PGE		(1ull << 7)
-#define CR4_LA57	(1ull << 12)
-#define CR4_PCIDE	(1ull << 17)
-#define CR4_SMEP	(1ull << 20)
-#define EFER_LMA	(1ull << 10)
-#define EFER_NXE	(1ull << 11)
-
-#define P		1ull
-#define W		2ull
-#define U		4ull
-#define A		(1ull << 5)
-#define D		(1ull << 6)
-#define PS		(1ull << 7)
-#define G		(1ull << 8)
-#define NX		(1ull << 63)
-#define ADDRESS		0x000ffffffffff000ull
-
 #define QUIET		4096	/* stores into a frame that no walk comes by, after which it is a table no more */
 #define MOST_LOGGED	(1 << 16)
 #define MOST_THREADS	(1 << 12)
 
 struct processor *processors[MOST_PROCESSORS];
 struct report *report;
-u64 deadline;
+u64 deadline, changes_seen;
 #ifdef PLANTS
 int plant;
 #endif
@@ -43,6 +20,12 @@ int plant;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 void lock(void) { pthread_mutex_lock(&mutex); }
 void unlock(void) { pthread_mutex_unlock(&mutex); }
+
+void refuse(const char *sentence)
+{
+	snprintf(report->sentence, SENTENCE, "%s", sentence);
+	report->totals.state = REFUSED;
+}
 
 static u64 hash(u64 word) { return word * 0x9e3779b97f4a7c15ull >> 20; }
 
@@ -72,8 +55,7 @@ struct frame *frame_of(u64 physical)
 static void *allocated(void *memory)
 {
 	if (!memory) {
-		snprintf(report->sentence, SENTENCE, "there is no memory left for what is cached");
-		report->totals.state = REFUSED;
+		refuse("there is no memory left for what is cached");
 		_exit(1);
 	}
 	return memory;
@@ -94,7 +76,7 @@ static u64 word_at(const u8 *page, u64 offset, unsigned width)
 }
 
 /* An entry of a table, which is watched from now on. */
-static bool entry_at(u64 physical, unsigned width, u64 *raw)
+bool entry_at(u64 physical, unsigned width, u64 *raw)
 {
 	struct frame *frame = frame_of(physical);
 	u8 *page = host_of(frame, physical);
@@ -112,76 +94,36 @@ static bool entry_at(u64 physical, unsigned width, u64 *raw)
 	return true;
 }
 
-/* ---- walks (4.3 to 4.5) ---- */
+/* ---- walks ---- */
 
-struct format { unsigned levels, width, bits; };
-
-static struct format format_of(const struct processor *p)
-{
-	if (p->efer & EFER_LMA)
-		return (struct format){ p->cr4 & CR4_LA57 ? 5 : 4, 8, 9 };
-	if (p->cr4 & CR4_PAE)
-		return (struct format){ 3, 8, 9 };
-	return (struct format){ 2, 4, 10 };
-}
-
-static unsigned shift_at(struct format format, unsigned level) { return 12 + format.bits * level; }
-static bool is_pdpte(struct format format, unsigned level) { return format.levels == 3 && level == 2; }
-
-static bool is_leaf(const struct processor *p, struct format format, unsigned level, u64 raw)
-{
-	if (!level)
-		return true;
-	if (!(raw & PS) || is_pdpte(format, level))
-		return false;
-	return format.width == 8 ? level <= 2 : level == 1 && p->cr4 & CR4_PSE;
-}
-
-static u64 leaf_address(struct format format, unsigned shift, u64 raw)
-{
-	u64 address = raw & ADDRESS & -(1ull << shift);
-	if (format.width == 4 && shift > 12 && !planted(PSE36_IGNORED))
-		address |= (raw >> 13 & 0xff) << 32;
-	return address;
-}
+unsigned shift_at(struct format format, unsigned level) { return 12 + format.bits * level; }
 
 /* Goes down from a table at `level`, with what the steps above it left of the rights. */
-static void go_down(const struct processor *p, u64 address, u64 table, int level, struct walk *walk)
+void go_down(const struct processor *p, u64 address, u64 table, int level, struct walk *walk)
 {
 	struct format format = format_of(p);
 	for (; level >= 0; level--) {
-		unsigned shift = shift_at(format, level);
-		bool pdpte = is_pdpte(format, level);
-		u64 index = address >> shift & (pdpte ? 3 : (1u << format.bits) - 1), raw;
+		u64 index = address >> shift_at(format, level) & ((1u << format.bits) - 1), raw;
 		u64 where = table + index * format.width;
 		if (!entry_at(where, format.width, &raw))
 			return;
 		walk->path[walk->steps++] = (struct step){ where, raw };
-		if (!(raw & P))
+		switch (take(p, format, level, raw, address, walk)) {
+		case NONE:
 			return;
-		if (!pdpte) {
-			walk->writable &= !!(raw & W);
-			walk->user &= !!(raw & U);
-			walk->executable &= !(raw & NX) || !(p->efer & EFER_NXE);
-		}
-		if (is_leaf(p, format, level, raw)) {
+		case LEAF:
 			walk->ok = true;
-			walk->shift = shift;
-			walk->physical = leaf_address(format, shift, raw);
-			walk->global = raw & G && (p->cr4 & CR4_PGE || planted(GLOBAL_WITHOUT_PGE));
-			walk->dirty = raw & D;
 			return;
+		case POINTER:
+			table = table_of(format, raw);
 		}
-		table = raw & ADDRESS;
 	}
 }
 
-static struct walk walk_now(const struct processor *p, u64 address)
+struct walk walk_now(const struct processor *p, u64 address)
 {
-	struct format format = format_of(p);
-	struct walk walk = { .writable = true, .user = true, .executable = true };
-	u64 root = format.levels == 3 ? p->cr3 & 0xffffffe0 : p->cr3 & ADDRESS;
-	go_down(p, address, root, format.levels - 1, &walk);
+	struct walk walk = { ALL_RIGHTS };
+	go_down(p, address, root_of(p), format_of(p).levels - 1, &walk);
 	return walk;
 }
 
@@ -190,46 +132,39 @@ static u64 physical_of(const struct walk *walk, u64 address)
 	return walk->physical | (address & ((1ull << walk->shift) - 1));
 }
 
-/* Whether rights let an access pass (4.6.1); what depends on AC and on protection keys is let pass. */
-static bool permits(const struct processor *p, const struct walk *walk, enum access access, bool user)
-{
-	if (!walk->ok)
-		return false;
-	if (user && !walk->user && !planted(NO_USER))
-		return false;
-	if (access == WRITE && !walk->writable && (user || p->cr0 & CR0_WP || planted(WP_IGNORED)) && !planted(NO_WRITE))
-		return false;
-	if (access != FETCH)
-		return true;
-	if (!walk->executable && !planted(NO_EXECUTE))
-		return false;
-	return user || !walk->user || !(p->cr4 & CR4_SMEP) || planted(SMEP_IGNORED);
-}
-
 /* ---- what is cached ---- */
 
-static u64 key_of(u64 address, unsigned shift) { return (address >> shift << shift) | shift; }
+u64 key_of(u64 address, unsigned shift) { return (address >> shift << shift) | shift; }
 
-static bool valid(const struct processor *p, const struct entry *entry)
+/* Each flush of what an entry belongs to gives it another. */
+static u64 generation_of(const struct processor *p, const struct entry *entry, bool structure)
 {
-	return entry && entry->generation &&
-	       entry->generation == (entry->walk.global ? p->global_generation : p->generation);
+	bool global = entry->space == EVERY_SPACE;
+	u64 own = global ? 0 : p->spaces[entry->space];
+	return own + (structure ? p->structure_generation : global ? p->global_generation : p->generation);
 }
 
-static struct entry *slot(struct cache *cache, u64 key, bool add)
+static bool valid(const struct processor *p, const struct entry *entry, bool structure)
 {
-	for (size_t i = hash(key);; i++) {
+	return entry && entry->generation && entry->generation == generation_of(p, entry, structure);
+}
+
+static struct entry *slot(struct cache *cache, u64 key, u32 space, bool add)
+{
+	for (size_t i = hash(key); cache->size; i++) {
 		struct entry *entry = &cache->entries[i & (cache->size - 1)];
-		if (entry->key == key)
+		if (entry->key == key && entry->space == space)
 			return entry;
 		if (!entry->key) {
 			if (!add)
 				return NULL;
 			cache->used++;
 			entry->key = key;
+			entry->space = space;
 			return entry;
 		}
 	}
+	return NULL;
 }
 
 /* Makes room, and forgets what was dropped, and the oldest where there is too much. */
@@ -240,14 +175,14 @@ static void renew(struct processor *p, struct cache *cache, bool structures)
 	for (int pass = 0; pass < 2; pass++) {
 		for (size_t i = 0; i < old.size; i++) {
 			struct entry *entry = &old.entries[i];
-			if (structures ? entry->generation != p->structure_generation : !valid(p, entry))
+			if (!valid(p, entry, structures))
 				continue;
 			if (!pass)
 				live++;
 			else if (live > MOST_CACHED && entry->born + MOST_CACHED < p->born)
 				report->totals.forgotten++;
 			else
-				*slot(cache, entry->key, true) = *entry;
+				*slot(cache, entry->key, entry->space, true) = *entry;
 		}
 		if (!pass) {
 			size_t most = live < MOST_CACHED ? live : MOST_CACHED;
@@ -260,32 +195,46 @@ static void renew(struct processor *p, struct cache *cache, bool structures)
 	free(old.entries);
 }
 
-static struct entry *added(struct processor *p, struct cache *cache, u64 key)
+static struct entry *added(struct processor *p, struct cache *cache, u64 key, bool global)
 {
 	if (cache->used * 2 >= cache->size)
 		renew(p, cache, cache == &p->structures);
-	struct entry *entry = slot(cache, key, true);
-	entry->seen = report->totals.narrowed;
+	struct entry *entry = slot(cache, key, global ? EVERY_SPACE : space_of(p), true);
+	entry->seen = changes_seen;
 	entry->born = p->born++;
 	entry->cause = 0;
 	entry->untold = false;
 	return entry;
 }
 
-static struct entry *cached(struct processor *p, u64 address)
+/* An entry for what is now the processor's address space, or for every one. */
+static struct entry *found(struct processor *p, struct cache *cache, u64 key, bool structure)
 {
-	for (u64 sizes = p->translations.size ? p->sizes : 0; sizes; sizes &= sizes - 1) {
-		struct entry *entry = slot(&p->translations, key_of(address, __builtin_ctzll(sizes)), false);
-		if (valid(p, entry))
+	struct entry *entry = slot(cache, key, space_of(p), false);
+	if (!valid(p, entry, structure))
+		entry = slot(cache, key, EVERY_SPACE, false);
+	return valid(p, entry, structure) ? entry : NULL;
+}
+
+struct entry *cached(struct processor *p, u64 address)
+{
+	for (u64 sizes = p->sizes; sizes; sizes &= sizes - 1) {
+		struct entry *entry = found(p, &p->translations, key_of(address, __builtin_ctzll(sizes)), false);
+		if (entry)
 			return entry;
 	}
 	return NULL;
 }
 
+struct entry *above(struct processor *p, u64 address, unsigned level)
+{
+	return found(p, &p->structures, key_of(address, shift_at(format_of(p), level)), true);
+}
+
 static void ended(struct entry *entry, enum how how)
 {
 	if (entry->cause && !entry->untold)
-		(&report->causes[entry->cause - 1].by_invlpg)[how]++;
+		(&report->causes[entry->cause - 1].entries)[1 + how]++;
 	entry->cause = 0;
 	entry->untold = false;
 }
@@ -294,10 +243,8 @@ static struct entry *entry_of(struct processor *p, struct stale stale)
 {
 	if (stale.cached == REGISTER)
 		return &p->registers[stale.key];
-	return slot(stale.cached == STRUCTURE ? &p->structures : &p->translations, stale.key, false);
+	return slot(stale.cached == STRUCTURE ? &p->structures : &p->translations, stale.key, stale.space, false);
 }
-
-enum { TRANSLATIONS = 1, GLOBALS = 2, STRUCTURES = 4, REGISTERS = 8 };
 
 static unsigned kind_of(struct stale stale, const struct entry *entry)
 {
@@ -306,15 +253,19 @@ static unsigned kind_of(struct stale stale, const struct entry *entry)
 	return stale.cached == STRUCTURE ? STRUCTURES : REGISTERS;
 }
 
-/* Tells the end of stale entries of some kinds, and keeps the list of the others. */
-static void end_stale(struct processor *p, unsigned kinds, enum how how)
+/*
+ * Tells the end of stale entries of some kinds, of one address space (where nothing is global) or of any, and keeps the
+ * list of the others.
+ */
+void end_stale(struct processor *p, unsigned kinds, int space, enum how how)
 {
 	size_t left = 0;
 	for (size_t i = 0; i < p->stales; i++) {
 		struct entry *entry = entry_of(p, p->stale[i]);
 		if (!entry || !entry->cause)
 			continue;
-		if (kind_of(p->stale[i], entry) & kinds)
+		bool ends = kind_of(p->stale[i], entry) & kinds && (space == ANY_SPACE || entry->space == (u32)space);
+		if (ends)
 			ended(entry, how);
 		else
 			p->stale[left++] = p->stale[i];
@@ -326,50 +277,43 @@ static void end_stale(struct processor *p, unsigned kinds, enum how how)
 static void list_stale(struct processor *p, struct entry *entry, enum cached cached)
 {
 	if (p->stales == MOST_STALE)
-		end_stale(p, 0, UNTOLD);
+		end_stale(p, 0, ANY_SPACE, UNTOLD);
 	if (p->stales < MOST_STALE) {
-		p->stale[p->stales++] = (struct stale){ cached, entry->key };
+		p->stale[p->stales++] = (struct stale){ cached, entry->space, entry->key };
 		return;
 	}
 	report->causes[entry->cause - 1].by_unknown++;
 	entry->untold = true;
 }
 
-/* All entries above a page that can be cached (4.10.3). */
+/* All entries above a page that can be cached. */
 static void keep_structures(struct processor *p, u64 address, const struct walk *walk)
 {
 	struct format format = format_of(p);
+	struct walk way = { ALL_RIGHTS };
 	for (unsigned i = 0; i + 1 < walk->steps; i++) {
 		unsigned level = format.levels - 1 - i;
-		u64 key = key_of(address, shift_at(format, level));
-		struct entry *entry = p->structures.size ? slot(&p->structures, key, false) : NULL;
-		if ((is_pdpte(format, level) && !planted(PDPTES_ARE_CACHED)) || (entry && entry->generation == p->structure_generation))
+		way.path[way.steps++] = walk->path[i];
+		if (!planted(STRUCTURES_WITH_RIGHTS))
+			take(p, format, level, walk->path[i].raw, address, &way);
+		if (!is_cached_above(format, level) || above(p, address, level))
 			continue;
-		entry = added(p, &p->structures, key);
-		entry->generation = p->structure_generation;
-		entry->walk = (struct walk){ .writable = true, .user = true, .executable = true, .steps = i + 1 };
-		for (unsigned k = 0; k <= i; k++) {
-			u64 raw = walk->path[k].raw;
-			entry->walk.path[k] = walk->path[k];
-			if (is_pdpte(format, format.levels - 1 - k) || planted(STRUCTURES_WITH_RIGHTS))
-				continue;
-			entry->walk.writable &= !!(raw & W);
-			entry->walk.user &= !!(raw & U);
-			entry->walk.executable &= !(raw & NX) || !(p->efer & EFER_NXE);
-		}
+		struct entry *entry = added(p, &p->structures, key_of(address, shift_at(format, level)), way.global);
+		entry->walk = way;
+		entry->generation = generation_of(p, entry, true);
 	}
 }
 
 static void keep(struct processor *p, u64 address, const struct walk *walk)
 {
-	struct entry *entry = added(p, &p->translations, key_of(address, walk->shift));
+	struct entry *entry = added(p, &p->translations, key_of(address, walk->shift), walk->global);
 	entry->walk = *walk;
-	entry->generation = walk->global ? p->global_generation : p->generation;
+	entry->generation = generation_of(p, entry, false);
 	p->sizes |= 1ull << walk->shift;
 	keep_structures(p, address, walk);
 }
 
-static void outdate(struct processor *p) { __atomic_add_fetch(&p->stamp, 1, __ATOMIC_RELAXED); }
+void outdate(struct processor *p) { __atomic_add_fetch(&p->stamp, 1, __ATOMIC_RELAXED); }
 
 static void outdate_all(void)
 {
@@ -378,73 +322,56 @@ static void outdate_all(void)
 			outdate(processors[i]);
 }
 
-/* 4.10.4.1: a page with its address, of any size and global too, and every entry above a page. */
-static void drop_address(struct processor *p, u64 address, enum how how)
+void drop(struct entry *entry, enum how how)
 {
-	struct entry *entry;
-	while ((entry = cached(p, address))) {
-		if (how == INVLPG && entry->walk.global && planted(INVLPG_SPARES_GLOBAL))
-			break;
-		if (how == INVLPG && entry->walk.shift > 12 && planted(INVLPG_SPARES_LARGE))
-			break;
-		ended(entry, how);
-		entry->generation = 0;
+	ended(entry, how);
+	entry->generation = 0;
+}
+
+/* What is cached of a page, of any size: of one address space where it is not global, or all. */
+void drop_page_of(struct processor *p, u64 address, int space, enum how how)
+{
+	for (u64 sizes = p->sizes; sizes; sizes &= sizes - 1) {
+		u64 key = key_of(address, __builtin_ctzll(sizes));
+		for (size_t i = hash(key);; i++) {
+			struct entry *entry = &p->translations.entries[i & (p->translations.size - 1)];
+			if (!entry->key)
+				break;
+			if (entry->key == key && (space == ANY_SPACE || entry->space == (u32)space))
+				drop(entry, how);
+		}
 	}
 	outdate(p);
 }
 
-void drop_page(struct processor *p, u64 address)
+/* All that is cached of some kinds: of one address space where it is not global, or all. */
+void drop_kinds(struct processor *p, unsigned kinds, int space, enum how how)
 {
-	report->totals.invlpg++;
-	if (planted(INVLPG_DROPS_NOTHING))
-		return;
-	if (planted(INVLPG_DROPS_ALL))
-		drop_all(p, true, INVLPG);
-	drop_address(p, address, INVLPG);
-	if (planted(INVLPG_SPARES_STRUCTURES))
-		return;
-	end_stale(p, STRUCTURES, INVLPG);
-	p->structure_generation++;
-}
-
-void drop_all(struct processor *p, bool global, enum how how)
-{
-	bool structures = !(how == MOV_CR3 && planted(CR3_SPARES_STRUCTURES));
-	end_stale(p, TRANSLATIONS | (global ? GLOBALS : 0) | (structures ? STRUCTURES : 0), how);
-	p->generation++;
-	if (global)
-		p->global_generation++;
-	if (structures)
-		p->structure_generation++;
+	end_stale(p, kinds, space, how);
+	if (space != ANY_SPACE) {
+		p->spaces[space]++;
+	} else {
+		p->generation += !!(kinds & TRANSLATIONS);
+		p->global_generation += !!(kinds & GLOBALS);
+		p->structure_generation += !!(kinds & STRUCTURES);
+	}
 	outdate(p);
 }
 
 /* ---- changes ---- */
 
-/* The last narrowing of an entry, by its address. */
-struct change { u64 at, before, after, pc, number, thread, blocks; unsigned author; };
-static struct change changes[MOST_LOGGED];
+static struct change changes[MOST_LOGGED];	/* by the address of the entry */
 
-/* Threads that went back to user mode, and how many narrowings there had been then. */
+/* Threads that went back to user mode, and how many changes there had been then. */
 static struct { u64 thread, number; } back[MOST_THREADS];
 
 static struct change *change_of(u64 at) { return &changes[hash(at) % MOST_LOGGED]; }
 
-/*
- * Which thread of the guest a processor executes, by what kernels leave alone between a system call and its end: the
- * address space, whose tables may come in a pair of pages, and in 64-bit code the base of thread-local storage.  One
- * that is moved to another processor meanwhile is taken for another.
- */
-static u64 thread_of(const struct processor *p)
-{
-	u64 pair = planted(ROOTS_WITHOUT_PAIRS) ? 0 : PAGE, space = (load(p->state, CR3) & ADDRESS & ~pair) | p->number;
-	return space ^ (p->efer & EFER_LMA && !planted(THREADS_WITHOUT_FS) ? base(p->state, FS) * 0x9e3779b97f4a7c15ull : 0);
-}
-
 void note_user(struct processor *p)
 {
-	u64 thread = thread_of(p), number = report->totals.narrowed;
+	u64 thread = thread_of(p), number = changes_seen;
 	unsigned i = hash(thread) % MOST_THREADS;
+	p->back = number;
 	if (back[i].thread == thread && back[i].number == number)
 		return;
 	lock();
@@ -453,23 +380,10 @@ void note_user(struct processor *p)
 	unlock();
 }
 
-/* Whether some access may pass no more: U that is set takes the supervisor's fetches where there is SMEP. */
-static bool narrower(u64 before, u64 after)
-{
-	if (!(before & P))
-		return false;
-	if (!(after & P))
-		return true;
-	if (planted(WIDENING_COUNTS) || planted(SIZE_COUNTS) || planted(OTHER_BITS_COUNT))
-		return before != after;
-	return ((before ^ after) & (ADDRESS | PS | U)) || (before & ~after & W) || (after & ~before & NX);
-}
-
 static void log_change(struct processor *p, u64 at, u64 before, u64 after, u64 pc)
 {
-	*change_of(at) = (struct change){
-		at, before, after, pc, ++report->totals.narrowed, thread_of(p), p->blocks, p->number,
-	};
+	report->totals.narrowed++;
+	*change_of(at) = (struct change){ at, before, after, pc, ++changes_seen, thread_of(p), p->blocks, p->number };
 }
 
 /* After a store into a frame that walks came by: QEMU calls when the memory holds it. */
@@ -513,6 +427,12 @@ static const struct change *guilty(const struct entry *entry, struct step was)
 	return change;
 }
 
+/* Whether what is cached is of another root than the processor's, which was written after it was cached. */
+static bool of_another_root(const struct processor *p, const struct entry *entry, const struct walk *was)
+{
+	return entry->space != EVERY_SPACE && p->root.number > entry->seen && was->path[0].at / PAGE != root_of(p) / PAGE;
+}
+
 /*
  * Which step of a walk has lost something; the last where none has.  Where an entry stands does not count: a global
  * page is used under other roots, whose tables may be shared from any level on.
@@ -526,19 +446,6 @@ static unsigned first_lost(const struct walk *was, const struct walk *now)
 	return now->steps ? now->steps - 1u : 0;
 }
 
-static enum lost what_is_lost(struct step was, struct step now)
-{
-	if (!(now.raw & P))
-		return LOST_ABSENT;
-	if ((was.raw ^ now.raw) & (ADDRESS | PS))
-		return LOST_FRAME;
-	if (was.raw & ~now.raw & W)
-		return LOST_WRITE;
-	if (was.raw & ~now.raw & U)
-		return LOST_USER;
-	return now.raw & ~was.raw & NX ? LOST_EXECUTE : LOST_OTHER;
-}
-
 /*
  * Whether no later flush excuses the change: its author has gone back to user mode, or has run on for so long that it
  * will not flush any more.
@@ -549,10 +456,13 @@ static bool is_late(const struct change *change)
 		return false;
 	if (planted(ALWAYS_LATE))
 		return true;
+	const struct processor *author = processors[change->author];
+	if (change == &author->root && author->back >= change->number)	/* whichever thread it is */
+		return true;
 	unsigned i = hash(change->thread) % MOST_THREADS;
 	if (back[i].thread == change->thread && back[i].number >= change->number)
 		return true;
-	return processors[change->author]->blocks - change->blocks > deadline && !planted(NO_DEADLINE);
+	return author->blocks - change->blocks > deadline && !planted(NO_DEADLINE);
 }
 
 struct use {
@@ -582,14 +492,11 @@ static void set_example(struct cause *cause, const struct use *use, struct step 
 	cause->processor = p->number;
 	cause->address = use->address;
 	cause->pc = use->pc;
-	cause->cr0 = p->cr0;
-	cause->cr3 = p->cr3;
-	cause->cr4 = p->cr4;
-	cause->efer = p->efer;
+	set_state(cause, p);
 	cause->physical = physical_of(use->was, use->address);
-	cause->entry = was.at;
-	cause->before = was.raw;
-	cause->after = now.raw;
+	cause->entry = change == &p->root ? UNKNOWN : was.at;
+	cause->before = change == &p->root ? change->before : was.raw;
+	cause->after = change == &p->root ? change->after : now.raw;
 	set_path(&cause->old_steps, use->was);
 	set_path(&cause->new_steps, use->now);
 }
@@ -626,8 +533,13 @@ static void count_use(const struct use *use)
 	struct step was = use->was->path[lost], now = lost < use->now->steps ? use->now->path[lost] : was;
 	const struct change *change = guilty(use->entry, was);
 	struct format format = format_of(p);
+	enum lost taken = what_is_lost(was, now);
+	if (!change && of_another_root(p, use->entry, use->was)) {
+		change = &p->root;
+		taken = LOST_ROOT;
+	}
 	u64 key[KEYS] = {
-		change ? change->pc : UNKNOWN, format.levels - 1 - lost, what_is_lost(was, now), use->access, use->user,
+		change ? change->pc : UNKNOWN, format.levels - 1 - lost, taken, use->access, use->user,
 		change && change->author == p->number, use->cached, use->denied,
 	};
 	struct cause *cause = cause_like(key);
@@ -662,8 +574,8 @@ static bool same_place(const struct walk *was, const struct walk *now, u64 addre
 }
 
 /* Whether what is cached lets an access pass that the tables do not, or leads it elsewhere. */
-static bool is_stale(const struct processor *p, const struct walk *was, const struct walk *now, u64 address,
-		     enum access access, bool user)
+bool is_stale(const struct processor *p, const struct walk *was, const struct walk *now, u64 address, enum access access,
+	      bool user)
 {
 	if (planted(WIDENING_COUNTS) && now->ok && now->user != was->user)
 		return true;
@@ -682,37 +594,20 @@ static bool by_structure(struct processor *p, u64 address, const struct walk *no
 	struct format format = format_of(p);
 	for (unsigned i = 0; i < format.levels - 1u && i < now->steps && !planted(NO_STRUCTURES); i++) {
 		unsigned level = format.levels - 1 - i;
-		struct entry *entry = p->structures.size ?
-			slot(&p->structures, key_of(address, shift_at(format, level)), false) : NULL;
-		if (!entry || entry->generation != p->structure_generation)
+		struct entry *entry = above(p, address, level);
+		if (!entry)
 			continue;
 		struct step was = entry->walk.path[i];
 		if (was.at == now->path[i].at && !((was.raw ^ now->path[i].raw) & ~(A | D)))
 			continue;
 		*way = entry->walk;
-		go_down(p, address, was.raw & ADDRESS, level - 1, way);
+		go_down(p, address, table_of(format, was.raw), level - 1, way);
 		*from = entry;
 		*kind = STRUCTURE;
 		if (is_stale(p, way, now, address, access, user))
 			return true;
 	}
 	return false;
-}
-
-/* PAE: the PDPTEs that were loaded with CR3, which nothing else renews (4.4.1). */
-static bool by_register(struct processor *p, u64 address, const struct walk *now, enum access access, bool user,
-			struct walk *way, struct entry **from, enum cached *kind)
-{
-	struct entry *entry = &p->registers[address >> 30 & 3];
-	struct step was = entry->walk.path[0];
-	if (format_of(p).levels != 3 || !(was.raw & P) || !now->steps || was.raw == now->path[0].raw ||
-	    planted(NO_REGISTERS))
-		return false;
-	*way = (struct walk){ .writable = true, .user = true, .executable = true, .steps = 1, .path = { was } };
-	go_down(p, address, was.raw & ADDRESS, 1, way);
-	*from = entry;
-	*kind = REGISTER;
-	return is_stale(p, way, now, address, access, user);
 }
 
 static void look_above(struct processor *p, u64 address, const struct walk *now, enum access access, bool user,
@@ -729,14 +624,16 @@ static void look_above(struct processor *p, u64 address, const struct walk *now,
 static bool covers(const struct walk *now, const struct walk *was)
 {
 	return now->shift == was->shift && ((now->writable >= was->writable && now->user >= was->user &&
-	       now->executable >= was->executable) || planted(LESS_TAKEN_OVER));
+	       now->readable >= was->readable && now->executable >= was->executable) || planted(LESS_TAKEN_OVER));
 }
 
 /* The page is walked again: one that has another size now takes an entry of its own. */
 static void refresh(struct processor *p, struct entry *entry, u64 address, const struct walk *now, enum how how)
 {
 	if (now->shift != entry->walk.shift && !planted(SIZE_STAYS)) {
-		drop_address(p, address, how);
+		for (; entry; entry = cached(p, address))
+			drop(entry, how);
+		outdate(p);
 		keep(p, address, now);
 		return;
 	}
@@ -744,7 +641,7 @@ static void refresh(struct processor *p, struct entry *entry, u64 address, const
 	ended(entry, how);
 	entry->walk = *now;
 	entry->walk.global = global;
-	entry->seen = report->totals.narrowed;
+	entry->seen = changes_seen;
 }
 
 static void remember(struct processor *p, u64 address, enum access access, u64 physical)
@@ -782,17 +679,16 @@ static void tell_blocks(struct processor *p)
 
 void look(struct processor *p, u64 address, enum access access, u64 pc)
 {
-	if (!p->paging) {
+	if (p->modes[access] == BARE) {
 		remember(p, address, access, address);
 		return;
 	}
 	lock();
 	tell_blocks(p);
-	p->efer = load(p->state, EFER);
+	before_look(p);
 	struct walk now = walk_now(p, address);
 	struct entry *entry = cached(p, address);
-	/* An implicit access to a descriptor or a task segment is the supervisor's (4.6.1). */
-	bool user = p->user && (now.user || (entry && entry->walk.user));
+	bool user = as_user(p, access, &now, entry);
 	if (entry) {
 		compare(p, entry, address, &now, access, user, pc);
 	} else if (now.ok) {
@@ -829,9 +725,9 @@ u64 physical_at(struct processor *p, u64 address)
 	return now.ok ? physical_of(&now, address) : UNKNOWN;
 }
 
-/* ---- page faults (4.7) ---- */
+/* ---- page faults ---- */
 
-static bool read_linear(struct processor *p, u64 address, unsigned size, u64 *word)
+bool read_linear(const struct processor *p, u64 address, unsigned size, u64 *word)
 {
 	struct walk walk = walk_now(p, address);
 	if (!walk.ok || address % PAGE + size > PAGE)
@@ -844,105 +740,31 @@ static bool read_linear(struct processor *p, u64 address, unsigned size, u64 *wo
 	return true;
 }
 
-/* The handler begins: the error code is on its stack, and above it the address of what faulted. */
-void note_fault(struct processor *p, u64 pc)
+/* A page fault: whether what is cached would have let the access pass. */
+void denied(struct processor *p, u64 address, enum access access, bool user, u64 pc)
 {
-	u64 address = p->cr2 = load(p->state, CR2), code, from;
-	unsigned size = p->efer & EFER_LMA ? 8 : 4;
-	u64 stack = gpr(p->state, 4) + (size == 4 ? base(p->state, SS) : 0);
-	p->handler = pc;
-	if (!p->paging)
-		return;
-	lock();
-	report->totals.faults++;
 	struct walk now = walk_now(p, address);
 	struct entry *entry = cached(p, address);
-	if (read_linear(p, stack, size, &code) && read_linear(p, stack + size, size, &from) && code < 1u << 16 &&
-	    !planted(NO_DENIED)) {
-		enum access access = code & 16 ? FETCH : code & 2 ? WRITE : READ;
-		bool user = code & 4;
-		struct use use = { p, address, from, access, user, true, TRANSLATION, entry, NULL, &now };
-		if (entry && !(access == WRITE && !entry->walk.dirty) &&
-		    is_stale(p, &entry->walk, &now, address, access, user)) {
-			use.was = &entry->walk;
-			count_use(&use);
-		} else if (!entry && !permits(p, &now, access, user)) {
-			look_above(p, address, &now, access, user, from, true);
-		}
-	}
-	if (!planted(FAULT_DROPS_NOTHING)) {
-		struct format format = format_of(p);
-		drop_address(p, address, FAULT);
-		for (unsigned level = 1; level < format.levels && p->structures.size && !planted(FAULT_SPARES_STRUCTURES);
-		     level++) {
-			struct entry *above = slot(&p->structures, key_of(address, shift_at(format, level)), false);
-			if (!above)
-				continue;
-			ended(above, FAULT);
-			above->generation = 0;
-		}
-	}
-	unlock();
-}
-
-/* ---- control registers ---- */
-
-static void load_registers(struct processor *p, enum how how)
-{
-	end_stale(p, REGISTERS, how);
-	for (unsigned i = 0; i < 4; i++) {
-		u64 at = (p->cr3 & 0xffffffe0) + 8 * i, raw;
-		struct step step = { at, entry_at(at, 8, &raw) ? raw : 0 };
-		p->registers[i] = (struct entry){
-			.key = i, .seen = report->totals.narrowed, .walk = { .steps = 1, .path = { step } },
-		};
+	struct use use = { p, address, pc, access, user, true, TRANSLATION, entry, NULL, &now };
+	if (planted(NO_DENIED))
+		return;
+	if (entry && !(access == WRITE && !entry->walk.dirty) &&
+	    is_stale(p, &entry->walk, &now, address, access, user)) {
+		use.was = &entry->walk;
+		count_use(&use);
+	} else if (!entry && !permits(p, &now, access, user)) {
+		look_above(p, address, &now, access, user, pc, true);
 	}
 }
 
-/* Bits whose change loads the PDPTEs, as paging that begins does (4.4.1). */
-static u64 loading_in_cr0(void)
-{
-	return (planted(CD_KEEPS_REGISTERS) ? 0 : CR0_CD) | (planted(NW_KEEPS_REGISTERS) ? 0 : CR0_NW) |
-	       (planted(WP_LOADS_REGISTERS) ? CR0_WP : 0);
-}
+/* ---- modes ---- */
 
-static u64 loading_in_cr4(void)
+void set_modes(struct processor *p, enum mode data, enum mode fetch)
 {
-	return (planted(PAE_KEEPS_REGISTERS) ? 0 : CR4_PAE) | (planted(PGE_KEEPS_REGISTERS) ? 0 : CR4_PGE) |
-	       (planted(PSE_KEEPS_REGISTERS) ? 0 : CR4_PSE) | (planted(SMEP_KEEPS_REGISTERS) ? 0 : CR4_SMEP);
-}
-
-/* After MOV to a control register, and where one has changed without (4.10.4.1). */
-void note_control(struct processor *p, bool written_cr3)
-{
-	u64 cr0 = load(p->state, CR0), cr3 = load(p->state, CR3), cr4 = load(p->state, CR4);
-	u64 turned0 = cr0 ^ p->cr0, turned4 = cr4 ^ p->cr4;
-	bool paging = cr0 & CR0_PG && !(flags_of(p->state) & (HF_SMM | HF_GUEST));
-	bool task = cr3 != p->cr3 && !written_cr3;
-	lock();
-	p->efer = load(p->state, EFER);
-	bool smep = turned4 & cr4 & CR4_SMEP && !planted(SMEP_DROPS_NOTHING), spares = planted(SMEP_SPARES_GLOBAL);
-	bool all = (p->paging && !paging && !planted(PG_DROPS_NOTHING)) || (turned4 & CR4_PGE && !planted(PGE_DROPS_NOTHING)) ||
-		   (turned4 & CR4_PAE && !planted(PAE_DROPS_NOTHING)) || (smep && !spares);
-	bool some = (written_cr3 && !planted(CR3_DROPS_NOTHING)) || (task && !planted(TASK_SWITCH_DROPS_NOTHING)) || smep ||
-		    planted(ANY_CONTROL_DROPS);
-	bool loads = (written_cr3 && !planted(REGISTERS_STAY)) || (task && !planted(TASK_SWITCH_KEEPS_REGISTERS)) ||
-		     (paging != p->paging && !planted(PG_KEEPS_REGISTERS)) || turned0 & loading_in_cr0() || turned4 & loading_in_cr4();
-	if (all || some)
-		drop_all(p, all || (written_cr3 && planted(CR3_DROPS_GLOBAL)), written_cr3 || task ? MOV_CR3 : CONTROL);
-	report->totals.mov_cr3 += written_cr3;
-	report->totals.control += all;
-	report->totals.unfollowed |= !!(cr4 & CR4_PCIDE);
-	report->totals.paged += paging && !p->paged;
-	p->paged |= paging;
-	p->cr0 = cr0;
-	p->cr3 = cr3;
-	p->cr4 = cr4;
-	p->paging = paging;
-	if (paging && loads && format_of(p).levels == 3)
-		load_registers(p, written_cr3 || task ? MOV_CR3 : CONTROL);
-	outdate(p);
-	unlock();
+	p->modes[READ] = p->modes[WRITE] = data;
+	p->modes[FETCH] = fetch;
+	for (int access = 0; access < 3; access++)
+		p->recent[access] = p->pages[p->modes[access]][access];
 }
 
 /* ---- the self-test ---- */
@@ -950,10 +772,11 @@ void note_control(struct processor *p, bool written_cr3)
 /* Whether a walk of the page that is executed is stale where its frame is another, and is not as it stands. */
 bool tells_stale(struct processor *p, u64 pc)
 {
+	bool user = p->modes[FETCH] == USER;
 	lock();
 	struct walk now = walk_now(p, pc), was = now;
 	was.physical ^= 1ull << 40;
-	bool found = now.ok && is_stale(p, &was, &now, pc, FETCH, p->user) && !is_stale(p, &now, &now, pc, FETCH, p->user);
+	bool found = now.ok && is_stale(p, &was, &now, pc, FETCH, user) && !is_stale(p, &now, &now, pc, FETCH, user);
 	unlock();
 	return found;
 }

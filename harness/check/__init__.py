@@ -29,7 +29,7 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `space`            a space of one's own in a guest's RAM
 `live`             a space that is changed while the guest runs in it
 `stores`           what tables hold, so that stores show which no operation has noted
-`flushes`          whose flushes can be watched in a guest
+`flushes`          what the plugin saw of a guest's flushes, in the library's words
 `changes`          which change of an entry needs which flush, and a guest that executes it
 `fixtures`         what the pytest plugin, and what proves tables, ask of an architecture
 `debugger`         what the QEMU of someone's own guest makes of the guest's tables

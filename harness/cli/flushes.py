@@ -25,7 +25,7 @@ def flushes(
         list[str],
         typer.Argument(
             metavar="-- QEMU ARGS...",
-            help="The command that starts your guest: qemu-system-x86_64, with TCG.",
+            help="The command that starts your guest: QEMU for x86 or RISC-V, with TCG.",
             show_default=False,
         ),
     ],
@@ -57,7 +57,7 @@ def flushes(
         typer.Option(
             metavar="BLOCKS",
             help="Blocks of instructions that a kernel may execute between a change and its flush"
-            " without leaving ring 0.",
+            " without going back to user mode.",
             min=1,
         ),
     ] = 20_000_000,
@@ -89,20 +89,19 @@ def flushes(
     with sentences():
         import json
 
-        from harness.architectures import module_of
         from harness.check import written
         from harness.check.flushes import FailOn, architecture_of
         from harness.check.flushes import flushes as judged
         from harness.inspect.symbols import symbols as read_symbols
         from harness.machine.errors import Misuse
         from harness.machine.plugin import watched
+        from harness.report import flushes as reported
         from harness.report.visible import visible_lines
 
         if fail_on not in [one.value for one in FailOn]:
             raise Misuse(f"there is no {fail_on!r} to fail on: choose late or stale")
         on = FailOn(fail_on)
         arch = architecture_of(command)
-        reported = module_of(arch, "report", "flushes")
         names = None if symbols is None else read_symbols(symbols)
         make_folder(report)
         with _sigterm_as_ctrl_c():
@@ -110,6 +109,7 @@ def flushes(
                 command,
                 limit=limit,
                 deadline=deadline,
+                arch=arch,
                 stdout=2 if as_json else None,
                 progress=_progress(),
             )

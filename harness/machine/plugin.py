@@ -23,11 +23,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Final
 
+from harness.architectures import USUAL
 from harness.machine.descriptors import anonymous_file
 from harness.machine.errors import LaunchFailure, MachineError, Misuse
 from harness.machine.machine import bound_to, end
 
-BUILT_PLUGIN: Final = Path(__file__).with_name("flushes.so")
 DEADLINE: Final = 20_000_000
 """Blocks of instructions that a processor may execute between a change and its flush."""
 
@@ -42,7 +42,15 @@ _REFUSED: Final = 2  # enum state in guest/plugin/report.h
 _GLANCE: Final = 0.05
 """Seconds between two looks at whether QEMU has ended."""
 
+_START: Final = 60.0
+"""Seconds that QEMU may take to load the plugin, whatever the limit of the run."""
+
 _HARDWARE: Final = ("kvm", "hvf", "whpx", "nvmm", "xen")
+
+
+def built_plugin(arch: str) -> Path:
+    """The plugin for guests of an architecture."""
+    return Path(__file__).with_name(f"flushes-{arch}.so")
 
 
 @dataclass(frozen=True)
@@ -111,12 +119,15 @@ def watched(
     *,
     limit: float | None = None,
     deadline: int = DEADLINE,
-    plugin: Path = BUILT_PLUGIN,
+    arch: str = USUAL,
+    plugin: Path | None = None,
     plant: int = 0,
     stdout: IO[bytes] | int | None = None,
     progress: Callable[[float, Mapping[str, int]], None] = lambda seconds, totals: None,
 ) -> Watched:
     """Runs a command of QEMU's with the plugin until it ends, `limit` seconds are over, or Ctrl-C.
+
+    `arch` is the guest's architecture; `plugin` stands for its own.
 
     QEMU has this process's terminal, the files that this process hands on, and its standard output
     unless `stdout` is another file.  Its process ends with this one, in every case.
@@ -125,6 +136,7 @@ def watched(
     the plugin (after Ctrl-C, `KeyboardInterrupt`), and `MachineError` where the plugin refuses to
     watch.
     """
+    plugin = plugin or built_plugin(arch)
     program = _checked(command, plugin)
     fd = anonymous_file("flushes")
     with contextlib.ExitStack() as stack:
@@ -205,10 +217,13 @@ def _wait(
                 return Ending.ITSELF
             seconds = time.monotonic() - began
             report = shared.read(causes=False)
-            if report is not None:
-                if report.totals["state"] == _REFUSED:
-                    return Ending.ITSELF
-                progress(seconds, report.totals)
+            if report is None:  # QEMU starts, which takes its time on a loaded host
+                if limit is not None and seconds > max(limit, _START):
+                    return Ending.LIMIT
+                continue
+            if report.totals["state"] == _REFUSED:
+                return Ending.ITSELF
+            progress(seconds, report.totals)
             if limit is not None and seconds > limit:
                 return Ending.LIMIT
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@
 `visible`   text that comes from elsewhere, without what a terminal obeys
 `expect`    where tables say something else than was meant
 `impassable`  entries by which no access passes
+`flushes`   the flushes that a guest's kernel forgot
 `prove`     what came of proving a program's tables
 `rules`     the rules, beside every engine that executed them
 `objects`   what objects of JSON have in common

@@ -112,6 +112,17 @@ _LOOKED_AT: Final = {
         _text("A sentence."),
     ),
 }
+_SEEN: Final = {
+    "blocks": _number("Blocks of instructions."),
+    "stores": _number("Stores into tables."),
+    "narrowed": _number("Changes of entries that take something away."),
+    "faults": _number("Page faults."),
+}
+_ENDED: Final = {
+    "fault": _number("An access that faulted at the address, or walked the tables again."),
+    "restoring": _number("None: the entry holds again what was cached."),
+    "unknown": _number("Not known: too many were stale, or of another cause too."),
+}
 _PAT: Final = _list(
     "The memory types of IA32_PAT by index: those of --pat, else those after a reset.",
     _a("memory_type", "A type."),
@@ -406,6 +417,35 @@ _SHARED: Final = {
         pdptes=_or_null(
             _list("The four PDPTE registers, in PAE paging; else null.", _hex("A register."))
         ),
+    ),
+    "flushes_seen": _object(
+        "How much was seen of a guest of x86.",
+        **_SEEN,
+        invlpg=_number("INVLPG."),
+        mov_cr3=_number("MOV to CR3."),
+        control=_number("Changes of CR0 and CR4 that drop all that is cached."),
+    ),
+    "riscv_flushes_seen": _object(
+        "How much was seen of a guest of RISC-V.",
+        **_SEEN,
+        fence_all=_number("SFENCE.VMA for all addresses and address spaces."),
+        fence_space=_number("SFENCE.VMA for all addresses of an address space."),
+        fence_page=_number("SFENCE.VMA for an address, and SINVAL.VMA."),
+        satp=_number("Writes of satp."),
+    ),
+    "flushes_ended": _object(
+        "How many cached entries each flush of x86 ended.",
+        invlpg=_number("INVLPG."),
+        mov_cr3=_number("MOV to CR3."),
+        control=_number("A change of CR0 or CR4."),
+        **_ENDED,
+    ),
+    "riscv_flushes_ended": _object(
+        "How many cached entries each fence of RISC-V ended.",
+        fence_all=_number("SFENCE.VMA for all addresses and address spaces."),
+        fence_space=_number("SFENCE.VMA for all addresses of an address space."),
+        fence_page=_number("SFENCE.VMA for an address, or SINVAL.VMA."),
+        **_ENDED,
     ),
     "riscv_cpu": _object(
         "The state of a RISC-V hart that decides how it translates and what it allows.",
@@ -844,10 +884,12 @@ _COMMANDS: Final = {
     "flushes": _command(
         "flushes",
         "What came of watching the flushes of a guest.",
+        arch=_name("The guest's architecture.", "x86", "riscv"),
         verdict=_name(
-            "Whether a flush is missing; unwatched where the guest never had paging on, set"
-            " CR4.PCIDE, or ran nothing by which the plugin could check itself, or QEMU executed"
-            " nothing under TCG; failed where QEMU crashed, or ended before the guest ran.",
+            "Whether a flush is missing; unwatched where the guest never had paging on, did what"
+            " is not followed (on x86 set CR4.PCIDE), or ran nothing by which the plugin could"
+            " check itself, or QEMU executed nothing under TCG; failed where QEMU crashed, or ended"
+            " before the guest ran.",
             *("none", "missing", "unwatched", "failed"),
         ),
         fail_on=_name("Which uses make a flush missing.", "late", "stale"),
@@ -864,15 +906,8 @@ _COMMANDS: Final = {
         notes=_list("What to know before one relies on the rest.", _text("A sentence.")),
         seconds={"description": "Wall time.", "type": "number", "minimum": 0},
         processors=_number("How many of the guest's processors executed something."),
-        seen=_object(
-            "How much was seen.",
-            blocks=_number("Blocks of instructions."),
-            stores=_number("Stores into tables."),
-            narrowed=_number("Changes of entries that take something away."),
-            invlpg=_number("INVLPG."),
-            mov_cr3=_number("MOV to CR3."),
-            control=_number("Changes of CR0 and CR4 that drop all that is cached."),
-            faults=_number("Page faults."),
+        seen=_either(
+            "How much was seen, by the architecture.", "flushes_seen", "riscv_flushes_seen"
         ),
         uses=_number("Stale uses, late ones among them."),
         late=_number("Those that no flush to come excuses."),
@@ -889,14 +924,9 @@ _COMMANDS: Final = {
                 uses=_number("How many uses."),
                 late=_number("How many of them are late."),
                 entries=_number("How many cached entries were used so."),
-                flushed=_object(
-                    "How many of these each flush ended.",
-                    invlpg=_number("INVLPG."),
-                    mov_cr3=_number("MOV to CR3."),
-                    control=_number("A change of CR0 or CR4."),
-                    fault=_number("A page fault at the address."),
-                    restoring=_number("None: the entry holds again what was cached."),
-                    unknown=_number("Not known: too many were stale, or of another cause too."),
+                flushed=_either(
+                    "How many of these each flush ended, by the architecture.",
+                    *("flushes_ended", "riscv_flushes_ended"),
                 ),
                 unflushed=_number("How many of them no flush was seen to end."),
                 cached=_name(
@@ -905,14 +935,19 @@ _COMMANDS: Final = {
                 ),
                 change=_object(
                     "The change after which they are stale.",
-                    entry=_text("What the manual calls the entry."),
-                    slot=_hex("Where the entry is."),
-                    level=_number("Its level."),
+                    entry=_or_null(
+                        _text(
+                            "What the manual calls the entry; null where it is the register of"
+                            " the root that was written."
+                        )
+                    ),
+                    slot=_or_null(_hex("Where the entry is; null likewise.")),
+                    level=_or_null(_number("Its level; null likewise.")),
                     lost=_name(
                         "What the change took.",
-                        *("present", "frame", "write", "user", "execute", "other"),
+                        *("present", "frame", "read", "write", "user", "execute", "root", "other"),
                     ),
-                    old=_hex("What the entry held."),
+                    old=_hex("What the entry, or that register, held."),
                     new=_hex("What it holds."),
                     processor=_or_null(
                         _number("Which processor stored it; null where no store was seen.")
@@ -930,7 +965,7 @@ _COMMANDS: Final = {
                     processor=_number("Which processor made it."),
                     pc=_hex("By which instruction."),
                     symbol=_or_null(_text("In which function; null where that is not known.")),
-                    cpu=_a("cpu", "The state of that processor."),
+                    cpu=_either("The state of that processor.", "cpu", "riscv_cpu"),
                     was=_or_null(
                         _list(
                             "The walk by what was cached; null where it is not known whole.",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.check.x86.flushes import Flushes, flushes
+from harness.check.flushes import Flushes, flushes
 from harness.inspect.symbols import Symbols, symbols
 from harness.machine.plugin import watched
 from images.linux.build import LOADED, NoKernel, build_stress
@@ -107,7 +107,7 @@ def stressed(
             *("-device", "isa-debug-exit,iobase=0xf4"),
         ]
         with tempfile.TemporaryFile() as console:
-            seen = flushes(watched(command, limit=LIMIT, stdout=console))
+            seen = flushes("x86", watched(command, limit=LIMIT, stdout=console))
             console.seek(0)
             lines = console.read().decode("ascii", "replace").splitlines()
         return Stressed(seen, symbols(names), tuple(line for line in lines if line[:1] == "@"))

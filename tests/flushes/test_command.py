@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.check.x86.flushes import Flushes
+from harness.check.flushes import Flushes
 from harness.cli.flushes import flushes
 from harness.machine.patience import Clock
 from harness.machine.plugin import DEADLINE, Ending, Report, Watched
@@ -118,7 +118,7 @@ def started(parent: int) -> int:
 
 def reports(pid: int) -> bool:
     """Whether a process has the plugin, which has written to the file that it shares."""
-    if "flushes.so" not in Path(f"/proc/{pid}/maps").read_text():
+    if "flushes-x86.so" not in Path(f"/proc/{pid}/maps").read_text():
         return False
     files = Path(f"/proc/{pid}/fd").iterdir()
     shared = [one for one in files if "memfd:flushes" in os.readlink(one)]
@@ -168,10 +168,10 @@ def test_a_command_that_there_is_not_is_misuse(tmp_path: Path) -> None:
 
 
 def test_a_guest_of_another_architecture_is_refused(tmp_path: Path) -> None:
-    for program in ("qemu-system-riscv64", "/opt/bin/qemu-system-riscv32"):
+    for program in ("qemu-system-aarch64", "/opt/bin/qemu-system-aarch64", "qemu-10-aarch64"):
         code, out, errors = run("flushes", "--", program, "-M", "virt", cwd=tmp_path)
         assert (code, out, errors.count("\n")) == (2, "", 1)
-        assert "runs a guest of riscv, whose flushes are not watched: the plugin follows" in errors
+        assert "runs a guest of arm64, whose flushes are not watched: the plugin follows" in errors
 
 
 def test_a_value_of_an_option_is_none_itself(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_qemu_on_which_the_plugin_was_not_yet_run_is_named() -> None:
     def run_on(major: int, minor: int, micro: int) -> str:
         totals = {"major": major, "minor": minor, "micro": micro}
         seen = Watched(Report("", totals, ()), Ending.LIMIT, 0, 1.0)
-        return "".join(Flushes(seen, ()).not_run_on)
+        return "".join(Flushes("x86", seen, ()).not_run_on)
 
     assert "QEMU 10.1.2: the plugin checked itself, but was not yet run" in run_on(10, 1, 2)
     assert run_on(7, 2, 22) == run_on(8, 2, 2) == ""
@@ -224,7 +224,7 @@ def test_a_qemu_on_which_the_plugin_was_not_yet_run_is_named() -> None:
 def test_what_was_not_checked_is_no_result() -> None:
     totals = {"processors": 1, "paged": 1, "unfollowed": 0, "state": 0}
     seen = Watched(Report("", totals, ()), Ending.LIMIT, 0, 1.0)
-    assert "could not check itself" in str(Flushes(seen, ()).unwatched)
+    assert "could not check itself" in str(Flushes("x86", seen, ()).unwatched)
 
 
 def test_ctrl_c_before_the_plugin_is_loaded_is_no_failure_of_qemu(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@
 `live`      what accesses and flushes are there where it is changed while the guest runs
 `changes`   which change of an entry needs which flush
 `validate`  one space, and what a guest makes of it
+`flushes`   the fences that a guest executed, and the state of its harts
 `replay`    a disagreement as a file, and the question asked again; `witnesses` asks QEMU
 `fixtures`  what the pytest plugin asks of it
 `matrix`    every access at every level under every control state, executed and compared

@@ -12,7 +12,7 @@
 `debugger`         what QEMU's monitor says of the space, beside the reference
 `foreign`          which of that the QEMU of someone's own guest is asked
 `quirks`           known departures of engines from the rules
-`flushes`          what the plugin saw of a guest's flushes, in the library's words
+`flushes`          the flushes that a guest executed, and the state of its processors
 `second_reading`   entries and accesses read a second time, by rules that share nothing with ours
 `verdicts`         the verdict on many accesses
 `validate`         one layout, every oracle

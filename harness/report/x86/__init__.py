@@ -1,6 +1,6 @@
 """What only x86's CPU states have to say in reports.
 
 `fault`  what accesses come to, what would let them pass, and page faults that were seen
-`flushes`  the flushes that a guest's kernel forgot
+`flushes`  what flushes are called
 `state`  the state in which tables are read, in words and as what JSON can hold
 """

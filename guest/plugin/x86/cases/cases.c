@@ -23,9 +23,18 @@ enum { INDEX = 10 };
 typedef uint64_t word;
 enum { INDEX = 9 };
 #endif
-enum { SLOTS = 1 << INDEX, PAGE = 4096 };
-#define ALWAYS static inline __attribute__((always_inline))
-#define ALIGNED __attribute__((aligned(4096)))
+enum { SLOTS = 1 << INDEX };
+#if MODE >= 4
+#define BASE 0x400000000000ull
+#else
+#define BASE 0x80000000ul
+#endif
+#define LARGE ((uintptr_t)PAGE << INDEX)
+
+static void out8(uint16_t port, uint8_t value) { asm volatile("outb %0, %1" :: "a"(value), "d"(port)); }
+static void put(char letter) { out8(0x3f8, letter); }
+static inline void flush_page(uintptr_t address) { asm volatile("invlpg (%0)" :: "r"(address) : "memory"); }
+#include "cases.h"
 
 enum { P = 1, W = 2, U = 4, A = 1 << 5, D = 1 << 6, PS = 1 << 7, G = 1 << 8 };
 #if MODE > 2
@@ -50,29 +59,9 @@ static ALIGNED word table2[512];
 #if MODE >= 4
 static ALIGNED word table3[512];
 #endif
-static ALIGNED word tables[8][SLOTS];
-static ALIGNED uint8_t frames[8][PAGE];
-
-/* The pages of the cases: the first table's, then those that span a whole table. */
-#if MODE >= 4
-#define BASE 0x400000000000ull
-#else
-#define BASE 0x80000000ul
-#endif
-#define LARGE ((uintptr_t)PAGE << INDEX)
-#define BIG(n) (BASE + (n) * LARGE)
-static word *above;	/* the table whose entries span LARGE each, from BASE on */
 
 /* ---- the machine ---- */
 
-static void out8(uint16_t port, uint8_t value) { asm volatile("outb %0, %1" :: "a"(value), "d"(port)); }
-static void print(const char *text) { while (*text) out8(0x3f8, *text++); }
-static void print_number(uint64_t value)
-{
-	for (int i = 60; i >= 0; i -= 4)
-		out8(0x3f8, "0123456789abcdef"[value >> i & 15]);
-}
-ALWAYS void store(word *slot, word entry) { *(volatile word *)slot = entry; }
 ALWAYS void invlpg(uintptr_t address) { asm volatile("invlpg (%0)" :: "r"(address) : "memory"); }
 ALWAYS void set_cr2(uintptr_t value) { asm volatile("mov %0, %%cr2" :: "r"(value) : "memory"); }
 ALWAYS uintptr_t cr3(void) { uintptr_t value; asm volatile("mov %%cr3, %0" : "=r"(value)); return value; }
@@ -81,10 +70,6 @@ ALWAYS uintptr_t cr4(void) { uintptr_t value; asm volatile("mov %%cr4, %0" : "=r
 ALWAYS void set_cr4(uintptr_t value) { asm volatile("mov %0, %%cr4" :: "r"(value) : "memory"); }
 ALWAYS uintptr_t cr0(void) { uintptr_t value; asm volatile("mov %%cr0, %0" : "=r"(value)); return value; }
 ALWAYS void set_cr0(uintptr_t value) { asm volatile("mov %0, %%cr0" :: "r"(value) : "memory"); }
-ALWAYS void read(uintptr_t address) { (void)*(volatile uint8_t *)address; }
-ALWAYS void read_wide(uintptr_t address) { (void)*(volatile uint32_t *)address; }
-ALWAYS void write(uintptr_t address) { *(volatile uint8_t *)address = 7; }
-ALWAYS void call(uintptr_t address) { ((void (*)(void))(address + 0x800))(); }
 
 /* An access that may fault. */
 #if MODE >= 4
@@ -172,23 +157,11 @@ static char wanted(void)
 
 /* ---- cases ---- */
 
-static volatile uintptr_t next;	/* page of the case that runs */
-#define HERE (BASE + next * PAGE)
 #define FRAME(n) ((uintptr_t)frames[n])
 ALWAYS void map(word frame, word rights) { store(&tables[0][next], frame | rights); }
 ALWAYS void map0(word rights) { map(FRAME(0), rights); }
 ALWAYS void map1(word rights) { map(FRAME(1), rights); }
 
-static void is(const char *verdict, const char *name, uintptr_t address)
-{
-	print("case ");
-	print(name);
-	print(" ");
-	print_number(address);
-	print(" ");
-	print(verdict);
-	print("\n");
-}
 /* QEMU's fw_cfg writes its signature, which is a present entry for a frame elsewhere (docs/specs/fw_cfg.rst). */
 static void write_by_device(void *place)
 {
@@ -200,10 +173,6 @@ static void write_by_device(void *place)
 	asm volatile("outl %0, %w1" :: "a"(0), "d"(0x514) : "memory");
 	asm volatile("outl %0, %w1" :: "a"(__builtin_bswap32((uintptr_t)command)), "d"(0x518) : "memory");
 }
-
-#define CASE(verdict, name, ...) do { __VA_ARGS__; is(verdict, name, HERE); next++; } while (0)
-#define BIG_CASE(verdict, name, n, ...) CASE_AT(verdict, name, BIG(n), __VA_ARGS__)
-#define CASE_AT(verdict, name, address, ...) do { __VA_ARGS__; is(verdict, name, address); } while (0)
 
 static void unmaps(void)
 {
@@ -601,29 +570,7 @@ static void task_switch(void)
 
 /* ---- two processors ---- */
 
-enum order { NOT_THERE, READS, FLUSHES, DONE };
-static volatile enum order order;
-
-void run_other(void)
-{
-	order = DONE;
-	for (;;) {
-		if (order == READS)
-			read(HERE);
-		else if (order == FLUSHES)
-			invlpg(HERE);
-		else
-			continue;
-		order = DONE;
-	}
-}
-
-static void have_other(enum order what)
-{
-	order = what;
-	while (order != DONE)
-		asm volatile("pause");
-}
+void run_other(void) { obey(); }
 
 static void interrupt(uint32_t what)
 {
@@ -640,8 +587,7 @@ static void wake_other(void)
 		*(volatile uint8_t *)(0x8000 + (byte - other_begin)) = *byte;
 	interrupt(0x4500);
 	interrupt(0x4608);
-	while (order != DONE)
-		asm volatile("pause");
+	wait_for_other();
 }
 
 static void shootdowns(void)

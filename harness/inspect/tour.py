@@ -52,6 +52,14 @@ class Place:
         return None
 
     @property
+    def there(self) -> range:
+        """The slots that the table has here, by the pointer to it or by its root."""
+        if self.way:
+            return self.table.format.slots_below(self.raws[-1], self.way[-1].level)
+        own = [root.indices for root in self.roots]
+        return range(min(one.start for one in own), max(one.stop for one in own))
+
+    @property
     def span(self) -> Span | None:
         """The addresses that the table spans here; None in a root's table, which may serve
         several spans."""
@@ -67,11 +75,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One slot of a table; `raw` and `entry` are None where there is no memory."""
+    """One slot of a table; `raw` and `entry` are None where there is no memory, or no such slot.
+
+    there  whether the table has the slot, by what the pointer to it says
+    """
 
     slot: Slot
     raw: int | None
     entry: Entry | None
+    there: bool = True
 
 
 def starts(cpu: Cpu) -> tuple[Place, ...]:
@@ -83,15 +95,24 @@ def starts(cpu: Cpu) -> tuple[Place, ...]:
 
 
 def lines(memory: Memory, table: Table, there: range | None = None) -> list[Line]:
-    """Every slot of a table, or those that are `there`."""
+    """Every slot of a table.
+
+    there  those that are there, where it is not all; others are not read
+    """
     format = table.format
-    slots = [slot for slot in table.slots() if there is None or slot.index in there]
-    places = np.array([slot.address for slot in slots], np.uint64)
+    slots = list(table.slots())
+    shown = slots if there is None else [slots[index] for index in there]
+    places = np.array([slot.address for slot in shown], np.uint64)
     words, backed = memory.gather(places, format.entry_bytes)
-    has = [True] * len(slots) if backed is None else backed.tolist()
+    has = [True] * len(shown) if backed is None else backed.tolist()
+    read = {
+        slot.index: Line(slot, raw, format.decode(raw, table.level))
+        for slot, raw, backs in zip(shown, words.tolist(), has, strict=True)
+        if backs
+    }
     return [
-        Line(slot, raw, format.decode(raw, table.level)) if backs else Line(slot, None, None)
-        for slot, raw, backs in zip(slots, words.tolist(), has, strict=True)
+        read.get(slot.index, Line(slot, None, None, there is None or slot.index in there))
+        for slot in slots
     ]
 
 
@@ -123,6 +144,6 @@ def next_held(lines: list[Line], index: int, step: int) -> int | None:
     are."""
     end = len(lines) if step > 0 else -1
     for number in range(index + step, end, step):
-        if not isinstance(lines[number].entry, Absent):
+        if lines[number].there and not isinstance(lines[number].entry, Absent):
             return number
     return None

@@ -216,7 +216,7 @@ class Explorer(App[None]):
     def _show(self, place: Place, index: int) -> None:
         """Reads a table and shows it, with a slot of it chosen."""
         with self._reading():
-            self.lines = tour.lines(self.snapshot.memory, place.table)
+            self.lines = tour.lines(self.snapshot.memory, place.table, place.there)
         self.place = place
         self.query_one(Entries).fill([self._cells(line) for line in self.lines], index)
         self._tell()
@@ -227,7 +227,8 @@ class Explorer(App[None]):
         address = self.place.address(slot.index)
         place = (str(slot.index), "" if address is None else f"{address:#x}")
         if line.raw is None or line.entry is None:
-            said, style = ("", "", "no memory there", ""), "red"
+            why, style = ("no memory there", "red") if line.there else ("not in the table", "dim")
+            said = ("", "", why, "")
         else:
             raw = all_digits(line.raw, format.entry_bytes) if line.raw else "0"
             told = meaning(format, Step(slot, line.raw, line.entry))
@@ -280,7 +281,9 @@ class Explorer(App[None]):
             return
         line = self.lines[self.index]
         if line.raw is None:
-            shown.update(Text(f"{line.slot}: there is no memory at {line.slot.address:#x}"))
+            where = f"there is no memory at {line.slot.address:#x}"
+            why = where if line.there else "the table does not have it"
+            shown.update(Text(f"{line.slot}: {why}"))
             return
         cpu = self._part()
         reading = decode.read(cpu, line.raw, line.slot.level)

@@ -12,5 +12,6 @@
 `case`         a saved case as a source: `snapshot`
 `remedy`       what would let an access pass: `remedies` gives each Remedy, the smallest first
 `lint`         what s390 adds to the rules about spaces
+`linux`        the same entry as Linux reads it: `read` gives a LinuxReading of Bits
 `memory_type`  the one type that all memory has
 """

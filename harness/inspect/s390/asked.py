@@ -11,7 +11,7 @@ import numpy as np
 from harness.inspect import data
 from harness.inspect.architecture import Architecture, Seen
 from harness.inspect.decode import LinuxReading, Reading
-from harness.inspect.s390 import asce, decode, memory_type, mode
+from harness.inspect.s390 import asce, decode, linux, memory_type, mode
 from harness.inspect.s390.processor import cpu_with
 from harness.inspect.s390.remedy import remedies
 from harness.inspect.snapshot import QuestionError, Snapshot
@@ -155,10 +155,6 @@ def _judged(cpu: Cpu, walks: Walks, access: Access) -> tuple[Mask, Mask, Bytes]:
     return found.code == ALLOWED, np.zeros(n, np.bool_), found.reason
 
 
-def _linux(_: Cpu, __: Reading) -> LinuxReading:
-    raise QuestionError("what Linux keeps in entries of s390 is not known here")
-
-
 _WITHHELD = {Reason.WRITE_DENIED: "write", Reason.EXECUTE_DENIED: "execute"}
 
 _OF_ADDRESS = (Reason.ASCE_TYPE, Reason.LOW_ADDRESS)
@@ -199,7 +195,7 @@ ASKED = Architecture(
     of_address=lambda fault: fault.reason in _OF_ADDRESS,
     using=lambda cpu, _: cpu,
     remedies=remedies,
-    linux=_linux,
+    linux=linux.read,
     doubt=_doubt,
     never_withheld=lambda _: 0,
     levels=frozenset((2, 3, 4, 5)),

@@ -5,6 +5,7 @@ Operation, chapter 3, "Dynamic Address Translation").
 `cpu`      the ASCE and control register 0; the root
 `access`   one access: allowed, or the program interruption, its TEID and the reason
 `bulk`     the same for many accesses, as arrays
+`linux`    what Linux keeps in entries: pages without rights, pages in swap
 """
 
 from harness.paging.processor import root_for

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from harness.check.keys import in_units
 from harness.inspect import decode
 from harness.inspect.decode import Role
 from harness.inspect.fault import Explanation
@@ -14,6 +13,7 @@ from harness.inspect.s390.fault import SeenFault
 from harness.paging.entry import Leaf
 from harness.paging.s390.access import Allowed, Code, Fault, Outcome, Reason
 from harness.paging.s390.cpu import Cpu
+from harness.report.fault import deeds_of, served
 from harness.report.objects import rule_name
 from harness.report.translation import labelled
 
@@ -110,9 +110,6 @@ def deeds(cpu: Cpu, entry: EntryChange) -> str:
     """What a change does, and to which addresses."""
     level, changed = entry.slot.level, entry.old ^ entry.new
     made = entry.slot.table.format.decode(entry.new, level)
-    what = f"all {in_units(entry.span.size)} of {entry.span}"
-    if isinstance(made, Leaf):
-        what = f"this {in_units(entry.span.size)} page"
     said = []
     for part in decode.read(cpu, entry.new, level).parts:
         if not part.mask & changed or part.role is Role.IGNORED:
@@ -123,9 +120,7 @@ def deeds(cpu: Cpu, entry: EntryChange) -> str:
             said.append(f"sets {part.name} to {part.value}, as it must be")
         else:
             said.append((_SET if entry.new & part.mask else _CLEARED).get(part.name, part.meaning))
-    return "; ".join(
-        one.format("it" if number else what) for number, one in enumerate(dict.fromkeys(said))
-    )
+    return deeds_of(said, served(entry, isinstance(made, Leaf)))
 
 
 _OPENS: Final = {

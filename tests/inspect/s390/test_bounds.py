@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from harness.inspect import find, garbage, graph
+from harness.inspect import find, garbage, graph, tour
 from harness.inspect.graph import RowKind
 from harness.paging import bulk
 from harness.paging.address import Physical
@@ -140,3 +140,15 @@ def test_a_table_that_is_reached_with_two_lengths_is_counted_once() -> None:
     assert [slot.index for slot in segments.leaders] == [0, 1, 2]
     assert (top.entries, top.ends, bottom.paths) == (3, 5, 5)
     assert find.addresses(read, Physical(0), 1).total == 5
+
+
+def test_a_tour_reads_no_slots_that_are_not_there() -> None:
+    for seed, mode in SPACES[:4]:
+        cpu, octets, parts = space(seed, mode)
+        memory, places = watched(octets, parts), list(tour.starts(cpu))
+        for place in places[:20]:
+            lines = tour.lines(memory, place.table, place.there)
+            assert [line.slot.index for line in lines if line.there] == list(place.there)
+            assert all(line.raw is None for line in lines if not line.there)
+            places += [below for line in lines if (below := tour.entered(place, line))]
+        assert places

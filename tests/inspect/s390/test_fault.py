@@ -99,7 +99,9 @@ def test_what_no_access_ends_in_is_refused(text: str) -> None:
     ],
 )
 def test_a_teid_says_which_access_it_was(code: str, teid: int | None, kinds: list[Kind]) -> None:
-    assert [one.kind for one in fault.seen(code, teid).accesses] == kinds
+    found = fault.seen(code, teid).accesses
+    assert [one.kind for one in found] == kinds
+    assert {one.space for one in found} == {AddressSpace.PRIMARY}
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,7 @@ def test_a_teid_says_which_access_it_was(code: str, teid: int | None, kinds: lis
         ("11", 0x3000, 0x3000, True),
         ("4", 0x404, 0x0, False),
         ("11", 0x1400, 0x1000, False),
+        ("4", 0x1480, 0x1000, False),  # low-address protection
         ("10", 0x3400, 0x3000, False),
     ],
 )

@@ -122,16 +122,34 @@ def test_the_space_of_the_psw_is_read_of_guests_and_cores(
 
 
 @pytest.mark.hw
-def test_a_space_that_is_real_names_those_that_are_not(tmp_path: Path) -> None:
-    made = kernel(tmp_path, "-DREAL", "-DSPACE=3")
+def test_a_prefix_is_a_note_of_a_core(tmp_path: Path) -> None:
+    """Of the second processor, which was never started, it is 0; its ASCE is one of zeros."""
+    made = kernel(tmp_path, "-DPREFIX=0x40000")
     with running(tmp_path, *arguments(made), qemu=QEMU) as machine:
         machine.witness.waits_for(SPINS)
-        assert dumped("--qmp", machine.path, cwd=tmp_path)[0] == RANGES
+        dump = {"paging": False, "protocol": f"file:{tmp_path / 'core'}"}
+        machine.witness.ask("dump-guest-memory", **dump)
+    found, told = dumped("--core", "core", cwd=tmp_path)
+    assert found == RANGES
+    assert any(note.startswith("The prefix is 0x40000: physical") for note in told["notes"])
+    out = run("dump", "--core", "core", "--vcpu", "1", cwd=tmp_path)[1]
+    assert "ASCE 0x0 (segment table at 0x0)" in out and "prefix" not in out
+
+
+@pytest.mark.hw
+def test_a_space_that_is_real_names_those_that_are_not(tmp_path: Path) -> None:
+    """In the primary space, where the kernel goes on: real addresses are the tables' own."""
+    made = kernel(tmp_path, "-DREAL")
+    with running(tmp_path, *arguments(made), qemu=QEMU) as machine:
+        machine.witness.waits_for(SPINS)
+        code, out, errors = run("dump", "--qmp", machine.path, cwd=tmp_path)
+        assert machine.witness.status() == "running"
+        assert (code, out) == (2, "")
+        said = r"CR1 of .*, 0x20, designates real space.* choose --asce (0x\w+) of the secondary"
+        (asce,) = re.findall(said, errors)
         machine.witness.ask("stop")
-        code, out, errors = run("dump", "--qmp", machine.path, "--vcpu", "1", cwd=tmp_path)
+        assert dumped("--qmp", machine.path, "--asce", asce, cwd=tmp_path)[0] == RANGES
         assert machine.witness.status() == "paused"
-    # The second processor was never started: its control registers are those of a reset.
-    assert (code, out) == (2, "") or "tables" in errors + out
 
 
 @pytest.mark.hw

@@ -1,7 +1,8 @@
 /* A kernel of s390 that translates, in the primary space or in that of SPACE, and spins.
 
    A segment table with a page table for its first 1M: every page where it is, but page 5, which has
-   P, page 6, which has IEP, and page 7, which is invalid.  The primary space is real with REAL. */
+   P, page 6, which has IEP, and page 7, which is invalid.  The primary space is real with REAL, and
+   the processor has the prefix PREFIX. */
 
 #define DAT 0x0400000000000000
 #define EXTENDED 0x0000000180000000
@@ -16,6 +17,10 @@ _start:
 	lctlg	%c0, %c1, 0(%r1)
 	lctlg	%c7, %c7, 16(%r1)
 	lctlg	%c13, %c13, 24(%r1)
+#ifdef PREFIX
+	larl	%r1, prefix
+	spx	0(%r1)
+#endif
 	larl	%r1, psw
 	lpswe	0(%r1)
 spin:
@@ -33,6 +38,11 @@ controls:
 	.quad	segments + 3
 #endif
 	.quad	segments + 2, segments
+
+#ifdef PREFIX
+prefix:
+	.long	PREFIX
+#endif
 
 	.balign	4096
 	.globl	segments

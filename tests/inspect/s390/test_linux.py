@@ -1,0 +1,67 @@
+"""What Linux reads into entries of s390: the combinations that its pgtable.h lists."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.inspect.decode import read
+from harness.inspect.s390 import linux
+from harness.paging.entry import Absent, Leaf, Pointer
+from harness.paging.linux.entries import ProtNone, Swap, Unknown
+from harness.paging.s390.cpu import Cpu, Mode
+
+CPU = Cpu.in_mode(Mode.REGION_FIRST, 0, edat1=True, edat2=True, iep=True)
+PAGE = 0x1234_5000
+
+
+@pytest.mark.parametrize(
+    ("raw", "meaning", "said"),
+    [
+        (0x400, Absent, "nothing"),
+        (PAGE | 0x601, ProtNone, "the page at 0x12345000, which nobody may access (PROT_NONE)"),
+        (PAGE | 0x60D, ProtNone, "the page at 0x12345000, which nobody may access (PROT_NONE)"),
+        (PAGE | 0x611, Leaf, "a page that is old: the next access faults, and has Linux clear I"),
+        (PAGE | 0x215, Leaf, "a page; read, young, present"),
+        (PAGE | 0x43B & ~2, Leaf, "a page that is old: the next access faults, and has Linux"),
+        (PAGE | 0x03D, Leaf, "a page; write, read, dirty, young, present"),
+        (PAGE | 0x0FF, Leaf, "a page; unused, special, write, read, dirty, young, soft-dirty, pre"),
+        (0x7_7000 | 0x600 | 3 << 2, Swap, "a page in swap: number 0x77 of area 3"),
+        (0x7_7000 | 0xE00 | 3 << 2, Swap, "a page in swap: number 0x77 of area 3; exclusive"),
+        (0x7_7000 | 0x600 | 28 << 2, Unknown, "nothing that Linux writes"),
+        (PAGE | 0x400, Unknown, "nothing that Linux writes"),
+    ],
+)
+def test_entries_of_pages(raw: int, meaning: type, said: str) -> None:
+    found = linux.read(CPU, read(CPU, raw, 0))
+    assert isinstance(found.meaning, meaning)
+    assert found.said.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("raw", "level", "meaning", "said"),
+    [
+        (0x20, 1, Absent, "nothing"),
+        (0x2C, 4, Absent, "nothing"),
+        (0x5800, 1, Pointer, "a table"),
+        (0x5007, 2, Pointer, "a table"),
+        (0x0070_0000 | 0x3403, 1, Leaf, "a page; dirty, young, write, read"),
+        (0x0070_0000 | 0x1621, 1, Leaf, "a page that is old"),
+        (0x0070_0000 | 0x0620, 1, ProtNone, "the page at 0x700000, which nobody may access"),
+        (1 << 31 | 0x3407, 2, Leaf, "a page; dirty, young, write, read"),
+        (0x0070_0020, 1, Unknown, "nothing that Linux writes"),
+    ],
+)
+def test_entries_of_tables(raw: int, level: int, meaning: type, said: str) -> None:
+    found = linux.read(CPU, read(CPU, raw, level))
+    assert isinstance(found.meaning, meaning)
+    assert found.said.startswith(said)
+
+
+def test_of_each_entry_the_bits_that_translation_does_not_look_at_are_shown_once() -> None:
+    for raw, level in ((PAGE | 0x215, 0), (0x77600, 0), (0x700000 | 0x3403, 1), (0x20, 1)):
+        shown = 0
+        for part in linux.read(CPU, read(CPU, raw, level)).parts:
+            assert not shown & part.mask
+            shown |= part.mask
+        looked_at = (1 << 64) - 1 - shown
+        assert looked_at & (0x400 if level == 0 else 0x20)

@@ -14,7 +14,7 @@ from harness.check.compare import Access, Comparison
 from harness.check.layouts import Layout
 from harness.check.product import evenly
 from harness.check.tables import TableImage, add_walks
-from harness.check.validation import SpaceReport
+from harness.check.validation import DEADLINE, SpaceReport
 from harness.check.x86 import probes
 from harness.check.x86.cases import Cases, of_places, of_space, together
 from harness.check.x86.debugger import Debugger
@@ -30,9 +30,6 @@ from harness.paging.address import Span
 from harness.paging.memory import BufferMemory, Words
 from harness.paging.space import TableAllocator
 from harness.paging.x86.cpu import Cpu, Mode
-
-DEADLINE = 60.0
-"""Seconds that a guest has for each answer."""
 
 PROBES_IN_SOFTWARE: Final = 3_000
 """Probes of a space that are executed where KVM does without the processor's virtualization."""

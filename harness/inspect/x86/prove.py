@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.check.x86.validate import DEADLINE
+from harness.check.validation import DEADLINE
 from harness.check.x86.window import with_pdptes
 from harness.inspect.prove import Part, Prover, room
 from harness.inspect.snapshot import QuestionError, Snapshot

@@ -5,7 +5,6 @@ While the guest executes a batch, this process makes the next one and judges the
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +30,7 @@ from harness.check.matrix import Report, one_ahead
 from harness.check.quirk import Version, expected_of
 from harness.check.workers import shared_out
 from harness.machine.arm64.guest import Guest
-from harness.machine.arm64.qemu import PROGRAM, TCG
-from harness.machine.errors import Misuse
+from harness.machine.arm64.qemu import TCG
 from harness.machine.machine import dotted
 from harness.paging.arm64.bulk import REASONS
 from harness.paging.arm64.cpu import Features
@@ -87,10 +85,7 @@ def planned(
 
     Raises Misuse for an expression that is none or selects nothing, and where there is no QEMU.
     """
-    name = program or PROGRAM
-    if shutil.which(name) is None:
-        raise Misuse(f"there is no {name} in PATH: name one with --qemu")
-    features, version = _found(name)
+    features, version = _found(TCG.installed(program))
     new = not expected_of(BLOCK_ANYWHERE, TCG.name, version)
     chosen = Plan(engine, (), Counter(), Counter(), arch="arm64")
     some = [one for mode in modes for one in families(preset, mode, features, new)]

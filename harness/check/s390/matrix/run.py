@@ -5,7 +5,6 @@ While the guest executes a batch, this process makes the next one and judges the
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -31,11 +30,10 @@ from harness.check.s390.matrix.verdicts import (
 from harness.check.s390.quirks import not_run_on
 from harness.check.s390.replay import MatrixCase
 from harness.check.workers import shared_out
-from harness.machine.errors import Misuse
 from harness.machine.machine import dotted
 from harness.machine.s390.guest import Guest
 from harness.machine.s390.processor import MachineInfo
-from harness.machine.s390.qemu import PROGRAM
+from harness.machine.s390.qemu import TCG
 from harness.paging.memory import Mask
 from harness.paging.s390.bulk import REASONS
 
@@ -80,10 +78,7 @@ def planned(
 
     Raises Misuse for an expression that is none or selects nothing, and where there is no QEMU.
     """
-    name = program or PROGRAM
-    if shutil.which(name) is None:
-        raise Misuse(f"there is no {name} in PATH: name one with --qemu")
-    info = _info(name)
+    info = _info(TCG.installed(program))
     chosen = Plan(engine, (), Counter(), Counter(), arch="s390")
     some = [one for mode in modes for one in families(preset, mode, info)]
     return matrix.selected(chosen, some, expression, EXAMPLE, BATCH)

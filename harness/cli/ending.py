@@ -67,7 +67,9 @@ def ending(error: BaseException) -> tuple[int, str]:
         if _of_an_interrupt(error):
             return INTERRUPTED, "interrupted."
         return MACHINE_FAILURE, _fault(error)
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+    if isinstance(error, OSError) and error.strerror:
+        if error.filename is None:
+            return code, f"the system refuses what this needs: {error.strerror}"
         return code, f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}"
     return code, str(error)
 

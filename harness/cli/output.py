@@ -138,12 +138,13 @@ def make_folder(path: Path | None) -> None:
         raise Misuse("- cannot hold a report: name a folder")
     try:
         path.mkdir(exist_ok=True)
-    except FileNotFoundError:
-        raise Misuse(f"{path} cannot hold a report: there is no folder {path.parent}") from None
-    except FileExistsError:
-        raise Misuse(f"{path} cannot hold a report: it is not a folder") from None
     except OSError as error:
-        raise Misuse(f"{path} cannot hold a report: {error.strerror}") from None
+        why = error.strerror
+        if isinstance(error, FileExistsError):
+            why = "it is not a folder"
+        elif isinstance(error, FileNotFoundError) and not path.absolute().parent.is_dir():
+            why = f"there is no folder {path.parent}"
+        raise Misuse(f"{path} cannot hold a report: {why}") from None
 
 
 def write(path: Path, text: str) -> None:

@@ -46,12 +46,14 @@ def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
 def guest_of(
     process: subprocess.Popen[str], within: float = 20.0, emulator: str | tuple[str, ...] = "qemu"
 ) -> int:
-    """The process id of an emulator that a worker of the command runs, when there is one."""
+    """The process id of an emulator that a worker of the command runs, when there is one: not of
+    one that is asked for its help, which no guest is in."""
     clock = Clock(process.pid)
     while clock.now() < within:
         for worker in children(process.pid):
             for child in children(worker):
-                if name(child).startswith(emulator):
+                words = arguments(child)  # none while it is being started
+                if name(child).startswith(emulator) and words[1:] and "help" not in words:
                     return child
         time.sleep(0.005)
     raise AssertionError(f"no {emulator} within {within:g} s")
@@ -73,6 +75,14 @@ def name(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def arguments(pid: int) -> list[str]:
+    """The words of the command line of a process, none when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def gone(pid: int, within: float = 5.0) -> bool:

@@ -238,7 +238,10 @@ def test_ctrl_c_within_a_finalizer_is_not_lost(more: list[str]) -> None:
             r"this is a fault of pagetable, please report it: KeyError: 'a\nb', in",
         ),
         (AssertionError(), "this is a fault of pagetable, please report it: AssertionError, in"),
-        (OSError(5, "Input/output error"), "Input/output error"),
+        (
+            OSError(5, "Input/output error"),
+            "pagetable: the system refuses what this needs: Input/output error\n",
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -92,34 +91,3 @@ def test_what_disagrees_in_the_matrix_is_shown_and_ends_with_1(
     assert code == 1 and "Disagreements" in output and "family=place mode=4k" in output
     assert "ESR 0x56000000" in output and "reaches 0x" in output
     assert "family=place" in (tmp_path / "page.html").read_text()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("validate", "--arch=arm64", "--engine=kvm", "smallest"), "no engine 'kvm' for arm64"),
-        (("validate", "--arch=arm64", "--mode=sv39"), "choose --levels 2, 3, 4 or 5"),
-        (("validate", "--arch=arm64", "nonsense"), "no layout is called 'nonsense'"),
-        (("validate", "--arch=arm64", "--qemu=nowhere", "smallest"), "QEMU_ARM64"),
-        (("matrix", "--arch=arm64", "--mode=sv39"), "arm64 has no mode 'sv39': choose one of 4k"),
-        (("matrix", "--arch=arm64", "--qemu=nowhere"), "QEMU_ARM64"),
-    ],
-)
-def test_what_cannot_be_is_a_sentence(
-    arguments: tuple[str, ...], said: str, tmp_path: Path
-) -> None:
-    code, output, errors = run(*arguments, cwd=tmp_path)
-    assert (code, output) == (2, "")
-    assert said in errors
-    assert "Traceback" not in errors
-
-
-def test_the_environment_names_another_qemu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if shutil.which("qemu-system-x86_64") is None:
-        pytest.skip("there is no qemu-system-x86_64 in PATH")
-    monkeypatch.setenv("QEMU_ARM64", "qemu-system-x86_64")
-    code, _, errors = run("validate", "--arch=arm64", "smallest", "--levels=3", cwd=tmp_path)
-    assert code == 3
-    assert "qemu-system-x86_64 is no QEMU for arm64" in errors

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -322,6 +324,17 @@ def test_a_job_that_ends_the_guest_is_the_guest_s_end(simple: HandMade) -> None:
     with pytest.raises(GuestLost):
         simple.guest.run(simple.state, job)
     assert not simple.guest.is_well()
+
+
+def test_what_qemu_says_in_every_run_is_no_evidence() -> None:
+    """Its warning that the machine has no BMC."""
+    if reason := why_absent():
+        pytest.skip(reason)
+    with Guest(program=QEMU) as guest:
+        os.kill(guest.pid, signal.SIGKILL)
+        with pytest.raises(GuestLost, match="ended by SIGKILL") as caught:
+            guest.run(State(None), guest.image.new_jobs(1))
+        assert caught.value.evidence.stderr == ""
 
 
 def test_a_qemu_for_another_architecture_is_named(tmp_path: Path) -> None:

@@ -260,6 +260,12 @@ class Layout:
                     f" and the layout is for {list(self.levels)}"
                 )
 
+    @property
+    def written_for(self) -> str:
+        """Its numbers of levels, for people."""
+        *first, last = map(str, self.levels)
+        return f"{', '.join(first)} and {last}" if first else last
+
     def mode(self, levels: int) -> str:
         """What the mode with so many levels is called."""
         return described(self.arch).modes[levels]
@@ -398,7 +404,7 @@ def check_levels(layout: Layout, arch: str, levels: int) -> None:
     if layout.arch != arch:
         raise LayoutError(f"{layout.name} is written for {layout.arch}, not for {arch}")
     if levels not in layout.levels:
-        there = " and ".join(map(str, layout.levels))
+        there = layout.written_for
         raise LayoutError(f"{layout.name} is written for {there} levels, not {levels}")
 
 

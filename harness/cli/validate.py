@@ -231,8 +231,8 @@ def _spaces(
     spaces = [(one, n) for one in layouts for n in one.levels if levels in (None, n)]
     for layout in layouts if named else ():
         if levels not in (None, *layout.levels):
-            written = " and ".join(map(str, layout.levels))
-            raise Misuse(f"{layout.name} is written for {written} levels, not {levels}.")
+            there = layout.written_for
+            raise Misuse(f"{layout.name} is written for {there} levels, not {levels}.")
     if not spaces:
         known = either(described(arch).modes)
         raise Misuse(f"no layout is written for {levels} levels: choose {known}.")

@@ -312,6 +312,13 @@ def test_the_documented_example_uses_every_key() -> None:
     assert used == keys - {"where"}
 
 
+@pytest.mark.parametrize(
+    ("arch", "said"), [("x86", "4 and 5"), ("s390", "2, 3, 4 and 5"), ("power", "4")]
+)
+def test_the_numbers_of_levels_are_said_as_people_list_them(arch: str, said: str) -> None:
+    assert load(find("smallest", arch)).written_for == said
+
+
 def test_a_part_for_five_levels_is_no_matter_at_four() -> None:
     layout = parse(HEAD + PAGE + FIVE_LEVELS_ONLY, "x.toml")
     memory = BufferMemory(np.zeros(layout.ram, np.uint8))

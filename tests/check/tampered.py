@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -23,35 +23,41 @@ the name of the field; of one with several words, with the number of a word afte
 class Verdicts(NamedTuple):
     """One batch as it was judged.
 
-    asked    what was asked beside the results and what is wanted
-    judge    judges other results of the same accesses
+    asked  what was asked, the results among it
+    agree  what came of it
+    judge  judges other results of the same accesses
     """
 
-    asked: Sequence[Any]
+    asked: tuple[Any, ...]
     results: Results
-    wanted: Any
     agree: Mask
     judge: Callable[[Results], Mask]
 
 
-def noted(patch: pytest.MonkeyPatch, module: ModuleType) -> list[Verdicts]:
-    """The batches that a module has judged by its `agreeing` while that is patched."""
+def noted(patch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[Verdicts]:
+    """The batches that a function of a module judges while that is patched."""
     found: list[Verdicts] = []
-    original = vars(module)["agreeing"]
+    original = vars(module)[name]
 
     def note(*asked: Any) -> Mask:
-        *rest, results, wanted = asked
-        agree: Mask = original(*asked)
-        judge = partial(_judged, original, rest, wanted)
-        found.append(Verdicts(rest, results.copy(), wanted, agree.copy(), judge))
-        return agree
+        [place] = (n for n, one in enumerate(asked) if "completed" in _names(one))
+        results, agree = asked[place].copy(), original(*asked)
+        judge = partial(_judged, original, asked, place)
+        found.append(Verdicts(asked, results, agree.copy(), judge))
+        made: Mask = agree
+        return made
 
-    patch.setattr(module, "agreeing", note)
+    patch.setattr(module, name, note)
     return found
 
 
-def _judged(original: Any, rest: Sequence[Any], wanted: Any, results: Results) -> Mask:
-    agree: Mask = original(*rest, results, wanted)
+def _names(one: Any) -> tuple[str, ...]:
+    """The fields of an array."""
+    return getattr(getattr(one, "dtype", None), "names", None) or ()
+
+
+def _judged(original: Any, asked: tuple[Any, ...], place: int, results: Results) -> Mask:
+    agree: Mask = original(*asked[:place], results, *asked[place + 1 :])
     return agree
 
 
@@ -72,3 +78,8 @@ def looked_at(one: Verdicts, seen: Seen) -> dict[str, int]:
 def entries(levels: int, lanes: Mask) -> Seen:
     """The entries of paths, in all lanes, by bits that no access may set."""
     return {f"after {level}": (np.ones_like(lanes), (0, 12, 63)) for level in range(levels)}
+
+
+def root_entry(expected: Any) -> Seen:
+    """The first entry of paths that have any, in all lanes, by bits that no access may set."""
+    return {"after 0": (expected.reached.paths.used.any(axis=0), (0, 12, 63))}

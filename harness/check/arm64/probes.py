@@ -279,12 +279,12 @@ def _as_expected(expected: Expected, results: npt.NDArray[np.void]) -> Mask:
     syndrome = np.where(allowed, ended, found.syndrome)
     only_stores = writes(cases.kind) & (cases.kind != Kind.AMO)
     data = np.where(allowed & ~only_stores, reached.content, np.uint64(0))
-    code_end = cases.address + np.uint64(CODE_BYTES)
+    where = found.walks.address + np.where(allowed, np.uint64(CODE_BYTES), np.uint64(0))
     agree: Mask = (results["completed"] == allowed) & ~reached.astray
     agree &= results["esr"] & SAID == syndrome
     agree &= results["data"] == data
     agree &= allowed | (results["far"] == found.far)
-    agree &= ~(allowed & fetch) | (results["elr"] == code_end)
+    agree &= ~fetch | (results["elr"] == where)
 
     def changed(level: int) -> tuple[Words, Words]:
         leaf = found.walks.level == level

@@ -228,8 +228,8 @@ def _as_expected(
     agree &= results["cause"] == np.where(allowed, ended, cause)
     agree &= found == data
     agree &= results["tval"] == tval
-    code_end = cases.address + np.uint64(CODE_BYTES - 4)
-    agree &= ~(allowed & fetch) | (results["epc"] == code_end)
+    where = cases.address + np.where(allowed, np.uint64(CODE_BYTES - 4), np.uint64(0))
+    agree &= ~fetch | (results["epc"] == where)
     return agree & _entries_as_expected(expected, results, width)
 
 

@@ -290,10 +290,10 @@ def test_every_field_of_a_result_is_looked_at(
     running: Guest, few: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of ESR_EL1 the class, WnR, and the fault status code."""
-    batches, lanes = noted(monkeypatch, run), Counter[str]()
+    batches, lanes = noted(monkeypatch, run, "agreeing"), Counter[str]()
     assert not tried_in(running, replace(few, work=few.work[::8])).failures
     for one in batches:
-        (_, made, _), wanted = one.asked, one.wanted
+        _, made, _, _, wanted = one.asked
         done, fetch, levels, every = wanted.made, made.fetch, len(made.words), (0, 17, 63)
         seen: Seen = {
             **entries(levels, done),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -26,6 +27,7 @@ from harness.paging.arm64.cpu import Cpu, Half, Tcr
 from harness.paging.arm64.formats import AF, AP_READ_ONLY, GRANULES
 from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory
+from tests.check.tampered import Seen, looked_at, noted, root_entry
 from tests.machine.arm64.present import QEMU, why_absent
 
 LAYOUTS = {path.stem: path for path in shipped("arm64")}
@@ -462,3 +464,23 @@ def test_spaces_that_cannot_be_are_refused(
 def test_output_sizes_follow_the_processor() -> None:
     cpu, _ = built(load(LAYOUTS["smallest"]), 4, A72)
     assert cpu.output_bits(Half("4K", 48, 0)) == 44
+
+
+@pytest.mark.hw
+def test_every_field_of_a_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches, lanes = noted(monkeypatch, probes, "_as_expected"), Counter[str]()
+    assert not validated("rights", load(LAYOUTS["rights"]).levels[0]).disagreed
+    for one in batches:
+        expected, _ = one.asked
+        allowed, fetch = expected.reached.allowed, expected.reached.fetch
+        each, every = allowed | ~allowed, (0, 17, 63)
+        seen: Seen = {
+            **root_entry(expected),
+            "completed": (each, (0,)),
+            "esr": (each, (26, 31, 0, 5, 6)),
+            "far": (~allowed, every),
+            "elr": (fetch, every),
+            "data": (each, every),
+        }
+        lanes.update(looked_at(one, seen))
+    assert min(lanes.values()) > 20

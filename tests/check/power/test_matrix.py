@@ -142,10 +142,10 @@ def test_every_field_of_a_result_is_looked_at(
     running: Guest, few: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of SRR1 are bits 33, 35, 44 and 45, as the manual counts."""
-    batches, lanes = noted(monkeypatch, run), Counter[str]()
+    batches, lanes = noted(monkeypatch, run, "agreeing"), Counter[str]()
     assert not tried_in(running, replace(few, work=few.work[::4])).failures
     for one in batches:
-        (made, _), wanted = one.asked, one.wanted
+        made, _, _, wanted = one.asked
         fetch, fails, levels = made.kind == Kind.FETCH, ~wanted.allowed, len(made.words)
         told, every = fails | wanted.allowed & wanted.backed, (0, 17, 63)
         seen: Seen = {

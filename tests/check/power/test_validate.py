@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from harness.paging.bulk import End
 from harness.paging.memory import BigEndianMemory, BufferMemory
 from harness.paging.power.access import Access, Interrupt, Kind
 from harness.paging.power.bulk import Outcomes, outcomes
+from tests.check.tampered import Seen, looked_at, noted, root_entry
 from tests.machine.power.present import QEMU, why_absent
 
 LAYOUTS = {path.stem: path for path in shipped("power")}
@@ -222,3 +224,25 @@ def test_pages_that_cannot_be_are_refused(part: str, said: str) -> None:
     with pytest.raises(LayoutError, match=said):
         build(layout, 4, INFO, memory)
     assert not memory.octets.any()
+
+
+@pytest.mark.hw
+def test_every_field_of_a_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches, lanes = noted(monkeypatch, probes, "_as_expected"), Counter[str]()
+    assert not validated("rights").disagreed
+    for one in batches:
+        expected, _ = one.asked
+        allowed, fetch = expected.reached.allowed, expected.reached.fetch
+        each, every = allowed | ~allowed, (0, 17, 63)
+        seen: Seen = {
+            **root_entry(expected),
+            "completed": (each, (0,)),
+            "vector": (each, (7, 8, 9)),
+            "data": (each, every),
+            "dar": (~fetch, every),
+            "dsisr": (~fetch, (30, 27, 25, 19)),
+            "srr0": (fetch, every),
+            "srr1": (~allowed & fetch, (63 - 33, 63 - 35, 63 - 44, 63 - 45)),
+        }
+        lanes.update(looked_at(one, seen))
+    assert min(lanes.values()) > 20

@@ -236,10 +236,10 @@ def test_without_a_fault_nothing_is_found(running: Guest, few: Plan) -> None:
 
 
 def test_every_field_of_a_result_is_looked_at(few: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    batches, lanes = noted(monkeypatch, run), Counter[str]()
+    batches, lanes = noted(monkeypatch, run, "agreeing"), Counter[str]()
     assert not tried(replace(few, work=few.work[::8])).failures
     for one in batches:
-        (_, made, _), wanted = one.asked, one.wanted
+        _, made, _, _, wanted = one.asked
         fails, fetch = wanted.cause != arrays.ALLOWED, made.access == ACCESSES.index("fetch")
         levels, every = len(made.words), (0, 17, 63)
         seen: Seen = {

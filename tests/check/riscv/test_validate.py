@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from harness.paging import bulk
 from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory
 from harness.paging.riscv.bulk import Outcomes, outcomes
+from tests.check.tampered import Seen, looked_at, noted, root_entry
 from tests.machine.riscv.present import QEMU, why_absent
 
 MODES = DESCRIBED.modes
@@ -242,3 +244,23 @@ def test_pages_that_cannot_be_are_refused(part: str, said: str) -> None:
     with pytest.raises(LayoutError, match=said):
         build(layout, 3, info(64), memory)
     assert not memory.octets.any()
+
+
+@pytest.mark.hw
+def test_every_field_of_a_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches, lanes = noted(monkeypatch, probes, "_as_expected"), Counter[str]()
+    assert not validated("rights", load(LAYOUTS["rights"]).levels[0]).disagreed
+    for one in batches:
+        _, _, expected, _, _ = one.asked
+        allowed, fetch = expected.reached.allowed, expected.reached.fetch
+        each, every = allowed | ~allowed, (0, 17, 63)
+        seen: Seen = {
+            **root_entry(expected),
+            "completed": (each, (0,)),
+            "cause": (each, (0, 3)),
+            "data": (each, (0, 17, 31)),
+            "tval": (each, every),
+            "epc": (fetch, every),
+        }
+        lanes.update(looked_at(one, seen))
+    assert min(lanes.values()) > 20

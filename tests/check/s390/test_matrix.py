@@ -201,10 +201,10 @@ def test_every_field_of_a_result_is_looked_at(
     running: Guest, few: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A storage key has reference and change in its bits 5 and 6, of 8."""
-    batches, lanes = noted(monkeypatch, run), Counter[str]()
+    batches, lanes = noted(monkeypatch, run, "agreeing"), Counter[str]()
     assert not tried_in(running, replace(few, work=few.work[::4])).failures
     for one in batches:
-        (_, made, _), wanted = one.asked, one.wanted
+        _, made, _, _, wanted = one.asked
         done, every, levels = wanted.made, (0, 17, 63), len(made.words)
         seen: Seen = {
             **entries(levels, done),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from harness.paging import bulk
 from harness.paging.bulk import End
 from harness.paging.memory import BigEndianMemory
 from harness.paging.s390.bulk import ALLOWED, Outcomes, outcomes
+from tests.check.tampered import Seen, looked_at, noted, root_entry
 from tests.machine.s390.present import QEMU, why_absent
 
 MODES = DESCRIBED.modes
@@ -214,3 +216,24 @@ def test_tables_that_change_behind_the_harness_are_found(monkeypatch: pytest.Mon
     report = validated("smallest", 4)
     assert report.disagreed == 1
     assert report.disagreements[0].oracle == "table bytes"
+
+
+@pytest.mark.hw
+def test_every_field_of_a_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches, lanes = noted(monkeypatch, probes, "_as_expected"), Counter[str]()
+    assert not validated("rights", load(LAYOUTS["rights"]).levels[0]).disagreed
+    for one in batches:
+        _, expected, _ = one.asked
+        allowed, fetch = expected.reached.allowed, expected.reached.fetch
+        each, every = allowed | ~allowed, (0, 17, 63)
+        seen: Seen = {
+            **root_entry(expected),
+            "completed": (each, (0,)),
+            "code": (each, (0, 4)),
+            "data": (each, every),
+            "teid": (expected.outcomes.teid != 0, every),
+            "address": (allowed & fetch, every),
+            "key": (allowed & expected.keyed, (8 - 1 - 5, 8 - 1 - 6)),
+        }
+        lanes.update(looked_at(one, seen))
+    assert min(lanes.values()) > 10

@@ -34,10 +34,10 @@ class Verdicts(NamedTuple):
     judge: Callable[[Results], Mask]
 
 
-def noted(patch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[Verdicts]:
-    """The batches that a function of a module judges while that is patched."""
+def noted(patch: pytest.MonkeyPatch, owner: ModuleType | type, name: str) -> list[Verdicts]:
+    """The batches that a function of a module, or of a class, judges while that is patched."""
     found: list[Verdicts] = []
-    original = vars(module)[name]
+    original = vars(owner)[name]
 
     def note(*asked: Any) -> Mask:
         [place] = (n for n, one in enumerate(asked) if "completed" in _names(one))
@@ -47,7 +47,7 @@ def noted(patch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[Verd
         made: Mask = agree
         return made
 
-    patch.setattr(module, name, note)
+    patch.setattr(owner, name, note)
     return found
 
 

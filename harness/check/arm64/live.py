@@ -164,7 +164,8 @@ class Live(live.Live):
         agree &= ~allowed | asked.writes | (results["data"] == _found(asked))
         agree &= ~(allowed & asked.writes) | (results["after"][:, levels] == asked.value)
         code_end = asked.address + np.uint64(CODE_BYTES)
-        agree &= ~(allowed & asked.fetches) | (results["elr"] == code_end)
+        where = np.where(allowed, code_end, asked.address)
+        agree &= ~asked.fetches | (results["elr"] == where)
         agree &= self._entries_agree(asked, results, asked.allowed)
         if self._keeps_code and not agree.all():
             ended = (results["esr"] & SAID == SVC) & (results["elr"] == code_end)

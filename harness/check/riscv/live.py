@@ -185,7 +185,8 @@ class Live(live.Live):
             results["after"][:, levels] & width == asked.value & width
         )
         code_end = asked.address + np.uint64(CODE_BYTES - 4)
-        agree &= ~(allowed & asked.fetches) | (results["epc"] == code_end)
+        where = np.where(allowed, code_end, asked.address)
+        agree &= ~asked.fetches | (results["epc"] == where)
         after = in_turn(asked, asked.after)
         for level in range(levels):
             seen = results["after"][:, levels - 1 - level]

@@ -20,7 +20,7 @@ from harness.check.changes import NOTHING, PAGE, RAM_BYTES, Change
 from harness.check.live import NOT_SHOWN
 from harness.machine.arm64.guest import Guest
 from harness.machine.errors import Misuse
-from harness.paging.address import Physical
+from harness.paging.address import Physical, Span, Virtual
 from harness.paging.arm64.cpu import Cpu, Half
 from harness.paging.arm64.formats import AF
 from harness.paging.table import Root
@@ -36,6 +36,7 @@ from tests.check.live_operations import (
     splits_and_collapses,
 )
 from tests.check.live_sequences import GuestWorld, LiveSequences, Withheld, finds_what_is_withheld
+from tests.check.tampered import looked_at, noted
 from tests.machine.arm64.present import QEMU, why_absent
 from tests.paging.spaces import ARM64
 from tests.paging.test_space_sequences import RULES
@@ -203,3 +204,18 @@ def test_a_row_that_is_wrong_is_contradicted(
     [row] = [one for one in CHANGES if one.name == name]
     found = execute(guest, "4K", 3, replace(row, flush=flush, unseen=""), 0)
     assert any(one.startswith(sentence) for one in found), found
+
+
+def test_where_a_fetch_was_made_is_looked_at_be_it_made_or_not(
+    guest: Guest, space: GuestSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches, live = noted(monkeypatch, Live, "_agree"), Live(guest, space.memory, space.cpu)
+    page = Virtual(space.roots[0].span.first + space.format.levels[-1].size)
+    space.map(page, space.frames(1), 0, space.format.granting("user", "user execute")).done()
+    live.probe(Span.of(page, space.format.levels[0].size))
+    assert not live.run().disagreed
+    for one in batches:
+        asked = one.asked[2]
+        for made in asked.allowed, ~asked.allowed:
+            assert looked_at(one, {"elr": (asked.fetches & made, (0, 17, 63))})["elr"]
+    assert batches

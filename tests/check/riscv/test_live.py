@@ -27,6 +27,7 @@ from harness.paging.riscv.cpu import Cpu, Satp
 from harness.paging.riscv.formats import PAGE_BITS, A, D, sv
 from tests.check.live_operations import sees, shows_what_is_withheld
 from tests.check.live_sequences import LiveSequences, Withheld, finds_what_is_withheld
+from tests.check.tampered import looked_at, noted
 from tests.machine.riscv.present import program, why_absent
 from tests.paging.test_space_sequences import Rules
 
@@ -326,3 +327,18 @@ def test_the_machine_agrees_after_each_operation_of_a_sequence(guest: Guest, mod
 @pytest.mark.parametrize("mode", ["sv39"])  # every flush is withheld in all of them above
 def test_sequences_find_a_flush_that_is_withheld(guest: Guest, mode: str) -> None:
     finds_what_is_withheld(sequences(Missing, guest, mode))
+
+
+def test_where_a_fetch_was_made_is_looked_at_be_it_made_or_not(
+    live: Live, space: GuestSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = noted(monkeypatch, Live, "_agree")
+    page = Virtual(space.roots[0].span.first + space.format.levels[-1].size)
+    space.map(page, space.frames(1), 0, space.format.granting("read", "execute", "user")).done()
+    live.probe(Span.of(page, space.format.levels[0].size))
+    assert not live.run().disagreed
+    for one in batches:
+        asked = one.asked[2]
+        for made in asked.allowed, ~asked.allowed:
+            assert looked_at(one, {"epc": (asked.fetches & made, (0, 17, 63))})["epc"]
+    assert batches

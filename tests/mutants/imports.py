@@ -13,6 +13,7 @@ BY_NAME = "importlib"
 PACKAGE = Path("harness")
 
 
+@cache
 def imported(path: str) -> frozenset[str]:
     """All files that a file imports, itself among them.
 

@@ -28,12 +28,14 @@ import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from itertools import accumulate
 from math import inf
 from multiprocessing import Pipe, util
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import coverage
@@ -85,15 +87,17 @@ class Runs:
     deadly: Counter[str] = field(default_factory=Counter)
 
     def of(self, mutant: Mutant, anew: bool = False) -> list[str]:
-        """The tests that run a mutant's lines, or its file where it is imported anew; those first
-        that killed most so far, then the cheap ones."""
+        """The tests that run a mutant's lines, or, where its file is imported anew, all of files
+        that import it, since they may use what it defines; those first that killed most so far,
+        then, of the latter, those that run any line of the file, then the cheap ones."""
         here = self.lines.get(mutant.path, {})
         lines = here if anew else mutant.lines
-        names = set[str]().union(*(here.get(line, ()) for line in lines)) & self.tests.keys()
-        cheap = sorted(names, key=lambda name: (self.tests[name], name))
-        sums = accumulate(self.tests[name] for name in cheap)
-        within = [name for name, upto in zip(cheap, sums, strict=True) if upto <= self.most]
-        return sorted(within or cheap[:1], key=lambda name: -self.deadly[name])
+        run = set[str]().union(*(here.get(line, ()) for line in lines)) & self.tests.keys()
+        names = {name for name in self.tests if mutant.path in _imported_by(name)} if anew else run
+        first = sorted(names | run, key=lambda name: (name not in run, self.tests[name], name))
+        sums = accumulate(self.tests[name] for name in first)
+        within = [name for name, upto in zip(first, sums, strict=True) if upto <= self.most]
+        return sorted(within or first[:1], key=lambda name: -self.deadly[name])
 
     @functools.cached_property
     def limits(self) -> dict[str, float]:
@@ -136,6 +140,10 @@ class Runs:
         """Whether the mutant's lines are run while modules are imported."""
         here = self.lines.get(mutant.path, {})
         return not mutant.function or any("" in here.get(line, ()) for line in mutant.lines)
+
+
+def _imported_by(test: str) -> frozenset[str]:
+    return imported(test.partition("::")[0])
 
 
 def run(
@@ -284,24 +292,42 @@ def _imported_anew(mutant: Mutant, runs: Runs, tests: Sequence[str]) -> str:
 
     class Importer:
         @pytest.hookimpl(tryfirst=True)
-        def pytest_load_initial_conftests(self) -> None:
-            name = ".".join(Path(mutant.path).with_suffix("").parts)
-            spec = importlib.util.find_spec(name)
-            assert spec is not None
-            module = sys.modules[name] = importlib.util.module_from_spec(spec)
-            parent, _, last = name.rpartition(".")
-            setattr(sys.modules[parent], last, module)
-            exec(_compiled(mutant), vars(module))
-
-        @pytest.hookimpl(tryfirst=True)
         def pytest_runtestloop(self, session: pytest.Session) -> bool:
             if not session.testsfailed:
                 endings.append(_until_one_fails(session, runs, runs.of(mutant, anew=True)))
             return True
 
+    sys.meta_path.insert(0, _Finder(mutant))
     with contextlib.suppress(Exception):  # the module cannot be imported
         _pytest(tests, Importer())
     return endings[-1]
+
+
+class _Finder(MetaPathFinder):
+    """Has a mutant's file imported as it is changed, whoever imports it first: the package that it
+    is in, too."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._mutant = mutant
+        parts = Path(mutant.path).with_suffix("").parts
+        self._name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        file = os.path.abspath(self._mutant.path)
+        loader = _Loader(fullname, file)
+        loader.mutant = self._mutant
+        return importlib.util.spec_from_file_location(fullname, file, loader=loader)
+
+
+class _Loader(SourceFileLoader):
+    mutant: Mutant
+
+    def get_code(self, fullname: str) -> CodeType:
+        return _compiled(self.mutant)
 
 
 def _until_one_fails(session: pytest.Session, runs: Runs, names: Sequence[str]) -> str:
@@ -430,7 +456,8 @@ def _end(pid: int) -> int:
 
 
 def _pytest(tests: Sequence[str], plugin: Plugin) -> int:
-    options = ["-p", "no:xdist", "--capture=no", "-q"]
+    # Assertions are left as they are: to rewrite them, pytest would import the package itself.
+    options = ["-p", "no:xdist", "--capture=no", "--assert=plain", "-q"]
     return pytest.main([*options, *tests], plugins=[plugin, _Repeatable()])
 
 

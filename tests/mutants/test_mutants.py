@@ -97,6 +97,7 @@ TOY = """
 from functools import cache
 
 SIZE = 1 << 4
+LIMIT = 7
 UNUSED = 3
 
 def inside(value):
@@ -126,7 +127,10 @@ def closure(value):
 TESTS = """
 import multiprocessing
 import pytest
-from harness.paging import toy
+from harness.paging import LIMIT, toy
+
+def test_limit():
+    assert LIMIT == 7
 
 @pytest.mark.parametrize(("value", "is_inside"), [(-1, False), (0, True), (15, True), (16, False)])
 def test_inside(value, is_inside):
@@ -177,12 +181,12 @@ why = "nobody reads it"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for found in imports._directly, imports._origins, module._other_files:
+    for found in imports.imported, imports._directly, imports._origins, module._other_files:
         found.cache_clear()
     for name, text in {
         "harness/__init__.py": "",
         "harness/pytest_plugin.py": "",
-        "harness/paging/__init__.py": "",
+        "harness/paging/__init__.py": "from harness.paging.toy import LIMIT",
         "harness/paging/toy.py": TOY,
         "tests/paging/test_toy.py": TESTS,
         "tests/paging/test_other.py": OTHER,
@@ -219,8 +223,8 @@ def test_each_mutant_ends_as_its_tests_say(project: Path) -> None:
         if ": harness/paging/toy.py:" in line
     ]
     assert sorted(living) == [
-        ("no test runs it: harness/paging/toy.py:20: untested", "- return value", "+ return None"),
-        ("survived: harness/paging/toy.py:27: closure", "- return value & 3", "+ return (3)"),
+        ("no test runs it: harness/paging/toy.py:21: untested", "- return value", "+ return None"),
+        ("survived: harness/paging/toy.py:28: closure", "- return value & 3", "+ return (3)"),
     ]
     (total,) = (line.split() for line in lines if line.startswith("all "))
     mutants, killed, out_of_time, equivalent, live, _ = total[1:]

@@ -115,7 +115,7 @@ def test_a_state_that_cannot_be_is_refused() -> None:
     assert Asce.of(TOP - 1 - REAL_SPACE).mode is Mode.REGION_FIRST
     with pytest.raises(ValueError, match="0x23 designates real space"):
         Cpu(0x23)
-    for origin in (0x800, 1, -0x1800):
+    for origin in (0x800, 1, -0x1800, 1 << 64):
         with pytest.raises(ValueError, match="inside a page"):
             Asce(Mode.SEGMENT, Physical(origin))
     for quarters in (0, 5):

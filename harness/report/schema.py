@@ -137,7 +137,7 @@ _RULE: Final = _name(
     *("execute-denied", "smep", "smap", "shadow-stack", "pku", "pks"),
     *("no-memory", "sum", "supervisor-fetch", "read-denied", "not-accessed", "not-dirty"),
     *("out-of-range", "el0-kept-out", "half-off", "root-size", "invalid", "address-size"),
-    *("access-flag", "alignment", "pan", "el0-writable", "wxn"),
+    *("access-flag", "unaligned", "alignment", "pan", "el0-writable", "wxn"),
     *("asce-type", "outside", "low-address"),
 )
 _REASON: Final = _text(

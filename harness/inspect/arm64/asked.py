@@ -165,7 +165,13 @@ def _withheld(asked: Access, fault: Fault) -> str | None:
     return {Reason.READ_DENIED: "user", Reason.WRITE_DENIED: "write"}.get(fault.reason)
 
 
-_OF_ADDRESS: Final = (Reason.OUT_OF_RANGE, Reason.EL0_KEPT_OUT, Reason.HALF_OFF, Reason.ROOT_SIZE)
+_OF_ADDRESS: Final = (
+    Reason.UNALIGNED,
+    Reason.OUT_OF_RANGE,
+    Reason.EL0_KEPT_OUT,
+    Reason.HALF_OFF,
+    Reason.ROOT_SIZE,
+)
 
 
 def _remedies(cpu: Cpu, memory: Memory, address: Virtual, asked: Access) -> Sequence[Remedy]:

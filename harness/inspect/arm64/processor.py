@@ -112,7 +112,7 @@ class SystemRegisters:
         if self.mair is None:
             yield f"MAIR_EL1={LINUX_MAIR:#x}, as Linux has it (--mair)"
         if self.sctlr is None:
-            yield "SCTLR_EL1.WXN=0 and EPAN=0 (--sctlr)"
+            yield "SCTLR_EL1.A=0, WXN=0 and EPAN=0 (--sctlr)"
         if self.pstate is None:
             yield "PSTATE.PAN=0 and UAO=0 (--pstate)"
         if missing := [name for name in ("mmfr0", "mmfr1", "mmfr2") if getattr(self, name) is None]:

@@ -90,6 +90,8 @@ def hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
         yield "none of the tables: TTBR0_EL1 or TTBR1_EL1 must lead to a root's table in memory"
     elif isinstance(one.outcome, Fault) and one.outcome.reason is Reason.ROOT_SIZE:
         yield "none of the tables: the root must be within the output size, or IPS be larger"
+    elif isinstance(one.outcome, Fault) and one.outcome.reason is Reason.UNALIGNED:
+        yield "none of the tables: with SCTLR_EL1.A=0 the access faults there all the same"
     else:
         yield "none that leaves tables and pages where they are"
 
@@ -144,6 +146,7 @@ def _reading(cpu: Cpu, entry: EntryChange) -> Cpu:
 
 
 _OPENS: Final = {
+    "SCTLR_EL1.A": "lets data of any page of Normal memory be anywhere",
     "SCTLR_EL1.WXN": "lets every page be executed that can be written",
     "SCTLR_EL1.EPAN": "lets EL1 use data of all pages that EL0 can only execute",
     "PSTATE.PAN": "lets EL1 read and write every page of EL0",
@@ -154,7 +157,8 @@ _OPENS: Final = {
 
 def opens(setting: Setting) -> str:
     """What a change of a register does besides."""
-    return _OPENS[setting.name]
+    register, _, names = setting.name.partition(".")
+    return "; ".join(_OPENS[f"{register}.{name}"] for name in names.split())
 
 
 def before_and_after(setting: Setting) -> str:

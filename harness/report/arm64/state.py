@@ -28,6 +28,8 @@ def notes(cpu: Cpu) -> Iterator[str]:
                 f"The root of the {which} half, {half.root:#x}, is beyond the"
                 f" {cpu.output_bits(half)} bits of IPS: every access there faults."
             )
+    if cpu.aligns:
+        yield "SCTLR_EL1.A=1, so that data which is not aligned faults wherever it is."
     if cpu.wxn:
         yield "SCTLR_EL1.WXN=1, so that nothing is executed that can be written."
     if cpu.pan:

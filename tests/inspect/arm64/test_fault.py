@@ -131,6 +131,29 @@ def test_every_remedy_helps_and_needs_all_of_its_bits() -> None:
     }
 
 
+def test_what_is_not_aligned_passes_once_a_is_clear_and_nothing_else_denies_it() -> None:
+    told = set[str]()
+    for plain, address in states():
+        cpu, odd = replace(plain, sctlr=plain.sctlr | Sctlr.A), Virtual(address | 1)
+        for raws in ways(cpu, 2):
+            memory = tables(cpu, address, *raws)
+            for usual in (one for one in ACCESSES if one.kind is not Kind.FETCH):
+                access = replace(usual, aligned=False)
+                answer = outcome(cpu, memory, odd, access)
+                assert isinstance(answer, Fault) and answer.reason is Reason.UNALIGNED
+                found = explain(Snapshot("made", cpu, memory, None), odd, access)
+                lines = [" ".join(one.split()) for one in explanation_lines(cpu, found)]
+                for one in found.remedies:
+                    if one.missing is None:  # whose entries are made up
+                        assert isinstance(outcome(*applied(cpu, memory, one), odd, access), Allowed)
+                    assert not one.applied_to(cpu).aligns
+                    told.update(setting.name for setting in one.settings)
+                assert not any(one.startswith("because") for one in lines)
+                none = any(one.startswith("change none of the tables: with") for one in lines)
+                assert none == (not found.remedies)
+    assert told >= {"SCTLR_EL1.A", "SCTLR_EL1.A EPAN"}
+
+
 def test_there_is_a_remedy_for_what_entries_deny() -> None:
     """All but what is about the address, or about memory that the root does not lead to."""
     for cpu, address in states():

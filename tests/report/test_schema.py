@@ -26,7 +26,7 @@ from harness.inspect.select import KINDS
 from harness.machine.errors import MachineError
 from harness.machine.foreign import ForeignMonitor
 from harness.machine.x86.registry import ENGINES
-from harness.paging import arm64, riscv
+from harness.paging import arm64, riscv, s390
 from harness.paging.address import Virtual
 from harness.paging.x86.access import Reason, Vector
 from harness.paging.x86.cpu import Mode
@@ -369,7 +369,7 @@ LOADS = {
 }
 """Reasons that are no access's."""
 
-RULES = {*(set(Reason) - LOADS), *riscv.Reason, *arm64.Reason}
+RULES = {*(set(Reason) - LOADS), *riscv.Reason, *arm64.Reason, *s390.Reason}
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_cores_of_other_arms_are_named(tmp_path: Path) -> None:
     (tmp_path / "small").write_bytes(core(40))
     code, _, err = run("dump", "--core", "small", cwd=tmp_path)
     assert code == 2
-    assert "is a core of another machine than x86, RISC-V, arm64: EM_ARM" in err
+    assert "is a core of another machine than x86, RISC-V, arm64" in err and "EM_ARM" in err
 
 
 def test_a_file_without_an_address_is_said_to_begin_at_0(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ Both rules are read from the syntax tree of each module, so an import inside a f
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,13 @@ def generic_modules() -> list[Path]:
     return [m for m in MODULES if library in m.parents and part(library, m) not in SPECIFIC]
 
 
-def imported(package: Path, module: Path) -> Iterator[str]:
-    """The dotted names that a module imports, relative ones resolved."""
+@cache
+def imported(package: Path, module: Path) -> tuple[str, ...]:
+    """The dotted names that a module imports, relative ones resolved; each is read once."""
+    return tuple(_imported(package, module))
+
+
+def _imported(package: Path, module: Path) -> Iterator[str]:
     home = [package.name, *module.relative_to(package).parent.parts]
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.Import):

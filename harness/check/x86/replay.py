@@ -15,7 +15,7 @@ import msgspec
 
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.debugger import MONITOR_MEMORY
-from harness.check.layouts import parse
+from harness.check.layouts import Layout, parse
 from harness.check.replay import VERSION, write
 from harness.check.tables import TABLE_BYTES
 from harness.check.translations import GVA2GPA
@@ -25,6 +25,7 @@ from harness.check.x86 import debugger
 from harness.check.x86.cases import AC, KINDS
 from harness.check.x86.validate import build_in, compare_one, guest_for, lacking
 from harness.machine.errors import Misuse
+from harness.machine.x86.guest import Guest
 from harness.paging.x86.access import Access, Kind
 
 KIND = "layout"
@@ -159,15 +160,25 @@ def replay(case: Case, *, program: str | None = None) -> Comparison:
     Raises LayoutError and SpaceError for a layout that cannot be built, Misuse where the
     question cannot be compared here, MachineError for a guest that is lost.
     """
-    layout = parse(case.text, f"{case.layout}.toml")
+    layout = layout_of(case)
     with guest_for(layout, case.engine, program) as guest:
-        reason = lacking(layout, case.levels, guest.info)
-        if reason is None:
-            memory, cpu = build_in(guest, layout, case.levels)
-            comparison = compare_one(
-                guest, memory, cpu, case.oracle, case.address, case.access, case.ac
-            )
-            if comparison.compared or comparison.disagreed:
-                return comparison
-            reason = next(iter(comparison.not_comparable), "the layout has nothing there")
+        return replay_in(guest, layout, case)
+
+
+def layout_of(case: Case) -> Layout:
+    """The layout of a case; LayoutError where it is none."""
+    return parse(case.text, f"{case.layout}.toml")
+
+
+def replay_in(guest: Guest, layout: Layout, case: Case) -> Comparison:
+    """The same in a guest that runs already, as `guest_for` has it for the layout."""
+    reason = lacking(layout, case.levels, guest.info)
+    if reason is None:
+        memory, cpu = build_in(guest, layout, case.levels)
+        comparison = compare_one(
+            guest, memory, cpu, case.oracle, case.address, case.access, case.ac
+        )
+        if comparison.compared or comparison.disagreed:
+            return comparison
+        reason = next(iter(comparison.not_comparable), "the layout has nothing there")
     raise Misuse(f"the case cannot be replayed: {reason}")

@@ -5,8 +5,8 @@ Where engines that share no code give the answer of the rules and one does not, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from harness.check.compare import Answer, Comparison, Disagreement, answer_of
@@ -17,10 +17,11 @@ from harness.check.x86.matrix import case as matrix_case
 from harness.check.x86.matrix.case import MatrixCase, saved
 from harness.check.x86.matrix.rig import Rig, guest_of
 from harness.check.x86.replay import Case
+from harness.check.x86.validate import guest_for
 from harness.machine.errors import MachineError, Misuse
 from harness.machine.machine import Processor
 from harness.machine.x86.engines import Present, present, why_not_started
-from harness.machine.x86.guest import MachineInfo
+from harness.machine.x86.guest import Guest, MachineInfo
 from harness.machine.x86.registry import ENGINES
 
 __all__ = [
@@ -74,44 +75,67 @@ def _wanted(case: Case | MatrixCase) -> tuple[Processor, int]:
 
 class _KeptGuest:
     """The guest of an engine, kept for the next case as long as that asks for the same processor
-    and memory; so is the failure of one that does not start."""
+    and memory, or is about the same layout at as many levels, which is built anew; so is the
+    failure of one that does not start."""
 
     def __init__(self, name: str, here: Present) -> None:
         self._engine = ENGINES[name]
         self._here = here
-        self._is: tuple[str | None, int] | None = None
-        self._rig: Rig | MachineError | Misuse | None = None
+        self._is: Hashable = None
+        self._running: Guest | Rig | MachineError | Misuse | None = None
+        self._ends = ExitStack()
 
     def replay(self, case: Case | MatrixCase) -> Comparison:
-        """What comes of a case; raises as `matrix_case.replay` does."""
-        if not isinstance(case, MatrixCase):
-            return replay.replay(case, program=self._here.program)
+        """What comes of a case; raises as `matrix_case.replay` and `replay.replay` do."""
+        if isinstance(case, MatrixCase):
+            rig = self._kept(self._processor(case), lambda: self._rig(case))
+            assert isinstance(rig, Rig)
+            return self._asked(lambda: matrix_case.replay_in(rig, case))
+        layout, program = replay.layout_of(case), self._here.program
+        guest = self._kept(
+            (case.layout, case.text, case.levels),
+            lambda: self._ends.enter_context(guest_for(layout, case.engine, program)),
+        )
+        assert isinstance(guest, Guest)
+        return self._asked(lambda: replay.replay_in(guest, layout, case))
+
+    def _processor(self, case: MatrixCase) -> Hashable:
+        """What the guest of a case has to be."""
         processor, ram_bytes = case.model.guest
         chosen = self._engine.processor(processor)
         if chosen is None:
             # Every guest has the same processor then, and none is started in vain.
             matrix_case.check_replayable(case, self._here.info, self._here.long_mode_only)
-        if self._is != (chosen, ram_bytes):
+        return chosen, ram_bytes
+
+    def _rig(self, case: MatrixCase) -> Rig:
+        guest = guest_of(case.engine, case.model.guest, self._here.program)
+        return Rig(self._ends.enter_context(guest))
+
+    def _kept(self, wanted: Hashable, start: Callable[[], Guest | Rig]) -> Guest | Rig:
+        if self._is != wanted:
             self.close()
-            self._is = chosen, ram_bytes
+            self._is = wanted
             try:
-                self._rig = Rig(guest_of(case.engine, case.model.guest, self._here.program))
+                self._running = start()
             except (MachineError, Misuse) as error:
-                self._rig = error
-        if not isinstance(self._rig, Rig):
-            assert self._rig is not None
-            raise self._rig
+                self._running = error
+        if not isinstance(self._running, Guest | Rig):
+            assert self._running is not None
+            raise self._running
+        return self._running
+
+    def _asked(self, ask: Callable[[], Comparison]) -> Comparison:
         try:
-            return matrix_case.replay_in(self._rig, case)
+            return ask()
         except MachineError:
             self.close()
             raise
 
     def close(self) -> None:
         """Ends the guest."""
-        rig, self._rig, self._is = self._rig, None, None
-        if isinstance(rig, Rig):
-            rig.guest.close()
+        self._running, self._is = None, None
+        self._ends.close()
 
 
 def _on(engine: str, info: MachineInfo, case: Case | MatrixCase) -> Case | MatrixCase:

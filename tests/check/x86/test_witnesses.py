@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -15,19 +16,23 @@ from typing import Any
 import pytest
 from pytest import MonkeyPatch
 
-from harness.check.compare import Answer
+from harness.check.compare import PROBE, Answer
+from harness.check.layouts import Layout, load, shipped
 from harness.check.matrix import Report
-from harness.check.x86 import witnesses
+from harness.check.translations import GVA2GPA
+from harness.check.x86 import replay, witnesses
 from harness.check.x86.matrix import run as matrix
 from harness.check.x86.matrix.case import MatrixCase
 from harness.check.x86.matrix.rig import guest_of
 from harness.check.x86.matrix.stage import Model
+from harness.check.x86.validate import guest_for
 from harness.check.x86.witnesses import Host, ask_every, this_host
 from harness.cli.matrix import planned
 from harness.machine.errors import MachineError
 from harness.machine.x86.engines import called, executor
 from harness.machine.x86.guest import Guest
 from harness.machine.x86.registry import ENGINES
+from harness.paging.x86.access import Access, Kind
 from tests.check.x86.plants import W_ERROR, error_bits
 from tests.cli.commands import run
 
@@ -124,6 +129,42 @@ def test_an_engine_is_started_once_for_all_cases_of_a_processor(
         said = {number: one.said for number, one in found if one.engine == name}
         assert [said[number] for number in (0, 2, 4)] == ["as expected"] * 3
         assert (said[1] == said[3] == "as expected") == (name == "tcg")
+
+
+def test_a_guest_is_kept_for_the_cases_of_a_layout_and_answers_as_new_ones_do(
+    emulated: Host[Any], monkeypatch: MonkeyPatch
+) -> None:
+    layout = next(load(path) for path in shipped() if path.stem == "page-sizes")
+    asked = replay.Case(
+        layout.name,
+        layout.text,
+        4,
+        "tcg",
+        "",
+        PROBE,
+        0xFFFF_8000_4000_0000,
+        Access(Kind.READ, True),
+        False,
+        "",
+        "",
+    )
+    fetch, write = (replace(asked, access=Access(kind, False)) for kind in (Kind.FETCH, Kind.WRITE))
+    cases = [asked, fetch, write, fetch, replace(asked, levels=5), replace(write, address=0x1000)]
+    cases.append(replace(asked, oracle=GVA2GPA, access=None))
+    started = list[str]()
+
+    def counted(layout: Layout, name: str, program: str | None) -> AbstractContextManager[Guest]:
+        started.append(name)
+        return guest_for(layout, name, program)
+
+    monkeypatch.setattr(witnesses, "guest_for", counted)
+    together = [one for one in ask_every(cases, emulated) if one[1].executor]
+    assert Counter(started) == dict.fromkeys(emulated.present, 3)
+    alone = [(n, found) for n, one in enumerate(cases) for _, found in ask_every([one], emulated)]
+    assert {(n, one.engine): one for n, one in together} == {
+        (n, one.engine): one for n, one in alone if one.executor
+    }
+    assert {one.said for n, one in together if n == 2} == {"as expected"}
 
 
 @pytest.mark.parametrize("planted", [False, True], ids=["sound", "planted"])

@@ -57,8 +57,8 @@ def decode(
         typer.Argument(
             metavar="VALUE",
             help="Raw entries, like 0x2067 or pmd=0x2067, CR3 as cr3=0x1000, or satp, or ttbr0,"
-            " ttbr1 and tcr; or what WinDbg's !pte prints; - reads them from standard input, a line"
-            " each.",
+            " ttbr1, tcr and mair; or what WinDbg's !pte prints; - reads them from standard input,"
+            " a line each.",
         ),
     ],
     level: Annotated[
@@ -67,13 +67,13 @@ def decode(
             metavar="LEVEL",
             help="Of the table that holds it, as the manual counts: 0 is the lowest, on arm64 the"
             " highest of four; or a name, like PDE or pmd; cr3,"
-            " satp, ttbr0, ttbr1, tcr or asce of the register. By default all of them.",
+            " satp, ttbr0, ttbr1, tcr, mair or asce of the register. By default all of them.",
             show_default=False,
             autocompletion=one_of(
                 *("0", "1", "2", "3", "4", "PTE", "PDE", "PDPTE", "PML4E", "PML5E"),
                 *("pte", "pmd", "pud", "p4d", "pgd", "L3", "L2", "L1", "L0", "L-1"),
                 *("STE", "RTTE", "RSTE", "RFTE"),
-                *("cr3", "satp", "ttbr0", "ttbr1", "tcr", "asce"),
+                *("cr3", "satp", "ttbr0", "ttbr1", "tcr", "mair", "asce"),
             ),
         ),
     ] = None,
@@ -224,7 +224,7 @@ def decode(
 _ROOTS = {
     "cr3": ModeName.LEVEL_4,
     "satp": ModeName.SV39,
-    **dict.fromkeys(("ttbr0", "ttbr1", "tcr"), ModeName.KIB_4),
+    **dict.fromkeys(("ttbr0", "ttbr1", "tcr", "mair"), ModeName.KIB_4),
     "asce": ModeName.REGION_THIRD,
 }
 """The registers that say where tables are, each with a mode that has it."""

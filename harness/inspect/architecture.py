@@ -106,8 +106,8 @@ class Architecture:
     of_core        a processor of a core, with the registers given
     of_memory      a snapshot of files of memory, with the registers given; and what is assumed of
                    the files, a sentence each
-    roots          the registers that say where tables are, in lower case: of memory in files that
-                   one of them is given tells whose it is
+    roots          the registers that say where tables are, and how their entries read, in lower
+                   case: of memory in files that one of them is given tells whose it is
     read_root      a value of one of them, bit by bit, as a CPU state reads it
     parts          CPU states that together translate what one does, each with tables of one format,
                    in order of addresses: nearly always that one alone

@@ -1,10 +1,11 @@
-"""TTBRn_EL1 and TCR_EL1, bit by bit ("TTBR0_EL1, Translation Table Base Register 0", "TCR_EL1,
-Translation Control Register")."""
+"""TTBRn_EL1, TCR_EL1 and MAIR_EL1, bit by bit ("TTBR0_EL1, Translation Table Base Register 0",
+"TCR_EL1, Translation Control Register", "MAIR_EL1, Memory Attribute Indirection Register")."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from harness.inspect.arm64.memory_type import name_of
 from harness.inspect.arm64.processor import NAMED
 from harness.inspect.decode import Part, Register, Role
 from harness.paging.arm64.cpu import OUTPUT_BITS, Cpu, Tcr
@@ -12,7 +13,9 @@ from harness.paging.format import bits
 
 
 def read(cpu: Cpu, name: str, raw: int) -> Register:
-    """What a value of ttbr0, ttbr1 or tcr says."""
+    """What a value of ttbr0, ttbr1, tcr or mair says."""
+    if name == "mair":
+        return _mair(raw)
     return _tcr(raw) if name == "tcr" else _ttbr(cpu, name, raw)
 
 
@@ -55,6 +58,16 @@ def _asid(cpu: Cpu, name: str, asid: int) -> str:
         return f"not used: TCR_EL1.A1 has that of {NAMED[chosen]} used"
     kept = asid if cpu.tcr & Tcr.AS else asid & 0xFF
     return f"address space {kept:#x} of the TLB"
+
+
+def _mair(raw: int) -> Register:
+    """MAIR_EL1: a memory type for each AttrIndx."""
+    parts = list[Part]()
+    for index in reversed(range(8)):
+        octet, mask = raw >> 8 * index & 0xFF, bits(8 * index + 7, 8 * index)
+        said = f"AttrIndx={index}: {name_of(octet)}"
+        parts.append(Part(mask, f"Attr{index}", octet, said, Role.TYPE, NAMED["mair"], ""))
+    return Register(NAMED["mair"], raw, "", None, 0, tuple(parts))
 
 
 _GRANULES: Final = (

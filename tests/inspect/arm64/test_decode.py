@@ -195,3 +195,14 @@ def test_every_part_says_something() -> None:
         for level in decode.levels_of(cpu):
             for raw in (1, 3, 0xFFFF_FFFF_FFFF_FFFD, 0xFFFF_FFFF_FFFF_FFFF):
                 assert all(part.meaning for part in decode.read(cpu, raw, level).parts)
+
+
+def test_each_byte_of_mair_is_a_memory_type() -> None:
+    found = read_register(in_mode("4k", {}), "mair", 0x0004_0C44_BBF0_FF00)
+    assert found.leads_to is None
+    assert [(part.high, part.low, part.name, part.meaning) for part in reversed(found.parts)] == [
+        (8 * index + 7, 8 * index, f"Attr{index}", f"AttrIndx={index}: {name}")
+        for index, name in enumerate(
+            ("nGnRnE", "WB", "WB, tagged", "WT", "NC", "GRE", "nGnRE", "nGnRnE")
+        )
+    ]

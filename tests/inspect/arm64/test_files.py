@@ -86,7 +86,7 @@ def test_a_file_of_memory_says_what_its_layout_says(name: str, tmp_path: Path) -
             {"tcr": TCR, "ttbr0": 0, "cr3": 0x1000},
             "is of x86, where --tcr and --ttbr0 mean nothing",
         ),
-        ({"mair": 0xFF}, "is of x86, where --mair means nothing"),
+        ({"mair": 0xFF}, "ram does not record TCR_EL1 and TTBR1_EL1, and has no VMCOREINFO"),
         (
             {"tcr": TCR, "ttbr0": 0, "pstate": 1 << 22, "mmfr1": 0},
             "PSTATE.PAN is set on a processor without FEAT_PAN",

@@ -80,9 +80,11 @@ def decode(
     mode: Annotated[
         ModeName | None,
         typer.Option(
-            help="The paging mode; by default 4. Those of RISC-V begin with sv; those of arm64 are"
-            " the granule, and -52 where addresses have 52 bits; those of s390 the table at which"
-            " walks begin.",
+            metavar="MODE",
+            help="The paging mode; by default 4. Of x86 32, pae, 4 or 5; of RISC-V sv32, sv39, sv48"
+            " or sv57; of arm64 the granule, 4k, 16k or 64k, and -52 after it where addresses have"
+            " 52 bits; of s390 the table at which walks begin, segment, region-third,"
+            " region-second or region-first.",
             show_default=False,
             case_sensitive=False,
         ),

@@ -205,12 +205,17 @@ _OTHERS: Final = (
 
 _CURRENT: Final = re.compile(r"^\* CPU #(\d+)", re.MULTILINE)
 
-_SHOWN: Final = {"riscv64": r"^ satp\b", "aarch64": r"^( PC=[0-9a-f]{16} +X|R)00="}
+_SHOWN: Final = {
+    "riscv64": r"^ satp\b",
+    "s390x": r"^PSW=mask ",
+    "aarch64": r"^( PC=[0-9a-f]{16} +X|R)00=",
+}
 
 _A_PROCESSOR: Final = {
     "x86_64": "/machine/unattached/device[0]",
     "riscv64": "/machine/soc0/harts[0]",
     "aarch64": "/machine/unattached/device[0]",
+    "s390x": "/machine/unattached/device[0]",
 }
 
 

@@ -18,6 +18,7 @@ from harness.cli import main
 from harness.inspect.arm64 import lint as of_arm64
 from harness.inspect.lint import rules
 from harness.inspect.riscv import lint as of_riscv
+from harness.inspect.s390 import lint as of_s390
 from harness.inspect.x86 import lint as of_x86
 from tests.cli.commands import ROOT
 
@@ -53,8 +54,9 @@ def offered(cwd: Path, *words: str) -> list[str]:
 
 SV = ("sv32", "sv39", "sv48", "sv57")
 GRANULES = ("4k", "16k", "64k", "4k-52", "16k-52", "64k-52")
+TABLES = ("segment", "region-third", "region-second", "region-first")
 LINT_RULES = list(
-    dict.fromkeys(one.name for of in (of_x86, of_riscv, of_arm64) for one in rules(of))
+    dict.fromkeys(one.name for of in (of_x86, of_riscv, of_arm64, of_s390) for one in rules(of))
 )
 
 
@@ -67,7 +69,7 @@ LINT_RULES = list(
         (["walk", "0x1000", "--layout", "=", "self"], ["self-map"]),
         (["lint", "--ignore", ""], LINT_RULES),
         (["validate", "--levels", ""], ["4", "5"]),
-        (["decode", "0x67", "--mode", ""], [*("32", "pae", "4", "5"), *SV, *GRANULES]),
+        (["decode", "0x67", "--mode", ""], [*("32", "pae", "4", "5"), *SV, *GRANULES, *TABLES]),
         (["matrix", "--mode", ""], ["32", "pae", "4", "5", "all"]),
         (["matrix", "--arch", "riscv", "--mode", ""], ["sv32", "sv39", "sv48", "sv57", "all"]),
         (["matrix", "--arch", "x86", "--mode", ""], ["32", "pae", "4", "5", "all"]),

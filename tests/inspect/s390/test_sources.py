@@ -104,19 +104,21 @@ def test_the_space_of_the_psw_is_read_of_guests_and_cores(
 ) -> None:
     control = {"primary": 0, "secondary": 2, "home": 3}[space]
     made = kernel(tmp_path, f"-DSPACE={control}")
-    with running(tmp_path, *arguments(made), qemu=QEMU) as machine:
+    stub = ("-gdb", f"unix:{tmp_path / 'gdb'},server,wait=off")
+    with running(tmp_path, *arguments(made), *stub, qemu=QEMU) as machine:
         machine.witness.waits_for(SPINS)
         found, told = dumped("--qmp", machine.path, cwd=tmp_path)
+        by_stub, of_stub = dumped("--gdb", "gdb", cwd=tmp_path)
         assert machine.witness.status() == "running"
         dump = {"paging": False, "protocol": f"file:{tmp_path / 'core'}"}
         machine.witness.ask("dump-guest-memory", **dump)
         again, of_core = dumped("--core", "core", cwd=tmp_path)
-    assert (found, again) == (RANGES, RANGES)
-    for one in (told, of_core):
+    assert found == again == by_stub == RANGES
+    for one in (told, of_core, of_stub):
         said = f"The {space} space ({register}), by the PSW; --asce 0x"
         assert any(note.startswith(said) for note in one["notes"])
         assert one["cpu"]["quarters"] == quarters
-    assert told["assumed"] == [] and not told["cpu"]["edat1"]
+    assert told["assumed"] == of_stub["assumed"] == [] and not told["cpu"]["edat1"]
     code, out, errors = run("walk", "0x5000", "--core", "core", "--vcpu", "2", cwd=tmp_path)
     assert (code, out) == (2, "") and "has no processor 2: it has 0 to 1" in errors
 

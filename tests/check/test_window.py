@@ -14,7 +14,7 @@ from harness.check.window import open_window, window_in
 from harness.paging.address import Physical, Span
 from harness.paging.allocator import TableAllocator
 from harness.paging.entry import Leaf
-from harness.paging.errors import SpaceError
+from harness.paging.errors import OutOfTables, SpaceError
 from harness.paging.format import Format
 from tests.paging.spaces import ARM64, FORMATS, POWER, RISCV, ROOM, World, look, physical
 
@@ -108,6 +108,22 @@ def test_a_window_lies_in_the_smallest_slot_that_has_room_unless_one_is_given(wo
     assert [table.level for table in other.tables] == list(range(top))
     for span in found.span, other.span:
         assert physical(world.space, span.first) == 23 * world.page
+
+
+def test_the_tables_of_a_window_are_in_the_arena_and_none_is_where_they_have_no_room(
+    world: World,
+) -> None:
+    size, roots = world.format.table_bytes(0), world.space.roots
+    for short in (0, 1):
+        arena = range(ARENA.start, ARENA.start + size - short)
+        guest: Any = SimpleNamespace(image=SimpleNamespace(table_arena=arena, first=20))
+        if short:
+            with pytest.raises(OutOfTables), window_in(guest, world.memory, roots, entries):
+                pass
+        else:
+            with window_in(guest, world.memory, roots, entries) as span:
+                table = look(world.space, span.first).steps[-1].slot.table
+                assert (table.address, table.level) == (arena.start, 0)
 
 
 def test_a_space_that_leads_into_itself_everywhere_has_no_window(world: World) -> None:

@@ -86,6 +86,8 @@ def test_a_condition_selects_cases_and_what_is_none_is_refused() -> None:
     assert {part.family.name for part in some.work} == {"rights"} and len(some) == 4 * 2 * 2 * 2
     with pytest.raises(Misuse, match="no case satisfies"):
         plan("quick", ["segment"], "tcg", QEMU, "family=rights and level=1")
+    with pytest.raises(Misuse, match="not in PATH as no-qemu"):
+        plan("quick", ["segment"], "tcg", "no-qemu")
 
 
 # ---- faults ----

@@ -37,6 +37,8 @@ class ModeName(StrEnum):
     REGION_THIRD = "region-third"
     REGION_SECOND = "region-second"
     REGION_FIRST = "region-first"
+    RADIX_4K = "radix-4k"
+    RADIX_64K = "radix-64k"
 
     @property
     def architecture(self) -> str:
@@ -47,7 +49,7 @@ class ModeName(StrEnum):
         return "x86"
 
 
-_WHOSE = {"riscv": ("SV",), "arm64": ("KIB",), "s390": ("SEGMENT", "REGION")}
+_WHOSE = {"riscv": ("SV",), "arm64": ("KIB",), "s390": ("SEGMENT", "REGION"), "power": ("RADIX",)}
 """How the names of modes begin, by architectures that have some of their own."""
 
 
@@ -57,8 +59,8 @@ def decode(
         typer.Argument(
             metavar="VALUE",
             help="Raw entries, like 0x2067 or pmd=0x2067, CR3 as cr3=0x1000, or satp, or ttbr0,"
-            " ttbr1, tcr and mair; or what WinDbg's !pte prints; - reads them from standard input,"
-            " a line each.",
+            " ttbr1, tcr and mair, or ptcr, quadrant0 and quadrant3; or what WinDbg's !pte prints;"
+            " - reads them from standard input, a line each.",
         ),
     ],
     level: Annotated[
@@ -67,13 +69,15 @@ def decode(
             metavar="LEVEL",
             help="Of the table that holds it, as the manual counts: 0 is the lowest, on arm64 the"
             " highest of four; or a name, like PDE or pmd; cr3,"
-            " satp, ttbr0, ttbr1, tcr, mair or asce of the register. By default all of them.",
+            " satp, ttbr0, ttbr1, tcr, mair, asce, ptcr, quadrant0 or quadrant3 of the register."
+            " By default all of them.",
             show_default=False,
             autocompletion=one_of(
                 *("0", "1", "2", "3", "4", "PTE", "PDE", "PDPTE", "PML4E", "PML5E"),
                 *("pte", "pmd", "pud", "p4d", "pgd", "L3", "L2", "L1", "L0", "L-1"),
                 *("STE", "RTTE", "RSTE", "RFTE"),
                 *("cr3", "satp", "ttbr0", "ttbr1", "tcr", "mair", "asce"),
+                *("ptcr", "quadrant0", "quadrant3"),
             ),
         ),
     ] = None,
@@ -84,7 +88,7 @@ def decode(
             help="The paging mode; by default 4. Of x86 32, pae, 4 or 5; of RISC-V sv32, sv39, sv48"
             " or sv57; of arm64 the granule, 4k, 16k or 64k, and -52 after it where addresses have"
             " 52 bits; of s390 the table at which walks begin, segment, region-third,"
-            " region-second or region-first.",
+            " region-second or region-first; of POWER radix-4k or radix-64k.",
             show_default=False,
             case_sensitive=False,
         ),
@@ -139,8 +143,8 @@ def decode(
     line each.
 
     Sections and tables are those of volume 3A of the Intel SDM, of the RISC-V privileged
-    specification, or of the Arm ARM, which counts levels from the root down: L3 holds pages.  In
-    mode pae, level 2 is that of the PDPTE registers.
+    specification, of the Power ISA, Book III, or of the Arm ARM, which counts levels from the root
+    down: L3 holds pages.  In mode pae, level 2 is that of the PDPTE registers.
 
     Example: pagetable decode 0x80000000401008e7 --level 1 --linux
 
@@ -228,6 +232,7 @@ _ROOTS = {
     "satp": ModeName.SV39,
     **dict.fromkeys(("ttbr0", "ttbr1", "tcr", "mair"), ModeName.KIB_4),
     "asce": ModeName.REGION_THIRD,
+    **dict.fromkeys(("ptcr", "quadrant0", "quadrant3"), ModeName.RADIX_4K),
 }
 """The registers that say where tables are, each with a mode that has it."""
 

@@ -88,6 +88,9 @@ def diff(
             )
         types = types_of(some.cpu, pat)
         sides = [architecture.parts(one) for one in (some, others)]
+        if [_split(one) for one in first] != [_split(one) for one in second]:
+            sides = [architecture.apart(one) for one in (some, others)]
+            first, second = ([_read(one) for one in side] for side in sides)
         if len(first) != len(second):
             raise Misuse(
                 "the tables of one have several formats, and of the other one: compare those alike"
@@ -122,14 +125,22 @@ def _looked_at(source: Source) -> tuple[Snapshot, list[Graph]]:
     """A snapshot, and the tables of each of its parts, which are read before it ends."""
     from dataclasses import replace
 
-    from harness.inspect import architecture, graph
+    from harness.inspect import architecture
 
     with source.opened() as snapshot:
         # As in a guest of TCG, which the other may be.
         cpu = architecture.of(snapshot.cpu).in_tables(snapshot.cpu)
         snapshot = replace(snapshot, cpu=cpu)
-        read = [
-            graph.read(one.memory, one.cpu.format, one.cpu.roots, graph.FEWER)
-            for one in architecture.parts(snapshot)
-        ]
-        return snapshot, read
+        return snapshot, [_read(one) for one in architecture.parts(snapshot)]
+
+
+def _read(part: Snapshot) -> Graph:
+    """The tables of a part of a snapshot."""
+    from harness.inspect import graph
+
+    return graph.read(part.memory, part.cpu.format, part.cpu.roots, graph.FEWER)
+
+
+def _split(graph: Graph) -> list[tuple[int, int]]:
+    """How the format of tables splits addresses."""
+    return [(level.shift, level.index_bits) for level in graph.format.levels]

@@ -34,6 +34,8 @@ def explore(
     Example: pagetable explore --layout linux-5
     """
     with sentences(), source.opened() as snapshot:
+        from harness.cli.pages import one_format
+        from harness.inspect import architecture
         from harness.machine.errors import Misuse
         from harness.paging.address import Virtual
 
@@ -47,6 +49,10 @@ def explore(
             )
         if not snapshot.cpu.roots:
             raise Misuse("nothing is translated: no table is where a walk could begin")
+        parts = architecture.parts(snapshot)
+        shown = {root.table.format for root in snapshot.cpu.roots}
+        if not {one.cpu.format for one in parts} <= shown:
+            one_format(parts, "explore")
         from harness.report.explorer import Explorer
 
         tour = Explorer(snapshot, at)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -92,7 +92,7 @@ def fault(
         typer.Option(
             metavar="N",
             help="The error code of a page fault that was seen; on RISC-V scause; on s390 that of"
-            " the program interruption.",
+            " the program interruption; on POWER the interrupt's vector.",
             show_default=False,
         ),
     ] = None,
@@ -105,6 +105,23 @@ def fault(
         typer.Option(
             metavar="N",
             help="On s390, besides --code: the translation-exception identification that was seen.",
+            show_default=False,
+        ),
+    ] = None,
+    dsisr: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="On POWER: the DSISR that was seen; ADDRESS is what DAR held.",
+            show_default=False,
+        ),
+    ] = None,
+    srr1: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="On POWER: the SRR1 that was seen where a fetch failed; ADDRESS is what SRR0"
+            " held.",
             show_default=False,
         ),
     ] = None,
@@ -134,16 +151,17 @@ def fault(
 ) -> None:
     """Explain why an access to ADDRESS faults, and what would let it pass.
 
-    That is the vector, error code and CR2, or the cause and stval, or ESR and FAR, the rule with
-    its section (Intel SDM, volume 3A; RISC-V privileged specification) or the function of the Arm
-    ARM's pseudocode, and the smallest change that helps.
+    That is the vector, error code and CR2, or the cause and stval, or ESR and FAR, or the
+    interrupt, DSISR and DAR, the rule with its section (Intel SDM, volume 3A; RISC-V privileged
+    specification; Power ISA, Book III) or the function of the Arm ARM's pseudocode, and the
+    smallest change that helps.
 
     Without ADDRESS it is the last page fault of the guest or core that is named: CR2, and what is
     still on its stack; of a RISC-V guest scause and stval.
 
-    With --code or --esr it goes backwards: a page fault that was seen, in words, and whether the
-    tables of the source, if one is named, would give it; with an access too, whether that one
-    would.
+    With --code, --esr, --dsisr or --srr1 it goes backwards: a page fault that was seen, in words,
+    and whether the tables of the source, if one is named, would give it; with an access too,
+    whether that one would.
 
     Example: pagetable fault 0xffff800040000000 --access fetch --user --layout page-sizes
 
@@ -158,7 +176,9 @@ def fault(
         from harness.machine.errors import Misuse
 
         if oops is not None:
-            asked_else = (address, access, user, ac, pkru, code, esr, teid, cr2, rip, entries)
+            asked_else = (
+                *(address, access, user, ac, pkru, code, esr, teid, dsisr, srr1, cr2, rip, entries),
+            )
             if implicit or any(one is not None for one in asked_else):
                 raise Misuse("--oops has the fault and its entries: name none of these besides")
             from harness.cli.crash import explain_report
@@ -166,9 +186,13 @@ def fault(
             explain_report(source, oops, as_json)
             return
         accessed = access is not None or user is not None or implicit
-        if code is not None and esr is not None:
-            raise Misuse("--code and --esr are two faults that were seen: name one of them")
-        asked = _question(address, code or esr, cr2, rip, teid)
+        seen = {"code": code, "esr": esr, "dsisr": dsisr, "srr1": srr1}
+        named = [name for name, value in seen.items() if value is not None]
+        if len(named) > 1:
+            options = " and ".join(f"--{name}" for name in named)
+            raise Misuse(f"{options} are two faults that were seen: name one of them")
+        code = next((_coded(name, seen[name] or "") for name in named), None)
+        asked = _question(address, code, cr2, rip, teid)
         asked = replace(asked, linux=linux, in_full=access is not None, html=html, svg=svg)
         for path in (html, svg):
             writable(path)
@@ -196,7 +220,8 @@ def fault(
             if linux and asked.code is not None:
                 raise Misuse("--linux shows what is in entries: name the source of the tables")
             if asked.code is not None:
-                _words(asked, "arm64" if esr else "s390" if teid else None, as_json)
+                named += ["teid"] if teid else []
+                _words(asked, next((_WHOSE[one] for one in named if one in _WHOSE), None), as_json)
                 return
         with source.opened(stack=asked.address is None) as snapshot:
             snapshot = _changed(snapshot, ac, pkru)
@@ -204,12 +229,22 @@ def fault(
                 asks = architecture.of(snapshot.cpu).left_open
                 open = asks(snapshot.cpu, source.given())
                 snapshot = replace(snapshot, assumed=(*snapshot.assumed, *open))
-            _refuse_unreported(snapshot, {"cr2": cr2, "rip": rip, "esr": esr, "teid": teid})
+            of_fault = {"cr2": cr2, "rip": rip, "esr": esr, "teid": teid}
+            _refuse_unreported(snapshot, {**of_fault, "dsisr": dsisr, "srr1": srr1})
             if accessed or (asked.address is not None and asked.code is None):
                 asked = _with_accesses(asked, snapshot, access, user, implicit)
             if asked.address is None:
                 snapshot, asked = _last_fault(snapshot, source.vcpu, asked)
             _answer(snapshot, asked, as_json)
+
+
+_WHOSE: Final = {"esr": "arm64", "teid": "s390", "dsisr": "power", "srr1": "power"}
+"""The architectures of the options by which a fault is told that was seen."""
+
+
+def _coded(option: str, value: str) -> str:
+    """A fault that was seen, as what knows the faults of its architecture reads it."""
+    return f"{option} {value}" if _WHOSE.get(option) == "power" else value
 
 
 @dataclass(frozen=True)

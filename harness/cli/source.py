@@ -33,6 +33,7 @@ REGISTERS = (
     *("satp", "mstatus", "menvcfg"),
     "asce",
     *("ttbr0", "ttbr1", "tcr", "mair", "sctlr", "pstate", "mmfr0", "mmfr1", "mmfr2"),
+    *("ptcr", "pid", "quadrant0", "quadrant3", "amr", "iamr"),
 )
 """The options whose value goes into the CPU state as it is."""
 
@@ -52,7 +53,7 @@ class Source:
         typer.Option(
             metavar="FILE",
             help="A layout: one that comes along, by name (of another architecture than x86"
-            " riscv/NAME, arm64/NAME, s390/NAME), or a file.",
+            " riscv/NAME, arm64/NAME, s390/NAME, power/NAME), or a file.",
             show_default=False,
             autocompletion=complete.layouts,
         ),
@@ -113,7 +114,7 @@ class Source:
             help="A file that holds physical memory, from an address on; repeated where there are"
             " holes. Or a capture of LiME or AVML. Needs --cr3, and --cr4 for other than 4-level"
             " paging, or --satp, or --tcr with --ttbr0 or --ttbr1, unless Linux left its VMCOREINFO"
-            " there; or --asce.",
+            " there; or --asce, or --ptcr or --quadrant0.",
             show_default=False,
         ),
     ] = None
@@ -172,6 +173,24 @@ class Source:
     asce: Annotated[
         str | None, _register("s390: the ASCE, of another space than the PSW's, say; also --cr0.")
     ] = None
+    ptcr: Annotated[
+        str | None, _register("POWER: PTCR, from which the partition and process tables lead on.")
+    ] = None
+    pid: Annotated[
+        str | None, _register("POWER: PIDR, the process of quadrant 0, with --ptcr.")
+    ] = None
+    quadrant0: Annotated[
+        str | None,
+        _register(
+            "POWER: in place of --ptcr, the first doubleword of the process table entry whose tree"
+            " serves quadrant 0: RTS, RPDB, RPDS."
+        ),
+    ] = None
+    quadrant3: Annotated[
+        str | None, _register("POWER: the same of process 0, whose tree serves quadrant 3.")
+    ] = None
+    amr: Annotated[str | None, _register("POWER: AMR, of whose key 0 reads and writes are.")] = None
+    iamr: Annotated[str | None, _register("POWER: IAMR, of whose key 0 fetches are.")] = None
 
     @classmethod
     def named(cls, text: str) -> Source:

@@ -19,6 +19,7 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `riscv`        the same of RISC-V
 `arm64`        the same of arm64
 `s390`         the same of s390
+`power`        the same of POWER
 `decode`       an entry as the machine reads it: `read` gives a Reading of Parts
 `linux`        what Linux reads into an entry, in words
 `translation`  an address: `translate` gives a Translation of Stages, with rights as they accumulate

@@ -92,6 +92,20 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """How one tree is read that leads to tables of several formats, which entries tell apart.
+
+    part   the state whose format is that of the path of an address in a memory
+    parts  states that together read all that is there, one for each format: nearly always one
+    every  the same, for every format that can be there
+    """
+
+    part: Callable[[State, Memory, int], State]
+    parts: Callable[[State, Memory], Sequence[State]]
+    every: Callable[[State], Sequence[State]]
+
+
+@dataclass(frozen=True)
 class Architecture:
     """What is asked of an architecture.
 
@@ -165,6 +179,7 @@ class Architecture:
     left_open      what no layout says of that CPU and accesses depend on, as it is assumed where it
                    is not given, a sentence each
     byte_order     in which the bytes of its words lie in memory
+    mixed          how one tree is read whose tables have several formats; None where there is none
     mode_options   what `in_mode` can be given
     """
 
@@ -219,6 +234,7 @@ class Architecture:
     left_open: Callable[[State, Mapping[str, int]], Iterable[str]] = lambda _, __: ()
     byte_order: Order = "little"
     mode_options: frozenset[str] = frozenset()
+    mixed: Mixed | None = None
 
 
 class OtherArchitectureError(SourceError):
@@ -235,9 +251,18 @@ def of(cpu: Cpu) -> Architecture:
 
 
 def parts(snapshot: Snapshot) -> tuple[Snapshot, ...]:
-    """The snapshot, taken apart where its tables have several formats: one for each, in order of
-    addresses."""
-    return tuple(replace(snapshot, cpu=cpu) for cpu in of(snapshot.cpu).parts(snapshot.cpu))
+    """The snapshot, taken apart where its tables have several formats: one for each."""
+    asked, cpu = of(snapshot.cpu), snapshot.cpu
+    found = asked.mixed.parts(cpu, snapshot.memory) if asked.mixed else asked.parts(cpu)
+    return tuple(replace(snapshot, cpu=one) for one in found)
+
+
+def apart(snapshot: Snapshot) -> tuple[Snapshot, ...]:
+    """The same, one for every format that its tables can have."""
+    mixed = of(snapshot.cpu).mixed
+    if mixed is None:
+        return parts(snapshot)
+    return tuple(replace(snapshot, cpu=cpu) for cpu in mixed.every(snapshot.cpu))
 
 
 @cache

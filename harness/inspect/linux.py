@@ -45,6 +45,7 @@ class Spelling(NamedTuple):
     kept     the bit that says, without `valid`, that the page is there and nobody may access it
     address  the bits of that page's address
     rights   the names of the bits that such a page has in place of its rights
+    fixed    what is set in all entries of pages that are away
     """
 
     valid: int
@@ -53,6 +54,7 @@ class Spelling(NamedTuple):
     kept: int
     address: int
     rights: frozenset[str]
+    fixed: tuple[Named, ...] = ()
 
     @property
     def named(self) -> tuple[Named, ...]:
@@ -102,7 +104,7 @@ def _names(
         assert leaf is not None
         yield from ((mask, called) for called, mask in leaf.bits.items())
     elif isinstance(meaning, Swap | Migration | Poison | Marker):
-        yield from ((mask, called) for mask, called, _ in spelling.away)
+        yield from ((mask, called) for mask, called, _ in (*spelling.fixed, *spelling.away))
         yield linux.fields.offset, "offset"
         yield linux.fields.type, "type"
 
@@ -124,7 +126,7 @@ def _words(
         )
     if name == "offset":
         return "which page, or what is remembered"
-    for _, called, words in spelling.named:
+    for _, called, words in (*spelling.fixed, *spelling.named):
         if called == name:
             return words if value else "no"
     if name == "unused":

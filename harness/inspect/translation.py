@@ -132,6 +132,8 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
     asked.check_address(snapshot.cpu, address)
     inner = asked.pointed(snapshot.cpu, address)
     cpu = asked.part(snapshot.cpu, inner)
+    if asked.mixed is not None:
+        cpu = asked.mixed.part(cpu, snapshot.memory, inner)
     snapshot = replace(snapshot, cpu=cpu)
     root = root_for(cpu, inner)
     found = walk(snapshot.memory, root, inner) if root else None

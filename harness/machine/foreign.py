@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, cast
 
@@ -37,7 +38,7 @@ from harness.machine.errors import (
     ProtocolError,
 )
 from harness.machine.monitor import Monitor
-from harness.machine.packets import Packets
+from harness.machine.packets import Order, Packets
 from harness.machine.patience import Clock
 
 DEADLINE: Final = 2.0
@@ -365,17 +366,19 @@ class ForeignMonitor(Monitor):
                 status,
             )
 
-    def described_registers(self, wanted: Collection[str], vcpu: int | None = None) -> Registers:
+    def described_registers(
+        self, wanted: Collection[str], vcpu: int | None = None, order: Order = "little"
+    ) -> Registers:
         """Registers of which `info registers` shows none, as QEMU's gdb stub describes them, of
         those wanted; of a guest that stands, and of another processor than the one that the
-        conversation is about if `vcpu` says so.
+        conversation is about if `vcpu` says so; `order` as of `Packets.registers`.
 
         The stub is opened for it, on a socket of ours, and closed.  Raises `Misuse` where there is
         one already, which would be closed by that, and where the socket passes no files on;
         `ProtocolError` where QEMU opens none.
         """
         with self._stub() as packets:
-            return packets.registers(self._vcpu if vcpu is None else vcpu, wanted)
+            return packets.registers(self._vcpu if vcpu is None else vcpu, wanted, order)
 
     @contextlib.contextmanager
     def _stub(self) -> Iterator[Packets]:
@@ -430,7 +433,8 @@ class ForeignMonitor(Monitor):
             words = Path(f"/proc/{self.pid}/cmdline").read_text(errors="replace").split("\0")
         except OSError:
             return None
-        return next((word for word in words if word.startswith("chardev:")), None)
+        after = (word for option, word in pairwise(words) if option in ("-gdb", "--gdb"))
+        return next((word for word in after if word.startswith("chardev:")), None)
 
     def _guarded(self, word: bytes) -> None:
         if self._guard is not None:

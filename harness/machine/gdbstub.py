@@ -36,7 +36,7 @@ from harness.machine.monitor import (
     translated,
     version_of,
 )
-from harness.machine.packets import Packets, packet
+from harness.machine.packets import Order, Packets, packet
 from harness.machine.patience import Clock
 
 PART: Final = 0x400
@@ -118,11 +118,12 @@ class StubMonitor:
         return states[self._vcpu]
 
     def described_registers(
-        self, wanted: Collection[str], vcpu: int | None = None
+        self, wanted: Collection[str], vcpu: int | None = None, order: Order = "little"
     ) -> dict[str, int]:
         """Registers that the stub describes, of those wanted, by the names there; of another
-        processor than the one that is asked about if `vcpu` says so."""
-        return self._packets.registers(self._vcpu if vcpu is None else vcpu, wanted)
+        processor than the one that is asked about if `vcpu` says so; `order` as of
+        `Packets.registers`."""
+        return self._packets.registers(self._vcpu if vcpu is None else vcpu, wanted, order)
 
     @contextlib.contextmanager
     def of_processor(self) -> Iterator[None]:
@@ -209,6 +210,7 @@ _SHOWN: Final = {
     "riscv64": r"^ satp\b",
     "s390x": r"^PSW=mask ",
     "aarch64": r"^( PC=[0-9a-f]{16} +X|R)00=",
+    "ppc64": r"^NIP [0-9a-f]{16} ",
 }
 
 _A_PROCESSOR: Final = {

@@ -11,10 +11,13 @@ import select
 import socket
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from harness.machine.errors import Evidence, GuestLost, Misuse, ProtocolError
 from harness.machine.patience import Clock
+
+Order = Literal["little", "big"]
+"""In which order the bytes of a register come."""
 
 LONGEST: Final = 1 << 16
 """Bytes of a packet: QEMU's have 4 KiB."""
@@ -87,9 +90,13 @@ class Packets:
                 f"the gdb stub answered {asked} with {reprlib.repr(digits)}", repr(digits)
             ) from None
 
-    def registers(self, vcpu: int, wanted: Collection[str]) -> dict[str, int]:
+    def registers(
+        self, vcpu: int, wanted: Collection[str], order: Order = "little"
+    ) -> dict[str, int]:
         """Registers of a processor, of those wanted the ones that the stub's description has, by
         the names there; of a guest that stands.
+
+        order  in which the stub sends their bytes
 
         Raises `Misuse` where it shows no such processor.
         """
@@ -102,7 +109,7 @@ class Packets:
         asked = {name: f"p{number:x}" for name, number in numbers.items()}
         answers = zip(asked, self.ask_all([*asked.values()]), strict=True)
         return {
-            name: int.from_bytes(self.octets(digits, asked[name]), "little")
+            name: int.from_bytes(self.octets(digits, asked[name]), order)
             for name, digits in answers
             if digits and not digits.startswith(b"E")
         }

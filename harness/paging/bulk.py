@@ -264,6 +264,8 @@ def kinds(format: Format, level: int, raw: Words, backed: Mask | None = None) ->
             kind[chosen] = _kind(shape)
         for pattern in here.absent:
             kind[matches(pattern, raw)] = End.ABSENT
+    for pattern in here.aside:
+        kind[matches(pattern, raw)] = End.ABSENT
     if backed is not None:
         kind[~backed] = End.UNBACKED
     return kind

@@ -182,6 +182,7 @@ class Level:
     absent      the entries that hold nothing for the hardware
     empty       the entry of a new table, which is absent
     reserved    absent entries that are no software's either: the manual reserves them, and why
+    aside       entries that another format reads: in this one they are absent, whatever their shape
     """
 
     name: str
@@ -191,6 +192,7 @@ class Level:
     absent: tuple[Pattern, ...]
     empty: int = 0
     reserved: tuple[Forbidden, ...] = ()
+    aside: tuple[Pattern, ...] = ()
 
     @property
     def size(self) -> int:
@@ -470,6 +472,8 @@ class Format:
 
     def _decode(self, raw: int, level: int) -> Entry:
         here = self.levels[level]
+        if here.aside and any(pattern.matches(raw) for pattern in here.aside):
+            return Absent()
         for shape in here.shapes:
             mask, value = shape.when
             if raw & mask == value:

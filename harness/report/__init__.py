@@ -10,6 +10,7 @@
 `riscv`     what commands print of RISC-V alone
 `arm64`     what commands print of arm64 alone
 `s390`      what commands print of s390 alone
+`power`     what commands print of POWER alone
 `x86`       the same of x86
 `files`     the same as JSON, and as JUnit for what watches over tests
 `state`     the state in which tables are read, in words

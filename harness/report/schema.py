@@ -101,7 +101,7 @@ _LOOKED_AT: Final = {
     "source": _text("What was looked at, for people."),
     "cpu": _either(
         "The state in which tables are read and accesses are judged, by its architecture.",
-        *("cpu", "riscv_cpu", "arm64_cpu", "s390_cpu"),
+        *("cpu", "riscv_cpu", "arm64_cpu", "s390_cpu", "power_cpu"),
     ),
     "assumed": _list(
         "What was assumed, since the source does not record it.", _text("A sentence.")
@@ -139,6 +139,8 @@ _RULE: Final = _name(
     *("out-of-range", "el0-kept-out", "half-off", "root-size", "invalid", "address-size"),
     *("access-flag", "unaligned", "alignment", "pan", "el0-writable", "wxn"),
     *("asce-type", "outside", "low-address"),
+    *("segment", "no-process", "bad-tree", "unsupported", "guarded", "privileged", "key"),
+    *("not-referenced", "not-changed"),
 )
 _REASON: Final = _text(
     "That rule as a sentence, with its section in volume 3A of the Intel SDM, or in what takes its"
@@ -374,15 +376,16 @@ _SHARED: Final = {
         " (read|write|fetch|AMO|push|pop|shadow stack read|shadow stack write)"
         "( with SUM=[01] MXR=[01](, by MPRV)?)?"
         "|EL[01] (read|write|fetch|AMO|LDTR|STTR)(, not aligned)?( with PAN=[01] UAO=[01])?"
-        "|(problem|supervisor)-state (read|write|fetch) in the (primary|secondary|home) space)$",
+        "|(problem|supervisor)-state (read|write|fetch) in the (primary|secondary|home) space"
+        "|(problem-state|privileged) (read|write|fetch))$",
     },
     "memory_type": {
         "description": "A memory type, by the PAT alone: MTRRs are not looked at; on RISC-V by"
         " PBMT; on arm64 by MAIR_EL1, inner before outer, or the reserved byte of it; on s390 all"
-        " memory is storage.",
+        " memory is storage; on POWER by ATT.",
         "type": "string",
         "pattern": "^(UC|WC|WT|WP|WB|UC-|PMA|NC|IO|nGnRnE|nGnRE|nGRE|GRE|(WB|WT|NC)/(WB|WT|NC)"
-        "|WB, tagged|storage|0x[0-9a-f]{2})$",
+        "|WB, tagged|storage|0x[0-9a-f]{2}|normal|SAO|non-idempotent|tolerant)$",
     },
     "rights": _list(
         "What pages allow.",
@@ -500,6 +503,32 @@ _SHARED: Final = {
         edat2=_flag("Whether facility 2 is, too."),
         iep=_flag("Whether instruction-execution protection is there, and on."),
     ),
+    "power_cpu": _object(
+        "The state of a POWER processor that decides how it translates and what it allows.",
+        architecture=_name("Which it is.", "power"),
+        quadrant0=_or_null(
+            _hex(
+                "The first doubleword of the process table entry of the process in PIDR; null where"
+                " there is none, or it is not known."
+            )
+        ),
+        quadrant3=_or_null(_hex("The same of process 0; 0x0 where it has no tree.")),
+        amr=_hex("AMR."),
+        iamr=_hex("IAMR."),
+        roots=_list(
+            "Of each quadrant that can have a tree.",
+            _object(
+                "A quadrant.",
+                quadrant=_number("Which it is, 0 or 3."),
+                root=_or_null(_hex("Where its root's table is; null where it has none.")),
+            ),
+        ),
+        smallest_page=_number(
+            "The bytes of the smallest pages in whose format tables are read first; a tree may have"
+            " both sizes."
+        ),
+        sets_marks=_flag("Whether the processor sets R and C itself."),
+    ),
     "slot": _object(
         "The place of an entry.",
         address=_hex("Its physical address."),
@@ -565,7 +594,7 @@ _COMMANDS: Final = {
         "What a raw entry means.",
         cpu=_either(
             "The state in which the entry is read; where its root is plays no part.",
-            *("cpu", "riscv_cpu", "arm64_cpu", "s390_cpu"),
+            *("cpu", "riscv_cpu", "arm64_cpu", "s390_cpu", "power_cpu"),
         ),
         assumed=_list("What was assumed.", _text("A sentence.")),
         readings=_list(
@@ -574,18 +603,21 @@ _COMMANDS: Final = {
             _object("The entry at one level.", **_READING),
         ),
         registers=_list(
-            "Of each value of CR3, satp, TTBRn_EL1, TCR_EL1 or an ASCE, in their order.",
+            "Of each value of CR3, satp, TTBRn_EL1, TCR_EL1, an ASCE, PTCR, or a process table"
+            " entry, in their order.",
             _object(
                 "The register.",
                 register=_name(
                     "Which it is.",
-                    *("CR3", "satp", "TTBR0_EL1", "TTBR1_EL1", "TCR_EL1", "ASCE"),
+                    *("CR3", "satp", "TTBR0_EL1", "TTBR1_EL1", "TCR_EL1", "ASCE", "PTCR"),
+                    "process table entry of the process in PIDR",
+                    "process table entry of process 0",
                 ),
                 raw=_hex("Its value."),
                 leads_to=_or_null(
                     _hex(
-                        "Where the root table is, or in PAE paging the PDPTEs; null of TCR_EL1,"
-                        " which does not say that."
+                        "Where the root table is, or in PAE paging the PDPTEs, or of PTCR the"
+                        " partition table; null of TCR_EL1, which does not say that."
                     )
                 ),
                 reserved=_hex("The bits that are set and must not be."),
@@ -618,7 +650,7 @@ _COMMANDS: Final = {
         seen=_or_null(
             _either(
                 "The fault that was seen, by its architecture; null where no code is known.",
-                *("seen", "riscv_seen", "arm64_seen", "s390_seen"),
+                *("seen", "riscv_seen", "arm64_seen", "s390_seen", "power_seen"),
             )
         ),
         given=_or_null(
@@ -632,7 +664,7 @@ _COMMANDS: Final = {
             " that give the fault, or if none does, of those that raise such a one.",
             _either(
                 "An access, by its architecture.",
-                *("outcome", "riscv_outcome", "arm64_outcome", "s390_outcome"),
+                *("outcome", "riscv_outcome", "arm64_outcome", "s390_outcome", "power_outcome"),
             ),
         ),
         walk=_or_null(
@@ -1167,7 +1199,7 @@ _REMEDIES: Final = _list(
                 register=_name(
                     "The key of `cpu`.",
                     *("cr0", "cr4", "efer", "ac", "pkru", "pkrs", "mstatus", "menvcfg"),
-                    *("tcr", "sctlr", "pan"),
+                    *("tcr", "sctlr", "pan", "amr", "iamr"),
                 ),
                 old=_hex("What it holds."),
                 new=_hex("What it must hold."),
@@ -1295,6 +1327,36 @@ _PARTS: Final = {
         reason=_or_null(_REASON),
         because=_BECAUSE,
         sets=_NONE,
+        pointer=_POINTER,
+        otherwise=_NONE,
+        remedies=_REMEDIES,
+        elsewhere=_NONE,
+        translation=_a("translation", "How the address is translated."),
+    ),
+    "power_seen": _object(
+        "An interrupt of POWER that was seen.",
+        vector=_hex("Its vector."),
+        exception=_text("What the manual calls it."),
+        status=_or_null(
+            _hex("DSISR, or what SRR1 says of a failed fetch; null where it was not given.")
+        ),
+        address=_or_null(_hex("What DAR held, or SRR0; null where it was not given.")),
+        said=_list("What the status says.", _text("A phrase.")),
+        raised_by=_list("Which accesses raise it.", _a("access", "An access.")),
+    ),
+    "power_outcome": _object(
+        "What an access of POWER comes to, and why.",
+        access=_a("access", "The access."),
+        outcome=_name("What it comes to.", "allowed", "fault", "machine check"),
+        physical=_or_null(_hex("The physical address that it reaches, if it is allowed.")),
+        vector=_or_null(_hex("The vector of the interrupt, if it faults.")),
+        status=_or_null(_hex("DSISR, or what SRR1 says of a failed fetch; 0 of a segment's.")),
+        address=_or_null(_hex("What DAR holds, or SRR0 of a failed fetch.")),
+        level=_or_null(_number("Where the walk ended; null where there was none.")),
+        rule=_or_null(_RULE),
+        reason=_or_null(_REASON),
+        because=_BECAUSE,
+        sets=_SETS,
         pointer=_POINTER,
         otherwise=_NONE,
         remedies=_REMEDIES,

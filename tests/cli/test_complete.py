@@ -17,6 +17,7 @@ from harness.check.layouts import shipped
 from harness.cli import main
 from harness.inspect.arm64 import lint as of_arm64
 from harness.inspect.lint import rules
+from harness.inspect.power import lint as of_power
 from harness.inspect.riscv import lint as of_riscv
 from harness.inspect.s390 import lint as of_s390
 from harness.inspect.x86 import lint as of_x86
@@ -53,11 +54,12 @@ def offered(cwd: Path, *words: str) -> list[str]:
 
 
 SV = ("sv32", "sv39", "sv48", "sv57")
+SPACES = ("segment", "region-third", "region-second", "region-first")
+RADIX = ("radix-4k", "radix-64k")
 GRANULES = ("4k", "16k", "64k", "4k-52", "16k-52", "64k-52")
-TABLES = ("segment", "region-third", "region-second", "region-first")
-LINT_RULES = list(
-    dict.fromkeys(one.name for of in (of_x86, of_riscv, of_arm64, of_s390) for one in rules(of))
-)
+MODES = [*("32", "pae", "4", "5"), *SV, *GRANULES, *SPACES, *RADIX]
+LINTS = (of_x86, of_riscv, of_arm64, of_s390, of_power)
+LINT_RULES = list(dict.fromkeys(one.name for of in LINTS for one in rules(of)))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ LINT_RULES = list(
         (["walk", "0x1000", "--layout", "=", "self"], ["self-map"]),
         (["lint", "--ignore", ""], LINT_RULES),
         (["validate", "--levels", ""], ["4", "5"]),
-        (["decode", "0x67", "--mode", ""], [*("32", "pae", "4", "5"), *SV, *GRANULES, *TABLES]),
+        (["decode", "0x67", "--mode", ""], MODES),
         (["matrix", "--mode", ""], ["32", "pae", "4", "5", "all"]),
         (["matrix", "--arch", "riscv", "--mode", ""], ["sv32", "sv39", "sv48", "sv57", "all"]),
         (["matrix", "--arch", "x86", "--mode", ""], ["32", "pae", "4", "5", "all"]),

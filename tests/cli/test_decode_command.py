@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 from harness.cli import application
 from harness.cli.decode import MOST_VALUES, ModeName
 from harness.inspect.arm64 import mode as arm64
-from harness.paging import riscv, s390
+from harness.inspect.power import mode as power
+from harness.paging import riscv
+from harness.paging.s390 import cpu as s390
 from harness.paging.x86.cpu import Mode
 from tests.cli.commands import run
 
@@ -258,9 +260,9 @@ def test_of_very_many_values_the_first_are_shown() -> None:
 
 
 def test_the_modes_are_those_of_the_library() -> None:
-    of_all = [*(one.value for one in (*Mode, *riscv.Mode)), *arm64.MODES]
-    of_all += [one.value for one in s390.Mode]
-    assert [mode.value for mode in ModeName] == of_all
+    spaces = (mode.value for mode in s390.Mode)
+    of_both = [*(one.value for one in (*Mode, *riscv.Mode)), *arm64.MODES, *spaces, *power.MODES]
+    assert [mode.value for mode in ModeName] == of_both
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ import sys, time
 from pathlib import Path
 from harness.machine import packets
 from harness.machine.foreign import conversation
-def registers(self, vcpu, wanted):
+def registers(self, vcpu, wanted, order):
     print("open", flush=True)
     time.sleep(60)
 packets.Packets.registers = registers

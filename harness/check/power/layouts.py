@@ -54,6 +54,11 @@ def build(layout: Layout, levels: int, info: MachineInfo, memory: WritableMemory
 
     Raises LayoutError where the layout cannot be built for it; the memory is then as it was.
     """
+    return built(layout, levels, memory, sets_marks=info.sets_marks)
+
+
+def built(layout: Layout, levels: int, memory: WritableMemory, sets_marks: bool) -> Cpu:
+    """The same for a processor that sets R and C itself, or not."""
     check_levels(layout, "power", levels)
     control: Control = layout.control
     tables, _ = divided(layout)
@@ -62,7 +67,7 @@ def build(layout: Layout, levels: int, info: MachineInfo, memory: WritableMemory
     root_bytes = trial.format.table_bytes(levels - 1)
     first = -(-tables.first // root_bytes) * root_bytes
     try:
-        cpu = Cpu.of(first, first + root_bytes, page_bits=page_bits, sets_marks=info.sets_marks)
+        cpu = Cpu.of(first, first + root_bytes, page_bits=page_bits, sets_marks=sets_marks)
     except ValueError as error:
         raise LayoutError(f"{layout.name}: {error}") from None
     construct(layout, cpu.roots, PHYSICAL_BITS, memory)

@@ -36,6 +36,7 @@ MACHINES = {
     "EM_RISCV": "riscv",
     "EM_AARCH64": "arm64",
     "EM_S390": "s390",
+    "EM_PPC64": "power",
 }
 """The architectures of cores, by e_machine as pyelftools names it."""
 

@@ -4,4 +4,5 @@
 `guest`      the running stub, with the accesses that it can make
 `qemu`       QEMU as it runs the stub
 `engines`    the engines by name
+`registers`  what QEMU shows of any guest's processor
 """

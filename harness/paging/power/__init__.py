@@ -5,6 +5,7 @@
 `cpu`      what leads to the trees: partition table, process table, quadrants; AMR and IAMR
 `access`   one access: allowed, or the interrupt, DSISR or SRR1, and the reason
 `bulk`     the same for many accesses, as arrays
+`linux`    what Linux keeps in entries besides
 """
 
 from harness.paging.power.access import (

@@ -39,6 +39,9 @@ TREE_SIZE: Final = bits(62, 61) | bits(7, 5)
 """Of the first doubleword of a process table entry: where the root's table is (RPDB), log2 of its
 entries (RPDS), and log2 of the bytes that the tree spans, less 31, in two parts (RTS)."""
 
+ROOT_BITS: Final = 13
+"""log2 of the entries of a root."""
+
 PAGE_BITS: Final = (12, 16)
 
 PROCESS_ENTRY_BYTES: Final = 16
@@ -50,7 +53,7 @@ TABLE_SIZE: Final = bits(4, 0)
 its bytes, less 12."""
 
 
-def root_descriptor(root: int, root_bits: int = 13, tree_bits: int = ADDRESS_BITS) -> int:
+def root_descriptor(root: int, root_bits: int = ROOT_BITS, tree_bits: int = ADDRESS_BITS) -> int:
     """The first doubleword of a process table entry for a tree.
 
     root       physical address of the root's table
@@ -76,10 +79,14 @@ def root_address(descriptor: int) -> Physical:
     return Physical(descriptor & ROOT_BASE & -size)
 
 
+def tree_bits(descriptor: int) -> int:
+    """log2 of the bytes that a tree spans, as a process table entry describes it."""
+    return ((descriptor >> 61 & 3) << 3 | descriptor >> 5 & 7) + 31
+
+
 def is_supported(descriptor: int) -> bool:
     """Whether there may be such a tree: one of 52 bits, whose root has 13."""
-    spans = (descriptor >> 61 & 3) << 3 | descriptor >> 5 & 7
-    return spans + 31 == ADDRESS_BITS and descriptor & ROOT_SIZE == 13
+    return tree_bits(descriptor) == ADDRESS_BITS and descriptor & ROOT_SIZE == ROOT_BITS
 
 
 @dataclass(frozen=True)

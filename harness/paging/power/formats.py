@@ -105,7 +105,8 @@ def _leaf(shift: int) -> Shape:
     if shift < 21:
         only = Reserved(LEAF, "no leaf at the lowest level", value=LEAF)
         when = Pattern(VALID, VALID)
-        return Shape(when, False, address, (only,), grants=_GRANTS, bits=_NAMES)
+        names = {name: mask for name, mask in _NAMES.items() if mask != LEAF}
+        return Shape(when, False, address, (only,), grants=_GRANTS, bits=names)
     return Shape(_PAGE, False, address, grants=_GRANTS, bits=_NAMES)
 
 

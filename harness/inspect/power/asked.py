@@ -1,0 +1,253 @@
+"""What questions about tables ask of POWER."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from harness.inspect import data
+from harness.inspect.architecture import Architecture, Mixed, Seen
+from harness.inspect.decode import LinuxReading, Reading
+from harness.inspect.power import decode, memory_type, mode, paths, registers
+from harness.inspect.power.processor import NAMES, cpu_with, left_open
+from harness.inspect.remedy import Remedy
+from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.tour import lines, starts
+from harness.inspect.translation import Index
+from harness.paging.address import Span, Virtual
+from harness.paging.bulk import Bytes, End, Walks
+from harness.paging.entry import Absent, Malformed
+from harness.paging.memory import Mask, Memory, WritableMemory
+from harness.paging.power import access
+from harness.paging.power.access import Access, Fault, Kind, Reason, Unbacked
+from harness.paging.power.bulk import judge
+from harness.paging.power.cpu import PAGE_BITS, QUADRANT, UNTRANSLATED, Cpu
+from harness.paging.power.formats import CHANGE, PRIVILEGED, REFERENCE
+from harness.paging.table import Slot
+
+if TYPE_CHECKING:
+    from harness.check.held import HeldMemory
+    from harness.check.layouts import Layout
+    from harness.inspect.sources.core import Dump
+    from harness.inspect.sources.ram import Held
+    from harness.machine.foreign import ForeignMonitor
+    from harness.machine.gdbstub import StubMonitor
+
+
+def _seen(
+    monitor: ForeignMonitor | StubMonitor, given: Mapping[str, int], memory: HeldMemory
+) -> Seen:
+    from harness.inspect.power import live
+
+    return live.seen(monitor, given, memory)
+
+
+def _hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
+    """Nothing: a processor pushes nothing at an interrupt, and the tables are held."""
+
+
+def _of_core(dump: Dump, vcpu: int, given: Mapping[str, int]) -> Seen:
+    from harness.inspect.power import core
+
+    return core.seen(dump, vcpu, given)
+
+
+def _of_memory(held: Held, given: Mapping[str, int], doubts: Sequence[str]) -> Snapshot:
+    from harness.inspect.power import files
+
+    return files.snapshot(held, given, doubts)
+
+
+def _check_address(cpu: Cpu, address: Virtual) -> None:
+    if address >> 64:
+        raise QuestionError(f"there is no address {address:#x} of 64 bits")
+    try:
+        access.unwalked(cpu, address)
+    except ValueError as error:
+        raise QuestionError(str(error)) from None
+
+
+def _canonical(cpu: Cpu, address: int) -> tuple[bool, str]:
+    quadrant = (address & QUADRANT) >> 62
+    where = f"bits 63:62 are {quadrant}, quadrant {quadrant}"
+    if address & UNTRANSLATED:
+        return False, f"{where}, and bits 61:52 are not 0"
+    found = access.unwalked(cpu, address)
+    if isinstance(found, Reason):
+        return False, f"{where}, and {found.value}"
+    return True, f"{where}, and bits 61:52 are 0"
+
+
+def _above(_: Cpu, __: int) -> tuple[Index, int] | None:
+    """Nothing: a process table entry leads to the root's table."""
+    return None
+
+
+_REASONS: Final = {End.MALFORMED: Reason.UNSUPPORTED, End.ABSENT: Reason.NOT_PRESENT}
+
+
+def _reason(cpu: Cpu, address: Virtual, end: End) -> Reason | None:
+    if end is not End.NO_ROOT:
+        return _REASONS.get(end)
+    found = access.unwalked(cpu, address)
+    return found if isinstance(found, Reason) else None
+
+
+def _likely(
+    cpu: Cpu,
+    reading: Reading,
+    read: LinuxReading | None = None,
+    slot: Slot | None = None,
+    memory: Memory | None = None,
+    address: int | None = None,
+    backed: Sequence[Span] | None = None,
+) -> tuple[str, ...]:
+    if not isinstance(reading.entry, Malformed):
+        return ()
+    octets = reading.raw.to_bytes(reading.entry_bytes, "big")
+    found = data.filled(reading.raw, reading.entry_bytes) or data.text(octets)
+    swapped = int.from_bytes(octets, "little")
+    other = cpu.format.decode(swapped, reading.level)
+    if found is None and not isinstance(other, Absent | Malformed):
+        found = f"its bytes in the other order, {swapped:#x}: entries have the highest byte first"
+    return () if found is None else (found,)
+
+
+def _doubt(cpu: Cpu, memory: Memory) -> str | None:
+    held = [line for start in starts(cpu) for line in lines(memory, start.table)]
+    right = "the process table entries belong to this memory"
+    if all(line.raw is None for line in held):
+        return f"{right}, though there is no memory where the roots' tables would be"
+    if all(line.raw is None or isinstance(line.entry, Absent) for line in held):
+        return f"{right}, though no entry of the roots' tables is valid"
+    return None
+
+
+def _accesses(kind: str | None, user: bool | None, implicit: bool) -> list[Access]:
+    if implicit:
+        raise QuestionError("no access of POWER is implicit")
+    if kind is not None and kind.upper() not in Kind.__members__:
+        raise QuestionError(f"POWER has no access of the kind {kind}")
+    kinds = list(Kind) if kind is None else [Kind[kind.upper()]]
+    return [Access(one, by) for one in kinds for by in ((True, False) if user is None else (user,))]
+
+
+def _remedies(cpu: Cpu, memory: Memory, address: Virtual, asked: Access) -> Sequence[Remedy]:
+    from harness.inspect.power.remedy import remedies
+
+    return remedies(cpu, memory, address, asked)
+
+
+def _linux(cpu: Cpu, reading: Reading) -> LinuxReading:
+    from harness.inspect.power import linux
+
+    return linux.read(cpu, reading)
+
+
+_WITHHELD: Final = {
+    Reason.PRIVILEGED: "user",
+    Reason.READ_DENIED: "read",
+    Reason.WRITE_DENIED: "write",
+    Reason.EXECUTE_DENIED: "execute",
+}
+
+_OF_ADDRESS: Final = (Reason.SEGMENT, Reason.NO_PROCESS, Reason.BAD_TREE)
+"""The rules by which no entry is read."""
+
+
+def _withheld(_: Access, fault: Fault) -> str | None:
+    return _WITHHELD.get(fault.reason)
+
+
+def _of_address(fault: Fault) -> bool:
+    return fault.reason in _OF_ADDRESS
+
+
+def _denied(cpu: Cpu, asked: Access, granted: int, _: Virtual | None) -> Reason | None:
+    """In the rights of the format, the bits are where leaves have them, but that of the user is set
+    where theirs is clear."""
+    return access.denied(asked, granted ^ PRIVILEGED, cpu.amr, cpu.iamr)
+
+
+def _judged(cpu: Cpu, walks: Walks, asked: Access) -> tuple[Mask, Mask, Bytes]:
+    n = len(walks.address)
+    found = judge(cpu, walks, np.full(n, asked.kind, np.uint8), np.full(n, asked.user))
+    passes: Mask = (found.reason == 0) & (walks.end == End.LEAF)
+    unknown: Mask = walks.end == End.UNBACKED
+    return passes, unknown, found.reason
+
+
+def _marks(cpu: Cpu, rights: Collection[str]) -> int:
+    """R and C, of a processor that does not set them."""
+    return 0 if cpu.sets_marks else REFERENCE | (CHANGE if "write" in rights else 0)
+
+
+def _build(layout: Layout, levels: int, memory: WritableMemory, given: Mapping[str, int]) -> Cpu:
+    from harness.check.power.layouts import built
+
+    return cpu_with(built(layout, levels, memory, sets_marks=False), memory, given)
+
+
+def _left_open(_: Cpu, given: Mapping[str, int]) -> Iterable[str]:
+    return left_open(given)
+
+
+_KASAN: Final = 0xA80E_0000_0000_0000
+"""Where the shadow of address 0 is (KASAN_SHADOW_OFFSET of book3s64)."""
+
+ASKED = Architecture(
+    called="POWER",
+    manual="Power ISA, Book III",
+    registers=frozenset(NAMES),
+    targets=frozenset(("ppc64",)),
+    seen=_seen,
+    hold_beside=_hold_beside,
+    of_core=_of_core,
+    of_memory=_of_memory,
+    roots=("ptcr", "quadrant0", "quadrant3"),
+    read_root=registers.read,
+    parts=lambda cpu: (cpu,),
+    part=lambda cpu, _: cpu,
+    in_mode=mode.in_mode,
+    assumed=mode.assumed,
+    levels_of=decode.levels_of,
+    read=decode.read,
+    check_address=_check_address,
+    pointed=lambda _, address: address,
+    masking="",
+    canonical=_canonical,
+    above=_above,
+    reason=_reason,
+    likely=_likely,
+    allowed=access.Allowed,
+    accesses=_accesses,
+    outcome=access.outcome,
+    unknown=lambda outcome: isinstance(outcome, Unbacked),
+    elsewhere=(),
+    others=lambda snapshot, found: (),
+    alike=lambda one, other: one == other,
+    pointer=lambda _, address: data.pointer(address, 64, _KASAN),
+    withheld=_withheld,
+    of_address=_of_address,
+    using=lambda cpu, _: cpu,
+    remedies=_remedies,
+    linux=_linux,
+    doubt=_doubt,
+    never_withheld=lambda _: 0,
+    levels=frozenset((4,)),
+    smallest_page=1 << min(PAGE_BITS),
+    addresses=lambda cpu: [root.span for root in cpu.roots],
+    denied=_denied,
+    judged=_judged,
+    bars={Reason.KEY: "key 0 of AMR or IAMR"},
+    marks=_marks,
+    memory_types=memory_type,
+    in_tables=lambda cpu: cpu,
+    build=_build,
+    left_open=_left_open,
+    byte_order="big",
+    mixed=Mixed(paths.part, paths.parts, paths.split),
+)
+"""Processors with radix trees, in one stage."""

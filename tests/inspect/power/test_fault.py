@@ -1,0 +1,296 @@
+"""Why accesses fault on POWER, that each remedy helps, and what interrupts that were seen say."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.inspect import architecture
+from harness.inspect.fault import explain, explain_all
+from harness.inspect.overlay import Overlay
+from harness.inspect.power.fault import code_of, compare, seen
+from harness.inspect.power.remedy import remedies
+from harness.inspect.remedy import Remedy
+from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.paging.address import Virtual
+from harness.paging.memory import BigEndianMemory
+from harness.paging.power.access import (
+    Access,
+    Allowed,
+    Fault,
+    Interrupt,
+    Kind,
+    Reason,
+    Unbacked,
+    outcome,
+)
+from harness.paging.power.cpu import Cpu
+from harness.report.fault import accesses_lines, explanation_lines
+from tests.cli.commands import run
+from tests.inspect.power.handmade import GIVING, PRIV, READ, ROOT, RW, TREE, C, L, R, V, X
+
+ADDRESS = Virtual(0x40_5123)
+ACCESSES = [Access(kind, user) for kind in Kind for user in (False, True)]
+TABLES = (0x2_3000, 0x2_2000, 0x2_1000, ROOT)
+"""From level 0 up."""
+
+SHIFTS = (12, 21, 30, 39)
+
+
+def memory_of(raws: dict[int, int], size: int = 9) -> BigEndianMemory:
+    """Tables with one of the entries on the way of ADDRESS each, by levels; those that are left out
+    are as they should be."""
+    shifts, bits = ((16, 5) if size == 5 else (12, 9)), (9, 9, 13)
+    memory = BigEndianMemory(np.zeros(0x3_0000, np.uint8))
+    for level, table in enumerate(TABLES):
+        shift, width = shifts if not level else (SHIFTS[level], bits[level - 1])
+        good = (
+            V | L | 0x800_0000 | GIVING
+            if not level
+            else V | TABLES[level - 1] | (size if level == 1 else 9)
+        )
+        index = ADDRESS >> shift & (1 << width) - 1
+        memory.store(table + 8 * index, 8, raws.get(level, good))  # type: ignore[arg-type]
+    return memory
+
+
+def cpus() -> Iterator[Cpu]:
+    for amr, iamr, sets in ((0, 0, False), (1, 1, True), (2, 0, False), (3, 1, False)):
+        yield Cpu(TREE | ROOT, amr=amr << 62, iamr=iamr << 62, sets_marks=sets)
+
+
+CPU = Cpu(TREE | ROOT, sets_marks=False)
+
+
+def snapshot(cpu: Cpu, raws: dict[int, int], size: int = 9) -> Snapshot:
+    memory = memory_of(raws, size)
+    return Snapshot("tables", cpu, memory, (memory.span,))
+
+
+def drawn(seed: str, count: int) -> Iterator[dict[int, int]]:
+    source = random.Random(seed)
+    for _ in range(count):
+        level = source.choice((0, 0, 0, 1, 2, 3))
+        raw = source.getrandbits(9) | 0x800_0000 | source.choice((V | L, V | L, V, 0))
+        yield {level: raw}
+
+
+@pytest.mark.parametrize("size", [5, 9])
+@pytest.mark.parametrize("cpu", [*cpus()], ids=lambda cpu: f"{cpu.amr:#x}-{cpu.sets_marks}")
+def test_each_remedy_lets_the_access_pass_and_none_of_its_bits_is_too_many(
+    cpu: Cpu, size: int
+) -> None:
+    helped = 0
+    for raws in drawn(f"{cpu} {size}", 25):
+        where = snapshot(cpu, raws, size)
+        for access in ACCESSES:
+            before = outcome(cpu, where.memory, ADDRESS, access)
+            if isinstance(before, Allowed):
+                assert remedies(cpu, where.memory, ADDRESS, access)[0].cost == 0
+                continue
+            found = remedies(cpu, where.memory, ADDRESS, access)
+            assert found, (raws, access, before)
+            assert all(explanation_lines(cpu, explain(where, ADDRESS, access)))
+            for one in found:
+                assert one.missing is not None or passes(cpu, where, access, one)
+                for less in lessened(one):
+                    assert one.missing is not None or not passes(cpu, where, access, less)
+            helped += 1
+    assert helped > 50
+
+
+def passes(cpu: Cpu, where: Snapshot, access: Access, one: Remedy) -> bool:
+    words: dict[int, int] = {
+        slot.address: change.new for change in one.entries for slot in change.slots
+    }
+    laid = Overlay(where.memory, words)
+    return isinstance(outcome(one.applied_to(cpu), laid, ADDRESS, access), Allowed)
+
+
+def lessened(one: Remedy) -> Iterator[Remedy]:
+    for number, change in enumerate(one.entries):
+        for bit in range(64):
+            if (change.old ^ change.new) >> bit & 1:
+                less = replace(change, new=change.new ^ 1 << bit)
+                rest = one.entries[number + 1 :]
+                yield replace(one, entries=(*one.entries[:number], less, *rest))
+
+
+PAGE = V | L | 0x800_0000
+
+
+@pytest.mark.parametrize(
+    ("raw", "access", "new"),
+    [
+        (PAGE | PRIV | R | READ, Access(Kind.READ, True), PAGE | R | READ),
+        (PAGE | READ, Access(Kind.READ, True), PAGE | R | READ),
+        (PAGE | R | READ, Access(Kind.WRITE, False), PAGE | R | C | READ | RW),
+        (PAGE | R | READ, Access(Kind.FETCH, False), PAGE | R | READ | X),
+        (PAGE | R | READ | X | 1 << 5, Access(Kind.FETCH, True), PAGE | R | READ | X),
+        (V | 0x800_0000 | R | READ, Access(Kind.READ, True), PAGE | R | READ),
+    ],
+)
+def test_the_first_remedy_is_the_smallest(raw: int, access: Access, new: int) -> None:
+    found = remedies(CPU, memory_of({0: raw}), ADDRESS, access)[0]
+    assert [(one.old, one.new) for one in found.entries] == [(raw, new)]
+    assert not found.settings and not found.unprotects
+
+
+def test_key_0_is_offered_behind_the_page() -> None:
+    keyed = replace(CPU, amr=3 << 62)
+    found = remedies(keyed, memory_of({}), ADDRESS, Access(Kind.WRITE, False))
+    assert [bool(one.entries) for one in found] == [True, False]
+    assert found[1].unprotects and found[1].settings[0].new == 1 << 62
+    text = "\n".join(explanation_lines(keyed, explain(snapshot(keyed, {}), ADDRESS, ACCESSES[2])))
+    assert "lets privileged code use data of every page of problem state" in text
+
+
+def test_what_is_missing_is_made_with_the_bits_that_the_access_needs() -> None:
+    [found] = remedies(CPU, memory_of({1: 0}), ADDRESS, Access(Kind.WRITE, True))
+    assert found.missing is not None
+    made = [(one.level, one.bits, one.page) for one in found.missing.entries]
+    assert made == [(1, V | 9, False), (0, V | L | R | C | RW, True)]
+
+
+@pytest.mark.parametrize(
+    ("cpu", "address", "reason", "said"),
+    [
+        (CPU, 1 << 52, Reason.SEGMENT, "the address itself must be another, 0x0 by its quadrant"),
+        (replace(CPU, quadrant0=None, quadrant3=TREE | ROOT), 0, Reason.NO_PROCESS, "an entry for"),
+        (replace(CPU, quadrant0=TREE ^ 1 | ROOT), 0, Reason.BAD_TREE, "a tree of 52 bits"),
+        (replace(CPU, hv=False), 1 << 62, Reason.SEGMENT, "only quadrants 0 and 3 have trees"),
+    ],
+)
+def test_no_change_helps_where_no_entry_is_read(
+    cpu: Cpu, address: int, reason: Reason, said: str
+) -> None:
+    where = Snapshot("tables", cpu, memory_of({}), None)
+    for access in ACCESSES:
+        found = explain(where, Virtual(address), access)
+        assert isinstance(found.outcome, Fault) and found.outcome.reason is reason
+        assert found.remedies == () and found.to_blame == ()
+        assert said in "\n".join(explanation_lines(cpu, found))
+    lines = [*accesses_lines(cpu, explain_all(where, Virtual(address), ACCESSES))]
+    assert len(lines) >= len(ACCESSES)
+
+
+def test_an_address_of_two_stages_is_refused() -> None:
+    for address in (1 << 62, 2 << 62):
+        with pytest.raises(QuestionError, match="a hypervisor translates in two stages"):
+            explain(snapshot(CPU, {}), Virtual(address), ACCESSES[0])
+
+
+def test_a_table_without_memory_is_a_machine_check() -> None:
+    where = snapshot(CPU, {1: V | 0x100_0000 | 9})
+    found = explain(where, ADDRESS, ACCESSES[0])
+    assert isinstance(found.outcome, Unbacked)
+    text = "\n".join(explanation_lines(CPU, found))
+    assert "a machine check, for no memory is at 0x1000028" in text
+    assert found.remedies and found.remedies[0].missing is not None
+
+
+# ---- interrupts that were seen ----
+
+
+def statuses(cpu: Cpu, raws: dict[int, int]) -> Iterator[tuple[Access, Fault]]:
+    for access in ACCESSES:
+        found = outcome(cpu, memory_of(raws), ADDRESS, access)
+        if isinstance(found, Fault):
+            yield access, found
+
+
+def test_each_interrupt_that_tables_give_is_reproduced_by_its_registers() -> None:
+    count = 0
+    for raws in drawn("seen", 60):
+        for access, fault in statuses(CPU, raws):
+            name = "srr1" if access.kind is Kind.FETCH else "dsisr"
+            # SRR1 has the MSR beside it.
+            status = fault.status | (0x9000_0000_0000_9033 if name == "srr1" else 0)
+            told = seen(code_of(name, hex(status)))
+            assert (told.interrupt, told.status) == (fault.interrupt, fault.status)
+            assert access in told.accesses
+            found = compare(snapshot(CPU, raws), told, ADDRESS)
+            assert access in [one.access for one in found.giving]
+            by_vector = compare(snapshot(CPU, raws), seen(hex(fault.interrupt)), ADDRESS)
+            assert access in [one.access for one in by_vector.giving]
+            count += 1
+    assert count > 100
+
+
+def test_why_tables_do_not_give_an_interrupt() -> None:
+    where = snapshot(CPU, {})
+    found = compare(where, seen("dsisr 0x0a000000"), ADDRESS)
+    assert not found.giving
+    said = "\n".join(found.explanations)
+    assert "a privileged write gives it with AMR that denies under key 0 (--amr)" in said
+    assert "may keep a translation until tlbie" in said
+    marked = compare(
+        snapshot(replace(CPU, sets_marks=True), {0: PAGE | READ}), seen("0x40000"), ADDRESS
+    )
+    assert "a processor that leaves R and C to software" in "\n".join(marked.explanations)
+    other = compare(where, seen("0x42000000"), ADDRESS, named=[Access(Kind.READ, True)])
+    assert "a problem-state read is allowed there" in other.explanations[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0x500", "vector 0x500 is no fault of translation"),
+        ("0xe00", "vector 0xe00 is of the second stage"),
+        ("dsisr 0", "DSISR 0x0 says nothing of a failed access"),
+        ("srr1 0x9033", "SRR1 0x9033 says nothing of a failed access"),
+        ("dsisr 0x12345678901234567", "which is no number of 64 bits"),
+        ("banana", "banana"),
+    ],
+)
+def test_what_is_no_interrupt_of_translation_is_a_sentence(text: str, said: str) -> None:
+    with pytest.raises(QuestionError) as raised:
+        seen(text)
+    assert said in str(raised.value)
+
+
+def test_the_vector_names_the_interrupt() -> None:
+    for interrupt in Interrupt:
+        assert seen(hex(interrupt)).interrupt is interrupt
+        assert seen(f"{int(interrupt):x}").interrupt is interrupt
+
+
+def test_the_command_takes_the_registers(tmp_path: Path) -> None:
+    given = ("fault", "0x999000", "--layout", "power/rights")
+    code, output, errors = run(*given, "--dsisr", "0x42000000", cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    assert output.splitlines()[2].startswith(
+        "data storage interrupt (0x300), DSISR 0x42000000, DAR"
+    )
+    assert "The tables as they are give this fault." in output
+    code, output, errors = run("fault", "0x9000", "--srr1", "0x50009033", cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    assert output.startswith("instruction storage interrupt (0x400), SRR1 0x50000000, SRR0 0x9000")
+    code, output, errors = run("fault", "0x1", "--layout", "linux-4", "--dsisr", "1", cwd=tmp_path)
+    assert (code, output) == (2, "") and "is of x86, where --dsisr means nothing" in errors
+    code, output, errors = run(*given, "--dsisr", "1", "--esr", "2", cwd=tmp_path)
+    assert (code, output) == (2, "")
+    assert "--esr and --dsisr are two faults that were seen: name one of them" in errors
+
+
+def test_nothing_is_promised_of_the_last_fault_of_a_file(tmp_path: Path) -> None:
+    code, output, errors = run("fault", "--layout", "power/rights", cwd=tmp_path)
+    assert (code, output) == (2, "")
+    assert "does not record DSISR and DAR: name the ADDRESS" in errors
+
+
+def test_the_architecture_knows_what_its_leaves_give() -> None:
+    asked = architecture.of(CPU)
+    for eaa in range(16):
+        granted = CPU.format.granted(PAGE | eaa, 0)
+        for access in ACCESSES:
+            found = outcome(
+                replace(CPU, sets_marks=True), memory_of({0: PAGE | eaa}), ADDRESS, access
+            )
+            reason = found.reason if isinstance(found, Fault) else None
+            assert asked.denied(CPU, access, granted, None) is reason

@@ -110,12 +110,14 @@ def build(place: Path = PLACE) -> Image:
     return Image(kernel, initramfs)
 
 
-def build_stress(place: Path = PLACE) -> Image:
+def build_stress(place: Path = PLACE, riscv: bool = False) -> Image:
     """The kernel, and `stress.c` as its only program.  Raises `CanNotBuild`."""
-    kernel, initramfs = build(place).kernel, place / "stress.initramfs"
+    if riscv:
+        place = place / "riscv"
+    kernel, initramfs = (build_riscv if riscv else build)(place).kernel, place / "stress.initramfs"
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _compile(STRESS, place / "stress", initramfs)
+        _compile(STRESS, place / "stress", initramfs, _COMPILE_RISCV if riscv else _COMPILE)
     return Image(kernel, initramfs)
 
 

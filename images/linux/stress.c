@@ -1,22 +1,33 @@
 /*
  * A program of the Linux guest that has the kernel change tables as much as it can, while another thread uses them.
  *
- * It says `@ start`, and changes mappings in every way that has to flush, on CPU 0; then it ends QEMU with exit code 33
- * by port 0xf4, where isa-debug-exit is.  Before that the names of the kernel's functions go to port 0xe9, as in /proc/kallsyms.
+ * It says `@ start`, and changes mappings in every way that has to flush, on CPU 0; then it ends QEMU, on x86 with exit
+ * code 33 by port 0xf4, where isa-debug-exit is, elsewhere by turning the machine off after `@ done`.  Before that the
+ * names of the kernel's functions go to port 0xe9, elsewhere to the first port of virtio-serial, as in /proc/kallsyms.
  * How many operations there are is the argument `operations` of the kernel's command line, which Linux hands on.
  */
 #include "program.h"
 
+#if defined(__x86_64__)
 enum {
-	SYS_READ = 0, SYS_OPEN = 2, SYS_MMAP = 9, SYS_MPROTECT = 10, SYS_MUNMAP = 11, SYS_MREMAP = 25, SYS_MADVISE = 28,
-	SYS_CLONE = 56, SYS_FORK = 57, SYS_WAIT4 = 61, SYS_MKDIR = 83, SYS_MOUNT = 165, SYS_IOPL = 172,
-	SYS_SCHED_SETAFFINITY = 203,
+	SYS_READ = 0, SYS_MMAP = 9, SYS_MPROTECT = 10, SYS_MUNMAP = 11, SYS_MREMAP = 25, SYS_MADVISE = 28, SYS_CLONE = 56,
+	SYS_WAIT4 = 61, SYS_MOUNT = 165, SYS_IOPL = 172, SYS_SCHED_SETAFFINITY = 203, SYS_OPENAT = 257, SYS_MKDIRAT = 258,
 };
+#else
+enum {
+	SYS_IOCTL = 29, SYS_MKDIRAT = 34, SYS_MOUNT = 40, SYS_OPENAT = 56, SYS_READ = 63, SYS_SCHED_SETAFFINITY = 122,
+	SYS_REBOOT = 142, SYS_MUNMAP = 215, SYS_MREMAP = 216, SYS_CLONE = 220, SYS_MMAP = 222, SYS_MPROTECT = 226, SYS_MADVISE = 233,
+	SYS_WAIT4 = 260,
+};
+#endif
+enum { HERE = -100, READ_ONLY = 0, WRITE_ONLY = 1, TELL_PARENT = 17 };	/* AT_FDCWD, SIGCHLD */
 enum { READ = 1, WRITE = 2, PRIVATE = 0x2, FIXED = 0x10, ANONYMOUS = 0x20, POPULATE = 0x8000 };
 enum { ADVICE_DONT_NEED = 4, ADVICE_LARGE = 14, MOVE = 1, MOVE_TO = 2 };
 enum { THREAD = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x80000 };	/* VM FS FILES SIGHAND THREAD SETTLS */
 
+#if defined(__x86_64__)
 enum { DONE = 16 };
+#endif
 
 #define PAGE 4096ul
 #define MIB (1ul << 20)
@@ -60,10 +71,17 @@ static uint64_t thread_local_storage[2];
 
 static void start_thread(void)
 {
+#if defined(__x86_64__)
 	register long r10 asm("r10") = 0, r8 asm("r8") = (long)thread_local_storage;
 	asm volatile("syscall; test %%eax, %%eax; jnz 1f; call use; 1:"
 		     :: "a"(SYS_CLONE), "D"(THREAD), "S"(stack + sizeof stack), "d"(0), "r"(r10), "r"(r8)
 		     : "rcx", "r11", "memory");
+#elif defined(__riscv)
+	register long a0 asm("a0") = THREAD, a1 asm("a1") = (long)(stack + sizeof stack), a2 asm("a2") = 0,
+		      a3 asm("a3") = (long)thread_local_storage, a4 asm("a4") = 0, a7 asm("a7") = SYS_CLONE;
+	asm volatile("ecall; bnez a0, 1f; call use; 1:"
+		     : "+r"(a0) : "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(a7) : "memory");
+#endif
 }
 
 /* ---- changes ---- */
@@ -78,7 +96,7 @@ static unsigned random(unsigned limit)
 
 static void fork_and_copy(void)
 {
-	long child = call(SYS_FORK, 0, 0, 0, 0, 0, 0);
+	long child = call(SYS_CLONE, TELL_PARENT, 0, 0, 0, 0, 0);
 	if (!child) {
 		for (unsigned i = 0; i < 2 * PAGES; i += 3)
 			*page(i) = 3;
@@ -155,9 +173,21 @@ static void change(unsigned number)
 
 /* ---- the names of the kernel's functions ---- */
 
+#if !defined(__x86_64__)
+static long names;	/* the file that they go to */
+#endif
+
 static void out(const char *text, size_t size)
 {
+#if defined(__x86_64__)
 	asm volatile("rep outsb" : "+S"(text), "+c"(size) : "d"(0xe9) : "memory");
+#else
+	while (size) {
+		long written = checked(call(SYS_WRITE, names, (long)text, size, 0, 0, 0), "write", "names");
+		text += written;
+		size -= written;
+	}
+#endif
 }
 
 static bool is_code(const char *line, size_t length)
@@ -171,7 +201,7 @@ static void tell_names(void)
 {
 	static char text[65536];
 	size_t held = 0;
-	long file = call(SYS_OPEN, (long)"/proc/kallsyms", 0, 0, 0, 0, 0);
+	long file = call(SYS_OPENAT, HERE, (long)"/proc/kallsyms", READ_ONLY, 0, 0, 0);
 	for (;;) {
 		long got = call(SYS_READ, file, (long)(text + held), sizeof text - held, 0, 0, 0);
 		if (got <= 0)
@@ -197,6 +227,12 @@ static unsigned long number(const char *text)
 	return value;
 }
 
+static void mount(const char *place, const char *type)
+{
+	call(SYS_MKDIRAT, HERE, (long)place, 0755, 0, 0, 0);	/* it may be there */
+	checked(call(SYS_MOUNT, (long)type, (long)place, (long)type, 0, 0, 0), "mount", place);
+}
+
 void start(const long *words)
 {
 	unsigned long operations = 1000;
@@ -204,9 +240,13 @@ void start(const long *words)
 	for (const char *const *word = (const char *const *)(words + words[0] + 2); *word; word++)
 		if ((*word)[0] == 'o' && (*word)[1] == 'p' && (*word)[10] == '=')
 			operations = number(*word + 11);
-	checked(call(SYS_MKDIR, (long)"/proc", 0755, 0, 0, 0, 0), "mkdir", "/proc");
-	checked(call(SYS_MOUNT, (long)"proc", (long)"/proc", (long)"proc", 0, 0, 0), "mount", "/proc");
+	mount("/proc", "proc");
+#if defined(__x86_64__)
 	checked(call(SYS_IOPL, 3, 0, 0, 0, 0, 0), "iopl", "3");
+#else
+	mount("/dev", "devtmpfs");
+	names = checked(call(SYS_OPENAT, HERE, (long)"/dev/vport0p1", WRITE_ONLY, 0, 0, 0), "open", "/dev/vport0p1");
+#endif
 	tell_names();
 	stay_on(0);
 	checked(mapped(AREA, 2 * PAGES * PAGE, FIXED | POPULATE), "mmap", "area");
@@ -218,8 +258,19 @@ void start(const long *words)
 	for (unsigned long i = 0; i < operations; i++)
 		change(i);
 	stop = true;
+#if defined(__x86_64__)
 	asm volatile("outb %%al, $0xf4" :: "a"(DONE));	/* isa-debug-exit makes exit code 2 * DONE + 1 of it */
+#else
+	print("@ done");
+	end_line();
+	call(SYS_IOCTL, 1, 0x5409, 1, 0, 0, 0);	/* TCSBRK: until it was sent */
+	call(SYS_REBOOT, 0xfee1dead, 672274793, 0x4321fedc, 0, 0, 0);	/* LINUX_REBOOT_CMD_POWER_OFF */
+#endif
 	call(SYS_EXIT, 0, 0, 0, 0, 0, 0);
 }
 
+#if defined(__x86_64__)
 asm(".globl _start\n_start:\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall start");
+#elif defined(__riscv)
+asm(".globl _start\n_start:\n\tmv a0, sp\n\tandi sp, sp, -16\n\tcall start");
+#endif

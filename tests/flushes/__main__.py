@@ -1,11 +1,12 @@
-"""Runs the stress of Linux many times: as it is, where no use may be late; with its INVLPG
-overwritten, where some must be; and on two processors without having the other one flush, likewise.
-The last two are with tables that are not isolated: else each way into the kernel loads CR3, which
-flushes.
+"""Runs the stress of Linux many times, of x86 and then of RISC-V: as it is, where no use may be
+late; without its INVLPG, or its fences of ranges, where some must be; and on x86 on two processors
+without having the other one flush, likewise.  The last two of x86 are with tables that are not
+isolated: else each way into the kernel loads CR3, which flushes.
 
     python -m tests.flushes [RUNS]
 
-The environment's QEMU is used.  The exit code is 1 where a run is not as it should be.
+The environment's QEMU and QEMU_RISCV are used.  The exit code is 1 where a run is not as it should
+be.
 """
 
 from __future__ import annotations
@@ -17,8 +18,15 @@ from collections.abc import Callable
 from functools import partial
 
 from harness.machine.errors import MachineError
-from images.linux.machine import Variant
-from tests.flushes.linux import Stressed, stressed, without_invlpg, without_shootdown
+from images.linux.machine import RiscvVariant, Variant
+from tests.flushes.linux import (
+    Stressed,
+    stressed,
+    without_invlpg,
+    without_range_fences,
+    without_shootdown,
+)
+from tests.machine.riscv.present import program, why_absent
 
 OPERATIONS = 1000
 WAYS = [
@@ -39,12 +47,29 @@ def main(runs: int) -> int:
             watch(qemu, variant, 2, "no shootdown", change)
             for variant in dict.fromkeys(variant for variant, _ in flat)
         ]
-    return 0 if all([*asis, *changed]) else 1
+    return 0 if all([*asis, *changed, *on_riscv(runs)]) else 1
+
+
+def on_riscv(runs: int) -> list[Stressed | None]:
+    """Likewise, but for having no other hart flush: where there are two, OpenSBI flushes for both,
+    and one alone is without its fences of ranges."""
+    if reason := why_absent(64):
+        print(f"no Linux for RISC-V: {reason}", flush=True)
+        return []
+    qemu, variants = program(64), [RiscvVariant(levels) for levels in (3, 4, 5)]
+    ways = [*itertools.islice(itertools.cycle(itertools.product((2, 1), variants)), runs)]
+    return [
+        *(watch(qemu, variant, harts) for harts, variant in ways),
+        *(
+            watch(qemu, variant, 1, "no fences of ranges", without_range_fences)
+            for variant in dict.fromkeys(variant for _, variant in ways)
+        ),
+    ]
 
 
 def watch(
     qemu: str,
-    variant: Variant,
+    variant: Variant | RiscvVariant,
     cpus: int,
     without: str = "",
     change: Callable[[bytes], bytes] | None = None,

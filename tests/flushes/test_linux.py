@@ -8,21 +8,24 @@ import pytest
 
 from harness.inspect.symbols import Symbols
 from images.linux.build import NoKernel, build_stress
-from images.linux.machine import Variant
+from images.linux.machine import RiscvVariant, Variant
 from tests.flushes.linux import (
     NOP,
     RET,
     SHOOTDOWN,
     stressed,
     without_invlpg,
+    without_range_fences,
     without_shootdown,
 )
+from tests.machine.riscv.present import program, why_absent
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _image() -> None:
+@pytest.fixture
+def image() -> None:
+    """A kernel of x86 that can be changed."""
     try:
         without_invlpg(build_stress().kernel.read_bytes())
     except NoKernel as reason:
@@ -31,10 +34,43 @@ def _image() -> None:
 
 # The kernel as it is runs in `make flushes`: a boot takes ten seconds of CPU time.
 @pytest.mark.hw
+@pytest.mark.usefixtures("image")
 def test_linux_without_its_invlpg_is_found_out() -> None:
     run = stressed(QEMU, Variant(4, isolated=False), operations=64, change=without_invlpg)
     assert run.passed
     assert run.late().keys() & {"zap_pte_range", "unmap_page_range", "change_protection_range"}
+
+
+@pytest.fixture
+def riscv_image() -> None:
+    """A kernel of RISC-V that can be changed."""
+    if reason := why_absent(64):
+        pytest.skip(reason)
+    try:
+        without_range_fences(build_stress(riscv=True).kernel.read_bytes())
+    except NoKernel as reason:
+        pytest.skip(f"there is no Linux for RISC-V to boot: {reason}")
+
+
+@pytest.mark.hw
+@pytest.mark.usefixtures("riscv_image")
+def test_linux_of_riscv_without_its_fences_of_ranges_is_found_out() -> None:
+    """On one hart: where there are two OpenSBI flushes for both."""
+    change, variant = without_range_fences, RiscvVariant(3)
+    run = stressed(program(64), variant, operations=16, processors=1, change=change)
+    assert run.passed
+    assert run.late().keys() & {"zap_pte_range", "unmap_page_range", "change_protection_range"}
+
+
+def test_fences_of_an_address_and_an_asid_are_overwritten() -> None:
+    of_all, of_page, of_range = 0x1200_0073, 0x1207_8073, 0x12C7_8073
+    words = (of_all, of_page, of_range, of_all)
+    before = b"\1\2" + b"".join(word.to_bytes(4, "little") for word in words)
+    after = without_range_fences(before)
+    assert after[:10] == before[:10] and after[14:] == before[14:]
+    assert int.from_bytes(after[10:14], "little") == 0x13
+    with pytest.raises(NoKernel, match="has no SFENCE"):
+        without_range_fences(before[:10])
 
 
 def test_one_place_is_overwritten() -> None:

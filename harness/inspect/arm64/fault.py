@@ -11,7 +11,7 @@ from harness.inspect.fault import Explanation, Reproduction, explain_all
 from harness.inspect.number import read
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging.address import Virtual
-from harness.paging.arm64.access import BELOW_0, Access, Fault, Kind, Outcome, Status
+from harness.paging.arm64.access import BELOW_0, Access, Fault, Kind, Outcome, Status, outcome
 from harness.paging.arm64.cpu import Sctlr, Tcr
 
 REPORTED: Final = ("esr",)
@@ -238,9 +238,8 @@ def _otherwise(snapshot: Snapshot, fault: SeenFault, one: Explanation) -> Iterat
     for name, option, is_set, changed, has in tried:
         if not has:
             continue
-        other = replace(snapshot, cpu=replace(cpu, **changed))
-        (there,) = explain_all(other, far, (one.access,))
-        if _gives(there.outcome, fault, far):
+        there = outcome(replace(cpu, **changed), snapshot.memory, far, one.access)
+        if _gives(there, fault, far):
             yield (
                 f"{one.access} gives it with {name}={int(not is_set)}, and here it is"
                 f" {int(is_set)} (--{option})"

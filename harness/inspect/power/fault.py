@@ -16,7 +16,7 @@ from harness.inspect.fault import Explanation, Reproduction, explain_all
 from harness.inspect.number import read
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging.address import Virtual
-from harness.paging.power.access import Access, Fault, Interrupt, Kind, Outcome, Status
+from harness.paging.power.access import Access, Fault, Interrupt, Kind, Outcome, Status, outcome
 
 REPORTED: Final = ("dsisr", "srr1")
 """The options by which more is told of an interrupt than its vector and address."""
@@ -236,9 +236,8 @@ def _otherwise(snapshot: Snapshot, fault: SeenFault, one: Explanation) -> Iterat
     who = f"a processor that {'leaves R and C to software' if sets else 'sets R and C itself'}"
     tried.append(("marks", who, {"sets_marks": not sets}))
     for _, what, changed in tried:
-        other = replace(snapshot, cpu=replace(cpu, **changed))
-        (there,) = explain_all(other, where, (one.access,))
-        if _gives(there.outcome, fault):
+        there = outcome(replace(cpu, **changed), snapshot.memory, where, one.access)
+        if _gives(there, fault):
             yield f"a {one.access} gives it with {what}"
 
 

@@ -10,7 +10,7 @@ from harness.inspect.fault import Explanation, Reproduction, explain_all
 from harness.inspect.number import read
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging.address import Virtual
-from harness.paging.riscv.access import Access, Cause, Fault, Kind, Outcome
+from harness.paging.riscv.access import Access, Cause, Fault, Kind, Outcome, outcome
 from harness.paging.riscv.cpu import Cpu, Envcfg, Mstatus
 
 REPORTED: Final[tuple[str, ...]] = ()
@@ -154,9 +154,8 @@ def _otherwise(snapshot: Snapshot, fault: SeenFault, one: Explanation) -> Iterat
     for register, bit, name in _SETTINGS:
         old = getattr(cpu, register)
         changed: dict[str, int] = {register: old ^ bit}
-        other = replace(snapshot, cpu=replace(cpu, **changed))
-        (there,) = explain_all(other, stval, (one.access,))
-        if _gives(there.outcome, fault, stval):
+        there = outcome(replace(cpu, **changed), snapshot.memory, stval, one.access)
+        if _gives(there, fault, stval):
             is_set = bool(old & bit)
             yield (
                 f"a {one.access} gives it with {name}={int(not is_set)}, and here it is"

@@ -20,6 +20,7 @@ from harness.paging.s390.access import (
     Fault,
     Kind,
     Outcome,
+    outcome,
 )
 from harness.paging.s390.cpu import AddressSpace, Cpu, Cr0
 
@@ -173,9 +174,8 @@ def _otherwise(snapshot: Snapshot, fault: SeenFault, one: Explanation) -> Iterat
     """With which other bits of CR0 the processor would end in it."""
     cpu: Cpu = snapshot.cpu
     for bit, name in _SETTINGS:
-        other = replace(snapshot, cpu=replace(cpu, cr0=cpu.cr0 ^ bit))
-        (there,) = explain_all(other, one.translation.asked, (one.access,))
-        if _gives(there.outcome, fault):
+        other = replace(cpu, cr0=cpu.cr0 ^ bit)
+        if _gives(outcome(other, snapshot.memory, one.translation.asked, one.access), fault):
             is_set = bool(cpu.cr0 & bit)
             yield (
                 f"a {one.access} gives it with {name}={int(not is_set)}, and here it is"

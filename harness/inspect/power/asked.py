@@ -104,10 +104,11 @@ def _likely(
     address: int | None = None,
     backed: Sequence[Span] | None = None,
 ) -> tuple[str, ...]:
-    if not isinstance(reading.entry, Malformed):
+    if not reading.raw or not isinstance(reading.entry, Absent | Malformed):
         return ()
-    octets = reading.raw.to_bytes(reading.entry_bytes, "big")
-    found = data.filled(reading.raw, reading.entry_bytes) or data.text(octets)
+    octets, found = reading.raw.to_bytes(reading.entry_bytes, "big"), None
+    if isinstance(reading.entry, Malformed):
+        found = data.filled(reading.raw, reading.entry_bytes) or data.text(octets)
     swapped = int.from_bytes(octets, "little")
     other = cpu.format.decode(swapped, reading.level)
     if found is None and not isinstance(other, Absent | Malformed):

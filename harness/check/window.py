@@ -17,7 +17,7 @@ from harness.paging.address import Span
 from harness.paging.format import Format
 from harness.paging.memory import BufferMemory
 from harness.paging.space import SpaceError, TableAllocator
-from harness.paging.table import Root, Slot, Table
+from harness.paging.table import Root, Slot
 
 
 class Entries(Protocol):
@@ -28,11 +28,10 @@ class Entries(Protocol):
 
 @dataclass(frozen=True)
 class Window:
-    """The window in a space: its addresses, the slot that it fills, and the tables below that."""
+    """The window in a space: its addresses, and the slot that it fills."""
 
     span: Span
     hole: tuple[Slot, ...]
-    tables: tuple[Table, ...]
 
 
 def open_window(
@@ -67,7 +66,7 @@ def open_window(
         pointer = format.pointer(table.address, way_in.level, 0)
         memory.store(way_in.address, format.entry_bytes, pointer)
     span = Span.of(first, len(leaves) * format.levels[0].size)
-    return Window(span, (slot,), tuple(tables))
+    return Window(span, (slot,))
 
 
 @contextmanager
@@ -86,5 +85,3 @@ def window_in(
     finally:
         for slot in window.hole:
             memory.store(slot.address, slot.table.format.entry_bytes, 0)
-        for table in window.tables:
-            allocator.free(table)

@@ -98,14 +98,15 @@ def test_a_window_lies_in_the_smallest_slot_that_has_room_unless_one_is_given(wo
     found = open_window(world.memory, roots, IMAGE, allocator, entries)
     assert (found.span.first, found.hole) == (first, slots)
     assert [slot.level for slot in slots] == [1], "beside the pages that are there"
-    assert [(table.address, table.level) for table in found.tables] == [(ARENA.start, 0)]
+    assert look(world.space, first).steps[-1].slot.table.address == ARENA.start
     top = len(world.format.levels) - 1
     root = roots[-1]
     at = next(n for n in root.indices if not world.space.read(root.table.slot(n)))
     hole = root.first_address(at), (root.table.slot(at),)
     other = open_window(world.memory, roots, IMAGE, allocator, entries, hole)
     assert (other.span.first, other.hole) == hole
-    assert [table.level for table in other.tables] == list(range(top))
+    below = [step.slot.table.address for step in look(world.space, hole[0]).steps[-top:]]
+    assert len(set(below)) == top and all(one in ARENA for one in below)
     for span in found.span, other.span:
         assert physical(world.space, span.first) == 23 * world.page
 

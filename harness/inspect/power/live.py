@@ -35,7 +35,7 @@ UPRT: Final = 1 << 22
 HR: Final = 1 << 20
 """Bits of LPCR: whether process tables are used, and radix trees by the hypervisor."""
 
-SETS_MARKS: Final = (8, 0)
+SETS_MARKS: Final = (8, 2)
 """The first version of QEMU that leaves R and C to software (target/ppc/mmu-radix64.c:
 ppc_radix64_check_rc)."""
 

@@ -1,10 +1,10 @@
 """What Linux keeps in the bits of POWER entries that the hardware does not look at.
 
 A dialect beside the formats: to the hardware each entry here says what `power.formats` says and no
-more.  It is Linux for book3s64 with radix trees, with page migration and memory failure; this
-architecture has no write protection by userfaultfd.  Sources: arch/powerpc/include/asm, book3s/64/
-pgtable.h for the bits, the same in 6.12 as since 5.19; swap.h and swapops.h in include/linux for
-the types.
+more.  It is Linux 6.12 (6.12.117) for book3s64 with radix trees, with page migration and memory
+failure; this architecture has no write protection by userfaultfd.  Sources: pgtable.h and radix.h
+in arch/powerpc/include/asm/book3s/64 for the bits and widths; swap.h and swapops.h in include/linux
+for the types.
 
 present   the hardware's bits, and besides them in a leaf: 11 devmap, 10 special, 9 soft-dirty
 invalid   V=0, L=1 and 61 (SW0) set: a page while its entry is changed, or while it is split

@@ -1,6 +1,6 @@
 """What Linux keeps in entries of s390, in bits that translation does not look at.
 
-It is Linux 6.12; source: arch/s390/include/asm/pgtable.h, its comments on page-table and
+It is Linux 6.12 (6.12.117); source: arch/s390/include/asm/pgtable.h, its comments on page-table and
 segment-table entries and on swap entries.  Of a page that is old, or that is written for the first
 time, the hardware's bits are made so that the next access faults: I and P say less than `read`,
 `write`, `young` and `dirty`.

@@ -141,7 +141,7 @@ def test_a_satp_that_translates_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_cores_of_machines_that_nobody_reads_are_named(tmp_path: Path) -> None:
     path = core_of(tmp_path / "core", memory(), machine=8)
-    with pytest.raises(SourceError, match="another machine than .*: EM_MIPS"):
+    with pytest.raises(SourceError, match=r"another machine than .*: EM_MIPS"):
         core.snapshot(path, 0, {"satp": SATP})
 
 

@@ -45,7 +45,7 @@ SHOWN = {
     "FAULT_DROPS": {"move-fault": "legal"},
     "SINVAL_AT_ONCE": {"sinval-not-ended": "legal"},
     "SINVAL_NEEDS_NO_ORDER": {"sinval-not-ordered": "legal"},
-    "SINVAL_IGNORED": {"sinval": "stale"},
+    "SINVAL_IGNORED": {"sinval": "stale", "sinval-by-machine": "stale"},
     "THREADS_WITHOUT_TP": {"move-other-thread": "late"},
     "NO_ROOT": {
         "other-root-user": "legal"

@@ -48,13 +48,17 @@ void note_special(struct processor *p, const struct special *special)
 	p->c.pc = special->pc + p->offset;
 }
 
-/* In a guest of the hypervisor extension they are about its own translation, and in S-mode TVM may forbid them. */
-static bool is_executed(const struct processor *p)
+/*
+ * In a guest of the hypervisor extension they are about its own translation, and in S-mode TVM may forbid them: all but
+ * SFENCE.W.INVAL and SFENCE.INVAL.IR, which only order (Svinval).
+ */
+static bool is_executed(const struct processor *p, enum what what)
 {
-	unsigned mode = p->c.mode;
+	unsigned mode = p->c.mode & 3;
+	bool forbidden = load(p->state, MSTATUS) & MSTATUS_TVM && what != ORDERS_STORES && what != ENDS_INVALIDATIONS;
 	if (load(p->state, VIRT) & 1)
 		return false;
-	return (mode & 3) == MACHINE || ((mode & 3) == SUPERVISOR && !(load(p->state, MSTATUS) & MSTATUS_TVM));
+	return mode == MACHINE || (mode == SUPERVISOR && !forbidden);
 }
 
 /* SINVAL.VMA: what SFENCE.INVAL.IR is going to end, of what SFENCE.W.INVAL has ordered. */
@@ -90,11 +94,11 @@ void settle(struct processor *p)
 	u32 word = word_in(special->bytes);
 	if (special->what == WRITES_CSR) {
 		p->c.handler = 0;
-		if (field(word, 20, 12) == CSR_SATP && is_executed(p))
+		if (field(word, 20, 12) == CSR_SATP && is_executed(p, special->what))
 			note_satp(p, p->c.before, p->c.pc);
 		return;
 	}
-	if (!is_executed(p))
+	if (!is_executed(p, special->what))
 		return;
 	bool all = !rs1(word);
 	u64 address = all ? 0 : gpr(p->state, rs1(word));

@@ -70,8 +70,15 @@ machine_trap:
 	beqz a7, 2f
 	addi a7, a7, -1
 	beqz a7, 3f
-	sfence.vma a0, zero
-	mret
+	addi a7, a7, -1
+	beqz a7, 4f
+	addi a7, a7, -1
+	beqz a7, 5f
+	li t0, 1 << 20		/* sets or clears TVM */
+	csrc mstatus, t0
+	beqz a0, 6f
+	csrs mstatus, t0
+6:	mret
 2:	li t0, 1 << 17		/* reads as S-mode, by MPRV */
 	csrs mstatus, t0
 	lb t1, (a0)
@@ -79,6 +86,10 @@ machine_trap:
 	csrc mstatus, t0
 	mret
 3:	STORE a1, (a0)		/* stores by a physical address */
+	mret
+4:	sfence.vma a0, zero
+	mret
+5:	.insn r 0x73, 0, 0x0b, zero, a0, zero	/* SINVAL.VMA */
 	mret
 
 	/* A page fault goes on where `recover` says, as kernels do whose accesses may fault. */

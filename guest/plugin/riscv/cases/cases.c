@@ -109,7 +109,7 @@ ALWAYS void try_call(uintptr_t address)
 
 /* ---- what M-mode does ---- */
 
-enum service { READS_AS_SUPERVISOR, STORES, FENCES };
+enum service { READS_AS_SUPERVISOR, STORES, FENCES, INVALIDATES, TRAPS_FENCES };
 static void machine(enum service service, uintptr_t address, uintptr_t value)
 {
 	register uintptr_t a0 asm("a0") = address, a1 asm("a1") = value, a7 asm("a7") = service;
@@ -397,6 +397,8 @@ static void invalidations(void)
 	CASE("legal", "sinval", map0(R); read(HERE); map1(R); ORDER; INVALIDATE(HERE); END_INVALIDATIONS; read(HERE));
 	CASE("stale", "sinval-not-ended", map0(R); read(HERE); map1(R); ORDER; INVALIDATE(HERE); read(HERE); END_INVALIDATIONS);
 	CASE("stale", "sinval-not-ordered", map0(R); read(HERE); map1(R); INVALIDATE(HERE); END_INVALIDATIONS; read(HERE));
+	CASE("legal", "sinval-by-machine", map0(R); read(HERE); map1(R); machine(TRAPS_FENCES, 1, 0); ORDER;
+	     machine(INVALIDATES, HERE, 0); END_INVALIDATIONS; machine(TRAPS_FENCES, 0, 0); read(HERE));
 }
 
 /* VSETIVLI of one element of 64 bits, and VSE64, for which the assembler may have no words. */

@@ -98,7 +98,10 @@ def agreement_lines(title: str, found: Sequence[Differing], tables: Translation)
     """Whether tables hold the entries of a report."""
     if tables.walk and tables.walk.unbacked and not tables.walk.steps:
         table = tables.walk.unbacked.table
-        yield f"{title} has no memory where CR3 leads, at {table.address:#x}: is it of this crash?"
+        yield (
+            f"{title} has no memory at {table.address:#x}, where the root's table would be: is it"
+            " of this crash?"
+        )
         return
     if not any(one.other is None or one.bits for one in found):
         yield f"{title} holds the same entries."

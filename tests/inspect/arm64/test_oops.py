@@ -115,6 +115,10 @@ def test_with_a_source_it_is_said_whether_the_tables_agree(tmp_path: Path) -> No
     (tmp_path / "ram").write_bytes(b"\3" + bytes(0xFFFF))
     found = lines(oopses.NULL, "--ram", f"{tmp_path / 'ram'}@0x100ab5000")
     assert not any("holds the same entries" in line for line in found)
+    assert (
+        f"{tmp_path / 'ram'} has no memory at 0x100ab5000, where the root's table would be: is it"
+        " of this crash?"
+    ) in lines(oopses.NULL, "--ram", f"{tmp_path / 'ram'}@0x0")
     code, _, errors = explained(oopses.NULL, "--layout", "smallest")
     assert code == 2 and "the text is of arm64, and layout smallest" in errors
 

@@ -46,7 +46,7 @@ def read(_: Cpu, raw: int) -> Register:
     last = asce.quarters
     said = {
         "origin": f"the root's table is at {asce.origin:#x}",
-        "P": "a private space, without common segments" if asce.private else "not private",
+        "P": "a private space: nothing is common" if asce.private else "not private",
         "R": "tables translate",
         "DT": f"a {asce.mode.value} table",
         "TL": f"{last} of its 4 quarters {'is' if last == 1 else 'are'} there",

@@ -50,6 +50,7 @@ _ROLES: Final = {
     "P": Role.RIGHT,
     "IEP": Role.RIGHT,
     "CS": Role.GLOBAL,
+    "CR": Role.GLOBAL,
     "FC": Role.KIND,
     "TT": Role.KIND,
     "TF": Role.KIND,
@@ -140,6 +141,7 @@ _SAID: Final = {
     "P": ("stores", "no stores"),
     "IEP": ("fetches of instructions", "no fetches of instructions"),
     "CS": ("of this space alone", "common: in all spaces that are not private"),
+    "CR": ("of this space alone", "common: in all spaces that are not private"),
     "FC": ("leads to a table", "a frame as large as the slot"),
 }
 """What single bits say when clear and when set."""

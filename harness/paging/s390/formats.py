@@ -58,7 +58,8 @@ _FLUSHING = Flushing(
     leaves_alone=True,
     breaks=Breaking(_CHANGES, tables=PROTECT | COMMON | OFFSET | LENGTH),
 )
-_NOT_PRIVATE = Reserved(COMMON, "a common segment in a private space")
+_NO_COMMON_SEGMENT = Reserved(COMMON, "a common segment in a private space")
+_NO_COMMON_REGION = Reserved(COMMON, "a common region in a private space")
 
 
 @cache
@@ -74,7 +75,7 @@ def dat(
     edat1    the enhanced-DAT facility 1 applies: 1M frames, protection in region tables
     edat2    facility 2 too: 2G frames
     iep      the instruction-execution-protection facility applies
-    private  the ASCE has P, so that no segment is common
+    private  the ASCE has P, so that no segment and no region is common
 
     Raises ValueError for facility 2 without facility 1.
     """
@@ -117,7 +118,7 @@ def _page(iep: bool) -> Level:
 def _segment(edat1: bool, large: dict[str, int], private: bool) -> Level:
     """Page tables have 2 KiB, and an address of 1M frames begins at bit 20."""
     type = Reserved(TYPE, "the type of another table", value=0)
-    reserved = (type, _NOT_PRIVATE) if private else (type,)
+    reserved = (type, _NO_COMMON_SEGMENT) if private else (type,)
     names = {"P": PROTECT, "I": INVALID, "CS": COMMON, "TT": TYPE}
     told = INVALID | (FC if edat1 else 0)
     table = Shape(
@@ -150,19 +151,19 @@ def _region(
         Pattern(told, 0),
         True,
         (Field(bits(63, 12)),),
-        (kind, _NOT_PRIVATE) if large and private else (kind,),
+        (kind, _NO_COMMON_REGION) if large and private else (kind,),
         grants=_PROTECTS if edat1 else {},
         bounds=Bounds(OFFSET, LENGTH),
-        bits={**names, "TF": OFFSET, "TL": LENGTH, **({"CS": COMMON} if large else {})},
+        bits={**names, "TF": OFFSET, "TL": LENGTH, **({"CR": COMMON} if large else {})},
     )
     if large is None:
         return Level(name, shift, 11, (table,), (Pattern(INVALID, INVALID),), INVALID)
-    reserved = (kind, _NOT_PRIVATE) if private else (kind,)
+    reserved = (kind, _NO_COMMON_REGION) if private else (kind,)
     frame = Shape(
         Pattern(told, FC),
         False,
         (Field(bits(63, 31)),),
         reserved,
-        bits={**names, "CS": COMMON, **large},
+        bits={**names, "CR": COMMON, **large},
     )
     return Level(name, shift, 11, (table, frame), (Pattern(INVALID, INVALID),), INVALID)

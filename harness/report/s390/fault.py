@@ -102,6 +102,7 @@ _CLEARED: Final = {
     "P": "clears P: opens {} to stores",
     "IEP": "clears IEP: opens {} to fetches of instructions",
     "CS": "clears CS: a private space has nothing common",
+    "CR": "clears CR: a private space has nothing common",
 }
 """What changing a bit does to the addresses that the entry serves."""
 

@@ -52,6 +52,7 @@ def test_every_bit_is_shown_once(cpu: Cpu, level: int) -> None:
             Role.GLOBAL,
             "common: in all spaces",
         ),
+        (2, 0x5000 | bit(59) | 4, "CR", bit(59), Role.GLOBAL, "common: in all spaces"),
         (1, 0x500000 | bit(53), "FC", bit(53), Role.KIND, "a frame as large as the slot"),
         (1, 0x500000 | bit(53), "frame", 0xFFFFFFFFFFF00000, Role.ADDRESS, "the frame is at 0x500"),
         (
@@ -89,7 +90,7 @@ def test_what_is_wrong_is_reserved() -> None:
         (CPU, 1, bit(61), "TT", 0),
         (CPU, 3, bit(61), "TT", 2),
         (PRIVATE, 1, bit(59), "CS", 0),
-        (PRIVATE, 2, 4 | bit(53) | bit(59), "CS", 0),
+        (PRIVATE, 2, 4 | bit(53) | bit(59), "CR", 0),
     ):
         assert isinstance(read(cpu, raw, level).entry, Malformed)
         (wrong,) = (part for part in read(cpu, raw, level).parts if part.wrong)
@@ -119,7 +120,7 @@ def test_an_asce_is_shown_bit_by_bit() -> None:
     said = {part.name: part.meaning for part in found.parts}
     assert said["DT"] == "a region-second table"
     assert said["TL"] == "2 of its 4 quarters are there"
-    assert said["P"] == "a private space, without common segments"
+    assert said["P"] == "a private space: nothing is common"
     for wrong in (bit(58), 1 << 64):
         with pytest.raises(QuestionError, match=r"real space|wider than 64"):
             asce.read(CPU, wrong)

@@ -169,7 +169,7 @@ def chosen(count: int) -> Counts:
 def note_left_out(comparison: Comparison, count: int) -> None:
     """Counts those of so many accesses that it is not given."""
     if (left_out := count - MOST) > 0:
-        reason = "not asked: every page is accessed, but not in every way"
+        reason = f"not asked: of a space a guest is given {MOST:,} accesses at most"
         comparison.not_comparable[reason] = left_out
 
 

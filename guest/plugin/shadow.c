@@ -654,7 +654,7 @@ static void remember(struct processor *p, u64 address, enum access access, u64 p
 static void compare(struct processor *p, struct entry *entry, u64 address, const struct walk *now, enum access access,
 		    bool user, u64 pc)
 {
-	/* It faulted, or the entry was walked again to set D (4.8). */
+	/* It faulted, or the entry was walked again to set D. */
 	bool again = (!permits(p, &entry->walk, access, user) && !planted(PASSED_WITHOUT_WALK)) ||
 		     (access == WRITE && !entry->walk.dirty && !planted(DIRTY_IGNORED));
 	if (again) {

@@ -139,7 +139,7 @@ def _build(
 
 def _left_open(cpu: Cpu, given: Mapping[str, int]) -> Iterator[str]:
     if cpu.edat1:
-        yield "the processor has the enhanced-DAT facilities, which QEMU's has not"
+        yield "the processor has the enhanced-DAT facilities, which QEMU's lacks"
 
 
 def _denied(cpu: Cpu, access: Access, granted: int, address: Virtual | None) -> Reason | None:

@@ -177,8 +177,12 @@ def diff(before: Graph, after: Graph) -> Difference:
     format, other = before.format, after.format
     shapes = [[(level.shift, level.index_bits) for level in one.levels] for one in (format, other)]
     if shapes[0] != shapes[1]:
+        first, second = (
+            one.name if format.name != other.name else f"{one.name} from {one.levels[-1].name} on"
+            for one in (format, other)
+        )
         raise QuestionError(
-            f"{format.name} and {other.name} paging split addresses into other indices:"
+            f"{first} and {second} paging split addresses into other indices:"
             " compare two spaces of one mode"
         )
     found, cut, count = list[Difference](), (*before.cut, *after.cut), 0
@@ -197,8 +201,12 @@ def diff(before: Graph, after: Graph) -> Difference:
 def _parts(before: Graph, after: Graph, waiting: _Waiting) -> Iterator[Difference]:
     """What is different, a part at a time, from the roots' level down."""
     sides = [
-        _Side(one.format, {floor.layer.level: floor for floor in one.floors})
-        for one in (before, after)
+        _Side(
+            one.format,
+            {floor.layer.level: floor for floor in one.floors},
+            np.uint64(other.format.rights_mask & ~one.format.rights_mask),
+        )
+        for one, other in ((before, after), (after, before))
     ]
     budget, levels = LANES_COMPARED, before.format.levels
     for level in range(len(levels) - 1, -1, -1):
@@ -248,10 +256,15 @@ class _Waiting:
 
 
 class _Side(NamedTuple):
-    """One of the spaces, its floors by level."""
+    """One of the spaces.
+
+    floors  by level
+    always  the rights that entries of the other space can withhold, and its own cannot
+    """
 
     format: Format
     floors: dict[int, Floor]
+    always: np.uint64
 
 
 def _take(part: Any, chosen: Any) -> Any:
@@ -300,10 +313,12 @@ def _compared(level: int, pairs: _Pairs, before: _Side, after: _Side) -> tuple[D
     here = before.format.levels[level]
     some, others = _lanes(before, level, pairs.before), _lanes(after, level, pairs.after)
     place = np.repeat(np.arange(len(pairs.base)), here.entries)
-    above = (pairs.before.granted != pairs.after.granted)[place]
+    sides = before, after
+    above = _rights_differ(*sides, pairs.before.granted, pairs.after.granted)[place]
     # Most slots are the same, and nothing more is asked of them.
     interesting = (some.kind != others.kind) | (some.raw != others.raw) | above
-    interesting |= some.leaf != others.leaf
+    # But for entries that one side reads in another way than the other.
+    interesting |= (some.leaf != others.leaf) | (before.always != after.always)
     interesting &= (some.kind != RowKind.ABSENT) | (others.kind != RowKind.ABSENT)
     interesting |= (some.kind == RowKind.POINTER) | (others.kind == RowKind.POINTER)
     lanes = np.flatnonzero(interesting)
@@ -320,7 +335,8 @@ def _compared(level: int, pairs: _Pairs, before: _Side, after: _Side) -> tuple[D
         _half(others, pairs.after, place),
     )
     down = (some.kind == RowKind.POINTER) | (others.kind == RowKind.POINTER)
-    change = _changes(before.format, level, some, others)
+    rights = _rights_differ(*sides, some.granted, others.granted)
+    change = _changes(before.format, level, some, others, rights)
     change[down] = 0
     shown = change != 0
     found, some, others = _take(every, shown), _take(some, shown), _take(others, shown)
@@ -418,8 +434,15 @@ def _half(lanes: _Lanes, half: _Half, place: Counts) -> _Half:
     )
 
 
-def _changes(format: Format, level: int, some: _Lanes, others: _Lanes) -> Counts:
-    """All that is different between slots none of which is a pointer, a `Change` each."""
+def _rights_differ(before: _Side, after: _Side, some: Words, others: Words) -> Mask:
+    """Whether rights that entries of both sides grant come to different ones."""
+    differ: Mask = (some | before.always) != (others | after.always)
+    return differ
+
+
+def _changes(format: Format, level: int, some: _Lanes, others: _Lanes, rights: Mask) -> Counts:
+    """All that is different between slots none of which is a pointer, a `Change` each; and where
+    `rights` are."""
     change = np.zeros(len(some.kind), np.int64)
 
     def note(kind: Change, where: Mask) -> None:
@@ -437,7 +460,6 @@ def _changes(format: Format, level: int, some: _Lanes, others: _Lanes) -> Counts
     loops = (some.kind == RowKind.SELF_MAP) & same
     note(Change.KIND, (some.kind == RowKind.MALFORMED) & same & (differ != 0))
     note(Change.MOVED, (pages | loops) & (some.physical != others.physical))
-    rights = some.granted != others.granted
     note(Change.RIGHTS, (pages | loops) & rights)
     others_ = seen & ~(address | used | format.rights_mask)
     own = differ & np.uint64(format.rights_mask) != 0

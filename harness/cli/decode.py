@@ -59,8 +59,8 @@ def decode(
         typer.Argument(
             metavar="VALUE",
             help="Raw entries, like 0x2067 or pmd=0x2067, CR3 as cr3=0x1000, or satp, or ttbr0,"
-            " ttbr1, tcr and mair, or ptcr, quadrant0 and quadrant3; or what WinDbg's !pte prints;"
-            " - reads them from standard input, a line each.",
+            " ttbr1, tcr and mair, or asce, or ptcr, quadrant0 and quadrant3; or what WinDbg's"
+            " !pte prints; - reads them from standard input, a line each.",
         ),
     ],
     level: Annotated[
@@ -143,7 +143,8 @@ def decode(
     line each.
 
     Sections and tables are those of volume 3A of the Intel SDM, of the RISC-V privileged
-    specification, of the Power ISA, Book III, or of the Arm ARM, which counts levels from the root
+    specification, of the Power ISA, Book III, of the z/Architecture Principles of Operation (bits
+    are counted from the lowest up for all), or of the Arm ARM, which counts levels from the root
     down: L3 holds pages.  In mode pae, level 2 is that of the PDPTE registers.
 
     Example: pagetable decode 0x80000000401008e7 --level 1 --linux
@@ -154,6 +155,7 @@ def decode(
         from harness.inspect import architecture
         from harness.inspect import decode as entries
         from harness.inspect.names import level_named
+        from harness.inspect.snapshot import QuestionError
         from harness.machine.errors import Misuse
         from harness.report import decode as reports
         from harness.report.objects import bare, cpu_object
@@ -194,8 +196,15 @@ def decode(
                     f"{name} is no register of {machine.called}: name a mode that has it, like"
                     f" --mode {_ROOTS[register]}"
                 )
+            elif name is None:
+                asked.append((raw, known))
             else:
-                asked.append((raw, known if name is None else [level_named(cpu, name)]))
+                try:
+                    asked.append((raw, [level_named(cpu, name)]))
+                except QuestionError as error:
+                    if mode is not None:
+                        raise
+                    raise QuestionError(f"{error}; --mode names another mode") from None
         readings, registers = [], []
         for raw, levels in asked[:MOST_VALUES]:
             if isinstance(levels, str):

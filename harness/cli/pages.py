@@ -58,9 +58,12 @@ def types_of(cpu: Cpu, pat: str | None) -> Types:
 def chosen_of(cpu: Cpu, types: Types, where: str | None, user: bool) -> Chosen | None:
     """The condition that pages must meet; QuestionError where it is none."""
     from harness.inspect.select import condition
+    from harness.inspect.snapshot import QuestionError
 
     parts = [f"({where})"] if where is not None else []
     if user:
+        if not cpu.format.rights.get("user"):
+            raise QuestionError(f"of {cpu.format.name} --user means nothing: entries know no user")
         parts.append("user")
     if not parts:
         return None

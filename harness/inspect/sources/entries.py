@@ -15,7 +15,7 @@ import numpy as np
 from harness.architectures import NAMES, USUAL, has, module_of
 from harness.inspect import architecture, decode
 from harness.inspect.names import level_named, name_of
-from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
 from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Pointer
 from harness.paging.memory import Mask, Memory, Words
@@ -54,6 +54,10 @@ def snapshot(title: str, pairs: Pairs, address: int, registers: Mapping[str, int
     SourceError for a register that the architecture does not have, and a state that no machine can
     be in.
     """
+    other = architecture.of_root(registers)
+    if other is not None and not has(other, "inspect", "entries"):
+        called = architecture.named(other).called
+        raise SourceError(f"of {called} no list of entries is read: decode shows each by itself")
     known = [arch for arch in NAMES if has(arch, "inspect", "entries")]
     of = {arch: architecture.named(arch).registers for arch in known}
     arch = next((arch for arch in known if registers.keys() <= of[arch]), USUAL)

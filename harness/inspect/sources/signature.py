@@ -114,7 +114,7 @@ with vectors of real mode, zeros or firmware's data, none of which looks like th
 
 _TAR: Final = 257, b"ustar"
 _ELF: Final = b"\x7fELF"
-_ELF_TYPE: Final = slice(16, 18)
+_ELF_TYPE: Final = 16
 _CORE: Final = 4
 _ELF_HEADER: Final = 64
 _UNCOUNTED: Final = 0xFFFF
@@ -133,10 +133,13 @@ class _ElfForm(NamedTuple):
 
 
 _ELF_FORMS: Final = {
-    b"\x02\x01": _ElfForm("Q", 32, 54, 8, 32),
-    b"\x01\x01": _ElfForm("I", 28, 42, 4, 16),
+    b"\x02": _ElfForm("Q", 32, 54, 8, 32),
+    b"\x01": _ElfForm("I", 28, 42, 4, 16),
 }
-"""By class and byte order (System V ABI, ELF header and program header)."""
+"""By class (System V ABI, ELF header and program header)."""
+
+_ELF_ORDERS: Final = {b"\x01": "<", b"\x02": ">"}
+"""Byte orders, as `struct` calls them."""
 
 _LOOKED_AT: Final = 4096
 _LEAST_TEXT: Final = 16
@@ -160,7 +163,8 @@ def as_memory(path: Path, content: Content) -> str | None:
                 f"{path} is memory, though it begins with an ELF header: what that describes ends"
                 f" at {end:#x}, and the file at {len(content):#x}"
             )
-        core = int.from_bytes(begin[_ELF_TYPE], "little") == _CORE
+        order = _ELF_ORDERS.get(begin[5:6], "<")
+        core = struct.unpack_from(f"{order}H", begin.ljust(_ELF_HEADER), _ELF_TYPE)[0] == _CORE
         what = "an ELF core: give it with --core" if core else "an ELF program or library"
         raise SourceError(f"{path} is not flat memory but {what}{insist}")
     if known := _known(begin):
@@ -171,22 +175,22 @@ def as_memory(path: Path, content: Content) -> str | None:
 
 
 def _described(content: Content) -> int | None:
-    """Where in its file ends what an ELF header describes (System V ABI); None where it is not one
-    of a little-endian file, or says that there are more segments than it can count."""
+    """Where in its file ends what an ELF header describes (System V ABI); None where it has
+    neither byte order nor class, or says that there are more segments than it can count."""
     begin = content.part(0, _ELF_HEADER).tobytes()
-    form = _ELF_FORMS.get(begin[4:6])
-    if form is None or len(begin) < _ELF_HEADER:
+    form, order = _ELF_FORMS.get(begin[4:5]), _ELF_ORDERS.get(begin[5:6])
+    if form is None or order is None or len(begin) < _ELF_HEADER:
         return None
-    segments, sections = struct.unpack_from(f"<2{form.word}", begin, form.tables)
-    apiece, count, section, section_count = struct.unpack_from("<4H", begin, form.counts)
+    segments, sections = struct.unpack_from(f"{order}2{form.word}", begin, form.tables)
+    apiece, count, section, section_count = struct.unpack_from(f"{order}4H", begin, form.counts)
     if count == _UNCOUNTED:
         return None
     end = int(max(segments + apiece * count, sections + section * section_count))
     table = content.part(segments, apiece * count).tobytes()
-    width = struct.calcsize(f"<{form.word}")
+    width = struct.calcsize(f"{order}{form.word}")
     for at in range(0, len(table) - form.size - width + 1, apiece or 1):
         offset, size = (
-            struct.unpack_from(f"<{form.word}", table, at + place)[0]
+            struct.unpack_from(f"{order}{form.word}", table, at + place)[0]
             for place in (form.offset, form.size)
         )
         end = max(end, offset + size)
@@ -204,7 +208,7 @@ def as_core(path: Path, content: Content) -> None:
         raise SourceError(f"{path} is not a core but text")
     raise SourceError(
         f"{path} is not a core: it does not begin as an ELF file; memory as it is goes with --ram"
-        " and --cr3"
+        " and the register of its root, --cr3 say"
     )
 
 

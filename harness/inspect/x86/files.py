@@ -59,7 +59,7 @@ def _of_linux(held: Held, registers: Mapping[str, int], assumed: Sequence[str]) 
     raise SourceError(
         f"{held.title} does not record where the root table is, and has no VMCOREINFO of a Linux"
         " whose tables are there: add --cr3, or of RISC-V --satp, or of arm64 --tcr with --ttbr0 or"
-        " --ttbr1"
+        " --ttbr1, or of s390 --asce, or of POWER --ptcr or --quadrant0"
     )
 
 

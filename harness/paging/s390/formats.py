@@ -109,7 +109,7 @@ def _page(iep: bool) -> Level:
         Pattern(PAGE_INVALID, 0),
         False,
         (Field(bits(63, 12)),),
-        (Reserved(bits(11), "bit 52 of a page-table entry"),),
+        (Reserved(bits(11), "bit 52 (by the manual) of a page-table entry"),),
         bits=names,
     )
     return Level("PTE", 12, 8, (page,), (Pattern(PAGE_INVALID, PAGE_INVALID),), PAGE_INVALID)

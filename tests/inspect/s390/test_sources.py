@@ -71,6 +71,49 @@ def test_a_file_of_memory_is_read_with_an_asce(tmp_path: Path) -> None:
         assert (code, out) == (2, "") and said in errors
 
 
+def test_rights_that_one_space_cannot_withhold_are_granted_there(tmp_path: Path) -> None:
+    """Without IEP every page can be executed, so that only the one with IEP=1 changes with it."""
+    (tmp_path / "ram").write_bytes(memory().octets.tobytes())
+    sides = [f"ram:ram,asce={CPU.asce:#x},cr0={cr0:#x}" for cr0 in (0x80_0000, 0x90_0000)]
+    for before, after in (sides, sides[::-1]):
+        code, out, errors = run("diff", before, after, "--json", cwd=tmp_path)
+        told = json.loads(out)
+        assert (code, errors) == (1, "")
+        (one,) = told["changes"]
+        assert (one["change"], one["first"], one["last"]) == (["rights"], "0x2000", "0x2fff")
+    assert run("diff", sides[0], sides[0], cwd=tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("walk", "0x1000", "--entries", "RTTE=4007 PTE=a000", "--asce", "0x7"),
+            "of s390 no list of entries is read",
+        ),
+        (
+            ("walk", "0x1000", "--entries", "PTE=a000", "--quadrant0", "0x1"),
+            "of POWER no list of entries is read",
+        ),
+        (("dump", "--layout", "s390/smallest", "--user"), "of s390 --user means nothing"),
+        (
+            ("dump", "--layout", "s390/smallest", "--user", "--where", "w"),
+            "of s390 --user means nothing",
+        ),
+        (
+            ("diff", "layout:s390/smallest@2", "layout:s390/smallest@3"),
+            "s390 from STE on and s390 from RTTE on paging split addresses into other indices",
+        ),
+        (("decode", "ste=0x20"), "; --mode names another mode"),
+    ],
+)
+def test_what_is_not_asked_of_s390_is_a_sentence(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    code, out, errors = run(*words, cwd=tmp_path)
+    assert (code, out, errors.count("\n")) == (2, "", 1) and said in errors
+
+
 def kernel(directory: Path, *defined: str) -> Path:
     """The kernel of translating.S, linked."""
     if shutil.which(GCC) is None:

@@ -547,7 +547,7 @@ def test_what_is_no_vmcoreinfo_in_memory_is_not_taken_for_it(tmp_path: Path, nam
     code, out, errors = run("walk", "0x1000", "--ram", "ram", cwd=tmp_path)
     assert (code, out, errors.count("\n")) == (2, "", 1)
     assert "ram does not record where the root table is, and has no VMCOREINFO of a Linux" in errors
-    assert errors.endswith("or of arm64 --tcr with --ttbr0 or --ttbr1\n")
+    assert "or of arm64 --tcr with --ttbr0 or --ttbr1, or of s390 --asce, or of POWER" in errors
 
 
 def test_of_several_kernels_the_one_whose_tables_are_there_is_meant(tmp_path: Path) -> None:

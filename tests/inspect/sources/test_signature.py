@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import struct
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -68,8 +69,10 @@ def test_a_core_of_kdump_is_given_to_the_option_that_reads_it(tmp_path: Path, be
 
 
 def test_an_elf_file_is_given_to_the_option_that_reads_it(tmp_path: Path) -> None:
-    for kind, what in ((4, "an ELF core: give it with --core"), (2, "an ELF program")):
-        head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHI", kind, 62, 1) + TABLES
+    kinds = ((4, "an ELF core: give it with --core"), (2, "an ELF program"))
+    for (kind, what), order in product(kinds, "<>"):
+        known = b"\x7fELF\x02" + bytes(["?<>".index(order), 1]) + bytes(9)
+        head = known + struct.pack(f"{order}HHI", kind, 22, 1) + TABLES
         (tmp_path / "file").write_bytes(head)
         code, out, errors = run("dump", "--ram", "file", "--cr3", "0", cwd=tmp_path)
         assert (code, out) == (2, "")
@@ -80,7 +83,7 @@ def test_memory_is_no_core(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(TABLES)
     code, out, errors = run("dump", "--core", "file", cwd=tmp_path)
     assert (code, out) == (2, "")
-    assert "does not begin as an ELF file; memory as it is goes with --ram and --cr3" in errors
+    assert "does not begin as an ELF file; memory as it is goes with --ram and the" in errors
 
 
 @pytest.mark.parametrize(
@@ -109,16 +112,17 @@ def test_every_kind_begins_in_a_way_of_its_own() -> None:
         assert one.what and one.way
 
 
-def elf(bits: int, ends: int, kind: int = 2) -> bytes:
+def elf(bits: int, ends: int, order: str) -> bytes:
     """The header of an ELF file with one segment, and its sections at the end."""
-    head = b"\x7fELF" + bytes([bits // 32, 1, 1]) + bytes(9)
+    head = b"\x7fELF" + bytes([bits // 32, "?<>".index(order), 1]) + bytes(9)
     if bits == 64:
-        head += struct.pack("<HHIQQQI6H", kind, 62, 1, 0, 64, ends - 64, 0, 64, 56, 1, 64, 1, 0)
-        return head + struct.pack("<IIQQQQQQ", 1, 7, 0x100, 0, 0, ends - 0x100 - 64, 0, 0)
-    head += struct.pack("<HHIIIII6H", kind, 3, 1, 0, 52, ends - 40, 0, 52, 32, 1, 40, 1, 0)
-    return head + struct.pack("<IIIIIIII", 1, 0x100, 0, 0, ends - 0x100 - 40, 0, 0, 0)
+        head += struct.pack(order + "HHIQQQI6H", 2, 62, 1, 0, 64, ends - 64, 0, 64, 56, 1, 64, 1, 0)
+        return head + struct.pack(order + "IIQQQQQQ", 1, 7, 0x100, 0, 0, ends - 0x100 - 64, 0, 0)
+    head += struct.pack(order + "HHIIIII6H", 2, 3, 1, 0, 52, ends - 40, 0, 52, 32, 1, 40, 1, 0)
+    return head + struct.pack(order + "IIIIIIII", 1, 0x100, 0, 0, ends - 0x100 - 40, 0, 0, 0)
 
 
+@pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize(
     ("ends", "size", "memory"),
@@ -131,9 +135,9 @@ def elf(bits: int, ends: int, kind: int = 2) -> bytes:
     ],
 )
 def test_memory_with_a_program_at_its_beginning_goes_on_behind_it(
-    tmp_path: Path, bits: int, ends: int, size: int, memory: bool
+    tmp_path: Path, bits: int, order: str, ends: int, size: int, memory: bool
 ) -> None:
-    (tmp_path / "ram").write_bytes(elf(bits, ends).ljust(size, b"\0"))
+    (tmp_path / "ram").write_bytes(elf(bits, ends, order).ljust(size, b"\0"))
     where = ("--ram", "ram", "--cr3", "0x2000")
     code, out, errors = run("dump", *where, cwd=tmp_path)
     assert code == (0 if memory else 2)

@@ -52,7 +52,8 @@ class Reserved(NamedTuple):
     value: int = 0
 
     def __str__(self) -> str:
-        return f"{self.mask:#x} {self.reason}"
+        wrongly_set = self.mask & ~self.value
+        return f"{wrongly_set:#x} {self.reason}" if wrongly_set else self.reason
 
 
 class Forbidden(NamedTuple):
@@ -500,7 +501,7 @@ class Format:
             pattern, reason = next(odd, unlike)
             return [Reserved(pattern.mask, reason)]
         parts = [
-            Reserved(wrong, part.reason)
+            Reserved(wrong, part.reason, part.value & wrong)
             for part in shape.reserved
             if (wrong := (raw ^ part.value) & part.mask)
         ]

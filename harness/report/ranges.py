@@ -99,6 +99,8 @@ def _odd(cpu: Cpu, one: Range) -> Iterator[str]:
         wrong = cpu.format.malformed(one.raw, one.level)
         if isinstance(cpu.format.decode(one.raw, one.level), Absent):
             yield f"malformed: {', '.join(part.reason for part in wrong)}"
+        elif all(part.mask == part.value for part in wrong):
+            yield f"malformed: {', '.join(map(str, wrong))}"
         else:
             yield f"malformed, reserved bits set: {', '.join(map(str, wrong))}"
     elif one.kind == RowKind.UNBACKED:

@@ -85,6 +85,23 @@ def test_rights_that_one_space_cannot_withhold_are_granted_there(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (0x4008, "malformed, reserved bits set: 0x8 the type of another table"),
+        (0x4000, "malformed: the type of another table"),
+    ],
+)
+def test_of_a_wrong_type_the_bits_that_are_set_are_shown(
+    tmp_path: Path, raw: int, said: str
+) -> None:
+    """Of a region-third table are entries with TT=1, bits 0b01 of 3:2."""
+    (tmp_path / "ram").write_bytes(memory(r1=raw).octets.tobytes())
+    code, out, _ = run("dump", "--ram", "ram", "--asce", f"{CPU.asce:#x}", cwd=tmp_path)
+    (line,) = [one for one in out.splitlines() if one.startswith("0x80000000..")]
+    assert code == 0 and line.endswith(said)
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (

@@ -201,7 +201,7 @@ class StubMonitor:
 
 _OTHERS: Final = (
     "QEMU's does (-gdb tcp::1234 or -s). Of another emulator, write the memory to a file and give"
-    " that with --ram, and its registers with --cr3, --cr4, --cr0 and --efer"
+    " that with --ram, and the registers that lead to its tables with options"
 )
 
 _CURRENT: Final = re.compile(r"^\* CPU #(\d+)", re.MULTILINE)

@@ -262,3 +262,27 @@ def test_accesses_beyond_the_most_are_left_out_and_counted(monkeypatch: pytest.M
     probed, *_ = prove(snapshot_of(WORDS), "tcg", QEMU).checked.comparisons
     left_out = [one for one in probed.not_comparable if one.startswith("not asked: of a space")]
     assert left_out and probed.compared <= 64 and not probed.disagreed
+
+
+@pytest.mark.hw
+@pytest.mark.parametrize("bit", [8, 9])
+def test_what_an_engine_is_known_to_read_in_its_own_way_is_no_disagreement(
+    tmp_path: Path, bit: int
+) -> None:
+    """With TCR_EL1.DS=1 bits 9:8 are bits 51:50 of an address, here of 48 bits."""
+    words = {
+        BASE: BASE + 0x1000 | TABLE,
+        BASE + 0x1010: BASE + 0x2000 | TABLE,
+        BASE + 0x1018: BASE + 0x3000 | TABLE | 1 << bit,
+        BASE + 0x2000: page(0x4800_0000, EL0 | NG | NO_CODE | 1 << bit),
+        BASE + 0x2008: page(0x4800_1000, EL0 | NG | NO_CODE),
+        BASE + 0x3000: page(0x4800_2000, EL0 | NG | NO_CODE),
+    }
+    (tmp_path / "ram").write_bytes(memory_of(words).octets.tobytes())
+    wide = options_of(tcr=1 << 59 | 5 << 32 | 1 << 23 | 25, ttbr1=0)
+    source = ("--ram", f"ram@{BASE:#x}", *wide)
+    allowed = ("--allow", "malformed", "--allow", "unbacked")
+    code, out, errors = run("prove", *source, *ON_QEMU, *allowed, "--json", cwd=tmp_path)
+    found = json.loads(out)
+    assert (code, errors, found["disagreements"]) == (0, "", 0)
+    assert "tcg-arm-ds-ips" in " ".join(found["not_comparable"])

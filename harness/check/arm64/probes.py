@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from harness.check.arm64.cases import Cases
 from harness.check.arm64.marks import CODE_BYTES, code_mark, put_code
-from harness.check.arm64.quirks import BLOCK_ANYWHERE, DBM_FETCH, SIZE_64K
+from harness.check.arm64.quirks import BLOCK_ANYWHERE, DBM_FETCH, SIZE_64K, SIZE_DS
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
 from harness.check.marks import WORD
 from harness.check.quirk import Quirk, Version, expected_of
@@ -92,16 +92,22 @@ def left_out(
     lanes = np.zeros(len(found.reason), np.bool_)
     raw, reason = found.walks.raw, found.reason
     block = (reason == REASONS.index(Reason.INVALID)) & (raw & np.uint64(3) == 1)
-    size = np.zeros(len(lanes), np.bool_)
+    size, size_ds = np.zeros((2, len(lanes)), np.bool_)
     for half, here in halves(cpu, found.walks.address):
-        if half.granule == "64K" and cpu.output_bits(half) < LARGEST_OUTPUT:
-            size |= here & (raw & np.uint64(0xF000) != 0)
-    size &= reason == REASONS.index(Reason.ADDRESS_SIZE)
-    for quirk, departs in ((BLOCK_ANYWHERE, block), (SIZE_64K, size)):
+        if cpu.output_bits(half) < LARGEST_OUTPUT and cpu.is_wide(half.granule):
+            if half.granule == "64K":
+                size |= here & (raw & np.uint64(0xF000) != 0)
+            else:
+                size_ds |= here & (raw & np.uint64(0x300) != 0)
+    beyond = reason == REASONS.index(Reason.ADDRESS_SIZE)
+    for quirk, departs in (
+        (BLOCK_ANYWHERE, block),
+        (SIZE_64K, size & beyond),
+        (SIZE_DS, size_ds & beyond),
+    ):
         if departs.any() and expected_of(quirk, engine, version):
-            comparison.not_comparable[f"descriptors that QEMU reads otherwise ({quirk.name})"] += (
-                int(departs.sum())
-            )
+            otherwise = f"descriptors that QEMU reads otherwise ({quirk.name})"
+            comparison.not_comparable[otherwise] += int(departs.sum())
             lanes |= departs
     return lanes
 

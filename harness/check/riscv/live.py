@@ -22,10 +22,9 @@ from harness.check.live import READ, WRITTEN, Asked, Flushed, from_root, in_turn
 from harness.check.marks import mark, marked, put_marks
 from harness.check.riscv.cases import Stated
 from harness.check.riscv.marks import CODE, CODE_BYTES, code_mark, put_code
-from harness.check.riscv.matrix.chain import ACCESSES as NAMES
-from harness.check.riscv.matrix.chain import Lanes
+from harness.check.riscv.matrix.chain import NONE_MISSING, Lanes
 from harness.check.riscv.matrix.hart import Hart
-from harness.check.riscv.matrix.judged import expected
+from harness.check.riscv.matrix.judged import departing
 from harness.check.riscv.probes import ACCESSES as JOBS
 from harness.check.riscv.probes import ENVIRONMENT_CALLS
 from harness.check.riscv.quirks import judged_of
@@ -36,8 +35,7 @@ from harness.machine.errors import Misuse
 from harness.machine.ram import spans
 from harness.machine.riscv.guest import Guest, State
 from harness.paging import bulk
-from harness.paging.bulk import Bytes, Counts, End, Walks
-from harness.paging.format import Format
+from harness.paging.bulk import Bytes, Counts, End
 from harness.paging.memory import Mask, Words
 from harness.paging.riscv.access import Kind
 from harness.paging.riscv.bulk import ALLOWED, REASONS, Outcomes, outcomes
@@ -53,10 +51,6 @@ ACCESSES: Final = (
     (Kind.FETCH, True, False, False),
 )
 """Kind, as U-mode, with SUM, with MXR: what is tried at a page, in this order."""
-
-_NAMED: Final = np.array([NAMES.index(kind.name.lower()) for kind in Kind], np.uint8)
-_NONE_MISSING: Final = 255
-"""In place of the level of a table that is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,23 +127,18 @@ class Live(live.Live):
         )
 
     def _left_out(self, asked: Accesses) -> Mapping[str, Mask]:
-        lanes = Lanes(
-            words=np.where(asked.paths.used, asked.paths.raw, np.uint64(0)),
-            missing=np.full(len(asked), _NONE_MISSING, np.uint8),
-            address=asked.address,
-            access=_NAMED.take(asked.kind),
-            user=asked.user,
-            sum=asked.sum,
-            mxr=asked.mxr,
-            mprv=np.zeros(len(asked), np.bool_),
+        n = len(asked)
+        lanes = Lanes.along(
+            asked.paths,
+            np.full(n, NONE_MISSING, np.uint8),
+            asked.address,
+            asked.kind,
+            asked.user,
+            asked.sum,
+            asked.mxr,
+            mprv=np.zeros(n, np.bool_),
         )
-        walked: dict[Format, Walks] = {}
-        rules = expected(self._hart, asked.cpu, lanes, (), walked)
-        departs = {
-            one.name: rules.differs(expected(self._hart, asked.cpu, lanes, [one], walked))
-            for one in self._quirks
-        }
-        return {name: where for name, where in departs.items() if where.any()}
+        return departing(self._hart, asked.cpu, lanes, self._quirks)
 
     def _jobs(self, asked: Accesses) -> npt.NDArray[np.void]:
         enums = self._guest.image.enums

@@ -15,13 +15,15 @@ from harness.check.quirk import expected_of
 from harness.check.reached import Code, Reached, asked_of, left_as, marked, put_paths, words_after
 from harness.check.riscv.cases import Cases, Stated
 from harness.check.riscv.marks import CODE_BYTES, code_mark, put_code
-from harness.check.riscv.matrix.judged import RiscvQuirk, causes_of_amos
+from harness.check.riscv.matrix.chain import NONE_MISSING, Lanes
+from harness.check.riscv.matrix.hart import Hart
+from harness.check.riscv.matrix.judged import RiscvQuirk, causes_of_amos, departing
 from harness.check.riscv.quirks import MPRV_CODE, judged_of
 from harness.check.tables import TableImage
 from harness.machine.riscv.guest import Guest, State
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
-from harness.paging.bulk import Bytes, Paths
+from harness.paging.bulk import Bytes, End, Paths
 from harness.paging.memory import BufferMemory, Mask, Words, within
 from harness.paging.processor import root_for
 from harness.paging.riscv.access import Cause, Kind
@@ -67,6 +69,7 @@ def ask_guest(
     tables  the addresses of the space's tables: no access reaches these
     """
     comparison = Comparison(PROBE)
+    quirks = [one for one in judged_of(guest.engine.name, guest.version) if not one.amo]
     for first in range(0, len(cases), bulk.LANES):
         batch = cases.take(slice(first, first + bulk.LANES))
         if expected_of(MPRV_CODE, guest.engine.name, guest.version):
@@ -75,6 +78,7 @@ def ask_guest(
                 reason = f"by MPRV to the addresses of the stub's code ({MPRV_CODE.name})"
                 comparison.not_comparable[reason] += count
                 batch = batch.take(~lanes)
+        batch = _followed(comparison, guest, cpu, memory, batch, quirks)
         expected = _expect(cpu, memory, frames, tables, batch, comparison)
         jobs = _jobs(guest, cpu, expected)
         results = guest.run(state, jobs)
@@ -88,6 +92,31 @@ def _in_code(guest: Guest, cases: Cases) -> Mask:
     """Data by MPRV at the addresses of the stub's code: untranslated, a store would change it."""
     code = guest.image.text.start, guest.image.user.stop
     return cases.mprv & (cases.address >= code[0]) & (cases.address < code[1])
+
+
+def _followed(
+    comparison: Comparison,
+    guest: Guest,
+    cpu: Cpu,
+    memory: BufferMemory,
+    cases: Cases,
+    quirks: Sequence[RiscvQuirk],
+) -> Cases:
+    """The cases without those that the rules deny and a quirk judges otherwise, by entries that it
+    reads in its own way: nobody has put marks where these lead."""
+    found = _outcomes(cpu, memory, cases)
+    walks = found.walks
+    paths = _paths(cpu, memory, walks.address)
+    missing = np.where(walks.end == End.UNBACKED, walks.level, np.uint8(NONE_MISSING))
+    how = (cases.kind, cases.user, cases.sum, cases.mxr, cases.mprv)
+    lanes = Lanes.along(paths, missing, cases.address, *how)
+    kept = np.ones(len(cases), np.bool_)
+    for name, where in departing(Hart.of(cpu.mode.value, guest.info), cpu, lanes, quirks).items():
+        departs = kept & where & (found.cause != ALLOWED)
+        if count := int(departs.sum()):
+            comparison.not_comparable[f"the engine reads entries otherwise ({name})"] += count
+            kept &= ~departs
+    return cases.take(kept)
 
 
 def _expect(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from harness.machine.ram import MIB
 from harness.machine.riscv.guest import Guest
 from harness.machine.riscv.processor import State
-from harness.paging.bulk import Bytes
+from harness.paging.bulk import Bytes, Paths
 from harness.paging.format import Format
 from harness.paging.memory import Mask, Words
 from harness.paging.riscv.access import Kind
@@ -27,6 +27,12 @@ ACCESSES: Final = ("read", "write", "fetch", "amo", "lr")
 
 KINDS: Final = np.array([Kind.READ, Kind.WRITE, Kind.FETCH, Kind.AMO, Kind.READ], np.uint8)
 """The kind of each of ACCESSES."""
+
+_NAMED: Final = np.array([ACCESSES.index(kind.name.lower()) for kind in Kind], np.uint8)
+"""Which of ACCESSES each kind is."""
+
+NONE_MISSING: Final = 255
+"""In place of the level of a table that is missing."""
 
 REGION: Final = 1 << 16
 """Bytes of the data, and of the code, that pages lead to: a 64K page of each."""
@@ -49,7 +55,7 @@ class Lanes:
     """Cases as arrays, a lane each.
 
     words    uint64, shape (levels, n): the entries of the path, from level 0 up
-    missing  the level whose table is where no memory is; 255 for none
+    missing  the level whose table is where no memory is; NONE_MISSING for none
     address  the pointer by which the access is made
     access   uint8, index into ACCESSES
     mprv     whether machine mode makes it, by MPRV
@@ -63,6 +69,22 @@ class Lanes:
     sum: Mask
     mxr: Mask
     mprv: Mask
+
+    @classmethod
+    def along(
+        cls,
+        paths: Paths,
+        missing: Bytes,
+        address: Words,
+        kind: Bytes,
+        user: Mask,
+        sum: Mask,
+        mxr: Mask,
+        mprv: Mask,
+    ) -> Lanes:
+        """Accesses whose paths are in memory; `kind` are `Kind` values."""
+        words = np.where(paths.used, paths.raw, np.uint64(0))
+        return cls(words, missing, address, _NAMED.take(kind), user, sum, mxr, mprv)
 
     def __len__(self) -> int:
         return len(self.address)

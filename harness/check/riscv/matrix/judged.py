@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
 
 from harness.check.quirk import Quirk
-from harness.check.riscv.matrix.chain import NOWHERE, Lanes
+from harness.check.riscv.matrix.chain import NONE_MISSING, NOWHERE, Lanes
 from harness.check.riscv.matrix.hart import Hart
 from harness.paging.bulk import Bytes, End, Walks, walk_words
 from harness.paging.format import Format, Shape
@@ -142,6 +142,16 @@ def expected(
     return made
 
 
+def departing(
+    hart: Hart, cpu: Cpu, lanes: Lanes, quirks: Iterable[RiscvQuirk]
+) -> Mapping[str, Mask]:
+    """The lanes in which each quirk by itself shows, by its name; of those that show in any."""
+    walked: dict[Format, Walks] = {}
+    rules = expected(hart, cpu, lanes, (), walked)
+    shown = {one.name: rules.differs(expected(hart, cpu, lanes, [one], walked)) for one in quirks}
+    return {name: where for name, where in shown.items() if where.any()}
+
+
 def causes_of_amos(
     quirks: Iterable[RiscvQuirk], kind: Bytes, cause: Bytes, loads: Bytes, backed: Mask
 ) -> Bytes:
@@ -191,7 +201,7 @@ def _read_as(
 
 def _without_tables(walks: Walks, missing: Bytes) -> Walks:
     """The walks where tables are missing: those that come so far end there, without an entry."""
-    ends = (walks.level <= missing) & (missing != 255) & (walks.end != End.NO_ROOT)
+    ends = (walks.level <= missing) & (missing != NONE_MISSING) & (walks.end != End.NO_ROOT)
     if not ends.any():
         return walks
     zero = np.uint64(0)

@@ -148,7 +148,7 @@ def test_what_a_change_would_lead_to_on_a_live_guest_is_said_not_to_be_read(
     assert "rule      the entry has reserved bits set (4.7), at level 2" in out
     assert f"-> 0x{target | 7:016x}" in out
     assert f"clears PS: the entry leads to the table at {target:#x}" in out
-    assert f"what lies there was not read: with a level-1 table at {target:#x}" in out
+    assert f"what lies there was not read: with the level-1 table at {target:#x}" in out
     code, out, _ = run("fault", *asked, "--qmp", machine.path, "--json", cwd=tmp_path)
     told = json.loads(out)
     assert not list(Draft202012Validator(schema("fault")).iter_errors(told))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from harness.architectures import NAMES, has, module_of
 from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from harness.machine.gdbstub import StubMonitor
 
     Monitor = ForeignMonitor | StubMonitor
+
+K = TypeVar("K", bound=Enum)
 
 State = Any
 """The CPU state of the architecture."""
@@ -107,19 +109,13 @@ class Mixed:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What is asked of an architecture.
+    """What is asked of an architecture; what is left out is as in most.
 
+    name           that of its folders
     called         what it is called, for people
     manual         the manual whose sections are named
     registers      the fields of its CPU state, which can be given in place of a source's own
     targets        what QEMU calls its processors (query-cpus-fast)
-    seen           the processor that a monitor is asked about, with the registers given; all tables
-                   that its root leads to are held in memory
-    hold_beside    holds what else in memory questions about a snapshot look at; with `stack`, those
-                   about its last fault
-    of_core        a processor of a core, with the registers given
-    of_memory      a snapshot of files of memory, with the registers given; and what is assumed of
-                   the files, a sentence each
     roots          the registers that say where tables are, and how their entries read, in lower
                    case: of memory in files that one of them is given tells whose it is
     read_root      a value of one of them, bit by bit, as a CPU state reads it
@@ -183,58 +179,80 @@ class Architecture:
     mode_options   what `in_mode` can be given
     """
 
+    name: str
     called: str
     manual: str
     registers: frozenset[str]
     targets: frozenset[str]
-    seen: Callable[[Monitor, Mapping[str, int], HeldMemory], Seen]
-    hold_beside: Callable[[Snapshot, HeldMemory, bool], None]
-    of_core: Callable[[Dump, int, Mapping[str, int]], Seen]
-    of_memory: Callable[[Held, Mapping[str, int], Sequence[str]], Snapshot]
     roots: tuple[str, ...]
     read_root: Callable[[State, str, int], Register]
-    parts: Callable[[State], Sequence[State]]
-    part: Callable[[State, int], State]
     in_mode: Callable[[str, Mapping[str, Any]], State]
     assumed: Callable[[State, Mapping[str, Any], Iterable[Entry]], Iterable[str]]
     levels_of: Callable[[State], range]
     read: Callable[[State, int, int], Reading]
     check_address: Callable[[State, Virtual], None]
-    pointed: Callable[[State, Virtual], Virtual]
-    masking: str
     canonical: Callable[[State, int], tuple[bool, str]]
-    above: Callable[[State, int], tuple[Index, int] | None]
     reason: Callable[[State, Virtual, End], Enum | None]
     likely: Callable[..., tuple[str, ...]]
     allowed: type[Any]
     accesses: Callable[[str | None, bool | None, bool], Sequence[Any]]
     outcome: Callable[[State, Memory, Virtual, Any], Any]
-    unknown: Callable[[Any], bool]
-    elsewhere: tuple[tuple[int, str, str], ...]
-    others: Callable[[Snapshot, Translation], Iterable[tuple[str, str, State]]]
-    alike: Callable[[Any, Any], bool]
     pointer: Callable[[State, Virtual], str | None]
     withheld: Callable[[Any, Any], str | None]
     of_address: Callable[[Any], bool]
-    using: Callable[[State, Any], State]
     remedies: Callable[[State, Memory, Virtual, Any], Sequence[Remedy]]
     linux: Callable[[State, Reading], LinuxReading]
     doubt: Callable[[State, Memory], str | None]
-    never_withheld: Callable[[State], int]
     levels: frozenset[int]
     smallest_page: int
-    addresses: Callable[[State], Sequence[Span]]
     denied: Callable[[State, Any, int, Virtual | None], Enum | None]
     judged: Callable[[State, Walks, Any], tuple[Mask, Mask, Bytes]]
     bars: Mapping[Enum, str]
     marks: Callable[[State, Collection[str]], int]
     memory_types: MemoryTypes
-    in_tables: Callable[[State], State]
     build: Callable[[Layout, int, WritableMemory, Mapping[str, int]], State]
+    parts: Callable[[State], Sequence[State]] = lambda cpu: (cpu,)
+    part: Callable[[State, int], State] = lambda cpu, _: cpu
+    pointed: Callable[[State, Virtual], Virtual] = lambda _, address: address
+    masking: str = ""
+    above: Callable[[State, int], tuple[Index, int] | None] = lambda _, __: None
+    unknown: Callable[[Any], bool] = lambda _: False
+    elsewhere: tuple[tuple[int, str, str], ...] = ()
+    others: Callable[[Snapshot, Translation], Iterable[tuple[str, str, State]]] = lambda _, __: ()
+    alike: Callable[[Any, Any], bool] = lambda one, other: bool(one == other)
+    using: Callable[[State, Any], State] = lambda cpu, _: cpu
+    never_withheld: Callable[[State], int] = lambda _: 0
+    addresses: Callable[[State], Sequence[Span]] = lambda cpu: [root.span for root in cpu.roots]
+    in_tables: Callable[[State], State] = lambda cpu: cpu
     left_open: Callable[[State, Mapping[str, int]], Iterable[str]] = lambda _, __: ()
     byte_order: Order = "little"
     mode_options: frozenset[str] = frozenset()
     mixed: Mixed | None = None
+
+    # What few questions need is imported where it is asked for.
+
+    def seen(self, monitor: Monitor, given: Mapping[str, int], memory: HeldMemory) -> Seen:
+        """The processor that a monitor is asked about, with the registers given; all tables that
+        its root leads to are held in memory."""
+        found: Seen = module_of(self.name, "inspect", "live").seen(monitor, given, memory)
+        return found
+
+    def hold_beside(self, snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
+        """Holds what else in memory questions about a snapshot look at; with `stack`, those about
+        its last fault."""
+        module_of(self.name, "inspect", "live").hold_beside(snapshot, memory, stack)
+
+    def of_core(self, dump: Dump, vcpu: int, given: Mapping[str, int]) -> Seen:
+        """A processor of a core, with the registers given."""
+        found: Seen = module_of(self.name, "inspect", "core").seen(dump, vcpu, given)
+        return found
+
+    def of_memory(self, held: Held, given: Mapping[str, int], doubts: Sequence[str]) -> Snapshot:
+        """A snapshot of files of memory, with the registers given; and what is assumed of the
+        files, a sentence each."""
+        files = module_of(self.name, "inspect", "files")
+        found: Snapshot = files.snapshot(held, given, doubts)
+        return found
 
 
 class OtherArchitectureError(SourceError):
@@ -323,6 +341,22 @@ def of_root(registers: Iterable[str]) -> str | None:
 def never_withheld(cpu: Cpu) -> int:
     """The rights that the supervisor has whatever entries say, as bits of the format."""
     return of(cpu).never_withheld(cpu)
+
+
+def ways(
+    called: str, kinds: type[K], kind: str | None, user: bool | None, implicit: bool
+) -> list[tuple[K, bool]]:
+    """What accesses do, by name or else READ, WRITE and FETCH, each with whether the user makes
+    them, or else both.  Raises QuestionError for a name that is none of `kinds`, and for an access
+    to a system structure: only x86 has these."""
+    if implicit:
+        raise QuestionError(f"no access of {called} is implicit")
+    named = ("READ", "WRITE", "FETCH") if kind is None else (kind.upper(),)
+    if kind is not None and named[0] not in kinds.__members__:
+        raise QuestionError(f"{called} has no access of the kind {kind}")
+    return [
+        (kinds[one], by) for one in named for by in ((True, False) if user is None else (user,))
+    ]
 
 
 def signed(address: int, width: int) -> tuple[bool, str]:

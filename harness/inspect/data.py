@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from harness.paging.memory import Order
+
 MAY_BE_DATA: Final = "this may be data and no table"
 
 
@@ -45,6 +47,11 @@ def text(octets: bytes) -> str | None:
     if len(letters) < _LETTERS or not all(0x20 <= octet < 0x7F for octet in letters):
         return None
     return f"the letters {letters.decode()!r}: text was written over the table"
+
+
+def likely(raw: int, size: int, order: Order) -> str | None:
+    """What a word of so many bytes, which lie in memory in this order, probably is."""
+    return filled(raw, size) or text(raw.to_bytes(size, order))
 
 
 # ---- addresses that an access was to ----

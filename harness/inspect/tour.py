@@ -116,6 +116,17 @@ def lines(memory: Memory, table: Table, there: range | None = None) -> list[Line
     ]
 
 
+def nowhere(cpu: Cpu, memory: Memory, tables: str, entry: str = "entry") -> str | None:
+    """Why no walk comes further than the tables in which walks begin, a clause about what `tables`
+    and an `entry` of theirs are called; None where one may."""
+    held = [line for start in starts(cpu) for line in lines(memory, start.table)]
+    if all(line.raw is None for line in held):
+        return f"there is no memory where {tables} would be"
+    if all(line.raw is None or isinstance(line.entry, Absent) for line in held):
+        return f"no {entry} of {tables} is valid"
+    return None
+
+
 def entered(place: Place, line: Line) -> Place | None:
     """The table that a line leads to; None where it leads to none."""
     if line.raw is None or not isinstance(line.entry, Pointer):

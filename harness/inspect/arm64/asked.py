@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from harness.inspect import data
-from harness.inspect.architecture import Architecture, Seen
+from harness.inspect.architecture import Architecture, ways
 from harness.inspect.arm64 import decode, memory_type, mode, registers
 from harness.inspect.arm64.processor import NAMES, cpu_with
 from harness.inspect.decode import LinuxReading, Reading
 from harness.inspect.remedy import Remedy
-from harness.inspect.snapshot import QuestionError, Snapshot
-from harness.inspect.tour import lines, starts
-from harness.inspect.translation import Index
+from harness.inspect.snapshot import QuestionError
+from harness.inspect.tour import nowhere
 from harness.paging.address import Span, Virtual
 from harness.paging.arm64 import access
 from harness.paging.arm64.access import Access, Fault, Kind, Reason
@@ -29,36 +28,7 @@ from harness.paging.memory import Mask, Memory, WritableMemory
 from harness.paging.table import Slot
 
 if TYPE_CHECKING:
-    from harness.check.held import HeldMemory
     from harness.check.layouts import Layout
-    from harness.inspect.sources.core import Dump
-    from harness.inspect.sources.ram import Held
-    from harness.machine.foreign import ForeignMonitor
-    from harness.machine.gdbstub import StubMonitor
-
-
-def _seen(
-    monitor: ForeignMonitor | StubMonitor, given: Mapping[str, int], memory: HeldMemory
-) -> Seen:
-    from harness.inspect.arm64 import live
-
-    return live.seen(monitor, given, memory)
-
-
-def _of_core(dump: Dump, vcpu: int, given: Mapping[str, int]) -> Seen:
-    from harness.inspect.arm64 import core
-
-    return core.seen(dump, vcpu, given)
-
-
-def _of_memory(held: Held, given: Mapping[str, int], doubts: Sequence[str]) -> Snapshot:
-    from harness.inspect.arm64 import files
-
-    return files.snapshot(held, given, doubts)
-
-
-def _hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
-    """Nothing: a processor pushes nothing at a fault, and the tables are held."""
 
 
 def _check_address(_: Cpu, address: Virtual) -> None:
@@ -87,11 +57,6 @@ def _canonical(cpu: Cpu, address: int) -> tuple[bool, str]:
     if odd:
         return False, f"{where}, of {width} bits, and bit {odd[0]} differs from it"
     return True, f"{where}, of {width} bits, and bits 63:{width} equal it"
-
-
-def _above(_: Cpu, __: int) -> tuple[Index, int] | None:
-    """Nothing: TTBRn_EL1 leads to the root's table."""
-    return None
 
 
 _REASONS: Final = {
@@ -125,23 +90,12 @@ def _likely(
 def _doubt(cpu: Cpu, memory: Memory) -> str | None:
     """A doubt about the roots all of which lead nowhere: that of the lower half may be empty, as
     that of a thread of the kernel is."""
-    held = [line for start in starts(cpu) for line in lines(memory, start.table)]
-    right = "TTBR0_EL1 and TTBR1_EL1 belong to this memory"
-    if all(line.raw is None for line in held):
-        return f"{right}, though there is no memory where the roots' tables would be"
-    if all(line.raw is None or isinstance(line.entry, Absent) for line in held):
-        return f"{right}, though no descriptor of the roots' tables is valid"
-    return None
+    found = nowhere(cpu, memory, "the roots' tables", "descriptor")
+    return found and f"TTBR0_EL1 and TTBR1_EL1 belong to this memory, though {found}"
 
 
 def _accesses(kind: str | None, user: bool | None, implicit: bool) -> list[Access]:
-    if implicit:
-        raise QuestionError("no access of arm64 is implicit")
-    if kind is not None and kind.upper() not in Kind.__members__:
-        raise QuestionError(f"arm64 has no access of the kind {kind}")
-    usual = [Kind.READ, Kind.WRITE, Kind.FETCH]
-    kinds = usual if kind is None else [Kind[kind.upper()]]
-    return [Access(one, by) for one in kinds for by in ((True, False) if user is None else (user,))]
+    return [Access(*way) for way in ways("arm64", Kind, kind, user, implicit)]
 
 
 def _using(cpu: Cpu, asked: Access) -> Cpu:
@@ -209,14 +163,11 @@ _KASAN = 0xDFFF_8000_0000_0000
 """Where the shadow of address 0 is (KASAN_SHADOW_OFFSET of addresses of 48 bits)."""
 
 ASKED = Architecture(
+    name="arm64",
     called="arm64",
     manual="Arm ARM",
     registers=frozenset(NAMES),
     targets=frozenset(("aarch64",)),
-    seen=_seen,
-    hold_beside=_hold_beside,
-    of_core=_of_core,
-    of_memory=_of_memory,
     roots=("ttbr0", "ttbr1", "tcr", "mair"),
     read_root=registers.read,
     parts=lambda cpu: cpu.parts,
@@ -229,16 +180,11 @@ ASKED = Architecture(
     pointed=_pointed,
     masking="TBI: the tag is ignored",
     canonical=_canonical,
-    above=_above,
     reason=_reason,
     likely=_likely,
     allowed=access.Allowed,
     accesses=_accesses,
     outcome=access.outcome,
-    unknown=lambda _: False,
-    elsewhere=(),
-    others=lambda snapshot, found: (),
-    alike=lambda one, other: one == other,
     pointer=lambda _, address: data.pointer(address, 64, _KASAN),
     withheld=_withheld,
     of_address=lambda fault: fault.reason in _OF_ADDRESS,
@@ -246,7 +192,6 @@ ASKED = Architecture(
     remedies=_remedies,
     linux=_linux,
     doubt=_doubt,
-    never_withheld=lambda _: 0,
     levels=frozenset(range(1, 6)),
     smallest_page=1 << GRANULES["4K"].page,
     addresses=_addresses,
@@ -255,7 +200,6 @@ ASKED = Architecture(
     bars={Reason.PAN: "PSTATE.PAN=1"},
     marks=lambda cpu, _: 0 if cpu.sets_access_flag else AF,
     memory_types=memory_type,
-    in_tables=lambda cpu: cpu,
     mode_options=frozenset(("mair",)),
     build=_build,
 )

@@ -13,7 +13,7 @@ from harness.check.held import HeldMemory
 from harness.inspect.architecture import Seen
 from harness.inspect.arm64.processor import PSTATE_PAN, PSTATE_UAO, SystemRegisters
 from harness.inspect.held import hold_tables
-from harness.inspect.snapshot import SourceError
+from harness.inspect.snapshot import Snapshot, SourceError
 from harness.machine.arm64.registers import registers_of
 from harness.machine.errors import ProtocolError
 from harness.machine.foreign import ForeignMonitor
@@ -56,6 +56,10 @@ def seen(monitor: Monitor, given: Mapping[str, int], memory: HeldMemory) -> Seen
     cpu = system.with_given(given).cpu(Features(tbid=authenticates_pointers(shown)))
     hold_tables(memory, cpu.roots)
     return Seen(cpu, (), notes, last_exception(shown, 2 if notes else 1))
+
+
+def hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
+    """Nothing: a processor pushes nothing at a fault, and the tables are held."""
 
 
 def processor(shown: Mapping[str, int]) -> tuple[SystemRegisters, tuple[str, ...]]:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from harness.inspect import data
-from harness.inspect.architecture import Architecture, Mixed, Seen
+from harness.inspect.architecture import Architecture, Mixed, ways
 from harness.inspect.decode import LinuxReading, Reading
 from harness.inspect.power import decode, memory_type, mode, paths, registers
 from harness.inspect.power.processor import NAMES, cpu_with, left_open
 from harness.inspect.remedy import Remedy
-from harness.inspect.snapshot import QuestionError, Snapshot
-from harness.inspect.tour import lines, starts
-from harness.inspect.translation import Index
+from harness.inspect.snapshot import QuestionError
+from harness.inspect.tour import nowhere
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Bytes, End, Walks
 from harness.paging.entry import Absent, Malformed
@@ -28,36 +27,7 @@ from harness.paging.power.formats import CHANGE, PRIVILEGED, REFERENCE
 from harness.paging.table import Slot
 
 if TYPE_CHECKING:
-    from harness.check.held import HeldMemory
     from harness.check.layouts import Layout
-    from harness.inspect.sources.core import Dump
-    from harness.inspect.sources.ram import Held
-    from harness.machine.foreign import ForeignMonitor
-    from harness.machine.gdbstub import StubMonitor
-
-
-def _seen(
-    monitor: ForeignMonitor | StubMonitor, given: Mapping[str, int], memory: HeldMemory
-) -> Seen:
-    from harness.inspect.power import live
-
-    return live.seen(monitor, given, memory)
-
-
-def _hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
-    """Nothing: a processor pushes nothing at an interrupt, and the tables are held."""
-
-
-def _of_core(dump: Dump, vcpu: int, given: Mapping[str, int]) -> Seen:
-    from harness.inspect.power import core
-
-    return core.seen(dump, vcpu, given)
-
-
-def _of_memory(held: Held, given: Mapping[str, int], doubts: Sequence[str]) -> Snapshot:
-    from harness.inspect.power import files
-
-    return files.snapshot(held, given, doubts)
 
 
 def _check_address(cpu: Cpu, address: Virtual) -> None:
@@ -78,11 +48,6 @@ def _canonical(cpu: Cpu, address: int) -> tuple[bool, str]:
     if isinstance(found, Reason):
         return False, f"{where}, and {found.value}"
     return True, f"{where}, and bits 61:52 are 0"
-
-
-def _above(_: Cpu, __: int) -> tuple[Index, int] | None:
-    """Nothing: a process table entry leads to the root's table."""
-    return None
 
 
 _REASONS: Final = {End.MALFORMED: Reason.UNSUPPORTED, End.ABSENT: Reason.NOT_PRESENT}
@@ -106,10 +71,10 @@ def _likely(
 ) -> tuple[str, ...]:
     if not reading.raw or not isinstance(reading.entry, Absent | Malformed):
         return ()
-    octets, found = reading.raw.to_bytes(reading.entry_bytes, "big"), None
+    size, found = reading.entry_bytes, None
     if isinstance(reading.entry, Malformed):
-        found = data.filled(reading.raw, reading.entry_bytes) or data.text(octets)
-    swapped = int.from_bytes(octets, "little")
+        found = data.likely(reading.raw, size, "big")
+    swapped = int.from_bytes(reading.raw.to_bytes(size, "big"), "little")
     other = cpu.format.decode(swapped, reading.level)
     if found is None and not isinstance(other, Absent | Malformed):
         found = f"its bytes in the other order, {swapped:#x}: entries have the highest byte first"
@@ -117,22 +82,12 @@ def _likely(
 
 
 def _doubt(cpu: Cpu, memory: Memory) -> str | None:
-    held = [line for start in starts(cpu) for line in lines(memory, start.table)]
-    right = "the process table entries belong to this memory"
-    if all(line.raw is None for line in held):
-        return f"{right}, though there is no memory where the roots' tables would be"
-    if all(line.raw is None or isinstance(line.entry, Absent) for line in held):
-        return f"{right}, though no entry of the roots' tables is valid"
-    return None
+    found = nowhere(cpu, memory, "the roots' tables")
+    return found and f"the process table entries belong to this memory, though {found}"
 
 
 def _accesses(kind: str | None, user: bool | None, implicit: bool) -> list[Access]:
-    if implicit:
-        raise QuestionError("no access of POWER is implicit")
-    if kind is not None and kind.upper() not in Kind.__members__:
-        raise QuestionError(f"POWER has no access of the kind {kind}")
-    kinds = list(Kind) if kind is None else [Kind[kind.upper()]]
-    return [Access(one, by) for one in kinds for by in ((True, False) if user is None else (user,))]
+    return [Access(*way) for way in ways("POWER", Kind, kind, user, implicit)]
 
 
 def _remedies(cpu: Cpu, memory: Memory, address: Virtual, asked: Access) -> Sequence[Remedy]:
@@ -199,53 +154,38 @@ _KASAN: Final = 0xA80E_0000_0000_0000
 """Where the shadow of address 0 is (KASAN_SHADOW_OFFSET of book3s64)."""
 
 ASKED = Architecture(
+    name="power",
     called="POWER",
     manual="Power ISA, Book III",
     registers=frozenset(NAMES),
     targets=frozenset(("ppc64",)),
-    seen=_seen,
-    hold_beside=_hold_beside,
-    of_core=_of_core,
-    of_memory=_of_memory,
     roots=("ptcr", "quadrant0", "quadrant3"),
     read_root=registers.read,
-    parts=lambda cpu: (cpu,),
-    part=lambda cpu, _: cpu,
     in_mode=mode.in_mode,
     assumed=mode.assumed,
     levels_of=decode.levels_of,
     read=decode.read,
     check_address=_check_address,
-    pointed=lambda _, address: address,
-    masking="",
     canonical=_canonical,
-    above=_above,
     reason=_reason,
     likely=_likely,
     allowed=access.Allowed,
     accesses=_accesses,
     outcome=access.outcome,
     unknown=lambda outcome: isinstance(outcome, Unbacked),
-    elsewhere=(),
-    others=lambda snapshot, found: (),
-    alike=lambda one, other: one == other,
     pointer=lambda _, address: data.pointer(address, 64, _KASAN),
     withheld=_withheld,
     of_address=_of_address,
-    using=lambda cpu, _: cpu,
     remedies=_remedies,
     linux=_linux,
     doubt=_doubt,
-    never_withheld=lambda _: 0,
     levels=frozenset((4,)),
     smallest_page=1 << min(PAGE_BITS),
-    addresses=lambda cpu: [root.span for root in cpu.roots],
     denied=_denied,
     judged=_judged,
     bars={Reason.KEY: "key 0 of AMR or IAMR"},
     marks=_marks,
     memory_types=memory_type,
-    in_tables=lambda cpu: cpu,
     build=_build,
     left_open=_left_open,
     byte_order="big",

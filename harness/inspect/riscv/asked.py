@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.inspect import data
-from harness.inspect.architecture import Architecture, Seen, signed
+from harness.inspect.architecture import Architecture, signed, ways
 from harness.inspect.decode import LinuxReading, Reading
 from harness.inspect.riscv import decode, linux, memory_type, mode, satp
 from harness.inspect.riscv.processor import cpu_with
 from harness.inspect.riscv.remedy import remedies
-from harness.inspect.snapshot import QuestionError, Snapshot
-from harness.inspect.tour import lines, starts
-from harness.inspect.translation import Index
+from harness.inspect.snapshot import QuestionError
+from harness.inspect.tour import nowhere
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Bytes, End, Walks
-from harness.paging.entry import Absent, Malformed
+from harness.paging.entry import Malformed
 from harness.paging.memory import Mask, Memory, WritableMemory
 from harness.paging.riscv import access
 from harness.paging.riscv.access import Access, Kind, Reason, denied
@@ -29,35 +28,10 @@ from harness.paging.riscv.formats import PAGE_BITS, A, D
 from harness.paging.table import Slot
 
 if TYPE_CHECKING:
-    from harness.check.held import HeldMemory
     from harness.check.layouts import Layout
-    from harness.inspect.sources.core import Dump
-    from harness.inspect.sources.ram import Held
-    from harness.machine.foreign import ForeignMonitor
-    from harness.machine.gdbstub import StubMonitor
 
 PHYSICAL_BITS = {32: 34, 64: 56}
 """The width of physical addresses, by that of registers."""
-
-
-def _seen(
-    monitor: ForeignMonitor | StubMonitor, given: Mapping[str, int], memory: HeldMemory
-) -> Seen:
-    from harness.inspect.riscv import live
-
-    return live.seen(monitor, given, memory)
-
-
-def _of_core(dump: Dump, vcpu: int, registers: Mapping[str, int]) -> Seen:
-    from harness.inspect.riscv import core
-
-    return core.seen(dump, vcpu, registers)
-
-
-def _hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
-    from harness.inspect.riscv import live
-
-    live.hold_beside(snapshot, memory, stack)
 
 
 def _check_address(cpu: Cpu, address: Virtual) -> None:
@@ -74,11 +48,6 @@ def _canonical(cpu: Cpu, address: int) -> tuple[bool, str]:
     if cpu.mode is Mode.SV32:
         return True, "every address of 32 bits is translated"
     return signed(address, cpu.mode.address_bits)
-
-
-def _above(_: Cpu, __: int) -> tuple[Index, int] | None:
-    """Nothing: satp leads to the root's table."""
-    return None
 
 
 _REASONS = {
@@ -104,8 +73,7 @@ def _likely(
 ) -> tuple[str, ...]:
     if not isinstance(reading.entry, Malformed):
         return ()
-    size = cpu.format.entry_bytes
-    found = data.filled(reading.raw, size) or data.text(reading.raw.to_bytes(size, "little"))
+    found = data.likely(reading.raw, cpu.format.entry_bytes, "little")
     return () if found is None else (found,)
 
 
@@ -119,27 +87,12 @@ def _pointer(cpu: Cpu, address: Virtual) -> str | None:
 
 
 def _doubt(cpu: Cpu, memory: Memory) -> str | None:
-    right = f"satp {cpu.satp:#x} belongs to this memory"
-    held = [line for start in starts(cpu) for line in lines(memory, start.table)]
-    if all(line.raw is None for line in held):
-        return f"{right}, though there is no memory where the root's table would be"
-    if all(line.raw is None or isinstance(line.entry, Absent) for line in held):
-        return f"{right}, though no entry of the root's table is valid"
-    return None
-
-
-def _never_withheld(_: Cpu) -> int:
-    return 0
+    found = nowhere(cpu, memory, "the root's table")
+    return found and f"satp {cpu.satp:#x} belongs to this memory, though {found}"
 
 
 def _accesses(kind: str | None, user: bool | None, implicit: bool) -> list[Access]:
-    if implicit:
-        raise QuestionError("no access of RISC-V is implicit")
-    if kind is not None and kind.upper() not in Kind.__members__:
-        raise QuestionError(f"RISC-V has no access of the kind {kind}")
-    usual = [Kind.READ, Kind.WRITE, Kind.FETCH]
-    kinds = usual if kind is None else [Kind[kind.upper()]]
-    return [Access(one, by) for one in kinds for by in ((True, False) if user is None else (user,))]
+    return [Access(*way) for way in ways("RISC-V", Kind, kind, user, implicit)]
 
 
 def _using(cpu: Cpu, access: Access) -> Cpu:
@@ -147,16 +100,6 @@ def _using(cpu: Cpu, access: Access) -> Cpu:
     pmm = cpu.senvcfg & Envcfg.PMM if access.user else cpu.menvcfg & Envcfg.PMM
     masked = 0 if access.kind is Kind.FETCH else int(pmm)
     return replace(cpu, menvcfg=cpu.menvcfg & ~Envcfg.PMM | masked)
-
-
-def _in_tables(cpu: Cpu) -> Cpu:
-    return cpu
-
-
-def _of_memory(held: Held, registers: Mapping[str, int], doubts: Sequence[str]) -> Snapshot:
-    from harness.inspect.riscv import files
-
-    return files.snapshot(held, registers, doubts)
 
 
 def _build(
@@ -205,18 +148,13 @@ _WITHHELD = {
 }
 
 ASKED = Architecture(
+    name="riscv",
     called="RISC-V",
     manual="privileged spec",
     registers=frozenset(field.name for field in fields(Cpu)),
     targets=frozenset(("riscv64", "riscv32")),
-    seen=_seen,
-    hold_beside=_hold_beside,
-    of_core=_of_core,
-    of_memory=_of_memory,
     roots=("satp",),
     read_root=lambda cpu, _, raw: satp.read(cpu, raw),
-    parts=lambda cpu: (cpu,),
-    part=lambda cpu, _: cpu,
     in_mode=mode.in_mode,
     assumed=mode.assumed,
     levels_of=decode.levels_of,
@@ -225,16 +163,11 @@ ASKED = Architecture(
     pointed=_pointed,
     masking="pointer masking, in S-mode",
     canonical=_canonical,
-    above=_above,
     reason=_reason,
     likely=_likely,
     allowed=access.Allowed,
     accesses=_accesses,
     outcome=access.outcome,
-    unknown=lambda _: False,
-    elsewhere=(),
-    others=lambda snapshot, found: (),
-    alike=lambda one, other: one == other,
     pointer=_pointer,
     withheld=lambda _, fault: _WITHHELD.get(fault.reason),
     of_address=lambda fault: fault.reason is Reason.NOT_CANONICAL,
@@ -242,16 +175,13 @@ ASKED = Architecture(
     remedies=remedies,
     linux=linux.read,
     doubt=_doubt,
-    never_withheld=_never_withheld,
     levels=frozenset((2, 3, 4, 5)),
     smallest_page=1 << PAGE_BITS,
-    addresses=lambda cpu: [root.span for root in cpu.roots],
     denied=_denied,
     judged=_judged,
     bars={Reason.SUM: "mstatus.SUM=0"},
     marks=_marks,
     memory_types=memory_type,
-    in_tables=_in_tables,
     build=_build,
     left_open=_left_open,
 )

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.inspect import data
-from harness.inspect.architecture import Architecture, Seen
+from harness.inspect.architecture import Architecture, ways
 from harness.inspect.decode import LinuxReading, Reading
 from harness.inspect.s390 import asce, decode, linux, memory_type, mode
 from harness.inspect.s390.processor import cpu_with
 from harness.inspect.s390.remedy import remedies
-from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.snapshot import QuestionError
 from harness.inspect.tour import lines
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Bytes, End, Walks
@@ -27,32 +27,7 @@ from harness.paging.s390.cpu import Cpu
 from harness.paging.table import Slot
 
 if TYPE_CHECKING:
-    from harness.check.held import HeldMemory
     from harness.check.layouts import Layout
-    from harness.inspect.sources.core import Dump
-    from harness.inspect.sources.ram import Held
-    from harness.machine.foreign import ForeignMonitor
-    from harness.machine.gdbstub import StubMonitor
-
-
-def _seen(
-    monitor: ForeignMonitor | StubMonitor, given: Mapping[str, int], memory: HeldMemory
-) -> Seen:
-    from harness.inspect.s390 import live
-
-    return live.seen(monitor, given, memory)
-
-
-def _of_core(dump: Dump, vcpu: int, registers: Mapping[str, int]) -> Seen:
-    from harness.inspect.s390 import core
-
-    return core.seen(dump, vcpu, registers)
-
-
-def _hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
-    from harness.inspect.s390 import live
-
-    live.hold_beside(snapshot, memory, stack)
 
 
 def _check_address(_: Cpu, address: Virtual) -> None:
@@ -94,8 +69,7 @@ def _likely(
 ) -> tuple[str, ...]:
     if not isinstance(reading.entry, Malformed):
         return ()
-    size = cpu.format.entry_bytes
-    found = data.filled(reading.raw, size) or data.text(reading.raw.to_bytes(size, "big"))
+    found = data.likely(reading.raw, cpu.format.entry_bytes, "big")
     return () if found is None else (found,)
 
 
@@ -113,18 +87,7 @@ def _doubt(cpu: Cpu, memory: Memory) -> str | None:
 
 def _accesses(kind: str | None, user: bool | None, implicit: bool) -> list[Access]:
     """Of supervisor state unless it is said: translation does not ask for the state."""
-    if implicit:
-        raise QuestionError("no access of s390 is implicit")
-    if kind is not None and kind.upper() not in Kind.__members__:
-        raise QuestionError(f"s390 has no access of the kind {kind}")
-    kinds = list(Kind) if kind is None else [Kind[kind.upper()]]
-    return [Access(one, bool(user)) for one in kinds]
-
-
-def _of_memory(held: Held, registers: Mapping[str, int], doubts: Sequence[str]) -> Snapshot:
-    from harness.inspect.s390 import files
-
-    return files.snapshot(held, registers, doubts)
+    return [Access(*way) for way in ways("s390", Kind, kind, bool(user), implicit)]
 
 
 def _build(
@@ -160,53 +123,37 @@ _WITHHELD = {Reason.WRITE_DENIED: "write", Reason.EXECUTE_DENIED: "execute"}
 _OF_ADDRESS = (Reason.ASCE_TYPE, Reason.LOW_ADDRESS)
 
 ASKED = Architecture(
+    name="s390",
     called="s390",
     manual="Principles of Operation",
     registers=frozenset(field.name for field in fields(Cpu)),
     targets=frozenset(("s390x",)),
-    seen=_seen,
-    hold_beside=_hold_beside,
-    of_core=_of_core,
-    of_memory=_of_memory,
     roots=("asce",),
     read_root=lambda cpu, _, raw: asce.read(cpu, raw),
-    parts=lambda cpu: (cpu,),
-    part=lambda cpu, _: cpu,
     in_mode=mode.in_mode,
     assumed=mode.assumed,
     levels_of=decode.levels_of,
     read=decode.read,
     check_address=_check_address,
-    pointed=lambda _, address: address,
-    masking="",
     canonical=_canonical,
-    above=lambda _, __: None,
     reason=_reason,
     likely=_likely,
     allowed=access.Allowed,
     accesses=_accesses,
     outcome=access.outcome,
-    unknown=lambda _: False,
-    elsewhere=(),
-    others=lambda snapshot, found: (),
-    alike=lambda one, other: one == other,
     pointer=lambda cpu, address: data.pointer(address, 64, 0),
     withheld=lambda _, fault: _WITHHELD.get(fault.reason),
     of_address=lambda fault: fault.reason in _OF_ADDRESS,
-    using=lambda cpu, _: cpu,
     remedies=remedies,
     linux=linux.read,
     doubt=_doubt,
-    never_withheld=lambda _: 0,
     levels=frozenset((2, 3, 4, 5)),
     smallest_page=access.PAGE,
-    addresses=lambda cpu: [root.span for root in cpu.roots],
     denied=_denied,
     judged=_judged,
     bars={},
     marks=lambda _, __: 0,
     memory_types=memory_type,
-    in_tables=lambda cpu: cpu,
     build=_build,
     left_open=_left_open,
     byte_order="big",

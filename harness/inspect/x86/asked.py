@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from harness.inspect.architecture import Architecture, Seen, signed
-from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.architecture import Architecture, signed
+from harness.inspect.snapshot import QuestionError
 from harness.inspect.translation import Index
 from harness.inspect.x86 import cr3, data, decode, memory_type, mode, unsure
 from harness.inspect.x86.likely import likely
@@ -24,34 +24,7 @@ from harness.paging.x86.bulk import ALLOWED, judge
 from harness.paging.x86.cpu import LEGACY_SPAN, Cpu, Mode, linear
 
 if TYPE_CHECKING:
-    from harness.check.held import HeldMemory
     from harness.check.layouts import Layout
-    from harness.inspect.sources.core import Dump
-    from harness.inspect.sources.ram import Held
-    from harness.machine.foreign import ForeignMonitor
-    from harness.machine.gdbstub import StubMonitor
-
-# What few questions need is imported where it is asked for.
-
-
-def _seen(
-    monitor: ForeignMonitor | StubMonitor, given: Mapping[str, int], memory: HeldMemory
-) -> Seen:
-    from harness.inspect.x86 import live
-
-    return live.seen(monitor, given, memory)
-
-
-def _of_core(dump: Dump, vcpu: int, registers: Mapping[str, int]) -> Seen:
-    from harness.inspect.x86 import core
-
-    return core.seen(dump, vcpu, registers)
-
-
-def _hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
-    from harness.inspect.x86 import live
-
-    live.hold_beside(snapshot, memory, stack)
 
 
 def _check_address(cpu: Cpu, address: Virtual) -> None:
@@ -133,12 +106,6 @@ def _doubt(cpu: Cpu, memory: Memory) -> str | None:
     return doubt(cpu, memory)
 
 
-def _of_memory(held: Held, registers: Mapping[str, int], doubts: Sequence[str]) -> Snapshot:
-    from harness.inspect.x86 import files
-
-    return files.snapshot(held, registers, doubts)
-
-
 def _build(
     layout: Layout, levels: int, memory: WritableMemory, registers: Mapping[str, int]
 ) -> Cpu:
@@ -173,18 +140,13 @@ _WITHHELD: Final = {
 }
 
 ASKED = Architecture(
+    name="x86",
     called="x86",
     manual="SDM volume 3A",
     registers=frozenset(field.name for field in fields(Cpu)),
     targets=frozenset(("x86_64", "i386")),
-    seen=_seen,
-    hold_beside=_hold_beside,
-    of_core=_of_core,
-    of_memory=_of_memory,
     roots=("cr3",),
     read_root=lambda cpu, _, raw: cr3.read_raw(cpu, raw),
-    parts=lambda cpu: (cpu,),
-    part=lambda cpu, _: cpu,
     in_mode=mode.in_mode,
     assumed=mode.assumed,
     levels_of=decode.levels_of,

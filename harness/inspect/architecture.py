@@ -188,7 +188,6 @@ class Architecture:
     read_root: Callable[[State, str, int], Register]
     in_mode: Callable[[str, Mapping[str, Any]], State]
     assumed: Callable[[State, Mapping[str, Any], Iterable[Entry]], Iterable[str]]
-    levels_of: Callable[[State], range]
     read: Callable[[State, int, int], Reading]
     check_address: Callable[[State, Virtual], None]
     canonical: Callable[[State, int], tuple[bool, str]]
@@ -213,6 +212,7 @@ class Architecture:
     build: Callable[[Layout, int, WritableMemory, Mapping[str, int]], State]
     parts: Callable[[State], Sequence[State]] = lambda cpu: (cpu,)
     part: Callable[[State, int], State] = lambda cpu, _: cpu
+    levels_of: Callable[[State], range] = lambda cpu: range(cpu.levels)
     pointed: Callable[[State, Virtual], Virtual] = lambda _, address: address
     masking: str = ""
     above: Callable[[State, int], tuple[Index, int] | None] = lambda _, __: None

@@ -174,7 +174,6 @@ ASKED = Architecture(
     part=_part,
     in_mode=mode.in_mode,
     assumed=mode.assumed,
-    levels_of=decode.levels_of,
     read=decode.read,
     check_address=_check_address,
     pointed=_pointed,

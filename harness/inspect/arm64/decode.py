@@ -106,11 +106,6 @@ class _Label(NamedTuple):
     why: str = ""
 
 
-def levels_of(cpu: Cpu) -> range:
-    """The levels at which an entry can be read, from 0 up."""
-    return range(cpu.levels)
-
-
 def read(cpu: Cpu, raw: int, level: int) -> Reading:
     """What the raw entry says at `level` to this processor, whose tables have one format."""
     format = cpu.format

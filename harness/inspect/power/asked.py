@@ -163,7 +163,6 @@ ASKED = Architecture(
     read_root=registers.read,
     in_mode=mode.in_mode,
     assumed=mode.assumed,
-    levels_of=decode.levels_of,
     read=decode.read,
     check_address=_check_address,
     canonical=_canonical,

@@ -82,11 +82,6 @@ class _Label(NamedTuple):
     must_be: int | None = 0
 
 
-def levels_of(cpu: Cpu) -> range:
-    """The levels at which an entry can be read, from 0 up."""
-    return range(cpu.levels)
-
-
 def reader(cpu: Cpu, raw: int, level: int) -> Cpu:
     """The state that reads an entry: of the format of the other size, where the entry leads to a
     page table of that."""

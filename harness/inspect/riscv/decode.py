@@ -39,11 +39,6 @@ _ROLES: Final = {
 _SECTIONS: Final = {"PBMT": "Svpbmt", "N": "Svnapot", "A": "Svade, Svadu", "D": "Svade, Svadu"}
 
 
-def levels_of(cpu: Cpu) -> range:
-    """The levels at which an entry can be read, from 0 up."""
-    return range(cpu.levels)
-
-
 def read(cpu: Cpu, raw: int, level: int) -> Reading:
     """What the raw entry says at `level` to this hart, which has that level."""
     format = cpu.format

@@ -132,7 +132,6 @@ ASKED = Architecture(
     read_root=lambda cpu, _, raw: asce.read(cpu, raw),
     in_mode=mode.in_mode,
     assumed=mode.assumed,
-    levels_of=decode.levels_of,
     read=decode.read,
     check_address=_check_address,
     canonical=_canonical,

@@ -58,11 +58,6 @@ _ROLES: Final = {
 }
 
 
-def levels_of(cpu: Cpu) -> range:
-    """The levels at which an entry can be read, from 0 up."""
-    return range(cpu.levels)
-
-
 def read(cpu: Cpu, raw: int, level: int) -> Reading:
     """What the raw entry says at `level` to this processor, which has that level."""
     format = cpu.format

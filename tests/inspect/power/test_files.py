@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +19,22 @@ from harness.paging.memory import BigEndianMemory
 from harness.paging.power.cpu import Cpu
 from harness.report.schema import schema
 from tests.cli.commands import run
-from tests.inspect.power.handmade import ROOT, TREE, L, V, mixed
+from tests.inspect.power.handmade import RAM, ROOT, TREE, L, V, mixed
 
 LAYOUTS = ["page-sizes", "rights-64k", "malformed"]
 PARTITIONS, PROCESSES, HOST, BELOW = 0x10_0000, 0x10_2000, 0x20_0000, 0x10_4000
 """Where the tables are that lead to the trees, in memory of a layout that has nothing there."""
 
 
-def built(name: str) -> tuple[np.ndarray, Cpu]:
+def built(
+    name: str, path: Path, head: Callable[[int], bytes] = lambda size: b""
+) -> tuple[np.ndarray, Cpu]:
+    """The memory of a layout, which is what a file holds after a head that tells its size; of a
+    gigabyte and more only the tables' blocks take room."""
     layout = layouts.load(layouts.find(name, "power"))
-    octets = np.zeros(layout.ram, np.uint8)
+    first = path.write_bytes(head(layout.ram))
+    os.truncate(path, first + layout.ram)
+    octets = np.memmap(path, np.uint8, "r+", first, (layout.ram,))
     cpu = architecture.named("power").build(layout, 4, BigEndianMemory(octets), {})
     return octets, cpu
 
@@ -53,10 +62,9 @@ def options(cpu: Cpu) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_files_and_cores_say_what_their_layout_says(name: str, tmp_path: Path) -> None:
-    octets, cpu = built(name)
-    chained(octets, cpu, 7)
-    (tmp_path / "ram").write_bytes(octets.tobytes())
-    (tmp_path / "core").write_bytes(core_of(octets.tobytes()))
+    for file, head in (("ram", lambda size: b""), ("core", head_of_core)):
+        octets, cpu = built(name, tmp_path / file, head)
+        chained(octets, cpu, 7)
     as_built = run("dump", "--layout", f"power/{name}", "--csv", cwd=tmp_path)
     assert as_built[0] == 0, as_built
     chain = ("--ptcr", hex(PARTITIONS), "--pid", "7")
@@ -67,17 +75,17 @@ def test_files_and_cores_say_what_their_layout_says(name: str, tmp_path: Path) -
 
 
 def test_process_0_is_that_of_both_quadrants_unless_another_is_named(tmp_path: Path) -> None:
-    octets, cpu = built("page-sizes")
+    octets, cpu = built("page-sizes", tmp_path / "ram")
     chained(octets, cpu, 7)
-    (tmp_path / "ram").write_bytes(octets.tobytes())
     code, output, _ = run("dump", "--ram", "ram", "--ptcr", hex(PARTITIONS), cwd=tmp_path)
     assert code == 0
     assert f"quadrant 0 {cpu.quadrant3:#x}" in output
     assert "PIDR=0, since a file of memory does not record it (--pid)" in output
 
 
-def core_of(memory: bytes, processors: int = 1, order: str = ">") -> bytes:
-    """A core as QEMU writes it, whose notes hold none of the registers that lead to trees."""
+def head_of_core(ram: int, processors: int = 1, order: str = ">") -> bytes:
+    """What QEMU writes before so much memory, in notes of which there are none of the registers
+    that lead to trees."""
     notes = b""
     for _ in range(processors):
         for size, kind in ((504, 1), (264, 2), (544, 0x100), (256, 0x102), (140, 0x101)):
@@ -88,15 +96,15 @@ def core_of(memory: bytes, processors: int = 1, order: str = ">") -> bytes:
     program = f"{order}IIQQQQQQ"
     programs = struct.pack(program, 4, 0, first, 0, 0, len(notes), len(notes), 0)
     at = first + len(notes)
-    programs += struct.pack(program, 1, 0, at, 0, 0, len(memory), len(memory), 0)
-    return ident + head + programs + notes + memory
+    programs += struct.pack(program, 1, 0, at, 0, 0, ram, ram, 0)
+    return ident + head + programs + notes
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_tables_are_big_endian_in_a_core_of_either_byte_order(tmp_path: Path, order: str) -> None:
     """A guest that takes interrupts little-endian, as Linux on ppc64le, has such a core."""
-    octets, cpu = built("page-sizes")
-    (tmp_path / "core").write_bytes(core_of(octets.tobytes(), 2, order))
+    head = partial(head_of_core, processors=2, order=order)
+    _, cpu = built("page-sizes", tmp_path / "core", head)
     given = ("--core", "core", *options(cpu))
     code, output, errors = run("walk", "0x40000000", *given, "--vcpu", "1", cwd=tmp_path)
     assert (code, errors) == (0, "")
@@ -135,7 +143,7 @@ def test_bad_input_ends_in_a_sentence(given: dict[str, int], sentence: str, tmp_
 
 
 def test_a_core_that_says_nothing_of_its_trees_asks_for_them(tmp_path: Path) -> None:
-    (tmp_path / "core").write_bytes(core_of(mixed(1).octets.tobytes()))
+    (tmp_path / "core").write_bytes(head_of_core(RAM) + mixed(1).octets.tobytes())
     code, out, err = run("dump", "--core", "core", cwd=tmp_path)
     assert (code, out) == (2, "")
     assert "core, a core of POWER, does not record PTCR: add --ptcr, and --pid" in err

@@ -273,13 +273,15 @@ class Sequences(RuleBasedStateMachine):
         held = sorted(self.cached)
         addresses = np.array([self.address(page) for page in held], np.uint64)
         walks = bulk.walk(self.world.memory, self.roots(self.space), addresses)
-        for lane, page in enumerate(held):
-            if walks.end[lane] != bulk.End.LEAF:
-                continue
+        leaves = np.flatnonzero(walks.end == bulk.End.LEAF)
+        frames = walks.physical[leaves] // np.uint64(self.world.page)
+        for lane, level, frame in zip(
+            leaves.tolist(), walks.level[leaves].tolist(), frames.tolist(), strict=True
+        ):
+            page = held[lane]
             one = self.cached[page]
-            size = self.per_table if walks.level[lane] else 1
+            size = self.per_table if level else 1
             assert one.pages == size, f"page {page} is held in another size"
-            frame = int(walks.physical[lane]) // self.world.page
             assert one.frame == frame, f"page {page} is held with another frame"
 
     def tell(self, flush: Flush) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "harness"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "harness"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # What each part of the package may import of the others.
@@ -161,6 +162,12 @@ def test_nothing_imports_an_architecture_that_is_not_its_own(module: Path) -> No
 @pytest.mark.parametrize("module", generic_modules(), ids=named)
 def test_the_generic_library_names_no_architecture(module: Path) -> None:
     assert architecture_names(module.read_text()) == set()
+
+
+@pytest.mark.parametrize("module", sorted(TESTS.glob("paging/*rules.py")), ids=lambda one: one.stem)
+def test_the_rules_that_are_written_a_second_time_use_nothing_of_the_library(module: Path) -> None:
+    names = {name.partition(".")[0] for name in imported(TESTS, module)}
+    assert names <= {"__future__", "dataclasses", "functools"}
 
 
 @pytest.mark.parametrize(

@@ -165,9 +165,8 @@ def branch_addr(machine: Machine, va: int) -> int:
 
 def va_is_out_of_range(p: Params, va: int, kind: str) -> bool:
     """AArch64.VAIsOutOfRange."""
-    iasize = 64 - p.txsz
-    bits = {bit(va, number) for number in range(iasize, addr_top(p, kind) + 1)}
-    return bits != {bit(va, 55)}
+    iasize, top = 64 - p.txsz, addr_top(p, kind)
+    return field(va, top, iasize) != (field(~0, top, iasize) if bit(va, 55) else 0)
 
 
 def oa_size(machine: Machine, p: Params) -> int:

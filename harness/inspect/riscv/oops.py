@@ -53,10 +53,11 @@ _HEAD: Final = re.compile(
     r"[Uu]nable to handle kernel (?:NULL pointer dereference|paging request"
     r"|access to user memory without uaccess routines) at virtual"
     r"|\bOops - (?P<refused>[a-z]+(?: \(or AMO\))? access fault)"
-    r"|(?P<comm>[^\s\[\]:][^\[\]]{0,30})\[[0-9]+\]: unhandled signal (?P<signal>[0-9]+)"
+    r"|(?<![^\s\[\]])(?P<comm>[^\s\[\]]+)\[[0-9]+\]: unhandled signal (?P<signal>[0-9]+)"
     r" code 0x[0-9a-f]+ at 0x(?P<at>[0-9a-f]{8,16})\b"
 )
-"""How reports begin: die_kernel_fault, do_trap_error and do_trap."""
+"""How reports begin: die_kernel_fault, do_trap_error and do_trap; `comm` is the last word of the
+process's name, and what a console printed right before it."""
 
 _ADDRESS: Final = re.compile(r"at virtual\s+address ([0-9a-f]{8,16})\b")
 _EPC: Final = re.compile(r"\bs?epc ?: ([0-9a-f]{8,16})\b")
@@ -101,7 +102,7 @@ def _linux(lines: list[str], more: int) -> Report:
         what += " that Linux on RISC-V reports"
     if head["signal"]:
         what = f"Signal {head['signal']}, which a process does not handle: Linux on RISC-V"
-        what += f", of {head['comm'].split()[-1]}"
+        what += f", of {head['comm'][-31:]}"
     elif comm := COMM.search(text):
         what += f", of {comm['comm'] or comm['old']}"
     code, accesses = None, tuple[Access, ...]()

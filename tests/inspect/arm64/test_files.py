@@ -22,14 +22,12 @@ TCR = 5 << 32 | 2 << 30 | 16 << 16 | 16
 
 
 def in_file(directory: Path, name: str, levels: int) -> tuple[object, ...]:
-    """The options that name the tables of a layout as a file of memory."""
+    """The options that name the tables of a layout as a file of memory, in which only they take
+    room."""
     layout = layouts.load(layouts.find(name, "arm64"))
-    octets = np.zeros(layout.ram, np.uint8)
+    octets = np.memmap(directory / "ram", np.uint8, "w+", shape=(layout.ram,))
     memory = BufferMemory(octets, described("arm64").ram_base)
     cpu = architecture.named("arm64").build(layout, levels, memory, {})
-    with (directory / "ram").open("wb") as file:
-        file.write(octets[: int(np.flatnonzero(octets)[-1]) + 1].tobytes())
-        file.truncate(layout.ram)
     given = {one: f"{getattr(cpu, one):#x}" for one in ("ttbr0", "ttbr1", "tcr", "mair", "sctlr")}
     options = [word for name, value in given.items() for word in (f"--{name}", value)]
     return ("--ram", f"ram@{BASE:#x}", *options)

@@ -314,7 +314,7 @@ def test_a_small_terminal_still_shows_the_chosen_slot() -> None:
 @pytest.mark.parametrize(("name", "at"), [("linux-5", CODE), ("malformed", Virtual(0x40_1000))])
 def test_what_is_cut_in_a_row_ends_in_an_ellipsis(name: str, at: Virtual) -> None:
     async def touring(app: Explorer, pilot: Pilot[None]) -> None:
-        for width in (*range(80, 201, 10), 115, 119, 121, 125, 129, 131):
+        for width in (80, 100, 115, 120, 125, 129, 131, 140, 160, 200):
             await pilot.resize_terminal(width, 24)
             await pilot.pause()
             shown = app.query_one(DataTable)

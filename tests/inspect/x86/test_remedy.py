@@ -19,10 +19,11 @@ from harness.inspect.remedy import Missing, Remedy
 from harness.inspect.sources import layout
 from harness.inspect.x86 import remedy as remedies_module
 from harness.inspect.x86.remedy import ignored_ps, remedies
+from harness.paging import bulk
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory, Mask, Memory, Words
 from harness.paging.processor import root_for
-from harness.paging.walk import leaves, walk
+from harness.paging.walk import walk
 from harness.paging.x86.access import (
     Access,
     Allowed,
@@ -200,16 +201,19 @@ def test_on_every_shipped_layout_each_fault_is_helped(name: str, levels: int) ->
     cpu, memory = snapshot.cpu, snapshot.memory
     strict = replace(cpu, cr4=cpu.cr4 | Cr4.SMEP | Cr4.SMAP)
     tried = set()
-    for page in islice(leaves(memory, cpu.roots), 0, 1500, 7):
-        signs = tuple((step.slot.level, step.raw & 0x8000_0000_0000_0187) for step in page.steps)
-        if signs in tried or page.unbacked:
+    for page in bulk.leaves(memory, cpu.roots).virtual[:1500:7].tolist():
+        root = root_for(cpu, Virtual(page))
+        assert root is not None
+        steps = walk(memory, root, Virtual(page)).steps
+        signs = tuple((step.slot.level, step.raw & 0x8000_0000_0000_0187) for step in steps)
+        if signs in tried:
             continue
         tried.add(signs)
-        hole = (page.address ^ 1 << 30) & -0x1000
+        hole = (page ^ 1 << 30) & -0x1000
         for state, address, kind, user in (
             (state, address, kind, user)
             for state in (cpu, strict)
-            for address in (page.address, hole)
+            for address in (page, hole)
             for kind in (Kind.READ, Kind.WRITE, Kind.FETCH)
             for user in (False, True)
         ):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 from harness.paging.address import Physical, Virtual
-from harness.paging.arm64.cpu import Cpu, half_for, is_device, span_of, untagged
+from harness.paging.arm64.cpu import Cpu, half_for, is_device, is_high, span_of, untagged
 from harness.paging.arm64.formats import AF, AP_EL0, AP_READ_ONLY, DBM, PXN, UXN
 from harness.paging.entry import Absent, Malformed
 from harness.paging.memory import Memory
@@ -188,11 +188,11 @@ def outcome(cpu: Cpu, memory: Memory, pointer: Virtual, access: Access) -> Outco
         raise ValueError(f"there is no address {pointer:#x} of 64 bits")
     address = Virtual(untagged(cpu, pointer, access.kind is Kind.FETCH))
     if checked(cpu, access):
-        return Fault(syndrome(access, Reason.UNALIGNED, 0), pointer, None, Reason.UNALIGNED)
+        return Fault(syndrome(access, Reason.UNALIGNED), pointer, None, Reason.UNALIGNED)
     refused = unwalked(cpu, address, access.is_as_el0(cpu.uao))
     if isinstance(refused, Reason):
         far = address if access.kind is Kind.FETCH else pointer
-        return Fault(syndrome(access, refused, 0), far, None, refused)
+        return Fault(syndrome(access, refused), far, None, refused)
     return judge(cpu, walk(memory, refused, address), access, pointer)
 
 
@@ -204,10 +204,10 @@ def checked(cpu: Cpu, access: Access) -> bool:
 
 def unwalked(cpu: Cpu, address: int, as_el0: bool) -> Root | Reason:
     """The root of an address without a tag, or why no descriptor is read."""
-    half, high = half_for(cpu, address), bool(address >> 55 & 1)
+    half = half_for(cpu, address)
     if half is None:
         return Reason.HALF_OFF
-    if address not in span_of(half, high):
+    if address not in span_of(half, is_high(address)):
         return Reason.OUT_OF_RANGE
     if half.e0pd and as_el0:
         return Reason.EL0_KEPT_OUT
@@ -235,7 +235,7 @@ def judge(cpu: Cpu, walk: Walk, access: Access, pointer: Virtual | None = None) 
 
 
 def _fault(cpu: Cpu, walk: Walk, access: Access) -> tuple[Reason | None, bool]:
-    """Why the access faults, and whether AF may be set all the same."""
+    """Why the access faults, and whether AF may be set all the same if it does."""
     if walk.unbacked is not None:
         return Reason.NO_MEMORY, False
     _, raw, entry = walk.steps[-1]
@@ -247,7 +247,7 @@ def _fault(cpu: Cpu, walk: Walk, access: Access) -> tuple[Reason | None, bool]:
         return Reason.ACCESS_FLAG, False
     reason = misaligned(access, is_device(cpu.memory_type(raw)))
     reason = reason or denied(cpu, access, walk.granted, cpu.pan, cpu.uao)
-    return reason, reason is not None and not raw & AF
+    return reason, not raw & AF
 
 
 def misaligned(access: Access, device: bool) -> Reason | None:
@@ -285,8 +285,10 @@ def dirties(cpu: Cpu, kind: Kind, leaf: int) -> bool:
     return cpu.keeps_dirty_state and kind.writes and bool(leaf & DBM)
 
 
-def syndrome(access: Access, reason: Reason, level: int) -> int:
+def syndrome(access: Access, reason: Reason, level: int = 0) -> int:
     """ESR_EL1 of a fault at a level of the manual ("ESR_EL1, Exception Syndrome Register").
+
+    level  0 for a fault before any descriptor is read
 
     WnR of an atomic instruction is 0 where a read would have had the fault.
     """

@@ -17,7 +17,7 @@ from harness.paging import bulk
 from harness.paging.arm64 import access as rules
 from harness.paging.arm64.access import Access, Kind, Reason, syndrome
 from harness.paging.arm64.cpu import Cpu, is_device, span_of, untagged
-from harness.paging.arm64.formats import AF, AP_EL0, AP_READ_ONLY, DBM, PXN, UXN
+from harness.paging.arm64.formats import AF, AP_EL0, AP_READ_ONLY, PXN, UXN
 from harness.paging.bulk import Bytes, End, Walks
 from harness.paging.memory import Mask, Memory, Words, within
 
@@ -115,7 +115,6 @@ def judge(
     """
     pan, uao = _each(pan, cpu.pan, len(kind)), _each(uao, cpu.uao, len(kind))
     leaf, raw = walks.end == End.LEAF, walks.raw
-    no_flag = raw & np.uint64(AF) == 0
     reason = np.where(
         leaf,
         _denials(cpu).take(_code(walks.granted, kind, el0, pan, uao)),
@@ -126,7 +125,7 @@ def judge(
         odd = leaf & device & ~aligned & (kind != Kind.FETCH)
         reason[odd] = _CODE[Reason.ALIGNMENT]
     if not cpu.sets_access_flag:
-        reason[leaf & no_flag] = _CODE[Reason.ACCESS_FLAG]
+        reason[leaf & (raw & np.uint64(AF) == 0)] = _CODE[Reason.ACCESS_FLAG]
     level = walks.level
     if (unwalked := _unwalked(cpu, walks, el0 | (_UNPRIVILEGED.take(kind) & ~uao))) is not None:
         reason = np.where(unwalked, unwalked, reason)
@@ -135,20 +134,18 @@ def judge(
         refused = ~aligned & (kind != Kind.FETCH)
         reason = np.where(refused, _CODE[Reason.UNALIGNED], reason)
         level = np.where(refused, np.uint8(3), level)  # it has none
-    change = np.zeros(len(kind), np.uint64)
-    if cpu.sets_access_flag:
-        change = np.where(leaf & no_flag, np.uint64(AF), change)
-    allowed, denied = reason == 0, leaf & (reason >= _CODE[Reason.ALIGNMENT])
-    changes = np.where(allowed, change, np.uint64(0))
-    if cpu.keeps_dirty_state:
-        dirty = allowed & writes(kind) & (raw & np.uint64(DBM) != 0)
-        changes |= np.where(dirty, raw & np.uint64(AP_READ_ONLY), np.uint64(0))
+    allowed, denied = reason == 0, reason >= _CODE[Reason.ALIGNMENT]  # those of a page, not of AF
+    flag = ~raw & np.uint64(AF if cpu.sets_access_flag else 0)
+    changes = np.where(allowed, flag, np.uint64(0))
+    # What may be written with AP[2] set may be so by DBM.
+    written = allowed & writes(kind)
+    changes |= np.where(written, raw & np.uint64(AP_READ_ONLY), np.uint64(0))
     far = walks.address
     if pointers is not None:
         far = np.where(kind == Kind.FETCH, walks.address, pointers)
     codes = (reason.astype(np.intp) * LEVELS + level) * (2 * len(Kind)) + kind * 2 + el0
     found = _SYNDROMES.take(codes)
-    return Outcomes(walks, far, found, reason, changes, np.where(denied, change, np.uint64(0)))
+    return Outcomes(walks, far, found, reason, changes, np.where(denied, flag, np.uint64(0)))
 
 
 def _each(given: Mask | None, otherwise: bool, count: int) -> Mask:
@@ -186,9 +183,8 @@ _RIGHTS = (AP_EL0, AP_READ_ONLY, PXN, UXN)
 
 
 def _code(granted: Words, kind: Bytes, el0: Mask, pan: Mask, uao: Mask) -> npt.NDArray[np.uint16]:
-    """What `denied` is asked about, in ten bits."""
-    pairs = granted >> np.uint64(6) & np.uint64(3) | granted >> np.uint64(51) & np.uint64(12)
-    code = pairs.astype(np.uint16)
+    """What `denied` is asked about, in ten bits: AP, PXN and UXN are the rights that there are."""
+    code = (granted >> np.uint64(6) | granted >> np.uint64(51)).astype(np.uint16)
     for flags, left in ((kind, 4), (el0, 7), (pan, 8), (uao, 9)):
         code |= flags.astype(np.uint16) << left
     return code

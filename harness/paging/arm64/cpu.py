@@ -125,7 +125,7 @@ class Features:
         wide = {"4K": tgran4 == 1, "16K": tgran16 >= 2}
         return cls(
             # Descriptors of 64 bits hold 52 bits of an address even where PARange says 56.
-            output_bits=min(LARGEST_OUTPUT, (*OUTPUT_BITS, 56)[parange]),
+            output_bits=(*OUTPUT_BITS, LARGEST_OUTPUT)[parange],
             granules=frozenset(name for name, has in there.items() if has),
             lpa2=frozenset(name for name, has in wide.items() if has),
             lva=bool(mmfr2 >> 16 & 15),
@@ -398,11 +398,12 @@ class Cpu:
             )
         tsz = tcr >> fields.tsz & 63
         least, most = self._bounds(granule)
-        if not least <= tsz <= most:
-            if tsz < least and self.features.lva:
+        bound = min(max(tsz, least), most)
+        if tsz != bound:
+            if bound == least and self.features.lva:
                 why = "by which every access to that half faults"
             else:
-                why = f"which faults or is taken for {least if tsz < least else most}"
+                why = f"which faults or is taken for {bound}"
             raise ValueError(
                 f"TCR_EL1 {tcr:#x} has T{number}SZ {tsz}, {why}: a granule of {granule} takes"
                 f" {least} to {most} here{off}"
@@ -446,9 +447,14 @@ class Cpu:
         return low | (ttbr >> 2 & 15) << 48 if wide else low
 
 
+def is_high(address: int) -> bool:
+    """Whether an address or a pointer is the upper half's: bit 55 says so (AArch64.GetVARange)."""
+    return bool(address >> 55 & 1)
+
+
 def half_for(cpu: Cpu, address: int) -> Half | None:
-    """The half that bit 55 of an address or a pointer chooses; None where it is turned off."""
-    return cpu.high if address >> 55 & 1 else cpu.low
+    """The half of an address or a pointer; None where it is turned off."""
+    return cpu.high if is_high(address) else cpu.low
 
 
 def span_of(half: Half, high: bool) -> Span:
@@ -460,12 +466,12 @@ def span_of(half: Half, high: bool) -> Span:
 def untagged(cpu: Cpu, pointer: int, fetch: bool) -> int:
     """The address that a pointer means: where its highest byte is ignored (TBIx, in fetches without
     TBIDx), bit 55 stands there (AddrTop; "Address tagging")."""
-    fields = _HIGH if pointer >> 55 & 1 else _LOW  # also those of a half that is turned off
+    fields = _HIGH if is_high(pointer) else _LOW  # also those of a half that is turned off
     counts = fetch and cpu.features.tbid and cpu.tcr >> fields.tbid & 1
     if counts or not cpu.tcr >> fields.tbi & 1:
         return pointer
     top = bits(63, 56)
-    return pointer | top if pointer >> 55 & 1 else pointer & ~top
+    return pointer | top if is_high(pointer) else pointer & ~top
 
 
 def is_device(memory_type: int) -> bool:

@@ -114,7 +114,7 @@ class Linux(Dialect):
         """A page that may be written is so no more, and what the hardware knew of its being written
         goes to DIRTY."""
         writable = raw & np.uint64(WRITE) != 0
-        written = writable & (raw & np.uint64(AP_READ_ONLY) == 0)
+        written = raw & np.uint64(AP_READ_ONLY) == 0
         dirty = np.where(written, np.uint64(DIRTY), np.uint64(0))
         closed = raw & ~np.uint64(WRITE) | np.uint64(AP_READ_ONLY) | dirty
         return np.where(writable, closed, raw)

@@ -9,9 +9,10 @@ import pytest
 
 from harness.paging.address import Virtual
 from harness.paging.arm64 import bulk
-from harness.paging.arm64.access import Access, Allowed, Fault, Kind, outcome
+from harness.paging.arm64.access import Access, Allowed, Fault, Kind, judge, outcome
 from harness.paging.arm64.cpu import Cpu, Half
 from harness.paging.memory import BufferMemory
+from harness.paging.walk import walk
 
 AP1, AP2, AF, DBM, PXN, UXN = 1 << 6, 1 << 7, 1 << 10, 1 << 51, 1 << 53, 1 << 54
 NO_EL0, READ_ONLY, UXN_TABLE, PXN_TABLE = 1 << 61, 1 << 62, 1 << 60, 1 << 59
@@ -107,6 +108,7 @@ ACCESSES = [
     ({"ha": True, "hd": True}, AP2, WRITE, False, "0x25 001111 w WRITE_DENIED"),
     ({"ha": True, "hd": True}, AF | AP1 | AP2 | DBM, FETCH, False, "0x21 001111 r EL0_WRITABLE"),
     ({"ha": True, "hd": True, "wxn": True}, AF | AP2 | DBM, FETCH, False, "0x21 001111 r WXN"),
+    ({"ha": True, "hd": True}, AF, WRITE, False, "reaches 0x12345008"),  # without DBM, software's
     ({"hd": True}, AF | AP2 | DBM, WRITE, False, "0x25 001111 w WRITE_DENIED"),
 ]
 
@@ -235,6 +237,21 @@ def test_pan_and_uao_can_be_given_for_each_access() -> None:
         uao=np.array([False, False, False, True]),
     )
     assert (found.syndrome != 0).tolist() == [False, True, False, True]
+
+
+def test_of_a_walk_without_its_pointer_far_is_the_address() -> None:
+    memory, address = space(PAGE | AF), Virtual(0x1008)
+    for kind in Kind:
+        found = judge(CPU, walk(memory, CPU.roots[0], address), Access(kind, True))
+        assert found == outcome(CPU, memory, address, Access(kind, True))
+        assert not isinstance(found, Fault) or found.far == address
+
+
+def test_an_access_is_said_with_the_name_of_its_instruction() -> None:
+    assert [f"{Access(kind, True)}" for kind in Kind] == [
+        *("EL0 read", "EL0 write", "EL0 fetch", "EL0 AMO", "EL0 LDTR", "EL0 STTR"),
+    ]
+    assert f"{Access(LDTR, False, aligned=False)}" == "EL1 LDTR, not aligned"
 
 
 def test_a_pointer_has_64_bits() -> None:

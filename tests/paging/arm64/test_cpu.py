@@ -7,13 +7,15 @@ TBI0 37, TBI1 38, HA 39, HD 40, HPD0 41, HPD1 42, TBID0 51, TBID1 52, E0PD0 55, 
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
 from harness.paging.address import Span
-from harness.paging.arm64.cpu import Cpu, Features, Half, untagged
+from harness.paging.arm64.cpu import NORMAL, OUTPUT_BITS, Cpu, Features, Half, untagged
 from harness.paging.arm64.formats import stage1
+from tests.paging.arm64_rules import field
 
 LAST = (1 << 64) - 1
 K4, K16, K64 = 0 << 14 | 2 << 30, 2 << 14 | 1 << 30, 1 << 14 | 3 << 30
@@ -27,7 +29,7 @@ LINUX_LPA2 = (
 
 def test_the_halves_are_read_by_the_fields_of_the_registers() -> None:
     tcr = 16 | 1 << 14 | 25 << 16 | 2 << 30 | 5 << 32 | 1 << 38 | 1 << 41 | 1 << 52 | 1 << 55
-    cpu = Cpu(0x1234_0000_4001_0001, 0x4000_3000, tcr)
+    cpu = Cpu(0x1235_0000_4001_0001, 0x4000_3000, tcr)
     assert cpu.low == Half("64K", 48, 0x4001_0000, hpd=True, e0pd=True)
     assert cpu.high == Half("4K", 39, 0x4000_3000, tbi=True, tbid=True)
     assert [(root.table.address, root.table.level, root.span) for root in cpu.roots] == [
@@ -36,7 +38,7 @@ def test_the_halves_are_read_by_the_fields_of_the_registers() -> None:
     ]
     assert cpu.roots[0].table.format is stage1("64K", 48, 48, wide=True, hierarchical=False)
     assert cpu.roots[1].table.format is stage1("4K", 39, 48)
-    assert (cpu.asid, replace(cpu, tcr=tcr | 1 << 36).asid) == (0x34, 0x1234)
+    assert (cpu.asid, replace(cpu, tcr=tcr | 1 << 36).asid) == (0x35, 0x1235)
     assert not cpu.sets_access_flag and not cpu.keeps_dirty_state
 
 
@@ -125,6 +127,62 @@ def test_features_are_read_from_their_registers() -> None:
     assert Features.of(0, 4, 0).hafdbs == 2
     with pytest.raises(ValueError, match=r"ID_AA64MMFR0_EL1 0x8 has the reserved PARange 8"):
         Features.of(8, 0, 0)
+
+
+def test_each_feature_is_read_from_its_field_alone() -> None:
+    source = random.Random(0)
+    for _ in range(400):
+        mmfr0, mmfr1, mmfr2 = (source.getrandbits(64) for _ in range(3))
+        # Values of a field that leave a feature out are rare among 16: half of them are these.
+        for low in (20, 24, 28):
+            value = source.choice([0, 1, 15, field(mmfr0, low + 3, low)])
+            mmfr0 = mmfr0 & ~(15 << low) | value << low
+        mmfr0 &= ~8  # a reserved PARange
+        mmfr1 &= ~(source.choice([0, 15]) | source.choice([0, 15]) << 12)
+        mmfr2 &= ~sum(source.choice([0, 15]) << low for low in (4, 16, 28, 60))
+        found = Features.of(mmfr0, mmfr1, mmfr2)
+        assert found.output_bits == [32, 36, 40, 42, 44, 48, 52, 52][field(mmfr0, 3, 0)]
+        tgran4, tgran64, tgran16 = (field(mmfr0, low + 3, low) for low in (28, 24, 20))
+        assert ("4K" in found.granules) == (tgran4 != 0b1111)
+        assert ("64K" in found.granules) == (tgran64 != 0b1111)
+        assert ("16K" in found.granules) == (tgran16 != 0b0000)
+        assert ("4K" in found.lpa2) == (tgran4 == 0b0001)
+        assert ("16K" in found.lpa2) == (tgran16 >= 0b0010)
+        assert found.hafdbs == min(field(mmfr1, 3, 0), 2)
+        assert found.hpds == (field(mmfr1, 15, 12) > 0)
+        assert found.pan == min(field(mmfr1, 23, 20), 3)
+        assert found.uao == (field(mmfr2, 7, 4) > 0)
+        assert found.lva == (field(mmfr2, 19, 16) > 0)
+        assert found.ttst == (field(mmfr2, 31, 28) > 0)
+        assert found.e0pd == (field(mmfr2, 63, 60) > 0)
+        assert found.tbid and not Features.of(mmfr0, mmfr1, mmfr2, tbid=False).tbid
+
+
+def test_what_registers_encode_is_the_manual_s() -> None:
+    """The widths of TCR_EL1.IPS and PARange; in MAIR_EL1, Normal memory, write-back inside and
+    outside, not transient, with allocation at reads and at writes."""
+    assert OUTPUT_BITS == (32, 36, 40, 42, 44, 48, 52)
+    assert NORMAL == 0b1111_1111
+
+
+def test_halves_whose_tables_differ_are_two_states() -> None:
+    low, high = Half("16K", 36, 0x4000), Half("4K", 39, 0x8000)
+    both = Cpu.of(low, high, big_endian=True)
+    assert both.big_endian and not Cpu.of(low, high).big_endian
+    formats = (stage1("16K", 36, 48, big_endian=True), stage1("4K", 39, 48, big_endian=True))
+    assert both.formats == formats
+    assert (both.levels, Cpu.of(high, low).levels, Cpu.of(low, None).levels) == (3, 3, 2)
+    assert [(part.low, part.high) for part in both.parts] == [(low, None), (None, high)]
+    assert [part.format for part in both.parts] == list(formats)
+    assert [part.base for part in both.parts] == [0x4000, 0x8000] and both.base == 0x4000
+    with pytest.raises(ValueError, match=r"TCR_EL1 0x[0-9a-f]+ has 2 formats of tables"):
+        both.format  # noqa: B018
+    alike = Cpu.of(high, replace(high, root=0x9000))
+    assert alike.formats == (alike.format,) and alike.parts == (alike,)
+    off = Cpu.of(None, None)
+    assert (off.formats, off.roots, off.base, off.parts) == ((), (), 0, (off,))
+    with pytest.raises(ValueError, match="has 0 formats of tables"):
+        off.format  # noqa: B018
 
 
 def test_what_the_processor_lacks_is_ignored_in_the_registers() -> None:

@@ -230,7 +230,7 @@ def order(first: Reason, then: Reason) -> Plant:
     return lambda patch: patch.setattr(scalar, "_fault", fault)
 
 
-def syndromes(change: Callable[[Access, Reason, int], int]) -> Plant:
+def syndromes(change: Callable[..., int]) -> Plant:
     return lambda patch: patch.setattr(scalar, "syndrome", change)
 
 
@@ -338,12 +338,12 @@ FAULTS: dict[str, Plant] = {
     "permission before the access flag": order(Reason.ACCESS_FLAG, Reason.WRITE_DENIED),
     "permission before alignment": order(Reason.ALIGNMENT, Reason.WRITE_DENIED),
     "EC of LDTR is EL0's": syndromes(
-        lambda access, reason, level: SYNDROME(
+        lambda access, reason, level=0: SYNDROME(
             replace(access, el0=access.el0 or access.kind.unprivileged), reason, level
         )
     ),
     "WnR of an atomic is set": syndromes(
-        lambda access, reason, level: SYNDROME(
+        lambda access, reason, level=0: SYNDROME(
             replace(access, kind=Kind.WRITE) if access.kind is Kind.AMO else access, reason, level
         )
     ),

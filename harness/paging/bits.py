@@ -232,7 +232,8 @@ def breaks(format: Format, level: int, before: Words, after: Words) -> Mask:
     changed, alike = before ^ after, found == then
     same: Mask = alike & (found == Kind.POINTER)
     if pointer := format.levels[level].pointer:
-        same &= changed & np.uint64(pointer.address_mask | rules.breaks.tables) == 0
+        fixed = pointer.address_mask | rules.breaks.tables & _read_in_pointer(format, level)
+        same &= changed & np.uint64(fixed) == 0
     same |= alike & (found == Kind.LEAF) & ~_leaf_breaks(format, level, before, after)
     leads: Mask = (found == Kind.POINTER) | (found == Kind.LEAF)
     return leads & ~same
@@ -242,10 +243,11 @@ def _leaf_breaks(format: Format, level: int, before: Words, after: Words) -> Mas
     """The same where both are leaves."""
     rules = format.flushing
     assert rules is not None and rules.breaks is not None
-    changed, fixed = before ^ after, rules.breaks.bits | address_mask(format, level)
+    changed, in_leaf = before ^ after, _read_in_leaf(format, level)
+    fixed = rules.breaks.bits & in_leaf | address_mask(format, level)
     lasts = before & ~after & np.uint64(format.fleeting)
     joined: Mask = (before | after) & np.uint64(rules.breaks.joined) != 0
-    read: Mask = changed & np.uint64(_read_in_leaf(format, level)) != 0
+    read: Mask = changed & np.uint64(in_leaf) != 0
     found: Mask = (changed & np.uint64(fixed) | lasts) != 0
     return found | (joined & read)
 

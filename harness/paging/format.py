@@ -330,9 +330,9 @@ class Breaking(NamedTuple):
     """What of an entry that leads somewhere may change only by way of an absent one, besides where
     it leads, how large its page is, and whether that comes to be lasting.
 
-    bits    these bits of a leaf
+    bits    these bits of a leaf, where the machine reads them
     joined  with one of these bits before or after, all that the machine reads of a leaf
-    tables  these bits of a pointer
+    tables  these bits of a pointer, where the machine reads them
     """
 
     bits: int

@@ -153,8 +153,6 @@ def outcome(cpu: Cpu, memory: Memory, address: Virtual, access: Access) -> Outco
     """
     if not 0 <= address < 1 << 64:
         raise ValueError(f"there is no address {address:#x}: it has 64 bits")
-    if is_low(cpu, address, access.kind):
-        return _fault(Reason.LOW_ADDRESS, None, address, access)
     root = root_for(cpu, address)
     if root is not None:
         return judge(cpu, walk(memory, root, address), access)

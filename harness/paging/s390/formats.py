@@ -52,12 +52,9 @@ OFFSET = bits(7, 6)
 LENGTH = bits(1, 0)
 
 _PROTECTS = {"write": Grant(PROTECT, PROTECT)}
-_CHANGES = PROTECT | NO_EXECUTE | COMMON | FC
-_FLUSHING = Flushing(
-    denials=True,
-    leaves_alone=True,
-    breaks=Breaking(_CHANGES, tables=PROTECT | COMMON | OFFSET | LENGTH),
-)
+_EVERY = bits(63, 0)
+"""Of the bits that the machine reads, none changes in an entry that is there."""
+_FLUSHING = Flushing(denials=True, leaves_alone=True, breaks=Breaking(_EVERY, tables=_EVERY))
 _NO_COMMON_SEGMENT = Reserved(COMMON, "a common segment in a private space")
 _NO_COMMON_REGION = Reserved(COMMON, "a common region in a private space")
 

@@ -19,6 +19,7 @@ from harness.paging.s390.formats import dat
 from harness.paging.space import Space
 from harness.paging.table import Root
 from harness.paging.visit import visits
+from tests.paging.s390.test_formats import ENTRIES
 from tests.paging.spaces import S390, World, given, look
 
 FORMAT = S390["s390"]
@@ -75,12 +76,40 @@ def test_an_entry_that_is_there_is_invalid_before_it_is_another(bit: int, world:
     assert look(world.space, 0).steps[-1].raw == 0x5000 | P
 
 
-def test_tables_break_by_all_that_the_machine_reads() -> None:
-    table = 0x8000 | 0b0111
-    for bit in (P, 0x40, 0x80, 1, 0x1000):
-        words = (np.array([word], np.uint64) for word in (table, table ^ bit))
-        assert breaks(FORMAT, 2, *words).all(), hex(bit)
-    assert not breaks(FORMAT, 2, *(np.array([w], np.uint64) for w in (table, table ^ 0x800))).any()
+COMMON, BOUNDS = {(4, 4)}, {(7, 6), (1, 0)}
+BESIDES: dict[str, set[tuple[int, int]]] = {
+    **dict.fromkeys(("segment", "segment with EDAT", "1M frame", "2G frame"), COMMON),
+    **{name: BOUNDS for name in ENTRIES if name.startswith("region")},
+    "region third with EDAT": COMMON | BOUNDS,
+}
+"""What the machine reads of an entry and is neither its address nor a right nor what makes it one:
+the common bit, TF and TL."""
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_entry_breaks_and_is_flushed_by_all_that_the_machine_reads(name: str) -> None:
+    """Whether a bit is set or cleared: software's alone may change in an entry that is there."""
+    format, level, raw, _, _, ranges = ENTRIES[name]
+    addressed = {bit for bit, what in ranges.items() if what == 0}
+    read = [*ranges, *BESIDES.get(name, ())]
+    [(_, lowest)] = addressed
+    for before in (raw, raw | 0xA << lowest):
+        for bit in range(64):
+            words = (np.array([word], np.uint64) for word in (before, before ^ 1 << bit))
+            one, other = words
+            wanted = any(low <= bit <= high for high, low in read)
+            assert breaks(format, level, one, other).tolist() == [wanted], (hex(before), bit)
+            assert stale(format, level, one, other).tolist() == [wanted], (hex(before), bit)
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_what_leads_nowhere_neither_breaks_nor_is_flushed(level: int) -> None:
+    empty = FORMAT.levels[level].empty
+    wrong = 0x800 if level == 0 else (level - 1) << 2 ^ 0x4
+    before = np.array([empty, empty | 0x5000, wrong], np.uint64)
+    after = np.array([0x7007 | (level - 1 & 3) << 2 if level else 0x5000] * 3, np.uint64)
+    assert not breaks(FORMAT, level, before, after).any()
+    assert not stale(FORMAT, level, before, after).any()
 
 
 def test_what_was_invalid_needs_no_flush(world: World) -> None:

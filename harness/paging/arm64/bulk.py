@@ -19,6 +19,7 @@ from harness.paging.arm64.access import Access, Kind, Reason, syndrome
 from harness.paging.arm64.cpu import Cpu, is_device, span_of, untagged
 from harness.paging.arm64.formats import AF, AP_EL0, AP_READ_ONLY, PXN, UXN
 from harness.paging.bulk import Bytes, End, Walks
+from harness.paging.format import bits
 from harness.paging.memory import Mask, Memory, Words, within
 
 REASONS = (None, *Reason)
@@ -88,9 +89,7 @@ def without_tags(cpu: Cpu, pointers: Words, kind: Bytes) -> Words:
         top = untagged(cpu, tagged, fetch) & _TOP
         if top != _TAG:
             chosen = ((kind == Kind.FETCH) == fetch) & (_is_high(pointers) == high)
-            found = np.where(
-                chosen, pointers & np.uint64(~_TOP & 2**64 - 1) | np.uint64(top), found
-            )
+            found = np.where(chosen, pointers & np.uint64(bits(55, 0)) | np.uint64(top), found)
     return found
 
 

@@ -108,16 +108,15 @@ class Linux(Dialect):
         return ProtNone(entry.address, entry.size)
 
     def stays(self, level: int) -> int:
-        return VALID | (PRESENT_INVALID if level < 2 else 0)
+        return VALID | PRESENT_INVALID if level < 2 else VALID
 
     def read_only(self, raw: Words) -> Words:
         """A page that may be written is so no more, and what the hardware knew of its being written
         goes to DIRTY."""
-        writable = raw & np.uint64(WRITE) != 0
+        closed = raw & ~np.uint64(WRITE) | np.uint64(AP_READ_ONLY)
         written = raw & np.uint64(AP_READ_ONLY) == 0
-        dirty = np.where(written, np.uint64(DIRTY), np.uint64(0))
-        closed = raw & ~np.uint64(WRITE) | np.uint64(AP_READ_ONLY) | dirty
-        return np.where(writable, closed, raw)
+        kept = np.where(written, closed | np.uint64(DIRTY), closed)
+        return np.where(raw & np.uint64(WRITE) != 0, kept, raw)
 
     def fresh(self, raw: Words, private: bool) -> Words:
         old: Words = raw & ~np.uint64(AF | UFFD_WP)

@@ -98,7 +98,7 @@ class Linux(Dialect):
         return super().written(raw if raw & VALID else raw & ~SOFT_DIRTY, level)
 
     def stays(self, level: int) -> int:
-        return VALID | (INVALID if level < 2 else 0)
+        return VALID | INVALID if level < 2 else VALID
 
     def read_only(self, raw: Words) -> Words:
         found: Words = raw & ~np.uint64(WRITE)

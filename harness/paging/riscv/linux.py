@@ -100,7 +100,7 @@ class Linux(Dialect):
         return ProtNone(entry.address, entry.size) if isinstance(entry, Leaf) else Unknown(raw)
 
     def stays(self, level: int) -> int:
-        return V | ((PROT_NONE, PROT_NONE | _LEAF)[level] if level < 2 else 0)
+        return (V | PROT_NONE, V | PROT_NONE | _LEAF)[level] if level < 2 else V
 
     def large(self, raw: int, level: int) -> bool:
         """Whether an entry that is present is that of a large page."""

@@ -155,7 +155,7 @@ def pointer(source: random.Random, machine: Machine) -> int:
     high = source.random() < 0.5
     p = params(machine, high << 55)
     width, stride = 64 - p.txsz, p.granulebits - 3
-    made = source.choice([0, 8, source.getrandbits(9) << 3])
+    made = source.choice([0, 0xFFF, source.getrandbits(12)])
     for number in range(4 - start_level(p)):
         entries = root_entries(p) if number == 3 - start_level(p) else 1 << stride
         made |= source.choice(slots(entries)) << p.granulebits + stride * number

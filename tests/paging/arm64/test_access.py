@@ -212,6 +212,14 @@ def test_data_in_device_memory_must_be_aligned() -> None:
     )
 
 
+def test_arrays_take_accesses_for_aligned_unless_told() -> None:
+    """In Device memory, and with SCTLR_EL1.A."""
+    cpu = Cpu.of(LOW, None, mair=0, aligns=True)
+    given = np.array([0x1008], np.uint64), np.array([WRITE], np.uint8), np.array([False])
+    found = bulk.outcomes(cpu, space(PAGE | AF), *given)
+    assert (found.syndrome[0], found.walks.physical[0]) == (0, 0x12345008)
+
+
 def test_far_has_the_tag_of_a_pointer_to_data_and_not_that_of_a_branch() -> None:
     cpu = Cpu.of(replace(LOW, tbi=True), replace(LOW, tbi=True, tbid=True))
     memory, tagged = space(PAGE | AF | PXN), 0x5A << 56 | 0x1008

@@ -86,7 +86,7 @@ def memory(source: random.Random) -> bytearray:
 def address(source: random.Random, hv: bool) -> int:
     """An address that uses the entries that are filled; a few are in a quadrant that leads nowhere,
     or have bits that are not translated."""
-    made = source.getrandbits(12) & ~7
+    made = source.getrandbits(12)
     for shift, index_bits in ((39, 13), (30, 9), (21, 9)):
         made |= source.choice(SLOTS[index_bits]) << shift
     if source.random() < 0.5:

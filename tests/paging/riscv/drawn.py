@@ -99,7 +99,7 @@ def address(source: random.Random, machine: Machine) -> int:
     not canonical, or have a tag where tags are masked."""
     index_bits = 10 if machine.xlen == 32 else 9
     width = 12 + index_bits * levels(machine)
-    made = source.choice([0, 0xFFC, source.getrandbits(10) << 2])
+    made = source.choice([0, 0xFFF, source.getrandbits(12)])
     for level in range(levels(machine)):
         made |= source.choice(slots(1 << index_bits)) << 12 + index_bits * level
     if source.random() < 0.05:

@@ -95,7 +95,7 @@ def address(source: random.Random, machine: Machine) -> int:
     few are low."""
     if source.random() < 0.05:
         return source.choice([0, 1, 511, 512, 4095, 4096, 4607, 4608, (1 << 64) - 1])
-    made = source.choice([0, 0xFF8, source.getrandbits(9) << 3])
+    made = source.choice([0, 0xFFF, source.getrandbits(12)])
     made |= source.choice(PAGES) << 12
     top = (machine.asce >> 2 & 3) + 1
     for level in range(1, top + 1):

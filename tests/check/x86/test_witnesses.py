@@ -134,7 +134,7 @@ def test_an_engine_is_started_once_for_all_cases_of_a_processor(
 def test_a_guest_is_kept_for_the_cases_of_a_layout_and_answers_as_new_ones_do(
     emulated: Host[Any], monkeypatch: MonkeyPatch
 ) -> None:
-    layout = next(load(path) for path in shipped() if path.stem == "page-sizes")
+    layout = next(load(path) for path in shipped() if path.stem == "rights")
     asked = replay.Case(
         layout.name,
         layout.text,
@@ -142,7 +142,7 @@ def test_a_guest_is_kept_for_the_cases_of_a_layout_and_answers_as_new_ones_do(
         "tcg",
         "",
         PROBE,
-        0xFFFF_8000_4000_0000,
+        0xFFFF_A000_0020_0000,
         Access(Kind.READ, True),
         False,
         "",

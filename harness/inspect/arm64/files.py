@@ -16,7 +16,7 @@ def snapshot(held: Held, registers: Mapping[str, int], doubts: Sequence[str]) ->
     Raises SourceError where nothing tells TCR_EL1 and a root, and where no processor can be in that
     state.
     """
-    given, said = of_kernel(held.title, held.texts, registers)
+    given, said = of_kernel(held.title, held.texts(), registers)
     system = SystemRegisters().with_given(given)
     cpu = system.cpu()
     said += (*system.assumed("a file of memory"), *doubts)

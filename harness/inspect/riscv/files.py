@@ -18,7 +18,7 @@ def snapshot(held: Held, registers: Mapping[str, int], doubts: Sequence[str]) ->
     """
     said: tuple[str, ...] = ()
     if "satp" not in registers:
-        told = of_linux(held.title, held.texts)
+        told = of_linux(held.title, held.texts())
         registers = {**registers, "satp": told}
         said = (f"the tables are those of Linux itself, by its VMCOREINFO (--satp {told:#x})",)
     cpu = cpu_of(registers)

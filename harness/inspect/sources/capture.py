@@ -161,7 +161,7 @@ def _frame(content: Content, place: int, blocks: _Blocks) -> tuple[int, int]:
     return past, found
 
 
-def _varint(octets: bytes) -> int:
+def _varint(octets: bytearray) -> int:
     """The number at the beginning, seven bits a byte, the lowest first; -1 where it has no end."""
     value = 0
     for number, octet in enumerate(octets):
@@ -176,7 +176,7 @@ def _reader(content: Content, blocks: _Blocks) -> Callable[[int, int, int], npt.
 
     @lru_cache(maxsize=16)  # a frame is read in parts, most often one after the other
     def whole(number: int) -> npt.NDArray[np.uint8]:
-        stored = content.glance(blocks.place[number], blocks.stored[number])
+        stored = bytes(content.glance(blocks.place[number], blocks.stored[number]))
         return compressed.unpacked(content.path, "snappy", stored, blocks.memory[number])
 
     def read(number: int, first: int, size: int) -> npt.NDArray[np.uint8]:

@@ -76,12 +76,12 @@ class Content:
             self._read(np.arange(first >> _SHIFT, (first + len(part) - 1 >> _SHIFT) + 1))
         return part
 
-    def glance(self, first: int, size: int) -> bytes:
+    def glance(self, first: int, size: int) -> bytearray:
         """As `part`, of what is looked at here and there and once: it is not kept."""
-        octets = np.empty(max(0, min(size, len(self) - first)), np.uint8)
-        if len(octets):
-            self._fill(octets, first)
-        return octets.tobytes()
+        octets = bytearray(max(0, min(size, len(self) - first)))
+        if octets:
+            self._fill(np.frombuffer(octets, np.uint8), first)
+        return octets
 
     def exactly(self, first: int, size: int, what: str) -> bytes:
         """As `glance`, of what the file has to have; raises SourceError where it ends before that.
@@ -91,7 +91,7 @@ class Content:
         octets = self.glance(first, size)
         if len(octets) < size:
             raise self.cut(first + size, what)
-        return octets
+        return bytes(octets)
 
     def cut(self, past: int, what: str) -> SourceError:
         """That the file ends before something that reaches to a place."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool =
     held = _held(files, contents, captured[0])
     arch = architecture.of_root(registers)
     if arch is None:
-        by_linux = (name for text in held.texts if (name := written_by(text)))
+        by_linux = (name for text in held.texts() if (name := written_by(text)))
         arch = next(by_linux, USUAL)
     asked = architecture.named(arch)
     architecture.refuse_others(asked, registers, held.title)
@@ -91,29 +91,33 @@ def _elsewhere(arch: str, held: Held) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Held:
-    """The memory that files hold, under their names; `content` is all of it, in some order."""
+    """The memory that files hold, under their names.
+
+    texts  every VMCOREINFO that a kernel left there, looked for once
+    """
 
     title: str
     memory: FileMemory | SegmentMemory
     backed: tuple[Span, ...]
-    content: Content
+    texts: Callable[[], tuple[bytes, ...]]
 
-    @cached_property
-    def texts(self) -> tuple[bytes, ...]:
-        """Every VMCOREINFO that a kernel left there."""
-        return tuple(left_in(self.content))
+    @classmethod
+    def of(cls, title: str, memory: FileMemory | SegmentMemory, content: Content) -> Held:
+        """What is in `content`, in some order."""
+        backed = (memory.span,) if isinstance(memory, FileMemory) else memory.backed
+        return cls(title, memory, backed, cache(lambda: tuple(left_in(content))))
 
 
 def _held(files: Sequence[Placed], contents: Sequence[Content], captured: bool) -> Held:
     if captured:
         memory = capture.memory(contents[0])
-        return Held(str(files[0].path), memory, memory.backed, memory.content)
+        return Held.of(str(files[0].path), memory, memory.content)
     if len(files) == 1 and not files[0].address:
         alone = FileMemory(_long_enough(contents[0]))
-        return Held(str(files[0].path), alone, (alone.span,), contents[0])
+        return Held.of(str(files[0].path), alone, contents[0])
     joined = _joined(files, contents)
     title = " and ".join(f"{one.path}@{one.address or 0:#x}" for one in files)
-    return Held(title, joined, joined.backed, joined.content)
+    return Held.of(title, joined, joined.content)
 
 
 def _long_enough(content: Content) -> Content:
@@ -145,7 +149,8 @@ def _joined(files: Sequence[Placed], contents: Sequence[Content]) -> SegmentMemo
     pieces = Pieces(
         start,
         size,
-        lambda number, place, count: contents[number].part(place, count),
+        # What is joined is kept there, and not in each file's content too.
+        lambda number, place, count: np.frombuffer(contents[number].glance(place, count), np.uint8),
         lambda number, place: contents[number].data(place),
     )
     name = Path(" and ".join(str(one.path) for one in files))

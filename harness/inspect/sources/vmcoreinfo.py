@@ -60,26 +60,28 @@ _NAME: Final = NOTE + b"\0\0"
 _FIRST: Final = b"OSRELEASE="
 """How the text begins (Linux, crash_save_vmcoreinfo_init)."""
 
-_PART: Final = 8 << 20
-"""Bytes that are looked through at once."""
+_PART: Final = 1 << 20
+"""Bytes that are looked through at once: so few that their memory is used again."""
 
 _LONGEST: Final = 64 << 10
 """Bytes of a note: Linux has a page for it, of some kilobytes."""
 
 
-def _places(part: bytes, before: int) -> Iterator[int]:
+def _places(part: bytearray, before: int) -> Iterator[int]:
     """Where notes may begin, before a place."""
-    at = part.find(_NAME, _NOTE_HEAD.size)
+    # Without the zeros behind it, which in a page of zeros would be found at every byte.
+    at = part.find(NOTE, _NOTE_HEAD.size)
     while 0 <= at - _NOTE_HEAD.size < before:
-        yield at - _NOTE_HEAD.size
-        at = part.find(_NAME, at + 1)
+        if part.startswith(_NAME, at):
+            yield at - _NOTE_HEAD.size
+        at = part.find(NOTE, at + 1)
 
 
-def _text(part: bytes, at: int) -> bytes | None:
+def _text(part: bytearray, at: int) -> bytes | None:
     """What the note at a place says; None where none is there."""
     name, size, _ = _NOTE_HEAD.unpack_from(part, at)
     head = _NOTE_HEAD.size + len(_NAME)
-    text = part[at + head : at + head + size]
+    text = bytes(part[at + head : at + head + size])
     whole = name == len(NOTE) + 1 and len(text) == size <= _LONGEST - head
     return text if whole and text.startswith(_FIRST) else None
 

@@ -32,7 +32,7 @@ def _of_linux(held: Held, registers: Mapping[str, int], assumed: Sequence[str]) 
     """The snapshot with the tables of the Linux that left its VMCOREINFO in the memory; of several,
     as when one was started by another, the one whose tables are still there."""
     found: dict[tuple[int, ...], Snapshot] = {}
-    for text in held.texts:
+    for text in held.texts():
         told = vmcoreinfo.registers(text, vmcoreinfo.is_x86_64(text))
         if "cr3" not in told or told["cr3"] % WORD:
             continue

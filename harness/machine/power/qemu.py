@@ -12,7 +12,7 @@ from harness.machine.stub import Build, StubImage
 
 PROGRAM: Final = "qemu-system-ppc64"
 
-# The flash chip, which nothing here reads, has 128 MiB, and QEMU writes to all of them at its start.
+# The flash chip, which nothing here reads, has 128 MiB, and QEMU writes to all of it at its start.
 _SMALL_FLASH: Final = ("-global", f"pnv-pnor.size={64 << 10}")
 MACHINE: Final = ("-machine", "powernv9,memory-backend=ram", "-accel", "tcg", *_SMALL_FLASH)
 

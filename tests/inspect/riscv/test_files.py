@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.inspect.riscv.vmcoreinfo import satp
 from harness.inspect.snapshot import Snapshot, SourceError
-from harness.inspect.sources import core, ram
+from harness.inspect.sources import core, ram, vmcoreinfo
+from harness.inspect.sources.content import Content
+from harness.inspect.sources.vmcoreinfo import left_in
 from harness.paging.riscv.cpu import Cpu, Mode
 from harness.paging.riscv.formats import A, D, R, V, W
 
@@ -117,6 +120,35 @@ def test_the_linux_that_left_its_text_in_memory_tells_satp(tmp_path: Path, form:
     assert f"by its VMCOREINFO (--satp {SATP:#x})" in found.assumed[0]
     with pytest.raises(SourceError, match=r"several kernels: choose one, --satp 0x80.* or --satp"):
         read(OF_SV39, TEXT)
+
+
+def test_memory_is_looked_through_once_whatever_it_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = list[Content]()
+
+    def counted(content: Content) -> Iterator[bytes]:
+        looked.append(content)
+        return left_in(content)
+
+    monkeypatch.setattr(ram, "left_in", counted)
+    (tmp_path / "file").write_bytes(memory(OF_SV39))
+    assert reaches(ram.snapshot([ram.Placed(tmp_path / "file", RAM)], {}))
+    assert len(looked) == 1
+
+
+@pytest.mark.parametrize("before", [0, 4, 12, 16, 30, 100])
+def test_a_text_is_found_wherever_it_begins(tmp_path: Path, before: int) -> None:
+    """Bytes before the end of a part of memory that is looked through at once; a longer name is
+    another note's."""
+    path, part = tmp_path / "file", vmcoreinfo._PART
+    note = struct.pack("<III", 11, len(TEXT), 0) + b"VMCOREINFO\0\0" + TEXT
+    with path.open("wb") as file:
+        file.write(note.replace(b"INFO\0\0", b"INFO_2").replace(TEXT, OF_SV39))
+        file.seek(part - before)
+        file.write(note)
+        file.truncate(3 * part)
+    assert list(left_in(Content.of_file(path))) == [TEXT]
 
 
 def test_a_file_of_ram_without_where_its_tables_are_asks_for_satp(tmp_path: Path) -> None:

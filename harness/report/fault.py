@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any, Final, Protocol
 
@@ -16,7 +16,7 @@ from harness.paging.processor import Cpu
 from harness.paging.table import Slot
 from harness.report import translation
 from harness.report.decode import raw_text
-from harness.report.objects import slot_object, span_object
+from harness.report.objects import rule_name, slot_object, span_object
 from harness.report.text import aligned, all_digits
 from harness.report.translation import labelled, likely_lines, linux_lines, no_memory, stage_lines
 
@@ -28,9 +28,10 @@ class Faults(Protocol):
     """What the module `fault` of each architecture says of outcomes and of changes.
 
     REGISTER          where an entry is that a register holds
+    NO_FAULT          what an access comes to that neither passes nor faults, by its class
     outcome_text      what an access comes to, on one line
     comes_to          the same of several, without what differs
-    outcome_object    the same as what JSON can hold
+    fault_object      what a fault leaves behind as what JSON can hold, null where there is none
     is_hopeless       whether it is the address itself that must be another
     hopeless          why no change helps, a sentence each
     deeds             what a change of an entry does, and to which addresses
@@ -42,9 +43,11 @@ class Faults(Protocol):
 
     @property
     def REGISTER(self) -> str: ...  # noqa: N802
+    @property
+    def NO_FAULT(self) -> Mapping[type, str]: ...  # noqa: N802
     def outcome_text(self, outcome: Any, /) -> str: ...
     def comes_to(self, outcome: Any, /) -> str: ...
-    def outcome_object(self, outcome: Any, /) -> dict[str, Any]: ...
+    def fault_object(self, fault: Any, /) -> dict[str, Any]: ...
     def is_hopeless(self, outcome: Any, /) -> bool: ...
     def hopeless(self, cpu: Any, one: Explanation, /) -> Iterator[str]: ...
     def deeds(self, cpu: Any, entry: EntryChange, /) -> str: ...
@@ -254,7 +257,7 @@ def as_object(cpu: Cpu, one: Explanation) -> dict[str, Any]:
     """One access as what JSON can hold."""
     return {
         "access": str(one.access),
-        **_of(cpu).outcome_object(one.outcome),
+        **_outcome_object(cpu, one.outcome),
         "because": [_place_object(stage) for stage in one.to_blame],
         "sets": [{**_place_object(stage), "name": flag} for stage, flag in one.noted],
         "pointer": one.pointer,
@@ -262,16 +265,30 @@ def as_object(cpu: Cpu, one: Explanation) -> dict[str, Any]:
             {
                 "assumed": there.assumed,
                 "instead": there.instead,
-                **_of(cpu).outcome_object(there.outcome),
+                **_outcome_object(cpu, there.outcome),
             }
             for there in one.otherwise
         ],
         "remedies": [_remedy_object(one.translation, remedy) for remedy in one.remedies],
         "elsewhere": [
-            {"reads": there.read, "who": there.who, **_of(cpu).outcome_object(there.outcome)}
+            {"reads": there.read, "who": there.who, **_outcome_object(cpu, there.outcome)}
             for there in one.elsewhere
         ],
         "translation": translation.as_object(cpu, one.translation),
+    }
+
+
+def _outcome_object(cpu: Cpu, outcome: Any) -> dict[str, Any]:
+    of, passes = _of(cpu), isinstance(outcome, architecture.of(cpu).allowed)
+    word = "allowed" if passes else of.NO_FAULT.get(type(outcome), "fault")
+    fault = outcome if word == "fault" else None
+    return {
+        "outcome": word,
+        "physical": hex(outcome.physical) if passes else None,
+        **of.fault_object(fault),
+        "level": fault and fault.level,
+        "rule": fault and rule_name(fault.reason),
+        "reason": fault and fault.reason.value,
     }
 
 

@@ -6,7 +6,7 @@ holds the outputs of all commands against it, both ways.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from harness.architectures import NAMES
@@ -1211,6 +1211,35 @@ _REMEDIES: Final = _list(
 _NOTHING: Final = {"description": "Said of x86 alone.", "type": "null"}
 _NONE: Final = {"description": "Said of x86 alone.", "type": "array", "maxItems": 0}
 
+
+def _outcome(
+    arch: str, words: Sequence[str] = ("allowed", "fault"), sets: Schema = _SETS, **left: Schema
+) -> Schema:
+    """What an access comes to, of another architecture than x86.
+
+    words  what it comes to, in a word
+    sets   the flags that it sets
+    left   what a fault leaves behind
+    """
+    return _object(
+        f"What an access of {arch} comes to, and why.",
+        access=_a("access", "The access."),
+        outcome=_name("What it comes to.", *words),
+        physical=_or_null(_hex("The address in memory that it reaches, if it is allowed.")),
+        **left,
+        level=_or_null(_number("Where the walk ended, 0 the lowest; null where there was none.")),
+        rule=_or_null(_RULE),
+        reason=_or_null(_REASON),
+        because=_BECAUSE,
+        sets=sets,
+        pointer=_POINTER,
+        otherwise=_NONE,
+        remedies=_REMEDIES,
+        elsewhere=_NONE,
+        translation=_a("translation", "How the address is translated."),
+    )
+
+
 _PARTS: Final = {
     "outcome": _object(
         "What an access comes to, and why.",
@@ -1263,23 +1292,10 @@ _PARTS: Final = {
         tval=_or_null(_hex("What stval held; null where it was not given.")),
         raised_by=_list("Which accesses raise it.", _a("access", "An access.")),
     ),
-    "riscv_outcome": _object(
-        "What an access of RISC-V comes to, and why.",
-        access=_a("access", "The access."),
-        outcome=_name("What it comes to.", "allowed", "fault"),
-        physical=_or_null(_hex("The physical address that it reaches, if it is allowed.")),
+    "riscv_outcome": _outcome(
+        "RISC-V",
         cause=_or_null(_number("The exception, as in scause, if it faults.")),
         tval=_or_null(_hex("What stval holds after the fault.")),
-        level=_or_null(_number("Where the walk ended; null where there was none.")),
-        rule=_or_null(_RULE),
-        reason=_or_null(_REASON),
-        because=_BECAUSE,
-        sets=_SETS,
-        pointer=_POINTER,
-        otherwise=_NONE,
-        remedies=_REMEDIES,
-        elsewhere=_NONE,
-        translation=_a("translation", "How the address is translated."),
     ),
     "arm64_seen": _object(
         "An abort of arm64 that was seen.",
@@ -1289,23 +1305,10 @@ _PARTS: Final = {
         said=_list("What ESR_EL1 says besides.", _text("A phrase.")),
         raised_by=_list("Which accesses raise it.", _a("access", "An access.")),
     ),
-    "arm64_outcome": _object(
-        "What an access of arm64 comes to, and why.",
-        access=_a("access", "The access."),
-        outcome=_name("What it comes to.", "allowed", "fault"),
-        physical=_or_null(_hex("The physical address that it reaches, if it is allowed.")),
+    "arm64_outcome": _outcome(
+        "arm64",
         esr=_or_null(_hex("What ESR_EL1 holds after the fault.")),
         far=_or_null(_hex("What FAR_EL1 holds after the fault.")),
-        level=_or_null(_number("Where the walk ended, 0 the lowest; null where there was none.")),
-        rule=_or_null(_RULE),
-        reason=_or_null(_REASON),
-        because=_BECAUSE,
-        sets=_SETS,
-        pointer=_POINTER,
-        otherwise=_NONE,
-        remedies=_REMEDIES,
-        elsewhere=_NONE,
-        translation=_a("translation", "How the address is translated."),
     ),
     "s390_seen": _object(
         "A program interruption of s390 that was seen.",
@@ -1315,23 +1318,11 @@ _PARTS: Final = {
         address=_or_null(_hex("The address of the access; null where it was not given.")),
         raised_by=_list("Which accesses end in it.", _a("access", "An access.")),
     ),
-    "s390_outcome": _object(
-        "What an access of s390 comes to, and why.",
-        access=_a("access", "The access."),
-        outcome=_name("What it comes to.", "allowed", "fault"),
-        physical=_or_null(_hex("The real address that it reaches, if it is allowed.")),
+    "s390_outcome": _outcome(
+        "s390",
+        sets=_NONE,
         code=_or_null(_hex("The code of the program interruption, if it faults.")),
         teid=_or_null(_hex("Its translation-exception identification; null where it has none.")),
-        level=_or_null(_number("Where the walk ended; null where there was none.")),
-        rule=_or_null(_RULE),
-        reason=_or_null(_REASON),
-        because=_BECAUSE,
-        sets=_NONE,
-        pointer=_POINTER,
-        otherwise=_NONE,
-        remedies=_REMEDIES,
-        elsewhere=_NONE,
-        translation=_a("translation", "How the address is translated."),
     ),
     "power_seen": _object(
         "An interrupt of POWER that was seen.",
@@ -1344,24 +1335,12 @@ _PARTS: Final = {
         said=_list("What the status says.", _text("A phrase.")),
         raised_by=_list("Which accesses raise it.", _a("access", "An access.")),
     ),
-    "power_outcome": _object(
-        "What an access of POWER comes to, and why.",
-        access=_a("access", "The access."),
-        outcome=_name("What it comes to.", "allowed", "fault", "machine check"),
-        physical=_or_null(_hex("The physical address that it reaches, if it is allowed.")),
+    "power_outcome": _outcome(
+        "POWER",
+        words=("allowed", "fault", "machine check"),
         vector=_or_null(_hex("The vector of the interrupt, if it faults.")),
         status=_or_null(_hex("DSISR, or what SRR1 says of a failed fetch; 0 of a segment's.")),
         address=_or_null(_hex("What DAR holds, or SRR0 of a failed fetch.")),
-        level=_or_null(_number("Where the walk ended; null where there was none.")),
-        rule=_or_null(_RULE),
-        reason=_or_null(_REASON),
-        because=_BECAUSE,
-        sets=_SETS,
-        pointer=_POINTER,
-        otherwise=_NONE,
-        remedies=_REMEDIES,
-        elsewhere=_NONE,
-        translation=_a("translation", "How the address is translated."),
     ),
     "missing": _object(
         "Entries that must be made.",

@@ -14,7 +14,6 @@ from harness.paging.arm64.cpu import Cpu
 from harness.paging.arm64.formats import TYPE
 from harness.paging.entry import Leaf
 from harness.report.fault import deeds_of, served
-from harness.report.objects import rule_name
 from harness.report.translation import labelled
 
 REGISTER: Final = ""
@@ -54,18 +53,13 @@ def seen_object(seen: SeenFault, far: int | None, _: int | None) -> dict[str, An
     }
 
 
-def outcome_object(outcome: Outcome) -> dict[str, Any]:
-    """What an access comes to as what JSON can hold."""
-    fault = outcome if isinstance(outcome, Fault) else None
-    return {
-        "outcome": "fault" if fault else "allowed",
-        "physical": hex(outcome.physical) if isinstance(outcome, Allowed) else None,
-        "esr": fault and hex(fault.syndrome),
-        "far": fault and hex(fault.far),
-        "level": fault and fault.level,
-        "rule": fault and rule_name(fault.reason),
-        "reason": fault and fault.reason.value,
-    }
+def fault_object(fault: Fault | None) -> dict[str, Any]:
+    """What a fault leaves behind as what JSON can hold; null where there is none."""
+    return {"esr": fault and hex(fault.syndrome), "far": fault and hex(fault.far)}
+
+
+NO_FAULT: Final[dict[type, str]] = {}
+"""What an access comes to that neither passes nor faults: there is none."""
 
 
 def is_hopeless(outcome: Outcome) -> bool:

@@ -30,7 +30,6 @@ from harness.paging.power.formats import (
     WRITE,
 )
 from harness.report.fault import deeds_of, served
-from harness.report.objects import rule_name
 from harness.report.translation import labelled
 
 REGISTER: Final = ""
@@ -86,20 +85,17 @@ def seen_object(seen: SeenFault, address: int | None, _: int | None) -> dict[str
     }
 
 
-def outcome_object(outcome: Outcome) -> dict[str, Any]:
-    """What an access comes to as what JSON can hold."""
-    fault = outcome if isinstance(outcome, Fault) else None
-    named = {Allowed: "allowed", Fault: "fault", Unbacked: "machine check"}
+def fault_object(fault: Fault | None) -> dict[str, Any]:
+    """What a fault leaves behind as what JSON can hold; null where there is none."""
     return {
-        "outcome": named[type(outcome)],
-        "physical": hex(outcome.physical) if isinstance(outcome, Allowed) else None,
         "vector": fault and hex(fault.interrupt),
         "status": fault and hex(fault.status),
         "address": fault and hex(fault.address),
-        "level": fault and fault.level,
-        "rule": fault and rule_name(fault.reason),
-        "reason": fault and fault.reason.value,
     }
+
+
+NO_FAULT: Final = {Unbacked: "machine check"}
+"""What an access comes to that neither passes nor faults."""
 
 
 def is_hopeless(outcome: Outcome) -> bool:

@@ -14,7 +14,6 @@ from harness.paging.entry import Leaf
 from harness.paging.s390.access import Allowed, Code, Fault, Outcome, Reason
 from harness.paging.s390.cpu import Cpu
 from harness.report.fault import deeds_of, served
-from harness.report.objects import rule_name
 from harness.report.translation import labelled
 
 REGISTER: Final = ""
@@ -58,18 +57,14 @@ def seen_object(seen: SeenFault, address: int | None, _: int | None) -> dict[str
     }
 
 
-def outcome_object(outcome: Outcome) -> dict[str, Any]:
-    """What an access comes to as what JSON can hold."""
-    fault = outcome if isinstance(outcome, Fault) else None
-    return {
-        "outcome": "fault" if fault else "allowed",
-        "physical": hex(outcome.physical) if isinstance(outcome, Allowed) else None,
-        "code": fault and hex(fault.code),
-        "teid": None if fault is None or fault.teid is None else hex(fault.teid),
-        "level": fault and fault.level,
-        "rule": fault and rule_name(fault.reason),
-        "reason": fault and fault.reason.value,
-    }
+def fault_object(fault: Fault | None) -> dict[str, Any]:
+    """What a fault leaves behind as what JSON can hold; null where there is none."""
+    teid = None if fault is None or fault.teid is None else hex(fault.teid)
+    return {"code": fault and hex(fault.code), "teid": teid}
+
+
+NO_FAULT: Final[dict[type, str]] = {}
+"""What an access comes to that neither passes nor faults: there is none."""
 
 
 def is_hopeless(outcome: Outcome) -> bool:

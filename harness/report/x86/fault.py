@@ -26,7 +26,6 @@ from harness.paging.x86.access import (
 from harness.paging.x86.cpu import Cpu, Cr4, canonical_halves
 from harness.report.decode import bits_object, bits_text
 from harness.report.fault import deeds_of, served
-from harness.report.objects import rule_name
 from harness.report.text import aligned
 from harness.report.translation import labelled
 
@@ -193,23 +192,18 @@ def _without_implicit(access: Access) -> str:
     return str(access).removeprefix("implicit ")
 
 
-def outcome_object(outcome: Outcome) -> dict[str, Any]:
-    """What an access comes to as what JSON can hold."""
-    fault = outcome if isinstance(outcome, Fault) else None
+def fault_object(fault: Fault | None) -> dict[str, Any]:
+    """What a fault leaves behind as what JSON can hold; null where there is none."""
     return {
-        "outcome": _OUTCOMES[type(outcome)],
-        "physical": hex(outcome.physical) if isinstance(outcome, Allowed) else None,
         "vector": fault and fault.vector.name,
         "error": fault and hex(fault.error),
         "error_bits": fault and error_text(fault.error).split(),
         "cr2": None if fault is None or fault.cr2 is None else hex(fault.cr2),
-        "level": fault and fault.level,
-        "rule": fault and rule_name(fault.reason),
-        "reason": fault and fault.reason.value,
     }
 
 
-_OUTCOMES: Final = {Allowed: "allowed", Fault: "fault", Unbacked: "unknown"}
+NO_FAULT: Final = {Unbacked: "unknown"}
+"""What an access comes to that neither passes nor faults."""
 
 
 def comes_to(outcome: Outcome) -> str:

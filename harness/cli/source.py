@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from inspect import Parameter, Signature, signature
@@ -42,6 +42,15 @@ IN_PLACE = (*REGISTERS, "page1gb")
 
 KINDS = ("layout", "case", "qmp", "gdb", "core", "ram")
 """The options that name a source."""
+
+KINDS_OF = {
+    "levels": ("layout",),
+    "vcpu": ("qmp", "gdb", "core"),
+    "live": ("qmp",),
+    "held": ("gdb",),
+    "flat": ("ram",),
+}
+"""The kinds of sources that an option says something of, where it is not for all."""
 
 
 @dataclass(frozen=True)
@@ -241,11 +250,12 @@ class Source:
         """
         from harness.machine.errors import Misuse
 
-        named = [f"--{kind}" for kind in KINDS if getattr(self, kind)]
+        named = [kind for kind in KINDS if getattr(self, kind)]
         if len(named) != 1:
+            several = f"{len(named)} sources are named, {_options(named)}"
             choice = ", ".join(f"--{kind}" for kind in KINDS)
-            several = f"{len(named)} sources are named, {' and '.join(named)}"
             raise Misuse(f"{several if named else 'no source is named'}: choose one of {choice}")
+        self._refuse_unused(named[0])
         yield self._doubted(self._snapshot(self.given(), stack))
 
     def of_entries(self, entries: str, address: int) -> Snapshot:
@@ -274,6 +284,15 @@ class Source:
         for kind in KINDS:
             if getattr(self, kind) is not None:
                 raise Misuse(f"{option} and --{kind} are two sources: choose one of them")
+        self._refuse_unused(option.removeprefix("--"))
+
+    def _refuse_unused(self, kind: str) -> None:
+        """Raises Misuse for an option that says nothing of this kind of source."""
+        from harness.machine.errors import Misuse
+
+        for option, kinds in KINDS_OF.items():
+            if getattr(self, option) and kind not in kinds:
+                raise Misuse(f"--{option} is for {_options(kinds)}, not for --{kind}")
 
     def _doubted(self, snapshot: Snapshot) -> Snapshot:
         """The same, with a doubt about its root where that was found by a number."""
@@ -305,10 +324,7 @@ class Source:
             return qmp.snapshot(self.qmp, self.vcpu, self.live, given, stack=stack)
         if self.gdb is not None:
             from harness.inspect.sources import qmp
-            from harness.machine.errors import Misuse
 
-            if self.live:
-                raise Misuse("a gdb stub stops its guest: --live is for --qmp")
             return qmp.snapshot_of_stub(self.gdb, self.vcpu, given, held=self.held, stack=stack)
         if self.core is not None:
             from harness.inspect.sources import core
@@ -328,6 +344,10 @@ class Source:
             if (text := getattr(self, name)) is not None
         }
         return given if self.page1gb is None else {**given, "page1gb": bool(self.page1gb)}
+
+
+def _options(names: Iterable[str]) -> str:
+    return " and ".join(f"--{name}" for name in names)
 
 
 def _placed(text: str) -> Placed:

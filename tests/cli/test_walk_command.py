@@ -153,3 +153,29 @@ def test_an_entry_shows_what_the_bit_says(tmp_path: Path) -> None:
     assert "4K page at 0x5000" in out and "51 C 0x1 encrypted (SME, SEV)" in out
     out = " ".join(run(*asked, "--shared-bit", 51, cwd=tmp_path)[1].split())
     assert "51 shared 0x1 shared with the host (TDX)" in out
+
+
+NAMED = {
+    **{"--layout": "smallest", "--case": "none", "--qmp": "none", "--gdb": "none"},
+    **{"--core": "none", "--ram": "none", "--entries": "PGD=1"},
+}
+SERVED: dict[tuple[object, ...], list[str]] = {
+    ("--levels", 5): ["--layout"],
+    ("--vcpu", 1): ["--qmp", "--gdb", "--core"],
+    ("--live",): ["--qmp"],
+    ("--held",): ["--gdb"],
+    ("--flat",): ["--ram"],
+}
+"""The sources that an option says something of."""
+
+
+@pytest.mark.parametrize("kind", NAMED)
+@pytest.mark.parametrize(("option", "served"), SERVED.items(), ids=str)
+def test_an_option_that_says_nothing_of_the_source_is_refused(
+    option: tuple[object, ...], served: list[str], kind: str, tmp_path: Path
+) -> None:
+    command = "fault" if kind == "--entries" else "walk"
+    code, out, err = run(command, "0x1000", kind, NAMED[kind], *option, cwd=tmp_path)
+    refused = f"pagetable: {option[0]} is for {' and '.join(served)}, not for {kind}\n"
+    assert (err == refused) == (kind not in served)
+    assert (code, out) == (2, "") or kind in served

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.paging.arm64 import formats
 from harness.paging.arm64.formats import stage1
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.format import Format
@@ -13,6 +14,21 @@ from tests.paging.tables import KIND, RESERVED, RIGHT, Entry, complaints
 K4, K16, K64 = stage1("4K", 48, 48), stage1("16K", 48, 48), stage1("64K", 48, 48)
 LPA2, LPA2_16 = stage1("4K", 52, 52, wide=True), stage1("16K", 52, 52, wide=True)
 WIDE = stage1("64K", 52, 52, wide=True)
+
+BITS = {
+    **{"VALID": (0, 0), "TYPE": (1, 0), "ATTR": (4, 2), "NS": (5, 5), "AP_EL0": (6, 6)},
+    **{"AP_READ_ONLY": (7, 7), "SH": (9, 8), "AF": (10, 10), "NG": (11, 11), "NT": (16, 16)},
+    **{"GP": (50, 50), "DBM": (51, 51), "CONTIGUOUS": (52, 52), "PXN": (53, 53), "UXN": (54, 54)},
+    **{"PXN_TABLE": (59, 59), "UXN_TABLE": (60, 60), "AP_TABLE_NO_EL0": (61, 61)},
+    **{"AP_TABLE_READ_ONLY": (62, 62), "NS_TABLE": (63, 63)},
+}
+"""Bits high:low of descriptors: "Stage 1 attribute fields"."""
+
+
+def test_the_names_of_bits_stand_for_those_of_the_manual() -> None:
+    for name, (high, low) in BITS.items():
+        assert getattr(formats, name) == (1 << high + 1) - (1 << low), name
+
 
 LEAF = {(54, 53): RIGHT, (7, 6): RIGHT, (1, 0): KIND}
 TABLE = {(62, 59): RIGHT, (1, 0): KIND}

@@ -202,6 +202,7 @@ def test_in_a_fork_what_the_hardware_knew_of_a_write_is_kept_and_nobody_may_writ
     old = ~(1 << 10)
     child = [kept & old, closed & old, closed & old, 0x5040, kept & old, page & old]
     assert fork.child.tolist() == child
-    shared = FOUR.fork(raw[:3], 0, private=False)
-    assert shared.parent.tolist() == raw[:3].tolist()
-    assert shared.child.tolist() == [clean & old, clean & old, closed & old]
+    raw = np.array([written, clean, closed, kept], np.uint64)
+    shared = FOUR.fork(raw, 0, private=False)  # clean in the child, which has not written it
+    assert shared.parent.tolist() == raw.tolist()
+    assert shared.child.tolist() == [clean & old, clean & old, closed & old, closed & old]

@@ -14,9 +14,9 @@ from harness.paging.processor import root_for
 from harness.paging.walk import walk
 from harness.paging.x86 import formats
 from harness.paging.x86.access import Fault, Reason, Vector
-from harness.paging.x86.cpu import Cpu, Cr0, Cr3, Cr4, Efer, Mode, lam_widths
+from harness.paging.x86.cpu import MARKS, WIDTHS, Cpu, Cr0, Cr3, Cr4, Efer, Mode, lam_widths
 from harness.paging.x86.formats import P
-from harness.paging.x86.load import load, move, reserved_in_cr3
+from harness.paging.x86.load import RELOADING_CR0, RELOADING_CR4, load, move, reserved_in_cr3
 from tests.paging.x86.made import READ, comes_to, memory, path, supervisor
 
 PG, WP, PE = 1 << 31, 1 << 16, 1
@@ -34,6 +34,12 @@ def test_register_bits_are_where_the_manual_has_them() -> None:
         **{"PSE": 4, "PAE": 5, "PGE": 7, "LA57": 12, "PCIDE": 17, "SMEP": 20, "SMAP": 21},
         **{"PKE": 22, "CET": 23, "PKS": 24, "LASS": 27, "LAM_SUP": 28},
     }
+
+
+def test_widths_of_addresses_are_those_of_the_manual_and_a_mark_is_above_the_least() -> None:
+    """Physical addresses have at most 52 bits, and entries hold 51:12 (SDM 4.1.4)."""
+    assert (WIDTHS[0], WIDTHS[-1]) == (32, 52)
+    assert (MARKS[0], MARKS[-1]) == (32, 51)
 
 
 @pytest.mark.parametrize(
@@ -341,11 +347,14 @@ MOVES: dict[str, tuple[Cpu, dict[str, int], Reason | None]] = {
     "PAE set outside long mode": (LEGACY, {"cr4": Cr4.PAE}, None),
     "LA57 set": (LONG, {"cr4": CR4 | Cr4.LA57}, Reason.LA57_CHANGED),
     "PCIDE set": (replace(LONG, cr3=0x1000), {"cr4": CR4 | Cr4.PCIDE}, None),
-    "PCIDE set while CR3 has low bits": (
-        replace(LONG, cr3=0x1008),
-        {"cr4": CR4 | Cr4.PCIDE},
-        Reason.PCIDE_SET,
-    ),
+    **{
+        f"PCIDE set while bit {bit} of CR3 is": (
+            replace(LONG, cr3=0x1000 | 1 << bit),
+            {"cr4": CR4 | Cr4.PCIDE},
+            Reason.PCIDE_SET,
+        )
+        for bit in range(12)
+    },
     "PCIDE kept while CR3 has a PCID": (
         replace(with_cr4(LONG, Cr4.PCIDE), cr3=0x1008),
         {"cr4": CR4 | Cr4.PCIDE | Cr4.PGE},
@@ -384,6 +393,9 @@ def test_a_control_register_takes_what_it_can_hold_and_refuses_the_rest(name: st
 
 
 def test_only_some_moves_load_the_pdptes() -> None:
+    # SDM 4.4.1: CD, NW and PG of CR0; PAE, PGE, PSE and SMEP of CR4.
+    assert RELOADING_CR0 == 1 << 30 | 1 << 29 | 1 << 31
+    assert RELOADING_CR4 == 1 << 5 | 1 << 7 | 1 << 4 | 1 << 20
     kept = (P | 0x1000, 0, 0, 0)
     cpu = replace(Cpu.in_mode(Mode.PAE, 0), pdptes=kept)
     stored = memory(dict.fromkeys(range(0, 32, 8), P | 0x2000))

@@ -8,7 +8,21 @@ import pytest
 from harness.paging.address import Physical
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.format import Format
+from harness.paging.x86 import formats
 from harness.paging.x86.formats import long_mode, pae, paging32, pdpte
+
+BITS = {
+    **{"P": (0, 0), "RW": (1, 1), "US": (2, 2), "PWT": (3, 3), "PCD": (4, 4), "A": (5, 5)},
+    **{"D": (6, 6), "PS": (7, 7), "PAT": (7, 7), "G": (8, 8), "PAT_LARGE": (12, 12)},
+    **{"ADDRESS": (51, 12), "KEY": (62, 59), "XD": (63, 63)},
+}
+"""Tables 4-15 to 4-20: bits high:low; those of an address go as far as any processor's."""
+
+
+def test_the_names_of_bits_stand_for_those_of_the_manual() -> None:
+    for name, (high, low) in BITS.items():
+        assert getattr(formats, name) == (1 << high + 1) - (1 << low), name
+
 
 Ranges = dict[tuple[int, int], str]
 """Bits high:low to what they are; all others mean nothing to the translation."""

@@ -68,11 +68,12 @@ _POISONS: Final = ((0x122, "LIST_POISON2"), (0x100, "LIST_POISON1"))
 """What Linux leaves in list entries that were removed (include/linux/poison.h), of 64 bits."""
 
 
-def pointer(address: int, width: int, shadow: int) -> str | None:
+def pointer(address: int, width: int, shadow: int, order: Order = "little") -> str | None:
     """What a pointer of `width` bits through which an access faulted probably is, as a phrase; None
     where it looks like nothing that is known.
 
     shadow  where the shadow of address 0 is (KASAN_SHADOW_OFFSET), a byte of it for 8 bytes
+    order   in which the bytes of a pointer lie in memory
     """
     if address < _NULL:
         return "a null pointer" + (f", with a member's offset of {address:#x}" if address else "")
@@ -90,7 +91,7 @@ def pointer(address: int, width: int, shadow: int) -> str | None:
             return f"the byte {octet:#04x} throughout, with which Linux fills {what}"
     if 0 <= address - shadow < _NULL:
         return f"the shadow that KASAN keeps of {(address - shadow) << 3:#x}: a null pointer"
-    return _letters(address.to_bytes(8, "little"))
+    return _letters(address.to_bytes(8, order))
 
 
 def _letters(octets: bytes) -> str | None:

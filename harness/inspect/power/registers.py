@@ -15,7 +15,6 @@ from harness.paging.power.cpu import (
     TABLE_BASE,
     TABLE_SIZE,
     Cpu,
-    is_supported,
     root_address,
     tree_bits,
 )
@@ -45,13 +44,12 @@ def _ptcr(raw: int) -> Register:
 
 def _entry(name: str, raw: int) -> Register:
     base, span, root = root_address(raw), tree_bits(raw), raw & ROOT_SIZE
-    why = "" if is_supported(raw) else f": there are trees of {ADDRESS_BITS} bits alone"
+    why = "" if span == ADDRESS_BITS else f": there are trees of {ADDRESS_BITS} bits alone"
     few = "" if root == ROOT_BITS else f": roots have 1 << {ROOT_BITS}"
 
     def part(mask: int, called: str, value: int, meaning: str, role: Role = Role.KIND) -> Part:
         return Part(mask, called, value, meaning, role, PROCESSES, "")
 
-    why = "" if span == ADDRESS_BITS else why
     parts = (
         _ignored(raw, bits(63), PROCESSES),
         part(bits(62, 61), "RTS", raw >> 61 & 3, f"with the bits below, {span} bits{why}"),

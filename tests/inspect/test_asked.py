@@ -1,0 +1,97 @@
+"""What an architecture answers about arrays and about addresses is what accesses come to."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.architectures import NAMES
+from harness.inspect import architecture
+from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.sources.layout import snapshot
+from harness.inspect.translation import translate
+from harness.paging import bulk
+from harness.paging.address import Virtual
+from harness.paging.bulk import End
+
+LAYOUTS = [
+    *("rights", "malformed", "page-sizes", "without-wp", "halves"),
+    *("riscv/rights", "riscv/aliases", "riscv/page-sizes"),
+    *("arm64/rights", "arm64/malformed", "arm64/hpd", "arm64/page-sizes-16k"),
+    *("s390/rights", "s390/malformed", "s390/three-quarters"),
+    *("power/rights", "power/malformed", "power/rights-64k"),
+]
+
+
+@cache
+def built(name: str) -> Snapshot:
+    return snapshot(name, None, {})
+
+
+@cache
+def addresses(name: str) -> list[int]:
+    """Of a layout: in pages and beside them, and others with upper bits of every kind."""
+    where, source = built(name), random.Random(name)
+    asked = architecture.of(where.cpu)
+    found = bulk.leaves(where.memory, where.cpu.roots).virtual.tolist()
+    chosen = source.sample(found, min(24, len(found)))
+    near = [one + source.choice((0, 0xFFF, -1, 1 << 12, 1 << 21)) for one in chosen]
+    near += [*chosen, *(one ^ 1 << source.randrange(12, 64) for one in chosen[:12])]
+    near += [0, (1 << 63) - 1, (1 << 64) - 1, 1 << 47, 1 << 62]
+    return [one for one in near if 0 <= one < 1 << 64 and known(asked, where.cpu, one)]
+
+
+def known(asked: architecture.Architecture, cpu: Any, address: int) -> bool:
+    try:
+        asked.check_address(cpu, Virtual(address))
+    except QuestionError:
+        return False
+    return True
+
+
+def outcomes(name: str, access: Any) -> Iterator[tuple[int, Any]]:
+    where = built(name)
+    asked = architecture.of(where.cpu)
+    for address in addresses(name):
+        yield address, asked.outcome(where.cpu, where.memory, Virtual(address), access)
+
+
+def test_every_architecture_is_there() -> None:
+    archs = {built(name).cpu.architecture for name in LAYOUTS}
+    assert archs == {one for one in NAMES if architecture.has(one, "inspect", "asked")}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_many_walks_are_judged_as_each_access_is(name: str) -> None:
+    where = built(name)
+    cpu, asked = where.cpu, architecture.of(where.cpu)
+    walks = bulk.walk(where.memory, cpu.roots, np.array(addresses(name), np.uint64))
+    shown = set[bool]()
+    for access in asked.accesses(None, None, False):
+        passes, unknown, _ = asked.judged(cpu, walks, access)
+        for number, (address, outcome) in enumerate(outcomes(name, access)):
+            allowed = isinstance(outcome, asked.allowed)
+            shown.add(allowed)
+            assert bool(passes[number]) == allowed, (hex(address), access, outcome)
+            assert bool(unknown[number]) == asked.unknown(outcome), (hex(address), access, outcome)
+    assert shown == {True, False}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_where_every_access_faults_is_known_by_the_address_and_the_end_of_its_walk(
+    name: str,
+) -> None:
+    where = built(name)
+    asked = architecture.of(where.cpu)
+    for access in asked.accesses(None, None, False):
+        for address, outcome in outcomes(name, access):
+            found = translate(where, Virtual(address))
+            if found.reason is not None:
+                assert outcome.reason is found.reason, (hex(address), access, outcome)
+            else:
+                assert found.end is End.LEAF or asked.unknown(outcome), (hex(address), access)

@@ -1,5 +1,7 @@
 """What a layout may ask for, to the entry."""
 
+import random
+
 import pytest
 
 from harness.check.bounds import Run, refuse
@@ -55,3 +57,21 @@ def test_tables_are_counted_at_every_level(
     virtual: int, level: int, count: int, step: int, tables: int
 ) -> None:
     assert Run("map 1", FORMAT, virtual, level, count, step, True).tables == tables
+
+
+def test_two_runs_meet_where_an_address_has_an_entry_of_both() -> None:
+    source, met = random.Random(1), 0
+    for _ in range(600):
+        runs, covered = [], []
+        for _ in range(2):
+            level, count = source.randrange(2), source.randrange(1, 5)
+            size = FORMAT.levels[level].size
+            step = size * source.choice((1, 1, 2, 3, 513))
+            first = size * source.randrange(1024 >> 9 * level)
+            runs.append(Run("map", FORMAT, first, level, count, step, True))
+            pages = [range(first + n * step, first + n * step + size, 0x1000) for n in range(count)]
+            covered.append({address for page in pages for address in page})
+        meet = not covered[0].isdisjoint(covered[1])
+        assert runs[0].meets(runs[1]) == runs[1].meets(runs[0]) == meet, runs
+        met += meet
+    assert 100 < met < 500

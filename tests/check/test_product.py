@@ -3,7 +3,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from harness.check.product import Axis, Product, Rule
+from harness.check.product import Axis, Product, Rule, evenly
 
 AXES = (Axis("level", (0, 3)), Axis("access", ("read", "write", "fetch")), Axis("at", (16,), "#x"))
 
@@ -34,3 +34,20 @@ def test_a_number_beyond_the_product_is_no_case(number: int) -> None:
 def test_addresses_keep_all_their_bits() -> None:
     axis = Axis("address", (0, (1 << 64) - 1))
     assert axis.array.tolist() == [0, (1 << 64) - 1]
+
+
+def test_values_may_be_negative() -> None:
+    assert Axis("step", (-1, 0, 1)).array.tolist() == [-1, 0, 1]
+    assert Axis("step", (0,)).array.dtype == np.uint64
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 100])
+def test_some_of_many_are_spread_from_the_first_to_the_last(n: int) -> None:
+    for count in (0, 1, 2, 3, 6, 7, 8, 200):
+        found = evenly(n, count).tolist()
+        assert len(found) == len(set(found)) == min(n, count)
+        assert found == sorted(found)
+        if count >= 2 and n:
+            assert (found[0], found[-1]) == (0, n - 1)
+            gaps = np.diff(found)
+            assert not len(gaps) or gaps.max() - gaps.min() <= 1

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from time import sleep
 
 import pytest
 
 from harness.check.layouts import LayoutError
-from harness.check.workers import Task, answers
+from harness.check.workers import Task, answers, evidence, shared_out
 from harness.machine.errors import (
     Evidence,
     GuestLost,
@@ -24,7 +24,7 @@ from harness.paging.space import SpaceError
 
 INTERRUPTED_IN_A_FORK = """
 import os, signal
-from harness.check.workers import Task, answers
+from harness.check.workers import Task, answers, evidence, shared_out
 
 os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.SIGINT))
 try:
@@ -49,7 +49,7 @@ LOST = Evidence(("one", "two"), "out of memory", -6, {"rip": 0x10, "cr2": 0x20})
 
 
 @pytest.mark.parametrize(
-    ("error", "evidence"),
+    ("error", "known"),
     [
         (
             LaunchFailure("ended", exit_code=1, command=["qemu", "-x"], stderr="no -x"),
@@ -68,7 +68,7 @@ LOST = Evidence(("one", "two"), "out of memory", -6, {"rip": 0x10, "cr2": 0x20})
     ids=lambda one: type(one).__name__,
 )
 def test_a_failure_of_the_machine_has_its_task_s_name_and_all_that_is_known(
-    error: MachineError, evidence: list[str]
+    error: MachineError, known: list[str]
 ) -> None:
     found = answers([Task("guest 7", lambda: one(error))], 1)
     assert next(found) == 1
@@ -76,7 +76,8 @@ def test_a_failure_of_the_machine_has_its_task_s_name_and_all_that_is_known(
         next(found)
     assert str(raised.value) == f"guest 7: {error}"
     (note,) = raised.value.__notes__
-    for part in evidence:
+    assert note == evidence(error)
+    for part in known:
         assert part in note
 
 
@@ -122,3 +123,26 @@ def test_as_many_run_at_a_time_as_are_wanted() -> None:
     for pipe in (first, second, third):
         for end in pipe:
             os.close(end)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3, 7])
+def test_all_work_is_done_once_by_as_many_processes_as_are_wanted(jobs: int) -> None:
+    def tried(parts: Sequence[int]) -> Generator[tuple[int, int], None, None]:
+        for part in parts:
+            yield part, os.getpid()
+
+    found = list(shared_out(range(6), jobs, tried))
+    assert sorted(part for part, _ in found) == list(range(6))
+    processes = {pid for _, pid in found}
+    assert len(processes) == min(jobs, 6)
+    assert (os.getpid() in processes) == (jobs == 1)
+    if jobs == 7:  # of which one has nothing to do
+        return
+    with pytest.raises(Misuse, match=rf"^guest {jobs} of {jobs}: no$" if jobs > 1 else "^no$"):
+        list(shared_out(range(6), jobs, lambda parts: fails_at(jobs - 1, parts)))
+
+
+def fails_at(part: int, parts: Sequence[int]) -> Generator[int, None, None]:
+    if part in parts:
+        raise Misuse("no")
+    yield from parts

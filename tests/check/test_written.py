@@ -61,3 +61,17 @@ def test_a_directory_stays(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         written.write(tmp_path / "directory", "text")
     assert os.listdir(tmp_path) == ["directory"]
+
+
+def test_what_is_no_text_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "good").write_text("é")
+    (tmp_path / "bad").write_bytes(b"\xff")
+    assert written.text(str(tmp_path / "good")) == "é"
+    for name, said in (
+        (tmp_path / "missing", "missing cannot be read: No such file or directory"),
+        (tmp_path / "bad", "bad is not text in UTF-8: "),
+        ("no\0name", r"'no\x00name' is not a name of a file: "),
+    ):
+        with pytest.raises(ValueError) as raised:
+            written.text(name)
+        assert said in str(raised.value)

@@ -22,6 +22,7 @@ case     one access in the matrix, or several in sequence, as a number in a prod
 `quirk`            what a known departure is
 `marks`            what frames hold, so that what is found there names the frame
 `hole`             room in a space for what is the harness's; `window`, where its stub runs
+`edges`            where a space is tried: at the edges of what it holds, and beyond
 `tables`           tables as they were written, and as they are found
 `translations`     where addresses lead, as QEMU's monitor has it
 `reached`          what accesses are to find, and what is looked at after them

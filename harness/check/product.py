@@ -75,11 +75,8 @@ class Product:
     @cached_property
     def grid(self) -> Values:
         """The values of each axis, shaped so that together they broadcast to `shape`."""
-        number = len(self.axes)
-        return {
-            axis.name: axis.array.reshape(*[1] * place, -1, *[1] * (number - place - 1))
-            for place, axis in enumerate(self.axes)
-        }
+        grid = np.ix_(*(axis.array for axis in self.axes))
+        return {axis.name: values for axis, values in zip(self.axes, grid, strict=True)}
 
     def legal(self) -> Mask:
         """Whether each case is one, shape `shape`."""

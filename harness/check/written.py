@@ -42,7 +42,7 @@ def write(path: Path, text: str) -> None:
     """Makes the file hold this text, in place of what is there, a link too; OSError where that
     fails."""
     beside = path.with_name(f".{os.urandom(8).hex()}.part")  # a name that no other file has
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with open(descriptor, "wb") as file:
             file.write(text.encode("utf-8", "backslashreplace"))

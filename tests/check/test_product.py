@@ -23,6 +23,8 @@ def test_a_rule_leaves_out_its_cases_and_no_other() -> None:
 
 def test_a_case_prints_its_values_as_its_axes_do() -> None:
     assert Product(AXES).case(4) == "level=3 access=write at=0x10"
+    assert Product(AXES).case(0) == "level=0 access=read at=0x10"
+    assert Product(AXES).case(5) == "level=3 access=fetch at=0x10"
 
 
 @pytest.mark.parametrize("number", [-1, 6])

@@ -140,3 +140,12 @@ def test_what_is_wrong_in_a_long_word_is_a_short_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="is not a condition") as refused:
         read(text, AXES)
     assert len(str(refused.value)) < 600
+
+
+def test_axes_that_may_be_meant_are_the_usual_ones_or_else_the_first() -> None:
+    usual = {name: frozenset({0}) for name in ("zone", "mode", "kind")}
+    with pytest.raises(ValueError, match="there is no axis 'qqqqq', but mode, kind and 1 more"):
+        read("qqqqq=1", usual)
+    others = {f"axis{number:02}": frozenset({0}) for number in range(12)}
+    with pytest.raises(ValueError, match=r"but axis00, axis01, .*, axis09 and 2 more"):
+        read("qqqqq=1", others)

@@ -75,3 +75,18 @@ def test_what_is_no_text_is_a_sentence(tmp_path: Path) -> None:
         with pytest.raises(ValueError) as raised:
             written.text(name)
         assert said in str(raised.value)
+
+
+def test_what_has_the_name_of_the_part_by_chance_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "urandom", bytes)
+    part, kept = tmp_path / f".{'00' * 8}.part", tmp_path / "kept"
+    kept.write_text("kept")
+    for make in (part.symlink_to, part.hardlink_to):
+        make(kept)
+        with pytest.raises(FileExistsError):
+            written.write(tmp_path / "new", "new")
+        assert kept.read_text() == "kept"
+        part.unlink()
+    assert os.listdir(tmp_path) == ["kept"]

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from harness.check.arm64.marks import CODE
+from harness.check.edges import strays, tried
 from harness.check.marks import WORD
 from harness.paging import bulk
 from harness.paging.address import Span
@@ -21,9 +22,6 @@ from harness.paging.memory import Mask, Memory, Words, within
 
 SMALLEST: Final = 1 << min(granule.page for granule in GRANULES.values())
 """Bytes of the smallest page."""
-
-STRAY: Final = 64
-"""Addresses tried that nothing in the space suggests."""
 
 
 @dataclass(frozen=True)
@@ -99,26 +97,13 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     mapped, the edges of what the roots serve, and a few stray addresses.  Nothing in the span
     `outside` is tried.
     """
-    sizes, pages = np.zeros((2, len(leaves.virtual)), np.uint64)
-    for root in cpu.roots:
-        here, levels = within(leaves.virtual, root.span), root.table.format.levels
-        spanned = np.array([level.size for level in levels], np.uint64)
-        sizes[here], pages[here] = spanned[leaves.level[here]], spanned[0]
-    past = leaves.virtual + sizes
-    held = leaves.end != End.UNBACKED
-    last_page = past - pages
-    data = np.concatenate([leaves.virtual[held], past[held] - np.uint64(WORD)])
-    code = np.concatenate([leaves.virtual[held], last_page[held]]) + np.uint64(CODE)
-    stray = np.random.default_rng(0).integers(0, 1 << 64, STRAY, dtype=np.uint64)
-    around = np.concatenate([leaves.virtual - np.uint64(WORD), past, stray])
-    spans = [root.span for root in cpu.roots]
-    ends = [word for span in spans for word in (span.first, span.last + 1 - WORD)]
-    beyond = [word for span in spans for word in (span.first - WORD, span.last + 1)]
-    edges = np.array([edge % (1 << 64) for edge in ends + beyond], np.uint64)
-    elsewhere = np.concatenate([around, edges]) & np.uint64((1 << 64) - WORD)
-    elsewhere = elsewhere[bulk.walk(memory, cpu.roots, elsewhere).end != End.LEAF]
-    data = np.unique(np.concatenate([data, elsewhere]))
-    code = np.unique(np.concatenate([code, elsewhere]))
+    data, code = tried(
+        cpu.roots,
+        leaves,
+        lambda places: bulk.walk(memory, cpu.roots, places).end == End.LEAF,
+        code=CODE,
+        strays=strays(np.random.default_rng(0)),
+    )
     return _in_every_way(data, code, outside)
 
 

@@ -8,17 +8,14 @@ from typing import Final
 
 import numpy as np
 
-from harness.check.marks import WORD
+from harness.check.edges import strays, tried
 from harness.check.power.marks import CODE
 from harness.paging.address import Span
 from harness.paging.bulk import Bytes, End, Leaves
-from harness.paging.memory import Mask, Memory, Words, distinct, within
+from harness.paging.memory import Mask, Memory, Words, within
 from harness.paging.power import bulk
 from harness.paging.power.access import Access, Kind
 from harness.paging.power.cpu import Cpu
-
-STRAY: Final = 64
-"""Addresses tried that nothing in the space suggests."""
 
 WAYS: Final = tuple(Access(kind, user) for kind, user in product(Kind, (False, True)))
 
@@ -55,25 +52,15 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     mapped, the edges of what the roots serve, and a few stray addresses.  Nothing in the span
     `outside` is tried, and nothing in quadrants 1 and 2, which are translated in two stages.
     """
-    levels = cpu.format.levels
-    sizes = np.array([level.size for level in levels], np.uint64)[leaves.level]
-    past = leaves.virtual + sizes
-    held = leaves.end != End.UNBACKED
-    last_page = past - np.uint64(levels[0].size)
-    data = np.concatenate([leaves.virtual[held], past[held] - np.uint64(WORD)])
-    code = np.concatenate([leaves.virtual[held], last_page[held]]) + np.uint64(CODE)
-    stray = np.random.default_rng(0).integers(0, 1 << 64, STRAY, dtype=np.uint64)
-    around = np.concatenate([leaves.virtual - np.uint64(WORD), past, stray])
-    spans = [root.span for root in cpu.roots]
-    ends = [word for span in spans for word in (span.first, span.last + 1 - WORD)]
-    beyond = [word for span in spans for word in (span.first - WORD, span.last + 1)]
-    edges = np.array([edge % (1 << 64) for edge in ends + beyond], np.uint64)
-    elsewhere = np.concatenate([around, edges]) & np.uint64((1 << 64) - WORD)
-    quadrant = elsewhere >> np.uint64(62)
-    elsewhere = elsewhere[(quadrant == 0) | (quadrant == 3)]
-    elsewhere = elsewhere[bulk.walk(cpu, memory, elsewhere).end != End.LEAF]
-    data = distinct(np.concatenate([data, elsewhere]))
-    code = distinct(np.concatenate([code, elsewhere]))
+
+    def left_out(places: Words) -> Mask:
+        of_two_stages = within(places, *(Span.of(number << 62, 1 << 62) for number in (1, 2)))
+        leads: Mask = bulk.walk(cpu, memory, places).end == End.LEAF
+        return of_two_stages | leads
+
+    data, code = tried(
+        cpu.roots, leaves, left_out, code=CODE, strays=strays(np.random.default_rng(0))
+    )
     return _in_every_way(data[~within(data, outside)], code[~within(code, outside)])
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.check.marks import WORD
+from harness.check.edges import strays, tried
 from harness.check.riscv.marks import CODE
 from harness.paging import bulk
 from harness.paging.address import Span
@@ -15,9 +15,6 @@ from harness.paging.bulk import Bytes, Counts, End, Leaves
 from harness.paging.memory import Mask, Memory, Words, distinct, within
 from harness.paging.riscv.access import Access, Kind
 from harness.paging.riscv.cpu import Cpu
-
-STRAY: Final = 64
-"""Addresses tried that nothing in the space suggests."""
 
 STATES: Final = tuple((s, m) for s in (False, True) for m in (False, True))
 """SUM and MXR."""
@@ -96,22 +93,15 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     what the roots serve, and a few stray addresses.  Every other address of data is reached by
     MPRV.  Nothing in the span `outside` is tried.
     """
-    format, width = cpu.format, cpu.xlen // 8
-    sizes = np.array([level.size for level in format.levels], np.uint64)[leaves.level]
-    past = leaves.virtual + sizes
-    held = leaves.end != End.UNBACKED
-    last_page = past - np.uint64(format.levels[0].size)
-    data = np.concatenate([leaves.virtual[held], past[held] - np.uint64(width)])
-    code = np.concatenate([leaves.virtual[held], last_page[held]]) + np.uint64(CODE)
-    ends = [word for root in cpu.roots for word in (root.span.first, root.span.last + 1 - width)]
-    beyond = [word for root in cpu.roots for word in (root.span.first - width, root.span.last + 1)]
-    stray = np.random.default_rng(0).integers(0, 1 << 64, STRAY, dtype=np.uint64)
-    around = np.concatenate([leaves.virtual - np.uint64(width), past, stray])
-    edges = np.array([edge % (1 << 64) for edge in ends + beyond], np.uint64)
-    elsewhere = np.concatenate([around, edges]) & np.uint64((1 << cpu.xlen) - WORD)
-    elsewhere = elsewhere[bulk.walk(memory, cpu.roots, elsewhere).end != End.LEAF]
-    data = distinct(np.concatenate([data, elsewhere]))
-    code = distinct(np.concatenate([code, elsewhere]))
+    data, code = tried(
+        cpu.roots,
+        leaves,
+        lambda places: bulk.walk(memory, cpu.roots, places).end == End.LEAF,
+        code=CODE,
+        strays=strays(np.random.default_rng(0)),
+        width=cpu.xlen // 8,
+        bits=cpu.xlen,
+    )
     return _every_access(data[~within(data, outside)], code[~within(code, outside)])
 
 

@@ -8,16 +8,14 @@ from typing import Final
 
 import numpy as np
 
+from harness.check.edges import STRAYS, strays, tried
 from harness.check.marks import WORD
 from harness.check.s390.marks import CODE
 from harness.paging import bulk
 from harness.paging.bulk import Bytes, End, Leaves
-from harness.paging.memory import Mask, Memory, Words, distinct
+from harness.paging.memory import Mask, Memory, Words
 from harness.paging.s390.access import Access, Kind
 from harness.paging.s390.cpu import AddressSpace, Cpu
-
-STRAY: Final = 64
-"""Addresses tried that nothing in the space suggests."""
 
 SPACES: Final = {
     Kind.READ: AddressSpace.SECONDARY,
@@ -68,26 +66,17 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves) -> Cases:
     before and after it where nothing is mapped, the edges of what the root serves, and a few stray
     addresses.
     """
-    levels = cpu.format.levels
-    sizes = np.array([level.size for level in levels], np.uint64)[leaves.level]
-    past = leaves.virtual + sizes
-    held = leaves.end != End.UNBACKED
-    last_page = past - np.uint64(levels[0].size)
-    data = np.concatenate([leaves.virtual[held], past[held] - np.uint64(WORD)])
-    code = np.concatenate([leaves.virtual[held], last_page[held]]) + np.uint64(CODE)
-    source = np.random.default_rng(0)
-    stray = source.integers(0, 1 << 64, STRAY, dtype=np.uint64)
-    stray >>= source.integers(0, 64 - levels[0].shift, STRAY, dtype=np.uint64)
-    spans = [root.span for root in cpu.roots]
-    ends = [word for span in spans for word in (span.first, span.last + 1 - WORD)]
-    beyond = [word for span in spans for word in (span.first - WORD, span.last + 1)]
-    width = cpu.mode.address_bits
-    edges = [edge % (1 << 64) for edge in (*ends, *beyond, (1 << width) - WORD, 1 << width)]
-    around = np.concatenate([leaves.virtual - np.uint64(WORD), past, stray])
-    elsewhere = np.concatenate([around, np.array(edges, np.uint64)]) & np.uint64(2**64 - WORD)
-    elsewhere = elsewhere[bulk.walk(memory, cpu.roots, elsewhere).end != End.LEAF]
-    data = distinct(np.concatenate([data, elsewhere]))
-    code = distinct(np.concatenate([code, elsewhere]))
+    source, width = np.random.default_rng(0), cpu.mode.address_bits
+    wide = strays(source)
+    shifts = source.integers(0, 64 - cpu.format.levels[0].shift, STRAYS, dtype=np.uint64)
+    data, code = tried(
+        cpu.roots,
+        leaves,
+        lambda places: bulk.walk(memory, cpu.roots, places).end == End.LEAF,
+        code=CODE,
+        strays=wide >> shifts,
+        edges=((1 << width) - WORD, 1 << width),
+    )
     parts = [
         each(code if kind is Kind.FETCH else data, Access(kind, user))
         for kind, user in product(Kind, (False, True))

@@ -121,6 +121,15 @@ def test_an_asce_is_shown_bit_by_bit() -> None:
     assert said["DT"] == "a region-second table"
     assert said["TL"] == "2 of its 4 quarters are there"
     assert said["P"] == "a private space: nothing is common"
+    said = {part.name: part.meaning for part in asce.read(CPU, 0x12345000 | bit(62)).parts}
+    assert said["DT"] == "a segment table"
+    assert said["TL"] == "3 of its 4 quarters are there"
+    assert said["P"] == "not private"
+    said = {part.name: part.meaning for part in asce.read(CPU, 0x12345000).parts}
+    assert said["TL"] == "1 of its 4 quarters is there"
+    for part in found.parts:
+        if part.role is not Role.ADDRESS:
+            assert part.value == (found.raw & part.mask) >> part.low, part.name
     for wrong in (bit(58), 1 << 64):
         with pytest.raises(QuestionError, match=r"real space|wider than 64"):
             asce.read(CPU, wrong)

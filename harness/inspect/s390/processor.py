@@ -112,7 +112,7 @@ def _which(space: AddressSpace, by_registers: bool, psw: int, controls: Mapping[
     others = ", ".join(
         f"--asce {controls[number]:#x} is the {one.name.lower()} one"
         for one, number in ASCES.items()
-        if one is not space and controls[number] != controls[ASCES[space]]
+        if controls[number] != controls[ASCES[space]]
     )
     how = "by the PSW"
     if by_registers:

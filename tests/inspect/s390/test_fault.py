@@ -57,6 +57,24 @@ def test_the_least_change_of_an_entry_is_found(
     assert isinstance(outcome(cpu, held, Virtual(address), access), Allowed)
 
 
+@pytest.mark.parametrize(
+    ("changed", "address", "made"),
+    [
+        ({"p0": 0x400}, 0x0, [(0, 0, True)]),
+        ({"s1": 0x20}, 1 << 20, [(1, 0, False), (0, 0, True)]),
+        ({"r1": 0x20}, 1 << 31, [(2, 7, False), (1, 0, False), (0, 0, True)]),
+        ({"r1": 0x24}, 1 << 31, [(2, 7, False), (1, 0, False), (0, 0, True)]),
+    ],
+)
+def test_what_says_no_more_than_i_is_made_anew_down_to_a_page(
+    changed: dict[str, int], address: int, made: list[tuple[int, int, bool]]
+) -> None:
+    """A region-third entry has TT=1, and TL=3 for all of its table."""
+    (found,) = remedies(CPU, memory(**changed), Virtual(address), READ)
+    assert not found.entries and found.missing is not None
+    assert [(one.level, one.bits, one.page) for one in found.missing.entries] == made
+
+
 def test_the_least_change_of_a_register_is_found() -> None:
     held = memory(r512=SEGMENTS | 4)
     found, *_ = remedies(SHORT, held, Virtual(512 << 31), READ)
@@ -126,6 +144,47 @@ def test_tables_give_a_fault_that_was_seen_or_do_not(
     assert given or found.explanations
     space = AddressSpace(teid & 3)
     assert {one.access.space for one in found.giving} <= {space}
+
+
+def test_each_interruption_that_tables_give_is_reproduced_by_its_code_and_its_teid() -> None:
+    codes = set[Code]()
+    for cpu in (CPU, LOW, SHORT):
+        for address in (0, 0x1000, 0x2000, 0x3000, 1 << 20, 1 << 30, 1 << 31, 512 << 31, 1 << 42):
+            for access in (READ, WRITE, FETCH):
+                where = snapshot(cpu, s1=PAGES | 8)
+                raised = outcome(cpu, where.memory, Virtual(address), access)
+                if isinstance(raised, Allowed):
+                    continue
+                codes.add(raised.code)
+                for teid in {None, raised.teid}:
+                    code = f"{raised.code:#x}"
+                    _, told, found = fault.reproduced(
+                        where, code, Virtual(address), teid, False, ()
+                    )
+                    assert access.kind in [one.access.kind for one in found.giving]
+                    assert access.kind in [one.kind for one in told.accesses]
+    assert len(codes) == 6
+
+
+def test_an_access_that_is_named_and_does_not_end_in_it_is_said_what_it_comes_to() -> None:
+    for named, given in ((READ, True), (FETCH, True), (WRITE, False)):
+        _, _, found = fault.reproduced(snapshot(), "4", Virtual(0x2000), None, False, [named])
+        assert [one.access.kind for one in found.giving] == [Kind.FETCH] * given
+        others = [one for one in found.explanations if "another access ended in this" in one]
+        assert len(others) == (named is READ)
+        assert not others or others[0].endswith(
+            "read in the primary space is allowed there, so that another access ended in this"
+        )
+    _, _, found = fault.reproduced(snapshot(), "11", Virtual(0x2000), None, False, [FETCH])
+    assert [one.access.kind for one in found.instead] == [Kind.FETCH]
+    assert "a storage key" not in "".join(found.explanations)
+    _, _, found = fault.reproduced(snapshot(), "4", Virtual(0x3000), None, False, [READ])
+    assert "ends in code 0x11 there" in found.explanations[0]
+    assert any("a storage key forbade it" in one for one in found.explanations)
+    assert not any("IPTE" in one for one in found.explanations), "nothing is allowed there"
+    _, _, found = fault.reproduced(snapshot(), "5", Virtual(0), None, False, ())
+    assert any("no memory at the frame" in one for one in found.explanations)
+    assert any("IPTE, IDTE or PTLB" in one for one in found.explanations)
 
 
 def test_a_fault_that_another_register_gives_says_so() -> None:

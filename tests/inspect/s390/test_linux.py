@@ -65,3 +65,23 @@ def test_of_each_entry_the_bits_that_translation_does_not_look_at_are_shown_once
             shown |= part.mask
         looked_at = (1 << 64) - 1 - shown
         assert looked_at & (0x400 if level == 0 else 0x20)
+
+
+@pytest.mark.parametrize(
+    ("raw", "level", "said"),
+    [
+        (
+            PAGE | 0x215,
+            0,
+            {"read": "may be read", "write": "no", "dirty": "no", "young": "was used"},
+        ),
+        (PAGE | 0x03D, 0, {"write": "may be written", "dirty": "was written", "unused": "no"}),
+        (0x7_7000 | 0xE00 | 3 << 2, 0, {"type": "swap area 3", "offset": "which page"}),
+        (0x7_7000 | 0x600 | 31 << 2, 0, {}),
+        (0x0070_0000 | 0x3403, 1, {"dirty": "was written", "young": "was used"}),
+    ],
+)
+def test_each_bit_says_what_linux_means_by_it(raw: int, level: int, said: dict[str, str]) -> None:
+    found = {part.name: part.meaning for part in linux.read(CPU, read(CPU, raw, level)).parts}
+    assert said.items() <= found.items()
+    assert set(found.values()) & {"as the hardware will read it", "nothing"} or said

@@ -21,7 +21,7 @@ LOW = (1 << 32) - 1
 
 def words_in(memory: BufferMemory) -> list[tuple[int, ...]]:
     """The first four words of 32 bits at each place."""
-    at = (PLACES[:, None] + np.arange(0, 16, 4, dtype=np.uint64)).ravel()
+    at: Words = np.add.outer(PLACES, np.arange(0, 16, 4, dtype=np.uint64)).ravel()
     return [tuple(row) for row in memory.gather(at, 4)[0].reshape(-1, 4).tolist()]
 
 

@@ -18,10 +18,14 @@ from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources.layout import snapshot
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
+from harness.paging.arm64.access import Kind as Arm64Kind
 from harness.paging.bulk import End
 from harness.paging.entry import Leaf
+from harness.paging.power.access import Kind as PowerKind
 from harness.paging.power.cpu import walk_of
 from harness.paging.processor import root_for
+from harness.paging.riscv.access import Kind as RiscvKind
+from harness.paging.s390.access import Kind as S390Kind
 from harness.paging.walk import leaves as rows_of
 from harness.paging.walk import walk
 
@@ -31,17 +35,17 @@ CODE = 16
 FLAGS = (False, True)
 WAYS: Final[dict[str, set[tuple[Any, ...]]]] = {
     # kind, in U-mode, SUM, MXR
-    "riscv": set(product(riscv.Kind, FLAGS, FLAGS, FLAGS)),
+    "riscv": set(product(RiscvKind, FLAGS, FLAGS, FLAGS)),
     # kind, at EL0, PAN, UAO: UAO is for LDTR and STTR, which are made at EL1
     "arm64": {
         (kind, el0, pan, uao)
-        for kind, el0, pan, uao in product(arm64.Kind, FLAGS, FLAGS, FLAGS)
-        if (kind in (arm64.Kind.LDTR, arm64.Kind.STTR) and not el0)
+        for kind, el0, pan, uao in product(Arm64Kind, FLAGS, FLAGS, FLAGS)
+        if (kind in (Arm64Kind.LDTR, Arm64Kind.STTR) and not el0)
         or (kind.name in ("READ", "WRITE", "FETCH", "AMO") and not uao and not (el0 and pan))
     },
     # kind, in problem state
-    "power": set(product(power.Kind, FLAGS)),
-    "s390": set(product(s390.Kind, FLAGS)),
+    "power": set(product(PowerKind, FLAGS)),
+    "s390": set(product(S390Kind, FLAGS)),
 }  # fmt: skip
 """In which ways data and code are accessed."""
 
@@ -133,7 +137,7 @@ def test_nothing_outside_is_tried(name: str) -> None:
 
 def test_half_of_the_data_of_riscv_is_reached_by_mprv_and_no_code() -> None:
     cases = cases_of(snapshot("riscv/rights", None, {}), OUTSIDE)
-    fetch = cases.kind == riscv.Kind.FETCH
+    fetch = cases.kind == RiscvKind.FETCH
     assert not cases.mprv[fetch].any()
     by_mprv = set(cases.address[cases.mprv].tolist())
     others = set(cases.address[~fetch & ~cases.mprv].tolist())

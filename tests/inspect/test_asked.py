@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.architectures import NAMES
+from harness.architectures import NAMES, has
 from harness.inspect import architecture
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.sources.layout import snapshot
@@ -63,7 +63,7 @@ def outcomes(name: str, access: Any) -> Iterator[tuple[int, Any]]:
 
 def test_every_architecture_is_there() -> None:
     archs = {built(name).cpu.architecture for name in LAYOUTS}
-    assert archs == {one for one in NAMES if architecture.has(one, "inspect", "asked")}
+    assert archs == {one for one in NAMES if has(one, "inspect", "asked")}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -11,7 +11,7 @@ import pytest
 from harness.inspect import decode
 from harness.inspect.decode import Part, Role
 from harness.inspect.power import memory_type
-from harness.inspect.power.mode import MODES, in_mode
+from harness.inspect.power.mode import MODES, assumed, in_mode
 from harness.inspect.power.registers import read as read_register
 from harness.inspect.snapshot import QuestionError
 from harness.paging.entry import Leaf, Malformed, Pointer
@@ -106,6 +106,30 @@ def test_a_process_table_entry_says_where_the_root_is(name: str) -> None:
             part.meaning for part in read_register(in_mode("radix-4k", {}), name, TREE ^ odd).parts
         ]
         assert any("of 52 bits alone" in one or "roots have 1 << 13" in one for one in said)
+
+
+@pytest.mark.parametrize("name", ["ptcr", "quadrant0", "quadrant3"])
+def test_parts_of_a_register_hold_what_it_has_there(name: str) -> None:
+    source = random.Random(name)
+    for _ in range(20):
+        raw = source.getrandbits(64)
+        found = read_register(in_mode("radix-4k", {}), name, raw)
+        assert sum(part.mask for part in found.parts) == (1 << 64) - 1
+        for part in found.parts:
+            held = raw & part.mask
+            assert part.value == (held if part.role is Role.ADDRESS else held >> part.low)
+
+
+def test_what_is_assumed_of_a_mode_is_about_pages() -> None:
+    cpu = in_mode("radix-4k", {})
+    pointer = cpu.format.decode(V | 0x12_3000 | 9, 1)
+    page = cpu.format.decode(V | L | 0x12_3000, 0)
+    assert isinstance(pointer, Pointer) and isinstance(page, Leaf)
+    assert [len([*assumed(cpu, {}, some)]) for some in ((), (pointer,), (pointer, page))] == [
+        0,
+        0,
+        1,
+    ]
 
 
 def test_memory_types_are_fixed() -> None:

@@ -237,6 +237,43 @@ def test_why_tables_do_not_give_an_interrupt() -> None:
     assert "a problem-state read is allowed there" in other.explanations[0]
 
 
+def test_a_state_that_gives_an_interrupt_is_named_and_no_other() -> None:
+    """DSISR with protection (0x08000000) and a store (0x02000000); SRR1 without execution; R clear
+    (0x00040000)."""
+    keyed = replace(CPU, amr=3 << 62, iamr=1 << 62)
+    sets = replace(CPU, sets_marks=True)
+    for cpu, raws, status, named in (
+        (CPU, {}, "dsisr 0x0a000000", "a privileged write gives it with AMR that denies under key"),
+        (CPU, {}, "dsisr 0x08000000", "a privileged read gives it with AMR that denies under key"),
+        (CPU, {}, "srr1 0x10000000", "a privileged fetch gives it with IAMR that denies under key"),
+        (CPU, {}, "dsisr 0x42000000", None),
+        (keyed, {0: PAGE | R | C | READ}, "srr1 0x10000000", None),
+        (keyed, {0: PAGE | READ}, "srr1 0x50000000", None),
+        (replace(sets, amr=2 << 62), {0: PAGE | READ}, "dsisr 0x48000000", None),
+        (sets, {0: PAGE | READ}, "0x40000", "a processor that leaves R and C to software"),
+        (replace(CPU, amr=1 << 62), {0: PAGE | RW}, "dsisr 0x0a000000",
+         "a privileged write gives it with AMR that denies under key 0"),
+        (replace(CPU, amr=3 << 62, sets_marks=True), {0: PAGE | PRIV}, "dsisr 0x00040000", None),
+    ):  # fmt: skip
+        found = compare(snapshot(cpu, raws), seen(status), ADDRESS)
+        said = "\n".join(found.explanations)
+        if named:
+            assert not found.giving and named in said, (status, raws)
+        else:
+            assert "gives it with" not in said, (status, raws)
+
+
+def test_of_a_status_each_bit_that_is_set_is_said_and_no_other() -> None:
+    for bit in range(32):
+        told = seen(f"dsisr {0x4000_0000 | 1 << bit:#x}")
+        said = [int(one.partition(":")[0], 16) for one in told.said if one.startswith("0x")]
+        assert said.count(0x4000_0000) == 1
+        assert set(said) == {0x4000_0000, 1 << bit}
+        assert ("not a store" in told.said) == (bit != 25)
+    bits = "dsisr 0x40000001"
+    assert seen(bits).said[-1] == "0x1: not known here"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

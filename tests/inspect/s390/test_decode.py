@@ -97,6 +97,15 @@ def test_what_is_wrong_is_reserved() -> None:
         assert (wrong.name, wrong.must_be) == (name, must_be)
 
 
+@pytest.mark.parametrize(("level", "kind"), [(1, 0), (2, 4)])
+def test_the_storage_key_of_a_frame_is_named(level: int, kind: int) -> None:
+    """ACCF validity, the access key and fetch protection are bits 47 to 52 of large frames."""
+    for raw in (bit(53) | kind, kind):
+        for part in read(CPU, raw, level).parts:
+            keyed = part.mask & sum(bit(number) for number in range(47, 53))
+            assert ("storage key" in part.meaning) == bool(keyed and raw & bit(53)), part
+
+
 def test_zero_is_an_entry_and_invalid_is_none() -> None:
     assert isinstance(read(CPU, 0, 0).entry, Leaf)
     assert isinstance(read(CPU, 0, 1).entry, Pointer)

@@ -27,10 +27,10 @@ def of(
     given: dict[str, int] | None = None,
     has: dict[str, bool] | None = None,
     prefix: int | None = None,
-    **controls: int,
+    controls: dict[int, int] | None = None,
 ) -> Seen:
     """A processor of which the control registers have these values besides the usual."""
-    own = {0: EDAT | IEP, **ASCES} | {int(name[2:]): value for name, value in controls.items()}
+    own = {0: EDAT | IEP, **ASCES, **(controls or {})}
     return of_controls("the core", own, psw(control), has or {}, given or {}, prefix)
 
 
@@ -58,15 +58,15 @@ def test_what_is_alike_in_other_spaces_is_not_named_and_a_psw_without_dat_is() -
 def test_of_a_real_space_those_that_tables_translate_are_named() -> None:
     for controls, said in (
         ({}, "choose --asce 0x77008 of the secondary space or --asce 0xdd00c of the home space"),
-        ({"cr7": 0}, "choose --asce 0xdd00c of the home space"),
-        ({"cr13": REAL}, "choose --asce 0x77008 of the secondary space"),
-        ({"cr7": REAL, "cr13": 0}, "translates (--asce)"),
+        ({7: 0}, "choose --asce 0xdd00c of the home space"),
+        ({13: REAL}, "choose --asce 0x77008 of the secondary space"),
+        ({7: REAL, 13: 0}, "translates (--asce)"),
     ):
         with pytest.raises(SourceError) as raised:
-            of(0, cr1=0x5000 | REAL, **controls)
+            of(controls={1: 0x5000 | REAL, **controls})
         assert str(raised.value).startswith("CR1 of the core, 0x5020, designates real space")
         assert str(raised.value).endswith(said)
-    found = of(0, {"asce": 0x9004}, cr1=REAL)
+    found = of(0, {"asce": 0x9004}, controls={1: REAL})
     assert (found.cpu.asce, found.notes) == (0x9004, ())
 
 
@@ -84,7 +84,7 @@ def test_facilities_that_are_not_known_are_doubted_where_cr0_turns_one_on() -> N
         ({}, {"cr0": EDAT}, 0, False),
         (off, {}, EDAT | IEP, False),
     ):
-        found = of(0, given, has, cr0=cr0)
+        found = of(0, given, has, controls={0: cr0})
         assert bool(found.assumed) == doubted
         assert found.cpu.cr0 == given.get("cr0", cr0)
         assert (found.cpu.edat1, found.cpu.edat2, found.cpu.iep) == (has != off,) * 3

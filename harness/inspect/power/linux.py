@@ -11,7 +11,7 @@ from harness.paging.entry import Leaf
 from harness.paging.format import bits
 from harness.paging.power.cpu import Cpu
 from harness.paging.power.formats import EXECUTE, LEAF, READ, VALID, WRITE
-from harness.paging.power.linux import DEVMAP, EXCLUSIVE, INVALID, SOFT_DIRTY, SPECIAL, Linux
+from harness.paging.power.linux import DEVMAP, EXCLUSIVE, SOFT_DIRTY, SPECIAL, Linux
 
 _SOFT_DIRTY: Final = (SOFT_DIRTY, "soft-dirty", "written since it was last asked")
 
@@ -41,7 +41,7 @@ def read(cpu: Cpu, reading: Reading) -> LinuxReading:
             return replace(found, said=f"{found.said}, which nobody may access (PROT_NONE)")
         return found
     page = Linux(cpu.format).decode(reading.raw, reading.level)
-    if reading.raw & INVALID and isinstance(page, Leaf):
+    if isinstance(page, Leaf):
         said = f"the page at {page.address:#x}, whose entry is being changed or split"
         return replace(found, meaning=page, said=said)
     return found

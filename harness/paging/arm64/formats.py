@@ -60,8 +60,8 @@ NS_TABLE = bits(63)
 _FLUSHING = Flushing(denials=True, breaks=Breaking(ATTR | SH | NT, CONTIGUOUS))
 
 _INVALID = Pattern(VALID, 0)
-_TABLE = _PAGE = Pattern(TYPE, 3)
-_BLOCK = Pattern(TYPE, 1)
+_TABLE = _PAGE = Pattern(TYPE, TYPE)
+_BLOCK = Pattern(TYPE, VALID)
 _NO_BLOCK = (_INVALID, _BLOCK)
 """What is absent where no block can be: its type is invalid too."""
 

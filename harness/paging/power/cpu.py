@@ -35,9 +35,8 @@ UNTRANSLATED: Final = bits(61, ADDRESS_BITS)
 
 ROOT_BASE: Final = bits(59, 8)
 ROOT_SIZE: Final = bits(4, 0)
-TREE_SIZE: Final = bits(62, 61) | bits(7, 5)
-"""Of the first doubleword of a process table entry: where the root's table is (RPDB), log2 of its
-entries (RPDS), and log2 of the bytes that the tree spans, less 31, in two parts (RTS)."""
+"""Of the first doubleword of a process table entry: where the root's table is (RPDB), and log2 of
+its entries (RPDS).  Of its size (RTS), which stands in two parts, `tree_bits`."""
 
 ROOT_BITS: Final = 13
 """log2 of the entries of a root."""

@@ -85,7 +85,7 @@ def radix(page_bits: int) -> Format:
         name=f"POWER radix {1 << page_bits - 10}K",
         entry_bytes=8,
         levels=(
-            Level("PTE", page_bits, lowest, (_leaf(page_bits),), _ABSENT),
+            Level("PTE", page_bits, lowest, (_leaf(page_bits, only=True),), _ABSENT),
             Level("PDE 2M", 21, 9, (_directory(lowest), _leaf(21)), _ABSENT),
             Level("PDE 1G", 30, 9, (_directory(9), _leaf(30)), _ABSENT),
             Level("PDE 512G", 39, 13, (_directory(9, only=True),), _ABSENT),
@@ -99,14 +99,13 @@ def radix(page_bits: int) -> Format:
     )
 
 
-def _leaf(shift: int) -> Shape:
-    """A page; at the lowest level an entry can be nothing else."""
+def _leaf(shift: int, only: bool = False) -> Shape:
+    """A page; `only`: an entry can be nothing else, which is so at the lowest level."""
     address = (Field(bits(56, shift)),)
-    if shift < 21:
-        only = Reserved(LEAF, "no leaf at the lowest level", value=LEAF)
+    if only:
+        leaf = Reserved(LEAF, "no leaf at the lowest level", value=LEAF)
         when = Pattern(VALID, VALID)
-        names = {name: mask for name, mask in _NAMES.items() if mask != LEAF}
-        return Shape(when, False, address, (only,), grants=_GRANTS, bits=names)
+        return Shape(when, False, address, (leaf,), grants=_GRANTS, bits=_NAMES)
     return Shape(_PAGE, False, address, grants=_GRANTS, bits=_NAMES)
 
 

@@ -147,6 +147,10 @@ def test_with_hardware_dirty_state_dbm_makes_a_page_writable() -> None:
         assert ("write" in rights(K4, raw)) == (not ap2)
 
 
+def test_descriptors_have_the_byte_order_of_sctlr_ee() -> None:
+    assert (K4.byte_order, stage1("4K", 48, 48, big_endian=True).byte_order) == ("little", "big")
+
+
 def test_an_address_beyond_the_output_size_is_malformed_by_the_bits_that_are() -> None:
     assert stage1("4K", 48, 40).decode(3 | 0x1F << 38, 0) == Malformed(7 << 40)
 

@@ -73,6 +73,12 @@ def test_what_must_be_absent_in_between(before: int, after: int, breaking: bool 
         assert found == [breaking, breaking]
 
 
+def test_of_a_block_bit_16_is_nt_and_its_address_begins_at_bit_21() -> None:
+    block = np.array([BLOCK | 1 | AF], np.uint64)
+    for bit, breaking in ((NT, True), (1 << 15, False), (1 << 20, False), (1 << 22, True)):
+        assert breaks(K4, 1, block, block ^ np.uint64(bit)).tolist() == [breaking], hex(bit)
+
+
 def test_nothing_else_of_a_contiguous_entry_may_change() -> None:
     for bit, breaking in ((AP2, True), (AF, True), (1 << 55, False)):
         before = np.array([0x5000 | 3 | CONT], np.uint64)

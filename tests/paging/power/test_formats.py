@@ -9,10 +9,29 @@ from harness.paging.address import Physical, Span, Virtual
 from harness.paging.entry import Leaf, Malformed, Pointer
 from harness.paging.format import Format
 from harness.paging.memory import BigEndianMemory
+from harness.paging.power import cpu, formats
 from harness.paging.power.formats import radix
 from harness.paging.table import Root, Table
 from harness.paging.walk import walk
 from tests.paging.tables import KIND, RESERVED, RIGHT, Entry, complaints
+
+BITS = {
+    **{"VALID": (63, 63), "LEAF": (62, 62), "REFERENCE": (8, 8), "CHANGE": (7, 7), "ATT": (5, 4)},
+    **{"PRIVILEGED": (3, 3), "READ": (2, 2), "WRITE": (1, 1), "EXECUTE": (0, 0)},
+    **{"NEXT_SIZE": (4, 0)},
+}
+IN_TABLES_OF_TREES = {
+    **{"QUADRANT": (63, 62), "UNTRANSLATED": (61, 52), "ROOT_BASE": (59, 8), "ROOT_SIZE": (4, 0)},
+    **{"HOST_RADIX": (63, 63), "TABLE_BASE": (59, 12), "TABLE_SIZE": (4, 0)},
+}
+"""Bits high:low of entries; of addresses, PTCR, and entries of partition and process tables."""
+
+
+def test_the_names_of_bits_stand_for_those_of_the_manual() -> None:
+    for module, named in ((formats, BITS), (cpu, IN_TABLES_OF_TREES)):
+        for name, (high, low) in named.items():
+            assert getattr(module, name) == (1 << high + 1) - (1 << low), name
+
 
 SMALL, LARGE = radix(12), radix(16)
 V, L = 1 << 63, 1 << 62

@@ -223,7 +223,7 @@ FAULTS: dict[str, Plant] = {
     "a tree of any size accepted": in_modules("is_supported", lambda descriptor: True),
     "RTS not looked at": in_modules("is_supported", lambda descriptor: descriptor & 31 == 13),
     "RPDS not looked at": in_modules(
-        "is_supported", lambda descriptor: descriptor & cpus.TREE_SIZE == 2 << 61 | 5 << 5
+        "is_supported", lambda descriptor: cpus.tree_bits(descriptor) == 52
     ),
     "trees of 51 bits": in_modules("UNTRANSLATED", bits(61, 51)),
     "one size of page tables alone": in_modules("OTHER_SIZE", 0),

@@ -203,11 +203,10 @@ class Dialect(ABC):
 
     def _kinds(self, raw: Words) -> Bytes:
         """What each entry counts as that is away."""
-        fields = self.fields
-        table = np.full(fields.type // _lowest(fields.type) + 1, Counted.SWAP, np.uint8)
-        for number, type in fields.types.items():
-            table[number] = _COUNTED[type]
-        found: Bytes = table[(raw & np.uint64(fields.type)) // np.uint64(_lowest(fields.type))]
+        types = (raw & np.uint64(self.fields.type)) // np.uint64(_lowest(self.fields.type))
+        found = np.full(len(raw), Counted.SWAP, np.uint8)
+        for number, type in self.fields.types.items():
+            found[types == number] = _COUNTED[type]
         return found
 
     def _fork_away(self, raw: Words, private: bool) -> Fork:

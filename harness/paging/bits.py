@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.paging import bulk
 from harness.paging.bulk import Bytes, End
-from harness.paging.format import Flushing, Format, Shape
+from harness.paging.format import Format, Shape
 from harness.paging.memory import Mask, Words
 
 
@@ -208,10 +208,13 @@ def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
     """
     rules = format.flushing
     assert rules is not None
-    found, changed = kinds(format, level, before), before ^ after
-    lost = changed & ~_gains(format, rules, found, before, after)
-    narrowed: Mask = (found == Kind.LEAF) & (lost & np.uint64(_read_in_leaf(format, level)) != 0)
-    if level:
+    here, found, changed = format.levels[level], kinds(format, level, before), before ^ after
+    narrowed: Mask = np.zeros(len(before), np.bool_)
+    if here.leaf:
+        lost = changed & ~_leaf_gains(format, here.leaf, before, after)
+        narrowed |= (found == Kind.LEAF) & (lost & np.uint64(_read_in_leaf(format, level)) != 0)
+    if here.pointer:
+        lost = changed & ~_gains(format, here.pointer, after)
         read = np.uint64(_read_in_pointer(format, level))
         narrowed |= (found == Kind.POINTER) & (lost & read != 0)
     if rules.faults:
@@ -252,21 +255,24 @@ def _leaf_breaks(format: Format, level: int, before: Words, after: Words) -> Mas
     return found | (joined & read)
 
 
-def _gains(
-    format: Format, rules: Flushing, found: Bytes, before: Words, after: Words
-) -> Words | np.uint64:
-    """The bits whose change only gives something that is looked up when it is missed, entry by
-    entry."""
-    marks = np.uint64(0 if rules.faults else format.accessed | format.dirty)
+def _gains(format: Format, shape: Shape, after: Words) -> Words:
+    """The bits of entries of a shape that only give something which is looked up when it is missed,
+    if they come to be as in `after`: other shapes have other things in the same bits."""
+    rules = format.flushing
+    assert rules is not None
+    marks = format.accessed | (0 if shape.points else format.dirty)
+    gains: Words = after & np.uint64(0 if rules.faults or not shape.notes else marks)
     if rules.denials:
-        return after & marks
-    inclusive = np.uint64(format.rights_mask & ~format.exclusive)
-    gains = (after ^ np.uint64(format.denied)) & inclusive | after & marks
-    given = (before ^ after) & after & np.uint64(format.shadow)
-    if given.any():
-        dirty = (found == Kind.LEAF) & (before & np.uint64(format.dirty) != 0)
-        gains &= ~(dirty * given)
-    return gains
+        return gains
+    given = format.rights_mask & ~format.exclusive
+    places, denied = _withholding(format, shape, given)
+    return gains | (after ^ np.uint64(denied)) & np.uint64(places)
+
+
+def _leaf_gains(format: Format, shape: Shape, before: Words, after: Words) -> Words:
+    """The same of leaves: a shadow stack is one no longer once it may be written."""
+    gains, shadow = _gains(format, shape, after), np.uint64(format.shadow)
+    return gains & ~np.where(before & np.uint64(format.dirty) != 0, shadow, np.uint64(0))
 
 
 @lru_cache

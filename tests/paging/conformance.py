@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
-from harness.paging.bits import offending_bits
+from harness.paging.bits import breaks, offending_bits, stale
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.format import Format, Level, Shape
 from harness.paging.memory import BigEndianMemory, BufferMemory
@@ -310,6 +310,26 @@ def answer(found: Walk) -> tuple[int, ...]:
     return KINDS[type(entry)], found.level, raw, found.granted, found.physical or 0, above
 
 
+def what_leads_elsewhere_is_flushed(format: Format) -> Iterator[str]:
+    """A change of any bit that tells what an entry is, where it leads, or that is reserved, whether
+    it is set or cleared, and whatever the bit is in entries of another shape."""
+    if format.flushing is None:
+        return
+    for number, level, shape, what in shapes(format):
+        base = plain(format, level, shape)
+        if base is None:
+            continue
+        bits = single_bits(shape.clean.mask | shape.address_mask)
+        before = np.array([base] * len(bits) + [base | shape.address_mask] * len(bits), np.uint64)
+        after = before ^ np.array(bits * 2, np.uint64)
+        told = {"is not flushed": stale(format, number, before, after)}
+        if format.flushing.breaks:
+            told["breaks nothing"] = breaks(format, number, before, after)
+        for how, found in told.items():
+            for lane in np.flatnonzero(~found).tolist():
+                yield f"{what}: {int(before[lane]):#x} to {int(after[lane]):#x} {how}"
+
+
 CHECKS: tuple[Check, ...] = (
     every_bit_is_decoded_once,
     names_are_of_bits_of_their_own,
@@ -321,6 +341,7 @@ CHECKS: tuple[Check, ...] = (
     arrays_read_entries_as_scalars_do,
     arrays_walk_as_scalars_do,
     arrays_walk_words_as_scalars_walk_memory,
+    what_leads_elsewhere_is_flushed,
 )
 
 

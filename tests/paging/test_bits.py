@@ -23,10 +23,11 @@ from harness.paging.bits import (
     structure_mask,
     withheld,
 )
-from harness.paging.format import Format
+from harness.paging.format import Format, Reserved
 from harness.paging.memory import Words
+from harness.paging.power.formats import radix
 from harness.paging.value import Value
-from harness.paging.x86.formats import long_mode, pae, paging32
+from harness.paging.x86.formats import long_mode, pae, paging32, pdpte
 from tests.paging.spaces import FORMATS, SHORT, UNEVEN, World, bits
 from tests.paging.toys import MIXED, SCATTERED
 
@@ -96,6 +97,23 @@ OTHERS = {
         bits(0) | bits(4, 3) | bits(8, 7) | bits(62, 12), bits(2, 1) | bits(6, 5),
         bits(2) | bits(63),
     ),
+    # Table 4-8: 2:1, 8:5 and 63:40 are reserved, 11:9 ignored; there are no rights and no marks.
+    "a PDPTE of PAE": Flips(
+        pae(40, True, pdpte(40)), 2, 0x1 | 0x5000, bits(8, 0) | bits(63, 12), 0, 0,
+    ),
+}  # fmt: skip
+# Power ISA 3.0, Book III, "Radix Tree Page Directory Entry" and "Page Table Entry"; here bit 0 is
+# the lowest.  V and L are bits 63 and 62, R and C 8 and 7, ATT 5:4, EAA 3:0: privileged, read, read
+# and write, execute.  What is wrong in a page of the lowest level is L.
+POWER = {
+    "a radix PTE": Flips(
+        radix(12), 0, bits(63, 62) | 0x5000, bits(63, 62) | bits(56, 12) | bits(5, 4),
+        bits(8, 7) | bits(2, 0), bits(3),
+    ),
+    # NLB is 59:8, of a table of 256 bytes all of it; NLS 4:0.
+    "a radix PDE": Flips(
+        radix(16), 1, bits(63) | 0x5000 | 5, bits(63, 62) | bits(59, 8) | bits(4, 0), 0, 0,
+    ),
 }  # fmt: skip
 # From the top down: present, write, user, still, page, accessed, dirty, lasting, two reserved.
 MADE_UP = {
@@ -108,7 +126,7 @@ MADE_UP = {
         bits(30, 29) | bits(26, 25), bits(28),
     ),
 }  # fmt: skip
-FLIPS = {**LONG, **OTHERS, **MADE_UP}
+FLIPS = {**LONG, **OTHERS, **POWER, **MADE_UP}
 
 
 def words(*raw: int) -> Words:
@@ -141,6 +159,15 @@ def test_what_was_absent_or_malformed_is_never_stale(case: Flips) -> None:
     malformed = case.raw | reserved & -reserved
     if reserved:
         assert not stale(format, level, words(malformed), words(case.raw)).any()
+
+
+def test_no_pointer_gains_by_the_bit_that_says_of_a_page_that_it_was_written() -> None:
+    pde = X86.levels[1].changed(
+        lambda shape: replace(shape, reserved=(*shape.reserved, Reserved(bits(6), "planted")))
+    )
+    format = replace(X86, levels=(X86.levels[0], pde, *X86.levels[2:]))
+    assert stale(format, 1, words(0x5001), words(0x5041)).all()
+    assert not stale(X86, 1, words(0x5001), words(0x5041)).any()
 
 
 @pytest.mark.parametrize("name", FORMATS)

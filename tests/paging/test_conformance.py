@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from harness.paging import bits as bits_of_entries
 from harness.paging import bulk
 from harness.paging.arm64.formats import stage1
 from harness.paging.format import (
@@ -272,3 +273,15 @@ def test_arrays_that_read_no_rights_of_tables_are_found(monkeypatch: pytest.Monk
     monkeypatch.setattr(bulk, "_given_in", ignored)
     assert list(conformance.arrays_walk_as_scalars_do(FORMATS[ARM]))
     assert not list(conformance.arrays_walk_as_scalars_do(FORMATS[SV39]))
+
+
+def test_what_is_a_gain_in_a_page_and_another_thing_in_a_pointer_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def in_all_shapes(format: Format, shape: Shape, after: Words) -> Words:
+        return after & np.uint64(format.rights_mask & ~format.denied | format.accessed)
+
+    monkeypatch.setattr(bits_of_entries, "_gains", in_all_shapes)
+    for name in ("POWER radix 64K", "x86 PAE with PDPTEs in a table"):
+        assert list(conformance.what_leads_elsewhere_is_flushed(FORMATS[name])), name
+    assert not list(conformance.what_leads_elsewhere_is_flushed(FORMATS["x86 PAE"]))

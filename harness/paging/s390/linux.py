@@ -20,7 +20,7 @@ from typing import Final
 from harness.paging.entry import Absent, Entry, Leaf
 from harness.paging.format import Format, bits
 from harness.paging.linux.entries import ProtNone, Swap, Unknown
-from harness.paging.s390.formats import FC, INVALID, PAGE_INVALID, PROTECT, TYPE
+from harness.paging.s390.formats import INVALID, PAGE_INVALID, PROTECT, TYPE
 
 PRESENT: Final = bits(0)
 PAGE_READ: Final = bits(4)
@@ -72,12 +72,11 @@ def decode(format: Format, raw: int, level: int) -> Meaning:
         return format.decode(raw, level)
     if not raw & ~(invalid | (TYPE if level else 0)):
         return Absent()
-    if level == 0 and raw & (PROTECT | PRESENT) == PROTECT:
+    if level == 0 and not raw & PRESENT:
         area = (raw & OF_AWAY["type"]) >> 2
-        return Swap(area, raw >> 12) if area < AREAS else Unknown(raw)
+        return Swap(area, raw >> 12) if raw & PROTECT and area < AREAS else Unknown(raw)
     page = format.decode(raw & ~invalid, level)
-    kept = raw & PRESENT if level == 0 else raw & FC
-    if not kept or not isinstance(page, Leaf):
+    if not isinstance(page, Leaf):
         return Unknown(raw)
     read = FRAME_READ if level else PAGE_READ
     return page if raw & read else ProtNone(page.address, page.size)

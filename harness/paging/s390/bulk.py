@@ -126,6 +126,6 @@ def _reports() -> tuple[Bytes, Words, Mask]:
         ALLOWED if reason is None else rules.code_of(reason, level)
         for reason, level in product(REASONS, levels)
     ]
-    marks = [rules.MARKS.get(reason, 0) if reason else 0 for reason in REASONS]
-    told = [reason and rules.teid(0, Kind.READ, some, reason) is not None for reason in REASONS]
+    marks = [0, *(rules.MARKS.get(reason, 0) for reason in Reason)]
+    told = [False, *(rules.teid(0, Kind.READ, some, reason) is not None for reason in Reason)]
     return np.array(codes, np.uint8), np.array(marks, np.uint64), np.array(told, np.bool_)

@@ -117,10 +117,10 @@ class Features:
 
         Raises ValueError for a reserved PARange.
         """
-        parange = mmfr0 & 15
+        parange = _id_field(mmfr0, 0)
         if parange > len(OUTPUT_BITS):
             raise ValueError(f"ID_AA64MMFR0_EL1 {mmfr0:#x} has the reserved PARange {parange}")
-        tgran4, tgran64, tgran16 = (mmfr0 >> low & 15 for low in (28, 24, 20))
+        tgran4, tgran64, tgran16 = (_id_field(mmfr0, low) for low in (28, 24, 20))
         there = {"4K": tgran4 != 15, "16K": tgran16 > 0, "64K": tgran64 != 15}
         wide = {"4K": tgran4 == 1, "16K": tgran16 >= 2}
         return cls(
@@ -128,13 +128,13 @@ class Features:
             output_bits=(*OUTPUT_BITS, LARGEST_OUTPUT)[parange],
             granules=frozenset(name for name, has in there.items() if has),
             lpa2=frozenset(name for name, has in wide.items() if has),
-            lva=bool(mmfr2 >> 16 & 15),
-            ttst=bool(mmfr2 >> 28 & 15),
-            hafdbs=min(mmfr1 & 15, 2),
-            hpds=bool(mmfr1 >> 12 & 15),
-            pan=min(mmfr1 >> 20 & 15, 3),
-            uao=bool(mmfr2 >> 4 & 15),
-            e0pd=bool(mmfr2 >> 60 & 15),
+            lva=bool(_id_field(mmfr2, 16)),
+            ttst=bool(_id_field(mmfr2, 28)),
+            hafdbs=min(_id_field(mmfr1, 0), 2),
+            hpds=bool(_id_field(mmfr1, 12)),
+            pan=min(_id_field(mmfr1, 20), 3),
+            uao=bool(_id_field(mmfr2, 4)),
+            e0pd=bool(_id_field(mmfr2, 60)),
             tbid=tbid,
         )
 
@@ -445,6 +445,11 @@ class Cpu:
                 f" {alignment:#x}"
             )
         return low | (ttbr >> 2 & 15) << 48 if wide else low
+
+
+def _id_field(register: int, low: int) -> int:
+    """The field of an ID register that begins at bit `low`: each has four bits."""
+    return register >> low & 15
 
 
 def is_high(address: int) -> bool:

@@ -20,7 +20,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.paging.entry import Absent, Leaf
+from harness.paging.entry import Absent
 from harness.paging.format import bits
 from harness.paging.linux.away import Away, Dialect, Fields, Meaning
 from harness.paging.linux.entries import Notes, Type, Unknown
@@ -87,8 +87,7 @@ class Linux(Dialect):
         if not raw & LEAF:
             return Unknown(raw)
         if self.present(raw, level):
-            entry = self.format.decode(raw | VALID, level)
-            return entry if isinstance(entry, Leaf) else Unknown(raw)
+            return self.format.decode(raw | VALID, level)
         return self.away(raw, level)
 
     def encode(self, away: Away, level: int = 0) -> int:

@@ -165,6 +165,13 @@ def test_what_registers_encode_is_the_manual_s() -> None:
     assert NORMAL == 0b1111_1111
 
 
+def test_attrindx_of_a_leaf_chooses_a_byte_of_mair() -> None:
+    cpu = Cpu.of(None, None, mair=0x0011_2233_4455_66FF)
+    for index, byte in enumerate((0xFF, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x00)):
+        for others in (0, LAST & ~(7 << 2)):
+            assert cpu.memory_type(index << 2 | others) == byte
+
+
 def test_halves_whose_tables_differ_are_two_states() -> None:
     low, high = Half("16K", 36, 0x4000), Half("4K", 39, 0x8000)
     both = Cpu.of(low, high, big_endian=True)

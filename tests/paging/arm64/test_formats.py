@@ -147,6 +147,22 @@ def test_with_hardware_dirty_state_dbm_makes_a_page_writable() -> None:
         assert ("write" in rights(K4, raw)) == (not ap2)
 
 
+@pytest.mark.parametrize("output_bits", [32, 36, 40, 42, 44, 48, 52])
+@pytest.mark.parametrize("granule", ["4K", "16K", "64K"])
+def test_an_entry_holds_addresses_up_to_the_output_size_and_no_larger(
+    granule: str, output_bits: int
+) -> None:
+    for wide in (False, True):
+        if output_bits == 52 and not wide:
+            continue
+        format = stage1(granule, 48, output_bits, wide=wide)
+        for level, here in enumerate(format.levels):
+            for shape in here.shapes:
+                lowest = 1 << format.levels[0 if shape.points else level].shift
+                largest = max(1 << output_bits, lowest) - lowest  # a block may be larger than all
+                assert shape.address_of((1 << 64) - 1) == largest
+
+
 def test_descriptors_have_the_byte_order_of_sctlr_ee() -> None:
     assert (K4.byte_order, stage1("4K", 48, 48, big_endian=True).byte_order) == ("little", "big")
 

@@ -126,6 +126,8 @@ def test_what_is_stale() -> None:
         assert not gone(before, page)
     for bit in (1 << 59, 1 << 60, 1 << 61, 1 << 62):
         assert gone(page, page | bit, level=1) and gone(page | bit, page, level=1)
+        # Tables have no access flag: bit 10 means nothing there.
+        assert not gone(page, page ^ AF, level=1) and not gone(page ^ AF, page, level=1)
         free = stage1("4K", 48, 48, hierarchical=False)
         assert not gone(page, page | bit, free, 1)
 

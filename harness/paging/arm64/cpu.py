@@ -254,7 +254,11 @@ class Cpu:
         ):
             sctlr |= flag if given else 0
         ttbr0, ttbr1 = (0 if half is None else _base_encoded(half.root) for half in (low, high))
-        return cls(ttbr0, ttbr1, tcr, mair, sctlr, pan, uao, features or Features())
+        cpu = cls(ttbr0, ttbr1, tcr, mair, sctlr, pan, uao, features or Features())
+        for number, asked, half in ((0, low, cpu.low), (1, high, cpu.high)):
+            if asked and half and asked.root != half.root:
+                raise ValueError(f"TTBR{number}_EL1 cannot hold a root at {asked.root:#x} here")
+        return cpu
 
     @cached_property
     def low(self) -> Half | None:
@@ -504,7 +508,5 @@ def _encoded(fields: _Fields, half: Half | None) -> int:
 
 
 def _base_encoded(root: int) -> int:
-    """What TTBRn_EL1 says of a root's address."""
-    if root & 1 or root >> LARGEST_OUTPUT:
-        raise ValueError(f"TTBRn_EL1 cannot hold a root at {root:#x}")
-    return root & bits(47, 1) | root >> 48 << 2
+    """What TTBRn_EL1 says of a root's address, as far as it has room for it."""
+    return root & bits(47, 1) | (root >> 48 & 15) << 2

@@ -19,7 +19,7 @@ from harness.paging.format import bits
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.power import access as rules
 from harness.paging.power.access import Access, Kind, Reason
-from harness.paging.power.cpu import OTHER_SIZE, UNTRANSLATED, Cpu, is_supported
+from harness.paging.power.cpu import OTHER_SIZE, UNTRANSLATED, Cpu
 from harness.paging.power.formats import CHANGE, NEXT_SIZE, REFERENCE
 from harness.paging.table import Root
 
@@ -147,9 +147,9 @@ def _without_root(cpu: Cpu, addresses: Words) -> Bytes:
     found = np.full(len(addresses), _CODE[Reason.SEGMENT], np.uint8)
     fits = addresses & np.uint64(UNTRANSLATED) == 0
     for number, descriptor in ((0, cpu.quadrant0), (3, cpu.quadrant3)):
-        if descriptor is None or not is_supported(descriptor):
-            reason = Reason.NO_PROCESS if descriptor is None else Reason.BAD_TREE
-            found[fits & (quadrant == number)] = _CODE[reason]
+        # Where there may be such a tree, none of the addresses that fit is without a root.
+        reason = Reason.NO_PROCESS if descriptor is None else Reason.BAD_TREE
+        found[fits & (quadrant == number)] = _CODE[reason]
     return found
 
 
@@ -170,7 +170,7 @@ def _answers(sets_marks: bool) -> tuple[Bytes, Words]:
         if number >= len(Kind):
             continue
         leaf, access = code & _DECIDING, Access(Kind(number), bool(code >> 11 & 1))
-        keyed = bits(63, 62) if code >> 12 & 1 else 0
+        keyed = bits(63, 62) if code >> 12 else 0
         fault = rules.denied(access, leaf, keyed, keyed)
         fault = fault or rules.unmarked(access, leaf, sets_marks)
         reasons[code] = _CODE[fault]

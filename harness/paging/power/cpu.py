@@ -44,7 +44,6 @@ ROOT_BITS: Final = 13
 PAGE_BITS: Final = (12, 16)
 
 PROCESS_ENTRY_BYTES: Final = 16
-PARTITION_ENTRY_BYTES: Final = 16
 HOST_RADIX: Final = bits(63)
 TABLE_BASE: Final = bits(59, 12)
 TABLE_SIZE: Final = bits(4, 0)

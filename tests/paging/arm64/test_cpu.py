@@ -13,7 +13,16 @@ from dataclasses import replace
 import pytest
 
 from harness.paging.address import Span
-from harness.paging.arm64.cpu import NORMAL, OUTPUT_BITS, Cpu, Features, Half, untagged
+from harness.paging.arm64.cpu import (
+    NORMAL,
+    OUTPUT_BITS,
+    Cpu,
+    Features,
+    Half,
+    Sctlr,
+    Tcr,
+    untagged,
+)
 from harness.paging.arm64.formats import stage1
 from tests.paging.arm64_rules import field
 
@@ -25,6 +34,17 @@ LINUX_LPA2 = (
     1 << 59 | 1 << 56 | 3 << 39 | 3 << 37 | 1 << 36 | 6 << 32 | 1 << 22 | K4 | 12 << 16 | 12
 )
 """Linux on a processor with LPA2: five levels, HA, HD, TBI, E0PD1, the ASID in TTBR1."""
+
+
+def test_register_bits_are_where_the_manual_has_them() -> None:
+    assert {bit.name: bit.value.bit_length() - 1 for bit in Sctlr} == {
+        **{"M": 0, "A": 1, "WXN": 19, "EE": 25, "EPAN": 57},
+    }
+    assert {bit.name: bit.value.bit_length() - 1 for bit in Tcr} == {
+        **{"A1": 22, "AS": 36, "HA": 39, "HD": 40, "DS": 59},
+    }
+    cpu = Cpu.of(None, None, aligns=True)
+    assert cpu.sctlr == 1 << 1 | 1 and cpu.aligns and not cpu.big_endian
 
 
 def test_the_halves_are_read_by_the_fields_of_the_registers() -> None:
@@ -192,6 +212,11 @@ def test_halves_whose_tables_differ_are_two_states() -> None:
         off.format  # noqa: B018
 
 
+def test_pstate_is_clear_where_the_processor_lacks_its_bits() -> None:
+    cpu = Cpu.of(Half("4K", 48, 0), None, features=Features(pan=0, uao=False))
+    assert not cpu.pan and not cpu.uao
+
+
 def test_what_the_processor_lacks_is_ignored_in_the_registers() -> None:
     bare = Features(hafdbs=0, hpds=False, pan=1, e0pd=False, tbid=False)
     tcr = K4 | 5 << 32 | 16 | 1 << 23 | 3 << 39 | 1 << 41 | 1 << 51 | 1 << 55
@@ -258,6 +283,18 @@ def test_what_the_processor_lacks_cannot_be_asked_for(
         Cpu(0, 0, tcr | 5 << 32 | 1 << 23 | (0 if tcr & 63 else 16), features=features)
 
 
+SHORT = Half("64K", 17, 1 << 50)
+"""Of two entries, so that any multiple of 16 is a place for it."""
+
+
+def test_a_root_of_two_entries_is_where_it_is_asked_to_be() -> None:
+    assert Cpu.of(SHORT, SHORT, output_bits=52).low == SHORT
+    for root in (0x10, 0x20, 0x7FFF_0000_0030):
+        half = replace(SHORT, root=root)
+        cpu = Cpu.of(half, half)
+        assert (cpu.low, cpu.high) == (half, half)
+
+
 def test_other_states_that_cannot_be() -> None:
     low = Half("4K", 48, 0)
     for make, why in (
@@ -271,6 +308,10 @@ def test_other_states_that_cannot_be() -> None:
         (lambda: Cpu.of(replace(low, address_bits=64), None), "T0SZ cannot say 64 bits"),
         (lambda: Cpu.of(replace(low, root=1 << 52), None), "cannot hold a root at 0x1000000"),
         (lambda: Cpu.of(replace(low, root=0x10), None), "TTBR0_EL1 0x10 is not aligned"),
+        (lambda: Cpu.of(replace(low, root=2), None), "TTBR0_EL1 0x2 is not aligned"),
+        (lambda: Cpu.of(None, replace(low, root=1)), "TTBR1_EL1 cannot hold a root at 0x1 here"),
+        # Bits 51:48 are in 5:2 only where IPS says 52 bits: else those are of the address.
+        (lambda: Cpu.of(SHORT, None), "TTBR0_EL1 cannot hold a root at 0x4000000000000 here"),
     ):
         with pytest.raises(ValueError, match=why):
             make()

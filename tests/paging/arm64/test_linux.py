@@ -147,6 +147,8 @@ def test_a_large_page_stays_one_while_it_is_split() -> None:
 
 
 def test_present_entries_say_what_they_say_to_the_hardware() -> None:
+    for level in range(4):  # pte_valid, as a table and a page of the kernel's are
+        assert FOUR.present(0x4300_1003, level)
     page = NONE | 1
     assert isinstance(FOUR.decode(page | SPECIAL | DEVMAP | UFFD_WP, 0), Leaf)
     assert isinstance(FOUR.decode(0x4300_1003, 1), Pointer)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harness.paging.address import Span, Virtual
+from harness.paging.entry import Malformed
 from harness.paging.memory import BigEndianMemory
 from harness.paging.power import (
     Access,
@@ -20,7 +21,7 @@ from harness.paging.power import (
     outcome,
     root_descriptor,
 )
-from harness.paging.power.cpu import ChainError, is_supported, root_address
+from harness.paging.power.cpu import ChainError, is_supported, root_address, walk_of
 
 V, L, HR = 1 << 63, 1 << 62, 1 << 63
 
@@ -69,6 +70,27 @@ def test_a_descriptor_holds_the_tree_as_linux_writes_it() -> None:
     for wrong in ((0x80, 13, 52), (0, 32, 52), (0, 13, 30), (1 << 60, 13, 52)):
         with pytest.raises(ValueError, match="a process table entry cannot"):
             root_descriptor(*wrong)
+
+
+@pytest.mark.parametrize("root_bits", [5, 13, 16])
+def test_a_root_is_at_a_multiple_of_its_size(root_bits: int) -> None:
+    """RPDB is bits 59:8; 1 << RPDS entries have 8 bytes each."""
+    for bit in range(8, 64):
+        counts = max(8, root_bits + 3) <= bit <= 59
+        assert root_address(1 << bit | root_bits) == counts << bit
+
+
+@pytest.mark.parametrize("page_bits", [12, 16])
+def test_a_size_of_page_tables_that_is_none_is_held_against_the_processor_s(page_bits: int) -> None:
+    """The bits of NLS that are wrong are those in which it differs from 9 or 5."""
+    cpu, made = Cpu.of(0x50000, page_bits=page_bits), memory()
+    for offset, word in ((0, V | 0x60000 | 9), (0x10000, V | 0x70000 | 9)):
+        store(made, 0x50000 + offset, word)
+    for size in (0, 4, 6, 7, 8, 13, 31):
+        store(made, 0x70000, V | 0x80000 | size)
+        walk = walk_of(cpu, made, cpu.roots[0], Virtual(0))
+        assert walk.level == 1
+        assert walk.steps[-1].entry == Malformed(size ^ (9 if page_bits == 12 else 5))
 
 
 def test_the_registers_lead_to_the_trees_of_the_process_and_of_process_0() -> None:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from harness.paging.address import Physical
+from harness.paging.bits import stale
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.format import Format
 from harness.paging.x86 import formats
@@ -22,6 +24,19 @@ BITS = {
 def test_the_names_of_bits_stand_for_those_of_the_manual() -> None:
     for name, (high, low) in BITS.items():
         assert getattr(formats, name) == (1 << high + 1) - (1 << low), name
+
+
+def test_pdptes_are_entries_of_level_2_that_lead_to_tables_of_level_1() -> None:
+    format = pae(40, True, pdpte(40))
+    assert [level.name for level in format.levels].index("PDPTE") == formats.PDPTE_LEVEL == 2
+
+
+def test_no_a_is_kept_in_a_pdpte() -> None:
+    """A of a PDE can be set without a flush; bit 5 of a PDPTE is none (tables 4-8 and 4-9), also
+    where nothing checks it."""
+    format = pae(40, True, pdpte(40, 0))
+    before, after = (np.array([0x1001 | bit], np.uint64) for bit in (0, 1 << 5))
+    assert [bool(stale(format, level, before, after)[0]) for level in (1, 2)] == [False, True]
 
 
 Ranges = dict[tuple[int, int], str]

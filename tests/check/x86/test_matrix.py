@@ -257,14 +257,17 @@ def test_the_machine_agrees_with_the_reference_on_every_access_of_quick(mode: st
 
 
 @pytest.mark.hw
-def test_kvm_agrees_on_a_sample_of_four_levels() -> None:
+def test_kvm_agrees_on_a_quarter_of_its_sample_of_four_levels() -> None:
+    """Of 92 faults that are planted in the reference, so many cases show as many as four times as
+    many do."""
     absent = why_absent("kvm", program=QEMU)
     if absent:
         pytest.skip(absent)
     with Guest("kvm", program=QEMU) as guest:
         plan = matrix.plan("quick", ["4"], "kvm", guest.info, executor=executor(guest))
-    report = tried(plan)
-    assert report.comparison.compared >= 100_000
+    few = tuple(replace(part, numbers=part.numbers[::4]) for part in plan.work)
+    report = tried(replace(plan, work=few))
+    assert report.comparison.compared == sum(map(len, few)) >= 25_000
     assert report.comparison.disagreed == 0, report.failures
 
 

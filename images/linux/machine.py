@@ -147,8 +147,16 @@ MAX: Final = _arm64("max,pauth-impdef=on")
 """With them.  TCG takes three times as long for the whole where pointers are authenticated by the
 architecture's own algorithm."""
 
+_UNUSED: Final = (
+    *("jent_mod_init", "load_system_certificate_list"),
+    *("crypto_kdf108_init", "init_encrypted"),
+)
+"""What of the boot is no one's here: random numbers, certificates and keys; with the tests of the
+kernel's cryptography a fifth of what it takes."""
+
 _KERNEL_ARGUMENTS: Final = (
     *("console=ttyS0", "quiet", "panic=-1"),
+    *("cryptomgr.notests", f"initcall_blacklist={','.join(_UNUSED)}"),
     # Only where init asks for it, so that no page grows on its own; and two of 2M for hugetlb.
     *("transparent_hugepage=madvise", "hugepages=2"),
 )

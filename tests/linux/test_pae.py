@@ -25,7 +25,7 @@ from tests.inspect.spaces import listed, same
 
 pytestmark = pytest.mark.hw
 
-ARGUMENTS = ("console=ttyS0", "panic=0", "no_timer_check")
+ARGUMENTS = ("console=ttyS0", "panic=0", "no_timer_check", "cryptomgr.notests")
 PANIC = r"Kernel panic - not syncing: VFS: Unable to mount root fs"
 PAGE_OFFSET = 0xC000_0000
 """Where the kernel maps the memory from 0 on (arch/x86/include/asm/page_32_types.h)."""

@@ -40,14 +40,16 @@ def dumped(space: LinuxSpace, **options: object) -> Dump:
 
 def rows(ranges: list[Range]) -> tuple[Words, Words, Words]:
     """Address, frame and entry of each page of exact ranges, in order; every alias in a table."""
-    parts = []
-    for one in ranges:
-        place = np.arange(one.pages, dtype=np.uint64) * np.uint64(one.size)
-        for time in range(one.times):
-            first = np.uint64(one.first + time * one.stride)
-            entry = np.full(one.pages, one.bits, np.uint64)
-            parts.append(np.stack([first + place, np.uint64(one.physical) + place, entry]))
-    found = np.concatenate(parts, axis=1)
+    names = ("first", "physical", "bits", "size", "stride", "pages", "times")
+    ours = [[getattr(one, name) for name in names] for one in ranges]
+    # One column for each page of each time.
+    whole = np.array(ours, np.uint64).T
+    counts = (whole[-2] * whole[-1]).astype(np.int64)
+    before = np.repeat(np.cumsum(counts) - counts, counts)
+    number = (np.arange(len(before)) - before).astype(np.uint64)
+    first, physical, bits, size, stride, pages, _ = np.repeat(whole, counts, axis=1)
+    place = number % pages * size
+    found = np.stack([first + number // pages * stride + place, physical + place, bits])
     address, frame, entry = found[:, np.argsort(found[0])]
     return address, frame, entry
 

@@ -67,7 +67,7 @@ unprovoked:
 	lghi %r2, 0
 	brasl %r14, panic
 
-/* void sleep(r2 PSW): wait for the service signal. */
+/* uint32_t sleep(r2 PSW): wait for the service signal, and answer its parameter. */
 	.globl sleep
 	.balign 16
 sleep:
@@ -81,6 +81,7 @@ external:
 	ltg %r14, 0(%r1)
 	jz unprovoked
 	mvghi 0(%r1), 0
+	llgf %r2, LOW_EXTERNAL_PARAMETER
 	br %r14
 
 /* What the accesses of data execute, in the order of enum access from ACCESS_LOAD on. */

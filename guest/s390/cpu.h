@@ -3,6 +3,7 @@
 #define CPU_H
 
 /* Assigned storage locations (real) */
+#define LOW_EXTERNAL_PARAMETER	0x080
 #define LOW_EXTERNAL_CODE	0x086
 #define LOW_SVC_CODE		0x08a
 #define LOW_PROGRAM_CODE	0x08e
@@ -40,5 +41,6 @@
 #define SCLP_ASCII_MASK		(1u << (32 - SCLP_ASCII_DATA))
 #define SCCB_BYTES		4096
 #define SCLP_READ		0x0020	/* a response code */
+#define SCLP_EVENT_PENDING	1	/* in the parameter of a service signal */
 
 #endif

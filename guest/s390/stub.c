@@ -19,7 +19,7 @@ struct psw { uint64_t mask, address; };
 /* access.S */
 extern const char accesses[];
 uint64_t attempt(uint64_t address, uint64_t value, const struct psw *psw);
-void sleep(const struct psw *psw);
+uint32_t sleep(const struct psw *psw);
 
 #define ROUTINE_BYTES 8		/* from one of the accesses to the next */
 
@@ -91,7 +91,10 @@ void serial_put(char c)
 	service_call(SCLP_WRITE_EVENT_DATA, &out);
 }
 
-/* The service signal stays pending until it is taken, so that none between the two calls is missed. */
+/*
+ * The service signal stays pending until it is taken, so that none between the two calls is missed.  Each call ends in
+ * one as well: the parameter says whether there is an event, and without one there is nothing to read.
+ */
 char serial_get(void)
 {
 	static const struct psw wait = { PSW_EXTERNAL | PSW_WAIT | PSW_64, 0 };
@@ -104,7 +107,8 @@ char serial_get(void)
 			held = in.event.length - sizeof in.event;
 		} else {
 			load_cr0(own_cr0 | CR0_SERVICE_SIGNAL);
-			sleep(&wait);
+			while (!(sleep(&wait) & SCLP_EVENT_PENDING))
+				;
 			load_cr0(own_cr0);
 		}
 	}

@@ -39,6 +39,7 @@ from tests.machine.handmade import (
     WRITE,
     HandMade,
 )
+from tests.machine.test_idle import cpu_seconds
 
 SMALL = ARENA.stop + 4 * RAM_UNIT
 ROOT = Path(__file__).parents[2]
@@ -84,11 +85,6 @@ def program(path: Path, text: str) -> str:
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
     return str(path)
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def waits(pid: int) -> int:

@@ -320,7 +320,7 @@ def test_a_job_that_ends_the_guest_is_the_guest_s_end(simple: HandMade) -> None:
         0,
     )
     job = np.concatenate([job, simple.job("READ")])
-    simple.guest.deadline = 5
+    simple.guest.deadline = 1
     with pytest.raises(GuestLost):
         simple.guest.run(simple.state, job)
     assert not simple.guest.is_well()

@@ -58,17 +58,18 @@ def root_descriptor(root: int, root_bits: int = ROOT_BITS, tree_bits: int = ADDR
     root_bits  log2 of its entries
     tree_bits  log2 of the bytes that the tree spans
 
-    Raises ValueError for what has no room there.
+    Raises ValueError for what has no room there, and a root that is not aligned to its size.
     """
-    if root & ~ROOT_BASE:
-        raise ValueError(f"a process table entry cannot hold a root at {root:#x}")
     if not 0 <= root_bits <= ROOT_SIZE or not 0 <= tree_bits - 31 < 32:
         raise ValueError(
             f"a process table entry cannot describe a root of {root_bits} bits in a tree of"
             f" {tree_bits}"
         )
     size = tree_bits - 31
-    return size >> 3 << 61 | root | (size & 7) << 5 | root_bits
+    descriptor = size >> 3 << 61 | root & ROOT_BASE | (size & 7) << 5 | root_bits
+    if root_address(descriptor) != root:
+        raise ValueError(f"a process table entry cannot hold a root at {root:#x}")
+    return descriptor
 
 
 def root_address(descriptor: int) -> Physical:

@@ -43,6 +43,11 @@ def tried(of: Plan) -> Report:
     return total(run(of, program=QEMU))
 
 
+def found_out(of: Plan) -> Report:
+    """The same, up to where something disagrees."""
+    return until_found_out(lambda work: run(replace(of, work=tuple(work)), program=QEMU), of.work)
+
+
 def tried_in(running: Guest, of: Plan) -> Report:
     """The same of what is for the usual processor, in a guest that runs already."""
     return total(tried_on(running, _usual(of)))

@@ -15,7 +15,7 @@ from harness.check.compare import Comparison, Disagreement
 from harness.check.validation import in_place
 from harness.machine.arm64.engines import ENGINES
 from harness.machine.arm64.guest import Guest
-from harness.paging.arm64.cpu import Cpu
+from harness.paging.arm64.cpu import Cpu, is_high
 from harness.paging.memory import BufferMemory, Words
 from harness.paging.table import Root
 
@@ -67,5 +67,5 @@ def compare_one(guest: Guest, memory: BufferMemory, cpu: Cpu, found: Disagreemen
 
 
 def root(cpu: Cpu, root: Root) -> str:
-    high = bool(root.span.first >> 55 & 1)
+    high = is_high(root.span.first)
     return f"TTBR{int(high)}_EL1 {cpu.ttbr1 if high else cpu.ttbr0:#x}"

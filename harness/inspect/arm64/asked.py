@@ -20,7 +20,7 @@ from harness.paging.address import Span, Virtual
 from harness.paging.arm64 import access
 from harness.paging.arm64.access import Access, Fault, Kind, Reason
 from harness.paging.arm64.bulk import judge
-from harness.paging.arm64.cpu import Cpu, half_for, span_of, untagged
+from harness.paging.arm64.cpu import Cpu, half_for, is_high, span_of, untagged
 from harness.paging.arm64.formats import AF, GRANULES, VALID
 from harness.paging.bulk import Bytes, End, Walks
 from harness.paging.entry import Absent
@@ -42,12 +42,12 @@ def _pointed(cpu: Cpu, address: Virtual) -> Virtual:
 
 def _part(cpu: Cpu, address: int) -> Cpu:
     """The state whose tables translate an address, or would if it were not turned off."""
-    high = bool(address >> 55 & 1)
+    high = is_high(address)
     return next((one for one in cpu.parts if (one.high if high else one.low)), cpu.parts[0])
 
 
 def _canonical(cpu: Cpu, address: int) -> tuple[bool, str]:
-    high = bool(address >> 55 & 1)
+    high = is_high(address)
     half = half_for(cpu, address)
     where = f"bit 55 is {int(high)}, the {'upper' if high else 'lower'} half"
     if half is None:

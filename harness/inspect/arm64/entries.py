@@ -9,7 +9,7 @@ from harness.inspect.arm64.processor import LINUX_MAIR, SystemRegisters
 from harness.inspect.snapshot import Given, QuestionError, Snapshot
 from harness.inspect.sources.entries import GivenMemory, Pairs, by_level, made_up, placed, unread
 from harness.paging.address import Physical, Virtual
-from harness.paging.arm64.cpu import Cpu, Half
+from harness.paging.arm64.cpu import Cpu, Half, is_high
 from harness.paging.arm64.formats import LARGEST_OUTPUT
 from harness.paging.processor import root_for
 
@@ -66,7 +66,7 @@ def snapshot(
     Raises QuestionError for a name that is no level's, and for entries that contradict each other;
     SourceError for a state that no processor can be in.
     """
-    own, high = dict(registers), bool(address >> 55 & 1)
+    own, high = dict(registers), is_high(address)
     if tables is not None and "tcr" not in registers:
         high = tables.high
         own = {**registers_of(tables), **registers}

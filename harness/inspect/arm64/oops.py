@@ -26,7 +26,7 @@ from harness.inspect.oops import (
     told_entries,
 )
 from harness.inspect.snapshot import QuestionError, Snapshot
-from harness.paging.arm64.cpu import Cpu
+from harness.paging.arm64.cpu import Cpu, is_high
 
 SIGNS: Final = re.compile(
     r"\[[0-9a-f]{16}\] \*pgd=[0-9a-f]{16}|\bInternal error: [^:]{1,48}: (?:0{8})?(?:82|86|92|96)"
@@ -150,7 +150,7 @@ def alone(report: Report, title: str, given: Mapping[str, int]) -> Snapshot | No
     """The entries that a report prints."""
     if report.address is None or not report.entries:
         return None
-    high = bool(report.address >> 55 & 1)
+    high = is_high(report.address)
     tables = report.mode or Tables("4K", 48, high, None)
     registers = {**report.registers, **given}
     made = entries.snapshot(title, report.entries, report.address, registers, tables)

@@ -10,7 +10,7 @@ from harness.inspect.arm64.fault import SeenFault, status_text
 from harness.inspect.fault import Explanation
 from harness.inspect.remedy import EntryChange, Setting
 from harness.paging.arm64.access import Allowed, Fault, Outcome, Reason
-from harness.paging.arm64.cpu import Cpu
+from harness.paging.arm64.cpu import Cpu, is_high
 from harness.paging.arm64.formats import TYPE
 from harness.paging.entry import Leaf
 from harness.report.fault import deeds_of, served
@@ -71,7 +71,7 @@ def hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
     """Why no change helps."""
     if is_hopeless(one.outcome):
         address = one.translation.address
-        high = bool(address >> 55 & 1)
+        high = is_high(address)
         half = cpu.high if high else cpu.low
         assert half is not None
         low = address & (1 << half.address_bits) - 1

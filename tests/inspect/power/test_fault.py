@@ -279,6 +279,7 @@ def test_of_a_status_each_bit_that_is_set_is_said_and_no_other() -> None:
     [
         ("0x500", "vector 0x500 is no fault of translation"),
         ("0xe00", "vector 0xe00 is of the second stage"),
+        ("0xe20", "vector 0xe20 is of the second stage"),
         ("dsisr 0", "DSISR 0x0 says nothing of a failed access"),
         ("srr1 0x9033", "SRR1 0x9033 says nothing of a failed access"),
         ("dsisr 0x12345678901234567", "which is no number of 64 bits"),

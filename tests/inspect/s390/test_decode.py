@@ -106,6 +106,12 @@ def test_the_storage_key_of_a_frame_is_named(level: int, kind: int) -> None:
             assert ("storage key" in part.meaning) == bool(keyed and raw & bit(53)), part
 
 
+def test_the_lowest_eight_bits_of_a_page_table_entry_are_softwares() -> None:
+    for raw in (0x5000, 0x50FF):
+        (free,) = (part for part in read(CPU, raw, 0).parts if "software" in part.meaning)
+        assert (free.mask, free.role) == (0xFF, Role.IGNORED)
+
+
 def test_zero_is_an_entry_and_invalid_is_none() -> None:
     assert isinstance(read(CPU, 0, 0).entry, Leaf)
     assert isinstance(read(CPU, 0, 1).entry, Pointer)

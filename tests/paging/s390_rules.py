@@ -73,7 +73,7 @@ def bit(value: int, number: int) -> bool:
     return bits(value, number, number) == 1
 
 
-def doubleword(storage: bytes, address: int) -> int | None:
+def doubleword(storage: bytes | bytearray, address: int) -> int | None:
     """Eight bytes of storage, the leftmost first; None where there is no storage."""
     part = storage[address : address + 8]
     return int.from_bytes(part, "big") if len(part) == 8 else None
@@ -176,7 +176,7 @@ def frame(machine: Machine, entry: int, address: int, width: int, found: Found) 
     found.absolute = entry & ~offset | address & offset
 
 
-def translate(machine: Machine, storage: bytes, address: int) -> tuple[Found, int]:
+def translate(machine: Machine, storage: bytes | bytearray, address: int) -> tuple[Found, int]:
     """Translation Process: what the address translates to, and the level of the last entry."""
     level, found = first_level(machine, address), Found()
     origin = machine.asce & ~0xFFF
@@ -228,7 +228,7 @@ def identification(machine: Machine, address: int, kind: str, marks: int) -> int
     return address >> 12 << 12 | accessed | marks | machine.space
 
 
-def access(machine: Machine, storage: bytes, address: int, kind: str) -> Answer:
+def access(machine: Machine, storage: bytes | bytearray, address: int, kind: str) -> Answer:
     """What the access comes to ("Access Exceptions", by their priority)."""
     if kind == "store operand" and low_address_protected(machine, address):
         return Answer(0x04, identification(machine, address, kind, 1 << 63 - 56))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,3 +113,77 @@ def test_every_access_is_tried_in_every_state_that_matters(mode: str) -> None:
             }
         if one.name in ("nowhere", "bounds", "place"):
             assert states(one, "edat") == {False, True}
+
+
+SHIFTS = (12, 20, 31, 42, 53)
+"""Page, segment and region indexes ("Virtual Address"): of 8 bits, and of 11."""
+
+
+def quarter_of(address: int, level: int) -> int:
+    return address >> SHIFTS[level] + 9 & 3
+
+
+def changes(one: Family, value: dict[str, Any], top: int) -> dict[int, int]:
+    """The bits of entries, by their level, that a case sets in those that permit everything; of
+    `entry` and `bounds`, which put others in their place, without what was there."""
+    level, found = one.level, dict.fromkeys(range(top + 1), 0)
+    for number in range(top + 1):
+        found[number] |= 0x200 * value.get(f"P{number}", 0)
+    found[level] |= 0x200 * value.get("P", 0)
+    found[0] |= 0x100 * value.get("IEP", 0)
+    invalid = {"bounds": (level - 1, 0x20), "root": (level, 0x20), "low": (0, 0x400)}
+    if value.get("invalid"):
+        where, bit = invalid[one.name]
+        found[where] |= bit
+    if one.name == "nowhere":
+        found[level] |= 1 << value["bit"]
+    if one.name == "bounds":
+        found[level] |= value["TF"] << 6 | value["TL"]
+    if one.name == "entry":
+        found[level] |= value["low"]
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_entries_and_addresses_are_what_the_axes_say(mode: str) -> None:
+    chain, source, top = chain_of(mode), np.random.default_rng(2), MODES.index(mode) + 1
+    usual = None
+    for one in families("full", mode, INFO):
+        numbers = source.choice(np.prod(one.product.shape), 24, replace=False)
+        made, places = lanes(one, chain, numbers), one.product.places(numbers)
+        for lane in range(len(made)):
+            value: dict[str, Any] = {
+                axis.name: axis.values[int(places[axis.name][lane])] for axis in one.product.axes
+            }
+            kind, address = Kind(int(made.kind[lane])), int(made.address[lane])
+            assert (kind.name.lower(), bool(made.user[lane])) == (
+                value["access"],
+                value["by"] == "problem",
+            )
+            page = chain.code if kind is Kind.FETCH else chain.data
+            permits = [page, chain.tables[0]]
+            permits += [chain.tables[level - 1] | level - 1 << 2 | 3 for level in range(2, top + 1)]
+            changed = changes(one, value, top)
+            if one.name == "entry":
+                permits[one.level] &= ~0xFFF
+            if one.name == "bounds":
+                permits[one.level] &= ~3
+            for level, word in enumerate(made.words[:, lane].tolist()):
+                flips = {one.level: "upper", one.level - 1: "lower"} if one.name == "two" else {}
+                flipped = value[flips[level]] if level in flips else 0
+                assert word == (permits[level] | changed[level]) ^ flipped, (one.name, level, value)
+            if one.name in ("bounds", "root"):
+                which = one.level - (one.name == "bounds")
+                assert quarter_of(address, which) == value["quarter"]
+                rest = address & ~(3 << SHIFTS[which] + 9)
+                assert usual is None or rest == usual & ~(3 << SHIFTS[which] + 9)
+            elif one.name == "low":
+                assert address == value["address"]
+            else:
+                address ^= 1 << value["bit"] if one.name == "wide" else value.get("offset", 0)
+                usual = address if usual is None else usual
+                assert address == usual, one.name
+    assert usual is not None and not usual & 0xFFF
+    assert usual < 1 << SHIFTS[top] + 11 and all(
+        usual >> shift & 0xFF for shift in SHIFTS[: top + 1]
+    )

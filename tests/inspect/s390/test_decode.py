@@ -128,6 +128,18 @@ def test_without_facilities_their_bits_are_ignored() -> None:
         assert found.role is Role.IGNORED
 
 
+def test_bits_that_should_be_0_are_told_from_those_that_a_facility_has() -> None:
+    """Of a segment-table entry, without enhanced DAT: P is there always, FC, IEP and CS are not
+    looked at; bits 0 and 6 to 8 from the lowest, and 10, should be 0."""
+    found = read(OLD, 0x5800, 1).parts
+    other = next(part for part in found if part.mask & bit(53))
+    assert other.role is Role.UNCHECKED or "facility" in other.meaning
+    unchecked = {part.mask: part for part in found if part.role is Role.UNCHECKED}
+    assert all(part.meaning == "should be 0, and is not looked at" for part in unchecked.values())
+    assert sum(unchecked) & (bit(63) | bit(57)) == bit(63) | bit(57)
+    assert not sum(unchecked) & bit(54)
+
+
 def test_an_asce_is_shown_bit_by_bit() -> None:
     found = asce.read(CPU, 0x12345000 | bit(55) | bit(60) | bit(63))
     assert (found.name, found.leads_to, found.reserved) == ("ASCE", 0x12345000, 0)
@@ -145,6 +157,7 @@ def test_an_asce_is_shown_bit_by_bit() -> None:
     for part in found.parts:
         if part.role is not Role.ADDRESS:
             assert part.value == (found.raw & part.mask) >> part.low, part.name
+        assert part.reason == (part.meaning if part.role is Role.IGNORED else "")
     for wrong in (bit(58), 1 << 64):
         with pytest.raises(QuestionError, match=r"real space|wider than 64"):
             asce.read(CPU, wrong)

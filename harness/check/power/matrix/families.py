@@ -126,7 +126,8 @@ def _permissive(family: Family, chain: Chain, chosen: Chosen) -> Lanes:
 
 
 def _there(chain: Chain, kind: npt.NDArray[np.uint8]) -> Words:
-    """The data, or for fetches the code, that pages lead to."""
+    """The data, or for fetches the code, that pages lead to: where a smallest page of either size
+    can be."""
     return np.where(kind == Kind.FETCH, np.uint64(chain.code), np.uint64(chain.data))
 
 
@@ -147,13 +148,7 @@ def _entry(family: Family, chain: Chain, chosen: Chosen, into: Lanes) -> None:
     address = _frame(chain, level, there)
     if level:
         address = np.where(chosen["L"] == 1, address, np.uint64(chain.tables[level - 1]))
-        into.words[0] = _ALL | _frame(chain, 0, there)
-        if chain.mode == "64k":  # a table of 4K pages is one of the sizes as well
-            into.words[0] = np.where(
-                (level == 1) & (chosen["L"] == 0) & (word & np.uint64(31) == np.uint64(9)),
-                np.uint64(_ALL) | there,
-                into.words[0],
-            )
+        into.words[0] = _ALL | there
     into.words[level] = address | word
 
 
@@ -163,7 +158,7 @@ def _bit(family: Family, chain: Chain, chosen: Chosen, into: Lanes) -> None:
         pointer = np.uint64(chain.format.pointer(chain.tables[level - 1], level, 0))
         points = chosen["points"] == 1
         into.words[level] = np.where(points, pointer, into.words[level])
-        page = np.uint64(_ALL) | _frame(chain, 0, _there(chain, into.kind))
+        page = np.uint64(_ALL) | _there(chain, into.kind)
         into.words[0] = np.where(points, page, into.words[0])
     into.words[level] ^= bit
 

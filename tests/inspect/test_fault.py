@@ -127,6 +127,30 @@ def test_what_no_processor_raises_is_said_to_be_so(code: int, beginning: str) ->
     assert [one for one in read_code(code).impossible if one.startswith(beginning)]
 
 
+@pytest.mark.parametrize(
+    ("code", "kinds"),
+    [
+        (0x05, {Kind.READ, Kind.FETCH}),  # which of them the processor need not say
+        (0x0D, {Kind.READ, Kind.FETCH}),
+        (0x25, {Kind.READ}),  # keys do not concern fetches
+        (0x27, {Kind.WRITE}),
+        (0x15, {Kind.FETCH}),
+        (0x45, {Kind.SHADOW_READ}),
+        (0x47, {Kind.SHADOW_WRITE}),
+    ],
+)
+def test_without_a_cpu_each_code_has_the_accesses_of_any(code: int, kinds: set[Kind]) -> None:
+    assert {access.kind for access in read_code(code).accesses} == kinds
+
+
+def test_an_address_that_cr2_never_holds_is_told_without_a_cpu() -> None:
+    never = "CR2 never holds an address that is not canonical: such an access raises #GP or #SS"
+    for cr2 in (1 << 63, 1 << 56, ~(1 << 56) & 2**64 - 1):  # with 57 bits neither half has them
+        assert never in read_code(6, None, cr2).hints
+    for cr2 in (0, 2**56 - 1, 2**64 - 2**56, 2**64 - 1):
+        assert never not in read_code(6, None, cr2).hints
+
+
 @pytest.mark.parametrize("code", [0x8001, 0x8003, 0x8005, 0x8007, 0x8015])
 def test_sgx_denies_what_all_else_has_let_pass(code: int) -> None:
     assert read_code(code).impossible == ()

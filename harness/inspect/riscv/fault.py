@@ -92,7 +92,10 @@ def reproduced(
 ) -> tuple[Snapshot, SeenFault, Reproduction]:
     """The snapshot, what the exception says, and whether the tables give it."""
     fault = seen(code, snapshot.cpu)
-    return snapshot, fault, compare(snapshot, fault, stval, linux, named)
+    found = compare(snapshot, fault, stval, linux, named)
+    by_users = {one.user for one in named} or {True, False}
+    raising = tuple(one for one in fault.accesses if one.user in by_users)
+    return snapshot, replace(fault, accesses=raising), found
 
 
 def compare(

@@ -91,8 +91,11 @@ def _label(cpu: Cpu, mask: int, what: str) -> _Label:
 def _lam(cpu: Cpu, mask: int) -> _Label:
     width, name = _LAM[Cr3(mask)]
     means = f"user pointers have {width} bits of address, and metadata up to bit 62"
+    clear = f"clear, else {means}"
+    if mask == Cr3.LAM_U48 and cpu.cr3 & Cr3.LAM_U57:
+        means = "it says nothing beside LAM_U57"
     if cpu.lam:
-        return _Label(name, Role.USE, f"clear, else {means}", means)
+        return _Label(name, Role.USE, clear, means)
     return _Label(
         name,
         Role.RESERVED,

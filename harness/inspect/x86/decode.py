@@ -168,7 +168,7 @@ def _label(cpu: Cpu, kind: _Kind, bit: int) -> _Label:
         if mask & named:
             off = _switched_off(cpu, name)
             return _Label(name, Role.IGNORED if off else _ROLES[name], why=off)
-    if mask == _HLAT_RESTART and cpu.long:
+    if mask == _HLAT_RESTART and cpu.long and not cpu.amd:
         return _Label("R", Role.IGNORED, why="ignored but in HLAT paging, which it restarts")
     if mask == formats.PS and cpu.mode is Mode.BITS_32:
         return _Label("PS", Role.IGNORED, why="ignored, since CR4.PSE=0")

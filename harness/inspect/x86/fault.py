@@ -28,7 +28,7 @@ from harness.paging.x86.access import (
     Unbacked,
     Vector,
 )
-from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Efer, Mode
+from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Efer, Mode, canonical_halves
 
 if TYPE_CHECKING:
     from harness.check.quirk import Quirk
@@ -105,7 +105,8 @@ def read_code(
 
 
 def _accesses(code: int, cpu: Cpu | None) -> Iterator[Access]:
-    """The accesses that the code describes; where it does not tell fetches, a read may be one."""
+    """The accesses that the code describes; where it does not tell fetches, a read may be one, but
+    not one that a key denies."""
     user = bool(code & Error.U)
     if code & Error.SS:
         kinds = [Kind.SHADOW_WRITE if code & Error.W else Kind.SHADOW_READ]
@@ -114,7 +115,8 @@ def _accesses(code: int, cpu: Cpu | None) -> Iterator[Access]:
     elif code & Error.W:
         kinds = [Kind.WRITE]
     else:
-        kinds = [Kind.READ] if cpu is not None and cpu.reports_fetches else [Kind.READ, Kind.FETCH]
+        told = code & Error.PK or (cpu is not None and cpu.reports_fetches)
+        kinds = [Kind.READ] if told else [Kind.READ, Kind.FETCH]
     for kind in kinds:
         yield Access(kind, user)
     for kind in kinds:
@@ -151,6 +153,11 @@ def _impossible(code: int, cpu: Cpu | None) -> Iterator[str]:
         yield "PK: this CPU is not in long mode"
 
 
+_NEVER_IN_CR2: Final = (
+    "CR2 never holds an address that is not canonical: such an access raises #GP or #SS"
+)
+
+
 def _hints(code: int, cpu: Cpu | None, cr2: int | None, rip: int | None) -> Iterator[str]:
     """What else the error code may come of, and what the place of the instruction tells."""
     if code & Error.RSVD and cpu is None:
@@ -158,8 +165,11 @@ def _hints(code: int, cpu: Cpu | None, cr2: int | None, rip: int | None) -> Iter
             "reserved are bits of the address beyond MAXPHYADDR, XD (bit 63) while EFER.NXE=0, and"
             " bits below the address of a large page"
         )
-    if cpu is None and cr2 is not None and (meant := data.pointer(cr2)):
-        yield f"CR2 is probably {meant}"
+    if cpu is None and cr2 is not None:
+        if not any(cr2 in half for half in canonical_halves(5)):
+            yield _NEVER_IN_CR2
+        if meant := data.pointer(cr2):
+            yield f"CR2 is probably {meant}"
     if cr2 is None or rip is None:
         return
     within = 0 <= cr2 - rip < INSTRUCTION_BYTES
@@ -348,7 +358,7 @@ def _likely(
     """Why the tables do not give the fault that was seen."""
     cpu, found = snapshot.cpu, instead[0].translation
     if not found.canonical:
-        yield "CR2 never holds an address that is not canonical: such an access raises #GP or #SS"
+        yield _NEVER_IN_CR2
         return
     if found.end is End.UNBACKED and snapshot.given is None:
         yield f"{outside(found)}: what the machine reads there decides"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from harness.inspect.fault import Reproduction
-from harness.inspect.riscv.fault import compare, seen
+from harness.inspect.riscv.fault import compare, reproduced, seen
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging.address import Virtual
 from harness.paging.memory import BufferMemory
@@ -97,6 +97,17 @@ def test_only_the_accesses_that_are_named_are_asked() -> None:
     assert given.access == Access(Kind.READ, False)
     [amo] = asked(PAGE | R | A, "15", Access(Kind.AMO, False)).giving
     assert amo.access == Access(Kind.AMO, False)
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_by_whom_it_was_is_kept_where_it_is_known(user: bool) -> None:
+    """An oops says so by mstatus.SPP, which its accesses must not contradict."""
+    memory = snapshot(tables(SV39, -1, -1, PAGE | R | A))
+    _, every, _ = reproduced(memory, "15", ADDRESS, None, False, ())
+    assert {access.user for access in every.accesses} == {False, True}
+    named = (Access(Kind.WRITE, user),)
+    _, found, _ = reproduced(memory, "15", ADDRESS, None, False, named)
+    assert set(found.accesses) == {Access(Kind.WRITE, user), Access(Kind.AMO, user)}
 
 
 def test_an_access_that_raises_another_cause_is_told() -> None:

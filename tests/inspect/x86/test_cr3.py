@@ -87,7 +87,12 @@ def test_a_number_of_more_bits_is_refused() -> None:
 
 
 def test_each_lam_bit_says_how_wide_pointers_are_then() -> None:
-    state = replace(cpu(Mode.LEVEL_5, Cr3.LAM_U48 | Cr3.LAM_U57), lam=True)
-    said = {part.name: part.meaning for part in read(state).parts}
+    def said(bits: int) -> dict[str, str]:
+        state = replace(cpu(Mode.LEVEL_5, bits), lam=True)
+        return {part.name: part.meaning for part in read(state).parts}
+
     for name, width in ("LAM_U48", 48), ("LAM_U57", 57):
-        assert said[name].startswith(f"user pointers have {width} bits of address")
+        assert said(Cr3[name])[name].startswith(f"user pointers have {width} bits of address")
+    both = said(Cr3.LAM_U48 | Cr3.LAM_U57)  # where U57 is set, U48 is ignored (SDM, LAM)
+    assert both["LAM_U57"] == said(Cr3.LAM_U57)["LAM_U57"]
+    assert both["LAM_U48"] == "it says nothing beside LAM_U57"

@@ -19,6 +19,8 @@ from harness.inspect.x86 import decode
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode, reserved_in_pdpte
 
+LONG = Cpu.in_mode(Mode.LEVEL_4, 0)
+
 SAMPLES = 60
 """Random entries a level of a state."""
 
@@ -242,6 +244,15 @@ def test_a_key_names_the_registers_that_decide(enabled: Cr4, said: str) -> None:
     cpu = Cpu.in_mode(Mode.LEVEL_4, 0, cr4=enabled)
     (key,) = (part for part in read(cpu, 5 << 59 | 1, 0).parts if part.name == "KEY")
     assert key.meaning == said
+
+
+def test_amd_has_no_hlat_paging_to_restart() -> None:
+    for level in range(4):
+        named_r = {
+            amd: "R" in {part.name for part in read(replace(LONG, amd=amd), 0x803, level).parts}
+            for amd in (False, True)
+        }
+        assert named_r == {False: True, True: False}
 
 
 def test_reserved_bits_say_why_they_are() -> None:

@@ -117,6 +117,16 @@ def test_tables_have_the_geometry_of_the_manual() -> None:
     assert geometry(stage1("4K", 25, 40)) == [(12, 9), (21, 4)]
 
 
+@pytest.mark.parametrize(("granule", "least"), [("4K", 16), ("16K", 16), ("64K", 17)])
+def test_a_half_may_be_as_small_and_as_large_as_the_manual_has_it(granule: str, least: int) -> None:
+    for address_bits, output_bits, wide in (
+        *((bits, output, False) for bits in (least, 48) for output in (32, 48)),
+        *((bits, output, True) for bits in (least, 52) for output in (32, 52)),
+    ):
+        top = stage1(granule, address_bits, output_bits, wide=wide).levels[-1]
+        assert top.shift + top.index_bits == address_bits
+
+
 def rights(format: Format, raw: int, level: int = 0) -> set[str]:
     return set(format.rights_of(format.granted(raw, level)))
 
@@ -167,6 +177,20 @@ def test_descriptors_have_the_byte_order_of_sctlr_ee() -> None:
     assert (K4.byte_order, stage1("4K", 48, 48, big_endian=True).byte_order) == ("little", "big")
 
 
+def test_of_the_bits_with_names_those_are_ignored_that_the_manual_says_are() -> None:
+    """NS and NSTable outside of Secure state; DBM unless HA=HD=1; with HPD what tables withhold."""
+    dirty = stage1("4K", 48, 48, hardware_dirty=True)
+    free = stage1("4K", 48, 48, hierarchical=False)
+    for format, in_leaves, in_tables in (
+        (K4, 1 << 5 | 1 << 51, 1 << 63),
+        (dirty, 1 << 5, 1 << 63),
+        (free, 1 << 5 | 1 << 51, 31 << 59),
+    ):
+        for level in format.levels:
+            for shape in level.shapes:
+                assert shape.ignored == (in_tables if shape.points else in_leaves)
+
+
 def test_an_address_beyond_the_output_size_is_malformed_by_the_bits_that_are() -> None:
     assert stage1("4K", 48, 40).decode(3 | 0x1F << 38, 0) == Malformed(7 << 40)
 
@@ -177,6 +201,10 @@ def test_an_address_beyond_the_output_size_is_malformed_by_the_bits_that_are() -
         (("8K", 48, 48), "a granule is 4K, 16K or 64K, not 8K"),
         (("4K", 52, 48), "4K translates 16 to 48 bits here, not 52"),
         (("4K", 15, 48), "4K translates 16 to 48 bits here, not 15"),
+        (("64K", 16, 48), "64K translates 17 to 52 bits here, not 16"),
+        (("64K", 53, 48), "64K translates 17 to 52 bits here, not 53"),
+        (("16K", 53, 52, True), "16K translates 16 to 52 bits here, not 53"),
+        (("4K", 48, 31), "physical addresses have 32 to 48 bits here, not 31"),
         (("64K", 48, 52), "physical addresses have 32 to 48 bits here, not 52"),
         (("4K", 52, 53, True), "physical addresses have 32 to 52 bits here, not 53"),
     ],

@@ -19,7 +19,8 @@ from pytest import MonkeyPatch
 from typer.testing import CliRunner
 
 from harness.check.quirk import expected_of
-from harness.check.x86 import quirks, verdicts
+from harness.check.replay import Host
+from harness.check.x86 import quirks, verdicts, witnesses
 from harness.check.x86.entries import PathEntries
 from harness.check.x86.matrix import chain as chains
 from harness.cli import application
@@ -48,6 +49,12 @@ from tests.check.x86.plants import (
 pytestmark = pytest.mark.hw
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
+
+
+@pytest.fixture(autouse=True)
+def _no_other_engine_is_asked(monkeypatch: MonkeyPatch) -> None:
+    """What the others say of a disagreement is looked at by `test_witnesses`."""
+    monkeypatch.setattr(witnesses, "this_host", lambda programs: Host({}, {}))
 
 
 def lacking_present(patch: MonkeyPatch) -> None:

@@ -204,7 +204,7 @@ def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
     it was absent or malformed, nor where it only gains: a right newly given, an accessed or dirty
     bit newly set, is looked up when it is missed.  A right that is exclusive is no mere gain (SDM
     volume 3A, 4.10.4.3), and a shadow stack that becomes an ordinary page, which grants writing,
-    is one no longer (4.6.1).
+    is one no longer (4.6.1).  What must be absent in between (`breaks`) must be flushed then.
     """
     rules = format.flushing
     assert rules is not None
@@ -222,7 +222,7 @@ def stale(format: Format, level: int, before: Words, after: Words) -> Mask:
         narrowed |= (found == Kind.MALFORMED) & (changed & read != 0)
     if rules.absent and (absent := found == Kind.ABSENT).any():
         narrowed |= absent & (kinds(format, level, after) != Kind.ABSENT)
-    return narrowed
+    return narrowed | breaks(format, level, before, after) if rules.breaks else narrowed
 
 
 def breaks(format: Format, level: int, before: Words, after: Words) -> Mask:

@@ -330,6 +330,26 @@ def what_leads_elsewhere_is_flushed(format: Format) -> Iterator[str]:
                 yield f"{what}: {int(before[lane]):#x} to {int(after[lane]):#x} {how}"
 
 
+def what_breaks_is_flushed(format: Format) -> Iterator[str]:
+    """Of random entries that become others: what must be absent until a flush is in the flush."""
+    source = random.Random(2)
+    for number in range(len(format.levels)):
+        raws = [random_entry(source, format, number, []) for _ in range(1000)]
+        others = [
+            source.choice(
+                [random_entry(source, format, number, []), raw ^ 1 << source.randrange(64)]
+            )
+            for raw in raws
+        ]
+        whole = (1 << 8 * format.entry_bytes) - 1
+        before, after = (
+            np.array([raw & whole for raw in some], np.uint64) for some in (raws, others)
+        )
+        wrong = breaks(format, number, before, after) & ~stale(format, number, before, after)
+        for lane in np.flatnonzero(wrong).tolist():
+            yield f"level {number}: {raws[lane]:#x} to {others[lane]:#x} waits for no flush"
+
+
 CHECKS: tuple[Check, ...] = (
     every_bit_is_decoded_once,
     names_are_of_bits_of_their_own,
@@ -342,6 +362,7 @@ CHECKS: tuple[Check, ...] = (
     arrays_walk_as_scalars_do,
     arrays_walk_words_as_scalars_walk_memory,
     what_leads_elsewhere_is_flushed,
+    what_breaks_is_flushed,
 )
 
 

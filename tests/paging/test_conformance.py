@@ -22,7 +22,7 @@ from harness.paging.format import (
     Shape,
     bits,
 )
-from harness.paging.memory import Words
+from harness.paging.memory import Mask, Words
 from harness.paging.power.formats import radix
 from harness.paging.riscv.formats import sv
 from harness.paging.s390.formats import dat
@@ -282,6 +282,21 @@ def test_what_is_a_gain_in_a_page_and_another_thing_in_a_pointer_is_found(
         return after & np.uint64(format.rights_mask & ~format.denied | format.accessed)
 
     monkeypatch.setattr(bits_of_entries, "_gains", in_all_shapes)
-    for name in ("POWER radix 64K", "x86 PAE with PDPTEs in a table"):
-        assert list(conformance.what_leads_elsewhere_is_flushed(FORMATS[name])), name
+    power = FORMATS["POWER radix 64K"]
+    assert power.flushing is not None
+    at_once = replace(power, flushing=replace(power.flushing, breaks=None))
+    for format in at_once, FORMATS["x86 PAE with PDPTEs in a table"]:
+        assert list(conformance.what_leads_elsewhere_is_flushed(format)), format
     assert not list(conformance.what_leads_elsewhere_is_flushed(FORMATS["x86 PAE"]))
+
+
+def test_what_breaks_and_waits_for_no_flush_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accessed bit that is set in an entry of arm64 with the contiguous bit."""
+
+    def nothing(format: Format, level: int, before: Words, after: Words) -> Mask:
+        return np.zeros(len(before), np.bool_)
+
+    check = conformance.what_breaks_is_flushed
+    monkeypatch.setattr(bits_of_entries, "breaks", nothing)
+    assert list(check(FORMATS[ARM]))
+    assert not list(check(FORMATS[SV39]))

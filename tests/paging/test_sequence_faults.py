@@ -98,7 +98,6 @@ EMPTY: dict[str, Plant] = {
         Tree, "is_empty", lambda self, table: not self.words(table.slot(0), 256).any()
     ),
     "nothing is absent in between": other_rule(breaks=None),
-    "a right that is given is not flushed": other_rule(denials=False),
     "a table that is gone is flushed by its address": other_rule(leaves_alone=False),
 }
 """In s390's, where an entry of zero is a page."""

@@ -228,11 +228,15 @@ MARKS: Final = {
 facility 2)."""
 
 
+UNIDENTIFIED: Final = (Reason.NO_MEMORY, Reason.RESERVED)
+"""What is reported without a TEID."""
+
+
 def teid(address: int, kind: Kind, space: AddressSpace, reason: Reason) -> int | None:
     """The translation-exception identification (chapter 3, "Assigned Storage Locations", real
     168-175); None for addressing and translation-specification exceptions, for which nothing is
     said of it."""
-    if reason in (Reason.NO_MEMORY, Reason.RESERVED):
+    if reason in UNIDENTIFIED:
         return None
     accessed = STORES if kind is Kind.WRITE else FETCHES
     return address & -PAGE | accessed | MARKS.get(reason, 0) | space

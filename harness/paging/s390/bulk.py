@@ -17,7 +17,7 @@ from harness.paging.bulk import Bytes, End, Walks
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.s390 import access as rules
 from harness.paging.s390.access import Kind, Reason
-from harness.paging.s390.cpu import AddressSpace, Cpu
+from harness.paging.s390.cpu import Cpu
 
 ALLOWED = 255
 """In place of a code: no interruption."""
@@ -121,11 +121,13 @@ def _denials(cpu: Cpu) -> Bytes:
 def _reports() -> tuple[Bytes, Words, Mask]:
     """By the code of the reason: that of the interruption, for each level; the bits that it has in
     the TEID; and whether there is one."""
-    levels, some = range(len(rules.TRANSLATION)), AddressSpace.PRIMARY
+    levels = range(len(rules.TRANSLATION))
     codes = [
         ALLOWED if reason is None else rules.code_of(reason, level)
         for reason, level in product(REASONS, levels)
     ]
-    marks = [0, *(rules.MARKS.get(reason, 0) for reason in Reason)]
-    told = [False, *(rules.teid(0, Kind.READ, some, reason) is not None for reason in Reason)]
-    return np.array(codes, np.uint8), np.array(marks, np.uint64), np.array(told, np.bool_)
+    marks = np.zeros(len(REASONS), np.uint64)
+    for reason, mark in rules.MARKS.items():
+        marks[_CODE[reason]] = mark
+    told = [reason not in (None, *rules.UNIDENTIFIED) for reason in REASONS]
+    return np.array(codes, np.uint8), marks, np.array(told, np.bool_)

@@ -145,6 +145,15 @@ def test_rights_change_at_once(world: World) -> None:
         assert look(world.space, TOP).steps[-1].raw == 0x5000 | 3 | NG | AP1
 
 
+def test_the_access_flag_of_a_contiguous_page_comes_after_a_flush_too(world: World) -> None:
+    page(world, CONT | NG)
+    space = world.space
+    with space.rewrite(Span.of(TOP, PAGE), lambda raw, level: raw | np.uint64(AF)) as flush:
+        assert told(flush)[0] == [TOP]
+        assert seen(space, TOP) == Absent()
+    assert look(space, TOP).steps[-1].raw == 0x5000 | 3 | CONT | NG | AF
+
+
 def test_another_memory_type_comes_after_the_flush(world: World) -> None:
     page(world, AF)
     space, slot = world.space, world.space.slot(Virtual(TOP), 0)

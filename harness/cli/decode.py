@@ -85,10 +85,11 @@ def decode(
         ModeName | None,
         typer.Option(
             metavar="MODE",
-            help="The paging mode; by default 4. Of x86 32, pae, 4 or 5; of RISC-V sv32, sv39, sv48"
-            " or sv57; of arm64 the granule, 4k, 16k or 64k, and -52 after it where addresses have"
-            " 52 bits; of s390 the table at which walks begin, segment, region-third,"
-            " region-second or region-first; of POWER radix-4k or radix-64k.",
+            help="The paging mode; by default that of a register among the values, else 4. Of x86"
+            " 32, pae, 4 or 5; of RISC-V sv32, sv39, sv48 or sv57; of arm64 the granule, 4k, 16k or"
+            " 64k, and -52 after it where addresses have 52 bits; of s390 the table at which walks"
+            " begin, segment, region-third, region-second or region-first; of POWER radix-4k or"
+            " radix-64k.",
             show_default=False,
             case_sensitive=False,
         ),
@@ -175,15 +176,13 @@ def decode(
             "mair": None if mair is None else number("--mair", mair),
         }
         given = {name: value for name, value in options.items() if value is not None}
-        chosen = mode or ModeName.LEVEL_4
+        words = list(_words(values))
+        chosen, assumed = (mode, []) if mode is not None else _mode_of(words, level)
         machine = architecture.named(chosen.architecture)
         cpu = architecture.in_mode(machine, chosen.value, given)
         known = entries.levels_of(cpu)
-        assumed = []
-        if mode is None:
-            assumed.append("paging has 4 levels (--mode names another)")
         asked: list[tuple[int, Sequence[int] | str]] = []
-        for one in _words(values):
+        for one in words:
             name = level if one.level is None else one.level
             raw = number(one.what, one.raw, None if one.level is None else 16)
             register = None if name is None else name.lower()
@@ -244,6 +243,32 @@ _ROOTS = {
     **dict.fromkeys(("ptcr", "quadrant0", "quadrant3"), ModeName.RADIX_4K),
 }
 """The registers that say where tables are, each with a mode that has it."""
+
+_BY_SATP = {8: ModeName.SV39, 9: ModeName.SV48, 10: ModeName.SV57}
+_BY_ASCE = (
+    *(ModeName.SEGMENT, ModeName.REGION_THIRD, ModeName.REGION_SECOND, ModeName.REGION_FIRST),
+)
+
+
+def _mode_of(words: Sequence[_Word], level: str | None) -> tuple[ModeName, list[str]]:
+    """The mode where none is named, by the first register among the values, and what is assumed in
+    that; `level` is that of values without one."""
+    for one in words:
+        name, bare = (one.level or level or "").lower(), None if one.level is None else 16
+        if name == "satp":
+            raw = number(one.what, one.raw, bare)
+            narrow = ModeName.SV32 if raw >> 31 == 1 else ModeName.SV39
+            return _BY_SATP.get(raw >> 60, narrow), []
+        if name == "asce":
+            return _BY_ASCE[number(one.what, one.raw, bare) >> 2 & 3], []
+        if name in _ROOTS:
+            chosen = _ROOTS[name]
+            break
+    else:
+        chosen = ModeName.LEVEL_4
+    what = "paging has 4 levels" if chosen is ModeName.LEVEL_4 else f"the mode is {chosen.value}"
+    return chosen, [f"{what} (--mode names another)"]
+
 
 MOST_VALUES = 1024
 """Values that are decoded: a table has half as many."""

@@ -259,6 +259,39 @@ def test_of_very_many_values_the_first_are_shown() -> None:
     assert f"Only the first {MOST_VALUES:,} of {MOST_VALUES + 1:,} values are shown." in out
 
 
+@pytest.mark.parametrize(
+    ("register", "mode", "assumed"),
+    [
+        # The MODE fields of satp: bit 31 of 32 bits, bits 63:60 of 64.
+        ("satp=80081234", "sv32", False),
+        ("satp=8000000000081234", "sv39", False),
+        ("satp=9000000000081234", "sv48", False),
+        ("SATP=a000000000081234", "sv57", False),
+        # DT, bits 3:2 of the ASCE as counted here.
+        ("asce=10003", "segment", False),
+        ("asce=10007", "region-third", False),
+        ("asce=1000b", "region-second", False),
+        ("asce=1000f", "region-first", False),
+        ("ttbr0=41f28000", "4k", True),
+        ("ptcr=51000", "radix-4k", True),
+        ("quadrant0=40000000000100ad", "radix-4k", True),
+    ],
+)
+def test_a_register_names_the_mode_of_all_values_where_none_is_named(
+    register: str, mode: str, assumed: bool, tmp_path: Path
+) -> None:
+    values = (register, "0x20000017")
+    code, out, errors = run("decode", *values, "--level", 0, "--json", cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    found = json.loads(out)
+    found_there = json.loads(
+        run("decode", *values, "--level", 0, "--json", "--mode", mode, cwd=tmp_path)[1]
+    )
+    said = [f"the mode is {mode} (--mode names another)"] if assumed else []
+    assert found.pop("assumed") == [*said, *found_there.pop("assumed")]
+    assert found == found_there
+
+
 def test_the_modes_are_those_of_the_library() -> None:
     spaces = (mode.value for mode in s390.Mode)
     of_both = [*(one.value for one in (*Mode, *riscv.Mode)), *arm64.MODES, *spaces, *power.MODES]

@@ -268,12 +268,14 @@ def test_a_page_larger_than_all_memory_can_be_mapped(tmp_path: Path) -> None:
 
 def test_a_root_of_another_architecture_asks_for_its_mode(tmp_path: Path) -> None:
     for words, sentence in (
-        (("satp=0x8000000000080000",), "satp is no register of x86"),
-        (("0x8000000000080000", "--level", "satp"), "satp is no register of x86"),
+        (("satp=0x8000000000080000", "--mode", "5"), "satp is no register of x86"),
+        (("0x8000000000080000", "--level", "satp", "--mode", "5"), "satp is no register of x86"),
+        (("cr3=1000", "satp=0x8000000000080000"), "satp is no register of x86"),
+        (("satp=8000000000080000", "cr3=1000"), "cr3 is no register of RISC-V"),
         (("CR3=0x1000", "--mode", "sv48"), "CR3 is no register of RISC-V"),
     ):
         code, out, err = run("decode", *words, cwd=tmp_path)
-        like = "4" if "CR3" in sentence else "sv39"
+        like = "sv39" if "satp" in sentence else "4"
         assert (code, out) == (2, "")
         assert f"{sentence}: name a mode that has it, like --mode {like}\n" in err
 

@@ -142,6 +142,6 @@ def test_the_command_reads_entries_and_registers(tmp_path: Path) -> None:
     code, output, errors = run("decode", *words, "--linux", cwd=tmp_path)
     assert (code, errors) == (0, "")
     assert "64K page at 0x8000000" in output and "the root table is at 0x10000" in output
-    code, output, errors = run("decode", "ptcr=0x1000", cwd=tmp_path)
+    code, output, errors = run("decode", "ptcr=0x1000", "--mode", "4", cwd=tmp_path)
     assert (code, output) == (2, "")
     assert "ptcr is no register of x86: name a mode that has it, like --mode radix-4k" in errors

@@ -248,8 +248,7 @@ class _Half(NamedTuple):
     def _address(self, low: int) -> tuple[Field, ...]:
         """The same, as far as the output size goes."""
         inside = bits(self.output_bits - 1, 0)
-        fields = (Field(mask & inside >> shift, shift) for mask, shift in self._placed(low))
-        return tuple(field for field in fields if field.mask)
+        return tuple(Field(mask & inside >> shift, shift) for mask, shift in self._placed(low))
 
     def _beyond(self, low: int) -> tuple[Reserved, ...]:
         """An address beyond the output size is an address size fault."""

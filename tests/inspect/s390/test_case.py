@@ -34,6 +34,20 @@ def test_a_case_of_the_matrix_has_the_path_that_it_carries(tmp_path: Path) -> No
     assert translate(snapshot, Virtual(0x4520_1000)).reason is Reason.OUTSIDE
 
 
+@pytest.mark.parametrize(
+    ("segment", "base"), [(0x200_0000, 0x4000), (0x4800, 0x8000), (0x8000, 0x4000)]
+)
+def test_the_root_of_a_case_is_where_no_entry_leads(
+    tmp_path: Path, segment: int, base: int
+) -> None:
+    case = of_matrix(address=0x520_1000, words=(0x280_0200, segment))
+    snapshot = opened(case.save(tmp_path))
+    assert snapshot.cpu.base == base
+    found = translate(snapshot, Virtual(case.address))
+    assert [stage.reading.raw for stage in found.stages] == [segment, 0x280_0200]
+    assert any(f"the root's table is at {base:#x}" in one for one in snapshot.assumed)
+
+
 @pytest.mark.parametrize("levels", [2, 3, 4, 5])
 def test_a_case_of_a_layout_has_its_tables(tmp_path: Path, levels: int) -> None:
     path = of_layout(levels=levels).save(tmp_path)

@@ -157,6 +157,8 @@ def test_an_asce_is_shown_bit_by_bit() -> None:
     for part in found.parts:
         if part.role is not Role.ADDRESS:
             assert part.value == (found.raw & part.mask) >> part.low, part.name
+        else:
+            assert part.value == found.leads_to
         assert part.reason == (part.meaning if part.role is Role.IGNORED else "")
     for wrong in (bit(58), 1 << 64):
         with pytest.raises(QuestionError, match=r"real space|wider than 64"):

@@ -37,6 +37,14 @@ LOW = replace(CPU, cr0=CPU.cr0 | Cr0.LOW_ADDRESS_PROTECTION)
         # TF and TL, by the fewest bits: quarters 2 and 0 of the segment table.
         (CPU, {"s1024": PAGES}, 1024 << 20, READ, 0x10, [(0, SEGMENTS | 6)]),
         (CPU, {"r0": SEGMENTS | 0xC7}, 0x0, READ, 0x10, [(0, SEGMENTS | 7)]),
+        (
+            CPU,
+            {"r0": SEGMENTS | 0xC7, "s1024": PAGES},
+            1024 << 20,
+            READ,
+            0x10,
+            [(0, SEGMENTS | 0x47)],
+        ),
         (CPU, {"r0": SEGMENTS | 0x87, "s512": PAGES}, 512 << 20, READ, 0x10, [(0, SEGMENTS | 7)]),
     ],
 )

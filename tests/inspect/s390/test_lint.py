@@ -53,3 +53,17 @@ def test_what_bounds_leave_out_breaks_nothing() -> None:
     """Slot 512 of the segment table is in its second quarter."""
     assert "reserved-bits" not in broken(s512=PAGES | 4)
     assert "reserved-bits" in broken(s512=PAGES | 4, r0=SEGMENTS | 5)
+
+
+@pytest.mark.parametrize(
+    ("slot", "good", "unused"),
+    [("s0", PAGES, {53, 55, 56, 57, 62, 63}), ("r0", SEGMENTS | 4, {52, 53, 55, 59})],
+)
+def test_bits_of_pointers_that_should_be_0_are_noted(
+    slot: str, good: int, unused: set[int]
+) -> None:
+    """By the manual's numbers.  Of a segment-table entry 54 is P, 58 I, 59 CS, 60 and 61 TT; of a
+    region-table entry 54 is P, 56 and 57 TF, 58 I, 60 and 61 TT, 62 and 63 TL."""
+    for number in range(51, 64):
+        found = broken(**{slot: good ^ 1 << 63 - number})
+        assert ("unchecked-bits" in found) == (number in unused), number

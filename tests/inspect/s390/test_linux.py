@@ -85,3 +85,11 @@ def test_each_bit_says_what_linux_means_by_it(raw: int, level: int, said: dict[s
     found = {part.name: part.meaning for part in linux.read(CPU, read(CPU, raw, level)).parts}
     assert said.items() <= found.items()
     assert set(found.values()) & {"as the hardware will read it", "nothing"} or said
+
+
+def test_of_a_page_that_is_away_the_address_is_what_the_hardware_will_read() -> None:
+    parts = linux.read(CPU, read(CPU, PAGE | 0x601, 0)).parts
+    [address] = [part for part in parts if part.mask & PAGE]
+    assert address.meaning == "as the hardware will read it"
+    parts = linux.read(CPU, read(CPU, 0x0070_0000 | 0x3403, 1)).parts
+    assert {part.meaning for part in parts if part.name == "unused bits"} == {"nothing"}

@@ -95,3 +95,18 @@ def test_where_every_access_faults_is_known_by_the_address_and_the_end_of_its_wa
                 assert outcome.reason is found.reason, (hex(address), access, outcome)
             else:
                 assert found.end is End.LEAF or asked.unknown(outcome), (hex(address), access)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_an_address_is_translated_where_it_is_said_to_be_one(name: str) -> None:
+    where, shown = built(name), set[bool]()
+    asked = architecture.of(where.cpu)
+    for address in addresses(name):
+        pointed = asked.pointed(where.cpu, Virtual(address))
+        served, said = asked.canonical(where.cpu, pointed)
+        shown.add(served)
+        assert said
+        rooted = translate(where, Virtual(address)).end is not End.NO_ROOT
+        # Of s390 an address may be beyond what TL of the ASCE has of the root's table.
+        assert served == rooted or (served and where.cpu.architecture == "s390"), hex(address)
+    assert shown == {True, False} or where.cpu.architecture == "s390"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from harness.check.riscv.matrix.chain import ACCESSES, REGION, Chain, code_in, content, token
-from harness.check.riscv.matrix.families import families, lanes
+from harness.check.riscv.matrix.families import Family, families, lanes
 from harness.check.riscv.matrix.hart import MODES, Control, Hart
 from harness.check.riscv.matrix.judged import expected
 from harness.machine.ram import MIB
@@ -95,6 +96,75 @@ def test_what_is_expected_of_cases_is_what_the_rules_written_a_second_time_say(m
                 assert found.sets[lane] == 0, case
                 assert wanted.level is None or found.walks.level[lane] == wanted.level, case
     assert len(shown) >= 9
+
+
+def bits_of(together: str) -> int:
+    return 0 if together == "none" else sum(1 << int(bit) for bit in together.split("+"))
+
+
+def entry_of(one: Family, value: dict[str, Any], page: int, table: int, user: bool) -> Any:
+    """The entry that varies, by the axes, of a page at an address or a table at another: V, R, W,
+    X, U, G, A and D are its bits from 0 up, and the page number begins at 10."""
+    flags = {"V": 1, "R": 1, "W": 1, "X": 1, "U": int(user), "G": 0, "A": 1, "D": 1}
+    low = sum((value.get(name, usual)) << bit for bit, (name, usual) in enumerate(flags.items()))
+    leaf, pointer = page >> 12 << 10, table >> 12 << 10
+    match one.name:
+        case "entry":
+            return low | (pointer if one.level and not low & 0b1110 else leaf)
+        case "nowhere":
+            word = pointer | 1 if value["table"] else leaf | low
+            return word | 1 << value["beyond"] - 12 + 10
+        case "reserved" if value["points"]:
+            return pointer | 1 | low & 0xD0 | bits_of(value["set"])
+        case "reserved":
+            high = bits_of(value["set"])
+            return leaf | low | high | (0x8 << 10 if high >> 63 and not one.level else 0)
+        case "superpage":
+            return leaf | low | bits_of(value["set"])
+        case "napot" | "span":
+            return leaf | low | value["ppn"] << 10 | value["N"] << 63
+        case "place" if not one.level:
+            return (leaf | low) + (value["offset"] >> 12 << 10)
+    return leaf | low
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_entries_and_addresses_are_what_the_axes_say(mode: str) -> None:
+    hart, source, tops = hart_of(mode), np.random.default_rng(2), set[int]()
+    chain = chain_of(hart)
+    index, width = (10, 32) if mode == "sv32" else (9, 12 + 9 * hart.levels)
+    shifts = [12 + index * level for level in range(hart.levels)]
+    for one in families("full", hart):
+        numbers = source.choice(np.prod(one.product.shape), 24, replace=False)
+        made, places = lanes(one, chain, numbers), one.product.places(numbers)
+        for lane in range(len(made)):
+            value: dict[str, Any] = {
+                axis.name: axis.values[int(places[axis.name][lane])] for axis in one.product.axes
+            }
+            access, user = ACCESSES[made.access[lane]], bool(made.user[lane])
+            assert (access, user) == (value["access"], value["by"] == "user")
+            for flag in ("sum", "mxr", "mprv"):
+                assert getattr(made, flag)[lane] == value[flag]
+            there = chain.code if access == "fetch" else chain.data
+            words, level = made.words[:, lane].tolist(), one.level
+            page, table = there >> shifts[level] << shifts[level], chain.tables[max(0, level - 1)]
+            assert words[level] == entry_of(one, value, page, table, user), (one.name, value)
+            for above in range(level + 1, hart.levels):
+                assert words[above] == chain.tables[above - 1] >> 2 | 1
+            goes_on = level and (one.name == "entry" or value.get("points"))
+            assert not goes_on or words[0] == there >> 12 << 10 | 0xCF | user << 4
+            missing = level - 1 if one.name == "nowhere" and value["table"] else 255
+            assert made.missing[lane] == missing
+            address = int(made.address[lane])
+            if one.name == "canonical":
+                address ^= bits_of(value["set"])
+                assert address >> width - 1 == (value["half"] == "upper") * ((1 << 65 - width) - 1)
+                address &= (1 << width - 1) - 1
+            address -= value.get("offset", 0) + (value.get("vpn", 0) << 12)
+            assert address & (1 << shifts[-1]) - 1 == there & (1 << shifts[-1]) - 1
+            if one.name != "canonical":
+                tops.add(address >> shifts[-1])
+    assert len(tops) == 1 and tops != {0}
 
 
 def test_every_bit_and_every_combination_that_the_rules_name_is_there() -> None:

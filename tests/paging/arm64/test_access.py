@@ -11,6 +11,7 @@ from harness.paging.address import Virtual
 from harness.paging.arm64 import bulk
 from harness.paging.arm64.access import Access, Allowed, Fault, Kind, judge, outcome
 from harness.paging.arm64.cpu import Cpu, Half
+from harness.paging.bulk import walk as walk_many
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import walk
 
@@ -253,6 +254,9 @@ def test_of_a_walk_without_its_pointer_far_is_the_address() -> None:
         found = judge(CPU, walk(memory, CPU.roots[0], address), Access(kind, True))
         assert found == outcome(CPU, memory, address, Access(kind, True))
         assert not isinstance(found, Fault) or found.far == address
+        walks = walk_many(memory, CPU.roots, np.array([address], np.uint64))
+        many = bulk.judge(CPU, walks, np.array([kind], np.uint8), np.array([True]))
+        assert many.far.tolist() == [address]
 
 
 def test_an_access_is_said_with_the_name_of_its_instruction() -> None:

@@ -239,6 +239,7 @@ FAULTS = "by which every access to that half faults"
 
 WRONG = [
     ((0, 0, ON, 0, 0), "paging is off: SCTLR_EL1 is 0x0, M=0"),
+    ((0, 0, ON, 0, 1 << 25 | 2), "paging is off: SCTLR_EL1 is 0x2000002, M=0"),
     ((0, 0, ON | 3 << 14), r"the reserved TG0 3; EPD0=1 turns that half off"),
     ((0, 0, 16 | 5 << 32 | 16 << 16), r"TCR_EL1 0x500100010 has the reserved TG1 0; EPD1=1 turns"),
     ((0, 0, ON & ~16 | 15), f"T0SZ 15, {FAULTS}: a granule of 4K takes 16 to 48 here; EPD0=1 tur"),
@@ -249,6 +250,7 @@ WRONG = [
     ((0x800, 0, ON), r"TTBR0_EL1 0x800 is not aligned: .* must be at a multiple of 0x1000"),
     ((2, 0, ON & ~16 | 48), r"TTBR0_EL1 0x2 is not aligned: .* must be at a multiple of 0x80"),
     ((0x1002, 0, ON | 1 << 59), r"TTBR0_EL1 0x1002 is not aligned"),
+    ((0x42, 0, ON & ~16 | 15 | 1 << 59), "TTBR0_EL1 0x42 is not .* must be at a multiple of 0x40"),
     ((0, 0x20, 16 | K4 | 15 << 16 | 6 << 32 | 1 << 59 | 1 << 7), None),
     ((1 << 64, 0, ON), "TTBR0_EL1 0x10000000000000000 has more than 64 bits"),
     ((0, 0, -1), "TCR_EL1 -0x1 has more than 64 bits"),

@@ -170,7 +170,7 @@ def _answers(sets_marks: bool) -> tuple[Bytes, Words]:
         if number >= len(Kind):
             continue
         leaf, access = code & _DECIDING, Access(Kind(number), bool(code >> 11 & 1))
-        keyed = bits(63, 62) if code >> 12 else 0
+        keyed = rules.KEY_0[access.kind] * (code >> 12)
         fault = rules.denied(access, leaf, keyed, keyed)
         fault = fault or rules.unmarked(access, leaf, sets_marks)
         reasons[code] = _CODE[fault]

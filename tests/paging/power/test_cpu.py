@@ -94,7 +94,7 @@ def test_a_size_of_page_tables_that_is_none_is_held_against_the_processor_s(page
 
 
 def test_the_registers_lead_to_the_trees_of_the_process_and_of_process_0() -> None:
-    cpu = load(shifted(), PARTITIONS | 4, 5, amr=1, iamr=2, page_bits=16)
+    cpu = load(shifted(), PARTITIONS | 24, 5, amr=1, iamr=2, page_bits=16)
     assert (cpu.quadrant0, cpu.quadrant3) == (TREE | 0x60000 | 13, TREE | 0x50000 | 13)
     assert (cpu.amr, cpu.iamr, cpu.page_bits, cpu.hv) == (1, 2, 16, True)
     assert cpu.base == 0x60000

@@ -71,6 +71,13 @@ def test_a_file_of_memory_is_read_with_an_asce(tmp_path: Path) -> None:
         assert (code, out) == (2, "") and said in errors
 
 
+def test_what_a_file_does_not_have_the_machine_may(tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(memory(p0=0x9_0000).octets.tobytes())
+    given = ("--ram", "ram", "--asce", f"{CPU.asce:#x}")
+    out = run("walk", "0x123", *given, cwd=tmp_path)[1]
+    assert "0x90123 is not in the file: a device's, nobody's, or memory left out of it" in out
+
+
 def test_rights_that_one_space_cannot_withhold_are_granted_there(tmp_path: Path) -> None:
     """Without IEP every page can be executed, so that only the one with IEP=1 changes with it."""
     (tmp_path / "ram").write_bytes(memory().octets.tobytes())

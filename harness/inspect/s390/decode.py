@@ -95,7 +95,7 @@ def _why(level: int, shape: Shape, mask: int) -> str:
     """Why translation does not look at a bit; empty where it should be 0."""
     if not level and mask & _SOFTWARE:
         return "free for software"
-    if level and not shape.points and mask & _KEY:
+    if not shape.points and mask & _KEY:
         return "of the storage key that the frame has with EDAT, which is not looked at here"
     if mask & (PROTECT | NO_EXECUTE | FC | COMMON):
         return "a facility has it, which is off or is not there"

@@ -136,6 +136,14 @@ def decode(
             show_default=False,
         ),
     ] = None,
+    tcr: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="TCR_EL1 of arm64, for HA, HD, HPDn, A1 and AS; by default these are 0.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what raw entries, or the registers of their root, mean, bit by bit.
@@ -174,17 +182,22 @@ def decode(
             "c_bit": c_bit,
             "shared_bit": shared_bit,
             "mair": None if mair is None else number("--mair", mair),
+            "tcr": None if tcr is None else number("--tcr", tcr),
         }
         given = {name: value for name, value in options.items() if value is not None}
         words = list(_words(values))
         chosen, assumed = (mode, []) if mode is not None else _mode_of(words, level)
         machine = architecture.named(chosen.architecture)
+        named_words = [(level if one.level is None else one.level, one) for one in words]
+        for option in machine.mode_options.intersection(machine.roots) - given.keys():
+            named = {_raw(one) for name, one in named_words if name and name.lower() == option}
+            if len(named) == 1:
+                given |= {option: named.pop()}
         cpu = architecture.in_mode(machine, chosen.value, given)
         known = entries.levels_of(cpu)
         asked: list[tuple[int, Sequence[int] | str]] = []
-        for one in words:
-            name = level if one.level is None else one.level
-            raw = number(one.what, one.raw, None if one.level is None else 16)
+        for name, one in named_words:
+            raw = _raw(one)
             register = None if name is None else name.lower()
             if register in machine.roots:
                 asked.append((raw, register))
@@ -254,13 +267,13 @@ def _mode_of(words: Sequence[_Word], level: str | None) -> tuple[ModeName, list[
     """The mode where none is named, by the first register among the values, and what is assumed in
     that; `level` is that of values without one."""
     for one in words:
-        name, bare = (one.level or level or "").lower(), None if one.level is None else 16
+        name = (one.level or level or "").lower()
         if name == "satp":
-            raw = number(one.what, one.raw, bare)
+            raw = _raw(one)
             narrow = ModeName.SV32 if raw >> 31 == 1 else ModeName.SV39
             return _BY_SATP.get(raw >> 60, narrow), []
         if name == "asce":
-            return _BY_ASCE[number(one.what, one.raw, bare) >> 2 & 3], []
+            return _BY_ASCE[_raw(one) >> 2 & 3], []
         if name in _ROOTS:
             chosen = _ROOTS[name]
             break
@@ -280,6 +293,11 @@ class _Word(NamedTuple):
     what: str
     level: str | None
     raw: str
+
+
+def _raw(word: _Word) -> int:
+    """The number that was written; Misuse for what is none."""
+    return number(word.what, word.raw, None if word.level is None else 16)
 
 
 _NAMED = re.compile(r"(?P<level>\*?[A-Za-z0-9]*[A-Za-z][A-Za-z0-9]*)(?:\s*[=:]\s*|\s+)(?P<raw>\S+)")

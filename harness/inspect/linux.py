@@ -126,9 +126,9 @@ def _words(
         )
     if name == "offset":
         return "which page, or what is remembered"
-    for _, called, words in (*spelling.fixed, *spelling.named):
-        if called == name:
-            return words if value else "no"
+    for mask, called, words in (*spelling.fixed, *spelling.named):
+        if called == name:  # of a field, 0 is a value like others
+            return words if value or mask.bit_count() > 1 else "no"
     if name == "unused":
         return "set, and means nothing to Linux" if value else "nothing"
     if withheld and name in spelling.rights:

@@ -323,3 +323,32 @@ def test_what_cannot_be_decoded_is_a_sentence(
     code, out, errors = run("decode", *arguments, cwd=tmp_path)
     assert (code, out) == (2, "")
     assert sentence in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--tcr", "0x1000400000"), "address space 0x1234"),
+        (("tcr=0x1000400000",), "address space 0x1234"),
+        (("tcr=0x400000",), "address space 0x34"),
+        (("tcr=0x1000000000",), "not used: that of TTBR0_EL1 is (TCR_EL1.A1=0)"),
+        (("tcr=0", "--tcr", "0x400000"), "address space 0x34"),
+        (("tcr=0x400000", "tcr=0"), "not used"),  # which of them it is, nothing says
+        ((), "not used"),
+    ],
+)
+def test_the_registers_of_a_call_decide_what_its_mode_leaves_open(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    asked = ("decode", "ttbr1=1234000040000000", *arguments, "--mode", "4k")
+    code, out, _ = run(*asked, cwd=tmp_path)
+    (line,) = (line for line in out.splitlines() if line.split()[1:2] == ["ASID"])
+    assert code == 0 and said in line
+    decided = bool(arguments) and arguments != ("tcr=0x400000", "tcr=0")
+    assert ("(AS=0, A1=0) (--tcr)" in out) == (not decided)
+
+
+def test_mair_of_a_call_names_the_types_of_its_entries(tmp_path: Path) -> None:
+    found = rows("mair=00000000000000bb", "pte=40000403", "--mode", "4k", cwd=tmp_path)
+    assert ["WT,", "byte", "0", "of", "MAIR_EL1,", "0xbb"] in [row[3:9] for row in found]
+    assert not any("MAIR_EL1=" in word for row in found for word in row)

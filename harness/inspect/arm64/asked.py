@@ -199,7 +199,7 @@ ASKED = Architecture(
     bars={Reason.PAN: "PSTATE.PAN=1"},
     marks=lambda cpu, _: 0 if cpu.sets_access_flag else AF,
     memory_types=memory_type,
-    mode_options=frozenset(("mair",)),
+    mode_options=frozenset(("mair", "tcr")),
     build=_build,
 )
 """Processors with VMSAv8-64 at EL1&0, stage 1."""

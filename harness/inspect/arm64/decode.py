@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from harness.inspect.arm64.memory_type import index_of, name_of
+from harness.inspect.arm64.memory_type import described, index_of, name_of
 from harness.inspect.decode import MemoryType, Part, Reading, Role, runs
 from harness.paging.arm64.cpu import Cpu
 from harness.paging.arm64.formats import (
@@ -21,6 +21,7 @@ from harness.paging.arm64.formats import (
     NS,
     NS_TABLE,
     NT,
+    PO_INDEX,
     PXN,
     PXN_TABLE,
     SH,
@@ -162,8 +163,10 @@ def _label(here: Level, shape: Shape | None, mask: int) -> _Label:
             return _Label(known.name, known.role, known.section, known)
     if mask & unchecked(shape):
         return _Label("RES0", Role.UNCHECKED, DESCRIPTORS, why="RES0, and not checked")
-    if mask & bits(62, 59) and not shape.points:
-        why = "free for software, or PBHA for the system (FEAT_HPDS2)"
+    if mask & PO_INDEX and not shape.points:
+        return _Label("POIndex", Role.IGNORED, PERMISSIONS, why=_WHY["POIndex"])
+    if mask & bits(59) and not shape.points:
+        why = "free for software, or PBHA (FEAT_HPDS2), or AttrIndx[3] (FEAT_AIE)"
     elif mask & bits(58, 55) or (shape.points and mask & (bits(58, 52) | _BELOW)):
         why = "free for software"
     else:
@@ -174,6 +177,8 @@ def _label(here: Level, shape: Shape | None, mask: int) -> _Label:
 _WHY: Final = {
     "NS": "ignored, outside the Secure state",
     "NSTable": "ignored, outside the Secure state",
+    "POIndex": "the overlay, with TCR2_EL1.POE or E0POE (FEAT_S1POE); else free for software, or"
+    " PBHA (FEAT_HPDS2)",
     "DBM": "ignored, unless TCR_EL1.HA=1 and HD=1",
     **dict.fromkeys(
         ("PXNTable", "UXNTable", "APTable[0]", "APTable[1]"), "ignored, with TCR_EL1.HPDn=1"
@@ -212,7 +217,7 @@ def _meaning(cpu: Cpu, level: int, name: str, value: int) -> str:
     match name:
         case "AttrIndx":
             octet = cpu.mair >> 8 * value & 0xFF
-            return f"{name_of(octet)}, byte {value} of MAIR_EL1, {octet:#04x}"
+            return f"{described(octet)}, byte {value} of MAIR_EL1, {octet:#04x}"
         case "SH":
             return _SHARED[value]
         case "AF" if not value:

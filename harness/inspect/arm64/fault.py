@@ -20,6 +20,9 @@ REPORTED: Final = ("esr",)
 _FETCH, _DATA = (0x20, 0x21), (0x24, 0x25)
 """Exception classes of instruction aborts and of data aborts, from EL0 and from EL1."""
 
+_OVERLAY, _DIRTY_STATE = 1 << 38, 1 << 37
+"""Bits of ISS2, which tell of permission faults why."""
+
 _WNR, _S1PTW, _CM, _EA, FNV = (1 << bit for bit in (6, 7, 8, 9, 10))
 _STATUS: Final = 0x3F
 
@@ -153,10 +156,19 @@ def _said(code: int) -> Iterator[str]:
         yield f"WnR={int(bool(code & _WNR))}: a {'write' if code & _WNR else 'read'}"
     if code & _S1PTW:
         yield "S1PTW=1: stage 2 faulted on a table of stage 1, under a hypervisor"
+    if code & _OVERLAY and _is_denial(code):
+        yield "Overlay=1: an overlay, POR_EL0 or POR_EL1, withheld the right (FEAT_S1POE)"
+    if code & _DIRTY_STATE and _is_denial(code):
+        yield "DirtyBit=1: a write to what is clean, with permission indirection (FEAT_S1PIE)"
     if code & FNV:
         yield "FnV=1: FAR_EL1 holds no address of it"
     if code & _EA and code & _STATUS in (0b010000, *range(0b010011, 0b011000)):
         yield "EA=1: an external abort of a kind that the implementation defines"
+
+
+def _is_denial(code: int) -> bool:
+    """Whether ESR_EL1 is of a permission fault."""
+    return code & _STATUS in (Status.PERMISSION.at(level) for level in range(4))
 
 
 def told(code: str, _: int | None, __: int | None) -> SeenFault:
@@ -298,6 +310,11 @@ def _likely(
         yield from _CONFLICTS
     elif fault.status not in CODES or fault.status in _OTHERS:
         yield "its fault status code is none that tables give"
+    elif fault.syndrome & _OVERLAY and _is_denial(fault.syndrome):
+        yield (
+            "an overlay withheld the right, of which tables have but the number (POIndex, Linux's"
+            " pkey): POR_EL0 and POR_EL1 are not applied here"
+        )
     elif pages and fault.status != Status.ALIGNMENT:
         yield (
             "rights were given since, or the processor still used what was there before: it may"

@@ -14,6 +14,7 @@ from harness.paging.arm64.linux import (
     DEVMAP,
     DIRTY,
     EXCLUSIVE,
+    KEY,
     PRESENT_INVALID,
     SPECIAL,
     UFFD_WP,
@@ -25,6 +26,7 @@ from harness.paging.format import bits
 _SPELLING: Final = Spelling(
     valid=VALID,
     present=(
+        (KEY, "pkey", "the protection key, by which POR_EL0 may withhold rights"),
         (UFFD_WP, "uffd-wp", "userfaultfd keeps writes away"),
         (DEVMAP, "devmap", "a page of a device's memory, mapped like a file"),
         (SPECIAL, "special", "neither counted nor held by Linux"),

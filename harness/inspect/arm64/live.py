@@ -35,8 +35,9 @@ VM, DC, TGE, E2H = 1 << 0, 1 << 12, 1 << 27, 1 << 34
 SPAN: Final = 1 << 23
 """SCTLR_EL1.SPAN: whether an exception to EL1 leaves PSTATE.PAN as it is."""
 
-PIE, D128 = 1 << 1, 1 << 5
-"""Bits of TCR2_EL1: permission indirection, and descriptors of 128 bits."""
+PIE, E0POE, POE, D128 = 1 << 1, 1 << 2, 1 << 3, 1 << 5
+"""Bits of TCR2_EL1: permission indirection, overlays for EL0 and for EL1, and descriptors of 128
+bits."""
 
 
 def seen(monitor: Monitor, given: Mapping[str, int], memory: HeldMemory) -> Seen:
@@ -53,9 +54,10 @@ def seen(monitor: Monitor, given: Mapping[str, int], memory: HeldMemory) -> Seen
         return Seen(cpu, tuple(system.assumed("QEMU's monitor")))
     shown = registers_of(monitor)
     system, notes = processor(shown)
+    host = _is_host(shown, shown.get("cpsr", 0) >> 2 & 3)
     cpu = system.with_given(given).cpu(Features(tbid=authenticates_pointers(shown)))
     hold_tables(memory, cpu.roots)
-    return Seen(cpu, (), notes, last_exception(shown, 2 if notes else 1))
+    return Seen(cpu, (), notes, last_exception(shown, 2 if host else 1))
 
 
 def hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:
@@ -82,7 +84,14 @@ def processor(shown: Mapping[str, int]) -> tuple[SystemRegisters, tuple[str, ...
         raise ProtocolError(f"QEMU's gdb stub does not show {', '.join(missing)}", "")
     _refuse_unknown(f"TCR2_{of}", shown.get(f"TCR2_{of}", 0))
     values = {field: shown[name] for field, name in names.items()}
-    notes = ("The host's regime, EL2&0 (HCR_EL2.E2H=1): TTBR0_EL2 and TTBR1_EL2",) if host else ()
+    notes: tuple[str, ...] = (
+        ("The host's regime, EL2&0 (HCR_EL2.E2H=1): TTBR0_EL2 and TTBR1_EL2",) if host else ()
+    )
+    if shown.get(f"TCR2_{of}", 0) & (E0POE | POE):
+        notes += (
+            f"TCR2_{of} has overlays on (FEAT_S1POE): rights that POR_EL0 and POR_{of} withhold"
+            " are not known here",
+        )
     return SystemRegisters(**values, pstate=_as_at_el1(state, values)), notes
 
 

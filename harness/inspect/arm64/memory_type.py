@@ -37,12 +37,19 @@ def name_of(octet: int) -> str:
     """What a byte of MAIR_EL1 is called: Device memory by its letters; Normal memory WB, WT or NC,
     inner before outer where these differ; the byte itself where it is reserved."""
     if is_device(octet):
-        return _DEVICE[octet >> 2] if not octet & 0xF3 else f"{octet:#04x}"
+        return _DEVICE[octet >> 2] if not octet & 2 else f"{octet:#04x}"
     known = {0x40: "NC", 0xA0: "WT", 0xF0: "WB, tagged"}  # of FEAT_XS and FEAT_MTE2
     if not octet & 15:
         return known.get(octet, f"{octet:#04x}")
     inner, outer = (_normal(half) for half in (octet & 15, octet >> 4))
     return inner if inner == outer else f"{inner}/{outer}"
+
+
+def described(octet: int) -> str:
+    """The same, and where the byte alone says it that the type has XS=0: a DSB with nXS does not
+    wait for accesses to it (FEAT_XS)."""
+    without = octet in (0x40, 0xA0) or octet & 0xF3 == 1
+    return f"{name_of(octet)}, XS=0 (FEAT_XS)" if without else name_of(octet)
 
 
 def _normal(half: int) -> str:

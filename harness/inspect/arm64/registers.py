@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from harness.inspect.arm64.memory_type import name_of
+from harness.inspect.arm64.memory_type import described
 from harness.inspect.arm64.processor import NAMED
 from harness.inspect.decode import Part, Register, Role
 from harness.paging.arm64.cpu import OUTPUT_BITS, Cpu, Tcr
@@ -55,9 +55,10 @@ def _ttbr(cpu: Cpu, name: str, raw: int) -> Register:
 def _asid(cpu: Cpu, name: str, asid: int) -> str:
     chosen = "ttbr1" if cpu.tcr & Tcr.A1 else "ttbr0"
     if name != chosen:
-        return f"not used: TCR_EL1.A1 has that of {NAMED[chosen]} used"
-    kept = asid if cpu.tcr & Tcr.AS else asid & 0xFF
-    return f"address space {kept:#x} of the TLB"
+        return f"not used: that of {NAMED[chosen]} is (TCR_EL1.A1={int(chosen == 'ttbr1')})"
+    whole = bool(cpu.tcr & Tcr.AS)
+    kept = asid if whole else asid & 0xFF
+    return f"address space {kept:#x} of the TLB (TCR_EL1.AS={int(whole)})"
 
 
 def _mair(raw: int) -> Register:
@@ -65,7 +66,7 @@ def _mair(raw: int) -> Register:
     parts = list[Part]()
     for index in reversed(range(8)):
         octet, mask = raw >> 8 * index & 0xFF, bits(8 * index + 7, 8 * index)
-        said = f"AttrIndx={index}: {name_of(octet)}"
+        said = f"AttrIndx={index}: {described(octet)}"
         parts.append(Part(mask, f"Attr{index}", octet, said, Role.TYPE, NAMED["mair"], ""))
     return Register(NAMED["mair"], raw, "", None, 0, tuple(parts))
 
@@ -97,6 +98,9 @@ _FLAGS: Final = {
 }
 """Single bits: what they are called, and what they say when clear and when set."""
 
+_NEEDS: Final = {40: 39, 51: 37, 52: 38}
+"""Those that say nothing, set, unless another is set: HD needs HA, TBIDx TBIx."""
+
 _CACHED: Final = ("non-cacheable", "write-back, write-allocate", "write-through", "write-back")
 _SHARED: Final = ("non-shareable", "reserved", "outer shareable", "inner shareable")
 
@@ -123,7 +127,10 @@ def _tcr(raw: int) -> Register:
     width = f"physical addresses have {OUTPUT_BITS[ips]} bits" if ips < 7 else "reserved"
     add(34, 32, "IPS", width)
     for bit, (name, clear, set_) in _FLAGS.items():
-        add(bit, bit, name, (clear or "no effect", set_)[raw >> bit & 1])
+        said = (clear or "no effect", set_)[raw >> bit & 1]
+        if bit in _NEEDS and raw >> bit & 1 and not raw >> _NEEDS[bit] & 1:
+            said = f"comes to nothing with {_FLAGS[_NEEDS[bit]][0]}=0"
+        add(bit, bit, name, said)
     taken = sum(part.mask for part in found.values())
     parts, bit = list(found.values()), 63
     while bit >= 0:

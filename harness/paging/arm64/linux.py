@@ -6,14 +6,15 @@ mapped like files, write protection by userfaultfd; this architecture has no sof
 and the kernel no private memory of devices.  Sources: pgtable.h and pgtable-prot.h in its
 arch/arm64/include/asm for the bits, swap.h and swapops.h in include/linux for the types.
 
-present    the hardware's bits, and besides them in a leaf: 58 uffd-wp, 57 devmap, 56 special,
-           55 dirty, 51 (DBM) writable, with or without hardware that keeps the dirty state
+present    the hardware's bits, and besides them in a leaf: 62:60 protection key (FEAT_S1POE),
+           58 uffd-wp, 57 devmap, 56 special, 55 dirty, 51 (DBM) writable, with or without hardware
+           that keeps the dirty state
 PROT_NONE  bit 0 clear and bit 11 (nG) set, AP[1]=0 and UXN=1; the rest as it was, its type too
 split      the same of a 2M page with other rights, while it is split
 away       61:12 offset, 10:6 type, 3 uffd-wp, 2 exclusive, the rest 0
 
-That is so since 6.10 or 6.11.  Before, PROT_NONE was bit 58, a 2M page that is split had bit 59,
-and what is away 57:8 offset, 7:3 type.
+That is so since 6.10 or 6.11, of protection keys since 6.12.  Before, PROT_NONE was bit 58, a 2M
+page that is split had bit 59, and what is away 57:8 offset, 7:3 type.
 """
 
 from __future__ import annotations
@@ -23,7 +24,17 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from harness.paging.arm64.formats import AF, AP_EL0, AP_READ_ONLY, DBM, GRANULES, NG, UXN, VALID
+from harness.paging.arm64.formats import (
+    AF,
+    AP_EL0,
+    AP_READ_ONLY,
+    DBM,
+    GRANULES,
+    NG,
+    PO_INDEX,
+    UXN,
+    VALID,
+)
 from harness.paging.entry import Absent, Leaf
 from harness.paging.format import bits
 from harness.paging.linux.away import Dialect, Fields, Meaning
@@ -41,6 +52,9 @@ DEVMAP: Final = bits(57)
 
 UFFD_WP: Final = bits(58)
 """In a leaf: userfaultfd keeps writes away."""
+
+KEY: Final = PO_INDEX
+"""In a leaf: the protection key, for which POR_EL0 may withhold rights (PTE_PO_IDX_0 to _2)."""
 
 WRITE: Final = DBM
 """In a leaf: the page may be written, once it is dirty."""

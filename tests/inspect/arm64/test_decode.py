@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.inspect import architecture, decode
-from harness.inspect.arm64 import memory_type
+from harness.inspect.arm64 import linux, memory_type
 from harness.inspect.arm64.mode import MODES, in_mode
 from harness.inspect.arm64.registers import read as read_register
 from harness.inspect.decode import Part, Role
@@ -106,6 +106,11 @@ def test_types_and_addresses_are_those_of_the_manual(
         (0x04, "nGnRE"),
         (0x08, "nGRE"),
         (0x0C, "GRE"),
+        (0x01, "nGnRnE"),
+        (0x05, "nGnRE"),
+        (0x09, "nGRE"),
+        (0x0D, "GRE"),
+        (0x0F, "0x0f"),
         (0x44, "NC"),
         (0xFF, "WB"),
         (0xBB, "WT"),
@@ -206,3 +211,64 @@ def test_each_byte_of_mair_is_a_memory_type() -> None:
             ("nGnRnE", "WB", "WB, tagged", "WT", "NC", "GRE", "nGnRE", "nGnRnE")
         )
     ]
+
+
+def test_each_byte_of_mair_that_has_xs_clear_says_so() -> None:
+    """MAIR_EL1, Attr<n>: 0b0000dd01, 0b01000000 and 0b10100000, with FEAT_XS; of the others, none
+    says it by itself."""
+    without = (0x01, 0x05, 0x09, 0x0D, 0x40, 0xA0)
+    for octet in range(256):
+        (part,) = (one for one in read_register(CPU, "mair", octet).parts if one.name == "Attr0")
+        assert part.meaning.endswith(", XS=0 (FEAT_XS)") == (octet in without), hex(octet)
+        entry = decode.read(in_mode("4k", {"mair": octet}), 0x4000_0403, 0).parts
+        (said,) = (one.meaning for one in entry if one.name == "AttrIndx")
+        assert ("XS=0" in said) == (octet in without), hex(octet)
+
+
+CPU = in_mode("4k", {})
+
+
+def test_the_upper_bits_of_a_leaf_may_be_an_overlays_number_at_every_level() -> None:
+    """Table D8-52: bits 62:60 of blocks and pages are POIndex[2:0], bit 59 is AttrIndx[3]; in table
+    descriptors they are rights."""
+    raw = 0b1011 << 59 | 0x4000_0000
+    for cpu in states():
+        for level in decode.levels_of(cpu):
+            for type in (1, 3):
+                found = decode.read(cpu, raw | type, level)
+                names = {part.name: part for part in found.parts}
+                assert ("POIndex" in names) == isinstance(found.entry, Leaf)
+                if isinstance(found.entry, Leaf):
+                    part = names["POIndex"]
+                    assert (part.high, part.low, part.value) == (62, 60, 5)
+                    assert part.role is Role.IGNORED and "FEAT_S1POE" in part.meaning
+                    (below,) = (one for one in found.parts if one.mask == 1 << 59)
+                    assert "AttrIndx[3] (FEAT_AIE)" in below.meaning
+
+
+@pytest.mark.parametrize(("raw", "level"), [(0x0040_0000_4000_0FC3, 0), (0x0040_0000_4000_0FC1, 1)])
+@pytest.mark.parametrize("key", range(8))
+def test_linux_keeps_the_protection_key_in_the_bits_of_the_overlay(
+    raw: int, level: int, key: int
+) -> None:
+    """PTE_PO_IDX_0 to PTE_PO_IDX_2, since Linux 6.12 (arch/arm64/include/asm/pgtable-hwdef.h)."""
+    found = linux.read(CPU, decode.read(CPU, raw | key << 60, level))
+    (part,) = (one for one in found.parts if one.name == "pkey")
+    assert (part.high, part.low, part.value) == (62, 60, key)
+    assert part.meaning == "the protection key, by which POR_EL0 may withhold rights"
+    assert ("pkey" in found.said) == (key > 0)
+    hidden = linux.read(CPU, decode.read(CPU, (raw | key << 60) & ~0x41, level))  # PROT_NONE
+    (part,) = (one for one in hidden.parts if one.name == "pkey")
+    assert part.value == key
+
+
+@pytest.mark.parametrize("name", ["ha", "hd", "hpd", "as", "a1"])
+def test_tcr_decides_what_a_mode_leaves_open(name: str) -> None:
+    bit = {"ha": 1 << 39, "hd": 3 << 39, "hpd": 3 << 41, "as": 1 << 36, "a1": 1 << 22}[name]
+    for mode in MODES:
+        cpu, usual = in_mode(mode, {"tcr": bit}), in_mode(mode, {})
+        assert cpu.tcr ^ usual.tcr == bit
+        # what a mode says itself, TCR_EL1 does not change
+        assert in_mode(mode, {"tcr": 0x0800_0007_C03F_C03F}) == usual
+    with pytest.raises(QuestionError, match="TCR_EL1 has 64 bits, not as many as 0x1000000000"):
+        in_mode("4k", {"tcr": 1 << 64})

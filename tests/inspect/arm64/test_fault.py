@@ -270,6 +270,31 @@ def test_flags_of_a_syndrome_are_told() -> None:
     assert [str(one) for one in seen("82000007").accesses] == ["EL0 fetch"]
 
 
+@pytest.mark.parametrize("exception", [0x20, 0x21, 0x24, 0x25])
+@pytest.mark.parametrize("status", range(64))
+def test_why_a_permission_fault_came_is_told_of_permission_faults_alone(
+    exception: int, status: int
+) -> None:
+    """ISS2.Overlay and ISS2.DirtyBit, bits 38 and 37 of ESR_EL1, are RES0 in others."""
+    denied = status in (0b001100, 0b001101, 0b001110, 0b001111)
+    for bit, name in ((38, "Overlay=1"), (37, "DirtyBit=1")):
+        plain = exception << 26 | 1 << 25 | status
+        told = [one for one in seen(hex(plain | 1 << bit)).said if one.startswith(name)]
+        assert len(told) == denied
+        assert not any(one.startswith(name) for one in seen(hex(plain)).said)
+
+
+def test_an_overlay_that_withheld_a_right_is_why_tables_do_not_give_the_abort() -> None:
+    cpu = Cpu.of(Half("4K", 39, TABLE), None)
+    snapshot = Snapshot("", cpu, tables(cpu, LOW, -1, -1, LEAF | 1 << 6 | 5 << 60), None)
+    found = compare(snapshot, seen("0x409200004f"), LOW)
+    assert not found.giving
+    assert any("POR_EL0 and POR_EL1 are not applied here" in s for s in found.explanations)
+    assert not any("until TLBI" in s for s in found.explanations)
+    without = compare(snapshot, seen("0x9200004f"), LOW)
+    assert not any("POR_EL0" in s for s in without.explanations)
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

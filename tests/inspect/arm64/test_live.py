@@ -111,7 +111,24 @@ def test_what_is_translated_otherwise_is_refused(changed: dict[str, int], said: 
 
 
 def test_other_bits_of_tcr2_change_nothing() -> None:
-    assert processor({**SHOWN, "TCR2_EL1": 1})[0] == processor(SHOWN)[0]
+    assert processor({**SHOWN, "TCR2_EL1": 1}) == processor(SHOWN)
+
+
+@pytest.mark.parametrize("bits", [1 << 2, 1 << 3, 3 << 2])
+@pytest.mark.parametrize("host", [False, True])
+def test_overlays_are_said_not_to_be_applied(bits: int, host: bool) -> None:
+    """TCR2_EL1.E0POE and POE: what tables give is the most that is left."""
+    shown = {
+        **SHOWN,
+        **(HOST if host else {}),
+        "cpsr": EL2H if host else EL1H,
+        "HCR_EL2": E2H * host,
+    }
+    el = 2 if host else 1
+    found, notes = processor({**shown, f"TCR2_EL{el}": bits, f"TCR2_EL{3 - el}": 0})
+    assert found == processor(shown)[0]
+    assert notes[-1].startswith(f"TCR2_EL{el} has overlays on (FEAT_S1POE)")
+    assert len(notes) == len(processor(shown)[1]) + 1
 
 
 def test_a_register_that_is_missing_is_named() -> None:

@@ -123,8 +123,6 @@ def test_what_the_fields_of_tcr_say_is_what_the_manual_says() -> None:
         ("AS", "the ASID has 8 bits", "the ASID has 16 bits"),
         ("TBI0", "bits 63:56 of the lower half's pointers count", "they are ignored"),
         ("TBI1", "bits 63:56 of the upper half's pointers count", "they are ignored"),
-        ("TBID0", "TBI0 is for fetches, too", "TBI0 is for data alone"),
-        ("TBID1", "TBI1 is for fetches, too", "TBI1 is for data alone"),
         ("NFD0", "no effect", "non-faulting loads of EL0 fail in the lower half"),
         ("NFD1", "no effect", "non-faulting loads of EL0 fail in the upper half"),
         ("HA", "AF=0 faults", "the processor sets AF"),
@@ -193,6 +191,23 @@ def test_the_asid_is_that_of_the_register_that_a1_names(a1: int, wide: int, asid
     cpu = replace(CPU, tcr=CPU.tcr & ~(1 << 22 | 1 << 36) | a1 << 22 | wide << 36)
     for number in 0, 1:
         said = parts(f"ttbr{number}", ASID << 48, cpu)["ASID"].meaning
-        used = f"address space {asid} of the TLB"
-        other = f"not used: TCR_EL1.A1 has that of TTBR{a1}_EL1 used"
+        used = f"address space {asid} of the TLB (TCR_EL1.AS={wide})"
+        other = f"not used: that of TTBR{a1}_EL1 is (TCR_EL1.A1={a1})"
         assert said == (used if number == a1 else other)
+
+
+@pytest.mark.parametrize(("field", "needed"), [("HD", "HA"), ("TBID0", "TBI0"), ("TBID1", "TBI1")])
+def test_a_bit_that_comes_to_nothing_says_so(field: str, needed: str) -> None:
+    """HD without HA, and TBIDx without TBIx (TCR_EL1)."""
+    own, other = 1 << FIELDS[field][1], 1 << FIELDS[needed][1]
+    nothing = f"comes to nothing with {needed}=0"
+    assert parts("tcr", own)[field].meaning == nothing
+    assert parts("tcr", own | other)[field].meaning == SET[field]
+    assert parts("tcr", 0)[field].meaning not in (nothing, SET[field])
+
+
+SET = {
+    "HD": "the processor clears AP[2] where DBM=1",
+    "TBID0": "TBI0 is for data alone",
+    "TBID1": "TBI1 is for data alone",
+}

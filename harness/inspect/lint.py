@@ -154,6 +154,15 @@ class LintSpace:
         supervisor."""
         return self.has(rows, "write") | self.writes_all
 
+    def lacks_marks(self, rows: Rows, written: Mask) -> Mask:
+        """Which rows, if they are pages, lack the bits that an access needs and the processor does
+        not set itself; a write where they are written, else a read."""
+        marks = architecture.of(self.cpu).marks
+        one, other = (np.uint64(marks(self.cpu, rights)) for rights in ((), ("write",)))
+        needed = np.where(written, other, one)
+        found: Mask = rows.raw & needed != needed
+        return found
+
     def is_supervisors(self, rows: Rows) -> Mask:
         """Which rows, of those that someone may execute, the supervisor may: where it has no right
         of its own, what the user cannot reach, and all where nothing is kept from him."""
@@ -242,10 +251,7 @@ def _withheld(space: LintSpace, rows: Rows) -> Mask:
 
 def _marks_missing(space: LintSpace, rows: Rows) -> Mask:
     """Pages without the bits that some access needs, which the processor does not set itself."""
-    marks = architecture.of(space.cpu).marks
-    used, written = (np.uint64(marks(space.cpu, rights)) for rights in ((), ("write",)))
-    needed = np.where(space.has(rows, "write"), written, used)
-    found: Mask = pages_of(rows) & (rows.raw & needed != needed)
+    found: Mask = pages_of(rows) & space.lacks_marks(rows, space.has(rows, "write"))
     return found
 
 
@@ -310,8 +316,10 @@ def _uncached(space: LintSpace, rows: Rows) -> Mask:
 
 
 def _shows_table(space: LintSpace, rows: Rows, among: Mask) -> Mask:
-    """Which rows, of some, are pages that hold a table."""
+    """Which rows, of some, are pages that hold a table.  What a self-map shows without the marks
+    that an access needs is none: software that sets the marks of pages sets none of pointers."""
     found = np.zeros(len(rows.virtual), np.bool_)
+    among = among & ~(rows.window & space.lacks_marks(rows, found))
     chosen = np.flatnonzero(among & (rows.kind == RowKind.PAGE))
     first = rows.physical[chosen]
     number = np.searchsorted(space.tables, first)
@@ -342,8 +350,26 @@ def self_map(space: LintSpace, rows: Rows) -> Mask:
 
 def _self_map_executable(space: LintSpace, rows: Rows) -> Mask:
     """Self-maps that withhold neither: by them alone the tables at whose level they are can be
-    written and executed.  The pages that they show are theirs, and no findings of their own."""
-    return self_map(space, rows) & space.writable(rows) & space.executable(rows)
+    written and executed.  The pages that they show are theirs, and no findings of their own.
+
+    Where pointers grant by bits of their own, what an access comes to is for the pages to say.
+    """
+    found = self_map(space, rows) & space.writable(rows) & space.executable(rows)
+    here = space.graph.format.levels[rows.level].pointer
+    if here is not None and here.grants is not None:
+        for row in np.flatnonzero(found):
+            found[row] = _shows_code(space, Span.of(int(rows.virtual[row]), int(space.size(rows))))
+    return found
+
+
+def _shows_code(space: LintSpace, span: Span) -> bool:
+    """Whether self-maps show pages in a span that an access can write and another execute."""
+    for rows in graph.rows(space.graph, span):
+        good = rows.window & (rows.kind == RowKind.PAGE)
+        good &= space.writable(rows) & space.executable(rows)
+        if (good & ~space.lacks_marks(rows, good)).any():
+            return True
+    return False
 
 
 Breaks = Callable[[LintSpace, Rows], Mask]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, repeat
 from typing import Any, Final, Protocol
 
@@ -12,6 +13,8 @@ from harness.inspect import architecture
 from harness.inspect.fault import Explanation, Reproduction
 from harness.inspect.remedy import EntryChange, Missing, NewEntry, Remedy, Setting
 from harness.inspect.translation import Stage, Translation
+from harness.inspect.trial import each
+from harness.paging.address import Span
 from harness.paging.processor import Cpu
 from harness.paging.table import Slot
 from harness.report import translation
@@ -214,7 +217,7 @@ def remedy_lines(cpu: Cpu, found: Translation, remedy: Remedy) -> Iterator[str]:
     for entry in remedy.entries:
         values = f"{raw_of(entry, entry.old)} -> {raw_of(entry, entry.new)}"
         yield f"{next(joined)}{entry.name}{_at(found, entry.slot)}: {values}"
-        yield f"  {_of(cpu).deeds(after, entry)}"
+        yield from (f"  {deed}" for deed in _deeds(after, entry, found.address))
         yield from _vanishing(found, *entry.slots)
         if entry.breaks:
             yield "  make it absent and flush it first: it may not become this at once"
@@ -320,6 +323,29 @@ def _placed(found: Translation, slot: Slot | None) -> dict[str, Any] | None:
 
 def _blame(stage: Stage) -> str:
     return f"{_place(stage)}, level {stage.reading.counted}, holds {raw_text(stage.reading)}"
+
+
+def _deeds(cpu: Cpu, entry: EntryChange, address: int) -> Iterator[str]:
+    """What a change does, and to which addresses.
+
+    Where the walk comes through the entry at several levels, a bit may mean something at one of
+    them alone: it is told of the first that has words for it.
+    """
+    if len(entry.slots) == 1:
+        yield _of(cpu).deeds(cpu, entry)
+        return
+    changed = dict.fromkeys(entry.slots, 0)
+    at = {
+        slot: replace(entry, slots=(slot,), span=Span.of(address & -slot.size, slot.size))
+        for slot in entry.slots
+    }
+    for bit in each(entry.old ^ entry.new):
+        alone = {slot: replace(one, new=entry.old ^ bit) for slot, one in at.items()}
+        means = (slot for slot, one in alone.items() if _of(cpu).deeds(cpu, one))
+        changed[next(means, entry.slot)] |= bit
+    for slot, bits in changed.items():
+        if bits:
+            yield _of(cpu).deeds(cpu, replace(at[slot], new=entry.old ^ bits))
 
 
 def served(entry: EntryChange, is_page: bool) -> str:

@@ -21,7 +21,7 @@ from harness.paging.address import Virtual
 from harness.paging.arm64.access import Access, Allowed, Fault, Kind, Reason, outcome
 from harness.paging.arm64.cpu import Cpu, Half, Sctlr
 from harness.paging.memory import BufferMemory
-from harness.report.fault import explanation_lines
+from harness.report.fault import explanation_lines, remedy_lines
 
 TABLE = 0x10000
 LOW, HIGH = Virtual(0x40_5123), Virtual(0xFFFF_FF80_0040_5123)
@@ -382,3 +382,46 @@ def test_a_page_of_a_reserved_type_becomes_one_by_its_bit_1() -> None:
     told = list(explanation_lines(cpu, explain(Snapshot("", cpu, memory, None), LOW, read)))
     assert any("sets bit 1: makes this 4K page valid" in line for line in told)
     assert any("likely" in line and "a page without bit 1" in line for line in told)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_change_has_words_where_a_walk_comes_through_an_entry_twice(seed: int) -> None:
+    """A root in itself: a bit of the entry may mean something at one level alone."""
+    source = random.Random(seed)
+    octets = np.zeros(TABLE * 3, np.uint8)
+    words = octets.view("<u8")
+    own = TABLE | 3 | source.getrandbits(10) << 2 & 0x4C0 | source.getrandbits(4) << 51
+    own |= source.getrandbits(4) << 59
+    words[TABLE // 8 + 7] = own
+    address = Virtual(7 << 30 | 7 << 21 | 7 << 12)
+    cpu = Cpu.of(Half("4K", 39, TABLE), None, hd=seed % 3 == 0, ha=seed % 3 == 0, output_bits=36)
+    snapshot = Snapshot("", cpu, BufferMemory(octets), None)
+    told = faults = 0
+    for access in ACCESSES:
+        one = explain(snapshot, address, access)
+        faults += isinstance(one.outcome, Fault)
+        for remedy in one.remedies:
+            lines = list(remedy_lines(cpu, one.translation, remedy))
+            assert all(line.strip() for line in lines), lines
+            for entry in remedy.entries:
+                assert len(entry.slots) == 3
+                named = "; ".join(lines)
+                for name, bit in BITS.items():
+                    if (entry.old ^ entry.new) & bit:
+                        assert f" {name}: " in named, (name, lines)
+                        told += 1
+    assert told or not faults
+
+
+AF_BIT = 1 << 10
+BITS = {
+    "AF": AF_BIT,
+    "AP[1]": 1 << 6,
+    "AP[2]": 1 << 7,
+    "PXN": 1 << 53,
+    "UXN": 1 << 54,
+    "PXNTable": 1 << 59,
+    "UXNTable": 1 << 60,
+    "APTable[0]": 1 << 61,
+    "APTable[1]": 1 << 62,
+}

@@ -19,6 +19,7 @@ from harness.inspect.select import condition
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import translate
 from harness.paging.address import Physical, Span, Virtual
+from harness.paging.arm64.access import Access, Allowed, Kind, outcome
 from harness.paging.arm64.cpu import Cpu, Half, Sctlr, Tcr
 from harness.paging.entry import Absent
 from harness.paging.memory import BufferMemory
@@ -363,3 +364,46 @@ def test_pages_that_the_processor_does_not_mark_used_are_a_note() -> None:
     assert (broken.rule.severity.value, broken.count) == ("note", 1)
     assert broken.findings[0].where == Span(0x2000, 0x2FFF)
     assert "marks-missing" not in found(snapshot(pages, Cpu.of(Half("4K", 39, LOW), None, ha=True)))
+
+
+@pytest.mark.parametrize("changed", [0, AF, AF | RO, AF | PXN | UXN, AF | PXN])
+@pytest.mark.parametrize("ha", [False, True])
+@pytest.mark.parametrize("el0", [False, True])
+@pytest.mark.parametrize("slot", [0, 7])
+def test_what_a_self_map_shows_is_what_accesses_to_it_come_to(
+    changed: int, ha: bool, el0: bool, slot: int
+) -> None:
+    """Read as a page, a table descriptor has AF, AP, PXN and UXN where a pointer has bits that are
+    ignored (Table D8-52): an access faults with AF=0 unless the processor sets it."""
+    cpu = Cpu.of(Half("4K", 39, LOW), None, ha=ha)
+    of = snapshot({1: PAGE}, cpu)
+    words = of.memory.octets.view("<u8")  # type: ignore[attr-defined]
+    pointer = 3 | changed | (EL0 if el0 else 0)
+    if slot:  # the root in itself: its own entry is the page
+        words[LOW // 8 + slot] = LOW | pointer
+    else:  # the root in a table below it, whose page is that which the root leads to
+        words[LOW // 8 + 512 + 5] = LOW | 3
+        words[LOW // 8] = LOW + 0x1000 | pointer
+    broken = found(of)
+    assert broken["self-map"].count == 1
+    slots = (0, 1, 5, 7)
+    under = [7 << 30 | one << 21 for one in slots] if slot else [5 << 21]
+
+    def passes(at: int, kind: Kind, who: int) -> bool:
+        asked = Access(kind, el0=bool(who))
+        return isinstance(outcome(cpu, of.memory, Virtual(at), asked), Allowed)
+
+    pages = [
+        {(kind, who): passes(table | page << 12, kind, who) for kind in Kind for who in (0, 1)}
+        for table in under
+        for page in slots
+    ]
+    assert ("self-map-executable" in broken) == any(
+        any(page[Kind.WRITE, who] for who in (0, 1))
+        and any(page[Kind.FETCH, who] for who in (0, 1))
+        for page in pages
+    )
+    written = any(page[Kind.WRITE, 1] for page in pages)
+    assert ("table-user-writable" in broken) == written
+    read = any(page[Kind.READ, 1] and not page[Kind.WRITE, 1] for page in pages)
+    assert ("table-user-readable" in broken) == read

@@ -133,6 +133,11 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def names_in(former: Mapping[str, str]) -> Reader:
+    """Reads names, of which some had others before."""
+    return lambda value: tuple(former.get(name, name) for name in _names(value))
+
+
 def _level_counts(value: object) -> tuple[int, ...]:
     if not isinstance(value, list) or not value:
         raise ValueError("not a list of numbers of levels")

@@ -25,7 +25,8 @@ A layout is a TOML file.  This one uses every key there is::
     physical = 0x300_0000            # the first frame; or "any", the default; or "random"
     physical_step = 0                # from each frame to the next, the size by default
     rights = "wx"                    # write, user, execute; all by default
-    bits = ["G", "PCD"]              # further bits of the entries, by the format's names
+    bits = ["G", "PCD", "KEY=5"]     # further bits of the entries, by the format's names; of a
+                                     # field its value, or all of its bits
     table_rights = "wux"             # of the tables that this map adds; all by default
 
     [[map]]
@@ -53,7 +54,8 @@ A layout is a TOML file.  This one uses every key there is::
     level = 1
     value = 0x8000_0000_0400_2083
 
-Sizes are numbers of bytes, or strings with K, M, G or T.  On x86 reading is a right that each page
+Sizes are numbers of bytes, or strings with K, M, G or T.  A value of a field is a number as above:
+of RISC-V "PBMT=1", of arm64 "AttrIndx=4".  On x86 reading is a right that each page
 has; on RISC-V it has a letter, "r", and `table_rights` and the rights of a share say nothing:
 pointers give none.  A layout for RISC-V has 2 to 5 levels, those of Sv32, Sv39, Sv48 and Sv57, and
 no `cpu`; RAM begins at 2G.
@@ -71,7 +73,9 @@ pages as a group has, 16 of 4K or of 2M, its `virtual` and `physical` both align
     bits = ["CONT"]
 
 A page has AF where its `bits` say so.  With `ha = false` nothing sets it, and every access to a
-page without it faults: there each map needs `bits = ["AF"]`.  `cpu` has these keys::
+page without it faults: there each map needs `bits = ["AF"]`.  `bits = ["AttrIndx=4"]` is the byte
+of MAIR_EL1 that says the memory type: byte 0 is Normal memory, write-back, and all others are 0,
+Device-nGnRnE; "ATTR", in older files, is AttrIndx=7.  `cpu` has these keys::
 
     granule = "4K"                   # 4K, 16K or 64K: sizes of pages follow
     high_granule = "64K"             # that of the upper half, by default the same; it has as many
@@ -109,7 +113,7 @@ import numpy as np
 
 from harness.architectures import NAMES, USUAL, module_of
 from harness.check import bounds, written
-from harness.check.keys import Reader, in_units, instead, rights_in, values_of
+from harness.check.keys import Reader, in_units, instead, names_in, rights_in, values_of
 from harness.machine.ram import ARENA, LARGEST_RAM, RAM_UNIT
 from harness.paging.address import Span, Virtual, aligned
 from harness.paging.entry import Leaf, Pointer
@@ -132,6 +136,7 @@ class Described:
     cpu       how to read the keys of `cpu`
     control   the control state that these ask for, given by their names; ValueError where no
               processor has it
+    former    names of bits that files had before, with those of today
     thorough  whether a monitor can be asked about all mappings, and is about a sample alone
     """
 
@@ -141,6 +146,7 @@ class Described:
     rights: Mapping[str, str]
     cpu: Mapping[str, Reader]
     control: Callable[..., object]
+    former: Mapping[str, str] = field(default_factory=dict)
     thorough: bool = False
 
 
@@ -325,7 +331,8 @@ def parse(text: str, origin: str) -> Layout:
     with _blaming(f"{origin}, cpu"):
         control = about.control(**values_of(top.pop("cpu", {}), about.cpu, (), about.cpu))
     readers = dict.fromkeys(("rights", "table_rights"), rights_in(about.rights))
-    maps = _parts(Map, top.pop("map", []), f"{origin}, map", readers)
+    named = {**readers, "bits": names_in(about.former)}
+    maps = _parts(Map, top.pop("map", []), f"{origin}, map", named)
     shares = _parts(Share, top.pop("share", []), f"{origin}, share", readers)
     entries = _parts(Entry, top.pop("entry", []), f"{origin}, entry", readers)
     with _blaming(origin):
@@ -694,14 +701,32 @@ def _check_level(format: Format, level: int) -> None:
 
 
 def _named_bits(format: Format, level: int, names: Iterable[str]) -> int:
-    """The bits of an entry by their names; rights are not among them."""
+    """The bits of an entry by their names, those of fields by NAME=VALUE as well; rights are not
+    among them."""
     here = format.levels[level]
     known = {name: mask for name, mask in here.bits.items() if not mask & format.rights_mask}
-    bits = 0
-    for name in names:
+    bits = named = 0
+    for one in names:
+        name, given, value = (part.strip() for part in one.partition("="))
         if name not in known:
             raise ValueError(
-                f"bits has {name!r}; a {here.name} has {', '.join(known)}, and rights say the rest"
+                f"bits has {one!r}; a {here.name} has {', '.join(known)}, and rights say the rest"
             )
-        bits |= known[name]
+        mask = known[name]
+        raw = _value(one, value, mask) if given else mask
+        if named & mask and bits & mask != raw:
+            raise ValueError(f"bits has {one!r}, and another value of {name}")
+        bits, named = bits | raw, named | mask
     return bits
+
+
+def _value(one: str, value: str, mask: int) -> int:
+    """The bits of a field that has a value."""
+    lowest = mask & -mask
+    try:
+        number = int(value, 0)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= mask // lowest:
+        raise ValueError(f"bits has {one!r}, which is no value from 0 to {mask // lowest}")
+    return number * lowest

@@ -17,13 +17,15 @@ import numpy as np
 import pytest
 
 from harness.check import layouts
-from harness.check.layouts import LayoutError, find, load, parse, shipped
+from harness.check.layouts import LayoutError, described, find, load, parse, shipped
 from harness.check.x86.layouts import Built, build
+from harness.inspect import architecture
 from harness.paging import bulk
 from harness.paging.address import Virtual
 from harness.paging.bulk import End, Leaves
 from harness.paging.entry import Pointer
 from harness.paging.memory import BufferMemory
+from harness.paging.processor import root_for
 from harness.paging.walk import Walk, walk
 
 MIB = 1 << 20
@@ -431,6 +433,20 @@ REFUSED = {
         HEAD + PAGE + "rights = 'rw'\n",
         "rights is 'rw', not made of the letters w",
     ),
+    "a value that the field has not": (
+        HEAD + PAGE + "bits = ['KEY=16']\n",
+        "no value from 0 to 15",
+    ),
+    "a value below 0": (
+        HEAD + PAGE + "bits = ['KEY=-1']\n",
+        "map 1: bits has 'KEY=-1', which is no",
+    ),
+    "a value that is no number": (HEAD + PAGE + "bits = ['KEY=']\n", "no value from 0 to 15"),
+    "two values of a bit": (HEAD + PAGE + "bits = ['G', 'G=0']\n", "and another value of G"),
+    "a value of an unknown field": (
+        HEAD + PAGE + "bits = ['ATTR=1']\n",
+        "bits has 'ATTR=1'; a PTE",
+    ),
     "an unknown bit": (HEAD + PAGE + "bits = ['G', 'Z']\n", "map 1: bits has 'Z'; a PTE has"),
     "a bit that is a right": (HEAD + PAGE + "bits = ['W']\n", "map 1: bits has 'W'"),
     "a bit that makes it a page": (HEAD + PAGE + "bits = ['P']\n", "map 1: .*0x1 are not free"),
@@ -771,3 +787,37 @@ def test_what_is_put_over_something_names_the_part_that_put_it_there(
         build(layout, 4, BufferMemory(np.zeros(layout.ram, np.uint8)), 40, page1gb=True)
     assert str(error.value).startswith(f"x.toml, {refused} taken: its level-")
     assert str(error.value).endswith(f", put there by x.toml, {by}")
+
+
+FIELDS = [
+    # Where the manuals have them: SDM 4.6.2; Svpbmt; Arm ARM, table D8-52.
+    *(
+        ("x86", 4, [f"KEY={text}"], value << 59)
+        for text, value in (("0", 0), ("5", 5), ("0xf", 15))
+    ),
+    ("x86", 4, ["KEY"], 15 << 59),
+    ("x86", 5, ["G=1", "PCD = 1", "PWT=0"], 1 << 8 | 1 << 4),
+    *(("riscv", 3, [f"PBMT={value}"], value << 61) for value in range(3)),
+    *(("arm64", 3, [f"AttrIndx={value}", "AF"], value << 2 | 1 << 10) for value in range(8)),
+    ("arm64", 3, ["AttrIndx"], 7 << 2),
+    ("arm64", 3, ["ATTR"], 7 << 2),  # as files had it before
+    ("arm64", 3, ["SH=3", "AttrIndx=4", "AttrIndx=4"], 3 << 8 | 4 << 2),
+]
+
+
+@pytest.mark.parametrize(("arch", "levels", "names", "bits"), FIELDS)
+def test_a_field_has_the_value_that_a_map_gives_it(
+    arch: str, levels: int, names: list[str], bits: int
+) -> None:
+    base = described(arch).ram_base
+    head = f"title = ''\narch = '{arch}'\nlevels = [{levels}]\n"
+    page = "[[map]]\nvirtual = 0x40_0000\nsize = '4K'\n"
+    plain, named = (parse(f"{head}{page}bits = {chosen}\n", "x.toml") for chosen in ([], names))
+    raws = []
+    for layout in (plain, named):
+        memory = BufferMemory(np.zeros(layout.ram, np.uint8), base)
+        cpu = architecture.named(arch).build(layout, levels, memory, {})
+        root = root_for(cpu, Virtual(0x40_0000))
+        assert root is not None
+        raws.append(walk(memory, root, Virtual(0x40_0000)).steps[-1].raw)
+    assert raws[0] ^ raws[1] == bits

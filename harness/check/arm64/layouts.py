@@ -103,6 +103,7 @@ DESCRIBED: Final = Described(
         **dict.fromkeys(("wide", "ha", "hd", "hpd", "wxn"), flag),
     },
     control=Control,
+    former={"ATTR": "AttrIndx"},
     thorough=True,
 )
 

@@ -116,7 +116,7 @@ def read(cpu: Cpu, raw: int, level: int) -> Reading:
     parts = tuple(_part(cpu, level, shape, raw, label, mask) for label, mask in runs(labels))
     memory_type = None
     if isinstance(entry, Leaf):
-        number = index_of({"ATTR": ATTR}, raw)
+        number = index_of({"AttrIndx": ATTR}, raw)
         memory_type = MemoryType(number, name_of(cpu.memory_type(raw)), f"AttrIndx={number}")
     return Reading(
         *(level, here.name, _called(shape, level), format.entry_bytes, raw, entry, parts),

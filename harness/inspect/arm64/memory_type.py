@@ -19,10 +19,10 @@ _DEVICE: Final = ("nGnRnE", "nGnRE", "nGRE", "GRE")
 """By bits 3:2 of a byte of Device memory."""
 
 
-DEVICE: Final = ("ATTR",)
+DEVICE: Final = ("AttrIndx",)
 UNCACHED: Final = (*_DEVICE, "NC")
 ASSUMED: Final = ""
-BITS: Final = ("ATTR",)
+BITS: Final = ("AttrIndx",)
 _HALVES: Final = ("WB", "WT", "NC")
 NAMES: Final[Types] = (
     *_HALVES,
@@ -75,19 +75,19 @@ AT_RESET: Final[Types] = tuple(f"Attr{index}" for index in range(8))
 
 def index_of(bits: Mapping[str, int], raw: int) -> int:
     """AttrIndx of an entry, 0 where it has none."""
-    mask = bits.get("ATTR", 0)
+    mask = bits.get("AttrIndx", 0)
     return (raw & mask) // (mask & -mask) if mask else 0
 
 
 def selecting(bits: Mapping[str, int], index: int) -> int:
     """AttrIndx with that value."""
-    mask = bits["ATTR"]
+    mask = bits["AttrIndx"]
     return index * (mask & -mask)
 
 
 def index(level: Level, raw: Words) -> Bytes:
     """The same of each leaf at a level."""
-    mask = level.bits.get("ATTR", 0)
+    mask = level.bits.get("AttrIndx", 0)
     if not mask:
         return np.zeros(len(raw), np.uint8)
     return ((raw & np.uint64(mask)) // np.uint64(mask & -mask)).astype(np.uint8)

@@ -67,8 +67,8 @@ _NO_BLOCK = (_INVALID, _BLOCK)
 """What is absent where no block can be: its type is invalid too."""
 
 _LEAF = {
-    **{"ATTR": ATTR, "NS": NS, "AP1": AP_EL0, "AP2": AP_READ_ONLY, "AF": AF, "nG": NG, "GP": GP},
-    **{"DBM": DBM, "CONT": CONTIGUOUS, "PXN": PXN, "UXN": UXN},
+    **{"AttrIndx": ATTR, "NS": NS, "AP1": AP_EL0, "AP2": AP_READ_ONLY, "AF": AF, "nG": NG},
+    **{"GP": GP, "DBM": DBM, "CONT": CONTIGUOUS, "PXN": PXN, "UXN": UXN},
 }
 _IN_TABLES = {
     **{"PXNTable": PXN_TABLE, "UXNTable": UXN_TABLE, "NSTable": NS_TABLE},

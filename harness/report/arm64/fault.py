@@ -108,7 +108,7 @@ _CLEARED: Final = {
     "UXNTable": "clears UXNTable: EL0 executes of {} what entries below say",
     "APTable0": "clears APTable[0]: EL0 reaches of {} what entries below say",
     "APTable1": "clears APTable[1]: opens {} to writes as entries below say",
-    "ATTR": "chooses Normal memory in place of Device for {}",
+    "AttrIndx": "chooses Normal memory in place of Device for {}",
 }
 """What changing a bit does to the addresses that the entry serves."""
 

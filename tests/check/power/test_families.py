@@ -21,8 +21,9 @@ from harness.check.power.matrix.chain import (
 )
 from harness.check.power.matrix.families import Family, families, lanes
 from harness.check.power.matrix.judged import expected
-from harness.paging.address import Span
-from harness.paging.power.access import Kind, Reason
+from harness.paging.address import Span, Virtual
+from harness.paging.memory import BigEndianMemory
+from harness.paging.power.access import Access, Allowed, Fault, Kind, Reason, outcome
 from harness.paging.power.bulk import REASONS
 from tests.paging import power_rules
 from tests.paging.power.beside import lane_agrees
@@ -36,7 +37,7 @@ ROOT_13_OF_52_BITS = 1 << 62 | 5 << 5 | 13
 def chain_of(mode: str, quadrant: int, records: bool) -> Chain:
     """A chain in the memory of a guest that does not run."""
     image = SimpleNamespace(table_arena=range(ARENA, FREE), user=range(0x1_0000, 0x1_1000))
-    ram = SimpleNamespace(buffer=np.zeros(SIZE, np.uint8))
+    ram = SimpleNamespace(buffer=np.full(SIZE, 0xFF, np.uint8))
     info = SimpleNamespace(sets_marks=records)
     guest = SimpleNamespace(image=image, ram=ram, free=(range(FREE, SIZE),), info=info)
     return Chain(guest, mode, quadrant)  # type: ignore[arg-type]
@@ -197,3 +198,17 @@ def test_entries_and_addresses_are_what_the_axes_say(mode: str) -> None:
             assert all(words[at] == pointers[at] for at in range(level + 1, 4))
             tops ^= flip if one.name == "segment" else 0
             assert int(made.address[lane]) == (there | tops) + moved, (one.name, value)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("quadrant", [0, 3])
+def test_the_window_leads_to_the_stubs_page_by_the_other_quadrant(mode: str, quadrant: int) -> None:
+    chain = chain_of(mode, quadrant, False)
+    memory = BigEndianMemory(chain.guest.ram.buffer)
+    assert chain.window >> 62 == 3 - quadrant
+    cpu = chain.cpu(Control())
+    found = outcome(cpu, memory, Virtual(chain.window), Access(Kind.FETCH, True))
+    assert isinstance(found, Allowed) and found.physical == chain.guest.image.user.start
+    beside = outcome(cpu, memory, Virtual(chain.window + (1 << 39)), Access(Kind.FETCH, True))
+    assert isinstance(beside, Fault) and beside.reason is Reason.NOT_PRESENT
+    assert not chain.guest.ram.buffer[ARENA : ARENA + 0x1_0000].any()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,6 +93,11 @@ def test_every_bit_and_every_combination_that_the_rules_name_is_there() -> None:
         product = together["two", level].product
         sizes = {axis.name: len(set(axis.values)) for axis in product.axes}
         assert (sizes["upper"], sizes["lower"]) == (counts[level], counts[level - 1])
+        [upper] = [axis for axis in product.axes if axis.name == "upper"]
+        bits = {1: 0x20 | 0x10 | 0x200 | 0xC | 0x800}.get(level, 0x20 | 0x10 | 0x200 | 0xC | 0xC3)
+        assert reduce(or_, map(int, upper.values)) == bits and bits.bit_count() == 6 + 3 * (
+            level > 1
+        )
 
 
 @pytest.mark.parametrize("mode", MODES)

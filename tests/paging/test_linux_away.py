@@ -106,3 +106,22 @@ def test_of_large_pages_those_that_move_are_away_and_no_others(
                 linux.fork(raw, level, private)
             assert refused.value.index == 2
     assert linux.fork(words([0, 0]), 2, private).counted.tolist() == [Counted.NOTHING] * 2
+
+
+@every
+def test_what_is_written_has_marks_besides_and_nothing_else(linux: Dialect) -> None:
+    marks = {linux.fields.exclusive, linux.fields.uffd_wp}
+    known = linux.fields.type | linux.fields.offset | sum(marks) | linux.stays(0)
+    strange = [1 << bit for bit in range(64) if not known >> bit & 1]
+    for meaning in away(linux):
+        raw = linux.encode(meaning)
+        # No area has as many pages as an offset can count (union swap_header).
+        possible = not isinstance(meaning, Swap) or meaning.offset < 1 << 32
+        for mark in {0, sum(marks), *marks}:
+            assert linux.written(raw | mark, 0) == possible, meaning
+        assert not any(linux.written(raw | bit, 0) for bit in strange), meaning
+
+
+def test_a_kernel_without_poison_has_no_entry_for_it() -> None:
+    with pytest.raises(ValueError, match="loses no pages to errors of memory"):
+        LINUX["riscv"].encode(Poison(Physical(0x1000)))

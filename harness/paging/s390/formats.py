@@ -52,7 +52,7 @@ OFFSET = bits(7, 6)
 LENGTH = bits(1, 0)
 
 _PROTECTS = {"write": Grant(PROTECT, PROTECT)}
-_EVERY = bits(63, 0)
+_EVERY = -1
 """Of the bits that the machine reads, none changes in an entry that is there."""
 _FLUSHING = Flushing(denials=True, leaves_alone=True, breaks=Breaking(_EVERY, tables=_EVERY))
 _NO_COMMON_SEGMENT = Reserved(COMMON, "a common segment in a private space")

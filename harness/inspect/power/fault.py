@@ -8,7 +8,7 @@ interrupt, SRR1 of an instruction storage interrupt.  What bits of both are call
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -39,32 +39,55 @@ RAISING: Final = {
 _HYPERVISOR: Final = (0xE00, 0xE20)
 """The vectors of hypervisor data and instruction storage interrupts, of the second stage."""
 
-_CAUSES: Final = {
+_CAUSES: Final[Mapping[int, str]] = {
     Status.NO_TRANSLATION: "no translation: no process, or an entry with V=0",
-    Status.NO_EXECUTE: "no fetch from this page: EAA3=0, guarded storage, or key 0 of IAMR",
-    Status.PROTECTION: "the page, or key 0 of AMR, does not let the access through",
     Status.UNSUPPORTED: "a tree or a table that there may not be",
     Status.NOT_RECORDED: "R or C is clear, and the processor does not set it",
 }
-"""What bits say, by their masks."""
+"""What bits of both registers say, by their masks."""
 
-_OTHERS: Final = {
-    0x2000_0000: "the storage attributes of process and partition conflict",
-    0x0400_0000: "an instruction that this kind of storage does not take",
-    0x0040_0000: "a data watchpoint (DAWR)",
-    0x0020_0000: "a virtual page class key, of hashed page tables",
+_SECOND_STAGE: Final = {
     0x0002_0000: "the process table, or a table on the way, was not reached in the second stage",
 }
-"""The same of what no tree of one stage gives."""
+_CLASS_KEY: Final = {0x0020_0000: "a virtual page class key, of hashed page tables"}
 
-_KNOWN: Final = sum(int(bit) for bit in _CAUSES) | int(Status.STORE) | sum(_OTHERS)
+_OTHERS: Final[Mapping[str, Mapping[int, str]]] = {
+    "dsisr": {
+        int(Status.NO_EXECUTE): "what SRR1 says of a fetch that is denied (--srr1)",
+        0x2000_0000: "the storage attributes of process and partition conflict",
+        0x0400_0000: "an instruction that this kind of storage does not take",
+        0x0040_0000: "a data watchpoint (DAWR)",
+        **_CLASS_KEY,
+        **_SECOND_STAGE,
+    },
+    "srr1": {**_CLASS_KEY, **_SECOND_STAGE},
+}
+"""The same of what no tree of one stage gives, by the register."""
 
-_LEAST: Final = min(_OTHERS)
+_OF: Final[Mapping[str, Mapping[int, str]]] = {
+    "dsisr": {
+        **_CAUSES,
+        Status.PROTECTION: "the page, or key 0 of AMR, does not let the access through",
+        **_OTHERS["dsisr"],
+    },
+    "srr1": {
+        **_CAUSES,
+        Status.NO_EXECUTE: "no fetch from this page: EAA3=0, guarded storage, or key 0 of IAMR",
+        Status.PROTECTION: "another rule of the page, or key 0 of IAMR, forbids the fetch",
+        **_OTHERS["srr1"],
+    },
+}
+"""What the bits of a register say that tell why an access failed."""
+
+_LEAST: Final = min(_OF["dsisr"])
 """The lowest cause in DSISR."""
 
-_IN_SRR1: Final = 0x780F_0000
-"""What of SRR1 says why a fetch failed: bits 33 to 36 and 44 to 47 by the manual's numbers; the
+_IN_SRR1: Final = 0x783F_0000
+"""What of SRR1 says why a fetch failed: bits 33 to 36 and 42 to 47 by the manual's numbers; the
 others are those of the MSR."""
+
+_PROBLEM: Final = 1 << 14
+"""MSR.PR, bit 49 by the manual's numbers."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +96,15 @@ class SeenFault:
 
     status    DSISR, or what SRR1 says of the fetch; None where only the vector is known
     accesses  which raise it
-    said      what the status says, a phrase each
+    said      what the register says, a phrase each
+    held      the register as it was given: SRR1 with the MSR in it
     """
 
     interrupt: Interrupt
     status: int | None
     accesses: tuple[Access, ...]
     said: tuple[str, ...] = ()
+    held: int | None = None
 
     @property
     def register(self) -> str:
@@ -137,29 +162,29 @@ def _by_vector(code: int) -> SeenFault:
 def _by_status(name: str, code: int) -> SeenFault:
     interrupt = _BY_REGISTER[name]
     status = code & _IN_SRR1 if name == "srr1" else code
-    if not status & _KNOWN:
+    known = sum(_OF[name]) | (int(Status.STORE) if name == "dsisr" else 0)
+    if not status & known:
         raise QuestionError(
             f"{name.upper()} {code:#x} says nothing of a failed access: of a segment interrupt,"
             " which leaves it as it was, name the vector, --code 0x380 or 0x480"
         )
     kinds: Sequence[Kind] = RAISING[interrupt]
-    if interrupt is Interrupt.DATA_STORAGE:
-        kinds = (Kind.WRITE if status & Status.STORE else Kind.READ,)
-    return SeenFault(interrupt, status, _accesses(kinds), tuple(_said(interrupt, status)))
+    said = [f"{bit:#010x}: {words}" for bit, words in _OF[name].items() if status & bit]
+    users: Sequence[bool] = (True, False)
+    if name == "dsisr":
+        stores = bool(status & Status.STORE)
+        kinds = (Kind.WRITE if stores else Kind.READ,)
+        said.append(f"{int(Status.STORE):#010x}: a store" if stores else "not a store")
+    if unknown := status & ~known:
+        said.append(f"{unknown:#010x}: not known here")
+    if msr := code & ~status:
+        users = (bool(msr & _PROBLEM),)
+        said.append(f"MSR.PR={int(users[0])}: {'problem' if users[0] else 'privileged'} state")
+    return SeenFault(interrupt, status, _accesses(kinds, users), tuple(said), code)
 
 
-def _accesses(kinds: Sequence[Kind]) -> tuple[Access, ...]:
-    return tuple(Access(kind, user) for kind in kinds for user in (True, False))
-
-
-def _said(interrupt: Interrupt, status: int) -> Iterator[str]:
-    for bit, said in (*_CAUSES.items(), *_OTHERS.items()):
-        if status & bit:
-            yield f"{int(bit):#x}: {said}"
-    if interrupt is Interrupt.DATA_STORAGE:
-        yield f"{int(Status.STORE):#x}: a store" if status & Status.STORE else "not a store"
-    if unknown := status & ~_KNOWN:
-        yield f"{unknown:#x}: not known here"
+def _accesses(kinds: Sequence[Kind], users: Sequence[bool] = (True, False)) -> tuple[Access, ...]:
+    return tuple(Access(kind, user) for kind in kinds for user in users)
 
 
 def told(code: str, _: int | None, __: int | None) -> SeenFault:
@@ -243,7 +268,7 @@ def _otherwise(snapshot: Snapshot, fault: SeenFault, one: Explanation) -> Iterat
 
 def _likely(snapshot: Snapshot, fault: SeenFault, instead: Sequence[Explanation]) -> Iterator[str]:
     """Why the tables do not give the interrupt that was seen."""
-    if fault.status is not None and fault.status & sum(_OTHERS):
+    if fault.status is not None and fault.status & sum(_OTHERS[fault.register.lower()]):
         yield "the tables of one stage give no such cause"
     for one in instead:
         yield from _otherwise(snapshot, fault, one)

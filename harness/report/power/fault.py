@@ -57,7 +57,7 @@ def comes_to(outcome: Outcome) -> str:
     if outcome.interrupt in _SEGMENT:
         return said
     register = "SRR1" if outcome.interrupt in _OF_FETCHES else "DSISR"
-    return f"{said}, {register} {outcome.status:#x}"
+    return f"{said}, {register} {outcome.status:#010x}"
 
 
 def _interrupt_text(interrupt: Interrupt) -> str:
@@ -66,7 +66,7 @@ def _interrupt_text(interrupt: Interrupt) -> str:
 
 def seen_lines(seen: SeenFault, address: int | None) -> Iterator[str]:
     """What an interrupt says."""
-    status = "" if seen.status is None else f", {seen.register} {seen.status:#x}"
+    status = "" if seen.held is None else f", {seen.register} {seen.held:#010x}"
     where = "" if address is None else f", {seen.address} {address:#x}"
     yield f"{_interrupt_text(seen.interrupt)}{status}{where}"
     yield from labelled("says", seen.said)

@@ -209,8 +209,8 @@ def test_each_interrupt_that_tables_give_is_reproduced_by_its_registers() -> Non
     for raws in drawn("seen", 60):
         for access, fault in statuses(CPU, raws):
             name = "srr1" if access.kind is Kind.FETCH else "dsisr"
-            # SRR1 has the MSR beside it.
-            status = fault.status | (0x9000_0000_0000_9033 if name == "srr1" else 0)
+            msr = 0x9000_0000_0000_D033 if access.user else 0x9000_0000_0000_9033
+            status = fault.status | (msr if name == "srr1" else 0)
             told = seen(code_of(name, hex(status)))
             assert (told.interrupt, told.status) == (fault.interrupt, fault.status)
             assert access in told.accesses
@@ -271,7 +271,30 @@ def test_of_a_status_each_bit_that_is_set_is_said_and_no_other() -> None:
         assert set(said) == {0x4000_0000, 1 << bit}
         assert ("not a store" in told.said) == (bit != 25)
     bits = "dsisr 0x40000001"
-    assert seen(bits).said[-1] == "0x1: not known here"
+    assert seen(bits).said[-1] == "0x00000001: not known here"
+
+
+def test_what_srr1_holds_of_the_msr_tells_the_state_and_is_no_cause() -> None:
+    """Bits 33 to 36 and 42 to 47, 0x783f0000, are of the interrupt; PR is bit 49, 0x4000."""
+    for bit in range(64):
+        held = 0x4000_0000 | 1 << bit
+        told = seen(f"srr1 {held:#x}")
+        assert told.held == held and told.status == held & 0x783F_0000
+        users = {access.user for access in told.accesses}
+        of_msr = not 0x783F_0000 >> bit & 1
+        assert users == ({bit == 14} if of_msr else {True, False}), bit
+        said = {int(one.partition(":")[0], 16) for one in told.said if one.startswith("0x")}
+        assert said == {0x4000_0000} | (set() if of_msr else {1 << bit})
+
+
+def test_each_register_names_what_its_own_accesses_depend_on() -> None:
+    """AMR is of data and IAMR of fetches, whichever bit speaks of protection."""
+    for bit in range(17, 31):
+        for name, other in (("dsisr", "IAMR"), ("srr1", "AMR")):
+            said = " ".join(seen(f"{name} {0x4000_0000 | 1 << bit:#x}").said)
+            assert other not in said.replace(":", " ").split(), (name, bit)
+    assert "AMR" in " ".join(seen("dsisr 0x08000000").said)
+    assert "IAMR" in " ".join(seen("srr1 0x08000000").said)
 
 
 @pytest.mark.parametrize(
@@ -306,9 +329,12 @@ def test_the_command_takes_the_registers(tmp_path: Path) -> None:
         "data storage interrupt (0x300), DSISR 0x42000000, DAR"
     )
     assert "The tables as they are give this fault." in output
+    code, output, errors = run(*given, "--dsisr", "0x00040000", cwd=tmp_path)
+    assert "DSISR 0x00040000, DAR 0x999000" in output and "0x00040000: R or C" in output
     code, output, errors = run("fault", "0x9000", "--srr1", "0x50009033", cwd=tmp_path)
     assert (code, errors) == (0, "")
-    assert output.startswith("instruction storage interrupt (0x400), SRR1 0x50000000, SRR0 0x9000")
+    assert output.startswith("instruction storage interrupt (0x400), SRR1 0x50009033, SRR0 0x9000")
+    assert "privileged fetch" in output and "problem-state" not in output
     code, output, errors = run("fault", "0x1", "--layout", "linux-4", "--dsisr", "1", cwd=tmp_path)
     assert (code, output) == (2, "") and "is of x86, where --dsisr means nothing" in errors
     code, output, errors = run(*given, "--dsisr", "1", "--esr", "2", cwd=tmp_path)

@@ -181,6 +181,8 @@ def test_where_pages_have_no_bit_of_their_own_none_is_named() -> None:
 
 
 def test_the_frame_at_its_address_is_zero_whatever_is_handed_out(ram: Ram, region: Region) -> None:
+    assert not ram.buffer[BEGIN : BEGIN + SIZE].any()
+    assert (ram.buffer[BEGIN - 1], ram.buffer[BEGIN + SIZE]) == (1, 1)
     while region.alloc():
         pass
     assert not ram.buffer[BEGIN:FIRST].any()

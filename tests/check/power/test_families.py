@@ -121,6 +121,7 @@ def test_every_access_is_tried_in_either_state_and_with_every_tree(mode: str) ->
             axes = {axis.name: axis.values for axis in one.product.axes}
             assert axes["access"] == ("read", "write", "fetch")
             assert axes["by"] == ("privileged", "problem")
+            assert all(int(at) % 16 == 0 and int(at) < REGION for at in axes.get("offset", ()))
             if one.name in ("place", "segment", "tree"):
                 assert axes["R"] == axes["C"] == (0, 1)
             if one.name == "tree":
@@ -128,6 +129,7 @@ def test_every_access_is_tried_in_either_state_and_with_every_tree(mode: str) ->
                 assert trees == TREES.keys() - ({"none"} if one.quadrant else set())
         levels = {one.level for one in families(preset, mode) if one.name == "place"}
         assert levels == {0, 1, 2}
+    assert TREES["ignored"] and not TREES["ignored"] & (3 << 61 | 7 << 5 | 31)  # RTS and RPDS
     quick = [one for one in families("quick", mode) if one.name == "entry" and one.quadrant == 3]
     assert [one.controls for one in quick] == [(Control(),)] * 4
 

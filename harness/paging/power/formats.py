@@ -104,8 +104,9 @@ def _leaf(shift: int, only: bool = False) -> Shape:
     address = (Field(bits(56, shift)),)
     if only:
         leaf = Reserved(LEAF, "no leaf at the lowest level", value=LEAF)
+        names = {name: mask for name, mask in _NAMES.items() if mask != LEAF}  # it tells nothing
         when = Pattern(VALID, VALID)
-        return Shape(when, False, address, (leaf,), grants=_GRANTS, bits=_NAMES)
+        return Shape(when, False, address, (leaf,), grants=_GRANTS, bits=names)
     return Shape(_PAGE, False, address, grants=_GRANTS, bits=_NAMES)
 
 

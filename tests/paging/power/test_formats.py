@@ -116,3 +116,10 @@ def test_a_walk_reads_entries_with_the_highest_byte_first() -> None:
 def test_pages_of_other_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="12 or 16 bits, not 14"):
         radix(14)
+
+
+def test_that_an_entry_is_a_leaf_is_no_news_where_it_can_be_nothing_else() -> None:
+    for page_bits in (12, 16):
+        lowest, middle = radix(page_bits).levels[:2]
+        assert lowest.leaf is not None and "L" not in lowest.leaf.bits
+        assert middle.leaf is not None and "L" in middle.leaf.bits

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from harness.inspect.arm64.processor import LINUX_MAIR, NAMED
+from harness.inspect.arm64.registers import GRANULES
 from harness.inspect.snapshot import QuestionError
 from harness.paging.arm64.cpu import Cpu, Half, Tcr
 from harness.paging.arm64.formats import LARGEST_OUTPUT
@@ -55,7 +56,18 @@ def assumed(cpu: Cpu, given: Mapping[str, Any], entries: Iterable[Entry]) -> Ite
             "the processor sets neither AF nor the dirty state (TCR_EL1.HA=0), tables withhold"
             " rights (HPDn=0), and the ASID has 8 bits and is TTBR0_EL1's (AS=0, A1=0) (--tcr)"
         )
-    elif given["tcr"] & HPD not in (0, HPD):
-        yield "tables withhold rights: TCR_EL1 says so of one half alone (HPD0, HPD1)"
+    else:
+        yield from _otherwise(cpu, given["tcr"])
     if "mair" not in given:
         yield f"MAIR_EL1={LINUX_MAIR:#x}, as Linux has it (--mair)"
+
+
+def _otherwise(cpu: Cpu, tcr: int) -> Iterator[str]:
+    """Where entries are read as TCR_EL1 does not have it."""
+    if tcr & HPD not in (0, HPD):
+        yield "tables withhold rights: TCR_EL1 says so of one half alone (HPD0, HPD1)"
+    for number, half in ((0, cpu.low), (1, cpu.high)):
+        granule = GRANULES[number][tcr >> 14 + 16 * number & 3]
+        off = tcr >> 7 + 16 * number & 1
+        if half is not None and granule not in (half.granule, "reserved") and not off:
+            yield f"pages of {half.granule} (--mode), where TCR_EL1 has TG{number} of {granule}"

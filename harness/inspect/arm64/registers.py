@@ -71,7 +71,7 @@ def _mair(raw: int) -> Register:
     return Register(NAMED["mair"], raw, "", None, 0, tuple(parts))
 
 
-_GRANULES: Final = (
+GRANULES: Final = (
     ("4K", "64K", "16K", "reserved"),
     ("reserved", "16K", "4K", "64K"),
 )
@@ -122,9 +122,11 @@ def _tcr(raw: int) -> Register:
             low += at
             said = f"walks of the {half} half: {names[raw >> low & 3]}"
             add(low + 1, low, f"{name}{number}", said, Role.TYPE)
-        add(at + 15, at + 14, f"TG{number}", f"{_GRANULES[number][raw >> at + 14 & 3]} granule")
+        add(at + 15, at + 14, f"TG{number}", f"{GRANULES[number][raw >> at + 14 & 3]} granule")
     ips = raw >> 32 & 7
     width = f"physical addresses have {OUTPUT_BITS[ips]} bits" if ips < 7 else "reserved"
+    if ips < 7 and OUTPUT_BITS[ips] > 48 and not raw & Tcr.DS:
+        width += " with pages of 64K, 48 with others (DS=0)"
     add(34, 32, "IPS", width)
     for bit, (name, clear, set_) in _FLAGS.items():
         said = (clear or "no effect", set_)[raw >> bit & 1]

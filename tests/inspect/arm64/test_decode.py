@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 
 from harness.inspect import architecture, decode
 from harness.inspect.arm64 import linux, memory_type
-from harness.inspect.arm64.mode import MODES, in_mode
+from harness.inspect.arm64.mode import MODES, assumed, in_mode
 from harness.inspect.arm64.registers import read as read_register
 from harness.inspect.decode import Part, Role
 from harness.inspect.snapshot import QuestionError
@@ -272,3 +273,19 @@ def test_tcr_decides_what_a_mode_leaves_open(name: str) -> None:
         assert in_mode(mode, {"tcr": 0x0800_0007_C03F_C03F}) == usual
     with pytest.raises(QuestionError, match="TCR_EL1 has 64 bits, not as many as 0x1000000000"):
         in_mode("4k", {"tcr": 1 << 64})
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_a_granule_that_tcr_has_otherwise_is_said(name: str) -> None:
+    """TG0 and TG1 (TCR_EL1) of each half that is on; reserved ones say nothing."""
+    low, high = ("4K", "64K", "16K", None), (None, "16K", "4K", "64K")
+    own = MODES[name][0]
+    for tg0, tg1, off in product(range(4), range(4), range(4)):
+        tcr = tg0 << 14 | tg1 << 30 | (off & 1) << 7 | (off >> 1) << 23
+        cpu = in_mode(name, {"tcr": tcr})
+        said = [
+            f"pages of {own} (--mode), where TCR_EL1 has TG{number} of {granule}"
+            for number, granule in ((0, low[tg0]), (1, high[tg1]))
+            if granule not in (None, own) and not off >> number & 1
+        ]
+        assert list(assumed(cpu, {"tcr": tcr, "mair": 0}, ())) == said

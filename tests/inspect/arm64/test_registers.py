@@ -108,9 +108,13 @@ def test_what_the_fields_of_tcr_say_is_what_the_manual_says() -> None:
     assert [tcr("TG0", value).split()[0] for value in range(4)] == ["4K", "64K", "16K", "reserved"]
     assert [tcr("TG1", value).split()[0] for value in range(4)] == ["reserved", "16K", "4K", "64K"]
     widths = [tcr("IPS", value) for value in range(8)]
-    assert widths[:7] == [
-        f"physical addresses have {width} bits" for width in (32, 36, 40, 42, 44, 48, 52)
+    assert widths[:6] == [
+        f"physical addresses have {width} bits" for width in (32, 36, 40, 42, 44, 48)
     ]
+    # IPS=0b110 is 48 bits where DS=0, unless pages have 64K (AArch64.PhysicalAddressSize).
+    with_64k = "physical addresses have 52 bits with pages of 64K, 48 with others (DS=0)"
+    assert widths[6] == with_64k
+    assert parts("tcr", 6 << 32 | 1 << 59)["IPS"].meaning == "physical addresses have 52 bits"
     assert widths[7] == "reserved"
 
 

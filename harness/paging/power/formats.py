@@ -117,7 +117,7 @@ def _directory(index_bits: int, only: bool = False) -> Shape:
     return Shape(
         Pattern(VALID, VALID) if only else _TABLE,
         True,
-        (Field(bits(59, max(index_bits + 3, 8))),),
+        (Field(bits(59, index_bits + 3)),),
         (size, *no_page),
         grants={},
         notes=False,

@@ -3,11 +3,12 @@ storage attributes, DSISR and SRR1, with both sizes of page tables in one tree."
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from harness.paging.address import Virtual
 from harness.paging.memory import BigEndianMemory
-from harness.paging.power import Access, Allowed, Cpu, Fault, Kind, outcome
+from harness.paging.power import Access, Allowed, Cpu, Fault, Kind, bulk, outcome
 from harness.paging.power.access import Interrupt, Unbacked
 
 V, L = 1 << 63, 1 << 62
@@ -95,6 +96,21 @@ def test_key_0_denies_others_the_pages_of_the_user() -> None:
         assert comes_to(cpu, memory(mine), 0x1008, Access(kind, False)) == text
         assert "reaches" in comes_to(cpu, memory(mine), 0x1008, Access(kind, True))
         assert "reaches" in comes_to(cpu, memory(mine | PRIV), 0x1008, Access(kind, False))
+
+
+def test_amr_and_iamr_can_be_given_for_each_access() -> None:
+    """Instead of the processor's, which deny all of these."""
+    cpu, stores, loads = Cpu.of(0, amr=3 << 62, iamr=3 << 62), 1 << 63, 1 << 62
+    found = bulk.outcomes(
+        cpu,
+        memory(R | RW | X),
+        np.full(6, 0x1008, np.uint64),
+        np.array([READ, READ, WRITE, WRITE, FETCH, FETCH], np.uint8),
+        np.zeros(6, np.bool_),
+        np.array([stores, loads, loads, stores, loads, 0], np.uint64),
+        np.array([loads, 0, loads, 0, stores, loads], np.uint64),
+    )
+    assert (found.interrupt != 0).tolist() == [False, True, False, True, False, True]
 
 
 def test_what_no_tree_translates_is_a_segment_interrupt() -> None:

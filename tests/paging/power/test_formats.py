@@ -13,6 +13,7 @@ from harness.paging.power import cpu, formats
 from harness.paging.power.formats import radix
 from harness.paging.table import Root, Table
 from harness.paging.walk import walk
+from tests.paging.spaces import World
 from tests.paging.tables import KIND, RESERVED, RIGHT, Entry, complaints
 
 BITS = {
@@ -123,3 +124,13 @@ def test_that_an_entry_is_a_leaf_is_no_news_where_it_can_be_nothing_else() -> No
         lowest, middle = radix(page_bits).levels[:2]
         assert lowest.leaf is not None and "L" not in lowest.leaf.bits
         assert middle.leaf is not None and "L" in middle.leaf.bits
+
+
+def test_a_table_that_is_given_back_is_flushed_with_everything() -> None:
+    """RIC=0 of tlbie, which has an address, reaches no directory entries ("TLB Invalidate")."""
+    world, page = World(SMALL), Span.of(0, 1 << 12)
+    world.space.map(Virtual(page.first), world.frames(1), 0, 0).done()
+    with world.space.unmap(page) as flush:
+        assert not flush.everything and flush.addresses.tolist() == [0]
+    with world.space.free_empty(Span.of(0, 1 << 21)) as flush:
+        assert flush.everything

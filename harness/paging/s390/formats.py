@@ -92,7 +92,7 @@ def dat(
         entry_bytes=8,
         levels=all_levels[:levels],
         rights=rights,
-        denied=PROTECT | (NO_EXECUTE if iep else 0),
+        denied=sum(rights.values()),
         accessed=0,
         dirty=0,
         byte_order="big",

@@ -100,6 +100,12 @@ def test_a_walk_reads_entries_with_the_highest_byte_first() -> None:
     assert OLD.rights_of(found.granted) == ()
 
 
+def test_rights_are_given_by_bits_that_are_clear() -> None:
+    assert (OLD.granting("write"), OLD.granting()) == (0, 0x200)
+    names = ("write", "execute"), ("write",), ("execute",), ()
+    assert [NEW.granting(*given) for given in names] == [0, 0x100, 0x200, 0x300]
+
+
 PRIVATE = dat(edat1=True, edat2=True, private=True)
 LEAST = {0: 0, 1: 0, 2: 0b0100, 3: 0b1000, 4: 0b1100}
 """Entries of each level that are there, with an address of 0."""

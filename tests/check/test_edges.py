@@ -93,6 +93,10 @@ def expected(where: Snapshot, width: int) -> tuple[set[int], set[int]]:
     for root in where.cpu.roots:
         first, past = root.span.first, root.span.last + 1
         around |= {first, past - width, first - width, past}
+    if where.cpu.architecture == "s390":  # where a table of all four quarters ends
+        widths = {"segment": 31, "region-third": 42, "region-second": 53, "region-first": 64}
+        edge = 1 << widths[where.cpu.mode.value]
+        around |= {edge - 8, edge}
     around = {address % (1 << 64) & -8 for address in around}
     beyond = {one for one in around if not isinstance(end_of(where, one), Leaf)}
     if where.cpu.architecture == "power":

@@ -54,7 +54,7 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
     """
 
     def left_out(places: Words) -> Mask:
-        of_two_stages = within(places, *(Span.of(number << 62, 1 << 62) for number in (1, 2)))
+        of_two_stages = within(places, Span(1 << 62, (3 << 62) - 1))
         leads: Mask = bulk.walk(cpu, memory, places).end == End.LEAF
         return of_two_stages | leads
 

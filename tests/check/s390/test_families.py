@@ -110,6 +110,8 @@ def test_every_access_is_tried_in_every_state_that_matters(mode: str) -> None:
         assert axes["access"] == ("read", "write", "fetch")
         assert axes["by"] == ("supervisor", "problem")
         assert len(set(one.controls)) == len(one.controls)
+        places = [int(at) for name in ("offset", "address") for at in axes.get(name, ())]
+        assert all(at % 16 == 0 for at in places)
         flags = {"entry": ("private", "iep"), "rights": ("iep", "edat"), "low": ("private", "lap")}
         for flag in flags.get(one.name, ()):
             assert states(one, flag) == {False, True}

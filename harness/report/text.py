@@ -179,9 +179,12 @@ def marked_bits(format: Format, step: Step) -> Iterator[tuple[str, bool]]:
 
 
 def rights(format: Format, granted: int) -> list[str]:
-    """Rights by their names; where it is not one of the format's, every page can be read."""
-    every = [] if "read" in format.rights else ["read"]
-    return [*every, *words(format.rights_of(granted))]
+    """Rights by their names; where it is not one of the format's, so that nothing withholds it,
+    every page can be read, or executed."""
+    read = [] if "read" in format.rights else ["read"]
+    withheld = any(name.endswith("execute") for name in format.rights)
+    execute = [] if withheld else ["execute"]
+    return [*read, *words(format.rights_of(granted)), *execute]
 
 
 def words(names: Iterable[str]) -> list[str]:

@@ -6,13 +6,23 @@ import numpy as np
 import pytest
 
 from harness.check.compare import Disagreement
+from harness.check.keys import LETTERS
 from harness.check.x86.cases import AC
 from harness.paging.address import Virtual
+from harness.paging.format import Format
 from harness.paging.memory import BufferMemory
+from harness.paging.s390.formats import dat
 from harness.paging.walk import Walk, walk
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.cpu import Cpu
-from harness.report.text import agreeing, disagreeing, disagreement_lines, walk_lines
+from harness.report.text import (
+    agreeing,
+    disagreeing,
+    disagreement_lines,
+    letters,
+    rights,
+    walk_lines,
+)
 
 XD = 1 << 63
 FAR = 1 << 37
@@ -101,3 +111,21 @@ def test_one_is_no_plural() -> None:
     assert agreeing(2, "answer", all_of_them=False) == "2 answers agree"
     assert disagreeing(1, 1, "answer") == "1 of 1 answer disagrees"
     assert disagreeing(2, 1234, "answer") == "2 of 1,234 answers disagree"
+
+
+@pytest.mark.parametrize(
+    "format",
+    [
+        *(dat(iep=iep) for iep in (False, True)),
+        Cpu(cr3=0, cr0=0x8000_0001, cr4=0, efer=0).format,
+        Cpu.long_mode(4, 0).format,
+    ],
+    ids=lambda format: f"{format.name}-{'-'.join(format.rights)}",
+)
+def test_rights_in_words_are_those_in_letters(format: Format) -> None:
+    """What no entry withholds is given in both: of s390 without IEP, and of 32-bit paging, x."""
+    masks = list(format.rights.values())
+    for chosen in range(1 << len(masks)):
+        granted = sum(mask for place, mask in enumerate(masks) if chosen >> place & 1)
+        said = {LETTERS[word] for word in rights(format, granted)}
+        assert said == set(letters(format, granted)) - {"-"}

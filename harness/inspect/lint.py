@@ -315,7 +315,7 @@ def _uncached(space: LintSpace, rows: Rows) -> Mask:
     return found
 
 
-def _shows_table(space: LintSpace, rows: Rows, among: Mask) -> Mask:
+def shows_table(space: LintSpace, rows: Rows, among: Mask) -> Mask:
     """Which rows, of some, are pages that hold a table.  What a self-map shows without the marks
     that an access needs is none: software that sets the marks of pages sets none of pointers."""
     found = np.zeros(len(rows.virtual), np.bool_)
@@ -330,16 +330,16 @@ def _shows_table(space: LintSpace, rows: Rows, among: Mask) -> Mask:
 
 
 def _table_to_user_writing(space: LintSpace, rows: Rows) -> Mask:
-    return _shows_table(space, rows, space.has(rows, "user") & space.has(rows, "write"))
+    return shows_table(space, rows, space.has(rows, "user") & space.has(rows, "write"))
 
 
 def _table_to_user_reading(space: LintSpace, rows: Rows) -> Mask:
-    return _shows_table(space, rows, space.has(rows, "user") & ~space.has(rows, "write"))
+    return shows_table(space, rows, space.has(rows, "user") & ~space.has(rows, "write"))
 
 
 def _table_to_supervisor(space: LintSpace, rows: Rows) -> Mask:
     by_user = space.has(rows, "user") if "user" in space.graph.format.rights else False
-    return _shows_table(space, rows, ~(by_user | rows.window))
+    return shows_table(space, rows, ~(by_user | rows.window))
 
 
 def self_map(space: LintSpace, rows: Rows) -> Mask:

@@ -9,7 +9,18 @@ import numpy as np
 
 from harness.inspect.decode import Reading
 from harness.inspect.graph import RowKind, Rows
-from harness.inspect.lint import NOTE, WARNING, Breaks, Detail, LintSpace, Need, Rule, self_map
+from harness.inspect.lint import (
+    ERROR,
+    NOTE,
+    WARNING,
+    Breaks,
+    Detail,
+    LintSpace,
+    Need,
+    Rule,
+    self_map,
+    shows_table,
+)
 from harness.inspect.snapshot import Snapshot
 from harness.paging import bulk
 from harness.paging.format import bits
@@ -31,8 +42,8 @@ LEFT_OUT: Final = frozenset(
         *("table-user-writable", "table-user-readable"),
     )
 )
-"""Types keep tables of one level from being read at another; nothing in entries is about problem
-state, and memory has one type."""
+"""Of self-maps there are rules of its own; nothing in entries is about problem state, and memory
+has one type."""
 
 
 _UNUSED: Final = (
@@ -66,7 +77,39 @@ def _no_part(space: LintSpace, rows: Rows) -> Mask:
     return found
 
 
+def _table_writable(space: LintSpace, rows: Rows) -> Mask:
+    """Pages that self-maps make of tables, and that can be written: the entry of a segment leads to
+    a page table, whose entries have no type, so that those of any table read as entries of it."""
+    return shows_table(space, rows, rows.window & space.has(rows, "write"))
+
+
+def _table_readable(space: LintSpace, rows: Rows) -> Mask:
+    return shows_table(space, rows, rows.window & ~space.has(rows, "write"))
+
+
 RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = (
+    (
+        "table-user-writable",
+        Rule(
+            "self-map-writable",
+            ERROR,
+            "pages that self-maps make of tables in use, and that can be written: in problem state"
+            " too, unless storage keys forbid it",
+            "Page-Table Entries",
+        ),
+        _table_writable,
+    ),
+    (
+        "table-user-writable",
+        Rule(
+            "self-map-readable",
+            WARNING,
+            "pages that self-maps make of tables in use, and that can be read: in problem state"
+            " too, unless storage keys forbid it",
+            "Page-Table Entries",
+        ),
+        _table_readable,
+    ),
     (
         "empty-table",
         Rule(
@@ -82,9 +125,9 @@ RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = (
         Rule(
             "table-in-itself",
             WARNING,
-            "slots that lead back up: no table is read as pages through them, for its entries have"
-            " the type of another table",
-            "Translation-Specification Exception",
+            "slots that lead back up, to a table that is in use at their level or above: its"
+            " entries are read as those of another table",
+            "Translation Process",
         ),
         self_map,
     ),

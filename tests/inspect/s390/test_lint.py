@@ -8,6 +8,8 @@ import pytest
 
 from harness.inspect.lint import Broken, lint
 from harness.inspect.s390.memory_type import AT_RESET
+from harness.paging.address import Virtual
+from harness.paging.s390.access import Access, Allowed, Kind, outcome
 from tests.inspect.s390.spaces import CPU, MEMORY, PAGES, REGIONS, SEGMENTS, snapshot
 
 
@@ -41,6 +43,34 @@ def test_what_can_be_wrong_is_found(changed: dict[str, int], rule: str) -> None:
     found = broken(**changed)
     assert rule in found, set(found)
     assert rule not in broken()
+
+
+def test_whether_tables_can_be_written_through_a_self_map_is_what_stores_come_to() -> None:
+    """Of entries that lead back up, at each level and to tables of each: those of segments make
+    pages of tables, whose entries have no type, and those of regions never do."""
+    at = {"r1": (1 << 31, 20), "s1": (1 << 20, 12)}
+    seen = set()
+    for name, (address, shift) in at.items():
+        for lead in (REGIONS, SEGMENTS):
+            for odd in (0, 4, 7, 0x200):
+                where = snapshot(CPU, **{name: lead | odd})
+                tables = {REGIONS, SEGMENTS, PAGES}
+                reached = set()
+                for index in range(256):
+                    asked = Virtual(address + (index << shift))
+                    for kind in (Kind.READ, Kind.WRITE):
+                        found = outcome(CPU, where.memory, asked, Access(kind))
+                        if isinstance(found, Allowed) and found.physical & -0x1000 in tables:
+                            reached.add(kind)
+                expected = set()
+                if Kind.WRITE in reached:
+                    expected.add("self-map-writable")
+                elif Kind.READ in reached:
+                    expected.add("self-map-readable")
+                rules = set(broken(**{name: lead | odd}))
+                assert rules & {"self-map-writable", "self-map-readable"} == expected, (name, odd)
+                seen.add((name, *expected))
+    assert seen >= {("r1",), ("s1", "self-map-writable"), ("s1", "self-map-readable")}
 
 
 def test_common_segments_are_wrong_in_a_private_space_alone() -> None:

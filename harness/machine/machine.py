@@ -7,6 +7,7 @@ speaks with the stub by a machine's memory and console, and knows nothing else o
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -250,7 +251,11 @@ class Emulator:
         return self._process.poll()
 
     def end(self) -> None:
-        """End the process, if it still runs, and reap it."""
+        """End the process, if it still runs, and reap it; with it those of its group, as where a
+        script starts the emulator and waits for it."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGTERM)
         end(self._process)
 
     def close(self) -> None:

@@ -201,6 +201,17 @@ class TestLaunch:
         with pytest.raises(LaunchFailure):
             Guest("tcg", ram_bytes=SMALL, program=qemu, deadline=0.5)
 
+    @pytest.mark.hw
+    def test_a_qemu_that_a_script_waits_for_ends_with_the_guest(self, tmp_path: Path) -> None:
+        start = f"sh -c 'echo $$ > {tmp_path}/pid && exec {TCG.program} \"$@\"' sh \"$@\""
+        script = program(tmp_path / "qemu", f"#!/bin/sh\n{start}\nexit $?\n")
+        with Guest("tcg", ram_bytes=SMALL, program=script, deadline=5) as guest:
+            pid = int((tmp_path / "pid").read_text())
+            assert pid != guest.pid and not gone(pid)
+        clock = Clock(0)
+        while not gone(pid):
+            assert clock.now() < 10
+
     def test_a_qemu_that_is_too_old_is_refused_by_its_version(self, tmp_path: Path) -> None:
         qemu = program(tmp_path / "qemu", f"#!{sys.executable}\n{OLD_QEMU}")
         with pytest.raises(Misuse, match=r"QEMU 4\.2\.1 is too old: install 7\.2\.0 or newer"):

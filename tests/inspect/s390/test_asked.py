@@ -137,6 +137,13 @@ def test_which_accesses_a_page_denies_is_what_they_end_in() -> None:
     assert isinstance(blocked, Fault) and ASKED.of_address(blocked)
 
 
+@pytest.mark.parametrize("mode", Mode)
+def test_a_mode_is_of_a_processor_with_every_facility(mode: Mode) -> None:
+    cpu = ASKED.in_mode(mode.value, {})
+    assert (cpu.mode, cpu.edat1, cpu.edat2, cpu.iep) == (mode, True, True, True)
+    assert len(list(ASKED.assumed(cpu, {}, ()))) == 1
+
+
 def test_memory_that_ends_within_the_roots_table_is_no_doubt() -> None:
     octets = np.frombuffer(memory().octets.tobytes()[:0x2000], np.uint8).copy()
     assert ASKED.doubt(CPU, BigEndianMemory(octets)) is None

@@ -12,6 +12,7 @@ from harness.inspect.decode import Bits, LinuxReading, Reading, Role, named
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.linux.away import Dialect
 from harness.paging.linux.entries import (
+    SWAP_PAGES,
     Device,
     Marker,
     Meaning,
@@ -146,7 +147,9 @@ def doubt(meaning: Meaning) -> str:
     """Why an entry is nothing that Linux writes, for all that it has the form."""
     match meaning:
         case Swap(area, offset):
-            why = "and that is its header" if not offset else "and no area has so many"
+            why = "but other bits are set or missing"
+            if not 0 < offset < SWAP_PAGES:
+                why = "and no area has so many" if offset else "and that is its header"
             return f": in swap it would be page {offset:#x} of area {area}, {why}"
         case ProtNone(address):
             return f": without rights it would be the page at {address:#x}, where it has no memory"

@@ -11,7 +11,7 @@ from harness.inspect.linux import cut, phrase
 from harness.paging.entry import Absent, Leaf
 from harness.paging.linux.entries import ProtNone, Swap
 from harness.paging.s390.cpu import Cpu
-from harness.paging.s390.linux import OF_AWAY, OF_FRAMES, OF_PAGES, decode
+from harness.paging.s390.linux import OF_AWAY, OF_FRAMES, OF_PAGES, Meaning, decode
 
 _SAID: Final = {
     "unused": "the host's program does not need the page (of a guest)",
@@ -42,7 +42,7 @@ def read(cpu: Cpu, reading: Reading) -> LinuxReading:
         return next((called for called, mask in names.items() if mask & bit), "unused bits")
 
     parts = tuple(
-        Bits(mask, called, value, _words(called, value))
+        Bits(mask, called, value, _words(meaning, called, value))
         for mask, called, value in cut(reading.raw, free, name)
     )
     marks = [part.name for part in parts if part.value and part.name in _SAID]
@@ -52,11 +52,15 @@ def read(cpu: Cpu, reading: Reading) -> LinuxReading:
     return LinuxReading(meaning, said + (f"; {', '.join(marks)}" if marks else ""), None, parts)
 
 
-def _words(name: str, value: int) -> str:
+def _words(meaning: Meaning, name: str, value: int) -> str:
     if name in _SAID:
         return _SAID[name] if value else "no"
     if name == "type":
         return f"swap area {value}"
     if name == "offset":
         return "which page"
+    if name == "P":
+        return "set, as I, in all entries of pages that are away"
+    if value and isinstance(meaning, Swap):
+        return "set, and means nothing to Linux"
     return "as the hardware will read it" if value else "nothing"

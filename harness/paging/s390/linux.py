@@ -50,6 +50,7 @@ OF_FRAMES: Final = {
 OF_AWAY: Final = {
     "offset": bits(63, 12),
     "exclusive": bits(11),
+    "P": PROTECT,
     "type": bits(6, 2),
     "soft-dirty": bits(1),
 }

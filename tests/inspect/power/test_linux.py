@@ -56,6 +56,31 @@ def test_linux_has_what_the_machine_ignores_and_no_more(mode: str) -> None:
         (L | 0x2_0000 | 31, 0, Marker, "no page, a marker: POISONED"),
         (PAGE & ~V | INVALID, 0, Leaf, "the page at 0x800000, whose entry is being changed or sp"),
         (0x5_0001, 0, Unknown, "nothing that Linux writes"),
+        (L | 0x1_0003, 0, Swap, "a page in swap: number 0x1 of area 3"),
+        *(
+            (
+                L | 0x1_0003 | 1 << bit,
+                0,
+                Unknown,
+                "nothing that Linux writes: in swap it would be "
+                "page 0x1 of area 3, but other bits are set or missing",
+            )
+            for bit in (6, 15, 53, 58, 60)
+        ),
+        (
+            L | 0x0_0003,
+            0,
+            Unknown,
+            "nothing that Linux writes: in swap it would be page 0x0 of "
+            "area 3, and that is its header",
+        ),
+        (
+            L | 1 << 48 | 3,
+            0,
+            Unknown,
+            "nothing that Linux writes: in swap it would be page "
+            "0x100000000 of area 3, and no area has so many",
+        ),
         (L | 0x5_0001, 2, Unknown, "nothing that Linux writes at this level"),
     ],
 )
@@ -65,6 +90,23 @@ def test_an_entry_says_what_linux_wrote(
     found = linux.read(CPU, decode.read(CPU, raw, level))
     assert found.said.startswith(words), found.said
     assert meaning is None or isinstance(found.meaning, meaning)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("level", [0, 1])
+def test_of_a_page_that_is_changed_each_bit_has_the_name_that_it_will_have(
+    mode: str, level: int
+) -> None:
+    """_PAGE_INVALID is bit 61, _PAGE_PTE bit 62; R and C are bits 8 and 7, and EAA bits 3 to 0."""
+    cpu = in_mode(mode, {})
+    kept = {8: "R", 7: "C", 3: "EAA0", 2: "EAA1", 1: "EAA2", 0: "EAA3", 61: "invalid", 62: "pte"}
+    kept |= {9: "soft-dirty", 10: "special", 11: "devmap", 4: "ATT", 5: "ATT", 30: "RPN"}
+    for bit, name in kept.items():
+        raw = L | INVALID | 0x400_0000 | 1 << bit
+        found = linux.read(cpu, decode.read(cpu, raw, level))
+        [part] = (part for part in found.parts if part.mask >> bit & 1)
+        assert part.name == name and part.value and "means nothing" not in part.meaning, bit
+        assert sum(part.mask for part in found.parts) == V - 1
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -77,6 +77,8 @@ def test_of_each_entry_the_bits_that_translation_does_not_look_at_are_shown_once
         ),
         (PAGE | 0x03D, 0, {"write": "may be written", "dirty": "was written", "unused": "no"}),
         (0x7_7000 | 0xE00 | 3 << 2, 0, {"type": "swap area 3", "offset": "which page"}),
+        (0x7_7000 | 0xE00, 0, {"P": "set, as I, in all entries of pages that are away"}),
+        (0x7_7000 | 0xE00, 0, {"exclusive": "the page belongs to one process alone"}),
         (0x7_7000 | 0x600 | 31 << 2, 0, {}),
         (0x0070_0000 | 0x3403, 1, {"dirty": "was written", "young": "was used"}),
     ],
@@ -93,3 +95,10 @@ def test_of_a_page_that_is_away_the_address_is_what_the_hardware_will_read() -> 
     assert address.meaning == "as the hardware will read it"
     parts = linux.read(CPU, read(CPU, 0x0070_0000 | 0x3403, 1)).parts
     assert {part.meaning for part in parts if part.name == "unused bits"} == {"nothing"}
+
+
+def test_what_the_entry_of_a_page_in_swap_leaves_unused_means_nothing() -> None:
+    for bit in (7, 8):
+        parts = linux.read(CPU, read(CPU, 0x7_7000 | 0x600 | 1 << bit, 0)).parts
+        [part] = (part for part in parts if part.mask >> bit & 1)
+        assert (part.name, part.meaning) == ("unused bits", "set, and means nothing to Linux")

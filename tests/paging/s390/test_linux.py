@@ -43,6 +43,7 @@ def test_the_bits_are_those_of_the_header() -> None:
     assert OF_AWAY == {
         "offset": 0xFFFF_FFFF_FFFF_F000,
         "exclusive": 0x800,
+        "P": 0x200,
         "type": 0x07C,
         "soft-dirty": 0x002,
     }

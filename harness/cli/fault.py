@@ -223,6 +223,10 @@ def fault(
                 named += ["teid"] if teid else []
                 _words(asked, next((_WHOSE[one] for one in named if one in _WHOSE), None), as_json)
                 return
+        if teid is not None and asked.address is None:
+            raise Misuse(
+                f"code {code} stores no TEID, so that this is of another: name the ADDRESS"
+            )
         with source.opened(stack=asked.address is None) as snapshot:
             snapshot = _changed(snapshot, ac, pkru)
             if source.layout is not None:
@@ -273,6 +277,7 @@ def _question(
     address: str | None, code: str | None, cr2: str | None, rip: str | None, teid: str | None
 ) -> Question:
     """What is asked about; Misuse where the options do not go together."""
+    from harness.inspect.s390.fault import page_of
     from harness.machine.errors import Misuse
 
     if code is None:
@@ -287,7 +292,7 @@ def _question(
         if cr2 is not None or rip is not None:
             raise Misuse("--cr2 and --rip are of x86, and --teid is of s390: name one of them")
         reported = number("TEID", teid)
-        page = reported & ~0xFFF
+        page = page_of(code, reported)
         return Question(page if address is None else number("the address", address), code, reported)
     where = address if cr2 is None else cr2
     return Question(

@@ -48,6 +48,11 @@ class SeenFault:
     teid: int | None
     accesses: tuple[Access, ...]
 
+    @property
+    def stores_teid(self) -> bool:
+        """Whether the interruption stores one; else what is there is of an earlier one."""
+        return self.code not in _WITHOUT_TEID
+
 
 def seen(text: str, teid: int | None = None) -> SeenFault:
     """The interruption whose code is written as `text`, in hexadecimal, as all print it.
@@ -72,6 +77,15 @@ def seen(text: str, teid: int | None = None) -> SeenFault:
         kinds = [kind for kind in kinds if _could_be(kind, code, teid)]
         space = _space(teid)
     return SeenFault(code, teid, tuple(Access(kind, False, space) for kind in kinds))
+
+
+def page_of(code: str, teid: int) -> int | None:
+    """The address of the page that a TEID names; None of an interruption that stores none."""
+    try:
+        stored = seen(code).stores_teid
+    except QuestionError:
+        stored = True  # what else is wrong is said where the code is read
+    return teid & -PAGE if stored else None
 
 
 def _could_be(kind: Kind, code: Code, teid: int) -> bool:

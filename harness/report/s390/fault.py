@@ -39,9 +39,12 @@ def _code_text(code: Code) -> str:
 
 def seen_lines(seen: SeenFault, address: int | None) -> Iterator[str]:
     """What a program interruption says."""
-    teid = "" if seen.teid is None else f", TEID {seen.teid:#x}"
+    stale = seen.teid is not None and not seen.stores_teid
+    teid = "" if stale or seen.teid is None else f", TEID {seen.teid:#x}"
     where = "" if address is None else f", address {address:#x}"
     yield f"{_code_text(seen.code)}{teid}{where}"
+    if stale:
+        yield from labelled("TEID", [f"{seen.teid:#x} is of an earlier one: this stores none"])
     accesses = " or ".join(map(str, seen.accesses)) or "none that this TEID can be of"
     yield from labelled("access", [accesses])
 

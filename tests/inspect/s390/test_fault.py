@@ -227,6 +227,18 @@ def test_the_command_takes_code_and_teid(tmp_path: Path) -> None:
         0,
         "region-third-translation exception (code 0x3b), TEID 0x80000400, address 0x80000000",
     )
+    for code_of_one in Code:
+        stores = code_of_one not in (Code.ADDRESSING, Code.TRANSLATION_SPECIFICATION)
+        given = ("fault", "--code", hex(code_of_one), "--teid", "0x1000400")
+        code, out, errors = run(*given, cwd=tmp_path)
+        assert (code, errors) == (0, "")
+        assert (", address 0x1000000" in out) == stores
+        assert ("TEID      0x1000400 is of an earlier one" in out) == (not stores)
+        code, out, errors = run(*given, *where, cwd=tmp_path)
+        assert (code, "stores no TEID" in errors) == ((0, False) if stores else (2, True))
+        code, out, errors = run(*given, "0x40c000", *where, cwd=tmp_path)
+        other = "is of the page at 0x1000000" in errors
+        assert (code, other) == ((2, True) if stores else (0, False))
     for wrong, said in (
         (("--teid", "1"), "a TEID belongs to a program interruption"),
         (("--code", "4", "--teid", "1", "--rip", "2"), "--cr2 and --rip are of x86"),

@@ -88,7 +88,22 @@ Device-nGnRnE; "ATTR", in older files, is AttrIndx=7.  `cpu` has these keys::
 
 On POWER there is the letter "r", and "w" needs it; addresses from 0 on are those of the process,
 those from 0xc000_0000_0000_0000 on those of process 0.  R and C are `bits`, and an access may fail
-for want of them.  Its `cpu` has one key, `pages`, "4K" or "64K": the smallest pages.
+for want of them.  Its `cpu` has one key::
+
+    pages = "4K"                     # the smallest pages: 4K or 64K
+
+On s390 `levels` are 2 to 5: walks begin at a segment, region-third, region-second or region-first
+table.  Letters are "w" and "x", for nothing in entries withholds reading, or is about problem
+state; without IEP nothing withholds execution, either, and each page has it.  Pages have 4K, and
+with the enhanced-DAT facilities 1M, and 2G too: commands that read tables take a layout of such,
+and `validate` refuses it on an engine that lacks them, as QEMU does.  RAM begins at 0.  `cpu` has
+these keys::
+
+    private = false                  # the ASCE has P: no segment and no region is common
+    quarters = 4                     # how many of the root's table are there, 1 to 4 (TL)
+    iep = true                       # CR0.IEP: pages can withhold execution
+    edat = true                      # CR0.EDAT, of a processor that has the facilities
+    low_address_protection = false   # CR0.low-address-protection
 
 A frame that is "any" or "random" is one that nothing in the file names: the lowest that
 is free, or one that the seed picks, always the same; large pages choose first.  Maps are built

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from harness.architectures import NAMES
 from harness.check import layouts
 from harness.check.layouts import LayoutError, described, find, load, parse, shipped
 from harness.check.x86.layouts import Built, build
@@ -821,3 +822,12 @@ def test_a_field_has_the_value_that_a_map_gives_it(
         assert root is not None
         raws.append(walk(memory, root, Virtual(0x40_0000)).steps[-1].raw)
     assert raws[0] ^ raws[1] == bits
+
+
+@pytest.mark.parametrize("arch", NAMES)
+def test_every_key_of_cpu_is_described(arch: str) -> None:
+    """With the value that it has by default, or one that it can have."""
+    told = dict(re.findall(r"^ +(\w+) = ([^ ]+)", layouts.__doc__ or "", re.MULTILINE))
+    for key, read in described(arch).cpu.items():
+        assert key in told, key
+        read(tomllib.loads(f"value = {told[key]}")["value"])

@@ -203,7 +203,7 @@ class TestLaunch:
 
     @pytest.mark.hw
     def test_a_qemu_that_a_script_waits_for_ends_with_the_guest(self, tmp_path: Path) -> None:
-        start = f"sh -c 'echo $$ > {tmp_path}/pid && exec {TCG.program} \"$@\"' sh \"$@\""
+        start = f'sh -c \'echo $$ > {tmp_path}/pid && exec {TCG.program} "$@"\' sh "$@"'
         script = program(tmp_path / "qemu", f"#!/bin/sh\n{start}\nexit $?\n")
         with Guest("tcg", ram_bytes=SMALL, program=script, deadline=5) as guest:
             pid = int((tmp_path / "pid").read_text())

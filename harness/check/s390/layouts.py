@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.check.keys import flag
+from harness.check.keys import flag, in_units
 from harness.check.layouts import Described, Layout, LayoutError, check_levels, construct, divided
 from harness.machine.s390.processor import RAM_BASE, MachineInfo
 from harness.paging.memory import WritableMemory
 from harness.paging.s390.cpu import PARTS, Cpu, Mode
+from harness.paging.s390.formats import dat
 
 PHYSICAL_BITS: Final = 64
 
@@ -77,7 +78,24 @@ def build(layout: Layout, levels: int, info: MachineInfo, memory: WritableMemory
     tables, _ = divided(layout)
     if control.iep and not info.has("iep"):
         raise LayoutError(f"{layout.name}: the processor has no instruction-execution protection")
+    _check_sizes(layout, levels, info)
     # What lies in quarters of the root's table that are not there is written all the same.
     whole = cpu_of(layout.mode(levels), info, tables.first, replace(control, quarters=PARTS))
     construct(layout, whole.roots, PHYSICAL_BITS, memory)
     return cpu_of(layout.mode(levels), info, tables.first, control)
+
+
+def _check_sizes(layout: Layout, levels: int, info: MachineInfo) -> None:
+    """Raises LayoutError for pages of a size that s390 has, and that enhanced DAT would give."""
+    sizes = {dat(edat1=True, edat2=True).levels[facility].size: facility for facility in (1, 2)}
+    for part in layout.maps:
+        facility = sizes.get(part.size)
+        if facility is None or (part.levels and levels not in part.levels):
+            continue
+        why = None
+        if not layout.control.edat:
+            why = "the layout turns enhanced DAT off (edat)"
+        elif not info.has(f"edat{facility}"):
+            why = f"the processor has no enhanced-DAT facility {facility}; QEMU's lacks it"
+        if why is not None:
+            raise LayoutError(f"{part.where}: size is {in_units(part.size)}, and {why}")

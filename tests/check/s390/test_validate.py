@@ -100,7 +100,10 @@ def test_a_control_state_that_cannot_be_is_refused(text: str, said: str) -> None
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        ('size = "1M"', "pages of s390 have 4K"),
+        ('size = "2M"', "pages of s390 have 4K"),
+        ('size = "1M"', "map 1: size is 1M, and the processor has no enhanced-DAT facility 1"),
+        ('size = "2G"', "map 1: size is 2G, and the processor has no enhanced-DAT facility 2"),
+        ('size = "1M"\n[cpu]\nedat = false', "and the layout turns enhanced DAT off"),
         ('size = "4K"\nrights = "r"', "letters w, x"),
         ('size = "4K"\nphysical = 0x100_0000', "below 0x3000000 lie"),
     ],

@@ -501,20 +501,23 @@ def _rows(side: _Side, level: int, pairs: _Pairs, half: _Lanes) -> Rows:
         group=pairs.group,
         view=np.full(n, -1),
         window=np.zeros(n, np.bool_),
-        below=_below(side, half),
+        **_below(side, half),
     )
 
 
-def _below(side: _Side, half: _Lanes) -> Counts:
-    """How many ends lie below each lane that is a self-map or a table not read, else 0."""
+def _below(side: _Side, half: _Lanes) -> dict[str, Counts]:
+    """How many ends lie below each lane that is a self-map or a table not read, and how many pages
+    below one that is a self-map, else 0: `below` and `shown` of rows."""
     below: Counts = (half.kind == RowKind.UNREAD).astype(np.int64)
+    shown = np.zeros(len(below), np.int64)
     loops = half.kind == RowKind.SELF_MAP
     for leaf in np.unique(half.leaf[loops]).tolist():
         chosen, floor = loops & (half.leaf == leaf), side.floors[leaf - 1]
         order = np.argsort(floor.layer.table)
         place = np.searchsorted(floor.layer.table, half.physical[chosen], sorter=order)
         below[chosen] = floor.below[order[place]]
-    return below
+        shown[chosen] = floor.pages[order[place]]
+    return {"below": below, "shown": shown}
 
 
 def _met(pairs: _Pairs, groups: int) -> tuple[_Pairs, int]:
@@ -598,5 +601,6 @@ def _reduced(ranges: Ranges, follows: Mask, start: Mask, leaf: Bytes) -> Ranges:
     return replace(
         found,
         below=np.where(parts, ranges.below[start], found.below),
+        shown=np.where(parts, ranges.shown[start], found.shown),
         pieces=np.where(parts, 1, found.pieces),
     )

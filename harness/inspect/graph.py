@@ -70,6 +70,7 @@ class Floor:
            no pointer, -2 where the table was not read
     back   of each row: whether it leads to a table that is in use at this level or above
     below  of each table: how many ends lie in and under it, tables not read counted as one
+    pages  the same of pages alone; empty where no slot of the graph leads back up
     """
 
     layer: Layer
@@ -79,6 +80,7 @@ class Floor:
     child: Counts
     back: Mask
     below: Counts
+    pages: Counts
 
     @property
     def owner(self) -> Counts:
@@ -155,7 +157,7 @@ def read(memory: Memory, format: Format, roots: Iterable[Root], limit: int = ENT
     while True:
         points = np.flatnonzero(layer.kind == POINTER)
         child, back = _leading_nowhere(len(layer.kind), bool(len(points)))
-        parts.append(Floor(layer, base, first, stop, child, back, np.zeros(0, np.int64)))
+        parts.append(Floor(layer, base, first, stop, child, back, *[np.zeros(0, np.int64)] * 2))
         if not len(points):
             break
         tables, shown, numbers = bulk.targets_of(format, level, layer.raw[points])
@@ -222,13 +224,18 @@ def _joined(layers: list[Layer]) -> Layer:
 def _with_counts(parts: list[Floor]) -> list[Floor]:
     """Floors with the number of ends below each table, counted from the bottom up."""
     floors: list[Floor] = []
+    loops = any(floor.back.any() for floor in parts)
     for floor in reversed(parts):
         under = floors[-1].below if floors else None
         if under is None:  # as it would come out, for little: most rows are on this floor
             below = np.diff(floor.layer.start)
         else:
             below = weighed(floor, np.ones(len(floor.child), np.int64), under)
-        floors.append(replace(floor, below=below))
+        pages = floor.pages
+        if loops:  # what was not read may be pages
+            shown = (floor.layer.kind == RowKind.PAGE) | (floor.child == -2)
+            pages = weighed(floor, shown, floors[-1].pages if floors else None)
+        floors.append(replace(floor, below=below, pages=pages))
     return floors[::-1]
 
 
@@ -267,6 +274,7 @@ class Rows:
               number have that in common
     window    whether a self-map lies on the way, so that the row is another view of a table
     below     how many ends lie below a pointer or UNREAD, else 0
+    shown     how many pages lie below a SELF_MAP, or what was not read, else 0
     """
 
     level: int
@@ -283,6 +291,7 @@ class Rows:
     view: Counts
     window: Mask
     below: Counts
+    shown: Counts
 
     @property
     def left_out(self) -> int:
@@ -348,6 +357,9 @@ def rows(
             followed = child >= 0
             if under:
                 block.below[followed] = under[0].below[child[followed]]
+                loops = (block.kind == RowKind.SELF_MAP) & followed
+                if loops.any():
+                    block.shown[loops] = under[0].pages[child[loops]]
                 leading.append(_leading(block.take(followed), child[followed]))
             loops = (block.kind == RowKind.SELF_MAP) & ~block.window
             if not pointers:
@@ -435,6 +447,7 @@ def _looked_at(format: Format, floor: Floor, views: _Views, number: int) -> tupl
         place + number,
         views.window[place],
         (child == -2).astype(np.int64),
+        np.zeros(len(raw), np.int64),
     )
     return block, child
 
@@ -540,6 +553,7 @@ def _left_out(level: int, views: _Views, floor: Floor) -> Rows:
         np.full(n, -1, np.int64),
         views.window,
         floor.below[views.table],
+        np.zeros(n, np.int64),
     )
 
 
@@ -562,4 +576,5 @@ def no_rows() -> Rows:
         view=counts,
         window=mask,
         below=counts,
+        shown=counts,
     )

@@ -52,6 +52,7 @@ class Range(NamedTuple):
     times, stride that many equal ranges lie `stride` bytes apart in the same table
     highest       the first address of the last of all of them
     below         of a self-map or a table not read, how many ends lie below each slot in sum
+    shown         of a self-map, how many pages
     """
 
     first: int
@@ -74,6 +75,7 @@ class Range(NamedTuple):
     stride: int
     highest: int
     below: int
+    shown: int
 
     @property
     def aliases(self) -> int:
@@ -109,6 +111,7 @@ class Ranges:
     stride: Words
     highest: Words
     below: Counts
+    shown: Counts
     group: Counts
     view: Counts
 
@@ -248,6 +251,7 @@ def of_rows(format: Format, rows: Rows, exact: bool = False) -> Ranges:
         stride=np.zeros(n, np.uint64),
         highest=rows.highest,
         below=np.where(pages, none, rows.below),
+        shown=rows.shown,
         group=rows.group,
         view=rows.view,
     )
@@ -332,6 +336,7 @@ def reduced(ranges: Ranges, follows: Mask) -> Ranges:
             ("accessed", ranges.accessed),
             ("dirty", ranges.dirty),
             ("below", ranges.below),
+            ("shown", ranges.shown),
         )
     }
     return replace(

@@ -76,7 +76,7 @@ def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
         if one.kind == RowKind.UNBACKED:
             what = ""  # what its entries would map cannot be known
         blank = ("",) * 5
-        given = given if one.kind == RowKind.SELF_MAP else ""
+        given = given if one.shown else ""
         return (addresses, size, what, given, *blank, "; ".join(_odd(cpu, one)))
     return (
         addresses,
@@ -108,7 +108,8 @@ def _odd(cpu: Cpu, one: Range) -> Iterator[str]:
     elif one.kind == RowKind.SELF_MAP:
         root = one.physical in {root.table.address for root in cpu.roots}
         above = "the root" if root else f"a table in use at level {level} or above"
-        yield f"self-map to {one.physical:#x}, {above}: {counted(one.below, 'entry')} through it"
+        said = f"{counted(one.below, 'entry')} through it{'' if one.shown else ', and no page'}"
+        yield f"self-map to {one.physical:#x}, {above}: {said}"
     else:
         yield f"not read: the table at {one.physical:#x}"
     yield from _aliases(one)

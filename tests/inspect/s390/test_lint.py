@@ -1,4 +1,4 @@
-"""What lint finds in tables of s390."""
+"""What lint finds in tables of s390, and what dump shows of those that lead back up."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from harness.inspect.graph import RowKind
 from harness.inspect.lint import Broken, lint
+from harness.inspect.ranges import dump
 from harness.inspect.s390.memory_type import AT_RESET
 from harness.paging.address import Virtual
 from harness.paging.s390.access import Access, Allowed, Kind, outcome
+from harness.report.ranges import cells
 from tests.inspect.s390.spaces import CPU, MEMORY, PAGES, REGIONS, SEGMENTS, snapshot
 
 
@@ -97,3 +100,30 @@ def test_bits_of_pointers_that_should_be_0_are_noted(
     for number in range(51, 64):
         found = broken(**{slot: good ^ 1 << 63 - number})
         assert ("unchecked-bits" in found) == (number in unused), number
+
+
+@pytest.mark.parametrize("raw", [REGIONS | 7, REGIONS | 4, REGIONS | 0x207])
+def test_a_self_map_through_which_no_access_passes_has_no_rights(raw: int) -> None:
+    """That of a region table: entries of its own type are malformed where segments are meant."""
+    for name, address, step, passes in (("r1", 1 << 31, 20, False), ("s1", 1 << 20, 12, True)):
+        where = snapshot(CPU, **{name: raw & ~(0xF if name == "s1" else 0)})
+        reads = [
+            outcome(CPU, where.memory, Virtual(address + (index << step)), Access(Kind.READ))
+            for index in range(256)
+        ]
+        assert any(isinstance(one, Allowed) for one in reads) == passes
+        [loop] = (
+            one
+            for one in dump(where.memory, CPU.format, CPU.roots).ranges
+            if one.kind == RowKind.SELF_MAP
+        )
+        row = cells(CPU, AT_RESET, loop)
+        assert bool(loop.shown) == bool(row[3]) == passes
+        assert row[-1].endswith("through it" if passes else "and no page")
+        before = dump(where.memory, CPU.format, CPU.roots, each=1 << 12).ranges
+        shown = sum(
+            one.pages
+            for one in before
+            if one.kind == RowKind.PAGE and loop.first <= one.first <= loop.last
+        )
+        assert loop.shown == shown

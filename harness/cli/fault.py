@@ -277,7 +277,7 @@ def _question(
     address: str | None, code: str | None, cr2: str | None, rip: str | None, teid: str | None
 ) -> Question:
     """What is asked about; Misuse where the options do not go together."""
-    from harness.inspect.s390.fault import page_of
+    from harness.architectures import module_of
     from harness.machine.errors import Misuse
 
     if code is None:
@@ -292,7 +292,7 @@ def _question(
         if cr2 is not None or rip is not None:
             raise Misuse("--cr2 and --rip are of x86, and --teid is of s390: name one of them")
         reported = number("TEID", teid)
-        page = page_of(code, reported)
+        page = module_of(_WHOSE["teid"], "inspect", "fault").page_of(code, reported)
         return Question(page if address is None else number("the address", address), code, reported)
     where = address if cr2 is None else cr2
     return Question(

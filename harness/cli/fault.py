@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from harness.architectures import USUAL
+from harness.architectures import USUAL, module_of
 from harness.cli.ending import sentences
 from harness.cli.help import REGISTERS
 from harness.cli.output import Html, Json, Svg, say, show, tell, writable, write
@@ -277,7 +277,6 @@ def _question(
     address: str | None, code: str | None, cr2: str | None, rip: str | None, teid: str | None
 ) -> Question:
     """What is asked about; Misuse where the options do not go together."""
-    from harness.architectures import module_of
     from harness.machine.errors import Misuse
 
     if code is None:

@@ -308,6 +308,7 @@ def test_other_states_that_cannot_be() -> None:
         (lambda: Cpu.of(low, None, output_bits=50), "IPS says 32, .*, 52 bits, not 50"),
         (lambda: Cpu.of(replace(low, granule="8K"), None), "4K, 16K or 64K, not 8K"),
         (lambda: Cpu.of(replace(low, address_bits=64), None), "T0SZ cannot say 64 bits"),
+        (lambda: Cpu.of(replace(low, address_bits=0), None), "T0SZ cannot say 0 bits"),
         (lambda: Cpu.of(replace(low, root=1 << 52), None), "cannot hold a root at 0x1000000"),
         (lambda: Cpu.of(replace(low, root=0x10), None), "TTBR0_EL1 0x10 is not aligned"),
         (lambda: Cpu.of(replace(low, root=2), None), "TTBR0_EL1 0x2 is not aligned"),

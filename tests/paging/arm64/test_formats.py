@@ -20,7 +20,7 @@ BITS = {
     **{"AP_READ_ONLY": (7, 7), "SH": (9, 8), "AF": (10, 10), "NG": (11, 11), "NT": (16, 16)},
     **{"GP": (50, 50), "DBM": (51, 51), "CONTIGUOUS": (52, 52), "PXN": (53, 53), "UXN": (54, 54)},
     **{"PXN_TABLE": (59, 59), "UXN_TABLE": (60, 60), "AP_TABLE_NO_EL0": (61, 61)},
-    **{"AP_TABLE_READ_ONLY": (62, 62), "NS_TABLE": (63, 63)},
+    **{"AP_TABLE_READ_ONLY": (62, 62), "NS_TABLE": (63, 63), "PO_INDEX": (62, 60)},
 }
 """Bits high:low of descriptors: "Stage 1 attribute fields"."""
 

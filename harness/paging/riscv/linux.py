@@ -96,7 +96,7 @@ class Linux(Dialect):
 
     def _withheld(self, raw: int, level: int) -> ProtNone | Unknown:
         """The page that an entry with V=0 keeps: the one that it would map with V=1."""
-        entry = self.format.decode(raw & ~PROT_NONE | V, level)
+        entry = self.format.decode(raw | V, level)
         return ProtNone(entry.address, entry.size) if isinstance(entry, Leaf) else Unknown(raw)
 
     def stays(self, level: int) -> int:

@@ -12,7 +12,7 @@ from harness.paging.address import Physical, Span, Virtual
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.format import Format
 from harness.paging.memory import BufferMemory
-from harness.paging.riscv.formats import sv
+from harness.paging.riscv.formats import RSW, sv
 from harness.paging.table import Root, Table
 from harness.paging.walk import walk
 from tests.paging.tables import KIND, RESERVED, RIGHT, Entry, complaints
@@ -194,3 +194,8 @@ def test_a_width_or_extension_that_is_not_there_is_refused() -> None:
     for extension in ("svnapot", "svpbmt", "svrsw60t59b"):
         with pytest.raises(ValueError, match="Sv32 have no bits for Svnapot"):
             sv(32, **{extension: True})
+
+
+def test_what_is_reserved_for_supervisor_software_is_two_bits() -> None:
+    """Bits 9:8 of a PTE ("Addressing and Memory Protection")."""
+    assert RSW == 0x300

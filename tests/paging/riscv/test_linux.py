@@ -345,3 +345,16 @@ def test_a_large_page_is_a_leaf_and_a_table_is_not() -> None:
     assert (k.pmd_leaf(table), k.pmd_bad(table)) == (False, False)
     hidden = Value(space.format, 1, LARGE & ~V | G)
     assert (k.pmd_present(hidden), k.pmd_pfn(hidden)) == (True, 0x80200)
+
+
+def test_what_makes_an_entry_a_page_is_any_right() -> None:
+    """pmd_leaf of asm/pgtable.h: R, W or X; X alone is a page that is only executed."""
+    for right in (R, W, X):
+        assert SV39.large(LARGE & ~(R | W | X) | right, 1)
+    assert not SV39.large(LARGE & ~(R | W | X), 1)
+
+
+def test_what_stays_of_a_large_page_that_is_withheld_is_its_rights_and_prot_none() -> None:
+    assert SV39.stays(0) == V | PROT_NONE
+    assert SV39.stays(1) == V | PROT_NONE | R | W | X
+    assert SV39.stays(2) == V

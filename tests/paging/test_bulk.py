@@ -348,3 +348,13 @@ def test_taking_rows_keeps_the_total_and_the_tables() -> None:
     few = found.take(found.virtual < np.uint64(3 << 30))
     assert few.virtual.tolist() == [0, 1 << 30, 2 << 30]
     assert (few.total, few.tables) == (found.total, found.tables)
+
+
+@pytest.mark.parametrize(("mode", "width"), [(Mode.BITS_32, 4), (Mode.LEVEL_4, 8)])
+def test_a_piece_of_a_table_is_the_memory_of_its_slots(mode: Mode, width: int) -> None:
+    address, first, last = (
+        np.array(column, np.uint64) for column in ([0x1000, 0x5000], [0, 3], [511, 3])
+    )
+    begins, ends = bulk.Pieces(Cpu.in_mode(mode, 0).format, 0, address, first, last).memory
+    assert begins.tolist() == [0x1000, 0x5000 + 3 * width]
+    assert ends.tolist() == [0x1000 + 512 * width - 1, 0x5000 + 4 * width - 1]

@@ -65,6 +65,8 @@ def test_bits_of_registers_are_where_the_manual_has_them() -> None:
     assert [Cpu(8 << 60, menvcfg=pmm << 32).pmlen(False) for pmm in (0, 2, 3)] == [0, 7, 16]
     assert [Cpu(8 << 60, senvcfg=pmm << 32).pmlen(True) for pmm in (0, 2, 3)] == [0, 7, 16]
     assert Cpu(8 << 60, senvcfg=3 << 32).pmlen(False) == 0
+    hart = Cpu(8 << 60)
+    assert (hart.mstatus, hart.menvcfg, hart.senvcfg) == (0, 0, 0)
     made = Cpu.in_mode(Mode.SV39, 0, sum=True, mxr=True, adue=True, pbmte=True)
     assert (made.mstatus, made.menvcfg) == (3 << 18, 3 << 61)
 

@@ -38,7 +38,7 @@ def tour(
     touring: Touring,
     at: Virtual | None = None,
     width: int = 150,
-    height: int = 40,
+    height: int = 24,
 ) -> Explorer:
     """Runs the explorer, and what presses its keys."""
     app = Explorer(snapshot, at)

@@ -312,7 +312,7 @@ def _likely(
         yield "its fault status code is none that tables give"
     elif fault.syndrome & _OVERLAY and _is_denial(fault.syndrome):
         yield (
-            "an overlay withheld the right, of which tables have but the number (POIndex, Linux's"
+            "an overlay withheld the right, of which tables have only the number (POIndex, Linux's"
             " pkey): POR_EL0 and POR_EL1 are not applied here"
         )
     elif pages and fault.status != Status.ALIGNMENT:

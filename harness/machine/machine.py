@@ -251,12 +251,12 @@ class Emulator:
         return self._process.poll()
 
     def end(self) -> None:
-        """End the process, if it still runs, and reap it; with it those of its group, as where a
-        script starts the emulator and waits for it."""
+        """End the process, if it still runs, and reap it; then what it leaves of its group, as a
+        script does that starts the emulator and waits for it."""
         if self._process.poll() is None:
+            end(self._process)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGTERM)
-        end(self._process)
 
     def close(self) -> None:
         """End the process, and give back all that was shared with it."""

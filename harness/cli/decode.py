@@ -257,28 +257,21 @@ _ROOTS = {
 }
 """The registers that say where tables are, each with a mode that has it."""
 
-_BY_SATP = {8: ModeName.SV39, 9: ModeName.SV48, 10: ModeName.SV57}
-_BY_ASCE = (
-    *(ModeName.SEGMENT, ModeName.REGION_THIRD, ModeName.REGION_SECOND, ModeName.REGION_FIRST),
-)
-
 
 def _mode_of(words: Sequence[_Word], level: str | None) -> tuple[ModeName, list[str]]:
     """The mode where none is named, by the first register among the values, and what is assumed in
     that; `level` is that of values without one."""
+    from harness.inspect import architecture
+
+    chosen = ModeName.LEVEL_4
     for one in words:
         name = (one.level or level or "").lower()
-        if name == "satp":
-            raw = _raw(one)
-            narrow = ModeName.SV32 if raw >> 31 == 1 else ModeName.SV39
-            return _BY_SATP.get(raw >> 60, narrow), []
-        if name == "asce":
-            return _BY_ASCE[_raw(one) >> 2 & 3], []
         if name in _ROOTS:
             chosen = _ROOTS[name]
+            told = architecture.named(chosen.architecture).told_mode(_raw(one))
+            if told is not None:
+                return ModeName(told), []
             break
-    else:
-        chosen = ModeName.LEVEL_4
     what = "paging has 4 levels" if chosen is ModeName.LEVEL_4 else f"the mode is {chosen.value}"
     return chosen, [f"{what} (--mode names another)"]
 

@@ -125,6 +125,7 @@ class Architecture:
     in_mode        a CPU state of which the mode is known, and what else is given by the names of
                    the options of `pagetable decode`, of which it takes `mode_options`;
                    QuestionError where there is no such state
+    told_mode      the mode that a value of its root register says; None where it says none
     assumed        what is assumed of one where entries are read, a sentence each
     levels_of      the levels at which an entry can be read, from 0 up
     read           what a raw entry says at one of them, bit by bit
@@ -227,6 +228,7 @@ class Architecture:
     left_open: Callable[[State, Mapping[str, int]], Iterable[str]] = lambda _, __: ()
     byte_order: Order = "little"
     mode_options: frozenset[str] = frozenset()
+    told_mode: Callable[[int], str | None] = lambda _: None
     mixed: Mixed | None = None
 
     # What few questions need is imported where it is asked for.

@@ -156,6 +156,7 @@ ASKED = Architecture(
     roots=("satp",),
     read_root=lambda cpu, _, raw: satp.read(cpu, raw),
     in_mode=mode.in_mode,
+    told_mode=mode.told,
     assumed=mode.assumed,
     read=decode.read,
     check_address=_check_address,

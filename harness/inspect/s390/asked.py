@@ -131,6 +131,7 @@ ASKED = Architecture(
     roots=("asce",),
     read_root=lambda cpu, _, raw: asce.read(cpu, raw),
     in_mode=mode.in_mode,
+    told_mode=mode.told,
     assumed=mode.assumed,
     read=decode.read,
     check_address=_check_address,

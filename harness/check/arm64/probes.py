@@ -92,6 +92,7 @@ def left_out(
     lanes = np.zeros(len(found.reason), np.bool_)
     raw, reason = found.walks.raw, found.reason
     block = (reason == REASONS.index(Reason.INVALID)) & (raw & np.uint64(3) == 1)
+    block &= found.walks.level > 0  # of pages, it has none either
     size, size_ds = np.zeros((2, len(lanes)), np.bool_)
     for half, here in halves(cpu, found.walks.address):
         if cpu.output_bits(half) < LARGEST_OUTPUT and cpu.is_wide(half.granule):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import product
+from collections import Counter
+from itertools import combinations, product
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,11 +26,12 @@ RAM = 0x4000_0000
 ALL = Features()
 
 
-def chain_of(setting: Setting) -> Chain:
-    """A chain in the memory of a guest that does not run."""
+def chain_of(setting: Setting, filled: int = 0) -> Chain:
+    """A chain in the memory of a guest that does not run, and that held this everywhere."""
     arena = range(RAM + 4 * MIB, RAM + 8 * MIB)
     image = SimpleNamespace(table_arena=arena, user=range(RAM + MIB, RAM + MIB + 65536))
-    ram = SimpleNamespace(buffer=np.zeros(64 * MIB, np.uint8), base=RAM)
+    buffer = np.full(64 * MIB, filled, np.uint8) if filled else np.zeros(64 * MIB, np.uint8)
+    ram = SimpleNamespace(buffer=buffer, base=RAM)
     guest = SimpleNamespace(image=image, ram=ram, free=(range(RAM + 32 * MIB, RAM + 64 * MIB),))
     return Chain(guest, setting)  # type: ignore[arg-type]
 
@@ -78,6 +80,149 @@ def test_what_is_expected_of_cases_is_what_the_rules_written_a_second_time_say(m
                 assert lane_agrees(found, lane, wanted), case  # type: ignore[arg-type]
                 shown.add(REASONS[found.reason[lane]])
     assert shown >= {None, *Reason} - {Reason.EL0_KEPT_OUT}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_value_of_an_axis_makes_another_case(mode: str) -> None:
+    """Of values that differ, neither does the path nor the access be the same."""
+    source = np.random.default_rng(2)
+    for one in families("quick", mode, ALL):
+        if one.name == "short" and one.setting.address_bits % 9:
+            continue
+        chain, control = chain_of(one.setting), one.controls[-1]
+        shape = one.product.shape
+        for place, axis in enumerate(one.product.axes):
+            base = [int(source.integers(size)) for size in shape]
+            along = [(*base[:place], value, *base[place + 1 :]) for value in range(shape[place])]
+            numbers = np.ravel_multi_index(np.array(along).T, shape)
+            made = lanes(one, chain, control, numbers)
+            rows = {
+                (*made.words[:, lane].tolist(), *(int(getattr(made, name)[lane]) for name in REST))
+                for lane in range(len(made))
+            }
+            assert len(rows) == len(axis.values), (one.name, one.level, axis.name, base)
+
+
+BITS = {
+    **{"AP1": 6, "AP2": 7, "AF": 10, "DBM": 51, "PXN": 53, "UXN": 54},
+    **{"PXNTABLE": 59, "UXNTABLE": 60, "APTABLE0": 61, "APTABLE1": 62},
+}
+"""Where descriptors have what axes are named after."""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_descriptors_have_what_the_axes_are_named_after(mode: str) -> None:
+    source = np.random.default_rng(3)
+    for one in families("quick", mode, ALL):
+        if one.name == "short" and one.setting.address_bits % 9:
+            continue
+        chain, control = chain_of(one.setting), one.controls[0]
+        for number in source.integers(int(np.prod(one.product.shape)), size=6):
+            case = one.case(control, int(number)).split()
+            axes = dict(text.split("=", 1) for text in case)
+            made = lanes(one, chain, control, np.array([number]))
+            words = made.words[:, 0].tolist()
+            below = one.name == "table" or axes.get("points") == "1" or axes.get("type") == "3"
+            page, here = words[0] if below else words[one.level], words[one.level]
+            for name, bit in BITS.items():
+                if name in axes:
+                    told = here if "TABLE" in name else page
+                    assert told >> bit & 1 == int(axes[name]), (case, name)
+            if "type" in axes:
+                assert here & 3 == int(axes["type"]), case
+            if "valid" in axes:
+                assert here & 3 == 3 * int(axes["valid"]), case
+            if axes.get("outside") == "1":
+                bits = arm64_rules.field(int(made.address[0]), 55, one.setting.address_bits)
+                assert bits and bits != arm64_rules.field(~0, 55, one.setting.address_bits), case
+            for name in ("el", "pan", "uao"):
+                value = {"el": int(not made.el0[0])}.get(name, int(getattr(made, name, [0])[0]))
+                assert value == int(axes.get(name, 0)), case
+
+
+def test_every_two_control_bits_are_tried_together() -> None:
+    for one in families("quick", "4k-52", ALL):
+        fields = {name: {state[name] for state in states(one)} for name in states(one)[0]}
+        for first, second in combinations((name for name in fields if len(fields[name]) > 1), 2):
+            tried = {(state[first], state[second]) for state in states(one)}
+            together = {"HA", "HD"} <= {first, second} and one.name != "leaf"
+            root = one.name == "root" and {first, second} == {"IPS", "BEYOND"}
+            size = one.name == "size" and {"HA", "HD", "HIGH"} >= {first, second}
+            if not (together or root or size):
+                assert tried == set(product(fields[first], fields[second])), (
+                    one.name,
+                    first,
+                    second,
+                )
+
+
+def states(one: Family) -> list[dict[str, int | str]]:
+    return [control.values() for control in one.controls]
+
+
+REST = ("address", "kind", "el0", "pan", "uao", "size")
+"""The fields of lanes but for the path."""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_registers_say_of_the_half_what_the_control_state_has(mode: str) -> None:
+    """As the rules read them; nothing of it is said of the other half, which has the window."""
+    seen = Counter[str]()
+    for one in families("full", mode, ALL):
+        if one.name == "short" and one.setting.address_bits % 7:
+            continue
+        chain = chain_of(one.setting)
+        for control in one.controls[:: max(1, len(one.controls) // 24)]:
+            cpu = chain.cpu(control)
+            machine = Machine(cpu.ttbr0, cpu.ttbr1, cpu.tcr, cpu.mair, cpu.sctlr)
+            low, high = (arm64_rules.params(machine, address) for address in (0, 1 << 55))
+            here, beside = (high, low) if control.high else (low, high)
+            for name in ("tbi", "tbid", "epd", "e0pd", "hpd", "ha", "hd", "wxn", "epan"):
+                assert getattr(here, name) == getattr(control, name), (name, control)
+                seen[name] += getattr(here, name)
+            assert not any(getattr(beside, name) for name in ("tbi", "epd", "e0pd", "hpd"))
+            page = 1 << GRANULES[one.setting.granule].page
+            assert (1 << here.granulebits, 64 - here.txsz) == (page, one.setting.address_bits)
+            assert 1 << beside.granulebits == 1 << GRANULES[control.beside].page
+            assert (0, 1, 2, 3, 4, 5, 6)[here.ps] == (32, 36, 40, 42, 44, 48, 52).index(control.ips)
+            root = arm64_rules.tt_base_address(machine, here)
+            assert root == chain.root | (1 << control.beyond if control.beyond else 0)
+            assert bool(cpu.sctlr >> 1 & 1) == control.aligns
+            assert arm64_rules.is_device(machine, 0) == control.device
+            assert not arm64_rules.is_device(machine, 1 << 2)
+    assert all(seen.values())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_window_is_executed_by_both_and_no_device(mode: str) -> None:
+    """In every granule of the other half, at the address that the guest is told."""
+    for high, beside, device in product((False, True), GRANULES, (False, True)):
+        chain = chain_of(Setting(mode, MODES[mode].bits, ALL))
+        control = Control(high=high, beside=beside, device=device)
+        state = chain.state(control)
+        for el0 in (False, True):
+            machine = Machine(
+                *(state.ttbr0, state.ttbr1, state.tcr, state.mair, state.sctlr), ram=RAM
+            )
+            memory = chain.guest.ram.buffer
+            for kind, answer in (("fetch", None), ("store", "permission")):
+                found = arm64_rules.access(machine, memory, state.window, kind, el0)  # type: ignore[arg-type]
+                assert (found.why or None) == answer and found.updated is None
+            found = arm64_rules.access(machine, memory, state.window, "load", el0, aligned=False)  # type: ignore[arg-type]
+            assert found.physical == chain.guest.image.user.start
+
+
+def test_nothing_but_tables_and_code_is_written() -> None:
+    chain = chain_of(Setting("64k", 52, ALL), filled=0xA5)
+    buffer, last = chain.guest.ram.buffer, max(chain.window_roots.values()) + 2 * 65536
+    tables = chain.guest.image.table_arena.start - RAM, last - RAM
+    code = chain.code - RAM, chain.code + REGION - RAM
+    for first, end in ((0, tables[0]), (tables[1], code[0]), (code[1], len(buffer))):
+        assert (buffer[first:end] == 0xA5).all()
+    held = buffer[tables[0] : tables[1]].view(np.uint64)
+    assert (
+        np.count_nonzero(held) == 3 + 3 + 2
+    )  # the path of a window, of 39 bits, by 4K, 16K and 64K
 
 
 def test_every_bit_and_every_combination_that_the_rules_name_is_there() -> None:

@@ -73,7 +73,7 @@ class Expected:
     def differs(self, other: Expected) -> Mask:
         """The lanes in which something else is expected to be seen."""
         one, two = self.found, other.found
-        differs: Mask = (one.syndrome != two.syndrome) | (self.aborts != other.aborts)
+        differs: Mask = one.syndrome != two.syndrome
         differs |= (one.far != two.far) & (one.reason != 0)
         differs |= (one.walks.physical != two.walks.physical) & (one.reason == 0)
         differs |= (self.changes != other.changes) | (self.free != other.free)

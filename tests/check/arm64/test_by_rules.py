@@ -1,0 +1,268 @@
+"""What is asked of guests, and made of their answers, with a guest that follows the rules as they
+are written a second time, or departs from them as some QEMU does: versions that are not here, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from harness.check.arm64 import at, probes, quirks
+from harness.check.arm64.cases import WAYS, Cases, Stated, each, of_places, of_space
+from harness.check.arm64.layouts import build, features_of
+from harness.check.arm64.matrix.families import families
+from harness.check.arm64.matrix.run import Work, tried_on
+from harness.check.arm64.validate import state_of
+from harness.check.arm64.window import entries
+from harness.check.compare import EXAMPLES, Comparison
+from harness.check.layouts import divided, load, shipped
+from harness.check.matrix import Report
+from harness.check.product import Values, evenly
+from harness.check.tables import images_of
+from harness.check.validation import built_in
+from harness.machine.ram import MIB
+from harness.paging import bulk
+from harness.paging.address import Physical, Span
+from harness.paging.arm64.access import Kind
+from harness.paging.memory import Mask, within
+from tests.check.arm64.by_rules import EPAN, MAX, ByRules
+from tests.check.samples import total
+
+LAYOUTS = {path.stem: path for path in shipped("arm64")}
+
+DEPARTS: dict[tuple[int, ...], set[str]] = {
+    (7, 2, 22): {"BLOCK_ANYWHERE", "SIZE_64K", "SIZE_DS", "DBM_FETCH", "DEVICE_ALIGNED"},
+    (10, 0, 13): {"SIZE_64K", "SIZE_DS", "DBM_FETCH", "DEVICE_ALIGNED", "EPAN_WXN"},
+    (11, 1, 3): {"SIZE_64K", "SIZE_DS", "DBM_FETCH", "AT_DBM", "EPAN_WXN"},
+}
+"""What each version of QEMU departs in, as was seen of it."""
+
+ALL = set[str]().union(*DEPARTS.values())
+
+
+def qemu(version: tuple[int, ...], departs: Collection[str], ram_bytes: int = 64 * MIB) -> Any:
+    return ByRules(version, departs, MAX if version < (10,) else EPAN, ram_bytes)
+
+
+# ---- layouts ----
+
+
+def asked(
+    name: str, levels: int, version: tuple[int, ...], departs: Collection[str]
+) -> tuple[Comparison, Comparison]:
+    """What probes, and AT, make of some of the accesses to a layout."""
+    layout = load(LAYOUTS[name])
+    guest = qemu(version, departs, layout.ram)
+    with built_in(guest, layout, levels, build, entries) as made:
+        memory, cpu, frames, window = made
+        leaves = bulk.leaves(memory, cpu.roots)
+        every = of_space(cpu, memory, leaves.take(~within(leaves.virtual, window)), window)
+        cases: Cases = every.take(evenly(len(every), 400))
+        tables = memory.octets[: divided(layout)[0].last + 1 - memory.span.first].copy()
+        state, written = state_of(cpu, window), images_of(memory, cpu.roots)
+        probed = probes.ask_guest(guest, state, cpu, memory, frames, written, cases)
+        translated = at.ask_at(guest, state, cpu, memory, cases)
+        assert (tables == memory.octets[: len(tables)]).all(), "entries are put back"
+        return probed, translated
+
+
+SPACES = {
+    "rights": ("rights", 3),
+    "writes and executes": ("hardware-wxn", 4),
+    "two granules": ("two-granules", 4),
+    "LPA2": ("lpa2-16k", 4),
+}
+
+
+@pytest.mark.parametrize("version", DEPARTS)
+@pytest.mark.parametrize("space", SPACES)
+def test_a_guest_that_does_as_qemu_does_agrees(space: str, version: tuple[int, ...]) -> None:
+    for one in asked(*SPACES[space], version, DEPARTS[version]):
+        assert not one.disagreed, one.disagreements
+        assert one.compared > 100 and not one.news and not one.not_comparable
+
+
+@pytest.mark.parametrize("version", [(7, 2, 22), (11, 1, 3)])
+def test_what_dirty_state_does_to_fetches_and_at_is_told_apart(version: tuple[int, ...]) -> None:
+    """Each shows where it is expected, is news where it is gone, and a disagreement elsewhere."""
+    fetch, at_writes = quirks.DBM_FETCH.name, quirks.AT_DBM.name
+    expected = DEPARTS[version] & {"DBM_FETCH", "AT_DBM"}
+    for departs in (set[str](), {"DBM_FETCH"}, {"AT_DBM"}, {"DBM_FETCH", "AT_DBM"}):
+        probed, translated = asked("hardware-wxn", 4, version, departs)
+        for one, here, name in (
+            (probed, "DBM_FETCH", fetch),
+            (translated, "AT_DBM", at_writes),
+        ):
+            shows, known = here in departs, here in expected
+            assert bool(one.quirks) == (shows and known) and one.quirks.keys() <= {name}
+            assert bool(one.news) == (known and not shows)
+            assert one.news.keys() <= {f"{name} did not show"}
+            assert bool(one.disagreed) == (shows and not known)
+
+
+class Never(ByRules):
+    """A guest that says of each access the opposite of what came of it."""
+
+    def tampered(self, results: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        results["completed"] ^= 1
+        results["data"] ^= np.uint64(1 << 4 | 1)
+        return results
+
+
+def test_a_quirk_excuses_nothing_but_what_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.check.arm64.test_by_rules.ByRules", Never)
+    for version in DEPARTS:
+        for one in asked("hardware-wxn", 4, version, DEPARTS[version]):
+            assert one.disagreed == one.compared > 100
+            assert len(one.disagreements) == EXAMPLES
+            assert not one.quirks
+        mode, family, where = SHOWN["DEVICE_ALIGNED"]
+        some = those(family, where, mode, version)
+        found = tried(qemu(version, DEPARTS[version]), some)
+        assert found.disagreed.total() == found.comparison.compared == found.by_rule.total()
+        assert found.comparison.disagreed == found.comparison.compared
+        assert not found.comparison.quirks and not found.comparison.news and not found.departed
+        assert len(found.failures) == EXAMPLES
+
+
+def test_a_walk_without_memory_ends_at_with_an_exception() -> None:
+    guest, layout = qemu((10, 0, 13), ()), load(LAYOUTS["rights"])
+    with built_in(guest, layout, 3, build, entries) as (memory, cpu, _, window):
+        slots = bulk.paths(memory, cpu.roots[0], np.array([0x1_0000_0000], np.uint64)).slot
+        memory.store(Physical(int(slots[2, 0])), 8, 0x7_0000_0003)
+        cases = each(np.array([0x1_0000_0000], np.uint64), Stated(Kind.WRITE, el0=False))
+        state = state_of(cpu, window)
+        found = at.ask_at(guest, state, cpu, memory, cases)
+        assert (found.compared, found.disagreed) == (1, 0)
+        [fault] = probes.of_cases(cpu, memory, cases).syndrome.tolist()
+        for wrong in (0x24 << 26 | fault & 0x3F, 0x25 << 26 | fault & 0x3F ^ 1, 0):
+            guest.tampered = lambda results, esr=wrong: saying(results, esr=esr)
+            assert at.ask_at(guest, state, cpu, memory, cases).disagreed == 1
+        guest.tampered = lambda results: saying(
+            results, esr=0x25 << 26 | 0x3FF & ~0x3F | fault & 0x3F
+        )
+        assert not at.ask_at(guest, state, cpu, memory, cases).disagreed
+
+
+def saying(results: npt.NDArray[np.void], **fields: int) -> npt.NDArray[np.void]:
+    for name, value in fields.items():
+        results[name] = value
+    return results
+
+
+def test_the_words_and_the_code_of_places_are_tried_in_every_way() -> None:
+    places = np.array([0x8765_4321_0000_1239, 0x8765_4321_0000_123F, 0x1FFF, 0x5008], np.uint64)
+    made = of_places(places, Span(0x5000, 0x5FFF))
+    tried = {(int(made.address[lane]), made.stated(lane)) for lane in range(len(made))}
+    data, code = (0x8765_4321_0000_1238, 0x1FF8), (0x8765_4321_0000_1010, 0x1010)
+    assert tried == {
+        (address, way) for way in WAYS for address in (code if way.kind is Kind.FETCH else data)
+    }
+    assert len(made) == len(tried) == 2 * len(WAYS)
+
+
+# ---- the matrix ----
+
+Where = Callable[[Values], Mask]
+
+
+def work(mode: str, version: tuple[int, ...]) -> list[Work]:
+    """Some cases of all families, of each under one of its control states, of addresses of few
+    sizes."""
+    source, found = np.random.default_rng(5), list[Work]()
+    for one in families("quick", mode, features_of(qemu(version, ()).info)):
+        if one.name == "short" and one.setting.address_bits % 16:
+            continue
+        able = [control for control in one.controls if one.lacks(control) is None]
+        control = able[int(source.integers(len(able)))]
+        numbers = source.choice(np.flatnonzero(one.product.legal()), 12)
+        found.append(Work(one, control, np.sort(numbers)))
+    return found
+
+
+def those(name: str, where: Where, mode: str, version: tuple[int, ...]) -> list[Work]:
+    """Some of the cases of a family that satisfy a condition, under all its control states."""
+    source, found = np.random.default_rng(6), list[Work]()
+    for one in families("quick", mode, features_of(qemu(version, ()).info)):
+        if one.name == name:
+            chosen = where(one.product.grid) & one.product.legal().reshape(one.product.shape)
+            places = np.flatnonzero(chosen)
+            able = (control for control in one.controls if one.lacks(control) is None)
+            found += [Work(one, control, np.sort(source.choice(places, 8))) for control in able]
+    return found
+
+
+def tried(guest: Any, some: list[Work]) -> Report:
+    return total(tried_on(guest, some))
+
+
+@pytest.mark.parametrize("version", DEPARTS)
+@pytest.mark.parametrize("mode", ["4k", "16k-52", "64k"])
+def test_the_matrix_agrees_with_a_guest_that_does_as_qemu_does(
+    mode: str, version: tuple[int, ...]
+) -> None:
+    found = tried(qemu(version, DEPARTS[version]), work(mode, version))
+    assert not found.failures, found.failures
+    assert not found.comparison.news
+    assert found.comparison.compared == found.by_rule.total() > 300
+    assert found.qemu == ".".join(map(str, version)) and found.executor == f"tcg {found.qemu}"
+
+
+SHOWN: dict[str, tuple[str, str, Where]] = {
+    "BLOCK_ANYWHERE": ("4k", "type", lambda of: of["type"] == 1),
+    "SIZE_64K": ("64k", "size", lambda of: of["beyond"] >= 48),
+    "SIZE_DS": ("4k-52", "size", lambda of: of["beyond"] >= 50),
+    "DBM_FETCH": (
+        "16k",
+        "leaf",
+        lambda of: (of["access"] == "fetch") & (of["DBM"] == 1) & (of["AP2"] == 1),
+    ),
+    "EPAN_WXN": (
+        "4k-52",
+        "leaf",
+        lambda of: (
+            (of["access"] == "fetch") & (of["el"] == 1) & (of["UXN"] == 0) & (of["pan"] == 1)
+        ),
+    ),
+    "DEVICE_ALIGNED": (
+        "4k",
+        "device",
+        lambda of: (of["offset"] == 1) & (of["valid"] == 1) & (of["outside"] == 0),
+    ),
+}
+"""A mode, a family and cases of it in which departures show."""
+
+
+@pytest.mark.parametrize("version", DEPARTS)
+@pytest.mark.parametrize("name", SHOWN)
+def test_each_departure_is_told_by_its_quirk_alone(name: str, version: tuple[int, ...]) -> None:
+    """Where it is expected it shows, and that it is gone is news; elsewhere it disagrees."""
+    mode, family, where = SHOWN[name]
+    some, departs = those(family, where, mode, version), DEPARTS[version]
+    with_it, without = (
+        tried(qemu(version, one), some) for one in (departs | {name}, departs - {name})
+    )
+    quirk = getattr(quirks, name).name
+    if name in departs:
+        assert not with_it.comparison.disagreed and not with_it.comparison.news
+        assert with_it.comparison.quirks[quirk] > 8 and with_it.departed.total() > 8
+        assert not without.comparison.disagreed and not without.comparison.quirks[quirk]
+        news = {f"{quirk} did not show": with_it.comparison.quirks[quirk]}
+        assert without.comparison.news == news
+    else:
+        has = name != "EPAN_WXN" or version >= (10,)  # which has no EPAN
+        assert bool(with_it.comparison.disagreed) is has
+        assert not without.comparison.disagreed
+        assert with_it.comparison.disagreed == with_it.disagreed.total()
+
+
+def test_the_engine_and_its_version_are_in_each_report() -> None:
+    for version, said in (((7, 2, 22), 0), ((12, 0, 0), 1)):
+        [one, *_] = tried_on(qemu(version, ()), work("64k", version)[:1])
+        dotted = ".".join(map(str, version))
+        assert (one.engine, one.qemu, one.executor) == ("tcg", dotted, f"tcg {dotted}")
+        assert len(one.not_run_on) == said

@@ -75,6 +75,15 @@ def looked_at(one: Verdicts, seen: Seen) -> dict[str, int]:
     return {name: int((one.agree & lanes).sum()) for name, (lanes, _) in seen.items()}
 
 
+def passed_over(one: Verdicts, bits: Mapping[str, Iterable[int]]) -> None:
+    """Holds that bits of which the rules say nothing, by the name of the field, change nothing."""
+    for name, numbers in bits.items():
+        for bit in numbers:
+            other = one.results.copy()
+            other[name] ^= other[name].dtype.type(1 << bit)
+            assert (one.judge(other) == one.agree).all(), f"bit {bit} of {name}"
+
+
 def entries(levels: int, lanes: Mask) -> Seen:
     """The entries of paths, in all lanes, by bits that no access may set."""
     return {f"after {level}": (np.ones_like(lanes), (0, 12, 63)) for level in range(levels)}

@@ -24,7 +24,7 @@ COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
 BITWISE = (ast.BitAnd, ast.BitOr, ast.BitXor, ast.LShift, ast.RShift)
 EVEN = {"min", "max", "minimum", "maximum", "union1d", "array_equal"}
 """Functions, some of them numpy's, for which the order of their arguments says nothing."""
-SIMPLE = (ast.AugAssign, ast.Raise, ast.Delete, ast.Break, ast.Continue)
+SIMPLE = (ast.AugAssign, ast.Raise, ast.Break, ast.Continue)
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -196,6 +196,8 @@ def _of_node(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
             yield node, "return None"
     yield from _forced(node)
     dropped = isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
+    if isinstance(node, ast.Delete):  # of a name, it says that an argument is not used
+        dropped = not all(isinstance(target, ast.Name) for target in node.targets)
     if isinstance(node, ast.Assign):
         dropped = isinstance(node.targets[0], (ast.Attribute, ast.Subscript))
     if isinstance(node, SIMPLE) or dropped:

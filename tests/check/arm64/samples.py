@@ -1,4 +1,4 @@
-"""Samples of what arm64's matrix tries, for its tests."""
+"""Samples of what arm64's matrix tries, for its tests, and what answers may hold besides."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from harness.check.matrix import Report
 from harness.machine.arm64.guest import Guest
 from tests.check.samples import total, until_found_out
 from tests.machine.arm64.present import QEMU, why_absent
+
+UNSAID = {"esr": (7, 8, 9, 10, 14, 24, 37, 38)}
+"""Bits of ESR_EL1 of which the reference says nothing: S1PTW, CM, EA, FnV, AR, ISV, and of ISS2."""
 
 
 @cache

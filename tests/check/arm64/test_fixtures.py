@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.check import validation
 from harness.check.arm64 import fixtures
+from harness.check.arm64.window import open_roots
 from harness.check.compare import Disagreement
 from harness.check.translations import GVA2GPA
 from harness.machine.arm64.guest import Guest
@@ -66,3 +68,42 @@ def test_each_root_is_where_tables_can_be(low: int, high: int, said: str) -> Non
     with pytest.raises(Misuse, match=f"{said} 0x40000000 leads to no table where there is memory"):
         fixtures.check_root(free, cpu)
     fixtures.check_root(free, Cpu.of(Half("4K", 39, there), None))
+
+
+@pytest.mark.parametrize(("low", "high"), [(False, False), (False, True), (True, False)])
+def test_the_window_is_in_no_half_that_is_closed_to_el0(low: bool, high: bool) -> None:
+    cpu = Cpu.of(Half("4K", 39, 0, e0pd=low), Half("4K", 48, 0, e0pd=high))
+    open_ = [root.span.first for root in open_roots(cpu)]
+    assert open_ == [0] * (not low) + [(1 << 64) - (1 << 48)] * (not high)
+    assert not open_roots(Cpu.of(Half("4K", 39, 0, e0pd=True), None))
+
+
+def test_a_processor_without_pages_of_4k_is_said() -> None:
+    info: Any = SimpleNamespace(granules=frozenset({"16K", "64K"}))
+    guest: Any = SimpleNamespace(info=info, engine=SimpleNamespace(name="tcg"), version=(12, 0, 0))
+    assert fixtures.lacking(guest, 4) == "tcg has no 4K"
+    info.granules |= {"4K"}
+    assert fixtures.lacking(guest, 4) is None
+    assert fixtures.executor(guest) == ("tcg", (12, 0, 0))
+    [said] = fixtures.new_versions(guest)
+    assert "12.0.0" in said
+
+
+def test_a_root_is_called_by_its_register() -> None:
+    cpu = Cpu.of(Half("4K", 39, 0x4000_0000), Half("4K", 48, 0x4100_0000))
+    said = [fixtures.root(cpu, one) for one in cpu.roots]
+    assert said == ["TTBR0_EL1 0x40000000", "TTBR1_EL1 0x41000000"]
+
+
+@pytest.mark.hw
+def test_accesses_that_are_too_many_are_counted(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "MOST", 100)
+    space = fixtures.new_space(guest, 3)
+    space.map(PAGE, space.frames(2), 0, space.format.granting("user")).done()
+    [probed, translated, *_] = fixtures.compared(guest, space.memory, space.cpu, None)
+    assert probed.compared == 100 > translated.compared > 20
+    (reason, count), *others = probed.not_comparable.items()
+    assert reason.startswith("not asked: of a space a guest is given 100") and count > 100
+    assert not others and not translated.not_comparable

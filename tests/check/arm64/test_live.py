@@ -25,6 +25,7 @@ from harness.paging.arm64.cpu import Cpu, Half
 from harness.paging.arm64.formats import AF
 from harness.paging.table import Root
 from tests.check import live_operations
+from tests.check.arm64.samples import UNSAID
 from tests.check.live_operations import (
     NARROWING,
     OTHERS,
@@ -36,7 +37,7 @@ from tests.check.live_operations import (
     splits_and_collapses,
 )
 from tests.check.live_sequences import GuestWorld, LiveSequences, Withheld, finds_what_is_withheld
-from tests.check.tampered import looked_at, noted
+from tests.check.tampered import looked_at, noted, passed_over
 from tests.machine.arm64.present import QEMU, why_absent
 from tests.paging.spaces import ARM64
 from tests.paging.test_space_sequences import RULES
@@ -218,4 +219,5 @@ def test_where_a_fetch_was_made_is_looked_at_be_it_made_or_not(
         asked = one.asked[2]
         for made in asked.allowed, ~asked.allowed:
             assert looked_at(one, {"elr": (asked.fetches & made, (0, 17, 63))})["elr"]
+        passed_over(one, UNSAID)
     assert batches

@@ -18,7 +18,7 @@ Each is tried at every level, by EL0 and EL1, by loads, stores, fetches, SWP, LD
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product as every
@@ -74,12 +74,12 @@ _TOP_LEVEL: Final = 4
 _FLAG: Final = (0, 1)
 
 
-def _flags(*names: str) -> tuple[Axis, ...]:
+def _flags(names: Iterable[str]) -> tuple[Axis, ...]:
     return tuple(Axis(name, _FLAG) for name in names)
 
 
 _WHO: Final = (Axis("access", tuple(ACCESSES)), Axis("el", _FLAG))
-_ACCESS: Final = (*_WHO, *_flags("pan", "uao"))
+_ACCESS: Final = (*_WHO, *_flags(("pan", "uao")))
 _RULES: Final = (
     Rule(
         "UAO is for LDTR and STTR",
@@ -309,8 +309,8 @@ _OFFSETS: Final = (0, 0x10, 0x7F0, 0xFF0, 0x1000, 0x4000, REGION // 2 + 0x20, RE
 _DATA: Final = tuple(name for name, kind in ACCESSES.items() if kind is not Kind.FETCH)
 _ALIGNED: Final = (
     Axis("offset", (0, 1, 2, 4)),
-    *_flags("AP1", "AP2", "AF", "valid", "outside"),
-    *(Axis("access", _DATA), Axis("el", _FLAG), *_flags("pan", "uao")),
+    *_flags(("AP1", "AP2", "AF", "valid", "outside")),
+    *(Axis("access", _DATA), Axis("el", _FLAG), *_flags(("pan", "uao"))),
 )
 _AMO_IS_ALIGNED: Final = Rule(
     "whether SWP of what is not aligned faults is left to the machine (FEAT_LSE2)",
@@ -364,19 +364,19 @@ def families(preset: str, mode: str, features: Features, new: bool = True) -> It
     )
     for level in range(setting.levels):
         points = Axis("points", _FLAG if level in blocks and level else (int(level > 0),))
-        types = (Axis("type", (0, 1, 2, 3)), *_flags("AP1", "AF"), *_ACCESS)
+        types = (Axis("type", (0, 1, 2, 3)), *_flags(("AP1", "AF")), *_ACCESS)
         ends = () if new or level < _TOP_LEVEL else (_NO_BLOCK_AT_THE_TOP,)
         yield family("type", level, types, _type, marks, rules=(*_RULES, *ends))
-        sets = (Axis("set", _SETS), points, *_flags("AF"), *_ACCESS)
+        sets = (Axis("set", _SETS), points, *_flags(("AF",)), *_ACCESS)
         yield family("ignored", level, sets, _ignored, marks, rules=_RULES)
         lowest = setting.shift(level) if level in blocks else 0
         held = (bit for bit in NOWHERE if descriptor_bit(setting, bit) and bit >= lowest)
         yield family("size", level, (Axis("beyond", (0, *held)), points, *_WHO), _size, sizes)
         if level:
-            rights = (*_flags(*_TABLE, "AP1", "AP2", "UXN", "PXN", "DBM"), *_ACCESS)
+            rights = (*_flags((*_TABLE, "AP1", "AP2", "UXN", "PXN", "DBM")), *_ACCESS)
             yield family("table", level, rights, _table, withheld, rules=_RULES)
         if level in blocks:
-            flags = (*_flags(*_LEAF), *_ACCESS)
+            flags = (*_flags(_LEAF), *_ACCESS)
             yield family("leaf", level, flags, _nothing, permitted, rules=_RULES)
             places = (Axis("offset", _OFFSETS), *_WHO)
             yield family("place", level, places, _place, both)
@@ -405,7 +405,7 @@ def families(preset: str, mode: str, features: Features, new: bool = True) -> It
     for bits in lengths(setting):
         of = Setting(mode, bits, features)
         for level in blocks_of(of):
-            yield family("short", level, (*_flags("outside"), *_WHO), _short, both, of)
+            yield family("short", level, (*_flags(("outside",)), *_WHO), _short, both, of)
 
 
 def lengths(setting: Setting) -> range:

@@ -118,6 +118,11 @@ def _is_host(shown: Mapping[str, int], el: int) -> bool:
         raise SourceError("the processor is at EL2 without VHE, whose tables are not known here")
     if el == EL2 or (hcr & E2H and hcr & TGE):
         return True
+    if hcr & TGE:
+        raise SourceError(
+            f"paging is off: HCR_EL2 is {hcr:#x}, TGE=1 without E2H=1, by which EL0 translates"
+            " nothing"
+        )
     if hcr & (VM | DC):
         raise SourceError(
             f"the processor runs the guest of a hypervisor (HCR_EL2 is {hcr:#x}), whose addresses"

@@ -24,6 +24,14 @@ EPD: Final = {"ttbr0": 1 << 7, "ttbr1": 1 << 23}
 _LEAST_TCR: Final = 1 << 7 | 1 << 23
 
 
+_TOLD: Final = {
+    "mmfr0": ("output_bits", "granules", "lpa2"),
+    "mmfr1": ("hafdbs", "hpds", "pan"),
+    "mmfr2": ("lva", "ttst", "uao", "e0pd"),
+}
+"""What each ID register says of `Features`."""
+
+
 @dataclass(frozen=True)
 class SystemRegisters:
     """The registers that decide how EL1&0 translates, as 64-bit values; None of one that a source
@@ -90,16 +98,10 @@ class SystemRegisters:
 
     def _features(self, usual: Features) -> Features:
         """What the processor has: the usual, unless its ID registers say otherwise."""
-        if self.mmfr0 is not None:
-            of = Features.of(self.mmfr0, 0, 0)
-            usual = replace(usual, output_bits=of.output_bits, granules=of.granules, lpa2=of.lpa2)
-        if self.mmfr1 is not None:
-            of = Features.of(0, self.mmfr1, 0)
-            usual = replace(usual, hafdbs=of.hafdbs, hpds=of.hpds, pan=of.pan)
-        if self.mmfr2 is not None:
-            of = Features.of(0, 0, self.mmfr2)
-            usual = replace(usual, lva=of.lva, ttst=of.ttst, uao=of.uao, e0pd=of.e0pd)
-        return usual
+        mmfr0, mmfr1, mmfr2 = (getattr(self, name) or 0 for name in _TOLD)
+        of = Features.of(mmfr0, mmfr1, mmfr2)
+        told = [name for name in _TOLD if getattr(self, name) is not None]
+        return replace(usual, **{one: getattr(of, one) for name in told for one in _TOLD[name]})
 
     def assumed(self, source: str) -> Iterator[str]:
         """What is assumed of what a source does not record, a sentence each."""

@@ -16,7 +16,6 @@ from harness.inspect.sources.vmcoreinfo import told
 from harness.paging.arm64.cpu import Cpu, Half
 from harness.paging.arm64.formats import GRANULES, LARGEST_OUTPUT
 
-_WORD: Final = (1 << 64) - 1
 _PAGE_SIZE: Final = re.compile(rb"^PAGESIZE=([0-9]{1,9})$", re.MULTILINE)
 
 
@@ -52,10 +51,9 @@ def registers(text: bytes) -> dict[str, int]:
     if root is None or offset is None or size is None or granule is None:
         return {}
     width = 64 - size
-    base = root - offset & _WORD
     wide = width == LARGEST_OUTPUT
     try:
-        half = Half(granule, width, base)
+        half = Half(granule, width, root - offset)
         found = Cpu.of(None, half, output_bits=52 if wide else 48, ds=wide and granule != "64K")
     except ValueError:
         return {}

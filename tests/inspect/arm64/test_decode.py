@@ -289,3 +289,11 @@ def test_a_granule_that_tcr_has_otherwise_is_said(name: str) -> None:
             if granule not in (None, own) and not off >> number & 1
         ]
         assert list(assumed(cpu, {"tcr": tcr, "mair": 0}, ())) == said
+
+
+def test_linux_finds_the_page_of_prot_none_in_bits_47_to_12() -> None:
+    raw = 0x0040_FFFF_FFFF_FFC3 & ~0x41
+    found = linux.read(CPU, decode.read(CPU, raw, 0))
+    [part] = [part for part in found.parts if part.name == "address"]
+    assert (part.mask, part.value) == (((1 << 36) - 1) << 12, ((1 << 36) - 1) << 12)
+    assert "0xfffffffff000" in part.meaning

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.inspect.arm64.entries import Tables, cpu_of, registers_of, snapshot
+from harness.inspect.snapshot import QuestionError
 from tests.cli.commands import run
 
 TCR = "0x580100010"
@@ -45,3 +47,39 @@ def test_entries_that_fit_no_walk_are_refused(
 ) -> None:
     code, out, err = run("walk", address, "--entries", entries, "--tcr", TCR, cwd=tmp_path)
     assert (code, out) == (2, "") and sentence in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("high", [False, True])
+@pytest.mark.parametrize(
+    ("granule", "width"),
+    [("4K", 39), ("4K", 48), ("4K", 52), ("16K", 47), ("64K", 42), ("64K", 52)],
+)
+def test_a_processor_has_the_printed_half_alone(granule: str, width: int, high: bool) -> None:
+    cpu = cpu_of(Tables(granule, width, high, 0x9_0000))
+    half, other = (cpu.high, cpu.low) if high else (cpu.low, cpu.high)
+    assert other is None and half is not None
+    assert (half.granule, half.address_bits, half.root) == (granule, width, 0x9_0000)
+    assert cpu.tcr >> 32 & 7 == (6 if width == 52 else 5)  # IPS: 52 bits, or 48
+    assert cpu.tcr >> 59 & 1 == (width == 52 and granule != "64K")  # DS
+    told = registers_of(Tables(granule, width, high, 0x9_0000))
+    assert told == {"tcr": cpu.tcr, "ttbr1" if high else "ttbr0": 0x9_0000}
+    unknown = Tables(granule, width, high, None)
+    assert registers_of(unknown) == {"tcr": cpu.tcr} and cpu_of(unknown).roots
+
+
+@pytest.mark.parametrize("tables", [Tables("8K", 48, False, 0), Tables("4K", 60, False, 0)])
+def test_tables_that_none_can_be_are_refused(tables: Tables) -> None:
+    with pytest.raises(QuestionError, match="no processor has such tables: "):
+        cpu_of(tables)
+
+
+def test_tcr_that_is_given_counts_in_place_of_what_is_printed() -> None:
+    """The root that is printed, and the half, are then not those of a report."""
+    printed, pairs = Tables("4K", 39, True, 0x9000), (("pte", 0x20000043003FC3),)
+    usual = snapshot("made", pairs, 0x400123, {}, printed)
+    assert (usual.cpu.ttbr1, usual.cpu.low) == (0x9000, None)
+    given = snapshot("made", pairs, 0x400123, {"tcr": int(TCR, 16)}, printed)
+    assert given.cpu.tcr & 63 == 16 and given.cpu.low is not None
+    assert 0x9000 not in (given.cpu.ttbr0, given.cpu.ttbr1)
+    one = snapshot("made", pairs, 0x400123, {"tcr": int(TCR, 16), "ttbr0": 0x7000})
+    assert one.cpu.ttbr0 == 0x7000

@@ -186,6 +186,27 @@ def test_missing_entries_are_made_so_that_the_access_passes() -> None:
             assert isinstance(there, Allowed), (cpu, access)
 
 
+def test_a_new_page_is_of_normal_memory() -> None:
+    """Whichever of the eight types of MAIR_EL1 is the first such."""
+    for index in range(8):
+        mair = 0xFF << 8 * index | 0x0404_0404_0404_0404 & (1 << 8 * index) - 1
+        cpu = replace(Cpu.of(Half("4K", 39, TABLE), None), mair=mair)
+        for access in ACCESSES:
+            (one,) = remedies(cpu, tables(cpu, LOW, 0), LOW, access)
+            assert one.missing is not None
+            assert one.missing.entries[-1].bits >> 2 & 7 == index
+
+
+def test_a_tag_counts_where_the_processor_has_it_count() -> None:
+    """With TBI0=1 and TBID0=1 in fetches alone: there is no remedy then but the address."""
+    cpu = Cpu.of(Half("4K", 39, TABLE, tbi=True, tbid=True), None)
+    memory = tables(cpu, LOW, 0)
+    for access in ACCESSES:
+        plain = remedies(cpu, memory, LOW, access)
+        tagged = remedies(cpu, memory, Virtual(LOW | 0x5A << 56), access)
+        assert plain and tagged == (() if access.kind is Kind.FETCH else plain)
+
+
 def test_a_page_that_el0_may_write_is_never_executed_by_el1() -> None:
     cpu = Cpu.of(Half("4K", 39, TABLE), None)
     memory = tables(cpu, LOW, *[TABLE * n | 3 for n in (2, 3)], LEAF | 1 << 6)
@@ -259,6 +280,37 @@ def test_a_syndrome_is_told_in_words(syndrome: int, said: str) -> None:
     assert seen(f"{syndrome:#x}").syndrome == syndrome
 
 
+DFSC = {
+    **{0b000000 | level: f"address size fault at L{level}" for level in range(4)},
+    **{0b000100 | level: f"translation fault at L{level}" for level in range(4)},
+    **{0b001000 | level: f"access flag fault at L{level}" for level in range(4)},
+    **{0b001100 | level: f"permission fault at L{level}" for level in range(4)},
+    0b010000: "synchronous external abort",
+    0b010001: "tag check fault",
+    0b010011: "external abort on the walk at L-1",
+    **{0b010100 | level: f"external abort on the walk at L{level}" for level in range(4)},
+    0b011000: "parity or ECC error",
+    0b011011: "parity or ECC error on the walk at L-1",
+    **{0b011100 | level: f"parity or ECC error on the walk at L{level}" for level in range(4)},
+    0b100001: "alignment fault",
+    0b101000: "granule protection fault",
+    0b101001: "address size fault at L-1",
+    0b101011: "translation fault at L-1",
+    0b110000: "TLB conflict abort",
+    0b110001: "unsupported atomic hardware update of a descriptor",
+    0b110100: "implementation defined fault (lockdown)",
+    0b110101: "unsupported exclusive or atomic access",
+}
+"""The codes of "ISS encoding for an exception from a Data Abort"."""
+
+
+def test_every_fault_status_code_is_told_as_the_manual_has_it() -> None:
+    for code in range(64):
+        said = DFSC.get(code, f"reserved fault status code {code:#b}")
+        assert status_text(0x25 << 26 | code) == f"data abort, {said}"
+        assert status_text(0x20 << 26 | code) == f"instruction abort, {said}"
+
+
 def test_flags_of_a_syndrome_are_told() -> None:
     maintained = seen("0x96000147")
     assert [str(one) for one in maintained.accesses] == ["EL1 read", "EL1 write"]
@@ -284,6 +336,25 @@ def test_why_a_permission_fault_came_is_told_of_permission_faults_alone(
         assert not any(one.startswith(name) for one in seen(hex(plain)).said)
 
 
+@pytest.mark.parametrize("status", range(64))
+def test_ea_is_told_of_external_aborts_alone(status: int) -> None:
+    """At the page, or on the walk at levels -1 to 3."""
+    external = status in (0b010000, 0b010011, 0b010100, 0b010101, 0b010110, 0b010111)
+    plain = 0x25 << 26 | 1 << 25 | status
+    told = [one for one in seen(hex(plain | 1 << 9)).said if one.startswith("EA=1")]
+    assert len(told) == external
+    assert not any(one.startswith("EA=1") for one in seen(hex(plain)).said)
+
+
+def test_what_tables_deny_otherwise_is_not_said_to_have_been_given_since() -> None:
+    cpu = Cpu.of(Half("4K", 39, TABLE), None)
+    absent = Snapshot("", cpu, tables(cpu, LOW, -1, -1, 0), None)
+    said = compare(absent, seen("0x9600000f"), LOW).explanations
+    assert not any("rights were given since" in s for s in said)
+    external = compare(absent, seen("0x96000010"), LOW).explanations
+    assert "memory refused it, at a table on the way, of which tables say nothing" in external
+
+
 def test_an_overlay_that_withheld_a_right_is_why_tables_do_not_give_the_abort() -> None:
     cpu = Cpu.of(Half("4K", 39, TABLE), None)
     snapshot = Snapshot("", cpu, tables(cpu, LOW, -1, -1, LEAF | 1 << 6 | 5 << 60), None)
@@ -301,6 +372,12 @@ def test_an_overlay_that_withheld_a_right_is_why_tables_do_not_give_the_abort() 
         ("0x56000000", "has EC 0x15, SVC, a system call: aborts have 0x20 and 0x21"),
         ("0xbe000011", "has EC 0x2f, an SError"),
         ("0x0", "has EC 0x0, an exception of unknown reason"),
+        ("0x88000000", "has EC 0x22, a PC that is not aligned"),
+        ("0x98000000", "has EC 0x26, an SP that is not aligned"),
+        ("0xf2000000", "has EC 0x3c, BRK"),
+        ("0x1f00000000", "has EC 0x0, an exception of unknown reason"),
+        ("0x7e000000", "has EC 0x1f, another exception"),
+        ("0x8c000000", "has EC 0x23, another exception"),
         ("0x1ffffffff00000000", "which is no number of 64 bits"),
         ("x", "no number"),
     ],

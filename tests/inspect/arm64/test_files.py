@@ -151,8 +151,18 @@ def test_the_tables_of_linux_are_those_of_its_vmcoreinfo() -> None:
     assert found["tcr"] >> 16 & 63 == 16 and found["tcr"] >> 30 & 3 == 2
     wide = registers(VMCOREINFO.replace(b"SZ)=0x10", b"SZ)=0xc"))
     assert wide["tcr"] >> 59 & 1 == 1 and wide["tcr"] >> 32 & 7 == 6
+    assert found["tcr"] >> 59 & 1 == 0 and found["tcr"] >> 32 & 7 == 5
+    for size, granule in ((16384, 1), (65536, 3)):
+        for width, ips in ((47, 5), (52, 6)):
+            text = VMCOREINFO.replace(b"=4096", b"=%d" % size).replace(b"3000\n", b"0000\n")
+            said = registers(text.replace(b"SZ)=0x10", b"SZ)=0x%x" % (64 - width)))
+            assert said["tcr"] >> 30 & 3 == granule and said["tcr"] >> 32 & 7 == ips
+            assert said["tcr"] >> 59 & 1 == (width == 52 and size == 16384)
+            assert said["tcr"] >> 16 & 63 == 64 - width and said["tcr"] >> 7 & 1  # EPD0
     for line in (b"SYMBOL(swapper", b"NUMBER(kimage", b"NUMBER(TCR", b"PAGESIZE"):
         assert registers(VMCOREINFO.replace(line, b"X" + line)) == {}
+    beyond = VMCOREINFO.replace(b"0xffff800040000000", b"0xffff8000c0000000")
+    assert registers(beyond) == {}  # its root would be below address 0
 
 
 def test_memory_in_which_linux_left_it_needs_no_options(tmp_path: Path) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from harness.check.held import HeldMemory, Octets
 from harness.inspect.arm64.live import (
     authenticates_pointers,
     last_exception,
     processor,
+    seen,
 )
 from harness.inspect.arm64.processor import PSTATE_PAN, PSTATE_UAO
+from harness.inspect.held import refuse
 from harness.inspect.snapshot import SourceError
 from harness.machine.arm64.registers import NAMES, registers_of
 from harness.machine.errors import ProtocolError
+from harness.paging.address import Physical
+from harness.paging.memory import BufferMemory, Mask, Words
 
 EL1H, EL2H, EL3H = 0x5, 0x9, 0xD
 SPAN = 1 << 23
@@ -78,8 +84,69 @@ def test_pan_and_uao_are_as_el1_has_them(state: int, span: int, pan: bool, uao: 
 
 
 def test_a_processor_without_pan_has_none() -> None:
-    found, _ = processor({**SHOWN, "ID_AA64MMFR1_EL1": 0, "cpsr": 0})
-    assert found.pstate == 0
+    """ID_AA64MMFR1_EL1.PAN is bits 23:20."""
+    for bit in range(64):
+        found, _ = processor({**SHOWN, "ID_AA64MMFR1_EL1": 1 << bit, "cpsr": 0})
+        assert found.pstate == (PSTATE_PAN if 20 <= bit <= 23 else 0)
+
+
+GIVEN = {"ttbr0": 0x8000, "ttbr1": 0x9000, "tcr": 5 << 32 | 2 << 30 | 25 << 16 | 25}
+
+
+def held() -> HeldMemory:
+    """A guest's memory: a table at 0x8000 that leads to one at 0xa000, and an empty one."""
+    memory = BufferMemory(np.zeros(0x10000, np.uint8))
+    memory.store(Physical(0x8000), 8, 0xA003)
+
+    def read(units: Words) -> tuple[Octets, Mask]:
+        octets = memory.octets.reshape(-1, 0x1000)[units // np.uint64(0x1000)]
+        return octets, np.ones(len(units), np.bool_)
+
+    return HeldMemory(0x1000, read)
+
+
+def test_registers_that_are_given_whole_are_asked_of_no_one() -> None:
+    """Each of the three alone is not enough."""
+    memory, nobody = held(), Stub({})
+    found = seen(nobody, GIVEN, memory)  # type: ignore[arg-type]
+    assert (found.cpu.ttbr0, found.cpu.ttbr1, found.cpu.tcr) == tuple(GIVEN.values())
+    assert not nobody.asked and any(
+        "QEMU's monitor" in one or "MAIR" in one for one in found.assumed
+    )
+    memory.read = refuse
+    assert memory.load(Physical(0x8000), 8) == 0xA003 and memory.load(Physical(0xA000), 8) == 0
+    assert memory.load(Physical(0x9000), 8) == 0
+    for name in GIVEN:
+        with pytest.raises(ProtocolError):
+            rest = {one: value for one, value in GIVEN.items() if one != name}
+            seen(nobody, rest, held())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pauth", [False, True])
+@pytest.mark.parametrize("state", [0, EL1H, EL2H])
+def test_a_processor_is_seen_with_its_last_exception_and_what_is_given(
+    state: int, pauth: bool
+) -> None:
+    host, el = state == EL2H, 2 if state == EL2H else 1
+    shown = {**SHOWN, **(HOST if host else {}), "cpsr": state, "HCR_EL2": E2H * host}
+    shown |= {f"TTBR{n}_EL{el}": place for n, place in enumerate((0x8000, 0x9000))}
+    shown |= {f"TCR_EL{el}": GIVEN["tcr"] | 1 << 37 | 1 << 51, f"SCTLR_EL{el}": 1}
+    shown |= {"ESR_EL1": 0x96, "FAR_EL1": 0x10, "ESR_EL2": 0x97, "FAR_EL2": 0x11}
+    shown |= {"ID_AA64ISAR1_EL1": pauth << 4}
+    memory = held()
+    found = seen(Stub(shown), {"ttbr1": 0xC000}, memory)  # type: ignore[arg-type]
+    assert (found.cpu.ttbr0, found.cpu.ttbr1) == (0x8000, 0xC000)
+    assert (found.cpu.features.tbid, found.assumed) == (pauth, ())
+    assert found.registers == {"esr": 0x95 + el, "far": 0xF + el}
+    assert len(found.notes) == host
+    memory.read = refuse
+    assert memory.load(Physical(0xC000), 8) == 0
+
+
+def test_a_stub_that_shows_nothing_of_the_state_is_taken_to_be_at_el0() -> None:
+    shown = {name: value for name, value in SHOWN.items() if name != "cpsr"}
+    found, _ = processor(shown)
+    assert found.pstate == (0 if shown["SCTLR_EL1"] & SPAN else PSTATE_PAN)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +167,7 @@ def test_the_host_has_registers_of_its_own(state: int, hcr: int) -> None:
         ({"cpsr": EL1H, "HCR_EL2": VM}, "the guest of a hypervisor (HCR_EL2 is 0x1)"),
         ({"cpsr": 0, "HCR_EL2": 1 << 12}, "the guest of a hypervisor (HCR_EL2 is 0x1000)"),
         ({"cpsr": EL1H, "HCR_EL2": VM | E2H}, "the guest of a hypervisor"),
+        ({"cpsr": 0, "HCR_EL2": TGE}, "paging is off: HCR_EL2 is 0x8000000, TGE=1 without E2H=1"),
         ({"TCR2_EL1": 2}, "TCR2_EL1 0x2 has PIE=1: rights are those that PIR_EL1 and PIRE0_EL1"),
         ({"TCR2_EL1": 1 << 5}, "D128=1"),
     ],

@@ -82,6 +82,22 @@ def test_a_report_is_explained_without_any_source(name: str, said: str) -> None:
     assert said in found, found
 
 
+def test_the_first_of_several_reports_is_read_and_the_others_are_counted() -> None:
+    assert oops.read(oopses.KERNELS).notes == ()
+    [said] = oops.read(oopses.KERNELS + oopses.NULL + oopses.FETCH).notes
+    assert "2" in said
+    assert oops.read(oopses.KERNELS + oopses.NULL).address == SAID["KERNELS"]["address"]
+
+
+def test_a_processor_of_a_report_has_its_tables_or_the_usual() -> None:
+    cpu, said = oops.bare(oops.read(oopses.FETCH), {})
+    assert cpu.low is not None and (cpu.low.granule, cpu.low.address_bits) == ("64K", 48)
+    assert (cpu.ttbr0, cpu.high, said) == (0x1_0105_0000, None, [])
+    cpu, said = oops.bare(oops.read(oopses.QEMU), {})
+    assert cpu.low is not None and (cpu.low.granule, cpu.low.address_bits) == ("4K", 48)
+    assert said == ["pages are of 4K, and addresses of 48 bits"]
+
+
 @pytest.mark.parametrize("cut", range(1, 5))
 @pytest.mark.parametrize("name", ["NULL", "KERNELS", "CONFLICT"])
 def test_a_report_whose_first_lines_are_cut_off_says_the_same(name: str, cut: int) -> None:

@@ -1,0 +1,117 @@
+"""What questions about tables are told of arm64."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.inspect.arm64.asked import ASKED
+from harness.inspect.arm64.decode import GROUP
+from harness.paging.address import Span, Virtual
+from harness.paging.arm64.access import Access, Kind, Reason
+from harness.paging.arm64.cpu import Cpu, Half
+from harness.paging.arm64.formats import GRANULES
+
+CPU = Cpu.of(Half("4K", 39, 0), Half("64K", 52, 0), output_bits=52)
+
+
+def test_tables_have_one_to_five_levels_and_pages_of_4k_at_least() -> None:
+    assert ASKED.levels == {1, 2, 3, 4, 5} and ASKED.smallest_page == 4096
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (0x18, "a null pointer, with a member's offset of 0x18"),
+        ((1 << 64) - 14, "an error code in place of a pointer, -14"),
+        # KASAN_SHADOW_OFFSET of arm64 with addresses of 48 bits (arch/arm64/Makefile)
+        (0xDFFF_8000_0000_0000, "the shadow that KASAN keeps of 0x0: a null pointer"),
+        (0xDFFF_8000_0000_0002, "the shadow that KASAN keeps of 0x10: a null pointer"),
+        (0x2068_7461_7020_6F6E, "the letters 'no path ': text was written over a pointer"),
+    ],
+)
+def test_pointers_that_mean_something_are_of_64_bits(address: int, said: str) -> None:
+    assert ASKED.pointer(CPU, Virtual(address)) == said
+
+
+def test_contiguous_groups_are_the_manual_s() -> None:
+    """By granule and the manual's level: "The Contiguous bit"."""
+    manual = {
+        **{("4K", 1): 16, ("4K", 2): 16, ("4K", 3): 16},
+        **{("16K", 2): 32, ("16K", 3): 128},
+        **{("64K", 2): 32, ("64K", 3): 32},
+    }
+    found = {(GRANULES[name].page, 3 - level): count for (name, level), count in manual.items()}
+    assert found == GROUP
+
+
+def test_each_half_has_the_addresses_of_its_size() -> None:
+    low, high = Span.of(0, 1 << 39), Span.of((1 << 64) - (1 << 52), 1 << 52)
+    assert list(ASKED.addresses(CPU)) == [low, high]
+    assert list(ASKED.addresses(Cpu.of(CPU.low, None))) == [low]
+    assert list(ASKED.addresses(Cpu.of(None, CPU.high, output_bits=52))) == [high]
+
+
+@pytest.mark.parametrize(
+    ("address", "canonical", "said"),
+    [
+        (0x7F_FFFF_FFFF, True, "bit 55 is 0, the lower half, of 39 bits, and bits 63:39 equal it"),
+        (0x80_0000_0000, False, "the lower half, of 39 bits, and bit 39 differs from it"),
+        (1 << 63, False, "bit 55 is 0, the lower half, of 39 bits, and bit 63 differs from it"),
+        (0xFFF0 << 48, True, "bit 55 is 1, the upper half, of 52 bits, and bits 63:52 equal it"),
+        (0xFFE0 << 48, False, "the upper half, of 52 bits, and bit 52 differs from it"),
+        (0x0080 << 48, False, "the upper half, of 52 bits, and bit 63 differs from it"),
+    ],
+)
+def test_the_bits_above_those_of_a_half_are_all_bit_55(
+    address: int, canonical: bool, said: str
+) -> None:
+    found, why = ASKED.canonical(CPU, address)
+    assert found is canonical and why.endswith(said)
+
+
+def test_the_part_of_an_address_is_that_with_its_half() -> None:
+    low, high = CPU.parts
+    assert (low.high, high.low) == (None, None)
+    for address, part in ((0, low), (1 << 54, low), (1 << 55, high), ((1 << 64) - 1, high)):
+        assert ASKED.part(CPU, address) == part
+    alone = Cpu.of(CPU.low, None)
+    assert ASKED.part(alone, 1 << 55) == alone
+
+
+@pytest.mark.parametrize(("tbi", "tbid"), [(False, False), (True, False), (True, True)])
+def test_a_state_for_fetches_has_tags_where_they_are_none_of_code(tbi: bool, tbid: bool) -> None:
+    for high in (False, True):
+        tagged, plain = Half("4K", 39, 0, tbi=tbi, tbid=tbid), Half("4K", 39, 0, tbi=True)
+        cpu = Cpu.of(*((plain, tagged) if high else (tagged, plain)))
+        for kind in Kind:
+            used = ASKED.using(cpu, Access(kind, el0=False))
+            clear = 1 << (38 if high else 37) if kind is Kind.FETCH and tbid and tbi else 0
+            assert used.tcr == cpu.tcr & ~clear
+
+
+@pytest.mark.parametrize(
+    ("reason", "el0", "right"),
+    [
+        (Reason.EXECUTE_DENIED, True, "user execute"),
+        (Reason.EXECUTE_DENIED, False, "supervisor execute"),
+        (Reason.READ_DENIED, True, "user"),
+        (Reason.READ_DENIED, False, "user"),
+        (Reason.WRITE_DENIED, True, "write"),
+        (Reason.WRITE_DENIED, False, "write"),
+        *((reason, False, None) for reason in (Reason.PAN, Reason.WXN, Reason.INVALID)),
+    ],
+)
+def test_the_right_that_is_withheld_is_named(reason: Reason, el0: bool, right: str | None) -> None:
+    fault: Any = SimpleNamespace(reason=reason)
+    assert ASKED.withheld(Access(Kind.READ, el0), fault) == right
+
+
+def test_what_is_about_the_address_is_no_entry_s() -> None:
+    of = {reason for reason in Reason if ASKED.of_address(SimpleNamespace(reason=reason))}
+    assert of == {
+        *(Reason.UNALIGNED, Reason.OUT_OF_RANGE, Reason.EL0_KEPT_OUT),
+        *(Reason.HALF_OFF, Reason.ROOT_SIZE),
+    }
